@@ -1,0 +1,28 @@
+"""CLIP that binds attributes to objects: one small matrix on the text side. Names load on first use, torch with them."""
+
+from importlib import import_module
+from typing import Any
+
+from labclip._version import __version__ as __version__
+
+_HOME = {
+    "LABCLIP": "labclip.model",
+    "Alignment": "labclip.alignment",
+    "Base": "labclip.alignment",
+    "create_model_and_transforms": "labclip.pretrained",
+    "get_tokenizer": "labclip.pretrained",
+    "list_pretrained": "labclip.pretrained",
+}
+__all__ = ["LABCLIP", "Alignment", "Base", "create_model_and_transforms", "get_tokenizer", "list_pretrained", "scenes"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "scenes":
+        return import_module("labclip.scenes")
+    if name not in _HOME:
+        raise AttributeError(f"module 'labclip' has no attribute {name!r}; it has {', '.join(__all__)}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]
