@@ -1,0 +1,411 @@
+"""The learned thing: one matrix on the text embedding, where it comes from, and its application."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = TypeVar("Array", torch.Tensor, NDArray[np.floating[Any]])
+
+MAX_LOGIT_SCALE = math.log(1000.0)
+"""CLIP clamps its scale at 100 and SigLIP ends near 118; above 1000 somebody passed exp(t) for t."""
+
+
+@dataclass(frozen=True)
+class Base:
+    """The OpenCLIP model a matrix was fitted on; its text embeddings are the only ones the matrix understands.
+
+    Attributes:
+        model: OpenCLIP architecture name, for example "ViT-B-32-quickgelu".
+        pretrained: OpenCLIP tag of its weights, for example "openai".
+        quick_gelu: Whether the towers run QuickGELU.
+        embed_dim: Length of an embedding.
+    """
+
+    model: str
+    pretrained: str
+    quick_gelu: bool
+    embed_dim: int
+
+    def __str__(self) -> str:
+        return f"{self.model} ({self.pretrained})" if self.pretrained else self.model
+
+
+def align(text_features: torch.Tensor, matrix: torch.Tensor, *, normalize: bool = False) -> torch.Tensor:
+    """Map text embeddings onto the image embeddings they describe: ``text @ matrix.T``.
+
+    There is no bias, so normalising before or after gives the same direction. The product is float32 whatever the
+    dtype of the input and whether or not autocast is on: bfloat16 blurs margins between captions of the same words.
+
+    Args:
+        text_features: Text embeddings, [..., dim], any scale.
+        matrix: The alignment matrix, float32 [dim, dim].
+        normalize: Whether to return unit-length rows (zero rows stay zero).
+
+    Returns:
+        Aligned embeddings, [..., dim], with the dtype and device of `text_features`.
+
+    Source: arXiv:2502.03566 (LABCLIP).
+    """
+    with torch.autocast(text_features.device.type, enabled=False):
+        aligned = F.linear(text_features.float(), matrix)
+        if normalize:
+            aligned = F.normalize(aligned, dim=-1)
+    return aligned.to(text_features.dtype)
+
+
+class Alignment:
+    """A matrix that maps a CLIP's text embeddings onto the image embeddings they describe.
+
+    Immutable: `at` makes a new value. The image side is never touched, so an index of image embeddings stays valid.
+
+    Attributes:
+        matrix: The matrix that is applied, float32 [dim, dim], contiguous, finite: I + strength * (fitted - I).
+        base: The OpenCLIP model it belongs to, or None when unknown.
+        logit_scale: The fitted log-temperature, as OpenCLIP's `model.logit_scale` (similarities are multiplied by its
+            exponential), or None when unknown.
+        strength: 0 is the base model exactly, 1 the matrix as fitted.
+        probe: The base's own unit-length text embedding of `PROBE_CAPTION`, [dim], which tells bases apart, or None.
+        metadata: How and on what the matrix was fitted, what it was measured to do. Plain JSON values.
+
+    Example:
+        >>> import torch
+        >>> alignment = Alignment(torch.tensor([[0.0, -1.0], [1.0, 0.0]]))
+        >>> alignment(torch.tensor([[2.0, 0.0]]))
+        tensor([[0., 2.]])
+        >>> alignment.at(0.5).matrix
+        tensor([[ 0.5000, -0.5000],
+                [ 0.5000,  0.5000]])
+    """
+
+    __slots__ = ("_fitted", "base", "logit_scale", "matrix", "metadata", "probe", "strength")
+
+    matrix: torch.Tensor
+    base: Base | None
+    logit_scale: float | None
+    strength: float
+    probe: torch.Tensor | None
+    metadata: dict[str, Any]
+
+    def __init__(
+        self,
+        matrix: torch.Tensor | NDArray[Any],
+        *,
+        base: Base | None = None,
+        logit_scale: float | None = None,
+        strength: float = 1.0,
+        metadata: Mapping[str, Any] | None = None,
+        probe: torch.Tensor | None = None,
+    ) -> None:
+        """Take a fitted matrix.
+
+        Args:
+            matrix: The matrix as fitted, [dim, dim], floating point; `aligned = text @ matrix.T`. Kept as float32.
+            base: The OpenCLIP model it was fitted on.
+            logit_scale: The fitted log-temperature, not its exponential.
+            strength: How much of the matrix to apply, usually 0 to 1; a little above 1 exaggerates it.
+            metadata: Plain JSON values to be kept with it.
+            probe: The base's own unit-length text embedding of `PROBE_CAPTION`, [dim].
+
+        Raises:
+            ValueError: If the matrix is empty, not square, not floating point or not finite; if `base` embeds in
+                another dim; if `logit_scale` or `strength` is not a sensible number.
+        """
+        fitted = _checked_matrix(matrix)
+        strength = _checked_number("strength", strength)
+        dim = fitted.shape[0]
+        if base is not None and base.embed_dim != dim:
+            raise ValueError(
+                f"The matrix is {dim} x {dim} but its base {base} embeds in {base.embed_dim}. "
+                f"Pass the base it was fitted on, or a matrix of that size."
+            )
+        if logit_scale is not None:
+            logit_scale = _checked_number("logit_scale", logit_scale)
+            if logit_scale > MAX_LOGIT_SCALE:
+                raise ValueError(
+                    f"logit_scale is {logit_scale:g}, but it is the logarithm of the temperature, as OpenCLIP's "
+                    f"model.logit_scale. Pass math.log({logit_scale:g})."
+                )
+        set_ = object.__setattr__
+        set_(self, "_fitted", fitted)
+        set_(self, "matrix", _blend(fitted, strength))
+        set_(self, "base", base)
+        set_(self, "logit_scale", logit_scale)
+        set_(self, "strength", strength)
+        set_(self, "probe", None if probe is None else _checked_probe(probe, dim))
+        set_(self, "metadata", copy.deepcopy(dict(metadata or {})))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"Alignment is immutable: make a new one instead of setting {name!r}.")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (self._fitted, self.matrix, self.base, self.logit_scale, self.strength, self.metadata, self.probe)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Alignment:
+        rebuild, state = self.__reduce__()
+        return rebuild(*copy.deepcopy(state, memo))  # type: ignore[no-any-return]
+
+    @classmethod
+    def identity(cls, dim: int) -> Alignment:
+        """The alignment that changes nothing.
+
+        Args:
+            dim: Length of an embedding.
+
+        Example:
+            >>> Alignment.identity(3).matrix
+            tensor([[1., 0., 0.],
+                    [0., 1., 0.],
+                    [0., 0., 1.]])
+        """
+        return cls(torch.eye(dim))
+
+    @property
+    def dim(self) -> int:
+        """Length of an embedding."""
+        return int(self.matrix.shape[0])
+
+    @property
+    def fitted(self) -> torch.Tensor:
+        """The matrix as fitted, whatever the strength, float32 [dim, dim]."""
+        return self._fitted  # type: ignore[attr-defined,no-any-return]
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether applying this changes nothing at all."""
+        return torch.equal(self.matrix, torch.eye(self.dim, device=self.matrix.device))
+
+    def __call__(self, text_features: Array, normalize: bool = False) -> Array:
+        """Align text embeddings.
+
+        Args:
+            text_features: Text embeddings of the base, [..., dim], any scale, floating point; a tensor or NumPy array.
+            normalize: Whether to return unit-length rows.
+
+        Returns:
+            Aligned embeddings, [..., dim]: a tensor with the dtype and device of the input, or a NumPy array of its
+            dtype. Computed in float32, also under autocast.
+
+        Raises:
+            ValueError: If the last axis is not `dim`, or the values are not floating point.
+
+        Example:
+            >>> import numpy as np
+            >>> Alignment.identity(2)(np.array([[3.0, 4.0]], dtype=np.float16), normalize=True)
+            array([[0.6, 0.8]], dtype=float16)
+        """
+        if isinstance(text_features, np.ndarray):
+            if not np.issubdtype(text_features.dtype, np.floating):
+                raise ValueError(_not_floating(text_features.dtype))
+            # The copy keeps torch from aliasing a read-only or foreign-endian array (memory-mapped files are both).
+            tensor = torch.from_numpy(text_features.astype(np.float32))
+            with torch.no_grad():
+                return self(tensor, normalize).numpy().astype(text_features.dtype, copy=False)
+        if not isinstance(text_features, torch.Tensor):
+            raise ValueError(
+                f"Text features are a {type(text_features).__name__}, not a tensor or NumPy array. "
+                f"For captions, use model.encode_text(captions), which aligns them."
+            )
+        if not text_features.is_floating_point():
+            raise ValueError(_not_floating(text_features.dtype))
+        if text_features.ndim == 0 or text_features.shape[-1] != self.dim:
+            shape = list(text_features.shape)
+            fitted_on = f", fitted on {self.base}" if self.base else ""
+            raise ValueError(
+                f"Text features have shape {shape} but the alignment has dim {self.dim}{fitted_on}. "
+                f"Pass [..., {self.dim}] embeddings of that base, or load the alignment that fits yours: "
+                f"labclip.list_pretrained() names them."
+            )
+        return align(text_features, self.matrix.to(text_features.device), normalize=normalize)
+
+    def at(self, strength: float) -> Alignment:
+        """The same alignment at another strength: I + strength * (fitted - I).
+
+        Args:
+            strength: 0 is the base model exactly, 1 the matrix as fitted.
+        """
+        return Alignment(
+            self._fitted,  # type: ignore[attr-defined]
+            base=self.base,
+            logit_scale=self.logit_scale,
+            strength=strength,
+            metadata=self.metadata,
+            probe=self.probe,
+        )
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | Path,
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        force_download: bool = False,
+        local_files_only: bool = False,
+    ) -> Alignment:
+        """Load an alignment by name, from a folder, or from the Hub.
+
+        Args:
+            name_or_path: A name of `labclip.list_pretrained()`, a folder, or a Hub repository "org/name".
+            revision: Hub revision: a branch, tag or commit.
+            token: Hub token; None takes the stored one.
+            cache_dir: Where downloads are kept; None takes the Hub's own cache.
+            force_download: Whether to fetch again what is cached.
+            local_files_only: Whether to use the cache alone.
+
+        Raises:
+            FileNotFoundError: If the name, folder or repository does not exist.
+            ValueError: If what is there is not a sound alignment.
+            OSError: If it can't be fetched.
+        """
+        from labclip.pretrained import load_alignment
+
+        return load_alignment(
+            name_or_path,
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            force_download=force_download,
+            local_files_only=local_files_only,
+        )
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Save as a folder: `model.safetensors`, `config.json` and `README.md`, a model card.
+
+        Args:
+            folder: Where to; made if it does not exist. A failed save leaves what was there.
+
+        Raises:
+            ValueError: If the metadata is not plain JSON.
+        """
+        from labclip.storage import save
+
+        save(self, folder)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        commit_message: str = "Upload alignment with labclip",
+        private: bool | None = None,
+        token: str | bool | None = None,
+        create_pr: bool = False,
+    ) -> str:
+        """Save and upload to the Hugging Face Hub.
+
+        Args:
+            repo_id: "org/name"; made if it does not exist.
+            commit_message: The commit's subject.
+            private: Whether a new repository is private; None takes the organisation's default.
+            token: Hub token; None takes the stored one.
+            create_pr: Whether to open a pull request instead of committing.
+
+        Returns:
+            The URL of the commit or pull request.
+        """
+        from labclip.hub import push_saved
+
+        return push_saved(
+            self, repo_id, commit_message=commit_message, private=private, token=token, create_pr=create_pr
+        )
+
+    def __repr__(self) -> str:
+        parts = [f"dim={self.dim}"]
+        if self.base is not None:
+            parts.append(f"base={str(self.base)!r}")
+        if self.strength != 1.0:
+            parts.append(f"strength={self.strength:g}")
+        return f"Alignment({', '.join(parts)})"
+
+
+def _rebuild(
+    fitted: torch.Tensor,
+    matrix: torch.Tensor,
+    base: Base | None,
+    logit_scale: float | None,
+    strength: float,
+    metadata: dict[str, Any],
+    probe: torch.Tensor | None,
+) -> Alignment:
+    """Put an alignment together without recomputing: `matrix` may be a model's own Parameter and must stay that."""
+    alignment = Alignment.__new__(Alignment)
+    for name, value in zip(
+        ("_fitted", "matrix", "base", "logit_scale", "strength", "metadata", "probe"),
+        (fitted, matrix, base, logit_scale, strength, metadata, probe),
+        strict=True,
+    ):
+        object.__setattr__(alignment, name, value)
+    return alignment
+
+
+def bound_to(alignment: Alignment, matrix: torch.Tensor) -> Alignment:
+    """The same alignment holding `matrix`, a model's live Parameter with the same values, instead of its own."""
+    return _rebuild(
+        alignment.fitted, matrix, alignment.base, alignment.logit_scale, alignment.strength, alignment.metadata,
+        alignment.probe,
+    )  # fmt: skip
+
+
+def _blend(fitted: torch.Tensor, strength: float) -> torch.Tensor:
+    if strength == 1.0:
+        return fitted
+    eye = torch.eye(fitted.shape[0], device=fitted.device)
+    return eye if strength == 0.0 else eye + strength * (fitted - eye)
+
+
+@overload
+def _not_floating(dtype: torch.dtype) -> str: ...
+@overload
+def _not_floating(dtype: np.dtype[Any]) -> str: ...
+def _not_floating(dtype: Any) -> str:
+    return f"Text features are {dtype}, not floating point. Pass embeddings, or tokens to model.encode_text(tokens)."
+
+
+def _checked_matrix(matrix: torch.Tensor | NDArray[Any]) -> torch.Tensor:
+    if isinstance(matrix, np.ndarray):
+        if not np.issubdtype(matrix.dtype, np.floating):
+            raise ValueError(f"The matrix is {matrix.dtype}, not floating point. Pass the float32 matrix of a fit.")
+        matrix = torch.from_numpy(matrix.astype(np.float32))
+    if not isinstance(matrix, torch.Tensor):
+        raise ValueError(f"The matrix is a {type(matrix).__name__}. Pass a [dim, dim] tensor or NumPy array.")
+    if not matrix.is_floating_point():
+        raise ValueError(f"The matrix is {matrix.dtype}, not floating point. Pass the float32 matrix of a fit.")
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or matrix.numel() == 0:
+        raise ValueError(f"The matrix has shape {list(matrix.shape)}, not [dim, dim]. Pass a square matrix.")
+    wanted_grad = matrix.requires_grad
+    matrix = matrix.detach().to(torch.float32, copy=True).contiguous()
+    bad = int((~torch.isfinite(matrix)).sum())
+    if bad:
+        raise ValueError(f"The matrix has {bad} values that are NaN or infinite. The fit diverged: lower its step.")
+    return matrix.requires_grad_(wanted_grad)
+
+
+def _checked_number(name: str, value: float) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} is {value!r}, not a number.") from None
+    if not math.isfinite(number):
+        raise ValueError(f"{name} is {number}, not a finite number.")
+    return number
+
+
+def _checked_probe(probe: torch.Tensor, dim: int) -> torch.Tensor:
+    probe = probe.detach().to("cpu", torch.float32).contiguous()
+    if probe.shape != (dim,):
+        raise ValueError(f"The probe has shape {list(probe.shape)}, not [{dim}], the alignment's dim.")
+    if not abs(float(probe.norm()) - 1.0) < 1e-2:
+        raise ValueError(f"The probe has length {float(probe.norm()):g}, not 1. Pass a normalised text embedding.")
+    return probe

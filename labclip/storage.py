@@ -1,0 +1,227 @@
+"""The alignment folder: `model.safetensors`, `config.json`, `README.md`. Strict in reading, atomic in writing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Mapping
+from importlib import metadata as package_metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from labclip._version import __version__
+from labclip.alignment import Alignment, Base
+from labclip.card import model_card
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+CARD = "README.md"
+FORMAT_VERSION = 1
+PROBE_CAPTION = "a photo of a cat next to a dog"
+"""The caption whose base embedding is kept as `probe`: ordinary words, two things, as every CLIP's tokenizer has them."""
+
+MAX_CONFIG_BYTES = 4_000_000
+MAX_DIM = 16_384
+_TENSORS = {"matrix", "logit_scale", "probe"}
+_REQUIRED = {"format_version", "dim", "base", "matrix_sha256"}
+_KNOWN = _REQUIRED | {"library_name", "strength", "probe_caption", "metadata", "versions"}
+
+
+def matrix_sha256(matrix: torch.Tensor) -> str:
+    """SHA-256 of a matrix as little-endian float32, row-major: the same for every file format it may lie in."""
+    return hashlib.sha256(matrix.detach().cpu().numpy().astype("<f4").tobytes(order="C")).hexdigest()
+
+
+def save(alignment: Alignment, folder: str | Path) -> None:
+    """Write an alignment folder: everything beside it first, then file by file into place.
+
+    Args:
+        alignment: What to save. The matrix is written as fitted; the strength goes into the config.
+        folder: Where to; other files there are left alone.
+
+    Raises:
+        ValueError: If the metadata is not plain JSON, or `folder` is a file.
+        OSError: If the disk is full or read-only; what was there is then still whole.
+    """
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file. Pass the path of a folder.")
+    tensors = {"matrix": alignment.fitted.detach().cpu().contiguous()}
+    if alignment.logit_scale is not None:
+        tensors["logit_scale"] = torch.tensor(alignment.logit_scale, dtype=torch.float32)
+    if alignment.probe is not None:
+        tensors["probe"] = alignment.probe
+    config = {
+        "library_name": "labclip",
+        "format_version": FORMAT_VERSION,
+        "dim": alignment.dim,
+        "base": None if alignment.base is None else vars(alignment.base),
+        "strength": alignment.strength,
+        "matrix_sha256": matrix_sha256(alignment.fitted),
+        "probe_caption": PROBE_CAPTION if alignment.probe is not None else None,
+        "metadata": alignment.metadata,
+        "versions": _versions(),
+    }
+    try:
+        text = json.dumps(config, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"The alignment's metadata is not plain JSON ({error}). Keep to str, numbers, lists, dicts.") from error
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".labclip-", dir=folder) as scratch:
+        # Through torch: safetensors' NumPy writer stores a transposed array as wrong numbers without an error.
+        save_file(tensors, Path(scratch) / WEIGHTS, metadata={"format": "pt"})
+        (Path(scratch) / CONFIG).write_text(text, encoding="utf-8")
+        (Path(scratch) / CARD).write_text(model_card(alignment), encoding="utf-8")
+        for name in (WEIGHTS, CONFIG, CARD):
+            (Path(scratch) / name).chmod(0o644)
+            os.replace(Path(scratch) / name, folder / name)
+
+
+def load(folder: str | Path) -> Alignment:
+    """Read an alignment folder, believing nothing: keys, types, shape, values, hash and dim are all checked.
+
+    Args:
+        folder: The folder; `config.json` and `model.safetensors` must be in it.
+
+    Raises:
+        FileNotFoundError: If the folder or one of the two files is missing.
+        ValueError: If anything in them is not what it should be; the message names the file and the reason.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"There is no folder {folder}. Pass an alignment folder, as alignment.save_pretrained makes.")
+    missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"{folder} is not an alignment folder: {' and '.join(missing)} missing. "
+            f"Save one with alignment.save_pretrained(folder), or convert a checkpoint: labclip convert FILE.pt FOLDER."
+        )
+    config = read_config(folder / CONFIG)
+    tensors = _read_tensors(folder / WEIGHTS, config["dim"])
+    found = matrix_sha256(tensors["matrix"])
+    if found != config["matrix_sha256"]:
+        raise ValueError(
+            f"{folder / WEIGHTS} is not the matrix that {CONFIG} describes: its SHA-256 is {found[:16]}..., "
+            f"expected {str(config['matrix_sha256'])[:16]}.... Fetch or save the folder again."
+        )
+    scale = tensors.get("logit_scale")
+    try:
+        return Alignment(
+            tensors["matrix"],
+            base=None if config["base"] is None else Base(**config["base"]),
+            logit_scale=None if scale is None else float(scale),
+            strength=config.get("strength", 1.0),
+            metadata=config.get("metadata", {}),
+            probe=tensors.get("probe"),
+        )
+    except ValueError as error:
+        raise ValueError(f"{folder} does not hold a sound alignment: {error}") from error
+
+
+def is_alignment_folder(folder: Path) -> bool:
+    """Whether a folder looks like one that `load` should be tried on."""
+    return (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file()
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read and check a `config.json` of the format.
+
+    Raises:
+        ValueError: If it is no JSON object, of a later format, lacks a key, or has a value of the wrong type.
+    """
+    if path.stat().st_size > MAX_CONFIG_BYTES:
+        raise ValueError(f"{path} has {path.stat().st_size:,} bytes; a config has at most {MAX_CONFIG_BYTES:,}.")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"{path} is not JSON: {error}. Fetch or save the folder again.") from error
+    if not isinstance(config, dict) or "format_version" not in config:
+        raise ValueError(f"{path} is not the config of an alignment: it has no format_version.")
+    version = config["format_version"]
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise ValueError(f"{path}: format_version is {version!r}, not a whole number from 1.")
+    if version > FORMAT_VERSION:
+        raise ValueError(
+            f"{path} has format version {version}, and labclip {__version__} reads up to {FORMAT_VERSION}. "
+            f"Type: pip install --upgrade labclip"
+        )
+    if lacking := _REQUIRED - set(config):
+        raise ValueError(f"{path} lacks {', '.join(sorted(lacking))}. Fetch or save the folder again.")
+    if unknown := set(config) - _KNOWN:
+        warnings.warn(
+            f"{path} has keys that labclip {__version__} does not know: {', '.join(sorted(unknown))}. They are ignored; "
+            f"pip install --upgrade labclip may know them.",
+            stacklevel=2,
+        )
+    _check_types(path, config)
+    return config
+
+
+def _check_types(path: Path, config: Mapping[str, Any]) -> None:
+    dim, base = config["dim"], config["base"]
+    if not _is_int(dim) or not 1 <= dim <= MAX_DIM:
+        raise ValueError(f"{path}: dim is {dim!r}, not a whole number from 1 to {MAX_DIM}.")
+    if not isinstance(config["matrix_sha256"], str):
+        raise ValueError(f"{path}: matrix_sha256 is {config['matrix_sha256']!r}, not a hexadecimal string.")
+    if not isinstance(config.get("metadata", {}), dict):
+        raise ValueError(f"{path}: metadata is not a JSON object.")
+    strength = config.get("strength", 1.0)
+    if isinstance(strength, bool) or not isinstance(strength, int | float):
+        raise ValueError(f"{path}: strength is {strength!r}, not a number.")
+    if base is None:
+        return
+    wanted = {"model": str, "pretrained": str, "quick_gelu": bool, "embed_dim": int}
+    if not isinstance(base, dict) or set(base) != set(wanted):
+        raise ValueError(f"{path}: base is {base!r}, not an object with the keys {', '.join(wanted)}.")
+    for key, kind in wanted.items():
+        if not isinstance(base[key], kind) or (kind is int and not _is_int(base[key])):
+            raise ValueError(f"{path}: base.{key} is {base[key]!r}, not of type {kind.__name__}.")
+    if base["embed_dim"] != dim:
+        raise ValueError(f"{path} contradicts itself: dim is {dim}, base.embed_dim {base['embed_dim']}.")
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _read_tensors(path: Path, dim: int) -> dict[str, torch.Tensor]:
+    shapes = {"matrix": [dim, dim], "logit_scale": [], "probe": [dim]}
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            names = set(file.keys())
+            if "matrix" not in names or not names <= _TENSORS:
+                raise ValueError(
+                    f"{path} has the tensors {sorted(names)}, not 'matrix' and at most 'logit_scale' and 'probe'. "
+                    f"A torch checkpoint becomes an alignment with: labclip convert FILE.pt FOLDER"
+                )
+            for name in sorted(names):
+                piece = file.get_slice(name)
+                if piece.get_shape() != shapes[name]:
+                    raise ValueError(
+                        f"{path}: '{name}' has shape {piece.get_shape()}, but {CONFIG} has dim {dim}, so {shapes[name]}."
+                    )
+                if piece.get_dtype() != "F32":
+                    raise ValueError(f"{path}: '{name}' is {piece.get_dtype()}, not float32 (F32).")
+            # Cloned: the file is mapped, and a matrix must not change when somebody overwrites it.
+            return {name: file.get_tensor(name).clone() for name in names}
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a whole safetensors file ({error}). Fetch or save it again.") from error
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "labclip": __version__,
+        "torch": torch.__version__,
+        "open_clip_torch": package_metadata.version("open_clip_torch"),
+        "numpy": np.__version__,
+    }
