@@ -1,0 +1,225 @@
+"""The ten shapes: distances and surfaces of glossy things one unit in radius.
+
+A distance function takes points [m, h, w] in the thing's own frame (x right, y up, unit = the thing's radius) and
+returns signed distances, negative inside, near enough to exact that coverage, bevels and soft shadows come out even.
+Solids (sphere, cube, cone, cylinder, ring) have a formula for their normals too; the others are bevelled plates whose
+normals the renderer takes from the distance itself. Everything is float32.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]  # float32 throughout; the stubs of NumPy lose it in mixed arithmetic
+Normal = tuple[Array, Array, Array]
+
+_VIEW = math.radians(32.0)  # solids are seen from this far above
+_SIN, _COS = math.sin(_VIEW), math.cos(_VIEW)
+_SQRT2 = math.sqrt(2.0)
+
+
+def _box(x: Array, y: Array, half_x: float, half_y: float) -> Array:
+    dx, dy = np.abs(x) - half_x, np.abs(y) - half_y
+    outside: Array = np.hypot(np.maximum(dx, 0), np.maximum(dy, 0))
+    return outside + np.minimum(np.maximum(dx, dy), 0)
+
+
+def _ellipse(x: Array, y: Array, half_x: float, half_y: float) -> Array:
+    """First-order distance f / |grad f| to an ellipse."""
+    level = np.hypot(x / half_x, y / half_y)
+    slope = np.hypot(x / half_x**2, y / half_y**2)
+    return level * (level - 1) / np.maximum(slope, 1e-4)
+
+
+def _segment(x: Array, y: Array, start: tuple[float, float], end: tuple[float, float]) -> Array:
+    """Unsigned distance to a line segment."""
+    ex, ey = end[0] - start[0], end[1] - start[1]
+    px, py = x - start[0], y - start[1]
+    along = np.clip((px * ex + py * ey) / (ex * ex + ey * ey), 0, 1)
+    distance: Array = np.hypot(px - along * ex, py - along * ey)
+    return distance
+
+
+def _unit(x: Array, y: Array, z: Array) -> Normal:
+    length = np.sqrt(x * x + y * y + z * z)
+    return x / length, y / length, z / length
+
+
+_SPHERE = 0.93
+
+
+def sphere(x: Array, y: Array, turn: Array) -> Array:
+    """Signed distance to a sphere."""
+    return np.hypot(x, y) - _SPHERE
+
+
+def sphere_normal(x: Array, y: Array, turn: Array) -> Normal:
+    """Unit normals of the sphere's visible surface."""
+    x, y = x / _SPHERE, y / _SPHERE
+    return _unit(x, y, np.sqrt(np.maximum(1 - x * x - y * y, 1e-4)))
+
+
+_RING, _TUBE = 0.68, 0.27
+
+
+def ring(x: Array, y: Array, turn: Array) -> Array:
+    """Signed distance to a ring seen from above."""
+    return np.abs(np.hypot(x, y) - _RING) - _TUBE
+
+
+def ring_normal(x: Array, y: Array, turn: Array) -> Normal:
+    """Unit normals of the ring's visible surface."""
+    radius = np.maximum(np.hypot(x, y), 1e-3)
+    across = (radius - _RING) / _TUBE
+    return _unit(across * x / radius, across * y / radius, np.sqrt(np.maximum(1 - across * across, 1e-4)))
+
+
+_CUBE = 0.60  # half the edge
+
+
+def _cube_axes(turn: Array) -> list[tuple[Array, Array, Array]]:
+    """The outward normals of the three visible faces, as (x, y, z toward the viewer), each [m, 1, 1]."""
+    yaw = math.pi / 4 + turn * 0.55
+    c, s, one = np.cos(yaw), np.sin(yaw), np.ones_like(yaw)
+    return [(c, -s * _SIN, s * _COS), (-s, -c * _SIN, c * _COS), (0 * one, _COS * one, _SIN * one)]
+
+
+def cube(x: Array, y: Array, turn: Array) -> Array:
+    """Signed distance to the outline of a cube turned about its upright axis."""
+    axes = _cube_axes(turn)
+    distance = np.full_like(x, -np.inf)
+    for ax, ay, _ in axes:  # the outline is a hexagon with one pair of sides along each projected edge
+        length = np.hypot(ax, ay)
+        nx, ny = ay / length, -ax / length
+        support = sum(np.abs(nx * bx + ny * by) for bx, by, _ in axes) * _CUBE
+        distance = np.maximum(distance, np.abs(nx * x + ny * y) - support)
+    return distance
+
+
+def cube_normal(x: Array, y: Array, turn: Array) -> Normal:
+    """Unit normals of the cube's visible surface."""
+    axes = _cube_axes(turn)
+    depths = [(_CUBE - ax * x - ay * y) / az for ax, ay, az in axes]
+    nearest = np.minimum(np.minimum(depths[0], depths[1]), depths[2])
+    weights = [np.exp(np.minimum((nearest - depth) * 22, 0)) for depth in depths]  # rounded edges
+    w0, w1, w2 = weights
+    x, y, z = (w0 * a + w1 * b + w2 * c for a, b, c in zip(*axes, strict=True))
+    return _unit(x, y, z)
+
+
+_CYLINDER, _CYLINDER_HALF = 0.70, 0.66
+
+
+def cylinder(x: Array, y: Array, turn: Array) -> Array:
+    """Signed distance to the outline of an upright cylinder."""
+    past_rim = np.maximum(np.abs(y) - _CYLINDER_HALF * _COS, 0)
+    return _ellipse(x, past_rim, _CYLINDER, _CYLINDER * _SIN)
+
+
+def cylinder_normal(x: Array, y: Array, turn: Array) -> Normal:
+    """Unit normals of the cylinder's visible surface."""
+    across = np.clip(x / _CYLINDER, -1, 1)
+    front = np.sqrt(np.maximum(1 - across * across, 1e-4))
+    edge = _ellipse(x, y - _CYLINDER_HALF * _COS, _CYLINDER, _CYLINDER * _SIN)
+    top = np.where(y > _CYLINDER_HALF * _COS, 1, np.clip(0.5 - edge * 12, 0, 1))  # no side shows behind the lid
+    side = 1 - top
+    return _unit(side * across, top * _COS - side * front * _SIN, top * _SIN + side * front * _COS)
+
+
+_CONE, _APEX, _BASE = 0.84, 0.98, -0.50
+
+
+def cone(x: Array, y: Array, turn: Array) -> Array:
+    """Signed distance to the outline of an upright cone."""
+    base = _ellipse(x, y - _BASE, _CONE, _CONE * _SIN)
+    # The sides touch the base where a line from the apex is tangent to it.
+    reach = (_APEX - _BASE) / _SIN
+    touch_x = _CONE * math.sqrt(1 - (_CONE / reach) ** 2)
+    touch_y = _BASE + _SIN * _CONE**2 / reach
+    x = np.abs(x)
+    side = _segment(x, y, (0.0, _APEX), (touch_x, touch_y))
+    inside = (touch_x * (y - _APEX) < x * (touch_y - _APEX)) & (y > touch_y)
+    return np.minimum(base, np.where(inside, -side, side)) - 0.02
+
+
+def cone_normal(x: Array, y: Array, turn: Array) -> Normal:
+    """Unit normals of the cone's visible surface."""
+    # Each pixel lies on a line from the apex to the rim's point at this angle, on the side toward the viewer.
+    slope = x / np.maximum(_APEX - y, 1e-3)
+    rim = np.hypot(_CONE, slope * _CONE * _SIN)
+    angle = np.arccos(np.clip(slope * (_APEX - _BASE) / rim, -1, 1)) - np.arctan2(slope * _CONE * _SIN, _CONE)
+    out, front = np.cos(angle), np.sin(angle)
+    height = (_APEX - _BASE) / _COS
+    slant = math.hypot(height, _CONE)  # the surface leans by the angle between the axis and its side
+    out, front, up = out * (height / slant), front * (height / slant), _CONE / slant
+    return _unit(out, up * _COS - front * _SIN, up * _SIN + front * _COS)
+
+
+def star(x: Array, y: Array, turn: Array) -> Array:
+    """Signed distance to a star with five tips."""
+    sector = 2 * math.pi / 5
+    radius = np.hypot(x, y)
+    angle = np.arctan2(x, y)
+    angle = np.abs(angle - sector * np.round(angle / sector))  # fold all points onto half of one tip
+    px, py = radius * np.cos(angle), radius * np.sin(angle)
+    tip, notch = 0.97, 0.47
+    notch_x, notch_y = notch * math.cos(sector / 2), notch * math.sin(sector / 2)
+    side = _segment(px, py, (tip, 0.0), (notch_x, notch_y))
+    inside = (notch_x - tip) * py > notch_y * (px - tip)
+    return np.where(inside, -side, side) - 0.07
+
+
+def heart(x: Array, y: Array, turn: Array) -> Array:
+    """Signed distance to a heart."""
+    # A square standing on its corner with a disc on each upper side.
+    half = 0.53
+    x, y = np.abs(x), y + 0.14
+    p, q = (x + y) / _SQRT2, (y - x) / _SQRT2
+    square, disc = _box(p, q, half, half), np.hypot(p - half, q) - half
+    return np.asarray(np.minimum(square, disc) - 0.05)
+
+
+def cross(x: Array, y: Array, turn: Array) -> Array:
+    """Signed distance to a cross with equal arms."""
+    x, y = np.abs(x), np.abs(y)
+    return _box(np.maximum(x, y), np.minimum(x, y), 0.88, 0.26) - 0.07
+
+
+_MOON, _BITE, _BITE_X = 0.92, 0.72, 0.50
+_TIP_X = (_MOON**2 - _BITE**2 + _BITE_X**2) / (2 * _BITE_X)
+_TIP_Y = math.sqrt(_MOON**2 - _TIP_X**2)
+
+
+def moon(x: Array, y: Array, turn: Array) -> Array:
+    """Signed distance to a crescent."""
+    x, y = x + 0.12, np.abs(y)
+    bite = np.hypot(x - _BITE_X, y) - _BITE
+    crescent = np.maximum(np.hypot(x, y) - _MOON, -bite)
+    # Beyond both arcs a tip is nearest; without this case the missing part of the disc would cast a shadow.
+    beyond = (y * _TIP_X < _TIP_Y * x) & ((_TIP_X - _BITE_X) * y <= _TIP_Y * (x - _BITE_X))
+    return np.where(beyond, np.hypot(x - _TIP_X, y - _TIP_Y), crescent) - 0.03
+
+
+def arrow(x: Array, y: Array, turn: Array) -> Array:
+    """Signed distance to an arrow pointing right."""
+    shaft = _box(x + 0.36, y, 0.54, 0.19)
+    y = np.abs(y)
+    tip, base, half = 0.88, 0.02, 0.70
+    outline = np.minimum(_segment(x, y, (tip, 0.0), (base, half)), _segment(x, y, (base, 0.0), (base, half)))
+    inside = (half * (x - tip) + (tip - base) * y < 0) & (x > base)
+    return np.minimum(shaft, np.where(inside, -outline, outline)) - 0.07
+
+
+Distance = Callable[[Array, Array, Array], Array]
+Surface = Callable[[Array, Array, Array], Normal]
+
+# In the order of `SHAPES`.
+DISTANCES: tuple[Distance, ...] = (sphere, cube, cone, cylinder, ring, star, heart, cross, moon, arrow)
+NORMALS: tuple[Surface | None, ...] = (sphere_normal, cube_normal, cone_normal, cylinder_normal, ring_normal) + (
+    None,
+) * 5

@@ -1,0 +1,102 @@
+"""The words of the embedded world, and which colour-shape pairs a fit may see.
+
+A *pair* is a colour and a shape, (colour index, shape index). `PAIRS` is the draw the embedded model ships with; every
+function here takes another draw too, so that choices can be made on pairs no published figure comes from.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Each word is one token of OpenAI's vocabulary ("cyan", for one, is two), so that no caption leaks its length.
+COLOURS = ("red", "orange", "yellow", "green", "teal", "blue", "purple", "pink", "brown", "white", "gray", "black")
+SHAPES = ("sphere", "cube", "cone", "cylinder", "ring", "star", "heart", "cross", "moon", "arrow")
+SPLITS = ("seen", "heldout", "validation", "all")
+
+Pair = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class HeldOutPairs:
+    """The colour-shape pairs a fit never sees, neither in a caption nor in a negative.
+
+    Attributes:
+        test: Pairs that figures are published on.
+        validation: Pairs that settings, seeds and stopping points are chosen on.
+    """
+
+    test: frozenset[Pair]
+    validation: frozenset[Pair]
+
+    def table(self, pairs: frozenset[Pair]) -> NDArray[np.bool_]:
+        """Whether each pair is one of `pairs`: bool [colours, shapes]."""
+        table = np.zeros((len(COLOURS), len(SHAPES)), dtype=bool)
+        for colour, shape in pairs:
+            table[colour, shape] = True
+        return table
+
+    def allowed(
+        self, split: str, colours: NDArray[np.int64], shapes: NDArray[np.int64], swapped: NDArray[np.int64]
+    ) -> NDArray[np.bool_]:
+        """Whether each scene belongs to `split`.
+
+        Args:
+            split: One of `SPLITS`.
+            colours: Colour of each thing, [n, things].
+            shapes: Shape of each thing, [n, things].
+            swapped: Colour of each thing in the swapped caption, [n, things].
+
+        Returns:
+            bool [n]. "seen": no held-out pair in the caption nor in the swapped one. "heldout": a test pair in the
+            caption, no validation pair in either. "validation": the reverse. "all": every scene.
+        """
+        test, validation = self.table(self.test), self.table(self.validation)
+        if split == "all":
+            return np.ones(len(colours), dtype=bool)
+        if split == "seen":
+            held_out = test | validation
+            return np.asarray(~(held_out[colours, shapes] | held_out[swapped, shapes]).any(axis=1))
+        wanted, other = (test, validation) if split == "heldout" else (validation, test)
+        return np.asarray(
+            wanted[colours, shapes].any(axis=1) & ~(other[colours, shapes] | other[swapped, shapes]).any(axis=1)
+        )
+
+
+def draw_pairs(seed: int, *, n_test: int = 12, n_validation: int = 6, most: int = 2) -> HeldOutPairs:
+    """Draw pairs to hold out, spread over the vocabulary.
+
+    Args:
+        seed: Seed of the draw.
+        n_test: Pairs to publish figures on.
+        n_validation: Pairs to choose settings on.
+        most: Most held-out pairs a colour, and a shape, may have: each word stays well known to the fit.
+
+    Returns:
+        Disjoint sets of pairs.
+    """
+    rng = np.random.default_rng([seed, 0x50A1])
+    while True:
+        chosen: list[Pair] = []
+        for pair in rng.permutation(len(COLOURS) * len(SHAPES)):
+            colour, shape = divmod(int(pair), len(SHAPES))
+            if sum(c == colour for c, _ in chosen) < most and sum(s == shape for _, s in chosen) < most:
+                chosen.append((colour, shape))
+            if len(chosen) == n_test + n_validation:
+                return HeldOutPairs(frozenset(chosen[:n_test]), frozenset(chosen[n_test:]))
+
+
+def _pairs(text: str) -> frozenset[Pair]:
+    return frozenset((COLOURS.index(colour), SHAPES.index(shape)) for colour, shape in map(str.split, text.split(", ")))
+
+
+# `draw_pairs(2026)`, written out so that no change in a random generator can ever part the published figures from it.
+PAIRS = HeldOutPairs(
+    test=_pairs(
+        "yellow ring, green cube, green cone, teal cross, blue cylinder, pink cone, "
+        "pink moon, brown cylinder, brown heart, white sphere, gray sphere, gray ring"
+    ),
+    validation=_pairs("orange star, yellow heart, purple star, white cube, black cross, black arrow"),
+)

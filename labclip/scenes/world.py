@@ -1,0 +1,126 @@
+"""Random scenes with what is said about them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labclip.scenes import captions as _captions
+from labclip.scenes.renderer import Layout, draw_layout, render
+from labclip.scenes.vocabulary import COLOURS, PAIRS, SHAPES, SPLITS, HeldOutPairs
+
+_MOST = 5  # things in a scene: more would not fit the text tower's 16 tokens
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """n random scenes.
+
+    Attributes:
+        images: Pictures, uint8 [n, 64, 64, 3], sRGB.
+        captions: One sentence a scene that says which colour goes with which shape.
+        swapped_captions: The same sentences with the colours of two things exchanged; None where there is one thing.
+        tags: One caption a scene that names its colours and shapes without saying which goes with which.
+        objects: (colour, shape) of each thing, left to right.
+        layout: Everything the pictures depend on.
+    """
+
+    images: NDArray[np.uint8] = field(repr=False)
+    captions: list[str] = field(repr=False)
+    swapped_captions: list[str | None] = field(repr=False)
+    tags: list[str] = field(repr=False)
+    objects: list[tuple[tuple[str, str], ...]] = field(repr=False)
+    layout: Layout = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+    def render(self, size: int) -> NDArray[np.uint8]:
+        """Draw the same scenes at another size: uint8 [n, size, size, 3]."""
+        return render(self.layout, size)
+
+
+def sample(n: int, *, seed: int = 0, split: str = "seen", n_objects: int = 2, pairs: HeldOutPairs = PAIRS) -> Scenes:
+    """Draw random scenes of the embedded world.
+
+    Args:
+        n: Number of scenes, at least 1.
+        seed: Seed of everything drawn; equal arguments give equal scenes, on any machine.
+        split: "seen": every colour-shape pair of the caption and of the swapped caption was allowed in the embedded
+            matrix's fit. "heldout": at least one pair that the fit never saw, in a caption or in a negative.
+            "validation": the same with the pairs that settings were chosen on. "all": anything.
+        n_objects: Things in a scene, 1 to 5; their colours differ and their shapes differ.
+        pairs: The held-out pairs; the default is what the embedded matrix was fitted with.
+
+    Returns:
+        The scenes.
+
+    Raises:
+        ValueError: If an argument is outside its range.
+
+    Example:
+        >>> scenes = sample(2, seed=1)
+        >>> scenes.images.shape
+        (2, 64, 64, 3)
+    """
+    layout, swapped = draw_scenes(n, seed=seed, split=split, n_objects=n_objects, pairs=pairs)
+    rng = np.random.default_rng([seed, 0xCA97])
+    right, wrong = _captions.sentences(rng, layout.colours, layout.shapes, swapped)
+    return Scenes(
+        images=render(layout),
+        captions=right,
+        swapped_captions=[None] * n if n_objects == 1 else list(wrong),
+        tags=_captions.tags(rng, layout.colours, layout.shapes),
+        objects=[
+            tuple((COLOURS[c], SHAPES[s]) for c, s in zip(*row, strict=True))
+            for row in zip(layout.colours.tolist(), layout.shapes.tolist(), strict=True)
+        ],
+        layout=layout,
+    )
+
+
+def draw_scenes(
+    n: int, *, seed: int = 0, split: str = "seen", n_objects: int = 2, pairs: HeldOutPairs = PAIRS
+) -> tuple[Layout, NDArray[np.int64]]:
+    """Draw scenes without writing captions or rendering; arguments and errors as in `sample`.
+
+    Returns:
+        The layout of n scenes, and the colour of each thing after two of them exchanged theirs, [n, n_objects].
+    """
+    if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
+        raise ValueError(f"n is {n!r}, but scenes are counted: a whole number from 1. Try scenes.sample(16).")
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+        raise ValueError(f"seed is {seed!r}, but must be a whole number from 0. Try scenes.sample(16, seed=0).")
+    if split not in SPLITS:
+        known = ", ".join(f'"{name}"' for name in SPLITS)
+        raise ValueError(f'split is {split!r}, but must be one of {known}. Try scenes.sample(16, split="heldout").')
+    if isinstance(n_objects, bool) or not isinstance(n_objects, int | np.integer) or not 1 <= n_objects <= _MOST:
+        raise ValueError(
+            f"n_objects is {n_objects!r}, but a scene holds 1 to {_MOST} things. Try scenes.sample(16, n_objects=2)."
+        )
+    rng = np.random.default_rng([seed, 0x5CE7E])
+    parts: list[tuple[NDArray[np.int64], ...]] = []
+    found = 0
+    while found < n:
+        colours = np.argsort(rng.random((2 * n, len(COLOURS))), axis=1)[:, :n_objects]
+        shapes = np.argsort(rng.random((2 * n, len(SHAPES))), axis=1)[:, :n_objects]
+        swapped = _exchange(rng, colours)
+        keep = pairs.allowed(split, colours, shapes, swapped)
+        parts.append((colours[keep], shapes[keep], swapped[keep]))
+        found += int(keep.sum())
+    colours, shapes, swapped = (np.concatenate(arrays)[:n] for arrays in zip(*parts, strict=True))
+    return draw_layout(rng, colours, shapes), swapped
+
+
+def _exchange(rng: np.random.Generator, colours: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Exchange the colours of two things of each scene, drawn at random: [n, things] -> [n, things]."""
+    n, things = colours.shape
+    if things == 1:
+        return colours
+    first, second = np.argsort(rng.random((n, things)), axis=1)[:, :2].T
+    rows = np.arange(n)
+    swapped = colours.copy()
+    swapped[rows, first], swapped[rows, second] = colours[rows, second], colours[rows, first]
+    return swapped

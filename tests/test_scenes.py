@@ -1,0 +1,182 @@
+"""The embedded world: what a scene is, what is said about it, and that no held-out pair ever leaks."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from labclip import scenes
+from labclip.scenes import captions
+from labclip.scenes.vocabulary import COLOURS, PAIRS, SHAPES, draw_pairs
+
+HELD_OUT = {(COLOURS[c], SHAPES[s]) for c, s in PAIRS.test}
+VALIDATION = {(COLOURS[c], SHAPES[s]) for c, s in PAIRS.validation}
+
+
+def swapped_objects(objects):
+    """The pairs a swapped caption of a two-thing scene speaks of."""
+    (c, s), (d, t) = objects
+    return {(d, s), (c, t)}
+
+
+def test_needs_numpy_only():
+    code = "import sys, labclip.scenes; print(any(m in sys.modules for m in ('torch', 'open_clip', 'PIL')))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
+
+
+def test_a_sample_is_what_the_contract_says():
+    some = scenes.sample(6, seed=3)
+    assert some.images.shape == (6, 64, 64, 3)
+    assert some.images.dtype == np.uint8
+    assert len(some) == len(some.captions) == len(some.swapped_captions) == len(some.objects) == len(some.tags) == 6
+    assert all(len(objects) == 2 for objects in some.objects)
+
+
+def test_equal_seeds_give_equal_scenes_and_others_do_not():
+    one, two, other = (scenes.sample(5, seed=seed) for seed in (7, 7, 8))
+    assert np.array_equal(one.images, two.images)
+    assert (one.captions, one.swapped_captions, one.objects) == (two.captions, two.swapped_captions, two.objects)
+    assert not np.array_equal(one.images, other.images)
+
+
+def test_the_pairs_written_out_are_the_draw_they_claim_to_be():
+    assert draw_pairs(2026) == PAIRS
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_held_out_pairs_are_disjoint_and_spread(seed):
+    pairs = draw_pairs(seed)
+    assert (len(pairs.test), len(pairs.validation)) == (12, 6)
+    assert not pairs.test & pairs.validation
+    for side in (0, 1):
+        words = [pair[side] for pair in pairs.test | pairs.validation]
+        assert max(map(words.count, words)) <= 2
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_held_out_pair_is_in_a_seen_caption_or_its_swap(seed):
+    for objects in scenes.sample(200, seed=seed).objects:
+        assert not (set(objects) | swapped_objects(objects)) & (HELD_OUT | VALIDATION)
+
+
+def test_every_heldout_scene_has_a_pair_the_fit_never_saw():
+    for objects in scenes.sample(200, split="heldout").objects:
+        assert set(objects) & HELD_OUT
+        assert not (set(objects) | swapped_objects(objects)) & VALIDATION
+    for objects in scenes.sample(200, split="validation").objects:
+        assert set(objects) & VALIDATION
+        assert not (set(objects) | swapped_objects(objects)) & HELD_OUT
+
+
+@given(st.integers(0, 10_000), st.integers(2, 5))
+@settings(max_examples=15, deadline=None)
+def test_swapped_captions_differ_by_exactly_two_colours(seed, n_objects):
+    some = scenes.sample(4, seed=seed, n_objects=n_objects, split="all")
+    for right, wrong in zip(some.captions, some.swapped_captions, strict=True):
+        pairs = zip(right.split(), wrong.split(), strict=True)
+        changed = [(a, b) for a, b in pairs if a != b and {a, b} != {"a", "an"}]
+        assert len(changed) == 2
+        assert changed[0] == changed[1][::-1]
+        assert all(word in COLOURS for word in changed[0])
+
+
+@given(st.integers(0, 10_000), st.integers(1, 5))
+@settings(max_examples=15, deadline=None)
+def test_things_go_from_left_to_right_inside_the_picture_without_overlap(seed, n_objects):
+    layout = scenes.sample(4, seed=seed, n_objects=n_objects, split="all").layout
+    assert (np.diff(layout.centres[..., 0], axis=1) > 0.09).all()
+    assert (layout.centres > layout.radii[..., None] * 0.9).all()
+    assert (layout.centres < 1 - layout.radii[..., None] * 0.9).all()
+    for i in range(n_objects):
+        for j in range(i):
+            apart = np.linalg.norm(layout.centres[:, i] - layout.centres[:, j], axis=-1)
+            assert (apart > layout.radii[:, i] + layout.radii[:, j]).all()
+
+
+def test_colours_and_shapes_differ_within_a_scene():
+    for n_objects in (2, 5):
+        for objects in scenes.sample(20, n_objects=n_objects, split="all").objects:
+            assert len({c for c, _ in objects}) == len({s for _, s in objects}) == n_objects
+
+
+def test_the_picture_shows_each_colour_where_the_scene_says():
+    some = scenes.sample(300, seed=5, split="all")
+    solid = ("cube", "sphere", "heart", "cross", "cone", "cylinder")  # painted at their centre
+    for image, objects, centres in zip(some.images, some.objects, some.layout.centres, strict=True):
+        for (colour, shape), (x, y) in zip(objects, centres, strict=True):
+            if colour in ("red", "green", "blue") and shape in solid:
+                pixel = image[int(y * 64), int(x * 64)].astype(int)
+                assert pixel.argmax() == ("red", "green", "blue").index(colour)
+
+
+def test_the_same_scene_at_another_size():
+    some = scenes.sample(12, seed=2)
+    large = some.render(256).reshape(12, 64, 4, 64, 4, 3).mean(axis=(2, 4))
+    assert np.abs(large - some.images).mean() < 2  # of 255; edges are drawn, not resampled
+    assert np.abs(large - np.roll(some.images, 1, axis=0)).mean() > 10
+    assert np.array_equal(some.render(64), some.images)
+    assert np.array_equal(scenes.render(some.layout[3:5], 32), some.render(32)[3:5])
+
+
+def test_left_and_right_are_said_truly():
+    some = scenes.sample(300, seed=9)
+    told = 0
+    for text, ((c, s), (d, t)) in zip(some.captions, some.objects, strict=True):
+        left, right = f"{c} {s}", f"{d} {t}"
+        if " left of " in text or text.startswith("on the left"):
+            told += 1
+            assert text.index(left) < text.index(right)
+        elif " right of " in text:
+            told += 1
+            assert text.index(right) < text.index(left)
+    assert told > 50
+
+
+def test_every_sentence_binds_and_no_tag_does():
+    some = scenes.sample(300, seed=9, split="all")
+    orders = {"kept": 0, "crossed": 0}
+    for text, ((c, s), (d, t)) in zip(some.tags, some.objects, strict=True):
+        assert {c, s, d, t} <= set(text.split())
+        orders["kept" if (text.index(c) < text.index(d)) == (text.index(s) < text.index(t)) else "crossed"] += 1
+    assert min(orders.values()) > 100
+    assert len(set(some.captions) & set(some.swapped_captions)) < 3
+
+
+def test_two_wordings_of_a_scene_use_different_templates():
+    templates = captions.draw_templates(np.random.default_rng(0), 500, 2)
+    assert (templates[:, 0] != templates[:, 1]).all()
+    assert len(np.unique(templates)) == len(captions.SENTENCES)
+
+
+def test_one_thing_has_no_swapped_caption():
+    some = scenes.sample(5, n_objects=1)
+    assert some.swapped_captions == [None] * 5
+    assert all(
+        colour in text and shape in text for text, ((colour, shape),) in zip(some.captions, some.objects, strict=True)
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"n": 0}, ["n is 0", "from 1", "scenes.sample(16)"]),
+        ({"n": 2.5}, ["n is 2.5"]),
+        ({"n": True}, ["n is True"]),
+        ({"n": 2, "seed": -1}, ["seed is -1", "from 0"]),
+        ({"n": 2, "split": "train"}, ["split is 'train'", '"seen", "heldout"', 'split="heldout"']),
+        ({"n": 2, "n_objects": 9}, ["n_objects is 9", "1 to 5", "n_objects=2"]),
+    ],
+)
+def test_a_bad_argument_is_answered_with_what_to_type(arguments, words):
+    with pytest.raises(ValueError) as caught:
+        scenes.sample(**arguments)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_a_picture_too_small_to_show_anything_is_refused():
+    with pytest.raises(ValueError, match=r"render\(256\)"):
+        scenes.sample(1).render(2)
