@@ -33,7 +33,8 @@ def _ellipse(x: Array, y: Array, half_x: float, half_y: float) -> Array:
     """First-order distance f / |grad f| to an ellipse."""
     level = np.hypot(x / half_x, y / half_y)
     slope = np.hypot(x / half_x**2, y / half_y**2)
-    return level * (level - 1) / np.maximum(slope, 1e-4)
+    distance: Array = level * (level - 1) / np.maximum(slope, 1e-4)
+    return distance
 
 
 def _segment(x: Array, y: Array, start: tuple[float, float], end: tuple[float, float]) -> Array:
