@@ -1,0 +1,1 @@
+from standin import hub, loopback_only  # noqa: F401

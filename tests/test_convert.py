@@ -1,0 +1,312 @@
+import io
+import os
+import pickle
+import zipfile
+from collections import OrderedDict
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from labclip import convert
+from labclip.alignment import Base
+from labclip.convert import convert_checkpoint
+from labclip.published import PUBLISHED
+
+DATA = Path(__file__).parents[2] / "shared" / "data" / "published-matrices"
+
+
+def weights(dim=4, seed=0):
+    return torch.randn(dim, dim, generator=torch.Generator().manual_seed(seed))
+
+
+def checkpoint(path, **changes):
+    """A checkpoint as the paper's code saves it, with entries changed; None takes one away."""
+    state = OrderedDict({"linear.weight": weights(), "t": torch.tensor(4.0)})
+    state.update({name.replace("__", "."): value for name, value in changes.items()})
+    torch.save(OrderedDict((name, value) for name, value in state.items() if value is not None), path)
+    return path
+
+
+def rewrite(path, change, compress=zipfile.ZIP_STORED):
+    """Pass every member's name and bytes through `change`, which gives the members to write."""
+    with zipfile.ZipFile(path) as archive:
+        members = [(name, archive.read(name)) for name in archive.namelist()]
+    with zipfile.ZipFile(path, "w", compress) as archive:
+        for name, data in change(members):
+            archive.writestr(name, data)
+    return path
+
+
+def with_pickle(path, data):
+    """Replace the pickle in a checkpoint."""
+    return rewrite(checkpoint(path), lambda members: [(n, data if n.endswith("data.pkl") else d) for n, d in members])
+
+
+class Bomb:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, target):
+        self.target = str(target)
+
+    def __reduce__(self):
+        return open, (self.target, "w")
+
+
+def test_a_checkpoint_becomes_its_alignment(tmp_path):
+    alignment = convert_checkpoint(checkpoint(tmp_path / "a.pt"), metadata={"data": "mine"})
+    assert torch.equal(alignment.matrix, weights())
+    assert alignment.logit_scale == 4.0
+    assert alignment.base is None
+    assert alignment.metadata == {"data": "mine"}
+
+
+def test_base_and_strength_are_kept(tmp_path):
+    base = Base("ViT-X", "mine", quick_gelu=False, embed_dim=4)
+    alignment = convert_checkpoint(str(checkpoint(tmp_path / "a.pt")), base=base, strength=0.5)
+    assert alignment.base == base
+    assert alignment.strength == 0.5
+    assert torch.equal(alignment.fitted, weights())
+
+
+def test_a_module_saved_with_parameters_on_another_device_reads_the_same(tmp_path):
+    path = checkpoint(
+        tmp_path / "a.pt", linear__weight=torch.nn.Parameter(weights()), t=torch.nn.Parameter(torch.ones(1))
+    )
+    # As saved on a GPU: the pickle names the device of every storage, "cuda:0" in place of "cpu".
+    rewrite(
+        path, lambda members: [(n, d.replace(b"X\x03\x00\x00\x00cpu", b"X\x06\x00\x00\x00cuda:0")) for n, d in members]
+    )
+    assert b"cuda:0" in path.read_bytes()
+    alignment = convert_checkpoint(path)
+    assert torch.equal(alignment.matrix, weights())
+    assert alignment.matrix.device.type == "cpu"
+    assert not alignment.matrix.requires_grad
+    assert alignment.logit_scale == 1.0
+
+
+def test_a_transposed_weight_reads_as_its_values(tmp_path):
+    alignment = convert_checkpoint(checkpoint(tmp_path / "a.pt", linear__weight=weights().T))
+    assert torch.equal(alignment.matrix, weights().T)
+    assert alignment.matrix.is_contiguous()
+
+
+@pytest.mark.parametrize("entry", PUBLISHED, ids=str)
+def test_published_matrices_equal_the_published_module(entry, tmp_path):
+    if not (DATA / entry.file).is_file():
+        pytest.skip("the published checkpoints are not on this machine")
+    alignment = convert_checkpoint(DATA / entry.file)
+    assert alignment.base == entry.base
+    assert alignment.logit_scale == entry.logit_scale
+    assert alignment.metadata == entry.metadata
+
+    state = torch.load(DATA / entry.file, map_location="cpu", weights_only=True)
+    module = torch.nn.Linear(entry.embed_dim, entry.embed_dim, bias=False)
+    module.load_state_dict({"weight": state["linear.weight"]})
+    text = F.normalize(torch.randn(64, entry.embed_dim, generator=torch.Generator().manual_seed(1)), dim=-1)
+    with torch.no_grad():
+        expected = F.normalize(module(text), dim=-1)
+    torch.testing.assert_close(alignment(text, normalize=True), expected, rtol=0, atol=1e-6)
+
+    alignment.save_pretrained(tmp_path)
+    from labclip.alignment import Alignment
+
+    again = Alignment.from_pretrained(tmp_path)
+    assert torch.equal(again.matrix, alignment.matrix)
+    assert (again.base, again.logit_scale, again.metadata) == (alignment.base, entry.logit_scale, entry.metadata)
+
+
+def test_a_published_matrix_is_known_by_its_hash_and_refuses_another_base(tmp_path, monkeypatch):
+    path = checkpoint(tmp_path / "renamed.pt")
+    import dataclasses
+
+    entry = dataclasses.replace(PUBLISHED[0], embed_dim=4, matrix_sha256=convert.matrix_sha256(weights()))
+    monkeypatch.setattr("labclip.published.PUBLISHED", (entry,))
+    alignment = convert_checkpoint(path, metadata={"seed": 3})
+    assert alignment.base == entry.base
+    assert alignment.metadata == entry.metadata | {"seed": 3}
+    with pytest.raises(
+        ValueError, match=r"published matrix of ViT-B-32-quickgelu \(openai\), not of ViT-B-32 \(openai\)"
+    ):
+        convert_checkpoint(path, base=Base("ViT-B-32", "openai", quick_gelu=False, embed_dim=4))
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+@pytest.mark.parametrize("where", ["alone", "in the checkpoint", "beside the tensors"])
+def test_no_code_in_a_file_ever_runs(where, protocol, tmp_path):
+    target = tmp_path / "executed"
+    path = tmp_path / "bomb.pt"
+    if where == "alone":
+        path.write_bytes(pickle.dumps(Bomb(target), protocol))
+        match = "bare pickle"
+    elif where == "in the checkpoint":
+        with_pickle(path, pickle.dumps(Bomb(target), protocol))
+        match = "holds code.*none of it was run"
+    else:
+        torch.save(
+            {"linear.weight": weights(), "t": torch.tensor(1.0), "x": Bomb(target)}, path, pickle_protocol=protocol
+        )
+        match = "holds code.*none of it was run"
+    with pytest.raises(ValueError, match=match):
+        convert_checkpoint(path)
+    assert not target.exists()
+    # The bomb is real: the ordinary unpickler sets it off.
+    pickle.loads(pickle.dumps(Bomb(target), protocol)).close()
+    assert target.exists()
+
+
+def test_torch_refuses_it_too_should_the_check_ever_miss_it(tmp_path, monkeypatch):
+    target = tmp_path / "executed"
+    monkeypatch.setattr(convert, "_check_pickle", lambda path, data: None)
+    with pytest.raises(ValueError, match="not a checkpoint that torch can read") as failure:
+        convert_checkpoint(with_pickle(tmp_path / "bomb.pt", pickle.dumps(Bomb(target), 2)))
+    assert "weights_only=False" not in str(failure.value)
+    assert not target.exists()
+
+
+def truncated(path):
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+def flipped(path):
+    data = bytearray(path.read_bytes())
+    at = data.index(b"linear.weight")
+    data[at] ^= 0xFF
+    path.write_bytes(bytes(data))
+
+
+def legacy(path):
+    torch.save({"linear.weight": weights(), "t": torch.tensor(1.0)}, path, _use_new_zipfile_serialization=False)
+
+
+def polyglot(path):
+    path.write_bytes(b"\x80\x02N." + path.read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("spoil", "match"),
+    [
+        (truncated, "not a whole torch checkpoint"),
+        (flipped, "not a whole torch checkpoint: the checksum of bad/data.pkl is wrong"),
+        (legacy, "bare pickle"),
+        (polyglot, "bare pickle"),
+        (lambda path: path.write_bytes(b""), "does not begin as a zip"),
+        (lambda path: path.write_bytes(b"<html>Not found</html>"), "does not begin as a zip"),
+        (lambda path: path.write_bytes(b"PK\x03\x04" + b"\0" * 100), "not a whole torch checkpoint"),
+        (lambda path: rewrite(path, lambda members: members, zipfile.ZIP_DEFLATED), "compressed"),
+        (lambda path: rewrite(path, lambda members: [*members, ("a/constants.pkl", b"N.")]), "'a/constants.pkl'"),
+        (lambda path: rewrite(path, lambda members: [*members, ("../../x/data.pkl", b"N.")]), "'../../x/data.pkl'"),
+        (lambda path: rewrite(path, lambda members: [*members, ("b/data.pkl", b"N.")]), "not exactly one"),
+        (lambda path: rewrite(path, lambda members: members[1:]), "0 bytes of data.pkl"),
+        (lambda path: rewrite(path, lambda members: []), "does not begin as a zip"),
+        (lambda path: with_pickle(path, b"N." + b" " * 70_000), "70,002 bytes of data.pkl"),
+        (lambda path: with_pickle(path, b"garbage"), "is not a pickle"),
+        (lambda path: with_pickle(path, pickle.dumps([1, 2], 2)), "holds list"),
+        (lambda path: with_pickle(path, pickle.dumps({"a": 1}, 2)), r"holds \['a'\]"),
+    ],
+)
+def test_what_is_no_checkpoint_is_refused_with_the_reason(spoil, match, tmp_path):
+    path = checkpoint(tmp_path / "bad.pt")
+    spoil(path)
+    with pytest.raises(ValueError, match=match) as failure:
+        convert_checkpoint(path)
+    assert str(path) in str(failure.value)
+    assert "torch.save" in str(failure.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"t": None}, r"holds \['linear.weight'\]"),
+        ({"linear__weight": None, "weight": weights()}, r"holds \['t', 'weight'\]"),
+        ({"linear__bias": torch.zeros(4)}, "'linear.bias'"),
+        ({"linear__weight": torch.zeros(3, 4)}, r"\[3, 4\], not \[dim, dim\]"),
+        ({"linear__weight": torch.zeros(4)}, r"\[4\], not \[dim, dim\]"),
+        ({"linear__weight": torch.zeros(0, 0)}, r"\[0, 0\], not \[dim, dim\]"),
+        ({"linear__weight": torch.full((4, 4), float("nan"))}, "16 values that are NaN"),
+        ({"linear__weight": weights().double()}, "holds code"),
+        ({"linear__weight": weights().to_sparse()}, "holds code"),
+        ({"linear__weight": torch.ones(1, 1).expand(4096, 4096)}, "claims 16,777,216 values and stores fewer"),
+        ({"t": torch.ones(2)}, r"\[2\], not one number"),
+        ({"t": torch.tensor(71.24)}, r"math.log\(71.24\)"),
+        ({"t": torch.tensor(float("inf"))}, "logit_scale is inf"),
+        ({"t": 4.0}, "'t' is float, not a float32 tensor"),
+    ],
+)
+def test_other_contents_are_refused_with_the_reason(changes, match, tmp_path):
+    with pytest.raises(ValueError, match=match) as failure:
+        convert_checkpoint(checkpoint(tmp_path / "bad.pt", **changes))
+    assert str(tmp_path / "bad.pt") in str(failure.value)
+
+
+def test_a_file_above_the_caps_is_refused_before_it_is_read(tmp_path, monkeypatch):
+    path = checkpoint(tmp_path / "big.pt")
+    monkeypatch.setattr(convert, "MAX_BYTES", 100)
+    with pytest.raises(ValueError, match="has more than 100 bytes"):
+        convert_checkpoint(path)
+
+
+def test_a_zip_bomb_is_refused_unopened(tmp_path):
+    path = tmp_path / "bomb.pt"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a/data.pkl", pickle.dumps({}, 2))
+        archive.writestr("a/data/0", bytes(50_000_000))
+    assert path.stat().st_size < 100_000
+    with pytest.raises(ValueError, match="compressed"):
+        convert_checkpoint(path)
+
+
+def test_a_zip_that_lies_about_its_size_is_refused(tmp_path):
+    path = checkpoint(tmp_path / "lie.pt")
+    data = path.read_bytes()
+    directory = data.rindex(b"PK\x01\x02")
+    # Uncompressed size, 24 bytes into the entry of the central directory.
+    path.write_bytes(data[: directory + 24] + (2**31).to_bytes(4, "little") + data[directory + 28 :])
+    with pytest.raises(ValueError, match="unpacks to 2,147,"):
+        convert_checkpoint(path)
+
+
+def test_a_missing_file_and_a_folder_are_told_apart(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no file .*nothing\.pt.*Pass the path"):
+        convert_checkpoint(tmp_path / "nothing.pt")
+    with pytest.raises(ValueError, match=r"is a folder.*Pass the \.pt file"):
+        convert_checkpoint(tmp_path)
+
+
+@settings(max_examples=60, deadline=None)
+@given(cut=st.integers(0, 2000), at=st.integers(0, 2000), value=st.integers(0, 255))
+def test_no_damage_gets_past_as_anything_but_valueerror(cut, at, value, tmp_path_factory):
+    path = checkpoint(tmp_path_factory.mktemp("damage") / "a.pt")
+    data = bytearray(path.read_bytes())
+    data[at % len(data)] = value
+    path.write_bytes(bytes(data[: len(data) - cut]) if cut % 3 == 0 else bytes(data))
+    try:
+        alignment = convert_checkpoint(path)
+    except ValueError as error:
+        refused = str(error)
+    else:
+        # What no checksum covers (padding, names) may differ; the numbers may not.
+        refused = None
+        assert torch.equal(alignment.matrix, weights())
+        assert alignment.logit_scale == 4.0
+    assert refused is None or str(path) in refused
+
+
+def test_conversion_leaves_the_file_alone(tmp_path):
+    path = checkpoint(tmp_path / "a.pt")
+    before = path.read_bytes()
+    convert_checkpoint(path)
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["a.pt"]
+
+
+def test_reading_does_not_depend_on_torchs_own_safe_globals(tmp_path):
+    buffer = io.BytesIO()
+    torch.save({"linear.weight": weights(), "t": torch.tensor(1.0), "x": Bomb(tmp_path / "executed")}, buffer)
+    (tmp_path / "a.pt").write_bytes(buffer.getvalue())
+    with torch.serialization.safe_globals([open, Bomb]), pytest.raises(ValueError, match="holds code"):
+        convert_checkpoint(tmp_path / "a.pt")
+    assert not (tmp_path / "executed").exists()

@@ -1,0 +1,65 @@
+import math
+import subprocess
+import sys
+
+import pytest
+
+from labclip.published import PUBLISHED, find, find_matrix
+
+
+def test_the_four_published_matrices_are_there():
+    assert [(entry.name, entry.alignment) for entry in PUBLISHED] == [
+        ("ViT-B-32", "coco"),
+        ("ViT-B-16", "coco"),
+        ("ViT-L-14", "coco"),
+        ("ViT-B-32", "cc3m"),
+    ]
+    assert [round(math.exp(entry.logit_scale), 2) for entry in PUBLISHED] == [71.24, 72.82, 75.22, 30.10]
+    for field in ("file", "file_sha256", "matrix_sha256", "hub_repo"):
+        assert len({getattr(entry, field) for entry in PUBLISHED}) == len(PUBLISHED)
+
+
+@pytest.mark.parametrize("entry", PUBLISHED, ids=str)
+def test_bases_are_what_openclip_calls_the_openai_weights_with_quickgelu(entry):
+    open_clip = pytest.importorskip("open_clip")
+    config = open_clip.get_model_config(entry.base.model)
+    assert config["quick_gelu"] is entry.base.quick_gelu is True
+    assert config["embed_dim"] == entry.base.embed_dim
+    assert entry.base.pretrained in open_clip.list_pretrained_tags_by_model(entry.base.model)
+
+
+def test_find_takes_coco_unless_told():
+    assert find("ViT-B-32") is PUBLISHED[0]
+    assert find("ViT-B-32", "cc3m") is PUBLISHED[3]
+    assert find("ViT-B-16", "cc3m") is None
+    assert find("vit-b-32") is None
+
+
+def test_find_matrix_knows_each_by_its_hash():
+    assert [find_matrix(entry.matrix_sha256) for entry in PUBLISHED] == list(PUBLISHED)
+    assert find_matrix("0" * 64) is None
+
+
+def test_the_address_is_pinned_and_a_mirror_is_read_when_asked(monkeypatch):
+    monkeypatch.delenv("LABCLIP_AUTHORS_ENDPOINT", raising=False)
+    rest = "/kdariina/CLIP-not-BoW-unimodally/d3ecb1855c5cbe958673879e2ddc01408e7df19d/alignment/weights/"
+    assert PUBLISHED[0].url == f"https://raw.githubusercontent.com{rest}labclip_coco_neg_B32.pt"
+    monkeypatch.setenv("LABCLIP_AUTHORS_ENDPOINT", "https://mirror.example/")
+    assert PUBLISHED[0].url == f"https://mirror.example{rest}labclip_coco_neg_B32.pt"
+
+
+def test_published_figures_are_marked_and_only_where_they_belong():
+    with_figures = [entry for entry in PUBLISHED if entry.reported]
+    assert with_figures == [PUBLISHED[0]]
+    assert "not measured by labclip" in PUBLISHED[0].metadata["reported_source"]
+    for entry in PUBLISHED:
+        assert "results" not in entry.metadata
+        assert "no licence" in entry.metadata["source"]
+        assert entry.metadata["costs"]
+
+
+def test_the_table_needs_no_torch():
+    code = "import sys, labclip.published as p; print(*p.PUBLISHED); assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "ViT-L-14 (coco)" in done.stdout
