@@ -1,4 +1,4 @@
-"""CLIP that binds attributes to objects: one small matrix on the text side. Names load on first use, torch with them."""
+"""CLIP that binds attributes to objects: one small matrix on the text side. Names load on first use."""
 
 from importlib import import_module
 from typing import Any

@@ -91,6 +91,7 @@ class Alignment:
 
     __slots__ = ("_fitted", "base", "logit_scale", "matrix", "metadata", "probe", "strength")
 
+    _fitted: torch.Tensor
     matrix: torch.Tensor
     base: Base | None
     logit_scale: float | None
@@ -150,7 +151,15 @@ class Alignment:
         raise AttributeError(f"Alignment is immutable: make a new one instead of setting {name!r}.")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (self._fitted, self.matrix, self.base, self.logit_scale, self.strength, self.metadata, self.probe)
+        return _rebuild, (
+            self._fitted,
+            self.matrix,
+            self.base,
+            self.logit_scale,
+            self.strength,
+            self.metadata,
+            self.probe,
+        )
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Alignment:
         rebuild, state = self.__reduce__()
@@ -179,7 +188,7 @@ class Alignment:
     @property
     def fitted(self) -> torch.Tensor:
         """The matrix as fitted, whatever the strength, float32 [dim, dim]."""
-        return self._fitted  # type: ignore[attr-defined,no-any-return]
+        return self._fitted
 
     @property
     def is_identity(self) -> bool:
@@ -236,7 +245,7 @@ class Alignment:
             strength: 0 is the base model exactly, 1 the matrix as fitted.
         """
         return Alignment(
-            self._fitted,  # type: ignore[attr-defined]
+            self._fitted,
             base=self.base,
             logit_scale=self.logit_scale,
             strength=strength,

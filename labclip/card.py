@@ -79,8 +79,9 @@ def _eval_results(results: Any) -> list[EvalResult]:
 def _introduction(alignment: Alignment) -> str:
     whose = f" of {alignment.base}" if alignment.base else ""
     return (
-        f"One {alignment.dim} x {alignment.dim} matrix on the text embeddings{whose}: captions that name the same things "
-        f"with their attributes exchanged become distinguishable. Encoders and image embeddings are untouched, so an "
+        f"One {alignment.dim} x {alignment.dim} matrix on the text embeddings{whose}: captions that name the same "
+        f"things with their attributes exchanged become distinguishable. Encoders and image embeddings are untouched, "
+        f"so an "
         f"index of images stays valid."
     )
 

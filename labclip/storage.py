@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import tempfile
 import warnings
 from collections.abc import Mapping
@@ -74,7 +73,9 @@ def save(alignment: Alignment, folder: str | Path) -> None:
     try:
         text = json.dumps(config, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     except (TypeError, ValueError) as error:
-        raise ValueError(f"The alignment's metadata is not plain JSON ({error}). Keep to str, numbers, lists, dicts.") from error
+        raise ValueError(
+            f"The alignment's metadata is not plain JSON ({error}). Keep to str, numbers, lists, dicts."
+        ) from error
 
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".labclip-", dir=folder) as scratch:
@@ -99,7 +100,9 @@ def load(folder: str | Path) -> Alignment:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise FileNotFoundError(f"There is no folder {folder}. Pass an alignment folder, as alignment.save_pretrained makes.")
+        raise FileNotFoundError(
+            f"There is no folder {folder}. Pass an alignment folder, as alignment.save_pretrained makes."
+        )
     missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
     if missing:
         raise FileNotFoundError(

@@ -1,0 +1,158 @@
+"""The OpenCLIP configuration of a loaded model, for saving one that came without: looked up, or read off it.
+
+Whatever is found is proved: a model built from it must have the same weights' names, shapes, heads and activations.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import open_clip
+import torch
+from open_clip.modified_resnet import ModifiedResNet
+from open_clip.transformer import TextTransformer, VisionTransformer
+from torch import nn
+
+from labclip.bases import embed_dim, text_tower, uses_quick_gelu
+
+
+def config_of(clip: nn.Module, name: str | None = None) -> dict[str, Any] | None:
+    """The `model_cfg` that OpenCLIP builds this very architecture from, or None where none could be proved right.
+
+    Args:
+        clip: An OpenCLIP model.
+        name: An architecture to try first.
+    """
+    for candidate in _candidates(clip, name):
+        if matches(clip, candidate):
+            return candidate
+    return None
+
+
+def matches(clip: nn.Module, config: dict[str, Any]) -> bool:
+    """Whether OpenCLIP builds the architecture of `clip` from this `model_cfg`."""
+    try:
+        return _signature(_build_empty(config)) == _signature(clip)
+    except (TypeError, KeyError, ValueError, RuntimeError, AssertionError, AttributeError):
+        return False  # a configuration that OpenCLIP can't build is not this model's
+
+
+def same_architecture(clip: nn.Module, name: str) -> bool | None:
+    """Whether a model is of an architecture OpenCLIP has by name; None where that can't be told without a download."""
+    config = open_clip.get_model_config(name)
+    if config is None or "hf_model_name" in config["text_cfg"] or "timm_model_name" in config["vision_cfg"]:
+        return None
+    activation = {} if uses_quick_gelu(clip) is None else {"quick_gelu": uses_quick_gelu(clip)}
+    # The same weights may sit in either class: force_custom_text=True moves them.
+    return any(matches(clip, config | activation | {"custom_text": custom}) for custom in (False, True))
+
+
+def _build_empty(config: dict[str, Any]) -> nn.Module:
+    """A model without memory for its weights. Never downloads: Hugging Face towers are not built."""
+    custom = config.get("custom_text", False)
+    config = {key: value for key, value in config.items() if key != "custom_text"}
+    if "hf_model_name" in config["text_cfg"] or "timm_model_name" in config["vision_cfg"]:
+        raise ValueError("towers of other libraries are not rebuilt")
+    kind = open_clip.CoCa if "multimodal_cfg" in config else open_clip.CustomTextCLIP if custom else open_clip.CLIP
+    with torch.device("meta"):
+        return kind(**config)  # type: ignore[no-any-return]
+
+
+def _signature(clip: nn.Module) -> tuple[Any, ...]:
+    shapes = {key: tuple(value.shape) for key, value in clip.state_dict().items()}
+    heads = [module.num_heads for module in clip.modules() if isinstance(getattr(module, "num_heads", None), int)]
+    pools = [module.pool_type for module in clip.modules() if isinstance(getattr(module, "pool_type", None), str)]
+    mask = getattr(text_tower(clip), "attn_mask", None)
+    return shapes, heads, pools, uses_quick_gelu(clip), mask is None, type(clip).__name__
+
+
+def _candidates(clip: nn.Module, name: str | None) -> list[dict[str, Any]]:
+    dim, tower = embed_dim(clip), text_tower(clip)
+    quick_gelu = uses_quick_gelu(clip)
+    found = []
+    names = ([name] if name else []) + list(open_clip.list_models())
+    for known in names:
+        config = open_clip.get_model_config(known)
+        if config is None or config["embed_dim"] != dim:
+            continue
+        if config["text_cfg"].get("context_length", 77) != getattr(tower, "context_length", 77):
+            continue
+        found.append(config | ({"quick_gelu": True} if quick_gelu else {}))
+    if (own := _read_off(clip)) is not None:
+        found.insert(0, own)
+    return found
+
+
+def _read_off(clip: nn.Module) -> dict[str, Any] | None:
+    vision, text = _vision_cfg(clip), _text_cfg(clip)
+    if vision is None or text is None:
+        return None
+    config: dict[str, Any] = {"embed_dim": embed_dim(clip), "vision_cfg": vision, "text_cfg": text}
+    if uses_quick_gelu(clip):
+        config["quick_gelu"] = True
+    if isinstance(clip, open_clip.CustomTextCLIP):
+        config["custom_text"] = True
+    if getattr(clip, "logit_bias", None) is not None:
+        config["init_logit_bias"] = 0.0
+    if isinstance(scale := clip.logit_scale, torch.Tensor) and scale.ndim:
+        config["nonscalar_logit_scale"] = True
+    return config
+
+
+def _vision_cfg(clip: nn.Module) -> dict[str, Any] | None:
+    visual: Any = getattr(clip, "visual", None)
+    size = getattr(visual, "image_size", None)
+    size = size[0] if isinstance(size, tuple | list) and len(set(size)) == 1 else size
+    if type(visual) is ModifiedResNet:
+        width = visual.conv1.out_channels * 2
+        return {
+            "layers": [len(getattr(visual, f"layer{stage}")) for stage in (1, 2, 3, 4)],
+            "width": width,
+            "head_width": width * 32 // visual.attnpool.num_heads,
+            "image_size": size,
+        }
+    if type(visual) is not VisionTransformer:
+        return None
+    block = visual.transformer.resblocks[0]
+    width = visual.conv1.out_channels
+    config = {
+        "layers": len(visual.transformer.resblocks),
+        "width": width,
+        "head_width": width // block.attn.num_heads,
+        "mlp_ratio": block.mlp.c_fc.out_features / width,
+        "patch_size": visual.conv1.kernel_size[0],
+        "image_size": size,
+        "pool_type": visual.pool_type,
+        "final_ln_after_pool": visual.final_ln_after_pool,
+    }
+    if isinstance(visual.ln_pre, nn.Identity):
+        config["no_ln_pre"] = True
+    return config
+
+
+def _text_cfg(clip: nn.Module) -> dict[str, Any] | None:
+    tower: Any = text_tower(clip)
+    if type(tower) not in (open_clip.CLIP, TextTransformer):
+        return None
+    block = tower.transformer.resblocks[0]
+    width = tower.ln_final.normalized_shape[0]
+    config = {
+        "context_length": tower.context_length,
+        "vocab_size": tower.token_embedding.num_embeddings,
+        "width": width,
+        "heads": block.attn.num_heads,
+        "layers": len(tower.transformer.resblocks),
+        "mlp_ratio": block.mlp.c_fc.out_features / width,
+        "pool_type": getattr(tower, "text_pool_type", getattr(tower, "pool_type", "argmax")),
+    }
+    if (eos := getattr(tower, "text_eos_id", getattr(tower, "eos_id", None))) is not None:
+        config["eos_id"] = eos
+    if tower.attn_mask is None:
+        config["no_causal_mask"] = True
+    if getattr(tower, "cls_emb", None) is not None:
+        config["embed_cls"] = True
+    if tower.text_projection is None:
+        config["proj_type"] = "none"
+    elif isinstance(tower.text_projection, nn.Linear):
+        config["proj_bias"] = True
+    return config

@@ -1,0 +1,456 @@
+"""An OpenCLIP model whose text features are aligned, on every path that yields them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from labclip.alignment import Alignment, align, bound_to
+from labclip.bases import check_base, default_preprocess, default_tokenizer
+from labclip.text import Tokenizer, as_captions, encode_captions, tokenize
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    Images = torch.Tensor | Image | Sequence[Image]
+    Texts = torch.Tensor | str | Sequence[str]
+
+# Methods of the wrapped model that yield no text features. Any other is refused rather than passed on unaligned.
+_FORWARDED_METHODS = frozenset(
+    {"generate", "lock_image_tower", "lock_text_tower", "no_weight_decay", "set_grad_checkpointing"}
+)
+# What people compute text features with by hand, past the alignment.
+_UNALIGNED = frozenset({"text", "text_projection"})
+
+
+class LABCLIP(nn.Module):
+    """A drop-in for an OpenCLIP model: the same methods, arguments and outputs, with the text side aligned.
+
+    Image features are the wrapped model's own, so an index of them stays valid. With the identity matrix, or at
+    strength 0, every output is the wrapped model's bit for bit. The matrix is float32 whatever the model's precision.
+
+    Attributes:
+        clip: The wrapped OpenCLIP model.
+        matrix: The matrix that is applied, a float32 Parameter [dim, dim]; it gets gradients when asked for
+            (`model.matrix.requires_grad_()`).
+        alignment: The matrix with its record. Assign another to replace it: `model.alignment = alignment.at(0.5)`.
+        preprocess: PIL image -> float tensor [3, height, width], or None.
+        tokenizer: Captions -> token ids [n, context_length], or None.
+
+    Example:
+        >>> from labclip import LABCLIP, scenes
+        >>> model = LABCLIP.from_pretrained("scenes")
+        >>> pictures = scenes.sample(2, seed=0)
+        >>> from PIL import Image
+        >>> images = model.encode_image([Image.fromarray(picture) for picture in pictures.images])
+        >>> model.similarity(images, model.encode_text(pictures.captions)).shape
+        torch.Size([2, 2])
+    """
+
+    clip: Any
+    matrix: nn.Parameter
+    fitted_logit_scale: torch.Tensor | None
+    _alignment: Alignment
+    _seen: int | None
+
+    def __init__(
+        self,
+        clip: nn.Module,
+        alignment: Alignment,
+        *,
+        preprocess: Callable[[Image], torch.Tensor] | None = None,
+        tokenizer: Tokenizer | None = None,
+    ) -> None:
+        """Wrap a loaded model.
+
+        Args:
+            clip: Any OpenCLIP model; it is held, not copied.
+            alignment: The matrix fitted on it.
+            preprocess: Its image transform, for PIL images; by default made from the model's own configuration.
+            tokenizer: Its tokenizer, for strings; by default the one of `alignment.base`, where that is known.
+
+        Raises:
+            ValueError: If the alignment was not fitted on this model: dim, activation or probe embedding differ.
+        """
+        super().__init__()
+        if isinstance(clip, LABCLIP):
+            raise ValueError("The model is a LABCLIP already. Wrap model.clip, or assign model.alignment.")
+        if not isinstance(clip, nn.Module) or not hasattr(clip, "encode_text"):
+            raise ValueError(f"A {type(clip).__name__} is not an OpenCLIP model. Pass open_clip.create_model(...)'s.")
+        self.clip = clip
+        self.tokenizer = tokenizer or default_tokenizer(alignment.base)
+        self.preprocess = preprocess or default_preprocess(clip)
+        check_base(clip, alignment, self.tokenizer)
+        self.openclip_config: dict[str, Any] | None = None
+        self._normalize = {
+            side: inspect.signature(getattr(clip, side)).parameters["normalize"].default
+            for side in ("encode_image", "encode_text")
+        }
+        self.training = clip.training
+        reference = next(clip.parameters())
+        self.matrix = nn.Parameter(torch.empty(0), requires_grad=alignment.matrix.requires_grad)
+        self.register_buffer("fitted_logit_scale", None)
+        self._install(alignment, reference.device)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | Path,
+        *,
+        alignment: Alignment | str | Path | None = None,
+        base: nn.Module | None = None,
+        strength: float | None = None,
+        device: str | torch.device | None = None,
+        precision: str = "fp32",
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        force_download: bool = False,
+        local_files_only: bool = False,
+    ) -> LABCLIP:
+        """Load a base and its alignment, by name, from a folder, or from the Hub.
+
+        Args:
+            name_or_path: A name of `labclip.list_pretrained()`, a folder ("./name" is always one), or a Hub repository
+                "org/name".
+            alignment: Another alignment than the name's own: "cc3m" and the like, a name, a folder, a repository, or
+                an `Alignment`.
+            base: An OpenCLIP model already loaded, to be wrapped instead of loading one.
+            strength: 0 is the base model exactly, 1 the matrix as fitted; None is what the alignment was saved with.
+            device: Where to put the model; None is the CPU, or where `base` is.
+            precision: OpenCLIP's precision of the base: "fp32", "fp16", "bf16", "pure_fp16", "pure_bf16".
+            revision: Hub revision of `name_or_path`.
+            token: Hub token; None takes the stored one.
+            cache_dir: Where downloads are kept; None takes the Hub's own cache.
+            force_download: Whether to fetch again what is cached.
+            local_files_only: Whether to use the cache alone.
+
+        Returns:
+            The model in evaluation mode, with `preprocess` and `tokenizer` set.
+
+        Raises:
+            FileNotFoundError: If the name, folder or repository does not exist.
+            ValueError: If what is there is not sound, or the base is not the one the matrix was fitted on.
+            OSError: If it can't be fetched.
+
+        Example:
+            >>> LABCLIP.from_pretrained("scenes", strength=0.5).alignment.strength
+            0.5
+        """
+        from labclip.pretrained import load_model
+
+        return load_model(
+            name_or_path,
+            alignment=alignment,
+            base=base,
+            strength=strength,
+            device=device,
+            precision=precision,
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            force_download=force_download,
+            local_files_only=local_files_only,
+        )
+
+    @property
+    def alignment(self) -> Alignment:
+        """The matrix in use with its record; one whose values were changed in place carries no stale record."""
+        record = self._alignment
+        recorded = record.at(record.strength).matrix
+        if not torch.equal(self.matrix.detach().cpu(), recorded.detach().cpu()):
+            record = Alignment(self.matrix, base=record.base, logit_scale=record.logit_scale, probe=record.probe)
+        self._alignment = bound_to(record, self.matrix)
+        return self._alignment
+
+    @alignment.setter
+    def alignment(self, alignment: Alignment) -> None:
+        check_base(self.clip, alignment, self.tokenizer)
+        self._install(alignment, self.matrix.device)
+
+    @property
+    def logit_scale(self) -> torch.Tensor:
+        """Log-temperature, as OpenCLIP's: the fitted one, log-interpolated with the base's by strength, or the base's."""
+        own: torch.Tensor = self.clip.logit_scale
+        strength = self._alignment.strength
+        if self.fitted_logit_scale is None or strength == 0.0:
+            return own
+        fitted = self.fitted_logit_scale.expand_as(own)
+        blended = fitted if strength == 1.0 else torch.lerp(own.float(), fitted, strength)
+        return blended.to(own.dtype)
+
+    def encode_image(self, image: Images, normalize: bool | None = None) -> torch.Tensor:
+        """The wrapped model's image features, untouched.
+
+        Args:
+            image: Preprocessed images, [n, 3, height, width], or a PIL image or a list of them.
+            normalize: Whether to return unit-length rows; None is as the wrapped class (True for CoCa alone).
+
+        Returns:
+            Image features, [n, dim].
+        """
+        normalize = self._normalize["encode_image"] if normalize is None else normalize
+        return self.clip.encode_image(self._images(image), normalize=normalize)
+
+    def encode_text(self, text: Texts, normalize: bool | None = None, aligned: bool = True) -> torch.Tensor:
+        """Text features, aligned. Strings are encoded at the length they need, token tensors as they are.
+
+        Args:
+            text: Token ids, [n, context_length], or a caption or a list of them.
+            normalize: Whether to return unit-length rows; None is as the wrapped class (True for CoCa alone).
+            aligned: False gives the base's own text features.
+
+        Returns:
+            Text features, [n, dim], with the wrapped model's dtype; the matrix product itself is float32.
+
+        Raises:
+            ValueError: If strings come without a tokenizer.
+        """
+        normalize = self._normalize["encode_text"] if normalize is None else normalize
+        if isinstance(text, torch.Tensor):
+            features = self.clip.encode_text(text, normalize=normalize)
+        else:
+            features = self._encode_captions(as_captions(text))
+            features = F.normalize(features, dim=-1) if normalize else features
+        return self._align(features, normalize) if aligned else features
+
+    def similarity(self, image_features: torch.Tensor, text_features: torch.Tensor) -> torch.Tensor:
+        """Cosine similarity of image features and text features that are aligned already, as `encode_text` gives them.
+
+        Args:
+            image_features: [n_images, dim], any scale and floating dtype.
+            text_features: [n_texts, dim], any scale and floating dtype.
+
+        Returns:
+            Cosines, float32 [n_images, n_texts], also under autocast.
+
+        Raises:
+            ValueError: If either is not two-dimensional with the last axis `dim`.
+        """
+        for name, features in (("image_features", image_features), ("text_features", text_features)):
+            if features.ndim != 2 or features.shape[1] != self.matrix.shape[0] or not features.is_floating_point():
+                raise ValueError(
+                    f"{name} are {features.dtype} {list(features.shape)}, not floating point [n, {self.matrix.shape[0]}]. "
+                    f"Pass what encode_image and encode_text return."
+                )
+        with torch.autocast(image_features.device.type, enabled=False):
+            return F.normalize(image_features.float(), dim=-1) @ F.normalize(text_features.float(), dim=-1).T
+
+    def get_logits(self, image: Images, text: Texts) -> tuple[torch.Tensor, torch.Tensor]:
+        """Scaled similarities, as the wrapped class gives them, text side aligned.
+
+        Args:
+            image: As `encode_image` takes them.
+            text: As `encode_text` takes them.
+
+        Returns:
+            Logits by image, [n_images, n_texts], and their transpose.
+        """
+        if not hasattr(self.clip, "get_logits"):
+            raise AttributeError(f"{type(self.clip).__name__} has no get_logits. Use similarity or forward.")
+        if not self._changes_output and isinstance(text, torch.Tensor):
+            return self.clip.get_logits(self._images(image), text)
+        logits = self._logits(self.encode_image(image, normalize=True), self.encode_text(text, normalize=True))
+        return logits, logits.T
+
+    def forward(self, image: Images | None = None, text: Texts | None = None, **kwargs: Any) -> Any:
+        """The wrapped class's forward, text side aligned.
+
+        Args:
+            image: As `encode_image` takes them, or None.
+            text: As `encode_text` takes them, or None.
+            kwargs: What else the wrapped class takes.
+
+        Returns:
+            As the wrapped class: a tuple (image_features, text_features, scale, bias if there is one) or a dict.
+        """
+        if text is not None and not isinstance(text, torch.Tensor):
+            text = self._tokens(as_captions(text))
+        output = self.clip(None if image is None else self._images(image), text, **kwargs)
+        if not self._changes_output:
+            return output
+        if isinstance(output, dict):
+            return self._aligned_dict(output, normalize=True)
+        image_features, text_features, _, *bias = output
+        if text_features is not None:
+            text_features = self._align(text_features, normalize=True)
+        return (image_features, text_features, self.logit_scale.exp(), *bias)
+
+    def forward_intermediates(
+        self, image: Images | None = None, text: Texts | None = None, *, normalize: bool = True, **kwargs: Any
+    ) -> dict[str, Any]:
+        """The wrapped class's `forward_intermediates`, with final text features and logits aligned.
+
+        Intermediate features of the towers stay what they are: the matrix acts on the final embedding alone.
+
+        Args:
+            image: As `encode_image` takes them, or None.
+            text: As `encode_text` takes them, or None.
+            normalize: Whether final features have unit length.
+            kwargs: What else the wrapped class takes, by name.
+
+        Returns:
+            The wrapped class's dict.
+        """
+        if text is not None and not isinstance(text, torch.Tensor):
+            text = self._tokens(as_captions(text))
+        output = self.clip.forward_intermediates(
+            None if image is None else self._images(image), text, normalize=normalize, **kwargs
+        )
+        if not self._changes_output:
+            return output
+        return self._aligned_dict(output, normalize=normalize)
+
+    def fold(self) -> nn.Module:
+        """A copy of the wrapped model with the matrix merged into its text projection: no overhead, plain OpenCLIP."""
+        from labclip.folding import fold
+
+        return fold(self.clip, self.alignment)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Save base and alignment as one self-contained folder, which `from_pretrained` opens with no network.
+
+        Args:
+            folder: Where to; made if it does not exist.
+
+        Raises:
+            ValueError: If the architecture of the base can't be told.
+        """
+        from labclip.saving import save_model
+
+        save_model(self, folder)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        commit_message: str = "Upload model with labclip",
+        private: bool | None = None,
+        token: str | bool | None = None,
+        create_pr: bool = False,
+    ) -> str:
+        """Save and upload base and alignment to the Hub; `model.alignment.push_to_hub` uploads the matrix alone.
+
+        Args:
+            repo_id: "org/name"; made if it does not exist.
+            commit_message: The commit's subject.
+            private: Whether a new repository is private; None takes the organisation's default.
+            token: Hub token; None takes the stored one.
+            create_pr: Whether to open a pull request instead of committing.
+
+        Returns:
+            The URL of the commit or pull request.
+        """
+        from labclip.hub import push_saved
+
+        return push_saved(
+            self, repo_id, commit_message=commit_message, private=private, token=token, create_pr=create_pr
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            clip = self.__dict__.get("_modules", {}).get("clip")
+            if clip is None or name.startswith("__") or not hasattr(clip, name):
+                raise
+        if name in _UNALIGNED or (inspect.ismethod(getattr(clip, name)) and name not in _FORWARDED_METHODS):
+            raise AttributeError(
+                f"LABCLIP does not pass on {name!r}, since text features computed with it would not be aligned. "
+                f"Use encode_text, or model.fold() for a plain model, or model.clip.{name} for the base's own."
+            )
+        return getattr(clip, name)
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> LABCLIP:
+        """Move with the model, but never to another dtype: half a matrix blurs the margins it was fitted for."""
+        exact = [(name, getattr(self, name)) for name in ("matrix", "fitted_logit_scale")]
+        exact = [(name, tensor.detach()) for name, tensor in exact if tensor is not None]
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name, before in exact:
+            after = getattr(self, name)
+            if after.dtype != torch.float32:
+                after.data = before.to(after.device)
+                after.grad = None if after.grad is None else after.grad.float()
+        return self
+
+    def _install(self, alignment: Alignment, device: torch.device) -> None:
+        """Take over an alignment: its matrix into the Parameter, its record beside it."""
+        self.matrix.data = alignment.matrix.detach().to(device, copy=True)
+        scale = alignment.logit_scale
+        self.fitted_logit_scale = None if scale is None else torch.tensor(scale, dtype=torch.float32, device=device)
+        self._alignment = bound_to(alignment, self.matrix)
+        self._notice_change()
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self.matrix.data = self.matrix.data.float()
+        self._notice_change()
+
+    def _notice_change(self) -> None:
+        self._identity = torch.equal(self.matrix, torch.eye(len(self.matrix), device=self.matrix.device))
+        self._seen = None if self.matrix.is_inference() else self.matrix._version
+
+    @property
+    def _aligns(self) -> bool:
+        """Whether the matrix does anything; if not, the wrapped model's output is passed on bit for bit."""
+        if not torch.compiler.is_compiling() and self._seen is not None and self.matrix._version != self._seen:
+            self._notice_change()
+        return not self._identity or self.matrix.requires_grad
+
+    @property
+    def _changes_output(self) -> bool:
+        return self._aligns or (self.fitted_logit_scale is not None and self._alignment.strength != 0.0)
+
+    def _align(self, features: torch.Tensor, normalize: bool) -> torch.Tensor:
+        return align(features, self.matrix, normalize=normalize) if self._aligns else features
+
+    def _logits(self, image_features: torch.Tensor, text_features: torch.Tensor) -> torch.Tensor:
+        logits = self.logit_scale.exp() * image_features @ text_features.T
+        return logits if self.clip.logit_bias is None else logits + self.clip.logit_bias
+
+    def _aligned_dict(self, output: dict[str, Any], *, normalize: bool) -> dict[str, Any]:
+        if output.get("text_features") is not None:
+            output["text_features"] = self._align(output["text_features"], normalize)
+        if "logit_scale" in output:
+            output["logit_scale"] = self.logit_scale.exp()
+        if "image_logits" in output:
+            output["image_logits"] = self._logits(output["image_features"], output["text_features"])
+            output["text_logits"] = output["image_logits"].T
+        return output
+
+    def _encode_captions(self, captions: list[str]) -> torch.Tensor:
+        if not captions:
+            return self.matrix.new_zeros(0, self.matrix.shape[0])
+        return encode_captions(self.clip, self._need_tokenizer(), captions, self.matrix.device)
+
+    def _tokens(self, captions: list[str]) -> torch.Tensor:
+        return tokenize(self._need_tokenizer(), captions).to(self.matrix.device)
+
+    def _need_tokenizer(self) -> Tokenizer:
+        if self.tokenizer is None:
+            raise ValueError(
+                "This LABCLIP has no tokenizer for strings. Pass LABCLIP(clip, alignment, "
+                "tokenizer=open_clip.get_tokenizer(NAME)) with the name of the base's architecture."
+            )
+        return self.tokenizer
+
+    def _images(self, image: Any) -> Any:
+        """PIL images as a batch on the model's device; anything else is for the wrapped class to take."""
+        from PIL.Image import Image
+
+        images = list(image) if isinstance(image, list | tuple) else [image]
+        if not images or not all(isinstance(one, Image) for one in images):
+            return image
+        if self.preprocess is None:
+            raise ValueError(
+                "This LABCLIP has no preprocess for PIL images. Pass LABCLIP(clip, alignment, preprocess=...) with the "
+                "third value of open_clip.create_model_and_transforms, or preprocessed tensors."
+            )
+        dtype = next((weight.dtype for weight in self.clip.visual.parameters() if weight.ndim > 1), torch.float32)
+        return torch.stack([self.preprocess(one) for one in images]).to(self.matrix.device, dtype)

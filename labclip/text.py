@@ -1,0 +1,146 @@
+"""Captions to the base's text embeddings, each encoded at the length it needs."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from open_clip import CLIP, SimpleTokenizer
+from open_clip.transformer import TextTransformer
+from torch import nn
+
+Tokenizer = Callable[[Sequence[str]], torch.Tensor]
+
+# Rows times positions of one chunk. Beyond this a processor gains nothing, and a chunk's padding costs more.
+_CHUNK_CPU = 2_048
+_CHUNK_ACCELERATOR = 65_536
+
+
+def as_captions(text: str | Sequence[str]) -> list[str]:
+    """One caption or several as a list.
+
+    Raises:
+        ValueError: If something in it is not a string.
+    """
+    captions = [text] if isinstance(text, str) else list(text)
+    for index, caption in enumerate(captions):
+        if not isinstance(caption, str):
+            raise ValueError(
+                f"Caption {index} is a {type(caption).__name__}, not a str. Pass captions or a token tensor."
+            )
+    return captions
+
+
+def tokenize(tokenizer: Tokenizer, captions: list[str]) -> torch.Tensor:
+    """Tokenize captions, warning once about those cut at the context length.
+
+    OpenCLIP's tokenizers cut silently, and what is cut can be the very attribute that mattered.
+
+    Args:
+        tokenizer: An OpenCLIP tokenizer.
+        captions: Any number of captions.
+
+    Returns:
+        Token ids, int64 [len(captions), context_length].
+    """
+    tokens = tokenizer(captions)
+    # Two equal last tokens are padding; only a row filled to the end can have been cut and is counted out in full.
+    full = (tokens[:, -1] != tokens[:, -2]).nonzero().flatten().tolist()
+    cut = [captions[row] for row in full if _token_count(tokenizer, captions[row]) > tokens.shape[1]]
+    if cut:
+        warnings.warn(
+            f"{len(cut)} of {len(captions)} captions are longer than the {tokens.shape[1]} tokens of the context and "
+            f"were cut, for example {cut[0][:60]!r}. Shorten them if their end matters.",
+            stacklevel=4,
+        )
+    return tokens
+
+
+def encode_captions(clip: nn.Module, tokenizer: Tokenizer, captions: list[str], device: torch.device) -> torch.Tensor:
+    """The base's unnormalised text embeddings of captions.
+
+    Under a causal mask with end-of-text pooling nothing behind the pooled token can reach it, so captions are encoded
+    in chunks of like length, cut to the longest of the chunk: the same numbers to rounding, several times faster than
+    at the full context. Towers for which that is not exact get the full length.
+
+    Args:
+        clip: An OpenCLIP model.
+        tokenizer: The tokenizer that goes with it.
+        captions: At least one caption.
+        device: Where the model is.
+
+    Returns:
+        Text embeddings, [len(captions), dim], in the order of `captions`, with the model's dtype.
+    """
+    model: Any = clip
+    tokens = tokenize(tokenizer, captions)
+    tower = causal_tower(clip)
+    lengths = torch.full((len(captions),), tokens.shape[1]) if tower is None else _pooled_position(tower, tokens) + 1
+    if tower is not None and int(lengths.max()) > len(tower.positional_embedding):
+        raise ValueError(
+            f"The tokenizer made {int(lengths.max())} tokens of a caption, but the model takes "
+            f"{len(tower.positional_embedding)}. Use open_clip.get_tokenizer(NAME) with the model's own name."
+        )
+    order = lengths.argsort(stable=True)
+    features = []
+    for rows in _chunks(order, lengths, _CHUNK_CPU if device.type == "cpu" else _CHUNK_ACCELERATOR):
+        chunk = tokens[rows, : int(lengths[rows].max())].to(device)
+        features.append(model.encode_text(chunk, normalize=False) if tower is None else _encode_short(tower, chunk))
+    return torch.cat(features)[order.argsort().to(device)]
+
+
+def causal_tower(clip: nn.Module) -> Any | None:
+    """The text tower of a model in which padding cannot reach the embedding, or None where it can."""
+    tower: Any = getattr(clip, "text", clip)
+    if not isinstance(tower, CLIP | TextTransformer):
+        return None
+    pool = getattr(tower, "text_pool_type", getattr(tower, "pool_type", None))
+    mask = tower.attn_mask
+    if pool not in ("argmax", "eos") or mask is None or getattr(tower, "cls_emb", None) is not None:
+        return None
+    causal = torch.full_like(mask, float("-inf")).triu_(1)
+    return tower if torch.equal(mask, causal) else None
+
+
+def _pooled_position(tower: Any, tokens: torch.Tensor) -> torch.Tensor:
+    if getattr(tower, "text_pool_type", getattr(tower, "pool_type", None)) == "argmax":
+        return tokens.argmax(dim=-1)
+    return tokens.eq(getattr(tower, "text_eos_id", getattr(tower, "eos_id", 0))).int().argmax(dim=-1)
+
+
+def _encode_short(tower: Any, tokens: torch.Tensor) -> torch.Tensor:
+    """`encode_text` of a causal tower at the width of `tokens`, [n, length] with length at most the context."""
+    length = tokens.shape[1]
+    dtype = tower.transformer.get_cast_dtype()
+    x = tower.token_embedding(tokens).to(dtype) + tower.positional_embedding[:length].to(dtype)
+    x = tower.transformer(x, attn_mask=tower.attn_mask[:length, :length])  # [n, length, width]
+    x = tower.ln_final(x)
+    x = x[torch.arange(len(x), device=x.device), _pooled_position(tower, tokens)]
+    if tower.text_projection is None:
+        return x  # type: ignore[no-any-return]
+    if isinstance(tower.text_projection, nn.Linear):
+        return tower.text_projection(x)  # type: ignore[no-any-return]
+    return x @ tower.text_projection  # type: ignore[no-any-return]
+
+
+def _chunks(order: torch.Tensor, lengths: torch.Tensor, budget: int) -> list[torch.Tensor]:
+    """Cut rows sorted by length into runs of at most `budget` positions each, padding counted."""
+    ordered = lengths[order].tolist()
+    chunks, start = [], 0
+    for stop in range(1, len(ordered) + 1):
+        if stop == len(ordered) or (stop - start + 1) * ordered[stop] > budget:
+            chunks.append(order[start:stop])
+            start = stop
+    return chunks
+
+
+def _token_count(tokenizer: Any, caption: str) -> int:
+    """Tokens of a caption, special ones included, uncut; 0 where the tokenizer cannot tell."""
+    if isinstance(tokenizer, SimpleTokenizer):
+        return len(tokenizer.encode(caption)) + 2
+    inner, clean = getattr(tokenizer, "tokenizer", None), getattr(tokenizer, "clean_fn", None)
+    if not callable(inner):
+        return 0
+    return len(inner(clean(caption) if callable(clean) else caption)["input_ids"])

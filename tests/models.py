@@ -1,0 +1,122 @@
+"""Tiny random models of every OpenCLIP class and text side, dim 16, for the ordinary vocabulary at context 16."""
+
+import copy
+import functools
+
+import open_clip
+import torch
+import torch.nn.functional as F
+
+DIM = 16
+CONTEXT = 16
+VISION = {"layers": 2, "width": 32, "patch_size": 8, "image_size": 32, "head_width": 16}
+TEXT = {"context_length": CONTEXT, "vocab_size": 49408, "width": 24, "heads": 2, "layers": 2}
+RESNET = {"layers": [1, 1, 1, 1], "width": 8, "head_width": 8, "image_size": 32}
+CAPTIONS = [
+    "a red cube and a blue sphere",
+    "cat",
+    "a photo of two very small dogs that sleep",
+    "a blue cube and a red sphere",
+]
+
+
+class MainLayoutCLIP(open_clip.CLIP):
+    """As OpenCLIP's main branch has it: everything calls a private `_encode_text`, and `encode_text` is a shell."""
+
+    def _encode_text(self, text, normalize=False):
+        return super().encode_text(text, normalize=normalize)
+
+    def encode_text(self, text, normalize=False):
+        return self._encode_text(text, normalize=normalize)
+
+    def get_logits(self, image, text):
+        logits = self.logit_scale.exp() * self.encode_image(image, True) @ self._encode_text(text, True).T
+        return logits, logits.T
+
+    def forward(self, image=None, text=None):
+        image_features = self.encode_image(image, normalize=True) if image is not None else None
+        text_features = self._encode_text(text, normalize=True) if text is not None else None
+        return image_features, text_features, self.logit_scale.exp()
+
+
+def _hf_text():
+    import transformers
+    from open_clip.hf_model import HFTextEncoder
+
+    config = transformers.BertConfig(
+        vocab_size=49408, hidden_size=24, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+        max_position_embeddings=CONTEXT, pad_token_id=0, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+    )  # fmt: skip
+    return HFTextEncoder("tiny", DIM, config=config, pooler_type="mean_pooler", proj_type="linear")
+
+
+def _with_hf_text():
+    model = open_clip.CustomTextCLIP(DIM, VISION, TEXT)
+    model.text = _hf_text()
+    return model
+
+
+SIGLIP_TEXT = TEXT | {"no_causal_mask": True, "proj_bias": True, "pool_type": "last"}
+COCA_TEXT = TEXT | {"width": DIM, "embed_cls": True, "output_tokens": True}
+COCA_VISION = VISION | {"attentional_pool": True, "attn_pooler_heads": 2, "output_tokens": True}
+MULTIMODAL = {"context_length": CONTEXT, "vocab_size": 49408, "width": DIM, "heads": 2, "layers": 1}
+
+KINDS = {
+    "clip": lambda: open_clip.CLIP(DIM, VISION, TEXT),
+    "quickgelu": lambda: open_clip.CLIP(DIM, VISION, TEXT, quick_gelu=True),
+    "resnet": lambda: open_clip.CLIP(DIM, RESNET, TEXT),
+    "dict": lambda: open_clip.CLIP(DIM, VISION, TEXT, output_dict=True),
+    "linear": lambda: open_clip.CLIP(DIM, VISION, TEXT | {"proj_bias": True}),
+    "main": lambda: MainLayoutCLIP(DIM, VISION, TEXT),
+    "custom": lambda: open_clip.CustomTextCLIP(DIM, VISION, TEXT),
+    "eos": lambda: open_clip.CustomTextCLIP(DIM, VISION, TEXT | {"pool_type": "eos", "eos_id": 49407}),
+    "siglip": lambda: open_clip.CustomTextCLIP(DIM, VISION, SIGLIP_TEXT, init_logit_bias=-10.0),
+    "unprojected": lambda: open_clip.CustomTextCLIP(
+        DIM, VISION, TEXT | {"width": DIM, "proj_type": "none", "no_causal_mask": True}, init_logit_bias=-10.0
+    ),
+    "nonscalar": lambda: open_clip.CLIP(DIM, VISION, TEXT, init_logit_bias=-1.0, nonscalar_logit_scale=True),
+    "coca": lambda: open_clip.CoCa(DIM, MULTIMODAL, COCA_TEXT, COCA_VISION),
+    "hf": _with_hf_text,
+}
+
+
+@functools.cache
+def _made(kind):
+    torch.manual_seed(1)
+    model = KINDS[kind]()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:  # the real models' scale: at OpenCLIP's initial one all captions look alike
+                parameter.mul_(3.0)
+    return model.eval()
+
+
+def make(kind):
+    """A fresh copy of the tiny model of a kind."""
+    return copy.deepcopy(_made(kind))
+
+
+@functools.cache
+def tokenizer():
+    """The ordinary tokenizer at the tiny models' context."""
+    return open_clip.SimpleTokenizer(context_length=CONTEXT)
+
+
+def tokens():
+    """Token ids of `CAPTIONS`, [4, 16]."""
+    return tokenizer()(CAPTIONS)
+
+
+def images(n=3):
+    """Random images, [n, 3, 32, 32]."""
+    return torch.randn(n, 3, 32, 32, generator=torch.Generator().manual_seed(2))
+
+
+def matrix(seed=0, dim=DIM):
+    """A matrix far from the identity and from symmetry."""
+    return torch.eye(dim) + 0.5 * torch.randn(dim, dim, generator=torch.Generator().manual_seed(seed))
+
+
+def expected(features, weight):
+    """The published module's output: a bias-free linear layer, then unit length."""
+    return F.normalize(F.normalize(features.float(), dim=-1) @ weight.T, dim=-1)

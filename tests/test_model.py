@@ -1,0 +1,452 @@
+"""The wrapper: aligned on every path of every class, the wrapped model bit for bit where nothing is to be aligned."""
+
+import copy
+import io
+import pickle
+
+import models
+import open_clip
+import pytest
+import torch
+import torch.nn.functional as F
+from open_clip.transform import PreprocessCfg, image_transform_v2
+from PIL import Image
+
+from labclip import LABCLIP, Alignment, Base
+
+ALL = list(models.KINDS)
+NATIVE = [kind for kind in ALL if kind != "hf"]
+CLOSE = {"rtol": 1e-4, "atol": 1e-5}
+
+
+def wrap(kind, alignment=None, **options):
+    clip = models.make(kind)
+    return LABCLIP(clip, alignment or Alignment(models.matrix(), **options), tokenizer=models.tokenizer())
+
+
+def flat(output):
+    """Every tensor of an output of whatever form, in order."""
+    if isinstance(output, dict):
+        return [tensor for key in sorted(output) for tensor in flat(output[key])]
+    if isinstance(output, list | tuple):
+        return [tensor for part in output for tensor in flat(part)]
+    return [] if output is None else [output]
+
+
+PATHS = {
+    "encode_text": lambda model, images, tokens: model.encode_text(tokens),
+    "encode_text_normalized": lambda model, images, tokens: model.encode_text(tokens, normalize=True),
+    "encode_image": lambda model, images, tokens: model.encode_image(images),
+    "forward": lambda model, images, tokens: model(images, tokens),
+    "forward_text": lambda model, images, tokens: model(text=tokens),
+    "get_logits": lambda model, images, tokens: model.get_logits(images, tokens),
+    "intermediates": lambda model, images, tokens: model.forward_intermediates(images, tokens, text_output_fmt="NLC"),
+    "intermediates_logits": lambda model, images, tokens: model.forward_intermediates(
+        images, tokens, text_output_fmt="NLC", output_logits=True, output_logit_scale_bias=True
+    ),
+    "classifier": lambda model, images, tokens: open_clip.build_zero_shot_classifier(
+        model, models.tokenizer(), ["cat", "dog", "cube"], ["a photo of a {}", "a red {}"]
+    ),
+}
+
+
+def run(path, model):
+    images = models.images(len(models.CAPTIONS))
+    try:
+        with torch.no_grad():
+            return PATHS[path](model, images, models.tokens())
+    except (AssertionError, AttributeError, TypeError) as error:
+        if isinstance(model, LABCLIP):
+            raise
+        pytest.skip(f"the wrapped class has no such path: {error}")
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize(
+    "alignment", [Alignment.identity(models.DIM), Alignment(models.matrix(), logit_scale=1.5).at(0)]
+)
+def test_identity_is_the_wrapped_model_bit_for_bit(kind, path, alignment):
+    wrapped = flat(run(path, models.make(kind)))
+    ours = flat(run(path, wrap(kind, alignment)))
+    assert len(ours) == len(wrapped) > 0
+    for one, other in zip(ours, wrapped, strict=True):
+        assert torch.equal(one, other)
+        assert one.dtype == other.dtype
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_every_path_is_aligned(kind):
+    clip, model = models.make(kind), wrap(kind, logit_scale=1.5)
+    with torch.no_grad():
+        plain = clip.encode_text(models.tokens(), normalize=False)
+        image_features = clip.encode_image(models.images(4), normalize=True)
+    text_features = models.expected(plain, models.matrix())
+    scale = torch.tensor(1.5).exp()
+    logits = scale * image_features @ text_features.T
+    if clip.logit_bias is not None:
+        logits = logits + clip.logit_bias
+
+    got = run("encode_text_normalized", model)
+    torch.testing.assert_close(got, text_features, **CLOSE)
+    assert not torch.allclose(got, F.normalize(plain, dim=-1), atol=0.05)
+    unnormalized = model.encode_text(models.tokens(), normalize=False)
+    atol = 1e-6 * float(plain.norm(dim=-1).max())
+    torch.testing.assert_close(unnormalized, plain @ models.matrix().T, rtol=1e-5, atol=atol)
+    output = run("forward", model)
+    features, found_scale = (
+        (output["text_features"], output["logit_scale"]) if isinstance(output, dict) else output[1:3]
+    )
+    torch.testing.assert_close(features, text_features, **CLOSE)
+    assert found_scale.reshape(()).item() == pytest.approx(float(scale))
+    if hasattr(clip, "get_logits"):
+        by_image, by_text = model.get_logits(models.images(4), models.tokens())
+        torch.testing.assert_close(by_image, logits, rtol=1e-4, atol=1e-4)
+        assert torch.equal(by_text, by_image.T)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in NATIVE if kind != "coca"])
+def test_intermediates_are_aligned(kind):
+    model, clip = wrap(kind, logit_scale=0.7), models.make(kind)
+    before = run("intermediates_logits", clip)
+    after = run("intermediates_logits", model)
+    aligned = models.expected(before["text_features"], models.matrix())
+    torch.testing.assert_close(after["text_features"], aligned, **CLOSE)
+    assert torch.equal(after["image_features"], before["image_features"])
+    logits = torch.tensor(0.7).exp() * before["image_features"] @ aligned.T
+    torch.testing.assert_close(after["image_logits"] - (clip.logit_bias or 0.0), logits, rtol=1e-4, atol=1e-4)
+    assert torch.equal(after["text_logits"], after["image_logits"].T)
+    assert after["logit_scale"].reshape(()).item() == pytest.approx(torch.tensor(0.7).exp().item())
+    for one, other in zip(after["text_intermediates"], before["text_intermediates"], strict=True):
+        assert torch.equal(one, other)
+
+
+def test_coca_intermediates_are_aligned():
+    before, after = run("intermediates", models.make("coca")), run("intermediates", wrap("coca"))
+    torch.testing.assert_close(
+        after["text_features"], models.expected(before["text_features"], models.matrix()), **CLOSE
+    )
+
+
+def test_coca_decoder_sees_what_it_saw():
+    before, after = run("forward", models.make("coca")), run("forward", wrap("coca"))
+    assert torch.equal(before["logits"], after["logits"])
+    assert not torch.allclose(before["text_features"], after["text_features"])
+
+
+@pytest.mark.parametrize("kind", ["clip", "custom", "main", "siglip", "hf"])
+def test_zero_shot_classifier_is_aligned_before_the_mean_over_templates(kind):
+    clip, classes, templates = models.make(kind), ["cat", "dog"], ["a photo of a {}", "a red {}"]
+    ours = open_clip.build_zero_shot_classifier(wrap(kind), models.tokenizer(), classes, templates)
+    columns = []
+    for name in classes:
+        with torch.no_grad():
+            features = clip.encode_text(models.tokenizer()([template.format(name) for template in templates]))
+        columns.append(F.normalize(models.expected(features, models.matrix()).mean(0), dim=0))
+    torch.testing.assert_close(ours, torch.stack(columns, dim=1), **CLOSE)
+
+
+def test_aligned_false_is_the_base():
+    clip, model = models.make("clip"), wrap("clip")
+    assert torch.equal(model.encode_text(models.tokens(), True, False), clip.encode_text(models.tokens(), True))
+
+
+def test_coca_normalizes_by_default_and_clip_does_not():
+    assert torch.allclose(wrap("coca").encode_text(models.tokens()).norm(dim=-1), torch.ones(4), atol=1e-5)
+    assert not torch.allclose(wrap("clip").encode_text(models.tokens()).norm(dim=-1), torch.ones(4), atol=1e-2)
+
+
+@pytest.mark.parametrize("kind", ["clip", "nonscalar", "siglip"])
+def test_logit_scale_is_the_fitted_one_interpolated_by_strength(kind):
+    own = models.make(kind).logit_scale.item()
+    model = wrap(kind, Alignment(models.matrix(), logit_scale=1.0))
+    assert model.logit_scale.item() == pytest.approx(1.0)
+    model.alignment = model.alignment.at(0.25)
+    assert model.logit_scale.item() == pytest.approx(own + 0.25 * (1.0 - own))
+    assert model.logit_scale.shape == model.clip.logit_scale.shape
+    model.alignment = model.alignment.at(0)
+    assert model.logit_scale is model.clip.logit_scale
+
+
+# Strings and pictures
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_strings_equal_tokens(kind):
+    model = wrap(kind)
+    short = model.encode_text(models.CAPTIONS)
+    torch.testing.assert_close(short, model.encode_text(models.tokens()), **CLOSE)
+    torch.testing.assert_close(model.encode_text(models.CAPTIONS[1]), short[1:2], **CLOSE)
+
+
+@pytest.mark.parametrize(
+    ("kind", "trims"),
+    [("clip", True), ("eos", True), ("main", True), ("siglip", False), ("coca", False), ("hf", False)],
+)
+def test_only_towers_that_padding_cannot_reach_are_shortened(kind, trims):
+    from labclip.text import causal_tower
+
+    assert (causal_tower(models.make(kind)) is not None) == trims
+
+
+def test_many_captions_keep_their_order():
+    model = wrap("clip")
+    captions = [f"{'very ' * (row % 9)}small cat number {row}" for row in range(300)]
+    together = model.encode_text(captions)
+    for row in (0, 7, 8, 150, 299):
+        torch.testing.assert_close(together[row], model.encode_text(captions[row])[0], **CLOSE)
+
+
+def test_no_captions_give_no_rows():
+    assert wrap("clip").encode_text([]).shape == (0, models.DIM)
+
+
+def test_captions_that_are_cut_are_counted_and_named():
+    long = "a red cube and " * 8 + "a blue sphere"
+    with pytest.warns(UserWarning, match=r"1 of 2 captions are longer than the 16 tokens.*'a red cube and a red"):
+        wrap("clip").encode_text(["a cat", long])
+
+
+def test_a_caption_that_just_fits_is_not_reported():
+    model, caption = wrap("clip"), " ".join(["cat"] * (models.CONTEXT - 2))
+    assert model.encode_text([caption]).shape == (1, models.DIM)
+
+
+def test_strings_need_a_tokenizer():
+    model = LABCLIP(models.make("clip"), Alignment(models.matrix()))
+    with pytest.raises(ValueError, match=r"no tokenizer.*open_clip.get_tokenizer"):
+        model.encode_text("a cat")
+
+
+def test_a_tokenizer_for_another_context_is_an_error():
+    model = LABCLIP(models.make("clip"), Alignment(models.matrix()), tokenizer=open_clip.get_tokenizer("ViT-B-32"))
+    with pytest.raises(ValueError, match=r"made 42 tokens.*takes 16"):
+        model.encode_text(" ".join(["cat"] * 40))
+
+
+@pytest.mark.parametrize("bad", [[1, 2], [["a cat"]], [None]])
+def test_captions_must_be_strings(bad):
+    with pytest.raises(ValueError, match="Caption 0 is a"):
+        wrap("clip").encode_text(bad)
+
+
+def test_pil_images_are_preprocessed():
+    clip = models.make("clip")
+    transform = image_transform_v2(PreprocessCfg(size=32), is_train=False)
+    model = LABCLIP(clip, Alignment(models.matrix()), preprocess=transform)
+    picture = Image.new("RGB", (50, 40), "red")
+    expected = clip.encode_image(transform(picture)[None])
+    assert torch.equal(model.encode_image(picture), expected)
+    assert torch.allclose(model.encode_image([picture, picture]), expected.expand(2, -1), atol=1e-6)
+    with pytest.raises(ValueError, match="no preprocess"):
+        LABCLIP(clip, Alignment(models.matrix())).encode_image(picture)
+
+
+# Similarity
+
+
+def test_similarity_is_the_cosine():
+    model, images, texts = wrap("clip"), torch.randn(3, models.DIM) * 7, torch.randn(5, models.DIM) * 0.1
+    got = model.similarity(images, texts)
+    for row in range(3):
+        for column in range(5):
+            assert got[row, column] == pytest.approx(
+                float(F.cosine_similarity(images[row], texts[column], dim=0)), abs=1e-6
+            )
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_similarity_is_float32_under_autocast(dtype):
+    model, images, texts = wrap("clip"), torch.randn(3, models.DIM), torch.randn(5, models.DIM)
+    exact = model.similarity(images.to(dtype).float(), texts.to(dtype).float())
+    with torch.autocast("cpu", torch.bfloat16):
+        got = model.similarity(images.to(dtype), texts.to(dtype))
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got, exact)
+
+
+@pytest.mark.parametrize(
+    "bad", [torch.randn(models.DIM), torch.randn(2, 3), torch.ones(2, models.DIM, dtype=torch.long)]
+)
+def test_similarity_names_what_is_wrong(bad):
+    with pytest.raises(ValueError, match="text_features are"):
+        wrap("clip").similarity(torch.randn(2, models.DIM), bad)
+
+
+# Life as a module
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_the_matrix_stays_float32(dtype):
+    model = wrap("clip", logit_scale=1.2345678).to(dtype)
+    assert model.matrix.dtype == torch.float32
+    assert model.fitted_logit_scale.dtype == torch.float32
+    assert torch.equal(model.matrix.data, models.matrix())
+    assert torch.equal(model.alignment.matrix.data, models.matrix())
+    features = model.encode_text(models.tokens(), normalize=True)
+    assert features.dtype == dtype
+    exact = models.expected(model.clip.encode_text(models.tokens(), normalize=True), models.matrix())
+    torch.testing.assert_close(features, exact.to(dtype))
+
+
+def test_the_product_is_float32_under_autocast():
+    model = wrap("clip")
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        plain = model.encode_text(models.tokens(), aligned=False, normalize=False)
+        got = model.encode_text(models.tokens(), normalize=False)
+    assert torch.equal(got, (plain.float() @ models.matrix().T).to(plain.dtype))
+
+
+def test_mixed_precision_of_openclip():
+    from open_clip.model import convert_weights_to_lp
+
+    clip = models.make("clip")
+    convert_weights_to_lp(clip, torch.bfloat16)
+    model = LABCLIP(clip, Alignment(models.matrix()))
+    assert model.matrix.dtype == torch.float32
+
+
+@pytest.mark.parametrize("kind", ["clip", "coca", "siglip"])
+def test_deepcopy_and_pickle_are_independent_and_equal(kind):
+    model = wrap(kind, logit_scale=1.5, base=Base("tiny", "none", quick_gelu=False, embed_dim=models.DIM))
+    reference = model.encode_text(models.CAPTIONS)
+    for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert torch.equal(twin.encode_text(models.CAPTIONS), reference)
+        assert twin.alignment.matrix is twin.matrix
+        assert twin.alignment.base == model.alignment.base
+        with torch.no_grad():
+            twin.matrix.zero_()
+        assert torch.equal(model.encode_text(models.CAPTIONS), reference)
+
+
+def test_torch_save_round_trip():
+    model, file = wrap("clip"), io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    twin = torch.load(file, weights_only=False)
+    assert torch.equal(twin.encode_text(models.tokens()), model.encode_text(models.tokens()))
+
+
+@pytest.mark.parametrize("assign", [False, True])
+def test_state_dict_carries_the_matrix(assign):
+    source, target = wrap("clip", logit_scale=1.5), wrap("clip", Alignment(torch.eye(models.DIM), logit_scale=0.1))
+    target.load_state_dict({key: value.clone() for key, value in source.state_dict().items()}, assign=assign)
+    assert torch.equal(target.encode_text(models.tokens()), source.encode_text(models.tokens()))
+    assert torch.equal(target.alignment.matrix, source.alignment.matrix)
+    assert target.logit_scale.item() == pytest.approx(1.5)
+
+
+def test_state_dict_of_a_plain_model_is_refused():
+    with pytest.raises(RuntimeError, match="Missing key"):
+        wrap("clip").load_state_dict(models.make("clip").state_dict())
+
+
+def test_a_matrix_changed_in_place_is_used_and_loses_its_record():
+    model = wrap("clip", Alignment(torch.eye(models.DIM), metadata={"recipe": "none"}))
+    with torch.no_grad():
+        model.matrix.copy_(models.matrix())
+    torch.testing.assert_close(
+        model.encode_text(models.tokens(), normalize=True),
+        models.expected(models.make("clip").encode_text(models.tokens()), models.matrix()), **CLOSE,
+    )  # fmt: skip
+    assert model.alignment.metadata == {}
+    assert torch.equal(model.alignment.matrix, models.matrix())
+
+
+@pytest.mark.parametrize("start", [torch.eye(models.DIM), models.matrix()])
+def test_gradients_reach_the_matrix_when_asked_for(start):
+    model = wrap("clip", Alignment(start))
+    assert not model.matrix.requires_grad
+    model.requires_grad_(False)
+    model.matrix.requires_grad_()
+    assert model.alignment.matrix is model.matrix
+    model.encode_text(models.tokens(), normalize=True).sum().backward()
+    assert model.matrix.grad.abs().sum() > 0
+    assert all(parameter.grad is None for parameter in model.clip.parameters())
+
+
+def test_an_alignment_that_wants_gradients_gets_them():
+    model = wrap("clip", Alignment(models.matrix().requires_grad_()))
+    model.similarity(model.encode_image(models.images()), model.encode_text(models.tokens())).sum().backward()
+    assert model.alignment.matrix.grad is not None
+
+
+@pytest.mark.parametrize("identity", [False, True])
+def test_compiles_without_a_break(identity):
+    model = wrap("clip", Alignment.identity(models.DIM) if identity else None).requires_grad_(False)
+    images, tokens = models.images(4), models.tokens()
+    for function, arguments in (
+        (model, (images, tokens)),
+        (model.encode_text, (tokens,)),
+        (model.get_logits, (images, tokens)),
+    ):
+        compiled = torch.compile(function, backend="eager", fullgraph=True)
+        for one, other in zip(flat(compiled(*arguments)), flat(function(*arguments)), strict=True):
+            torch.testing.assert_close(one, other)
+    torch.compiler.reset()
+
+
+def test_train_and_eval_follow_the_wrapped_model():
+    clip = models.make("resnet").train()
+    model = LABCLIP(clip, Alignment(models.matrix()))
+    assert model.training
+    assert not model.eval().clip.training
+
+
+# What is passed on, and what is not
+
+
+def test_attributes_of_the_wrapped_model_are_there():
+    model = wrap("clip")
+    assert model.visual is model.clip.visual
+    assert model.context_length == models.CONTEXT
+    assert model.logit_bias is None
+    assert model.transformer is model.clip.transformer
+    model.set_grad_checkpointing(False)
+    model.lock_image_tower()
+    assert not any(parameter.requires_grad for parameter in model.visual.parameters())
+
+
+@pytest.mark.parametrize(("kind", "name"), [("clip", "text_projection"), ("custom", "text"), ("main", "_encode_text")])
+def test_unaligned_paths_are_refused(kind, name):
+    with pytest.raises(AttributeError, match=f"does not pass on '{name}'"):
+        getattr(wrap(kind), name)
+
+
+def test_an_unknown_attribute_is_an_ordinary_error():
+    with pytest.raises(AttributeError, match="'LABCLIP' object has no attribute 'nonsense'"):
+        wrap("clip").nonsense  # noqa: B018
+
+
+# Wrong bases
+
+
+def test_another_dim_is_refused():
+    with pytest.raises(ValueError, match=r"Alignment has dim 8 but this CLIP embeds in 16.*list_pretrained"):
+        wrap("clip", Alignment.identity(8))
+
+
+@pytest.mark.parametrize(("kind", "recorded"), [("clip", True), ("quickgelu", False)])
+def test_another_activation_is_refused(kind, recorded):
+    base = Base("tiny", "openai", quick_gelu=recorded, embed_dim=models.DIM)
+    with pytest.raises(ValueError, match=rf"Create it with force_quick_gelu={recorded}"):
+        wrap(kind, Alignment(models.matrix(), base=base))
+
+
+def test_another_model_of_the_same_shape_is_refused_by_its_probe():
+    from labclip.bases import probe_of
+
+    probe = probe_of(models.make("clip"), models.tokenizer())
+    alignment = Alignment(models.matrix(), probe=probe)
+    assert wrap("clip", alignment).alignment.probe is not None
+    torch.manual_seed(9)
+    stranger = open_clip.CLIP(models.DIM, models.VISION, models.TEXT)
+    with pytest.raises(ValueError, match=r"not the one the alignment was fitted on.*below 0.99"):
+        LABCLIP(stranger, alignment, tokenizer=models.tokenizer())
+
+
+def test_wrapping_twice_or_wrapping_something_else_is_an_error():
+    with pytest.raises(ValueError, match="is a LABCLIP already"):
+        LABCLIP(wrap("clip"), Alignment(models.matrix()))
+    with pytest.raises(ValueError, match="is not an OpenCLIP model"):
+        LABCLIP(torch.nn.Linear(2, 2), Alignment.identity(2))
