@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from labclip._hub_errors import is_off
+from labclip._hub_errors import first_sentence, is_off
 from labclip._staging import CacheError, Verify, is_sound, place, scratch
 from labclip._web import stream
 
@@ -69,15 +69,11 @@ def _neither(entry: Published, on_hub: Exception, at_authors: Exception) -> Exce
     kind = next((kind for kind in kinds if isinstance(at_authors, kind)), OSError)
     return kind(
         f"The matrix {entry} could not be fetched, and nothing was kept. "
-        f"The Hub ({entry.hub_repo}): {_first_sentence(on_hub)}. "
-        f"The authors ({entry.url}): {_first_sentence(at_authors)}. "
+        f"The Hub ({entry.hub_repo}): {first_sentence(on_hub)}. "
+        f"The authors ({entry.url}): {first_sentence(at_authors)}. "
         f"Check the network and try again, or fetch that file otherwise, type: labclip convert {entry.file} FOLDER, "
         f"and pass alignment=FOLDER."
     )
-
-
-def _first_sentence(error: Exception) -> str:
-    return str(error).partition(". ")[0].rstrip(".")
 
 
 def _fetch(entry: Published, temporary: Path, folder: Path, verify: Verify) -> None:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from labclip._staging import Verify, is_cache_trouble
 
@@ -82,10 +83,10 @@ def verified(repo_id: str, folder: Path, verify: Verify, *, kept: bool) -> Path:
 
 
 @contextmanager
-def explained(repo_id: str, revision: str | None = None) -> Iterator[None]:
+def explained(repo_id: str, revision: str | None = None, *, remedy: str | None = None) -> Iterator[None]:
     """Turn the client's errors into FileNotFoundError, PermissionError and ConnectionError that say what to do.
 
-    Errors of writing the cache pass as they are.
+    Errors of using the cache pass as they are.
     """
     # The HTTP library behind the client has changed its name twice; its base error is found here in each.
     from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
@@ -95,7 +96,8 @@ def explained(repo_id: str, revision: str | None = None) -> Iterator[None]:
     except (HTTPError, OSError, ValueError, KeyError, TypeError, AssertionError) as error:
         if is_cache_trouble(error):
             raise
-        raise _plain(_root(error), repo_id, revision) from error
+        remedy = remedy or f"Try again later, or where there is a network type: hf download {repo_id}"
+        raise _plain(_root(error), repo_id, revision, remedy) from error
 
 
 def _root(error: BaseException) -> BaseException:
@@ -109,42 +111,46 @@ def _root(error: BaseException) -> BaseException:
     return error
 
 
-def _plain(error: BaseException, repo_id: str, revision: str | None) -> OSError:
+def _plain(error: BaseException, repo_id: str, revision: str | None, remedy: str) -> OSError:
     from huggingface_hub import constants, errors
 
     hub = constants.ENDPOINT
     if isinstance(error, errors.HfHubHTTPError):
-        status = error.response.status_code
-        if isinstance(error, errors.RevisionNotFoundError):
-            return FileNotFoundError(
-                f"{repo_id} has no revision {revision!r}. Leave revision out, or see {hub}/{repo_id}."
-            )
-        if isinstance(error, errors.RemoteEntryNotFoundError):
-            return FileNotFoundError(f"{repo_id} lacks a file that it lists: {error.response.url}. Try again later.")
-        if status in (401, 403):
-            return PermissionError(
-                f"The Hub refuses {repo_id} ({status}): it does not exist, is private or gated, or the token is wrong. "
-                f"Check the name; type: hf auth login, or pass token=...; a gated one is asked for at {hub}/{repo_id}."
-            )
-        if status == 404:
-            return FileNotFoundError(
-                f"{repo_id} is not on the Hub ({hub}). Check the name; a private one needs: hf auth login. "
-                f"For a folder on this machine, pass './{repo_id}'."
-            )
-        said = f", {error.server_message}" if error.server_message else ""
-        return ConnectionError(f"The Hub ({hub}) answered {status} for {repo_id}{said}. Try again later. {_ELSEWHERE}")
+        return _of_status(error, hub, repo_id, revision, remedy)
     if isinstance(error, errors.LocalTokenNotFoundError):
         return PermissionError(f"There is no stored token for {repo_id}. Type: hf auth login, or pass token='hf_...'.")
-    reason = " ".join(str(error).split()) or type(error).__name__
+    reason = first_sentence(error) or type(error).__name__
     if isinstance(error, errors.HTTPError):  # type: ignore[attr-defined]
-        return ConnectionError(
-            f"The Hub ({hub}) can't be reached for {repo_id}: {reason}. Check the network. {_ELSEWHERE}"
-        )
+        return ConnectionError(f"The Hub ({hub}) can't be reached for {repo_id}: {reason}. {remedy}")
     if isinstance(error, OSError) and not isinstance(error, errors.FileMetadataError):
-        return ConnectionError(f"{repo_id} did not arrive whole: {reason} Try again. {_ELSEWHERE}")
+        return ConnectionError(f"{repo_id} did not arrive whole: {reason}. {remedy}")
     return ConnectionError(
-        f"What answers at {hub} for {repo_id} is not a Hub ({reason}). Check HF_ENDPOINT and the proxy. {_ELSEWHERE}"
+        f"What answers at {hub} for {repo_id} is not a Hub: {reason}. Check HF_ENDPOINT and the proxy. {remedy}"
     )
 
 
-_ELSEWHERE = "What is in the cache already needs no network: pass local_files_only=True."
+def _of_status(error: Any, hub: str, repo_id: str, revision: str | None, remedy: str) -> OSError:
+    from huggingface_hub import errors
+
+    status = error.response.status_code
+    if isinstance(error, errors.RevisionNotFoundError):
+        return FileNotFoundError(f"{repo_id} has no revision {revision!r}. Leave revision out, or see {hub}/{repo_id}.")
+    if isinstance(error, errors.RemoteEntryNotFoundError):
+        return FileNotFoundError(f"{repo_id} lacks a file that it lists, {error.response.url}. {remedy}")
+    if status in (401, 403):
+        return PermissionError(
+            f"The Hub refuses {repo_id} ({status}): it does not exist, is private or gated, or the token is wrong. "
+            f"Check the name; type: hf auth login, or pass token=...; a gated one is asked for at {hub}/{repo_id}."
+        )
+    if status == 404:
+        return FileNotFoundError(
+            f"{repo_id} is not on the Hub ({hub}). Check the name; a private one needs: hf auth login. "
+            f"For a folder on this machine, pass './{repo_id}'."
+        )
+    said = f" ({error.server_message})" if error.server_message else ""
+    return ConnectionError(f"The Hub ({hub}) answered {status} for {repo_id}{said}. {remedy}")
+
+
+def first_sentence(error: BaseException) -> str:
+    """The first sentence of an error's message, without its end."""
+    return " ".join(str(error).split()).partition(". ")[0].rstrip(".")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from labclip._hub_errors import check_repo_id, check_revision, explained, is_off, not_cached, verified
 from labclip._staging import (
@@ -123,16 +125,20 @@ def _download(
     token: str | bool | None,
     force: bool,
 ) -> None:
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url
 
     staged = temporary / repo.name
     if not force:
         seed(repo, staged)
     for name in names:
         with explained(repo_id, commit):
+            # The client repeats a question that gets no answer for minutes; asked once, it fails in seconds.
+            get_hf_file_metadata(
+                hf_hub_url(repo_id, name, revision=commit), token=token, timeout=constants.HF_HUB_ETAG_TIMEOUT
+            )
             hf_hub_download(
                 repo_id, name, revision=commit, cache_dir=temporary, token=token,
-                library_name="labclip", library_version=__version__,
+                library_name="labclip", library_version=__version__, **_patience(),
             )  # fmt: skip
 
     def check(folder: Path) -> None:
@@ -141,3 +147,22 @@ def _download(
 
     verified(repo_id, staged / "snapshots" / commit, check, kept=False)
     publish(staged, repo, commit, replace=force)
+
+
+def _patience() -> dict[str, Any]:
+    """A progress bar that gives up where the client does not: on a server that breaks off and starts anew for ever."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
+
+    class Patience(tqdm):
+        breaks = 0
+
+        def update(self, n: float | None = 1) -> bool | None:
+            if n is not None and n < 0:
+                self.breaks += 1
+            if self.breaks > 2:
+                raise OSError("the connection broke off again and again")
+            return super().update(n)
+
+    # Clients before 1.1 take no bar; they do not start anew either.
+    return {"tqdm_class": Patience} if "tqdm_class" in inspect.signature(hf_hub_download).parameters else {}

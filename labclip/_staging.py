@@ -10,7 +10,9 @@ import errno
 import hashlib
 import os
 import re
+import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,6 +23,7 @@ Verify = Callable[[Path], object]
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _TROUBLE = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.ENOTDIR, errno.EEXIST}
 _TROUBLE |= {getattr(errno, name) for name in ("EDQUOT", "ENOTSUP") if hasattr(errno, name)}
+_STALE_SECONDS = 2 * 24 * 3600
 
 
 class CacheError(OSError):
@@ -57,6 +60,7 @@ def scratch(cache: Path) -> Iterator[Path]:
         made = [folder for folder in (cache, *cache.parents) if not folder.exists()]
         try:
             cache.mkdir(parents=True, exist_ok=True)
+            _remove_stale(cache)
             with tempfile.TemporaryDirectory(prefix=".labclip-", dir=cache, ignore_cleanup_errors=True) as temporary:
                 yield Path(temporary)
         except BaseException:
@@ -64,6 +68,14 @@ def scratch(cache: Path) -> Iterator[Path]:
                 with suppress(OSError):
                     folder.rmdir()
             raise
+
+
+def _remove_stale(cache: Path) -> None:
+    """Take away what processes that were killed left behind, once it is old enough to be nobody's."""
+    for folder in cache.glob(".labclip-*"):
+        with suppress(OSError):
+            if time.time() - folder.stat().st_mtime > _STALE_SECONDS:
+                shutil.rmtree(folder)
 
 
 @contextmanager

@@ -227,7 +227,7 @@ def push_folder(
     if not Path(folder).is_dir():
         raise FileNotFoundError(f"There is no folder {folder}. Pass one, as save_pretrained(FOLDER) makes.")
     api = HfApi(token=token, library_name="labclip", library_version=__version__)
-    with explained(repo_id, None):
+    with explained(repo_id, remedy=f"Try again: labclip push {folder} {repo_id}"):
         api.create_repo(repo_id, private=private, exist_ok=True)
         commit = api.upload_folder(
             repo_id=repo_id, folder_path=folder, commit_message=commit_message, create_pr=create_pr

@@ -1,1 +1,1 @@
-from standin import hub, loopback_only  # noqa: F401
+from standin import hub, hub_client, loopback_only  # noqa: F401

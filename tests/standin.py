@@ -1,6 +1,6 @@
 """A stand-in for the Hugging Face Hub, on loopback: repositories from dicts, real HTTP, faults on request.
 
-It also serves plain files, as the published matrices' authors do. Fixtures for conftest: `hub`, `loopback_only`.
+It also serves plain files, as the published matrices' authors do. Fixtures, for conftest: `hub` and those it needs.
 """
 
 import base64
@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 import pytest_socket
 
-TIMEOUT = 0.5  # Seconds a client waits here before it calls a server silent.
+TIMEOUT = 0.3  # Seconds a client waits here before it calls a server silent.
 
 
 class StandInHub:
@@ -35,7 +35,7 @@ class StandInHub:
     def __init__(self):
         self.repos, self.raw, self.faults = {}, {}, {}
         self.requests, self.pushed, self.tokens = [], [], []
-        self.closing = threading.Event()
+        self.closing, self.off = threading.Event(), False
         self._commits = {}
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
         self._server.daemon_threads = True
@@ -80,7 +80,8 @@ class StandInHub:
         return sum(part in request for request in self.requests)
 
     def stop_answering(self):
-        """Refuse connections from now on, as a server that is switched off."""
+        """Refuse connections from now on, and close those that are open, as a server that is switched off."""
+        self.off = True
         self._server.shutdown()
         self._server.server_close()
 
@@ -104,6 +105,7 @@ def etag(data):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # Or every answer waits 40 ms for its second packet.
 
     def log_message(self, *arguments):
         pass
@@ -119,6 +121,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def answer(self, method):
         hub = self.server.hub
+        if hub.off:
+            self.close_connection = True
+            return
         path = unquote(urlsplit(self.path).path)
         request = f"{method} {path}"
         hub.requests.append(request)
@@ -241,14 +246,23 @@ def loopback_only():
     pytest_socket._remove_restrictions()
 
 
+@pytest.fixture(scope="session")
+def hub_client():
+    """The client's one session of connections, which takes long to make, closed at the end."""
+    from huggingface_hub.utils import close_session
+
+    yield
+    close_session()
+
+
 @pytest.fixture
-def hub(tmp_path, monkeypatch):
+def hub(tmp_path, monkeypatch, hub_client):
     """A stand-in Hub that this process's Hub client talks to, with an empty cache of its own at `hub.cache`.
 
     The client reads its settings on import, so they are changed in its module; `hub.environment(home)` is for others.
     """
     from huggingface_hub import constants, file_download
-    from huggingface_hub.utils import _http, close_session
+    from huggingface_hub.utils import _http
 
     home = tmp_path / "hf-home"
     with StandInHub() as server:
@@ -280,4 +294,3 @@ def hub(tmp_path, monkeypatch):
         monkeypatch.setattr(_http, "time", hurry)
         monkeypatch.setattr(file_download, "time", hurry)
         yield server
-        close_session()
