@@ -142,10 +142,10 @@ def _weights_of(base: Base, hub: dict[str, Any]) -> Path:
     config = open_clip.get_pretrained_cfg(base.model, base.pretrained)
     if not config:
         return Path(base.pretrained)
-    if not config.get("hf_hub"):
-        return url_weights(config["url"], cache_dir=hub.get("cache_dir"))
-    repository, _, file = config["hf_hub"].rpartition("/")
     options = {key: value for key, value in hub.items() if key != "revision"}
+    if not config.get("hf_hub"):
+        return url_weights(config["url"], **{key: value for key, value in options.items() if key != "token"})
+    repository, _, file = config["hf_hub"].rpartition("/")
     return base_weights(repository, [file] if file else _WEIGHT_FILES, **options)
 
 

@@ -20,7 +20,7 @@ CAPTIONS = [
 ]
 
 
-class MainLayoutCLIP(open_clip.CLIP):
+class _MainLayoutCLIP(open_clip.CLIP):
     """As OpenCLIP's main branch has it: everything calls a private `_encode_text`, and `encode_text` is a shell."""
 
     def _encode_text(self, text, normalize=False):
@@ -37,6 +37,9 @@ class MainLayoutCLIP(open_clip.CLIP):
         image_features = self.encode_image(image, normalize=True) if image is not None else None
         text_features = self._encode_text(text, normalize=True) if text is not None else None
         return image_features, text_features, self.logit_scale.exp()
+
+
+MainLayoutCLIP = open_clip.CLIP if hasattr(open_clip.CLIP, "_encode_text") else _MainLayoutCLIP
 
 
 def _hf_text():

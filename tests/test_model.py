@@ -91,7 +91,7 @@ def test_every_path_is_aligned(kind):
     torch.testing.assert_close(got, text_features, **CLOSE)
     assert not torch.allclose(got, F.normalize(plain, dim=-1), atol=0.05)
     unnormalized = model.encode_text(models.tokens(), normalize=False)
-    atol = 1e-6 * float(plain.norm(dim=-1).max())
+    atol = 5e-6 * float(plain.norm(dim=-1).max())
     torch.testing.assert_close(unnormalized, plain @ models.matrix().T, rtol=1e-5, atol=atol)
     output = run("forward", model)
     features, found_scale = (
