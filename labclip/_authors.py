@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from collections.abc import Callable
 from contextlib import suppress
@@ -89,6 +90,8 @@ def _fetch(entry: Published, temporary: Path, folder: Path, verify: Verify) -> N
         ValueError: If another file than the published one arrives.
         OSError: If nothing, or half of it, arrives.
     """
+    from safetensors import SafetensorError
+
     from labclip.convert import convert_checkpoint
 
     checkpoint = temporary / entry.file
@@ -104,7 +107,12 @@ def _fetch(entry: Published, temporary: Path, folder: Path, verify: Verify) -> N
     if found.hexdigest() != entry.file_sha256:
         raise ValueError(f"what arrived has the SHA-256 {found.hexdigest()[:16]}..., not {entry.file_sha256[:16]}...")
     whole = temporary / "whole"
-    convert_checkpoint(checkpoint).save_pretrained(whole)
+    alignment = convert_checkpoint(checkpoint)
+    try:
+        alignment.save_pretrained(whole)
+    except SafetensorError as error:
+        # safetensors says a full disk with an error of its own.
+        raise OSError(errno.ENOSPC, str(error)) from error
     verify(whole)
     place(whole, folder, verify)
 

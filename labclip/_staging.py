@@ -56,18 +56,24 @@ def scratch(cache: Path) -> Iterator[Path]:
     Raises:
         CacheError: If the cache can't be written, here or in the block.
     """
-    with cache_errors(cache):
-        made = [folder for folder in (cache, *cache.parents) if not folder.exists()]
-        try:
-            cache.mkdir(parents=True, exist_ok=True)
-            _remove_stale(cache)
-            with tempfile.TemporaryDirectory(prefix=".labclip-", dir=cache, ignore_cleanup_errors=True) as temporary:
-                yield Path(temporary)
-        except BaseException:
-            for folder in made:
-                with suppress(OSError):
-                    folder.rmdir()
-            raise
+    with cache_errors(cache), _or_as_before(cache, *cache.parents):
+        cache.mkdir(parents=True, exist_ok=True)
+        _remove_stale(cache)
+        with tempfile.TemporaryDirectory(prefix=".labclip-", dir=cache, ignore_cleanup_errors=True) as temporary:
+            yield Path(temporary)
+
+
+@contextmanager
+def _or_as_before(*paths: Path) -> Iterator[None]:
+    """Where the block fails, take away those of `paths`, deepest first, that it made and nobody else fills."""
+    made = [path for path in paths if not os.path.lexists(path)]
+    try:
+        yield
+    except BaseException:
+        for path in made:
+            with suppress(OSError):
+                path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
+        raise
 
 
 def _remove_stale(cache: Path) -> None:
@@ -87,16 +93,10 @@ def locked(cache: Path, name: str) -> Iterator[None]:
     from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
 
     path = cache / ".locks" / name / "labclip.lock"
-    try:
+    with _or_as_before(path, path.parent, path.parent.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         with WeakFileLock(path):
             yield
-    except BaseException:
-        with suppress(OSError):
-            path.unlink()
-            path.parent.rmdir()
-            path.parent.parent.rmdir()
-        raise
 
 
 def seed(repo: Path, staged: Path) -> None:
@@ -137,24 +137,15 @@ def publish(staged: Path, repo: Path, commit: str, *, replace: bool) -> None:
         commit: The snapshot to move.
         replace: Whether to replace files that the cache has.
     """
-    made: list[Path] = []
-    try:
-        for part in ("blobs", f"snapshots/{commit}"):
-            for source in _new(staged / part):
-                target = repo / part / source.name
-                if target.exists() and not replace:
-                    continue
-                if not os.path.lexists(target):
-                    made.append(target)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                # A blob may be a link into the client's shared store, which stays behind: move what it points to.
-                os.replace(source.resolve() if part == "blobs" else source, target)
-    except BaseException:
-        for target in reversed(made):
-            with suppress(OSError):
-                target.unlink()
-                target.parent.rmdir()
-        raise
+    parts = ("blobs", f"snapshots/{commit}")
+    moves = [(source, repo / part / source.name) for part in parts for source in _new(staged / part)]
+    moves = [(source, target) for source, target in moves if replace or not target.exists()]
+    folders = [repo / "blobs", repo / "snapshots" / commit, repo / "snapshots", repo]
+    with _or_as_before(*(target for _, target in reversed(moves)), *folders):
+        for source, target in moves:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            # A blob may be a link into the client's shared store, which stays behind: move what it points to.
+            os.replace(source.resolve() if target.parent.name == "blobs" else source, target)
 
 
 def _new(folder: Path) -> list[Path]:

@@ -18,8 +18,6 @@ AUTHORS_ENDPOINT = "https://raw.githubusercontent.com"
 AUTHORS_ENDPOINT_VARIABLE = "LABCLIP_AUTHORS_ENDPOINT"
 """Environment variable that names a mirror of `AUTHORS_ENDPOINT`."""
 
-DEFAULT_ALIGNMENT = "coco"
-
 REPORTED_SOURCE = (
     "Published figures for the paper (arXiv:2502.03566), ViT-B/32 fitted on COCO, as given in third-party notes of it; "
     "fractions of 1; not measured by labclip."
@@ -171,17 +169,6 @@ PUBLISHED: tuple[Published, ...] = (
         recipe="paper: hard-negative batches; the settings are not recorded",
     ),
 )
-
-
-def find(name: str, alignment: str | None = None) -> Published | None:
-    """The published matrix of a name, or None.
-
-    Args:
-        name: "ViT-B-32", "ViT-B-16" or "ViT-L-14".
-        alignment: "coco" or "cc3m"; None takes "coco".
-    """
-    wanted = (name, alignment or DEFAULT_ALIGNMENT)
-    return next((entry for entry in PUBLISHED if (entry.name, entry.alignment) == wanted), None)
 
 
 def find_matrix(sha256: str) -> Published | None:

@@ -59,10 +59,6 @@ def tree(folder):
     return found
 
 
-def blobs(cache):
-    return sorted(path.name for path in Path(cache).glob("models--*/blobs/*"))
-
-
 def refuse(folder):
     raise ValueError(f"{folder}/config.json is not what it should be.")
 
@@ -232,14 +228,25 @@ FAULTS = [
 ]
 
 
-@pytest.mark.parametrize("force", [False, True])
 @pytest.mark.parametrize(("where", "fault", "kind", "match"), FAULTS)
-def test_a_failing_hub_is_one_clear_error_and_the_cache_as_it_was(hub, where, fault, kind, match, force):
+def test_a_failing_hub_is_one_clear_error_and_the_cache_as_it_was(hub, where, fault, kind, match):
     hub.repos["org/name"] = FILES
     hub.faults[where] = fault
     with pytest.raises(kind, match=match):
-        labhub.snapshot("org/name", force_download=force)
+        labhub.snapshot("org/name")
     assert tree(hub.home) == "absent"
+
+
+@pytest.mark.parametrize(("where", "fault"), [("/api/models", 500), ("model.safetensors", 401), ("GET /org", "wrong")])
+def test_a_forced_download_that_fails_leaves_what_was_there(hub, where, fault):
+    hub.repos["org/name"] = FILES
+    folder = labhub.snapshot("org/name")
+    before = tree(hub.home)
+    hub.faults[where] = fault
+    with pytest.raises((OSError, ValueError), match="org/name"):
+        labhub.snapshot("org/name", force_download=True)
+    assert tree(hub.home) == before
+    assert labhub.snapshot("org/name", local_files_only=True) == folder
 
 
 @pytest.mark.parametrize(("where", "fault", "kind", "match"), [row for row in FAULTS if "/api" not in row[0]])
@@ -251,12 +258,7 @@ def test_a_failing_update_leaves_the_older_snapshot_and_its_name(hub, where, fau
     hub.faults[where] = fault
     with pytest.raises(kind, match=match):
         labhub.snapshot("org/name")
-    after = tree(hub.home)
-    lock = ".locks/models--org--name/labclip.lock"
-    assert {name for name in before.keys() ^ after.keys() if not f"hub/{lock}".startswith(name)} == set()
-    assert {name: after[name] for name in after if "models--" in name and ".locks" not in name} == {
-        name: before[name] for name in before if "models--" in name and ".locks" not in name
-    }
+    assert tree(hub.home) == before
     assert labhub.snapshot("org/name", local_files_only=True) == old
 
 
@@ -327,7 +329,7 @@ def test_a_snapshot_that_is_refused_is_not_kept(hub):
 def test_a_refused_update_leaves_the_older_snapshot(hub):
     hub.repos["org/name"] = dict(FILES)
     old = labhub.snapshot("org/name")
-    before = blobs(hub.cache)
+    before = tree(hub.home)
     hub.repos["org/name"]["config.json"] = b"[]"
 
     def verify(folder):
@@ -337,7 +339,7 @@ def test_a_refused_update_leaves_the_older_snapshot(hub):
     for force in (False, True):
         with pytest.raises(ValueError, match="org/name is not sound"):
             labhub.snapshot("org/name", verify=verify, force_download=force)
-        assert blobs(hub.cache) == before
+        assert tree(hub.home) == before
         assert labhub.snapshot("org/name", verify=verify, local_files_only=True) == old
 
 
@@ -614,7 +616,21 @@ def test_a_move_that_fails_halfway_is_taken_back(hub, monkeypatch):
         labhub.snapshot("org/name")
     monkeypatch.undo()
     assert len(calls) > 3
-    assert [name for name in tree(hub.cache) if "blobs/" in name or "snapshots/" in name] == []
+    assert tree(hub.home) == "absent"
+
+
+def test_a_disk_that_is_full_when_the_matrix_is_converted(hub, entry, entry_file, monkeypatch):
+    from safetensors import SafetensorError
+
+    def save_file(tensors, path, metadata=None):
+        path.write_bytes(b"half")
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    hub.add_published(entry, entry_file)
+    monkeypatch.setattr("labclip.storage.save_file", save_file)
+    with pytest.raises(OSError, match=r"No space left on device"):
+        labhub.published_folder(entry)
+    assert tree(hub.home) == "absent"
 
 
 def test_what_a_killed_process_left_is_taken_away_when_it_is_old(hub):

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from labclip.published import PUBLISHED, find, find_matrix
+from labclip.published import PUBLISHED, find_matrix
 
 
 def test_the_four_published_matrices_are_there():
@@ -26,13 +26,6 @@ def test_bases_are_what_openclip_calls_the_openai_weights_with_quickgelu(entry):
     assert config["quick_gelu"] is entry.base.quick_gelu is True
     assert config["embed_dim"] == entry.base.embed_dim
     assert entry.base.pretrained in open_clip.list_pretrained_tags_by_model(entry.base.model)
-
-
-def test_find_takes_coco_unless_told():
-    assert find("ViT-B-32") is PUBLISHED[0]
-    assert find("ViT-B-32", "cc3m") is PUBLISHED[3]
-    assert find("ViT-B-16", "cc3m") is None
-    assert find("vit-b-32") is None
 
 
 def test_find_matrix_knows_each_by_its_hash():
