@@ -82,6 +82,8 @@ def resolve(name_or_path: str | Path, **hub: Any) -> Source:
             return Source(name, None, embedded_folder())
         if entry := find_entry(name):
             return Source(name, entry, None)
+    if not name.strip():
+        raise ValueError(f"The name is empty. Known names: {_known()}.")
     path = Path(name).expanduser()
     if path.is_dir():
         return Source(name, None, path)

@@ -1,0 +1,361 @@
+"""Names, folders and repositories to models: the right base with the right matrix, or one clear error."""
+
+import dataclasses
+import hashlib
+import io
+import json
+from pathlib import Path
+
+import models
+import open_clip
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import labclip
+from labclip import LABCLIP, Alignment, Base, published
+from labclip.bases import OPENCLIP_WEIGHTS, probe_of
+from labclip.storage import matrix_sha256
+
+BASE = Base("tiny-world-quickgelu", "openai", quick_gelu=True, embed_dim=models.DIM)
+
+
+@pytest.fixture
+def world(hub, tmp_path, monkeypatch):
+    """A published tiny world: an architecture, a tag whose weights lie on the Hub, and two matrices of the authors."""
+    from open_clip import factory
+    from open_clip import pretrained as tags
+
+    import labclip.pretrained
+
+    config = {"embed_dim": models.DIM, "vision_cfg": models.VISION, "text_cfg": models.TEXT}
+    for name, extra in (("tiny-world", {}), ("tiny-world-quickgelu", {"quick_gelu": True})):
+        monkeypatch.setitem(factory._MODEL_CONFIGS, name, config | extra)
+        openai = {"hf_hub": "tiny/base.openai/", "quick_gelu": True, "mean": (0.1, 0.2, 0.3)}
+        monkeypatch.setitem(tags._PRETRAINED, name, {"openai": openai, "laion": {"hf_hub": "tiny/base.laion/"}})
+    clip = models.make("quickgelu")
+    save_file(clip.state_dict(), tmp_path / "weights.safetensors")
+    hub.repos["tiny/base.openai"] = {"open_clip_model.safetensors": (tmp_path / "weights.safetensors").read_bytes()}
+
+    entries = []
+    for alignment, seed in (("coco", 0), ("cc3m", 1)):
+        weight, file = models.matrix(seed), io.BytesIO()
+        torch.save({"linear.weight": weight, "t": torch.tensor(2.0 + seed)}, file)
+        data = file.getvalue()
+        entries.append(
+            dataclasses.replace(
+                published.PUBLISHED[0], name="Tiny", alignment=alignment, model=BASE.model, embed_dim=models.DIM,
+                file=f"{alignment}.pt", size=len(data), file_sha256=hashlib.sha256(data).hexdigest(),
+                matrix_sha256=matrix_sha256(weight), hub_repo=f"labclip/tiny-{alignment}", reported={}, logit_scale=2.0 + seed,
+            )
+        )  # fmt: skip
+        hub.add_published(entries[-1], data)
+    for module in (published, labclip.pretrained):
+        monkeypatch.setattr(module, "PUBLISHED", tuple(entries))
+    hub.clip, hub.weights = clip, tmp_path / "weights.safetensors"
+    return hub
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A self-contained folder of a tiny model that no table knows."""
+    alignment = Alignment(
+        models.matrix(), base=Base("mine", "own", quick_gelu=False, embed_dim=models.DIM), strength=0.5
+    )
+    LABCLIP(models.make("clip"), alignment, tokenizer=models.tokenizer()).save_pretrained(tmp_path / "mine")
+    return tmp_path / "mine"
+
+
+def aligned(clip, weight):
+    with torch.no_grad():
+        return models.expected(clip.encode_text(models.tokens()), weight)
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "seed"),
+    [("Tiny", {}, 0), ("Tiny", {"alignment": "cc3m"}, 1), ("Tiny-cc3m", {}, 1), (BASE.model, {"alignment": "coco"}, 0)],
+)
+def test_a_published_name_gives_its_base_and_its_matrix(world, name, options, seed):
+    model = LABCLIP.from_pretrained(name, **options)
+    assert model.alignment.base == BASE
+    assert not model.training
+    torch.testing.assert_close(
+        model.encode_text(models.tokens(), normalize=True),
+        aligned(world.clip, models.matrix(seed)),
+        rtol=1e-4,
+        atol=1e-5,
+    )
+    assert model.logit_scale.item() == pytest.approx(2.0 + seed)
+    assert model.preprocess.transforms[-1].mean == (0.1, 0.2, 0.3)
+    assert model.tokenizer("a cat").shape == (1, models.CONTEXT)
+
+
+def test_strength_and_precision_reach_the_model(world):
+    model = LABCLIP.from_pretrained("Tiny", strength=0.25, precision="bf16")
+    assert model.alignment.strength == 0.25
+    assert model.visual.conv1.weight.dtype == torch.bfloat16
+    assert model.matrix.dtype == torch.float32
+    with pytest.raises(ValueError, match=r"precision is 'half'. Pass one of fp32, fp16"):
+        LABCLIP.from_pretrained("Tiny", precision="half")
+
+
+def test_offline_with_a_warm_cache(world, monkeypatch):
+    from huggingface_hub import constants
+
+    online = LABCLIP.from_pretrained("Tiny").encode_text(models.tokens())
+    world.stop_answering()
+    assert torch.equal(LABCLIP.from_pretrained("Tiny", local_files_only=True).encode_text(models.tokens()), online)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert torch.equal(LABCLIP.from_pretrained("Tiny").encode_text(models.tokens()), online)
+
+
+def test_offline_with_a_cold_cache_says_what_to_fetch(world):
+    with pytest.raises(OSError, match=r"Tiny.*(fetch|network|local_files_only)"):
+        LABCLIP.from_pretrained("Tiny", local_files_only=True)
+    assert world.requests == []
+
+
+def test_a_name_wins_over_a_folder_that_is_called_so(world, tmp_path, monkeypatch):
+    (tmp_path / "Tiny").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert Alignment.from_pretrained("Tiny").base == BASE
+    for path in ("./Tiny", Path("Tiny"), str(tmp_path / "Tiny")):
+        with pytest.raises(
+            FileNotFoundError, match=r"is not an alignment folder: config.json and model.safetensors missing"
+        ):
+            Alignment.from_pretrained(path)
+
+
+@pytest.mark.parametrize(("name", "near"), [("ViT-B-33", "ViT-B-32"), ("scene", "scenes"), ("vit-l-14", "ViT-L-14")])
+def test_an_unknown_name_gets_the_nearest_known_one(hub, name, near):
+    for load in (LABCLIP.from_pretrained, Alignment.from_pretrained):
+        with pytest.raises(
+            ValueError, match=f"is not a known name, a folder or a Hub repository.*Did you mean '{near}'"
+        ):
+            load(name)
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize("name", ["./missing", "/missing/folder", "~/missing", "../missing", Path("missing")])
+def test_a_missing_path_is_not_looked_up_elsewhere(hub, name):
+    with pytest.raises(FileNotFoundError, match="There is no folder"):
+        LABCLIP.from_pretrained(name)
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize("name", ["org/../../etc", "org/name/more", "a b/c", "org\\name/x", "org/", ""])
+def test_tricks_in_a_repository_name_are_errors(hub, name):
+    with pytest.raises(ValueError, match=r"."):
+        LABCLIP.from_pretrained(name)
+    assert hub.requests == []
+
+
+def test_a_file_is_not_a_folder(tmp_path):
+    file = tmp_path / "matrix.pt"
+    file.write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"is a file.*labclip convert"):
+        LABCLIP.from_pretrained(file)
+
+
+def test_list_pretrained_names_what_loads():
+    assert labclip.list_pretrained() == ["scenes", "ViT-B-32", "ViT-B-16", "ViT-L-14", "ViT-B-32-cc3m"]
+
+
+# Folders and repositories
+
+
+def test_a_self_contained_folder_opens_without_network(hub, folder):
+    model = LABCLIP.from_pretrained(folder)
+    torch.testing.assert_close(
+        model.encode_text(models.tokens(), normalize=True),
+        aligned(models.make("clip"), Alignment(models.matrix()).at(0.5).matrix), rtol=1e-4, atol=1e-5,
+    )  # fmt: skip
+    assert model.alignment.strength == 0.5
+    assert LABCLIP.from_pretrained(folder, strength=1.0).alignment.strength == 1.0
+    assert hub.requests == []
+
+
+def test_a_repository_is_the_folder_it_holds(hub, folder):
+    hub.add_folder("org/mine", folder)
+    assert torch.equal(
+        LABCLIP.from_pretrained("org/mine").encode_text(models.CAPTIONS),
+        LABCLIP.from_pretrained(folder).encode_text(models.CAPTIONS),
+    )
+    assert Alignment.from_pretrained("org/mine").strength == 0.5
+
+
+def test_push_and_pull(hub, folder):
+    url = LABCLIP.from_pretrained(folder).push_to_hub("org/pushed")
+    assert url.startswith(f"{hub.url}/org/pushed/commit/")
+    assert {"config.json", "model.safetensors", "README.md", OPENCLIP_WEIGHTS} <= set(hub.repos["org/pushed"])
+    assert LABCLIP.from_pretrained("org/pushed").alignment.base.model == "mine"
+
+
+def test_an_alignment_alone_finds_the_base_it_records(world, tmp_path):
+    Alignment(models.matrix(5), base=BASE).save_pretrained(tmp_path / "alone")
+    model = LABCLIP.from_pretrained(tmp_path / "alone")
+    torch.testing.assert_close(
+        model.encode_text(models.tokens(), normalize=True), aligned(world.clip, models.matrix(5)), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_an_alignment_alone_without_a_record_needs_a_base(tmp_path):
+    Alignment(models.matrix()).save_pretrained(tmp_path / "alone")
+    with pytest.raises(ValueError, match=r"does not say what base.*Pass base="):
+        LABCLIP.from_pretrained(tmp_path / "alone")
+    clip = models.make("clip")
+    assert LABCLIP.from_pretrained(tmp_path / "alone", base=clip).clip is clip
+
+
+def test_a_base_without_alignment_needs_one(folder):
+    for name in ("config.json", "model.safetensors"):
+        (folder / name).unlink()
+    with pytest.raises(ValueError, match=r"holds a base but no alignment. Pass alignment="):
+        LABCLIP.from_pretrained(folder)
+    model = LABCLIP.from_pretrained(folder, alignment=Alignment.identity(models.DIM))
+    torch.testing.assert_close(
+        model.encode_text(models.tokens()), models.make("clip").encode_text(models.tokens()), rtol=1e-3, atol=1e-4
+    )
+
+
+@pytest.mark.parametrize("file", [OPENCLIP_WEIGHTS, "open_clip_config.json", "config.json", "model.safetensors"])
+def test_a_truncated_file_is_one_clear_error(folder, file):
+    data = (folder / file).read_bytes()
+    (folder / file).write_bytes(data[: len(data) // 2])
+    with pytest.raises(ValueError, match=str(folder)) as caught:
+        LABCLIP.from_pretrained(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_config_that_openclip_cannot_build_is_an_error(folder):
+    path = folder / "open_clip_config.json"
+    config = json.loads(path.read_text())
+    config["model_cfg"]["text_cfg"]["nonsense"] = 1
+    path.write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="OpenCLIP can't build the model its config describes"):
+        LABCLIP.from_pretrained(folder)
+
+
+def test_weights_of_another_architecture_are_refused(folder):
+    save_file(models.make("resnet").state_dict(), folder / OPENCLIP_WEIGHTS)
+    with pytest.raises(ValueError, match="does not hold the weights of this model"):
+        LABCLIP.from_pretrained(folder)
+
+
+def test_weights_of_a_stranger_are_refused_by_the_probe(folder):
+    torch.manual_seed(7)
+    save_file(open_clip.CLIP(models.DIM, models.VISION, models.TEXT).state_dict(), folder / OPENCLIP_WEIGHTS)
+    with pytest.raises(ValueError, match=r"not the one the alignment was fitted on \(mine \(own\)\).*below 0.99"):
+        LABCLIP.from_pretrained(folder)
+
+
+# Wrong bases
+
+
+def test_a_matrix_of_another_base_is_refused_by_name(world, folder):
+    with pytest.raises(
+        ValueError, match=r"fitted on tiny-world-quickgelu \(openai\) with QuickGELU, but the base is mine \(own\)"
+    ):
+        LABCLIP.from_pretrained(folder, alignment="Tiny")
+    with pytest.raises(ValueError, match="No matrix 'coco' is published for"):
+        LABCLIP.from_pretrained(folder, alignment="coco")
+
+
+def test_a_loaded_base_is_checked(world):
+    assert LABCLIP.from_pretrained("Tiny", base=models.make("quickgelu")).alignment.base == BASE
+    with pytest.raises(ValueError, match="Create it with force_quick_gelu=True"):
+        LABCLIP.from_pretrained("Tiny", base=models.make("clip"))
+    torch.manual_seed(0)
+    wider = open_clip.CLIP(models.DIM, models.VISION | {"width": 64}, models.TEXT, quick_gelu=True)
+    with pytest.raises(ValueError, match="are not those of a tiny-world-quickgelu"):
+        LABCLIP.from_pretrained("Tiny", base=wider)
+
+
+def test_a_loaded_base_of_the_same_shape_is_told_apart_by_the_probe(world, tmp_path):
+    probe = probe_of(models.make("quickgelu"), models.tokenizer())
+    Alignment(models.matrix(), base=BASE, probe=probe).save_pretrained(tmp_path / "a")
+    assert LABCLIP.from_pretrained(tmp_path / "a", base=models.make("quickgelu")).alignment.base == BASE
+    torch.manual_seed(3)
+    stranger = open_clip.CLIP(models.DIM, models.VISION, models.TEXT, quick_gelu=True)
+    with pytest.raises(ValueError, match=r"has cosine .* with the recorded one"):
+        LABCLIP.from_pretrained(tmp_path / "a", base=stranger)
+
+
+# OpenCLIP's own entry
+
+
+@pytest.mark.parametrize("name", ["tiny-world", "tiny-world-quickgelu"])
+def test_openclip_scripts_change_one_word(world, name):
+    model, train, preprocess = labclip.create_model_and_transforms(
+        name, pretrained="openai", aug_cfg={"scale": (0.5, 1.0)}
+    )
+    reference = LABCLIP.from_pretrained("Tiny")
+    assert torch.equal(model.encode_text(models.tokens()), reference.encode_text(models.tokens()))
+    assert train is not preprocess
+    assert preprocess.transforms[-1].mean == (0.1, 0.2, 0.3)
+    assert labclip.get_tokenizer(name)(["a cat"]).shape == (1, models.CONTEXT)
+
+
+def test_openclip_arguments_are_honoured(world):
+    model, _, _ = labclip.create_model_and_transforms(
+        "tiny-world", pretrained="openai", alignment="cc3m", strength=0.5, output_dict=True, image_mean=(0.5, 0.5, 0.5)
+    )
+    assert model.alignment.strength == 0.5
+    assert set(model(text=models.tokens())) == {"image_features", "text_features", "logit_scale"}
+    assert model.preprocess.transforms[-1].mean == (0.5, 0.5, 0.5)
+
+
+def test_a_weights_file_stands_for_a_tag(world):
+    alignment = Alignment(models.matrix(), base=BASE)
+    model, _, _ = labclip.create_model_and_transforms("tiny-world-quickgelu", str(world.weights), alignment=alignment)
+    torch.testing.assert_close(
+        model.encode_text(models.tokens(), True), aligned(world.clip, models.matrix()), rtol=1e-4, atol=1e-5
+    )
+    with pytest.raises(ValueError, match="with QuickGELU, but the base is tiny-world"):
+        labclip.create_model_and_transforms("tiny-world", str(world.weights), alignment=alignment)
+
+
+def test_errors_of_openclips_entry_say_what_to_type(world):
+    create = labclip.create_model_and_transforms
+    with pytest.raises(
+        ValueError,
+        match=r"No known matrix fits tiny-world \(laion\). Those that are known fit.*openai.*Pass alignment=",
+    ):
+        create("tiny-world", pretrained="laion")
+    with pytest.raises(
+        ValueError, match=r"trained with GELU, but tiny-world-quickgelu runs QuickGELU. Pass 'tiny-world'"
+    ):
+        create("tiny-world-quickgelu", pretrained="laion")
+    with pytest.raises(ValueError, match="OpenCLIP knows no model 'tiny-word'. Did you mean 'tiny-world'"):
+        create("tiny-word", pretrained="openai")
+    with pytest.raises(ValueError, match=r"neither a tag of tiny-world nor a weights file. Its tags: openai, laion"):
+        create("tiny-world", pretrained="openia")
+    with pytest.raises(ValueError, match=r'would have random weights.*pretrained="openai"'):
+        create("tiny-world")
+    with pytest.raises(ValueError, match="jit=True is not supported"):
+        create("tiny-world", pretrained="openai", jit=True)
+    with pytest.raises(ValueError, match="but the base is tiny-world"):
+        create("tiny-world", pretrained="laion", alignment=Alignment(models.matrix(), base=BASE))
+
+
+def test_openclip_folders_open_by_the_same_entry(folder):
+    model, _, _ = labclip.create_model_and_transforms(f"local-dir:{folder}")
+    assert torch.equal(model.encode_text(models.tokens()), LABCLIP.from_pretrained(folder).encode_text(models.tokens()))
+
+
+# The embedded model
+
+
+def test_the_embedded_model_needs_no_network(hub):
+    model = LABCLIP.from_pretrained("scenes")
+    assert hub.requests == []
+    assert isinstance(model.clip, open_clip.CLIP)
+    assert model.alignment.probe is not None
+    created, _, _ = labclip.create_model_and_transforms("scenes")
+    captions = ["a red cube left of a blue sphere"]
+    assert torch.equal(created.encode_text(captions), model.encode_text(captions))
+    tokens = labclip.get_tokenizer("scenes")(captions)
+    torch.testing.assert_close(model.encode_text(tokens), model.encode_text(captions), rtol=1e-4, atol=1e-5)
