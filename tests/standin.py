@@ -6,6 +6,7 @@ It also serves plain files, as the published matrices' authors do. Fixtures, for
 import base64
 import hashlib
 import json
+import sys
 import threading
 import types
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -37,8 +38,7 @@ class StandInHub:
         self.requests, self.pushed, self.tokens = [], [], []
         self.closing, self.off = threading.Event(), False
         self._commits = {}
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.hub = self
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
@@ -101,6 +101,15 @@ def etag(data):
     """As the Hub names a file: by its SHA-256, which for small ones is not what the Hub does, and enough here."""
     content = data.read_bytes() if isinstance(data, Path) else data
     return hashlib.sha256(content).hexdigest()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request, client_address):
+        # A client that lost patience is part of the game; anything else is a fault of this file.
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):
