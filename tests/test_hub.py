@@ -269,7 +269,7 @@ def test_a_server_that_breaks_off_for_ever_is_given_up(hub, monkeypatch):
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 100)
     hub.repos["org/name"] = FILES
     hub.faults["model.safetensors"] = "half"
-    with pytest.raises(ConnectionError, match="the connection broke off again and again|peer closed connection"):
+    with pytest.raises(ConnectionError, match=r"the connection broke off again|peer closed connection"):
         labhub.snapshot("org/name")
     assert hub.asked("model.safetensors") < 10
     assert tree(hub.home) == "absent"
@@ -496,6 +496,17 @@ def test_the_authors_never_see_the_hub_token(hub, entry, entry_file):
     hub.add_published(entry, entry_file)
     labhub.published_folder(entry, token="hf_secret")
     assert len(hub.tokens) == hub.asked("/api/models")
+
+
+@pytest.mark.parametrize("real", published.PUBLISHED, ids=str)
+def test_the_real_checkpoints_are_the_ones_in_the_table(hub, real):
+    path = ROOT.parent / "shared" / "data" / "published-matrices" / real.file
+    if not path.is_file():
+        pytest.skip("the published checkpoints are not on this machine")
+    hub.add_published(real, path.read_bytes())
+    alignment = load(labhub.published_folder(real))
+    assert matrix_sha256(alignment.matrix) == real.matrix_sha256
+    assert alignment.base == real.base
 
 
 @pytest.mark.parametrize(
