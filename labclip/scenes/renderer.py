@@ -17,8 +17,8 @@ from labclip.scenes.shapes import DISTANCES, NORMALS, Array, Normal
 # sRGB 0..255, in the order of `COLOURS`; told apart at a glance in light and in shade.
 _PALETTE = np.array(
     [
-        *((212, 38, 44), (246, 132, 30), (252, 212, 40), (46, 158, 64), (22, 162, 164), (40, 92, 216)),
-        *((124, 58, 182), (248, 134, 180), (122, 74, 42), (248, 248, 246), (138, 141, 146), (36, 36, 42)),
+        *((218, 30, 40), (255, 128, 10), (255, 222, 36), (34, 152, 54), (0, 186, 186), (28, 72, 222)),
+        *((128, 44, 196), (255, 138, 196), (112, 66, 34), (255, 255, 255), (132, 134, 138), (28, 28, 32)),
     ],
     dtype=np.float32,
 ) / np.float32(255)
@@ -75,8 +75,8 @@ def draw_layout(rng: np.random.Generator, colours: NDArray[np.int64], shapes: ND
     n, k = colours.shape
     scale = min(1.0, 2.3 / k)
     gap = min(0.17, 0.5 / k)
-    radii = rng.uniform(0.145 * scale, 0.20 * scale, (n, k)).astype(np.float32)
-    margin = 0.21 * scale
+    radii = rng.uniform(0.165 * scale, 0.215 * scale, (n, k)).astype(np.float32)
+    margin = 0.225 * scale
     centres = np.zeros((n, k, 2), dtype=np.float32)
     todo = np.arange(n)
     while len(todo):
@@ -88,7 +88,7 @@ def draw_layout(rng: np.random.Generator, colours: NDArray[np.int64], shapes: ND
         todo = todo[(touching & ~np.eye(k, dtype=bool)).any(axis=(1, 2))]
     azimuth, elevation = rng.uniform(0.25, 0.75, n) * np.pi, rng.uniform(0.62, 0.85, n)
     lights = np.stack([np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)], 1)
-    brightness, hue, strength = rng.uniform(0.58, 0.80, (n, 1)), rng.uniform(0, 2 * np.pi, (n, 1)), 0.07
+    brightness, hue, strength = rng.uniform(0.52, 0.72, (n, 1)), rng.uniform(0, 2 * np.pi, (n, 1)), 0.045
     grounds = brightness + strength * np.cos(hue - 2 * np.pi / 3 * np.arange(3))
     return Layout(
         colours=colours,
@@ -97,7 +97,7 @@ def draw_layout(rng: np.random.Generator, colours: NDArray[np.int64], shapes: ND
         radii=radii,
         turns=rng.uniform(-0.6, 0.6, (n, k)).astype(np.float32),
         mirrored=rng.random((n, k)) < 0.5,
-        tints=rng.uniform(0.92, 1.06, (n, k, 3)).astype(np.float32),
+        tints=rng.uniform(0.95, 1.05, (n, k, 3)).astype(np.float32),
         lights=lights.astype(np.float32),
         grounds=grounds.astype(np.float32),
     )
@@ -229,7 +229,7 @@ def _surface(shape: int, patch: _Patch) -> tuple[Array, Array]:
     for _ in range(4):  # ** 32, several times faster than a general power
         gloss = gloss * gloss
     edge = 1 - nz
-    light = 0.42 + 0.10 * ny + 0.66 * diffuse
+    light = 0.47 + 0.10 * ny + 0.64 * diffuse
     white = 0.50 * gloss + 0.14 * edge * edge * edge
     colour = light[..., None] * patch.albedo[:, None, None, :] * (1 - 0.35 * white[..., None]) + white[..., None]
     return coverage, colour

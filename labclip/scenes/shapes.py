@@ -65,7 +65,7 @@ def sphere_normal(x: Array, y: Array, turn: Array) -> Normal:
     return _unit(x, y, np.sqrt(np.maximum(1 - x * x - y * y, 1e-4)))
 
 
-_RING, _TUBE = 0.68, 0.27
+_RING, _TUBE = 0.66, 0.29
 
 
 def ring(x: Array, y: Array, turn: Array) -> Array:
@@ -191,7 +191,7 @@ def cross(x: Array, y: Array, turn: Array) -> Array:
     return _box(np.maximum(x, y), np.minimum(x, y), 0.88, 0.26) - 0.07
 
 
-_MOON, _BITE, _BITE_X = 0.92, 0.72, 0.50
+_MOON, _BITE, _BITE_X = 0.93, 0.66, 0.56
 _TIP_X = (_MOON**2 - _BITE**2 + _BITE_X**2) / (2 * _BITE_X)
 _TIP_Y = math.sqrt(_MOON**2 - _TIP_X**2)
 
@@ -208,9 +208,9 @@ def moon(x: Array, y: Array, turn: Array) -> Array:
 
 def arrow(x: Array, y: Array, turn: Array) -> Array:
     """Signed distance to an arrow pointing right."""
-    shaft = _box(x + 0.36, y, 0.54, 0.19)
+    shaft = _box(x + 0.36, y, 0.54, 0.23)
     y = np.abs(y)
-    tip, base, half = 0.88, 0.02, 0.70
+    tip, base, half = 0.90, -0.02, 0.76
     outline = np.minimum(_segment(x, y, (tip, 0.0), (base, half)), _segment(x, y, (base, 0.0), (base, half)))
     inside = (half * (x - tip) + (tip - base) * y < 0) & (x > base)
     return np.minimum(shaft, np.where(inside, -outline, outline)) - 0.07
