@@ -46,7 +46,8 @@ def world(hub, tmp_path, monkeypatch):
             dataclasses.replace(
                 published.PUBLISHED[0], name="Tiny", alignment=alignment, model=BASE.model, embed_dim=models.DIM,
                 file=f"{alignment}.pt", size=len(data), file_sha256=hashlib.sha256(data).hexdigest(),
-                matrix_sha256=matrix_sha256(weight), hub_repo=f"labclip/tiny-{alignment}", reported={}, logit_scale=2.0 + seed,
+                matrix_sha256=matrix_sha256(weight), hub_repo=f"labclip/tiny-{alignment}", reported={},
+                logit_scale=2.0 + seed,
             )
         )  # fmt: skip
         hub.add_published(entries[-1], data)
@@ -329,7 +330,7 @@ def test_errors_of_openclips_entry_say_what_to_type(world):
         ValueError, match=r"trained with GELU, but tiny-world-quickgelu runs QuickGELU. Pass 'tiny-world'"
     ):
         create("tiny-world-quickgelu", pretrained="laion")
-    with pytest.raises(ValueError, match="OpenCLIP knows no model 'tiny-word'. Did you mean 'tiny-world'"):
+    with pytest.raises(ValueError, match=r"OpenCLIP knows no model 'tiny-word'. Did you mean 'tiny-world'"):
         create("tiny-word", pretrained="openai")
     with pytest.raises(ValueError, match=r"neither a tag of tiny-world nor a weights file. Its tags: openai, laion"):
         create("tiny-world", pretrained="openia")

@@ -1,0 +1,57 @@
+# Every target sets up what it needs, virtual environment included. People and .ci/run call the same ones.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+
+.PHONY: demo test slow check format lint types docs bench weights wheel clean
+
+demo: $(VENV)/.installed  ## the finding and its repair, with a picture
+	$(BIN)/labclip demo
+
+test: $(VENV)/.dev  ## the tests, under three minutes
+	$(BIN)/python -m pytest
+
+slow: $(VENV)/.dev  ## the longer tests, on weights of the real size
+	$(BIN)/python -m pytest -m slow
+
+check: format lint types test docs  ## what a change must pass
+
+format: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+docs: $(VENV)/.dev  ## the generated reference is fresh, links and snippets are right
+	$(BIN)/python docs/reference.py --check
+	$(BIN)/python -m pytest tests/test_docs.py
+
+bench: $(VENV)/.dev  ## the ratios that README and docs promise
+	$(BIN)/python benchmarks/ratios.py
+
+weights: $(VENV)/.installed  ## the embedded model, made anew: about ten minutes on two cores
+	$(BIN)/python weights/make.py
+
+wheel: $(VENV)/.dev
+	rm -rf dist
+	$(BIN)/python -m build --wheel
+
+$(VENV)/.pip:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.pip pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+# Groups need the pip of the first step.
+$(VENV)/.dev: $(VENV)/.installed pyproject.toml
+	$(BIN)/python -m pip install --quiet --group dev
+	@touch $@
+
+clean:
+	rm -rf $(VENV) dist build .pytest_cache .ruff_cache .mypy_cache .benchmarks
