@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,11 +122,15 @@ class Alignment:
 
         Raises:
             ValueError: If the matrix is empty, not square, not floating point or not finite; if `base` embeds in
-                another dim; if `logit_scale` or `strength` is not a sensible number.
+                another dim; if `logit_scale`, `strength` or the probe's length is not a sensible number.
         """
         fitted = _checked_matrix(matrix)
         strength = _checked_number("strength", strength)
         dim = fitted.shape[0]
+        if not isinstance(base, Base | None):
+            raise ValueError(f"base is a {type(base).__name__}. Pass labclip.Base(model, pretrained, ...) or None.")
+        if not isinstance(metadata, Mapping | None):
+            raise ValueError(f"metadata is a {type(metadata).__name__}. Pass a dict of plain JSON values.")
         if base is not None and base.embed_dim != dim:
             raise ValueError(
                 f"The matrix is {dim} x {dim} but its base {base} embeds in {base.embed_dim}. "
@@ -150,6 +155,9 @@ class Alignment:
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(f"Alignment is immutable: make a new one instead of setting {name!r}.")
 
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"Alignment is immutable: make a new one instead of deleting {name!r}.")
+
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (
             self._fitted,
@@ -163,7 +171,7 @@ class Alignment:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Alignment:
         rebuild, state = self.__reduce__()
-        return rebuild(*copy.deepcopy(state, memo))  # type: ignore[no-any-return]
+        return rebuild(*copy.deepcopy(state, memo))
 
     @classmethod
     def identity(cls, dim: int) -> Alignment:
@@ -370,8 +378,12 @@ def bound_to(alignment: Alignment, matrix: torch.Tensor) -> Alignment:
 def _blend(fitted: torch.Tensor, strength: float) -> torch.Tensor:
     if strength == 1.0:
         return fitted
-    eye = torch.eye(fitted.shape[0], device=fitted.device)
-    return eye if strength == 0.0 else eye + strength * (fitted - eye)
+    matrix = torch.eye(fitted.shape[0], device=fitted.device)
+    if strength != 0.0:
+        matrix = matrix + strength * (fitted.detach() - matrix)
+        if not torch.isfinite(matrix).all():
+            raise ValueError(f"At strength {strength:g} the matrix has infinite values. Pass one between 0 and 1.")
+    return matrix.requires_grad_(fitted.requires_grad)  # a leaf, as the fitted one is: it can be copied and trained
 
 
 @overload
@@ -386,7 +398,8 @@ def _checked_matrix(matrix: torch.Tensor | NDArray[Any]) -> torch.Tensor:
     if isinstance(matrix, np.ndarray):
         if not np.issubdtype(matrix.dtype, np.floating):
             raise ValueError(f"The matrix is {matrix.dtype}, not floating point. Pass the float32 matrix of a fit.")
-        matrix = torch.from_numpy(matrix.astype(np.float32))
+        with np.errstate(over="ignore"):  # what overflows is refused below
+            matrix = torch.from_numpy(matrix.astype(np.float32))
     if not isinstance(matrix, torch.Tensor):
         raise ValueError(f"The matrix is a {type(matrix).__name__}. Pass a [dim, dim] tensor or NumPy array.")
     if not matrix.is_floating_point():
@@ -401,18 +414,22 @@ def _checked_matrix(matrix: torch.Tensor | NDArray[Any]) -> torch.Tensor:
     return matrix.requires_grad_(wanted_grad)
 
 
-def _checked_number(name: str, value: float) -> float:
+def _checked_number(name: str, value: Any) -> float:
     try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise ValueError(f"{name} is {value!r}, not a number.") from None
+        if isinstance(value, str | bool):
+            raise TypeError
+        number = float(value.detach() if isinstance(value, torch.Tensor) else value)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        raise ValueError(f"{name} is {reprlib.repr(value)}, not a number.") from None
     if not math.isfinite(number):
         raise ValueError(f"{name} is {number}, not a finite number.")
     return number
 
 
-def _checked_probe(probe: torch.Tensor, dim: int) -> torch.Tensor:
-    probe = probe.detach().to("cpu", torch.float32).contiguous()
+def _checked_probe(probe: Any, dim: int) -> torch.Tensor:
+    if not isinstance(probe, torch.Tensor | np.ndarray):
+        raise ValueError(f"The probe is a {type(probe).__name__}. Pass a [dim] tensor, a normalised text embedding.")
+    probe = torch.as_tensor(probe).detach().to("cpu", torch.float32, copy=True).contiguous()
     if probe.shape != (dim,):
         raise ValueError(f"The probe has shape {list(probe.shape)}, not [{dim}], the alignment's dim.")
     if not abs(float(probe.norm()) - 1.0) < 1e-2:
