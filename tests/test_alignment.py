@@ -1,0 +1,386 @@
+"""The matrix algebra, what goes in and comes out, and every input that is refused."""
+
+import copy
+import math
+import pickle
+
+import hypothesis.extra.numpy as arrays
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from labclip import Alignment, Base
+
+DIM = 8
+BASE = Base("ViT-B-32-quickgelu", "openai", quick_gelu=True, embed_dim=DIM)
+PROBE = torch.eye(DIM)[2]
+FEW = settings(max_examples=40, deadline=None)
+
+floats = st.floats(-100.0, 100.0, width=32)
+strengths = st.floats(-2.0, 3.0)
+matrices = arrays.arrays(np.float32, (DIM, DIM), elements=st.floats(-8.0, 8.0, width=32))
+shapes = arrays.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3).map(lambda shape: (*shape, DIM))
+features = shapes.flatmap(lambda shape: arrays.arrays(np.float32, shape, elements=floats))
+
+
+def skewed(seed=0, dim=DIM):
+    """A matrix far from the identity and from symmetry, float32 [dim, dim]."""
+    return torch.eye(dim) + 0.5 * torch.randn(dim, dim, generator=torch.Generator().manual_seed(seed))
+
+
+def full(**changes):
+    """An alignment with everything in it."""
+    options = {"base": BASE, "logit_scale": 4.25, "strength": 0.5, "probe": PROBE, "metadata": {"seed": 3}}
+    return Alignment(skewed(), **options | changes)
+
+
+def close(got, exact, scale):
+    """Equal to float32 rounding of sums whose terms add up to `scale`."""
+    np.testing.assert_allclose(got, exact, rtol=0, atol=4e-7 * DIM * max(float(scale), 1e-6))
+
+
+# Algebra
+
+
+@FEW
+@given(features)
+def test_identity_changes_nothing_exactly(x):
+    aligned = Alignment.identity(DIM)(x)
+    assert np.array_equal(aligned, x)
+    assert aligned.shape == x.shape
+
+
+@FEW
+@given(matrices, features)
+def test_the_product_is_text_times_matrix_transposed(matrix, x):
+    close(Alignment(matrix)(x), x.astype(np.float64) @ matrix.astype(np.float64).T, np.abs(x).max(initial=0) * 64)
+
+
+@FEW
+@given(matrices, features, st.floats(0.01, 100.0))
+def test_the_direction_does_not_depend_on_the_scale(matrix, x, scale):
+    alignment = Alignment(matrix)
+    lengths = np.linalg.norm(x.astype(np.float64) @ matrix.T.astype(np.float64), axis=-1)
+    sound = lengths > 1e-2 * np.linalg.norm(x, axis=-1) + 1e-6
+    one = alignment(x, normalize=True)[sound]
+    other = alignment((x * np.float32(scale)), normalize=True)[sound]
+    np.testing.assert_allclose(one, other, rtol=0, atol=2e-3)
+
+
+@FEW
+@given(matrices, features, floats, floats)
+def test_it_is_linear(matrix, x, a, b):
+    alignment, y = Alignment(matrix), np.flip(x, axis=-1)
+    together = alignment(np.float32(a) * x + np.float32(b) * y)
+    apart = np.float32(a) * alignment(x) + np.float32(b) * alignment(y)
+    close(together, apart, 3 * 64 * (abs(a) + abs(b)) * np.abs(x).max(initial=0))
+
+
+@FEW
+@given(matrices)
+def test_the_ends_of_the_strength_are_exact(matrix):
+    alignment = Alignment(matrix)
+    assert torch.equal(alignment.at(0).matrix, torch.eye(DIM))
+    assert torch.equal(alignment.at(1).matrix, torch.from_numpy(matrix))
+    assert alignment.at(0).is_identity
+
+
+@FEW
+@given(matrices, strengths, strengths)
+def test_strength_blends_with_the_identity_from_the_fitted_matrix(matrix, first, second):
+    got = Alignment(matrix).at(first).at(second)
+    exact = np.eye(DIM) + second * (matrix.astype(np.float64) - np.eye(DIM))
+    np.testing.assert_allclose(got.matrix.numpy(), exact, rtol=1e-6, atol=4e-6)
+    assert torch.equal(got.matrix, Alignment(matrix, strength=second).matrix)
+    assert got.strength == second
+    assert torch.equal(got.fitted, torch.from_numpy(matrix))
+
+
+@FEW
+@given(matrices, features)
+def test_normalized_rows_have_unit_length_and_zero_rows_stay_zero(matrix, x):
+    lengths = np.linalg.norm(Alignment(matrix)(x, normalize=True).astype(np.float64), axis=-1)
+    long = np.linalg.norm(Alignment(matrix)(x), axis=-1) > 1e-6
+    np.testing.assert_allclose(lengths[long], 1.0, atol=1e-5)
+    zeros = Alignment(matrix)(np.zeros_like(x), normalize=True)
+    assert np.array_equal(zeros, np.zeros_like(x))
+
+
+def test_strength_keeps_the_record():
+    alignment = full().at(0.25)
+    assert (alignment.base, alignment.logit_scale, alignment.metadata) == (BASE, 4.25, {"seed": 3})
+    assert torch.equal(alignment.probe, PROBE)
+
+
+def test_the_identity_is_told_from_what_is_nearly_it():
+    nearly = torch.eye(DIM)
+    nearly[0, 1] = 1e-30
+    assert Alignment.identity(DIM).is_identity
+    assert not Alignment(nearly).is_identity
+
+
+# What goes in and comes out
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(DIM,), (0, DIM), (3, DIM), (2, 0, 3, DIM), (2, 1, 3, DIM)])
+def test_tensors_keep_dtype_and_shape(dtype, shape):
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(1)).to(dtype)
+    aligned = Alignment(skewed())(x)
+    assert (aligned.dtype, aligned.shape, aligned.device) == (dtype, x.shape, x.device)
+    assert torch.equal(aligned, (x.float() @ skewed().T).to(dtype))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, ">f4", "<f2"])
+@pytest.mark.parametrize("shape", [(DIM,), (0, DIM), (3, DIM), (2, 3, DIM)])
+def test_arrays_keep_dtype_and_shape(dtype, shape):
+    x = np.random.default_rng(1).normal(size=shape).astype(dtype)
+    aligned = Alignment(skewed())(x)
+    assert isinstance(aligned, np.ndarray)
+    assert (aligned.dtype, aligned.shape) == (x.dtype, x.shape)
+    exact = x.astype(np.float32) @ skewed().numpy().T
+    tolerance = 1e-2 if aligned.dtype.itemsize == 2 else 1e-5
+    np.testing.assert_allclose(aligned.astype(np.float64), exact, atol=tolerance, rtol=tolerance)
+
+
+VIEWS = {
+    "reversed": lambda x: x[::-1, ::-1],
+    "strided": lambda x: np.repeat(x, 2, axis=1)[:, ::2],
+    "fortran": np.asfortranarray,
+    "broadcast": lambda x: np.broadcast_to(x[0], (5, DIM)),
+    "read-only": lambda x: (x.setflags(write=False), x)[1],
+}
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_arrays_of_any_layout(view):
+    x = VIEWS[view](np.random.default_rng(1).normal(size=(3, DIM)).astype(np.float32))
+    before = x.copy()
+    np.testing.assert_allclose(Alignment(skewed())(x), before @ skewed().numpy().T, atol=1e-5)
+    assert np.array_equal(x, before)
+
+
+@pytest.mark.parametrize("dtype", ["<f4", ">f4", "<f2"])
+def test_read_only_memory_maps(tmp_path, dtype):
+    x = np.random.default_rng(1).normal(size=(4, DIM)).astype(dtype)
+    np.save(tmp_path / "text.npy", x)
+    mapped = np.load(tmp_path / "text.npy", mmap_mode="r")
+    assert np.array_equal(Alignment(skewed())(mapped), Alignment(skewed())(x))
+    aligned = Alignment.identity(DIM)(mapped)
+    aligned[:] = 0  # a plain array of its own, not a window on the file
+    assert np.array_equal(np.load(tmp_path / "text.npy"), x)
+
+
+def test_strided_tensors():
+    x = torch.randn(DIM, 6)[:, ::2].T
+    torch.testing.assert_close(Alignment(skewed())(x), x.contiguous() @ skewed().T)
+
+
+def test_the_input_is_not_written_to():
+    x = torch.randn(3, DIM)
+    aligned = Alignment.identity(DIM)(x)
+    aligned.zero_()
+    assert x.abs().min() > 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_product_is_float32_under_autocast(dtype):
+    x = torch.randn(64, DIM, generator=torch.Generator().manual_seed(1)).to(dtype)
+    with torch.autocast("cpu", torch.bfloat16):
+        aligned, unit = Alignment(skewed())(x), Alignment(skewed())(x, normalize=True)
+    exact = x.float() @ skewed().T
+    assert aligned.dtype == unit.dtype == dtype
+    assert torch.equal(aligned, exact.to(dtype))
+    torch.testing.assert_close(unit, torch.nn.functional.normalize(exact, dim=-1).to(dtype))
+
+
+def test_gradients_reach_the_input_and_a_matrix_that_asks_for_them():
+    x = torch.randn(3, DIM, requires_grad=True)
+    Alignment(skewed())(x).sum().backward()
+    torch.testing.assert_close(x.grad, skewed().sum(0).expand(3, DIM))
+    assert not Alignment(skewed()).matrix.requires_grad
+    for strength in (1.0, 0.5, 0.0):
+        alignment = Alignment(skewed().requires_grad_(), strength=strength)
+        alignment(torch.ones(2, DIM)).sum().backward()
+        assert torch.equal(alignment.matrix.grad, torch.full((DIM, DIM), 2.0))
+
+
+# A value
+
+
+def test_the_matrix_is_a_float32_copy_of_its_own():
+    source = skewed().double().T
+    alignment = Alignment(source)
+    assert alignment.matrix.dtype == torch.float32
+    assert alignment.matrix.is_contiguous()
+    source.zero_()
+    assert torch.equal(alignment.matrix, skewed().T)
+    array = skewed().numpy()
+    alignment = Alignment(array)
+    array[:] = 0
+    assert torch.equal(alignment.matrix, skewed())
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64, ">f4"])
+def test_matrices_of_other_float_types(dtype):
+    array = skewed().numpy().astype(dtype)
+    assert np.array_equal(Alignment(array).matrix.numpy(), array.astype(np.float32))
+
+
+def test_probe_and_metadata_are_copies():
+    probe, metadata = PROBE.clone(), {"a": [1]}
+    alignment = Alignment(skewed(), probe=probe, metadata=metadata)
+    probe.zero_()
+    metadata["a"].append(2)
+    assert torch.equal(alignment.probe, PROBE)
+    assert alignment.metadata == {"a": [1]}
+    assert torch.equal(Alignment(skewed(), probe=PROBE.double().numpy()).probe, PROBE)
+
+
+@pytest.mark.parametrize("name", ["matrix", "base", "logit_scale", "strength", "metadata", "probe", "new"])
+def test_it_is_immutable(name):
+    alignment = full()
+    with pytest.raises(AttributeError, match=f"Alignment is immutable.*setting '{name}'"):
+        setattr(alignment, name, None)
+    with pytest.raises(AttributeError, match=f"Alignment is immutable.*deleting '{name}'"):
+        delattr(alignment, name)
+
+
+@pytest.mark.parametrize("wants_grad", [False, True])
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))])
+def test_copies_are_equal_and_independent(copied, wants_grad):
+    alignment = Alignment(
+        skewed().requires_grad_(wants_grad),
+        base=BASE,
+        logit_scale=4.25,
+        strength=0.5,
+        probe=PROBE,
+        metadata={"seed": 3},
+    )
+    other = copied(alignment)
+    assert (other.base, other.logit_scale, other.strength, other.metadata) == (BASE, 4.25, 0.5, {"seed": 3})
+    for name in ("matrix", "fitted", "probe"):
+        assert torch.equal(getattr(other, name), getattr(alignment, name))
+        assert getattr(other, name) is not getattr(alignment, name)
+    assert other.matrix.requires_grad == wants_grad
+    other.matrix.data.zero_()
+    other.metadata["seed"] = 4
+    assert alignment.matrix.abs().sum() > 0
+    assert alignment.metadata == {"seed": 3}
+
+
+def test_repr_says_what_it_is():
+    assert repr(Alignment.identity(3)) == "Alignment(dim=3)"
+    assert repr(full()) == "Alignment(dim=8, base='ViT-B-32-quickgelu (openai)', strength=0.5)"
+    assert str(Base("own", "", quick_gelu=False, embed_dim=3)) == "own"
+
+
+@pytest.mark.parametrize(
+    "scale", [4.25, np.float64(4.25), torch.tensor(4.25), torch.nn.Parameter(torch.tensor([4.25]))]
+)
+def test_the_logit_scale_may_come_straight_from_a_model(scale):
+    assert Alignment(skewed(), logit_scale=scale).logit_scale == 4.25
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (torch.randn(3, 4), r"has shape \[3, 4\], not \[dim, dim\]"),
+        (torch.randn(4), r"has shape \[4\], not"),
+        (torch.randn(1, 4, 4), r"has shape \[1, 4, 4\], not"),
+        (torch.tensor(1.0), r"has shape \[\], not"),
+        (torch.empty(0, 0), r"has shape \[0, 0\], not"),
+        (np.empty((0, 4), np.float32), r"has shape \[0, 4\], not"),
+        (torch.full((2, 2), math.nan), "has 4 values that are NaN or infinite"),
+        (torch.tensor([[1.0, 0.0], [math.inf, 1.0]]), "has 1 values that are NaN or infinite"),
+        (np.full((2, 2), 1e300), "has 4 values that are NaN or infinite"),
+        (torch.full((2, 2), 1e300, dtype=torch.float64), "has 4 values that are NaN or infinite"),
+        (torch.eye(2, dtype=torch.long), "is torch.int64, not floating point"),
+        (torch.eye(2) > 0, "is torch.bool, not floating point"),
+        (torch.eye(2).to(torch.complex64), "is torch.complex64, not floating point"),
+        (np.eye(2, dtype=np.int32), "is int32, not floating point"),
+        (np.eye(2) > 0, "is bool, not floating point"),
+        (np.eye(2) * 1j, "is complex128, not floating point"),
+        (np.array([["a", "b"], ["c", "d"]]), "is <U1, not floating point"),
+        (np.array([[None, None], [None, None]]), "is object, not floating point"),
+        ([[1.0, 0.0], [0.0, 1.0]], r"is a list. Pass a \[dim, dim\] tensor or NumPy array"),
+        ("ViT-B-32", "is a str. Pass"),
+        (None, "is a NoneType. Pass"),
+    ],
+)
+def test_bad_matrices(bad, message):
+    with pytest.raises(ValueError, match=message):
+        Alignment(bad)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"logit_scale": 71.24}, r"logit_scale is 71.24, but it is the logarithm.*Pass math.log\(71.24\)"),
+        ({"logit_scale": math.nan}, "logit_scale is nan, not a finite number"),
+        ({"logit_scale": -math.inf}, "logit_scale is -inf, not a finite number"),
+        ({"logit_scale": "4.6"}, "logit_scale is '4.6', not a number"),
+        ({"logit_scale": torch.ones(2)}, "logit_scale is tensor.*not a number"),
+        ({"logit_scale": True}, "logit_scale is True, not a number"),
+        ({"strength": math.nan}, "strength is nan, not a finite number"),
+        ({"strength": math.inf}, "strength is inf, not a finite number"),
+        ({"strength": None}, "strength is None, not a number"),
+        ({"strength": 1j}, "strength is 1j, not a number"),
+        ({"strength": 10**400}, "strength is 1000.*000, not a number"),
+        ({"strength": 1e39}, r"At strength 1e\+39 the matrix has infinite values"),
+        (
+            {"base": Base("tiny", "own", quick_gelu=False, embed_dim=512)},
+            r"8 x 8 but its base tiny \(own\) embeds in 512",
+        ),
+        ({"base": "ViT-B-32"}, "base is a str. Pass labclip.Base"),
+        ({"metadata": "mit"}, "metadata is a str. Pass a dict"),
+        ({"metadata": [("a", 1)]}, "metadata is a list. Pass a dict"),
+        ({"probe": torch.ones(DIM)}, r"probe has length 2.82843, not 1\. Pass a normalised"),
+        ({"probe": torch.zeros(DIM)}, "probe has length 0, not 1"),
+        ({"probe": torch.full((DIM,), math.nan)}, "probe has length nan, not 1"),
+        ({"probe": PROBE[None]}, r"probe has shape \[1, 8\], not \[8\]"),
+        ({"probe": torch.eye(4)[0]}, r"probe has shape \[4\], not \[8\]"),
+        ({"probe": PROBE.tolist()}, "probe is a list. Pass"),
+    ],
+)
+def test_bad_options(option, message):
+    with pytest.raises(ValueError, match=message):
+        Alignment(skewed(), **option)
+
+
+@pytest.mark.parametrize("strength", [math.nan, math.inf, "1", None])
+def test_bad_strengths_of_at(strength):
+    with pytest.raises(ValueError, match="strength is"):
+        full().at(strength)
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (torch.randn(3, 4), r"shape \[3, 4\] but the alignment has dim 8, fitted on ViT-B-32-quickgelu \(openai\)"),
+        (np.ones((3, 4), np.float32), r"shape \[3, 4\] but the alignment has dim 8.*list_pretrained"),
+        (torch.randn(DIM, 3), r"shape \[8, 3\] but"),
+        (torch.tensor(1.0), r"shape \[\] but"),
+        (np.array(1.0), r"shape \[\] but"),
+        (torch.empty(0), r"shape \[0\] but"),
+        (torch.ones(3, DIM, dtype=torch.long), r"are torch.int64, not floating point.*model.encode_text\(tokens\)"),
+        (torch.ones(3, DIM) > 0, "are torch.bool, not floating point"),
+        (torch.ones(3, DIM).to(torch.complex64), "are torch.complex64, not floating point"),
+        (np.ones((3, DIM), int), "are int64, not floating point"),
+        (np.ones((3, DIM), complex), "are complex128, not floating point"),
+        (np.ones((3, DIM), object), "are object, not floating point"),
+        ("a red cube", r"are a str, not a tensor or NumPy array.*model.encode_text\(captions\)"),
+        (["a red cube"], "are a list, not a tensor"),
+        ([[1.0] * DIM], "are a list, not a tensor"),
+        (np.float32(1.0), "are a float32, not a tensor"),
+        (None, "are a NoneType, not a tensor"),
+    ],
+)
+def test_bad_features(bad, message):
+    with pytest.raises(ValueError, match=message):
+        full()(bad)
