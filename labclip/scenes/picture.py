@@ -1,0 +1,191 @@
+"""The demo's picture: scenes, two captions of the same words each, what both models choose, and the figures."""
+
+from __future__ import annotations
+
+from PIL import Image, ImageDraw, ImageFont
+
+from labclip.scenes.demo import Demo, Example
+from labclip.scenes.vocabulary import COLOURS
+
+_SCALE = 2  # drawn at twice the size and reduced, so that lines and corners are smooth
+_WIDTH, _MARGIN, _GAP = 1560, 48, 24  # pixels of the finished picture
+_CARD, _CARD_HEIGHT = (_WIDTH - 2 * _MARGIN - 2 * _GAP) // 3, 292
+
+_PAPER, _CARD_FILL, _LINE = "#f6f4ef", "#ffffff", "#e4e0d6"
+_INK, _SOFT_INK = "#1f2430", "#6b7080"
+_BASE, _ALIGNED, _TRACK = "#9aa1b1", "#1f7a5c", "#ece8df"
+_WRONG = "#c8442f"
+# In the order of `COLOURS`; yellow and white are darker than on the things, to be read on white.
+_INKS = (
+    *("#d0262f", "#dd7400", "#b28700", "#22883f", "#008b8b", "#1f4fd0"),
+    *("#7d33bd", "#dc5c9d", "#74452a", "#9a9c9f", "#75787d", "#1f2430"),
+)
+_WORDS = dict(zip(COLOURS, _INKS, strict=True))
+
+
+class _Canvas:
+    """A drawing in finished pixels on a larger sheet."""
+
+    def __init__(self, width: int, height: int) -> None:
+        self.image = Image.new("RGB", (width * _SCALE, height * _SCALE), _PAPER)
+        self._draw = ImageDraw.Draw(self.image)
+
+    def text(
+        self, x: float, y: float, text: str, size: int, fill: str = _INK, *, bold: float = 0, anchor: str = "ls"
+    ) -> float:
+        """Write on a baseline; returns the width."""
+        font = ImageFont.load_default(size=size * _SCALE)
+        at = (x * _SCALE, y * _SCALE)
+        # The built-in font has one weight; a stroke of its own colour makes it heavier.
+        self._draw.text(at, text, fill=fill, font=font, anchor=anchor, stroke_width=bold, stroke_fill=fill)
+        return float(font.getlength(text)) / _SCALE
+
+    def width(self, text: str, size: int) -> float:
+        """How wide a text comes out."""
+        return float(ImageFont.load_default(size=size * _SCALE).getlength(text)) / _SCALE
+
+    def bar(self, x: float, y: float, width: float, height: float, fill: str, *, line: str | None = None) -> None:
+        """A box with round ends or corners."""
+        box = [v * _SCALE for v in (x, y, x + width, y + height)]
+        radius = min(height / 2, width / 2, 14) * _SCALE
+        self._draw.rounded_rectangle(box, radius, fill=fill, outline=line, width=_SCALE)
+
+    def mark(self, x: float, y: float, right: bool, size: float = 7) -> None:
+        """A check or a cross, centred."""
+        fill = _ALIGNED if right else _WRONG
+        strokes = (
+            [[(-1, 0.1), (-0.3, 0.8), (1, -0.8)]] if right else [[(-0.8, -0.8), (0.8, 0.8)], [(-0.8, 0.8), (0.8, -0.8)]]
+        )
+        for stroke in strokes:
+            points = [((x + dx * size) * _SCALE, (y + dy * size) * _SCALE) for dx, dy in stroke]
+            self._draw.line(points, fill=fill, width=3 * _SCALE, joint="curve")
+
+    def tick(self, x: float, y: float, height: float, fill: str) -> None:
+        """A thin upright line."""
+        self._draw.line([(x * _SCALE, y * _SCALE), (x * _SCALE, (y + height) * _SCALE)], fill=fill, width=_SCALE)
+
+    def paste(self, picture: Image.Image, x: float, y: float, size: int) -> None:
+        """A square picture with round corners."""
+        picture = picture.resize((size * _SCALE, size * _SCALE), Image.Resampling.LANCZOS)
+        mask = Image.new("L", picture.size, 0)
+        ImageDraw.Draw(mask).rounded_rectangle([0, 0, *(v - 1 for v in picture.size)], 12 * _SCALE, fill=255)
+        self.image.paste(picture, (round(x * _SCALE), round(y * _SCALE)), mask)
+
+
+def compose(demo: Demo) -> Image.Image:
+    """Draw a run of the demo.
+
+    Args:
+        demo: Six examples, three of each kind, and the figures.
+
+    Returns:
+        An RGB picture 1560 pixels wide.
+    """
+    rows = [demo.examples[start : start + 3] for start in range(0, len(demo.examples), 3)]
+    top, heading, foot = 132, 46, 236
+    height = top + len(rows) * (_CARD_HEIGHT + heading + _GAP) + foot
+    canvas = _Canvas(_WIDTH, height)
+    canvas.text(_MARGIN, 66, "Which caption is right?", 38, bold=1.5)
+    canvas.text(
+        *(_MARGIN, 100),
+        "The same words, the colours exchanged. CLIP's cosine can hardly tell; one matrix on its text embedding can.",
+        *(20, _SOFT_INK),
+    )
+    y = float(top)
+    for row in rows:
+        kind = (
+            "Every colour-shape pair was in the fit" if row[0].fitted else "With a colour-shape pair the fit never saw"
+        )
+        canvas.text(_MARGIN, y + 26, kind, 18, _SOFT_INK)
+        y += heading
+        for i, example in enumerate(row):
+            _card(canvas, _MARGIN + i * (_CARD + _GAP), y, example)
+        y += _CARD_HEIGHT + _GAP
+    _figures(canvas, y + 4, demo)
+    return canvas.image.resize((_WIDTH, height), Image.Resampling.LANCZOS)
+
+
+def _card(canvas: _Canvas, x: float, y: float, example: Example) -> None:
+    canvas.bar(x, y, _CARD, _CARD_HEIGHT, _CARD_FILL, line=_LINE)
+    side = 168
+    canvas.paste(Image.fromarray(example.image), x + 16, y + 16, side)
+    left, width = x + side + 34, _CARD - side - 50
+    for i, (name, share, fill) in enumerate(
+        (("CLIP", example.base_share, _BASE), ("LABCLIP", example.labclip_share, _ALIGNED))
+    ):
+        top = y + 30 + i * 78
+        cosines = example.base if i == 0 else example.labclip
+        right = cosines[0] > cosines[1]
+        canvas.text(left, top + 14, name, 18, bold=0.8)
+        canvas.mark(left + width - 10, top + 8, right)
+        canvas.text(left + width - 28, top + 14, _percent(share), 18, anchor="rs")
+        canvas.bar(left, top + 26, width, 14, _TRACK)
+        canvas.bar(left, top + 26, max(14, width * share), 14, fill if right else _WRONG)
+        canvas.tick(left + width / 2, top + 22, 22, _SOFT_INK)
+    _caption(canvas, x + 42, y + 224, example.captions[0], right=True)
+    _caption(canvas, x + 42, y + 262, example.captions[1], right=False)
+
+
+def _caption(canvas: _Canvas, x: float, y: float, caption: str, *, right: bool) -> None:
+    """A caption with its colours in colour, and a mark for whether it is true of the scene."""
+    canvas.mark(x - 14, y - 6, right, 6)
+    size = 18
+    while canvas.width(caption, size) > _CARD - 64:
+        size -= 1
+    for word in caption.split():
+        fill = _WORDS.get(word, _INK if right else _SOFT_INK)
+        x += canvas.text(x, y, word, size, fill, bold=1.0 if word in _WORDS else 0) + size * 0.3
+
+
+def _percent(share: float) -> str:
+    return ">99%" if share > 0.99 else "<1%" if share < 0.01 else f"{share:.0%}"
+
+
+_LABELS = (
+    ("binding_seen", "pairs in the fit", "caption against its swap"),
+    ("binding_heldout", "pairs never fitted", "caption against its swap"),
+    ("retrieval_r1", "by sentences", "R@1 of 256 scenes"),
+    ("tags_r1", "by tags", "R@1 of 256 scenes"),
+    ("single_object", "one thing", "zero-shot of 120"),
+)
+
+
+def _figures(canvas: _Canvas, y: float, demo: Demo) -> None:
+    """The strip below: five pairs of bars and the probes."""
+    found, probes = demo.results, demo.results["probes"]
+    width = (_WIDTH - 2 * _MARGIN - 5 * _GAP) / 6
+    for i, (key, label, of) in enumerate(_LABELS):
+        x = _MARGIN + i * (width + _GAP)
+        canvas.text(x, y + 18, label, 19, bold=0.8)
+        canvas.text(x, y + 40, of, 15, _SOFT_INK)
+        for j, (side, fill) in enumerate((("base", _BASE), ("labclip", _ALIGNED))):
+            _bar(canvas, x, y + 56 + j * 36, width, found[side][key], fill)
+        if key.startswith("binding"):
+            canvas.tick(x + (width - 56) / 2, y + 52, 66, _SOFT_INK)
+    x = _MARGIN + 5 * (width + _GAP)
+    canvas.text(x, y + 18, "known all along", 19, bold=0.8)
+    canvas.text(x, y + 40, "probe of one side alone", 15, _SOFT_INK)
+    for j, side in enumerate(("image", "text")):
+        _bar(canvas, x, y + 56 + j * 36, width, probes[side], _INK, side)
+    canvas.text(
+        *(_MARGIN, y + 168),
+        "Bars on the cards: the probability a model gives the right one of two captions; the line is a coin's toss.",
+        *(16, _SOFT_INK),
+    )
+    canvas.text(
+        *(_MARGIN, y + 192),
+        f"The first scenes of the draw, seed {found['seed']}, not chosen; {found['n']:,} fresh scenes a figure.",
+        *(16, _SOFT_INK),
+    )
+    for x, fill, name in ((_WIDTH - _MARGIN - 190, _BASE, "CLIP"), (_WIDTH - _MARGIN - 100, _ALIGNED, "LABCLIP")):
+        canvas.bar(x, y + 180, 14, 14, fill)
+        canvas.text(x + 22, y + 193, name, 18)
+
+
+def _bar(canvas: _Canvas, x: float, y: float, width: float, value: float, fill: str, label: str = "") -> None:
+    full = width - 56
+    canvas.bar(x, y, full, 24, _TRACK)
+    canvas.bar(x, y, max(14, full * value), 24, fill)
+    canvas.text(x + width - 48, y + 19, f"{value:.2f}".removeprefix("0"), 19, bold=0.6)
+    if label:
+        canvas.text(x + 12, y + 18, label, 15, "#ffffff")
