@@ -19,6 +19,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from labclip.alignment import Alignment, Base
+from labclip.published import EMBEDDED, embedded_folder
 from labclip.storage import PROBE_CAPTION
 from labclip.text import Tokenizer, encode_captions
 
@@ -261,11 +262,13 @@ def tokenizer_of(name: str, config: dict[str, Any] | None = None, **kwargs: Any)
     return tokenizer  # type: ignore[no-any-return]
 
 
+def folder_tokenizer(folder: Path, **kwargs: Any) -> Tokenizer:
+    """The tokenizer of an OpenCLIP folder."""
+    return tokenizer_of(f"local-dir:{folder}", read_openclip_config(folder)["model_cfg"], **kwargs)
+
+
 def default_tokenizer(base: Base | None) -> Tokenizer | None:
     """The tokenizer of a recorded base; None where there is no record, or making it would need a download."""
-    from labclip.loading import folder_tokenizer
-    from labclip.pretrained import EMBEDDED, embedded_folder
-
     if base is None:
         return None
     if base.model == EMBEDDED:

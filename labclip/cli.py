@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from labclip.published import Published
 
 
+class _BadInput(click.ClickException):
+    exit_code = 2
+
+
 class _Commands(click.Group):
     """Turns what the library raises for bad input into one line and exit code 2, never a traceback."""
 
@@ -25,9 +29,7 @@ class _Commands(click.Group):
         except BrokenPipeError:
             raise
         except (ValueError, OSError) as error:
-            failure = click.ClickException(str(error))
-            failure.exit_code = 2
-            raise failure from error
+            raise _BadInput(str(error)) from error
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -47,7 +49,7 @@ _strength = click.option(
 
 
 @main.command()
-@click.option("--out", type=click.Path(path_type=Path), default=Path(), help="Folder for labclip-demo.png. [default: .]")
+@click.option("--out", default=Path(), type=click.Path(path_type=Path), help="Folder for the picture. [default: .]")
 @click.option("--seed", type=int, default=0, show_default=True, help="Which fresh scenes to draw.")
 @_as_json
 def demo(out: Path, seed: int, as_json: bool) -> None:
@@ -75,7 +77,8 @@ def demo(out: Path, seed: int, as_json: bool) -> None:
 @_as_json
 def list_command(as_json: bool) -> None:
     """List the matrices that are known by name."""
-    from labclip.pretrained import EMBEDDED, find_entry, list_pretrained
+    from labclip.pretrained import find_entry, list_pretrained
+    from labclip.published import EMBEDDED
 
     rows = [(EMBEDDED, "scenes", "embedded, 12 colours x 10 shapes", 256, "in this package")]
     for name in list_pretrained():

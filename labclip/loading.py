@@ -12,13 +12,18 @@ from torch import nn
 
 from labclip.alignment import Alignment, Base
 from labclip.architecture import same_architecture
-from labclip.bases import Built, build, read_openclip_config, tokenizer_of, weights_in
+from labclip.bases import Built, build, folder_tokenizer, read_openclip_config, tokenizer_of, weights_in
 from labclip.model import LABCLIP
 from labclip.storage import CONFIG, is_alignment_folder, read_config
-from labclip.text import Tokenizer
 
 _WEIGHT_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
-_TRANSFORM_KEYS = {"mean": "image_mean", "std": "image_std", "interpolation": "image_interpolation", "resize_mode": "image_resize_mode"}  # fmt: skip
+# What a tag's configuration says about preprocessing, by the argument of OpenCLIP that overrides it.
+_TRANSFORM_KEYS = {
+    "mean": "image_mean",
+    "std": "image_std",
+    "interpolation": "image_interpolation",
+    "resize_mode": "image_resize_mode",
+}
 
 
 def load_named(
@@ -48,8 +53,9 @@ def load_named(
     model_cfg = open_clip.get_model_config(wanted.model) | ({"quick_gelu": True} if wanted.quick_gelu else {})
     tokenizer = tokenizer_of(wanted.model, model_cfg)
     model = LABCLIP(built.clip, alignment, preprocess=built.preprocess_val, tokenizer=tokenizer)
+    visual: Any = built.clip.visual
     if not set(openclip) - {"force_quick_gelu", "output_dict", "aug_cfg", "weights_only", *_TRANSFORM_KEYS.values()}:
-        model.openclip_config = {"model_cfg": model_cfg, "preprocess_cfg": dict(built.clip.visual.preprocess_cfg)}  # type: ignore[union-attr,arg-type]
+        model.openclip_config = {"model_cfg": model_cfg, "preprocess_cfg": dict(visual.preprocess_cfg)}
     return model, built
 
 
@@ -129,11 +135,6 @@ def named_base(model_name: str, pretrained: str, *, force_quick_gelu: bool = Fal
             )
         quick_gelu = needed
     return Base(name, pretrained, quick_gelu=quick_gelu, embed_dim=config["embed_dim"])
-
-
-def folder_tokenizer(folder: Path, **kwargs: Any) -> Tokenizer:
-    """The tokenizer of an OpenCLIP folder."""
-    return tokenizer_of(f"local-dir:{folder}", read_openclip_config(folder)["model_cfg"], **kwargs)
 
 
 def _weights_of(base: Base, hub: dict[str, Any]) -> Path:

@@ -176,7 +176,7 @@ class LABCLIP(nn.Module):
 
     @property
     def logit_scale(self) -> torch.Tensor:
-        """Log-temperature, as OpenCLIP's: the fitted one, log-interpolated with the base's by strength, or the base's."""
+        """Log-temperature, as OpenCLIP's: the fitted one, interpolated with the base's by strength, or the base's."""
         own: torch.Tensor = self.clip.logit_scale
         strength = self._alignment.strength
         if self.fitted_logit_scale is None or strength == 0.0:
@@ -233,10 +233,11 @@ class LABCLIP(nn.Module):
         Raises:
             ValueError: If either is not two-dimensional with the last axis `dim`.
         """
+        dim = len(self.matrix)
         for name, features in (("image_features", image_features), ("text_features", text_features)):
-            if features.ndim != 2 or features.shape[1] != self.matrix.shape[0] or not features.is_floating_point():
+            if features.ndim != 2 or features.shape[1] != dim or not features.is_floating_point():
                 raise ValueError(
-                    f"{name} are {features.dtype} {list(features.shape)}, not floating point [n, {self.matrix.shape[0]}]. "
+                    f"{name} are {features.dtype} {list(features.shape)}, not floating point [n, {dim}]. "
                     f"Pass what encode_image and encode_text return."
                 )
         with torch.autocast(image_features.device.type, enabled=False):

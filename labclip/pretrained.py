@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from labclip.published import PUBLISHED, Published
+from labclip.published import EMBEDDED, PUBLISHED, Published, embedded_folder
 
 if TYPE_CHECKING:
     import torch
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from labclip.alignment import Alignment, Base
     from labclip.model import LABCLIP
 
-EMBEDDED = "scenes"
 _FIT_ONE = "Pass alignment= (a folder, a repository 'org/name', or an Alignment), or fit one on your own captions"
 
 
@@ -42,17 +41,6 @@ def find_entry(name: str) -> Published | None:
         if name in (_name_of(entry), entry.model, f"{entry.name}-{entry.alignment}"):
             return entry
     return None
-
-
-def embedded_folder() -> Path:
-    """The folder of the embedded model: inside the installed package, or beside it in a checkout."""
-    package = Path(__file__).parent
-    for folder in (package / "weights" / EMBEDDED, package.parent / "weights" / EMBEDDED):
-        if folder.is_dir():
-            return folder
-    raise FileNotFoundError(
-        "The embedded model is missing from this installation. Type: pip install --force-reinstall labclip"
-    )
 
 
 @dataclass(frozen=True)
@@ -287,8 +275,7 @@ def get_tokenizer(model_name: str, **kwargs: Any) -> Any:
         >>> get_tokenizer("scenes")(["a red cube"]).shape
         torch.Size([1, 16])
     """
-    from labclip.bases import tokenizer_of
-    from labclip.loading import folder_tokenizer
+    from labclip.bases import folder_tokenizer, tokenizer_of
 
     if model_name == EMBEDDED:
         return folder_tokenizer(embedded_folder(), **kwargs)

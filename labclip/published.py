@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -17,6 +18,9 @@ AUTHORS_COMMIT = "d3ecb1855c5cbe958673879e2ddc01408e7df19d"
 AUTHORS_ENDPOINT = "https://raw.githubusercontent.com"
 AUTHORS_ENDPOINT_VARIABLE = "LABCLIP_AUTHORS_ENDPOINT"
 """Environment variable that names a mirror of `AUTHORS_ENDPOINT`."""
+
+EMBEDDED = "scenes"
+"""The name of the embedded model, of its alignment, and of its folder."""
 
 REPORTED_SOURCE = (
     "Published figures for the paper (arXiv:2502.03566), ViT-B/32 fitted on COCO, as given in third-party notes of it; "
@@ -174,3 +178,14 @@ PUBLISHED: tuple[Published, ...] = (
 def find_matrix(sha256: str) -> Published | None:
     """The published matrix that has this SHA-256, or None."""
     return next((entry for entry in PUBLISHED if entry.matrix_sha256 == sha256), None)
+
+
+def embedded_folder() -> Path:
+    """The folder of the embedded model: inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).parent
+    for folder in (package / "weights" / EMBEDDED, package.parent / "weights" / EMBEDDED):
+        if folder.is_dir():
+            return folder
+    raise FileNotFoundError(
+        "The embedded model is missing from this installation. Type: pip install --force-reinstall labclip"
+    )

@@ -17,7 +17,7 @@ from standin import StandInHub
 
 from labclip import hub as labhub
 from labclip import published
-from labclip._staging import CacheError
+from labclip.hub._staging import CacheError
 from labclip.alignment import Alignment, Base
 from labclip.storage import load, matrix_sha256
 
@@ -620,7 +620,7 @@ def test_a_move_that_fails_halfway_is_taken_back(hub, monkeypatch):
             raise OSError(errno.ENOSPC, "No space left on device")
         return real(source, target)
 
-    monkeypatch.setattr("labclip._staging.os.replace", replace)
+    monkeypatch.setattr("labclip.hub._staging.os.replace", replace)
     with pytest.raises(CacheError, match=r"can't be used \(No space left on device\); it is as it was. Make room"):
         labhub.snapshot("org/name")
     monkeypatch.undo()

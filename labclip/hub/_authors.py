@@ -10,9 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from labclip._hub_errors import first_sentence, is_off
-from labclip._staging import CacheError, Verify, is_sound, place, scratch
-from labclip._web import stream
+from labclip.hub._errors import first_sentence, is_off
+from labclip.hub._staging import CacheError, Verify, is_sound, place, scratch
+from labclip.hub._web import stream
 
 if TYPE_CHECKING:
     from labclip.published import Published

@@ -10,9 +10,9 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-from labclip._hub_errors import is_off
-from labclip._staging import scratch
 from labclip._version import __version__
+from labclip.hub._errors import is_off
+from labclip.hub._staging import scratch
 
 MAX_WEIGHTS_BYTES = 20_000_000_000
 """Cap on a weights file: the largest that OpenCLIP names at an address has 3.5 GB."""

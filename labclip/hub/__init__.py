@@ -13,11 +13,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from labclip import _authors, _web
-from labclip._hub_errors import check_repo_id, explained
-from labclip._snapshots import fetch
-from labclip._staging import Verify
 from labclip._version import __version__
+from labclip.hub import _authors, _web
+from labclip.hub._errors import check_repo_id, explained
+from labclip.hub._snapshots import fetch
+from labclip.hub._staging import Verify
 
 if TYPE_CHECKING:
     from labclip.published import Published

@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from labclip._hub_errors import check_repo_id, check_revision, explained, is_off, not_cached, verified
-from labclip._staging import (
+from labclip._version import __version__
+from labclip.hub._errors import check_repo_id, check_revision, explained, is_off, not_cached, verified
+from labclip.hub._staging import (
     Verify,
     cache_errors,
     check_blobs,
@@ -22,7 +23,6 @@ from labclip._staging import (
     snapshot_folder,
     write_ref,
 )
-from labclip._version import __version__
 
 logger = logging.getLogger(__name__)
 
