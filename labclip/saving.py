@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +14,7 @@ from torch import nn
 from labclip.alignment import Alignment
 from labclip.architecture import config_of
 from labclip.bases import OPENCLIP_CONFIG, OPENCLIP_WEIGHTS, probe_of, text_tower
-from labclip.storage import save
+from labclip.storage import is_alignment_folder, replacing, write
 
 if TYPE_CHECKING:
     from labclip.model import LABCLIP
@@ -42,8 +40,10 @@ def save_model(model: LABCLIP, folder: str | Path) -> None:
             metadata=alignment.metadata,
             probe=probe_of(model.clip, model.tokenizer),
         )
-    save_openclip(model.clip, openclip_config(model), model.tokenizer, folder)
-    save(alignment, folder)
+    config = openclip_config(model)
+    with replacing(folder) as scratch:
+        write(alignment, scratch)
+        write_openclip(model.clip, config, model.tokenizer, scratch)
 
 
 def save_folded(model: LABCLIP, folder: str | Path) -> None:
@@ -56,6 +56,11 @@ def save_folded(model: LABCLIP, folder: str | Path) -> None:
     Raises:
         ValueError: As `save_model`.
     """
+    if is_alignment_folder(Path(folder)):
+        raise ValueError(
+            f"{folder} holds an alignment, which would be applied once more to the folded model beside it. "
+            f"Pass another folder."
+        )
     config = copy.deepcopy(openclip_config(model))
     text_cfg = config["model_cfg"]["text_cfg"]
     folded = model.fold()
@@ -64,7 +69,8 @@ def save_folded(model: LABCLIP, folder: str | Path) -> None:
             text_cfg["hf_proj_type"] = "linear"
     elif text_cfg.get("proj_type") == "none" and getattr(text_tower(folded), "text_projection", None) is not None:
         text_cfg |= {"proj_type": "linear", "proj_bias": False}
-    save_openclip(folded, config, model.tokenizer, folder)
+    with replacing(folder) as scratch:
+        write_openclip(folded, config, model.tokenizer, scratch)
 
 
 def openclip_config(model: LABCLIP) -> dict[str, Any]:
@@ -86,11 +92,8 @@ def openclip_config(model: LABCLIP) -> dict[str, Any]:
     return {"model_cfg": config, "preprocess_cfg": dict(getattr(model.clip.visual, "preprocess_cfg", None) or {})}
 
 
-def save_openclip(clip: nn.Module, config: dict[str, Any], tokenizer: Any, folder: str | Path) -> None:
-    """Write an ordinary OpenCLIP folder: config, weights as safetensors, and the tokenizer's files if it has any."""
-    folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is a file. Pass the path of a folder.")
+def write_openclip(clip: nn.Module, config: dict[str, Any], tokenizer: Any, folder: Path) -> None:
+    """Write the files of an OpenCLIP folder: config, weights as safetensors, the tokenizer's files if it has any."""
     config = copy.deepcopy(config)
     if tokenizer is not None and not isinstance(tokenizer, open_clip.SimpleTokenizer):
         if not hasattr(tokenizer, "save_pretrained"):
@@ -99,14 +102,7 @@ def save_openclip(clip: nn.Module, config: dict[str, Any], tokenizer: Any, folde
             )
         # The name alone makes OpenCLIP look for the tokenizer's files in the folder.
         config["model_cfg"]["text_cfg"].setdefault("hf_tokenizer_name", "local")
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".labclip-", dir=folder) as scratch:
-        state = {key: value.detach().cpu().contiguous().clone() for key, value in clip.state_dict().items()}
-        save_file(state, Path(scratch) / OPENCLIP_WEIGHTS, metadata={"format": "pt"})
-        text = json.dumps(config, indent=2, default=list) + "\n"
-        (Path(scratch) / OPENCLIP_CONFIG).write_text(text, encoding="utf-8")
-        for name in (OPENCLIP_WEIGHTS, OPENCLIP_CONFIG):
-            (Path(scratch) / name).chmod(0o644)
-            os.replace(Path(scratch) / name, folder / name)
-    if tokenizer is not None and not isinstance(tokenizer, open_clip.SimpleTokenizer):
         tokenizer.save_pretrained(str(folder))
+    (folder / OPENCLIP_CONFIG).write_text(json.dumps(config, indent=2, default=list) + "\n", encoding="utf-8")
+    state = {key: value.detach().cpu().contiguous().clone() for key, value in clip.state_dict().items()}
+    save_file(state, folder / OPENCLIP_WEIGHTS, metadata={"format": "pt"})

@@ -7,7 +7,8 @@ import json
 import os
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from importlib import metadata as package_metadata
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ WEIGHTS = "model.safetensors"
 CARD = "README.md"
 FORMAT_VERSION = 1
 PROBE_CAPTION = "a photo of a cat next to a dog"
-"""The caption whose base embedding is kept as `probe`: ordinary words, two things, as every CLIP's tokenizer has them."""
+"""The caption whose base embedding is kept as `probe`: ordinary words, which every CLIP's tokenizer has."""
 
 MAX_CONFIG_BYTES = 4_000_000
 MAX_DIM = 16_384
@@ -40,8 +41,59 @@ def matrix_sha256(matrix: torch.Tensor) -> str:
     return hashlib.sha256(matrix.detach().cpu().numpy().astype("<f4").tobytes(order="C")).hexdigest()
 
 
+@contextmanager
+def replacing(folder: str | Path) -> Iterator[Path]:
+    """A scratch folder whose files move into `folder` when the block ends: all of them, or none if anything fails.
+
+    Args:
+        folder: Made if it does not exist; other files there are left alone.
+
+    Raises:
+        ValueError: If `folder` is a file.
+    """
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file. Pass the path of a folder.")
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".labclip-", dir=folder) as scratch:
+            new, old = Path(scratch) / "new", Path(scratch) / "old"
+            new.mkdir()
+            old.mkdir()
+            yield new
+            _swap(new, folder, old)
+    except BaseException:
+        for path in made:
+            with suppress(OSError):
+                path.rmdir()
+        raise
+
+
+def _swap(new: Path, folder: Path, old: Path) -> None:
+    """Move every file of `new` into `folder` and what it replaces into `old`; all the way back if one fails."""
+    done: list[Path] = []
+    try:
+        for source in sorted(new.iterdir()):
+            target = folder / source.name
+            if target.is_dir() and not source.is_dir():
+                raise IsADirectoryError(f"{target} is a folder, where a file is to be written. Pass another folder.")
+            done.append(target)
+            if os.path.lexists(target):
+                os.replace(target, old / source.name)
+            source.chmod(0o644)
+            os.replace(source, target)
+    except BaseException:
+        for target in done:
+            if os.path.lexists(old / target.name):
+                os.replace(old / target.name, target)
+            elif not (new / target.name).exists():
+                target.unlink()
+        raise
+
+
 def save(alignment: Alignment, folder: str | Path) -> None:
-    """Write an alignment folder: everything beside it first, then file by file into place.
+    """Write an alignment folder.
 
     Args:
         alignment: What to save. The matrix is written as fitted; the strength goes into the config.
@@ -51,9 +103,16 @@ def save(alignment: Alignment, folder: str | Path) -> None:
         ValueError: If the metadata is not plain JSON, or `folder` is a file.
         OSError: If the disk is full or read-only; what was there is then still whole.
     """
-    folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is a file. Pass the path of a folder.")
+    with replacing(folder) as scratch:
+        write(alignment, scratch)
+
+
+def write(alignment: Alignment, folder: Path) -> None:
+    """Write the three files of an alignment into a scratch folder.
+
+    Raises:
+        ValueError: If the metadata is not plain JSON.
+    """
     tensors = {"matrix": alignment.fitted.detach().cpu().contiguous()}
     if alignment.logit_scale is not None:
         tensors["logit_scale"] = torch.tensor(alignment.logit_scale, dtype=torch.float32)
@@ -71,21 +130,19 @@ def save(alignment: Alignment, folder: str | Path) -> None:
         "versions": _versions(),
     }
     try:
-        text = json.dumps(config, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    except (TypeError, ValueError) as error:
+        text = (json.dumps(config, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(
             f"The alignment's metadata is not plain JSON ({error}). Keep to str, numbers, lists, dicts."
         ) from error
-
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".labclip-", dir=folder) as scratch:
-        # Through torch: safetensors' NumPy writer stores a transposed array as wrong numbers without an error.
-        save_file(tensors, Path(scratch) / WEIGHTS, metadata={"format": "pt"})
-        (Path(scratch) / CONFIG).write_text(text, encoding="utf-8")
-        (Path(scratch) / CARD).write_text(model_card(alignment), encoding="utf-8")
-        for name in (WEIGHTS, CONFIG, CARD):
-            (Path(scratch) / name).chmod(0o644)
-            os.replace(Path(scratch) / name, folder / name)
+    if len(text) > MAX_CONFIG_BYTES:
+        raise ValueError(
+            f"The alignment's metadata makes {len(text):,} bytes; {CONFIG} has at most {MAX_CONFIG_BYTES:,}."
+        )
+    (folder / CONFIG).write_bytes(text)
+    (folder / CARD).write_text(model_card(alignment), encoding="utf-8")
+    # Through torch: safetensors' NumPy writer stores a transposed array as wrong numbers without an error.
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
 
 
 def load(folder: str | Path) -> Alignment:
@@ -146,7 +203,7 @@ def read_config(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} has {path.stat().st_size:,} bytes; a config has at most {MAX_CONFIG_BYTES:,}.")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # also bytes that are not UTF-8, and numbers of thousands of digits
         raise ValueError(f"{path} is not JSON: {error}. Fetch or save the folder again.") from error
     if not isinstance(config, dict) or "format_version" not in config:
         raise ValueError(f"{path} is not the config of an alignment: it has no format_version.")
@@ -162,8 +219,8 @@ def read_config(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} lacks {', '.join(sorted(lacking))}. Fetch or save the folder again.")
     if unknown := set(config) - _KNOWN:
         warnings.warn(
-            f"{path} has keys that labclip {__version__} does not know: {', '.join(sorted(unknown))}. They are ignored; "
-            f"pip install --upgrade labclip may know them.",
+            f"{path} has keys that labclip {__version__} does not know: {', '.join(sorted(unknown))}. They are "
+            f"ignored; pip install --upgrade labclip may know them.",
             stacklevel=2,
         )
     _check_types(path, config)
@@ -181,6 +238,10 @@ def _check_types(path: Path, config: Mapping[str, Any]) -> None:
     strength = config.get("strength", 1.0)
     if isinstance(strength, bool) or not isinstance(strength, int | float):
         raise ValueError(f"{path}: strength is {strength!r}, not a number.")
+    if config.get("probe_caption") not in (None, PROBE_CAPTION):
+        raise ValueError(
+            f"{path}: probe_caption is {config['probe_caption']!r}, but labclip probes with {PROBE_CAPTION!r}."
+        )
     if base is None:
         return
     wanted = {"model": str, "pretrained": str, "quick_gelu": bool, "embed_dim": int}
@@ -209,12 +270,13 @@ def _read_tensors(path: Path, dim: int) -> dict[str, torch.Tensor]:
                 )
             for name in sorted(names):
                 piece = file.get_slice(name)
-                if piece.get_shape() != shapes[name]:
+                shape, dtype = piece.get_shape(), piece.get_dtype()
+                if shape != shapes[name]:
                     raise ValueError(
-                        f"{path}: '{name}' has shape {piece.get_shape()}, but {CONFIG} has dim {dim}, so {shapes[name]}."
+                        f"{path}: '{name}' has shape {shape}, but {CONFIG} has dim {dim}, so {shapes[name]}."
                     )
-                if piece.get_dtype() != "F32":
-                    raise ValueError(f"{path}: '{name}' is {piece.get_dtype()}, not float32 (F32).")
+                if dtype != "F32":
+                    raise ValueError(f"{path}: '{name}' is {dtype}, not float32 (F32).")
             # Cloned: the file is mapped, and a matrix must not change when somebody overwrites it.
             return {name: file.get_tensor(name).clone() for name in names}
     except SafetensorError as error:
