@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import EvalResult, ModelCardData
@@ -22,9 +23,12 @@ def model_card(alignment: Alignment, *, name: str | None = None, about: str = ""
         alignment: What the card describes.
         name: Title; by default "LABCLIP for" and the base.
         about: Paragraphs of Markdown to stand after the introduction.
+
+    Raises:
+        ValueError: If `alignment.metadata["results"]` is there in another form.
     """
     base = alignment.base
-    title = name or f"LABCLIP for {base or f'a CLIP of dim {alignment.dim}'}"
+    title = _line(name or f"LABCLIP for {base or f'a CLIP of dim {alignment.dim}'}")
     parts = [_header(alignment, title), f"# {title}", _introduction(alignment)]
     if about:
         parts.append(about.strip())
@@ -35,33 +39,47 @@ def model_card(alignment: Alignment, *, name: str | None = None, about: str = ""
 
 def results_table(results: Any) -> str:
     """A Markdown table of base against aligned, one row a metric; accuracies and recalls are fractions of 1."""
-    if not isinstance(results, dict) or not results:
+    sides_of = _checked(results)
+    if not sides_of:
         return "Nothing was measured yet. `labclip evaluate` measures gains and costs."
     rows = ["| benchmark | metric | base | LABCLIP |", "|---|---|---|---|"]
-    for benchmark, sides in results.items():
-        base, aligned = sides.get("base", {}), sides.get("labclip", {})
+    for benchmark, (base, aligned) in sides_of.items():
         for metric in dict.fromkeys([*base, *aligned]):
-            rows.append(f"| {benchmark} | {metric} | {_cell(base.get(metric))} | {_cell(aligned.get(metric))} |")
+            cells = [benchmark, metric, base.get(metric), aligned.get(metric)]
+            rows.append(f"| {' | '.join(map(_cell, cells))} |")
     return "\n".join(rows)
+
+
+def _checked(results: Any) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
+    """Base's and aligned values by benchmark."""
+    if results is None:
+        return {}
+    benchmarks = results.values() if isinstance(results, dict) else [None]
+    sides = [one.get(key, {}) if isinstance(one, dict) else None for one in benchmarks for key in ("base", "labclip")]
+    if not all(isinstance(side, dict) for side in sides):
+        raise ValueError(
+            f"metadata['results'] is {reprlib.repr(results)}, not of the form "
+            f"{{benchmark: {{'base': {{metric: value}}, 'labclip': {{metric: value}}}}}}."
+        )
+    return {str(name): (one.get("base", {}), one.get("labclip", {})) for name, one in results.items()}
 
 
 def _header(alignment: Alignment, title: str) -> str:
     metadata = alignment.metadata
+    eval_results = _eval_results(metadata.get("results"))
     data = ModelCardData(
         library_name="labclip",
         license=metadata.get("license"),
         pipeline_tag="zero-shot-image-classification",
         tags=["clip", "open_clip", "labclip", "compositionality"],
         base_model=metadata.get("base_model"),
-        model_name=title if metadata.get("results") else None,
-        eval_results=_eval_results(metadata.get("results")) or None,
+        model_name=title if eval_results else None,
+        eval_results=eval_results or None,
     )
     return f"---\n{data.to_yaml()}\n---"
 
 
 def _eval_results(results: Any) -> list[EvalResult]:
-    if not isinstance(results, dict):
-        return []
     return [
         EvalResult(
             task_type="zero-shot-image-classification",
@@ -70,14 +88,14 @@ def _eval_results(results: Any) -> list[EvalResult]:
             metric_type=metric,
             metric_value=value,
         )
-        for benchmark, sides in results.items()
-        for metric, value in sides.get("labclip", {}).items()
-        if isinstance(value, int | float)
+        for benchmark, (_, aligned) in _checked(results).items()
+        for metric, value in aligned.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
     ]
 
 
 def _introduction(alignment: Alignment) -> str:
-    whose = f" of {alignment.base}" if alignment.base else ""
+    whose = f" of {_line(alignment.base)}" if alignment.base else ""
     return (
         f"One {alignment.dim} x {alignment.dim} matrix on the text embeddings{whose}: captions that name the same "
         f"things with their attributes exchanged become distinguishable. Encoders and image embeddings are untouched, "
@@ -87,7 +105,7 @@ def _introduction(alignment: Alignment) -> str:
 
 
 def _usage(alignment: Alignment) -> str:
-    base = f"  # {alignment.base}" if alignment.base else ""
+    base = f"  # {_line(alignment.base)}" if alignment.base else ""
     return (
         "```python\n"
         "from labclip import LABCLIP\n\n"
@@ -107,12 +125,18 @@ def _facts(alignment: Alignment) -> str:
         lines.append(f"- Applied at strength {alignment.strength:g} unless asked otherwise")
     for key in ("recipe", "data", "seed", "source"):
         if key in alignment.metadata:
-            lines.append(f"- {key.capitalize()}: {alignment.metadata[key]}")
+            lines.append(f"- {key.capitalize()}: {_line(alignment.metadata[key])}")
     return "\n".join(lines)
 
 
 def _cell(value: Any) -> str:
-    return f"{value:.3f}" if isinstance(value, float) else ("" if value is None else str(value))
+    text = f"{value:.3f}" if isinstance(value, float) else ("" if value is None else _line(value))
+    return text.replace("|", "\\|")
+
+
+def _line(value: Any) -> str:
+    """A value on one line, so that it can't end the table, the code or the paragraph it stands in."""
+    return " ".join(str(value).split())
 
 
 _SOURCE = (
