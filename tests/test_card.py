@@ -1,0 +1,147 @@
+"""The model card: its header as the Hub reads it, its table, and metadata that would break either."""
+
+import math
+import re
+
+import pytest
+import torch
+import yaml
+from huggingface_hub import ModelCard
+
+from labclip import Alignment, Base
+from labclip.card import model_card, results_table
+
+BASE = Base("ViT-B-32-quickgelu", "openai", quick_gelu=True, embed_dim=2)
+RESULTS = {
+    "aro": {"base": {"swap_att": 0.6123, "n": 100}, "labclip": {"swap_att": 0.9, "n": 100}},
+    "coco": {"base": {"t2i_r1": 0.3}, "labclip": {"t2i_r1": 0.31, "i2t_r1": 0.5}},
+}
+HOSTILE = [
+    'a: b "c"',
+    "x\n---\ny: z",
+    "- [",
+    "| | |",
+    "{}: #",
+    "'''",
+    "\t%",
+    "*&!",
+    "ü → 猫",
+    "```",
+    "null",
+    "2024-01-01",
+]
+
+
+def alignment(base=BASE, **metadata):
+    return Alignment(torch.tensor([[1.0, 3.0], [4.0, 1.0]]), base=base, logit_scale=4.0, metadata=metadata)
+
+
+def header(card):
+    """The YAML between the first two `---` lines."""
+    first, block, _ = re.split(r"^---$", card, maxsplit=2, flags=re.MULTILINE)
+    assert first == ""
+    return yaml.safe_load(block)
+
+
+def test_the_header_has_the_form_the_hub_reads():
+    card = model_card(alignment(license="mit", base_model="timm/vit_base_patch32_clip_224.openai", results=RESULTS))
+    found = header(card)
+    assert found["library_name"] == "labclip"
+    assert found["license"] == "mit"
+    assert found["base_model"] == "timm/vit_base_patch32_clip_224.openai"
+    assert {"clip", "open_clip", "labclip"} <= set(found["tags"])
+    [entry] = found["model-index"]
+    assert entry["name"] == "LABCLIP for ViT-B-32-quickgelu (openai)"
+    assert {one["dataset"]["name"]: len(one["metrics"]) for one in entry["results"]} == {"aro": 2, "coco": 2}
+
+
+def test_the_hubs_own_client_reads_the_results_back():
+    data = ModelCard(model_card(alignment(results=RESULTS))).data
+    assert data.model_name == "LABCLIP for ViT-B-32-quickgelu (openai)"
+    found = {(one.dataset_name, one.metric_type): one.metric_value for one in data.eval_results}
+    assert found == {
+        (benchmark, metric): value for benchmark, sides in RESULTS.items() for metric, value in sides["labclip"].items()
+    }
+
+
+def test_the_table_has_both_sides():
+    assert results_table(RESULTS).splitlines() == [
+        "| benchmark | metric | base | LABCLIP |",
+        "|---|---|---|---|",
+        "| aro | swap_att | 0.612 | 0.900 |",
+        "| aro | n | 100 | 100 |",
+        "| coco | t2i_r1 | 0.300 | 0.310 |",
+        "| coco | i2t_r1 |  | 0.500 |",
+    ]
+    assert results_table(RESULTS) in model_card(alignment(results=RESULTS))
+
+
+@pytest.mark.parametrize("metadata", [{}, {"results": None}, {"results": {}}])
+def test_a_card_without_results_says_so(metadata):
+    card = model_card(alignment(**metadata))
+    assert "Nothing was measured yet" in card
+    assert "model-index" not in header(card)
+    assert "| benchmark |" not in card
+
+
+def test_the_body_tells_what_the_matrix_is():
+    card = model_card(alignment(recipe="paper", data="COCO", seed=3, source="somewhere").at(0.5), about="More of it.")
+    for line in (
+        "# LABCLIP for ViT-B-32-quickgelu (openai)",
+        "One 2 x 2 matrix on the text embeddings of ViT-B-32-quickgelu (openai)",
+        "More of it.",
+        "- Distance from the identity, Frobenius: 5.00",
+        f"- Fitted logit scale: {math.exp(4.0):.2f}",
+        "- Applied at strength 0.5 unless asked otherwise",
+        "- Recipe: paper",
+        "- Data: COCO",
+        "- Seed: 3",
+        "- Source: somewhere",
+    ):
+        assert line in card
+    assert "# LABCLIP for a CLIP of dim 2\n" in model_card(Alignment.identity(2))
+    assert model_card(Alignment.identity(2), name="Mine").count("# Mine\n") == 1
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_strings_stay_where_they_are_put(text):
+    base = Base(text, text, quick_gelu=False, embed_dim=2)
+    results = {text: {"base": {text: 0.25}, "labclip": {text: 0.5}}}
+    card = model_card(alignment(base, license=text, source=text, data=text, results=results))
+    found = header(card)
+    [entry] = found["model-index"]
+    assert found["license"] == text
+    assert entry["results"][0]["dataset"] == {"name": text, "type": text}
+    assert entry["results"][0]["metrics"] == [{"type": text, "value": 0.5}]
+    assert ModelCard(card).data.eval_results[0].metric_type == text
+    flat = " ".join(text.split())
+    assert f"- Source: {flat}\n" in card
+    rows = [line for line in card.splitlines() if line.endswith("| 0.250 | 0.500 |")]
+    assert [re.split(r"(?<!\\)\|", row)[1:3] for row in rows] == [[f" {flat.replace('|', chr(92) + '|')} "] * 2]
+    assert [line for line in card.splitlines() if line.startswith("#")] == [
+        " ".join(f"# LABCLIP for {text} ({text})".split()), "## Use", "## Measured", "## The matrix", "## Source",
+    ]  # fmt: skip
+
+
+def test_the_python_of_a_card_compiles_whatever_the_base_is_called():
+    card = model_card(alignment(Base("x\nimport os", "```", quick_gelu=False, embed_dim=2)))
+    code = card.split("```python\n")[1].split("\n```")[0]
+    assert [line for line in code.splitlines() if "import" in line.split("#")[0]] == ["from labclip import LABCLIP"]
+    compile(code, "card", "exec")
+
+
+def test_only_numbers_become_results_on_the_hub():
+    results = {"aro": {"base": {}, "labclip": {"swap_att": 0.9, "note": "good", "whole": True, "none": None}}}
+    card = model_card(alignment(results=results))
+    assert [one.metric_type for one in ModelCard(card).data.eval_results] == ["swap_att"]
+    assert "| aro | note |  | good |" in card
+    only_words = {"aro": {"base": {"note": "bad"}, "labclip": {"note": "good"}}}
+    assert "model-index" not in header(model_card(alignment(results=only_words)))
+
+
+@pytest.mark.parametrize(
+    "bad", ["good", 3, [RESULTS], {"aro": 0.9}, {"aro": {"base": 0.5}}, {"aro": {"labclip": None}}]
+)
+def test_results_of_another_form_are_refused(bad):
+    with pytest.raises(ValueError, match=r"metadata\['results'\] is .*, not of the form \{benchmark: \{'base'"):
+        model_card(alignment(results=bad))

@@ -1,0 +1,470 @@
+"""The alignment folder: an exact round trip, every way it can be tampered with, and saves that fail."""
+
+import hashlib
+import json
+import math
+import os
+import pickle
+import stat
+import struct
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from labclip import Alignment, Base, storage
+from labclip.storage import CARD, CONFIG, FORMAT_VERSION, MAX_CONFIG_BYTES, PROBE_CAPTION, WEIGHTS, load, matrix_sha256
+
+DIM = 3
+MATRIX = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0], [7.0, 8.0, -9.0]])
+BASE = Base("ViT-B-32-quickgelu", "openai", quick_gelu=True, embed_dim=DIM)
+METADATA = {"recipe": "paper", "seed": 3, "wörter": ["猫", "\U0001f431", 'a "b"\n'], "nested": {"x": [1.5, None, True]}}
+FILES = {CARD, CONFIG, WEIGHTS}
+
+
+def full(**changes):
+    options = {"base": BASE, "logit_scale": 4.25, "strength": 0.3, "probe": torch.eye(DIM)[1], "metadata": METADATA}
+    return Alignment(MATRIX, **options | changes)
+
+
+def saved(folder, alignment=None):
+    (alignment or full()).save_pretrained(folder)
+    return folder
+
+
+def rewrite(folder, **changes):
+    """Change keys of the config; a value of `...` takes the key away."""
+    config = json.loads((folder / CONFIG).read_text(encoding="utf-8")) | changes
+    config = {key: value for key, value in config.items() if value is not ...}
+    (folder / CONFIG).write_text(json.dumps(config), encoding="utf-8")
+
+
+def put(folder, **tensors):
+    """Write other tensors, with the config's hash made to fit the matrix."""
+    save_file(tensors, folder / WEIGHTS)
+    if "matrix" in tensors and tensors["matrix"].dtype == torch.float32:
+        rewrite(folder, matrix_sha256=matrix_sha256(tensors["matrix"]))
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+# Round trip
+
+
+def test_everything_comes_back_exactly(tmp_path):
+    alignment = load(saved(tmp_path / "a"))
+    assert torch.equal(alignment.fitted, MATRIX)
+    assert torch.equal(alignment.matrix, full().matrix)
+    assert torch.equal(alignment.probe, full().probe)
+    assert (alignment.base, alignment.logit_scale, alignment.strength) == (BASE, 4.25, 0.3)
+    assert alignment.metadata == METADATA
+    assert {path.name for path in (tmp_path / "a").iterdir()} == FILES
+    assert torch.equal(Alignment.from_pretrained(tmp_path / "a").matrix, alignment.matrix)
+
+
+def test_a_bare_matrix_comes_back_without_inventions(tmp_path):
+    alignment = load(saved(tmp_path, Alignment(MATRIX)))
+    assert torch.equal(alignment.matrix, MATRIX)
+    assert (alignment.base, alignment.logit_scale, alignment.probe) == (None, None, None)
+    assert (alignment.strength, alignment.metadata) == (1.0, {})
+    assert set(load_file(tmp_path / WEIGHTS)) == {"matrix"}
+
+
+VIEWS = {
+    "transposed": MATRIX.T,
+    "transposed array": MATRIX.numpy().T,
+    "strided": torch.arange(36.0).reshape(6, 6)[::2, 1::2],
+    "fortran array": np.asfortranarray(MATRIX.numpy()),
+    "reversed array": MATRIX.numpy()[::-1, ::-1],
+    "big-endian array": MATRIX.numpy().astype(">f4"),
+    "wants gradients": MATRIX.clone().requires_grad_(),
+}
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_views_are_saved_as_what_they_show(tmp_path, view):
+    shown = VIEWS[view].tolist()
+    assert load(saved(tmp_path, Alignment(VIEWS[view]))).matrix.tolist() == shown
+
+
+@pytest.mark.parametrize("strength", [0, 0.1, 1 / 3, 1, 1.5, -0.25])
+def test_the_matrix_is_kept_as_fitted_whatever_the_strength(tmp_path, strength):
+    alignment = load(saved(tmp_path, full().at(strength)))
+    assert alignment.strength == strength
+    assert torch.equal(alignment.matrix, full().at(strength).matrix)
+    assert torch.equal(alignment.at(1).matrix, MATRIX)
+
+
+@pytest.mark.parametrize("value", [1e-45, -0.0, 3.4e38, 1 / 3])
+def test_values_come_back_bit_for_bit(tmp_path, value):
+    matrix = torch.full((2, 2), value)
+    assert load(saved(tmp_path, Alignment(matrix))).matrix.numpy().tobytes() == matrix.numpy().tobytes()
+
+
+def test_the_hash_is_of_little_endian_row_major_float32(tmp_path):
+    numbers = struct.pack("<9f", 1, 2, 3, 4, 5, 6, 7, 8, -9)
+    expected = hashlib.sha256(numbers).hexdigest()
+    assert matrix_sha256(MATRIX) == expected
+    assert matrix_sha256(MATRIX.T.contiguous().T) == expected != matrix_sha256(MATRIX.T)
+    assert json.loads((saved(tmp_path) / CONFIG).read_text(encoding="utf-8"))["matrix_sha256"] == expected
+
+
+def test_the_files_are_what_the_format_says(tmp_path):
+    config = json.loads((saved(tmp_path) / CONFIG).read_text(encoding="utf-8"))
+    assert config["format_version"] == FORMAT_VERSION
+    assert config["dim"] == DIM
+    assert config["base"] == {
+        "model": "ViT-B-32-quickgelu", "pretrained": "openai", "quick_gelu": True, "embed_dim": DIM
+    }  # fmt: skip
+    assert config["probe_caption"] == PROBE_CAPTION
+    assert {"labclip", "torch", "open_clip_torch", "numpy"} == set(config["versions"])
+    tensors = load_file(tmp_path / WEIGHTS)
+    assert {name: (tensor.dtype, list(tensor.shape)) for name, tensor in tensors.items()} == {
+        "matrix": (torch.float32, [DIM, DIM]),
+        "logit_scale": (torch.float32, []),
+        "probe": (torch.float32, [DIM]),
+    }
+    assert all(stat.S_IMODE(path.stat().st_mode) == 0o644 for path in tmp_path.iterdir())
+
+
+def test_loading_what_was_loaded_and_saved_changes_no_byte(tmp_path):
+    load(saved(tmp_path / "a")).save_pretrained(tmp_path / "b")
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+
+def test_a_loaded_matrix_does_not_hang_on_its_file(tmp_path):
+    alignment = load(saved(tmp_path))
+    with (tmp_path / WEIGHTS).open("r+b") as file:
+        file.write(b"\0" * (tmp_path / WEIGHTS).stat().st_size)
+    assert torch.equal(alignment.fitted, MATRIX)
+
+
+def test_a_future_labclip_may_add_keys(tmp_path):
+    rewrite(saved(tmp_path), colour="red", zoom=1)
+    with pytest.warns(UserWarning, match=r"keys that labclip .* does not know: colour, zoom.*pip install --upgrade"):
+        assert torch.equal(load(tmp_path).fitted, MATRIX)
+
+
+def test_keys_that_have_a_default_may_be_missing(tmp_path):
+    rewrite(saved(tmp_path), strength=..., metadata=..., versions=..., library_name=..., probe_caption=...)
+    alignment = load(tmp_path)
+    assert (alignment.strength, alignment.metadata) == (1.0, {})
+
+
+# Tampering
+
+
+@pytest.mark.parametrize("gone", [CONFIG, WEIGHTS])
+def test_a_missing_file_is_named(tmp_path, gone):
+    (saved(tmp_path) / gone).unlink()
+    with pytest.raises(FileNotFoundError, match=f"not an alignment folder: {gone} missing.*labclip convert"):
+        load(tmp_path)
+
+
+def test_missing_folders_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"There is no folder .*nowhere.*save_pretrained"):
+        load(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match=f"{CONFIG} and {WEIGHTS} missing"):
+        load(tmp_path)
+    with pytest.raises(FileNotFoundError, match="There is no folder"):
+        load(saved(tmp_path) / CONFIG)
+
+
+def test_every_truncation_is_noticed(tmp_path):
+    whole = (saved(tmp_path) / WEIGHTS).read_bytes()
+    for length in range(len(whole)):
+        (tmp_path / WEIGHTS).write_bytes(whole[:length])
+        with pytest.raises(ValueError, match=r"is not a whole safetensors file"):
+            load(tmp_path)
+    (tmp_path / WEIGHTS).write_bytes(whole + b"\0")
+    with pytest.raises(ValueError, match="is not a whole safetensors file"):
+        load(tmp_path)
+
+
+def test_no_flipped_byte_changes_the_matrix(tmp_path):
+    whole = (saved(tmp_path, Alignment(MATRIX)) / WEIGHTS).read_bytes()
+    refused = []
+    for place in range(len(whole)):
+        flipped = bytearray(whole)
+        flipped[place] ^= 1
+        (tmp_path / WEIGHTS).write_bytes(flipped)
+        try:
+            matrix = load(tmp_path).matrix
+        except ValueError as error:
+            refused.append(str(error))
+        else:
+            assert torch.equal(matrix, MATRIX)  # the byte was part of the file's free-form metadata
+    assert len(refused) > len(whole) - 40
+    assert all(str(tmp_path) in message for message in refused)
+
+
+def test_a_flipped_bit_of_the_matrix_is_told_by_its_hash(tmp_path):
+    put_back = MATRIX.clone()
+    put_back[2, 2] = 9.0
+    save_file({"matrix": put_back}, saved(tmp_path) / WEIGHTS)
+    with pytest.raises(
+        ValueError, match=rf"not the matrix that {CONFIG} describes: its SHA-256 is {matrix_sha256(put_back)[:16]}"
+    ):
+        load(tmp_path)
+    rewrite(saved(tmp_path), matrix_sha256="0" * 64)
+    with pytest.raises(ValueError, match=r"expected 0000000000000000"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({"weight": MATRIX}, r"has the tensors \['weight'\], not 'matrix'.*labclip convert FILE.pt FOLDER"),
+        ({"linear.weight": MATRIX, "t": torch.tensor(1.0)}, r"has the tensors \['linear.weight', 't'\]"),
+        ({"matrix": MATRIX, "bias": torch.zeros(3)}, r"has the tensors \['bias', 'matrix'\]"),
+        ({"logit_scale": torch.tensor(1.0)}, r"has the tensors \['logit_scale'\]"),
+        ({"matrix": torch.eye(4)}, r"'matrix' has shape \[4, 4\], but config.json has dim 3, so \[3, 3\]"),
+        ({"matrix": torch.ones(9)}, r"'matrix' has shape \[9\]"),
+        ({"matrix": torch.ones(3, 4)}, r"'matrix' has shape \[3, 4\]"),
+        ({"matrix": torch.empty(0, 0)}, r"'matrix' has shape \[0, 0\]"),
+        ({"matrix": MATRIX.half()}, r"'matrix' is F16, not float32"),
+        ({"matrix": MATRIX.double()}, r"'matrix' is F64, not float32"),
+        ({"matrix": MATRIX.bfloat16()}, r"'matrix' is BF16, not float32"),
+        ({"matrix": MATRIX.int()}, r"'matrix' is I32, not float32"),
+        ({"matrix": MATRIX > 0}, r"'matrix' is BOOL, not float32"),
+        ({"matrix": torch.full((3, 3), math.nan)}, "sound alignment: The matrix has 9 values that are NaN"),
+        ({"matrix": torch.full((3, 3), -math.inf)}, "sound alignment: The matrix has 9 values that are NaN"),
+        ({"matrix": MATRIX, "logit_scale": torch.tensor([4.25])}, r"'logit_scale' has shape \[1\].*so \[\]"),
+        ({"matrix": MATRIX, "logit_scale": torch.tensor(4)}, r"'logit_scale' is I64, not float32"),
+        ({"matrix": MATRIX, "logit_scale": torch.tensor(math.nan)}, "logit_scale is nan, not a finite"),
+        ({"matrix": MATRIX, "logit_scale": torch.tensor(71.24)}, r"logit_scale is 71.24.*math.log"),
+        ({"matrix": MATRIX, "probe": torch.eye(4)[0]}, r"'probe' has shape \[4\].*so \[3\]"),
+        ({"matrix": MATRIX, "probe": torch.eye(3)[0].half()}, r"'probe' is F16, not float32"),
+        ({"matrix": MATRIX, "probe": torch.ones(3)}, "probe has length 1.73205, not 1"),
+        ({"matrix": MATRIX, "probe": torch.full((3,), math.nan)}, "probe has length nan, not 1"),
+    ],
+)  # fmt: skip
+def test_other_tensors_are_refused(tmp_path, tensors, message):
+    put(saved(tmp_path), **tensors)
+    with pytest.raises(ValueError, match=message) as caught:
+        load(tmp_path)
+    assert str(tmp_path) in str(caught.value)
+
+
+class Bomb:
+    def __reduce__(self):
+        return os.system, ("false",)
+
+
+@pytest.mark.parametrize(
+    "content", [pickle.dumps(Bomb()), b"", b"\xff" * 64, b"{}", struct.pack("<Q", 1 << 62) + b"{}"]
+)
+def test_what_is_no_safetensors_file_is_never_run(tmp_path, content, monkeypatch):
+    monkeypatch.setattr(os, "system", lambda command: pytest.fail("the pickle ran"))
+    (saved(tmp_path) / WEIGHTS).write_bytes(content)
+    with pytest.raises(ValueError, match=f"{WEIGHTS} is not a whole safetensors file.*save it again"):
+        load(tmp_path)
+
+
+def test_a_torch_checkpoint_under_another_name_is_refused(tmp_path):
+    torch.save({"matrix": MATRIX}, saved(tmp_path) / WEIGHTS)
+    with pytest.raises(ValueError, match="is not a whole safetensors file"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"", "is not JSON"),
+        (b"{", "is not JSON"),
+        (b"\xff\xfe{}", "is not JSON"),
+        (b"[" * 100_000, "is not JSON"),
+        (b'{"format_version": ' + b"9" * 5_000 + b"}", "is not JSON"),
+        (b"[]", "not the config of an alignment: it has no format_version"),
+        (b"null", "not the config of an alignment"),
+        (b'"text"', "not the config of an alignment"),
+        (b'{"architectures": ["CLIPModel"]}', "not the config of an alignment"),
+        (b" " * (MAX_CONFIG_BYTES + 1), r"has 4,000,001 bytes; a config has at most 4,000,000"),
+    ],
+)
+def test_other_configs_are_refused(tmp_path, text, message):
+    (saved(tmp_path) / CONFIG).write_bytes(text)
+    with pytest.raises(ValueError, match=message):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"format_version": FORMAT_VERSION + 1}, r"has format version 2, and labclip .* up to 1.*pip install --upgrade"),
+        ({"format_version": True}, "format_version is True, not a whole number"),
+        ({"format_version": 0}, "format_version is 0, not a whole number"),
+        ({"format_version": 1.0}, "format_version is 1.0, not a whole number"),
+        ({"format_version": "1"}, "format_version is '1', not a whole number"),
+        ({"format_version": ...}, "has no format_version"),
+        ({"dim": ..., "base": ...}, "lacks base, dim"),
+        ({"matrix_sha256": ...}, "lacks matrix_sha256"),
+        ({"dim": 4}, "contradicts itself: dim is 4, base.embed_dim 3"),
+        ({"dim": 4, "base": None}, r"'matrix' has shape \[3, 3\], but config.json has dim 4"),
+        ({"dim": True}, "dim is True, not a whole number from 1"),
+        ({"dim": 3.0}, "dim is 3.0, not a whole number from 1"),
+        ({"dim": "3"}, "dim is '3', not a whole number"),
+        ({"dim": 0}, "dim is 0, not a whole number from 1"),
+        ({"dim": 10**9}, "dim is 1000000000, not a whole number from 1 to 16384"),
+        ({"dim": None}, "dim is None, not a whole number"),
+        ({"matrix_sha256": 7}, "matrix_sha256 is 7, not a hexadecimal string"),
+        ({"matrix_sha256": "short"}, "expected short"),
+        ({"metadata": []}, "metadata is not a JSON object"),
+        ({"metadata": None}, "metadata is not a JSON object"),
+        ({"strength": "1"}, "strength is '1', not a number"),
+        ({"strength": True}, "strength is True, not a number"),
+        ({"strength": None}, "strength is None, not a number"),
+        ({"strength": math.nan}, "strength is nan, not a finite number"),
+        ({"strength": math.inf}, "strength is inf, not a finite number"),
+        ({"strength": 10**400}, "strength is 1.*0, not a number"),
+        ({"strength": 1e39}, "the matrix has infinite values"),
+        ({"probe_caption": "a photo of a dog"}, "probe_caption is 'a photo of a dog', but labclip probes with"),
+        ({"base": "ViT-B-32"}, "base is 'ViT-B-32', not an object with the keys model, pretrained"),
+        ({"base": []}, "base is .*, not an object"),
+        ({"base": {"model": "x"}}, "base is .*, not an object with the keys"),
+        ({"base": vars(BASE) | {"more": 1}}, "base is .*, not an object with the keys"),
+        ({"base": vars(BASE) | {"model": None}}, "base.model is None, not of type str"),
+        ({"base": vars(BASE) | {"pretrained": 1}}, "base.pretrained is 1, not of type str"),
+        ({"base": vars(BASE) | {"quick_gelu": 1}}, "base.quick_gelu is 1, not of type bool"),
+        ({"base": vars(BASE) | {"embed_dim": True}}, "base.embed_dim is True, not of type int"),
+        ({"base": vars(BASE) | {"embed_dim": 512}}, "contradicts itself: dim is 3, base.embed_dim 512"),
+    ],
+)  # fmt: skip
+def test_configs_that_lie_are_refused(tmp_path, changes, message):
+    rewrite(saved(tmp_path), **changes)
+    with pytest.raises(ValueError, match=message) as caught:
+        load(tmp_path)
+    assert str(tmp_path) in str(caught.value)
+
+
+# Saving
+
+
+def test_saving_over_an_alignment_replaces_it_and_leaves_other_files(tmp_path):
+    saved(tmp_path)
+    (tmp_path / "notes.txt").write_text("mine")
+    saved(tmp_path, Alignment(torch.eye(2)))
+    alignment = load(tmp_path)
+    assert (alignment.dim, alignment.probe, alignment.base, alignment.metadata) == (2, None, None, {})
+    assert set(contents(tmp_path)) == FILES | {"notes.txt"}
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_saving_makes_folders_and_takes_strings(tmp_path):
+    full().save_pretrained(str(tmp_path / "a" / "b"))
+    assert load(str(tmp_path / "a" / "b")).dim == DIM
+
+
+def test_saving_where_a_file_is(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ValueError, match=r"file is a file. Pass the path of a folder"):
+        full().save_pretrained(tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_saving_where_a_folder_has_a_files_name(tmp_path):
+    (tmp_path / WEIGHTS).mkdir()
+    (tmp_path / WEIGHTS / "mine").write_text("mine")
+    with pytest.raises(IsADirectoryError, match=f"{WEIGHTS} is a folder, where a file is to be written"):
+        full().save_pretrained(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [WEIGHTS]
+    assert (tmp_path / WEIGHTS / "mine").read_text() == "mine"
+
+
+def test_saving_over_links_leaves_what_they_point_to(tmp_path):
+    blobs, folder = saved(tmp_path / "blobs"), tmp_path / "snapshot"
+    folder.mkdir()
+    for name in FILES:
+        (folder / name).symlink_to(blobs / name)
+    before = contents(blobs)
+    saved(folder, Alignment(torch.eye(2)))
+    assert load(folder).dim == 2
+    assert contents(blobs) == before
+
+
+CIRCLE: dict = {}
+CIRCLE["self"] = CIRCLE
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ({"data": {1, 2}}, "not plain JSON.*set"),
+        ({"data": torch.eye(2)}, "not plain JSON.*Tensor"),
+        ({"data": np.float32(1)}, "not plain JSON.*float32"),
+        ({"data": b"bytes"}, "not plain JSON.*bytes"),
+        ({"data": math.nan}, "not plain JSON"),
+        ({("a", "b"): 1}, "not plain JSON.*keys must be str"),
+        ({"data": "\ud800"}, "not plain JSON.*surrogates"),
+        ({"data": CIRCLE}, "not plain JSON.*[Cc]ircular"),
+        ({"data": "x" * MAX_CONFIG_BYTES}, r"metadata makes 4,000,\d+ bytes; config.json has at most 4,000,000"),
+        ({"results": {"aro": 0.9}}, "'results'.*not of the form"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("there", [False, True])
+def test_metadata_that_cannot_be_saved_leaves_everything_as_it_was(tmp_path, metadata, message, there):
+    folder = tmp_path / "a" / "b"
+    before = contents(saved(folder)) if there else None
+    with pytest.raises(ValueError, match=message):
+        full(metadata=metadata).save_pretrained(folder)
+    if there:
+        assert contents(folder) == before
+    else:
+        assert list(tmp_path.iterdir()) == []
+
+
+def full_disk(*args, **kwargs):
+    raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("there", [False, True])
+@pytest.mark.parametrize("name", ["save_file", "model_card"])
+def test_a_full_disk_while_writing_leaves_everything_as_it_was(tmp_path, monkeypatch, name, there):
+    folder = tmp_path / "a" / "b"
+    before = contents(saved(folder)) if there else None
+    monkeypatch.setattr(storage, name, full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        saved(folder, Alignment(torch.eye(2)))
+    assert (contents(folder) if there else list(tmp_path.iterdir())) == (before if there else [])
+
+
+@pytest.mark.parametrize("there", [False, True])
+@pytest.mark.parametrize("nth", range(6))
+def test_a_failure_at_any_move_leaves_everything_as_it_was(tmp_path, monkeypatch, nth, there):
+    folder, replace, calls = tmp_path / "a", os.replace, iter(range(100))
+    before = contents(saved(folder)) if there else None
+    monkeypatch.setattr(os, "replace", lambda *paths: full_disk() if next(calls) == nth else replace(*paths))
+    if not there and nth > 2:
+        saved(folder)  # three files into an empty folder are three moves
+        assert load(folder).dim == DIM
+        return
+    with pytest.raises(OSError, match="No space left"):
+        saved(folder, Alignment(torch.eye(2)))
+    assert (contents(folder) if there else list(tmp_path.iterdir())) == (before if there else [])
+
+
+def test_an_interrupted_save_leaves_everything_as_it_was(tmp_path, monkeypatch):
+    before = contents(saved(tmp_path))
+
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(storage, "save_file", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        saved(tmp_path, Alignment(torch.eye(2)))
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_folder_is_an_error_of_the_system(tmp_path):
+    before = contents(saved(tmp_path))
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(PermissionError):
+            saved(tmp_path, Alignment(torch.eye(2)))
+    finally:
+        tmp_path.chmod(0o700)
+    assert contents(tmp_path) == before
