@@ -30,7 +30,7 @@ docs: $(VENV)/.dev  ## the generated reference is fresh, links and snippets are 
 	$(BIN)/python -m pytest tests/test_docs.py
 
 bench: $(VENV)/.dev  ## the ratios that README and docs promise
-	$(BIN)/python benchmarks/ratios.py
+	$(BIN)/python benchmarks/ratios.py --json benchmarks/ratios.json
 
 weights: $(VENV)/.installed  ## the embedded model, made anew: about ten minutes on two cores
 	$(BIN)/python weights/make.py

@@ -1,6 +1,6 @@
 """What labclip costs and saves, each a ratio against the thing named, both timed in turn in one run.
 
-    python benchmarks/ratios.py [--captions FILE.tsv] [--model ViT-B-32]
+    python benchmarks/ratios.py [--captions FILE.tsv] [--model ViT-B-32] [--json FILE]
 
 Weights are random and of the real shape: neither times nor memory depend on their values. Captions come from a
 tab-separated file with a column `title`, or are generated with the same lengths.
@@ -181,14 +181,19 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--captions", type=Path, help="tab-separated file with a column 'title'")
     parser.add_argument("--model", default="ViT-B-32", help="OpenCLIP architecture")
+    parser.add_argument("--json", type=Path, help="write the table here as well")
     arguments = parser.parse_args()
     texts = captions(arguments.captions)
     logging.disable(logging.WARNING)  # OpenCLIP says that random weights are random
+    table = []
     print(f"{'what':34} {'against':44} {'ratio':>6} {'aim':>5}   seconds")
     for rows in (start_rows(), model_rows(arguments.model, texts), loading_rows(arguments.model)):
         for what, against, aim, (ratio, ours, other) in rows:
-            seconds = "" if ours is None else f"{ours:.4f} / {other:.4f}"
+            seconds = "" if ours is None else f"{ours:.4f}" if other is None else f"{ours:.4f} / {other:.4f}"
             print(f"{what:34} {against:44} {ratio:6.3f} {aim:5.2f}   {seconds}", flush=True)
+            table.append({"what": what, "against": against, "ratio": ratio, "aim": aim, "seconds": ours})
+    if arguments.json:
+        arguments.json.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

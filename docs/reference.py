@@ -1,38 +1,74 @@
-"""Writes docs/command-line.md from the command itself; with --check, fails where the page is stale."""
+"""Writes the generated parts of README and docs from the command's own help and from files of measurements.
 
+    python docs/reference.py [--check]
+
+Parts stand between `<!-- NAME -->` and `<!-- /NAME -->`. With --check, fails where one is stale.
+"""
+
+import json
+import re
 import sys
 from pathlib import Path
 
-import click
+from click.testing import CliRunner
 
+from labclip.card import results_table
 from labclip.cli import main as command
 
-PAGE = Path(__file__).parent / "command-line.md"
-INTRODUCTION = """\
-# Command line
-
-Progress and errors go to standard error, results to standard output. Bad input is one line and exit code 2.
-This page is written by `python docs/reference.py` from the command's own help.
-"""
+DOCS = Path(__file__).parent
+ROOT = DOCS.parent
 
 
-def page():
-    """The page as the command is now."""
-    parts = [INTRODUCTION]
-    top = click.Context(command, info_name="labclip", max_content_width=100, terminal_width=100)
-    parts.append(f"```text\n{command.get_help(top)}\n```\n")
-    for name in command.list_commands(top):
-        subcommand = command.get_command(top, name)
-        context = click.Context(subcommand, info_name=name, parent=top, max_content_width=100, terminal_width=100)
-        parts.append(f"## labclip {name}\n\n```text\n{subcommand.get_help(context)}\n```\n")
-    return "\n".join(parts)
+def help_text():
+    """The help of the command and of each of its commands."""
+    parts = []
+    for name in ("", *command.list_commands(None)):
+        shown = CliRunner().invoke(command, [*name.split(), "--help"], prog_name="labclip", terminal_width=100).stdout
+        parts.append(f"{f'## labclip {name}' if name else ''}\n\n```text\n{shown}```".lstrip())
+    return "\n\n".join(parts)
+
+
+def measured():
+    """The embedded model's table, from the file that `make weights` writes beside it."""
+    config = json.loads((ROOT / "weights" / "scenes" / "config.json").read_text(encoding="utf-8"))
+    return results_table(config["metadata"]["results"])
+
+
+def ratios():
+    """The table of `make bench`, from the file it writes."""
+    rows = ["| what | against | ratio | aim | seconds |", "|---|---|---|---|---|"]
+    for row in json.loads((ROOT / "benchmarks" / "ratios.json").read_text(encoding="utf-8")):
+        seconds = "" if row["seconds"] is None else f"{row['seconds']:.3f}"
+        rows.append(f"| {row['what']} | {row['against']} | {row['ratio']:.2f} | {row['aim']:.2f} | {seconds} |")
+    return "\n".join(rows)
+
+
+PARTS = {"help": help_text, "measured": measured, "ratios": ratios}
+
+
+def fresh(text):
+    """A page with its generated parts as they should be."""
+    return re.sub(
+        r"<!-- (\w+) -->\n.*?<!-- /\1 -->",
+        lambda found: f"<!-- {found[1]} -->\n\n{PARTS[found[1]]()}\n\n<!-- /{found[1]} -->",
+        text,
+        flags=re.DOTALL,
+    )
+
+
+def pages():
+    """Every page with generated parts, as it should be."""
+    texts = {path: path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *sorted(DOCS.glob("*.md")))}
+    return {path: fresh(text) for path, text in texts.items() if re.search(r"<!-- /\w+ -->", text)}
 
 
 def main():
-    if "--check" not in sys.argv:
-        PAGE.write_text(page(), encoding="utf-8")
-    elif PAGE.read_text(encoding="utf-8") != page():
-        sys.exit(f"{PAGE.name} is stale. Type: python docs/reference.py")
+    """Write the pages, or check them."""
+    for path, text in pages().items():
+        if "--check" not in sys.argv:
+            path.write_text(text, encoding="utf-8")
+        elif path.read_text(encoding="utf-8") != text:
+            sys.exit(f"{path.name} is stale. Type: python docs/reference.py")
 
 
 if __name__ == "__main__":

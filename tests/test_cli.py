@@ -1,0 +1,130 @@
+"""The command, as a person types it: results on stdout, one line and exit code 2 on bad input, no torch for help."""
+
+import json
+import subprocess
+import sys
+
+import models
+import open_clip
+import pytest
+import torch
+from click.testing import CliRunner
+
+from labclip import LABCLIP, Alignment, Base, cli
+
+
+def run(*arguments):
+    return CliRunner().invoke(cli.main, [str(argument) for argument in arguments])
+
+
+def fails(*arguments):
+    """The one line on stderr of a command that must fail."""
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert isinstance(result.exception, SystemExit)
+    return result.stderr
+
+
+@pytest.fixture
+def folder(tmp_path):
+    model = LABCLIP(models.make("clip"), Alignment(models.matrix()), tokenizer=models.tokenizer())
+    model.save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    torch.save({"linear.weight": models.matrix(), "t": torch.tensor(3.0)}, tmp_path / "matrix.pt")
+    return tmp_path / "matrix.pt"
+
+
+@pytest.mark.parametrize(
+    "code", ["import labclip", "from labclip.cli import main; main(['--help'], standalone_mode=False)"]
+)
+def test_help_and_import_load_no_torch(code):
+    check = f"import sys; {code}; print([name for name in ('torch', 'open_clip', 'numpy') if name in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True).stdout
+    assert out.splitlines()[-1] == "[]"
+
+
+def test_list_names_every_matrix():
+    text = run("list").stdout
+    rows = json.loads(run("list", "--json").stdout)
+    assert [row["name"] for row in rows] == ["scenes", "ViT-B-32", "ViT-B-16", "ViT-L-14", "ViT-B-32-cc3m"]
+    for row in rows:
+        assert f"{row['name']} " in text
+
+
+def test_info_of_a_published_matrix_tells_costs_too():
+    text = run("info", "ViT-B-32").stdout
+    assert "ViT-B-32-quickgelu (openai)" in text
+    assert "Zero-shot classification (CIFAR, ImageNet) drops." in text
+    assert "reported, not measured by labclip" in text
+    facts = json.loads(run("info", "ViT-B-32", "--json").stdout)
+    assert facts["matrix_sha256"].startswith("8cc53c13")
+
+
+def test_info_of_a_folder_tells_what_was_measured(tmp_path):
+    results = {"colours": {"base": {"binding": 0.5}, "labclip": {"binding": 0.9123}}}
+    base = Base("ViT-B-32", "openai", quick_gelu=True, embed_dim=models.DIM)
+    Alignment(models.matrix(), base=base, metadata={"recipe": "by hand", "results": results}).save_pretrained(tmp_path)
+    text = run("info", tmp_path).stdout
+    assert "recipe: by hand" in text
+    assert "colours binding  0.500    0.912" in text
+
+
+def test_info_of_nonsense_is_one_line():
+    assert fails("info", "ViT-B-33").count("\n") == 1
+    assert "Did you mean 'ViT-B-32'" in fails("info", "ViT-B-33")
+    assert "There is no folder ./nothing" in fails("info", "./nothing")
+
+
+def test_convert_makes_a_folder_that_loads(checkpoint, tmp_path):
+    result = run("convert", checkpoint, tmp_path / "out", "--base", "ViT-B-32:openai")
+    assert result.exit_code == 2  # dim 16 is not ViT-B-32's 512
+    assert "16 x 16 but its base ViT-B-32 (openai) embeds in 512" in result.stderr
+    assert not (tmp_path / "out").exists()
+    result = run("convert", checkpoint, tmp_path / "out")
+    assert result.exit_code == 0
+    assert "Warning: the base is not recorded" in result.stderr
+    assert torch.equal(Alignment.from_pretrained(tmp_path / "out").matrix, models.matrix())
+
+
+def test_convert_refuses_what_it_cannot_read(checkpoint, tmp_path):
+    checkpoint.write_bytes(checkpoint.read_bytes()[:300])
+    assert "is not a whole torch checkpoint" in fails("convert", checkpoint, tmp_path / "out")
+    assert "There is no file" in fails("convert", tmp_path / "nothing.pt", tmp_path / "out")
+    assert "Type a model and a tag" in fails("convert", checkpoint, tmp_path / "out", "--base", "ViT-B-32")
+    assert not (tmp_path / "out").exists()
+
+
+def test_fold_makes_a_plain_openclip_folder(folder, tmp_path):
+    out = tmp_path / "folded"
+    result = run("fold", "--model", folder, out)
+    assert result.exit_code == 0, result.stderr
+    assert f'open_clip.create_model_and_transforms("local-dir:{out}")' in result.stdout
+    plain, _, _ = open_clip.create_model_and_transforms(f"local-dir:{out}")
+    expected = models.expected(models.make("clip").encode_text(models.tokens()), models.matrix())
+    torch.testing.assert_close(
+        plain.eval().encode_text(models.tokens(), normalize=True), expected, rtol=1e-4, atol=1e-5
+    )
+
+
+def test_fold_of_nothing_is_one_line(tmp_path):
+    assert "There is no folder" in fails("fold", "--model", tmp_path / "nothing", tmp_path / "out")
+
+
+def test_push_uploads_what_can_be_loaded_again(hub, folder, tmp_path):
+    result = run("push", folder, "org/pushed")
+    assert result.stdout.startswith(f"{hub.url}/org/pushed/commit/")
+    assert Alignment.from_pretrained("org/pushed").dim == models.DIM
+    (folder / "config.json").write_text("{}")
+    assert "is not the config of an alignment" in fails("push", folder, "org/other")
+    assert "org/other" not in hub.repos
+    assert "There is no folder" in fails("push", tmp_path / "nothing", "org/other")
+
+
+def test_a_usage_error_is_two():
+    assert run("fold").exit_code == 2
+    assert run("nonsense").exit_code == 2

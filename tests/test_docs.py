@@ -1,0 +1,81 @@
+"""What README and docs say is true: snippets print what stands below them, pages are fresh, links lead somewhere."""
+
+import contextlib
+import importlib.util
+import io
+import re
+from pathlib import Path
+
+import pytest
+
+import labclip
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "CONTRIBUTING.md"]
+# A Python block, what it is marked with, and the text block below it if there is one.
+SNIPPET = re.compile(r"(<!-- network -->\n)?```python\n(.*?)```\n(?:\n```text\n(.*?)```)?", re.DOTALL)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_snippets_print_what_they_say(page, tmp_path, monkeypatch, recwarn):
+    monkeypatch.chdir(tmp_path)
+    for network, code, expected in SNIPPET.findall(page.read_text()):
+        program = compile(code, str(page), "exec")
+        if network:
+            continue
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out):
+            exec(program, {"__name__": "snippet"})
+        assert out.getvalue() == expected
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    targets = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text())
+    missing = [target for target in targets if "://" not in target and not (page.parent / target).exists()]
+    assert not missing
+
+
+def test_generated_parts_are_fresh():
+    specification = importlib.util.spec_from_file_location("reference", ROOT / "docs" / "reference.py")
+    reference = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(reference)
+    for page, text in reference.pages().items():
+        assert page.read_text() == text, f"{page.name} is stale. Type: python docs/reference.py"
+
+
+def test_readme_is_short_and_shows_code_early():
+    lines = (ROOT / "README.md").read_text().splitlines()
+    assert len(lines) <= 120
+    code = lines.index("```python")
+    output = lines.index("```text", code)
+    assert output < 25
+    assert {"make demo", "make test"} <= {line.split("  #")[0].strip() for line in lines}
+
+
+def test_the_newest_change_is_this_version():
+    newest = re.search(r"^## \[(\d[^\]]*)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert newest[1] == labclip.__version__
+
+
+def test_public_names_are_those_that_load():
+    for name in labclip.__all__:
+        assert getattr(labclip, name) is not None
+    assert set(labclip.__all__) <= set(dir(labclip))
+    with pytest.raises(AttributeError, match=r"no attribute 'nonsense'; it has LABCLIP, Alignment"):
+        labclip.nonsense  # noqa: B018
+
+
+def test_docstring_examples_run():
+    import doctest
+
+    import labclip.alignment
+    import labclip.model
+    import labclip.pretrained
+
+    for module in (labclip.alignment, labclip.model, labclip.pretrained):
+        names = {"Alignment": labclip.Alignment, "LABCLIP": labclip.LABCLIP}
+        failed, tried = doctest.testmod(module, extraglobs=names)
+        assert tried > 0
+        assert failed == 0

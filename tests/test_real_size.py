@@ -1,0 +1,89 @@
+"""The real shapes: ViT-B-32 with random weights from a stand-in Hub, and the published matrices where they are found."""
+
+from pathlib import Path
+
+import open_clip
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import labclip
+from labclip import LABCLIP
+from labclip.published import PUBLISHED
+
+CHECKPOINTS = Path(__file__).parents[2] / "shared" / "data" / "published-matrices"
+CAPTIONS = [
+    "a red cube and a blue sphere",
+    "A man riding a wave on top of a surfboard.",
+    "two dogs",
+    "a blue cube and a red sphere",
+    "a kitchen with " + "a pan and a pot and " * 6 + "a window",
+]
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    torch.manual_seed(0)
+    clip = open_clip.create_model("ViT-B-32-quickgelu", load_weights=False).eval().requires_grad_(False)
+    path = tmp_path_factory.mktemp("base") / "open_clip_model.safetensors"
+    save_file(clip.state_dict(), path)
+    return clip, path
+
+
+@pytest.fixture
+def served(hub, base, monkeypatch):
+    """A stand-in Hub with the base, to whom the client gives the time that hashing 600 MB takes."""
+    from huggingface_hub import constants
+
+    for name in ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"):
+        monkeypatch.setattr(constants, name, 60)
+    hub.repos["timm/vit_base_patch32_clip_224.openai"] = {"open_clip_model.safetensors": base[1]}
+    return hub
+
+
+def test_captions_at_the_length_they_need_are_the_same(base):
+    clip, _ = base
+    tokenizer = open_clip.get_tokenizer("ViT-B-32")
+    model = LABCLIP(clip, labclip.Alignment.identity(512), tokenizer=tokenizer)
+    short = model.encode_text(CAPTIONS, normalize=True)
+    assert (short - clip.encode_text(tokenizer(CAPTIONS), normalize=True)).abs().max() < 1e-5
+
+
+def test_vit_l_14_is_built_by_name_without_weights_of_its_own():
+    config = open_clip.get_model_config("ViT-L-14-quickgelu")
+    entry = next(entry for entry in PUBLISHED if entry.name == "ViT-L-14")
+    assert (config["embed_dim"], config["quick_gelu"]) == (entry.embed_dim, entry.quick_gelu)
+
+
+@pytest.mark.skipif(not CHECKPOINTS.is_dir(), reason="the published matrices are not on this machine")
+@pytest.mark.parametrize("alignment", ["coco", "cc3m"])
+def test_the_published_name_is_the_published_module(served, base, alignment):
+    clip, _ = base
+    entry = next(entry for entry in PUBLISHED if (entry.name, entry.alignment) == ("ViT-B-32", alignment))
+    served.add_published(entry, (CHECKPOINTS / entry.file).read_bytes())
+    model = LABCLIP.from_pretrained("ViT-B-32", alignment=alignment).requires_grad_(False)
+
+    module = torch.nn.Linear(512, 512, bias=False)
+    state = torch.load(CHECKPOINTS / entry.file, map_location="cpu", weights_only=True)
+    module.weight.data = state["linear.weight"]
+    tokens = open_clip.get_tokenizer("ViT-B-32")(CAPTIONS)
+    expected = torch.nn.functional.normalize(module(clip.encode_text(tokens, normalize=True)), dim=-1)
+    assert (model.encode_text(tokens, normalize=True) - expected).abs().max() < 1e-6
+    assert (model.fold().encode_text(tokens, normalize=True) - expected).abs().max() < 1e-5
+    assert model.logit_scale.exp().item() == pytest.approx(state["t"].exp().item())
+    with pytest.raises(ValueError, match="Create it with force_quick_gelu=True"):
+        plain = open_clip.create_model("ViT-B-32", load_weights=False)
+        LABCLIP.from_pretrained("ViT-B-32", alignment=alignment, base=plain)
+
+
+@pytest.mark.skipif(not CHECKPOINTS.is_dir(), reason="the published matrices are not on this machine")
+def test_an_openclip_script_changes_one_word(served):
+    entry = PUBLISHED[0]
+    served.add_published(entry, (CHECKPOINTS / entry.file).read_bytes())
+    model, _, preprocess = labclip.create_model_and_transforms("ViT-B-32", pretrained="openai")
+    assert model.alignment.base == entry.base
+    assert tuple(preprocess.transforms[-1].mean) == open_clip.OPENAI_DATASET_MEAN
+    with pytest.raises(ValueError, match=r"No known matrix fits ViT-B-32 \(laion2b_s34b_b79k\)"):
+        labclip.create_model_and_transforms("ViT-B-32", pretrained="laion2b_s34b_b79k")
