@@ -235,6 +235,8 @@ class LABCLIP(nn.Module):
         """
         dim = len(self.matrix)
         for name, features in (("image_features", image_features), ("text_features", text_features)):
+            if not isinstance(features, torch.Tensor):
+                raise ValueError(f"{name} are a {type(features).__name__}. Pass a tensor: torch.from_numpy(array).")
             if features.ndim != 2 or features.shape[1] != dim or not features.is_floating_point():
                 raise ValueError(
                     f"{name} are {features.dtype} {list(features.shape)}, not floating point [n, {dim}]. "

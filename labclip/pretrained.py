@@ -214,6 +214,8 @@ def create_model_and_transforms(
     Example:
         >>> model, _, preprocess = create_model_and_transforms("scenes")
     """
+    if not openclip.pop("load_weights", True):
+        raise ValueError("load_weights=False gives random weights, which no matrix fits. Leave it out.")
     if jit:
         raise ValueError("jit=True is not supported: pass jit=False and use torch.compile(model), or model.fold().")
     from labclip.bases import is_openclip_folder

@@ -336,6 +336,8 @@ def test_errors_of_openclips_entry_say_what_to_type(world):
         create("tiny-world", pretrained="openia")
     with pytest.raises(ValueError, match=r'would have random weights.*pretrained="openai"'):
         create("tiny-world")
+    with pytest.raises(ValueError, match="load_weights=False gives random weights"):
+        create("tiny-world", pretrained="openai", load_weights=False)
     with pytest.raises(ValueError, match="jit=True is not supported"):
         create("tiny-world", pretrained="openai", jit=True)
     with pytest.raises(ValueError, match="but the base is tiny-world"):
