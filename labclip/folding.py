@@ -7,6 +7,7 @@ projection. With the projection text = hidden @ P, aligned = text @ A.T = hidden
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -47,8 +48,9 @@ def fold(model: nn.Module, alignment: Alignment) -> nn.Module:
     if isinstance(projection, nn.Sequential):
         owner, name = projection, str(len(projection) - 1)
         projection = projection[-1]
-    matrix = alignment.matrix.detach().double().cpu()
+    matrix = alignment.matrix.detach().cpu().double()
     if projection is None or isinstance(projection, nn.Identity):
+        _check(_width(owner), alignment)
         setattr(owner, name, _added(matrix, next(owner.parameters()), as_linear=name == "proj"))
     elif isinstance(projection, nn.Linear):
         _check(projection.out_features, alignment)
@@ -78,6 +80,13 @@ def _projection(model: nn.Module) -> tuple[Any, str]:
     )
 
 
+def _width(tower: Any) -> int | None:
+    """Length of what a text tower without a projection gives; None where it does not say."""
+    if isinstance(norm := getattr(tower, "ln_final", None), nn.LayerNorm):
+        return norm.normalized_shape[0]
+    return getattr(tower, "output_dim", None)
+
+
 def _added(matrix: torch.Tensor, reference: torch.Tensor, *, as_linear: bool) -> nn.Linear | nn.Parameter:
     """A projection where there was none, of the kind OpenCLIP itself makes there, so that its configuration fits."""
     weight = matrix.to(reference.device, reference.dtype)
@@ -88,22 +97,21 @@ def _added(matrix: torch.Tensor, reference: torch.Tensor, *, as_linear: bool) ->
     return linear
 
 
-def _map(parameter: torch.Tensor, function: Any) -> None:
-    matrix_device = parameter.device
+def _map(parameter: torch.Tensor, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """Replace a parameter's values by a function of them in float64: on the CPU, since not every device has it."""
     with torch.no_grad():
-        parameter.copy_(function(parameter.detach().double().cpu()).to(matrix_device))
+        parameter.copy_(function(parameter.detach().cpu().double()).to(parameter.dtype))
 
 
-def _check(dim: int, alignment: Alignment) -> None:
-    if dim != alignment.dim:
+def _check(dim: int | None, alignment: Alignment) -> None:
+    if dim is not None and dim != alignment.dim:
         raise ValueError(
             f"Alignment has dim {alignment.dim} but the model's text projection gives {dim}. Load one for it."
         )
 
 
 def _fold_logit_scale(model: Any, alignment: Alignment) -> None:
-    if alignment.logit_scale is None or not hasattr(model, "logit_scale"):
+    if alignment.logit_scale is None or not isinstance(getattr(model, "logit_scale", None), torch.Tensor):
         return
-    fitted = torch.full_like(model.logit_scale, alignment.logit_scale, dtype=torch.float64)
-    with torch.no_grad():
-        model.logit_scale.copy_(torch.lerp(model.logit_scale.double(), fitted, alignment.strength))
+    fitted = torch.tensor(alignment.logit_scale, dtype=torch.float64)
+    _map(model.logit_scale, lambda own: torch.lerp(own, fitted, alignment.strength))
