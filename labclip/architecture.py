@@ -1,6 +1,7 @@
 """The OpenCLIP configuration of a loaded model, for saving one that came without: looked up, or read off it.
 
-Whatever is found is proved: a model built from it must have the same weights' names, shapes, heads and activations.
+Whatever is found is proved: a model built from it must have the same weights' names, shapes, heads, pooling,
+activations and epsilons.
 """
 
 from __future__ import annotations
@@ -55,32 +56,47 @@ def _build_empty(config: dict[str, Any]) -> nn.Module:
         raise ValueError("towers of other libraries are not rebuilt")
     kind = open_clip.CoCa if "multimodal_cfg" in config else open_clip.CustomTextCLIP if custom else open_clip.CLIP
     with torch.device("meta"):
-        return kind(**config)  # type: ignore[no-any-return]
+        return kind(**config)
+
+
+# What the weights' shapes do not show and the numbers depend on, of every module that has it.
+_TRAITS = (
+    "num_heads", "pool_type", "text_pool_type", "final_ln_after_pool", "output_tokens", "eos_id", "text_eos_id",
+    "pad_id", "eps", "approximate",
+)  # fmt: skip
 
 
 def _signature(clip: nn.Module) -> tuple[Any, ...]:
     shapes = {key: tuple(value.shape) for key, value in clip.state_dict().items()}
-    heads = [module.num_heads for module in clip.modules() if isinstance(getattr(module, "num_heads", None), int)]
-    pools = [module.pool_type for module in clip.modules() if isinstance(getattr(module, "pool_type", None), str)]
+    traits = [(key, getattr(module, key)) for module in clip.modules() for key in _TRAITS if hasattr(module, key)]
+    activations = [type(module).__name__ for module in clip.modules() if "GELU" in type(module).__name__]
     mask = getattr(text_tower(clip), "attn_mask", None)
-    return shapes, heads, pools, uses_quick_gelu(clip), mask is None, type(clip).__name__
+    return shapes, traits, activations, mask is None, type(clip).__name__
 
 
 def _candidates(clip: nn.Module, name: str | None) -> list[dict[str, Any]]:
-    dim, tower = embed_dim(clip), text_tower(clip)
-    quick_gelu = uses_quick_gelu(clip)
-    found = []
-    names = ([name] if name else []) + list(open_clip.list_models())
-    for known in names:
-        config = open_clip.get_model_config(known)
-        if config is None or config["embed_dim"] != dim:
-            continue
-        if config["text_cfg"].get("context_length", 77) != getattr(tower, "context_length", 77):
-            continue
-        found.append(config | ({"quick_gelu": True} if quick_gelu else {}))
-    if (own := _read_off(clip)) is not None:
-        found.insert(0, own)
-    return found
+    """Configurations to try: the named one, what can be read off, all that OpenCLIP knows.
+
+    What is read off doesn't say which tokenizer goes with it, so it comes last where that isn't the ordinary one.
+    """
+    known = _known(clip, open_clip.list_models())
+    own = _read_off(clip)
+    if own is not None:
+        ordinary = own["text_cfg"]["vocab_size"] == open_clip.CLIPTextCfg.vocab_size
+        known = [own, *known] if ordinary else [*known, own]
+    return (_known(clip, [name]) if name else []) + known
+
+
+def _known(clip: nn.Module, names: list[str]) -> list[dict[str, Any]]:
+    """OpenCLIP's configurations of these names, without those that can't be this model's."""
+    dim, context = embed_dim(clip), getattr(text_tower(clip), "context_length", 77)
+    activation = {"quick_gelu": True} if uses_quick_gelu(clip) else {}
+    configs = [config for name in names if (config := open_clip.get_model_config(name)) is not None]
+    return [
+        config | activation
+        for config in configs
+        if config["embed_dim"] == dim and config["text_cfg"].get("context_length", 77) == context
+    ]
 
 
 def _read_off(clip: nn.Module) -> dict[str, Any] | None:
@@ -124,6 +140,7 @@ def _vision_cfg(clip: nn.Module) -> dict[str, Any] | None:
         "image_size": size,
         "pool_type": visual.pool_type,
         "final_ln_after_pool": visual.final_ln_after_pool,
+        **_block_kwargs(block),
     }
     if isinstance(visual.ln_pre, nn.Identity):
         config["no_ln_pre"] = True
@@ -144,6 +161,7 @@ def _text_cfg(clip: nn.Module) -> dict[str, Any] | None:
         "layers": len(tower.transformer.resblocks),
         "mlp_ratio": block.mlp.c_fc.out_features / width,
         "pool_type": getattr(tower, "text_pool_type", getattr(tower, "pool_type", "argmax")),
+        **_block_kwargs(block),
     }
     if (eos := getattr(tower, "text_eos_id", getattr(tower, "eos_id", None))) is not None:
         config["eos_id"] = eos
@@ -155,4 +173,14 @@ def _text_cfg(clip: nn.Module) -> dict[str, Any] | None:
         config["proj_type"] = "none"
     elif isinstance(tower.text_projection, nn.Linear):
         config["proj_bias"] = True
+    return config
+
+
+def _block_kwargs(block: Any) -> dict[str, Any]:
+    """What is unusual about the norms and the activation of a transformer block, as OpenCLIP's config says it."""
+    config: dict[str, Any] = {}
+    if (eps := getattr(block.ln_1, "eps", 1e-5)) != 1e-5:  # torch's default
+        config["norm_kwargs"] = {"eps": eps}
+    if (approximate := getattr(block.mlp.gelu, "approximate", "none")) != "none":
+        config["act_kwargs"] = {"approximate": approximate}
     return config
