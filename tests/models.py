@@ -4,6 +4,7 @@ import copy
 import functools
 
 import open_clip
+import pytest
 import torch
 import torch.nn.functional as F
 
@@ -43,7 +44,7 @@ MainLayoutCLIP = open_clip.CLIP if hasattr(open_clip.CLIP, "_encode_text") else 
 
 
 def _hf_text():
-    import transformers
+    transformers = pytest.importorskip("transformers")
     from open_clip.hf_model import HFTextEncoder
 
     config = transformers.BertConfig(
