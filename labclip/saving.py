@@ -8,16 +8,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import open_clip
+import torch
 from safetensors.torch import save_file
 from torch import nn
 
 from labclip.alignment import Alignment
 from labclip.architecture import config_of
-from labclip.bases import OPENCLIP_CONFIG, OPENCLIP_WEIGHTS, probe_of, text_tower
-from labclip.storage import is_alignment_folder, replacing, write
+from labclip.bases import OPENCLIP_CONFIG, OPENCLIP_WEIGHTS, probe_of, text_tower, tokenizer_of
+from labclip.storage import PROBE_CAPTION, is_alignment_folder, replacing, write
 
 if TYPE_CHECKING:
     from labclip.model import LABCLIP
+
+# Tokenizers that clean, cut, or count positions otherwise give other tokens for one of these.
+_TELLING = [PROBE_CAPTION, "Two Dogs, one cat -- and  a bird!", "a very " * 100 + "long caption"]
 
 
 def save_model(model: LABCLIP, folder: str | Path) -> None:
@@ -65,8 +69,8 @@ def save_folded(model: LABCLIP, folder: str | Path) -> None:
     text_cfg = config["model_cfg"]["text_cfg"]
     folded = model.fold()
     if "hf_model_name" in text_cfg:
-        if not text_cfg.get("hf_proj_type"):
-            text_cfg["hf_proj_type"] = "linear"
+        if isinstance(getattr(text_tower(folded), "proj", None), nn.Linear):
+            text_cfg["hf_proj_type"] = "linear"  # one may have been added; OpenCLIP's default is two layers
     elif text_cfg.get("proj_type") == "none" and getattr(text_tower(folded), "text_projection", None) is not None:
         text_cfg |= {"proj_type": "linear", "proj_bias": False}
     with replacing(folder) as scratch:
@@ -106,3 +110,10 @@ def write_openclip(clip: nn.Module, config: dict[str, Any], tokenizer: Any, fold
     (folder / OPENCLIP_CONFIG).write_text(json.dumps(config, indent=2, default=list) + "\n", encoding="utf-8")
     state = {key: value.detach().cpu().contiguous().clone() for key, value in clip.state_dict().items()}
     save_file(state, folder / OPENCLIP_WEIGHTS, metadata={"format": "pt"})
+    if tokenizer is not None:
+        opened = tokenizer_of(f"local-dir:{folder}", config["model_cfg"])
+        if not torch.equal(opened(_TELLING), tokenizer(_TELLING)):
+            raise ValueError(
+                f"The folder would open with another tokenizer than this {type(tokenizer).__name__}, whose settings "
+                f"the configuration doesn't hold. Pass the one that goes with the model: open_clip.get_tokenizer(NAME)."
+            )
