@@ -1,0 +1,351 @@
+"""Models as folders: what is saved opens as the same model, here and in OpenCLIP; a save that fails changes nothing."""
+
+import json
+import os
+from pathlib import Path
+
+import models
+import open_clip
+import pytest
+import torch
+from open_clip.transform import PreprocessCfg, image_transform_v2
+from PIL import Image
+from safetensors.torch import load_file
+
+from labclip import LABCLIP, Alignment, Base, saving
+from labclip.saving import save_folded
+from labclip.storage import load
+
+NATIVE = ["clip", "quickgelu", "resnet", "dict", "linear", "custom", "eos", "siglip", "unprojected", "nonscalar"]
+BASE_FILES = {"open_clip_config.json", "open_clip_model.safetensors"}
+FILES = BASE_FILES | {"config.json", "model.safetensors", "README.md"}
+FIXED = image_transform_v2(PreprocessCfg(size=32), is_train=False)
+
+
+def wrap(kind="clip", clip=None, tokenizer=None, **options):
+    options = {"logit_scale": 1.5} | options
+    return LABCLIP(clip or models.make(kind), Alignment(models.matrix(), **options), tokenizer=tokenizer)
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+
+
+def assert_close(one, other):
+    torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5 * float(other.detach().abs().max()))
+
+
+def assert_same_model(one, other):
+    """Image features, text features by tokens, scale and logits."""
+    images, tokens = models.images(), models.tokens()
+    with torch.no_grad():
+        assert_close(one.encode_image(images), other.encode_image(images))
+        assert_close(one.encode_text(tokens), other.encode_text(tokens))
+        assert_close(one.get_logits(images, tokens)[0], other.get_logits(images, tokens)[0])
+    assert_close(one.logit_scale, other.logit_scale)
+
+
+def opened_by_openclip(folder):
+    return open_clip.create_model_and_transforms(f"local-dir:{folder}")[0].eval()
+
+
+# Round trips
+
+
+@pytest.mark.parametrize("kind", NATIVE)
+def test_a_saved_model_comes_back_whole(tmp_path, kind):
+    model = wrap(kind, strength=0.5, metadata={"seed": 3})
+    model.save_pretrained(tmp_path / "a")
+    assert set(contents(tmp_path / "a")) == FILES
+    again = LABCLIP.from_pretrained(tmp_path / "a")
+    assert type(again.clip) is type(model.clip)
+    assert_same_model(again, model)
+    assert torch.equal(again.alignment.fitted, model.alignment.fitted)
+    assert (again.alignment.strength, again.alignment.logit_scale) == (0.5, 1.5)
+    assert again.alignment.metadata == {"seed": 3}
+    assert_close(again.encode_text(models.CAPTIONS), model.encode_text(models.tokens()))
+    plain = opened_by_openclip(tmp_path / "a")
+    assert_same_model(plain, model.clip)
+
+
+@pytest.mark.parametrize("kind", NATIVE)
+def test_a_folded_model_is_the_wrapped_one_in_openclip(tmp_path, kind):
+    model = wrap(kind, strength=0.5)
+    save_folded(model, tmp_path / "folded")
+    assert set(contents(tmp_path / "folded")) == BASE_FILES
+    folded = opened_by_openclip(tmp_path / "folded")
+    assert type(folded) is type(model.clip)
+    assert_same_model(folded, model)
+    tokenizer = open_clip.get_tokenizer(f"local-dir:{tmp_path / 'folded'}")
+    assert torch.equal(tokenizer(models.CAPTIONS), models.tokens())
+
+
+def test_saving_what_was_opened_changes_no_file(tmp_path):
+    wrap("siglip", tokenizer=models.tokenizer()).save_pretrained(tmp_path / "a")
+    LABCLIP.from_pretrained(tmp_path / "a").save_pretrained(tmp_path / "b")
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+
+def test_a_folded_unprojected_model_can_be_opened_and_folded_again(tmp_path):
+    model = wrap("unprojected")
+    save_folded(model, tmp_path / "once")
+    again = LABCLIP(opened_by_openclip(tmp_path / "once"), Alignment(models.matrix(1)))
+    save_folded(again, tmp_path / "twice")
+    exact = model.encode_text(models.tokens()) @ models.matrix(1).T
+    assert_close(opened_by_openclip(tmp_path / "twice").encode_text(models.tokens()), exact)
+
+
+def test_saving_over_an_older_model_replaces_it(tmp_path):
+    wrap("siglip", probe=None).save_pretrained(tmp_path)
+    (tmp_path / "notes.txt").write_text("mine")
+    model = wrap("clip", logit_scale=None)
+    model.save_pretrained(tmp_path)
+    again = LABCLIP.from_pretrained(tmp_path)
+    assert_same_model(again, model)
+    assert again.alignment.logit_scale is None
+    assert set(contents(tmp_path)) == FILES | {"notes.txt"}
+
+
+def test_a_model_over_its_own_folder(tmp_path):
+    wrap().save_pretrained(tmp_path)
+    model = LABCLIP.from_pretrained(tmp_path)
+    model.alignment = model.alignment.at(0.25)
+    model.save_pretrained(tmp_path)
+    again = LABCLIP.from_pretrained(tmp_path)
+    assert again.alignment.strength == 0.25
+    assert_same_model(again, model)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_kept_in_the_file_and_the_matrix_is_not_halved(tmp_path, dtype):
+    model = wrap(clip=models.make("clip").to(dtype))
+    model.save_pretrained(tmp_path)
+    assert {value.dtype for value in load_file(tmp_path / "open_clip_model.safetensors").values()} == {dtype}
+    again = LABCLIP.from_pretrained(tmp_path)
+    assert torch.equal(again.matrix, models.matrix())
+    assert torch.equal(again.clip.text_projection, model.clip.text_projection.float())
+
+
+def test_weights_that_share_memory_are_saved_whole(tmp_path):
+    clip = models.make("clip")
+    whole = torch.randn(4, *clip.text_projection.shape)
+    clip.text_projection.data = whole[2]
+    wrap(clip=clip).save_pretrained(tmp_path)
+    saved = load_file(tmp_path / "open_clip_model.safetensors")["text_projection"]
+    assert torch.equal(saved, whole[2])
+
+
+def test_the_image_transform_of_the_base_is_kept(tmp_path):
+    clip, picture = models.make("clip"), Image.new("RGB", (50, 40), "red")
+    clip.visual.preprocess_cfg = {
+        "size": 32, "mode": "RGB", "mean": (0.1, 0.2, 0.3), "std": (0.5, 0.5, 0.5), "interpolation": "bilinear",
+        "resize_mode": "squash", "fill_color": 0,
+    }  # fmt: skip
+    model = wrap(clip=clip)
+    model.save_pretrained(tmp_path)
+    again = LABCLIP.from_pretrained(tmp_path)
+    assert torch.equal(again.preprocess(picture), model.preprocess(picture))
+    assert not torch.equal(again.preprocess(picture), FIXED(picture))
+    assert torch.equal(
+        open_clip.create_model_and_transforms(f"local-dir:{tmp_path}")[2](picture), again.preprocess(picture)
+    )
+
+
+def test_a_matrix_trained_in_place_is_what_is_saved(tmp_path):
+    model = wrap(strength=0.5)
+    with torch.no_grad():
+        model.matrix.add_(0.25)
+    model.save_pretrained(tmp_path)
+    assert torch.equal(load(tmp_path).matrix, model.matrix)
+    assert_same_model(LABCLIP.from_pretrained(tmp_path), model)
+
+
+# The probe
+
+
+def test_the_folder_knows_its_base_by_the_probe(tmp_path):
+    model = wrap(tokenizer=models.tokenizer())
+    model.save_pretrained(tmp_path / "a")
+    assert load(tmp_path / "a").probe is not None
+    assert_same_model(LABCLIP.from_pretrained(tmp_path / "a"), model)
+    torch.manual_seed(9)
+    wrap(clip=open_clip.CLIP(models.DIM, models.VISION, models.TEXT)).save_pretrained(tmp_path / "b")
+    os.replace(tmp_path / "b" / "open_clip_model.safetensors", tmp_path / "a" / "open_clip_model.safetensors")
+    with pytest.raises(ValueError, match="This model is not the one the alignment was fitted on"):
+        LABCLIP.from_pretrained(tmp_path / "a")
+
+
+def test_without_a_tokenizer_there_is_no_probe(tmp_path):
+    wrap().save_pretrained(tmp_path)
+    assert load(tmp_path).probe is None
+
+
+def test_a_recorded_base_is_kept(tmp_path):
+    base = Base("tiny", "own", quick_gelu=False, embed_dim=models.DIM)
+    model = wrap(base=base)
+    model.save_pretrained(tmp_path)
+    again = LABCLIP.from_pretrained(tmp_path)
+    assert again.alignment.base == base
+    assert_same_model(again, model)
+
+
+# Tokenizers
+
+
+class Cut:
+    """A tokenizer that is a plain function of somebody's own."""
+
+    def __call__(self, captions):
+        return models.tokenizer()(captions)
+
+
+@pytest.fixture
+def words(tmp_path):
+    """A tokenizer of transformers with a vocabulary of words, as OpenCLIP opens it from a folder."""
+    transformers = pytest.importorskip("transformers")
+    from tokenizers import Tokenizer, pre_tokenizers
+    from tokenizers.models import WordLevel
+
+    words = ["[PAD]", "[UNK]", "a", "red", "cube", "and", "blue", "sphere", "cat", "Dogs", "dogs", ",", "--"]
+    vocabulary = {word: number for number, word in enumerate(words)}
+    tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]")
+    fast.save_pretrained(tmp_path / "words")
+    return open_clip.tokenizer.HFTokenizer(str(tmp_path / "words"), context_length=models.CONTEXT)
+
+
+def test_a_tokenizer_of_transformers_is_saved_with_the_model(tmp_path, words):
+    model = wrap("siglip", tokenizer=words)
+    model.save_pretrained(tmp_path / "a")
+    again = LABCLIP.from_pretrained(tmp_path / "a")
+    assert torch.equal(again.tokenizer(models.CAPTIONS), words(models.CAPTIONS))
+    assert_close(again.encode_text(models.CAPTIONS), model.encode_text(models.CAPTIONS))
+    save_folded(model, tmp_path / "folded")
+    assert torch.equal(
+        open_clip.get_tokenizer(f"local-dir:{tmp_path / 'folded'}")(models.CAPTIONS), words(models.CAPTIONS)
+    )
+
+
+def test_a_tokenizer_that_would_open_as_another_is_an_error(tmp_path, words):
+    from open_clip.tokenizer import get_clean_fn
+
+    words.clean_fn = get_clean_fn("canonicalize")
+    with pytest.raises(ValueError, match="would open with another tokenizer than this HFTokenizer"):
+        wrap("siglip", tokenizer=words).save_pretrained(tmp_path / "a")
+    with pytest.raises(ValueError, match="would open with another tokenizer than this SimpleTokenizer"):
+        wrap(tokenizer=open_clip.SimpleTokenizer(context_length=12)).save_pretrained(tmp_path / "a")
+    assert [path.name for path in tmp_path.iterdir()] == ["words"]
+
+
+@pytest.mark.parametrize("save", [LABCLIP.save_pretrained, save_folded])
+def test_a_tokenizer_that_cannot_be_saved_is_an_error(tmp_path, save):
+    with pytest.raises(ValueError, match="A Cut cannot be saved, and the folder would open with a wrong one"):
+        save(wrap(tokenizer=Cut()), tmp_path / "a")
+    assert list(tmp_path.iterdir()) == []
+
+
+# Hugging Face towers, whose configuration is given by name
+
+
+@pytest.mark.parametrize("projection", ["linear", "mlp", None, "default"])
+def test_hugging_face_towers_of_a_config_by_name(tmp_path, projection):
+    transformers = pytest.importorskip("transformers")
+    width = models.DIM if projection is None else 24
+    transformers.BertConfig(
+        vocab_size=49408, hidden_size=width, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+        max_position_embeddings=models.CONTEXT, pad_token_id=0,
+    ).save_pretrained(tmp_path / "bert")  # fmt: skip
+    text_cfg = {
+        "hf_model_name": str(tmp_path / "bert"), "hf_model_pretrained": False, "context_length": models.CONTEXT,
+        "vocab_size": 49408,
+    } | ({} if projection == "default" else {"hf_proj_type": projection})  # fmt: skip
+    clip = open_clip.CustomTextCLIP(models.DIM, models.VISION, text_cfg).eval()
+    model = wrap(clip=clip)
+    config = {"embed_dim": models.DIM, "vision_cfg": models.VISION, "text_cfg": text_cfg, "custom_text": True}
+    model.openclip_config = {"model_cfg": config, "preprocess_cfg": {}}
+    model.save_pretrained(tmp_path / "a")
+    assert_same_model(LABCLIP.from_pretrained(tmp_path / "a"), model)
+    save_folded(model, tmp_path / "folded")
+    assert_same_model(opened_by_openclip(tmp_path / "folded"), model)
+    assert text_cfg.get("hf_proj_type", "default") == projection
+
+
+# What can't be saved, and saves that fail
+
+
+@pytest.mark.parametrize("save", [LABCLIP.save_pretrained, save_folded])
+@pytest.mark.parametrize("kind", ["coca", "hf", "main"])
+def test_an_architecture_that_cannot_be_told_is_an_error(tmp_path, kind, save):
+    if kind == "main" and models.MainLayoutCLIP is open_clip.CLIP:
+        pytest.skip("this OpenCLIP has the layout itself")
+    message = r"Cannot tell the OpenCLIP configuration of this \w+\. Load it by name.*open_clip.add_model_config"
+    with pytest.raises(ValueError, match=message):
+        save(wrap(kind), tmp_path / "a")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_registered_architecture_can_be_saved(tmp_path, monkeypatch):
+    config = {
+        "embed_dim": models.DIM, "vision_cfg": models.COCA_VISION, "text_cfg": models.COCA_TEXT,
+        "multimodal_cfg": models.MULTIMODAL, "custom_text": True,
+    }  # fmt: skip
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "tiny-coca", config)
+    model, tokens = wrap("coca"), models.tokens()
+    model.save_pretrained(tmp_path / "a")
+    assert_close(LABCLIP.from_pretrained(tmp_path / "a").encode_text(tokens), model.encode_text(tokens))
+    save_folded(model, tmp_path / "b")
+    assert_close(opened_by_openclip(tmp_path / "b").encode_text(tokens), model.encode_text(tokens))
+    assert "labclip" not in json.dumps(config)
+
+
+@pytest.mark.parametrize("save", [LABCLIP.save_pretrained, save_folded])
+def test_saving_where_a_file_is(tmp_path, save):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ValueError, match=r"file is a file\. Pass the path of a folder"):
+        save(wrap(), tmp_path / "file")
+    assert contents(tmp_path) == {"file": b"mine"}
+
+
+def test_a_folded_model_is_not_put_beside_an_alignment(tmp_path):
+    model = wrap()
+    model.save_pretrained(tmp_path)
+    before = contents(tmp_path)
+    with pytest.raises(ValueError, match="holds an alignment, which would be applied once more"):
+        save_folded(model, tmp_path)
+    assert contents(tmp_path) == before
+
+
+def full_disk(*args, **kwargs):
+    raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("there", [False, True])
+@pytest.mark.parametrize("save", [LABCLIP.save_pretrained, save_folded])
+def test_a_full_disk_leaves_everything_as_it_was(tmp_path, monkeypatch, save, there):
+    folder = tmp_path / "a" / "b"
+    if there:
+        save(wrap(), folder)
+    before = contents(folder) if there else None
+    monkeypatch.setattr(saving, "save_file", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        save(wrap("siglip"), folder)
+    assert (contents(folder) if there else list(tmp_path.iterdir())) == (before if there else [])
+
+
+@pytest.mark.parametrize("nth", [1, 4, 9])
+def test_base_and_alignment_are_replaced_together_or_not_at_all(tmp_path, monkeypatch, nth):
+    wrap().save_pretrained(tmp_path)
+    before, replace, calls = contents(tmp_path), os.replace, iter(range(100))
+    monkeypatch.setattr(os, "replace", lambda *paths: full_disk() if next(calls) == nth else replace(*paths))
+    with pytest.raises(OSError, match="No space left"):
+        wrap("siglip").save_pretrained(tmp_path)
+    assert contents(tmp_path) == before
+
+
+def test_metadata_that_cannot_be_saved_leaves_the_base_alone_too(tmp_path):
+    wrap().save_pretrained(tmp_path)
+    before = contents(tmp_path)
+    with pytest.raises(ValueError, match="metadata is not plain JSON"):
+        wrap("siglip", metadata={"data": {1, 2}}).save_pretrained(tmp_path)
+    assert contents(tmp_path) == before
