@@ -445,6 +445,8 @@ class LABCLIP(nn.Module):
 
     def _images(self, image: Any) -> Any:
         """PIL images as a batch on the model's device; anything else is for the wrapped class to take."""
+        if isinstance(image, torch.Tensor):
+            return image
         from PIL.Image import Image
 
         images = list(image) if isinstance(image, list | tuple) else [image]

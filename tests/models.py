@@ -60,6 +60,12 @@ def _with_hf_text():
     return model
 
 
+def _with_eos_pooling():
+    if "eos_id" not in open_clip.CLIPTextCfg.__dataclass_fields__:
+        pytest.skip("this OpenCLIP has no end-of-text pooling")
+    return open_clip.CustomTextCLIP(DIM, VISION, TEXT | {"pool_type": "eos", "eos_id": 49407})
+
+
 SIGLIP_TEXT = TEXT | {"no_causal_mask": True, "proj_bias": True, "pool_type": "last"}
 COCA_TEXT = TEXT | {"width": DIM, "embed_cls": True, "output_tokens": True}
 COCA_VISION = VISION | {"attentional_pool": True, "attn_pooler_heads": 2, "output_tokens": True}
@@ -73,7 +79,7 @@ KINDS = {
     "linear": lambda: open_clip.CLIP(DIM, VISION, TEXT | {"proj_bias": True}),
     "main": lambda: MainLayoutCLIP(DIM, VISION, TEXT),
     "custom": lambda: open_clip.CustomTextCLIP(DIM, VISION, TEXT),
-    "eos": lambda: open_clip.CustomTextCLIP(DIM, VISION, TEXT | {"pool_type": "eos", "eos_id": 49407}),
+    "eos": _with_eos_pooling,
     "siglip": lambda: open_clip.CustomTextCLIP(DIM, VISION, SIGLIP_TEXT, init_logit_bias=-10.0),
     "unprojected": lambda: open_clip.CustomTextCLIP(
         DIM, VISION, TEXT | {"width": DIM, "proj_type": "none", "no_causal_mask": True}, init_logit_bias=-10.0
