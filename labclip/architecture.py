@@ -59,7 +59,8 @@ def _build_empty(config: dict[str, Any]) -> nn.Module:
         return kind(**config)
 
 
-# What the weights' shapes do not show and the numbers depend on, of every module that has it.
+# What the weights' shapes do not show and the numbers depend on, of every module that has it. QuickGELU is told from
+# GELU by having no `approximate`.
 _TRAITS = (
     "num_heads", "pool_type", "text_pool_type", "final_ln_after_pool", "output_tokens", "eos_id", "text_eos_id",
     "pad_id", "eps", "approximate",
@@ -69,9 +70,8 @@ _TRAITS = (
 def _signature(clip: nn.Module) -> tuple[Any, ...]:
     shapes = {key: tuple(value.shape) for key, value in clip.state_dict().items()}
     traits = [(key, getattr(module, key)) for module in clip.modules() for key in _TRAITS if hasattr(module, key)]
-    activations = [type(module).__name__ for module in clip.modules() if "GELU" in type(module).__name__]
     mask = getattr(text_tower(clip), "attn_mask", None)
-    return shapes, traits, activations, mask is None, type(clip).__name__
+    return shapes, traits, mask is None, type(clip).__name__
 
 
 def _candidates(clip: nn.Module, name: str | None) -> list[dict[str, Any]]:

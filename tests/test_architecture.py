@@ -57,10 +57,10 @@ def test_the_config_of_every_native_model_is_found(kind):
 SILENT = {
     "heads of the pictures": {"vision": {"head_width": 8}},
     "heads of the text": {"text": {"heads": 3}},
-    "pooling of the pictures": {"vision": {"pool_type": "avg"}},
-    "norm after pooling": {"vision": {"pool_type": "avg", "final_ln_after_pool": True}},
+    "pooling of the pictures": {"vision": {"pool_type": "tok"}},
+    "norm after pooling": {"vision": {"final_ln_after_pool": True}},
     "pooling of the text": {"text": {"pool_type": "last"}},
-    "end token": {"text": {"pool_type": "eos", "eos_id": 320}},
+    "end token": {"text": {"eos_id": 320}},
     "no mask": {"text": {"no_causal_mask": True}},
     "epsilon of the pictures": {"vision": {"norm_kwargs": {"eps": 0.1}}},
     "epsilon of the text": {"text": {"norm_kwargs": {"eps": 0.1}}},
@@ -73,7 +73,11 @@ SILENT = {
 @pytest.mark.parametrize("custom", [False, True])
 @pytest.mark.parametrize("change", SILENT)
 def test_what_no_weight_shows_is_read_off_and_told_apart(change, custom):
-    plain, clip = tiny(custom), tiny(custom, **SILENT[change])
+    common = {"vision": {"pool_type": "avg"}, "text": {"pool_type": "eos"}}
+    changed = {
+        key: common.get(key, {}) | value if isinstance(value, dict) else value for key, value in SILENT[change].items()
+    }
+    plain, clip = tiny(custom, **common), tiny(custom, **common | changed)
     assert {key: value.shape for key, value in plain.state_dict().items()} == {
         key: value.shape for key, value in clip.state_dict().items()
     }
