@@ -24,18 +24,18 @@ class Fitting:
     """Settings of one fit.
 
     Attributes:
-        rank: Rank of the change to the identity.
-        steps: Optimiser steps.
+        rank: Rank of the change to the identity; 64 knew the seen pairs as well and new ones less.
+        steps: Optimiser steps; new pairs gain from more, up to here.
         batch_size: Scenes a step; as many scenes with the colours exchanged come with them.
         learning_rate: Of Adam, at the start; falls to a hundredth.
         spread: Standard deviation of the two factors at the start.
         seed: Of factors, order, and the choice of captions and exchanged scenes.
     """
 
-    rank: int = 64
-    steps: int = 5000
+    rank: int = 32
+    steps: int = 8000
     batch_size: int = 128
-    learning_rate: float = 1e-2
+    learning_rate: float = 3e-2
     spread: float = 0.05
     seed: int = 0
 

@@ -36,7 +36,7 @@ MODEL_CFG: dict[str, Any] = {
     "vision_cfg": {"layers": [1, 1, 1, 1], "width": 16, "head_width": 32, "image_size": 64},
     "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 128, "heads": 4, "layers": 2},
 }
-MEAN, STD = 0.6, 0.25  # of the pictures, all channels alike
+MEAN, STD = 0.55, 0.25  # of the pictures, all channels alike
 PREPROCESS_CFG = {
     "size": 64,
     "mode": "RGB",
@@ -65,9 +65,9 @@ class Pretraining:
     """
 
     scenes: int = 60_000
-    steps: int = 500
+    steps: int = 450
     batch_size: int = 256
-    sentence_share: float = 0.05
+    sentence_share: float = 0.035
     learning_rate: float = 1e-3
     warmup: int = 40
     weight_decay: float = 0.05
