@@ -210,13 +210,18 @@ def test_gradients_reach_the_input_and_a_matrix_that_asks_for_them():
 # A value
 
 
-def test_the_matrix_is_a_float32_copy_of_its_own():
-    source = skewed().double().T
-    alignment = Alignment(source)
-    assert alignment.matrix.dtype == torch.float32
-    assert alignment.matrix.is_contiguous()
-    source.zero_()
-    assert torch.equal(alignment.matrix, skewed().T)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_matrix_is_a_float32_copy_of_its_own(dtype):
+    source = skewed().to(dtype)
+    for view in (source, source.T):
+        alignment, shown = Alignment(view), view.float().clone()
+        assert alignment.matrix.dtype == torch.float32
+        assert alignment.matrix.is_contiguous()
+        source.mul_(2)
+        assert torch.equal(alignment.matrix, shown)
+
+
+def test_the_matrix_is_a_copy_of_an_array_too():
     array = skewed().numpy()
     alignment = Alignment(array)
     array[:] = 0

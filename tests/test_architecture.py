@@ -126,12 +126,15 @@ def test_other_towers_give_none(kind):
     assert config_of(models.make(kind)) is None
 
 
-def test_a_class_of_somebodys_own_gives_none():
+def test_a_class_of_somebodys_own_gives_none(monkeypatch):
     class Own(open_clip.CLIP):
         def encode_text(self, text, normalize=False):
             return -super().encode_text(text, normalize)
 
-    assert config_of(Own(models.DIM, models.VISION, models.TEXT)) is None
+    config = {"embed_dim": models.DIM, "vision_cfg": models.VISION, "text_cfg": models.TEXT}
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "tiny", config)
+    assert config_of(models.make("clip"), "tiny") == config
+    assert config_of(Own(models.DIM, models.VISION, models.TEXT), "tiny") is None
 
 
 def test_a_tower_of_somebodys_own_gives_none():
