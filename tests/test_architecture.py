@@ -73,7 +73,9 @@ SILENT = {
 @pytest.mark.parametrize("custom", [False, True])
 @pytest.mark.parametrize("change", SILENT)
 def test_what_no_weight_shows_is_read_off_and_told_apart(change, custom):
-    common = {"vision": {"pool_type": "avg"}, "text": {"pool_type": "eos"}}
+    if change == "end token":
+        models.make("eos")  # skips where OpenCLIP has no such pooling
+    common = {"vision": {"pool_type": "avg"}, "text": {"pool_type": "eos"} if change == "end token" else {}}
     changed = {
         key: common.get(key, {}) | value if isinstance(value, dict) else value for key, value in SILENT[change].items()
     }
