@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import copy
 import math
-import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+
+from labclip.checks import checked_matrix, checked_number, checked_probe, not_floating
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -124,8 +125,8 @@ class Alignment:
             ValueError: If the matrix is empty, not square, not floating point or not finite; if `base` embeds in
                 another dim; if `logit_scale`, `strength` or the probe's length is not a sensible number.
         """
-        fitted = _checked_matrix(matrix)
-        strength = _checked_number("strength", strength)
+        fitted = checked_matrix(matrix)
+        strength = checked_number("strength", strength)
         dim = fitted.shape[0]
         if not isinstance(base, Base | None):
             raise ValueError(f"base is a {type(base).__name__}. Pass labclip.Base(model, pretrained, ...) or None.")
@@ -137,7 +138,7 @@ class Alignment:
                 f"Pass the base it was fitted on, or a matrix of that size."
             )
         if logit_scale is not None:
-            logit_scale = _checked_number("logit_scale", logit_scale)
+            logit_scale = checked_number("logit_scale", logit_scale)
             if logit_scale > MAX_LOGIT_SCALE:
                 raise ValueError(
                     f"logit_scale is {logit_scale:g}, but it is the logarithm of the temperature, as OpenCLIP's "
@@ -149,7 +150,7 @@ class Alignment:
         set_(self, "base", base)
         set_(self, "logit_scale", logit_scale)
         set_(self, "strength", strength)
-        set_(self, "probe", None if probe is None else _checked_probe(probe, dim))
+        set_(self, "probe", None if probe is None else checked_probe(probe, dim))
         set_(self, "metadata", copy.deepcopy(dict(metadata or {})))
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -224,7 +225,7 @@ class Alignment:
         """
         if isinstance(text_features, np.ndarray):
             if not np.issubdtype(text_features.dtype, np.floating):
-                raise ValueError(_not_floating(text_features.dtype))
+                raise ValueError(not_floating("Text features", text_features.dtype))
             # The copy keeps torch from aliasing a read-only or foreign-endian array (memory-mapped files are both).
             tensor = torch.from_numpy(text_features.astype(np.float32))
             with torch.no_grad():
@@ -235,7 +236,7 @@ class Alignment:
                 f"For captions, use model.encode_text(captions), which aligns them."
             )
         if not text_features.is_floating_point():
-            raise ValueError(_not_floating(text_features.dtype))
+            raise ValueError(not_floating("Text features", text_features.dtype))
         if text_features.ndim == 0 or text_features.shape[-1] != self.dim:
             shape = list(text_features.shape)
             fitted_on = f", fitted on {self.base}" if self.base else ""
@@ -384,54 +385,3 @@ def _blend(fitted: torch.Tensor, strength: float) -> torch.Tensor:
         if not torch.isfinite(matrix).all():
             raise ValueError(f"At strength {strength:g} the matrix has infinite values. Pass one between 0 and 1.")
     return matrix.requires_grad_(fitted.requires_grad)  # a leaf, as the fitted one is: it can be copied and trained
-
-
-@overload
-def _not_floating(dtype: torch.dtype) -> str: ...
-@overload
-def _not_floating(dtype: np.dtype[Any]) -> str: ...
-def _not_floating(dtype: Any) -> str:
-    return f"Text features are {dtype}, not floating point. Pass embeddings, or tokens to model.encode_text(tokens)."
-
-
-def _checked_matrix(matrix: torch.Tensor | NDArray[Any]) -> torch.Tensor:
-    if isinstance(matrix, np.ndarray):
-        if not np.issubdtype(matrix.dtype, np.floating):
-            raise ValueError(f"The matrix is {matrix.dtype}, not floating point. Pass the float32 matrix of a fit.")
-        with np.errstate(over="ignore"):  # what overflows is refused below
-            matrix = torch.from_numpy(matrix.astype(np.float32))
-    if not isinstance(matrix, torch.Tensor):
-        raise ValueError(f"The matrix is a {type(matrix).__name__}. Pass a [dim, dim] tensor or NumPy array.")
-    if not matrix.is_floating_point():
-        raise ValueError(f"The matrix is {matrix.dtype}, not floating point. Pass the float32 matrix of a fit.")
-    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or matrix.numel() == 0:
-        raise ValueError(f"The matrix has shape {list(matrix.shape)}, not [dim, dim]. Pass a square matrix.")
-    wanted_grad = matrix.requires_grad
-    matrix = matrix.detach().to(torch.float32, copy=True).contiguous()
-    bad = int((~torch.isfinite(matrix)).sum())
-    if bad:
-        raise ValueError(f"The matrix has {bad} values that are NaN or infinite. The fit diverged: lower its step.")
-    return matrix.requires_grad_(wanted_grad)
-
-
-def _checked_number(name: str, value: Any) -> float:
-    try:
-        if isinstance(value, str | bool):
-            raise TypeError
-        number = float(value.detach() if isinstance(value, torch.Tensor) else value)
-    except (TypeError, ValueError, RuntimeError, OverflowError):
-        raise ValueError(f"{name} is {reprlib.repr(value)}, not a number.") from None
-    if not math.isfinite(number):
-        raise ValueError(f"{name} is {number}, not a finite number.")
-    return number
-
-
-def _checked_probe(probe: Any, dim: int) -> torch.Tensor:
-    if not isinstance(probe, torch.Tensor | np.ndarray):
-        raise ValueError(f"The probe is a {type(probe).__name__}. Pass a [dim] tensor, a normalised text embedding.")
-    probe = torch.as_tensor(probe).detach().to("cpu", torch.float32, copy=True).contiguous()
-    if probe.shape != (dim,):
-        raise ValueError(f"The probe has shape {list(probe.shape)}, not [{dim}], the alignment's dim.")
-    if not abs(float(probe.norm()) - 1.0) < 1e-2:
-        raise ValueError(f"The probe has length {float(probe.norm()):g}, not 1. Pass a normalised text embedding.")
-    return probe

@@ -255,11 +255,11 @@ def tokenizer_of(name: str, config: dict[str, Any] | None = None, **kwargs: Any)
     shared = getattr(open_clip.tokenizer, "_tokenizer", None)
     special = kwargs or "siglip" in name.lower() or {"hf_tokenizer_name", "tokenizer_kwargs"} & set(text_cfg)
     if special or not isinstance(shared, open_clip.SimpleTokenizer):
-        return open_clip.get_tokenizer(name, **kwargs)  # type: ignore[no-any-return]
+        return open_clip.get_tokenizer(name, **kwargs)
     # Building the vocabulary again takes a fifth of a second, more than the weights of a small model.
     tokenizer = copy.copy(shared)
     tokenizer.context_length = text_cfg.get("context_length", shared.context_length)
-    return tokenizer  # type: ignore[no-any-return]
+    return tokenizer
 
 
 def folder_tokenizer(folder: Path, **kwargs: Any) -> Tokenizer:

@@ -119,10 +119,10 @@ def _encode_short(tower: Any, tokens: torch.Tensor) -> torch.Tensor:
     x = tower.ln_final(x)
     x = x[torch.arange(len(x), device=x.device), _pooled_position(tower, tokens)]
     if tower.text_projection is None:
-        return x  # type: ignore[no-any-return]
+        return x
     if isinstance(tower.text_projection, nn.Linear):
-        return tower.text_projection(x)  # type: ignore[no-any-return]
-    return x @ tower.text_projection  # type: ignore[no-any-return]
+        return tower.text_projection(x)
+    return x @ tower.text_projection
 
 
 def _chunks(order: torch.Tensor, lengths: torch.Tensor, budget: int) -> list[torch.Tensor]:

@@ -1,0 +1,64 @@
+"""What an alignment is made of, checked: each error says what is wrong, what would be right, what to type."""
+
+from __future__ import annotations
+
+import math
+import reprlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+def not_floating(what: str, dtype: torch.dtype | np.dtype[Any]) -> str:
+    """The message for features that are no embeddings."""
+    return f"{what} are {dtype}, not floating point. Pass embeddings, or tokens to model.encode_text(tokens)."
+
+
+def checked_matrix(matrix: torch.Tensor | NDArray[Any]) -> torch.Tensor:
+    """A copy of a matrix as float32 [dim, dim], contiguous, finite."""
+    if isinstance(matrix, np.ndarray):
+        if not np.issubdtype(matrix.dtype, np.floating):
+            raise ValueError(f"The matrix is {matrix.dtype}, not floating point. Pass the float32 matrix of a fit.")
+        with np.errstate(over="ignore"):  # what overflows is refused below
+            matrix = torch.from_numpy(matrix.astype(np.float32))
+    if not isinstance(matrix, torch.Tensor):
+        raise ValueError(f"The matrix is a {type(matrix).__name__}. Pass a [dim, dim] tensor or NumPy array.")
+    if not matrix.is_floating_point():
+        raise ValueError(f"The matrix is {matrix.dtype}, not floating point. Pass the float32 matrix of a fit.")
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or matrix.numel() == 0:
+        raise ValueError(f"The matrix has shape {list(matrix.shape)}, not [dim, dim]. Pass a square matrix.")
+    wanted_grad = matrix.requires_grad
+    matrix = matrix.detach().to(torch.float32, copy=True).contiguous()
+    bad = int((~torch.isfinite(matrix)).sum())
+    if bad:
+        raise ValueError(f"The matrix has {bad} values that are NaN or infinite. The fit diverged: lower its step.")
+    return matrix.requires_grad_(wanted_grad)
+
+
+def checked_number(name: str, value: Any) -> float:
+    """A finite number."""
+    try:
+        if isinstance(value, str | bool):
+            raise TypeError
+        number = float(value.detach() if isinstance(value, torch.Tensor) else value)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        raise ValueError(f"{name} is {reprlib.repr(value)}, not a number.") from None
+    if not math.isfinite(number):
+        raise ValueError(f"{name} is {number}, not a finite number.")
+    return number
+
+
+def checked_probe(probe: Any, dim: int) -> torch.Tensor:
+    """A copy of a unit-length embedding as float32 [dim] on the CPU."""
+    if not isinstance(probe, torch.Tensor | np.ndarray):
+        raise ValueError(f"The probe is a {type(probe).__name__}. Pass a [dim] tensor, a normalised text embedding.")
+    probe = torch.as_tensor(probe).detach().to("cpu", torch.float32, copy=True).contiguous()
+    if probe.shape != (dim,):
+        raise ValueError(f"The probe has shape {list(probe.shape)}, not [{dim}], the alignment's dim.")
+    if not abs(float(probe.norm()) - 1.0) < 1e-2:
+        raise ValueError(f"The probe has length {float(probe.norm()):g}, not 1. Pass a normalised text embedding.")
+    return probe
