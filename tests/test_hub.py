@@ -17,8 +17,8 @@ from standin import StandInHub
 
 from labclip import hub as labhub
 from labclip import published
-from labclip.hub._staging import CacheError
 from labclip.alignment import Alignment, Base
+from labclip.hub._staging import CacheError
 from labclip.storage import load, matrix_sha256
 
 ROOT = Path(__file__).parents[1]

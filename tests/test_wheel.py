@@ -1,4 +1,4 @@
-"""What is installed: the wheel has the embedded model and nothing else that is large, and works away from the checkout."""
+"""What is installed: the wheel has the embedded model, nothing else that is large, and works on its own."""
 
 import subprocess
 import sys
