@@ -40,12 +40,17 @@ def matches(clip: nn.Module, config: dict[str, Any]) -> bool:
 
 def same_architecture(clip: nn.Module, name: str) -> bool | None:
     """Whether a model is of an architecture OpenCLIP has by name; None where that can't be told without a download."""
-    config = open_clip.get_model_config(name)
+    config = _registered(name)
     if config is None or "hf_model_name" in config["text_cfg"] or "timm_model_name" in config["vision_cfg"]:
         return None
     activation = {} if uses_quick_gelu(clip) is None else {"quick_gelu": uses_quick_gelu(clip)}
     # The same weights may sit in either class: force_custom_text=True moves them.
     return any(matches(clip, config | activation | {"custom_text": custom}) for custom in (False, True))
+
+
+def _registered(name: str) -> dict[str, Any] | None:
+    """OpenCLIP's own configuration of a name. A recorded "hf-hub:" or "local-dir:" name must not lead anywhere."""
+    return open_clip.get_model_config(name) if name in open_clip.list_models() else None
 
 
 def _build_empty(config: dict[str, Any]) -> nn.Module:
@@ -91,7 +96,7 @@ def _known(clip: nn.Module, names: list[str]) -> list[dict[str, Any]]:
     """OpenCLIP's configurations of these names, without those that can't be this model's."""
     dim, context = embed_dim(clip), getattr(text_tower(clip), "context_length", 77)
     activation = {"quick_gelu": True} if uses_quick_gelu(clip) else {}
-    configs = [config for name in names if (config := open_clip.get_model_config(name)) is not None]
+    configs = [config for name in names if (config := _registered(name)) is not None]
     return [
         config | activation
         for config in configs

@@ -168,7 +168,7 @@ def test_the_tokenizer_of_a_registered_model_comes_with_its_config():
 
 def test_a_wrong_name_does_no_harm():
     clip = models.make("clip")
-    for name in ("ViT-B-32", "RN50", "nonsense", "ViT-B-16-SigLIP", "roberta-ViT-B-32"):
+    for name in ("ViT-B-32", "RN50", "nonsense", "ViT-B-16-SigLIP", "hf-hub:org/name", "local-dir:nowhere"):
         assert_same_numbers(clip, config_of(clip, name))
 
 
@@ -204,5 +204,5 @@ def test_same_architecture():
     assert same_architecture(on_meta("ViT-B-32", custom_text=True), "ViT-B-32-quickgelu") is True
     assert same_architecture(on_meta("ViT-B-16"), "ViT-B-32") is False
     assert same_architecture(models.make("clip"), "ViT-B-32") is False
-    for unknown in ("nonsense", "ViT-B-16-SigLIP", "roberta-ViT-B-32"):
+    for unknown in ("nonsense", "ViT-B-16-SigLIP", "roberta-ViT-B-32", "hf-hub:org/name", "local-dir:nowhere"):
         assert same_architecture(models.make("clip"), unknown) is None
