@@ -99,7 +99,8 @@ Linear probes, asked for the colour of each shape (chance {probes["chance"]:.3f}
 only): {probes["image"]:.3f} from the picture alone, {probes["text"]:.3f} from the caption alone.
 
 Made by `python weights/make.py`. Seeds trained: {len(results["trials"])}; this one, seed {results["shipped"]}, is the
-best on the validation pairs. Distance of the matrix from the identity, Frobenius:
+best on the validation pairs among those whose base binds at most .65 of the scenes of the fit (with a stronger base
+there is no finding to show). Distance of the matrix from the identity, Frobenius:
 {shipped["distance_from_identity"]:.1f}, after scaling it so that captions keep their length on average.
 
 {_MEANING}"""
