@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +31,18 @@ PROBE_COSINE = 0.99
 """Below this the base is another one: half precision costs 1e-4, the wrong activation several percent."""
 
 _GROUP_BYTES = 64 << 20
+# What constructors raise for a configuration that makes no sense.
+_BUILD_ERRORS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 
 class Built(NamedTuple):
@@ -60,13 +73,12 @@ def build(
     """
     if precision not in PRECISIONS:
         raise ValueError(f"precision is {precision!r}. Pass one of {', '.join(PRECISIONS)}.")
-    openclip = {"pretrained_text": False} | openclip
-    with _SkipInitialisation(), _without_random_weights_warning():
-        built = Built(
-            *open_clip.create_model_and_transforms(
-                name, load_weights=False, precision=precision, device="cpu", **openclip
-            )
-        )
+    openclip = {"pretrained_text": False, "load_weights": False} | openclip
+    try:
+        with _SkipInitialisation(), _without_random_weights_warning():
+            built = Built(*open_clip.create_model_and_transforms(name, precision=precision, device="cpu", **openclip))
+    except _BUILD_ERRORS as error:
+        raise ValueError(f"OpenCLIP can't build {name} ({type(error).__name__}: {first_line(error)}).") from error
     load_weights(built.clip, weights)
     built.clip.to(device or "cpu").eval()
     return built
@@ -85,9 +97,9 @@ def load_weights(clip: nn.Module, path: Path) -> None:
         else:
             load_checkpoint(clip, str(path), strict=True, weights_only=True)
     except (SafetensorError, RuntimeError, KeyError, EOFError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(
-            f"{path} does not hold the weights of this model ({first}). Fetch it again, or name the model it is for."
+            f"{path} does not hold the weights of this model ({first_line(error)}). Fetch it again, or name the model "
+            f"it is for."
         ) from error
 
 
@@ -141,6 +153,11 @@ def _without_random_weights_warning() -> Iterator[None]:
         root.removeFilter(keep)
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says, without the lines that follow."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 def is_openclip_folder(folder: Path) -> bool:
     """Whether a folder holds an OpenCLIP model: its config and some weights."""
     return (folder / OPENCLIP_CONFIG).is_file() and weights_in(folder) is not None
@@ -167,6 +184,15 @@ def read_openclip_config(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not JSON: {error}. Fetch or save the folder again.") from error
     if not isinstance(config, dict) or not isinstance(config.get("model_cfg"), dict):
         raise ValueError(f"{path} has no model_cfg, so it is not the config of an OpenCLIP model.")
+    preprocess = config.get("preprocess_cfg", {})
+    if not isinstance(preprocess, dict):
+        raise ValueError(f"{path}: preprocess_cfg is {preprocess!r}, not an object.")
+    for key, counts in (("size", (1, 2)), ("mean", (3,)), ("std", (3,))):
+        values = preprocess.get(key, [1] * counts[-1])
+        values = values if isinstance(values, list) else [values]
+        numbers = all(isinstance(value, int | float) and math.isfinite(value) for value in values)
+        if not numbers or len(values) not in counts:
+            raise ValueError(f"{path}: preprocess_cfg.{key} is {preprocess[key]!r}, not {counts[-1]} numbers.")
     return config
 
 
@@ -273,7 +299,8 @@ def default_tokenizer(base: Base | None) -> Tokenizer | None:
         return None
     if base.model == EMBEDDED:
         return folder_tokenizer(embedded_folder())
-    config = open_clip.get_model_config(base.model)
+    # Only names OpenCLIP has itself: a recorded "hf-hub:..." would be looked up on the network.
+    config = open_clip.get_model_config(base.model) if base.model in open_clip.list_models() else None
     if config is None or "hf_tokenizer_name" in config["text_cfg"]:
         return None
     return tokenizer_of(base.model, config)

@@ -39,7 +39,7 @@ def model_card(alignment: Alignment, *, name: str | None = None, about: str = ""
 
 def results_table(results: Any) -> str:
     """A Markdown table of base against aligned, one row a metric; accuracies and recalls are fractions of 1."""
-    sides_of = _checked(results)
+    sides_of = checked_results(results)
     if not sides_of:
         return "Nothing was measured yet. `labclip evaluate` measures gains and costs."
     rows = ["| benchmark | metric | base | LABCLIP |", "|---|---|---|---|"]
@@ -50,7 +50,7 @@ def results_table(results: Any) -> str:
     return "\n".join(rows)
 
 
-def _checked(results: Any) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
+def checked_results(results: Any) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
     """Base's and aligned values by benchmark."""
     if results is None:
         return {}
@@ -88,7 +88,7 @@ def _eval_results(results: Any) -> list[EvalResult]:
             metric_type=metric,
             metric_value=value,
         )
-        for benchmark, (_, aligned) in _checked(results).items()
+        for benchmark, (_, aligned) in checked_results(results).items()
         for metric, value in aligned.items()
         if isinstance(value, int | float) and not isinstance(value, bool)
     ]

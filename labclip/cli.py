@@ -138,9 +138,11 @@ def _published_facts(entry: Published) -> dict[str, Any]:
 
 def _loaded_facts(name: str) -> dict[str, Any]:
     from labclip.alignment import Alignment
+    from labclip.card import checked_results
     from labclip.storage import matrix_sha256
 
     alignment = Alignment.from_pretrained(name)
+    checked_results(alignment.metadata.get("results"))
     return {
         "base": str(alignment.base) if alignment.base else None,
         "dim": alignment.dim,
@@ -150,14 +152,19 @@ def _loaded_facts(name: str) -> dict[str, Any]:
     }
 
 
-def _print_results(results: dict[str, dict[str, dict[str, Any]]]) -> None:
-    width = max(len(f"{benchmark} {metric}") for benchmark, sides in results.items() for metric in sides["labclip"])
-    click.echo(f"  {'':{width}}   base  LABCLIP")
-    for benchmark, sides in results.items():
-        for metric, value in sides["labclip"].items():
-            base = sides["base"].get(metric)
-            before = "      " if base is None else f"{base:6.3f}"
-            click.echo(f"  {benchmark + ' ' + metric:{width}} {before}   {value:6.3f}")
+def _print_results(results: Any) -> None:
+    from labclip.card import checked_results
+
+    rows = [
+        (f"{benchmark} {metric}", base.get(metric), aligned.get(metric))
+        for benchmark, (base, aligned) in checked_results(results).items()
+        for metric in dict.fromkeys([*base, *aligned])
+    ]
+    width = max((len(row[0]) for row in rows), default=0)
+    click.echo(f"  {'':{width}}     base  LABCLIP")
+    for name, *values in rows:
+        cells = "  ".join(f"{value:7.3f}" if isinstance(value, float) else f"{value or '':>7}" for value in values)
+        click.echo(f"  {name:{width}}  {cells}")
 
 
 @main.command()

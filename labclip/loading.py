@@ -12,9 +12,19 @@ from torch import nn
 
 from labclip.alignment import Alignment, Base
 from labclip.architecture import same_architecture
-from labclip.bases import Built, build, folder_tokenizer, read_openclip_config, tokenizer_of, weights_in
+from labclip.bases import (
+    Built,
+    build,
+    first_line,
+    folder_tokenizer,
+    read_openclip_config,
+    text_tower,
+    tokenizer_of,
+    weights_in,
+)
 from labclip.model import LABCLIP
 from labclip.storage import CONFIG, is_alignment_folder, read_config
+from labclip.text import Tokenizer
 
 _WEIGHT_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
 # What a tag's configuration says about preprocessing, by the argument of OpenCLIP that overrides it.
@@ -43,6 +53,11 @@ def load_named(
         The wrapped model, and the base with its transforms.
     """
     check_same_base(alignment, wanted)
+    if wanted.model not in open_clip.list_models():
+        raise ValueError(
+            f"This OpenCLIP has no architecture {wanted.model!r}, the base of the alignment. Load it yourself and pass "
+            f"base=, or register it: open_clip.add_model_config(FILE)."
+        )
     tag_config = open_clip.get_pretrained_cfg(wanted.model, wanted.pretrained)
     for key, argument in _TRANSFORM_KEYS.items():
         if key in tag_config:
@@ -68,11 +83,14 @@ def load_folder(
     config = read_openclip_config(folder)
     weights = weights_in(folder)
     assert weights is not None
+    built = build(f"local-dir:{folder}", weights, precision=precision, device=device, **openclip)
     try:
-        built = build(f"local-dir:{folder}", weights, precision=precision, device=device, **openclip)
-    except (TypeError, KeyError, AssertionError) as error:
-        raise ValueError(f"{folder}: OpenCLIP can't build the model its config describes ({error!r}).") from error
-    tokenizer = folder_tokenizer(folder)
+        tokenizer: Tokenizer | None = folder_tokenizer(folder)
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{folder}: its tokenizer can't be made ({first_line(error)}).") from error
+    vocabulary = getattr(text_tower(built.clip), "vocab_size", None)
+    if isinstance(tokenizer, open_clip.SimpleTokenizer) and vocabulary not in (None, tokenizer.vocab_size):
+        tokenizer = None  # the ordinary one would give a model with words of its own the wrong ones
     model = LABCLIP(built.clip, alignment, preprocess=built.preprocess_val, tokenizer=tokenizer)
     model.openclip_config = config
     return model, built

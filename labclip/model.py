@@ -55,8 +55,9 @@ class LABCLIP(nn.Module):
 
     clip: Any
     matrix: nn.Parameter
-    fitted_logit_scale: torch.Tensor | None
+    aligned_logit_scale: torch.Tensor | None
     _alignment: Alignment
+    _recorded_scale: float | None
     _seen: int | None
 
     def __init__(
@@ -95,7 +96,7 @@ class LABCLIP(nn.Module):
         self.training = clip.training
         reference = next(clip.parameters())
         self.matrix = nn.Parameter(torch.empty(0), requires_grad=alignment.matrix.requires_grad)
-        self.register_buffer("fitted_logit_scale", None)
+        self.register_buffer("aligned_logit_scale", None)
         self._install(alignment, reference.device)
 
     @classmethod
@@ -161,11 +162,13 @@ class LABCLIP(nn.Module):
 
     @property
     def alignment(self) -> Alignment:
-        """The matrix in use with its record; one whose values were changed in place carries no stale record."""
+        """The matrix in use with its record; values changed in place or loaded from a state carry no stale record."""
         record = self._alignment
         recorded = record.at(record.strength).matrix
-        if not torch.equal(self.matrix.detach().cpu(), recorded.detach().cpu()):
-            record = Alignment(self.matrix, base=record.base, logit_scale=record.logit_scale, probe=record.probe)
+        scale = _plain(self.aligned_logit_scale)
+        if scale != self._recorded_scale or not torch.equal(self.matrix.detach().cpu(), recorded.detach().cpu()):
+            record = Alignment(self.matrix, base=record.base, logit_scale=scale, probe=record.probe)
+            self._recorded_scale = scale
         self._alignment = bound_to(record, self.matrix)
         return self._alignment
 
@@ -178,12 +181,7 @@ class LABCLIP(nn.Module):
     def logit_scale(self) -> torch.Tensor:
         """Log-temperature, as OpenCLIP's: the fitted one, interpolated with the base's by strength, or the base's."""
         own: torch.Tensor = self.clip.logit_scale
-        strength = self._alignment.strength
-        if self.fitted_logit_scale is None or strength == 0.0:
-            return own
-        fitted = self.fitted_logit_scale.expand_as(own)
-        blended = fitted if strength == 1.0 else torch.lerp(own.float(), fitted, strength)
-        return blended.to(own.dtype)
+        return own if self.aligned_logit_scale is None else self.aligned_logit_scale.to(own.dtype)
 
     def encode_image(self, image: Images, normalize: bool | None = None) -> torch.Tensor:
         """The wrapped model's image features, untouched.
@@ -372,7 +370,7 @@ class LABCLIP(nn.Module):
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> LABCLIP:
         """Move with the model, but never to another dtype: half a matrix blurs the margins it was fitted for."""
-        exact = [(name, getattr(self, name)) for name in ("matrix", "fitted_logit_scale")]
+        exact = [(name, getattr(self, name)) for name in ("matrix", "aligned_logit_scale")]
         exact = [(name, tensor.detach()) for name, tensor in exact if tensor is not None]
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for name, before in exact:
@@ -385,13 +383,22 @@ class LABCLIP(nn.Module):
     def _install(self, alignment: Alignment, device: torch.device) -> None:
         """Take over an alignment: its matrix into the Parameter, its record beside it."""
         self.matrix.data = alignment.matrix.detach().to(device, copy=True)
-        scale = alignment.logit_scale
-        self.fitted_logit_scale = None if scale is None else torch.tensor(scale, dtype=torch.float32, device=device)
+        self.matrix.requires_grad_(alignment.matrix.requires_grad)
+        self.aligned_logit_scale = None
+        if alignment.logit_scale is not None and alignment.strength != 0.0:
+            own = self.clip.logit_scale.detach().float()
+            fitted = torch.full_like(own, alignment.logit_scale)
+            blended = fitted if alignment.strength == 1.0 else torch.lerp(own, fitted, alignment.strength)
+            self.aligned_logit_scale = blended.to(device)
+        self._recorded_scale = _plain(self.aligned_logit_scale)
         self._alignment = bound_to(alignment, self.matrix)
         self._notice_change()
 
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        super()._load_from_state_dict(*args, **kwargs)
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+        if prefix + "matrix" in state_dict:  # a state with a fitted temperature brings it, one without takes it away
+            scale = state_dict.get(prefix + "aligned_logit_scale")
+            self.aligned_logit_scale = None if scale is None else torch.zeros_like(scale, device=self.matrix.device)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
         self.matrix.data = self.matrix.data.float()
         self._notice_change()
 
@@ -408,7 +415,7 @@ class LABCLIP(nn.Module):
 
     @property
     def _changes_output(self) -> bool:
-        return self._aligns or (self.fitted_logit_scale is not None and self._alignment.strength != 0.0)
+        return self._aligns or self.aligned_logit_scale is not None
 
     def _align(self, features: torch.Tensor, normalize: bool) -> torch.Tensor:
         return align(features, self.matrix, normalize=normalize) if self._aligns else features
@@ -459,3 +466,8 @@ class LABCLIP(nn.Module):
             )
         dtype = next((weight.dtype for weight in self.clip.visual.parameters() if weight.ndim > 1), torch.float32)
         return torch.stack([self.preprocess(one) for one in images]).to(self.matrix.device, dtype)
+
+
+def _plain(scale: torch.Tensor | None) -> float | None:
+    """A log-temperature as a number; OpenCLIP's is a scalar or has one element."""
+    return None if scale is None else float(scale.detach().flatten()[0])

@@ -174,9 +174,21 @@ def load_model(
             f"{source.name} holds an alignment that does not say what base it was fitted on. "
             f"Pass base=, an OpenCLIP model already loaded."
         )
+    if wanted.model != EMBEDDED and not _is_tag(wanted):
+        raise ValueError(
+            f"{source.name} was fitted on {wanted}, whose weights OpenCLIP does not know by name. "
+            f"Load that model yourself and pass base=."
+        )
     if wanted.model == EMBEDDED:
         return load_folder(embedded_folder(), chosen, precision=precision, device=device)[0]
     return load_named(wanted, chosen, precision=precision, device=device, hub=hub)[0]
+
+
+def _is_tag(base: Base) -> bool:
+    """Whether OpenCLIP has the weights: a record read from a file must not make it open paths or repositories."""
+    import open_clip
+
+    return base.model in open_clip.list_models() and bool(open_clip.get_pretrained_cfg(base.model, base.pretrained))
 
 
 def create_model_and_transforms(

@@ -35,7 +35,7 @@ def save_model(model: LABCLIP, folder: str | Path) -> None:
         ValueError: If the architecture of the base can't be told, or its tokenizer can't be saved.
     """
     alignment = model.alignment
-    if alignment.probe is None and model.tokenizer is not None:
+    if model.tokenizer is not None:  # anew, since the base may have been trained on
         alignment = Alignment(
             alignment.fitted,
             base=alignment.base,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from open_clip import CLIP, SimpleTokenizer
+from open_clip import CLIP, CustomTextCLIP, SimpleTokenizer
 from open_clip.transformer import TextTransformer
 from torch import nn
 
@@ -94,7 +94,7 @@ def encode_captions(clip: nn.Module, tokenizer: Tokenizer, captions: list[str], 
 def causal_tower(clip: nn.Module) -> Any | None:
     """The text tower of a model in which padding cannot reach the embedding, or None where it can."""
     tower: Any = getattr(clip, "text", clip)
-    if not isinstance(tower, CLIP | TextTransformer):
+    if not isinstance(tower, CLIP | TextTransformer) or not _is_openclips_own(clip, tower):
         return None
     pool = getattr(tower, "text_pool_type", getattr(tower, "pool_type", None))
     mask = tower.attn_mask
@@ -102,6 +102,17 @@ def causal_tower(clip: nn.Module) -> Any | None:
         return None
     causal = torch.full_like(mask, float("-inf")).triu_(1)
     return tower if torch.equal(mask, causal) else None
+
+
+def _is_openclips_own(clip: nn.Module, tower: nn.Module) -> bool:
+    """Whether text goes OpenCLIP's own way: a subclass's methods and hooks on the tower see token tensors only."""
+    own = CLIP if isinstance(clip, CLIP) else CustomTextCLIP
+    methods = [(clip, own, "encode_text"), (clip, own, "_encode_text")]
+    if tower is not clip:
+        methods += [(tower, TextTransformer, "forward"), (tower, TextTransformer, "_embeds")]
+    if any(getattr(type(obj), name, None) is not getattr(kind, name, None) for obj, kind, name in methods):
+        return False
+    return tower is clip or not (tower._forward_hooks or tower._forward_pre_hooks)
 
 
 def _pooled_position(tower: Any, tokens: torch.Tensor) -> torch.Tensor:

@@ -71,7 +71,21 @@ def test_info_of_a_folder_tells_what_was_measured(tmp_path):
     Alignment(models.matrix(), base=base, metadata={"recipe": "by hand", "results": results}).save_pretrained(tmp_path)
     text = run("info", tmp_path).stdout
     assert "recipe: by hand" in text
-    assert "colours binding  0.500    0.912" in text
+    assert "colours binding    0.500    0.912" in text
+
+
+@pytest.mark.parametrize("results", ["3", '{"aro": 0.9}', '{"aro": {"base": 0.5}}', "[]"])
+def test_info_of_malformed_results_is_one_line(tmp_path, results):
+    Alignment(models.matrix(), metadata={"results": {}}).save_pretrained(tmp_path)
+    config = tmp_path / "config.json"
+    config.write_text(config.read_text().replace('"results": {}', f'"results": {results}'))
+    assert "results" in fails("info", tmp_path)
+
+
+def test_info_of_results_in_words_prints_them(tmp_path):
+    results = {"colours": {"base": {"verdict": "bag of words"}, "labclip": {"verdict": "binds"}}}
+    Alignment(models.matrix(), metadata={"results": results}).save_pretrained(tmp_path)
+    assert "colours verdict  bag of words    binds" in run("info", tmp_path).stdout
 
 
 def test_info_of_nonsense_is_one_line():

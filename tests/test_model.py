@@ -181,12 +181,38 @@ def test_strings_equal_tokens(kind):
 
 @pytest.mark.parametrize(
     ("kind", "trims"),
-    [("clip", True), ("eos", True), ("main", True), ("siglip", False), ("coca", False), ("hf", False)],
+    [
+        ("clip", True),
+        ("eos", True),
+        ("main", models.MainLayoutCLIP is open_clip.CLIP),
+        ("siglip", False),
+        ("coca", False),
+        ("hf", False),
+    ],
 )
 def test_only_towers_that_padding_cannot_reach_are_shortened(kind, trims):
     from labclip.text import causal_tower
 
     assert (causal_tower(models.make(kind)) is not None) == trims
+
+
+class _Negated(open_clip.CLIP):
+    def encode_text(self, text, normalize=False):
+        return -super().encode_text(text, normalize=normalize)
+
+
+def test_strings_go_the_way_a_subclass_goes():
+    clip = _Negated(models.DIM, models.VISION, models.TEXT)
+    clip.load_state_dict(models.make("clip").state_dict())
+    model = LABCLIP(clip.eval(), Alignment(models.matrix()), tokenizer=models.tokenizer())
+    torch.testing.assert_close(model.encode_text(models.CAPTIONS), -wrap("clip").encode_text(models.tokens()), **CLOSE)
+
+
+def test_strings_meet_hooks_of_the_tower():
+    model, seen = wrap("custom"), []
+    model.clip.text.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
+    model.encode_text(models.CAPTIONS)
+    assert sum(seen) == len(models.CAPTIONS)
 
 
 def test_many_captions_keep_their_order():
@@ -285,7 +311,7 @@ def test_similarity_of_arrays_says_what_to_type():
 def test_the_matrix_stays_float32(dtype):
     model = wrap("clip", logit_scale=1.2345678).to(dtype)
     assert model.matrix.dtype == torch.float32
-    assert model.fitted_logit_scale.dtype == torch.float32
+    assert model.aligned_logit_scale.dtype == torch.float32
     assert torch.equal(model.matrix.data, models.matrix())
     assert torch.equal(model.alignment.matrix.data, models.matrix())
     features = model.encode_text(models.tokens(), normalize=True)
@@ -339,6 +365,45 @@ def test_state_dict_carries_the_matrix(assign):
     assert torch.equal(target.encode_text(models.tokens()), source.encode_text(models.tokens()))
     assert torch.equal(target.alignment.matrix, source.alignment.matrix)
     assert target.logit_scale.item() == pytest.approx(1.5)
+
+
+@pytest.mark.parametrize("target_scale", [None, 1.0])
+@pytest.mark.parametrize("source_scale", [None, 2.0])
+@pytest.mark.parametrize("strength", [0.5, 1.0])
+def test_state_dict_and_record_agree_on_the_temperature(source_scale, target_scale, strength):
+    source = wrap("clip", logit_scale=source_scale)
+    target = wrap("clip", Alignment(models.matrix(), logit_scale=target_scale, strength=strength))
+    target.load_state_dict(source.state_dict())
+    before = target.logit_scale.item()
+    assert before == source.logit_scale.item()
+    assert target.alignment.logit_scale == source_scale
+    assert target.logit_scale.item() == before
+
+
+def test_reading_the_record_changes_nothing():
+    model = wrap("clip", strength=0.5, logit_scale=1.5)
+    with torch.no_grad():
+        model.matrix.add_(0.1)
+    before = model.logit_scale.item()
+    assert model.alignment.strength == 1.0
+    assert model.logit_scale.item() == before
+
+
+def test_loading_the_base_alone_leaves_the_alignment():
+    model = wrap("clip", logit_scale=1.5)
+    model.load_state_dict(
+        {f"clip.{key}": value for key, value in models.make("clip").state_dict().items()}, strict=False
+    )
+    assert model.logit_scale.item() == pytest.approx(1.5)
+    assert torch.equal(model.alignment.matrix, models.matrix())
+
+
+def test_an_assigned_alignment_brings_its_wish_for_gradients():
+    model = wrap("clip")
+    model.alignment = Alignment(models.matrix(1).requires_grad_())
+    assert model.matrix.requires_grad
+    model.alignment = Alignment(models.matrix(1))
+    assert not model.matrix.requires_grad
 
 
 def test_state_dict_of_a_plain_model_is_refused():
@@ -436,6 +501,12 @@ def test_another_activation_is_refused(kind, recorded):
     base = Base("tiny", "openai", quick_gelu=recorded, embed_dim=models.DIM)
     with pytest.raises(ValueError, match=rf"Create it with force_quick_gelu={recorded}"):
         wrap(kind, Alignment(models.matrix(), base=base))
+
+
+@pytest.mark.parametrize("name", ["hf-hub:evil/repo", "local-dir:/nowhere", "unheard-of"])
+def test_a_recorded_name_is_looked_up_in_no_other_place(name):
+    base = Base(name, "", quick_gelu=False, embed_dim=models.DIM)
+    assert LABCLIP(models.make("clip"), Alignment(models.matrix(), base=base)).tokenizer is None
 
 
 def test_another_model_of_the_same_shape_is_refused_by_its_probe():

@@ -231,13 +231,38 @@ def test_a_truncated_file_is_one_clear_error(folder, file):
     assert "\n" not in str(caught.value)
 
 
-def test_a_config_that_openclip_cannot_build_is_an_error(folder):
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model_cfg": {"text_cfg": {"nonsense": 1}}},
+        {"model_cfg": {"text_cfg": {"heads": 0}}},
+        {"model_cfg": {"text_cfg": {"vocab_size": 10**12}}},
+        {"model_cfg": {"text_cfg": {"hf_tokenizer_name": "../x"}}},
+        {"model_cfg": {"vision_cfg": {"timm_model_name": "nonsense"}}},
+        {"model_cfg": {"embed_dim": -3}},
+        {"preprocess_cfg": {"size": "a"}},
+        {"preprocess_cfg": {"mean": [1, 2]}},
+    ],
+)
+def test_a_config_that_makes_no_sense_is_one_error(folder, change):
     path = folder / "open_clip_config.json"
     config = json.loads(path.read_text())
-    config["model_cfg"]["text_cfg"]["nonsense"] = 1
+    for part, values in change.items():
+        for key, value in values.items():
+            config[part][key] = config[part].get(key, {}) | value if isinstance(value, dict) else value
     path.write_text(json.dumps(config))
-    with pytest.raises(ValueError, match="OpenCLIP can't build the model its config describes"):
+    with pytest.raises(ValueError, match=str(folder)) as caught:
         LABCLIP.from_pretrained(folder)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("base", [("hf-hub:evil/repo", "openai"), ("ViT-B-32", "/etc/hostname"), ("ViT-B-32", "mine")])
+def test_a_record_read_from_a_file_opens_no_path_and_no_repository(hub, tmp_path, base):
+    record = Base(*base, quick_gelu=False, embed_dim=512)
+    Alignment(torch.eye(512), base=record).save_pretrained(tmp_path / "alone")
+    with pytest.raises(ValueError, match=r"whose weights OpenCLIP does not know by name.*pass base="):
+        LABCLIP.from_pretrained(tmp_path / "alone")
+    assert hub.requests == []
 
 
 def test_weights_of_another_architecture_are_refused(folder):
