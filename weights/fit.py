@@ -24,7 +24,7 @@ class Fitting:
     """Settings of one fit.
 
     Attributes:
-        rank: Rank of the change to the identity; 16 is short of room, 64 gains nothing on new pairs, a full matrix loses.
+        rank: Rank of the change to the identity; 16 is short of room, 64 gains nothing, a full matrix loses new pairs.
         steps: Optimiser steps; new pairs gain from more, up to here.
         batch_size: Scenes a step; as many scenes with the colours exchanged come with them.
         learning_rate: Of Adam, at the start; falls to a hundredth.
