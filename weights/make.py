@@ -57,7 +57,8 @@ def make_one(seed: int, folder: Path, learnt: Said, examination: Examination) ->
     """
     started = time.perf_counter()
     pretraining, fitting = Pretraining(seed=seed), Fitting(seed=seed)
-    if not (folder / "open_clip_model.safetensors").exists():
+    fresh = not (folder / "open_clip_model.safetensors").exists()
+    if fresh:
         log.info("seed %d: rendering %s scenes and pretraining", seed, f"{pretraining.scenes:,}")
         save_clip(*pretrain(pretraining, *pretraining_scenes(pretraining)), folder)
     pretrained = time.perf_counter()
@@ -90,8 +91,9 @@ def make_one(seed: int, folder: Path, learnt: Said, examination: Examination) ->
     base.alignment = alignment
     results = examination.results(base, learnt, features)
     results["seed"] = seed
+    results["settings"] = {"pretraining": asdict(pretraining), "fitting": asdict(fitting), "fit_scenes": FIT_SCENES}
     results["seconds"] = {
-        "render and pretrain": round(pretrained - started),
+        "render and pretrain": round(pretrained - started) if fresh else None,
         "embed and fit": round(fitted - pretrained),
         "measure": round(time.perf_counter() - fitted),
     }
@@ -100,6 +102,18 @@ def make_one(seed: int, folder: Path, learnt: Said, examination: Examination) ->
     }
     log.info("seed %d: %s", seed, json.dumps(summary))
     return results
+
+
+def _other_trials(record: Path, trials: dict[int, dict[str, Any]]) -> dict[int, dict[str, Any]]:
+    """Earlier trials of other seeds by the same recipe: remaking one model must not unmake the record of the rest."""
+
+    def recipe(trial: dict[str, Any]) -> dict[str, Any]:
+        settings = trial["settings"]
+        return {part: value | {"seed": None} if isinstance(value, dict) else value for part, value in settings.items()}
+
+    earlier = json.loads(record.read_text())["trials"] if record.exists() else []
+    same = recipe(next(iter(trials.values())))
+    return {trial["seed"]: trial for trial in earlier if trial["seed"] not in trials and recipe(trial) == same}
 
 
 def main() -> None:
@@ -127,8 +141,10 @@ def main() -> None:
         arguments.out.mkdir(parents=True, exist_ok=True)
         for file in (work / str(best)).iterdir():
             shutil.copyfile(file, arguments.out / file.name)
-    results = {"shipped": best, "trials": [trials[seed] for seed in arguments.seeds]}
-    (arguments.out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    record = arguments.out / "results.json"
+    trials |= _other_trials(record, trials)
+    results = {"shipped": best, "trials": [trials[seed] for seed in sorted(trials)]}
+    record.write_text(json.dumps(results, indent=2) + "\n")
     print(write_card(arguments.out))
 
 
