@@ -75,7 +75,7 @@ def model_rows(name, texts):
     dim = clip.text_projection.shape[1]
     tokenizer = open_clip.get_tokenizer(name)
     model = LABCLIP(clip, Alignment(torch.eye(dim) + torch.randn(dim, dim) / 10), tokenizer=tokenizer)
-    folded, tokens = model.fold(), tokenizer(texts[:32])
+    folded, tokens = model.fold(), tokenizer(texts[:8])
     images, text_features = torch.randn(5000, dim), torch.randn(5000, dim)
 
     def plain_similarity():

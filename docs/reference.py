@@ -49,7 +49,7 @@ PARTS = {"help": help_text, "measured": measured, "ratios": ratios}
 def fresh(text):
     """A page with its generated parts as they should be."""
     return re.sub(
-        r"<!-- (\w+) -->\n.*?<!-- /\1 -->",
+        rf"<!-- ({'|'.join(PARTS)}) -->\n.*?<!-- /\1 -->",
         lambda found: f"<!-- {found[1]} -->\n\n{PARTS[found[1]]()}\n\n<!-- /{found[1]} -->",
         text,
         flags=re.DOTALL,

@@ -11,17 +11,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import open_clip
 import torch
 from open_clip.factory import load_checkpoint
 from open_clip.transform import PreprocessCfg, image_transform_v2
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from labclip.alignment import Alignment, Base
 from labclip.published import EMBEDDED, embedded_folder
+from labclip.reading import fill_from_safetensors
 from labclip.storage import PROBE_CAPTION
 from labclip.text import Tokenizer, encode_captions
 
@@ -31,7 +31,6 @@ PRECISIONS = ("fp32", "fp16", "bf16", "pure_fp16", "pure_bf16", "amp", "amp_bf16
 PROBE_COSINE = 0.99
 """Below this the base is another one: half precision costs 1e-4, the wrong activation several percent."""
 
-_GROUP_BYTES = 64 << 20
 # What constructors raise for a configuration that makes no sense.
 _BUILD_ERRORS = (
     ArithmeticError,
@@ -88,46 +87,13 @@ def build(
 def load_weights(clip: nn.Module, path: Path) -> None:
     """Fill every weight of a model from a file, holding no second copy of them where the file allows it."""
     try:
-        if path.suffix == ".safetensors" and (groups := _groups(clip, path)):
-            state = clip.state_dict()
-            for group in groups:
-                # Opened anew for each group: closing the map gives back the pages that were read through it.
-                with safe_open(path, framework="pt", device="cpu") as file:
-                    for key in group:
-                        _copy(state[key], file.get_tensor(key))
-        else:
+        if path.suffix != ".safetensors" or not fill_from_safetensors(clip, path):
             load_checkpoint(clip, str(path), strict=True, weights_only=True)
     except (SafetensorError, RuntimeError, KeyError, EOFError) as error:
         raise ValueError(
             f"{path} does not hold the weights of this model ({first_line(error)}). Fetch it again, or name the model "
             f"it is for."
         ) from error
-
-
-def _copy(target: torch.Tensor, source: torch.Tensor) -> None:
-    if target.dtype != source.dtype or not target.is_contiguous():
-        target.copy_(source)
-        return
-    # One thread fills the memory bus; torch's two would wait for each other on a busy machine, ten times as long.
-    np.copyto(target.flatten().view(torch.uint8).numpy(), source.flatten().view(torch.uint8).numpy())
-
-
-def _groups(clip: nn.Module, path: Path) -> list[list[str]]:
-    """The file's tensors in groups of some megabytes; none where they do not match the model one to one."""
-    shapes = {key: list(value.shape) for key, value in clip.state_dict().items()}
-    with safe_open(path, framework="pt", device="cpu") as file:
-        found = {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118
-    if found != shapes:
-        return []
-    groups: list[list[str]] = [[]]
-    size = 0
-    for key, value in clip.state_dict().items():
-        groups[-1].append(key)
-        size += value.numel() * 4
-        if size > _GROUP_BYTES:
-            groups.append([])
-            size = 0
-    return [group for group in groups if group]
 
 
 class _SkipInitialisation(TorchFunctionMode):

@@ -6,7 +6,8 @@ import io
 import pickletools
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -93,18 +94,27 @@ def _check_archive(path: Path, data: bytes) -> None:
             f"{path} is a bare pickle, the format of torch before 1.6, which labclip does not read. "
             f"Save it again with a later torch: torch.save(state_dict, FILE)."
         )
-    try:
+    with _whole(path):
         # torch looks for a zip file at the first bytes and zipfile at the last: both must find one.
         if data[:4] != b"PK\x03\x04":
             raise zipfile.BadZipFile("it does not begin as a zip file does")
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            members = archive.infolist()
-            _check_members(path, members)
-            # torch does not look at the checksums of the numbers.
-            if damaged := archive.testzip():
-                raise zipfile.BadZipFile(f"the checksum of {damaged} is wrong")
-            _check_pickle(path, archive.read(next(m for m in members if m.filename.endswith("/data.pkl"))))
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, RuntimeError, UnicodeError) as error:
+        archive = zipfile.ZipFile(io.BytesIO(data))
+    members = archive.infolist()
+    _check_members(path, members)
+    with _whole(path):
+        # torch does not look at the checksums of the numbers.
+        if damaged := archive.testzip():
+            raise zipfile.BadZipFile(f"the checksum of {damaged} is wrong")
+        pickled = archive.read(next(m for m in members if m.filename.endswith("/data.pkl")))
+    _check_pickle(path, pickled)
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[None]:
+    """Tell whatever zipfile trips over in a damaged archive as one thing."""
+    try:
+        yield
+    except (zipfile.BadZipFile, NotImplementedError, EOFError, RuntimeError, ValueError) as error:
         raise ValueError(f"{path} is not a whole torch checkpoint: {error}. {_REMEDY}") from error
 
 

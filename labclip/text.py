@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,9 +12,11 @@ from open_clip import CLIP, CustomTextCLIP, SimpleTokenizer
 from open_clip.transformer import TextTransformer
 from torch import nn
 
+from labclip.prefixes import encode_prefixes, runs_by_prefix, sort_by_prefix
+
 Tokenizer = Callable[[Sequence[str]], torch.Tensor]
 
-# Rows times positions of one chunk. Beyond this a processor gains nothing, and a chunk's padding costs more.
+# Tokens of one chunk. Beyond this a processor gains nothing.
 _CHUNK_CPU = 2_048
 _CHUNK_ACCELERATOR = 65_536
 
@@ -61,9 +64,9 @@ def tokenize(tokenizer: Tokenizer, captions: list[str]) -> torch.Tensor:
 def encode_captions(clip: nn.Module, tokenizer: Tokenizer, captions: list[str], device: torch.device) -> torch.Tensor:
     """The base's unnormalised text embeddings of captions.
 
-    Under a causal mask with end-of-text pooling nothing behind the pooled token can reach it, so captions are encoded
-    in chunks of like length, cut to the longest of the chunk: the same numbers to rounding, several times faster than
-    at the full context. Towers for which that is not exact get the full length.
+    Under a causal mask with end-of-text pooling nothing behind the pooled token can reach it, and captions that begin
+    alike share what they begin with: each distinct prefix is encoded once, at the length it needs. The same numbers to
+    rounding, several times faster than every caption at the full context. Towers for which that is not exact get that.
 
     Args:
         clip: An OpenCLIP model.
@@ -83,11 +86,14 @@ def encode_captions(clip: nn.Module, tokenizer: Tokenizer, captions: list[str], 
             f"The tokenizer made {int(lengths.max())} tokens of a caption, but the model takes "
             f"{len(tower.positional_embedding)}. Use open_clip.get_tokenizer(NAME) with the model's own name."
         )
-    order = lengths.argsort(stable=True)
+    if tower is None:
+        chunks = [tokens[rows].to(device) for rows in _chunks(torch.arange(len(tokens)), lengths, _budget(device))]
+        return torch.cat([model.encode_text(chunk, normalize=False) for chunk in chunks])
+    order = sort_by_prefix(tokens)
     features = []
-    for rows in _chunks(order, lengths, _CHUNK_CPU if device.type == "cpu" else _CHUNK_ACCELERATOR):
-        chunk = tokens[rows, : int(lengths[rows].max())].to(device)
-        features.append(model.encode_text(chunk, normalize=False) if tower is None else _encode_short(tower, chunk))
+    for rows in _chunks(order, lengths, _budget(device)):
+        chunk = tokens[rows, : int(lengths[rows].max())]
+        features.append(_project(tower, encode_prefixes(tower, chunk, lengths[rows], device)))
     return torch.cat(features)[order.argsort().to(device)]
 
 
@@ -101,7 +107,7 @@ def causal_tower(clip: nn.Module) -> Any | None:
     if pool not in ("argmax", "eos") or mask is None or getattr(tower, "cls_emb", None) is not None:
         return None
     causal = torch.full_like(mask, float("-inf")).triu_(1)
-    return tower if torch.equal(mask, causal) else None
+    return tower if torch.equal(mask, causal) and runs_by_prefix(tower.transformer) else None
 
 
 def _is_openclips_own(clip: nn.Module, tower: nn.Module) -> bool:
@@ -121,14 +127,7 @@ def _pooled_position(tower: Any, tokens: torch.Tensor) -> torch.Tensor:
     return tokens.eq(getattr(tower, "text_eos_id", getattr(tower, "eos_id", 0))).int().argmax(dim=-1)
 
 
-def _encode_short(tower: Any, tokens: torch.Tensor) -> torch.Tensor:
-    """`encode_text` of a causal tower at the width of `tokens`, [n, length] with length at most the context."""
-    length = tokens.shape[1]
-    dtype = tower.transformer.get_cast_dtype()
-    x = tower.token_embedding(tokens).to(dtype) + tower.positional_embedding[:length].to(dtype)
-    x = tower.transformer(x, attn_mask=tower.attn_mask[:length, :length])  # [n, length, width]
-    x = tower.ln_final(x)
-    x = x[torch.arange(len(x), device=x.device), _pooled_position(tower, tokens)]
+def _project(tower: Any, x: torch.Tensor) -> torch.Tensor:
     if tower.text_projection is None:
         return x
     if isinstance(tower.text_projection, nn.Linear):
@@ -136,15 +135,15 @@ def _encode_short(tower: Any, tokens: torch.Tensor) -> torch.Tensor:
     return x @ tower.text_projection
 
 
+def _budget(device: torch.device) -> int:
+    return _CHUNK_CPU if device.type == "cpu" else _CHUNK_ACCELERATOR
+
+
 def _chunks(order: torch.Tensor, lengths: torch.Tensor, budget: int) -> list[torch.Tensor]:
-    """Cut rows sorted by length into runs of at most `budget` positions each, padding counted."""
-    ordered = lengths[order].tolist()
-    chunks, start = [], 0
-    for stop in range(1, len(ordered) + 1):
-        if stop == len(ordered) or (stop - start + 1) * ordered[stop] > budget:
-            chunks.append(order[start:stop])
-            start = stop
-    return chunks
+    """Cut rows into runs of about `budget` tokens each, at least one row in each."""
+    run = (lengths[order].cumsum(0) - 1) // budget
+    starts = [0, *(run.diff().nonzero().flatten() + 1).tolist(), len(order)]
+    return [order[start:stop] for start, stop in itertools.pairwise(starts)]
 
 
 def _token_count(tokenizer: Any, caption: str) -> int:

@@ -174,9 +174,9 @@ def test_logit_scale_is_the_fitted_one_interpolated_by_strength(kind):
 @pytest.mark.parametrize("kind", ALL)
 def test_strings_equal_tokens(kind):
     model = wrap(kind)
-    short = model.encode_text(models.CAPTIONS)
-    torch.testing.assert_close(short, model.encode_text(models.tokens()), **CLOSE)
-    torch.testing.assert_close(model.encode_text(models.CAPTIONS[1]), short[1:2], **CLOSE)
+    short = model.encode_text(models.CAPTIONS, normalize=True)
+    torch.testing.assert_close(short, model.encode_text(models.tokens(), normalize=True), **CLOSE)
+    torch.testing.assert_close(model.encode_text(models.CAPTIONS[1], normalize=True), short[1:2], **CLOSE)
 
 
 @pytest.mark.parametrize(
@@ -221,6 +221,54 @@ def test_many_captions_keep_their_order():
     together = model.encode_text(captions)
     for row in (0, 7, 8, 150, 299):
         torch.testing.assert_close(together[row], model.encode_text(captions[row])[0], **CLOSE)
+
+
+PREFIXES = [
+    "a red",
+    "a red cube",
+    "a red cube",
+    "a red cube and a blue sphere",
+    "a red cube and a red sphere",
+    "",
+    "cat",
+]
+
+
+@pytest.mark.parametrize("kind", ["clip", "quickgelu", "linear", "custom", "eos"])
+def test_shared_prefixes_change_no_caption_and_no_gradient(kind):
+    gradients = []
+    for given in (PREFIXES, models.tokenizer()(PREFIXES)):
+        model = wrap(kind)
+        features = model.encode_text(given, normalize=True)
+        weights = torch.linspace(-1, 1, features.numel()).view_as(features)
+        (features * weights).sum().backward()
+        gradients.append([parameter.grad for parameter in text_side(model).parameters()] + [features.detach()])
+    for ours, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+def text_side(model):
+    return getattr(model.clip, "text", None) or model.clip.transformer
+
+
+def test_each_distinct_prefix_goes_through_the_layers_once():
+    model, rows = wrap("clip"), []
+    for block in model.clip.transformer.resblocks:
+        block.mlp.register_forward_hook(lambda module, inputs, output: rows.append(output.shape[:-1].numel()))
+    model.encode_text(PREFIXES)
+    # Start; a, red, end; cube, end; and, a, red, sphere, end; blue, sphere, end; end; cat, end. Then the seven ends,
+    # two of which are one caption's.
+    assert rows == [17, 7]
+
+
+@pytest.mark.parametrize("part", ["transformer", "block", "attn"])
+def test_strings_meet_hooks_within_the_tower(part):
+    model, seen = wrap("clip"), []
+    transformer = model.clip.transformer
+    where = {"transformer": transformer, "block": transformer.resblocks[0], "attn": transformer.resblocks[0].attn}
+    where[part].register_forward_hook(lambda *_: seen.append(1))
+    model.encode_text(models.CAPTIONS)
+    assert seen
 
 
 def test_no_captions_give_no_rows():

@@ -1,0 +1,87 @@
+"""A causal text tower run once for each distinct prefix of a set of captions, with no padding.
+
+Under a causal mask a token's state depends on the tokens before it alone. Captions that begin alike share those states:
+a caption and its hard negatives, the prompts of a zero-shot classifier, any two that begin with "a man". So the rows
+are laid out as a tree of prefixes, whose nodes go through the linear layers once; attention alone looks at whole
+captions.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from open_clip.transformer import ResidualAttentionBlock
+from torch import nn
+
+
+def runs_by_prefix(transformer: nn.Module) -> bool:
+    """Whether `encode_prefixes` does exactly what this stack of blocks does: OpenCLIP's own, nothing hooked in."""
+    return not getattr(transformer, "grad_checkpointing", False) and all(
+        type(block) is ResidualAttentionBlock
+        and type(block.attn) is nn.MultiheadAttention
+        and _is_plain(block.attn)
+        and not any(part._forward_hooks or part._forward_pre_hooks for part in (transformer, block, block.attn))
+        for block in transformer.resblocks  # type: ignore[union-attr]
+    )
+
+
+def _is_plain(attention: nn.MultiheadAttention) -> bool:
+    same = attention._qkv_same_embed_dim and attention.bias_k is None and not attention.add_zero_attn
+    return same and attention.dropout == 0
+
+
+def sort_by_prefix(tokens: torch.Tensor) -> torch.Tensor:
+    """The order in which captions that begin alike stand together, [n]."""
+    rows = np.ascontiguousarray(tokens.numpy(), dtype=">u4")  # big-endian bytes compare as the numbers do
+    return torch.from_numpy(rows.view(f"V{rows.shape[1] * 4}").ravel().argsort(kind="stable"))
+
+
+def encode_prefixes(tower: Any, tokens: torch.Tensor, lengths: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """The pooled state of each caption after the tower's last layer norm.
+
+    Args:
+        tower: A text tower with causal mask, of which `runs_by_prefix(tower.transformer)` holds.
+        tokens: Rows in the order of `sort_by_prefix`, int64 [n, length], on the CPU.
+        lengths: How many tokens of each row count, the pooled one last, int64 [n].
+        device: Where the tower is.
+
+    Returns:
+        The states, [n, width].
+    """
+    count, longest = tokens.shape
+    new = torch.ones(count, longest, dtype=torch.bool)
+    new[1:] = (tokens[1:] != tokens[:-1]).cummax(dim=1).values  # from the first difference to the row before on
+    new &= torch.arange(longest) < lengths[:, None]
+    # What is not new is what stands above it; what is beyond a caption's end is never looked at.
+    nodes = (
+        torch.where(new, new.flatten().cumsum(0).view_as(new) - 1, 0).cummax(dim=0).values.to(device)
+    )  # [n, longest]
+    places = new.flatten().nonzero().flatten()  # where each node occurs first, [number of nodes]
+    ends = (torch.arange(count) * longest + lengths - 1).to(device)
+    dtype = tower.transformer.get_cast_dtype()
+    x = tower.token_embedding(tokens.flatten()[places].to(device)).to(dtype)
+    x = x + tower.positional_embedding[(places % longest).to(device)].to(dtype)  # [number of nodes, width]
+    places = places.to(device)
+    last = len(tower.transformer.resblocks) - 1
+    for index, block in enumerate(tower.transformer.resblocks):
+        attended = _attend(block.attn, block.ln_1(x), nodes)
+        if index == last:  # nothing reads the others any more
+            attended, x = attended[ends], x[nodes.flatten()[ends]]
+        else:
+            attended = attended[places]
+        x = x + block.ls_1(block.attn.out_proj(attended))
+        x = x + block.ls_2(block.mlp(block.ln_2(x)))
+    return tower.ln_final(x)
+
+
+def _attend(attention: nn.MultiheadAttention, x: torch.Tensor, nodes: torch.Tensor) -> torch.Tensor:
+    """Causal attention of every caption over its own nodes, before the output's projection, [n * longest, width]."""
+    projected = F.linear(x, attention.in_proj_weight, attention.in_proj_bias)[nodes]  # [n, longest, 3 * width]
+    count, longest, width = projected.shape
+    heads = projected.view(count, longest, 3, attention.num_heads, -1).transpose(1, 3)  # [n, heads, 3, longest, size]
+    query, key, value = heads.unbind(dim=2)
+    attended = F.scaled_dot_product_attention(query, key, value, is_causal=True)
+    return attended.transpose(1, 2).reshape(count * longest, width // 3)
