@@ -1,57 +1,23 @@
-"""The `labclip` command. Results on stdout, progress and errors on stderr; exit code 2 with one line on bad input."""
+"""Commands that show: demo, list, info."""
 
 from __future__ import annotations
 
 import json
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from labclip._version import __version__
+from labclip.cli.group import as_json_option, main
 
 if TYPE_CHECKING:
     from labclip.published import Published
 
 
-class _BadInput(click.ClickException):
-    exit_code = 2
-
-
-class _Commands(click.Group):
-    """Turns what the library raises for bad input into one line and exit code 2, never a traceback."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        warnings.showwarning = lambda message, *_, **__: click.echo(f"Warning: {message}", err=True)
-        try:
-            return super().invoke(ctx)
-        except BrokenPipeError:
-            raise
-        except (ValueError, OSError) as error:
-            raise _BadInput(str(error)) from error
-
-
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(__version__, prog_name="labclip")
-def main() -> None:
-    """CLIP that knows which colour belongs to which object: one small matrix on the text side."""
-
-
-_as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
-_model = click.option(
-    "--model", required=True, metavar="M", help="A name of `labclip list`, a folder, or a Hub repository org/name."
-)
-_alignment = click.option("--alignment", metavar="A", help="Another alignment: a name, a folder, or a repository.")
-_strength = click.option(
-    "--strength", type=float, help="0 is the base exactly, 1 the matrix as fitted. [default: as the alignment says]"
-)
-
-
 @main.command()
 @click.option("--out", default=Path(), type=click.Path(path_type=Path), help="Folder for the picture. [default: .]")
 @click.option("--seed", type=int, default=0, show_default=True, help="Which fresh scenes to draw.")
-@_as_json
+@as_json_option
 def demo(out: Path, seed: int, as_json: bool) -> None:
     """Show the finding and its repair on the embedded model, in under a minute, offline.
 
@@ -74,7 +40,7 @@ def demo(out: Path, seed: int, as_json: bool) -> None:
 
 
 @main.command("list")
-@_as_json
+@as_json_option
 def list_command(as_json: bool) -> None:
     """List the matrices that are known by name."""
     from labclip.pretrained import find_entry, list_pretrained
@@ -97,7 +63,7 @@ def list_command(as_json: bool) -> None:
 
 @main.command()
 @click.argument("name")
-@_as_json
+@as_json_option
 def info(name: str, as_json: bool) -> None:
     """Say what a matrix is, where it comes from, what it gains and costs.
 
@@ -165,57 +131,3 @@ def _print_results(results: Any) -> None:
     for name, *values in rows:
         cells = "  ".join(f"{value:7.3f}" if isinstance(value, float) else f"{value or '':>7}" for value in values)
         click.echo(f"  {name:{width}}  {cells}")
-
-
-@main.command()
-@click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.argument("out", type=click.Path(path_type=Path))
-@click.option("--base", metavar="MODEL:TAG", help="OpenCLIP base of a matrix that is not a published one.")
-def convert(checkpoint: Path, out: Path, base: str | None) -> None:
-    """Convert a published torch CHECKPOINT into an alignment folder OUT. No code in the file is run."""
-    from labclip.convert import convert_checkpoint
-    from labclip.loading import named_base
-
-    known = None
-    if base is not None:
-        model, colon, tag = base.partition(":")
-        if not colon or not tag:
-            raise ValueError(f"--base is {base!r}. Type a model and a tag, for example ViT-B-32-quickgelu:openai.")
-        known = named_base(model, tag)
-    alignment = convert_checkpoint(checkpoint, base=known)
-    alignment.save_pretrained(out)
-    if alignment.base is None:
-        click.echo("Warning: the base is not recorded, so nothing can check it. Pass --base MODEL:TAG.", err=True)
-    click.echo(f"{out}: {alignment}")
-
-
-@main.command()
-@click.argument("out", type=click.Path(path_type=Path))
-@_model
-@_alignment
-@_strength
-def fold(out: Path, model: str, alignment: str | None, strength: float | None) -> None:
-    """Merge a matrix into its model: OUT becomes a plain OpenCLIP folder.
-
-    It opens with open_clip.create_model_and_transforms("local-dir:OUT").
-    """
-    from labclip.model import LABCLIP
-    from labclip.saving import save_folded
-
-    save_folded(LABCLIP.from_pretrained(model, alignment=alignment, strength=strength), out)
-    click.echo(f'{out}: open_clip.create_model_and_transforms("local-dir:{out}")')
-
-
-@main.command()
-@click.argument("folder", type=click.Path(path_type=Path))
-@click.argument("repo_id", metavar="ORG/NAME")
-@click.option("--message", default="Upload with labclip", show_default=True, help="The commit's subject.")
-@click.option("--private/--public", default=None, help="For a new repository. [default: the organisation's]")
-@click.option("--create-pr", is_flag=True, help="Open a pull request instead of committing.")
-def push(folder: Path, repo_id: str, message: str, private: bool | None, create_pr: bool) -> None:
-    """Upload an alignment FOLDER to the Hugging Face Hub."""
-    from labclip.hub import push_folder
-    from labclip.storage import load
-
-    load(folder)  # only what can be loaded again is uploaded
-    click.echo(push_folder(folder, repo_id, commit_message=message, private=private, create_pr=create_pr))

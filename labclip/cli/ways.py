@@ -1,0 +1,63 @@
+"""Commands that bring a matrix in or send it out: convert, fold, push."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from labclip.cli.group import alignment_option, main, model_option, strength_option
+
+
+@main.command()
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--base", metavar="MODEL:TAG", help="OpenCLIP base of a matrix that is not a published one.")
+def convert(checkpoint: Path, out: Path, base: str | None) -> None:
+    """Convert a published torch CHECKPOINT into an alignment folder OUT. No code in the file is run."""
+    from labclip.convert import convert_checkpoint
+    from labclip.loading import named_base
+
+    known = None
+    if base is not None:
+        model, colon, tag = base.partition(":")
+        if not colon or not tag:
+            raise ValueError(f"--base is {base!r}. Type a model and a tag, for example ViT-B-32-quickgelu:openai.")
+        known = named_base(model, tag)
+    alignment = convert_checkpoint(checkpoint, base=known)
+    alignment.save_pretrained(out)
+    if alignment.base is None:
+        click.echo("Warning: the base is not recorded, so nothing can check it. Pass --base MODEL:TAG.", err=True)
+    click.echo(f"{out}: {alignment}")
+
+
+@main.command()
+@click.argument("out", type=click.Path(path_type=Path))
+@model_option
+@alignment_option
+@strength_option
+def fold(out: Path, model: str, alignment: str | None, strength: float | None) -> None:
+    """Merge a matrix into its model: OUT becomes a plain OpenCLIP folder.
+
+    It opens with open_clip.create_model_and_transforms("local-dir:OUT").
+    """
+    from labclip.model import LABCLIP
+    from labclip.saving import save_folded
+
+    save_folded(LABCLIP.from_pretrained(model, alignment=alignment, strength=strength), out)
+    click.echo(f'{out}: open_clip.create_model_and_transforms("local-dir:{out}")')
+
+
+@main.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("repo_id", metavar="ORG/NAME")
+@click.option("--message", default="Upload with labclip", show_default=True, help="The commit's subject.")
+@click.option("--private/--public", default=None, help="For a new repository. [default: the organisation's]")
+@click.option("--create-pr", is_flag=True, help="Open a pull request instead of committing.")
+def push(folder: Path, repo_id: str, message: str, private: bool | None, create_pr: bool) -> None:
+    """Upload an alignment FOLDER to the Hugging Face Hub."""
+    from labclip.hub import push_folder
+    from labclip.storage import load
+
+    load(folder)  # only what can be loaded again is uploaded
+    click.echo(push_folder(folder, repo_id, commit_message=message, private=private, create_pr=create_pr))
