@@ -10,15 +10,17 @@ _HOME = {
     "Alignment": "labclip.alignment",
     "Base": "labclip.alignment",
     "create_model_and_transforms": "labclip.pretrained",
+    "fit": "labclip.training",
     "get_tokenizer": "labclip.pretrained",
     "list_pretrained": "labclip.pretrained",
 }
-__all__ = ["LABCLIP", "Alignment", "Base", "create_model_and_transforms", "get_tokenizer", "list_pretrained", "scenes"]
+_PACKAGES = ("features", "negatives", "scenes", "training")
+__all__ = [*_HOME, *_PACKAGES]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "scenes":
-        return import_module("labclip.scenes")
+    if name in _PACKAGES:
+        return import_module(f"labclip.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'labclip' has no attribute {name!r}; it has {', '.join(__all__)}")
     return getattr(import_module(_HOME[name]), name)

@@ -1,0 +1,129 @@
+"""The order in which a fit sees its captions, and the batches made of it: all of it follows from seed and epoch."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from labclip.training.frontier import different
+from labclip.training.objective import Batch
+from labclip.training.ranks import Ranks
+from labclip.training.rows import Data
+from labclip.training.settings import Settings
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Draws the batches of each epoch, this rank's rows of them.
+
+    Attributes:
+        data: What to draw from.
+        settings: Of the fit.
+        seed: Of order and negatives.
+        ranks: The other ranks; each takes its slice of every batch.
+        device: Where batches go.
+    """
+
+    data: Data
+    settings: Settings
+    seed: int
+    ranks: Ranks
+    device: torch.device
+
+    @property
+    def size(self) -> int:
+        """Captions of a batch over all ranks."""
+        whole = min(self.settings.batch_size, len(self.data.captions))
+        return whole - whole % self.ranks.count
+
+    @property
+    def steps(self) -> int:
+        """Batches an epoch."""
+        return len(self.data.captions) // self.size
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch, from step `start` on."""
+        generator = torch.Generator().manual_seed(_mixed(self.seed, epoch))
+        order = self.data.captions[torch.randperm(len(self.data.captions), generator=generator)]
+        count = min(self.settings.hard_negatives, self.data.k)
+        which = torch.zeros(len(order), count, dtype=torch.long)
+        if self.data.k > count > 0:
+            which = torch.rand(len(order), self.data.k, generator=generator).argsort(dim=1)[:, :count]
+        if self.device.type == "cpu" and not any(rows.is_mapped for rows in self.data.each()):
+            return (self._make(order, which, step) for step in range(start, self.steps))
+        return _ahead(self._make(order, which, step) for step in range(start, self.steps))
+
+    def _make(self, order: torch.Tensor, which: torch.Tensor, step: int) -> Batch:
+        whole = slice(step * self.size, (step + 1) * self.size)
+        captions, place = order[whole].sort()  # rows in the order of the file
+        which = which[whole][place]
+        n = self.size // self.ranks.count
+        mine = slice(self.ranks.own * n, (self.ranks.own + 1) * n)
+        index = self.data.image_index[captions]
+        own = captions[mine]
+        texts = self.data.texts.take(own)
+        negatives = [self.data.negative(own, which[mine, column]) for column in range(which.shape[1])]
+        skipped = []
+        if self.settings.mask_same_image and len(torch.unique(index)) < len(index):
+            same = index[mine, None] == index[None, :]
+            same[torch.arange(n), torch.arange(n) + mine.start] = False
+            row, column = same.nonzero(as_tuple=True)
+            skipped.append(row * self.size * (1 + len(negatives)) + column)
+        if self.settings.drop_equal:
+            for number, negative in enumerate(negatives):
+                row = (~different(texts, negative)).nonzero()[:, 0].cpu()
+                column = (1 + number) * self.size + mine.start + row
+                skipped.append(row * self.size * (1 + len(negatives)) + column)
+        places = torch.cat(skipped) if skipped else torch.empty(0, dtype=torch.long)
+        return Batch(
+            self._moved(self.data.images.take(index[mine])),
+            self._moved(torch.cat([texts, *negatives])),
+            self._moved(places) if len(places) else None,
+        )
+
+    def _moved(self, value: torch.Tensor) -> torch.Tensor:
+        if self.device.type == "cuda" and value.device.type == "cpu":
+            value = value.pin_memory()
+        return value.to(self.device, non_blocking=True)
+
+
+def _mixed(seed: int, epoch: int) -> int:
+    return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def _ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """The same batches, the next two made by another thread while one is used."""
+    ready: queue.Queue[Batch | BaseException | None] = queue.Queue(maxsize=2)
+    stop = threading.Event()
+
+    def put(value: Batch | BaseException | None) -> None:
+        while not stop.is_set():
+            try:
+                ready.put(value, timeout=0.1)
+                break
+            except queue.Full:
+                continue
+
+    def work() -> None:
+        try:
+            for batch in batches:
+                put(batch)
+                if stop.is_set():
+                    return
+            put(None)
+        except BaseException as error:  # handed to the thread that waits
+            put(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    try:
+        while (value := ready.get()) is not None:
+            if isinstance(value, BaseException):
+                raise value
+            yield value
+    finally:
+        stop.set()

@@ -1,0 +1,301 @@
+"""`labclip.fit`: from embeddings to an alignment, with what it gains and what it costs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from labclip._version import __version__
+from labclip.alignment import MAX_LOGIT_SCALE, Alignment, Base
+from labclip.training.advice import advice
+from labclip.training.batches import Batches
+from labclip.training.frontier import Held, Point, choose, frontier
+from labclip.training.ranks import Ranks
+from labclip.training.rows import Data, read_data
+from labclip.training.settings import Settings, as_json, settings_of
+from labclip.training.trainer import new_state, train
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """A fitted matrix and how it came about.
+
+    Attributes:
+        alignment: The matrix, with the strength chosen on the frontier.
+        history: A record of each epoch: epoch, loss, logit_scale, distance (||A - I||_F before scaling), and the best
+            point of the frontier on validation where the recipe looks at it.
+        frontier: What each strength from 0 to 1.25 does on the held-out data; empty where nothing is held out.
+        advice: What a user should know before using the matrix, a sentence each; empty if nothing speaks against it.
+        worthwhile: Whether the matrix binds better than its base by more than chance explains, at no measurable cost.
+    """
+
+    alignment: Alignment
+    history: list[dict[str, Any]]
+    frontier: list[Point]
+    advice: list[str]
+    worthwhile: bool
+
+    def plot(self, path: str | Path | None = None) -> Any:
+        """Draw binding against retrieval over strength, and the epochs. Needs the extra `eval`.
+
+        Args:
+            path: Where to save the picture; its ending says the format.
+
+        Returns:
+            The matplotlib figure.
+
+        Raises:
+            ModuleNotFoundError: If matplotlib is missing.
+            ValueError: If nothing was held out, so that there is no frontier.
+        """
+        from labclip.training.plot import plot
+
+        return plot(self, path)
+
+
+def fit(
+    image_features: Any,
+    text_features: Any,
+    negative_features: Any = None,
+    *,
+    image_index: Any = None,
+    validation: Sequence[Any] | None = None,
+    retain: Sequence[Sequence[Any]] = (),
+    recipe: str = "labclip",
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    learning_rate: float | None = None,
+    identity_penalty: float | None = None,
+    hard_negatives: int | None = None,
+    rank: int | None = None,
+    objective: str | None = None,
+    seed: int = 0,
+    device: str | torch.device | None = None,
+    checkpoint: str | Path | None = None,
+    progress: bool = True,
+    base: Base | None = None,
+) -> FitResult:
+    """Fit a matrix on the text embeddings of a CLIP, from captions and their hard negatives.
+
+    Embeddings may be of any scale; they are read as unit-length float32. Memory-mapped arrays are read a batch at a
+    time. Under `torchrun`, with a process group running and the same arguments on every rank, all ranks fit together.
+
+    Args:
+        image_features: Image embeddings, [n_images, dim], floating point.
+        text_features: The base's own text embeddings of the captions, [n_texts, dim].
+        negative_features: Text embeddings of captions that are wrong for the image, [n_texts, dim] or
+            [n_texts, k, dim]; where a caption has none, the caption's own row.
+        image_index: Whose caption each text is, integers [n_texts]; by default text i describes image i.
+        validation: Held-out data, (images, texts, negatives) or (images, texts, negatives, index). By default a seeded
+            tenth of the images.
+        retain: Pairs (images, texts) or (images, texts, index) of other domains whose retrieval must not suffer.
+        recipe: "labclip", or one of the published settings: "paper", "paper-clevr", "paper-pug", each with "-sb" for
+            batches without negatives.
+        epochs: Passes over the captions. This and the following: the recipe's own where None.
+        batch_size: Captions a step, over all ranks.
+        learning_rate: Of Adam.
+        identity_penalty: Times ||A - I||_F^2, added to the loss.
+        hard_negatives: Negatives a caption a step.
+        rank: Rank of A - I.
+        objective: "softmax" (CLIP) or "sigmoid" (SigLIP); by default as `base` was trained, softmax where unknown.
+        seed: Of split, order, negatives and initial factors.
+        device: "cpu", "cuda", "mps"; by default the CPU.
+        checkpoint: A folder; a fit that was killed and is called again goes on from there, to the same matrix.
+        progress: Whether to show a bar on stderr.
+        base: The model the embeddings come from, recorded so that the matrix is refused on another.
+
+    Returns:
+        The alignment, the epochs and the frontier.
+
+    Raises:
+        ValueError: If the embeddings are not finite, all zeros, do not fit together, or lack what the recipe needs; if
+            a setting is out of range; if the checkpoint is another fit's; if the fit diverges.
+
+    Example:
+        >>> import torch, labclip
+        >>> images = torch.randn(400, 16, generator=torch.Generator().manual_seed(0))
+        >>> result = labclip.fit(images, images.roll(1, dims=1), images.roll(2, dims=1), epochs=5, progress=False)
+        >>> result.alignment.dim
+        16
+
+    Source: arXiv:2502.03566; the recipe "labclip" is described in docs/fit.md.
+    """
+    settings = settings_of(
+        recipe, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate,
+        identity_penalty=identity_penalty, hard_negatives=hard_negatives, rank=rank,
+    )  # fmt: skip
+    objective = _objective(objective, base)
+    data = read_data(image_features, text_features, negative_features, image_index)
+    _check(data, settings, recipe, base)
+    data, held = _split(data, validation, settings, seed)
+    others = [_retained(number, pair, data.dim) for number, pair in enumerate(retain)]
+    sets = [*([Held.of(held, seed=seed)] if held else []), *others]
+    where = torch.device(device or "cpu")
+    ranks = Ranks.here()
+    batches = Batches(data, settings, seed, ranks, where)
+    if batches.size < 2:
+        raise ValueError(f"There are {len(data.captions)} captions for {ranks.count} ranks: too few for one batch.")
+    _hold_on(data, where)
+    state = new_state(data.dim, settings, objective=objective, seed=seed, device=where)
+    fingerprint = _fingerprint(data, sets, settings, objective, seed)
+    early = sets if held and held.negatives is not None else []
+    train(
+        state, batches, early, checkpoint=Path(checkpoint) if checkpoint is not None else None,
+        fingerprint=fingerprint, progress=progress,
+    )  # fmt: skip
+    chosen = state.best if settings.early_stop and early else state.parameters | {"matrix": state.matrix}
+    matrix = chosen["matrix"].detach().cpu().float()
+    if settings.rescale:
+        matrix = unit_scale(matrix, data)
+    points = frontier(sets, matrix) if sets else []
+    history = [{key: value for key, value in record.items() if key != "shown"} for record in state.history]
+    return _result(matrix, float(chosen["log_scale"]), points, history, data, sets, settings, objective, base,
+                   recipe=recipe, seed=seed)  # fmt: skip
+
+
+def unit_scale(matrix: torch.Tensor, data: Data, count: int = 20_000) -> torch.Tensor:
+    """The matrix times the number that makes unit-length captions unit-length on average after it.
+
+    A cosine does not see the scale of a matrix, but a blend with the identity does: unscaled, a free fit is hundreds of
+    times the identity, and strength 0.05 is most of the way.
+    """
+    some = data.captions[:: max(1, len(data.captions) // count)]
+    return matrix / (data.texts.take(some).cpu() @ matrix.T).norm(dim=-1).mean()
+
+
+def _result(
+    matrix: torch.Tensor, log_scale: float, points: list[Point], history: list[dict[str, Any]], data: Data,
+    sets: list[Held], settings: Settings, objective: str, base: Base | None, *, recipe: str, seed: int,
+) -> FitResult:  # fmt: skip
+    at = choose(points) if points and settings.choose_strength else None
+    strength = at.strength if at else 1.0
+    metadata: dict[str, Any] = {
+        "recipe": recipe,
+        "settings": as_json(settings),
+        "objective": objective,
+        "seed": seed,
+        "data": f"{len(data.captions):,} captions of {len(torch.unique(data.image_index[data.captions])):,} images, "
+        f"{data.k} negatives each",
+        "versions": {"labclip": __version__, "torch": torch.__version__},
+    }
+    if points:
+        metadata["results"] = _measured(points, strength)
+    sentences, worthwhile = advice(points, strength, sets)
+    # SigLIP's temperature is worth nothing without its bias, which an alignment has not: the base keeps its own.
+    known = objective == "softmax" and log_scale <= MAX_LOGIT_SCALE
+    alignment = Alignment(
+        matrix, base=base, logit_scale=log_scale if known else None, strength=strength, metadata=metadata
+    )
+    return FitResult(alignment, history, points, sentences, worthwhile)
+
+
+def _measured(points: list[Point], strength: float) -> dict[str, Any]:
+    """The table for the card: the base beside the matrix at its strength, on the held-out data."""
+
+    def row(point: Point, name: str) -> dict[str, float]:
+        own = {"binding": point.binding} if name == "own" and point.binding is not None else {}
+        return {**own, "t2i_r1": point.t2i_r1[name], "i2t_r1": point.i2t_r1[name]}
+
+    base = next(point for point in points if point.strength == 0)
+    ours = next(point for point in points if point.strength == strength)
+    label = {"own": "validation"}
+    return {label.get(name, name): {"base": row(base, name), "labclip": row(ours, name)} for name in base.t2i_r1}
+
+
+def _objective(objective: str | None, base: Base | None) -> str:
+    if objective is None:
+        import open_clip
+
+        config = (open_clip.get_model_config(base.model) if base else None) or {}
+        return "sigmoid" if "init_logit_bias" in config else "softmax"
+    if objective not in ("softmax", "sigmoid"):
+        raise ValueError(f"objective is {objective!r}. Pass 'softmax' for CLIP or 'sigmoid' for SigLIP.")
+    return objective
+
+
+def _check(data: Data, settings: Settings, recipe: str, base: Base | None) -> None:
+    if settings.hard_negatives and data.negatives is None:
+        raise ValueError(
+            f"Recipe {recipe!r} learns from hard negatives and got none. Make some with labclip.negatives and pass "
+            f"negative_features, or pass recipe='paper-sb'."
+        )
+    if base is not None and base.embed_dim != data.dim:
+        raise ValueError(f"The embeddings have dim {data.dim} but {base} embeds in {base.embed_dim}. Pass their base.")
+    if settings.rank is not None and settings.rank > data.dim:
+        raise ValueError(f"rank is {settings.rank}, more than the embeddings' dim {data.dim}.")
+
+
+def _split(data: Data, validation: Sequence[Any] | None, settings: Settings, seed: int) -> tuple[Data, Data | None]:
+    """What to fit on, and what to hold out."""
+    held: Data | None = None
+    if validation is not None:
+        if not 2 <= len(validation) <= 4:
+            raise ValueError("validation is (images, texts, negatives) or (images, texts, negatives, image_index).")
+        held = read_data(*validation, what="validation ")
+        if held.dim != data.dim:
+            raise ValueError(f"The validation embeddings have dim {held.dim}, not {data.dim}. Embed both alike.")
+    elif settings.validation_share:
+        images = torch.unique(data.image_index)
+        order = images[torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))]
+        share = order[: max(1, round(len(images) * settings.validation_share))]
+        inside = torch.isin(data.image_index, share)
+        data, held = data.part((~inside).nonzero().flatten()), data.part(inside.nonzero().flatten())
+        if not len(data.captions):
+            raise ValueError("All captions are of one image, so none can be held out. Pass validation.")
+    if held is not None and data.negatives is not None and (share := _leak(data, held)):
+        warnings.warn(
+            f"{share:.0%} of the validation captions occur among the negatives of the fit, which learns that they are "
+            f"wrong. Split by combination: labclip.training.split_combinations.",
+            stacklevel=3,
+        )
+    return data, held
+
+
+def _leak(data: Data, held: Data, count: int = 400) -> float:
+    """Share of held-out captions that are negatives of the fit, among at most `count`."""
+    some = held.texts.take(held.captions[:: max(1, len(held.captions) // count)])
+    found = torch.zeros(len(some), dtype=torch.bool)
+    for which in range(data.k):
+        for rows in torch.split(data.captions, 4096):
+            negatives = data.negative(rows, torch.full_like(rows, which))
+            found |= (some @ negatives.T).amax(dim=1) > 1 - 1e-5
+    return float(found.float().mean())
+
+
+def _retained(number: int, pair: Sequence[Any], dim: int) -> Held:
+    if not isinstance(pair, Sequence) or not 2 <= len(pair) <= 3:
+        raise ValueError(f"retain[{number}] is not a pair (images, texts) or (images, texts, image_index).")
+    images, texts, *index = pair
+    data = read_data(images, texts, None, *index, what=f"retain[{number}] ")
+    if data.dim != dim:
+        raise ValueError(f"retain[{number}] has dim {data.dim}, not {dim}. Embed it with the same model.")
+    return Held.of(data, name=f"retain {number + 1}")
+
+
+def _hold_on(data: Data, device: torch.device) -> None:
+    """Keep everything on a GPU where it takes at most half of the memory that is free."""
+    if device.type != "cuda":
+        return
+    size = 4 * sum(torch.Size(rows.shape).numel() for rows in data.each())
+    if size <= torch.cuda.mem_get_info(device)[0] // 2:
+        for rows in data.each():
+            rows.move(device)
+
+
+def _fingerprint(data: Data, sets: list[Held], settings: Settings, objective: str, seed: int) -> str:
+    """What a checkpoint belongs to: the settings, and the data by shapes and samples."""
+    digest = hashlib.sha256(json.dumps([as_json(settings), objective, seed, len(sets)], sort_keys=True).encode())
+    for rows in data.each():
+        digest.update(repr(rows.shape).encode() + rows.sample())
+    for index in (data.image_index, data.captions):
+        digest.update(index.numpy().tobytes())
+    for held in sets:
+        digest.update(repr((held.images.shape, held.texts.shape)).encode() + held.texts[:8].cpu().numpy().tobytes())
+    return digest.hexdigest()

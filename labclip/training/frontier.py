@@ -1,0 +1,174 @@
+"""The trade between binding and retrieval over strength, and the strength that is chosen on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from labclip.training.rows import Data
+
+STRENGTHS = tuple(round(0.05 * step, 2) for step in range(26))  # 0 to 1.25
+GALLERY = 2000
+"""Images of a retrieval gallery, and captions that binding is measured on: more would cost time and move little."""
+COST = 0.01
+"""Share of the base's R@1 that may be lost. Less than that no ordinary validation set can tell from nothing."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """Held-out embeddings, small enough to look at again and again.
+
+    Attributes:
+        images: Unit-length, [n, dim].
+        texts: Unit-length, [m, dim].
+        image_index: Whose caption each text is, int64 [m].
+        negatives: Unit-length, [m, k, dim], or None.
+        name: Of the set, for the table.
+    """
+
+    images: torch.Tensor
+    texts: torch.Tensor
+    image_index: torch.Tensor
+    negatives: torch.Tensor | None
+    name: str = "own"
+
+    @classmethod
+    def of(cls, data: Data, *, name: str = "own", seed: int = 0) -> Held:
+        """At most `GALLERY` images of a part of the data, drawn at random, with their captions."""
+        kept = torch.unique(data.image_index[data.captions])
+        if len(kept) > GALLERY:
+            order = torch.randperm(len(kept), generator=torch.Generator().manual_seed(seed))
+            kept = kept[order[:GALLERY]].sort().values
+        captions = data.captions[torch.isin(data.image_index[data.captions], kept)]
+        negatives = None
+        if data.negatives is not None:
+            negatives = data.negatives.take(captions).view(len(captions), data.k, -1)
+        place = torch.full((len(data.images),), -1)
+        place[kept] = torch.arange(len(kept))
+        index = place[data.image_index[captions]]
+        return cls(data.images.take(kept), data.texts.take(captions), index, negatives, name)
+
+
+@dataclass(frozen=True)
+class Point:
+    """What one strength does on held-out data; shares of 1. A tie is wrong in all of them.
+
+    Attributes:
+        strength: 0 is the base.
+        binding: Share of pairs of caption and negative whose caption has the higher cosine; None without negatives.
+        t2i_r1: For each set, the share of captions whose image has the highest cosine.
+        i2t_r1: For each set, the share of images for which one of their captions has the highest cosine.
+    """
+
+    strength: float
+    binding: float | None
+    t2i_r1: dict[str, float]
+    i2t_r1: dict[str, float]
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {"strength": self.strength, "binding": self.binding, "t2i_r1": self.t2i_r1, "i2t_r1": self.i2t_r1}
+
+
+def frontier(sets: Sequence[Held], matrix: torch.Tensor, strengths: Sequence[float] = STRENGTHS) -> list[Point]:
+    """Measure a matrix at several strengths.
+
+    Args:
+        sets: Held-out data; binding is measured on the first.
+        matrix: As fitted, float32 [dim, dim].
+        strengths: Blends with the identity.
+
+    Returns:
+        A point for each strength.
+    """
+    binding = _Binding(sets[0], matrix)
+    retrieval = {held.name: _Retrieval(held, matrix) for held in sets}
+    points = []
+    for strength in strengths:
+        recalls = {name: part.at(strength) for name, part in retrieval.items()}
+        t2i, i2t = ({name: pair[side] for name, pair in recalls.items()} for side in (0, 1))
+        points.append(Point(strength, binding.at(strength), t2i, i2t))
+    return points
+
+
+def choose(points: Sequence[Point]) -> Point:
+    """The point that binds best among those that cost retrieval nothing measurable; of equals, the least strong.
+
+    Nothing measurable is at most `COST` of the base's R@1, on every set and in both directions. The base itself,
+    strength 0, always qualifies.
+    """
+    base = next(point for point in points if point.strength == 0)
+    allowed = [
+        point
+        for point in points
+        if all(
+            ours[name] >= (1 - COST) * theirs[name]
+            for ours, theirs in ((point.t2i_r1, base.t2i_r1), (point.i2t_r1, base.i2t_r1))
+            for name in theirs
+        )
+    ]
+    return max(allowed, key=lambda point: (point.binding or 0.0, -abs(point.strength)))
+
+
+class _Blend:
+    """Unit-length blends of texts and their images under the matrix, from products made once."""
+
+    def __init__(self, texts: torch.Tensor, matrix: torch.Tensor) -> None:
+        aligned = texts @ matrix.T
+        self._squares = texts.square().sum(-1), (texts * aligned).sum(-1), aligned.square().sum(-1)
+        self.texts, self.aligned = texts, aligned
+
+    def length(self, strength: float) -> torch.Tensor:
+        own, across, aligned = self._squares
+        rest = 1 - strength
+        return (rest**2 * own + 2 * rest * strength * across + strength**2 * aligned).clamp_min(1e-24).sqrt()
+
+
+class _Binding:
+    def __init__(self, held: Held, matrix: torch.Tensor) -> None:
+        self._sides: list[tuple[_Blend, torch.Tensor, torch.Tensor]] = []
+        self._valid = torch.empty(0)
+        if held.negatives is None:
+            return
+        images = held.images[held.image_index][:, None]
+        self._valid = different(held.texts[:, None], held.negatives)
+        for texts in (held.texts[:, None], held.negatives):
+            blend = _Blend(texts, matrix)
+            self._sides.append((blend, (images * blend.texts).sum(-1), (images * blend.aligned).sum(-1)))
+
+    def at(self, strength: float) -> float | None:
+        if not self._sides or not bool(self._valid.any()):
+            return None
+        right, wrong = (
+            ((1 - strength) * plain + strength * aligned) / blend.length(strength)
+            for blend, plain, aligned in self._sides
+        )
+        return float((right > wrong)[self._valid].double().mean())
+
+
+class _Retrieval:
+    def __init__(self, held: Held, matrix: torch.Tensor) -> None:
+        self._blend = _Blend(held.texts, matrix)
+        self._plain = held.images @ held.texts.T  # [n, m]
+        self._aligned = held.images @ self._blend.aligned.T
+        self._index = held.image_index
+        self._own = torch.zeros_like(self._plain, dtype=torch.bool)
+        self._own[self._index, torch.arange(len(self._index))] = True
+
+    def at(self, strength: float) -> tuple[float, float]:
+        """R@1 of text to image and of image to text."""
+        cosine = torch.lerp(self._plain, self._aligned, strength) / self._blend.length(strength)
+        own = cosine[self._index, torch.arange(len(self._index))]
+        t2i = (cosine >= own).sum(dim=0) == 1
+        best_own = cosine.masked_fill(~self._own, -2.0).amax(dim=1)
+        best_other = cosine.masked_fill(self._own, -2.0).amax(dim=1)
+        return float(t2i.double().mean()), float((best_own > best_other).double().mean())
+
+
+def different(texts: torch.Tensor, negatives: torch.Tensor) -> torch.Tensor:
+    """Which negatives are not their caption itself, to float32 rounding: bool, the shape of both without dim."""
+    return (F.normalize(texts, dim=-1) - F.normalize(negatives, dim=-1)).abs().amax(dim=-1) > 1e-5

@@ -1,0 +1,104 @@
+"""How a matrix is fitted: the settings and the named recipes."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from labclip.checks import checked_number
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a matrix is fitted.
+
+    Attributes:
+        epochs: Passes over the captions.
+        batch_size: Captions a step, over all ranks; a last, smaller batch of an epoch is left out, as every epoch draws
+            another order.
+        learning_rate: Of Adam, at the start.
+        cosine: Whether the step falls along a cosine to a hundredth, instead of staying constant.
+        hard_negatives: Negatives a caption a step, drawn anew each epoch among those it has; 0 is a standard batch.
+        identity_penalty: Times ||A - I||_F^2, added to the loss. It is what keeps retrieval outside the domain: the
+            distance foretells that loss (r = -0.989 over a third party's 21 matrices).
+        rank: Rank of A - I; None is a full matrix.
+        mask_same_image: Whether other captions of an image are kept from counting as its wrong ones.
+        drop_equal: Whether negatives equal to their caption are left out of the loss.
+        early_stop: Whether the epoch that does best on validation is kept, instead of the last.
+        rescale: Whether the matrix is scaled so that unit-length text keeps unit length on average. A cosine does not
+            see the scale, but strength and ||A - I|| do.
+        choose_strength: Whether the strength is chosen on the frontier, instead of 1.
+        validation_share: Share of the images held out where no validation is given.
+    """
+
+    epochs: int = 20
+    batch_size: int = 1024
+    learning_rate: float = 1e-3
+    cosine: bool = True
+    hard_negatives: int = 1
+    identity_penalty: float = 1e-4
+    rank: int | None = None
+    mask_same_image: bool = True
+    drop_equal: bool = True
+    early_stop: bool = True
+    rescale: bool = True
+    choose_strength: bool = True
+    validation_share: float = 0.1
+
+
+_PAPER = Settings(
+    epochs=10,
+    batch_size=1024,
+    learning_rate=1e-3,
+    cosine=False,
+    identity_penalty=0.0,
+    mask_same_image=False,
+    drop_equal=False,
+    early_stop=False,
+    rescale=False,
+    choose_strength=False,
+    validation_share=0.0,
+)
+_CLEVR = replace(_PAPER, epochs=50, batch_size=128, learning_rate=1e-2)
+_PUG = replace(_PAPER, epochs=50, batch_size=512, learning_rate=1e-2)
+
+RECIPES = {
+    "labclip": Settings(),
+    "paper": _PAPER,
+    "paper-sb": replace(_PAPER, hard_negatives=0),
+    "paper-clevr": _CLEVR,
+    "paper-clevr-sb": replace(_CLEVR, hard_negatives=0),
+    "paper-pug": _PUG,
+    "paper-pug-sb": replace(_PUG, hard_negatives=0),
+}
+"""Settings by name. `paper` is the published procedure on COCO, with its hard-negative batches (HNB); `-clevr` and
+`-pug` are its synthetic settings, `-sb` its standard batches without negatives. Source: arXiv:2502.03566."""
+
+
+def settings_of(recipe: str, **changes: Any) -> Settings:
+    """The settings of a recipe with some of them changed; None changes nothing.
+
+    Raises:
+        ValueError: If there is no such recipe, or a setting is out of range.
+    """
+    if recipe not in RECIPES:
+        near = difflib.get_close_matches(str(recipe), RECIPES, n=1)
+        raise ValueError(
+            f"There is no recipe {recipe!r}.{f' Did you mean {near[0]!r}?' if near else ''} "
+            f"The recipes: {', '.join(RECIPES)}."
+        )
+    settings = replace(RECIPES[recipe], **{key: value for key, value in changes.items() if value is not None})
+    for name, least in (("epochs", 1), ("batch_size", 2), ("hard_negatives", 0), ("rank", 1)):
+        value = getattr(settings, name)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+            raise ValueError(f"{name} is {value!r}. Pass a whole number of at least {least}.")
+    for name in ("learning_rate", "identity_penalty"):
+        if checked_number(name, getattr(settings, name)) < 0 or not (getattr(settings, name) or name[0] == "i"):
+            raise ValueError(f"{name} is {getattr(settings, name)!r}. Pass a positive number.")
+    return settings
+
+
+def as_json(settings: Settings) -> dict[str, Any]:
+    """The settings as plain JSON values, for the record kept with a matrix."""
+    return {field.name: getattr(settings, field.name) for field in fields(settings)}

@@ -1,0 +1,71 @@
+"""Splits that do not leak: a combination that is held out is in no caption and in no negative of the fit."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Collection, Hashable, Sequence
+from typing import NamedTuple
+
+
+class Split(NamedTuple):
+    """Row numbers of the two sides; rows of neither are left out, for they would tell one side of the other.
+
+    Attributes:
+        fit: Rows none of whose combinations is held out.
+        heldout: Rows whose caption has a combination that is.
+        combinations: Those held out.
+    """
+
+    fit: list[int]
+    heldout: list[int]
+    combinations: frozenset[Hashable]
+
+
+def split_combinations(
+    captions: Sequence[Collection[Hashable]],
+    negatives: Sequence[Collection[Hashable]],
+    *,
+    share: float = 0.15,
+    seed: int = 0,
+) -> Split:
+    """Hold out some combinations, for example of colour and shape, so that binding on them means generalisation.
+
+    A combination left among the negatives of a fit is learnt as never right: that measures the leak. So a row is fitted
+    on only if neither its caption nor its negatives name a combination that is held out.
+
+    Args:
+        captions: The combinations each caption names, for example [{("red", "cube"), ("blue", "sphere")}, ...].
+        negatives: Those its negatives name, all of them together.
+        share: Share of the combinations to hold out, drawn at random.
+        seed: Of the draw.
+
+    Returns:
+        The rows of the two sides.
+
+    Raises:
+        ValueError: If lengths differ, or nothing is left on one side.
+
+    Example:
+        >>> captions = [{"red cube", "blue ball"}, {"red ball", "blue cube"}, {"red cone", "blue star"}]
+        >>> negatives = [captions[1], captions[0], {"red star", "blue cone"}]
+        >>> split_combinations(captions, negatives, share=0.1, seed=0)
+        Split(fit=[2], heldout=[1], combinations=frozenset({'blue cube'}))
+    """
+    if len(captions) != len(negatives):
+        raise ValueError(f"There are {len(captions)} captions and {len(negatives)} negatives. Pass one set a caption.")
+    known = sorted({one for side in (captions, negatives) for row in side for one in row}, key=repr)
+    if not 0 < share < 1:
+        raise ValueError(f"share is {share}. Pass a number between 0 and 1.")
+    out = frozenset(random.Random(seed).sample(known, max(1, round(share * len(known)))) if known else ())
+    heldout = [row for row, named in enumerate(captions) if not out.isdisjoint(named)]
+    fit = [
+        row
+        for row, (named, wrong) in enumerate(zip(captions, negatives, strict=True))
+        if out.isdisjoint(named) and out.isdisjoint(wrong)
+    ]
+    if not fit or not heldout:
+        raise ValueError(
+            f"Holding out {len(out)} of {len(known)} combinations leaves {len(fit)} captions to fit on and "
+            f"{len(heldout)} held out. Pass another share, or more captions."
+        )
+    return Split(fit, heldout, out)

@@ -1,0 +1,177 @@
+"""The loop: one matrix and its temperature, fitted on frozen embeddings."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from labclip.training.batches import Batches
+from labclip.training.checkpoint import read_checkpoint, write_checkpoint
+from labclip.training.frontier import Held, choose, frontier
+from labclip.training.objective import Gradient, sigmoid_gradient, softmax_gradient
+from labclip.training.settings import Settings
+
+_COARSE = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
+_CHECKPOINT_SECONDS = 30.0
+_SPREAD = 0.05  # standard deviation of the factors of a low rank at the start
+_MAX_LOG_SCALE = math.log(100.0)  # as OpenCLIP clamps it
+
+
+@dataclass
+class State:
+    """Everything that changes during a fit.
+
+    Attributes:
+        parameters: `matrix` [dim, dim], or `left` [dim, rank] and `right` [rank, dim]; `log_scale`; `bias` for SigLIP.
+        optimizer: Adam over them.
+        epoch: The epoch under way.
+        step: Steps of it that are done.
+        loss: Sum over those steps.
+        history: A record of each epoch that is done.
+        best: The matrix and log-temperature of the best epoch so far, with its score.
+    """
+
+    parameters: dict[str, torch.Tensor]
+    optimizer: torch.optim.Adam
+    epoch: int = 0
+    step: int = 0
+    loss: float = 0.0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    @property
+    def matrix(self) -> torch.Tensor:
+        """A, [dim, dim]."""
+        if "matrix" in self.parameters:
+            return self.parameters["matrix"]
+        left, right = self.parameters["left"], self.parameters["right"]
+        return torch.addmm(torch.eye(len(left), device=left.device), left, right)
+
+
+def new_state(dim: int, settings: Settings, *, objective: str, seed: int, device: torch.device) -> State:
+    """The identity, and the temperature the objective starts from."""
+    if settings.rank is None:
+        parameters = {"matrix": torch.eye(dim)}
+    else:
+        generator = torch.Generator().manual_seed(seed)
+        parameters = {
+            "left": _SPREAD * torch.randn(dim, settings.rank, generator=generator),
+            "right": _SPREAD * torch.randn(settings.rank, dim, generator=generator),
+        }
+    sigmoid = objective == "sigmoid"
+    parameters["log_scale"] = torch.tensor(math.log(10.0) if sigmoid else 0.0)
+    if sigmoid:
+        parameters["bias"] = torch.tensor(-10.0)
+    parameters = {name: value.to(device) for name, value in parameters.items()}
+    return State(parameters, torch.optim.Adam(parameters.values(), lr=settings.learning_rate))
+
+
+def train(
+    state: State,
+    batches: Batches,
+    held: list[Held],
+    *,
+    checkpoint: Path | None,
+    fingerprint: str,
+    progress: bool,
+) -> None:
+    """Run the epochs that are left.
+
+    Args:
+        state: Where to begin; changed in place.
+        batches: What to fit on.
+        held: Held-out data, measured after each epoch where the settings choose the best one.
+        checkpoint: A folder that keeps the state, or None.
+        fingerprint: Of data and settings; a checkpoint of others is refused.
+        progress: Whether to show a bar on stderr.
+    """
+    settings = batches.settings
+    if checkpoint is not None:
+        read_checkpoint(checkpoint, state, fingerprint)
+    saves = checkpoint is not None and batches.ranks.own == 0
+    saved = time.monotonic()
+    total = settings.epochs * batches.steps
+    bar = tqdm(
+        total=total, initial=state.epoch * batches.steps + state.step, unit="batch", desc="fit",
+        disable=not progress or batches.ranks.own > 0,
+    )  # fmt: skip
+    while state.epoch < settings.epochs:
+        for batch in batches.epoch(state.epoch, state.step):
+            gradient = _gradient(state, batch, batches)
+            done = state.epoch * batches.steps + state.step
+            _update(state, gradient, settings, done / total)
+            state.loss += float(gradient.loss)
+            state.step += 1
+            bar.update()
+            if saves and checkpoint and time.monotonic() - saved > _CHECKPOINT_SECONDS:
+                write_checkpoint(checkpoint, state, fingerprint)
+                saved = time.monotonic()
+        _finish_epoch(state, batches, held)
+        bar.set_postfix(state.history[-1]["shown"], refresh=False)
+        if saves and checkpoint:
+            write_checkpoint(checkpoint, state, fingerprint)
+            saved = time.monotonic()
+    bar.close()
+
+
+def _gradient(state: State, batch: Any, batches: Batches) -> Gradient:
+    matrix, log_scale = state.matrix, state.parameters["log_scale"]
+    if (bias := state.parameters.get("bias")) is not None:
+        return sigmoid_gradient(batch, matrix, log_scale, bias, batches.ranks)
+    return softmax_gradient(batch, matrix, log_scale, batches.ranks)
+
+
+def _update(state: State, gradient: Gradient, settings: Settings, progress: float) -> None:
+    """One step of Adam, after the penalty's part is added."""
+    parameters, pull = state.parameters, gradient.matrix
+    if settings.identity_penalty:
+        pull = pull.add(state.matrix, alpha=2 * settings.identity_penalty)
+        pull.diagonal().sub_(2 * settings.identity_penalty)
+    if "matrix" in parameters:
+        parameters["matrix"].grad = pull
+    else:
+        parameters["left"].grad = pull @ parameters["right"].T
+        parameters["right"].grad = parameters["left"].T @ pull
+    parameters["log_scale"].grad = gradient.log_scale.reshape(())
+    if "bias" in parameters:
+        parameters["bias"].grad = gradient.bias.reshape(())
+    if settings.cosine:
+        rate = settings.learning_rate * (0.01 + 0.99 * (1 + math.cos(math.pi * progress)) / 2)
+        state.optimizer.param_groups[0]["lr"] = rate
+    state.optimizer.step()
+    if settings.rescale:
+        parameters["log_scale"].clamp_(max=_MAX_LOG_SCALE)
+
+
+def _finish_epoch(state: State, batches: Batches, held: list[Held]) -> None:
+    """Record the epoch, and keep it if it is the best so far."""
+    matrix = state.matrix.cpu()
+    loss = state.loss / batches.steps
+    if not math.isfinite(loss):
+        raise ValueError(
+            f"The fit diverged in epoch {state.epoch + 1}: its loss is {loss}. Lower learning_rate, now "
+            f"{batches.settings.learning_rate:g}."
+        )
+    record: dict[str, Any] = {
+        "epoch": state.epoch + 1,
+        "loss": loss,
+        "logit_scale": float(state.parameters["log_scale"]),
+        "distance": float((matrix - torch.eye(len(matrix))).norm()),
+        "shown": {"loss": f"{loss:.3f}"},
+    }
+    better = True
+    if batches.settings.early_stop and held:
+        point = choose(frontier(held, matrix, _COARSE))
+        record |= {"validation": point.as_json(), "shown": {"loss": f"{loss:.3f}", "binding": f"{point.binding:.3f}"}}
+        scores = [past["validation"]["binding"] for past in state.history]
+        better = all(record["validation"]["binding"] > score for score in scores)
+    if better:
+        state.best = {"matrix": matrix.clone(), "log_scale": state.parameters["log_scale"].cpu().clone()}
+    state.history.append(record)
+    state.epoch, state.step, state.loss = state.epoch + 1, 0, 0.0
