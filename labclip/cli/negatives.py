@@ -1,0 +1,111 @@
+"""The command that writes hard negatives beside captions."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from labclip.cli.group import as_json_option, main
+
+if TYPE_CHECKING:
+    from labclip.negatives.choosing import Method
+
+
+@main.command()
+@click.argument("source", metavar="IN", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--method", type=click.Choice(["swap", "shuffle"]), required=True, help="How to make them.")
+@click.option(
+    "--attributes",
+    metavar="WORDS",
+    help="For swap: words or phrases with commas between, opposites as left/right; or a file of one a line.",
+)
+@click.option("--k", type=int, default=1, show_default=True, help="Negatives a caption.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Which of the possible ones.")
+@click.option("--column", metavar="NAME", help="Column of the captions. [default: caption or title]")
+@click.option(
+    "--image-column",
+    metavar="NAME",
+    help="Column that says which captions share an image. [default: image, filepath, ... if there is one]",
+)
+@click.option("--tagger", metavar="NAME", help="For shuffle: hanta or spacy. [default: hanta]")
+@click.option("--clean", is_flag=True, help="Write the captions cleaned too, so that form tells them from nothing.")
+@click.option("--force", is_flag=True, help="Overwrite OUT, which may be IN itself.")
+@as_json_option
+def negatives(
+    source: Path,
+    out: Path,
+    method: str,
+    attributes: str | None,
+    k: int,
+    seed: int,
+    column: str | None,
+    image_column: str | None,
+    tagger: str | None,
+    clean: bool,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Write the captions of IN with hard negatives to OUT.
+
+    Rows and columns stay; a column `negative` is added, empty where no different caption exists, and for more than one
+    `negative_2` and so on. IN is a tsv, csv, jsonl, parquet or txt file, OUT any of these but txt.
+
+    swap exchanges two of the attributes a caption names, or a relation by its opposite. shuffle is the paper's: the
+    caption cleaned, its nouns permuted among themselves and its adjectives too.
+    """
+    from labclip.negatives.files import add_negatives
+
+    counts = add_negatives(
+        source,
+        out,
+        _method(method, attributes, tagger),
+        k=k,
+        seed=seed,
+        column=column,
+        image_column=image_column,
+        clean=clean,
+        force=force,
+        progress=True,
+    )
+    if as_json:
+        click.echo(json.dumps({"out": str(out), **asdict(counts)}))
+        return
+    without = counts.captions - counts.with_negative
+    click.echo(f"{out}: {counts.negatives} negatives for {counts.with_negative} captions, none for {without}")
+
+
+def _method(name: str, attributes: str | None, tagger: str | None) -> Method:
+    from labclip.negatives.shuffling import Shuffler
+    from labclip.negatives.swapping import Swapper
+    from labclip.negatives.taggers import get_tagger
+
+    if name == "shuffle":
+        if attributes is not None:
+            raise ValueError("--attributes goes with --method swap; shuffle finds its words itself.")
+        return Shuffler(get_tagger(tagger))
+    if tagger is not None:
+        raise ValueError("--tagger goes with --method shuffle; swap looks for --attributes.")
+    if attributes is None:
+        raise ValueError("--method swap needs --attributes, for example red,green,blue,left/right or a file.")
+    return Swapper.of(_attributes(attributes))
+
+
+def _attributes(given: str) -> list[str | tuple[str, str]]:
+    """Words with commas between, or a file's lines; with a slash between, a word and its opposite."""
+    path = Path(given)
+    if path.is_file():
+        words = path.read_text(encoding="utf-8-sig").splitlines()
+    elif "," not in given and (path.suffix or "/" not in given):
+        raise ValueError(f"--attributes is {given!r}, but there is no such file. Separate words with commas.")
+    else:
+        words = given.split(",")
+    found: list[str | tuple[str, str]] = []
+    for word in filter(None, map(str.strip, words)):
+        one, slash, other = word.partition("/")
+        found.append((one, other) if slash else word)
+    return found

@@ -1,0 +1,151 @@
+"""The paper's negatives: nouns among the noun slots, adjectives among the adjective slots."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+import re
+from collections import Counter
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, overload
+
+from labclip.negatives.choosing import choose_all, first_or_none
+from labclip.negatives.cleaning import clean
+from labclip.negatives.taggers import Tagger, get_tagger, is_adjective, is_noun
+
+# Words as taggers know them: "can't" is two, "'s" is one, "t-shirt" is one, a comma is one.
+_WORD = re.compile(r"\w+?(?=n['’]t\b)|n['’]t\b|\w+(?:-\w+)*|['’]\w+|[^\w\s]")
+
+# Draws in a row that may bring nothing new before the remaining arrangements are gone through one by one.
+_PATIENCE = 32
+
+
+@dataclass(frozen=True)
+class Shuffler:
+    """Shuffled captions as candidates. Implements `labclip.negatives.choosing.Method`."""
+
+    tagger: Tagger
+    max_words: int | None = 40
+
+    def candidates(self, caption: str, rng: random.Random) -> Iterator[str]:
+        """Every other arrangement of the cleaned caption's nouns and adjectives, each once."""
+        text = clean(caption, self.max_words)
+        words, gaps = _WORD.findall(text), _WORD.split(text)
+        if not words:
+            return
+        tags = self.tagger(words)
+        if len(tags) != len(words):
+            raise ValueError(f"The tagger gave {len(tags)} tags for the {len(words)} words {words}. It owes one each.")
+        nouns = [index for index, tag in enumerate(tags) if is_noun(tag)]
+        adjectives = [index for index, tag in enumerate(tags) if is_adjective(tag)]
+        for moved in _arrangements([words[i] for i in nouns], [words[i] for i in adjectives], rng):
+            for index, word in zip(nouns + adjectives, moved, strict=True):
+                words[index] = word
+            yield "".join(itertools.chain.from_iterable(zip(gaps, [*words, ""], strict=True)))
+
+
+@overload
+def shuffle(
+    captions: Iterable[str],
+    *,
+    k: Literal[1] = 1,
+    seed: int = 0,
+    tagger: str | Tagger | None = None,
+    image_index: Sequence[Hashable] | None = None,
+) -> list[str | None]: ...
+
+
+@overload
+def shuffle(
+    captions: Iterable[str],
+    *,
+    k: int,
+    seed: int = 0,
+    tagger: str | Tagger | None = None,
+    image_index: Sequence[Hashable] | None = None,
+) -> list[str | None] | list[list[str]]: ...
+
+
+def shuffle(
+    captions: Iterable[str],
+    *,
+    k: int = 1,
+    seed: int = 0,
+    tagger: str | Tagger | None = None,
+    image_index: Sequence[Hashable] | None = None,
+) -> list[str | None] | list[list[str]]:
+    """Make the paper's hard negatives: exchange nouns with nouns and adjectives with adjectives.
+
+    The caption is cleaned as ARO does (`clean`, 40 words), its parts of speech are tagged, and its nouns are permuted
+    among the noun slots, its adjectives among the adjective slots. A negative therefore is in lower case and without a
+    full stop: encode the *cleaned* caption beside it, else a fit can learn to tell the two by their full stop.
+
+    >>> def tagger(words):
+    ...     return ["NN" if word in ("cube", "sphere") else "JJ" if word in ("red", "blue") else "X" for word in words]
+    >>> shuffle(["A red cube.", "A red cube and a blue sphere."], tagger=tagger)
+    [None, 'a blue cube and a red sphere']
+    >>> shuffle(["A red cube and a blue sphere."], k=2, tagger=tagger)
+    [['a blue cube and a red sphere', 'a red sphere and a blue cube']]
+
+    Args:
+        captions: Captions, in English for the taggers that come with a name.
+        k: Negatives a caption, distinct.
+        seed: With the caption itself decides its negatives, whatever stands before or after it.
+        tagger: "hanta" (also when None), "spacy", or a function from a caption's words to as many tags, in the C5,
+            Penn or Universal set.
+        image_index: Which image each caption describes, one value a caption. A negative that is another true caption
+            of the same image is not made.
+
+    Returns:
+        One negative a caption, None where no different one exists. For `k` above 1 a list of them a caption: `k`, or
+        as many as exist.
+
+    Raises:
+        MissingExtraError: If the tagger is not installed; it is a ModuleNotFoundError and a ValueError.
+        ValueError: If captions are not strings, or numbers do not fit one another.
+
+    Source: arXiv:2502.03566 (LABCLIP), its COCO negatives, after ARO's noun and adjective shuffle (arXiv:2210.01936).
+    """
+    found = choose_all(Shuffler(get_tagger(tagger)), captions, k=k, seed=seed, image_index=image_index)
+    return first_or_none(found) if k == 1 else found
+
+
+def _arrangements(nouns: list[str], adjectives: list[str], rng: random.Random) -> Iterator[tuple[str, ...]]:
+    """Every arrangement but the given one, once each: drawn at random, the last ones in alphabetical order."""
+    total = _distinct(nouns) * _distinct(adjectives)
+    seen = {(*nouns, *adjectives)}
+    nouns, adjectives = list(nouns), list(adjectives)
+    misses = 0
+    while len(seen) < total and misses < _PATIENCE:
+        rng.shuffle(nouns)
+        rng.shuffle(adjectives)
+        moved = (*nouns, *adjectives)
+        misses = misses + 1 if moved in seen else 0
+        if not misses:
+            seen.add(moved)
+            yield moved
+    if len(seen) < total:
+        for first in _permutations(nouns):
+            for second in _permutations(adjectives):
+                if (*first, *second) not in seen:
+                    yield (*first, *second)
+
+
+def _distinct(words: list[str]) -> int:
+    """Number of distinct arrangements of words that may repeat."""
+    return math.factorial(len(words)) // math.prod(map(math.factorial, Counter(words).values()))
+
+
+def _permutations(words: list[str]) -> Iterator[list[str]]:
+    """The distinct arrangements of words that may repeat, in alphabetical order (Knuth's algorithm L)."""
+    now = sorted(words)
+    while True:
+        yield list(now)
+        pivot = next((i for i in range(len(now) - 2, -1, -1) if now[i] < now[i + 1]), None)
+        if pivot is None:
+            return
+        other = next(i for i in range(len(now) - 1, pivot, -1) if now[i] > now[pivot])
+        now[pivot], now[other] = now[other], now[pivot]
+        now[pivot + 1 :] = reversed(now[pivot + 1 :])

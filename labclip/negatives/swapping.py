@@ -1,0 +1,234 @@
+"""Exact negatives: two of the listed attributes exchanged, or a relation replaced by its opposite."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import re
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, overload
+
+from labclip.negatives.choosing import choose_all, first_or_none
+
+# Relations and their opposites. Where a list of attributes names both of two, each stands for the other.
+RELATIONS = {"left": "right", "above": "below", "in front of": "behind"}
+
+Attributes = Iterable[str | tuple[str, str]] | Mapping[str, str]
+
+_ARTICLE = re.compile(r"(?<![\w'’-])(an?)\s+$", re.IGNORECASE)
+# Words whose first sound is not what their first letter says; before the others "an" goes with a vowel letter.
+_SOUNDS_OTHERWISE = re.compile(
+    r"hour|honest|honou?r|heir|8|11\b|18\b|one\b|once\b|e(?:u|we)|u(?:ni(?![nmd])|s[aeu]|t[ie]|k|ri|fo|-)",
+    re.IGNORECASE,
+)
+
+# What may stand between "red", "white" and "blue" where all three are said of one thing.
+_JOINED = re.compile(r"(?:[\s,/&+]|\b(?:and|or|an?|the)\b)*", re.IGNORECASE)
+
+
+class _Mention(NamedTuple):
+    """A place where a caption names an attribute."""
+
+    start: int
+    end: int
+    text: str
+    key: str
+    run: int  # mentions with only commas and "and" between share it
+
+
+class _Edit(NamedTuple):
+    """An attribute that takes a mention's place; `origin` is where it stood, if it stood in the caption."""
+
+    slot: _Mention
+    text: str
+    origin: _Mention | None
+
+
+@dataclass(frozen=True)
+class Swapper:
+    """Swapped captions as candidates. Implements `labclip.negatives.choosing.Method`."""
+
+    pattern: re.Pattern[str]
+    opposites: Mapping[str, str]
+    max_words: int | None = None
+
+    @classmethod
+    def of(cls, attributes: Attributes) -> Swapper:
+        """A swapper for attributes as `swap` takes them."""
+        words, opposites = _parse(attributes)
+        # Longest first, so that "light blue" is not taken for "blue".
+        phrases = sorted({*words, *opposites}, key=lambda phrase: (-len(phrase), phrase))
+        either = "|".join(r"\s+".join(map(re.escape, phrase.split())) for phrase in phrases)
+        return cls(re.compile(rf"(?<!\w)(?<!\w-)(?:{either})(?!\w|-\w)", re.IGNORECASE), opposites)
+
+    def candidates(self, caption: str, rng: random.Random) -> Iterator[str]:
+        """Every exchange of two different attributes and every reversal of a relation, each once."""
+        mentions = list(_mentions(self.pattern, caption))
+        exchanged = [mention for mention in mentions if mention.key not in self.opposites]
+        changes = [
+            [_Edit(one, two.text, two), _Edit(two, one.text, one)]
+            for one, two in itertools.combinations(exchanged, 2)
+            if one.key != two.key and one.run != two.run
+        ]
+        # All mentions of a relation at once: "on the left ..., on the right ..." stays a sentence.
+        named = {min(mention.key, self.opposites[mention.key]) for mention in mentions if mention.key in self.opposites}
+        for key in sorted(named):
+            pair = (key, self.opposites[key])
+            changes.append([_Edit(one, self.opposites[one.key], None) for one in mentions if one.key in pair])
+        rng.shuffle(changes)
+        return (_rewrite(caption, change) for change in changes)
+
+
+@overload
+def swap(
+    captions: Iterable[str],
+    attributes: Attributes,
+    *,
+    k: Literal[1] = 1,
+    seed: int = 0,
+    image_index: Sequence[Hashable] | None = None,
+) -> list[str | None]: ...
+
+
+@overload
+def swap(
+    captions: Iterable[str],
+    attributes: Attributes,
+    *,
+    k: int,
+    seed: int = 0,
+    image_index: Sequence[Hashable] | None = None,
+) -> list[str | None] | list[list[str]]: ...
+
+
+def swap(
+    captions: Iterable[str],
+    attributes: Attributes,
+    *,
+    k: int = 1,
+    seed: int = 0,
+    image_index: Sequence[Hashable] | None = None,
+) -> list[str | None] | list[list[str]]:
+    """Make exact hard negatives: exchange two of the listed attributes that a caption names.
+
+    Attributes are found as whole words in any case, longer phrases first; what takes a word's place takes its capital
+    too, and "a" or "an" goes with the word. Attributes said of one thing, "red, white and blue", are not exchanged with
+    one another: that says the same. Pairs of opposites need no second mention: a caption that names one of
+    them, or both, has each replaced by the other.
+
+    >>> colours = ["red", "orange", "light blue", "blue"]
+    >>> swap(["An orange cube and a light blue ball.", "A red cube."], colours)
+    ['A light blue cube and an orange ball.', None]
+    >>> swap(["A cat left of a dog.", "a lamp above a bed"], {"left": "right", "above": "below"})
+    ['A cat right of a dog.', 'a lamp below a bed']
+
+    Args:
+        captions: Captions in any form; their punctuation and case stay.
+        attributes: Words or phrases, any two of which may be exchanged; pairs `(word, opposite)` among them, or a
+            mapping of pairs alone. Of plain words that are opposites in `RELATIONS`, "left" and "right" or "left of"
+            and "right of", each stands for the other as if given as a pair. List only words of one kind: a colour and
+            a shape exchanged make no sentence.
+        k: Negatives a caption, distinct.
+        seed: With the caption itself decides which exchange is made where several are possible.
+        image_index: Which image each caption describes, one value a caption. A negative that is another true caption
+            of the same image is not made.
+
+    Returns:
+        One negative a caption, None where the caption names no two different attributes. For `k` above 1 a list of
+        them a caption: `k`, or as many as exist.
+
+    Raises:
+        ValueError: If captions are not strings, there are no two attributes, a word has two opposites, or numbers do
+            not fit one another.
+
+    Source: arXiv:2502.03566 (LABCLIP), its negatives for CLEVR and PUG, where the two colours or textures are swapped.
+    """
+    found = choose_all(Swapper.of(attributes), captions, k=k, seed=seed, image_index=image_index)
+    return first_or_none(found) if k == 1 else found
+
+
+def _mentions(pattern: re.Pattern[str], caption: str) -> Iterator[_Mention]:
+    end = run = 0
+    for found in pattern.finditer(caption):
+        run += not _JOINED.fullmatch(caption, end, found.start())
+        end = found.end()
+        yield _Mention(found.start(), end, found[0], _key(found[0]), run)
+
+
+def _parse(attributes: Attributes) -> tuple[set[str], dict[str, str]]:
+    """The words to exchange, and each opposite's opposite."""
+    if isinstance(attributes, str):
+        raise ValueError(f"attributes is one string, {attributes!r}. Pass a list of words.")
+    words: set[str] = set()
+    pairs: list[tuple[str, str]] = []
+    for item in attributes.items() if isinstance(attributes, Mapping) else attributes:
+        if isinstance(item, str):
+            words.add(_key(item))
+        elif len(item) == 2 and all(isinstance(word, str) for word in item):
+            pairs.append((_key(item[0]), _key(item[1])))
+        else:
+            raise ValueError(f"Attribute {item!r} is neither a word nor a pair of opposites such as ('left', 'right').")
+    if "" in words.union(*pairs):
+        raise ValueError("An attribute is empty. Leave it out.")
+    for (one, other), word in itertools.product(RELATIONS.items(), sorted(words)):
+        opposite = re.sub(rf"\b{one}\b", other, word)
+        if opposite != word and opposite in words:
+            pairs.append((word, opposite))
+    opposites: dict[str, str] = {}
+    for one, other in [*pairs, *((other, one) for one, other in pairs)]:
+        if one == other or opposites.setdefault(one, other) != other:
+            raise ValueError(
+                f"{one!r} has the opposites {opposites.get(one, one)!r} and {other!r}. Name one other word."
+            )
+    if len(words - opposites.keys()) < 2 and not opposites:
+        raise ValueError(f"swap needs two different attributes or a pair of opposites, but got {sorted(words)}.")
+    return words - opposites.keys(), opposites
+
+
+def _key(text: str) -> str:
+    return " ".join(text.lower().split())
+
+
+def _rewrite(caption: str, change: list[_Edit]) -> str:
+    """The caption with each slot filled anew, and the articles before the slots to match."""
+    parts, done = [], 0
+    for slot, text, origin in change:
+        article = _ARTICLE.search(caption, 0, slot.start)
+        if article:
+            given = _ARTICLE.search(caption, 0, origin.start) if origin else None
+            word = given[1].lower() if given else _article(text)
+            parts += [caption[done : article.start(1)], _like_article(word, article[1], slot.text)]
+            done = article.end(1)
+        parts += [caption[done : slot.start], _like(text, slot.text)]
+        done = slot.end
+    return "".join([*parts, caption[done:]])
+
+
+def _article(word: str) -> str:
+    vowel = word[0].lower() in "aeiou"
+    return "an" if vowel != bool(_SOUNDS_OTHERWISE.match(word)) else "a"
+
+
+def _like_article(word: str, article: str, noun: str) -> str:
+    """An article in the case of another, which "A" alone does not tell."""
+    if article[0].islower():
+        return word
+    return word.upper() if _style(noun) == "upper" else word.capitalize()
+
+
+def _style(text: str) -> str:
+    if text.islower():
+        return "lower"
+    if text.isupper() and len(text) > 1:
+        return "upper"
+    return "capital" if text[:1].isupper() and text[1:] == text[1:].lower() else "mixed"
+
+
+def _like(text: str, slot: str) -> str:
+    """A text in the case of another; as it is where either mixes cases ("iPhone") or has none."""
+    old, new = _style(text), _style(slot)
+    if old == new or "mixed" in (old, new):
+        return text
+    made = {"lower": text.lower(), "upper": text.upper(), "capital": text[0].upper() + text[1:].lower()}[new]
+    return made if made.lower() == text.lower() else text

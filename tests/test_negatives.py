@@ -1,0 +1,405 @@
+"""Hard negatives: exact exchanges, the paper's shuffles, and that neither is ever a true caption."""
+
+import doctest
+import importlib
+import itertools
+import re
+import subprocess
+import sys
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import labclip
+from labclip.negatives import RELATIONS, clean, shuffle, swap
+from labclip.negatives.choosing import TrueCaptions
+from labclip.negatives.cleaning import comparable
+from labclip.negatives.extras import MissingExtraError
+from labclip.negatives.taggers import get_tagger
+from labclip.scenes import COLOURS, sample
+
+PHRASES = ["red", "orange", "light blue", "blue", "dark olive green", "ivory"]
+NOUNS = ["cube", "owl", "t-shirt", "ball", "dog's bed"]
+WORDS = {"dog": "NN1", "cats": "NN2", "rex": "NP0", "tree": "NN", "big": "AJ0", "bigger": "JJR", "old": "ADJ"}
+
+
+def tag(words):
+    return [WORDS.get(word, "X") for word in words]
+
+
+def kind(word):
+    """What a word of WORDS is; any other is itself, which stays where it is."""
+    return {"N": "noun", "A": "adjective", "J": "adjective"}.get(WORDS.get(word, "X")[0], word)
+
+
+def a(phrase):
+    return f"{'an' if phrase[0] in 'aeiou' else 'a'} {phrase}"
+
+
+def words_of(caption):
+    return Counter("a" if word in ("a", "an") else word for word in re.findall(r"[\w'-]+", caption.lower()))
+
+
+@st.composite
+def sentences(draw, phrases=PHRASES):
+    """Two things with different attributes, in one of several forms and cases."""
+    one, two = draw(st.permutations(phrases))[:2]
+    first, second = draw(st.tuples(st.sampled_from(NOUNS), st.sampled_from(NOUNS)))
+    text = draw(
+        st.sampled_from(
+            (
+                f"{a(one)} {first} and {a(two)} {second}",
+                f"{one} {first}, next to the {two} {second}.",
+                f"the {first} is {one}; the {second} is {two}",
+                f"there is {a(one)} {first} left of some {two}, old {second}",
+            )
+        )
+    )
+    return draw(st.sampled_from((str, str.capitalize, str.upper)))(text)
+
+
+tagged = st.lists(st.sampled_from([*WORDS, "a", "and", "runs", ","]), max_size=12).map(" ".join)
+
+
+@given(sentences(), st.integers(0, 5))
+def test_a_swap_is_an_involution_that_keeps_the_words(caption, seed):
+    (negative,) = swap([caption], PHRASES, seed=seed)
+    assert negative is not None
+    assert comparable(negative) != comparable(caption)
+    assert words_of(negative) == words_of(caption)
+    assert swap([negative], PHRASES, seed=seed + 1) == [caption]
+
+
+@given(sentences())
+def test_a_swap_keeps_the_article_before_the_word_it_goes_with(caption):
+    (negative,) = swap([caption], PHRASES)
+    for article, word in itertools.pairwise(negative.lower().split()):
+        if article in ("a", "an"):
+            assert article == ("an" if word[0] in "aeiou" else "a")
+
+
+@pytest.mark.parametrize(
+    ("caption", "negative"),
+    [
+        ("A red cube and an orange ball.", "An orange cube and a red ball."),
+        ("An Orange cube beside RED balls", "A Red cube beside ORANGE balls"),
+        ("AN ORANGE CAR and a red bus", "A RED CAR and an orange bus"),
+        ("a light blue cube and a blue cube", "a blue cube and a light blue cube"),
+        ("a light  blue cup on a red tray", "a red cup on a light  blue tray"),
+        ("a reddish cube and a red-hot blue ball", None),
+        ("red, red and red", None),
+        ("a red cube", None),
+        ("a red, orange and blue flag", None),  # the same flag in any order
+        ("a red and a blue shirt", None),
+        ("", None),
+    ],
+)
+def test_what_is_swapped(caption, negative):
+    assert swap([caption], ["Red", "orange", "light blue", "blue"]) == [negative]
+
+
+def test_articles_by_sound_where_the_word_brings_none():
+    found = swap(["a red lamp near the hourly bus", "the red lamp, a useful bus"], ["red", "hourly", "useful"])
+    assert found == ["an hourly lamp near the red bus", "the useful lamp, a red bus"]
+    assert swap(["a big dog and the unusual cat"], ["big", "unusual"]) == ["an unusual dog and the big cat"]
+    assert swap(["a big dog and the unique cat"], ["big", "unique"]) == ["a unique dog and the big cat"]
+    # A template that writes "a" everywhere keeps to it, lest the article tell a negative.
+    assert swap(["a red cube and a orange cone"], ["red", "orange"]) == ["a orange cube and a red cone"]
+
+
+@pytest.mark.parametrize(
+    ("caption", "negative"),
+    [
+        ("A cat left of a dog", "A cat right of a dog"),
+        ("On the left a cat, on the right a dog", "On the right a cat, on the left a dog"),
+        ("a lamp Above a bed", "a lamp Below a bed"),
+        ("a lamp in front of a bed", "a lamp behind a bed"),
+        ("a lamp on a bed", None),
+    ],
+)
+@pytest.mark.parametrize(
+    "attributes", [RELATIONS, list(RELATIONS.items()), [*RELATIONS, *RELATIONS.values()]], ids=["map", "pairs", "words"]
+)
+def test_relations_become_their_opposites_and_back(caption, negative, attributes):
+    assert swap([caption], attributes) == [negative]
+    if negative:
+        assert swap([negative], attributes) == [caption]
+
+
+def test_phrases_that_differ_in_a_known_opposite_are_a_pair():
+    phrases = ["left of", "right of"]
+    assert swap(["a cat left of a dog on the right"], phrases) == ["a cat right of a dog on the right"]
+
+
+def test_words_and_relations_together_give_one_change_at_a_time():
+    caption = "a red cube left of a blue ball"
+    found = swap([caption], ["red", "blue", ("left", "right")], k=5)
+    assert sorted(found[0]) == ["a blue cube left of a red ball", "a red cube right of a blue ball"]
+
+
+def test_scenes_swap_to_the_twins_the_scenes_themselves_have():
+    scenes = sample(200, seed=3, split="all")
+    made = swap(scenes.captions, COLOURS)
+    pairs = [(one, two) for one, two in zip(made, scenes.swapped_captions, strict=True) if one is not None]
+    assert len(pairs) > 150
+    assert all(one == two for one, two in pairs)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "message"),
+    [
+        ("red", "attributes is one string, 'red'. Pass a list of words."),
+        (["red"], r"needs two different attributes or a pair of opposites, but got \['red'\]"),
+        (["red", " Red "], "needs two different"),
+        (["red", " "], "An attribute is empty"),
+        ([("left", "right"), ("left", "up")], "'left' has the opposites 'right' and 'up'"),
+        ([("left", "Left")], "'left' has the opposites 'left' and 'left'"),
+        ([("a", "b", "c")], "neither a word nor a pair"),
+    ],
+)
+def test_attributes_that_make_no_sense(attributes, message):
+    with pytest.raises(ValueError, match=message):
+        swap(["a caption"], attributes)
+
+
+@given(st.lists(tagged, min_size=1, max_size=5), st.integers(0, 3))
+def test_shuffles_move_nouns_and_adjectives_among_their_own_slots(captions, seed):
+    for caption, negative in zip(captions, shuffle(captions, seed=seed, tagger=tag), strict=True):
+        before = clean(caption).split(" ")
+        nouns = [word for word in before if kind(word) == "noun"]
+        adjectives = [word for word in before if kind(word) == "adjective"]
+        assert (negative is None) == (len(set(nouns)) < 2 and len(set(adjectives)) < 2)
+        if negative is None:
+            continue
+        after = negative.split(" ")
+        assert negative != clean(caption)
+        assert [kind(word) for word in before] == [kind(word) for word in after]
+        assert Counter(before) == Counter(after)
+        kept = [index for index, word in enumerate(before) if word not in WORDS]
+        assert [before[index] for index in kept] == [after[index] for index in kept]
+
+
+@given(
+    st.lists(st.sampled_from(["dog", "cats", "rex", "big", "old", "a"]), max_size=6).map(" ".join), st.integers(1, 9)
+)
+def test_k_negatives_are_distinct_and_as_many_as_exist(caption, k):
+    words = caption.split()
+    slots = [[i for i, word in enumerate(words) if kind(word) == wanted] for wanted in ("noun", "adjective")]
+    every = set()
+    for first in itertools.permutations([words[i] for i in slots[0]]):
+        for second in itertools.permutations([words[i] for i in slots[1]]):
+            moved = list(words)
+            for index, word in zip(slots[0] + slots[1], first + second, strict=True):
+                moved[index] = word
+            every.add(" ".join(moved))
+    every.discard(" ".join(words))
+    found = shuffle([caption], k=k, tagger=tag) if k > 1 else [[one] for one in shuffle([caption], tagger=tag) if one]
+    negatives = found[0] if found else []
+    assert len(negatives) == min(k, len(every))
+    assert len(set(negatives)) == len(negatives)
+    assert set(negatives) <= every
+
+
+def methods():
+    return [
+        lambda captions, **more: shuffle(captions, tagger=tag, **more),
+        lambda captions, **more: swap(captions, [*WORDS], **more),
+    ]
+
+
+@pytest.mark.parametrize("method", methods(), ids=["shuffle", "swap"])
+@given(captions=st.lists(tagged, max_size=6), seed=st.integers(0, 9))
+def test_a_negative_depends_on_seed_and_caption_alone(method, captions, seed):
+    together = method(captions, seed=seed)
+    assert together == [method([caption], seed=seed)[0] for caption in captions]
+    assert together == list(reversed(method(captions[::-1], seed=seed)))
+    assert together == [many[0] if many else None for many in method(captions, k=4, seed=seed)]
+    assert method(captions, k=2, seed=seed) == [many[:2] for many in method(captions, k=4, seed=seed)]
+
+
+@pytest.mark.parametrize("method", methods(), ids=["shuffle", "swap"])
+def test_seeds_differ_and_are_the_same_in_every_process(method):
+    captions = [f"a dog with {number} cats that a tree and rex" for number in range(40)]
+    assert method(captions, seed=1) != method(captions, seed=2)
+    code = "from labclip.negatives import swap; print(swap(['red a blue b green c'], ['red', 'blue', 'green'], seed=7))"
+    for hash_seed in ("1", "2"):
+        command = [sys.executable, "-c", code]
+        out = subprocess.run(
+            command, env={"PYTHONHASHSEED": hash_seed}, capture_output=True, text=True, check=True
+        ).stdout
+        assert out == "['red a green b blue c']\n"  # whatever the Python, these are anybody's negatives for that seed
+
+
+@settings(max_examples=50)
+@pytest.mark.parametrize("method", methods(), ids=["shuffle", "swap"])
+@given(captions=st.lists(tagged, min_size=2, max_size=8), images=st.lists(st.integers(0, 2), min_size=8, max_size=8))
+def test_no_negative_is_a_true_caption_of_its_image(method, captions, images):
+    images = images[: len(captions)]
+    found = method(captions, k=3, image_index=images)
+    for negatives, image in zip(found, images, strict=True):
+        true = {comparable(caption) for caption, other in zip(captions, images, strict=True) if other == image}
+        assert not true & {comparable(negative) for negative in negatives}
+        if len(negatives) < 3:
+            free = method([captions[found.index(negatives)]], k=50)[0]
+            assert len([one for one in free if comparable(one) not in true]) == len(negatives)
+
+
+def test_a_true_caption_differs_in_more_than_form():
+    captions = ["A dog with an owl.", "an owl, with A DOG!"]
+    tagger = lambda words: ["NN" if word in ("dog", "owl") else "X" for word in words]  # noqa: E731
+    assert shuffle(captions, tagger=tagger, image_index=["x", "x"]) == [None, None]
+    assert shuffle(captions, tagger=tagger, image_index=["x", "y"]) == ["a owl with an dog", "an dog, with a owl"]
+    assert None not in shuffle(captions, tagger=tagger, image_index=[None, None])
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.text("ab ", max_size=3)), max_size=20), st.integers(0, 3), st.text("ab ")
+)
+def test_true_captions_are_a_set(pairs, image, caption):
+    known = TrueCaptions()
+    for other, text in pairs:
+        known.add(other, text)
+    expected = (image, comparable(caption)) in {(other, comparable(text)) for other, text in pairs}
+    assert known.hold(image, comparable(caption)) == expected
+    known.add(image, caption)
+    assert known.hold(image, comparable(caption))
+
+
+@given(st.text())
+def test_cleaning_is_as_aro_describes_and_stable(caption):
+    cleaned = clean(caption)
+    assert clean(cleaned) == cleaned
+    assert not set('.!"()*#:;~') & set(cleaned)
+    assert "  " not in cleaned
+    assert clean(caption, 3) == " ".join(cleaned.split(" ")[:3])
+
+
+def test_cleaning_keeps_commas_and_40_words():
+    assert clean(' The "Big" Dog, (on)  a-bed;\n') == "the big dog, on a-bed"
+    assert shuffle(["dog " * 39 + "cats rex tree"], tagger=tag)[0].count(" ") == 39
+
+
+@pytest.mark.parametrize("method", methods(), ids=["shuffle", "swap"])
+def test_bad_input_is_one_line(method):
+    with pytest.raises(ValueError, match=r"captions is one string, 'a dog'. Pass a list"):
+        method("a dog")
+    with pytest.raises(ValueError, match="Caption 1 is a NoneType, not a str"):
+        method(["a dog", None])
+    with pytest.raises(ValueError, match="k is 0, but it is the number of negatives"):
+        method(["a dog"], k=0)
+    with pytest.raises(ValueError, match="image_index names 1 images for 2 captions"):
+        method(["a dog", "a cat"], image_index=[1])
+    assert method([]) == []
+
+
+def test_a_tagger_owes_a_tag_a_word():
+    with pytest.raises(ValueError, match="The tagger gave 1 tags for the 2 words"):
+        shuffle(["a dog"], tagger=lambda words: ["NN"])
+    with pytest.raises(ValueError, match=r"There is no tagger 'nltk'\. Pass 'hanta', 'spacy', or a function."):
+        shuffle(["a dog"], tagger="nltk")
+
+
+@pytest.mark.parametrize(
+    ("tagger", "module", "command"),
+    [
+        (None, "HanTa.HanoverTagger", r'pip install "labclip\[negatives\]"'),
+        ("spacy", "spacy", "pip install spacy"),
+    ],
+)
+def test_a_missing_tagger_names_the_command(monkeypatch, tagger, module, command):
+    monkeypatch.setitem(sys.modules, module, None)
+    getattr(importlib.import_module("labclip.negatives.taggers"), f"_{tagger or 'hanta'}").cache_clear()
+    for kind in (ModuleNotFoundError, ValueError, MissingExtraError):
+        with pytest.raises(kind, match=command):
+            shuffle(["a dog"], tagger=tagger)
+
+
+def test_spacys_tagger_gets_our_words(monkeypatch):
+    """A stand-in: spaCy's model is not on PyPI."""
+    import types
+
+    taggers = importlib.import_module("labclip.negatives.taggers")
+
+    class Doc(list):
+        def __init__(self, vocab, words):
+            super().__init__(
+                types.SimpleNamespace(text=word, tag_={"dog": "NN", "cat": "NN"}.get(word, "DT")) for word in words
+            )
+
+    def load(name, exclude):
+        if "tagger" in exclude or name != "en_core_web_sm":
+            raise OSError("E050")
+        model = lambda doc: doc  # noqa: E731
+        model.vocab = None
+        return model
+
+    monkeypatch.setitem(sys.modules, "spacy", types.SimpleNamespace(load=load))
+    monkeypatch.setitem(sys.modules, "spacy.tokens", types.SimpleNamespace(Doc=Doc))
+    taggers._spacy.cache_clear()
+    assert shuffle(["a dog's cat can't"], tagger="spacy") == ["a cat's dog can't"]
+    monkeypatch.setattr(sys.modules["spacy"], "load", lambda *_, **__: load("", ""))
+    taggers._spacy.cache_clear()
+    with pytest.raises(ValueError, match="python -m spacy download en_core_web_sm"):
+        shuffle(["a dog"], tagger="spacy")
+    taggers._spacy.cache_clear()
+
+
+@pytest.fixture
+def hanta():
+    pytest.importorskip("HanTa")
+    return get_tagger("hanta")
+
+
+def test_hanta_tags_and_shuffles_real_captions(hanta):
+    assert shuffle(["A dog sitting on the couch."]) == ["a couch sitting on the dog"]
+    assert (
+        shuffle(["A red helmet is on a yellow toilet."], k=3)[0]
+        == shuffle(["A red helmet is on a yellow toilet."], k=3, tagger=hanta)[0]
+    )
+    assert sorted(shuffle(["A red helmet is on a yellow toilet."], k=9)[0]) == [
+        "a red toilet is on a yellow helmet",
+        "a yellow helmet is on a red toilet",
+        "a yellow toilet is on a red helmet",
+    ]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(max_size=40))
+def test_hanta_takes_any_text(text):
+    pytest.importorskip("HanTa")
+    assert len(shuffle([text])) == 1
+
+
+def test_hanta_is_not_stopped_by_a_web_address(hanta):
+    import time
+
+    start = time.perf_counter()
+    assert len(hanta(["a", "x" * 5_000, "dog"])) == 3
+    assert time.perf_counter() - start < 2
+
+
+def test_hanta_reads_its_own_model_wherever_it_runs(tmp_path, monkeypatch):
+    """HanTa would unpickle a file of that name from the current folder."""
+    pytest.importorskip("HanTa")
+    (tmp_path / "morphmodel_en.pgz").write_text("not a model")
+    monkeypatch.chdir(tmp_path)
+    importlib.import_module("labclip.negatives.taggers")._hanta.cache_clear()
+    assert shuffle(["a dog on a couch"]) == ["a couch on a dog"]
+
+
+def test_every_name_is_public_and_loads_no_torch():
+    assert labclip.negatives is importlib.import_module("labclip.negatives")
+    for name in labclip.negatives.__all__:
+        assert getattr(labclip.negatives, name) is not None
+    code = "import labclip, sys; labclip.negatives.swap; print('torch' in sys.modules)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out == "False\n"
+
+
+@pytest.mark.parametrize("module", ["cleaning", "taggers", "swapping", "shuffling", "files"])
+def test_docstring_examples_run(module):
+    failed, tried = doctest.testmod(importlib.import_module(f"labclip.negatives.{module}"))
+    assert tried > 0
+    assert failed == 0
