@@ -1,0 +1,120 @@
+"""The command that turns images and captions into feature files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from labclip.cli.group import as_json_option, main
+
+
+@main.command()
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option(
+    "--model",
+    required=True,
+    metavar="M",
+    help="A name of `labclip list`, a folder, a Hub repository org/name, or MODEL:TAG of OpenCLIP.",
+)
+@click.option(
+    "--captions",
+    required=True,
+    multiple=True,
+    metavar="FILE",
+    help="csv, tsv, jsonl, json, parquet, webdataset tar, a pattern or a folder of these; may be given again.",
+)
+@click.option(
+    "--images",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="What paths of images are relative to. [default: the folder of FILE]",
+)
+@click.option("--column", metavar="NAME", help="Column of the captions. [default: caption or title]")
+@click.option(
+    "--image-column", metavar="NAME", help="Column of the images. [default: image, filename, filepath or image_path]"
+)
+@click.option(
+    "--negative-column",
+    multiple=True,
+    metavar="NAME",
+    help="Column of hard negatives; may be given again. [default: negative, negative_2, ... if there]",
+)
+@click.option("--split", multiple=True, metavar="NAME", help="Take rows whose column `split` is this one alone.")
+@click.option(
+    "--on-error",
+    type=click.Choice(["raise", "skip"]),
+    default="raise",
+    show_default=True,
+    help="Whether a missing or broken image or an empty caption stops, or is left out and listed.",
+)
+@click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True, help="Images in one pass.")
+@click.option("--workers", type=click.IntRange(1), help="Threads that decode. [default: one a processor, at most 16]")
+@click.option("--device", metavar="D", help="cpu, cuda, cuda:1, mps. [default: cuda if there is one, else cpu]")
+@click.option("--precision", default="fp32", show_default=True, help="fp32, fp16, bf16, pure_fp16 or pure_bf16.")
+@click.option("--force", is_flag=True, help="Start anew where OUT has other features.")
+@as_json_option
+def embed(
+    out: Path,
+    model: str,
+    captions: tuple[str, ...],
+    images: Path | None,
+    column: str | None,
+    image_column: str | None,
+    negative_column: tuple[str, ...],
+    split: tuple[str, ...],
+    on_error: str,
+    batch_size: int,
+    workers: int | None,
+    device: str | None,
+    precision: str,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Embed images and captions with a base into the feature folder OUT, which `labclip fit` reads.
+
+    Killed and run again, it goes on where it stopped. Each image is encoded once however many captions it has.
+    """
+    import torch
+
+    from labclip.features import embedding
+    from labclip.features.opening import open_base
+
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        opened = open_base(model, device=device, precision=precision)
+    except (RuntimeError, AssertionError) as error:  # torch's words for a device that is not there
+        raise ValueError(f"device {device!r} can't be used ({str(error).splitlines()[0]}).") from error
+    try:
+        features = embedding.embed(
+            opened,
+            captions=captions,
+            out=out,
+            images=images,
+            column=column,
+            image_column=image_column,
+            negative_columns=negative_column or None,
+            split=split or None,
+            batch_size=batch_size,
+            workers=workers,
+            on_error=on_error,
+            force=force,
+        )
+    except ImportError as error:
+        raise ValueError(str(error)) from error
+    counts, skipped = features.manifest["counts"], features.manifest["skipped"]
+    if as_json:
+        click.echo(json.dumps({"folder": str(out), "base": features.manifest["base"], **counts, "skipped": skipped}))
+        return
+    for item in skipped[:5]:
+        name = f" ({item['image']})" if item["image"] else ""
+        click.echo(f"Left out: {item['where']}{name} {item['reason']}", err=True)
+    if len(skipped) > 5:
+        click.echo(f"Left out: {len(skipped) - 5} more, all listed in {out / 'manifest.json'}", err=True)
+    click.echo(
+        f"{out}: {counts['images']:,} images, {counts['captions']:,} captions, "
+        f"{counts['captions_with_negative']:,} of them with negatives, {len(skipped):,} items left out; "
+        f"of {features.base or 'a base without a name'}"
+    )

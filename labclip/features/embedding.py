@@ -1,0 +1,256 @@
+"""Images and captions through a base into a feature folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import metadata as package_metadata
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from labclip._version import __version__
+from labclip.features.encoding import encode_images, encode_texts
+from labclip.features.folder import FILES, FORMAT_VERSION, MANIFEST, Features, array_shapes, load, read_manifest
+from labclip.features.identity import describe_inputs, difference, identity_of
+from labclip.features.inputs import find_inputs, read_records
+from labclip.features.pictures import Pictures
+from labclip.features.records import Columns
+from labclip.features.work import PART, UNFINISHED, Work, clear
+from labclip.model import LABCLIP
+
+_MEND = 'Mend it and run again, which goes on from here, or pass on_error="skip" (--on-error skip) to leave it out.'
+
+
+def embed(
+    model: LABCLIP,
+    *,
+    captions: str | Path | Sequence[str | Path],
+    out: str | Path,
+    images: str | Path | None = None,
+    column: str | None = None,
+    image_column: str | None = None,
+    negative_columns: Sequence[str] | None = None,
+    split: str | Sequence[str] | None = None,
+    batch_size: int = 64,
+    workers: int | None = None,
+    on_error: str = "raise",
+    force: bool = False,
+    progress: bool = True,
+) -> Features:
+    r"""Embed images and their captions into a folder that `labclip.fit` reads.
+
+    Each image is encoded once however many captions it has. Text features are the base's own: no alignment is applied.
+    Killed at any moment and run again, it goes on, and the folder has the same bytes as after an unbroken run. Memory
+    is bounded by batches, not by the data.
+
+    Args:
+        model: The base, wrapped; its device and precision are used.
+        captions: A csv, tsv, jsonl, json (a list of objects, COCO captions, Karpathy's) or Parquet file, a webdataset
+            tar, a pattern such as "shards/*.tar", a folder of tars or of Parquet files, or several of these.
+        out: The feature folder; made if it does not exist.
+        images: The folder that paths of images are relative to; by default the one that the file of captions is in.
+        column: The captions' column; by default `caption` or `title`, or an archive's `.txt`.
+        image_column: The images' column; by default `image`, `filename`, `filepath` or `image_path`.
+        negative_columns: Columns of hard negatives; by default `negative`, `negative_2`, ..., else `neg_caption` or
+            `negative_caption`, where there are any.
+        split: Take only the rows whose column `split` has this value, or one of these.
+        batch_size: Images in one pass of the model.
+        workers: Threads that read and decode images; by default one a processor, at most 16.
+        on_error: What a missing or broken image or an empty caption does: "raise" stops with its name and keeps what
+            is done, "skip" leaves it out, an image with its captions, and lists it in the manifest.
+        force: Whether to start anew where the folder has other or unfinished features.
+        progress: Whether to show progress bars on stderr.
+
+    Returns:
+        The features, memory-mapped: unit-length float32 rows.
+
+    Raises:
+        FileNotFoundError: If a file of captions or the folder of images does not exist.
+        ValueError: If an item is bad and `on_error` is "raise", if nothing is left, if an embedding is not finite, or
+            if the folder has features of something else; the message names the item.
+        ImportError: If Parquet is to be read without pyarrow.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from PIL import Image
+        >>> import labclip
+        >>> pictures = labclip.scenes.sample(3)
+        >>> rows = ["image,caption,negative"]
+        >>> for number in range(3):
+        ...     Image.fromarray(pictures.images[number]).save(f"{number}.png")
+        ...     rows.append(f"{number}.png,{pictures.captions[number]},{pictures.swapped_captions[number]}")
+        >>> _ = Path("captions.csv").write_text("\n".join(rows))
+        >>> model = labclip.LABCLIP.from_pretrained("scenes")
+        >>> features = labclip.features.embed(model, captions="captions.csv", out="features", progress=False)
+        >>> features.image_features.shape, features.negative_features.shape, features.image_index.tolist()
+        ((3, 256), (3, 1, 256), [0, 1, 2])
+    """
+    _check(model, batch_size, workers, on_error)
+    inputs = find_inputs(captions)
+    if images is not None and not Path(images).is_dir():
+        raise FileNotFoundError(f"There is no folder of images {images}.")
+    columns = Columns(column, image_column, _tuple(negative_columns), _tuple(split))
+    made_from = {
+        **identity_of(model),
+        "inputs": describe_inputs(inputs),
+        "columns": {
+            "caption": column,
+            "image": image_column,
+            "negatives": None if columns.negatives is None else list(columns.negatives),
+            "split": None if columns.split is None else list(columns.split),
+        },
+    }
+    folder = Path(out)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file. Pass the path of a folder.")
+    folder.mkdir(parents=True, exist_ok=True)
+    if force:
+        clear(folder, FILES)
+    if (folder / MANIFEST).exists():
+        return _finished(folder, made_from, on_error)
+    _refuse_foreign(folder)
+    with Work(folder, made_from) as work:
+        if differs := difference(work.made_from, made_from):
+            raise ValueError(f"{folder} has an unfinished run, but {differs}. {_ANEW}")
+        try:
+            _plan(work, inputs, columns, on_error, progress)
+        except BaseException:
+            work.discard_if_unplanned()
+            raise
+        roots = [path.parent if images is None else Path(images) for path in inputs]
+        with (
+            _evaluating(model),
+            Pictures(inputs, roots, columns.images, _preprocess(model), _workers(workers)) as pictures,
+        ):
+            encode_images(work, model, pictures, batch_size=batch_size, skip=on_error == "skip", progress=progress)
+            encode_texts(work, model, progress=progress)
+        _finish(work, made_from)
+    clear(folder, ())
+    return load(folder)
+
+
+_ANEW = "Pass another folder, or force=True (--force) to start anew."
+
+
+def _check(model: Any, batch_size: int, workers: int | None, on_error: str) -> None:
+    if not isinstance(model, LABCLIP):
+        raise ValueError(
+            f"model is a {type(model).__name__}. Pass LABCLIP.from_pretrained(NAME), or "
+            f"LABCLIP(clip, Alignment.identity(dim)) for a base with no matrix yet."
+        )
+    if batch_size < 1 or (workers is not None and workers < 1):
+        raise ValueError(f"batch_size is {batch_size} and workers {workers}; each is at least 1.")
+    if on_error not in ("raise", "skip"):
+        raise ValueError(f'on_error is {on_error!r}. Pass "raise" or "skip".')
+
+
+def _tuple(names: str | Sequence[str] | None) -> tuple[str, ...] | None:
+    return None if names is None else (names,) if isinstance(names, str) else tuple(names)
+
+
+def _workers(workers: int | None) -> int:
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return workers or min(available, 16)
+
+
+def _preprocess(model: LABCLIP) -> Any:
+    assert model.preprocess is not None  # identity_of has looked
+    return model.preprocess
+
+
+def _finished(folder: Path, made_from: dict[str, Any], on_error: str) -> Features:
+    manifest = read_manifest(folder)
+    if differs := difference(manifest, made_from):
+        raise ValueError(f"{folder} has features already, but {differs}. {_ANEW}")
+    _refuse_skipped(manifest["skipped"][:1], on_error)
+    clear(folder, ())
+    return load(folder)
+
+
+def _refuse_foreign(folder: Path) -> None:
+    if not (folder / UNFINISHED).exists():
+        for name in FILES:
+            if (folder / name).exists():
+                raise ValueError(f"{folder / name} is there, but no {MANIFEST}: not a feature folder. {_ANEW}")
+
+
+def _refuse_skipped(skipped: Sequence[dict[str, Any]], on_error: str) -> None:
+    """What an earlier run skipped is an error for one that shall raise."""
+    if skipped and on_error == "raise":
+        first = skipped[0]
+        raise ValueError(
+            f'{first["where"]} {first["reason"]}; an earlier run with on_error="skip" left it out. {_MEND}'
+        )
+
+
+def _plan(work: Work, inputs: Sequence[Path], columns: Columns, on_error: str, progress: bool) -> None:
+    """Read all rows into the plan, unless a run before this one did."""
+    if not work.get("planned", False):
+        with tqdm(desc="reading", unit=" rows", disable=not progress) as bar:
+
+            def sound() -> Iterator[Any]:
+                for source, place, record, name in read_records(inputs, columns, bar.update):
+                    if isinstance(record, str) and on_error == "raise":
+                        raise ValueError(f"{place}{f' ({name})' if name else ''} {record}. {_MEND}")
+                    yield source, place, record, name
+
+            work.plan(sound())
+    _refuse_skipped(list(work.skipped()), on_error)
+    if not work.count("texts"):
+        asked = f" with split {' or '.join(columns.split)}" if columns.split else ""
+        raise ValueError(f"{', '.join(map(str, inputs))} has no caption{asked} that could be embedded.")
+
+
+@contextmanager
+def _evaluating(model: LABCLIP) -> Iterator[None]:
+    """Evaluation mode: dropout would make the features random."""
+    training = model.training, model.clip.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training[0])
+        model.clip.train(training[1])
+
+
+def _finish(work: Work, made_from: dict[str, Any]) -> None:
+    """Name the arrays, then write the manifest, with which the folder counts as finished."""
+    counts = {
+        "images": work.get("image_rows", 0),
+        "captions": work.get("text_rows", 0),
+        "negatives_per_caption": work.get("negatives_per_caption", 0),
+        "captions_with_negative": work.get("with_negative", 0),
+        "texts_cut": work.get("cut", 0),
+    }
+    work.finish(array_shapes(counts, made_from["dim"]))
+    write_manifest(
+        work.folder,
+        {
+            "library_name": "labclip",
+            "format_version": FORMAT_VERSION,
+            **made_from,
+            "images_sha256": work.get("digest", ""),
+            "counts": counts,
+            "skipped": list(work.skipped()),
+            "versions": {
+                "labclip": __version__,
+                "python": platform.python_version(),
+                **{name: package_metadata.version(name) for name in ("torch", "open_clip_torch", "numpy", "pillow")},
+            },
+        },
+    )
+
+
+def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    """Write the manifest: whole, or not at all."""
+    part = folder / (MANIFEST + PART)
+    with part.open("w", encoding="utf-8") as file:
+        file.write(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, folder / MANIFEST)

@@ -1,0 +1,45 @@
+"""A base by its name, with or without a matrix: features are the base's own, so none is needed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from labclip.alignment import Alignment
+from labclip.bases import is_openclip_folder, read_openclip_config
+from labclip.loading import load_folder, load_named, named_base
+from labclip.model import LABCLIP
+from labclip.pretrained import resolve
+from labclip.storage import is_alignment_folder
+
+_HUB: dict[str, Any] = {"token": None, "cache_dir": None, "force_download": False, "local_files_only": False}
+
+
+def open_base(name: str, *, device: str | None = None, precision: str = "fp32") -> LABCLIP:
+    """Load the base that a name means.
+
+    Args:
+        name: What `LABCLIP.from_pretrained` takes; an OpenCLIP folder or Hub repository without an alignment; or
+            "MODEL:TAG", any architecture and weights of OpenCLIP, for example "ViT-B-16:laion2b_s34b_b88k".
+        device: Where to put it; None is the CPU.
+        precision: OpenCLIP's precision.
+
+    Returns:
+        The base, wrapped: with its matrix if it has one, else with the identity.
+
+    Raises:
+        FileNotFoundError: If the name, folder or repository does not exist.
+        ValueError: If OpenCLIP does not know the model or tag, or what is there is not sound.
+    """
+    model, colon, tag = name.partition(":")
+    if colon and "/" not in model and not model.startswith("."):
+        base = named_base(model, tag)
+        identity = Alignment(Alignment.identity(base.embed_dim).matrix, base=base)
+        return load_named(base, identity, precision=precision, device=device, hub=_HUB)[0]
+    source = resolve(name)
+    folder = source.folder
+    if folder is not None and is_openclip_folder(folder) and not is_alignment_folder(folder):
+        dim = read_openclip_config(folder)["model_cfg"].get("embed_dim")
+        if not isinstance(dim, int):
+            raise ValueError(f"{folder}: model_cfg.embed_dim is {dim!r}, not a whole number.")
+        return load_folder(folder, Alignment.identity(dim), precision=precision, device=device)[0]
+    return LABCLIP.from_pretrained(name if folder is None else folder, device=device, precision=precision)

@@ -1,0 +1,119 @@
+"""A JSON file's elements one by one, so that a file of captions need not fit in memory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+_CHUNK = 2**20
+_SPACE = " \t\n\r"
+
+
+def stream_json(path: Path) -> Iterator[tuple[str | tuple[str] | None, Any]]:
+    """The elements of a JSON file.
+
+    Args:
+        path: A file whose outermost value is a list or an object.
+
+    Yields:
+        (None, element) for the elements of a list; (key, value) for those of an object, where a value that is a list
+        itself comes element by element, as ((key,), element).
+
+    Raises:
+        ValueError: If it is not JSON, or its outermost value is neither list nor object.
+    """
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            text = _Text(file)
+            opening = text.take("[{")
+            if opening == "[":
+                for element in text.elements():
+                    yield None, element
+            else:
+                yield from _members(text)
+            text.end()
+    except (ValueError, RecursionError) as error:  # also bytes that are not UTF-8
+        raise ValueError(f"{path} is not JSON as it should be: {error}") from error
+
+
+def _members(text: _Text) -> Iterator[tuple[str | tuple[str], Any]]:
+    if text.peek() == "}":
+        text.take("}")
+        return
+    while True:
+        key = text.value()
+        if not isinstance(key, str):
+            raise ValueError(f"a key is {key!r}")
+        text.take(":")
+        if text.peek() == "[":
+            text.take("[")
+            for element in text.elements():
+                yield (key,), element
+        else:
+            yield key, text.value()
+        if text.take(",}") == "}":
+            return
+
+
+class _Text:
+    """A file's text, of which only what is being read is held."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file, self._held, self._at, self._ended = file, "", 0, False
+        self._decoder = json.JSONDecoder()
+
+    def _more(self) -> bool:
+        new = self._file.read(max(_CHUNK, len(self._held) - self._at))
+        self._ended = not new
+        self._held, self._at = self._held[self._at :] + new, 0
+        return not self._ended
+
+    def peek(self) -> str:
+        """The next character that is no space, or "" at the end."""
+        while True:
+            while self._at < len(self._held) and self._held[self._at] in _SPACE:
+                self._at += 1
+            if self._at < len(self._held):
+                return self._held[self._at]
+            if not self._more():
+                return ""
+
+    def take(self, expected: str) -> str:
+        """The next character, which must be one of those expected."""
+        found = self.peek()
+        if not found or found not in expected:
+            raise ValueError(f"found {found!r} where one of {expected!r} should be" if found else "it ends too early")
+        self._at += 1
+        return found
+
+    def value(self) -> Any:
+        """The next value. One that reaches the end of what is held may go on behind it."""
+        self.peek()
+        while True:
+            try:
+                value, stop = self._decoder.raw_decode(self._held, self._at)
+            except json.JSONDecodeError:
+                if not self._more():
+                    raise
+                continue
+            if stop == len(self._held) and self._more():
+                continue
+            self._at = stop
+            return value
+
+    def elements(self) -> Iterator[Any]:
+        """The elements of a list whose opening bracket was taken."""
+        if self.peek() == "]":
+            self.take("]")
+            return
+        while True:
+            yield self.value()
+            if self.take(",]") == "]":
+                return
+
+    def end(self) -> None:
+        """Nothing but space may follow."""
+        if found := self.peek():
+            raise ValueError(f"found {found!r} behind its end")

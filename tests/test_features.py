@@ -1,0 +1,485 @@
+"""The feature folder: what is in it is what the model says, item by item, whatever happens on the way."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import models
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+
+import labclip
+from labclip import LABCLIP, Alignment, Base, cli
+from labclip.features import embed, encoding, load
+
+N = 12
+
+
+@pytest.fixture(scope="module")
+def model():
+    return LABCLIP.from_pretrained("scenes")
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    return labclip.scenes.sample(N, seed=3)
+
+
+@pytest.fixture
+def data(tmp_path, scenes):
+    """Twelve pictures, two captions each and not beside each other; the second has no negative."""
+    (tmp_path / "photos").mkdir()
+    for number, picture in enumerate(scenes.images):
+        Image.fromarray(picture).save(tmp_path / "photos" / f"{number}.png")
+    rows = [[f"{number}.png", scenes.captions[number], scenes.swapped_captions[number]] for number in range(N)]
+    write(tmp_path, rows + [[f"{number}.png", scenes.tags[number], ""] for number in range(N)])
+    return tmp_path
+
+
+def write(folder, rows):
+    lines = ["image,caption,negative", *(",".join(row) for row in rows)]
+    (folder / "captions.csv").write_text("\n".join(lines) + "\n")
+
+
+def run(model, data, out="features", **options):
+    options = {"batch_size": 5, "progress": False, "images": data / "photos"} | options
+    return embed(model, captions=data / "captions.csv", out=data / out, **options)
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+@torch.no_grad()
+def expected(model, scenes):
+    images = model.encode_image([Image.fromarray(picture) for picture in scenes.images], normalize=True)
+    texts = model.encode_text([*scenes.captions, *scenes.tags], normalize=True, aligned=False)
+    negatives = model.encode_text(scenes.swapped_captions, normalize=True, aligned=False)
+    return images.numpy(), texts.numpy(), negatives.numpy()
+
+
+def test_rows_are_the_models_own(model, data, scenes):
+    features = run(model, data)
+    images, texts, negatives = expected(model, scenes)
+    assert np.abs(features.image_features - images).max() < 1e-6
+    assert np.abs(features.text_features - texts).max() < 1e-6
+    assert np.abs(features.negative_features[:N, 0] - negatives).max() < 1e-6
+    assert np.array_equal(features.negative_features[N:, 0], features.text_features[N:])  # none: the caption itself
+    assert features.has_negative.ravel().tolist() == [True] * N + [False] * N
+    assert features.image_index.tolist() == [*range(N), *range(N)]
+    assert features.base == model.alignment.base
+    for array in (features.image_features, features.text_features, features.negative_features):
+        assert isinstance(array, np.memmap)
+        assert array.dtype == np.float32
+        assert not array.flags.writeable
+        assert np.abs(np.linalg.norm(array, axis=-1) - 1).max() < 1e-6
+    names = [json.loads(line)["image"] for line in (data / "features" / "images.jsonl").read_text().splitlines()]
+    assert names == [f"{number}.png" for number in range(N)]
+
+
+def test_each_image_and_each_distinct_text_is_encoded_once(model, data, monkeypatch):
+    seen = {"images": 0, "texts": 0}
+    encode_image, encode_text = LABCLIP.encode_image, LABCLIP.encode_text
+
+    def counted_images(self, image, *args, **kwargs):
+        seen["images"] += len(image)
+        return encode_image(self, image, *args, **kwargs)
+
+    def counted_texts(self, text, *args, **kwargs):
+        seen["texts"] += len(text)
+        return encode_text(self, text, *args, **kwargs)
+
+    monkeypatch.setattr(LABCLIP, "encode_image", counted_images)
+    monkeypatch.setattr(LABCLIP, "encode_text", counted_texts)
+    write(data, [["1.png", "a red cube", "a blue cube"], ["1.png", "a blue cube", "a red cube"]] * 4)
+    features = run(model, data)
+    assert seen == {"images": 1, "texts": 2}
+    assert features.image_index.tolist() == [0] * 8
+
+
+def test_captions_without_negatives_have_none(model, data):
+    write(data, [["1.png", "a red cube", ""]])
+    features = run(model, data)
+    assert features.negative_features is None
+    assert features.has_negative is None
+    write(data, [["1.png", "a red cube", "a red cube"]])  # a negative that is its own caption is none
+    features = run(model, data, force=True)
+    assert features.has_negative.tolist() == [[False]]
+    assert np.array_equal(features.negative_features[:, 0], features.text_features)
+
+
+KILLED = """
+import os, signal, sys, warnings
+warnings.simplefilter("ignore")
+import torch
+torch.set_num_threads(1)
+from labclip import LABCLIP
+from labclip.features import embed, embedding, encoding, work
+encoding.COMMIT_SECONDS = 0.0
+encoding.BLOCK = 7
+folder = sys.argv[1]
+model = LABCLIP.from_pretrained("scenes")
+
+def fatal(function):
+    # Counts the moments at which the state on disk changes, and dies before the one that is due.
+    def wrapped(*args, **kwargs):
+        global calls
+        calls += 1
+        if calls == due or (function.__name__ == "clear" and "clear" not in open(folder + "/report").read()):
+            os.write(report, function.__name__.encode() + b" ")
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*args, **kwargs)
+    return wrapped
+
+os.fsync, os.replace = fatal(os.fsync), fatal(os.replace)
+for name in ("append", "keep", "plan", "commit"):
+    setattr(work.Work, name, fatal(getattr(work.Work, name)))
+embedding.clear = fatal(embedding.clear)
+report = os.open(folder + "/report", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+for step in (1, 6):
+    due = 1
+    while True:
+        calls = 0
+        child = os.fork()
+        if child == 0:
+            embed(model, captions=folder + "/captions.csv", images=folder + "/photos", out=f"{folder}/killed{step}",
+                  batch_size=5, progress=False, on_error="skip")
+            os._exit(0)
+        status = os.waitpid(child, 0)[1]
+        if status == 0:
+            break
+        assert os.WTERMSIG(status) == signal.SIGKILL, status
+        due = 1 + (due + step) % 23
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")
+def test_killed_again_and_again_it_gives_the_same_bytes(model, data, monkeypatch):
+    monkeypatch.setattr(encoding, "BLOCK", 7)
+    (data / "photos" / "4.png").write_bytes(b"no picture")
+    run(model, data, "unbroken", on_error="skip")
+    command = [sys.executable, "-c", KILLED, str(data)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    kills = (data / "report").read_text().split()
+    assert len(kills) >= 20
+    assert set(kills) == {"append", "keep", "plan", "commit", "fsync", "replace", "clear"}
+    assert contents(data / "killed1") == contents(data / "unbroken")
+    assert contents(data / "killed6") == contents(data / "unbroken")
+    assert load(data / "killed6").manifest["counts"]["images"] == N - 1
+
+
+def test_an_unfinished_folder_is_not_read(model, data):
+    (data / "photos" / "7.png").unlink()
+    with pytest.raises(ValueError, match=r"7\.png \(captions\.csv row 8\) can't be read \(No such file"):
+        run(model, data)
+    with pytest.raises(ValueError, match=r"is not finished\. Run the same labclip embed again"):
+        load(data / "features")
+    part = data / "features" / "image_features.npy.part"
+    assert part.stat().st_size == 128 + 5 * 256 * 4  # the batch before is kept
+    part.write_bytes(part.read_bytes()[:-1])
+    with pytest.raises(ValueError, match="shorter than it was"):
+        run(model, data, on_error="skip")
+
+
+def test_what_raised_goes_on_when_mended_and_when_skipped(model, data, scenes):
+    mended = data / "photos" / "7.png"
+    whole = mended.read_bytes()
+    for broken in (b"", whole[: len(whole) // 2]):
+        mended.write_bytes(broken)
+        with pytest.raises(ValueError, match=r"7\.png \(captions\.csv row 8\) is no whole picture"):
+            run(model, data)
+    skipped = run(model, data, "skipped", on_error="skip")
+    mended.write_bytes(whole)
+    features = run(model, data)
+    assert np.abs(features.image_features - expected(model, scenes)[0]).max() < 1e-6
+    entry = skipped.manifest["skipped"]
+    assert [(one["where"], one["image"], one["captions"]) for one in entry] == [("captions.csv row 8", "7.png", 2)]
+    assert np.abs(skipped.image_features - np.delete(features.image_features, 7, axis=0)).max() < 1e-6
+    assert np.abs(skipped.text_features - np.delete(features.text_features, [7, N + 7], axis=0)).max() < 1e-6
+    assert skipped.image_index.tolist() == [*range(N - 1), *range(N - 1)]
+    with pytest.raises(ValueError, match=r'row 8 is no whole picture.*earlier run with on_error="skip" left it out'):
+        run(model, data, "skipped")
+
+
+def test_bad_rows_are_named(model, data):
+    write(data, [["1.png", "a red cube", ""], ["2.png", " ", ""], ["", "a cube", ""], ["3.png", "a", "b", "c"]])
+    with pytest.raises(ValueError, match=r"captions\.csv row 2 \(2\.png\) has an empty caption\. Mend it"):
+        run(model, data)
+    assert not (data / "features").exists()
+    features = run(model, data, on_error="skip")
+    reasons = [(one["where"], one["reason"][:14]) for one in features.manifest["skipped"]]
+    assert reasons == [
+        ("captions.csv row 2", "has an empty c"),
+        ("captions.csv row 3", "names no image"),
+        ("captions.csv row 4", "has more cells"),
+    ]
+    assert len(features.image_features) == len(features.text_features) == 1
+
+
+def test_nothing_left_is_an_error(model, data):
+    write(data, [["nowhere.png", "a red cube", ""]])
+    with pytest.raises(ValueError, match=r"None of the 1 images can be read; captions\.csv row 1: nowhere\.png can't"):
+        run(model, data, on_error="skip")
+    write(data, [["1.png", "", ""]])
+    with pytest.raises(ValueError, match=r"captions\.csv has no caption that could be embedded"):
+        run(model, data, on_error="skip", out="other")
+
+
+def test_embeddings_that_are_not_finite_name_their_item(model, data, monkeypatch):
+    encode_image, encode_text = LABCLIP.encode_image, LABCLIP.encode_text
+
+    def third(features, value):
+        features[2] = value
+        return features
+
+    monkeypatch.setattr(LABCLIP, "encode_image", lambda *a, **k: third(encode_image(*a, **k), float("nan")))
+    with pytest.raises(ValueError, match=r"The embedding of 2\.png \(captions\.csv row 3\) is not finite"):
+        run(model, data, on_error="skip")
+    monkeypatch.setattr(LABCLIP, "encode_image", encode_image)
+    monkeypatch.setattr(LABCLIP, "encode_text", lambda *a, **k: third(encode_text(*a, **k), 0.0))
+    with pytest.raises(ValueError, match=r"The embedding of '.*' \(captions\.csv row 2\) is all zeros"):
+        run(model, data, on_error="skip")
+
+
+def test_a_finished_folder_is_opened_again_and_never_mixed(model, data, monkeypatch):
+    run(model, data)
+    before = contents(data / "features")
+    monkeypatch.setattr(LABCLIP, "encode_image", None)  # nothing is encoded again
+    assert len(run(model, data).image_features) == N
+    monkeypatch.undo()
+    write(data, [["1.png", "a red cube", "a blue cube"]])
+    with pytest.raises(ValueError, match="has features already, but its captions are not those of this file now"):
+        run(model, data)
+    assert contents(data / "features") == before
+    assert len(run(model, data, force=True).text_features) == 1
+    (data / "features" / "manifest.json").unlink()
+    with pytest.raises(ValueError, match=r"no manifest\.json: not a feature folder"):
+        run(model, data)
+
+
+def test_an_unfinished_run_of_something_else_is_not_continued(model, data):
+    (data / "photos" / "7.png").unlink()
+    with pytest.raises(ValueError, match=r"7\.png"):
+        run(model, data)
+    with pytest.raises(ValueError, match="has an unfinished run, but its columns is"):
+        run(model, data, column="negative")
+    assert len(run(model, data, on_error="skip", force=True, column="negative").text_features) == N - 1
+
+
+def test_two_processes_do_not_write_one_folder(model, data):
+    from labclip.features.work import Work
+
+    (data / "features").mkdir()
+    with Work(data / "features", {}), pytest.raises(ValueError, match="is being written by another process"):
+        run(model, data)
+
+
+def tiny(kind="clip", base=None):
+    alignment = Alignment(torch.eye(models.DIM), base=base)
+    return LABCLIP(models.make(kind), alignment, tokenizer=models.tokenizer(), preprocess=_preprocess)
+
+
+def _preprocess(image):
+    return torch.from_numpy(np.array(image.convert("RGB").resize((32, 32)))).permute(2, 0, 1) / 255
+
+
+BASE = Base("ViT-B-32", "openai", quick_gelu=False, embed_dim=models.DIM)
+
+
+def test_features_of_another_base_are_refused(data):
+    model = tiny(base=BASE)
+    run(model, data)
+    folder = data / "features"
+    assert load(folder, base=model).base == BASE
+    assert load(folder, base=Base("ViT-B-32", "OpenAI", quick_gelu=False, embed_dim=models.DIM)).base == BASE
+    with pytest.raises(ValueError, match=r"are of ViT-B-32 \(openai\), not of ViT-B-16 \(openai\)"):
+        load(folder, base=Base("ViT-B-16", "openai", quick_gelu=False, embed_dim=models.DIM))
+    other = tiny(base=BASE)
+    with torch.no_grad():
+        other.clip.visual.proj[0, 0] += 1e-3
+    with pytest.raises(ValueError, match=r"ViT-B-32 \(openai\) with weights of SHA-256 \w{16}\.\.\., but ViT-B-32"):
+        load(folder, base=other)
+    with pytest.raises(ValueError, match="has features already, but its weights_sha256 is"):
+        run(other, data)
+    half = tiny(base=BASE)
+    half.clip.bfloat16()
+    assert load(folder, base=half).base == BASE
+    with torch.no_grad():
+        half.clip.text_projection.copy_(torch.randn(half.clip.text_projection.shape))
+    with pytest.raises(ValueError, match="weights of SHA-256"):
+        load(folder, base=half)
+
+
+@pytest.mark.parametrize("kind", ["siglip", "coca", "main", "hf"])
+def test_every_class_of_base_is_embedded(kind, data):
+    model = tiny(kind)
+    model.train()
+    write(data, [["1.png", models.CAPTIONS[0], models.CAPTIONS[3]], ["2.png", models.CAPTIONS[1], ""]])
+    features = run(model, data)
+    assert model.training
+    model.eval()
+    with torch.no_grad():
+        wanted = model.clip.encode_text(models.tokens()[:2], normalize=True)
+    assert np.abs(features.text_features - wanted.numpy()).max() < 1e-5
+    assert features.base is None
+
+
+def test_half_precision_is_stored_as_unit_length_float32(data):
+    model = tiny()
+    exact = run(model, data)
+    model.clip.bfloat16()
+    model.to(torch.bfloat16)
+    features = run(model, data, "half")
+    assert features.manifest["precision"] == "bfloat16"
+    assert np.abs(np.linalg.norm(features.image_features, axis=1) - 1).max() < 1e-6
+    assert (features.image_features * exact.image_features).sum(axis=1).min() > 0.99
+
+
+def test_cut_captions_warn_once_for_all(data, monkeypatch):
+    monkeypatch.setattr(encoding, "BLOCK", 1)
+    long = "a very long caption of a red cube that goes on and on and on and on and on"
+    write(data, [["1.png", long + " one", ""], ["2.png", "a red cube", ""], ["3.png", long + " two", ""]])
+    with pytest.warns(UserWarning) as caught:  # noqa: PT030
+        features = run(tiny(), data)
+    assert [str(one.message)[:64] for one in caught] == [
+        "2 of 3 captions and negatives are longer than the 16 tokens of t"
+    ]
+    assert features.manifest["counts"]["texts_cut"] == 2
+
+
+def test_a_damaged_folder_is_an_error(model, data):
+    run(model, data)
+    folder = data / "features"
+    path = folder / "text_features.npy"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-4])
+    with pytest.raises(ValueError, match=r"text_features\.npy is missing or cut off"):
+        load(folder)
+    np.save(path, np.zeros((3, 256), dtype=np.float32))
+    with pytest.raises(ValueError, match=r"float32 \[3, 256\], but manifest\.json says float32 \[24, 256\]"):
+        load(folder)
+    path.write_bytes(whole)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"format_version": 2}))
+    with pytest.raises(ValueError, match="has format version 2"):
+        load(folder)
+    (folder / "manifest.json").write_text("{}")
+    with pytest.raises(ValueError, match="is not the manifest of features"):
+        load(folder)
+    shutil.rmtree(folder)
+    with pytest.raises(FileNotFoundError, match="There is no folder"):
+        load(folder)
+
+
+def test_the_manifest_says_what_went_in_and_not_where_it_lay(model, data, monkeypatch):
+    run(model, data, "one")
+    monkeypatch.chdir(data)
+    embed(model, captions="captions.csv", images="photos", out="two", batch_size=5, progress=False)
+    text = (data / "one" / "manifest.json").read_text()
+    assert str(data) not in text
+    assert contents(data / "one") == contents(data / "two")
+    manifest = json.loads(text)
+    assert manifest["inputs"][0]["name"] == "captions.csv"
+    assert manifest["inputs"][0]["bytes"] == (data / "captions.csv").stat().st_size
+    assert manifest["preprocess"]["config"]["size"] == 64
+
+
+def test_memory_is_bounded_by_batches(model, data, monkeypatch):
+    """However many pictures there are, no more than three batches are decoded and not yet encoded."""
+    from labclip.features.pictures import Pictures
+
+    write(data, [[f"../photos/{'./' * (row // N)}{row % N}.png", "a red cube", ""] for row in range(20 * N)])
+    decoded, encoded, most = [0], [0], [0]
+    decode, encode_image = Pictures._decode, LABCLIP.encode_image
+
+    def counted(self, *args):
+        decoded[0] += 1
+        most[0] = max(most[0], decoded[0] - encoded[0])
+        return decode(self, *args)
+
+    def counted_images(self, image, **kwargs):
+        encoded[0] += len(image)
+        return encode_image(self, image, **kwargs)
+
+    monkeypatch.setattr(Pictures, "_decode", counted)
+    monkeypatch.setattr(LABCLIP, "encode_image", counted_images)
+    assert len(run(model, data, workers=2, batch_size=8).image_features) == 20 * N
+    assert 8 <= most[0] <= 3 * 8 + 2
+
+
+def test_wrong_arguments_say_what_is_right(model, data):
+    for options, message in (
+        ({"on_error": "ignore"}, 'on_error is \'ignore\'. Pass "raise" or "skip"'),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"workers": 0}, "workers 0"),
+        ({"column": "text"}, "has no column 'text'; it has 'image', 'caption', 'negative'. Pass --column NAME"),
+        ({"split": "val"}, "has no column 'split'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            run(model, data, **options)
+    with pytest.raises(ValueError, match="model is a CLIP"):
+        run(models.make("clip"), data)
+    with pytest.raises(FileNotFoundError, match="no folder of images"):
+        run(model, data, images=data / "nowhere")
+    with pytest.raises(ValueError, match="The model has no preprocess"):
+        run(LABCLIP(models.make("clip"), Alignment.identity(models.DIM), tokenizer=models.tokenizer()), data)
+    assert not (data / "features").exists()
+    with pytest.raises(ValueError, match=r"captions\.csv is a file"):
+        run(model, data, out="captions.csv")
+
+
+def command(*arguments):
+    with warnings.catch_warnings():
+        return CliRunner().invoke(cli.main, ["embed", *map(str, arguments)])
+
+
+def test_the_command_makes_what_the_function_makes(model, data):
+    (data / "photos" / "4.png").unlink()
+    arguments = ["--model", "scenes", "--captions", data / "captions.csv", "--images", data / "photos"]
+    failed = command(*arguments, data / "out")
+    assert failed.exit_code == 2
+    assert failed.stderr.splitlines()[-1].startswith("Error: 4.png (captions.csv row 5) can't be read")
+    done = command(*arguments, "--on-error", "skip", "--batch-size", 5, "--device", "cpu", data / "out")
+    assert done.exit_code == 0, done.stderr
+    assert "Left out: captions.csv row 5 (4.png) can't be read" in done.stderr
+    assert "11 images, 22 captions, 11 of them with negatives, 1 items left out; of scenes (embedded)" in done.stdout
+    run(model, data, on_error="skip")
+    assert contents(data / "out") == contents(data / "features")
+    printed = json.loads(command(*arguments, "--on-error", "skip", "--json", data / "out").stdout)
+    assert printed["images"] == N - 1
+    assert printed["skipped"][0]["image"] == "4.png"
+
+
+def test_the_command_takes_a_base_without_a_matrix(data, tmp_path):
+    wrong = command("--model", "ViT-B-33:openai", "--captions", data / "captions.csv", tmp_path / "out")
+    assert wrong.exit_code == 2
+    assert wrong.stderr == "Error: OpenCLIP knows no model 'ViT-B-33:openai'.\n" or "Did you mean" in wrong.stderr
+    model = LABCLIP(models.make("clip"), Alignment.identity(models.DIM), tokenizer=models.tokenizer())
+    model.save_pretrained(tmp_path / "plain")
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / "plain" / name).unlink()
+    (data / "captions.csv").rename(data / "photos" / "captions.csv")
+    done = command("--model", tmp_path / "plain", "--captions", data / "photos" / "captions.csv", tmp_path / "out")
+    assert done.exit_code == 0, done.stderr
+    assert load(tmp_path / "out", base=model).text_features.shape == (2 * N, models.DIM)
+    assert command("--model", "scenes", "--device", "cuda:99", "--captions", "x", tmp_path / "o").exit_code == 2
+
+
+def test_docstring_examples_run(tmp_path, monkeypatch):
+    import doctest
+
+    monkeypatch.chdir(tmp_path)
+    for module in ("embedding", "folder"):
+        names = {"Path": Path}
+        failed, tried = doctest.testmod(sys.modules[f"labclip.features.{module}"], extraglobs=names)
+        assert tried > 0
+        assert failed == 0
+        shutil.rmtree("features")

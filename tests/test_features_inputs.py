@@ -1,0 +1,294 @@
+"""What people have is read as they mean it: every kind of file, every row accounted for."""
+
+import io
+import json
+import tarfile
+
+import models
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from labclip import LABCLIP, Alignment
+from labclip.features import embed, streaming
+from labclip.features.inputs import find_inputs, read_records
+from labclip.features.records import Columns
+
+SIZE = 8
+
+
+def picture(number):
+    pixels = np.random.default_rng(number).integers(0, 255, (SIZE, SIZE, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def read(path, **columns):
+    """(picture's name, caption, negatives) of every caption, and what was wrong."""
+    good, bad = [], []
+    for _, place, record, name in read_records(find_inputs(path), Columns(**columns), lambda: None):
+        if isinstance(record, str):
+            bad.append((place, name, record))
+        else:
+            good += [(record.picture.name, caption, negatives) for caption, negatives in record.captions]
+    return good, bad
+
+
+def written(path, text):
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+ROWS = [("a.png", "a red cube", ["a blue cube"]), ("b.png", "a naïve, “quoted”\ncaption", [])]
+
+
+def test_csv_and_tsv(tmp_path):
+    csv = 'image,caption,negative\r\na.png,a red cube,a blue cube\r\nb.png,"a naïve, “quoted”\ncaption",\r\n'
+    assert read(written(tmp_path / "c.csv", "\ufeff" + csv)) == (ROWS, [])
+    tsv = csv.replace(", ", "\0").replace(",", "\t").replace("\0", ", ")
+    assert read(written(tmp_path / "c.tsv", tsv)) == (ROWS, [])
+
+
+def test_jsonl_and_json(tmp_path):
+    objects = [{"filename": name, "title": caption, "negative": n or None} for name, caption, n in ROWS]
+    lines = "\n\n".join(json.dumps(one) for one in objects) + "\n"
+    assert read(written(tmp_path / "c.jsonl", lines)) == (ROWS, [])
+    assert read(written(tmp_path / "c.json", json.dumps(objects, indent=3))) == (ROWS, [])
+    keyed = {str(number): one for number, one in enumerate(objects)}  # as SugarCrepe has it
+    assert read(written(tmp_path / "c.json", json.dumps(keyed))) == (ROWS, [])
+
+
+def test_negatives_by_their_usual_names(tmp_path):
+    header = "image,caption,negative_10,negative,negative_2,other\n"
+    good, _ = read(written(tmp_path / "c.csv", header + "a.png,right,ten,one,,none\n"))
+    assert good == [("a.png", "right", ["one", "ten"])]
+    published = (
+        "\ttitle\tfilepath\tneg_caption\tneg_image\n0\tA dog .\tcoco/1.jpg\t['A cat .', \"A dog's .\"]\t[1, 2]\n"
+    )
+    assert read(written(tmp_path / "c.tsv", published)) == ([("coco/1.jpg", "A dog .", ["A cat .", "A dog's ."])], [])
+    chosen, _ = read(tmp_path / "c.csv", caption="other", negatives=("caption",))
+    assert chosen == [("a.png", "none", ["right"])]
+    assert read(written(tmp_path / "d.csv", 'image,caption\na.png,"[1] a dog"\n'))[0] == [("a.png", "[1] a dog", [])]
+
+
+def test_several_captions_a_row(tmp_path):
+    row = {"image": "a.png", "caption": ["one", "", "three"], "negative": [["no", "nor"], None, "never"]}
+    good, bad = read(written(tmp_path / "c.jsonl", json.dumps(row)))
+    assert good == [("a.png", "one", ["no", "nor"]), ("a.png", "three", ["never"])]
+    assert bad == [("c.jsonl row 1", "a.png", "has an empty caption")]
+    row["negative"] = ["no"]
+    _, bad = read(written(tmp_path / "c.jsonl", json.dumps(row)))
+    assert "has 3 captions, so 'negative' must be a list of as many" in bad[0][2]
+
+
+def test_coco_and_karpathy(tmp_path):
+    images = [{"id": 7, "file_name": "7.jpg"}, {"id": 3, "file_name": "3.jpg"}]
+    annotations = [{"image_id": 3, "id": 1, "caption": "x"}, {"image_id": 7, "id": 2, "caption": "y"}, {"image_id": 9}]
+    for order in ("images", "annotations"), ("annotations", "images"):
+        coco = {"info": {"caption": "no row", "image": "no"}, "licenses": [{"id": 1}]}
+        coco |= {key: {"images": images, "annotations": annotations}[key] for key in order}
+        good, bad = read(written(tmp_path / "c.json", json.dumps(coco)))
+        assert good == [("3.jpg", "x", []), ("7.jpg", "y", [])]
+        assert bad == [("c.json row 3", None, "names no image")]
+    karpathy = {
+        "images": [
+            {"filepath": "val2014", "filename": "1.jpg", "split": "test", "sentences": [{"raw": "a"}, {"raw": "b"}]},
+            {"filename": "2.jpg", "split": "restval", "sentences": [{"raw": "c"}], "cocoid": 2},
+        ],
+        "dataset": "coco",
+    }
+    path = written(tmp_path / "dataset_coco.json", json.dumps(karpathy))
+    assert read(path) == ([("val2014/1.jpg", "a", []), ("val2014/1.jpg", "b", []), ("2.jpg", "c", [])], [])
+    assert read(path, split=("train", "restval")) == ([("2.jpg", "c", [])], [])
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 10_000])
+def test_json_is_read_in_pieces(tmp_path, monkeypatch, chunk):
+    monkeypatch.setattr(streaming, "_CHUNK", chunk)
+    value = {"a": [1, 23, {"b": [4.5e-3, 'x"]é']}], "c": {"d": None}, "e": [], "f": 123}
+    elements = list(streaming.stream_json(written(tmp_path / "c.json", json.dumps(value, indent=1))))
+    assert elements == [(("a",), 1), (("a",), 23), (("a",), value["a"][2]), ("c", value["c"]), ("f", 123)]
+    assert list(streaming.stream_json(written(tmp_path / "c.json", " [ ] "))) == []
+    for broken in ('[{"a": 1}', '{"a": [1 2]}', "[1] 2", "3", "", '{"a": 1', "[1,]"):
+        with pytest.raises(ValueError, match=r"c\.json is not JSON as it should be"):
+            list(streaming.stream_json(written(tmp_path / "c.json", broken)))
+
+
+def test_unsound_tables_are_errors_that_name_the_file(tmp_path):
+    for name, text, message in (
+        ("c.csv", "a,b\n1,2\n", r"c\.csv has no column 'caption' or 'title'; it has 'a', 'b'. Pass --column NAME"),
+        ("c.csv", "caption,b\n1,2\n", r"no column 'image' or 'filename' or .*Pass --image-column NAME"),
+        ("c.csv", "caption,caption\n1,2\n", "two columns of one name"),
+        ("c.csv", 'image,caption\na.png,"open\nb.png,swallowed\n', r"c\.csv near line \d is not sound"),
+        ("c.jsonl", '{"caption": "x"}\n', r"it has 'caption'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            read(written(tmp_path / name, text))
+    (tmp_path / "c.csv").write_bytes("image,caption\na.png,na\xefve\n".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"c\.csv near line \d is not sound: 'utf-8' codec"):
+        read(tmp_path / "c.csv")
+    with pytest.raises(ValueError, match=r"c\.txt is of no kind that is read"):
+        read(written(tmp_path / "c.txt", "a"))
+    with pytest.raises(FileNotFoundError, match="There is no file"):
+        read(tmp_path / "nothing.csv")
+    with pytest.raises(ValueError, match="names no file, or one twice"):
+        find_inputs([tmp_path / "c.txt".replace("txt", "csv")] * 2)
+    good, bad = read(written(tmp_path / "c.jsonl", '{"caption": "x", "image": "a"}\nnonsense\n3\n{"caption": 3}\n'))
+    assert len(good) == 1
+    assert [place for place, _, _ in bad] == ["c.jsonl row 2", "c.jsonl row 3", "c.jsonl row 4"]
+    surrogate = '{"caption": "\\ud800", "image": "a"}'
+    assert "no valid Unicode" in read(written(tmp_path / "c.jsonl", surrogate))[1][0][2]
+
+
+def pack(path, members, **options):
+    with tarfile.open(path, "w", **options) as tar:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return path
+
+
+def test_tars(tmp_path):
+    members = [
+        ("d/0.png", picture(0)),
+        ("d/0.txt", b"a red cube\n"),
+        ("d/0.cls", b"1"),
+        ("README", b"no sample"),
+        ("d/1.json", json.dumps({"caption": ["x", "y"], "negative": ["xx", "yy"]}).encode()),
+        ("d/1.PNG", picture(1)),
+        ("d/2.txt", b"without a picture"),
+        ("d/3.png", picture(3)),
+        ("n" * 120 + "/4.png", picture(4)),
+        ("n" * 120 + "/4.txt", b"a long name"),
+    ]
+    for kind in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
+        good, bad = read(pack(tmp_path / "s.tar", members, format=kind))
+        assert good[:3] == [("d/0.png", "a red cube", []), ("d/1.PNG", "x", ["xx"]), ("d/1.PNG", "y", ["yy"])]
+        assert good[3][1] == "a long name"
+        assert [place for place, _, _ in bad] == ["s.tar sample d/2", "s.tar sample d/3"]
+        assert bad[0][2] == "has no picture, only txt"
+        assert bad[1][2] == "has an empty caption"
+
+
+def test_tars_that_end_early_are_errors(tmp_path):
+    path = pack(tmp_path / "s.tar", [("0.png", picture(0)), ("0.txt", b"x"), ("1.png", picture(1)), ("1.txt", b"y")])
+    whole = path.read_bytes()
+    with tarfile.open(path) as tar:
+        second = tar.getmembers()[2].offset
+    for data in (whole[:second], whole[: second + 600], whole[:second] + b"\xff" * 2048):
+        path.write_bytes(data)
+        with pytest.raises(ValueError, match=r"s\.tar (is cut off or damaged|is not a whole)"):
+            read(path)
+    with tarfile.open(path, "w:gz") as tar:
+        tar.addfile(tarfile.TarInfo("0.png"))
+    with pytest.raises(ValueError, match="is not a whole, uncompressed tar"):
+        read(path)
+
+
+def model():
+    alignment = Alignment.identity(models.DIM)
+    return LABCLIP(models.make("clip"), alignment, tokenizer=models.tokenizer(), preprocess=_preprocess)
+
+
+def _preprocess(image):
+    return torch.from_numpy(np.array(image.convert("RGB").resize((32, 32)))).permute(2, 0, 1) / 255
+
+
+@torch.no_grad()
+def of_pictures(numbers):
+    images = [Image.open(io.BytesIO(picture(number))) for number in numbers]
+    return model().encode_image(images, normalize=True).numpy()
+
+
+def test_embedding_from_several_tars(tmp_path):
+    for shard in range(3):
+        keys = [shard * 2, shard * 2 + 1]
+        pack(tmp_path / f"{shard}.tar", [
+            member for key in keys for member in ((f"{key % 2}.png", picture(key)), (f"{key % 2}.txt", b"a cube"))
+        ])  # fmt: skip
+    features = embed(model(), captions=tmp_path, out=tmp_path / "out", batch_size=4, progress=False)
+    assert np.abs(features.image_features - of_pictures(range(6))).max() < 1e-6
+    again = embed(model(), captions=tmp_path / "[0-2].tar", out=tmp_path / "again", batch_size=4, progress=False)
+    assert np.array_equal(again.image_features, features.image_features)
+    assert not list(tmp_path.rglob("*.png"))  # nothing was extracted
+    listed = [tmp_path / "2.tar", tmp_path / "0.tar"]
+    some = embed(model(), captions=listed, out=tmp_path / "some", progress=False)
+    assert np.abs(some.image_features - of_pictures([4, 5, 0, 1])).max() < 1e-6
+
+
+def test_embedding_from_parquet(tmp_path):
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    rows = [
+        {"filename": "ignored", "caption": f"cube {row}", "image": {"bytes": picture(row % 5), "path": None}}
+        for row in range(150)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "c.parquet", row_group_size=60)
+    features = embed(model(), captions=tmp_path / "c.parquet", out=tmp_path / "out", batch_size=2, progress=False)
+    assert np.abs(features.image_features - of_pictures(range(5))).max() < 1e-6  # equal bytes are one picture
+    assert features.image_index.tolist() == [row % 5 for row in range(150)]
+    rows = [{"caption": f"cube {row}", "image": picture(row), "negative": ["a", None]} for row in range(150)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "c.parquet", row_group_size=60)
+    for broken in (70, 149):
+        rows[broken]["image"] = b"no picture"
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "broken.parquet", row_group_size=60)
+    whole = embed(model(), captions=tmp_path / "c.parquet", out=tmp_path / "whole", progress=False)
+    assert np.abs(whole.image_features - of_pictures(range(150))).max() < 1e-6
+    assert whole.negative_features.shape == (150, 1, models.DIM)
+    with pytest.raises(ValueError, match=r"row 71 \(broken\.parquet row 71\) is no whole picture"):
+        embed(model(), captions=tmp_path / "broken.parquet", out=tmp_path / "some", progress=False)
+    # What is done is kept, so this reads on from the middle of the file.
+    some = embed(model(), captions=tmp_path / "broken.parquet", out=tmp_path / "some", progress=False, on_error="skip")
+    assert np.abs(some.image_features - np.delete(whole.image_features, (70, 149), axis=0)).max() < 1e-6
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.png").write_bytes(picture(0))
+    pq.write_table(pa.table({"title": ["x"], "image_path": ["a.png"]}), tmp_path / "p.parquet")
+    paths = embed(
+        model(), captions=tmp_path / "p.parquet", images=tmp_path / "photos", out=tmp_path / "paths", progress=False
+    )
+    assert np.abs(paths.image_features - of_pictures([0])).max() < 1e-6
+    pq.write_table(pa.table({"text": ["x"]}), tmp_path / "p.parquet")
+    with pytest.raises(ValueError, match="no column 'caption' or 'title'; it has 'text'"):
+        read(tmp_path / "p.parquet")
+    (tmp_path / "p.parquet").write_bytes(b"no parquet")
+    with pytest.raises(ValueError, match=r"p\.parquet is not a whole Parquet file"):
+        read(tmp_path / "p.parquet")
+
+
+def test_parquet_without_pyarrow_names_the_extra(tmp_path, monkeypatch):
+    from click.testing import CliRunner
+
+    from labclip import cli
+
+    monkeypatch.setitem(__import__("sys").modules, "pyarrow.parquet", None)
+    path = written(tmp_path / "c.parquet", "x")
+    with pytest.raises(ImportError, match=r'Type: pip install "labclip\[data\]"'):
+        read(path)
+    result = CliRunner().invoke(cli.main, ["embed", "--model", "scenes", "--captions", str(path), str(tmp_path / "o")])
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-1] == 'Error: Parquet files need pyarrow. Type: pip install "labclip[data]"'
+
+
+def test_paths_may_lie_anywhere_and_name_pictures_once(tmp_path):
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "a.png").write_bytes(picture(0))
+    rows = f"image,caption\n../a.png,x\n{tmp_path}/a.png,y\n../a.png,z\nhttps://nowhere/a.png,w\n"
+    written(tmp_path / "tables" / "c.csv", rows)
+    features = embed(
+        model(), captions=tmp_path / "tables" / "c.csv", out=tmp_path / "out", on_error="skip", progress=False
+    )
+    assert features.image_index.tolist() == [0, 1, 0]  # one spelling, one picture
+    assert [one["image"] for one in features.manifest["skipped"]] == ["https://nowhere/a.png"]
+
+
+def test_the_plan_is_gone_when_the_folder_is_finished(tmp_path):
+    (tmp_path / "a.png").write_bytes(picture(0))
+    path = written(tmp_path / "c.csv", "image,caption\na.png,x\n")
+    embed(model(), captions=path, out=tmp_path / "out", progress=False)
+    assert not list((tmp_path / "out").glob("unfinished*"))
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "unfinished.sqlite").write_bytes(b"no database, but long enough to look like one" * 99)
+    with pytest.raises(ValueError, match="is damaged"):
+        embed(model(), captions=path, out=tmp_path / "new", progress=False)
