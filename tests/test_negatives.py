@@ -346,6 +346,11 @@ def test_spacys_tagger_gets_our_words(monkeypatch):
     taggers._spacy.cache_clear()
 
 
+def test_a_text_made_to_have_no_negative_does_not_stop_a_run():
+    marks = " ".join("_" * length for length in range(1, 16))
+    assert shuffle([marks], tagger=lambda words: ["NN"] * len(words)) == [None]
+
+
 @pytest.fixture
 def hanta():
     pytest.importorskip("HanTa")

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol, TextIO
 
 Row = dict[str, Any]
 
-BATCH = 1024
+BATCH = 256
 
 
 class Batch(NamedTuple):

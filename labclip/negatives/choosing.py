@@ -13,6 +13,9 @@ import numpy as np
 
 from labclip.negatives.cleaning import clean, comparable
 
+# Candidates in a row that may all be refused before a caption is given up: it would take a text made to be so.
+_PATIENCE = 10_000
+
 
 class Method(Protocol):
     """A way to make negatives."""
@@ -67,15 +70,16 @@ def choose(
     """
     chosen: list[str] = []
     seen = {comparable(caption), comparable(clean(caption, method.max_words))}
+    refused = 0
     for candidate in method.candidates(caption, random.Random(_digest(f"{seed}\0{caption}"))):
         key = comparable(candidate)
-        if key in seen:
-            continue
-        seen.add(key)
-        if image is not None and true_captions is not None and true_captions.hold(image, key):
-            continue
-        chosen.append(candidate)
-        if len(chosen) == k:
+        if key in seen or (image is not None and true_captions is not None and true_captions.hold(image, key)):
+            refused += 1
+        else:
+            seen.add(key)
+            chosen.append(candidate)
+            refused = 0
+        if len(chosen) == k or refused == _PATIENCE:
             break
     return chosen
 

@@ -166,10 +166,7 @@ def add_negatives(
     target = _target(path, out, force=force)
     caption, image = _caption_column(source, column), _image_column(source, image_column)
     names = ["negative", *(f"negative_{number}" for number in range(2, k + 1))]
-    if clash := set(names) & set(source.columns):
-        raise ValueError(
-            f"{path} has a column {sorted(clash)[0]!r} already. Rename it, or start from the file without."
-        )
+    _refuse(names, [dict.fromkeys(source.columns)], [str(path)])
     count, true_captions = _look_through(source, caption, image, method.max_words)
     wanted = [caption, *([image] if image and image != caption else [])]
     part = target.with_name(f".{target.name}.{os.getpid()}.part")

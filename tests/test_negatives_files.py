@@ -1,0 +1,416 @@
+"""Captions and negatives from and to files: nothing lost, nothing half written, bad input named with its line."""
+
+import csv
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+
+from labclip.cli import main
+from labclip.negatives import Captioned, read, shuffle, swap
+from labclip.negatives.cleaning import clean
+
+NEGCLIP = Path(__file__).parent.parent.parent / "shared" / "data" / "negclip" / "valid_neg_clip.tsv"
+COLOURS = ["red", "blue", "green"]
+ROWS = [
+    {"id": "1", "image": "a.jpg", "caption": 'A red cube, "near" a blue ball.', "note": "x,y\tz"},
+    {"id": "2", "image": "b.jpg", "caption": "a red cube", "note": ""},
+    {"id": "3", "image": "c.jpg", "caption": "", "note": "ünï"},
+    {"id": "4", "image": "d.jpg", "caption": "a green cup\non a red tray", "note": "[1]"},
+    {"id": "5", "image": "d.jpg", "caption": "a red cup on a green tray", "note": ""},
+]
+NEGATIVES = ['A blue cube, "near" a red ball.', None, None, "a red cup\non a green tray", "a green cup on a red tray"]
+FORMATS = [".csv", ".tsv", ".jsonl", ".parquet"]
+
+
+def write(path, rows):
+    """Rows in a file whose ending tells the format."""
+    if path.suffix == ".parquet":
+        pa = pytest.importorskip("pyarrow")
+        pytest.importorskip("pyarrow.parquet").write_table(pa.Table.from_pylist(rows), path)
+    elif path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    else:
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(rows[0]), delimiter="," if path.suffix == ".csv" else "\t")
+            writer.writeheader()
+            writer.writerows(rows)
+    return path
+
+
+def rows_of(path):
+    """What a file holds, by other means than labclip's."""
+    if path.suffix == ".parquet":
+        return pytest.importorskip("pyarrow.parquet").read_table(path).to_pylist()
+    if path.suffix == ".jsonl":
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").rstrip("\n").split("\n")]
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file, delimiter="," if path.suffix == ".csv" else "\t"))
+
+
+def run(*arguments):
+    return CliRunner().invoke(main, ["negatives", *map(str, arguments)])
+
+
+def swaps(source, out, *more):
+    return run(source, out, "--method", "swap", "--attributes", ",".join(COLOURS), *more)
+
+
+def fails(*arguments):
+    """The one line on stderr of a command that must fail and leave nothing behind."""
+    result = run(*arguments)
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
+    assert isinstance(result.exception, SystemExit)
+    assert result.stderr.startswith("Error: ")
+    assert result.stderr.count("\n") == 1
+    return result.stderr
+
+
+@pytest.mark.parametrize("out", FORMATS)
+@pytest.mark.parametrize("source", FORMATS)
+def test_rows_and_columns_stay_and_a_negative_is_added(source, out, tmp_path):
+    path = write(tmp_path / f"in{source}", ROWS)
+    result = swaps(path, tmp_path / f"out{out}", "--image-column", "id")
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout == f"{tmp_path / f'out{out}'}: 3 negatives for 3 captions, none for 2\n"
+    empty = "" if out in (".csv", ".tsv") else None
+    expected = [{**row, "negative": negative or empty} for row, negative in zip(ROWS, NEGATIVES, strict=True)]
+    assert rows_of(tmp_path / f"out{out}") == expected
+
+
+def test_captions_of_one_image_are_no_negatives_of_one_another(tmp_path):
+    rows = [{"image": "1", "title": "a red cup on a green tray"}, {"image": "1", "title": "A GREEN cup on a red tray!"}]
+    path = write(tmp_path / "in.csv", rows)
+    assert swaps(path, tmp_path / "out.csv").exit_code == 0
+    assert [row["negative"] for row in rows_of(tmp_path / "out.csv")] == ["", ""]
+    assert swaps(path, tmp_path / "all.csv", "--image-column", "title").exit_code == 0
+    assert "" not in [row["negative"] for row in rows_of(tmp_path / "all.csv")]
+
+
+def test_a_stream_gives_what_a_list_gives(tmp_path):
+    pytest.importorskip("HanTa")
+    captions = [f"a {colour} dog number {n} near a cat on a tree" for n in range(700) for colour in ("red", "big")]
+    images = [n // 3 for n in range(len(captions))]
+    path = write(tmp_path / "in.jsonl", [{"caption": c, "image_id": i} for c, i in zip(captions, images, strict=True)])
+    assert run(path, tmp_path / "out.jsonl", "--method", "shuffle", "--seed", 5, "--k", 2).exit_code == 0
+    made = [[row["negative"], row["negative_2"]] for row in rows_of(tmp_path / "out.jsonl")]
+    assert made == shuffle(captions, k=2, seed=5, image_index=images)
+
+
+def test_more_negatives_are_more_columns_and_json_says_how_many(tmp_path):
+    path = write(tmp_path / "in.csv", [{"caption": "a red cup on a blue and a green tray"}, {"caption": "red"}])
+    result = swaps(path, tmp_path / "out.csv", "--k", 3, "--json")
+    assert json.loads(result.stdout) == {
+        "out": str(tmp_path / "out.csv"),
+        "captions": 2,
+        "with_negative": 1,
+        "negatives": 2,
+    }
+    first, second = rows_of(tmp_path / "out.csv")
+    assert list(first) == ["caption", "negative", "negative_2", "negative_3"]
+    assert {first["negative"], first["negative_2"]} == {
+        "a blue cup on a red and a green tray",
+        "a green cup on a blue and a red tray",
+    }
+    assert first["negative_3"] == second["negative"] == ""
+
+
+def test_progress_goes_to_stderr(tmp_path):
+    result = swaps(write(tmp_path / "in.csv", ROWS), tmp_path / "out.csv")
+    assert "5/5" in result.stderr
+    assert "captions/s" in result.stderr
+
+
+def test_lines_of_text_are_captions(tmp_path):
+    (tmp_path / "in.txt").write_bytes("\ufeffa red cup on a blue tray\r\n\r\nA dog".encode())
+    assert swaps(tmp_path / "in.txt", tmp_path / "out.tsv").exit_code == 0
+    assert rows_of(tmp_path / "out.tsv") == [
+        {"caption": "a red cup on a blue tray", "negative": "a blue cup on a red tray"},
+        {"caption": "", "negative": ""},
+        {"caption": "A dog", "negative": ""},
+    ]
+    assert ".txt'. Known here are .tsv, .csv, .jsonl, .parquet." in fails(
+        tmp_path / "in.txt", tmp_path / "out.txt", "--method", "swap", "--attributes", "red,blue"
+    )
+
+
+def test_clean_captions_beside_cleaned_negatives(tmp_path):
+    pytest.importorskip("HanTa")
+    path = write(tmp_path / "in.csv", [{"caption": "A dog on a Couch."}])
+    assert run(path, tmp_path / "out.csv", "--method", "shuffle", "--clean").exit_code == 0
+    assert rows_of(tmp_path / "out.csv") == [{"caption": "a dog on a couch", "negative": "a couch on a dog"}]
+    assert list(read(tmp_path / "out.csv")) == [Captioned("a dog on a couch", ("a couch on a dog",))]
+
+
+def test_attributes_from_a_file(tmp_path):
+    path = write(tmp_path / "in.csv", [{"caption": "a red cup left of a light blue cup"}])
+    (tmp_path / "words.txt").write_text("red\nlight blue\n\nleft/right\n")
+    arguments = ("--method", "swap", "--k", 2, "--attributes")
+    assert run(path, tmp_path / "out.csv", *arguments, tmp_path / "words.txt").exit_code == 0
+    assert run(path, tmp_path / "same.csv", *arguments, "red, light blue,left/right").exit_code == 0
+    assert (tmp_path / "out.csv").read_text() == (tmp_path / "same.csv").read_text()
+    (row,) = rows_of(tmp_path / "out.csv")
+    assert {row["negative"], row["negative_2"]} == {
+        "a light blue cup left of a red cup",
+        "a red cup right of a light blue cup",
+    }
+
+
+def test_an_existing_file_is_kept_unless_forced(tmp_path):
+    path, out = write(tmp_path / "in.csv", ROWS), tmp_path / "out.csv"
+    out.write_text("precious")
+    arguments = ("--method", "swap", "--attributes", "red,blue")
+    assert "exists already. Name another file, or pass --force" in fails(path, out, *arguments)
+    assert out.read_text() == "precious"
+    assert "is the input itself" in fails(path, path, *arguments)
+    (tmp_path / "link.csv").symlink_to(path)
+    assert "is the input itself" in fails(path, tmp_path / "link.csv", *arguments)
+    assert rows_of(path) == ROWS
+    assert run(path, out, *arguments, "--force").exit_code == 0
+    assert run(path, tmp_path / "link.csv", *arguments, "--force").exit_code == 0
+    assert (tmp_path / "link.csv").is_symlink()
+    assert path.read_text() == out.read_text()
+    assert "there is a column 'negative' already" in fails(path, tmp_path / "new.csv", *arguments)
+
+
+def test_a_failure_half_way_leaves_nothing(tmp_path):
+    """The flaw stands behind the first batch; a run that fails while writing, too, must take its part file along."""
+    path = tmp_path / "in.jsonl"
+    lines = [json.dumps({"caption": "a red cup on a blue tray"})] * 3000
+    path.write_text("\n".join([*lines, "{broken"]))
+    arguments = ("--method", "swap", "--attributes", "red,blue")
+    assert f"{path}, line 3001: not JSON" in fails(path, tmp_path / "out.csv", *arguments)
+    path.write_text("\n".join([*lines, '{"caption": "x", "new": 1}']))
+    result = run(path, tmp_path / "out.csv", *arguments)
+    assert result.exit_code == 2
+    assert "line 3001: a column 'new' that the first row lacks. Write OUT as .jsonl" in result.stderr
+    path.write_text("\n".join([*lines, '{"caption": "x", "negative": "y"}']))
+    assert run(path, tmp_path / "out.jsonl", *arguments).exit_code == 2
+    assert os.listdir(tmp_path) == ["in.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("in.csv", b"", "in.csv is empty."),
+        ("in.csv", b"caption\n", "in.csv holds no captions."),
+        ("in.jsonl", b"\n \n", "in.jsonl has no column 'caption' or 'title'. It has none."),
+        (
+            "in.csv",
+            b"text,image\nx,y\n",
+            "has no column 'caption' or 'title'. It has text, image. Name one with --column",
+        ),
+        ("in.csv", b"caption,caption\nx,y\n", "has several columns 'caption'"),
+        ("in.csv", b"caption,b\nx,y\nz\n", "in.csv, line 3: 1 cells for 2 columns."),
+        ("in.csv", b'caption,b\n"x"y,z\n', "in.csv, line 2: ',' expected after '\"'."),
+        ("in.tsv", b'caption\tb\n"x\ty\nz\tw\n', "in.tsv, line 3: unexpected end of data."),
+        ("in.csv", b'"caption\n', "in.csv, line 1: unexpected end of data."),
+        ("in.csv", b"caption\n\xff\xfe\n", "in.csv is not UTF-8 text"),
+        ("in.jsonl", b'{"caption": "x"}\n{"caption": \n', "in.jsonl, line 2: not JSON"),
+        ("in.jsonl", b'{"caption": "x"}\n["x"]\n', "in.jsonl, line 2: a list, not an object"),
+        ("in.jsonl", b'{"caption": "x"}\n{"title": "x"}\n', "in.jsonl, line 2: no 'caption'. It has title."),
+        ("in.jsonl", b'{"caption": 3}\n', "in.jsonl, line 1: the caption is a int, not text."),
+        ("in.jsonl", b"[" * 100_000, "in.jsonl, line 1: not JSON"),
+        ("in.json", b"[]", "in.json ends in '.json'. Known here are .tsv, .csv, .jsonl, .parquet, .txt."),
+        ("in", b"x", "ends in ''. Known here are"),
+        ("in.parquet", b"PAR1 not really", "in.parquet is not a whole Parquet file"),
+    ],
+)
+def test_bad_input_is_one_line(tmp_path, name, content, message):
+    if name.endswith("parquet"):
+        pytest.importorskip("pyarrow")
+    (tmp_path / name).write_bytes(content)
+    assert message in fails(tmp_path / name, tmp_path / "out.csv", "--method", "swap", "--attributes", "red,blue")
+    assert os.listdir(tmp_path) == [name]
+
+
+def test_bad_arguments_are_one_line(tmp_path):
+    path, out = write(tmp_path / "in.csv", ROWS), tmp_path / "out.csv"
+    swapping = ("--method", "swap", "--attributes", "red,blue")
+    assert f"There is no file {tmp_path / 'no.csv'}." in fails(tmp_path / "no.csv", out, *swapping)
+    assert "There is no file" in fails(tmp_path / "no.parquet", out, *swapping)
+    assert "has no column 'text'. It has id, image, caption, note." in fails(path, out, *swapping, "--column", "text")
+    assert "has no column 'x'" in fails(path, out, *swapping, "--image-column", "x")
+    assert "There is no folder" in fails(path, tmp_path / "no" / "out.csv", *swapping)
+    (tmp_path / "folder.csv").mkdir()
+    assert "folder.csv is a folder" in fails(path, tmp_path / "folder.csv", *swapping, "--force")
+    assert "k is 0" in fails(path, out, *swapping, "--k", 0)
+    assert "--method swap needs --attributes, for example" in fails(path, out, "--method", "swap")
+    for missing in ("words.txt", "lists/words.txt", "red"):
+        assert "there is no such file" in fails(path, out, "--method", "swap", "--attributes", missing)
+    assert "--attributes goes with --method swap" in fails(path, out, "--method", "shuffle", "--attributes", "a,b")
+    assert "--tagger goes with --method shuffle" in fails(path, out, *swapping, "--tagger", "hanta")
+    assert "There is no tagger 'x'" in fails(path, out, "--method", "shuffle", "--tagger", "x")
+    assert run(path, out, "--method", "guess").exit_code == 2
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("package", "extra", "name"), [("HanTa", "negatives", "in.csv"), ("pyarrow", "data", "in.parquet")]
+)
+def test_a_missing_extra_is_one_line(package, extra, name, tmp_path):
+    path = tmp_path / name
+    path.write_text("caption\nx\n")
+    code = f"import sys; sys.modules[{package!r}] = None; from labclip.cli import main; main()"
+    command = [sys.executable, "-c", code, "negatives", str(path), str(tmp_path / "out.csv"), "--method", "shuffle"]
+    if package == "pyarrow":
+        command[-1:] = ["swap", "--attributes", "red,blue"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 2
+    assert f'pip install "labclip[{extra}]"' in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_parquet_keeps_types_metadata_and_what_it_does_not_understand(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    pq = pytest.importorskip("pyarrow.parquet")
+    table = pa.table(
+        {
+            "caption": pa.array(["a red cup on a blue tray", None] * 1500, pa.large_string()),
+            "image": pa.array([{"bytes": b"\x00\xff"}] * 3000),
+            "when": pa.array([1_700_000_000_123_456_789] * 3000, pa.timestamp("ns")),
+            "kind": pa.array(["x", "y"] * 1500).dictionary_encode(),
+        }
+    ).replace_schema_metadata({"pandas": "kept"})
+    pq.write_table(table, tmp_path / "in.parquet")
+    before = pq.read_table(tmp_path / "in.parquet")
+    assert swaps(tmp_path / "in.parquet", tmp_path / "out.parquet").exit_code == 0
+    after = pq.read_table(tmp_path / "out.parquet")
+    assert after.drop_columns("negative").equals(before, check_metadata=True)
+    assert after["negative"].to_pylist() == ["a blue cup on a red tray", None] * 1500
+    assert pq.ParquetFile(tmp_path / "out.parquet").num_row_groups == 1
+    assert "the image is a dict, not the name or number" in fails(
+        tmp_path / "in.parquet",
+        tmp_path / "no.parquet",
+        *("--method", "swap", "--attributes", "red,blue", "--image-column", "image"),
+    )
+
+
+def test_numbers_of_images_and_odd_rows_of_jsonl_stay(tmp_path):
+    rows = [{"caption": "a red cup on a blue tray", "image_id": 7, "x": [1, {"y": None}]}, {"caption": None, "z": 0.1}]
+    path = write(tmp_path / "in.jsonl", rows)
+    assert swaps(path, tmp_path / "out.jsonl").exit_code == 0
+    assert rows_of(tmp_path / "out.jsonl") == [
+        {**rows[0], "negative": "a blue cup on a red tray"},
+        {**rows[1], "negative": None},
+    ]
+    assert [captioned.image for captioned in read(tmp_path / "out.jsonl")] == ["7", None]
+
+
+def test_read_gives_what_was_written(tmp_path):
+    path = write(tmp_path / "in.csv", ROWS)
+    swaps(path, tmp_path / "out.csv", "--image-column", "id")
+    found = list(read(tmp_path / "out.csv", image_column="id"))
+    assert [(one.caption, one.negatives[0] if one.negatives else None) for one in found] == [
+        (row["caption"], negative) for row, negative in zip(ROWS, NEGATIVES, strict=True)
+    ]
+    # With the images known to be the same, rows 4 and 5 are true of one another's.
+    assert [len(one.negatives) for one in read(tmp_path / "out.csv")] == [1, 0, 0, 0, 0]
+    assert found[0] == Captioned(ROWS[0]["caption"], (NEGATIVES[0],), "1")
+
+
+def test_read_takes_negclips_columns(tmp_path):
+    cells = [
+        r"""['a cat\'s dog .', "A dog's cat.", 'a cat\'s dog']""",
+        '["a tree", "an owl"]',
+        "[]",
+        "",
+        "a plain text",
+    ]
+    rows = [{"": i, "title": f"A dog's cat {i}" if i else "a dog's cat", "filepath": f"{i}.jpg", "neg_caption": cell,
+             "neg_image": "[1, 2]"} for i, cell in enumerate(cells)]  # fmt: skip
+    path = write(tmp_path / "in.tsv", rows)
+    assert [one.negatives for one in read(path)] == [
+        ("a cat's dog .",),
+        ("a tree", "an owl"),
+        (),
+        (),
+        ("a plain text",),
+    ]
+    assert next(iter(read(path))).image == "0.jpg"
+    for broken in ("['a', 'b", "[1, 2]", "[a]", "[" * 5000):
+        write(path, [*rows, {**rows[0], "neg_caption": broken}])
+        with pytest.raises(ValueError, match="line 7: the neg_caption is neither a text nor a list of texts"):
+            list(read(path))
+
+
+def test_read_of_ones_own_columns(tmp_path):
+    rows = [{"text": "A dog on a bed.", "hard": ["A bed on a dog.", "a dog on a bed"], "negative": "[sic] a dog"}]
+    path = write(tmp_path / "in.jsonl", rows)
+    assert list(read(path, column="text", negative_column="hard")) == [
+        Captioned("A dog on a bed.", ("A bed on a dog.",))
+    ]
+    assert list(read(path, column="text")) == [Captioned("A dog on a bed.", ("[sic] a dog",))]
+    assert list(read(path, column="text", negative_column="hard", clean=True)) == [
+        Captioned("a dog on a bed", ("a bed on a dog",))
+    ]
+    with pytest.raises(ValueError, match=r"has no column 'soft'\. It has text, hard, negative"):
+        read(path, column="text", negative_column="soft")
+    with pytest.raises(FileNotFoundError, match="There is no file"):
+        read(tmp_path / "no.csv")
+
+
+def test_read_finds_a_broken_line_before_it_gives_any(tmp_path):
+    path = tmp_path / "in.jsonl"
+    path.write_text('{"caption": "x"}\n' * 2000 + "{\n")
+    with pytest.raises(ValueError, match="line 2001: not JSON"):
+        read(path)
+
+
+def test_read_holds_no_rows_in_memory(tmp_path):
+    import tracemalloc
+
+    path = tmp_path / "in.jsonl"
+    with path.open("w") as file:
+        for number in range(8_000):
+            file.write(json.dumps({"caption": f"a dog {number}", "image": str(number), "ballast": "x" * 2_000}) + "\n")
+    tracemalloc.start()
+    assert sum(1 for _ in read(path)) == 8_000
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < path.stat().st_size / 4
+
+
+@given(
+    st.lists(
+        st.fixed_dictionaries(
+            {"caption": st.text(st.characters(codec="utf-8", exclude_characters="\r\x00"), min_size=1)}
+        ),
+        min_size=1,
+        max_size=4,
+    ),
+    st.sampled_from([".csv", ".tsv", ".jsonl"]),
+)
+def test_any_text_survives(tmp_path_factory, rows, ending):
+    folder = tmp_path_factory.mktemp("any")
+    path = write(folder / f"in{ending}", rows)
+    assert swaps(path, folder / f"out{ending}").exit_code == 0
+    assert [one.caption for one in read(folder / f"out{ending}")] == [row["caption"] for row in rows]
+    expected = swap([row["caption"] for row in rows], COLOURS)
+    assert [row["negative"] or None for row in rows_of(folder / f"out{ending}")] == expected
+
+
+@pytest.mark.skipif(not NEGCLIP.exists(), reason="NegCLIP's validation file is not here")
+def test_negclips_own_file():
+    found = list(read(NEGCLIP))
+    assert len(found) == 4839
+    assert found[3] == Captioned(
+        "A toilet sitting in a bathroom next to a sink.",
+        ("A bathroom sitting in a toilet next to a sink .",),
+        "coco/val2014/COCO_val2014_000000360772.jpg",
+    )
+    assert sum(bool(one.negatives) for one in found) == 4836
+    pytest.importorskip("HanTa")
+    captions = [one.caption for one in found[:500]]
+    for caption, negative in zip(captions, shuffle(captions), strict=True):
+        assert negative is None or sorted(re.findall(r"\w+", negative)) == sorted(
+            re.findall(r"\w+", clean(caption, 40))
+        )
