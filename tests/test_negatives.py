@@ -100,6 +100,12 @@ def test_what_is_swapped(caption, negative):
     assert swap([caption], ["Red", "orange", "light blue", "blue"]) == [negative]
 
 
+def test_the_longer_of_two_phrases_that_begin_alike_is_the_one_named():
+    assert swap(["a light blue cup on a red tray"], ["light", "light blue", "red"]) == [
+        "a red cup on a light blue tray"
+    ]
+
+
 def test_articles_by_sound_where_the_word_brings_none():
     found = swap(["a red lamp near the hourly bus", "the red lamp, a useful bus"], ["red", "hourly", "useful"])
     assert found == ["an hourly lamp near the red bus", "the useful lamp, a red bus"]
@@ -200,6 +206,11 @@ def test_k_negatives_are_distinct_and_as_many_as_exist(caption, k):
     assert len(negatives) == min(k, len(every))
     assert len(set(negatives)) == len(negatives)
     assert set(negatives) <= every
+
+
+def test_the_last_of_many_arrangements_are_found_too():
+    (found,) = shuffle(["one two three four five"], k=500, tagger=lambda words: ["NN"] * 5)
+    assert len(set(found)) == len(found) == 119
 
 
 def methods():
