@@ -3,8 +3,8 @@
     python weights/make.py                     # the model that ships, about ten minutes on two cores
     python weights/make.py --seeds 0 1 2       # the trial it was chosen in: the best on the validation pairs is written
 
-Everything is seeded. Another machine or another version of torch rounds differently, so figures move by some
-thousandths, as between runs of any training.
+Everything is seeded. Another machine or another version of torch rounds differently, which training amplifies: figures
+move by a hundredth or two, those over few scenes by more.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -101,7 +101,7 @@ def fit(
         epochs: Passes over the captions. This and the following: the recipe's own where None.
         batch_size: Captions a step, over all ranks.
         learning_rate: Of Adam.
-        identity_penalty: Times ||A - I||_F^2, added to the loss.
+        identity_penalty: Times ||A - I||_F^2, added to the loss; None tries the recipe's own ones
         hard_negatives: Negatives a caption a step.
         rank: Rank of A - I.
         objective: "softmax" (CLIP) or "sigmoid" (SigLIP); by default as `base` was trained, softmax where unknown.
@@ -128,14 +128,14 @@ def fit(
     Source: arXiv:2502.03566; the recipe "labclip" is described in docs/fit.md.
     """
     settings = settings_of(
-        recipe, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate,
-        identity_penalty=identity_penalty, hard_negatives=hard_negatives, rank=rank,
+        recipe, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, hard_negatives=hard_negatives,
+        identity_penalties=None if identity_penalty is None else (identity_penalty,), rank=rank,
     )  # fmt: skip
     objective = _objective(objective, base)
     data = read_data(image_features, text_features, negative_features, image_index)
     _check(data, settings, recipe, base)
     data, held = _split(data, validation, settings, seed)
-    others = [_retained(number, pair, data.dim) for number, pair in enumerate(retain)]
+    others = [_retained(number, pair, data.dim, seed) for number, pair in enumerate(retain)]
     sets = [*([Held.of(held, seed=seed)] if held else []), *others]
     where = torch.device(device or "cpu")
     ranks = Ranks.here()
@@ -143,21 +143,33 @@ def fit(
     if batches.size < 2:
         raise ValueError(f"There are {len(data.captions)} captions for {ranks.count} ranks: too few for one batch.")
     _hold_on(data, where)
-    state = new_state(data.dim, settings, objective=objective, seed=seed, device=where)
     fingerprint = _fingerprint(data, sets, settings, objective, seed)
-    early = sets if held and held.negatives is not None else []
-    train(
-        state, batches, early, checkpoint=Path(checkpoint) if checkpoint is not None else None,
-        fingerprint=fingerprint, progress=progress,
-    )  # fmt: skip
-    chosen = state.best if settings.early_stop and early else state.parameters | {"matrix": state.matrix}
-    matrix = chosen["matrix"].detach().cpu().float()
-    if settings.rescale:
-        matrix = unit_scale(matrix, data)
-    points = frontier(sets, matrix) if sets else []
-    history = [{key: value for key, value in record.items() if key != "shown"} for record in state.history]
-    return _result(matrix, float(chosen["log_scale"]), points, history, data, sets, settings, objective, base,
-                   recipe=recipe, seed=seed)  # fmt: skip
+    watched = sets if held and held.negatives is not None and settings.early_stop else []
+    fits = []
+    for penalty in settings.identity_penalties:
+        state = new_state(data.dim, settings, objective=objective, seed=seed, device=where)
+        train(
+            state, batches, watched, penalty=penalty, fingerprint=fingerprint, progress=progress,
+            checkpoint=None if checkpoint is None else Path(checkpoint) / f"penalty-{penalty:g}",
+        )  # fmt: skip
+        chosen = state.best if watched else {**state.parameters, "matrix": state.matrix}
+        matrix = chosen["matrix"].detach().cpu().float()
+        if settings.rescale:
+            matrix = unit_scale(matrix, data)
+        history = [{key: value for key, value in record.items() if key != "shown"} for record in state.history]
+        points = frontier(sets, matrix) if sets else []
+        fits.append(_Fitted(matrix, float(chosen["log_scale"]), penalty, points, history))
+    return _result(fits, data, sets, settings, objective=objective, base=base, recipe=recipe, seed=seed)
+
+
+class _Fitted(NamedTuple):
+    """One fit of a path of penalties."""
+
+    matrix: torch.Tensor
+    log_scale: float
+    penalty: float
+    points: list[Point]
+    history: list[dict[str, Any]]
 
 
 def unit_scale(matrix: torch.Tensor, data: Data, count: int = 20_000) -> torch.Tensor:
@@ -171,29 +183,31 @@ def unit_scale(matrix: torch.Tensor, data: Data, count: int = 20_000) -> torch.T
 
 
 def _result(
-    matrix: torch.Tensor, log_scale: float, points: list[Point], history: list[dict[str, Any]], data: Data,
-    sets: list[Held], settings: Settings, objective: str, base: Base | None, *, recipe: str, seed: int,
+    fits: list[_Fitted], data: Data, sets: list[Held], settings: Settings, *,
+    objective: str, base: Base | None, recipe: str, seed: int,
 ) -> FitResult:  # fmt: skip
-    at = choose(points) if points and settings.choose_strength else None
-    strength = at.strength if at else 1.0
+    fitted, strength = fits[-1], 1.0
+    if settings.choose_strength and sets:
+        best = choose([point for one in fits for point in one.points], len(sets[0].texts))
+        fitted = next(one for one in fits if any(point is best for point in one.points))
+        strength = best.strength
     metadata: dict[str, Any] = {
         "recipe": recipe,
         "settings": as_json(settings),
+        "identity_penalty": fitted.penalty,
         "objective": objective,
         "seed": seed,
         "data": f"{len(data.captions):,} captions of {len(torch.unique(data.image_index[data.captions])):,} images, "
         f"{data.k} negatives each",
         "versions": {"labclip": __version__, "torch": torch.__version__},
     }
-    if points:
-        metadata["results"] = _measured(points, strength)
-    sentences, worthwhile = advice(points, strength, sets)
+    if fitted.points:
+        metadata["results"] = _measured(fitted.points, strength)
+    sentences, worthwhile = advice(fitted.points, strength, sets)
     # SigLIP's temperature is worth nothing without its bias, which an alignment has not: the base keeps its own.
-    known = objective == "softmax" and log_scale <= MAX_LOGIT_SCALE
-    alignment = Alignment(
-        matrix, base=base, logit_scale=log_scale if known else None, strength=strength, metadata=metadata
-    )
-    return FitResult(alignment, history, points, sentences, worthwhile)
+    log_scale = fitted.log_scale if objective == "softmax" and fitted.log_scale <= MAX_LOGIT_SCALE else None
+    alignment = Alignment(fitted.matrix, base=base, logit_scale=log_scale, strength=strength, metadata=metadata)
+    return FitResult(alignment, fitted.history, fitted.points, sentences, worthwhile)
 
 
 def _measured(points: list[Point], strength: float) -> dict[str, Any]:
@@ -269,14 +283,15 @@ def _leak(data: Data, held: Data, count: int = 400) -> float:
     return float(found.float().mean())
 
 
-def _retained(number: int, pair: Sequence[Any], dim: int) -> Held:
+def _retained(number: int, pair: Sequence[Any], dim: int, seed: int) -> Held:
+    """Pairs of another domain."""
     if not isinstance(pair, Sequence) or not 2 <= len(pair) <= 3:
         raise ValueError(f"retain[{number}] is not a pair (images, texts) or (images, texts, image_index).")
     images, texts, *index = pair
     data = read_data(images, texts, None, *index, what=f"retain[{number}] ")
     if data.dim != dim:
         raise ValueError(f"retain[{number}] has dim {data.dim}, not {dim}. Embed it with the same model.")
-    return Held.of(data, name=f"retain {number + 1}")
+    return Held.of(data, name=f"retain {number + 1}", seed=seed)
 
 
 def _hold_on(data: Data, device: torch.device) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -59,19 +59,21 @@ class Point:
 
     Attributes:
         strength: 0 is the base.
+        distance: Of the blend from the identity, ||strength (A - I)||_F.
         binding: Share of pairs of caption and negative whose caption has the higher cosine; None without negatives.
         t2i_r1: For each set, the share of captions whose image has the highest cosine.
         i2t_r1: For each set, the share of images for which one of their captions has the highest cosine.
     """
 
     strength: float
+    distance: float
     binding: float | None
     t2i_r1: dict[str, float]
     i2t_r1: dict[str, float]
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return {"strength": self.strength, "binding": self.binding, "t2i_r1": self.t2i_r1, "i2t_r1": self.i2t_r1}
+        return asdict(self)
 
 
 def frontier(sets: Sequence[Held], matrix: torch.Tensor, strengths: Sequence[float] = STRENGTHS) -> list[Point]:
@@ -87,22 +89,22 @@ def frontier(sets: Sequence[Held], matrix: torch.Tensor, strengths: Sequence[flo
     """
     binding = _Binding(sets[0], matrix)
     retrieval = {held.name: _Retrieval(held, matrix) for held in sets}
+    distance = float((matrix - torch.eye(len(matrix))).norm())
     points = []
     for strength in strengths:
         recalls = {name: part.at(strength) for name, part in retrieval.items()}
         t2i, i2t = ({name: pair[side] for name, pair in recalls.items()} for side in (0, 1))
-        points.append(Point(strength, binding.at(strength), t2i, i2t))
+        points.append(Point(strength, strength * distance, binding.at(strength), t2i, i2t))
     return points
 
 
-def choose(points: Sequence[Point]) -> Point:
-    """The point that binds best among those that cost retrieval nothing measurable; of equals, the least strong.
+def affordable(points: Sequence[Point]) -> list[Point]:
+    """The points that cost retrieval nothing measurable: at most `COST` of the base's R@1, on every set, both ways.
 
-    Nothing measurable is at most `COST` of the base's R@1, on every set and in both directions. The base itself,
-    strength 0, always qualifies.
+    The base itself, strength 0, always is among them.
     """
     base = next(point for point in points if point.strength == 0)
-    allowed = [
+    return [
         point
         for point in points
         if all(
@@ -111,7 +113,31 @@ def choose(points: Sequence[Point]) -> Point:
             for name in theirs
         )
     ]
-    return max(allowed, key=lambda point: (point.binding or 0.0, -abs(point.strength)))
+
+
+def best_binding(points: Sequence[Point]) -> float:
+    """The best binding that costs retrieval nothing measurable; 0 where binding was not measured."""
+    return max(point.binding or 0.0 for point in affordable(points))
+
+
+def choose(points: Sequence[Point], count: int) -> Point:
+    """The least change to the base that binds as well as the best one, to one standard error.
+
+    Among the points that cost retrieval nothing measurable, those whose binding is within a standard error of the best
+    are equals as far as the held-out data can tell. The one nearest to the identity is taken, for distance foretells
+    what is lost where nobody measured.
+
+    Args:
+        points: Of one matrix, or of several with one base.
+        count: Captions that binding was measured on.
+
+    Returns:
+        The chosen point.
+    """
+    allowed = affordable(points)
+    best = best_binding(points)
+    error = (best * (1 - best) / count) ** 0.5
+    return min((p for p in allowed if (p.binding or 0.0) >= best - error), key=lambda p: p.distance)
 
 
 class _Blend:

@@ -41,9 +41,9 @@ def plot(result: FitResult, path: str | Path | None = None) -> Any:
     epochs = [record["epoch"] for record in result.history]
     right.plot(epochs, [record["loss"] for record in result.history], color=_RETRIEVAL[0], linewidth=2)
     right.set(xlabel="epoch", ylabel="loss", title="The epochs")
-    if all("validation" in record for record in result.history):
+    if all("binding" in record for record in result.history):
         twin = right.twinx()
-        twin.plot(epochs, [r["validation"]["binding"] for r in result.history], color=_BINDING, linewidth=2)
+        twin.plot(epochs, [record["binding"] for record in result.history], color=_BINDING, linewidth=2)
         twin.set_ylabel("binding on validation", color=_BINDING)
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)

@@ -20,8 +20,9 @@ class Settings:
         learning_rate: Of Adam, at the start.
         cosine: Whether the step falls along a cosine to a hundredth, instead of staying constant.
         hard_negatives: Negatives a caption a step, drawn anew each epoch among those it has; 0 is a standard batch.
-        identity_penalty: Times ||A - I||_F^2, added to the loss. It is what keeps retrieval outside the domain: the
-            distance foretells that loss (r = -0.989 over a third party's 21 matrices).
+        identity_penalties: Times ||A - I||_F^2, added to the loss. It is what keeps retrieval outside the domain: the
+            distance foretells that loss (r = -0.989 over a third party's 21 matrices). Of several, each is fitted, and
+            validation chooses.
         rank: Rank of A - I; None is a full matrix.
         mask_same_image: Whether other captions of an image are kept from counting as its wrong ones.
         drop_equal: Whether negatives equal to their caption are left out of the loss.
@@ -37,7 +38,7 @@ class Settings:
     learning_rate: float = 1e-3
     cosine: bool = True
     hard_negatives: int = 1
-    identity_penalty: float = 1e-4
+    identity_penalties: tuple[float, ...] = (1e-3, 1e-4, 1e-5)
     rank: int | None = None
     mask_same_image: bool = True
     drop_equal: bool = True
@@ -52,7 +53,7 @@ _PAPER = Settings(
     batch_size=1024,
     learning_rate=1e-3,
     cosine=False,
-    identity_penalty=0.0,
+    identity_penalties=(0.0,),
     mask_same_image=False,
     drop_equal=False,
     early_stop=False,
@@ -93,9 +94,10 @@ def settings_of(recipe: str, **changes: Any) -> Settings:
         value = getattr(settings, name)
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
             raise ValueError(f"{name} is {value!r}. Pass a whole number of at least {least}.")
-    for name in ("learning_rate", "identity_penalty"):
-        if checked_number(name, getattr(settings, name)) < 0 or not (getattr(settings, name) or name[0] == "i"):
-            raise ValueError(f"{name} is {getattr(settings, name)!r}. Pass a positive number.")
+    if checked_number("learning_rate", settings.learning_rate) <= 0:
+        raise ValueError(f"learning_rate is {settings.learning_rate!r}. Pass a positive number, for example 1e-3.")
+    if any(checked_number("identity_penalty", penalty) < 0 for penalty in settings.identity_penalties):
+        raise ValueError(f"identity_penalty is {settings.identity_penalties[0]!r}. Pass 0 or a positive number.")
     return settings
 
 

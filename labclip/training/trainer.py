@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from labclip.training.batches import Batches
 from labclip.training.checkpoint import read_checkpoint, write_checkpoint
-from labclip.training.frontier import Held, choose, frontier
+from labclip.training.frontier import Held, best_binding, frontier
 from labclip.training.objective import Gradient, sigmoid_gradient, softmax_gradient
 from labclip.training.settings import Settings
 
@@ -79,6 +79,7 @@ def train(
     *,
     checkpoint: Path | None,
     fingerprint: str,
+    penalty: float,
     progress: bool,
 ) -> None:
     """Run the epochs that are left.
@@ -89,6 +90,7 @@ def train(
         held: Held-out data, measured after each epoch where the settings choose the best one.
         checkpoint: A folder that keeps the state, or None.
         fingerprint: Of data and settings; a checkpoint of others is refused.
+        penalty: On ||A - I||_F^2.
         progress: Whether to show a bar on stderr.
     """
     settings = batches.settings
@@ -105,7 +107,7 @@ def train(
         for batch in batches.epoch(state.epoch, state.step):
             gradient = _gradient(state, batch, batches)
             done = state.epoch * batches.steps + state.step
-            _update(state, gradient, settings, done / total)
+            _update(state, gradient, settings, penalty, done / total)
             state.loss += float(gradient.loss)
             state.step += 1
             bar.update()
@@ -127,12 +129,12 @@ def _gradient(state: State, batch: Any, batches: Batches) -> Gradient:
     return softmax_gradient(batch, matrix, log_scale, batches.ranks)
 
 
-def _update(state: State, gradient: Gradient, settings: Settings, progress: float) -> None:
+def _update(state: State, gradient: Gradient, settings: Settings, penalty: float, progress: float) -> None:
     """One step of Adam, after the penalty's part is added."""
     parameters, pull = state.parameters, gradient.matrix
-    if settings.identity_penalty:
-        pull = pull.add(state.matrix, alpha=2 * settings.identity_penalty)
-        pull.diagonal().sub_(2 * settings.identity_penalty)
+    if penalty:
+        pull = pull.add(state.matrix, alpha=2 * penalty)
+        pull.diagonal().sub_(2 * penalty)
     if "matrix" in parameters:
         parameters["matrix"].grad = pull
     else:
@@ -167,10 +169,9 @@ def _finish_epoch(state: State, batches: Batches, held: list[Held]) -> None:
     }
     better = True
     if batches.settings.early_stop and held:
-        point = choose(frontier(held, matrix, _COARSE))
-        record |= {"validation": point.as_json(), "shown": {"loss": f"{loss:.3f}", "binding": f"{point.binding:.3f}"}}
-        scores = [past["validation"]["binding"] for past in state.history]
-        better = all(record["validation"]["binding"] > score for score in scores)
+        score = best_binding(frontier(held, matrix, _COARSE))
+        record |= {"binding": score, "shown": {"loss": f"{loss:.3f}", "binding": f"{score:.3f}"}}
+        better = all(score > past["binding"] for past in state.history)
     if better:
         state.best = {"matrix": matrix.clone(), "log_scale": state.parameters["log_scale"].cpu().clone()}
     state.history.append(record)
