@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     help="Column that says which captions share an image. [default: image, filepath, ... if there is one]",
 )
 @click.option("--tagger", metavar="NAME", help="For shuffle: hanta or spacy. [default: hanta]")
-@click.option("--clean", is_flag=True, help="Write the captions cleaned too, so that form tells them from nothing.")
+@click.option("--clean", is_flag=True, help="Write the captions cleaned too, so that no full stop tells them.")
 @click.option("--force", is_flag=True, help="Overwrite OUT, which may be IN itself.")
 @as_json_option
 def negatives(
