@@ -86,7 +86,7 @@ def info(name: str, as_json: bool) -> None:
     for title, table in (("measured", results), ("reported, not measured by labclip", reported)):
         if table:
             click.echo(f"{title}:")
-            _print_results(table)
+            print_results(table)
     if not results:
         click.echo("measured: nothing yet by labclip for this matrix")
 
@@ -118,7 +118,8 @@ def _loaded_facts(name: str) -> dict[str, Any]:
     }
 
 
-def _print_results(results: Any) -> None:
+def print_results(results: Any) -> None:
+    """The table of base and LABCLIP, a line a figure."""
     from labclip.card import checked_results
 
     rows = [

@@ -6,11 +6,11 @@ import queue
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import overload
 
 import numpy as np
 import torch
 
-from labclip.training.frontier import different
 from labclip.training.objective import Batch
 from labclip.training.ranks import Ranks
 from labclip.training.rows import Data
@@ -53,7 +53,9 @@ class Batches:
         count = min(self.settings.hard_negatives, self.data.k)
         which = torch.zeros(len(order), count, dtype=torch.long)
         if self.data.k > count > 0:
-            which = torch.rand(len(order), self.data.k, generator=generator).argsort(dim=1)[:, :count]
+            draw = torch.rand(len(order), self.data.k, generator=generator)
+            assert self.data.valid is not None
+            which = draw.masked_fill_(~self.data.valid[order], 2.0).argsort(dim=1)[:, :count]  # those it has first
         if self.device.type == "cpu" and not any(rows.is_mapped for rows in self.data.each()):
             return (self._make(order, which, step) for step in range(start, self.steps))
         return _ahead(self._make(order, which, step) for step in range(start, self.steps))
@@ -68,25 +70,38 @@ class Batches:
         own = captions[mine]
         texts = self.data.texts.take(own)
         negatives = [self.data.negative(own, which[mine, column]) for column in range(which.shape[1])]
-        skipped = []
-        if self.settings.mask_same_image and len(torch.unique(index)) < len(index):
-            same = index[mine, None] == index[None, :]
-            same[torch.arange(n), torch.arange(n) + mine.start] = False
-            row, column = same.nonzero(as_tuple=True)
-            skipped.append(row * self.size * (1 + len(negatives)) + column)
-        if self.settings.drop_equal:
-            for number, negative in enumerate(negatives):
-                row = (~different(texts, negative)).nonzero()[:, 0].cpu()
-                column = (1 + number) * self.size + mine.start + row
-                skipped.append(row * self.size * (1 + len(negatives)) + column)
-        places = torch.cat(skipped) if skipped else torch.empty(0, dtype=torch.long)
         return Batch(
             self._moved(self.data.images.take(index[mine])),
             self._moved(torch.cat([texts, *negatives])),
-            self._moved(places) if len(places) else None,
+            self._moved(self._same_image(index, mine, 1 + len(negatives))),
+            self._moved(self._absent(captions, which)),
         )
 
-    def _moved(self, value: torch.Tensor) -> torch.Tensor:
+    def _same_image(self, index: torch.Tensor, mine: slice, texts: int) -> torch.Tensor | None:
+        """Places of the other captions of each image, in this rank's rows of the logits."""
+        if not self.settings.mask_same_image or len(torch.unique(index)) == len(index):
+            return None
+        same = index[mine, None] == index[None, :]
+        same[torch.arange(len(same)), torch.arange(len(same)) + mine.start] = False
+        row, column = same.nonzero(as_tuple=True)
+        return row * len(index) * texts + column
+
+    def _absent(self, captions: torch.Tensor, which: torch.Tensor) -> torch.Tensor | None:
+        """Columns of negatives that are not there."""
+        if not self.settings.drop_equal or self.data.valid is None or not which.shape[1]:
+            return None
+        absent = ~self.data.valid[captions].gather(1, which).T.flatten()
+        return torch.cat([torch.zeros(len(captions), dtype=torch.bool), absent]) if bool(absent.any()) else None
+
+    @overload
+    def _moved(self, value: torch.Tensor) -> torch.Tensor: ...
+
+    @overload
+    def _moved(self, value: torch.Tensor | None) -> torch.Tensor | None: ...
+
+    def _moved(self, value: torch.Tensor | None) -> torch.Tensor | None:
+        if value is None:
+            return None
         if self.device.type == "cuda" and value.device.type == "cpu":
             value = value.pin_memory()
         return value.to(self.device, non_blocking=True)

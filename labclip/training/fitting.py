@@ -81,6 +81,7 @@ def fit(
     checkpoint: str | Path | None = None,
     progress: bool = True,
     base: Base | None = None,
+    probe: Any = None,
 ) -> FitResult:
     """Fit a matrix on the text embeddings of a CLIP, from captions and their hard negatives.
 
@@ -110,6 +111,8 @@ def fit(
         checkpoint: A folder; a fit that was killed and is called again goes on from there, to the same matrix.
         progress: Whether to show a bar on stderr.
         base: The model the embeddings come from, recorded so that the matrix is refused on another.
+        probe: The base's own unit-length text embedding of `labclip.storage.PROBE_CAPTION`, [dim], which tells bases of
+            one name apart; feature folders have it.
 
     Returns:
         The alignment, the epochs and the frontier.
@@ -159,7 +162,7 @@ def fit(
         history = [{key: value for key, value in record.items() if key != "shown"} for record in state.history]
         points = frontier(sets, matrix) if sets else []
         fits.append(_Fitted(matrix, float(chosen["log_scale"]), penalty, points, history))
-    return _result(fits, data, sets, settings, objective=objective, base=base, recipe=recipe, seed=seed)
+    return _result(fits, data, sets, settings, objective=objective, base=base, probe=probe, recipe=recipe, seed=seed)
 
 
 class _Fitted(NamedTuple):
@@ -184,7 +187,7 @@ def unit_scale(matrix: torch.Tensor, data: Data, count: int = 20_000) -> torch.T
 
 def _result(
     fits: list[_Fitted], data: Data, sets: list[Held], settings: Settings, *,
-    objective: str, base: Base | None, recipe: str, seed: int,
+    objective: str, base: Base | None, probe: Any, recipe: str, seed: int,
 ) -> FitResult:  # fmt: skip
     fitted, strength = fits[-1], 1.0
     if settings.choose_strength and sets:
@@ -206,7 +209,9 @@ def _result(
     sentences, worthwhile = advice(fitted.points, strength, sets)
     # SigLIP's temperature is worth nothing without its bias, which an alignment has not: the base keeps its own.
     log_scale = fitted.log_scale if objective == "softmax" and fitted.log_scale <= MAX_LOGIT_SCALE else None
-    alignment = Alignment(fitted.matrix, base=base, logit_scale=log_scale, strength=strength, metadata=metadata)
+    alignment = Alignment(
+        fitted.matrix, base=base, logit_scale=log_scale, strength=strength, metadata=metadata, probe=probe
+    )
     return FitResult(alignment, fitted.history, fitted.points, sentences, worthwhile)
 
 
@@ -250,7 +255,7 @@ def _split(data: Data, validation: Sequence[Any] | None, settings: Settings, see
     """What to fit on, and what to hold out."""
     held: Data | None = None
     if validation is not None:
-        if not 2 <= len(validation) <= 4:
+        if not isinstance(validation, Sequence) or not 2 <= len(validation) <= 4:
             raise ValueError("validation is (images, texts, negatives) or (images, texts, negatives, image_index).")
         held = read_data(*validation, what="validation ")
         if held.dim != data.dim:

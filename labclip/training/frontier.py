@@ -7,9 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
-from labclip.training.rows import Data
+from labclip.training.rows import Data, different
 
 STRENGTHS = tuple(round(0.05 * step, 2) for step in range(26))  # 0 to 1.25
 GALLERY = 2000
@@ -193,8 +192,3 @@ class _Retrieval:
         best_own = cosine.masked_fill(~self._own, -2.0).amax(dim=1)
         best_other = cosine.masked_fill(self._own, -2.0).amax(dim=1)
         return float(t2i.double().mean()), float((best_own > best_other).double().mean())
-
-
-def different(texts: torch.Tensor, negatives: torch.Tensor) -> torch.Tensor:
-    """Which negatives are not their caption itself, to float32 rounding: bool, the shape of both without dim."""
-    return (F.normalize(texts, dim=-1) - F.normalize(negatives, dim=-1)).abs().amax(dim=-1) > 1e-5

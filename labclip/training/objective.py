@@ -21,11 +21,20 @@ class Batch:
         images: [n, dim].
         texts: Captions, then their negatives, [(1 + m) * n, dim]: first all captions, then the first negative of each.
         skipped: Flat places in [n, (1 + m) * N] of pairs that do not count, or None; N captions over all ranks.
+        absent: Texts that are not there, bool [(1 + m) * N], or None: the negatives of captions that have none.
     """
 
     images: torch.Tensor
     texts: torch.Tensor
-    skipped: torch.Tensor | None
+    skipped: torch.Tensor | None = None
+    absent: torch.Tensor | None = None
+
+    def leave_out(self, logits: torch.Tensor) -> None:
+        """Give what does not count a logit that counts for nothing."""
+        if self.skipped is not None:
+            logits.view(-1)[self.skipped] = -math.inf
+        if self.absent is not None:
+            logits.masked_fill_(self.absent, -math.inf)
 
 
 @dataclass(frozen=True)
@@ -68,8 +77,7 @@ def softmax_gradient(batch: Batch, matrix: torch.Tensor, log_scale: torch.Tensor
     scale = log_scale.exp()
     logits = (batch.images * scale) @ every.T  # [n, (1 + m) * total]
     own = torch.arange(n, device=logits.device)
-    if batch.skipped is not None:
-        logits.view(-1)[batch.skipped] = -math.inf
+    batch.leave_out(logits)
     right = logits[own, first + own]
     top = ranks.maximum(logits.max())
     weights = (logits - top).exp_()
@@ -126,8 +134,7 @@ def sigmoid_gradient(
     scale = log_scale.exp()
     logits = (batch.images * scale) @ every.T + bias
     own = torch.arange(n, device=logits.device)
-    if batch.skipped is not None:
-        logits.view(-1)[batch.skipped] = -math.inf
+    batch.leave_out(logits)
     right = logits[own, first + own]
     loss = (torch.nn.functional.softplus(logits).sum() - right.sum()) / total
     weights = logits.sigmoid_()

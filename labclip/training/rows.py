@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -114,9 +114,8 @@ class Rows:
             return self._values[index].to("cpu", torch.float32)
         where = tuple(part.numpy() for part in index) if isinstance(index, tuple) else index
         where = where.numpy() if isinstance(where, torch.Tensor) else where
-        rows = torch.from_numpy(np.asarray(self._values[where], dtype=np.float32))
+        rows = torch.from_numpy(np.array(self._values[where], dtype=np.float32))
         if self._map is not None:
-            rows = rows.clone() if isinstance(where, slice) else rows  # a slice would keep the map's pages
             self._unread += rows.numel() * 4
             if self._unread > _BLOCK_BYTES:
                 self._map.madvise(mmap.MADV_DONTNEED)
@@ -143,6 +142,7 @@ class Data:
         negatives: [n_texts, dim] or [n_texts, k, dim], or None.
         image_index: Int64 [n_texts].
         captions: The captions this part holds, int64; others of the arrays belong to another part.
+        valid: Which negatives are not their caption itself, bool [n_texts, k]; None without negatives.
     """
 
     images: Rows
@@ -150,6 +150,7 @@ class Data:
     negatives: Rows | None
     image_index: torch.Tensor
     captions: torch.Tensor
+    valid: torch.Tensor | None = None
 
     @property
     def dim(self) -> int:
@@ -163,7 +164,7 @@ class Data:
 
     def part(self, captions: torch.Tensor) -> Data:
         """The same arrays with other captions."""
-        return Data(self.images, self.texts, self.negatives, self.image_index, captions)
+        return replace(self, captions=captions)
 
     def each(self) -> Iterator[Rows]:
         """The arrays there are."""
@@ -215,7 +216,21 @@ def read_data(
     data = Data(images, texts, negatives, _index(images, texts, image_index, what), torch.arange(len(texts)))
     for rows in data.each():
         rows.check()
-    return data
+    return data if negatives is None else replace(data, valid=_valid(texts, negatives))
+
+
+def _valid(texts: Rows, negatives: Rows) -> torch.Tensor:
+    """Which negatives differ from their caption: bool [n_texts, k]."""
+    blocks = torch.split(torch.arange(len(texts)), max(1, _BLOCK_BYTES // (4 * negatives.shape[-1])))
+    return torch.cat(
+        [different(texts.take(block)[:, None], negatives.take(block).view(len(block), -1, texts.shape[-1]))
+         for block in blocks]
+    )  # fmt: skip
+
+
+def different(texts: torch.Tensor, negatives: torch.Tensor) -> torch.Tensor:
+    """Which unit-length negatives are not their caption itself, to rounding: bool, the shape of both without dim."""
+    return (texts - negatives).abs().amax(dim=-1) > 1e-5
 
 
 def _index(images: Rows, texts: Rows, image_index: Any, what: str) -> torch.Tensor:

@@ -1,0 +1,272 @@
+import copy
+import json
+import warnings
+
+import numpy as np
+import planted
+import pytest
+import torch
+import torch.nn.functional as F
+
+import labclip
+from labclip.training import split_combinations
+from labclip.training.rows import read_data
+from labclip.training.settings import RECIPES, settings_of
+
+QUICK = {"epochs": 10, "batch_size": 64, "learning_rate": 3e-2, "progress": False}
+
+
+@pytest.mark.parametrize("k", [None, 3])
+def test_a_fit_finds_the_planted_matrix_and_keeps_retrieval(k):
+    result = labclip.fit(*planted.world(600, k=k), **QUICK)
+    base, ours = result.frontier[0], next(p for p in result.frontier if p.strength == result.alignment.strength)
+    assert base.binding < 0.65
+    assert ours.binding > 0.9
+    assert ours.t2i_r1["own"] >= 0.99 * base.t2i_r1["own"]
+    assert result.worthwhile
+    new = planted.world(300, seed=5)
+    aligned = result.alignment(torch.stack(new[1:]), normalize=True)
+    right, wrong = (new[0] * aligned).sum(-1)
+    assert (right > wrong).double().mean() > 0.9
+
+
+def paper_loop(images, texts, negatives, epochs, batch_size, learning_rate, seed):
+    """The published procedure as one would write it: autograd and two cross entropies."""
+    from labclip.training.batches import _mixed
+
+    matrix = torch.eye(images.shape[1], requires_grad=True)
+    log_scale = torch.zeros((), requires_grad=True)
+    optimizer = torch.optim.Adam([matrix, log_scale], lr=learning_rate)
+    for epoch in range(epochs):
+        order = torch.randperm(len(texts), generator=torch.Generator().manual_seed(_mixed(seed, epoch)))
+        for rows in order.split(batch_size):
+            if len(rows) < batch_size:
+                break
+            every = torch.cat([texts[rows], negatives[rows]]) if negatives is not None else texts[rows]
+            logits = log_scale.exp() * images[rows] @ F.normalize(every @ matrix.T, dim=-1).T
+            target = torch.arange(len(rows))
+            loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits[:, : len(rows)].T, target)) / 2
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    return matrix.detach(), log_scale.item()
+
+
+@pytest.mark.parametrize("recipe", ["paper", "paper-sb"])
+def test_paper_is_the_published_procedure(recipe):
+    images, texts, negatives = planted.world(300)
+    negatives = None if recipe == "paper-sb" else negatives
+    result = labclip.fit(images, texts, negatives, recipe=recipe, epochs=3, batch_size=64, seed=7, progress=False)
+    matrix, log_scale = paper_loop(images, texts, negatives, 3, 64, 1e-3, 7)
+    torch.testing.assert_close(result.alignment.matrix, matrix, rtol=1e-4, atol=1e-5)
+    assert result.alignment.logit_scale == pytest.approx(log_scale, abs=1e-5)
+    assert result.alignment.strength == 1.0
+    assert len(result.history) == 3
+    assert result.frontier == []
+
+
+def test_the_published_settings():
+    paper, clevr, pug = (RECIPES[name] for name in ("paper", "paper-clevr", "paper-pug"))
+    assert (paper.batch_size, paper.learning_rate, paper.epochs) == (1024, 1e-3, 10)
+    assert (clevr.batch_size, clevr.learning_rate, clevr.epochs) == (128, 1e-2, 50)
+    assert (pug.batch_size, pug.learning_rate, pug.epochs) == (512, 1e-2, 50)
+    for name, settings in RECIPES.items():
+        if name.startswith("paper"):
+            assert settings.identity_penalties == (0.0,)
+            assert not any((settings.cosine, settings.early_stop, settings.rescale, settings.mask_same_image))
+            assert settings.hard_negatives == (0 if name.endswith("-sb") else 1)
+
+
+def test_same_seed_same_matrix_and_another_seed_another():
+    data = planted.world(200, k=2)
+    first, again, other = (labclip.fit(*data, seed=seed, **QUICK).alignment.fitted for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_arrays_tensors_and_scale_make_no_difference(tmp_path):
+    images, texts, negatives = planted.world(200)
+    expected = labclip.fit(images, texts, negatives, **QUICK).alignment.fitted
+    for name, array in (("i", images), ("t", texts), ("n", negatives)):
+        np.save(tmp_path / f"{name}.npy", array.numpy())
+    mapped = [np.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in "itn"]
+    assert torch.equal(labclip.fit(*mapped, **QUICK).alignment.fitted, expected)
+    arrays = [array.numpy() for array in (images, texts, negatives)]
+    assert torch.equal(labclip.fit(*arrays, **QUICK).alignment.fitted, expected)
+    longer = labclip.fit(images * 3, texts * 7, negatives * 0.5, **QUICK).alignment.fitted
+    torch.testing.assert_close(longer, expected, rtol=1e-2, atol=1e-3)
+
+
+def test_captions_keep_their_length_on_average():
+    data = planted.world(200)
+    alignment = labclip.fit(*data, **QUICK).alignment
+    assert (data[1] @ alignment.fitted.T).norm(dim=-1).mean() == pytest.approx(1.0, abs=0.05)
+
+
+def test_negatives_equal_to_their_caption_are_left_out():
+    images, texts, negatives = planted.world(200)
+    none = negatives.clone()
+    none[::2] = texts[::2]
+    with_equal = labclip.fit(images, texts, none, **QUICK)
+    assert all(record["loss"] < 10 for record in with_equal.history)
+    # A caption that is its own wrong one would hold its image's loss above log 2.
+    all_equal = labclip.fit(images[:64], texts[:64], texts[:64], validation=planted.world(64, seed=1), **QUICK)
+    standard = labclip.fit(images[:64], texts[:64], recipe="paper-sb", **QUICK)
+    assert all_equal.history[0]["loss"] == pytest.approx(standard.history[0]["loss"], rel=1e-4)
+
+
+def test_other_captions_of_an_image_are_not_its_wrong_ones():
+    images, texts, negatives = planted.world(64)
+    twice = torch.arange(64).repeat(2)
+    args = (images, texts[twice], negatives[twice])
+    masked = labclip.fit(*args, image_index=twice, validation=planted.world(64, seed=1), **QUICK | {"batch_size": 128})
+    plain = labclip.fit(*args, image_index=twice, recipe="paper", **QUICK | {"batch_size": 128})
+    assert masked.history[0]["loss"] < plain.history[0]["loss"]
+
+
+def test_rank():
+    result = labclip.fit(*planted.world(200), rank=3, **QUICK)
+    change = result.alignment.fitted / result.alignment.fitted.diagonal().median()
+    values = torch.linalg.svdvals(change - torch.eye(planted.DIM))
+    # Scaling makes it c (I + low rank): all but three singular values of A / c - I are those of a multiple of I.
+    assert (values[3:] - values[3:].median()).abs().max() < 0.2 * values[0]
+
+
+def test_siglip_gets_its_objective():
+    base = labclip.Base("ViT-B-16-SigLIP", "webli", quick_gelu=False, embed_dim=planted.DIM)
+    result = labclip.fit(*planted.world(300), base=base, **QUICK)
+    assert result.alignment.metadata["objective"] == "sigmoid"
+    assert result.alignment.logit_scale is None
+    assert result.alignment.base == base
+    assert max(point.binding for point in result.frontier) > 0.8
+
+
+def test_retained_domains_enter_the_frontier():
+    other = F.normalize(torch.randn(100, planted.DIM, generator=torch.Generator().manual_seed(3)), dim=-1)
+    noisy = F.normalize(other + 0.05 * torch.randn(other.shape, generator=torch.Generator().manual_seed(4)), dim=-1)
+    result = labclip.fit(*planted.world(300), retain=[(other, noisy)], **QUICK)
+    chosen = next(point for point in result.frontier if point.strength == result.alignment.strength)
+    assert chosen.t2i_r1["retain 1"] >= 0.99 * result.frontier[0].t2i_r1["retain 1"]
+    assert set(result.alignment.metadata["results"]) == {"validation", "retain 1"}
+
+
+def test_the_alignment_is_saved_with_its_record(tmp_path):
+    result = labclip.fit(*planted.world(200), **QUICK)
+    result.alignment.save_pretrained(tmp_path / "a")
+    again = labclip.Alignment.from_pretrained(tmp_path / "a")
+    assert torch.equal(again.matrix, result.alignment.matrix)
+    assert again.metadata["settings"]["epochs"] == 10
+    assert again.metadata["results"]["validation"]["base"]["binding"] == result.frontier[0].binding
+    json.dumps(again.metadata)
+
+
+def test_a_leak_is_told():
+    images, texts, negatives = planted.world(200)
+    leaked = torch.cat([negatives[:10], planted.world(10, seed=9)[1]])
+    with pytest.warns(UserWarning, match=r"50% of the validation captions occur among the negatives.*split_combinat"):
+        labclip.fit(images, texts, negatives, validation=(images[:20], leaked, texts[:20]), **QUICK)
+
+
+def test_advice_says_when_a_fit_was_not_worth_it():
+    images, texts, negatives = planted.world(200)
+    few = labclip.fit(images[:40], texts[:40], negatives[:40], **QUICK)
+    assert any("Only 4 captions were held out" in sentence for sentence in few.advice)
+    binds = labclip.fit(images, images, negatives, **QUICK)
+    assert any("already binds" in sentence for sentence in binds.advice)
+    assert not binds.worthwhile
+    torch.manual_seed(0)
+    nothing = labclip.fit(images, texts, F.normalize(torch.randn(200, planted.DIM) * 0 + texts + 2e-3, dim=-1), **QUICK)
+    assert not nothing.worthwhile
+
+
+BAD = [
+    ({"image_features": [1, 2]}, "image_features is a list"),
+    ({"image_features": torch.ones(4, 4, dtype=torch.int64)}, "dtype torch.int64, not a floating-point"),
+    ({"text_features": torch.ones(0, 24)}, r"text_features has shape \[0, 24\], not \[n, dim\]"),
+    ({"text_features": torch.ones(200)}, r"text_features has shape \[200\]"),
+    ({"text_features": torch.ones(200, 9)}, "dim 24 but text_features has dim 9"),
+    ({"text_features": torch.full((200, 24), float("nan"))}, "text_features: row 0 is not finite"),
+    ({"negative_features": torch.ones(100, 24)}, "100 rows for 200 captions"),
+    ({"negative_features": None}, "learns from hard negatives and got none"),
+    ({"image_features": torch.ones(100, 24)}, "100 images and 200 captions. Pass image_index"),
+    ({"image_index": np.arange(200) + 1}, r"image_index\[199\] is 200, but there are 200 images"),
+    ({"image_index": np.arange(200) * 1.0}, "Pass 200 whole numbers"),
+    ({"recipe": "papper"}, "no recipe 'papper'. Did you mean 'paper'"),
+    ({"epochs": 0}, "epochs is 0"),
+    ({"batch_size": 1}, "batch_size is 1"),
+    ({"learning_rate": 0.0}, "learning_rate is 0.0"),
+    ({"identity_penalty": -1.0}, "identity_penalty is -1.0"),
+    ({"rank": 25}, "rank is 25, more than"),
+    ({"objective": "triplet"}, "objective is 'triplet'"),
+    ({"validation": 3}, "validation is"),
+    ({"validation": (torch.ones(3, 24),)}, "validation is"),
+    ({"retain": [torch.ones(3, 24)]}, r"retain\[0\] is not a pair"),
+    ({"base": labclip.Base("ViT-B-32", "openai", True, 512)}, "dim 24 but ViT-B-32"),
+    ({"learning_rate": 1e30, "epochs": 20}, "diverged"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), BAD, ids=[message[:30] for _, message in BAD])
+def test_bad_input_is_one_clear_error(change, message):
+    images, texts, negatives = planted.world(200)
+    arguments = {"image_features": images, "text_features": texts, "negative_features": negatives} | QUICK | change
+    with pytest.raises(ValueError, match=message):
+        labclip.fit(**arguments)
+
+
+def test_a_zero_row_is_named():
+    images, texts, negatives = planted.world(200)
+    images[17] = 0
+    with pytest.raises(ValueError, match="image_features: row 17 is all zeros"):
+        labclip.fit(images, texts, negatives, **QUICK)
+
+
+def test_fewer_captions_than_a_batch_are_one_batch():
+    result = labclip.fit(*planted.world(30), recipe="paper", epochs=2, progress=False)
+    assert len(result.history) == 2
+
+
+def test_inputs_are_left_as_they_were():
+    data = planted.world(100)
+    before = copy.deepcopy(data)
+    labclip.fit(*data, **QUICK)
+    assert all(torch.equal(one, two) for one, two in zip(data, before, strict=True))
+
+
+def test_float16_counts_as_unit_length():
+    images, texts, _ = planted.world(50)
+    data = read_data(images.half(), texts.half())
+    assert data.texts.take(torch.tensor([3])).dtype == torch.float32
+    assert data.texts._scale is False
+
+
+def test_split_by_combination_leaks_nothing():
+    colours, shapes = ("red", "blue", "green", "pink"), ("cube", "ball", "cone", "star")
+    rows = [(c, s, d, t) for c in colours for s in shapes for d in colours for t in shapes if c != d and s != t]
+    captions = [{(c, s), (d, t)} for c, s, d, t in rows]
+    negatives = [{(d, s), (c, t)} for c, s, d, t in rows]
+    split = split_combinations(captions, negatives, share=0.2, seed=1)
+    assert len(split.combinations) == 3
+    seen = set().union(*(captions[row] | negatives[row] for row in split.fit))
+    assert not seen & split.combinations
+    assert all(captions[row] & split.combinations for row in split.heldout)
+    assert not set(split.fit) & set(split.heldout)
+    assert split_combinations(captions, negatives, share=0.2, seed=2).combinations != split.combinations
+    with pytest.raises(ValueError, match=r"Holding out .* leaves 0 captions to fit on"):
+        split_combinations(captions, negatives, share=0.99)
+
+
+def test_settings_names_are_checked():
+    with pytest.raises(ValueError, match="recipes: labclip, paper"):
+        settings_of("zzz")
+    assert settings_of("paper", epochs=None).epochs == 10
+
+
+def test_a_plot_has_both_sides(tmp_path):
+    pytest.importorskip("matplotlib")
+    result = labclip.fit(*planted.world(200), **QUICK)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        figure = result.plot(tmp_path / "fit.png")
+    assert (tmp_path / "fit.png").stat().st_size > 10_000
+    assert "strength" in figure.axes[0].get_xlabel()

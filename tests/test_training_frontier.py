@@ -1,0 +1,95 @@
+import itertools
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from labclip import Alignment
+from labclip.training.frontier import GALLERY, Held, Point, choose, frontier
+from labclip.training.rows import read_data
+
+
+def held(n=9, captions=2, k=2, dim=6, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    unit = lambda *shape: F.normalize(torch.randn(*shape, generator=generator), dim=-1)  # noqa: E731
+    index = torch.arange(n).repeat_interleave(captions)
+    return Held(unit(n, dim), unit(n * captions, dim), index, unit(n * captions, k, dim))
+
+
+def slow(part, matrix, strength):
+    """Binding, text to image and image to text with loops; the first of equals is not right."""
+    align = Alignment(matrix).at(strength)
+    texts = F.normalize(align(part.texts), dim=-1)
+    cosine = (part.images.double() @ texts.double().T).tolist()
+    rows, columns = range(len(part.images)), range(len(texts))
+    own = part.image_index.tolist()
+    bound = []
+    for column in columns:
+        for negative in part.negatives[column]:
+            if not torch.equal(negative, part.texts[column]):
+                wrong = part.images[own[column]] @ F.normalize(align(negative[None]), dim=-1)[0]
+                bound.append(cosine[own[column]][column] > float(wrong))
+    t2i = [all(cosine[own[c]][c] > cosine[r][c] for r in rows if r != own[c]) for c in columns]
+    i2t = [
+        max(cosine[r][c] for c in columns if own[c] == r) > max(cosine[r][c] for c in columns if own[c] != r)
+        for r in rows
+    ]
+    return tuple(sum(part) / len(part) for part in (bound, t2i, i2t))
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("strength", [0.0, 0.3, 1.0, 1.25])
+def test_a_point_is_what_slow_loops_count(seed, strength):
+    part = held(seed=seed)
+    matrix = torch.eye(6) + 0.4 * torch.randn(6, 6, generator=torch.Generator().manual_seed(seed))
+    point = frontier([part], matrix, [strength])[0]
+    binding, t2i, i2t = slow(part, matrix, strength)
+    assert point.binding == pytest.approx(binding)
+    assert point.t2i_r1["own"] == pytest.approx(t2i)
+    assert point.i2t_r1["own"] == pytest.approx(i2t)
+    assert point.distance == pytest.approx(strength * float((matrix - torch.eye(6)).norm()))
+
+
+def test_ties_are_wrong_and_negatives_equal_to_their_caption_do_not_count():
+    images = torch.eye(3)
+    texts = torch.eye(3)
+    negatives = torch.stack([texts[0], -texts[1], texts[2]])[:, None]
+    point = frontier([Held(images, texts, torch.arange(3), negatives)], torch.eye(3), [0])[0]
+    assert point.binding == 1.0  # one of three counts
+    twins = Held(images[[0, 0, 1]], texts[[0, 0, 1]], torch.arange(3), None)
+    point = frontier([twins], torch.eye(3), [0])[0]
+    assert point.binding is None
+    assert point.t2i_r1["own"] == pytest.approx(1 / 3)
+    assert point.i2t_r1["own"] == pytest.approx(1 / 3)
+
+
+def test_a_gallery_takes_whole_images_with_all_their_captions():
+    n = GALLERY + 50
+    features = F.normalize(torch.randn(n, 4, generator=torch.Generator().manual_seed(0)), dim=-1)
+    index = torch.arange(n).repeat_interleave(2).flip(0)
+    data = read_data(features, features[index], None, index)
+    part = Held.of(data, seed=3)
+    assert len(part.images) == GALLERY
+    assert len(part.texts) == 2 * GALLERY
+    torch.testing.assert_close(part.images[part.image_index], part.texts)
+    assert torch.equal(part.images, Held.of(data, seed=3).images)
+    assert not torch.equal(part.images, Held.of(data, seed=4).images)
+
+
+def points(*rows):
+    return [Point(s, s * 2.0, b, {"own": r}, {"own": r}) for s, b, r in rows]
+
+
+def test_the_least_change_within_a_standard_error_of_the_best_is_chosen():
+    table = points((0, 0.5, 0.80), (0.5, 0.895, 0.81), (1.0, 0.900, 0.80), (1.25, 0.95, 0.70))
+    assert choose(table, 1000).strength == 0.5  # 1.25 costs retrieval; 1.0 is no better than chance explains
+    assert choose(table, 1_000_000).strength == 1.0
+    assert choose(points((0, 0.5, 0.8), (0.5, 0.9, 0.78)), 1000).strength == 0
+
+
+def test_every_set_and_direction_has_a_say():
+    base = Point(0, 0, 0.5, {"own": 0.8, "retain 1": 0.9}, {"own": 0.8, "retain 1": 0.9})
+    for side, name in itertools.product(("t2i_r1", "i2t_r1"), ("own", "retain 1")):
+        sides = {key: {"own": 0.8, "retain 1": 0.9} for key in ("t2i_r1", "i2t_r1")}
+        sides[side] = sides[side] | {name: 0.75}
+        assert choose([base, Point(1, 2, 0.9, **sides)], 1000).strength == 0

@@ -1,0 +1,75 @@
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from labclip.training.objective import Batch, sigmoid_gradient, softmax_gradient
+from labclip.training.ranks import Ranks
+
+
+def draw(n, dim, m, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+
+    def unit(rows):
+        return F.normalize(torch.randn(rows, dim, generator=generator, dtype=torch.float64), dim=-1)
+
+    matrix = torch.eye(dim).double() + 0.3 * torch.randn(dim, dim, generator=generator, dtype=torch.float64)
+    return unit(n), unit(n * (1 + m)), matrix.requires_grad_()
+
+
+def skip(n, columns, pairs):
+    places = torch.zeros(n, columns, dtype=torch.bool)
+    for row, column in pairs:
+        places[row, column] = True
+    return places
+
+
+@pytest.mark.parametrize(("n", "dim", "m"), [(16, 8, 0), (16, 8, 1), (8, 12, 3), (2, 4, 1)])
+@pytest.mark.parametrize("t", [0.0, 2.5, math.log(100), 6.9])
+def test_softmax_gradient_is_that_of_two_cross_entropies(n, dim, m, t):
+    images, texts, matrix = draw(n, dim, m)
+    places = skip(n, n * (1 + m), [(1, 0)] if n > 2 else [])
+    log_scale = torch.tensor(t, dtype=torch.float64, requires_grad=True)
+    logits = log_scale.exp() * images @ F.normalize(texts @ matrix.T, dim=-1).T
+    logits = logits.masked_fill(places, -math.inf)
+    target = torch.arange(n)
+    loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits[:, :n].T, target)) / 2
+    loss.backward()
+    batch = Batch(images, texts, places.flatten().nonzero().flatten())
+    ours = softmax_gradient(batch, matrix.detach(), log_scale.detach(), Ranks())
+    torch.testing.assert_close(ours.loss, loss.detach(), rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(ours.matrix, matrix.grad, rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(ours.log_scale, log_scale.grad, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("m", [0, 2])
+def test_sigmoid_gradient_is_siglips(m):
+    n, dim = 8, 6
+    images, texts, matrix = draw(n, dim, m)
+    places = skip(n, n * (1 + m), [(2, 5)])
+    log_scale, bias = (torch.tensor(value, dtype=torch.float64, requires_grad=True) for value in (2.3, -3.0))
+    logits = log_scale.exp() * images @ F.normalize(texts @ matrix.T, dim=-1).T + bias
+    sign = torch.full_like(logits, -1.0)
+    sign[torch.arange(n), torch.arange(n)] = 1.0
+    loss = -(F.logsigmoid(sign * logits) * ~places).sum() / n
+    loss.backward()
+    batch = Batch(images, texts, places.flatten().nonzero().flatten())
+    ours = sigmoid_gradient(batch, matrix.detach(), log_scale.detach(), bias.detach(), Ranks())
+    for got, wanted in (
+        (ours.loss, loss.detach()), (ours.matrix, matrix.grad),
+        (ours.log_scale, log_scale.grad), (ours.bias, bias.grad),
+    ):  # fmt: skip
+        torch.testing.assert_close(got, wanted, rtol=1e-9, atol=1e-11)
+
+
+def test_logits_far_apart_do_not_underflow_in_float32():
+    # Image 0 sees nothing like itself, so that against the common maximum its whole row is zero in float32.
+    images = F.normalize(torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]), dim=-1)
+    texts = F.normalize(torch.tensor([[-1.0, 0.1, 0.0], [0.0, 1.0, 0.0], [-1.0, 0.2, 0.0], [0.0, 1.0, 0.1]]), dim=-1)
+    matrix, t = torch.eye(3), torch.tensor(math.log(100))
+    ours = softmax_gradient(Batch(images, texts, None), matrix, t, Ranks())
+    exact = softmax_gradient(Batch(images.double(), texts.double(), None), matrix.double(), t.double(), Ranks())
+    assert torch.isfinite(ours.matrix).all()
+    torch.testing.assert_close(ours.loss.double(), exact.loss, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(ours.matrix.double(), exact.matrix, rtol=1e-3, atol=1e-3)
