@@ -65,14 +65,16 @@ class Pictures:
     ) -> None:
         self._inputs, self._roots, self._preprocess = inputs, roots, preprocess
         self._tables = [_Table(path, image_columns) for path in inputs]
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="labclip-decode")
-        self._workers = workers
+        self._threads, self._workers = torch.get_num_threads(), workers
+        # One thread each inside torch, as DataLoader does it: else every worker starts a team as large as the machine.
+        self._pool = ThreadPoolExecutor(workers, "labclip-decode", torch.set_num_threads, (1,))
 
     def __enter__(self) -> Pictures:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
+        torch.set_num_threads(self._threads)  # what the workers set would be the default of threads started later
         for table in self._tables:
             table.close()
 
