@@ -210,6 +210,29 @@ def test_what_raised_goes_on_when_mended_and_when_skipped(model, data, scenes):
         run(model, data, "skipped")
 
 
+def test_a_machine_in_trouble_is_no_reason_to_leave_pictures_out(model, data, monkeypatch):
+    from labclip.features.pictures import Pictures
+
+    read = Pictures._read
+
+    def fails(self, item):
+        if item.id > 7:
+            raise OSError(24, "Too many open files", item.name)
+        return read(self, item)
+
+    monkeypatch.setattr(Pictures, "_read", fails)
+    with pytest.raises(OSError, match=r"Too many open files: '7\.png'"):
+        run(model, data, on_error="skip")
+    monkeypatch.undo()
+    assert len(run(model, data, on_error="skip").image_features) == N
+
+
+def test_no_program_is_run_for_a_picture(model, data):
+    (data / "photos" / "0.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n")
+    features = run(model, data, on_error="skip")
+    assert "is no whole picture (cannot identify image file)" in features.manifest["skipped"][0]["reason"]
+
+
 def test_bad_rows_are_named(model, data):
     write(data, [["1.png", "a red cube", ""], ["2.png", " ", ""], ["", "a cube", ""], ["3.png", "a", "b", "c"]])
     with pytest.raises(ValueError, match=r"captions\.csv row 2 \(2\.png\) has an empty caption\. Mend it"):

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from errno import EACCES, EINVAL, EISDIR, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR, EPERM
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,16 @@ _BROKEN = (
     struct.error,
     Image.DecompressionBombError,
 )
+# What is wrong with one file. Any other failure to read (too many open files, a file server gone) is the machine's,
+# and must not leave out picture after picture.
+_UNREADABLE = {ENOENT, ENOTDIR, EISDIR, EACCES, EPERM, ENAMETOOLONG, ELOOP, EINVAL}
+
+
+@cache
+def _formats() -> list[str]:
+    """Every format that Pillow reads by itself; for EPS it would run Ghostscript on the file."""
+    Image.init()
+    return [name for name in Image.OPEN if name != "EPS"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +116,11 @@ class Pictures:
         try:
             data = self._read(item) if held is None else held
         except (OSError, ValueError) as error:  # ValueError: a name with a NUL in it
+            if isinstance(error, OSError) and error.errno not in _UNREADABLE:
+                raise
             return Decoded(item, None, problem=_reason("can't be read", error))
         try:
-            picture: Image.Image = Image.open(io.BytesIO(data))
+            picture: Image.Image = Image.open(io.BytesIO(data), formats=_formats())
             picture.load()
         except _BROKEN as error:
             return Decoded(item, None, problem=_reason("is no whole picture", error))
