@@ -13,37 +13,56 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from open_clip.transformer import ResidualAttentionBlock
+from open_clip.transformer import ResidualAttentionBlock, Transformer
 from torch import nn
 
 
-def runs_by_prefix(transformer: nn.Module) -> bool:
-    """Whether `encode_prefixes` does exactly what this stack of blocks does: OpenCLIP's own, nothing hooked in."""
-    return not getattr(transformer, "grad_checkpointing", False) and all(
-        type(block) is ResidualAttentionBlock
-        and type(block.attn) is nn.MultiheadAttention
-        and _is_plain(block.attn)
-        and not any(part._forward_hooks or part._forward_pre_hooks for part in (transformer, block, block.attn))
-        for block in transformer.resblocks  # type: ignore[union-attr]
+def runs_by_prefix(tower: Any) -> bool:
+    """Whether `encode_prefixes` does exactly what a tower does: OpenCLIP's own modules, nobody looking or patching."""
+    transformer = tower.transformer
+    blocks = transformer.resblocks if type(transformer) is Transformer else []
+    watched = [tower.token_embedding, tower.ln_final, *transformer.modules()]
+    return (
+        len(blocks) > 0
+        and not transformer.grad_checkpointing
+        and all(type(block) is ResidualAttentionBlock and _is_plain(block.attn) for block in blocks)
+        and not any(is_watched(module) for module in watched)
     )
 
 
-def _is_plain(attention: nn.MultiheadAttention) -> bool:
-    same = attention._qkv_same_embed_dim and attention.bias_k is None and not attention.add_zero_attn
-    return same and attention.dropout == 0
+def is_watched(module: nn.Module) -> bool:
+    """Whether somebody hooked into a module, or gave this one object a forward of its own."""
+    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+    return any(hooks) or "forward" in vars(module)
 
 
-def sort_by_prefix(tokens: torch.Tensor) -> torch.Tensor:
-    """The order in which captions that begin alike stand together, [n]."""
-    rows = np.ascontiguousarray(tokens.numpy(), dtype=">u4")  # big-endian bytes compare as the numbers do
+def _is_plain(attention: nn.Module) -> bool:
+    return (
+        type(attention) is nn.MultiheadAttention
+        and attention._qkv_same_embed_dim
+        and attention.bias_k is None
+        and not attention.add_zero_attn
+        and attention.dropout == 0
+    )
+
+
+def sort_by_prefix(tokens: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """The order in which captions of like length that begin alike stand together, [n]."""
+    rows = np.column_stack([like(lengths).numpy(), tokens.numpy()])
+    rows = np.ascontiguousarray(rows, dtype=">u4")  # big-endian bytes compare as the numbers do
     return torch.from_numpy(rows.view(f"V{rows.shape[1] * 4}").ravel().argsort(kind="stable"))
+
+
+def like(lengths: torch.Tensor) -> torch.Tensor:
+    """Lengths rounded up to steps of eight: within one, little of a chunk is padding."""
+    return (lengths + 7) // 8 * 8
 
 
 def encode_prefixes(tower: Any, tokens: torch.Tensor, lengths: torch.Tensor, device: torch.device) -> torch.Tensor:
     """The pooled state of each caption after the tower's last layer norm.
 
     Args:
-        tower: A text tower with causal mask, of which `runs_by_prefix(tower.transformer)` holds.
+        tower: A text tower with causal mask, of which `runs_by_prefix` holds.
         tokens: Rows in the order of `sort_by_prefix`, int64 [n, length], on the CPU.
         lengths: How many tokens of each row count, the pooled one last, int64 [n].
         device: Where the tower is.
@@ -52,9 +71,11 @@ def encode_prefixes(tower: Any, tokens: torch.Tensor, lengths: torch.Tensor, dev
         The states, [n, width].
     """
     count, longest = tokens.shape
+    inside = torch.arange(longest) < lengths[:, None]
     new = torch.ones(count, longest, dtype=torch.bool)
-    new[1:] = (tokens[1:] != tokens[:-1]).cummax(dim=1).values  # from the first difference to the row before on
-    new &= torch.arange(longest) < lengths[:, None]
+    # From the first difference to the row before on, and beyond that row's end, where there is nothing to share.
+    new[1:] = (tokens[1:] != tokens[:-1]).cummax(dim=1).values | ~inside[:-1]
+    new &= inside
     # What is not new is what stands above it; what is beyond a caption's end is never looked at.
     nodes = (
         torch.where(new, new.flatten().cumsum(0).view_as(new) - 1, 0).cummax(dim=0).values.to(device)
@@ -72,7 +93,8 @@ def encode_prefixes(tower: Any, tokens: torch.Tensor, lengths: torch.Tensor, dev
             attended, x = attended[ends], x[nodes.flatten()[ends]]
         else:
             attended = attended[places]
-        x = x + block.ls_1(block.attn.out_proj(attended))
+        projection = block.attn.out_proj  # attention uses its weights without calling it
+        x = x + block.ls_1(F.linear(attended, projection.weight, projection.bias))
         x = x + block.ls_2(block.mlp(block.ln_2(x)))
     return tower.ln_final(x)
 

@@ -28,9 +28,9 @@ def fill_from_safetensors(clip: nn.Module, path: Path) -> bool:
 
     Raises:
         safetensors.SafetensorError: If the file is damaged.
-        EOFError: If it is cut short while it is read.
+        EOFError: If it is cut short, or replaced by another, while it is read.
     """
-    state = clip.state_dict()
+    state, version = clip.state_dict(), _version(path.stat())
     with safe_open(path, framework="pt", device="cpu") as file:  # checks the header, and the offsets in it
         slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118
         if {key: view.get_shape() for key, view in slices.items()} != {k: list(v.shape) for k, v in state.items()}:
@@ -48,8 +48,14 @@ def fill_from_safetensors(clip: nn.Module, path: Path) -> bool:
     offsets = _offsets(path)
     with ThreadPoolExecutor(_THREADS) as pool:
         for done in [pool.submit(_read_into, state[key], path, offsets[key]) for key in plain]:
-            done.result()
+            if done.result() != version:
+                raise EOFError("the file changed while it was read")
     return True
+
+
+def _version(status: os.stat_result) -> tuple[int, ...]:
+    """What tells a file from another that took its place."""
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _offsets(path: Path) -> dict[str, int]:
@@ -60,7 +66,8 @@ def _offsets(path: Path) -> dict[str, int]:
     return {key: 8 + size + value["data_offsets"][0] for key, value in header.items() if key != "__metadata__"}
 
 
-def _read_into(target: torch.Tensor, path: Path, offset: int) -> None:
+def _read_into(target: torch.Tensor, path: Path, offset: int) -> tuple[int, ...]:
+    """Fill a tensor with the bytes at an offset; which version of the file they came from."""
     memory = memoryview(target.detach().flatten().view(torch.uint8).numpy())  # type: ignore[arg-type]
     with path.open("rb", buffering=0) as file:
         file.seek(offset)
@@ -69,3 +76,4 @@ def _read_into(target: torch.Tensor, path: Path, offset: int) -> None:
             if not count:
                 raise EOFError("the file ends early")
             memory = memory[count:]
+        return _version(os.fstat(file.fileno()))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import Any
 
 import torch
@@ -12,11 +11,11 @@ from open_clip import CLIP, CustomTextCLIP, SimpleTokenizer
 from open_clip.transformer import TextTransformer
 from torch import nn
 
-from labclip.prefixes import encode_prefixes, runs_by_prefix, sort_by_prefix
+from labclip.prefixes import encode_prefixes, is_watched, like, runs_by_prefix, sort_by_prefix
 
 Tokenizer = Callable[[Sequence[str]], torch.Tensor]
 
-# Tokens of one chunk. Beyond this a processor gains nothing.
+# Rows times positions of one chunk. Beyond this a processor gains nothing, and padding costs more.
 _CHUNK_CPU = 2_048
 _CHUNK_ACCELERATOR = 65_536
 
@@ -27,6 +26,8 @@ def as_captions(text: str | Sequence[str]) -> list[str]:
     Raises:
         ValueError: If something in it is not a string.
     """
+    if not isinstance(text, Iterable) or isinstance(text, bytes | bytearray | Mapping | Set):
+        raise ValueError(f"text is a {type(text).__name__}. Pass a caption, a list of captions, or a token tensor.")
     captions = [text] if isinstance(text, str) else list(text)
     for index, caption in enumerate(captions):
         if not isinstance(caption, str):
@@ -89,7 +90,7 @@ def encode_captions(clip: nn.Module, tokenizer: Tokenizer, captions: list[str], 
     if tower is None:
         chunks = [tokens[rows].to(device) for rows in _chunks(torch.arange(len(tokens)), lengths, _budget(device))]
         return torch.cat([model.encode_text(chunk, normalize=False) for chunk in chunks])
-    order = sort_by_prefix(tokens)
+    order = sort_by_prefix(tokens, lengths)
     features = []
     for rows in _chunks(order, lengths, _budget(device)):
         chunk = tokens[rows, : int(lengths[rows].max())]
@@ -107,7 +108,7 @@ def causal_tower(clip: nn.Module) -> Any | None:
     if pool not in ("argmax", "eos") or mask is None or getattr(tower, "cls_emb", None) is not None:
         return None
     causal = torch.full_like(mask, float("-inf")).triu_(1)
-    return tower if torch.equal(mask, causal) and runs_by_prefix(tower.transformer) else None
+    return tower if torch.equal(mask, causal) and runs_by_prefix(tower) else None
 
 
 def _is_openclips_own(clip: nn.Module, tower: nn.Module) -> bool:
@@ -116,9 +117,12 @@ def _is_openclips_own(clip: nn.Module, tower: nn.Module) -> bool:
     methods = [(clip, own, "encode_text"), (clip, own, "_encode_text")]
     if tower is not clip:
         methods += [(tower, TextTransformer, "forward"), (tower, TextTransformer, "_embeds")]
-    if any(getattr(type(obj), name, None) is not getattr(kind, name, None) for obj, kind, name in methods):
+    if any(
+        name in vars(obj) or getattr(type(obj), name, None) is not getattr(kind, name, None)
+        for obj, kind, name in methods
+    ):
         return False
-    return tower is clip or not (tower._forward_hooks or tower._forward_pre_hooks)
+    return tower is clip or not is_watched(tower)
 
 
 def _pooled_position(tower: Any, tokens: torch.Tensor) -> torch.Tensor:
@@ -140,10 +144,14 @@ def _budget(device: torch.device) -> int:
 
 
 def _chunks(order: torch.Tensor, lengths: torch.Tensor, budget: int) -> list[torch.Tensor]:
-    """Cut rows into runs of about `budget` tokens each, at least one row in each."""
-    run = (lengths[order].cumsum(0) - 1) // budget
-    starts = [0, *(run.diff().nonzero().flatten() + 1).tolist(), len(order)]
-    return [order[start:stop] for start, stop in itertools.pairwise(starts)]
+    """Cut rows, shorter ones first, into runs of at most `budget` positions each, padding counted."""
+    padded = like(lengths[order]).tolist()
+    chunks, start = [], 0
+    for stop in range(1, len(padded) + 1):
+        if stop == len(padded) or (stop - start + 1) * padded[stop] > budget:
+            chunks.append(order[start:stop])
+            start = stop
+    return chunks
 
 
 def _token_count(tokenizer: Any, caption: str) -> int:

@@ -253,22 +253,90 @@ def text_side(model):
 
 def test_each_distinct_prefix_goes_through_the_layers_once():
     model, rows = wrap("clip"), []
+
+    class Counting(torch.nn.Identity):
+        def forward(self, x):
+            rows.append(x.shape[:-1].numel())
+            return x
+
     for block in model.clip.transformer.resblocks:
-        block.mlp.register_forward_hook(lambda module, inputs, output: rows.append(output.shape[:-1].numel()))
+        block.ls_2 = Counting()
     model.encode_text(PREFIXES)
-    # Start; a, red, end; cube, end; and, a, red, sphere, end; blue, sphere, end; end; cat, end. Then the seven ends,
-    # two of which are one caption's.
-    assert rows == [17, 7]
+    # Up to eight tokens: start; end; a, red, end; cube, end; cat, end. Longer: a, red, cube, and, a; blue, sphere, end;
+    # red, sphere, end. Then the seven ends, two of which are one caption's.
+    assert rows == [20, 7]
 
 
-@pytest.mark.parametrize("part", ["transformer", "block", "attn"])
-def test_strings_meet_hooks_within_the_tower(part):
-    model, seen = wrap("clip"), []
-    transformer = model.clip.transformer
-    where = {"transformer": transformer, "block": transformer.resblocks[0], "attn": transformer.resblocks[0].attn}
-    where[part].register_forward_hook(lambda *_: seen.append(1))
-    model.encode_text(models.CAPTIONS)
-    assert seen
+def parts(model):
+    clip = model.clip
+    block = clip.transformer.resblocks[-1]
+    return {
+        "transformer": clip.transformer, "block": block, "attn": block.attn, "out_proj": block.attn.out_proj,
+        "ln_2": block.ln_2, "mlp": block.mlp, "ln_final": clip.ln_final, "token_embedding": clip.token_embedding,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("part", list(parts(wrap("clip"))))
+@pytest.mark.parametrize("kind", ["hook", "pre", "forward"])
+def test_strings_meet_whatever_is_put_into_the_tower(part, kind):
+    model = wrap("clip")
+    module = parts(model)[part]
+    first = (lambda x: (x[0] * 1.5, *x[1:])) if part == "attn" else (lambda x: x * 1.5)
+    if kind == "hook":
+        module.register_forward_hook(lambda module, inputs, output: first(output))
+    elif kind == "pre":
+        module.register_forward_pre_hook(lambda module, inputs: inputs)
+    else:
+        forward = module.forward
+        module.forward = lambda *args, **kwargs: first(forward(*args, **kwargs))
+    strings, tokens = model.encode_text(models.CAPTIONS, True), model.encode_text(models.tokens(), True)
+    torch.testing.assert_close(strings, tokens, **CLOSE)
+
+
+def test_strings_go_through_a_layer_put_in_place_of_another():
+    model = wrap("clip")
+    block = model.clip.transformer.resblocks[0]
+
+    class NeverCalled(torch.nn.Linear):
+        def forward(self, x):
+            raise AssertionError("attention reads its weights and never calls it")
+
+    block.attn.out_proj = NeverCalled(24, 24)
+    block.mlp.c_proj = torch.nn.Sequential(block.mlp.c_proj, torch.nn.Linear(24, 24))
+    strings, tokens = model.encode_text(models.CAPTIONS, True), model.encode_text(models.tokens(), True)
+    torch.testing.assert_close(strings, tokens, **CLOSE)
+
+
+def test_an_encode_text_put_on_one_model_is_used():
+    model = wrap("clip")
+    own = model.clip.encode_text
+    model.clip.encode_text = lambda text, normalize=False: -own(text, normalize=normalize)
+    torch.testing.assert_close(
+        model.encode_text(models.CAPTIONS, True), -wrap("clip").encode_text(models.tokens(), True), **CLOSE
+    )
+
+
+@pytest.mark.parametrize("kind", ["clip", "eos"])
+def test_any_tokens_at_all_give_the_same_by_prefix(kind):
+    for seed in range(20):
+        draw = torch.Generator().manual_seed(seed)
+        tokens = torch.randint(1, 4, (12, models.CONTEXT), generator=draw)
+        ends = torch.randint(1, models.CONTEXT, (12,), generator=draw)
+        tokens[torch.arange(12), ends] = 49407
+        tokens[5] = torch.randint(1, 4, (models.CONTEXT,), generator=draw)  # no end at all
+        model = wrap(kind)
+        model.tokenizer = lambda captions, tokens=tokens: tokens
+        strings = model.encode_text([f"{row}" for row in range(12)], True)
+        torch.testing.assert_close(strings, model.encode_text(tokens, True), **CLOSE)
+
+
+def test_one_long_caption_does_not_pad_the_short_ones():
+    from labclip.prefixes import sort_by_prefix
+    from labclip.text import _chunks
+
+    lengths = torch.tensor([9] * 100 + [77])
+    order = sort_by_prefix(torch.zeros(101, 77, dtype=torch.long), lengths)
+    assert [len(chunk) for chunk in _chunks(order, lengths, 2048)] == [100, 1]
 
 
 def test_no_captions_give_no_rows():

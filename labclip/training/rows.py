@@ -241,7 +241,7 @@ def _index(images: Rows, texts: Rows, image_index: Any, what: str) -> torch.Tens
                 f"caption each is."
             )
         return torch.arange(len(texts))
-    index = torch.as_tensor(np.asarray(image_index))
+    index = torch.from_numpy(np.array(image_index))
     if index.is_floating_point() or index.dtype == torch.bool or index.shape != (len(texts),):
         raise ValueError(
             f"{what}image_index has dtype {index.dtype} and shape {list(index.shape)}. Pass {len(texts)} whole "
