@@ -241,13 +241,13 @@ def _index(images: Rows, texts: Rows, image_index: Any, what: str) -> torch.Tens
                 f"caption each is."
             )
         return torch.arange(len(texts))
-    index = torch.from_numpy(np.array(image_index))
+    index = image_index if isinstance(image_index, torch.Tensor) else torch.from_numpy(np.array(image_index))
     if index.is_floating_point() or index.dtype == torch.bool or index.shape != (len(texts),):
         raise ValueError(
             f"{what}image_index has dtype {index.dtype} and shape {list(index.shape)}. Pass {len(texts)} whole "
             f"numbers, the image's row for each caption."
         )
-    index = index.long()
+    index = index.detach().cpu().long()
     if bool(((index < 0) | (index >= len(images))).any()):
         bad = int(((index < 0) | (index >= len(images))).nonzero()[0])
         raise ValueError(

@@ -1,0 +1,116 @@
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import planted
+import pytest
+import torch
+
+import labclip
+from labclip.training import checkpoint, trainer
+
+SETTINGS = {"epochs": 6, "batch_size": 64, "learning_rate": 1e-2, "progress": False}
+
+PROGRAM = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import planted, torch
+import labclip
+from labclip.training import trainer
+torch.set_num_threads(1)
+trainer._CHECKPOINT_SECONDS = 0.0  # after every step
+result = labclip.fit(*planted.world(600, k=2), epochs=6, batch_size=64, learning_rate=1e-2, progress=False,
+                     checkpoint=sys.argv[2])
+torch.save((result.alignment.fitted, result.alignment.strength, result.history), sys.argv[3])
+"""
+
+
+def test_killed_at_any_moment_and_started_again_it_is_the_same_fit(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    here = str(Path(__file__).parent)
+
+    def start(name):
+        return subprocess.Popen(
+            [sys.executable, str(program), here, str(tmp_path / name), str(tmp_path / f"{name}.pt")]
+        )
+
+    whole = start("whole")
+    assert whole.wait(120) == 0
+    kills = 0
+    for wait in (0.05, 0.4, 0.9):
+        shown = tmp_path / "broken"
+        process = start("broken")
+        begin = time.monotonic()
+        while not any(shown.rglob(checkpoint.FILE)) and process.poll() is None and time.monotonic() < begin + 60:
+            time.sleep(0.005)
+        time.sleep(wait)
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            kills += 1
+        process.wait()
+    assert kills
+    assert start("broken").wait(120) == 0
+    one, two = (torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("whole", "broken"))
+    assert torch.equal(one[0], two[0])
+    assert one[1:] == two[1:]
+
+
+@pytest.mark.parametrize("objective", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("rank", [None, 4])
+def test_every_step_can_be_the_last(tmp_path, monkeypatch, objective, rank):
+    monkeypatch.setattr(trainer, "_CHECKPOINT_SECONDS", 0.0)
+    data, settings = planted.world(300), SETTINGS | {"objective": objective, "rank": rank, "identity_penalty": 1e-4}
+    expected = labclip.fit(*data, **settings)
+    steps = iter(range(7, 1000, 5))
+
+    class KilledError(Exception):
+        pass
+
+    real = trainer.write_checkpoint
+
+    def write(*args):
+        real(*args)
+        left[0] -= 1
+        if left[0] == 0:
+            raise KilledError
+
+    monkeypatch.setattr(trainer, "write_checkpoint", write)
+    for _ in range(100):
+        left = [next(steps)]
+        try:
+            result = labclip.fit(*data, **settings, checkpoint=tmp_path)
+            break
+        except KilledError:
+            continue
+    assert torch.equal(result.alignment.fitted, expected.alignment.fitted)
+    assert result.history == expected.history
+
+
+def test_a_checkpoint_of_other_data_or_settings_is_refused(tmp_path):
+    labclip.fit(*planted.world(200), **SETTINGS, checkpoint=tmp_path)
+    for data, change in ((planted.world(200, seed=1), {}), (planted.world(200), {"seed": 3})):
+        with pytest.raises(ValueError, match="belongs to a fit of other data or settings"):
+            labclip.fit(*data, **SETTINGS, **change, checkpoint=tmp_path)
+
+
+def test_a_finished_fit_is_not_run_again(tmp_path, monkeypatch):
+    first = labclip.fit(*planted.world(200), **SETTINGS, checkpoint=tmp_path)
+    monkeypatch.setattr(trainer, "_gradient", lambda *_: pytest.fail("it ran a step"))
+    again = labclip.fit(*planted.world(200), **SETTINGS, checkpoint=tmp_path)
+    assert torch.equal(first.alignment.fitted, again.alignment.fitted)
+
+
+def test_damaged_checkpoints_and_files_in_the_way(tmp_path):
+    labclip.fit(*planted.world(200), **SETTINGS, checkpoint=tmp_path)
+    path = next(tmp_path.rglob(checkpoint.FILE))
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ValueError, match=r"is damaged .* Remove it to begin anew"):
+        labclip.fit(*planted.world(200), **SETTINGS, checkpoint=tmp_path)
+    shutil.rmtree(tmp_path / path.parent.name)
+    (tmp_path / path.parent.name).write_text("a file")
+    with pytest.raises(ValueError, match=r"is a file\. Pass a folder as checkpoint"):
+        labclip.fit(*planted.world(200), **SETTINGS, checkpoint=tmp_path)
