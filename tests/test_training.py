@@ -112,7 +112,7 @@ def test_negatives_equal_to_their_caption_are_left_out():
     # A caption that is its own wrong one would hold its image's loss above log 2.
     all_equal = labclip.fit(images[:64], texts[:64], texts[:64], validation=planted.world(64, seed=1), **QUICK)
     standard = labclip.fit(images[:64], texts[:64], recipe="paper-sb", **QUICK)
-    assert all_equal.history[0]["loss"] == pytest.approx(standard.history[0]["loss"], rel=1e-4)
+    assert all_equal.history[0]["loss"] == pytest.approx(standard.history[0]["loss"], rel=1e-3)
 
 
 def test_other_captions_of_an_image_are_not_its_wrong_ones():

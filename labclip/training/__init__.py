@@ -1,6 +1,10 @@
-"""Fitting a matrix: `fit`, its result, splits that do not leak. Embeddings come from `labclip.features`."""
+"""Fitting a matrix: `fit`, its result, splits that do not leak, and full fine-tuning to compare with.
 
+Embeddings come from `labclip.features`.
+"""
+
+from labclip.training.finetuning import finetune
 from labclip.training.fitting import FitResult, fit
 from labclip.training.splits import Split, split_combinations
 
-__all__ = ["FitResult", "Split", "fit", "split_combinations"]
+__all__ = ["FitResult", "Split", "finetune", "fit", "split_combinations"]

@@ -19,7 +19,7 @@ from labclip.training.batches import Batches
 from labclip.training.frontier import Held, Point, choose, frontier
 from labclip.training.ranks import Ranks
 from labclip.training.rows import Data, read_data
-from labclip.training.settings import Settings, as_json, settings_of
+from labclip.training.settings import Settings, as_json, for_data, settings_of
 from labclip.training.trainer import new_state, train
 
 
@@ -138,6 +138,7 @@ def fit(
     data = read_data(image_features, text_features, negative_features, image_index)
     _check(data, settings, recipe, base)
     data, held = _split(data, validation, settings, seed)
+    settings = for_data(settings, dim=data.dim, captions=len(data.captions))
     others = [_retained(number, pair, data.dim, seed) for number, pair in enumerate(retain)]
     sets = [*([Held.of(held, seed=seed)] if held else []), *others]
     where = torch.device(device or "cpu")
@@ -247,8 +248,6 @@ def _check(data: Data, settings: Settings, recipe: str, base: Base | None) -> No
         )
     if base is not None and base.embed_dim != data.dim:
         raise ValueError(f"The embeddings have dim {data.dim} but {base} embeds in {base.embed_dim}. Pass their base.")
-    if settings.rank is not None and settings.rank > data.dim:
-        raise ValueError(f"rank is {settings.rank}, more than the embeddings' dim {data.dim}.")
 
 
 def _split(data: Data, validation: Sequence[Any] | None, settings: Settings, seed: int) -> tuple[Data, Data | None]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import math
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from labclip.checks import checked_number
+
+_STEPS = 4000
 
 
 @dataclass(frozen=True)
@@ -14,7 +17,7 @@ class Settings:
     """How a matrix is fitted.
 
     Attributes:
-        epochs: Passes over the captions.
+        epochs: Passes over the captions; None is as many as make some 4,000 steps, from 5 to 200.
         batch_size: Captions a step, over all ranks; a last, smaller batch of an epoch is left out, as every epoch draws
             another order.
         learning_rate: Of Adam, at the start.
@@ -23,7 +26,9 @@ class Settings:
         identity_penalties: Times ||A - I||_F^2, added to the loss. It is what keeps retrieval outside the domain: the
             distance foretells that loss (r = -0.989 over a third party's 21 matrices). Of several, each is fitted, and
             validation chooses.
-        rank: Rank of A - I; None is a full matrix.
+        rank: Rank of A - I; None is a full matrix. A map of low rank must share between captions what it learns: at a
+            quarter of the dim it bound as well as a full one and cost other domains half as much (docs/fit.md).
+        rank_share: The rank as a share of the dim, where `rank` does not say it.
         mask_same_image: Whether other captions of an image are kept from counting as its wrong ones.
         drop_equal: Whether negatives equal to their caption are left out of the loss.
         early_stop: Whether the epoch that does best on validation is kept, instead of the last.
@@ -33,13 +38,14 @@ class Settings:
         validation_share: Share of the images held out where no validation is given.
     """
 
-    epochs: int = 20
-    batch_size: int = 1024
-    learning_rate: float = 1e-3
+    epochs: int | None = None
+    batch_size: int = 256
+    learning_rate: float = 1e-2
     cosine: bool = True
     hard_negatives: int = 1
     identity_penalties: tuple[float, ...] = (1e-3, 1e-4, 1e-5)
     rank: int | None = None
+    rank_share: float | None = 0.25
     mask_same_image: bool = True
     drop_equal: bool = True
     early_stop: bool = True
@@ -54,6 +60,7 @@ _PAPER = Settings(
     learning_rate=1e-3,
     cosine=False,
     identity_penalties=(0.0,),
+    rank_share=None,
     mask_same_image=False,
     drop_equal=False,
     early_stop=False,
@@ -99,6 +106,23 @@ def settings_of(recipe: str, **changes: Any) -> Settings:
     if any(checked_number("identity_penalty", penalty) < 0 for penalty in settings.identity_penalties):
         raise ValueError(f"identity_penalty is {settings.identity_penalties[0]!r}. Pass 0 or a positive number.")
     return settings
+
+
+def for_data(settings: Settings, *, dim: int, captions: int) -> Settings:
+    """The settings with what depends on the data filled in.
+
+    Raises:
+        ValueError: If the rank is more than the dim.
+    """
+    rank, epochs = settings.rank, settings.epochs
+    if rank is None and settings.rank_share is not None:
+        rank = max(1, round(dim * settings.rank_share))
+    if rank is not None and rank > dim:
+        raise ValueError(f"rank is {rank}, more than the embeddings' dim {dim}.")
+    if epochs is None:
+        steps = max(1, captions // settings.batch_size)
+        epochs = min(max(math.ceil(_STEPS / steps), 5), 200)
+    return replace(settings, rank=rank, epochs=epochs)
 
 
 def as_json(settings: Settings) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from labclip.training.batches import Batches
 from labclip.training.checkpoint import read_checkpoint, write_checkpoint
 from labclip.training.frontier import Held, best_binding, frontier
-from labclip.training.objective import Gradient, sigmoid_gradient, softmax_gradient
+from labclip.training.objective import Batch, Gradient, sigmoid_gradient, softmax_gradient
 from labclip.training.settings import Settings
 
 _COARSE = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
@@ -94,6 +94,7 @@ def train(
         progress: Whether to show a bar on stderr.
     """
     settings = batches.settings
+    assert settings.epochs is not None
     if checkpoint is not None:
         read_checkpoint(checkpoint, state, fingerprint)
     saves = checkpoint is not None and batches.ranks.own == 0
@@ -103,11 +104,13 @@ def train(
         total=total, initial=state.epoch * batches.steps + state.step, unit="batch", desc="fit",
         disable=not progress or batches.ranks.own > 0,
     )  # fmt: skip
+    eye = torch.eye(batches.data.dim, device=batches.device)
     while state.epoch < settings.epochs:
         for batch in batches.epoch(state.epoch, state.step):
-            gradient = _gradient(state, batch, batches)
+            matrix = state.matrix
+            gradient = _gradient(state, batch, batches, matrix)
             done = state.epoch * batches.steps + state.step
-            _update(state, gradient, settings, penalty, done / total)
+            _update(state, gradient, settings, penalty * 2 * (matrix - eye), done / total)
             state.loss += float(gradient.loss)
             state.step += 1
             bar.update()
@@ -122,19 +125,16 @@ def train(
     bar.close()
 
 
-def _gradient(state: State, batch: Any, batches: Batches) -> Gradient:
-    matrix, log_scale = state.matrix, state.parameters["log_scale"]
+def _gradient(state: State, batch: Batch, batches: Batches, matrix: torch.Tensor) -> Gradient:
+    log_scale = state.parameters["log_scale"]
     if (bias := state.parameters.get("bias")) is not None:
         return sigmoid_gradient(batch, matrix, log_scale, bias, batches.ranks)
     return softmax_gradient(batch, matrix, log_scale, batches.ranks)
 
 
-def _update(state: State, gradient: Gradient, settings: Settings, penalty: float, progress: float) -> None:
-    """One step of Adam, after the penalty's part is added."""
-    parameters, pull = state.parameters, gradient.matrix
-    if penalty:
-        pull = pull.add(state.matrix, alpha=2 * penalty)
-        pull.diagonal().sub_(2 * penalty)
+def _update(state: State, gradient: Gradient, settings: Settings, penalty: torch.Tensor, progress: float) -> None:
+    """One step of Adam, after the penalty's gradient [dim, dim] is added."""
+    parameters, pull = state.parameters, gradient.matrix + penalty
     if "matrix" in parameters:
         parameters["matrix"].grad = pull
     else:

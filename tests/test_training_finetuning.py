@@ -1,0 +1,62 @@
+import pytest
+import torch
+
+import labclip
+from labclip.scenes import measure
+
+
+@pytest.fixture(scope="module")
+def model():
+    return labclip.LABCLIP.from_pretrained("scenes")
+
+
+def prepared(model, scenes):
+    settings = model.clip.visual.preprocess_cfg
+    mean, std = (torch.tensor(settings[key]).view(3, 1, 1) for key in ("mean", "std"))
+    return (torch.from_numpy(scenes.images).permute(0, 3, 1, 2) / 255 - mean) / std
+
+
+def binding(clip, images, scenes, tokenizer):
+    with torch.no_grad():
+        sides = [clip.encode_text(tokenizer(list(part)), normalize=True) for part in
+                 (scenes.captions, scenes.swapped_captions)]  # fmt: skip
+        return measure.binding(clip.encode_image(images, normalize=True), *sides)
+
+
+def test_finetuning_learns_binding_and_leaves_the_model_alone(model):
+    scenes = labclip.scenes.sample(256, seed=11)
+    images = prepared(model, scenes)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    tuned = labclip.training.finetune(
+        model, images, scenes.captions, scenes.swapped_captions, epochs=5, batch_size=64, learning_rate=1e-3,
+        progress=False,
+    )  # fmt: skip
+    assert not tuned.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    base = binding(model.clip, images, scenes, model.tokenizer)
+    assert binding(tuned, images, scenes, model.tokenizer) > base + 0.1
+
+
+def test_the_seed_reaches_it_and_missing_negatives_are_allowed(model):
+    scenes = labclip.scenes.sample(32, seed=1)
+    images = prepared(model, scenes)
+    negatives = [None, *scenes.swapped_captions[1:]]
+    one, same, other = (
+        labclip.training.finetune(
+            model, images, scenes.captions, negatives, epochs=1, batch_size=8, seed=seed, progress=False
+        ).text_projection
+        for seed in (1, 1, 2)
+    )
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+
+
+def test_bad_input(model):
+    scenes = labclip.scenes.sample(4)
+    images = prepared(model, scenes)
+    with pytest.raises(ValueError, match="4 images, 3 captions and 4 negatives"):
+        labclip.training.finetune(model, images, scenes.captions[:3], scenes.swapped_captions)
+    with pytest.raises(ValueError, match="images are not preprocessed"):
+        labclip.training.finetune(model, torch.from_numpy(scenes.images), scenes.captions, scenes.swapped_captions)
+    with pytest.raises(ValueError, match="too few"):
+        labclip.training.finetune(model, images[:1], scenes.captions[:1], scenes.swapped_captions[:1])
