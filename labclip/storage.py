@@ -33,12 +33,32 @@ MAX_CONFIG_BYTES = 4_000_000
 MAX_DIM = 16_384
 _TENSORS = {"matrix", "logit_scale", "probe"}
 _REQUIRED = {"format_version", "dim", "base", "matrix_sha256"}
-_KNOWN = _REQUIRED | {"library_name", "strength", "probe_caption", "metadata", "versions"}
+_KNOWN = _REQUIRED | {"library_name", "other_sha256", "strength", "probe_caption", "metadata", "versions"}
 
 
 def matrix_sha256(matrix: torch.Tensor) -> str:
-    """SHA-256 of a matrix as little-endian float32, row-major: the same for every file format it may lie in."""
+    """SHA-256 of a tensor as little-endian float32, row-major: the same for every file format it may lie in."""
     return hashlib.sha256(matrix.detach().cpu().numpy().astype("<f4").tobytes(order="C")).hexdigest()
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder that files can be written in.
+
+    Raises:
+        ValueError: If it is a file.
+        OSError: If it can't be made or written in; the message says what to pass.
+    """
+    try:
+        if folder.exists() and not folder.is_dir():
+            raise ValueError(f"{folder} is a file. Pass the path of a folder.")
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        # Of its kind and number, by which the cache tells its own troubles.
+        said = type(error)(f"{folder} can't be written ({error.strerror}). Pass a folder in which you may write.")
+        said.errno = error.errno
+        raise said from error
 
 
 @contextmanager
@@ -50,13 +70,12 @@ def replacing(folder: str | Path) -> Iterator[Path]:
 
     Raises:
         ValueError: If `folder` is a file.
+        OSError: If it can't be written.
     """
     folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is a file. Pass the path of a folder.")
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    made = [path for path in (folder, *folder.parents) if not os.path.exists(path)]
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         with tempfile.TemporaryDirectory(prefix=".labclip-", dir=folder) as scratch:
             new, old = Path(scratch) / "new", Path(scratch) / "old"
             new.mkdir()
@@ -125,6 +144,7 @@ def write(alignment: Alignment, folder: Path) -> None:
         "base": None if alignment.base is None else vars(alignment.base),
         "strength": alignment.strength,
         "matrix_sha256": matrix_sha256(alignment.fitted),
+        "other_sha256": {name: matrix_sha256(tensor) for name, tensor in tensors.items() if name != "matrix"},
         "probe_caption": PROBE_CAPTION if alignment.probe is not None else None,
         "metadata": alignment.metadata,
         "versions": _versions(),
@@ -168,12 +188,7 @@ def load(folder: str | Path) -> Alignment:
         )
     config = read_config(folder / CONFIG)
     tensors = _read_tensors(folder / WEIGHTS, config["dim"])
-    found = matrix_sha256(tensors["matrix"])
-    if found != config["matrix_sha256"]:
-        raise ValueError(
-            f"{folder / WEIGHTS} is not the matrix that {CONFIG} describes: its SHA-256 is {found[:16]}..., "
-            f"expected {str(config['matrix_sha256'])[:16]}.... Fetch or save the folder again."
-        )
+    _check_hashes(folder, tensors, config)
     scale = tensors.get("logit_scale")
     try:
         return Alignment(
@@ -186,6 +201,23 @@ def load(folder: str | Path) -> Alignment:
         )
     except ValueError as error:
         raise ValueError(f"{folder} does not hold a sound alignment: {error}") from error
+
+
+def _check_hashes(folder: Path, tensors: Mapping[str, torch.Tensor], config: Mapping[str, Any]) -> None:
+    """Hold the tensors against the config: the matrix always, the others where it knows them."""
+    found = {name: matrix_sha256(tensor) for name, tensor in tensors.items()}
+    expected = {"matrix": config["matrix_sha256"]} | config.get("other_sha256", {})
+    if "other_sha256" in config and set(found) != set(expected):
+        raise ValueError(
+            f"{folder / WEIGHTS} has the tensors {sorted(found)}, but {CONFIG} describes {sorted(expected)}. "
+            f"Fetch or save the folder again."
+        )
+    for name, digest in expected.items():
+        if found[name] != digest:
+            raise ValueError(
+                f"{folder / WEIGHTS} is not the {name} that {CONFIG} describes: its SHA-256 is {found[name][:16]}..., "
+                f"expected {digest[:16]}.... Fetch or save the folder again."
+            )
 
 
 def is_alignment_folder(folder: Path) -> bool:
@@ -233,6 +265,9 @@ def _check_types(path: Path, config: Mapping[str, Any]) -> None:
         raise ValueError(f"{path}: dim is {dim!r}, not a whole number from 1 to {MAX_DIM}.")
     if not isinstance(config["matrix_sha256"], str):
         raise ValueError(f"{path}: matrix_sha256 is {config['matrix_sha256']!r}, not a hexadecimal string.")
+    others = config.get("other_sha256", {})
+    if not isinstance(others, dict) or not all(isinstance(digest, str) for digest in others.values()):
+        raise ValueError(f"{path}: other_sha256 is {others!r:.120}, not an object of hexadecimal strings.")
     if not isinstance(config.get("metadata", {}), dict):
         raise ValueError(f"{path}: metadata is not a JSON object.")
     strength = config.get("strength", 1.0)

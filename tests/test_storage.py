@@ -41,10 +41,11 @@ def rewrite(folder, **changes):
 
 
 def put(folder, **tensors):
-    """Write other tensors, with the config's hash made to fit the matrix."""
+    """Write other tensors, with the config's hashes made to fit them."""
     save_file(tensors, folder / WEIGHTS)
     if "matrix" in tensors and tensors["matrix"].dtype == torch.float32:
-        rewrite(folder, matrix_sha256=matrix_sha256(tensors["matrix"]))
+        others = {name: matrix_sha256(tensor) for name, tensor in tensors.items() if name != "matrix"}
+        rewrite(folder, matrix_sha256=matrix_sha256(tensors["matrix"]), other_sha256=others)
 
 
 def contents(folder):
@@ -204,7 +205,7 @@ def test_no_flipped_byte_changes_the_matrix(tmp_path):
 def test_a_flipped_bit_of_the_matrix_is_told_by_its_hash(tmp_path):
     put_back = MATRIX.clone()
     put_back[2, 2] = 9.0
-    save_file({"matrix": put_back}, saved(tmp_path) / WEIGHTS)
+    save_file(load_file(saved(tmp_path) / WEIGHTS) | {"matrix": put_back}, tmp_path / WEIGHTS)
     with pytest.raises(
         ValueError, match=rf"not the matrix that {CONFIG} describes: its SHA-256 is {matrix_sha256(put_back)[:16]}"
     ):
@@ -212,6 +213,35 @@ def test_a_flipped_bit_of_the_matrix_is_told_by_its_hash(tmp_path):
     rewrite(saved(tmp_path), matrix_sha256="0" * 64)
     with pytest.raises(ValueError, match=r"expected 0000000000000000"):
         load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["logit_scale", "probe"])
+def test_the_other_tensors_have_hashes_too(tmp_path, name):
+    tensors = load_file(saved(tmp_path) / WEIGHTS)
+    save_file(tensors | {name: -tensors[name]}, tmp_path / WEIGHTS)
+    with pytest.raises(ValueError, match=f"is not the {name} that {CONFIG} describes: its SHA-256 is"):
+        load(tmp_path)
+    save_file({"matrix": MATRIX}, tmp_path / WEIGHTS)
+    with pytest.raises(ValueError, match=r"has the tensors \['matrix'\], but config.json describes \['logit_scale'"):
+        load(tmp_path)
+    rewrite(tmp_path, other_sha256=...)  # as somebody else's writer may leave it out
+    assert torch.equal(load(tmp_path).fitted, MATRIX)
+    rewrite(tmp_path, other_sha256=[7])
+    with pytest.raises(ValueError, match=r"other_sha256 is \[7\], not an object"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("kind", [PermissionError, FileNotFoundError, NotADirectoryError])
+def test_a_folder_that_cannot_be_made_says_what_to_pass(tmp_path, monkeypatch, kind):
+    def refuse(*args, **kwargs):
+        raise kind(13, "Permission denied", "there")
+
+    monkeypatch.setattr(storage.Path, "mkdir", refuse)
+    with pytest.raises(kind, match=r"/b can't be written \(Permission denied\). Pass a folder") as caught:
+        full().save_pretrained(tmp_path / "b")
+    assert caught.value.errno == 13
+    monkeypatch.undo()
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
