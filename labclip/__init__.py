@@ -16,11 +16,14 @@ _HOME = {
 }
 _PACKAGES = ("features", "negatives", "scenes", "training")
 __all__ = [*_HOME, *_PACKAGES]
+_OPENCLIP = ("add_model_config", "create_model", "create_model_from_pretrained", "list_models", "tokenize")
 
 
 def __getattr__(name: str) -> Any:
     if name in _PACKAGES:
         return import_module(f"labclip.{name}")
+    if name in _OPENCLIP:
+        raise AttributeError(f"{name!r} is OpenCLIP's, not labclip's. Type: import open_clip; open_clip.{name}(...)")
     if name not in _HOME:
         raise AttributeError(f"module 'labclip' has no attribute {name!r}; it has {', '.join(__all__)}")
     return getattr(import_module(_HOME[name]), name)

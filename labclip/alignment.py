@@ -40,6 +40,15 @@ class Base:
     quick_gelu: bool
     embed_dim: int
 
+    def __post_init__(self) -> None:
+        kinds = {"model": str, "pretrained": str, "quick_gelu": bool, "embed_dim": int}
+        for name, kind in kinds.items():
+            if type(value := getattr(self, name)) is not kind:
+                raise ValueError(
+                    f"The base's {name} is {value!r}, not of type {kind.__name__}. Pass it as in "
+                    f'Base("ViT-B-32-quickgelu", "openai", quick_gelu=True, embed_dim=512).'
+                )
+
     def __str__(self) -> str:
         return f"{self.model} ({self.pretrained})" if self.pretrained else self.model
 
@@ -187,6 +196,8 @@ class Alignment:
                     [0., 1., 0.],
                     [0., 0., 1.]])
         """
+        if isinstance(dim, bool) or not isinstance(dim, int) or dim < 1:
+            raise ValueError(f"dim is {dim!r}, not a whole number from 1. Try Alignment.identity(512).")
         return cls(torch.eye(dim))
 
     @property
@@ -213,7 +224,8 @@ class Alignment:
 
         Returns:
             Aligned embeddings, [..., dim]: a tensor with the dtype and device of the input, or a NumPy array of its
-            dtype. Computed in float32, also under autocast.
+            dtype. Computed in float32, also under autocast. Values are not looked at, which would stop a GPU: NaN
+            stays NaN, and what float16 can't hold (beyond 65504, far above any CLIP's features) becomes infinite.
 
         Raises:
             ValueError: If the last axis is not `dim`, or the values are not floating point.
@@ -253,14 +265,7 @@ class Alignment:
         Args:
             strength: 0 is the base model exactly, 1 the matrix as fitted.
         """
-        return Alignment(
-            self._fitted,
-            base=self.base,
-            logit_scale=self.logit_scale,
-            strength=strength,
-            metadata=self.metadata,
-            probe=self.probe,
-        )
+        return with_record(self, strength=strength)
 
     @classmethod
     def from_pretrained(
@@ -346,6 +351,12 @@ class Alignment:
         if self.strength != 1.0:
             parts.append(f"strength={self.strength:g}")
         return f"Alignment({', '.join(parts)})"
+
+
+def with_record(alignment: Alignment, **changes: Any) -> Alignment:
+    """The same fitted matrix with another `base`, `logit_scale`, `strength`, `metadata` or `probe`."""
+    kept = {name: getattr(alignment, name) for name in ("base", "logit_scale", "strength", "metadata", "probe")}
+    return Alignment(alignment.fitted, **(kept | changes))
 
 
 def _rebuild(

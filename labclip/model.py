@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,6 +84,7 @@ class LABCLIP(nn.Module):
             raise ValueError("The model is a LABCLIP already. Wrap model.clip, or assign model.alignment.")
         if not isinstance(clip, nn.Module) or not hasattr(clip, "encode_text"):
             raise ValueError(f"A {type(clip).__name__} is not an OpenCLIP model. Pass open_clip.create_model(...)'s.")
+        _check_alignment(alignment)
         self.clip = clip
         self.tokenizer = tokenizer or default_tokenizer(alignment.base)
         self.preprocess = preprocess or default_preprocess(clip)
@@ -174,6 +175,7 @@ class LABCLIP(nn.Module):
 
     @alignment.setter
     def alignment(self, alignment: Alignment) -> None:
+        _check_alignment(alignment)
         check_base(self.clip, alignment, self.tokenizer)
         self._install(alignment, self.matrix.device)
 
@@ -192,6 +194,9 @@ class LABCLIP(nn.Module):
 
         Returns:
             Image features, [n, dim].
+
+        Raises:
+            ValueError: If it is anything else, or PIL images come without a `preprocess`.
         """
         normalize = self._normalize["encode_image"] if normalize is None else normalize
         return self.clip.encode_image(self._images(image), normalize=normalize)
@@ -208,10 +213,15 @@ class LABCLIP(nn.Module):
             Text features, [n, dim], with the wrapped model's dtype; the matrix product itself is float32.
 
         Raises:
-            ValueError: If strings come without a tokenizer.
+            ValueError: If it is anything else, or strings come without a tokenizer.
         """
         normalize = self._normalize["encode_text"] if normalize is None else normalize
         if isinstance(text, torch.Tensor):
+            if text.is_floating_point() or text.ndim != 2:
+                raise ValueError(
+                    f"text is {_described(text)}. Pass token ids, whole numbers [n, context_length], as "
+                    f"model.tokenizer(captions) gives them, or the captions themselves."
+                )
             features = self.clip.encode_text(text, normalize=normalize)
         else:
             features = self._encode_captions(as_captions(text))
@@ -451,14 +461,20 @@ class LABCLIP(nn.Module):
         return self.tokenizer
 
     def _images(self, image: Any) -> Any:
-        """PIL images as a batch on the model's device; anything else is for the wrapped class to take."""
-        if isinstance(image, torch.Tensor):
+        """PIL images as a batch on the model's device; tensors and dicts are for the wrapped class to take."""
+        if isinstance(image, Mapping) or (
+            isinstance(image, torch.Tensor) and image.is_floating_point() and image.ndim == 4
+        ):
             return image
         from PIL.Image import Image
 
         images = list(image) if isinstance(image, list | tuple) else [image]
         if not images or not all(isinstance(one, Image) for one in images):
-            return image
+            raise ValueError(
+                f"image is {_described(image)}. Pass a PIL image or a list of them, as PIL.Image.open(FILE) or "
+                f"[PIL.Image.fromarray(picture) for picture in pictures], or a float tensor [n, 3, height, width] of "
+                f"preprocessed ones, for example torch.stack([model.preprocess(picture) for picture in pictures])."
+            )
         if self.preprocess is None:
             raise ValueError(
                 "This LABCLIP has no preprocess for PIL images. Pass LABCLIP(clip, alignment, preprocess=...) with the "
@@ -466,6 +482,22 @@ class LABCLIP(nn.Module):
             )
         dtype = next((weight.dtype for weight in self.clip.visual.parameters() if weight.ndim > 1), torch.float32)
         return torch.stack([self.preprocess(one) for one in images]).to(self.matrix.device, dtype)
+
+
+def _described(value: Any) -> str:
+    """What a value is, by type, and by dtype and shape where it has them."""
+    if isinstance(value, list | tuple):
+        return f"a {type(value).__name__} of {_described(value[0]) if value else 'nothing'}"
+    array = f" of {value.dtype} {list(value.shape)}" if hasattr(value, "dtype") and hasattr(value, "shape") else ""
+    return f"a {type(value).__name__}{array}"
+
+
+def _check_alignment(alignment: Any) -> None:
+    if not isinstance(alignment, Alignment):
+        raise ValueError(
+            f"The alignment is a {type(alignment).__name__}. Pass a labclip.Alignment: of a matrix, Alignment(matrix); "
+            f'of a name or folder, Alignment.from_pretrained("scenes"); to change nothing, Alignment.identity(dim).'
+        )
 
 
 def _plain(scale: torch.Tensor | None) -> float | None:

@@ -389,3 +389,23 @@ def test_bad_strengths_of_at(strength):
 def test_bad_features(bad, message):
     with pytest.raises(ValueError, match=message):
         full()(bad)
+
+
+@pytest.mark.parametrize("dim", [0, -1, 2.5, True, "2"])
+def test_identity_of_no_dim_is_an_error(dim):
+    with pytest.raises(ValueError, match=rf"dim is {dim!r}, not a whole number from 1"):
+        Alignment.identity(dim)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"quick_gelu": "yes"}, "quick_gelu is 'yes', not of type bool"),
+        ({"embed_dim": 2.0}, r"embed_dim is 2\.0, not of type int"),
+        ({"embed_dim": True}, "embed_dim is True, not of type int"),
+        ({"pretrained": None}, "pretrained is None, not of type str"),
+    ],
+)
+def test_a_base_of_wrong_types_is_an_error(change, said):
+    with pytest.raises(ValueError, match=said):
+        Base(**{"model": "a", "pretrained": "b", "quick_gelu": False, "embed_dim": 2} | change)

@@ -65,6 +65,8 @@ def test_public_names_are_those_that_load():
     assert set(labclip.__all__) <= set(dir(labclip))
     with pytest.raises(AttributeError, match=r"no attribute 'nonsense'; it has LABCLIP, Alignment"):
         labclip.nonsense  # noqa: B018
+    with pytest.raises(AttributeError, match=r"'list_models' is OpenCLIP's.*import open_clip; open_clip.list_models"):
+        labclip.list_models  # noqa: B018
 
 
 def test_docstring_examples_run():

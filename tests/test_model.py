@@ -5,6 +5,7 @@ import io
 import pickle
 
 import models
+import numpy as np
 import open_clip
 import pytest
 import torch
@@ -642,3 +643,48 @@ def test_wrapping_twice_or_wrapping_something_else_is_an_error():
         LABCLIP(wrap("clip"), Alignment(models.matrix()))
     with pytest.raises(ValueError, match="is not an OpenCLIP model"):
         LABCLIP(torch.nn.Linear(2, 2), Alignment.identity(2))
+
+
+# What a newcomer passes
+
+
+@pytest.mark.parametrize("alignment", [None, "scenes", torch.eye(models.DIM)])
+def test_what_is_no_alignment_is_an_error(alignment):
+    for attempt in (
+        lambda: LABCLIP(models.make("clip"), alignment),
+        lambda: setattr(wrap("clip"), "alignment", alignment),
+    ):
+        with pytest.raises(
+            ValueError, match=rf"The alignment is a {type(alignment).__name__}. Pass a labclip.Alignment"
+        ):
+            attempt()
+
+
+@pytest.mark.parametrize(
+    ("image", "said"),
+    [
+        (np.zeros((2, 64, 64, 3), np.uint8), r"a ndarray of uint8 \[2, 64, 64, 3\]"),
+        (torch.zeros(1, 3, 32, 32, dtype=torch.uint8), r"a Tensor of torch.uint8 \[1, 3, 32, 32\]"),
+        (torch.zeros(3, 32, 32), r"a Tensor of torch.float32 \[3, 32, 32\]"),
+        ([torch.zeros(3, 32, 32)], r"a list of a Tensor of torch.float32 \[3, 32, 32\]"),
+        ([], "a list of nothing"),
+        ("x.png", "a str"),
+    ],
+)
+def test_what_is_no_image_is_an_error_that_says_what_is_one(image, said):
+    model = wrap("clip")
+    for attempt in (model.encode_image, model):
+        with pytest.raises(ValueError, match=rf"^image is {said}. Pass a PIL image.*fromarray.*model.preprocess"):
+            attempt(image)
+
+
+@pytest.mark.parametrize("text", [None, 3, b"a red cube", {"a red cube": 1}, {"a", "b"}])
+def test_what_is_no_caption_is_an_error(text):
+    with pytest.raises(ValueError, match=rf"text is a {type(text).__name__}. Pass a caption, a list of captions"):
+        wrap("clip").encode_text(text)
+
+
+@pytest.mark.parametrize("tokens", [torch.zeros(2, models.CONTEXT), torch.zeros(models.CONTEXT, dtype=torch.int64)])
+def test_what_are_no_tokens_is_an_error(tokens):
+    with pytest.raises(ValueError, match=r"text is a Tensor of torch.* \[.*Pass token ids, whole numbers \[n, context"):
+        wrap("clip").encode_text(tokens)
