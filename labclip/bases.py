@@ -6,6 +6,8 @@ import copy
 import json
 import logging
 import math
+import pickle
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +17,7 @@ import open_clip
 import torch
 from open_clip.factory import load_checkpoint
 from open_clip.transform import PreprocessCfg, image_transform_v2
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
@@ -43,6 +45,10 @@ _BUILD_ERRORS = (
     TypeError,
     ValueError,
 )
+
+
+class MissingPackageError(ModuleNotFoundError, ValueError):
+    """A package that a base needs is not installed; the message says what to type."""
 
 
 class Built(NamedTuple):
@@ -85,14 +91,67 @@ def build(
 
 
 def load_weights(clip: nn.Module, path: Path) -> None:
-    """Fill every weight of a model from a file, holding no second copy of them where the file allows it."""
+    """Fill every weight of a model from a file, holding no second copy of them where the file allows it.
+
+    Raises:
+        ValueError: If the file is damaged, or holds other things than the weights of this model.
+    """
     try:
-        if path.suffix != ".safetensors" or not fill_from_safetensors(clip, path):
-            load_checkpoint(clip, str(path), strict=True, weights_only=True)
+        if path.suffix == ".safetensors":
+            _check_floating(clip, path)
+            if fill_from_safetensors(clip, path):
+                return
+        load_checkpoint(clip, str(path), strict=True, weights_only=True)
+    except pickle.UnpicklingError:
+        # The message of torch advises weights_only=False, which would run the file's code: it is not passed on.
+        raise _not_the_weights(path, "it is no pickle of tensors alone, and none of its code was run") from None
+    except (AttributeError, IndexError, StopIteration, TypeError) as error:
+        raise _not_the_weights(path, "it holds no tensors by name") from error
     except (SafetensorError, RuntimeError, KeyError, EOFError) as error:
+        raise _not_the_weights(path, _mismatch(str(error)) or first_line(error)) from error
+
+
+def _not_the_weights(path: Path, reason: str) -> ValueError:
+    return ValueError(
+        f"{path} does not hold the weights of this model ({reason}). Fetch it again, or name the model it is for."
+    )
+
+
+def _check_floating(clip: nn.Module, path: Path) -> None:
+    """Refuse whole numbers where the model has fractions: copying would cast them without a word."""
+    state = clip.state_dict()
+    with safe_open(path, framework="pt", device="cpu") as file:
+        for key in state.keys() & set(file.keys()):
+            dtype = file.get_slice(key).get_dtype()
+            if state[key].is_floating_point() and not dtype.startswith(("F", "BF")):
+                raise _not_the_weights(path, f"{key!r} is {dtype}, where the model has {state[key].dtype}")
+
+
+def _mismatch(message: str) -> str:
+    """What torch's long message about a state dict comes to: the first name or shape of each kind that differs."""
+    parts = []
+    for said, kind in (("lacks", "Missing"), ("has, and the model has not,", "Unexpected")):
+        if found := re.search(rf"{kind} key\(s\) in state_dict: (.*)", message):
+            first, *more = re.findall(r'"([^"]+)"', found[1])
+            parts.append(f"it {said} {first!r}{f' and {len(more)} more' if more else ''}")
+    shapes = r"size mismatch for (\S+): .*?Size\((.*?)\) from checkpoint, .*?Size\((.*?)\)"
+    if found := re.search(shapes, message):
+        parts.append(f"{found[1]!r} is {found[2]} in it, {found[3]} in the model")
+    return "; ".join(parts)
+
+
+def check_device(device: str | torch.device | None) -> None:
+    """Refuse a device that this torch does not have, before anything is fetched for it.
+
+    Raises:
+        ValueError: If it can't be used.
+    """
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:
         raise ValueError(
-            f"{path} does not hold the weights of this model ({first_line(error)}). Fetch it again, or name the model "
-            f"it is for."
+            f"device {str(device)!r} can't be used ({first_line(error)}). "
+            f"Pass 'cpu', or 'cuda' or 'mps' where this torch has it."
         ) from error
 
 
@@ -251,12 +310,20 @@ def tokenizer_of(name: str, config: dict[str, Any] | None = None, **kwargs: Any)
         name: As `open_clip.get_tokenizer` takes it.
         config: The `model_cfg`, where the caller has it already.
         kwargs: Further arguments of `open_clip.get_tokenizer`.
+
+    Raises:
+        MissingPackageError: If it is a tokenizer of `transformers`, which is not installed.
     """
     text_cfg = (config or open_clip.get_model_config(name) or {}).get("text_cfg", {})
     shared = getattr(open_clip.tokenizer, "_tokenizer", None)
     special = kwargs or "siglip" in name.lower() or {"hf_tokenizer_name", "tokenizer_kwargs"} & set(text_cfg)
     if special or not isinstance(shared, open_clip.SimpleTokenizer):
-        return open_clip.get_tokenizer(name, **kwargs)
+        try:
+            return open_clip.get_tokenizer(name, **kwargs)
+        except ModuleNotFoundError as error:
+            raise MissingPackageError(
+                f"The tokenizer of {name} needs {error.name}. Type: pip install {error.name}", name=error.name
+            ) from error
     # Building the vocabulary again takes a fifth of a second, more than the weights of a small model.
     tokenizer = copy.copy(shared)
     tokenizer.context_length = text_cfg.get("context_length", shared.context_length)

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from labclip.alignment import Alignment, Base
+from labclip.loading import same_base
 from labclip.published import find_matrix
 from labclip.storage import MAX_DIM, matrix_sha256
 
@@ -31,6 +32,13 @@ _GLOBALS = {
     "torch FloatStorage",
     "torch._utils _rebuild_tensor_v2",
     "torch._utils _rebuild_parameter",
+}
+_OTHER_TENSORS = {
+    "torch HalfStorage": "float16",
+    "torch BFloat16Storage": "bfloat16",
+    "torch DoubleStorage": "float64",
+    "torch LongStorage": "int64",
+    "torch IntStorage": "int32",
 }
 # The opcodes that name or build objects otherwise than through GLOBAL; torch.save writes none of them.
 _FORBIDDEN = {"STACK_GLOBAL", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4", "PERSID"}
@@ -64,7 +72,7 @@ def convert_checkpoint(
     weight, t = _load_tensors(path, data)
     metadata = dict(metadata or {})
     if known := find_matrix(matrix_sha256(weight)):
-        if base is not None and base != known.base:
+        if base is not None and not same_base(known.base, base):
             raise ValueError(
                 f"{path} holds the published matrix of {known.base}, not of {base}. Leave base out, or pass that one."
             )
@@ -141,6 +149,11 @@ def _check_pickle(path: Path, data: bytes) -> None:
     except (ValueError, IndexError, OverflowError) as error:
         raise ValueError(f"{path}: its data.pkl is not a pickle ({error}). {_REMEDY}") from error
     for name, argument in opcodes:
+        if name == "GLOBAL" and (dtype := _OTHER_TENSORS.get(str(argument))):
+            raise ValueError(
+                f"{path} holds {dtype} numbers, not float32 ones. Save them anew: torch.save({{key: value.float() for "
+                f"key, value in state_dict.items()}}, FILE)."
+            )
         if name == "GLOBAL" and argument not in _GLOBALS:
             raise ValueError(
                 f"{path} holds code ({argument}), not only two float32 tensors; none of it was run. {_REMEDY}"

@@ -10,13 +10,15 @@ import open_clip
 import torch
 from torch import nn
 
-from labclip.alignment import Alignment, Base
+from labclip.alignment import Alignment, Base, with_record
 from labclip.architecture import same_architecture
 from labclip.bases import (
     Built,
+    MissingPackageError,
     build,
     first_line,
     folder_tokenizer,
+    probe_of,
     read_openclip_config,
     text_tower,
     tokenizer_of,
@@ -64,9 +66,12 @@ def load_named(
             openclip.setdefault(argument, tag_config[key])
     if wanted.quick_gelu:
         openclip["force_quick_gelu"] = True
-    built = build(wanted.model, _weights_of(wanted, hub), precision=precision, device=device, **openclip)
+    built = build(wanted.model, weights_of(wanted, hub), precision=precision, device=device, **openclip)
     model_cfg = open_clip.get_model_config(wanted.model) | ({"quick_gelu": True} if wanted.quick_gelu else {})
     tokenizer = tokenizer_of(wanted.model, model_cfg)
+    if tag_config and alignment.base is not None and alignment.probe is None:
+        # The tag's own weights: from here on they can be told from others.
+        alignment = with_record(alignment, probe=probe_of(built.clip, tokenizer))
     model = LABCLIP(built.clip, alignment, preprocess=built.preprocess_val, tokenizer=tokenizer)
     visual: Any = built.clip.visual
     if not set(openclip) - {"force_quick_gelu", "output_dict", "aug_cfg", "weights_only", *_TRANSFORM_KEYS.values()}:
@@ -86,6 +91,8 @@ def load_folder(
     built = build(f"local-dir:{folder}", weights, precision=precision, device=device, **openclip)
     try:
         tokenizer: Tokenizer | None = folder_tokenizer(folder)
+    except MissingPackageError:
+        raise
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{folder}: its tokenizer can't be made ({first_line(error)}).") from error
     vocabulary = getattr(text_tower(built.clip), "vocab_size", None)
@@ -115,16 +122,19 @@ def check_same_base(alignment: Alignment, wanted: Base) -> None:
         ValueError: If they differ; both are named.
     """
     base = alignment.base
-    if base is None:
-        return
-    same_tag = _clean(base.pretrained) == _clean(wanted.pretrained) or Path(wanted.pretrained).is_file()
-    if _plain(base.model) == _plain(wanted.model) and base.quick_gelu == wanted.quick_gelu and same_tag:
+    if base is None or same_base(base, wanted):
         return
     activation = {True: "QuickGELU", False: "GELU"}
     raise ValueError(
         f"The alignment was fitted on {base} with {activation[base.quick_gelu]}, but the base is {wanted} with "
         f"{activation[wanted.quick_gelu]}. Load the base it was fitted on, or fit a matrix for this one."
     )
+
+
+def same_base(base: Base, wanted: Base) -> bool:
+    """Whether two records mean one base: OpenCLIP has some under two names. A weights file may stand for any tag."""
+    same_tag = _clean(base.pretrained) == _clean(wanted.pretrained) or Path(wanted.pretrained).is_file()
+    return _plain(base.model) == _plain(wanted.model) and base.quick_gelu == wanted.quick_gelu and same_tag
 
 
 def named_base(model_name: str, pretrained: str, *, force_quick_gelu: bool = False) -> Base:
@@ -136,8 +146,7 @@ def named_base(model_name: str, pretrained: str, *, force_quick_gelu: bool = Fal
     name = model_name.replace("/", "-")
     config = open_clip.get_model_config(name)
     if config is None:
-        near = difflib.get_close_matches(name, open_clip.list_models(), n=1, cutoff=0.4)
-        raise ValueError(f"OpenCLIP knows no model {model_name!r}.{f' Did you mean {near[0]!r}?' if near else ''}")
+        raise unknown_model(model_name)
     quick_gelu = force_quick_gelu or bool(config.get("quick_gelu", False))
     tag_config = open_clip.get_pretrained_cfg(name, pretrained)
     if not tag_config:
@@ -155,7 +164,14 @@ def named_base(model_name: str, pretrained: str, *, force_quick_gelu: bool = Fal
     return Base(name, pretrained, quick_gelu=quick_gelu, embed_dim=config["embed_dim"])
 
 
-def _weights_of(base: Base, hub: dict[str, Any]) -> Path:
+def unknown_model(name: str) -> ValueError:
+    """The error of a name that OpenCLIP has not, with the nearest that it has."""
+    near = difflib.get_close_matches(name.replace("/", "-"), open_clip.list_models(), n=1, cutoff=0.4)
+    return ValueError(f"OpenCLIP knows no model {name!r}.{f' Did you mean {near[0]!r}?' if near else ''}")
+
+
+def weights_of(base: Base, hub: dict[str, Any]) -> Path:
+    """The file with the weights of a tag, from the cache or fetched."""
     from labclip.hub import base_weights, url_weights
 
     config = open_clip.get_pretrained_cfg(base.model, base.pretrained)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -64,6 +65,11 @@ def resolve(name_or_path: str | Path, **hub: Any) -> Source:
         ValueError: If it is none of the three; the message has the nearest known name.
         OSError: If the Hub can't be reached.
     """
+    if not isinstance(name_or_path, str | Path):
+        raise ValueError(
+            f"The name is a {type(name_or_path).__name__}. Pass a str or Path: a known name ({_known()}), a folder, or "
+            f"a Hub repository 'org/name'."
+        )
     name = str(name_or_path)
     if isinstance(name_or_path, str):
         if name == EMBEDDED:
@@ -73,11 +79,10 @@ def resolve(name_or_path: str | Path, **hub: Any) -> Source:
     if not name.strip():
         raise ValueError(f"The name is empty. Known names: {_known()}.")
     path = Path(name).expanduser()
-    if path.is_dir():
+    if os.path.isdir(path):  # pathlib's raises for a name that is too long
         return Source(name, None, path)
-    if path.is_file():
-        hint = f"labclip convert {name} FOLDER" if path.suffix in (".pt", ".pth", ".bin") else "the folder it lies in"
-        raise ValueError(f"{name} is a file, not an alignment folder. Type or pass: {hint}.")
+    if os.path.isfile(path):
+        raise ValueError(f"{name} is a file, not an alignment folder. {_instead_of(path)}")
     if isinstance(name_or_path, Path) or name.startswith((".", "~", "/")) or path.is_absolute():
         raise FileNotFoundError(
             f"There is no folder {name}. Pass a folder that save_pretrained made, or a known name: {_known()}."
@@ -97,8 +102,19 @@ def resolve(name_or_path: str | Path, **hub: Any) -> Source:
     near = difflib.get_close_matches(name, list_pretrained(), n=1, cutoff=0.4)
     nearest = f" Did you mean {near[0]!r}?" if near else ""
     raise ValueError(
-        f"{name!r} is not a known name, a folder or a Hub repository 'org/name'.{nearest} Known names: {_known()}."
+        f"{name!r:.120} is not a known name, a folder or a Hub repository 'org/name'.{nearest} Known names: {_known()}."
     )
+
+
+def _instead_of(file: Path) -> str:
+    """What to type where a file was passed for a folder."""
+    from labclip.storage import is_alignment_folder
+
+    if file.suffix in (".pt", ".pth", ".bin"):
+        return f"Type: labclip convert {file} FOLDER"
+    if is_alignment_folder(file.parent):
+        return f"Pass the folder it lies in: {'./' if file.parent == Path() else ''}{file.parent}"
+    return "Pass a folder that save_pretrained made."
 
 
 def _known() -> str:
@@ -135,6 +151,11 @@ def _chosen_alignment(source: Source, alignment: Alignment | str | Path | None, 
         return _alignment_of(source, hub)
     if isinstance(alignment, Alignment):
         return alignment
+    if not isinstance(alignment, str | Path):
+        raise ValueError(
+            f"alignment is a {type(alignment).__name__}. Pass a name, a folder, a repository, or a matrix as "
+            f"labclip.Alignment(matrix)."
+        )
     shorthands = {entry.alignment for entry in PUBLISHED}
     if alignment in shorthands:
         if source.entry is not None:
@@ -157,11 +178,17 @@ def load_model(
     **hub: Any,
 ) -> LABCLIP:
     """`LABCLIP.from_pretrained`."""
-    from labclip.bases import is_openclip_folder
+    from labclip.bases import check_device, is_openclip_folder
     from labclip.loading import load_folder, load_named, wrap_loaded
 
+    check_device(device)
     source = resolve(name_or_path, **hub)
-    chosen = _chosen_alignment(source, alignment, hub)
+    try:
+        chosen = _chosen_alignment(source, alignment, hub)
+    except FileNotFoundError as error:
+        if source.entry is not None and base is None:
+            _tell_weights_too(error, source.entry.base, hub)
+        raise
     if strength is not None:
         chosen = chosen.at(strength)
     if base is not None:
@@ -182,6 +209,22 @@ def load_model(
     if wanted.model == EMBEDDED:
         return load_folder(embedded_folder(), chosen, precision=precision, device=device)[0]
     return load_named(wanted, chosen, precision=precision, device=device, hub=hub)[0]
+
+
+def _tell_weights_too(missing: FileNotFoundError, base: Base, hub: dict[str, Any]) -> None:
+    """Where the network is off and the cache has neither matrix nor base, say both at once.
+
+    Raises:
+        FileNotFoundError: If the base's weights are missing too.
+    """
+    from labclip.hub._errors import is_off
+    from labclip.loading import weights_of
+
+    if is_off(hub["force_download"], hub["local_files_only"]):
+        try:
+            weights_of(base, hub)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{missing} Its base is missing as well: {error}") from error
 
 
 def _is_tag(base: Base) -> bool:
@@ -230,12 +273,18 @@ def create_model_and_transforms(
         raise ValueError("load_weights=False gives random weights, which no matrix fits. Leave it out.")
     if jit:
         raise ValueError("jit=True is not supported: pass jit=False and use torch.compile(model), or model.fold().")
-    from labclip.bases import is_openclip_folder
+    from labclip.bases import check_device, is_openclip_folder
     from labclip.loading import load_folder, load_named, named_base
 
+    check_device(device)
     hub: dict[str, Any] = {"cache_dir": cache_dir}
     schema, _, where = model_name.rpartition(":")
     if schema in ("local-dir", "hf-hub") or model_name == EMBEDDED:
+        if pretrained:
+            raise ValueError(
+                f"{model_name} has weights of its own, so pretrained={pretrained!r} would be ignored. Leave it out, or "
+                f'pass an architecture, for example "ViT-B-32".'
+            )
         source = resolve(Path(where) if schema == "local-dir" else where, **hub)
         chosen = _chosen_alignment(source, alignment, hub)
         if source.folder is None or not is_openclip_folder(source.folder):
@@ -285,12 +334,24 @@ def get_tokenizer(model_name: str, **kwargs: Any) -> Any:
     Returns:
         Captions -> token ids, int64 [n, context_length].
 
+    Raises:
+        ValueError: If OpenCLIP has no model of that name, where `open_clip.get_tokenizer` gives the ordinary tokenizer;
+            if the tokenizer is one of `transformers`, which is not installed.
+
     Example:
         >>> get_tokenizer("scenes")(["a red cube"]).shape
         torch.Size([1, 16])
     """
+    import open_clip
+
     from labclip.bases import folder_tokenizer, tokenizer_of
+    from labclip.loading import unknown_model
 
     if model_name == EMBEDDED:
         return folder_tokenizer(embedded_folder(), **kwargs)
-    return tokenizer_of(model_name, **kwargs)
+    name = model_name.replace("/", "-")
+    if ":" in model_name:
+        return tokenizer_of(model_name, **kwargs)
+    if name not in open_clip.list_models():
+        raise unknown_model(model_name)
+    return tokenizer_of(name, **kwargs)

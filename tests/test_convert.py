@@ -132,6 +132,8 @@ def test_a_published_matrix_is_known_by_its_hash_and_refuses_another_base(tmp_pa
         ValueError, match=r"published matrix of ViT-B-32-quickgelu \(openai\), not of ViT-B-32 \(openai\)"
     ):
         convert_checkpoint(path, base=Base("ViT-B-32", "openai", quick_gelu=False, embed_dim=4))
+    same = Base("ViT-B-32", "openai", quick_gelu=True, embed_dim=4)  # as named_base has it: OpenCLIP's other name
+    assert convert_checkpoint(path, base=same).base == entry.base
 
 
 @pytest.mark.parametrize("protocol", [2, 4])
@@ -227,7 +229,8 @@ def test_what_is_no_checkpoint_is_refused_with_the_reason(spoil, match, tmp_path
         ({"linear__weight": torch.zeros(4)}, r"\[4\], not \[dim, dim\]"),
         ({"linear__weight": torch.zeros(0, 0)}, r"\[0, 0\], not \[dim, dim\]"),
         ({"linear__weight": torch.full((4, 4), float("nan"))}, "16 values that are NaN"),
-        ({"linear__weight": weights().double()}, "holds code"),
+        ({"linear__weight": weights().double()}, "holds float64 numbers, not float32"),
+        ({"linear__weight": weights().half()}, "holds float16 numbers.*Save them anew.*value.float"),
         ({"linear__weight": weights().to_sparse()}, "holds code"),
         ({"linear__weight": torch.ones(1, 1).expand(4096, 4096)}, "claims 16,777,216 values and stores fewer"),
         ({"t": torch.ones(2)}, r"\[2\], not one number"),

@@ -4,9 +4,12 @@ import dataclasses
 import hashlib
 import io
 import json
+import pickle
+import sys
 from pathlib import Path
 
 import models
+import numpy as np
 import open_clip
 import pytest
 import torch
@@ -61,8 +64,9 @@ def world(hub, tmp_path, monkeypatch):
 def folder(tmp_path):
     """A self-contained folder of a tiny model that no table knows."""
     alignment = Alignment(
-        models.matrix(), base=Base("mine", "own", quick_gelu=False, embed_dim=models.DIM), strength=0.5
-    )
+        models.matrix(), base=Base("mine", "own", quick_gelu=False, embed_dim=models.DIM), strength=0.5,
+        probe=probe_of(models.make("clip"), models.tokenizer()),
+    )  # fmt: skip
     LABCLIP(models.make("clip"), alignment, tokenizer=models.tokenizer()).save_pretrained(tmp_path / "mine")
     return tmp_path / "mine"
 
@@ -119,6 +123,22 @@ def test_offline_with_a_cold_cache_says_what_to_fetch(world):
     assert world.requests == []
 
 
+def test_offline_with_a_cold_cache_names_matrix_and_base(world):
+    with pytest.raises(FileNotFoundError, match=r"labclip convert coco.pt.*hf download tiny/base.openai"):
+        LABCLIP.from_pretrained("Tiny", local_files_only=True)
+
+
+def test_a_base_loaded_by_its_tag_is_told_apart_from_then_on(world, tmp_path):
+    model = LABCLIP.from_pretrained("Tiny")
+    assert torch.equal(model.alignment.probe, probe_of(world.clip, models.tokenizer()))
+    model.save_pretrained(tmp_path / "a")
+    assert LABCLIP.from_pretrained(tmp_path / "a").alignment.base == BASE
+    by_hand = LABCLIP.from_pretrained("Tiny", base=models.make("quickgelu"))
+    assert by_hand.alignment.probe is None
+    with pytest.warns(UserWarning, match="Nothing shows that this model has the weights of tiny-world-quickgelu"):
+        by_hand.save_pretrained(tmp_path / "b")
+
+
 def test_a_name_wins_over_a_folder_that_is_called_so(world, tmp_path, monkeypatch):
     (tmp_path / "Tiny").mkdir()
     monkeypatch.chdir(tmp_path)
@@ -159,6 +179,40 @@ def test_a_file_is_not_a_folder(tmp_path):
     file.write_bytes(b"x")
     with pytest.raises(ValueError, match=r"is a file.*labclip convert"):
         LABCLIP.from_pretrained(file)
+
+
+def test_a_file_of_a_folder_names_the_folder(folder, tmp_path):
+    with pytest.raises(ValueError, match=rf"is a file.*Pass the folder it lies in: {folder}$"):
+        Alignment.from_pretrained(folder / "config.json")
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"is a file.*Pass a folder that save_pretrained made"):
+        Alignment.from_pretrained(tmp_path / "notes.txt")
+
+
+@pytest.mark.parametrize("name", [None, 3, b"scenes", ["scenes"], Alignment.identity(2), torch.nn.Linear(2, 2)])
+def test_what_is_no_name_is_told_by_its_type(name):
+    for load in (LABCLIP.from_pretrained, Alignment.from_pretrained):
+        with pytest.raises(ValueError, match=rf"^The name is a {type(name).__name__}. Pass a str or Path"):
+            load(name)
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "./" + "x" * 5000, "org/" + "x" * 5000])
+def test_a_name_that_is_too_long_is_no_name(hub, name):
+    with pytest.raises((ValueError, FileNotFoundError), match=r"is not a|There is no folder"):
+        LABCLIP.from_pretrained(name)
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:999", 3.5])
+def test_a_device_that_is_not_there_is_refused_before_anything_is_fetched(hub, device):
+    for load in (LABCLIP.from_pretrained, labclip.create_model_and_transforms):
+        with pytest.raises(ValueError, match=rf"device '{device}' can't be used .*Pass 'cpu'"):
+            load("org/name", device=device)
+    assert hub.requests == []
+
+
+def test_an_alignment_that_is_a_matrix_says_how_to_pass_it():
+    with pytest.raises(ValueError, match=r"alignment is a ndarray.*labclip.Alignment\(matrix\)"):
+        LABCLIP.from_pretrained("scenes", alignment=np.eye(256, dtype=np.float32))
 
 
 def test_list_pretrained_names_what_loads():
@@ -267,8 +321,64 @@ def test_a_record_read_from_a_file_opens_no_path_and_no_repository(hub, tmp_path
 
 def test_weights_of_another_architecture_are_refused(folder):
     save_file(models.make("resnet").state_dict(), folder / OPENCLIP_WEIGHTS)
-    with pytest.raises(ValueError, match="does not hold the weights of this model"):
+    lacks, has = r"it lacks 'visual\.\S+' and \d+ more", r"it has, and the model has not, 'visual\.\S+' and \d+ more"
+    with pytest.raises(ValueError, match=rf"does not hold the weights of this model \({lacks}; {has}"):
         LABCLIP.from_pretrained(folder)
+    state = models.make("clip").state_dict()
+    save_file(state | {"text_projection": torch.zeros(3, 5)}, folder / OPENCLIP_WEIGHTS)
+    with pytest.raises(ValueError, match=r"\('text_projection' is \[3, 5\] in it, \[24, 16\] in the model\)"):
+        LABCLIP.from_pretrained(folder)
+    save_file(state | {"text_projection": torch.zeros(24, 16, dtype=torch.int32)}, folder / OPENCLIP_WEIGHTS)
+    with pytest.raises(ValueError, match=r"\('text_projection' is I32, where the model has torch.float32\)"):
+        LABCLIP.from_pretrained(folder)
+    save_file({}, folder / OPENCLIP_WEIGHTS)
+    with pytest.raises(ValueError, match=r"it holds no tensors by name"):
+        LABCLIP.from_pretrained(folder)
+
+
+class Runs:
+    """Code that would run, were the pickle loaded without care."""
+
+    def __reduce__(self):
+        return (print, ("it ran",))
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"garbage" * 100, "no pickle of tensors alone"),
+        ({"a": Runs()}, "no pickle of tensors alone, and none of its code was run"),
+        ([1, 2], "no tensors by name"),
+        ({}, "no tensors by name"),
+        ({"logit_scale": "x"}, "no tensors by name"),
+        (b"", "EOFError"),
+    ],
+)
+def test_weights_as_a_pickle_of_something_else_are_one_error(folder, content, reason, capsys):
+    (folder / OPENCLIP_WEIGHTS).unlink()
+    path = folder / "open_clip_pytorch_model.bin"
+    path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
+    with pytest.raises(ValueError, match=rf"bin does not hold the weights of this model \(.*{reason}") as caught:
+        LABCLIP.from_pretrained(folder)
+    assert "weights_only" not in str(caught.value)
+    assert not isinstance(caught.value.__cause__, pickle.UnpicklingError)
+    assert "it ran" not in capsys.readouterr().out
+
+
+def test_weights_as_a_pickle_of_tensors_load(folder):
+    (folder / OPENCLIP_WEIGHTS).unlink()
+    torch.save(models.make("clip").state_dict(), folder / "open_clip_pytorch_model.bin")
+    assert LABCLIP.from_pretrained(folder).alignment.base.model == "mine"
+
+
+def test_a_tokenizer_of_a_package_that_is_missing_says_what_to_type(folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    config = json.loads((folder / "open_clip_config.json").read_text())
+    config["model_cfg"]["text_cfg"]["hf_tokenizer_name"] = "x"
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    for load, name in ((LABCLIP.from_pretrained, folder), (labclip.get_tokenizer, "ViT-B-16-SigLIP")):
+        with pytest.raises(ValueError, match=r"needs transformers. Type: pip install transformers"):
+            load(name)
 
 
 def test_weights_of_a_stranger_are_refused_by_the_probe(folder):
@@ -363,6 +473,10 @@ def test_errors_of_openclips_entry_say_what_to_type(world):
         create("tiny-world")
     with pytest.raises(ValueError, match="load_weights=False gives random weights"):
         create("tiny-world", pretrained="openai", load_weights=False)
+    with pytest.raises(ValueError, match=r"scenes has weights of its own, so pretrained='openai' would be ignored"):
+        create("scenes", pretrained="openai")
+    with pytest.raises(ValueError, match=r"OpenCLIP knows no model 'ViT-B-33'. Did you mean 'ViT-B-32'"):
+        labclip.get_tokenizer("ViT-B-33")
     with pytest.raises(ValueError, match="jit=True is not supported"):
         create("tiny-world", pretrained="openai", jit=True)
     with pytest.raises(ValueError, match="but the base is tiny-world"):

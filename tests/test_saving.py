@@ -13,6 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from labclip import LABCLIP, Alignment, Base, saving
+from labclip.bases import probe_of
 from labclip.saving import save_folded
 from labclip.storage import load
 
@@ -183,11 +184,43 @@ def test_without_a_tokenizer_there_is_no_probe(tmp_path):
 
 def test_a_recorded_base_is_kept(tmp_path):
     base = Base("tiny", "own", quick_gelu=False, embed_dim=models.DIM)
-    model = wrap(base=base)
+    model = wrap(base=base, tokenizer=models.tokenizer(), probe=probe_of(models.make("clip"), models.tokenizer()))
     model.save_pretrained(tmp_path)
     again = LABCLIP.from_pretrained(tmp_path)
     assert again.alignment.base == base
+    assert again.alignment.probe is not None
     assert_same_model(again, model)
+
+
+def test_a_base_given_by_hand_is_not_vouched_for(tmp_path):
+    base = Base("tiny", "own", quick_gelu=False, embed_dim=models.DIM)
+    model = wrap(base=base, tokenizer=models.tokenizer(), metadata={"seed": 3})
+    with pytest.warns(UserWarning, match=r"Nothing shows that this model has the weights of tiny \(own\)"):
+        model.save_pretrained(tmp_path / "a")
+    again = LABCLIP.from_pretrained(tmp_path / "a")
+    assert_same_model(again, model)
+    assert (again.alignment.base, again.alignment.probe) == (base, None)
+    assert again.alignment.metadata["base_weights"].endswith("not verified to be those of tiny (own)")
+    with pytest.warns(UserWarning, match="Nothing shows"):
+        again.save_pretrained(tmp_path / "b")
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    # The right base may still take the matrix, and then vouches for itself.
+    probe = probe_of(models.make("clip"), models.tokenizer())
+    known = Alignment(again.alignment.fitted, base=base, probe=probe, metadata=again.alignment.metadata)
+    LABCLIP(models.make("clip"), known, tokenizer=models.tokenizer()).save_pretrained(tmp_path / "c")
+    assert load(tmp_path / "c").metadata == {"seed": 3}
+    assert load(tmp_path / "c").probe is not None
+
+
+def test_a_base_that_was_trained_on_is_no_longer_vouched_for(tmp_path):
+    base = Base("tiny", "own", quick_gelu=False, embed_dim=models.DIM)
+    model = wrap(base=base, tokenizer=models.tokenizer(), probe=probe_of(models.make("clip"), models.tokenizer()))
+    with torch.no_grad():
+        model.clip.text_projection.copy_(torch.randn_like(model.clip.text_projection))
+    with pytest.warns(UserWarning, match="Nothing shows"):
+        model.save_pretrained(tmp_path)
+    assert load(tmp_path).probe is None
+    assert_same_model(LABCLIP.from_pretrained(tmp_path), model)
 
 
 # Tokenizers
