@@ -799,6 +799,29 @@ def test_a_push_of_nothing(hub, tmp_path):
     assert hub.requests == []
 
 
+def test_only_what_labclip_reads_is_pushed(hub, tmp_path, caplog):
+    folder = alignment_folder(tmp_path / "folder")
+    for name in (".env", "train.py", "open_clip_pytorch_model.bin", ".git-credentials.json"):
+        (folder / name).write_text("secret")
+    (folder / "sub").mkdir()
+    (folder / "sub" / "config.json").write_text("secret")
+    labhub.push_folder(folder, "org/name", token="hf_secret")
+    assert sorted(hub.repos["org/name"]) == ["README.md", "config.json", "model.safetensors"]
+    assert "Not uploaded, since labclip does not read it: .env, .git-credentials.json, open_clip_pyt" in caplog.text
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match="holds nothing that labclip reads"):
+        labhub.push_folder(tmp_path / "empty", "org/other")
+    assert "org/other" not in hub.repos
+
+
+def test_a_push_without_network_says_that_it_is_off(hub, tmp_path, monkeypatch):
+    folder = alignment_folder(tmp_path / "folder")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(ConnectionError, match=r"network is off.*Type: HF_HUB_OFFLINE=0 labclip push .*folder org/name"):
+        labhub.push_folder(folder, "org/name", token="hf_secret")
+    assert hub.requests == []
+
+
 def test_importing_the_module_loads_neither_torch_nor_the_client():
     code = "import sys, labclip.hub; print([m for m in ('torch', 'huggingface_hub', 'open_clip') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)

@@ -5,6 +5,7 @@ Whatever is fetched is fetched beside the cache, verified, and moved in whole: a
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import tempfile
@@ -15,12 +16,14 @@ from typing import TYPE_CHECKING, Protocol
 
 from labclip._version import __version__
 from labclip.hub import _authors, _web
-from labclip.hub._errors import check_repo_id, explained
+from labclip.hub._errors import check_repo_id, explained, is_off
 from labclip.hub._snapshots import fetch
 from labclip.hub._staging import Verify
 
 if TYPE_CHECKING:
     from labclip.published import Published
+
+logger = logging.getLogger(__name__)
 
 # Weights that hold only numbers, configs, the card and what tokenizers are made of; never a pickle or a script.
 _WANTED = re.compile(r"(open_clip_)?model\.safetensors|README\.md|[\w-][\w.-]*\.(json|txt|model)", re.ASCII)
@@ -204,6 +207,8 @@ def push_folder(
 ) -> str:
     """Upload a folder to the Hub, into a repository that is made if it does not exist.
 
+    Only what `snapshot` fetches goes up: weights, configs, the card, tokenizer files. Whatever else lies there stays.
+
     Args:
         folder: The folder.
         repo_id: "org/name".
@@ -216,22 +221,34 @@ def push_folder(
         The URL of the commit, or of the pull request.
 
     Raises:
-        FileNotFoundError: If there is no such folder.
+        FileNotFoundError: If there is no such folder, or nothing in it that labclip reads.
         ValueError: If `repo_id` is none.
         PermissionError: If the Hub refuses the token or the repository.
-        OSError: If the Hub can't be reached or does not take it.
+        OSError: If the network is off (`HF_HUB_OFFLINE`), or the Hub can't be reached or does not take it.
     """
     from huggingface_hub import HfApi
 
     check_repo_id(repo_id)
     if not Path(folder).is_dir():
         raise FileNotFoundError(f"There is no folder {folder}. Pass one, as save_pretrained(FOLDER) makes.")
+    names = sorted(os.listdir(folder))
+    wanted = [name for name in names if _WANTED.fullmatch(name)]
+    if not wanted:
+        raise FileNotFoundError(f"{folder} holds nothing that labclip reads. Pass a folder that save_pretrained made.")
+    if is_off(force_download=False, local_files_only=False):
+        raise ConnectionError(
+            f"The network is off (HF_HUB_OFFLINE), so nothing was uploaded. "
+            f"Type: HF_HUB_OFFLINE=0 labclip push {folder} {repo_id}"
+        )
+    if left := [name for name in names if name not in wanted]:
+        logger.warning("Not uploaded, since labclip does not read it: %s", ", ".join(left))
     api = HfApi(token=token, library_name="labclip", library_version=__version__)
     with explained(repo_id, remedy=f"Try again: labclip push {folder} {repo_id}"):
         api.create_repo(repo_id, private=private, exist_ok=True)
         commit = api.upload_folder(
-            repo_id=repo_id, folder_path=folder, commit_message=commit_message, create_pr=create_pr
-        )
+            repo_id=repo_id, folder_path=folder, commit_message=commit_message, create_pr=create_pr,
+            allow_patterns=wanted,
+        )  # fmt: skip
         return str(commit.pr_url or commit.commit_url)
 
 

@@ -24,7 +24,7 @@ def check_repo_id(repo_id: str) -> None:
     sound = isinstance(repo_id, str) and _REPO_ID.fullmatch(repo_id) and not re.search(r"\.\.|--|[.-](/|$)", repo_id)
     if not sound:
         raise ValueError(
-            f"{repo_id!r} is not a Hub repository. One looks like 'org/name', of letters, digits, '-', '_', '.'. "
+            f"{repo_id!r:.120} is not a Hub repository. One looks like 'org/name', of letters, digits, '-', '_', '.'. "
             f"For a folder on this machine, pass its path, for example './name'."
         )
 
