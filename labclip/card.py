@@ -51,7 +51,11 @@ def results_table(results: Any) -> str:
 
 
 def checked_results(results: Any) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
-    """Base's and aligned values by benchmark."""
+    """Base's and aligned values by benchmark.
+
+    Raises:
+        ValueError: If they have another form, or a value is neither a number nor text.
+    """
     if results is None:
         return {}
     benchmarks = results.values() if isinstance(results, dict) else [None]
@@ -61,7 +65,14 @@ def checked_results(results: Any) -> dict[str, tuple[dict[str, Any], dict[str, A
             f"metadata['results'] is {reprlib.repr(results)}, not of the form "
             f"{{benchmark: {{'base': {{metric: value}}, 'labclip': {{metric: value}}}}}}."
         )
-    return {str(name): (one.get("base", {}), one.get("labclip", {})) for name, one in results.items()}
+    checked = {str(name): (one.get("base", {}), one.get("labclip", {})) for name, one in results.items()}
+    for name, both in checked.items():
+        for metric, value in ((metric, value) for side in both for metric, value in side.items()):
+            if not isinstance(value, int | float | str | None):
+                raise ValueError(
+                    f"metadata['results'] has {metric!r} of {name!r} as {reprlib.repr(value)}, not a number or text."
+                )
+    return checked
 
 
 def _header(alignment: Alignment, title: str) -> str:

@@ -74,12 +74,30 @@ def test_info_of_a_folder_tells_what_was_measured(tmp_path):
     assert "colours binding    0.500    0.912" in text
 
 
-@pytest.mark.parametrize("results", ["3", '{"aro": 0.9}', '{"aro": {"base": 0.5}}', "[]"])
-def test_info_of_malformed_results_is_one_line(tmp_path, results):
-    Alignment(models.matrix(), metadata={"results": {}}).save_pretrained(tmp_path)
+@pytest.mark.parametrize(
+    "results", ["3", '{"aro": 0.9}', '{"aro": {"base": 0.5}}', "[]", '{"aro": {"base": {"x": [1, 2]}}}']
+)
+@pytest.mark.parametrize("key", ["results", "reported"])
+def test_info_of_malformed_results_is_one_line(tmp_path, results, key):
+    Alignment(models.matrix(), metadata={key: {}}).save_pretrained(tmp_path)
     config = tmp_path / "config.json"
-    config.write_text(config.read_text().replace('"results": {}', f'"results": {results}'))
+    config.write_text(config.read_text().replace(f'"{key}": {{}}', f'"{key}": {results}'))
     assert "results" in fails("info", tmp_path)
+
+
+def test_info_shows_what_is_and_not_what_the_metadata_says_it_is(tmp_path):
+    metadata = {"name": 1, "base": 2, "dim": "x", "matrix_sha256": "y", "strength": 7, "seed": 3}
+    Alignment(models.matrix(), metadata=metadata).save_pretrained(tmp_path)
+    facts = json.loads(run("info", tmp_path, "--json").stdout)
+    assert (facts["name"], facts["base"], facts["dim"], facts["strength"]) == (str(tmp_path), None, models.DIM, 1.0)
+    assert facts["seed"] == 3
+    assert f"dim: {models.DIM}\n" in run("info", tmp_path).stdout
+
+
+def test_info_prints_a_figure_that_is_zero(tmp_path):
+    results = {"aro": {"base": {"n": 0}, "labclip": {"n": 0}}}
+    Alignment(models.matrix(), metadata={"results": results}).save_pretrained(tmp_path)
+    assert "aro n        0        0" in run("info", tmp_path).stdout
 
 
 def test_info_of_results_in_words_prints_them(tmp_path):
@@ -127,6 +145,24 @@ def test_fold_makes_a_plain_openclip_folder(folder, tmp_path):
 
 def test_fold_of_nothing_is_one_line(tmp_path):
     assert "There is no folder" in fails("fold", "--model", tmp_path / "nothing", tmp_path / "out")
+
+
+def test_fold_of_weights_that_are_none_is_one_line(folder, tmp_path):
+    (folder / "open_clip_model.safetensors").unlink()
+    (folder / "open_clip_pytorch_model.bin").write_bytes(b"garbage" * 100)
+    said = fails("fold", "--model", folder, tmp_path / "out")
+    assert "does not hold the weights of this model" in said
+    assert said.count("\n") == 1
+
+
+def test_an_out_that_cannot_be_written_is_told_before_the_work(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for arguments in (("demo", "--out"), ("fold", "--model", "scenes")):
+        result = run(*arguments, tmp_path / "file" / "sub")
+        assert result.exit_code == 2
+        assert "file/sub can't be written (Not a directory). Pass a folder in which you may write." in result.stderr
+        assert "probes" not in result.stderr
+    assert run("demo", "--seed", "-1").exit_code == 2
 
 
 def test_push_uploads_what_can_be_loaded_again(hub, folder, tmp_path):

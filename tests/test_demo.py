@@ -133,3 +133,10 @@ def test_a_probe_reads_what_is_there_and_nothing_else():
     for features, low, high in ((code, 0.99, 1.0), (bag, 0.3, 0.6), (unit(len(layout), 32), 0.0, 0.2)):
         probe = measure.Probe(features[train], layout.colours[train], layout.shapes[train])
         assert low <= probe.accuracy(features[test], layout.colours[test], layout.shapes[test]) <= high
+
+
+def test_it_says_what_it_does_next():
+    said = []
+    demo.run(n=8, say=said.append)
+    assert len(said) == 4
+    assert said[-1].startswith("Linear probes")

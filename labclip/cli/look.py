@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @main.command()
 @click.option("--out", default=Path(), type=click.Path(path_type=Path), help="Folder for the picture. [default: .]")
-@click.option("--seed", type=int, default=0, show_default=True, help="Which fresh scenes to draw.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Which fresh scenes to draw.")
 @as_json_option
 def demo(out: Path, seed: int, as_json: bool) -> None:
     """Show the finding and its repair on the embedded model, in under a minute, offline.
@@ -24,13 +24,12 @@ def demo(out: Path, seed: int, as_json: bool) -> None:
     Renders scenes no training saw, measures the base against LABCLIP, scores a few captions and their swapped twins
     with both, and writes a picture.
     """
+    click.echo("Loading the embedded model ...", err=True)
     from labclip.scenes import demo as demonstration
+    from labclip.storage import make_folder
 
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is a file. Pass --out a folder.")
-    click.echo("Loading the embedded model and rendering fresh scenes ...", err=True)
-    shown = demonstration.run(seed=seed)
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)  # before the work, so that a wrong one costs nothing
+    shown = demonstration.run(seed=seed, say=lambda step: click.echo(f"{step} ...", err=True))
     picture = demonstration.draw(shown, out / "labclip-demo.png")
     if as_json:
         click.echo(json.dumps(shown.results))
@@ -69,9 +68,14 @@ def info(name: str, as_json: bool) -> None:
 
     NAME is a name of `labclip list`, a folder, or a Hub repository org/name.
     """
+    from labclip.card import checked_results
     from labclip.pretrained import find_entry
 
-    facts = _published_facts(entry) if (entry := find_entry(name)) else _loaded_facts(name)
+    known, metadata = _published_facts(entry) if (entry := find_entry(name)) else _loaded_facts(name)
+    # What was looked up or computed stands over what the record says of itself.
+    facts = known | {key: value for key, value in metadata.items() if key not in {"name", *known}}
+    for key in ("results", "reported"):
+        checked_results(facts.get(key))
     if as_json:
         click.echo(json.dumps({"name": name, **facts}))
         return
@@ -91,31 +95,29 @@ def info(name: str, as_json: bool) -> None:
         click.echo("measured: nothing yet by labclip for this matrix")
 
 
-def _published_facts(entry: Published) -> dict[str, Any]:
+def _published_facts(entry: Published) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What is known of a published matrix, and its metadata."""
     return {
         "base": f"{entry.model} ({entry.pretrained})",
         "alignment": entry.alignment,
         "dim": entry.embed_dim,
         "url": entry.url,
         "matrix_sha256": entry.matrix_sha256,
-        **entry.metadata,
-    }
+    }, entry.metadata
 
 
-def _loaded_facts(name: str) -> dict[str, Any]:
+def _loaded_facts(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What is known of the matrix of a folder or repository, and its metadata."""
     from labclip.alignment import Alignment
-    from labclip.card import checked_results
     from labclip.storage import matrix_sha256
 
     alignment = Alignment.from_pretrained(name)
-    checked_results(alignment.metadata.get("results"))
     return {
         "base": str(alignment.base) if alignment.base else None,
         "dim": alignment.dim,
         "strength": alignment.strength,
         "matrix_sha256": matrix_sha256(alignment.fitted),
-        **alignment.metadata,
-    }
+    }, alignment.metadata
 
 
 def print_results(results: Any) -> None:
@@ -130,5 +132,6 @@ def print_results(results: Any) -> None:
     width = max((len(row[0]) for row in rows), default=0)
     click.echo(f"  {'':{width}}     base  LABCLIP")
     for name, *values in rows:
-        cells = "  ".join(f"{value:7.3f}" if isinstance(value, float) else f"{value or '':>7}" for value in values)
+        values = ["" if value is None else value for value in values]
+        cells = "  ".join(f"{value:7.3f}" if isinstance(value, float) else f"{value:>7}" for value in values)
         click.echo(f"  {name:{width}}  {cells}")

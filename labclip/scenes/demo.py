@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,13 +57,16 @@ class Demo:
     examples: list[Example]
 
 
-def run(*, n: int = 1000, seed: int = 0, model: LABCLIP | None = None) -> Demo:
+def run(
+    *, n: int = 1000, seed: int = 0, model: LABCLIP | None = None, say: Callable[[str], object] = lambda step: None
+) -> Demo:
     """Measure a model on fresh scenes, and keep a few of them to be shown.
 
     Args:
         n: Scenes a figure is measured on, at least 8; retrieval uses n / 256 galleries, at least one.
         seed: Seed of the scenes; no training used any below a million.
         model: What to measure; by default the embedded model.
+        say: Told what is done next, a few times.
 
     Returns:
         A `Demo`, whose `results` have `base` and `labclip`, each with `binding_seen`, `binding_heldout`,
@@ -78,10 +82,13 @@ def run(*, n: int = 1000, seed: int = 0, model: LABCLIP | None = None) -> Demo:
         from labclip import LABCLIP
 
         model = LABCLIP.from_pretrained("scenes")
+    say(f"Drawing {2 * n:,} scenes of two things, and embedding them and their captions")
     seen, heldout = sample(n, seed=seed), sample(n, seed=seed, split="heldout")
     spoken = [_spoken(model, scenes) for scenes in (seen, heldout)]
+    say("Galleries for retrieval")
     galleries = max(1, n // measure.GALLERY)
     gallery = _gallery(model, galleries, seed)
+    say("Single things")
     singles = sample(n, seed=seed, split="all", n_objects=1)
     single_images = measure.embed_images(model, singles.images)
     prompts = measure.embed_texts(model, measure.single_prompts())
@@ -98,6 +105,7 @@ def run(*, n: int = 1000, seed: int = 0, model: LABCLIP | None = None) -> Demo:
         }
 
     base, labclip = figures(_Map(None)), figures(_Map(model))
+    say(f"Linear probes, on {_PROBE_SCENES:,} more scenes")
     results: dict[str, Any] = {
         "base": base,
         "labclip": labclip,
