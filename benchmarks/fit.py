@@ -1,0 +1,143 @@
+"""What an epoch of a fit costs, against its bare matrix products and against the published loop, and its peak memory.
+
+    python benchmarks/fit.py [--json FILE] [--pairs 100000] [--gigabytes 10]
+
+Embeddings are random: neither times nor memory depend on their values.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+DIM, BATCH = 512, 1024
+
+
+def products(images, texts, negatives, matrix, steps):
+    """The floor: x A^T, v y^T, and the products of their two gradients, a batch after the other."""
+    for step in range(steps):
+        rows = slice(step * BATCH, (step + 1) * BATCH)
+        text = torch.cat([texts[rows], negatives[rows]])
+        image = images[rows]
+        aligned = text @ matrix.T
+        logits = image @ aligned.T
+        pull = logits.T @ image
+        pull.T @ text
+
+
+class Pairs(torch.utils.data.Dataset):
+    def __init__(self, *arrays):
+        self.arrays = arrays
+
+    def __len__(self):
+        return len(self.arrays[0])
+
+    def __getitem__(self, index):
+        return tuple(array[index] for array in self.arrays)
+
+
+def published(images, texts, negatives, steps):
+    """The published loop: DataLoader, autograd, Adam. Source: arXiv:2502.03566."""
+    loader = torch.utils.data.DataLoader(Pairs(images, texts, negatives), batch_size=BATCH, shuffle=True)
+    matrix = torch.nn.Linear(DIM, DIM, bias=False)
+    torch.nn.init.eye_(matrix.weight)
+    log_scale = torch.nn.Parameter(torch.zeros(()))
+    optimizer = torch.optim.Adam([*matrix.parameters(), log_scale], lr=1e-3)
+    target = torch.arange(BATCH)
+    for step, (image, text, negative) in enumerate(loader):
+        if step == steps:
+            break
+        every = F.normalize(matrix(torch.cat([text, negative])), dim=-1)
+        logits = log_scale.exp() * image @ every.T
+        loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits[:, :BATCH].T, target)) / 2
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+
+def ours(images, texts, negatives):
+    import labclip
+
+    return labclip.fit(images, texts, negatives, recipe="paper", epochs=1, batch_size=BATCH, progress=False)
+
+
+def epochs(pairs):
+    draw = torch.Generator().manual_seed(0)
+    arrays = [F.normalize(torch.randn(pairs, DIM, generator=draw), dim=-1) for _ in range(3)]
+    steps = pairs // BATCH
+    runs = {
+        "products": lambda: products(*arrays, torch.eye(DIM), steps),
+        "fit": lambda: ours(*arrays),
+        "published": lambda: published(*arrays, steps),
+    }
+    seconds = {name: [] for name in runs}
+    for turn in range(4):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run()
+            if turn:
+                seconds[name].append(time.perf_counter() - start)
+    ratio = [statistics.median(a / b for a, b in zip(seconds[x], seconds[y], strict=True))
+             for x, y in (("fit", "products"), ("published", "fit"))]  # fmt: skip
+    median = {name: statistics.median(times) for name, times in seconds.items()}
+    yield "one epoch of fit", "its bare matrix products", 1.7, ratio[0], median["fit"], median["products"]
+    yield "the published loop", "one epoch of fit", 1.8, ratio[1], median["published"], median["fit"]
+
+
+_MEMORY = """
+import sys, numpy, torch, labclip
+mapped = [numpy.lib.format.open_memmap(f"{sys.argv[1]}/{name}.npy", mode="r") for name in ("i", "t", "n")]
+labclip.fit(*mapped, recipe="paper", epochs=1, batch_size=1024, progress=False)
+with open("/proc/self/status") as file:
+    print(next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM")))
+"""
+
+
+def memory(gigabytes):
+    """Peak resident memory of a fit on files that are memory-mapped."""
+    import numpy as np
+
+    rows = int(gigabytes * 1e9 / (3 * DIM * 4))
+    with tempfile.TemporaryDirectory() as folder:
+        generator = np.random.default_rng(0)
+        for name in ("i", "t", "n"):
+            file = np.lib.format.open_memmap(f"{folder}/{name}.npy", mode="w+", dtype="<f4", shape=(rows, DIM))
+            for start in range(0, rows, 100_000):
+                file[start : start + 100_000] = generator.standard_normal((min(100_000, rows - start), DIM), "f4")
+            file.flush()
+            del file
+        start = time.perf_counter()
+        done = subprocess.run([sys.executable, "-W", "ignore", "-c", _MEMORY, folder], check=True, capture_output=True)
+        seconds = time.perf_counter() - start
+    yield f"peak memory, {gigabytes:g} GB of files", "gigabytes", 1.5, int(done.stdout) / 1e9, seconds, None
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pairs", type=int, default=100_000, help="captions with negatives, of dim 512")
+    parser.add_argument(
+        "--gigabytes", type=float, default=10.0, help="size of the memory-mapped files; 0 leaves it out"
+    )
+    parser.add_argument("--json", type=Path, help="write the table here as well")
+    arguments = parser.parse_args()
+    table = []
+    print(f"{'what':34} {'against':34} {'ratio':>6} {'aim':>5}   seconds")
+    parts = [epochs(arguments.pairs)] + ([memory(arguments.gigabytes)] if arguments.gigabytes else [])
+    for part in parts:
+        for what, against, aim, ratio, ours_seconds, other in part:
+            seconds = f"{ours_seconds:.2f}" if other is None else f"{ours_seconds:.2f} / {other:.2f}"
+            print(f"{what:34} {against:34} {ratio:6.2f} {aim:5.2f}   {seconds}", flush=True)
+            table.append({"what": what, "against": against, "ratio": ratio, "aim": aim, "seconds": ours_seconds})
+    if arguments.json:
+        arguments.json.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+import csv
+import json
+
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+import labclip
+from labclip.cli import main
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Pictures, a table of captions with negatives, and their features."""
+    root = tmp_path_factory.mktemp("own")
+    scenes = labclip.scenes.sample(400, seed=21)
+    with (root / "captions.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image", "caption", "negative"])
+        for number, picture in enumerate(scenes.images):
+            Image.fromarray(picture).save(root / f"{number}.png")
+            writer.writerow([f"{number}.png", scenes.captions[number], scenes.swapped_captions[number]])
+    run("embed", "--model", "scenes", "--captions", root / "captions.csv", root / "features")
+    return root
+
+
+def run(*arguments, code=0):
+    done = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert done.exit_code == code, done.output
+    return done
+
+
+QUICK = ("--epochs", 30, "--batch-size", 64)
+
+
+def test_a_fit_from_pictures_to_a_model(folder, tmp_path):
+    done = run("fit", folder / "features", tmp_path / "a", *QUICK, "--anyway")
+    assert "validation binding" in done.stdout
+    assert "LABCLIP" in done.stdout
+    alignment = labclip.Alignment.from_pretrained(tmp_path / "a")
+    assert alignment.base == labclip.Alignment.from_pretrained("scenes").base
+    assert alignment.probe is not None
+    model = labclip.LABCLIP.from_pretrained(str(tmp_path / "a"))
+    assert model.alignment.strength == alignment.strength
+    assert "validation" in (tmp_path / "a" / "README.md").read_text()
+    info = run("info", tmp_path / "a").stdout
+    assert "recipe: labclip" in info
+
+
+def test_json_is_one_object(folder, tmp_path):
+    done = run("fit", folder / "features", tmp_path / "a", *QUICK, "--anyway", "--json")
+    found = json.loads(done.stdout)
+    assert found["written"] == str(tmp_path / "a")
+    assert found["frontier"][0]["strength"] == 0
+    assert found["settings"]["epochs"] == 30
+
+
+def test_a_fit_that_was_not_worth_it_says_so_and_writes_nothing(folder, tmp_path):
+    done = run("fit", folder / "features", tmp_path / "a", "--epochs", 1, "--learning-rate", 1e-6, code=1)
+    assert "which chance may explain" in done.stdout or "keep the base" in done.stdout
+    assert "No matrix was written. Pass --anyway" in done.stderr
+    assert not (tmp_path / "a").exists()
+
+
+def test_bad_input_is_one_line(folder, tmp_path):
+    out = tmp_path / "a"
+    (tmp_path / "file").write_text("")
+    for arguments, message in (
+        ((folder / "nothing", out), "There is no folder"),
+        ((folder, out), "is no feature folder"),
+        ((folder / "features", tmp_path / "file"), "is a file. Pass a folder"),
+        ((folder / "features", out, "--recipe", "papr"), "no recipe 'papr'"),
+        ((folder / "features", out, "--rank", 1000), "more than the embeddings' dim"),
+    ):
+        done = run("fit", *arguments, code=2)
+        assert message in done.stderr
+        assert done.stderr.strip().count("\n") == 0
+        assert not out.exists()
