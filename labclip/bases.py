@@ -101,6 +101,9 @@ def load_weights(clip: nn.Module, path: Path) -> None:
             _check_floating(clip, path)
             if fill_from_safetensors(clip, path):
                 return
+        elif path.suffix not in (".npz", ".npy"):
+            # OpenCLIP reads again, without this care, what it can't read with it: before torch 2.6 that runs code.
+            torch.load(path, map_location="cpu", weights_only=True)
         load_checkpoint(clip, str(path), strict=True, weights_only=True)
     except pickle.UnpicklingError:
         # The message of torch advises weights_only=False, which would run the file's code: it is not passed on.
