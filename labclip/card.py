@@ -50,8 +50,8 @@ def results_table(results: Any) -> str:
     return "\n".join(rows)
 
 
-def checked_results(results: Any) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
-    """Base's and aligned values by benchmark.
+def checked_results(results: Any, key: str = "results") -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
+    """Base's and aligned values by benchmark; `key` is what the metadata call them.
 
     Raises:
         ValueError: If they have another form, or a value is neither a number nor text.
@@ -62,7 +62,7 @@ def checked_results(results: Any) -> dict[str, tuple[dict[str, Any], dict[str, A
     sides = [one.get(key, {}) if isinstance(one, dict) else None for one in benchmarks for key in ("base", "labclip")]
     if not all(isinstance(side, dict) for side in sides):
         raise ValueError(
-            f"metadata['results'] is {reprlib.repr(results)}, not of the form "
+            f"metadata['{key}'] is {reprlib.repr(results)}, not of the form "
             f"{{benchmark: {{'base': {{metric: value}}, 'labclip': {{metric: value}}}}}}."
         )
     checked = {str(name): (one.get("base", {}), one.get("labclip", {})) for name, one in results.items()}
@@ -70,7 +70,7 @@ def checked_results(results: Any) -> dict[str, tuple[dict[str, Any], dict[str, A
         for metric, value in ((metric, value) for side in both for metric, value in side.items()):
             if not isinstance(value, int | float | str | None):
                 raise ValueError(
-                    f"metadata['results'] has {metric!r} of {name!r} as {reprlib.repr(value)}, not a number or text."
+                    f"metadata['{key}'] has {metric!r} of {name!r} as {reprlib.repr(value)}, not a number or text."
                 )
     return checked
 

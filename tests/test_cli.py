@@ -82,7 +82,7 @@ def test_info_of_malformed_results_is_one_line(tmp_path, results, key):
     Alignment(models.matrix(), metadata={key: {}}).save_pretrained(tmp_path)
     config = tmp_path / "config.json"
     config.write_text(config.read_text().replace(f'"{key}": {{}}', f'"{key}": {results}'))
-    assert "results" in fails("info", tmp_path)
+    assert f"metadata['{key}']" in fails("info", tmp_path)
 
 
 def test_info_shows_what_is_and_not_what_the_metadata_says_it_is(tmp_path):

@@ -75,7 +75,7 @@ def info(name: str, as_json: bool) -> None:
     # What was looked up or computed stands over what the record says of itself.
     facts = known | {key: value for key, value in metadata.items() if key not in {"name", *known}}
     for key in ("results", "reported"):
-        checked_results(facts.get(key))
+        checked_results(facts.get(key), key)
     if as_json:
         click.echo(json.dumps({"name": name, **facts}))
         return
