@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import open_clip
 import torch
 import torch.nn.functional as F
 from open_clip.transformer import ResidualAttentionBlock, Transformer
@@ -36,14 +37,26 @@ def is_watched(module: nn.Module) -> bool:
     return any(hooks) or "forward" in vars(module)
 
 
-def _is_plain(attention: nn.Module) -> bool:
+def _is_plain(attention: Any) -> bool:
+    """Whether it is softmax attention over one projection of its input and nothing more."""
+    if type(attention) is nn.MultiheadAttention:
+        same = attention._qkv_same_embed_dim and attention.bias_k is None
+        return same and not attention.add_zero_attn and attention.dropout == 0
+    # OpenCLIP's main branch has its own.
     return (
-        type(attention) is nn.MultiheadAttention
-        and attention._qkv_same_embed_dim
-        and attention.bias_k is None
-        and not attention.add_zero_attn
-        and attention.dropout == 0
+        type(attention) is open_clip.transformer.Attention
+        and getattr(attention, "in_proj_weight", None) is not None
+        and all(type(getattr(attention, name, None)) is nn.Identity for name in ("ln_q", "ln_k", "ln_inner"))
+        and attention.logit_scale is None
+        and attention.head_scale is None
+        and attention.attn_drop.p == attention.out_drop.p == 0
     )
+
+
+def _project_out(attention: Any, x: torch.Tensor) -> torch.Tensor:
+    if isinstance(attention, nn.MultiheadAttention):  # it uses the layer's weights without calling it
+        return F.linear(x, attention.out_proj.weight, attention.out_proj.bias)
+    return attention.out_proj(x)
 
 
 def sort_by_prefix(tokens: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
@@ -93,13 +106,12 @@ def encode_prefixes(tower: Any, tokens: torch.Tensor, lengths: torch.Tensor, dev
             attended, x = attended[ends], x[nodes.flatten()[ends]]
         else:
             attended = attended[places]
-        projection = block.attn.out_proj  # attention uses its weights without calling it
-        x = x + block.ls_1(F.linear(attended, projection.weight, projection.bias))
+        x = x + block.ls_1(_project_out(block.attn, attended))
         x = x + block.ls_2(block.mlp(block.ln_2(x)))
     return tower.ln_final(x)
 
 
-def _attend(attention: nn.MultiheadAttention, x: torch.Tensor, nodes: torch.Tensor) -> torch.Tensor:
+def _attend(attention: Any, x: torch.Tensor, nodes: torch.Tensor) -> torch.Tensor:
     """Causal attention of every caption over its own nodes, before the output's projection, [n * longest, width]."""
     projected = F.linear(x, attention.in_proj_weight, attention.in_proj_bias)[nodes]  # [n, longest, 3 * width]
     count, longest, width = projected.shape
