@@ -116,6 +116,109 @@ def test_captions_without_negatives_have_none(model, data):
     assert np.array_equal(features.negative_features[:, 0], features.text_features)
 
 
+def texts(folder):
+    return [json.loads(line) for line in (folder / "captions.jsonl").read_text().splitlines()]
+
+
+def test_a_negative_that_is_true_of_its_image_counts_as_missing(model, data):
+    rows = [["1.png", "A red cube.", "a red cube"], ["1.png", "a blue cube", "a red cube ."], ["1.png", "a cube", ""]]
+    write(
+        data, [*rows, ["2.png", "a green cube", "a red cube"], ["2.png", "an owl", "A cube"], ["2.png", "a cube", ""]]
+    )
+    features = run(model, data)
+    assert features.has_negative.ravel().tolist() == [False, False, False, True, False, False]
+    missing = ~features.has_negative[:, 0]
+    assert np.array_equal(features.negative_features[missing, 0], features.text_features[missing])
+    assert features.manifest["counts"]["true_negatives"] == 3
+    assert texts(data / "features")[1] == {"caption": "a blue cube", "negatives": ["a red cube ."]}  # as it was read
+    done = command("--model", "scenes", "--captions", data / "captions.csv", "--images", data / "photos", data / "out")
+    assert "Not counted: 3 negatives that say what a caption of the same image says" in done.stderr
+
+
+def shuffled(words):
+    return ["NN" if word in ("cube", "ball", "table") else "JJ" if word in ("red", "blue") else "X" for word in words]
+
+
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+def test_raw_captions_beside_cleaned_negatives_are_an_error(model, data, on_error):
+    raw = "A red cube and a blue ball on a table."
+    (negative,) = labclip.negatives.shuffle([raw], tagger=shuffled)
+    write(data, [["0.png", "a cube", ""], ["1.png", raw, negative]])
+    with pytest.raises(ValueError) as caught:
+        run(model, data, on_error=on_error)
+    said = str(caught.value)
+    assert said.startswith(f"captions.csv row 2: the caption {raw!r} is not cleaned, but its negative {negative!r} is")
+    for remedy in ("clean=True (--clean)", "clean=False (--as-is)", "labclip negatives --clean"):
+        assert remedy in said
+    assert "\n" not in said
+    assert not (data / "features").exists()
+
+
+@pytest.mark.parametrize(
+    ("caption", "negative"),
+    [
+        ("a red cube on a blue ball", "a blue cube on a red ball"),  # both cleaned
+        ("A red cube on a blue ball.", "A blue cube on a red ball."),  # neither, as a swap leaves them
+        ("A red cube on a blue ball.", "a red cube on a green ball"),  # other words
+        ("A red cube.", ""),
+    ],
+)
+def test_other_negatives_are_taken_as_they_are(model, data, caption, negative):
+    write(data, [["1.png", caption, negative]])
+    features = run(model, data)
+    assert texts(data / "features") == [{"caption": caption, "negatives": [negative] if negative else []}]
+    assert features.manifest["clean"] is None
+
+
+@pytest.mark.filterwarnings("ignore:.* were cut")
+def test_clean_and_as_is(model, data):
+    raw, negative = "A red cube on a blue ball.", "a blue cube on a red ball"
+    long = " ".join(["cube"] * 45)
+    write(data, [["1.png", raw, negative], ["2.png", "A cube.", "a cube"], ["3.png", long, "..."]])
+    as_is = run(model, data, "as_is", clean=False)
+    assert [one["caption"] for one in texts(data / "as_is")] == [raw, "A cube.", long]
+    assert as_is.has_negative.ravel().tolist() == [True, False, True]
+    cleaned = run(model, data, "cleaned", clean=True)
+    assert texts(data / "cleaned") == [
+        {"caption": "a red cube on a blue ball", "negatives": [negative]},
+        {"caption": "a cube", "negatives": ["a cube"]},
+        {"caption": " ".join(["cube"] * 40), "negatives": []},  # cleaning leaves nothing of "..."
+    ]
+    assert cleaned.has_negative.ravel().tolist() == [True, False, False]
+    assert np.array_equal(cleaned.negative_features[1:, 0], cleaned.text_features[1:])
+    wanted = model.encode_text(["a red cube on a blue ball", negative], normalize=True, aligned=False).detach().numpy()
+    assert np.abs(cleaned.text_features[0] - wanted[0]).max() < 1e-6
+    assert np.abs(cleaned.negative_features[0, 0] - wanted[1]).max() < 1e-6
+    assert (as_is.manifest["clean"], cleaned.manifest["clean"]) == (False, True)
+    for option, clean, folder in (("--clean", True, "cleaned"), ("--as-is", False, "as_is")):
+        arguments = ["--captions", data / "captions.csv", "--images", data / "photos", "--device", "cpu"]
+        done = command("--model", "scenes", option, *arguments, data / option)
+        assert done.exit_code == 0, done.stderr
+        assert contents(data / option) == contents(data / folder)
+        with pytest.raises(ValueError, match=f"has features already, but its clean is {clean}, not {not clean}"):
+            run(model, data, folder, clean=not clean)
+
+
+def test_a_caption_cleaned_to_nothing_is_an_empty_one(model, data):
+    write(data, [["1.png", "...", ""], ["2.png", "A cube.", ""]])
+    with pytest.raises(ValueError, match=r"row 1 \(1\.png\) has an empty caption: cleaning leaves nothing of '\.\.\.'"):
+        run(model, data, clean=True)
+    features = run(model, data, clean=True, on_error="skip")
+    assert len(features.text_features) == 1
+    assert len(features.manifest["skipped"]) == 1
+    assert len(run(model, data, "as_is", clean=False).text_features) == 2
+
+
+def test_an_unfinished_run_agrees_on_cleaning(model, data):
+    (data / "photos" / "7.png").unlink()
+    with pytest.raises(ValueError, match=r"7\.png"):
+        run(model, data, clean=True)
+    for other in (None, False):
+        with pytest.raises(ValueError, match=f"has an unfinished run, but its clean is True, not {other}"):
+            run(model, data, clean=other)
+    assert len(run(model, data, clean=True, on_error="skip").image_features) == N - 1
+
+
 KILLED = """
 import os, signal, sys, warnings
 warnings.simplefilter("ignore")
@@ -455,6 +558,7 @@ def test_wrong_arguments_say_what_is_right(model, data):
         ({"on_error": "ignore"}, 'on_error is \'ignore\'. Pass "raise" or "skip"'),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"workers": 0}, "workers 0"),
+        ({"clean": "yes"}, "clean is 'yes'. Pass True, False or None"),
         ({"column": "text"}, "has no column 'text'; it has 'image', 'caption', 'negative'. Pass --column NAME"),
         ({"split": "val"}, "has no column 'split'"),
     ):

@@ -17,6 +17,7 @@ from labclip.negatives import RELATIONS, clean, shuffle, swap
 from labclip.negatives.choosing import TrueCaptions
 from labclip.negatives.cleaning import comparable
 from labclip.negatives.extras import MissingExtraError
+from labclip.negatives.shuffling import is_shuffle
 from labclip.negatives.taggers import get_tagger
 from labclip.scenes import COLOURS, sample
 
@@ -206,6 +207,15 @@ def test_k_negatives_are_distinct_and_as_many_as_exist(caption, k):
     assert len(negatives) == min(k, len(every))
     assert len(set(negatives)) == len(negatives)
     assert set(negatives) <= every
+
+
+@given(tagged, st.sampled_from(["{}.", "A {}, and", " {}", "can't {}!"]), st.integers(0, 3))
+def test_every_shuffle_is_known_by_its_words(caption, form, seed):
+    (negative,) = shuffle([form.format(caption)], seed=seed, tagger=tag)
+    cleaned = clean(form.format(caption), 40)
+    assert not is_shuffle(cleaned, cleaned)
+    assert negative is None or (is_shuffle(cleaned, negative) and clean(negative, 40) == negative)
+    assert not is_shuffle(cleaned, f"{negative} too")
 
 
 def test_the_last_of_many_arrangements_are_found_too():

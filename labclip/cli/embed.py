@@ -43,6 +43,12 @@ from labclip.cli.group import as_json_option, main
 )
 @click.option("--split", multiple=True, metavar="NAME", help="Take rows whose column `split` is this one alone.")
 @click.option(
+    "--clean/--as-is",
+    default=None,
+    help="Clean captions and negatives alike (lower case, most punctuation gone, 40 words), or take them as they are. "
+    "[default: as they are, but stop where cleaned, shuffled negatives stand beside raw captions]",
+)
+@click.option(
     "--on-error",
     type=click.Choice(["raise", "skip"]),
     default="raise",
@@ -64,6 +70,7 @@ def embed(
     image_column: str | None,
     negative_column: tuple[str, ...],
     split: tuple[str, ...],
+    clean: bool | None,
     on_error: str,
     batch_size: int,
     workers: int | None,
@@ -97,6 +104,7 @@ def embed(
             image_column=image_column,
             negative_columns=negative_column or None,
             split=split or None,
+            clean=clean,
             batch_size=batch_size,
             workers=workers,
             on_error=on_error,
@@ -113,6 +121,8 @@ def embed(
         click.echo(f"Left out: {item['where']}{name} {item['reason']}", err=True)
     if len(skipped) > 5:
         click.echo(f"Left out: {len(skipped) - 5} more, all listed in {out / 'manifest.json'}", err=True)
+    if true := counts.get("true_negatives"):
+        click.echo(f"Not counted: {true:,} negatives that say what a caption of the same image says", err=True)
     click.echo(
         f"{out}: {counts['images']:,} images, {counts['captions']:,} captions, "
         f"{counts['captions_with_negative']:,} of them with negatives, {len(skipped):,} items left out; "

@@ -36,6 +36,7 @@ def embed(
     image_column: str | None = None,
     negative_columns: Sequence[str] | None = None,
     split: str | Sequence[str] | None = None,
+    clean: bool | None = None,
     batch_size: int = 64,
     workers: int | None = None,
     on_error: str = "raise",
@@ -46,7 +47,8 @@ def embed(
 
     Each image is encoded once however many captions it has. Text features are the base's own: no alignment is applied.
     Killed at any moment and run again, it goes on, and the folder has the same bytes as after an unbroken run. Memory
-    is bounded by batches, not by the data.
+    is bounded by batches, not by the data. A negative that says what its caption or another caption of its image says
+    (but for case, punctuation and "a" or "an") is no negative: it counts as missing.
 
     Args:
         model: The base, wrapped; its device and precision are used.
@@ -59,10 +61,14 @@ def embed(
         negative_columns: Columns of hard negatives; by default `negative`, `negative_2`, ..., else `neg_caption` or
             `negative_caption`, where there are any.
         split: Take only the rows whose column `split` has this value, or one of these.
+        clean: True cleans captions and negatives alike (`labclip.negatives.clean`, 40 words), False takes them as they
+            are. None does too, but refuses a caption that is not clean beside a negative that is its cleaned words in
+            another order, as `negatives.shuffle` makes them: a fit would tell the two by their full stop.
         batch_size: Images in one pass of the model.
         workers: Threads that read and decode images; by default one a processor, at most 16.
-        on_error: What a missing or broken image or an empty caption does: "raise" stops with its name and keeps what
-            is done, "skip" leaves it out, an image with its captions, and lists it in the manifest.
+        on_error: What a missing or broken image or an empty caption, also one that cleaning empties, does: "raise"
+            stops with its name and keeps what is done, "skip" leaves it out, an image with its captions, and lists it
+            in the manifest.
         force: Whether to start anew where the folder has other or unfinished features.
         progress: Whether to show progress bars on stderr.
 
@@ -71,8 +77,8 @@ def embed(
 
     Raises:
         FileNotFoundError: If a file of captions or the folder of images does not exist.
-        ValueError: If an item is bad and `on_error` is "raise", if nothing is left, if an embedding is not finite, or
-            if the folder has features of something else; the message names the item.
+        ValueError: If an item is bad and `on_error` is "raise", if nothing is left, if an embedding is not finite, if
+            `clean` has to be said, or if the folder has features of something else; the message names the item.
         ImportError: If Parquet is to be read without pyarrow.
 
     Example:
@@ -90,7 +96,7 @@ def embed(
         >>> features.image_features.shape, features.negative_features.shape, features.image_index.tolist()
         ((3, 256), (3, 1, 256), [0, 1, 2])
     """
-    _check(model, batch_size, workers, on_error)
+    _check(model, clean, batch_size, workers, on_error)
     inputs = find_inputs(captions)
     if images is not None and not Path(images).is_dir():
         raise FileNotFoundError(f"There is no folder of images {images}.")
@@ -104,6 +110,7 @@ def embed(
             "negatives": None if columns.negatives is None else list(columns.negatives),
             "split": None if columns.split is None else list(columns.split),
         },
+        "clean": clean,
     }
     folder = Path(out)
     if folder.exists() and not folder.is_dir():
@@ -118,7 +125,7 @@ def embed(
         if differs := difference(work.made_from, made_from):
             raise ValueError(f"{folder} has an unfinished run, but {differs}. {_ANEW}")
         try:
-            _plan(work, inputs, columns, on_error, progress)
+            _plan(work, inputs, columns, clean, on_error, progress)
         except BaseException:
             work.discard_if_unplanned()
             raise
@@ -137,12 +144,14 @@ def embed(
 _ANEW = "Pass another folder, or force=True (--force) to start anew."
 
 
-def _check(model: Any, batch_size: int, workers: int | None, on_error: str) -> None:
+def _check(model: Any, clean: Any, batch_size: int, workers: int | None, on_error: str) -> None:
     if not isinstance(model, LABCLIP):
         raise ValueError(
             f"model is a {type(model).__name__}. Pass LABCLIP.from_pretrained(NAME), or "
             f"LABCLIP(clip, Alignment.identity(dim)) for a base with no matrix yet."
         )
+    if clean is not None and not isinstance(clean, bool):
+        raise ValueError(f"clean is {clean!r}. Pass True, False or None.")
     if batch_size < 1 or (workers is not None and workers < 1):
         raise ValueError(f"batch_size is {batch_size} and workers {workers}; each is at least 1.")
     if on_error not in ("raise", "skip"):
@@ -188,13 +197,15 @@ def _refuse_skipped(skipped: Sequence[dict[str, Any]], on_error: str) -> None:
         )
 
 
-def _plan(work: Work, inputs: Sequence[Path], columns: Columns, on_error: str, progress: bool) -> None:
+def _plan(
+    work: Work, inputs: Sequence[Path], columns: Columns, clean: bool | None, on_error: str, progress: bool
+) -> None:
     """Read all rows into the plan, unless a run before this one did."""
     if not work.get("planned", False):
         with tqdm(desc="reading", unit=" rows", disable=not progress) as bar:
 
             def sound() -> Iterator[Any]:
-                for source, place, record, name in read_records(inputs, columns, bar.update):
+                for source, place, record, name in read_records(inputs, columns, bar.update, clean=clean):
                     if isinstance(record, str) and on_error == "raise":
                         raise ValueError(f"{place}{f' ({name})' if name else ''} {record}. {_MEND}")
                     yield source, place, record, name
@@ -225,6 +236,7 @@ def _finish(work: Work, made_from: dict[str, Any]) -> None:
         "captions": work.get("text_rows", 0),
         "negatives_per_caption": work.get("negatives_per_caption", 0),
         "captions_with_negative": work.get("with_negative", 0),
+        "true_negatives": work.get("true_negatives", 0),
         "texts_cut": work.get("cut", 0),
     }
     work.finish(array_shapes(counts, made_from["dim"]))

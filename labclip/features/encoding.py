@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import re
 import time
@@ -146,7 +147,7 @@ def encode_texts(work: Work, model: LABCLIP, *, progress: bool) -> None:
         ValueError: If an embedding is not finite.
     """
     total, most = work.count("texts"), work.get("negatives_per_caption", 0)
-    names = ("next_text", "text_rows", "with_negative", "cut", "encoded")
+    names = ("next_text", "text_rows", "with_negative", "true_negatives", "cut", "encoded")
     state: dict[str, Any] = {**{name: work.get(name, 0) for name in names}, "cut_warning": work.get("cut_warning", "")}
     sealed = time.monotonic()
     with tqdm(total=total, initial=state["next_text"], desc="captions", unit=" captions", disable=not progress) as bar:
@@ -171,7 +172,7 @@ _CUT = re.compile(r"^(\d+) of \d+ captions are longer than")
 def _encode_block(work: Work, model: LABCLIP, block: Sequence[Any], most: int, state: dict[str, Any]) -> None:
     places: dict[str, str] = {}  # every distinct text, with where it occurs first
     for text in block:
-        for one in (text.caption, *text.negatives):
+        for one in (text.caption, *itertools.compress(text.negatives, text.wrong)):
             places.setdefault(one, text.place)
     with torch.no_grad(), _counting_cut(state):
         raw = model.encode_text(list(places), normalize=False, aligned=False)
@@ -185,7 +186,10 @@ def _encode_block(work: Work, model: LABCLIP, block: Sequence[Any], most: int, s
     if most:
         negatives = np.repeat(own[:, None], most, axis=1)  # where there is none, the caption itself stands
         for row, text in enumerate(block):
-            negatives[row, : len(text.negatives)] = [row_of[one] for one in text.negatives]
+            for column, (one, wrong) in enumerate(zip(text.negatives, text.wrong, strict=True)):
+                if wrong:
+                    negatives[row, column] = row_of[one]
+            state["true_negatives"] += text.wrong.count(False)
         real = negatives != own[:, None]
         work.append(NEGATIVES, features[negatives])
         work.append(HAS_NEGATIVE, real)

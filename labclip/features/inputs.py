@@ -9,6 +9,7 @@ from pathlib import Path
 from labclip.features.archives import tar_rows
 from labclip.features.records import Columns, Record
 from labclip.features.rows import Row, Wanted, json_rows, jsonl_rows, parquet_rows, separated_rows
+from labclip.features.wording import worded
 
 READERS: dict[str, Callable[[Path, Wanted], Iterator[Row]]] = {
     ".csv": lambda path, _: separated_rows(path, ","),
@@ -56,7 +57,7 @@ def _matching(path: Path) -> list[Path]:
 
 
 def read_records(
-    inputs: Sequence[Path], columns: Columns, seen: Callable[[], object]
+    inputs: Sequence[Path], columns: Columns, seen: Callable[[], object], *, clean: bool | None = None
 ) -> Iterator[tuple[int, str, Record | str, str | None]]:
     """Every row of every input.
 
@@ -64,12 +65,13 @@ def read_records(
         inputs: The files.
         columns: Which of their columns count.
         seen: Called once a row, for progress.
+        clean: Whether texts are cleaned, as `worded` has it.
 
     Yields:
         (which input, "file row n", what it says or what is wrong with it, its picture's name where that is known).
 
     Raises:
-        ValueError: If a file can't be read at all, or lacks a column.
+        ValueError: If a file can't be read at all, or lacks a column, or `clean` should be said.
     """
     for source, path in enumerate(inputs):
         first = True
@@ -81,6 +83,8 @@ def read_records(
             if columns.takes(row):
                 record = columns.record(row)
                 place, name = f"{path.name} {row.where}", _name(row, columns)
+                if isinstance(record, Record):
+                    record = worded(record, clean, place)
                 for problem in [record] if isinstance(record, str) else record.problems:
                     yield source, place, problem, name
                 if isinstance(record, Record) and record.captions:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sqlite3
@@ -13,6 +14,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from labclip.features.records import Record
+from labclip.negatives.cleaning import comparable
 
 UNFINISHED = "unfinished.sqlite"
 PART = ".part"
@@ -23,7 +25,8 @@ _SCHEMA = """
 CREATE TABLE state (name TEXT PRIMARY KEY, value TEXT);
 CREATE TABLE images (id INTEGER PRIMARY KEY, key BLOB UNIQUE, name TEXT, place TEXT, source INTEGER, start INTEGER,
     size INTEGER, row INTEGER);
-CREATE TABLE texts (id INTEGER PRIMARY KEY, image INTEGER, caption TEXT, negatives TEXT, place TEXT);
+CREATE TABLE texts (id INTEGER PRIMARY KEY, image INTEGER, caption TEXT, negatives TEXT, place TEXT,
+    said BLOB);
 CREATE TABLE skipped (place TEXT, image TEXT, reason TEXT, captions INTEGER);
 """
 
@@ -40,11 +43,15 @@ class Item(NamedTuple):
 
 
 class Text(NamedTuple):
-    """A caption to be encoded, and the row of its picture among the features."""
+    """A caption to be encoded, and the row of its picture among the features.
+
+    `wrong` says of each negative whether it is one: none that says what a caption of the same picture says.
+    """
 
     id: int
     caption: str
     negatives: list[str]
+    wrong: list[bool]
     place: str
     image_row: int
 
@@ -119,10 +126,10 @@ class Work:
             for caption, negatives in record.captions:
                 most = max(most, len(negatives))
                 self._db.execute(
-                    "INSERT INTO texts (image, caption, negatives, place) VALUES (?, ?, ?, ?)",
-                    (image, caption, json.dumps(negatives) if negatives else None, place),
+                    "INSERT INTO texts (image, caption, negatives, place, said) VALUES (?, ?, ?, ?, ?)",
+                    (image, caption, json.dumps(negatives) if negatives else None, place, _said(caption)),
                 )
-        self._db.execute("CREATE INDEX texts_of ON texts (image)")
+        self._db.execute("CREATE INDEX texts_of ON texts (image, said)")
         self._set("negatives_per_caption", most)
         self._set("planned", True)
         self._db.execute("COMMIT")
@@ -148,11 +155,21 @@ class Work:
     def texts(self, after: int, last: int) -> list[Text]:
         """Captions of pictures that were kept, ids after < id <= last."""
         rows = self._db.execute(
-            "SELECT t.id, t.caption, t.negatives, t.place, i.row FROM texts t JOIN images i ON i.id = t.image "
+            "SELECT t.id, t.image, t.caption, t.negatives, t.place, i.row FROM texts t JOIN images i ON i.id = t.image "
             "WHERE t.id > ? AND t.id <= ? AND i.row IS NOT NULL ORDER BY t.id",
             (after, last),
         )
-        return [Text(id_, caption, json.loads(negatives or "[]"), *rest) for id_, caption, negatives, *rest in rows]
+        texts = []
+        for id_, image, caption, listed, place, image_row in rows:
+            negatives = json.loads(listed or "[]")
+            wrong = [not self._true_of(image, negative) for negative in negatives]
+            texts.append(Text(id_, caption, negatives, wrong, place, image_row))
+        return texts
+
+    def _true_of(self, image: int, text: str) -> bool:
+        """Whether a caption of the picture says the same."""
+        query = "SELECT 1 FROM texts WHERE image = ? AND said = ? LIMIT 1"
+        return self._db.execute(query, (image, _said(text))).fetchone() is not None
 
     def count(self, table: str) -> int:
         """How many pictures or captions there are."""
@@ -230,6 +247,11 @@ class Work:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(part, self.folder / name)
+
+
+def _said(text: str) -> bytes:
+    """Equal for texts that differ in nothing but case, punctuation and "a" or "an"."""
+    return hashlib.blake2b(comparable(text).encode(), digest_size=8).digest()
 
 
 def _header(shape: tuple[int, ...], dtype: str) -> bytes:

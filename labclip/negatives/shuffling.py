@@ -112,6 +112,16 @@ def shuffle(
     return first_or_none(found) if k == 1 else found
 
 
+def is_shuffle(caption: str, text: str) -> bool:
+    """Whether a text has exactly the words of a cleaned caption, in another order, as every shuffled negative has.
+
+    >>> is_shuffle("a red cup, a blue cup", "a blue cup, a red cup"), is_shuffle("a red cup", "a blue cup")
+    (True, False)
+    """
+    words, others = _WORD.findall(caption), _WORD.findall(text)
+    return words != others and Counter(words) == Counter(others)
+
+
 def _arrangements(nouns: list[str], adjectives: list[str], rng: random.Random) -> Iterator[tuple[str, ...]]:
     """Every arrangement but the given one, once each: drawn at random, the last ones in alphabetical order."""
     total = _distinct(nouns) * _distinct(adjectives)
