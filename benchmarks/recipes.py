@@ -25,13 +25,11 @@ from labclip.training.frontier import Held, frontier
 FREE = {"identity_penalty": 0.0}
 RECIPES = {
     "published": {"recipe": "paper-clevr"},
-    "published, batches without negatives": {"recipe": "paper-clevr-sb"},
     "labclip": {},
     "labclip, full rank": {"rank": 256},
     "labclip, no penalty": FREE,
     "labclip, neither": FREE | {"rank": 256},
     "labclip, a tenth of the step": {"learning_rate": 1e-3},
-    "labclip, batches of 1024": {"batch_size": 1024},
     "labclip, other domain retained": {"retain": True},
 }
 

@@ -19,7 +19,7 @@ from labclip.training.settings import Settings
 
 _COARSE = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
 _CHECKPOINT_SECONDS = 30.0
-_SPREAD = 0.05  # standard deviation of the factors of a low rank at the start
+_SPREAD = 0.05  # standard deviation of the right factor of a low rank at the start
 _MAX_LOG_SCALE = math.log(100.0)  # as OpenCLIP clamps it
 
 
@@ -61,7 +61,7 @@ def new_state(dim: int, settings: Settings, *, objective: str, seed: int, device
     else:
         generator = torch.Generator().manual_seed(seed)
         parameters = {
-            "left": _SPREAD * torch.randn(dim, settings.rank, generator=generator),
+            "left": torch.zeros(dim, settings.rank),  # so that the fit begins at the base itself
             "right": _SPREAD * torch.randn(settings.rank, dim, generator=generator),
         }
     sigmoid = objective == "sigmoid"
