@@ -25,7 +25,7 @@ from labclip.bases import (
     weights_in,
 )
 from labclip.model import LABCLIP
-from labclip.storage import CONFIG, is_alignment_folder, read_config
+from labclip.storage import CONFIG, is_alignment_folder, load, read_config
 from labclip.text import Tokenizer
 
 _WEIGHT_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
@@ -85,6 +85,10 @@ def load_folder(
     """Load the OpenCLIP model of a folder and wrap it."""
     if is_alignment_folder(folder) and (recorded := read_config(folder / CONFIG)["base"]) is not None:
         check_same_base(alignment, Base(**recorded))
+        if alignment.base is not None and alignment.probe is None:
+            alignment = with_record(
+                alignment, probe=load(folder).probe
+            )  # what the folder's own matrix knows of the base
     config = read_openclip_config(folder)
     weights = weights_in(folder)
     assert weights is not None

@@ -212,6 +212,15 @@ def test_a_base_given_by_hand_is_not_vouched_for(tmp_path):
     assert load(tmp_path / "c").probe is not None
 
 
+def test_the_base_of_a_folder_vouches_for_another_matrix_too(tmp_path):
+    base = Base("tiny", "own", quick_gelu=False, embed_dim=models.DIM)
+    probe = probe_of(models.make("clip"), models.tokenizer())
+    wrap(base=base, tokenizer=models.tokenizer(), probe=probe).save_pretrained(tmp_path / "a")
+    other = LABCLIP.from_pretrained(tmp_path / "a", alignment=Alignment(models.matrix(1), base=base))
+    other.save_pretrained(tmp_path / "b")
+    assert torch.equal(load(tmp_path / "b").probe, probe)
+
+
 def test_a_base_that_was_trained_on_is_no_longer_vouched_for(tmp_path):
     base = Base("tiny", "own", quick_gelu=False, embed_dim=models.DIM)
     model = wrap(base=base, tokenizer=models.tokenizer(), probe=probe_of(models.make("clip"), models.tokenizer()))
