@@ -23,7 +23,8 @@ def help_text():
     """The help of the command and of each of its commands."""
     parts = []
     for name in ("", *command.list_commands(None)):
-        shown = CliRunner().invoke(command, [*name.split(), "--help"], prog_name="labclip", terminal_width=100).stdout
+        # What a terminal of 100 columns shows: two of them stay free.
+        shown = CliRunner().invoke(command, [*name.split(), "--help"], prog_name="labclip", terminal_width=98).stdout
         parts.append(f"{f'## labclip {name}' if name else ''}\n\n```text\n{shown}```".lstrip())
     return "\n\n".join(parts)
 
@@ -39,7 +40,9 @@ def ratios():
     rows = ["| what | against | ratio | aim | seconds |", "|---|---|---|---|---|"]
     for row in json.loads((ROOT / "benchmarks" / "ratios.json").read_text(encoding="utf-8")):
         seconds = "" if row["seconds"] is None else f"{row['seconds']:.3f}"
-        rows.append(f"| {row['what']} | {row['against']} | {row['ratio']:.2f} | {row['aim']:.2f} | {seconds} |")
+        unit = " s" if row["against"].startswith("seconds") else ""
+        cells = (row["what"], row["against"], f"{row['ratio']:.2f}{unit}", f"{row['aim']:.2f}{unit}", seconds)
+        rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)
 
 

@@ -3,12 +3,18 @@
 import contextlib
 import importlib.util
 import io
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
 import labclip
+from labclip.published import PUBLISHED
+from labclip.scenes.vocabulary import COLOURS, SHAPES
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "CONTRIBUTING.md"]
@@ -43,6 +49,28 @@ def test_generated_parts_are_fresh():
     specification.loader.exec_module(reference)
     for page, text in reference.pages().items():
         assert page.read_text() == text, f"{page.name} is stale. Type: python docs/reference.py"
+
+
+def test_help_is_what_a_terminal_of_100_columns_shows():
+    shown = subprocess.run(
+        [sys.executable, "-m", "labclip", "demo", "--help"], capture_output=True, text=True, check=True,
+        env=os.environ | {"COLUMNS": "100"},
+    ).stdout  # fmt: skip
+    assert shown.partition("\n")[2] in (ROOT / "docs" / "command-line.md").read_text()
+
+
+def test_sizes_are_those_of_the_files():
+    readme, page = ((ROOT / name).read_text() for name in ("README.md", "docs/embedded-model.md"))
+    for entry in PUBLISHED:
+        assert f"{entry.size / 1e6:.2f} MB" in readme
+    weights = load_file(ROOT / "weights" / "scenes" / "open_clip_model.safetensors")
+    table = weights.pop("token_embedding.weight")
+    towers, known = sum(tensor.numel() for tensor in weights.values()), int((table != 0).any(dim=1).sum())
+    said = f"{towers / 1e6:.1f} million\nparameters and a token table of {table.numel() / 1e6:.1f} million, "
+    said += f"{(towers + table.numel()) / 1e6:.1f} million in all, of which the table is zero but for {known} tokens"
+    assert said in page
+    others = known - len(COLOURS) - len(SHAPES) - 3  # padding, start and end
+    assert f"{others} other words" in (ROOT / "weights" / "scenes" / "README.md").read_text()
 
 
 def test_readme_is_short_and_shows_code_early():

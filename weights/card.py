@@ -6,8 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import load_file
+
 from labclip import Alignment
+from labclip.bases import OPENCLIP_WEIGHTS
 from labclip.card import model_card
+from labclip.scenes.vocabulary import COLOURS, SHAPES
 
 DOCUMENTED = Path(__file__).parent / "scenes"  # the folder whose figures stand in the documentation
 PAGE = Path(__file__).parents[1] / "docs" / "embedded-model.md"
@@ -52,7 +56,7 @@ def write_card(folder: Path) -> str:
     tables = _tables(results["trials"], shipped)
     if folder.resolve() == DOCUMENTED.resolve():
         _fill(PAGE, tables)
-    about = "\n\n".join([_about(alignment.metadata, results, shipped), tables])
+    about = "\n\n".join([_about(alignment.metadata, results, shipped, _size(folder)), tables])
     (folder / "README.md").write_text(
         model_card(alignment, name="The embedded CLIP of labclip, and its matrix", about=about)
     )
@@ -66,13 +70,26 @@ def _fill(page: Path, tables: str) -> None:
     page.write_text(f"{before}{_START}\n\n{tables.replace('## ', '### ')}\n\n{_END}{after}")
 
 
-def _about(metadata: dict[str, Any], results: dict[str, Any], shipped: dict[str, Any]) -> str:
+def _size(folder: Path) -> dict[str, int]:
+    """Parameters of the towers and of the token table, and words known beside colours, shapes and the three marks.
+
+    The marks are padding, start and end; a token that no training saw is a row of zeros.
+    """
+    weights = load_file(folder / OPENCLIP_WEIGHTS)
+    table = weights.pop("token_embedding.weight")
+    known = int((table != 0).any(dim=1).sum())
+    towers = sum(tensor.numel() for tensor in weights.values() if tensor.is_floating_point())
+    return {"towers": towers, "table": table.numel(), "words": known - len(COLOURS) - len(SHAPES) - 3}
+
+
+def _about(metadata: dict[str, Any], results: dict[str, Any], shipped: dict[str, Any], size: dict[str, int]) -> str:
     pretraining = metadata["pretraining"]
     probes = shipped["probes"]
     return f"""\
-A CLIP of 1.9 million parameters (OpenCLIP's `CLIP`, ResNet and Transformer), trained from nothing on two CPU cores
-on rendered scenes of two things, and one matrix for it. It is a demonstration and a test fixture: it knows 12 colours,
-10 shapes and some twenty other words, and nothing else.
+A CLIP of {size["towers"] / 1e6:.1f} million parameters and a token table of {size["table"] / 1e6:.1f} million
+(OpenCLIP's `CLIP`, ResNet and Transformer), trained from nothing on two CPU cores on rendered scenes of two things, and
+one matrix for it. It is a demonstration and a test fixture: it knows {len(COLOURS)} colours, {len(SHAPES)} shapes and
+{size["words"]} other words, and nothing else.
 
 ```python
 from labclip import LABCLIP
