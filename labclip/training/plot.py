@@ -20,7 +20,7 @@ def plot(result: FitResult, path: str | Path | None = None) -> Any:
         raise ModuleNotFoundError('Plots need matplotlib. Type: pip install "labclip[eval]"') from error
     if not result.frontier:
         raise ValueError("Nothing was held out, so there is no frontier to draw. Pass validation to labclip.fit.")
-    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    figure = Figure(figsize=(10, 4.8), layout="constrained")
     left, right = figure.subplots(1, 2)
     strengths = [point.strength for point in result.frontier]
     binding = [point.binding for point in result.frontier]
@@ -32,7 +32,11 @@ def plot(result: FitResult, path: str | Path | None = None) -> Any:
             strengths, [p.t2i_r1[name] for p in result.frontier], color=colour, label=f"R@1 text to image, {label}"
         )
         left.plot(
-            strengths, [p.i2t_r1[name] for p in result.frontier], color=colour, linestyle=":", label="  image to text"
+            strengths,
+            [p.i2t_r1[name] for p in result.frontier],
+            color=colour,
+            linestyle=":",
+            label=f"R@1 image to text, {label}",
         )
     left.axvline(result.alignment.strength, color=_CHOSEN, linewidth=1, linestyle="--", label="strength chosen")
     left.set(
@@ -47,7 +51,7 @@ def plot(result: FitResult, path: str | Path | None = None) -> Any:
         twin.set_ylabel("binding on validation", color=_BINDING)
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
-    left.legend(frameon=False, fontsize=8)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower left", ncols=3, frameon=False, fontsize=8)
     if path is not None:
         figure.savefig(path, dpi=150)
     return figure
