@@ -17,7 +17,8 @@ def model_card(alignment: Alignment, *, name: str | None = None, about: str = ""
 
     The measured table comes from `alignment.metadata["results"]`, in the form `labclip evaluate --json` prints:
     `{benchmark: {"base": {metric: value}, "labclip": {metric: value}}}`. Without it the card says that nothing was
-    measured. Other keys of the metadata that the card shows: `recipe`, `data`, `seed`, `license`, `source`.
+    measured. Other keys of the metadata that the card shows: `recipe`, `data`, `seed`, `license`, `source`,
+    `base_weights`.
 
     Args:
         alignment: What the card describes.
@@ -134,9 +135,9 @@ def _facts(alignment: Alignment) -> str:
         lines.append(f"- Fitted logit scale: {math.exp(alignment.logit_scale):.2f}")
     if alignment.strength != 1.0:
         lines.append(f"- Applied at strength {alignment.strength:g} unless asked otherwise")
-    for key in ("recipe", "data", "seed", "source"):
+    for key in ("recipe", "data", "seed", "source", "base_weights"):
         if key in alignment.metadata:
-            lines.append(f"- {key.capitalize()}: {_line(alignment.metadata[key])}")
+            lines.append(f"- {key.capitalize().replace('_', ' ')}: {_line(alignment.metadata[key])}")
     return "\n".join(lines)
 
 

@@ -201,6 +201,7 @@ def test_a_base_given_by_hand_is_not_vouched_for(tmp_path):
     assert_same_model(again, model)
     assert (again.alignment.base, again.alignment.probe) == (base, None)
     assert again.alignment.metadata["base_weights"].endswith("not verified to be those of tiny (own)")
+    assert "- Base weights: given by hand or trained on; not" in (tmp_path / "a" / "README.md").read_text()
     with pytest.warns(UserWarning, match="Nothing shows"):
         again.save_pretrained(tmp_path / "b")
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
