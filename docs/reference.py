@@ -30,15 +30,17 @@ def help_text():
 
 
 def measured():
-    """The embedded model's table, from the file that `make weights` writes beside it."""
+    """The embedded model's table, from the file that `make weights` writes beside it; all of it is in its card."""
     config = json.loads((ROOT / "weights" / "scenes" / "config.json").read_text(encoding="utf-8"))
-    return results_table(config["metadata"]["results"])
+    rows = config["metadata"]["results"]["scenes"]
+    shown = {side: {key: values[key] for key in SHOWN} for side, values in rows.items()}
+    return results_table({"scenes": shown})
 
 
-def ratios():
-    """The table of `make bench`, from the file it writes."""
+def ratios(file="ratios.json"):
+    """A table of `make bench`, from the file it writes."""
     rows = ["| what | against | ratio | aim | seconds |", "|---|---|---|---|---|"]
-    for row in json.loads((ROOT / "benchmarks" / "ratios.json").read_text(encoding="utf-8")):
+    for row in json.loads((ROOT / "benchmarks" / file).read_text(encoding="utf-8")):
         seconds = "" if row["seconds"] is None else f"{row['seconds']:.3f}"
         unit = " s" if row["against"].startswith("seconds") else ""
         cells = (row["what"], row["against"], f"{row['ratio']:.2f}{unit}", f"{row['aim']:.2f}{unit}", seconds)
@@ -46,7 +48,40 @@ def ratios():
     return "\n".join(rows)
 
 
-PARTS = {"help": help_text, "measured": measured, "ratios": ratios}
+# Gains and every cost; what is left out is a variant of a row that stays.
+SHOWN = (
+    "binding_seen",
+    "binding_heldout",
+    "sentences_t2i_r1",
+    "sentences_i2t_r1",
+    "tags_t2i_r1",
+    "tags_i2t_r1",
+    "single_object",
+    "modality_gap",
+)
+
+
+def recipes():
+    """The tables of `benchmarks/recipes.py`, from the file it writes."""
+    found = json.loads((ROOT / "benchmarks" / "recipes.json").read_text(encoding="utf-8"))
+    parts = []
+    for world, table in found["worlds"].items():
+        columns = [key for key in next(iter(table.values())) if key != "seconds"]
+        lines = [f"`{world}`, {found['count']:,} scenes, seeds {', '.join(map(str, found['seeds']))}:", ""]
+        lines += [f"|  | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+        for name, row in table.items():
+            cells = [f"{row[key]:.2f}" if key in ("strength", "||A - I||") else f"{row[key]:.3f}" for key in columns]
+            lines.append(f"| {name} | {' | '.join(cells)} |".rstrip())
+        parts.append("\n".join(lines).replace("||A - I||", "distance from I"))
+    return "\n\n".join(parts)
+
+
+def fitting():
+    """The table of `benchmarks/fit.py`, from the file it writes."""
+    return ratios("fit.json")
+
+
+PARTS = {"help": help_text, "measured": measured, "ratios": ratios, "recipes": recipes, "fitting": fitting}
 
 
 def fresh(text):
