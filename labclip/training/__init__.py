@@ -4,7 +4,8 @@ Embeddings come from `labclip.features`.
 """
 
 from labclip.training.finetuning import finetune
-from labclip.training.fitting import FitResult, fit
+from labclip.training.fitting import fit
+from labclip.training.result import FitResult
 from labclip.training.splits import Split, split_combinations
 
 __all__ = ["FitResult", "Split", "finetune", "fit", "split_combinations"]

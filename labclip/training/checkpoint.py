@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-if TYPE_CHECKING:
-    from labclip.training.trainer import State
+from labclip.training.state import State
 
 FILE = "fit.safetensors"
 

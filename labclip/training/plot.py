@@ -2,52 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from labclip.training.fitting import FitResult
+from labclip.training.frontier import Point
 
 _BINDING, _CHOSEN = "#1f7a5a", "#b3402f"
 _RETRIEVAL = ("#3b4a6b", "#8a93a6", "#c08a3e", "#7d5ba6")
 
 
-def plot(result: FitResult, path: str | Path | None = None) -> Any:
+def plot(frontier: Sequence[Point], history: Sequence[dict[str, Any]], strength: float, path: str | Path | None) -> Any:
     """See `FitResult.plot`."""
     try:
         from matplotlib.figure import Figure
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError('Plots need matplotlib. Type: pip install "labclip[eval]"') from error
-    if not result.frontier:
+    if not frontier:
         raise ValueError("Nothing was held out, so there is no frontier to draw. Pass validation to labclip.fit.")
     figure = Figure(figsize=(10, 4.8), layout="constrained")
     left, right = figure.subplots(1, 2)
-    strengths = [point.strength for point in result.frontier]
-    binding = [point.binding for point in result.frontier]
+    strengths = [point.strength for point in frontier]
+    binding = [point.binding for point in frontier]
     if None not in binding:
         left.plot(strengths, binding, color=_BINDING, linewidth=2.5, label="binding")
-    for colour, name in zip(_RETRIEVAL, result.frontier[0].t2i_r1, strict=False):
+    for colour, name in zip(_RETRIEVAL, frontier[0].t2i_r1, strict=False):
         label = "own domain" if name == "own" else name
-        left.plot(
-            strengths, [p.t2i_r1[name] for p in result.frontier], color=colour, label=f"R@1 text to image, {label}"
-        )
+        left.plot(strengths, [p.t2i_r1[name] for p in frontier], color=colour, label=f"R@1 text to image, {label}")
         left.plot(
             strengths,
-            [p.i2t_r1[name] for p in result.frontier],
+            [p.i2t_r1[name] for p in frontier],
             color=colour,
             linestyle=":",
             label=f"R@1 image to text, {label}",
         )
-    left.axvline(result.alignment.strength, color=_CHOSEN, linewidth=1, linestyle="--", label="strength chosen")
+    left.axvline(strength, color=_CHOSEN, linewidth=1, linestyle="--", label="strength chosen")
     left.set(
         xlabel="strength: 0 the base, 1 as fitted", ylabel="share of held-out data", title="What it gains and costs"
     )
-    epochs = [record["epoch"] for record in result.history]
-    right.plot(epochs, [record["loss"] for record in result.history], color=_RETRIEVAL[0], linewidth=2)
+    epochs = [record["epoch"] for record in history]
+    right.plot(epochs, [record["loss"] for record in history], color=_RETRIEVAL[0], linewidth=2)
     right.set(xlabel="epoch", ylabel="loss", title="The epochs")
-    if all("binding" in record for record in result.history):
+    if all("binding" in record for record in history):
         twin = right.twinx()
-        twin.plot(epochs, [record["binding"] for record in result.history], color=_BINDING, linewidth=2)
+        twin.plot(epochs, [record["binding"] for record in history], color=_BINDING, linewidth=2)
         twin.set_ylabel("binding on validation", color=_BINDING)
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,60 +15,11 @@ from labclip.training.checkpoint import read_checkpoint, write_checkpoint
 from labclip.training.frontier import Held, best_binding, frontier
 from labclip.training.objective import Batch, Gradient, sigmoid_gradient, softmax_gradient
 from labclip.training.settings import Settings
+from labclip.training.state import State
 
 _COARSE = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
 _CHECKPOINT_SECONDS = 30.0
-_SPREAD = 0.05  # standard deviation of the right factor of a low rank at the start
 _MAX_LOG_SCALE = math.log(100.0)  # as OpenCLIP clamps it
-
-
-@dataclass
-class State:
-    """Everything that changes during a fit.
-
-    Attributes:
-        parameters: `matrix` [dim, dim], or `left` [dim, rank] and `right` [rank, dim]; `log_scale`; `bias` for SigLIP.
-        optimizer: Adam over them.
-        epoch: The epoch under way.
-        step: Steps of it that are done.
-        loss: Sum over those steps.
-        history: A record of each epoch that is done.
-        best: The matrix and log-temperature of the best epoch so far, with its score.
-    """
-
-    parameters: dict[str, torch.Tensor]
-    optimizer: torch.optim.Adam
-    epoch: int = 0
-    step: int = 0
-    loss: float = 0.0
-    history: list[dict[str, Any]] = field(default_factory=list)
-    best: dict[str, torch.Tensor] = field(default_factory=dict)
-
-    @property
-    def matrix(self) -> torch.Tensor:
-        """A, [dim, dim]."""
-        if "matrix" in self.parameters:
-            return self.parameters["matrix"]
-        left, right = self.parameters["left"], self.parameters["right"]
-        return torch.addmm(torch.eye(len(left), device=left.device), left, right)
-
-
-def new_state(dim: int, settings: Settings, *, objective: str, seed: int, device: torch.device) -> State:
-    """The identity, and the temperature the objective starts from."""
-    if settings.rank is None:
-        parameters = {"matrix": torch.eye(dim)}
-    else:
-        generator = torch.Generator().manual_seed(seed)
-        parameters = {
-            "left": torch.zeros(dim, settings.rank),  # so that the fit begins at the base itself
-            "right": _SPREAD * torch.randn(settings.rank, dim, generator=generator),
-        }
-    sigmoid = objective == "sigmoid"
-    parameters["log_scale"] = torch.tensor(math.log(10.0) if sigmoid else 0.0)
-    if sigmoid:
-        parameters["bias"] = torch.tensor(-10.0)
-    parameters = {name: value.to(device) for name, value in parameters.items()}
-    return State(parameters, torch.optim.Adam(parameters.values(), lr=settings.learning_rate))
 
 
 def train(
