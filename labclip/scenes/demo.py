@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,47 +13,15 @@ from torch.nn import functional as F
 
 from labclip.scenes import measure
 from labclip.scenes.renderer import render
+from labclip.scenes.shown import Demo, Example
 from labclip.scenes.vocabulary import COLOURS
 from labclip.scenes.world import Scenes, sample
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from labclip.model import LABCLIP
 
 _SHOWN = 3  # scenes shown of each kind
 _PROBE_SCENES = 4000  # to train the probes on
-
-
-@dataclass(frozen=True)
-class Example:
-    """One scene as both models see it.
-
-    Attributes:
-        image: uint8 [256, 256, 3].
-        captions: The right caption and the one with the colours exchanged.
-        fitted: Whether the fit knew all its colour-shape pairs.
-        base: Cosines of the base with the two captions.
-        labclip: Cosines of LABCLIP with the two captions.
-        base_share: Probability that the base gives the right one of the two captions, at its own temperature.
-        labclip_share: The same for LABCLIP.
-    """
-
-    image: NDArray[np.uint8]
-    captions: tuple[str, str]
-    fitted: bool
-    base: tuple[float, float]
-    labclip: tuple[float, float]
-    base_share: float
-    labclip_share: float
-
-
-@dataclass(frozen=True)
-class Demo:
-    """What a run found: `results` is plain JSON (see `run`), `examples` are the first scenes of the draw."""
-
-    results: dict[str, Any]
-    examples: list[Example]
 
 
 def run(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from PIL import Image, ImageDraw, ImageFont
 
-from labclip.scenes.demo import Demo, Example
+from labclip.scenes.shown import Demo, Example
 from labclip.scenes.vocabulary import COLOURS
 
 _SCALE = 2  # drawn at twice the size and reduced, so that lines and corners are smooth
