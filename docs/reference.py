@@ -81,7 +81,24 @@ def fitting():
     return ratios("fit.json")
 
 
-PARTS = {"help": help_text, "measured": measured, "ratios": ratios, "recipes": recipes, "fitting": fitting}
+def finetuned():
+    """The table of `benchmarks/finetune.py`, from the file it writes."""
+    table = json.loads((ROOT / "benchmarks" / "finetune.json").read_text(encoding="utf-8"))
+    lines = [f"|  | {' | '.join(table)} |", "|---" * (len(table) + 1) + "|"]
+    for key in next(iter(table.values())):
+        digits = 0 if key == "seconds" else 3
+        lines.append(f"| {key} | {' | '.join(f'{row[key]:.{digits}f}' for row in table.values())} |")
+    return "\n".join(lines)
+
+
+PARTS = {
+    "help": help_text,
+    "measured": measured,
+    "ratios": ratios,
+    "recipes": recipes,
+    "fitting": fitting,
+    "finetuned": finetuned,
+}
 
 
 def fresh(text):
