@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import reprlib
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,19 @@ def checked_number(name: str, value: Any) -> float:
         raise ValueError(f"{name} is {reprlib.repr(value)}, not a number.") from None
     if not math.isfinite(number):
         raise ValueError(f"{name} is {number}, not a finite number.")
+    return number
+
+
+def checked_whole(name: str, value: Any, *, least: int = 0) -> int:
+    """A whole number, also NumPy's, of at least `least`."""
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        number = operator.index(value)
+    except TypeError:
+        number = least - 1
+    if not least <= number < 2**63:
+        raise ValueError(f"{name} is {reprlib.repr(value)}. Pass a whole number of at least {least}.")
     return number
 
 

@@ -70,6 +70,8 @@ def test_bad_input_is_one_line(folder, tmp_path):
         ((folder, out), "is no feature folder"),
         ((folder / "features", tmp_path / "file"), "is a file. Pass a folder"),
         ((folder / "features", out, "--recipe", "papr"), "no recipe 'papr'"),
+        ((folder / "features", folder), "is not empty. Pass --force"),
+        ((folder / "features", out, "--device", "gpu"), "device 'gpu' can't be used"),
         ((folder / "features", out, "--rank", 1000), "more than the embeddings' dim"),
     ):
         done = run("fit", *arguments, code=2)

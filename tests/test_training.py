@@ -109,10 +109,75 @@ def test_negatives_equal_to_their_caption_are_left_out():
     none[::2] = texts[::2]
     with_equal = labclip.fit(images, texts, none, **QUICK)
     assert all(record["loss"] < 10 for record in with_equal.history)
-    # A caption that is its own wrong one would hold its image's loss above log 2.
-    all_equal = labclip.fit(images[:64], texts[:64], texts[:64], validation=planted.world(64, seed=1), **QUICK)
+    # With one left, the batch is a standard one but for a single column.
+    almost = texts[:64].clone()
+    almost[0] = negatives[0]
     standard = labclip.fit(images[:64], texts[:64], recipe="paper-sb", **QUICK)
-    assert all_equal.history[0]["loss"] == pytest.approx(standard.history[0]["loss"], rel=1e-3)
+    one = labclip.fit(images[:64], texts[:64], almost, validation=planted.world(64, seed=1), **QUICK)
+    assert one.history[0]["loss"] == pytest.approx(standard.history[0]["loss"], abs=0.02)
+    hnb = labclip.fit(images[:64], texts[:64], almost, recipe="paper", **QUICK)
+    assert hnb.history[0]["loss"] > standard.history[0]["loss"] + 0.1
+    with pytest.raises(ValueError, match="No caption has a negative that differs from it"):
+        labclip.fit(images, texts, texts, **QUICK)
+
+
+def test_all_negatives_of_a_caption_are_used():
+    images, texts, negatives = planted.world(200, k=2)
+    other = negatives.clone()
+    other[:, 1] = negatives[:, 1].roll(1, 0)
+    losses = [labclip.fit(images, texts, wrong, hard_negatives=2, recipe="paper", **QUICK).history[0]["loss"]
+              for wrong in (negatives, other)]  # fmt: skip
+    assert losses[0] != losses[1]
+
+
+def test_without_held_out_negatives_nothing_is_chosen():
+    images, texts, negatives = planted.world(200)
+    result = labclip.fit(images, texts, negatives, validation=planted.world(50, seed=1)[:2], **QUICK)
+    assert result.alignment.strength == 1.0
+    assert "binding was not measured" in result.advice[0]
+    assert all("binding" not in record for record in result.history)
+
+
+def test_advice_counts_captions_that_have_a_negative():
+    images, texts, negatives = planted.world(600)
+    rare = texts.clone()
+    rare[::60] = negatives[::60]
+    result = labclip.fit(images, texts, rare, validation=(images, texts, rare), **QUICK)
+    assert "Only 10 captions with a negative were held out" in result.advice[0]
+
+
+def test_a_caption_in_place_of_a_missing_negative_is_no_leak():
+    images, texts, negatives = planted.world(200)
+    twice = torch.arange(100).repeat(2)
+    missing = negatives[twice].clone()
+    missing[:150] = texts[twice][:150]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        labclip.fit(images[twice], texts[twice], missing, **QUICK)
+
+
+def test_reading_leaves_a_private_map_as_the_user_made_it(tmp_path):
+    images, texts, negatives = planted.world(200)
+    np.save(tmp_path / "i.npy", images.numpy()[::-1])
+    private = np.load(tmp_path / "i.npy", mmap_mode="c")
+    private[:] = images.numpy()
+    result = labclip.fit(private, texts, negatives, **QUICK)
+    assert np.array_equal(private, images.numpy())
+    assert torch.equal(result.alignment.fitted, labclip.fit(images, texts, negatives, **QUICK).alignment.fitted)
+
+
+@pytest.mark.parametrize("part", ["tail", "strided", "half", "three axes"])
+def test_parts_of_mapped_files(tmp_path, part):
+    images, texts, negatives = planted.world(300, k=2)
+    np.save(tmp_path / "i.npy", (images.half() if part == "half" else images).numpy())
+    np.save(tmp_path / "n.npy", negatives.numpy())
+    mapped = np.load(tmp_path / "i.npy", mmap_mode="r")
+    rows = slice(100, None) if part == "tail" else slice(None, None, 2) if part == "strided" else slice(0, 200)
+    wrong = np.load(tmp_path / "n.npy", mmap_mode="r")[rows] if part == "three axes" else negatives[rows]
+    ours = labclip.fit(mapped[rows], texts[rows], wrong, **QUICK)
+    plain = images.half().float() if part == "half" else images
+    theirs = labclip.fit(plain[rows], texts[rows], negatives[rows], **QUICK)
+    assert torch.equal(ours.alignment.fitted, theirs.alignment.fitted)
 
 
 def test_other_captions_of_an_image_are_not_its_wrong_ones():
@@ -170,7 +235,7 @@ def test_a_leak_is_told():
 def test_advice_says_when_a_fit_was_not_worth_it():
     images, texts, negatives = planted.world(200)
     few = labclip.fit(images[:40], texts[:40], negatives[:40], **QUICK)
-    assert any("Only 4 captions were held out" in sentence for sentence in few.advice)
+    assert any("Only 4 captions with a negative were held out" in sentence for sentence in few.advice)
     binds = labclip.fit(images, images, negatives, **QUICK)
     assert any("already binds" in sentence for sentence in binds.advice)
     assert not binds.worthwhile
@@ -203,6 +268,12 @@ BAD = [
     ({"retain": [torch.ones(3, 24)]}, r"retain\[0\] is not a pair"),
     ({"base": labclip.Base("ViT-B-32", "openai", True, 512)}, "dim 24 but ViT-B-32"),
     ({"learning_rate": 1e30, "epochs": 20}, "diverged"),
+    ({"learning_rate": 1e10, "recipe": "paper"}, "diverged"),
+    ({"seed": -1}, "seed is -1. Pass a whole number"),
+    ({"seed": "a"}, "seed is 'a'"),
+    ({"device": "gpu"}, "device 'gpu' can't be used"),
+    ({"image_index": ["a"] * 200}, "image_index has dtype <U1"),
+    ({"image_index": [[1], [2, 3]]}, "image_index has dtype"),
 ]
 
 

@@ -97,6 +97,21 @@ def test_a_checkpoint_of_other_data_or_settings_is_refused(tmp_path):
             labclip.fit(*data, **SETTINGS, **change, checkpoint=tmp_path)
 
 
+def test_every_row_of_the_data_counts(tmp_path):
+    images, texts, negatives = planted.world(200)
+    held = planted.world(50, seed=1)
+    labclip.fit(images, texts, negatives, validation=held, **SETTINGS, checkpoint=tmp_path)
+    for changed in range(3):
+        other = [array.clone() for array in (images, texts, negatives)]
+        other[changed][57] = other[changed][58]
+        with pytest.raises(ValueError, match="belongs to a fit of other data"):
+            labclip.fit(*other, validation=held, **SETTINGS, checkpoint=tmp_path)
+        again = [array.clone() for array in held]
+        again[changed][7] = again[changed][8]
+        with pytest.raises(ValueError, match="belongs to a fit of other data"):
+            labclip.fit(images, texts, negatives, validation=again, **SETTINGS, checkpoint=tmp_path)
+
+
 def test_a_finished_fit_is_not_run_again(tmp_path, monkeypatch):
     first = labclip.fit(*planted.world(200), **SETTINGS, checkpoint=tmp_path)
     monkeypatch.setattr(trainer, "_gradient", lambda *_: pytest.fail("it ran a step"))

@@ -41,14 +41,16 @@ def test_the_seed_reaches_it_and_missing_negatives_are_allowed(model):
     scenes = labclip.scenes.sample(32, seed=1)
     images = prepared(model, scenes)
     negatives = [None, *scenes.swapped_captions[1:]]
-    one, same, other = (
+    empty = ["", *scenes.swapped_captions[1:]]
+    one, same, other, none = (
         labclip.training.finetune(
-            model, images, scenes.captions, negatives, epochs=1, batch_size=8, seed=seed, progress=False
+            model, images, scenes.captions, wrong, epochs=1, batch_size=8, seed=seed, progress=False
         ).text_projection
-        for seed in (1, 1, 2)
+        for seed, wrong in ((1, negatives), (1, negatives), (2, negatives), (1, empty))
     )
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
+    assert torch.equal(one, none)
 
 
 def test_bad_input(model):
@@ -58,5 +60,7 @@ def test_bad_input(model):
         labclip.training.finetune(model, images, scenes.captions[:3], scenes.swapped_captions)
     with pytest.raises(ValueError, match="images are not preprocessed"):
         labclip.training.finetune(model, torch.from_numpy(scenes.images), scenes.captions, scenes.swapped_captions)
+    with pytest.raises(ValueError, match="epochs is 0"):
+        labclip.training.finetune(model, images, scenes.captions, scenes.swapped_captions, epochs=0)
     with pytest.raises(ValueError, match="too few"):
         labclip.training.finetune(model, images[:1], scenes.captions[:1], scenes.swapped_captions[:1])

@@ -29,16 +29,21 @@ from labclip.cli.group import as_json_option, main
 @click.option("--batch-size", type=int, help="Captions a step. [default: the recipe's]")
 @click.option("--learning-rate", type=float, help="Of Adam. [default: the recipe's]")
 @click.option("--identity-penalty", type=float, help="Times ||A - I||^2. [default: validation chooses]")
-@click.option("--rank", type=int, help="Rank of A - I. [default: full]")
+@click.option("--rank", type=int, help="Rank of A - I. [default: a quarter of the dim]")
+@click.option("--hard-negatives", type=int, help="Negatives a caption a step. [default: 1]")
+@click.option(
+    "--objective", type=click.Choice(["softmax", "sigmoid"]), help="CLIP's loss or SigLIP's. [default: as the base]"
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Of split, order and negatives.")
 @click.option("--device", metavar="D", help="cpu, cuda, mps. [default: cpu]")
 @click.option("--checkpoint", type=click.Path(path_type=Path), metavar="DIR", help="Keeps the fit, to go on if killed.")
 @click.option("--plot", type=click.Path(path_type=Path), metavar="FILE", help="Picture of gains and costs.")
+@click.option("--force", is_flag=True, help="Overwrite OUT.")
 @click.option("--anyway", is_flag=True, help="Write the matrix even where the fit was not worth it.")
 @as_json_option
 def fit(
-    features: Path, out: Path, validation: Path | None, retain: tuple[Path, ...], plot: Path | None, anyway: bool,
-    as_json: bool, **settings: Any,
+    features: Path, out: Path, validation: Path | None, retain: tuple[Path, ...], plot: Path | None, force: bool,
+    anyway: bool, as_json: bool, **settings: Any,
 ) -> None:  # fmt: skip
     """Fit a matrix on FEATURES, which `labclip embed` makes, and write the alignment folder OUT.
 
@@ -53,6 +58,10 @@ def fit(
             raise ValueError(f"{other.folder} is of {other.base}, but {features} is of {own.base}: other weights.")
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file. Pass a folder for the alignment.")
+    if out.exists() and any(out.iterdir()) and not force:
+        raise ValueError(f"{out} is not empty. Pass --force to overwrite it, or another folder.")
+    if plot is not None:
+        _check_plot(plot, settings["recipe"])
     held = others.pop(0) if validation else None
     result = labclip.fit(
         own.image_features, own.text_features, own.negative_features, image_index=own.image_index,
@@ -60,14 +69,11 @@ def fit(
         retain=[(other.image_features, other.text_features, other.image_index) for other in others],
         base=own.base, probe=_probe(own.manifest), **settings,
     )  # fmt: skip
-    if plot is not None:
-        try:
-            result.plot(plot)
-        except ModuleNotFoundError as error:
-            raise ValueError(str(error)) from error
     written = result.worthwhile or anyway
     if written:
         result.alignment.save_pretrained(out)
+    if plot is not None:
+        result.plot(plot)
     if as_json:
         facts = {"strength": result.alignment.strength, "written": str(out) if written else None}
         frontier = [point.as_json() for point in result.frontier]
@@ -78,6 +84,21 @@ def fit(
         click.echo("No matrix was written. Pass --anyway to write it nevertheless.", err=True)
         raise SystemExit(1)
     click.echo(f"{out}: {result.alignment}, strength {result.alignment.strength:g}", err=as_json)
+
+
+def _check_plot(plot: Path, recipe: str) -> None:
+    """Refuse a picture that can't be drawn before the fit, not after it."""
+    try:
+        from matplotlib.backend_bases import FigureCanvasBase
+    except ModuleNotFoundError as error:
+        raise ValueError('Plots need matplotlib. Type: pip install "labclip[eval]"') from error
+    endings = sorted(FigureCanvasBase.get_supported_filetypes())
+    if plot.suffix.removeprefix(".") not in endings:
+        raise ValueError(f"--plot is {plot}. End it with one of {', '.join(endings)}.")
+    if not plot.absolute().parent.is_dir():
+        raise ValueError(f"There is no folder {plot.absolute().parent} for the picture.")
+    if recipe != "labclip":
+        raise ValueError(f"Recipe {recipe!r} holds nothing out, so there is nothing to draw. Leave --plot out.")
 
 
 def _probe(manifest: dict[str, Any]) -> Any:

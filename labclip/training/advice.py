@@ -24,20 +24,25 @@ def advice(points: Sequence[Point], strength: float, sets: Sequence[Held]) -> tu
     """
     if not points:
         return ["Nothing was held out, so nothing is known of what this matrix gains and costs. Evaluate it."], True
+    if not sets[0].bound:
+        return ["The held-out data has no negatives, so binding was not measured. Evaluate the matrix."], True
     base = next(point for point in points if point.strength == 0)
     ours = next(point for point in points if point.strength == strength)
-    if base.binding is None or ours.binding is None:
-        return ["The held-out data has no negatives, so binding was not measured. Evaluate the matrix."], True
-    count = len(sets[0].texts)
+    assert base.binding is not None
+    assert ours.binding is not None
+    count = sets[0].bound
     told = []
-    error = math.sqrt(max(ours.binding * (1 - ours.binding) + base.binding * (1 - base.binding), 1 / count) / count)
+    spread = sum(share * (1 - share) for share in (ours.binding, base.binding))
+    error = math.sqrt(max(spread, 1 / count) / count)  # of the difference
     if count < _FEW:
         told.append(
-            f"Only {count} captions were held out: binding is known to about {2 * error:.2f}. Fit on more data, or "
-            f"pass validation."
+            f"Only {count} captions with a negative were held out: what they gain is known to about {2 * error:.2f}. "
+            f"Fit on more data, or pass validation."
         )
     if base.binding >= _BINDS:
-        told.append(f"The base already binds: {base.binding:.3f} of the held-out captions. There is little to repair.")
+        told.append(
+            f"The base already binds: {base.binding:.3f} of {count} held-out captions. There is little to repair."
+        )
     gain = ours.binding - base.binding
     if strength == 0:
         told.append("No strength binds better without costing retrieval: keep the base as it is.")

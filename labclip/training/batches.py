@@ -39,7 +39,7 @@ class Batches:
     def size(self) -> int:
         """Captions of a batch over all ranks."""
         whole = min(self.settings.batch_size, len(self.data.captions))
-        return whole - whole % self.ranks.count
+        return whole - whole % self.ranks.count  # batch_size divides; a set smaller than a batch may not
 
     @property
     def steps(self) -> int:
@@ -51,7 +51,7 @@ class Batches:
         generator = torch.Generator().manual_seed(_mixed(self.seed, epoch))
         order = self.data.captions[torch.randperm(len(self.data.captions), generator=generator)]
         count = min(self.settings.hard_negatives, self.data.k)
-        which = torch.zeros(len(order), count, dtype=torch.long)
+        which = torch.arange(count).expand(len(order), count)
         if self.data.k > count > 0:
             draw = torch.rand(len(order), self.data.k, generator=generator)
             assert self.data.valid is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -39,11 +40,8 @@ def write_checkpoint(folder: Path, state: State, fingerprint: str) -> None:
     part.replace(folder / FILE)
 
 
-def read_checkpoint(folder: Path, state: State, fingerprint: str) -> bool:
-    """Bring a state to where the folder's checkpoint was.
-
-    Returns:
-        False where there is none.
+def check_checkpoint(folder: Path, fingerprint: str) -> tuple[dict[str, Any], dict[str, torch.Tensor]] | None:
+    """What a folder's checkpoint holds; None where there is none.
 
     Raises:
         ValueError: If it is of another fit, or damaged.
@@ -52,7 +50,7 @@ def read_checkpoint(folder: Path, state: State, fingerprint: str) -> bool:
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file. Pass a folder as checkpoint.")
     if not path.exists():
-        return False
+        return None
     try:
         with safe_open(path, framework="pt") as file:
             record = json.loads(file.metadata()["state"])
@@ -63,6 +61,19 @@ def read_checkpoint(folder: Path, state: State, fingerprint: str) -> bool:
         raise ValueError(
             f"{path} belongs to a fit of other data or settings. Pass another folder as checkpoint, or remove it."
         )
+    return record, tensors
+
+
+def read_checkpoint(folder: Path, state: State, fingerprint: str) -> None:
+    """Bring a state to where the folder's checkpoint was; leave it where there is none.
+
+    Raises:
+        ValueError: If it is of another fit, or damaged.
+    """
+    found = check_checkpoint(folder, fingerprint)
+    if found is None:
+        return
+    record, tensors = found
     with torch.no_grad():
         for name, value in state.parameters.items():
             value.copy_(tensors[f"parameter.{name}"])
@@ -76,4 +87,3 @@ def read_checkpoint(folder: Path, state: State, fingerprint: str) -> bool:
     state.best = {key.removeprefix("best."): value for key, value in tensors.items() if key.startswith("best.")}
     state.epoch, state.step, state.loss = record["epoch"], record["step"], record["loss"]
     state.history = record["history"]
-    return True

@@ -66,6 +66,10 @@ def finetune(
         raise ValueError(
             f"There are {len(images)} images, {len(texts)} captions and {len(negatives)} negatives. Pass one of each."
         )
+    if epochs < 1 or batch_size < 2:
+        raise ValueError(f"epochs is {epochs} and batch_size {batch_size}. Pass at least 1 and 2.")
+    if getattr(model.clip, "logit_bias", None) is not None:
+        raise ValueError("The base is trained with a sigmoid loss (SigLIP); finetune has CLIP's alone.")
     if len(images) < 2:
         raise ValueError(f"There are {len(images)} images, too few for one batch.")
     if not isinstance(images, torch.Tensor) or not images.is_floating_point() or images.ndim != 4:
@@ -77,9 +81,7 @@ def finetune(
     where = torch.device(device) if device else model.matrix.device
     clip: Any = copy.deepcopy(model.clip).to(where).train()
     tokens = model.tokenizer(list(texts))
-    missing = torch.tensor(
-        [negative is None or negative == text for negative, text in zip(negatives, texts, strict=True)]
-    )
+    missing = torch.tensor([not negative or negative == text for negative, text in zip(negatives, texts, strict=True)])
     wrong = model.tokenizer([negative or text for negative, text in zip(negatives, texts, strict=True)])
     size = min(batch_size, len(images))
     steps = epochs * (len(images) // size)

@@ -13,8 +13,10 @@ import torch
 
 from labclip._version import __version__
 from labclip.alignment import MAX_LOGIT_SCALE, Alignment, Base
+from labclip.checks import checked_whole
 from labclip.training.advice import advice
 from labclip.training.batches import Batches
+from labclip.training.checkpoint import check_checkpoint
 from labclip.training.frontier import Held, Point, choose, frontier
 from labclip.training.ranks import Ranks
 from labclip.training.result import FitResult
@@ -31,7 +33,7 @@ def fit(
     *,
     image_index: Any = None,
     validation: Sequence[Any] | None = None,
-    retain: Sequence[Sequence[Any]] = (),
+    retain: Sequence[Sequence[Any]] | None = None,
     recipe: str = "labclip",
     epochs: int | None = None,
     batch_size: int | None = None,
@@ -98,27 +100,34 @@ def fit(
         recipe, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, hard_negatives=hard_negatives,
         identity_penalties=None if identity_penalty is None else (identity_penalty,), rank=rank,
     )  # fmt: skip
-    objective = _objective(objective, base)
-    data = read_data(image_features, text_features, negative_features, image_index)
-    _check(data, settings, recipe, base)
+    objective, where, ranks = _objective(objective, base), _device(device), Ranks.here()
+    seed = checked_whole("seed", seed)
+    digest = checkpoint is not None or ranks.count > 1
+    data = read_data(image_features, text_features, negative_features, image_index, digest=digest)
+    _check(data, settings, recipe, base, ranks)
     data, held = _split(data, validation, settings, seed)
     settings = for_data(settings, dim=data.dim, captions=len(data.captions))
-    others = [_retained(number, pair, data.dim, seed) for number, pair in enumerate(retain)]
+    others = [_retained(number, pair, data.dim, seed) for number, pair in enumerate(retain or ())]
     sets = [*([Held.of(held, seed=seed)] if held else []), *others]
-    where = torch.device(device or "cpu")
-    ranks = Ranks.here()
     batches = Batches(data, settings, seed, ranks, where)
     if batches.size < 2:
         raise ValueError(f"There are {len(data.captions)} captions for {ranks.count} ranks: too few for one batch.")
     _hold_on(data, where)
     fingerprint = _fingerprint(data, sets, settings, objective, seed)
-    watched = sets if held and held.negatives is not None and settings.early_stop else []
+    if not ranks.agree(int(fingerprint[:15], 16), where):
+        raise ValueError("The ranks were given other data or settings than each other. Pass all of them the same.")
+    folders = {penalty: Path(checkpoint or "") / f"penalty-{penalty:g}" for penalty in settings.identity_penalties}
+    if checkpoint is not None:
+        for folder in folders.values():
+            check_checkpoint(folder, fingerprint)  # before hours are spent on the first of them
+    measured = bool(held) and sets[0].bound > 0
+    watched = sets if measured and settings.early_stop else []
     fits = []
-    for penalty in settings.identity_penalties:
+    for penalty, folder in folders.items():
         state = new_state(data.dim, settings, objective=objective, seed=seed, device=where)
         train(
             state, batches, watched, penalty=penalty, fingerprint=fingerprint, progress=progress,
-            checkpoint=None if checkpoint is None else Path(checkpoint) / f"penalty-{penalty:g}",
+            checkpoint=None if checkpoint is None else folder,
         )  # fmt: skip
         chosen = state.best if watched else {**state.parameters, "matrix": state.matrix}
         matrix = chosen["matrix"].detach().cpu().float()
@@ -154,9 +163,9 @@ def _result(
     fits: list[_Fitted], data: Data, sets: list[Held], settings: Settings, *,
     objective: str, base: Base | None, probe: Any, recipe: str, seed: int,
 ) -> FitResult:  # fmt: skip
-    fitted, strength = fits[-1], 1.0
-    if settings.choose_strength and sets:
-        best = choose([point for one in fits for point in one.points], len(sets[0].texts))
+    fitted, strength = fits[0], 1.0
+    if settings.choose_strength and sets and sets[0].bound:
+        best = choose([point for one in fits for point in one.points], sets[0].bound)
         fitted = next(one for one in fits if any(point is best for point in one.points))
         strength = best.strength
     metadata: dict[str, Any] = {
@@ -204,12 +213,28 @@ def _objective(objective: str | None, base: Base | None) -> str:
     return objective
 
 
-def _check(data: Data, settings: Settings, recipe: str, base: Base | None) -> None:
+def _device(device: str | torch.device | None) -> torch.device:
+    """A device that is there, with its number: another thread's current one may be another."""
+    try:
+        where = torch.device(device or "cpu")
+        torch.empty(0, device=where)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device {device!r} can't be used: {str(error).splitlines()[0]} Pass 'cpu'.") from error
+    return torch.device("cuda", torch.cuda.current_device()) if where.type == "cuda" and where.index is None else where
+
+
+def _check(data: Data, settings: Settings, recipe: str, base: Base | None, ranks: Ranks) -> None:
+    if settings.batch_size % ranks.count:
+        raise ValueError(
+            f"batch_size is {settings.batch_size}, which {ranks.count} ranks can't share evenly. Pass a multiple."
+        )
     if settings.hard_negatives and data.negatives is None:
         raise ValueError(
             f"Recipe {recipe!r} learns from hard negatives and got none. Make some with labclip.negatives and pass "
             f"negative_features, or pass recipe='paper-sb'."
         )
+    if settings.hard_negatives and data.valid is not None and not bool(data.valid.any()):
+        raise ValueError("No caption has a negative that differs from it. Make some with labclip.negatives.")
     if base is not None and base.embed_dim != data.dim:
         raise ValueError(f"The embeddings have dim {data.dim} but {base} embeds in {base.embed_dim}. Pass their base.")
 
@@ -244,10 +269,12 @@ def _leak(data: Data, held: Data, count: int = 400) -> float:
     """Share of held-out captions that are negatives of the fit, among at most `count`."""
     some = held.texts.take(held.captions[:: max(1, len(held.captions) // count)])
     found = torch.zeros(len(some), dtype=torch.bool)
-    for which in range(data.k):
-        for rows in torch.split(data.captions, 4096):
-            negatives = data.negative(rows, torch.full_like(rows, which))
-            found |= (some @ negatives.T).amax(dim=1) > 1 - 1e-5
+    assert data.valid is not None
+    for rows in torch.split(data.captions, 4096):
+        for which in range(data.k):
+            present = rows[data.valid[rows, which]]  # a caption in place of a missing negative is no leak
+            negatives = data.negative(present, torch.full_like(present, which))
+            found |= (some @ negatives.T > 1 - 1e-5).any(dim=1)
     return float(found.float().mean())
 
 
@@ -273,12 +300,13 @@ def _hold_on(data: Data, device: torch.device) -> None:
 
 
 def _fingerprint(data: Data, sets: list[Held], settings: Settings, objective: str, seed: int) -> str:
-    """What a checkpoint belongs to: the settings, and the data by shapes and samples."""
+    """What a checkpoint belongs to: the settings, and every number of the data."""
     digest = hashlib.sha256(json.dumps([as_json(settings), objective, seed, len(sets)], sort_keys=True).encode())
     for rows in data.each():
-        digest.update(repr(rows.shape).encode() + rows.sample())
+        digest.update(rows.digest.encode())
     for index in (data.image_index, data.captions):
         digest.update(index.numpy().tobytes())
     for held in sets:
-        digest.update(repr((held.images.shape, held.texts.shape)).encode() + held.texts[:8].cpu().numpy().tobytes())
+        for part in (held.images, held.texts, held.image_index, held.negatives):
+            digest.update(b"-" if part is None else part.cpu().numpy().tobytes())
     return digest.hexdigest()

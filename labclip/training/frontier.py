@@ -12,7 +12,7 @@ from labclip.training.rows import Data, different
 
 STRENGTHS = tuple(round(0.05 * step, 2) for step in range(26))  # 0 to 1.25
 GALLERY = 2000
-"""Images of a retrieval gallery, and captions that binding is measured on: more would cost time and move little."""
+"""Images of a retrieval gallery, and half of its captions at most: more would cost time and move little."""
 COST = 0.01
 """Share of the base's R@1 that may be lost. Less than that no ordinary validation set can tell from nothing."""
 
@@ -35,13 +35,20 @@ class Held:
     negatives: torch.Tensor | None
     name: str = "own"
 
+    @property
+    def bound(self) -> int:
+        """Captions that have a negative, so that binding is measured on them."""
+        if self.negatives is None:
+            return 0
+        return int(different(self.texts[:, None], self.negatives).any(dim=1).sum())
+
     @classmethod
     def of(cls, data: Data, *, name: str = "own", seed: int = 0) -> Held:
-        """At most `GALLERY` images of a part of the data, drawn at random, with their captions."""
-        kept = torch.unique(data.image_index[data.captions])
-        if len(kept) > GALLERY:
-            order = torch.randperm(len(kept), generator=torch.Generator().manual_seed(seed))
-            kept = kept[order[:GALLERY]].sort().values
+        """Some images of a part of the data, drawn at random, with all their captions: up to `GALLERY` and twice it."""
+        kept, captions_each = torch.unique(data.image_index[data.captions], return_counts=True)
+        order = torch.randperm(len(kept), generator=torch.Generator().manual_seed(seed))
+        fit = int((captions_each[order].cumsum(0) <= 2 * GALLERY).sum())
+        kept = kept[order[: max(2, min(fit, GALLERY))]].sort().values
         captions = data.captions[torch.isin(data.image_index[data.captions], kept)]
         negatives = None
         if data.negatives is not None:

@@ -43,6 +43,11 @@ class Ranks:
             dist.all_reduce(value, op=dist.ReduceOp.MAX)
         return value
 
+    def agree(self, value: int, device: torch.device) -> bool:
+        """Whether all ranks have the same whole number."""
+        pair = torch.tensor([value, -value], device=device)
+        return self.count == 1 or bool(self.maximum(pair).sum() == 0)
+
     def gather_columns(self, texts: torch.Tensor, n: int) -> torch.Tensor:
         """The texts of all ranks, all captions first: [(1 + m) * n, dim] to [(1 + m) * n * count, dim]."""
         if self.count == 1:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-import mmap
+import hashlib
+import itertools
+import os
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,16 +13,18 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 
 _BLOCK_BYTES = 64 << 20
+_TINY = 1e-12  # shorter rows can't be brought to unit length
 _UNIT = 1e-3  # beyond this a row is not unit-length: float16 storage rounds by less
 
 
 class Rows:
     """Embeddings, [n, dim] or [n, k, dim], read as unit-length float32.
 
-    Memory-mapped files are read through, not held: what was read is given back to the system now and then, so that
-    resident memory does not grow with the file.
+    A memory-mapped file is read by position instead of through its map, whose pages would count as this process's
+    memory, two megabytes for every row that is looked at.
     """
 
     def __init__(self, name: str, values: Any, *, ndim: tuple[int, ...] = (2,)) -> None:
@@ -47,8 +52,8 @@ class Rows:
             raise ValueError(f"{name} has shape {list(values.shape)}, not {wanted}.")
         self.name = name
         self._values = values
-        self._map = _memory_map(values)
-        self._unread = 0
+        self.digest = ""
+        self._file = _File.under(values)
         self._scale = True
         self._resident: torch.Tensor | None = None
 
@@ -63,24 +68,31 @@ class Rows:
     @property
     def is_mapped(self) -> bool:
         """Whether they lie in a file."""
-        return self._map is not None
+        return self._file is not None
 
-    def check(self) -> None:
+    def check(self, *, digest: bool = False) -> None:
         """Read everything once, block by block.
+
+        Args:
+            digest: Whether to set `digest`, which tells these embeddings from others.
 
         Raises:
             ValueError: If a row is not finite or all zeros; the first such row is named.
         """
         self._scale = False
-        per_row = int(np.prod(self.shape[1:])) * 4
-        block = max(1, _BLOCK_BYTES // per_row)
+        block = max(1, _BLOCK_BYTES // (int(np.prod(self.shape[1:])) * 4))
+        found = hashlib.blake2b(repr(self.shape).encode(), digest_size=16)
         for start in range(0, len(self), block):
-            length = self._raw(slice(start, start + block)).norm(dim=-1)
-            for bad, why in ((~torch.isfinite(length), "is not finite"), (length == 0, "is all zeros")):
+            rows = self._raw(torch.arange(start, min(start + block, len(self))))
+            length = rows.norm(dim=-1)
+            for bad, why in ((~torch.isfinite(length), "is not finite"), (length < _TINY, "is all zeros")):
                 if bool(bad.any()):
                     row = start + int(bad.nonzero()[0, 0])
                     raise ValueError(f"{self.name}: row {row} {why}. Embed it again, or leave it out.")
             self._scale |= bool(((length - 1).abs() > _UNIT).any())
+            if digest:
+                found.update(rows.contiguous().view(-1).view(torch.uint8).numpy().data)
+        self.digest = found.hexdigest() if digest else ""
 
     def take(self, index: torch.Tensor) -> torch.Tensor:
         """Unit-length rows, float32 [len(index), ...], on the device they live on.
@@ -100,36 +112,64 @@ class Rows:
     def move(self, device: torch.device) -> None:
         """Hold all rows on a device from now on."""
         if isinstance(self._values, np.ndarray):
-            self._resident = torch.from_numpy(np.ascontiguousarray(self._values)).to(device, torch.float32)
+            self._resident = torch.from_numpy(np.array(self._values, dtype=np.float32)).to(device)
         else:
             self._resident = self._values.to(device, torch.float32)
 
-    def sample(self, count: int = 64) -> bytes:
-        """The bytes of some rows from first to last, by which a checkpoint knows its data."""
-        rows = torch.linspace(0, len(self) - 1, min(count, len(self)), dtype=torch.float64).long()
-        return self._raw(rows).numpy().tobytes()
-
-    def _raw(self, index: Any) -> torch.Tensor:
+    def _raw(self, index: torch.Tensor | tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        """Rows as they are, float32 on the CPU."""
         if isinstance(self._values, torch.Tensor):
             return self._values[index].to("cpu", torch.float32)
-        where = tuple(part.numpy() for part in index) if isinstance(index, tuple) else index
-        where = where.numpy() if isinstance(where, torch.Tensor) else where
-        rows = torch.from_numpy(np.array(self._values[where], dtype=np.float32))
-        if self._map is not None:
-            self._unread += rows.numel() * 4
-            if self._unread > _BLOCK_BYTES:
-                self._map.madvise(mmap.MADV_DONTNEED)
-                self._unread = 0
-        return rows
+        where = tuple(part.numpy() for part in index) if isinstance(index, tuple) else index.numpy()
+        if self._file is not None:
+            return torch.from_numpy(self._file.read(where).astype(np.float32, copy=False))
+        return torch.from_numpy(np.array(self._values[where], dtype=np.float32))
 
 
-def _memory_map(values: Any) -> mmap.mmap | None:
-    """The map under an array, however it was sliced; None for arrays in memory and where pages can't be given back."""
-    while isinstance(values, np.ndarray):
-        values = values.base
-    if isinstance(values, memoryview):
-        values = values.obj
-    return values if isinstance(values, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED") else None
+class _File:
+    """The file under a read-only memory map, read by position."""
+
+    def __init__(self, descriptor: int, offset: int, values: NDArray[Any]) -> None:
+        self._descriptor = descriptor
+        self._offset = offset
+        self._dtype = values.dtype
+        self._shape = values.shape
+
+    @classmethod
+    def under(cls, values: Any) -> _File | None:
+        """The file an array is a contiguous part of; None for other arrays."""
+        root = values
+        while isinstance(root, np.ndarray) and isinstance(root.base, np.ndarray):
+            root = root.base
+        if not isinstance(root, np.memmap) or root.mode != "r" or root.filename is None or not hasattr(os, "preadv"):
+            return None
+        if not values.flags.c_contiguous:
+            return None
+        first, begin = (array.__array_interface__["data"][0] for array in (values, root))
+        descriptor = os.open(root.filename, os.O_RDONLY)
+        file = cls(descriptor, root.offset + first - begin, values)
+        weakref.finalize(file, os.close, descriptor)
+        some = np.array([0, len(values) - 1])
+        # Another file of that name has taken the place of the one that is mapped.
+        return file if file.read(some).tobytes() == np.asarray(values[some]).tobytes() else None
+
+    def read(self, index: NDArray[Any] | tuple[NDArray[Any], ...]) -> NDArray[Any]:
+        """Rows, or pairs of row and k of an array of three axes."""
+        if isinstance(index, tuple):
+            flat, shape = index[0] * self._shape[1] + index[1], self._shape[2:]
+        else:
+            flat, shape = index, self._shape[1:]
+        out = np.empty((len(flat), *shape), self._dtype)
+        size, memory = int(out.dtype.itemsize * np.prod(shape)), memoryview(out.view(np.uint8).reshape(-1))  # type: ignore[arg-type]
+        cuts = np.flatnonzero(np.diff(flat) != 1) + 1  # neighbours in the file are read at once
+        for start, stop in itertools.pairwise([0, *cuts.tolist(), len(flat)]):
+            place, part = self._offset + int(flat[start]) * size, memory[start * size : stop * size]
+            while part:
+                count = os.preadv(self._descriptor, [part], place)
+                if not count:
+                    raise ValueError("A memory-mapped file of embeddings became shorter while it was read.")
+                part, place = part[count:], place + count
+        return out
 
 
 @dataclass(frozen=True)
@@ -181,8 +221,9 @@ class Data:
 
 
 def read_data(
-    image_features: Any, text_features: Any, negative_features: Any = None, image_index: Any = None, *, what: str = ""
-) -> Data:
+    image_features: Any, text_features: Any, negative_features: Any = None, image_index: Any = None, *,
+    what: str = "", digest: bool = False,
+) -> Data:  # fmt: skip
     """Check embeddings that belong together, and read them all once.
 
     Args:
@@ -191,6 +232,7 @@ def read_data(
         negative_features: [n_texts, dim] or [n_texts, k, dim], or None.
         image_index: Whose caption each text is, [n_texts]; None where text i is the caption of image i.
         what: Put before the names in messages.
+        digest: Whether to set the digests of the arrays.
 
     Returns:
         All captions.
@@ -215,13 +257,13 @@ def read_data(
             )
     data = Data(images, texts, negatives, _index(images, texts, image_index, what), torch.arange(len(texts)))
     for rows in data.each():
-        rows.check()
+        rows.check(digest=digest)
     return data if negatives is None else replace(data, valid=_valid(texts, negatives))
 
 
 def _valid(texts: Rows, negatives: Rows) -> torch.Tensor:
     """Which negatives differ from their caption: bool [n_texts, k]."""
-    blocks = torch.split(torch.arange(len(texts)), max(1, _BLOCK_BYTES // (4 * negatives.shape[-1])))
+    blocks = torch.split(torch.arange(len(texts)), max(1, _BLOCK_BYTES // (4 * int(np.prod(negatives.shape[1:])))))
     return torch.cat(
         [different(texts.take(block)[:, None], negatives.take(block).view(len(block), -1, texts.shape[-1]))
          for block in blocks]
@@ -241,13 +283,17 @@ def _index(images: Rows, texts: Rows, image_index: Any, what: str) -> torch.Tens
                 f"caption each is."
             )
         return torch.arange(len(texts))
-    index = image_index if isinstance(image_index, torch.Tensor) else torch.from_numpy(np.array(image_index))
-    if index.is_floating_point() or index.dtype == torch.bool or index.shape != (len(texts),):
+    found = image_index.numpy(force=True) if isinstance(image_index, torch.Tensor) else image_index
+    try:
+        found = np.array(found)
+    except ValueError:
+        found = np.array(["ragged"])
+    if not np.issubdtype(found.dtype, np.integer) or found.shape != (len(texts),):
         raise ValueError(
-            f"{what}image_index has dtype {index.dtype} and shape {list(index.shape)}. Pass {len(texts)} whole "
+            f"{what}image_index has dtype {found.dtype} and shape {list(found.shape)}. Pass {len(texts)} whole "
             f"numbers, the image's row for each caption."
         )
-    index = index.detach().cpu().long()
+    index = torch.from_numpy(found.astype(np.int64))
     if bool(((index < 0) | (index >= len(images))).any()):
         bad = int(((index < 0) | (index >= len(images))).nonzero()[0])
         raise ValueError(

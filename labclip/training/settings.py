@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from labclip.checks import checked_number
+from labclip.checks import checked_number, checked_whole
 
 _STEPS = 4000
 
@@ -96,11 +96,11 @@ def settings_of(recipe: str, **changes: Any) -> Settings:
             f"There is no recipe {recipe!r}.{f' Did you mean {near[0]!r}?' if near else ''} "
             f"The recipes: {', '.join(RECIPES)}."
         )
-    settings = replace(RECIPES[recipe], **{key: value for key, value in changes.items() if value is not None})
+    given = {key: value for key, value in changes.items() if value is not None}
     for name, least in (("epochs", 1), ("batch_size", 2), ("hard_negatives", 0), ("rank", 1)):
-        value = getattr(settings, name)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
-            raise ValueError(f"{name} is {value!r}. Pass a whole number of at least {least}.")
+        if name in given:
+            given[name] = checked_whole(name, given[name], least=least)
+    settings = replace(RECIPES[recipe], **given)
     if checked_number("learning_rate", settings.learning_rate) <= 0:
         raise ValueError(f"learning_rate is {settings.learning_rate!r}. Pass a positive number, for example 1e-3.")
     if any(checked_number("identity_penalty", penalty) < 0 for penalty in settings.identity_penalties):

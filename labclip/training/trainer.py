@@ -19,6 +19,7 @@ from labclip.training.state import State
 
 _COARSE = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
 _CHECKPOINT_SECONDS = 30.0
+_ABSURD = 20.0  # a log-temperature that no data asks for
 _MAX_LOG_SCALE = math.log(100.0)  # as OpenCLIP clamps it
 
 
@@ -47,11 +48,15 @@ def train(
     assert settings.epochs is not None
     if checkpoint is not None:
         read_checkpoint(checkpoint, state, fingerprint)
+        if not batches.ranks.agree(state.epoch * batches.steps + state.step, batches.device):
+            raise ValueError(
+                f"The ranks find different checkpoints in {checkpoint}. Pass a folder that all of them share."
+            )
     saves = checkpoint is not None and batches.ranks.own == 0
     saved = time.monotonic()
     total = settings.epochs * batches.steps
     bar = tqdm(
-        total=total, initial=state.epoch * batches.steps + state.step, unit="batch", desc="fit",
+        total=total, initial=state.epoch * batches.steps + state.step, unit="batch", desc=f"fit, penalty {penalty:g}",
         disable=not progress or batches.ranks.own > 0,
     )  # fmt: skip
     eye = torch.eye(batches.data.dim, device=batches.device)
@@ -105,15 +110,16 @@ def _finish_epoch(state: State, batches: Batches, held: list[Held]) -> None:
     """Record the epoch, and keep it if it is the best so far."""
     matrix = state.matrix.cpu()
     loss = state.loss / batches.steps
-    if not math.isfinite(loss):
+    log_scale = float(state.parameters["log_scale"])
+    if not math.isfinite(loss) or not bool(torch.isfinite(matrix).all()) or abs(log_scale) > _ABSURD:
         raise ValueError(
-            f"The fit diverged in epoch {state.epoch + 1}: its loss is {loss}. Lower learning_rate, now "
-            f"{batches.settings.learning_rate:g}."
+            f"The fit diverged in epoch {state.epoch + 1}: its loss is {loss:g}, its log-temperature {log_scale:g}. "
+            f"Lower learning_rate, now {batches.settings.learning_rate:g}."
         )
     record: dict[str, Any] = {
         "epoch": state.epoch + 1,
         "loss": loss,
-        "logit_scale": float(state.parameters["log_scale"]),
+        "logit_scale": log_scale,
         "distance": float((matrix - torch.eye(len(matrix))).norm()),
         "shown": {"loss": f"{loss:.3f}"},
     }
