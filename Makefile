@@ -9,7 +9,7 @@ demo: $(VENV)/.installed  ## the finding and its repair, with a picture
 	$(BIN)/labclip demo
 
 test: $(VENV)/.dev  ## the tests, under three minutes
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 slow: $(VENV)/.dev  ## the longer tests, on weights of the real size
 	$(BIN)/python -m pytest -m slow
