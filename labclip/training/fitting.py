@@ -103,7 +103,9 @@ def fit(
     objective, where, ranks = _objective(objective, base), _device(device), Ranks.here()
     seed = checked_whole("seed", seed)
     digest = checkpoint is not None or ranks.count > 1
-    data = read_data(image_features, text_features, negative_features, image_index, digest=digest)
+    data = read_data(
+        image_features, text_features, negative_features, image_index, digest=digest, compare=settings.drop_equal
+    )
     _check(data, settings, recipe, base, ranks)
     data, held = _split(data, validation, settings, seed)
     settings = for_data(settings, dim=data.dim, captions=len(data.captions))

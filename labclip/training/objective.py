@@ -80,10 +80,12 @@ def softmax_gradient(batch: Batch, matrix: torch.Tensor, log_scale: torch.Tensor
     batch.leave_out(logits)
     right = logits[own, first + own]
     top = ranks.maximum(logits.max())
-    weights = (logits - top).exp_()
+    weights = logits.sub_(top).exp_()  # in place: a pass over the logits costs as much as a small product
     row = weights.sum(dim=1)
     column = ranks.total(weights[:, :total].sum(dim=0))
     if bool(ranks.maximum(((row.min() < 1e-30) | (column.min() < 1e-30)).float())):
+        logits = (batch.images * scale) @ every.T
+        batch.leave_out(logits)
         loss, weights = _far_apart(logits, total, own, first, ranks)
     else:
         loss = (row.log() + column[first : first + n].log() + 2 * (top - right)).sum() / 2
@@ -91,8 +93,7 @@ def softmax_gradient(batch: Batch, matrix: torch.Tensor, log_scale: torch.Tensor
         weights[:, :total].mul_(row[:, None] + column)
         weights[:, total:].mul_(row[:, None])
     weights[own, first + own] -= 2.0
-    weights *= 0.5 / total
-    return _backward(batch, weights, every, unit, length, scale, loss / total, ranks)
+    return _backward(batch, weights, 0.5 / total, every, unit, length, scale, loss / total, ranks)
 
 
 def _far_apart(
@@ -139,8 +140,7 @@ def sigmoid_gradient(
     loss = (torch.nn.functional.softplus(logits).sum() - right.sum()) / total
     weights = logits.sigmoid_()
     weights[own, first + own] -= 1.0
-    weights /= total
-    return _backward(batch, weights, every, unit, length, scale, loss, ranks)
+    return _backward(batch, weights, 1 / total, every, unit, length, scale, loss, ranks, bias=True)
 
 
 def _aligned(texts: torch.Tensor, matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -152,15 +152,18 @@ def _aligned(texts: torch.Tensor, matrix: torch.Tensor) -> tuple[torch.Tensor, t
 def _backward(
     batch: Batch,
     weights: torch.Tensor,
+    share: float,
     every: torch.Tensor,
     unit: torch.Tensor,
     length: torch.Tensor,
     scale: torch.Tensor,
     loss: torch.Tensor,
     ranks: Ranks,
+    *,
+    bias: bool = False,
 ) -> Gradient:
-    """From d loss / d z [n, texts] to the parameters."""
-    pull = ranks.total(weights.T @ (batch.images * scale))  # d loss / d u of every text
+    """From d loss / d z, `share` times `weights` [n, texts], to the parameters."""
+    pull = ranks.total(weights.T @ (batch.images * (scale * share)))  # d loss / d u of every text
     pull = ranks.own_columns(pull, len(batch.images))
     along = (pull * unit).sum(dim=-1, keepdim=True)  # sums to d loss / d t, bias aside
     pull.addcmul_(along, unit, value=-1).div_(length)  # d loss / d y: the part across u
@@ -168,5 +171,5 @@ def _backward(
         loss=ranks.total(loss.clone()),
         matrix=ranks.total(pull.T @ batch.texts),
         log_scale=ranks.total(along.sum()),
-        bias=ranks.total(weights.sum()),
+        bias=ranks.total(weights.sum() * share) if bias else torch.zeros_like(scale),
     )

@@ -222,7 +222,7 @@ class Data:
 
 def read_data(
     image_features: Any, text_features: Any, negative_features: Any = None, image_index: Any = None, *,
-    what: str = "", digest: bool = False,
+    what: str = "", digest: bool = False, compare: bool = True,
 ) -> Data:  # fmt: skip
     """Check embeddings that belong together, and read them all once.
 
@@ -233,6 +233,7 @@ def read_data(
         image_index: Whose caption each text is, [n_texts]; None where text i is the caption of image i.
         what: Put before the names in messages.
         digest: Whether to set the digests of the arrays.
+        compare: Whether to look which negatives are their caption itself; without, all count.
 
     Returns:
         All captions.
@@ -258,7 +259,11 @@ def read_data(
     data = Data(images, texts, negatives, _index(images, texts, image_index, what), torch.arange(len(texts)))
     for rows in data.each():
         rows.check(digest=digest)
-    return data if negatives is None else replace(data, valid=_valid(texts, negatives))
+    if negatives is None:
+        return data
+    return replace(
+        data, valid=_valid(texts, negatives) if compare else torch.ones(len(texts), data.k, dtype=torch.bool)
+    )
 
 
 def _valid(texts: Rows, negatives: Rows) -> torch.Tensor:

@@ -49,7 +49,7 @@ def split_combinations(
         >>> captions = [{"red cube", "blue ball"}, {"red ball", "blue cube"}, {"red cone", "blue star"}]
         >>> negatives = [captions[1], captions[0], {"red star", "blue cone"}]
         >>> split_combinations(captions, negatives, share=0.1, seed=0)
-        Split(fit=[2], heldout=[1], combinations=frozenset({'blue cube'}))
+        Split(fit=[2], heldout=[0], combinations=frozenset({'red cube'}))
     """
     if len(captions) != len(negatives):
         raise ValueError(f"There are {len(captions)} captions and {len(negatives)} negatives. Pass one set a caption.")
