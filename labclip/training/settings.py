@@ -27,7 +27,7 @@ class Settings:
             distance foretells that loss (r = -0.989 over a third party's 21 matrices). Of several, each is fitted, and
             validation chooses.
         rank: Rank of A - I; None is a full matrix. A map of low rank must share between captions what it learns: at a
-            quarter of the dim it bound as well as a full one and cost other domains half as much (docs/fit.md).
+            quarter of the dim it bound as well as a full one and cost other domains a little less (docs/fit.md).
         rank_share: The rank as a share of the dim, where `rank` does not say it.
         mask_same_image: Whether other captions of an image are kept from counting as its wrong ones.
         drop_equal: Whether negatives equal to their caption are left out of the loss.
