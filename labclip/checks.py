@@ -76,3 +76,11 @@ def checked_probe(probe: Any, dim: int) -> torch.Tensor:
     if not abs(float(probe.norm()) - 1.0) < 1e-2:
         raise ValueError(f"The probe has length {float(probe.norm()):g}, not 1. Pass a normalised text embedding.")
     return probe
+
+
+def described(value: Any) -> str:
+    """What a value is, by type, and by dtype and shape where it has them."""
+    if isinstance(value, list | tuple):
+        return f"a {type(value).__name__} of {described(value[0]) if value else 'nothing'}"
+    array = f" of {value.dtype} {list(value.shape)}" if hasattr(value, "dtype") and hasattr(value, "shape") else ""
+    return f"a {type(value).__name__}{array}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,8 @@ from torch import nn
 
 from labclip.alignment import Alignment, align, bound_to
 from labclip.bases import check_base, default_preprocess, default_tokenizer
+from labclip.checks import described
+from labclip.images import as_batch
 from labclip.text import Tokenizer, as_captions, encode_captions, tokenize
 
 if TYPE_CHECKING:
@@ -219,7 +221,7 @@ class LABCLIP(nn.Module):
         if isinstance(text, torch.Tensor):
             if text.is_floating_point() or text.ndim != 2:
                 raise ValueError(
-                    f"text is {_described(text)}. Pass token ids, whole numbers [n, context_length], as "
+                    f"text is {described(text)}. Pass token ids, whole numbers [n, context_length], as "
                     f"model.tokenizer(captions) gives them, or the captions themselves."
                 )
             features = self.clip.encode_text(text, normalize=normalize)
@@ -461,35 +463,8 @@ class LABCLIP(nn.Module):
         return self.tokenizer
 
     def _images(self, image: Any) -> Any:
-        """PIL images as a batch on the model's device; tensors and dicts are for the wrapped class to take."""
-        if isinstance(image, Mapping) or (
-            isinstance(image, torch.Tensor) and image.is_floating_point() and image.ndim == 4
-        ):
-            return image
-        from PIL.Image import Image
-
-        images = list(image) if isinstance(image, list | tuple) else [image]
-        if not images or not all(isinstance(one, Image) for one in images):
-            raise ValueError(
-                f"image is {_described(image)}. Pass a PIL image or a list of them, as PIL.Image.open(FILE) or "
-                f"[PIL.Image.fromarray(picture) for picture in pictures], or a float tensor [n, 3, height, width] of "
-                f"preprocessed ones, for example torch.stack([model.preprocess(picture) for picture in pictures])."
-            )
-        if self.preprocess is None:
-            raise ValueError(
-                "This LABCLIP has no preprocess for PIL images. Pass LABCLIP(clip, alignment, preprocess=...) with the "
-                "third value of open_clip.create_model_and_transforms, or preprocessed tensors."
-            )
         dtype = next((weight.dtype for weight in self.clip.visual.parameters() if weight.ndim > 1), torch.float32)
-        return torch.stack([self.preprocess(one) for one in images]).to(self.matrix.device, dtype)
-
-
-def _described(value: Any) -> str:
-    """What a value is, by type, and by dtype and shape where it has them."""
-    if isinstance(value, list | tuple):
-        return f"a {type(value).__name__} of {_described(value[0]) if value else 'nothing'}"
-    array = f" of {value.dtype} {list(value.shape)}" if hasattr(value, "dtype") and hasattr(value, "shape") else ""
-    return f"a {type(value).__name__}{array}"
+        return as_batch(image, self.preprocess, device=self.matrix.device, dtype=dtype)
 
 
 def _check_alignment(alignment: Any) -> None:

@@ -1,0 +1,48 @@
+"""Pictures to what an image tower takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from labclip.checks import described
+
+
+def as_batch(
+    image: Any, preprocess: Callable[[Any], torch.Tensor] | None, *, device: torch.device, dtype: torch.dtype
+) -> Any:
+    """PIL images as a batch; tensors and dicts are for the wrapped class to take, as they are.
+
+    Args:
+        image: A PIL image, a list of them, preprocessed ones [n, 3, height, width], or a dict that a tower takes.
+        preprocess: One PIL image -> [3, height, width].
+        device: Where the model is.
+        dtype: Of its weights.
+
+    Returns:
+        Preprocessed images, [n, 3, height, width], or what was passed.
+
+    Raises:
+        ValueError: If it is anything else, or there is no preprocess for it.
+    """
+    if isinstance(image, Mapping) or (
+        isinstance(image, torch.Tensor) and image.is_floating_point() and image.ndim == 4
+    ):
+        return image
+    from PIL.Image import Image
+
+    images = list(image) if isinstance(image, list | tuple) else [image]
+    if not images or not all(isinstance(one, Image) for one in images):
+        raise ValueError(
+            f"image is {described(image)}. Pass a PIL image or a list of them, as PIL.Image.open(FILE) or "
+            f"[PIL.Image.fromarray(picture) for picture in pictures], or a float tensor [n, 3, height, width] of "
+            f"preprocessed ones, for example torch.stack([model.preprocess(picture) for picture in pictures])."
+        )
+    if preprocess is None:
+        raise ValueError(
+            "This LABCLIP has no preprocess for PIL images. Pass LABCLIP(clip, alignment, preprocess=...) with the "
+            "third value of open_clip.create_model_and_transforms, or preprocessed tensors."
+        )
+    return torch.stack([preprocess(one) for one in images]).to(device, dtype)
