@@ -6,20 +6,21 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from torch import nn
 
 from labclip.checks import described
 
 
 def as_batch(
-    image: Any, preprocess: Callable[[Any], torch.Tensor] | None, *, device: torch.device, dtype: torch.dtype
+    image: Any, preprocess: Callable[[Any], torch.Tensor] | None, *, tower: nn.Module, device: torch.device
 ) -> Any:
     """PIL images as a batch; tensors and dicts are for the wrapped class to take, as they are.
 
     Args:
         image: A PIL image, a list of them, preprocessed ones [n, 3, height, width], or a dict that a tower takes.
         preprocess: One PIL image -> [3, height, width].
+        tower: The image tower, whose weights' dtype the batch gets.
         device: Where the model is.
-        dtype: Of its weights.
 
     Returns:
         Preprocessed images, [n, 3, height, width], or what was passed.
@@ -45,4 +46,5 @@ def as_batch(
             "This LABCLIP has no preprocess for PIL images. Pass LABCLIP(clip, alignment, preprocess=...) with the "
             "third value of open_clip.create_model_and_transforms, or preprocessed tensors."
         )
+    dtype = next((weight.dtype for weight in tower.parameters() if weight.ndim > 1), torch.float32)
     return torch.stack([preprocess(one) for one in images]).to(device, dtype)

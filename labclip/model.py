@@ -463,8 +463,7 @@ class LABCLIP(nn.Module):
         return self.tokenizer
 
     def _images(self, image: Any) -> Any:
-        dtype = next((weight.dtype for weight in self.clip.visual.parameters() if weight.ndim > 1), torch.float32)
-        return as_batch(image, self.preprocess, device=self.matrix.device, dtype=dtype)
+        return as_batch(image, self.preprocess, tower=self.clip.visual, device=self.matrix.device)
 
 
 def _check_alignment(alignment: Any) -> None:
