@@ -22,6 +22,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from labclip.alignment import Alignment, Base
+from labclip.packages import MissingPackageError
 from labclip.published import EMBEDDED, embedded_folder
 from labclip.reading import fill_from_safetensors
 from labclip.storage import PROBE_CAPTION
@@ -45,10 +46,6 @@ _BUILD_ERRORS = (
     TypeError,
     ValueError,
 )
-
-
-class MissingPackageError(ModuleNotFoundError, ValueError):
-    """A package that a base needs is not installed; the message says what to type."""
 
 
 class Built(NamedTuple):

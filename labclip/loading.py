@@ -14,7 +14,6 @@ from labclip.alignment import Alignment, Base, with_record
 from labclip.architecture import same_architecture
 from labclip.bases import (
     Built,
-    MissingPackageError,
     build,
     first_line,
     folder_tokenizer,
@@ -25,6 +24,7 @@ from labclip.bases import (
     weights_in,
 )
 from labclip.model import LABCLIP
+from labclip.packages import MissingPackageError
 from labclip.storage import CONFIG, is_alignment_folder, load, read_config
 from labclip.text import Tokenizer
 

@@ -16,9 +16,9 @@ import labclip
 from labclip.negatives import RELATIONS, clean, shuffle, swap
 from labclip.negatives.choosing import TrueCaptions
 from labclip.negatives.cleaning import comparable
-from labclip.negatives.extras import MissingExtraError
 from labclip.negatives.shuffling import is_shuffle
 from labclip.negatives.taggers import get_tagger
+from labclip.packages import MissingPackageError
 from labclip.scenes import COLOURS, sample
 
 PHRASES = ["red", "orange", "light blue", "blue", "dark olive green", "ivory"]
@@ -332,7 +332,7 @@ def test_a_tagger_owes_a_tag_a_word():
 def test_a_missing_tagger_names_the_command(monkeypatch, tagger, module, command):
     monkeypatch.setitem(sys.modules, module, None)
     getattr(importlib.import_module("labclip.negatives.taggers"), f"_{tagger or 'hanta'}").cache_clear()
-    for kind in (ModuleNotFoundError, ValueError, MissingExtraError):
+    for kind in (ModuleNotFoundError, ValueError, MissingPackageError):
         with pytest.raises(kind, match=command):
             shuffle(["a dog"], tagger=tagger)
 

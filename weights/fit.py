@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from labclip.scenes.vocabulary import SHAPES
+from labclip.training.fitting import unit_scale
 
 
 @dataclass(frozen=True)
@@ -128,8 +129,3 @@ def fit(features: Features, exchanged: ExchangedScenes, settings: Fitting) -> tu
         schedule.step()
     matrix = (eye + left @ right).detach()
     return unit_scale(matrix, features.captions.flatten(0, 1)), log_scale.item()
-
-
-def unit_scale(matrix: Tensor, text: Tensor) -> Tensor:
-    """The matrix times the number that makes aligned unit-length `text` [n, dim] unit-length on average."""
-    return matrix / (text @ matrix.T).norm(dim=-1).mean()

@@ -90,28 +90,22 @@ def embed(
 
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        opened = open_base(model, device=device, precision=precision)
-    except (RuntimeError, AssertionError) as error:  # torch's words for a device that is not there
-        raise ValueError(f"device {device!r} can't be used ({str(error).splitlines()[0]}).") from error
-    try:
-        features = embedding.embed(
-            opened,
-            captions=captions,
-            out=out,
-            images=images,
-            column=column,
-            image_column=image_column,
-            negative_columns=negative_column or None,
-            split=split or None,
-            clean=clean,
-            batch_size=batch_size,
-            workers=workers,
-            on_error=on_error,
-            force=force,
-        )
-    except ImportError as error:
-        raise ValueError(str(error)) from error
+    opened = open_base(model, device=device, precision=precision)
+    features = embedding.embed(
+        opened,
+        captions=captions,
+        out=out,
+        images=images,
+        column=column,
+        image_column=image_column,
+        negative_columns=negative_column or None,
+        split=split or None,
+        clean=clean,
+        batch_size=batch_size,
+        workers=workers,
+        on_error=on_error,
+        force=force,
+    )
     counts, skipped = features.manifest["counts"], features.manifest["skipped"]
     if as_json:
         click.echo(json.dumps({"folder": str(out), "base": features.manifest["base"], **counts, "skipped": skipped}))

@@ -88,11 +88,10 @@ def fit(
 
 def _check_plot(plot: Path, recipe: str) -> None:
     """Refuse a picture that can't be drawn before the fit, not after it."""
-    try:
-        from matplotlib.backend_bases import FigureCanvasBase
-    except ModuleNotFoundError as error:
-        raise ValueError('Plots need matplotlib. Type: pip install "labclip[eval]"') from error
-    endings = sorted(FigureCanvasBase.get_supported_filetypes())
+    from labclip.packages import require
+
+    backend = require("matplotlib.backend_bases", "Plots need matplotlib", 'pip install "labclip[eval]"')
+    endings = sorted(backend.FigureCanvasBase.get_supported_filetypes())
     if plot.suffix.removeprefix(".") not in endings:
         raise ValueError(f"--plot is {plot}. End it with one of {', '.join(endings)}.")
     if not plot.absolute().parent.is_dir():

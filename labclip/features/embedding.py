@@ -79,7 +79,7 @@ def embed(
         FileNotFoundError: If a file of captions or the folder of images does not exist.
         ValueError: If an item is bad and `on_error` is "raise", if nothing is left, if an embedding is not finite, if
             `clean` has to be said, or if the folder has features of something else; the message names the item.
-        ImportError: If Parquet is to be read without pyarrow.
+        MissingPackageError: If Parquet is to be read without pyarrow.
 
     Example:
         >>> from pathlib import Path

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from labclip.alignment import Alignment
-from labclip.bases import is_openclip_folder, read_openclip_config
+from labclip.bases import check_device, is_openclip_folder, read_openclip_config
 from labclip.loading import load_folder, load_named, named_base
 from labclip.model import LABCLIP
 from labclip.pretrained import resolve
@@ -30,6 +30,7 @@ def open_base(name: str, *, device: str | None = None, precision: str = "fp32") 
         FileNotFoundError: If the name, folder or repository does not exist.
         ValueError: If OpenCLIP does not know the model or tag, or what is there is not sound.
     """
+    check_device(device)
     model, colon, tag = name.partition(":")
     if colon and "/" not in model and not model.startswith("."):
         base = named_base(model, tag)

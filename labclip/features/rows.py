@@ -6,11 +6,11 @@ import csv
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from labclip.features.streaming import stream_json
+from labclip.packages import require
 
 Wanted = Callable[[str], bool]
 """Whether a column is of use; Parquet reads no others."""
@@ -122,12 +122,9 @@ def parquet() -> Any:
     """The reader of Parquet files.
 
     Raises:
-        ImportError: If pyarrow is not installed.
+        MissingPackageError: If pyarrow is not installed.
     """
-    try:
-        return import_module("pyarrow.parquet")
-    except ImportError as error:
-        raise ImportError('Parquet files need pyarrow. Type: pip install "labclip[data]"') from error
+    return require("pyarrow.parquet", "Parquet files need pyarrow", 'pip install "labclip[data]"')
 
 
 def parquet_rows(path: Path, wanted: Wanted) -> Iterator[Row]:
@@ -147,7 +144,7 @@ def open_parquet(path: Path) -> Any:
     """An open Parquet file.
 
     Raises:
-        ImportError: If pyarrow is not installed.
+        MissingPackageError: If pyarrow is not installed.
         ValueError: If the file is none.
     """
     reader = parquet()

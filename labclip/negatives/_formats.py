@@ -14,7 +14,7 @@ def open_source(path: Path) -> Source:
 
     Raises:
         FileNotFoundError: If there is none.
-        MissingExtraError: If it is Parquet and pyarrow is not installed.
+        MissingPackageError: If it is Parquet and pyarrow is not installed.
         ValueError: If it is empty, malformed, or of another format.
     """
     kind = kind_of(path, list(_SOURCES))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from labclip.negatives._tables import BATCH, Batch, Source, check_columns
-from labclip.negatives.extras import require
+from labclip.packages import require
 
 _ROW_GROUP = 65_536  # rows, as most Parquet writers choose
 _ROW_GROUP_BYTES = 128 << 20  # where rows hold images
@@ -19,8 +19,8 @@ class Parquet:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._parquet = require("pyarrow.parquet", "Parquet", 'pip install "labclip[data]"')
-        self._arrow = require("pyarrow", "Parquet", 'pip install "labclip[data]"')
+        self._parquet = require("pyarrow.parquet", "Parquet needs pyarrow", 'pip install "labclip[data]"')
+        self._arrow = require("pyarrow", "Parquet needs pyarrow", 'pip install "labclip[data]"')
         with self._open() as file:
             self.schema = file.schema_arrow
 
@@ -55,8 +55,8 @@ class ParquetSink:
     """A Parquet file being written; columns that come from one keep their exact types."""
 
     def __init__(self, path: Path, source: Source, added: list[str]) -> None:
-        self._parquet = require("pyarrow.parquet", "Parquet", 'pip install "labclip[data]"')
-        self._arrow = require("pyarrow", "Parquet", 'pip install "labclip[data]"')
+        self._parquet = require("pyarrow.parquet", "Parquet needs pyarrow", 'pip install "labclip[data]"')
+        self._arrow = require("pyarrow", "Parquet needs pyarrow", 'pip install "labclip[data]"')
         self._path, self._source, self._added = path, source, added
         self._schema: Any = None
         self._writer: Any = None

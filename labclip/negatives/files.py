@@ -92,7 +92,7 @@ def read(
 
     Raises:
         FileNotFoundError: If there is no such file.
-        MissingExtraError: If it is Parquet and pyarrow is not installed.
+        MissingPackageError: If it is Parquet and pyarrow is not installed.
         ValueError: If it is empty, malformed or of another format, or has no such column; with the line.
     """
     source = open_source(Path(path))

@@ -103,7 +103,7 @@ def shuffle(
         as many as exist.
 
     Raises:
-        MissingExtraError: If the tagger is not installed; it is a ModuleNotFoundError and a ValueError.
+        MissingPackageError: If the tagger is not installed; it is a ModuleNotFoundError and a ValueError.
         ValueError: If captions are not strings, or numbers do not fit one another.
 
     Source: arXiv:2502.03566 (LABCLIP), its COCO negatives, after ARO's noun and adjective shuffle (arXiv:2210.01936).

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
 from pathlib import Path
 
-from labclip.negatives.extras import require
+from labclip.packages import require
 
 Tagger = Callable[[list[str]], Sequence[str]]
 
@@ -43,7 +43,7 @@ def get_tagger(tagger: str | Tagger | None) -> Tagger:
         tagger: "hanta" or None, "spacy", or such a function.
 
     Raises:
-        MissingExtraError: If the package is not installed; it is a ModuleNotFoundError and a ValueError.
+        MissingPackageError: If the package is not installed; it is a ModuleNotFoundError and a ValueError.
         ValueError: If the name is another one, or spaCy lacks its English model.
     """
     if callable(tagger):
@@ -57,7 +57,7 @@ def get_tagger(tagger: str | Tagger | None) -> Tagger:
 @cache
 def _hanta() -> Tagger:
     """HanTa's English model, from its own folder: it would unpickle a file of that name from the current one."""
-    module = require("HanTa.HanoverTagger", "Shuffling", 'pip install "labclip[negatives]"')
+    module = require("HanTa.HanoverTagger", "Shuffling needs HanTa", 'pip install "labclip[negatives]"')
     model = module.HanoverTagger(str(Path(module.__file__).with_name("morphmodel_en.pgz")))
     # A pure function of the word, and captions use few words: the same tags, sooner.
     model.analyze_forward = lru_cache(1 << 16)(model.analyze_forward)

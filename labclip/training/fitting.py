@@ -13,6 +13,7 @@ import torch
 
 from labclip._version import __version__
 from labclip.alignment import MAX_LOGIT_SCALE, Alignment, Base
+from labclip.bases import check_device
 from labclip.checks import checked_whole
 from labclip.training.advice import advice
 from labclip.training.batches import Batches
@@ -24,6 +25,8 @@ from labclip.training.rows import Data, read_data
 from labclip.training.settings import Settings, as_json, for_data, settings_of
 from labclip.training.state import new_state
 from labclip.training.trainer import train
+
+_SCALED_ON = 20_000  # captions, more or less
 
 
 def fit(
@@ -134,10 +137,10 @@ def fit(
         chosen = state.best if watched else {**state.parameters, "matrix": state.matrix}
         matrix = chosen["matrix"].detach().cpu().float()
         if settings.rescale:
-            matrix = unit_scale(matrix, data)
-        history = [{key: value for key, value in record.items() if key != "shown"} for record in state.history]
+            some = data.captions[:: max(1, len(data.captions) // _SCALED_ON)]
+            matrix = unit_scale(matrix, data.texts.take(some).cpu())
         points = frontier(sets, matrix) if sets else []
-        fits.append(_Fitted(matrix, float(chosen["log_scale"]), penalty, points, history))
+        fits.append(_Fitted(matrix, float(chosen["log_scale"]), penalty, points, state.history))
     return _result(fits, data, sets, settings, objective=objective, base=base, probe=probe, recipe=recipe, seed=seed)
 
 
@@ -151,14 +154,13 @@ class _Fitted(NamedTuple):
     history: list[dict[str, Any]]
 
 
-def unit_scale(matrix: torch.Tensor, data: Data, count: int = 20_000) -> torch.Tensor:
-    """The matrix times the number that makes unit-length captions unit-length on average after it.
+def unit_scale(matrix: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
+    """The matrix times the number that makes unit-length `texts` [n, dim] unit-length on average after it.
 
     A cosine does not see the scale of a matrix, but a blend with the identity does: unscaled, a free fit is hundreds of
     times the identity, and strength 0.05 is most of the way.
     """
-    some = data.captions[:: max(1, len(data.captions) // count)]
-    return matrix / (data.texts.take(some).cpu() @ matrix.T).norm(dim=-1).mean()
+    return matrix / (texts @ matrix.T).norm(dim=-1).mean()
 
 
 def _result(
@@ -217,11 +219,8 @@ def _objective(objective: str | None, base: Base | None) -> str:
 
 def _device(device: str | torch.device | None) -> torch.device:
     """A device that is there, with its number: another thread's current one may be another."""
-    try:
-        where = torch.device(device or "cpu")
-        torch.empty(0, device=where)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device {device!r} can't be used: {str(error).splitlines()[0]} Pass 'cpu'.") from error
+    check_device(device)
+    where = torch.device(device or "cpu")
     return torch.device("cuda", torch.cuda.current_device()) if where.type == "cuda" and where.index is None else where
 
 

@@ -12,7 +12,7 @@ from labclip.training.rows import Data, different
 
 STRENGTHS = tuple(round(0.05 * step, 2) for step in range(26))  # 0 to 1.25
 GALLERY = 2000
-"""Images of a retrieval gallery, and half of its captions at most: more would cost time and move little."""
+"""Images of a retrieval gallery at most, with at most twice as many captions: more would cost time and move little."""
 COST = 0.01
 """Share of the base's R@1 that may be lost. Less than that no ordinary validation set can tell from nothing."""
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from labclip.packages import require
 from labclip.training.frontier import Point
 
 _BINDING, _CHOSEN = "#1f7a5a", "#b3402f"
@@ -14,13 +15,10 @@ _RETRIEVAL = ("#3b4a6b", "#8a93a6", "#c08a3e", "#7d5ba6")
 
 def plot(frontier: Sequence[Point], history: Sequence[dict[str, Any]], strength: float, path: str | Path | None) -> Any:
     """See `FitResult.plot`."""
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError('Plots need matplotlib. Type: pip install "labclip[eval]"') from error
+    figure_module = require("matplotlib.figure", "Plots need matplotlib", 'pip install "labclip[eval]"')
     if not frontier:
         raise ValueError("Nothing was held out, so there is no frontier to draw. Pass validation to labclip.fit.")
-    figure = Figure(figsize=(10, 4.8), layout="constrained")
+    figure = figure_module.Figure(figsize=(10, 4.8), layout="constrained")
     left, right = figure.subplots(1, 2)
     strengths = [point.strength for point in frontier]
     binding = [point.binding for point in frontier]

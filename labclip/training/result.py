@@ -39,7 +39,7 @@ class FitResult:
             The matplotlib figure.
 
         Raises:
-            ModuleNotFoundError: If matplotlib is missing.
+            MissingPackageError: If matplotlib is missing.
             ValueError: If nothing was held out, so that there is no frontier.
         """
         from labclip.training.plot import plot

@@ -73,7 +73,8 @@ def train(
                 write_checkpoint(checkpoint, state, fingerprint)
                 saved = time.monotonic()
         _finish_epoch(state, batches, held)
-        bar.set_postfix(state.history[-1]["shown"], refresh=False)
+        shown = {key: f"{state.history[-1][key]:.3f}" for key in ("loss", "binding") if key in state.history[-1]}
+        bar.set_postfix(shown, refresh=False)
         if saves and checkpoint:
             write_checkpoint(checkpoint, state, fingerprint)
             saved = time.monotonic()
@@ -121,12 +122,11 @@ def _finish_epoch(state: State, batches: Batches, held: list[Held]) -> None:
         "loss": loss,
         "logit_scale": log_scale,
         "distance": float((matrix - torch.eye(len(matrix))).norm()),
-        "shown": {"loss": f"{loss:.3f}"},
     }
     better = True
     if batches.settings.early_stop and held:
         score = best_binding(frontier(held, matrix, _COARSE))
-        record |= {"binding": score, "shown": {"loss": f"{loss:.3f}", "binding": f"{score:.3f}"}}
+        record["binding"] = score
         better = all(score > past["binding"] for past in state.history)
     if better:
         state.best = {"matrix": matrix.clone(), "log_scale": state.parameters["log_scale"].cpu().clone()}

@@ -1,4 +1,4 @@
-"""Packages that only an extra brings."""
+"""Packages that not everybody has installed."""
 
 from __future__ import annotations
 
@@ -6,23 +6,22 @@ from importlib import import_module
 from typing import Any
 
 
-class MissingExtraError(ModuleNotFoundError, ValueError):
+class MissingPackageError(ModuleNotFoundError, ValueError):
     """A package that an optional part needs is not installed; the message says what to type."""
 
 
-def require(module: str, purpose: str, install: str) -> Any:
+def require(module: str, why: str, install: str) -> Any:
     """Import a module that may be missing.
 
     Args:
         module: Its full name.
-        purpose: What needs it, as the subject of a sentence.
+        why: What needs it, for example "Shuffling needs HanTa".
         install: The command that brings it.
 
     Raises:
-        MissingExtraError: If it is not installed.
+        MissingPackageError: If it is not installed.
     """
-    package = module.partition(".")[0]
     try:
         return import_module(module)
     except ModuleNotFoundError as error:
-        raise MissingExtraError(f"{purpose} needs {package}. Type: {install}", name=package) from error
+        raise MissingPackageError(f"{why}. Type: {install}", name=module.partition(".")[0]) from error
