@@ -31,6 +31,7 @@ docs: $(VENV)/.dev  ## the generated reference is fresh, links and snippets are 
 
 bench: $(VENV)/.dev  ## the ratios that README and docs promise
 	$(BIN)/python benchmarks/ratios.py --json benchmarks/ratios.json
+	$(BIN)/python benchmarks/negatives.py --json benchmarks/negatives.json
 	$(BIN)/python benchmarks/features.py --json benchmarks/features.json
 	$(BIN)/python benchmarks/fit.py --json benchmarks/fit.json
 

@@ -6,7 +6,7 @@ Embeddings are random: neither times nor memory depend on their values.
 """
 
 import argparse
-import json
+import itertools
 import statistics
 import subprocess
 import sys
@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from table import write
 
 DIM, BATCH = 512, 1024
 
@@ -87,8 +88,8 @@ def epochs(pairs):
     ratio = [statistics.median(a / b for a, b in zip(seconds[x], seconds[y], strict=True))
              for x, y in (("fit", "products"), ("published", "fit"))]  # fmt: skip
     median = {name: statistics.median(times) for name, times in seconds.items()}
-    yield "one epoch of fit", "its bare matrix products", 1.7, ratio[0], median["fit"], median["products"]
-    yield "the published loop", "one epoch of fit", 1.8, ratio[1], median["published"], median["fit"]
+    yield "one epoch of fit", "its bare matrix products", 1.7, (ratio[0], median["fit"], median["products"])
+    yield "the published loop", "one epoch of fit", 1.8, (ratio[1], median["published"], median["fit"])
 
 
 _MEMORY = """
@@ -116,7 +117,7 @@ def memory(gigabytes):
         start = time.perf_counter()
         done = subprocess.run([sys.executable, "-W", "ignore", "-c", _MEMORY, folder], check=True, capture_output=True)
         seconds = time.perf_counter() - start
-    yield f"peak memory, {gigabytes:g} GB of files", "gigabytes", 1.5, int(done.stdout) / 1e9, seconds, None
+    yield f"peak memory, {gigabytes:g} GB of files", "gigabytes", 1.5, (int(done.stdout) / 1e9, seconds, None)
 
 
 def main():
@@ -127,16 +128,8 @@ def main():
     )
     parser.add_argument("--json", type=Path, help="write the table here as well")
     arguments = parser.parse_args()
-    table = []
-    print(f"{'what':34} {'against':34} {'ratio':>6} {'aim':>5}   seconds")
     parts = [epochs(arguments.pairs)] + ([memory(arguments.gigabytes)] if arguments.gigabytes else [])
-    for part in parts:
-        for what, against, aim, ratio, ours_seconds, other in part:
-            seconds = f"{ours_seconds:.2f}" if other is None else f"{ours_seconds:.2f} / {other:.2f}"
-            print(f"{what:34} {against:34} {ratio:6.2f} {aim:5.2f}   {seconds}", flush=True)
-            table.append({"what": what, "against": against, "ratio": ratio, "aim": aim, "seconds": ours_seconds})
-    if arguments.json:
-        arguments.json.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+    write(itertools.chain.from_iterable(parts), arguments.json)
 
 
 if __name__ == "__main__":

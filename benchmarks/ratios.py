@@ -8,6 +8,7 @@ tab-separated file with a column `title`, or are generated with the same lengths
 
 import argparse
 import csv
+import itertools
 import json
 import logging
 import statistics
@@ -16,6 +17,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+from table import write
 
 COUNT = 256
 WORDS = (
@@ -185,15 +188,8 @@ def main():
     arguments = parser.parse_args()
     texts = captions(arguments.captions)
     logging.disable(logging.WARNING)  # OpenCLIP says that random weights are random
-    table = []
-    print(f"{'what':34} {'against':44} {'ratio':>6} {'aim':>5}   seconds")
-    for rows in (start_rows(), model_rows(arguments.model, texts), loading_rows(arguments.model)):
-        for what, against, aim, (ratio, ours, other) in rows:
-            seconds = "" if ours is None else f"{ours:.4f}" if other is None else f"{ours:.4f} / {other:.4f}"
-            print(f"{what:34} {against:44} {ratio:6.3f} {aim:5.2f}   {seconds}", flush=True)
-            table.append({"what": what, "against": against, "ratio": ratio, "aim": aim, "seconds": ours})
-    if arguments.json:
-        arguments.json.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+    parts = (start_rows(), model_rows(arguments.model, texts), loading_rows(arguments.model))
+    write(itertools.chain.from_iterable(parts), arguments.json)
 
 
 if __name__ == "__main__":

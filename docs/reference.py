@@ -81,6 +81,23 @@ def fitting():
     return ratios("fit.json")
 
 
+def shuffling():
+    """What `benchmarks/negatives.py` wrote."""
+    rows = ["| what | captions/s | aim | have none |", "|---|---|---|---|"]
+    for row in json.loads((ROOT / "benchmarks" / "negatives.json").read_text(encoding="utf-8")):
+        aim = "" if row["aim"] is None else f"{row['aim']:,}"
+        rows.append(f"| {row['what']} | {row['rate']:,.0f} | {aim} | {row['without']:,} of {row['captions']:,} |")
+    return "\n".join(rows)
+
+
+def embedding():
+    """What `benchmarks/features.py` wrote."""
+    rows = ["| what | ratio | aim |", "|---|---|---|"]
+    for row in json.loads((ROOT / "benchmarks" / "features.json").read_text(encoding="utf-8")):
+        rows.append(f"| {row['what']} | {row['ratio']:.2f} | {row['aim']} |")
+    return "\n".join(rows)
+
+
 def finetuned():
     """The table of `benchmarks/finetune.py`, from the file it writes."""
     table = json.loads((ROOT / "benchmarks" / "finetune.json").read_text(encoding="utf-8"))
@@ -98,6 +115,8 @@ PARTS = {
     "recipes": recipes,
     "fitting": fitting,
     "finetuned": finetuned,
+    "shuffling": shuffling,
+    "embedding": embedding,
 }
 
 
