@@ -14,7 +14,7 @@ _HOME = {
     "get_tokenizer": "labclip.pretrained",
     "list_pretrained": "labclip.pretrained",
 }
-_PACKAGES = ("features", "negatives", "scenes", "training")
+_PACKAGES = ("analysis", "evaluation", "features", "negatives", "scenes", "training")
 __all__ = [*_HOME, *_PACKAGES]
 _OPENCLIP = ("add_model_config", "create_model", "create_model_from_pretrained", "list_models", "tokenize")
 
