@@ -1,0 +1,141 @@
+"""What a page consists of. Every string is plain text, whoever wrote it: it is escaped when it is shown."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+Mark = Literal["", "good", "bad", "none"]
+MARKS: dict[str, str] = {"": "", "good": "better", "bad": "worse", "none": ""}
+"""The word that a mark puts beside its cell, so that colour is never alone in saying it."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A value with a judgement.
+
+    Attributes:
+        value: Text or number.
+        mark: "good" and "bad" colour it and say "better" or "worse"; "none" greys it, for no measurable difference.
+    """
+
+    value: str | float | None
+    mark: Mark = ""
+
+    def __post_init__(self) -> None:
+        if self.mark not in MARKS:
+            raise ValueError(f"A cell's mark is {self.mark!r}, not one of {', '.join(map(repr, MARKS))}.")
+
+
+Value = str | float | None | Cell
+"""A cell: text, an integer (thousands apart), a float (three decimals), None (empty), or a marked one."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells; the first cell of a row is its heading.
+
+    Attributes:
+        caption: Says what the rows are.
+        columns: Headings.
+        rows: As many cells each as there are columns.
+        words: Places of the columns that hold words; the others are numbers and stand right.
+    """
+
+    caption: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Value]]
+    words: Sequence[int] = (0,)
+
+    def __post_init__(self) -> None:
+        for number, row in enumerate(self.rows):
+            if isinstance(row, str) or len(row) != len(self.columns):
+                raise ValueError(
+                    f"Row {number} of the table {self.caption!r} has {len(row)} cells, "
+                    f"where there are {len(self.columns)} columns: {', '.join(self.columns)}."
+                )
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture.
+
+    Attributes:
+        data: A PNG or SVG file's bytes; `drawn` makes them of a matplotlib figure.
+        alt: What it shows, in words, for those who can't see it.
+        caption: Stands below it.
+    """
+
+    data: bytes
+    alt: str
+    caption: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.alt.strip():
+            raise ValueError("A figure has no alt text. Say in a sentence what it shows.")
+        _ = self.media_type
+
+    @property
+    def media_type(self) -> str:
+        """Of the bytes.
+
+        Raises:
+            ValueError: If they are neither PNG nor SVG.
+        """
+        if self.data.startswith(b"\x89PNG\r\n\x1a\n"):
+            return "image/png"
+        if self.data[:512].lstrip().startswith((b"<svg", b"<?xml")):
+            return "image/svg+xml"
+        raise ValueError(f"The figure {self.alt!r} begins with {self.data[:8]!r}: neither PNG nor SVG.")
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading and what stands below it, in this order.
+
+    Attributes:
+        heading: Of the section.
+        paragraphs: Plain text; what stands between backticks is set as code.
+        figures: Pictures.
+        tables: Tables.
+        notes: Small print, a list; backticks as in paragraphs.
+    """
+
+    heading: str
+    paragraphs: Sequence[str] = ()
+    figures: Sequence[Figure] = ()
+    tables: Sequence[Table] = ()
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Page:
+    """A whole report.
+
+    Attributes:
+        title: Heading of the page and name of its window.
+        lead: What was found, in a sentence or a few: the first thing read; backticks as in paragraphs.
+        sections: The rest; from four on a list of contents comes first.
+        facts: What was measured and with what, (name, value) each.
+    """
+
+    title: str
+    lead: str
+    sections: Sequence[Section] = field(default=())
+    facts: Sequence[tuple[str, str]] = field(default=())
+
+
+def shown(value: Value) -> str:
+    """A cell as text: the one way numbers are written in pages and tables."""
+    if isinstance(value, Cell):
+        return shown(value.value)
+    if value is None or isinstance(value, str):
+        return value or ""
+    if isinstance(value, int):
+        return f"{value:,}"
+    if math.isnan(value):
+        return "not defined"
+    text = f"{value:.3f}"
+    return text.removeprefix("-") if float(text) == 0 else text

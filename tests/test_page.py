@@ -1,0 +1,181 @@
+"""A page: whatever is put in stays text, nothing comes from elsewhere, the file is whole or absent."""
+
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import pytest
+from matplotlib.figure import Figure as Drawing
+
+import labclip.page.rendering as rendering
+from labclip.page import Cell, Figure, Page, Section, Table, drawn, render, write
+from labclip.page.values import shown
+
+HOSTILE = (
+    "<script>alert(1)</script>\"'><img src=x onerror=alert(1)> javascript:alert(1) {{ 7*7 }} {% raw %} </title></style>"
+)
+SVG = b"<svg xmlns='http://www.w3.org/2000/svg'/>"
+
+
+class Read(HTMLParser):
+    """Tags with their attributes, and the text between them."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.tags, self.text = [], []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+    def all(self, tag):
+        return [attrs for name, attrs in self.tags if name == tag]
+
+
+def full(words):
+    """A page that shows a string wherever one can stand."""
+    table = Table(words, [words, "n", words], [[words, 1, Cell(words, "bad")]], words=(0, 2))
+    section = Section(words, [words], [Figure(SVG, words, words)], [table], [words])
+    return Page(words, words, [section] * 4, [(words, words)])
+
+
+def test_hostile_words_stay_text_wherever_they_stand():
+    tame, wild = Read(render(full("tame"))), Read(render(full(HOSTILE)))
+    assert [tag for tag, _ in wild.tags] == [tag for tag, _ in tame.tags]
+    assert [sorted(attrs) for _, attrs in wild.tags] == [sorted(attrs) for _, attrs in tame.tags]
+    assert {attrs["alt"] for attrs in wild.all("img")} == {HOSTILE}
+    places = sum(text.strip() == "tame" for text in tame.text)
+    assert places == sum(text.strip() == HOSTILE for text in wild.text) == 5 + 4 + 4 * 9
+
+
+def test_nothing_runs_and_nothing_comes_from_elsewhere():
+    html = render(full(HOSTILE))
+    page = Read(html)
+    (policy,) = (attrs["content"] for attrs in page.all("meta") if "http-equiv" in attrs)
+    assert policy.startswith("default-src 'none'; img-src data:; style-src 'unsafe-inline'")
+    assert not page.all("script")
+    links = [attrs[key] for _, attrs in page.tags for key in ("src", "href", "srcset", "action") if key in attrs]
+    assert len(links) == 1 + 4 + 4
+    assert all(link.startswith(("data:", "#part-")) for link in links)
+    style = re.search(r"<style>(.*?)</style>", html, re.DOTALL)[1]
+    assert "url(" not in style
+    assert "@import" not in style
+
+
+def test_characters_that_a_page_may_not_hold_are_shown():
+    html = render(Page("a\x00b\x1b[31mc\udcff\u2028d", "", ()))
+    assert "<h1>a\ufffdb\ufffd[31mc\\udcff\u2028d</h1>" in html
+    assert html.encode()
+
+
+def test_it_is_read_aloud_in_order():
+    page = Read(render(full("words")))
+    assert page.all("html") == [{"lang": "en"}]
+    headings = [tag for tag, _ in page.tags if re.fullmatch(r"h\d", tag)]
+    assert headings == ["h1"] + ["h2"] * 4
+    assert [attrs["scope"] for attrs in page.all("th")] == ["col", "col", "col", "row"] * 4
+    assert len(page.all("caption")) == 4
+    identifiers = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
+    assert len(set(identifiers)) == len(identifiers)
+    assert {attrs["href"][1:] for attrs in page.all("a")} <= set(identifiers)
+
+
+def test_contents_only_where_there_is_much():
+    assert "<nav" not in render(Page("t", "l", [Section("one")] * 3))
+    assert "<nav" in render(Page("t", "l", [Section("one")] * 4))
+
+
+def test_marks_say_in_words_what_their_colour_says():
+    row = ["m", Cell(0.5, "good"), Cell("-0.1", "bad"), Cell("no measurable difference", "none"), Cell(2)]
+    html = render(Page("t", "l", [Section("s", tables=[Table("c", ["a", "b", "c", "d", "e"], [row])])]))
+    assert '<td class="good">0.500 <small>better</small></td>' in html
+    assert '<td class="bad">-0.1 <small>worse</small></td>' in html
+    assert '<td class="none">no measurable difference</td>' in html
+    assert "<td>2</td>" in html
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, ""), ("", ""), (12345, "12,345"), (0.5, "0.500"), (-0.0001, "0.000"), (-0.0006, "-0.001"),
+        (float("nan"), "not defined"), (Cell(0.25), "0.250"), ("0.1", "0.1"),
+    ],
+)  # fmt: skip
+def test_numbers_are_written_one_way(value, text):
+    assert shown(value) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Type: `labclip fit`.", "Type: <code>labclip fit</code>."),
+        ("`<b>`", "<code>&lt;b&gt;</code>"),
+        ("one ` alone", "one ` alone"),
+        ("`a` and ` alone", "<code>a</code> and ` alone"),
+    ],
+)
+def test_backticks_set_code(text, expected):
+    assert f"<p>{expected}</p>" in render(Page("t", "l", [Section("s", [text])]))
+
+
+def test_figures_lie_inside_and_are_the_same_every_time():
+    def picture(form):
+        figure = Drawing(figsize=(2, 1))
+        figure.subplots().plot([1, 2])
+        return drawn(figure, "a line", form=form)
+
+    for form, kind in (("svg", "image/svg+xml"), ("png", "image/png")):
+        assert picture(form).media_type == kind
+        assert picture(form) == picture(form)
+        assert f'src="data:{kind};base64,' in render(Page("t", "l", [Section("s", figures=[picture(form)])]))
+
+
+def test_what_is_no_page_is_refused():
+    with pytest.raises(ValueError, match=r"Row 1 of the table 'c' has 1 cells, where there are 2 columns: a, b"):
+        Table("c", ["a", "b"], [["x", 1], ["y"]])
+    with pytest.raises(ValueError, match="mark is 'great', not one of"):
+        Cell(1, "great")
+    with pytest.raises(ValueError, match=r"'a photo' begins with b'GIF89a.*neither PNG nor SVG"):
+        Figure(b"GIF89a..", "a photo")
+    with pytest.raises(ValueError, match="no alt text"):
+        Figure(SVG, " ")
+
+
+def test_a_file_is_written_whole(tmp_path, monkeypatch):
+    path = tmp_path / "report.html"
+    page = Page("a title", "naïve lead", ())
+    assert write(page, path) == path
+    assert path.read_bytes().decode() == render(page)
+    assert path.stat().st_mode & 0o777 == 0o644
+
+    def fails(source, target):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(rendering.os, "replace", fails)
+    with pytest.raises(OSError, match=r"report.html can't be written \(No space left on device\)"):
+        write(Page("another", "lead", ()), path)
+    assert path.read_bytes().decode() == render(page)
+    assert [one.name for one in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_a_wrong_path_says_what_to_type(tmp_path):
+    page = Page("t", "l", ())
+    with pytest.raises(FileNotFoundError, match=r"no folder .*nowhere. Make it: mkdir -p .*nowhere"):
+        write(page, tmp_path / "nowhere" / "report.html")
+    with pytest.raises(ValueError, match=r"is a folder. Pass the path of a file, for example .*report.html"):
+        write(page, tmp_path)
+
+
+def test_a_missing_package_says_what_to_type(monkeypatch):
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    with pytest.raises(ValueError, match=r'HTML pages need jinja2. Type: pip install "labclip\[eval\]"'):
+        render(Page("t", "l", ()))
+
+
+def test_importing_it_loads_nothing_large():
+    program = "import labclip.page, sys; print({'torch', 'jinja2', 'matplotlib', 'numpy'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "set()\n"
