@@ -297,7 +297,7 @@ def create_model_and_transforms(
         )
     else:
         wanted = named_base(model_name, pretrained, force_quick_gelu=openclip.get("force_quick_gelu", False))
-        chosen = _alignment_for(wanted, alignment, hub)
+        chosen = alignment_for(wanted, alignment, hub)
         load = partial(load_named, wanted, hub=hub)
     if strength is not None:
         chosen = chosen.at(strength)
@@ -305,7 +305,7 @@ def create_model_and_transforms(
     return model, built.preprocess_train, built.preprocess_val
 
 
-def _alignment_for(wanted: Base, alignment: Alignment | str | Path | None, hub: dict[str, Any]) -> Alignment:
+def alignment_for(wanted: Base, alignment: Alignment | str | Path | None, hub: dict[str, Any]) -> Alignment:
     """The alignment for a base given by OpenCLIP's name and tag."""
     from labclip.loading import check_same_base
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from labclip.features.pictures import formats
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
@@ -52,7 +54,7 @@ class Picture:
         if isinstance(self.source, np.ndarray):
             image = Image.fromarray(self.source)
         else:
-            image = Image.open(io.BytesIO(data))
+            image = Image.open(io.BytesIO(data), formats=formats())
             image.load()
         if self.box is None:
             return image

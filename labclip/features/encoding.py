@@ -8,7 +8,7 @@ import json
 import re
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -109,7 +109,7 @@ class _ImageSink:
             )
         kept = [one for one in batch if one.pixels is not None]
         names = [f"{one.item.name} ({one.item.place})" for one in kept]
-        rows = None if features is None else _checked(features, names)
+        rows = None if features is None else checked(features, names)
         self._whole = False
         if rows is not None:
             self._work.append(IMAGES, rows)
@@ -161,9 +161,14 @@ def encode_texts(work: Work, model: LABCLIP, *, progress: bool) -> None:
                 work.commit(**state)
                 sealed = time.monotonic()
     work.commit(**state)
+    warn_of_cut(state, "captions and negatives")
+
+
+def warn_of_cut(state: Mapping[str, Any], what: str) -> None:
+    """Give the one warning for all that `counting_cut` kept."""
     if state["cut"]:
-        said = f"{state['cut']} of {state['encoded']} captions and negatives are longer than"
-        warnings.warn(_CUT.sub(said, state["cut_warning"]), stacklevel=3)
+        said = f"{state['cut']} of {state['encoded']} {what} are longer than"
+        warnings.warn(_CUT.sub(said, state["cut_warning"]), stacklevel=4)
 
 
 _CUT = re.compile(r"^(\d+) of \d+ captions are longer than")
@@ -174,9 +179,9 @@ def _encode_block(work: Work, model: LABCLIP, block: Sequence[Any], most: int, s
     for text in block:
         for one in (text.caption, *itertools.compress(text.negatives, text.wrong)):
             places.setdefault(one, text.place)
-    with torch.no_grad(), _counting_cut(state):
+    with torch.no_grad(), counting_cut(state):
         raw = model.encode_text(list(places), normalize=False, aligned=False)
-        features = _checked(F.normalize(raw.float(), dim=-1), [f"{one!r} ({place})" for one, place in places.items()])
+        features = checked(F.normalize(raw.float(), dim=-1), [f"{one!r} ({place})" for one, place in places.items()])
     row_of = {one: row for row, one in enumerate(places)}
     own = np.array([row_of[text.caption] for text in block])
     work.append(TEXTS, features[own])
@@ -199,8 +204,12 @@ def _encode_block(work: Work, model: LABCLIP, block: Sequence[Any], most: int, s
 
 
 @contextmanager
-def _counting_cut(state: dict[str, Any]) -> Iterator[None]:
-    """Keep the warning about captions cut at the context length, to give one for all instead of one a block."""
+def counting_cut(state: dict[str, Any]) -> Iterator[None]:
+    """Keep the warning about captions cut at the context length, to give one for all instead of one a block.
+
+    Args:
+        state: Gets `cut`, how many captions, and `cut_warning`, the first warning; both must be there.
+    """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield
@@ -213,7 +222,7 @@ def _counting_cut(state: dict[str, Any]) -> Iterator[None]:
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
 
 
-def _checked(features: torch.Tensor, names: Sequence[str]) -> _Rows:
+def checked(features: torch.Tensor, names: Sequence[str]) -> _Rows:
     """Rows for the file; one that is not finite or all zeros is an error that names its item.
 
     Raises:

@@ -22,7 +22,7 @@ from labclip.features.rows import open_parquet
 from labclip.features.work import Item
 
 # What Pillow raises for bytes that are no whole picture; its readers of rare formats raise most of these.
-_BROKEN = (
+BROKEN = (
     OSError,
     ValueError,
     SyntaxError,
@@ -38,7 +38,7 @@ _UNREADABLE = {ENOENT, ENOTDIR, EISDIR, EACCES, EPERM, ENAMETOOLONG, ELOOP, EINV
 
 
 @cache
-def _formats() -> list[str]:
+def formats() -> list[str]:
     """Every format that Pillow reads by itself; for EPS it would run Ghostscript on the file."""
     Image.init()
     return [name for name in Image.OPEN if name != "EPS"]
@@ -118,12 +118,12 @@ class Pictures:
         except (OSError, ValueError) as error:  # ValueError: a name with a NUL in it
             if isinstance(error, OSError) and error.errno not in _UNREADABLE:
                 raise
-            return Decoded(item, None, problem=_reason("can't be read", error))
+            return Decoded(item, None, problem=reason("can't be read", error))
         try:
-            picture: Image.Image = Image.open(io.BytesIO(data), formats=_formats())
+            picture: Image.Image = Image.open(io.BytesIO(data), formats=formats())
             picture.load()
-        except _BROKEN as error:
-            return Decoded(item, None, problem=_reason("is no whole picture", error))
+        except BROKEN as error:
+            return Decoded(item, None, problem=reason("is no whole picture", error))
         return Decoded(item, self._preprocess(picture), hashlib.sha256(data).digest())
 
     def _read(self, item: Item) -> bytes:
@@ -135,7 +135,8 @@ class Pictures:
             return file.read(item.size)
 
 
-def _reason(what: str, error: BaseException) -> str:
+def reason(what: str, error: BaseException) -> str:
+    """What is wrong with one file, in the words of what was raised; equal from run to run."""
     said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     # Pillow names the buffer by its address, which would differ from run to run.
     return f"{what} ({said.split(' <_io.BytesIO')[0] or type(error).__name__})"

@@ -1,0 +1,151 @@
+"""The command that measures a base and its alignments on benchmarks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from labclip.cli.group import as_json_option, main
+
+
+@main.command()
+@click.argument("benchmarks", metavar="BENCHMARK...", nargs=-1)
+@click.option(
+    "--model", metavar="M", help="A name of `labclip list`, a folder, a repository org/name, or any OpenCLIP MODEL:TAG."
+)
+@click.option(
+    "--alignment",
+    multiple=True,
+    metavar="A",
+    help="A name, folder or repository; may be given again. [default: the model's own]",
+)
+@click.option("--strength", type=float, multiple=True, help="Ask at this strength; may be given again.")
+@click.option(
+    "--data", multiple=True, metavar="PATH", help="File or folder; of several benchmarks NAME=PATH, given again."
+)
+@click.option("--images", multiple=True, metavar="DIR", help="Folder of pictures. [default: that of --data]")
+@click.option("--option", multiple=True, metavar="KEY=VALUE", help="Of the benchmark; see `--list`. NAME:KEY=VALUE.")
+@click.option("--on-missing", type=click.Choice(["raise", "skip"]), default="raise", show_default=True)
+@click.option("--cache", type=click.Path(path_type=Path), metavar="DIR", help="Of embeddings. [default: the user's]")
+@click.option("--no-cache", is_flag=True, help="Keep no embeddings.")
+@click.option("--batch-size", type=int, default=64, show_default=True, help="Pictures in one pass.")
+@click.option("--workers", type=int, help="Threads that read pictures. [default: one a processor]")
+@click.option("--device", metavar="D", help="cpu, cuda, cuda:1, mps. [default: cuda if there is one, else cpu]")
+@click.option("--precision", default="fp32", show_default=True, help="fp32, fp16, bf16, pure_fp16 or pure_bf16.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the draws behind the intervals.")
+@click.option("--markdown", type=click.Path(path_type=Path), metavar="FILE", help="Write the tables as Markdown.")
+@click.option("--latex", type=click.Path(path_type=Path), metavar="FILE", help="Write the tables as LaTeX.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="FILE.html", help="Write a self-contained page.")
+@click.option("--list", "listed", is_flag=True, help="List the benchmarks, what each wants and where people get it.")
+@as_json_option
+def evaluate(
+    benchmarks: tuple[str, ...], model: str | None, data: tuple[str, ...], images: tuple[str, ...],
+    option: tuple[str, ...], markdown: Path | None, latex: Path | None, out: Path | None, listed: bool, as_json: bool,
+    cache: Path | None, no_cache: bool, device: str | None, alignment: tuple[str, ...], strength: tuple[float, ...],
+    **settings: Any,
+) -> None:  # fmt: skip
+    """Measure what alignments gain and what they cost on one or several BENCHMARKs, beside their base.
+
+    A tie is wrong. Each picture and caption is encoded once; a second run takes what the first one kept.
+    """
+    from labclip.evaluation import tables
+    from labclip.evaluation.benchmarks import BENCHMARKS
+
+    if listed:
+        click.echo(json.dumps(_facts(BENCHMARKS)) if as_json else _listing(BENCHMARKS))
+        return
+    if model is None or not benchmarks:
+        raise ValueError(
+            "Type: labclip evaluate BENCHMARK --model M --data PATH. `labclip evaluate --list` names them."
+        )
+    for path in (markdown, latex, out):
+        if path is not None and not path.absolute().parent.is_dir():
+            raise ValueError(f"There is no folder {path.absolute().parent} for {path.name}. Make it, and run again.")
+    if out is not None:
+        from labclip.packages import require
+
+        require("jinja2", "The page needs jinja2", 'pip install "labclip[eval]"')
+    from labclip.evaluation import evaluate
+
+    asked = _asked(benchmarks, data, images, option)
+    report = evaluate(
+        asked, model, alignments=alignment, strengths=strength, device=device or _device(),
+        cache=False if no_cache else cache or True, **settings,
+    )  # fmt: skip
+    for path, text in ((markdown, tables.markdown), (latex, tables.latex)):
+        if path is not None:
+            path.write_text(text(report), encoding="utf-8")
+    if out is not None:
+        tables.write_page(report, out)
+    click.echo(json.dumps(report.as_json()) if as_json else tables.terminal(report))
+
+
+def _device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _asked(
+    benchmarks: tuple[str, ...], data: tuple[str, ...], images: tuple[str, ...], options: tuple[str, ...]
+) -> dict[str, Any]:
+    """Each benchmark's files and options, from what may be written once or for each: PATH or NAME=PATH."""
+    from labclip.evaluation import Where
+
+    places = [_by_name(benchmarks, given, flag, "=") for given, flag in ((data, "--data"), (images, "--images"))]
+    chosen: dict[str, dict[str, str]] = {name: {} for name in benchmarks}
+    for one in options:
+        target, _, rest = one.partition(":") if one.partition(":")[0] in chosen else ("", "", one)
+        key, equals, value = rest.partition("=")
+        if not equals or not key:
+            raise ValueError(f"--option is {one!r}. Type KEY=VALUE, or NAME:KEY=VALUE for one of several benchmarks.")
+        for name in [target] if target else benchmarks:
+            chosen[name][key] = value
+    return {name: Where(places[0].get(name), places[1].get(name), chosen[name]) for name in benchmarks}
+
+
+def _by_name(benchmarks: tuple[str, ...], given: tuple[str, ...], flag: str, mark: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for one in given:
+        name, equals, path = one.partition(mark)
+        if equals and name in benchmarks:
+            found[name] = path
+        elif len(benchmarks) == 1:
+            found[benchmarks[0]] = one
+        else:
+            raise ValueError(f"{flag} {one}: which benchmark is it of? Type {flag} NAME=PATH, for example "
+                             f"{flag} {benchmarks[0]}={one}.")  # fmt: skip
+    return found
+
+
+def _facts(benchmarks: Any) -> list[dict[str, Any]]:
+    import inspect
+
+    return [
+        {
+            **{key: getattr(one, key) for key in ("name", "title", "measures", "wants", "source", "licence", "paper")},
+            "options": {
+                name: parameter.default
+                for name, parameter in inspect.signature(one.read).parameters.items()
+                if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+            },
+        }
+        for one in benchmarks.values()
+    ]
+
+
+def _listing(benchmarks: Any) -> str:
+    lines = []
+    for facts in _facts(benchmarks):
+        options = ", ".join(f"{name}={default}" for name, default in facts["options"].items())
+        lines += [
+            f"{facts['name']}: {facts['title']} ({facts['paper']}), {facts['measures']}",
+            f"    wants    {facts['wants']}",
+            f"    from     {facts['source']}",
+            f"    licence  {facts['licence']}",
+            *([f"    options  {options}"] if options else []),
+        ]
+    return "\n".join(lines)

@@ -1,0 +1,280 @@
+"""A base and its alignments on benchmarks: read, encode once, ask every model the same, compare."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata as package_metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from labclip._version import __version__
+from labclip.alignment import Alignment
+from labclip.bases import check_base
+from labclip.evaluation.benchmarks import BENCHMARKS
+from labclip.evaluation.cache import Cache, default_cache
+from labclip.evaluation.encoding import encode
+from labclip.evaluation.metrics import unit_length
+from labclip.evaluation.report import Report, Result
+from labclip.evaluation.scores import RESAMPLES, Compared, Scores, compare
+from labclip.evaluation.sources import Benchmark, Sources
+from labclip.evaluation.tasks import Task, Texts
+from labclip.features.opening import open_base
+from labclip.loading import check_same_base
+from labclip.model import LABCLIP
+from labclip.pretrained import alignment_for
+from labclip.storage import matrix_sha256
+
+Option = str | int | float | bool
+
+
+@dataclass(frozen=True)
+class Where:
+    """Where one benchmark's files lie, and its options.
+
+    Attributes:
+        data: File or folder of the questions; None for a benchmark that needs none.
+        images: Folder that paths of pictures are relative to; None is the folder of `data`.
+        options: Of the benchmark's reader, for example `{"split": "val"}`; strings are converted.
+    """
+
+    data: str | Path | None = None
+    images: str | Path | None = None
+    options: Mapping[str, Option] | None = None
+
+
+def evaluate(
+    benchmarks: str | Mapping[str, Where],
+    model: LABCLIP | str | Path,
+    *,
+    data: str | Path | None = None,
+    images: str | Path | None = None,
+    options: Mapping[str, Option] | None = None,
+    alignments: Alignment | str | Path | Sequence[Alignment | str | Path] | None = None,
+    strengths: Sequence[float] = (),
+    on_missing: str = "raise",
+    cache: str | Path | bool | None = True,
+    batch_size: int = 64,
+    workers: int | None = None,
+    device: str | None = None,
+    precision: str = "fp32",
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    progress: bool = True,
+) -> Report:
+    """Measure what alignments gain and what they cost, beside their base.
+
+    Each picture and each caption is encoded once, and not again in a later run. Cosines and metrics are float32, a tie
+    is wrong, and differences are paired: all models answer the same items.
+
+    Args:
+        benchmarks: A name of `BENCHMARKS`, or several with their files.
+        model: A loaded LABCLIP, or what `labclip embed --model` takes: a name, a folder, a repository, or MODEL:TAG.
+        data: File or folder of the benchmark, where one is named.
+        images: Folder of its pictures; by default that of `data`.
+        options: Of its reader.
+        alignments: To compare with the base; by default the model's own, where it has one that is not the identity.
+        strengths: Ask about each alignment at each of these; by default at its own.
+        on_missing: What pictures that are not there do: "raise", or "skip" to leave their items out with a note.
+        cache: Folder of embeddings, True for the user's own, None or False for none.
+        batch_size: Pictures in one pass.
+        workers: Threads that read and decode; by default one a processor, at most 16.
+        device: Where to load a model that is named; None is the CPU.
+        precision: OpenCLIP's precision of a model that is named.
+        resamples: Draws behind the intervals.
+        seed: Of the draws.
+        progress: Whether to show bars on stderr.
+
+    Returns:
+        Every metric with its interval, and the paired differences.
+
+    Raises:
+        FileNotFoundError: If files or pictures are missing; all are counted, the first named, with where to get them.
+        ValueError: If a benchmark, option, file, picture or alignment is not sound; the message says what to type.
+
+    Example:
+        >>> report = evaluate("scenes", "scenes", options={"n": 300}, cache=None, progress=False)
+        >>> binding = report.results[0].metric("binding")
+        >>> [round(estimate.value, 1) for estimate in binding.estimates], binding.differences[0].measurable
+        ([0.6, 1.0], True)
+    """
+    asked = _asked(benchmarks, Where(data, images, options))
+    if on_missing not in ("raise", "skip"):
+        raise ValueError(f'on_missing is {on_missing!r}. Pass "raise" or "skip".')
+    if batch_size < 1 or resamples < 1 or (workers is not None and workers < 1):
+        raise ValueError(f"batch_size is {batch_size}, resamples {resamples}, workers {workers}; each is at least 1.")
+    # What can fail is tried before a model is loaded: files of every benchmark first.
+    tasks = {name: _read(BENCHMARKS[name], where, on_missing) for name, where in asked.items()}
+    opened = model if isinstance(model, LABCLIP) else open_base(str(model), device=device, precision=precision)
+    compared = _alignments(opened, alignments, strengths)
+    folder = default_cache() if cache is True else Path(cache) if cache else None
+    results = []
+    with Cache(folder, opened) as known:
+        for name, task in tasks.items():
+            features = encode(
+                opened, task.pictures, task.captions,
+                cache=known, batch_size=batch_size, workers=workers, progress=progress,
+            )  # fmt: skip
+            found = measure(task, *features, list(compared.values()), resamples=resamples, seed=seed)
+            notes = [*task.notes, *_alike(features[1])]
+            results.append(Result(BENCHMARKS[name], found, notes, len(task.pictures), len(task.captions)))
+        return Report(
+            base=str(opened.alignment.base or "a base without a name"),
+            weights_sha256=known.identity["weights_sha256"],
+            models=("base", *compared),
+            alignments=[_facts(name, alignment) for name, alignment in compared.items()],
+            results=results,
+            versions={
+                "labclip": __version__,
+                **{name: package_metadata.version(name) for name in ("torch", "open_clip_torch", "numpy", "pillow")},
+            },
+        )
+
+
+def measure(
+    task: Task,
+    images: Tensor,
+    texts: Tensor,
+    alignments: Sequence[Alignment],
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> list[Compared]:
+    """Answer a task's questions with the base and each alignment.
+
+    Args:
+        task: Pictures, captions and questions.
+        images: Of the pictures, [pictures, dim], any scale.
+        texts: The base's own, of the captions, [captions, dim], any scale.
+        alignments: Fitted on that base.
+        resamples: Draws behind the intervals.
+        seed: Of the draws.
+
+    Returns:
+        Every metric; estimates of the base first, then of each alignment.
+
+    Raises:
+        ValueError: If features are not as many as pictures or captions, or not sound.
+    """
+    for features, items, what in ((images, task.pictures, "pictures"), (texts, task.captions, "captions")):
+        if len(features) != len(items):
+            raise ValueError(f"There are {len(features)} features for {len(items)} {what}. Encode the same task.")
+    images, base = unit_length(images, "Image features"), unit_length(texts, "Text features")
+    answers: list[list[Scores]] = []
+    for alignment in (None, *alignments):
+        aligned = base if alignment is None else unit_length(alignment(base), "Aligned text features")
+        asked = Texts(aligned, base)
+        answers.append([scores for question in task.questions for scores in question.score(images, asked)])
+    return [one for models in zip(*answers, strict=True) for one in compare(models, resamples=resamples, seed=seed)]
+
+
+def _alike(texts: Tensor) -> list[str]:
+    """A note where captions that differ are one to the model: cut at its context length, or of words it reads alike."""
+    same = len(texts) - len({row.tobytes() for row in texts.numpy()})
+    if not same:
+        return []
+    return [
+        f"{same:,} of {len(texts):,} captions have the very embedding of another (cut at the model's context length, or "
+        f"the same words to it). Choosing between two such is a tie, which is wrong."
+    ]
+
+
+def _asked(benchmarks: str | Mapping[str, Where], single: Where) -> dict[str, Where]:
+    asked = {benchmarks: single} if isinstance(benchmarks, str) else dict(benchmarks)
+    unknown = [name for name in asked if name not in BENCHMARKS]
+    if unknown or not asked:
+        import difflib
+
+        near = difflib.get_close_matches(unknown[0], BENCHMARKS, n=1, cutoff=0.4) if unknown else []
+        said = f"There is no benchmark {unknown[0]!r}." if unknown else "No benchmark was named."
+        raise ValueError(f"{said}{f' Did you mean {near[0]!r}?' if near else ''} Benchmarks: {', '.join(BENCHMARKS)}.")
+    return asked
+
+
+def _read(benchmark: Benchmark, where: Where, on_missing: str) -> Task:
+    hint = f"{benchmark.title} wants {benchmark.wants}. Where people get them: {benchmark.source}."
+    data, images = (None if path is None else Path(path).expanduser() for path in (where.data, where.images))
+    for path in (data, images):
+        if path is not None and not path.exists():
+            raise FileNotFoundError(f"There is no {path}. {hint}")
+    if images is not None and not images.is_dir():
+        raise ValueError(f"--images is {images}, which is no folder. {hint}")
+    sources = Sources(data, images, on_missing, hint)
+    return benchmark.read(sources, **_options(benchmark, where.options or {}))
+
+
+def _options(benchmark: Benchmark, options: Mapping[str, Option]) -> dict[str, Option]:
+    """Options as the reader's keyword arguments, strings converted to what it says it takes."""
+    known = {
+        name: parameter
+        for name, parameter in inspect.signature(benchmark.read).parameters.items()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    }
+    converted: dict[str, Option] = {}
+    for name, value in options.items():
+        if name not in known:
+            raise ValueError(
+                f"{benchmark.name} has no option {name!r}. "
+                + (f"It has {', '.join(known)}." if known else "It has no options.")
+            )
+        converted[name] = _converted(f"{benchmark.name}'s option {name}", value, known[name].default)
+    return converted
+
+
+def _converted(what: str, value: Option, default: Any) -> Option:
+    """A string as the type of an option's default."""
+    if not isinstance(value, str) or isinstance(default, str) or default is None:
+        return value
+    if isinstance(default, bool):
+        words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+        if value.lower() in words:
+            return words[value.lower()]
+        raise ValueError(f"{what} is {value!r}. Type true or false.")
+    try:
+        return type(default)(value)
+    except ValueError:
+        raise ValueError(f"{what} is {value!r}. Type a number, for example {default}.") from None
+
+
+def _alignments(
+    model: LABCLIP,
+    alignments: Alignment | str | Path | Sequence[Alignment | str | Path] | None,
+    strengths: Sequence[float],
+) -> dict[str, Alignment]:
+    """Name -> alignment at a strength, in the order asked for; "labclip" where there is but one."""
+    given = [alignments] if isinstance(alignments, Alignment | str | Path) else list(alignments or ())
+    named: dict[str, Alignment] = {}
+    for place, one in enumerate(given):
+        alignment = one if isinstance(one, Alignment) else _loaded(model, one)
+        if model.alignment.base is not None:
+            check_same_base(alignment, model.alignment.base)
+        check_base(model.clip, alignment, model.tokenizer)
+        label = f"alignment {place + 1}" if isinstance(one, Alignment) else str(one)
+        if label in named:
+            raise ValueError(f"The alignment {label} is named twice. Name it once.")
+        named[label] = alignment
+    own = model.alignment
+    if not given and not torch.equal(own.fitted.cpu(), torch.eye(own.dim)):
+        named["labclip"] = own
+    if strengths and not named:
+        raise ValueError("Strengths were passed but no alignment. Pass --alignment A, or a model that has one.")
+    if len(named) == 1:
+        named = {"labclip": next(iter(named.values()))}
+    if not strengths:
+        return named
+    asked = {f"{name}@{strength:g}": one.at(strength) for name, one in named.items() for strength in strengths}
+    return {"labclip": next(iter(asked.values()))} if len(asked) == 1 else asked
+
+
+def _loaded(model: LABCLIP, name: str | Path) -> Alignment:
+    base = model.alignment.base
+    hub = {"revision": None, "token": None, "cache_dir": None, "force_download": False, "local_files_only": False}
+    return Alignment.from_pretrained(name) if base is None else alignment_for(base, name, hub)
+
+
+def _facts(name: str, alignment: Alignment) -> dict[str, Any]:
+    return {"name": name, "strength": alignment.strength, "matrix_sha256": matrix_sha256(alignment.fitted)}
