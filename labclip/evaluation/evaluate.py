@@ -178,7 +178,7 @@ def _alike(texts: Tensor) -> list[str]:
     if not same:
         return []
     return [
-        f"{same:,} of {len(texts):,} captions have the very embedding of another (cut at the model's context length, or "
+        f"{same:,} of {len(texts):,} captions have the very embedding of another (cut at the model's context, or "
         f"the same words to it). Choosing between two such is a tie, which is wrong."
     ]
 
