@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import os
-import re
 import tempfile
 from contextlib import suppress
 from io import BytesIO
@@ -13,11 +12,10 @@ from typing import Any, Literal
 
 from labclip._version import __version__
 from labclip.packages import require
-from labclip.page.values import MARKS, Cell, Figure, Page, Value, shown
+from labclip.page.values import MARKS, Cell, Figure, Page, Value, cleaned, pieces, shown
 
 _INSTALL = 'pip install "labclip[eval]"'
 _TEMPLATE = Path(__file__).with_name("page.html")
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def render(page: Page) -> str:
@@ -41,7 +39,7 @@ def render(page: Page) -> str:
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined, finalize=_clean
     )
-    environment.filters |= {"pieces": _pieces, "uri": _uri, "shown": shown, "mark": _mark}
+    environment.filters |= {"pieces": pieces, "uri": _uri, "shown": shown, "mark": _mark}
     template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
     html: str = template.render(page=page, words=MARKS, version=__version__)
     return html + "\n"
@@ -94,18 +92,7 @@ def drawn(figure: Any, alt: str, caption: str = "", *, form: Literal["svg", "png
 
 
 def _clean(value: Any) -> Any:
-    """What a file name may hold and a page may not: control characters, and halves of characters."""
-    if type(value) is not str:
-        return value
-    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", value.encode("utf-8", "backslashreplace").decode())
-
-
-def _pieces(text: str) -> list[tuple[str, bool]]:
-    """Text and code in turn; a backtick without a second one is itself."""
-    parts = text.split("`")
-    if len(parts) % 2 == 0:
-        parts[-2:] = ["`".join(parts[-2:])]
-    return [(part, number % 2 == 1) for number, part in enumerate(parts) if part]
+    return cleaned(value) if type(value) is str else value
 
 
 def _uri(figure: Figure) -> str:

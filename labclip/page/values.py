@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -29,6 +30,7 @@ class Cell:
             raise ValueError(f"A cell's mark is {self.mark!r}, not one of {', '.join(map(repr, MARKS))}.")
 
 
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 Value = str | float | None | Cell
 """A cell: text, an integer (thousands apart), a float (three decimals), None (empty), or a marked one."""
 
@@ -139,3 +141,16 @@ def shown(value: Value) -> str:
         return "not defined"
     text = f"{value:.3f}"
     return text.removeprefix("-") if float(text) == 0 else text
+
+
+def cleaned(text: str) -> str:
+    """What a file name may hold and a page may not is shown: control characters, halves of characters."""
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text.encode("utf-8", "backslashreplace").decode())
+
+
+def pieces(text: str) -> list[tuple[str, bool]]:
+    """Text and code in turn, whether it is code beside; a backtick without a second one is itself."""
+    parts = text.split("`")
+    if len(parts) % 2 == 0:
+        parts[-2:] = ["`".join(parts[-2:])]
+    return [(part, number % 2 == 1) for number, part in enumerate(parts) if part]
