@@ -10,7 +10,10 @@ TIE = 1e-6
 that without it the place in a block, not the model, would decide."""
 
 _BLOCK = 4_000_000
-"""Cosines at a time: they stay in the processor's cache for the three looks at them."""
+"""Cosines of one product."""
+
+_LOOK = 500_000
+"""Cosines that are compared at a time: they stay in the processor's cache for both looks at them."""
 
 
 def unit_length(features: Tensor, what: str) -> Tensor:
@@ -103,22 +106,23 @@ def ranks(images: Tensor, texts: Tensor, image_index: Tensor) -> tuple[Tensor, T
     """
     own = torch.cat([(images[image_index[part]] * texts[part]).sum(-1) for part in _parts(len(texts))])
     best = torch.full((len(images),), -2.0).scatter_reduce_(0, image_index, own, "amax")
-    by_text = torch.empty(len(texts), dtype=torch.int64)
-    by_image = torch.zeros(len(images), dtype=torch.int64)
-    columns = min(len(images), 8192)
-    rows = max(1, _BLOCK // max(columns, 1))
+    by_text = torch.zeros(len(texts), dtype=torch.int32)
+    by_image = torch.zeros(len(images), dtype=torch.int32)
+    columns = max(1, min(len(images), 8192))
+    rows, few = max(1, _BLOCK // columns), max(1, _LOOK // columns)
     for start in range(0, len(texts), rows):
         part = slice(start, min(start + rows, len(texts)))
-        counted = torch.zeros(part.stop - start, dtype=torch.int64)
         for left in range(0, len(images), columns):
             block = slice(left, min(left + columns, len(images)))
             cosine = texts[part] @ images[block].T
             inside = (image_index[part] >= left) & (image_index[part] < block.stop)
             cosine[inside.nonzero().flatten(), image_index[part][inside] - left] = -3.0
-            counted += (cosine >= own[part, None] - TIE).sum(dim=1)
-            by_image[block] += (cosine >= best[block] - TIE).sum(dim=0)
-        by_text[part] = counted
-    return by_text, by_image
+            for look in _parts(len(cosine), few):
+                near = cosine[look]
+                threshold = own[part][look, None] - TIE
+                by_text[part][look] += (near >= threshold).sum(dim=1, dtype=torch.int32)
+                by_image[block] += (near >= best[block] - TIE).sum(dim=0, dtype=torch.int32)
+    return by_text.long(), by_image.long()
 
 
 def _parts(n: int, rows: int = 8192) -> list[slice]:
