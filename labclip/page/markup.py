@@ -36,7 +36,11 @@ def markdown(page: Page, *, level: int = 1) -> str:
 def markdown_table(table: Table) -> str:
     """One table with its caption above it."""
     rule = ["---" if place in table.words else "---:" for place in range(len(table.columns))]
-    rows = [[_text(column) for column in table.columns], rule, *([_text(shown(c)) for c in row] for row in table.rows)]
+    rows = [
+        [_text(column) for column in table.columns],
+        rule,
+        *([_text(shown(c)) for c in row] for row in table.told_once),
+    ]
     lines = [f"| {' | '.join(cells)} |" for cells in rows]
     return "\n".join(([f"**{_text(table.caption)}**", ""] if table.caption else []) + lines)
 
@@ -57,7 +61,7 @@ def _latex_section(section: Section) -> str:
             places = "".join("l" if place in table.words else "r" for place in range(len(table.columns)))
             lines += [rf"\begin{{tabular}}{{{places}}}", r"\toprule", _tex_row(table.columns)]
         label = rf"\multicolumn{{{len(table.columns)}}}{{l}}{{\emph{{{_tex(table.caption)}}}}} \\"
-        lines += [r"\midrule", *([label] if table.caption else []), *map(_tex_row, table.rows)]
+        lines += [r"\midrule", *([label] if table.caption else []), *map(_tex_row, table.told_once)]
     lines += [r"\bottomrule", r"\end{tabular}"]
     lines += [rf"\par\footnotesize {_tex_paragraph(note)}" for note in section.notes]
     return "\n".join([*lines, r"\end{table}"])

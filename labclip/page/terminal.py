@@ -75,7 +75,7 @@ def _widths(tables: Sequence[Table], width: int) -> list[int]:
 
 def _lines(table: Table, widths: Sequence[int]) -> list[str]:
     lines = []
-    for row in (table.columns, *table.rows):
+    for row in (table.columns, *table.told_once):
         wrapped = [
             textwrap.wrap(cell, size, break_on_hyphens=False) if place in table.words else [cell]
             for place, (cell, size) in enumerate(zip(_cells(row), widths, strict=True))

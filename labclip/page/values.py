@@ -44,12 +44,14 @@ class Table:
         columns: Headings.
         rows: As many cells each as there are columns.
         words: Places of the columns that hold words; the others are numbers and stand right.
+        grouped: How many of the first columns say what some rows have in common: in text they are told once.
     """
 
     caption: str
     columns: Sequence[str]
     rows: Sequence[Sequence[Value]]
     words: Sequence[int] = (0,)
+    grouped: int = 0
 
     def __post_init__(self) -> None:
         for number, row in enumerate(self.rows):
@@ -58,6 +60,15 @@ class Table:
                     f"Row {number} of the table {self.caption!r} has {len(row)} cells, "
                     f"where there are {len(self.columns)} columns: {', '.join(self.columns)}."
                 )
+
+    @property
+    def told_once(self) -> list[list[Value]]:
+        """The rows as text shows them: no cell of a group where it is that of the row above."""
+        rows = [list(row) for row in self.rows]
+        for above, row in zip(self.rows, rows[1:], strict=False):
+            if list(above[: self.grouped]) == row[: self.grouped]:
+                row[: self.grouped] = [None] * self.grouped
+        return rows
 
 
 @dataclass(frozen=True)

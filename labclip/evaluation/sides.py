@@ -1,0 +1,126 @@
+"""Gains beside costs: which side of the trade a metric is on, what was not measured, and a reading in plain words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from labclip.evaluation.report import Report, Result
+from labclip.evaluation.scores import Compared, Difference
+from labclip.evaluation.sources import Benchmark
+
+SIDES: dict[str, str] = {
+    "binding": "binding",
+    "retrieval": "retrieval",
+    "classification": "zero-shot classification",
+}
+"""What a `Benchmark.measures` is called; the first is what a matrix is for, the others what it may cost."""
+
+UNMEASURABLE = "no measurable difference"
+_PREFERRED = {"binding": "sugarcrepe", "retrieval": "coco", "classification": "folder"}
+_BY_NAME = (("retrieval", re.compile(r"(^|_)(t2i|i2t)_")), ("classification", re.compile(r"(^|_)acc(\d|_|$)")))
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One metric of one benchmark, with where it stands."""
+
+    benchmark: Benchmark
+    compared: Compared
+    side: str
+
+
+def side(benchmark: Benchmark, metric: str) -> str:
+    """A key of `SIDES`: by the metric's name (`t2i_`, `i2t_`; `acc`), else what the benchmark measures."""
+    return next((name for name, pattern in _BY_NAME if pattern.search(metric)), benchmark.measures)
+
+
+def metrics(result: Result) -> list[Shown]:
+    """All metrics of one benchmark, binding first."""
+    found = [Shown(result.benchmark, one, side(result.benchmark, one.metric)) for one in result.compared]
+    return sorted(found, key=lambda one: _place(one.side))
+
+
+def headline(report: Report) -> list[Shown]:
+    """The metrics that stand for each benchmark, binding first; of a side with none of them all its metrics."""
+    chosen = []
+    for result in report.results:
+        every = metrics(result)
+        named = [one for one in every if one.compared.metric in result.benchmark.headline]
+        told = {one.side for one in named}
+        chosen += [one for one in every if one in named or one.side not in told]
+    return sorted(chosen, key=lambda one: _place(one.side))
+
+
+def reading(chosen: Sequence[Shown], model: int, *, name: Callable[[Shown], str]) -> str:
+    """What one model gained and lost, side by side.
+
+    A side of one metric is told by its difference. Of several, those that differ measurably are counted, better and
+    worse, and the largest of either is named: a loss is never averaged away.
+
+    Args:
+        chosen: Metrics.
+        model: Place of the model among those that are not the base.
+        name: What a metric is called.
+    """
+    parts = []
+    for key, words in SIDES.items():
+        differences = {name(one): one.compared.differences[model] for one in chosen if one.side == key}
+        if differences:
+            parts.append(f"{words} {_told(differences)}")
+    return "; ".join(parts)
+
+
+def unmeasured(report: Report, known: Mapping[str, Benchmark]) -> list[str]:
+    """For each side that nothing was measured of: that it was not, and what to type.
+
+    Args:
+        report: What was measured.
+        known: The table of benchmarks.
+    """
+    measured = {one.side for result in report.results for one in metrics(result)}
+    return [
+        f"{words[0].upper()}{words[1:]} was not measured. Type: `{command(key, known)}`"
+        for key, words in SIDES.items()
+        if key not in measured
+    ]
+
+
+def command(key: str, known: Mapping[str, Benchmark]) -> str:
+    """What measures a side: a benchmark that everybody can get."""
+    fitting = [name for name, benchmark in known.items() if benchmark.measures == key]
+    name = _PREFERRED[key] if _PREFERRED[key] in fitting or not fitting else fitting[0]
+    return f"labclip evaluate {name} --model MODEL --data PATH --images DIR"
+
+
+def signed(difference: Difference) -> str:
+    """A difference with its interval, or that there is none to be told."""
+    if not difference.measurable:
+        return UNMEASURABLE
+    return f"{difference.value:+.3f} {interval(difference)}"
+
+
+def interval(difference: Difference) -> str:
+    """The 95% interval of a difference."""
+    return f"[{difference.low:+.3f}, {difference.high:+.3f}]"
+
+
+def _told(differences: Mapping[str, Difference]) -> str:
+    if len(differences) == 1:
+        return signed(next(iter(differences.values())))
+    moved = {name: one for name, one in differences.items() if one.measurable}
+    if not moved:
+        return f"{UNMEASURABLE} in any of {len(differences)} metrics"
+    counts, most = [], []
+    for word, sign in (("better", 1), ("worse", -1)):
+        group = {name: one.value * sign for name, one in moved.items() if one.value * sign > 0}
+        if group:
+            name = max(group, key=lambda name: group[name])
+            counts.append(f"{word} in {len(group)}")
+            most.append(f"{signed(moved[name])} ({name})")
+    return f"{' and '.join(counts)} of {len(differences)} metrics, at most {' and '.join(most)}"
+
+
+def _place(key: str) -> int:
+    return list(SIDES).index(key) if key in SIDES else len(SIDES)
