@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 from collections.abc import Callable, Hashable
@@ -79,8 +80,9 @@ class Pictures:
         return self._add((path, box), lambda: Picture(path, str(path), box) if self._exists(path) else None, path)
 
     def held(self, source: bytes | NDArray[np.uint8], name: str) -> int:
-        """The row of a picture in memory; its name tells it from others."""
-        row = self._add(name, lambda: Picture(source, name), None)
+        """The row of a picture in memory; its content tells it from others."""
+        picture = Picture(source, name)
+        row = self._add(hashlib.sha256(picture.read()).digest(), lambda: picture, None)
         assert row is not None
         return row
 
@@ -123,9 +125,18 @@ class Captions:
         Raises:
             ValueError: If it is no text, or empty.
         """
-        if not isinstance(caption, str) or not caption.strip():
-            raise ValueError(f"{place}: the caption is {caption!r}. Every caption must be a text that is not empty.")
+        self.check(caption, place)
         if caption not in self._row:
             self._row[caption] = len(self.captions)
             self.captions.append(caption)
         return self._row[caption]
+
+    @staticmethod
+    def check(caption: Any, place: str) -> None:
+        """Raise ValueError for a caption that is no text, or empty."""
+        if not isinstance(caption, str) or not caption.strip():
+            raise ValueError(f"{place}: the caption is {caption!r}. Every caption must be a text that is not empty.")
+        try:
+            caption.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"{place}: the caption {caption[:40]!r} is no valid Unicode. Correct it.") from None

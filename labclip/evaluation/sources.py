@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from labclip.evaluation.picture import Box, Captions, Pictures
@@ -84,6 +84,41 @@ class Sources:
             )
         return paths
 
+    def either(self, *names: str) -> Path:
+        """The first of several files of the data folder that is there, or the one file that `data` is.
+
+        Raises:
+            FileNotFoundError: If none is there.
+        """
+        if self.data is not None and self.data.is_file():
+            return self.data
+        found = next((path for name in names if (path := self.folder / name).is_file()), None)
+        if found is None:
+            raise FileNotFoundError(f"{self.folder} has no {' and no '.join(names)}. {self.hint}")
+        return found
+
+    def where(self, name: Any, place: str) -> Path:
+        """The path of a picture.
+
+        Args:
+            name: Path relative to the folder of images, or an absolute one in it.
+            place: File and position, for the message.
+
+        Raises:
+            ValueError: If the name is no path inside the folder.
+        """
+        if not isinstance(name, str) or not name.strip() or "\0" in name:
+            raise ValueError(f"{place}: the picture's name is {name!r}. Every item must name its picture.")
+        folder = self.images or self.folder
+        base = folder.absolute()
+        # A name from a file that somebody else wrote must not open what lies elsewhere.
+        if ".." in PurePath(name).parts or base not in (base / name).parents:
+            raise ValueError(
+                f"{place}: the picture's name {name!r} leads out of {folder}. Pass --images DIR with the folder that "
+                f"all pictures are in."
+            )
+        return folder / name
+
     def picture(self, name: Any, place: str, *, box: Box | None = None) -> int | None:
         """The row of a picture, or None where its file is missing.
 
@@ -93,18 +128,15 @@ class Sources:
             box: Crop to this: left, top, width, height, in pixels.
 
         Raises:
-            ValueError: If the name is no relative path inside the folder.
+            ValueError: If the name is no path inside the folder.
         """
-        if not isinstance(name, str) or not name.strip():
-            raise ValueError(f"{place}: the picture's name is {name!r}. Every item must name its picture.")
-        return self.pictures.file((self.images or self.folder) / name, box)
+        return self.pictures.file(self.where(name, place), box)
 
-    def task(self, *questions: Question) -> Task:
-        """The task, once everything is read.
+    def settle(self) -> None:
+        """Say which pictures are missing, once everything is read.
 
         Raises:
-            FileNotFoundError: If pictures are missing and `on_missing` is "raise".
-            ValueError: If there is no item.
+            FileNotFoundError: If there are some and `on_missing` is "raise", or none was found.
         """
         missing, found = self.pictures.missing, self.pictures.pictures
         if missing:
@@ -118,9 +150,18 @@ class Sources:
                     f"items out. {self.hint}"
                 )
             self.notes.append(f"{said}; their items are left out.")
-        if not found or not questions:
+
+    def task(self, *questions: Question) -> Task:
+        """The task, once everything is read.
+
+        Raises:
+            FileNotFoundError: If pictures are missing and `on_missing` is "raise".
+            ValueError: If there is no item.
+        """
+        self.settle()
+        if not self.pictures.pictures or not questions:
             raise ValueError(f"{self.data or 'The benchmark'} has no item. {self.hint}")
-        return Task(found, self.captions.captions, questions, self.notes)
+        return Task(self.pictures.pictures, self.captions.captions, questions, self.notes)
 
 
 def read_json(path: Path) -> Any:
@@ -133,6 +174,8 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is no JSON: line {error.lineno}, column {error.colno}: {error.msg}.") from error
+    except RecursionError as error:
+        raise ValueError(f"{path} is nested too deeply to be read.") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is no UTF-8 text: byte {error.start}.") from error
 

@@ -22,6 +22,15 @@ _WORD = re.compile(r"\w+?(?=n['’]t\b)|n['’]t\b|\w+(?:-\w+)*|['’]\w+|[^\w\s
 _PATIENCE = 32
 
 
+def words_of(caption: str) -> list[str]:
+    """The words of a caption as taggers know them, marks of punctuation among them.
+
+    >>> words_of("A dog's t-shirt, red.")
+    ['A', 'dog', "'s", 't-shirt', ',', 'red', '.']
+    """
+    return _WORD.findall(caption)
+
+
 @dataclass(frozen=True)
 class Shuffler:
     """Shuffled captions as candidates. Implements `labclip.negatives.choosing.Method`."""

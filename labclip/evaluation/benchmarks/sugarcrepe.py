@@ -2,35 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
+from labclip.evaluation.items import Items, json_items
 from labclip.evaluation.scores import everything
-from labclip.evaluation.sources import Benchmark, Sources, fields, read_json
-from labclip.evaluation.tasks import Choice, Task
+from labclip.evaluation.sources import Benchmark, Sources, fields
+from labclip.evaluation.tasks import Rows, Task
 
 SUBSETS = ("add_att", "add_obj", "replace_att", "replace_obj", "replace_rel", "swap_att", "swap_obj")
 
 
 def read(sources: Sources) -> Task:
     """Every subset, unweighted means of add, replace, swap and all seven (`macro`), and `micro` over items."""
-    image, options, subset = [], [], []
+    items = Items(sources)
     for number, path in enumerate(sources.files(*(f"{name}.json" for name in SUBSETS))):
-        # An object keyed by string index, with holes: its values are the items.
-        for key, item in read_json(path).items():
-            place = f"{path} item {key}"
-            filename, caption, negative = fields(item, ("filename", "caption", "negative_caption"), place)
-            row = sources.picture(filename, place)
-            if row is not None:
-                image.append(row)
-                options.append([sources.captions.row(text, place) for text in (caption, negative)])
-                subset.append(number)
-    groups = np.array(subset, dtype=np.int64)
-    metrics = {name: np.where(groups == number, 0, -1) for number, name in enumerate(SUBSETS)}
-    for kind in ("add", "replace", "swap"):
-        inside = [number for number, name in enumerate(SUBSETS) if name.startswith(kind)]
+        for place, item in json_items(path):
+            filename, *captions = fields(item, ("filename", "caption", "negative_caption"), place)
+            items.add(sources.picture(filename, place), captions, place, subset=number)
+    subset = np.array(items.groups.get("subset", []), dtype=np.int64)
+    metrics = subset_metrics(subset, SUBSETS, ("add", "replace", "swap"))
+    return sources.task(*items.question(metrics), *items.gallery())
+
+
+def subset_metrics(groups: Rows, subsets: Sequence[str], kinds: Sequence[str]) -> dict[str, Rows]:
+    """The groups of each subset alone, of each kind, and of the macro and micro means.
+
+    Args:
+        groups: The subset of each item, as its place in `subsets`.
+        subsets: Their names.
+        kinds: How names begin that a mean is taken over.
+    """
+    metrics = {name: np.where(groups == number, 0, -1) for number, name in enumerate(subsets)}
+    for kind in kinds:
+        inside = [number for number, name in enumerate(subsets) if name.startswith(kind)]
         metrics[kind] = np.where(np.isin(groups, inside), groups, -1)
-    metrics |= {"macro": groups, "micro": everything(len(groups))}
-    return sources.task(Choice(np.array(image), np.array(options), metrics))
+    return metrics | {"macro": groups, "micro": everything(len(groups))}
 
 
 BENCHMARK = Benchmark(

@@ -1,0 +1,56 @@
+"""NegBench's multiple choice: which of four captions is true, where some deny what is there (arXiv:2501.09425)."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+
+from labclip.evaluation.items import Items, Layout, alone, as_named, inside, slug, table_rows
+from labclip.evaluation.scores import everything
+from labclip.evaluation.sources import Benchmark, Sources, fields
+from labclip.evaluation.tasks import Task
+
+FILE = "COCO_val_mcq_llama3.1_rephrased.csv"
+
+
+def read(sources: Sources) -> Task:
+    """`accuracy`, and of each kind of true caption: `positive`, `negative`, `hybrid`."""
+    items = Items(sources)
+    layout = Layout(sources, as_named, alone, lambda name: f"val2017/{alone(name)}", inside("images"))
+    for place, cells in table_rows(sources.files(FILE)[0]):
+        image, answer = fields(cells, ("image_path", "correct_answer"), place)
+        names = itertools.takewhile(cells.__contains__, (f"caption_{number}" for number in itertools.count()))
+        captions = [cells[name] for name in names]
+        if len(captions) < 2:
+            raise ValueError(f"{place} has no columns caption_0, caption_1 and so on.")
+        right = _answer(answer, len(captions), place)
+        options = [captions[right], *captions[:right], *captions[right + 1 :]]
+        kind = cells.get("correct_answer_template") or None
+        items.add(layout.picture(image, place), options, place, kind=kind)
+    metrics = {"accuracy": everything(len(items))}
+    kinds = items.groups.get("kind", [])
+    for kind in dict.fromkeys(kind for kind in kinds if kind is not None):
+        metrics[slug(kind)] = np.where([one == kind for one in kinds], 0, -1)
+    return sources.task(*items.question(metrics))
+
+
+def _answer(value: Any, options: int, place: str) -> int:
+    text = str(value).removesuffix(".0")
+    if isinstance(value, bool) or not text.isdecimal() or int(text) >= options:
+        raise ValueError(f"{place}: correct_answer is {value!r}, not a number from 0 to {options - 1}.")
+    return int(text)
+
+
+BENCHMARK = Benchmark(
+    name="negation",
+    title="NegBench COCO-MCQ",
+    measures="binding",
+    wants=f"{FILE} in --data; COCO val2017 pictures in --images",
+    source="github.com/m1k2zoo/negbench, cocodataset.org",
+    licence="as its repository says; pictures: Flickr terms of use",
+    paper="arXiv:2501.09425",
+    read=read,
+    headline=("accuracy", "positive", "negative", "hybrid"),
+)

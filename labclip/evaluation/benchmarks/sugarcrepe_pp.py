@@ -1,0 +1,59 @@
+"""SugarCrepe++: two captions that say the same in other words, and one that looks alike and does not."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from labclip.evaluation.benchmarks.sugarcrepe import subset_metrics
+from labclip.evaluation.items import gallery, json_items
+from labclip.evaluation.sources import Benchmark, Sources, fields
+from labclip.evaluation.tasks import Task, TwoPositives
+
+SUBSETS = {
+    "replace_att": "replace_attribute",
+    "replace_obj": "replace_object",
+    "replace_rel": "replace_relation",
+    "swap_att": "swap_attribute",
+    "swap_obj": "swap_object",
+}
+"""Names on GitHub, and those that some copies have."""
+
+
+def read(sources: Sources) -> Task:
+    """`itt` and `tot` of every subset, of replace and swap, `macro` over the five, `micro` over items."""
+    image, texts, subset = [], [], []
+    names = [f"{name}.json" for name in SUBSETS]
+    if not any((sources.folder / name).is_file() for name in names):
+        longer = [f"{name}.json" for name in SUBSETS.values()]
+        names = longer if any((sources.folder / name).is_file() for name in longer) else names
+    for number, path in enumerate(sources.files(*names)):
+        for place, item in json_items(path):
+            filename, *captions = fields(item, ("filename", "caption", "caption2", "negative_caption"), place)
+            if captions[2] in captions[:2]:
+                raise ValueError(
+                    f"{place}: the caption {captions[2]!r} is its own negative. Correct or remove the item."
+                )
+            row = sources.picture(filename, place)
+            if row is not None:
+                image.append(row)
+                texts.append([sources.captions.row(caption, place) for caption in captions])
+                subset.append(number)
+    if not image:
+        return sources.task()
+    metrics = subset_metrics(np.array(subset), tuple(SUBSETS), ("replace", "swap"))
+    true = [(row, caption, caption) for row, three in zip(image, texts, strict=True) for caption in three[:2]]
+    return sources.task(TwoPositives(np.array(image), np.array(texts), metrics), *gallery(sources, true))
+
+
+BENCHMARK = Benchmark(
+    name="sugarcrepe-pp",
+    title="SugarCrepe++",
+    measures="binding",
+    wants="replace_att.json, replace_obj.json, replace_rel.json, swap_att.json and swap_obj.json in --data; "
+    "COCO val2017 pictures in --images",
+    source="github.com/Sri-Harsha/scpp, cocodataset.org",
+    licence="CC BY 4.0; pictures: Flickr terms of use",
+    paper="arXiv:2406.11171",
+    read=read,
+    headline=("macro_itt", "macro_tot", "micro_itt", "micro_tot"),
+)

@@ -1,0 +1,143 @@
+"""What'sUp: which preposition holds between two things (arXiv:2310.19785)."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Hashable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from labclip.evaluation.items import NONE, Items, Layout, alone, as_named, inside, json_items, numbered
+from labclip.evaluation.scores import everything
+from labclip.evaluation.sources import Benchmark, Sources, fields
+from labclip.evaluation.tasks import Question, Rows, Task
+
+CONTROLLED = {"a": "controlled_images_dataset.json", "b": "controlled_clevr_dataset.json"}
+"""Four captions a picture; each pair of things in four places."""
+
+LISTS = {
+    "coco_one": "coco_qa_one_obj.json",
+    "coco_two": "coco_qa_two_obj.json",
+    "vg_one": "vg_qa_one_obj.json",
+    "vg_two": "vg_qa_two_obj.json",
+}
+"""Two captions a picture."""
+
+# A file is called after what it shows: "mug_left_of_plate.jpeg", "cup_in-front_of_bowl.jpeg".
+_SHOWN = re.compile(r"(?P<one>.+?)_(?P<where>left_of|right_of|on|under|in-front_of|behind)_(?P<other>.+)\.\w+")
+_AXIS = {"left_of": "x", "right_of": "x", "on": "y", "under": "y", "in-front_of": "z", "behind": "z"}
+
+
+def read(sources: Sources, *, subset: str = "all") -> Task:
+    """Accuracies of each part that is there.
+
+    Of the controlled sets `a` and `b` for single pictures, `a_pairs` where both pictures of two things in opposite
+    places must be right, `a_sets` where all four must, and retrieval among their pictures; of the parts from COCO and
+    Visual Genome `coco_one`, `coco_two`, `vg_one`, `vg_two`.
+
+    Args:
+        sources: The files.
+        subset: "all" that are there, or one of a, b, coco_one, coco_two, vg_one, vg_two.
+    """
+    files = {**CONTROLLED, **LISTS}
+    if subset not in ("all", *files):
+        raise ValueError(f"subset is {subset!r}. Pass --option subset=VALUE with one of all, {', '.join(files)}.")
+    questions: list[Question] = []
+    for name, path in _paths(sources, files, subset).items():
+        found = _controlled(sources, path, name) if name in CONTROLLED else _list(sources, path, name)
+        questions += found
+    return sources.task(*questions)
+
+
+def _paths(sources: Sources, files: dict[str, str], subset: str) -> dict[str, Path]:
+    """The parts to read."""
+    if sources.data is not None and sources.data.is_file():
+        by_name = {file: name for name, file in files.items()}
+        if subset == "all" and sources.data.name not in by_name:
+            raise ValueError(
+                f"{sources.data} has no usual name. Say with --option subset=VALUE what it is. {sources.hint}"
+            )
+        return {by_name[sources.data.name] if subset == "all" else subset: sources.data}
+    if subset != "all":
+        return {subset: sources.files(files[subset])[0]}
+    sources.either(*files.values())
+    return {name: path for name, file in files.items() if (path := sources.folder / file).is_file()}
+
+
+def _controlled(sources: Sources, path: Path, name: str) -> list[Question]:
+    items = Items(sources)
+    folder = "controlled_images" if name == "a" else "controlled_clevr"
+    # The files say "data/...", the authors' own folder.
+    ways = (as_named, lambda file: file.removeprefix("data/"), alone, lambda file: f"{folder}/{alone(file)}")
+    layout = Layout(sources, *ways)
+    for place, item in json_items(path):
+        file, captions = fields(item, ("image_path", "caption_options"), place)
+        _check(captions, place)
+        row = layout.picture(file, place)
+        shown = _SHOWN.fullmatch(alone(file))
+        if shown is None:
+            raise ValueError(
+                f"{place}: the picture's name {file!r} does not say what is where, as in mug_on_plate.jpeg."
+            )
+        things = shown["one"], shown["other"]
+        items.add(row, captions, place, set=things, pair=(*things, _AXIS[shown["where"]]))
+    if not items:
+        return []
+    together = {
+        f"{name}_pairs": _whole(items.groups["pair"], 2),
+        f"{name}_sets": _whole(items.groups["set"], 4),
+    }
+    return [
+        *items.question({name: everything(len(items))}, together={k: v for k, v in together.items() if (v >= 0).any()}),
+        *items.gallery(f"{name}_"),
+    ]
+
+
+def _whole(groups: Sequence[Hashable], size: int) -> Rows:
+    """The number of each item's set; `NONE` where pictures are missing, for a part of a set is easier."""
+    count = Counter(groups)
+    rows = numbered(groups)
+    rows[[count[group] != size for group in groups]] = NONE
+    return rows
+
+
+def _list(sources: Sources, path: Path, name: str) -> list[Question]:
+    items = Items(sources)
+    coco = name.startswith("coco")
+    folder = "val2017" if coco else "vg_images"
+    layout = Layout(sources, inside(folder), as_named)
+    for place, (number, *captions) in _triples(path):
+        if isinstance(number, bool) or not isinstance(number, int | str) or not str(number).isdecimal():
+            raise ValueError(f"{place}: the picture's number is {number!r}, not a whole number.")
+        row = layout.picture(f"{int(number):012}.jpg" if coco else f"{int(number)}.jpg", place)
+        items.add(row, captions, place)
+    return [*items.question({name: everything(len(items))})]
+
+
+def _triples(path: Path) -> Iterator[tuple[str, Sequence[Any]]]:
+    for place, item in json_items(path):
+        if not isinstance(item, list) or len(item) != 3:
+            raise ValueError(f"{place} is {item!r}, not [number of the picture, right caption, wrong caption].")
+        yield place, item
+
+
+def _check(captions: Any, place: str) -> None:
+    if not isinstance(captions, list) or len(captions) < 2:
+        raise ValueError(f"{place}: caption_options is {captions!r}, not a list of captions, the right one first.")
+
+
+BENCHMARK = Benchmark(
+    name="whatsup",
+    title="What'sUp",
+    measures="binding",
+    wants="controlled_images_dataset.json, controlled_clevr_dataset.json, coco_qa_*.json or vg_qa_*.json in --data; in "
+    "--images the folder with controlled_images, controlled_clevr, val2017, vg_images",
+    source="github.com/amitakamath/whatsup_vlms",
+    licence="MIT; COCO and Visual Genome pictures under their own terms",
+    paper="arXiv:2310.19785",
+    read=read,
+    headline=("a", "a_pairs", "a_sets", "b", "b_pairs", "b_sets"),
+)

@@ -1,0 +1,96 @@
+"""Winoground and ColorSwap: two pictures and two captions of the same words, which goes with which."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from labclip.evaluation.items import Layout, alone, as_named, gallery, inside, one_of, picture_in, table_rows
+from labclip.evaluation.sources import Benchmark, Sources, fields
+from labclip.evaluation.tasks import Pairs, Task
+
+_ENDINGS = ("parquet", "jsonl", "json", "csv", "tsv")
+
+
+def read_winoground(sources: Sources) -> Task:
+    """`text`, `image` and `group` score, and retrieval among all pictures and captions.
+
+    Columns `image_0`, `image_1`, `caption_0`, `caption_1`.
+    """
+    return _read(sources, _files(sources, ("examples.jsonl", "data/examples.jsonl"), "test"), (0, 1))
+
+
+def read_colorswap(sources: Sources, *, split: str = "test") -> Task:
+    """`text`, `image` and `group` score, and retrieval among all pictures and captions.
+
+    Columns `image_1`, `image_2`, `caption_1`, `caption_2`; the second picture goes with the second caption.
+
+    Args:
+        sources: The files.
+        split: "test" or "train".
+    """
+    one_of("split", split, ("test", "train"))
+    return _read(sources, _files(sources, (f"{split}.jsonl", f"{split}.json"), split), (1, 2))
+
+
+def _files(sources: Sources, names: Sequence[str], split: str) -> list[Path]:
+    """The data file, or the Parquet files of a split in the folder or its `data`, or files of those names."""
+    if sources.data is not None and sources.data.is_file():
+        return [sources.data]
+    shards = sorted(itertools.chain(*(sources.folder.glob(f"{at}{split}-*.parquet") for at in ("", "data/", "*/"))))
+    return list(dict.fromkeys(shards)) or [sources.either(f"{split}.parquet", *names)]
+
+
+def _read(sources: Sources, paths: Sequence[Path], numbers: tuple[int, int]) -> Task:
+    wanted = [f"{what}_{number}" for what in ("image", "caption") for number in numbers]
+    layout = Layout(sources, as_named, _png, inside("images"), _png_inside, alone)
+    images, texts = [], []
+    for place, cells in itertools.chain(*(table_rows(path, set(wanted).__contains__) for path in paths)):
+        *pictures, first, second = fields(cells, wanted, place)
+        rows = [picture_in(sources, cell, f"{place} picture {n}", layout) for n, cell in enumerate(pictures)]
+        if first == second:
+            raise ValueError(f"{place}: both captions are {first!r}. Correct or remove the item.")
+        captions = [sources.captions.row(caption, place) for caption in (first, second)]
+        if None not in rows:
+            images.append(rows)
+            texts.append(captions)
+    if not images:
+        return sources.task()
+    true = [(image, text, text) for pair in zip(images, texts, strict=True) for image, text in zip(*pair, strict=True)]
+    return sources.task(Pairs(np.array(images), np.array(texts)), *gallery(sources, true))
+
+
+def _png(name: str) -> str:
+    """Winoground's jsonl names its pictures without their ending."""
+    return f"{name}.png"
+
+
+def _png_inside(name: str) -> str:
+    return f"images/{name}.png"
+
+
+WINOGROUND = Benchmark(
+    name="winoground",
+    title="Winoground",
+    measures="binding",
+    wants="the Parquet file in --data, or examples.jsonl with its pictures in --images",
+    source="huggingface.co/datasets/facebook/winoground (accept its terms there)",
+    licence="research only, as its page says; pictures by Getty Images",
+    paper="arXiv:2204.03162",
+    read=read_winoground,
+    headline=("text", "image", "group"),
+)
+COLORSWAP = Benchmark(
+    name="colorswap",
+    title="ColorSwap",
+    measures="binding",
+    wants="the Parquet files in --data, or test.json with its pictures in --images",
+    source="huggingface.co/datasets/stanfordnlp/colorswap (accept its terms there)",
+    licence="MIT",
+    paper="arXiv:2402.04492",
+    read=read_colorswap,
+    headline=("text", "image", "group"),
+)
