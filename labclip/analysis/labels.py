@@ -1,0 +1,131 @@
+"""Which attribute and object each thing of each scene has, and splits of scenes that do not leak."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Index = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """What is in n scenes, thing by thing: scenes may hold different numbers of things.
+
+    Attributes:
+        n: Scenes.
+        attributes: Names, sorted.
+        objects: Names, sorted.
+        scene: Scene of each thing, int64 [things], ascending.
+        place: Its place among the things of its scene, from 0.
+        attribute: Index into `attributes`.
+        object: Index into `objects`.
+        combination: For each scene a number shared by all scenes of the same attributes and the same objects, whichever
+            goes with which, int64 [n]: a scene and its exchanged twin share it.
+    """
+
+    n: int
+    attributes: tuple[str, ...]
+    objects: tuple[str, ...]
+    scene: Index
+    place: Index
+    attribute: Index
+    object: Index
+    combination: Index
+
+    @property
+    def combinations(self) -> int:
+        """Different combinations."""
+        return int(self.combination.max()) + 1
+
+    @property
+    def counts(self) -> Index:
+        """Things in each scene, int64 [n]."""
+        return np.bincount(self.scene, minlength=self.n)
+
+    def where(self, keep: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Whether each thing's scene is kept: bool [n] to bool [things]."""
+        return keep[self.scene]
+
+    def bag_chance(self) -> NDArray[np.float64]:
+        """For each thing, how often one is right who knows the scene's attributes but not whose they are.
+
+        That is the share of the scene's things that have this thing's attribute: 1 / n where all differ.
+        """
+        cell = self.scene * len(self.attributes) + self.attribute
+        alike = np.bincount(cell, minlength=self.n * len(self.attributes))[cell]
+        return alike / self.counts[self.scene]
+
+
+def labels_of(objects: Sequence[Sequence[tuple[str, str]]]) -> Labels:
+    """Read labels.
+
+    Args:
+        objects: Per scene its things as (attribute, object), in the order in which they are mentioned.
+
+    Raises:
+        ValueError: If there is no scene, a scene is empty, or there are fewer than two attributes or objects.
+
+    Example:
+        >>> labels = labels_of([(("red", "cube"), ("blue", "ball")), (("blue", "cube"), ("red", "ball"))])
+        >>> labels.attributes, labels.objects
+        (('blue', 'red'), ('ball', 'cube'))
+        >>> labels.combination  # the second scene is the first one exchanged
+        array([0, 0])
+    """
+    if not len(objects):
+        raise ValueError("There are no scenes. Pass at least some, each a tuple of (attribute, object).")
+    for number, row in enumerate(objects):
+        if not row or any(isinstance(one, str) or len(one) != 2 for one in row):
+            raise ValueError(f"Scene {number} holds {row!r}. Pass (attribute, object) of at least one thing.")
+    attributes = tuple(sorted({attribute for row in objects for attribute, _ in row}))
+    names = tuple(sorted({name for row in objects for _, name in row}))
+    for what, known in (("attribute", attributes), ("object", names)):
+        if len(known) < 2:
+            raise ValueError(
+                f"Every thing has the same {what}, {known[0]!r}, so nothing can be told apart. Pass scenes with at "
+                f"least two {what}s."
+            )
+    to_attribute, to_object = ({name: i for i, name in enumerate(known)} for known in (attributes, names))
+    keys = [(*sorted(a for a, _ in row), None, *sorted(o for _, o in row)) for row in objects]
+    numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+    things = [
+        (scene, place, to_attribute[attribute], to_object[name])
+        for scene, row in enumerate(objects)
+        for place, (attribute, name) in enumerate(row)
+    ]
+    scene, place, attribute, name = np.array(things, dtype=np.int64).T
+    combination = np.array([numbers[key] for key in keys], dtype=np.int64)
+    return Labels(len(objects), attributes, names, scene, place, attribute, name, combination)
+
+
+def folds_of(labels: Labels, folds: int, seed: int = 0) -> Index:
+    """Deal scenes into folds so that all scenes of a combination lie in one: nothing leaks to the other side.
+
+    Args:
+        labels: Of the scenes.
+        folds: At least 2.
+        seed: Of the draw.
+
+    Returns:
+        The fold of each scene, int64 [n]; folds hold nearly as many combinations each.
+
+    Raises:
+        ValueError: If there are fewer combinations than folds.
+
+    Source: arXiv:2502.03566, which splits by unordered combination.
+    """
+    if isinstance(folds, bool) or not isinstance(folds, int | np.integer) or folds < 2:
+        raise ValueError(f"folds is {folds!r}. Pass a whole number from 2, for example folds=3.")
+    if labels.combinations < folds:
+        raise ValueError(
+            f"There are {labels.combinations} different combinations of attributes and objects, too few for {folds} "
+            f"folds that share none. Pass scenes with more combinations, or fewer folds."
+        )
+    order = np.random.default_rng([seed, 0xF01D]).permutation(labels.combinations)
+    fold = np.empty(labels.combinations, dtype=np.int64)
+    fold[order] = np.arange(labels.combinations) % folds
+    return fold[labels.combination]
