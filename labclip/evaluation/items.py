@@ -171,7 +171,7 @@ def picture_in(sources: Sources, cell: Any, place: str, layout: Layout | None = 
 
 
 class Layout:
-    """Where pictures lie in people's folders: the first way that finds the first picture is taken for all.
+    """Where pictures lie in people's folders: the first way that finds a picture is taken for all that follow.
 
     Args:
         sources: Where the pictures are.
@@ -187,8 +187,8 @@ class Layout:
         self._sources.where(name, place)
         if self._way is None:
             ways = (way for way in self._ways if self._sources.where(way(name), place).is_file())
-            self._way = next(ways, self._ways[0])
-        return self._sources.picture(self._way(name), place, box=box)
+            self._way = next(ways, None)
+        return self._sources.picture((self._way or self._ways[0])(name), place, box=box)
 
 
 def as_named(name: str) -> str:

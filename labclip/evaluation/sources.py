@@ -63,6 +63,8 @@ class Sources:
         """The folder of the questions."""
         if self.data is None:
             raise FileNotFoundError(f"No data was given. Pass --data PATH. {self.hint}")
+        if not self.data.exists():
+            raise FileNotFoundError(f"There is no {self.data}. {self.hint}")
         return self.data if self.data.is_dir() else self.data.parent
 
     def files(self, *names: str) -> list[Path]:

@@ -1,7 +1,42 @@
 """The benchmarks, one small module each, and the table of them. Reading lives here; encoding and metrics do not."""
 
-from labclip.evaluation.benchmarks import sugarcrepe
+from labclip.evaluation.benchmarks import (
+    aro,
+    karpathy,
+    negation,
+    order,
+    scenes,
+    sugarcrepe,
+    sugarcrepe_pp,
+    synthetic,
+    tables,
+    whatsup,
+    winoground,
+    zero_shot,
+)
 from labclip.evaluation.sources import Benchmark
 
-_MODULES = (sugarcrepe,)
-BENCHMARKS: dict[str, Benchmark] = {module.BENCHMARK.name: module.BENCHMARK for module in _MODULES}
+BENCHMARKS: dict[str, Benchmark] = {
+    benchmark.name: benchmark
+    for benchmark in (
+        scenes.BENCHMARK,
+        synthetic.CLEVR,
+        synthetic.SPAR,
+        synthetic.SPARE,
+        sugarcrepe.BENCHMARK,
+        sugarcrepe_pp.BENCHMARK,
+        aro.VG_A,
+        aro.VG_R,
+        order.COCO,
+        order.FLICKR30K,
+        winoground.WINOGROUND,
+        winoground.COLORSWAP,
+        whatsup.BENCHMARK,
+        negation.BENCHMARK,
+        tables.COCO,
+        karpathy.COCO,
+        karpathy.FLICKR30K,
+        zero_shot.BENCHMARK,
+        tables.OWN,
+    )
+}

@@ -8,8 +8,6 @@ from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from labclip.evaluation.items import NONE, Items, Layout, alone, as_named, inside, json_items, numbered
 from labclip.evaluation.scores import everything
 from labclip.evaluation.sources import Benchmark, Sources, fields

@@ -47,20 +47,24 @@ def _files(sources: Sources, names: Sequence[str], split: str) -> list[Path]:
 def _read(sources: Sources, paths: Sequence[Path], numbers: tuple[int, int]) -> Task:
     wanted = [f"{what}_{number}" for what in ("image", "caption") for number in numbers]
     layout = Layout(sources, as_named, _png, inside("images"), _png_inside, alone)
-    images, texts = [], []
+    images: list[list[int]] = []
+    texts: list[list[int]] = []
     for place, cells in itertools.chain(*(table_rows(path, set(wanted).__contains__) for path in paths)):
         *pictures, first, second = fields(cells, wanted, place)
         rows = [picture_in(sources, cell, f"{place} picture {n}", layout) for n, cell in enumerate(pictures)]
         if first == second:
             raise ValueError(f"{place}: both captions are {first!r}. Correct or remove the item.")
         captions = [sources.captions.row(caption, place) for caption in (first, second)]
-        if None not in rows:
-            images.append(rows)
+        found = [row for row in rows if row is not None]
+        if len(found) == 2:
+            images.append(found)
             texts.append(captions)
     if not images:
         return sources.task()
-    true = [(image, text, text) for pair in zip(images, texts, strict=True) for image, text in zip(*pair, strict=True)]
-    return sources.task(Pairs(np.array(images), np.array(texts)), *gallery(sources, true))
+    true = zip(itertools.chain(*images), itertools.chain(*texts), strict=True)
+    return sources.task(
+        Pairs(np.array(images), np.array(texts)), *gallery(sources, [(image, text, text) for image, text in true])
+    )
 
 
 def _png(name: str) -> str:

@@ -1,0 +1,84 @@
+"""The embedded world: binding on seen and on held-out pairs, and what it costs; needs no data."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from labclip.checks import checked_whole
+from labclip.evaluation.items import Items, gallery
+from labclip.evaluation.labelled import labelled_scenes
+from labclip.evaluation.picture import Picture
+from labclip.evaluation.scores import everything
+from labclip.evaluation.sources import Benchmark, Sources
+from labclip.evaluation.tasks import Choice, Classification, Question, Retrieval, Task
+from labclip.scenes import COLOURS, SHAPES, sample
+
+
+def read(sources: Sources, *, n: int = 1000, seed: int = 0) -> Task:
+    """`binding` on pairs a fit may see, `binding_heldout` on others, retrieval by sentences and by tags, single things.
+
+    Retrieval is among scenes no two of which have the same colours and the same shapes, so that tags, which do not say
+    what goes with which (`tags_t2i_r1` ...), have one right picture too. `one_thing_acc1` names one thing of 120.
+
+    Args:
+        sources: Where pictures and captions are kept.
+        n: Scenes a figure.
+        seed: Of everything drawn.
+    """
+    checked_whole("n", n, least=2)
+    questions: list[Question] = []
+    for split, metric in (("seen", "binding"), ("heldout", "binding_heldout")):
+        questions += _binding(sources, n, seed, split, metric)
+    return sources.task(*questions, *_retrieval(sources, n, seed), _one_thing(sources, n, seed))
+
+
+def _binding(sources: Sources, n: int, seed: int, split: str, metric: str) -> list[Choice]:
+    items = Items(sources)
+    scenes = labelled_scenes(n, seed=seed, split=split)
+    for picture, *captions in zip(scenes.pictures, scenes.captions, scenes.swapped, strict=True):
+        items.add(_row(sources, picture), captions, picture.name)
+    return items.question({metric: everything(n)})
+
+
+def _retrieval(sources: Sources, n: int, seed: int) -> list[Retrieval]:
+    scenes = sample(n, seed=seed, split="all")
+    said: list[list[tuple[int, int, tuple[str, ...]]]] = [[], []]
+    for number, things in enumerate(scenes.objects):
+        name = f"scene {number} of split all, seed {seed}"
+        row = _row(sources, Picture(scenes.images[number], name))
+        words = tuple(sorted(word for thing in things for word in thing))
+        for pairs, texts in zip(said, (scenes.captions, scenes.tags), strict=True):
+            pairs.append((row, sources.captions.row(texts[number], name), words))
+    return [*gallery(sources, said[0]), *gallery(sources, said[1], "tags_")]
+
+
+def _one_thing(sources: Sources, n: int, seed: int) -> Classification:
+    scenes = labelled_scenes(n, seed=seed, split="all", n_objects=1)
+    classes = {(colour, shape): number for number, (colour, shape) in enumerate(_all_things())}
+    prompts = [f"{'an' if colour[0] in 'aeiou' else 'a'} {colour} {shape}" for colour, shape in classes]
+    rows = [_row(sources, picture) for picture in scenes.pictures]
+    labels = [classes[things[0]] for things in scenes.objects]
+    texts = [[sources.captions.row(prompt, "a single thing")] for prompt in prompts]
+    return Classification(np.array(rows), np.array(labels), np.array(texts), "one_thing_")
+
+
+def _all_things() -> list[tuple[str, str]]:
+    return [(colour, shape) for colour in COLOURS for shape in SHAPES]
+
+
+def _row(sources: Sources, picture: Picture) -> int:
+    assert isinstance(picture.source, np.ndarray)
+    return sources.pictures.held(picture.source, picture.name)
+
+
+BENCHMARK = Benchmark(
+    name="scenes",
+    title="Embedded scenes",
+    measures="binding",
+    wants="nothing: rendered on the spot",
+    source="comes with labclip",
+    licence="MIT",
+    paper="",
+    read=read,
+    headline=("binding", "binding_heldout", "t2i_r1", "tags_t2i_r1", "one_thing_acc1"),
+)

@@ -1,0 +1,145 @@
+"""Zero-shot classification of any folder of pictures, or of CIFAR: what a matrix costs where nothing is bound."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from labclip.evaluation.cifar import Form, find_cifar, read_cifar
+from labclip.evaluation.items import one_of
+from labclip.evaluation.sources import Benchmark, Sources, read_json
+from labclip.evaluation.tasks import Classification, Task
+
+TEMPLATE = "a photo of a {}."
+
+_PICTURES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"))
+
+
+class _Found(NamedTuple):
+    """Pictures with their classes: rows, labels, and how the data calls the classes."""
+
+    image: list[int]
+    label: list[int]
+    classes: list[str]
+
+
+def read(sources: Sources, *, split: str = "test", classes: str = "", templates: str = "") -> Task:
+    """`acc1`, `acc5` where there are more than five classes, and `mean_per_class`.
+
+    Args:
+        sources: The files: a folder with one folder a class, or a CIFAR.
+        split: "test" or "train" of a CIFAR.
+        classes: A file of class names, in the order of the sorted folders or of CIFAR's numbers: one a line, or
+            "folder<TAB>name" lines, or JSON, a list or an object of folder: name. "" takes the folders' names.
+        templates: A file of prompts with `{}` for the class, one a line, or a JSON list. "" takes "a photo of a {}."
+    """
+    one_of("split", split, ("test", "train"))
+    folder = sources.images or sources.folder
+    cifar = find_cifar(folder)
+    found = _folders(sources, folder) if cifar is None else _cifar(sources, *cifar, split)
+    names = _names(classes, found.classes, sources) if classes else [name.replace("_", " ") for name in found.classes]
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise ValueError(f"Two classes are called {repeated[0]!r}. Pass --option classes=FILE with names that differ.")
+    prompts = _templates(templates, sources) if templates else [TEMPLATE]
+    rows = [[sources.captions.row(one.replace("{}", name), f"class {name!r}") for one in prompts] for name in names]
+    sources.notes.append(f"{len(names):,} classes, {len(prompts):,} prompts each.")
+    return sources.task(Classification(np.array(found.image), np.array(found.label), np.array(rows)))
+
+
+def _folders(sources: Sources, folder: Path) -> _Found:
+    """One folder a class, in the order of their names; what is no picture is passed over."""
+    if sources.images is None and sources.data != folder or not folder.is_dir():
+        raise FileNotFoundError(f"{sources.images or sources.data} is no folder. {sources.hint}")
+    folders = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    image, label, empty = [], [], []
+    for number, path in enumerate(folders):
+        pictures = sorted(one for one in path.iterdir() if one.suffix.lower() in _PICTURES)
+        if not pictures:
+            empty.append(path.name)
+        for one in pictures:
+            row = sources.pictures.file(one)
+            assert row is not None
+            image.append(row)
+            label.append(number)
+    if len(folders) < 2 or not image:
+        raise ValueError(f"{folder} has {len(folders)} folders with {len(image)} pictures, not one folder a class.")
+    if empty:
+        sources.notes.append(
+            f"{len(empty):,} folders have no picture, for example {empty[0]}; their classes stay options."
+        )
+    return _Found(image, label, [path.name for path in folders])
+
+
+def _cifar(sources: Sources, folder: Path, form: Form, split: str) -> _Found:
+    found = read_cifar(folder, form, split)
+    image = [
+        sources.pictures.held(np.ascontiguousarray(pixels), f"{folder.name} {split} {number}")
+        for number, pixels in enumerate(found.pictures)
+    ]
+    return _Found(image, found.labels.tolist(), found.classes)
+
+
+def _names(file: str, classes: Sequence[str], sources: Sources) -> list[str]:
+    path = _beside(file, sources)
+    if path.suffix.lower() == ".json":
+        value = read_json(path)
+        if isinstance(value, dict):
+            return _by_folder(value, classes, path)
+        names = value
+    else:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        names = [line.strip() for line in lines if line.strip()]
+        if all("\t" in line for line in names):
+            return _by_folder(dict(line.split("\t", 1) for line in names), classes, path)
+    if not isinstance(names, list) or len(names) != len(classes):
+        count = len(names) if isinstance(names, list) else "no"
+        raise ValueError(
+            f"{path} has {count} names for {len(classes)} classes. Write one a line, in the folders' order."
+        )
+    return names
+
+
+def _by_folder(names: dict[str, str], classes: Sequence[str], path: Path) -> list[str]:
+    lacking = [name for name in classes if name not in names]
+    if lacking:
+        raise ValueError(f"{path} lacks {len(lacking)} of {len(classes)} classes, for example {lacking[0]!r}.")
+    return [names[name] for name in classes]
+
+
+def _templates(file: str, sources: Sources) -> list[str]:
+    path = _beside(file, sources)
+    value = read_json(path) if path.suffix.lower() == ".json" else path.read_text(encoding="utf-8-sig").splitlines()
+    lines = (
+        [line.strip() for line in value if isinstance(line, str) and line.strip()] if isinstance(value, list) else []
+    )
+    wrong = [line for line in lines if "{}" not in line]
+    if not lines or wrong:
+        raise ValueError(f"{path}: {wrong[0] if wrong else 'no line'!r} has no {{}} where the class's name goes.")
+    return lines
+
+
+def _beside(file: str, sources: Sources) -> Path:
+    """A file as it is named, or in the data folder."""
+    found = next((path for path in (Path(file).expanduser(), sources.folder / file) if path.is_file()), None)
+    if found is None:
+        raise FileNotFoundError(f"There is no file {file}, here or in {sources.folder}.")
+    return found
+
+
+BENCHMARK = Benchmark(
+    name="zero-shot",
+    title="Zero-shot classification",
+    measures="classification",
+    wants="in --data a folder with one folder of pictures a class, or CIFAR-10 or CIFAR-100 unpacked; --option "
+    "classes=FILE and templates=FILE for other names and prompts",
+    source="your own, image-net.org, www.cs.toronto.edu/~kriz/cifar.html",
+    licence="that of the pictures; ImageNet: non-commercial research",
+    paper="arXiv:2103.00020",
+    read=read,
+    headline=("acc1", "acc5", "mean_per_class"),
+)
