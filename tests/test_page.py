@@ -76,7 +76,7 @@ def test_it_is_read_aloud_in_order():
     page = Read(render(full("words")))
     assert page.all("html") == [{"lang": "en"}]
     headings = [tag for tag, _ in page.tags if re.fullmatch(r"h\d", tag)]
-    assert headings == ["h1"] + ["h2"] * 4
+    assert headings == ["h1"] + ["h2"] * 5
     assert [attrs["scope"] for attrs in page.all("th")] == ["col", "col", "col", "row"] * 4
     assert len(page.all("caption")) == 4
     identifiers = [attrs["id"] for _, attrs in page.tags if "id" in attrs]

@@ -53,17 +53,23 @@ def latex(page: Page) -> str:
 
 def _latex_section(section: Section) -> str:
     caption = " ".join([f"{_tex(section.heading)}.", *map(_tex_paragraph, section.paragraphs)])
-    lines = [r"\begin{table}", r"\centering", r"\small", rf"\caption{{{caption}}}"]
+    lines = [
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{caption}}}",
+        r"\footnotesize",
+        r"\setlength{\tabcolsep}{3pt}",
+    ]
     for first, table in enumerate(section.tables):
         alike = first > 0 and list(section.tables[first - 1].columns) == list(table.columns)
         if not alike:
             lines += [r"\bottomrule", r"\end{tabular}", r"\par\medskip"] if first else []
             places = "".join("l" if place in table.words else "r" for place in range(len(table.columns)))
-            lines += [rf"\begin{{tabular}}{{{places}}}", r"\toprule", _tex_row(table.columns)]
+            lines += [rf"\begin{{tabular}}{{@{{}}{places}@{{}}}}", r"\toprule", _tex_row(table.columns)]
         label = rf"\multicolumn{{{len(table.columns)}}}{{l}}{{\emph{{{_tex(table.caption)}}}}} \\"
         lines += [r"\midrule", *([label] if table.caption else []), *map(_tex_row, table.told_once)]
     lines += [r"\bottomrule", r"\end{tabular}"]
-    lines += [rf"\par\footnotesize {_tex_paragraph(note)}" for note in section.notes]
+    lines += [rf"\par {_tex_paragraph(note)}" for note in section.notes]
     return "\n".join([*lines, r"\end{table}"])
 
 
@@ -73,8 +79,7 @@ def _tex_row(row: Iterable[Value]) -> str:
 
 def _tex_cell(text: str) -> str:
     # After a row's end LaTeX takes a star or a bracket for an argument.
-    found = re.sub(r"(?<![\w-])-(?=\d)", "$-$", _tex(text))
-    return re.sub(r"^[\[*]", r"{\g<0>}", found)
+    return re.sub(r"^[\[*]", r"{\g<0>}", _tex(text))
 
 
 def _line(text: str) -> str:
@@ -82,7 +87,7 @@ def _line(text: str) -> str:
 
 
 def _tex(text: str) -> str:
-    return _line(text).translate(_LATEX)
+    return re.sub(r"(?<![\w-])-(?=\d)", "$-$", _line(text).translate(_LATEX))
 
 
 def _text(text: str) -> str:

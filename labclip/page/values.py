@@ -30,7 +30,7 @@ class Cell:
             raise ValueError(f"A cell's mark is {self.mark!r}, not one of {', '.join(map(repr, MARKS))}.")
 
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 Value = str | float | None | Cell
 """A cell: text, an integer (thousands apart), a float (three decimals), None (empty), or a marked one."""
 
@@ -61,14 +61,16 @@ class Table:
                     f"where there are {len(self.columns)} columns: {', '.join(self.columns)}."
                 )
 
+    def told_before(self, row: int) -> int:
+        """How many of a row's first cells the row above has told: all that are grouped, or none."""
+        shared = row > 0 and list(self.rows[row - 1][: self.grouped]) == list(self.rows[row][: self.grouped])
+        return self.grouped if shared else 0
+
     @property
     def told_once(self) -> list[list[Value]]:
-        """The rows as text shows them: no cell of a group where it is that of the row above."""
-        rows = [list(row) for row in self.rows]
-        for above, row in zip(self.rows, rows[1:], strict=False):
-            if list(above[: self.grouped]) == row[: self.grouped]:
-                row[: self.grouped] = [None] * self.grouped
-        return rows
+        """The rows as text shows them: without what the row above has told."""
+        told = [self.told_before(number) for number in range(len(self.rows))]
+        return [[None] * count + list(row[count:]) for count, row in zip(told, self.rows, strict=True)]
 
 
 @dataclass(frozen=True)
