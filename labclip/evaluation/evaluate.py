@@ -110,18 +110,25 @@ def evaluate(
     # What can fail is tried before a model is loaded: files of every benchmark first.
     tasks = {name: _read(BENCHMARKS[name], where, on_missing) for name, where in asked.items()}
     opened = model if isinstance(model, LABCLIP) else open_base(str(model), device=device, precision=precision)
+    for task in tasks.values():
+        if task.embedded is not None:
+            task.embedded.check(opened)
     compared = _alignments(opened, alignments, strengths)
     folder = default_cache() if cache is True else Path(cache) if cache else None
     results = []
     with Cache(folder, opened) as known:
         for name, task in tasks.items():
-            features = encode(
-                opened, task.pictures, task.captions,
-                cache=known, batch_size=batch_size, workers=workers, progress=progress,
+            images_of, texts_of = (
+                encode(
+                    opened, task.pictures, task.captions,
+                    cache=known, batch_size=batch_size, workers=workers, progress=progress,
+                )
+                if task.embedded is None
+                else (task.embedded.images, task.embedded.texts)
             )  # fmt: skip
-            found = measure(task, *features, list(compared.values()), resamples=resamples, seed=seed)
-            notes = [*task.notes, *_alike(features[1])]
-            results.append(Result(BENCHMARKS[name], found, notes, len(task.pictures), len(task.captions)))
+            found = measure(task, images_of, texts_of, list(compared.values()), resamples=resamples, seed=seed)
+            notes = [*task.notes, *([] if task.embedded else _alike(texts_of))]
+            results.append(Result(BENCHMARKS[name], found, notes, len(images_of), len(texts_of)))
         return Report(
             base=str(opened.alignment.base or "a base without a name"),
             weights_sha256=known.identity["weights_sha256"],
@@ -161,7 +168,7 @@ def measure(
         ValueError: If features are not as many as pictures or captions, or not sound.
     """
     for features, items, what in ((images, task.pictures, "pictures"), (texts, task.captions, "captions")):
-        if len(features) != len(items):
+        if task.embedded is None and len(features) != len(items):
             raise ValueError(f"There are {len(features)} features for {len(items)} {what}. Encode the same task.")
     images, base = unit_length(images, "Image features"), unit_length(texts, "Text features")
     answers: list[list[Scores]] = []

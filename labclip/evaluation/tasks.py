@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -14,6 +14,9 @@ from torch import Tensor
 from labclip.evaluation import metrics
 from labclip.evaluation.picture import Picture
 from labclip.evaluation.scores import Groups, Scores, everything
+
+if TYPE_CHECKING:
+    from labclip.model import LABCLIP
 
 Rows = NDArray[np.int64]
 
@@ -190,6 +193,21 @@ class Classification:
 
 
 @dataclass(frozen=True)
+class Embedded:
+    """Embeddings that the user made before, with what tells whether they are of a model.
+
+    Attributes:
+        images: Any scale, [pictures, dim].
+        texts: The base's own, [captions, dim].
+        check: Raises ValueError for a model that they are not of.
+    """
+
+    images: Tensor
+    texts: Tensor
+    check: Callable[[LABCLIP], object]
+
+
+@dataclass(frozen=True)
 class Task:
     """A benchmark read from its files.
 
@@ -198,9 +216,11 @@ class Task:
         captions: Distinct captions.
         questions: What is asked about them.
         notes: What was left out, with counts, and which choices were made; they go into the report.
+        embedded: Stands for pictures and captions that are embedded already.
     """
 
     pictures: Sequence[Picture]
     captions: Sequence[str]
     questions: Sequence[Question]
     notes: Sequence[str] = ()
+    embedded: Embedded | None = None
