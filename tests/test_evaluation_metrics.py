@@ -1,0 +1,293 @@
+"""Metrics against slow, obvious loops: random data, ties, the smallest sizes; and one case by hand."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from labclip.evaluation import metrics
+from labclip.evaluation.scores import Scores, compare, everything
+from labclip.evaluation.tasks import Choice, Classification, Pairs, Retrieval, Texts, TwoPositives
+
+few = settings(max_examples=60, deadline=None)
+
+
+def unit(features):
+    return torch.nn.functional.normalize(features, dim=-1)
+
+
+def drawn(seed, *sizes, dim=3):
+    """Unit-length features of few distinct directions, so that many cosines are exactly equal."""
+    generator = torch.Generator().manual_seed(seed)
+    axes = torch.randint(-1, 2, (sum(sizes), dim), generator=generator).float()
+    axes[axes.abs().sum(dim=1) == 0] = 1.0
+    return unit(axes).split(sizes)
+
+
+def dot(one, other):
+    """A cosine as a loop has it, in double precision."""
+    return float((one.double() * other.double()).sum())
+
+
+def above(one, other):
+    """Strictly higher, where what differs by rounding alone is equal."""
+    return one > other + 1e-6
+
+
+@few
+@given(st.integers(0, 10**6), st.integers(1, 5), st.integers(1, 6), st.integers(1, 12), st.integers(1, 5))
+def test_choices_are_those_of_a_loop(seed, pictures, captions, n, k):
+    images, texts = drawn(seed, pictures, captions)
+    rng = np.random.default_rng(seed)
+    image = torch.from_numpy(rng.integers(0, pictures, n))
+    options = torch.from_numpy(rng.integers(-1, captions, (n, k)))
+    options[:, 0] = options[:, 0].clamp_min(0)
+    found = metrics.choices(images, texts, image, options)
+    for item in range(n):
+        own = dot(images[image[item]], texts[options[item, 0]])
+        others = [dot(images[image[item]], texts[o]) for o in options[item, 1:].tolist() if o >= 0]
+        assert found[item] == all(above(own, other) for other in others)
+
+
+def test_the_same_caption_is_a_tie_whatever_the_block():
+    images, texts = unit(torch.randn(300, 40)), unit(torch.randn(300, 40))
+    rows = torch.arange(300)
+    doubled = torch.cat([texts, texts])
+    assert not metrics.choices(images, doubled, rows, torch.stack([rows, rows + 300], dim=1)).any()
+    by_text, by_image = metrics.ranks(images, doubled, torch.cat([rows, (rows + 1) % 300]))
+    assert (by_text >= 0).all()
+    # Each picture's own two captions are those of others too, and a tie with one of them counts against it.
+    best = torch.maximum((images * texts).sum(-1), (images * texts.roll(1, dims=0)).sum(-1))
+    slow = ((images @ doubled.T) >= best[:, None] - metrics.TIE).sum(dim=1) - 1
+    assert torch.equal(by_image, slow)
+
+
+def ranks_by_loop(images, texts, image_index):
+    cosine = images.double() @ texts.double().T
+    by_text, by_image = [], []
+    for text, own in enumerate(image_index.tolist()):
+        others = [float(cosine[i, text]) for i in range(len(images)) if i != own]
+        by_text.append(sum(not above(float(cosine[own, text]), other) for other in others))
+    for image in range(len(images)):
+        mine = [float(cosine[image, t]) for t, own in enumerate(image_index.tolist()) if own == image]
+        others = [float(cosine[image, t]) for t, own in enumerate(image_index.tolist()) if own != image]
+        by_image.append(sum(not mine or not above(max(mine), other) for other in others))
+    return by_text, by_image
+
+
+@few
+@given(st.integers(0, 10**6), st.integers(1, 9), st.integers(1, 14), st.integers(1, 20))
+def test_ranks_are_those_of_a_loop(seed, pictures, captions, block):
+    images, texts = drawn(seed, pictures, captions)
+    image_index = torch.from_numpy(np.random.default_rng(seed).integers(0, pictures, captions))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metrics, "_BLOCK", block)  # products and looks of a few cosines: every edge is met
+        patch.setattr(metrics, "_LOOK", max(1, block // 2))
+        found = metrics.ranks(images, texts, image_index)
+    assert tuple(rank.tolist() for rank in found) == ranks_by_loop(images, texts, image_index)
+
+
+def test_ranks_over_several_blocks_of_pictures():
+    generator = torch.Generator().manual_seed(0)
+    images, texts = (unit(torch.randn(n, 8, generator=generator)) for n in (9000, 50))
+    image_index = torch.arange(50) * 179  # up to 8771: own pictures in both blocks of 8192
+    by_text, by_image = metrics.ranks(images, texts, image_index)
+    cosine = texts @ images.T
+    own = cosine.gather(1, image_index[:, None])
+    assert torch.equal(by_text, (cosine >= own - metrics.TIE).sum(dim=1) - 1)
+    assert by_image[8771] == (cosine[:, 8771] >= own[49] - metrics.TIE).sum() - 1
+
+
+@few
+@given(st.integers(0, 10**6), st.integers(1, 6), st.integers(1, 5))
+def test_class_ranks_are_those_of_a_loop(seed, pictures, count):
+    images, classes = drawn(seed, pictures, count)
+    label = torch.from_numpy(np.random.default_rng(seed).integers(0, count, pictures))
+    found = metrics.class_ranks(images, classes, label)
+    for row in range(pictures):
+        own = dot(images[row], classes[label[row]])
+        others = [dot(images[row], classes[c]) for c in range(count) if c != label[row]]
+        assert found[row] == sum(not above(own, other) for other in others)
+
+
+def test_a_class_is_the_mean_of_its_prompts():
+    texts = unit(torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]]))
+    found = metrics.class_features(texts, torch.tensor([[0, 1], [2, 2]]))
+    assert torch.allclose(found, torch.tensor([[math.sqrt(0.5), math.sqrt(0.5)], [-1.0, 0.0]]))
+
+
+@few
+@given(st.integers(0, 10**6))
+def test_pairs_are_those_of_winogrounds_equations(seed):
+    images, texts = drawn(seed, 4, 4)
+    rows = torch.from_numpy(np.random.default_rng(seed).integers(0, 4, (8, 4)))
+    found = metrics.pairs(images, texts, rows[:, :2], rows[:, 2:])
+    for item, (i0, i1, c0, c1) in enumerate(rows.tolist()):
+        s = {(c, i): dot(images[i], texts[c]) for c in (c0, c1) for i in (i0, i1)}
+        text = above(s[c0, i0], s[c1, i0]) and above(s[c1, i1], s[c0, i1])
+        image = above(s[c0, i0], s[c0, i1]) and above(s[c1, i1], s[c1, i0])
+        assert [bool(right[item]) for right in found] == [text, image, text and image]
+
+
+@pytest.mark.parametrize(
+    ("features", "said"),
+    [
+        (torch.tensor([[1.0, 0.0], [0.0, 0.0]]), "1 of 2 rows are unusable; row 1 is all zeros"),
+        (torch.tensor([[math.nan, 0.0], [math.inf, 1.0]]), "2 of 2 rows are unusable; row 0 is not finite"),
+        (torch.ones(3), r"float32 \[3\]"),
+        (torch.ones(2, 2, dtype=torch.int64), r"int64 \[2, 2\]"),
+    ],
+)
+def test_features_that_are_none_are_refused(features, said):
+    with pytest.raises(ValueError, match=said):
+        metrics.unit_length(features, "Captions")
+
+
+def test_unit_length_keeps_directions():
+    found = metrics.unit_length(torch.tensor([[3.0, 4.0], [0.0, -2.0]], dtype=torch.float16), "x")
+    assert found.dtype == torch.float32
+    assert torch.allclose(found, torch.tensor([[0.6, 0.8], [0.0, -1.0]]))
+
+
+@few
+@given(st.integers(0, 10**6), st.integers(1, 30))
+def test_means_are_those_of_a_loop(seed, n):
+    rng = np.random.default_rng(seed)
+    correct, group = rng.random(n) < 0.5, rng.integers(-1, 4, n)
+    scores = Scores(correct, np.arange(n), {"macro": group, "micro": everything(n)})
+    means = [np.mean([c for c, g in zip(correct, group, strict=True) if g == k]) for k in sorted({*group} - {-1})]
+    if means:
+        assert scores.value("macro") == pytest.approx(np.mean(means))
+    else:
+        assert math.isnan(scores.value("macro"))
+    assert scores.value("micro") == pytest.approx(np.mean(correct))
+    assert scores.count("macro") == (group >= 0).sum()
+
+
+def test_by_hand():
+    """Three pictures on the axes of space and five captions, every number worked out below.
+
+    caption   . picture 0   . picture 1   . picture 2
+    a         0.8           0.6           0.0
+    b         0.6           0.8           0.0
+    c         0.0           0.6           0.8
+    d         0.0           0.8           0.6
+    e         0.0           0.0           1.0
+    """
+    images = torch.eye(3)
+    texts = torch.tensor([[0.8, 0.6, 0.0], [0.6, 0.8, 0.0], [0.0, 0.6, 0.8], [0.0, 0.8, 0.6], [0.0, 0.0, 1.0]])
+    both = Texts(texts, texts)
+    # Picture 0: a (0.8) over b (0.6), right. Picture 1: b (0.8) and d (0.8) tie, wrong. Picture 2: c (0.8) over d
+    # (0.6), right; then e (1.0) over c (0.8), right. micro 3/4; macro of {0, 1} and {2, 2}: (1/2 + 2/2) / 2 = 3/4;
+    # alone {2, 2}: 2/2.
+    choice = Choice(
+        np.array([0, 1, 2, 2]),
+        np.array([[0, 1, -1], [1, 3, -1], [2, 3, -1], [4, 2, 3]]),
+        {"micro": everything(4), "macro": np.array([0, 0, 1, 1]), "alone": np.array([-1, -1, 0, 0])},
+        together={"sets": np.array([0, 0, 1, 1])},
+    )
+    (scores, sets) = choice.score(images, both)
+    assert scores.correct.tolist() == [True, False, True, True]
+    assert {name: scores.value(name) for name in scores.metrics} == {"micro": 0.75, "macro": 0.75, "alone": 1.0}
+    assert scores.chance == pytest.approx((1 / 2 + 1 / 2 + 1 / 2 + 1 / 3) / 4)
+    assert sets.value("sets") == 0.5  # the first set has a wrong item, the second none
+    # Retrieval, a of picture 0, b and d of picture 1, c of picture 2.
+    # Text to image: a 0.8 > 0.6, found; b 0.8 > 0.6, found; d 0.8 > 0.6, found; c 0.8 > 0.6, found: 4/4.
+    # Image to text: picture 0: a 0.8, others 0.6, 0, 0: found. Picture 1: best of its own 0.8, others 0.6, 0.6: found.
+    # Picture 2: c 0.8, others 0, 0, 0.6: found. With e said of picture 0: e's own cosine is 0, below 0 and 1, and even
+    # with the 0 of picture 1: not found at 1, found at 3; picture 2's best 0.8 is below e's 1.0: not found at 1.
+    asked = Retrieval(np.array([0, 1, 2]), np.array([0, 1, 3, 2, 4]), np.array([0, 1, 1, 2, 0]), at=(1, 2, 3))
+    found = {name: one.value(name) for one in asked.score(images, both) for name in one.metrics}
+    assert found == pytest.approx({
+        "t2i_r1": 4 / 5, "t2i_r2": 4 / 5, "t2i_r3": 1.0,
+        "i2t_r1": 2 / 3, "i2t_r2": 1.0, "i2t_r3": 1.0,
+    })  # fmt: skip
+    # Classes a and e: picture 0 has 0.8 and 0.0, right; picture 1 of class a has 0.6 and 0.0, right; picture 2, said to
+    # be of class a, has 0.0 and 1.0, wrong: 2/3; of class a 2/3, of class e nothing.
+    shown = Classification(np.arange(3), np.array([0, 0, 0]), np.array([[0], [4]]))
+    (classes,) = shown.score(images, both)
+    assert classes.value("acc1") == pytest.approx(2 / 3)
+    assert classes.value("mean_per_class") == pytest.approx(2 / 3)
+    # Two captions c and e of picture 2, d the wrong one: 0.8 and 1.0 beat 0.6. Among captions, c.e = 0.8 must beat
+    # c.d = 0.48 + 0.48 = 0.96: it does not.
+    (itt, tot) = TwoPositives(np.array([2]), np.array([[2, 4, 3]]), {"": everything(1)}).score(images, both)
+    assert (itt.value("itt"), tot.value("tot")) == (1.0, 0.0)
+    # Pictures 0 and 1 with a and b: a 0.8 > b 0.6 on picture 0, b 0.8 > a 0.6 on picture 1; and so by picture.
+    assert [one.value(name) for one in Pairs(np.array([[0, 1]]), np.array([[0, 1]])).score(images, both)
+            for name in one.metrics] == [1.0, 1.0, 1.0]  # fmt: skip
+
+
+def test_the_negative_of_two_positives_is_asked_in_the_bases_own_space():
+    images = torch.eye(2)
+    base = unit(torch.tensor([[1.0, 0.1], [1.0, 0.0], [0.0, 1.0]]))
+    aligned = base.flip(1)
+    question = TwoPositives(np.array([0]), np.array([[0, 1, 2]]), {"x": everything(1)})
+    itt, tot = question.score(images, Texts(aligned, base))
+    assert itt.value("x_itt") == 0.0  # the matrix has turned the captions away
+    assert tot.value("x_tot") == 1.0
+
+
+def test_intervals_hold_the_value_and_shrink_with_items():
+    rng = np.random.default_rng(0)
+    widths = []
+    for n in (50, 5000):
+        scores = Scores(rng.random(n) < 0.7, np.arange(n), {"accuracy": everything(n)}, 0.5)
+        (one,) = compare([scores], seed=1)
+        estimate = one.estimates[0]
+        assert estimate.low <= estimate.value <= estimate.high
+        widths.append(estimate.high - estimate.low)
+    # The standard error of a share p of n is sqrt(p (1 - p) / n); 95% are 3.92 of them.
+    assert widths[1] == pytest.approx(3.92 * math.sqrt(0.7 * 0.3 / 5000), rel=0.15)
+    assert widths[0] > 5 * widths[1]
+
+
+def test_items_of_one_picture_are_drawn_together():
+    correct = np.arange(400) % 2 == 0
+    alone = compare([Scores(correct, np.arange(400), {"a": everything(400)})])[0].estimates[0]
+    grouped = compare([Scores(correct.repeat(10), np.arange(400).repeat(10), {"a": everything(4000)})])[0].estimates[0]
+    assert grouped.high - grouped.low == pytest.approx(alone.high - alone.low, rel=0.15)
+
+
+def test_a_difference_is_paired():
+    rng = np.random.default_rng(0)
+    base = rng.random(400) < 0.5
+    better = base.copy()
+    better[:30] = True
+    both = [Scores(right, np.arange(400), {"a": everything(400)}) for right in (base, better)]
+    (one,) = compare(both)
+    difference = one.differences[0]
+    moved = int((base != better).sum())
+    assert difference.value == pytest.approx(moved / 400)
+    assert difference.measurable
+    assert difference.low > 0
+    # Unpaired, an interval of 400 items would be 0.1 wide and hold zero.
+    assert difference.high - difference.low < 0.06
+
+
+@pytest.mark.parametrize("moved", [0, 1, 5, 6])
+def test_a_difference_on_fewer_than_six_pictures_is_none(moved):
+    base = np.zeros(1000, dtype=bool)
+    other = base.copy()
+    other[:moved] = True
+    (one,) = compare([Scores(right, np.arange(1000), {"a": everything(1000)}) for right in (base, other)])
+    assert one.differences[0].measurable == (moved >= 6)
+
+
+def test_one_item_and_a_metric_without_items():
+    (one,) = compare([Scores(np.array([True]), np.array([7]), {"a": everything(1), "none": np.array([-1])})])
+    assert (one.metric, one.estimates[0].value, one.estimates[0].low, one.estimates[0].n) == ("a", 1.0, 1.0, 1)
+
+
+def test_a_macro_interval_is_that_of_a_slow_bootstrap():
+    rng = np.random.default_rng(3)
+    correct, group, unit_of = rng.random(60) < 0.6, rng.integers(0, 3, 60), rng.integers(0, 25, 60)
+    (one,) = compare([Scores(correct, unit_of, {"macro": group})], resamples=2000, seed=5)
+    members = [np.flatnonzero(unit_of == u) for u in np.unique(unit_of)]
+    slow = []
+    for _ in range(2000):
+        rows = np.concatenate([members[u] for u in rng.integers(0, len(members), len(members))])
+        slow.append(np.mean([correct[rows][group[rows] == g].mean() for g in np.unique(group[rows])]))
+    assert [one.estimates[0].low, one.estimates[0].high] == pytest.approx(np.quantile(slow, [0.025, 0.975]), abs=0.025)
