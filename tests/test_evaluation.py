@@ -14,6 +14,7 @@ from labclip.evaluation import BENCHMARKS, Where, evaluate
 from labclip.evaluation.cache import Cache
 from labclip.evaluation.encoding import encode
 from labclip.evaluation.picture import Captions, Picture, Pictures
+from labclip.features import embed
 
 SUBSETS = ("add_att", "add_obj", "replace_att", "replace_obj", "replace_rel", "swap_att", "swap_obj")
 
@@ -292,4 +293,22 @@ def test_every_benchmark_says_what_it_wants():
     for name, one in BENCHMARKS.items():
         assert one.name == name
         assert one.measures in ("binding", "retrieval", "classification")
-        assert all((one.title, one.wants, one.source, one.licence, one.paper, one.headline))
+        assert all((one.title, one.wants, one.source, one.licence, one.headline))
+
+
+def test_a_feature_folder_gives_what_its_pictures_give(tmp_path, model):
+    drawn = scenes.sample(40, seed=8)
+    lines = ["image,caption,negative"]
+    for row in range(40):
+        Image.fromarray(drawn.images[row]).save(tmp_path / f"{row}.png")
+        lines.append(f"{row}.png,{drawn.captions[row]},{drawn.swapped_captions[row]}")
+    (tmp_path / "own.csv").write_text("\n".join(lines))
+    embed(model, captions=tmp_path / "own.csv", out=tmp_path / "features", progress=False)
+    folder = evaluate("features", model, data=tmp_path / "features", cache=None, progress=False).as_json()["features"]
+    own = evaluate("csv", model, data=tmp_path / "own.csv", cache=None, progress=False).as_json()["csv"]
+    assert folder["base"]["binding"] == own["base"]["binding"]
+    assert folder["labclip"]["binding"] == own["labclip"]["binding"]
+    with torch.no_grad():
+        model.clip.visual.conv1.weight[0, 0, 0, 0] += 0.5
+    with pytest.raises(ValueError, match=r"weights of SHA-256 .*Embed again"):
+        evaluate("features", model, data=tmp_path / "features", cache=None, progress=False)

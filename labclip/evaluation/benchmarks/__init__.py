@@ -2,6 +2,7 @@
 
 from labclip.evaluation.benchmarks import (
     aro,
+    features,
     karpathy,
     negation,
     order,
@@ -38,5 +39,6 @@ BENCHMARKS: dict[str, Benchmark] = {
         karpathy.FLICKR30K,
         zero_shot.BENCHMARK,
         tables.OWN,
+        features.BENCHMARK,
     )
 }
