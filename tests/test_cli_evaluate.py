@@ -1,0 +1,119 @@
+import csv
+import json
+
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+import labclip
+from labclip.cli import main
+
+QUICK = ("--model", "scenes", "--option", "n=300")
+
+
+@pytest.fixture(scope="module")
+def ten(tmp_path_factory):
+    """Ten own pictures and their csv; one caption tries to be markup."""
+    root = tmp_path_factory.mktemp("ten")
+    drawn = labclip.scenes.sample(10, seed=31)
+    with (root / "own.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image", "caption", "negative"])
+        for row, picture in enumerate(drawn.images):
+            Image.fromarray(picture).save(root / f"{row}.png")
+            writer.writerow([f"{row}.png", drawn.captions[row], drawn.swapped_captions[row]])
+    return root
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("LABCLIP_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def run(*arguments, code=0):
+    done = CliRunner().invoke(main, ["evaluate", *map(str, arguments)])
+    assert done.exit_code == code, done.output
+    return done
+
+
+def test_json_is_one_object_of_benchmarks_models_and_metrics():
+    found = json.loads(run("scenes", *QUICK, "--json").stdout)
+    assert list(found) == ["scenes"]
+    assert found["scenes"]["labclip"]["binding"] > found["scenes"]["base"]["binding"] + 0.2
+    assert set(found["scenes"]["base"]) == set(found["scenes"]["labclip"]) >= {"binding", "t2i_r1", "i2t_r1"}
+
+
+def test_the_table_says_gains_costs_and_how_to_read_it():
+    said = run("scenes", *QUICK).stdout
+    assert "binding better" in said
+    assert "no measurable difference" in said
+    assert "a tie is wrong" in said
+
+
+def test_several_benchmarks_each_with_its_own_files(ten):
+    done = run(
+        "scenes", "csv", "--model", "scenes", "--data", f"csv={ten / 'own.csv'}", "--option", "scenes:n=300", "--json"
+    )
+    found = json.loads(done.stdout)
+    assert list(found) == ["scenes", "csv"]
+    assert found["csv"]["n"]["binding"] == 10
+    assert found["scenes"]["n"]["binding"] == 300
+
+
+def test_ten_own_pictures_and_every_kind_of_output(ten, tmp_path):
+    files = {flag: tmp_path / f"report.{ending}" for flag, ending in
+             (("--markdown", "md"), ("--latex", "tex"), ("--out", "html"))}  # fmt: skip
+    flags = [part for pair in files.items() for part in pair]
+    said = run("csv", "--model", "scenes", "--data", ten / "own.csv", *flags).stdout
+    assert "10" in said
+    assert "| binding |" in files["--markdown"].read_text()
+    assert r"\begin{tabular}" in files["--latex"].read_text()
+    page = files["--out"].read_text()
+    assert "<script" not in page
+    assert "binding" in page
+
+
+def test_the_cache_is_kept_unless_it_is_not_wanted(cache):
+    run("scenes", *QUICK, "--no-cache")
+    assert not cache.exists()
+    run("scenes", *QUICK)
+    assert [path.suffix for path in cache.iterdir()] == [".sqlite"]
+    own = cache.parent / "own"
+    run("scenes", *QUICK, "--cache", own)
+    assert own.is_dir()
+
+
+def test_strengths_have_a_column_each():
+    found = json.loads(run("scenes", *QUICK, "--strength", 0, "--strength", 1, "--json").stdout)["scenes"]
+    assert found["labclip@0"] == found["base"]
+    assert found["labclip@1"]["binding"] > found["base"]["binding"]
+
+
+def test_the_list_names_every_benchmark_with_its_files_and_options():
+    said = run("--list").stdout
+    facts = {one["name"]: one for one in json.loads(run("--list", "--json").stdout)}
+    assert set(facts) == set(labclip.evaluation.BENCHMARKS)
+    assert facts["scenes"]["options"] == {"n": 1000, "seed": 0}
+    assert all(f"{name}:" in said for name in facts)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "Type: labclip evaluate BENCHMARK"),
+        (("scenes",), "Type: labclip evaluate BENCHMARK"),
+        (("scene", "--model", "scenes"), "Did you mean 'scenes'?"),
+        (("csv", "--model", "scenes"), "Pass --data FILE"),
+        (("csv", "scenes", "--model", "scenes", "--data", "x.csv"), "Type --data NAME=PATH"),
+        (("scenes", "--model", "scenes", "--option", "n"), "--option is 'n'. Type KEY=VALUE"),
+        (("scenes", "--model", "scenes", "--option", "size=3"), "has no option 'size'. It has n, seed"),
+        (("scenes", "--model", "scenes", "--out", "/no/such/folder/page.html"), "There is no folder /no/such/folder"),
+        (("scenes", *QUICK, "--batch-size", "0"), "batch_size is 0"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(arguments, said):
+    done = run(*arguments, code=2)
+    assert said in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert done.stdout == ""
