@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test slow check format lint types docs bench weights wheel clean
+.PHONY: demo test slow check format lint types docs bench results weights wheel clean
 
 demo: $(VENV)/.installed  ## the finding and its repair, with a picture
 	$(BIN)/labclip demo
@@ -34,6 +34,10 @@ bench: $(VENV)/.dev  ## the ratios that README and docs promise
 	$(BIN)/python benchmarks/negatives.py --json benchmarks/negatives.json
 	$(BIN)/python benchmarks/features.py --json benchmarks/features.json
 	$(BIN)/python benchmarks/fit.py --json benchmarks/fit.json
+
+results: $(VENV)/.installed  ## what docs/results.md says labclip measured, anew: two minutes
+	$(BIN)/python benchmarks/results.py
+	$(BIN)/python docs/reference.py
 
 weights: $(VENV)/.installed  ## the embedded model, made anew: about ten minutes on two cores
 	$(BIN)/python weights/make.py

@@ -14,6 +14,11 @@ from click.testing import CliRunner
 
 from labclip.card import results_table
 from labclip.cli import main as command
+from labclip.evaluation import kept, tables
+from labclip.evaluation.benchmarks import BENCHMARKS
+from labclip.page import Table, markdown_table
+from labclip.published import PUBLISHED
+from labclip.reported import REPORTED
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
@@ -108,6 +113,50 @@ def finetuned():
     return "\n".join(lines)
 
 
+def results():
+    """The reports that `benchmarks/results.py` keeps, one below the other."""
+    return "\n".join(tables.markdown(report, level=2) for report in _kept()).rstrip()
+
+
+def published():
+    """What others published for the method, each beside what labclip measured of it, or what to type."""
+    rows, commands = [], {}
+    for one in REPORTED:
+        others = ", ".join(
+            f"{name} {_decimals(value)}" for name, value in one.values.items() if name not in ("base", "labclip")
+        )
+        title = BENCHMARKS[one.benchmark].title if one.benchmark in BENCHMARKS else "Linear probes, CLEVR"
+        measured = next(filter(None, (_measured(report, one) for report in _kept())), None)
+        if measured is None:
+            commands.setdefault(one.command, title)
+        values = [_decimals(one.values[side]) if side in one.values else "" for side in ("base", "labclip")]
+        rows.append([title, one.metric, one.clip or "not said", *values, others, measured or "not measured here"])
+    columns = ["benchmark", "metric", "CLIP", "base", "LABCLIP", "others", "by labclip"]
+    table = markdown_table(Table("", columns, rows, words=(0, 1, 2, 5, 6)))
+    width = max(map(len, commands))
+    lines = [f"{command:{width}}  # {title}" for command, title in commands.items()]
+    return "\n".join([table, "", "What measures each that was not measured here:", "", "```bash", *lines, "```"])
+
+
+def _kept():
+    return [kept.read(path) for path in sorted((ROOT / "benchmarks" / "results").glob("*.json"))]
+
+
+def _decimals(value):
+    """A published figure with the decimals it was published with: two, or three where it has them."""
+    return f"{value:.2f}" if round(value, 2) == value else f"{value:.3f}"
+
+
+def _measured(report, one):
+    """Base and LABCLIP where a kept report has the very figure, else None."""
+    entry = next((entry for entry in PUBLISHED if (entry.name, entry.alignment) == one.matrix), None)
+    matrices = [alignment["matrix_sha256"] for alignment in report.alignments]
+    if entry is None or matrices != [entry.matrix_sha256] or one.benchmark not in report.as_json():
+        return None
+    result = next(result for result in report.results if result.benchmark.name == one.benchmark)
+    return ", ".join(f"{estimate.value:.3f}" for estimate in result.metric(one.measured_as or one.metric).estimates)
+
+
 PARTS = {
     "help": help_text,
     "measured": measured,
@@ -117,6 +166,8 @@ PARTS = {
     "finetuned": finetuned,
     "shuffling": shuffling,
     "embedding": embedding,
+    "results": results,
+    "published": published,
 }
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from labclip.reported import REPORTED_SOURCE, reported_of
+
 if TYPE_CHECKING:
     from labclip.alignment import Base
 
@@ -22,10 +24,6 @@ AUTHORS_ENDPOINT_VARIABLE = "LABCLIP_AUTHORS_ENDPOINT"
 EMBEDDED = "scenes"
 """The name of the embedded model, of its alignment, and of its folder."""
 
-REPORTED_SOURCE = (
-    "Published figures for the paper (arXiv:2502.03566), ViT-B/32 fitted on COCO, as given in third-party notes of it; "
-    "fractions of 1; not measured by labclip."
-)
 KNOWN_COSTS = (
     "Zero-shot classification (CIFAR, ImageNet) drops.",
     "Negation is not helped: 39.3 -> 34.5 on COCO-MCQ.",
@@ -121,12 +119,7 @@ PUBLISHED: tuple[Published, ...] = (
         file_sha256="833133433207f0851017ca5121d7f769c539c9ed1a6340da7e8d948fa8beaaaa",
         matrix_sha256="8cc53c13784f4c53580b0b0de6fd5a4464a9d8a93f708e3a8cec5c3449bd6c35",
         hub_repo="labclip/labclip-vit-b-32-coco",
-        reported={
-            "vg_attribution": {"base": {"accuracy": 0.63}, "labclip": {"accuracy": 0.69}},
-            "vg_relation": {"base": {"accuracy": 0.63}, "labclip": {"accuracy": 0.82}},
-            "sugarcrepe": {"base": {"replace": 0.80, "swap": 0.62}, "labclip": {"replace": 0.82, "swap": 0.74}},
-            "coco": {"base": {"t2i_r1": 0.30}, "labclip": {"t2i_r1": 0.41}},
-        },
+        reported=reported_of("ViT-B-32", "coco"),
         data=_COCO_DATA,
         recipe=_COCO_RECIPE,
     ),

@@ -18,8 +18,11 @@ SIDES: dict[str, str] = {
 """What a `Benchmark.measures` is called; the first is what a matrix is for, the others what it may cost."""
 
 UNMEASURABLE = "no measurable difference"
-_PREFERRED = {"binding": "sugarcrepe", "retrieval": "coco", "classification": "folder"}
-_BY_NAME = (("retrieval", re.compile(r"(^|_)(t2i|i2t)_")), ("classification", re.compile(r"(^|_)acc(\d|_|$)")))
+_PREFERRED = {"binding": "sugarcrepe", "retrieval": "coco", "classification": "zero-shot"}
+_BY_NAME = (
+    ("retrieval", re.compile(r"(^|_)(t2i|i2t)_")),
+    ("classification", re.compile(r"(^|_)(acc(\d|_|$)|mean_per_class$)")),
+)
 
 
 @dataclass(frozen=True)
@@ -98,12 +101,17 @@ def signed(difference: Difference) -> str:
     """A difference with its interval, or that there is none to be told."""
     if not difference.measurable:
         return UNMEASURABLE
-    return f"{difference.value:+.3f} {interval(difference)}"
+    return f"{plus(difference.value)} {interval(difference)}"
 
 
 def interval(difference: Difference) -> str:
     """The 95% interval of a difference."""
-    return f"[{difference.low:+.3f}, {difference.high:+.3f}]"
+    return f"[{plus(difference.low)}, {plus(difference.high)}]"
+
+
+def plus(value: float) -> str:
+    """A difference to three decimals with its sign; one that rounds to zero is +0.000."""
+    return f"{round(value, 3) + 0.0:+.3f}"
 
 
 def _told(differences: Mapping[str, Difference]) -> str:

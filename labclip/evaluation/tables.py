@@ -16,7 +16,8 @@ from labclip.page.values import Cell, Mark, Page, Section, Table, Value
 _HOW = "Fractions of 1; a tie is wrong. Intervals are 95%, of resampling."
 _HOW_DIFFERENT = (
     " Differences are paired, on the same items; one is measurable where its interval leaves zero out and the models "
-    f"differ on at least {DIFFERING} units. One that is not may still be as large as the far end of its interval."
+    f"differ on at least {DIFFERING} of the units that are resampled, as a rule pictures. One that is not may still be "
+    "as large as the far end of its interval."
 )
 _MANY = 20
 
@@ -83,9 +84,10 @@ def _lead(report: Report) -> str:
 
 
 def _readings(report: Report) -> list[str]:
-    """One for each model but the base, over all benchmarks."""
-    name = _full if len(report.results) > 1 else _short_name
-    chosen = sides.headline(report)
+    """One for each model but the base, of the metrics that the first table shows."""
+    several = len(report.results) > 1
+    chosen = sides.headline(report) if several else sides.metrics(report.results[0])
+    name = _full if several else _short_name
     return [f"{model}: {sides.reading(chosen, at, name=name)}." for at, model in enumerate(report.models[1:])]
 
 
@@ -118,7 +120,8 @@ def _long(report: Report, result: Result) -> Section:
     # One benchmark, one alignment: it is the lead already.
     single = replace(report, results=[result])
     paragraphs = _readings(single) if len(report.results) > 1 or len(report.models) > 2 else []
-    size = f"{result.pictures:,} pictures, {result.captions:,} captions. Defined in {result.benchmark.paper}."
+    size = f"{result.pictures:,} pictures, {result.captions:,} captions."
+    size += f" Defined in {result.benchmark.paper}." if result.benchmark.paper else ""
     return Section(result.benchmark.title, paragraphs, tables=tables, notes=[*result.notes, size])
 
 
@@ -165,7 +168,7 @@ def _difference(difference: Difference, *, spread: bool) -> list[Value]:
     mark: Mark = "none" if not difference.measurable else "good" if difference.value > 0 else "bad"
     if not spread:
         return [Cell(sides.signed(difference), mark)]
-    told = f"{difference.value:+.3f}" if difference.measurable else sides.UNMEASURABLE
+    told = sides.plus(difference.value) if difference.measurable else sides.UNMEASURABLE
     return [Cell(told, mark), sides.interval(difference)]
 
 

@@ -29,7 +29,9 @@ def markdown(page: Page, *, level: int = 1) -> str:
         parts += [f"{'#' * (level + 1)} {_text(section.heading)}", *map(_paragraph, section.paragraphs)]
         parts += [markdown_table(table) for table in section.tables]
         parts.append("\n".join(f"- {_paragraph(note)}" for note in section.notes))
-    parts.append("\n".join(f"- {_text(name)}: {_text(value)}" for name, value in page.facts))
+    if page.facts:
+        parts.append(f"{'#' * (level + 1)} How it was measured")
+        parts.append("\n".join(f"- {_text(name)}: {_text(value)}" for name, value in page.facts))
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -74,12 +76,8 @@ def _latex_section(section: Section) -> str:
 
 
 def _tex_row(row: Iterable[Value]) -> str:
-    return " & ".join(_tex_cell(shown(cell)) for cell in row) + r" \\"
-
-
-def _tex_cell(text: str) -> str:
-    # After a row's end LaTeX takes a star or a bracket for an argument.
-    return re.sub(r"^[\[*]", r"{\g<0>}", _tex(text))
+    # After the end of a row LaTeX takes a star or a bracket for an argument.
+    return re.sub(r"^[\[*]", r"{\g<0>}", " & ".join(_tex(shown(cell)) for cell in row)) + r" \\"
 
 
 def _line(text: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from labclip.page.values import Page, Section, Table, cleaned, pieces, shown
 
 _GAP = "  "
-_NARROWEST = 8
+_NARROWEST, _HEADING = 8, 14
 
 
 def terminal(page: Page, *, width: int = 100) -> str:
@@ -60,16 +60,17 @@ def _cells(row: Sequence[object]) -> list[str]:
 
 
 def _widths(tables: Sequence[Table], width: int) -> list[int]:
-    rows = [_cells(row) for table in tables for row in (table.columns, *table.rows)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    """Of each column: what its cells need, and a number's heading up to `_HEADING`; words give way to the rest."""
+    heads = _cells(tables[0].columns)
+    words = set(tables[0].words)
+    rows = [_cells(row) for table in tables for row in table.rows]
+    widths = [len(head) if place in words else min(len(head), _HEADING) for place, head in enumerate(heads)]
+    widths = [max(column) for column in zip(widths, *(map(len, row) for row in rows), strict=True)]
     over = sum(widths) + len(_GAP) * (len(widths) - 1) - width
-    words = sorted(tables[0].words, key=lambda place: -widths[place])
-    while over > 0 and words:
+    for _ in range(over if words else 0):
         widest = max(words, key=lambda place: widths[place])
-        if widths[widest] <= _NARROWEST:
-            break
-        widths[widest] -= 1
-        over -= 1
+        if widths[widest] > _NARROWEST:
+            widths[widest] -= 1
     return widths
 
 
@@ -77,8 +78,7 @@ def _lines(table: Table, widths: Sequence[int]) -> list[str]:
     lines = []
     for row in (table.columns, *table.told_once):
         wrapped = [
-            textwrap.wrap(cell, size, break_on_hyphens=False) if place in table.words else [cell]
-            for place, (cell, size) in enumerate(zip(_cells(row), widths, strict=True))
+            textwrap.wrap(cell, size, break_on_hyphens=False) for cell, size in zip(_cells(row), widths, strict=True)
         ]
         for line in range(max(1, *map(len, wrapped))):
             cells = [cell[line] if line < len(cell) else "" for cell in wrapped]
