@@ -186,8 +186,8 @@ class Layout:
         """The row of a picture; arguments and errors as of `Sources.picture`."""
         self._sources.where(name, place)
         if self._way is None:
-            ways = (way for way in self._ways if self._sources.where(way(name), place).is_file())
-            self._way = next(ways, None)
+            exists = self._sources.pictures.exists
+            self._way = next((way for way in self._ways if exists(self._sources.where(way(name), place))), None)
         return self._sources.picture((self._way or self._ways[0])(name), place, box=box)
 
 

@@ -77,7 +77,7 @@ class Pictures:
 
     def file(self, path: Path, box: Box | None = None) -> int | None:
         """The row of a file's picture, or None where there is no such file."""
-        return self._add((path, box), lambda: Picture(path, str(path), box) if self._exists(path) else None, path)
+        return self._add((path, box), lambda: Picture(path, str(path), box) if self.exists(path) else None, path)
 
     def held(self, source: bytes | NDArray[np.uint8], name: str) -> int:
         """The row of a picture in memory; its content tells it from others."""
@@ -98,7 +98,8 @@ class Pictures:
         row = self._row[key]
         return None if row < 0 else row
 
-    def _exists(self, path: Path) -> bool:
+    def exists(self, path: Path) -> bool:
+        """Whether there is such a file; whatever it is called, this is no error."""
         # A folder is listed once: a look at each of a hundred thousand files takes minutes on a file server.
         if path.parent not in self._names:
             try:

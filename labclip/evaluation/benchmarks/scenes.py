@@ -78,7 +78,7 @@ BENCHMARK = Benchmark(
     wants="nothing: rendered on the spot",
     source="comes with labclip",
     licence="MIT",
-    paper="",
+    paper="docs/embedded-model.md",
     read=read,
     headline=("binding", "binding_heldout", "t2i_r1", "tags_t2i_r1", "one_thing_acc1"),
 )

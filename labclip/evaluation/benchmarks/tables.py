@@ -155,7 +155,7 @@ OWN = Benchmark(
     "beside it",
     source="your own",
     licence="yours",
-    paper="",
+    paper="docs/benchmarks.md",
     read=read_own,
     headline=("binding", "t2i_r1", "i2t_r1"),
 )

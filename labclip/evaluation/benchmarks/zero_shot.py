@@ -53,7 +53,7 @@ def read(sources: Sources, *, split: str = "test", classes: str = "", templates:
 
 def _folders(sources: Sources, folder: Path) -> _Found:
     """One folder a class, in the order of their names; what is no picture is passed over."""
-    if sources.images is None and sources.data != folder or not folder.is_dir():
+    if (sources.images is None and sources.data != folder) or not folder.is_dir():
         raise FileNotFoundError(f"{sources.images or sources.data} is no folder. {sources.hint}")
     folders = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     image, label, empty = [], [], []

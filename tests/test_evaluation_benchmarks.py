@@ -1,0 +1,454 @@
+"""Readers of what people have: formats, rules and splits, each on a few items whose answers are worked out."""
+
+import itertools
+import json
+import random
+from pathlib import Path
+
+import pytest
+from evaluated import counts, features, picture, read, values
+
+from labclip.evaluation.benchmarks import BENCHMARKS
+from labclip.evaluation.benchmarks.aro import SYMMETRIC
+from labclip.evaluation.orders import MAX_WORDS, SHUFFLES, options
+from labclip.evaluation.tasks import Retrieval
+from labclip.negatives import clean
+from labclip.negatives.cleaning import comparable
+from labclip.negatives.taggers import get_tagger
+
+REAL = Path(__file__).parents[2] / "shared" / "data"
+SUBSETS = ("add_att", "add_obj", "replace_att", "replace_obj", "replace_rel", "swap_att", "swap_obj")
+
+
+def says(*true):
+    """Cosine 1 where (end of the picture's name, caption) is one of those given, else 0."""
+    return lambda name, caption: float(any(name.endswith(end) and caption == text for end, text in true))
+
+
+def dump(path, value):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value))
+
+
+def test_the_table_is_complete():
+    named = {
+        "sugarcrepe", "sugarcrepe-pp", "vg-a", "vg-r", "coco-order", "flickr30k-order", "coco", "flickr30k",
+        "coco-negatives", "winoground", "colorswap", "whatsup", "negation", "zero-shot", "clevr", "pug-spar",
+        "pug-spare", "scenes", "csv",
+    }  # fmt: skip
+    assert named <= set(BENCHMARKS)
+    for name, one in BENCHMARKS.items():
+        assert name == one.name
+        assert all((one.title, one.wants, one.source, one.licence, one.paper, one.headline))
+        assert one.measures in ("binding", "retrieval", "classification")
+
+
+def sugarcrepe(folder, **changed):
+    """Two items a subset, the second named "2": there is a hole."""
+    for number, name in enumerate(SUBSETS):
+        items = {
+            key: {"filename": f"{number}.jpg", "caption": f"{name} {key}", "negative_caption": f"not {name} {key}"}
+            for key in ("0", "2")
+        }
+        picture(folder / f"{number}.jpg")
+        dump(folder / f"{name}.json", changed.get(name, items))
+
+
+def test_sugarcrepe_means_are_unweighted(tmp_path):
+    sugarcrepe(tmp_path)
+    task = read("sugarcrepe", tmp_path)
+    # All of add_att, one of two of swap_obj, none of the others.
+    found = values(task, says(("0.jpg", "add_att 0"), ("0.jpg", "add_att 2"), ("6.jpg", "swap_obj 2")))
+    assert {name: found[name] for name in ("add_att", "add_obj", "swap_att", "swap_obj")} == {
+        "add_att": 1.0, "add_obj": 0.0, "swap_att": 0.0, "swap_obj": 0.5,
+    }  # fmt: skip
+    assert (found["add"], found["replace"], found["swap"]) == (0.5, 0.0, 0.25)
+    assert found["macro"] == pytest.approx(1.5 / 7)
+    assert found["micro"] == pytest.approx(3 / 14)
+    assert counts(task)["t2i_r1"] == 14
+    assert counts(task)["i2t_r1"] == 7
+
+
+def test_a_duplicate_counts_as_often_as_the_file_has_it(tmp_path):
+    item = {"filename": "0.jpg", "caption": "a", "negative_caption": "b"}
+    sugarcrepe(tmp_path, swap_obj={"0": item, "5": item})
+    task = read("sugarcrepe", tmp_path)
+    assert counts(task)["swap_obj"] == 2
+    assert task.captions.count("a") == 1
+
+
+@pytest.mark.skipif(not (REAL / "sugarcrepe").is_dir(), reason="SugarCrepe's files are not here")
+def test_sugarcrepes_own_files(tmp_path):
+    names = {item["filename"] for name in SUBSETS
+             for item in json.loads((REAL / "sugarcrepe" / f"{name}.json").read_text()).values()}  # fmt: skip
+    for name in names:
+        (tmp_path / name).touch()  # read, not opened
+    task = read("sugarcrepe", REAL / "sugarcrepe", tmp_path)
+    (choice, gallery) = task.questions
+    assert {name: int((group >= 0).sum()) for name, group in choice.metrics.items()} == {
+        "add_att": 692, "add_obj": 2062, "replace_att": 788, "replace_obj": 1652, "replace_rel": 1406,
+        "swap_att": 666, "swap_obj": 245, "add": 2754, "replace": 3846, "swap": 911, "macro": 7511, "micro": 7511,
+    }  # fmt: skip
+    assert len(task.pictures) == len(names)
+    words = [[sorted(clean(task.captions[row]).split()) for row in pair] for pair in choice.options]
+    assert 500 < sum(own == other for own, other in words) < 650
+    said = [set() for _ in gallery.images]
+    for text, place in zip(gallery.texts, gallery.image_index, strict=True):
+        said[place].add(text)
+    assert all(said)
+    assert all(one.isdisjoint(other) for one, other in itertools.combinations(said, 2))
+
+
+def test_sugarcrepe_pp(tmp_path):
+    for name in ("replace_att", "replace_obj", "replace_rel", "swap_att", "swap_obj"):
+        dump(tmp_path / f"{name}.json", [
+            {"id": 0, "filename": "a.jpg", "caption": f"{name}", "caption2": f"{name} too", "negative_caption": "no"}
+        ])  # fmt: skip
+    picture(tmp_path / "a.jpg")
+    task = read("sugarcrepe-pp", tmp_path)
+    found = values(task, says(("a.jpg", "swap_att"), ("a.jpg", "swap_att too"), ("a.jpg", "swap_obj")))
+    assert found["swap_att_itt"] == 1.0
+    assert found["swap_obj_itt"] == 0.0  # only one of the two beats the negative
+    assert (found["macro_itt"], found["swap_itt"], found["micro_itt"]) == (0.2, 0.5, 0.2)
+    assert "macro_tot" in found
+    assert "t2i_r1" not in found  # one picture makes no gallery
+
+
+def test_sugarcrepe_pp_by_its_longer_names(tmp_path):
+    item = {"filename": "a.jpg", "caption": "a", "caption2": "b", "negative_caption": "c"}
+    for name in ("replace_attribute", "replace_object", "replace_relation", "swap_attribute"):
+        dump(tmp_path / f"{name}.json", [item])
+    picture(tmp_path / "a.jpg")
+    with pytest.raises(FileNotFoundError, match=r"1 of 5 files are missing: .*swap_object\.json"):
+        read("sugarcrepe-pp", tmp_path)
+
+
+def vg(relation=None, attributes=None, file="1.jpg", number=0, box=(1, 2, 3, 4)):
+    item = {"image_path": file, "true_caption": f"true {number}", "false_caption": f"false {number}"}
+    item |= dict(zip(("bbox_x", "bbox_y", "bbox_w", "bbox_h"), box, strict=True))
+    return item | ({"attributes": attributes} if attributes else {"relation_name": relation})
+
+
+def test_vg_r_with_and_without_symmetric_relations(tmp_path):
+    assert {"next to", "near", "with"} <= SYMMETRIC
+    assert SYMMETRIC.isdisjoint({"on", "in", "behind", "eating"})
+    relations = ["on", "on", "behind", "near"]
+    dump(tmp_path / "visual_genome_relation.json", [vg(one, number=i) for i, one in enumerate(relations)])
+    picture(tmp_path / "images" / "1.jpg")
+    task = read("vg-r", tmp_path)
+    found = values(task, lambda _, caption: float(caption in ("true 0", "true 2")))
+    assert found["micro"] == 2 / 4
+    assert found["macro"] == pytest.approx((1 / 2 + 1 + 0) / 3)
+    assert found["macro_no_symmetric"] == pytest.approx((1 / 2 + 1) / 2)
+    assert [one.box for one in task.pictures] == [(1, 2, 3, 4)]
+    assert task.pictures[0].decode(task.pictures[0].read()).size == (3, 4)
+
+
+def test_vg_a_counts_pairs_with_25_items(tmp_path):
+    items = [vg(attributes=["red", "old"], number=i, box=(0, 0, 1 + i % 5, 8)) for i in range(25)]
+    items += [vg(attributes=["old", "red"], number=i) for i in range(25, 49)]  # in the other order: 24 of another pair
+    dump(tmp_path / "visual_genome_attribution.json", items)
+    picture(tmp_path / "1.jpg")
+    task = read("vg-a", tmp_path)
+    found = values(task, lambda _, caption: float(caption in [f"true {i}" for i in range(5, 49)]))
+    assert found["macro"] == 20 / 25
+    assert found["micro"] == 44 / 49
+    assert len(task.pictures) == 6
+    assert set(task.questions[0].unit) == {0}  # crops of one picture are drawn together
+    assert task.notes == ["macro: 1 of 2 pairs of attributes have 25 items."]
+
+
+@pytest.mark.parametrize(
+    "box", [(1, 2, 0, 4), (1, 2, 3, -4), ("1", 2, 3, 4), (1, 2, 3, None), (True, 2, float("nan"), 1)]
+)
+def test_vg_boxes_are_checked(tmp_path, box):
+    dump(tmp_path / "visual_genome_relation.json", [vg("on", box=box)])
+    picture(tmp_path / "1.jpg")
+    with pytest.raises(ValueError, match=r"visual_genome_relation\.json item 0: the box"):
+        read("vg-r", tmp_path)
+
+
+CAPTIONS = [f"caption {letter}" for letter in "abcdefg"]
+
+
+def karpathy(folder, form):
+    """Two pictures in COCO's val2014, seven captions and five; and one each of other splits in the original form."""
+    rows = [("COCO_val2014_1.jpg", CAPTIONS), ("COCO_val2014_2.jpg", [f"other {letter}" for letter in "abcde"])]
+    if form == "list":
+        dump(folder / "coco_karpathy_test.json", [{"image": f"val2014/{n}", "caption": c} for n, c in rows])
+    else:
+        images = [
+            {"filepath": "val2014", "filename": name, "split": split, "sentences": [{"raw": text} for text in texts]}
+            for (name, texts), split in zip(
+                [*rows, ("COCO_val2014_3.jpg", ["third"]), ("COCO_val2014_4.jpg", ["fourth"])],
+                ["test", "test", "restval", "val"], strict=True,
+            )
+        ]  # fmt: skip
+        dump(folder / "dataset_coco.json", {"images": images, "dataset": "coco"})
+    for number in range(1, 5):
+        picture(folder / "val2014" / f"COCO_val2014_{number}.jpg")
+
+
+@pytest.mark.parametrize("form", ["list", "whole"])
+@pytest.mark.parametrize("below", ["", "val2014"])
+def test_coco_takes_both_forms_and_five_captions(tmp_path, form, below):
+    karpathy(tmp_path, form)
+    task = read("coco", tmp_path, tmp_path / below)
+    assert [Path(one.name).name for one in task.pictures] == ["COCO_val2014_1.jpg", "COCO_val2014_2.jpg"]
+    assert task.captions == [*CAPTIONS[:5], *(f"other {letter}" for letter in "abcde")]
+    (question,) = task.questions
+    assert question.image_index.tolist() == [0] * 5 + [1] * 5
+    # Two captions of the first picture are found, and one of the second: by text 3 of 10, by picture both at 1.
+    found = values(task, says(("1.jpg", "caption a"), ("1.jpg", "caption b"), ("2.jpg", "other e")))
+    assert (found["t2i_r1"], found["i2t_r1"], found["t2i_r5"]) == (0.3, 1.0, 1.0)
+
+
+def test_restval_lies_in_val2014(tmp_path):
+    karpathy(tmp_path, "whole")
+    task = read("coco", tmp_path, split="restval")
+    assert [Path(one.name).parts[-2:] for one in task.pictures] == [("val2014", "COCO_val2014_3.jpg")]
+
+
+def test_a_split_that_is_not_there_names_those_that_are(tmp_path):
+    karpathy(tmp_path, "whole")
+    with pytest.raises(ValueError, match=r"split is 'train'.*split=VALUE with one of test, val, restval"):
+        read("coco", tmp_path, split="train")
+    dump(tmp_path / "dataset_coco.json", {"images": [{"filename": "a", "split": "test", "sentences": [{"raw": "x"}]}]})
+    with pytest.raises(ValueError, match="has no split 'val'; it has test"):
+        read("coco", tmp_path, split="val")
+
+
+def test_captions_said_of_two_pictures_are_counted(tmp_path):
+    dump(
+        tmp_path / "flickr30k_test.json", [{"image": f"flickr30k-images/{n}.jpg", "caption": ["same"]} for n in (1, 2)]
+    )
+    for number in (1, 2):
+        picture(tmp_path / "pictures" / f"{number}.jpg")
+    task = read("flickr30k", tmp_path, tmp_path / "pictures")
+    assert task.notes == ["1 captions are said word for word of an earlier picture too: a tie, so wrong."]
+
+
+def test_flickr30ks_original_form_names_no_folder(tmp_path):
+    images = [{"filename": "5.jpg", "split": "test", "sentences": [{"raw": "a dog"}, {"raw": "a cat"}]}]
+    dump(tmp_path / "dataset_flickr30k.json", {"images": images})
+    picture(tmp_path / "flickr30k-images" / "5.jpg")
+    assert read("flickr30k", tmp_path).captions == ["a dog", "a cat"]
+
+
+WORDS = {"dog": "NN", "cat": "NN", "cats": "NN", "red": "JJ", "old": "JJ", "big": "JJ"}
+
+
+def tag(words):
+    return [WORDS.get(word, "X") for word in words]
+
+
+RAW = "A Red dog and an old cat, with the big cats"
+
+
+def test_each_shuffle_moves_what_it_says():
+    own, found = options(RAW, tag, 0)
+    assert own == "a red dog and an old cat, with the big cats"
+    words = own.replace(",", " ,").split()
+    by_name = dict(zip(SHUFFLES, (text.split() for text in found), strict=True))
+    assert all(sorted(text) == sorted(words) for text in by_name.values())
+    for kind in ("NN", "JJ"):
+        places = [at for at, word in enumerate(words) if WORDS.get(word) == kind]
+        moved = by_name["shuffle_nouns_and_adj"]
+        assert sorted(moved[at] for at in places) == sorted(words[at] for at in places)
+    still = [at for at, word in enumerate(words) if word not in WORDS]
+    assert all(by_name["shuffle_nouns_and_adj"][at] == words[at] for at in still)
+    assert all(by_name["shuffle_allbut_nouns_and_adj"][at] == words[at] for at in set(range(len(words))) - set(still))
+
+
+def test_shuffles_of_three_words():
+    caption = "one two three four five six seven"
+    for seed in range(30):
+        _, found = options(caption, tag, seed)
+        by_name = dict(zip(SHUFFLES, found, strict=True))
+        within, whole = (by_name[name].split() for name in ("shuffle_within_trigrams", "shuffle_trigrams"))
+        assert [sorted(within[at : at + 3]) for at in (0, 3, 6)] == [
+            ["one", "three", "two"], ["five", "four", "six"], ["seven"],
+        ]  # fmt: skip
+        assert "one two three" in " ".join(whole)
+        assert "four five six" in " ".join(whole)
+        assert by_name["shuffle_nouns_and_adj"] is None  # it has none
+
+
+def test_shuffles_depend_on_seed_and_caption_alone():
+    assert options(RAW, tag, 1) == options(RAW, tag, 1)
+    assert len({tuple(options(RAW, tag, seed)[1]) for seed in range(10)}) > 5
+
+
+def test_an_order_is_never_the_caption_again():
+    rng = random.Random(0)
+    for _ in range(200):
+        caption = " ".join(rng.choices(["dog", "red", "a", "a", ",", "cat"], k=rng.randint(1, 6)))
+        own, found = options(caption, tag, 0)
+        assert all(text is None or comparable(text) != comparable(own) for text in found)
+
+
+def test_captions_are_cut_at_30_words():
+    own, found = options(" ".join(f"word{number}" for number in range(50)), tag, 0)
+    assert {len(text.split()) for text in (own, *filter(None, found))} == {MAX_WORDS}
+
+
+def test_coco_order_with_the_default_tagger(tmp_path):
+    dump(tmp_path / "coco_karpathy_test.json", [
+        {"image": "1.jpg", "caption": ["A red dog sits on a small table.", "Dog."]},
+        {"image": "2.jpg", "caption": ["Two men ride brown horses along the beach."]},
+    ])  # fmt: skip
+    for number in (1, 2):
+        picture(tmp_path / f"{number}.jpg")
+    task = read("coco-order", tmp_path, seed=3)
+    true = {"1.jpg": "a red dog sits on a small table", "2.jpg": "two men ride brown horses along the beach"}
+    (choice, gallery) = task.questions
+    assert choice.options.shape == (2, 5)
+    assert values(task, says(*true.items())) == {
+        "accuracy": 1.0, **{f"{side}_r{k}": 1.0 for side in ("t2i", "i2t") for k in (1, 5, 10)}
+    }  # fmt: skip
+    assert values(task, lambda name, caption: 0.5)["accuracy"] == 0.0  # all tie
+    assert isinstance(gallery, Retrieval)
+    assert "1 captions with no other order are left out." in task.notes
+    assert "Shuffled with seed 3, parts of speech by hanta." in task.notes
+    assert [note for note in task.notes if note.startswith("Shuffles that")]
+    tags = get_tagger("hanta")(["red", "dog"])
+    assert len(tags) == 2
+
+
+def test_winoground_as_jsonl_and_as_parquet(tmp_path):
+    row = {"image_0": "ex_0_img_0", "image_1": "ex_0_img_1", "caption_0": "a b", "caption_1": "b a", "id": 0}
+    (tmp_path / "examples.jsonl").write_text(json.dumps(row))
+    for number in (0, 1):
+        picture(tmp_path / "images" / f"ex_0_img_{number}.png")
+    right, wrong = (says(("img_0.png", one), ("img_1.png", other)) for one, other in (("a b", "b a"), ("b a", "a b")))
+    task = read("winoground", tmp_path)
+    assert [values(task, right)[name] for name in ("text", "image", "group", "t2i_r1")] == [1.0] * 4
+    assert [values(task, wrong)[name] for name in ("text", "image", "group", "t2i_r1")] == [0.0] * 4
+    # Both pictures like the first caption, the first one more: the caption is right for the first, no more.
+    half = values(task, lambda name, caption: {"a b": 0.5, "b a": 0.2}[caption] + name.endswith("img_0.png") * 0.1)
+    assert [half[name] for name in ("text", "image", "group")] == [0.0, 0.0, 0.0]
+
+    arrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    rows = [{
+        **row, "image_0": {"bytes": (tmp_path / "images/ex_0_img_0.png").read_bytes(), "path": "0.png"},
+        "image_1": {"bytes": (tmp_path / "images/ex_0_img_1.png").read_bytes(), "path": "1.png"},
+    }]  # fmt: skip
+    (tmp_path / "hub" / "data").mkdir(parents=True)
+    parquet.write_table(arrow.Table.from_pylist(rows), tmp_path / "hub" / "data" / "test-00000-of-00001.parquet")
+    packed = read("winoground", tmp_path / "hub")
+    assert packed.captions == task.captions
+    assert [one.read() for one in packed.pictures] == [one.read() for one in task.pictures]
+    assert packed.pictures[0].decode(packed.pictures[0].read()).size == (8, 8)
+
+
+def test_colorswap_pairs_the_second_with_the_second(tmp_path):
+    row = {"id": 0, "image_1": "1.png", "image_2": "2.png", "caption_1": "x y", "caption_2": "y x"}
+    dump(tmp_path / "test.json", [row])
+    for number in (1, 2):
+        picture(tmp_path / f"{number}.png")
+    task = read("colorswap", tmp_path)
+    assert values(task, says(("1.png", "x y"), ("2.png", "y x")))["group"] == 1.0
+    dump(tmp_path / "test.json", [{**row, "caption_2": "x y"}])
+    with pytest.raises(ValueError, match=r"test\.json row 1: both captions are 'x y'"):
+        read("colorswap", tmp_path)
+    with pytest.raises(ValueError, match="split is 'val'"):
+        read("colorswap", tmp_path, split="val")
+
+
+PLACES = ("left_of", "right_of", "on", "under")
+
+
+def whatsup(folder):
+    """The four places of one pair of things, and two of another's."""
+    items = []
+    for one, other, places in (("mug", "plate", PLACES), ("cup", "dog_bowl", PLACES[:2])):
+        for place in places:
+            name = f"{one}_{place}_{other}.jpeg"
+            picture(folder / "controlled_images" / name)
+            wrong = [f"{one} {w} {other}" for w in PLACES if w != place]
+            items.append({"image_path": f"data/controlled_images/{name}",
+                          "caption_options": [f"{one} {place} {other}", *wrong]})  # fmt: skip
+    dump(folder / "controlled_images_dataset.json", items)
+    dump(folder / "coco_qa_one_obj.json", [[139, "a dog on the left", "a dog on the right"]])
+    picture(folder / "val2017" / "000000000139.jpg")
+
+
+def test_whatsup_single_pairs_and_sets(tmp_path):
+    whatsup(tmp_path)
+    task = read("whatsup", tmp_path)
+    known = {f"mug_{place}_plate.jpeg": f"mug {place} plate" for place in PLACES[:3]}
+    known["cup_left_of_dog_bowl.jpeg"] = "cup left_of dog_bowl"
+    found = values(task, says(*known.items(), ("139.jpg", "a dog on the left")))
+    assert found["a"] == 4 / 6
+    assert found["a_pairs"] == 1 / 3  # of mug left and right, mug on and under, cup left and right
+    assert found["a_sets"] == 0.0  # of the mug's; the cup's is no whole set
+    assert (counts(task)["a_sets"], counts(task)["a_pairs"]) == (1, 3)
+    assert found["coco_one"] == 1.0
+    assert values(task, says(*known.items(), ("mug_under_plate.jpeg", "mug under plate")))["a_sets"] == 1.0
+    assert "coco_two" not in found
+    assert read("whatsup", tmp_path, subset="coco_one").captions == ["a dog on the left", "a dog on the right"]
+
+
+def test_whatsup_asks_for_what_it_lacks(tmp_path):
+    whatsup(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"vg_qa_two_obj\.json.*Get it there"):
+        read("whatsup", tmp_path, subset="vg_two")
+    with pytest.raises(ValueError, match=r"subset is 'c'.*one of all, a, b, coco_one"):
+        read("whatsup", tmp_path, subset="c")
+    (tmp_path / "controlled_images_dataset.json").rename(tmp_path / "mine.json")
+    with pytest.raises(ValueError, match=r"mine\.json has no usual name.*subset=VALUE"):
+        read("whatsup", tmp_path / "mine.json", tmp_path)
+    assert "a" in counts(read("whatsup", tmp_path / "mine.json", tmp_path, subset="a"))
+    dump(tmp_path / "coco_qa_one_obj.json", [[139, "only one"]])
+    with pytest.raises(ValueError, match=r"item 0 is \[139, 'only one'\], not \[number of the picture"):
+        read("whatsup", tmp_path / "coco_qa_one_obj.json", tmp_path)
+
+
+def test_a_set_with_a_missing_picture_is_no_set(tmp_path):
+    whatsup(tmp_path)
+    (tmp_path / "controlled_images" / "mug_on_plate.jpeg").unlink()
+    task = read("whatsup", tmp_path, on_missing="skip")
+    assert counts(task)["a_pairs"] == 2
+    assert "a_sets" not in counts(task)
+
+
+NEGATION = "image_path,caption_0,caption_1,caption_2,caption_3,correct_answer,correct_answer_template"
+MCQ = "COCO_val_mcq_llama3.1_rephrased.csv"
+
+
+def test_negation_by_kind_of_answer(tmp_path):
+    rows = ["x/a.jpg,A dog.,No dog.,A cat.,\"A dog, no cat.\",0,positive", "x/a.jpg,A b,No b,A c,A c no b,1,negative",
+            "x/a.jpg,A d,No d,A e,A e no d,3,hybrid"]  # fmt: skip
+    (tmp_path / MCQ).write_text("\n".join([NEGATION, *rows]))
+    picture(tmp_path / "val2017" / "a.jpg")
+    task = read("negation", tmp_path)
+    found = values(task, says(("a.jpg", "A dog."), ("a.jpg", "A e no d")))
+    assert found == {"accuracy": pytest.approx(2 / 3), "positive": 1.0, "negative": 0.0, "hybrid": 1.0}
+    assert task.questions[0].score(*both(task))[0].chance == 0.25
+
+
+def both(task):
+    from labclip.evaluation.tasks import Texts
+
+    images, texts = features(task, lambda *_: 0.0)
+    return images, Texts(texts, texts)
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ("a.jpg,a,b,c,d,4,hybrid", "row 1: correct_answer is '4', not a number from 0 to 3"),
+        ("a.jpg,a,b,c,d,-1,hybrid", "correct_answer is '-1'"),
+        ("a.jpg,a,b,c,d,yes,hybrid", "correct_answer is 'yes'"),
+        ("a.jpg,a,b,a,d,0,hybrid", "the caption 'a' is its own negative"),
+        ("a.jpg,a,,c,d,0,hybrid", "row 1: the caption is ''"),
+        ("a.jpg,a,b,c,d,0,hybrid,more", "more cells than the header"),
+        ("", "has no row"),
+    ],
+)
+def test_negation_rows_are_checked(tmp_path, row, said):
+    (tmp_path / MCQ).write_text(f"{NEGATION}\n{row}\n")
+    picture(tmp_path / "a.jpg")
+    with pytest.raises(ValueError, match=said):
+        read("negation", tmp_path)
