@@ -1,8 +1,10 @@
 """How a report is shown: gains beside costs, in every form, and read again from its file."""
 
+import importlib.util
 import json
 import re
 import shlex
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -114,8 +116,14 @@ def test_a_side_that_was_not_measured_is_named_with_its_command(metrics, missing
     for words in missing:
         assert words in shown
     assert shown.count("was not measured") == len(missing)
-    for side in sides.SIDES:
-        assert sides.command(side, BENCHMARKS).split()[2] in BENCHMARKS
+
+
+def test_what_measures_a_side_is_a_benchmark_of_it():
+    for side, typed in sides.COMMANDS.items():
+        _, name, *arguments = shlex.split(typed)
+        (asked,) = command.get_command(None, name).make_context(name, arguments).params["benchmarks"]
+        assert BENCHMARKS[asked].measures == side
+    assert list(sides.COMMANDS) == list(sides.SIDES)
 
 
 def test_the_terminal_shows_every_number_in_its_column():
@@ -268,3 +276,18 @@ def test_published_figures_are_fractions_each_with_a_command_that_is_there():
     assert PUBLISHED[0].reported["sugarcrepe"] == {
         "base": {"replace": 0.80, "swap": 0.62}, "labclip": {"replace": 0.82, "swap": 0.74},
     }  # fmt: skip
+
+
+def test_a_published_figure_stands_beside_ours_only_where_it_is_of_the_same_matrix(monkeypatch):
+    path = Path(__file__).parent.parent / "docs" / "reference.py"
+    specification = importlib.util.spec_from_file_location("reference", path)
+    reference = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(reference)
+    ours = report(result(compared("swap", BETTER, base=0.6), compared("replace", NONE), of=BENCHMARKS["sugarcrepe"]))
+    monkeypatch.setattr(reference, "_kept", lambda: [ours])
+    row = "| SugarCrepe | swap | ViT-B/32 | 0.62 | 0.74 | NegCLIP 0.75 | {} |"
+    assert row.format("not measured here") in reference.published()
+    assert "labclip evaluate sugarcrepe" in reference.published()
+    ours.alignments[0]["matrix_sha256"] = PUBLISHED[0].matrix_sha256
+    assert row.format("0.600, 0.980") in reference.published()
+    assert "labclip evaluate sugarcrepe" not in reference.published()

@@ -18,7 +18,13 @@ SIDES: dict[str, str] = {
 """What a `Benchmark.measures` is called; the first is what a matrix is for, the others what it may cost."""
 
 UNMEASURABLE = "no measurable difference"
-_PREFERRED = {"binding": "sugarcrepe", "retrieval": "coco", "classification": "zero-shot"}
+COMMANDS: dict[str, str] = {
+    "binding": "labclip evaluate sugarcrepe --model MODEL --data PATH --images DIR",
+    "retrieval": "labclip evaluate coco --model MODEL --data PATH --images DIR",
+    "classification": "labclip evaluate zero-shot --model MODEL --data PATH",
+}
+"""What measures a side, by a benchmark that everybody can get."""
+
 _BY_NAME = (
     ("retrieval", re.compile(r"(^|_)(t2i|i2t)_")),
     ("classification", re.compile(r"(^|_)(acc(\d|_|$)|mean_per_class$)")),
@@ -75,26 +81,14 @@ def reading(chosen: Sequence[Shown], model: int, *, name: Callable[[Shown], str]
     return "; ".join(parts)
 
 
-def unmeasured(report: Report, known: Mapping[str, Benchmark]) -> list[str]:
-    """For each side that nothing was measured of: that it was not, and what to type.
-
-    Args:
-        report: What was measured.
-        known: The table of benchmarks.
-    """
+def unmeasured(report: Report) -> list[str]:
+    """For each side that nothing was measured of: that it was not, and what to type."""
     measured = {one.side for result in report.results for one in metrics(result)}
     return [
-        f"{words[0].upper()}{words[1:]} was not measured. Type: `{command(key, known)}`"
+        f"{words[0].upper()}{words[1:]} was not measured. Type: `{COMMANDS[key]}`"
         for key, words in SIDES.items()
         if key not in measured
     ]
-
-
-def command(key: str, known: Mapping[str, Benchmark]) -> str:
-    """What measures a side: a benchmark that everybody can get."""
-    fitting = [name for name, benchmark in known.items() if benchmark.measures == key]
-    name = _PREFERRED[key] if _PREFERRED[key] in fitting or not fitting else fitting[0]
-    return f"labclip evaluate {name} --model MODEL --data PATH --images DIR"
 
 
 def signed(difference: Difference) -> str:

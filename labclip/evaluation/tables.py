@@ -8,7 +8,6 @@ from pathlib import Path
 
 from labclip import page as pages
 from labclip.evaluation import sides
-from labclip.evaluation.benchmarks import BENCHMARKS
 from labclip.evaluation.report import Report, Result
 from labclip.evaluation.scores import DIFFERING, Difference, Estimate
 from labclip.page.values import Cell, Mark, Page, Section, Table, Value
@@ -80,7 +79,7 @@ def _lead(report: Report) -> str:
             told = _readings(report)
         case count:
             told = [f"{count - 1} alignments and their base on the same items."]
-    return " ".join([*told, *sides.unmeasured(report, BENCHMARKS)])
+    return " ".join([*told, *sides.unmeasured(report)])
 
 
 def _readings(report: Report) -> list[str]:

@@ -124,6 +124,11 @@ class Section:
     tables: Sequence[Table] = ()
     notes: Sequence[str] = ()
 
+    def __post_init__(self) -> None:
+        # A string is a sequence of strings too, to a type checker.
+        if isinstance(self.paragraphs, str) or isinstance(self.notes, str):
+            raise ValueError(f"The section {self.heading!r} has one string where a list of them belongs.")
+
 
 @dataclass(frozen=True)
 class Page:
