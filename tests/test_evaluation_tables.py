@@ -232,6 +232,14 @@ def test_a_hostile_alignment_note_or_title_stays_text(tmp_path):
     assert "$x" not in tables.latex(found).replace(r"\$x", "")
 
 
+def test_too_few_items_are_told_from_no_difference():
+    few = Difference(0.5, 0.2, 0.8, False)
+    shown = tables.terminal(report(result(compared("binding", few), compared("t2i_r1", NONE))))
+    assert "- Too few items differ to tell, though the interval leaves zero out (fewer than 6): binding." in shown
+    assert "Too few" not in tables.terminal(report(both_sides(NONE)))
+    assert "where no item differs, as 3/n." in " ".join(shown.split())
+
+
 def test_chance_of_many_differences_is_told():
     few, many = (report(result(*(compared(f"m{i}", NONE) for i in range(n)))) for n in (19, 20))
     assert "by chance alone" not in tables.terminal(few)

@@ -13,10 +13,11 @@ from labclip.evaluation.scores import DIFFERING, Difference, Estimate
 from labclip.page.values import Cell, Mark, Page, Section, Table, Value
 
 _HOW = "Fractions of 1; a tie is wrong. Intervals are 95%, of resampling."
+# The rule of three: what 0 of n leaves possible at 95%.
 _HOW_DIFFERENT = (
     " Differences are paired, on the same items; one is measurable where its interval leaves zero out and the models "
     f"differ on at least {DIFFERING} of the units that are resampled, as a rule pictures. One that is not may still be "
-    "as large as the far end of its interval."
+    "as large as the far end of its interval, or, where no item differs, as 3/n."
 )
 _MANY = 20
 
@@ -121,7 +122,18 @@ def _long(report: Report, result: Result) -> Section:
     paragraphs = _readings(single) if len(report.results) > 1 or len(report.models) > 2 else []
     size = f"{result.pictures:,} pictures, {result.captions:,} captions."
     size += f" Defined in {result.benchmark.paper}." if result.benchmark.paper else ""
-    return Section(result.benchmark.title, paragraphs, tables=tables, notes=[*result.notes, size])
+    return Section(result.benchmark.title, paragraphs, tables=tables, notes=[*result.notes, *_few(result), size])
+
+
+def _few(result: Result) -> list[str]:
+    """Which metrics would be told apart, had the models differed on more items."""
+    names = [
+        one.metric
+        for one in result.compared
+        if any(not found.measurable and (found.low > 0 or found.high < 0) for found in one.differences)
+    ]
+    told = f"Too few items differ to tell, though the interval leaves zero out (fewer than {DIFFERING}): "
+    return [f"{told}{', '.join(names)}. Measure on more items."] if names else []
 
 
 def _table(report: Report, side: str, rows: list[list[Value]], before: list[str], *, spread: bool) -> Table:
