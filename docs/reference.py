@@ -5,6 +5,7 @@
 Parts stand between `<!-- NAME -->` and `<!-- /NAME -->`. With --check, fails where one is stale.
 """
 
+import inspect
 import json
 import re
 import sys
@@ -157,8 +158,24 @@ def _measured(report, one):
     return ", ".join(f"{estimate.value:.3f}" for estimate in result.metric(one.measured_as or one.metric).estimates)
 
 
+def benchmarks():
+    """The table of benchmarks: what each wants and measures, from the table that `labclip evaluate` uses."""
+    lines = ["| name | wants | from | licence | metrics, the first lines of its reader | options |", "|---" * 6 + "|"]
+    for one in BENCHMARKS.values():
+        said = " ".join(inspect.getdoc(one.read).partition("\n\n")[0].split())
+        options = ", ".join(
+            f"`{name}={parameter.default}`"
+            for name, parameter in inspect.signature(one.read).parameters.items()
+            if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+        )
+        cells = (f"`{one.name}`<br>{one.title}, {one.paper}", one.wants, one.source, one.licence, said, options)
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 PARTS = {
     "help": help_text,
+    "benchmarks": benchmarks,
     "measured": measured,
     "ratios": ratios,
     "recipes": recipes,

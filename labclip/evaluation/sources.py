@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -58,7 +59,7 @@ class Sources:
     captions: Captions = field(default_factory=Captions)
     notes: list[str] = field(default_factory=list)
 
-    @property
+    @cached_property
     def folder(self) -> Path:
         """The folder of the questions."""
         if self.data is None:
@@ -111,15 +112,15 @@ class Sources:
         """
         if not isinstance(name, str) or not name.strip() or "\0" in name:
             raise ValueError(f"{place}: the picture's name is {name!r}. Every item must name its picture.")
-        folder = self.images or self.folder
-        base = folder.absolute()
+        folder, path = self.images or self.folder, PurePath(name)
         # A name from a file that somebody else wrote must not open what lies elsewhere.
-        if ".." in PurePath(name).parts or base not in (base / name).parents:
+        inside = not path.is_absolute() or folder.absolute() in path.parents
+        if ".." in path.parts or not path.parts or not inside:
             raise ValueError(
                 f"{place}: the picture's name {name!r} leads out of {folder}. Pass --images DIR with the folder that "
                 f"all pictures are in."
             )
-        return folder / name
+        return folder / path
 
     def picture(self, name: Any, place: str, *, box: Box | None = None) -> int | None:
         """The row of a picture, or None where its file is missing.

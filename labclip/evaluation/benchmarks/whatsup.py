@@ -30,11 +30,10 @@ _AXIS = {"left_of": "x", "right_of": "x", "on": "y", "under": "y", "in-front_of"
 
 
 def read(sources: Sources, *, subset: str = "all") -> Task:
-    """Accuracies of each part that is there.
+    """Of what is there: `a`, `a_pairs`, `a_sets`, the same of `b`; `coco_one`, `coco_two`, `vg_one`, `vg_two`.
 
-    Of the controlled sets `a` and `b` for single pictures, `a_pairs` where both pictures of two things in opposite
-    places must be right, `a_sets` where all four must, and retrieval among their pictures; of the parts from COCO and
-    Visual Genome `coco_one`, `coco_two`, `vg_one`, `vg_two`.
+    A pair is two things in two opposite places, a set the same two in all four: all of its pictures must be right. The
+    controlled parts `a` and `b` have retrieval among their pictures too.
 
     Args:
         sources: The files.
