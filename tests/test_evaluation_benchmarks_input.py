@@ -165,3 +165,46 @@ def test_links_inside_the_folder_are_followed(tmp_path):
     (tmp_path / "here").mkdir()
     (tmp_path / "here" / "a.jpg").symlink_to(elsewhere)
     assert Sources(tmp_path / "here").picture("a.jpg", "x") == 0
+
+
+TABLES = {
+    "clevr": ("labels.csv", "filename,object1_color,object1_shape,object2_color,object2_shape"),
+    "pug-spar": (
+        "labels.csv",
+        "filename,world_name,character_name,character2_name,character_texture,character2_texture",
+    ),
+    "negation": ("COCO_val_mcq_llama3.1_rephrased.csv", "image_path,caption_0,caption_1,correct_answer"),
+    "csv": ("mine.csv", "image,caption,negative"),
+}
+cells = st.text(st.sampled_from("ab,\"'\n\r\t;[]{}\0é"), max_size=6) | st.sampled_from(
+    ["a.jpg", "0", "../x", "red", "blue"]
+)
+
+
+@pytest.mark.parametrize("name", TABLES)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=st.lists(st.lists(cells, max_size=7).map(",".join), max_size=4), headed=st.booleans())
+def test_any_table_is_read_or_refused(tmp_path, name, rows, headed):
+    file, header = TABLES[name]
+    (tmp_path / file).write_text("\n".join([header, *rows] if headed else rows), newline="")
+    picture(tmp_path / "a.jpg")
+    task, said = None, ""
+    try:
+        task = read(name, tmp_path / file)
+    except (ValueError, FileNotFoundError) as error:
+        said = str(error)
+    assert task.questions if task else said
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(field=st.sampled_from(["image_filename", "objects", "split"]), value=anything)
+def test_any_scene_is_read_or_refused(tmp_path, field, value):
+    scene = {"image_filename": "a.jpg", "split": "val", "objects": [{"color": "red", "shape": "cube"}]}
+    (tmp_path / "CLEVR_val_scenes.json").write_text(json.dumps({"scenes": [scene, {**scene, field: value}]}))
+    picture(tmp_path / "a.jpg")
+    said = ""
+    try:
+        read("clevr", tmp_path)
+    except (ValueError, FileNotFoundError) as error:
+        said = str(error)
+    assert said  # one thing has no swap, and one picture is no gallery

@@ -219,6 +219,13 @@ def test_a_folder_without_classes(tmp_path):
         read("zero-shot", tmp_path / "typo")
 
 
+def test_a_split_is_of_cifar_only(tmp_path):
+    with pytest.raises(ValueError, match="is no CIFAR, which alone has splits"):
+        read("zero-shot", folders(tmp_path / "in", a=1, b=1), split="train")
+    with pytest.raises(ValueError, match="split is 'val'"):
+        read("zero-shot", tmp_path / "in", split="val")
+
+
 def pixels(n):
     return np.random.default_rng(0).integers(0, 256, (n, 3072), dtype=np.uint8)
 

@@ -40,6 +40,8 @@ def read(sources: Sources, *, split: str = "test", classes: str = "", templates:
     one_of("split", split, ("test", "train"))
     folder = sources.images or sources.folder
     cifar = find_cifar(folder)
+    if cifar is None and split != "test":
+        raise ValueError(f"{folder} is no CIFAR, which alone has splits. Pass the folder of the split with --data.")
     found = _folders(sources, folder) if cifar is None else _cifar(sources, *cifar, split)
     names = _names(classes, found.classes, sources) if classes else [name.replace("_", " ") for name in found.classes]
     repeated = [name for name, count in Counter(names).items() if count > 1]
