@@ -2,3 +2,29 @@
 
 Benchmarks live in `labclip.evaluation`, fitting in `labclip.training`.
 """
+
+from labclip.analysis.concepts import complexity, decompose, object_vectors
+from labclip.analysis.confusion import confusions
+from labclip.analysis.diagnosis import Diagnosis, diagnose
+from labclip.analysis.gap import modality_gap
+from labclip.analysis.labels import Labels, folds_of, labels_of
+from labclip.analysis.permutations import permutation_similarity, shuffled_words
+from labclip.analysis.probes import probe
+from labclip.analysis.spectrum import spectrum
+
+__all__ = [
+    "Diagnosis",
+    "Labels",
+    "complexity",
+    "confusions",
+    "decompose",
+    "diagnose",
+    "folds_of",
+    "labels_of",
+    "modality_gap",
+    "object_vectors",
+    "permutation_similarity",
+    "probe",
+    "shuffled_words",
+    "spectrum",
+]

@@ -36,7 +36,7 @@ class Pair:
         return asdict(self)
 
 
-def confusions(correct: Any, labels: Labels, *, by: str = "attribute") -> list[Pair]:
+def confusions(correct: Any, labels: Labels, *, by: str = "attribute", keep: Any = None) -> list[Pair]:
     """Accuracy of binding by pair, the most confused first.
 
     Of many pairs one in twenty lies outside its interval by chance: look at several before making a story of one.
@@ -45,6 +45,7 @@ def confusions(correct: Any, labels: Labels, *, by: str = "attribute") -> list[P
         correct: For each scene whether its own caption beat the one with the attributes exchanged, bool [n].
         labels: Of the n scenes. Scenes of other than two things are left out: which two were exchanged is not known.
         by: "attribute" or "object".
+        keep: Scenes to look at, bool [n]; by default all.
 
     Returns:
         A `Pair` for each two that occur together, lowest accuracy first; of equals the one of more scenes.
@@ -67,7 +68,7 @@ def confusions(correct: Any, labels: Labels, *, by: str = "attribute") -> list[P
         )
     if by not in ("attribute", "object"):
         raise ValueError(f"by is {by!r}. Pass 'attribute' or 'object'.")
-    two = labels.where(labels.counts == 2)
+    two = labels.where((labels.counts == 2) & (True if keep is None else np.asarray(keep, dtype=np.bool_)))
     index, names = (labels.attribute, labels.attributes) if by == "attribute" else (labels.object, labels.objects)
     pairs, scenes = np.sort(index[two].reshape(-1, 2), axis=1), labels.scene[two][::2]
     differ = pairs[:, 0] != pairs[:, 1]
