@@ -21,6 +21,7 @@ from labclip.analysis.probes import Probed, probe
 from labclip.analysis.repair import Repair, repair
 from labclip.analysis.verdict import Side, Verdict, judge, judge_new_pairs, judge_repair
 from labclip.checks import checked_whole
+from labclip.evaluation.cache import Cache
 from labclip.evaluation.labelled import Labelled, labelled_scenes
 from labclip.model import LABCLIP
 from labclip.packages import require
@@ -81,6 +82,7 @@ def diagnose(
     fit: bool = True,
     folds: int = 3,
     scenes: int = SCENES,
+    cache: Cache | None = None,
     progress: bool = True,
 ) -> Diagnosis:
     """Find out where a model loses which attribute belongs to which object.
@@ -94,6 +96,7 @@ def diagnose(
         fit: Whether to fit matrices, to see what one could win back.
         folds: Of the cross-validation.
         scenes: How many embedded scenes to draw, where `labelled` is None.
+        cache: Embeddings of earlier runs, an open `labclip.evaluation.cache.Cache`; None keeps none.
         progress: Whether to show bars on stderr.
 
     Raises:
@@ -112,12 +115,45 @@ def diagnose(
             f"The model is a {type(model).__name__}. Wrap it: LABCLIP(model, Alignment.identity(dim), tokenizer=...), "
             f"or load it by name with LABCLIP.from_pretrained."
         )
-    seed, began = checked_whole("seed", seed), time.perf_counter()
+    seed = checked_whole("seed", seed)
     if labelled is None:
         labelled = labelled_scenes(scenes, seed=seed, split="all")
-    data = embed(model, labelled, seed=seed, progress=progress)
-    fold = folds_of(data.labels, folds, seed)
+    began = time.perf_counter()
+    data = embed(model, labelled, seed=seed, cache=cache, progress=progress)
     own = None if model.alignment.is_identity else Alignment(model.alignment.matrix.detach().cpu())
+    base = str(model.alignment.base or "a base without a name")
+    found = examine(data, own, base=base, name=labelled.name, seed=seed, fit=fit, folds=folds, progress=progress)
+    return replace(found, seconds=time.perf_counter() - began, notes=[*labelled.notes, *found.notes])
+
+
+def examine(
+    data: Embedded,
+    own: Alignment | None = None,
+    *,
+    base: str = "embeddings",
+    name: str = "embeddings",
+    seed: int = 0,
+    fit: bool = True,
+    folds: int = 3,
+    progress: bool = False,
+) -> Diagnosis:
+    """`diagnose` on embeddings, wherever they come from.
+
+    Args:
+        data: Embeddings of scenes and captions, and what is in the scenes.
+        own: The model's own matrix; None if it has none.
+        base: The model in words.
+        name: The data in words.
+        seed: Of splits, fits and intervals.
+        fit: Whether to fit matrices.
+        folds: Of the cross-validation.
+        progress: Whether to show a bar on stderr.
+
+    Raises:
+        ValueError: If there are too few combinations for the folds.
+    """
+    began = time.perf_counter()
+    fold = folds_of(data.labels, folds, seed)
     with _one_thread(), _steps(6 + (folds + 1 if fit else 0), progress) as done:
         done("linear probes")
         sides = {
@@ -126,17 +162,17 @@ def diagnose(
         mended = repair(data, fold, own, fitting=fit, seed=seed, done=done)
         details = look(data, own, mended, seed=seed, done=done)
     return Diagnosis(
-        model=str(model.alignment.base or "a base without a name"),
-        data=labelled.name,
+        model=base,
+        data=name,
         scenes=data.labels.n,
         combinations=data.labels.combinations,
         verdict=_verdict(data, sides, mended),
-        probes={name: side.probed for name, side in sides.items()},
+        probes={side: one.probed for side, one in sides.items()},
         repair=mended,
         details=details,
         seed=seed,
         seconds=time.perf_counter() - began,
-        notes=[*labelled.notes, *_notes(data, sides, details.after), *mended.notes],
+        notes=[*_notes(data, sides, details.after), *mended.notes],
     )
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from labclip.analysis.labels import Labels, labels_of
 from labclip.analysis.permutations import shuffled_words
+from labclip.evaluation.cache import Cache
 from labclip.evaluation.encoding import encode
 from labclip.evaluation.labelled import Labelled
 from labclip.model import LABCLIP
@@ -47,13 +48,16 @@ class Embedded:
         return self.images[rows], self.captions[rows], self.swapped[rows]
 
 
-def embed(model: LABCLIP, labelled: Labelled, *, seed: int = 0, progress: bool = True) -> Embedded:
+def embed(
+    model: LABCLIP, labelled: Labelled, *, seed: int = 0, cache: Cache | None = None, progress: bool = True
+) -> Embedded:
     """Encode labelled pictures and all that is said about them, each caption once.
 
     Args:
         model: The base, wrapped; its matrix plays no part.
         labelled: The pictures.
         seed: Of the shuffled words.
+        cache: Embeddings of earlier runs; None keeps none.
         progress: Whether to show bars on stderr.
 
     Raises:
@@ -78,7 +82,7 @@ def embed(model: LABCLIP, labelled: Labelled, *, seed: int = 0, progress: bool =
         [tags_of(things) for things in labelled.objects],
     ]
     texts = {text: row for row, text in enumerate(dict.fromkeys(text for part in parts for text in part))}
-    images, features = encode(model, labelled.pictures, list(texts), progress=progress)
+    images, features = encode(model, labelled.pictures, list(texts), cache=cache, progress=progress)
     captions, swapped, words, tags = (features[[texts[text] for text in part]] for part in parts)
     return Embedded(labels, images, captions, swapped, exchanged, words, reordered, tags)
 

@@ -50,7 +50,8 @@ def binding(probes: Mapping[str, Probed], cosine: Mapping[str, Estimate]) -> Any
         axes.text(estimate.high + 0.012, place, f"{estimate.value:.3f}", va="center", fontsize=9, color=INK)
     chance = float(np.mean([probed.bag_chance for probed in probes.values()]))
     axes.axvline(chance, color=INK, linewidth=1, linestyle="--")
-    axes.text(chance, -0.68, f"knows the words, not whose: {chance:.2f}", ha="center", fontsize=8, color=INK)
+    axes.text(chance, -0.68, f"knows the words, not whose: {chance:.2f}", ha="center", fontsize=8,
+              color=INK, backgroundcolor="white")  # fmt: skip
     axes.set_yticks(range(len(rows)), [name for name, _, _ in rows])
     axes.set(xlim=(0, 1.1), ylim=(len(rows) - 0.5, -1), xlabel="share right, with 95% interval")
     axes.set_title("Which attribute belongs to which object", loc="left")
@@ -138,8 +139,7 @@ def spectrum(found: Spectrum) -> Any:
     axes.set_yscale("log")
     axes.set(xlim=(1, max(2, len(values))), xlabel="number, from the largest", ylabel="singular value")
     axes.set_title(
-        f"Spectrum: distance from the identity {found.distance:.1f}, effective rank of the change "
-        f"{found.effective_rank:.0f} of {len(values)}",
+        f"Spectrum: effective rank {found.rank:.0f} of {len(values)}; distance from the identity {found.distance:.1f}",
         loc="left", fontsize=11,
     )  # fmt: skip
     axes.legend(frameon=False, fontsize=9)
@@ -156,14 +156,15 @@ def confusion(pairs: Sequence[Pair], what: str) -> Any:
     names, square = matrix_of_pairs(pairs)
     size = min(9.0, 2.6 + 0.42 * len(names))
     figure, axes = _figure(size + 0.9, size, grid=False)
-    image = axes.imshow(square, vmin=0, vmax=1, cmap="cividis")
+    axes.set_facecolor(GRID)  # two that never met
+    image = axes.imshow(square, vmin=0, vmax=1, cmap="PuOr")
     ticks = [_short(name) for name in names]
     axes.set_xticks(range(len(names)), ticks, rotation=60, ha="right", rotation_mode="anchor", fontsize=8)
     axes.set_yticks(range(len(names)), ticks, fontsize=8)
     if len(names) <= 16:
         for (row, column), value in np.ndenumerate(square):
             if np.isfinite(value):
-                shade = "white" if value < 0.5 else INK
+                shade = "white" if abs(value - 0.5) > 0.35 else INK
                 axes.text(column, row, f"{value:.2f}"[-3:] if value < 1 else "1", ha="center", va="center",
                           fontsize=7, color=shade)  # fmt: skip
     bar = figure.colorbar(image, ax=axes, shrink=0.8)

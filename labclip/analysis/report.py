@@ -210,7 +210,8 @@ def _details(details: Details) -> list[Section]:
             ["the same at the best scale", one.scaled_distance],
             ["share that is symmetric", one.symmetric],
             ["condition", one.condition if one.condition < 1e6 else f"{one.condition:.1e}"],
-            ["effective rank of the change", one.effective_rank],
+            ["effective rank", one.rank],
+            ["effective rank of the change", one.change_rank],
             ["turn of a random direction, degrees", one.rotation],
             ["turn of a caption, degrees", one.text_angle],
         ]

@@ -22,7 +22,8 @@ class Spectrum:
         scaled_distance: The least ||cA - I||_F over scales c: what of the distance a cosine can see.
         symmetric: Share of ||A||_F^2 in the symmetric part, (A + A') / 2: 1 if symmetric, .5 if random.
         condition: Largest singular value over the smallest; infinite for a singular matrix.
-        effective_rank: Of A - I: exp of the entropy of its normalised singular values; 0 for the identity.
+        rank: Effective rank of A: exp of the entropy of its normalised singular values; dim for the identity.
+        change_rank: The same of A - I; 0 for the identity.
         rotation: Angle in degrees by which A turns a direction drawn at random: the cosine is trace(Q) / dim for the
             rotation Q of its polar form.
         text_angle: Mean angle in degrees between text embeddings before and after A, where texts were given.
@@ -33,7 +34,8 @@ class Spectrum:
     scaled_distance: float
     symmetric: float
     condition: float
-    effective_rank: float
+    rank: float
+    change_rank: float
     rotation: float
     text_angle: float | None = None
 
@@ -59,7 +61,7 @@ def spectrum(matrix: Any, texts: Any = None) -> Spectrum:
     Example:
         >>> import numpy as np
         >>> found = spectrum(np.array([[0.0, -1.0], [1.0, 0.0]], dtype=np.float32))  # a quarter turn
-        >>> round(found.rotation), found.distance, round(found.effective_rank, 6)
+        >>> round(found.rotation), found.distance, round(found.change_rank, 6)
         (90, 2.0, 2.0)
     """
     a = matrix_of(matrix)
@@ -81,7 +83,8 @@ def spectrum(matrix: Any, texts: Any = None) -> Spectrum:
         else len(a) ** 0.5,
         symmetric=float((((a + a.T) / 2) ** 2).sum() / square) if square else 1.0,
         condition=float(values[0] / values[-1]) if values[-1] > 0 else float("inf"),
-        effective_rank=effective_rank(np.linalg.svd(change, compute_uv=False)),
+        rank=effective_rank(values),
+        change_rank=effective_rank(np.linalg.svd(change, compute_uv=False)),
         rotation=float(np.degrees(np.arccos(np.clip(np.trace(left @ right) / len(a), -1, 1)))),
         text_angle=angle,
     )
