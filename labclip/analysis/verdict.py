@@ -79,8 +79,15 @@ class Side:
 
     @property
     def rising(self) -> bool:
-        """Whether more scenes would let the probe read more."""
-        return self.half is not None and self.probed.accuracy.value - self.half.accuracy.value >= RISING
+        """Whether more scenes would let the probe read more of the binding, or the words at all.
+
+        A probe that nears the accuracy of one who knows the words, and stays there, has learnt them and no binding.
+        """
+        if self.half is None:
+            return False
+        ours, bag = self.probed.accuracy, self.probed.bag_chance
+        beyond_words, short_of_words = ours.low - bag >= RISING, ours.value < bag - RISING
+        return ours.value - self.half.accuracy.value >= RISING and (beyond_words or short_of_words)
 
 
 def judge(image: Side, text: Side, cosine: Estimate, combinations: int) -> Verdict:

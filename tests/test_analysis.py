@@ -1,0 +1,295 @@
+"""The measures, each on embeddings whose answer is known, against slow obvious loops, and on bad input."""
+
+import math
+
+import numpy as np
+import planted_scenes
+import pytest
+import torch
+import torch.nn.functional as F
+
+from labclip import Alignment, analysis
+from labclip.analysis import labels as labels_module
+from labclip.analysis.confusion import wilson
+from labclip.analysis.inputs import features_of
+
+SCENES = planted_scenes.contents(repeat=3)
+LABELS = analysis.labels_of(SCENES)
+
+
+@pytest.fixture(scope="module")
+def bound():
+    return planted_scenes.embedded(SCENES)
+
+
+@pytest.fixture(scope="module")
+def bag():
+    return planted_scenes.embedded(SCENES, image=False, text=False)
+
+
+def test_a_scene_and_its_twin_share_a_combination_and_nothing_else_does():
+    found = {}
+    for scene, number in zip(SCENES, LABELS.combination.tolist(), strict=True):
+        key = (tuple(sorted(a for a, _ in scene)), tuple(sorted(o for _, o in scene)))
+        assert found.setdefault(key, number) == number
+    assert len(found) == len(set(found.values())) == LABELS.combinations == 150
+
+
+def test_no_combination_is_in_two_folds_and_folds_are_even():
+    fold = analysis.folds_of(LABELS, 4, seed=3)
+    for number in range(LABELS.combinations):
+        assert len(set(fold[LABELS.combination == number])) == 1
+    sizes = [len(set(LABELS.combination[fold == number])) for number in range(4)]
+    assert max(sizes) - min(sizes) <= 1
+    assert not np.array_equal(fold, analysis.folds_of(LABELS, 4, seed=4))
+
+
+def test_knowing_the_words_alone_is_worth_one_in_the_number_of_things():
+    mixed = analysis.labels_of([
+        (("red", "cube"), ("red", "ball"), ("blue", "cone")),
+        (("blue", "cube"),),
+    ])  # fmt: skip
+    assert mixed.bag_chance() == pytest.approx([2 / 3, 2 / 3, 1 / 3, 1.0])
+    assert LABELS.bag_chance().tolist() == [0.5] * len(LABELS.scene)
+
+
+def test_a_probe_reads_binding_where_it_is_and_no_more_than_words_where_it_is_not(bound, bag):
+    read, words = (analysis.probe(data.captions, LABELS) for data in (bound, bag))
+    assert read.accuracy.value > 0.9
+    assert read.accuracy.low > 0.85
+    assert words.accuracy.high < 0.6
+    assert (read.bag_chance, read.accuracy.chance, read.accuracy.n) == (0.5, 1 / 6, len(LABELS.scene))
+    assert read.kept() == pytest.approx(2 * read.accuracy.value - 1)
+    assert set(read.by_object) == set(planted_scenes.OBJECTS)
+    mean = sum(one.value * one.n for one in read.by_object.values()) / read.accuracy.n
+    assert mean == pytest.approx(read.accuracy.value)
+
+
+def test_a_probe_that_learnt_the_scenes_by_heart_gains_nothing():
+    # Every combination has an embedding of its own: within a combination anything can be learnt, across them nothing.
+    rng = np.random.default_rng(0)
+    own = rng.normal(size=(LABELS.combinations, 2, 40))
+    first = np.array([scene[0] < scene[1] for scene in SCENES]).astype(int)
+    features = own[LABELS.combination, first]
+    assert analysis.probe(features, LABELS).accuracy.high < 0.4
+
+
+def test_probes_of_many_things_and_of_things_there_twice():
+    rng = np.random.default_rng(1)
+    scenes = []
+    for _ in range(400):
+        names = [f"thing{number}" for number in rng.integers(12, size=10)]
+        scenes.append(tuple((str(rng.choice(["red", "blue", "green"])), name) for name in names))
+    labels = analysis.labels_of(scenes)
+    code = np.zeros((labels.n, 36), dtype=np.float32)
+    np.add.at(code, (labels.scene, 3 * labels.object + labels.attribute), 1)
+    read = analysis.probe(code + 0.01 * rng.normal(size=code.shape), labels, folds=2)
+    assert read.accuracy.value > 0.95
+    alone = sum(names.count(name) == 1 for names in ([o for _, o in scene] for scene in scenes) for name in names)
+    assert read.accuracy.n == alone
+    assert read.left_out == len(labels.scene) - alone
+    first = analysis.probe(code, labels, folds=2, ask="place")
+    assert set(first.by_object) == {str(place) for place in range(1, 11)}
+    assert first.left_out == 0
+
+
+def test_a_tie_of_attributes_is_wrong():
+    scenes = [
+        ((a, "cube"), (b, "ball")) for a, b in [("red", "blue"), ("blue", "red"), ("red", "red"), ("blue", "blue")]
+    ]
+    same = np.ones((40, 3), dtype=np.float32)  # nothing tells: every score is the prior's
+    found = analysis.probe(same, analysis.labels_of(scenes * 10), folds=3)
+    assert found.accuracy.value <= 0.5
+
+
+def test_permutation_similarity_against_a_loop(bound):
+    matrix = torch.randn(bound.captions.shape[1], bound.captions.shape[1], generator=torch.Generator().manual_seed(0))
+    found = analysis.permutation_similarity(3 * bound.captions, bound.swapped, Alignment(matrix), bins=20)
+    for when, a in (("before", torch.eye(len(matrix))), ("after", matrix)):
+        pairs = zip(bound.captions, bound.swapped, strict=True)
+        slow = [F.cosine_similarity(a @ one, a @ other, dim=0).item() for one, other in pairs]
+        np.testing.assert_allclose(found[when].values, slow, atol=1e-5)
+        assert found[when].quantiles[0.25] == pytest.approx(np.quantile(slow, 0.25), abs=1e-5)
+        counted = [sum(low <= value < low + 0.1 for value in slow) for low in found[when].edges[:-1]]
+        assert np.abs(found[when].histogram * len(slow) - counted).sum() <= 4  # rounding at an edge
+        assert found[when].histogram.sum() == pytest.approx(1)
+
+
+def test_equal_captions_fill_the_last_bin():
+    rows = np.random.default_rng(0).normal(size=(50, 7))
+    found = analysis.permutation_similarity(rows, rows)
+    assert set(found) == {"before"}
+    assert found["before"].histogram[-1] == 1
+
+
+def test_words_are_shuffled_and_kept():
+    captions = ["a red cube and a blue ball"] * 20 + ["cube", "", "the the"]
+    shuffled = analysis.shuffled_words(captions, seed=1)
+    assert shuffled[-3:] == [None, None, None]
+    for caption, other in zip(captions[:-3], shuffled[:-3], strict=True):
+        assert other != caption
+        assert sorted(other.split()) == sorted(caption.split())
+    assert len(set(shuffled[:-3])) > 10
+    assert shuffled == analysis.shuffled_words(captions, seed=1)
+
+
+def test_the_gap_of_one_cloud_and_of_two():
+    rng = np.random.default_rng(0)
+    one = rng.normal(size=(300, 12))
+    near = analysis.modality_gap(one, rng.normal(size=(300, 12)))["before"]
+    assert near.separability < 0.6
+    far = analysis.modality_gap(one + 9 * np.eye(12)[0], one - 9 * np.eye(12)[0])["before"]
+    assert far.separability == 1
+    assert far.distance > 1.5
+    means = [
+        F.normalize(torch.from_numpy(side), dim=1).mean(dim=0)
+        for side in (one + 9 * np.eye(12)[0], one - 9 * np.eye(12)[0])
+    ]
+    assert far.distance == pytest.approx(float(torch.dist(*means)), abs=1e-6)
+
+
+def test_a_matrix_moves_the_captions_alone():
+    rows = np.random.default_rng(0).normal(size=(60, 3)) + 4 * np.eye(3)[0]
+    turn = np.diag([-1.0, 1.0, 1.0]).astype(np.float32)
+    gap = analysis.modality_gap(rows, rows, turn)
+    assert gap["before"].distance == 0
+    assert gap["after"].distance > 1
+    assert gap["after"].separability == 1
+
+
+def test_the_spectrum_of_known_matrices():
+    identity = analysis.spectrum(Alignment.identity(5))
+    assert (identity.distance, identity.change_rank, identity.rotation, identity.symmetric) == (0, 0, 0, 1)
+    assert identity.rank == pytest.approx(5)
+    stretched = analysis.spectrum(torch.diag(torch.tensor([4.0, 2.0, 1.0])))
+    assert stretched.singular_values.tolist() == [4, 2, 1]
+    assert (stretched.condition, stretched.rotation) == (4, 0)
+    assert stretched.distance == pytest.approx(math.sqrt(10))
+    scales = np.linspace(0, 1, 10_001)
+    slow = min(np.sqrt(sum((scale * value - 1) ** 2 for value in (4, 2, 1))) for scale in scales)
+    assert stretched.scaled_distance == pytest.approx(slow, abs=1e-6)
+    skew = analysis.spectrum(np.array([[0.0, 1.0], [-1.0, 0.0]]), np.eye(2))
+    assert (skew.symmetric, skew.text_angle) == (0, pytest.approx(90))
+    assert analysis.spectrum(np.diag([1.0, 0.0])).condition == math.inf
+    assert analysis.spectrum(np.diag([1.0, 0.0])).as_json()["condition"] is None
+
+
+def test_confusions_against_a_loop():
+    rng = np.random.default_rng(2)
+    right = rng.random(LABELS.n) < 0.7
+    pairs = analysis.confusions(right, LABELS)
+    assert len(pairs) == 15
+    assert [pair.accuracy for pair in pairs] == sorted(pair.accuracy for pair in pairs)
+    for pair in pairs:
+        hits = [ok for scene, ok in zip(SCENES, right, strict=True) if {a for a, _ in scene} == set(pair.names)]
+        assert (pair.n, pair.accuracy) == (len(hits), pytest.approx(np.mean(hits)))
+        assert pair.low < pair.accuracy < pair.high
+    assert sum(pair.n for pair in analysis.confusions(right, LABELS, by="object")) == LABELS.n
+
+
+def test_wilson_by_hand():
+    # 8 of 10: centre (.8 + .19207) / 1.38415 = .71674, half 1.96 sqrt(.016 + .009604) / 1.38415 = .22658
+    assert wilson(8, 10) == pytest.approx((0.49016, 0.94332), abs=1e-4)
+    assert wilson(0, 10)[0] == 0
+    assert wilson(10, 10)[1] == pytest.approx(1)
+
+
+def test_scenes_that_are_sums_of_objects_decompose_and_bags_tell_no_twins(bound, bag):
+    sums, words = (analysis.decompose(data.captions, LABELS) for data in (bound, bag))
+    assert sums.r2 > 0.9
+    assert sums.r2 > sums.bag_r2 + 0.1
+    assert sums.exchanged > 0.95
+    assert sums.retrieval > 0.9
+    assert abs(words.r2 - words.bag_r2) < 0.05
+    assert words.exchanged < 0.7
+    assert words.retrieval < 0.7  # a content and its twin are one
+    noise = analysis.decompose(np.random.default_rng(0).normal(size=(LABELS.n, 30)), LABELS)
+    assert noise.r2 < 0.05
+    assert noise.retrieval < 0.1
+
+
+@pytest.fixture(scope="module")
+def worlds():
+    """Scenes of one object each, whose vectors are a product of concepts, a sum of them, or nothing but themselves."""
+    names = [(f"a{a}", f"o{o}") for a in range(10) for o in range(10)]
+    rng = np.random.default_rng(0)
+    p, q = rng.normal(size=(10, 6)), rng.normal(size=(10, 6))
+    head = rng.normal(size=(6, 40))
+    place = np.array([(int(a[1:]), int(o[1:])) for a, o in names])
+    product = (p[place[:, 0]] * q[place[:, 1]]) @ head
+    added = (rng.normal(size=(10, 40)))[place[:, 0]] + rng.normal(size=(10, 40))[place[:, 1]]
+    return analysis.labels_of([(name,) for name in names]), product, added, rng.normal(size=(100, 40))
+
+
+def found_at(features, labels, predictor):
+    return analysis.complexity(features, labels, fractions=(0.7,), predictors=(predictor,), draws=2)[0]
+
+
+def test_a_product_is_found_where_the_map_is_one(worlds):
+    labels, product, _, _ = worlds
+    learnt = found_at(product, labels, "product")
+    assert learnt.binding > 0.9
+    assert learnt.twins > 30
+    assert learnt.accuracy > found_at(product, labels, "sum").accuracy + 0.3  # unit length bends the product a little
+    assert found_at(product, labels, "mlp").binding > 0.8
+
+
+def test_a_sum_names_objects_and_never_tells_twins(worlds):
+    labels, _, added, random = worlds
+    summed = found_at(added, labels, "sum")
+    assert summed.accuracy > 0.9
+    assert summed.binding == 0
+    for predictor in ("sum", "product", "sum+product", "mlp"):
+        assert found_at(random, labels, predictor).accuracy < 0.1
+
+
+def test_objects_whose_concepts_were_never_learnt_are_not_asked_about(worlds):
+    labels, _, added, _ = worlds
+    few = analysis.complexity(added, labels, fractions=(0.02, 0.9), predictors=("sum",), draws=1)
+    assert few[0].objects <= 2
+    assert few[0].candidates == 100
+    assert few[1].objects == 10
+    assert [one.fraction for one in few] == [0.02, 0.9]
+
+
+def test_what_is_no_set_of_features_is_refused():
+    for bad, said in (
+        (np.full((3, 4), np.nan, dtype=np.float32), "3 of 3 rows are unusable; row 0 is not finite"),
+        (np.zeros((3, 4), dtype=np.float32), "row 0 is all zeros"),
+        (np.zeros((0, 4), dtype=np.float32), r"are empty, \[0, 4\]"),
+        (np.zeros(4, dtype=np.float32), r"Pass embeddings, float \[n, dim\]"),
+        (np.zeros((3, 4), dtype=np.int64), "an? ndarray of int64"),
+        ([1.0], "a list of a float"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            features_of(bad, "Image features")
+    with pytest.raises(ValueError, match=r"Text features have dim 5, not 4\. Embed pictures and captions with one"):
+        analysis.modality_gap(np.eye(4).repeat(3, 0), np.ones((12, 5)))
+    with pytest.raises(ValueError, match=r"Features have 3 rows, but there are 900 scenes"):
+        analysis.probe(np.ones((3, 4)), LABELS)
+    with pytest.raises(ValueError, match=r"The matrix is 3 x 3, but the features have dim 4"):
+        analysis.permutation_similarity(np.eye(4), np.eye(4), np.eye(3))
+
+
+def test_what_tells_nothing_is_refused():
+    with pytest.raises(ValueError, match=r"There are no scenes"):
+        analysis.labels_of([])
+    with pytest.raises(ValueError, match=r"Scene 1 holds \(\)"):
+        analysis.labels_of([(("red", "cube"),), ()])
+    with pytest.raises(ValueError, match=r"the same attribute, 'red'.*at least two attributes"):
+        analysis.labels_of([(("red", "cube"), ("red", "ball"))])
+    with pytest.raises(ValueError, match=r"the same object, 'cube'"):
+        analysis.labels_of([(("red", "cube"), ("blue", "cube"))])
+    pair = analysis.labels_of([(("red", "cube"), ("blue", "ball"))] * 9)
+    with pytest.raises(ValueError, match=r"There are 1 different combinations.* too few for 3 folds"):
+        analysis.probe(np.ones((9, 4)), pair)
+    with pytest.raises(ValueError, match=r"folds is 1"):
+        labels_module.folds_of(LABELS, 1)
+    with pytest.raises(ValueError, match=r"There are 2 objects, too few"):
+        analysis.complexity(np.random.default_rng(0).normal(size=(9, 4)), pair)
+    with pytest.raises(ValueError, match=r"There is no predictor 'cubic'\. Pass some of sum, product"):
+        analysis.complexity(np.ones((9, 4)), pair, predictors=("cubic",))
+    with pytest.raises(ValueError, match=r"correct is float64 \[9\]"):
+        analysis.confusions(np.ones(9), pair)
+    with pytest.raises(ValueError, match=r"too few to tell from captions"):
+        analysis.modality_gap(np.eye(4), np.eye(4))

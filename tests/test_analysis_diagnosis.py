@@ -1,0 +1,272 @@
+"""The diagnosis: planted worlds get the verdict they were planted for, by the rules, and the report says the same."""
+
+import json
+import re
+from dataclasses import replace
+
+import numpy as np
+import planted_scenes
+import pytest
+import torch
+
+import labclip
+from labclip import LABCLIP, Alignment, analysis
+from labclip.analysis import details, repair, report, verdict
+from labclip.analysis.diagnosis import examine
+from labclip.analysis.probes import Probed
+from labclip.evaluation.labelled import Labelled, labelled_scenes
+from labclip.evaluation.picture import Picture
+from labclip.evaluation.scores import Compared, Difference, Estimate
+
+HOSTILE = "<script>alert('$x')</script>"
+SCENES = planted_scenes.contents(repeat=3)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick():
+    """Fewer steps and fractions: what is tested is what is made of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(repair, "STEPS", 50)
+        patch.setattr(details, "FRACTIONS", (0.7,))
+        yield
+
+
+@pytest.fixture(scope="module")
+def lost_in_alignment():
+    return examine(planted_scenes.embedded(SCENES))
+
+
+@pytest.mark.parametrize(
+    ("world", "code"),
+    [
+        ({"image": False}, "image"),
+        ({"text": False}, "text"),
+        ({"image": False, "text": False}, "both"),
+        ({"shared": True}, "nothing"),
+    ],
+)
+def test_a_planted_loss_is_found_where_it_was_planted(world, code):
+    found = examine(planted_scenes.embedded(SCENES, **world), fit=False)
+    assert found.verdict.code == code
+    assert found.repair.models == ["base"]
+    assert not found.verdict.repair
+
+
+def test_a_loss_of_the_alignment_is_found_and_repaired_on_combinations_and_pairs_never_seen(lost_in_alignment):
+    found = lost_in_alignment
+    assert found.verdict.code == "alignment"
+    base, fitted = found.repair.binding.estimates
+    assert base.value < 0.6
+    assert fitted.value > 0.9
+    assert found.repair.binding.differences[0].measurable
+    assert found.repair.new_pairs.estimates[1].value > 0.75
+    assert "wins back most of what cosine loses" in found.verdict.repair[0]
+    assert (found.details.after, len(found.repair.fitted)) == ("fitted", 3)
+
+
+def test_a_fit_never_sees_what_it_is_measured_on(monkeypatch):
+    data = planted_scenes.embedded(SCENES)
+    seen = []
+
+    def kept(data, keep, **_):
+        seen.append(keep)
+        return Alignment.identity(data.images.shape[1])
+
+    monkeypatch.setattr(repair, "fit_on", kept)
+    fold = analysis.folds_of(data.labels, 3)
+    done = repair.repair(data, fold, None)
+    for number in range(3):
+        fitted = set(data.labels.combination[seen[number]])
+        assert not fitted & set(data.labels.combination[fold == number])
+    named = [{(a, o) for a, _ in scene for _, o in scene} for scene in SCENES]
+    held = [scene for scene, keep in zip(named, seen[3], strict=True) if not keep]
+    pairs = set.union(*(scene for scene, keep in zip(named, seen[3], strict=True) if keep))
+    assert held
+    assert done.new_pairs.estimates[1].n == sum(not set(scene) <= pairs for scene in SCENES)
+    assert done.new_pairs.differences[0].value == 0  # an identity changes nothing
+
+
+def test_retrieval_has_one_scene_a_combination(lost_in_alignment):
+    found = lost_in_alignment.repair
+    assert found.galleries == [50, 50, 50]
+    assert [one.metric for one in found.retrieval] == [
+        "captions_t2i_r1", "captions_i2t_r1", "tags_t2i_r1", "tags_i2t_r1",
+    ]  # fmt: skip
+    assert all(one.estimates[0].n == 150 for one in found.retrieval)
+    assert found.retrieval[0].estimates[0].value > 0.9
+
+
+def test_the_models_own_matrix_is_measured_beside(lost_in_alignment):
+    data = planted_scenes.embedded(SCENES)
+    found = examine(data, lost_in_alignment.repair.fitted[0], fit=False)
+    assert (found.repair.models, found.details.after) == (["base", "own"], "own")
+    assert found.repair.binding.estimates[1].value > 0.9
+    assert found.verdict.repair[0].startswith("The model's own matrix wins back most")
+    harmful = examine(data, Alignment(torch.randn(35, 35, generator=torch.Generator().manual_seed(0))), fit=False)
+    assert "loses R@1 captions to pictures" in harmful.verdict.repair[1]
+
+
+def estimate(value, low, high):
+    return Estimate(value, low, high, 1000, 1 / 6)
+
+
+def side(value, low, high, half=None):
+    def read(one):
+        return Probed(one, 0.5, {}, np.ones(3, bool), np.arange(3), 0, 3)
+
+    return verdict.Side(read(estimate(value, low, high)), None if half is None else read(estimate(half, half, half)))
+
+
+GOOD, BAD = side(0.95, 0.93, 0.97), side(0.55, 0.5, 0.6, half=0.54)
+LOW = estimate(0.6, 0.55, 0.65)
+
+
+@pytest.mark.parametrize(
+    ("image", "text", "cosine", "combinations", "code"),
+    [
+        (GOOD, GOOD, LOW, 30, "alignment"),
+        (GOOD, GOOD, LOW, 29, "unclear"),
+        (GOOD, GOOD, estimate(0.95, 0.9, 0.97), 99, "nothing"),
+        (GOOD, GOOD, estimate(0.9, 0.88, 0.92), 99, "unclear"),
+        (BAD, GOOD, LOW, 99, "image"),
+        (GOOD, BAD, LOW, 99, "text"),
+        (BAD, BAD, LOW, 99, "both"),
+        (side(0.76, 0.74, 0.78), GOOD, LOW, 99, "unclear"),  # the interval spans the threshold, .75
+        (side(0.76, 0.75, 0.78), GOOD, LOW, 99, "alignment"),
+        (side(0.65, 0.6, 0.7, half=0.61), GOOD, LOW, 99, "unclear"),
+        (side(0.65, 0.6, 0.7, half=0.64), GOOD, LOW, 99, "image"),
+        (side(0.54, 0.52, 0.56, half=0.3), GOOD, LOW, 99, "image"),  # it has learnt the words, and stays there
+        (side(0.4, 0.38, 0.42, half=0.3), GOOD, LOW, 99, "unclear"),  # it does not even know the words yet
+    ],
+)
+def test_the_rules(image, text, cosine, combinations, code):
+    found = verdict.judge(image, text, cosine, combinations)
+    assert found.code == code
+    assert len(found.reasons) >= 3 + (code == "unclear")
+
+
+def test_costs_and_gains_are_told_only_where_measurable():
+    def compared(metric, base, ours, measurable):
+        gap = ours - base
+        return Compared(metric, [estimate(base, base, base), estimate(ours, ours - 0.01, ours + 0.01)],
+                        [Difference(gap, gap, gap, measurable)])  # fmt: skip
+
+    retrieval = [compared("captions_t2i_r1", 0.9, 0.85, True), compared("tags_i2t_r1", 0.9, 0.8, False)]
+    gain, cost = verdict.judge_repair("A matrix", compared("binding", 0.6, 0.7, True), 1, retrieval)
+    assert gain == "A matrix wins back some of what cosine loses, 25%: 0.600 to 0.700 [0.690, 0.710]."
+    assert cost == "For retrieval a matrix loses R@1 captions to pictures -0.050."
+    gain, cost = verdict.judge_repair("A matrix", compared("binding", 0.6, 0.61, False), 1, retrieval[1:])
+    assert "no measurable difference to binding" in gain
+    assert cost == "For retrieval a matrix costs nothing measurable."
+    assert "makes binding worse" in verdict.judge_repair("A", compared("binding", 0.6, 0.5, True), 1, [])[0]
+    assert "no measurable difference" in verdict.judge_new_pairs(compared("new_pairs", 0.6, 0.62, False))
+
+
+def test_the_same_seed_gives_the_same_figures(lost_in_alignment):
+    again = examine(planted_scenes.embedded(SCENES))
+    first, second = (one.as_json() for one in (lost_in_alignment, again))
+    assert first.pop("seconds") >= 0
+    assert second.pop("seconds") >= 0
+    assert first == second
+
+
+def test_json_text_and_page_say_the_same(lost_in_alignment, tmp_path):
+    found = lost_in_alignment
+    values = json.loads(json.dumps(found.as_json(), allow_nan=False))
+    assert values["verdict"]["code"] == "alignment"
+    assert values["binding"]["fitted"]["value"] == found.repair.binding.estimates[1].value
+    text = str(found)
+    html = report.write_page(found, tmp_path / "report.html").read_text(encoding="utf-8")
+    for shown in (f"{values['probes']['image']['value']:.3f}", f"{values['binding']['base']['value']:.3f}"):
+        assert shown in text
+        assert shown in html
+    assert " ".join(found.verdict.headline.split()) in " ".join(text.split())
+    assert html.count("<img ") == 9
+    assert not re.search(r"(src|href)=\"(?!data:|#)", html)
+    assert "<script" not in html
+
+
+def test_hostile_names_stay_text(tmp_path):
+    scenes = planted_scenes.contents(
+        repeat=2, attributes=(HOSTILE, "red", "$blue$"), objects=("cube", "ball\n<b>", "cone")
+    )
+    found = examine(planted_scenes.embedded(scenes), fit=False, base=HOSTILE, name=HOSTILE, folds=2)
+    html = report.write_page(found, tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "<script" not in html
+    assert "&lt;script&gt;" in html
+    assert "\n<b>" not in html
+    assert json.loads(json.dumps(found.as_json()))["model"] == HOSTILE
+
+
+def test_few_combinations_are_said_to_tell_nothing():
+    scenes = planted_scenes.contents(repeat=20, attributes=("red", "blue", "green"), objects=("cube", "ball"))
+    found = examine(planted_scenes.embedded(scenes), folds=3)
+    assert found.combinations == 3
+    assert found.verdict.code == "unclear"
+    assert "There are 3 different combinations" in found.verdict.reasons[-1]
+    assert any("No matrix was fitted: fewer than 20" in note for note in found.notes)
+    assert found.details.complexity == {}
+
+
+def test_the_embedded_model_on_few_scenes_by_its_name():
+    model = LABCLIP.from_pretrained("scenes")
+    found = analysis.diagnose(model, scenes=250, fit=False, progress=False)
+    assert found.model == "scenes (embedded)"
+    assert found.repair.models == ["base", "own"]
+    base, own = found.repair.binding.estimates
+    assert base.value < 0.75
+    assert own.value > 0.85
+    plain = LABCLIP(model.clip, Alignment.identity(256), tokenizer=model.tokenizer)
+    again = analysis.diagnose(plain, scenes=250, fit=False, progress=False)
+    assert again.repair.models == ["base"]
+    assert again.repair.binding.estimates[0] == base
+    assert again.probes["image"].accuracy == found.probes["image"].accuracy
+
+
+def test_threads_are_given_back():
+    before = torch.get_num_threads()
+    with pytest.raises(ValueError, match="too few for 200 folds"):
+        examine(planted_scenes.embedded(SCENES), folds=200)
+    assert torch.get_num_threads() == before
+
+
+def test_bad_input_is_told_clearly():
+    model = LABCLIP.from_pretrained("scenes")
+    scenes = labelled_scenes(12, seed=1)
+    with pytest.raises(ValueError, match=r"The model is a CLIP\. Wrap it: LABCLIP\(model, Alignment"):
+        analysis.diagnose(model.clip)
+    with pytest.raises(ValueError, match=r"nothing holds no picture"):
+        analysis.diagnose(model, Labelled([], [], [], [], "nothing"))
+    with pytest.raises(ValueError, match=r"No caption of .* can have two attributes exchanged"):
+        analysis.diagnose(model, replace(scenes, swapped=[None] * 12), progress=False)
+    with pytest.raises(ValueError, match=r"the same attribute, 'red'"):
+        analysis.diagnose(model, replace(scenes, objects=[(("red", "cube"), ("red", "ball"))] * 12), progress=False)
+    broken = [Picture(b"no picture", "broken"), *scenes.pictures[1:]]
+    with pytest.raises(ValueError, match=r"1 of 12 pictures can't be used, for example broken"):
+        analysis.diagnose(model, replace(scenes, pictures=broken), progress=False)
+    with pytest.raises(ValueError, match=r"seed is -1"):
+        analysis.diagnose(model, scenes, seed=-1)
+
+
+def test_things_without_an_exchange_are_counted():
+    model = LABCLIP.from_pretrained("scenes")
+    scenes = labelled_scenes(60, seed=1)
+    swapped = [None if row < 5 else text for row, text in enumerate(scenes.swapped)]
+    found = analysis.diagnose(
+        model, replace(scenes, swapped=swapped, notes=["mine"]), fit=False, folds=2, progress=False
+    )
+    assert found.repair.binding.estimates[0].n == 55
+    assert found.notes[0] == "mine"
+    assert any("5 of 60 scenes have no exchanged caption" in note for note in found.notes)
+
+
+def test_the_package_loads_on_first_use():
+    assert labclip.analysis.diagnose is analysis.diagnose
+    assert set(analysis.__all__) <= set(dir(analysis))
+
+
+@pytest.mark.slow
+def test_the_embedded_model_is_diagnosed_as_it_was_made():
+    found = analysis.diagnose(LABCLIP.from_pretrained("scenes"), progress=False)
+    assert found.verdict.code == "alignment"
+    assert found.repair.binding.estimates[2].value > found.repair.binding.estimates[0].value + 0.1
