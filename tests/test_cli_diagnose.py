@@ -1,0 +1,125 @@
+"""`labclip diagnose`, as a person types it."""
+
+import csv
+import json
+
+import models
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from labclip import LABCLIP, Alignment, cli, scenes
+from labclip.analysis import details, repair
+
+QUICK = ("--scenes", 90, "--folds", 2, "--no-fit")
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch, tmp_path):
+    monkeypatch.setattr(repair, "STEPS", 20)
+    monkeypatch.setattr(details, "FRACTIONS", (0.7,))
+    monkeypatch.setenv("LABCLIP_CACHE", str(tmp_path / "cache"))
+
+
+def run(*arguments):
+    return CliRunner().invoke(cli.main, ["diagnose", *map(str, arguments)])
+
+
+def fails(*arguments):
+    """The one line on stderr of a command that must fail."""
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert isinstance(result.exception, SystemExit)
+    assert result.stderr.count("\n") == 1
+    return result.stderr
+
+
+def test_the_verdict_stands_on_stdout_and_the_page_in_the_file(tmp_path):
+    out = tmp_path / "report.html"
+    result = run("--model", "scenes", *QUICK, "--out", out)
+    assert result.exit_code == 0, result.stderr
+    assert "Where binding is lost: scenes (embedded)" in result.stdout
+    assert "The model's own matrix wins back most" in " ".join(result.stdout.split())
+    assert max(map(len, result.stdout.splitlines())) <= 100
+    assert f"Report: {out}" in result.stderr
+    assert "diagnosis" in result.stderr
+    html = out.read_text(encoding="utf-8")
+    assert "Where binding is lost" in html
+    assert "<script" not in html
+
+
+def test_json_is_one_object_and_a_strength_of_nothing_is_the_base():
+    result = run("--model", "scenes", *QUICK, "--json", "--strength", 0, "--seed", 3)
+    values = json.loads(result.stdout)
+    assert (values["model"], values["scenes"], values["seed"]) == ("scenes (embedded)", 90, 3)
+    assert set(values["binding"]) == {"base", "differences"}
+    assert values["spectrum"] is None
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """An OpenCLIP model that knows nothing, with a matrix."""
+    model = LABCLIP(models.make("clip"), Alignment(models.matrix()), tokenizer=models.tokenizer())
+    model.save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+@pytest.fixture
+def labelled(tmp_path):
+    """CLEVR's form with pictures of the embedded world, and a name that tries to be markup."""
+    root = tmp_path / "data"
+    root.mkdir()
+    drawn = scenes.sample(80, seed=5)
+    with (root / "labels.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["filename", "object1_color", "object1_shape", "object2_color", "object2_shape"])
+        for row, (picture, things) in enumerate(zip(drawn.images, drawn.objects, strict=True)):
+            Image.fromarray(picture).save(root / f"{row}.png")
+            writer.writerow(
+                [f"{row}.png", *("<b>red</b>" if word == "red" else word for thing in things for word in thing)]
+            )
+    return root
+
+
+def test_own_pictures_and_any_model_with_fits(folder, labelled, tmp_path):
+    out = tmp_path / "report.html"
+    result = run("--model", folder, "--data", labelled, "--folds", 2, "--json", "--out", out)
+    assert result.exit_code == 0, result.stderr
+    values = json.loads(result.stdout)
+    assert values["scenes"] == 80
+    assert set(values["binding"]) == {"base", "own", "fitted", "differences"}
+    assert values["verdict"]["code"] in ("unclear", "image", "text", "both")  # it was never trained
+    html = out.read_text(encoding="utf-8")
+    assert "&lt;b&gt;red&lt;/b&gt;" in html
+    assert "<b>" not in html
+    assert list((tmp_path / "cache").iterdir())
+    again = json.loads(run("--model", folder, "--data", labelled, "--folds", 2, "--json").stdout)
+    assert again["binding"] == values["binding"]
+
+
+def test_another_alignment_takes_the_place_of_the_models_own(folder, tmp_path):
+    Alignment(models.matrix(seed=4)).save_pretrained(tmp_path / "other")
+    own, other = (
+        json.loads(run("--model", folder, *QUICK, "--json", *more).stdout)["spectrum"]["distance"]
+        for more in ((), ("--alignment", tmp_path / "other"))
+    )
+    assert own != other
+
+
+def test_bad_input_is_one_line(tmp_path, folder):
+    assert "There is no folder" in fails("--model", tmp_path / "nothing")
+    assert "Did you mean 'ViT-B-32'" in fails("--model", "ViT-B-33")
+    assert "is the folder of the pictures of --data" in fails("--model", "scenes", "--images", tmp_path)
+    assert "is a folder. Pass the path of a file" in fails("--model", "scenes", "--out", tmp_path)
+    assert "There is no folder" in fails("--model", "scenes", "--out", tmp_path / "none" / "report.html")
+    assert "dim 16" in fails("--model", "scenes", "--alignment", folder)
+    assert "too few for 90 folds" in run("--model", "scenes", "--scenes", 20, "--folds", 90).stderr
+    (tmp_path / "labels.csv").write_text("nonsense\n")
+    assert "is no known form" in fails("--model", "scenes", "--data", tmp_path / "labels.csv")
+    assert "nothing.csv" in fails("--model", "scenes", "--data", tmp_path / "nothing.csv")
+
+
+def test_a_missing_package_is_told_before_the_work(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "jinja2", None)
+    assert 'pip install "labclip[eval]"' in fails("--model", "scenes", "--out", "report.html")
