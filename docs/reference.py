@@ -173,7 +173,42 @@ def benchmarks():
     return "\n".join(lines)
 
 
+def diagnosed():
+    """The verdict and the tables of `docs/diagnosis.json`, which `labclip diagnose --model scenes --json` prints."""
+    found = json.loads((DOCS / "diagnosis.json").read_text(encoding="utf-8"))
+    lines = [f"**{found['verdict']['headline']}**", ""]
+    lines += [f"- {sentence}" for sentence in (*found["verdict"]["reasons"], *found["verdict"]["repair"])]
+    gap = found["gap"]
+    lines += ["", "| modality gap | distance of the means | told apart by a plane |", "|---|---|---|"]
+    lines += [f"| {when} | {one['distance']:.3f} | {one['separability']:.3f} |" for when, one in gap.items()]
+    lines += ["", "| caption against | cosine before, median | after |", "|---|---|---|"]
+    for kind, part in found["permutations"].items():
+        medians = [f"{part[when]['quantiles']['0.5']:.3f}" for when in ("before", "after")]
+        lines.append(f"| {PERMUTED[kind]} | {' | '.join(medians)} |")
+    lines += ["", "| held-out scenes as sums of objects | R² | R² of a bag | contents found | twins told apart |"]
+    lines.append("|---" * 5 + "|")
+    for side, one in found["decomposition"].items():
+        cells = [f"{one[key]:.3f}" for key in ("r2", "bag_r2", "retrieval", "exchanged")]
+        lines.append(f"| {side} | {' | '.join(cells)} |")
+    lines += ["", "| unseen objects from concepts | learnt from | objects named | twins told apart | twins |"]
+    lines.append("|---" * 5 + "|")
+    for side, part in found["complexity"].items():
+        for one in part:
+            cells = [f"{one[key]:.3f}" for key in ("accuracy", "binding")]
+            name = f"{side}, {one['predictor']}"
+            lines.append(f"| {name} | {one['fraction']:g} | {' | '.join(cells)} | {one['twins']:,} |")
+    count, combinations = found["scenes"], found["combinations"]
+    lines += [
+        "",
+        f"{count:,} scenes of {combinations:,} combinations, seed {found['seed']}, labclip {found['version']}.",
+    ]
+    return "\n".join(lines)
+
+
+PERMUTED = {"exchanged": "attributes exchanged", "shuffled": "words shuffled"}
+
 PARTS = {
+    "diagnosis": diagnosed,
     "help": help_text,
     "benchmarks": benchmarks,
     "measured": measured,

@@ -1,5 +1,7 @@
 """The measures, each on embeddings whose answer is known, against slow obvious loops, and on bad input."""
 
+import doctest
+import importlib
 import math
 
 import numpy as np
@@ -229,7 +231,7 @@ def test_a_product_is_found_where_the_map_is_one(worlds):
     labels, product, _, _ = worlds
     learnt = found_at(product, labels, "product")
     assert learnt.binding > 0.9
-    assert learnt.twins > 30
+    assert learnt.twins > 15
     assert learnt.accuracy > found_at(product, labels, "sum").accuracy + 0.3  # unit length bends the product a little
     assert found_at(product, labels, "mlp").binding > 0.8
 
@@ -293,3 +295,17 @@ def test_what_tells_nothing_is_refused():
         analysis.confusions(np.ones(9), pair)
     with pytest.raises(ValueError, match=r"too few to tell from captions"):
         analysis.modality_gap(np.eye(4), np.eye(4))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("confusion", "embedded", "gap", "labels", "permutations", "probes", "spectrum"),
+        pytest.param("diagnosis", marks=pytest.mark.slow),
+    ],
+)
+def test_docstring_examples_run(name):
+    module = importlib.import_module(f"labclip.analysis.{name}")
+    failed, tried = doctest.testmod(module)
+    assert tried > 0
+    assert failed == 0

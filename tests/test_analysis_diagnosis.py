@@ -11,7 +11,7 @@ import torch
 
 import labclip
 from labclip import LABCLIP, Alignment, analysis
-from labclip.analysis import details, repair, report, verdict
+from labclip.analysis import details, predictors, repair, report, verdict
 from labclip.analysis.diagnosis import examine
 from labclip.analysis.probes import Probed
 from labclip.evaluation.labelled import Labelled, labelled_scenes
@@ -28,6 +28,7 @@ def quick():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(repair, "STEPS", 20)
         patch.setattr(details, "FRACTIONS", (0.7,))
+        patch.setattr(predictors, "STEPS", 20)
         yield
 
 

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from labclip import LABCLIP, Alignment, cli, scenes
-from labclip.analysis import details, repair
+from labclip.analysis import details, predictors, repair
 
 QUICK = ("--scenes", 90, "--folds", 2, "--no-fit")
 
@@ -18,6 +18,7 @@ QUICK = ("--scenes", 90, "--folds", 2, "--no-fit")
 def quick(monkeypatch, tmp_path):
     monkeypatch.setattr(repair, "STEPS", 20)
     monkeypatch.setattr(details, "FRACTIONS", (0.7,))
+    monkeypatch.setattr(predictors, "STEPS", 20)
     monkeypatch.setenv("LABCLIP_CACHE", str(tmp_path / "cache"))
 
 

@@ -269,13 +269,13 @@ def _try(
 
 
 def _twins(concepts: Index, asked: Index) -> Index:
-    """Rows (a, o), (b, p), (b, o), (a, p) of objects that are all asked about: int64 [twins, 4], at most `_QUADS`."""
+    """Rows (a, o), (b, p), (b, o), (a, p) of objects all asked about, each twin once: [twins, 4], at most `_QUADS`."""
     row = {(int(a), int(o)): number for number, (a, o) in zip(asked.tolist(), concepts[asked].tolist(), strict=True)}
     found = [
         (one, other, row[b, o], row[a, p])
         for (a, o), one in row.items()
         for (b, p), other in row.items()
-        if a < b and o != p and (b, o) in row and (a, p) in row
+        if a < b and o < p and (b, o) in row and (a, p) in row
     ]
     step = max(1, -(-len(found) // _QUADS))
     return np.array(found[::step], dtype=np.int64).reshape(-1, 4)

@@ -106,9 +106,9 @@ def diagnose(
 
     Example:
         >>> from labclip import LABCLIP
-        >>> found = diagnose(LABCLIP.from_pretrained("scenes"), scenes=600, fit=False, progress=False)
+        >>> found = diagnose(LABCLIP.from_pretrained("scenes"), scenes=120, fit=False, progress=False)
         >>> found.scenes, sorted(found.probes)
-        (600, ['image', 'text'])
+        (120, ['image', 'text'])
     """
     if not isinstance(model, LABCLIP):
         raise ValueError(

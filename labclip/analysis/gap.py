@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from labclip.analysis.inputs import INSTALL, Features, aligned, features_of, matrix_of
-from labclip.packages import require
+from labclip.analysis.inputs import Features, aligned, features_of, matrix_of
+from labclip.analysis.logistic import scores_of
 
 _FOLDS = 5
 
@@ -75,20 +74,16 @@ def modality_gap(images: Any, captions: Any, matrix: Any = None, *, seed: int = 
 
 
 def _gap(images: Features, texts: Features, seed: int) -> Gap:
-    linear = require("sklearn.linear_model", "The modality gap needs scikit-learn", INSTALL)
-    unfinished = require("sklearn.exceptions", "The modality gap needs scikit-learn", INSTALL).ConvergenceWarning
     n = len(images)
     fold = np.random.default_rng([seed, 0x6A9]).permutation(n) % _FOLDS
     right = 0
     for number in range(_FOLDS):
         test = fold == number
-        x = np.concatenate([images[~test], texts[~test]])
-        mean, std = x.mean(axis=0), x.std(axis=0) + 1e-6
-        model = linear.LogisticRegression(C=1.0, max_iter=300, tol=1e-3)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", unfinished)
-            model.fit((x - mean) / std, np.repeat([0, 1], (~test).sum()))
-        right += int((model.decision_function((images[test] - mean) / std) < 0).sum())
-        right += int((model.decision_function((texts[test] - mean) / std) > 0).sum())
+        sides = np.repeat(np.array([0, 1], dtype=np.int64), int((~test).sum()))
+        both = np.concatenate([images[~test], texts[~test]])
+        _, scores = scores_of(both, sides, np.concatenate([images[test], texts[test]]), strength=1.0)
+        text = scores[:, 1] - scores[:, 0]
+        half = int(test.sum())
+        right += int((text[:half] < 0).sum()) + int((text[half:] > 0).sum())
     distance = np.linalg.norm(images.mean(axis=0, dtype=np.float64) - texts.mean(axis=0, dtype=np.float64))
     return Gap(float(distance), right / (2 * n), n)
