@@ -17,6 +17,7 @@ from labclip.card import results_table
 from labclip.cli import main as command
 from labclip.evaluation import kept, tables
 from labclip.evaluation.benchmarks import BENCHMARKS
+from labclip.evaluation.sides import UNMEASURABLE
 from labclip.page import Table, markdown_table
 from labclip.published import PUBLISHED
 from labclip.reported import REPORTED
@@ -41,6 +42,19 @@ def measured():
     rows = config["metadata"]["results"]["scenes"]
     shown = {side: {key: values[key] for key in SHOWN} for side, values in rows.items()}
     return results_table({"scenes": shown})
+
+
+def scored():
+    """The short table of `labclip evaluate scenes`, from the file that `make results` writes."""
+    result = kept.read(ROOT / "benchmarks" / "results" / "scenes.json").results[0]
+    rows = []
+    for name in ("binding", "binding_heldout", "t2i_r1", "i2t_r1", "tags_t2i_r1", "tags_i2t_r1", "one_thing_acc1"):
+        found = result.metric(name)
+        base, ours = (f"{estimate.value:.3f}" for estimate in found.estimates)
+        moved = found.differences[0]
+        said = f"{moved.value:+.3f} [{moved.low:+.3f}, {moved.high:+.3f}]" if moved.measurable else UNMEASURABLE
+        rows.append([name, base, ours, said])
+    return markdown_table(Table("", ["metric", "base", "LABCLIP", "difference, 95% interval"], rows))
 
 
 def ratios(file="ratios.json"):
@@ -212,12 +226,14 @@ PARTS = {
     "help": help_text,
     "benchmarks": benchmarks,
     "measured": measured,
+    "scored": scored,
     "ratios": ratios,
     "recipes": recipes,
     "fitting": fitting,
     "finetuned": finetuned,
     "shuffling": shuffling,
     "embedding": embedding,
+    "evaluating": lambda: ratios("evaluation.json"),
     "results": results,
     "published": published,
 }
