@@ -111,9 +111,9 @@ def estimate(value, low, high):
     return Estimate(value, low, high, 1000, 1 / 6)
 
 
-def side(value, low, high, half=None):
+def side(value, low, high, half=None, learnt=512):
     def read(one):
-        return Probed(one, 0.5, {}, np.ones(3, bool), np.arange(3), 0, 3)
+        return Probed(one, 0.5, {}, np.ones(3, bool), np.arange(3), 0, 3, learnt, 512)
 
     return verdict.Side(read(estimate(value, low, high)), None if half is None else read(estimate(half, half, half)))
 
@@ -131,6 +131,8 @@ LOW = estimate(0.6, 0.55, 0.65)
         (GOOD, GOOD, estimate(0.9, 0.88, 0.92), 99, "unclear"),
         (BAD, GOOD, LOW, 99, "image"),
         (GOOD, BAD, LOW, 99, "text"),
+        (GOOD, side(0.55, 0.5, 0.6, half=0.54, learnt=511), LOW, 99, "unclear"),
+        (GOOD, side(0.95, 0.93, 0.97, learnt=99), LOW, 99, "alignment"),  # what was read is there
         (BAD, BAD, LOW, 99, "both"),
         (side(0.76, 0.74, 0.78), GOOD, LOW, 99, "unclear"),  # the interval spans the threshold, .75
         (side(0.76, 0.75, 0.78), GOOD, LOW, 99, "alignment"),

@@ -90,7 +90,7 @@ def test_own_pictures_and_any_model_with_fits(folder, labelled, tmp_path):
     values = json.loads(result.stdout)
     assert values["scenes"] == 80
     assert set(values["binding"]) == {"base", "own", "fitted", "differences"}
-    assert values["verdict"]["code"] in ("unclear", "image", "text", "both")  # it was never trained
+    assert values["verdict"]["code"] != "alignment"  # it was never trained
     html = out.read_text(encoding="utf-8")
     assert "&lt;b&gt;red&lt;/b&gt;" in html
     assert "<b>" not in html

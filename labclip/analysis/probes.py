@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +31,8 @@ class Probed:
         scene: Its scene, int64 [items].
         left_out: Things not asked about: their object is in the scene twice, or never had two attributes.
         folds: In cross-validation.
+        learnt: Things that the probe of an object learnt from, the median over objects and folds.
+        dim: Of the embeddings.
     """
 
     accuracy: Estimate
@@ -40,6 +42,8 @@ class Probed:
     scene: Index
     left_out: int
     folds: int
+    learnt: int
+    dim: int
 
     def kept(self, accuracy: float | None = None) -> float:
         """Share of the binding that is read: 0 where the bag of attributes explains the accuracy, 1 where it is 1."""
@@ -94,19 +98,33 @@ def probe(
     question = labels.object if ask == "object" else labels.place
     correct = np.zeros(len(question), dtype=np.bool_)
     asked = np.zeros(len(question), dtype=np.bool_)
+    sizes = []
     for things in _questions(labels, question, ask):
         for number in range(folds):
             inside = fold[labels.scene[things]] == number
             train, test = things[~inside & learnt[labels.scene[things]]], things[inside]
             if len(test) and len(np.unique(labels.attribute[train])) > 1:
                 asked[test] = True
+                sizes.append(len(train))
                 correct[test] = _read(rows, labels, train, test)
     if not asked.any():
         raise ValueError(
             f"Nothing can be asked of {labels.n} scenes: in no fold has an object two attributes to learn from. Pass "
             f"more scenes, or fewer folds than {folds}."
         )
-    return _probed(labels, question, asked, correct, ask=ask, folds=folds, seed=seed)
+    names = labels.objects if ask == "object" else [str(place + 1) for place in range(int(question.max()) + 1)]
+    whole, parts = _estimates(labels, question, asked, correct, names, seed)
+    return Probed(
+        accuracy=whole,
+        bag_chance=float(labels.bag_chance()[asked].mean()),
+        by_object=parts,
+        correct=correct[asked],
+        scene=labels.scene[asked],
+        left_out=int((~asked).sum()),
+        folds=folds,
+        learnt=int(np.median(sizes)),
+        dim=rows.shape[1],
+    )
 
 
 def _questions(labels: Labels, question: Index, ask: str) -> Iterator[Index]:
@@ -127,23 +145,18 @@ def _read(rows: Features, labels: Labels, train: Index, test: Index) -> NDArray[
     return np.asarray(truth.any(axis=1) & ((scores >= own[:, None]).sum(axis=1) == 1))
 
 
-def _probed(
-    labels: Labels, question: Index, asked: NDArray[np.bool_], correct: NDArray[np.bool_], *,
-    ask: str, folds: int, seed: int,
-) -> Probed:  # fmt: skip
-    """Accuracies with intervals, of the things that were asked about."""
-    names = labels.objects if ask == "object" else [str(place + 1) for place in range(int(question.max()) + 1)]
-    scene, question, right = labels.scene[asked], question[asked], correct[asked]
+def _estimates(
+    labels: Labels,
+    question: Index,
+    asked: NDArray[np.bool_],
+    correct: NDArray[np.bool_],
+    names: Sequence[str],
+    seed: int,
+) -> tuple[Estimate, dict[str, Estimate]]:
+    """Accuracy with its interval over the things that were asked about, together and by question."""
+    right, question = correct[asked], question[asked]
     metrics = {"": np.zeros(len(right), dtype=np.int64)}
     metrics |= {name: np.where(question == number, 0, -1) for number, name in enumerate(names)}
-    scores = Scores(right, labels.combination[scene], metrics, 1 / len(labels.attributes))
+    scores = Scores(right, labels.combination[labels.scene[asked]], metrics, 1 / len(labels.attributes))
     whole, *parts = compare([scores], seed=seed)
-    return Probed(
-        accuracy=whole.estimates[0],
-        bag_chance=float(labels.bag_chance()[asked].mean()),
-        by_object={part.metric: part.estimates[0] for part in parts},
-        correct=right,
-        scene=scene,
-        left_out=int((~asked).sum()),
-        folds=folds,
-    )
+    return whole.estimates[0], {part.metric: part.estimates[0] for part in parts}

@@ -69,6 +69,8 @@ def as_json(found: Diagnosis) -> dict[str, Any]:
                 "by_object": {name: estimate.as_json() for name, estimate in probed.by_object.items()},
                 "left_out": probed.left_out,
                 "folds": probed.folds,
+                "learnt": probed.learnt,
+                "dim": probed.dim,
             }
             for side, probed in found.probes.items()
         },
@@ -249,7 +251,8 @@ def _rules(found: Diagnosis) -> Section:
         notes=[
             f"Cosine binds where its whole interval is at least {BINDS}: then there is little to repair.",
             f"A side has kept binding where its probe's whole interval is above {KEPT:.0%} of the way from one who "
-            f"knows the words to always right; lost it where the whole interval is below and more scenes do not help.",
+            f"knows the words to always right; lost it where the whole interval is below, it learnt from at least as "
+            f"many things as an embedding has numbers, and more scenes do not help.",
             "Both kept it and cosine does not bind: only the alignment loses it.",
             f"An interval that spans a threshold, or fewer than {FEW} combinations: can't tell.",
             "Intervals resample combinations; a difference counts where its paired interval leaves zero out.",

@@ -24,6 +24,10 @@ FEW = 30
 RISING = 0.03
 """Accuracy that a probe gains from twice the scenes, from which on a low reading may be the probe's lack of data."""
 
+LEARNT = 1.0
+"""Things that an object's probe must have learnt from, as a share of the embedding's dim, before a low reading counts
+as a loss: with fewer a linear map fits anything and reads little, whatever the embedding holds."""
+
 MOST = 0.5
 """Share of what cosine loses that a matrix must win back for "most"."""
 
@@ -71,11 +75,16 @@ class Side:
 
     @property
     def state(self) -> str:
-        """Kept, lost or unclear: the whole interval on one side of `KEPT`, and no longer rising where it is low."""
+        """Kept, lost or unclear: the whole interval on one side of `KEPT`, and, to be lost, learnt from enough."""
         estimate = self.probed.accuracy
         if self.probed.kept(estimate.low) >= KEPT:
             return "kept"
-        return "unclear" if self.rising or self.probed.kept(estimate.high) >= KEPT else "lost"
+        return "unclear" if self.short or self.rising or self.probed.kept(estimate.high) >= KEPT else "lost"
+
+    @property
+    def short(self) -> bool:
+        """Whether it learnt from too few things for a low reading to mean anything."""
+        return self.probed.learnt < LEARNT * self.probed.dim
 
     @property
     def rising(self) -> bool:
@@ -102,7 +111,7 @@ def judge(image: Side, text: Side, cosine: Estimate, combinations: int) -> Verdi
     Returns:
         The verdict: "unclear" for fewer than `FEW` combinations; "nothing" where cosine's whole interval is at least
         `BINDS`; the sides that lost it; "alignment" where both kept it and cosine's whole interval is below `BINDS`;
-        "unclear" where an interval spans a threshold, or a probe still learns from more scenes.
+        "unclear" where an interval spans a threshold, or a probe reads little and has learnt from too few scenes.
     """
     reasons = [_cosine(cosine), _side("pictures", image), _side("captions", text)]
     if combinations < FEW:
@@ -182,8 +191,8 @@ def _side(what: str, side: Side) -> str:
         "lost": "it does not know which is whose",
         "unclear": "too near the middle to tell",
     }[side.state]
-    if side.rising and side.state == "unclear":
-        said = "and still learns from more scenes"
+    if side.state == "unclear" and (side.rising or side.short):
+        said = "more scenes may let it read more"
     return (
         f"A linear probe reads an object's attribute from {what} alone in {_interval(probed.accuracy)} of cases "
         f"(chance {probed.accuracy.chance:.3f}; {probed.bag_chance:.3f} for one who knows the attributes but not "
@@ -194,7 +203,12 @@ def _side(what: str, side: Side) -> str:
 def _doubts(image: Side, text: Side, cosine: Estimate) -> list[str]:
     doubts = []
     for what, side in (("pictures", image), ("captions", text)):
-        if side.state == "unclear" and side.rising:
+        if side.state == "unclear" and side.short:
+            doubts.append(
+                f"The probe of {what} learnt from {side.probed.learnt:,} things an object, fewer than the "
+                f"{side.probed.dim:,} numbers of an embedding. Pass more labelled scenes."
+            )
+        elif side.state == "unclear" and side.rising:
             doubts.append(f"The probe of {what} would read more from more scenes. Pass more labelled scenes.")
         elif side.state == "unclear":
             doubts.append(f"The probe of {what} has an interval that spans the threshold. Pass more labelled scenes.")
