@@ -1,6 +1,8 @@
 import copy
 import json
+import math
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import planted
@@ -13,7 +15,7 @@ from labclip.training import split_combinations
 from labclip.training.rows import read_data
 from labclip.training.settings import RECIPES, settings_of
 
-QUICK = {"epochs": 10, "batch_size": 64, "learning_rate": 3e-2, "progress": False}
+QUICK = {"epochs": 10, "batch_size": 64, "learning_rate": 3e-2, "identity_penalty": 1e-4, "progress": False}
 
 
 @pytest.mark.parametrize("k", [None, 3])
@@ -103,7 +105,24 @@ def test_captions_keep_their_length_on_average():
     assert (data[1] @ alignment.fitted.T).norm(dim=-1).mean() == pytest.approx(1.0, abs=0.05)
 
 
-def test_negatives_equal_to_their_caption_are_left_out():
+def test_the_temperature_is_the_one_the_loss_is_least_at():
+    images, texts, negatives = planted.world(200)
+    held = planted.world(64, seed=1)
+    alignment = labclip.fit(images, texts, negatives, validation=held, **QUICK).alignment
+    unit = F.normalize(torch.cat([texts, negatives]) @ alignment.fitted.T, dim=-1)
+    losses = []
+    for scale in (alignment.logit_scale - 0.2, alignment.logit_scale, alignment.logit_scale + 0.2):
+        parts = []
+        for rows in torch.randperm(200, generator=torch.Generator().manual_seed(0)).split(50):
+            logits = math.exp(scale) * images[rows] @ torch.cat([unit[rows], unit[200 + rows]]).T
+            target = torch.arange(50)
+            parts.append(F.cross_entropy(logits, target) + F.cross_entropy(logits[:, :50].T, target))
+        losses.append(float(sum(parts)))
+    assert alignment.logit_scale == pytest.approx(math.log(100), abs=1e-3) or losses[1] < min(losses[0], losses[2])
+
+
+def test_negatives_equal_to_their_caption_are_left_out(monkeypatch):
+    monkeypatch.setitem(RECIPES, "labclip", replace(RECIPES["labclip"], logit_scale=None))  # the same loss as published
     images, texts, negatives = planted.world(200)
     none = negatives.clone()
     none[::2] = texts[::2]
@@ -154,6 +173,62 @@ def test_a_caption_in_place_of_a_missing_negative_is_no_leak():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         labclip.fit(images[twice], texts[twice], missing, **QUICK)
+
+
+def test_a_caption_in_place_of_a_missing_negative_is_no_leak_of_a_published_recipe():
+    images, texts, negatives = planted.world(200)
+    missing = negatives.clone()
+    missing[:150] = texts[:150]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        held = images[:100], texts[:100], negatives[:100]
+        labclip.fit(images, texts, missing, validation=held, recipe="paper", **QUICK)
+
+
+def test_published_recipes_draw_among_all_negatives_even_the_caption_itself():
+    images, texts, negatives = planted.world(200, k=2)
+    negatives[:, 1] = texts
+    first = labclip.fit(images, texts, negatives[:, 0], recipe="paper", **QUICK).history[0]["loss"]
+    drawn = labclip.fit(images, texts, negatives, recipe="paper", **QUICK).history[0]["loss"]
+    assert abs(drawn - first) > 1e-5
+    ours = labclip.fit(images, texts, negatives, **QUICK)
+    only = labclip.fit(images, texts, negatives[:, 0], **QUICK)
+    assert ours.history[0]["loss"] == pytest.approx(only.history[0]["loss"], abs=1e-4)
+
+
+def twins(n=300, seed=0):
+    """A planted world whose negatives have pictures: images, texts, negatives, pictures."""
+    images, texts, _ = planted.world(2 * n, seed=seed)
+    return images[:n], texts[:n], texts[n:], images[n:]
+
+
+def test_pictures_of_negatives_are_used_where_they_are():
+    images, texts, negatives, pictures = twins()
+    plain = labclip.fit(images, texts, negatives, **QUICK)
+    with_pictures = labclip.fit(images, texts, negatives, negative_image_features=pictures, **QUICK)
+    assert not torch.equal(plain.alignment.fitted, with_pictures.alignment.fitted)
+    # The caption's own image stands for a picture that is missing.
+    missing = labclip.fit(images, texts, negatives, negative_image_features=images, **QUICK)
+    torch.testing.assert_close(missing.alignment.fitted, plain.alignment.fitted, rtol=1e-3, atol=1e-4)
+    # A negative that is missing takes its picture with it.
+    few, other = negatives.clone(), pictures.clone()
+    few[::2] = texts[::2]
+    other[::2] = torch.randn(150, planted.DIM, generator=torch.Generator().manual_seed(5))
+    one, two = (labclip.fit(images, texts, few, negative_image_features=side, **QUICK) for side in (pictures, other))
+    torch.testing.assert_close(one.alignment.fitted, two.alignment.fitted, rtol=1e-3, atol=1e-4)
+
+
+def test_pictures_teach_to_tell_images_apart():
+    images, texts, negatives, pictures = twins(100)
+    side = {"validation": twins(200, seed=9)[:3]}
+    plain = labclip.fit(images, texts, negatives, **QUICK, **side)
+    with_pictures = labclip.fit(images, texts, negatives, negative_image_features=pictures, **QUICK, **side)
+    new = twins(400, seed=5)
+    scores = []
+    for result in (plain, with_pictures):
+        aligned = result.alignment(new[1], normalize=True)
+        scores.append(float(((aligned * new[0]).sum(-1) > (aligned * new[3]).sum(-1)).double().mean()))
+    assert scores[1] >= scores[0]
 
 
 def test_reading_leaves_a_private_map_as_the_user_made_it(tmp_path):
@@ -256,6 +331,8 @@ BAD = [
     ({"image_features": torch.ones(100, 24)}, "100 images and 200 captions. Pass image_index"),
     ({"image_index": np.arange(200) + 1}, r"image_index\[199\] is 200, but there are 200 images"),
     ({"image_index": np.arange(200) * 1.0}, "Pass 200 whole numbers"),
+    ({"negative_image_features": torch.ones(100, 24)}, r"shape \[100, 24\] for negatives of shape \[200, 24\]"),
+    ({"negative_image_features": torch.ones(200, 9)}, "dim 24 but negative_image_features has dim 9"),
     ({"recipe": "papper"}, "no recipe 'papper'. Did you mean 'paper'"),
     ({"epochs": 0}, "epochs is 0"),
     ({"batch_size": 1}, "batch_size is 1"),

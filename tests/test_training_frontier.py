@@ -1,4 +1,5 @@
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -77,19 +78,52 @@ def test_a_gallery_takes_whole_images_with_all_their_captions():
 
 
 def points(*rows):
-    return [Point(s, s * 2.0, b, {"own": r}, {"own": r}) for s, b, r in rows]
+    return [Point(s, s * 2.0, b, {"own": r}, {"own": r}, b) for s, b, r in rows]
 
 
-def test_the_least_change_within_a_standard_error_of_the_best_is_chosen():
+def test_the_point_worth_most_that_costs_no_retrieval_is_chosen():
     table = points((0, 0.5, 0.80), (0.5, 0.895, 0.81), (1.0, 0.900, 0.80), (1.25, 0.95, 0.70))
-    assert choose(table, 1000).strength == 0.5  # 1.25 costs retrieval; 1.0 is no better than chance explains
-    assert choose(table, 1_000_000).strength == 1.0
-    assert choose(points((0, 0.5, 0.8), (0.5, 0.9, 0.78)), 1000).strength == 0
+    assert choose(table).strength == 1.0  # 1.25 costs retrieval
+    lost = [replace(point, elsewhere=0.9 - 0.1 * point.strength) for point in table]
+    assert choose(lost).strength == 0.5  # half the distance costs less elsewhere than 0.005 of binding is worth
+    assert choose(points((0, 0.5, 0.8), (0.5, 0.9, 0.80), (1.0, 0.9, 0.8))).strength == 0.5  # the nearer of equals
+    assert choose(points((0, 0.5, 0.8), (0.5, 0.9, 0.78))).strength == 0
+
+
+def test_likely_binding_tells_points_apart_where_hits_do_not():
+    images = F.normalize(torch.randn(300, 8, generator=torch.Generator().manual_seed(0)), dim=-1)
+    noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(1))
+    found = [
+        frontier([Held(images, images, torch.arange(300), F.normalize(images - far * noise, dim=-1)[:, None])],
+                 torch.eye(8), [0])[0]
+        for far in (0.1, 1.0)
+    ]  # fmt: skip
+    assert [point.binding for point in found] == [1.0, 1.0]
+    assert 0.5 < found[0].likely < found[1].likely < 1
+
+
+def test_the_made_up_domain_is_hard_has_the_same_centres_and_feels_every_change():
+    part = held(n=200, captions=1, dim=16)
+    part = replace(part, images=F.normalize(part.images + torch.eye(16)[0], dim=-1))
+    made = part.elsewhere(seed=1)
+    torch.testing.assert_close(made.images.mean(0), part.images.mean(0), atol=0.05, rtol=0)
+    torch.testing.assert_close(made.texts.mean(0), part.texts.mean(0), atol=0.05, rtol=0)
+    draw = torch.Generator().manual_seed(0)
+    change = torch.randn(16, 16, generator=draw) * 0.3
+    base, scaled, moved = (
+        frontier([part], matrix, [1.0], made)[0].elsewhere
+        for matrix in (torch.eye(16), 3 * torch.eye(16), torch.eye(16) + change)
+    )
+    assert base == pytest.approx(0.9, abs=0.02)
+    assert scaled == base
+    assert moved < base - 0.1
+    assert torch.equal(made.images, part.elsewhere(seed=1).images)
 
 
 def test_every_set_and_direction_has_a_say():
-    base = Point(0, 0, 0.5, {"own": 0.8, "retain 1": 0.9}, {"own": 0.8, "retain 1": 0.9})
+    base = Point(0, 0, 0.5, {"own": 0.8, "retain 1": 0.9}, {"own": 0.8, "retain 1": 0.9}, 0.5)
+    assert choose([base, replace(base, strength=1, likely=0.9)]).strength == 1
     for side, name in itertools.product(("t2i_r1", "i2t_r1"), ("own", "retain 1")):
         sides = {key: {"own": 0.8, "retain 1": 0.9} for key in ("t2i_r1", "i2t_r1")}
         sides[side] = sides[side] | {name: 0.75}
-        assert choose([base, Point(1, 2, 0.9, **sides)], 1000).strength == 0
+        assert choose([base, Point(1, 2, 0.9, **sides, likely=0.9)]).strength == 0

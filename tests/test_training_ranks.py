@@ -15,27 +15,35 @@ import planted, torch, torch.distributed as dist
 import labclip
 torch.set_num_threads(1)
 dist.init_process_group("gloo")
-result = labclip.fit(*planted.world(330, k=2), epochs=3, batch_size=64, learning_rate=1e-2, progress=False,
-                     objective=sys.argv[3], hard_negatives=2)
+data = planted.world(330, k=2)
+pictures = data[0][torch.stack([torch.arange(330).roll(-1 - j) for j in range(2)], dim=1)] if sys.argv[4] else None
+if sys.argv[4]:
+    pictures[::3] = data[0][::3, None]
+result = labclip.fit(*data, negative_image_features=pictures, epochs=3, batch_size=64, learning_rate=1e-2,
+                     progress=False, objective=sys.argv[3], hard_negatives=2)
 if dist.get_rank() == 0:
     torch.save((result.alignment.fitted, result.history), sys.argv[2])
 dist.destroy_process_group()
 """
 
 
-@pytest.mark.parametrize("objective", ["softmax", "sigmoid"])
-def test_two_ranks_fit_the_matrix_of_one(tmp_path, objective):
+@pytest.mark.parametrize(("objective", "pictured"), [("softmax", ""), ("softmax", "yes"), ("sigmoid", "yes")])
+def test_two_ranks_fit_the_matrix_of_one(tmp_path, objective, pictured):
     program, out = tmp_path / "program.py", tmp_path / "out.pt"
     program.write_text(PROGRAM)
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "--standalone"]
     done = subprocess.run(
-        [*command, str(program), str(Path(__file__).parent), str(out), objective],
+        [*command, str(program), str(Path(__file__).parent), str(out), objective, pictured],
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     matrix, history = torch.load(out, weights_only=True)
-    alone = labclip.fit(*planted.world(330, k=2), epochs=3, batch_size=64, learning_rate=1e-2, progress=False,
-                        objective=objective, hard_negatives=2)  # fmt: skip
+    data, pictures = planted.world(330, k=2), None
+    if pictured:
+        pictures = data[0][torch.stack([torch.arange(330).roll(-1 - j) for j in range(2)], dim=1)]
+        pictures[::3] = data[0][::3, None]
+    alone = labclip.fit(*data, negative_image_features=pictures, epochs=3, batch_size=64, learning_rate=1e-2,
+                        progress=False, objective=objective, hard_negatives=2)  # fmt: skip
     torch.testing.assert_close(matrix, alone.alignment.fitted, rtol=0, atol=1e-5)
     for ours, theirs in zip(history, alone.history, strict=True):
         assert ours["loss"] == pytest.approx(theirs["loss"], abs=1e-5)

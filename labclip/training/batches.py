@@ -38,6 +38,7 @@ class Batches:
     @property
     def size(self) -> int:
         """Captions of a batch over all ranks."""
+        assert self.settings.batch_size is not None
         whole = min(self.settings.batch_size, len(self.data.captions))
         return whole - whole % self.ranks.count  # batch_size divides; a set smaller than a batch may not
 
@@ -54,8 +55,10 @@ class Batches:
         which = torch.arange(count).expand(len(order), count)
         if self.data.k > count > 0:
             draw = torch.rand(len(order), self.data.k, generator=generator)
-            assert self.data.valid is not None
-            which = draw.masked_fill_(~self.data.valid[order], 2.0).argsort(dim=1)[:, :count]  # those it has first
+            if self.settings.drop_equal:
+                assert self.data.valid is not None
+                draw.masked_fill_(~self.data.valid[order], 2.0)  # those it has come first
+            which = draw.argsort(dim=1)[:, :count]
         if self.device.type == "cpu" and not any(rows.is_mapped for rows in self.data.each()):
             return (self._make(order, which, step) for step in range(start, self.steps))
         return _ahead(self._make(order, which, step) for step in range(start, self.steps))
@@ -68,30 +71,45 @@ class Batches:
         mine = slice(self.ranks.own * n, (self.ranks.own + 1) * n)
         index = self.data.image_index[captions]
         own = captions[mine]
-        texts = self.data.texts.take(own)
-        negatives = [self.data.negative(own, which[mine, column]) for column in range(which.shape[1])]
+        pairs = [(own, which[mine, column]) for column in range(which.shape[1])]
+        images, texts = [self.data.images.take(index[mine])], [self.data.texts.take(own)]
+        texts += [self.data.negative(*pair) for pair in pairs]
+        if self.data.negative_images is not None:
+            images += [self.data.negative(*pair, image=True) for pair in pairs]
         return Batch(
-            self._moved(self.data.images.take(index[mine])),
-            self._moved(torch.cat([texts, *negatives])),
-            self._moved(self._same_image(index, mine, 1 + len(negatives))),
+            self._moved(torch.cat(images)),
+            self._moved(torch.cat(texts)),
+            self._moved(self._same_image(index, mine, len(images), len(texts))),
             self._moved(self._absent(captions, which)),
+            len(images),
+            self._moved(self._unpaired(captions, which)),
         )
 
-    def _same_image(self, index: torch.Tensor, mine: slice, texts: int) -> torch.Tensor | None:
-        """Places of the other captions of each image, in this rank's rows of the logits."""
+    def _same_image(self, index: torch.Tensor, mine: slice, blocks: int, texts: int) -> torch.Tensor | None:
+        """Places of the other captions of each image, of negatives with pictures as well, in this rank's logits."""
         if not self.settings.mask_same_image or len(torch.unique(index)) == len(index):
             return None
         same = index[mine, None] == index[None, :]
         same[torch.arange(len(same)), torch.arange(len(same)) + mine.start] = False
         row, column = same.nonzero(as_tuple=True)
-        return row * len(index) * texts + column
+        place, block = row * len(index) * texts + column, len(same) * len(index) * texts + len(index)
+        return torch.cat([place + number * block for number in range(blocks)])
 
     def _absent(self, captions: torch.Tensor, which: torch.Tensor) -> torch.Tensor | None:
         """Columns of negatives that are not there."""
         if not self.settings.drop_equal or self.data.valid is None or not which.shape[1]:
             return None
-        absent = ~self.data.valid[captions].gather(1, which).T.flatten()
-        return torch.cat([torch.zeros(len(captions), dtype=torch.bool), absent]) if bool(absent.any()) else None
+        return self._columns(~self.data.valid[captions].gather(1, which))
+
+    def _unpaired(self, captions: torch.Tensor, which: torch.Tensor) -> torch.Tensor | None:
+        """Columns of negatives without a picture of their own."""
+        if self.data.paired is None or self.data.valid is None or not which.shape[1]:
+            return None
+        return self._columns(~(self.data.paired & self.data.valid)[captions].gather(1, which))
+
+    def _columns(self, flags: torch.Tensor) -> torch.Tensor | None:
+        """Flags of the negatives of each caption, [n, m], as columns after those of all captions."""
+        return torch.cat([torch.zeros(len(flags), dtype=torch.bool), flags.T.flatten()]) if bool(flags.any()) else None
 
     @overload
     def _moved(self, value: torch.Tensor) -> torch.Tensor: ...

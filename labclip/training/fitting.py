@@ -24,7 +24,7 @@ from labclip.training.result import FitResult
 from labclip.training.rows import Data, read_data
 from labclip.training.settings import Settings, as_json, for_data, settings_of
 from labclip.training.state import new_state
-from labclip.training.trainer import train
+from labclip.training.trainer import calibrated, train
 
 _SCALED_ON = 20_000  # captions, more or less
 
@@ -34,6 +34,7 @@ def fit(
     text_features: Any,
     negative_features: Any = None,
     *,
+    negative_image_features: Any = None,
     image_index: Any = None,
     validation: Sequence[Any] | None = None,
     retain: Sequence[Sequence[Any]] | None = None,
@@ -62,6 +63,9 @@ def fit(
         text_features: The base's own text embeddings of the captions, [n_texts, dim].
         negative_features: Text embeddings of captions that are wrong for the image, [n_texts, dim] or
             [n_texts, k, dim]; where a caption has none, the caption's own row.
+        negative_image_features: Image embeddings of pictures that the negatives describe, the shape of
+            `negative_features`, where there are such pictures: then a picture has to be told from its like as well as a
+            caption. Where a negative has none, the row of the caption's own image.
         image_index: Whose caption each text is, integers [n_texts]; by default text i describes image i.
         validation: Held-out data, (images, texts, negatives) or (images, texts, negatives, index). By default a seeded
             tenth of the images.
@@ -107,11 +111,17 @@ def fit(
     seed = checked_whole("seed", seed)
     digest = checkpoint is not None or ranks.count > 1
     data = read_data(
-        image_features, text_features, negative_features, image_index, digest=digest, compare=settings.drop_equal
-    )
-    _check(data, settings, recipe, base, ranks)
+        image_features, text_features, negative_features, image_index,
+        negative_image_features=negative_image_features, digest=digest,
+    )  # fmt: skip
+    _check(data, settings, recipe, base)
     data, held = _split(data, validation, settings, seed)
     settings = for_data(settings, dim=data.dim, captions=len(data.captions))
+    assert settings.batch_size is not None
+    if settings.batch_size % ranks.count:
+        raise ValueError(
+            f"batch_size is {settings.batch_size}, which {ranks.count} ranks can't share evenly. Pass a multiple."
+        )
     others = [_retained(number, pair, data.dim, seed) for number, pair in enumerate(retain or ())]
     sets = [*([Held.of(held, seed=seed)] if held else []), *others]
     batches = Batches(data, settings, seed, ranks, where)
@@ -127,11 +137,12 @@ def fit(
             check_checkpoint(folder, fingerprint)  # before hours are spent on the first of them
     measured = bool(held) and sets[0].bound > 0
     watched = sets if measured and settings.early_stop else []
+    elsewhere = sets[0].elsewhere(seed=seed) if held and settings.choose_strength else None
     fits = []
     for penalty, folder in folders.items():
         state = new_state(data.dim, settings, objective=objective, seed=seed, device=where)
         train(
-            state, batches, watched, penalty=penalty, fingerprint=fingerprint, progress=progress,
+            state, batches, watched, elsewhere=elsewhere, penalty=penalty, fingerprint=fingerprint, progress=progress,
             checkpoint=None if checkpoint is None else folder,
         )  # fmt: skip
         chosen = state.best if watched else {**state.parameters, "matrix": state.matrix}
@@ -139,9 +150,9 @@ def fit(
         if settings.rescale:
             some = data.captions[:: max(1, len(data.captions) // _SCALED_ON)]
             matrix = unit_scale(matrix, data.texts.take(some).cpu())
-        points = frontier(sets, matrix) if sets else []
+        points = frontier(sets, matrix, elsewhere=elsewhere) if sets else []
         fits.append(_Fitted(matrix, float(chosen["log_scale"]), penalty, points, state.history))
-    return _result(fits, data, sets, settings, objective=objective, base=base, probe=probe, recipe=recipe, seed=seed)
+    return _result(fits, batches, sets, objective=objective, base=base, probe=probe, recipe=recipe, seed=seed)
 
 
 class _Fitted(NamedTuple):
@@ -164,12 +175,13 @@ def unit_scale(matrix: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
 
 
 def _result(
-    fits: list[_Fitted], data: Data, sets: list[Held], settings: Settings, *,
+    fits: list[_Fitted], batches: Batches, sets: list[Held], *,
     objective: str, base: Base | None, probe: Any, recipe: str, seed: int,
 ) -> FitResult:  # fmt: skip
+    data, settings = batches.data, batches.settings
     fitted, strength = fits[0], 1.0
     if settings.choose_strength and sets and sets[0].bound:
-        best = choose([point for one in fits for point in one.points], sets[0].bound)
+        best = choose([point for one in fits for point in one.points])
         fitted = next(one for one in fits if any(point is best for point in one.points))
         strength = best.strength
     metadata: dict[str, Any] = {
@@ -186,7 +198,11 @@ def _result(
         metadata["results"] = _measured(fitted.points, strength)
     sentences, worthwhile = advice(fitted.points, strength, sets)
     # SigLIP's temperature is worth nothing without its bias, which an alignment has not: the base keeps its own.
-    log_scale = fitted.log_scale if objective == "softmax" and fitted.log_scale <= MAX_LOGIT_SCALE else None
+    log_scale = None
+    if objective == "softmax":
+        log_scale = fitted.log_scale if settings.logit_scale is None else calibrated(batches, fitted.matrix)
+    if log_scale is not None and log_scale > MAX_LOGIT_SCALE:
+        log_scale = None
     alignment = Alignment(
         fitted.matrix, base=base, logit_scale=log_scale, strength=strength, metadata=metadata, probe=probe
     )
@@ -224,17 +240,13 @@ def _device(device: str | torch.device | None) -> torch.device:
     return torch.device("cuda", torch.cuda.current_device()) if where.type == "cuda" and where.index is None else where
 
 
-def _check(data: Data, settings: Settings, recipe: str, base: Base | None, ranks: Ranks) -> None:
-    if settings.batch_size % ranks.count:
-        raise ValueError(
-            f"batch_size is {settings.batch_size}, which {ranks.count} ranks can't share evenly. Pass a multiple."
-        )
+def _check(data: Data, settings: Settings, recipe: str, base: Base | None) -> None:
     if settings.hard_negatives and data.negatives is None:
         raise ValueError(
             f"Recipe {recipe!r} learns from hard negatives and got none. Make some with labclip.negatives and pass "
             f"negative_features, or pass recipe='paper-sb'."
         )
-    if settings.hard_negatives and data.valid is not None and not bool(data.valid.any()):
+    if settings.hard_negatives and settings.drop_equal and data.valid is not None and not bool(data.valid.any()):
         raise ValueError("No caption has a negative that differs from it. Make some with labclip.negatives.")
     if base is not None and base.embed_dim != data.dim:
         raise ValueError(f"The embeddings have dim {data.dim} but {base} embeds in {base.embed_dim}. Pass their base.")

@@ -18,16 +18,37 @@ class Batch:
     """One step's unit-length embeddings, the rows of this rank.
 
     Attributes:
-        images: [n, dim].
+        images: [n, dim]; or, where negatives have pictures too, those of all texts, [(1 + m) * n, dim].
         texts: Captions, then their negatives, [(1 + m) * n, dim]: first all captions, then the first negative of each.
-        skipped: Flat places in [n, (1 + m) * N] of pairs that do not count, or None; N captions over all ranks.
+        skipped: Flat places in [images, (1 + m) * N] of pairs that do not count, or None; N captions over all ranks.
         absent: Texts that are not there, bool [(1 + m) * N], or None: the negatives of captions that have none.
+        blocks: Of images: 1, or 1 + m.
+        unpaired: Texts without a picture of their own, bool [blocks * N], or None: no row of `images` counts for them.
     """
 
     images: torch.Tensor
     texts: torch.Tensor
     skipped: torch.Tensor | None = None
     absent: torch.Tensor | None = None
+    blocks: int = 1
+    unpaired: torch.Tensor | None = None
+
+    def pairs(self, ranks: Ranks) -> tuple[torch.Tensor, torch.Tensor, int, float]:
+        """Which rows of images have which columns of texts as their own, columns that may, and pairs over all ranks."""
+        n = len(self.images) // self.blocks
+        total = n * ranks.count
+        rows = torch.arange(len(self.images), device=self.images.device)
+        columns = rows // n * total + n * ranks.own + rows % n
+        if self.unpaired is None:
+            return rows, columns, self.blocks * total, float(self.blocks * total)
+        there = ~self.unpaired[columns]
+        return rows[there], columns[there], self.blocks * total, float((~self.unpaired).sum())
+
+    def missing(self, rows: torch.Tensor) -> torch.Tensor | None:
+        """Rows of images that are not there, bool, or None; `rows` are those that are."""
+        if self.unpaired is None:
+            return None
+        return torch.ones(len(self.images), dtype=torch.bool, device=rows.device).index_fill_(0, rows, False)
 
     def leave_out(self, logits: torch.Tensor) -> None:
         """Give what does not count a logit that counts for nothing."""
@@ -58,7 +79,7 @@ def softmax_gradient(batch: Batch, matrix: torch.Tensor, log_scale: torch.Tensor
     """CLIP's contrastive loss with hard negatives as further wrong captions of each image.
 
     Image to text is a cross entropy over captions and negatives, text to image one over images for the captions alone;
-    the loss is their mean.
+    the loss is their mean. Negatives that have a picture are captions like the others, of that picture.
 
     Args:
         batch: The rows of this rank.
@@ -71,44 +92,51 @@ def softmax_gradient(batch: Batch, matrix: torch.Tensor, log_scale: torch.Tensor
 
     Source: arXiv:2502.03566 (HNB; SB where the batch has no negatives).
     """
-    n, total, first = len(batch.images), len(batch.images) * ranks.count, len(batch.images) * ranks.own
+    rows, columns, wide, count = batch.pairs(ranks)
     unit, length = _aligned(batch.texts, matrix)
-    every = ranks.gather_columns(unit, n)  # [(1 + m) * total, dim]
+    every = ranks.gather_columns(unit, len(batch.images) // batch.blocks)  # [(1 + m) * N, dim]
     scale = log_scale.exp()
-    logits = (batch.images * scale) @ every.T  # [n, (1 + m) * total]
-    own = torch.arange(n, device=logits.device)
+    logits = (batch.images * scale) @ every.T  # [images, (1 + m) * N]
+    missing = batch.missing(rows)
     batch.leave_out(logits)
-    right = logits[own, first + own]
+    right = logits[rows, columns]
     top = ranks.maximum(logits.max())
     weights = logits.sub_(top).exp_()  # in place: a pass over the logits costs as much as a small product
+    if missing is not None:
+        weights[missing] = 0.0
     row = weights.sum(dim=1)
-    column = ranks.total(weights[:, :total].sum(dim=0))
+    column = ranks.total(weights[:, :wide].sum(dim=0))
+    if missing is not None:
+        row[missing], column[batch.unpaired] = math.inf, math.inf  # whose reciprocals are 0
     if bool(ranks.maximum(((row.min() < 1e-30) | (column.min() < 1e-30)).float())):
         logits = (batch.images * scale) @ every.T
         batch.leave_out(logits)
-        loss, weights = _far_apart(logits, total, own, first, ranks)
+        loss, weights = _far_apart(batch, logits, ranks)
     else:
-        loss = (row.log() + column[first : first + n].log() + 2 * (top - right)).sum() / 2
+        loss = (row[rows].log() + column[columns].log() + 2 * (top - right)).sum() / 2
         row, column = row.reciprocal_(), column.reciprocal_()
-        weights[:, :total].mul_(row[:, None] + column)
-        weights[:, total:].mul_(row[:, None])
-    weights[own, first + own] -= 2.0
-    return _backward(batch, weights, 0.5 / total, every, unit, length, scale, loss / total, ranks)
+        weights[:, :wide].mul_(row[:, None] + column)
+        weights[:, wide:].mul_(row[:, None])
+    weights[rows, columns] -= 2.0
+    return _backward(batch, weights, 0.5 / count, every, unit, length, scale, loss / count, ranks)
 
 
-def _far_apart(
-    logits: torch.Tensor, total: int, own: torch.Tensor, first: int, ranks: Ranks
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _far_apart(batch: Batch, logits: torch.Tensor, ranks: Ranks) -> tuple[torch.Tensor, torch.Tensor]:
     """The same loss and sum of both softmaxes, where exp underflows against one common maximum."""
+    rows, columns, wide, _ = batch.pairs(ranks)
+    missing = batch.missing(rows)
     by_row = logits.softmax(dim=1)
-    captions = logits[:, :total]
-    top = ranks.maximum(captions.amax(dim=0))
+    captions = logits[:, :wide]
+    if missing is not None:
+        by_row[missing], captions[missing] = 0.0, -math.inf
+    top = ranks.maximum(captions.amax(dim=0)).clamp_min(-1e30)
     by_column = (captions - top).exp()
     column = ranks.total(by_column.sum(dim=0))
-    right = logits[own, first + own]
-    at = slice(first, first + len(own))
-    loss = (logits.logsumexp(dim=1) + column[at].log() + top[at] - 2 * right).sum() / 2
-    by_row[:, :total] += by_column / column
+    if missing is not None:
+        column[batch.unpaired] = math.inf
+    right = logits[rows, columns]
+    loss = (logits[rows].logsumexp(dim=1) + column[columns].log() + top[columns] - 2 * right).sum() / 2
+    by_row[:, :wide] += by_column / column
     return loss, by_row
 
 
@@ -129,18 +157,19 @@ def sigmoid_gradient(
 
     Source: arXiv:2303.15343 (SigLIP), with the negatives of arXiv:2502.03566.
     """
-    n, total, first = len(batch.images), len(batch.images) * ranks.count, len(batch.images) * ranks.own
+    rows, columns, _, count = batch.pairs(ranks)
     unit, length = _aligned(batch.texts, matrix)
-    every = ranks.gather_columns(unit, n)
+    every = ranks.gather_columns(unit, len(batch.images) // batch.blocks)
     scale = log_scale.exp()
     logits = (batch.images * scale) @ every.T + bias
-    own = torch.arange(n, device=logits.device)
     batch.leave_out(logits)
-    right = logits[own, first + own]
-    loss = (torch.nn.functional.softplus(logits).sum() - right.sum()) / total
+    if (missing := batch.missing(rows)) is not None:
+        logits[missing] = -math.inf
+    right = logits[rows, columns]
+    loss = (torch.nn.functional.softplus(logits).sum() - right.sum()) / count
     weights = logits.sigmoid_()
-    weights[own, first + own] -= 1.0
-    return _backward(batch, weights, 1 / total, every, unit, length, scale, loss, ranks, bias=True)
+    weights[rows, columns] -= 1.0
+    return _backward(batch, weights, 1 / count, every, unit, length, scale, loss, ranks, bias=True)
 
 
 def _aligned(texts: torch.Tensor, matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -164,7 +193,7 @@ def _backward(
 ) -> Gradient:
     """From d loss / d z, `share` times `weights` [n, texts], to the parameters."""
     pull = ranks.total(weights.T @ (batch.images * (scale * share)))  # d loss / d u of every text
-    pull = ranks.own_columns(pull, len(batch.images))
+    pull = ranks.own_columns(pull, len(batch.images) // batch.blocks)
     along = (pull * unit).sum(dim=-1, keepdim=True)  # sums to d loss / d t, bias aside
     pull.addcmul_(along, unit, value=-1).div_(length)  # d loss / d y: the part across u
     return Gradient(

@@ -41,9 +41,9 @@ def plot(frontier: Sequence[Point], history: Sequence[dict[str, Any]], strength:
     epochs = [record["epoch"] for record in history]
     right.plot(epochs, [record["loss"] for record in history], color=_RETRIEVAL[0], linewidth=2)
     right.set(xlabel="epoch", ylabel="loss", title="The epochs")
-    if all("binding" in record for record in history):
+    if looks := [record for record in history if "binding" in record]:
         twin = right.twinx()
-        twin.plot(epochs, [record["binding"] for record in history], color=_BINDING, linewidth=2)
+        twin.plot([look["epoch"] for look in looks], [look["binding"] for look in looks], color=_BINDING, linewidth=2)
         twin.set_ylabel("binding on validation", color=_BINDING)
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)

@@ -183,6 +183,8 @@ class Data:
         image_index: Int64 [n_texts].
         captions: The captions this part holds, int64; others of the arrays belong to another part.
         valid: Which negatives are not their caption itself, bool [n_texts, k]; None without negatives.
+        negative_images: A picture of each negative, the shape of `negatives`, or None.
+        paired: Which of these are not the caption's own image, bool [n_texts, k]; None without them.
     """
 
     images: Rows
@@ -191,6 +193,8 @@ class Data:
     image_index: torch.Tensor
     captions: torch.Tensor
     valid: torch.Tensor | None = None
+    negative_images: Rows | None = None
+    paired: torch.Tensor | None = None
 
     @property
     def dim(self) -> int:
@@ -212,17 +216,19 @@ class Data:
         yield self.texts
         if self.negatives is not None:
             yield self.negatives
+        if self.negative_images is not None:
+            yield self.negative_images
 
-    def negative(self, captions: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
-        """One negative of each caption, unit-length [n, dim]; `which` of the k, int64 [n]."""
-        assert self.negatives is not None
-        two_axes = len(self.negatives.shape) == 2
-        return self.negatives.take(captions if two_axes else torch.stack([captions, which], dim=1))
+    def negative(self, captions: torch.Tensor, which: torch.Tensor, *, image: bool = False) -> torch.Tensor:
+        """One negative of each caption, or its picture, unit-length [n, dim]; `which` of the k, int64 [n]."""
+        rows = self.negative_images if image else self.negatives
+        assert rows is not None
+        return rows.take(captions if len(rows.shape) == 2 else torch.stack([captions, which], dim=1))
 
 
 def read_data(
     image_features: Any, text_features: Any, negative_features: Any = None, image_index: Any = None, *,
-    what: str = "", digest: bool = False, compare: bool = True,
+    negative_image_features: Any = None, what: str = "", digest: bool = False,
 ) -> Data:  # fmt: skip
     """Check embeddings that belong together, and read them all once.
 
@@ -231,9 +237,9 @@ def read_data(
         text_features: [n_texts, dim].
         negative_features: [n_texts, dim] or [n_texts, k, dim], or None.
         image_index: Whose caption each text is, [n_texts]; None where text i is the caption of image i.
+        negative_image_features: A picture of each negative, of the shape of `negative_features`, or None.
         what: Put before the names in messages.
         digest: Whether to set the digests of the arrays.
-        compare: Whether to look which negatives are their caption itself; without, all count.
 
     Returns:
         All captions.
@@ -250,28 +256,36 @@ def read_data(
                 f"{negatives.name} has {len(negatives)} rows for {len(texts)} captions. Pass one row a caption; where "
                 f"a caption has no negative, repeat the caption's own row."
             )
-    for rows in (texts, negatives):
+    pictures = None
+    if negative_image_features is not None:
+        pictures = Rows(f"{what}negative_image_features", negative_image_features, ndim=(2, 3))
+        if negatives is None or pictures.shape[:-1] != negatives.shape[:-1]:
+            shape = "no negatives" if negatives is None else f"negatives of shape {list(negatives.shape)}"
+            raise ValueError(
+                f"{pictures.name} has shape {list(pictures.shape)} for {shape}. Pass one picture a negative; where a "
+                f"negative has none, the row of the caption's own image."
+            )
+    for rows in (texts, negatives, pictures):
         if rows is not None and rows.shape[-1] != images.shape[-1]:
             raise ValueError(
                 f"{images.name} has dim {images.shape[-1]} but {rows.name} has dim {rows.shape[-1]}. Embed both with "
                 f"one model."
             )
-    data = Data(images, texts, negatives, _index(images, texts, image_index, what), torch.arange(len(texts)))
+    index = _index(images, texts, image_index, what)
+    data = Data(images, texts, negatives, index, torch.arange(len(texts)), negative_images=pictures)
     for rows in data.each():
         rows.check(digest=digest)
-    if negatives is None:
-        return data
-    return replace(
-        data, valid=_valid(texts, negatives) if compare else torch.ones(len(texts), data.k, dtype=torch.bool)
-    )
+    if negatives is not None:
+        data = replace(data, valid=_differ(texts, data.captions, negatives))
+    return data if pictures is None else replace(data, paired=_differ(images, index, pictures))
 
 
-def _valid(texts: Rows, negatives: Rows) -> torch.Tensor:
-    """Which negatives differ from their caption: bool [n_texts, k]."""
-    blocks = torch.split(torch.arange(len(texts)), max(1, _BLOCK_BYTES // (4 * int(np.prod(negatives.shape[1:])))))
+def _differ(own: Rows, index: torch.Tensor, others: Rows) -> torch.Tensor:
+    """Which of each caption's k `others` differ from its row of `own`: bool [n_texts, k]."""
+    size = max(1, _BLOCK_BYTES // (4 * int(np.prod(others.shape[1:]))))
     return torch.cat(
-        [different(texts.take(block)[:, None], negatives.take(block).view(len(block), -1, texts.shape[-1]))
-         for block in blocks]
+        [different(own.take(index[block])[:, None], others.take(block).view(len(block), -1, own.shape[-1]))
+         for block in torch.split(torch.arange(len(index)), size)]
     )  # fmt: skip
 
 

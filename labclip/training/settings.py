@@ -9,7 +9,8 @@ from typing import Any
 
 from labclip.checks import checked_number, checked_whole
 
-_STEPS = 4000
+_STEPS = 2000
+_BATCH = 64, 512  # the least and the most, where the recipe leaves it open
 
 
 @dataclass(frozen=True)
@@ -17,15 +18,19 @@ class Settings:
     """How a matrix is fitted.
 
     Attributes:
-        epochs: Passes over the captions; None is as many as make some 4,000 steps, from 5 to 200.
-        batch_size: Captions a step, over all ranks; a last, smaller batch of an epoch is left out, as every epoch draws
-            another order.
+        epochs: Passes over the captions; None is as many as make some 2,000 steps, from 5 to 400.
+        batch_size: Captions a step, over all ranks; None is a power of two near a sixteenth of the captions, from 64 to
+            512: of few captions, small batches kept other domains better than large ones (docs/fit.md). A last,
+            smaller batch of an epoch is left out, as every epoch draws another order.
         learning_rate: Of Adam, at the start.
         cosine: Whether the step falls along a cosine to a hundredth, instead of staying constant.
+        logit_scale: Times the cosines in the loss; None learns it, from 1. Held high, only captions that are nearly
+            mistaken pull at the matrix, and the change that satisfies them is small; a learnt one begins by pulling all
+            apart. 50 is about what CLIP's own training ends with (docs/fit.md).
         hard_negatives: Negatives a caption a step, drawn anew each epoch among those it has; 0 is a standard batch.
-        identity_penalties: Times ||A - I||_F^2, added to the loss. It is what keeps retrieval outside the domain: the
-            distance foretells that loss (r = -0.989 over a third party's 21 matrices). Of several, each is fitted, and
-            validation chooses.
+        identity_penalties: Times ||A - I||_F^2, added to the loss. The distance foretells what retrieval outside the
+            domain loses (r = -0.989 over a third party's 21 matrices). Of several, each is fitted, and validation
+            chooses.
         rank: Rank of A - I; None is a full matrix. A map of low rank must share between captions what it learns: at a
             quarter of the dim it bound as well as a full one and cost other domains a little less (docs/fit.md).
         rank_share: The rank as a share of the dim, where `rank` does not say it.
@@ -39,11 +44,12 @@ class Settings:
     """
 
     epochs: int | None = None
-    batch_size: int = 256
+    batch_size: int | None = None
     learning_rate: float = 1e-2
     cosine: bool = True
+    logit_scale: float | None = 50.0
     hard_negatives: int = 1
-    identity_penalties: tuple[float, ...] = (1e-3, 1e-4, 1e-5)
+    identity_penalties: tuple[float, ...] = (1e-3, 3e-4, 1e-4)
     rank: int | None = None
     rank_share: float | None = 0.25
     mask_same_image: bool = True
@@ -59,6 +65,7 @@ _PAPER = Settings(
     batch_size=1024,
     learning_rate=1e-3,
     cosine=False,
+    logit_scale=None,
     identity_penalties=(0.0,),
     rank_share=None,
     mask_same_image=False,
@@ -119,10 +126,13 @@ def for_data(settings: Settings, *, dim: int, captions: int) -> Settings:
         rank = max(1, round(dim * settings.rank_share))
     if rank is not None and rank > dim:
         raise ValueError(f"rank is {rank}, more than the embeddings' dim {dim}.")
+    batch_size = settings.batch_size
+    if batch_size is None:
+        batch_size = min(max(2 ** round(math.log2(max(captions, 1) / 16)), _BATCH[0]), _BATCH[1])
     if epochs is None:
-        steps = max(1, captions // settings.batch_size)
-        epochs = min(max(math.ceil(_STEPS / steps), 5), 200)
-    return replace(settings, rank=rank, epochs=epochs)
+        steps = max(1, captions // batch_size)
+        epochs = min(max(math.ceil(_STEPS / steps), 5), 400)
+    return replace(settings, rank=rank, epochs=epochs, batch_size=batch_size)
 
 
 def as_json(settings: Settings) -> dict[str, Any]:

@@ -55,8 +55,12 @@ def new_state(dim: int, settings: Settings, *, objective: str, seed: int, device
             "right": _SPREAD * torch.randn(settings.rank, dim, generator=generator),
         }
     sigmoid = objective == "sigmoid"
-    parameters["log_scale"] = torch.tensor(math.log(10.0) if sigmoid else 0.0)
+    learnt = settings.logit_scale is None or sigmoid
+    begin = (10.0 if sigmoid else 1.0) if learnt else settings.logit_scale
+    assert begin is not None
+    parameters["log_scale"] = torch.tensor(math.log(begin))
     if sigmoid:
         parameters["bias"] = torch.tensor(-10.0)
     parameters = {name: value.to(device) for name, value in parameters.items()}
-    return State(parameters, torch.optim.Adam(parameters.values(), lr=settings.learning_rate))
+    free = [value for name, value in parameters.items() if learnt or name != "log_scale"]
+    return State(parameters, torch.optim.Adam(free, lr=settings.learning_rate))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from pathlib import Path
@@ -12,15 +13,17 @@ from tqdm import tqdm
 
 from labclip.training.batches import Batches
 from labclip.training.checkpoint import read_checkpoint, write_checkpoint
-from labclip.training.frontier import Held, best_binding, frontier
+from labclip.training.frontier import Held, choose, frontier, worth
 from labclip.training.objective import Batch, Gradient, sigmoid_gradient, softmax_gradient
 from labclip.training.settings import Settings
 from labclip.training.state import State
 
 _COARSE = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
+_LOOKS = 10  # at validation during a fit; a look can cost as much as an epoch
 _CHECKPOINT_SECONDS = 30.0
 _ABSURD = 20.0  # a log-temperature that no data asks for
 _MAX_LOG_SCALE = math.log(100.0)  # as OpenCLIP clamps it
+_CALIBRATED_ON = 8  # batches
 
 
 def train(
@@ -28,6 +31,7 @@ def train(
     batches: Batches,
     held: list[Held],
     *,
+    elsewhere: Held | None,
     checkpoint: Path | None,
     fingerprint: str,
     penalty: float,
@@ -38,7 +42,8 @@ def train(
     Args:
         state: Where to begin; changed in place.
         batches: What to fit on.
-        held: Held-out data, measured after each epoch where the settings choose the best one.
+        held: Held-out data, measured after some epochs where the settings choose the best one.
+        elsewhere: The made-up domain, measured with it.
         checkpoint: A folder that keeps the state, or None.
         fingerprint: Of data and settings; a checkpoint of others is refused.
         penalty: On ||A - I||_F^2.
@@ -72,13 +77,25 @@ def train(
             if saves and checkpoint and time.monotonic() - saved > _CHECKPOINT_SECONDS:
                 write_checkpoint(checkpoint, state, fingerprint)
                 saved = time.monotonic()
-        _finish_epoch(state, batches, held)
+        _finish_epoch(state, batches, held, elsewhere)
         shown = {key: f"{state.history[-1][key]:.3f}" for key in ("loss", "binding") if key in state.history[-1]}
         bar.set_postfix(shown, refresh=False)
         if saves and checkpoint:
             write_checkpoint(checkpoint, state, fingerprint)
             saved = time.monotonic()
     bar.close()
+
+
+def calibrated(batches: Batches, matrix: torch.Tensor) -> float:
+    """The log-temperature at which a matrix's loss is least, on some batches of the fit."""
+    epoch = batches.epoch(0)
+    some = list(itertools.islice(epoch, _CALIBRATED_ON))
+    matrix, low, high = matrix.to(batches.device), 0.0, _MAX_LOG_SCALE
+    for _ in range(16):
+        middle = torch.tensor((low + high) / 2, device=batches.device)
+        slope = sum(float(softmax_gradient(batch, matrix, middle, batches.ranks).log_scale) for batch in some)
+        low, high = (low, float(middle)) if slope > 0 else (float(middle), high)
+    return (low + high) / 2
 
 
 def _gradient(state: State, batch: Batch, batches: Batches, matrix: torch.Tensor) -> Gradient:
@@ -107,7 +124,7 @@ def _update(state: State, gradient: Gradient, settings: Settings, penalty: torch
         parameters["log_scale"].clamp_(max=_MAX_LOG_SCALE)
 
 
-def _finish_epoch(state: State, batches: Batches, held: list[Held]) -> None:
+def _finish_epoch(state: State, batches: Batches, held: list[Held], elsewhere: Held | None) -> None:
     """Record the epoch, and keep it if it is the best so far."""
     matrix = state.matrix.cpu()
     loss = state.loss / batches.steps
@@ -123,11 +140,15 @@ def _finish_epoch(state: State, batches: Batches, held: list[Held]) -> None:
         "logit_scale": log_scale,
         "distance": float((matrix - torch.eye(len(matrix))).norm()),
     }
-    better = True
+    better, epochs = True, batches.settings.epochs
+    assert epochs is not None
     if batches.settings.early_stop and held:
-        score = best_binding(frontier(held, matrix, _COARSE))
-        record["binding"] = score
-        better = all(score > past["binding"] for past in state.history)
+        better = state.epoch + 1 == epochs or (state.epoch + 1) % max(1, epochs // _LOOKS) == 0
+        if better:
+            points = frontier(held, matrix, _COARSE, elsewhere)
+            best = choose(points)
+            record |= {"binding": best.binding, "worth": worth(best, points[0])}
+            better = all(record["worth"] > past["worth"] for past in state.history if "worth" in past)
     if better:
         state.best = {"matrix": matrix.clone(), "log_scale": state.parameters["log_scale"].cpu().clone()}
     state.history.append(record)
