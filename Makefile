@@ -34,6 +34,7 @@ bench: $(VENV)/.dev  ## the ratios that README and docs promise
 	$(BIN)/python benchmarks/negatives.py --json benchmarks/negatives.json
 	$(BIN)/python benchmarks/features.py --json benchmarks/features.json
 	$(BIN)/python benchmarks/fit.py --json benchmarks/fit.json
+	$(BIN)/python benchmarks/evaluation.py --json benchmarks/evaluation.json
 
 results: $(VENV)/.installed  ## what docs/results.md says labclip measured, anew: two minutes
 	$(BIN)/python benchmarks/results.py
