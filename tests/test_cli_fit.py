@@ -2,6 +2,7 @@ import csv
 import json
 
 import pytest
+import torch
 from click.testing import CliRunner
 from PIL import Image
 
@@ -78,3 +79,15 @@ def test_bad_input_is_one_line(folder, tmp_path):
         assert message in done.stderr
         assert done.stderr.strip().count("\n") == 0
         assert not out.exists()
+
+
+def test_a_fitted_matrix_is_pushed_and_comes_back_by_its_name(folder, tmp_path, hub):
+    run("fit", folder / "features", tmp_path / "a", *QUICK, "--identity-penalty", 1e-3, "--anyway")
+    done = run("push", tmp_path / "a", "somebody/scenes-matrix")
+    assert hub.url in done.stdout
+    fitted = labclip.Alignment.from_pretrained(tmp_path / "a")
+    again = labclip.LABCLIP.from_pretrained("somebody/scenes-matrix")
+    assert again.alignment.strength == fitted.strength
+    assert torch.equal(again.alignment.matrix, fitted.matrix)
+    assert again.alignment.metadata["settings"] == fitted.metadata["settings"]
+    assert again.alignment.metadata["results"] == fitted.metadata["results"]
