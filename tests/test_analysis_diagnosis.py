@@ -148,6 +148,26 @@ def test_the_rules(image, text, cosine, combinations, code):
     assert len(found.reasons) >= 3 + (code == "unclear")
 
 
+def test_one_who_does_not_know_the_words_is_told_so():
+    found = verdict.judge(side(0.2, 0.18, 0.22, half=0.19), GOOD, LOW, 99)
+    assert found.code == "image"
+    assert found.reasons[1].endswith("it does not even know which attributes are there.")
+
+
+def test_a_text_encoder_that_is_a_bag_of_words_to_the_last_bit_leaves_nothing_to_fit():
+    data = planted_scenes.embedded(SCENES, text=False, noise=0)
+    found = examine(replace(data, swapped=data.captions))
+    assert found.verdict.code == "text"
+    assert found.repair.binding.estimates[0].value == 0  # ties are wrong
+    assert found.repair.models == ["base"]
+    assert any("every caption and its exchanged twin one embedding" in note for note in found.notes)
+
+
+def test_captions_that_look_alike_are_no_leak_where_no_combination_is_shared():
+    data = planted_scenes.embedded(SCENES, text=False, noise=1e-3)
+    assert repair.fit_on(data, np.ones(len(SCENES), dtype=bool)).dim == 35  # a warning would be an error
+
+
 def test_costs_and_gains_are_told_only_where_measurable():
     def compared(metric, base, ours, measurable):
         gap = ours - base

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -17,6 +18,7 @@ from labclip.analysis.labels import Index, Labels
 from labclip.evaluation import metrics
 from labclip.evaluation.scores import Compared, Scores, compare, everything
 from labclip.training import fit, split_combinations
+from labclip.training.rows import different
 
 STEPS = 800
 """Of a fit. On 3,500 scenes of the embedded model five times as many bind .01 more."""
@@ -83,10 +85,10 @@ def repair(
     """
     notes: list[str] = []
     fitted: list[Alignment] = []
-    enough = len(np.unique(data.labels.combination[data.exchanged])) >= LEAST
-    if fitting and not enough:
-        notes.append(f"No matrix was fitted: fewer than {LEAST} combinations have a caption with attributes exchanged.")
-    if fitting and enough:
+    missing = _missing(data)
+    if fitting and missing:
+        notes.append(f"No matrix was fitted: {missing}.")
+    elif fitting:
         for number in range(int(fold.max()) + 1):
             done(f"fitting a matrix, fold {number + 1}")
             fitted.append(fit_on(data, (fold != number), seed=seed))
@@ -114,6 +116,15 @@ def repair(
     )
 
 
+def _missing(data: Embedded) -> str:
+    """What a fit lacks, in words; empty if nothing."""
+    if len(np.unique(data.labels.combination[data.exchanged])) < LEAST:
+        return f"fewer than {LEAST} combinations have a caption with attributes exchanged"
+    if not bool(different(data.captions, data.swapped).any()):
+        return "the text encoder gives every caption and its exchanged twin one embedding, so there is nothing to learn"
+    return ""
+
+
 def fit_on(data: Embedded, keep: NDArray[np.bool_], *, seed: int = 0) -> Alignment:
     """The matrix of `labclip.fit` on some scenes, chosen on a tenth of their combinations.
 
@@ -130,7 +141,13 @@ def fit_on(data: Embedded, keep: NDArray[np.bool_], *, seed: int = 0) -> Alignme
     batches = max(1, len(train[0]) // 256)
     epochs = min(200, max(5, math.ceil(STEPS / batches)))
     held = data.rows(keep & inner)
-    return fit(*train, validation=held, epochs=epochs, identity_penalty=PENALTY, seed=seed, progress=False).alignment
+    with warnings.catch_warnings():
+        # The split shares no combination; captions that an encoder can't tell apart look as if it did.
+        warnings.filterwarnings("ignore", message=".*validation captions occur among the negatives")
+        result = fit(
+            *train, validation=held, epochs=epochs, identity_penalty=PENALTY, seed=seed, progress=False
+        )  # fmt: skip
+    return result.alignment
 
 
 def moved(texts: Tensor, alignment: Alignment | None) -> Tensor:

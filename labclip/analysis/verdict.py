@@ -191,6 +191,8 @@ def _side(what: str, side: Side) -> str:
         "lost": "it does not know which is whose",
         "unclear": "too near the middle to tell",
     }[side.state]
+    if side.state == "lost" and probed.accuracy.high < probed.bag_chance:
+        said = "it does not even know which attributes are there"
     if side.state == "unclear" and (side.rising or side.short):
         said = "more scenes may let it read more"
     return (
