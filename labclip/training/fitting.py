@@ -113,6 +113,7 @@ def fit(
     data = read_data(
         image_features, text_features, negative_features, image_index,
         negative_image_features=negative_image_features, digest=digest,
+        compare=settings.drop_equal or validation is not None or negative_image_features is not None,
     )  # fmt: skip
     _check(data, settings, recipe, base)
     data, held = _split(data, validation, settings, seed)

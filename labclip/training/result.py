@@ -16,9 +16,10 @@ class FitResult:
 
     Attributes:
         alignment: The matrix, with the strength chosen on the frontier.
-        history: A record of each epoch: epoch, loss, logit_scale, distance (||A - I||_F before scaling), and the best
-            point of the frontier on validation where the recipe looks at it.
-        frontier: What each strength from 0 to 1.25 does on the held-out data; empty where nothing is held out.
+        history: A record of each epoch: epoch, loss, logit_scale, distance (||A - I||_F before scaling); and after some
+            epochs, where the recipe looks at validation, binding and worth of the point that would be chosen.
+        frontier: What each strength from 0 to 1.25 does on the held-out data, and in a made-up domain; empty where
+            nothing is held out.
         advice: What a user should know before using the matrix, a sentence each; empty if nothing speaks against it.
         worthwhile: Whether the matrix binds better than its base by more than chance explains, at no measurable cost.
     """
