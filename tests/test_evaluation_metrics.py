@@ -278,7 +278,8 @@ def test_a_difference_on_fewer_than_six_pictures_is_none(moved):
 
 def test_one_item_and_a_metric_without_items():
     (one,) = compare([Scores(np.array([True]), np.array([7]), {"a": everything(1), "none": np.array([-1])})])
-    assert (one.metric, one.estimates[0].value, one.estimates[0].low, one.estimates[0].n) == ("a", 1.0, 1.0, 1)
+    assert (one.metric, one.estimates[0].value, one.estimates[0].n) == ("a", 1.0, 1)
+    assert one.estimates[0].low == pytest.approx(0.025)  # exact: right once of once
 
 
 def test_a_macro_interval_is_that_of_a_slow_bootstrap():
@@ -291,3 +292,56 @@ def test_a_macro_interval_is_that_of_a_slow_bootstrap():
         rows = np.concatenate([members[u] for u in rng.integers(0, len(members), len(members))])
         slow.append(np.mean([correct[rows][group[rows] == g].mean() for g in np.unique(group[rows])]))
     assert [one.estimates[0].low, one.estimates[0].high] == pytest.approx(np.quantile(slow, [0.025, 0.975]), abs=0.025)
+
+
+def test_chance_of_retrieval_is_what_random_orders_give():
+    """Three pictures with 1, 4 and 2 of 7 captions; the chance of an order is counted over many."""
+    index = np.array([0, 1, 1, 1, 1, 2, 2])
+    scores = Retrieval(np.arange(3), np.arange(7), index).score(*drawn_pair(3, 7))
+    chance = {name: one.chance for one in scores for name in one.metrics}
+    orders = np.argsort(np.random.default_rng(0).random((20_000, 7)), axis=1)
+    for k in (1, 5):
+        hit = np.mean([[(index[order[:k]] == picture).any() for picture in range(3)] for order in orders[:4000]])
+        assert chance[f"i2t_r{k}"] == pytest.approx(hit, abs=0.02)
+    assert chance["i2t_r1"] == pytest.approx((1 + 4 + 2) / 7 / 3)
+    assert chance["i2t_r10"] == 1
+    assert chance["t2i_r1"] == pytest.approx(1 / 3)
+    assert chance["t2i_r5"] == 1
+
+
+def drawn_pair(pictures, captions):
+    images, texts = drawn(0, pictures, captions)
+    return unit(images), Texts(unit(texts), unit(texts))
+
+
+def test_a_picture_of_which_nothing_is_said_is_found_but_finds_nothing():
+    """Two pictures and one caption: from the captionless one no search starts, whatever the k."""
+    images, texts = torch.eye(2), torch.eye(2)[:1]
+    found = {
+        name: (one.value(name), one.count(name), one.chance)
+        for one in Retrieval(np.arange(2), np.arange(1), np.array([0])).score(images, Texts(texts, texts))
+        for name in one.metrics
+    }
+    assert found["i2t_r1"] == (1.0, 1, 1.0)
+    assert found["i2t_r10"] == (1.0, 1, 1.0)
+    assert found["t2i_r1"] == (1.0, 1, 0.5)
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_all_right_or_all_wrong_leave_the_exact_interval_of_as_many_pictures(right):
+    """Clopper and Pearson: of 10 out of 10 the lower end is 0.025 ** (1 / 10); items of one picture are one."""
+    correct = np.full(20, right)
+    ten = compare([Scores(correct, np.repeat(np.arange(10), 2), {"m": everything(20)})])[0].estimates[0]
+    far = 0.025 ** (1 / 10)
+    assert (ten.low, ten.high) == (pytest.approx((far, 1)) if right else pytest.approx((0, 1 - far)))
+
+
+def test_a_metric_that_no_draw_holds_is_not_known():
+    """One item of a thousand, one draw: where it was not drawn the interval is all that may be, and no nan."""
+    correct, group = np.zeros(1000, dtype=bool), np.full(1000, -1)
+    group[7] = 0
+    for seed in range(5):
+        scores = Scores(correct, np.arange(1000), {"m": group})
+        found = compare([scores, scores], resamples=1, seed=seed)[0]
+        assert all(math.isfinite(one) for one in (found.estimates[0].low, found.differences[0].low))
+        assert not found.differences[0].measurable

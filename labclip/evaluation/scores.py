@@ -118,7 +118,8 @@ def compare(models: Sequence[Scores], *, resamples: int = RESAMPLES, seed: int =
     """Estimate every metric of one set of items for several models.
 
     Units are drawn with replacement, the same draws for all models, so that differences are paired; intervals are
-    percentiles. A group with no item in a draw is left out of that draw's macro mean.
+    percentiles. A group with no item in a draw is left out of that draw's macro mean. Where every item is right, or
+    none, all draws are alike, and the interval is the exact one of as many units.
 
     Args:
         models: Scores of the same items, the base first.
@@ -143,10 +144,7 @@ def compare(models: Sequence[Scores], *, resamples: int = RESAMPLES, seed: int =
     return [
         Compared(
             column.metric,
-            [
-                Estimate(scores.value(column.metric), *_interval(values[m][:, c]), column.n, scores.chance)
-                for m, scores in enumerate(models)
-            ],
+            [_estimate(scores, column, units, values[m][:, c]) for m, scores in enumerate(models)],
             [
                 _difference(first, scores, column, units, values[m][:, c] - values[0][:, c])
                 for m, scores in enumerate(models)
@@ -193,15 +191,30 @@ def _means(values: NDArray[np.float64], columns: Sequence[_Column]) -> NDArray[n
         return np.stack([np.nansum(p, axis=1) / (~np.isnan(p)).sum(axis=1) for p in parts], axis=1)
 
 
-def _interval(values: NDArray[np.float64]) -> tuple[float, float]:
-    low, high = np.nanquantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+def _interval(drawn: NDArray[np.float64], widest: tuple[float, float]) -> tuple[float, float]:
+    known = drawn[~np.isnan(drawn)]
+    if not len(known):
+        return widest
+    low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
+
+
+def _estimate(scores: Scores, column: _Column, units: NDArray[np.int64], drawn: NDArray[np.float64]) -> Estimate:
+    value = scores.value(column.metric)
+    low, high = _interval(drawn, (0.0, 1.0))
+    # Clopper and Pearson's interval of n out of n.
+    edge = ((1 - LEVEL) / 2) ** (1 / len(np.unique(units[column.inside])))
+    if value == 1:
+        low = min(low, edge)
+    if value == 0:
+        high = max(high, 1 - edge)
+    return Estimate(value, low, high, column.n, scores.chance)
 
 
 def _difference(
     base: Scores, other: Scores, column: _Column, units: NDArray[np.int64], drawn: NDArray[np.float64]
 ) -> Difference:
-    low, high = _interval(drawn)
+    low, high = _interval(drawn, (-1.0, 1.0))
     moved = units[column.inside][(base.correct != other.correct)[column.inside]]
     differing = len(np.unique(moved))
     value = other.value(column.metric) - base.value(column.metric)

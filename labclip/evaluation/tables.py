@@ -12,7 +12,7 @@ from labclip.evaluation.report import Report, Result
 from labclip.evaluation.scores import DIFFERING, Difference, Estimate
 from labclip.page.values import Cell, Mark, Page, Section, Table, Value
 
-_HOW = "Fractions of 1; a tie is wrong. Intervals are 95%, of resampling."
+_HOW = "Fractions of 1; a tie is wrong. Intervals are 95%, of resampling, exact where all are right or none."
 # The rule of three: what 0 of n leaves possible at 95%.
 _HOW_DIFFERENT = (
     " Differences are paired, on the same items; one is measurable where its interval leaves zero out and the models "

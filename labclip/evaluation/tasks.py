@@ -99,13 +99,24 @@ class Retrieval:
             texts.aligned[torch.from_numpy(self.texts)],
             torch.from_numpy(self.image_index),
         )
-        n, m = len(self.images), len(self.texts)
-        sides = (("t2i", by_text.numpy(), self.image_index, n), ("i2t", by_image.numpy(), np.arange(n), m))
+        own = np.bincount(self.image_index, minlength=len(self.images))
+        asked = own > 0  # a picture of which nothing is said can be found, but finds nothing
+        one = np.ones(len(self.texts), dtype=np.int64)
+        sides = (
+            ("t2i", by_text.numpy(), self.image_index, one, len(self.images)),
+            ("i2t", by_image.numpy()[asked], np.flatnonzero(asked), own[asked], len(self.texts)),
+        )
         return [
-            Scores(rank < k, unit, {f"{self.prefix}{side}_r{k}": everything(len(rank))}, min(1.0, k / candidates))
-            for side, rank, unit, candidates in sides
+            Scores(rank < k, unit, {f"{self.prefix}{side}_r{k}": everything(len(rank))}, _chance(right, among, k))
+            for side, rank, unit, right, among in sides
             for k in self.at
         ]
+
+
+def _chance(right: Rows, among: int, k: int) -> float:
+    """Mean probability that one of each item's `right` answers is among the first k of `among` in random order."""
+    place = np.arange(min(k, among))
+    return float((1 - np.prod(np.maximum(among - right[:, None] - place, 0) / (among - place), axis=1)).mean())
 
 
 @dataclass(frozen=True)
