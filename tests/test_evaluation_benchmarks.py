@@ -452,3 +452,37 @@ def test_negation_rows_are_checked(tmp_path, row, said):
     picture(tmp_path / "a.jpg")
     with pytest.raises(ValueError, match=said):
         read("negation", tmp_path)
+
+
+def test_kinds_of_negation_that_are_written_differently_are_one(tmp_path):
+    rows = ["a.jpg,a,b,c,d,0,Positive", "a.jpg,e,f,g,h,0,positive"]
+    (tmp_path / MCQ).write_text("\n".join([NEGATION, *rows]))
+    picture(tmp_path / "a.jpg")
+    assert counts(read("negation", tmp_path)) == {"accuracy": 2, "positive": 2}
+
+
+def test_a_picture_that_has_several_entries_is_one_of_the_gallery(tmp_path):
+    dump(tmp_path / "coco_karpathy_test.json", [
+        {"image": "1.jpg", "caption": ["one", "first"]}, {"image": "2.jpg", "caption": ["two"]},
+        {"image": "1.jpg", "caption": ["again", "one"]},
+    ])  # fmt: skip
+    for number in (1, 2):
+        picture(tmp_path / f"{number}.jpg")
+    task = read("coco", tmp_path)
+    assert task.questions[0].image_index.tolist() == [0, 0, 1, 0, 0]
+    found = values(task, says(("1.jpg", "one"), ("1.jpg", "first"), ("1.jpg", "again"), ("2.jpg", "two")))
+    assert (found["t2i_r1"], found["i2t_r1"]) == (1.0, 1.0)
+    assert not [note for note in task.notes if "word for word" in note]
+
+
+@pytest.mark.parametrize("name", ["sugarcrepe", "sugarcrepe-pp"])
+def test_subsets_of_which_nothing_is_left_are_named(tmp_path, name):
+    """A mean over fewer subsets than its name says must not pass for one over all."""
+    for number, subset in enumerate(SUBSETS):
+        item = {"filename": f"{number}.jpg", "caption": "a", "caption2": "c", "negative_caption": "b"}
+        dump(tmp_path / f"{subset}.json", [item])
+        if subset != "swap_obj":
+            picture(tmp_path / f"{number}.jpg")
+    task = read(name, tmp_path, on_missing="skip")
+    assert task.notes[0].startswith("1 of")
+    assert "No item is left of swap_obj: means over subsets are of the others alone." in task.notes

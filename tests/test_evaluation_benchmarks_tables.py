@@ -209,6 +209,26 @@ def test_zero_shot_files_are_checked(tmp_path, file, text, said):
         read("zero-shot", tmp_path / "in", **{file: "nowhere.txt"})
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [("[1, 2]", "the name of a class is 1"), ('{"a": ["x"], "b": "y"}', r"the name of a class is \['x'\]"),
+     ('["x", " "]', "the name of a class is ' '")],
+)  # fmt: skip
+def test_names_of_classes_that_are_no_text_are_refused(tmp_path, content, said):
+    folders(tmp_path / "in", a=1, b=1)
+    (tmp_path / "in" / "x.json").write_text(content)
+    with pytest.raises(ValueError, match=said):
+        read("zero-shot", tmp_path / "in", classes="x.json")
+
+
+def test_a_file_of_names_that_is_no_text_is_named(tmp_path):
+    folders(tmp_path / "in", a=1, b=1)
+    (tmp_path / "in" / "x.txt").write_bytes(b"ant\n\xff\n")
+    for option in ("classes", "templates"):
+        with pytest.raises(ValueError, match=r"x\.txt is no UTF-8 text: byte 4"):
+            read("zero-shot", tmp_path / "in", **{option: "x.txt"})
+
+
 def test_a_folder_without_classes(tmp_path):
     picture(tmp_path / "a.png")
     with pytest.raises(ValueError, match="0 folders with 0 pictures, not one folder a class"):

@@ -152,7 +152,7 @@ class Sources:
                     f"{said}. Pass --images DIR with the folder that they are in, or --on-missing skip to leave their "
                     f"items out. {self.hint}"
                 )
-            self.notes.append(f"{said}; their items are left out.")
+            self.notes.insert(0, f"{said}; their items are left out.")
 
     def task(self, *questions: Question) -> Task:
         """The task, once everything is read.

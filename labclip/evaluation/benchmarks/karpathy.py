@@ -114,10 +114,12 @@ def _list(value: Any, path: Path) -> Iterator[tuple[str, list[Any], str]]:
 def _retrieval(sources: Sources, found: list[Captioned]) -> Task:
     if not found:
         return sources.task()
-    images = [one.row for one in found]
-    texts = [(sources.captions.row(text, one.place), at) for at, one in enumerate(found) for text in one.captions]
+    # A picture that has several entries is one of the gallery: beside itself it could not be found.
+    images = list(dict.fromkeys(one.row for one in found))
+    place_of = {row: place for place, row in enumerate(images)}
+    texts = [(sources.captions.row(text, one.place), place_of[one.row]) for one in found for text in one.captions]
     rows, places = zip(*texts, strict=True)
-    repeated = len(rows) - len(set(rows))
+    repeated = len(set(zip(rows, places, strict=True))) - len(set(rows))
     if repeated:
         sources.notes.append(
             f"{repeated:,} captions are said word for word of an earlier picture too: a tie, so wrong."

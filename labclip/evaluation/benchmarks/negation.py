@@ -27,12 +27,14 @@ def read(sources: Sources) -> Task:
             raise ValueError(f"{place} has no columns caption_0, caption_1 and so on.")
         right = _answer(answer, len(captions), place)
         options = [captions[right], *captions[:right], *captions[right + 1 :]]
-        kind = cells.get("correct_answer_template") or None
-        items.add(layout.picture(image, place), options, place, kind=kind)
+        template = slug(cells.get("correct_answer_template") or "") or None
+        if template == "accuracy":
+            raise ValueError(f"{place}: correct_answer_template is 'accuracy', which is the mean over all kinds.")
+        items.add(layout.picture(image, place), options, place, kind=template)
     metrics = {"accuracy": everything(len(items))}
     kinds = items.groups.get("kind", [])
     for kind in dict.fromkeys(kind for kind in kinds if kind is not None):
-        metrics[slug(kind)] = np.where([one == kind for one in kinds], 0, -1)
+        metrics[str(kind)] = np.where([one == kind for one in kinds], 0, -1)
     return sources.task(*items.question(metrics))
 
 

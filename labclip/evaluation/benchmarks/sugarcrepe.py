@@ -23,6 +23,7 @@ def read(sources: Sources) -> Task:
             items.add(sources.picture(filename, place), captions, place, subset=number)
     subset = np.array(items.groups.get("subset", []), dtype=np.int64)
     metrics = subset_metrics(subset, SUBSETS, ("add", "replace", "swap"))
+    note_empty(sources, subset, SUBSETS)
     return sources.task(*items.question(metrics), *items.gallery())
 
 
@@ -39,6 +40,13 @@ def subset_metrics(groups: Rows, subsets: Sequence[str], kinds: Sequence[str]) -
         inside = [number for number, name in enumerate(subsets) if name.startswith(kind)]
         metrics[kind] = np.where(np.isin(groups, inside), groups, -1)
     return metrics | {"macro": groups, "micro": everything(len(groups))}
+
+
+def note_empty(sources: Sources, groups: Rows, subsets: Sequence[str]) -> None:
+    """Say of which subsets no item is left, since means are over fewer then."""
+    empty = [name for number, name in enumerate(subsets) if not (groups == number).any()]
+    if empty:
+        sources.notes.append(f"No item is left of {', '.join(empty)}: means over subsets are of the others alone.")
 
 
 BENCHMARK = Benchmark(

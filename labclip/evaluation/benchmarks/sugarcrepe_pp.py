@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from labclip.evaluation.benchmarks.sugarcrepe import subset_metrics
+from labclip.evaluation.benchmarks.sugarcrepe import note_empty, subset_metrics
 from labclip.evaluation.items import gallery, json_items
 from labclip.evaluation.sources import Benchmark, Sources, fields
 from labclip.evaluation.tasks import Task, TwoPositives
@@ -41,6 +41,7 @@ def read(sources: Sources) -> Task:
     if not image:
         return sources.task()
     metrics = subset_metrics(np.array(subset), tuple(SUBSETS), ("replace", "swap"))
+    note_empty(sources, np.array(subset), tuple(SUBSETS))
     true = [(row, caption, caption) for row, three in zip(image, texts, strict=True) for caption in three[:2]]
     return sources.task(TwoPositives(np.array(image), np.array(texts), metrics), *gallery(sources, true))
 

@@ -44,6 +44,9 @@ def read(sources: Sources, *, split: str = "test", classes: str = "", templates:
         raise ValueError(f"{folder} is no CIFAR, which alone has splits. Pass the folder of the split with --data.")
     found = _folders(sources, folder) if cifar is None else _cifar(sources, *cifar, split)
     names = _names(classes, found.classes, sources) if classes else [name.replace("_", " ") for name in found.classes]
+    odd = [name for name in names if not isinstance(name, str) or not name.strip()]
+    if odd:
+        raise ValueError(f"{classes}: the name of a class is {odd[0]!r}. Every name must be a text that is not empty.")
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
         raise ValueError(f"Two classes are called {repeated[0]!r}. Pass --option classes=FILE with names that differ.")
@@ -94,7 +97,7 @@ def _names(file: str, classes: Sequence[str], sources: Sources) -> list[str]:
             return _by_folder(value, classes, path)
         names = value
     else:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = _lines(path)
         names = [line.strip() for line in lines if line.strip()]
         if all("\t" in line for line in names):
             return _by_folder(dict(line.split("\t", 1) for line in names), classes, path)
@@ -115,7 +118,7 @@ def _by_folder(names: dict[str, str], classes: Sequence[str], path: Path) -> lis
 
 def _templates(file: str, sources: Sources) -> list[str]:
     path = _beside(file, sources)
-    value = read_json(path) if path.suffix.lower() == ".json" else path.read_text(encoding="utf-8-sig").splitlines()
+    value = read_json(path) if path.suffix.lower() == ".json" else _lines(path)
     lines = (
         [line.strip() for line in value if isinstance(line, str) and line.strip()] if isinstance(value, list) else []
     )
@@ -123,6 +126,13 @@ def _templates(file: str, sources: Sources) -> list[str]:
     if not lines or wrong:
         raise ValueError(f"{path}: {wrong[0] if wrong else 'no line'!r} has no {{}} where the class's name goes.")
     return lines
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no UTF-8 text: byte {error.start}.") from error
 
 
 def _beside(file: str, sources: Sources) -> Path:
