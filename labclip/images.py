@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -46,5 +47,14 @@ def as_batch(
             "This LABCLIP has no preprocess for PIL images. Pass LABCLIP(clip, alignment, preprocess=...) with the "
             "third value of open_clip.create_model_and_transforms, or preprocessed tensors."
         )
-    dtype = next((weight.dtype for weight in tower.parameters() if weight.ndim > 1), torch.float32)
-    return torch.stack([preprocess(one) for one in images]).to(device, dtype)
+    return torch.stack([preprocess(one) for one in images]).to(device, image_dtype(tower))
+
+
+def image_dtype(tower: nn.Module) -> torch.dtype:
+    """The dtype that images are to have for a tower: that of its first convolution.
+
+    Position embeddings come before it among the parameters, and stay float32 in OpenCLIP's half precision.
+    """
+    convolutions = (module.weight.dtype for module in tower.modules() if isinstance(module, nn.Conv2d))
+    matrices = (weight.dtype for weight in tower.parameters() if weight.ndim > 1)
+    return next(itertools.chain(convolutions, matrices), torch.float32)

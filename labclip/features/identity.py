@@ -13,6 +13,7 @@ from torch import nn
 
 from labclip.alignment import Base
 from labclip.bases import PROBE_COSINE, embed_dim, probe_of
+from labclip.images import image_dtype as image_dtype_of
 from labclip.model import LABCLIP
 
 
@@ -69,7 +70,7 @@ def precision_of(model: LABCLIP) -> str:
 
 def image_dtype(model: LABCLIP) -> torch.dtype:
     """The dtype that images are to have for the model."""
-    return next((weight.dtype for weight in model.clip.visual.parameters() if weight.ndim > 1), torch.float32)
+    return image_dtype_of(model.clip.visual)
 
 
 def describe_inputs(inputs: Sequence[Path]) -> list[dict[str, Any]]:
