@@ -1,17 +1,21 @@
 """Encoding once, the cache, and base against alignments."""
 
+import copy
 import json
 import sqlite3
+import warnings
 
+import models
 import numpy as np
 import pytest
 import torch
+from open_clip.model import convert_weights_to_lp
 from PIL import Image
 from torch.nn import functional as F
 
 from labclip import LABCLIP, Alignment, scenes
 from labclip.evaluation import BENCHMARKS, Where, evaluate
-from labclip.evaluation.cache import Cache
+from labclip.evaluation.cache import Cache, default_cache
 from labclip.evaluation.encoding import encode
 from labclip.evaluation.picture import Captions, Picture, Pictures
 from labclip.features import embed
@@ -312,3 +316,148 @@ def test_a_feature_folder_gives_what_its_pictures_give(tmp_path, model):
         model.clip.visual.conv1.weight[0, 0, 0, 0] += 0.5
     with pytest.raises(ValueError, match=r"weights of SHA-256 .*Embed again"):
         evaluate("features", model, data=tmp_path / "features", cache=None, progress=False)
+
+
+def rounding(model, monkeypatch):
+    """Makes every pass come out a little different, as products of other sizes do on two threads or a GPU."""
+    own, passes = model.encode_text, iter(range(1, 100))
+
+    def text(captions, **options):
+        features = own(captions, **options)
+        return features + 1e-4 * next(passes) * torch.linspace(-1, 1, features.shape[1])
+
+    monkeypatch.setattr(model, "encode_text", text)
+
+
+def test_captions_of_the_same_tokens_have_the_same_bits_in_any_pass_and_any_run(model, tmp_path, monkeypatch):
+    monkeypatch.setattr("labclip.evaluation.encoding.BLOCK", 2)
+    rounding(model, monkeypatch)
+    alike = ["a red cube", "a blue cone", "A RED CUBE", "a  red   cube", "an orange ring"]
+    with Cache(tmp_path, model) as cache:
+        _, texts = encode(model, pictures_of(scenes.sample(1)), alike, cache=cache, progress=False)
+    assert torch.equal(texts[0], texts[2])
+    assert torch.equal(texts[0], texts[3])
+    assert not torch.equal(texts[0], texts[1])
+    with Cache(tmp_path, model) as cache:
+        _, later = encode(model, pictures_of(scenes.sample(1)), ["A red Cube", *alike], cache=cache, progress=False)
+    assert torch.equal(later[0], texts[0])
+    assert torch.equal(later[1:], texts)
+
+
+def test_a_negative_that_only_shouts_is_a_tie_and_noted(model, tmp_path, monkeypatch):
+    monkeypatch.setattr("labclip.evaluation.encoding.BLOCK", 3)
+    rounding(model, monkeypatch)
+    drawn = scenes.sample(8, seed=9)
+    lines = ["image,caption,negative"]
+    for row in range(8):
+        Image.fromarray(drawn.images[row]).save(tmp_path / f"{row}.png")
+        lines.append(f"{row}.png,{drawn.captions[row]},{drawn.captions[row].upper()}")
+    (tmp_path / "own.csv").write_text("\n".join(lines))
+    found = evaluate("csv", model, data=tmp_path / "own.csv", cache=None, progress=False).as_json()["csv"]
+    assert (found["base"]["binding"], found["labclip"]["binding"]) == (0, 0)
+    assert any(note.startswith("8 of 16 captions have the very embedding") for note in found["notes"])
+
+
+def test_the_same_picture_under_two_names_is_noted(tmp_path):
+    drawn = scenes.sample(3, seed=10)
+    lines = ["image,caption"]
+    for row, name in ((0, "a"), (1, "b"), (2, "c"), (0, "copy")):
+        Image.fromarray(drawn.images[row]).save(tmp_path / f"{name}.png")
+        lines.append(f"{name}.png,{drawn.captions[row]}{' again' * (name == 'copy')}")
+    (tmp_path / "own.csv").write_text("\n".join(lines))
+    notes = evaluate("csv", "scenes", data=tmp_path / "own.csv", cache=None, progress=False).results[0].notes
+    assert any(note.startswith("1 of 4 pictures of the gallery have the very embedding") for note in notes)
+
+
+def test_an_alignment_called_as_the_report_calls_something_is_refused(model, tmp_path, monkeypatch):
+    """Its numbers would stand where the base's do."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("base", "other"):
+        Alignment.identity(256).save_pretrained(name)
+    with pytest.raises(ValueError, match=r"The alignment base has a name that the report uses itself\. Type \./base"):
+        evaluate("scenes", model, options={"n": 20}, alignments=["base", "other"], cache=None, progress=False)
+    report = evaluate("scenes", model, options={"n": 20}, alignments=["./base", "other"], cache=None, progress=False)
+    assert report.models == ("base", "./base", "other")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [({"strengths": [0.5, 0.5]}, "strength 0.5 is asked for twice"), ({"seed": -1}, "seed is -1. Pass a whole number")],
+)
+def test_settings_that_are_none_are_told_before_the_work(model, arguments, said):
+    with pytest.raises(ValueError, match=said):
+        evaluate("scenes", model, options={"n": 20}, cache=None, progress=False, **arguments)
+
+
+def test_a_full_disk_loses_no_result(model, tmp_path, monkeypatch):
+    asked = pictures_of(scenes.sample(60, seed=11)), scenes.sample(60, seed=11).captions
+    whole = encode(model, *asked, progress=False)
+    with Cache(tmp_path, model) as cache:
+        cache._file.execute("PRAGMA max_page_count = 12")
+        with pytest.warns(UserWarning, match=r"can't be written \(.*full.*\); what follows is not kept") as told:
+            found = encode(model, *asked, cache=cache, batch_size=8, progress=False)
+    assert len(told) == 1
+    assert torch.allclose(found[0], whole[0], atol=1e-6)
+    assert torch.allclose(found[1], whole[1], atol=1e-6)
+    with Cache(tmp_path, model) as cache:  # and what was kept is sound
+        assert torch.allclose(encode(model, *asked, cache=cache, progress=False)[0], whole[0], atol=1e-6)
+
+
+def test_what_is_put_is_kept_and_locks_nobody_out(model, tmp_path):
+    row = np.eye(256, dtype=np.float32)[0]
+    with Cache(tmp_path, model) as one, Cache(tmp_path, model) as other:
+        one.put([(b"a", row)], [(b"b", b"a")])
+        assert set(other.get([b"a", b"b", b"c"])) == {b"a", b"b"}
+        other._file.execute("PRAGMA busy_timeout = 0")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            other.put([(b"c", row)])
+        assert list(one.get([b"c"])) == [b"c"]
+
+
+def test_a_cache_that_cannot_be_made_says_what_to_pass(model, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"can't be made \(Not a directory\)\. Pass --cache DIR .* or --no-cache"):
+        Cache(tmp_path / "file" / "cache", model)
+    folder = Cache(tmp_path / "cache", model).path
+    folder.unlink()
+    folder.mkdir()
+    with pytest.raises(ValueError, match=r"can't be used \(unable to open.*Pass --cache DIR"):
+        Cache(tmp_path / "cache", model)
+
+
+def test_the_folder_of_the_cache_may_begin_at_home(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("LABCLIP_CACHE", "~/kept")
+    assert default_cache() == tmp_path / "kept"
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_transformer_in_half_precision(dtype):
+    """OpenCLIP leaves its position embeddings float32, which are no sign of what its images are to be."""
+    clip = models.make("clip")
+
+    def small(image):
+        return torch.from_numpy(np.array(image.resize((32, 32)), dtype=np.float32)).permute(2, 0, 1) / 255
+
+    whole, half = (
+        LABCLIP(one, Alignment(models.matrix()), tokenizer=models.tokenizer(), preprocess=small)
+        for one in (clip, copy.deepcopy(clip))
+    )
+    convert_weights_to_lp(half.clip, dtype)
+    asked = pictures_of(scenes.sample(3, seed=12)), ["a red cube", "a blue ring"]
+    for found, own in zip(encode(half, *asked, progress=False), encode(whole, *asked, progress=False), strict=True):
+        assert found.dtype == torch.float32
+        assert F.cosine_similarity(found, own).min() > 0.99
+    assert half.encode_image([Image.fromarray(asked[0][0].source)]).dtype == dtype
+
+
+def test_pixels_that_would_be_cut_to_white_are_refused(model, tmp_path):
+    Image.fromarray(np.full((9, 9), 40_000, dtype=np.uint16)).save(tmp_path / "deep.png")
+    with pytest.raises(ValueError, match=r"deep\.png .*mode I;16.*save it in 8 bits"):
+        encode(model, [Picture(tmp_path / "deep.png", "deep.png")], ["a"], progress=False)
+
+
+def test_a_box_of_less_than_a_pixel_is_named(model):
+    with pytest.raises(ValueError, match=r"the box \(0, 0, 0\.4, 5\) is less than a pixel"):
+        encode(model, [Picture(scenes.sample(1).images[0], "p", (0, 0, 0.4, 5))], ["a"], progress=False)

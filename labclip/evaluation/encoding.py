@@ -22,6 +22,7 @@ from labclip.features.encoding import checked, counting_cut, warn_of_cut
 from labclip.features.identity import image_dtype
 from labclip.features.pictures import BROKEN, reason
 from labclip.model import LABCLIP
+from labclip.text import tokenize
 
 BLOCK = 2048
 """Captions encoded together; those alike in their beginnings share the work."""
@@ -164,16 +165,34 @@ def _encode_captions(model: LABCLIP, cache: Cache, captions: Sequence[str], prog
     keys = {caption: key_of(b"text", caption.encode("utf-8", "surrogatepass")) for caption in captions}
     known = cache.get(list(keys.values()))
     todo = sorted(caption for caption, key in keys.items() if key not in known)
-    state: dict[str, Any] = {"cut": 0, "cut_warning": "", "encoded": len(todo)}
-    with tqdm(total=len(todo), desc="captions", unit=" captions", disable=not (progress and todo)) as bar:
-        for start in range(0, len(todo), BLOCK):
-            block = todo[start : start + BLOCK]
-            with counting_cut(state):
+    # Captions of the same tokens get the same bits: in passes of their own, rounding would decide between them.
+    tokens = dict(zip(todo, _tokens_of(model, todo), strict=True))
+    read = cache.get(list(dict.fromkeys(tokens.values())))
+    first = {key: caption for caption, key in reversed(tokens.items()) if key not in read}
+    distinct = sorted(first.values())
+    cache.put((), ((keys[caption], key) for caption, key in tokens.items() if key in read))
+    with tqdm(total=len(distinct), desc="captions", unit=" captions", disable=not (progress and distinct)) as bar:
+        for start in range(0, len(distinct), BLOCK):
+            block = distinct[start : start + BLOCK]
+            with counting_cut({"cut": 0, "cut_warning": ""}):  # told already
                 features = model.encode_text(block, normalize=False, aligned=False)
             rows = checked(F.normalize(features.float(), dim=-1), [repr(caption) for caption in block])
-            fresh = {keys[caption]: row for caption, row in zip(block, rows, strict=True)}
-            cache.put(fresh.items())
-            known |= fresh
+            fresh = {tokens[caption]: row for caption, row in zip(block, rows, strict=True)}
+            cache.put(fresh.items(), ((keys[caption], key) for caption, key in tokens.items() if key in fresh))
+            read |= fresh
             bar.update(len(block))
-    warn_of_cut(state, "captions")
+    known |= {keys[caption]: read[key] for caption, key in tokens.items()}
     return torch.from_numpy(np.stack([known[keys[caption]] for caption in captions]))
+
+
+def _tokens_of(model: LABCLIP, captions: list[str]) -> list[bytes]:
+    """A key of each caption's tokens. Those that are cut at the context length are told once."""
+    assert model.tokenizer is not None  # the cache has looked
+    state: dict[str, Any] = {"cut": 0, "cut_warning": "", "encoded": len(captions)}
+    keys = []
+    for start in range(0, len(captions), BLOCK):
+        with counting_cut(state):
+            tokens = tokenize(model.tokenizer, captions[start : start + BLOCK])
+        keys += [key_of(b"tokens", row.tobytes()) for row in tokens.numpy()]
+    warn_of_cut(state, "captions")
+    return keys

@@ -19,10 +19,10 @@ from labclip.evaluation.benchmarks import BENCHMARKS
 from labclip.evaluation.cache import Cache, default_cache
 from labclip.evaluation.encoding import encode
 from labclip.evaluation.metrics import unit_length
-from labclip.evaluation.report import Report, Result
+from labclip.evaluation.report import RESERVED, Report, Result
 from labclip.evaluation.scores import RESAMPLES, Compared, Scores, compare
 from labclip.evaluation.sources import Benchmark, Sources
-from labclip.evaluation.tasks import Task, Texts
+from labclip.evaluation.tasks import Retrieval, Task, Texts
 from labclip.features.opening import open_base
 from labclip.loading import check_same_base
 from labclip.model import LABCLIP
@@ -107,6 +107,8 @@ def evaluate(
         raise ValueError(f'on_missing is {on_missing!r}. Pass "raise" or "skip".')
     if batch_size < 1 or resamples < 1 or (workers is not None and workers < 1):
         raise ValueError(f"batch_size is {batch_size}, resamples {resamples}, workers {workers}; each is at least 1.")
+    if seed < 0:
+        raise ValueError(f"seed is {seed}. Pass a whole number from 0.")
     # What can fail is tried before a model is loaded: files of every benchmark first.
     tasks = {name: _read(BENCHMARKS[name], where, on_missing) for name, where in asked.items()}
     opened = model if isinstance(model, LABCLIP) else open_base(str(model), device=device, precision=precision)
@@ -127,7 +129,7 @@ def evaluate(
                 else (task.embedded.images, task.embedded.texts)
             )  # fmt: skip
             found = measure(task, images_of, texts_of, list(compared.values()), resamples=resamples, seed=seed)
-            notes = [*task.notes, *([] if task.embedded else _alike(texts_of))]
+            notes = [*task.notes, *_alike(task, images_of, texts_of)]
             results.append(Result(BENCHMARKS[name], found, notes, len(images_of), len(texts_of)))
         return Report(
             base=str(opened.alignment.base or "a base without a name"),
@@ -179,15 +181,21 @@ def measure(
     return [one for models in zip(*answers, strict=True) for one in compare(models, resamples=resamples, seed=seed)]
 
 
-def _alike(texts: Tensor) -> list[str]:
-    """A note where captions that differ are one to the model: cut at its context length, or of words it reads alike."""
-    same = len(texts) - len({row.tobytes() for row in texts.numpy()})
-    if not same:
-        return []
-    return [
-        f"{same:,} of {len(texts):,} captions have the very embedding of another (cut at the model's context, or "
-        f"the same words to it). Choosing between two such is a tie, which is wrong."
-    ]
+def _alike(task: Task, images: Tensor, texts: Tensor) -> list[str]:
+    """Notes where captions, or pictures of a gallery, are one to the model though the benchmark tells them apart."""
+    notes = []
+    found = [row for question in task.questions if isinstance(question, Retrieval) for row in question.images]
+    for features, what, why in (
+        (images[sorted(set(found))], "pictures of the gallery", "the same file under another name"),
+        (texts, "captions", "cut at the model's context, or the same words to it"),
+    ):
+        same = len(features) - len({hash(row.tobytes()) for row in features.numpy()})
+        if same:
+            notes.append(
+                f"{same:,} of {len(features):,} {what} have the very embedding of another ({why}). Choosing between "
+                f"two such is a tie, which is wrong."
+            )
+    return notes
 
 
 def _asked(benchmarks: str | Mapping[str, Where], single: Where) -> dict[str, Where]:
@@ -264,6 +272,9 @@ def _alignments(
         if label in named:
             raise ValueError(f"The alignment {label} is named twice. Name it once.")
         named[label] = alignment
+    for label in named:
+        if label in RESERVED and len(named) > 1:
+            raise ValueError(f"The alignment {label} has a name that the report uses itself. Type ./{label}.")
     own = model.alignment
     if not given and not torch.equal(own.fitted.cpu(), torch.eye(own.dim)):
         named["labclip"] = own
@@ -273,7 +284,13 @@ def _alignments(
         named = {"labclip": next(iter(named.values()))}
     if not strengths:
         return named
-    asked = {f"{name}@{strength:g}": one.at(strength) for name, one in named.items() for strength in strengths}
+    asked: dict[str, Alignment] = {}
+    for name, one in named.items():
+        for strength in strengths:
+            label = f"{name}@{strength:g}"
+            if label in asked:
+                raise ValueError(f"The strength {strength:g} is asked for twice. Pass each once, to six digits.")
+            asked[label] = one.at(strength)
     return {"labclip": next(iter(asked.values()))} if len(asked) == 1 else asked
 
 

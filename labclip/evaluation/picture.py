@@ -47,7 +47,8 @@ class Picture:
         """The picture from what `read` gave, cropped.
 
         Raises:
-            ValueError: If the box has no pixel in the picture.
+            ValueError: If the box has no pixel in the picture, or a pixel more than 8 bits, of which OpenCLIP's
+                preprocessing makes white.
             OSError: If the bytes are no picture.
         """
         from PIL import Image
@@ -57,13 +58,18 @@ class Picture:
         else:
             image = Image.open(io.BytesIO(data), formats=formats())
             image.load()
+        if image.mode.startswith(("I", "F")):
+            raise ValueError(f"its pixels are of mode {image.mode}, which would all be cut to white; save it in 8 bits")
         if self.box is None:
             return image
         left, top, width, height = self.box
         corners = max(left, 0), max(top, 0), min(left + width, image.width), min(top + height, image.height)
         if corners[0] >= corners[2] or corners[1] >= corners[3]:
             raise ValueError(f"the box {self.box} lies outside its {image.width} x {image.height} pixels")
-        return image.crop((round(left), round(top), round(left + width), round(top + height)))
+        whole = round(left), round(top), round(left + width), round(top + height)
+        if whole[0] >= whole[2] or whole[1] >= whole[3]:
+            raise ValueError(f"the box {self.box} is less than a pixel")
+        return image.crop(whole)
 
 
 @dataclass

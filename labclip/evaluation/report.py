@@ -9,6 +9,9 @@ from typing import Any
 from labclip.evaluation.scores import Compared
 from labclip.evaluation.sources import Benchmark
 
+RESERVED = ("base", "intervals", "differences", "n", "chance", "pictures", "captions", "notes")
+"""Keys of a benchmark in the JSON beside the alignments' names, which must be none of them."""
+
 
 @dataclass(frozen=True)
 class Result:
