@@ -1,5 +1,6 @@
 import csv
 import json
+import os
 
 import pytest
 from click.testing import CliRunner
@@ -117,3 +118,29 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, said):
     assert said in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("csv", "--model", "scenes", "--data", "a.csv", "--data", "b.csv"), "--data of csv is given twice"),
+        (("scenes", "scenes", "--model", "scenes"), "The benchmark scenes is named twice"),
+        (("scenes", *QUICK, "--option", "n=20"), "--option n of scenes is 300 and 20"),
+        (("scenes", *QUICK, "--seed", "-1"), "seed is -1"),
+        (("scenes", *QUICK, "--markdown", "."), ". is a folder. Pass the path of a file"),
+        (("scenes", *QUICK, "--latex", "."), ". is a folder. Pass the path of a file"),
+    ],
+)
+def test_what_is_said_twice_or_leads_nowhere_is_told_before_the_work(arguments, said):
+    done = run(*arguments, code=2)
+    assert said in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert done.stdout == ""
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
+def test_a_file_that_cannot_be_written_loses_no_result(tmp_path):
+    done = run("scenes", *QUICK, "--json", "--latex", "/dev/full", "--markdown", tmp_path / "kept.md", code=2)
+    assert "/dev/full can't be written" in done.stderr
+    assert json.loads(done.stdout)["scenes"]["base"]
+    assert "binding" in (tmp_path / "kept.md").read_text()

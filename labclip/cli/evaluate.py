@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from labclip.cli.group import as_json_option, main
+
+if TYPE_CHECKING:
+    from labclip.evaluation import Report
 
 
 @main.command()
@@ -62,8 +67,8 @@ def evaluate(
             "Type: labclip evaluate BENCHMARK --model M --data PATH. `labclip evaluate --list` names them."
         )
     for path in (markdown, latex, out):
-        if path is not None and not path.absolute().parent.is_dir():
-            raise ValueError(f"There is no folder {path.absolute().parent} for {path.name}. Make it, and run again.")
+        if path is not None:
+            _check_writable(path)
     if out is not None:
         from labclip.packages import require
 
@@ -75,12 +80,31 @@ def evaluate(
         asked, model, alignments=alignment, strengths=strength, device=device or _device(),
         cache=False if no_cache else cache or True, **settings,
     )  # fmt: skip
-    for path, text in ((markdown, tables.markdown), (latex, tables.latex)):
+    failed = []
+    for path, write in ((markdown, _text(tables.markdown)), (latex, _text(tables.latex)), (out, tables.write_page)):
         if path is not None:
-            path.write_text(text(report), encoding="utf-8")
-    if out is not None:
-        tables.write_page(report, out)
+            try:
+                write(report, path)
+            except OSError as error:
+                failed.append(f"{path} can't be written ({error.strerror or error}). The report is on stdout.")
     click.echo(json.dumps(report.as_json()) if as_json else tables.terminal(report))
+    if failed:
+        raise ValueError(" ".join(failed))
+
+
+def _check_writable(path: Path) -> None:
+    """Refuse a path that can't be written before hours of work, not after."""
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise ValueError(f"There is no folder {folder} for {path.name}. Make it, and run again.")
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder. Pass the path of a file in it.")
+    if not os.access(path if path.exists() else folder, os.W_OK):
+        raise ValueError(f"You may not write {path}. Pass a path that you may.")
+
+
+def _text(make: Callable[[Report], str]) -> Callable[[Report, Path], object]:
+    return lambda report, path: path.write_text(make(report), encoding="utf-8")
 
 
 def _device() -> str:
@@ -95,6 +119,9 @@ def _asked(
     """Each benchmark's files and options, from what may be written once or for each: PATH or NAME=PATH."""
     from labclip.evaluation import Where
 
+    twice = [name for place, name in enumerate(benchmarks) if name in benchmarks[:place]]
+    if twice:
+        raise ValueError(f"The benchmark {twice[0]} is named twice. Name it once.")
     places = [_by_name(benchmarks, given, flag, "=") for given, flag in ((data, "--data"), (images, "--images"))]
     chosen: dict[str, dict[str, str]] = {name: {} for name in benchmarks}
     for one in options:
@@ -103,7 +130,8 @@ def _asked(
         if not equals or not key:
             raise ValueError(f"--option is {one!r}. Type KEY=VALUE, or NAME:KEY=VALUE for one of several benchmarks.")
         for name in [target] if target else benchmarks:
-            chosen[name][key] = value
+            if chosen[name].setdefault(key, value) != value:
+                raise ValueError(f"--option {key} of {name} is {chosen[name][key]} and {value}. Pass it once.")
     return {name: Where(places[0].get(name), places[1].get(name), chosen[name]) for name in benchmarks}
 
 
@@ -111,13 +139,14 @@ def _by_name(benchmarks: tuple[str, ...], given: tuple[str, ...], flag: str, mar
     found: dict[str, str] = {}
     for one in given:
         name, equals, path = one.partition(mark)
-        if equals and name in benchmarks:
-            found[name] = path
-        elif len(benchmarks) == 1:
-            found[benchmarks[0]] = one
-        else:
-            raise ValueError(f"{flag} {one}: which benchmark is it of? Type {flag} NAME=PATH, for example "
-                             f"{flag} {benchmarks[0]}={one}.")  # fmt: skip
+        if not (equals and name in benchmarks):
+            if len(benchmarks) > 1:
+                raise ValueError(f"{flag} {one}: which benchmark is it of? Type {flag} NAME=PATH, for example "
+                                 f"{flag} {benchmarks[0]}={one}.")  # fmt: skip
+            name, path = benchmarks[0], one
+        if name in found:
+            raise ValueError(f"{flag} of {name} is given twice, {found[name]} and {path}. Pass it once.")
+        found[name] = path
     return found
 
 
