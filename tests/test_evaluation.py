@@ -14,7 +14,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from labclip import LABCLIP, Alignment, scenes
-from labclip.evaluation import BENCHMARKS, Where, evaluate
+from labclip.evaluation import BENCHMARKS, Where, evaluate, tables
 from labclip.evaluation.cache import Cache, default_cache
 from labclip.evaluation.encoding import encode
 from labclip.evaluation.picture import Captions, Picture, Pictures
@@ -461,3 +461,14 @@ def test_pixels_that_would_be_cut_to_white_are_refused(model, tmp_path):
 def test_a_box_of_less_than_a_pixel_is_named(model):
     with pytest.raises(ValueError, match=r"the box \(0, 0, 0\.4, 5\) is less than a pixel"):
         encode(model, [Picture(scenes.sample(1).images[0], "p", (0, 0, 0.4, 5))], ["a"], progress=False)
+
+
+def test_a_matrix_that_names_no_base_is_told(model):
+    bare = Alignment(model.alignment.fitted)
+    said = [
+        tables.terminal(
+            evaluate("scenes", model, options={"n": 20}, alignments=one, cache=None, progress=False), width=500
+        )
+        for one in (bare, model.alignment)
+    ]
+    assert ["does not say which base it was fitted on" in one for one in said] == [True, False]

@@ -301,4 +301,5 @@ def _loaded(model: LABCLIP, name: str | Path) -> Alignment:
 
 
 def _facts(name: str, alignment: Alignment) -> dict[str, Any]:
-    return {"name": name, "strength": alignment.strength, "matrix_sha256": matrix_sha256(alignment.fitted)}
+    facts = {"name": name, "strength": alignment.strength, "matrix_sha256": matrix_sha256(alignment.fitted)}
+    return facts | {"recorded": alignment.base is not None or alignment.probe is not None}

@@ -45,7 +45,8 @@ class Report:
         weights_sha256: Of the base's weights.
         models: "base", then each alignment: "labclip" where there is one, else its name, with "@strength" where one
             alignment is asked about at several.
-        alignments: For each model but the base, what the matrix is: name, strength, SHA-256.
+        alignments: For each model but the base, what the matrix is: name, strength, SHA-256, and whether it records its
+            base.
         results: One a benchmark.
         versions: Of the packages that decide a number.
     """

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from labclip import page as pages
 from labclip.evaluation import sides
@@ -187,9 +188,13 @@ def _range(estimate: Estimate) -> str:
     return f"[{estimate.low:.3f}, {estimate.high:.3f}]"
 
 
+def _unchecked(matrix: Mapping[str, Any]) -> str:
+    return "" if matrix.get("recorded", True) else "; it does not say which base it was fitted on"
+
+
 def _facts(report: Report) -> list[tuple[str, str]]:
     matrices = [
-        (str(one["name"]), f"matrix {str(one['matrix_sha256'])[:16]}, strength {one['strength']:g}")
+        (str(one["name"]), f"matrix {str(one['matrix_sha256'])[:16]}, strength {one['strength']:g}{_unchecked(one)}")
         for one in report.alignments
     ]
     looked = sum(len(one.differences) for result in report.results for one in result.compared)
