@@ -72,6 +72,7 @@ def test_markdown_has_the_columns_it_says():
 @pytest.mark.parametrize(
     ("text", "escaped"),
     [
+        ("$x_1$", r"\$x_1\$"),
         ("a|b", "a\\|b"),
         ("<script>", "&lt;script&gt;"),
         ("[x](javascript:alert(1))", "[x]\\(javascript:alert(1))"),

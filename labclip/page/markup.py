@@ -9,6 +9,7 @@ from labclip.page.values import Page, Section, Table, Value, cleaned, pieces, sh
 
 _MARKDOWN = str.maketrans({
     "\\": "\\\\", "`": "\\`", "*": "\\*", "<": "&lt;", ">": "&gt;", "&": "&amp;", "|": "\\|", "~": "\\~",
+    "$": "\\$",  # a formula
 })  # fmt: skip
 _LATEX = str.maketrans({
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
