@@ -21,8 +21,8 @@ from PIL import Image
 from table import write
 from torch.nn import functional as F
 
-from labclip import LABCLIP, scenes
-from labclip.evaluation import BENCHMARKS, metrics
+from labclip import LABCLIP, metrics, scenes
+from labclip.evaluation import BENCHMARKS
 from labclip.evaluation.encoding import encode
 from labclip.evaluation.scores import compare, everything
 from labclip.evaluation.sources import Sources
@@ -94,7 +94,8 @@ def sugarcrepe(folder):
         ours = time.perf_counter() - start
         theirs, right = official(model, task, LOOP_ITEMS)
         different = int((right != scores.correct[:LOOP_ITEMS]).sum())
-        print(f"{different} of {LOOP_ITEMS} answers differ from the official loop's", flush=True)
+        if different:
+            raise SystemExit(f"{different} of {LOOP_ITEMS} answers differ from the official loop's.")
     return theirs / ours, ours, theirs
 
 

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labclip.evaluation import metrics
+from labclip import metrics
 from labclip.evaluation.scores import Scores, compare, everything
 from labclip.evaluation.tasks import Choice, Classification, Pairs, Retrieval, Texts, TwoPositives
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from labclip.analysis.inputs import features_of
 from labclip.analysis.labels import Index, Labels, folds_of
 from labclip.analysis.predictors import PREDICTORS, predict
-from labclip.evaluation.metrics import TIE
+from labclip.metrics import TIE
 
 FRACTIONS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 _RIDGE = 1.0

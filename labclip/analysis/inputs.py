@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from labclip.checks import described
-from labclip.evaluation.metrics import unit_length
+from labclip.metrics import unit_length
 
 Features = NDArray[np.float32]
 INSTALL = 'pip install "labclip[eval]"'

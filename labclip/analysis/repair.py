@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from labclip import metrics
 from labclip.alignment import Alignment
 from labclip.analysis.embedded import Embedded
 from labclip.analysis.labels import Index, Labels
-from labclip.evaluation import metrics
 from labclip.evaluation.scores import Compared, Scores, compare, everything
 from labclip.training import fit, split_combinations
 from labclip.training.rows import different

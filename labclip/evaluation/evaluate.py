@@ -18,13 +18,13 @@ from labclip.bases import check_base
 from labclip.evaluation.benchmarks import BENCHMARKS
 from labclip.evaluation.cache import Cache, default_cache
 from labclip.evaluation.encoding import encode
-from labclip.evaluation.metrics import unit_length
 from labclip.evaluation.report import RESERVED, Report, Result
 from labclip.evaluation.scores import RESAMPLES, Compared, Scores, compare
 from labclip.evaluation.sources import Benchmark, Sources
 from labclip.evaluation.tasks import Retrieval, Task, Texts
 from labclip.features.opening import open_base
 from labclip.loading import check_same_base
+from labclip.metrics import unit_length
 from labclip.model import LABCLIP
 from labclip.pretrained import alignment_for
 from labclip.storage import matrix_sha256

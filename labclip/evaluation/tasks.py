@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from labclip.evaluation import metrics
+from labclip import metrics
 from labclip.evaluation.picture import Picture
 from labclip.evaluation.scores import Groups, Scores, everything
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from labclip import metrics
 from labclip.scenes.vocabulary import COLOURS, SHAPES
 
 if TYPE_CHECKING:
@@ -56,8 +57,9 @@ def binding(images: Tensor, captions: Tensor, swapped: Tensor) -> float:
     Returns:
         A fraction of 1; chance is 0.5.
     """
-    right, wrong = (images * captions).sum(dim=-1), (images * swapped).sum(dim=-1)
-    return (right > wrong).float().mean().item()
+    rows = torch.arange(len(images))
+    options = torch.stack([rows, rows + len(rows)], dim=1)
+    return _share(metrics.choices(images, torch.cat([captions, swapped]), rows, options))
 
 
 def recall_at_1(images: Tensor, captions: Tensor) -> tuple[float, float]:
@@ -72,15 +74,14 @@ def recall_at_1(images: Tensor, captions: Tensor) -> tuple[float, float]:
     """
     assert len(images) == len(captions)
     assert len(images) % GALLERY == 0
-    hits = torch.zeros(2)
-    for start in range(0, len(images), GALLERY):
-        part = slice(start, start + GALLERY)
-        similarity = images[part] @ captions[part].T
-        at_least = similarity >= similarity.diagonal()  # [image, text], each column against its own text's score
-        hits[0] += (at_least.sum(dim=0) == 1).sum()
-        hits[1] += ((similarity >= similarity.diagonal()[:, None]).sum(dim=1) == 1).sum()
-    text_to_image, image_to_text = (hits / len(images)).tolist()
-    return text_to_image, image_to_text
+    parts = [slice(start, start + GALLERY) for start in range(0, len(images), GALLERY)]
+    found = [metrics.ranks(images[part], captions[part], torch.arange(GALLERY)) for part in parts]
+    by_text, by_image = (torch.cat(ranks) for ranks in zip(*found, strict=True))
+    return _share(by_text < 1), _share(by_image < 1)
+
+
+def _share(right: Tensor) -> float:
+    return right.float().mean().item()
 
 
 def distinct(colours: NDArray[np.int64], shapes: NDArray[np.int64], size: int = GALLERY) -> NDArray[np.int64]:
@@ -110,9 +111,7 @@ def single_object(images: Tensor, prompts: Tensor, colours: NDArray[np.int64], s
         shapes: Shape of the thing, [n, 1].
     """
     truth = torch.from_numpy(colours[:, 0] * len(SHAPES) + shapes[:, 0])
-    similarity = images @ prompts.T
-    own = similarity.gather(1, truth[:, None])
-    return ((similarity >= own).sum(dim=1) == 1).float().mean().item()
+    return _share(metrics.class_ranks(images, prompts, truth) < 1)
 
 
 def single_prompts() -> list[str]:
