@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from labclip.cli.group import alignment_option, as_json_option, main, strength_option
+from labclip.cli.group import (
+    alignment_option,
+    as_json_option,
+    base_option,
+    chosen_device,
+    device_option,
+    main,
+    strength_option,
+)
 
 if TYPE_CHECKING:
     from labclip.evaluation.labelled import Labelled
@@ -16,12 +24,7 @@ if TYPE_CHECKING:
 
 
 @main.command()
-@click.option(
-    "--model",
-    required=True,
-    metavar="M",
-    help="A name of `labclip list`, a folder, a Hub repository org/name, or MODEL:TAG of OpenCLIP.",
-)
+@base_option
 @click.option(
     "--data",
     type=click.Path(path_type=Path),
@@ -37,7 +40,7 @@ if TYPE_CHECKING:
 @click.option("--scenes", type=click.IntRange(1), default=5000, show_default=True, help="Drawn where no PATH is given.")
 @click.option("--fit/--no-fit", default=True, help="Whether to fit matrices, to see what one could win back.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of scenes, splits and fits.")
-@click.option("--device", metavar="D", help="cpu, cuda, cuda:1, mps. [default: cuda if there is one, else cpu]")
+@device_option
 @click.option("--no-cache", is_flag=True, help="Keep no embeddings of PATH. [default: the user's cache, as `evaluate`]")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write the whole report as one HTML page.")
 @as_json_option
@@ -72,13 +75,11 @@ def diagnose(
 
 def _opened(model: str, alignment: str | None, strength: float | None, device: str | None) -> LABCLIP:
     """The base, with its own matrix, another one, or none."""
-    import torch
-
     from labclip.alignment import Alignment
     from labclip.features.opening import open_base
     from labclip.pretrained import alignment_for
 
-    opened = open_base(model, device=device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    opened = open_base(model, device=chosen_device(device))
     base = opened.alignment.base
     if alignment is not None:
         hub = {"revision": None, "token": None, "cache_dir": None, "force_download": False, "local_files_only": False}

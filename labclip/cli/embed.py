@@ -7,17 +7,12 @@ from pathlib import Path
 
 import click
 
-from labclip.cli.group import as_json_option, main
+from labclip.cli.group import as_json_option, base_option, chosen_device, device_option, main, precision_option
 
 
 @main.command()
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option(
-    "--model",
-    required=True,
-    metavar="M",
-    help="A name of `labclip list`, a folder, a Hub repository org/name, or MODEL:TAG of OpenCLIP.",
-)
+@base_option
 @click.option(
     "--captions",
     required=True,
@@ -57,8 +52,8 @@ from labclip.cli.group import as_json_option, main
 )
 @click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True, help="Images in one pass.")
 @click.option("--workers", type=click.IntRange(1), help="Threads that decode. [default: one a processor, at most 16]")
-@click.option("--device", metavar="D", help="cpu, cuda, cuda:1, mps. [default: cuda if there is one, else cpu]")
-@click.option("--precision", default="fp32", show_default=True, help="fp32, fp16, bf16, pure_fp16 or pure_bf16.")
+@device_option
+@precision_option
 @click.option("--force", is_flag=True, help="Start anew where OUT has other features.")
 @as_json_option
 def embed(
@@ -83,14 +78,10 @@ def embed(
 
     Killed and run again, it goes on where it stopped. Each image is encoded once however many captions it has.
     """
-    import torch
-
     from labclip.features import embedding
     from labclip.features.opening import open_base
 
-    if device is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    opened = open_base(model, device=device, precision=precision)
+    opened = open_base(model, device=chosen_device(device), precision=precision)
     features = embedding.embed(
         opened,
         captions=captions,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from labclip.cli.group import as_json_option, main
+from labclip.cli.group import as_json_option, chosen_device, device_option, main, precision_option
 
 if TYPE_CHECKING:
     from labclip.evaluation import Report
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 @click.option("--no-cache", is_flag=True, help="Keep no embeddings.")
 @click.option("--batch-size", type=int, default=64, show_default=True, help="Pictures in one pass.")
 @click.option("--workers", type=int, help="Threads that read pictures. [default: one a processor]")
-@click.option("--device", metavar="D", help="cpu, cuda, cuda:1, mps. [default: cuda if there is one, else cpu]")
-@click.option("--precision", default="fp32", show_default=True, help="fp32, fp16, bf16, pure_fp16 or pure_bf16.")
+@device_option
+@precision_option
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the draws behind the intervals.")
 @click.option("--markdown", type=click.Path(path_type=Path), metavar="FILE", help="Write the tables as Markdown.")
 @click.option("--latex", type=click.Path(path_type=Path), metavar="FILE", help="Write the tables as LaTeX.")
@@ -77,7 +77,7 @@ def evaluate(
 
     asked = _asked(benchmarks, data, images, option)
     report = evaluate(
-        asked, model, alignments=alignment, strengths=strength, device=device or _device(),
+        asked, model, alignments=alignment, strengths=strength, device=chosen_device(device),
         cache=False if no_cache else cache or True, **settings,
     )  # fmt: skip
     failed = []
@@ -105,12 +105,6 @@ def _check_writable(path: Path) -> None:
 
 def _text(make: Callable[[Report], str]) -> Callable[[Report, Path], object]:
     return lambda report, path: path.write_text(make(report), encoding="utf-8")
-
-
-def _device() -> str:
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _asked(

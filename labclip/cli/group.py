@@ -37,9 +37,28 @@ as_json_option = click.option("--json", "as_json", is_flag=True, help="Print one
 model_option = click.option(
     "--model", required=True, metavar="M", help="A name of `labclip list`, a folder, or a Hub repository org/name."
 )
+base_option = click.option(  # of a base that needs no matrix
+    "--model",
+    required=True,
+    metavar="M",
+    help="A name of `labclip list`, a folder, a Hub repository org/name, or MODEL:TAG of OpenCLIP.",
+)
+device_option = click.option(
+    "--device", metavar="D", help="cpu, cuda, cuda:1, mps. [default: cuda if there is one, else cpu]"
+)
+precision_option = click.option(
+    "--precision", default="fp32", show_default=True, help="fp32, fp16, bf16, pure_fp16 or pure_bf16."
+)
 alignment_option = click.option(
     "--alignment", metavar="A", help="Another alignment: a name, a folder, or a repository."
 )
 strength_option = click.option(
     "--strength", type=float, help="0 is the base exactly, 1 the matrix as fitted. [default: as the alignment says]"
 )
+
+
+def chosen_device(device: str | None) -> str:
+    """What was asked for, else a GPU where there is one."""
+    import torch
+
+    return device or ("cuda" if torch.cuda.is_available() else "cpu")
