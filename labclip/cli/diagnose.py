@@ -75,15 +75,11 @@ def diagnose(
 
 def _opened(model: str, alignment: str | None, strength: float | None, device: str | None) -> LABCLIP:
     """The base, with its own matrix, another one, or none."""
-    from labclip.alignment import Alignment
     from labclip.features.opening import open_base
-    from labclip.pretrained import alignment_for
 
     opened = open_base(model, device=chosen_device(device))
-    base = opened.alignment.base
     if alignment is not None:
-        hub = {"revision": None, "token": None, "cache_dir": None, "force_download": False, "local_files_only": False}
-        opened.alignment = Alignment.from_pretrained(alignment) if base is None else alignment_for(base, alignment, hub)
+        opened.alignment = open_alignment(alignment, opened)
     if strength is not None:
         opened.alignment = opened.alignment.at(strength)
     return opened

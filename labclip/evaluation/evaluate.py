@@ -14,7 +14,6 @@ from torch import Tensor
 
 from labclip._version import __version__
 from labclip.alignment import Alignment
-from labclip.bases import check_base
 from labclip.evaluation.benchmarks import BENCHMARKS
 from labclip.evaluation.cache import Cache, default_cache
 from labclip.evaluation.encoding import encode
@@ -22,11 +21,9 @@ from labclip.evaluation.report import RESERVED, Report, Result
 from labclip.evaluation.scores import RESAMPLES, Compared, Scores, compare
 from labclip.evaluation.sources import Benchmark, Sources
 from labclip.evaluation.tasks import Retrieval, Task, Texts
-from labclip.features.opening import open_base
-from labclip.loading import check_same_base
+from labclip.features.opening import open_alignment, open_base
 from labclip.metrics import unit_length
 from labclip.model import LABCLIP
-from labclip.pretrained import alignment_for
 from labclip.storage import matrix_sha256
 
 Option = str | int | float | bool
@@ -264,10 +261,7 @@ def _alignments(
     given = [alignments] if isinstance(alignments, Alignment | str | Path) else list(alignments or ())
     named: dict[str, Alignment] = {}
     for place, one in enumerate(given):
-        alignment = one if isinstance(one, Alignment) else _loaded(model, one)
-        if model.alignment.base is not None:
-            check_same_base(alignment, model.alignment.base)
-        check_base(model.clip, alignment, model.tokenizer)
+        alignment = open_alignment(one, model)
         label = f"alignment {place + 1}" if isinstance(one, Alignment) else str(one)
         if label in named:
             raise ValueError(f"The alignment {label} is named twice. Name it once.")
@@ -292,12 +286,6 @@ def _alignments(
                 raise ValueError(f"The strength {strength:g} is asked for twice. Pass each once, to six digits.")
             asked[label] = one.at(strength)
     return {"labclip": next(iter(asked.values()))} if len(asked) == 1 else asked
-
-
-def _loaded(model: LABCLIP, name: str | Path) -> Alignment:
-    base = model.alignment.base
-    hub = {"revision": None, "token": None, "cache_dir": None, "force_download": False, "local_files_only": False}
-    return Alignment.from_pretrained(name) if base is None else alignment_for(base, name, hub)
 
 
 def _facts(name: str, alignment: Alignment) -> dict[str, Any]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from labclip.alignment import Alignment
-from labclip.bases import check_device, is_openclip_folder, read_openclip_config
-from labclip.loading import load_folder, load_named, named_base
+from labclip.bases import check_base, check_device, is_openclip_folder, read_openclip_config
+from labclip.loading import check_same_base, load_folder, load_named, named_base
 from labclip.model import LABCLIP
-from labclip.pretrained import resolve
+from labclip.pretrained import alignment_for, resolve
 from labclip.storage import is_alignment_folder
 
 _HUB: dict[str, Any] = {"token": None, "cache_dir": None, "force_download": False, "local_files_only": False}
@@ -44,3 +45,28 @@ def open_base(name: str, *, device: str | None = None, precision: str = "fp32") 
             raise ValueError(f"{folder}: model_cfg.embed_dim is {dim!r}, not a whole number.")
         return load_folder(folder, Alignment.identity(dim), precision=precision, device=device)[0]
     return LABCLIP.from_pretrained(name if folder is None else folder, device=device, precision=precision)
+
+
+def open_alignment(name: Alignment | str | Path, model: LABCLIP) -> Alignment:
+    """Load an alignment for a base that is loaded already.
+
+    Args:
+        name: What `Alignment.from_pretrained` takes, "cc3m" and the like for the base's own published ones, or an
+            alignment, which is only checked.
+        model: The base, wrapped with whatever matrix.
+
+    Raises:
+        FileNotFoundError: If there is none of that name.
+        ValueError: If it was fitted on another base, as far as its record or its probe tells.
+    """
+    base = model.alignment.base
+    if isinstance(name, Alignment):
+        alignment = name
+    else:
+        alignment = (
+            Alignment.from_pretrained(name) if base is None else alignment_for(base, name, {"revision": None, **_HUB})
+        )
+    if base is not None:
+        check_same_base(alignment, base)
+    check_base(model.clip, alignment, model.tokenizer)
+    return alignment
