@@ -75,7 +75,7 @@ def diagnose(
 
 def _opened(model: str, alignment: str | None, strength: float | None, device: str | None) -> LABCLIP:
     """The base, with its own matrix, another one, or none."""
-    from labclip.features.opening import open_base
+    from labclip.features.opening import open_alignment, open_base
 
     opened = open_base(model, device=chosen_device(device))
     if alignment is not None:
