@@ -282,7 +282,8 @@ def test_things_without_an_exchange_are_counted():
         model, replace(scenes, swapped=swapped, notes=["mine"]), fit=False, folds=2, progress=False
     )
     assert found.repair.binding.estimates[0].n == 55
-    assert found.notes[0] == "mine"
+    assert found.notes[0].startswith("Captions are such as ")
+    assert found.notes[1] == "mine"
     assert any("5 of 60 scenes have no exchanged caption" in note for note in found.notes)
 
 

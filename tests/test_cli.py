@@ -141,6 +141,8 @@ def test_fold_makes_a_plain_openclip_folder(folder, tmp_path):
     torch.testing.assert_close(
         plain.eval().encode_text(models.tokens(), normalize=True), expected, rtol=1e-4, atol=1e-5
     )
+    assert f"{out} is not empty. Pass --force" in fails("fold", "--model", folder, out)
+    assert run("fold", "--model", folder, out, "--force").exit_code == 0
 
 
 def test_fold_of_nothing_is_one_line(tmp_path):

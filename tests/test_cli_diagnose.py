@@ -112,7 +112,9 @@ def test_bad_input_is_one_line(tmp_path, folder):
     assert "There is no folder" in fails("--model", tmp_path / "nothing")
     assert "Did you mean 'ViT-B-32'" in fails("--model", "ViT-B-33")
     assert "is the folder of the pictures of --data" in fails("--model", "scenes", "--images", tmp_path)
-    assert "is a folder. Pass the path of a file" in fails("--model", "scenes", "--out", tmp_path)
+    (tmp_path / "page.html").mkdir()
+    assert "is a folder. Pass the path of a file" in fails("--model", "scenes", "--out", tmp_path / "page.html")
+    assert "End its name with .html" in fails("--model", "scenes", "--out", tmp_path / "page.txt")
     assert "There is no folder" in fails("--model", "scenes", "--out", tmp_path / "none" / "report.html")
     assert "dim 16" in fails("--model", "scenes", "--alignment", folder)
     assert "too few for 90 folds" in run("--model", "scenes", "--scenes", 20, "--folds", 90).stderr

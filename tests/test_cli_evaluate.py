@@ -127,6 +127,7 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, said):
         (("scenes", "scenes", "--model", "scenes"), "The benchmark scenes is named twice"),
         (("scenes", *QUICK, "--option", "n=20"), "--option n of scenes is 300 and 20"),
         (("scenes", *QUICK, "--seed", "-1"), "seed is -1"),
+        (("scenes", *QUICK, "--out", "page.txt"), "End its name with .html"),
         (("scenes", *QUICK, "--markdown", "."), ". is a folder. Pass the path of a file"),
         (("scenes", *QUICK, "--latex", "."), ". is a folder. Pass the path of a file"),
     ],

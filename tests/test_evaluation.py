@@ -276,9 +276,18 @@ def test_missing_pictures_are_counted_or_left_out_with_a_note(sugarcrepe):
         evaluate("sugarcrepe", "scenes", data=sugarcrepe, cache=None, progress=False)
     report = evaluate("sugarcrepe", "scenes", data=sugarcrepe, on_missing="skip", cache=None, progress=False)
     found = report.as_json()["sugarcrepe"]
+    assert found["about"]["data"] == str(sugarcrepe)
+    assert found["about"]["weights_sha256"] == report.weights_sha256
     assert "1 of 7 pictures are missing" in found["notes"][0]
     assert found["n"]["micro"] == 12
     assert "add_att" not in found["base"]
+
+
+def test_no_picture_at_all_is_an_error_whatever_is_skipped(sugarcrepe):
+    for path in sugarcrepe.glob("*.png"):
+        path.unlink()
+    with pytest.raises(FileNotFoundError, match=r"All 7 pictures are missing, .* Pass --images DIR"):
+        evaluate("sugarcrepe", "scenes", data=sugarcrepe, on_missing="skip", cache=None, progress=False)
 
 
 def test_captions_that_are_one_to_the_model_are_noted(sugarcrepe):

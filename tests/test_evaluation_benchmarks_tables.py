@@ -173,7 +173,7 @@ def test_zero_shot_by_folders(tmp_path):
     assert found["acc1"] == 2 / 4  # of the other cats both classes tie
     assert found["mean_per_class"] == pytest.approx((1 / 3 + 1) / 2)
     assert "acc5" not in found
-    assert task.notes == ["2 classes, 1 prompts each."]
+    assert task.notes == ["2 classes, 1 prompt each."]
 
 
 def test_zero_shot_names_and_prompts(tmp_path):
@@ -183,6 +183,7 @@ def test_zero_shot_names_and_prompts(tmp_path):
     task = read("zero-shot", root, classes=str(tmp_path / "names.txt"), templates=str(tmp_path / "prompts.txt"))
     assert task.captions[:3] == ["a photo of a ant.", "a drawing of a ant.", "a photo of a bee."]
     assert task.questions[0].prompts.shape == (6, 2)
+    assert "Names of names.txt by the order of folders, for example n01: ant." in task.notes
     assert "acc5" in counts(task)
     (root / "names.json").write_text(json.dumps({f"n0{n}": f"thing {n}" for n in range(1, 7)}))
     (root / "tabs.txt").write_text("\n".join(f"n0{n}\tthing {n}" for n in range(6, 0, -1)))
@@ -194,6 +195,7 @@ def test_zero_shot_names_and_prompts(tmp_path):
     ("file", "text", "said"),
     [
         ("classes", "ant\n", "has 1 names for 2 classes"),
+        ("classes", "b\na\n", "in another order: line 1 would rename a class"),
         ("classes", "ant\nant\n", "Two classes are called 'ant'"),
         ("classes", "a\tant\nc\tbee\n", "lacks 1 of 2 classes, for example 'b'"),
         ("templates", "a photo\n", "'a photo' has no {} where"),

@@ -123,7 +123,8 @@ def diagnose(
     own = None if model.alignment.is_identity else Alignment(model.alignment.matrix.detach().cpu())
     base = str(model.alignment.base or "a base without a name")
     found = examine(data, own, base=base, name=labelled.name, seed=seed, fit=fit, folds=folds, progress=progress)
-    return replace(found, seconds=time.perf_counter() - began, notes=[*labelled.notes, *found.notes])
+    notes = [*_example(labelled), *labelled.notes, *found.notes]
+    return replace(found, seconds=time.perf_counter() - began, notes=notes)
 
 
 def examine(
@@ -174,6 +175,12 @@ def examine(
         seconds=time.perf_counter() - began,
         notes=[*_notes(data, sides, details.after), *mended.notes],
     )
+
+
+def _example(labelled: Labelled) -> list[str]:
+    """Which captions were asked about: a model may know other wordings better."""
+    pairs = zip(labelled.captions, labelled.swapped, strict=True)
+    return [f"Captions are such as {own!r} against {other!r}." for own, other in pairs if other is not None][:1]
 
 
 @contextmanager

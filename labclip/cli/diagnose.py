@@ -12,6 +12,7 @@ from labclip.cli.group import (
     alignment_option,
     as_json_option,
     base_option,
+    check_page,
     chosen_device,
     device_option,
     main,
@@ -56,7 +57,7 @@ def diagnose(
     if images is not None and data is None:
         raise ValueError("--images is the folder of the pictures of --data PATH. Pass that too, or leave both out.")
     if out is not None:
-        _check_out(out)
+        check_page(out)
     opened = _opened(model, alignment, strength, device)
     from labclip.analysis.diagnosis import diagnose as examine
     from labclip.analysis.report import terminal, write_page
@@ -89,15 +90,3 @@ def _labelled(data: Path, images: Path | None) -> Labelled:
     from labclip.evaluation.labelled import read_labelled
 
     return read_labelled(data, images)
-
-
-def _check_out(out: Path) -> None:
-    """Refuse a page that can't be written before the work, not after it."""
-    from labclip.packages import require
-
-    for module in ("jinja2", "matplotlib"):
-        require(module, f"The page needs {module}", 'pip install "labclip[eval]"')
-    if out.is_dir():
-        raise ValueError(f"{out} is a folder. Pass the path of a file, for example {out / 'report.html'}.")
-    if not out.absolute().parent.is_dir():
-        raise FileNotFoundError(f"There is no folder {out.absolute().parent}. Make it: mkdir -p {out.parent}")

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from labclip.cli.group import as_json_option, chosen_device, device_option, main, precision_option
+from labclip.cli.group import (
+    as_json_option,
+    check_page,
+    check_writable,
+    chosen_device,
+    device_option,
+    main,
+    precision_option,
+)
 
 if TYPE_CHECKING:
     from labclip.evaluation import Report
@@ -66,13 +73,9 @@ def evaluate(
         raise ValueError(
             "Type: labclip evaluate BENCHMARK --model M --data PATH. `labclip evaluate --list` names them."
         )
-    for path in (markdown, latex, out):
+    for path, check in ((markdown, check_writable), (latex, check_writable), (out, check_page)):
         if path is not None:
-            _check_writable(path)
-    if out is not None:
-        from labclip.packages import require
-
-        require("jinja2", "The page needs jinja2", 'pip install "labclip[eval]"')
+            check(path)
     from labclip.evaluation import evaluate
 
     asked = _asked(benchmarks, data, images, option)
@@ -90,17 +93,6 @@ def evaluate(
     click.echo(json.dumps(report.as_json()) if as_json else tables.terminal(report))
     if failed:
         raise ValueError(" ".join(failed))
-
-
-def _check_writable(path: Path) -> None:
-    """Refuse a path that can't be written before hours of work, not after."""
-    folder = path.absolute().parent
-    if not folder.is_dir():
-        raise ValueError(f"There is no folder {folder} for {path.name}. Make it, and run again.")
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder. Pass the path of a file in it.")
-    if not os.access(path if path.exists() else folder, os.W_OK):
-        raise ValueError(f"You may not write {path}. Pass a path that you may.")
 
 
 def _text(make: Callable[[Report], str]) -> Callable[[Report, Path], object]:

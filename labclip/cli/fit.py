@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from labclip.cli.group import as_json_option, main
+from labclip.cli.group import as_json_option, check_empty, main
 
 
 @main.command()
@@ -56,10 +56,7 @@ def fit(
     for other in others:
         if other.manifest["weights_sha256"] != own.manifest["weights_sha256"]:
             raise ValueError(f"{other.folder} is of {other.base}, but {features} is of {own.base}: other weights.")
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is a file. Pass a folder for the alignment.")
-    if out.exists() and any(out.iterdir()) and not force:
-        raise ValueError(f"{out} is not empty. Pass --force to overwrite it, or another folder.")
+    check_empty(out, force)
     if plot is not None:
         _check_plot(plot, settings["recipe"])
     held = others.pop(0) if validation else None

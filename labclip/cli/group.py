@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import warnings
+from pathlib import Path
 from typing import Any
 
 import click
@@ -62,3 +64,33 @@ def chosen_device(device: str | None) -> str:
     import torch
 
     return device or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def check_empty(out: Path, force: bool) -> None:
+    """Refuse a folder that holds something, unless it shall be overwritten."""
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file. Pass the path of a folder.")
+    if out.is_dir() and any(out.iterdir()) and not force:
+        raise ValueError(f"{out} is not empty. Pass --force to overwrite it, or another folder.")
+
+
+def check_writable(path: Path) -> None:
+    """Refuse a path that can't be written before hours of work, not after."""
+    folder = path.absolute().parent
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder. Pass the path of a file in it.")
+    if not folder.is_dir():
+        raise ValueError(f"There is no folder {folder} for {path.name}. Make it, and run again.")
+    if not os.access(path if path.exists() else folder, os.W_OK):
+        raise ValueError(f"You may not write {path}. Pass a path that you may.")
+
+
+def check_page(path: Path) -> None:
+    """Refuse a page that can't be made or written before the work."""
+    from labclip.packages import require
+
+    for module in ("jinja2", "matplotlib"):
+        require(module, f"The page needs {module}", 'pip install "labclip[eval]"')
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise ValueError(f"{path} shall be a page. End its name with .html.")
+    check_writable(path)

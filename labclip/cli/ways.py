@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from labclip.cli.group import alignment_option, main, model_option, strength_option
+from labclip.cli.group import alignment_option, check_empty, main, model_option, strength_option
 
 
 @main.command()
@@ -36,7 +36,8 @@ def convert(checkpoint: Path, out: Path, base: str | None) -> None:
 @model_option
 @alignment_option
 @strength_option
-def fold(out: Path, model: str, alignment: str | None, strength: float | None) -> None:
+@click.option("--force", is_flag=True, help="Overwrite OUT.")
+def fold(out: Path, model: str, alignment: str | None, strength: float | None, force: bool) -> None:
     """Merge a matrix into its model: OUT becomes a plain OpenCLIP folder.
 
     It opens with open_clip.create_model_and_transforms("local-dir:OUT").
@@ -44,6 +45,7 @@ def fold(out: Path, model: str, alignment: str | None, strength: float | None) -
     from labclip.model import LABCLIP
     from labclip.saving import save_folded
 
+    check_empty(out, force)
     save_folded(LABCLIP.from_pretrained(model, alignment=alignment, strength=strength), out)
     click.echo(f'{out}: open_clip.create_model_and_transforms("local-dir:{out}")')
 

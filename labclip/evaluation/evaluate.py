@@ -127,7 +127,13 @@ def evaluate(
             )  # fmt: skip
             found = measure(task, images_of, texts_of, list(compared.values()), resamples=resamples, seed=seed)
             notes = [*task.notes, *_alike(task, images_of, texts_of)]
-            results.append(Result(BENCHMARKS[name], found, notes, len(images_of), len(texts_of)))
+            where = asked[name]
+            results.append(
+                Result(
+                    BENCHMARKS[name], found, notes, len(images_of), len(texts_of),
+                    data="" if where.data is None else str(where.data), options=dict(where.options or {}),
+                )
+            )  # fmt: skip
         return Report(
             base=str(opened.alignment.base or "a base without a name"),
             weights_sha256=known.identity["weights_sha256"],

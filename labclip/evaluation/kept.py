@@ -60,7 +60,11 @@ def _result(name: str, models: list[str], one: Any, place: str) -> Result:
         )
         for metric in n
     ]
-    return Result(BENCHMARKS[name], compared, notes, pictures, captions)
+    about = one.get("about", {})
+    return Result(
+        BENCHMARKS[name], compared, notes, pictures, captions,
+        data=about.get("data", ""), options=about.get("options", {}),
+    )  # fmt: skip
 
 
 def _ends(interval: list[float]) -> tuple[float, float]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from labclip.evaluation.scores import Compared
 from labclip.evaluation.sources import Benchmark
 
-RESERVED = ("base", "intervals", "differences", "n", "chance", "pictures", "captions", "notes")
+RESERVED = ("base", "intervals", "differences", "n", "chance", "pictures", "captions", "notes", "about")
 """Keys of a benchmark in the JSON beside the alignments' names, which must be none of them."""
 
 
@@ -23,6 +23,8 @@ class Result:
         notes: What was left out, which choices were made.
         pictures: Distinct pictures encoded.
         captions: Distinct captions encoded.
+        data: Where its files lie, as it was said; "" where it needs none.
+        options: Its options, as they were said.
     """
 
     benchmark: Benchmark
@@ -30,6 +32,8 @@ class Result:
     notes: Sequence[str]
     pictures: int
     captions: int
+    data: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def metric(self, name: str) -> Compared:
         """One metric by name."""
@@ -84,4 +88,12 @@ class Report:
             "pictures": result.pictures,
             "captions": result.captions,
             "notes": list(result.notes),
+            "about": {
+                "base": self.base,
+                "weights_sha256": self.weights_sha256,
+                "alignments": list(self.alignments),
+                "versions": self.versions,
+                "data": result.data,
+                "options": dict(result.options),
+            },
         }

@@ -84,8 +84,10 @@ def reading(chosen: Sequence[Shown], model: int, *, name: Callable[[Shown], str]
 def unmeasured(report: Report) -> list[str]:
     """For each side that nothing was measured of: that it was not, and what to type."""
     measured = {one.side for result in report.results for one in metrics(result)}
+    own = {result.benchmark.name for result in report.results} <= {"csv", "features"}
+    commands = COMMANDS | ({"binding": "labclip negatives IN OUT"} if own else {})
     return [
-        f"{words[0].upper()}{words[1:]} was not measured. Type: `{COMMANDS[key]}`"
+        f"{words[0].upper()}{words[1:]} was not measured. Type: `{commands[key]}`"
         for key, words in SIDES.items()
         if key not in measured
     ]

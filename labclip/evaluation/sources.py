@@ -147,7 +147,12 @@ class Sources:
                 f"{len(missing):,} of {len(missing) + len(found):,} pictures are missing, for example "
                 f"{', '.join(map(str, missing[:3]))}"
             )
-            if self.on_missing == "raise" or not found:
+            if not found and self.on_missing == "skip":
+                raise FileNotFoundError(
+                    f"All {len(missing):,} pictures are missing, for example {missing[0]}: nothing is left to measure. "
+                    f"Pass --images DIR with the folder that they are in. {self.hint}"
+                )
+            if self.on_missing == "raise":
                 raise FileNotFoundError(
                     f"{said}. Pass --images DIR with the folder that they are in, or --on-missing skip to leave their "
                     f"items out. {self.hint}"
@@ -163,7 +168,10 @@ class Sources:
         """
         self.settle()
         if not self.pictures.pictures or not questions:
-            raise ValueError(f"{self.data or 'The benchmark'} has no item. {self.hint}")
+            lacks = "no item"
+            if self.pictures.pictures:
+                lacks = "nothing to ask: no picture has a wrong caption beside its own, and a search needs two pictures"
+            raise ValueError(f"{self.data or 'The benchmark'} has {lacks}. {self.hint}")
         return Task(self.pictures.pictures, self.captions.captions, questions, self.notes)
 
 

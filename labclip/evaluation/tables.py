@@ -59,6 +59,8 @@ def page(report: Report, *, plot: bool = False) -> Page:
     several = len(report.results) > 1
     sections = [_short(report)] if several else []
     sections += [_long(report, result) for result in report.results]
+    if lacking := sides.unmeasured(report):
+        sections.append(Section("Not measured", notes=lacking))
     if plot and len(report.models) > 1:
         from labclip.evaluation.plot import differences
 
@@ -81,7 +83,7 @@ def _lead(report: Report) -> str:
             told = _readings(report)
         case count:
             told = [f"{count - 1} alignments and their base on the same items."]
-    return " ".join([*told, *sides.unmeasured(report)])
+    return " ".join(told)
 
 
 def _readings(report: Report) -> list[str]:
@@ -199,7 +201,13 @@ def _facts(report: Report) -> list[tuple[str, str]]:
     ]
     looked = sum(len(one.differences) for result in report.results for one in result.compared)
     many = f" Of {looked} differences about one in twenty would look measurable by chance alone."
+    places = [
+        (result.benchmark.title, ", ".join([result.data, *(f"{key}={value}" for key, value in result.options.items())]))
+        for result in report.results
+        if result.data
+    ]
     return [
+        *places,
         ("Base", report.base),
         ("Weights", f"SHA-256 {report.weights_sha256}"),
         *matrices,

@@ -192,7 +192,7 @@ def _result(
         "objective": objective,
         "seed": seed,
         "data": f"{len(data.captions):,} captions of {len(torch.unique(data.image_index[data.captions])):,} images, "
-        f"{data.k} negatives each",
+        f"{data.k} negative{'s' if data.k > 1 else ''} each",
         "versions": {"labclip": __version__, "torch": torch.__version__},
     }
     if fitted.points:

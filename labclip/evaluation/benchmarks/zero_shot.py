@@ -52,7 +52,8 @@ def read(sources: Sources, *, split: str = "test", classes: str = "", templates:
         raise ValueError(f"Two classes are called {repeated[0]!r}. Pass --option classes=FILE with names that differ.")
     prompts = _templates(templates, sources) if templates else [TEMPLATE]
     rows = [[sources.captions.row(one.replace("{}", name), f"class {name!r}") for one in prompts] for name in names]
-    sources.notes.append(f"{len(names):,} classes, {len(prompts):,} prompts each.")
+    prompts_each = f"{len(prompts):,} prompt{'s' if len(prompts) > 1 else ''} each"
+    sources.notes.append(f"{len(names):,} classes, {prompts_each}.")
     return sources.task(Classification(np.array(found.image), np.array(found.label), np.array(rows)))
 
 
@@ -106,7 +107,23 @@ def _names(file: str, classes: Sequence[str], sources: Sources) -> list[str]:
         raise ValueError(
             f"{path} has {count} names for {len(classes)} classes. Write one a line, in the folders' order."
         )
+    if sorted(names) == sorted(classes) and names != list(classes):
+        raise ValueError(
+            f"{path} has the names of the folders in another order: line {_first_difference(names, classes) + 1} would "
+            f"rename a class to another. Sort it, or write folder<TAB>name lines, which need no order."
+        )
+    place = _first_difference(names, classes)
+    if place < len(names):
+        sources.notes.append(
+            f"Names of {path.name} by the order of folders, for example {classes[place]}: {names[place]}."
+        )
     return names
+
+
+def _first_difference(names: Sequence[str], classes: Sequence[str]) -> int:
+    return next(
+        (place for place, pair in enumerate(zip(names, classes, strict=True)) if pair[0] != pair[1]), len(names)
+    )
 
 
 def _by_folder(names: dict[str, str], classes: Sequence[str], path: Path) -> list[str]:
