@@ -104,7 +104,7 @@ def test_the_models_own_matrix_is_measured_beside(lost_in_alignment):
     assert found.repair.binding.estimates[1].value > 0.9
     assert found.verdict.repair[0].startswith("The model's own matrix wins back most")
     harmful = examine(data, Alignment(torch.randn(35, 35, generator=torch.Generator().manual_seed(0))), fit=False)
-    assert "loses R@1 captions to pictures" in harmful.verdict.repair[1]
+    assert "of R@1 captions to pictures" in harmful.verdict.repair[1]
 
 
 def estimate(value, low, high):
@@ -177,7 +177,7 @@ def test_costs_and_gains_are_told_only_where_measurable():
     retrieval = [compared("captions_t2i_r1", 0.9, 0.85, True), compared("tags_i2t_r1", 0.9, 0.8, False)]
     gain, cost = verdict.judge_repair("A matrix", compared("binding", 0.6, 0.7, True), 1, retrieval)
     assert gain == "A matrix wins back some of what cosine loses, 25%: 0.600 to 0.700 [0.690, 0.710]."
-    assert cost == "For retrieval a matrix loses R@1 captions to pictures -0.050."
+    assert cost == "For retrieval a matrix loses 0.050 of R@1 captions to pictures."
     gain, cost = verdict.judge_repair("A matrix", compared("binding", 0.6, 0.61, False), 1, retrieval[1:])
     assert "no measurable difference to binding" in gain
     assert cost == "For retrieval a matrix costs nothing measurable."

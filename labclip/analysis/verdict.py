@@ -229,7 +229,8 @@ def _costs(name: str, retrieval: Sequence[Compared], place: int) -> str:
     for one in retrieval:
         difference: Difference = one.differences[place - 1]
         if difference.measurable:
-            moves["loses" if difference.value < 0 else "gains"].append(f"{spoken(one.metric)} {difference.value:+.3f}")
+            said = f"{abs(difference.value):.3f} of {spoken(one.metric)}"
+            moves["loses" if difference.value < 0 else "gains"].append(said)
     subject = f"{name[0].lower()}{name[1:]}"
     if not moves["loses"]:
         gains = f"; it gains {', '.join(moves['gains'])}" if moves["gains"] else ""
