@@ -1,6 +1,6 @@
 """What each part of the recipe earns: binding and retrieval, inside and outside the domain of the fit.
 
-    python benchmarks/recipes.py [--world scenes turned planted] [--seeds 0 1] [--json FILE]
+    python benchmarks/recipes.py [--world scenes turned planted] [--seeds 0 1] [--elsewhere 0.025] [--json FILE]
 
 Three worlds. `scenes` is the embedded model on fresh scenes: binding on pairs the fit saw and on pairs it never saw,
 and as the other domain captions that do not bind. `turned` and `planted` have binding planted in random embeddings: in
@@ -23,6 +23,7 @@ from worlds import planted
 
 import labclip
 from labclip.scenes import measure
+from labclip.training import frontier as frontiers
 from labclip.training import settings
 from labclip.training.frontier import Held, frontier
 
@@ -116,8 +117,10 @@ def main():
     parser.add_argument("--recipes", nargs="+", default=[*RECIPES], choices=[*RECIPES], metavar="RECIPE")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--count", type=int, default=10_000, help="scenes to fit on")
+    parser.add_argument("--elsewhere", type=float, default=frontiers.ELSEWHERE, help="what the made-up domain counts")
     parser.add_argument("--json", type=Path, help="write the table here as well")
     arguments = parser.parse_args()
+    frontiers.ELSEWHERE = arguments.elsewhere
     tables = {}
     for world in arguments.world:
         found = {}

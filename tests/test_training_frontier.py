@@ -82,10 +82,10 @@ def points(*rows):
 
 
 def test_the_point_worth_most_that_costs_no_retrieval_is_chosen():
-    table = points((0, 0.5, 0.80), (0.5, 0.895, 0.81), (1.0, 0.900, 0.80), (1.25, 0.95, 0.70))
+    table = points((0, 0.5, 0.80), (0.5, 0.899, 0.81), (1.0, 0.900, 0.80), (1.25, 0.95, 0.70))
     assert choose(table).strength == 1.0  # 1.25 costs retrieval
     lost = [replace(point, elsewhere=0.9 - 0.1 * point.strength) for point in table]
-    assert choose(lost).strength == 0.5  # half the distance costs less elsewhere than 0.005 of binding is worth
+    assert choose(lost).strength == 0.5  # half the distance costs less elsewhere than 0.001 of binding is worth
     assert choose(points((0, 0.5, 0.8), (0.5, 0.9, 0.80), (1.0, 0.9, 0.8))).strength == 0.5  # the nearer of equals
     assert choose(points((0, 0.5, 0.8), (0.5, 0.9, 0.78))).strength == 0
 
