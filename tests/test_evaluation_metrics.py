@@ -85,7 +85,6 @@ def test_ranks_are_those_of_a_loop(seed, pictures, captions, block):
     image_index = torch.from_numpy(np.random.default_rng(seed).integers(0, pictures, captions))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(metrics, "_BLOCK", block)  # products and looks of a few cosines: every edge is met
-        patch.setattr(metrics, "_LOOK", max(1, block // 2))
         found = metrics.ranks(images, texts, image_index)
     assert tuple(rank.tolist() for rank in found) == ranks_by_loop(images, texts, image_index)
 
