@@ -177,11 +177,7 @@ def benchmarks():
     lines = ["| name | wants | from | licence | metrics, the first lines of its reader | options |", "|---" * 6 + "|"]
     for one in BENCHMARKS.values():
         said = " ".join(inspect.getdoc(one.read).partition("\n\n")[0].split())
-        options = ", ".join(
-            f"`{name}={parameter.default}`"
-            for name, parameter in inspect.signature(one.read).parameters.items()
-            if parameter.kind is inspect.Parameter.KEYWORD_ONLY
-        )
+        options = ", ".join(f"`{name}={default}`" for name, default in one.options.items())
         cells = (f"`{one.name}`<br>{one.title}, {one.paper}", one.wants, one.source, one.licence, said, options)
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -64,6 +64,21 @@ def choices(images: Tensor, texts: Tensor, image: Tensor, options: Tensor) -> Te
     return correct
 
 
+def preferred(images: Tensor, right: Tensor, wrong: Tensor) -> Tensor:
+    """Whether each picture's own caption has a higher cosine with it than a wrong one.
+
+    Args:
+        images: Unit-length, float32 [n, dim].
+        right: Unit-length, float32 [n, dim].
+        wrong: Unit-length, float32 [n, dim].
+
+    Returns:
+        bool [n]; strictly higher, so that a tie is wrong.
+    """
+    rows = torch.arange(len(images))
+    return choices(images, torch.cat([right, wrong]), rows, torch.stack([rows, rows + len(rows)], dim=1))
+
+
 def pairs(images: Tensor, texts: Tensor, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Winoground's three scores: two pictures and two captions, the first with the first, the second with the second.
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from importlib import import_module
+from importlib import import_module, metadata
 from typing import Any
+
+from labclip._version import __version__
+
+EVAL = 'pip install "labclip[eval]"'
+"""What brings plots, probes and pages."""
 
 
 class MissingPackageError(ModuleNotFoundError, ValueError):
@@ -25,3 +30,8 @@ def require(module: str, why: str, install: str) -> Any:
         return import_module(module)
     except ModuleNotFoundError as error:
         raise MissingPackageError(f"{why}. Type: {install}", name=module.partition(".")[0]) from error
+
+
+def versions_of(*packages: str) -> dict[str, str]:
+    """Versions of labclip and of packages that are installed, for records of what made a number."""
+    return {"labclip": __version__, **{name: metadata.version(name) for name in packages}}

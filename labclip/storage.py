@@ -9,11 +9,9 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from importlib import metadata as package_metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -21,6 +19,7 @@ from safetensors.torch import save_file
 from labclip._version import __version__
 from labclip.alignment import Alignment, Base
 from labclip.card import model_card
+from labclip.packages import versions_of
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -147,7 +146,7 @@ def write(alignment: Alignment, folder: Path) -> None:
         "other_sha256": {name: matrix_sha256(tensor) for name, tensor in tensors.items() if name != "matrix"},
         "probe_caption": PROBE_CAPTION if alignment.probe is not None else None,
         "metadata": alignment.metadata,
-        "versions": _versions(),
+        "versions": versions_of("torch", "open_clip_torch", "numpy"),
     }
     try:
         text = (json.dumps(config, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
@@ -316,12 +315,3 @@ def _read_tensors(path: Path, dim: int) -> dict[str, torch.Tensor]:
             return {name: file.get_tensor(name).clone() for name in names}
     except SafetensorError as error:
         raise ValueError(f"{path} is not a whole safetensors file ({error}). Fetch or save it again.") from error
-
-
-def _versions() -> dict[str, str]:
-    return {
-        "labclip": __version__,
-        "torch": torch.__version__,
-        "open_clip_torch": package_metadata.version("open_clip_torch"),
-        "numpy": np.__version__,
-    }

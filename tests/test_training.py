@@ -170,19 +170,21 @@ def test_a_caption_in_place_of_a_missing_negative_is_no_leak():
     twice = torch.arange(100).repeat(2)
     missing = negatives[twice].clone()
     missing[:150] = texts[twice][:150]
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
         labclip.fit(images[twice], texts[twice], missing, **QUICK)
+    assert not told
 
 
 def test_a_caption_in_place_of_a_missing_negative_is_no_leak_of_a_published_recipe():
     images, texts, negatives = planted.world(200)
     missing = negatives.clone()
     missing[:150] = texts[:150]
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
         held = images[:100], texts[:100], negatives[:100]
         labclip.fit(images, texts, missing, validation=held, recipe="paper", **QUICK)
+    assert not told
 
 
 def test_published_recipes_draw_among_all_negatives_even_the_caption_itself():

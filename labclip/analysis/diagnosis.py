@@ -15,7 +15,6 @@ from tqdm import tqdm
 from labclip.alignment import Alignment
 from labclip.analysis.details import Details, look
 from labclip.analysis.embedded import Embedded, embed
-from labclip.analysis.inputs import INSTALL
 from labclip.analysis.labels import folds_of
 from labclip.analysis.probes import Probed, probe
 from labclip.analysis.repair import Repair, repair
@@ -24,7 +23,7 @@ from labclip.checks import checked_whole
 from labclip.evaluation.cache import Cache
 from labclip.evaluation.labelled import Labelled, labelled_scenes
 from labclip.model import LABCLIP
-from labclip.packages import require
+from labclip.packages import EVAL, require
 
 SCENES = 5000
 """Embedded scenes drawn where no data is given: shares are known to .014, and two cores take about a minute."""
@@ -186,7 +185,7 @@ def _example(labelled: Labelled) -> list[str]:
 @contextmanager
 def _one_thread() -> Iterator[None]:
     """Products here are small: threads gain little where there is room, and on a busy machine wait for one another."""
-    pools = require("threadpoolctl", "A diagnosis needs scikit-learn", INSTALL)
+    pools = require("threadpoolctl", "A diagnosis needs scikit-learn", EVAL)
     threads = torch.get_num_threads()
     try:
         with pools.threadpool_limits(limits=1):

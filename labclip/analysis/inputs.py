@@ -12,7 +12,6 @@ from labclip.checks import described
 from labclip.metrics import unit_length
 
 Features = NDArray[np.float32]
-INSTALL = 'pip install "labclip[eval]"'
 
 
 def features_of(features: Any, what: str, *, rows: int | None = None, dim: int | None = None) -> Features:

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from labclip.evaluation.items import numbered
+from labclip.evaluation.labelled import combination
+
 Index = NDArray[np.int64]
 
 
@@ -90,16 +93,14 @@ def labels_of(objects: Sequence[Sequence[tuple[str, str]]]) -> Labels:
                 f"least two {what}s."
             )
     to_attribute, to_object = ({name: i for i, name in enumerate(known)} for known in (attributes, names))
-    keys = [(*sorted(a for a, _ in row), None, *sorted(o for _, o in row)) for row in objects]
-    numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
     things = [
         (scene, place, to_attribute[attribute], to_object[name])
         for scene, row in enumerate(objects)
         for place, (attribute, name) in enumerate(row)
     ]
     scene, place, attribute, name = np.array(things, dtype=np.int64).T
-    combination = np.array([numbers[key] for key in keys], dtype=np.int64)
-    return Labels(len(objects), attributes, names, scene, place, attribute, name, combination)
+    together = numbered([combination(row) for row in objects])
+    return Labels(len(objects), attributes, names, scene, place, attribute, name, together)
 
 
 def folds_of(labels: Labels, folds: int, seed: int = 0) -> Index:

@@ -7,8 +7,8 @@ import warnings
 import numpy as np
 from numpy.typing import NDArray
 
-from labclip.analysis.inputs import INSTALL, Features
-from labclip.packages import require
+from labclip.analysis.inputs import Features
+from labclip.packages import EVAL, require
 
 _ITERATIONS = 1000
 
@@ -30,7 +30,7 @@ def scores_of(
     Raises:
         MissingPackageError: If scikit-learn is missing.
     """
-    linear = require("sklearn.linear_model", "Linear probes need scikit-learn", INSTALL)
+    linear = require("sklearn.linear_model", "Linear probes need scikit-learn", EVAL)
     mean, std = learnt.mean(axis=0), learnt.std(axis=0) + 1e-6
     model = linear.LogisticRegression(C=strength, max_iter=_ITERATIONS, tol=1e-3)
     with warnings.catch_warnings():

@@ -15,13 +15,12 @@ import numpy as np
 from labclip.analysis.concepts import Complexity
 from labclip.analysis.confusion import Pair, matrix_of_pairs
 from labclip.analysis.gap import Gap
-from labclip.analysis.inputs import INSTALL
 from labclip.analysis.permutations import Distribution
 from labclip.analysis.probes import Probed
 from labclip.analysis.spectrum import Spectrum
 from labclip.analysis.verdict import spoken
 from labclip.evaluation.scores import Compared, Estimate
-from labclip.packages import require
+from labclip.packages import EVAL, require
 
 INK, SOFT, GRID = "#1b1f27", "#5c6473", "#d9dde4"
 BLUE, ORANGE, GREEN, PINK, SKY = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9"
@@ -228,7 +227,7 @@ def concepts(found: Mapping[str, Sequence[Complexity]]) -> Any:
 
 def _figure(width: float, height: float, *, columns: int = 1, rows: int = 1, grid: bool = True) -> tuple[Any, Any]:
     """An empty figure in the house's looks, and its axes."""
-    module = require("matplotlib.figure", "Plots need matplotlib", INSTALL)
+    module = require("matplotlib.figure", "Plots need matplotlib", EVAL)
     figure = module.Figure(figsize=(width, height), layout="constrained", facecolor="white")
     panels = figure.subplots(rows, columns)
     for axes in np.atleast_1d(panels).flat:

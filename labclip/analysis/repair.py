@@ -161,10 +161,7 @@ def _bound(data: Embedded, fold: Index, by_fold: Sequence[Alignment | None]) -> 
     for number, alignment in enumerate(by_fold):
         keep = fold == number
         images, captions, swapped = data.rows(keep)
-        texts = torch.cat([moved(captions, alignment), moved(swapped, alignment)])
-        place = torch.arange(len(images))
-        options = torch.stack([place, place + len(images)], dim=1)
-        right[keep] = metrics.choices(images, texts, place, options).numpy()
+        right[keep] = metrics.preferred(images, moved(captions, alignment), moved(swapped, alignment)).numpy()
     return right & data.exchanged
 
 

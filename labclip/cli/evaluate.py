@@ -137,16 +137,10 @@ def _by_name(benchmarks: tuple[str, ...], given: tuple[str, ...], flag: str, mar
 
 
 def _facts(benchmarks: Any) -> list[dict[str, Any]]:
-    import inspect
-
     return [
         {
             **{key: getattr(one, key) for key in ("name", "title", "measures", "wants", "source", "licence", "paper")},
-            "options": {
-                name: parameter.default
-                for name, parameter in inspect.signature(one.read).parameters.items()
-                if parameter.kind is inspect.Parameter.KEYWORD_ONLY
-            },
+            "options": one.options,
         }
         for one in benchmarks.values()
     ]

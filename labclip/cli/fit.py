@@ -85,9 +85,9 @@ def fit(
 
 def _check_plot(plot: Path, recipe: str) -> None:
     """Refuse a picture that can't be drawn before the fit, not after it."""
-    from labclip.packages import require
+    from labclip.packages import EVAL, require
 
-    backend = require("matplotlib.backend_bases", "Plots need matplotlib", 'pip install "labclip[eval]"')
+    backend = require("matplotlib.backend_bases", "Plots need matplotlib", EVAL)
     endings = sorted(backend.FigureCanvasBase.get_supported_filetypes())
     if plot.suffix.removeprefix(".") not in endings:
         raise ValueError(f"--plot is {plot}. End it with one of {', '.join(endings)}.")

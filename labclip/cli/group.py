@@ -87,10 +87,10 @@ def check_writable(path: Path) -> None:
 
 def check_page(path: Path) -> None:
     """Refuse a page that can't be made or written before the work."""
-    from labclip.packages import require
+    from labclip.packages import EVAL, require
 
     for module in ("jinja2", "matplotlib"):
-        require(module, f"The page needs {module}", 'pip install "labclip[eval]"')
+        require(module, f"The page needs {module}", EVAL)
     if path.suffix.lower() not in (".html", ".htm"):
         raise ValueError(f"{path} shall be a page. End its name with .html.")
     check_writable(path)

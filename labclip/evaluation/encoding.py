@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,9 +17,8 @@ from tqdm import tqdm
 
 from labclip.evaluation.cache import Cache, key_of
 from labclip.evaluation.picture import Picture
-from labclip.features.encoding import checked, counting_cut, warn_of_cut
-from labclip.features.identity import image_dtype
-from labclip.features.pictures import BROKEN, reason
+from labclip.features.encoding import checked, counting_cut, embed_pixels, evaluating, warn_of_cut
+from labclip.features.pictures import BROKEN, decoders, decoding, reason
 from labclip.model import LABCLIP
 from labclip.text import tokenize
 
@@ -57,22 +55,13 @@ def encode(
         ValueError: If a picture can't be read or decoded (what could be is kept for the next run), or an embedding is
             not finite.
     """
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    training = model.training, model.clip.training
-    model.eval()  # dropout would make the embeddings random
-    threads = torch.get_num_threads()
-    try:
-        with (
-            Cache(None, model) if cache is None else nullcontext(cache) as known,
-            # One thread each inside torch: else every worker starts a team as large as the machine.
-            ThreadPoolExecutor(workers or min(available, 16), "labclip-decode", torch.set_num_threads, (1,)) as pool,
-        ):
-            images = _Images(model, known, pool, batch_size, progress).encode(pictures)
-            return images, _encode_captions(model, known, captions, progress)
-    finally:
-        torch.set_num_threads(threads)
-        model.train(training[0])
-        model.clip.train(training[1])
+    with (
+        Cache(None, model) if cache is None else nullcontext(cache) as known,
+        evaluating(model),
+        decoding(decoders(workers)) as pool,
+    ):
+        images = _Images(model, known, pool, batch_size, progress).encode(pictures)
+        return images, _encode_captions(model, known, captions, progress)
 
 
 class _Images:
@@ -147,13 +136,10 @@ class _Images:
             self._broken.append(f"{picture.name} {reason('is no whole picture', error)}")
             return None
 
-    @torch.no_grad()
     def _run(
         self, batch: Sequence[tuple[bytes, Tensor]], pictures: Sequence[Picture], places: dict[bytes, int]
     ) -> dict[bytes, Any]:
-        stacked = torch.stack([pixels for _, pixels in batch])
-        images = stacked.to(self._model.matrix.device, image_dtype(self._model))
-        features = F.normalize(self._model.encode_image(images, normalize=False).float(), dim=-1)
+        features = embed_pixels(self._model, [pixels for _, pixels in batch])
         rows = checked(features, [pictures[places[key]].name for key, _ in batch])
         self._cache.put((key, row) for (key, _), row in zip(batch, rows, strict=True))
         return {key: row for (key, _), row in zip(batch, rows, strict=True)}

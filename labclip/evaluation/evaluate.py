@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import metadata as package_metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from labclip._version import __version__
 from labclip.alignment import Alignment
 from labclip.evaluation.benchmarks import BENCHMARKS
 from labclip.evaluation.cache import Cache, default_cache
@@ -24,6 +21,7 @@ from labclip.evaluation.tasks import Retrieval, Task, Texts
 from labclip.features.opening import open_alignment, open_base
 from labclip.metrics import unit_length
 from labclip.model import LABCLIP
+from labclip.packages import versions_of
 from labclip.storage import matrix_sha256
 
 Option = str | int | float | bool
@@ -140,10 +138,7 @@ def evaluate(
             models=("base", *compared),
             alignments=[_facts(name, alignment) for name, alignment in compared.items()],
             results=results,
-            versions={
-                "labclip": __version__,
-                **{name: package_metadata.version(name) for name in ("torch", "open_clip_torch", "numpy", "pillow")},
-            },
+            versions=versions_of("torch", "open_clip_torch", "numpy", "pillow"),
         )
 
 
@@ -216,22 +211,13 @@ def _asked(benchmarks: str | Mapping[str, Where], single: Where) -> dict[str, Wh
 def _read(benchmark: Benchmark, where: Where, on_missing: str) -> Task:
     hint = f"{benchmark.title} wants {benchmark.wants}. Where people get them: {benchmark.source}."
     data, images = (None if path is None else Path(path).expanduser() for path in (where.data, where.images))
-    for path in (data, images):
-        if path is not None and not path.exists():
-            raise FileNotFoundError(f"There is no {path}. {hint}")
-    if images is not None and not images.is_dir():
-        raise ValueError(f"--images is {images}, which is no folder. {hint}")
     sources = Sources(data, images, on_missing, hint)
     return benchmark.read(sources, **_options(benchmark, where.options or {}))
 
 
 def _options(benchmark: Benchmark, options: Mapping[str, Option]) -> dict[str, Option]:
     """Options as the reader's keyword arguments, strings converted to what it says it takes."""
-    known = {
-        name: parameter
-        for name, parameter in inspect.signature(benchmark.read).parameters.items()
-        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
-    }
+    known = benchmark.options
     converted: dict[str, Option] = {}
     for name, value in options.items():
         if name not in known:
@@ -239,7 +225,7 @@ def _options(benchmark: Benchmark, options: Mapping[str, Option]) -> dict[str, O
                 f"{benchmark.name} has no option {name!r}. "
                 + (f"It has {', '.join(known)}." if known else "It has no options.")
             )
-        converted[name] = _converted(f"{benchmark.name}'s option {name}", value, known[name].default)
+        converted[name] = _converted(f"{benchmark.name}'s option {name}", value, known[name])
     return converted
 
 

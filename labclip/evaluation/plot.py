@@ -7,7 +7,7 @@ from typing import Any
 
 from labclip.evaluation import sides
 from labclip.evaluation.report import Report
-from labclip.packages import require
+from labclip.packages import EVAL, require
 from labclip.page import Figure, drawn
 from labclip.page.values import cleaned
 
@@ -22,7 +22,7 @@ def differences(report: Report, chosen: Sequence[sides.Shown]) -> Figure:
         report: What was measured, with at least one model beside the base.
         chosen: The metrics to show.
     """
-    module = require("matplotlib.figure", "Plots need matplotlib", 'pip install "labclip[eval]"')
+    module = require("matplotlib.figure", "Plots need matplotlib", EVAL)
     groups = {key: [one for one in chosen if one.side == key] for key in dict.fromkeys(one.side for one in chosen)}
     models = report.models[1:]
     rows = [len(group) * max(1.0, 0.6 * len(models)) for group in groups.values()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -39,6 +40,15 @@ class Benchmark:
     read: Callable[..., Task]
     headline: tuple[str, ...]
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """The reader's options with their defaults."""
+        return {
+            name: parameter.default
+            for name, parameter in inspect.signature(self.read).parameters.items()
+            if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+        }
+
 
 @dataclass
 class Sources:
@@ -49,6 +59,10 @@ class Sources:
         images: Folder that paths of pictures are relative to; None is the folder of `data`.
         on_missing: "raise", or "skip" to leave out pictures that are not there, with a note.
         hint: What the benchmark wants and where people get it, for messages.
+
+    Raises:
+        FileNotFoundError: If there is no such file or folder.
+        ValueError: If `images` is no folder.
     """
 
     data: Path | None
@@ -59,13 +73,18 @@ class Sources:
     captions: Captions = field(default_factory=Captions)
     notes: list[str] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        for path in (self.data, self.images):
+            if path is not None and not path.exists():
+                raise FileNotFoundError(f"There is no {path}. {self.hint}")
+        if self.images is not None and not self.images.is_dir():
+            raise ValueError(f"--images is {self.images}, which is no folder. {self.hint}")
+
     @cached_property
     def folder(self) -> Path:
         """The folder of the questions."""
         if self.data is None:
             raise FileNotFoundError(f"No data was given. Pass --data PATH. {self.hint}")
-        if not self.data.exists():
-            raise FileNotFoundError(f"There is no {self.data}. {self.hint}")
         return self.data if self.data.is_dir() else self.data.parent
 
     def files(self, *names: str) -> list[Path]:

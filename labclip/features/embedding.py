@@ -6,22 +6,20 @@ import json
 import os
 import platform
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from importlib import metadata as package_metadata
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from labclip._version import __version__
-from labclip.features.encoding import encode_images, encode_texts
+from labclip.features.encoding import encode_images, encode_texts, evaluating
 from labclip.features.folder import FILES, FORMAT_VERSION, MANIFEST, Features, array_shapes, load, read_manifest
 from labclip.features.identity import describe_inputs, difference, identity_of
 from labclip.features.inputs import find_inputs, read_records
-from labclip.features.pictures import Pictures
+from labclip.features.pictures import Pictures, decoders, decoding
 from labclip.features.records import Columns
 from labclip.features.work import PART, UNFINISHED, Work, clear
 from labclip.model import LABCLIP
+from labclip.packages import versions_of
 
 _MEND = 'Mend it and run again, which goes on from here, or pass on_error="skip" (--on-error skip) to leave it out.'
 
@@ -130,9 +128,11 @@ def embed(
             work.discard_if_unplanned()
             raise
         roots = [path.parent if images is None else Path(images) for path in inputs]
+        threads = decoders(workers)
         with (
-            _evaluating(model),
-            Pictures(inputs, roots, columns.images, _preprocess(model), _workers(workers)) as pictures,
+            evaluating(model),
+            decoding(threads) as pool,
+            Pictures(inputs, roots, columns.images, _preprocess(model), pool, threads) as pictures,
         ):
             encode_images(work, model, pictures, batch_size=batch_size, skip=on_error == "skip", progress=progress)
             encode_texts(work, model, progress=progress)
@@ -160,11 +160,6 @@ def _check(model: Any, clean: Any, batch_size: int, workers: int | None, on_erro
 
 def _tuple(names: str | Sequence[str] | None) -> tuple[str, ...] | None:
     return None if names is None else (names,) if isinstance(names, str) else tuple(names)
-
-
-def _workers(workers: int | None) -> int:
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return workers or min(available, 16)
 
 
 def _preprocess(model: LABCLIP) -> Any:
@@ -217,18 +212,6 @@ def _plan(
         raise ValueError(f"{', '.join(map(str, inputs))} has no caption{asked} that could be embedded.")
 
 
-@contextmanager
-def _evaluating(model: LABCLIP) -> Iterator[None]:
-    """Evaluation mode: dropout would make the features random."""
-    training = model.training, model.clip.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(training[0])
-        model.clip.train(training[1])
-
-
 def _finish(work: Work, made_from: dict[str, Any]) -> None:
     """Name the arrays, then write the manifest, with which the folder counts as finished."""
     counts = {
@@ -250,9 +233,8 @@ def _finish(work: Work, made_from: dict[str, Any]) -> None:
             "counts": counts,
             "skipped": list(work.skipped()),
             "versions": {
-                "labclip": __version__,
                 "python": platform.python_version(),
-                **{name: package_metadata.version(name) for name in ("torch", "open_clip_torch", "numpy", "pillow")},
+                **versions_of("torch", "open_clip_torch", "numpy", "pillow"),
             },
         },
     )

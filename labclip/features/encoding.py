@@ -73,18 +73,35 @@ def encode_images(
         )
 
 
-@torch.no_grad()
 def _run(model: LABCLIP, batch: Sequence[Decoded]) -> torch.Tensor | None:
     """The unit-length embeddings of a batch's pictures, float32 on the model's device; None where it has none."""
     pixels = [one.pixels for one in batch if one.pixels is not None]
     if not pixels:
         return None
-    stacked = torch.stack(pixels)
+    return embed_pixels(model, pixels)
+
+
+@torch.no_grad()
+def embed_pixels(model: LABCLIP, pixels: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Unit-length embeddings of decoded pictures, [3, height, width] each: float32 [n, dim] on the model's device."""
+    stacked = torch.stack(list(pixels))
     device = model.matrix.device
     if device.type == "cuda":
         stacked = stacked.pin_memory()
     images = stacked.to(device, image_dtype(model), non_blocking=True)
     return F.normalize(model.encode_image(images, normalize=False).float(), dim=-1)
+
+
+@contextmanager
+def evaluating(model: LABCLIP) -> Iterator[None]:
+    """Evaluation mode: dropout would make the features random."""
+    training = model.training, model.clip.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training[0])
+        model.clip.train(training[1])
 
 
 class _ImageSink:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import struct
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from errno import EACCES, EINVAL, EISDIR, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR, EPERM
 from functools import cache
@@ -54,6 +55,25 @@ class Decoded:
     problem: str = ""
 
 
+def decoders(workers: int | None) -> int:
+    """How many threads decode: those asked for, else one a processor, at most 16."""
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return workers or min(available, 16)
+
+
+@contextmanager
+def decoding(workers: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads that read and decode; what is not begun when they are left is not done."""
+    threads = torch.get_num_threads()
+    # One thread each inside torch, as DataLoader does it: else every worker starts a team as large as the machine.
+    pool = ThreadPoolExecutor(workers, "labclip-decode", torch.set_num_threads, (1,))
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+        torch.set_num_threads(threads)  # what the workers set would be the default of threads started later
+
+
 class Pictures:
     """Reads pictures from files of their own, from tars and from Parquet files.
 
@@ -64,7 +84,8 @@ class Pictures:
         roots: For each, the folder that its paths are relative to.
         image_columns: In Parquet files the columns that may hold the pictures, the first of them that is there.
         preprocess: PIL image -> tensor [3, height, width].
-        workers: How many threads.
+        pool: The threads, as of `decoding`.
+        workers: How many they are.
     """
 
     def __init__(
@@ -73,20 +94,17 @@ class Pictures:
         roots: Sequence[Path],
         image_columns: Sequence[str],
         preprocess: Callable[[Any], torch.Tensor],
+        pool: ThreadPoolExecutor,
         workers: int,
     ) -> None:
         self._inputs, self._roots, self._preprocess = inputs, roots, preprocess
         self._tables = [_Table(path, image_columns) for path in inputs]
-        self._threads, self._workers = torch.get_num_threads(), workers
-        # One thread each inside torch, as DataLoader does it: else every worker starts a team as large as the machine.
-        self._pool = ThreadPoolExecutor(workers, "labclip-decode", torch.set_num_threads, (1,))
+        self._pool, self._workers = pool, workers
 
     def __enter__(self) -> Pictures:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=True)
-        torch.set_num_threads(self._threads)  # what the workers set would be the default of threads started later
         for table in self._tables:
             table.close()
 

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from labclip._version import __version__
-from labclip.packages import require
+from labclip.packages import EVAL, require
 from labclip.page.values import MARKS, Cell, Figure, Page, Value, cleaned, pieces, shown
 
-_INSTALL = 'pip install "labclip[eval]"'
 _TEMPLATE = Path(__file__).with_name("page.html")
 
 
@@ -35,7 +34,7 @@ def render(page: Page) -> str:
         >>> "&lt;b&gt;bold&lt;/b&gt; stays text" in html
         True
     """
-    jinja2 = require("jinja2", "HTML pages need jinja2", _INSTALL)
+    jinja2 = require("jinja2", "HTML pages need jinja2", EVAL)
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined, finalize=_clean
     )
@@ -83,7 +82,7 @@ def drawn(figure: Any, alt: str, caption: str = "", *, form: Literal["svg", "png
         caption: Stands below it.
         form: "svg" is sharp in print; "png" is smaller where there are thousands of points.
     """
-    matplotlib = require("matplotlib", "Plots need matplotlib", _INSTALL)
+    matplotlib = require("matplotlib", "Plots need matplotlib", EVAL)
     buffer = BytesIO()
     metadata = {"Date": None} if form == "svg" else {"Software": None}
     with matplotlib.rc_context({"svg.hashsalt": "labclip", "svg.fonttype": "path"}):

@@ -57,9 +57,7 @@ def binding(images: Tensor, captions: Tensor, swapped: Tensor) -> float:
     Returns:
         A fraction of 1; chance is 0.5.
     """
-    rows = torch.arange(len(images))
-    options = torch.stack([rows, rows + len(rows)], dim=1)
-    return _share(metrics.choices(images, torch.cat([captions, swapped]), rows, options))
+    return _share(metrics.preferred(images, captions, swapped))
 
 
 def recall_at_1(images: Tensor, captions: Tensor) -> tuple[float, float]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from labclip.packages import require
+from labclip.packages import EVAL, require
 from labclip.training.frontier import Point
 
 _BINDING, _CHOSEN = "#1f7a5a", "#b3402f"
@@ -15,7 +15,7 @@ _RETRIEVAL = ("#3b4a6b", "#8a93a6", "#c08a3e", "#7d5ba6")
 
 def plot(frontier: Sequence[Point], history: Sequence[dict[str, Any]], strength: float, path: str | Path | None) -> Any:
     """See `FitResult.plot`."""
-    figure_module = require("matplotlib.figure", "Plots need matplotlib", 'pip install "labclip[eval]"')
+    figure_module = require("matplotlib.figure", "Plots need matplotlib", EVAL)
     if not frontier:
         raise ValueError("Nothing was held out, so there is no frontier to draw. Pass validation to labclip.fit.")
     figure = figure_module.Figure(figsize=(10, 4.8), layout="constrained")

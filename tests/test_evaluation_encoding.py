@@ -1,0 +1,244 @@
+"""Encoding once, and the cache."""
+
+import copy
+import sqlite3
+import warnings
+
+import models
+import numpy as np
+import pytest
+import torch
+from open_clip.model import convert_weights_to_lp
+from PIL import Image
+from torch.nn import functional as F
+
+from labclip import LABCLIP, Alignment, scenes
+from labclip.evaluation.cache import Cache, default_cache
+from labclip.evaluation.encoding import encode
+from labclip.evaluation.picture import Captions, Picture, Pictures
+
+
+@pytest.fixture
+def model():
+    return LABCLIP.from_pretrained("scenes")
+
+
+def pictures_of(drawn):
+    return [Picture(image, f"scene {row}") for row, image in enumerate(drawn.images)]
+
+
+class Counted:
+    """Counts what goes through the towers."""
+
+    def __init__(self, model, monkeypatch):
+        self.images = self.captions = 0
+        own_image, own_text = model.encode_image, model.encode_text
+
+        def image(batch, **options):
+            self.images += len(batch)
+            return own_image(batch, **options)
+
+        def text(block, **options):
+            self.captions += len(block)
+            return own_text(block, **options)
+
+        monkeypatch.setattr(model, "encode_image", image)
+        monkeypatch.setattr(model, "encode_text", text)
+
+
+def rounding(model, monkeypatch):
+    """Makes every pass come out a little different, as products of other sizes do on two threads or a GPU."""
+    own, passes = model.encode_text, iter(range(1, 100))
+
+    def text(captions, **options):
+        features = own(captions, **options)
+        return features + 1e-4 * next(passes) * torch.linspace(-1, 1, features.shape[1])
+
+    monkeypatch.setattr(model, "encode_text", text)
+
+
+def test_encode_is_the_models_own_embedding_of_unit_length_in_order(model):
+    drawn = scenes.sample(5, seed=1)
+    captions = [*drawn.captions, *drawn.tags]
+    images, texts = encode(model, pictures_of(drawn), captions, batch_size=2, progress=False)
+    with torch.no_grad():
+        own = model.clip.encode_image(torch.stack([model.preprocess(Image.fromarray(i)) for i in drawn.images]))
+        said = model.clip.encode_text(model.tokenizer(captions))
+    torch.testing.assert_close(images, F.normalize(own.float(), dim=-1), atol=1e-5, rtol=0)
+    torch.testing.assert_close(texts, F.normalize(said.float(), dim=-1), atol=1e-5, rtol=0)
+
+
+def test_a_second_run_encodes_nothing_and_gives_the_same_bits(model, tmp_path, monkeypatch):
+    drawn = scenes.sample(6, seed=2)
+    asked = pictures_of(drawn), drawn.captions
+    with Cache(tmp_path, model) as cache:
+        first = encode(model, *asked, cache=cache, progress=False)
+    counted = Counted(model, monkeypatch)
+    with Cache(tmp_path, model) as cache:
+        second = encode(model, *asked, cache=cache, progress=False)
+    assert (counted.images, counted.captions) == (0, 0)
+    assert torch.equal(first[0], second[0])
+    assert torch.equal(first[1], second[1])
+
+
+def test_equal_content_is_encoded_once_whatever_it_is_called(model, monkeypatch):
+    drawn = scenes.sample(2, seed=3)
+    twice = [Picture(drawn.images[0], "one"), Picture(drawn.images[0].copy(), "other"), Picture(drawn.images[1], "b")]
+    counted = Counted(model, monkeypatch)
+    images, _ = encode(model, twice, ["a red cube"], progress=False)
+    assert counted.images == 2
+    assert torch.equal(images[0], images[1])
+
+
+def test_the_cache_of_one_base_is_not_asked_by_another(model, tmp_path):
+    other = LABCLIP.from_pretrained("scenes")
+    with torch.no_grad():
+        other.clip.visual.conv1.weight[0, 0, 0, 0] += 0.5
+    assert Cache(tmp_path, model).path != Cache(tmp_path, other).path
+
+
+def test_another_preprocessing_has_another_cache(model, tmp_path):
+    other = LABCLIP(model.clip, model.alignment, preprocess=lambda image: model.preprocess(image))
+    assert Cache(tmp_path, model).path != Cache(tmp_path, other).path
+
+
+def test_a_damaged_row_of_the_cache_is_encoded_anew(model, tmp_path):
+    asked = pictures_of(scenes.sample(2, seed=4)), ["a red cube"]
+    with Cache(tmp_path, model) as cache:
+        whole = encode(model, *asked, cache=cache, progress=False)
+    with sqlite3.connect(cache.path) as file:
+        file.execute("UPDATE rows SET row = zeroblob(1024)")
+    file.close()
+    with Cache(tmp_path, model) as cache:
+        again = encode(model, *asked, cache=cache, progress=False)
+    assert torch.allclose(whole[0], again[0], atol=1e-6)
+    assert torch.allclose(whole[1], again[1], atol=1e-6)
+
+
+def test_a_damaged_cache_says_what_to_delete(model, tmp_path):
+    with Cache(tmp_path, model) as cache:
+        pass
+    cache.path.write_bytes(b"no database at all, but long enough to be taken for one" * 40)
+    with pytest.raises(ValueError, match=r"can't be used .*Delete that file"):
+        Cache(tmp_path, model)
+
+
+def test_broken_pictures_are_counted_and_named_and_the_others_kept(model, tmp_path, monkeypatch):
+    drawn = scenes.sample(3, seed=6)
+    for row in range(3):
+        Image.fromarray(drawn.images[row]).save(tmp_path / f"{row}.png")
+    (tmp_path / "1.png").write_bytes(b"no picture")
+    asked = [Picture(tmp_path / f"{row}.png", f"{row}.png") for row in range(3)]
+    with Cache(tmp_path / "cache", model) as cache, pytest.raises(ValueError, match=r"1 of 3 pictures .*1\.png is no"):
+        encode(model, asked, ["a red cube"], cache=cache, progress=False)
+    Image.fromarray(drawn.images[1]).save(tmp_path / "1.png")
+    counted = Counted(model, monkeypatch)
+    with Cache(tmp_path / "cache", model) as cache:
+        encode(model, asked, ["a red cube"], cache=cache, progress=False)
+    assert counted.images == 1
+
+
+def test_a_crop_is_cut_before_preprocessing(model):
+    large = np.zeros((64, 160, 3), dtype=np.uint8)
+    large[:, 50:114] = scenes.sample(1, seed=7).images[0]
+    crop, whole = Picture(large, "crop", (50, 0, 64, 64)), Picture(large[:, 50:114].copy(), "whole")
+    images, _ = encode(model, [crop, whole], ["a red cube"], progress=False)
+    assert torch.allclose(images[0], images[1], atol=1e-6)
+
+
+def test_a_box_outside_its_picture_is_named(model):
+    with pytest.raises(ValueError, match=r"the box .* lies outside its 64 x 64 pixels"):
+        encode(model, [Picture(scenes.sample(1).images[0], "p", (70, 0, 5, 5))], ["a"], progress=False)
+
+
+def test_training_mode_is_left_as_it_was(model):
+    model.train()
+    encode(model, pictures_of(scenes.sample(1)), ["a red cube"], progress=False)
+    assert model.training
+    assert model.clip.training
+
+
+def test_collected_pictures_and_captions_are_kept_once(tmp_path):
+    (tmp_path / "a.png").touch()
+    pictures, captions = Pictures(), Captions()
+    assert [pictures.file(tmp_path / name) for name in ("a.png", "b.png", "a.png", "b.png")] == [0, None, 0, None]
+    assert pictures.file(tmp_path / "a.png", (0, 0, 1, 1)) == 1
+    assert [path.name for path in pictures.missing] == ["b.png"]
+    assert [captions.row(text, "here") for text in ("x", "y", "x")] == [0, 1, 0]
+    with pytest.raises(ValueError, match=r"here: the caption is '  '"):
+        captions.row("  ", "here")
+
+
+def test_captions_of_the_same_tokens_have_the_same_bits_in_any_pass_and_any_run(model, tmp_path, monkeypatch):
+    monkeypatch.setattr("labclip.evaluation.encoding.BLOCK", 2)
+    rounding(model, monkeypatch)
+    alike = ["a red cube", "a blue cone", "A RED CUBE", "a  red   cube", "an orange ring"]
+    with Cache(tmp_path, model) as cache:
+        _, texts = encode(model, pictures_of(scenes.sample(1)), alike, cache=cache, progress=False)
+    assert torch.equal(texts[0], texts[2])
+    assert torch.equal(texts[0], texts[3])
+    assert not torch.equal(texts[0], texts[1])
+    with Cache(tmp_path, model) as cache:
+        _, later = encode(model, pictures_of(scenes.sample(1)), ["A red Cube", *alike], cache=cache, progress=False)
+    assert torch.equal(later[0], texts[0])
+    assert torch.equal(later[1:], texts)
+
+
+def test_what_is_put_is_kept_and_locks_nobody_out(model, tmp_path):
+    row = np.eye(256, dtype=np.float32)[0]
+    with Cache(tmp_path, model) as one, Cache(tmp_path, model) as other:
+        one.put([(b"a", row)], [(b"b", b"a")])
+        assert set(other.get([b"a", b"b", b"c"])) == {b"a", b"b"}
+        other._file.execute("PRAGMA busy_timeout = 0")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            other.put([(b"c", row)])
+        assert list(one.get([b"c"])) == [b"c"]
+
+
+def test_a_cache_that_cannot_be_made_says_what_to_pass(model, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"can't be made \(Not a directory\)\. Pass --cache DIR .* or --no-cache"):
+        Cache(tmp_path / "file" / "cache", model)
+    folder = Cache(tmp_path / "cache", model).path
+    folder.unlink()
+    folder.mkdir()
+    with pytest.raises(ValueError, match=r"can't be used \(unable to open.*Pass --cache DIR"):
+        Cache(tmp_path / "cache", model)
+
+
+def test_the_folder_of_the_cache_may_begin_at_home(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("LABCLIP_CACHE", "~/kept")
+    assert default_cache() == tmp_path / "kept"
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_transformer_in_half_precision(dtype):
+    """OpenCLIP leaves its position embeddings float32, which are no sign of what its images are to be."""
+    clip = models.make("clip")
+
+    def small(image):
+        return torch.from_numpy(np.array(image.resize((32, 32)), dtype=np.float32)).permute(2, 0, 1) / 255
+
+    whole, half = (
+        LABCLIP(one, Alignment(models.matrix()), tokenizer=models.tokenizer(), preprocess=small)
+        for one in (clip, copy.deepcopy(clip))
+    )
+    convert_weights_to_lp(half.clip, dtype)
+    asked = pictures_of(scenes.sample(3, seed=12)), ["a red cube", "a blue ring"]
+    for found, own in zip(encode(half, *asked, progress=False), encode(whole, *asked, progress=False), strict=True):
+        assert found.dtype == torch.float32
+        assert F.cosine_similarity(found, own).min() > 0.99
+    assert half.encode_image([Image.fromarray(asked[0][0].source)]).dtype == dtype
+
+
+def test_pixels_that_would_be_cut_to_white_are_refused(model, tmp_path):
+    Image.fromarray(np.full((9, 9), 40_000, dtype=np.uint16)).save(tmp_path / "deep.png")
+    with pytest.raises(ValueError, match=r"deep\.png .*mode I;16.*save it in 8 bits"):
+        encode(model, [Picture(tmp_path / "deep.png", "deep.png")], ["a"], progress=False)
+
+
+def test_a_box_of_less_than_a_pixel_is_named(model):
+    with pytest.raises(ValueError, match=r"the box \(0, 0, 0\.4, 5\) is less than a pixel"):
+        encode(model, [Picture(scenes.sample(1).images[0], "p", (0, 0, 0.4, 5))], ["a"], progress=False)
