@@ -21,8 +21,8 @@ from table import write
 from torch.nn import functional as F
 
 from labclip import LABCLIP, metrics, scenes
+from labclip.encode.encoding import encode
 from labclip.evaluation import BENCHMARKS
-from labclip.evaluation.encoding import encode
 from labclip.evaluation.scores import compare, everything
 from labclip.evaluation.sources import Sources
 from labclip.evaluation.tasks import Choice, Texts

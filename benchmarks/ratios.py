@@ -116,7 +116,7 @@ def model_rows(name, texts):
 # The peak is VmHWM, which starts anew with the process; getrusage's would carry over what this one holds.
 _LOAD = """
 import json, sys, time
-import numpy, open_clip, torch, torchvision, labclip.loading
+import numpy, open_clip, torch, torchvision, labclip.io.loading
 from labclip import LABCLIP
 def memory(field):
     with open("/proc/self/status") as file:

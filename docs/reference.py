@@ -13,14 +13,14 @@ from pathlib import Path
 
 from click.testing import CliRunner
 
-from labclip.card import results_table
 from labclip.cli import main as command
 from labclip.evaluation import kept, tables
 from labclip.evaluation.benchmarks import BENCHMARKS
 from labclip.evaluation.sides import UNMEASURABLE
-from labclip.page import Table, markdown_table
-from labclip.published import PUBLISHED
-from labclip.reported import REPORTED
+from labclip.io.card import results_table
+from labclip.io.published import PUBLISHED
+from labclip.io.reported import REPORTED
+from labclip.report import Table, markdown_table
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent

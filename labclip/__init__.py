@@ -9,10 +9,10 @@ _HOME = {
     "LABCLIP": "labclip.model",
     "Alignment": "labclip.alignment",
     "Base": "labclip.alignment",
-    "create_model_and_transforms": "labclip.pretrained",
+    "create_model_and_transforms": "labclip.io.names",
     "fit": "labclip.training",
-    "get_tokenizer": "labclip.pretrained",
-    "list_pretrained": "labclip.pretrained",
+    "get_tokenizer": "labclip.io.names",
+    "list_pretrained": "labclip.io.names",
 }
 _PACKAGES = ("analysis", "evaluation", "features", "negatives", "scenes", "training")
 __all__ = [*_HOME, *_PACKAGES]

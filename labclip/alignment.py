@@ -293,7 +293,7 @@ class Alignment:
             ValueError: If what is there is not a sound alignment.
             OSError: If it can't be fetched.
         """
-        from labclip.pretrained import load_alignment
+        from labclip.io.names import load_alignment
 
         return load_alignment(
             name_or_path,
@@ -313,7 +313,7 @@ class Alignment:
         Raises:
             ValueError: If the metadata is not plain JSON.
         """
-        from labclip.storage import save
+        from labclip.io.folder import save
 
         save(self, folder)
 
@@ -338,7 +338,7 @@ class Alignment:
         Returns:
             The URL of the commit or pull request.
         """
-        from labclip.hub import push_saved
+        from labclip.io.hub import push_saved
 
         return push_saved(
             self, repo_id, commit_message=commit_message, private=private, token=token, create_pr=create_pr

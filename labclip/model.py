@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from labclip.alignment import Alignment, align, bound_to
-from labclip.bases import check_base, default_preprocess, default_tokenizer
 from labclip.checks import described
 from labclip.images import as_batch
+from labclip.io.bases import check_base, default_preprocess, default_tokenizer
 from labclip.text import Tokenizer, as_captions, encode_captions, tokenize
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ class LABCLIP(nn.Module):
             >>> LABCLIP.from_pretrained("scenes", strength=0.5).alignment.strength
             0.5
         """
-        from labclip.pretrained import load_model
+        from labclip.io.names import load_model
 
         return load_model(
             name_or_path,
@@ -322,7 +322,7 @@ class LABCLIP(nn.Module):
 
     def fold(self) -> nn.Module:
         """A copy of the wrapped model with the matrix merged into its text projection: no overhead, plain OpenCLIP."""
-        from labclip.folding import fold
+        from labclip.io.folding import fold
 
         return fold(self.clip, self.alignment)
 
@@ -335,7 +335,7 @@ class LABCLIP(nn.Module):
         Raises:
             ValueError: If the architecture of the base can't be told.
         """
-        from labclip.saving import save_model
+        from labclip.io.saving import save_model
 
         save_model(self, folder)
 
@@ -360,7 +360,7 @@ class LABCLIP(nn.Module):
         Returns:
             The URL of the commit or pull request.
         """
-        from labclip.hub import push_saved
+        from labclip.io.hub import push_saved
 
         return push_saved(
             self, repo_id, commit_message=commit_message, private=private, token=token, create_pr=create_pr

@@ -14,8 +14,8 @@ from labclip import LABCLIP, Alignment, analysis
 from labclip.analysis import details, predictors, repair, report, verdict
 from labclip.analysis.diagnosis import examine
 from labclip.analysis.probes import Probed
+from labclip.data.images import Picture
 from labclip.evaluation.labelled import Labelled, labelled_scenes
-from labclip.evaluation.picture import Picture
 from labclip.evaluation.scores import Compared, Difference, Estimate
 
 HOSTILE = "<script>alert('$x')</script>"

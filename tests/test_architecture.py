@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from labclip.architecture import config_of, matches, same_architecture
+from labclip.io.architecture import config_of, matches, same_architecture
 
 NATIVE = ["clip", "quickgelu", "resnet", "dict", "linear", "custom", "eos", "siglip", "unprojected", "nonscalar"]
 

@@ -9,7 +9,7 @@ import yaml
 from huggingface_hub import ModelCard
 
 from labclip import Alignment, Base
-from labclip.card import model_card, results_table
+from labclip.io.card import model_card, results_table
 
 BASE = Base("ViT-B-32-quickgelu", "openai", quick_gelu=True, embed_dim=2)
 RESULTS = {

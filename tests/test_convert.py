@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labclip import convert
 from labclip.alignment import Base
-from labclip.convert import convert_checkpoint
-from labclip.published import PUBLISHED
+from labclip.io import converting as convert
+from labclip.io.converting import convert_checkpoint
+from labclip.io.published import PUBLISHED
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "published-matrices"
 
@@ -124,7 +124,7 @@ def test_a_published_matrix_is_known_by_its_hash_and_refuses_another_base(tmp_pa
     import dataclasses
 
     entry = dataclasses.replace(PUBLISHED[0], embed_dim=4, matrix_sha256=convert.matrix_sha256(weights()))
-    monkeypatch.setattr("labclip.published.PUBLISHED", (entry,))
+    monkeypatch.setattr("labclip.io.published.PUBLISHED", (entry,))
     alignment = convert_checkpoint(path, metadata={"seed": 3})
     assert alignment.base == entry.base
     assert alignment.metadata == entry.metadata | {"seed": 3}

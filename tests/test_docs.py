@@ -13,7 +13,7 @@ import pytest
 from safetensors.torch import load_file
 
 import labclip
-from labclip.published import PUBLISHED
+from labclip.io.published import PUBLISHED
 from labclip.scenes.vocabulary import COLOURS, SHAPES
 
 ROOT = Path(__file__).parent.parent
@@ -101,10 +101,10 @@ def test_docstring_examples_run():
     import doctest
 
     import labclip.alignment
+    import labclip.io.names
     import labclip.model
-    import labclip.pretrained
 
-    for module in (labclip.alignment, labclip.model, labclip.pretrained):
+    for module in (labclip.alignment, labclip.model, labclip.io.names):
         names = {"Alignment": labclip.Alignment, "LABCLIP": labclip.LABCLIP}
         failed, tried = doctest.testmod(module, extraglobs=names)
         assert tried > 0

@@ -7,10 +7,10 @@ import torch
 from PIL import Image
 
 from labclip import LABCLIP, Alignment, scenes
+from labclip.data.images import Picture
+from labclip.encode.cache import Cache
+from labclip.encode.encoding import encode
 from labclip.evaluation import BENCHMARKS, Where, evaluate, tables
-from labclip.evaluation.cache import Cache
-from labclip.evaluation.encoding import encode
-from labclip.evaluation.picture import Picture
 from labclip.features import embed
 
 SUBSETS = ("add_att", "add_obj", "replace_att", "replace_obj", "replace_rel", "swap_att", "swap_obj")
@@ -201,7 +201,7 @@ def test_a_feature_folder_gives_what_its_pictures_give(tmp_path, model):
 
 
 def test_a_negative_that_only_shouts_is_a_tie_and_noted(model, tmp_path, monkeypatch):
-    monkeypatch.setattr("labclip.evaluation.encoding.BLOCK", 3)
+    monkeypatch.setattr("labclip.encode.encoding.BLOCK", 3)
     rounding(model, monkeypatch)
     drawn = scenes.sample(8, seed=9)
     lines = ["image,caption,negative"]

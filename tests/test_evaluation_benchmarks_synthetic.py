@@ -9,6 +9,7 @@ from evaluated import counts, picture, read, values
 from hypothesis import given
 from hypothesis import strategies as st
 
+from labclip.data.scene_files import read_labels
 from labclip.evaluation.labelled import (
     caption,
     combination,
@@ -17,7 +18,6 @@ from labclip.evaluation.labelled import (
     split_of,
     swapped_caption,
 )
-from labclip.evaluation.labels import read_labels
 from labclip.scenes import COLOURS as COLOURS_OF_SCENES
 from labclip.scenes import SHAPES as SHAPES_OF_SCENES
 

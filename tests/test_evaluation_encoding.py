@@ -13,9 +13,9 @@ from PIL import Image
 from torch.nn import functional as F
 
 from labclip import LABCLIP, Alignment, scenes
-from labclip.evaluation.cache import Cache, default_cache
-from labclip.evaluation.encoding import encode
-from labclip.evaluation.picture import Captions, Picture, Pictures
+from labclip.data.images import Captions, Picture, Pictures
+from labclip.encode.cache import Cache, default_cache
+from labclip.encode.encoding import encode
 
 
 @pytest.fixture
@@ -170,7 +170,7 @@ def test_collected_pictures_and_captions_are_kept_once(tmp_path):
 
 
 def test_captions_of_the_same_tokens_have_the_same_bits_in_any_pass_and_any_run(model, tmp_path, monkeypatch):
-    monkeypatch.setattr("labclip.evaluation.encoding.BLOCK", 2)
+    monkeypatch.setattr("labclip.encode.encoding.BLOCK", 2)
     rounding(model, monkeypatch)
     alike = ["a red cube", "a blue cone", "A RED CUBE", "a  red   cube", "an orange ring"]
     with Cache(tmp_path, model) as cache:

@@ -225,7 +225,8 @@ warnings.simplefilter("ignore")
 import torch
 torch.set_num_threads(1)
 from labclip import LABCLIP
-from labclip.features import embed, embedding, encoding, work
+from labclip.features import embed, embedding, encoding
+from labclip.features import journal as work
 encoding.COMMIT_SECONDS = 0.0
 encoding.BLOCK = 7
 folder = sys.argv[1]
@@ -314,7 +315,7 @@ def test_what_raised_goes_on_when_mended_and_when_skipped(model, data, scenes):
 
 
 def test_a_machine_in_trouble_is_no_reason_to_leave_pictures_out(model, data, monkeypatch):
-    from labclip.features.pictures import Pictures
+    from labclip.data.decoding import Pictures
 
     read = Pictures._read
 
@@ -402,7 +403,7 @@ def test_an_unfinished_run_of_something_else_is_not_continued(model, data):
 
 
 def test_two_processes_do_not_write_one_folder(model, data):
-    from labclip.features.work import Work
+    from labclip.features.journal import Work
 
     (data / "features").mkdir()
     with Work(data / "features", {}), pytest.raises(ValueError, match="is being written by another process"):
@@ -521,7 +522,7 @@ def test_the_manifest_says_what_went_in_and_not_where_it_lay(model, data, monkey
 
 def test_memory_is_bounded_by_batches(model, data, monkeypatch):
     """However many pictures there are, no more than three batches are decoded and not yet encoded."""
-    from labclip.features.pictures import Pictures
+    from labclip.data.decoding import Pictures
 
     write(data, [[f"../photos/{'./' * (row // N)}{row % N}.png", "a red cube", ""] for row in range(20 * N)])
     decoded, encoded, most = [0], [0], [0]

@@ -11,9 +11,10 @@ import torch
 from PIL import Image
 
 from labclip import LABCLIP, Alignment
-from labclip.features import embed, streaming
-from labclip.features.inputs import find_inputs, read_records
-from labclip.features.records import Columns
+from labclip.data import streaming
+from labclip.data.inputs import find_inputs, read_records
+from labclip.data.records import Columns
+from labclip.features import embed
 
 SIZE = 8
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from labclip import LABCLIP, Alignment
-from labclip.folding import fold
+from labclip.io.folding import fold
 
 KINDS = list(models.KINDS)
 UNPROJECTED = {"text.text_projection"}

@@ -15,11 +15,11 @@ import pytest
 import torch
 from standin import StandInHub
 
-from labclip import hub as labhub
-from labclip import published
 from labclip.alignment import Alignment, Base
-from labclip.hub._staging import CacheError
-from labclip.storage import load, matrix_sha256
+from labclip.io import hub as labhub
+from labclip.io import published
+from labclip.io.folder import load, matrix_sha256
+from labclip.io.hub._staging import CacheError
 
 ROOT = Path(__file__).parents[1]
 BASE = Base("ViT-B-32-quickgelu", "openai", quick_gelu=True, embed_dim=16)
@@ -620,7 +620,7 @@ def test_a_move_that_fails_halfway_is_taken_back(hub, monkeypatch):
             raise OSError(errno.ENOSPC, "No space left on device")
         return real(source, target)
 
-    monkeypatch.setattr("labclip.hub._staging.os.replace", replace)
+    monkeypatch.setattr("labclip.io.hub._staging.os.replace", replace)
     with pytest.raises(CacheError, match=r"can't be used \(No space left on device\); it is as it was. Make room"):
         labhub.snapshot("org/name")
     monkeypatch.undo()
@@ -636,7 +636,7 @@ def test_a_disk_that_is_full_when_the_matrix_is_converted(hub, entry, entry_file
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
     hub.add_published(entry, entry_file)
-    monkeypatch.setattr("labclip.storage.save_file", save_file)
+    monkeypatch.setattr("labclip.io.folder.save_file", save_file)
     with pytest.raises(OSError, match=r"No space left on device"):
         labhub.published_folder(entry)
     assert tree(hub.home) == "absent"
@@ -656,7 +656,8 @@ def test_what_a_killed_process_left_is_taken_away_when_it_is_old(hub):
 HOSTILE = """
 import json, os, resource, sys, tempfile
 import dataclasses
-from labclip import hub, published
+from labclip.io import hub
+from labclip.io import published
 entry = dataclasses.replace(published.PUBLISHED[0], **json.loads(sys.argv[2]))
 published.PUBLISHED = (entry,)
 if sys.argv[1] == "full":
@@ -823,6 +824,8 @@ def test_a_push_without_network_says_that_it_is_off(hub, tmp_path, monkeypatch):
 
 
 def test_importing_the_module_loads_neither_torch_nor_the_client():
-    code = "import sys, labclip.hub; print([m for m in ('torch', 'huggingface_hub', 'open_clip') if m in sys.modules])"
+    code = (
+        "import sys, labclip.io.hub; print([m for m in ('torch', 'huggingface_hub', 'open_clip') if m in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.strip() == "[]", done.stderr

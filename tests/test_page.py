@@ -8,9 +8,9 @@ from html.parser import HTMLParser
 import pytest
 from matplotlib.figure import Figure as Drawing
 
-import labclip.page.rendering as rendering
-from labclip.page import Cell, Figure, Page, Section, Table, drawn, render, write
-from labclip.page.values import shown
+import labclip.report.rendering as rendering
+from labclip.report import Cell, Figure, Page, Section, Table, drawn, render, write
+from labclip.report.values import shown
 
 HOSTILE = (
     "<script>alert(1)</script>\"'><img src=x onerror=alert(1)> javascript:alert(1) {{ 7*7 }} {% raw %} </title></style>"
@@ -179,5 +179,5 @@ def test_a_missing_package_says_what_to_type(monkeypatch):
 
 
 def test_importing_it_loads_nothing_large():
-    program = "import labclip.page, sys; print({'torch', 'jinja2', 'matplotlib', 'numpy'} & set(sys.modules))"
+    program = "import labclip.report, sys; print({'torch', 'jinja2', 'matplotlib', 'numpy'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "set()\n"

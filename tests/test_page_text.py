@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from labclip.page import Cell, Page, Section, Table, latex, markdown, markdown_table, terminal
+from labclip.report import Cell, Page, Section, Table, latex, markdown, markdown_table, terminal
 
 ROWS = [["binding", 12345, 0.5, Cell("+0.380", "good")], ["t2i_r1", 7, None, Cell("no measurable difference", "none")]]
 TABLE = Table("Gains", ["metric", "n", "chance", "difference"], ROWS)

@@ -16,9 +16,10 @@ import torch
 from safetensors.torch import save_file
 
 import labclip
-from labclip import LABCLIP, Alignment, Base, published
-from labclip.bases import OPENCLIP_WEIGHTS, probe_of
-from labclip.storage import matrix_sha256
+from labclip import LABCLIP, Alignment, Base
+from labclip.io import published
+from labclip.io.bases import OPENCLIP_WEIGHTS, probe_of
+from labclip.io.folder import matrix_sha256
 
 BASE = Base("tiny-world-quickgelu", "openai", quick_gelu=True, embed_dim=models.DIM)
 
@@ -29,7 +30,7 @@ def world(hub, tmp_path, monkeypatch):
     from open_clip import factory
     from open_clip import pretrained as tags
 
-    import labclip.pretrained
+    import labclip.io.names
 
     config = {"embed_dim": models.DIM, "vision_cfg": models.VISION, "text_cfg": models.TEXT}
     for name, extra in (("tiny-world", {}), ("tiny-world-quickgelu", {"quick_gelu": True})):
@@ -54,7 +55,7 @@ def world(hub, tmp_path, monkeypatch):
             )
         )  # fmt: skip
         hub.add_published(entries[-1], data)
-    for module in (published, labclip.pretrained):
+    for module in (published, labclip.io.names):
         monkeypatch.setattr(module, "PUBLISHED", tuple(entries))
     hub.clip, hub.weights = clip, tmp_path / "weights.safetensors"
     return hub

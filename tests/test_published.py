@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from labclip.published import PUBLISHED, find_matrix
+from labclip.io.published import PUBLISHED, find_matrix
 
 
 def test_the_four_published_matrices_are_there():
@@ -52,7 +52,7 @@ def test_published_figures_are_marked_and_only_where_they_belong():
 
 
 def test_the_table_needs_no_torch():
-    code = "import sys, labclip.published as p; print(*p.PUBLISHED); assert 'torch' not in sys.modules"
+    code = "import sys, labclip.io.published as p; print(*p.PUBLISHED); assert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "ViT-L-14 (coco)" in done.stdout

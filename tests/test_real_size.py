@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 import labclip
 from labclip import LABCLIP
-from labclip.published import PUBLISHED
+from labclip.io.published import PUBLISHED
 
 CHECKPOINTS = Path(__file__).parents[2] / "shared" / "data" / "published-matrices"
 CAPTIONS = [

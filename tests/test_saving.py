@@ -12,10 +12,11 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from safetensors.torch import load_file
 
-from labclip import LABCLIP, Alignment, Base, saving
-from labclip.bases import probe_of
-from labclip.saving import save_folded
-from labclip.storage import load
+from labclip import LABCLIP, Alignment, Base
+from labclip.io import saving
+from labclip.io.bases import probe_of
+from labclip.io.folder import load
+from labclip.io.saving import save_folded
 
 NATIVE = ["clip", "quickgelu", "resnet", "dict", "linear", "custom", "eos", "siglip", "unprojected", "nonscalar"]
 BASE_FILES = {"open_clip_config.json", "open_clip_model.safetensors"}

@@ -13,8 +13,18 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from labclip import Alignment, Base, storage
-from labclip.storage import CARD, CONFIG, FORMAT_VERSION, MAX_CONFIG_BYTES, PROBE_CAPTION, WEIGHTS, load, matrix_sha256
+from labclip import Alignment, Base
+from labclip.io import folder as storage
+from labclip.io.folder import (
+    CARD,
+    CONFIG,
+    FORMAT_VERSION,
+    MAX_CONFIG_BYTES,
+    PROBE_CAPTION,
+    WEIGHTS,
+    load,
+    matrix_sha256,
+)
 
 DIM = 3
 MATRIX = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0], [7.0, 8.0, -9.0]])

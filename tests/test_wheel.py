@@ -28,7 +28,7 @@ def test_the_wheel_is_small_whole_and_works_on_its_own(tmp_path):
         archive.extractall(tmp_path / "site")
     needed = {"config.json", "model.safetensors", "open_clip_config.json", "open_clip_model.safetensors", "README.md"}
     assert {f"labclip/weights/scenes/{name}" for name in needed} <= names
-    assert {"labclip/py.typed", "labclip/page/page.html"} <= names
+    assert {"labclip/py.typed", "labclip/report/page.html"} <= names
     assert not [name for name in names if name.startswith(("tests/", "docs/")) or name.endswith((".pt", ".bin"))]
     program = [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r})\n{PROGRAM}"]
     done = subprocess.run(program, capture_output=True, text=True, cwd=tmp_path)

@@ -9,8 +9,8 @@ from typing import Any
 from safetensors.torch import load_file
 
 from labclip import Alignment
-from labclip.bases import OPENCLIP_WEIGHTS
-from labclip.card import model_card
+from labclip.io.bases import OPENCLIP_WEIGHTS
+from labclip.io.card import model_card
 from labclip.scenes.vocabulary import COLOURS, SHAPES
 
 DOCUMENTED = Path(__file__).parent / "scenes"  # the folder whose figures stand in the documentation

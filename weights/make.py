@@ -34,8 +34,8 @@ from fit import ExchangedScenes, Fitting, fit
 from pretrain import MODEL_CFG, Pretraining, pretrain, pretraining_scenes, save_clip
 
 from labclip import LABCLIP, Alignment, Base
+from labclip.io.folder import PROBE_CAPTION
 from labclip.scenes import measure
-from labclip.storage import PROBE_CAPTION
 
 log = logging.getLogger("make")
 SHIPPED_SEED = 0

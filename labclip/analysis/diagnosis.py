@@ -20,7 +20,7 @@ from labclip.analysis.probes import Probed, probe
 from labclip.analysis.repair import Repair, repair
 from labclip.analysis.verdict import Side, Verdict, judge, judge_new_pairs, judge_repair
 from labclip.checks import checked_whole
-from labclip.evaluation.cache import Cache
+from labclip.encode.cache import Cache
 from labclip.evaluation.labelled import Labelled, labelled_scenes
 from labclip.model import LABCLIP
 from labclip.packages import EVAL, require
@@ -95,7 +95,7 @@ def diagnose(
         fit: Whether to fit matrices, to see what one could win back.
         folds: Of the cross-validation.
         scenes: How many embedded scenes to draw, where `labelled` is None.
-        cache: Embeddings of earlier runs, an open `labclip.evaluation.cache.Cache`; None keeps none.
+        cache: Embeddings of earlier runs, an open `labclip.encode.cache.Cache`; None keeps none.
         progress: Whether to show bars on stderr.
 
     Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from labclip.analysis import plots
-from labclip.page import Figure, drawn
+from labclip.report import Figure, drawn
 
 if TYPE_CHECKING:
     from labclip.analysis.diagnosis import Diagnosis

@@ -1,7 +1,7 @@
 """Figures of what was measured: matplotlib objects, no state shared between them.
 
 Each function returns a `matplotlib.figure.Figure`: `figure.savefig("probes.png")`, or
-`labclip.page.drawn(figure, alt)` for the bytes of a page. Colours are Okabe and Ito's, which people of every kind of
+`labclip.report.drawn(figure, alt)` for the bytes of a page. Colours are Okabe and Ito's, which people of every kind of
 colour vision tell apart, and nothing is said by colour alone.
 """
 

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from labclip import page as pages
+from labclip import report as pages
 from labclip._version import __version__
 from labclip.analysis.details import Details
 from labclip.analysis.plots import MODELS
 from labclip.analysis.verdict import BINDS, FEW, KEPT, spoken
 from labclip.evaluation.scores import Compared, Estimate
-from labclip.page import Cell, Figure, Page, Section, Table
-from labclip.page.values import Value
+from labclip.report import Cell, Figure, Page, Section, Table
+from labclip.report.values import Value
 
 if TYPE_CHECKING:
     from labclip.analysis.diagnosis import Diagnosis

@@ -61,7 +61,7 @@ def diagnose(
     opened = _opened(model, alignment, strength, device)
     from labclip.analysis.diagnosis import diagnose as examine
     from labclip.analysis.report import terminal, write_page
-    from labclip.evaluation.cache import Cache, default_cache
+    from labclip.encode.cache import Cache, default_cache
 
     labelled = None if data is None else _labelled(data, images)
     kept = None if no_cache or data is None else default_cache()
@@ -76,7 +76,7 @@ def diagnose(
 
 def _opened(model: str, alignment: str | None, strength: float | None, device: str | None) -> LABCLIP:
     """The base, with its own matrix, another one, or none."""
-    from labclip.features.opening import open_alignment, open_base
+    from labclip.io.opening import open_alignment, open_base
 
     opened = open_base(model, device=chosen_device(device))
     if alignment is not None:

@@ -79,7 +79,7 @@ def embed(
     Killed and run again, it goes on where it stopped. Each image is encoded once however many captions it has.
     """
     from labclip.features import embedding
-    from labclip.features.opening import open_base
+    from labclip.io.opening import open_base
 
     opened = open_base(model, device=chosen_device(device), precision=precision)
     features = embedding.embed(

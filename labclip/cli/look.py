@@ -11,7 +11,7 @@ import click
 from labclip.cli.group import as_json_option, main
 
 if TYPE_CHECKING:
-    from labclip.published import Published
+    from labclip.io.published import Published
 
 
 @main.command()
@@ -25,8 +25,8 @@ def demo(out: Path, seed: int, as_json: bool) -> None:
     with both, and writes a picture.
     """
     click.echo("Loading the embedded model ...", err=True)
+    from labclip.io.folder import make_folder
     from labclip.scenes import demo as demonstration
-    from labclip.storage import make_folder
 
     make_folder(out)  # before the work, so that a wrong one costs nothing
     shown = demonstration.run(seed=seed, say=lambda step: click.echo(f"{step} ...", err=True))
@@ -42,8 +42,8 @@ def demo(out: Path, seed: int, as_json: bool) -> None:
 @as_json_option
 def list_command(as_json: bool) -> None:
     """List the matrices that are known by name."""
-    from labclip.pretrained import find_entry, list_pretrained
-    from labclip.published import EMBEDDED
+    from labclip.io.names import find_entry, list_pretrained
+    from labclip.io.published import EMBEDDED
 
     rows = [(EMBEDDED, "scenes", "embedded, 12 colours x 10 shapes", 256, "in this package")]
     for name in list_pretrained():
@@ -68,8 +68,8 @@ def info(name: str, as_json: bool) -> None:
 
     NAME is a name of `labclip list`, a folder, or a Hub repository org/name.
     """
-    from labclip.card import checked_results
-    from labclip.pretrained import find_entry
+    from labclip.io.card import checked_results
+    from labclip.io.names import find_entry
 
     known, metadata = _published_facts(entry) if (entry := find_entry(name)) else _loaded_facts(name)
     # What was looked up or computed stands over what the record says of itself.
@@ -109,7 +109,7 @@ def _published_facts(entry: Published) -> tuple[dict[str, Any], dict[str, Any]]:
 def _loaded_facts(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """What is known of the matrix of a folder or repository, and its metadata."""
     from labclip.alignment import Alignment
-    from labclip.storage import matrix_sha256
+    from labclip.io.folder import matrix_sha256
 
     alignment = Alignment.from_pretrained(name)
     return {
@@ -122,7 +122,7 @@ def _loaded_facts(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def print_results(results: Any) -> None:
     """The table of base and LABCLIP, a line a figure."""
-    from labclip.card import checked_results
+    from labclip.io.card import checked_results
 
     rows = [
         (f"{benchmark} {metric}", base.get(metric), aligned.get(metric))

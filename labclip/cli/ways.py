@@ -15,8 +15,8 @@ from labclip.cli.group import alignment_option, check_empty, main, model_option,
 @click.option("--base", metavar="MODEL:TAG", help="OpenCLIP base of a matrix that is not a published one.")
 def convert(checkpoint: Path, out: Path, base: str | None) -> None:
     """Convert a published torch CHECKPOINT into an alignment folder OUT. No code in the file is run."""
-    from labclip.convert import convert_checkpoint
-    from labclip.loading import named_base
+    from labclip.io.converting import convert_checkpoint
+    from labclip.io.loading import named_base
 
     known = None
     if base is not None:
@@ -42,8 +42,8 @@ def fold(out: Path, model: str, alignment: str | None, strength: float | None, f
 
     It opens with open_clip.create_model_and_transforms("local-dir:OUT").
     """
+    from labclip.io.saving import save_folded
     from labclip.model import LABCLIP
-    from labclip.saving import save_folded
 
     check_empty(out, force)
     save_folded(LABCLIP.from_pretrained(model, alignment=alignment, strength=strength), out)
@@ -58,8 +58,8 @@ def fold(out: Path, model: str, alignment: str | None, strength: float | None, f
 @click.option("--create-pr", is_flag=True, help="Open a pull request instead of committing.")
 def push(folder: Path, repo_id: str, message: str, private: bool | None, create_pr: bool) -> None:
     """Upload an alignment FOLDER to the Hugging Face Hub."""
-    from labclip.hub import push_folder
-    from labclip.storage import load
+    from labclip.io.folder import load
+    from labclip.io.hub import push_folder
 
     load(folder)  # only what can be loaded again is uploaded
     click.echo(push_folder(folder, repo_id, commit_message=message, private=private, create_pr=create_pr))

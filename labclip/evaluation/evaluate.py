@@ -11,18 +11,18 @@ import torch
 from torch import Tensor
 
 from labclip.alignment import Alignment
+from labclip.encode.cache import Cache, default_cache
+from labclip.encode.encoding import encode
 from labclip.evaluation.benchmarks import BENCHMARKS
-from labclip.evaluation.cache import Cache, default_cache
-from labclip.evaluation.encoding import encode
 from labclip.evaluation.report import RESERVED, Report, Result
 from labclip.evaluation.scores import RESAMPLES, Compared, Scores, compare
 from labclip.evaluation.sources import Benchmark, Sources
 from labclip.evaluation.tasks import Retrieval, Task, Texts
-from labclip.features.opening import open_alignment, open_base
+from labclip.io.folder import matrix_sha256
+from labclip.io.opening import open_alignment, open_base
 from labclip.metrics import unit_length
 from labclip.model import LABCLIP
 from labclip.packages import versions_of
-from labclip.storage import matrix_sha256
 
 Option = str | int | float | bool
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from labclip.evaluation.picture import Box
+from labclip.data.images import Box
+from labclip.data.inputs import READERS
 from labclip.evaluation.sources import Sources, read_json
 from labclip.evaluation.tasks import Choice, Retrieval, Rows
-from labclip.features.inputs import READERS
 
 NONE = -1
 """Stands for no caption and for no group."""

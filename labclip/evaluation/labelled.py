@@ -8,9 +8,9 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from labclip.data.images import Picture
+from labclip.data.scene_files import Label, Labels, Thing, read_labels
 from labclip.evaluation.items import Layout, one_of
-from labclip.evaluation.labels import Label, Labels, Thing, read_labels
-from labclip.evaluation.picture import Picture
 from labclip.evaluation.sources import Sources
 from labclip.scenes import sample
 
@@ -83,7 +83,7 @@ def read_labelled(
     """Read CLEVR, PUG:SPAR or PUG:SPARE in the forms people have them.
 
     Args:
-        path: A file as `labclip.evaluation.labels.read_labels` takes it, or a folder with one under its usual name.
+        path: A file as `labclip.data.scene_files.read_labels` takes it, or a folder with one under its usual name.
         images: Folder that the names of pictures are relative to; None is the file's folder.
         objects: Only pictures with as many things; 0 takes 2 of CLEVR's numbered files, and all of any other.
         split: "all", or "train", "val", "test": shares of the combinations, 80, 10 and 10 in a hundred. Scenes of the

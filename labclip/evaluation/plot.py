@@ -8,8 +8,8 @@ from typing import Any
 from labclip.evaluation import sides
 from labclip.evaluation.report import Report
 from labclip.packages import EVAL, require
-from labclip.page import Figure, drawn
-from labclip.page.values import cleaned
+from labclip.report import Figure, drawn
+from labclip.report.values import cleaned
 
 _COLOURS = ("#1f7a5a", "#3b4a6b", "#c08a3e", "#7d5ba6", "#b3402f", "#5f8ea3")
 _ROW, _BETWEEN, _MARGINS = 0.3, 0.5, 1.1  # inches

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path, PurePath
 from typing import Any
 
-from labclip.evaluation.picture import Box, Captions, Pictures
+from labclip.data.images import Box, Captions, Pictures
 from labclip.evaluation.tasks import Question, Task
 
 

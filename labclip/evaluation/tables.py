@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from labclip import page as pages
+from labclip import report as pages
 from labclip.evaluation import sides
 from labclip.evaluation.report import Report, Result
 from labclip.evaluation.scores import DIFFERING, Difference, Estimate
-from labclip.page.values import Cell, Mark, Page, Section, Table, Value
+from labclip.report.values import Cell, Mark, Page, Section, Table, Value
 
 _HOW = "Fractions of 1; a tie is wrong. Intervals are 95%, of resampling, exact where all are right or none."
 # The rule of three: what 0 of n leaves possible at 95%.

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from labclip import metrics
-from labclip.evaluation.picture import Picture
+from labclip.data.images import Picture
 from labclip.evaluation.scores import Groups, Scores, everything
 
 if TYPE_CHECKING:

@@ -11,13 +11,13 @@ from typing import Any
 
 from tqdm import tqdm
 
+from labclip.data.decoding import Pictures, decoders, decoding
+from labclip.data.inputs import find_inputs, read_records
+from labclip.data.records import Columns
+from labclip.encode.fingerprint import describe_inputs, difference, identity_of
 from labclip.features.encoding import encode_images, encode_texts, evaluating
 from labclip.features.folder import FILES, FORMAT_VERSION, MANIFEST, Features, array_shapes, load, read_manifest
-from labclip.features.identity import describe_inputs, difference, identity_of
-from labclip.features.inputs import find_inputs, read_records
-from labclip.features.pictures import Pictures, decoders, decoding
-from labclip.features.records import Columns
-from labclip.features.work import PART, UNFINISHED, Work, clear
+from labclip.features.journal import PART, UNFINISHED, Work, clear
 from labclip.model import LABCLIP
 from labclip.packages import versions_of
 

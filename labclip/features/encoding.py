@@ -18,10 +18,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from labclip.data.decoding import Decoded, Pictures
+from labclip.encode.fingerprint import image_dtype
 from labclip.features.folder import CAPTIONS, HAS_NEGATIVE, IMAGE_NAMES, IMAGES, INDEX, NEGATIVES, TEXTS
-from labclip.features.identity import image_dtype
-from labclip.features.pictures import Decoded, Pictures
-from labclip.features.work import Work
+from labclip.features.journal import Work
 from labclip.model import LABCLIP
 
 BLOCK = 1024

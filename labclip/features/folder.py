@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from labclip._version import __version__
 from labclip.alignment import Base
-from labclip.features.identity import check_same_model
-from labclip.features.work import UNFINISHED
+from labclip.encode.fingerprint import check_same_model
+from labclip.features.journal import UNFINISHED
 
 if TYPE_CHECKING:
     from labclip.model import LABCLIP

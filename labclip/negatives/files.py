@@ -16,8 +16,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from labclip.negatives._formats import kind_of, open_sink, open_source, writable
-from labclip.negatives._tables import Source
+from labclip.data.formats import kind_of, open_sink, open_source, writable
+from labclip.data.tables import Source
 from labclip.negatives.choosing import Method, TrueCaptions, check_k, choose
 from labclip.negatives.cleaning import clean as clean_caption
 from labclip.negatives.cleaning import comparable

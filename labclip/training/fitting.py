@@ -13,8 +13,8 @@ import torch
 
 from labclip._version import __version__
 from labclip.alignment import MAX_LOGIT_SCALE, Alignment, Base
-from labclip.bases import check_device
 from labclip.checks import checked_whole
+from labclip.io.bases import check_device
 from labclip.training.advice import advice
 from labclip.training.batches import Batches
 from labclip.training.checkpoint import check_checkpoint
@@ -84,7 +84,7 @@ def fit(
         checkpoint: A folder; a fit that was killed and is called again goes on from there, to the same matrix.
         progress: Whether to show a bar on stderr.
         base: The model the embeddings come from, recorded so that the matrix is refused on another.
-        probe: The base's own unit-length text embedding of `labclip.storage.PROBE_CAPTION`, [dim], which tells bases of
+        probe: The base's own unit-length text embedding of `io.folder.PROBE_CAPTION`, [dim], which tells bases of
             one name apart; feature folders have it.
 
     Returns:

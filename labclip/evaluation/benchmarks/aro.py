@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from labclip.data.images import Box
 from labclip.evaluation.items import NONE, Items, Layout, as_named, inside, json_items
-from labclip.evaluation.picture import Box
 from labclip.evaluation.scores import everything
 from labclip.evaluation.sources import Benchmark, Sources, fields
 from labclip.evaluation.tasks import Task

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from labclip.checks import checked_whole
+from labclip.data.images import Picture
 from labclip.evaluation.items import Items, gallery
 from labclip.evaluation.labelled import labelled_scenes
-from labclip.evaluation.picture import Picture
 from labclip.evaluation.scores import everything
 from labclip.evaluation.sources import Benchmark, Sources
 from labclip.evaluation.tasks import Choice, Classification, Question, Retrieval, Task

@@ -6,13 +6,13 @@ import re
 from pathlib import Path
 from typing import Any
 
+from labclip.data.records import Columns, Record
+from labclip.data.rows import Row
 from labclip.evaluation.benchmarks.karpathy import coco
 from labclip.evaluation.items import Items, Layout, alone, as_named, inside, picture_in, table_rows
 from labclip.evaluation.scores import everything
 from labclip.evaluation.sources import Benchmark, Sources
 from labclip.evaluation.tasks import Choice, Question, Task
-from labclip.features.records import Columns, Record
-from labclip.features.rows import Row
 from labclip.negatives import clean as cleaned
 from labclip.negatives import shuffle
 from labclip.negatives.cleaning import comparable

@@ -1,0 +1,97 @@
+"""Which files of captions are meant, and all their rows in order."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from labclip.data.archives import tar_rows
+from labclip.data.records import Columns, Record
+from labclip.data.rows import Row, Wanted, json_rows, jsonl_rows, parquet_rows, separated_rows
+from labclip.data.wording import worded
+
+READERS: dict[str, Callable[[Path, Wanted], Iterator[Row]]] = {
+    ".csv": lambda path, _: separated_rows(path, ","),
+    ".tsv": lambda path, _: separated_rows(path, "\t"),
+    ".jsonl": lambda path, _: jsonl_rows(path),
+    ".ndjson": lambda path, _: jsonl_rows(path),
+    ".json": lambda path, _: json_rows(path),
+    ".parquet": parquet_rows,
+    ".tar": lambda path, _: tar_rows(path),
+}
+_SHARDS = ("*.tar", "*.parquet")
+
+
+def find_inputs(captions: str | Path | Sequence[str | Path]) -> list[Path]:
+    """The files that captions are read from.
+
+    Args:
+        captions: A file, a pattern such as "shards/*.tar", a folder of tars or of Parquet files, or several of these.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the kind of a file is not known, or one is named twice.
+    """
+    several = [captions] if isinstance(captions, str | Path) else list(captions)
+    found = [path for one in several for path in _matching(Path(one).expanduser())]
+    for path in found:
+        if path.suffix.lower() not in READERS:
+            raise ValueError(f"{path} is of no kind that is read: {', '.join(READERS)}. Rename or convert it.")
+    if not found or len(set(found)) < len(found):
+        raise ValueError("captions names no file, or one twice. Pass each file once.")
+    return found
+
+
+def _matching(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        shards = [sorted(path.glob(pattern)) for pattern in _SHARDS]
+        if sum(map(bool, shards)) != 1:
+            raise ValueError(f"{path} is a folder with no tars or Parquet files, or with both. Name the files.")
+        return next(filter(None, shards))
+    if matches := sorted(Path(name) for name in glob.glob(str(path), recursive=True)):
+        return [match for match in matches if match.is_file()]
+    raise FileNotFoundError(f"There is no file {path}. Pass captions as {', '.join(READERS)}.")
+
+
+def read_records(
+    inputs: Sequence[Path], columns: Columns, seen: Callable[[], object], *, clean: bool | None = None
+) -> Iterator[tuple[int, str, Record | str, str | None]]:
+    """Every row of every input.
+
+    Args:
+        inputs: The files.
+        columns: Which of their columns count.
+        seen: Called once a row, for progress.
+        clean: Whether texts are cleaned, as `worded` has it.
+
+    Yields:
+        (which input, "file row n", what it says or what is wrong with it, its picture's name where that is known).
+
+    Raises:
+        ValueError: If a file can't be read at all, or lacks a column, or `clean` should be said.
+    """
+    for source, path in enumerate(inputs):
+        first = True
+        for row in READERS[path.suffix.lower()](path, columns.wanted):
+            seen()
+            if first and row.problem is None:
+                columns.check(row, str(path))
+                first = False
+            if columns.takes(row):
+                record = columns.record(row)
+                place, name = f"{path.name} {row.where}", _name(row, columns)
+                if isinstance(record, Record):
+                    record = worded(record, clean, place)
+                for problem in [record] if isinstance(record, str) else record.problems:
+                    yield source, place, problem, name
+                if isinstance(record, Record) and record.captions:
+                    yield source, place, record, name
+
+
+def _name(row: Row, columns: Columns) -> str | None:
+    if row.held is not None:
+        return row.held[0]
+    return next((cell for name in columns.images if isinstance(cell := row.cells.get(name), str)), None)

@@ -1,0 +1,1 @@
+"""Images and captions through a base, and the cache of what was encoded."""

@@ -1,0 +1,189 @@
+"""The one reader of a pickle: a published torch checkpoint becomes an `Alignment`, and no code in it ever runs."""
+
+from __future__ import annotations
+
+import io
+import pickletools
+import re
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from labclip.alignment import Alignment, Base
+from labclip.io.folder import MAX_DIM, matrix_sha256
+from labclip.io.loading import same_base
+from labclip.io.published import find_matrix
+
+MAX_BYTES = 300_000_000
+"""Cap on a checkpoint, as a file and unpacked: a float32 matrix of dim 8192 takes 268 MB."""
+
+MAX_PICKLE_BYTES = 65_536
+"""Cap on the pickle inside. It names two tensors; the published ones have 328 bytes."""
+
+_MEMBER = re.compile(
+    r"[^/\\]+/(data\.pkl|byteorder|version|data/\d|\.data/serialization_id|\.format_version|\.storage_alignment)"
+)
+_GLOBALS = {
+    "collections OrderedDict",
+    "torch FloatStorage",
+    "torch._utils _rebuild_tensor_v2",
+    "torch._utils _rebuild_parameter",
+}
+_OTHER_TENSORS = {
+    "torch HalfStorage": "float16",
+    "torch BFloat16Storage": "bfloat16",
+    "torch DoubleStorage": "float64",
+    "torch LongStorage": "int64",
+    "torch IntStorage": "int32",
+}
+# The opcodes that name or build objects otherwise than through GLOBAL; torch.save writes none of them.
+_FORBIDDEN = {"STACK_GLOBAL", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4", "PERSID"}
+_REMEDY = (
+    "Pass a checkpoint of the paper's code: torch.save of a state_dict with 'linear.weight' [dim, dim] and 't', "
+    "both float32. An alignment folder needs no conversion: Alignment.from_pretrained(FOLDER)."
+)
+_TENSORS = {"linear.weight", "t"}
+
+
+def convert_checkpoint(
+    path: str | Path, *, base: Base | None = None, strength: float = 1.0, metadata: Mapping[str, Any] | None = None
+) -> Alignment:
+    """Read a torch checkpoint as the paper's code saves them: `linear.weight` [dim, dim] and `t`, the log-temperature.
+
+    A published matrix is recognised by its hash and gets its base and where it comes from.
+
+    Args:
+        path: The checkpoint, a file of `torch.save`, on whatever device it was saved.
+        base: The OpenCLIP model it was fitted on; published matrices know theirs.
+        strength: How much of the matrix the alignment applies, 0 to 1.
+        metadata: Plain JSON values to keep with it, over those of a published matrix.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is anything but two plain float32 tensors, or `base` is not the one a published matrix has.
+    """
+    path = Path(path)
+    data = _read(path)
+    _check_archive(path, data)
+    weight, t = _load_tensors(path, data)
+    metadata = dict(metadata or {})
+    if known := find_matrix(matrix_sha256(weight)):
+        if base is not None and not same_base(known.base, base):
+            raise ValueError(
+                f"{path} holds the published matrix of {known.base}, not of {base}. Leave base out, or pass that one."
+            )
+        base, metadata = known.base, known.metadata | metadata
+    try:
+        return Alignment(weight, base=base, logit_scale=float(t), strength=strength, metadata=metadata)
+    except ValueError as error:
+        raise ValueError(f"{path} does not hold a sound alignment: {error}") from error
+
+
+def _read(path: Path) -> bytes:
+    """The whole file: checked and loaded from the same bytes, whatever happens to the file meanwhile."""
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder, not a torch checkpoint. Pass the .pt file in it.")
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {path}. Pass the path of a torch checkpoint, for example matrix.pt.")
+    with path.open("rb") as file:
+        data = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise ValueError(f"{path} has more than {MAX_BYTES:,} bytes, so it is not one matrix. {_REMEDY}")
+    return data
+
+
+def _check_archive(path: Path, data: bytes) -> None:
+    if data[:1] == b"\x80":
+        raise ValueError(
+            f"{path} is a bare pickle, the format of torch before 1.6, which labclip does not read. "
+            f"Save it again with a later torch: torch.save(state_dict, FILE)."
+        )
+    with _whole(path):
+        # torch looks for a zip file at the first bytes and zipfile at the last: both must find one.
+        if data[:4] != b"PK\x03\x04":
+            raise zipfile.BadZipFile("it does not begin as a zip file does")
+        archive = zipfile.ZipFile(io.BytesIO(data))
+    members = archive.infolist()
+    _check_members(path, members)
+    with _whole(path):
+        # torch does not look at the checksums of the numbers.
+        if damaged := archive.testzip():
+            raise zipfile.BadZipFile(f"the checksum of {damaged} is wrong")
+        pickled = archive.read(next(m for m in members if m.filename.endswith("/data.pkl")))
+    _check_pickle(path, pickled)
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[None]:
+    """Tell whatever zipfile trips over in a damaged archive as one thing."""
+    try:
+        yield
+    except (zipfile.BadZipFile, NotImplementedError, EOFError, RuntimeError, ValueError) as error:
+        raise ValueError(f"{path} is not a whole torch checkpoint: {error}. {_REMEDY}") from error
+
+
+def _check_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
+    names = [member.filename for member in members]
+    if foreign := [name for name in names if not _MEMBER.fullmatch(name)]:
+        raise ValueError(f"{path} holds {foreign[0]!r}, which a checkpoint of two tensors has not. {_REMEDY}")
+    if len(set(names)) != len(names) or len({name.partition("/")[0] for name in names}) != 1:
+        raise ValueError(f"{path} holds a member twice, or not exactly one checkpoint. {_REMEDY}")
+    if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+        raise ValueError(f"{path} is a compressed zip file; torch.save never compresses. {_REMEDY}")
+    size = sum(member.file_size for member in members)
+    if size > MAX_BYTES:
+        raise ValueError(f"{path} unpacks to {size:,} bytes, more than {MAX_BYTES:,}: not one matrix. {_REMEDY}")
+    pickled = sum(member.file_size for member in members if member.filename.endswith("/data.pkl"))
+    if not 0 < pickled <= MAX_PICKLE_BYTES:
+        raise ValueError(f"{path} has {pickled:,} bytes of data.pkl, where two tensors need a few hundred. {_REMEDY}")
+
+
+def _check_pickle(path: Path, data: bytes) -> None:
+    """Read the pickle's opcodes without running any: it may name tensors and nothing else."""
+    try:
+        opcodes = [(opcode.name, argument) for opcode, argument, _ in pickletools.genops(data)]
+    except (ValueError, IndexError, OverflowError) as error:
+        raise ValueError(f"{path}: its data.pkl is not a pickle ({error}). {_REMEDY}") from error
+    for name, argument in opcodes:
+        if name == "GLOBAL" and (dtype := _OTHER_TENSORS.get(str(argument))):
+            raise ValueError(
+                f"{path} holds {dtype} numbers, not float32 ones. Save them anew: torch.save({{key: value.float() for "
+                f"key, value in state_dict.items()}}, FILE)."
+            )
+        if name == "GLOBAL" and argument not in _GLOBALS:
+            raise ValueError(
+                f"{path} holds code ({argument}), not only two float32 tensors; none of it was run. {_REMEDY}"
+            )
+        if name in _FORBIDDEN:
+            raise ValueError(f"{path} holds code ({name}), not only two float32 tensors; none of it was run. {_REMEDY}")
+
+
+def _load_tensors(path: Path, data: bytes) -> tuple[torch.Tensor, torch.Tensor]:
+    try:
+        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception as error:
+        # Whatever torch trips over in a hostile file (it raises a dozen types) is one thing to the user. Its message
+        # advises weights_only=False, which would run the file's code: it is not passed on.
+        raise ValueError(
+            f"{path} is not a checkpoint that torch can read ({type(error).__name__}). {_REMEDY}"
+        ) from error
+    if not isinstance(state, dict) or set(state) != _TENSORS:
+        found = sorted(map(str, state))[:8] if isinstance(state, dict) else type(state).__name__
+        raise ValueError(f"{path} holds {found}, not 'linear.weight' and 't'. {_REMEDY}")
+    for name, tensor in state.items():
+        if not isinstance(tensor, torch.Tensor) or tensor.dtype != torch.float32 or tensor.layout != torch.strided:
+            kind = tensor.dtype if isinstance(tensor, torch.Tensor) else type(tensor).__name__
+            raise ValueError(f"{path}: {name!r} is {kind}, not a float32 tensor. {_REMEDY}")
+        # A view may claim any shape over a few stored bytes, and would fill the memory once copied.
+        if tensor.numel() * 4 > tensor.untyped_storage().nbytes():
+            raise ValueError(f"{path}: {name!r} claims {tensor.numel():,} values and stores fewer. {_REMEDY}")
+    weight, t = state["linear.weight"].detach(), state["t"].detach()
+    if weight.ndim != 2 or weight.shape[0] != weight.shape[1] or not 1 <= weight.shape[0] <= MAX_DIM:
+        raise ValueError(f"{path}: 'linear.weight' has shape {list(weight.shape)}, not [dim, dim]. {_REMEDY}")
+    if t.numel() != 1:
+        raise ValueError(f"{path}: 't' has shape {list(t.shape)}, not one number. {_REMEDY}")
+    return weight.contiguous(), t.reshape(())

@@ -1,0 +1,317 @@
+"""The alignment folder: `model.safetensors`, `config.json`, `README.md`. Strict in reading, atomic in writing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from labclip._version import __version__
+from labclip.alignment import Alignment, Base
+from labclip.io.card import model_card
+from labclip.packages import versions_of
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+CARD = "README.md"
+FORMAT_VERSION = 1
+PROBE_CAPTION = "a photo of a cat next to a dog"
+"""The caption whose base embedding is kept as `probe`: ordinary words, which every CLIP's tokenizer has."""
+
+MAX_CONFIG_BYTES = 4_000_000
+MAX_DIM = 16_384
+_TENSORS = {"matrix", "logit_scale", "probe"}
+_REQUIRED = {"format_version", "dim", "base", "matrix_sha256"}
+_KNOWN = _REQUIRED | {"library_name", "other_sha256", "strength", "probe_caption", "metadata", "versions"}
+
+
+def matrix_sha256(matrix: torch.Tensor) -> str:
+    """SHA-256 of a tensor as little-endian float32, row-major: the same for every file format it may lie in."""
+    return hashlib.sha256(matrix.detach().cpu().numpy().astype("<f4").tobytes(order="C")).hexdigest()
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder that files can be written in.
+
+    Raises:
+        ValueError: If it is a file.
+        OSError: If it can't be made or written in; the message says what to pass.
+    """
+    try:
+        if folder.exists() and not folder.is_dir():
+            raise ValueError(f"{folder} is a file. Pass the path of a folder.")
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        # Of its kind and number, by which the cache tells its own troubles.
+        said = type(error)(f"{folder} can't be written ({error.strerror}). Pass a folder in which you may write.")
+        said.errno = error.errno
+        raise said from error
+
+
+@contextmanager
+def replacing(folder: str | Path) -> Iterator[Path]:
+    """A scratch folder whose files move into `folder` when the block ends: all of them, or none if anything fails.
+
+    Args:
+        folder: Made if it does not exist; other files there are left alone.
+
+    Raises:
+        ValueError: If `folder` is a file.
+        OSError: If it can't be written.
+    """
+    folder = Path(folder)
+    made = [path for path in (folder, *folder.parents) if not os.path.exists(path)]
+    try:
+        make_folder(folder)
+        with tempfile.TemporaryDirectory(prefix=".labclip-", dir=folder) as scratch:
+            new, old = Path(scratch) / "new", Path(scratch) / "old"
+            new.mkdir()
+            old.mkdir()
+            yield new
+            _swap(new, folder, old)
+    except BaseException:
+        for path in made:
+            with suppress(OSError):
+                path.rmdir()
+        raise
+
+
+def _swap(new: Path, folder: Path, old: Path) -> None:
+    """Move every file of `new` into `folder` and what it replaces into `old`; all the way back if one fails."""
+    done: list[Path] = []
+    try:
+        for source in sorted(new.iterdir()):
+            target = folder / source.name
+            if target.is_dir() and not source.is_dir():
+                raise IsADirectoryError(f"{target} is a folder, where a file is to be written. Pass another folder.")
+            done.append(target)
+            if os.path.lexists(target):
+                os.replace(target, old / source.name)
+            source.chmod(0o644)
+            os.replace(source, target)
+    except BaseException:
+        for target in done:
+            if os.path.lexists(old / target.name):
+                os.replace(old / target.name, target)
+            elif not (new / target.name).exists():
+                target.unlink()
+        raise
+
+
+def save(alignment: Alignment, folder: str | Path) -> None:
+    """Write an alignment folder.
+
+    Args:
+        alignment: What to save. The matrix is written as fitted; the strength goes into the config.
+        folder: Where to; other files there are left alone.
+
+    Raises:
+        ValueError: If the metadata is not plain JSON, or `folder` is a file.
+        OSError: If the disk is full or read-only; what was there is then still whole.
+    """
+    with replacing(folder) as scratch:
+        write(alignment, scratch)
+
+
+def write(alignment: Alignment, folder: Path) -> None:
+    """Write the three files of an alignment into a scratch folder.
+
+    Raises:
+        ValueError: If the metadata is not plain JSON.
+    """
+    tensors = {"matrix": alignment.fitted.detach().cpu().contiguous()}
+    if alignment.logit_scale is not None:
+        tensors["logit_scale"] = torch.tensor(alignment.logit_scale, dtype=torch.float32)
+    if alignment.probe is not None:
+        tensors["probe"] = alignment.probe
+    config = {
+        "library_name": "labclip",
+        "format_version": FORMAT_VERSION,
+        "dim": alignment.dim,
+        "base": None if alignment.base is None else vars(alignment.base),
+        "strength": alignment.strength,
+        "matrix_sha256": matrix_sha256(alignment.fitted),
+        "other_sha256": {name: matrix_sha256(tensor) for name, tensor in tensors.items() if name != "matrix"},
+        "probe_caption": PROBE_CAPTION if alignment.probe is not None else None,
+        "metadata": alignment.metadata,
+        "versions": versions_of("torch", "open_clip_torch", "numpy"),
+    }
+    try:
+        text = (json.dumps(config, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(
+            f"The alignment's metadata is not plain JSON ({error}). Keep to str, numbers, lists, dicts."
+        ) from error
+    if len(text) > MAX_CONFIG_BYTES:
+        raise ValueError(
+            f"The alignment's metadata makes {len(text):,} bytes; {CONFIG} has at most {MAX_CONFIG_BYTES:,}."
+        )
+    (folder / CONFIG).write_bytes(text)
+    (folder / CARD).write_text(model_card(alignment), encoding="utf-8")
+    # Through torch: safetensors' NumPy writer stores a transposed array as wrong numbers without an error.
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+
+
+def load(folder: str | Path) -> Alignment:
+    """Read an alignment folder, believing nothing: keys, types, shape, values, hash and dim are all checked.
+
+    Args:
+        folder: The folder; `config.json` and `model.safetensors` must be in it.
+
+    Raises:
+        FileNotFoundError: If the folder or one of the two files is missing.
+        ValueError: If anything in them is not what it should be; the message names the file and the reason.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"There is no folder {folder}. Pass an alignment folder, as alignment.save_pretrained makes."
+        )
+    missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"{folder} is not an alignment folder: {' and '.join(missing)} missing. "
+            f"Save one with alignment.save_pretrained(folder), or convert a checkpoint: labclip convert FILE.pt FOLDER."
+        )
+    config = read_config(folder / CONFIG)
+    tensors = _read_tensors(folder / WEIGHTS, config["dim"])
+    _check_hashes(folder, tensors, config)
+    scale = tensors.get("logit_scale")
+    try:
+        return Alignment(
+            tensors["matrix"],
+            base=None if config["base"] is None else Base(**config["base"]),
+            logit_scale=None if scale is None else float(scale),
+            strength=config.get("strength", 1.0),
+            metadata=config.get("metadata", {}),
+            probe=tensors.get("probe"),
+        )
+    except ValueError as error:
+        raise ValueError(f"{folder} does not hold a sound alignment: {error}") from error
+
+
+def _check_hashes(folder: Path, tensors: Mapping[str, torch.Tensor], config: Mapping[str, Any]) -> None:
+    """Hold the tensors against the config: the matrix always, the others where it knows them."""
+    found = {name: matrix_sha256(tensor) for name, tensor in tensors.items()}
+    expected = {"matrix": config["matrix_sha256"]} | config.get("other_sha256", {})
+    if "other_sha256" in config and set(found) != set(expected):
+        raise ValueError(
+            f"{folder / WEIGHTS} has the tensors {sorted(found)}, but {CONFIG} describes {sorted(expected)}. "
+            f"Fetch or save the folder again."
+        )
+    for name, digest in expected.items():
+        if found[name] != digest:
+            raise ValueError(
+                f"{folder / WEIGHTS} is not the {name} that {CONFIG} describes: its SHA-256 is {found[name][:16]}..., "
+                f"expected {digest[:16]}.... Fetch or save the folder again."
+            )
+
+
+def is_alignment_folder(folder: Path) -> bool:
+    """Whether a folder looks like one that `load` should be tried on."""
+    return (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file()
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read and check a `config.json` of the format.
+
+    Raises:
+        ValueError: If it is no JSON object, of a later format, lacks a key, or has a value of the wrong type.
+    """
+    if path.stat().st_size > MAX_CONFIG_BYTES:
+        raise ValueError(f"{path} has {path.stat().st_size:,} bytes; a config has at most {MAX_CONFIG_BYTES:,}.")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:  # also bytes that are not UTF-8, and numbers of thousands of digits
+        raise ValueError(f"{path} is not JSON: {error}. Fetch or save the folder again.") from error
+    if not isinstance(config, dict) or "format_version" not in config:
+        raise ValueError(f"{path} is not the config of an alignment: it has no format_version.")
+    version = config["format_version"]
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise ValueError(f"{path}: format_version is {version!r}, not a whole number from 1.")
+    if version > FORMAT_VERSION:
+        raise ValueError(
+            f"{path} has format version {version}, and labclip {__version__} reads up to {FORMAT_VERSION}. "
+            f"Type: pip install --upgrade labclip"
+        )
+    if lacking := _REQUIRED - set(config):
+        raise ValueError(f"{path} lacks {', '.join(sorted(lacking))}. Fetch or save the folder again.")
+    if unknown := set(config) - _KNOWN:
+        warnings.warn(
+            f"{path} has keys that labclip {__version__} does not know: {', '.join(sorted(unknown))}. They are "
+            f"ignored; pip install --upgrade labclip may know them.",
+            stacklevel=2,
+        )
+    _check_types(path, config)
+    return config
+
+
+def _check_types(path: Path, config: Mapping[str, Any]) -> None:
+    dim, base = config["dim"], config["base"]
+    if not _is_int(dim) or not 1 <= dim <= MAX_DIM:
+        raise ValueError(f"{path}: dim is {dim!r}, not a whole number from 1 to {MAX_DIM}.")
+    if not isinstance(config["matrix_sha256"], str):
+        raise ValueError(f"{path}: matrix_sha256 is {config['matrix_sha256']!r}, not a hexadecimal string.")
+    others = config.get("other_sha256", {})
+    if not isinstance(others, dict) or not all(isinstance(digest, str) for digest in others.values()):
+        raise ValueError(f"{path}: other_sha256 is {others!r:.120}, not an object of hexadecimal strings.")
+    if not isinstance(config.get("metadata", {}), dict):
+        raise ValueError(f"{path}: metadata is not a JSON object.")
+    strength = config.get("strength", 1.0)
+    if isinstance(strength, bool) or not isinstance(strength, int | float):
+        raise ValueError(f"{path}: strength is {strength!r}, not a number.")
+    if config.get("probe_caption") not in (None, PROBE_CAPTION):
+        raise ValueError(
+            f"{path}: probe_caption is {config['probe_caption']!r}, but labclip probes with {PROBE_CAPTION!r}."
+        )
+    if base is None:
+        return
+    wanted = {"model": str, "pretrained": str, "quick_gelu": bool, "embed_dim": int}
+    if not isinstance(base, dict) or set(base) != set(wanted):
+        raise ValueError(f"{path}: base is {base!r}, not an object with the keys {', '.join(wanted)}.")
+    for key, kind in wanted.items():
+        if not isinstance(base[key], kind) or (kind is int and not _is_int(base[key])):
+            raise ValueError(f"{path}: base.{key} is {base[key]!r}, not of type {kind.__name__}.")
+    if base["embed_dim"] != dim:
+        raise ValueError(f"{path} contradicts itself: dim is {dim}, base.embed_dim {base['embed_dim']}.")
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _read_tensors(path: Path, dim: int) -> dict[str, torch.Tensor]:
+    shapes = {"matrix": [dim, dim], "logit_scale": [], "probe": [dim]}
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            names = set(file.keys())
+            if "matrix" not in names or not names <= _TENSORS:
+                raise ValueError(
+                    f"{path} has the tensors {sorted(names)}, not 'matrix' and at most 'logit_scale' and 'probe'. "
+                    f"A torch checkpoint becomes an alignment with: labclip convert FILE.pt FOLDER"
+                )
+            for name in sorted(names):
+                piece = file.get_slice(name)
+                shape, dtype = piece.get_shape(), piece.get_dtype()
+                if shape != shapes[name]:
+                    raise ValueError(
+                        f"{path}: '{name}' has shape {shape}, but {CONFIG} has dim {dim}, so {shapes[name]}."
+                    )
+                if dtype != "F32":
+                    raise ValueError(f"{path}: '{name}' is {dtype}, not float32 (F32).")
+            # Cloned: the file is mapped, and a matrix must not change when somebody overwrites it.
+            return {name: file.get_tensor(name).clone() for name in names}
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a whole safetensors file ({error}). Fetch or save it again.") from error

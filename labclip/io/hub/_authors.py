@@ -1,0 +1,139 @@
+"""The published matrices: from the cache, else the Hub, else the authors' pinned commit. The hash decides."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from labclip.io.hub._errors import first_sentence, is_off
+from labclip.io.hub._staging import CacheError, Verify, is_sound, place, scratch
+from labclip.io.hub._web import stream
+
+if TYPE_CHECKING:
+    from labclip.io.published import Published
+
+
+def folder(
+    entry: Published,
+    from_hub: Callable[..., Path],
+    *,
+    home: Path,
+    force_download: bool,
+    local_files_only: bool,
+) -> Path:
+    """The verified alignment folder of a published matrix.
+
+    Args:
+        entry: Which matrix.
+        from_hub: Fetches its Hub repository; takes `verify`, `force_download` and `local_files_only`.
+        home: Where the folders made of the authors' checkpoints are kept.
+        force_download: Whether to fetch again what is cached.
+        local_files_only: Whether to use the cache alone.
+    """
+    kept = home / f"{entry.name}-{entry.alignment}-{entry.matrix_sha256[:12]}"
+    verify = partial(_check, entry)
+    off = is_off(force_download, local_files_only)
+    if not force_download:
+        if is_sound(kept, verify):
+            return kept
+        with suppress(OSError, ValueError):
+            return from_hub(local_files_only=True, verify=verify)
+    if off:
+        raise FileNotFoundError(
+            f"The matrix {entry} is not in the cache {home} and the network is off (HF_HUB_OFFLINE or "
+            f"local_files_only). With a network, type: curl -LO {entry.url} ; then here: "
+            f"labclip convert {entry.file} FOLDER, and pass alignment=FOLDER."
+        )
+    try:
+        return from_hub(force_download=force_download, verify=verify)
+    except CacheError:
+        raise
+    except (OSError, ValueError) as error:
+        on_hub = error
+    try:
+        with scratch(home) as temporary:
+            _fetch(entry, temporary, kept, verify)
+    except CacheError:
+        raise
+    except (OSError, ValueError) as error:
+        raise _neither(entry, on_hub, error) from error
+    return kept
+
+
+def _neither(entry: Published, on_hub: Exception, at_authors: Exception) -> Exception:
+    kinds = (ValueError, FileNotFoundError, ConnectionError)
+    kind = next((kind for kind in kinds if isinstance(at_authors, kind)), OSError)
+    return kind(
+        f"The matrix {entry} could not be fetched, and nothing was kept. "
+        f"The Hub ({entry.hub_repo}): {first_sentence(on_hub)}. "
+        f"The authors ({entry.url}): {first_sentence(at_authors)}. "
+        f"Check the network and try again, or fetch that file otherwise, type: labclip convert {entry.file} FOLDER, "
+        f"and pass alignment=FOLDER."
+    )
+
+
+def _fetch(entry: Published, temporary: Path, folder: Path, verify: Verify) -> None:
+    """Make the alignment folder of a published matrix from the authors' checkpoint.
+
+    Args:
+        entry: Which matrix.
+        temporary: An empty folder on the filesystem of `folder`.
+        folder: Where the alignment folder goes, by rename, once it is verified.
+        verify: Raises ValueError where a folder is not that matrix.
+
+    Raises:
+        ValueError: If another file than the published one arrives.
+        OSError: If nothing, or half of it, arrives.
+    """
+    from safetensors import SafetensorError
+
+    from labclip.io.converting import convert_checkpoint
+
+    checkpoint = temporary / entry.file
+    found = hashlib.sha256()
+    size = 0
+    with checkpoint.open("wb") as file:
+        # One byte more than it has shows a file that goes on, without taking it all.
+        for chunk in stream(entry.url, entry.size + 1):
+            found.update(chunk)
+            size += file.write(chunk)
+    if size < entry.size and found.hexdigest() != entry.file_sha256:
+        raise ConnectionError(f"{size:,} of {entry.size:,} bytes arrived")
+    if found.hexdigest() != entry.file_sha256:
+        raise ValueError(f"what arrived has the SHA-256 {found.hexdigest()[:16]}..., not {entry.file_sha256[:16]}...")
+    whole = temporary / "whole"
+    alignment = convert_checkpoint(checkpoint)
+    try:
+        alignment.save_pretrained(whole)
+    except SafetensorError as error:
+        # safetensors says a full disk with an error of its own.
+        raise OSError(errno.ENOSPC, str(error)) from error
+    verify(whole)
+    place(whole, folder, verify)
+
+
+def _check(entry: Published, folder: Path) -> None:
+    """Hold an alignment folder against what is published: the matrix by its hash, and what goes with it.
+
+    Raises:
+        ValueError: If it is anything else.
+        FileNotFoundError: If it is no alignment folder.
+    """
+    from labclip.io.folder import load, matrix_sha256
+
+    alignment = load(folder)
+    found = matrix_sha256(alignment.fitted)
+    if found != entry.matrix_sha256:
+        raise ValueError(f"{folder} holds the matrix {found[:16]}..., but {entry} is {entry.matrix_sha256[:16]}....")
+    for name, is_, should_be in (
+        ("base", alignment.base, entry.base),
+        ("logit_scale", alignment.logit_scale, entry.logit_scale),
+        ("strength", alignment.strength, 1.0),
+    ):
+        if is_ != should_be:
+            raise ValueError(f"{folder} gives {entry} the {name} {is_}, not {should_be}.")

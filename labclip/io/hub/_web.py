@@ -1,0 +1,73 @@
+"""Files at plain web addresses, not on the Hub: streamed, capped, held against the hash that their address names."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+from labclip._version import __version__
+from labclip.io.hub._errors import is_off
+from labclip.io.hub._staging import scratch
+
+MAX_WEIGHTS_BYTES = 20_000_000_000
+"""Cap on a weights file: the largest that OpenCLIP names at an address has 3.5 GB."""
+
+
+def weights(url: str, *, home: Path, force_download: bool, local_files_only: bool) -> Path:
+    """A weights file of an OpenCLIP tag, from the cache or its address."""
+    digest = _named_digest(url)
+    name = url.rsplit("/", 1)[-1]
+    kept = home / (hashlib.sha256(url.encode()).hexdigest()[:12] + "-" + name)
+    off = is_off(force_download, local_files_only)
+    if kept.is_file() and not force_download:
+        return kept
+    if off:
+        raise FileNotFoundError(
+            f"{name} is not in the cache {home} and the network is off (HF_HUB_OFFLINE or local_files_only). "
+            f"With a network, type: curl -L --create-dirs -o {kept} {url}"
+        )
+    try:
+        with scratch(home) as temporary:
+            found = hashlib.sha256()
+            with (temporary / name).open("wb") as file:
+                for chunk in stream(url, MAX_WEIGHTS_BYTES):
+                    found.update(chunk)
+                    file.write(chunk)
+            if not found.hexdigest().startswith(digest):
+                raise ValueError(f"what arrived has the SHA-256 {found.hexdigest()[:16]}..., not {digest[:16]}...")
+            (temporary / name).replace(kept)
+    except (FileNotFoundError, ConnectionError, ValueError) as error:
+        raise type(error)(f"{url} could not be fetched, and nothing was kept: {error}. Try again later.") from error
+    return kept
+
+
+def _named_digest(url: str) -> str:
+    """The SHA-256 in an address: OpenAI's as a folder, OpenCLIP's own by eight digits at the file's end; or nothing."""
+    found = re.search(r"/([0-9a-f]{64})/[^/]+$", url) or re.search(r"-([0-9a-f]{8})\.\w+$", url)
+    return found[1] if found else ""
+
+
+def stream(url: str, limit: int) -> Iterator[bytes]:
+    """At most `limit` bytes of a web address; every failure is an OSError that says what it was."""
+    from huggingface_hub import constants
+
+    if not url.startswith(("https://", "http://")):
+        raise ValueError(f"{url} is not a web address; LABCLIP_AUTHORS_ENDPOINT must begin with https://")
+    request = urllib.request.Request(url, headers={"User-Agent": f"labclip/{__version__}"})
+    try:
+        with urllib.request.urlopen(request, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT) as response:
+            while limit > 0 and (chunk := response.read(min(limit, 1 << 16))):
+                limit -= len(chunk)
+                yield chunk
+    except urllib.error.HTTPError as error:
+        error.close()
+        kind = FileNotFoundError if error.code in (404, 410) else ConnectionError
+        raise kind(f"it answered {error.code}") from error
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        reason = getattr(error, "reason", None) or str(error) or type(error).__name__
+        raise ConnectionError(f"it can't be reached ({reason})") from error

@@ -1,0 +1,196 @@
+"""From a base's name or folder to a loaded, wrapped model, refusing a matrix that belongs to another base."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from torch import nn
+
+from labclip.alignment import Alignment, Base, with_record
+from labclip.io.architecture import same_architecture
+from labclip.io.bases import (
+    Built,
+    build,
+    first_line,
+    folder_tokenizer,
+    probe_of,
+    read_openclip_config,
+    text_tower,
+    tokenizer_of,
+    weights_in,
+)
+from labclip.io.folder import CONFIG, is_alignment_folder, load, read_config
+from labclip.model import LABCLIP
+from labclip.packages import MissingPackageError
+from labclip.text import Tokenizer
+
+_WEIGHT_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
+# What a tag's configuration says about preprocessing, by the argument of OpenCLIP that overrides it.
+_TRANSFORM_KEYS = {
+    "mean": "image_mean",
+    "std": "image_std",
+    "interpolation": "image_interpolation",
+    "resize_mode": "image_resize_mode",
+}
+
+
+def load_named(
+    wanted: Base, alignment: Alignment, *, precision: str, device: Any, hub: dict[str, Any], **openclip: Any
+) -> tuple[LABCLIP, Built]:
+    """Load an OpenCLIP architecture with the weights of a tag, or of a file, and wrap it.
+
+    Args:
+        wanted: Which base; `pretrained` may be a weights file.
+        alignment: What to wrap it with.
+        precision: OpenCLIP's precision.
+        device: Where to put the model.
+        hub: `token, cache_dir, force_download, local_files_only`.
+        openclip: Further arguments of `open_clip.create_model_and_transforms`.
+
+    Returns:
+        The wrapped model, and the base with its transforms.
+    """
+    check_same_base(alignment, wanted)
+    if wanted.model not in open_clip.list_models():
+        raise ValueError(
+            f"This OpenCLIP has no architecture {wanted.model!r}, the base of the alignment. Load it yourself and pass "
+            f"base=, or register it: open_clip.add_model_config(FILE)."
+        )
+    tag_config = open_clip.get_pretrained_cfg(wanted.model, wanted.pretrained)
+    for key, argument in _TRANSFORM_KEYS.items():
+        if key in tag_config:
+            openclip.setdefault(argument, tag_config[key])
+    if wanted.quick_gelu:
+        openclip["force_quick_gelu"] = True
+    built = build(wanted.model, weights_of(wanted, hub), precision=precision, device=device, **openclip)
+    model_cfg = open_clip.get_model_config(wanted.model) | ({"quick_gelu": True} if wanted.quick_gelu else {})
+    tokenizer = tokenizer_of(wanted.model, model_cfg)
+    if tag_config and alignment.base is not None and alignment.probe is None:
+        # The tag's own weights: from here on they can be told from others.
+        alignment = with_record(alignment, probe=probe_of(built.clip, tokenizer))
+    model = LABCLIP(built.clip, alignment, preprocess=built.preprocess_val, tokenizer=tokenizer)
+    visual: Any = built.clip.visual
+    if not set(openclip) - {"force_quick_gelu", "output_dict", "aug_cfg", "weights_only", *_TRANSFORM_KEYS.values()}:
+        model.openclip_config = {"model_cfg": model_cfg, "preprocess_cfg": dict(visual.preprocess_cfg)}
+    return model, built
+
+
+def load_folder(
+    folder: Path, alignment: Alignment, *, precision: str, device: Any, **openclip: Any
+) -> tuple[LABCLIP, Built]:
+    """Load the OpenCLIP model of a folder and wrap it."""
+    if is_alignment_folder(folder) and (recorded := read_config(folder / CONFIG)["base"]) is not None:
+        check_same_base(alignment, Base(**recorded))
+        if alignment.base is not None and alignment.probe is None:
+            alignment = with_record(
+                alignment, probe=load(folder).probe
+            )  # what the folder's own matrix knows of the base
+    config = read_openclip_config(folder)
+    weights = weights_in(folder)
+    assert weights is not None
+    built = build(f"local-dir:{folder}", weights, precision=precision, device=device, **openclip)
+    try:
+        tokenizer: Tokenizer | None = folder_tokenizer(folder)
+    except MissingPackageError:
+        raise
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{folder}: its tokenizer can't be made ({first_line(error)}).") from error
+    vocabulary = getattr(text_tower(built.clip), "vocab_size", None)
+    if isinstance(tokenizer, open_clip.SimpleTokenizer) and vocabulary not in (None, tokenizer.vocab_size):
+        tokenizer = None  # the ordinary one would give a model with words of its own the wrong ones
+    model = LABCLIP(built.clip, alignment, preprocess=built.preprocess_val, tokenizer=tokenizer)
+    model.openclip_config = config
+    return model, built
+
+
+def wrap_loaded(clip: nn.Module, alignment: Alignment, device: str | torch.device | None) -> LABCLIP:
+    """Wrap a base the user loaded, after checking what can be checked of it."""
+    base = alignment.base
+    if base is not None and same_architecture(clip, base.model) is False:
+        raise ValueError(
+            f"The alignment was fitted on {base}, but the weights of this {type(clip).__name__} are not those of a "
+            f"{base.model}. Pass that base, or load the alignment that fits yours."
+        )
+    model = LABCLIP(clip, alignment)
+    return model.to(device) if device is not None else model
+
+
+def check_same_base(alignment: Alignment, wanted: Base) -> None:
+    """Refuse an alignment recorded for another architecture, tag or activation.
+
+    Raises:
+        ValueError: If they differ; both are named.
+    """
+    base = alignment.base
+    if base is None or same_base(base, wanted):
+        return
+    activation = {True: "QuickGELU", False: "GELU"}
+    raise ValueError(
+        f"The alignment was fitted on {base} with {activation[base.quick_gelu]}, but the base is {wanted} with "
+        f"{activation[wanted.quick_gelu]}. Load the base it was fitted on, or fit a matrix for this one."
+    )
+
+
+def same_base(base: Base, wanted: Base) -> bool:
+    """Whether two records mean one base: OpenCLIP has some under two names. A weights file may stand for any tag."""
+    same_tag = _clean(base.pretrained) == _clean(wanted.pretrained) or Path(wanted.pretrained).is_file()
+    return _plain(base.model) == _plain(wanted.model) and base.quick_gelu == wanted.quick_gelu and same_tag
+
+
+def named_base(model_name: str, pretrained: str, *, force_quick_gelu: bool = False) -> Base:
+    """What a user means by an OpenCLIP name and tag, with the activation that the tag's weights were trained with.
+
+    Raises:
+        ValueError: If OpenCLIP knows no such name or tag, or the tag's weights do not run with this activation.
+    """
+    name = model_name.replace("/", "-")
+    config = open_clip.get_model_config(name)
+    if config is None:
+        raise unknown_model(model_name)
+    quick_gelu = force_quick_gelu or bool(config.get("quick_gelu", False))
+    tag_config = open_clip.get_pretrained_cfg(name, pretrained)
+    if not tag_config:
+        if not Path(pretrained).is_file():
+            tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
+            raise ValueError(f"{pretrained!r} is neither a tag of {name} nor a weights file. Its tags: {tags}.")
+    else:
+        needed = bool(tag_config.get("quick_gelu", False))
+        if quick_gelu and not needed:
+            raise ValueError(
+                f"The weights {pretrained!r} were trained with GELU, but {model_name} runs QuickGELU. "
+                f"Pass {name.removesuffix('-quickgelu')!r}."
+            )
+        quick_gelu = needed
+    return Base(name, pretrained, quick_gelu=quick_gelu, embed_dim=config["embed_dim"])
+
+
+def unknown_model(name: str) -> ValueError:
+    """The error of a name that OpenCLIP has not, with the nearest that it has."""
+    near = difflib.get_close_matches(name.replace("/", "-"), open_clip.list_models(), n=1, cutoff=0.4)
+    return ValueError(f"OpenCLIP knows no model {name!r}.{f' Did you mean {near[0]!r}?' if near else ''}")
+
+
+def weights_of(base: Base, hub: dict[str, Any]) -> Path:
+    """The file with the weights of a tag, from the cache or fetched."""
+    from labclip.io.hub import base_weights, url_weights
+
+    config = open_clip.get_pretrained_cfg(base.model, base.pretrained)
+    if not config:
+        return Path(base.pretrained)
+    options = {key: value for key, value in hub.items() if key != "revision"}
+    if not config.get("hf_hub"):
+        return url_weights(config["url"], **{key: value for key, value in options.items() if key != "token"})
+    repository, _, file = config["hf_hub"].rpartition("/")
+    return base_weights(repository, [file] if file else _WEIGHT_FILES, **options)
+
+
+def _clean(tag: str) -> str:
+    return tag.lower().replace("-", "_")
+
+
+def _plain(model: str) -> str:
+    return model.removesuffix("-quickgelu")

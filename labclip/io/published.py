@@ -1,0 +1,184 @@
+"""The matrices the paper's authors published: what each was fitted on, where it lies, and the hashes that decide.
+
+Imports no torch, so that `labclip list` and `labclip info` answer at once.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from labclip.io.reported import REPORTED_SOURCE, reported_of
+
+if TYPE_CHECKING:
+    from labclip.alignment import Base
+
+AUTHORS_REPOSITORY = "kdariina/CLIP-not-BoW-unimodally"
+AUTHORS_COMMIT = "d3ecb1855c5cbe958673879e2ddc01408e7df19d"
+AUTHORS_ENDPOINT = "https://raw.githubusercontent.com"
+AUTHORS_ENDPOINT_VARIABLE = "LABCLIP_AUTHORS_ENDPOINT"
+"""Environment variable that names a mirror of `AUTHORS_ENDPOINT`."""
+
+EMBEDDED = "scenes"
+"""The name of the embedded model, of its alignment, and of its folder."""
+
+KNOWN_COSTS = (
+    "Zero-shot classification (CIFAR, ImageNet) drops.",
+    "Negation is not helped: 39.3 -> 34.5 on COCO-MCQ.",
+    "Combinations of attribute and object that the fit never saw stay hard.",
+    "The modality gap grows in some cases.",
+    "The farther the matrix is from the identity, the more retrieval from large galleries loses.",
+)
+"""Costs reported for the method in general, not for one matrix; `labclip evaluate` measures them for yours."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """One published matrix.
+
+    Attributes:
+        name: What `from_pretrained` calls its base, for example "ViT-B-32".
+        alignment: Which of the matrices for that base: "coco" or "cc3m".
+        model: OpenCLIP architecture of the base. The openai weights need QuickGELU, so the `-quickgelu` one.
+        pretrained: OpenCLIP tag of the base's weights.
+        embed_dim: Length of an embedding.
+        logit_scale: The fitted log-temperature in the checkpoint.
+        file: The checkpoint's file name in the authors' repository.
+        size: The checkpoint's size, bytes.
+        file_sha256: SHA-256 of the checkpoint.
+        matrix_sha256: SHA-256 of the matrix as little-endian float32, row-major.
+        hub_repo: Hub repository that is tried before the authors'.
+        data: What it was fitted on.
+        recipe: How it was fitted, as far as that is known.
+        reported: Published figures for this very matrix, {benchmark: {"base": {metric: value}, "labclip": {...}}}.
+    """
+
+    name: str
+    alignment: str
+    model: str
+    embed_dim: int
+    logit_scale: float
+    file: str
+    size: int
+    file_sha256: str
+    matrix_sha256: str
+    hub_repo: str
+    data: str
+    recipe: str
+    pretrained: str = "openai"
+    quick_gelu: bool = True
+    reported: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+
+    @property
+    def base(self) -> Base:
+        """The OpenCLIP model it was fitted on."""
+        from labclip.alignment import Base
+
+        return Base(self.model, self.pretrained, quick_gelu=self.quick_gelu, embed_dim=self.embed_dim)
+
+    @property
+    def url(self) -> str:
+        """Where the checkpoint lies in the authors' repository, pinned to the commit, or on a mirror of it."""
+        endpoint = os.environ.get(AUTHORS_ENDPOINT_VARIABLE) or AUTHORS_ENDPOINT
+        return f"{endpoint.rstrip('/')}/{AUTHORS_REPOSITORY}/{AUTHORS_COMMIT}/alignment/weights/{self.file}"
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What an `Alignment` made of it carries. The figures are not under "results": labclip did not measure them."""
+        metadata: dict[str, Any] = {
+            "recipe": self.recipe,
+            "data": self.data,
+            "source": (
+                f"{self.file} of {AUTHORS_REPOSITORY} at {AUTHORS_COMMIT[:7]}, which has no licence: "
+                f"fetched for your own use, not to be published again"
+            ),
+            "costs": list(KNOWN_COSTS),
+        }
+        if self.reported:
+            metadata |= {"reported": self.reported, "reported_source": REPORTED_SOURCE}
+        return metadata
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.alignment})"
+
+
+_COCO_DATA = "COCO captions, negatives with nouns and adjectives permuted"
+_COCO_RECIPE = "paper: hard-negative batches of 1024, Adam, lr 1e-3, 10 epochs"
+
+PUBLISHED: tuple[Published, ...] = (
+    Published(
+        name="ViT-B-32",
+        alignment="coco",
+        model="ViT-B-32-quickgelu",
+        embed_dim=512,
+        logit_scale=4.2660932540893555,
+        file="labclip_coco_neg_B32.pt",
+        size=1_050_290,
+        file_sha256="833133433207f0851017ca5121d7f769c539c9ed1a6340da7e8d948fa8beaaaa",
+        matrix_sha256="8cc53c13784f4c53580b0b0de6fd5a4464a9d8a93f708e3a8cec5c3449bd6c35",
+        hub_repo="labclip/labclip-vit-b-32-coco",
+        reported=reported_of("ViT-B-32", "coco"),
+        data=_COCO_DATA,
+        recipe=_COCO_RECIPE,
+    ),
+    Published(
+        name="ViT-B-16",
+        alignment="coco",
+        model="ViT-B-16-quickgelu",
+        embed_dim=512,
+        logit_scale=4.287960529327393,
+        file="labclip_coco_neg_B16.pt",
+        size=1_050_290,
+        file_sha256="f8f46942bcc92424016864f0be1b9c348cfc700438197aeb43971ce328fc2b74",
+        matrix_sha256="646f4c714cdf77fdbfa6c0dd4c0f03284344bd351f9946f3c051ceb34b1d8e48",
+        hub_repo="labclip/labclip-vit-b-16-coco",
+        data=_COCO_DATA,
+        recipe=_COCO_RECIPE,
+    ),
+    Published(
+        name="ViT-L-14",
+        alignment="coco",
+        model="ViT-L-14-quickgelu",
+        embed_dim=768,
+        logit_scale=4.320479393005371,
+        file="labclip_coco_neg_L14.pt",
+        size=2_361_010,
+        file_sha256="9c88dc13b55933b44b9f22b672dd4874f8d7881b000385e11c03934680a0f99a",
+        matrix_sha256="3e3493cc6830db0044560b1672b171b5e7efd9b30f4afd4a0826f779c03e79ed",
+        hub_repo="labclip/labclip-vit-l-14-coco",
+        data=_COCO_DATA,
+        recipe=_COCO_RECIPE,
+    ),
+    Published(
+        name="ViT-B-32",
+        alignment="cc3m",
+        model="ViT-B-32-quickgelu",
+        embed_dim=512,
+        logit_scale=3.4044077396392822,
+        file="labclip_cc3m_neg_B32.pt",
+        size=1_050_308,
+        file_sha256="f4902c1400e28349f9527a24c774c3d0590badc7143bdbef197b53cce5f517d0",
+        matrix_sha256="8b32053bcd237c183b499e993dc793f0628c8d8a6b3f0d592a1df5edd20f1d7a",
+        hub_repo="labclip/labclip-vit-b-32-cc3m",
+        data="CC3M captions, negatives with nouns and adjectives permuted",
+        recipe="paper: hard-negative batches; the settings are not recorded",
+    ),
+)
+
+
+def find_matrix(sha256: str) -> Published | None:
+    """The published matrix that has this SHA-256, or None."""
+    return next((entry for entry in PUBLISHED if entry.matrix_sha256 == sha256), None)
+
+
+def embedded_folder() -> Path:
+    """The folder of the embedded model: inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).parents[1]
+    for folder in (package / "weights" / EMBEDDED, package.parent / "weights" / EMBEDDED):
+        if folder.is_dir():
+            return folder
+    raise FileNotFoundError(
+        "The embedded model is missing from this installation. Type: pip install --force-reinstall labclip"
+    )

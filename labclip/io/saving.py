@@ -1,0 +1,140 @@
+"""Writing models: base and alignment as one folder, or folded into a plain OpenCLIP folder."""
+
+from __future__ import annotations
+
+import copy
+import json
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import open_clip
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from labclip.alignment import Alignment, with_record
+from labclip.io.architecture import config_of
+from labclip.io.bases import OPENCLIP_CONFIG, OPENCLIP_WEIGHTS, PROBE_COSINE, probe_of, text_tower, tokenizer_of
+from labclip.io.folder import PROBE_CAPTION, is_alignment_folder, replacing, write
+
+if TYPE_CHECKING:
+    from labclip.model import LABCLIP
+
+UNVERIFIED = "base_weights"
+"""Key of the metadata that says that the weights beside the matrix are not known to be its base's."""
+
+# Tokenizers that clean, cut, or count positions otherwise give other tokens for one of these.
+_TELLING = [PROBE_CAPTION, "Two Dogs, one cat -- and  a bird!", "a very " * 100 + "long caption"]
+
+
+def save_model(model: LABCLIP, folder: str | Path) -> None:
+    """Write a self-contained folder: the base as an OpenCLIP folder, the alignment's three files in it as well.
+
+    Args:
+        model: What to save.
+        folder: Where to; made if it does not exist.
+
+    Raises:
+        ValueError: If the architecture of the base can't be told, or its tokenizer can't be saved.
+
+    Warns:
+        UserWarning: If nothing shows that the base is the one recorded: it was given by hand, or trained on.
+    """
+    config = openclip_config(model)
+    alignment = _as_verified(model)
+    with replacing(folder) as scratch:
+        write(alignment, scratch)
+        write_openclip(model.clip, config, model.tokenizer, scratch)
+
+
+def _as_verified(model: LABCLIP) -> Alignment:
+    """The model's alignment, with a probe of the model beside it only where that is known to be the base recorded.
+
+    A probe of any other would vouch for it under the base's name. Where no base is named there is nothing to vouch for.
+    """
+    alignment = model.alignment
+    metadata = {key: value for key, value in alignment.metadata.items() if key != UNVERIFIED}
+    probe = None if model.tokenizer is None else probe_of(model.clip, model.tokenizer)
+    known = alignment.probe
+    if alignment.base is None or (probe is not None and known is not None and float(probe @ known) >= PROBE_COSINE):
+        return with_record(alignment, probe=known if probe is None else probe, metadata=metadata)
+    if probe is None and known is not None:
+        return alignment  # what can't be compared here is compared where the folder is opened
+    warnings.warn(
+        f"Nothing shows that this model has the weights of {alignment.base}, on which the matrix was fitted. The "
+        f"folder is saved with no probe and says that they are not verified. If they are, load them by name instead: "
+        f"LABCLIP.from_pretrained(NAME), or labclip.create_model_and_transforms(MODEL, TAG).",
+        stacklevel=4,
+    )
+    note = f"given by hand or trained on; not verified to be those of {alignment.base}"
+    return with_record(alignment, probe=None, metadata=metadata | {UNVERIFIED: note})
+
+
+def save_folded(model: LABCLIP, folder: str | Path) -> None:
+    """Write the folded model as a folder that `open_clip.create_model_and_transforms("local-dir:FOLDER")` opens.
+
+    Args:
+        model: What to fold and save.
+        folder: Where to; made if it does not exist.
+
+    Raises:
+        ValueError: As `save_model`.
+    """
+    if is_alignment_folder(Path(folder)):
+        raise ValueError(
+            f"{folder} holds an alignment, which would be applied once more to the folded model beside it. "
+            f"Pass another folder."
+        )
+    config = copy.deepcopy(openclip_config(model))
+    text_cfg = config["model_cfg"]["text_cfg"]
+    folded = model.fold()
+    if "hf_model_name" in text_cfg:
+        if isinstance(getattr(text_tower(folded), "proj", None), nn.Linear):
+            text_cfg["hf_proj_type"] = "linear"  # one may have been added; OpenCLIP's default is two layers
+    elif text_cfg.get("proj_type") == "none" and getattr(text_tower(folded), "text_projection", None) is not None:
+        text_cfg |= {"proj_type": "linear", "proj_bias": False}
+    with replacing(folder) as scratch:
+        write_openclip(folded, config, model.tokenizer, scratch)
+
+
+def openclip_config(model: LABCLIP) -> dict[str, Any]:
+    """The `open_clip_config.json` of a model's base: `model_cfg` and `preprocess_cfg`.
+
+    Raises:
+        ValueError: If the model was wrapped by hand and its architecture can't be told.
+    """
+    if model.openclip_config is not None:
+        return model.openclip_config
+    base = model.alignment.base
+    config = config_of(model.clip, base.model if base else None)
+    if config is None:
+        raise ValueError(
+            f"Cannot tell the OpenCLIP configuration of this {type(model.clip).__name__}. Load it by name, as in "
+            f"labclip.create_model_and_transforms(NAME, alignment=...), or register its configuration first: "
+            f"open_clip.add_model_config(FILE)."
+        )
+    return {"model_cfg": config, "preprocess_cfg": dict(getattr(model.clip.visual, "preprocess_cfg", None) or {})}
+
+
+def write_openclip(clip: nn.Module, config: dict[str, Any], tokenizer: Any, folder: Path) -> None:
+    """Write the files of an OpenCLIP folder: config, weights as safetensors, the tokenizer's files if it has any."""
+    config = copy.deepcopy(config)
+    if tokenizer is not None and not isinstance(tokenizer, open_clip.SimpleTokenizer):
+        if not hasattr(tokenizer, "save_pretrained"):
+            raise ValueError(
+                f"A {type(tokenizer).__name__} cannot be saved, and the folder would open with a wrong one."
+            )
+        # The name alone makes OpenCLIP look for the tokenizer's files in the folder.
+        config["model_cfg"]["text_cfg"].setdefault("hf_tokenizer_name", "local")
+        tokenizer.save_pretrained(str(folder))
+    (folder / OPENCLIP_CONFIG).write_text(json.dumps(config, indent=2, default=list) + "\n", encoding="utf-8")
+    state = {key: value.detach().cpu().contiguous().clone() for key, value in clip.state_dict().items()}
+    save_file(state, folder / OPENCLIP_WEIGHTS, metadata={"format": "pt"})
+    if tokenizer is not None:
+        opened = tokenizer_of(f"local-dir:{folder}", config["model_cfg"])
+        if not torch.equal(opened(_TELLING), tokenizer(_TELLING)):
+            raise ValueError(
+                f"The folder would open with another tokenizer than this {type(tokenizer).__name__}, whose settings "
+                f"the configuration doesn't hold. Pass the one that goes with the model: open_clip.get_tokenizer(NAME)."
+            )

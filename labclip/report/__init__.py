@@ -1,0 +1,24 @@
+"""One report of paragraphs, tables and figures, from plain values: a self-contained HTML page, or text.
+
+What a report says lives with whoever measured it; here is only how it looks. HTML needs `pip install "labclip[eval]"`.
+"""
+
+from labclip.report.markup import latex, markdown, markdown_table
+from labclip.report.rendering import drawn, render, write
+from labclip.report.terminal import terminal
+from labclip.report.values import Cell, Figure, Page, Section, Table
+
+__all__ = [
+    "Cell",
+    "Figure",
+    "Page",
+    "Section",
+    "Table",
+    "drawn",
+    "latex",
+    "markdown",
+    "markdown_table",
+    "render",
+    "terminal",
+    "write",
+]

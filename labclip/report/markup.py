@@ -1,0 +1,121 @@
+"""A page as Markdown for GitHub, and its tables as LaTeX for a paper. Figures are left out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+
+from labclip.report.values import Page, Section, Table, Value, cleaned, pieces, shown
+
+_MARKDOWN = str.maketrans({
+    "\\": "\\\\", "`": "\\`", "*": "\\*", "<": "&lt;", ">": "&gt;", "&": "&amp;", "|": "\\|", "~": "\\~",
+    "$": "\\$",  # a formula
+})  # fmt: skip
+_LATEX = str.maketrans({
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    '"': r"\textquotedbl{}", "`": r"\textasciigrave{}",
+})  # fmt: skip
+
+
+def markdown(page: Page, *, level: int = 1) -> str:
+    """The page as GitHub Markdown.
+
+    Args:
+        page: What to show; its strings stay text.
+        level: Of its title: 2 for a page inside another.
+    """
+    parts = [f"{'#' * level} {_text(page.title)}", _paragraph(page.lead)]
+    for section in page.sections:
+        parts += [f"{'#' * (level + 1)} {_text(section.heading)}", *map(_paragraph, section.paragraphs)]
+        parts += [markdown_table(table) for table in section.tables]
+        parts.append("\n".join(f"- {_paragraph(note)}" for note in section.notes))
+    if page.facts:
+        parts.append(f"{'#' * (level + 1)} How it was measured")
+        parts.append("\n".join(f"- {_text(name)}: {_text(value)}" for name, value in page.facts))
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def markdown_table(table: Table) -> str:
+    """One table with its caption above it."""
+    rule = ["---" if place in table.words else "---:" for place in range(len(table.columns))]
+    rows = [
+        [_text(column) for column in table.columns],
+        rule,
+        *([_text(shown(c)) for c in row] for row in table.told_once),
+    ]
+    lines = [f"| {' | '.join(cells)} |" for cells in rows]
+    return "\n".join(([f"**{_text(table.caption)}**", ""] if table.caption else []) + lines)
+
+
+def latex(page: Page) -> str:
+    r"""The page's tables as LaTeX with booktabs: one `table` a section, its heading and paragraphs the caption."""
+    parts = [r"% In the preamble: \usepackage{booktabs} and \usepackage[T1]{fontenc}"]
+    return "\n\n".join([*parts, *(_latex_section(section) for section in page.sections if section.tables)]) + "\n"
+
+
+def _latex_section(section: Section) -> str:
+    caption = " ".join([f"{_tex(section.heading)}.", *map(_tex_paragraph, section.paragraphs)])
+    lines = [
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{caption}}}",
+        r"\footnotesize",
+        r"\setlength{\tabcolsep}{3pt}",
+    ]
+    for first, table in enumerate(section.tables):
+        alike = first > 0 and list(section.tables[first - 1].columns) == list(table.columns)
+        if not alike:
+            lines += [r"\bottomrule", r"\end{tabular}", r"\par\medskip"] if first else []
+            places = "".join("l" if place in table.words else "r" for place in range(len(table.columns)))
+            lines += [rf"\begin{{tabular}}{{@{{}}{places}@{{}}}}", r"\toprule", _tex_row(table.columns)]
+        label = rf"\multicolumn{{{len(table.columns)}}}{{l}}{{\emph{{{_tex(table.caption)}}}}} \\"
+        lines += [r"\midrule", *([label] if table.caption else []), *map(_tex_row, table.told_once)]
+    lines += [r"\bottomrule", r"\end{tabular}"]
+    lines += [rf"\par {_tex_paragraph(note)}" for note in section.notes]
+    return "\n".join([*lines, r"\end{table}"])
+
+
+def _tex_row(row: Iterable[Value]) -> str:
+    # After the end of a row LaTeX takes a star or a bracket for an argument.
+    return re.sub(r"^[\[*]", r"{\g<0>}", " & ".join(_tex(shown(cell)) for cell in row)) + r" \\"
+
+
+def _line(text: str) -> str:
+    return " ".join(cleaned(text).split())
+
+
+def _tex(text: str) -> str:
+    return re.sub(r"(?<![\w-])-(?=\d)", "$-$", _line(text).translate(_LATEX))
+
+
+def _text(text: str) -> str:
+    found = _line(text).translate(_MARKDOWN)
+    found = re.sub(r"\](?=[\[(])", r"]\\", found)  # a link
+    return re.sub(r"(?<!\w)_|_(?!\w)", r"\_", found)
+
+
+def _set(text: str, word: Callable[[str], str], code: Callable[[str], str]) -> str:
+    """A paragraph whose words and code are each escaped in their own way."""
+    return "".join(code(piece) if is_code else word(piece) for piece, is_code in pieces(" ".join(text.split())))
+
+
+def _tex_paragraph(text: str) -> str:
+    spaced = _spaced(_tex)
+    return _set(text, spaced, lambda code: rf"\texttt{{{spaced(code)}}}")
+
+
+def _paragraph(text: str) -> str:
+    """What would begin a heading or a list at the start of a line is escaped."""
+    found = _set(text, _spaced(_text), lambda code: f"`{cleaned(code)}`")
+    return re.sub(r"^(\d*)([#+=.)-])", r"\1\\\2", found)
+
+
+def _spaced(escape: Callable[[str], str]) -> Callable[[str], str]:
+    """An escape that keeps the spaces around a piece, which stand between words and code."""
+
+    def kept(text: str) -> str:
+        inner = escape(text)
+        return f"{' ' if text[:1] == ' ' else ''}{inner}{' ' if text[-1:] == ' ' and inner else ''}"
+
+    return kept

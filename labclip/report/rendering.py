@@ -1,0 +1,115 @@
+"""A page as HTML that needs nothing beside itself: no script, no font, no address."""
+
+from __future__ import annotations
+
+import base64
+import os
+import tempfile
+from contextlib import suppress
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Literal
+
+from labclip._version import __version__
+from labclip.packages import EVAL, require
+from labclip.report.values import MARKS, Cell, Figure, Page, Value, cleaned, pieces, shown
+
+_TEMPLATE = Path(__file__).with_name("page.html")
+
+
+def render(page: Page) -> str:
+    """The page as one HTML document.
+
+    Every string of it is escaped, whatever it holds; figures lie inside as data.
+
+    Args:
+        page: What to show.
+
+    Raises:
+        MissingPackageError: If jinja2 is not installed.
+
+    Example:
+        >>> from labclip.report import Page, Section, render
+        >>> html = render(Page("A report", "It went well.", [Section("Names", ["<b>bold</b> stays text"])]))
+        >>> "&lt;b&gt;bold&lt;/b&gt; stays text" in html
+        True
+    """
+    jinja2 = require("jinja2", "HTML pages need jinja2", EVAL)
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined, finalize=_clean
+    )
+    environment.filters |= {"pieces": pieces, "uri": _uri, "shown": shown, "mark": _mark}
+    template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
+    html: str = template.render(page=page, words=MARKS, version=__version__)
+    return html + "\n"
+
+
+def write(page: Page, path: str | Path) -> Path:
+    """Render a page into a file, whole or not at all.
+
+    Args:
+        page: What to show.
+        path: The file; its folder must exist.
+
+    Returns:
+        The path.
+
+    Raises:
+        FileNotFoundError: If the folder does not exist.
+        ValueError: If the path is a folder.
+        OSError: If it can't be written; what was there is then still whole.
+        MissingPackageError: If jinja2 is not installed.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder. Pass the path of a file, for example {path / 'report.html'}.")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"There is no folder {path.parent}. Make it: mkdir -p {path.parent}")
+    html = render(page).encode()
+    try:
+        _replace(path, html)
+    except OSError as error:
+        raise type(error)(f"{path} can't be written ({error.strerror}). Pass a path you may write.") from error
+    return path
+
+
+def drawn(figure: Any, alt: str, caption: str = "", *, form: Literal["svg", "png"] = "svg") -> Figure:
+    """A matplotlib figure for a page; the same figure gives the same bytes.
+
+    Args:
+        figure: A `matplotlib.figure.Figure`.
+        alt: What it shows, in words.
+        caption: Stands below it.
+        form: "svg" is sharp in print; "png" is smaller where there are thousands of points.
+    """
+    matplotlib = require("matplotlib", "Plots need matplotlib", EVAL)
+    buffer = BytesIO()
+    metadata = {"Date": None} if form == "svg" else {"Software": None}
+    with matplotlib.rc_context({"svg.hashsalt": "labclip", "svg.fonttype": "path"}):
+        figure.savefig(buffer, format=form, dpi=160, metadata=metadata)
+    return Figure(buffer.getvalue(), alt, caption)
+
+
+def _clean(value: Any) -> Any:
+    return cleaned(value) if type(value) is str else value
+
+
+def _uri(figure: Figure) -> str:
+    return f"data:{figure.media_type};base64,{base64.b64encode(figure.data).decode()}"
+
+
+def _mark(value: Value) -> str:
+    return value.mark if isinstance(value, Cell) else ""
+
+
+def _replace(path: Path, data: bytes) -> None:
+    handle, name = tempfile.mkstemp(prefix=".labclip-", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(name)
+        raise
