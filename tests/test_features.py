@@ -69,14 +69,14 @@ def expected(model, scenes):
 def test_rows_are_the_models_own(model, data, scenes):
     features = run(model, data)
     images, texts, negatives = expected(model, scenes)
-    assert np.abs(features.image_features - images).max() < 1e-6
-    assert np.abs(features.text_features - texts).max() < 1e-6
-    assert np.abs(features.negative_features[:N, 0] - negatives).max() < 1e-6
-    assert np.array_equal(features.negative_features[N:, 0], features.text_features[N:])  # none: the caption itself
+    assert np.abs(features.images - images).max() < 1e-6
+    assert np.abs(features.texts - texts).max() < 1e-6
+    assert np.abs(features.negatives[:N, 0] - negatives).max() < 1e-6
+    assert np.array_equal(features.negatives[N:, 0], features.texts[N:])  # none: the caption itself
     assert features.has_negative.ravel().tolist() == [True] * N + [False] * N
     assert features.image_index.tolist() == [*range(N), *range(N)]
     assert features.base == model.alignment.base
-    for array in (features.image_features, features.text_features, features.negative_features):
+    for array in (features.images, features.texts, features.negatives):
         assert isinstance(array, np.memmap)
         assert array.dtype == np.float32
         assert not array.flags.writeable
@@ -108,12 +108,12 @@ def test_each_image_and_each_distinct_text_is_encoded_once(model, data, monkeypa
 def test_captions_without_negatives_have_none(model, data):
     write(data, [["1.png", "a red cube", ""]])
     features = run(model, data)
-    assert features.negative_features is None
+    assert features.negatives is None
     assert features.has_negative is None
     write(data, [["1.png", "a red cube", "a red cube"]])  # a negative that is its own caption is none
     features = run(model, data, force=True)
     assert features.has_negative.tolist() == [[False]]
-    assert np.array_equal(features.negative_features[:, 0], features.text_features)
+    assert np.array_equal(features.negatives[:, 0], features.texts)
 
 
 def texts(folder):
@@ -128,7 +128,7 @@ def test_a_negative_that_is_true_of_its_image_counts_as_missing(model, data):
     features = run(model, data)
     assert features.has_negative.ravel().tolist() == [False, False, False, True, False, False]
     missing = ~features.has_negative[:, 0]
-    assert np.array_equal(features.negative_features[missing, 0], features.text_features[missing])
+    assert np.array_equal(features.negatives[missing, 0], features.texts[missing])
     assert features.manifest["counts"]["true_negatives"] == 3
     assert texts(data / "features")[1] == {"caption": "a blue cube", "negatives": ["a red cube ."]}  # as it was read
     done = command("--model", "scenes", "--captions", data / "captions.csv", "--images", data / "photos", data / "out")
@@ -185,10 +185,10 @@ def test_clean_and_as_is(model, data):
         {"caption": " ".join(["cube"] * 40), "negatives": []},  # cleaning leaves nothing of "..."
     ]
     assert cleaned.has_negative.ravel().tolist() == [True, False, False]
-    assert np.array_equal(cleaned.negative_features[1:, 0], cleaned.text_features[1:])
+    assert np.array_equal(cleaned.negatives[1:, 0], cleaned.texts[1:])
     wanted = model.encode_text(["a red cube on a blue ball", negative], normalize=True, aligned=False).detach().numpy()
-    assert np.abs(cleaned.text_features[0] - wanted[0]).max() < 1e-6
-    assert np.abs(cleaned.negative_features[0, 0] - wanted[1]).max() < 1e-6
+    assert np.abs(cleaned.texts[0] - wanted[0]).max() < 1e-6
+    assert np.abs(cleaned.negatives[0, 0] - wanted[1]).max() < 1e-6
     assert (as_is.manifest["clean"], cleaned.manifest["clean"]) == (False, True)
     for option, clean, folder in (("--clean", True, "cleaned"), ("--as-is", False, "as_is")):
         arguments = ["--captions", data / "captions.csv", "--images", data / "photos", "--device", "cpu"]
@@ -204,9 +204,9 @@ def test_a_caption_cleaned_to_nothing_is_an_empty_one(model, data):
     with pytest.raises(ValueError, match=r"row 1 \(1\.png\) has an empty caption: cleaning leaves nothing of '\.\.\.'"):
         run(model, data, clean=True)
     features = run(model, data, clean=True, on_error="skip")
-    assert len(features.text_features) == 1
+    assert len(features.texts) == 1
     assert len(features.manifest["skipped"]) == 1
-    assert len(run(model, data, "as_is", clean=False).text_features) == 2
+    assert len(run(model, data, "as_is", clean=False).texts) == 2
 
 
 def test_an_unfinished_run_agrees_on_cleaning(model, data):
@@ -216,7 +216,7 @@ def test_an_unfinished_run_agrees_on_cleaning(model, data):
     for other in (None, False):
         with pytest.raises(ValueError, match=f"has an unfinished run, but its clean is True, not {other}"):
             run(model, data, clean=other)
-    assert len(run(model, data, clean=True, on_error="skip").image_features) == N - 1
+    assert len(run(model, data, clean=True, on_error="skip").images) == N - 1
 
 
 KILLED = """
@@ -304,11 +304,11 @@ def test_what_raised_goes_on_when_mended_and_when_skipped(model, data, scenes):
     skipped = run(model, data, "skipped", on_error="skip")
     mended.write_bytes(whole)
     features = run(model, data)
-    assert np.abs(features.image_features - expected(model, scenes)[0]).max() < 1e-6
+    assert np.abs(features.images - expected(model, scenes)[0]).max() < 1e-6
     entry = skipped.manifest["skipped"]
     assert [(one["where"], one["image"], one["captions"]) for one in entry] == [("captions.csv row 8", "7.png", 2)]
-    assert np.abs(skipped.image_features - np.delete(features.image_features, 7, axis=0)).max() < 1e-6
-    assert np.abs(skipped.text_features - np.delete(features.text_features, [7, N + 7], axis=0)).max() < 1e-6
+    assert np.abs(skipped.images - np.delete(features.images, 7, axis=0)).max() < 1e-6
+    assert np.abs(skipped.texts - np.delete(features.texts, [7, N + 7], axis=0)).max() < 1e-6
     assert skipped.image_index.tolist() == [*range(N - 1), *range(N - 1)]
     with pytest.raises(ValueError, match=r'row 8 is no whole picture.*earlier run with on_error="skip" left it out'):
         run(model, data, "skipped")
@@ -328,7 +328,7 @@ def test_a_machine_in_trouble_is_no_reason_to_leave_pictures_out(model, data, mo
     with pytest.raises(OSError, match=r"Too many open files: '7\.png'"):
         run(model, data, on_error="skip")
     monkeypatch.undo()
-    assert len(run(model, data, on_error="skip").image_features) == N
+    assert len(run(model, data, on_error="skip").images) == N
 
 
 def test_no_program_is_run_for_a_picture(model, data):
@@ -349,7 +349,7 @@ def test_bad_rows_are_named(model, data):
         ("captions.csv row 3", "names no image"),
         ("captions.csv row 4", "has more cells"),
     ]
-    assert len(features.image_features) == len(features.text_features) == 1
+    assert len(features.images) == len(features.texts) == 1
 
 
 def test_nothing_left_is_an_error(model, data):
@@ -381,13 +381,13 @@ def test_a_finished_folder_is_opened_again_and_never_mixed(model, data, monkeypa
     run(model, data)
     before = contents(data / "features")
     monkeypatch.setattr(LABCLIP, "encode_image", None)  # nothing is encoded again
-    assert len(run(model, data).image_features) == N
+    assert len(run(model, data).images) == N
     monkeypatch.undo()
     write(data, [["1.png", "a red cube", "a blue cube"]])
     with pytest.raises(ValueError, match="has features already, but its captions are not those of this file now"):
         run(model, data)
     assert contents(data / "features") == before
-    assert len(run(model, data, force=True).text_features) == 1
+    assert len(run(model, data, force=True).texts) == 1
     (data / "features" / "manifest.json").unlink()
     with pytest.raises(ValueError, match=r"no manifest\.json: not a feature folder"):
         run(model, data)
@@ -399,7 +399,7 @@ def test_an_unfinished_run_of_something_else_is_not_continued(model, data):
         run(model, data)
     with pytest.raises(ValueError, match="has an unfinished run, but its columns is"):
         run(model, data, column="negative")
-    assert len(run(model, data, on_error="skip", force=True, column="negative").text_features) == N - 1
+    assert len(run(model, data, on_error="skip", force=True, column="negative").texts) == N - 1
 
 
 def test_two_processes_do_not_write_one_folder(model, data):
@@ -456,7 +456,7 @@ def test_every_class_of_base_is_embedded(kind, data):
     model.eval()
     with torch.no_grad():
         wanted = model.clip.encode_text(models.tokens()[:2], normalize=True)
-    assert np.abs(features.text_features - wanted.numpy()).max() < 1e-5
+    assert np.abs(features.texts - wanted.numpy()).max() < 1e-5
     assert features.base is None
 
 
@@ -467,8 +467,8 @@ def test_half_precision_is_stored_as_unit_length_float32(data):
     model.to(torch.bfloat16)
     features = run(model, data, "half")
     assert features.manifest["precision"] == "bfloat16"
-    assert np.abs(np.linalg.norm(features.image_features, axis=1) - 1).max() < 1e-6
-    assert (features.image_features * exact.image_features).sum(axis=1).min() > 0.99
+    assert np.abs(np.linalg.norm(features.images, axis=1) - 1).max() < 1e-6
+    assert (features.images * exact.images).sum(axis=1).min() > 0.99
 
 
 def test_cut_captions_warn_once_for_all(data, monkeypatch):
@@ -539,7 +539,7 @@ def test_memory_is_bounded_by_batches(model, data, monkeypatch):
 
     monkeypatch.setattr(Pictures, "_decode", counted)
     monkeypatch.setattr(LABCLIP, "encode_image", counted_images)
-    assert len(run(model, data, workers=2, batch_size=8).image_features) == 20 * N
+    assert len(run(model, data, workers=2, batch_size=8).images) == 20 * N
     assert 8 <= most[0] <= 3 * 8 + 2
 
 
@@ -609,7 +609,7 @@ def test_the_command_takes_a_base_without_a_matrix(data, tmp_path):
     (data / "captions.csv").rename(data / "photos" / "captions.csv")
     done = command("--model", tmp_path / "plain", "--captions", data / "photos" / "captions.csv", tmp_path / "out")
     assert done.exit_code == 0, done.stderr
-    assert load(tmp_path / "out", base=model).text_features.shape == (2 * N, models.DIM)
+    assert load(tmp_path / "out", base=model).texts.shape == (2 * N, models.DIM)
     assert command("--model", "scenes", "--device", "cuda:99", "--captions", "x", tmp_path / "o").exit_code == 2
 
 

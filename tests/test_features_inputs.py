@@ -211,13 +211,13 @@ def test_embedding_from_several_tars(tmp_path):
             member for key in keys for member in ((f"{key % 2}.png", picture(key)), (f"{key % 2}.txt", b"a cube"))
         ])  # fmt: skip
     features = embed(model(), captions=tmp_path, out=tmp_path / "out", batch_size=4, progress=False)
-    assert np.abs(features.image_features - of_pictures(range(6))).max() < 1e-6
+    assert np.abs(features.images - of_pictures(range(6))).max() < 1e-6
     again = embed(model(), captions=tmp_path / "[0-2].tar", out=tmp_path / "again", batch_size=4, progress=False)
-    assert np.array_equal(again.image_features, features.image_features)
+    assert np.array_equal(again.images, features.images)
     assert not list(tmp_path.rglob("*.png"))  # nothing was extracted
     listed = [tmp_path / "2.tar", tmp_path / "0.tar"]
     some = embed(model(), captions=listed, out=tmp_path / "some", progress=False)
-    assert np.abs(some.image_features - of_pictures([4, 5, 0, 1])).max() < 1e-6
+    assert np.abs(some.images - of_pictures([4, 5, 0, 1])).max() < 1e-6
 
 
 def test_embedding_from_parquet(tmp_path):
@@ -228,7 +228,7 @@ def test_embedding_from_parquet(tmp_path):
     ]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "c.parquet", row_group_size=60)
     features = embed(model(), captions=tmp_path / "c.parquet", out=tmp_path / "out", batch_size=2, progress=False)
-    assert np.abs(features.image_features - of_pictures(range(5))).max() < 1e-6  # equal bytes are one picture
+    assert np.abs(features.images - of_pictures(range(5))).max() < 1e-6  # equal bytes are one picture
     assert features.image_index.tolist() == [row % 5 for row in range(150)]
     rows = [{"caption": f"cube {row}", "image": picture(row), "negative": ["a", None]} for row in range(150)]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "c.parquet", row_group_size=60)
@@ -236,20 +236,20 @@ def test_embedding_from_parquet(tmp_path):
         rows[broken]["image"] = b"no picture"
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "broken.parquet", row_group_size=60)
     whole = embed(model(), captions=tmp_path / "c.parquet", out=tmp_path / "whole", progress=False)
-    assert np.abs(whole.image_features - of_pictures(range(150))).max() < 1e-6
-    assert whole.negative_features.shape == (150, 1, models.DIM)
+    assert np.abs(whole.images - of_pictures(range(150))).max() < 1e-6
+    assert whole.negatives.shape == (150, 1, models.DIM)
     with pytest.raises(ValueError, match=r"row 71 \(broken\.parquet row 71\) is no whole picture"):
         embed(model(), captions=tmp_path / "broken.parquet", out=tmp_path / "some", progress=False)
     # What is done is kept, so this reads on from the middle of the file.
     some = embed(model(), captions=tmp_path / "broken.parquet", out=tmp_path / "some", progress=False, on_error="skip")
-    assert np.abs(some.image_features - np.delete(whole.image_features, (70, 149), axis=0)).max() < 1e-6
+    assert np.abs(some.images - np.delete(whole.images, (70, 149), axis=0)).max() < 1e-6
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.png").write_bytes(picture(0))
     pq.write_table(pa.table({"title": ["x"], "image_path": ["a.png"]}), tmp_path / "p.parquet")
     paths = embed(
         model(), captions=tmp_path / "p.parquet", images=tmp_path / "photos", out=tmp_path / "paths", progress=False
     )
-    assert np.abs(paths.image_features - of_pictures([0])).max() < 1e-6
+    assert np.abs(paths.images - of_pictures([0])).max() < 1e-6
     pq.write_table(pa.table({"text": ["x"]}), tmp_path / "p.parquet")
     with pytest.raises(ValueError, match="no column 'caption' or 'title'; it has 'text'"):
         read(tmp_path / "p.parquet")

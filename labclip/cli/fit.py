@@ -61,9 +61,9 @@ def fit(
         _check_plot(plot, settings["recipe"])
     held = others.pop(0) if validation else None
     result = labclip.fit(
-        own.image_features, own.text_features, own.negative_features, image_index=own.image_index,
-        validation=held and (held.image_features, held.text_features, held.negative_features, held.image_index),
-        retain=[(other.image_features, other.text_features, other.image_index) for other in others],
+        own.images, own.texts, own.negatives, image_index=own.image_index,
+        validation=held and (held.images, held.texts, held.negatives, held.image_index),
+        retain=[(other.images, other.texts, other.image_index) for other in others],
         base=own.base, probe=_probe(own.manifest), **settings,
     )  # fmt: skip
     written = result.worthwhile or anyway

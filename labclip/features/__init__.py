@@ -5,6 +5,7 @@ done with embeddings (fitting, evaluation) does not.
 """
 
 from labclip.features.embedding import embed
-from labclip.features.folder import Features, load
+from labclip.features.features import Features
+from labclip.features.folder import load
 
 __all__ = ["Features", "embed", "load"]

@@ -16,7 +16,8 @@ from labclip.data.inputs import find_inputs, read_records
 from labclip.data.records import Columns
 from labclip.encode.fingerprint import describe_inputs, difference, identity_of
 from labclip.features.encoding import encode_images, encode_texts, evaluating
-from labclip.features.folder import FILES, FORMAT_VERSION, MANIFEST, Features, array_shapes, load, read_manifest
+from labclip.features.features import Features
+from labclip.features.folder import FILES, FORMAT_VERSION, MANIFEST, array_shapes, load, read_manifest
 from labclip.features.journal import PART, UNFINISHED, Work, clear
 from labclip.model import LABCLIP
 from labclip.packages import versions_of
@@ -91,7 +92,7 @@ def embed(
         >>> _ = Path("captions.csv").write_text("\n".join(rows))
         >>> model = labclip.LABCLIP.from_pretrained("scenes")
         >>> features = labclip.features.embed(model, captions="captions.csv", out="features", progress=False)
-        >>> features.image_features.shape, features.negative_features.shape, features.image_index.tolist()
+        >>> features.images.shape, features.negatives.shape, features.image_index.tolist()
         ((3, 256), (3, 1, 256), [0, 1, 2])
     """
     _check(model, clean, batch_size, workers, on_error)

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from labclip._version import __version__
 from labclip.alignment import Base
 from labclip.encode.fingerprint import check_same_model
+from labclip.features.features import Features
 from labclip.features.journal import UNFINISHED
 
 if TYPE_CHECKING:
@@ -27,32 +26,6 @@ INDEX = "image_index.npy"
 IMAGE_NAMES, CAPTIONS = "images.jsonl", "captions.jsonl"
 FILES = (MANIFEST, IMAGES, TEXTS, NEGATIVES, HAS_NEGATIVE, INDEX, IMAGE_NAMES, CAPTIONS)
 _REQUIRED = {"format_version", "base", "dim", "weights_sha256", "precision", "probe", "counts", "inputs", "skipped"}
-
-
-@dataclass(frozen=True)
-class Features:
-    """Embeddings of images and their captions, memory-mapped and read-only; float32, every row of unit length.
-
-    Attributes:
-        image_features: The base's image embeddings, [n_images, dim].
-        text_features: The base's own text embeddings (no alignment applied), [n_texts, dim].
-        negative_features: The same of each caption's hard negatives, [n_texts, k, dim], where k is the most that one
-            caption has; None if none has any. A missing negative's row is the caption's own row, number for number.
-        has_negative: Where there is one, bool [n_texts, k]; None if no caption has any.
-        image_index: The row of each caption's image, int64 [n_texts].
-        base: The OpenCLIP model they are of, or None where its name is not known.
-        manifest: What they were made from, what was left out; plain JSON values.
-        folder: Where they lie; `images.jsonl` and `captions.jsonl` there say what each row is.
-    """
-
-    image_features: NDArray[np.float32] = field(repr=False)
-    text_features: NDArray[np.float32] = field(repr=False)
-    negative_features: NDArray[np.float32] | None = field(repr=False)
-    has_negative: NDArray[np.bool_] | None = field(repr=False)
-    image_index: NDArray[np.int64] = field(repr=False)
-    base: Base | None
-    manifest: dict[str, Any] = field(repr=False)
-    folder: Path
 
 
 def load(folder: str | Path, *, base: LABCLIP | Base | None = None) -> Features:
@@ -77,7 +50,7 @@ def load(folder: str | Path, *, base: LABCLIP | Base | None = None) -> Features:
         >>> _ = Path("captions.csv").write_text(f"image,caption\nscene.png,{pictures.captions[0]}\n")
         >>> model = labclip.LABCLIP.from_pretrained("scenes")
         >>> _ = labclip.features.embed(model, captions="captions.csv", out="features", progress=False)
-        >>> labclip.features.load("features", base=model).image_features.shape
+        >>> labclip.features.load("features", base=model).images.shape
         (1, 256)
     """
     folder = Path(folder)
@@ -87,14 +60,15 @@ def load(folder: str | Path, *, base: LABCLIP | Base | None = None) -> Features:
     counts, dim = manifest["counts"], manifest["dim"]
     images, texts, most = (counts[name] for name in ("images", "captions", "negatives_per_caption"))
     return Features(
-        image_features=_mapped(folder / IMAGES, (images, dim), "<f4"),
-        text_features=_mapped(folder / TEXTS, (texts, dim), "<f4"),
-        negative_features=_mapped(folder / NEGATIVES, (texts, most, dim), "<f4") if most else None,
-        has_negative=_mapped(folder / HAS_NEGATIVE, (texts, most), "|b1") if most else None,
+        images=_mapped(folder / IMAGES, (images, dim), "<f4"),
+        texts=_mapped(folder / TEXTS, (texts, dim), "<f4"),
         image_index=_mapped(folder / INDEX, (texts,), "<i8"),
+        negatives=_mapped(folder / NEGATIVES, (texts, most, dim), "<f4") if most else None,
+        has_negative=_mapped(folder / HAS_NEGATIVE, (texts, most), "|b1") if most else None,
         base=None if manifest["base"] is None else Base(**manifest["base"]),
-        manifest=manifest,
+        fingerprint=np.asarray(manifest["probe"], dtype=np.float32) if manifest["probe"] else None,
         folder=folder,
+        manifest=manifest,
     )
 
 

@@ -5,6 +5,7 @@ What a report says lives with whoever measured it; here is only how it looks. HT
 
 from labclip.report.markup import latex, markdown, markdown_table
 from labclip.report.rendering import drawn, render, write
+from labclip.report.reported import Reported
 from labclip.report.terminal import terminal
 from labclip.report.values import Cell, Figure, Page, Section, Table
 
@@ -12,6 +13,7 @@ __all__ = [
     "Cell",
     "Figure",
     "Page",
+    "Reported",
     "Section",
     "Table",
     "drawn",

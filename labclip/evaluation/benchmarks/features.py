@@ -14,12 +14,12 @@ from labclip.features.folder import load
 def read(sources: Sources) -> Task:
     """`binding`: a caption beats all its negatives; retrieval among all pictures and captions of the folder."""
     found = load(sources.folder)
-    texts = torch.from_numpy(np.array(found.text_features))
+    texts = torch.from_numpy(np.array(found.texts))
     index = np.array(found.image_index)
     captions = np.arange(len(texts))
     questions: list[Question] = []
-    if found.negative_features is not None and found.has_negative is not None:
-        negatives = torch.from_numpy(np.array(found.negative_features)).flatten(0, 1)
+    if found.negatives is not None and found.has_negative is not None:
+        negatives = torch.from_numpy(np.array(found.negatives)).flatten(0, 1)
         has = np.array(found.has_negative)
         rows = np.where(has, len(texts) + np.arange(has.size).reshape(has.shape), -1)
         some = has.any(axis=1)
@@ -27,8 +27,8 @@ def read(sources: Sources) -> Task:
         options = np.concatenate([captions[:, None], rows], axis=1)[some]
         questions.append(Choice(index[some], options, {"binding": everything(int(some.sum()))}))
     # A picture without a caption, where one was left out, still is in the gallery.
-    questions.append(Retrieval(np.arange(len(found.image_features)), captions, index))
-    images = torch.from_numpy(np.array(found.image_features))
+    questions.append(Retrieval(np.arange(len(found.images)), captions, index))
+    images = torch.from_numpy(np.array(found.images))
     left_out = found.manifest["skipped"]
     notes = [f"{len(left_out):,} items were left out when the folder was made."] if left_out else []
     return Task((), (), questions, notes, Embedded(images, texts, lambda model: load(sources.folder, base=model)))
