@@ -13,12 +13,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from labclip.checks import checked_matrix, checked_number, checked_probe, not_floating
+from labclip.checks import checked_fingerprint, checked_matrix, checked_number, not_floating
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Array = TypeVar("Array", torch.Tensor, NDArray[np.floating[Any]])
+
+FINGERPRINT_CAPTION = "a photo of a cat next to a dog"
+"""The caption whose base embedding is kept as `fingerprint`: ordinary words, which every CLIP's tokenizer has."""
 
 MAX_LOGIT_SCALE = math.log(1000.0)
 """CLIP clamps its scale at 100 and SigLIP ends near 118; above 1000 somebody passed exp(t) for t."""
@@ -87,7 +90,7 @@ class Alignment:
         logit_scale: The fitted log-temperature, as OpenCLIP's `model.logit_scale` (similarities are multiplied by its
             exponential), or None when unknown.
         strength: 0 is the base model exactly, 1 the matrix as fitted.
-        probe: The base's own unit-length text embedding of `PROBE_CAPTION`, [dim], which tells bases apart, or None.
+        fingerprint: The base's own unit-length text embedding of `FINGERPRINT_CAPTION`, [dim], which tells bases apart, or None.
         metadata: How and on what the matrix was fitted, what it was measured to do. Plain JSON values.
 
     Example:
@@ -100,14 +103,14 @@ class Alignment:
                 [ 0.5000,  0.5000]])
     """
 
-    __slots__ = ("_fitted", "base", "logit_scale", "matrix", "metadata", "probe", "strength")
+    __slots__ = ("_fitted", "base", "fingerprint", "logit_scale", "matrix", "metadata", "strength")
 
     _fitted: torch.Tensor
     matrix: torch.Tensor
     base: Base | None
     logit_scale: float | None
     strength: float
-    probe: torch.Tensor | None
+    fingerprint: torch.Tensor | None
     metadata: dict[str, Any]
 
     def __init__(
@@ -118,7 +121,7 @@ class Alignment:
         logit_scale: float | None = None,
         strength: float = 1.0,
         metadata: Mapping[str, Any] | None = None,
-        probe: torch.Tensor | None = None,
+        fingerprint: torch.Tensor | None = None,
     ) -> None:
         """Take a fitted matrix.
 
@@ -128,11 +131,11 @@ class Alignment:
             logit_scale: The fitted log-temperature, not its exponential.
             strength: How much of the matrix to apply, usually 0 to 1; a little above 1 exaggerates it.
             metadata: Plain JSON values to be kept with it.
-            probe: The base's own unit-length text embedding of `PROBE_CAPTION`, [dim].
+            fingerprint: The base's own unit-length text embedding of `FINGERPRINT_CAPTION`, [dim].
 
         Raises:
             ValueError: If the matrix is empty, not square, not floating point or not finite; if `base` embeds in
-                another dim; if `logit_scale`, `strength` or the probe's length is not a sensible number.
+                another dim; if `logit_scale`, `strength` or the fingerprint's length is not a sensible number.
         """
         fitted = checked_matrix(matrix)
         strength = checked_number("strength", strength)
@@ -159,7 +162,7 @@ class Alignment:
         set_(self, "base", base)
         set_(self, "logit_scale", logit_scale)
         set_(self, "strength", strength)
-        set_(self, "probe", None if probe is None else checked_probe(probe, dim))
+        set_(self, "fingerprint", None if fingerprint is None else checked_fingerprint(fingerprint, dim))
         set_(self, "metadata", copy.deepcopy(dict(metadata or {})))
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -176,7 +179,7 @@ class Alignment:
             self.logit_scale,
             self.strength,
             self.metadata,
-            self.probe,
+            self.fingerprint,
         )
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Alignment:
@@ -354,8 +357,8 @@ class Alignment:
 
 
 def with_record(alignment: Alignment, **changes: Any) -> Alignment:
-    """The same fitted matrix with another `base`, `logit_scale`, `strength`, `metadata` or `probe`."""
-    kept = {name: getattr(alignment, name) for name in ("base", "logit_scale", "strength", "metadata", "probe")}
+    """The same fitted matrix with another `base`, `logit_scale`, `strength`, `metadata` or `fingerprint`."""
+    kept = {name: getattr(alignment, name) for name in ("base", "logit_scale", "strength", "metadata", "fingerprint")}
     return Alignment(alignment.fitted, **(kept | changes))
 
 
@@ -366,13 +369,13 @@ def _rebuild(
     logit_scale: float | None,
     strength: float,
     metadata: dict[str, Any],
-    probe: torch.Tensor | None,
+    fingerprint: torch.Tensor | None,
 ) -> Alignment:
     """Put an alignment together without recomputing: `matrix` may be a model's own Parameter and must stay that."""
     alignment = Alignment.__new__(Alignment)
     for name, value in zip(
-        ("_fitted", "matrix", "base", "logit_scale", "strength", "metadata", "probe"),
-        (fitted, matrix, base, logit_scale, strength, metadata, probe),
+        ("_fitted", "matrix", "base", "logit_scale", "strength", "metadata", "fingerprint"),
+        (fitted, matrix, base, logit_scale, strength, metadata, fingerprint),
         strict=True,
     ):
         object.__setattr__(alignment, name, value)
@@ -383,7 +386,7 @@ def bound_to(alignment: Alignment, matrix: torch.Tensor) -> Alignment:
     """The same alignment holding `matrix`, a model's live Parameter with the same values, instead of its own."""
     return _rebuild(
         alignment.fitted, matrix, alignment.base, alignment.logit_scale, alignment.strength, alignment.metadata,
-        alignment.probe,
+        alignment.fingerprint,
     )  # fmt: skip
 
 

@@ -66,16 +66,20 @@ def checked_whole(name: str, value: Any, *, least: int = 0) -> int:
     return number
 
 
-def checked_probe(probe: Any, dim: int) -> torch.Tensor:
+def checked_fingerprint(fingerprint: Any, dim: int) -> torch.Tensor:
     """A copy of a unit-length embedding as float32 [dim] on the CPU."""
-    if not isinstance(probe, torch.Tensor | np.ndarray):
-        raise ValueError(f"The probe is a {type(probe).__name__}. Pass a [dim] tensor, a normalised text embedding.")
-    probe = torch.as_tensor(probe).detach().to("cpu", torch.float32, copy=True).contiguous()
-    if probe.shape != (dim,):
-        raise ValueError(f"The probe has shape {list(probe.shape)}, not [{dim}], the alignment's dim.")
-    if not abs(float(probe.norm()) - 1.0) < 1e-2:
-        raise ValueError(f"The probe has length {float(probe.norm()):g}, not 1. Pass a normalised text embedding.")
-    return probe
+    if not isinstance(fingerprint, torch.Tensor | np.ndarray):
+        raise ValueError(
+            f"The fingerprint is a {type(fingerprint).__name__}. Pass a [dim] tensor, a normalised text embedding."
+        )
+    fingerprint = torch.as_tensor(fingerprint).detach().to("cpu", torch.float32, copy=True).contiguous()
+    if fingerprint.shape != (dim,):
+        raise ValueError(f"The fingerprint has shape {list(fingerprint.shape)}, not [{dim}], the alignment's dim.")
+    if not abs(float(fingerprint.norm()) - 1.0) < 1e-2:
+        raise ValueError(
+            f"The fingerprint has length {float(fingerprint.norm()):g}, not 1. Pass a normalised text embedding."
+        )
+    return fingerprint
 
 
 def described(value: Any) -> str:

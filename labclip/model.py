@@ -79,7 +79,7 @@ class LABCLIP(nn.Module):
             tokenizer: Its tokenizer, for strings; by default the one of `alignment.base`, where that is known.
 
         Raises:
-            ValueError: If the alignment was not fitted on this model: dim, activation or probe embedding differ.
+            ValueError: If the alignment was not fitted on this model: dim, activation or fingerprint differ.
         """
         super().__init__()
         if isinstance(clip, LABCLIP):
@@ -170,7 +170,7 @@ class LABCLIP(nn.Module):
         recorded = record.at(record.strength).matrix
         scale = _plain(self.aligned_logit_scale)
         if scale != self._recorded_scale or not torch.equal(self.matrix.detach().cpu(), recorded.detach().cpu()):
-            record = Alignment(self.matrix, base=record.base, logit_scale=scale, probe=record.probe)
+            record = Alignment(self.matrix, base=record.base, logit_scale=scale, fingerprint=record.fingerprint)
             self._recorded_scale = scale
         self._alignment = bound_to(record, self.matrix)
         return self._alignment

@@ -32,7 +32,7 @@ def skewed(seed=0, dim=DIM):
 
 def full(**changes):
     """An alignment with everything in it."""
-    options = {"base": BASE, "logit_scale": 4.25, "strength": 0.5, "probe": PROBE, "metadata": {"seed": 3}}
+    options = {"base": BASE, "logit_scale": 4.25, "strength": 0.5, "fingerprint": PROBE, "metadata": {"seed": 3}}
     return Alignment(skewed(), **options | changes)
 
 
@@ -111,7 +111,7 @@ def test_normalized_rows_have_unit_length_and_zero_rows_stay_zero(matrix, x):
 def test_strength_keeps_the_record():
     alignment = full().at(0.25)
     assert (alignment.base, alignment.logit_scale, alignment.metadata) == (BASE, 4.25, {"seed": 3})
-    assert torch.equal(alignment.probe, PROBE)
+    assert torch.equal(alignment.fingerprint, PROBE)
 
 
 def test_the_identity_is_told_from_what_is_nearly_it():
@@ -235,16 +235,16 @@ def test_matrices_of_other_float_types(dtype):
 
 
 def test_probe_and_metadata_are_copies():
-    probe, metadata = PROBE.clone(), {"a": [1]}
-    alignment = Alignment(skewed(), probe=probe, metadata=metadata)
-    probe.zero_()
+    fingerprint, metadata = PROBE.clone(), {"a": [1]}
+    alignment = Alignment(skewed(), fingerprint=fingerprint, metadata=metadata)
+    fingerprint.zero_()
     metadata["a"].append(2)
-    assert torch.equal(alignment.probe, PROBE)
+    assert torch.equal(alignment.fingerprint, PROBE)
     assert alignment.metadata == {"a": [1]}
-    assert torch.equal(Alignment(skewed(), probe=PROBE.double().numpy()).probe, PROBE)
+    assert torch.equal(Alignment(skewed(), fingerprint=PROBE.double().numpy()).fingerprint, PROBE)
 
 
-@pytest.mark.parametrize("name", ["matrix", "base", "logit_scale", "strength", "metadata", "probe", "new"])
+@pytest.mark.parametrize("name", ["matrix", "base", "logit_scale", "strength", "metadata", "fingerprint", "new"])
 def test_it_is_immutable(name):
     alignment = full()
     with pytest.raises(AttributeError, match=f"Alignment is immutable.*setting '{name}'"):
@@ -261,12 +261,12 @@ def test_copies_are_equal_and_independent(copied, wants_grad):
         base=BASE,
         logit_scale=4.25,
         strength=0.5,
-        probe=PROBE,
+        fingerprint=PROBE,
         metadata={"seed": 3},
     )
     other = copied(alignment)
     assert (other.base, other.logit_scale, other.strength, other.metadata) == (BASE, 4.25, 0.5, {"seed": 3})
-    for name in ("matrix", "fitted", "probe"):
+    for name in ("matrix", "fitted", "fingerprint"):
         assert torch.equal(getattr(other, name), getattr(alignment, name))
         assert getattr(other, name) is not getattr(alignment, name)
     assert other.matrix.requires_grad == wants_grad
@@ -345,12 +345,12 @@ def test_bad_matrices(bad, message):
         ({"base": "ViT-B-32"}, "base is a str. Pass labclip.Base"),
         ({"metadata": "mit"}, "metadata is a str. Pass a dict"),
         ({"metadata": [("a", 1)]}, "metadata is a list. Pass a dict"),
-        ({"probe": torch.ones(DIM)}, r"probe has length 2.82843, not 1\. Pass a normalised"),
-        ({"probe": torch.zeros(DIM)}, "probe has length 0, not 1"),
-        ({"probe": torch.full((DIM,), math.nan)}, "probe has length nan, not 1"),
-        ({"probe": PROBE[None]}, r"probe has shape \[1, 8\], not \[8\]"),
-        ({"probe": torch.eye(4)[0]}, r"probe has shape \[4\], not \[8\]"),
-        ({"probe": PROBE.tolist()}, "probe is a list. Pass"),
+        ({"fingerprint": torch.ones(DIM)}, r"fingerprint has length 2.82843, not 1\. Pass a normalised"),
+        ({"fingerprint": torch.zeros(DIM)}, "fingerprint has length 0, not 1"),
+        ({"fingerprint": torch.full((DIM,), math.nan)}, "fingerprint has length nan, not 1"),
+        ({"fingerprint": PROBE[None]}, r"fingerprint has shape \[1, 8\], not \[8\]"),
+        ({"fingerprint": torch.eye(4)[0]}, r"fingerprint has shape \[4\], not \[8\]"),
+        ({"fingerprint": PROBE.tolist()}, "fingerprint is a list. Pass"),
     ],
 )
 def test_bad_options(option, message):

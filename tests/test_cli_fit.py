@@ -40,7 +40,7 @@ def test_a_fit_from_pictures_to_a_model(folder, tmp_path):
     assert "LABCLIP" in done.stdout
     alignment = labclip.Alignment.from_pretrained(tmp_path / "a")
     assert alignment.base == labclip.Alignment.from_pretrained("scenes").base
-    assert alignment.probe is not None
+    assert alignment.fingerprint is not None
     model = labclip.LABCLIP.from_pretrained(str(tmp_path / "a"))
     assert model.alignment.strength == alignment.strength
     assert "validation" in (tmp_path / "a" / "README.md").read_text()

@@ -629,12 +629,12 @@ def test_a_recorded_name_is_looked_up_in_no_other_place(name):
     assert LABCLIP(models.make("clip"), Alignment(models.matrix(), base=base)).tokenizer is None
 
 
-def test_another_model_of_the_same_shape_is_refused_by_its_probe():
-    from labclip.io.bases import probe_of
+def test_another_model_of_the_same_shape_is_refused_by_its_fingerprint():
+    from labclip.io.bases import fingerprint_of
 
-    probe = probe_of(models.make("clip"), models.tokenizer())
-    alignment = Alignment(models.matrix(), probe=probe)
-    assert wrap("clip", alignment).alignment.probe is not None
+    fingerprint = fingerprint_of(models.make("clip"), models.tokenizer())
+    alignment = Alignment(models.matrix(), fingerprint=fingerprint)
+    assert wrap("clip", alignment).alignment.fingerprint is not None
     torch.manual_seed(9)
     stranger = open_clip.CLIP(models.DIM, models.VISION, models.TEXT)
     with pytest.raises(ValueError, match=r"not the one the alignment was fitted on.*below 0.99"):

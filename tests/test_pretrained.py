@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 import labclip
 from labclip import LABCLIP, Alignment, Base
 from labclip.io import published
-from labclip.io.bases import OPENCLIP_WEIGHTS, probe_of
+from labclip.io.bases import OPENCLIP_WEIGHTS, fingerprint_of
 from labclip.io.folder import matrix_sha256
 
 BASE = Base("tiny-world-quickgelu", "openai", quick_gelu=True, embed_dim=models.DIM)
@@ -66,7 +66,7 @@ def folder(tmp_path):
     """A self-contained folder of a tiny model that no table knows."""
     alignment = Alignment(
         models.matrix(), base=Base("mine", "own", quick_gelu=False, embed_dim=models.DIM), strength=0.5,
-        probe=probe_of(models.make("clip"), models.tokenizer()),
+        fingerprint=fingerprint_of(models.make("clip"), models.tokenizer()),
     )  # fmt: skip
     LABCLIP(models.make("clip"), alignment, tokenizer=models.tokenizer()).save_pretrained(tmp_path / "mine")
     return tmp_path / "mine"
@@ -131,11 +131,11 @@ def test_offline_with_a_cold_cache_names_matrix_and_base(world):
 
 def test_a_base_loaded_by_its_tag_is_told_apart_from_then_on(world, tmp_path):
     model = LABCLIP.from_pretrained("Tiny")
-    assert torch.equal(model.alignment.probe, probe_of(world.clip, models.tokenizer()))
+    assert torch.equal(model.alignment.fingerprint, fingerprint_of(world.clip, models.tokenizer()))
     model.save_pretrained(tmp_path / "a")
     assert LABCLIP.from_pretrained(tmp_path / "a").alignment.base == BASE
     by_hand = LABCLIP.from_pretrained("Tiny", base=models.make("quickgelu"))
-    assert by_hand.alignment.probe is None
+    assert by_hand.alignment.fingerprint is None
     with pytest.warns(UserWarning, match="Nothing shows that this model has the weights of tiny-world-quickgelu"):
         by_hand.save_pretrained(tmp_path / "b")
 
@@ -401,7 +401,7 @@ def test_a_tokenizer_of_a_package_that_is_missing_says_what_to_type(folder, monk
             load(name)
 
 
-def test_weights_of_a_stranger_are_refused_by_the_probe(folder):
+def test_weights_of_a_stranger_are_refused_by_the_fingerprint(folder):
     torch.manual_seed(7)
     save_file(open_clip.CLIP(models.DIM, models.VISION, models.TEXT).state_dict(), folder / OPENCLIP_WEIGHTS)
     with pytest.raises(ValueError, match=r"not the one the alignment was fitted on \(mine \(own\)\).*below 0.99"):
@@ -430,9 +430,9 @@ def test_a_loaded_base_is_checked(world):
         LABCLIP.from_pretrained("Tiny", base=wider)
 
 
-def test_a_loaded_base_of_the_same_shape_is_told_apart_by_the_probe(world, tmp_path):
-    probe = probe_of(models.make("quickgelu"), models.tokenizer())
-    Alignment(models.matrix(), base=BASE, probe=probe).save_pretrained(tmp_path / "a")
+def test_a_loaded_base_of_the_same_shape_is_told_apart_by_the_fingerprint(world, tmp_path):
+    fingerprint = fingerprint_of(models.make("quickgelu"), models.tokenizer())
+    Alignment(models.matrix(), base=BASE, fingerprint=fingerprint).save_pretrained(tmp_path / "a")
     assert LABCLIP.from_pretrained(tmp_path / "a", base=models.make("quickgelu")).alignment.base == BASE
     torch.manual_seed(3)
     stranger = open_clip.CLIP(models.DIM, models.VISION, models.TEXT, quick_gelu=True)
@@ -515,7 +515,7 @@ def test_the_embedded_model_needs_no_network(hub):
     model = LABCLIP.from_pretrained("scenes")
     assert hub.requests == []
     assert isinstance(model.clip, open_clip.CLIP)
-    assert model.alignment.probe is not None
+    assert model.alignment.fingerprint is not None
     created, _, _ = labclip.create_model_and_transforms("scenes")
     captions = ["a red cube left of a blue sphere"]
     assert torch.equal(created.encode_text(captions), model.encode_text(captions))

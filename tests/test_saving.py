@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from labclip import LABCLIP, Alignment, Base
 from labclip.io import saving
-from labclip.io.bases import probe_of
+from labclip.io.bases import fingerprint_of
 from labclip.io.folder import load
 from labclip.io.saving import save_folded
 
@@ -98,7 +98,7 @@ def test_a_folded_unprojected_model_can_be_opened_and_folded_again(tmp_path):
 
 
 def test_saving_over_an_older_model_replaces_it(tmp_path):
-    wrap("siglip", probe=None).save_pretrained(tmp_path)
+    wrap("siglip", fingerprint=None).save_pretrained(tmp_path)
     (tmp_path / "notes.txt").write_text("mine")
     model = wrap("clip", logit_scale=None)
     model.save_pretrained(tmp_path)
@@ -163,13 +163,13 @@ def test_a_matrix_trained_in_place_is_what_is_saved(tmp_path):
     assert_same_model(LABCLIP.from_pretrained(tmp_path), model)
 
 
-# The probe
+# The fingerprint
 
 
-def test_the_folder_knows_its_base_by_the_probe(tmp_path):
+def test_the_folder_knows_its_base_by_the_fingerprint(tmp_path):
     model = wrap(tokenizer=models.tokenizer())
     model.save_pretrained(tmp_path / "a")
-    assert load(tmp_path / "a").probe is not None
+    assert load(tmp_path / "a").fingerprint is not None
     assert_same_model(LABCLIP.from_pretrained(tmp_path / "a"), model)
     torch.manual_seed(9)
     wrap(clip=open_clip.CLIP(models.DIM, models.VISION, models.TEXT)).save_pretrained(tmp_path / "b")
@@ -178,18 +178,20 @@ def test_the_folder_knows_its_base_by_the_probe(tmp_path):
         LABCLIP.from_pretrained(tmp_path / "a")
 
 
-def test_without_a_tokenizer_there_is_no_probe(tmp_path):
+def test_without_a_tokenizer_there_is_no_fingerprint(tmp_path):
     wrap().save_pretrained(tmp_path)
-    assert load(tmp_path).probe is None
+    assert load(tmp_path).fingerprint is None
 
 
 def test_a_recorded_base_is_kept(tmp_path):
     base = Base("tiny", "own", quick_gelu=False, embed_dim=models.DIM)
-    model = wrap(base=base, tokenizer=models.tokenizer(), probe=probe_of(models.make("clip"), models.tokenizer()))
+    model = wrap(
+        base=base, tokenizer=models.tokenizer(), fingerprint=fingerprint_of(models.make("clip"), models.tokenizer())
+    )
     model.save_pretrained(tmp_path)
     again = LABCLIP.from_pretrained(tmp_path)
     assert again.alignment.base == base
-    assert again.alignment.probe is not None
+    assert again.alignment.fingerprint is not None
     assert_same_model(again, model)
 
 
@@ -200,37 +202,39 @@ def test_a_base_given_by_hand_is_not_vouched_for(tmp_path):
         model.save_pretrained(tmp_path / "a")
     again = LABCLIP.from_pretrained(tmp_path / "a")
     assert_same_model(again, model)
-    assert (again.alignment.base, again.alignment.probe) == (base, None)
+    assert (again.alignment.base, again.alignment.fingerprint) == (base, None)
     assert again.alignment.metadata["base_weights"].endswith("not verified to be those of tiny (own)")
     assert "- Base weights: given by hand or trained on; not" in (tmp_path / "a" / "README.md").read_text()
     with pytest.warns(UserWarning, match="Nothing shows"):
         again.save_pretrained(tmp_path / "b")
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
     # The right base may still take the matrix, and then vouches for itself.
-    probe = probe_of(models.make("clip"), models.tokenizer())
-    known = Alignment(again.alignment.fitted, base=base, probe=probe, metadata=again.alignment.metadata)
+    fingerprint = fingerprint_of(models.make("clip"), models.tokenizer())
+    known = Alignment(again.alignment.fitted, base=base, fingerprint=fingerprint, metadata=again.alignment.metadata)
     LABCLIP(models.make("clip"), known, tokenizer=models.tokenizer()).save_pretrained(tmp_path / "c")
     assert load(tmp_path / "c").metadata == {"seed": 3}
-    assert load(tmp_path / "c").probe is not None
+    assert load(tmp_path / "c").fingerprint is not None
 
 
 def test_the_base_of_a_folder_vouches_for_another_matrix_too(tmp_path):
     base = Base("tiny", "own", quick_gelu=False, embed_dim=models.DIM)
-    probe = probe_of(models.make("clip"), models.tokenizer())
-    wrap(base=base, tokenizer=models.tokenizer(), probe=probe).save_pretrained(tmp_path / "a")
+    fingerprint = fingerprint_of(models.make("clip"), models.tokenizer())
+    wrap(base=base, tokenizer=models.tokenizer(), fingerprint=fingerprint).save_pretrained(tmp_path / "a")
     other = LABCLIP.from_pretrained(tmp_path / "a", alignment=Alignment(models.matrix(1), base=base))
     other.save_pretrained(tmp_path / "b")
-    assert torch.equal(load(tmp_path / "b").probe, probe)
+    assert torch.equal(load(tmp_path / "b").fingerprint, fingerprint)
 
 
 def test_a_base_that_was_trained_on_is_no_longer_vouched_for(tmp_path):
     base = Base("tiny", "own", quick_gelu=False, embed_dim=models.DIM)
-    model = wrap(base=base, tokenizer=models.tokenizer(), probe=probe_of(models.make("clip"), models.tokenizer()))
+    model = wrap(
+        base=base, tokenizer=models.tokenizer(), fingerprint=fingerprint_of(models.make("clip"), models.tokenizer())
+    )
     with torch.no_grad():
         model.clip.text_projection.copy_(torch.randn_like(model.clip.text_projection))
     with pytest.warns(UserWarning, match="Nothing shows"):
         model.save_pretrained(tmp_path)
-    assert load(tmp_path).probe is None
+    assert load(tmp_path).fingerprint is None
     assert_same_model(LABCLIP.from_pretrained(tmp_path), model)
 
 

@@ -18,9 +18,9 @@ from labclip.io import folder as storage
 from labclip.io.folder import (
     CARD,
     CONFIG,
+    FINGERPRINT_CAPTION,
     FORMAT_VERSION,
     MAX_CONFIG_BYTES,
-    PROBE_CAPTION,
     WEIGHTS,
     load,
     matrix_sha256,
@@ -34,7 +34,13 @@ FILES = {CARD, CONFIG, WEIGHTS}
 
 
 def full(**changes):
-    options = {"base": BASE, "logit_scale": 4.25, "strength": 0.3, "probe": torch.eye(DIM)[1], "metadata": METADATA}
+    options = {
+        "base": BASE,
+        "logit_scale": 4.25,
+        "strength": 0.3,
+        "fingerprint": torch.eye(DIM)[1],
+        "metadata": METADATA,
+    }
     return Alignment(MATRIX, **options | changes)
 
 
@@ -69,7 +75,7 @@ def test_everything_comes_back_exactly(tmp_path):
     alignment = load(saved(tmp_path / "a"))
     assert torch.equal(alignment.fitted, MATRIX)
     assert torch.equal(alignment.matrix, full().matrix)
-    assert torch.equal(alignment.probe, full().probe)
+    assert torch.equal(alignment.fingerprint, full().fingerprint)
     assert (alignment.base, alignment.logit_scale, alignment.strength) == (BASE, 4.25, 0.3)
     assert alignment.metadata == METADATA
     assert {path.name for path in (tmp_path / "a").iterdir()} == FILES
@@ -79,7 +85,7 @@ def test_everything_comes_back_exactly(tmp_path):
 def test_a_bare_matrix_comes_back_without_inventions(tmp_path):
     alignment = load(saved(tmp_path, Alignment(MATRIX)))
     assert torch.equal(alignment.matrix, MATRIX)
-    assert (alignment.base, alignment.logit_scale, alignment.probe) == (None, None, None)
+    assert (alignment.base, alignment.logit_scale, alignment.fingerprint) == (None, None, None)
     assert (alignment.strength, alignment.metadata) == (1.0, {})
     assert set(load_file(tmp_path / WEIGHTS)) == {"matrix"}
 
@@ -130,13 +136,13 @@ def test_the_files_are_what_the_format_says(tmp_path):
     assert config["base"] == {
         "model": "ViT-B-32-quickgelu", "pretrained": "openai", "quick_gelu": True, "embed_dim": DIM
     }  # fmt: skip
-    assert config["probe_caption"] == PROBE_CAPTION
+    assert config["fingerprint_caption"] == FINGERPRINT_CAPTION
     assert {"labclip", "torch", "open_clip_torch", "numpy"} == set(config["versions"])
     tensors = load_file(tmp_path / WEIGHTS)
     assert {name: (tensor.dtype, list(tensor.shape)) for name, tensor in tensors.items()} == {
         "matrix": (torch.float32, [DIM, DIM]),
         "logit_scale": (torch.float32, []),
-        "probe": (torch.float32, [DIM]),
+        "fingerprint": (torch.float32, [DIM]),
     }
     assert all(stat.S_IMODE(path.stat().st_mode) == 0o644 for path in tmp_path.iterdir())
 
@@ -160,7 +166,7 @@ def test_a_future_labclip_may_add_keys(tmp_path):
 
 
 def test_keys_that_have_a_default_may_be_missing(tmp_path):
-    rewrite(saved(tmp_path), strength=..., metadata=..., versions=..., library_name=..., probe_caption=...)
+    rewrite(saved(tmp_path), strength=..., metadata=..., versions=..., library_name=..., fingerprint_caption=...)
     alignment = load(tmp_path)
     assert (alignment.strength, alignment.metadata) == (1.0, {})
 
@@ -225,14 +231,14 @@ def test_a_flipped_bit_of_the_matrix_is_told_by_its_hash(tmp_path):
         load(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["logit_scale", "probe"])
+@pytest.mark.parametrize("name", ["logit_scale", "fingerprint"])
 def test_the_other_tensors_have_hashes_too(tmp_path, name):
     tensors = load_file(saved(tmp_path) / WEIGHTS)
     save_file(tensors | {name: -tensors[name]}, tmp_path / WEIGHTS)
     with pytest.raises(ValueError, match=f"is not the {name} that {CONFIG} describes: its SHA-256 is"):
         load(tmp_path)
     save_file({"matrix": MATRIX}, tmp_path / WEIGHTS)
-    with pytest.raises(ValueError, match=r"has the tensors \['matrix'\], but config.json describes \['logit_scale'"):
+    with pytest.raises(ValueError, match=r"has the tensors \['matrix'\], but config.json describes \['fingerprint', 'logit_scale'"):
         load(tmp_path)
     rewrite(tmp_path, other_sha256=...)  # as somebody else's writer may leave it out
     assert torch.equal(load(tmp_path).fitted, MATRIX)
@@ -276,10 +282,10 @@ def test_a_folder_that_cannot_be_made_says_what_to_pass(tmp_path, monkeypatch, k
         ({"matrix": MATRIX, "logit_scale": torch.tensor(4)}, r"'logit_scale' is I64, not float32"),
         ({"matrix": MATRIX, "logit_scale": torch.tensor(math.nan)}, "logit_scale is nan, not a finite"),
         ({"matrix": MATRIX, "logit_scale": torch.tensor(71.24)}, r"logit_scale is 71.24.*math.log"),
-        ({"matrix": MATRIX, "probe": torch.eye(4)[0]}, r"'probe' has shape \[4\].*so \[3\]"),
-        ({"matrix": MATRIX, "probe": torch.eye(3)[0].half()}, r"'probe' is F16, not float32"),
-        ({"matrix": MATRIX, "probe": torch.ones(3)}, "probe has length 1.73205, not 1"),
-        ({"matrix": MATRIX, "probe": torch.full((3,), math.nan)}, "probe has length nan, not 1"),
+        ({"matrix": MATRIX, "fingerprint": torch.eye(4)[0]}, r"'fingerprint' has shape \[4\].*so \[3\]"),
+        ({"matrix": MATRIX, "fingerprint": torch.eye(3)[0].half()}, r"'fingerprint' is F16, not float32"),
+        ({"matrix": MATRIX, "fingerprint": torch.ones(3)}, "fingerprint has length 1.73205, not 1"),
+        ({"matrix": MATRIX, "fingerprint": torch.full((3,), math.nan)}, "fingerprint has length nan, not 1"),
     ],
 )  # fmt: skip
 def test_other_tensors_are_refused(tmp_path, tensors, message):
@@ -361,7 +367,7 @@ def test_other_configs_are_refused(tmp_path, text, message):
         ({"strength": math.inf}, "strength is inf, not a finite number"),
         ({"strength": 10**400}, "strength is 1.*0, not a number"),
         ({"strength": 1e39}, "the matrix has infinite values"),
-        ({"probe_caption": "a photo of a dog"}, "probe_caption is 'a photo of a dog', but labclip probes with"),
+        ({"fingerprint_caption": "a photo of a dog"}, "fingerprint_caption is 'a photo of a dog', but labclip compares with"),
         ({"base": "ViT-B-32"}, "base is 'ViT-B-32', not an object with the keys model, pretrained"),
         ({"base": []}, "base is .*, not an object"),
         ({"base": {"model": "x"}}, "base is .*, not an object with the keys"),
@@ -388,7 +394,7 @@ def test_saving_over_an_alignment_replaces_it_and_leaves_other_files(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     saved(tmp_path, Alignment(torch.eye(2)))
     alignment = load(tmp_path)
-    assert (alignment.dim, alignment.probe, alignment.base, alignment.metadata) == (2, None, None, {})
+    assert (alignment.dim, alignment.fingerprint, alignment.base, alignment.metadata) == (2, None, None, {})
     assert set(contents(tmp_path)) == FILES | {"notes.txt"}
     assert (tmp_path / "notes.txt").read_text() == "mine"
 

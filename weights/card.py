@@ -49,7 +49,7 @@ def write_card(folder: Path) -> str:
         alignment.fitted,
         base=alignment.base,
         logit_scale=alignment.logit_scale,
-        probe=alignment.probe,
+        fingerprint=alignment.fingerprint,
         metadata={**alignment.metadata, "results": measured, "probes": shipped["probes"]},
     )
     alignment.save_pretrained(folder)

@@ -34,7 +34,7 @@ from fit import ExchangedScenes, Fitting, fit
 from pretrain import MODEL_CFG, Pretraining, pretrain, pretraining_scenes, save_clip
 
 from labclip import LABCLIP, Alignment, Base
-from labclip.io.folder import PROBE_CAPTION
+from labclip.alignment import FINGERPRINT_CAPTION
 from labclip.scenes import measure
 
 log = logging.getLogger("make")
@@ -77,7 +77,7 @@ def make_one(seed: int, folder: Path, learnt: Said, examination: Examination) ->
         matrix,
         base=Base(model="scenes", pretrained="embedded", quick_gelu=False, embed_dim=dim),
         logit_scale=log_scale,
-        probe=measure.embed_texts(base, [PROBE_CAPTION])[0],
+        fingerprint=measure.embed_texts(base, [FINGERPRINT_CAPTION])[0],
         metadata={
             "license": "mit",
             "seed": seed,

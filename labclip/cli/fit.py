@@ -64,7 +64,7 @@ def fit(
         own.images, own.texts, own.negatives, image_index=own.image_index,
         validation=held and (held.images, held.texts, held.negatives, held.image_index),
         retain=[(other.images, other.texts, other.image_index) for other in others],
-        base=own.base, probe=_probe(own.manifest), **settings,
+        base=own.base, fingerprint=_fingerprint(own.manifest), **settings,
     )  # fmt: skip
     written = result.worthwhile or anyway
     if written:
@@ -97,10 +97,10 @@ def _check_plot(plot: Path, recipe: str) -> None:
         raise ValueError(f"Recipe {recipe!r} holds nothing out, so there is nothing to draw. Leave --plot out.")
 
 
-def _probe(manifest: dict[str, Any]) -> Any:
+def _fingerprint(manifest: dict[str, Any]) -> Any:
     import numpy as np
 
-    return np.asarray(manifest["probe"], dtype=np.float32) if manifest["probe"] else None
+    return np.asarray(manifest["fingerprint"], dtype=np.float32) if manifest["fingerprint"] else None
 
 
 def _report(result: Any) -> None:

@@ -138,8 +138,8 @@ _FIND = (
 
 
 def _name(identity: dict[str, Any], model: LABCLIP) -> str:
-    # The probe's embedding differs in its last bits from machine to machine; its tokens do not.
-    facts = {key: value for key, value in identity.items() if key not in ("base", "probe")}
+    # The fingerprint's embedding differs in its last bits from machine to machine; its tokens do not.
+    facts = {key: value for key, value in identity.items() if key not in ("base", "fingerprint")}
     assert model.tokenizer is not None  # identity_of has looked
     tokens = model.tokenizer(["a photo of a cat next to a dog"]).tolist()
     facts |= {"tokens": tokens, "device": model.matrix.device.type, "format": FORMAT}

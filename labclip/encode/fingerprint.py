@@ -13,7 +13,7 @@ from torch import nn
 
 from labclip.alignment import Base
 from labclip.images import image_dtype as image_dtype_of
-from labclip.io.bases import PROBE_COSINE, embed_dim, probe_of
+from labclip.io.bases import FINGERPRINT_COSINE, embed_dim, fingerprint_of
 from labclip.model import LABCLIP
 
 
@@ -50,7 +50,7 @@ def identity_of(model: LABCLIP) -> dict[str, Any]:
         "dim": embed_dim(model.clip),
         "weights_sha256": weights_sha256(model.clip),
         "precision": precision_of(model),
-        "probe": [float(value) for value in probe_of(model.clip, model.tokenizer)],
+        "fingerprint": [float(value) for value in fingerprint_of(model.clip, model.tokenizer)],
         "preprocess": {
             "config": {key: _plain(value) for key, value in config.items()} if isinstance(config, Mapping) else None,
             # A function's address differs from run to run.
@@ -87,9 +87,9 @@ def describe_inputs(inputs: Sequence[Path]) -> list[dict[str, Any]]:
 
 
 def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
-    """In words the first thing in which two runs differ; names of inputs and the probe's last digits do not count."""
+    """In words the first thing in which two runs differ; names of inputs and the fingerprint's last digits do not count."""
     for key in new:
-        if key == "probe":
+        if key == "fingerprint":
             continue
         one, other = old.get(key), new[key]
         if key == "inputs":
@@ -123,7 +123,7 @@ def _names(base: Base) -> tuple[Any, ...]:
 def check_same_model(manifest: Mapping[str, Any], folder: Path, base: LABCLIP | Base) -> None:
     """Refuse features of another base.
 
-    The weights' hash decides. A base in another precision has another hash; then the embedding of the probe caption
+    The weights' hash decides. A base in another precision has another hash; then the embedding of the fingerprint caption
     does, which tells text towers apart.
 
     Raises:
@@ -142,8 +142,8 @@ def check_same_model(manifest: Mapping[str, Any], folder: Path, base: LABCLIP | 
     dim = embed_dim(base.clip)
     other_precision = precision_of(base) != manifest["precision"] and dim == manifest["dim"]
     if other_precision and base.tokenizer is not None:
-        cosine = float(probe_of(base.clip, base.tokenizer) @ torch.tensor(manifest["probe"]))
-        if cosine >= PROBE_COSINE:
+        cosine = float(fingerprint_of(base.clip, base.tokenizer) @ torch.tensor(manifest["fingerprint"]))
+        if cosine >= FINGERPRINT_COSINE:
             return
     raise ValueError(
         f"The features of {folder} were made by {recorded or 'a base'} with weights of SHA-256 "

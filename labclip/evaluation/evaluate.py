@@ -282,4 +282,4 @@ def _alignments(
 
 def _facts(name: str, alignment: Alignment) -> dict[str, Any]:
     facts = {"name": name, "strength": alignment.strength, "matrix_sha256": matrix_sha256(alignment.fitted)}
-    return facts | {"recorded": alignment.base is not None or alignment.probe is not None}
+    return facts | {"recorded": alignment.base is not None or alignment.fingerprint is not None}

@@ -25,7 +25,17 @@ NEGATIVES, HAS_NEGATIVE = "negative_features.npy", "has_negative.npy"
 INDEX = "image_index.npy"
 IMAGE_NAMES, CAPTIONS = "images.jsonl", "captions.jsonl"
 FILES = (MANIFEST, IMAGES, TEXTS, NEGATIVES, HAS_NEGATIVE, INDEX, IMAGE_NAMES, CAPTIONS)
-_REQUIRED = {"format_version", "base", "dim", "weights_sha256", "precision", "probe", "counts", "inputs", "skipped"}
+_REQUIRED = {
+    "format_version",
+    "base",
+    "dim",
+    "weights_sha256",
+    "precision",
+    "fingerprint",
+    "counts",
+    "inputs",
+    "skipped",
+}
 
 
 def load(folder: str | Path, *, base: LABCLIP | Base | None = None) -> Features:
@@ -66,7 +76,7 @@ def load(folder: str | Path, *, base: LABCLIP | Base | None = None) -> Features:
         negatives=_mapped(folder / NEGATIVES, (texts, most, dim), "<f4") if most else None,
         has_negative=_mapped(folder / HAS_NEGATIVE, (texts, most), "|b1") if most else None,
         base=None if manifest["base"] is None else Base(**manifest["base"]),
-        fingerprint=np.asarray(manifest["probe"], dtype=np.float32) if manifest["probe"] else None,
+        fingerprint=np.asarray(manifest["fingerprint"], dtype=np.float32) if manifest["fingerprint"] else None,
         folder=folder,
         manifest=manifest,
     )

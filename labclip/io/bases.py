@@ -21,8 +21,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from labclip.alignment import Alignment, Base
-from labclip.io.folder import PROBE_CAPTION
+from labclip.alignment import FINGERPRINT_CAPTION, Alignment, Base
 from labclip.io.published import EMBEDDED, embedded_folder
 from labclip.io.weights import fill_from_safetensors
 from labclip.packages import MissingPackageError
@@ -31,7 +30,7 @@ from labclip.text import Tokenizer, encode_captions
 OPENCLIP_CONFIG = "open_clip_config.json"
 OPENCLIP_WEIGHTS = "open_clip_model.safetensors"
 PRECISIONS = ("fp32", "fp16", "bf16", "pure_fp16", "pure_bf16", "amp", "amp_bf16")
-PROBE_COSINE = 0.99
+FINGERPRINT_COSINE = 0.99
 """Below this the base is another one: half precision costs 1e-4, the wrong activation several percent."""
 
 # What constructors raise for a configuration that makes no sense.
@@ -266,11 +265,11 @@ def uses_quick_gelu(clip: nn.Module) -> bool | None:
 
 
 @torch.no_grad()
-def probe_of(clip: nn.Module, tokenizer: Tokenizer) -> torch.Tensor:
-    """The base's own unit-length text embedding of `PROBE_CAPTION`, float32 [dim], on the CPU."""
+def fingerprint_of(clip: nn.Module, tokenizer: Tokenizer) -> torch.Tensor:
+    """The base's own unit-length text embedding of `FINGERPRINT_CAPTION`, float32 [dim], on the CPU."""
     device = next(clip.parameters()).device
     with torch.autocast(device.type, enabled=False):
-        features = encode_captions(clip, tokenizer, [PROBE_CAPTION], device)
+        features = encode_captions(clip, tokenizer, [FINGERPRINT_CAPTION], device)
     return nn.functional.normalize(features[0].float(), dim=0).cpu()
 
 
@@ -278,7 +277,7 @@ def check_base(clip: nn.Module, alignment: Alignment, tokenizer: Tokenizer | Non
     """Refuse a model that an alignment was not fitted on, as far as the model can tell.
 
     Raises:
-        ValueError: If dim, activation, or the probe embedding differ.
+        ValueError: If dim, activation, or the fingerprint differ.
     """
     dim, base = embed_dim(clip), alignment.base
     if dim != alignment.dim:
@@ -293,12 +292,12 @@ def check_base(clip: nn.Module, alignment: Alignment, tokenizer: Tokenizer | Non
             f"The alignment was fitted on {base}, which runs {names[base.quick_gelu]}, but this model runs "
             f"{names[quick_gelu]}: its embeddings differ. Create it with force_quick_gelu={base.quick_gelu}."
         )
-    if alignment.probe is not None and tokenizer is not None:
-        cosine = float(probe_of(clip, tokenizer) @ alignment.probe)
-        if not cosine >= PROBE_COSINE:
+    if alignment.fingerprint is not None and tokenizer is not None:
+        cosine = float(fingerprint_of(clip, tokenizer) @ alignment.fingerprint)
+        if not cosine >= FINGERPRINT_COSINE:
             raise ValueError(
                 f"This model is not the one the alignment was fitted on{f' ({base})' if base else ''}: its "
-                f"embedding of {PROBE_CAPTION!r} has cosine {cosine:.3f} with the recorded one, below {PROBE_COSINE}. "
+                f"embedding of {FINGERPRINT_CAPTION!r} has cosine {cosine:.3f} with the recorded one, below {FINGERPRINT_COSINE}. "
                 f"Load the recorded base, or fit a matrix for this model."
             )
 

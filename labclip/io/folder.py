@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from labclip._version import __version__
-from labclip.alignment import Alignment, Base
+from labclip.alignment import FINGERPRINT_CAPTION, Alignment, Base
 from labclip.io.card import model_card
 from labclip.packages import versions_of
 
@@ -25,14 +25,13 @@ CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 CARD = "README.md"
 FORMAT_VERSION = 1
-PROBE_CAPTION = "a photo of a cat next to a dog"
-"""The caption whose base embedding is kept as `probe`: ordinary words, which every CLIP's tokenizer has."""
 
 MAX_CONFIG_BYTES = 4_000_000
 MAX_DIM = 16_384
-_TENSORS = {"matrix", "logit_scale", "probe"}
+_TENSORS = {"matrix", "logit_scale", "fingerprint"}
+_OLD = {"probe": "fingerprint", "probe_caption": "fingerprint_caption"}  # names up to 0.1
 _REQUIRED = {"format_version", "dim", "base", "matrix_sha256"}
-_KNOWN = _REQUIRED | {"library_name", "other_sha256", "strength", "probe_caption", "metadata", "versions"}
+_KNOWN = _REQUIRED | {"library_name", "other_sha256", "strength", "fingerprint_caption", "metadata", "versions"}
 
 
 def matrix_sha256(matrix: torch.Tensor) -> str:
@@ -134,8 +133,8 @@ def write(alignment: Alignment, folder: Path) -> None:
     tensors = {"matrix": alignment.fitted.detach().cpu().contiguous()}
     if alignment.logit_scale is not None:
         tensors["logit_scale"] = torch.tensor(alignment.logit_scale, dtype=torch.float32)
-    if alignment.probe is not None:
-        tensors["probe"] = alignment.probe
+    if alignment.fingerprint is not None:
+        tensors["fingerprint"] = alignment.fingerprint
     config = {
         "library_name": "labclip",
         "format_version": FORMAT_VERSION,
@@ -144,7 +143,7 @@ def write(alignment: Alignment, folder: Path) -> None:
         "strength": alignment.strength,
         "matrix_sha256": matrix_sha256(alignment.fitted),
         "other_sha256": {name: matrix_sha256(tensor) for name, tensor in tensors.items() if name != "matrix"},
-        "probe_caption": PROBE_CAPTION if alignment.probe is not None else None,
+        "fingerprint_caption": FINGERPRINT_CAPTION if alignment.fingerprint is not None else None,
         "metadata": alignment.metadata,
         "versions": versions_of("torch", "open_clip_torch", "numpy"),
     }
@@ -196,7 +195,7 @@ def load(folder: str | Path) -> Alignment:
             logit_scale=None if scale is None else float(scale),
             strength=config.get("strength", 1.0),
             metadata=config.get("metadata", {}),
-            probe=tensors.get("probe"),
+            fingerprint=tensors.get("fingerprint"),
         )
     except ValueError as error:
         raise ValueError(f"{folder} does not hold a sound alignment: {error}") from error
@@ -238,6 +237,7 @@ def read_config(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not JSON: {error}. Fetch or save the folder again.") from error
     if not isinstance(config, dict) or "format_version" not in config:
         raise ValueError(f"{path} is not the config of an alignment: it has no format_version.")
+    config = _renamed(config)
     version = config["format_version"]
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise ValueError(f"{path}: format_version is {version!r}, not a whole number from 1.")
@@ -258,6 +258,12 @@ def read_config(path: Path) -> dict[str, Any]:
     return config
 
 
+def _renamed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by their names today."""
+    return {_OLD.get(name, name): _renamed(value) if name == "other_sha256" and isinstance(value, dict) else value
+            for name, value in values.items()}  # fmt: skip
+
+
 def _check_types(path: Path, config: Mapping[str, Any]) -> None:
     dim, base = config["dim"], config["base"]
     if not _is_int(dim) or not 1 <= dim <= MAX_DIM:
@@ -272,9 +278,9 @@ def _check_types(path: Path, config: Mapping[str, Any]) -> None:
     strength = config.get("strength", 1.0)
     if isinstance(strength, bool) or not isinstance(strength, int | float):
         raise ValueError(f"{path}: strength is {strength!r}, not a number.")
-    if config.get("probe_caption") not in (None, PROBE_CAPTION):
+    if config.get("fingerprint_caption") not in (None, FINGERPRINT_CAPTION):
         raise ValueError(
-            f"{path}: probe_caption is {config['probe_caption']!r}, but labclip probes with {PROBE_CAPTION!r}."
+            f"{path}: fingerprint_caption is {config['fingerprint_caption']!r}, but labclip compares with {FINGERPRINT_CAPTION!r}."
         )
     if base is None:
         return
@@ -293,17 +299,18 @@ def _is_int(value: Any) -> bool:
 
 
 def _read_tensors(path: Path, dim: int) -> dict[str, torch.Tensor]:
-    shapes = {"matrix": [dim, dim], "logit_scale": [], "probe": [dim]}
+    shapes = {"matrix": [dim, dim], "logit_scale": [], "fingerprint": [dim]}
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
-            names = set(file.keys())
+            found = {_OLD.get(name, name): name for name in file.keys()}  # noqa: SIM118
+            names = set(found)
             if "matrix" not in names or not names <= _TENSORS:
                 raise ValueError(
-                    f"{path} has the tensors {sorted(names)}, not 'matrix' and at most 'logit_scale' and 'probe'. "
+                    f"{path} has the tensors {sorted(names)}, not 'matrix' and at most 'logit_scale', 'fingerprint'. "
                     f"A torch checkpoint becomes an alignment with: labclip convert FILE.pt FOLDER"
                 )
-            for name in sorted(names):
-                piece = file.get_slice(name)
+            for name in (one for one in shapes if one in names):
+                piece = file.get_slice(found[name])
                 shape, dtype = piece.get_shape(), piece.get_dtype()
                 if shape != shapes[name]:
                     raise ValueError(
@@ -312,6 +319,6 @@ def _read_tensors(path: Path, dim: int) -> dict[str, torch.Tensor]:
                 if dtype != "F32":
                     raise ValueError(f"{path}: '{name}' is {dtype}, not float32 (F32).")
             # Cloned: the file is mapped, and a matrix must not change when somebody overwrites it.
-            return {name: file.get_tensor(name).clone() for name in names}
+            return {name: file.get_tensor(found[name]).clone() for name in names}
     except SafetensorError as error:
         raise ValueError(f"{path} is not a whole safetensors file ({error}). Fetch or save it again.") from error

@@ -15,9 +15,9 @@ from labclip.io.architecture import same_architecture
 from labclip.io.bases import (
     Built,
     build,
+    fingerprint_of,
     first_line,
     folder_tokenizer,
-    probe_of,
     read_openclip_config,
     text_tower,
     tokenizer_of,
@@ -69,9 +69,9 @@ def load_named(
     built = build(wanted.model, weights_of(wanted, hub), precision=precision, device=device, **openclip)
     model_cfg = open_clip.get_model_config(wanted.model) | ({"quick_gelu": True} if wanted.quick_gelu else {})
     tokenizer = tokenizer_of(wanted.model, model_cfg)
-    if tag_config and alignment.base is not None and alignment.probe is None:
+    if tag_config and alignment.base is not None and alignment.fingerprint is None:
         # The tag's own weights: from here on they can be told from others.
-        alignment = with_record(alignment, probe=probe_of(built.clip, tokenizer))
+        alignment = with_record(alignment, fingerprint=fingerprint_of(built.clip, tokenizer))
     model = LABCLIP(built.clip, alignment, preprocess=built.preprocess_val, tokenizer=tokenizer)
     visual: Any = built.clip.visual
     if not set(openclip) - {"force_quick_gelu", "output_dict", "aug_cfg", "weights_only", *_TRANSFORM_KEYS.values()}:
@@ -85,9 +85,9 @@ def load_folder(
     """Load the OpenCLIP model of a folder and wrap it."""
     if is_alignment_folder(folder) and (recorded := read_config(folder / CONFIG)["base"]) is not None:
         check_same_base(alignment, Base(**recorded))
-        if alignment.base is not None and alignment.probe is None:
+        if alignment.base is not None and alignment.fingerprint is None:
             alignment = with_record(
-                alignment, probe=load(folder).probe
+                alignment, fingerprint=load(folder).fingerprint
             )  # what the folder's own matrix knows of the base
     config = read_openclip_config(folder)
     weights = weights_in(folder)

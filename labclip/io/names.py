@@ -310,9 +310,9 @@ def alignment_for(wanted: Base, alignment: Alignment | str | Path | None, hub: d
     from labclip.io.loading import check_same_base
 
     for entry in PUBLISHED:
-        probe = entry.base
-        same = probe.model.removesuffix("-quickgelu") == wanted.model.removesuffix("-quickgelu")
-        if same and probe.pretrained == wanted.pretrained:
+        known = entry.base
+        same = known.model.removesuffix("-quickgelu") == wanted.model.removesuffix("-quickgelu")
+        if same and known.pretrained == wanted.pretrained:
             return _chosen_alignment(Source(entry.name, entry, None), alignment, hub)
     if alignment is None:
         fitting = "; ".join(

@@ -57,7 +57,7 @@ def open_alignment(name: Alignment | str | Path, model: LABCLIP) -> Alignment:
 
     Raises:
         FileNotFoundError: If there is none of that name.
-        ValueError: If it was fitted on another base, as far as its record or its probe tells.
+        ValueError: If it was fitted on another base, as far as its record or its fingerprint tells.
     """
     base = model.alignment.base
     if isinstance(name, Alignment):

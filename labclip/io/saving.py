@@ -13,10 +13,17 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from labclip.alignment import Alignment, with_record
+from labclip.alignment import FINGERPRINT_CAPTION, Alignment, with_record
 from labclip.io.architecture import config_of
-from labclip.io.bases import OPENCLIP_CONFIG, OPENCLIP_WEIGHTS, PROBE_COSINE, probe_of, text_tower, tokenizer_of
-from labclip.io.folder import PROBE_CAPTION, is_alignment_folder, replacing, write
+from labclip.io.bases import (
+    FINGERPRINT_COSINE,
+    OPENCLIP_CONFIG,
+    OPENCLIP_WEIGHTS,
+    fingerprint_of,
+    text_tower,
+    tokenizer_of,
+)
+from labclip.io.folder import is_alignment_folder, replacing, write
 
 if TYPE_CHECKING:
     from labclip.model import LABCLIP
@@ -25,7 +32,7 @@ UNVERIFIED = "base_weights"
 """Key of the metadata that says that the weights beside the matrix are not known to be its base's."""
 
 # Tokenizers that clean, cut, or count positions otherwise give other tokens for one of these.
-_TELLING = [PROBE_CAPTION, "Two Dogs, one cat -- and  a bird!", "a very " * 100 + "long caption"]
+_TELLING = [FINGERPRINT_CAPTION, "Two Dogs, one cat -- and  a bird!", "a very " * 100 + "long caption"]
 
 
 def save_model(model: LABCLIP, folder: str | Path) -> None:
@@ -49,26 +56,28 @@ def save_model(model: LABCLIP, folder: str | Path) -> None:
 
 
 def _as_verified(model: LABCLIP) -> Alignment:
-    """The model's alignment, with a probe of the model beside it only where that is known to be the base recorded.
+    """The model's alignment, with a fingerprint of the model beside it only where that is known to be the base recorded.
 
-    A probe of any other would vouch for it under the base's name. Where no base is named there is nothing to vouch for.
+    A fingerprint of any other would vouch for it under the base's name. Where no base is named there is nothing to vouch for.
     """
     alignment = model.alignment
     metadata = {key: value for key, value in alignment.metadata.items() if key != UNVERIFIED}
-    probe = None if model.tokenizer is None else probe_of(model.clip, model.tokenizer)
-    known = alignment.probe
-    if alignment.base is None or (probe is not None and known is not None and float(probe @ known) >= PROBE_COSINE):
-        return with_record(alignment, probe=known if probe is None else probe, metadata=metadata)
-    if probe is None and known is not None:
+    fingerprint = None if model.tokenizer is None else fingerprint_of(model.clip, model.tokenizer)
+    known = alignment.fingerprint
+    if alignment.base is None or (
+        fingerprint is not None and known is not None and float(fingerprint @ known) >= FINGERPRINT_COSINE
+    ):
+        return with_record(alignment, fingerprint=known if fingerprint is None else fingerprint, metadata=metadata)
+    if fingerprint is None and known is not None:
         return alignment  # what can't be compared here is compared where the folder is opened
     warnings.warn(
         f"Nothing shows that this model has the weights of {alignment.base}, on which the matrix was fitted. The "
-        f"folder is saved with no probe and says that they are not verified. If they are, load them by name instead: "
+        f"folder is saved with no fingerprint and says that they are not verified. If they are, load them by name instead: "
         f"LABCLIP.from_pretrained(NAME), or labclip.create_model_and_transforms(MODEL, TAG).",
         stacklevel=4,
     )
     note = f"given by hand or trained on; not verified to be those of {alignment.base}"
-    return with_record(alignment, probe=None, metadata=metadata | {UNVERIFIED: note})
+    return with_record(alignment, fingerprint=None, metadata=metadata | {UNVERIFIED: note})
 
 
 def save_folded(model: LABCLIP, folder: str | Path) -> None:

@@ -51,7 +51,7 @@ def fit(
     checkpoint: str | Path | None = None,
     progress: bool = True,
     base: Base | None = None,
-    probe: Any = None,
+    fingerprint: Any = None,
 ) -> FitResult:
     """Fit a matrix on the text embeddings of a CLIP, from captions and their hard negatives.
 
@@ -84,8 +84,8 @@ def fit(
         checkpoint: A folder; a fit that was killed and is called again goes on from there, to the same matrix.
         progress: Whether to show a bar on stderr.
         base: The model the embeddings come from, recorded so that the matrix is refused on another.
-        probe: The base's own unit-length text embedding of `io.folder.PROBE_CAPTION`, [dim], which tells bases of
-            one name apart; feature folders have it.
+        fingerprint: The base's own unit-length text embedding of `FINGERPRINT_CAPTION`, [dim], which tells
+            bases of one name apart; feature folders have it.
 
     Returns:
         The alignment, the epochs and the frontier.
@@ -129,13 +129,13 @@ def fit(
     if batches.size < 2:
         raise ValueError(f"There are {len(data.captions)} captions for {ranks.count} ranks: too few for one batch.")
     _hold_on(data, where)
-    fingerprint = _fingerprint(data, sets, settings, objective, seed)
-    if not ranks.agree(int(fingerprint[:15], 16), where):
+    identity = _identity(data, sets, settings, objective, seed)
+    if not ranks.agree(int(identity[:15], 16), where):
         raise ValueError("The ranks were given other data or settings than each other. Pass all of them the same.")
     folders = {penalty: Path(checkpoint or "") / f"penalty-{penalty:g}" for penalty in settings.identity_penalties}
     if checkpoint is not None:
         for folder in folders.values():
-            check_checkpoint(folder, fingerprint)  # before hours are spent on the first of them
+            check_checkpoint(folder, identity)  # before hours are spent on the first of them
     measured = bool(held) and sets[0].bound > 0
     watched = sets if measured and settings.early_stop else []
     elsewhere = sets[0].elsewhere(seed=seed) if held and settings.choose_strength else None
@@ -143,7 +143,7 @@ def fit(
     for penalty, folder in folders.items():
         state = new_state(data.dim, settings, objective=objective, seed=seed, device=where)
         train(
-            state, batches, watched, elsewhere=elsewhere, penalty=penalty, fingerprint=fingerprint, progress=progress,
+            state, batches, watched, elsewhere=elsewhere, penalty=penalty, fingerprint=identity, progress=progress,
             checkpoint=None if checkpoint is None else folder,
         )  # fmt: skip
         chosen = state.best if watched else {**state.parameters, "matrix": state.matrix}
@@ -153,7 +153,9 @@ def fit(
             matrix = unit_scale(matrix, data.texts.take(some).cpu())
         points = frontier(sets, matrix, elsewhere=elsewhere) if sets else []
         fits.append(_Fitted(matrix, float(chosen["log_scale"]), penalty, points, state.history))
-    return _result(fits, batches, sets, objective=objective, base=base, probe=probe, recipe=recipe, seed=seed)
+    return _result(
+        fits, batches, sets, objective=objective, base=base, fingerprint=fingerprint, recipe=recipe, seed=seed
+    )
 
 
 class _Fitted(NamedTuple):
@@ -177,7 +179,7 @@ def unit_scale(matrix: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
 
 def _result(
     fits: list[_Fitted], batches: Batches, sets: list[Held], *,
-    objective: str, base: Base | None, probe: Any, recipe: str, seed: int,
+    objective: str, base: Base | None, fingerprint: Any, recipe: str, seed: int,
 ) -> FitResult:  # fmt: skip
     data, settings = batches.data, batches.settings
     fitted, strength = fits[0], 1.0
@@ -205,7 +207,7 @@ def _result(
     if log_scale is not None and log_scale > MAX_LOGIT_SCALE:
         log_scale = None
     alignment = Alignment(
-        fitted.matrix, base=base, logit_scale=log_scale, strength=strength, metadata=metadata, probe=probe
+        fitted.matrix, base=base, logit_scale=log_scale, strength=strength, metadata=metadata, fingerprint=fingerprint
     )
     return FitResult(alignment, fitted.history, fitted.points, sentences, worthwhile)
 
@@ -313,7 +315,7 @@ def _hold_on(data: Data, device: torch.device) -> None:
             rows.move(device)
 
 
-def _fingerprint(data: Data, sets: list[Held], settings: Settings, objective: str, seed: int) -> str:
+def _identity(data: Data, sets: list[Held], settings: Settings, objective: str, seed: int) -> str:
     """What a checkpoint belongs to: the settings, and every number of the data."""
     digest = hashlib.sha256(json.dumps([as_json(settings), objective, seed, len(sets)], sort_keys=True).encode())
     for rows in data.each():
