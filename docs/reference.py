@@ -18,8 +18,7 @@ from labclip.evaluation import kept, tables
 from labclip.evaluation.benchmarks import BENCHMARKS
 from labclip.evaluation.sides import UNMEASURABLE
 from labclip.io.card import results_table
-from labclip.io.published import PUBLISHED
-from labclip.io.reported import REPORTED
+from labclip.io.published import PUBLISHED, REPORTED
 from labclip.report import Table, markdown_table
 
 DOCS = Path(__file__).parent

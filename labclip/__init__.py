@@ -1,32 +1,41 @@
 """CLIP that binds attributes to objects: one small matrix on the text side. Names load on first use."""
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from labclip._version import __version__ as __version__
 
+if TYPE_CHECKING:
+    from labclip import analysis, evaluation, features, metrics, negatives, scenes, training
+    from labclip.alignment import Alignment, Base
+    from labclip.analysis import diagnose
+    from labclip.evaluation import evaluate
+    from labclip.features import Features, embed
+    from labclip.io.folding import fold
+    from labclip.io.opening import create_model_and_transforms, get_tokenizer
+    from labclip.io.published import list_pretrained
+    from labclip.model import LABCLIP
+    from labclip.training import fit
+
+__all__ = [
+    "LABCLIP", "Alignment", "Base", "Features", "analysis", "create_model_and_transforms", "diagnose", "embed",
+    "evaluate", "evaluation", "features", "fit", "fold", "get_tokenizer", "list_pretrained", "metrics", "negatives",
+    "scenes", "training",
+]  # fmt: skip
 _HOME = {
-    "LABCLIP": "labclip.model",
-    "Alignment": "labclip.alignment",
-    "Base": "labclip.alignment",
-    "create_model_and_transforms": "labclip.io.names",
-    "fit": "labclip.training",
-    "get_tokenizer": "labclip.io.names",
-    "list_pretrained": "labclip.io.names",
-}
-_PACKAGES = ("analysis", "evaluation", "features", "negatives", "scenes", "training")
-__all__ = [*_HOME, *_PACKAGES]
+    "Alignment": "alignment", "Base": "alignment", "Features": "features", "LABCLIP": "model",
+    "create_model_and_transforms": "io.opening", "diagnose": "analysis", "embed": "features", "evaluate": "evaluation",
+    "fit": "training", "fold": "io.folding", "get_tokenizer": "io.opening", "list_pretrained": "io.published",
+}  # fmt: skip
 _OPENCLIP = ("add_model_config", "create_model", "create_model_from_pretrained", "list_models", "tokenize")
 
 
 def __getattr__(name: str) -> Any:
-    if name in _PACKAGES:
-        return import_module(f"labclip.{name}")
     if name in _OPENCLIP:
         raise AttributeError(f"{name!r} is OpenCLIP's, not labclip's. Type: import open_clip; open_clip.{name}(...)")
-    if name not in _HOME:
+    if name not in __all__:
         raise AttributeError(f"module 'labclip' has no attribute {name!r}; it has {', '.join(__all__)}")
-    return getattr(import_module(_HOME[name]), name)
+    return getattr(import_module(f"labclip.{_HOME[name]}"), name) if name in _HOME else import_module(f"labclip.{name}")
 
 
 def __dir__() -> list[str]:

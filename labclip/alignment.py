@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 FINGERPRINT_CAPTION = "a photo of a cat next to a dog"
 """The caption whose base embedding is kept as `fingerprint`: ordinary words, which every CLIP's tokenizer has."""
 
+FINGERPRINT_COSINE = 0.99
+"""Below this the base is another one: half precision costs 1e-4, the wrong activation several percent."""
+
 MAX_LOGIT_SCALE = math.log(1000.0)
 """CLIP clamps its scale at 100 and SigLIP ends near 118; above 1000 somebody passed exp(t) for t."""
 
@@ -51,6 +54,24 @@ class Base:
                     f"The base's {name} is {value!r}, not of type {kind.__name__}. Pass it as in "
                     f'Base("ViT-B-32-quickgelu", "openai", quick_gelu=True, embed_dim=512).'
                 )
+
+    def matches(self, other: Base) -> bool:
+        """Whether both records mean one model, by OpenCLIP's rules for names.
+
+        It has some architectures under two names, with and without "-quickgelu", and reads "laion2B-s34B" as
+        "laion2b_s34b".
+
+        Example:
+            >>> openai = Base("ViT-B-32-quickgelu", "openai", quick_gelu=True, embed_dim=512)
+            >>> openai.matches(Base("ViT-B-32", "OpenAI", quick_gelu=True, embed_dim=512))
+            True
+        """
+        return self._key == other._key
+
+    @property
+    def _key(self) -> tuple[Any, ...]:
+        tag = self.pretrained.lower().replace("-", "_")
+        return self.model.removesuffix("-quickgelu"), tag, self.quick_gelu, self.embed_dim
 
     def __str__(self) -> str:
         return f"{self.model} ({self.pretrained})" if self.pretrained else self.model
@@ -296,7 +317,7 @@ class Alignment:
             ValueError: If what is there is not a sound alignment.
             OSError: If it can't be fetched.
         """
-        from labclip.io.names import load_alignment
+        from labclip.io.opening import load_alignment
 
         return load_alignment(
             name_or_path,

@@ -88,3 +88,23 @@ def described(value: Any) -> str:
         return f"a {type(value).__name__} of {described(value[0]) if value else 'nothing'}"
     array = f" of {value.dtype} {list(value.shape)}" if hasattr(value, "dtype") and hasattr(value, "shape") else ""
     return f"a {type(value).__name__}{array}"
+
+
+def check_device(device: str | torch.device | None) -> None:
+    """Refuse a device that this torch does not have, before anything is fetched for it.
+
+    Raises:
+        ValueError: If it can't be used.
+    """
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise ValueError(
+            f"device {str(device)!r} can't be used ({first_line(error)}). "
+            f"Pass 'cpu', or 'cuda' or 'mps' where this torch has it."
+        ) from error
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, without the lines that follow."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

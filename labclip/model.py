@@ -14,7 +14,7 @@ from torch import nn
 from labclip.alignment import Alignment, align, bound_to
 from labclip.checks import described
 from labclip.images import as_batch
-from labclip.io.bases import check_base, default_preprocess, default_tokenizer
+from labclip.openclip import check_base, default_preprocess, default_tokenizer
 from labclip.text import Tokenizer, as_captions, encode_captions, tokenize
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ class LABCLIP(nn.Module):
             >>> LABCLIP.from_pretrained("scenes", strength=0.5).alignment.strength
             0.5
         """
-        from labclip.io.names import load_model
+        from labclip.io.opening import load_model
 
         return load_model(
             name_or_path,

@@ -1,14 +1,19 @@
-"""Packages that not everybody has installed."""
+"""Packages that not everybody has installed, and the files that labclip's own has brought."""
 
 from __future__ import annotations
 
 from importlib import import_module, metadata
+from pathlib import Path
 from typing import Any
 
 from labclip._version import __version__
 
 EVAL = 'pip install "labclip[eval]"'
 """What brings plots, probes and pages."""
+
+
+EMBEDDED = "scenes"
+"""The name of the embedded model, of its alignment, and of its folder."""
 
 
 class MissingPackageError(ModuleNotFoundError, ValueError):
@@ -35,3 +40,14 @@ def require(module: str, why: str, install: str) -> Any:
 def versions_of(*packages: str) -> dict[str, str]:
     """Versions of labclip and of packages that are installed, for records of what made a number."""
     return {"labclip": __version__, **{name: metadata.version(name) for name in packages}}
+
+
+def embedded_folder() -> Path:
+    """The folder of the embedded model: inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).parent
+    for folder in (package / "weights" / EMBEDDED, package.parent / "weights" / EMBEDDED):
+        if folder.is_dir():
+            return folder
+    raise FileNotFoundError(
+        "The embedded model is missing from this installation. Type: pip install --force-reinstall labclip"
+    )

@@ -101,10 +101,10 @@ def test_docstring_examples_run():
     import doctest
 
     import labclip.alignment
-    import labclip.io.names
+    import labclip.io.opening
     import labclip.model
 
-    for module in (labclip.alignment, labclip.model, labclip.io.names):
+    for module in (labclip.alignment, labclip.model, labclip.io.opening):
         names = {"Alignment": labclip.Alignment, "LABCLIP": labclip.LABCLIP}
         failed, tried = doctest.testmod(module, extraglobs=names)
         assert tried > 0

@@ -15,8 +15,7 @@ from labclip.evaluation.benchmarks import BENCHMARKS
 from labclip.evaluation.report import Report, Result
 from labclip.evaluation.scores import Compared, Difference, Estimate, Scores, compare, everything
 from labclip.evaluation.sources import Benchmark
-from labclip.io.published import PUBLISHED
-from labclip.io.reported import REPORTED
+from labclip.io.published import PUBLISHED, REPORTED
 from labclip.report import render
 
 TOP = command.make_context("labclip", ["list"])  # click keeps a command's help option as it was first made

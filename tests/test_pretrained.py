@@ -18,7 +18,8 @@ from safetensors.torch import save_file
 import labclip
 from labclip import LABCLIP, Alignment, Base
 from labclip.io import published
-from labclip.io.bases import OPENCLIP_WEIGHTS, fingerprint_of
+from labclip.io.bases import OPENCLIP_WEIGHTS
+from labclip.openclip import fingerprint_of
 from labclip.io.folder import matrix_sha256
 
 BASE = Base("tiny-world-quickgelu", "openai", quick_gelu=True, embed_dim=models.DIM)

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from labclip import LABCLIP, Alignment, Base
 from labclip.io import saving
-from labclip.io.bases import fingerprint_of
+from labclip.openclip import fingerprint_of
 from labclip.io.folder import load
 from labclip.io.saving import save_folded
 

@@ -42,8 +42,8 @@ def demo(out: Path, seed: int, as_json: bool) -> None:
 @as_json_option
 def list_command(as_json: bool) -> None:
     """List the matrices that are known by name."""
-    from labclip.io.names import find_entry, list_pretrained
-    from labclip.io.published import EMBEDDED
+    from labclip.io.published import find_entry, list_pretrained
+    from labclip.packages import EMBEDDED
 
     rows = [(EMBEDDED, "scenes", "embedded, 12 colours x 10 shapes", 256, "in this package")]
     for name in list_pretrained():
@@ -69,7 +69,7 @@ def info(name: str, as_json: bool) -> None:
     NAME is a name of `labclip list`, a folder, or a Hub repository org/name.
     """
     from labclip.io.card import checked_results
-    from labclip.io.names import find_entry
+    from labclip.io.published import find_entry
 
     known, metadata = _published_facts(entry) if (entry := find_entry(name)) else _loaded_facts(name)
     # What was looked up or computed stands over what the record says of itself.

@@ -16,7 +16,7 @@ from labclip.cli.group import alignment_option, check_empty, main, model_option,
 def convert(checkpoint: Path, out: Path, base: str | None) -> None:
     """Convert a published torch CHECKPOINT into an alignment folder OUT. No code in the file is run."""
     from labclip.io.converting import convert_checkpoint
-    from labclip.io.loading import named_base
+    from labclip.io.names import named_base
 
     known = None
     if base is not None:

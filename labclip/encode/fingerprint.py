@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from labclip.alignment import Base
+from labclip.alignment import FINGERPRINT_COSINE, Base
 from labclip.images import image_dtype as image_dtype_of
-from labclip.io.bases import FINGERPRINT_COSINE, embed_dim, fingerprint_of
 from labclip.model import LABCLIP
+from labclip.openclip import embed_dim, fingerprint_of
 
 
 def weights_sha256(clip: nn.Module) -> str:
@@ -110,14 +110,7 @@ def _base(recorded: Any) -> Base | None:
 
 def same_base(one: Base | None, other: Base | None) -> bool:
     """Whether two records mean one base, by OpenCLIP's rules for names; unknown is not contradicted by any."""
-    if one is None or other is None:
-        return True
-    return _names(one) == _names(other)
-
-
-def _names(base: Base) -> tuple[Any, ...]:
-    tag = base.pretrained.lower().replace("-", "_")
-    return base.model.removesuffix("-quickgelu"), tag, base.quick_gelu, base.embed_dim
+    return one is None or other is None or one.matches(other)
 
 
 def check_same_model(manifest: Mapping[str, Any], folder: Path, base: LABCLIP | Base) -> None:

@@ -14,7 +14,7 @@ from open_clip.modified_resnet import ModifiedResNet
 from open_clip.transformer import TextTransformer, VisionTransformer
 from torch import nn
 
-from labclip.io.bases import embed_dim, text_tower, uses_quick_gelu
+from labclip.openclip import embed_dim, text_tower, uses_quick_gelu
 
 
 def config_of(clip: nn.Module, name: str | None = None) -> dict[str, Any] | None:

@@ -1,14 +1,15 @@
-"""OpenCLIP models as bases: built without wasted work, read from and written to OpenCLIP folders, told apart."""
+"""OpenCLIP models built from a file of weights: no random initialisation first, no second copy, no code run."""
 
 from __future__ import annotations
 
-import copy
 import json
 import logging
-import math
+import os
 import pickle
 import re
+import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,22 +17,17 @@ from typing import Any, NamedTuple
 import open_clip
 import torch
 from open_clip.factory import load_checkpoint
-from open_clip.transform import PreprocessCfg, image_transform_v2
 from safetensors import SafetensorError, safe_open
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from labclip.alignment import FINGERPRINT_CAPTION, Alignment, Base
-from labclip.io.published import EMBEDDED, embedded_folder
-from labclip.io.weights import fill_from_safetensors
-from labclip.packages import MissingPackageError
-from labclip.text import Tokenizer, encode_captions
+from labclip.checks import first_line
+from labclip.openclip import OPENCLIP_CONFIG
 
-OPENCLIP_CONFIG = "open_clip_config.json"
 OPENCLIP_WEIGHTS = "open_clip_model.safetensors"
 PRECISIONS = ("fp32", "fp16", "bf16", "pure_fp16", "pure_bf16", "amp", "amp_bf16")
-FINGERPRINT_COSINE = 0.99
-"""Below this the base is another one: half precision costs 1e-4, the wrong activation several percent."""
+_THREADS = min(4, os.cpu_count() or 1)
+_DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64}
 
 # What constructors raise for a configuration that makes no sense.
 _BUILD_ERRORS = (
@@ -68,7 +64,7 @@ def build(
         openclip: Further arguments of `open_clip.create_model_and_transforms`.
 
     Returns:
-        The model, in evaluation mode, and its transforms.
+        The model, in evaluation mode and frozen (no parameter asks for gradients), and its transforms.
 
     Raises:
         ValueError: If the file does not hold the weights of this architecture.
@@ -82,7 +78,7 @@ def build(
     except _BUILD_ERRORS as error:
         raise ValueError(f"OpenCLIP can't build {name} ({type(error).__name__}: {first_line(error)}).") from error
     load_weights(built.clip, weights)
-    built.clip.to(device or "cpu").eval()
+    built.clip.to(device or "cpu").eval().requires_grad_(False)
     return built
 
 
@@ -95,7 +91,7 @@ def load_weights(clip: nn.Module, path: Path) -> None:
     try:
         if path.suffix == ".safetensors":
             _check_floating(clip, path)
-            if fill_from_safetensors(clip, path):
+            if _fill_from_safetensors(clip, path):
                 return
         elif path.suffix not in (".npz", ".npy"):
             # OpenCLIP reads again, without this care, what it can't read with it: before torch 2.6 that runs code.
@@ -108,6 +104,69 @@ def load_weights(clip: nn.Module, path: Path) -> None:
         raise _not_the_weights(path, "it holds no tensors by name") from error
     except (SafetensorError, RuntimeError, KeyError, EOFError) as error:
         raise _not_the_weights(path, _mismatch(str(error)) or first_line(error)) from error
+
+
+def _fill_from_safetensors(clip: nn.Module, path: Path) -> bool:
+    """Fill every weight of a model from a file whose tensors match it one to one.
+
+    Args:
+        clip: The model, on the CPU.
+        path: A safetensors file; its dtypes may be others than the model's.
+
+    Returns:
+        False, and the model is as it was, where names or shapes differ.
+
+    Raises:
+        safetensors.SafetensorError: If the file is damaged.
+        EOFError: If it is cut short, or replaced by another, while it is read.
+    """
+    state, version = clip.state_dict(), _version(path.stat())
+    with safe_open(path, framework="pt", device="cpu") as file:  # checks the header, and the offsets in it
+        slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118
+        if {key: view.get_shape() for key, view in slices.items()} != {k: list(v.shape) for k, v in state.items()}:
+            return False
+        plain = [
+            key
+            for key, view in slices.items()
+            if _DTYPES.get(view.get_dtype()) == state[key].dtype
+            and state[key].is_contiguous()
+            and state[key].numel()
+            and sys.byteorder == "little"
+        ]
+        for key in slices.keys() - plain:
+            state[key].copy_(file.get_tensor(key))
+    offsets = _offsets(path)
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for done in [pool.submit(_read_into, state[key], path, offsets[key]) for key in plain]:
+            if done.result() != version:
+                raise EOFError("the file changed while it was read")
+    return True
+
+
+def _version(status: os.stat_result) -> tuple[int, ...]:
+    """What tells a file from another that took its place."""
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _offsets(path: Path) -> dict[str, int]:
+    """Where each tensor's bytes begin: after eight bytes of length and a JSON header."""
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+    return {key: 8 + size + value["data_offsets"][0] for key, value in header.items() if key != "__metadata__"}
+
+
+def _read_into(target: torch.Tensor, path: Path, offset: int) -> tuple[int, ...]:
+    """Fill a tensor with the bytes at an offset; which version of the file they came from."""
+    memory = memoryview(target.detach().flatten().view(torch.uint8).numpy())  # type: ignore[arg-type]
+    with path.open("rb", buffering=0) as file:
+        file.seek(offset)
+        while memory:
+            count = file.readinto(memory)
+            if not count:
+                raise EOFError("the file ends early")
+            memory = memory[count:]
+        return _version(os.fstat(file.fileno()))
 
 
 def _not_the_weights(path: Path, reason: str) -> ValueError:
@@ -137,21 +196,6 @@ def _mismatch(message: str) -> str:
     if found := re.search(shapes, message):
         parts.append(f"{found[1]!r} is {found[2]} in it, {found[3]} in the model")
     return "; ".join(parts)
-
-
-def check_device(device: str | torch.device | None) -> None:
-    """Refuse a device that this torch does not have, before anything is fetched for it.
-
-    Raises:
-        ValueError: If it can't be used.
-    """
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, TypeError) as error:
-        raise ValueError(
-            f"device {str(device)!r} can't be used ({first_line(error)}). "
-            f"Pass 'cpu', or 'cuda' or 'mps' where this torch has it."
-        ) from error
 
 
 class _SkipInitialisation(TorchFunctionMode):
@@ -186,11 +230,6 @@ def _without_random_weights_warning() -> Iterator[None]:
         root.removeFilter(keep)
 
 
-def first_line(error: BaseException) -> str:
-    """What an error says, without the lines that follow."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
-
-
 def is_openclip_folder(folder: Path) -> bool:
     """Whether a folder holds an OpenCLIP model: its config and some weights."""
     return (folder / OPENCLIP_CONFIG).is_file() and weights_in(folder) is not None
@@ -202,155 +241,3 @@ def weights_in(folder: Path) -> Path | None:
         if (folder / name).is_file():
             return folder / name
     return None
-
-
-def read_openclip_config(folder: Path) -> dict[str, Any]:
-    """The `open_clip_config.json` of a folder.
-
-    Raises:
-        ValueError: If it is not JSON or has no `model_cfg`.
-    """
-    path = folder / OPENCLIP_CONFIG
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"{path} is not JSON: {error}. Fetch or save the folder again.") from error
-    if not isinstance(config, dict) or not isinstance(config.get("model_cfg"), dict):
-        raise ValueError(f"{path} has no model_cfg, so it is not the config of an OpenCLIP model.")
-    preprocess = config.get("preprocess_cfg", {})
-    if not isinstance(preprocess, dict):
-        raise ValueError(f"{path}: preprocess_cfg is {preprocess!r}, not an object.")
-    for key, counts in (("size", (1, 2)), ("mean", (3,)), ("std", (3,))):
-        values = preprocess.get(key, [1] * counts[-1])
-        values = values if isinstance(values, list) else [values]
-        numbers = all(isinstance(value, int | float) and math.isfinite(value) for value in values)
-        if not numbers or len(values) not in counts:
-            raise ValueError(f"{path}: preprocess_cfg.{key} is {preprocess[key]!r}, not {counts[-1]} numbers.")
-    return config
-
-
-def text_tower(clip: nn.Module) -> nn.Module:
-    """The module that holds the text side: `clip.text` where there is one, else the model itself."""
-    tower = getattr(clip, "text", None)
-    return tower if isinstance(tower, nn.Module) else clip
-
-
-def embed_dim(clip: nn.Module) -> int:
-    """Length of the embeddings of an OpenCLIP model.
-
-    Raises:
-        ValueError: If the model does not tell, that is, is not an OpenCLIP model.
-    """
-    tower: Any = text_tower(clip)
-    projection = getattr(tower, "text_projection", None)
-    if isinstance(projection, nn.Linear):
-        return projection.out_features
-    if isinstance(projection, torch.Tensor):
-        return int(projection.shape[1])
-    for holder, name in ((tower, "output_dim"), (getattr(clip, "visual", None), "output_dim"), (clip, "embed_dim")):
-        if isinstance(dim := getattr(holder, name, None), int):
-            return dim
-    if hasattr(tower, "ln_final"):
-        return int(tower.ln_final.normalized_shape[0])
-    raise ValueError(f"A {type(clip).__name__} does not tell its embedding's length. Pass an OpenCLIP model.")
-
-
-def uses_quick_gelu(clip: nn.Module) -> bool | None:
-    """Whether the text tower runs QuickGELU; None for towers that are not OpenCLIP's own."""
-    tower: Any = text_tower(clip)
-    blocks = getattr(getattr(tower, "transformer", None), "resblocks", None)
-    if blocks is None:
-        return None
-    return any(type(module).__name__ == "QuickGELU" for module in blocks.modules())
-
-
-@torch.no_grad()
-def fingerprint_of(clip: nn.Module, tokenizer: Tokenizer) -> torch.Tensor:
-    """The base's own unit-length text embedding of `FINGERPRINT_CAPTION`, float32 [dim], on the CPU."""
-    device = next(clip.parameters()).device
-    with torch.autocast(device.type, enabled=False):
-        features = encode_captions(clip, tokenizer, [FINGERPRINT_CAPTION], device)
-    return nn.functional.normalize(features[0].float(), dim=0).cpu()
-
-
-def check_base(clip: nn.Module, alignment: Alignment, tokenizer: Tokenizer | None) -> None:
-    """Refuse a model that an alignment was not fitted on, as far as the model can tell.
-
-    Raises:
-        ValueError: If dim, activation, or the fingerprint differ.
-    """
-    dim, base = embed_dim(clip), alignment.base
-    if dim != alignment.dim:
-        raise ValueError(
-            f"Alignment has dim {alignment.dim}{f' ({base})' if base else ''} but this {type(clip).__name__} embeds in "
-            f"{dim}. Load one fitted for it: labclip.list_pretrained() names the known ones."
-        )
-    quick_gelu = uses_quick_gelu(clip)
-    if base is not None and quick_gelu is not None and quick_gelu != base.quick_gelu:
-        names = {True: "QuickGELU", False: "GELU"}
-        raise ValueError(
-            f"The alignment was fitted on {base}, which runs {names[base.quick_gelu]}, but this model runs "
-            f"{names[quick_gelu]}: its embeddings differ. Create it with force_quick_gelu={base.quick_gelu}."
-        )
-    if alignment.fingerprint is not None and tokenizer is not None:
-        cosine = float(fingerprint_of(clip, tokenizer) @ alignment.fingerprint)
-        if not cosine >= FINGERPRINT_COSINE:
-            raise ValueError(
-                f"This model is not the one the alignment was fitted on{f' ({base})' if base else ''}: its "
-                f"embedding of {FINGERPRINT_CAPTION!r} has cosine {cosine:.3f} with the recorded one, below {FINGERPRINT_COSINE}. "
-                f"Load the recorded base, or fit a matrix for this model."
-            )
-
-
-def tokenizer_of(name: str, config: dict[str, Any] | None = None, **kwargs: Any) -> Tokenizer:
-    """The tokenizer of an OpenCLIP name or "local-dir:PATH"; the ordinary one shares OpenCLIP's own vocabulary.
-
-    Args:
-        name: As `open_clip.get_tokenizer` takes it.
-        config: The `model_cfg`, where the caller has it already.
-        kwargs: Further arguments of `open_clip.get_tokenizer`.
-
-    Raises:
-        MissingPackageError: If it is a tokenizer of `transformers`, which is not installed.
-    """
-    text_cfg = (config or open_clip.get_model_config(name) or {}).get("text_cfg", {})
-    shared = getattr(open_clip.tokenizer, "_tokenizer", None)
-    special = kwargs or "siglip" in name.lower() or {"hf_tokenizer_name", "tokenizer_kwargs"} & set(text_cfg)
-    if special or not isinstance(shared, open_clip.SimpleTokenizer):
-        try:
-            return open_clip.get_tokenizer(name, **kwargs)
-        except ModuleNotFoundError as error:
-            raise MissingPackageError(
-                f"The tokenizer of {name} needs {error.name}. Type: pip install {error.name}", name=error.name
-            ) from error
-    # Building the vocabulary again takes a fifth of a second, more than the weights of a small model.
-    tokenizer = copy.copy(shared)
-    tokenizer.context_length = text_cfg.get("context_length", shared.context_length)
-    return tokenizer
-
-
-def folder_tokenizer(folder: Path, **kwargs: Any) -> Tokenizer:
-    """The tokenizer of an OpenCLIP folder."""
-    return tokenizer_of(f"local-dir:{folder}", read_openclip_config(folder)["model_cfg"], **kwargs)
-
-
-def default_tokenizer(base: Base | None) -> Tokenizer | None:
-    """The tokenizer of a recorded base; None where there is no record, or making it would need a download."""
-    if base is None:
-        return None
-    if base.model == EMBEDDED:
-        return folder_tokenizer(embedded_folder())
-    # Only names OpenCLIP has itself: a recorded "hf-hub:..." would be looked up on the network.
-    config = open_clip.get_model_config(base.model) if base.model in open_clip.list_models() else None
-    if config is None or "hf_tokenizer_name" in config["text_cfg"]:
-        return None
-    return tokenizer_of(base.model, config)
-
-
-def default_preprocess(clip: Any) -> Callable[[Any], torch.Tensor] | None:
-    """The image transform that a model's own configuration describes; None where it has none."""
-    config = getattr(getattr(clip, "visual", None), "preprocess_cfg", None)
-    if not config:
-        return None
-    transform: Callable[[Any], torch.Tensor] = image_transform_v2(PreprocessCfg(**config), is_train=False)
-    return transform

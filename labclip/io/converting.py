@@ -15,7 +15,6 @@ import torch
 
 from labclip.alignment import Alignment, Base
 from labclip.io.folder import MAX_DIM, matrix_sha256
-from labclip.io.loading import same_base
 from labclip.io.published import find_matrix
 
 MAX_BYTES = 300_000_000
@@ -72,7 +71,7 @@ def convert_checkpoint(
     weight, t = _load_tensors(path, data)
     metadata = dict(metadata or {})
     if known := find_matrix(matrix_sha256(weight)):
-        if base is not None and not same_base(known.base, base):
+        if base is not None and not known.base.matches(base):
             raise ValueError(
                 f"{path} holds the published matrix of {known.base}, not of {base}. Leave base out, or pass that one."
             )
@@ -151,7 +150,7 @@ def _check_pickle(path: Path, data: bytes) -> None:
     for name, argument in opcodes:
         if name == "GLOBAL" and (dtype := _OTHER_TENSORS.get(str(argument))):
             raise ValueError(
-                f"{path} holds {dtype} numbers, not float32 ones. Save them anew: torch.save({{key: value.float() for "
+                f"{path} holds {dtype} numbers, not float32 ones. Save them again: torch.save({{key: value.float() for "
                 f"key, value in state_dict.items()}}, FILE)."
             )
         if name == "GLOBAL" and argument not in _GLOBALS:

@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from labclip._version import __version__
 from labclip.alignment import FINGERPRINT_CAPTION, Alignment, Base
 from labclip.io.card import model_card
+from labclip.jsonfile import read_json_object
 from labclip.packages import versions_of
 
 CONFIG = "config.json"
@@ -229,13 +230,8 @@ def read_config(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: If it is no JSON object, of a later format, lacks a key, or has a value of the wrong type.
     """
-    if path.stat().st_size > MAX_CONFIG_BYTES:
-        raise ValueError(f"{path} has {path.stat().st_size:,} bytes; a config has at most {MAX_CONFIG_BYTES:,}.")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # also bytes that are not UTF-8, and numbers of thousands of digits
-        raise ValueError(f"{path} is not JSON: {error}. Fetch or save the folder again.") from error
-    if not isinstance(config, dict) or "format_version" not in config:
+    config = read_json_object(path, remedy="Fetch or save the folder again.", max_bytes=MAX_CONFIG_BYTES)
+    if "format_version" not in config:
         raise ValueError(f"{path} is not the config of an alignment: it has no format_version.")
     config = _renamed(config)
     version = config["format_version"]

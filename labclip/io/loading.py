@@ -1,8 +1,8 @@
-"""From a base's name or folder to a loaded, wrapped model, refusing a matrix that belongs to another base."""
+"""Bases loaded and wrapped: by OpenCLIP's name and tag, from a folder, or as the user loaded them."""
 
 from __future__ import annotations
 
-import difflib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +11,13 @@ import torch
 from torch import nn
 
 from labclip.alignment import Alignment, Base, with_record
+from labclip.checks import first_line
 from labclip.io.architecture import same_architecture
-from labclip.io.bases import (
-    Built,
-    build,
-    fingerprint_of,
-    first_line,
-    folder_tokenizer,
-    read_openclip_config,
-    text_tower,
-    tokenizer_of,
-    weights_in,
-)
+from labclip.io.bases import Built, build, weights_in
 from labclip.io.folder import CONFIG, is_alignment_folder, load, read_config
+from labclip.io.hub import base_weights, url_weights
 from labclip.model import LABCLIP
+from labclip.openclip import fingerprint_of, folder_tokenizer, read_openclip_config, text_tower, tokenizer_of
 from labclip.packages import MissingPackageError
 from labclip.text import Tokenizer
 
@@ -126,7 +119,10 @@ def check_same_base(alignment: Alignment, wanted: Base) -> None:
         ValueError: If they differ; both are named.
     """
     base = alignment.base
-    if base is None or same_base(base, wanted):
+    if base is None or base.matches(wanted):
+        return
+    # A weights file may stand for any tag; the fingerprint tells whether it does.
+    if Path(wanted.pretrained).is_file() and base.matches(replace(wanted, pretrained=base.pretrained)):
         return
     activation = {True: "QuickGELU", False: "GELU"}
     raise ValueError(
@@ -135,49 +131,8 @@ def check_same_base(alignment: Alignment, wanted: Base) -> None:
     )
 
 
-def same_base(base: Base, wanted: Base) -> bool:
-    """Whether two records mean one base: OpenCLIP has some under two names. A weights file may stand for any tag."""
-    same_tag = _clean(base.pretrained) == _clean(wanted.pretrained) or Path(wanted.pretrained).is_file()
-    return _plain(base.model) == _plain(wanted.model) and base.quick_gelu == wanted.quick_gelu and same_tag
-
-
-def named_base(model_name: str, pretrained: str, *, force_quick_gelu: bool = False) -> Base:
-    """What a user means by an OpenCLIP name and tag, with the activation that the tag's weights were trained with.
-
-    Raises:
-        ValueError: If OpenCLIP knows no such name or tag, or the tag's weights do not run with this activation.
-    """
-    name = model_name.replace("/", "-")
-    config = open_clip.get_model_config(name)
-    if config is None:
-        raise unknown_model(model_name)
-    quick_gelu = force_quick_gelu or bool(config.get("quick_gelu", False))
-    tag_config = open_clip.get_pretrained_cfg(name, pretrained)
-    if not tag_config:
-        if not Path(pretrained).is_file():
-            tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
-            raise ValueError(f"{pretrained!r} is neither a tag of {name} nor a weights file. Its tags: {tags}.")
-    else:
-        needed = bool(tag_config.get("quick_gelu", False))
-        if quick_gelu and not needed:
-            raise ValueError(
-                f"The weights {pretrained!r} were trained with GELU, but {model_name} runs QuickGELU. "
-                f"Pass {name.removesuffix('-quickgelu')!r}."
-            )
-        quick_gelu = needed
-    return Base(name, pretrained, quick_gelu=quick_gelu, embed_dim=config["embed_dim"])
-
-
-def unknown_model(name: str) -> ValueError:
-    """The error of a name that OpenCLIP has not, with the nearest that it has."""
-    near = difflib.get_close_matches(name.replace("/", "-"), open_clip.list_models(), n=1, cutoff=0.4)
-    return ValueError(f"OpenCLIP knows no model {name!r}.{f' Did you mean {near[0]!r}?' if near else ''}")
-
-
 def weights_of(base: Base, hub: dict[str, Any]) -> Path:
     """The file with the weights of a tag, from the cache or fetched."""
-    from labclip.io.hub import base_weights, url_weights
-
     config = open_clip.get_pretrained_cfg(base.model, base.pretrained)
     if not config:
         return Path(base.pretrained)
@@ -186,11 +141,3 @@ def weights_of(base: Base, hub: dict[str, Any]) -> Path:
         return url_weights(config["url"], **{key: value for key, value in options.items() if key != "token"})
     repository, _, file = config["hf_hub"].rpartition("/")
     return base_weights(repository, [file] if file else _WEIGHT_FILES, **options)
-
-
-def _clean(tag: str) -> str:
-    return tag.lower().replace("-", "_")
-
-
-def _plain(model: str) -> str:
-    return model.removesuffix("-quickgelu")

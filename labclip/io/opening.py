@@ -1,54 +1,76 @@
-"""A base by its name, with or without a matrix: features are the base's own, so none is needed."""
+"""The one place where a name becomes a base and an alignment, and these a model: in Python and for every command."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from labclip.alignment import Alignment
-from labclip.io.bases import check_base, check_device, is_openclip_folder, read_openclip_config
-from labclip.io.folder import is_alignment_folder
-from labclip.io.loading import check_same_base, load_folder, load_named, named_base
-from labclip.io.names import alignment_for, resolve
+import open_clip
+
+from labclip.alignment import Alignment, Base
+from labclip.checks import check_device
+from labclip.io import published
+from labclip.io.bases import Built
+from labclip.io.folder import load
+from labclip.io.hub import is_off, published_folder
+from labclip.io.loading import check_same_base, load_folder, load_named, weights_of, wrap_loaded
+from labclip.io.names import Source, named_base, resolve, unknown_model
+from labclip.io.published import Published, entries_for, list_pretrained
 from labclip.model import LABCLIP
+from labclip.openclip import check_base, folder_tokenizer, read_openclip_config, tokenizer_of
+from labclip.packages import EMBEDDED, embedded_folder
 
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+_FIT_ONE = "Pass alignment= (a folder, a repository 'org/name', or an Alignment), or fit one on your own captions"
 _HUB: dict[str, Any] = {"token": None, "cache_dir": None, "force_download": False, "local_files_only": False}
 
 
-def open_base(name: str, *, device: str | None = None, precision: str = "fp32") -> LABCLIP:
-    """Load the base that a name means.
-
-    Args:
-        name: What `LABCLIP.from_pretrained` takes; an OpenCLIP folder or Hub repository without an alignment; or
-            "MODEL:TAG", any architecture and weights of OpenCLIP, for example "ViT-B-16:laion2b_s34b_b88k".
-        device: Where to put it; None is the CPU.
-        precision: OpenCLIP's precision.
-
-    Returns:
-        The base, wrapped: with its matrix if it has one, else with the identity.
-
-    Raises:
-        FileNotFoundError: If the name, folder or repository does not exist.
-        ValueError: If OpenCLIP does not know the model or tag, or what is there is not sound.
-    """
+def load_model(
+    name_or_path: str | Path,
+    *,
+    alignment: Alignment | str | Path | None = None,
+    base: nn.Module | None = None,
+    strength: float | None = None,
+    device: str | torch.device | None = None,
+    precision: str = "fp32",
+    **hub: Any,
+) -> LABCLIP:
+    """`LABCLIP.from_pretrained`."""
     check_device(device)
-    model, colon, tag = name.partition(":")
-    if colon and "/" not in model and not model.startswith("."):
-        base = named_base(model, tag)
-        identity = Alignment(Alignment.identity(base.embed_dim).matrix, base=base)
-        return load_named(base, identity, precision=precision, device=device, hub=_HUB)[0]
-    source = resolve(name)
-    folder = source.folder
-    if folder is not None and is_openclip_folder(folder) and not is_alignment_folder(folder):
-        dim = read_openclip_config(folder)["model_cfg"].get("embed_dim")
-        if not isinstance(dim, int):
-            raise ValueError(f"{folder}: model_cfg.embed_dim is {dim!r}, not a whole number.")
-        return load_folder(folder, Alignment.identity(dim), precision=precision, device=device)[0]
-    return LABCLIP.from_pretrained(name if folder is None else folder, device=device, precision=precision)
+    source = resolve(name_or_path, **hub)
+    try:
+        chosen = own_alignment(source, hub) if alignment is None else asked_alignment(alignment, source, hub)
+    except FileNotFoundError as error:
+        if source.base is not None and base is None:
+            _tell_weights_too(error, source.base, hub)
+        raise
+    if strength is not None:
+        chosen = chosen.at(strength)
+    if base is not None:
+        return wrap_loaded(base, chosen, device)
+    return _load_base(source, chosen, hub, precision=precision, device=device)[0]
+
+
+def open_base(name: str | Path, *, device: str | None = None, precision: str = "fp32") -> LABCLIP:
+    """What `--model` means: `LABCLIP.from_pretrained` with the cache and token that the environment says."""
+    return load_model(name, device=device, precision=precision, revision=None, **_HUB)
+
+
+def load_alignment(name_or_path: str | Path, **hub: Any) -> Alignment:
+    """`Alignment.from_pretrained`."""
+    source = resolve(name_or_path, **hub)
+    if source.folder is not None:
+        return load(source.folder)
+    if source.entry is None:
+        raise ValueError(f"{source.name} is a base, not an alignment. Known alignments: {', '.join(list_pretrained())}.")
+    return _published(source.entry, hub)
 
 
 def open_alignment(name: Alignment | str | Path, model: LABCLIP) -> Alignment:
-    """Load an alignment for a base that is loaded already.
+    """Load an alignment for a base that is loaded already: what `--alignment` means.
 
     Args:
         name: What `Alignment.from_pretrained` takes, "cc3m" and the like for the base's own published ones, or an
@@ -60,13 +82,203 @@ def open_alignment(name: Alignment | str | Path, model: LABCLIP) -> Alignment:
         ValueError: If it was fitted on another base, as far as its record or its fingerprint tells.
     """
     base = model.alignment.base
-    if isinstance(name, Alignment):
-        alignment = name
-    else:
-        alignment = (
-            Alignment.from_pretrained(name) if base is None else alignment_for(base, name, {"revision": None, **_HUB})
-        )
+    alignment = asked_alignment(name, Source(str(base or "this model"), base=base), _HUB)
     if base is not None:
         check_same_base(alignment, base)
     check_base(model.clip, alignment, model.tokenizer)
     return alignment
+
+
+def own_alignment(source: Source, hub: dict[str, Any]) -> Alignment:
+    """The alignment that a name brings: its matrix, or the identity for "MODEL:TAG" and for a base alone."""
+    if source.entry is not None:
+        return _published(source.entry, hub)
+    if source.folder is None:
+        assert source.base is not None
+        return _identity(source.base.embed_dim, source.base)
+    if source.has_alignment:
+        return load(source.folder)
+    dim = read_openclip_config(source.folder)["model_cfg"].get("embed_dim")
+    if not isinstance(dim, int) or isinstance(dim, bool) or dim < 1:
+        raise ValueError(f"{source.folder}: model_cfg.embed_dim is {dim!r}, not a whole number from 1.")
+    return _identity(dim, None)
+
+
+def asked_alignment(alignment: Alignment | str | Path, source: Source, hub: dict[str, Any]) -> Alignment:
+    """The alignment that a user asked for, by every way of writing one.
+
+    Args:
+        alignment: An `Alignment`, a name, a folder, a repository, or "coco", "cc3m": the source's published ones.
+        source: What it is to be applied to.
+        hub: `token, cache_dir, force_download, local_files_only`.
+    """
+    if isinstance(alignment, Alignment):
+        return alignment
+    if not isinstance(alignment, str | Path):
+        raise ValueError(
+            f"alignment is a {type(alignment).__name__}. Pass a name, a folder, a repository, or a matrix as "
+            f"labclip.Alignment(matrix)."
+        )
+    if alignment in {entry.alignment for entry in published.PUBLISHED}:
+        for entry in [] if source.base is None else entries_for(source.base):
+            if entry.alignment == alignment:
+                return _published(entry, hub)
+        raise ValueError(
+            f"No matrix {alignment!r} is published for {source.name}. Known names: {', '.join(list_pretrained())}."
+        )
+    # The revision belongs to the model's repository, not to the alignment's.
+    return load_alignment(alignment, **{**hub, "revision": None})
+
+
+def _published(entry: Published, hub: dict[str, Any]) -> Alignment:
+    return load(published_folder(entry, **{key: value for key, value in hub.items() if key != "revision"}))
+
+
+def _identity(dim: int, base: Base | None) -> Alignment:
+    return Alignment(Alignment.identity(dim).matrix, base=base)
+
+
+def _load_base(
+    source: Source, chosen: Alignment, hub: dict[str, Any], *, precision: str, device: Any, **openclip: Any
+) -> tuple[LABCLIP, Built]:
+    """Load the base that a source means, and wrap it with an alignment."""
+    if source.folder is not None and source.has_base:
+        return load_folder(source.folder, chosen, precision=precision, device=device, **openclip)
+    wanted = source.base or own_alignment(source, hub).base
+    if wanted is None:
+        raise ValueError(
+            f"{source.name} holds an alignment that does not say what base it was fitted on. "
+            f"Pass base=, an OpenCLIP model already loaded."
+        )
+    if wanted.model == EMBEDDED:
+        return load_folder(embedded_folder(), chosen, precision=precision, device=device, **openclip)
+    if source.base is None and not _is_tag(wanted):
+        raise ValueError(
+            f"{source.name} was fitted on {wanted}, whose weights OpenCLIP does not know by name. "
+            f"Load that model yourself and pass base=."
+        )
+    return load_named(wanted, chosen, precision=precision, device=device, hub=hub, **openclip)
+
+
+def _is_tag(base: Base) -> bool:
+    """Whether OpenCLIP has the weights: a record read from a file must not make it open paths or repositories."""
+    return base.model in open_clip.list_models() and bool(open_clip.get_pretrained_cfg(base.model, base.pretrained))
+
+
+def _tell_weights_too(missing: FileNotFoundError, base: Base, hub: dict[str, Any]) -> None:
+    """Where the network is off and the cache has neither matrix nor base, say both at once.
+
+    Raises:
+        FileNotFoundError: If the base's weights are missing too.
+    """
+    if is_off(hub["force_download"], hub["local_files_only"]):
+        try:
+            weights_of(base, hub)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{missing} Its base is missing as well: {error}") from error
+
+
+def create_model_and_transforms(
+    model_name: str,
+    pretrained: str | None = None,
+    *,
+    alignment: Alignment | str | Path | None = None,
+    strength: float | None = None,
+    precision: str = "fp32",
+    device: str | torch.device = "cpu",
+    jit: bool = False,
+    cache_dir: str | None = None,
+    **openclip: Any,
+) -> tuple[LABCLIP, Any, Any]:
+    """OpenCLIP's function of this name, with the model aligned.
+
+    Args:
+        model_name: OpenCLIP architecture, "local-dir:PATH", "hf-hub:org/name", or "scenes", the embedded model.
+        pretrained: OpenCLIP tag or a weights file of that architecture.
+        alignment: By default the known matrix of this base; else a name, a folder, a repository, or an `Alignment`.
+        strength: 0 is the base model exactly, 1 the matrix as fitted; None is what the alignment was saved with.
+        precision: As OpenCLIP's.
+        device: As OpenCLIP's.
+        jit: Must be False: TorchScript is not supported.
+        cache_dir: Where downloads are kept.
+        openclip: Further arguments of `open_clip.create_model_and_transforms`.
+
+    Returns:
+        (model, preprocess_train, preprocess_val). Unlike OpenCLIP's, the model comes in evaluation mode and frozen;
+        to train the base, type `model.clip.train().requires_grad_()`.
+
+    Raises:
+        ValueError: If no known matrix fits the base; the message lists those that do.
+
+    Example:
+        >>> model, _, preprocess = create_model_and_transforms("scenes")
+    """
+    if not openclip.pop("load_weights", True):
+        raise ValueError("load_weights=False gives random weights, which no matrix fits. Leave it out.")
+    if jit:
+        raise ValueError("jit=True is not supported: pass jit=False and use torch.compile(model), or model.fold().")
+    check_device(device)
+    hub: dict[str, Any] = _HUB | {"cache_dir": cache_dir}
+    schema, _, where = model_name.rpartition(":")
+    if schema in ("local-dir", "hf-hub") or model_name == EMBEDDED:
+        if pretrained:
+            raise ValueError(
+                f"{model_name} has weights of its own, so pretrained={pretrained!r} would be ignored. Leave it out, or "
+                f'pass an architecture, for example "ViT-B-32".'
+            )
+        source = resolve(Path(where) if schema == "local-dir" else where, revision=None, **hub)
+        if not source.has_base:
+            raise ValueError(f"{model_name} holds no OpenCLIP model. Pass an architecture and a tag instead.")
+    elif not pretrained:
+        raise ValueError(
+            f"pretrained is {pretrained!r}, so {model_name} would have random weights, which no matrix fits. "
+            f'Pass a tag, for example pretrained="openai".'
+        )
+    else:
+        source = _of_openclip(model_name, pretrained, openclip.get("force_quick_gelu", False), alignment is None)
+    if alignment is None and not source.has_alignment:
+        raise ValueError(f"{source.name} holds a base but no alignment. {_FIT_ONE}.")
+    chosen = own_alignment(source, hub) if alignment is None else asked_alignment(alignment, source, hub)
+    chosen = chosen if strength is None else chosen.at(strength)
+    model, built = _load_base(source, chosen, hub, precision=precision, device=device, **openclip)
+    return model, built.preprocess_train, built.preprocess_val
+
+
+def _of_openclip(model_name: str, pretrained: str, force_quick_gelu: bool, needs_matrix: bool) -> Source:
+    """The base that OpenCLIP's name and tag mean, with the published matrix that fits it."""
+    wanted = named_base(model_name, pretrained, force_quick_gelu=force_quick_gelu)
+    entries = entries_for(wanted)
+    if needs_matrix and not entries:
+        fitting = "; ".join(
+            f'"{entry.model}", pretrained="{entry.pretrained}" ({entry.alignment})' for entry in published.PUBLISHED
+        )
+        raise ValueError(f"No known matrix fits {wanted}. Those that are known fit {fitting}. {_FIT_ONE}.")
+    return Source(str(wanted), entry=entries[0] if entries else None, base=wanted)
+
+
+def get_tokenizer(model_name: str, **kwargs: Any) -> Any:
+    """OpenCLIP's function of this name, which also knows "scenes".
+
+    Args:
+        model_name: As `create_model_and_transforms` takes it.
+        kwargs: Further arguments of `open_clip.get_tokenizer`.
+
+    Returns:
+        Captions -> token ids, int64 [n, context_length].
+
+    Raises:
+        ValueError: If OpenCLIP has no model of that name, where `open_clip.get_tokenizer` gives the ordinary tokenizer;
+            if the tokenizer is one of `transformers`, which is not installed.
+
+    Example:
+        >>> get_tokenizer("scenes")(["a red cube"]).shape
+        torch.Size([1, 16])
+    """
+    if model_name == EMBEDDED:
+        return folder_tokenizer(embedded_folder(), **kwargs)
+    name = model_name.replace("/", "-")
+    if ":" in model_name:
+        return tokenizer_of(model_name, **kwargs)
+    if name not in open_clip.list_models():
+        raise unknown_model(model_name)
+    return tokenizer_of(name, **kwargs)

@@ -1,16 +1,16 @@
-"""The matrices the paper's authors published: what each was fitted on, where it lies, and the hashes that decide.
+"""The matrices the paper's authors published, with the SHA-256 that verifies each, and the figures others published.
 
-Imports no torch, so that `labclip list` and `labclip info` answer at once.
+None of those figures was measured by labclip. Imports no torch, so that `labclip list` and `labclip info` answer at once.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from labclip.io.reported import REPORTED_SOURCE, reported_of
+from labclip.packages import EMBEDDED
 
 if TYPE_CHECKING:
     from labclip.alignment import Base
@@ -21,9 +21,6 @@ AUTHORS_ENDPOINT = "https://raw.githubusercontent.com"
 AUTHORS_ENDPOINT_VARIABLE = "LABCLIP_AUTHORS_ENDPOINT"
 """Environment variable that names a mirror of `AUTHORS_ENDPOINT`."""
 
-EMBEDDED = "scenes"
-"""The name of the embedded model, of its alignment, and of its folder."""
-
 KNOWN_COSTS = (
     "Zero-shot classification (CIFAR, ImageNet) drops.",
     "Negation is not helped: 39.3 -> 34.5 on COCO-MCQ.",
@@ -32,6 +29,93 @@ KNOWN_COSTS = (
     "The farther the matrix is from the identity, the more retrieval from large galleries loses.",
 )
 """Costs reported for the method in general, not for one matrix; `labclip evaluate` measures them for yours."""
+
+
+REPORTED_SOURCE = (
+    "Published figures for the paper (arXiv:2502.03566), as given in third-party notes of it; fractions of 1; not "
+    "measured by labclip."
+)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One published figure and its like for other models.
+
+    Attributes:
+        benchmark: As `labclip evaluate` takes it, or "probes" for the linear probes of `labclip diagnose`.
+        metric: What was counted, in the words of the notes.
+        clip: The CLIP it was measured with, or "" where the notes do not say.
+        values: Fractions of 1: "base", "labclip", and other methods by name.
+        command: What measures it; FOLDER is a matrix that one fits first, as none was published.
+        matrix: Name and alignment of the published matrix that it is of, or None.
+        measured_as: What labclip calls the metric.
+    """
+
+    benchmark: str
+    metric: str
+    clip: str
+    values: Mapping[str, float]
+    command: str
+    matrix: tuple[str, str] | None = None
+    measured_as: str = field(default="")
+
+
+_B32 = ("ViT-B-32", "coco")
+_SUGARCREPE = "labclip evaluate sugarcrepe --model ViT-B-32 --data sugar-crepe/data --images coco/val2017"
+_ARO = "--model ViT-B-32 --data aro --images aro/images"
+
+REPORTED: tuple[Figure, ...] = (
+    Figure(
+        "clevr", "binding", "ViT-L/14", {"base": 0.58, "labclip": 0.95, "fine-tuned": 1.00},
+        "labclip evaluate clevr --model ViT-L-14 --alignment FOLDER --data clevr",
+    ),
+    Figure(
+        "pug-spar", "binding", "ViT-L/14", {"base": 0.53, "labclip": 0.97, "fine-tuned": 1.00},
+        "labclip evaluate pug-spar --model ViT-L-14 --alignment FOLDER --data PUG_SPAR",
+    ),
+    Figure(
+        "pug-spare", "binding", "ViT-L/14", {"base": 0.50, "labclip": 0.94, "fine-tuned": 1.00},
+        "labclip evaluate pug-spare --model ViT-L-14 --alignment FOLDER --data PUG_SPARE",
+    ),
+    Figure(
+        "vg-a", "accuracy", "ViT-B/32", {"base": 0.63, "labclip": 0.69, "NegCLIP": 0.71},
+        f"labclip evaluate vg-a {_ARO}", _B32, "macro",
+    ),
+    Figure(
+        "vg-r", "accuracy", "ViT-B/32", {"base": 0.63, "labclip": 0.82, "NegCLIP": 0.81},
+        f"labclip evaluate vg-r {_ARO}", _B32, "macro",
+    ),
+    Figure(
+        "sugarcrepe", "replace", "ViT-B/32", {"base": 0.80, "labclip": 0.82, "NegCLIP": 0.85}, _SUGARCREPE, _B32
+    ),
+    Figure("sugarcrepe", "swap", "ViT-B/32", {"base": 0.62, "labclip": 0.74, "NegCLIP": 0.75}, _SUGARCREPE, _B32),
+    Figure(
+        "coco", "t2i_r1", "ViT-B/32", {"base": 0.30, "labclip": 0.41, "NegCLIP": 0.41},
+        "labclip evaluate coco --model ViT-B-32 --data coco_karpathy_test.json --images coco", _B32,
+    ),
+    Figure(
+        "negation", "accuracy", "", {"base": 0.393, "labclip": 0.345},
+        "labclip evaluate negation --model ViT-B-32 --data negbench --images coco/val2017",
+    ),
+    Figure(
+        "probes", "from the image", "", {"base": 0.96, "chance": 0.12}, "labclip diagnose --model ViT-L-14 --data clevr"
+    ),
+    Figure(
+        "probes", "from the text", "", {"base": 1.00, "chance": 0.12}, "labclip diagnose --model ViT-L-14 --data clevr"
+    ),
+)  # fmt: skip
+"""CLEVR and PUG are of matrices fitted on those very data, of which none was published."""
+
+
+def reported_of(name: str, alignment: str) -> dict[str, dict[str, dict[str, float]]]:
+    """The figures of one published matrix: {benchmark: {"base": {metric: value}, "labclip": {metric: value}}}."""
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for one in REPORTED:
+        if one.matrix == (name, alignment):
+            sides = found.setdefault(one.benchmark, {"base": {}, "labclip": {}})
+            for side, values in sides.items():
+                values[one.metric] = one.values[side]
+    return found
 
 
 @dataclass(frozen=True)
@@ -168,17 +252,34 @@ PUBLISHED: tuple[Published, ...] = (
 )
 
 
+def list_pretrained() -> list[str]:
+    """Names that `LABCLIP.from_pretrained` and `Alignment.from_pretrained` know; folders and repositories work too.
+
+    Example:
+        >>> list_pretrained()
+        ['scenes', 'ViT-B-32', 'ViT-B-16', 'ViT-L-14', 'ViT-B-32-cc3m']
+    """
+    return [EMBEDDED, *(_name_of(entry) for entry in PUBLISHED)]
+
+
+def _name_of(entry: Published) -> str:
+    first = next(other for other in PUBLISHED if other.name == entry.name)
+    return entry.name if entry is first else f"{entry.name}-{entry.alignment}"
+
+
+def find_entry(name: str) -> Published | None:
+    """The published matrix of a name: "ViT-B-32", "ViT-B-32-quickgelu" (its base's own name), "ViT-B-32-cc3m"."""
+    for entry in PUBLISHED:
+        if name in (_name_of(entry), entry.model, f"{entry.name}-{entry.alignment}"):
+            return entry
+    return None
+
+
+def entries_for(base: Base) -> list[Published]:
+    """The published matrices that were fitted on a base, the usual one first."""
+    return [entry for entry in PUBLISHED if entry.base.matches(base)]
+
+
 def find_matrix(sha256: str) -> Published | None:
     """The published matrix that has this SHA-256, or None."""
     return next((entry for entry in PUBLISHED if entry.matrix_sha256 == sha256), None)
-
-
-def embedded_folder() -> Path:
-    """The folder of the embedded model: inside the installed package, or beside it in a checkout."""
-    package = Path(__file__).parents[1]
-    for folder in (package / "weights" / EMBEDDED, package.parent / "weights" / EMBEDDED):
-        if folder.is_dir():
-            return folder
-    raise FileNotFoundError(
-        "The embedded model is missing from this installation. Type: pip install --force-reinstall labclip"
-    )

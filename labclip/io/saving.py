@@ -13,17 +13,11 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from labclip.alignment import FINGERPRINT_CAPTION, Alignment, with_record
+from labclip.alignment import FINGERPRINT_CAPTION, FINGERPRINT_COSINE, Alignment, with_record
 from labclip.io.architecture import config_of
-from labclip.io.bases import (
-    FINGERPRINT_COSINE,
-    OPENCLIP_CONFIG,
-    OPENCLIP_WEIGHTS,
-    fingerprint_of,
-    text_tower,
-    tokenizer_of,
-)
+from labclip.io.bases import OPENCLIP_WEIGHTS
 from labclip.io.folder import is_alignment_folder, replacing, write
+from labclip.openclip import OPENCLIP_CONFIG, fingerprint_of, text_tower, tokenizer_of
 
 if TYPE_CHECKING:
     from labclip.model import LABCLIP

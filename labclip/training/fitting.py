@@ -13,8 +13,7 @@ import torch
 
 from labclip._version import __version__
 from labclip.alignment import MAX_LOGIT_SCALE, Alignment, Base
-from labclip.checks import checked_whole
-from labclip.io.bases import check_device
+from labclip.checks import check_device, checked_whole
 from labclip.training.advice import advice
 from labclip.training.batches import Batches
 from labclip.training.checkpoint import check_checkpoint

@@ -1,0 +1,170 @@
+"""What an OpenCLIP model tells of itself: dim, activation, fingerprint, tokenizer, image transform."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from open_clip.transform import PreprocessCfg, image_transform_v2
+from torch import nn
+
+from labclip.alignment import FINGERPRINT_CAPTION, FINGERPRINT_COSINE, Alignment, Base
+from labclip.jsonfile import read_json_object
+from labclip.packages import EMBEDDED, MissingPackageError, embedded_folder
+from labclip.text import Tokenizer, encode_captions
+
+OPENCLIP_CONFIG = "open_clip_config.json"
+
+
+def text_tower(clip: nn.Module) -> nn.Module:
+    """The module that holds the text side: `clip.text` where there is one, else the model itself."""
+    tower = getattr(clip, "text", None)
+    return tower if isinstance(tower, nn.Module) else clip
+
+
+def embed_dim(clip: nn.Module) -> int:
+    """Length of the embeddings of an OpenCLIP model.
+
+    Raises:
+        ValueError: If the model does not tell, that is, is not an OpenCLIP model.
+    """
+    tower: Any = text_tower(clip)
+    projection = getattr(tower, "text_projection", None)
+    if isinstance(projection, nn.Linear):
+        return projection.out_features
+    if isinstance(projection, torch.Tensor):
+        return int(projection.shape[1])
+    for holder, name in ((tower, "output_dim"), (getattr(clip, "visual", None), "output_dim"), (clip, "embed_dim")):
+        if isinstance(dim := getattr(holder, name, None), int):
+            return dim
+    if hasattr(tower, "ln_final"):
+        return int(tower.ln_final.normalized_shape[0])
+    raise ValueError(f"A {type(clip).__name__} does not tell its embedding's length. Pass an OpenCLIP model.")
+
+
+def uses_quick_gelu(clip: nn.Module) -> bool | None:
+    """Whether the text tower runs QuickGELU; None for towers that are not OpenCLIP's own."""
+    tower: Any = text_tower(clip)
+    blocks = getattr(getattr(tower, "transformer", None), "resblocks", None)
+    if blocks is None:
+        return None
+    return any(type(module).__name__ == "QuickGELU" for module in blocks.modules())
+
+
+@torch.no_grad()
+def fingerprint_of(clip: nn.Module, tokenizer: Tokenizer) -> torch.Tensor:
+    """The base's own unit-length text embedding of `FINGERPRINT_CAPTION`, float32 [dim], on the CPU."""
+    device = next(clip.parameters()).device
+    with torch.autocast(device.type, enabled=False):
+        features = encode_captions(clip, tokenizer, [FINGERPRINT_CAPTION], device)
+    return nn.functional.normalize(features[0].float(), dim=0).cpu()
+
+
+def check_base(clip: nn.Module, alignment: Alignment, tokenizer: Tokenizer | None) -> None:
+    """Refuse a model that an alignment was not fitted on, as far as the model can tell.
+
+    Raises:
+        ValueError: If dim, activation, or the fingerprint differ.
+    """
+    dim, base = embed_dim(clip), alignment.base
+    if dim != alignment.dim:
+        raise ValueError(
+            f"Alignment has dim {alignment.dim}{f' ({base})' if base else ''} but this {type(clip).__name__} embeds in "
+            f"{dim}. Load one fitted for it: labclip.list_pretrained() names the known ones."
+        )
+    quick_gelu = uses_quick_gelu(clip)
+    if base is not None and quick_gelu is not None and quick_gelu != base.quick_gelu:
+        names = {True: "QuickGELU", False: "GELU"}
+        raise ValueError(
+            f"The alignment was fitted on {base}, which runs {names[base.quick_gelu]}, but this model runs "
+            f"{names[quick_gelu]}: its embeddings differ. Create it with force_quick_gelu={base.quick_gelu}."
+        )
+    if alignment.fingerprint is not None and tokenizer is not None:
+        cosine = float(fingerprint_of(clip, tokenizer) @ alignment.fingerprint)
+        if not cosine >= FINGERPRINT_COSINE:
+            raise ValueError(
+                f"This model is not the one the alignment was fitted on{f' ({base})' if base else ''}: its "
+                f"embedding of {FINGERPRINT_CAPTION!r} has cosine {cosine:.3f} with the recorded one, below {FINGERPRINT_COSINE}. "
+                f"Load the recorded base, or fit a matrix for this model."
+            )
+
+
+def read_openclip_config(folder: Path) -> dict[str, Any]:
+    """The `open_clip_config.json` of a folder.
+
+    Raises:
+        ValueError: If it is not JSON or has no `model_cfg`.
+    """
+    path = folder / OPENCLIP_CONFIG
+    config = read_json_object(path, remedy="Fetch or save the folder again.")
+    if not isinstance(config.get("model_cfg"), dict):
+        raise ValueError(f"{path} has no model_cfg, so it is not the config of an OpenCLIP model.")
+    preprocess = config.get("preprocess_cfg", {})
+    if not isinstance(preprocess, dict):
+        raise ValueError(f"{path}: preprocess_cfg is {preprocess!r}, not an object.")
+    for key, counts in (("size", (1, 2)), ("mean", (3,)), ("std", (3,))):
+        values = preprocess.get(key, [1] * counts[-1])
+        values = values if isinstance(values, list) else [values]
+        numbers = all(isinstance(value, int | float) and math.isfinite(value) for value in values)
+        if not numbers or len(values) not in counts:
+            raise ValueError(f"{path}: preprocess_cfg.{key} is {preprocess[key]!r}, not {counts[-1]} numbers.")
+    return config
+
+
+def tokenizer_of(name: str, config: dict[str, Any] | None = None, **kwargs: Any) -> Tokenizer:
+    """The tokenizer of an OpenCLIP name or "local-dir:PATH"; the ordinary one shares OpenCLIP's own vocabulary.
+
+    Args:
+        name: As `open_clip.get_tokenizer` takes it.
+        config: The `model_cfg`, where the caller has it already.
+        kwargs: Further arguments of `open_clip.get_tokenizer`.
+
+    Raises:
+        MissingPackageError: If it is a tokenizer of `transformers`, which is not installed.
+    """
+    text_cfg = (config or open_clip.get_model_config(name) or {}).get("text_cfg", {})
+    shared = getattr(open_clip.tokenizer, "_tokenizer", None)
+    special = kwargs or "siglip" in name.lower() or {"hf_tokenizer_name", "tokenizer_kwargs"} & set(text_cfg)
+    if special or not isinstance(shared, open_clip.SimpleTokenizer):
+        try:
+            return open_clip.get_tokenizer(name, **kwargs)
+        except ModuleNotFoundError as error:
+            raise MissingPackageError(
+                f"The tokenizer of {name} needs {error.name}. Type: pip install {error.name}", name=error.name
+            ) from error
+    # Building the vocabulary again takes a fifth of a second, more than the weights of a small model.
+    tokenizer = copy.copy(shared)
+    tokenizer.context_length = text_cfg.get("context_length", shared.context_length)
+    return tokenizer
+
+
+def folder_tokenizer(folder: Path, **kwargs: Any) -> Tokenizer:
+    """The tokenizer of an OpenCLIP folder."""
+    return tokenizer_of(f"local-dir:{folder}", read_openclip_config(folder)["model_cfg"], **kwargs)
+
+
+def default_tokenizer(base: Base | None) -> Tokenizer | None:
+    """The tokenizer of a recorded base; None where there is no record, or making it would need a download."""
+    if base is None:
+        return None
+    if base.model == EMBEDDED:
+        return folder_tokenizer(embedded_folder())
+    # Only names OpenCLIP has itself: a recorded "hf-hub:..." would be looked up on the network.
+    config = open_clip.get_model_config(base.model) if base.model in open_clip.list_models() else None
+    if config is None or "hf_tokenizer_name" in config["text_cfg"]:
+        return None
+    return tokenizer_of(base.model, config)
+
+
+def default_preprocess(clip: Any) -> Callable[[Any], torch.Tensor] | None:
+    """The image transform that a model's own configuration describes; None where it has none."""
+    config = getattr(getattr(clip, "visual", None), "preprocess_cfg", None)
+    if not config:
+        return None
+    transform: Callable[[Any], torch.Tensor] = image_transform_v2(PreprocessCfg(**config), is_train=False)
+    return transform
