@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from labclip import analysis, evaluation, features, metrics, negatives, scenes, training
     from labclip.alignment import Alignment, Base
     from labclip.analysis import diagnose
-    from labclip.evaluation import evaluate
+    from labclip.evaluation.evaluate import evaluate
     from labclip.features import Features, embed
     from labclip.io.folding import fold
     from labclip.io.opening import create_model_and_transforms, get_tokenizer

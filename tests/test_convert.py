@@ -230,7 +230,7 @@ def test_what_is_no_checkpoint_is_refused_with_the_reason(spoil, match, tmp_path
         ({"linear__weight": torch.zeros(0, 0)}, r"\[0, 0\], not \[dim, dim\]"),
         ({"linear__weight": torch.full((4, 4), float("nan"))}, "16 values that are NaN"),
         ({"linear__weight": weights().double()}, "holds float64 numbers, not float32"),
-        ({"linear__weight": weights().half()}, "holds float16 numbers.*Save them anew.*value.float"),
+        ({"linear__weight": weights().half()}, "holds float16 numbers.*Save them again.*value.float"),
         ({"linear__weight": weights().to_sparse()}, "holds code"),
         ({"linear__weight": torch.ones(1, 1).expand(4096, 4096)}, "claims 16,777,216 values and stores fewer"),
         ({"t": torch.ones(2)}, r"\[2\], not one number"),

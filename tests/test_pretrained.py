@@ -19,8 +19,9 @@ import labclip
 from labclip import LABCLIP, Alignment, Base
 from labclip.io import published
 from labclip.io.bases import OPENCLIP_WEIGHTS
-from labclip.openclip import fingerprint_of
 from labclip.io.folder import matrix_sha256
+from labclip.io.opening import open_alignment, open_base
+from labclip.openclip import fingerprint_of
 
 BASE = Base("tiny-world-quickgelu", "openai", quick_gelu=True, embed_dim=models.DIM)
 
@@ -30,8 +31,6 @@ def world(hub, tmp_path, monkeypatch):
     """A published tiny world: an architecture, a tag whose weights lie on the Hub, and two matrices of the authors."""
     from open_clip import factory
     from open_clip import pretrained as tags
-
-    import labclip.io.names
 
     config = {"embed_dim": models.DIM, "vision_cfg": models.VISION, "text_cfg": models.TEXT}
     for name, extra in (("tiny-world", {}), ("tiny-world-quickgelu", {"quick_gelu": True})):
@@ -56,8 +55,7 @@ def world(hub, tmp_path, monkeypatch):
             )
         )  # fmt: skip
         hub.add_published(entries[-1], data)
-    for module in (published, labclip.io.names):
-        monkeypatch.setattr(module, "PUBLISHED", tuple(entries))
+    monkeypatch.setattr(published, "PUBLISHED", tuple(entries))
     hub.clip, hub.weights = clip, tmp_path / "weights.safetensors"
     return hub
 
@@ -156,7 +154,7 @@ def test_a_name_wins_over_a_folder_that_is_called_so(world, tmp_path, monkeypatc
 def test_an_unknown_name_gets_the_nearest_known_one(hub, name, near):
     for load in (LABCLIP.from_pretrained, Alignment.from_pretrained):
         with pytest.raises(
-            ValueError, match=f"is not a known name, a folder or a Hub repository.*Did you mean '{near}'"
+            ValueError, match=f"is not a known name, a folder, MODEL:TAG or a Hub repository.*Did you mean '{near}'"
         ):
             load(name)
     assert hub.requests == []
@@ -267,15 +265,66 @@ def test_an_alignment_alone_without_a_record_needs_a_base(tmp_path):
     assert LABCLIP.from_pretrained(tmp_path / "alone", base=clip).clip is clip
 
 
-def test_a_base_without_alignment_needs_one(folder):
+def test_a_base_alone_opens_with_the_identity(folder):
     for name in ("config.json", "model.safetensors"):
         (folder / name).unlink()
+    for model in (LABCLIP.from_pretrained(folder), open_base(str(folder))):
+        assert model.alignment.is_identity
+        assert model.alignment.base is None
+        torch.testing.assert_close(
+            model.encode_text(models.tokens()), models.make("clip").encode_text(models.tokens()), rtol=1e-3, atol=1e-4
+        )
     with pytest.raises(ValueError, match=r"holds a base but no alignment. Pass alignment="):
-        LABCLIP.from_pretrained(folder)
-    model = LABCLIP.from_pretrained(folder, alignment=Alignment.identity(models.DIM))
-    torch.testing.assert_close(
-        model.encode_text(models.tokens()), models.make("clip").encode_text(models.tokens()), rtol=1e-3, atol=1e-4
-    )
+        labclip.create_model_and_transforms(f"local-dir:{folder}")
+    with pytest.raises(FileNotFoundError, match="is not an alignment folder"):
+        Alignment.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("tag", ["openai", "laion"])
+def test_model_and_tag_open_in_python_as_on_the_command_line(world, tag):
+    name = f"tiny-world:{tag}"
+    world.repos["tiny/base.laion"] = world.repos["tiny/base.openai"]
+    for model in (LABCLIP.from_pretrained(name), open_base(name)):
+        assert model.alignment.is_identity
+        assert model.alignment.base == Base("tiny-world", tag, quick_gelu=tag == "openai", embed_dim=models.DIM)
+        assert torch.equal(model.encode_text(models.tokens()), model.clip.encode_text(models.tokens()))
+    assert world.asked(".pt") == 0
+    with pytest.raises(ValueError, match=rf"{name} is a base, not an alignment. Known alignments: scenes, Tiny"):
+        Alignment.from_pretrained(name)
+
+
+def test_every_way_of_writing_an_alignment_goes_with_model_and_tag(world, tmp_path):
+    Alignment(models.matrix(1), base=BASE).save_pretrained(tmp_path / "a")
+    base = LABCLIP.from_pretrained("tiny-world:openai")
+    for name in ("cc3m", "Tiny-cc3m", str(tmp_path / "a"), tmp_path / "a", Alignment(models.matrix(1), base=BASE)):
+        model = LABCLIP.from_pretrained("tiny-world:openai", alignment=name, strength=0.5)
+        assert torch.equal(model.alignment.fitted, models.matrix(1))
+        assert model.alignment.strength == 0.5
+        assert torch.equal(open_alignment(name, base).fitted, models.matrix(1))
+    world.repos["tiny/base.laion"] = world.repos["tiny/base.openai"]
+    with pytest.raises(ValueError, match="No matrix 'cc3m' is published for tiny-world:laion"):
+        LABCLIP.from_pretrained("tiny-world:laion", alignment="cc3m")
+    with pytest.raises(ValueError, match="but the base is tiny-world"):
+        LABCLIP.from_pretrained("tiny-world:laion", alignment="Tiny")
+
+
+@pytest.mark.parametrize(
+    ("name", "match"),
+    [
+        ("tiny-word:openai", "OpenCLIP knows no model 'tiny-word'. Did you mean 'tiny-world'"),
+        ("tiny-world:openia", "neither a tag of tiny-world nor a weights file. Its tags: openai, laion"),
+        ("tiny-world:", "neither a tag of tiny-world"),
+    ],
+)
+def test_a_model_or_tag_that_openclip_does_not_know(world, name, match):
+    with pytest.raises(ValueError, match=match):
+        LABCLIP.from_pretrained(name)
+
+
+def test_bases_of_two_names_match():
+    assert BASE.matches(Base("tiny-world", "OpenAI", quick_gelu=True, embed_dim=models.DIM))
+    for change in ({"quick_gelu": False}, {"embed_dim": 8}, {"pretrained": "laion"}, {"model": "tiny"}):
+        assert not BASE.matches(dataclasses.replace(BASE, **change))
 
 
 @pytest.mark.parametrize("file", [OPENCLIP_WEIGHTS, "open_clip_config.json", "config.json", "model.safetensors"])

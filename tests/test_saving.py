@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 
 from labclip import LABCLIP, Alignment, Base
 from labclip.io import saving
-from labclip.openclip import fingerprint_of
 from labclip.io.folder import load
 from labclip.io.saving import save_folded
+from labclip.openclip import fingerprint_of
 
 NATIVE = ["clip", "quickgelu", "resnet", "dict", "linear", "custom", "eos", "siglip", "unprojected", "nonscalar"]
 BASE_FILES = {"open_clip_config.json", "open_clip_model.safetensors"}

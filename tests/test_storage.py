@@ -324,11 +324,11 @@ def test_a_torch_checkpoint_under_another_name_is_refused(tmp_path):
         (b"\xff\xfe{}", "is not JSON"),
         (b"[" * 100_000, "is not JSON"),
         (b'{"format_version": ' + b"9" * 5_000 + b"}", "is not JSON"),
-        (b"[]", "not the config of an alignment: it has no format_version"),
-        (b"null", "not the config of an alignment"),
-        (b'"text"', "not the config of an alignment"),
-        (b'{"architectures": ["CLIPModel"]}', "not the config of an alignment"),
-        (b" " * (MAX_CONFIG_BYTES + 1), r"has 4,000,001 bytes; a config has at most 4,000,000"),
+        (b"[]", "holds a list, not an object"),
+        (b"null", "holds a NoneType, not an object"),
+        (b'"text"', "holds a str, not an object"),
+        (b'{"architectures": ["CLIPModel"]}', "not the config of an alignment: it has no format_version"),
+        (b" " * (MAX_CONFIG_BYTES + 1), r"has 4,000,001 bytes, where at most 4,000,000"),
     ],
 )
 def test_other_configs_are_refused(tmp_path, text, message):

@@ -65,7 +65,9 @@ def load_alignment(name_or_path: str | Path, **hub: Any) -> Alignment:
     if source.folder is not None:
         return load(source.folder)
     if source.entry is None:
-        raise ValueError(f"{source.name} is a base, not an alignment. Known alignments: {', '.join(list_pretrained())}.")
+        raise ValueError(
+            f"{source.name} is a base, not an alignment. Known alignments: {', '.join(list_pretrained())}."
+        )
     return _published(source.entry, hub)
 
 

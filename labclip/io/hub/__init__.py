@@ -1,6 +1,7 @@
 """The only module that talks to the network: a name becomes a verified local folder, and a folder goes to the Hub.
 
-Whatever is fetched is fetched beside the cache, verified, and moved in whole: a failure leaves the cache as it was.
+Files are kept in the Hub client's own cache, those of other servers in a small folder of labclip's. Both are verified at
+every load.
 """
 
 from __future__ import annotations
@@ -16,12 +17,15 @@ from typing import TYPE_CHECKING, Protocol
 
 from labclip._version import __version__
 from labclip.io.hub import _authors, _web
-from labclip.io.hub._errors import check_repo_id, explained, is_off
+from labclip.io.hub._errors import CacheError, Verify, check_repo_id, explained, is_off
 from labclip.io.hub._snapshots import fetch
-from labclip.io.hub._staging import Verify
 
 if TYPE_CHECKING:
     from labclip.io.published import Published
+
+__all__ = [
+    "CacheError", "base_weights", "is_off", "published_folder", "push_folder", "push_saved", "snapshot", "url_weights",
+]  # fmt: skip
 
 logger = logging.getLogger(__name__)
 

@@ -1,18 +1,16 @@
-"""The published matrices: from the cache, else the Hub, else the authors' pinned commit. The hash decides."""
+"""The published matrices: from the cache, else the Hub, else the authors' pinned commit. SHA-256 verifies each load."""
 
 from __future__ import annotations
 
 import errno
-import hashlib
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from labclip.io.hub._errors import first_sentence, is_off
-from labclip.io.hub._staging import CacheError, Verify, is_sound, place, scratch
-from labclip.io.hub._web import stream
+from labclip.io.hub._errors import CacheError, first_sentence, is_off
+from labclip.io.hub._web import save, scratch
 
 if TYPE_CHECKING:
     from labclip.io.published import Published
@@ -36,13 +34,13 @@ def folder(
         local_files_only: Whether to use the cache alone.
     """
     kept = home / f"{entry.name}-{entry.alignment}-{entry.matrix_sha256[:12]}"
-    verify = partial(_check, entry)
     off = is_off(force_download, local_files_only)
     if not force_download:
-        if is_sound(kept, verify):
+        with suppress(OSError, ValueError):
+            _check(entry, kept)
             return kept
         with suppress(OSError, ValueError):
-            return from_hub(local_files_only=True, verify=verify)
+            return from_hub(local_files_only=True, verify=partial(_check, entry))
     if off:
         raise FileNotFoundError(
             f"The matrix {entry} is not in the cache {home} and the network is off (HF_HUB_OFFLINE or "
@@ -50,41 +48,32 @@ def folder(
             f"labclip convert {entry.file} FOLDER, and pass alignment=FOLDER."
         )
     try:
-        return from_hub(force_download=force_download, verify=verify)
+        return from_hub(force_download=force_download, verify=partial(_check, entry))
     except CacheError:
         raise
     except (OSError, ValueError) as error:
         on_hub = error
     try:
         with scratch(home) as temporary:
-            _fetch(entry, temporary, kept, verify)
+            _convert(entry, temporary, kept)
     except CacheError:
         raise
     except (OSError, ValueError) as error:
-        raise _neither(entry, on_hub, error) from error
+        kind = next(
+            (one for one in (ValueError, FileNotFoundError, ConnectionError) if isinstance(error, one)), OSError
+        )
+        raise kind(
+            f"The matrix {entry} could not be fetched, and nothing was kept. "
+            f"The Hub ({entry.hub_repo}): {first_sentence(on_hub)}. "
+            f"The authors ({entry.url}): {first_sentence(error)}. "
+            f"Check the network and try again, or fetch that file otherwise, type: labclip convert {entry.file} FOLDER, "
+            f"and pass alignment=FOLDER."
+        ) from error
     return kept
 
 
-def _neither(entry: Published, on_hub: Exception, at_authors: Exception) -> Exception:
-    kinds = (ValueError, FileNotFoundError, ConnectionError)
-    kind = next((kind for kind in kinds if isinstance(at_authors, kind)), OSError)
-    return kind(
-        f"The matrix {entry} could not be fetched, and nothing was kept. "
-        f"The Hub ({entry.hub_repo}): {first_sentence(on_hub)}. "
-        f"The authors ({entry.url}): {first_sentence(at_authors)}. "
-        f"Check the network and try again, or fetch that file otherwise, type: labclip convert {entry.file} FOLDER, "
-        f"and pass alignment=FOLDER."
-    )
-
-
-def _fetch(entry: Published, temporary: Path, folder: Path, verify: Verify) -> None:
+def _convert(entry: Published, temporary: Path, folder: Path) -> None:
     """Make the alignment folder of a published matrix from the authors' checkpoint.
-
-    Args:
-        entry: Which matrix.
-        temporary: An empty folder on the filesystem of `folder`.
-        folder: Where the alignment folder goes, by rename, once it is verified.
-        verify: Raises ValueError where a folder is not that matrix.
 
     Raises:
         ValueError: If another file than the published one arrives.
@@ -95,26 +84,20 @@ def _fetch(entry: Published, temporary: Path, folder: Path, verify: Verify) -> N
     from labclip.io.converting import convert_checkpoint
 
     checkpoint = temporary / entry.file
-    found = hashlib.sha256()
-    size = 0
-    with checkpoint.open("wb") as file:
-        # One byte more than it has shows a file that goes on, without taking it all.
-        for chunk in stream(entry.url, entry.size + 1):
-            found.update(chunk)
-            size += file.write(chunk)
-    if size < entry.size and found.hexdigest() != entry.file_sha256:
+    # One byte more than it has shows a file that goes on, without taking it all.
+    found, size = save(entry.url, checkpoint, entry.size + 1)
+    if size < entry.size:
         raise ConnectionError(f"{size:,} of {entry.size:,} bytes arrived")
-    if found.hexdigest() != entry.file_sha256:
-        raise ValueError(f"what arrived has the SHA-256 {found.hexdigest()[:16]}..., not {entry.file_sha256[:16]}...")
-    whole = temporary / "whole"
-    alignment = convert_checkpoint(checkpoint)
+    if found != entry.file_sha256:
+        raise ValueError(f"what arrived has the SHA-256 {found[:16]}..., not {entry.file_sha256[:16]}...")
+    if folder.is_file():
+        folder.unlink()
     try:
-        alignment.save_pretrained(whole)
+        convert_checkpoint(checkpoint).save_pretrained(folder)
     except SafetensorError as error:
         # safetensors says a full disk with an error of its own.
         raise OSError(errno.ENOSPC, str(error)) from error
-    verify(whole)
-    place(whole, folder, verify)
+    _check(entry, folder)
 
 
 def _check(entry: Published, folder: Path) -> None:

@@ -2,17 +2,44 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from labclip.io.hub._staging import Verify, is_cache_trouble
+Verify = Callable[[Path], object]
+"""Looks at a folder and raises ValueError or FileNotFoundError where it is not what it should be."""
 
 _REPO_ID = re.compile(r"[A-Za-z0-9_][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}", re.ASCII)
 _REVISION = re.compile(r"[A-Za-z0-9_][\w./+-]{0,199}", re.ASCII)
+_TROUBLE = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.ENOTDIR, errno.EEXIST}
+_TROUBLE |= {getattr(errno, name) for name in ("EDQUOT", "ENOTSUP") if hasattr(errno, name)}
+
+
+class CacheError(OSError):
+    """The cache is full, read-only or no folder: no source could help."""
+
+
+def is_cache_trouble(error: BaseException) -> bool:
+    """Whether an error comes from using the cache; the network's errors have none of these numbers."""
+    return isinstance(error, OSError) and error.errno in _TROUBLE
+
+
+@contextmanager
+def cache_errors(cache: Path) -> Iterator[None]:
+    """Say what to do about a cache that can't be used; other errors pass."""
+    try:
+        yield
+    except OSError as error:
+        if not is_cache_trouble(error):
+            raise
+        raise CacheError(
+            f"The cache {cache} can't be used ({error.strerror}). Make room there, or give another: "
+            f"pass cache_dir=FOLDER, or set HF_HOME=FOLDER."
+        ) from error
 
 
 def check_repo_id(repo_id: str) -> None:
@@ -70,16 +97,13 @@ def not_cached(repo_id: str, revision: str, filenames: Sequence[str], cache: Pat
     )
 
 
-def verified(repo_id: str, folder: Path, verify: Verify, *, kept: bool) -> Path:
-    """The folder, if it passes `verify`; else its error, naming the repository instead of a place in the cache."""
-    try:
-        verify(folder)
-    except (ValueError, FileNotFoundError) as error:
-        kind = ValueError if isinstance(error, ValueError) else FileNotFoundError
-        what = str(error).replace(str(folder), repo_id)
-        end = "It is in the cache; force_download=True fetches it again." if kept else "Nothing of it was kept."
-        raise kind(f"The Hub's {repo_id} is not sound: {what} {end}") from error
-    return folder
+def unsound(repo_id: str, folder: Path, error: Exception) -> Exception:
+    """The error of a snapshot that is not what it should be, naming the repository instead of a place in the cache."""
+    kind = ValueError if isinstance(error, ValueError) else FileNotFoundError
+    what = str(error).replace(str(folder), repo_id)
+    return kind(
+        f"The Hub's {repo_id} is not sound: {what} It was not loaded; where there is a network it is fetched again."
+    )
 
 
 @contextmanager

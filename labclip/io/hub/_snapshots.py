@@ -1,32 +1,37 @@
-"""A Hub repository's files in the Hub client's own cache: listed, fetched beside it, verified, moved in."""
+"""A Hub repository's files in the Hub client's own cache, through the client's public functions, verified at each load.
+
+Files are fetched by commit, and the branch is named last: a failed update leaves the name on the older snapshot. Nothing
+is deleted that this call did not fetch, as the cache is shared with whatever else uses the Hub.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import logging
 import os
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from labclip._version import __version__
-from labclip.io.hub._errors import check_repo_id, check_revision, explained, is_off, not_cached, verified
-from labclip.io.hub._staging import (
+from labclip.io.hub._errors import (
     Verify,
     cache_errors,
-    check_blobs,
-    locked,
-    publish,
-    scratch,
-    seed,
-    snapshot_folder,
-    write_ref,
+    check_repo_id,
+    check_revision,
+    explained,
+    is_off,
+    not_cached,
+    unsound,
 )
 
 logger = logging.getLogger(__name__)
 
 _COMMIT = re.compile(r"[0-9A-Za-z]{7,64}")
+_WHO: dict[str, Any] = {"library_name": "labclip", "library_version": __version__}
 
 
 def fetch(
@@ -46,7 +51,7 @@ def fetch(
     Args:
         repo_id: "org/name".
         choose: Which of the repository's files, by name.
-        verify: Raises ValueError or FileNotFoundError for a folder that is not sound; nothing of it is kept then.
+        verify: Raises ValueError or FileNotFoundError for a folder that is not sound.
         wanted: The names to tell the user when there are none.
         revision: A branch, tag or commit; None is "main".
         token: Hub token; None takes the stored one.
@@ -62,41 +67,57 @@ def fetch(
     check_repo_id(repo_id)
     revision = check_revision(revision)
     cache = Path(cache_dir or constants.HF_HUB_CACHE).expanduser().absolute()
-    repo = cache / f"models--{repo_id.replace('/', '--')}"
+    off = is_off(force_download, local_files_only)
     with cache_errors(cache):
-        cached = snapshot_folder(repo, revision)
-        if cached is not None and not choose(os.listdir(cached)):
-            cached = None
-    if is_off(force_download, local_files_only):
-        if cached is None:
+        cached = _cached(repo_id, revision, cache, choose)
+        if off and cached is None:
             raise not_cached(repo_id, revision, wanted, cache)
-        return verified(repo_id, cached, verify, kept=True)
-    try:
-        commit, names = _list_files(repo_id, revision, token)
-    except (ConnectionError, PermissionError) as error:
-        if cached is None or force_download:
+        if off and cached is not None:
+            return _verified(repo_id, cached, verify)
+        try:
+            commit, names = _list_files(repo_id, revision, token)
+        except (ConnectionError, PermissionError) as error:
+            if cached is None or force_download:
+                raise
+            logger.warning("Taking %s from the cache: %s", repo_id, error)
+            return _verified(repo_id, cached, verify)
+        if not (names := choose(names)):
+            lacks = " or ".join(wanted) or "model.safetensors and config.json"
+            raise FileNotFoundError(
+                f"{repo_id} on the Hub lacks {lacks}. Check the name, or pass a folder on this machine."
+            )
+        known = _cached(repo_id, commit, cache, list)
+        if known is not None and not force_download and all((known / name).is_file() for name in names):
+            with suppress(ValueError, FileNotFoundError):
+                verify(known)
+                return _named(repo_id, revision, known, names[0], cache, token)
+        try:
+            folder = _download(repo_id, commit, names, cache, token=token, force=force_download)
+            _verified(repo_id, folder, verify)
+        except (ValueError, FileNotFoundError):
+            if known is None:
+                _remove(repo_id, commit, cache)
             raise
-        logger.warning("Taking %s from the cache: %s", repo_id, error)
-        return verified(repo_id, cached, verify, kept=True)
-    names = choose(names)
-    if not names:
-        lacks = " or ".join(wanted) or "model.safetensors and config.json"
-        raise FileNotFoundError(
-            f"{repo_id} on the Hub lacks {lacks}. Check the name, or pass a folder on this machine."
-        )
-    folder = repo / "snapshots" / commit
+        return _named(repo_id, revision, folder, names[0], cache, token)
 
-    def is_complete() -> bool:
-        return not force_download and all((folder / name).is_file() for name in names)
 
-    if is_complete():
-        verified(repo_id, folder, verify, kept=True)
-    else:
-        with scratch(cache) as temporary, locked(cache, repo.name):
-            # Another process may have fetched it while this one waited.
-            if not is_complete():
-                _download(repo_id, commit, names, repo, temporary, verify, token=token, force=force_download)
-    write_ref(repo, revision, commit)
+def _cached(repo_id: str, revision: str, cache: Path, choose: Callable[[Sequence[str]], list[str]]) -> Path | None:
+    """Where the cache has something of a revision, or None. A branch is what it was when last fetched."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        folder = Path(snapshot_download(repo_id, revision=revision, cache_dir=cache, local_files_only=True))
+    except (LocalEntryNotFoundError, NotADirectoryError):
+        return None
+    return folder if choose(os.listdir(folder)) else None
+
+
+def _verified(repo_id: str, folder: Path, verify: Verify) -> Path:
+    try:
+        verify(folder)
+    except (ValueError, FileNotFoundError) as error:
+        raise unsound(repo_id, folder, error) from error
     return folder
 
 
@@ -106,51 +127,79 @@ def _list_files(repo_id: str, revision: str, token: str | bool | None) -> tuple[
 
     with explained(repo_id, revision):
         # The client's own snapshot_download asks this without a timeout, and waits for ever on a server that is silent.
-        info = HfApi(token=token, library_name="labclip", library_version=__version__).model_info(
-            repo_id, revision=revision, timeout=constants.HF_HUB_ETAG_TIMEOUT
-        )
+        info = HfApi(token=token, **_WHO).model_info(repo_id, revision=revision, timeout=constants.HF_HUB_ETAG_TIMEOUT)
         if info.sha is None or info.siblings is None or not _COMMIT.fullmatch(info.sha):
             raise ValueError(f"commit {info.sha!r}")
         return info.sha, [sibling.rfilename for sibling in info.siblings]
 
 
 def _download(
-    repo_id: str,
-    commit: str,
-    names: Sequence[str],
-    repo: Path,
-    temporary: Path,
-    verify: Verify,
-    *,
-    token: str | bool | None,
-    force: bool,
-) -> None:
+    repo_id: str, commit: str, names: Sequence[str], cache: Path, *, token: str | bool | None, force: bool
+) -> Path:
+    """Fetch files into the client's cache, and again those that are not what the Hub says they are.
+
+    Raises:
+        ValueError: If another file comes than the Hub says.
+    """
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url
 
-    staged = temporary / repo.name
-    if not force:
-        seed(repo, staged)
+    path = Path()
     for name in names:
         with explained(repo_id, commit):
             # The client repeats a question that gets no answer for minutes; asked once, it fails in seconds.
-            get_hf_file_metadata(
-                hf_hub_url(repo_id, name, revision=commit), token=token, timeout=constants.HF_HUB_ETAG_TIMEOUT
-            )
+            url, patience = hf_hub_url(repo_id, name, revision=commit), constants.HF_HUB_ETAG_TIMEOUT
+            etag = get_hf_file_metadata(url, token=token, timeout=patience).etag
+            for again in (force, True):
+                path = Path(
+                    hf_hub_download(
+                        repo_id, name, revision=commit, cache_dir=cache, token=token, force_download=again,
+                        etag_timeout=patience, **_WHO, **_patience(),
+                    )
+                )  # fmt: skip
+                if is_intact := _is_named_by(path, etag or ""):
+                    break
+        if not is_intact:
+            for wrong in (path.resolve(), path):
+                wrong.unlink(missing_ok=True)
+            raise ValueError(f"The Hub's {repo_id} is not sound: {name} came with another hash than the Hub names.")
+    return path.parent
+
+
+def _is_named_by(path: Path, etag: str) -> bool:
+    """Whether a file is the one that an etag of the Hub names: by SHA-256, or as Git does; True for any other etag."""
+    if not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", etag):
+        return True
+    found = hashlib.sha256() if len(etag) == 64 else hashlib.sha1(b"blob %d\0" % path.stat().st_size)
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            found.update(chunk)
+    return found.hexdigest() == etag
+
+
+def _named(repo_id: str, revision: str, folder: Path, name: str, cache: Path, token: str | bool | None) -> Path:
+    """Let the client note that a branch or tag is this snapshot; a cache that can't be written keeps its older note."""
+    from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
+
+    noted = try_to_load_from_cache(repo_id, name, cache_dir=cache, revision=revision)
+    if not isinstance(noted, str) or Path(noted).parent != folder:
+        with suppress(OSError), explained(repo_id, revision):
             hf_hub_download(
-                repo_id, name, revision=commit, cache_dir=temporary, token=token,
-                library_name="labclip", library_version=__version__, **_patience(),
+                repo_id, name, revision=revision, cache_dir=cache, token=token,
+                etag_timeout=constants.HF_HUB_ETAG_TIMEOUT, **_WHO,
             )  # fmt: skip
+    return folder
 
-    def check(folder: Path) -> None:
-        check_blobs(staged)
-        verify(folder)
 
-    verified(repo_id, staged / "snapshots" / commit, check, kept=False)
-    publish(staged, repo, commit, replace=force)
+def _remove(repo_id: str, commit: str, cache: Path) -> None:
+    """Take a snapshot out of the cache."""
+    from huggingface_hub import scan_cache_dir
+
+    with suppress(OSError, ValueError):
+        scan_cache_dir(cache).delete_revisions(commit).execute()
 
 
 def _patience() -> dict[str, Any]:
-    """A progress bar that gives up where the client does not: on a server that breaks off and starts anew for ever."""
+    """A progress bar that gives up where the client does not: on a server that breaks off and starts again for ever."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
 
@@ -164,5 +213,5 @@ def _patience() -> dict[str, Any]:
                 raise OSError("the connection broke off again and again")
             return super().update(n)
 
-    # Clients before 1.1 take no bar; they do not start anew either.
+    # Clients before 1.1 take no bar; they do not start again either.
     return {"tqdm_class": Patience} if "tqdm_class" in inspect.signature(hf_hub_download).parameters else {}

@@ -5,17 +5,22 @@ from __future__ import annotations
 import hashlib
 import http.client
 import re
+import shutil
+import tempfile
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from labclip._version import __version__
-from labclip.io.hub._errors import is_off
-from labclip.io.hub._staging import scratch
+from labclip.io.hub._errors import cache_errors, is_off
 
 MAX_WEIGHTS_BYTES = 20_000_000_000
 """Cap on a weights file: the largest that OpenCLIP names at an address has 3.5 GB."""
+
+_STALE_SECONDS = 2 * 24 * 3600
 
 
 def weights(url: str, *, home: Path, force_download: bool, local_files_only: bool) -> Path:
@@ -33,13 +38,9 @@ def weights(url: str, *, home: Path, force_download: bool, local_files_only: boo
         )
     try:
         with scratch(home) as temporary:
-            found = hashlib.sha256()
-            with (temporary / name).open("wb") as file:
-                for chunk in stream(url, MAX_WEIGHTS_BYTES):
-                    found.update(chunk)
-                    file.write(chunk)
-            if not found.hexdigest().startswith(digest):
-                raise ValueError(f"what arrived has the SHA-256 {found.hexdigest()[:16]}..., not {digest[:16]}...")
+            found, _ = save(url, temporary / name, MAX_WEIGHTS_BYTES)
+            if not found.startswith(digest):
+                raise ValueError(f"what arrived has the SHA-256 {found[:16]}..., not {digest[:16]}...")
             (temporary / name).replace(kept)
     except (FileNotFoundError, ConnectionError, ValueError) as error:
         raise type(error)(f"{url} could not be fetched, and nothing was kept: {error}. Try again later.") from error
@@ -52,7 +53,34 @@ def _named_digest(url: str) -> str:
     return found[1] if found else ""
 
 
-def stream(url: str, limit: int) -> Iterator[bytes]:
+@contextmanager
+def scratch(home: Path) -> Iterator[Path]:
+    """A temporary folder in `home`; what killed processes left there goes, once it is old enough to be nobody's.
+
+    Raises:
+        CacheError: If `home` can't be written, here or in the block.
+    """
+    with cache_errors(home):
+        home.mkdir(parents=True, exist_ok=True)
+        for left in home.glob(".labclip-*"):
+            with suppress(OSError):
+                if time.time() - left.stat().st_mtime > _STALE_SECONDS:
+                    shutil.rmtree(left)
+        with tempfile.TemporaryDirectory(prefix=".labclip-", dir=home, ignore_cleanup_errors=True) as temporary:
+            yield Path(temporary)
+
+
+def save(url: str, path: Path, limit: int) -> tuple[str, int]:
+    """Write at most `limit` bytes of a web address to a file; their SHA-256, and how many there were."""
+    found, size = hashlib.sha256(), 0
+    with path.open("wb") as file:
+        for chunk in _stream(url, limit):
+            found.update(chunk)
+            size += file.write(chunk)
+    return found.hexdigest(), size
+
+
+def _stream(url: str, limit: int) -> Iterator[bytes]:
     """At most `limit` bytes of a web address; every failure is an OSError that says what it was."""
     from huggingface_hub import constants
 
