@@ -1,4 +1,4 @@
-"""The learned thing: one matrix on the text embedding, where it comes from, and its application."""
+"""What is learned: one matrix on the text embedding, where it comes from, and its application."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from labclip.checks import checked_fingerprint, checked_matrix, checked_number, 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    Array = TypeVar("Array", torch.Tensor, NDArray[np.floating[Any]])
+    Array = TypeVar("Array", torch.Tensor, NDArray[np.floating[Any]], list[Any])
 
 FINGERPRINT_CAPTION = "a photo of a cat next to a dog"
 """The caption whose base embedding is kept as `fingerprint`: ordinary words, which every CLIP's tokenizer has."""
@@ -28,6 +28,8 @@ FINGERPRINT_COSINE = 0.99
 
 MAX_LOGIT_SCALE = math.log(1000.0)
 """CLIP clamps its scale at 100 and SigLIP ends near 118; above 1000 somebody passed exp(t) for t."""
+
+_FOR_CAPTIONS = "For captions, use model.encode_text(captions), which aligns them."
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,8 @@ class Alignment:
         logit_scale: The fitted log-temperature, as OpenCLIP's `model.logit_scale` (similarities are multiplied by its
             exponential), or None when unknown.
         strength: 0 is the base model exactly, 1 the matrix as fitted.
-        fingerprint: The base's own unit-length text embedding of `FINGERPRINT_CAPTION`, [dim], which tells bases apart, or None.
+        fingerprint: The base's own unit-length text embedding of `FINGERPRINT_CAPTION`, [dim], which tells bases
+            apart, or None.
         metadata: How and on what the matrix was fitted, what it was measured to do. Plain JSON values.
 
     Example:
@@ -243,12 +246,13 @@ class Alignment:
         """Align text embeddings.
 
         Args:
-            text_features: Text embeddings of the base, [..., dim], any scale, floating point; a tensor or NumPy array.
+            text_features: Text embeddings of the base, [..., dim], any scale: a floating-point tensor or NumPy array,
+                or a list of floats, or of such lists.
             normalize: Whether to return unit-length rows.
 
         Returns:
-            Aligned embeddings, [..., dim]: a tensor with the dtype and device of the input, or a NumPy array of its
-            dtype. Computed in float32, also under autocast. Values are not looked at, which would stop a GPU: NaN
+            Aligned embeddings, [..., dim]: a tensor with the dtype and device of the input, a NumPy array of its
+            dtype, or a list. Computed in float32, also under autocast. Values are not looked at, which would stop a GPU: NaN
             stays NaN, and what float16 can't hold (beyond 65504, far above any CLIP's features) becomes infinite.
 
         Raises:
@@ -258,7 +262,11 @@ class Alignment:
             >>> import numpy as np
             >>> Alignment.identity(2)(np.array([[3.0, 4.0]], dtype=np.float16), normalize=True)
             array([[0.6, 0.8]], dtype=float16)
+            >>> Alignment.identity(2)([3.0, 4.0])
+            [3.0, 4.0]
         """
+        if isinstance(text_features, list):
+            return self(_array_of(text_features), normalize).tolist() if text_features else []
         if isinstance(text_features, np.ndarray):
             if not np.issubdtype(text_features.dtype, np.floating):
                 raise ValueError(not_floating("Text features", text_features.dtype))
@@ -268,8 +276,8 @@ class Alignment:
                 return self(tensor, normalize).numpy().astype(text_features.dtype, copy=False)
         if not isinstance(text_features, torch.Tensor):
             raise ValueError(
-                f"Text features are a {type(text_features).__name__}, not a tensor or NumPy array. "
-                f"For captions, use model.encode_text(captions), which aligns them."
+                f"Text features are a {type(text_features).__name__}, not a tensor, NumPy array or list of floats. "
+                f"{_FOR_CAPTIONS}"
             )
         if not text_features.is_floating_point():
             raise ValueError(not_floating("Text features", text_features.dtype))
@@ -305,7 +313,8 @@ class Alignment:
         """Load an alignment by name, from a folder, or from the Hub.
 
         Args:
-            name_or_path: A name of `labclip.list_pretrained()`, a folder, or a Hub repository "org/name".
+            name_or_path: A name of `labclip.list_pretrained()`, a folder ("./name" is always one), or a Hub repository
+                "org/name".
             revision: Hub revision: a branch, tag or commit.
             token: Hub token; None takes the stored one.
             cache_dir: Where downloads are kept; None takes the Hub's own cache.
@@ -409,6 +418,18 @@ def bound_to(alignment: Alignment, matrix: torch.Tensor) -> Alignment:
         alignment.fitted, matrix, alignment.base, alignment.logit_scale, alignment.strength, alignment.metadata,
         alignment.fingerprint,
     )  # fmt: skip
+
+
+def _array_of(rows: list[Any]) -> NDArray[np.float64]:
+    """A list of numbers, or of lists of them, as an array."""
+    message = "Text features are a list of something else than numbers in rows of one length."
+    try:
+        array = np.array(rows)
+    except ValueError as error:  # rows of different lengths
+        raise ValueError(f"{message} {_FOR_CAPTIONS}") from error
+    if not np.issubdtype(array.dtype, np.integer) and not np.issubdtype(array.dtype, np.floating):
+        raise ValueError(f"{message} {_FOR_CAPTIONS}")
+    return array.astype(np.float64)
 
 
 def _blend(fitted: torch.Tensor, strength: float) -> torch.Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,10 +37,13 @@ class LABCLIP(nn.Module):
     Image features are the wrapped model's own, so an index of them stays valid. With the identity matrix, or at
     strength 0, every output is the wrapped model's bit for bit. The matrix is float32 whatever the model's precision.
 
+    A model that labclip loads comes in evaluation mode and frozen, so that features carry no graph and `.numpy()` works
+    as it is typed. Ask for gradients where they are wanted: `model.matrix.requires_grad_()` for the matrix,
+    `model.clip.train().requires_grad_()` for the base. A model that you load and wrap keeps its parameters as they are.
+
     Attributes:
         clip: The wrapped OpenCLIP model.
-        matrix: The matrix that is applied, a float32 Parameter [dim, dim]; it gets gradients when asked for
-            (`model.matrix.requires_grad_()`).
+        matrix: The matrix that is applied, a float32 Parameter [dim, dim].
         alignment: The matrix with its record. Assign another to replace it: `model.alignment = alignment.at(0.5)`.
         preprocess: PIL image -> float tensor [3, height, width], or None.
         tokenizer: Captions -> token ids [n, context_length], or None.
@@ -48,11 +51,11 @@ class LABCLIP(nn.Module):
     Example:
         >>> from labclip import LABCLIP, scenes
         >>> model = LABCLIP.from_pretrained("scenes")
-        >>> pictures = scenes.sample(2, seed=0)
+        >>> two = scenes.sample(2, seed=0)
         >>> from PIL import Image
-        >>> images = model.encode_image([Image.fromarray(picture) for picture in pictures.images])
-        >>> model.similarity(images, model.encode_text(pictures.captions)).shape
-        torch.Size([2, 2])
+        >>> images = model.encode_image([Image.fromarray(image) for image in two.images])
+        >>> model.similarity(images, model.encode_text(two.captions)).numpy().shape
+        (2, 2)
     """
 
     clip: Any
@@ -121,8 +124,9 @@ class LABCLIP(nn.Module):
         """Load a base and its alignment, by name, from a folder, or from the Hub.
 
         Args:
-            name_or_path: A name of `labclip.list_pretrained()`, a folder ("./name" is always one), or a Hub repository
-                "org/name".
+            name_or_path: A name of `labclip.list_pretrained()`, a folder ("./name" is always one), a Hub repository
+                "org/name", or "MODEL:TAG", any architecture and weights of OpenCLIP. The last, and a folder or
+                repository that holds a base alone, open with the identity, which changes nothing.
             alignment: Another alignment than the name's own: "cc3m" and the like, a name, a folder, a repository, or
                 an `Alignment`.
             base: An OpenCLIP model already loaded, to be wrapped instead of loading one.
@@ -136,7 +140,7 @@ class LABCLIP(nn.Module):
             local_files_only: Whether to use the cache alone.
 
         Returns:
-            The model in evaluation mode, with `preprocess` and `tokenizer` set.
+            The model in evaluation mode and frozen (`base` stays as it is), with `preprocess` and `tokenizer` set.
 
         Raises:
             FileNotFoundError: If the name, folder or repository does not exist.
@@ -326,18 +330,20 @@ class LABCLIP(nn.Module):
 
         return fold(self.clip, self.alignment)
 
-    def save_pretrained(self, folder: str | Path) -> None:
+    def save_pretrained(self, folder: str | Path, *, config: str | Mapping[str, Any] | None = None) -> None:
         """Save base and alignment as one self-contained folder, which `from_pretrained` opens with no network.
 
         Args:
             folder: Where to; made if it does not exist.
+            config: The architecture of a base that you loaded and wrapped: OpenCLIP's name of it, or a `model_cfg`.
+                One that labclip loaded, or that OpenCLIP has by the name in `alignment.base`, needs none.
 
         Raises:
-            ValueError: If the architecture of the base can't be told.
+            ValueError: If the architecture of the base is not known, or `config` is that of another.
         """
         from labclip.io.saving import save_model
 
-        save_model(self, folder)
+        save_model(self, folder, config=config)
 
     def push_to_hub(
         self,
@@ -349,6 +355,8 @@ class LABCLIP(nn.Module):
         create_pr: bool = False,
     ) -> str:
         """Save and upload base and alignment to the Hub; `model.alignment.push_to_hub` uploads the matrix alone.
+
+        A base that needs `config=` to be saved goes up from its folder: `labclip push FOLDER ORG/NAME`.
 
         Args:
             repo_id: "org/name"; made if it does not exist.

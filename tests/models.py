@@ -89,6 +89,27 @@ KINDS = {
     "hf": _with_hf_text,
 }
 
+_CONFIG = {"embed_dim": DIM, "vision_cfg": VISION, "text_cfg": TEXT}
+CONFIGS = {
+    "clip": _CONFIG,
+    "quickgelu": _CONFIG | {"quick_gelu": True},
+    "resnet": _CONFIG | {"vision_cfg": RESNET},
+    "dict": _CONFIG,
+    "linear": _CONFIG | {"text_cfg": TEXT | {"proj_bias": True}},
+    "custom": _CONFIG | {"custom_text": True},
+    "eos": _CONFIG | {"text_cfg": TEXT | {"pool_type": "eos", "eos_id": 49407}, "custom_text": True},
+    "siglip": _CONFIG | {"text_cfg": SIGLIP_TEXT, "custom_text": True, "init_logit_bias": -10.0},
+    "unprojected": _CONFIG | {
+        "text_cfg": TEXT | {"width": DIM, "proj_type": "none", "no_causal_mask": True},
+        "custom_text": True, "init_logit_bias": -10.0,
+    },
+    "nonscalar": _CONFIG | {"init_logit_bias": -1.0, "nonscalar_logit_scale": True},
+    "coca": _CONFIG | {
+        "vision_cfg": COCA_VISION, "text_cfg": COCA_TEXT, "multimodal_cfg": MULTIMODAL, "custom_text": True,
+    },
+}  # fmt: skip
+"""OpenCLIP's `model_cfg` of each kind that it builds itself."""
+
 
 @functools.cache
 def _made(kind):

@@ -67,7 +67,8 @@ def folder(tmp_path):
         models.matrix(), base=Base("mine", "own", quick_gelu=False, embed_dim=models.DIM), strength=0.5,
         fingerprint=fingerprint_of(models.make("clip"), models.tokenizer()),
     )  # fmt: skip
-    LABCLIP(models.make("clip"), alignment, tokenizer=models.tokenizer()).save_pretrained(tmp_path / "mine")
+    model = LABCLIP(models.make("clip"), alignment, tokenizer=models.tokenizer())
+    model.save_pretrained(tmp_path / "mine", config=models.CONFIGS["clip"])
     return tmp_path / "mine"
 
 
@@ -136,7 +137,7 @@ def test_a_base_loaded_by_its_tag_is_told_apart_from_then_on(world, tmp_path):
     by_hand = LABCLIP.from_pretrained("Tiny", base=models.make("quickgelu"))
     assert by_hand.alignment.fingerprint is None
     with pytest.warns(UserWarning, match="Nothing shows that this model has the weights of tiny-world-quickgelu"):
-        by_hand.save_pretrained(tmp_path / "b")
+        by_hand.save_pretrained(tmp_path / "b")  # OpenCLIP has the recorded architecture by name
 
 
 def test_a_name_wins_over_a_folder_that_is_called_so(world, tmp_path, monkeypatch):

@@ -25,8 +25,13 @@ FIXED = image_transform_v2(PreprocessCfg(size=32), is_train=False)
 
 
 def wrap(kind="clip", clip=None, tokenizer=None, **options):
+    """A model as labclip loads it, with its configuration; one of a kind without, as its user wraps it."""
     options = {"logit_scale": 1.5} | options
-    return LABCLIP(clip or models.make(kind), Alignment(models.matrix(), **options), tokenizer=tokenizer)
+    model = LABCLIP(clip or models.make(kind), Alignment(models.matrix(), **options), tokenizer=tokenizer)
+    if kind in models.CONFIGS:
+        preprocess = dict(getattr(model.visual, "preprocess_cfg", None) or {})
+        model.openclip_config = {"model_cfg": models.CONFIGS[kind], "preprocess_cfg": preprocess}
+    return model
 
 
 def contents(folder):
@@ -92,7 +97,8 @@ def test_a_folded_unprojected_model_can_be_opened_and_folded_again(tmp_path):
     model = wrap("unprojected")
     save_folded(model, tmp_path / "once")
     again = LABCLIP(opened_by_openclip(tmp_path / "once"), Alignment(models.matrix(1)))
-    save_folded(again, tmp_path / "twice")
+    config = json.loads((tmp_path / "once" / "open_clip_config.json").read_text())["model_cfg"]
+    save_folded(again, tmp_path / "twice", config=config)
     exact = model.encode_text(models.tokens()) @ models.matrix(1).T
     assert_close(opened_by_openclip(tmp_path / "twice").encode_text(models.tokens()), exact)
 
@@ -211,7 +217,8 @@ def test_a_base_given_by_hand_is_not_vouched_for(tmp_path):
     # The right base may still take the matrix, and then vouches for itself.
     fingerprint = fingerprint_of(models.make("clip"), models.tokenizer())
     known = Alignment(again.alignment.fitted, base=base, fingerprint=fingerprint, metadata=again.alignment.metadata)
-    LABCLIP(models.make("clip"), known, tokenizer=models.tokenizer()).save_pretrained(tmp_path / "c")
+    right = LABCLIP(models.make("clip"), known, tokenizer=models.tokenizer())
+    right.save_pretrained(tmp_path / "c", config=models.CONFIGS["clip"])
     assert load(tmp_path / "c").metadata == {"seed": 3}
     assert load(tmp_path / "c").fingerprint is not None
 
@@ -323,29 +330,39 @@ def test_hugging_face_towers_of_a_config_by_name(tmp_path, projection):
 # What can't be saved, and saves that fail
 
 
+def by_hand(kind, **options):
+    return LABCLIP(models.make(kind), Alignment(models.matrix(), **options))
+
+
 @pytest.mark.parametrize("save", [LABCLIP.save_pretrained, save_folded])
-@pytest.mark.parametrize("kind", ["coca", "hf", "main"])
-def test_an_architecture_that_cannot_be_told_is_an_error(tmp_path, kind, save):
-    if kind == "main" and models.MainLayoutCLIP is open_clip.CLIP:
-        pytest.skip("this OpenCLIP has the layout itself")
-    message = r"Cannot tell the OpenCLIP configuration of this \w+\. Load it by name.*open_clip.add_model_config"
+@pytest.mark.parametrize("kind", ["clip", "coca", "hf", "main"])
+def test_an_architecture_that_is_not_known_is_asked_for(tmp_path, kind, save):
+    message = r"configuration of this \w+ is not known, as labclip did not load it. Pass config=, the name"
     with pytest.raises(ValueError, match=message):
-        save(wrap(kind), tmp_path / "a")
+        save(by_hand(kind), tmp_path / "a")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_registered_architecture_can_be_saved(tmp_path, monkeypatch):
-    config = {
-        "embed_dim": models.DIM, "vision_cfg": models.COCA_VISION, "text_cfg": models.COCA_TEXT,
-        "multimodal_cfg": models.MULTIMODAL, "custom_text": True,
-    }  # fmt: skip
-    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "tiny-coca", config)
-    model, tokens = wrap("coca"), models.tokens()
-    model.save_pretrained(tmp_path / "a")
-    assert_close(LABCLIP.from_pretrained(tmp_path / "a").encode_text(tokens), model.encode_text(tokens))
-    save_folded(model, tmp_path / "b")
-    assert_close(opened_by_openclip(tmp_path / "b").encode_text(tokens), model.encode_text(tokens))
-    assert "labclip" not in json.dumps(config)
+@pytest.mark.parametrize("kind", models.CONFIGS)
+def test_a_model_wrapped_by_hand_is_saved_with_its_configuration(tmp_path, monkeypatch, kind):
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "tiny", models.CONFIGS[kind])
+    model, tokens = by_hand(kind), models.tokens()
+    for number, config in enumerate(["tiny", models.CONFIGS[kind]]):
+        model.save_pretrained(tmp_path / f"a{number}", config=config)
+        assert_close(LABCLIP.from_pretrained(tmp_path / f"a{number}").encode_text(tokens), model.encode_text(tokens))
+        save_folded(model, tmp_path / f"b{number}", config=config)
+        assert_close(opened_by_openclip(tmp_path / f"b{number}").encode_text(tokens), model.encode_text(tokens))
+    recorded = by_hand(kind, base=Base("tiny", "own", quick_gelu=kind == "quickgelu", embed_dim=models.DIM))
+    with pytest.warns(UserWarning, match="Nothing shows"):
+        recorded.save_pretrained(tmp_path / "c")
+    assert "labclip" not in json.dumps(models.CONFIGS[kind])
+
+
+@pytest.mark.parametrize("config", ["ViT-B-32", "nonsense", "hf-hub:org/name", {}, models.CONFIGS["resnet"]])
+def test_a_configuration_of_another_model_is_refused(tmp_path, config):
+    with pytest.raises(ValueError, match=r"OpenCLIP builds another model than this CLIP from config="):
+        by_hand("clip").save_pretrained(tmp_path / "a", config=config)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("save", [LABCLIP.save_pretrained, save_folded])

@@ -12,7 +12,7 @@ from torch import nn
 
 from labclip.alignment import Alignment, Base, with_record
 from labclip.checks import first_line
-from labclip.io.architecture import same_architecture
+from labclip.io.architecture import config_of
 from labclip.io.bases import Built, build, weights_in
 from labclip.io.folder import CONFIG, is_alignment_folder, load, read_config
 from labclip.io.hub import base_weights, url_weights
@@ -103,7 +103,7 @@ def load_folder(
 def wrap_loaded(clip: nn.Module, alignment: Alignment, device: str | torch.device | None) -> LABCLIP:
     """Wrap a base the user loaded, after checking what can be checked of it."""
     base = alignment.base
-    if base is not None and same_architecture(clip, base.model) is False:
+    if base is not None and base.model in open_clip.list_models() and config_of(clip, base.model) is None:
         raise ValueError(
             f"The alignment was fitted on {base}, but the weights of this {type(clip).__name__} are not those of a "
             f"{base.model}. Pass that base, or load the alignment that fits yours."

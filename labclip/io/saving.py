@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from labclip.alignment import FINGERPRINT_CAPTION, FINGERPRINT_COSINE, Alignment, with_record
-from labclip.io.architecture import config_of
+from labclip.io.architecture import config_of, matches
 from labclip.io.bases import OPENCLIP_WEIGHTS
 from labclip.io.folder import is_alignment_folder, replacing, write
 from labclip.openclip import OPENCLIP_CONFIG, fingerprint_of, text_tower, tokenizer_of
@@ -29,30 +30,31 @@ UNVERIFIED = "base_weights"
 _TELLING = [FINGERPRINT_CAPTION, "Two Dogs, one cat -- and  a bird!", "a very " * 100 + "long caption"]
 
 
-def save_model(model: LABCLIP, folder: str | Path) -> None:
+def save_model(model: LABCLIP, folder: str | Path, *, config: str | Mapping[str, Any] | None = None) -> None:
     """Write a self-contained folder: the base as an OpenCLIP folder, the alignment's three files in it as well.
 
     Args:
         model: What to save.
         folder: Where to; made if it does not exist.
+        config: The architecture of a base that labclip did not load: OpenCLIP's name of it, or a `model_cfg`.
 
     Raises:
-        ValueError: If the architecture of the base can't be told, or its tokenizer can't be saved.
+        ValueError: If the architecture of the base is not known, or its tokenizer can't be saved.
 
     Warns:
         UserWarning: If nothing shows that the base is the one recorded: it was given by hand, or trained on.
     """
-    config = openclip_config(model)
+    openclip = openclip_config(model, config)
     alignment = _as_verified(model)
     with replacing(folder) as scratch:
         write(alignment, scratch)
-        write_openclip(model.clip, config, model.tokenizer, scratch)
+        write_openclip(model.clip, openclip, model.tokenizer, scratch)
 
 
 def _as_verified(model: LABCLIP) -> Alignment:
-    """The model's alignment, with a fingerprint of the model beside it only where that is known to be the base recorded.
+    """The model's alignment, with a fingerprint of the model only where that is known to be the base recorded.
 
-    A fingerprint of any other would vouch for it under the base's name. Where no base is named there is nothing to vouch for.
+    A fingerprint of any other would vouch for it under the base's name. Where no base is named, nothing is vouched for.
     """
     alignment = model.alignment
     metadata = {key: value for key, value in alignment.metadata.items() if key != UNVERIFIED}
@@ -66,7 +68,7 @@ def _as_verified(model: LABCLIP) -> Alignment:
         return alignment  # what can't be compared here is compared where the folder is opened
     warnings.warn(
         f"Nothing shows that this model has the weights of {alignment.base}, on which the matrix was fitted. The "
-        f"folder is saved with no fingerprint and says that they are not verified. If they are, load them by name instead: "
+        f"folder is saved with no fingerprint and says that they are not verified. If they are, load them by name: "
         f"LABCLIP.from_pretrained(NAME), or labclip.create_model_and_transforms(MODEL, TAG).",
         stacklevel=4,
     )
@@ -74,12 +76,13 @@ def _as_verified(model: LABCLIP) -> Alignment:
     return with_record(alignment, fingerprint=None, metadata=metadata | {UNVERIFIED: note})
 
 
-def save_folded(model: LABCLIP, folder: str | Path) -> None:
+def save_folded(model: LABCLIP, folder: str | Path, *, config: str | Mapping[str, Any] | None = None) -> None:
     """Write the folded model as a folder that `open_clip.create_model_and_transforms("local-dir:FOLDER")` opens.
 
     Args:
         model: What to fold and save.
         folder: Where to; made if it does not exist.
+        config: As `save_model` takes it.
 
     Raises:
         ValueError: As `save_model`.
@@ -89,8 +92,8 @@ def save_folded(model: LABCLIP, folder: str | Path) -> None:
             f"{folder} holds an alignment, which would be applied once more to the folded model beside it. "
             f"Pass another folder."
         )
-    config = copy.deepcopy(openclip_config(model))
-    text_cfg = config["model_cfg"]["text_cfg"]
+    openclip = copy.deepcopy(openclip_config(model, config))
+    text_cfg = openclip["model_cfg"]["text_cfg"]
     folded = model.fold()
     if "hf_model_name" in text_cfg:
         if isinstance(getattr(text_tower(folded), "proj", None), nn.Linear):
@@ -98,26 +101,39 @@ def save_folded(model: LABCLIP, folder: str | Path) -> None:
     elif text_cfg.get("proj_type") == "none" and getattr(text_tower(folded), "text_projection", None) is not None:
         text_cfg |= {"proj_type": "linear", "proj_bias": False}
     with replacing(folder) as scratch:
-        write_openclip(folded, config, model.tokenizer, scratch)
+        write_openclip(folded, openclip, model.tokenizer, scratch)
 
 
-def openclip_config(model: LABCLIP) -> dict[str, Any]:
+def openclip_config(model: LABCLIP, config: str | Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The `open_clip_config.json` of a model's base: `model_cfg` and `preprocess_cfg`.
 
+    Args:
+        model: Whose base.
+        config: Its architecture, where labclip did not load it: OpenCLIP's name of it, or a `model_cfg`.
+
     Raises:
-        ValueError: If the model was wrapped by hand and its architecture can't be told.
+        ValueError: If the architecture is not known, or `config` is that of another model.
     """
-    if model.openclip_config is not None:
+    if config is None and model.openclip_config is not None:
         return model.openclip_config
-    base = model.alignment.base
-    config = config_of(model.clip, base.model if base else None)
-    if config is None:
+    clip, base = model.clip, model.alignment.base
+    kind = type(clip).__name__
+    if isinstance(config, Mapping):
+        found = dict(config) if matches(clip, config) is not False else None
+    else:
+        name = config or (base.model if base else None)
+        found = config_of(clip, name) if name else None
+    if found is None and config is None:
         raise ValueError(
-            f"Cannot tell the OpenCLIP configuration of this {type(model.clip).__name__}. Load it by name, as in "
-            f"labclip.create_model_and_transforms(NAME, alignment=...), or register its configuration first: "
-            f"open_clip.add_model_config(FILE)."
+            f"The OpenCLIP configuration of this {kind} is not known, as labclip did not load it. Pass config=, the "
+            f'name of its architecture, for example save_pretrained(FOLDER, config="ViT-B-32"), or its model_cfg.'
         )
-    return {"model_cfg": config, "preprocess_cfg": dict(getattr(model.clip.visual, "preprocess_cfg", None) or {})}
+    if found is None:
+        raise ValueError(
+            f"OpenCLIP builds another model than this {kind} from config={config!r:.200}, or none. Pass the name of "
+            f"its architecture, one of open_clip.list_models(), or the model_cfg that it was made from."
+        )
+    return {"model_cfg": found, "preprocess_cfg": dict(getattr(clip.visual, "preprocess_cfg", None) or {})}
 
 
 def write_openclip(clip: nn.Module, config: dict[str, Any], tokenizer: Any, folder: Path) -> None:
