@@ -420,16 +420,15 @@ def bound_to(alignment: Alignment, matrix: torch.Tensor) -> Alignment:
     )  # fmt: skip
 
 
-def _array_of(rows: list[Any]) -> NDArray[np.float64]:
-    """A list of numbers, or of lists of them, as an array."""
-    message = "Text features are a list of something else than numbers in rows of one length."
+def _array_of(rows: list[Any]) -> NDArray[Any]:
+    """A list of floats, or of lists of them, as an array."""
     try:
         array = np.array(rows)
     except ValueError as error:  # rows of different lengths
-        raise ValueError(f"{message} {_FOR_CAPTIONS}") from error
-    if not np.issubdtype(array.dtype, np.integer) and not np.issubdtype(array.dtype, np.floating):
-        raise ValueError(f"{message} {_FOR_CAPTIONS}")
-    return array.astype(np.float64)
+        raise ValueError(f"Text features are a list of rows of different lengths. {_FOR_CAPTIONS}") from error
+    if not np.issubdtype(array.dtype, np.floating):
+        raise ValueError(f"Text features are a list of {array.dtype}, not of floats. {_FOR_CAPTIONS}")
+    return array
 
 
 def _blend(fitted: torch.Tensor, strength: float) -> torch.Tensor:

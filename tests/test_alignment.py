@@ -379,9 +379,12 @@ def test_bad_strengths_of_at(strength):
         (np.ones((3, DIM), int), "are int64, not floating point"),
         (np.ones((3, DIM), complex), "are complex128, not floating point"),
         (np.ones((3, DIM), object), "are object, not floating point"),
-        ("a red cube", r"are a str, not a tensor or NumPy array.*model.encode_text\(captions\)"),
-        (["a red cube"], "are a list, not a tensor"),
-        ([[1.0] * DIM], "are a list, not a tensor"),
+        ("a red cube", r"are a str, not a tensor, NumPy array or list.*model.encode_text\(captions\)"),
+        (["a red cube"], r"are a list of <U10, not of floats.*model.encode_text\(captions\)"),
+        ([[1] * DIM], "are a list of int64, not of floats"),
+        ([[1.0] * DIM, [1.0]], "are a list of rows of different lengths"),
+        ([[1.0] * 4], r"shape \[1, 4\] but the alignment has dim 8"),
+        ((1.0,) * DIM, "are a tuple, not a tensor"),
         (np.float32(1.0), "are a float32, not a tensor"),
         (None, "are a NoneType, not a tensor"),
     ],
@@ -389,6 +392,19 @@ def test_bad_strengths_of_at(strength):
 def test_bad_features(bad, message):
     with pytest.raises(ValueError, match=message):
         full()(bad)
+
+
+@pytest.mark.parametrize("shape", [(DIM,), (3, DIM), (2, 3, DIM)])
+@pytest.mark.parametrize("normalize", [False, True])
+def test_a_list_comes_back_as_a_list(shape, normalize):
+    features = torch.randn(shape)
+    found = full()(features.tolist(), normalize)
+    assert isinstance(found, list)
+    torch.testing.assert_close(torch.tensor(found), full()(features, normalize))
+
+
+def test_a_list_of_no_rows():
+    assert full()([]) == []
 
 
 @pytest.mark.parametrize("dim", [0, -1, 2.5, True, "2"])

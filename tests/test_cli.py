@@ -29,7 +29,7 @@ def fails(*arguments):
 @pytest.fixture
 def folder(tmp_path):
     model = LABCLIP(models.make("clip"), Alignment(models.matrix()), tokenizer=models.tokenizer())
-    model.save_pretrained(tmp_path / "model")
+    model.save_pretrained(tmp_path / "model", config=models.CONFIGS["clip"])
     return tmp_path / "model"
 
 

@@ -62,7 +62,7 @@ def test_json_is_one_object_and_a_strength_of_nothing_is_the_base():
 def folder(tmp_path):
     """An OpenCLIP model that knows nothing, with a matrix."""
     model = LABCLIP(models.make("clip"), Alignment(models.matrix()), tokenizer=models.tokenizer())
-    model.save_pretrained(tmp_path / "model")
+    model.save_pretrained(tmp_path / "model", config=models.CONFIGS["clip"])
     return tmp_path / "model"
 
 

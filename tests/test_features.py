@@ -603,7 +603,7 @@ def test_the_command_takes_a_base_without_a_matrix(data, tmp_path):
     assert wrong.exit_code == 2
     assert wrong.stderr == "Error: OpenCLIP knows no model 'ViT-B-33:openai'.\n" or "Did you mean" in wrong.stderr
     model = LABCLIP(models.make("clip"), Alignment.identity(models.DIM), tokenizer=models.tokenizer())
-    model.save_pretrained(tmp_path / "plain")
+    model.save_pretrained(tmp_path / "plain", config=models.CONFIGS["clip"])
     for name in ("config.json", "model.safetensors"):
         (tmp_path / "plain" / name).unlink()
     (data / "captions.csv").rename(data / "photos" / "captions.csv")

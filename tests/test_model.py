@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
+import labclip
 from labclip import LABCLIP, Alignment, Base
 
 ALL = list(models.KINDS)
@@ -559,6 +560,36 @@ def test_an_alignment_that_wants_gradients_gets_them():
     model = wrap("clip", Alignment(models.matrix().requires_grad_()))
     model.similarity(model.encode_image(models.images()), model.encode_text(models.tokens())).sum().backward()
     assert model.alignment.matrix.grad is not None
+
+
+def test_a_loaded_model_is_frozen_and_its_features_are_plain_numbers():
+    model = LABCLIP.from_pretrained("scenes")
+    created, _, _ = labclip.create_model_and_transforms("scenes")
+    for one in (model, created, model.fold()):
+        assert not one.training
+        assert not any(parameter.requires_grad for parameter in one.parameters())
+    for text in ("a red cube", ["a red cube"], model.tokenizer(["a red cube"])):
+        assert model.encode_text(text).numpy().shape == (1, 256)
+    image = torch.zeros(1, 3, 64, 64)
+    assert model.similarity(model.encode_image(image), model.encode_text("a red cube")).numpy().shape == (1, 1)
+    assert model(image, model.tokenizer(["a red cube"]))[1].numpy().shape == (1, 256)
+
+
+def test_a_loaded_model_gives_gradients_to_who_asks():
+    model = LABCLIP.from_pretrained("scenes")
+    model.matrix.requires_grad_()
+    model.encode_text("a red cube").sum().backward()
+    assert model.matrix.grad is not None
+    model.clip.train().requires_grad_()
+    model.encode_text("a red cube").sum().backward()
+    assert model.clip.text_projection.grad is not None
+
+
+def test_a_model_that_its_user_wraps_keeps_its_graph():
+    assert wrap("clip").encode_text("a red cube").requires_grad
+    clip = models.make("clip")
+    LABCLIP(clip, Alignment(models.matrix()))
+    assert all(parameter.requires_grad for parameter in clip.parameters())
 
 
 @pytest.mark.parametrize("identity", [False, True])

@@ -3,7 +3,7 @@
 One module a family of commands; each imports what it needs when it runs, so that `labclip --help` loads no torch.
 """
 
-from labclip.cli import diagnose, embed, evaluate, fit, look, negatives, ways  # noqa: F401  (they register their commands)
+from labclip.cli import convert, diagnose, embed, evaluate, fit, look, negatives  # noqa: F401  (they register their commands)
 from labclip.cli.group import main
 
 __all__ = ["main"]

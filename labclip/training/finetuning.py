@@ -79,7 +79,7 @@ def finetune(
     if model.tokenizer is None:
         raise ValueError("The model has no tokenizer. Pass LABCLIP(..., tokenizer=open_clip.get_tokenizer(NAME)).")
     where = torch.device(device) if device else model.matrix.device
-    clip: Any = copy.deepcopy(model.clip).to(where).train()
+    clip: Any = copy.deepcopy(model.clip).to(where).train().requires_grad_()  # loaded models come frozen
     tokens = model.tokenizer(list(texts))
     missing = torch.tensor([not negative or negative == text for negative, text in zip(negatives, texts, strict=True)])
     wrong = model.tokenizer([negative or text for negative, text in zip(negatives, texts, strict=True)])

@@ -1,4 +1,4 @@
-"""Commands that bring a matrix in or send it out: convert, fold, push."""
+"""The commands convert, fold and push: a matrix from a checkpoint, into a checkpoint, to the Hub."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from labclip.cli.group import alignment_option, check_empty, main, model_option, strength_option
+from labclip.cli.group import alignment_option, base_option, check_empty, main, strength_option
 
 
 @main.command()
@@ -20,8 +20,8 @@ def convert(checkpoint: Path, out: Path, base: str | None) -> None:
 
     known = None
     if base is not None:
-        model, colon, tag = base.partition(":")
-        if not colon or not tag:
+        model, _, tag = base.partition(":")
+        if not tag:
             raise ValueError(f"--base is {base!r}. Type a model and a tag, for example ViT-B-32-quickgelu:openai.")
         known = named_base(model, tag)
     alignment = convert_checkpoint(checkpoint, base=known)
@@ -33,7 +33,7 @@ def convert(checkpoint: Path, out: Path, base: str | None) -> None:
 
 @main.command()
 @click.argument("out", type=click.Path(path_type=Path))
-@model_option
+@base_option
 @alignment_option
 @strength_option
 @click.option("--force", is_flag=True, help="Overwrite OUT.")
@@ -46,7 +46,10 @@ def fold(out: Path, model: str, alignment: str | None, strength: float | None, f
     from labclip.model import LABCLIP
 
     check_empty(out, force)
-    save_folded(LABCLIP.from_pretrained(model, alignment=alignment, strength=strength), out)
+    opened = LABCLIP.from_pretrained(model, alignment=alignment, strength=strength)
+    if alignment is None and opened.alignment.at(1.0).is_identity:
+        raise ValueError(f"{model} has no matrix to merge. Type --alignment with a name, a folder or a repository.")
+    save_folded(opened, out)
     click.echo(f'{out}: open_clip.create_model_and_transforms("local-dir:{out}")')
 
 
