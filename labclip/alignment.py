@@ -252,8 +252,8 @@ class Alignment:
 
         Returns:
             Aligned embeddings, [..., dim]: a tensor with the dtype and device of the input, a NumPy array of its
-            dtype, or a list. Computed in float32, also under autocast. Values are not looked at, which would stop a GPU: NaN
-            stays NaN, and what float16 can't hold (beyond 65504, far above any CLIP's features) becomes infinite.
+            dtype, or a list. Computed in float32, also under autocast. Values are not looked at, which would stop a
+            GPU: NaN stays NaN, and what float16 can't hold (beyond 65504, above any CLIP's features) becomes infinite.
 
         Raises:
             ValueError: If the last axis is not `dim`, or the values are not floating point.

@@ -1,4 +1,4 @@
-"""Pictures to what an image tower takes."""
+"""PIL images to what an image tower takes."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def as_batch(
     if not images or not all(isinstance(one, Image) for one in images):
         raise ValueError(
             f"image is {described(image)}. Pass a PIL image or a list of them, as PIL.Image.open(FILE) or "
-            f"[PIL.Image.fromarray(picture) for picture in pictures], or a float tensor [n, 3, height, width] of "
-            f"preprocessed ones, for example torch.stack([model.preprocess(picture) for picture in pictures])."
+            f"[PIL.Image.fromarray(array) for array in arrays], or a float tensor [n, 3, height, width] of "
+            f"preprocessed ones, for example torch.stack([model.preprocess(image) for image in images])."
         )
     if preprocess is None:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Metrics of embeddings: which caption fits which picture better. Float32, and a tie is wrong in every one."""
+"""Metrics of embeddings: which caption fits which image better. Float32, and a tie is wrong in every one."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def unit_length(features: Tensor, what: str) -> Tensor:
 
 
 def choices(images: Tensor, texts: Tensor, image: Tensor, options: Tensor) -> Tensor:
-    """Whether the right caption has a higher cosine with its picture than every other option.
+    """Whether the right caption has a higher cosine with its image than every other option.
 
     Args:
-        images: Unit-length, float32 [pictures, dim].
+        images: Unit-length, float32 [images, dim].
         texts: Unit-length, float32 [captions, dim].
-        image: Each item's picture, int64 [n].
+        image: Each item's image, int64 [n].
         options: Each item's captions, the right one first, int64 [n, k]; -1 stands for no option.
 
     Returns:
@@ -53,19 +53,19 @@ def choices(images: Tensor, texts: Tensor, image: Tensor, options: Tensor) -> Te
     correct = torch.empty(len(image), dtype=torch.bool)
     for start in range(0, len(image), 4096):
         part = slice(start, start + 4096)
-        pictures = images[image[part]]
+        shown = images[image[part]]
         # Not a matrix product: equal captions must come out equal.
-        own = (pictures * texts[options[part, 0]]).sum(-1)
+        own = (shown * texts[options[part, 0]]).sum(-1)
         right = torch.ones_like(own, dtype=torch.bool)
         for column in range(1, options.shape[1]):
             other = options[part, column]
-            right &= (own > (pictures * texts[other.clamp_min(0)]).sum(-1)) | (other < 0)
+            right &= (own > (shown * texts[other.clamp_min(0)]).sum(-1)) | (other < 0)
         correct[part] = right
     return correct
 
 
 def preferred(images: Tensor, right: Tensor, wrong: Tensor) -> Tensor:
-    """Whether each picture's own caption has a higher cosine with it than a wrong one.
+    """Whether each image's own caption has a higher cosine with it than a wrong one.
 
     Args:
         images: Unit-length, float32 [n, dim].
@@ -80,17 +80,17 @@ def preferred(images: Tensor, right: Tensor, wrong: Tensor) -> Tensor:
 
 
 def pairs(images: Tensor, texts: Tensor, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Winoground's three scores: two pictures and two captions, the first with the first, the second with the second.
+    """Winoground's three scores: two images and two captions, the first with the first, the second with the second.
 
     Args:
-        images: Unit-length, float32 [pictures, dim].
+        images: Unit-length, float32 [images, dim].
         texts: Unit-length, float32 [captions, dim].
         image: int64 [n, 2].
         text: int64 [n, 2].
 
     Returns:
-        Three bool [n]: text (for each picture its caption scores higher than the other), image (for each caption its
-        picture does), group (both).
+        Three bool [n]: text (for each image its caption scores higher than the other), image (for each caption its
+        image does), group (both).
 
     Source: arXiv:2204.03162, equations 1 to 3.
     """
@@ -103,7 +103,7 @@ def pairs(images: Tensor, texts: Tensor, image: Tensor, text: Tensor) -> tuple[T
 def ranks(images: Tensor, texts: Tensor, image_index: Tensor) -> tuple[Tensor, Tensor]:
     """How many wrong ones are at least as near as the right one, in both directions of retrieval.
 
-    One pass over the cosines, a block at a time: memory grows with pictures plus captions, not with their product.
+    One pass over the cosines, a block at a time: memory grows with images plus captions, not with their product.
     Recall@k is the share of ranks below k.
 
     Args:
@@ -112,7 +112,7 @@ def ranks(images: Tensor, texts: Tensor, image_index: Tensor) -> tuple[Tensor, T
         image_index: Whose caption each text is, int64 [m].
 
     Returns:
-        For each text the pictures other than its own that are at least as near, int64 [m]; for each picture the
+        For each text the images other than its own that are at least as near, int64 [m]; for each image the
         captions not its own that are at least as near as the best of its own, int64 [n] (all of them where it has no
         caption). Nearer by less than `TIE` is a tie, and a tie counts against the right one.
     """
@@ -139,7 +139,7 @@ def _parts(n: int, rows: int = 8192) -> list[slice]:
 
 
 def class_ranks(images: Tensor, classes: Tensor, label: Tensor) -> Tensor:
-    """How many wrong classes are at least as near to each picture as its own.
+    """How many wrong classes are at least as near to each image as its own.
 
     Args:
         images: Unit-length, float32 [n, dim].

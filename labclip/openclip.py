@@ -89,8 +89,8 @@ def check_base(clip: nn.Module, alignment: Alignment, tokenizer: Tokenizer | Non
         if not cosine >= FINGERPRINT_COSINE:
             raise ValueError(
                 f"This model is not the one the alignment was fitted on{f' ({base})' if base else ''}: its "
-                f"embedding of {FINGERPRINT_CAPTION!r} has cosine {cosine:.3f} with the recorded one, below {FINGERPRINT_COSINE}. "
-                f"Load the recorded base, or fit a matrix for this model."
+                f"embedding of {FINGERPRINT_CAPTION!r} has cosine {cosine:.3f} with the recorded one, below "
+                f"{FINGERPRINT_COSINE}. Load the recorded base, or fit a matrix for this model."
             )
 
 

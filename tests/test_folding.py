@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from labclip import LABCLIP, Alignment
+import labclip
+from labclip import LABCLIP, Alignment, Base
 from labclip.io.folding import fold
 
 KINDS = list(models.KINDS)
@@ -254,3 +255,21 @@ def test_a_projection_of_an_unknown_type_is_refused():
 def test_another_dim_is_refused(kind):
     with pytest.raises(ValueError, match="Alignment has dim 8 but the model's text projection gives 16"):
         fold(models.make(kind), Alignment(models.matrix(dim=8)))
+
+
+def test_a_labclip_folds_its_own_alignment_or_another():
+    model = LABCLIP(models.make("clip"), Alignment(models.matrix()))
+    tokens = models.tokens()
+    assert torch.equal(labclip.fold(model).encode_text(tokens), model.fold().encode_text(tokens))
+    other = Alignment(models.matrix(1))
+    assert torch.equal(labclip.fold(model, other).encode_text(tokens), fold(model.clip, other).encode_text(tokens))
+    with pytest.raises(ValueError, match="which runs QuickGELU, but this model runs GELU"):
+        base = Base("tiny", "own", quick_gelu=True, embed_dim=models.DIM)
+        labclip.fold(model, Alignment(models.matrix(), base=base))
+
+
+@pytest.mark.parametrize("alignment", [None, "ViT-B-32", torch.eye(models.DIM)])
+def test_folding_needs_an_alignment(alignment):
+    kind = type(alignment).__name__
+    with pytest.raises(ValueError, match=rf"The alignment is a {kind}. Pass a labclip.Alignment, for example labclip"):
+        labclip.fold(models.make("clip"), alignment)

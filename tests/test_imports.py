@@ -40,7 +40,7 @@ def package_of(module):
 
 
 class Imports(ast.NodeVisitor):
-    """The modules of labclip that a module imports, at its top and in functions; what only a type checker reads aside."""
+    """The modules of labclip that a module imports, at its top and in functions, not what only a type checker reads."""
 
     def __init__(self, module):
         self.module, self.found, self.inside = module, set(), ["<module>"]

@@ -46,10 +46,8 @@ def test_a_type_checker_finds_the_mistakes_of_a_user(tmp_path):
     pytest.importorskip("mypy")
     script = tmp_path / "script.py"
     script.write_text(MISTAKES)
-    done = subprocess.run(
-        [sys.executable, "-m", "mypy", "--strict", "--follow-imports=silent", "--cache-dir", ROOT / ".mypy_cache", script],
-        capture_output=True, text=True, cwd=ROOT,
-    )  # fmt: skip
+    options = ["--strict", "--follow-imports=silent", "--cache-dir", ROOT / ".mypy_cache"]
+    done = subprocess.run([sys.executable, "-m", "mypy", *options, script], capture_output=True, text=True, cwd=ROOT)
     errors = [line for line in done.stdout.splitlines() if ": error: " in line]
     assert len(errors) == 2, done.stdout + done.stderr
     assert "script.py:7" in errors[0]

@@ -238,7 +238,9 @@ def test_the_other_tensors_have_hashes_too(tmp_path, name):
     with pytest.raises(ValueError, match=f"is not the {name} that {CONFIG} describes: its SHA-256 is"):
         load(tmp_path)
     save_file({"matrix": MATRIX}, tmp_path / WEIGHTS)
-    with pytest.raises(ValueError, match=r"has the tensors \['matrix'\], but config.json describes \['fingerprint', 'logit_scale'"):
+    with pytest.raises(
+        ValueError, match=r"has the tensors \['matrix'\], but config.json describes \['fingerprint', 'logit_scale'"
+    ):
         load(tmp_path)
     rewrite(tmp_path, other_sha256=...)  # as somebody else's writer may leave it out
     assert torch.equal(load(tmp_path).fitted, MATRIX)
@@ -367,7 +369,7 @@ def test_other_configs_are_refused(tmp_path, text, message):
         ({"strength": math.inf}, "strength is inf, not a finite number"),
         ({"strength": 10**400}, "strength is 1.*0, not a number"),
         ({"strength": 1e39}, "the matrix has infinite values"),
-        ({"fingerprint_caption": "a photo of a dog"}, "fingerprint_caption is 'a photo of a dog', but labclip compares with"),
+        ({"fingerprint_caption": "a photo of a dog"}, "caption is 'a photo of a dog', but labclip compares with"),
         ({"base": "ViT-B-32"}, "base is 'ViT-B-32', not an object with the keys model, pretrained"),
         ({"base": []}, "base is .*, not an object"),
         ({"base": {"model": "x"}}, "base is .*, not an object with the keys"),
@@ -514,3 +516,21 @@ def test_a_read_only_folder_is_an_error_of_the_system(tmp_path):
     finally:
         tmp_path.chmod(0o700)
     assert contents(tmp_path) == before
+
+
+def test_a_folder_with_the_older_names_of_the_fingerprint_opens(tmp_path):
+    saved(tmp_path)
+    alignment = load(tmp_path)
+    tensors = load_file(tmp_path / WEIGHTS)
+    save_file({name.replace("fingerprint", "probe"): tensor for name, tensor in tensors.items()}, tmp_path / WEIGHTS)
+    text = (tmp_path / CONFIG).read_text()
+    (tmp_path / CONFIG).write_text(text.replace("fingerprint", "probe"))
+    again = load(tmp_path)
+    assert torch.equal(again.fingerprint, alignment.fingerprint)
+    again.save_pretrained(tmp_path / "again")
+    assert "probe" not in (tmp_path / "again" / CONFIG).read_text()
+    assert set(load_file(tmp_path / "again" / WEIGHTS)) == {"matrix", "logit_scale", "fingerprint"}
+    tensors["probe"] = -tensors.pop("fingerprint")
+    save_file(tensors, tmp_path / WEIGHTS)
+    with pytest.raises(ValueError, match="is not the fingerprint that"):
+        load(tmp_path)

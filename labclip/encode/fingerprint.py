@@ -87,7 +87,7 @@ def describe_inputs(inputs: Sequence[Path]) -> list[dict[str, Any]]:
 
 
 def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
-    """In words the first thing in which two runs differ; names of inputs and the fingerprint's last digits do not count."""
+    """In words the first difference of two runs; names of inputs and the fingerprint's last digits do not count."""
     for key in new:
         if key == "fingerprint":
             continue
@@ -116,8 +116,8 @@ def same_base(one: Base | None, other: Base | None) -> bool:
 def check_same_model(manifest: Mapping[str, Any], folder: Path, base: LABCLIP | Base) -> None:
     """Refuse features of another base.
 
-    The weights' hash decides. A base in another precision has another hash; then the embedding of the fingerprint caption
-    does, which tells text towers apart.
+    The weights' hash tells. A base in another precision has another hash; then the embedding of the fingerprint's
+    caption does, which tells text towers apart.
 
     Raises:
         ValueError: If they are another base's; both are named.

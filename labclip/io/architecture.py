@@ -1,4 +1,4 @@
-"""Whether a model is what OpenCLIP builds from a configuration: the same weights' names and shapes, and what these hide."""
+"""Whether a model is what OpenCLIP builds from a configuration: the weights' names and shapes, and what these hide."""
 
 from __future__ import annotations
 

@@ -110,9 +110,8 @@ def _introduction(alignment: Alignment) -> str:
     whose = f" of {_line(alignment.base)}" if alignment.base else ""
     return (
         f"One {alignment.dim} x {alignment.dim} matrix on the text embeddings{whose}: captions that name the same "
-        f"things with their attributes exchanged become distinguishable. Encoders and image embeddings are untouched, "
-        f"so an "
-        f"index of images stays valid."
+        f"objects with their attributes swapped become distinguishable. Encoders and image embeddings are untouched, "
+        f"so an index of images stays valid."
     )
 
 

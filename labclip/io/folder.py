@@ -276,7 +276,8 @@ def _check_types(path: Path, config: Mapping[str, Any]) -> None:
         raise ValueError(f"{path}: strength is {strength!r}, not a number.")
     if config.get("fingerprint_caption") not in (None, FINGERPRINT_CAPTION):
         raise ValueError(
-            f"{path}: fingerprint_caption is {config['fingerprint_caption']!r}, but labclip compares with {FINGERPRINT_CAPTION!r}."
+            f"{path}: fingerprint_caption is {config['fingerprint_caption']!r}, but labclip compares with "
+            f"{FINGERPRINT_CAPTION!r}."
         )
     if base is None:
         return

@@ -14,6 +14,8 @@ import torch
 from torch import nn
 
 from labclip.alignment import Alignment
+from labclip.model import LABCLIP
+from labclip.openclip import check_base
 
 # Where a module keeps its last linear map on the text side, by attribute path, first match wins.
 _PLACES = (
@@ -24,22 +26,39 @@ _PLACES = (
 )
 
 
-def fold(model: nn.Module, alignment: Alignment) -> nn.Module:
-    """Merge an alignment into a copy of a model.
+def fold(model: nn.Module, alignment: Alignment | None = None) -> nn.Module:
+    """Merge an alignment into a copy of a model: a plain model that gives the same numbers.
 
     The product is made in float64 and stored in the dtype of the projection: below float32 that rounding is the
     model's own, and a warning in the documentation says so.
 
     Args:
-        model: The base the alignment was fitted on. It stays as it is.
-        alignment: What to merge. A fitted logit scale is merged as well, by strength.
+        model: The base the alignment was fitted on, of OpenCLIP, OpenAI's `clip` or transformers (`CLIPModel`,
+            `SiglipModel`), or a `LABCLIP`. It stays as it is.
+        alignment: What to merge; None is the LABCLIP's own. A fitted logit scale is merged as well, by strength.
 
     Returns:
-        A copy of the model, of the same class; where it had no text projection one is added.
+        A copy of the model, of the class of the base; where it had no text projection one is added.
 
     Raises:
-        ValueError: If no text projection is found, or it has another dim.
+        ValueError: If there is no alignment, no text projection is found, or it has another dim; for a LABCLIP, if
+            the alignment was fitted on another base.
+
+    Example:
+        >>> import labclip
+        >>> type(labclip.fold(labclip.LABCLIP.from_pretrained("scenes"))).__name__
+        'CLIP'
     """
+    if isinstance(model, LABCLIP):
+        if alignment is not None:
+            check_base(model.clip, alignment, model.tokenizer)
+        alignment = alignment or model.alignment
+        model = model.clip
+    if not isinstance(alignment, Alignment):
+        raise ValueError(
+            f"The alignment is a {type(alignment).__name__}. Pass a labclip.Alignment, for example "
+            f'labclip.fold(model, Alignment.from_pretrained("ViT-B-32")), or a LABCLIP, which has its own.'
+        )
     folded = copy.deepcopy(model)
     if alignment.strength == 0.0 or (alignment.is_identity and alignment.logit_scale is None):
         return folded

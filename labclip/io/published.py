@@ -1,6 +1,6 @@
 """The matrices the paper's authors published, with the SHA-256 that verifies each, and the figures others published.
 
-None of those figures was measured by labclip. Imports no torch, so that `labclip list` and `labclip info` answer at once.
+None of those figures was measured by labclip. Imports no torch: `labclip list` and `labclip info` answer at once.
 """
 
 from __future__ import annotations
@@ -176,7 +176,7 @@ class Published:
             "data": self.data,
             "source": (
                 f"{self.file} of {AUTHORS_REPOSITORY} at {AUTHORS_COMMIT[:7]}, which has no licence: "
-                f"fetched for your own use, not to be published again"
+                f"downloaded for your own use, not to be published again"
             ),
             "costs": list(KNOWN_COSTS),
         }

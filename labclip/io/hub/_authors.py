@@ -3,36 +3,45 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from labclip.io.hub._errors import CacheError, first_sentence, is_off
-from labclip.io.hub._web import save, scratch
+from labclip.io.hub._snapshots import snapshot
+from labclip.io.hub._web import own_folder, save, scratch
 
 if TYPE_CHECKING:
     from labclip.io.published import Published
 
 
-def folder(
+def published_folder(
     entry: Published,
-    from_hub: Callable[..., Path],
     *,
-    home: Path,
-    force_download: bool,
-    local_files_only: bool,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+    force_download: bool = False,
+    local_files_only: bool = False,
 ) -> Path:
-    """The verified alignment folder of a published matrix.
+    """The alignment folder of a published matrix: from the cache, else the Hub, else the authors' pinned commit.
+
+    Each load verifies the matrix by SHA-256, whatever the source. The authors' checkpoint is converted once.
 
     Args:
-        entry: Which matrix.
-        from_hub: Fetches its Hub repository; takes `verify`, `force_download` and `local_files_only`.
-        home: Where the folders made of the authors' checkpoints are kept.
+        entry: A row of `labclip.io.published.PUBLISHED`.
+        token: Hub token; None takes the stored one. The authors' server never sees it.
+        cache_dir: The cache; None takes the Hub's own.
         force_download: Whether to fetch again what is cached.
-        local_files_only: Whether to use the cache alone.
+        local_files_only: Whether to use the cache alone, as `HF_HUB_OFFLINE=1` does.
+
+    Raises:
+        FileNotFoundError: If it is not cached and the network is off, or neither source has it.
+        ValueError: If what the authors' address serves is not that matrix.
+        OSError: If neither source can be reached (`ConnectionError`), or the cache can't be written.
     """
+    from_hub = partial(snapshot, entry.hub_repo, token=token, cache_dir=cache_dir, verify=partial(_check, entry))
+    home = own_folder(cache_dir) / "published"
     kept = home / f"{entry.name}-{entry.alignment}-{entry.matrix_sha256[:12]}"
     off = is_off(force_download, local_files_only)
     if not force_download:
@@ -40,7 +49,7 @@ def folder(
             _check(entry, kept)
             return kept
         with suppress(OSError, ValueError):
-            return from_hub(local_files_only=True, verify=partial(_check, entry))
+            return from_hub(local_files_only=True)
     if off:
         raise FileNotFoundError(
             f"The matrix {entry} is not in the cache {home} and the network is off (HF_HUB_OFFLINE or "
@@ -48,7 +57,7 @@ def folder(
             f"labclip convert {entry.file} FOLDER, and pass alignment=FOLDER."
         )
     try:
-        return from_hub(force_download=force_download, verify=partial(_check, entry))
+        return from_hub(force_download=force_download)
     except CacheError:
         raise
     except (OSError, ValueError) as error:
@@ -59,15 +68,14 @@ def folder(
     except CacheError:
         raise
     except (OSError, ValueError) as error:
-        kind = next(
-            (one for one in (ValueError, FileNotFoundError, ConnectionError) if isinstance(error, one)), OSError
-        )
+        kinds = (ValueError, FileNotFoundError, ConnectionError)
+        kind = next((kind for kind in kinds if isinstance(error, kind)), OSError)
         raise kind(
             f"The matrix {entry} could not be fetched, and nothing was kept. "
             f"The Hub ({entry.hub_repo}): {first_sentence(on_hub)}. "
             f"The authors ({entry.url}): {first_sentence(error)}. "
-            f"Check the network and try again, or fetch that file otherwise, type: labclip convert {entry.file} FOLDER, "
-            f"and pass alignment=FOLDER."
+            f"Check the network and try again, or fetch that file otherwise, type: "
+            f"labclip convert {entry.file} FOLDER, and pass alignment=FOLDER."
         ) from error
     return kept
 

@@ -1,7 +1,7 @@
 """A Hub repository's files in the Hub client's own cache, through the client's public functions, verified at each load.
 
-Files are fetched by commit, and the branch is named last: a failed update leaves the name on the older snapshot. Nothing
-is deleted that this call did not fetch, as the cache is shared with whatever else uses the Hub.
+Files are fetched by commit, and the branch is named last: a failed update leaves the name on the older snapshot.
+Nothing is deleted that this call did not fetch, as the cache is shared with whatever else uses the Hub.
 """
 
 from __future__ import annotations
@@ -30,8 +30,52 @@ from labclip.io.hub._errors import (
 
 logger = logging.getLogger(__name__)
 
+# Weights that hold only numbers, configs, the card and what tokenizers are made of; never a pickle or a script.
+WANTED = re.compile(r"(open_clip_)?model\.safetensors|README\.md|[\w-][\w.-]*\.(json|txt|model)", re.ASCII)
 _COMMIT = re.compile(r"[0-9A-Za-z]{7,64}")
 _WHO: dict[str, Any] = {"library_name": "labclip", "library_version": __version__}
+
+
+def snapshot(
+    repo_id: str,
+    *,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+    force_download: bool = False,
+    local_files_only: bool = False,
+    verify: Verify | None = None,
+) -> Path:
+    """Fetch a Hub repository's weights, configs, card and tokenizer files, or take them from the cache.
+
+    Args:
+        repo_id: "org/name".
+        revision: A branch, tag or commit; None is "main".
+        token: Hub token; None takes the stored one.
+        cache_dir: The cache; None takes the Hub's own.
+        force_download: Whether to fetch again what is cached.
+        local_files_only: Whether to use the cache alone, as `HF_HUB_OFFLINE=1` does.
+        verify: Looks at the folder and raises ValueError or FileNotFoundError if it is not sound; then nothing is kept.
+
+    Returns:
+        The folder, in the cache. Without a network it is the one fetched last.
+
+    Raises:
+        ValueError: If `repo_id` is none, or what came is not sound.
+        FileNotFoundError: If the repository or revision does not exist, or is not cached and the network is off.
+        PermissionError: If the Hub refuses it.
+        OSError: If it can't be fetched (`ConnectionError`), or the cache can't be written.
+    """
+    return fetch(
+        repo_id,
+        choose=lambda names: sorted(name for name in names if WANTED.fullmatch(name)),
+        verify=verify or (lambda folder: None),
+        revision=revision,
+        token=token,
+        cache_dir=cache_dir,
+        force_download=force_download,
+        local_files_only=local_files_only,
+    )
 
 
 def fetch(

@@ -23,8 +23,34 @@ MAX_WEIGHTS_BYTES = 20_000_000_000
 _STALE_SECONDS = 2 * 24 * 3600
 
 
-def weights(url: str, *, home: Path, force_download: bool, local_files_only: bool) -> Path:
-    """A weights file of an OpenCLIP tag, from the cache or its address."""
+def own_folder(cache_dir: str | Path | None) -> Path:
+    """Where files are kept that do not come from the Hub."""
+    from huggingface_hub import constants
+
+    return Path(cache_dir or constants.HF_ASSETS_CACHE).expanduser().absolute() / "labclip"
+
+
+def url_weights(
+    url: str,
+    *,
+    cache_dir: str | Path | None = None,
+    force_download: bool = False,
+    local_files_only: bool = False,
+) -> Path:
+    """Fetch the weights of an OpenCLIP tag that lie at a web address, not on the Hub.
+
+    Args:
+        url: The address. The file is verified by the SHA-256 in it, whole or by its first digits, where it has one.
+        cache_dir: The cache; None takes the Hub's own.
+        force_download: Whether to fetch again what is cached.
+        local_files_only: Whether to use the cache alone, as `HF_HUB_OFFLINE=1` does.
+
+    Raises:
+        FileNotFoundError: If it is not there, or not cached and the network is off.
+        ValueError: If another file arrives than the address names.
+        OSError: If it can't be fetched (`ConnectionError`), or the cache can't be written.
+    """
+    home = own_folder(cache_dir) / "weights"
     digest = _named_digest(url)
     name = url.rsplit("/", 1)[-1]
     kept = home / (hashlib.sha256(url.encode()).hexdigest()[:12] + "-" + name)
