@@ -12,7 +12,7 @@ from labclip.cli.group import as_json_option, main
 
 @main.command()
 @click.option("--out", default=Path(), type=click.Path(path_type=Path), help="Folder of the figure. [default: .]")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the scenes.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the scenes.")
 @as_json_option
 def demo(out: Path, seed: int, as_json: bool) -> None:
     """Show the finding and its repair, offline, in a minute.
