@@ -22,7 +22,23 @@ from pathlib import Path
 from table import write
 
 COUNT = 256
-WORDS = "a the two small red blue man woman dog cat table sitting next to on".split()
+WORDS = [
+    "a",
+    "the",
+    "two",
+    "small",
+    "red",
+    "blue",
+    "man",
+    "woman",
+    "dog",
+    "cat",
+    "table",
+    "sitting",
+    "next",
+    "to",
+    "on",
+]
 
 
 def captions(path):
