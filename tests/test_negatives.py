@@ -401,9 +401,9 @@ def test_hanta_takes_any_text(text):
 def test_hanta_is_not_stopped_by_a_web_address(hanta):
     import time
 
-    start = time.perf_counter()
+    start = time.process_time()
     assert len(hanta(["a", "x" * 5_000, "dog"])) == 3
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
 
 
 def test_hanta_reads_its_own_model_wherever_it_runs(tmp_path, monkeypatch):
