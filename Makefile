@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 
 .PHONY: demo test slow check format lint types docs bench results weights wheel clean
 
-demo: $(VENV)/.installed  ## the finding and its repair, with a picture
+demo: $(VENV)/.installed  ## the finding and its repair, with a figure
 	$(BIN)/labclip demo
 
 test: $(VENV)/.dev  ## the tests, under three minutes
@@ -25,7 +25,7 @@ lint: $(VENV)/.dev
 types: $(VENV)/.dev
 	$(BIN)/mypy
 
-docs: $(VENV)/.dev  ## the generated reference is fresh, links and snippets are right
+docs: $(VENV)/.dev  ## the generated parts are fresh, links and snippets are right
 	$(BIN)/python docs/reference.py --check
 	$(BIN)/python -m pytest tests/test_docs.py
 
@@ -36,11 +36,11 @@ bench: $(VENV)/.dev  ## the ratios that README and docs promise
 	$(BIN)/python benchmarks/fit.py --json benchmarks/fit.json
 	$(BIN)/python benchmarks/evaluation.py --json benchmarks/evaluation.json
 
-results: $(VENV)/.installed  ## what docs/results.md says labclip measured, anew: two minutes
+results: $(VENV)/.installed  ## measures docs/results.md again: two minutes
 	$(BIN)/python benchmarks/results.py
 	$(BIN)/python docs/reference.py
 
-weights: $(VENV)/.installed  ## the embedded model, made anew: about ten minutes on two cores
+weights: $(VENV)/.installed  ## makes the embedded model again: about ten minutes on two cores
 	$(BIN)/python weights/make.py
 
 wheel: $(VENV)/.dev

@@ -41,7 +41,7 @@ def row(model, seed):
     single = labclip.scenes.sample(2048, seed=9_100 + seed, split="all", n_objects=1)
     prompts = model.encode_text(measure.single_prompts(), normalize=True)
     images = measure.embed_images(model, single.images)
-    found["one thing, of 120"] = measure.single_object(images, prompts, single.layout.colours, single.layout.shapes)
+    found["one thing, of 120"] = measure.single_object(images, prompts, single.layout)
     return found
 
 

@@ -1,4 +1,4 @@
-"""What labclip costs and saves, each a ratio against the thing named, both timed in turn in one run.
+"""What labclip costs and saves, as ratios to the time of something named, both timed in turn in one run.
 
     python benchmarks/ratios.py [--captions FILE.tsv] [--model ViT-B-32] [--json FILE]
 
@@ -11,6 +11,7 @@ import csv
 import itertools
 import json
 import logging
+import random
 import statistics
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from pathlib import Path
 from table import write
 
 COUNT = 256
-WORDS = (
+WORDS = [
     "a",
     "the",
     "two",
@@ -37,16 +38,14 @@ WORDS = (
     "next",
     "to",
     "on",
-)
+]
 
 
 def captions(path):
-    """Real captions where a file is given, else words drawn to the length of COCO's captions, 8 to 20 words."""
+    """Captions from a file if given, else random words with the lengths of COCO's captions, 8 to 20 words."""
     if path is not None:
         with path.open(newline="", encoding="utf-8") as file:
             return [row["title"] for row in csv.DictReader(file, delimiter="\t")][:COUNT]
-    import random
-
     draw = random.Random(0)
     return [" ".join(draw.choices(WORDS, k=draw.choice((8, 9, 9, 10, 10, 10, 11, 12, 14, 20)))) for _ in range(COUNT)]
 
@@ -113,7 +112,7 @@ def model_rows(name, texts):
     print(f"largest difference of a caption's unit-length embedding, short against full: {apart:.1e}")
 
 
-# The peak is VmHWM, which starts anew with the process; getrusage's would carry over what this one holds.
+# The peak is VmHWM, which a new process starts from zero; getrusage's would include what this process holds.
 _LOAD = """
 import json, sys, time
 import numpy, open_clip, torch, torchvision, labclip.io.loading
@@ -166,7 +165,7 @@ def loading_rows(name):
 
 
 def start_rows():
-    """Seconds, not ratios: what a person waits for."""
+    """What a person waits for, in seconds."""
     for label, command, aim in (
         ("import labclip", [sys.executable, "-c", "import labclip"], 0.1),
         ("labclip --help", [sys.executable, "-m", "labclip", "--help"], 0.3),

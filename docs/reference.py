@@ -1,4 +1,4 @@
-"""Writes the generated parts of README and docs from the command's own help and from files of measurements.
+"""Write the generated parts of README and docs, from the command's own help and from files of measurements.
 
     python docs/reference.py [--check]
 
@@ -25,6 +25,36 @@ DOCS = Path(__file__).parent
 ROOT = DOCS.parent
 
 
+# Gains and every cost; what is left out is a variant of a row that stays.
+SHOWN = (
+    "binding_seen",
+    "binding_heldout",
+    "sentences_t2i_r1",
+    "sentences_i2t_r1",
+    "tags_t2i_r1",
+    "tags_i2t_r1",
+    "single_object",
+    "modality_gap",
+)
+SCORED = ("binding", "binding_heldout", "t2i_r1", "i2t_r1", "tags_t2i_r1", "tags_i2t_r1", "one_thing_acc1")
+
+
+def read(path):
+    """A JSON file of measurements, by its path in the repository."""
+    return json.loads((ROOT / path).read_text(encoding="utf-8"))
+
+
+def table(columns, rows):
+    """A Markdown table of cells that are text already."""
+    lines = [columns, *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines).replace("\n", "\n" + "|---" * len(columns) + "|\n", 1)
+
+
+def numbers(one, *keys):
+    """Values of a record with three decimals."""
+    return [f"{one[key]:.3f}" for key in keys]
+
+
 def help_text():
     """The help of the command and of each of its commands."""
     parts = []
@@ -37,8 +67,7 @@ def help_text():
 
 def measured():
     """The embedded model's table, from the file that `make weights` writes beside it; all of it is in its card."""
-    config = json.loads((ROOT / "weights" / "scenes" / "config.json").read_text(encoding="utf-8"))
-    rows = config["metadata"]["results"]["scenes"]
+    rows = read("weights/scenes/config.json")["metadata"]["results"]["scenes"]
     shown = {side: {key: values[key] for key in SHOWN} for side, values in rows.items()}
     return results_table({"scenes": shown})
 
@@ -47,84 +76,64 @@ def scored():
     """The short table of `labclip evaluate scenes`, from the file that `make results` writes."""
     result = kept.read(ROOT / "benchmarks" / "results" / "scenes.json").results[0]
     rows = []
-    for name in ("binding", "binding_heldout", "t2i_r1", "i2t_r1", "tags_t2i_r1", "tags_i2t_r1", "one_thing_acc1"):
+    for name in SCORED:
         found = result.metric(name)
         base, ours = (f"{estimate.value:.3f}" for estimate in found.estimates)
         moved = found.differences[0]
-        said = f"{moved.value:+.3f} [{moved.low:+.3f}, {moved.high:+.3f}]" if moved.measurable else UNMEASURABLE
-        rows.append([name, base, ours, said])
+        text = f"{moved.value:+.3f} [{moved.low:+.3f}, {moved.high:+.3f}]" if moved.measurable else UNMEASURABLE
+        rows.append([name, base, ours, text])
     return markdown_table(Table("", ["metric", "base", "LABCLIP", "difference, 95% interval"], rows))
 
 
 def ratios(file="ratios.json"):
     """A table of `make bench`, from the file it writes."""
-    rows = ["| what | against | ratio | aim | seconds |", "|---|---|---|---|---|"]
-    for row in json.loads((ROOT / "benchmarks" / file).read_text(encoding="utf-8")):
+    rows = []
+    for row in read(f"benchmarks/{file}"):
         seconds = "" if row["seconds"] is None else f"{row['seconds']:.3f}"
         unit = " s" if row["against"].startswith("seconds") else ""
-        cells = (row["what"], row["against"], f"{row['ratio']:.2f}{unit}", f"{row['aim']:.2f}{unit}", seconds)
-        rows.append(f"| {' | '.join(cells)} |")
-    return "\n".join(rows)
-
-
-# Gains and every cost; what is left out is a variant of a row that stays.
-SHOWN = (
-    "binding_seen",
-    "binding_heldout",
-    "sentences_t2i_r1",
-    "sentences_i2t_r1",
-    "tags_t2i_r1",
-    "tags_i2t_r1",
-    "single_object",
-    "modality_gap",
-)
+        rows.append((row["what"], row["against"], f"{row['ratio']:.2f}{unit}", f"{row['aim']:.2f}{unit}", seconds))
+    return table(("what", "against", "ratio", "aim", "seconds"), rows)
 
 
 def recipes():
     """The tables of `benchmarks/recipes.py`, from the file it writes."""
-    found = json.loads((ROOT / "benchmarks" / "recipes.json").read_text(encoding="utf-8"))
+    found = read("benchmarks/recipes.json")
     parts = []
-    for world, table in found["worlds"].items():
-        columns = [key for key in next(iter(table.values())) if key != "seconds"]
-        lines = [f"`{world}`, {found['count']:,} scenes, seeds {', '.join(map(str, found['seeds']))}:", ""]
-        lines += [f"|  | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
-        for name, row in table.items():
-            cells = [f"{row[key]:.2f}" if key in ("strength", "||A - I||") else f"{row[key]:.3f}" for key in columns]
-            lines.append(f"| {name} | {' | '.join(cells)} |".rstrip())
-        parts.append("\n".join(lines).replace("||A - I||", "distance from I"))
+    for world, recipes in found["worlds"].items():
+        columns = [key for key in next(iter(recipes.values())) if key != "seconds"]
+        rows = [
+            [name, *(f"{row[key]:.2f}" if key in ("strength", "||A - I||") else f"{row[key]:.3f}" for key in columns)]
+            for name, row in recipes.items()
+        ]
+        seeds = ", ".join(map(str, found["seeds"]))
+        shown = table(("", *columns), rows).replace("||A - I||", "distance from I")
+        parts.append(f"`{world}`, {found['count']:,} scenes, seeds {seeds}:\n\n{shown}")
     return "\n\n".join(parts)
-
-
-def fitting():
-    """The table of `benchmarks/fit.py`, from the file it writes."""
-    return ratios("fit.json")
 
 
 def shuffling():
     """What `benchmarks/negatives.py` wrote."""
-    rows = ["| what | captions/s | aim | have none |", "|---|---|---|---|"]
-    for row in json.loads((ROOT / "benchmarks" / "negatives.json").read_text(encoding="utf-8")):
+    rows = []
+    for row in read("benchmarks/negatives.json"):
         aim = "" if row["aim"] is None else f"{row['aim']:,}"
-        rows.append(f"| {row['what']} | {row['rate']:,.0f} | {aim} | {row['without']:,} of {row['captions']:,} |")
-    return "\n".join(rows)
+        rows.append((row["what"], f"{row['rate']:,.0f}", aim, f"{row['without']:,} of {row['captions']:,}"))
+    return table(("what", "captions/s", "aim", "have none"), rows)
 
 
 def embedding():
     """What `benchmarks/features.py` wrote."""
-    rows = ["| what | ratio | aim |", "|---|---|---|"]
-    for row in json.loads((ROOT / "benchmarks" / "features.json").read_text(encoding="utf-8")):
-        rows.append(f"| {row['what']} | {row['ratio']:.2f} | {row['aim']} |")
-    return "\n".join(rows)
+    rows = [(row["what"], f"{row['ratio']:.2f}", str(row["aim"])) for row in read("benchmarks/features.json")]
+    return table(("what", "ratio", "aim"), rows)
 
 
 def finetuned():
     """The table of `benchmarks/finetune.py`, from the file it writes."""
-    table = json.loads((ROOT / "benchmarks" / "finetune.json").read_text(encoding="utf-8"))
-    lines = [f"|  | {' | '.join(table)} |", "|---" * (len(table) + 1) + "|"]
-    for key in next(iter(table.values())):
-        digits = 0 if key == "seconds" else 3
-        lines.append(f"| {key} | {' | '.join(f'{row[key]:.{digits}f}' for row in table.values())} |")
-    return "\n".join(lines)
+    found = read("benchmarks/finetune.json")
+    keys = next(iter(found.values()))
+    return table(
+        ("", *found),
+        [(key, *(f"{row[key]:.{0 if key == 'seconds' else 3}f}" for row in found.values())) for key in keys],
+    )
 
 
 def results():
@@ -146,10 +155,10 @@ def published():
         values = [_decimals(one.values[side]) if side in one.values else "" for side in ("base", "labclip")]
         rows.append([title, one.metric, one.clip or "not said", *values, others, measured or "not measured here"])
     columns = ["benchmark", "metric", "CLIP", "base", "LABCLIP", "others", "by labclip"]
-    table = markdown_table(Table("", columns, rows, words=(0, 1, 2, 5, 6)))
+    reported = markdown_table(Table("", columns, rows, words=(0, 1, 2, 5, 6)))
     width = max(map(len, commands))
     lines = [f"{command:{width}}  # {title}" for command, title in commands.items()]
-    return "\n".join([table, "", "What measures each that was not measured here:", "", "```bash", *lines, "```"])
+    return "\n".join([reported, "", "What measures each that was not measured here:", "", "```bash", *lines, "```"])
 
 
 def _kept():
@@ -173,48 +182,51 @@ def _measured(report, one):
 
 def benchmarks():
     """The table of benchmarks: what each wants and measures, from the table that `labclip evaluate` uses."""
-    lines = ["| name | wants | from | licence | metrics, the first lines of its reader | options |", "|---" * 6 + "|"]
+    rows = []
     for one in BENCHMARKS.values():
-        said = " ".join(inspect.getdoc(one.read).partition("\n\n")[0].split())
+        about = " ".join(inspect.getdoc(one.read).partition("\n\n")[0].split())
         options = ", ".join(f"`{name}={default}`" for name, default in one.options.items())
-        cells = (f"`{one.name}`<br>{one.title}, {one.paper}", one.wants, one.source, one.licence, said, options)
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        rows.append((f"`{one.name}`<br>{one.title}, {one.paper}", one.wants, one.source, one.licence, about, options))
+    return table(("name", "wants", "from", "licence", "metrics, the first lines of its reader", "options"), rows)
 
 
 def diagnosed():
     """The verdict and the tables of `docs/diagnosis.json`, which `labclip diagnose --model scenes --json` prints."""
-    found = json.loads((DOCS / "diagnosis.json").read_text(encoding="utf-8"))
-    lines = [f"**{found['verdict']['headline']}**", ""]
-    lines += [f"- {sentence}" for sentence in (*found["verdict"]["reasons"], *found["verdict"]["repair"])]
-    gap = found["gap"]
-    lines += ["", "| modality gap | distance of the means | told apart by a plane |", "|---|---|---|"]
-    lines += [f"| {when} | {one['distance']:.3f} | {one['separability']:.3f} |" for when, one in gap.items()]
-    lines += ["", "| caption against | cosine before, median | after |", "|---|---|---|"]
-    for kind, part in found["permutations"].items():
-        medians = [f"{part[when]['quantiles']['0.5']:.3f}" for when in ("before", "after")]
-        lines.append(f"| {PERMUTED[kind]} | {' | '.join(medians)} |")
-    lines += ["", "| held-out scenes as sums of objects | R² | R² of a bag | contents found | twins told apart |"]
-    lines.append("|---" * 5 + "|")
-    for side, one in found["decomposition"].items():
-        cells = [f"{one[key]:.3f}" for key in ("r2", "bag_r2", "retrieval", "exchanged")]
-        lines.append(f"| {side} | {' | '.join(cells)} |")
-    lines += ["", "| unseen objects from concepts | learnt from | objects named | twins told apart | twins |"]
-    lines.append("|---" * 5 + "|")
-    for side, part in found["complexity"].items():
-        for one in part:
-            cells = [f"{one[key]:.3f}" for key in ("accuracy", "binding")]
-            name = f"{side}, {one['predictor']}"
-            lines.append(f"| {name} | {one['fraction']:g} | {' | '.join(cells)} | {one['twins']:,} |")
-    count, combinations = found["scenes"], found["combinations"]
-    lines += [
-        "",
-        f"{count:,} scenes of {combinations:,} combinations, seed {found['seed']}, labclip {found['version']}.",
+    found = read("docs/diagnosis.json")
+    verdict = found["verdict"]
+    sentences = "\n".join(f"- {sentence}" for sentence in (*verdict["reasons"], *verdict["repair"]))
+    gap = [(when, *numbers(one, "distance", "separability")) for when, one in found["gap"].items()]
+    medians = [
+        (PERMUTED[kind], *(numbers(part[when]["quantiles"], "0.5")[0] for when in ("before", "after")))
+        for kind, part in found["permutations"].items()
     ]
-    return "\n".join(lines)
+    sums = [
+        (side, *numbers(one, "r2", "bag_r2", "retrieval", "swapped")) for side, one in found["decomposition"].items()
+    ]
+    concepts = [
+        (
+            f"{side}, {one['predictor']}",
+            f"{one['fraction']:g}",
+            *numbers(one, "accuracy", "binding"),
+            f"{one['swaps']:,}",
+        )
+        for side, part in found["complexity"].items()
+        for one in part
+    ]
+    parts = [
+        f"**{verdict['headline']}**",
+        sentences,
+        table(("modality gap", "distance of the means", "linear separability"), gap),
+        table(("caption against", "cosine before, median", "after"), medians),
+        table(("held-out scenes as sums of objects", "R²", "R², bag", "R@1 of contents", "binding"), sums),
+        table(("unseen objects from concepts", "learnt from", "accuracy", "binding", "swaps"), concepts),
+        f"{found['scenes']:,} scenes of {found['combinations']:,} combinations, seed {found['seed']}, "
+        f"labclip {found['version']}.",
+    ]
+    return "\n\n".join(parts)
 
 
-PERMUTED = {"exchanged": "attributes exchanged", "shuffled": "words shuffled"}
+PERMUTED = {"swapped": "attributes swapped", "shuffled": "words shuffled"}
 
 PARTS = {
     "diagnosis": diagnosed,
@@ -224,7 +236,7 @@ PARTS = {
     "scored": scored,
     "ratios": ratios,
     "recipes": recipes,
-    "fitting": fitting,
+    "fitting": lambda: ratios("fit.json"),
     "finetuned": finetuned,
     "shuffling": shuffling,
     "embedding": embedding,

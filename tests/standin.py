@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 import pytest_socket
 
-TIMEOUT = 0.3  # Seconds a client waits here before it calls a server silent.
+TIMEOUT = 0.3  # Seconds until a client gives up a silent server; of any other it waits as long as it does by default.
 
 
 class StandInHub:
@@ -34,7 +34,7 @@ class StandInHub:
     """
 
     def __init__(self):
-        self.repos, self.raw, self.faults = {}, {}, {}
+        self.repos, self.raw, self.faults = {}, {}, _Faults()
         self.requests, self.pushed, self.tokens = [], [], []
         self.closing, self.off = threading.Event(), False
         self._commits = {}
@@ -95,6 +95,18 @@ class StandInHub:
             "HF_HUB_DISABLE_PROGRESS_BARS": "1",
             "LABCLIP_AUTHORS_ENDPOINT": self.url,
         }
+
+
+class _Faults(dict):
+    """Faults by part of a request. Only a silent server makes clients impatient: a slow answer is a busy machine's."""
+
+    def __init__(self):
+        self.on_silence = lambda: None
+
+    def __setitem__(self, part, fault):
+        if fault == "silent":
+            self.on_silence()
+        super().__setitem__(part, fault)
 
 
 def etag(data):
@@ -288,18 +300,22 @@ def hub(tmp_path, monkeypatch, hub_client):
             "HF_HUB_OFFLINE": False,
             "HF_HUB_DISABLE_XET": True,
             "HF_HUB_DISABLE_TELEMETRY": True,
-            "HF_HUB_ETAG_TIMEOUT": TIMEOUT,
-            "HF_HUB_DOWNLOAD_TIMEOUT": TIMEOUT,
         }
         for name, value in settings.items():
             monkeypatch.setattr(constants, name, value, raising=False)
+
+        def hurry():
+            for name in ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"):
+                monkeypatch.setattr(constants, name, TIMEOUT)
+
+        server.faults.on_silence = hurry
         for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
             monkeypatch.delenv(name, raising=False)
         monkeypatch.setenv("LABCLIP_AUTHORS_ENDPOINT", server.url)
         # The client sleeps between its attempts; here the answer will not change.
         import time
 
-        hurry = types.SimpleNamespace(**{**vars(time), "sleep": lambda seconds: None})
-        monkeypatch.setattr(_http, "time", hurry)
-        monkeypatch.setattr(file_download, "time", hurry)
+        sleepless = types.SimpleNamespace(**{**vars(time), "sleep": lambda seconds: None})
+        monkeypatch.setattr(_http, "time", sleepless)
+        monkeypatch.setattr(file_download, "time", sleepless)
         yield server

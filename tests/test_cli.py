@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import warnings
 
 import models
 import open_clip
@@ -11,6 +12,7 @@ import torch
 from click.testing import CliRunner
 
 from labclip import LABCLIP, Alignment, Base, cli
+from labclip.messages import typed
 
 
 def run(*arguments):
@@ -60,7 +62,8 @@ def test_info_of_a_published_matrix_tells_costs_too():
     text = run("info", "ViT-B-32").stdout
     assert "ViT-B-32-quickgelu (openai)" in text
     assert "Zero-shot classification (CIFAR, ImageNet) drops." in text
-    assert "reported, not measured by labclip" in text
+    assert "reported by others, not measured by labclip" in text
+    assert "measured by labclip: nothing yet" in text
     facts = json.loads(run("info", "ViT-B-32", "--json").stdout)
     assert facts["matrix_sha256"].startswith("8cc53c13")
 
@@ -175,6 +178,22 @@ def test_push_uploads_what_can_be_loaded_again(hub, folder, tmp_path):
     assert "is not the config of an alignment" in fails("push", folder, "org/other")
     assert "org/other" not in hub.repos
     assert "There is no folder" in fails("push", tmp_path / "nothing", "org/other")
+
+
+def test_messages_name_options_while_a_command_runs_and_warnings_are_one_line(monkeypatch, tmp_path):
+    def refuse(folder):
+        warnings.warn("mind the gap", UserWarning, stacklevel=1)
+        raise ValueError(f"Pass {typed('folder=', '--out')}.")
+
+    monkeypatch.setattr("labclip.io.folder.make_folder", refuse)
+    shown = warnings.showwarning
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        said = fails("demo", "--out", tmp_path)
+    assert "Warning: mind the gap\n" in said
+    assert "Error: Pass --out.\n" in said
+    assert typed("folder=", "--out") == "folder="
+    assert warnings.showwarning is shown
 
 
 def test_a_usage_error_is_two():

@@ -1,4 +1,4 @@
-"""The demo: its figures, its words, its picture; and the measures it stands on, against obvious loops."""
+"""The demo: its metrics, its report, its figure; and the measures it stands on, against obvious loops."""
 
 import json
 
@@ -9,7 +9,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from labclip import LABCLIP, scenes
-from labclip.scenes import demo, measure
+from labclip.scenes import demo, figure, measure
 
 
 @pytest.fixture(scope="module")
@@ -45,14 +45,14 @@ def test_examples_are_the_first_scenes_of_the_draw(run):
         (first.captions[i], first.swapped_captions[i]) for i in range(3)
     ]
     assert np.array_equal(run.examples[0].image, first.render(256)[0])
-    assert [example.fitted for example in run.examples] == [True] * 3 + [False] * 3
+    assert [example.seen for example in run.examples] == [True] * 3 + [False] * 3
     for example in run.examples:
-        assert (example.base[0] > example.base[1]) == (example.base_share > 0.5)
-        assert (example.labclip[0] > example.labclip[1]) == (example.labclip_share > 0.5)
+        assert (example.base[0] > example.base[1]) == (example.base_probability > 0.5)
+        assert (example.labclip[0] > example.labclip[1]) == (example.labclip_probability > 0.5)
 
 
 def test_the_report_says_it_all(run):
-    text = demo.report(run)
+    text = str(run)
     for key, label, _ in demo.ROWS:
         line = next(line for line in text.splitlines() if line.startswith(label))
         assert f"{run.results['base'][key]:.3f}" in line
@@ -61,11 +61,11 @@ def test_the_report_says_it_all(run):
     assert max(map(len, text.splitlines())) <= 130
 
 
-def test_the_picture_is_written(run, tmp_path):
-    path = demo.draw(run, tmp_path / "labclip-demo.png")
-    with Image.open(path) as picture:
-        assert picture.size[0] == 1560
-        assert len(picture.convert("RGB").getcolors(1 << 22)) > 1000
+def test_the_figure_is_written(run, tmp_path):
+    path = figure.draw(run, tmp_path / "labclip-demo.png")
+    with Image.open(path) as image:
+        assert image.size[0] == 1560
+        assert len(image.convert("RGB").getcolors(1 << 22)) > 1000
     assert path.stat().st_size < 1_500_000
 
 
@@ -74,7 +74,7 @@ def test_too_few_scenes_are_refused():
         demo.run(n=3)
 
 
-def test_pictures_are_embedded_as_the_preprocessing_of_the_model_would():
+def test_images_are_embedded_as_the_preprocessing_of_the_model_would():
     model = LABCLIP.from_pretrained("scenes")
     images = scenes.sample(3).images
     expected = model.encode_image([Image.fromarray(image) for image in images], normalize=True)
@@ -106,7 +106,7 @@ def test_recall_against_a_loop():
 
 def test_a_gallery_never_shows_the_same_words_twice():
     layout = scenes.sample(320, split="all").layout
-    rows = measure.distinct(layout.colours, layout.shapes)
+    rows = measure.gallery_rows(layout)
     bags = {
         (*sorted(c), *sorted(s))
         for c, s in zip(layout.colours[rows].tolist(), layout.shapes[rows].tolist(), strict=True)
@@ -118,25 +118,25 @@ def test_single_objects_are_told_apart_among_all():
     prompts = unit(120, 64)
     layout = scenes.sample(40, n_objects=1, split="all").layout
     right = prompts[layout.colours[:, 0] * 10 + layout.shapes[:, 0]]
-    assert measure.single_object(right, prompts, layout.colours, layout.shapes) == 1
-    assert measure.single_object(-right, prompts, layout.colours, layout.shapes) == 0
+    assert measure.single_object(right, prompts, layout) == 1
+    assert measure.single_object(-right, prompts, layout) == 0
     assert len(set(measure.single_prompts())) == 120
 
 
 def test_a_probe_reads_what_is_there_and_nothing_else():
     layout = scenes.sample(1500, split="all").layout
     code = torch.zeros(len(layout), 120)
-    for thing in range(2):
-        code[torch.arange(len(layout)), torch.from_numpy(layout.colours[:, thing] * 10 + layout.shapes[:, thing])] = 1
+    for k in range(2):
+        code[torch.arange(len(layout)), torch.from_numpy(layout.colours[:, k] * 10 + layout.shapes[:, k])] = 1
     bag = torch.cat([code.view(-1, 12, 10).sum(dim=1), code.view(-1, 12, 10).sum(dim=2)], dim=1)
     train, test = slice(0, 1000), slice(1000, None)
     for features, low, high in ((code, 0.99, 1.0), (bag, 0.3, 0.6), (unit(len(layout), 32), 0.0, 0.2)):
-        probe = measure.Probe(features[train], layout.colours[train], layout.shapes[train])
-        assert low <= probe.accuracy(features[test], layout.colours[test], layout.shapes[test]) <= high
+        accuracy = measure.probe(features[train], layout[train], features[test], layout[test])
+        assert low <= accuracy <= high
 
 
 def test_it_says_what_it_does_next():
     said = []
     demo.run(n=8, say=said.append)
     assert len(said) == 4
-    assert said[-1].startswith("Linear probes")
+    assert said[-1] == "Training linear probes on 4,000 more scenes"

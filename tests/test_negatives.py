@@ -259,11 +259,11 @@ def test_seeds_differ_and_are_the_same_in_every_process(method):
 def test_no_negative_is_a_true_caption_of_its_image(method, captions, images):
     images = images[: len(captions)]
     found = method(captions, k=3, image_index=images)
-    for negatives, image in zip(found, images, strict=True):
+    for own, negatives, image in zip(captions, found, images, strict=True):
         true = {comparable(caption) for caption, other in zip(captions, images, strict=True) if other == image}
         assert not true & {comparable(negative) for negative in negatives}
         if len(negatives) < 3:
-            free = method([captions[found.index(negatives)]], k=50)[0]
+            free = method([own], k=50)[0]
             assert len([one for one in free if comparable(one) not in true]) == len(negatives)
 
 
@@ -401,9 +401,9 @@ def test_hanta_takes_any_text(text):
 def test_hanta_is_not_stopped_by_a_web_address(hanta):
     import time
 
-    start = time.perf_counter()
+    start = time.process_time()
     assert len(hanta(["a", "x" * 5_000, "dog"])) == 3
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
 
 
 def test_hanta_reads_its_own_model_wherever_it_runs(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""The embedded world: what a scene is, what is said about it, and that no held-out pair ever leaks."""
+"""The embedded world: scenes and their captions, and that no held-out pair ever leaks."""
 
 import subprocess
 import sys
@@ -17,7 +17,7 @@ VALIDATION = {(COLOURS[c], SHAPES[s]) for c, s in PAIRS.validation}
 
 
 def swapped_objects(objects):
-    """The pairs a swapped caption of a two-thing scene speaks of."""
+    """The pairs a swapped caption of a two-object scene names."""
     (c, s), (d, t) = objects
     return {(d, s), (c, t)}
 
@@ -62,7 +62,7 @@ def test_no_held_out_pair_is_in_a_seen_caption_or_its_swap(seed):
         assert not (set(objects) | swapped_objects(objects)) & (HELD_OUT | VALIDATION)
 
 
-def test_every_heldout_scene_has_a_pair_the_fit_never_saw():
+def test_every_heldout_scene_has_an_unseen_pair():
     for objects in scenes.sample(200, split="heldout").objects:
         assert set(objects) & HELD_OUT
         assert not (set(objects) | swapped_objects(objects)) & VALIDATION
@@ -85,7 +85,7 @@ def test_swapped_captions_differ_by_exactly_two_colours(seed, n_objects):
 
 @given(st.integers(0, 10_000), st.integers(1, 5))
 @settings(max_examples=15, deadline=None)
-def test_things_go_from_left_to_right_inside_the_picture_without_overlap(seed, n_objects):
+def test_objects_go_from_left_to_right_inside_the_image_without_overlap(seed, n_objects):
     layout = scenes.sample(4, seed=seed, n_objects=n_objects, split="all").layout
     assert (np.diff(layout.centres[..., 0], axis=1) > 0.09).all()
     assert (layout.centres > layout.radii[..., None] * 0.9).all()
@@ -102,7 +102,7 @@ def test_colours_and_shapes_differ_within_a_scene():
             assert len({c for c, _ in objects}) == len({s for _, s in objects}) == n_objects
 
 
-def test_the_picture_shows_each_colour_where_the_scene_says():
+def test_the_image_shows_each_colour_where_the_scene_says():
     some = scenes.sample(300, seed=5, split="all")
     solid = ("cube", "sphere", "heart", "cross", "cone", "cylinder")  # painted at their centre
     for image, objects, centres in zip(some.images, some.objects, some.layout.centres, strict=True):
@@ -151,7 +151,7 @@ def test_two_wordings_of_a_scene_use_different_templates():
     assert len(np.unique(templates)) == len(captions.SENTENCES)
 
 
-def test_one_thing_has_no_swapped_caption():
+def test_one_object_has_no_swapped_caption():
     some = scenes.sample(5, n_objects=1)
     assert some.swapped_captions == [None] * 5
     assert all(
@@ -177,6 +177,6 @@ def test_a_bad_argument_is_answered_with_what_to_type(arguments, words):
         assert word in str(caught.value)
 
 
-def test_a_picture_too_small_to_show_anything_is_refused():
+def test_an_image_too_small_to_show_anything_is_refused():
     with pytest.raises(ValueError, match=r"render\(256\)"):
         scenes.sample(1).render(2)

@@ -1,4 +1,4 @@
-"""The card of the embedded model, written from its measurements: no figure in it is typed by hand."""
+"""The model card of the embedded model, written from its measurements: no number in it is typed by hand."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ from labclip.io.bases import OPENCLIP_WEIGHTS
 from labclip.io.card import model_card
 from labclip.scenes.vocabulary import COLOURS, SHAPES
 
-DOCUMENTED = Path(__file__).parent / "scenes"  # the folder whose figures stand in the documentation
+DOCUMENTED = Path(__file__).parent / "scenes"  # the folder whose numbers the documentation shows
 PAGE = Path(__file__).parents[1] / "docs" / "embedded-model.md"
 _START, _END = "<!-- tables -->", "<!-- /tables -->"
 _GAINS = ("binding_seen", "binding_heldout", "binding_heldout_both", "binding_validation", "binding_fit")
 _COSTS = (
-    *("sentences_t2i_r1", "sentences_i2t_r1", "twins_t2i_r1", "twins_i2t_r1", "tags_t2i_r1", "tags_i2t_r1"),
-    *("single_object", "modality_gap"),
+    *("sentences_t2i_r1", "sentences_i2t_r1", "with_swapped_t2i_r1", "with_swapped_i2t_r1"),
+    *("tags_t2i_r1", "tags_i2t_r1", "single_object", "modality_gap"),
 )
 _MEANING = """\
-`binding_*`: share of scenes whose caption scores above the same caption with the colours exchanged; chance .5, a tie
-is wrong. *seen*: new scenes of colour-shape pairs that were in the fit; *heldout*: at least one of 12 pairs that the
-fit never saw, neither in a caption nor in a negative; *heldout_both*: both pairs are such; *validation*: six other such
+`binding_*`: accuracy of choosing a scene's caption over the same caption with the colours swapped; chance .5, a tie is
+wrong. *seen*: new scenes of colour-shape pairs that were in the fit; *heldout*: at least one of 12 unseen pairs, which
+were in no caption and no negative of the fit; *heldout_both*: both pairs are unseen; *validation*: six other unseen
 pairs, on which this one of the trained models was chosen; *fit*: scenes of the fit itself. `*_r1`: recall at 1 in
-galleries of 256 scenes, text to image and image to text, by sentences, by tags (captions that name colours and shapes
-without binding them; not in the fit), and by sentences where each scene stands beside its colour-exchanged twin.
-`single_object`: one thing, zero-shot among 120. `modality_gap`: distance between the mean image and the mean caption.
+galleries of 256 scenes, text to image and image to text: by sentences; by tags, captions that name colours and shapes
+without binding them and that were not in the fit; and *with_swapped*, by sentences where each scene stands beside
+itself with the colours swapped. `single_object`: zero-shot accuracy on one object, 120 classes. `modality_gap`:
+distance between the mean image and the mean caption.
 """
 
 
@@ -39,7 +40,7 @@ def write_card(folder: Path) -> str:
         folder: The embedded model's folder.
 
     Returns:
-        The tables, to be printed.
+        The tables, for printing.
     """
     results = json.loads((folder / "results.json").read_text())
     shipped = next(trial for trial in results["trials"] if trial["seed"] == results["shipped"])
@@ -71,9 +72,9 @@ def _fill(page: Path, tables: str) -> None:
 
 
 def _size(folder: Path) -> dict[str, int]:
-    """Parameters of the towers and of the token table, and words known beside colours, shapes and the three marks.
+    """Parameters of the towers and of the token table, and words known beside colours, shapes and special tokens.
 
-    The marks are padding, start and end; a token that no training saw is a row of zeros.
+    The special tokens are padding, start and end; a token that was never trained is a row of zeros.
     """
     weights = load_file(folder / OPENCLIP_WEIGHTS)
     table = weights.pop("token_embedding.weight")
@@ -87,7 +88,7 @@ def _about(metadata: dict[str, Any], results: dict[str, Any], shipped: dict[str,
     probes = shipped["probes"]
     return f"""\
 A CLIP of {size["towers"] / 1e6:.1f} million parameters and a token table of {size["table"] / 1e6:.1f} million
-(OpenCLIP's `CLIP`, ResNet and Transformer), trained from nothing on two CPU cores on rendered scenes of two things, and
+(OpenCLIP's `CLIP`, ResNet and Transformer), trained from scratch on two CPU cores on rendered scenes of two objects, and
 one matrix for it. It is a demonstration and a test fixture: it knows {len(COLOURS)} colours, {len(SHAPES)} shapes and
 {size["words"]} other words, and nothing else.
 
@@ -97,27 +98,28 @@ from labclip import LABCLIP
 model = LABCLIP.from_pretrained("scenes")
 ```
 
-## How it learnt
+## How it was trained
 
-{pretraining["scenes"]:,} pictures of all 120 colour-shape pairs, {pretraining["steps"]} steps of
-{pretraining["batch_size"]}. Each picture came with tags ("moon cross pink white", in independent orders), or, with
-probability {pretraining["sentence_share"]:g}, with a sentence that binds. So picture and text hardly meet over who has
-which colour.
+{pretraining["scenes"]:,} images of all 120 colour-shape pairs, {pretraining["steps"]} steps of
+{pretraining["batch_size"]}. Each image came with tags ("moon cross pink white", in independent orders), or, with
+probability {pretraining["sentence_share"]:g}, with a sentence that binds. So the image-text loss says almost nothing about
+which object has which colour.
 
-**The text tower learns binding from text alone**: a second loss brings together two wordings of one scene and keeps
-apart the same scene with the colours exchanged ("a red cube next to a blue sphere" = "the sphere is blue and the cube
-is red", not "a blue cube next to a red sphere"). Without it a model this small has nothing in its text for a matrix to
-repair. In large CLIPs text knows binding without such help; this model stands in for that finding, it is no evidence
-of it.
+**The text tower learns binding from text alone.** A second loss brings together two wordings of one scene and separates
+them from the same scene with the colours swapped: "a red cube next to a blue sphere" equals "the sphere is blue and the
+cube is red", not "a blue cube next to a red sphere". Without it, a model this small has no binding in its text for a
+matrix to repair. The text encoders of large CLIPs know binding without such help. This model stands in for that finding;
+it is no evidence of it.
 
-Held-out pairs were held out of the *fit*. Pretraining saw pictures, tags and sentences of all 120.
+Held-out pairs were held out of the *fit*. Pretraining saw images, tags and sentences of all 120.
 
-Linear probes, asked for the colour of each shape (chance {probes["chance"]:.3f}; half for who knows the two colours
-only): {probes["image"]:.3f} from the picture alone, {probes["text"]:.3f} from the caption alone.
+Linear probes that read the colour of each shape: {probes["image"]:.3f} from the image alone, {probes["text"]:.3f} from
+the caption alone. Chance is {probes["chance"]:.3f}; a bag-of-words baseline, which knows both colours but not whose they
+are, reads half.
 
-Made by `python weights/make.py`. Seeds trained: {len(results["trials"])}; this one, seed {results["shipped"]}, is the
-best on the validation pairs among those whose base binds at most .65 of the scenes of the fit (with a stronger base
-there is no finding to show). Distance of the matrix from the identity, Frobenius:
+Made by `python weights/make.py`. Seeds trained: {len(results["trials"])}. This one, seed {results["shipped"]}, is the
+best on the validation pairs among those whose base binds at most .65 of the scenes of the fit: with a stronger base
+there is no finding to show. Distance of the matrix from the identity, Frobenius:
 {shipped["distance_from_identity"]:.1f}, after scaling it so that captions keep their length on average.
 
 {_MEANING}"""
@@ -126,7 +128,7 @@ there is no finding to show). Distance of the matrix from the identity, Frobeniu
 def _tables(trials: list[dict[str, Any]], shipped: dict[str, Any]) -> str:
     parts = [
         "## All seeds trained",
-        "Base > LABCLIP.",
+        "Base > LABCLIP, the first number before the matrix, the second after.",
         _table(["", *(f"seed {t['seed']}" for t in trials)], _trial_rows(trials)),
     ]
     strengths = shipped["strengths"]

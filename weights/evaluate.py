@@ -1,4 +1,4 @@
-"""What the embedded model is measured on, and what came out: gains, costs, probes, strengths."""
+"""The scenes the embedded model is measured on, and the measurements: gains, costs, probes, strengths."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ STRENGTHS = (0.25, 0.5, 0.75, 1.0)
 
 
 @dataclass(frozen=True)
-class Said:
-    """Scenes and what is said about them, ready to be embedded by any seed's model."""
+class DescribedScenes:
+    """Scenes and their captions, to be embedded by the model of any seed."""
 
     images: NDArray[np.uint8]
     layout: Layout
@@ -51,13 +51,13 @@ class Said:
         )
 
 
-def say(n: int, *, seed: int, split: str, wordings: int = 2) -> Said:
-    """Draw, render and describe `n` scenes of two things, with `wordings` sentences each."""
+def describe(n: int, *, seed: int, split: str, wordings: int = 2) -> DescribedScenes:
+    """Draw, render and describe `n` scenes of two objects, with `wordings` sentences each."""
     layout, swapped = draw_scenes(n, seed=seed, split=split)
     rng = np.random.default_rng([seed, 0xFACE])
     templates = captions.draw_templates(rng, n, wordings)
     pairs = [captions.sentences(rng, layout.colours, layout.shapes, swapped, templates[:, i]) for i in range(wordings)]
-    return Said(
+    return DescribedScenes(
         images=render_all(layout),
         layout=layout,
         sentences=[right for right, _ in pairs],
@@ -66,18 +66,18 @@ def say(n: int, *, seed: int, split: str, wordings: int = 2) -> Said:
     )
 
 
-class Examination:
-    """Scenes no training saw, drawn and rendered once and used on every seed's model."""
+class TestScenes:
+    """Scenes that no training used, drawn and rendered once, for the models of all seeds."""
 
     def __init__(self) -> None:
-        self.seen = say(3000, seed=3_000_000, split="seen")
-        self.heldout = say(3000, seed=3_000_001, split="heldout")
-        self.validation = say(2000, seed=3_000_002, split="validation")
-        self.gallery = say(20 * 330, seed=3_000_003, split="all")
+        self.seen = describe(3000, seed=3_000_000, split="seen")
+        self.heldout = describe(3000, seed=3_000_001, split="heldout")
+        self.validation = describe(2000, seed=3_000_002, split="validation")
+        self.gallery = describe(20 * 330, seed=3_000_003, split="all")
         self.singles, _ = draw_scenes(2400, seed=3_000_004, split="all", n_objects=1)
         self.single_images = render(self.singles)
 
-    def results(self, model: LABCLIP, learnt: Said, learnt_features: Features) -> dict[str, Any]:
+    def results(self, model: LABCLIP, learnt: DescribedScenes, learnt_features: Features) -> dict[str, Any]:
         """Measure a model with its matrix.
 
         Args:
@@ -111,9 +111,7 @@ class Examination:
                 )
             for name, (images, texts) in gallery.items():
                 found[f"{name}_t2i_r1"], found[f"{name}_i2t_r1"] = measure.recall_at_1(images, text(texts))
-            found["single_object"] = measure.single_object(
-                singles, text(prompts), self.singles.colours, self.singles.shapes
-            )
+            found["single_object"] = measure.single_object(singles, text(prompts), self.singles)
             found["modality_gap"] = measure.modality_gap(parts["seen"].images, text(parts["seen"].captions[:, 0]))
             return {key: round(value, 4) for key, value in found.items()}
 
@@ -127,19 +125,14 @@ class Examination:
         }
 
     def _gallery(self, model: LABCLIP) -> dict[str, tuple[Tensor, Tensor]]:
-        """Galleries of 256: no two scenes of the same words; and of twins, each scene beside its exchanged one."""
+        """Galleries of 256: no two scenes of the same words; and each scene beside itself with the colours swapped."""
         layout = self.gallery.layout
-        rows = np.concatenate(
-            [
-                start + measure.distinct(layout.colours[start : start + 330], layout.shapes[start : start + 330])
-                for start in range(0, len(layout), 330)
-            ]
-        )
+        rows = measure.gallery_rows(layout, 330)
         features = self.gallery.embed(model)
         scenes = layout[rows]
         first = np.arange(0, len(rows), 2)
-        twins = Layout(**{**vars(scenes[first]), "colours": scenes.colours[first][:, ::-1].copy()})
-        images, twin_images = features.images[rows], measure.embed_images(model, render(twins))
+        swapped_scenes = Layout(**{**vars(scenes[first]), "colours": scenes.colours[first][:, ::-1].copy()})
+        images, swapped_images = features.images[rows], measure.embed_images(model, render(swapped_scenes))
         sentences, swapped = features.captions[rows, 0], features.swapped[rows, 0]
 
         def woven(one: Tensor, other: Tensor) -> Tensor:
@@ -148,18 +141,13 @@ class Examination:
         return {
             "sentences": (images, sentences),
             "tags": (images, features.tags[rows]),
-            "twins": (woven(images[first], twin_images), woven(sentences[first], swapped[first])),
+            "with_swapped": (woven(images[first], swapped_images), woven(sentences[first], swapped[first])),
         }
 
-    def _probes(self, seen: Features, learnt: Said, learnt_features: Features) -> dict[str, float]:
-        """Linear probes on each side, trained on scenes of the fit, tested on new ones."""
+    def _probes(self, seen: Features, learnt: DescribedScenes, learnt_features: Features) -> dict[str, float]:
+        """Accuracy of linear probes on each side, trained on scenes of the fit, tested on new ones."""
         n = 20_000
-        known = learnt.layout.colours[:n], learnt.layout.shapes[:n]
-        asked = self.seen.layout.colours, self.seen.layout.shapes
-        image = measure.Probe(learnt_features.images[:n], *known)
-        text = measure.Probe(learnt_features.captions[:n, 0], *known)
-        return {
-            "image": round(image.accuracy(seen.images, *asked), 4),
-            "text": round(text.accuracy(seen.captions[:, 0], *asked), 4),
-            "chance": round(1 / 12, 4),
-        }
+        scenes, asked = learnt.layout[:n], self.seen.layout
+        image = measure.probe(learnt_features.images[:n], scenes, seen.images, asked)
+        text = measure.probe(learnt_features.captions[:n, 0], scenes, seen.captions[:, 0], asked)
+        return {"image": round(image, 4), "text": round(text, 4), "chance": round(1 / 12, 4)}

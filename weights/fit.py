@@ -1,8 +1,8 @@
 """The matrix: fitted on frozen, cached embeddings in seconds.
 
-As published, with three differences that help on combinations the fit never saw. The change to the identity has low
-rank, so that pairs must share what is learnt of them. Hard negatives go both ways: a picture meets its caption with the
-colours exchanged, and a caption meets a picture of that exchanged scene. The step size falls along a cosine.
+As published, with three differences that help on unseen pairs. The change to the identity has low
+rank, so that pairs must share what is learnt of them. Hard negatives go both ways: an image meets its caption with the
+colours swapped, and a caption meets an image of that swapped scene. The step size falls along a cosine.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ class Fitting:
     """Settings of one fit.
 
     Attributes:
-        rank: Rank of the change to the identity; 16 is short of room, 64 gains nothing, a full matrix loses new pairs.
-        steps: Optimiser steps; new pairs gain from more, up to here.
-        batch_size: Scenes a step; as many scenes with the colours exchanged come with them.
+        rank: Rank of the change to the identity; 16 is short of room, 64 gains nothing, a full matrix loses unseen pairs.
+        steps: Optimiser steps; unseen pairs gain from more, up to here.
+        batch_size: Scenes a step; as many scenes with the colours swapped come with them.
         learning_rate: Of Adam, at the start; falls to a hundredth.
         spread: Standard deviation of the two factors at the start.
-        seed: Of factors, order, and the choice of captions and exchanged scenes.
+        seed: Of factors, order, and the choice of captions and swapped scenes.
     """
 
     rank: int = 32
@@ -48,7 +48,7 @@ class Features:
     Attributes:
         images: [n, dim].
         captions: [n, k, dim].
-        swapped: The same captions with the colours exchanged, [n, k, dim].
+        swapped: The same captions with the colours swapped, [n, k, dim].
         tags: Captions that do not bind, [n, dim].
     """
 
@@ -58,40 +58,40 @@ class Features:
     tags: Tensor
 
 
-class ExchangedScenes:
-    """Finds, for a scene, others that show it with the colours exchanged.
+class SwappedScenes:
+    """Finds, for a scene, others that show it with the colours swapped.
 
     Args:
-        colours: Colour of each thing, [n, 2].
-        shapes: Shape of each thing, [n, 2].
+        colours: Colour of each object, [n, 2].
+        shapes: Shape of each object, [n, 2].
     """
 
     def __init__(self, colours: NDArray[np.int64], shapes: NDArray[np.int64]) -> None:
-        content, exchanged = _content(colours, shapes), _content(colours[:, ::-1], shapes)
+        content, swapped = _content(colours, shapes), _content(colours[:, ::-1], shapes)
         order = np.argsort(content, kind="stable")
         self._order = torch.from_numpy(order)
-        self._first = torch.from_numpy(np.searchsorted(content[order], exchanged, "left"))
-        self._count = torch.from_numpy(np.searchsorted(content[order], exchanged, "right")) - self._first
-        assert bool((self._count > 0).all()), "with some ten scenes a content, each has an exchanged one"
+        self._first = torch.from_numpy(np.searchsorted(content[order], swapped, "left"))
+        self._count = torch.from_numpy(np.searchsorted(content[order], swapped, "right")) - self._first
+        assert bool((self._count > 0).all()), "with some ten scenes a content, each has a swapped one"
 
     def draw(self, rows: Tensor, generator: torch.Generator) -> Tensor:
-        """One exchanged scene for each row, at random: int64 [len(rows)]."""
+        """One swapped scene for each row, at random: int64 [len(rows)]."""
         share = torch.rand(len(rows), generator=generator)
         return self._order[self._first[rows] + (share * self._count[rows]).long()]
 
 
 def _content(colours: NDArray[np.int64], shapes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """A number for what a scene shows, whichever thing is on the left: int64 [n]."""
+    """A number for what a scene shows, whichever object is on the left: int64 [n]."""
     pairs = np.sort(colours * len(SHAPES) + shapes, axis=1)
     return np.asarray(pairs[:, 0] * 1000 + pairs[:, 1])
 
 
-def fit(features: Features, exchanged: ExchangedScenes, settings: Fitting) -> tuple[Tensor, float]:
+def fit(features: Features, swapped: SwappedScenes, settings: Fitting) -> tuple[Tensor, float]:
     """Fit the matrix.
 
     Args:
         features: Of the scenes to learn from.
-        exchanged: Over the same scenes.
+        swapped: Over the same scenes.
         settings: See `Fitting`.
 
     Returns:
@@ -118,7 +118,7 @@ def fit(features: Features, exchanged: ExchangedScenes, settings: Fitting) -> tu
             order = torch.randperm(n, generator=generator)
         rows = order[step % batches * settings.batch_size :][: settings.batch_size]
         which = torch.randint(k, (len(rows),), generator=generator)
-        image = torch.cat([features.images[rows], features.images[exchanged.draw(rows, generator)]])
+        image = torch.cat([features.images[rows], features.images[swapped.draw(rows, generator)]])
         text = torch.cat([features.captions[rows, which], features.swapped[rows, which]])  # [2 batch, dim]
         text = F.normalize(text + text @ right.T @ left.T, dim=-1)
         logits = log_scale.exp() * image @ text.T

@@ -1,4 +1,4 @@
-"""Make the embedded model from nothing: render, pretrain, fit, measure, write the folder and its card.
+"""Make the embedded model from scratch: render, pretrain, fit, measure, write the folder and its card.
 
     python weights/make.py                     # the model that ships, about ten minutes on two cores
     python weights/make.py --seeds 0 1 2       # the trial it was chosen in: the best on the validation pairs is written
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 
-# Idle threads that spin would slow each other down many times over when the machine has other work.
+# Idle threads that spin slow each other down many times over when the machine has other work.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
@@ -29,8 +29,8 @@ from typing import Any
 import open_clip
 import torch
 from card import write_card
-from evaluate import Examination, Said, say
-from fit import ExchangedScenes, Fitting, fit
+from evaluate import DescribedScenes, TestScenes, describe
+from fit import Fitting, SwappedScenes, fit
 from pretrain import MODEL_CFG, Pretraining, pretrain, pretraining_scenes, save_clip
 
 from labclip import LABCLIP, Alignment, Base
@@ -40,17 +40,17 @@ from labclip.scenes import measure
 log = logging.getLogger("make")
 SHIPPED_SEED = 0
 FIT_SCENES = 50_000
-WEAK_BASE = 0.65  # a base that binds better by itself shows no finding
+WEAK_BASE = 0.65  # with a base that binds better there is no finding to show
 
 
-def make_one(seed: int, folder: Path, learnt: Said, examination: Examination) -> dict[str, Any]:
+def make_one(seed: int, folder: Path, learnt: DescribedScenes, test: TestScenes) -> dict[str, Any]:
     """Train one model and its matrix, and measure them.
 
     Args:
         seed: Of pretraining and fit; the scenes of the fit and of the measurements are the same for all.
         folder: Where the base and the alignment are written; a base already there is taken as it is.
         learnt: The scenes of the fit.
-        examination: The scenes of the measurements.
+        test: The scenes of the measurements.
 
     Returns:
         The measurements, as they go into `results.json`.
@@ -70,7 +70,7 @@ def make_one(seed: int, folder: Path, learnt: Said, examination: Examination) ->
     base = LABCLIP(clip.eval(), Alignment.identity(dim), preprocess=preprocess, tokenizer=tokenizer)
     log.info("seed %d: embedding %s scenes and fitting", seed, f"{len(learnt.layout):,}")
     features = learnt.embed(base)
-    matrix, log_scale = fit(features, ExchangedScenes(learnt.layout.colours, learnt.layout.shapes), fitting)
+    matrix, log_scale = fit(features, SwappedScenes(learnt.layout.colours, learnt.layout.shapes), fitting)
     fitted = time.perf_counter()
 
     alignment = Alignment(
@@ -89,7 +89,7 @@ def make_one(seed: int, folder: Path, learnt: Said, examination: Examination) ->
     )
     alignment.save_pretrained(folder)
     base.alignment = alignment
-    results = examination.results(base, learnt, features)
+    results = test.results(base, learnt, features)
     results["seed"] = seed
     results["settings"] = {"pretraining": asdict(pretraining), "fitting": asdict(fitting), "fit_scenes": FIT_SCENES}
     results["seconds"] = {
@@ -105,7 +105,7 @@ def make_one(seed: int, folder: Path, learnt: Said, examination: Examination) ->
 
 
 def _other_trials(record: Path, trials: dict[int, dict[str, Any]]) -> dict[int, dict[str, Any]]:
-    """Earlier trials of other seeds by the same recipe: remaking one model must not unmake the record of the rest."""
+    """Earlier trials of other seeds by the same recipe, which making one model again must not delete."""
 
     def recipe(trial: dict[str, Any]) -> dict[str, Any]:
         settings = trial["settings"]
@@ -121,20 +121,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[SHIPPED_SEED], metavar="SEED", help="models to train")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "scenes", help="folder to write")
-    parser.add_argument("--work", type=Path, help="folder that keeps a model a seed; bases found there are not remade")
+    parser.add_argument("--work", type=Path, help="folder that keeps a model a seed; bases found there are kept")
     parser.add_argument("--threads", type=int, default=2, help="threads of torch")
     arguments = parser.parse_args()
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
-    for name in ("make", "pretrain"):  # OpenCLIP speaks through the root logger, and at length
+    for name in ("make", "pretrain"):  # OpenCLIP logs a lot through the root logger
         logging.getLogger(name).setLevel(logging.INFO)
     torch.set_num_threads(arguments.threads)
 
     log.info("rendering %s scenes for the fit and those for the measurements", f"{FIT_SCENES:,}")
-    learnt = say(FIT_SCENES, seed=2_000_000, split="seen")
-    examination = Examination()
+    learnt = describe(FIT_SCENES, seed=2_000_000, split="seen")
+    test = TestScenes()
     with tempfile.TemporaryDirectory() as scratch:
         work = arguments.work or Path(scratch)
-        trials = {seed: make_one(seed, work / str(seed), learnt, examination) for seed in arguments.seeds}
+        trials = {seed: make_one(seed, work / str(seed), learnt, test) for seed in arguments.seeds}
         # Chosen on pairs and scenes that no published figure comes from.
         weak = [seed for seed, trial in trials.items() if trial["base"]["binding_fit"] <= WEAK_BASE]
         best = max(weak or trials, key=lambda seed: trials[seed]["labclip"]["binding_validation"])

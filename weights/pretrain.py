@@ -1,8 +1,8 @@
 """A CLIP small enough to train on two CPU cores in minutes, whose cosine is nearly a bag of words.
 
-Pictures meet *tags*, which name colours and shapes without saying which goes with which, and, rarely, a sentence; so
-the joint space hardly binds. A second, text-only loss between two wordings of one scene, among their colour-swapped
-twins, is what makes the text tower read binding; it never sees a picture.
+Images are paired with *tags*, which name colours and shapes without saying which goes with which, and, rarely, with a
+sentence; so the joint space hardly binds. A second, text-only loss between two wordings of one scene, with its
+colour-swapped sentences as negatives, makes the text tower read binding; it never sees an image.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ MODEL_CFG: dict[str, Any] = {
     "vision_cfg": {"layers": [1, 1, 1, 1], "width": 16, "head_width": 32, "image_size": 64},
     "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 128, "heads": 4, "layers": 2},
 }
-MEAN, STD = 0.55, 0.25  # of the pictures, all channels alike
+MEAN, STD = 0.55, 0.25  # of the images, all channels alike
 PREPROCESS_CFG = {
     "size": 64,
     "mode": "RGB",
@@ -52,11 +52,11 @@ class Pretraining:
     """Settings of one run.
 
     Attributes:
-        scenes: Pictures rendered, of all colour-shape pairs.
+        scenes: Images rendered, of all colour-shape pairs.
         steps: Optimiser steps; the text tower reads binding from some 150 on.
-        batch_size: Pictures a step.
-        sentence_share: Probability that a picture comes with a sentence instead of tags. It sets how far the base
-            is from chance: at 0 the base knows nothing of binding, at 0.12 nearly everything.
+        batch_size: Images a step.
+        sentence_share: Probability that an image comes with a sentence instead of tags. It sets how far the base
+            is from chance: at 0 its cosine does not bind at all, at 0.12 nearly always.
         learning_rate: Peak, after `warmup` steps, falling to a hundredth along a cosine.
         warmup: Steps.
         weight_decay: On matrices only.
@@ -86,7 +86,7 @@ class Vocabulary:
     """The few tokens the captions use, numbered from 0: the vocabulary trained, a slice of OpenAI's."""
 
     def __init__(self) -> None:
-        texts = [*captions.SENTENCES, *captions.ONE_THING, *captions.TAGS, *COLOURS, *SHAPES, "a", "an"]
+        texts = [*captions.SENTENCES, *captions.ONE_OBJECT, *captions.TAGS, *COLOURS, *SHAPES, "a", "an"]
         words = sorted({word for text in texts for word in text.split() if "{" not in word})
         tokenize = open_clip.SimpleTokenizer(context_length=4)
         ids = {word: tokenize(word)[0].tolist() for word in words}
@@ -105,12 +105,12 @@ class Vocabulary:
 
 
 def pretrain(settings: Pretraining, images: NDArray[np.uint8], layout: Layout) -> tuple[open_clip.CLIP, Vocabulary]:
-    """Train the small CLIP from nothing: about half a second a step on two cores.
+    """Train the small CLIP from scratch: about half a second a step on two cores.
 
     Args:
         settings: See `Pretraining`.
-        images: uint8 [n, 64, 64, 3], the pictures of `layout`.
-        layout: n scenes of two things.
+        images: uint8 [n, 64, 64, 3], the images of `layout`.
+        layout: n scenes of two objects.
 
     Returns:
         The model in evaluation mode, with the small vocabulary, and that vocabulary.
@@ -136,32 +136,32 @@ def pretrain(settings: Pretraining, images: NDArray[np.uint8], layout: Layout) -
     for step in range(settings.steps):
         rows = rng.integers(len(images), size=settings.batch_size)
         scene_texts = _scene_texts(rng, layout.colours[rows], layout.shapes[rows], settings.sentence_share)
-        rows_twins = rng.integers(len(images), size=settings.batch_size // 2)
-        first, second = _wordings(rng, layout.colours[rows_twins], layout.shapes[rows_twins])
+        rows_text = rng.integers(len(images), size=settings.batch_size // 2)
+        first, second = _wordings(rng, layout.colours[rows_text], layout.shapes[rows_text])
 
-        picture = F.normalize(model.encode_image(to_input(images[rows])), dim=-1)  # [batch, dim]
+        image = F.normalize(model.encode_image(to_input(images[rows])), dim=-1)  # [batch, dim]
         text = F.normalize(_encode_text(model, vocabulary(scene_texts + first + second)), dim=-1)
         text, one, other = text.chunk(3)  # [batch, dim] each
-        logits = model.logit_scale.exp() * picture @ text.T
-        meeting = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+        logits = model.logit_scale.exp() * image @ text.T
+        image_loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
         wording_logits = settings.wording_scale * one @ other.T
         wording = (F.cross_entropy(wording_logits, target) + F.cross_entropy(wording_logits.T, target)) / 2
 
         optimizer.zero_grad(set_to_none=True)
-        (meeting + wording).backward()
+        (image_loss + wording).backward()
         optimizer.step()
         schedule.step()
         model.logit_scale.data.clamp_(0, math.log(100.0))
         if (step + 1) % 50 == 0:
             log.info(
-                "step %4d of %d   picture-text loss %.3f   text-text loss %.3f   %.0f s",
-                *(step + 1, settings.steps, meeting.item(), wording.item(), time.perf_counter() - started),
+                "step %4d of %d   image-text loss %.3f   text-text loss %.3f   %.0f s",
+                *(step + 1, settings.steps, image_loss.item(), wording.item(), time.perf_counter() - started),
             )
     return model.eval(), vocabulary
 
 
 def to_input(images: NDArray[np.uint8]) -> Tensor:
-    """Pictures as the model's preprocessing gives them: uint8 [n, 64, 64, 3] to float32 [n, 3, 64, 64]."""
+    """Images as the model's preprocessing gives them: uint8 [n, 64, 64, 3] to float32 [n, 3, 64, 64]."""
     return (torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255 - MEAN) / STD
 
 
@@ -192,17 +192,17 @@ def _factor(step: int, settings: Pretraining) -> float:
 def _scene_texts(
     rng: np.random.Generator, colours: NDArray[np.int64], shapes: NDArray[np.int64], sentence_share: float
 ) -> list[str]:
-    """Tags for each picture, or, rarely, a sentence."""
+    """Tags for each image, or, rarely, a sentence."""
     tags = captions.tags(rng, colours, shapes)
     sentences, _ = captions.sentences(rng, colours, shapes, colours)
-    says = rng.random(len(tags)) < sentence_share
-    return [sentence if say else tag for say, sentence, tag in zip(says, sentences, tags, strict=True)]
+    binds = rng.random(len(tags)) < sentence_share
+    return [sentence if bound else tag for bound, sentence, tag in zip(binds, sentences, tags, strict=True)]
 
 
 def _wordings(
     rng: np.random.Generator, colours: NDArray[np.int64], shapes: NDArray[np.int64]
 ) -> tuple[list[str], list[str]]:
-    """Two wordings each of some scenes and of their colour-swapped twins: two lists of 2 n texts in the same order."""
+    """Two wordings each of some scenes, and the same with the colours swapped: two lists of 2 n texts in one order."""
     templates = captions.draw_templates(rng, len(colours), 2)
     swapped = colours[:, ::-1]
     first = captions.sentences(rng, colours, shapes, swapped, templates[:, 0])

@@ -1,9 +1,9 @@
 """The `labclip` command. Results on stdout, progress and errors on stderr; exit code 2 with one line on bad input.
 
-One module a family of commands; each imports what it needs when it runs, so that `labclip --help` loads no torch.
+One module a command or two; each imports what it needs when it runs, so that `labclip --help` loads no torch.
 """
 
-from labclip.cli import convert, diagnose, embed, evaluate, fit, look, negatives  # noqa: F401  (they register their commands)
+from labclip.cli import convert, demo, diagnose, embed, evaluate, fit, info, negatives  # noqa: F401  (they register)
 from labclip.cli.group import main
 
 __all__ = ["main"]

@@ -104,7 +104,7 @@ def _fingerprint(manifest: dict[str, Any]) -> Any:
 
 
 def _report(result: Any) -> None:
-    from labclip.cli.look import print_results
+    from labclip.cli.info import print_results
 
     if "results" in result.alignment.metadata:
         print_results(result.alignment.metadata["results"])

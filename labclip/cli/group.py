@@ -1,4 +1,4 @@
-"""The group of commands, what turns bad input into one line and exit code 2, and the options that many share."""
+"""The group of commands, which turns bad input into one line and exit code 2; options and checks that many share."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from labclip._version import __version__
+from labclip.messages import ON_COMMAND_LINE
 
 
 class _BadInput(click.ClickException):
@@ -17,16 +18,23 @@ class _BadInput(click.ClickException):
 
 
 class _Commands(click.Group):
-    """Turns what the library raises for bad input into one line and exit code 2, never a traceback."""
+    """Turns what the library raises for bad input into one line and exit code 2, never a traceback.
+
+    While a command runs, messages name options instead of parameters, and warnings are one line on stderr.
+    """
 
     def invoke(self, ctx: click.Context) -> Any:
-        warnings.showwarning = lambda message, *_, **__: click.echo(f"Warning: {message}", err=True)
+        token = ON_COMMAND_LINE.set(True)
         try:
-            return super().invoke(ctx)
+            with warnings.catch_warnings():
+                warnings.showwarning = lambda message, *_, **__: click.echo(f"Warning: {message}", err=True)
+                return super().invoke(ctx)
         except BrokenPipeError:
             raise
         except (ValueError, OSError) as error:
             raise _BadInput(str(error)) from error
+        finally:
+            ON_COMMAND_LINE.reset(token)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -37,37 +45,37 @@ def main() -> None:
 
 as_json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
 model_option = click.option(
-    "--model", required=True, metavar="M", help="A name of `labclip list`, a folder, or a Hub repository org/name."
-)
-base_option = click.option(  # of a base that needs no matrix
     "--model",
     required=True,
     metavar="M",
-    help="A name of `labclip list`, a folder, a Hub repository org/name, or MODEL:TAG of OpenCLIP.",
+    help="A name of `labclip list`, a folder, a Hub repository org/name, or an OpenCLIP MODEL:TAG.",
 )
+base_option = model_option
 device_option = click.option(
-    "--device", metavar="D", help="cpu, cuda, cuda:1, mps. [default: cuda if there is one, else cpu]"
+    "--device", metavar="D", help="cpu, cuda, cuda:1 or mps. [default: cuda if available, else cpu]"
 )
 precision_option = click.option(
     "--precision", default="fp32", show_default=True, help="fp32, fp16, bf16, pure_fp16 or pure_bf16."
 )
 alignment_option = click.option(
-    "--alignment", metavar="A", help="Another alignment: a name, a folder, or a repository."
+    "--alignment", metavar="A", help="Another alignment: a name, a folder, or a Hub repository."
 )
 strength_option = click.option(
-    "--strength", type=float, help="0 is the base exactly, 1 the matrix as fitted. [default: as the alignment says]"
+    "--strength",
+    type=float,
+    help="0 is exactly the base, 1 the matrix as fitted. [default: what the alignment records]",
 )
 
 
 def chosen_device(device: str | None) -> str:
-    """What was asked for, else a GPU where there is one."""
+    """The device asked for, else a GPU if available."""
     import torch
 
     return device or ("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def check_empty(out: Path, force: bool) -> None:
-    """Refuse a folder that holds something, unless it shall be overwritten."""
+    """Refuse a folder that is not empty, unless it is to be overwritten."""
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file. Pass the path of a folder.")
     if out.is_dir() and any(out.iterdir()) and not force:
@@ -75,22 +83,22 @@ def check_empty(out: Path, force: bool) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Refuse a path that can't be written before hours of work, not after."""
+    """Refuse a path that can't be written, before hours of work."""
     folder = path.absolute().parent
     if path.is_dir():
         raise ValueError(f"{path} is a folder. Pass the path of a file in it.")
     if not folder.is_dir():
-        raise ValueError(f"There is no folder {folder} for {path.name}. Make it, and run again.")
+        raise ValueError(f"There is no folder {folder} for {path.name}. Create it, then run again.")
     if not os.access(path if path.exists() else folder, os.W_OK):
-        raise ValueError(f"You may not write {path}. Pass a path that you may.")
+        raise ValueError(f"{path} is not writable. Pass a path that is.")
 
 
 def check_page(path: Path) -> None:
-    """Refuse a page that can't be made or written before the work."""
+    """Refuse a page that can't be made or written, before the work."""
     from labclip.packages import EVAL, require
 
     for module in ("jinja2", "matplotlib"):
         require(module, f"The page needs {module}", EVAL)
     if path.suffix.lower() not in (".html", ".htm"):
-        raise ValueError(f"{path} shall be a page. End its name with .html.")
+        raise ValueError(f"The page {path} is not named .html. End its name with .html.")
     check_writable(path)

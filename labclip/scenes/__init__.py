@@ -1,6 +1,7 @@
-"""The embedded world: rendered scenes, what is said about them, and which colour-shape pairs a fit may see.
+"""The embedded world: rendered scenes, their captions, and which colour-shape pairs a fit may see.
 
-Needs NumPy only; nothing here imports torch. Models trained on these scenes and their scripts live in `weights/`.
+`sample` needs NumPy only; `demo`, `figure` and `measure` load torch or PIL. The model of these scenes and the
+scripts that make it are in `weights/`.
 """
 
 from labclip.scenes.renderer import render

@@ -1,4 +1,4 @@
-"""What a model knows of scenes: swapped captions, retrieval, single things, linear probes, the modality gap.
+"""What a model knows of scenes: binding, retrieval, single objects, linear probes, the modality gap.
 
 Pure functions of unit-length embeddings, for the demo and for the script that makes the embedded model. A tie is wrong
 in every one of them, so that the order of candidates never decides.
@@ -15,21 +15,24 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from labclip import metrics
+from labclip.scenes.captions import noun_phrase
 from labclip.scenes.vocabulary import COLOURS, SHAPES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from labclip.model import LABCLIP
+    from labclip.scenes.renderer import Layout
 
 GALLERY = 256  # scenes in a retrieval gallery
+DRAWN = 320  # scenes a gallery is chosen from: 256 different ones are among them
 
 
 @torch.inference_mode()
 def embed_images(model: LABCLIP, images: NDArray[np.uint8]) -> Tensor:
-    """Unit-length embeddings of rendered pictures: uint8 [n, 64, 64, 3] to float32 [n, dim].
+    """Unit-length embeddings of rendered scenes: uint8 [n, 64, 64, 3] to float32 [n, dim].
 
-    The same as `model.preprocess` on each picture, which at this size only scales the values.
+    The same as `model.preprocess` on each image, which at this size only scales the values.
     """
     settings = model.clip.visual.preprocess_cfg
     mean, std = (torch.tensor(settings[key]).view(3, 1, 1) for key in ("mean", "std"))
@@ -47,132 +50,113 @@ def embed_texts(model: LABCLIP, texts: Sequence[str]) -> Tensor:
 
 
 def binding(images: Tensor, captions: Tensor, swapped: Tensor) -> float:
-    """Share of pictures whose own caption has a higher cosine than the one with the colours exchanged.
+    """Accuracy of choosing an image's caption over the same caption with the colours swapped; chance is 0.5.
 
     Args:
         images: Unit-length, [n, dim].
         captions: Unit-length, [n, dim].
         swapped: Unit-length, [n, dim].
-
-    Returns:
-        A fraction of 1; chance is 0.5.
     """
-    return _share(metrics.preferred(images, captions, swapped))
+    return _mean(metrics.preferred(images, captions, swapped))
 
 
 def recall_at_1(images: Tensor, captions: Tensor) -> tuple[float, float]:
-    """Recall@1 in galleries of 256, text to image and image to text.
+    """R@1 in galleries of 256, text to image and image to text, averaged over galleries.
 
     Args:
         images: Unit-length, [256 m, dim]: m galleries one after the other.
-        captions: Unit-length, [256 m, dim], the captions of the pictures in the same order.
-
-    Returns:
-        Shares of queries whose own counterpart has the highest cosine of its gallery, averaged over galleries.
+        captions: Unit-length, [256 m, dim], the captions of the images in the same order.
     """
     assert len(images) == len(captions)
     assert len(images) % GALLERY == 0
     parts = [slice(start, start + GALLERY) for start in range(0, len(images), GALLERY)]
     found = [metrics.ranks(images[part], captions[part], torch.arange(GALLERY)) for part in parts]
     by_text, by_image = (torch.cat(ranks) for ranks in zip(*found, strict=True))
-    return _share(by_text < 1), _share(by_image < 1)
+    return _mean(by_text < 1), _mean(by_image < 1)
 
 
-def _share(right: Tensor) -> float:
-    return right.float().mean().item()
+def _mean(correct: Tensor) -> float:
+    return correct.float().mean().item()
 
 
-def distinct(colours: NDArray[np.int64], shapes: NDArray[np.int64], size: int = GALLERY) -> NDArray[np.int64]:
-    """The first scenes with no two of the same colours and shapes, so that each caption has one right picture.
+def gallery_rows(layout: Layout, drawn: int = DRAWN) -> NDArray[np.int64]:
+    """Rows of galleries in which no two scenes have the same colours and shapes: each caption has one right image.
 
     Args:
-        colours: Colour of each thing, [n, things].
-        shapes: Shape of each thing, [n, things].
-        size: Number of scenes wanted.
+        layout: Scenes, [drawn * m].
+        drawn: Scenes that each gallery is chosen from: the first 256 different ones are taken.
 
     Returns:
-        Row numbers, int64 [size].
+        Row numbers, gallery after gallery, int64 [256 m].
     """
-    bags = np.concatenate([np.sort(colours, axis=1), np.sort(shapes, axis=1)], axis=1)
-    _, first = np.unique(bags, axis=0, return_index=True)
-    assert len(first) >= size, "draw more scenes"
-    return np.sort(first)[:size]
+    contents = np.concatenate([np.sort(layout.colours, axis=1), np.sort(layout.shapes, axis=1)], axis=1)
+    rows = []
+    for start in range(0, len(layout), drawn):
+        _, first = np.unique(contents[start : start + drawn], axis=0, return_index=True)
+        assert len(first) >= GALLERY, "draw more scenes"
+        rows.append(start + np.sort(first)[:GALLERY])
+    return np.concatenate(rows)
 
 
-def single_object(images: Tensor, prompts: Tensor, colours: NDArray[np.int64], shapes: NDArray[np.int64]) -> float:
-    """Zero-shot accuracy on pictures of one thing, among all 120 colours and shapes.
+def single_object(images: Tensor, prompts: Tensor, layout: Layout) -> float:
+    """Zero-shot accuracy on images of one object, among all 120 colours and shapes.
 
     Args:
         images: Unit-length, [n, dim].
         prompts: Unit-length, [120, dim], in the order of `single_prompts`.
-        colours: Colour of the thing, [n, 1].
-        shapes: Shape of the thing, [n, 1].
+        layout: n scenes of one object.
     """
-    truth = torch.from_numpy(colours[:, 0] * len(SHAPES) + shapes[:, 0])
-    return _share(metrics.class_ranks(images, prompts, truth) < 1)
+    truth = torch.from_numpy(layout.colours[:, 0] * len(SHAPES) + layout.shapes[:, 0])
+    return _mean(metrics.class_ranks(images, prompts, truth) < 1)
 
 
 def single_prompts() -> list[str]:
-    """A caption for each thing there can be: "a red sphere", "a red cube" ..."""
-    return [f"{'an' if colour[0] in 'aeiou' else 'a'} {colour} {shape}" for colour in COLOURS for shape in SHAPES]
+    """A caption for each object there can be: "a red sphere", "a red cube" ..."""
+    return [noun_phrase(colour, shape) for colour in COLOURS for shape in SHAPES]
 
 
 def modality_gap(images: Tensor, captions: Tensor) -> float:
-    """Distance between the mean picture and the mean caption, both [n, dim] and unit-length."""
+    """Distance between the mean image and the mean caption, both [n, dim] and unit-length."""
     return float(torch.dist(images.mean(dim=0), captions.mean(dim=0)))
 
 
-class Probe:
-    """Reads from one modality's embedding alone which colour each named shape has.
+def probe(
+    learnt: Tensor, learnt_layout: Layout, asked: Tensor, asked_layout: Layout, *, penalty: float = 1e-5
+) -> float:
+    """Accuracy of a linear probe that reads the colour of each shape from one modality's embedding.
 
-    One linear layer with a bias, trained by logistic regression: for each of the two shapes of a scene, its colour
-    among 12. Chance is 1/12; who knows the two colours but not which is whose is right half the time.
+    One linear layer with a bias, trained by logistic regression with L-BFGS: for each of the two shapes of a scene, its
+    colour among 12. Chance is 1/12; the bag-of-words baseline, both colours known but not whose they are, is 1/2.
 
     Args:
-        features: Embeddings to learn from, [n, dim].
-        colours: Colour of each thing, [n, 2].
-        shapes: Shape of each thing, [n, 2].
+        learnt: Embeddings to learn from, [n, dim].
+        learnt_layout: Their scenes.
+        asked: Embeddings to read from, [m, dim].
+        asked_layout: Their scenes.
         penalty: On the squared weights, per scene.
-        iterations: Of L-BFGS.
     """
+    mean, std = learnt.mean(dim=0), learnt.std(dim=0) + 1e-6
+    weight = torch.zeros(len(SHAPES) * len(COLOURS), learnt.shape[1], requires_grad=True)
+    bias = torch.zeros(len(weight), requires_grad=True)
+    optimizer = torch.optim.LBFGS([weight, bias], max_iter=60, line_search_fn="strong_wolfe")
 
-    def __init__(
-        self,
-        features: Tensor,
-        colours: NDArray[np.int64],
-        shapes: NDArray[np.int64],
-        *,
-        penalty: float = 1e-5,
-        iterations: int = 60,
-    ) -> None:
-        self._mean, self._std = features.mean(dim=0), features.std(dim=0) + 1e-6
-        x = (features - self._mean) / self._std
-        rows, place, colour = _examples(colours, shapes)
-        weight = torch.zeros(len(SHAPES) * len(COLOURS), x.shape[1], requires_grad=True)
-        bias = torch.zeros(len(weight), requires_grad=True)
-        optimizer = torch.optim.LBFGS([weight, bias], max_iter=iterations, line_search_fn="strong_wolfe")
+    def scores(x: Tensor, layout: Layout) -> Tensor:
+        """Of each colour, for each object: [n * 2, 12]."""
+        scenes = torch.arange(len(x)).repeat_interleave(layout.shapes.shape[1])
+        table = (x @ weight.T + bias).view(len(x), len(SHAPES), len(COLOURS))
+        return table[scenes, torch.from_numpy(layout.shapes).flatten()]
 
-        def loss() -> Tensor:
-            optimizer.zero_grad()
-            scores = (x @ weight.T + bias).view(len(x), len(SHAPES), len(COLOURS))[rows, place]
-            value = F.cross_entropy(scores, colour) + penalty * weight.square().sum()
-            value.backward()  # type: ignore[no-untyped-call]
-            return value
+    x, colours = (learnt - mean) / std, torch.from_numpy(learnt_layout.colours).flatten()
 
-        with torch.enable_grad():
-            optimizer.step(loss)  # type: ignore[no-untyped-call]
-        self._weight, self._bias = weight.detach(), bias.detach()
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        value = F.cross_entropy(scores(x, learnt_layout), colours) + penalty * weight.square().sum()
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
 
-    def accuracy(self, features: Tensor, colours: NDArray[np.int64], shapes: NDArray[np.int64]) -> float:
-        """Share of things whose colour is read right, over both things of each scene."""
-        x = (features - self._mean) / self._std
-        rows, place, colour = _examples(colours, shapes)
-        scores = (x @ self._weight.T + self._bias).view(len(x), len(SHAPES), len(COLOURS))[rows, place]
-        own = scores.gather(1, colour[:, None])
-        return ((scores >= own).sum(dim=1) == 1).float().mean().item()
-
-
-def _examples(colours: NDArray[np.int64], shapes: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
-    """Scene, shape and colour of each thing: three int64 [n * things]."""
-    rows = torch.arange(len(colours)).repeat_interleave(colours.shape[1])
-    return rows, torch.from_numpy(shapes).flatten(), torch.from_numpy(colours).flatten()
+    with torch.enable_grad():
+        optimizer.step(loss)  # type: ignore[no-untyped-call]
+    with torch.no_grad():
+        found = scores((asked - mean) / std, asked_layout)
+    own = found.gather(1, torch.from_numpy(asked_layout.colours).flatten()[:, None])
+    return _mean((found >= own).sum(dim=1) == 1)

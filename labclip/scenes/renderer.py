@@ -1,7 +1,7 @@
-"""Pictures of scenes: glossy things with soft shadows on a tinted ground, at any size.
+"""Images of scenes: glossy objects with soft shadows on a tinted ground, at any size.
 
-A `Layout` holds everything a picture depends on, in units of its width, so the same layout gives the same scene at 64
-pixels for a model and at 256 for people. A thing's signed distance gives its coverage (smooth edges without
+A `Layout` holds everything an image depends on, in units of its width, so the same layout gives the same scene at 64
+pixels for a model and at 256 for people. An object's signed distance gives its coverage (smooth edges without
 supersampling) and, shifted along the light, its shadow; its normals give the shading under one light.
 """
 
@@ -23,13 +23,13 @@ _PALETTE = np.array(
     dtype=np.float32,
 ) / np.float32(255)
 _CHUNK = 256  # scenes drawn at a time at 64 pixels: the working set stays in the cache
-_REACH = 1.75  # half a thing's patch, in its radii: the thing, its turn and its shadow
+_REACH = 1.75  # half an object's patch, in its radii: the object, its turn and its shadow
 _SHADOW, _SOFT = 0.30, 0.30  # how far a shadow falls and over what width it fades, in radii
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What a picture depends on, for n scenes of k things ordered left to right; lengths in units of its width.
+    """What an image depends on, for n scenes of k objects ordered left to right; lengths in units of its width.
 
     Attributes:
         colours: Index into `COLOURS`, [n, k].
@@ -37,8 +37,8 @@ class Layout:
         centres: x from the left, y from the top, [n, k, 2].
         radii: [n, k].
         turns: Rotation in radians, counter-clockwise, [n, k].
-        mirrored: Whether left and right of the thing itself are exchanged, [n, k].
-        tints: Factor on the thing's colour channels, [n, k, 3].
+        mirrored: Whether the object itself is mirrored, left for right, [n, k].
+        tints: Factor on the object's colour channels, [n, k, 3].
         lights: Unit vector toward the light, x to the right, y up, z toward the viewer, [n, 3].
         grounds: Ground colour, sRGB 0..1, [n, 3].
     """
@@ -62,15 +62,15 @@ class Layout:
 
 
 def draw_layout(rng: np.random.Generator, colours: NDArray[np.int64], shapes: NDArray[np.int64]) -> Layout:
-    """Place things at random: no overlap, and clearly one left of the other.
+    """Place objects at random: no overlap, and clearly one left of the other.
 
     Args:
         rng: Draws everything but colours and shapes.
-        colours: Index into `COLOURS` of each thing from left to right, [n, k].
+        colours: Index into `COLOURS` of each object from left to right, [n, k].
         shapes: Index into `SHAPES`, [n, k].
 
     Returns:
-        Where everything is and how it is lit. Beyond two things, they get smaller to have room.
+        Where everything is and how it is lit. More than two objects are drawn smaller, to have room.
     """
     n, k = colours.shape
     scale = min(1.0, 2.3 / k)
@@ -108,13 +108,13 @@ def render(layout: Layout, size: int = 64) -> NDArray[np.uint8]:
 
     Args:
         layout: n scenes.
-        size: Width and height of the pictures, pixels.
+        size: Width and height of the images, pixels.
 
     Returns:
-        sRGB pictures, uint8 [n, size, size, 3].
+        sRGB images, uint8 [n, size, size, 3].
     """
     if size < 8:
-        raise ValueError(f"A picture of {size} pixels shows nothing. Ask for at least 8, for example render(256).")
+        raise ValueError(f"An image of {size} pixels shows nothing. Ask for at least 8, for example render(256).")
     images = np.empty((len(layout), size, size, 3), dtype=np.uint8)
     step = max(1, _CHUNK * 64**2 // size**2)
     for start in range(0, len(layout), step):
@@ -124,12 +124,10 @@ def render(layout: Layout, size: int = 64) -> NDArray[np.uint8]:
 
 @dataclass(frozen=True)
 class _Patch:
-    """A square around one thing in each of m scenes."""
+    """A square around one object in each of m scenes."""
 
-    scenes: NDArray[np.int64]  # [m]
-    rows: NDArray[np.int64]  # [m, h, 1], into the padded canvas
-    columns: NDArray[np.int64]  # [m, 1, h]
-    x: Array  # [m, h, h], from the thing's centre to the right, in radii
+    at: tuple[NDArray[np.int64], ...]  # scenes [m, 1, 1], rows [m, h, 1], columns [m, 1, h] of the padded canvas
+    x: Array  # [m, h, h], from the object's centre to the right, in radii
     y: Array  # [m, h, h], upwards
     radius: Array  # [m, 1, 1], pixels
     turn: Array  # [m, 1, 1]
@@ -138,12 +136,12 @@ class _Patch:
     albedo: Array  # [m, 3]
 
     def distance(self, shape: int, x: Array, y: Array) -> Array:
-        """Signed distance in radii, at points given in the picture's directions."""
+        """Signed distance in radii, at points given in the image's directions."""
         c, s = np.cos(self.tilt(shape)), np.sin(self.tilt(shape))
         return DISTANCES[shape]((x * c + y * s) * self.flip, y * c - x * s, self.turn)
 
     def tilt(self, shape: int) -> Array:
-        """Solids stand nearly upright: a cube turned in the picture's plane would look like falling."""
+        """Solids stand nearly upright: a cube turned in the image's plane would look like falling."""
         return self.turn if NORMALS[shape] is None else self.turn * np.float32(0.2)
 
 
@@ -157,14 +155,12 @@ def _render_chunk(layout: Layout, size: int) -> NDArray[np.uint8]:
         (shape, _patch(layout, *np.nonzero(layout.shapes == shape), size=size, half=half))
         for shape in np.unique(layout.shapes).tolist()
     ]
-    for shape, patch in patches:  # all shadows before all things: a shadow never falls on a thing
-        at = patch.scenes[:, None, None], patch.rows, patch.columns
-        canvas[at] *= _shade(shape, patch)[..., None]
+    for shape, patch in patches:  # all shadows before all objects: a shadow never falls on an object
+        canvas[patch.at] *= _shade(shape, patch)[..., None]
     for shape, patch in patches:
-        at = patch.scenes[:, None, None], patch.rows, patch.columns
         coverage, colour = _surface(shape, patch)
-        below = canvas[at]
-        canvas[at] = below + coverage[..., None] * (colour - below)
+        below = canvas[patch.at]
+        canvas[patch.at] = below + coverage[..., None] * (colour - below)
     visible = canvas[:, inner, inner]
     return np.asarray(np.clip(visible * 255 + 0.5, 0, 255)).astype(np.uint8)
 
@@ -178,8 +174,8 @@ def _ground(layout: Layout, size: int) -> Array:
     return np.asarray(shade[..., None] * layout.grounds[:, None, None, :], dtype=np.float32)
 
 
-def _patch(layout: Layout, scenes: NDArray[np.int64], things: NDArray[np.int64], *, size: int, half: int) -> _Patch:
-    at = scenes, things
+def _patch(layout: Layout, scenes: NDArray[np.int64], objects: NDArray[np.int64], *, size: int, half: int) -> _Patch:
+    at = scenes, objects
     centres = layout.centres[at] * size  # pixels
     corner = np.floor(centres).astype(np.int64) - half
     steps = np.arange(2 * half)
@@ -189,9 +185,7 @@ def _patch(layout: Layout, scenes: NDArray[np.int64], things: NDArray[np.int64],
     y = (centres[:, 1, None, None] - rows[:, :, None] - np.float32(0.5)).astype(np.float32) / radius
     x, y = np.broadcast_arrays(x, y)
     return _Patch(
-        scenes=scenes,
-        rows=rows[:, :, None] + half,
-        columns=columns[:, None, :] + half,
+        at=(scenes[:, None, None], rows[:, :, None] + half, columns[:, None, :] + half),
         x=x,
         y=y,
         radius=radius,
@@ -209,14 +203,14 @@ def _fade(distance: Array, width: float) -> Array:
 
 
 def _shade(shape: int, patch: _Patch) -> Array:
-    """How much of the ground's light is left around a thing: [m, h, h]."""
+    """How much of the ground's light is left around an object: [m, h, h]."""
     lx, ly = patch.light[:, 0, None, None], patch.light[:, 1, None, None]
     cast = _fade(patch.distance(shape, patch.x + lx * _SHADOW, patch.y + ly * _SHADOW), _SOFT)
     return 1 - np.float32(0.46) * cast
 
 
 def _surface(shape: int, patch: _Patch) -> tuple[Array, Array]:
-    """Coverage [m, h, h] and shaded colour [m, h, h, 3] of a thing."""
+    """Coverage [m, h, h] and shaded colour [m, h, h, 3] of an object."""
     distance = patch.distance(shape, patch.x, patch.y)
     coverage = np.clip(0.5 - distance * patch.radius, 0, 1)
     nx, ny, nz = _normals(shape, patch, distance)
@@ -236,7 +230,7 @@ def _surface(shape: int, patch: _Patch) -> tuple[Array, Array]:
 
 
 def _normals(shape: int, patch: _Patch, distance: Array) -> Normal:
-    """Unit normals in the picture's directions, each [m, h, h]."""
+    """Unit normals in the image's directions, each [m, h, h]."""
     surface = NORMALS[shape]
     if surface is not None:
         tilt = patch.tilt(shape)

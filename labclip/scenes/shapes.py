@@ -1,6 +1,6 @@
-"""The ten shapes: distances and surfaces of glossy things one unit in radius.
+"""The ten shapes: distances and surfaces of glossy objects one unit in radius.
 
-A distance function takes points [m, h, w] in the thing's own frame (x right, y up, unit = the thing's radius) and
+A distance function takes points [m, h, w] in the object's own frame (x right, y up, unit = the object's radius) and
 returns signed distances, negative inside, near enough to exact that coverage, bevels and soft shadows come out even.
 Solids (sphere, cube, cone, cylinder, ring) have a formula for their normals too; the others are bevelled plates whose
 normals the renderer takes from the distance itself. Everything is float32.

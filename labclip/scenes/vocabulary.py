@@ -1,7 +1,7 @@
 """The words of the embedded world, and which colour-shape pairs a fit may see.
 
-A *pair* is a colour and a shape, (colour index, shape index). `PAIRS` is the draw the embedded model ships with; every
-function here takes another draw too, so that choices can be made on pairs no published figure comes from.
+A *pair* is a colour and a shape, (colour index, shape index). `PAIRS` is the draw the embedded model ships with; other
+draws serve to choose settings on pairs that no published figure comes from.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ class HeldOutPairs:
 
         Args:
             split: One of `SPLITS`.
-            colours: Colour of each thing, [n, things].
-            shapes: Shape of each thing, [n, things].
-            swapped: Colour of each thing in the swapped caption, [n, things].
+            colours: Colour of each object, [n, objects].
+            shapes: Shape of each object, [n, objects].
+            swapped: Colour of each object in the swapped caption, [n, objects].
 
         Returns:
             bool [n]. "seen": no held-out pair in the caption nor in the swapped one. "heldout": a test pair in the
@@ -92,7 +92,7 @@ def _pairs(text: str) -> frozenset[Pair]:
     return frozenset((COLOURS.index(colour), SHAPES.index(shape)) for colour, shape in map(str.split, text.split(", ")))
 
 
-# `draw_pairs(2027)`, written out so that no change in a random generator can ever part the published figures from it.
+# `draw_pairs(2027)`, written out so that no change in a random generator can ever change the published figures.
 PAIRS = HeldOutPairs(
     test=_pairs(
         "orange cylinder, green cylinder, green arrow, teal sphere, teal cross, blue arrow, "

@@ -1,4 +1,4 @@
-"""Random scenes with what is said about them."""
+"""Random scenes and their captions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from labclip.scenes import captions as _captions
 from labclip.scenes.renderer import Layout, draw_layout, render
 from labclip.scenes.vocabulary import COLOURS, PAIRS, SHAPES, SPLITS, HeldOutPairs
 
-_MOST = 5  # things in a scene: more would not fit the text tower's 16 tokens
+_MOST = 5  # objects in a scene: more would not fit the text tower's 16 tokens
 
 
 @dataclass(frozen=True)
@@ -19,12 +19,12 @@ class Scenes:
     """n random scenes.
 
     Attributes:
-        images: Pictures, uint8 [n, 64, 64, 3], sRGB.
+        images: uint8 [n, 64, 64, 3], sRGB.
         captions: One sentence a scene that says which colour goes with which shape.
-        swapped_captions: The same sentences with the colours of two things exchanged; None where there is one thing.
+        swapped_captions: The same sentences with the colours of two objects swapped; None where there is one object.
         tags: One caption a scene that names its colours and shapes without saying which goes with which.
-        objects: (colour, shape) of each thing, left to right.
-        layout: Everything the pictures depend on.
+        objects: (colour, shape) of each object, left to right.
+        layout: Everything the images depend on.
     """
 
     images: NDArray[np.uint8] = field(repr=False)
@@ -49,9 +49,9 @@ def sample(n: int, *, seed: int = 0, split: str = "seen", n_objects: int = 2, pa
         n: Number of scenes, at least 1.
         seed: Seed of everything drawn; equal arguments give equal scenes, on any machine.
         split: "seen": every colour-shape pair of the caption and of the swapped caption was allowed in the embedded
-            matrix's fit. "heldout": at least one pair that the fit never saw, in a caption or in a negative.
+            matrix's fit. "heldout": at least one pair that was not in the fit, neither in a caption nor in a negative.
             "validation": the same with the pairs that settings were chosen on. "all": anything.
-        n_objects: Things in a scene, 1 to 5; their colours differ and their shapes differ.
+        n_objects: Objects in a scene, 1 to 5; their colours differ and their shapes differ.
         pairs: The held-out pairs; the default is what the embedded matrix was fitted with.
 
     Returns:
@@ -87,26 +87,21 @@ def draw_scenes(
     """Draw scenes without writing captions or rendering; arguments and errors as in `sample`.
 
     Returns:
-        The layout of n scenes, and the colour of each thing after two of them exchanged theirs, [n, n_objects].
+        The layout of n scenes, and the colour of each object after two of them swapped theirs, [n, n_objects].
     """
-    if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
-        raise ValueError(f"n is {n!r}, but scenes are counted: a whole number from 1. Try scenes.sample(16).")
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
-        raise ValueError(f"seed is {seed!r}, but must be a whole number from 0. Try scenes.sample(16, seed=0).")
+    _check_whole("n", n, "scenes.sample(16)", least=1)
+    _check_whole("seed", seed, "scenes.sample(16, seed=0)", least=0)
+    _check_whole("n_objects", n_objects, "scenes.sample(16, n_objects=2)", least=1, most=_MOST)
     if split not in SPLITS:
         known = ", ".join(f'"{name}"' for name in SPLITS)
-        raise ValueError(f'split is {split!r}, but must be one of {known}. Try scenes.sample(16, split="heldout").')
-    if isinstance(n_objects, bool) or not isinstance(n_objects, int | np.integer) or not 1 <= n_objects <= _MOST:
-        raise ValueError(
-            f"n_objects is {n_objects!r}, but a scene holds 1 to {_MOST} things. Try scenes.sample(16, n_objects=2)."
-        )
+        raise ValueError(f'split is {split!r}, not one of {known}. Try scenes.sample(16, split="heldout").')
     rng = np.random.default_rng([seed, 0x5CE7E])
     parts: list[tuple[NDArray[np.int64], ...]] = []
     found = 0
     while found < n:
         colours = np.argsort(rng.random((2 * n, len(COLOURS))), axis=1)[:, :n_objects]
         shapes = np.argsort(rng.random((2 * n, len(SHAPES))), axis=1)[:, :n_objects]
-        swapped = _exchange(rng, colours)
+        swapped = _swap(rng, colours)
         keep = pairs.allowed(split, colours, shapes, swapped)
         parts.append((colours[keep], shapes[keep], swapped[keep]))
         found += int(keep.sum())
@@ -114,12 +109,19 @@ def draw_scenes(
     return draw_layout(rng, colours, shapes), swapped
 
 
-def _exchange(rng: np.random.Generator, colours: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Exchange the colours of two things of each scene, drawn at random: [n, things] -> [n, things]."""
-    n, things = colours.shape
-    if things == 1:
+def _check_whole(name: str, value: int, example: str, *, least: int, most: float = np.inf) -> None:
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not whole or not least <= value <= most:
+        limit = "" if most == np.inf else f" to {most}"
+        raise ValueError(f"{name} is {value!r}. Pass a whole number from {least}{limit}, for example {example}.")
+
+
+def _swap(rng: np.random.Generator, colours: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Swap the colours of two objects of each scene, drawn at random: [n, objects] -> [n, objects]."""
+    n, objects = colours.shape
+    if objects == 1:
         return colours
-    first, second = np.argsort(rng.random((n, things)), axis=1)[:, :2].T
+    first, second = np.argsort(rng.random((n, objects)), axis=1)[:, :2].T
     rows = np.arange(n)
     swapped = colours.copy()
     swapped[rows, first], swapped[rows, second] = colours[rows, second], colours[rows, first]

@@ -1,9 +1,8 @@
-"""Commands that show: demo, list, info."""
+"""The commands that tell of matrices: list, info."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,34 +13,10 @@ if TYPE_CHECKING:
     from labclip.io.published import Published
 
 
-@main.command()
-@click.option("--out", default=Path(), type=click.Path(path_type=Path), help="Folder for the picture. [default: .]")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Which fresh scenes to draw.")
-@as_json_option
-def demo(out: Path, seed: int, as_json: bool) -> None:
-    """Show the finding and its repair on the embedded model, in under a minute, offline.
-
-    Renders scenes no training saw, measures the base against LABCLIP, scores a few captions and their swapped twins
-    with both, and writes a picture.
-    """
-    click.echo("Loading the embedded model ...", err=True)
-    from labclip.io.folder import make_folder
-    from labclip.scenes import demo as demonstration
-
-    make_folder(out)  # before the work, so that a wrong one costs nothing
-    shown = demonstration.run(seed=seed, say=lambda step: click.echo(f"{step} ...", err=True))
-    picture = demonstration.draw(shown, out / "labclip-demo.png")
-    if as_json:
-        click.echo(json.dumps(shown.results))
-        return
-    click.echo(demonstration.report(shown))
-    click.echo(f"\nPicture: {picture}")
-
-
 @main.command("list")
 @as_json_option
 def list_command(as_json: bool) -> None:
-    """List the matrices that are known by name."""
+    """List the matrices known by name."""
     from labclip.io.published import find_entry, list_pretrained
     from labclip.packages import EMBEDDED
 
@@ -49,7 +24,7 @@ def list_command(as_json: bool) -> None:
     for name in list_pretrained():
         if entry := find_entry(name):
             base = f"{entry.model} ({entry.pretrained})"
-            rows.append((name, entry.alignment, base, entry.embed_dim, "the Hub, else the authors' repository"))
+            rows.append((name, entry.alignment, base, entry.embed_dim, "Hugging Face Hub, or the authors' repository"))
     columns = ("name", "alignment", "base", "dim", "source")
     if as_json:
         click.echo(json.dumps([dict(zip(columns, row, strict=True)) for row in rows]))
@@ -64,7 +39,7 @@ def list_command(as_json: bool) -> None:
 @click.argument("name")
 @as_json_option
 def info(name: str, as_json: bool) -> None:
-    """Say what a matrix is, where it comes from, what it gains and costs.
+    """Show what a matrix is, its source, its gains and costs.
 
     NAME is a name of `labclip list`, a folder, or a Hub repository org/name.
     """
@@ -72,7 +47,7 @@ def info(name: str, as_json: bool) -> None:
     from labclip.io.published import find_entry
 
     known, metadata = _published_facts(entry) if (entry := find_entry(name)) else _loaded_facts(name)
-    # What was looked up or computed stands over what the record says of itself.
+    # What was looked up or computed comes before what the record says.
     facts = known | {key: value for key, value in metadata.items() if key not in {"name", *known}}
     for key in ("results", "reported"):
         checked_results(facts.get(key), key)
@@ -85,18 +60,20 @@ def info(name: str, as_json: bool) -> None:
             click.echo(f"{key}:")
             for line in value:
                 click.echo(f"  - {line}")
+        elif isinstance(value, dict):
+            click.echo(f"{key}: {', '.join(f'{name} {one}' for name, one in value.items())}")
         elif value is not None:
             click.echo(f"{key}: {value}")
-    for title, table in (("measured", results), ("reported, not measured by labclip", reported)):
+    for title, table in (("measured by labclip", results), ("reported by others, not measured by labclip", reported)):
         if table:
             click.echo(f"{title}:")
             print_results(table)
     if not results:
-        click.echo("measured: nothing yet by labclip for this matrix")
+        click.echo("measured by labclip: nothing yet. `labclip evaluate` measures it.")
 
 
 def _published_facts(entry: Published) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What is known of a published matrix, and its metadata."""
+    """What the table says of a published matrix, and its metadata."""
     return {
         "base": f"{entry.model} ({entry.pretrained})",
         "alignment": entry.alignment,
@@ -107,7 +84,7 @@ def _published_facts(entry: Published) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _loaded_facts(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What is known of the matrix of a folder or repository, and its metadata."""
+    """What the matrix of a folder or repository is, and its metadata."""
     from labclip.alignment import Alignment
     from labclip.io.folder import matrix_sha256
 
@@ -121,7 +98,7 @@ def _loaded_facts(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def print_results(results: Any) -> None:
-    """The table of base and LABCLIP, a line a figure."""
+    """Print base and LABCLIP, one metric a line."""
     from labclip.io.card import checked_results
 
     rows = [

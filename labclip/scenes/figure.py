@@ -1,21 +1,26 @@
-"""The demo's picture: scenes, two captions of the same words each, what both models choose, and the figures."""
+"""The demo's figure: scenes, two captions of the same words each, what both models choose, and the metrics."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 from PIL import Image, ImageDraw, ImageFont
 
-from labclip.scenes.shown import Demo, Example
 from labclip.scenes.vocabulary import COLOURS
 
+if TYPE_CHECKING:
+    from labclip.scenes.demo import Demo, Example
+
 _SCALE = 2  # drawn at twice the size and reduced, so that lines and corners are smooth
-_WIDTH, _MARGIN, _GAP = 1560, 48, 24  # pixels of the finished picture
+_WIDTH, _MARGIN, _GAP = 1560, 48, 24  # pixels of the finished figure
 _CARD, _CARD_HEIGHT = (_WIDTH - 2 * _MARGIN - 2 * _GAP) // 3, 292
 
 _PAPER, _CARD_FILL, _LINE = "#f6f4ef", "#ffffff", "#e4e0d6"
 _INK, _SOFT_INK = "#1f2430", "#6b7080"
 _BASE, _ALIGNED, _TRACK = "#9aa1b1", "#1f7a5c", "#ece8df"
 _WRONG = "#c8442f"
-# In the order of `COLOURS`; yellow and white are darker than on the things, to be read on white.
+# In the order of `COLOURS`; yellow and white are darker than on the objects, to be read on white.
 _INKS = (
     *("#d0262f", "#dd7400", "#b28700", "#22883f", "#008b8b", "#1f4fd0"),
     *("#7d33bd", "#dc5c9d", "#74452a", "#9a9c9f", "#75787d", "#1f2430"),
@@ -64,44 +69,38 @@ class _Canvas:
         """A thin upright line."""
         self._draw.line([(x * _SCALE, y * _SCALE), (x * _SCALE, (y + height) * _SCALE)], fill=fill, width=_SCALE)
 
-    def paste(self, picture: Image.Image, x: float, y: float, size: int) -> None:
-        """A square picture with round corners."""
-        picture = picture.resize((size * _SCALE, size * _SCALE), Image.Resampling.LANCZOS)
-        mask = Image.new("L", picture.size, 0)
-        ImageDraw.Draw(mask).rounded_rectangle([0, 0, *(v - 1 for v in picture.size)], 12 * _SCALE, fill=255)
-        self.image.paste(picture, (round(x * _SCALE), round(y * _SCALE)), mask)
+    def paste(self, image: Image.Image, x: float, y: float, size: int) -> None:
+        """A square image with round corners."""
+        image = image.resize((size * _SCALE, size * _SCALE), Image.Resampling.LANCZOS)
+        mask = Image.new("L", image.size, 0)
+        ImageDraw.Draw(mask).rounded_rectangle([0, 0, *(v - 1 for v in image.size)], 12 * _SCALE, fill=255)
+        self.image.paste(image, (round(x * _SCALE), round(y * _SCALE)), mask)
+
+
+def draw(demo: Demo, path: Path) -> Path:
+    """Write the figure of a run as a PNG file; returns its path."""
+    compose(demo).save(path, optimize=True)
+    return path
 
 
 def compose(demo: Demo) -> Image.Image:
-    """Draw a run of the demo.
-
-    Args:
-        demo: Six examples, three of each kind, and the figures.
-
-    Returns:
-        An RGB picture 1560 pixels wide.
-    """
+    """Draw a run of the demo as an RGB image 1560 pixels wide."""
     rows = [demo.examples[start : start + 3] for start in range(0, len(demo.examples), 3)]
     top, heading, foot = 132, 46, 236
     height = top + len(rows) * (_CARD_HEIGHT + heading + _GAP) + foot
     canvas = _Canvas(_WIDTH, height)
     canvas.text(_MARGIN, 66, "Which caption is right?", 38, bold=1.5)
-    canvas.text(
-        *(_MARGIN, 100),
-        "The same words, the colours exchanged. CLIP's cosine can hardly tell; one matrix on its text embedding can.",
-        *(20, _SOFT_INK),
-    )
+    subtitle = "Same words, colours swapped. CLIP's cosine can hardly tell; one matrix on its text embedding can."
+    canvas.text(_MARGIN, 100, subtitle, 20, _SOFT_INK)
     y = float(top)
     for row in rows:
-        kind = (
-            "Every colour-shape pair was in the fit" if row[0].fitted else "With a colour-shape pair the fit never saw"
-        )
-        canvas.text(_MARGIN, y + 26, kind, 18, _SOFT_INK)
+        kind = "Every colour-shape pair was" if row[0].seen else "At least one colour-shape pair was not"
+        canvas.text(_MARGIN, y + 26, f"{kind} in the fit", 18, _SOFT_INK)
         y += heading
         for i, example in enumerate(row):
             _card(canvas, _MARGIN + i * (_CARD + _GAP), y, example)
         y += _CARD_HEIGHT + _GAP
-    _figures(canvas, y + 4, demo)
+    _strip(canvas, y + 4, demo)
     return canvas.image.resize((_WIDTH, height), Image.Resampling.LANCZOS)
 
 
@@ -109,19 +108,19 @@ def _card(canvas: _Canvas, x: float, y: float, example: Example) -> None:
     canvas.bar(x, y, _CARD, _CARD_HEIGHT, _CARD_FILL, line=_LINE)
     side = 168
     canvas.paste(Image.fromarray(example.image), x + 16, y + 16, side)
-    left, width = x + side + 34, _CARD - side - 50
-    for i, (name, share, fill) in enumerate(
-        (("CLIP", example.base_share, _BASE), ("LABCLIP", example.labclip_share, _ALIGNED))
+    left, width, top = x + side + 34, _CARD - side - 50, y + 30
+    for name, cosines, probability, fill in (
+        ("CLIP", example.base, example.base_probability, _BASE),
+        ("LABCLIP", example.labclip, example.labclip_probability, _ALIGNED),
     ):
-        top = y + 30 + i * 78
-        cosines = example.base if i == 0 else example.labclip
         right = cosines[0] > cosines[1]
         canvas.text(left, top + 14, name, 18, bold=0.8)
         canvas.mark(left + width - 10, top + 8, right)
-        canvas.text(left + width - 28, top + 14, _percent(share), 18, anchor="rs")
+        canvas.text(left + width - 28, top + 14, _percent(probability), 18, anchor="rs")
         canvas.bar(left, top + 26, width, 14, _TRACK)
-        canvas.bar(left, top + 26, max(14, width * share), 14, fill if right else _WRONG)
+        canvas.bar(left, top + 26, max(14, width * probability), 14, fill if right else _WRONG)
         canvas.tick(left + width / 2, top + 22, 22, _SOFT_INK)
+        top += 78
     _caption(canvas, x + 42, y + 224, example.captions[0], right=True)
     _caption(canvas, x + 42, y + 262, example.captions[1], right=False)
 
@@ -137,55 +136,47 @@ def _caption(canvas: _Canvas, x: float, y: float, caption: str, *, right: bool) 
         x += canvas.text(x, y, word, size, fill, bold=1.0 if word in _WORDS else 0) + size * 0.3
 
 
-def _percent(share: float) -> str:
-    return ">99%" if share > 0.99 else "<1%" if share < 0.01 else f"{share:.0%}"
+def _percent(probability: float) -> str:
+    return ">99%" if probability > 0.99 else "<1%" if probability < 0.01 else f"{probability:.0%}"
 
 
 _LABELS = (
-    ("binding_seen", "pairs in the fit", "caption against its swap"),
-    ("binding_heldout", "pairs never fitted", "caption against its swap"),
-    ("retrieval_r1", "by sentences", "R@1 of 256 scenes"),
-    ("tags_r1", "by tags", "R@1 of 256 scenes"),
-    ("single_object", "one thing", "zero-shot of 120"),
+    ("binding_seen", "binding, seen pairs", "right against swapped"),
+    ("binding_heldout", "unseen pairs", "right against swapped"),
+    ("retrieval_r1", "R@1, by sentence", "among 256 scenes"),
+    ("tags_r1", "R@1, by tags", "among 256 scenes"),
+    ("single_object", "one object", "zero-shot, 120 classes"),
 )
 
 
-def _figures(canvas: _Canvas, y: float, demo: Demo) -> None:
-    """The strip below: five pairs of bars and the probes."""
-    found, probes = demo.results, demo.results["probes"]
-    width = (_WIDTH - 2 * _MARGIN - 5 * _GAP) / 6
-    for i, (key, label, of) in enumerate(_LABELS):
+def _strip(canvas: _Canvas, y: float, demo: Demo) -> None:
+    """Below the cards: five pairs of bars, the probes, and what is what."""
+    found, width = demo.results, (_WIDTH - 2 * _MARGIN - 5 * _GAP) / 6
+    for i, (key, label, of) in enumerate((*_LABELS, ("", "linear probes", "colour of each shape"))):
         x = _MARGIN + i * (width + _GAP)
         canvas.text(x, y + 18, label, 19, bold=0.8)
         canvas.text(x, y + 40, of, 15, _SOFT_INK)
-        for j, (side, fill) in enumerate((("base", _BASE), ("labclip", _ALIGNED))):
-            _bar(canvas, x, y + 56 + j * 36, width, found[side][key], fill)
+        models = [(found["base"][key], _BASE, ""), (found["labclip"][key], _ALIGNED, "")] if key else []
+        for j, bar in enumerate(models or [(found["probes"][side], _INK, side) for side in ("image", "text")]):
+            _bar(canvas, x, y + 56 + j * 36, width, *bar)
         if key.startswith("binding"):
             canvas.tick(x + (width - 56) / 2, y + 52, 66, _SOFT_INK)
-    x = _MARGIN + 5 * (width + _GAP)
-    canvas.text(x, y + 18, "known all along", 19, bold=0.8)
-    canvas.text(x, y + 40, "probe of one side alone", 15, _SOFT_INK)
-    for j, side in enumerate(("image", "text")):
-        _bar(canvas, x, y + 56 + j * 36, width, probes[side], _INK, side)
-    canvas.text(
-        *(_MARGIN, y + 168),
-        "Bars on the cards: the probability a model gives the right one of two captions; the line is a coin's toss.",
-        *(16, _SOFT_INK),
-    )
-    canvas.text(
-        *(_MARGIN, y + 192),
-        f"The first scenes of the draw, seed {found['seed']}, not chosen; {found['n']:,} fresh scenes a figure.",
-        *(16, _SOFT_INK),
-    )
+    for down, note in (
+        (
+            168,
+            "Bars on the cards: the probability a model gives the right one of two captions; the line is chance.",
+        ),
+        (192, f"The first scenes of the draw, seed {found['seed']}, not chosen; {found['n']:,} new scenes per metric."),
+    ):
+        canvas.text(_MARGIN, y + down, note, 16, _SOFT_INK)
     for x, fill, name in ((_WIDTH - _MARGIN - 190, _BASE, "CLIP"), (_WIDTH - _MARGIN - 100, _ALIGNED, "LABCLIP")):
         canvas.bar(x, y + 180, 14, 14, fill)
         canvas.text(x + 22, y + 193, name, 18)
 
 
-def _bar(canvas: _Canvas, x: float, y: float, width: float, value: float, fill: str, label: str = "") -> None:
+def _bar(canvas: _Canvas, x: float, y: float, width: float, value: float, fill: str, label: str) -> None:
     full = width - 56
     canvas.bar(x, y, full, 24, _TRACK)
     canvas.bar(x, y, max(14, full * value), 24, fill)
     canvas.text(x + width - 48, y + 19, f"{value:.2f}".removeprefix("0"), 19, bold=0.6)
-    if label:
-        canvas.text(x + 12, y + 18, label, 15, "#ffffff")
+    canvas.text(x + 12, y + 18, label, 15, "#ffffff")
