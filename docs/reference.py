@@ -189,24 +189,24 @@ def diagnosed():
     lines = [f"**{found['verdict']['headline']}**", ""]
     lines += [f"- {sentence}" for sentence in (*found["verdict"]["reasons"], *found["verdict"]["repair"])]
     gap = found["gap"]
-    lines += ["", "| modality gap | distance of the means | told apart by a plane |", "|---|---|---|"]
+    lines += ["", "| modality gap | distance of the means | linear separability |", "|---|---|---|"]
     lines += [f"| {when} | {one['distance']:.3f} | {one['separability']:.3f} |" for when, one in gap.items()]
     lines += ["", "| caption against | cosine before, median | after |", "|---|---|---|"]
     for kind, part in found["permutations"].items():
         medians = [f"{part[when]['quantiles']['0.5']:.3f}" for when in ("before", "after")]
         lines.append(f"| {PERMUTED[kind]} | {' | '.join(medians)} |")
-    lines += ["", "| held-out scenes as sums of objects | R² | R² of a bag | contents found | twins told apart |"]
+    lines += ["", "| held-out scenes as sums of objects | R² | R² of a bag | R@1 of contents | binding |"]
     lines.append("|---" * 5 + "|")
     for side, one in found["decomposition"].items():
-        cells = [f"{one[key]:.3f}" for key in ("r2", "bag_r2", "retrieval", "exchanged")]
+        cells = [f"{one[key]:.3f}" for key in ("r2", "bag_r2", "retrieval", "swapped")]
         lines.append(f"| {side} | {' | '.join(cells)} |")
-    lines += ["", "| unseen objects from concepts | learnt from | objects named | twins told apart | twins |"]
+    lines += ["", "| unseen objects from concepts | learnt from | accuracy | binding | swaps |"]
     lines.append("|---" * 5 + "|")
     for side, part in found["complexity"].items():
         for one in part:
             cells = [f"{one[key]:.3f}" for key in ("accuracy", "binding")]
             name = f"{side}, {one['predictor']}"
-            lines.append(f"| {name} | {one['fraction']:g} | {' | '.join(cells)} | {one['twins']:,} |")
+            lines.append(f"| {name} | {one['fraction']:g} | {' | '.join(cells)} | {one['swaps']:,} |")
     count, combinations = found["scenes"], found["combinations"]
     lines += [
         "",
@@ -215,7 +215,7 @@ def diagnosed():
     return "\n".join(lines)
 
 
-PERMUTED = {"exchanged": "attributes exchanged", "shuffled": "words shuffled"}
+PERMUTED = {"swapped": "attributes swapped", "shuffled": "words shuffled"}
 
 PARTS = {
     "diagnosis": diagnosed,

@@ -8,6 +8,7 @@ import numpy as np
 import planted_scenes
 import pytest
 import torch
+from PIL import Image
 
 import labclip
 from labclip import LABCLIP, Alignment, analysis
@@ -23,9 +24,10 @@ SCENES = planted_scenes.contents(repeat=3)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def quick():
-    """Fewer steps and fractions: what is tested is what is made of them."""
+def quick(tmp_path_factory):
+    """Fewer steps and fractions, for what is tested is what is made of them; no cache of the user's."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LABCLIP_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setattr(repair, "STEPS", 20)
         patch.setattr(diagnosis, "FRACTIONS", (0.7,))
         patch.setattr(concepts, "STEPS", 20)
@@ -103,9 +105,8 @@ def test_the_models_own_matrix_is_measured_beside(lost_in_alignment):
     assert (found.repair.models, found.after) == (["base", "own"], "own")
     assert found.repair.binding.estimates[1].value > 0.9
     assert found.verdict.repair[0].startswith("The model's own matrix wins back most")
-    harmful = diagnose_features(
-        data, Alignment(torch.randn(35, 35, generator=torch.Generator().manual_seed(0))), fit=False
-    )
+    noise = Alignment(torch.randn(35, 35, generator=torch.Generator().manual_seed(0)))
+    harmful = diagnose_features(data, noise, fit=False)
     assert "of R@1 captions to images" in harmful.verdict.repair[1]
 
 
@@ -217,6 +218,25 @@ def test_json_text_and_page_say_the_same(lost_in_alignment, tmp_path):
     assert "<script" not in html
 
 
+def test_markdown_and_latex_hold_every_table_and_repr_one_line(lost_in_alignment):
+    found = lost_in_alignment
+    tables = [table.caption for section in found.page().sections for table in section.tables]
+    assert len(tables) == 8
+    markdown, latex = found.to_markdown(level=2), found.to_latex()
+    assert markdown.startswith("## Where binding is lost: embeddings\n\nEach encoder knows")
+    assert all(f"**{caption}**" in markdown for caption in tables)
+    assert latex.count(r"\begin{tabular}") == len(tables) - 1  # attributes and objects have the same columns
+    assert repr(found) == "<Diagnosis of 'embeddings' on 900 scenes: alignment>"
+
+
+def test_names_of_models_never_share_a_level_with_fixed_keys(lost_in_alignment):
+    values = lost_in_alignment.to_json()
+    for one in (values["binding"], values["unseen_pairs"], *values["retrieval"].values()):
+        assert set(one) == {"models", "differences"}
+        assert set(one["models"]) == {"base", "fitted"}
+        assert set(one["differences"]) == {"fitted"}
+
+
 def test_hostile_names_stay_text(tmp_path):
     scenes = planted_scenes.contents(
         repeat=2, attributes=(HOSTILE, "red", "$blue$"), objects=("cube", "ball\n<b>", "cone")
@@ -277,6 +297,28 @@ def test_bad_input_is_told_clearly():
         analysis.diagnose(model, replace(scenes, pictures=broken), progress=False)
     with pytest.raises(ValueError, match=r"seed is -1"):
         analysis.diagnose(model, scenes, seed=-1)
+    with pytest.raises(ValueError, match=r"^images is the folder of the images of data=PATH\. Pass that too"):
+        analysis.diagnose(model, images="photos")
+    with pytest.raises(ValueError, match=r"data is an? list of nothing\. Pass the path of CLEVR's"):
+        analysis.diagnose(model, [])
+    with pytest.raises(FileNotFoundError, match=r"nothing\.csv"):
+        analysis.diagnose(model, "nothing.csv")
+
+
+def test_a_file_is_diagnosed_from_python_as_on_the_command_line(tmp_path):
+    drawn = labelled_scenes(40, seed=5)
+    (tmp_path / "images").mkdir()
+    lines = ["filename,object1_color,object1_shape,object2_color,object2_shape"]
+    for row, (image, objects) in enumerate(zip(drawn.pictures, drawn.objects, strict=True)):
+        Image.fromarray(image.source).save(tmp_path / "images" / f"{row}.png")
+        lines.append(",".join([f"{row}.png", *(word for pair in objects for word in pair)]))
+    (tmp_path / "labels.csv").write_text("\n".join(lines))
+    options = {"images": tmp_path / "images", "fit": False, "folds": 2, "progress": False}
+    kept = analysis.diagnose("scenes", tmp_path / "labels.csv", cache=tmp_path / "cache", **options)
+    assert kept.repair.models == ["base", "own"]
+    assert [one.suffix for one in (tmp_path / "cache").iterdir()] == [".sqlite"]
+    bare = analysis.diagnose("scenes", str(tmp_path / "labels.csv"), cache=None, **options)
+    assert kept.to_json() | {"seconds": 0} == bare.to_json() | {"seconds": 0}
 
 
 def test_scenes_without_a_swapped_caption_are_counted():

@@ -1,7 +1,7 @@
 """How well unseen objects follow from their concepts: whether a fitted matrix can hold on new combinations.
 
-After arXiv:2605.31503. A *concept* is an attribute or an object name, an *object* an attribute with a name. The map from
-concepts to an object's vector is learnt together with the concepts' own vectors: a sum, a product, both, or an MLP.
+After arXiv:2605.31503. A *concept* is an attribute or an object name, an *object* an attribute with a name. The map
+from concepts to an object's vector is learnt with the concepts' own vectors: a sum, a product, both, or an MLP.
 """
 
 from __future__ import annotations

@@ -58,7 +58,8 @@ def diagnose(
     on two sides.
 
     Args:
-        model: Any OpenCLIP model, wrapped with the identity or with its matrix, or what `LABCLIP.from_pretrained` takes.
+        model: Any OpenCLIP model, wrapped with the identity or with its matrix; or a name, as
+            `LABCLIP.from_pretrained` takes it.
         data: Labelled images: the path of CLEVR's, CLEVR2D's or PUG's files, or a value in memory; None draws scenes of
             the embedded world.
         images: Folder that a file's names of images are relative to; None is the file's own.

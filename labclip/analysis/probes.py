@@ -32,7 +32,7 @@ class Probed:
         scene: Its scene, int64 [items].
         left_out: Objects not asked about: their name is in the scene twice, or never had two attributes.
         folds: In cross-validation.
-        learnt: Objects that the probe of a name learnt from, the median over names and folds.
+        learnt: Scenes that an object's probe learnt from, the median over objects and folds.
         dim: Of the embeddings.
     """
 

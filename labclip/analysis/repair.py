@@ -28,7 +28,7 @@ of the time; all three and five times the steps reach .877. Strength is still ch
 INNER = 0.1
 """Share of the fitted combinations on which `labclip.fit` chooses penalty, epoch and strength."""
 UNSEEN_PAIRS = 0.15
-"""Share of attribute-object pairs held out of captions and negatives: leaves half of the two-object scenes to fit on."""
+"""Share of attribute-object pairs held out of captions and negatives: leaves half of two-object scenes to fit on."""
 LEAST = 20
 """Combinations below which nothing is fitted: a fit could neither learn nor choose its strength."""
 
@@ -197,6 +197,5 @@ def _unseen_pairs(data: SceneFeatures, seed: int, notes: list[str]) -> Compared 
         notes.append(f"Unseen pairs were not tried: holding some out leaves {fewest} combinations on one side.")
         return None
     one = np.zeros(labels.n, dtype=np.int64)
-    return _binding(
-        data, held, [_bound(data, one, [alignment]) for alignment in (None, fit_on(data, keep, seed=seed))], seed
-    )
+    correct = [_bound(data, one, [alignment]) for alignment in (None, fit_on(data, keep, seed=seed))]
+    return _binding(data, held, correct, seed)

@@ -265,9 +265,8 @@ def _matrix(found: Diagnosis, figure: _Draw) -> Section | None:
         ["turn of a caption, degrees", one.text_angle],
     ]
     table = Table(f"Of {_AFTER[found.after]}", ["", "value"], rows)
-    return Section(
-        "The matrix", figures=figure(lambda: plots.spectrum(one), "Singular values, falling."), tables=[table]
-    )
+    drawing = figure(lambda: plots.spectrum(one), "Singular values, falling.")
+    return Section("The matrix", figures=drawing, tables=[table])
 
 
 def _objects(found: Diagnosis, figure: _Draw) -> Section:
@@ -299,12 +298,12 @@ def _objects(found: Diagnosis, figure: _Draw) -> Section:
 
 def _rules(found: Diagnosis, figure: _Draw) -> Section:
     return Section(
-        "By which rules",
+        "Rules of the verdict",
         notes=[
             f"Cosine binds where its whole interval is at least {BINDS}: then there is little to repair.",
             f"A side has kept binding where its probe's whole interval is above {KEPT:.0%} of the way from the "
             f"bag-of-words baseline to always right. It has lost binding where the whole interval is below, the probe "
-            f"learnt from at least as many objects as an embedding has numbers, and more scenes do not help.",
+            f"learnt from at least as many scenes as an embedding has numbers, and more do not help.",
             "Both kept it and cosine does not bind: only the alignment loses it.",
             f"An interval that spans a threshold, or fewer than {FEW} combinations: can't tell.",
             "Intervals resample combinations; a difference counts where its paired interval excludes zero.",

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from labclip.analysis.permutations import shuffled_words
 from labclip.analysis.scene_labels import SceneLabels, labels_of
+from labclip.checks import described
 from labclip.encode.cache import Cache, default_cache
 from labclip.encode.encoding import encode
 from labclip.evaluation.labelled import Labelled, labelled_scenes, read_labelled
@@ -70,6 +71,8 @@ def read_scenes(
             f"{typed('images', '--images')} is the folder of the images of {typed('data=PATH', '--data PATH')}. Pass "
             f"that too, or leave both out."
         )
+    if data is not None and not isinstance(data, Labelled):
+        raise ValueError(f"data is {described(data)}. Pass the path of CLEVR's or PUG's files, or labelled images.")
     return labelled_scenes(scenes, seed=seed, split="all") if data is None else data
 
 
@@ -98,9 +101,7 @@ def embed_scenes(
         raise ValueError(f"{labelled.name} holds no image. Pass labelled images, or none for scenes drawn here.")
     labels = labels_of(labelled.objects)
     captions = list(labelled.captions)
-    swapped, has_swapped = _or_own(
-        [None if a == b else a for a, b in zip(labelled.swapped, captions, strict=True)], captions
-    )
+    swapped, has_swapped = _or_own(labelled.swapped, captions)
     if not has_swapped.any():
         raise ValueError(
             f"No caption of {labelled.name} can have two attributes swapped, so binding can't be measured. Pass scenes "
@@ -116,14 +117,14 @@ def embed_scenes(
     example = captions[int(has_swapped.argmax())], swapped[int(has_swapped.argmax())]
     return SceneFeatures(
         labels, images, own, swaps, has_swapped, shuffles, has_shuffled, tags, labelled.name,
-        ["Captions are such as {!r} against {!r}.".format(*example), *labelled.notes],
+        [f"Captions are such as {example[0]!r} against {example[1]!r}.", *labelled.notes],
     )  # fmt: skip
 
 
 def _or_own(texts: Sequence[str | None], own: Sequence[str]) -> tuple[list[str], NDArray[np.bool_]]:
-    """Each text, or the caption's own where there is none; and whether there is one, bool [n]."""
+    """Each text, or the caption itself where there is none; and whether there is another one, bool [n]."""
     filled = [one if text is None else text for text, one in zip(texts, own, strict=True)]
-    return filled, np.array([text is not None for text in texts])
+    return filled, np.array([text != one for text, one in zip(filled, own, strict=True)])
 
 
 def tags_of(objects: Sequence[tuple[str, str]]) -> str:

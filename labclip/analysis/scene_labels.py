@@ -103,8 +103,9 @@ def labels_of(scenes: Sequence[Sequence[tuple[str, str]]]) -> SceneLabels:
         for scene, row in enumerate(scenes)
         for place, (attribute, name) in enumerate(row)
     ]
-    columns = np.array(rows, dtype=np.int64).T
-    return SceneLabels(len(scenes), attributes, objects, *columns, numbered([combination(row) for row in scenes]))
+    scene, place, attribute, name = np.array(rows, dtype=np.int64).T
+    together = numbered([combination(row) for row in scenes])
+    return SceneLabels(len(scenes), attributes, objects, scene, place, attribute, name, together)
 
 
 def folds_of(labels: SceneLabels, folds: int, seed: int = 0) -> Index:

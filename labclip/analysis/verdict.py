@@ -24,7 +24,7 @@ RISING = 0.03
 """Accuracy that a probe gains from twice the scenes, from which on a low reading may be the probe's lack of data."""
 
 LEARNT = 1.0
-"""Objects that the probe of a name must have learnt from, as a share of the embedding's dim, before a low reading counts
+"""Scenes that an object's probe must have learnt from, as a share of the embedding's dim, before a low reading counts
 as a loss: with fewer a linear map fits anything and reads little, whatever the embedding holds."""
 
 MOST = 0.5
@@ -78,7 +78,7 @@ class Side:
 
     @property
     def short(self) -> bool:
-        """Whether it learnt from too few objects for a low reading to mean anything."""
+        """Whether it learnt from too few scenes for a low reading to mean anything."""
         return self.probed.learnt < LEARNT * self.probed.dim
 
     @property
@@ -144,9 +144,8 @@ def judge_gain(name: str, binding: Compared, place: int, where: str = "") -> str
     if moved.value < 0:
         return f"{name} makes binding worse{where}: {figures}."
     share = moved.value / (1 - base.value)
-    return (
-        f"{name} wins back {'most' if share >= MOST else 'some'} of what cosine loses{where}, {share:.0%}: {figures}."
-    )
+    amount = "most" if share >= MOST else "some"
+    return f"{name} wins back {amount} of what cosine loses{where}, {share:.0%}: {figures}."
 
 
 def judge_cost(name: str, retrieval: Sequence[Compared], place: int) -> str:

@@ -117,11 +117,6 @@ def single_prompts() -> list[str]:
     return [f"{'an' if colour[0] in 'aeiou' else 'a'} {colour} {shape}" for colour in COLOURS for shape in SHAPES]
 
 
-def modality_gap(images: Tensor, captions: Tensor) -> float:
-    """Distance between the mean picture and the mean caption, both [n, dim] and unit-length."""
-    return float(torch.dist(images.mean(dim=0), captions.mean(dim=0)))
-
-
 class Probe:
     """Reads from one modality's embedding alone which colour each named shape has.
 
