@@ -195,7 +195,7 @@ def diagnosed():
     for kind, part in found["permutations"].items():
         medians = [f"{part[when]['quantiles']['0.5']:.3f}" for when in ("before", "after")]
         lines.append(f"| {PERMUTED[kind]} | {' | '.join(medians)} |")
-    lines += ["", "| held-out scenes as sums of objects | R² | R² of a bag | R@1 of contents | binding |"]
+    lines += ["", "| held-out scenes as sums of objects | R² | R², bag | R@1 of contents | binding |"]
     lines.append("|---" * 5 + "|")
     for side, one in found["decomposition"].items():
         cells = [f"{one[key]:.3f}" for key in ("r2", "bag_r2", "retrieval", "swapped")]
