@@ -225,15 +225,14 @@ class _Product(nn.Module):
         return self.head(attribute * name)
 
 
-class _Both(nn.Module):
+class _Both(_Product):
     def __init__(self, sizes: tuple[int, int], dim: int) -> None:
-        super().__init__()
-        self.product, self.added = _Product(sizes, dim), _Concepts(sizes)
-        self.head = nn.Linear(WIDTH, dim, bias=False)
+        super().__init__(sizes, dim)
+        self.added, self.added_head = _Concepts(sizes), nn.Linear(WIDTH, dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         attribute, name = self.added(x)
-        return self.product(x) + self.head(attribute + name)
+        return super().forward(x) + self.added_head(attribute + name)
 
 
 class _Mlp(nn.Module):

@@ -126,7 +126,7 @@ def diagnose_features(
     """
     began = time.perf_counter()
     fold = folds_of(data.labels, folds, seed)
-    with _one_thread(), _steps(6 + (folds + 1 if fit else 0), progress) as begin:
+    with _one_thread(), _steps(4 + (folds + 1 if fit else 0), progress) as begin:
         begin("linear probes")
         sides = {name: _side(rows, data, folds, seed) for name, rows in _sides(data).items()}
         repaired = repair(data, fold, own, fitting=fit, seed=seed, begin=begin)
@@ -164,13 +164,13 @@ def _one_thread() -> Iterator[None]:
 def _steps(total: int, progress: bool) -> Iterator[Callable[[str], object]]:
     """A bar of the steps on stderr; told each step as it begins."""
     with tqdm(total=total, desc="diagnosis", unit=" steps", disable=not progress) as bar:
-        begun = 0
+        before = 0
 
         def begin(step: str) -> None:
-            nonlocal begun
+            nonlocal before
             bar.set_postfix_str(step, refresh=False)
-            bar.update(min(begun, total) - bar.n)
-            begun += 1
+            bar.update(before)
+            before = 1
 
         yield begin
         bar.update(total - bar.n)

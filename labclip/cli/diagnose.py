@@ -55,9 +55,9 @@ def diagnose(
     """
     if out is not None:
         check_page(out)
-    from labclip import analysis
+    from labclip.analysis import diagnose as find
 
-    found = analysis.diagnose(
+    found = find(
         _opened(model, alignment, strength, device), data, images=images, scenes=scenes, fit=fit, folds=folds,
         cache=not no_cache, seed=seed,
     )  # fmt: skip
