@@ -221,11 +221,14 @@ def test_json_text_and_page_say_the_same(lost_in_alignment, tmp_path):
 def test_markdown_and_latex_hold_every_table_and_repr_one_line(lost_in_alignment):
     found = lost_in_alignment
     tables = [table.caption for section in found.page().sections for table in section.tables]
-    assert len(tables) == 8
+    assert len(tables) == 9
     markdown, latex = found.to_markdown(level=2), found.to_latex()
     assert markdown.startswith("## Where binding is lost: embeddings\n\nEach encoder knows")
     assert all(f"**{caption}**" in markdown for caption in tables)
     assert latex.count(r"\begin{tabular}") == len(tables) - 1  # attributes and objects have the same columns
+    moved = found.repair.retrieval[0].differences[0]
+    assert not moved.measurable  # which a table without colours says too
+    assert f"({moved.value:+.3f})" in markdown
     assert repr(found) == "<Diagnosis of 'embeddings' on 900 scenes: alignment>"
 
 

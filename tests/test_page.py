@@ -9,7 +9,7 @@ import pytest
 from matplotlib.figure import Figure as Drawing
 
 import labclip.report.html as html_module
-from labclip.report import Cell, Figure, Page, Section, Table, drawn, render, write
+from labclip.report import Cell, Figure, Page, Section, Table, drawn, judged, render, write
 from labclip.report.values import shown
 
 HOSTILE = (
@@ -96,6 +96,12 @@ def test_marks_say_in_words_what_their_colour_says():
     assert '<td class="bad">-0.1 <small>worse</small></td>' in html
     assert '<td class="none">no measurable difference</td>' in html
     assert "<td>2</td>" in html
+
+
+def test_a_difference_says_whether_it_counts():
+    assert judged(0.0104, measurable=True) == Cell("+0.010", "good")
+    assert judged(-0.5, measurable=True, text="-0.500 [-0.6, -0.4]") == Cell("-0.500 [-0.6, -0.4]", "bad")
+    assert judged(-0.0001, measurable=False) == Cell("(+0.000)", "none")
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from labclip.analysis.verdict import spoken
 from labclip.evaluation.scores import Compared, Estimate
 from labclip.report.drawing import BLUE, GREEN, GRID, INK, ORANGE, PINK, SKY, SOFT, empty, legend_below, literal
 
+PERMUTED = {"swapped": "attributes swapped", "shuffled": "words shuffled"}
 SIDES = {"image": "images", "text": "captions"}
 MODELS = {"base": "base", "own": "its own matrix", "fitted": "matrix fitted on other combinations"}
 _SIDES = {"image": (BLUE, "o"), "text": (ORANGE, "s")}
@@ -78,7 +79,6 @@ def permutations(found: Mapping[str, Mapping[str, Distribution]]) -> Any:
     Args:
         found: For "swapped" and "shuffled" the distributions "before" and "after".
     """
-    titles = {"swapped": "attributes swapped", "shuffled": "words shuffled"}
     figure, panels = empty(7.6, 3.4, columns=len(found))
     panels = np.atleast_1d(panels)
     low = min(one.quantiles[0.05] for part in found.values() for one in part.values())
@@ -89,7 +89,7 @@ def permutations(found: Mapping[str, Mapping[str, Distribution]]) -> Any:
             axes.stairs(100 * one.histogram, one.edges, color=colour, fill=True, alpha=0.18)
             axes.axvline(one.quantiles[0.5], color=colour, linewidth=1, linestyle=":")
         axes.set(xlim=(low, 1.005), xlabel="cosine with the caption")
-        axes.set_title(titles[kind], fontsize=10)
+        axes.set_title(PERMUTED[kind], fontsize=10)
         axes.legend(frameon=False, fontsize=9, loc="upper left", title="the matrix", title_fontsize=9)
     panels[0].set_ylabel("share of the captions, %")
     figure.suptitle("Captions and their permutations (dotted: medians)", x=0.01, ha="left", fontsize=11)

@@ -13,7 +13,7 @@ from labclip.analysis.confusion import Pair
 from labclip.analysis.decomposition import Decomposition
 from labclip.analysis.gap import Gap
 from labclip.analysis.permutations import Distribution
-from labclip.analysis.plots import MODELS, SIDES
+from labclip.analysis.plots import MODELS, PERMUTED, SIDES
 from labclip.analysis.probes import Probed
 from labclip.analysis.repair import Repair
 from labclip.analysis.spectrum import Spectrum
@@ -189,7 +189,7 @@ def _costs(found: Diagnosis, figure: _Draw) -> Section | None:
     text = (
         f"Retrieval in {len(found.repair.galleries)} galleries of {size} scenes, no two of the same words, each with "
         f"the matrix that was not fitted on it. Tags name objects and attributes without saying which goes with which; "
-        f"they are not in the fit. A greyed difference is not measurable."
+        f"they are not in the fit. A difference in brackets is not measurable."
     )
     drawing = figure(lambda: plots.retrieval(retrieval, models), "Recall at 1 of each model; see the table.")
     return Section("What it costs", [text], drawing, [Table("R@1", columns, rows)])
@@ -231,14 +231,13 @@ def _permutations(found: Diagnosis, figure: _Draw) -> Section | None:
         f"Cosines between captions and their permutations in the text space, before and after "
         f"{_AFTER[found.after]}. A bag of words would have all of them at 1."
     )
-    medians = [
-        f"{kind} {when} {one.quantiles[0.5]:.3f}"
+    rows: list[list[Value]] = [
+        [PERMUTED[kind], *(part[when].quantiles[0.5] if when in part else None for when in ("before", "after"))]
         for kind, part in found.permutations.items()
-        for when, one in part.items()
     ]
-    alt = f"Histograms of cosines between captions and their permutations; medians: {', '.join(medians)}."
-    drawing = figure(lambda: plots.permutations(found.permutations), alt)
-    return Section("Captions and their permutations", [text], drawing)
+    table = Table("Median cosine with the caption", ["", "before", "after"], rows)
+    drawing = figure(lambda: plots.permutations(found.permutations), "Histograms of the cosines; see the table.")
+    return Section("Captions and their permutations", [text], drawing, [table])
 
 
 def _gap(found: Diagnosis, figure: _Draw) -> Section | None:

@@ -49,13 +49,13 @@ def markdown_table(table: Table) -> str:
 
 
 def latex(page: Page) -> str:
-    r"""The page's tables as LaTeX with booktabs: one `table` a section, its heading and paragraphs the caption."""
+    r"""The page's tables as LaTeX with booktabs: one `table` a section; heading and first paragraph are its caption."""
     parts = [r"% In the preamble: \usepackage{booktabs} and \usepackage[T1]{fontenc}"]
     return "\n\n".join([*parts, *(_latex_section(section) for section in page.sections if section.tables)]) + "\n"
 
 
 def _latex_section(section: Section) -> str:
-    caption = " ".join([f"{_tex(section.heading)}.", *map(_tex_paragraph, section.paragraphs)])
+    caption = " ".join([f"{_tex(section.heading)}.", *map(_tex_paragraph, section.paragraphs[:1])])
     lines = [
         r"\begin{table}",
         r"\centering",
@@ -72,7 +72,7 @@ def _latex_section(section: Section) -> str:
         label = rf"\multicolumn{{{len(table.columns)}}}{{l}}{{\emph{{{_tex(table.caption)}}}}} \\"
         lines += [r"\midrule", *([label] if table.caption else []), *map(_tex_row, table.told_once)]
     lines += [r"\bottomrule", r"\end{tabular}"]
-    lines += [rf"\par {_tex_paragraph(note)}" for note in section.notes]
+    lines += [rf"\par {_tex_paragraph(text)}" for text in (*section.paragraphs[1:], *section.notes)]
     return "\n".join([*lines, r"\end{table}"])
 
 

@@ -172,10 +172,10 @@ def judged(difference: float, measurable: bool, text: str = "") -> Cell:
     Args:
         difference: Above 0 is better.
         measurable: Whether it counts.
-        text: What the cell says; by default the difference.
+        text: What the cell says; by default the difference, in brackets where it is not measurable.
     """
     mark: Mark = "none" if not measurable else "good" if difference > 0 else "bad"
-    return Cell(text or signed(difference), mark)
+    return Cell(text or (signed(difference) if measurable else f"({signed(difference)})"), mark)
 
 
 def cleaned(text: str) -> str:
