@@ -6,8 +6,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from labclip.analysis.embedded import Embedded
-from labclip.analysis.labels import labels_of
+from labclip.analysis.scene_features import SceneFeatures
+from labclip.analysis.scene_labels import labels_of
 
 ATTRIBUTES = ("red", "green", "blue", "white", "black", "pink")
 OBJECTS = ("ball", "cone", "cube", "ring", "star")
@@ -15,7 +15,7 @@ CODE = 12
 
 
 def contents(repeat=5, attributes=ATTRIBUTES, objects=OBJECTS):
-    """Every scene of two different things, `repeat` times."""
+    """Every scene of two different objects, `repeat` times."""
     return [
         ((a, o), (b, p))
         for a, b in itertools.permutations(attributes, 2)
@@ -23,12 +23,12 @@ def contents(repeat=5, attributes=ATTRIBUTES, objects=OBJECTS):
     ] * repeat
 
 
-def embedded(scenes, *, image=True, text=True, shared=False, noise=0.05, seed=0):
+def embedded(scenes, *, image=True, text=True, shared=False, noise=0.05, seed=0, name="embeddings"):
     """Embeddings of a bag of words and, where a side binds, of a random code of each attribute with its object.
 
     Args:
-        scenes: Per scene its things.
-        image: Whether pictures bind.
+        scenes: Per scene its objects.
+        image: Whether images bind.
         text: Whether captions bind.
         shared: Whether both sides hold the code in the same dimensions, so that cosine sees it.
     """
@@ -36,10 +36,10 @@ def embedded(scenes, *, image=True, text=True, shared=False, noise=0.05, seed=0)
     rng = np.random.default_rng(seed)
     code = rng.normal(size=(len(labels.attributes), len(labels.objects), CODE))
 
-    def side(things, binds, place):
+    def side(contents, binds, place):
         bag = np.zeros((len(scenes), len(labels.attributes) + len(labels.objects)))
         bound = np.zeros((len(scenes), 2 * CODE))
-        for row, scene in enumerate(things):
+        for row, scene in enumerate(contents):
             for attribute, name in scene:
                 a, o = labels.attributes.index(attribute), labels.objects.index(name)
                 bag[row, a] += 1
@@ -52,7 +52,7 @@ def embedded(scenes, *, image=True, text=True, shared=False, noise=0.05, seed=0)
     place = 0 if shared else 1
     everywhere = np.ones(len(scenes), dtype=bool)
     captions = side(scenes, text, place)
-    return Embedded(
+    return SceneFeatures(
         labels, side(scenes, image, 0), captions, side(swapped, text, place), everywhere,
-        side(scenes, text, place), everywhere, side(scenes, False, place),
+        side(scenes, text, place), everywhere, side(scenes, False, place), name,
     )  # fmt: skip

@@ -11,9 +11,8 @@ import torch
 import torch.nn.functional as F
 
 from labclip import Alignment, analysis
-from labclip.analysis import labels as labels_module
+from labclip.analysis.arrays import features_of
 from labclip.analysis.confusion import wilson
-from labclip.analysis.inputs import features_of
 
 SCENES = planted_scenes.contents(repeat=3)
 LABELS = analysis.labels_of(SCENES)
@@ -29,7 +28,7 @@ def bag():
     return planted_scenes.embedded(SCENES, image=False, text=False)
 
 
-def test_a_scene_and_its_twin_share_a_combination_and_nothing_else_does():
+def test_a_scene_and_the_swapped_one_share_a_combination_and_nothing_else_does():
     found = {}
     for scene, number in zip(SCENES, LABELS.combination.tolist(), strict=True):
         key = (tuple(sorted(a for a, _ in scene)), tuple(sorted(o for _, o in scene)))
@@ -46,7 +45,7 @@ def test_no_combination_is_in_two_folds_and_folds_are_even():
     assert not np.array_equal(fold, analysis.folds_of(LABELS, 4, seed=4))
 
 
-def test_knowing_the_words_alone_is_worth_one_in_the_number_of_things():
+def test_the_bag_of_words_baseline_is_one_in_the_number_of_objects():
     mixed = analysis.labels_of([
         (("red", "cube"), ("red", "ball"), ("blue", "cone")),
         (("blue", "cube"),),
@@ -76,11 +75,11 @@ def test_a_probe_that_learnt_the_scenes_by_heart_gains_nothing():
     assert analysis.probe(features, LABELS).accuracy.high < 0.4
 
 
-def test_probes_of_many_things_and_of_things_there_twice():
+def test_probes_of_many_objects_and_of_objects_there_twice():
     rng = np.random.default_rng(1)
     scenes = []
     for _ in range(400):
-        names = [f"thing{number}" for number in rng.integers(12, size=10)]
+        names = [f"object{number}" for number in rng.integers(12, size=10)]
         scenes.append(tuple((str(rng.choice(["red", "blue", "green"])), name) for name in names))
     labels = analysis.labels_of(scenes)
     code = np.zeros((labels.n, 36), dtype=np.float32)
@@ -173,7 +172,7 @@ def test_the_spectrum_of_known_matrices():
     skew = analysis.spectrum(np.array([[0.0, 1.0], [-1.0, 0.0]]), np.eye(2))
     assert (skew.symmetric, skew.text_angle) == (0, pytest.approx(90))
     assert analysis.spectrum(np.diag([1.0, 0.0])).condition == math.inf
-    assert analysis.spectrum(np.diag([1.0, 0.0])).as_json()["condition"] is None
+    assert analysis.spectrum(np.diag([1.0, 0.0])).to_json()["condition"] is None
 
 
 def test_confusions_against_a_loop():
@@ -196,15 +195,15 @@ def test_wilson_by_hand():
     assert wilson(10, 10)[1] == pytest.approx(1)
 
 
-def test_scenes_that_are_sums_of_objects_decompose_and_bags_tell_no_twins(bound, bag):
+def test_scenes_that_are_sums_of_objects_decompose_and_bags_do_not_bind(bound, bag):
     sums, words = (analysis.decompose(data.captions, LABELS) for data in (bound, bag))
     assert sums.r2 > 0.9
     assert sums.r2 > sums.bag_r2 + 0.1
-    assert sums.exchanged > 0.95
+    assert sums.swapped > 0.95
     assert sums.retrieval > 0.9
     assert abs(words.r2 - words.bag_r2) < 0.05
-    assert words.exchanged < 0.7
-    assert words.retrieval < 0.7  # a content and its twin are one
+    assert words.swapped < 0.7
+    assert words.retrieval < 0.7  # a content and the swapped one are one
     noise = analysis.decompose(np.random.default_rng(0).normal(size=(LABELS.n, 30)), LABELS)
     assert noise.r2 < 0.05
     assert noise.retrieval < 0.1
@@ -231,12 +230,12 @@ def test_a_product_is_found_where_the_map_is_one(worlds):
     labels, product, _, _ = worlds
     learnt = found_at(product, labels, "product")
     assert learnt.binding > 0.9
-    assert learnt.twins > 15
+    assert learnt.swaps > 15
     assert learnt.accuracy > found_at(product, labels, "sum").accuracy + 0.3  # unit length bends the product a little
     assert found_at(product, labels, "mlp").binding > 0.8
 
 
-def test_a_sum_names_objects_and_never_tells_twins(worlds):
+def test_a_sum_names_objects_and_never_binds(worlds):
     labels, _, added, random = worlds
     summed = found_at(added, labels, "sum")
     assert summed.accuracy > 0.9
@@ -265,7 +264,7 @@ def test_what_is_no_set_of_features_is_refused():
     ):
         with pytest.raises(ValueError, match=said):
             features_of(bad, "Image features")
-    with pytest.raises(ValueError, match=r"Text features have dim 5, not 4\. Embed pictures and captions with one"):
+    with pytest.raises(ValueError, match=r"Text features have dim 5, not 4\. Embed images and captions with one"):
         analysis.modality_gap(np.eye(4).repeat(3, 0), np.ones((12, 5)))
     with pytest.raises(ValueError, match=r"Features have 3 rows, but there are 900 scenes"):
         analysis.probe(np.ones((3, 4)), LABELS)
@@ -286,7 +285,7 @@ def test_what_tells_nothing_is_refused():
     with pytest.raises(ValueError, match=r"There are 1 different combinations.* too few for 3 folds"):
         analysis.probe(np.ones((9, 4)), pair)
     with pytest.raises(ValueError, match=r"folds is 1"):
-        labels_module.folds_of(LABELS, 1)
+        analysis.folds_of(LABELS, 1)
     with pytest.raises(ValueError, match=r"There are 2 objects, too few"):
         analysis.complexity(np.random.default_rng(0).normal(size=(9, 4)), pair)
     with pytest.raises(ValueError, match=r"There is no predictor 'cubic'\. Pass some of sum, product"):
@@ -300,7 +299,7 @@ def test_what_tells_nothing_is_refused():
 @pytest.mark.parametrize(
     "name",
     [
-        *("confusion", "embedded", "gap", "labels", "permutations", "probes", "spectrum"),
+        *("confusion", "gap", "permutations", "probes", "scene_features", "scene_labels", "spectrum"),
         pytest.param("diagnosis", marks=pytest.mark.slow),
     ],
 )

@@ -8,11 +8,12 @@ import numpy as np
 import planted_scenes
 import pytest
 import torch
+from PIL import Image
 
 import labclip
 from labclip import LABCLIP, Alignment, analysis
-from labclip.analysis import details, predictors, repair, report, verdict
-from labclip.analysis.diagnosis import examine
+from labclip.analysis import concepts, diagnosis, repair, verdict
+from labclip.analysis.diagnosis import diagnose_features
 from labclip.analysis.probes import Probed
 from labclip.data.images import Picture
 from labclip.evaluation.labelled import Labelled, labelled_scenes
@@ -23,18 +24,19 @@ SCENES = planted_scenes.contents(repeat=3)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def quick():
-    """Fewer steps and fractions: what is tested is what is made of them."""
+def quick(tmp_path_factory):
+    """Fewer steps and fractions, for what is tested is what is made of them; no cache of the user's."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LABCLIP_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setattr(repair, "STEPS", 20)
-        patch.setattr(details, "FRACTIONS", (0.7,))
-        patch.setattr(predictors, "STEPS", 20)
+        patch.setattr(diagnosis, "FRACTIONS", (0.7,))
+        patch.setattr(concepts, "STEPS", 20)
         yield
 
 
 @pytest.fixture(scope="module")
 def lost_in_alignment():
-    return examine(planted_scenes.embedded(SCENES))
+    return diagnose_features(planted_scenes.embedded(SCENES))
 
 
 @pytest.mark.parametrize(
@@ -47,7 +49,7 @@ def lost_in_alignment():
     ],
 )
 def test_a_planted_loss_is_found_where_it_was_planted(world, code):
-    found = examine(planted_scenes.embedded(SCENES, **world), fit=False)
+    found = diagnose_features(planted_scenes.embedded(SCENES, **world), fit=False)
     assert found.verdict.code == code
     assert found.repair.models == ["base"]
     assert not found.verdict.repair
@@ -60,9 +62,9 @@ def test_a_loss_of_the_alignment_is_found_and_repaired_on_combinations_and_pairs
     assert base.value < 0.6
     assert fitted.value > 0.9
     assert found.repair.binding.differences[0].measurable
-    assert found.repair.new_pairs.estimates[1].value > 0.75
+    assert found.repair.unseen_pairs.estimates[1].value > 0.75
     assert "wins back most of what cosine loses" in found.verdict.repair[0]
-    assert (found.details.after, len(found.repair.fitted)) == ("fitted", 3)
+    assert (found.after, len(found.repair.fitted)) == ("fitted", 3)
 
 
 def test_a_fit_never_sees_what_it_is_measured_on(monkeypatch):
@@ -83,8 +85,8 @@ def test_a_fit_never_sees_what_it_is_measured_on(monkeypatch):
     held = [scene for scene, keep in zip(named, seen[3], strict=True) if not keep]
     pairs = set.union(*(scene for scene, keep in zip(named, seen[3], strict=True) if keep))
     assert held
-    assert done.new_pairs.estimates[1].n == sum(not set(scene) <= pairs for scene in SCENES)
-    assert done.new_pairs.differences[0].value == 0  # an identity changes nothing
+    assert done.unseen_pairs.estimates[1].n == sum(not set(scene) <= pairs for scene in SCENES)
+    assert done.unseen_pairs.differences[0].value == 0  # an identity changes nothing
 
 
 def test_retrieval_has_one_scene_a_combination(lost_in_alignment):
@@ -99,12 +101,13 @@ def test_retrieval_has_one_scene_a_combination(lost_in_alignment):
 
 def test_the_models_own_matrix_is_measured_beside(lost_in_alignment):
     data = planted_scenes.embedded(SCENES)
-    found = examine(data, lost_in_alignment.repair.fitted[0], fit=False)
-    assert (found.repair.models, found.details.after) == (["base", "own"], "own")
+    found = diagnose_features(data, lost_in_alignment.repair.fitted[0], fit=False)
+    assert (found.repair.models, found.after) == (["base", "own"], "own")
     assert found.repair.binding.estimates[1].value > 0.9
     assert found.verdict.repair[0].startswith("The model's own matrix wins back most")
-    harmful = examine(data, Alignment(torch.randn(35, 35, generator=torch.Generator().manual_seed(0))), fit=False)
-    assert "of R@1 captions to pictures" in harmful.verdict.repair[1]
+    noise = Alignment(torch.randn(35, 35, generator=torch.Generator().manual_seed(0)))
+    harmful = diagnose_features(data, noise, fit=False)
+    assert "of R@1 captions to images" in harmful.verdict.repair[1]
 
 
 def estimate(value, low, high):
@@ -148,19 +151,19 @@ def test_the_rules(image, text, cosine, combinations, code):
     assert len(found.reasons) >= 3 + (code == "unclear")
 
 
-def test_one_who_does_not_know_the_words_is_told_so():
+def test_a_probe_below_the_bag_of_words_baseline_is_told_so():
     found = verdict.judge(side(0.2, 0.18, 0.22, half=0.19), GOOD, LOW, 99)
     assert found.code == "image"
-    assert found.reasons[1].endswith("it does not even know which attributes are there.")
+    assert found.reasons[1].endswith("not even the attributes that are there can be read.")
 
 
 def test_a_text_encoder_that_is_a_bag_of_words_to_the_last_bit_leaves_nothing_to_fit():
     data = planted_scenes.embedded(SCENES, text=False, noise=0)
-    found = examine(replace(data, swapped=data.captions))
+    found = diagnose_features(replace(data, swapped=data.captions))
     assert found.verdict.code == "text"
     assert found.repair.binding.estimates[0].value == 0  # ties are wrong
     assert found.repair.models == ["base"]
-    assert any("every caption and its exchanged twin one embedding" in note for note in found.notes)
+    assert any("every caption and its swapped one the same embedding" in note for note in found.notes)
 
 
 def test_captions_that_look_alike_are_no_leak_where_no_combination_is_shared():
@@ -175,21 +178,24 @@ def test_costs_and_gains_are_told_only_where_measurable():
                         [Difference(gap, gap, gap, measurable)])  # fmt: skip
 
     retrieval = [compared("captions_t2i_r1", 0.9, 0.85, True), compared("tags_i2t_r1", 0.9, 0.8, False)]
-    gain, cost = verdict.judge_repair("A matrix", compared("binding", 0.6, 0.7, True), 1, retrieval)
+    gain = verdict.judge_gain("A matrix", compared("binding", 0.6, 0.7, True), 1)
+    cost = verdict.judge_cost("A matrix", retrieval, 1)
     assert gain == "A matrix wins back some of what cosine loses, 25%: 0.600 to 0.700 [0.690, 0.710]."
-    assert cost == "For retrieval a matrix loses 0.050 of R@1 captions to pictures."
-    gain, cost = verdict.judge_repair("A matrix", compared("binding", 0.6, 0.61, False), 1, retrieval[1:])
+    assert cost == "For retrieval a matrix loses 0.050 of R@1 captions to images."
+    gain = verdict.judge_gain("A matrix", compared("binding", 0.6, 0.61, False), 1)
+    cost = verdict.judge_cost("A matrix", retrieval[1:], 1)
     assert "no measurable difference to binding" in gain
     assert cost == "For retrieval a matrix costs nothing measurable."
-    assert "makes binding worse" in verdict.judge_repair("A", compared("binding", 0.6, 0.5, True), 1, [])[0]
-    assert "no measurable difference" in verdict.judge_new_pairs(compared("new_pairs", 0.6, 0.62, False))
+    assert "makes binding worse" in verdict.judge_gain("A", compared("binding", 0.6, 0.5, True), 1)
+    gain = verdict.judge_gain("A matrix", compared("binding", 0.6, 0.9, True), 1, " on the 9 scenes")
+    assert "wins back most of what cosine loses on the 9 scenes, 75%" in gain
 
 
 def test_the_same_seed_gives_the_same_figures(lost_in_alignment):
     data = planted_scenes.embedded(SCENES)
     again = repair.fit_on(data, lost_in_alignment.repair.fold != 0)
     assert torch.equal(again.matrix, lost_in_alignment.repair.fitted[0].matrix)
-    first, second, other = (examine(data, fit=False, seed=seed).as_json() for seed in (1, 1, 2))
+    first, second, other = (diagnose_features(data, fit=False, seed=seed).to_json() for seed in (1, 1, 2))
     for one in (first, second, other):
         assert one.pop("seconds") >= 0
     assert first == second
@@ -198,12 +204,12 @@ def test_the_same_seed_gives_the_same_figures(lost_in_alignment):
 
 def test_json_text_and_page_say_the_same(lost_in_alignment, tmp_path):
     found = lost_in_alignment
-    values = json.loads(json.dumps(found.as_json(), allow_nan=False))
+    values = json.loads(json.dumps(found.to_json(), allow_nan=False))
     assert values["verdict"]["code"] == "alignment"
-    assert values["binding"]["fitted"]["value"] == found.repair.binding.estimates[1].value
+    assert values["binding"]["models"]["fitted"]["value"] == found.repair.binding.estimates[1].value
     text = str(found)
-    html = report.write_page(found, tmp_path / "report.html").read_text(encoding="utf-8")
-    for shown in (f"{values['probes']['image']['value']:.3f}", f"{values['binding']['base']['value']:.3f}"):
+    html = found.write_html(tmp_path / "report.html").read_text(encoding="utf-8")
+    for shown in (f"{values['probes']['image']['value']:.3f}", f"{values['binding']['models']['base']['value']:.3f}"):
         assert shown in text
         assert shown in html
     assert " ".join(found.verdict.headline.split()) in " ".join(text.split())
@@ -212,26 +218,48 @@ def test_json_text_and_page_say_the_same(lost_in_alignment, tmp_path):
     assert "<script" not in html
 
 
+def test_markdown_and_latex_hold_every_table_and_repr_one_line(lost_in_alignment):
+    found = lost_in_alignment
+    tables = [table.caption for section in found.page().sections for table in section.tables]
+    assert len(tables) == 9
+    markdown, latex = found.to_markdown(level=2), found.to_latex()
+    assert markdown.startswith("## Where binding is lost: embeddings\n\nEach encoder knows")
+    assert all(f"**{caption}**" in markdown for caption in tables)
+    assert latex.count(r"\begin{tabular}") == len(tables) - 1  # attributes and objects have the same columns
+    moved = found.repair.retrieval[0].differences[0]
+    assert not moved.measurable  # which a table without colours says too
+    assert f"({moved.value:+.3f})" in markdown
+    assert repr(found) == "<Diagnosis of 'embeddings' on 900 scenes: alignment>"
+
+
+def test_names_of_models_never_share_a_level_with_fixed_keys(lost_in_alignment):
+    values = lost_in_alignment.to_json()
+    for one in (values["binding"], values["unseen_pairs"], *values["retrieval"].values()):
+        assert set(one) == {"models", "differences"}
+        assert set(one["models"]) == {"base", "fitted"}
+        assert set(one["differences"]) == {"fitted"}
+
+
 def test_hostile_names_stay_text(tmp_path):
     scenes = planted_scenes.contents(
         repeat=2, attributes=(HOSTILE, "red", "$blue$"), objects=("cube", "ball\n<b>", "cone")
     )
-    found = examine(planted_scenes.embedded(scenes), fit=False, base=HOSTILE, name=HOSTILE, folds=2)
-    html = report.write_page(found, tmp_path / "report.html").read_text(encoding="utf-8")
+    found = diagnose_features(planted_scenes.embedded(scenes, name=HOSTILE), fit=False, base=HOSTILE, folds=2)
+    html = found.write_html(tmp_path / "report.html").read_text(encoding="utf-8")
     assert "<script" not in html
     assert "&lt;script&gt;" in html
     assert "\n<b>" not in html
-    assert json.loads(json.dumps(found.as_json()))["model"] == HOSTILE
+    assert json.loads(json.dumps(found.to_json()))["model"] == HOSTILE
 
 
 def test_few_combinations_are_said_to_tell_nothing():
     scenes = planted_scenes.contents(repeat=20, attributes=("red", "blue", "green"), objects=("cube", "ball"))
-    found = examine(planted_scenes.embedded(scenes), folds=3)
+    found = diagnose_features(planted_scenes.embedded(scenes), folds=3)
     assert found.combinations == 3
     assert found.verdict.code == "unclear"
     assert "There are 3 different combinations" in found.verdict.reasons[-1]
     assert any("No matrix was fitted: fewer than 20" in note for note in found.notes)
-    assert found.details.complexity == {}
+    assert found.complexity == {}
 
 
 def test_the_embedded_model_on_few_scenes_by_its_name():
@@ -252,7 +280,7 @@ def test_the_embedded_model_on_few_scenes_by_its_name():
 def test_threads_are_given_back():
     before = torch.get_num_threads()
     with pytest.raises(ValueError, match="too few for 200 folds"):
-        examine(planted_scenes.embedded(SCENES), folds=200)
+        diagnose_features(planted_scenes.embedded(SCENES), folds=200)
     assert torch.get_num_threads() == before
 
 
@@ -261,9 +289,9 @@ def test_bad_input_is_told_clearly():
     scenes = labelled_scenes(12, seed=1)
     with pytest.raises(ValueError, match=r"The model is a CLIP\. Wrap it: LABCLIP\(model, Alignment"):
         analysis.diagnose(model.clip)
-    with pytest.raises(ValueError, match=r"nothing holds no picture"):
+    with pytest.raises(ValueError, match=r"nothing holds no image"):
         analysis.diagnose(model, Labelled([], [], [], [], "nothing"))
-    with pytest.raises(ValueError, match=r"No caption of .* can have two attributes exchanged"):
+    with pytest.raises(ValueError, match=r"No caption of .* can have two attributes swapped"):
         analysis.diagnose(model, replace(scenes, swapped=[None] * 12), progress=False)
     with pytest.raises(ValueError, match=r"the same attribute, 'red'"):
         analysis.diagnose(model, replace(scenes, objects=[(("red", "cube"), ("red", "ball"))] * 12), progress=False)
@@ -272,9 +300,31 @@ def test_bad_input_is_told_clearly():
         analysis.diagnose(model, replace(scenes, pictures=broken), progress=False)
     with pytest.raises(ValueError, match=r"seed is -1"):
         analysis.diagnose(model, scenes, seed=-1)
+    with pytest.raises(ValueError, match=r"^images is the folder of the images of data=PATH\. Pass that too"):
+        analysis.diagnose(model, images="photos")
+    with pytest.raises(ValueError, match=r"data is an? list of nothing\. Pass the path of CLEVR's"):
+        analysis.diagnose(model, [])
+    with pytest.raises(FileNotFoundError, match=r"nothing\.csv"):
+        analysis.diagnose(model, "nothing.csv")
 
 
-def test_things_without_an_exchange_are_counted():
+def test_a_file_is_diagnosed_from_python_as_on_the_command_line(tmp_path):
+    drawn = labelled_scenes(40, seed=5)
+    (tmp_path / "images").mkdir()
+    lines = ["filename,object1_color,object1_shape,object2_color,object2_shape"]
+    for row, (image, objects) in enumerate(zip(drawn.pictures, drawn.objects, strict=True)):
+        Image.fromarray(image.source).save(tmp_path / "images" / f"{row}.png")
+        lines.append(",".join([f"{row}.png", *(word for pair in objects for word in pair)]))
+    (tmp_path / "labels.csv").write_text("\n".join(lines))
+    options = {"images": tmp_path / "images", "fit": False, "folds": 2, "progress": False}
+    kept = analysis.diagnose("scenes", tmp_path / "labels.csv", cache=tmp_path / "cache", **options)
+    assert kept.repair.models == ["base", "own"]
+    assert [one.suffix for one in (tmp_path / "cache").iterdir()] == [".sqlite"]
+    bare = analysis.diagnose("scenes", str(tmp_path / "labels.csv"), cache=None, **options)
+    assert kept.to_json() | {"seconds": 0} == bare.to_json() | {"seconds": 0}
+
+
+def test_scenes_without_a_swapped_caption_are_counted():
     model = LABCLIP.from_pretrained("scenes")
     scenes = labelled_scenes(60, seed=1)
     swapped = [None if row < 5 else text for row, text in enumerate(scenes.swapped)]
@@ -284,7 +334,7 @@ def test_things_without_an_exchange_are_counted():
     assert found.repair.binding.estimates[0].n == 55
     assert found.notes[0].startswith("Captions are such as ")
     assert found.notes[1] == "mine"
-    assert any("5 of 60 scenes have no exchanged caption" in note for note in found.notes)
+    assert any("5 of 60 scenes have no swapped caption" in note for note in found.notes)
 
 
 def test_the_package_loads_on_first_use():

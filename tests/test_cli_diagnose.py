@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from labclip import LABCLIP, Alignment, cli, scenes
-from labclip.analysis import details, predictors, repair
+from labclip.analysis import concepts, diagnosis, repair
 
 QUICK = ("--scenes", 90, "--folds", 2, "--no-fit")
 
@@ -17,8 +17,8 @@ QUICK = ("--scenes", 90, "--folds", 2, "--no-fit")
 @pytest.fixture(autouse=True)
 def quick(monkeypatch, tmp_path):
     monkeypatch.setattr(repair, "STEPS", 20)
-    monkeypatch.setattr(details, "FRACTIONS", (0.7,))
-    monkeypatch.setattr(predictors, "STEPS", 20)
+    monkeypatch.setattr(diagnosis, "FRACTIONS", (0.7,))
+    monkeypatch.setattr(concepts, "STEPS", 20)
     monkeypatch.setenv("LABCLIP_CACHE", str(tmp_path / "cache"))
 
 
@@ -54,7 +54,7 @@ def test_json_is_one_object_and_a_strength_of_nothing_is_the_base():
     result = run("--model", "scenes", *QUICK, "--json", "--strength", 0, "--seed", 3)
     values = json.loads(result.stdout)
     assert (values["model"], values["scenes"], values["seed"]) == ("scenes (embedded)", 90, 3)
-    assert set(values["binding"]) == {"base", "differences"}
+    assert (set(values["binding"]["models"]), values["binding"]["differences"]) == ({"base"}, {})
     assert values["spectrum"] is None
 
 
@@ -68,28 +68,29 @@ def folder(tmp_path):
 
 @pytest.fixture
 def labelled(tmp_path):
-    """CLEVR's form with pictures of the embedded world, and a name that tries to be markup."""
+    """CLEVR's form with images of the embedded world, and a name that tries to be markup."""
     root = tmp_path / "data"
     root.mkdir()
     drawn = scenes.sample(80, seed=5)
     with (root / "labels.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["filename", "object1_color", "object1_shape", "object2_color", "object2_shape"])
-        for row, (picture, things) in enumerate(zip(drawn.images, drawn.objects, strict=True)):
-            Image.fromarray(picture).save(root / f"{row}.png")
+        for row, (image, objects) in enumerate(zip(drawn.images, drawn.objects, strict=True)):
+            Image.fromarray(image).save(root / f"{row}.png")
             writer.writerow(
-                [f"{row}.png", *("<b>red</b>" if word == "red" else word for thing in things for word in thing)]
+                [f"{row}.png", *("<b>red</b>" if word == "red" else word for pair in objects for word in pair)]
             )
     return root
 
 
-def test_own_pictures_and_any_model_with_fits(folder, labelled, tmp_path):
+def test_own_images_and_any_model_with_fits(folder, labelled, tmp_path):
     out = tmp_path / "report.html"
     result = run("--model", folder, "--data", labelled, "--folds", 2, "--json", "--out", out)
     assert result.exit_code == 0, result.stderr
     values = json.loads(result.stdout)
     assert values["scenes"] == 80
-    assert set(values["binding"]) == {"base", "own", "fitted", "differences"}
+    assert set(values["binding"]) == {"models", "differences"}
+    assert set(values["binding"]["models"]) == {"base", "own", "fitted"}
     assert values["verdict"]["code"] != "alignment"  # it was never trained
     html = out.read_text(encoding="utf-8")
     assert "&lt;b&gt;red&lt;/b&gt;" in html
@@ -111,7 +112,7 @@ def test_another_alignment_takes_the_place_of_the_models_own(folder, tmp_path):
 def test_bad_input_is_one_line(tmp_path, folder):
     assert "There is no folder" in fails("--model", tmp_path / "nothing")
     assert "Did you mean 'ViT-B-32'" in fails("--model", "ViT-B-33")
-    assert "is the folder of the pictures of --data" in fails("--model", "scenes", "--images", tmp_path)
+    assert "images is the folder of the images of " in fails("--model", "scenes", "--images", tmp_path)
     (tmp_path / "page.html").mkdir()
     assert "is a folder. Pass the path of a file" in fails("--model", "scenes", "--out", tmp_path / "page.html")
     assert "End its name with .html" in fails("--model", "scenes", "--out", tmp_path / "page.txt")

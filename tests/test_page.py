@@ -8,8 +8,8 @@ from html.parser import HTMLParser
 import pytest
 from matplotlib.figure import Figure as Drawing
 
-import labclip.report.rendering as rendering
-from labclip.report import Cell, Figure, Page, Section, Table, drawn, render, write
+import labclip.report.html as html_module
+from labclip.report import Cell, Figure, Page, Section, Table, drawn, judged, render, write
 from labclip.report.values import shown
 
 HOSTILE = (
@@ -98,6 +98,12 @@ def test_marks_say_in_words_what_their_colour_says():
     assert "<td>2</td>" in html
 
 
+def test_a_difference_says_whether_it_counts():
+    assert judged(0.0104, measurable=True) == Cell("+0.010", "good")
+    assert judged(-0.5, measurable=True, text="-0.500 [-0.6, -0.4]") == Cell("-0.500 [-0.6, -0.4]", "bad")
+    assert judged(-0.0001, measurable=False) == Cell("(+0.000)", "none")
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [
@@ -123,15 +129,15 @@ def test_backticks_set_code(text, expected):
 
 
 def test_figures_lie_inside_and_are_the_same_every_time():
-    def picture(form):
+    def line(form):
         figure = Drawing(figsize=(2, 1))
         figure.subplots().plot([1, 2])
         return drawn(figure, "a line", form=form)
 
     for form, kind in (("svg", "image/svg+xml"), ("png", "image/png")):
-        assert picture(form).media_type == kind
-        assert picture(form) == picture(form)
-        assert f'src="data:{kind};base64,' in render(Page("t", "l", [Section("s", figures=[picture(form)])]))
+        assert line(form).media_type == kind
+        assert line(form) == line(form)
+        assert f'src="data:{kind};base64,' in render(Page("t", "l", [Section("s", figures=[line(form)])]))
 
 
 def test_what_is_no_page_is_refused():
@@ -157,7 +163,7 @@ def test_a_file_is_written_whole(tmp_path, monkeypatch):
     def fails(source, target):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(rendering.os, "replace", fails)
+    monkeypatch.setattr(html_module.os, "replace", fails)
     with pytest.raises(OSError, match=r"report.html can't be written \(No space left on device\)"):
         write(Page("another", "lead", ()), path)
     assert path.read_bytes().decode() == render(page)

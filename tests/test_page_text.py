@@ -111,6 +111,13 @@ def test_latex_is_one_table_a_section():
         assert len(re.findall(r"(?<!\\)&", line)) == 3
 
 
+def test_latex_has_the_first_paragraph_in_the_caption_and_the_others_below():
+    section = Section("A section", ["First.", "Second."], tables=[TABLE], notes=["a note"])
+    shown = latex(Page("A title", "The lead.", [section]))
+    assert r"\caption{A section. First.}" in shown
+    assert shown.index(r"\end{tabular}") < shown.index(r"\par Second.") < shown.index(r"\par a note")
+
+
 def test_latex_begins_a_new_tabular_where_columns_differ():
     shown = latex(page(TABLE, Table("Other", ["a"], [["b"]])))
     assert shown.count(r"\begin{tabular}") == shown.count(r"\end{tabular}") == shown.count(r"\bottomrule") == 2

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from labclip.analysis.labels import Labels
+from labclip.analysis.scene_labels import SceneLabels
 
 _Z = 1.959964  # 95%
 
@@ -19,7 +19,7 @@ class Pair:
 
     Attributes:
         names: The two, in the order of the alphabet.
-        accuracy: Share of the scenes whose own caption won; chance .5, a tie is wrong.
+        accuracy: Of binding: share of the scenes whose own caption won; chance .5, a tie is wrong.
         low: Lower end of Wilson's 95% interval.
         high: Upper end.
         n: Scenes.
@@ -31,19 +31,15 @@ class Pair:
     high: float
     n: int
 
-    def as_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return asdict(self)
 
-
-def confusions(correct: Any, labels: Labels, *, by: str = "attribute", keep: Any = None) -> list[Pair]:
+def confusions(correct: Any, labels: SceneLabels, *, by: str = "attribute", keep: Any = None) -> list[Pair]:
     """Accuracy of binding by pair, the most confused first.
 
     Of many pairs one in twenty lies outside its interval by chance: look at several before making a story of one.
 
     Args:
-        correct: For each scene whether its own caption beat the one with the attributes exchanged, bool [n].
-        labels: Of the n scenes. Scenes of other than two things are left out: which two were exchanged is not known.
+        correct: For each scene whether its own caption beat the one with the attributes swapped, bool [n].
+        labels: Of the n scenes. Scenes of other than two objects are left out: which two were swapped is not known.
         by: "attribute" or "object".
         keep: Scenes to look at, bool [n]; by default all.
 
@@ -51,12 +47,12 @@ def confusions(correct: Any, labels: Labels, *, by: str = "attribute", keep: Any
         A `Pair` for each two that occur together, lowest accuracy first; of equals the one of more scenes.
 
     Raises:
-        ValueError: If lengths differ, or no scene has two things with two different attributes and objects.
+        ValueError: If lengths differ, or no scene has two objects that differ in what is asked `by`.
 
     Source: interval: Wilson, JASA 1927.
 
     Example:
-        >>> from labclip.analysis.labels import labels_of
+        >>> from labclip.analysis import labels_of
         >>> labels = labels_of([(("red", "cube"), ("blue", "ball"))] * 4)
         >>> [(pair.names, pair.accuracy, pair.n) for pair in confusions([True, True, True, False], labels)]
         [(('blue', 'red'), 0.75, 4)]
@@ -73,7 +69,7 @@ def confusions(correct: Any, labels: Labels, *, by: str = "attribute", keep: Any
     pairs, scenes = np.sort(index[two].reshape(-1, 2), axis=1), labels.scene[two][::2]
     differ = pairs[:, 0] != pairs[:, 1]
     if not differ.any():
-        raise ValueError(f"No scene has two things of different {by}s, so none can be confused. Pass such scenes.")
+        raise ValueError(f"No scene has two objects of different {by}s, so none can be confused. Pass such scenes.")
     found, which = np.unique(pairs[differ], axis=0, return_inverse=True)
     which = which.reshape(-1)
     counts = np.bincount(which)

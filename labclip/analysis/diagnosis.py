@@ -3,104 +3,78 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from labclip.alignment import Alignment
-from labclip.analysis.details import Details, look
-from labclip.analysis.embedded import Embedded, embed
-from labclip.analysis.labels import folds_of
-from labclip.analysis.probes import Probed, probe
+from labclip.analysis.concepts import LEAST, Complexity, complexity
+from labclip.analysis.confusion import Pair, confusions
+from labclip.analysis.decomposition import decompose
+from labclip.analysis.gap import modality_gap
+from labclip.analysis.permutations import Distribution, permutation_similarity
+from labclip.analysis.probes import probe
 from labclip.analysis.repair import Repair, repair
-from labclip.analysis.verdict import Side, Verdict, judge, judge_new_pairs, judge_repair
+from labclip.analysis.report import Diagnosis
+from labclip.analysis.scene_features import SceneFeatures, embed_scenes, read_scenes
+from labclip.analysis.scene_labels import folds_of
+from labclip.analysis.spectrum import spectrum
+from labclip.analysis.verdict import Side, Verdict, judge, judge_cost, judge_gain
 from labclip.checks import checked_whole
-from labclip.encode.cache import Cache
-from labclip.evaluation.labelled import Labelled, labelled_scenes
+from labclip.evaluation.labelled import Labelled
 from labclip.model import LABCLIP
 from labclip.packages import EVAL, require
 
 SCENES = 5000
 """Embedded scenes drawn where no data is given: shares are known to .014, and two cores take about a minute."""
+FRACTIONS = (0.3, 0.5, 0.7)
+"""Of the objects that the complexity is learnt from in a diagnosis; `complexity` alone takes .1 to .9."""
 
 _NAMES = {"own": "The model's own matrix", "fitted": "A matrix fitted on other combinations"}
 
 
-@dataclass(frozen=True, eq=False)
-class Diagnosis:
-    """Everything that was measured, and the verdict.
-
-    Attributes:
-        model: The base in words.
-        data: What it was measured on.
-        scenes: How many.
-        combinations: Different ones among them.
-        verdict: Where binding is lost, in words.
-        probes: "image" and "text".
-        repair: Binding and retrieval of base, own and fitted matrix.
-        details: What explains the verdict and decides nothing in it.
-        seed: Of everything drawn.
-        seconds: It took.
-        notes: What was left out, and why.
-    """
-
-    model: str
-    data: str
-    scenes: int
-    combinations: int
-    verdict: Verdict
-    probes: Mapping[str, Probed]
-    repair: Repair
-    details: Details
-    seed: int
-    seconds: float
-    notes: Sequence[str] = field(default=())
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        from labclip.analysis.report import as_json
-
-        return as_json(self)
-
-    def __str__(self) -> str:
-        from labclip.analysis.report import terminal
-
-        return terminal(self)
-
-
 def diagnose(
-    model: LABCLIP,
-    labelled: Labelled | None = None,
+    model: LABCLIP | str | Path,
+    data: Labelled | str | Path | None = None,
     *,
-    seed: int = 0,
+    images: str | Path | None = None,
+    scenes: int = SCENES,
     fit: bool = True,
     folds: int = 3,
-    scenes: int = SCENES,
-    cache: Cache | None = None,
+    cache: str | Path | bool | None = True,
+    seed: int = 0,
     progress: bool = True,
 ) -> Diagnosis:
     """Find out where a model loses which attribute belongs to which object.
 
-    Probes and fits are cross-validated by unordered combination: a scene and its exchanged twin are never on two sides.
+    Probes and fits are cross-validated by unordered combination: a scene and the same with attributes swapped are never
+    on two sides.
 
     Args:
-        model: Any OpenCLIP model, wrapped with the identity or with its matrix.
-        labelled: Pictures with what is in them; by default scenes of the embedded world, drawn here.
-        seed: Of scenes, splits, fits and intervals.
+        model: Any OpenCLIP model, wrapped with the identity or with its matrix; or a name, as
+            `LABCLIP.from_pretrained` takes it.
+        data: Labelled images: the path of CLEVR's, CLEVR2D's or PUG's files, or a value in memory; None draws scenes of
+            the embedded world.
+        images: Folder that a file's names of images are relative to; None is the file's own.
+        scenes: How many to draw, where `data` is None.
         fit: Whether to fit matrices, to see what one could win back.
         folds: Of the cross-validation.
-        scenes: How many embedded scenes to draw, where `labelled` is None.
-        cache: Embeddings of earlier runs, an open `labclip.encode.cache.Cache`; None keeps none.
+        cache: Folder of embeddings of `data`, True for the user's own, None or False for none. Those of drawn scenes
+            are not kept.
+        seed: Of scenes, splits, fits and intervals.
         progress: Whether to show bars on stderr.
 
     Raises:
-        ValueError: If the model is no `LABCLIP`, the data is empty, has a single attribute or object, too few
-            combinations for the folds, no caption that can be exchanged, or a picture that can't be read.
+        FileNotFoundError: If the file or images are missing.
+        ValueError: If the model is none, the data is malformed or empty, has a single attribute or object, too few
+            combinations for the folds, no caption whose attributes can be swapped, or an image that can't be read.
         MissingPackageError: If scikit-learn is missing.
 
     Example:
@@ -109,29 +83,28 @@ def diagnose(
         >>> found.scenes, sorted(found.probes)
         (120, ['image', 'text'])
     """
+    began = time.perf_counter()
+    seed = checked_whole("seed", seed)
+    if isinstance(model, str | Path):
+        model = LABCLIP.from_pretrained(model)
     if not isinstance(model, LABCLIP):
         raise ValueError(
             f"The model is a {type(model).__name__}. Wrap it: LABCLIP(model, Alignment.identity(dim), tokenizer=...), "
             f"or load it by name with LABCLIP.from_pretrained."
         )
-    seed = checked_whole("seed", seed)
-    if labelled is None:
-        labelled = labelled_scenes(scenes, seed=seed, split="all")
-    began = time.perf_counter()
-    data = embed(model, labelled, seed=seed, cache=cache, progress=progress)
+    labelled = read_scenes(data, images, scenes=scenes, seed=seed)
+    features = embed_scenes(model, labelled, seed=seed, cache=None if data is None else cache, progress=progress)
     own = None if model.alignment.is_identity else Alignment(model.alignment.matrix.detach().cpu())
     base = str(model.alignment.base or "a base without a name")
-    found = examine(data, own, base=base, name=labelled.name, seed=seed, fit=fit, folds=folds, progress=progress)
-    notes = [*_example(labelled), *labelled.notes, *found.notes]
-    return replace(found, seconds=time.perf_counter() - began, notes=notes)
+    found = diagnose_features(features, own, base=base, seed=seed, fit=fit, folds=folds, progress=progress)
+    return replace(found, seconds=time.perf_counter() - began)
 
 
-def examine(
-    data: Embedded,
+def diagnose_features(
+    data: SceneFeatures,
     own: Alignment | None = None,
     *,
     base: str = "embeddings",
-    name: str = "embeddings",
     seed: int = 0,
     fit: bool = True,
     folds: int = 3,
@@ -143,7 +116,6 @@ def examine(
         data: Embeddings of scenes and captions, and what is in the scenes.
         own: The model's own matrix; None if it has none.
         base: The model in words.
-        name: The data in words.
         seed: Of splits, fits and intervals.
         fit: Whether to fit matrices.
         folds: Of the cross-validation.
@@ -154,32 +126,25 @@ def examine(
     """
     began = time.perf_counter()
     fold = folds_of(data.labels, folds, seed)
-    with _one_thread(), _steps(6 + (folds + 1 if fit else 0), progress) as done:
-        done("linear probes")
-        sides = {
-            name: _side(rows, data, folds, seed) for name, rows in (("image", data.images), ("text", data.captions))
-        }
-        mended = repair(data, fold, own, fitting=fit, seed=seed, done=done)
-        details = look(data, own, mended, seed=seed, done=done)
+    with _one_thread(), _steps(4 + (folds + 1 if fit else 0), progress) as begin:
+        begin("linear probes")
+        sides = {name: _side(rows, data, folds, seed) for name, rows in _sides(data).items()}
+        repaired = repair(data, fold, own, fitting=fit, seed=seed, begin=begin)
+        after, explained = _explained(data, own, repaired, seed, begin)
     return Diagnosis(
         model=base,
-        data=name,
+        data=data.name,
         scenes=data.labels.n,
         combinations=data.labels.combinations,
-        verdict=_verdict(data, sides, mended),
+        verdict=_verdict(data, sides, repaired),
         probes={side: one.probed for side, one in sides.items()},
-        repair=mended,
-        details=details,
+        repair=repaired,
+        after=after,
+        **explained,
         seed=seed,
         seconds=time.perf_counter() - began,
-        notes=[*_notes(data, sides, details.after), *mended.notes],
+        notes=[*data.notes, *_notes(data, sides, after), *repaired.notes],
     )
-
-
-def _example(labelled: Labelled) -> list[str]:
-    """Which captions were asked about: a model may know other wordings better."""
-    pairs = zip(labelled.captions, labelled.swapped, strict=True)
-    return [f"Captions are such as {own!r} against {other!r}." for own, other in pairs if other is not None][:1]
 
 
 @contextmanager
@@ -199,19 +164,23 @@ def _one_thread() -> Iterator[None]:
 def _steps(total: int, progress: bool) -> Iterator[Callable[[str], object]]:
     """A bar of the steps on stderr; told each step as it begins."""
     with tqdm(total=total, desc="diagnosis", unit=" steps", disable=not progress) as bar:
-        begun = 0
+        before = 0
 
-        def done(step: str) -> None:
-            nonlocal begun
+        def begin(step: str) -> None:
+            nonlocal before
             bar.set_postfix_str(step, refresh=False)
-            bar.update(min(begun, total) - bar.n)
-            begun += 1
+            bar.update(before)
+            before = 1
 
-        yield done
+        yield begin
         bar.update(total - bar.n)
 
 
-def _side(rows: torch.Tensor, data: Embedded, folds: int, seed: int) -> Side:
+def _sides(data: SceneFeatures) -> dict[str, torch.Tensor]:
+    return {"image": data.images, "text": data.captions}
+
+
+def _side(rows: torch.Tensor, data: SceneFeatures, folds: int, seed: int) -> Side:
     """A side's probe, with the same on half the scenes where it reads too little."""
     side = Side(probe(rows, data.labels, folds=folds, seed=seed))
     if side.state == "kept":
@@ -222,27 +191,80 @@ def _side(rows: torch.Tensor, data: Embedded, folds: int, seed: int) -> Side:
         return side
 
 
-def _verdict(data: Embedded, sides: Mapping[str, Side], mended: Repair) -> Verdict:
-    count = len(np.unique(data.labels.combination[data.exchanged]))
+def _verdict(data: SceneFeatures, sides: Mapping[str, Side], repaired: Repair) -> Verdict:
+    count = len(np.unique(data.labels.combination[data.has_swapped]))
     told: list[str] = []
-    for place, name in enumerate(mended.models):
-        if place:
-            told += judge_repair(_NAMES[name], mended.binding, place, mended.retrieval)
-    if mended.new_pairs is not None:
-        told.append(judge_new_pairs(mended.new_pairs))
-    return replace(judge(sides["image"], sides["text"], mended.binding.estimates[0], count), repair=told)
+    for place, name in list(enumerate(repaired.models))[1:]:
+        told.append(judge_gain(_NAMES[name], repaired.binding, place))
+        told.append(judge_cost(_NAMES[name], repaired.retrieval, place))
+    if (pairs := repaired.unseen_pairs) is not None:
+        name = "A matrix fitted without some attribute-object pairs"
+        told.append(judge_gain(name, pairs, 1, f" on the {pairs.estimates[1].n:,} scenes with such an unseen pair"))
+    return replace(judge(sides["image"], sides["text"], repaired.binding.estimates[0], count), repair=told)
 
 
-def _notes(data: Embedded, sides: Mapping[str, Side], after: str) -> list[str]:
+def _explained(
+    data: SceneFeatures, own: Alignment | None, repaired: Repair, seed: int, begin: Callable[[str], object]
+) -> tuple[str, dict[str, Any]]:
+    """Which matrix "after" is about, and the fields of a `Diagnosis` that explain its verdict."""
+    begin("gap, permutations, spectrum")
+    after, matrix, keep = "", own, np.ones(data.labels.n, dtype=np.bool_)
+    if own is not None:
+        after = "own"
+    elif repaired.fitted:
+        after, matrix, keep = "fitted", repaired.fitted[0], repaired.fold == 0
+    images, captions, _ = data.rows(keep)
+    found: dict[str, Any] = {
+        "gap": modality_gap(images, captions, matrix, seed=seed) if len(images) >= 10 else {},
+        "permutations": _permutations(data, keep, matrix),
+        "spectrum": None if matrix is None else spectrum(matrix, captions),
+        "confused": _confused(data, repaired),
+    }
+    begin("objects and concepts")
+    folds = int(repaired.fold.max()) + 1
+    found["decomposition"] = {
+        name: decompose(rows, data.labels, folds=folds, seed=seed) for name, rows in _sides(data).items()
+    }
+    return after, found | {"complexity": _complexity(data, seed)}
+
+
+def _permutations(
+    data: SceneFeatures, keep: NDArray[np.bool_], matrix: Alignment | None
+) -> dict[str, Mapping[str, Distribution]]:
+    kinds = (("swapped", data.swapped, data.has_swapped), ("shuffled", data.shuffled, data.has_shuffled))
+    found: dict[str, Mapping[str, Distribution]] = {}
+    for name, texts, there in kinds:
+        rows = torch.from_numpy(np.flatnonzero(keep & there))
+        if len(rows):
+            found[name] = permutation_similarity(data.captions[rows], texts[rows], matrix)
+    return found
+
+
+def _confused(data: SceneFeatures, repaired: Repair) -> dict[str, list[Pair]]:
+    """By the base, where scenes of two objects tell."""
+    keep = (data.labels.counts == 2) & data.has_swapped
+    if not keep.any():
+        return {}
+    return {by: confusions(repaired.correct["base"], data.labels, by=by, keep=keep) for by in ("attribute", "object")}
+
+
+def _complexity(data: SceneFeatures, seed: int) -> dict[str, list[Complexity]]:
+    if len(np.unique(data.labels.pair)) < LEAST:
+        return {}
+    return {
+        name: complexity(rows, data.labels, fractions=FRACTIONS, draws=1, seed=seed)
+        for name, rows in _sides(data).items()
+    }
+
+
+def _notes(data: SceneFeatures, sides: Mapping[str, Side], after: str) -> list[str]:
     labels, notes = data.labels, []
-    if missing := int((~data.exchanged).sum()):
-        notes.append(
-            f"{missing:,} of {labels.n:,} scenes have no exchanged caption; binding is measured on the others."
-        )
+    if missing := int((~data.has_swapped).sum()):
+        notes.append(f"{missing:,} of {labels.n:,} scenes have no swapped caption; binding is measured on the others.")
     if left := sides["image"].probed.left_out:
         notes.append(
-            f"{left:,} of {len(labels.scene):,} things were not asked about in the probes: their object is in the "
-            f"scene twice, or never had two attributes to learn."
+            f"{left:,} of {len(labels.scene):,} objects were not asked about in the probes: their name is in the scene "
+            f"twice, or never had two attributes to learn."
         )
     if after == "own":
         notes.append(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from labclip.analysis.inputs import aligned, features_of, matrix_of
+from labclip.analysis.arrays import aligned, features_of, matrix_of
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
@@ -30,7 +30,7 @@ class Distribution:
     edges: NDArray[np.float64]
     histogram: NDArray[np.float64]
 
-    def as_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """Plain JSON values, without the single cosines."""
         return {
             "n": len(self.values),

@@ -1,7 +1,8 @@
-"""Linear probes: which attribute each thing has, read from one side's embedding of the whole scene."""
+"""Linear probes: which attribute each object has, read from one side's embedding of the whole scene."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,14 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from labclip.analysis.inputs import Features, features_of
-from labclip.analysis.labels import Index, Labels, folds_of
-from labclip.analysis.logistic import scores_of
+from labclip.analysis.arrays import Rows, features_of
+from labclip.analysis.scene_labels import Index, SceneLabels, folds_of
 from labclip.evaluation.scores import Estimate, Scores, compare
+from labclip.packages import EVAL, require
 
 STRENGTH = 0.3
 """scikit-learn's C for standardised features. On the embedded model's 4,000 scenes .03, .3 and 3 read .90, .93 and .91
-from pictures, .96 each from captions: a broad top, so that one value serves."""
+from images, .96 each from captions: a broad top, so that one value serves."""
 
 
 @dataclass(frozen=True)
@@ -24,14 +25,14 @@ class Probed:
     """What a linear probe reads on scenes whose combination it never saw.
 
     Attributes:
-        accuracy: Share of things whose attribute is read right; its `chance` is 1 / number of attributes.
-        bag_chance: Accuracy of one who knows which attributes are in the scene but not whose they are.
+        accuracy: Share of objects whose attribute is read right; its `chance` is 1 / number of attributes.
+        bag_chance: Accuracy of the bag-of-words baseline, which knows a scene's attributes but not whose they are.
         by_object: The same for each object name (or place of mention, "1" the first).
-        correct: Of each thing that was asked about, bool [items].
+        correct: Of each object that was asked about, bool [items].
         scene: Its scene, int64 [items].
-        left_out: Things not asked about: their object is in the scene twice, or never had two attributes.
+        left_out: Objects not asked about: their name is in the scene twice, or never had two attributes.
         folds: In cross-validation.
-        learnt: Things that the probe of an object learnt from, the median over objects and folds.
+        learnt: Scenes that an object's probe learnt from, the median over objects and folds.
         dim: Of the embeddings.
     """
 
@@ -52,20 +53,18 @@ class Probed:
 
 
 def probe(
-    features: Any, labels: Labels, *, ask: str = "object", folds: int = 3, seed: int = 0, share: float = 1.0
+    features: Any, labels: SceneLabels, *, ask: str = "object", folds: int = 3, seed: int = 0, share: float = 1.0
 ) -> Probed:
-    """Read each thing's attribute from the embedding of its whole scene, cross-validated by combination.
+    """Read each object's attribute from the embedding of its whole scene, cross-validated by combination.
 
-    For each object name a logistic regression over the attributes, on the scenes that hold it. A combination and its
-    exchanged twin are always in one fold, so that the probe cannot have learnt the answer by heart. scikit-learn's
-    solver is used rather than the demo's torch one, which assumes two things of ten shapes: this takes any names, any
-    number of things, and scenes of different sizes.
+    For each object name a logistic regression over the attributes, on the scenes that hold it. A combination is in one
+    fold, whichever attribute goes with which object, so that the probe cannot have learnt the answer by heart.
 
     Args:
         features: Embeddings of one side, [n, dim], any scale.
         labels: Of the n scenes.
-        ask: "object": what attribute has the cube? Things whose object is in their scene twice are left out, for the
-            question would have two answers. "place": what attribute has the first mentioned thing, the second ...?
+        ask: "object": what attribute has the cube? Objects whose name is in their scene twice are left out, for the
+            question would have two answers. "place": what attribute has the first mentioned object, the second ...?
         folds: Of the cross-validation.
         seed: Of the split and of the intervals.
         share: Share of the combinations outside the fold that is learnt from; below 1 gives a learning curve.
@@ -81,7 +80,7 @@ def probe(
 
     Example:
         >>> import numpy as np
-        >>> from labclip.analysis.labels import labels_of
+        >>> from labclip.analysis import labels_of
         >>> labels = labels_of([((a, "cube"), (b, "ball")) for a in "rgbw" for b in "rgbw" if a != b] * 4)
         >>> code = np.zeros((labels.n, 8), dtype=np.float32)
         >>> code[labels.scene, 4 * labels.object + labels.attribute] = 1  # who has what, written out
@@ -96,13 +95,12 @@ def probe(
     fold = folds_of(labels, folds, seed)
     learnt = np.random.default_rng([seed, 0x5A4E]).random(labels.combinations)[labels.combination] <= share
     question = labels.object if ask == "object" else labels.place
-    correct = np.zeros(len(question), dtype=np.bool_)
-    asked = np.zeros(len(question), dtype=np.bool_)
+    correct, asked = np.zeros((2, len(question)), dtype=np.bool_)
     sizes = []
-    for things in _questions(labels, question, ask):
+    for objects in _questions(labels, question, ask):
         for number in range(folds):
-            inside = fold[labels.scene[things]] == number
-            train, test = things[~inside & learnt[labels.scene[things]]], things[inside]
+            inside = fold[labels.scene[objects]] == number
+            train, test = objects[~inside & learnt[labels.scene[objects]]], objects[inside]
             if len(test) and len(np.unique(labels.attribute[train])) > 1:
                 asked[test] = True
                 sizes.append(len(train))
@@ -127,8 +125,38 @@ def probe(
     )
 
 
-def _questions(labels: Labels, question: Index, ask: str) -> Iterator[Index]:
-    """The things that share a question, those left out that make it ambiguous."""
+def class_scores(
+    learnt: Rows, answers: Index, asked: Rows, *, strength: float = STRENGTH
+) -> tuple[Index, NDArray[np.float64]]:
+    """Learn classes from some features by logistic regression on standardised features, and score others.
+
+    Args:
+        learnt: float32 [n, dim].
+        answers: Their classes, at least two different ones, int64 [n].
+        asked: float32 [m, dim].
+        strength: scikit-learn's C, for features of mean 0 and deviation 1.
+
+    Returns:
+        The classes, ascending, int64 [classes], and a score for each, float64 [m, classes].
+
+    Raises:
+        MissingPackageError: If scikit-learn is missing.
+    """
+    linear = require("sklearn.linear_model", "Linear probes need scikit-learn", EVAL)
+    mean, std = learnt.mean(axis=0), learnt.std(axis=0) + 1e-6
+    model = linear.LogisticRegression(C=strength, max_iter=1000, tol=1e-3)
+    with warnings.catch_warnings():
+        # Stopped early it reads less, never more; and few scenes of many attributes are no regression.
+        warnings.simplefilter("ignore", UserWarning)
+        model.fit((learnt - mean) / std, answers)
+    scores = model.decision_function((asked - mean) / std)
+    if scores.ndim == 1:  # of two classes it scores the second
+        scores = np.stack([-scores, scores], axis=1)
+    return model.classes_, scores
+
+
+def _questions(labels: SceneLabels, question: Index, ask: str) -> Iterator[Index]:
+    """The objects that share a question, those left out that make it ambiguous."""
     width = int(question.max()) + 1
     cell = labels.scene * width + question
     alone = np.bincount(cell, minlength=labels.n * width)[cell] == 1
@@ -136,27 +164,27 @@ def _questions(labels: Labels, question: Index, ask: str) -> Iterator[Index]:
         yield np.flatnonzero((question == number) & (alone | (ask == "place")))
 
 
-def _read(rows: Features, labels: Labels, train: Index, test: Index) -> NDArray[np.bool_]:
-    """Whether each test thing's own attribute has strictly the highest score: bool [test]."""
+def _read(rows: Rows, labels: SceneLabels, train: Index, test: Index) -> NDArray[np.bool_]:
+    """Whether each test object's own attribute has strictly the highest score: bool [test]."""
     scene, answers = labels.scene, labels.attribute
-    classes, scores = scores_of(rows[scene[train]], answers[train], rows[scene[test]], strength=STRENGTH)
+    classes, scores = class_scores(rows[scene[train]], answers[train], rows[scene[test]])
     truth = classes[None, :] == answers[test][:, None]
     own = np.where(truth, scores, -np.inf).max(axis=1)  # an attribute never learnt with this object can't be read
     return np.asarray(truth.any(axis=1) & ((scores >= own[:, None]).sum(axis=1) == 1))
 
 
 def _estimates(
-    labels: Labels,
+    labels: SceneLabels,
     question: Index,
     asked: NDArray[np.bool_],
     correct: NDArray[np.bool_],
     names: Sequence[str],
     seed: int,
 ) -> tuple[Estimate, dict[str, Estimate]]:
-    """Accuracy with its interval over the things that were asked about, together and by question."""
-    right, question = correct[asked], question[asked]
-    metrics = {"": np.zeros(len(right), dtype=np.int64)}
+    """Accuracy with its interval over the objects that were asked about, together and by question."""
+    correct, question = correct[asked], question[asked]
+    metrics = {"": np.zeros(len(correct), dtype=np.int64)}
     metrics |= {name: np.where(question == number, 0, -1) for number, name in enumerate(names)}
-    scores = Scores(right, labels.combination[labels.scene[asked]], metrics, 1 / len(labels.attributes))
+    scores = Scores(correct, labels.combination[labels.scene[asked]], metrics, 1 / len(labels.attributes))
     whole, *parts = compare([scores], seed=seed)
     return whole.estimates[0], {part.metric: part.estimates[0] for part in parts}

@@ -1,106 +1,141 @@
-"""A diagnosis as text for a terminal, as JSON, and as a page with its figures."""
+"""A diagnosis: every figure of it, as text for a terminal, as JSON, and as a page with its plots."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
-from labclip import report as pages
 from labclip._version import __version__
-from labclip.analysis.details import Details
-from labclip.analysis.plots import MODELS
-from labclip.analysis.verdict import BINDS, FEW, KEPT, spoken
+from labclip.analysis import plots
+from labclip.analysis.concepts import Complexity
+from labclip.analysis.confusion import Pair
+from labclip.analysis.decomposition import Decomposition
+from labclip.analysis.gap import Gap
+from labclip.analysis.permutations import Distribution
+from labclip.analysis.plots import MODELS, PERMUTED, SIDES
+from labclip.analysis.probes import Probed
+from labclip.analysis.repair import Repair
+from labclip.analysis.spectrum import Spectrum
+from labclip.analysis.verdict import BINDS, FEW, KEPT, Verdict, spoken
 from labclip.evaluation.scores import Compared, Estimate
-from labclip.report import Cell, Figure, Page, Section, Table
+from labclip.report import Figure, Page, Reported, Section, Table, drawn, judged, terminal
 from labclip.report.values import Value
 
-if TYPE_CHECKING:
-    from labclip.analysis.diagnosis import Diagnosis
-
-_SIDES = {"image": "pictures", "text": "captions"}
 _SHOWN = 5  # most confused pairs in a table
+_AFTER = {"own": "the model's own matrix", "fitted": "a matrix fitted here, on scenes it did not see", "": "nothing"}
 
 
-def terminal(found: Diagnosis, *, width: int = 100) -> str:
-    """The verdict and a short table, as lines of at most `width` characters."""
-    return pages.terminal(_page(found, [_verdict(found)]), width=width)
+@dataclass(frozen=True, eq=False, repr=False)
+class Diagnosis(Reported):
+    """Everything that was measured, and the verdict.
 
-
-def write_page(found: Diagnosis, path: str | Path) -> Path:
-    """The whole report as a self-contained HTML page, written whole or not at all.
-
-    Raises:
-        FileNotFoundError: If the folder does not exist.
-        MissingPackageError: If jinja2 or matplotlib is missing.
+    Attributes:
+        model: The base in words.
+        data: What it was measured on.
+        scenes: How many.
+        combinations: Different ones among them.
+        verdict: Where binding is lost, in words.
+        probes: "image" and "text".
+        repair: Binding and retrieval of base, own and fitted matrix.
+        after: Which matrix "after" is about in what follows, which explains the verdict and decides nothing in it:
+            "own", "fitted" (the first fold's, on scenes it was not fitted on) or "".
+        gap: Modality gap "before", and "after" where there is a matrix; empty for too few scenes.
+        permutations: For "swapped" and "shuffled" the similarity to the caption before and after.
+        spectrum: Of that matrix; None where there is none.
+        confused: For "attribute" and "object" the pairs by the base's accuracy, worst first; empty where no scene
+            of two objects tells.
+        decomposition: Scenes as sums of objects, "image" and "text".
+        complexity: Objects as functions of concepts, "image" and "text"; empty with fewer than 8 objects.
+        seed: Of everything drawn.
+        seconds: It took.
+        notes: What was left out, and why.
     """
-    return pages.write(page(found), path)
+
+    model: str
+    data: str
+    scenes: int
+    combinations: int
+    verdict: Verdict
+    probes: Mapping[str, Probed]
+    repair: Repair
+    after: str
+    gap: Mapping[str, Gap]
+    permutations: Mapping[str, Mapping[str, Distribution]]
+    spectrum: Spectrum | None
+    confused: Mapping[str, Sequence[Pair]]
+    decomposition: Mapping[str, Decomposition]
+    complexity: Mapping[str, Sequence[Complexity]]
+    seed: int
+    seconds: float
+    notes: Sequence[str] = ()
+
+    def __repr__(self) -> str:
+        return f"<Diagnosis of {self.model!r} on {self.scenes:,} scenes: {self.verdict.code}>"
+
+    def __str__(self) -> str:
+        """The verdict and a short table."""
+        return terminal(_page(self, [_verdict(self, lambda draw, alt: [])]))
+
+    def page(self, *, plots: bool = False) -> Page:
+        """The whole report as values.
+
+        Args:
+            plots: Whether to draw the figures, which needs matplotlib.
+        """
+
+        def figure(draw: Callable[[], Any], alt: str) -> list[Figure]:
+            return [drawn(draw(), alt)] if plots else []
+
+        return _page(self, [section for part in _SECTIONS for section in [part(self, figure)] if section is not None])
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values: every figure with its interval."""
+        models, unseen = self.repair.models, self.repair.unseen_pairs
+        return {
+            "model": self.model,
+            "data": self.data,
+            "scenes": self.scenes,
+            "combinations": self.combinations,
+            "verdict": asdict(self.verdict),
+            "probes": {side: _probed(one) for side, one in self.probes.items()},
+            "binding": _compared(self.repair.binding, models),
+            "unseen_pairs": None if unseen is None else _compared(unseen, ("base", "fitted")),
+            "retrieval": {one.metric: _compared(one, models) for one in self.repair.retrieval},
+            "galleries": list(self.repair.galleries),
+            "strengths": [alignment.strength for alignment in self.repair.fitted],
+            "after": self.after,
+            "gap": {when: asdict(gap) for when, gap in self.gap.items()},
+            "permutations": {
+                kind: {when: one.to_json() for when, one in part.items()} for kind, part in self.permutations.items()
+            },
+            "spectrum": self.spectrum and self.spectrum.to_json(),
+            "confused": {by: [asdict(pair) for pair in pairs] for by, pairs in self.confused.items()},
+            "decomposition": {side: asdict(one) for side, one in self.decomposition.items()},
+            "complexity": {side: [asdict(one) for one in part] for side, part in self.complexity.items()},
+            "seed": self.seed,
+            "seconds": round(self.seconds, 1),
+            "notes": list(self.notes),
+            "version": __version__,
+        }
 
 
-def page(found: Diagnosis, *, plots: bool = True) -> Page:
-    """The whole report as values.
-
-    Args:
-        found: What was measured.
-        plots: Whether to draw the figures, which needs matplotlib.
-    """
-    from labclip.analysis.pictures import Pictures
-
-    drawn = Pictures(found) if plots else None
-    sections = [_verdict(found), *_costs(found), _probes(found), *_confusions(found), *_details(found.details)]
-    if drawn is not None:
-        sections = [_with(section, drawn.of(section.heading)) for section in sections]
-    return _page(found, [*sections, _rules(found)])
+_Draw = Callable[[Callable[[], Any], str], list[Figure]]
+"""Takes what draws a figure, and what it shows in words; gives the figure, or none where none is asked for."""
 
 
-def as_json(found: Diagnosis) -> dict[str, Any]:
-    """Plain JSON values: every figure with its interval."""
-    details = found.details
-    return {
-        "model": found.model,
-        "data": found.data,
-        "scenes": found.scenes,
-        "combinations": found.combinations,
-        "verdict": found.verdict.as_json(),
-        "probes": {
-            side: {
-                **probed.accuracy.as_json(),
-                "bag_chance": probed.bag_chance,
-                "by_object": {name: estimate.as_json() for name, estimate in probed.by_object.items()},
-                "left_out": probed.left_out,
-                "folds": probed.folds,
-                "learnt": probed.learnt,
-                "dim": probed.dim,
-            }
-            for side, probed in found.probes.items()
-        },
-        "binding": _compared(found.repair.binding, found.repair.models),
-        "new_pairs": found.repair.new_pairs and _compared(found.repair.new_pairs, ("base", "fitted")),
-        "retrieval": {one.metric: _compared(one, found.repair.models) for one in found.repair.retrieval},
-        "galleries": list(found.repair.galleries),
-        "strengths": [alignment.strength for alignment in found.repair.fitted],
-        "after": details.after,
-        "gap": {when: gap.as_json() for when, gap in details.gap.items()},
-        "permutations": {
-            kind: {when: one.as_json() for when, one in part.items()} for kind, part in details.permutations.items()
-        },
-        "spectrum": details.spectrum and details.spectrum.as_json(),
-        "confused": {by: [pair.as_json() for pair in pairs] for by, pairs in details.confused.items()},
-        "decomposition": {side: one.as_json() for side, one in details.decomposition.items()},
-        "complexity": {side: [one.as_json() for one in part] for side, part in details.complexity.items()},
-        "seed": found.seed,
-        "seconds": round(found.seconds, 1),
-        "notes": list(found.notes),
-        "version": __version__,
-    }
+def _probed(one: Probed) -> dict[str, Any]:
+    kept = {key: getattr(one, key) for key in ("bag_chance", "left_out", "folds", "learnt", "dim")}
+    by_object = {name: asdict(estimate) for name, estimate in one.by_object.items()}
+    return {**asdict(one.accuracy), **kept, "by_object": by_object}
 
 
 def _compared(one: Compared, models: Sequence[str]) -> dict[str, Any]:
-    values: dict[str, Any] = {name: estimate.as_json() for name, estimate in zip(models, one.estimates, strict=True)}
-    values["differences"] = {
-        name: difference.as_json() for name, difference in zip(models[1:], one.differences, strict=True)
+    """Names of models never stand beside fixed keys."""
+    return {
+        "models": {name: asdict(estimate) for name, estimate in zip(models, one.estimates, strict=True)},
+        "differences": {name: asdict(moved) for name, moved in zip(models[1:], one.differences, strict=True)},
     }
-    return values
 
 
 def _page(found: Diagnosis, sections: Sequence[Section]) -> Page:
@@ -113,149 +148,164 @@ def _page(found: Diagnosis, sections: Sequence[Section]) -> Page:
     return Page(f"Where binding is lost: {found.model}", found.verdict.headline, sections, facts)
 
 
-def _verdict(found: Diagnosis) -> Section:
-    mended = found.repair
-    rows: list[list[Value]] = [
-        _row(f"linear probe on {_SIDES[side]}", probed.accuracy, probed.bag_chance)
-        for side, probed in found.probes.items()
-    ]
-    rows += [
-        _row(f"cosine, {MODELS[name]}", estimate, 0.5)
-        for name, estimate in zip(mended.models, mended.binding.estimates, strict=True)
-    ]
-    if mended.new_pairs is not None:
-        rows += [
-            _row(f"cosine on new pairs, {name}", estimate, 0.5)
-            for name, estimate in zip(("base", "fitted matrix"), mended.new_pairs.estimates, strict=True)
-        ]
-    caption = "Binding, with 95% intervals; `knows the words` is one who knows them but not which goes with which"
-    columns = ["", "share right", "from", "to", "knows the words", "n"]
-    table = Table(caption.replace("`", ""), columns, rows)
+def _verdict(found: Diagnosis, figure: _Draw) -> Section:
+    cosine = dict(zip(found.repair.models, found.repair.binding.estimates, strict=True))
+    told = [(f"linear probe on {SIDES[side]}", one.accuracy, one.bag_chance) for side, one in found.probes.items()]
+    told += [(f"cosine, {MODELS[name]}", estimate, 0.5) for name, estimate in cosine.items()]
+    said = ", ".join(f"{name} {one.value:.3f}" for name, one, _ in told)
+    if found.repair.unseen_pairs is not None:
+        names = ("base", "fitted matrix")
+        pairs = zip(names, found.repair.unseen_pairs.estimates, strict=True)
+        told += [(f"cosine on unseen pairs, {name}", estimate, 0.5) for name, estimate in pairs]
+    rows = [_row(name, estimate, bag, estimate.n) for name, estimate, bag in told]
+    columns = ["", "accuracy", "from", "to", "bag-of-words baseline", "n"]
     return Section(
-        "The verdict", [*found.verdict.reasons, *found.verdict.repair], tables=[table], notes=found.notes
-    )  # fmt: skip
+        "The verdict",
+        [*found.verdict.reasons, *found.verdict.repair],
+        figure(lambda: plots.binding(found.probes, cosine), f"Bars of accuracy: {said}."),
+        [Table("Binding, with 95% intervals", columns, rows)],
+        found.notes,
+    )
 
 
-def _row(name: str, estimate: Estimate, bag: float) -> list[Value]:
-    return [name, estimate.value, estimate.low, estimate.high, bag, estimate.n]
+def _row(name: str, one: Estimate | Pair, *more: Value) -> list[Value]:
+    value = one.value if isinstance(one, Estimate) else one.accuracy
+    return [name, value, one.low, one.high, *more]
 
 
-def _costs(found: Diagnosis) -> list[Section]:
-    models, rows = found.repair.models, []
+def _costs(found: Diagnosis, figure: _Draw) -> Section | None:
+    models, retrieval = found.repair.models, found.repair.retrieval
     if len(models) == 1:
-        return []
-    for one in found.repair.retrieval:
+        return None
+    rows: list[list[Value]] = []
+    for one in retrieval:
         row: list[Value] = [spoken(one.metric), one.estimates[0].value]
-        for estimate, difference in zip(one.estimates[1:], one.differences, strict=True):
-            mark = "none" if not difference.measurable else "bad" if difference.value < 0 else "good"
-            row += [estimate.value, Cell(f"{difference.value:+.3f}", mark)]  # type: ignore[arg-type]
+        for estimate, moved in zip(one.estimates[1:], one.differences, strict=True):
+            row += [estimate.value, judged(moved.value, moved.measurable)]
         rows.append(row)
     columns = ["", "base"] + [part for name in models[1:] for part in (MODELS[name], "difference")]
     sizes = sorted(set(found.repair.galleries))
     size = f"{sizes[0]:,}" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}"
-    table = Table("Share found first", columns, rows)
     text = (
         f"Retrieval in {len(found.repair.galleries)} galleries of {size} scenes, no two of the same words, each with "
         f"the matrix that was not fitted on it. Tags name objects and attributes without saying which goes with which; "
-        f"they are not in the fit. A greyed difference is not measurable."
+        f"they are not in the fit. A difference in brackets is not measurable."
     )
-    return [Section("What it costs", [text], tables=[table])]
+    drawing = figure(lambda: plots.retrieval(retrieval, models), "Recall at 1 of each model; see the table.")
+    return Section("What it costs", [text], drawing, [Table("R@1", columns, rows)])
 
 
-def _probes(found: Diagnosis) -> Section:
+def _probes(found: Diagnosis, figure: _Draw) -> Section:
     image = found.probes["image"]
     text = (
-        f"For each object a logistic regression reads its attribute from the embedding of the whole scene, pictures "
-        f"and captions apart, in {image.folds} folds: a combination and its exchanged twin are always in one. Chance "
-        f"is {image.accuracy.chance:.3f}; who knows which attributes are there but not whose is right in "
-        f"{image.bag_chance:.3f} of cases."
+        f"For each object a logistic regression reads its attribute from the embedding of the whole scene, images and "
+        f"captions apart, in {image.folds} folds: a combination is in one of them, whichever attribute goes with which "
+        f"object. Chance is {image.accuracy.chance:.3f}; the bag-of-words baseline, which knows the attributes but not "
+        f"whose they are, has {image.bag_chance:.3f}."
     )
-    return Section("What each side knows", [text])
+    alt = "Accuracy of the probe of each object from images and from captions, with intervals."
+    return Section("What each side knows", [text], figure(lambda: plots.by_object(found.probes), alt))
 
 
-def _confusions(found: Diagnosis) -> list[Section]:
-    confused = found.details.confused
-    if not confused:
-        return []
-    tables = [
-        Table(
-            f"The most confused {by}s, of {len(pairs)} pairs",
-            ["", "share right", "from", "to", "scenes"],
-            [[" and ".join(pair.names), pair.accuracy, pair.low, pair.high, pair.n] for pair in pairs[:_SHOWN]],
-        )
-        for by, pairs in confused.items()
-    ]
+def _confusions(found: Diagnosis, figure: _Draw) -> Section | None:
+    if not found.confused:
+        return None
+    drawings, tables = [], []
+    for by, pairs in found.confused.items():
+        alt = f"A square of the accuracy of binding for each pair of {by}s."
+        drawings += figure(lambda pairs=pairs, by=by: plots.confusion(pairs, by), alt)  # type: ignore[misc]
+        rows = [_row(" and ".join(pair.names), pair, pair.n) for pair in pairs[:_SHOWN]]
+        title = f"The most confused {by}s, of {len(pairs)} pairs"
+        tables.append(Table(title, ["", "accuracy", "from", "to", "scenes"], rows))
     text = (
-        "Cosine of the base, own caption against the exchanged one, by what is in the scene. Of many pairs one in "
-        "twenty lies outside its interval by chance."
+        "Cosine of the base, own caption against the swapped one, by what is in the scene. Of many pairs one in twenty "
+        "lies outside its interval by chance."
     )
-    return [Section("What is confused", [text], tables=tables)]
+    return Section("What is confused", [text], drawings, tables)
 
 
-def _details(details: Details) -> list[Section]:
-    after = {"own": "the model's own matrix", "fitted": "a matrix fitted here, on scenes it did not see", "": "nothing"}
-    sections = []
-    if details.permutations:
-        text = (
-            f"Cosines between captions and their permutations in the text space, before and after "
-            f"{after[details.after]}. A bag of words would have all of them at 1."
-        )
-        sections.append(Section("Captions and their permutations", [text]))
-    if details.gap:
-        rows: list[list[Value]] = [[when, gap.distance, gap.separability] for when, gap in details.gap.items()]
-        table = Table("Modality gap", ["", "distance of the means", "told apart by a plane"], rows)
-        sections.append(Section("Modality gap", tables=[table]))
-    if details.spectrum is not None:
-        one = details.spectrum
-        facts: list[list[Value]] = [
-            ["distance from the identity", one.distance],
-            ["the same at the best scale", one.scaled_distance],
-            ["share that is symmetric", one.symmetric],
-            ["condition", one.condition if one.condition < 1e6 else f"{one.condition:.1e}"],
-            ["effective rank", one.rank],
-            ["effective rank of the change", one.change_rank],
-            ["turn of a random direction, degrees", one.rotation],
-            ["turn of a caption, degrees", one.text_angle],
-        ]
-        sections.append(Section("The matrix", tables=[Table(f"Of {after[details.after]}", ["", "value"], facts)]))
-    return [*sections, _objects(details)]
-
-
-def _objects(details: Details) -> Section:
+def _permutations(found: Diagnosis, figure: _Draw) -> Section | None:
+    if not found.permutations:
+        return None
+    text = (
+        f"Cosines between captions and their permutations in the text space, before and after "
+        f"{_AFTER[found.after]}. A bag of words would have all of them at 1."
+    )
     rows: list[list[Value]] = [
-        [_SIDES[side], one.r2, one.bag_r2, one.retrieval, one.candidates, one.exchanged, one.n]
-        for side, one in details.decomposition.items()
+        [PERMUTED[kind], *(part[when].quantiles[0.5] if when in part else None for when in ("before", "after"))]
+        for kind, part in found.permutations.items()
     ]
-    columns = ["", "R²", "R², bag", "contents found", "of", "twins told apart", "scenes"]
+    table = Table("Median cosine with the caption", ["", "before", "after"], rows)
+    drawing = figure(lambda: plots.permutations(found.permutations), "Histograms of the cosines; see the table.")
+    return Section("Captions and their permutations", [text], drawing, [table])
+
+
+def _gap(found: Diagnosis, figure: _Draw) -> Section | None:
+    if not found.gap:
+        return None
+    rows: list[list[Value]] = [[when, gap.distance, gap.separability] for when, gap in found.gap.items()]
+    table = Table("Images against captions", ["", "distance of the means", "linear separability"], rows)
+    drawing = figure(lambda: plots.gap(found.gap), "Bars of the two measures of the gap; see the table.")
+    return Section("Modality gap", figures=drawing, tables=[table])
+
+
+def _matrix(found: Diagnosis, figure: _Draw) -> Section | None:
+    one = found.spectrum
+    if one is None:
+        return None
+    rows: list[list[Value]] = [
+        ["distance from the identity", one.distance],
+        ["the same at the best scale", one.scaled_distance],
+        ["symmetric share", one.symmetric],
+        ["condition", one.condition if one.condition < 1e6 else f"{one.condition:.1e}"],
+        ["effective rank", one.rank],
+        ["effective rank of the change", one.change_rank],
+        ["turn of a random direction, degrees", one.rotation],
+        ["turn of a caption, degrees", one.text_angle],
+    ]
+    table = Table(f"Of {_AFTER[found.after]}", ["", "value"], rows)
+    drawing = figure(lambda: plots.spectrum(one), "Singular values, falling.")
+    return Section("The matrix", figures=drawing, tables=[table])
+
+
+def _objects(found: Diagnosis, figure: _Draw) -> Section:
+    rows: list[list[Value]] = [
+        [SIDES[side], one.r2, one.bag_r2, one.retrieval, one.candidates, one.swapped, one.n]
+        for side, one in found.decomposition.items()
+    ]
+    columns = ["", "R²", "R², bag", "R@1 of contents", "among", "binding", "scenes"]
     tables = [Table("Held-out scenes as a sum of one vector an object; bag: one a concept", columns, rows)]
-    if details.complexity:
+    drawing: list[Figure] = []
+    if found.complexity:
         lines: list[list[Value]] = [
-            [_SIDES[side], one.predictor, one.fraction, one.accuracy, one.objects, one.binding, one.twins]
-            for side, part in details.complexity.items()
+            [SIDES[side], one.predictor, one.fraction, one.accuracy, one.objects, one.binding, one.swaps]
+            for side, part in found.complexity.items()
             for one in part
         ]
-        columns = ["", "predictor", "learnt from", "objects named", "n", "twins told apart", "n of twins"]
-        tables.append(Table("Objects never learnt from, predicted from their concepts", columns, lines, words=(0, 1)))
+        columns = ["", "predictor", "learnt from", "accuracy", "objects", "binding", "swaps"]
+        tables.append(Table("Unseen objects, predicted from their concepts", columns, lines, words=(0, 1)))
+        alt = "Accuracy on unseen objects, over the share learnt from; see the table."
+        drawing = figure(lambda: plots.concepts(found.complexity), alt)
     text = (
         "If scenes are sums of objects, a linear probe can read them. If a simple map of concepts (a product) gives "
-        "objects never learnt from, a matrix fitted on some combinations can hold on others; if not even an MLP does, "
-        "new combinations stay hard for any map. Twins are two objects against the same two with attributes exchanged: "
-        "a sum of concepts can't tell them apart, so it has 0 (a tie is wrong; a coin has .5). After arXiv:2605.31503."
+        "unseen objects, a matrix fitted on some combinations can hold on others; if not even an MLP does, new "
+        "combinations stay hard for any map. Binding here tells two objects from the same two with attributes swapped: "
+        "a sum of concepts can't, so it has 0 (a tie is wrong; chance is .5). After arXiv:2605.31503."
     )
-    return Section("Objects and concepts", [text], tables=tables)
+    return Section("Objects and concepts", [text], drawing, tables)
 
 
-def _rules(found: Diagnosis) -> Section:
+def _rules(found: Diagnosis, figure: _Draw) -> Section:
     return Section(
-        "By which rules",
+        "Rules of the verdict",
         notes=[
             f"Cosine binds where its whole interval is at least {BINDS}: then there is little to repair.",
-            f"A side has kept binding where its probe's whole interval is above {KEPT:.0%} of the way from one who "
-            f"knows the words to always right; lost it where the whole interval is below, it learnt from at least as "
-            f"many things as an embedding has numbers, and more scenes do not help.",
+            f"A side has kept binding where its probe's whole interval is above {KEPT:.0%} of the way from the "
+            f"bag-of-words baseline to always right. It has lost binding where the whole interval is below, the probe "
+            f"learnt from at least as many scenes as an embedding has numbers, and more do not help.",
             "Both kept it and cosine does not bind: only the alignment loses it.",
             f"An interval that spans a threshold, or fewer than {FEW} combinations: can't tell.",
-            "Intervals resample combinations; a difference counts where its paired interval leaves zero out.",
+            "Intervals resample combinations; a difference counts where its paired interval excludes zero.",
             f"A fitted matrix is measured on combinations it never saw, in {found.probes['image'].folds} folds; it is "
             f"fitted in fewer steps than `labclip fit` takes, so read it as what is at least possible.",
             "A tie is wrong everywhere.",
@@ -263,5 +313,6 @@ def _rules(found: Diagnosis) -> Section:
     )
 
 
-def _with(section: Section, figures: Sequence[Figure]) -> Section:
-    return Section(section.heading, section.paragraphs, figures, section.tables, section.notes)
+_SECTIONS: Sequence[Callable[[Diagnosis, _Draw], Section | None]] = (
+    _verdict, _costs, _probes, _confusions, _permutations, _gap, _matrix, _objects, _rules,
+)  # fmt: skip

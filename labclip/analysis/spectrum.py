@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from labclip.analysis.inputs import features_of, matrix_of
+from labclip.analysis.arrays import features_of, matrix_of
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Spectrum:
 
     Attributes:
         singular_values: Descending, [dim].
-        distance: ||A - I||_F. It foretells what large galleries lose (a third party's 21 matrices: r = -.989), where
+        distance: ||A - I||_F. It predicts what large galleries lose (a third party's 21 matrices: r = -.989), where
             the scale of A is fixed; under a cosine that scale is free.
         scaled_distance: The least ||cA - I||_F over scales c: what of the distance a cosine can see.
         symmetric: Share of ||A||_F^2 in the symmetric part, (A + A') / 2: 1 if symmetric, .5 if random.
@@ -39,7 +39,7 @@ class Spectrum:
     rotation: float
     text_angle: float | None = None
 
-    def as_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """Plain JSON values; an infinite condition is None."""
         values = {key: value for key, value in vars(self).items() if key != "singular_values"}
         values["condition"] = self.condition if np.isfinite(self.condition) else None

@@ -20,7 +20,6 @@ from labclip.cli.group import (
 )
 
 if TYPE_CHECKING:
-    from labclip.evaluation.labelled import Labelled
     from labclip.model import LABCLIP
 
 
@@ -30,10 +29,10 @@ if TYPE_CHECKING:
     "--data",
     type=click.Path(path_type=Path),
     metavar="PATH",
-    help="Labelled pictures: the files of CLEVR, CLEVR2D or PUG. [default: scenes drawn here, nothing is downloaded]",
+    help="Labelled images: the files of CLEVR, CLEVR2D or PUG. [default: scenes drawn here, nothing is downloaded]",
 )
 @click.option(
-    "--images", type=click.Path(path_type=Path), metavar="DIR", help="Folder of the pictures. [default: that of PATH]"
+    "--images", type=click.Path(path_type=Path), metavar="DIR", help="Folder of the images. [default: that of PATH]"
 )
 @alignment_option
 @strength_option
@@ -51,25 +50,20 @@ def diagnose(
 ) -> None:  # fmt: skip
     """Say where a model loses which attribute belongs to which object, and whether a matrix can repair it.
 
-    Linear probes ask the pictures' and the captions' embeddings apart, cosine asks them together. Matrices are fitted
-    on some combinations and measured on the others, gains and costs. About a minute on two cores.
+    Linear probes ask the embeddings of images and of captions apart, cosine asks them together. Matrices are fitted on
+    some combinations and measured on the others, gains and costs. About a minute on two cores.
     """
-    if images is not None and data is None:
-        raise ValueError("--images is the folder of the pictures of --data PATH. Pass that too, or leave both out.")
     if out is not None:
         check_page(out)
-    opened = _opened(model, alignment, strength, device)
-    from labclip.analysis.diagnosis import diagnose as examine
-    from labclip.analysis.report import terminal, write_page
-    from labclip.encode.cache import Cache, default_cache
+    from labclip.analysis import diagnose as find
 
-    labelled = None if data is None else _labelled(data, images)
-    kept = None if no_cache or data is None else default_cache()
-    with Cache(kept, opened) as cache:
-        found = examine(opened, labelled, seed=seed, fit=fit, folds=folds, scenes=scenes, cache=cache)
+    found = find(
+        _opened(model, alignment, strength, device), data, images=images, scenes=scenes, fit=fit, folds=folds,
+        cache=not no_cache, seed=seed,
+    )  # fmt: skip
     if out is not None:
-        write_page(found, out)
-    click.echo(json.dumps(found.as_json()) if as_json else terminal(found))
+        found.write_html(out)
+    click.echo(json.dumps(found.to_json()) if as_json else str(found))
     if out is not None:
         click.echo(f"Report: {out}", err=True)
 
@@ -84,9 +78,3 @@ def _opened(model: str, alignment: str | None, strength: float | None, device: s
     if strength is not None:
         opened.alignment = opened.alignment.at(strength)
     return opened
-
-
-def _labelled(data: Path, images: Path | None) -> Labelled:
-    from labclip.evaluation.labelled import read_labelled
-
-    return read_labelled(data, images)

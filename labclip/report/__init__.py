@@ -3,11 +3,12 @@
 What a report says lives with whoever measured it; here is only how it looks. HTML needs `pip install "labclip[eval]"`.
 """
 
+from labclip.report.drawing import drawn
+from labclip.report.html import render, write
 from labclip.report.markup import latex, markdown, markdown_table
-from labclip.report.rendering import drawn, render, write
 from labclip.report.reported import Reported
 from labclip.report.terminal import terminal
-from labclip.report.values import Cell, Figure, Page, Section, Table
+from labclip.report.values import Cell, Figure, Page, Section, Table, judged, signed
 
 __all__ = [
     "Cell",
@@ -17,10 +18,12 @@ __all__ = [
     "Section",
     "Table",
     "drawn",
+    "judged",
     "latex",
     "markdown",
     "markdown_table",
     "render",
+    "signed",
     "terminal",
     "write",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from labclip.report.values import Page, Section, Table, Value, cleaned, pieces, shown
 
@@ -49,13 +49,13 @@ def markdown_table(table: Table) -> str:
 
 
 def latex(page: Page) -> str:
-    r"""The page's tables as LaTeX with booktabs: one `table` a section, its heading and paragraphs the caption."""
+    r"""The page's tables as LaTeX with booktabs: one `table` a section; heading and first paragraph are its caption."""
     parts = [r"% In the preamble: \usepackage{booktabs} and \usepackage[T1]{fontenc}"]
     return "\n\n".join([*parts, *(_latex_section(section) for section in page.sections if section.tables)]) + "\n"
 
 
 def _latex_section(section: Section) -> str:
-    caption = " ".join([f"{_tex(section.heading)}.", *map(_tex_paragraph, section.paragraphs)])
+    caption = " ".join([f"{_tex(section.heading)}.", *map(_tex_paragraph, section.paragraphs[:1])])
     lines = [
         r"\begin{table}",
         r"\centering",
@@ -72,7 +72,7 @@ def _latex_section(section: Section) -> str:
         label = rf"\multicolumn{{{len(table.columns)}}}{{l}}{{\emph{{{_tex(table.caption)}}}}} \\"
         lines += [r"\midrule", *([label] if table.caption else []), *map(_tex_row, table.told_once)]
     lines += [r"\bottomrule", r"\end{tabular}"]
-    lines += [rf"\par {_tex_paragraph(note)}" for note in section.notes]
+    lines += [rf"\par {_tex_paragraph(text)}" for text in (*section.paragraphs[1:], *section.notes)]
     return "\n".join([*lines, r"\end{table}"])
 
 
@@ -86,36 +86,28 @@ def _line(text: str) -> str:
 
 
 def _tex(text: str) -> str:
-    return re.sub(r"(?<![\w-])-(?=\d)", "$-$", _line(text).translate(_LATEX))
+    return _tex_escaped(_line(text))
 
 
 def _text(text: str) -> str:
-    found = _line(text).translate(_MARKDOWN)
-    found = re.sub(r"\](?=[\[(])", r"]\\", found)  # a link
+    return _text_escaped(_line(text))
+
+
+def _tex_escaped(line: str) -> str:
+    return re.sub(r"(?<![\w-])-(?=\d)", "$-$", line.translate(_LATEX))
+
+
+def _text_escaped(line: str) -> str:
+    found = re.sub(r"\](?=[\[(])", r"]\\", line.translate(_MARKDOWN))  # a link
     return re.sub(r"(?<!\w)_|_(?!\w)", r"\_", found)
 
 
-def _set(text: str, word: Callable[[str], str], code: Callable[[str], str]) -> str:
-    """A paragraph whose words and code are each escaped in their own way."""
-    return "".join(code(piece) if is_code else word(piece) for piece, is_code in pieces(" ".join(text.split())))
-
-
 def _tex_paragraph(text: str) -> str:
-    spaced = _spaced(_tex)
-    return _set(text, spaced, lambda code: rf"\texttt{{{spaced(code)}}}")
+    parts = ((_tex_escaped(piece), is_code) for piece, is_code in pieces(_line(text)))
+    return "".join(rf"\texttt{{{piece}}}" if is_code else piece for piece, is_code in parts)
 
 
 def _paragraph(text: str) -> str:
     """What would begin a heading or a list at the start of a line is escaped."""
-    found = _set(text, _spaced(_text), lambda code: f"`{cleaned(code)}`")
+    found = "".join(f"`{piece}`" if is_code else _text_escaped(piece) for piece, is_code in pieces(_line(text)))
     return re.sub(r"^(\d*)([#+=.)-])", r"\1\\\2", found)
-
-
-def _spaced(escape: Callable[[str], str]) -> Callable[[str], str]:
-    """An escape that keeps the spaces around a piece, which stand between words and code."""
-
-    def kept(text: str) -> str:
-        inner = escape(text)
-        return f"{' ' if text[:1] == ' ' else ''}{inner}{' ' if text[-1:] == ' ' and inner else ''}"
-
-    return kept

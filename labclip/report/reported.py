@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from labclip.report.html import write
 from labclip.report.markup import latex, markdown
-from labclip.report.rendering import write
 from labclip.report.terminal import terminal
 from labclip.report.values import Page
 

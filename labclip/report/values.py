@@ -75,7 +75,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture.
+    """An image with its words.
 
     Attributes:
         data: A PNG or SVG file's bytes; `drawn` makes them of a matplotlib figure.
@@ -113,7 +113,7 @@ class Section:
     Attributes:
         heading: Of the section.
         paragraphs: Plain text; what stands between backticks is set as code.
-        figures: Pictures.
+        figures: Images.
         tables: Tables.
         notes: Small print, a list; backticks as in paragraphs.
     """
@@ -159,6 +159,23 @@ def shown(value: Value) -> str:
         return "not defined"
     text = f"{value:.3f}"
     return text.removeprefix("-") if float(text) == 0 else text
+
+
+def signed(value: float) -> str:
+    """A difference to three decimals with its sign; one that rounds to zero is +0.000."""
+    return f"{round(value, 3) + 0.0:+.3f}"
+
+
+def judged(difference: float, measurable: bool, text: str = "") -> Cell:
+    """A difference as a cell: better or worse, or greyed where it is not measurable.
+
+    Args:
+        difference: Above 0 is better.
+        measurable: Whether it counts.
+        text: What the cell says; by default the difference, in brackets where it is not measurable.
+    """
+    mark: Mark = "none" if not measurable else "good" if difference > 0 else "bad"
+    return Cell(text or (signed(difference) if measurable else f"({signed(difference)})"), mark)
 
 
 def cleaned(text: str) -> str:

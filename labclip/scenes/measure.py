@@ -115,11 +115,6 @@ def single_prompts() -> list[str]:
     return [noun_phrase(colour, shape) for colour in COLOURS for shape in SHAPES]
 
 
-def modality_gap(images: Tensor, captions: Tensor) -> float:
-    """Distance between the mean image and the mean caption, both [n, dim] and unit-length."""
-    return float(torch.dist(images.mean(dim=0), captions.mean(dim=0)))
-
-
 def probe(
     learnt: Tensor, learnt_layout: Layout, asked: Tensor, asked_layout: Layout, *, penalty: float = 1e-5
 ) -> float:

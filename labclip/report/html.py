@@ -6,9 +6,8 @@ import base64
 import os
 import tempfile
 from contextlib import suppress
-from io import BytesIO
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from labclip._version import __version__
 from labclip.packages import EVAL, require
@@ -71,23 +70,6 @@ def write(page: Page, path: str | Path) -> Path:
     except OSError as error:
         raise type(error)(f"{path} can't be written ({error.strerror}). Pass a path you may write.") from error
     return path
-
-
-def drawn(figure: Any, alt: str, caption: str = "", *, form: Literal["svg", "png"] = "svg") -> Figure:
-    """A matplotlib figure for a page; the same figure gives the same bytes.
-
-    Args:
-        figure: A `matplotlib.figure.Figure`.
-        alt: What it shows, in words.
-        caption: Stands below it.
-        form: "svg" is sharp in print; "png" is smaller where there are thousands of points.
-    """
-    matplotlib = require("matplotlib", "Plots need matplotlib", EVAL)
-    buffer = BytesIO()
-    metadata = {"Date": None} if form == "svg" else {"Software": None}
-    with matplotlib.rc_context({"svg.hashsalt": "labclip", "svg.fonttype": "path"}):
-        figure.savefig(buffer, format=form, dpi=160, metadata=metadata)
-    return Figure(buffer.getvalue(), alt, caption)
 
 
 def _clean(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What every measure here takes, checked: embeddings of one dim, finite, and as many as there are labels."""
+"""Embeddings and matrices as checked NumPy arrays: finite, of one dim, and as many rows as there are labels."""
 
 from __future__ import annotations
 
@@ -8,23 +8,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from labclip.checks import described
+from labclip.alignment import Alignment
+from labclip.checks import checked_matrix, described
 from labclip.metrics import unit_length
 
-Features = NDArray[np.float32]
+Rows = NDArray[np.float32]
 
 
-def features_of(features: Any, what: str, *, rows: int | None = None, dim: int | None = None) -> Features:
-    """Embeddings as unit-length float32.
+def features_of(features: Any, what: str, *, rows: int | None = None, dim: int | None = None) -> Rows:
+    """Embeddings as unit-length float32 [n, dim] on the CPU.
 
     Args:
         features: Tensor or NumPy array, [n, dim], floating point, any scale.
         what: What they are, for messages, for example "Image features".
         rows: How many there must be.
         dim: What dim they must have.
-
-    Returns:
-        float32 [n, dim], unit-length, on the CPU.
 
     Raises:
         ValueError: If they are no such matrix, are not finite, or have other rows or another dim than they must.
@@ -39,26 +37,23 @@ def features_of(features: Any, what: str, *, rows: int | None = None, dim: int |
     if rows is not None and len(unit) != rows:
         raise ValueError(f"{what} have {len(unit)} rows, but there are {rows} scenes. Pass one row a scene.")
     if dim is not None and unit.shape[1] != dim:
-        raise ValueError(f"{what} have dim {unit.shape[1]}, not {dim}. Embed pictures and captions with one model.")
+        raise ValueError(f"{what} have dim {unit.shape[1]}, not {dim}. Embed images and captions with one model.")
     return unit.numpy()
 
 
 def matrix_of(matrix: Any, dim: int | None = None) -> NDArray[np.float64]:
-    """The matrix of an alignment, or a plain one, as float64 [dim, dim].
+    """The matrix of an `Alignment`, or a plain one, as float64 [dim, dim].
 
     Raises:
         ValueError: If it is not square and finite, or of another dim than it must be.
     """
-    from labclip.alignment import Alignment
-    from labclip.checks import checked_matrix
-
     square = checked_matrix(matrix.matrix if isinstance(matrix, Alignment) else matrix).detach().cpu()
     if dim is not None and len(square) != dim:
         raise ValueError(f"The matrix is {len(square)} x {len(square)}, but the features have dim {dim}.")
     return square.double().numpy()
 
 
-def aligned(text: Features, matrix: NDArray[np.float64]) -> Features:
+def aligned(text: Rows, matrix: NDArray[np.float64]) -> Rows:
     """Text embeddings after the matrix, unit-length: float32 [n, dim] to float32 [n, dim]."""
     moved = text @ matrix.T
     return np.asarray(moved / np.linalg.norm(moved, axis=1, keepdims=True), dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Which attribute and object each thing of each scene has, and splits of scenes that do not leak."""
+"""Which attribute each object of each scene has, and splits of scenes that do not leak."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ Index = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
-class Labels:
-    """What is in n scenes, thing by thing: scenes may hold different numbers of things.
+class SceneLabels:
+    """What is in n scenes, object by object; scenes may hold different numbers of objects.
 
     Attributes:
         n: Scenes.
-        attributes: Names, sorted.
-        objects: Names, sorted.
-        scene: Scene of each thing, int64 [things], ascending.
-        place: Its place among the things of its scene, from 0.
+        attributes: Their names, sorted.
+        objects: Names of objects, sorted.
+        scene: Scene of each object, int64 [objects of all scenes], ascending.
+        place: Its place among the objects of its scene, from 0.
         attribute: Index into `attributes`.
-        object: Index into `objects`.
+        object: Index of its name into `objects`.
         combination: For each scene a number shared by all scenes of the same attributes and the same objects, whichever
-            goes with which, int64 [n]: a scene and its exchanged twin share it.
+            goes with which, int64 [n]: a scene and the same with attributes swapped share it.
     """
 
     n: int
@@ -46,28 +46,33 @@ class Labels:
 
     @property
     def counts(self) -> Index:
-        """Things in each scene, int64 [n]."""
+        """Objects in each scene, int64 [n]."""
         return np.bincount(self.scene, minlength=self.n)
 
+    @property
+    def pair(self) -> Index:
+        """Number of each object's attribute-object pair, below `len(attributes) * len(objects)`."""
+        return self.attribute * len(self.objects) + self.object
+
     def where(self, keep: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Whether each thing's scene is kept: bool [n] to bool [things]."""
+        """Whether each object's scene is kept: bool [n] to bool [objects of all scenes]."""
         return keep[self.scene]
 
     def bag_chance(self) -> NDArray[np.float64]:
-        """For each thing, how often one is right who knows the scene's attributes but not whose they are.
+        """For each object, the accuracy of the bag-of-words baseline, which knows the attributes but not whose.
 
-        That is the share of the scene's things that have this thing's attribute: 1 / n where all differ.
+        That is the share of the scene's objects that have this object's attribute: 1 / n where all differ.
         """
         cell = self.scene * len(self.attributes) + self.attribute
         alike = np.bincount(cell, minlength=self.n * len(self.attributes))[cell]
         return alike / self.counts[self.scene]
 
 
-def labels_of(objects: Sequence[Sequence[tuple[str, str]]]) -> Labels:
+def labels_of(scenes: Sequence[Sequence[tuple[str, str]]]) -> SceneLabels:
     """Read labels.
 
     Args:
-        objects: Per scene its things as (attribute, object), in the order in which they are mentioned.
+        scenes: Per scene its objects as (attribute, object name), in the order in which they are mentioned.
 
     Raises:
         ValueError: If there is no scene, a scene is empty, or there are fewer than two attributes or objects.
@@ -76,34 +81,34 @@ def labels_of(objects: Sequence[Sequence[tuple[str, str]]]) -> Labels:
         >>> labels = labels_of([(("red", "cube"), ("blue", "ball")), (("blue", "cube"), ("red", "ball"))])
         >>> labels.attributes, labels.objects
         (('blue', 'red'), ('ball', 'cube'))
-        >>> labels.combination  # the second scene is the first one exchanged
+        >>> labels.combination  # the second scene is the first one with attributes swapped
         array([0, 0])
     """
-    if not len(objects):
+    if not len(scenes):
         raise ValueError("There are no scenes. Pass at least some, each a tuple of (attribute, object).")
-    for number, row in enumerate(objects):
+    for number, row in enumerate(scenes):
         if not row or any(isinstance(one, str) or len(one) != 2 for one in row):
-            raise ValueError(f"Scene {number} holds {row!r}. Pass (attribute, object) of at least one thing.")
-    attributes = tuple(sorted({attribute for row in objects for attribute, _ in row}))
-    names = tuple(sorted({name for row in objects for _, name in row}))
-    for what, known in (("attribute", attributes), ("object", names)):
+            raise ValueError(f"Scene {number} holds {row!r}. Pass (attribute, object) of at least one object.")
+    attributes = tuple(sorted({attribute for row in scenes for attribute, _ in row}))
+    objects = tuple(sorted({name for row in scenes for _, name in row}))
+    for what, known in (("attribute", attributes), ("object", objects)):
         if len(known) < 2:
             raise ValueError(
-                f"Every thing has the same {what}, {known[0]!r}, so nothing can be told apart. Pass scenes with at "
+                f"All scenes hold the same {what}, {known[0]!r}, so nothing can be told apart. Pass scenes with at "
                 f"least two {what}s."
             )
-    to_attribute, to_object = ({name: i for i, name in enumerate(known)} for known in (attributes, names))
-    things = [
+    to_attribute, to_object = ({name: i for i, name in enumerate(known)} for known in (attributes, objects))
+    rows = [
         (scene, place, to_attribute[attribute], to_object[name])
-        for scene, row in enumerate(objects)
+        for scene, row in enumerate(scenes)
         for place, (attribute, name) in enumerate(row)
     ]
-    scene, place, attribute, name = np.array(things, dtype=np.int64).T
-    together = numbered([combination(row) for row in objects])
-    return Labels(len(objects), attributes, names, scene, place, attribute, name, together)
+    scene, place, attribute, name = np.array(rows, dtype=np.int64).T
+    together = numbered([combination(row) for row in scenes])
+    return SceneLabels(len(scenes), attributes, objects, scene, place, attribute, name, together)
 
 
-def folds_of(labels: Labels, folds: int, seed: int = 0) -> Index:
+def folds_of(labels: SceneLabels, folds: int, seed: int = 0) -> Index:
     """Deal scenes into folds so that all scenes of a combination lie in one: nothing leaks to the other side.
 
     Args:

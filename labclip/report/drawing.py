@@ -1,0 +1,64 @@
+"""Figures in one look: an empty one to draw on, names as plain text, and a finished one as bytes for a page.
+
+Colours are Okabe and Ito's, which people of every kind of colour vision tell apart; nothing is said by colour alone.
+"""
+
+from __future__ import annotations
+
+from io import BytesIO
+from typing import Any, Literal
+
+from labclip.packages import EVAL, require
+from labclip.report.values import Figure, cleaned
+
+INK, SOFT, GRID = "#1b1f27", "#5c6473", "#d9dde4"
+BLUE, ORANGE, GREEN, PINK, SKY = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9"
+
+
+def empty(width: float, height: float, *, columns: int = 1, rows: int = 1, grid: bool = True) -> tuple[Any, Any]:
+    """A `matplotlib.figure.Figure` of some inches and its axes, one or an array [rows, columns], as `subplots` has it.
+
+    Raises:
+        MissingPackageError: If matplotlib is not installed.
+    """
+    module = require("matplotlib.figure", "Plots need matplotlib", EVAL)
+    figure = module.Figure(figsize=(width, height), layout="constrained", facecolor="white")
+    panels = figure.subplots(rows, columns)
+    for axes in figure.axes:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.spines[["left", "bottom"]].set_color(GRID)
+        axes.tick_params(colors=INK, labelsize=9, length=0)
+        axes.title.set_fontsize(11)
+        axes.set_axisbelow(True)
+        if grid:
+            axes.grid(axis="x" if rows == columns == 1 else "both", color=GRID, linewidth=0.6)
+    return figure, panels
+
+
+def legend_below(figure: Any, axes: Any, columns: int = 3) -> None:
+    """The legend of some axes, below the figure."""
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower left", ncols=columns, frameon=False, fontsize=9)
+
+
+def literal(text: str, most: int = 0) -> str:
+    """A name on one line, in which matplotlib finds no formula; cut to `most` characters, unless that is 0."""
+    plain = " ".join(cleaned(text).split())
+    plain = plain if not most or len(plain) <= most else plain[: most - 1] + "…"
+    return plain.replace("$", r"\$")
+
+
+def drawn(figure: Any, alt: str, caption: str = "", *, form: Literal["svg", "png"] = "svg") -> Figure:
+    """A matplotlib figure for a page; the same figure gives the same bytes.
+
+    Args:
+        figure: A `matplotlib.figure.Figure`.
+        alt: What it shows, in words.
+        caption: Stands below it.
+        form: "svg" is sharp in print; "png" is smaller where there are thousands of points.
+    """
+    matplotlib = require("matplotlib", "Plots need matplotlib", EVAL)
+    buffer = BytesIO()
+    metadata = {"Date": None} if form == "svg" else {"Software": None}
+    with matplotlib.rc_context({"svg.hashsalt": "labclip", "svg.fonttype": "path"}):
+        figure.savefig(buffer, format=form, dpi=160, metadata=metadata)
+    return Figure(buffer.getvalue(), alt, caption)
