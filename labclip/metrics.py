@@ -170,3 +170,15 @@ def class_features(texts: Tensor, prompts: Tensor) -> Tensor:
     Source: arXiv:2103.00020, section 3.1.4.
     """
     return torch.nn.functional.normalize(texts[prompts].mean(dim=1), dim=-1)
+
+
+def modality_gap(images: Tensor, texts: Tensor) -> float:
+    """Distance between the mean image and the mean caption, means in float64: 0 to 2.
+
+    Args:
+        images: Unit-length, [n, dim].
+        texts: Unit-length, [m, dim].
+
+    Source: arXiv:2203.02053.
+    """
+    return float(torch.dist(images.mean(dim=0, dtype=torch.float64), texts.mean(dim=0, dtype=torch.float64)))

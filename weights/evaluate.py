@@ -13,7 +13,7 @@ from pretrain import render_all
 from torch import Tensor
 from torch.nn import functional as F
 
-from labclip import LABCLIP
+from labclip import LABCLIP, metrics
 from labclip.scenes import captions, measure
 from labclip.scenes.renderer import Layout, render
 from labclip.scenes.vocabulary import PAIRS
@@ -112,7 +112,7 @@ class TestScenes:
             for name, (images, texts) in gallery.items():
                 found[f"{name}_t2i_r1"], found[f"{name}_i2t_r1"] = measure.recall_at_1(images, text(texts))
             found["single_object"] = measure.single_object(singles, text(prompts), self.singles)
-            found["modality_gap"] = measure.modality_gap(parts["seen"].images, text(parts["seen"].captions[:, 0]))
+            found["modality_gap"] = metrics.modality_gap(parts["seen"].images, text(parts["seen"].captions[:, 0]))
             return {key: round(value, 4) for key, value in found.items()}
 
         eye, fitted = torch.eye(dim), model.alignment.fitted

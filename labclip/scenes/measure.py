@@ -1,4 +1,4 @@
-"""What a model knows of scenes: binding, retrieval, single objects, linear probes, the modality gap.
+"""What a model knows of scenes: binding, retrieval, single objects, linear probes.
 
 Pure functions of unit-length embeddings, for the demo and for the script that makes the embedded model. A tie is wrong
 in every one of them, so that the order of candidates never decides.
@@ -113,11 +113,6 @@ def single_object(images: Tensor, prompts: Tensor, layout: Layout) -> float:
 def single_prompts() -> list[str]:
     """A caption for each object there can be: "a red sphere", "a red cube" ..."""
     return [noun_phrase(colour, shape) for colour in COLOURS for shape in SHAPES]
-
-
-def modality_gap(images: Tensor, captions: Tensor) -> float:
-    """Distance between the mean image and the mean caption, both [n, dim] and unit-length."""
-    return float(torch.dist(images.mean(dim=0), captions.mean(dim=0)))
 
 
 def probe(
