@@ -88,9 +88,9 @@ def _about(metadata: dict[str, Any], results: dict[str, Any], shipped: dict[str,
     probes = shipped["probes"]
     return f"""\
 A CLIP of {size["towers"] / 1e6:.1f} million parameters and a token table of {size["table"] / 1e6:.1f} million
-(OpenCLIP's `CLIP`, ResNet and Transformer), trained from scratch on two CPU cores on rendered scenes of two objects, and
-one matrix for it. It is a demonstration and a test fixture: it knows {len(COLOURS)} colours, {len(SHAPES)} shapes and
-{size["words"]} other words, and nothing else.
+(OpenCLIP's `CLIP`, ResNet and Transformer), trained from scratch on two CPU cores on rendered scenes of two objects,
+and one matrix for it. It is a demonstration and a test fixture: it knows {len(COLOURS)} colours, {len(SHAPES)} shapes
+and {size["words"]} other words, and nothing else.
 
 ```python
 from labclip import LABCLIP
@@ -102,20 +102,20 @@ model = LABCLIP.from_pretrained("scenes")
 
 {pretraining["scenes"]:,} images of all 120 colour-shape pairs, {pretraining["steps"]} steps of
 {pretraining["batch_size"]}. Each image came with tags ("moon cross pink white", in independent orders), or, with
-probability {pretraining["sentence_share"]:g}, with a sentence that binds. So the image-text loss says almost nothing about
-which object has which colour.
+probability {pretraining["sentence_share"]:g}, with a sentence that binds. So the image-text loss says almost nothing
+about which object has which colour.
 
 **The text tower learns binding from text alone.** A second loss brings together two wordings of one scene and separates
 them from the same scene with the colours swapped: "a red cube next to a blue sphere" equals "the sphere is blue and the
 cube is red", not "a blue cube next to a red sphere". Without it, a model this small has no binding in its text for a
-matrix to repair. The text encoders of large CLIPs know binding without such help. This model stands in for that finding;
-it is no evidence of it.
+matrix to repair. The text encoders of large CLIPs know binding without such help. This model stands in for that
+finding; it is no evidence of it.
 
 Held-out pairs were held out of the *fit*. Pretraining saw images, tags and sentences of all 120.
 
 Linear probes that read the colour of each shape: {probes["image"]:.3f} from the image alone, {probes["text"]:.3f} from
-the caption alone. Chance is {probes["chance"]:.3f}; a bag-of-words baseline, which knows both colours but not whose they
-are, reads half.
+the caption alone. Chance is {probes["chance"]:.3f}; a bag-of-words baseline, which knows both colours but not whose
+they are, reads half.
 
 Made by `python weights/make.py`. Seeds trained: {len(results["trials"])}. This one, seed {results["shipped"]}, is the
 best on the validation pairs among those whose base binds at most .65 of the scenes of the fit: with a stronger base

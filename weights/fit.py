@@ -25,7 +25,7 @@ class Fitting:
     """Settings of one fit.
 
     Attributes:
-        rank: Rank of the change to the identity; 16 is short of room, 64 gains nothing, a full matrix loses unseen pairs.
+        rank: Rank of the change to the identity; 16 is too little, 64 gains nothing, a full matrix loses unseen pairs.
         steps: Optimiser steps; unseen pairs gain from more, up to here.
         batch_size: Scenes a step; as many scenes with the colours swapped come with them.
         learning_rate: Of Adam, at the start; falls to a hundredth.

@@ -1,4 +1,4 @@
-"""What a model knows of scenes: binding, retrieval, single objects, linear probes, the modality gap.
+"""What a model knows of scenes: binding, retrieval, single objects, linear probes.
 
 Pure functions of unit-length embeddings, for the demo and for the script that makes the embedded model. A tie is wrong
 in every one of them, so that the order of candidates never decides.
