@@ -135,6 +135,14 @@ def test_what_the_hubs_own_client_fetched_is_found_and_the_other_way_round(hub):
     assert snapshot_download("org/other", local_files_only=True) == str(ours)
 
 
+def test_part_of_a_repository_that_the_client_fetched_is_found_offline(hub):
+    from huggingface_hub import snapshot_download
+
+    hub.repos["timm/x"] = {"a.safetensors": safetensors(), "b.bin": b"x"}
+    snapshot_download("timm/x", allow_patterns=["*.safetensors"])
+    assert labhub.base_weights("timm/x", ["a.safetensors", "b.bin"], local_files_only=True).name == "a.safetensors"
+
+
 def test_a_warm_cache_costs_one_question_and_a_change_only_the_changed_file(hub):
     hub.repos["org/name"] = dict(FILES)
     first = labhub.snapshot("org/name")

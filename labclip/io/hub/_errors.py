@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -86,10 +86,9 @@ def is_off(force_download: bool, local_files_only: bool) -> bool:
     return off
 
 
-def not_cached(repo_id: str, revision: str, filenames: Sequence[str], cache: Path) -> FileNotFoundError:
+def not_cached(repo_id: str, revision: str, file: str, cache: Path) -> FileNotFoundError:
     """The error of a cold cache without a network."""
-    command = f"hf download {repo_id}"
-    command += f" {filenames[0]}" if filenames else ""
+    command = f"hf download {repo_id}{file and ' '}{file}"
     command += "" if revision == "main" else f" --revision {revision}"
     return FileNotFoundError(
         f"{repo_id} is not in the cache {cache} and the network is off (HF_HUB_OFFLINE or local_files_only). "
