@@ -135,6 +135,14 @@ def test_what_the_hubs_own_client_fetched_is_found_and_the_other_way_round(hub):
     assert snapshot_download("org/other", local_files_only=True) == str(ours)
 
 
+def test_part_of_a_repository_that_the_client_fetched_is_found_offline(hub):
+    from huggingface_hub import snapshot_download
+
+    hub.repos["timm/x"] = {"a.safetensors": safetensors(), "b.bin": b"x"}
+    snapshot_download("timm/x", allow_patterns=["*.safetensors"])
+    assert labhub.base_weights("timm/x", ["a.safetensors", "b.bin"], local_files_only=True).name == "a.safetensors"
+
+
 def test_a_warm_cache_costs_one_question_and_a_change_only_the_changed_file(hub):
     hub.repos["org/name"] = dict(FILES)
     first = labhub.snapshot("org/name")
@@ -845,3 +853,22 @@ def test_importing_the_module_loads_neither_torch_nor_the_client():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_a_command_is_told_what_a_command_takes(hub, entry, tmp_path):
+    from labclip.messages import ON_COMMAND_LINE
+
+    hub.faults["/api/models"] = 401
+    (tmp_path / "file").write_text("mine")
+    token = ON_COMMAND_LINE.set(True)
+    try:
+        with pytest.raises(PermissionError, match="Check the name; type: hf auth login; a gated one"):
+            labhub.snapshot("org/name")
+        with pytest.raises(FileNotFoundError, match=r"labclip convert \S+ FOLDER, and pass --alignment FOLDER"):
+            labhub.published_folder(entry)
+        hub.faults.clear()
+        hub.repos["org/name"] = FILES
+        with pytest.raises(OSError, match=r"or give another: set HF_HOME=FOLDER"):
+            labhub.snapshot("org/name", cache_dir=tmp_path / "file")
+    finally:
+        ON_COMMAND_LINE.reset(token)

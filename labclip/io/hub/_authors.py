@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from labclip.io.hub._errors import CacheError, first_sentence, is_off
 from labclip.io.hub._snapshots import snapshot
 from labclip.io.hub._web import own_folder, save, scratch
+from labclip.messages import typed
 
 if TYPE_CHECKING:
     from labclip.io.published import Published
@@ -54,7 +55,7 @@ def published_folder(
         raise FileNotFoundError(
             f"The matrix {entry} is not in the cache {home} and the network is off (HF_HUB_OFFLINE or "
             f"local_files_only). With a network, type: curl -LO {entry.url} ; then here: "
-            f"labclip convert {entry.file} FOLDER, and pass alignment=FOLDER."
+            f"labclip convert {entry.file} FOLDER, and pass {typed('alignment=FOLDER', '--alignment FOLDER')}."
         )
     try:
         return from_hub(force_download=force_download)
@@ -75,7 +76,7 @@ def published_folder(
             f"The Hub ({entry.hub_repo}): {first_sentence(on_hub)}. "
             f"The authors ({entry.url}): {first_sentence(error)}. "
             f"Check the network and try again, or fetch that file otherwise, type: "
-            f"labclip convert {entry.file} FOLDER, and pass alignment=FOLDER."
+            f"labclip convert {entry.file} FOLDER, and pass {typed('alignment=FOLDER', '--alignment FOLDER')}."
         ) from error
     return kept
 

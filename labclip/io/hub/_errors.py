@@ -5,16 +5,19 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from labclip.messages import typed
 
 Verify = Callable[[Path], object]
 """Looks at a folder and raises ValueError or FileNotFoundError where it is not what it should be."""
 
 _REPO_ID = re.compile(r"[A-Za-z0-9_][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}", re.ASCII)
 _REVISION = re.compile(r"[A-Za-z0-9_][\w./+-]{0,199}", re.ASCII)
+_LOG_IN = "Type: hf auth login"
 _TROUBLE = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.ENOTDIR, errno.EEXIST}
 _TROUBLE |= {getattr(errno, name) for name in ("EDQUOT", "ENOTSUP") if hasattr(errno, name)}
 
@@ -38,7 +41,7 @@ def cache_errors(cache: Path) -> Iterator[None]:
             raise
         raise CacheError(
             f"The cache {cache} can't be used ({error.strerror}). Make room there, or give another: "
-            f"pass cache_dir=FOLDER, or set HF_HOME=FOLDER."
+            f"{typed('pass cache_dir=FOLDER, or ', '')}set HF_HOME=FOLDER."
         ) from error
 
 
@@ -86,10 +89,9 @@ def is_off(force_download: bool, local_files_only: bool) -> bool:
     return off
 
 
-def not_cached(repo_id: str, revision: str, filenames: Sequence[str], cache: Path) -> FileNotFoundError:
+def not_cached(repo_id: str, revision: str, file: str, cache: Path) -> FileNotFoundError:
     """The error of a cold cache without a network."""
-    command = f"hf download {repo_id}"
-    command += f" {filenames[0]}" if filenames else ""
+    command = f"hf download {repo_id}{file and ' '}{file}"
     command += "" if revision == "main" else f" --revision {revision}"
     return FileNotFoundError(
         f"{repo_id} is not in the cache {cache} and the network is off (HF_HUB_OFFLINE or local_files_only). "
@@ -142,7 +144,9 @@ def _plain(error: BaseException, repo_id: str, revision: str | None, remedy: str
     if isinstance(error, errors.HfHubHTTPError):
         return _of_status(error, hub, repo_id, revision, remedy)
     if isinstance(error, errors.LocalTokenNotFoundError):
-        return PermissionError(f"There is no stored token for {repo_id}. Type: hf auth login, or pass token='hf_...'.")
+        return PermissionError(
+            f"There is no stored token for {repo_id}. {typed('Type: hf auth login, or pass token=...', _LOG_IN)}."
+        )
     reason = first_sentence(error) or type(error).__name__
     if isinstance(error, errors.HTTPError):  # type: ignore[attr-defined]
         return ConnectionError(f"The Hub ({hub}) can't be reached for {repo_id}: {reason}. {remedy}")
@@ -164,7 +168,8 @@ def _of_status(error: Any, hub: str, repo_id: str, revision: str | None, remedy:
     if status in (401, 403):
         return PermissionError(
             f"The Hub refuses {repo_id} ({status}): it does not exist, is private or gated, or the token is wrong. "
-            f"Check the name; type: hf auth login, or pass token=...; a gated one is asked for at {hub}/{repo_id}."
+            f"Check the name; {typed('type: hf auth login, or pass token=...', _LOG_IN.lower())}; "
+            f"a gated one is asked for at {hub}/{repo_id}."
         )
     if status == 404:
         return FileNotFoundError(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import inspect
 import logging
-import os
 import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -32,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 # Weights that hold only numbers, configs, the card and what tokenizers are made of; never a pickle or a script.
 WANTED = re.compile(r"(open_clip_)?model\.safetensors|README\.md|[\w-][\w.-]*\.(json|txt|model)", re.ASCII)
+_CONFIGS = ("config.json", "open_clip_config.json")  # every folder that labclip opens has one of them
 _COMMIT = re.compile(r"[0-9A-Za-z]{7,64}")
 _WHO: dict[str, Any] = {"library_name": "labclip", "library_version": __version__}
 
@@ -70,6 +70,7 @@ def snapshot(
         repo_id,
         choose=lambda names: sorted(name for name in names if WANTED.fullmatch(name)),
         verify=verify or (lambda folder: None),
+        wanted=_CONFIGS,
         revision=revision,
         token=token,
         cache_dir=cache_dir,
@@ -83,7 +84,7 @@ def fetch(
     *,
     choose: Callable[[Sequence[str]], list[str]],
     verify: Verify,
-    wanted: Sequence[str] = (),
+    wanted: Sequence[str],
     revision: str | None = None,
     token: str | bool | None,
     cache_dir: str | Path | None,
@@ -96,7 +97,7 @@ def fetch(
         repo_id: "org/name".
         choose: Which of the repository's files, by name.
         verify: Raises ValueError or FileNotFoundError for a folder that is not sound.
-        wanted: The names to tell the user when there are none.
+        wanted: The files one of which there must be.
         revision: A branch, tag or commit; None is "main".
         token: Hub token; None takes the stored one.
         cache_dir: The cache; None takes the Hub's own.
@@ -113,24 +114,24 @@ def fetch(
     cache = Path(cache_dir or constants.HF_HUB_CACHE).expanduser().absolute()
     off = is_off(force_download, local_files_only)
     with cache_errors(cache):
-        cached = _cached(repo_id, revision, cache, choose)
+        cached = _cached(repo_id, revision, cache, wanted)
         if off and cached is None:
-            raise not_cached(repo_id, revision, wanted, cache)
+            raise not_cached(repo_id, revision, "" if wanted is _CONFIGS else wanted[0], cache)
         if off and cached is not None:
             return _verified(repo_id, cached, verify)
         try:
-            commit, names = _list_files(repo_id, revision, token)
+            commit, listed = _list_files(repo_id, revision, token)
         except (ConnectionError, PermissionError) as error:
             if cached is None or force_download:
                 raise
             logger.warning("Taking %s from the cache: %s", repo_id, error)
             return _verified(repo_id, cached, verify)
-        if not (names := choose(names)):
-            lacks = " or ".join(wanted) or "model.safetensors and config.json"
+        if not (names := choose(listed)):
+            lacks = "model.safetensors and config.json" if wanted is _CONFIGS else " or ".join(wanted)
             raise FileNotFoundError(
                 f"{repo_id} on the Hub lacks {lacks}. Check the name, or pass a folder on this machine."
             )
-        known = _cached(repo_id, commit, cache, list)
+        known = _cached(repo_id, commit, cache, listed)
         if known is not None and not force_download and all((known / name).is_file() for name in names):
             with suppress(ValueError, FileNotFoundError):
                 verify(known)
@@ -145,16 +146,12 @@ def fetch(
         return _named(repo_id, revision, folder, names[0], cache, token)
 
 
-def _cached(repo_id: str, revision: str, cache: Path, choose: Callable[[Sequence[str]], list[str]]) -> Path | None:
-    """Where the cache has something of a revision, or None. A branch is what it was when last fetched."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
+def _cached(repo_id: str, revision: str, cache: Path, names: Sequence[str]) -> Path | None:
+    """The snapshot in which the cache has one of these files, or None. A branch is what it was when last fetched."""
+    from huggingface_hub import try_to_load_from_cache
 
-    try:
-        folder = Path(snapshot_download(repo_id, revision=revision, cache_dir=cache, local_files_only=True))
-    except (LocalEntryNotFoundError, NotADirectoryError):
-        return None
-    return folder if choose(os.listdir(folder)) else None
+    found = (try_to_load_from_cache(repo_id, name, cache_dir=cache, revision=revision) for name in names)
+    return next((Path(path).parent for path in found if isinstance(path, str)), None)
 
 
 def _verified(repo_id: str, folder: Path, verify: Verify) -> Path:
