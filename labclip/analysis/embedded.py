@@ -12,8 +12,7 @@ from torch import Tensor
 
 from labclip.analysis.labels import Labels, labels_of
 from labclip.analysis.permutations import shuffled_words
-from labclip.encode.cache import Cache
-from labclip.encode.encoding import encode
+from labclip.encode.cache import Cache, encode
 from labclip.evaluation.labelled import Labelled
 from labclip.model import LABCLIP
 

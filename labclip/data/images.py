@@ -218,15 +218,16 @@ class Images:
         if source.key not in self._row and not self.exists(path):
             self._row[source.key] = None
             self.missing.append(path)
-        return self._add(source)
+        return self.add(source)
 
     def held(self, data: bytes | NDArray[np.uint8], name: str) -> int:
         """The row of an image in memory; its content tells it from others."""
-        row = self._add(ImageSource(name, data=data))
+        row = self.add(ImageSource(name, data=data))
         assert row is not None
         return row
 
-    def _add(self, source: ImageSource) -> int | None:
+    def add(self, source: ImageSource) -> int | None:
+        """The row of an image; None of a file that was found missing."""
         if source.key not in self._row:
             self._row[source.key] = len(self.sources)
             self.sources.append(source)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -100,7 +100,7 @@ class Encoder:
         """A progress bar on stderr, hidden where none is wanted or there is nothing to do."""
         return tqdm(total=total, initial=done, desc=what, unit=f" {what}", disable=self._hidden or total == done)
 
-    def images(self, sources: Iterable[ImageSource], *, total: int | None = None, done: int = 0) -> Iterator[Encoded]:
+    def images(self, sources: Iterable[ImageSource], *, total: int | None = None, done: int = 0) -> Generator[Encoded, None, None]:
         """Embed images, decoded in threads a bounded number ahead of the model.
 
         Args:

@@ -1,4 +1,4 @@
-"""What embeddings were made from: the base by name, by the hash of its weights and by its fingerprint, inputs by theirs."""
+"""What embeddings were made from: the base by name, hash of its weights and fingerprint, the inputs by their hash."""
 
 from __future__ import annotations
 
@@ -138,11 +138,14 @@ def check_same_model(manifest: Mapping[str, Any], folder: Path, base: LABCLIP | 
         raise ValueError(f"The features of {folder} are of {recorded}, not of {given}. {remedy}")
     if model is None or (found := weights_sha256(model.clip)) == manifest["weights_sha256"]:
         return
-    comparable = manifest["precision"] != precision_of(model) and manifest["dim"] == embed_dim(model.clip)
-    if comparable and manifest["fingerprint"] is not None and model.tokenizer is not None:
-        cosine = fingerprint_of(model.clip, model.tokenizer) @ torch.tensor(manifest["fingerprint"])
-        if float(cosine) >= FINGERPRINT_COSINE:
-            return
+    if manifest["precision"] != precision_of(model) and manifest["dim"] == embed_dim(model.clip):
+        known = manifest["fingerprint"]
+        if known is None and manifest["weights_sha256"] is None:
+            return  # nothing is known that could contradict
+        if known is not None and model.tokenizer is not None:
+            cosine = float(fingerprint_of(model.clip, model.tokenizer) @ torch.tensor(known))
+            if cosine >= FINGERPRINT_COSINE:
+                return
     raise ValueError(
         f"The features of {folder} were made by {recorded or 'a base'} with weights of SHA-256 "
         f"{(manifest['weights_sha256'] or 'unknown')[:16]}..., but {given or 'the base'} given has {found[:16]}.... "
