@@ -268,7 +268,7 @@ def test_bad_input_is_told_clearly():
     with pytest.raises(ValueError, match=r"the same attribute, 'red'"):
         analysis.diagnose(model, replace(scenes, objects=[(("red", "cube"), ("red", "ball"))] * 12), progress=False)
     broken = [ImageSource("broken", data=b"no picture"), *scenes.pictures[1:]]
-    with pytest.raises(ValueError, match=r"1 of 12 pictures can't be used, for example broken"):
+    with pytest.raises(ValueError, match=r"1 of 12 images can't be used, for example broken"):
         analysis.diagnose(model, replace(scenes, pictures=broken), progress=False)
     with pytest.raises(ValueError, match=r"seed is -1"):
         analysis.diagnose(model, scenes, seed=-1)

@@ -384,7 +384,9 @@ def test_a_finished_folder_is_opened_again_and_never_mixed(model, data, monkeypa
     assert len(run(model, data).images) == N
     monkeypatch.undo()
     write(data, [["1.png", "a red cube", "a blue cube"]])
-    with pytest.raises(ValueError, match="has features already, but the captions file has changed since this run started"):
+    with pytest.raises(
+        ValueError, match="has features already, but the captions file has changed since this run started"
+    ):
         run(model, data)
     assert contents(data / "features") == before
     assert len(run(model, data, force=True).texts) == 1

@@ -100,7 +100,9 @@ class Encoder:
         """A progress bar on stderr, hidden where none is wanted or there is nothing to do."""
         return tqdm(total=total, initial=done, desc=what, unit=f" {what}", disable=self._hidden or total == done)
 
-    def images(self, sources: Iterable[ImageSource], *, total: int | None = None, done: int = 0) -> Generator[Encoded, None, None]:
+    def images(
+        self, sources: Iterable[ImageSource], *, total: int | None = None, done: int = 0
+    ) -> Generator[Encoded, None, None]:
         """Embed images, decoded in threads a bounded number ahead of the model.
 
         Args:

@@ -54,9 +54,9 @@ def embed(
     r"""Embed images and their captions into a folder that `labclip.fit` reads.
 
     Each image is encoded once however many captions it has. Text features are the base's own: no alignment is applied.
-    Killed at any moment and run again, it goes on, and the folder has the same bytes as after an unbroken run. Where the
-    file of captions was corrected in between, the images before the first changed one stay done. Memory is bounded by
-    batches, not by the data. A negative that says what its caption or another caption of its image says
+    Killed at any moment and run again, it goes on, and the folder has the same bytes as after an unbroken run. Where
+    the file of captions was corrected in between, the images before the first changed one stay done. Memory is bounded
+    by batches, not by the data. A negative that says what its caption or another caption of its image says
     (but for case, punctuation and "a" or "an") is no negative: it counts as missing.
 
     Args:
@@ -136,12 +136,12 @@ def embed(
         facts = journal.get("facts", {**made_from, "where": where})
         if differs := difference(facts, {key: value for key, value in made_from.items() if key != "inputs"}):
             raise ValueError(f"{folder} has an unfinished run, but {differs}. {_other_folder()}")
-        journal.open_files()
         facts = {**made_from, "where": where}
         if not journal.planned or difference(journal.get("facts", {}), facts):
             roots = [path.parent if images is None else Path(images) for path in inputs]
             rows = _rows(inputs, roots, columns, clean, progress)
             _plan(journal, rows, facts, batch_size, on_error)
+        journal.open_files()
         _refuse_skipped(list(journal.skipped()), on_error)
         if not journal.count("texts"):
             asked = f" with split {' or '.join(columns.split)}" if columns.split else ""

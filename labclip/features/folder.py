@@ -51,10 +51,9 @@ def read_folder(folder: str | Path, *, base: LABCLIP | Base | None = None, verif
         raise ValueError(f"{folder} was written by labclip 0.1, which recorded no hashes. Embed again to have them.")
     counts = manifest["counts"]
     shapes = array_shapes(counts, manifest["dim"])
-    wanted = [name for name in shapes if counts["negatives_per_caption"] or name in (IMAGES, TEXTS, INDEX)]
-    if manifest["files"]:
-        wanted = [name for name in shapes if name in manifest["files"]]
-    arrays = {name: _mapped(folder / name, *shapes[name]) for name in wanted}
+    own = [IMAGES, TEXTS, INDEX] + ([NEGATIVES, HAS_NEGATIVE] if counts["negatives_per_caption"] else [])
+    listed = manifest["files"] or own
+    arrays = {name: _mapped(folder / name, *shapes[name]) for name in shapes if name in listed}
     for name, record in manifest["files"].items():
         _check_file(folder / name, record, arrays.get(name), verify)
     return {
@@ -77,7 +76,7 @@ def _fingerprint(numbers: list[float] | None) -> NDArray[np.float32] | None:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The record of a finished folder; of format version 1 in the form of version 2, with no files.
+    """The record of a finished folder; of format version 1 with `files` empty.
 
     Raises:
         FileNotFoundError: If there is no such folder.
@@ -106,15 +105,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             f"{path} has format version {version!r}, and labclip {__version__} reads 1 to {FORMAT_VERSION}. "
             f"For a later one type: pip install --upgrade labclip"
         )
-    return _checked(manifest if version == FORMAT_VERSION else _upgraded(manifest), path)
-
-
-def _upgraded(manifest: dict[str, Any]) -> dict[str, Any]:
-    """A manifest of labclip 0.1, which called the fingerprint `probe`."""
-    if "files" in manifest or "manifest_sha256" in manifest:
-        return manifest
-    renamed = {"fingerprint" if key == "probe" else key: value for key, value in manifest.items()}
-    return sealed({**renamed, "files": {}})
+    _check_manifest(manifest, path, version)
+    return manifest if version > 1 else {"files": {}, **manifest}
 
 
 def sealed(manifest: Mapping[str, Any]) -> dict[str, Any]:
@@ -206,27 +198,33 @@ _SOUND: dict[str, tuple[Callable[[Any], bool], str]] = {
 }  # fmt: skip
 
 
-def _checked(manifest: dict[str, Any], path: Path) -> dict[str, Any]:
-    lacking, extra = ([k for k in one if k not in other] for one, other in ((_SOUND, manifest), (manifest, _SOUND)))
-    if lacking or extra:
-        what = f"has no {', '.join(lacking)}" if lacking else f"has {', '.join(extra)}, which it should not"
-        raise ValueError(f"{path} is not the manifest of features, as labclip embed writes it: it {what}. {_again()}")
-    for key, (sound, words) in _SOUND.items():
+_NEW = ("files", "manifest_sha256")  # in format version 2
+
+
+def _check_manifest(manifest: dict[str, Any], path: Path, version: int) -> None:
+    if version == 1 and "probe" in manifest:  # its name up to 0.1
+        manifest["fingerprint"] = manifest.pop("probe")
+    known = [key for key in _SOUND if version > 1 or key not in _NEW]
+    lacking = [key for key in known if key not in manifest]
+    if extra := [key for key in manifest if key not in known]:
+        raise ValueError(f"{path} is no manifest of features: it has {', '.join(extra)} beside its keys. {_again()}")
+    if lacking:
+        raise ValueError(f"{path} is no manifest of features: it lacks {', '.join(lacking)}. {_again()}")
+    for key in known:
+        sound, words = _SOUND[key]
         if not sound(manifest[key]):
             raise ValueError(f"{path}: {key} is {reprlib.repr(manifest[key])}, not {words}. {_again()}")
+    fingerprint, dim = manifest["fingerprint"], manifest["dim"]
+    if fingerprint is not None and len(fingerprint) != dim:
+        raise ValueError(f"{path}: the fingerprint has {len(fingerprint)} numbers, but dim is {dim}. {_again()}")
+    if version == 1:
+        return
     if sealed(manifest) != manifest:
         raise ValueError(f"{path} was changed after it was written: its manifest_sha256 is another. {_again()}")
-    fingerprint, files, counts = manifest["fingerprint"], manifest["files"], manifest["counts"]
-    if fingerprint is not None and len(fingerprint) != manifest["dim"]:
-        raise ValueError(
-            f"{path}: the fingerprint has {len(fingerprint)} numbers, but dim is {manifest['dim']}. {_again()}"
-        )
-    needed = {IMAGES, TEXTS, INDEX} | ({NEGATIVES, HAS_NEGATIVE} if counts["negatives_per_caption"] else set())
-    if files and (list(files) != [name for name in CONTENT if name in files] or not needed <= set(files)):
-        raise ValueError(
-            f"{path} lists the files {', '.join(files)}, not those of a feature folder in order. {_again()}"
-        )
-    return manifest
+    files, most = list(manifest["files"]), manifest["counts"]["negatives_per_caption"]
+    needed = {IMAGES, TEXTS, INDEX} | ({NEGATIVES, HAS_NEGATIVE} if most else set())
+    if files != [name for name in CONTENT if name in files] or not needed <= set(files):
+        raise ValueError(f"{path} lists the files {', '.join(files)}, not those of such a folder in order. {_again()}")
 
 
 def array_shapes(counts: Mapping[str, int], dim: int) -> dict[str, tuple[tuple[int, ...], str]]:
