@@ -43,14 +43,14 @@ class ImageSource:
 
     Attributes:
         name: For people: its path as the table has it, or its name in the archive.
-        file: Its own file, or the tar or Parquet file that it is in; None where `data` holds it.
+        file: Its own file, or the tar or Parquet file that it is in; None of an image in memory.
         key: 16 bytes, equal for one image. By default of the path and the place in it, or of what `data` holds.
         start: In a tar its first byte, in a Parquet file its row from 0; None for a file of its own.
-        size: In a tar its bytes.
+        size: In a tar its bytes; of no meaning elsewhere.
         column: In a Parquet file its column; None for other files.
-        data: The bytes of an image file, or pixels, uint8 [height, width, 3].
+        data: The bytes of an image file, or pixels, uint8 [height, width, 3]; None where they are to be read.
+        place: The row that names it, for messages, for example "captions.csv line 7".
         box: Crop to this before preprocessing: left, top, width, height, in pixels. None is the whole image.
-        place: The row that names it, for messages, for example "captions.csv row 7".
 
     Raises:
         ValueError: If there is neither a file nor data.
@@ -63,12 +63,12 @@ class ImageSource:
     size: int | None = None
     column: str | None = None
     data: bytes | NDArray[np.uint8] | None = None
-    box: Box | None = None
     place: str = ""
+    box: Box | None = None
 
     def __post_init__(self) -> None:
-        if (self.file is None) == (self.data is None):
-            raise ValueError(f"The image {self.name} needs a file or data, one of the two. Pass file= or data=.")
+        if self.file is None and self.data is None:
+            raise ValueError(f"The image {self.name} needs a file or data. Pass file= or data=.")
         if not self.key:
             where = f"{self.start} {self.column} {self.file}".encode("utf-8", "surrogatepass")
             held = (b"data", self.read()) if self.file is None else (b"file", where)

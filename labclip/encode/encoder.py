@@ -163,7 +163,7 @@ class Encoder:
         waiting: deque[Future[_Decoded]] = deque()
         for source in sources:
             # A Parquet file is read in order, so here and not by whichever thread comes first.
-            data = tables.read(source) if source.column is not None else None
+            data = tables.read(source) if source.column is not None and source.data is None else None
             waiting.append(pool.submit(self._decode, source, data))
             if len(waiting) >= 2 * self.batch_size + self.workers:
                 yield waiting.popleft().result()

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from labclip.data.images import ImageSource
 from labclip.data.inputs import find_inputs, read_records
-from labclip.data.item import BadRow, Item
+from labclip.data.items import BadRow, Item
 from labclip.data.records import Columns
 from labclip.data.records import Picture as Place
 from labclip.data.rows import open_parquet
@@ -238,8 +238,7 @@ def _rows(
 
 def _source(picture: Place, file: Path, root: Path, column: str | None, place: str) -> ImageSource:
     if picture.start is None:
-        return ImageSource(picture.name, (root / picture.name).absolute(), place=place)
-    file = file.absolute()
+        return ImageSource(picture.name, root / picture.name, place=place)
     if picture.size == -1:  # equal bytes in all rows of all files are one image
         return ImageSource(picture.name, file, picture.key, picture.start, None, column, place=place)
     return ImageSource(picture.name, file, start=picture.start, size=picture.size, place=place)

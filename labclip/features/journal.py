@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from labclip.data.images import ImageSource
-from labclip.data.item import BadRow, Item
+from labclip.data.items import BadRow, Item
 from labclip.features.folder import (
     CONTENT,
     HEADER,
@@ -193,7 +193,15 @@ class Journal:
         source = item.image
         assert source is not None
         assert source.file is not None
-        where = (source.key, source.name, item.place, str(source.file), source.start, source.size, source.column)
+        where = (
+            source.key,
+            source.name,
+            item.place,
+            str(source.file.absolute()),
+            source.start,
+            source.size,
+            source.column,
+        )
         self._db.execute(f"INSERT OR IGNORE INTO images (key, {_SOURCE}) VALUES (?, ?, ?, ?, ?, ?, ?)", where)
         (image,) = self._db.execute("SELECT id FROM images WHERE key = ?", (source.key,)).fetchone()
         return int(image)
