@@ -229,6 +229,7 @@ torch.set_num_threads(1)
 from labclip import LABCLIP
 from labclip.features import embed, embedding, writing
 from labclip.features.journal import Journal
+from labclip.features.parts import Parts
 writing.COMMIT_SECONDS = 0.0
 writing.BLOCK = 7
 folder = sys.argv[1]
@@ -246,8 +247,8 @@ def fatal(function):
     return wrapped
 
 os.fsync, os.replace = fatal(os.fsync), fatal(os.replace)
-for name in ("append", "keep", "plan", "commit"):
-    setattr(Journal, name, fatal(getattr(Journal, name)))
+for kind, name in ((Parts, "append"), (Journal, "keep"), (Journal, "plan"), (Journal, "commit")):
+    setattr(kind, name, fatal(getattr(kind, name)))
 embedding.clear = fatal(embedding.clear)
 report = os.open(folder + "/report", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
 for step in (1, 6):

@@ -141,7 +141,7 @@ def embed(
             roots = [path.parent if images is None else Path(images) for path in inputs]
             rows = _rows(inputs, roots, columns, clean, progress)
             _plan(journal, rows, facts, batch_size, on_error)
-        journal.open_files()
+        journal.parts.open(journal.sealed)
         _refuse_skipped(list(journal.skipped()), on_error)
         if not journal.count("texts"):
             asked = f" with split {' or '.join(columns.split)}" if columns.split else ""
@@ -254,7 +254,7 @@ def _finish(journal: Journal, made_from: dict[str, Any]) -> None:
         "true_negatives": journal.get("true_negatives", 0),
         "texts_cut": journal.get("cut", {})["count"],
     }
-    files = journal.finish(array_shapes(counts, made_from["dim"]))
+    files = journal.parts.finish(journal.sealed, array_shapes(counts, made_from["dim"]))
     write_manifest(
         journal.folder,
         {

@@ -4,28 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
-
-import numpy as np
+from typing import Any, NamedTuple
 
 from labclip.data.images import ImageSource
 from labclip.data.items import BadRow, Item
-from labclip.features.folder import (
-    CONTENT,
-    HEADER,
-    IMAGE_NAMES,
-    IMAGES,
-    PART,
-    UNFINISHED,
-    describe_file,
-    hash_of,
-    header,
-)
+from labclip.features.folder import HEADER, IMAGE_NAMES, IMAGES, PART, UNFINISHED
+from labclip.features.parts import Parts, Sealed
 from labclip.messages import typed
 from labclip.negatives.cleaning import comparable
 
@@ -60,14 +48,16 @@ class Journal:
     Args:
         folder: The feature folder to be; it must exist.
 
+    Attributes:
+        parts: The files that grow.
+
     Raises:
-        ValueError: If another process is writing into the folder, or its journal or a file that grows is not as this
-            class left it.
+        ValueError: If another process is writing into the folder, or its journal is not as this class left it.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._files: dict[str, tuple[BinaryIO, Any]] = {}  # with the hash of what is in it
+        self.parts = Parts(folder)
         self._db = sqlite3.connect(folder / UNFINISHED, timeout=0.5, isolation_level=None)
         try:
             # Held to the end: the lock also keeps a second process out. The kernel frees it after a kill.
@@ -86,17 +76,14 @@ class Journal:
             raise ValueError(f"{folder} is being written by another process ({error}). Wait for it to end.") from error
         except (sqlite3.DatabaseError, ValueError, TypeError, LookupError) as error:
             self._db.close()
-            raise self._damaged(error) from error
-
-    def _damaged(self, error: Exception) -> ValueError:
-        return ValueError(f"{self.folder / UNFINISHED} is damaged ({error}). {_from_scratch()}")
+            remedy = f"Pass {typed('force=True', '--force')} to start from scratch."
+            raise ValueError(f"{folder / UNFINISHED} is damaged ({error}). {remedy}") from error
 
     def __enter__(self) -> Journal:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        for file, _ in self._files.values():
-            file.close()
+        self.parts.close()
         self._db.close()
         if isinstance(error, sqlite3.DatabaseError):
             raise ValueError(f"{self.folder / UNFINISHED} can't be read or written ({error}).") from error
@@ -149,6 +136,12 @@ class Journal:
             raise ValueError("its rows were edited")
 
     @property
+    def sealed(self) -> Sealed:
+        """What of the files that grow counts."""
+        found: Sealed = self.get("sealed", {})
+        return found
+
+    @property
     def planned(self) -> bool:
         """Whether all rows of the tables are in it."""
         return bool(self.get("planned", False))
@@ -193,15 +186,8 @@ class Journal:
         source = item.image
         assert source is not None
         assert source.file is not None
-        where = (
-            source.key,
-            source.name,
-            item.place,
-            str(source.file.absolute()),
-            source.start,
-            source.size,
-            source.column,
-        )
+        file = str(source.file.absolute())
+        where = source.key, source.name, item.place, file, source.start, source.size, source.column
         self._db.execute(f"INSERT OR IGNORE INTO images (key, {_SOURCE}) VALUES (?, ?, ?, ?, ?, ?, ?)", where)
         (image,) = self._db.execute("SELECT id FROM images WHERE key = ?", (source.key,)).fetchone()
         return int(image)
@@ -225,14 +211,7 @@ class Journal:
         rows, length, digest = 0, 0, ""
         for name, chain in self._db.execute("SELECT name, chain FROM images WHERE row IS NOT NULL ORDER BY id"):
             rows, length, digest = rows + 1, length + len(image_line(name)), chain
-        before, sealed = self.get("sealed", {}), {}
-        for name, stop in ((IMAGES, HEADER + 4 * dim * rows), (IMAGE_NAMES, length)):
-            if name in before:
-                path = self.folder / (name + PART)
-                if not path.exists() and (self.folder / name).exists():  # killed when all but the manifest was there
-                    os.replace(self.folder / name, path)
-                self._verify(path, *before[name])
-                sealed[name] = [stop, hash_of(path, stop).hexdigest()]
+        sealed = self.parts.cut(self.sealed, {IMAGES: HEADER + 4 * dim * rows, IMAGE_NAMES: length})
         self._db.execute("DELETE FROM state")
         self._set(next_image=kept, image_rows=rows, digest=digest, sealed=sealed)
 
@@ -300,93 +279,17 @@ class Journal:
         """Note that an image is left out, and its captions with it."""
         self._db.execute("UPDATE images SET problem = ? WHERE id = ?", (problem, image))
 
-    def append(self, name: str, data: bytes | np.ndarray[Any, Any]) -> None:
-        """Write behind the end of a file of the folder."""
-        if name not in self._files:
-            self._files[name] = self._open(name)
-        file, digest = self._files[name]
-        view = data if isinstance(data, bytes) else np.ascontiguousarray(data).data.cast("B")
-        file.write(view)
-        digest.update(view)
-
-    def open_files(self) -> None:
-        """Check what an earlier run sealed, and cut off what it did not.
-
-        Raises:
-            ValueError: If a file is not as it was left.
-        """
-        for name, sealed in self.get("sealed", {}).items():
-            if (self.folder / (name + PART)).exists():
-                self._files[name] = self._open(name)
-            else:  # named already
-                self._verify(self.folder / name, *sealed)
-
-    def _open(self, name: str) -> tuple[BinaryIO, Any]:
-        path = self.folder / (name + PART)
-        length, digest = HEADER if name.endswith(".npy") else 0, hashlib.sha256()
-        if (sealed := self.get("sealed", {}).get(name)) is not None:
-            length, digest = sealed[0], self._verify(path, *sealed)
-        file = path.open("r+b" if path.exists() else "w+b")
-        file.truncate(length)
-        file.seek(length)
-        return file, digest
-
-    def _verify(self, path: Path, length: int, sha256: str) -> Any:
-        if not path.exists() or path.stat().st_size < length:
-            raise ValueError(f"{path} is shorter than it was. {_from_scratch()}")
-        digest = hash_of(path, length)
-        if digest.hexdigest() != sha256:
-            raise ValueError(f"{path} was changed since it was written. {_from_scratch()}")
-        return digest
-
     def commit(self, **state: Any) -> None:
         """Seal what was written since the last time: after a kill, a run goes on from here."""
-        sealed = self.get("sealed", {})
-        for name, (file, digest) in self._files.items():
-            file.flush()
-            os.fsync(file.fileno())
-            sealed[name] = [file.tell(), digest.hexdigest()]
+        sealed = {**self.sealed, **self.parts.seal()}
         self.begin()
         self._set(**state, sealed=sealed)
         self._db.execute("COMMIT")
-
-    def finish(self, arrays: Mapping[str, tuple[tuple[int, ...], str]]) -> dict[str, Any]:
-        """Give every file its name, and every array its header; what a kill left undone is done when called again.
-
-        Args:
-            arrays: Shape and dtype by file name.
-
-        Returns:
-            The files as the manifest records them.
-        """
-        for name, (length, _) in self.get("sealed", {}).items():
-            part = self.folder / (name + PART)
-            if name in self._files:
-                self._files.pop(name)[0].close()
-            if not part.exists():
-                continue
-            with part.open("r+b") as file:
-                file.truncate(length)
-                if name in arrays:
-                    file.write(header(*arrays[name]))
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(part, self.folder / name)
-        sealed = self.get("sealed", {})
-        for name in CONTENT:
-            if name not in sealed:  # of a plan before
-                for path in (self.folder / name, self.folder / (name + PART)):
-                    path.unlink(missing_ok=True)
-        return {name: describe_file(self.folder / name, sealed[name][1]) for name in CONTENT if name in sealed}
 
 
 def image_line(name: str) -> bytes:
     """An image's line in `images.jsonl`."""
     return (json.dumps({"image": name}, ensure_ascii=False) + "\n").encode()
-
-
-def _from_scratch() -> str:
-    return f"Pass {typed('force=True', '--force')} to start from scratch."
 
 
 def _said(text: str) -> bytes:

@@ -80,8 +80,8 @@ class _Images:
             if one.row is None:
                 self._journal.leave_out(self._next, one.problem)
                 continue
-            self._journal.append(IMAGES, one.row)
-            self._journal.append(IMAGE_NAMES, image_line(one.source.name))
+            self._journal.parts.append(IMAGES, one.row)
+            self._journal.parts.append(IMAGE_NAMES, image_line(one.source.name))
             self._digest = hashlib.sha256(self._digest.encode() + one.digest).hexdigest()
             self._journal.keep(self._next, self._rows, self._digest)
             self._rows += 1
@@ -132,10 +132,10 @@ def _write_block(journal: Journal, encoder: Encoder, block: Sequence[Text], most
     features = encoder.texts(list(places), list(places.values()))
     row_of = {one: row for row, one in enumerate(places)}
     own = np.array([row_of[text.caption] for text in block])
-    journal.append(TEXTS, features[own])
-    journal.append(INDEX, np.array([text.image_row for text in block], dtype="<i8"))
+    journal.parts.append(TEXTS, features[own])
+    journal.parts.append(INDEX, np.array([text.image_row for text in block], dtype="<i8"))
     lines = (json.dumps({"caption": t.caption, "negatives": t.negatives}, ensure_ascii=False) + "\n" for t in block)
-    journal.append(CAPTIONS, "".join(lines).encode())
+    journal.parts.append(CAPTIONS, "".join(lines).encode())
     if most:
         negatives = np.repeat(own[:, None], most, axis=1)  # where there is none, the caption itself stands
         for row, text in enumerate(block):
@@ -144,7 +144,7 @@ def _write_block(journal: Journal, encoder: Encoder, block: Sequence[Text], most
                     negatives[row, column] = row_of[one]
             state["true_negatives"] += text.wrong.count(False)
         real = negatives != own[:, None]
-        journal.append(NEGATIVES, features[negatives])
-        journal.append(HAS_NEGATIVE, real)
+        journal.parts.append(NEGATIVES, features[negatives])
+        journal.parts.append(HAS_NEGATIVE, real)
         state["with_negative"] += int(real.any(axis=1).sum())
     state["text_rows"] += len(block)
