@@ -81,24 +81,27 @@ def describe_inputs(inputs: Sequence[Path]) -> list[dict[str, Any]]:
     return described
 
 
-def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
+def difference(old: Mapping[str, Any], new: Mapping[str, Any], *, but: str = "") -> str | None:
     """In words the first thing in which two runs differ, or None.
 
     Names of inputs do not count, nor do the fingerprint's last digits.
 
     Args:
         old: What a run was made from, as `embed` records it.
-        new: The same of another run. A key of its that is missing here is another value.
+        new: The same of another run. Keys that only `old` has do not count.
+        but: A key that does not count either.
     """
     for key, value in new.items():
         recorded = old.get(key)
+        if key in ("fingerprint", but):
+            continue
         if key == "inputs":
             if [one["sha256"] for one in recorded or ()] != [one["sha256"] for one in value]:
                 return "the captions file has changed since this run started"
         elif key == "base":
             if not same_base(_base(recorded), _base(value)):
                 return f"its base is {_base(recorded)}, not {_base(value)}"
-        elif key != "fingerprint" and recorded != value:
+        elif recorded != value:
             return f"its {key} is {recorded!r}, not {value!r}"
     return None
 

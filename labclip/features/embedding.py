@@ -110,17 +110,7 @@ def embed(
     if images is not None and not Path(images).is_dir():
         raise FileNotFoundError(f"There is no folder of images {images}.")
     columns = Columns(column, image_column, _tuple(negative_columns), _tuple(split))
-    made_from = {
-        **identity_of(model),
-        "inputs": describe_inputs(inputs),
-        "columns": {
-            "caption": column,
-            "image": image_column,
-            "negatives": None if columns.negatives is None else list(columns.negatives),
-            "split": None if columns.split is None else list(columns.split),
-        },
-        "clean": clean,
-    }
+    made_from = {**identity_of(model), "inputs": describe_inputs(inputs), "columns": _asked(columns), "clean": clean}
     folder = Path(out)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file. Pass the path of a folder.")
@@ -130,17 +120,15 @@ def embed(
     if (folder / MANIFEST).exists():
         return _finished(folder, made_from, on_error)
     _refuse_foreign(folder)
-    where = [str(path.absolute()) for path in (*inputs, *([] if images is None else [Path(images)]))]
     encoder = Encoder(model, batch_size=batch_size, workers=workers, progress=progress)
+    roots = [path.parent if images is None else Path(images) for path in inputs]
+    # Where the files lie is no part of what is made, but the plan has their paths.
+    facts = {**made_from, "where": [str(path.absolute()) for path in (*inputs, *roots)]}
     with Journal(folder) as journal:
-        facts = journal.get("facts", {**made_from, "where": where})
-        if differs := difference(facts, {key: value for key, value in made_from.items() if key != "inputs"}):
+        if differs := difference(journal.get("facts", facts), made_from, but="inputs"):
             raise ValueError(f"{folder} has an unfinished run, but {differs}. {_other_folder()}")
-        facts = {**made_from, "where": where}
         if not journal.planned or difference(journal.get("facts", {}), facts):
-            roots = [path.parent if images is None else Path(images) for path in inputs]
-            rows = _rows(inputs, roots, columns, clean, progress)
-            _plan(journal, rows, facts, batch_size, on_error)
+            _plan(journal, _rows(inputs, roots, columns, clean, progress), facts, batch_size, on_error)
         journal.parts.open(journal.sealed)
         _refuse_skipped(list(journal.skipped()), on_error)
         if not journal.count("texts"):
@@ -155,6 +143,16 @@ def embed(
 
 def _other_folder() -> str:
     return f"Pass another folder, or {typed('force=True', '--force')} to start from scratch."
+
+
+def _asked(columns: Columns) -> dict[str, Any]:
+    """The columns as the manifest records them."""
+    return {
+        "caption": columns.caption,
+        "image": columns.image,
+        "negatives": None if columns.negatives is None else list(columns.negatives),
+        "split": None if columns.split is None else list(columns.split),
+    }
 
 
 def _check(model: Any, clean: Any, batch_size: int, workers: int | None, on_error: str) -> None:
