@@ -39,8 +39,8 @@ def scenes():
 def data(tmp_path, scenes):
     """Twelve images, two captions each and not beside each other; the second has no negative."""
     (tmp_path / "photos").mkdir()
-    for number, picture in enumerate(scenes.images):
-        Image.fromarray(picture).save(tmp_path / "photos" / f"{number}.png")
+    for number, image in enumerate(scenes.images):
+        Image.fromarray(image).save(tmp_path / "photos" / f"{number}.png")
     rows = [[f"{number}.png", scenes.captions[number], scenes.swapped_captions[number]] for number in range(N)]
     write(tmp_path, rows + [[f"{number}.png", scenes.tags[number], ""] for number in range(N)])
     return tmp_path
@@ -62,7 +62,7 @@ def contents(folder):
 
 @torch.no_grad()
 def expected(model, scenes):
-    images = model.encode_image([Image.fromarray(picture) for picture in scenes.images], normalize=True)
+    images = model.encode_image([Image.fromarray(image) for image in scenes.images], normalize=True)
     texts = model.encode_text([*scenes.captions, *scenes.tags], normalize=True, aligned=False)
     negatives = model.encode_text(scenes.swapped_captions, normalize=True, aligned=False)
     return images.numpy(), texts.numpy(), negatives.numpy()
@@ -288,7 +288,7 @@ def test_an_unfinished_folder_is_not_read(model, data):
     (data / "photos" / "7.png").unlink()
     with pytest.raises(ValueError, match=r"7\.png \(captions\.csv row 8\) can't be read \(No such file"):
         run(model, data)
-    with pytest.raises(ValueError, match=r"is not finished\. Run the same labclip embed again"):
+    with pytest.raises(ValueError, match=r"is not finished\. Run the same labclip\.embed again"):
         Features.load(data / "features")
     part = data / "features" / "image_features.npy.part"
     assert part.stat().st_size == 128 + 5 * 256 * 4  # the batch before is kept
@@ -297,15 +297,15 @@ def test_an_unfinished_folder_is_not_read(model, data):
         run(model, data, on_error="skip")
 
 
-def test_what_raised_goes_on_when_mended_and_when_skipped(model, data, scenes):
-    mended = data / "photos" / "7.png"
-    whole = mended.read_bytes()
+def test_what_raised_goes_on_when_repaired_and_when_skipped(model, data, scenes):
+    repaired = data / "photos" / "7.png"
+    whole = repaired.read_bytes()
     for broken in (b"", whole[: len(whole) // 2]):
-        mended.write_bytes(broken)
+        repaired.write_bytes(broken)
         with pytest.raises(ValueError, match=r"7\.png \(captions\.csv row 8\) is not a whole image"):
             run(model, data)
     skipped = run(model, data, "skipped", on_error="skip")
-    mended.write_bytes(whole)
+    repaired.write_bytes(whole)
     features = run(model, data)
     assert np.abs(features.images - expected(model, scenes)[0]).max() < 1e-6
     entry = skipped.manifest["skipped"]

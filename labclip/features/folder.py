@@ -82,23 +82,20 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         FileNotFoundError: If there is no such folder.
         ValueError: If it holds no finished features, or its manifest is not sound.
     """
-    path = folder / MANIFEST
+    path, command = folder / MANIFEST, typed("labclip.embed", "labclip embed")
     if not folder.is_dir():
-        raise FileNotFoundError(
-            f"There is no folder {folder}. Make one: labclip embed --model M --captions FILE {folder}"
-        )
+        how = typed("labclip.embed(model, captions, folder)", f"labclip embed --model M --captions FILE {folder}")
+        raise FileNotFoundError(f"There is no folder {folder}. Make one: {how}")
     if not path.is_file():
         if (folder / UNFINISHED).exists():
-            raise ValueError(
-                f"{folder} is not finished. Run the same labclip embed again: it goes on where it stopped."
-            )
-        raise ValueError(f"{folder} is no feature folder: it has no {MANIFEST}. labclip embed makes one.")
+            raise ValueError(f"{folder} is not finished. Run the same {command} again: it goes on where it stopped.")
+        raise ValueError(f"{folder} is no feature folder: it has no {MANIFEST}. {command} makes one.")
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON: {error}. {_again()}") from error
     if not isinstance(manifest, dict) or "format_version" not in manifest:
-        raise ValueError(f"{path} is not the manifest of features, as labclip embed writes it. {_again()}")
+        raise ValueError(f"{path} is not the manifest of features: it has no format_version. {_again()}")
     version = manifest["format_version"]
     if type(version) is not int or not 1 <= version <= FORMAT_VERSION:
         raise ValueError(
@@ -127,7 +124,7 @@ def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
 
 
 def _again() -> str:
-    return f"Make the folder again: labclip.embed or labclip embed with {typed('force=True', '--force')}."
+    return f"Make the folder again: {typed('labclip.embed(..., force=True)', 'labclip embed --force')}."
 
 
 def _whole(value: Any) -> bool:
@@ -207,9 +204,11 @@ def _check_manifest(manifest: dict[str, Any], path: Path, version: int) -> None:
     known = [key for key in _SOUND if version > 1 or key not in _NEW]
     lacking = [key for key in known if key not in manifest]
     if extra := [key for key in manifest if key not in known]:
-        raise ValueError(f"{path} is no manifest of features: it has {', '.join(extra)} beside its keys. {_again()}")
+        raise ValueError(
+            f"{path} is not the manifest of features: it has {', '.join(extra)} beside its keys. {_again()}"
+        )
     if lacking:
-        raise ValueError(f"{path} is no manifest of features: it lacks {', '.join(lacking)}. {_again()}")
+        raise ValueError(f"{path} is not the manifest of features: it lacks {', '.join(lacking)}. {_again()}")
     for key in known:
         sound, words = _SOUND[key]
         if not sound(manifest[key]):
