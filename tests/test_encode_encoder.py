@@ -1,5 +1,6 @@
 """Images and captions through a base, by themselves."""
 
+import doctest
 import warnings
 
 import models
@@ -10,6 +11,7 @@ from PIL import Image
 
 from labclip import LABCLIP, Alignment, scenes
 from labclip.data.images import ImageSource
+from labclip.encode import encoder
 from labclip.encode.encoder import Encoder
 
 
@@ -40,16 +42,16 @@ def test_captions_that_are_cut_are_counted_and_told_once(model):
     tiny = LABCLIP(
         models.make("clip"), Alignment.identity(models.DIM), tokenizer=models.tokenizer(), preprocess=model.preprocess
     )
-    encoder = Encoder(tiny, progress=False)
+    counted = Encoder(tiny, progress=False)
     long = "a very long caption of a red cube that goes on and on and on and on and on"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        rows = encoder.texts([long, "a red cube"])
-        encoder.texts([long + " and on"])
+        rows = counted.texts([long, "a red cube"])
+        counted.texts([long + " and on"])
     assert rows.shape == (2, models.DIM)
-    assert (encoder.cut.count, encoder.cut.total, encoder.cut.example) == (2, 3, long)
+    assert (counted.cut.count, counted.cut.total, counted.cut.example) == (2, 3, long)
     with pytest.warns(UserWarning, match="2 of 3 texts are longer than the 16 tokens of the context and were cut"):
-        encoder.cut.warn("texts")
+        counted.cut.warn("texts")
     with pytest.warns(UserWarning, match="1 of 1 captions are longer"):
         tiny.encode_text(long)
 
@@ -83,3 +85,9 @@ def test_rows_of_a_parquet_file_are_read_in_any_order(tmp_path):
     pq.write_table(pa.table({"image": [b"%d" % row for row in range(90)]}), tmp_path / "c.parquet", row_group_size=40)
     source = [ImageSource(f"{row}", tmp_path / "c.parquet", start=row, column="image") for row in range(90)]
     assert [source[row].read() for row in (50, 3, 89)] == [b"50", b"3", b"89"]
+
+
+def test_docstring_examples_run():
+    failed, tried = doctest.testmod(encoder)
+    assert tried > 0
+    assert failed == 0

@@ -24,10 +24,11 @@ from labclip.features.folder import (
     MANIFEST,
     UNFINISHED,
     array_shapes,
+    clear,
     read_manifest,
     write_manifest,
 )
-from labclip.features.journal import Journal, clear
+from labclip.features.journal import Journal
 from labclip.features.writing import on_bad, write_images, write_texts
 from labclip.messages import typed
 from labclip.model import LABCLIP

@@ -7,7 +7,8 @@ import json
 import os
 import re
 import reprlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -224,6 +225,14 @@ def _check_manifest(manifest: dict[str, Any], path: Path, version: int) -> None:
     needed = {IMAGES, TEXTS, INDEX} | ({NEGATIVES, HAS_NEGATIVE} if most else set())
     if files != [name for name in CONTENT if name in files] or not needed <= set(files):
         raise ValueError(f"{path} lists the files {', '.join(files)}, not those of such a folder in order. {_again()}")
+
+
+def clear(folder: Path, names: Iterable[str]) -> None:
+    """Remove an unfinished or finished run, the named files first."""
+    for name in (*names, UNFINISHED, UNFINISHED + "-journal"):
+        for path in (folder / name, folder / (name + PART)):
+            with suppress(FileNotFoundError):
+                path.unlink()
 
 
 def array_shapes(counts: Mapping[str, int], dim: int) -> dict[str, tuple[tuple[int, ...], str]]:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from labclip.data.images import ImageSource
 from labclip.data.items import BadRow, Item
-from labclip.features.folder import HEADER, IMAGE_NAMES, IMAGES, PART, UNFINISHED
+from labclip.features.folder import HEADER, IMAGE_NAMES, IMAGES, UNFINISHED, clear
 from labclip.features.parts import Parts, Sealed
 from labclip.messages import typed
 from labclip.negatives.cleaning import comparable
@@ -295,11 +295,3 @@ def image_line(name: str) -> bytes:
 def _said(text: str) -> bytes:
     """Equal for texts that differ in nothing but case, punctuation and "a" or "an"."""
     return hashlib.blake2b(comparable(text).encode(), digest_size=8).digest()
-
-
-def clear(folder: Path, names: Iterable[str]) -> None:
-    """Remove an unfinished or finished run, the named files first."""
-    for name in (*names, UNFINISHED, UNFINISHED + "-journal"):
-        for path in (folder / name, folder / (name + PART)):
-            with suppress(FileNotFoundError):
-                path.unlink()

@@ -29,6 +29,7 @@ from labclip.features.folder import (
     TEXTS,
     UNFINISHED,
     array_shapes,
+    clear,
     describe_file,
     hash_of,
     header,
@@ -45,8 +46,6 @@ _UNKNOWN: dict[str, Any] = {
     "weights_sha256": None, "precision": None, "preprocess": None, "inputs": [], "columns": None, "clean": None,
     "images_sha256": None, "skipped": [],
 }  # fmt: skip
-
-
 _LISTED = {"images": IMAGE_NAMES, "captions": CAPTIONS}
 
 
@@ -57,34 +56,34 @@ def save(features: Features, folder: Path) -> None:
     if there := [name for name in (MANIFEST, UNFINISHED, *CONTENT) if (folder / name).exists()]:
         raise ValueError(f"{folder} holds features already, {there[0]}. Pass another folder.")
     folder.mkdir(parents=True, exist_ok=True)
+    try:
+        write_manifest(folder, _manifest(features, folder))
+    except BaseException:
+        clear(folder, CONTENT)
+        raise
+
+
+def _manifest(features: Features, folder: Path) -> dict[str, Any]:
+    """Write the arrays; the record of them."""
     counts = _counts(features)
     shapes = array_shapes(counts, features.dim)
-    files = {
-        name: _write(folder / name, *shapes[name], rows) for name, rows in _arrays(features).items() if rows is not None
-    }
+    files = {name: _write(folder / name, *shapes[name], rows) for name, rows in _arrays(features).items() if rows}
     if features.folder is not None and all(counts[name] == features.manifest["counts"][name] for name in _LISTED):
         for name in _LISTED.values():
             if (features.folder / name).is_file():
                 shutil.copyfile(features.folder / name, folder / name)
                 files[name] = describe_file(folder / name, hash_of(folder / name).hexdigest())
-    known = {key: features.manifest.get(key, value) for key, value in _UNKNOWN.items()}
-    fingerprint = (
-        None if features.fingerprint is None else [float(x) for x in block_of(features.fingerprint, slice(None))]
-    )
-    write_manifest(
-        folder,
-        {
-            "library_name": "labclip",
-            "format_version": FORMAT_VERSION,
-            "base": None if features.base is None else vars(features.base),
-            "dim": features.dim,
-            "fingerprint": fingerprint,
-            **known,
-            "counts": counts,
-            "files": {name: files[name] for name in CONTENT if name in files},
-            "versions": versions_of("torch", "numpy"),
-        },
-    )
+    return {
+        "library_name": "labclip",
+        "format_version": FORMAT_VERSION,
+        "base": None if features.base is None else vars(features.base),
+        "dim": features.dim,
+        "fingerprint": None if features.fingerprint is None else block_of(features.fingerprint, slice(None)).tolist(),
+        **{key: features.manifest.get(key, value) for key, value in _UNKNOWN.items()},
+        "counts": counts,
+        "files": {name: files[name] for name in CONTENT if name in files},
+        "versions": versions_of("torch", "numpy"),
+    }
 
 
 def _counts(features: Features) -> dict[str, int]:
@@ -103,18 +102,16 @@ def _counts(features: Features) -> dict[str, int]:
 def _arrays(features: Features) -> dict[str, Iterator[NDArray[Any]] | None]:
     """Each array of the folder in blocks; None where there is none."""
     images, texts, index = features.images, features.texts, np.asarray(features.image_index)
+    negatives, has = features.negatives, features.has_negative
+    pictured, has_image = features.negative_images, features.has_negative_image
     return {
         IMAGES: _unit("images", images),
         TEXTS: _unit("texts", texts),
         INDEX: iter([index]),
-        NEGATIVES: _filled("negatives", features.negatives, features.has_negative, texts, np.arange(len(index))),
-        HAS_NEGATIVE: None if features.negatives is None else iter([np.asarray(features.has_negative)]),
-        NEGATIVE_IMAGES: _filled(
-            "negative_images", features.negative_images, features.has_negative_image, images, index
-        ),
-        HAS_NEGATIVE_IMAGE: None
-        if features.negative_images is None
-        else iter([np.asarray(features.has_negative_image)]),
+        NEGATIVES: _filled("negatives", negatives, has, texts, np.arange(len(index))),
+        HAS_NEGATIVE: None if negatives is None else iter([np.asarray(has)]),
+        NEGATIVE_IMAGES: _filled("negative_images", pictured, has_image, images, index),
+        HAS_NEGATIVE_IMAGE: None if pictured is None else iter([np.asarray(has_image)]),
     }
 
 
