@@ -322,6 +322,18 @@ def test_a_byte_flipped_before_a_resume_is_refused(model, data, name):
         run(model, data, "some")
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_a_byte_of_an_image_flipped_among_the_captions_is_refused(model, data, monkeypatch, late):
+    stop = "labclip.features.embedding.write_manifest" if late else "labclip.features.writing._write_block"
+    with monkeypatch.context() as patch:
+        patch.setattr(stop, lambda *arguments: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run(model, data, "some")
+    flip(data / "some" / ("image_features.npy" if late else "image_features.npy.part"), 500)
+    with pytest.raises(ValueError, match=r"image_features\.npy(\.part)? was changed since it was written"):
+        run(model, data, "some")
+
+
 @pytest.mark.parametrize(
     "statement",
     [
