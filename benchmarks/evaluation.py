@@ -21,7 +21,7 @@ from table import write
 from torch.nn import functional as F
 
 from labclip import LABCLIP, metrics, scenes
-from labclip.encode.encoding import encode
+from labclip.encode.cache import encode
 from labclip.evaluation import BENCHMARKS
 from labclip.evaluation.scores import compare, everything
 from labclip.evaluation.sources import Sources
@@ -66,7 +66,7 @@ def official(model, task, count):
     choice = task.questions[0]
     start, right = time.perf_counter(), []
     for image, (caption, negative) in zip(choice.image[:count], choice.options[:count], strict=True):
-        picture = Image.open(task.pictures[image].source)
+        picture = Image.open(task.pictures[image].file)
         features = F.normalize(model.clip.encode_image(model.preprocess(picture)[None]), dim=-1)
         scores = [
             (features * F.normalize(model.clip.encode_text(model.tokenizer([task.captions[row]])), dim=-1)).sum()

@@ -2,8 +2,8 @@
 
     python benchmarks/features.py [--captions FILE.tsv] [--model ViT-B-32] [--images N] [--device cuda] [--json FILE]
 
-Weights are random and of the real shape, pictures are JPEGs made here, of COCO's size. Both sides see the same batches
-and take turns; the bare model gets its pictures decoded, so what is missing to 1 is what reading, decoding and writing
+Weights are random and of the real shape, images are JPEGs made here, of COCO's size. Both sides see the same batches
+and take turns; the bare model gets its images decoded, so what is missing to 1 is what reading, decoding and writing
 cost beside it.
 """
 
@@ -28,7 +28,7 @@ BATCH = 32
 ROUNDS = 3
 
 
-def pictures(folder, count):
+def images(folder, count):
     """JPEGs of 640 x 480, about 70 kB each: smooth colours with some noise."""
     draw = np.random.default_rng(0)
     for number in range(count):
@@ -38,7 +38,7 @@ def pictures(folder, count):
 
 
 def table(path, texts, count):
-    """A csv in which every picture has at least one caption."""
+    """A csv in which every image has at least one caption."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["image", "caption"])
@@ -46,7 +46,7 @@ def table(path, texts, count):
 
 
 class Stage:
-    """Runs `embed` anew and keeps what one stage of it took, since the other is measured apart."""
+    """Runs `embed` again and keeps what one stage of it took, since the other is measured apart."""
 
     def __init__(self, name):
         self.stage = getattr(embedding, name)
@@ -79,7 +79,7 @@ def main():
     rows = []
     with tempfile.TemporaryDirectory() as name, torch.no_grad():
         folder = Path(name)
-        pictures(folder, arguments.images)
+        images(folder, arguments.images)
         decoded = [preprocess(Image.open(folder / f"{number}.jpg")) for number in range(arguments.images)]
         batches = [torch.stack(decoded[start : start + BATCH]) for start in range(0, len(decoded), BATCH)]
         batches = [batch.to(arguments.device) for batch in batches]
@@ -89,8 +89,8 @@ def main():
                 table(folder / "captions.csv", captions_of, arguments.images)
                 embed(
                     model,
-                    captions=folder / "captions.csv",
-                    out=folder / "features",
+                    folder / "captions.csv",
+                    folder / "features",
                     batch_size=BATCH,
                     workers=arguments.workers,
                     force=True,
@@ -111,9 +111,9 @@ def main():
             if arguments.device != "cpu":
                 torch.cuda.synchronize()
 
-        stage = Stage("encode_images")
+        stage = Stage("write_images")
         rows.append(measured("images/s of the bare model's", bare, run(["x"] * arguments.images), stage, 0.9))
-        stage = Stage("encode_texts")
+        stage = Stage("write_texts")
         arguments.images = 1
         rows.append(measured("captions/s of open_clip's loop", loop, run(texts), stage, 5.0))
     for row in rows:

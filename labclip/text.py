@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,6 +21,45 @@ Tokenizer = Callable[[Sequence[str]], torch.Tensor]
 # Rows times positions of one chunk. Beyond this a processor gains nothing, and padding costs more.
 _CHUNK_CPU = 2_048
 _CHUNK_ACCELERATOR = 65_536
+
+
+@dataclass
+class Cut:
+    """Captions that were cut at the context length, counted over several calls.
+
+    Attributes:
+        count: How many were cut.
+        total: How many were tokenized.
+        context: The context length, in tokens.
+        example: The first of those cut.
+    """
+
+    count: int = 0
+    total: int = 0
+    context: int = 0
+    example: str = ""
+
+    def warn(self, what: str = "captions", *, stacklevel: int = 2) -> None:
+        """Give one warning for all that were cut; none if none was."""
+        if self.count:
+            warnings.warn(
+                f"{self.count} of {self.total} {what} are longer than the {self.context} tokens of the context and "
+                f"were cut, for example {self.example[:60]!r}. Shorten them if their end matters.",
+                stacklevel=stacklevel + 1,
+            )
+
+
+_COUNTED: ContextVar[Cut | None] = ContextVar("_COUNTED", default=None)
+
+
+@contextmanager
+def counting_cut(cut: Cut) -> Iterator[None]:
+    """Count captions that are cut instead of warning of them."""
+    token = _COUNTED.set(cut)
+    try:
+        yield
+    finally:
+        _COUNTED.reset(token)
 
 
 def as_captions(text: str | Sequence[str]) -> list[str]:
@@ -38,7 +80,7 @@ def as_captions(text: str | Sequence[str]) -> list[str]:
 
 
 def tokenize(tokenizer: Tokenizer, captions: list[str]) -> torch.Tensor:
-    """Tokenize captions, warning once about those cut at the context length.
+    """Tokenize captions, warning once about those cut at the context length; `counting_cut` counts them instead.
 
     OpenCLIP's tokenizers cut silently, and what is cut can be the very attribute that mattered.
 
@@ -52,13 +94,12 @@ def tokenize(tokenizer: Tokenizer, captions: list[str]) -> torch.Tensor:
     tokens = tokenizer(captions)
     # Two equal last tokens are padding; only a row filled to the end can have been cut and is counted out in full.
     full = (tokens[:, -1] != tokens[:, -2]).nonzero().flatten().tolist()
-    cut = [captions[row] for row in full if _token_count(tokenizer, captions[row]) > tokens.shape[1]]
-    if cut:
-        warnings.warn(
-            f"{len(cut)} of {len(captions)} captions are longer than the {tokens.shape[1]} tokens of the context and "
-            f"were cut, for example {cut[0][:60]!r}. Shorten them if their end matters.",
-            stacklevel=4,
-        )
+    found = [captions[row] for row in full if _token_count(tokenizer, captions[row]) > tokens.shape[1]]
+    cut = _COUNTED.get() or Cut()
+    cut.count, cut.total, cut.context = cut.count + len(found), cut.total + len(captions), tokens.shape[1]
+    cut.example = cut.example or next(iter(found), "")
+    if cut is not _COUNTED.get():
+        cut.warn(stacklevel=4)
     return tokens
 
 

@@ -15,7 +15,7 @@ from labclip import LABCLIP, Alignment, analysis
 from labclip.analysis import concepts, diagnosis, repair, verdict
 from labclip.analysis.diagnosis import diagnose_features
 from labclip.analysis.probes import Probed
-from labclip.data.images import Picture
+from labclip.data.images import ImageSource
 from labclip.evaluation.labelled import Labelled, labelled_scenes
 from labclip.evaluation.scores import Compared, Difference, Estimate
 
@@ -295,8 +295,8 @@ def test_bad_input_is_told_clearly():
         analysis.diagnose(model, replace(scenes, swapped=[None] * 12), progress=False)
     with pytest.raises(ValueError, match=r"the same attribute, 'red'"):
         analysis.diagnose(model, replace(scenes, objects=[(("red", "cube"), ("red", "ball"))] * 12), progress=False)
-    broken = [Picture(b"no picture", "broken"), *scenes.pictures[1:]]
-    with pytest.raises(ValueError, match=r"1 of 12 \w+ can't be used, for example broken"):
+    broken = [ImageSource("broken", data=b"no picture"), *scenes.pictures[1:]]
+    with pytest.raises(ValueError, match=r"1 of 12 images can't be used, for example broken"):
         analysis.diagnose(model, replace(scenes, pictures=broken), progress=False)
     with pytest.raises(ValueError, match=r"seed is -1"):
         analysis.diagnose(model, scenes, seed=-1)

@@ -7,9 +7,8 @@ import torch
 from PIL import Image
 
 from labclip import LABCLIP, Alignment, scenes
-from labclip.data.images import Picture
-from labclip.encode.cache import Cache
-from labclip.encode.encoding import encode
+from labclip.data.images import ImageSource
+from labclip.encode.cache import Cache, encode
 from labclip.evaluation import BENCHMARKS, Where, evaluate, tables
 from labclip.features import embed
 
@@ -41,7 +40,7 @@ def sugarcrepe(tmp_path):
 
 
 def pictures_of(drawn):
-    return [Picture(image, f"scene {row}") for row, image in enumerate(drawn.images)]
+    return [ImageSource(f"scene {row}", data=image) for row, image in enumerate(drawn.images)]
 
 
 def rounding(model, monkeypatch):
@@ -201,7 +200,7 @@ def test_a_feature_folder_gives_what_its_pictures_give(tmp_path, model):
 
 
 def test_a_negative_that_only_shouts_is_a_tie_and_noted(model, tmp_path, monkeypatch):
-    monkeypatch.setattr("labclip.encode.encoding.BLOCK", 3)
+    monkeypatch.setattr("labclip.encode.cache.BLOCK", 3)
     rounding(model, monkeypatch)
     drawn = scenes.sample(8, seed=9)
     lines = ["image,caption,negative"]

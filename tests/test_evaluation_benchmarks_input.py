@@ -73,7 +73,7 @@ def test_any_value_is_read_or_refused(tmp_path, name, data):
         assert any(part in said for part in (*FILES[name], "pictures are missing", "has no item"))
     else:
         assert task.questions
-        assert all(one.source.resolve().parent == tmp_path.resolve() for one in task.pictures)
+        assert all(one.file.resolve().parent == tmp_path.resolve() for one in task.pictures)
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -98,7 +98,7 @@ def test_absolute_names_inside_the_folder_of_pictures(tmp_path):
     inside = picture(tmp_path / "pictures" / "a.jpg")
     path = table(tmp_path / "mine.csv", f"image,caption,negative\n{inside},a dog,a cat\n")
     task = read("csv", path, tmp_path / "pictures")
-    assert [one.source for one in task.pictures] == [inside]
+    assert [one.file or one.data for one in task.pictures] == [inside]
 
 
 def test_missing_pictures_are_counted_and_named(tmp_path):

@@ -18,7 +18,9 @@ from PIL import Image
 
 import labclip
 from labclip import LABCLIP, Alignment, Base, cli
-from labclip.features import embed, encoding, load
+from labclip.data.images import ImageSource
+from labclip.encode.encoder import Encoder
+from labclip.features import Features, embed, writing
 
 N = 12
 
@@ -35,10 +37,10 @@ def scenes():
 
 @pytest.fixture
 def data(tmp_path, scenes):
-    """Twelve pictures, two captions each and not beside each other; the second has no negative."""
+    """Twelve images, two captions each and not beside each other; the second has no negative."""
     (tmp_path / "photos").mkdir()
-    for number, picture in enumerate(scenes.images):
-        Image.fromarray(picture).save(tmp_path / "photos" / f"{number}.png")
+    for number, image in enumerate(scenes.images):
+        Image.fromarray(image).save(tmp_path / "photos" / f"{number}.png")
     rows = [[f"{number}.png", scenes.captions[number], scenes.swapped_captions[number]] for number in range(N)]
     write(tmp_path, rows + [[f"{number}.png", scenes.tags[number], ""] for number in range(N)])
     return tmp_path
@@ -51,7 +53,7 @@ def write(folder, rows):
 
 def run(model, data, out="features", **options):
     options = {"batch_size": 5, "progress": False, "images": data / "photos"} | options
-    return embed(model, captions=data / "captions.csv", out=data / out, **options)
+    return embed(model, data / "captions.csv", data / out, **options)
 
 
 def contents(folder):
@@ -60,7 +62,7 @@ def contents(folder):
 
 @torch.no_grad()
 def expected(model, scenes):
-    images = model.encode_image([Image.fromarray(picture) for picture in scenes.images], normalize=True)
+    images = model.encode_image([Image.fromarray(image) for image in scenes.images], normalize=True)
     texts = model.encode_text([*scenes.captions, *scenes.tags], normalize=True, aligned=False)
     negatives = model.encode_text(scenes.swapped_captions, normalize=True, aligned=False)
     return images.numpy(), texts.numpy(), negatives.numpy()
@@ -225,10 +227,11 @@ warnings.simplefilter("ignore")
 import torch
 torch.set_num_threads(1)
 from labclip import LABCLIP
-from labclip.features import embed, embedding, encoding
-from labclip.features import journal as work
-encoding.COMMIT_SECONDS = 0.0
-encoding.BLOCK = 7
+from labclip.features import embed, embedding, writing
+from labclip.features.journal import Journal
+from labclip.features.parts import Parts
+writing.COMMIT_SECONDS = 0.0
+writing.BLOCK = 7
 folder = sys.argv[1]
 model = LABCLIP.from_pretrained("scenes")
 
@@ -244,8 +247,8 @@ def fatal(function):
     return wrapped
 
 os.fsync, os.replace = fatal(os.fsync), fatal(os.replace)
-for name in ("append", "keep", "plan", "commit"):
-    setattr(work.Work, name, fatal(getattr(work.Work, name)))
+for kind, name in ((Parts, "append"), (Journal, "keep"), (Journal, "plan"), (Journal, "commit")):
+    setattr(kind, name, fatal(getattr(kind, name)))
 embedding.clear = fatal(embedding.clear)
 report = os.open(folder + "/report", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
 for step in (1, 6):
@@ -267,8 +270,8 @@ for step in (1, 6):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")
 def test_killed_again_and_again_it_gives_the_same_bytes(model, data, monkeypatch):
-    monkeypatch.setattr(encoding, "BLOCK", 7)
-    (data / "photos" / "4.png").write_bytes(b"no picture")
+    monkeypatch.setattr(writing, "BLOCK", 7)
+    (data / "photos" / "4.png").write_bytes(b"no image")
     run(model, data, "unbroken", on_error="skip")
     command = [sys.executable, "-c", KILLED, str(data)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
@@ -278,15 +281,15 @@ def test_killed_again_and_again_it_gives_the_same_bytes(model, data, monkeypatch
     assert set(kills) == {"append", "keep", "plan", "commit", "fsync", "replace", "clear"}
     assert contents(data / "killed1") == contents(data / "unbroken")
     assert contents(data / "killed6") == contents(data / "unbroken")
-    assert load(data / "killed6").manifest["counts"]["images"] == N - 1
+    assert Features.load(data / "killed6").manifest["counts"]["images"] == N - 1
 
 
 def test_an_unfinished_folder_is_not_read(model, data):
     (data / "photos" / "7.png").unlink()
     with pytest.raises(ValueError, match=r"7\.png \(captions\.csv row 8\) can't be read \(No such file"):
         run(model, data)
-    with pytest.raises(ValueError, match=r"is not finished\. Run the same labclip embed again"):
-        load(data / "features")
+    with pytest.raises(ValueError, match=r"is not finished\. Run the same labclip\.embed again"):
+        Features.load(data / "features")
     part = data / "features" / "image_features.npy.part"
     assert part.stat().st_size == 128 + 5 * 256 * 4  # the batch before is kept
     part.write_bytes(part.read_bytes()[:-1])
@@ -294,15 +297,15 @@ def test_an_unfinished_folder_is_not_read(model, data):
         run(model, data, on_error="skip")
 
 
-def test_what_raised_goes_on_when_mended_and_when_skipped(model, data, scenes):
-    mended = data / "photos" / "7.png"
-    whole = mended.read_bytes()
+def test_what_raised_goes_on_when_repaired_and_when_skipped(model, data, scenes):
+    repaired = data / "photos" / "7.png"
+    whole = repaired.read_bytes()
     for broken in (b"", whole[: len(whole) // 2]):
-        mended.write_bytes(broken)
-        with pytest.raises(ValueError, match=r"7\.png \(captions\.csv row 8\) is no whole picture"):
+        repaired.write_bytes(broken)
+        with pytest.raises(ValueError, match=r"7\.png \(captions\.csv row 8\) is not a whole image"):
             run(model, data)
     skipped = run(model, data, "skipped", on_error="skip")
-    mended.write_bytes(whole)
+    repaired.write_bytes(whole)
     features = run(model, data)
     assert np.abs(features.images - expected(model, scenes)[0]).max() < 1e-6
     entry = skipped.manifest["skipped"]
@@ -310,36 +313,34 @@ def test_what_raised_goes_on_when_mended_and_when_skipped(model, data, scenes):
     assert np.abs(skipped.images - np.delete(features.images, 7, axis=0)).max() < 1e-6
     assert np.abs(skipped.texts - np.delete(features.texts, [7, N + 7], axis=0)).max() < 1e-6
     assert skipped.image_index.tolist() == [*range(N - 1), *range(N - 1)]
-    with pytest.raises(ValueError, match=r'row 8 is no whole picture.*earlier run with on_error="skip" left it out'):
+    with pytest.raises(ValueError, match=r'row 8 is not a whole image.*earlier run with on_error="skip" left it out'):
         run(model, data, "skipped")
 
 
-def test_a_machine_in_trouble_is_no_reason_to_leave_pictures_out(model, data, monkeypatch):
-    from labclip.data.decoding import Pictures
+def test_a_machine_in_trouble_is_no_reason_to_leave_images_out(model, data, monkeypatch):
+    read = ImageSource.read
 
-    read = Pictures._read
+    def fails(self):
+        if int(self.file.stem) >= 7:
+            raise OSError(24, "Too many open files", self.name)
+        return read(self)
 
-    def fails(self, item):
-        if item.id > 7:
-            raise OSError(24, "Too many open files", item.name)
-        return read(self, item)
-
-    monkeypatch.setattr(Pictures, "_read", fails)
+    monkeypatch.setattr(ImageSource, "read", fails)
     with pytest.raises(OSError, match=r"Too many open files: '7\.png'"):
         run(model, data, on_error="skip")
     monkeypatch.undo()
     assert len(run(model, data, on_error="skip").images) == N
 
 
-def test_no_program_is_run_for_a_picture(model, data):
+def test_no_program_is_run_for_an_image(model, data):
     (data / "photos" / "0.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n")
     features = run(model, data, on_error="skip")
-    assert "is no whole picture (cannot identify image file)" in features.manifest["skipped"][0]["reason"]
+    assert "is not a whole image (cannot identify image file)" in features.manifest["skipped"][0]["reason"]
 
 
 def test_bad_rows_are_named(model, data):
     write(data, [["1.png", "a red cube", ""], ["2.png", " ", ""], ["", "a cube", ""], ["3.png", "a", "b", "c"]])
-    with pytest.raises(ValueError, match=r"captions\.csv row 2 \(2\.png\) has an empty caption\. Mend it"):
+    with pytest.raises(ValueError, match=r"captions\.csv row 2 \(2\.png\) has an empty caption\. Repair it"):
         run(model, data)
     assert not (data / "features").exists()
     features = run(model, data, on_error="skip")
@@ -354,7 +355,7 @@ def test_bad_rows_are_named(model, data):
 
 def test_nothing_left_is_an_error(model, data):
     write(data, [["nowhere.png", "a red cube", ""]])
-    with pytest.raises(ValueError, match=r"None of the 1 images can be read; captions\.csv row 1: nowhere\.png can't"):
+    with pytest.raises(ValueError, match=r"None of the 1 images can be used; captions\.csv row 1: nowhere\.png can't"):
         run(model, data, on_error="skip")
     write(data, [["1.png", "", ""]])
     with pytest.raises(ValueError, match=r"captions\.csv has no caption that could be embedded"):
@@ -384,7 +385,9 @@ def test_a_finished_folder_is_opened_again_and_never_mixed(model, data, monkeypa
     assert len(run(model, data).images) == N
     monkeypatch.undo()
     write(data, [["1.png", "a red cube", "a blue cube"]])
-    with pytest.raises(ValueError, match="has features already, but its captions are not those of this file now"):
+    with pytest.raises(
+        ValueError, match="has features already, but the captions file has changed since this run started"
+    ):
         run(model, data)
     assert contents(data / "features") == before
     assert len(run(model, data, force=True).texts) == 1
@@ -403,10 +406,10 @@ def test_an_unfinished_run_of_something_else_is_not_continued(model, data):
 
 
 def test_two_processes_do_not_write_one_folder(model, data):
-    from labclip.features.journal import Work
+    from labclip.features.journal import Journal
 
     (data / "features").mkdir()
-    with Work(data / "features", {}), pytest.raises(ValueError, match="is being written by another process"):
+    with Journal(data / "features"), pytest.raises(ValueError, match="is being written by another process"):
         run(model, data)
 
 
@@ -426,24 +429,24 @@ def test_features_of_another_base_are_refused(data):
     model = tiny(base=BASE)
     run(model, data)
     folder = data / "features"
-    assert load(folder, base=model).base == BASE
-    assert load(folder, base=Base("ViT-B-32", "OpenAI", quick_gelu=False, embed_dim=models.DIM)).base == BASE
+    assert Features.load(folder, base=model).base == BASE
+    assert Features.load(folder, base=Base("ViT-B-32", "OpenAI", quick_gelu=False, embed_dim=models.DIM)).base == BASE
     with pytest.raises(ValueError, match=r"are of ViT-B-32 \(openai\), not of ViT-B-16 \(openai\)"):
-        load(folder, base=Base("ViT-B-16", "openai", quick_gelu=False, embed_dim=models.DIM))
+        Features.load(folder, base=Base("ViT-B-16", "openai", quick_gelu=False, embed_dim=models.DIM))
     other = tiny(base=BASE)
     with torch.no_grad():
         other.clip.visual.proj[0, 0] += 1e-3
     with pytest.raises(ValueError, match=r"ViT-B-32 \(openai\) with weights of SHA-256 \w{16}\.\.\., but ViT-B-32"):
-        load(folder, base=other)
+        Features.load(folder, base=other)
     with pytest.raises(ValueError, match="has features already, but its weights_sha256 is"):
         run(other, data)
     half = tiny(base=BASE)
     half.clip.bfloat16()
-    assert load(folder, base=half).base == BASE
+    assert Features.load(folder, base=half).base == BASE
     with torch.no_grad():
         half.clip.text_projection.copy_(torch.randn(half.clip.text_projection.shape))
     with pytest.raises(ValueError, match="weights of SHA-256"):
-        load(folder, base=half)
+        Features.load(folder, base=half)
 
 
 @pytest.mark.parametrize("kind", ["siglip", "coca", "main", "hf"])
@@ -472,7 +475,7 @@ def test_half_precision_is_stored_as_unit_length_float32(data):
 
 
 def test_cut_captions_warn_once_for_all(data, monkeypatch):
-    monkeypatch.setattr(encoding, "BLOCK", 1)
+    monkeypatch.setattr(writing, "BLOCK", 1)
     long = "a very long caption of a red cube that goes on and on and on and on and on"
     write(data, [["1.png", long + " one", ""], ["2.png", "a red cube", ""], ["3.png", long + " two", ""]])
     with pytest.warns(UserWarning) as caught:  # noqa: PT030
@@ -490,21 +493,21 @@ def test_a_damaged_folder_is_an_error(model, data):
     whole = path.read_bytes()
     path.write_bytes(whole[:-4])
     with pytest.raises(ValueError, match=r"text_features\.npy is missing or cut off"):
-        load(folder)
+        Features.load(folder)
     np.save(path, np.zeros((3, 256), dtype=np.float32))
     with pytest.raises(ValueError, match=r"float32 \[3, 256\], but manifest\.json says float32 \[24, 256\]"):
-        load(folder)
+        Features.load(folder)
     path.write_bytes(whole)
     manifest = json.loads((folder / "manifest.json").read_text())
-    (folder / "manifest.json").write_text(json.dumps(manifest | {"format_version": 2}))
-    with pytest.raises(ValueError, match="has format version 2"):
-        load(folder)
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"format_version": 3}))
+    with pytest.raises(ValueError, match="has format version 3"):
+        Features.load(folder)
     (folder / "manifest.json").write_text("{}")
     with pytest.raises(ValueError, match="is not the manifest of features"):
-        load(folder)
+        Features.load(folder)
     shutil.rmtree(folder)
     with pytest.raises(FileNotFoundError, match="There is no folder"):
-        load(folder)
+        Features.load(folder)
 
 
 def test_the_manifest_says_what_went_in_and_not_where_it_lay(model, data, monkeypatch):
@@ -521,12 +524,10 @@ def test_the_manifest_says_what_went_in_and_not_where_it_lay(model, data, monkey
 
 
 def test_memory_is_bounded_by_batches(model, data, monkeypatch):
-    """However many pictures there are, no more than three batches are decoded and not yet encoded."""
-    from labclip.data.decoding import Pictures
-
-    write(data, [[f"../photos/{'./' * (row // N)}{row % N}.png", "a red cube", ""] for row in range(20 * N)])
+    """However many images there are, no more than three batches are decoded and not yet encoded."""
+    write(data, [[f"{'../photos/' * (row // N)}{row % N}.png", "a red cube", ""] for row in range(20 * N)])
     decoded, encoded, most = [0], [0], [0]
-    decode, encode_image = Pictures._decode, LABCLIP.encode_image
+    decode, encode_image = Encoder._decode, LABCLIP.encode_image
 
     def counted(self, *args):
         decoded[0] += 1
@@ -537,7 +538,7 @@ def test_memory_is_bounded_by_batches(model, data, monkeypatch):
         encoded[0] += len(image)
         return encode_image(self, image, **kwargs)
 
-    monkeypatch.setattr(Pictures, "_decode", counted)
+    monkeypatch.setattr(Encoder, "_decode", counted)
     monkeypatch.setattr(LABCLIP, "encode_image", counted_images)
     assert len(run(model, data, workers=2, batch_size=8).images) == 20 * N
     assert 8 <= most[0] <= 3 * 8 + 2
@@ -609,7 +610,7 @@ def test_the_command_takes_a_base_without_a_matrix(data, tmp_path):
     (data / "captions.csv").rename(data / "photos" / "captions.csv")
     done = command("--model", tmp_path / "plain", "--captions", data / "photos" / "captions.csv", tmp_path / "out")
     assert done.exit_code == 0, done.stderr
-    assert load(tmp_path / "out", base=model).texts.shape == (2 * N, models.DIM)
+    assert Features.load(tmp_path / "out", base=model).texts.shape == (2 * N, models.DIM)
     assert command("--model", "scenes", "--device", "cuda:99", "--captions", "x", tmp_path / "o").exit_code == 2
 
 
@@ -617,7 +618,7 @@ def test_docstring_examples_run(tmp_path, monkeypatch):
     import doctest
 
     monkeypatch.chdir(tmp_path)
-    for module in ("embedding", "folder"):
+    for module in ("embedding", "features"):
         names = {"Path": Path}
         failed, tried = doctest.testmod(sys.modules[f"labclip.features.{module}"], extraglobs=names)
         assert tried > 0

@@ -199,7 +199,7 @@ def _preprocess(image):
 
 
 @torch.no_grad()
-def of_pictures(numbers):
+def of_images(numbers):
     images = [Image.open(io.BytesIO(picture(number))) for number in numbers]
     return model().encode_image(images, normalize=True).numpy()
 
@@ -211,13 +211,13 @@ def test_embedding_from_several_tars(tmp_path):
             member for key in keys for member in ((f"{key % 2}.png", picture(key)), (f"{key % 2}.txt", b"a cube"))
         ])  # fmt: skip
     features = embed(model(), captions=tmp_path, out=tmp_path / "out", batch_size=4, progress=False)
-    assert np.abs(features.images - of_pictures(range(6))).max() < 1e-6
+    assert np.abs(features.images - of_images(range(6))).max() < 1e-6
     again = embed(model(), captions=tmp_path / "[0-2].tar", out=tmp_path / "again", batch_size=4, progress=False)
     assert np.array_equal(again.images, features.images)
     assert not list(tmp_path.rglob("*.png"))  # nothing was extracted
     listed = [tmp_path / "2.tar", tmp_path / "0.tar"]
     some = embed(model(), captions=listed, out=tmp_path / "some", progress=False)
-    assert np.abs(some.images - of_pictures([4, 5, 0, 1])).max() < 1e-6
+    assert np.abs(some.images - of_images([4, 5, 0, 1])).max() < 1e-6
 
 
 def test_embedding_from_parquet(tmp_path):
@@ -228,7 +228,7 @@ def test_embedding_from_parquet(tmp_path):
     ]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "c.parquet", row_group_size=60)
     features = embed(model(), captions=tmp_path / "c.parquet", out=tmp_path / "out", batch_size=2, progress=False)
-    assert np.abs(features.images - of_pictures(range(5))).max() < 1e-6  # equal bytes are one picture
+    assert np.abs(features.images - of_images(range(5))).max() < 1e-6  # equal bytes are one picture
     assert features.image_index.tolist() == [row % 5 for row in range(150)]
     rows = [{"caption": f"cube {row}", "image": picture(row), "negative": ["a", None]} for row in range(150)]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "c.parquet", row_group_size=60)
@@ -236,9 +236,9 @@ def test_embedding_from_parquet(tmp_path):
         rows[broken]["image"] = b"no picture"
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "broken.parquet", row_group_size=60)
     whole = embed(model(), captions=tmp_path / "c.parquet", out=tmp_path / "whole", progress=False)
-    assert np.abs(whole.images - of_pictures(range(150))).max() < 1e-6
+    assert np.abs(whole.images - of_images(range(150))).max() < 1e-6
     assert whole.negatives.shape == (150, 1, models.DIM)
-    with pytest.raises(ValueError, match=r"row 71 \(broken\.parquet row 71\) is no whole picture"):
+    with pytest.raises(ValueError, match=r"row 71 \(broken\.parquet row 71\) is not a whole image"):
         embed(model(), captions=tmp_path / "broken.parquet", out=tmp_path / "some", progress=False)
     # What is done is kept, so this reads on from the middle of the file.
     some = embed(model(), captions=tmp_path / "broken.parquet", out=tmp_path / "some", progress=False, on_error="skip")
@@ -249,7 +249,7 @@ def test_embedding_from_parquet(tmp_path):
     paths = embed(
         model(), captions=tmp_path / "p.parquet", images=tmp_path / "photos", out=tmp_path / "paths", progress=False
     )
-    assert np.abs(paths.images - of_pictures([0])).max() < 1e-6
+    assert np.abs(paths.images - of_images([0])).max() < 1e-6
     pq.write_table(pa.table({"text": ["x"]}), tmp_path / "p.parquet")
     with pytest.raises(ValueError, match="no column 'caption' or 'title'; it has 'text'"):
         read(tmp_path / "p.parquet")

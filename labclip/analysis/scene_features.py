@@ -14,8 +14,7 @@ from torch import Tensor
 from labclip.analysis.permutations import shuffled_words
 from labclip.analysis.scene_labels import SceneLabels, labels_of
 from labclip.checks import described
-from labclip.encode.cache import Cache, default_cache
-from labclip.encode.encoding import encode
+from labclip.encode.cache import Cache, default_cache, encode
 from labclip.evaluation.labelled import Labelled, labelled_scenes, read_labelled
 from labclip.messages import typed
 from labclip.model import LABCLIP

@@ -10,15 +10,26 @@ import click
 from labclip.cli.group import as_json_option, base_option, chosen_device, device_option, main, precision_option
 
 
+def _verify(context: click.Context, _: click.Parameter, asked: bool) -> None:
+    """Check OUT instead of making it; no other option is looked at."""
+    if not asked or context.resilient_parsing:
+        return
+    from labclip.features import Features
+
+    Features.load(context.params["out"], verify=True)
+    click.echo(f"{context.params['out']}: every byte is as it was written")
+    context.exit()
+
+
 @main.command()
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path), is_eager=True)
 @base_option
 @click.option(
     "--captions",
     required=True,
     multiple=True,
     metavar="FILE",
-    help="csv, tsv, jsonl, json, parquet, webdataset tar, a pattern or a folder of these; may be given again.",
+    help="csv, tsv, jsonl, json, parquet, WebDataset tar, a pattern or a folder of these; may be given again.",
 )
 @click.option(
     "--images",
@@ -54,7 +65,14 @@ from labclip.cli.group import as_json_option, base_option, chosen_device, device
 @click.option("--workers", type=click.IntRange(1), help="Threads that decode. [default: one a processor, at most 16]")
 @device_option
 @precision_option
-@click.option("--force", is_flag=True, help="Start anew where OUT has other features.")
+@click.option("--force", is_flag=True, help="Start from scratch where OUT has other features.")
+@click.option(
+    "--verify",
+    is_flag=True,
+    expose_value=False,
+    callback=_verify,
+    help="Check every byte of the finished folder OUT, and do nothing else.",
+)
 @as_json_option
 def embed(
     out: Path,
@@ -78,14 +96,14 @@ def embed(
 
     Killed and run again, it goes on where it stopped. Each image is encoded once however many captions it has.
     """
-    from labclip.features import embedding
+    from labclip.features import embed as embed_folder
     from labclip.io.opening import open_base
 
     opened = open_base(model, device=chosen_device(device), precision=precision)
-    features = embedding.embed(
+    features = embed_folder(
         opened,
-        captions=captions,
-        out=out,
+        captions,
+        out,
         images=images,
         column=column,
         image_column=image_column,

@@ -51,8 +51,8 @@ def fit(
     """
     import labclip
 
-    own = labclip.features.load(features)
-    others = [labclip.features.load(folder) for folder in (*([validation] if validation else []), *retain)]
+    own = labclip.features.Features.load(features)
+    others = [labclip.features.Features.load(folder) for folder in (*([validation] if validation else []), *retain)]
     for other in others:
         if other.manifest["weights_sha256"] != own.manifest["weights_sha256"]:
             raise ValueError(f"{other.folder} is of {other.base}, but {features} is of {own.base}: other weights.")

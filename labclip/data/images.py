@@ -1,108 +1,237 @@
-"""Pictures and captions that a benchmark asks about, each kept once."""
+"""Where an image's bytes are and how they become pixels; the distinct images and captions of a benchmark."""
 
 from __future__ import annotations
 
 import hashlib
 import io
 import os
-from collections.abc import Callable, Hashable
+import struct
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
 
-from labclip.data.decoding import formats
+from labclip.data.rows import open_parquet
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from PIL.Image import Image
 
 Box = tuple[float, float, float, float]
 
+# What Pillow raises for bytes that are not a whole image; its readers of rare formats raise most of these.
+_BROKEN = (
+    OSError, ValueError, SyntaxError, ArithmeticError, LookupError, TypeError, struct.error,
+    Image.DecompressionBombError,
+)  # fmt: skip
+
+
+@cache
+def formats() -> list[str]:
+    """Every format that Pillow reads by itself; for EPS it would run Ghostscript on the file."""
+    Image.init()
+    return [name for name in Image.OPEN if name != "EPS"]
+
 
 @dataclass(frozen=True, eq=False)
-class Picture:
-    """One picture to encode.
+class ImageSource:
+    """Where the bytes of one image are: a file of its own, a place in a tar, a row of a Parquet file, or memory.
 
     Attributes:
-        source: A file, a file's bytes, or pixels, uint8 [height, width, 3].
-        name: For messages.
-        box: Crop to this before preprocessing: left, top, width, height, in pixels. None is the whole picture.
+        name: For people: its path as the table has it, or its name in the archive.
+        file: Its own file, or the tar or Parquet file that it is in; None of an image in memory.
+        key: 16 bytes, equal for one image. By default of the path and the place in it, or of what `data` holds.
+        start: In a tar its first byte, in a Parquet file its row from 0; None for a file of its own.
+        size: In a tar its bytes; of no meaning elsewhere.
+        column: In a Parquet file its column; None for other files.
+        data: The bytes of an image file, or pixels, uint8 [height, width, 3]; None where they are to be read.
+        place: The row that names it, for messages, for example "captions.csv line 7".
+        box: Crop to this before preprocessing: left, top, width, height, in pixels. None is the whole image.
+
+    Raises:
+        ValueError: If there is neither a file nor data.
     """
 
-    source: Path | bytes | NDArray[np.uint8]
     name: str
+    file: Path | None = None
+    key: bytes = b""
+    start: int | None = None
+    size: int | None = None
+    column: str | None = None
+    data: bytes | NDArray[np.uint8] | None = None
+    place: str = ""
     box: Box | None = None
 
-    def read(self) -> bytes:
-        """The bytes that decide the picture: those of its file, or its pixels'."""
-        if isinstance(self.source, Path):
-            return self.source.read_bytes()
-        if isinstance(self.source, bytes):
-            return self.source
-        return str(self.source.shape).encode() + self.source.tobytes()
+    def __post_init__(self) -> None:
+        if self.file is None and self.data is None:
+            raise ValueError(f"The image {self.name} needs a file or data. Pass file= or data=.")
+        if not self.key:
+            where = f"{self.start} {self.column} {self.file}".encode("utf-8", "surrogatepass")
+            held = (b"data", self.read()) if self.file is None else (b"file", where)
+            object.__setattr__(self, "key", _key(repr(self.box).encode(), *held))
 
-    def decode(self, data: bytes) -> Image:
-        """The picture from what `read` gave, cropped.
+    def __str__(self) -> str:
+        return f"{self.name} ({self.place})" if self.place else self.name
+
+    def read(self) -> bytes:
+        """The bytes that decide the image: those of its file, or its pixels'.
 
         Raises:
-            ValueError: If the box has no pixel in the picture, or a pixel more than 8 bits, of which OpenCLIP's
-                preprocessing makes white.
-            OSError: If the bytes are no picture.
+            OSError: If they can't be read.
         """
-        from PIL import Image
+        if isinstance(self.data, bytes):
+            return self.data
+        if self.data is not None:
+            return str(self.data.shape).encode() + self.data.tobytes()
+        assert self.file is not None
+        if self.column is not None:
+            with ParquetImages() as tables:
+                return tables.read(self)
+        if self.start is None:
+            return self.file.read_bytes()
+        with self.file.open("rb") as file:
+            file.seek(self.start)
+            return file.read(self.size)
 
-        if isinstance(self.source, np.ndarray):
-            image = Image.fromarray(self.source)
+    def decode(self, data: bytes) -> Image.Image:
+        """The image from what `read` gave, cropped.
+
+        Raises:
+            ValueError: If the bytes are not a whole image, a pixel has more than 8 bits, of which OpenCLIP's
+                preprocessing makes white, or the box has no pixel in the image. The message follows the image's name.
+        """
+        if isinstance(self.data, np.ndarray):
+            image = Image.fromarray(self.data)
         else:
-            image = Image.open(io.BytesIO(data), formats=formats())
-            image.load()
+            try:
+                opened = Image.open(io.BytesIO(data), formats=formats())
+                opened.load()
+            except _BROKEN as error:
+                raise ValueError(reason("is not a whole image", error)) from error
+            image = opened
         if image.mode.startswith(("I", "F")):
-            raise ValueError(f"its pixels are of mode {image.mode}, which would all be cut to white; save it in 8 bits")
-        if self.box is None:
-            return image
-        left, top, width, height = self.box
-        corners = max(left, 0), max(top, 0), min(left + width, image.width), min(top + height, image.height)
-        if corners[0] >= corners[2] or corners[1] >= corners[3]:
-            raise ValueError(f"the box {self.box} lies outside its {image.width} x {image.height} pixels")
-        whole = round(left), round(top), round(left + width), round(top + height)
-        if whole[0] >= whole[2] or whole[1] >= whole[3]:
-            raise ValueError(f"the box {self.box} is less than a pixel")
-        return image.crop(whole)
+            raise ValueError(f"has pixels of mode {image.mode}, which would all be cut to white; save it in 8 bits")
+        return image if self.box is None else _crop(image, self.box)
+
+
+def _crop(image: Image.Image, box: Box) -> Image.Image:
+    left, top, width, height = box
+    corners = max(left, 0), max(top, 0), min(left + width, image.width), min(top + height, image.height)
+    if corners[0] >= corners[2] or corners[1] >= corners[3]:
+        raise ValueError(f"has the box {box}, which lies outside its {image.width} x {image.height} pixels")
+    whole = round(left), round(top), round(left + width), round(top + height)
+    if whole[0] >= whole[2] or whole[1] >= whole[3]:
+        raise ValueError(f"has the box {box}, which is less than a pixel")
+    return image.crop(whole)
+
+
+def _key(*parts: bytes) -> bytes:
+    return hashlib.blake2b(b"\0".join(parts), digest_size=16).digest()
+
+
+def reason(what: str, error: BaseException) -> str:
+    """What is wrong with one file, in the words of what was raised; equal from run to run."""
+    said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    # Pillow names the buffer by its address, which would differ from run to run.
+    return f"{what} ({said.split(' <_io.BytesIO')[0] or type(error).__name__})"
+
+
+class ParquetImages:
+    """Reads images out of Parquet files, forwards and a few rows in memory at a time; a context manager."""
+
+    def __init__(self) -> None:
+        self._open: dict[tuple[Path, str], _Column] = {}
+
+    def __enter__(self) -> ParquetImages:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for column in self._open.values():
+            column.close()
+
+    def read(self, source: ImageSource) -> bytes:
+        """The bytes of an image; going back in a file reads a group of its rows again."""
+        assert source.file is not None
+        assert source.column is not None
+        assert source.start is not None
+        key = source.file, source.column
+        if key not in self._open or self._open[key].row > source.start:
+            if key in self._open:
+                self._open.pop(key).close()
+            self._open[key] = _Column(source.file, source.column, source.start)
+        return self._open[key].read(source.start)
+
+
+class _Column:
+    """One column of a Parquet file from a row on."""
+
+    _ROWS = 32
+
+    def __init__(self, path: Path, column: str, row: int) -> None:
+        self._file: Any = open_parquet(path)
+        self._cells = self._from(column, row)
+        self.row = row
+
+    def read(self, row: int) -> bytes:
+        """The bytes of a row; rows must be asked for in ascending order."""
+        self.row = row + 1
+        return next(data for number, data in self._cells if number == row)
+
+    def _from(self, column: str, row: int) -> Iterator[tuple[int, bytes]]:
+        number = 0
+        groups: list[int] = []
+        for group in range(self._file.num_row_groups):
+            rows = self._file.metadata.row_group(group).num_rows
+            if groups or number + rows > row:
+                groups.append(group)
+            else:
+                number += rows
+        for batch in self._file.iter_batches(batch_size=self._ROWS, row_groups=groups, columns=[column]):
+            for value in batch.column(0):
+                cell = value.as_py()
+                data = cell.get("bytes") if isinstance(cell, dict) else cell
+                yield number, data if isinstance(data, bytes) else b""
+                number += 1
+
+    def close(self) -> None:
+        """Let go of the file."""
+        with suppress(OSError):
+            self._file.close()
 
 
 @dataclass
-class Pictures:
-    """Collects distinct pictures; a file that is not there is remembered, not raised, so that all are told at once."""
+class Images:
+    """Collects distinct images; a file that is not there is remembered, not raised, so that all are told at once."""
 
-    pictures: list[Picture] = field(default_factory=list)
+    sources: list[ImageSource] = field(default_factory=list)
     missing: list[Path] = field(default_factory=list)
-    _row: dict[Hashable, int] = field(default_factory=dict)
+    _row: dict[bytes, int | None] = field(default_factory=dict)
     _names: dict[Path, frozenset[str]] = field(default_factory=dict)
 
     def file(self, path: Path, box: Box | None = None) -> int | None:
-        """The row of a file's picture, or None where there is no such file."""
-        return self._add((path, box), lambda: Picture(path, str(path), box) if self.exists(path) else None, path)
+        """The row of a file's image, or None where there is no such file."""
+        source = ImageSource(str(path), path, box=box)
+        if source.key not in self._row and not self.exists(path):
+            self._row[source.key] = None
+            self.missing.append(path)
+        return self.add(source)
 
-    def held(self, source: bytes | NDArray[np.uint8], name: str) -> int:
-        """The row of a picture in memory; its content tells it from others."""
-        picture = Picture(source, name)
-        row = self._add(hashlib.sha256(picture.read()).digest(), lambda: picture, None)
+    def held(self, data: bytes | NDArray[np.uint8], name: str) -> int:
+        """The row of an image in memory; its content tells it from others."""
+        row = self.add(ImageSource(name, data=data))
         assert row is not None
         return row
 
-    def _add(self, key: Hashable, make: Callable[[], Picture | None], path: Path | None) -> int | None:
-        if key not in self._row:
-            made = make()
-            self._row[key] = -1 if made is None else len(self.pictures)
-            if made is None:
-                assert path is not None
-                self.missing.append(path)
-            else:
-                self.pictures.append(made)
-        row = self._row[key]
-        return None if row < 0 else row
+    def add(self, source: ImageSource) -> int | None:
+        """The row of an image; None of a file that was found missing."""
+        if source.key not in self._row:
+            self._row[source.key] = len(self.sources)
+            self.sources.append(source)
+        return self._row[source.key]
 
     def exists(self, path: Path) -> bool:
         """Whether there is such a file; whatever it is called, this is no error."""

@@ -7,21 +7,32 @@ import json
 import os
 import sqlite3
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from labclip.data.images import ImageSource, reason
+from labclip.encode.encoder import Encoder, batched
 from labclip.encode.fingerprint import identity_of
+from labclip.messages import typed
 from labclip.model import LABCLIP
+from labclip.text import Cut, counting_cut, tokenize
 
-FORMAT = 2
+FORMAT = 3
 """Raised whenever equal keys would mean other embeddings."""
 
-_ASKED = 450  # keys, twice each, in one question to SQLite, which takes 999 in its oldest builds
+BLOCK = 2048
+"""Captions encoded together; those alike in their beginnings share the work."""
+
+_ASKED = 900  # keys in one question to SQLite, which takes 999 in its oldest builds
 
 
 def default_cache() -> Path:
@@ -38,6 +49,122 @@ def key_of(*parts: bytes) -> bytes:
         digest.update(len(part).to_bytes(8, "little"))
         digest.update(part)
     return digest.digest()
+
+
+def encode(
+    model: LABCLIP,
+    images: Sequence[ImageSource],
+    captions: Sequence[str],
+    *,
+    cache: Cache | None = None,
+    batch_size: int = 64,
+    workers: int | None = None,
+    progress: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """Embed images and captions with a base, each content once, and none that the cache knows.
+
+    Args:
+        model: The base, wrapped; its device and precision are used, its matrix is not.
+        images: Distinct images.
+        captions: Distinct captions.
+        cache: Embeddings of earlier runs; None keeps none.
+        batch_size: Images in one pass of the model.
+        workers: Threads that read and decode; by default one a processor, at most 16.
+        progress: Whether to show bars on stderr.
+
+    Returns:
+        Images, float32 [len(images), dim], and the base's own captions, float32 [len(captions), dim], both of unit
+        length, on the CPU.
+
+    Raises:
+        ValueError: If an image can't be read or decoded (what could be is kept for the next run), or an embedding is
+            not finite.
+    """
+    encoder = Encoder(model, batch_size=batch_size, workers=workers, progress=progress)
+    with Cache(None, model) if cache is None else nullcontext(cache) as known:
+        return _encode_images(encoder, known, images), _encode_captions(encoder, known, captions)
+
+
+def _encode_images(encoder: Encoder, cache: Cache, images: Sequence[ImageSource]) -> Tensor:
+    """float32 [n, dim], in the order of `images`."""
+    contents, problems = _contents(images, encoder.workers)
+    keys = [_image_key(one, content) for one, content in zip(images, contents, strict=True)]
+    known = cache.get(list(dict.fromkeys(key for key, content in zip(keys, contents, strict=True) if content)))
+    todo = {key: one for key, content, one in zip(keys, contents, images, strict=True) if content and key not in known}
+    with closing(encoder.images(todo.values(), total=len(todo))) as stream:
+        for batch in batched(zip(todo, stream, strict=True), encoder.batch_size):
+            fresh = {}
+            for key, one in batch:
+                if one.row is None:
+                    problems.append(f"{one.source} {one.problem}")
+                elif key != _image_key(one.source, one.digest):
+                    problems.append(f"{one.source} changed while it was read")
+                else:
+                    fresh[key] = one.row
+            cache.put(fresh.items())
+            known |= fresh
+    if problems:
+        skip = typed('on_missing="skip"', "--on-missing skip")
+        raise ValueError(
+            f"{len(problems):,} of {len(images):,} images can't be used, for example {'; '.join(problems[:3])}. Repair "
+            f"them, or take them away and pass {skip}; the others are encoded and kept."
+        )
+    return torch.from_numpy(np.stack([known[key] for key in keys]))
+
+
+def _contents(images: Sequence[ImageSource], workers: int) -> tuple[list[bytes], list[str]]:
+    """SHA-256 of each image's bytes, empty where they can't be read, and why. A file is read once for all its crops."""
+
+    def digest(source: ImageSource) -> bytes | str:
+        try:
+            return hashlib.sha256(source.read()).digest()
+        except (OSError, ValueError) as error:
+            return f"{source} " + reason("can't be read", error)
+
+    def place(source: ImageSource) -> object:
+        return source.key if source.file is None else (source.file, source.start, source.column)
+
+    distinct = {place(one): one for one in images}
+    with ThreadPoolExecutor(workers) as pool:
+        found = dict(zip(distinct, pool.map(digest, distinct.values()), strict=True))
+    contents = [content if isinstance(content := found[place(one)], bytes) else b"" for one in images]
+    return contents, [problem for problem in found.values() if isinstance(problem, str)]
+
+
+def _image_key(source: ImageSource, content: bytes) -> bytes:
+    return key_of(b"image", content, repr(source.box).encode())
+
+
+def _encode_captions(encoder: Encoder, cache: Cache, captions: Sequence[str]) -> Tensor:
+    """float32 [n, dim], in the order of `captions`."""
+    keys = {caption: key_of(b"text", caption.encode("utf-8", "surrogatepass")) for caption in captions}
+    known = cache.get(list(keys.values()))
+    todo = sorted(caption for caption, key in keys.items() if key not in known)
+    # Captions of the same tokens get the same bits: in passes of their own, rounding would decide between them.
+    tokens = dict(zip(todo, _tokens_of(encoder.model, todo), strict=True))
+    read = cache.get(list(dict.fromkeys(tokens.values())))
+    first = {key: caption for caption, key in reversed(tokens.items()) if key not in read}
+    distinct = sorted(first.values())
+    cache.put((), ((keys[caption], key) for caption, key in tokens.items() if key in read))
+    with encoder.bar("captions", len(distinct)) as bar:
+        for block in batched(distinct, BLOCK):
+            fresh = dict(zip((tokens[caption] for caption in block), encoder.texts(block), strict=True))
+            cache.put(fresh.items(), ((keys[caption], key) for caption, key in tokens.items() if key in fresh))
+            read |= fresh
+            bar.update(len(block))
+    known |= {keys[caption]: read[key] for caption, key in tokens.items()}
+    return torch.from_numpy(np.stack([known[keys[caption]] for caption in captions]))
+
+
+def _tokens_of(model: LABCLIP, captions: list[str]) -> list[bytes]:
+    """A key of each caption's tokens. Those that are cut at the context length are told once."""
+    assert model.tokenizer is not None  # the encoder has looked
+    cut, keys = Cut(), []
+    with counting_cut(cut):
+        for block in batched(captions, BLOCK):
+            keys += [key_of(b"tokens", row.tobytes()) for row in tokenize(model.tokenizer, block).numpy()]
+    cut.warn(stacklevel=4)
+    return keys
 
 
 class Cache:
@@ -57,25 +184,25 @@ class Cache:
 
     def __init__(self, folder: Path | None, model: LABCLIP) -> None:
         self.identity = identity_of(model)
-        self._dim: int = self.identity["dim"]
         self.path = None if folder is None else folder / f"{_name(self.identity, model)}.sqlite"
         if self.path is not None:
             if folder is not None and folder.exists() and not folder.is_dir():
-                raise ValueError(f"The cache {folder} is a file. Pass the path of a folder, or --no-cache.")
+                raise ValueError(f"The cache {folder} is a file. Pass the path of a folder, or {_none()}.")
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise ValueError(
-                    f"The cache {folder} can't be made ({error.strerror}). Pass --cache DIR with a folder that you may "
-                    f"write, or --no-cache."
+                    f"The cache {folder} can't be made ({error.strerror}). Pass {_folder()} with a folder that you may "
+                    f"write, or {_none()}."
                 ) from error
         self._kept = True
         try:
             self._file = sqlite3.connect(":memory:" if self.path is None else self.path, timeout=60)
             self._file.execute("PRAGMA journal_mode = WAL")
             self._file.execute("PRAGMA synchronous = NORMAL")  # a commit is then a write, and no wait for the disk
-            self._file.execute("CREATE TABLE IF NOT EXISTS rows (key BLOB PRIMARY KEY, row BLOB) WITHOUT ROWID")
-            self._file.execute("CREATE TABLE IF NOT EXISTS same (key BLOB PRIMARY KEY, other BLOB) WITHOUT ROWID")
+            for table in ("rows", "same"):
+                columns = "key BLOB PRIMARY KEY, value BLOB, bound BLOB"
+                self._file.execute(f"CREATE TABLE IF NOT EXISTS {table} ({columns}) WITHOUT ROWID")
         except sqlite3.DatabaseError as error:
             raise self._unusable(error) from error
 
@@ -88,19 +215,22 @@ class Cache:
         self._file.close()
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, NDArray[np.float32]]:
-        """What is there of some keys: key -> float32 [dim]."""
-        found: dict[bytes, NDArray[np.float32]] = {}
+        """What is there of some keys: key -> float32 [dim]. A row that is damaged, or not its key's, is not there."""
         try:
-            for start in range(0, len(keys), _ASKED):
-                part = keys[start : start + _ASKED]
-                marks = ",".join("?" * len(part))
-                for key, row in self._file.execute(_FIND.format(marks=marks), [*part, *part]):
-                    vector = np.frombuffer(row, dtype="<f4")
-                    if len(vector) == self._dim and abs(float(vector @ vector) - 1) < 1e-3:
-                        found[key] = vector
+            row_of = {**dict(zip(keys, keys, strict=True)), **dict(self._select("same", keys))}
+            rows = dict(self._select("rows", list({*keys, *row_of.values()})))
         except sqlite3.DatabaseError as error:
             raise self._unusable(error) from error
-        return found
+        found = {key: rows.get(key, rows.get(row_of[key])) for key in keys}
+        return {key: np.frombuffer(row, dtype="<f4") for key, row in found.items() if row is not None}
+
+    def _select(self, table: str, keys: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
+        for start in range(0, len(keys), _ASKED):
+            part = keys[start : start + _ASKED]
+            query = f"SELECT key, value, bound FROM {table} WHERE key IN ({','.join('?' * len(part))})"
+            for key, value, bound in self._file.execute(query, part):
+                if isinstance(value, bytes) and bound == _bound(key, value):
+                    yield key, value
 
     def put(self, rows: Iterable[tuple[bytes, NDArray[np.float32]]], same: Iterable[tuple[bytes, bytes]] = ()) -> None:
         """Keep some embeddings.
@@ -111,12 +241,13 @@ class Cache:
         """
         if not self._kept:
             return
-        lines = [(key, row.astype("<f4").tobytes()) for key, row in rows]
+        lines = {"rows": [(key, row.astype("<f4").tobytes()) for key, row in rows], "same": list(same)}
         try:
             # Another process waits for as long as this is open: never while the model works.
             with self._file:
-                self._file.executemany("INSERT OR REPLACE INTO rows VALUES (?, ?)", lines)
-                self._file.executemany("INSERT OR REPLACE INTO same VALUES (?, ?)", same)
+                for table, pairs in lines.items():
+                    bound = [(key, value, _bound(key, value)) for key, value in pairs]
+                    self._file.executemany(f"INSERT OR REPLACE INTO {table} VALUES (?, ?, ?)", bound)
         except sqlite3.OperationalError as error:
             # What was encoded counts more than that it is kept.
             self._kept = False
@@ -127,14 +258,21 @@ class Cache:
     def _unusable(self, error: sqlite3.DatabaseError) -> ValueError:
         # An OperationalError is of the machine: a folder that may not be written, a full disk, a lock.
         of_machine = isinstance(error, sqlite3.OperationalError)
-        remedy = "Pass --cache DIR with a folder that you may write" if of_machine else "Delete that file"
-        return ValueError(f"The cache {self.path} can't be used ({error}). {remedy}, or pass --no-cache.")
+        remedy = f"Pass {_folder()} with a folder that you may write" if of_machine else "Delete that file"
+        return ValueError(f"The cache {self.path} can't be used ({error}). {remedy}, or pass {_none()}.")
 
 
-_FIND = (
-    "SELECT key, row FROM rows WHERE key IN ({marks}) UNION ALL "
-    "SELECT same.key, rows.row FROM same JOIN rows ON rows.key = same.other WHERE same.key IN ({marks})"
-)
+def _folder() -> str:
+    return typed("cache=DIR", "--cache DIR")
+
+
+def _none() -> str:
+    return typed("cache=None", "--no-cache")
+
+
+def _bound(key: bytes, value: bytes) -> bytes:
+    """Binds a value to its key, so that rows that have changed places are noticed."""
+    return hashlib.blake2b(key + value, digest_size=16).digest()
 
 
 def _name(identity: dict[str, Any], model: LABCLIP) -> str:

@@ -1,4 +1,4 @@
-"""What a feature folder was made from: the base by name and by the hash of its weights, the inputs by theirs."""
+"""What embeddings were made from: the base by name, hash of its weights and fingerprint, the inputs by their hash."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from labclip.alignment import FINGERPRINT_COSINE, Base
-from labclip.images import image_dtype as image_dtype_of
+from labclip.images import image_dtype
 from labclip.model import LABCLIP
 from labclip.openclip import embed_dim, fingerprint_of
 
@@ -65,12 +65,7 @@ def _plain(value: Any) -> Any:
 
 def precision_of(model: LABCLIP) -> str:
     """The dtype that the image tower computes in, for example "float32"."""
-    return str(image_dtype(model)).removeprefix("torch.")
-
-
-def image_dtype(model: LABCLIP) -> torch.dtype:
-    """The dtype that images are to have for the model."""
-    return image_dtype_of(model.clip.visual)
+    return str(image_dtype(model.clip.visual)).removeprefix("torch.")
 
 
 def describe_inputs(inputs: Sequence[Path]) -> list[dict[str, Any]]:
@@ -86,25 +81,32 @@ def describe_inputs(inputs: Sequence[Path]) -> list[dict[str, Any]]:
     return described
 
 
-def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
-    """In words the first difference of two runs; names of inputs and the fingerprint's last digits do not count."""
-    for key in new:
-        if key == "fingerprint":
+def difference(old: Mapping[str, Any], new: Mapping[str, Any], *, but: str = "") -> str | None:
+    """In words the first thing in which two runs differ, or None.
+
+    Names of inputs do not count, nor do the fingerprint's last digits.
+
+    Args:
+        old: What a run was made from, as `embed` records it.
+        new: The same of another run. Keys that only `old` has do not count.
+        but: A key that does not count either.
+    """
+    for key, value in new.items():
+        recorded = old.get(key)
+        if key in ("fingerprint", but):
             continue
-        one, other = old.get(key), new[key]
         if key == "inputs":
-            one, other = ([entry.get("sha256") for entry in entries or ()] for entries in (one, other))
-            if one != other:
-                return "its captions are not those of this file now: their SHA-256 differs"
+            if [one["sha256"] for one in recorded or ()] != [one["sha256"] for one in value]:
+                return "the captions file has changed since this run started"
         elif key == "base":
-            if not same_base(_base(one), _base(other)):
-                return f"its base is {_base(one)}, not {_base(other)}"
-        elif one != other:
-            return f"its {key} is {one!r}, not {other!r}"
+            if not same_base(_base(recorded), _base(value)):
+                return f"its base is {_base(recorded)}, not {_base(value)}"
+        elif recorded != value:
+            return f"its {key} is {recorded!r}, not {value!r}"
     return None
 
 
-def _base(recorded: Any) -> Base | None:
+def _base(recorded: Mapping[str, Any] | None) -> Base | None:
     return None if recorded is None else Base(**recorded)
 
 
@@ -116,29 +118,34 @@ def same_base(one: Base | None, other: Base | None) -> bool:
 def check_same_model(manifest: Mapping[str, Any], folder: Path, base: LABCLIP | Base) -> None:
     """Refuse features of another base.
 
-    The weights' hash tells. A base in another precision has another hash; then the embedding of the fingerprint's
-    caption does, which tells text towers apart.
+    The weights' hash decides. In another precision a base has another hash, and of arrays none is known: then the
+    fingerprint does, which tells text towers apart.
+
+    Args:
+        manifest: The record of the features.
+        folder: Where they lie, for the message.
+        base: The model they must be of, or its record, of which only the names can be compared.
 
     Raises:
         ValueError: If they are another base's; both are named.
     """
-    recorded = _base(manifest["base"])
+    recorded, model = _base(manifest["base"]), None if isinstance(base, Base) else base
     given = base if isinstance(base, Base) else base.alignment.base
     remedy = "Embed again with that model, or pass the base they were made with."
     if not same_base(recorded, given):
         raise ValueError(f"The features of {folder} are of {recorded}, not of {given}. {remedy}")
-    if isinstance(base, Base):
+    if model is None or (found := weights_sha256(model.clip)) == manifest["weights_sha256"]:
         return
-    found = weights_sha256(base.clip)
-    if found == manifest["weights_sha256"]:
-        return
-    dim = embed_dim(base.clip)
-    other_precision = precision_of(base) != manifest["precision"] and dim == manifest["dim"]
-    if other_precision and base.tokenizer is not None:
-        cosine = float(fingerprint_of(base.clip, base.tokenizer) @ torch.tensor(manifest["fingerprint"]))
-        if cosine >= FINGERPRINT_COSINE:
-            return
+    if manifest["precision"] != precision_of(model) and manifest["dim"] == embed_dim(model.clip):
+        known = manifest["fingerprint"]
+        if known is None and manifest["weights_sha256"] is None:
+            return  # nothing is known that could contradict
+        if known is not None and model.tokenizer is not None:
+            cosine = float(fingerprint_of(model.clip, model.tokenizer) @ torch.tensor(known))
+            if cosine >= FINGERPRINT_COSINE:
+                return
     raise ValueError(
         f"The features of {folder} were made by {recorded or 'a base'} with weights of SHA-256 "
-        f"{manifest['weights_sha256'][:16]}..., but {given or 'the base'} given has {found[:16]}.... {remedy}"
+        f"{(manifest['weights_sha256'] or 'unknown')[:16]}..., but {given or 'the base'} given has {found[:16]}.... "
+        f"{remedy}"
     )

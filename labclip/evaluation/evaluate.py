@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from labclip.alignment import Alignment
-from labclip.encode.cache import Cache, default_cache
-from labclip.encode.encoding import encode
+from labclip.encode.cache import Cache, default_cache, encode
 from labclip.evaluation.benchmarks import BENCHMARKS
 from labclip.evaluation.report import RESERVED, Report, Result
 from labclip.evaluation.scores import RESAMPLES, Compared, Scores, compare

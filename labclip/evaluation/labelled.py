@@ -8,7 +8,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from labclip.data.images import Picture
+from labclip.data.images import ImageSource
 from labclip.data.scene_files import Label, Labels, Thing, read_labels
 from labclip.evaluation.items import Layout, one_of
 from labclip.evaluation.sources import Sources
@@ -33,7 +33,7 @@ class Labelled:
         notes: What was left out, with counts.
     """
 
-    pictures: Sequence[Picture]
+    pictures: Sequence[ImageSource]
     objects: Sequence[tuple[Thing, ...]]
     captions: Sequence[str]
     swapped: Sequence[str | None]
@@ -59,7 +59,7 @@ def labelled_scenes(n: int, *, seed: int = 0, split: str = "seen", n_objects: in
     scenes = sample(n, seed=seed, split=split, n_objects=n_objects)
     name = f"split {split}, seed {seed}, {n_objects} things"
     return Labelled(
-        pictures=[Picture(image, f"scene {number} ({name})") for number, image in enumerate(scenes.images)],
+        pictures=[ImageSource(f"scene {number} ({name})", data=image) for number, image in enumerate(scenes.images)],
         # A scene's shapes differ, so that each one's place in the sentence tells the order.
         objects=[
             tuple(sorted(things, key=lambda thing: caption.split().index(thing[1])))
@@ -102,7 +102,7 @@ def read_labelled(
     if not rows:
         raise ValueError(f"{path} has no picture left.")
     return Labelled(
-        pictures=[sources.pictures.pictures[row] for row, _ in rows],
+        pictures=[sources.pictures.sources[row] for row, _ in rows],
         objects=[label.things for _, label in rows],
         captions=[caption(label.things) for _, label in rows],
         swapped=[swapped_caption(label.things) for _, label in rows],

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path, PurePath
 from typing import Any
 
-from labclip.data.images import Box, Captions, Pictures
+from labclip.data.images import Box, Captions, Images
 from labclip.evaluation.tasks import Question, Task
 
 
@@ -69,7 +69,7 @@ class Sources:
     images: Path | None = None
     on_missing: str = "raise"
     hint: str = ""
-    pictures: Pictures = field(default_factory=Pictures)
+    pictures: Images = field(default_factory=Images)
     captions: Captions = field(default_factory=Captions)
     notes: list[str] = field(default_factory=list)
 
@@ -160,7 +160,7 @@ class Sources:
         Raises:
             FileNotFoundError: If there are some and `on_missing` is "raise", or none was found.
         """
-        missing, found = self.pictures.missing, self.pictures.pictures
+        missing, found = self.pictures.missing, self.pictures.sources
         if missing:
             said = (
                 f"{len(missing):,} of {len(missing) + len(found):,} pictures are missing, for example "
@@ -186,12 +186,12 @@ class Sources:
             ValueError: If there is no item.
         """
         self.settle()
-        if not self.pictures.pictures or not questions:
+        if not self.pictures.sources or not questions:
             lacks = "no item"
-            if self.pictures.pictures:
+            if self.pictures.sources:
                 lacks = "nothing to ask: no picture has a wrong caption beside its own, and a search needs two pictures"
             raise ValueError(f"{self.data or 'The benchmark'} has {lacks}. {self.hint}")
-        return Task(self.pictures.pictures, self.captions.captions, questions, self.notes)
+        return Task(self.pictures.sources, self.captions.captions, questions, self.notes)
 
 
 def read_json(path: Path) -> Any:

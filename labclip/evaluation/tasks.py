@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from labclip import metrics
-from labclip.data.images import Picture
+from labclip.data.images import ImageSource
 from labclip.evaluation.scores import Groups, Scores, everything
 
 if TYPE_CHECKING:
@@ -230,7 +230,7 @@ class Task:
         embedded: Stands for pictures and captions that are embedded already.
     """
 
-    pictures: Sequence[Picture]
+    pictures: Sequence[ImageSource]
     captions: Sequence[str]
     questions: Sequence[Question]
     notes: Sequence[str] = ()

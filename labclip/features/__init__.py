@@ -1,11 +1,10 @@
 """Images and captions to a folder of embeddings: streamed, resumable after a kill, memory-mapped.
 
-Reading of what people have (csv, json, tar, Parquet), decoding, encoding and the folder's format live here; what is
-done with embeddings (fitting, evaluation) does not.
+`embed`, `Features` and the folder's format live here; reading of tables is in `labclip.data`, encoding in
+`labclip.encode`, and what is done with embeddings (fitting, evaluation) after it.
 """
 
 from labclip.features.embedding import embed
 from labclip.features.features import Features
-from labclip.features.folder import load
 
-__all__ = ["Features", "embed", "load"]
+__all__ = ["Features", "embed"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import platform
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,25 +9,37 @@ from typing import Any
 
 from tqdm import tqdm
 
-from labclip.data.decoding import Pictures, decoders, decoding
+from labclip.data.images import ImageSource
 from labclip.data.inputs import find_inputs, read_records
+from labclip.data.items import BadRow, Item
 from labclip.data.records import Columns
+from labclip.data.records import Picture as Place
+from labclip.data.rows import open_parquet
+from labclip.encode.encoder import Encoder
 from labclip.encode.fingerprint import describe_inputs, difference, identity_of
-from labclip.features.encoding import encode_images, encode_texts, evaluating
 from labclip.features.features import Features
-from labclip.features.folder import FILES, FORMAT_VERSION, MANIFEST, array_shapes, load, read_manifest
-from labclip.features.journal import PART, UNFINISHED, Work, clear
+from labclip.features.folder import (
+    CONTENT,
+    FORMAT_VERSION,
+    MANIFEST,
+    UNFINISHED,
+    array_shapes,
+    clear,
+    read_manifest,
+    write_manifest,
+)
+from labclip.features.journal import Journal
+from labclip.features.writing import on_bad, write_images, write_texts
+from labclip.messages import typed
 from labclip.model import LABCLIP
 from labclip.packages import versions_of
-
-_MEND = 'Mend it and run again, which goes on from here, or pass on_error="skip" (--on-error skip) to leave it out.'
 
 
 def embed(
     model: LABCLIP,
-    *,
     captions: str | Path | Sequence[str | Path],
     out: str | Path,
+    *,
     images: str | Path | None = None,
     column: str | None = None,
     image_column: str | None = None,
@@ -45,13 +55,14 @@ def embed(
     r"""Embed images and their captions into a folder that `labclip.fit` reads.
 
     Each image is encoded once however many captions it has. Text features are the base's own: no alignment is applied.
-    Killed at any moment and run again, it goes on, and the folder has the same bytes as after an unbroken run. Memory
-    is bounded by batches, not by the data. A negative that says what its caption or another caption of its image says
+    Killed at any moment and run again, it goes on, and the folder has the same bytes as after an unbroken run. Where
+    the file of captions was corrected in between, the images before the first changed one stay done. Memory is bounded
+    by batches, not by the data. A negative that says what its caption or another caption of its image says
     (but for case, punctuation and "a" or "an") is no negative: it counts as missing.
 
     Args:
         model: The base, wrapped; its device and precision are used.
-        captions: A csv, tsv, jsonl, json (a list of objects, COCO captions, Karpathy's) or Parquet file, a webdataset
+        captions: A csv, tsv, jsonl, json (a list of objects, COCO captions, Karpathy's) or Parquet file, a WebDataset
             tar, a pattern such as "shards/*.tar", a folder of tars or of Parquet files, or several of these.
         out: The feature folder; made if it does not exist.
         images: The folder that paths of images are relative to; by default the one that the file of captions is in.
@@ -68,7 +79,7 @@ def embed(
         on_error: What a missing or broken image or an empty caption, also one that cleaning empties, does: "raise"
             stops with its name and keeps what is done, "skip" leaves it out, an image with its captions, and lists it
             in the manifest.
-        force: Whether to start anew where the folder has other or unfinished features.
+        force: Whether to start from scratch where the folder has other or unfinished features.
         progress: Whether to show progress bars on stderr.
 
     Returns:
@@ -84,14 +95,14 @@ def embed(
         >>> from pathlib import Path
         >>> from PIL import Image
         >>> import labclip
-        >>> pictures = labclip.scenes.sample(3)
+        >>> scenes = labclip.scenes.sample(3)
         >>> rows = ["image,caption,negative"]
         >>> for number in range(3):
-        ...     Image.fromarray(pictures.images[number]).save(f"{number}.png")
-        ...     rows.append(f"{number}.png,{pictures.captions[number]},{pictures.swapped_captions[number]}")
+        ...     Image.fromarray(scenes.images[number]).save(f"{number}.png")
+        ...     rows.append(f"{number}.png,{scenes.captions[number]},{scenes.swapped_captions[number]}")
         >>> _ = Path("captions.csv").write_text("\n".join(rows))
         >>> model = labclip.LABCLIP.from_pretrained("scenes")
-        >>> features = labclip.features.embed(model, captions="captions.csv", out="features", progress=False)
+        >>> features = labclip.features.embed(model, "captions.csv", "features", progress=False)
         >>> features.images.shape, features.negatives.shape, features.image_index.tolist()
         ((3, 256), (3, 1, 256), [0, 1, 2])
     """
@@ -100,49 +111,49 @@ def embed(
     if images is not None and not Path(images).is_dir():
         raise FileNotFoundError(f"There is no folder of images {images}.")
     columns = Columns(column, image_column, _tuple(negative_columns), _tuple(split))
-    made_from = {
-        **identity_of(model),
-        "inputs": describe_inputs(inputs),
-        "columns": {
-            "caption": column,
-            "image": image_column,
-            "negatives": None if columns.negatives is None else list(columns.negatives),
-            "split": None if columns.split is None else list(columns.split),
-        },
-        "clean": clean,
-    }
+    made_from = {**identity_of(model), "inputs": describe_inputs(inputs), "columns": _asked(columns), "clean": clean}
     folder = Path(out)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file. Pass the path of a folder.")
     folder.mkdir(parents=True, exist_ok=True)
     if force:
-        clear(folder, FILES)
+        clear(folder, (MANIFEST, *CONTENT))
     if (folder / MANIFEST).exists():
         return _finished(folder, made_from, on_error)
     _refuse_foreign(folder)
-    with Work(folder, made_from) as work:
-        if differs := difference(work.made_from, made_from):
-            raise ValueError(f"{folder} has an unfinished run, but {differs}. {_ANEW}")
-        try:
-            _plan(work, inputs, columns, clean, on_error, progress)
-        except BaseException:
-            work.discard_if_unplanned()
-            raise
-        roots = [path.parent if images is None else Path(images) for path in inputs]
-        threads = decoders(workers)
-        with (
-            evaluating(model),
-            decoding(threads) as pool,
-            Pictures(inputs, roots, columns.images, _preprocess(model), pool, threads) as pictures,
-        ):
-            encode_images(work, model, pictures, batch_size=batch_size, skip=on_error == "skip", progress=progress)
-            encode_texts(work, model, progress=progress)
-        _finish(work, made_from)
+    encoder = Encoder(model, batch_size=batch_size, workers=workers, progress=progress)
+    roots = [path.parent if images is None else Path(images) for path in inputs]
+    # Where the files lie is no part of what is made, but the plan has their paths.
+    facts = {**made_from, "where": [str(path.absolute()) for path in (*inputs, *roots)]}
+    with Journal(folder) as journal:
+        if differs := difference(journal.get("facts", facts), made_from, but="inputs"):
+            raise ValueError(f"{folder} has an unfinished run, but {differs}. {_other_folder()}")
+        if not journal.planned or difference(journal.get("facts", {}), facts):
+            _plan(journal, _rows(inputs, roots, columns, clean, progress), facts, batch_size, on_error)
+        journal.parts.open(journal.sealed)
+        _refuse_skipped(list(journal.skipped()), on_error)
+        if not journal.count("texts"):
+            asked = f" with split {' or '.join(columns.split)}" if columns.split else ""
+            raise ValueError(f"{', '.join(map(str, inputs))} has no caption{asked} that could be embedded.")
+        write_images(journal, encoder, skip=on_error == "skip")
+        write_texts(journal, encoder)
+        _finish(journal, made_from)
     clear(folder, ())
-    return load(folder)
+    return Features.load(folder)
 
 
-_ANEW = "Pass another folder, or force=True (--force) to start anew."
+def _other_folder() -> str:
+    return f"Pass another folder, or {typed('force=True', '--force')} to start from scratch."
+
+
+def _asked(columns: Columns) -> dict[str, Any]:
+    """The columns as the manifest records them."""
+    return {
+        "caption": columns.caption,
+        "image": columns.image,
+        "negatives": None if columns.negatives is None else list(columns.negatives),
+        "split": None if columns.split is None else list(columns.split),
+    }
 
 
 def _check(model: Any, clean: Any, batch_size: int, workers: int | None, on_error: str) -> None:
@@ -163,89 +174,99 @@ def _tuple(names: str | Sequence[str] | None) -> tuple[str, ...] | None:
     return None if names is None else (names,) if isinstance(names, str) else tuple(names)
 
 
-def _preprocess(model: LABCLIP) -> Any:
-    assert model.preprocess is not None  # identity_of has looked
-    return model.preprocess
-
-
 def _finished(folder: Path, made_from: dict[str, Any], on_error: str) -> Features:
     manifest = read_manifest(folder)
     if differs := difference(manifest, made_from):
-        raise ValueError(f"{folder} has features already, but {differs}. {_ANEW}")
+        raise ValueError(f"{folder} has features already, but {differs}. {_other_folder()}")
     _refuse_skipped(manifest["skipped"][:1], on_error)
     clear(folder, ())
-    return load(folder)
+    return Features.load(folder)
 
 
 def _refuse_foreign(folder: Path) -> None:
     if not (folder / UNFINISHED).exists():
-        for name in FILES:
+        for name in CONTENT:
             if (folder / name).exists():
-                raise ValueError(f"{folder / name} is there, but no {MANIFEST}: not a feature folder. {_ANEW}")
+                raise ValueError(
+                    f"{folder / name} is there, but no {MANIFEST}: not a feature folder. {_other_folder()}"
+                )
 
 
 def _refuse_skipped(skipped: Sequence[dict[str, Any]], on_error: str) -> None:
     """What an earlier run skipped is an error for one that shall raise."""
     if skipped and on_error == "raise":
-        first = skipped[0]
-        raise ValueError(
-            f'{first["where"]} {first["reason"]}; an earlier run with on_error="skip" left it out. {_MEND}'
-        )
+        first, how = skipped[0], typed('on_error="skip"', "--on-error skip")
+        raise ValueError(on_bad(f"{first['where']} {first['reason']}; an earlier run with {how} left it out"))
 
 
 def _plan(
-    work: Work, inputs: Sequence[Path], columns: Columns, clean: bool | None, on_error: str, progress: bool
+    journal: Journal, rows: Iterator[Item | BadRow], facts: dict[str, Any], batch_size: int, on_error: str
 ) -> None:
-    """Read all rows into the plan, unless a run before this one did."""
-    if not work.get("planned", False):
-        with tqdm(desc="reading", unit=" rows", disable=not progress) as bar:
+    """Read all rows into the plan."""
 
-            def sound() -> Iterator[Any]:
-                for source, place, record, name in read_records(inputs, columns, bar.update, clean=clean):
-                    if isinstance(record, str) and on_error == "raise":
-                        raise ValueError(f"{place}{f' ({name})' if name else ''} {record}. {_MEND}")
-                    yield source, place, record, name
+    def sound() -> Iterator[Item | BadRow]:
+        for row in rows:
+            if isinstance(row, BadRow) and on_error == "raise":
+                raise ValueError(on_bad(f"{row.place}{f' ({row.image})' if row.image else ''} {row.reason}"))
+            yield row
 
-            work.plan(sound())
-    _refuse_skipped(list(work.skipped()), on_error)
-    if not work.count("texts"):
-        asked = f" with split {' or '.join(columns.split)}" if columns.split else ""
-        raise ValueError(f"{', '.join(map(str, inputs))} has no caption{asked} that could be embedded.")
+    try:
+        journal.plan(sound(), facts, dim=facts["dim"], batch_size=batch_size)
+    except BaseException:
+        journal.discard_if_unplanned()
+        raise
 
 
-def _finish(work: Work, made_from: dict[str, Any]) -> None:
+def _rows(
+    inputs: Sequence[Path], roots: Sequence[Path], columns: Columns, clean: bool | None, progress: bool
+) -> Iterator[Item | BadRow]:
+    """Every row of every input."""
+    held: dict[int, str] = {}
+    with tqdm(desc="reading", unit=" rows", disable=not progress) as bar:
+        for number, place, record, name in read_records(inputs, columns, bar.update, clean=clean):
+            if isinstance(record, str):
+                yield BadRow(place, name or "", record)
+                continue
+            if record.picture.size == -1 and number not in held:
+                with open_parquet(inputs[number]) as file:
+                    held[number] = next(one for one in columns.images if one in file.schema_arrow.names)
+            image = _source(record.picture, inputs[number], roots[number], held.get(number), place)
+            captions, negatives = zip(*((one, tuple(wrong)) for one, wrong in record.captions), strict=True)
+            yield Item(image, captions, negatives, place)
+
+
+def _source(picture: Place, file: Path, root: Path, column: str | None, place: str) -> ImageSource:
+    if picture.start is None:
+        return ImageSource(picture.name, root / picture.name, place=place)
+    if picture.size == -1:  # equal bytes in all rows of all files are one image
+        return ImageSource(picture.name, file, picture.key, picture.start, None, column, place=place)
+    return ImageSource(picture.name, file, start=picture.start, size=picture.size, place=place)
+
+
+def _finish(journal: Journal, made_from: dict[str, Any]) -> None:
     """Name the arrays, then write the manifest, with which the folder counts as finished."""
     counts = {
-        "images": work.get("image_rows", 0),
-        "captions": work.get("text_rows", 0),
-        "negatives_per_caption": work.get("negatives_per_caption", 0),
-        "captions_with_negative": work.get("with_negative", 0),
-        "true_negatives": work.get("true_negatives", 0),
-        "texts_cut": work.get("cut", 0),
+        "images": journal.get("image_rows", 0),
+        "captions": journal.get("text_rows", 0),
+        "negatives_per_caption": journal.get("negatives_per_caption", 0),
+        "captions_with_negative": journal.get("with_negative", 0),
+        "true_negatives": journal.get("true_negatives", 0),
+        "texts_cut": journal.get("cut", {})["count"],
     }
-    work.finish(array_shapes(counts, made_from["dim"]))
+    files = journal.parts.finish(journal.sealed, array_shapes(counts, made_from["dim"]))
     write_manifest(
-        work.folder,
+        journal.folder,
         {
             "library_name": "labclip",
             "format_version": FORMAT_VERSION,
             **made_from,
-            "images_sha256": work.get("digest", ""),
+            "images_sha256": journal.get("digest", ""),
             "counts": counts,
-            "skipped": list(work.skipped()),
+            "skipped": list(journal.skipped()),
+            "files": files,
             "versions": {
                 "python": platform.python_version(),
                 **versions_of("torch", "open_clip_torch", "numpy", "pillow"),
             },
         },
     )
-
-
-def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
-    """Write the manifest: whole, or not at all."""
-    part = folder / (MANIFEST + PART)
-    with part.open("w", encoding="utf-8") as file:
-        file.write(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, folder / MANIFEST)

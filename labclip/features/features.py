@@ -8,8 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
 from labclip.alignment import Base
+from labclip.checks import described
+from labclip.features.folder import read_folder
+from labclip.features.saving import block_of, save
 
 if TYPE_CHECKING:
     from labclip.model import LABCLIP
@@ -51,11 +56,50 @@ class Features:
     manifest: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def load(cls, folder: str | Path, *, base: LABCLIP | Base | None = None) -> Features:
-        """Open a feature folder; see `labclip.features.folder.load`."""
-        from labclip.features.folder import load
+    def load(cls, folder: str | Path, *, base: LABCLIP | Base | None = None, verify: bool = False) -> Features:
+        r"""Open a feature folder; embeddings are read when they are used.
 
-        return load(folder, base=base)
+        Sizes and some rows of each array are checked always, files up to 4 MiB whole.
+
+        Args:
+            folder: What `embed` or `save` made.
+            base: The model the features must be of, or its record. A model is compared by the hash of its weights.
+            verify: Whether to check every byte against the manifest, about a second per GB.
+
+        Returns:
+            The features, memory-mapped and read-only.
+
+        Raises:
+            FileNotFoundError: If there is no such folder.
+            ValueError: If it is unfinished, damaged, changed, of a later format, or of another base; the message says
+                which.
+
+        Example:
+            >>> import labclip
+            >>> scene = labclip.scenes.sample(2)
+            >>> model = labclip.LABCLIP.from_pretrained("scenes")
+            >>> texts = model.encode_text(scene.captions, aligned=False).detach()
+            >>> Features.from_arrays(images=texts, texts=texts, base=model.alignment.base).save("features")
+            Features(2 images, 2 texts, 0 negatives each, dim=256, base='scenes (embedded)')
+            >>> Features.load("features", base=model.alignment.base, verify=True).images.shape
+            (2, 256)
+        """
+        return cls(**read_folder(folder, base=base, verify=verify))
+
+    def save(self, folder: str | Path) -> Features:
+        """Write a feature folder, from which `load` gives the same: rows of unit length, float32.
+
+        Args:
+            folder: Made if it does not exist; it must hold no features yet.
+
+        Returns:
+            The features, memory-mapped from there.
+
+        Raises:
+            ValueError: If the folder holds features or is a file, or a row is not finite or all zeros.
+        """
+        save(self, Path(folder))
+        return self.load(folder)
 
     @classmethod
     def from_arrays(
@@ -70,24 +114,32 @@ class Features:
             negatives: [n_texts, dim] or [n_texts, k, dim], or None.
             image_index: The row of each caption's image, whole numbers [n_texts]; None where text i describes image i.
             has_negative: Which negatives there are, bool [n_texts] or [n_texts, k]; None takes a row equal to its
-                caption's own as absent.
+                caption's own as absent, which reads all of them once.
             negative_images: An image of each negative, the shape of `negatives`; one equal to the caption's own image
                 is absent.
             base: The model they are of.
             fingerprint: The base's text embedding that tells bases apart, [dim].
-        """
-        import torch
 
-        index = np.arange(len(texts)) if image_index is None else image_index
-        negatives, negative_images = _three(negatives), _three(negative_images)
-        there = None
+        Raises:
+            ValueError: If something is not floating point, shapes do not belong together, or an index is no row.
+        """
+        count, dim = _shape("images", images, 2)
+        texts_count, _ = _shape("texts", texts, 2, dim=dim)
+        index = _index(image_index, count, texts_count)
+        negatives, there = _beside("negatives", negatives, texts_count, dim), None
         if negatives is not None:
-            there = _differs(texts, negatives) if has_negative is None else np.asarray(has_negative, dtype=bool)
-            there = there.reshape(len(texts), -1)
-        images_there = None
+            there = _differs(texts, None, negatives) if has_negative is None else _flags(has_negative, negatives)
+        elif has_negative is not None:
+            raise ValueError("has_negative is there, but no negatives. Pass negatives=, or leave it out.")
+        negative_images, images_there = _beside("negative_images", negative_images, texts_count, dim), None
         if negative_images is not None:
-            rows = images[torch.as_tensor(index)] if isinstance(images, torch.Tensor) else images[np.asarray(index)]
-            images_there = _differs(rows, negative_images)
+            if negatives is None or negative_images.shape != negatives.shape:
+                beside = "no negatives" if negatives is None else f"negatives of shape {list(negatives.shape)}"
+                raise ValueError(
+                    f"negative_images has shape {list(negative_images.shape)} for {beside}. Pass one image a negative; "
+                    f"where a negative has none, the row of the caption's own image."
+                )
+            images_there = _differs(images, index, negative_images)
         return cls(
             images, texts, index, negatives, there, negative_images, images_there, base=base, fingerprint=fingerprint
         )
@@ -107,16 +159,74 @@ class Features:
         return f"Features({len(self.images):,} images, {len(self):,} texts, {k} negatives each, dim={self.dim}{of})"
 
 
-def _three(rows: Any) -> Any:
-    return rows[:, None] if rows is not None and rows.ndim == 2 else rows
+def _shape(name: str, values: Any, ndim: int, *, dim: int | None = None) -> tuple[int, ...]:
+    """The shape of embeddings, checked."""
+    floating = values.is_floating_point() if isinstance(values, torch.Tensor) else (
+        isinstance(values, np.ndarray) and np.issubdtype(values.dtype, np.floating)
+    )  # fmt: skip
+    if not floating:
+        raise ValueError(f"{name} is {described(values)}. Pass embeddings, a floating-point array or tensor.")
+    shape = tuple(int(size) for size in values.shape)
+    if len(shape) != ndim or 0 in shape:
+        raise ValueError(f"{name} has shape {list(shape)}, not {'[n, dim]' if ndim == 2 else '[n, k, dim]'}.")
+    if dim not in (None, shape[-1]):
+        raise ValueError(f"images has dim {dim} but {name} has dim {shape[-1]}. Embed both with one model.")
+    return shape
 
 
-def _differs(own: Any, others: Any) -> Any:
-    """Which of [n, k, dim] others differ from their own row [n, dim], both brought to unit length: bool [n, k]."""
+def _beside(name: str, values: Any, texts: int, dim: int) -> Any:
+    """What each caption has k of, as [n_texts, k, dim]."""
+    if values is None:
+        return None
+    values = values[:, None] if getattr(values, "ndim", 0) == 2 else values
+    shape = _shape(name, values, 3, dim=dim)
+    if shape[0] != texts:
+        raise ValueError(
+            f"{name} has {shape[0]} rows for {texts} texts. Pass one row a text; where a text has none, its own row."
+        )
+    return values
+
+
+def _flags(values: Any, negatives: Any) -> NDArray[np.bool_]:
+    flags = values.numpy(force=True) if isinstance(values, torch.Tensor) else np.asarray(values)
+    flags = flags[:, None] if flags.ndim == 1 else flags
+    if flags.dtype != np.bool_ or flags.shape != tuple(negatives.shape[:2]):
+        raise ValueError(
+            f"has_negative is {flags.dtype} {list(flags.shape)}, not bool {list(negatives.shape[:2])}. Pass True where "
+            f"there is a negative."
+        )
+    return flags
+
+
+def _index(values: Any, images: int, texts: int) -> NDArray[np.int64]:
+    """The row of each caption's image, checked."""
+    if values is None:
+        if images != texts:
+            raise ValueError(f"There are {images} images and {texts} texts. Pass image_index, whose caption each is.")
+        return np.arange(texts)
+    try:
+        index = values.numpy(force=True) if isinstance(values, torch.Tensor) else np.asarray(values)
+    except ValueError:  # lists of several lengths
+        index = np.array(None)
+    if not np.issubdtype(index.dtype, np.integer) or index.shape != (texts,):
+        raise ValueError(
+            f"image_index is {index.dtype} {list(index.shape)}. Pass {texts} whole numbers, the image's row for each "
+            f"text."
+        )
+    outside = np.flatnonzero((index < 0) | (index >= images))
+    if len(outside):
+        first = int(outside[0])
+        raise ValueError(f"image_index[{first}] is {int(index[first])}, but images has rows 0 to {images - 1}.")
+    return index.astype(np.int64, copy=False)
+
+
+def _differs(own: Any, index: NDArray[np.int64] | None, others: Any) -> NDArray[np.bool_]:
+    """Which of [n, k, dim] others differ from their own row of [n, dim], or of its row `index`: bool [n, k]."""
     found = []
-    for start in range(0, len(own), _BLOCK):
-        mine = np.asarray(own[start : start + _BLOCK], dtype=np.float32)[:, None]
-        theirs = np.asarray(others[start : start + _BLOCK], dtype=np.float32)
-        mine, theirs = (rows / np.linalg.norm(rows, axis=-1, keepdims=True) for rows in (mine, theirs))
+    for start in range(0, len(others), _BLOCK):
+        part = slice(start, start + _BLOCK)
+        mine, theirs = block_of(own, part if index is None else index[part])[:, None], block_of(others, part)
+        with np.errstate(invalid="ignore"):  # rows of zeros are refused where they are used
+            mine, theirs = (rows / np.linalg.norm(rows, axis=-1, keepdims=True) for rows in (mine, theirs))
         found.append(np.abs(mine - theirs).max(axis=-1) > _SAME)
     return np.concatenate(found)

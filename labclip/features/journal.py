@@ -4,41 +4,37 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
-import numpy as np
-
-from labclip.data.decoding import ImageRow
-from labclip.data.records import Record
+from labclip.data.images import ImageSource
+from labclip.data.items import BadRow, Item
+from labclip.features.folder import HEADER, IMAGE_NAMES, IMAGES, UNFINISHED, clear
+from labclip.features.parts import Parts, Sealed
+from labclip.messages import typed
 from labclip.negatives.cleaning import comparable
 
-UNFINISHED = "unfinished.sqlite"
-PART = ".part"
-# NumPy's header, padded to one length whatever the shape, so that it can be written when the shape is known.
-_HEADER = 128
 _CHUNK = 1024
-_SCHEMA = """
-CREATE TABLE state (name TEXT PRIMARY KEY, value TEXT);
-CREATE TABLE images (id INTEGER PRIMARY KEY, key BLOB UNIQUE, name TEXT, place TEXT, source INTEGER, start INTEGER,
-    size INTEGER, row INTEGER);
-CREATE TABLE texts (id INTEGER PRIMARY KEY, image INTEGER, caption TEXT, negatives TEXT, place TEXT,
-    said BLOB);
-CREATE TABLE skipped (place TEXT, image TEXT, reason TEXT, captions INTEGER);
-"""
+_TABLES = {
+    "state": "(name TEXT PRIMARY KEY, value TEXT)",
+    "images": "(id INTEGER PRIMARY KEY, key BLOB UNIQUE, name TEXT, place TEXT, file TEXT, start INTEGER, "
+    "size INTEGER, part TEXT, row INTEGER, problem TEXT, chain TEXT)",
+    "texts": "(id INTEGER PRIMARY KEY, image INTEGER, caption TEXT, negatives TEXT, place TEXT, said BLOB)",
+    "skipped": "(place TEXT, image TEXT, reason TEXT)",
+}
+_PLAN = ("images", "texts", "skipped")
+_SOURCE = "name, place, file, start, size, part"
 
 
 class Text(NamedTuple):
-    """A caption to be encoded, and the row of its picture among the features.
+    """A caption to be encoded, and the row of its image among the features.
 
-    `wrong` says of each negative whether it is one: none that says what a caption of the same picture says.
+    `wrong` says of each negative whether it is one: not what another caption of the same image says.
     """
 
-    id: int
     caption: str
     negatives: list[str]
     wrong: list[bool]
@@ -46,213 +42,256 @@ class Text(NamedTuple):
     image_row: int
 
 
-class Work:
+class Journal:
     """The plan of a run and the files that grow. What `commit` has not sealed is cut off when the run goes on.
 
     Args:
         folder: The feature folder to be; it must exist.
-        made_from: What the features depend on; it must be equal when a run goes on.
+
+    Attributes:
+        parts: The files that grow.
 
     Raises:
-        ValueError: If another process is writing into the folder.
+        ValueError: If another process is writing into the folder, or its journal is not as this class left it.
     """
 
-    def __init__(self, folder: Path, made_from: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._files: dict[str, BinaryIO] = {}
+        self.parts = Parts(folder)
         self._db = sqlite3.connect(folder / UNFINISHED, timeout=0.5, isolation_level=None)
         try:
             # Held to the end: the lock also keeps a second process out. The kernel frees it after a kill.
             self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
             self._db.execute("PRAGMA cache_size = -65536")
             self._db.execute("BEGIN EXCLUSIVE")
-            if not self._db.execute("SELECT 1 FROM sqlite_master").fetchall():
-                for statement in _SCHEMA.split(";"):
-                    self._db.execute(statement)
-            if not self.get("planned", False):
-                self._set("made_from", dict(made_from))
+            tables = dict(self._db.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'").fetchall())
+            if not tables:
+                self._create("state", *_PLAN)
+            elif tables != {name: f"CREATE TABLE {name} {columns}" for name, columns in _TABLES.items()}:
+                raise ValueError("its tables are those of another program or version")
+            self._check()
             self._db.execute("COMMIT")
-            self.made_from: dict[str, Any] = self.get("made_from", {})
         except sqlite3.OperationalError as error:
             self._db.close()
             raise ValueError(f"{folder} is being written by another process ({error}). Wait for it to end.") from error
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, ValueError, TypeError, LookupError) as error:
             self._db.close()
-            raise ValueError(f"{folder / UNFINISHED} is damaged ({error}). Pass force=True (--force).") from error
+            remedy = f"Pass {typed('force=True', '--force')} to start from scratch."
+            raise ValueError(f"{folder / UNFINISHED} is damaged ({error}). {remedy}") from error
 
-    def __enter__(self) -> Work:
+    def __enter__(self) -> Journal:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        for file in self._files.values():
-            file.close()
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self.parts.close()
         self._db.close()
+        if isinstance(error, sqlite3.DatabaseError):
+            raise ValueError(f"{self.folder / UNFINISHED} can't be read or written ({error}).") from error
+
+    def _create(self, *tables: str) -> None:
+        for table in tables:
+            self._db.execute(f"CREATE TABLE {table} {_TABLES[table]}")
 
     def get(self, name: str, default: Any) -> Any:
         """A sealed value of the state."""
         found = self._db.execute("SELECT value FROM state WHERE name = ?", (name,)).fetchone()
         return default if found is None else json.loads(found[0])
 
-    def _set(self, name: str, value: Any) -> None:
-        self._db.execute("INSERT OR REPLACE INTO state VALUES (?, ?)", (name, json.dumps(value)))
+    def _set(self, **values: Any) -> None:
+        """Keep values, and the hash of all that is kept, by which an edit is noticed."""
+        for name, value in values.items():
+            self._db.execute("INSERT OR REPLACE INTO state VALUES (?, ?)", (name, json.dumps(value)))
+        self._db.execute("INSERT OR REPLACE INTO state VALUES ('seal', ?)", (json.dumps(self._state_sha256()),))
 
-    def plan(self, records: Iterable[tuple[int, str, Record | str, str | None]]) -> None:
-        """Take in all rows, or none if anything fails: (source, place, record or what is wrong, picture's name)."""
+    def _state_sha256(self) -> str:
+        rows = self._db.execute("SELECT name, value FROM state WHERE name != 'seal' ORDER BY name").fetchall()
+        return hashlib.sha256(repr(rows).encode()).hexdigest()
+
+    def _plan_sha256(self) -> str:
+        digest = hashlib.sha256()
+        for columns, table in ((f"id, key, {_SOURCE}", "images"), ("*", "texts"), ("*", "skipped")):
+            for row in self._db.execute(f"SELECT {columns} FROM {table} ORDER BY rowid"):
+                digest.update(repr(row).encode("utf-8", "surrogatepass"))
+        return digest.hexdigest()
+
+    def _check(self) -> None:
+        """Refuse what somebody edited.
+
+        Raises:
+            ValueError: If anything is not as it was left.
+        """
+        if self._db.execute("SELECT 1 FROM state").fetchone() and self.get("seal", "") != self._state_sha256():
+            raise ValueError("its state was edited")
+        if not self.planned:
+            return
+        if self.get("plan_sha256", "") != self._plan_sha256():
+            raise ValueError("its plan was edited")
+        rows, last, next_image = 0, "", self.get("next_image", 0)
+        for image, row, chain, problem in self._db.execute("SELECT id, row, chain, problem FROM images ORDER BY id"):
+            rows, last = (rows, last) if row is None else (rows + 1, chain)
+            is_done = (row is None) != (problem is None)
+            if is_done != (image <= next_image) or (row is not None and row != rows - 1):
+                raise ValueError(f"what it says of image {image} was edited")
+        if rows != self.get("image_rows", 0) or last != self.get("digest", ""):
+            raise ValueError("its rows were edited")
+
+    @property
+    def sealed(self) -> Sealed:
+        """What of the files that grow counts."""
+        found: Sealed = self.get("sealed", {})
+        return found
+
+    @property
+    def planned(self) -> bool:
+        """Whether all rows of the tables are in it."""
+        return bool(self.get("planned", False))
+
+    def plan(self, rows: Iterable[Item | BadRow], facts: Mapping[str, Any], *, dim: int, batch_size: int) -> None:
+        """Take in all rows, or none if anything fails.
+
+        Where there is a plan already, its images stay done up to the first that is another one now, in whole batches,
+        so that the folder has the bytes of an unbroken run; captions are embedded again.
+
+        Args:
+            rows: The tables' rows.
+            facts: What the plan and the features depend on, kept as `facts`.
+            dim: Length of an embedding.
+            batch_size: Images in one pass of the model.
+        """
+        again, most = self.planned, 0
         self._db.execute("BEGIN")
-        most = 0
-        for source, place, record, name in records:
-            if isinstance(record, str):
-                self._skip(place, name, record, 1)
+        self._db.execute("ALTER TABLE images RENAME TO before")
+        for table in _PLAN[1:]:
+            self._db.execute(f"DROP TABLE {table}")
+        self._create(*_PLAN)
+        for row in rows:
+            if isinstance(row, BadRow):
+                self._db.execute("INSERT INTO skipped VALUES (?, ?, ?)", (row.place, row.image or None, row.reason))
                 continue
-            picture = record.picture
-            # A path, or the same bytes, are one picture in all files; a place in an archive is not.
-            inside_archive = picture.start is not None and picture.size != -1
-            key = picture.key + (source.to_bytes(4, "little") if inside_archive else b"")
-            self._db.execute(
-                "INSERT OR IGNORE INTO images (key, name, place, source, start, size) VALUES (?, ?, ?, ?, ?, ?)",
-                (key, picture.name, place, source, picture.start, picture.size),
-            )
-            (image,) = self._db.execute("SELECT id FROM images WHERE key = ?", (key,)).fetchone()
-            for caption, negatives in record.captions:
+            image = self._image(row)
+            for caption, negatives in zip(row.captions, row.negatives, strict=True):
                 most = max(most, len(negatives))
                 self._db.execute(
                     "INSERT INTO texts (image, caption, negatives, place, said) VALUES (?, ?, ?, ?, ?)",
-                    (image, caption, json.dumps(negatives) if negatives else None, place, _said(caption)),
+                    (image, caption, json.dumps(negatives) if negatives else None, row.place, _said(caption)),
                 )
         self._db.execute("CREATE INDEX texts_of ON texts (image, said)")
-        self._set("negatives_per_caption", most)
-        self._set("planned", True)
+        if again:
+            self._keep_equal(dim, batch_size)
+        self._db.execute("DROP TABLE before")
+        self._set(facts=facts, negatives_per_caption=most, planned=True, plan_sha256=self._plan_sha256())
         self._db.execute("COMMIT")
+
+    def _image(self, item: Item) -> int:
+        source = item.image
+        assert source is not None
+        assert source.file is not None
+        file = str(source.file.absolute())
+        where = source.key, source.name, item.place, file, source.start, source.size, source.column
+        self._db.execute(f"INSERT OR IGNORE INTO images (key, {_SOURCE}) VALUES (?, ?, ?, ?, ?, ?, ?)", where)
+        (image,) = self._db.execute("SELECT id FROM images WHERE key = ?", (source.key,)).fetchone()
+        return int(image)
+
+    def _keep_equal(self, dim: int, batch_size: int) -> None:
+        """Take over what the plan before has done, up to the first image that is another one now."""
+        (other,) = self._db.execute(
+            "SELECT MIN(b.id) FROM before b LEFT JOIN images i ON i.id = b.id WHERE b.id <= ? AND "
+            "(i.name IS NOT b.name OR i.start IS NOT b.start OR i.size IS NOT b.size OR i.part IS NOT b.part "
+            "OR i.part IS NOT NULL AND i.key IS NOT b.key)",
+            (self.get("next_image", 0),),
+        ).fetchone()
+        same = self.get("next_image", 0) if other is None else other - 1
+        # An unbroken run has whole batches, but for the last.
+        kept = same if same == self.count("images") else same // batch_size * batch_size
+        self._db.execute(
+            "UPDATE images SET (row, problem, chain) = (SELECT row, problem, chain FROM before "
+            "WHERE before.id = images.id) WHERE id <= ?",
+            (kept,),
+        )
+        rows, length, digest = 0, 0, ""
+        for name, chain in self._db.execute("SELECT name, chain FROM images WHERE row IS NOT NULL ORDER BY id"):
+            rows, length, digest = rows + 1, length + len(image_line(name)), chain
+        sealed = self.parts.cut(self.sealed, {IMAGES: HEADER + 4 * dim * rows, IMAGE_NAMES: length})
+        self._db.execute("DELETE FROM state")
+        self._set(next_image=kept, image_rows=rows, digest=digest, sealed=sealed)
 
     def discard_if_unplanned(self) -> None:
         """Leave no trace of a run that did not get past reading its captions."""
         if self._db.in_transaction:
             self._db.execute("ROLLBACK")
-        if not self.get("planned", False):
+        if not self.planned:
             self._db.close()
             clear(self.folder, ())
             with suppress(OSError):  # other files are in it
                 self.folder.rmdir()
 
-    def images(self, after: int) -> Iterator[ImageRow]:
-        """Pictures from behind an id on, in order."""
-        while rows := self._db.execute(
-            "SELECT id, name, place, source, start, size FROM images WHERE id > ? ORDER BY id LIMIT ?", (after, _CHUNK)
-        ).fetchall():
-            yield from map(ImageRow._make, rows)
+    def images(self, after: int) -> Iterator[ImageSource]:
+        """Images from behind an id on, in order; their ids are without gaps."""
+        query = f"SELECT id, key, {_SOURCE} FROM images WHERE id > ? ORDER BY id LIMIT ?"
+        while rows := self._db.execute(query, (after, _CHUNK)).fetchall():
+            for _, key, name, place, file, start, size, column in rows:
+                yield ImageSource(name, Path(file), key, start, size, column, place=place)
             after = rows[-1][0]
 
     def texts(self, after: int, last: int) -> list[Text]:
-        """Captions of pictures that were kept, ids after < id <= last."""
+        """Captions of images that were kept, ids after < id <= last."""
         rows = self._db.execute(
-            "SELECT t.id, t.image, t.caption, t.negatives, t.place, i.row FROM texts t JOIN images i ON i.id = t.image "
+            "SELECT t.image, t.caption, t.negatives, t.place, i.row FROM texts t JOIN images i ON i.id = t.image "
             "WHERE t.id > ? AND t.id <= ? AND i.row IS NOT NULL ORDER BY t.id",
             (after, last),
-        )
+        ).fetchall()
         texts = []
-        for id_, image, caption, listed, place, image_row in rows:
+        for image, caption, listed, place, image_row in rows:
             negatives = json.loads(listed or "[]")
             wrong = [not self._true_of(image, negative) for negative in negatives]
-            texts.append(Text(id_, caption, negatives, wrong, place, image_row))
+            texts.append(Text(caption, negatives, wrong, place, image_row))
         return texts
 
     def _true_of(self, image: int, text: str) -> bool:
-        """Whether a caption of the picture says the same."""
+        """Whether a caption of the image says the same."""
         query = "SELECT 1 FROM texts WHERE image = ? AND said = ? LIMIT 1"
         return self._db.execute(query, (image, _said(text))).fetchone() is not None
 
     def count(self, table: str) -> int:
-        """How many pictures or captions there are."""
+        """How many images or texts there are."""
         return int(self._db.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0])
 
     def skipped(self) -> Iterator[dict[str, Any]]:
-        """What was left out, and why."""
-        for row in self._db.execute("SELECT place, image, reason, captions FROM skipped ORDER BY rowid"):
-            yield dict(zip(("where", "image", "reason", "captions"), row, strict=True))
+        """What was left out, and why: rows of the tables, then images with their captions."""
+        for query in (
+            "SELECT place, image, reason, 1 FROM skipped ORDER BY rowid",
+            "SELECT place, name, problem, (SELECT COUNT(*) FROM texts WHERE image = images.id) FROM images "
+            "WHERE problem IS NOT NULL ORDER BY id",
+        ):
+            for row in self._db.execute(query):
+                yield dict(zip(("where", "image", "reason", "captions"), row, strict=True))
 
     def begin(self) -> None:
         """Start what the next `commit` seals."""
         if not self._db.in_transaction:
             self._db.execute("BEGIN")
 
-    def keep(self, item: ImageRow, row: int) -> None:
-        """Note the row that a picture has among the features."""
-        self._db.execute("UPDATE images SET row = ? WHERE id = ?", (row, item.id))
+    def keep(self, image: int, row: int, chain: str) -> None:
+        """Note the row that an image has among the features, and the hash of all images up to it."""
+        self._db.execute("UPDATE images SET row = ?, chain = ? WHERE id = ?", (row, chain, image))
 
-    def leave_out(self, item: ImageRow, reason: str) -> None:
-        """Note that a picture is left out, and its captions with it."""
-        (captions,) = self._db.execute("SELECT COUNT(*) FROM texts WHERE image = ?", (item.id,)).fetchone()
-        self._skip(item.place, item.name, reason, captions)
-
-    def _skip(self, place: str, image: str | None, reason: str, captions: int) -> None:
-        self._db.execute("INSERT INTO skipped VALUES (?, ?, ?, ?)", (place, image, reason, captions))
-
-    def append(self, name: str, data: bytes | np.ndarray[Any, Any]) -> None:
-        """Write behind the end of a file of the folder."""
-        if name not in self._files:
-            self._files[name] = self._open(name)
-        self._files[name].write(data if isinstance(data, bytes) else np.ascontiguousarray(data).data)
-
-    def _open(self, name: str) -> BinaryIO:
-        path = self.folder / (name + PART)
-        sealed = self.get("lengths", {}).get(name)
-        file = path.open("r+b" if path.exists() else "w+b")
-        if sealed is None:
-            sealed = _HEADER if name.endswith(".npy") else 0
-        elif file.seek(0, os.SEEK_END) < sealed:
-            file.close()
-            raise ValueError(f"{path} is shorter than it was. Pass force=True (--force) to start anew.")
-        file.truncate(sealed)
-        file.seek(sealed)
-        return file
+    def leave_out(self, image: int, problem: str) -> None:
+        """Note that an image is left out, and its captions with it."""
+        self._db.execute("UPDATE images SET problem = ? WHERE id = ?", (problem, image))
 
     def commit(self, **state: Any) -> None:
         """Seal what was written since the last time: after a kill, a run goes on from here."""
-        lengths = self.get("lengths", {})
-        for name, file in self._files.items():
-            file.flush()
-            os.fsync(file.fileno())
-            lengths[name] = file.tell()
+        sealed = {**self.sealed, **self.parts.seal()}
         self.begin()
-        for name, value in {**state, "lengths": lengths}.items():
-            self._set(name, value)
+        self._set(**state, sealed=sealed)
         self._db.execute("COMMIT")
 
-    def finish(self, arrays: Mapping[str, tuple[tuple[int, ...], str]]) -> None:
-        """Give every file its name, and every array its header; what a kill left undone is done when called again.
 
-        Args:
-            arrays: Shape and dtype by file name.
-        """
-        for name, length in self.get("lengths", {}).items():
-            part = self.folder / (name + PART)
-            if name in self._files:
-                self._files.pop(name).close()
-            if not part.exists():
-                continue
-            with part.open("r+b") as file:
-                file.truncate(length)
-                if name in arrays:
-                    file.write(_header(*arrays[name]))
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(part, self.folder / name)
+def image_line(name: str) -> bytes:
+    """An image's line in `images.jsonl`."""
+    return (json.dumps({"image": name}, ensure_ascii=False) + "\n").encode()
 
 
 def _said(text: str) -> bytes:
     """Equal for texts that differ in nothing but case, punctuation and "a" or "an"."""
     return hashlib.blake2b(comparable(text).encode(), digest_size=8).digest()
-
-
-def _header(shape: tuple[int, ...], dtype: str) -> bytes:
-    text = repr({"descr": dtype, "fortran_order": False, "shape": shape})
-    body = text.encode().ljust(_HEADER - 11) + b"\n"
-    return b"\x93NUMPY\x01\x00" + len(body).to_bytes(2, "little") + body
-
-
-def clear(folder: Path, names: Iterable[str]) -> None:
-    """Remove an unfinished or finished run, the named files first."""
-    for name in (*names, UNFINISHED, UNFINISHED + "-journal"):
-        for path in (folder / name, folder / (name + PART)):
-            with suppress(FileNotFoundError):
-                path.unlink()

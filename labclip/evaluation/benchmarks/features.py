@@ -8,12 +8,12 @@ import torch
 from labclip.evaluation.scores import everything
 from labclip.evaluation.sources import Benchmark, Sources
 from labclip.evaluation.tasks import Choice, Embedded, Question, Retrieval, Task
-from labclip.features.folder import load
+from labclip.features import Features
 
 
 def read(sources: Sources) -> Task:
     """`binding`: a caption beats all its negatives; retrieval among all pictures and captions of the folder."""
-    found = load(sources.folder)
+    found = Features.load(sources.folder)
     texts = torch.from_numpy(np.array(found.texts))
     index = np.array(found.image_index)
     captions = np.arange(len(texts))
@@ -31,7 +31,9 @@ def read(sources: Sources) -> Task:
     images = torch.from_numpy(np.array(found.images))
     left_out = found.manifest["skipped"]
     notes = [f"{len(left_out):,} items were left out when the folder was made."] if left_out else []
-    return Task((), (), questions, notes, Embedded(images, texts, lambda model: load(sources.folder, base=model)))
+    return Task(
+        (), (), questions, notes, Embedded(images, texts, lambda model: Features.load(sources.folder, base=model))
+    )
 
 
 BENCHMARK = Benchmark(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from labclip.checks import checked_whole
-from labclip.data.images import Picture
+from labclip.data.images import ImageSource
 from labclip.evaluation.items import Items, gallery
 from labclip.evaluation.labelled import labelled_scenes
 from labclip.evaluation.scores import everything
@@ -45,7 +45,7 @@ def _retrieval(sources: Sources, n: int, seed: int) -> list[Retrieval]:
     said: list[list[tuple[int, int, tuple[str, ...]]]] = [[], []]
     for number, things in enumerate(scenes.objects):
         name = f"scene {number} of split all, seed {seed}"
-        row = _row(sources, Picture(scenes.images[number], name))
+        row = _row(sources, ImageSource(name, data=scenes.images[number]))
         words = tuple(sorted(word for thing in things for word in thing))
         for pairs, texts in zip(said, (scenes.captions, scenes.tags), strict=True):
             pairs.append((row, sources.captions.row(texts[number], name), words))
@@ -66,9 +66,9 @@ def _all_things() -> list[tuple[str, str]]:
     return [(colour, shape) for colour in COLOURS for shape in SHAPES]
 
 
-def _row(sources: Sources, picture: Picture) -> int:
-    assert isinstance(picture.source, np.ndarray)
-    return sources.pictures.held(picture.source, picture.name)
+def _row(sources: Sources, picture: ImageSource) -> int:
+    assert isinstance(picture.data, np.ndarray)
+    return sources.pictures.held(picture.data, picture.name)
 
 
 BENCHMARK = Benchmark(

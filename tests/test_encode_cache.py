@@ -13,9 +13,8 @@ from PIL import Image
 from torch.nn import functional as F
 
 from labclip import LABCLIP, Alignment, scenes
-from labclip.data.images import Captions, Picture, Pictures
-from labclip.encode.cache import Cache, default_cache
-from labclip.encode.encoding import encode
+from labclip.data.images import Captions, Images, ImageSource
+from labclip.encode.cache import Cache, default_cache, encode
 
 
 @pytest.fixture
@@ -23,8 +22,8 @@ def model():
     return LABCLIP.from_pretrained("scenes")
 
 
-def pictures_of(drawn):
-    return [Picture(image, f"scene {row}") for row, image in enumerate(drawn.images)]
+def images_of(drawn):
+    return [ImageSource(f"scene {row}", data=image) for row, image in enumerate(drawn.images)]
 
 
 class Counted:
@@ -60,7 +59,7 @@ def rounding(model, monkeypatch):
 def test_encode_is_the_models_own_embedding_of_unit_length_in_order(model):
     drawn = scenes.sample(5, seed=1)
     captions = [*drawn.captions, *drawn.tags]
-    images, texts = encode(model, pictures_of(drawn), captions, batch_size=2, progress=False)
+    images, texts = encode(model, images_of(drawn), captions, batch_size=2, progress=False)
     with torch.no_grad():
         own = model.clip.encode_image(torch.stack([model.preprocess(Image.fromarray(i)) for i in drawn.images]))
         said = model.clip.encode_text(model.tokenizer(captions))
@@ -70,7 +69,7 @@ def test_encode_is_the_models_own_embedding_of_unit_length_in_order(model):
 
 def test_a_second_run_encodes_nothing_and_gives_the_same_bits(model, tmp_path, monkeypatch):
     drawn = scenes.sample(6, seed=2)
-    asked = pictures_of(drawn), drawn.captions
+    asked = images_of(drawn), drawn.captions
     with Cache(tmp_path, model) as cache:
         first = encode(model, *asked, cache=cache, progress=False)
     counted = Counted(model, monkeypatch)
@@ -83,7 +82,7 @@ def test_a_second_run_encodes_nothing_and_gives_the_same_bits(model, tmp_path, m
 
 def test_equal_content_is_encoded_once_whatever_it_is_called(model, monkeypatch):
     drawn = scenes.sample(2, seed=3)
-    twice = [Picture(drawn.images[0], "one"), Picture(drawn.images[0].copy(), "other"), Picture(drawn.images[1], "b")]
+    twice = [ImageSource(name, data=drawn.images[row].copy()) for row, name in ((0, "one"), (0, "other"), (1, "b"))]
     counted = Counted(model, monkeypatch)
     images, _ = encode(model, twice, ["a red cube"], progress=False)
     assert counted.images == 2
@@ -102,12 +101,28 @@ def test_another_preprocessing_has_another_cache(model, tmp_path):
     assert Cache(tmp_path, model).path != Cache(tmp_path, other).path
 
 
-def test_a_damaged_row_of_the_cache_is_encoded_anew(model, tmp_path):
-    asked = pictures_of(scenes.sample(2, seed=4)), ["a red cube"]
+def test_a_damaged_row_of_the_cache_is_encoded_again(model, tmp_path):
+    asked = images_of(scenes.sample(2, seed=4)), ["a red cube"]
     with Cache(tmp_path, model) as cache:
         whole = encode(model, *asked, cache=cache, progress=False)
     with sqlite3.connect(cache.path) as file:
-        file.execute("UPDATE rows SET row = zeroblob(1024)")
+        file.execute("UPDATE rows SET value = zeroblob(1024)")
+    file.close()
+    with Cache(tmp_path, model) as cache:
+        again = encode(model, *asked, cache=cache, progress=False)
+    assert torch.allclose(whole[0], again[0], atol=1e-6)
+    assert torch.allclose(whole[1], again[1], atol=1e-6)
+
+
+@pytest.mark.parametrize("table", ["rows", "same"])
+def test_rows_of_the_cache_that_changed_places_are_encoded_again(model, tmp_path, table):
+    asked = images_of(scenes.sample(3, seed=5)), ["a red cube", "A RED CUBE", "a blue cone"]
+    with Cache(tmp_path, model) as cache:
+        whole = encode(model, *asked, cache=cache, progress=False)
+    with sqlite3.connect(cache.path) as file:
+        found = file.execute(f"SELECT key, value, bound FROM {table} ORDER BY key").fetchall()
+        for (key, *_), (_, value, bound) in zip(found, found[1:] + found[:1], strict=True):
+            file.execute(f"UPDATE {table} SET value = ?, bound = ? WHERE key = ?", (value, bound, key))
     file.close()
     with Cache(tmp_path, model) as cache:
         again = encode(model, *asked, cache=cache, progress=False)
@@ -123,13 +138,13 @@ def test_a_damaged_cache_says_what_to_delete(model, tmp_path):
         Cache(tmp_path, model)
 
 
-def test_broken_pictures_are_counted_and_named_and_the_others_kept(model, tmp_path, monkeypatch):
+def test_broken_images_are_counted_and_named_and_the_others_kept(model, tmp_path, monkeypatch):
     drawn = scenes.sample(3, seed=6)
     for row in range(3):
         Image.fromarray(drawn.images[row]).save(tmp_path / f"{row}.png")
-    (tmp_path / "1.png").write_bytes(b"no picture")
-    asked = [Picture(tmp_path / f"{row}.png", f"{row}.png") for row in range(3)]
-    with Cache(tmp_path / "cache", model) as cache, pytest.raises(ValueError, match=r"1 of 3 pictures .*1\.png is no"):
+    (tmp_path / "1.png").write_bytes(b"no image")
+    asked = [ImageSource(f"{row}.png", tmp_path / f"{row}.png") for row in range(3)]
+    with Cache(tmp_path / "cache", model) as cache, pytest.raises(ValueError, match=r"1 of 3 images .*1\.png is no"):
         encode(model, asked, ["a red cube"], cache=cache, progress=False)
     Image.fromarray(drawn.images[1]).save(tmp_path / "1.png")
     counted = Counted(model, monkeypatch)
@@ -141,45 +156,48 @@ def test_broken_pictures_are_counted_and_named_and_the_others_kept(model, tmp_pa
 def test_a_crop_is_cut_before_preprocessing(model):
     large = np.zeros((64, 160, 3), dtype=np.uint8)
     large[:, 50:114] = scenes.sample(1, seed=7).images[0]
-    crop, whole = Picture(large, "crop", (50, 0, 64, 64)), Picture(large[:, 50:114].copy(), "whole")
+    crop, whole = (
+        ImageSource("crop", data=large, box=(50, 0, 64, 64)),
+        ImageSource("whole", data=large[:, 50:114].copy()),
+    )
     images, _ = encode(model, [crop, whole], ["a red cube"], progress=False)
     assert torch.allclose(images[0], images[1], atol=1e-6)
 
 
-def test_a_box_outside_its_picture_is_named(model):
+def test_a_box_outside_its_image_is_named(model):
     with pytest.raises(ValueError, match=r"the box .* lies outside its 64 x 64 pixels"):
-        encode(model, [Picture(scenes.sample(1).images[0], "p", (70, 0, 5, 5))], ["a"], progress=False)
+        encode(model, [ImageSource("p", data=scenes.sample(1).images[0], box=(70, 0, 5, 5))], ["a"], progress=False)
 
 
 def test_training_mode_is_left_as_it_was(model):
     model.train()
-    encode(model, pictures_of(scenes.sample(1)), ["a red cube"], progress=False)
+    encode(model, images_of(scenes.sample(1)), ["a red cube"], progress=False)
     assert model.training
     assert model.clip.training
 
 
-def test_collected_pictures_and_captions_are_kept_once(tmp_path):
+def test_collected_images_and_captions_are_kept_once(tmp_path):
     (tmp_path / "a.png").touch()
-    pictures, captions = Pictures(), Captions()
-    assert [pictures.file(tmp_path / name) for name in ("a.png", "b.png", "a.png", "b.png")] == [0, None, 0, None]
-    assert pictures.file(tmp_path / "a.png", (0, 0, 1, 1)) == 1
-    assert [path.name for path in pictures.missing] == ["b.png"]
+    images, captions = Images(), Captions()
+    assert [images.file(tmp_path / name) for name in ("a.png", "b.png", "a.png", "b.png")] == [0, None, 0, None]
+    assert images.file(tmp_path / "a.png", (0, 0, 1, 1)) == 1
+    assert [path.name for path in images.missing] == ["b.png"]
     assert [captions.row(text, "here") for text in ("x", "y", "x")] == [0, 1, 0]
     with pytest.raises(ValueError, match=r"here: the caption is '  '"):
         captions.row("  ", "here")
 
 
 def test_captions_of_the_same_tokens_have_the_same_bits_in_any_pass_and_any_run(model, tmp_path, monkeypatch):
-    monkeypatch.setattr("labclip.encode.encoding.BLOCK", 2)
+    monkeypatch.setattr("labclip.encode.cache.BLOCK", 2)
     rounding(model, monkeypatch)
     alike = ["a red cube", "a blue cone", "A RED CUBE", "a  red   cube", "an orange ring"]
     with Cache(tmp_path, model) as cache:
-        _, texts = encode(model, pictures_of(scenes.sample(1)), alike, cache=cache, progress=False)
+        _, texts = encode(model, images_of(scenes.sample(1)), alike, cache=cache, progress=False)
     assert torch.equal(texts[0], texts[2])
     assert torch.equal(texts[0], texts[3])
     assert not torch.equal(texts[0], texts[1])
     with Cache(tmp_path, model) as cache:
-        _, later = encode(model, pictures_of(scenes.sample(1)), ["A red Cube", *alike], cache=cache, progress=False)
+        _, later = encode(model, images_of(scenes.sample(1)), ["A red Cube", *alike], cache=cache, progress=False)
     assert torch.equal(later[0], texts[0])
     assert torch.equal(later[1:], texts)
 
@@ -198,12 +216,12 @@ def test_what_is_put_is_kept_and_locks_nobody_out(model, tmp_path):
 
 def test_a_cache_that_cannot_be_made_says_what_to_pass(model, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match=r"can't be made \(Not a directory\)\. Pass --cache DIR .* or --no-cache"):
+    with pytest.raises(ValueError, match=r"can't be made \(Not a directory\)\. Pass cache=DIR .* or cache=None"):
         Cache(tmp_path / "file" / "cache", model)
     folder = Cache(tmp_path / "cache", model).path
     folder.unlink()
     folder.mkdir()
-    with pytest.raises(ValueError, match=r"can't be used \(unable to open.*Pass --cache DIR"):
+    with pytest.raises(ValueError, match=r"can't be used \(unable to open.*Pass cache=DIR"):
         Cache(tmp_path / "cache", model)
 
 
@@ -226,19 +244,19 @@ def test_a_transformer_in_half_precision(dtype):
         for one in (clip, copy.deepcopy(clip))
     )
     convert_weights_to_lp(half.clip, dtype)
-    asked = pictures_of(scenes.sample(3, seed=12)), ["a red cube", "a blue ring"]
+    asked = images_of(scenes.sample(3, seed=12)), ["a red cube", "a blue ring"]
     for found, own in zip(encode(half, *asked, progress=False), encode(whole, *asked, progress=False), strict=True):
         assert found.dtype == torch.float32
         assert F.cosine_similarity(found, own).min() > 0.99
-    assert half.encode_image([Image.fromarray(asked[0][0].source)]).dtype == dtype
+    assert half.encode_image([Image.fromarray(asked[0][0].data)]).dtype == dtype
 
 
 def test_pixels_that_would_be_cut_to_white_are_refused(model, tmp_path):
     Image.fromarray(np.full((9, 9), 40_000, dtype=np.uint16)).save(tmp_path / "deep.png")
     with pytest.raises(ValueError, match=r"deep\.png .*mode I;16.*save it in 8 bits"):
-        encode(model, [Picture(tmp_path / "deep.png", "deep.png")], ["a"], progress=False)
+        encode(model, [ImageSource("deep.png", tmp_path / "deep.png")], ["a"], progress=False)
 
 
 def test_a_box_of_less_than_a_pixel_is_named(model):
-    with pytest.raises(ValueError, match=r"the box \(0, 0, 0\.4, 5\) is less than a pixel"):
-        encode(model, [Picture(scenes.sample(1).images[0], "p", (0, 0, 0.4, 5))], ["a"], progress=False)
+    with pytest.raises(ValueError, match=r"the box \(0, 0, 0\.4, 5\), which is less than a pixel"):
+        encode(model, [ImageSource("p", data=scenes.sample(1).images[0], box=(0, 0, 0.4, 5))], ["a"], progress=False)

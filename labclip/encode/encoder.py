@@ -1,0 +1,259 @@
+"""`Encoder`: images and captions through a base to unit-length rows."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from errno import EACCES, EINVAL, EISDIR, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR, EPERM
+from itertools import islice
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from labclip.data.images import ImageSource, ParquetImages, reason
+from labclip.images import image_dtype
+from labclip.model import LABCLIP
+from labclip.text import Cut, counting_cut
+
+Rows = NDArray[np.float32]
+T = TypeVar("T")
+
+# What is wrong with one file. Any other failure to read (too many open files, a file server gone) is the machine's,
+# and must not leave out image after image.
+_UNREADABLE = {ENOENT, ENOTDIR, EISDIR, EACCES, EPERM, ENAMETOOLONG, ELOOP, EINVAL}
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """One image's embedding, or what is wrong with the image.
+
+    Attributes:
+        source: The image.
+        row: Unit-length float32 [dim], little-endian; None where the image can't be used.
+        digest: SHA-256 of the image's bytes; empty where they could not be read.
+        problem: What is wrong; it follows the image's name in a sentence. Empty where nothing is.
+    """
+
+    source: ImageSource
+    row: Rows | None
+    digest: bytes = b""
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Decoded:
+    source: ImageSource
+    pixels: torch.Tensor | None
+    digest: bytes = b""
+    problem: str = ""
+
+
+class Encoder:
+    """Encodes with a base; its device and precision are used, its matrix is not.
+
+    Args:
+        model: The base, wrapped. It is put into evaluation mode while it works.
+        batch_size: Images in one pass of the model.
+        workers: Threads that read and decode images; by default one a processor, at most 16.
+        progress: Whether to show bars on stderr.
+
+    Attributes:
+        cut: Counts captions cut at the context length; `cut.warn()` says so. Nothing else does.
+
+    Raises:
+        ValueError: If the model has no preprocess or no tokenizer.
+
+    Example:
+        >>> import labclip
+        >>> from labclip.data.images import ImageSource
+        >>> scene = labclip.scenes.sample(1)
+        >>> encoder = Encoder(labclip.LABCLIP.from_pretrained("scenes"), progress=False)
+        >>> [one.row.shape for one in encoder.images([ImageSource("scene", data=scene.images[0])])]
+        [(256,)]
+        >>> encoder.texts(scene.captions).shape
+        (1, 256)
+    """
+
+    def __init__(
+        self, model: LABCLIP, *, batch_size: int = 64, workers: int | None = None, progress: bool = True
+    ) -> None:
+        if model.tokenizer is None or model.preprocess is None:
+            lacks = "tokenizer" if model.tokenizer is None else "preprocess"
+            raise ValueError(f"The model has no {lacks}. Pass LABCLIP(clip, alignment, {lacks}=...).")
+        self.model = model
+        self.batch_size = batch_size
+        self.workers = decoders(workers)
+        self.cut = Cut()
+        self._preprocess: Callable[[Any], torch.Tensor] = model.preprocess
+        self._hidden = not progress
+
+    def bar(self, what: str, total: int | None, done: int = 0) -> Any:
+        """A progress bar on stderr, hidden where none is wanted or there is nothing to do."""
+        return tqdm(total=total, initial=done, desc=what, unit=f" {what}", disable=self._hidden or total == done)
+
+    def images(
+        self, sources: Iterable[ImageSource], *, total: int | None = None, done: int = 0
+    ) -> Generator[Encoded, None, None]:
+        """Embed images, decoded in threads a bounded number ahead of the model.
+
+        Args:
+            sources: The images. Those in one Parquet file should come in the order of its rows.
+            total: How many there are, for the bar.
+            done: How many of these are done already, for the bar.
+
+        Yields:
+            Each image's embedding, or what is wrong with the image, in the order of `sources`. Close the iterator where
+            it is left early: until then the model stays in evaluation mode.
+
+        Raises:
+            OSError: If reading fails for a reason that is not the image's, as with too many open files.
+            ValueError: If an embedding is not finite; the image is named.
+        """
+        waiting: tuple[list[_Decoded], torch.Tensor | None] | None = None
+        with (
+            evaluating(self.model),
+            decoding(self.workers) as pool,
+            ParquetImages() as tables,
+            self.bar("images", total, done) as bar,
+        ):
+            for batch in batched(self._decoded(sources, pool, tables), self.batch_size):
+                # An accelerator runs on while the batch before is brought home.
+                features = self._run([one.pixels for one in batch if one.pixels is not None])
+                if waiting is not None:
+                    yield from _encoded(*waiting)
+                    bar.update(len(waiting[0]))
+                waiting = batch, features
+            if waiting is not None:
+                yield from _encoded(*waiting)
+                bar.update(len(waiting[0]))
+
+    @torch.no_grad()
+    def texts(self, captions: Sequence[str], places: Sequence[str] = ()) -> Rows:
+        """Embed captions at the length they need; those that begin alike share the work.
+
+        Args:
+            captions: Any number of texts; all of them are in memory at once.
+            places: Where each was read, for the message.
+
+        Returns:
+            The base's own text embeddings, unit-length float32 [len(captions), dim], little-endian.
+
+        Raises:
+            ValueError: If an embedding is not finite; the caption is named.
+        """
+        with evaluating(self.model), counting_cut(self.cut):
+            features = self.model.encode_text(list(captions), normalize=False, aligned=False)
+        return _checked(
+            F.normalize(features.float(), dim=-1),
+            lambda row: f"{captions[row]!r} ({places[row]})" if places else repr(captions[row]),
+        )
+
+    def _decoded(
+        self, sources: Iterable[ImageSource], pool: ThreadPoolExecutor, tables: ParquetImages
+    ) -> Iterator[_Decoded]:
+        waiting: deque[Future[_Decoded]] = deque()
+        for source in sources:
+            # A Parquet file is read in order, so here and not by whichever thread comes first.
+            data = tables.read(source) if source.column is not None and source.data is None else None
+            waiting.append(pool.submit(self._decode, source, data))
+            if len(waiting) >= 2 * self.batch_size + self.workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+    def _decode(self, source: ImageSource, data: bytes | None) -> _Decoded:
+        try:
+            data = source.read() if data is None else data
+        except (OSError, ValueError) as error:  # ValueError: a name with a NUL in it
+            if isinstance(error, OSError) and error.errno not in _UNREADABLE:
+                raise
+            return _Decoded(source, None, problem=reason("can't be read", error))
+        digest = hashlib.sha256(data).digest()
+        try:
+            image = source.decode(data)
+        except ValueError as error:
+            return _Decoded(source, None, digest, str(error))
+        try:
+            return _Decoded(source, self._preprocess(image), digest)
+        except (OSError, ValueError) as error:
+            return _Decoded(source, None, digest, reason("can't be preprocessed", error))
+
+    @torch.no_grad()
+    def _run(self, pixels: Sequence[torch.Tensor]) -> torch.Tensor | None:
+        """Unit-length embeddings, float32 [n, dim] on the model's device; None of no images."""
+        if not pixels:
+            return None
+        stacked = torch.stack(list(pixels))
+        device = self.model.matrix.device
+        if device.type == "cuda":
+            stacked = stacked.pin_memory()
+        batch = stacked.to(device, image_dtype(self.model.clip.visual), non_blocking=True)
+        return F.normalize(self.model.encode_image(batch, normalize=False).float(), dim=-1)
+
+
+def _encoded(batch: Sequence[_Decoded], features: torch.Tensor | None) -> Iterator[Encoded]:
+    good = [one for one in batch if one.pixels is not None]
+    rows = iter(() if features is None else _checked(features, lambda row: str(good[row].source)))
+    for one in batch:
+        yield Encoded(one.source, None if one.pixels is None else next(rows), one.digest, one.problem)
+
+
+def _checked(features: torch.Tensor, name: Callable[[int], str]) -> Rows:
+    """Unit-length features as rows for a file; one that is not finite or all zeros is an error that names its item."""
+    rows: Rows = features.cpu().numpy().astype("<f4", copy=False)
+    lengths = np.sqrt(np.einsum("nd,nd->n", rows, rows))
+    wrong = np.flatnonzero(~(np.abs(lengths - 1) < 0.01))
+    if len(wrong):
+        what = "all zeros" if lengths[wrong[0]] == 0 else "not finite"
+        raise ValueError(
+            f"The embedding of {name(int(wrong[0]))} is {what}. The model's weights are damaged, or its precision too "
+            f'low: try precision="fp32".'
+        )
+    return rows
+
+
+def batched(stream: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Lists of `size` in order; the last may be shorter."""
+    rest = iter(stream)
+    while batch := list(islice(rest, size)):
+        yield batch
+
+
+def decoders(workers: int | None) -> int:
+    """How many threads decode: those asked for, else one a processor, at most 16."""
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return workers or min(available, 16)
+
+
+@contextmanager
+def decoding(workers: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads that read and decode; what is not begun when they are left is not done."""
+    threads = torch.get_num_threads()
+    # One thread each inside torch, as DataLoader does it: else every worker starts a team as large as the machine.
+    pool = ThreadPoolExecutor(workers, "labclip-decode", torch.set_num_threads, (1,))
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+        torch.set_num_threads(threads)  # what the workers set would be the default of threads started later
+
+
+@contextmanager
+def evaluating(model: LABCLIP) -> Iterator[None]:
+    """Evaluation mode: dropout would make the features random."""
+    training = model.training, model.clip.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training[0])
+        model.clip.train(training[1])

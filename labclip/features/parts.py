@@ -1,0 +1,125 @@
+"""The files of a feature folder while they grow: hashed as they are written, cut off at what was sealed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from labclip.features.folder import CONTENT, HEADER, PART, describe_file, hash_of, header
+from labclip.messages import typed
+
+Sealed = Mapping[str, tuple[int, str]]
+"""By file its length and the SHA-256 of what it holds, of an array behind its header."""
+
+
+class Parts:
+    """Files that end in `.part` until they are finished.
+
+    Args:
+        folder: Where they lie.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._open: dict[str, tuple[BinaryIO, Any]] = {}  # with the hash of what is in it
+
+    def open(self, sealed: Sealed) -> None:
+        """Check what an earlier run sealed, and cut off what it did not.
+
+        Raises:
+            ValueError: If a file is not as it was left.
+        """
+        for name, (length, sha256) in sealed.items():
+            digest = self._verified(name, length, sha256)
+            if (path := self._folder / (name + PART)).exists():
+                self._open[name] = _opened(path, length), digest
+
+    def cut(self, sealed: Sealed, lengths: Mapping[str, int]) -> Sealed:
+        """What is sealed of some files if no more than the first bytes of each count.
+
+        Raises:
+            ValueError: If a file is not as it was left.
+        """
+        kept = {}
+        for name, length in lengths.items():
+            if name in sealed:
+                self._verified(name, *sealed[name])
+                path = self._folder / (name + PART)
+                if not path.exists():  # killed when all but the manifest was there
+                    os.replace(self._folder / name, path)
+                kept[name] = length, hash_of(path, length).hexdigest()
+        return kept
+
+    def _verified(self, name: str, length: int, sha256: str) -> Any:
+        """The hash of a file's sealed bytes, to go on with."""
+        part = self._folder / (name + PART)
+        path = part if part.exists() else self._folder / name
+        remedy = f"Pass {typed('force=True', '--force')} to start from scratch."
+        if not path.exists() or path.stat().st_size < length:
+            raise ValueError(f"{part} is shorter than it was. {remedy}")
+        digest = hash_of(path, length)
+        if digest.hexdigest() != sha256:
+            raise ValueError(f"{path} was changed since it was written. {remedy}")
+        return digest
+
+    def append(self, name: str, data: bytes | np.ndarray[Any, Any]) -> None:
+        """Write behind the end of a file."""
+        if name not in self._open:
+            path = self._folder / (name + PART)
+            self._open[name] = _opened(path, HEADER if name.endswith(".npy") else 0), hashlib.sha256()
+        file, digest = self._open[name]
+        view = data if isinstance(data, bytes) else np.ascontiguousarray(data).data.cast("B")
+        file.write(view)
+        digest.update(view)
+
+    def seal(self) -> dict[str, tuple[int, str]]:
+        """Bring what was written to the disk."""
+        for file, _ in self._open.values():
+            file.flush()
+            os.fsync(file.fileno())
+        return {name: (file.tell(), digest.hexdigest()) for name, (file, digest) in self._open.items()}
+
+    def finish(self, sealed: Sealed, arrays: Mapping[str, tuple[tuple[int, ...], str]]) -> dict[str, Any]:
+        """Give every file its name, and every array its header; what a kill left undone is done when called again.
+
+        Args:
+            sealed: The files; others of a feature folder are removed.
+            arrays: Shape and dtype by file name.
+
+        Returns:
+            The files as the manifest records them.
+        """
+        self.close()
+        for name in CONTENT:
+            path, part = self._folder / name, self._folder / (name + PART)
+            if name not in sealed:
+                path.unlink(missing_ok=True)
+                part.unlink(missing_ok=True)
+            elif part.exists():
+                with _opened(part, sealed[name][0]) as file:
+                    if name in arrays:
+                        file.seek(0)
+                        file.write(header(*arrays[name]))
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(part, path)
+        return {name: describe_file(self._folder / name, sealed[name][1]) for name in CONTENT if name in sealed}
+
+    def close(self) -> None:
+        """Let go of the files."""
+        for file, _ in self._open.values():
+            file.close()
+        self._open = {}
+
+
+def _opened(path: Path, length: int) -> BinaryIO:
+    """A file to be written behind its first bytes; what is behind them now is cut off."""
+    file = path.open("r+b" if path.exists() else "w+b")
+    file.truncate(length)
+    file.seek(length)
+    return file

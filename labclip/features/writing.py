@@ -1,0 +1,150 @@
+"""The two stages of a run: its images, then its captions, encoded into the files that its journal seals."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from typing import Any
+
+import numpy as np
+
+from labclip.encode.encoder import Encoded, Encoder, batched
+from labclip.features.folder import CAPTIONS, HAS_NEGATIVE, IMAGE_NAMES, IMAGES, INDEX, NEGATIVES, TEXTS
+from labclip.features.journal import Journal, Text, image_line
+from labclip.messages import typed
+from labclip.text import Cut
+
+BLOCK = 1024
+"""Captions, each with its negatives, that are encoded together; those alike in their beginnings share the work."""
+
+COMMIT_SECONDS = 5.0
+"""How much work a kill may cost."""
+
+
+def on_bad(what: str) -> str:
+    """What to do about a row or an image that can't be used."""
+    skip = typed('on_error="skip"', "--on-error skip")
+    return f"{what}. Repair it and run again, which goes on from here, or pass {skip} to leave it out."
+
+
+def write_images(journal: Journal, encoder: Encoder, *, skip: bool) -> None:
+    """Encode what is left of the images of a plan.
+
+    Args:
+        journal: The run.
+        encoder: Of the base.
+        skip: Whether an image that can't be used is left out; else it is an error, after what came before is sealed.
+
+    Raises:
+        ValueError: If an image can't be used and `skip` is false, an embedding is not finite, or no image is left.
+    """
+    done, total = journal.get("next_image", 0), journal.count("images")
+    stage = _Images(journal, skip)
+    try:
+        with closing(encoder.images(journal.images(done), total=total, done=done)) as stream:
+            for batch in batched(stream, encoder.batch_size):
+                stage.take(batch)
+    finally:
+        stage.commit()  # what came before an error counts
+    if not journal.get("image_rows", 0):
+        first = next(journal.skipped())
+        raise ValueError(
+            f"None of the {total:,} images can be used; {first['where']}: {first['image']} {first['reason']}."
+        )
+
+
+class _Images:
+    """Takes batches in order: features to their file, what is wrong with an image to the journal."""
+
+    def __init__(self, journal: Journal, skip: bool) -> None:
+        self._journal, self._skip = journal, skip
+        self._rows: int = journal.get("image_rows", 0)
+        self._digest: str = journal.get("digest", "")
+        self._next: int = journal.get("next_image", 0)
+        self._sealed = time.monotonic()
+        self._whole = True
+
+    def take(self, batch: Sequence[Encoded]) -> None:
+        """Write one batch."""
+        broken = next((one for one in batch if one.row is None), None)
+        if broken is not None and not self._skip:
+            raise ValueError(on_bad(f"{broken.source} {broken.problem}"))
+        self._whole = False
+        self._journal.begin()
+        for one in batch:
+            self._next += 1
+            if one.row is None:
+                self._journal.leave_out(self._next, one.problem)
+                continue
+            self._journal.parts.append(IMAGES, one.row)
+            self._journal.parts.append(IMAGE_NAMES, image_line(one.source.name))
+            self._digest = hashlib.sha256(self._digest.encode() + one.digest).hexdigest()
+            self._journal.keep(self._next, self._rows, self._digest)
+            self._rows += 1
+        self._whole = True
+        if time.monotonic() - self._sealed >= COMMIT_SECONDS:
+            self.commit()
+
+    def commit(self) -> None:
+        """Seal what was taken, unless an error came in the middle of taking it."""
+        if self._whole:
+            self._journal.commit(next_image=self._next, image_rows=self._rows, digest=self._digest)
+            self._sealed = time.monotonic()
+
+
+def write_texts(journal: Journal, encoder: Encoder) -> None:
+    """Encode what is left of the captions of the images kept, and their negatives: each distinct text once a block.
+
+    Args:
+        journal: The run; its images are done.
+        encoder: Of the base.
+
+    Raises:
+        ValueError: If an embedding is not finite.
+    """
+    total, most = journal.count("texts"), journal.get("negatives_per_caption", 0)
+    state = {name: journal.get(name, 0) for name in ("next_text", "text_rows", "with_negative", "true_negatives")}
+    encoder.cut = Cut(**journal.get("cut", {}))
+    sealed = time.monotonic()
+    with encoder.bar("captions", total, state["next_text"]) as bar:
+        while state["next_text"] < total:
+            last = min(state["next_text"] + BLOCK, total)
+            if block := journal.texts(state["next_text"], last):
+                _write_block(journal, encoder, block, most, state)
+            bar.update(last - state["next_text"])
+            state["next_text"] = last
+            if time.monotonic() - sealed >= COMMIT_SECONDS:
+                journal.commit(**state, cut=vars(encoder.cut))
+                sealed = time.monotonic()
+    journal.commit(**state, cut=vars(encoder.cut))
+    encoder.cut.warn("captions and negatives", stacklevel=4)
+
+
+def _write_block(journal: Journal, encoder: Encoder, block: Sequence[Text], most: int, state: dict[str, Any]) -> None:
+    places: dict[str, str] = {}  # every distinct text, with where it occurs first
+    for text in block:
+        for one in (text.caption, *itertools.compress(text.negatives, text.wrong)):
+            places.setdefault(one, text.place)
+    features = encoder.texts(list(places), list(places.values()))
+    row_of = {one: row for row, one in enumerate(places)}
+    own = np.array([row_of[text.caption] for text in block])
+    journal.parts.append(TEXTS, features[own])
+    journal.parts.append(INDEX, np.array([text.image_row for text in block], dtype="<i8"))
+    lines = (json.dumps({"caption": t.caption, "negatives": t.negatives}, ensure_ascii=False) + "\n" for t in block)
+    journal.parts.append(CAPTIONS, "".join(lines).encode())
+    if most:
+        negatives = np.repeat(own[:, None], most, axis=1)  # where there is none, the caption itself stands
+        for row, text in enumerate(block):
+            for column, (one, wrong) in enumerate(zip(text.negatives, text.wrong, strict=True)):
+                if wrong:
+                    negatives[row, column] = row_of[one]
+            state["true_negatives"] += text.wrong.count(False)
+        real = negatives != own[:, None]
+        journal.parts.append(NEGATIVES, features[negatives])
+        journal.parts.append(HAS_NEGATIVE, real)
+        state["with_negative"] += int(real.any(axis=1).sum())
+    state["text_rows"] += len(block)

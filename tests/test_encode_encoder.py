@@ -1,0 +1,93 @@
+"""Images and captions through a base, by themselves."""
+
+import doctest
+import warnings
+
+import models
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from labclip import LABCLIP, Alignment, scenes
+from labclip.data.images import ImageSource
+from labclip.encode import encoder
+from labclip.encode.encoder import Encoder
+
+
+@pytest.fixture
+def model():
+    return LABCLIP.from_pretrained("scenes")
+
+
+def test_images_come_in_order_with_what_is_wrong(model, tmp_path):
+    drawn = scenes.sample(5, seed=1)
+    sources = [ImageSource(f"scene {row}", data=image) for row, image in enumerate(drawn.images)]
+    sources.insert(2, ImageSource("broken", data=b"no image", place="row 3"))
+    sources.insert(3, ImageSource("gone.png", tmp_path / "gone.png"))
+    found = list(Encoder(model, batch_size=2, workers=2, progress=False).images(iter(sources)))
+    assert [one.source for one in found] == sources
+    assert [one.problem for one in found if one.row is None] == [
+        "is not a whole image (cannot identify image file)",
+        "can't be read (No such file or directory)",
+    ]
+    with torch.no_grad():
+        own = model.encode_image([Image.fromarray(image) for image in drawn.images], normalize=True)
+    assert np.abs(np.stack([one.row for one in found if one.row is not None]) - own.numpy()).max() < 1e-6
+    assert {len(one.digest) for one in found} == {0, 32}
+    assert str(sources[2]) == "broken (row 3)"
+
+
+def test_captions_that_are_cut_are_counted_and_told_once(model):
+    tiny = LABCLIP(
+        models.make("clip"), Alignment.identity(models.DIM), tokenizer=models.tokenizer(), preprocess=model.preprocess
+    )
+    counted = Encoder(tiny, progress=False)
+    long = "a very long caption of a red cube that goes on and on and on and on and on"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        rows = counted.texts([long, "a red cube"])
+        counted.texts([long + " and on"])
+    assert rows.shape == (2, models.DIM)
+    assert (counted.cut.count, counted.cut.total, counted.cut.example) == (2, 3, long)
+    with pytest.warns(UserWarning, match="2 of 3 texts are longer than the 16 tokens of the context and were cut"):
+        counted.cut.warn("texts")
+    with pytest.warns(UserWarning, match="1 of 1 captions are longer"):
+        tiny.encode_text(long)
+
+
+def test_leaving_early_leaves_the_model_as_it_was(model):
+    model.train()
+    stream = Encoder(model, progress=False).images(
+        ImageSource(f"{n}", data=np.zeros((9, 9, 3), "u1")) for n in range(9)
+    )
+    next(stream)
+    assert not model.clip.training
+    stream.close()
+    assert model.clip.training
+
+
+def test_an_image_says_how_it_may_be_given(tmp_path):
+    with pytest.raises(ValueError, match="needs a file or data"):
+        ImageSource("nothing")
+    one, same = (ImageSource(name, data=b"bytes") for name in ("a", "b"))
+    assert one.key == same.key
+    keys = {
+        ImageSource("a", tmp_path / "a", start=start, box=box).key
+        for start in (None, 3)
+        for box in (None, (0, 0, 1, 1))
+    }
+    assert len(keys) == 4
+
+
+def test_rows_of_a_parquet_file_are_read_in_any_order(tmp_path):
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    pq.write_table(pa.table({"image": [b"%d" % row for row in range(90)]}), tmp_path / "c.parquet", row_group_size=40)
+    source = [ImageSource(f"{row}", tmp_path / "c.parquet", start=row, column="image") for row in range(90)]
+    assert [source[row].read() for row in (50, 3, 89)] == [b"50", b"3", b"89"]
+
+
+def test_docstring_examples_run():
+    failed, tried = doctest.testmod(encoder)
+    assert tried > 0
+    assert failed == 0

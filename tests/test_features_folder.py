@@ -1,0 +1,507 @@
+"""The feature folder as a record: what was changed after it was written is refused, what is in memory can be saved."""
+
+import json
+import shutil
+import sqlite3
+
+import models
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+
+import labclip
+from labclip import LABCLIP, Base, cli
+from labclip.features import Features, embed, folder, writing
+from labclip.features.journal import Journal
+
+N = 6
+DIM = 4
+
+
+@pytest.fixture(scope="module")
+def model():
+    return LABCLIP.from_pretrained("scenes")
+
+
+@pytest.fixture(scope="module")
+def finished(model, tmp_path_factory):
+    """Six images, two captions each, the first with a negative."""
+    place = tmp_path_factory.mktemp("finished")
+    scenes = labclip.scenes.sample(N, seed=3)
+    lines = ["image,caption,negative"]
+    for number, image in enumerate(scenes.images):
+        Image.fromarray(image).save(place / f"{number}.png")
+        lines.append(f"{number}.png,{scenes.captions[number]},{scenes.swapped_captions[number]}")
+        lines.append(f"{number}.png,{scenes.tags[number]},")
+    (place / "captions.csv").write_text("\n".join(lines) + "\n")
+    embed(model, place / "captions.csv", place / "features", progress=False)
+    return place
+
+
+@pytest.fixture
+def data(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "data")
+    return tmp_path / "data"
+
+
+def run(model, data, out="features", **options):
+    return embed(model, data / "captions.csv", data / out, **({"batch_size": 2, "progress": False} | options))
+
+
+def contents(place):
+    return {path.name: path.read_bytes() for path in sorted(place.iterdir())}
+
+
+def edit(path, change):
+    """Rewrite a manifest, with its own hash where the change leaves that alone."""
+    manifest = json.loads(path.read_text())
+    before = dict(manifest)
+    change(manifest)
+    if manifest.get("manifest_sha256") == before["manifest_sha256"]:
+        manifest = folder.sealed(manifest)
+    path.write_text(json.dumps(manifest))
+
+
+def flip(path, place):
+    """Change one byte."""
+    whole = bytearray(path.read_bytes())
+    whole[place] ^= 1
+    path.write_bytes(whole)
+
+
+def in_large_files(monkeypatch):
+    """Files are looked at by their sample alone, as those above 4 MiB are."""
+    monkeypatch.setattr(folder, "_SMALL", 0)
+
+
+def reverse(path):
+    np.save(path, np.load(path)[::-1])
+
+
+def swap(path):
+    other = path.with_name("negative_features.npy")
+    one, two = np.load(path), np.load(other)
+    np.save(path, two.reshape(one.shape))
+    np.save(other, one.reshape(two.shape))
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("image_features.npy", reverse),
+        ("text_features.npy", reverse),
+        ("negative_features.npy", reverse),
+        ("image_index.npy", reverse),
+        ("text_features.npy", swap),
+    ],
+)
+def test_swapped_or_reversed_arrays_are_refused_always(data, monkeypatch, name, change):
+    in_large_files(monkeypatch)
+    path = data / "features" / name
+    change(path)
+    with pytest.raises(ValueError, match=r"\.npy was changed after it was written: manifest\.json has another SHA-256"):
+        Features.load(data / "features")
+
+
+def test_files_of_another_size_are_refused_always(data, monkeypatch):
+    in_large_files(monkeypatch)
+    path = data / "features" / "captions.jsonl"
+    path.write_text(path.read_text() + "\n")
+    with pytest.raises(ValueError, match=r"captions\.jsonl has [\d,]+ bytes, but manifest\.json says [\d,]+ bytes"):
+        Features.load(data / "features")
+    path.unlink()
+    with pytest.raises(ValueError, match=r"captions\.jsonl is missing, but manifest\.json says"):
+        Features.load(data / "features")
+
+
+@pytest.mark.parametrize("name", ["image_features.npy", "text_features.npy", "has_negative.npy", "images.jsonl"])
+def test_a_flipped_byte_is_found_in_small_files_and_when_asked(data, monkeypatch, name):
+    flip(data / "features" / name, -1)
+    with pytest.raises(ValueError, match="was changed after it was written"):
+        Features.load(data / "features")
+    in_large_files(monkeypatch)
+    records = json.loads((data / "features" / "manifest.json").read_text())["files"]
+    monkeypatch.setattr(folder, "_sample_sha256", lambda array: next(
+        one["sample_sha256"] for file, one in records.items() if str(array.filename).endswith(file)
+    ))  # fmt: skip
+    Features.load(data / "features")  # not in the sample
+    with pytest.raises(ValueError, match="was changed after it was written"):
+        Features.load(data / "features", verify=True)
+
+
+def test_the_command_verifies(data):
+    done = CliRunner().invoke(cli.main, ["embed", "--verify", str(data / "features")])
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout == f"{data / 'features'}: every byte is as it was written\n"
+    flip(data / "features" / "image_features.npy", 500)
+    done = CliRunner().invoke(cli.main, ["embed", "--verify", str(data / "features")])
+    assert done.exit_code == 2
+    assert "image_features.npy was changed after it was written" in done.stderr
+    done = CliRunner().invoke(cli.main, ["embed", str(data / "new")])
+    assert done.exit_code == 2
+    assert "Missing option '--model'" in done.stderr
+
+
+def put(**values):
+    return lambda manifest: manifest.update(values)
+
+
+def base(manifest):
+    manifest["base"]["model"] = "ViT-B-16"
+
+
+def reordered(manifest):
+    manifest["files"] = dict(reversed(manifest["files"].items()))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (put(counts=[1, 2]), r"counts is \[1, 2\], not an object of the whole numbers images, captions"),
+        (put(base="ViT-B-32"), "base is 'ViT-B-32', not an object of model, pretrained, quick_gelu and embed_dim"),
+        (put(dim="256"), "dim is '256', not a whole number from 1"),
+        (put(dim=True), "dim is True, not a whole number"),
+        (put(clean=1), "clean is 1, not true, false or null"),
+        (put(fingerprint=["a"] * 256), "fingerprint is .* not a list of numbers"),
+        (put(fingerprint=[1.0]), "the fingerprint has 1 numbers, but dim is 256"),
+        (put(weights_sha256=3), "weights_sha256 is 3, not a SHA-256"),
+        (put(skipped=[{}]), r"skipped is \[{}\], not a list of what was left out"),
+        (put(files={"image_features.npy": 3}), "files is .* not an object of files"),
+        (put(files={}), "lists the files , not those"),
+        (put(inputs=[["captions.csv"]]), "inputs is .* not a list of files"),
+        (put(versions=None), "versions is None, not an object of texts"),
+        (put(note="mine"), "it has note beside its keys"),
+        (lambda manifest: manifest.pop("skipped"), "it lacks skipped"),
+        (lambda manifest: manifest["counts"].pop("images"), "counts is .* not an object of the whole numbers"),
+        (put(format_version=-1), "has format version -1, and labclip .* reads 1 to 2"),
+        (put(format_version=0), "has format version 0"),
+        (put(format_version="2"), "has format version '2'"),
+        (put(format_version=1), "it has files, manifest_sha256 beside its keys"),
+        (reordered, "lists the files .* not those of such a folder in order"),
+        (put(manifest_sha256=None), "manifest_sha256 is None, not a SHA-256"),
+    ],
+)
+def test_an_unsound_manifest_is_one_clear_error(data, change, message):
+    edit(data / "features" / "manifest.json", change)
+    with pytest.raises(ValueError, match=message) as caught:
+        Features.load(data / "features")
+    assert str(data / "features" / "manifest.json") in str(caught.value)
+
+
+@pytest.mark.parametrize("change", [base, reordered, put(precision="float16")])
+def test_an_edited_manifest_is_refused(data, change):
+    path = data / "features" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    change(manifest)
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match="was changed after it was written: its manifest_sha256 is another"):
+        Features.load(data / "features")
+
+
+def test_a_folder_of_0_1_still_opens(data):
+    def old(manifest):
+        manifest["format_version"] = 1
+        manifest["probe"] = manifest.pop("fingerprint")
+        del manifest["files"], manifest["manifest_sha256"]
+
+    path = data / "features" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    old(manifest)
+    path.write_text(json.dumps(manifest))
+    features = Features.load(data / "features")
+    assert len(features) == 2 * N
+    assert features.fingerprint.shape == (256,)
+    with pytest.raises(ValueError, match=r"written by labclip 0\.1, which recorded no hashes"):
+        Features.load(data / "features", verify=True)
+
+
+# ---- An unfinished run.
+
+
+def broken_off(model, data, out="some"):
+    """A run that stopped at image 4 of 6, with four done."""
+    (data / "4.png").rename(data / "four.png")
+    with pytest.raises(ValueError, match=r"4\.png \(captions\.csv \w+ \d+\) can't be read"):
+        run(model, data, out)
+    return data / out
+
+
+def correct(data, wrong, right):
+    path = data / "captions.csv"
+    path.write_text(path.read_text().replace(wrong, right))
+
+
+def test_a_corrected_path_keeps_what_is_done(model, data, monkeypatch):
+    broken_off(model, data)
+    correct(data, "4.png", "four.png")
+    run(model, data, "whole")
+    encoded, own = [], LABCLIP.encode_image
+    monkeypatch.setattr(
+        LABCLIP, "encode_image", lambda self, x, *a, **k: encoded.append(len(x)) or own(self, x, *a, **k)
+    )
+    run(model, data, "some")
+    assert sum(encoded) == 2
+    assert contents(data / "some") == contents(data / "whole")
+
+
+def test_a_corrected_row_among_those_done_is_embedded_again(model, data, monkeypatch):
+    broken_off(model, data)
+    (data / "four.png").rename(data / "4.png")
+    (data / "3.png").rename(data / "three.png")
+    correct(data, "3.png", "three.png")
+    run(model, data, "whole")
+    encoded, own = [], LABCLIP.encode_image
+    monkeypatch.setattr(
+        LABCLIP, "encode_image", lambda self, x, *a, **k: encoded.append(len(x)) or own(self, x, *a, **k)
+    )
+    run(model, data, "some")
+    assert sum(encoded) == 4  # whole batches of two
+    assert contents(data / "some") == contents(data / "whole")
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_other_captions_of_the_same_images_cost_no_image(model, data, monkeypatch, late):
+    """Also where the run stopped among its captions, or when all but the manifest was there."""
+    stop = "labclip.features.embedding.write_manifest" if late else "labclip.features.writing._write_block"
+    with monkeypatch.context() as patch:
+        patch.setattr(stop, lambda *arguments: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run(model, data, "some")
+    path = data / "captions.csv"
+    path.write_text("\n".join(line.rpartition(",")[0] + "," for line in path.read_text().splitlines()[1:]))
+    path.write_text("image,caption,negative\n" + path.read_text() + "\n")
+    run(model, data, "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(LABCLIP, "encode_image", None)
+        run(model, data, "some")
+    assert contents(data / "some") == contents(data / "whole")
+    assert "negative_features.npy" not in contents(data / "some")
+
+
+def test_what_was_left_out_stays_left_out_when_rows_behind_it_change(model, data, monkeypatch):
+    (data / "1.png").write_bytes(b"no image")
+    with monkeypatch.context() as patch:
+        patch.setattr(writing, "_write_block", lambda *arguments: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run(model, data, "some", on_error="skip")
+    (data / "5.png").rename(data / "five.png")
+    correct(data, "5.png", "five.png")
+    run(model, data, "whole", on_error="skip")
+    run(model, data, "some", on_error="skip")
+    assert contents(data / "some") == contents(data / "whole")
+
+
+def test_a_moved_folder_of_images_goes_on(model, data):
+    broken_off(model, data)
+    (data / "four.png").rename(data / "4.png")
+    run(model, data, "whole")
+    moved = data.with_name("moved")
+    data.rename(moved)
+    run(model, moved, "some")
+    assert contents(moved / "some") == contents(moved / "whole")
+
+
+def test_one_name_in_two_folders_is_two_images(model, data):
+    other = data / "other"
+    other.mkdir()
+    Image.fromarray(labclip.scenes.sample(1, seed=99).images[0]).save(other / "0.png")
+    (other / "captions.csv").write_text("image,caption\n0.png,another scene\n")
+    features = embed(model, [data / "captions.csv", other / "captions.csv"], data / "both", progress=False)
+    assert len(features.images) == N + 1
+    assert features.image_index[-1] == N
+
+
+@pytest.mark.parametrize("name", ["image_features.npy", "images.jsonl"])
+def test_a_byte_flipped_before_a_resume_is_refused(model, data, name):
+    place = broken_off(model, data)
+    (data / "four.png").rename(data / "4.png")
+    flip(place / (name + ".part"), -1)
+    with pytest.raises(ValueError, match=rf"{name}\.part was changed since it was written\. Pass force=True to start"):
+        run(model, data, "some")
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_byte_of_an_image_flipped_among_the_captions_is_refused(model, data, monkeypatch, late):
+    stop = "labclip.features.embedding.write_manifest" if late else "labclip.features.writing._write_block"
+    with monkeypatch.context() as patch:
+        patch.setattr(stop, lambda *arguments: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run(model, data, "some")
+    flip(data / "some" / ("image_features.npy" if late else "image_features.npy.part"), 500)
+    with pytest.raises(ValueError, match=r"image_features\.npy(\.part)? was changed since it was written"):
+        run(model, data, "some")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE state SET value = '[1' WHERE name = 'next_image'",
+        "UPDATE state SET value = '\"two\"' WHERE name = 'next_image'",
+        "UPDATE state SET value = '{}' WHERE name = 'sealed'",
+        "UPDATE state SET value = 'no JSON' WHERE name = 'seal'",
+        "DELETE FROM state WHERE name = 'facts'",
+        "UPDATE images SET row = 1 - row WHERE id < 3",
+        "UPDATE images SET row = NULL WHERE id = 1",
+        "UPDATE images SET problem = 'broken' WHERE id = 6",
+        "UPDATE images SET start = 'here'",
+        "UPDATE images SET name = NULL WHERE id = 1",
+        "UPDATE texts SET caption = 'a lie' WHERE id = 3",
+        "UPDATE texts SET negatives = '{'",
+        "DELETE FROM texts WHERE id = 2",
+        "DROP TABLE texts",
+        "ALTER TABLE images ADD COLUMN mine",
+        "CREATE TABLE mine (x)",
+    ],
+)
+def test_an_edited_journal_is_one_clear_error(model, data, statement):
+    place = broken_off(model, data)
+    (data / "four.png").rename(data / "4.png")
+    file = sqlite3.connect(place / "unfinished.sqlite")
+    file.execute(statement)
+    file.commit()
+    file.close()
+    with pytest.raises(ValueError, match=r"unfinished\.sqlite is damaged .*Pass force=True to start from scratch"):
+        run(model, data, "some")
+    assert len(run(model, data, "some", force=True)) == 2 * N
+
+
+def test_a_foreign_journal_is_one_clear_error(model, data):
+    (data / "some").mkdir()
+    file = sqlite3.connect(data / "some" / "unfinished.sqlite")
+    file.execute("CREATE TABLE state (name TEXT PRIMARY KEY, value TEXT)")
+    file.commit()
+    file.close()
+    with pytest.raises(ValueError, match="its tables are those of another program or version"):
+        run(model, data, "some")
+    with pytest.raises(ValueError, match="is damaged"):
+        Journal(data / "some")
+
+
+# ---- Arrays.
+
+
+def arrays(**changed):
+    draw = np.random.default_rng(0)
+    images, texts = draw.normal(size=(3, DIM)).astype("f4"), draw.normal(size=(5, DIM)).astype("f4")
+    negatives = draw.normal(size=(5, 2, DIM)).astype("f4")
+    negatives[1, 1] = 3 * texts[1]
+    return {"images": images, "texts": texts, "negatives": negatives, "image_index": [0, 1, 2, 0, 1]} | changed
+
+
+def test_arrays_are_saved_and_loaded(tmp_path):
+    given = arrays()
+    base = Base("ViT-B-32", "openai", quick_gelu=True, embed_dim=DIM)
+    features = Features.from_arrays(**given, base=base, fingerprint=torch.eye(DIM)[0])
+    saved = features.save(tmp_path / "features")
+    loaded = Features.load(tmp_path / "features", base=base, verify=True)
+    for name in ("images", "texts"):
+        unit = given[name] / np.linalg.norm(given[name], axis=1, keepdims=True)
+        np.testing.assert_allclose(getattr(loaded, name), unit, atol=1e-6)
+        assert np.array_equal(getattr(loaded, name), getattr(saved, name))
+    assert loaded.image_index.tolist() == given["image_index"]
+    assert loaded.has_negative.tolist() == [[True, True], [True, False], *[[True, True]] * 3]
+    assert np.array_equal(loaded.negatives[1, 1], loaded.texts[1])
+    assert loaded.base == base
+    assert loaded.fingerprint.tolist() == [1, 0, 0, 0]
+    assert repr(loaded) == "Features(3 images, 5 texts, 2 negatives each, dim=4, base='ViT-B-32 (openai)')"
+    assert len(loaded) == 5
+    with pytest.raises(ValueError, match=r"holds features already, manifest\.json\. Pass another folder"):
+        features.save(tmp_path / "features")
+    with pytest.raises(ValueError, match="are of ViT-B-32"):
+        Features.load(tmp_path / "features", base=Base("ViT-B-16", "openai", quick_gelu=True, embed_dim=DIM))
+
+
+def test_images_of_negatives_are_saved(tmp_path):
+    given = arrays()
+    pictured = np.random.default_rng(1).normal(size=(5, 2, DIM)).astype("f4")
+    pictured[2, 0] = given["images"][2]
+    loaded = Features.from_arrays(**given, negative_images=pictured).save(tmp_path / "features")
+    assert loaded.has_negative_image.tolist() == [[True, True]] * 2 + [[False, True]] + [[True, True]] * 2
+    unit = pictured / np.linalg.norm(pictured, axis=-1, keepdims=True)
+    np.testing.assert_allclose(loaded.negative_images, unit, atol=1e-6)
+
+
+def test_a_folder_saved_again_is_the_same(finished, tmp_path):
+    features = Features.load(finished / "features")
+    copied = features.save(tmp_path / "copy")
+    one, two = contents(finished / "features"), contents(tmp_path / "copy")
+    assert {name for name in one if one[name] != two[name]} == {"manifest.json"}
+    facts = ("base", "weights_sha256", "fingerprint", "inputs", "counts", "files", "skipped", "images_sha256")
+    assert all(copied.manifest[name] == features.manifest[name] for name in facts)
+
+
+def test_tensors_of_any_precision_and_memory_maps_are_taken(tmp_path):
+    given = {name: torch.tensor(value).bfloat16() if name != "image_index" else torch.tensor(value)
+             for name, value in arrays().items()}  # fmt: skip
+    given["texts"].requires_grad_()
+    loaded = Features.from_arrays(**given).save(tmp_path / "features")
+    assert np.abs(np.linalg.norm(loaded.texts, axis=1) - 1).max() < 1e-6
+    again = Features.from_arrays(
+        images=loaded.images, texts=loaded.texts, negatives=loaded.negatives, image_index=loaded.image_index
+    )
+    assert np.array_equal(again.has_negative, loaded.has_negative)
+    assert again.texts is loaded.texts
+
+
+def test_images_of_negatives_are_compared_a_block_at_a_time(monkeypatch):
+    monkeypatch.setattr("labclip.features.features._BLOCK", 2)
+    given = arrays()
+    given["negative_images"] = given["images"][given["image_index"]][:, None].repeat(2, 1)
+    assert not Features.from_arrays(**given).has_negative_image.any()
+    assert Features.from_arrays(**given).has_negative.sum() == 9
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"images": [[1.0]]}, "images is a list of .*Pass embeddings"),
+        ({"images": np.ones((3, DIM), dtype=int)}, r"images is a ndarray of int64 \[3, 4\]\. Pass embeddings"),
+        ({"texts": np.ones(DIM)}, r"texts has shape \[4\], not \[n, dim\]"),
+        ({"texts": np.ones((0, DIM))}, r"texts has shape \[0, 4\]"),
+        ({"texts": np.ones((5, 3))}, "images has dim 4 but texts has dim 3"),
+        ({"negatives": np.ones((4, DIM))}, "negatives has 4 rows for 5 texts"),
+        ({"negatives": np.ones((5, 2, 3))}, "images has dim 4 but negatives has dim 3"),
+        ({"negatives": 3}, "negatives is a int"),
+        ({"image_index": None}, "There are 3 images and 5 texts. Pass image_index"),
+        ({"image_index": [0, 1, 2, 0, 3]}, r"image_index\[4\] is 3, but images has rows 0 to 2"),
+        ({"image_index": [0, 1, -1, 0, 0]}, r"image_index\[2\] is -1"),
+        ({"image_index": [0.0] * 5}, r"image_index is float64 \[5\]\. Pass 5 whole numbers"),
+        ({"image_index": [[0], [1, 2]]}, "image_index is"),
+        ({"image_index": [0, 1]}, r"image_index is int64 \[2\]"),
+        ({"has_negative": [1] * 5}, r"has_negative is int64 \[5, 1\], not bool \[5, 2\]"),
+        ({"negatives": None, "has_negative": [True] * 5}, "has_negative is there, but no negatives"),
+        ({"negative_images": np.ones((5, 1, DIM))}, r"negative_images has shape \[5, 1, 4\] for negatives of shape"),
+        ({"negatives": None, "negative_images": np.ones((5, DIM))}, "for no negatives"),
+    ],
+)
+def test_arrays_that_do_not_belong_together_are_refused(changed, message):
+    with pytest.raises(ValueError, match=message):
+        Features.from_arrays(**arrays(**changed))
+
+
+@pytest.mark.parametrize(("value", "what"), [(0.0, "all zeros"), (float("nan"), "not finite")])
+def test_rows_without_a_direction_are_not_saved(tmp_path, value, what):
+    given = arrays()
+    given["texts"][2] = value
+    with pytest.raises(ValueError, match=f"texts: row 2 is {what}"):
+        Features.from_arrays(**given).save(tmp_path / "features")
+    assert not list((tmp_path / "features").iterdir())
+
+
+def test_deep_images_are_not_made_white(model, data):
+    Image.fromarray(np.full((9, 9), 40_000, dtype=np.uint16)).save(data / "2.png")
+    with pytest.raises(
+        ValueError, match=r"2\.png \(captions\.csv \w+ \d+\) has pixels of mode I;16.*save it in 8 bits"
+    ):
+        run(model, data, "deep")
+
+
+def test_features_of_arrays_open_for_any_model_of_their_base(model, tmp_path):
+    rows = np.eye(256, dtype="f4")[:2]
+    Features.from_arrays(images=rows, texts=rows, base=model.alignment.base).save(tmp_path / "features")
+    assert Features.load(tmp_path / "features", base=model).base == model.alignment.base
+    other = LABCLIP(models.make("clip"), labclip.Alignment.identity(models.DIM), tokenizer=models.tokenizer())
+    with pytest.raises(ValueError, match="The features of"):
+        Features.load(tmp_path / "features", base=other)
