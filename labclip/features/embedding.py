@@ -11,9 +11,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from labclip.data import BadRow, Columns, ImageSource, Item, find_inputs, read_items
 from labclip.data.decoding import Pictures, decoders, decoding
-from labclip.data.inputs import find_inputs, read_records
-from labclip.data.records import Columns
 from labclip.encode.fingerprint import describe_inputs, difference, identity_of
 from labclip.features.encoding import encode_images, encode_texts, evaluating
 from labclip.features.features import Features
@@ -111,6 +110,7 @@ def embed(
         },
         "clean": clean,
     }
+    roots = [path.parent if images is None else Path(images) for path in inputs]
     folder = Path(out)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file. Pass the path of a folder.")
@@ -124,11 +124,10 @@ def embed(
         if differs := difference(work.made_from, made_from):
             raise ValueError(f"{folder} has an unfinished run, but {differs}. {_ANEW}")
         try:
-            _plan(work, inputs, columns, clean, on_error, progress)
+            _plan(work, inputs, roots, images, columns, clean, on_error, progress)
         except BaseException:
             work.discard_if_unplanned()
             raise
-        roots = [path.parent if images is None else Path(images) for path in inputs]
         threads = decoders(workers)
         with (
             evaluating(model),
@@ -194,23 +193,41 @@ def _refuse_skipped(skipped: Sequence[dict[str, Any]], on_error: str) -> None:
 
 
 def _plan(
-    work: Work, inputs: Sequence[Path], columns: Columns, clean: bool | None, on_error: str, progress: bool
+    work: Work,
+    inputs: Sequence[Path],
+    roots: Sequence[Path],
+    images: str | Path | None,
+    columns: Columns,
+    clean: bool | None,
+    on_error: str,
+    progress: bool,
 ) -> None:
     """Read all rows into the plan, unless a run before this one did."""
     if not work.get("planned", False):
         with tqdm(desc="reading", unit=" rows", disable=not progress) as bar:
 
-            def sound() -> Iterator[Any]:
-                for source, place, record, name in read_records(inputs, columns, bar.update, clean=clean):
-                    if isinstance(record, str) and on_error == "raise":
-                        raise ValueError(f"{place}{f' ({name})' if name else ''} {record}. {_MEND}")
-                    yield source, place, record, name
+            def sound() -> Iterator[tuple[int, Item | BadRow]]:
+                for found in read_items(inputs, columns=columns, images=images, clean=clean, seen=bar.update):
+                    if isinstance(found, BadRow):
+                        if on_error == "raise":
+                            raise ValueError(
+                                f"{found.place}{f' ({found.image})' if found.image else ''} {found.reason}. {_MEND}"
+                            )
+                        yield 0, found
+                    elif found.image is not None:
+                        yield _source(found.image, inputs, roots), found
 
             work.plan(sound())
     _refuse_skipped(list(work.skipped()), on_error)
     if not work.count("texts"):
         asked = f" with split {' or '.join(columns.split)}" if columns.split else ""
         raise ValueError(f"{', '.join(map(str, inputs))} has no caption{asked} that could be embedded.")
+
+
+def _source(image: ImageSource, inputs: Sequence[Path], roots: Sequence[Path]) -> int:
+    """Which of the inputs an image is in, or relative to."""
+    files = enumerate(zip(inputs, roots, strict=True))
+    return next(number for number, (path, root) in files if image.file in (path, root / image.name))
 
 
 def _finish(work: Work, made_from: dict[str, Any]) -> None:

@@ -13,9 +13,9 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from labclip.data.cleaning import comparable
 from labclip.data.decoding import ImageRow
-from labclip.data.records import Record
-from labclip.negatives.cleaning import comparable
+from labclip.data.items import BadRow, Item
 
 UNFINISHED = "unfinished.sqlite"
 PART = ".part"
@@ -96,28 +96,25 @@ class Work:
     def _set(self, name: str, value: Any) -> None:
         self._db.execute("INSERT OR REPLACE INTO state VALUES (?, ?)", (name, json.dumps(value)))
 
-    def plan(self, records: Iterable[tuple[int, str, Record | str, str | None]]) -> None:
-        """Take in all rows, or none if anything fails: (source, place, record or what is wrong, picture's name)."""
+    def plan(self, found: Iterable[tuple[int, Item | BadRow]]) -> None:
+        """Take in all rows, each with the number of its file, or none if anything fails."""
         self._db.execute("BEGIN")
         most = 0
-        for source, place, record, name in records:
-            if isinstance(record, str):
-                self._skip(place, name, record, 1)
+        for source, item in found:
+            if isinstance(item, BadRow):
+                self._skip(item.place, item.image or None, item.reason, 1)
                 continue
-            picture = record.picture
-            # A path, or the same bytes, are one picture in all files; a place in an archive is not.
-            inside_archive = picture.start is not None and picture.size != -1
-            key = picture.key + (source.to_bytes(4, "little") if inside_archive else b"")
+            assert item.image is not None
             self._db.execute(
                 "INSERT OR IGNORE INTO images (key, name, place, source, start, size) VALUES (?, ?, ?, ?, ?, ?)",
-                (key, picture.name, place, source, picture.start, picture.size),
+                (item.image.key, item.image.name, item.place, source, item.image.start, item.image.size),
             )
-            (image,) = self._db.execute("SELECT id FROM images WHERE key = ?", (key,)).fetchone()
-            for caption, negatives in record.captions:
+            (image,) = self._db.execute("SELECT id FROM images WHERE key = ?", (item.image.key,)).fetchone()
+            for caption, negatives in zip(item.captions, item.negatives, strict=True):
                 most = max(most, len(negatives))
                 self._db.execute(
                     "INSERT INTO texts (image, caption, negatives, place, said) VALUES (?, ?, ?, ?, ?)",
-                    (image, caption, json.dumps(negatives) if negatives else None, place, _said(caption)),
+                    (image, caption, json.dumps(negatives) if negatives else None, item.place, _said(caption)),
                 )
         self._db.execute("CREATE INDEX texts_of ON texts (image, said)")
         self._set("negatives_per_caption", most)
