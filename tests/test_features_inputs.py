@@ -11,9 +11,7 @@ import torch
 from PIL import Image
 
 from labclip import LABCLIP, Alignment
-from labclip.data import streaming
-from labclip.data.inputs import find_inputs, read_records
-from labclip.data.records import Columns
+from labclip.data import BadRow, Columns, find_inputs, read_items, streaming
 from labclip.features import embed
 
 SIZE = 8
@@ -27,13 +25,14 @@ def picture(number):
 
 
 def read(path, **columns):
-    """(picture's name, caption, negatives) of every caption, and what was wrong."""
+    """(image's name, caption, negatives) of every caption, and what was wrong."""
     good, bad = [], []
-    for _, place, record, name in read_records(find_inputs(path), Columns(**columns), lambda: None):
-        if isinstance(record, str):
-            bad.append((place, name, record))
+    for found in read_items(path, columns=Columns(**columns)):
+        if isinstance(found, BadRow):
+            bad.append((found.place, found.image, found.reason))
         else:
-            good += [(record.picture.name, caption, negatives) for caption, negatives in record.captions]
+            pairs = zip(found.captions, found.negatives, strict=True)
+            good += [(found.image.name, caption, list(negatives)) for caption, negatives in pairs]
     return good, bad
 
 
@@ -78,7 +77,7 @@ def test_several_captions_a_row(tmp_path):
     row = {"image": "a.png", "caption": ["one", "", "three"], "negative": [["no", "nor"], None, "never"]}
     good, bad = read(written(tmp_path / "c.jsonl", json.dumps(row)))
     assert good == [("a.png", "one", ["no", "nor"]), ("a.png", "three", ["never"])]
-    assert bad == [("c.jsonl row 1", "a.png", "has an empty caption")]
+    assert bad == [("c.jsonl line 1", "a.png", "has an empty caption")]
     row["negative"] = ["no"]
     _, bad = read(written(tmp_path / "c.jsonl", json.dumps(row)))
     assert "has 3 captions, so 'negative' must be a list of as many" in bad[0][2]
@@ -92,7 +91,7 @@ def test_coco_and_karpathy(tmp_path):
         coco |= {key: {"images": images, "annotations": annotations}[key] for key in order}
         good, bad = read(written(tmp_path / "c.json", json.dumps(coco)))
         assert good == [("3.jpg", "x", []), ("7.jpg", "y", [])]
-        assert bad == [("c.json row 3", None, "names no image")]
+        assert bad == [("c.json row 3", "", "names no image")]
     karpathy = {
         "images": [
             {"filepath": "val2014", "filename": "1.jpg", "split": "test", "sentences": [{"raw": "a"}, {"raw": "b"}]},
@@ -119,8 +118,8 @@ def test_json_is_read_in_pieces(tmp_path, monkeypatch, chunk):
 
 def test_unsound_tables_are_errors_that_name_the_file(tmp_path):
     for name, text, message in (
-        ("c.csv", "a,b\n1,2\n", r"c\.csv has no column 'caption' or 'title'; it has 'a', 'b'. Pass --column NAME"),
-        ("c.csv", "caption,b\n1,2\n", r"no column 'image' or 'filename' or .*Pass --image-column NAME"),
+        ("c.csv", "a,b\n1,2\n", r"c\.csv has no column 'caption' or 'title'; it has 'a', 'b'. Pass column=NAME"),
+        ("c.csv", "caption,b\n1,2\n", r"no column 'image' or 'filename' or .*Pass image_column=NAME"),
         ("c.csv", "caption,caption\n1,2\n", "two columns of one name"),
         ("c.csv", 'image,caption\na.png,"open\nb.png,swallowed\n', r"c\.csv near line \d is not sound"),
         ("c.jsonl", '{"caption": "x"}\n', r"it has 'caption'"),
@@ -130,7 +129,9 @@ def test_unsound_tables_are_errors_that_name_the_file(tmp_path):
     (tmp_path / "c.csv").write_bytes("image,caption\na.png,na\xefve\n".encode("latin-1"))
     with pytest.raises(ValueError, match=r"c\.csv near line \d is not sound: 'utf-8' codec"):
         read(tmp_path / "c.csv")
-    with pytest.raises(ValueError, match=r"c\.txt is of no kind that is read"):
+    with pytest.raises(ValueError, match=r"c\.doc is of no kind that is read"):
+        read(written(tmp_path / "c.doc", "a"))
+    with pytest.raises(ValueError, match=r"c\.txt has no column 'image' or .*; it has 'caption'"):
         read(written(tmp_path / "c.txt", "a"))
     with pytest.raises(FileNotFoundError, match="There is no file"):
         read(tmp_path / "nothing.csv")
@@ -138,7 +139,7 @@ def test_unsound_tables_are_errors_that_name_the_file(tmp_path):
         find_inputs([tmp_path / "c.txt".replace("txt", "csv")] * 2)
     good, bad = read(written(tmp_path / "c.jsonl", '{"caption": "x", "image": "a"}\nnonsense\n3\n{"caption": 3}\n'))
     assert len(good) == 1
-    assert [place for place, _, _ in bad] == ["c.jsonl row 2", "c.jsonl row 3", "c.jsonl row 4"]
+    assert [place for place, _, _ in bad] == ["c.jsonl line 2", "c.jsonl line 3", "c.jsonl line 4"]
     surrogate = '{"caption": "\\ud800", "image": "a"}'
     assert "no valid Unicode" in read(written(tmp_path / "c.jsonl", surrogate))[1][0][2]
 
@@ -170,7 +171,7 @@ def test_tars(tmp_path):
         assert good[:3] == [("d/0.png", "a red cube", []), ("d/1.PNG", "x", ["xx"]), ("d/1.PNG", "y", ["yy"])]
         assert good[3][1] == "a long name"
         assert [place for place, _, _ in bad] == ["s.tar sample d/2", "s.tar sample d/3"]
-        assert bad[0][2] == "has no picture, only txt"
+        assert bad[0][2] == "has no image, only txt"
         assert bad[1][2] == "has an empty caption"
 
 

@@ -1,4 +1,4 @@
-"""Hard negatives: exact exchanges, the paper's shuffles, and that neither is ever a true caption."""
+"""Hard negatives: exact swaps, the paper's shuffles, and that neither is ever a true caption."""
 
 import doctest
 import importlib
@@ -13,10 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import labclip
+from labclip.data.cleaning import comparable, is_shuffle
 from labclip.negatives import RELATIONS, clean, shuffle, swap
 from labclip.negatives.choosing import TrueCaptions
-from labclip.negatives.cleaning import comparable
-from labclip.negatives.shuffling import is_shuffle
 from labclip.negatives.taggers import get_tagger
 from labclip.packages import MissingPackageError
 from labclip.scenes import COLOURS, sample
@@ -45,7 +44,7 @@ def words_of(caption):
 
 @st.composite
 def sentences(draw, phrases=PHRASES):
-    """Two things with different attributes, in one of several forms and cases."""
+    """Two objects with different attributes, in one of several forms and cases."""
     one, two = draw(st.permutations(phrases))[:2]
     first, second = draw(st.tuples(st.sampled_from(NOUNS), st.sampled_from(NOUNS)))
     text = draw(
@@ -146,7 +145,7 @@ def test_words_and_relations_together_give_one_change_at_a_time():
     assert sorted(found[0]) == ["a blue cube left of a red ball", "a red cube right of a blue ball"]
 
 
-def test_scenes_swap_to_the_twins_the_scenes_themselves_have():
+def test_scenes_swap_to_the_swapped_captions_that_they_have():
     scenes = sample(200, seed=3, split="all")
     made = swap(scenes.captions, COLOURS)
     pairs = [(one, two) for one, two in zip(made, scenes.swapped_captions, strict=True) if one is not None]
@@ -419,13 +418,17 @@ def test_every_name_is_public_and_loads_no_torch():
     assert labclip.negatives is importlib.import_module("labclip.negatives")
     for name in labclip.negatives.__all__:
         assert getattr(labclip.negatives, name) is not None
-    code = "import labclip, sys; labclip.negatives.swap; print('torch' in sys.modules)"
+    code = "import labclip.data, sys; labclip.negatives.swap; print('torch' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out == "False\n"
 
 
-@pytest.mark.parametrize("module", ["cleaning", "taggers", "swapping", "shuffling", "files"])
+@pytest.mark.parametrize(
+    "module",
+    ["data.cleaning", "data.items", *(f"negatives.{name}" for name in
+     ("taggers", "swapping", "shuffling", "choosing", "files"))],
+)  # fmt: skip
 def test_docstring_examples_run(module):
-    failed, tried = doctest.testmod(importlib.import_module(f"labclip.negatives.{module}"))
+    failed, tried = doctest.testmod(importlib.import_module(f"labclip.{module}"))
     assert tried > 0
     assert failed == 0

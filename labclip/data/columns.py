@@ -88,13 +88,14 @@ class Columns:
                 raise ValueError(f"{file} has no column {' or '.join(map(repr, several))}; it has {there}.{hint}")
 
     def captions_in(self, cells: Mapping[str, Any], *, archive: bool) -> Any:
-        """The cell of the captions.
+        """The cell of the captions; None where a sample of an archive has none.
 
         Raises:
-            KeyError: If there is none.
+            KeyError: If a table has no such column.
         """
-        usual = ("txt", *CAPTIONS) if archive else CAPTIONS
-        return cells[_first(cells, usual) if self.caption is None else self.caption]
+        if archive:
+            return cells.get(_first(cells, ("txt", *CAPTIONS)) if self.caption is None else self.caption)
+        return cells[_first(cells, CAPTIONS) if self.caption is None else self.caption]
 
     def image_in(self, cells: Mapping[str, Any], *, required: bool) -> tuple[str, Any]:
         """The column and the cell of the image.

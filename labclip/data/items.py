@@ -71,11 +71,11 @@ def read_items(
     >>> with TemporaryDirectory() as folder:
     ...     path = Path(folder) / "captions.csv"
     ...     _ = path.write_text("image,caption,negative\n1.jpg,a dog on a bed,a bed on a dog\n2.jpg,,\n")
-    ...     for found in read_items(path):
-    ...         print(found)
-    Item(image=ImageSource(name='1.jpg'), captions=('a dog on a bed',), negatives=(('a bed on a dog',),), \
-place='captions.csv line 2')
-    BadRow(place='captions.csv line 3', image='2.jpg', reason='has an empty caption', empty=True)
+    ...     good, bad = read_items(path)
+    >>> good.image.name, good.captions, good.negatives, good.place
+    ('1.jpg', ('a dog on a bed',), (('a bed on a dog',),), 'captions.csv line 2')
+    >>> bad.place, bad.image, bad.reason
+    ('captions.csv line 3', '2.jpg', 'has an empty caption')
 
     Args:
         paths: Files of captions, as `find_inputs` takes them: csv, tsv, jsonl, ndjson, json (a list of objects, an
