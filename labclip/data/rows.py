@@ -19,7 +19,7 @@ BATCH = 256
 """Rows of a Parquet file in memory at a time."""
 
 _CELL_LIMIT = 16 * 2**20
-_PARQUET = "Parquet files need pyarrow", 'pip install "labclip[data]"'
+PARQUET = "Parquet files need pyarrow", 'pip install "labclip[data]"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +164,7 @@ def open_parquet(path: Path) -> Any:
         MissingPackageError: If pyarrow is not installed.
         ValueError: If the file is none.
     """
-    reader = require("pyarrow.parquet", *_PARQUET)
+    reader = require("pyarrow.parquet", *PARQUET)
     try:
         return reader.ParquetFile(path)
     except ValueError as error:  # pyarrow's own errors are ValueErrors that do not name the file
@@ -173,7 +173,7 @@ def open_parquet(path: Path) -> Any:
 
 def parquet_columns(path: Path) -> dict[str, bool]:
     """The columns of a Parquet file, and whether each holds names: text or whole numbers."""
-    types = require("pyarrow.types", *_PARQUET)
+    types = require("pyarrow.types", *PARQUET)
     with open_parquet(path) as file:
         kinds = types.is_string, types.is_large_string, types.is_integer
         return {field.name: any(kind(field.type) for kind in kinds) for field in file.schema_arrow}

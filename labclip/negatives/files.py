@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from labclip.data.columns import CAPTIONS, Columns
 from labclip.data.inputs import READERS, find_inputs
 from labclip.data.items import WORDS, BadRow, Item, RowReader, read_items
 from labclip.data.rows import parquet_columns, repeated_column
-from labclip.data.writing import WRITABLE, open_sink, read_batches
+from labclip.data.writing import WRITABLE, Batch, read_batches, write_batches
 from labclip.messages import typed
 from labclip.negatives.choosing import Method, TrueCaptions, check_k, choose, max_words
 
@@ -142,33 +142,31 @@ def add(
     _refuse(names, known, path.name)
     count, true_captions = _look_through(path, columns, max_words(method), single=True)
     reader = RowReader(path, path.parent, columns, require_image=False)
+    counts: Counter[str] = Counter()
+
+    def filled() -> Iterator[Batch]:
+        for batch in read_batches(path, reader.wanted()):
+            found, cleaned = [], []
+            for row in batch.rows:
+                _refuse(names, row.cells, reader.place(row))
+                item = next(filter(None, map(_sound, reader.items(row))), None)
+                text, image = (item.captions[0], item.image and item.image.key) if item else ("", None)
+                found.append(choose(method, text, k=k, seed=seed, image=image, true_captions=true_captions))
+                cleaned.append(clean_caption(text, max_words(method)) if item else row.cells.get(caption))
+            counts.update(with_negative=sum(map(bool, found)), negatives=sum(map(len, found)))
+            batch.added = {name: [one[n] if n < len(one) else None for one in found] for n, name in enumerate(names)}
+            batch.replaced = {caption: cleaned} if clean else {}
+            yield batch
+            bar.update(len(batch.rows))
+
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    with_negative = total = 0
     try:
-        with (
-            closing(open_sink(part, target.suffix.lower(), known, names)) as sink,
-            tqdm(total=count, unit=" captions", disable=not progress) as bar,
-        ):
-            for batch in read_batches(path, list(filter(reader.wanted(), known))):
-                found, cleaned = [], []
-                for row in batch.rows:
-                    _refuse(names, row.cells, reader.place(row))
-                    item = next(filter(None, map(_sound, reader.items(row))), None)
-                    text, image = (item.captions[0], item.image and item.image.key) if item else ("", None)
-                    found.append(choose(method, text, k=k, seed=seed, image=image, true_captions=true_captions))
-                    cleaned.append(clean_caption(text, max_words(method)) if item else row.cells.get(caption))
-                added = {
-                    name: [negatives[number] if number < len(negatives) else None for negatives in found]
-                    for number, name in enumerate(names)
-                }
-                sink.write(batch, {caption: cleaned} if clean else {}, added)
-                with_negative += sum(map(bool, found))
-                total += sum(map(len, found))
-                bar.update(len(batch.rows))
+        with tqdm(total=count, unit=" captions", disable=not progress) as bar:
+            write_batches(part, target.suffix.lower(), known, names, filled())
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)
-    return Counts(count, with_negative, total)
+    return Counts(count, **counts)
 
 
 def _columns(path: Path, column: str | None, image_column: str | None) -> tuple[Columns, list[str], str]:
