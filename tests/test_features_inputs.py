@@ -1,5 +1,6 @@
 """What people have is read as they mean it: every kind of file, every row accounted for."""
 
+import csv
 import io
 import json
 import tarfile
@@ -10,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from labclip import LABCLIP, Alignment
+from labclip import LABCLIP, Alignment, negatives
 from labclip.data import BadRow, Columns, find_inputs, read_items, streaming
 from labclip.features import embed
 
@@ -45,9 +46,9 @@ ROWS = [("a.png", "a red cube", ["a blue cube"]), ("b.png", "a naïve, “quoted
 
 
 def test_csv_and_tsv(tmp_path):
-    csv = 'image,caption,negative\r\na.png,a red cube,a blue cube\r\nb.png,"a naïve, “quoted”\ncaption",\r\n'
-    assert read(written(tmp_path / "c.csv", "\ufeff" + csv)) == (ROWS, [])
-    tsv = csv.replace(", ", "\0").replace(",", "\t").replace("\0", ", ")
+    text = 'image,caption,negative\r\na.png,a red cube,a blue cube\r\nb.png,"a naïve, “quoted”\ncaption",\r\n'
+    assert read(written(tmp_path / "c.csv", "\ufeff" + text)) == (ROWS, [])
+    tsv = text.replace(", ", "\0").replace(",", "\t").replace("\0", ", ")
     assert read(written(tmp_path / "c.tsv", tsv)) == (ROWS, [])
 
 
@@ -71,6 +72,60 @@ def test_negatives_by_their_usual_names(tmp_path):
     chosen, _ = read(tmp_path / "c.csv", caption="other", negatives=("caption",))
     assert chosen == [("a.png", "none", ["right"])]
     assert read(written(tmp_path / "d.csv", 'image,caption\na.png,"[1] a dog"\n'))[0] == [("a.png", "[1] a dog", [])]
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "json", "parquet", "tar"])
+@pytest.mark.parametrize("column", ["negative", "negatives", "neg_caption", "negative_caption"])
+def test_a_list_of_negatives_is_read_everywhere(tmp_path, ending, column):
+    path, listed = tmp_path / f"c.{ending}", ["a cat's", 'a "cow"']
+    row = {"image": "a.png", "caption": "a dog", column: listed}
+    if ending == "parquet":
+        pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+        pq.write_table(pa.Table.from_pylist([row]), path)
+    elif ending == "tar":
+        pack(path, [("a.png", picture(0)), ("a.json", json.dumps(row).encode())])
+    elif ending in ("csv", "tsv"):
+        with path.open("w", newline="") as file:
+            writer = csv.writer(file, delimiter="," if ending == "csv" else "\t")
+            writer.writerows([("image", "caption", column), ("a.png", "a dog", json.dumps(listed)),
+                              ("a.png", "a dog", str(listed))])  # fmt: skip
+    else:
+        path.write_text(json.dumps([row] if ending == "json" else row))
+    good, bad = read(path)
+    assert not bad
+    assert set(map(str, good)) == {str(("a.png", "a dog", listed))}
+    assert [item.negatives for item in negatives.read(path)] == [(tuple(listed),)] * len(good)
+
+
+def test_karpathys_columns_in_any_file(tmp_path):
+    """The image is `filepath/filename`, unless one of them says it all."""
+    rows = [
+        ({"filepath": "val2014", "filename": "1.jpg"}, "val2014/1.jpg"),
+        ({"filepath": "", "filename": "1.jpg"}, "1.jpg"),
+        ({"filepath": "val2014/1.jpg", "filename": "1.jpg"}, "val2014/1.jpg"),
+        ({"filepath": "val2014/1.jpg"}, "val2014/1.jpg"),
+        ({"image": "own.jpg", "filepath": "val2014", "filename": "1.jpg"}, "own.jpg"),
+    ]
+    path = written(tmp_path / "c.jsonl", "\n".join(json.dumps({**row, "caption": "x"}) for row, _ in rows))
+    assert [name for name, _, _ in read(path)[0]] == [name for _, name in rows]
+    assert [item.image.name for item in negatives.read(path)] == [name for _, name in rows]
+
+
+def test_one_name_in_two_folders_is_two_images(tmp_path):
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        written(tmp_path / folder / "c.csv", "image,caption\na.png,x\na.png,y\n")
+    items = list(read_items([tmp_path / "one" / "c.csv", tmp_path / "two" / "c.csv"]))
+    assert len({item.image.key for item in items}) == 2
+    assert [item.image.file.parent.name for item in items] == ["one", "one", "two", "two"]
+    assert len({item.image.key for item in read_items(tmp_path / "*" / "c.csv", images=tmp_path)}) == 1
+
+
+def test_what_only_identifies_an_image_is_no_path(tmp_path):
+    path = written(tmp_path / "c.jsonl", '{"caption": "x", "image_id": 7}\n{"caption": "y"}\n')
+    assert [item.image and item.image.name for item in read_items(path, require_image=False)] == ["7", None]
+    with pytest.raises(ValueError, match="has no column 'image' or 'filename' or 'filepath' or 'image_path'"):
+        read(path)
 
 
 def test_several_captions_a_row(tmp_path):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import labclip
 from labclip.data.cleaning import comparable, is_shuffle
-from labclip.negatives import RELATIONS, clean, shuffle, swap
+from labclip.negatives import RELATIONS, Shuffler, Swapper, clean, generate, shuffle, swap
 from labclip.negatives.choosing import TrueCaptions
 from labclip.negatives.taggers import get_tagger
 from labclip.packages import MissingPackageError
@@ -312,6 +312,50 @@ def test_bad_input_is_one_line(method):
     with pytest.raises(ValueError, match="image_index names 1 images for 2 captions"):
         method(["a dog", "a cat"], image_index=[1])
     assert method([]) == []
+
+
+def miscount(caption, rng):
+    """A method as a user writes it: another number of the same objects."""
+    numbers = ["two", "three", "four"]
+    for number in numbers:
+        if f"{number} " in caption:
+            for other in rng.sample(numbers, len(numbers)):
+                yield caption.replace(number, other)
+
+
+def test_a_method_from_outside_keeps_the_promises():
+    captions = ["two dogs", "three dogs", "a dog"]
+    alone = generate(captions, miscount, k=5, seed=3)
+    assert [set(found) for found in alone] == [{"three dogs", "four dogs"}, {"two dogs", "four dogs"}, set()]
+    assert generate(captions, miscount, seed=3) == [found[0] if found else None for found in alone]
+    assert generate(captions[1:], miscount, k=5, seed=3) == alone[1:]
+    of_one_image = generate(captions, miscount, k=5, image_index=[0, 0, 0])
+    assert of_one_image == [["four dogs"], ["four dogs"], []]
+    assert len({generate(["two dogs"], miscount, seed=seed)[0] for seed in range(20)}) == 2
+    with pytest.raises(ValueError, match=r"The method made 3 of the caption 'two dogs'\. A candidate is a text\."):
+        generate(["two dogs"], lambda caption, rng: [3])
+    with pytest.raises(ValueError, match="captions is one string, 'a dog'. Pass a list"):
+        generate("a dog", miscount)
+
+
+def test_shuffle_and_swap_are_such_methods():
+    captions = ["a dog and cats on a big tree", "old rex"]
+    assert generate(captions, Shuffler(tag), k=3, seed=5) == shuffle(captions, k=3, seed=5, tagger=tag)
+    assert generate(captions, Swapper(["dog", "cats"])) == swap(captions, ["dog", "cats"])
+
+
+def test_a_method_that_cuts_captions_says_to_how_many_words():
+    class First:
+        """The words it keeps, in lower case: of a short caption the same again."""
+
+        max_words = 2
+
+        def __call__(self, caption, rng):
+            yield clean(caption, 2)
+            yield "another"
+
+    assert generate(["A dog.", "A big dog."], First()) == ["another", "another"]
+    assert generate(["A big dog."], lambda caption, rng: First()(caption, rng)) == ["a big"]
 
 
 def test_a_tagger_owes_a_tag_a_word():

@@ -246,7 +246,9 @@ def test_bad_arguments_are_one_line(tmp_path):
     swapping = ("--method", "swap", "--attributes", "red,blue")
     assert f"There is no file {tmp_path / 'no.csv'}." in fails(tmp_path / "no.csv", out, *swapping)
     assert "There is no file" in fails(tmp_path / "no.parquet", out, *swapping)
-    assert "has no column 'text'; it has 'id', 'image', 'caption', 'note'." in fails(path, out, *swapping, "--column", "text")
+    assert "has no column 'text'; it has 'id', 'image', 'caption', 'note'." in fails(
+        path, out, *swapping, "--column", "text"
+    )
     assert "has no column 'x'" in fails(path, out, *swapping, "--image-column", "x")
     assert "There is no folder" in fails(path, tmp_path / "no" / "out.csv", *swapping)
     (tmp_path / "folder.csv").mkdir()

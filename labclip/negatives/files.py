@@ -88,12 +88,13 @@ def _read(path: Path, columns: Columns, true_captions: TrueCaptions, clean: bool
             continue
         kept = []
         for caption, negatives in zip(item.captions, item.negatives, strict=True):
-            wrong = {comparable(text): text for text in reversed(negatives)}
-            wrong.pop(comparable(caption), None)
-            if item.image is not None:
-                key = item.image.key
-                wrong = {said: text for said, text in wrong.items() if not true_captions.hold(key, said)}
-            kept.append(tuple(reversed(wrong.values())))
+            wrong: dict[str, str] = {}
+            for text in negatives:
+                said = comparable(text)
+                true = said == comparable(caption) or (item.image and true_captions.hold(item.image.key, said))
+                if not true:
+                    wrong.setdefault(said, text)
+            kept.append(tuple(wrong.values()))
             dropped += len(negatives) - len(wrong)
         yield replace(item, negatives=tuple(kept))
     if dropped:

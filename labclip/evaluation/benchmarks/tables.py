@@ -6,6 +6,7 @@ from pathlib import Path
 
 from labclip.data import BadRow, Columns, ImageSource, read_items
 from labclip.data.cleaning import comparable
+from labclip.data.items import WORDS
 from labclip.evaluation.benchmarks.karpathy import coco
 from labclip.evaluation.items import Items, Layout, alone, as_named, inside
 from labclip.evaluation.scores import everything
@@ -64,7 +65,7 @@ def read_coco(sources: Sources, *, split: str = "test", seed: int = 0, clean: bo
         sources.captions.check(text, one.place)
     made = shuffle([text for _, text in found], seed=seed, image_index=[one.row for one, _ in found])
     for (one, text), negative in zip(found, made, strict=True):
-        table.add(one.row, cleaned(text, 40), [negative] if negative else [], one.place)
+        table.add(one.row, cleaned(text, WORDS), [negative] if negative else [], one.place)
     sources.notes.append(f"Negatives were made with seed {seed}: nouns and adjectives shuffled, 40 words.")
     return table.task()
 
@@ -89,14 +90,15 @@ class _Table:
         if path.suffix.lower() == ".tar":
             raise ValueError(f"{path} is a tar. Pass a table: csv, tsv, jsonl, json or Parquet.")
         none = True
-        for item in read_items(path, columns=columns, clean=clean):
+        for item in read_items(path, columns=columns, clean=False):
             none = False
             if isinstance(item, BadRow):
                 raise ValueError(f"{item.place} {item.reason}.")
             assert item.image is not None
             image = self._image(item.image, item.place)
             for caption, negatives in zip(item.captions, item.negatives, strict=True):
-                self.add(image, caption, list(negatives), item.place)
+                texts = [cleaned(text, WORDS) if clean else text for text in (caption, *negatives)]
+                self.add(image, texts[0], texts[1:], item.place)
         if none:
             raise ValueError(f"{path} has no row.")
 
