@@ -332,9 +332,11 @@ def test_a_method_from_outside_keeps_the_promises():
     of_one_image = generate(captions, miscount, k=5, image_index=[0, 0, 0])
     assert of_one_image == [["four dogs"], ["four dogs"], []]
     assert len({generate(["two dogs"], miscount, seed=seed)[0] for seed in range(20)}) == 2
+    assert generate(["a dog"], lambda caption, rng: "a cat") == ["a cat"]  # one text is one candidate
+    assert generate(["a dog"], lambda caption, rng: ["", " . ", "A dog!"]) == [None]
     with pytest.raises(ValueError, match=r"The method made 3 of the caption 'two dogs'\. A candidate is a text\."):
         generate(["two dogs"], lambda caption, rng: [3])
-    with pytest.raises(ValueError, match="captions is one string, 'a dog'. Pass a list"):
+    with pytest.raises(ValueError, match=r"captions is one string, 'a dog'\. Pass a list"):
         generate("a dog", miscount)
 
 

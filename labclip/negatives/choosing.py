@@ -14,10 +14,10 @@ import numpy as np
 from labclip.data.cleaning import clean, comparable
 
 Method = Callable[[str, random.Random], Iterable[str]]
-"""A way to make negatives: from a caption and a source of chance to candidates, lazily, in the order chance gives them.
+"""A way to make negatives: from a caption and a source of chance to candidates, best lazily; or to one text.
 
-Candidates that repeat, or are true of the caption's image, are passed over. A method that cuts captions has an
-attribute `max_words`: the words that its candidates keep.
+Candidates that are empty, repeat, or are true of the caption's image, are passed over. A method that cuts captions has
+an attribute `max_words`: the words that its candidates keep.
 """
 
 ImageIndex = Sequence[Hashable] | None
@@ -63,7 +63,24 @@ def generate(
     Raises:
         ValueError: If captions or candidates are not strings, `k` is below 1, or `image_index` has another length.
     """
-    found = [list(one) for one in _chosen(captions, method, k, seed, image_index)]
+    if isinstance(captions, str):
+        raise ValueError(f"captions is one string, {captions[:40]!r}. Pass a list of captions.")
+    captions = list(captions)
+    check_k(k)
+    for index, caption in enumerate(captions):
+        if not isinstance(caption, str):
+            raise ValueError(f"Caption {index} is a {type(caption).__name__}, not a str. Pass captions.")
+    images = [None] * len(captions) if image_index is None else list(image_index)
+    if len(images) != len(captions):
+        raise ValueError(f"image_index names {len(images)} images for {len(captions)} captions. Pass one a caption.")
+    true_captions = TrueCaptions()
+    for image, caption in zip(images, captions, strict=True):
+        if image is not None:
+            true_captions.add(image, caption, max_words(method))
+    found = [
+        choose(method, caption, k=k, seed=seed, image=image, true_captions=true_captions)
+        for image, caption in zip(images, captions, strict=True)
+    ]
     return [one[0] if one else None for one in found] if k == 1 else found
 
 
@@ -110,11 +127,16 @@ def choose(
     chosen: list[str] = []
     seen = {comparable(caption), comparable(clean(caption, max_words(method)))}
     refused = 0
-    for candidate in method(caption, random.Random(_digest(f"{seed}\0{caption}"))):
+    made = method(caption, random.Random(_digest(f"{seed}\0{caption}")))
+    for candidate in [made] if isinstance(made, str) else made:
         if not isinstance(candidate, str):
             raise ValueError(f"The method made {candidate!r} of the caption {caption!r}. A candidate is a text.")
         key = comparable(candidate)
-        if key in seen or (image is not None and true_captions is not None and true_captions.hold(image, key)):
+        if (
+            not key
+            or key in seen
+            or (image is not None and true_captions is not None and true_captions.hold(image, key))
+        ):
             refused += 1
         else:
             seen.add(key)
@@ -123,25 +145,6 @@ def choose(
         if len(chosen) == k or refused == _PATIENCE:
             break
     return chosen
-
-
-def _chosen(captions: Iterable[str], method: Method, k: int, seed: int, image_index: ImageIndex) -> Iterable[list[str]]:
-    if isinstance(captions, str):
-        raise ValueError(f"captions is one string, {captions[:40]!r}. Pass a list of captions.")
-    captions = list(captions)
-    check_k(k)
-    for index, caption in enumerate(captions):
-        if not isinstance(caption, str):
-            raise ValueError(f"Caption {index} is a {type(caption).__name__}, not a str. Pass captions.")
-    images = [None] * len(captions) if image_index is None else list(image_index)
-    if len(images) != len(captions):
-        raise ValueError(f"image_index names {len(images)} images for {len(captions)} captions. Pass one a caption.")
-    true_captions = TrueCaptions()
-    for image, caption in zip(images, captions, strict=True):
-        if image is not None:
-            true_captions.add(image, caption, max_words(method))
-    for image, caption in zip(images, captions, strict=True):
-        yield choose(method, caption, k=k, seed=seed, image=image, true_captions=true_captions)
 
 
 def max_words(method: Method) -> int | None:

@@ -86,13 +86,12 @@ def _read(path: Path, columns: Columns, true_captions: TrueCaptions, clean: bool
     for item in map(_sound, read_items(path, columns=columns, require_image=False, clean=clean)):
         if item is None:
             continue
-        kept = []
-        for caption, negatives in zip(item.captions, item.negatives, strict=True):
+        kept, own = [], set(map(comparable, item.captions))
+        for negatives in item.negatives:
             wrong: dict[str, str] = {}
             for text in negatives:
                 said = comparable(text)
-                true = said == comparable(caption) or (item.image and true_captions.hold(item.image.key, said))
-                if not true:
+                if not (said in own or (item.image and true_captions.hold(item.image.key, said))):
                     wrong.setdefault(said, text)
             kept.append(tuple(wrong.values()))
             dropped += len(negatives) - len(wrong)

@@ -11,7 +11,7 @@ from typing import Literal, overload
 
 from labclip.data.cleaning import WORD, clean
 from labclip.negatives.choosing import ImageIndex, generate
-from labclip.negatives.taggers import Tagger, get_tagger, is_adjective, is_noun
+from labclip.negatives.taggers import AnyTagger, get_tagger, is_adjective, is_noun
 
 # Draws in a row that may bring nothing new before the remaining arrangements are gone through one by one.
 _PATIENCE = 32
@@ -25,7 +25,7 @@ class Shuffler:
         max_words: Words of the cleaned caption that are kept, or None for all.
     """
 
-    def __init__(self, tagger: str | Tagger | None = None, max_words: int | None = 40) -> None:
+    def __init__(self, tagger: AnyTagger = None, max_words: int | None = 40) -> None:
         self._tagger, self.max_words = get_tagger(tagger), max_words
 
     def __call__(self, caption: str, rng: random.Random) -> Iterator[str]:
@@ -51,29 +51,19 @@ def shuffle(
     *,
     k: Literal[1] = 1,
     seed: int = 0,
-    tagger: str | Tagger | None = None,
+    tagger: AnyTagger = None,
     image_index: ImageIndex = None,
 ) -> list[str | None]: ...
 
 
 @overload
 def shuffle(
-    captions: Iterable[str],
-    *,
-    k: int,
-    seed: int = 0,
-    tagger: str | Tagger | None = None,
-    image_index: ImageIndex = None,
+    captions: Iterable[str], *, k: int, seed: int = 0, tagger: AnyTagger = None, image_index: ImageIndex = None
 ) -> list[str | None] | list[list[str]]: ...
 
 
 def shuffle(
-    captions: Iterable[str],
-    *,
-    k: int = 1,
-    seed: int = 0,
-    tagger: str | Tagger | None = None,
-    image_index: ImageIndex = None,
+    captions: Iterable[str], *, k: int = 1, seed: int = 0, tagger: AnyTagger = None, image_index: ImageIndex = None
 ) -> list[str | None] | list[list[str]]:
     """Make the paper's hard negatives: nouns swapped with nouns, adjectives with adjectives.
 

@@ -80,12 +80,7 @@ class Swapper:
 
 @overload
 def swap(
-    captions: Iterable[str],
-    attributes: Attributes,
-    *,
-    k: Literal[1] = 1,
-    seed: int = 0,
-    image_index: ImageIndex = None,
+    captions: Iterable[str], attributes: Attributes, *, k: Literal[1] = 1, seed: int = 0, image_index: ImageIndex = None
 ) -> list[str | None]: ...
 
 
