@@ -38,8 +38,8 @@ def comparable(caption: str) -> str:
     >>> comparable("An owl , and a Dog.") == comparable("a owl and a dog")
     True
     """
-    words = (word.strip(string.punctuation) for word in clean(caption).split())
-    return " ".join("a" if word == "an" else word for word in words if word)
+    words = [word.strip(string.punctuation) for word in clean(caption).split()]
+    return " ".join(["a" if word == "an" else word for word in words if word])
 
 
 def words_of(caption: str) -> list[str]:

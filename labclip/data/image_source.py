@@ -12,7 +12,7 @@ class ImageSource:
 
     Attributes:
         name: For people: its path as the table has it, its name in the archive, or what else identifies it.
-        file: The image's own file, or the tar or Parquet file that it is in.
+        file: The image's own file, or the tar or Parquet file that it is in; None where only its name was asked for.
         key: 16 bytes, equal for rows of one image.
         start: In a tar its first byte, in a Parquet file its row from 0; None for a file of its own.
         size: In a tar its bytes, in a Parquet file -1.

@@ -169,7 +169,7 @@ class RowReader:
         if row.problem is not None:
             yield BadRow(place, "", row.problem)
             return
-        image = self._image(row)
+        image = self._image(row, place)
         if isinstance(image, str):
             yield BadRow(place, _name(row, self.columns), image)
             return
@@ -189,16 +189,15 @@ class RowReader:
         for caption, mine in zip(captions, negatives, strict=True):
             if is_empty(caption):
                 yield BadRow(place, name, "has an empty caption", empty=True)
-            elif problem := _text_problem("caption", caption) or _first_problem("negative", mine):
+            elif problem := _text_problem(caption) or (mine and next(filter(None, map(_text_problem, mine)), None)):
                 yield BadRow(place, name, problem)
             else:
                 sound.append((caption, tuple(dict.fromkeys(mine))))
         if sound:
             yield Item(image, tuple(one for one, _ in sound), tuple(mine for _, mine in sound), place)
 
-    def _image(self, row: Row) -> ImageSource | str | None:
+    def _image(self, row: Row, place: str) -> ImageSource | str | None:
         """Where a row's image is, or what is wrong with it."""
-        place = self.place(row)
         if row.held is not None:
             inside, start, size = row.held
             return ImageSource(inside, self.path, _key(b"tar", self.number, start), start, size, place=place)
@@ -216,15 +215,15 @@ class RowReader:
             return "names no image" if self.require_image else None
         if not isinstance(cell, str):
             return f"has an image that is a {type(cell).__name__}, not a path"
-        if problem := _text_problem("image", cell):
+        if problem := _text_problem(cell):
             return problem
-        key = _key(b"path", self.root_number, cell.encode())
-        return ImageSource(cell, self.root / cell, key, place=place)
+        file = self.root / cell if self.require_image else None
+        return ImageSource(cell, file, _key(b"path", self.root_number, cell.encode()), place=place)
 
 
 def _key(*parts: bytes | int) -> bytes:
     """16 bytes, equal where all parts are."""
-    return hashlib.blake2b(repr(parts).encode(), digest_size=16).digest()
+    return hashlib.blake2b(b"%r" % (parts,), digest_size=16).digest()
 
 
 def _name(row: Row, columns: Columns) -> str:
@@ -235,18 +234,14 @@ def _lacks(column: str, row: Row) -> str:
     return f"has no {column}; it has {', '.join(name for name in row.cells if name) or 'nothing'}"
 
 
-def _text_problem(what: str, text: Any) -> str | None:
+def _text_problem(text: Any) -> str | None:
     if not isinstance(text, str):
-        return f"has a {what} that is a {type(text).__name__}, not a text"
+        return f"has a caption or negative that is a {type(text).__name__}, not a text"
     try:
         text.encode()
     except UnicodeEncodeError:
         return f"holds {text[:40]!r}, which is no valid Unicode"
     return None
-
-
-def _first_problem(what: str, texts: list[Any]) -> str | None:
-    return next(filter(None, (_text_problem(what, text) for text in texts)), None)
 
 
 def _worded(item: Item, clean: bool | None) -> Iterator[Item | BadRow]:

@@ -96,7 +96,7 @@ class TrueCaptions:
 
     def add(self, image: Hashable, caption: str, max_words: int | None = None) -> None:
         """Record a true caption, and how it begins where negatives keep `max_words` of it."""
-        for key in {comparable(caption), comparable(clean(caption, max_words))}:
+        for key in _forms(caption, max_words):
             self._digests.append(_digest(f"{image}\0{key}"))
         self._sorted = False
 
@@ -125,7 +125,7 @@ def choose(
     list give the same, and the first of many is the one that `k=1` gives.
     """
     chosen: list[str] = []
-    seen = {comparable(caption), comparable(clean(caption, max_words(method)))}
+    seen = _forms(caption, max_words(method))
     refused = 0
     made = method(caption, random.Random(_digest(f"{seed}\0{caption}")))
     for candidate in [made] if isinstance(made, str) else made:
@@ -145,6 +145,15 @@ def choose(
         if len(chosen) == k or refused == _PATIENCE:
             break
     return chosen
+
+
+def _forms(caption: str, max_words: int | None) -> set[str]:
+    """The caption as `comparable` has it, and how it begins where negatives keep `max_words` of it."""
+    text = clean(caption)
+    forms = {comparable(text)}
+    if max_words is not None and text.count(" ") >= max_words:
+        forms.add(comparable(clean(text, max_words)))
+    return forms
 
 
 def max_words(method: Method) -> int | None:

@@ -148,7 +148,8 @@ def add(
         for batch in read_batches(path, reader.wanted()):
             found, cleaned = [], []
             for row in batch.rows:
-                _refuse(names, row.cells, reader.place(row))
+                if not row.cells.keys().isdisjoint(names):
+                    _refuse(names, row.cells, reader.place(row))
                 item = next(filter(None, map(_sound, reader.items(row))), None)
                 text, image = (item.captions[0], item.image and item.image.key) if item else ("", None)
                 found.append(choose(method, text, k=k, seed=seed, image=image, true_captions=true_captions))
