@@ -442,6 +442,12 @@ def test_images_of_karpathys_rows_differ(tmp_path):
         assert [said(item)[1] for item in items] == [("a blue cup on a red tray",), ("a red tray",)]
 
 
+def test_captions_of_one_row_are_true_of_one_image(tmp_path):
+    row = {"caption": ["a red cup", "a blue cup"], "negatives": [["A blue cup.", "a red cat"], ["a blue cat"]]}
+    (item,) = read(write(tmp_path / "in.jsonl", [row]))
+    assert item.negatives == (("a red cat",), ("a blue cat",))
+
+
 def test_add_takes_any_method_and_json(tmp_path):
     path = tmp_path / "in.json"
     path.write_text(json.dumps({"one": {"caption": "a cat left of a dog"}, "two": {"caption": "a cat"}}))

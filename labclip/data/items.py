@@ -189,7 +189,7 @@ class RowReader:
         for caption, mine in zip(captions, negatives, strict=True):
             if is_empty(caption):
                 yield BadRow(place, name, "has an empty caption", empty=True)
-            elif problem := _text_problem(caption) or (mine and next(filter(None, map(_text_problem, mine)), None)):
+            elif problem := _text_problem("a caption", caption) or _text_problem("a negative", *mine):
                 yield BadRow(place, name, problem)
             else:
                 sound.append((caption, tuple(dict.fromkeys(mine))))
@@ -215,7 +215,7 @@ class RowReader:
             return "names no image" if self.require_image else None
         if not isinstance(cell, str):
             return f"has an image that is a {type(cell).__name__}, not a path"
-        if problem := _text_problem(cell):
+        if problem := _text_problem("an image", cell):
             return problem
         file = self.root / cell if self.require_image else None
         return ImageSource(cell, file, _key(b"path", self.root_number, cell.encode()), place=place)
@@ -234,13 +234,14 @@ def _lacks(column: str, row: Row) -> str:
     return f"has no {column}; it has {', '.join(name for name in row.cells if name) or 'nothing'}"
 
 
-def _text_problem(text: Any) -> str | None:
-    if not isinstance(text, str):
-        return f"has a caption or negative that is a {type(text).__name__}, not a text"
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return f"holds {text[:40]!r}, which is no valid Unicode"
+def _text_problem(what: str, *texts: Any) -> str | None:
+    for text in texts:
+        if not isinstance(text, str):
+            return f"has {what} that is a {type(text).__name__}, not a text"
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            return f"holds {text[:40]!r}, which is no valid Unicode"
     return None
 
 
