@@ -12,13 +12,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from labclip.negatives import RELATIONS, read, shuffle, swap
-from labclip.negatives.files import add_negatives
-from labclip.negatives.shuffling import Shuffler
-from labclip.negatives.taggers import get_tagger
+from labclip.negatives import RELATIONS, Shuffler, add, read, shuffle, swap
 
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "white", "gray", "black")
-THINGS = ("man", "woman", "child", "dog", "cat", "horse", "table", "bus", "bench", "umbrella", "kitchen", "skateboard")
+OBJECTS = ("man", "woman", "child", "dog", "cat", "horse", "table", "bus", "bench", "umbrella", "kitchen", "skateboard")
 ADJECTIVES = (*COLOURS, "small", "large", "old", "young", "wooden", "empty")
 VERBS = ("sitting", "standing", "riding", "holding", "looking", "walking")
 PLACES = ("next to", "on top of", "in front of", "to the left of", "near", "with")
@@ -28,12 +25,12 @@ def generated(count):
     """Sentences of 9 to 16 words, most of them different."""
     draw = random.Random(0)
 
-    def thing():
+    def phrase():
         adjective = f"{draw.choice(ADJECTIVES)} " if draw.random() < 0.5 else ""
-        return f"{draw.choice(('a', 'the', 'two'))} {adjective}{draw.choice(THINGS)}"
+        return f"{draw.choice(('a', 'the', 'two'))} {adjective}{draw.choice(OBJECTS)}"
 
     return [
-        f"{thing()} {draw.choice(VERBS)} {draw.choice(PLACES)} {thing()} and {thing()}.".capitalize()
+        f"{phrase()} {draw.choice(VERBS)} {draw.choice(PLACES)} {phrase()} and {phrase()}.".capitalize()
         for _ in range(count)
     ]
 
@@ -60,19 +57,18 @@ def rows(captions):
     with tempfile.TemporaryDirectory() as folder:
         path, out = Path(folder) / "in.jsonl", Path(folder) / "out.jsonl"
         path.write_text("".join(json.dumps({"image": i, "caption": c}) + "\n" for i, c in enumerate(captions)))
-        shuffler = Shuffler(get_tagger("hanta"))
-        took, counts = seconds(lambda: add_negatives(path, out, shuffler, force=True))
+        took, counts = seconds(lambda: add(path, out, Shuffler(), force=True))
         yield "shuffle, jsonl to jsonl", len(captions) / took, counts.captions - counts.with_negative, 1000
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--captions", type=Path, help="a tsv, csv, jsonl, parquet or txt file")
+    parser.add_argument("--captions", type=Path, help="a csv, tsv, jsonl, json, parquet or txt file")
     parser.add_argument("--count", type=int, default=5000, help="captions to generate where no file is given")
     parser.add_argument("--json", type=Path, help="write the table here as well")
     arguments = parser.parse_args()
     source = arguments.captions
-    captions = [one.caption for one in read(source)] if source else generated(arguments.count)
+    captions = [caption for item in read(source) for caption in item.captions] if source else generated(arguments.count)
     shuffle(captions[:1])  # loads the tagger
     table = []
     print(f"{len(captions)} captions {f'from {source.name}' if source else 'generated'}, on one core")

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from evaluated import counts, features, picture, read, values
 
+from labclip.data.cleaning import comparable
 from labclip.evaluation.benchmarks import BENCHMARKS
 from labclip.evaluation.benchmarks.aro import SYMMETRIC
 from labclip.evaluation.orders import MAX_WORDS, SHUFFLES, options
 from labclip.evaluation.tasks import Retrieval
 from labclip.negatives import clean
-from labclip.negatives.cleaning import comparable
 from labclip.negatives.taggers import get_tagger
 
 REAL = Path(__file__).parents[2] / "shared" / "data"
@@ -225,7 +225,7 @@ def test_captions_said_of_two_pictures_are_counted(tmp_path):
     for number in (1, 2):
         picture(tmp_path / "pictures" / f"{number}.jpg")
     task = read("flickr30k", tmp_path, tmp_path / "pictures")
-    assert task.notes == ["1 captions are said word for word of an earlier picture too: a tie, so wrong."]
+    assert task.notes == ["1 captions are said word for word of an earlier image too: a tie, so wrong."]
 
 
 def test_flickr30ks_original_form_names_no_folder(tmp_path):
@@ -438,11 +438,11 @@ def both(task):
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ("a.jpg,a,b,c,d,4,hybrid", "row 1: correct_answer is '4', not a number from 0 to 3"),
+        ("a.jpg,a,b,c,d,4,hybrid", "line 2: correct_answer is '4', not a number from 0 to 3"),
         ("a.jpg,a,b,c,d,-1,hybrid", "correct_answer is '-1'"),
         ("a.jpg,a,b,c,d,yes,hybrid", "correct_answer is 'yes'"),
         ("a.jpg,a,b,a,d,0,hybrid", "the caption 'a' is its own negative"),
-        ("a.jpg,a,,c,d,0,hybrid", "row 1: the caption is ''"),
+        ("a.jpg,a,,c,d,0,hybrid", "line 2: the caption is ''"),
         ("a.jpg,a,b,c,d,0,hybrid,more", "more cells than the header"),
         ("", "has no row"),
     ],

@@ -61,9 +61,9 @@ def test_own_table_in_other_formats(tmp_path, ending):
 def test_own_columns_by_name(tmp_path):
     text = "pic,words,wrong,worse\na.jpg,a dog,a cat,a cow\nb.jpg,a cup,a mug,a jug\n"
     path = table(tmp_path / "mine.csv", text, "a.jpg", "b.jpg")
-    with pytest.raises(ValueError, match=r"no column 'caption' or 'title'; it has .*Pass --option column=NAME"):
+    with pytest.raises(ValueError, match=r"no column 'caption' or 'title'; it has .*Pass options={\"column\": NAME}"):
         read("csv", path)
-    with pytest.raises(ValueError, match="Pass --option image_column=NAME"):
+    with pytest.raises(ValueError, match='Pass options={"image_column": NAME}'):
         read("csv", path, column="words")
     task = read("csv", path, column="words", image_column="pic", negative_column="wrong, worse")
     assert task.questions[0].options.shape == (2, 3)
@@ -77,13 +77,13 @@ def test_own_table_without_negatives_is_retrieval(tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("image,caption,negative\na.jpg,a dog,a dog\n", r"mine\.csv row 1: the caption 'a dog' is its own negative"),
-        ("image,caption,negative\na.jpg,a dog,a cat\na.jpg,,a cat\n", r"mine\.csv row 2 has an empty caption"),
-        ("image,caption,negative\n,a dog,a cat\n", r"mine\.csv row 1 names no image"),
-        ("image,caption,negative\na.jpg,a dog,a cat,more\n", "row 1 has more cells than the header"),
+        ("image,caption,negative\na.jpg,a dog,a dog\n", r"mine\.csv line 2: the caption 'a dog' is its own negative"),
+        ("image,caption,negative\na.jpg,a dog,a cat\na.jpg,,a cat\n", r"mine\.csv line 3 has an empty caption"),
+        ("image,caption,negative\n,a dog,a cat\n", r"mine\.csv line 2 names no image"),
+        ("image,caption,negative\na.jpg,a dog,a cat,more\n", "line 2 has more cells than the header"),
         ('image,caption,negative\na.jpg,"a dog,a cat\n', r"near line 2 is not sound"),
         ("image,caption,negative\n", "has no row"),
-        ("image,caption,negative\n../up.jpg,a dog,a cat\n", r"row 1: the picture's name '\.\./up\.jpg' leads out of"),
+        ("image,caption,negative\n../up.jpg,a dog,a cat\n", r"line 2: the picture's name '\.\./up\.jpg' leads out of"),
         ("image,caption,negative\n/etc/passwd,a dog,a cat\n", "'/etc/passwd' leads out of"),
         ("image,caption,negative\n.,a dog,a cat\n", "leads out of"),
     ],

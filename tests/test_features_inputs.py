@@ -1,5 +1,6 @@
 """What people have is read as they mean it: every kind of file, every row accounted for."""
 
+import csv
 import io
 import json
 import tarfile
@@ -10,10 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from labclip import LABCLIP, Alignment
-from labclip.data import streaming
-from labclip.data.inputs import find_inputs, read_records
-from labclip.data.records import Columns
+from labclip import LABCLIP, Alignment, negatives
+from labclip.data import BadRow, Columns, find_inputs, read_items, streaming
 from labclip.features import embed
 
 SIZE = 8
@@ -27,13 +26,14 @@ def picture(number):
 
 
 def read(path, **columns):
-    """(picture's name, caption, negatives) of every caption, and what was wrong."""
+    """(image's name, caption, negatives) of every caption, and what was wrong."""
     good, bad = [], []
-    for _, place, record, name in read_records(find_inputs(path), Columns(**columns), lambda: None):
-        if isinstance(record, str):
-            bad.append((place, name, record))
+    for found in read_items(path, columns=Columns(**columns)):
+        if isinstance(found, BadRow):
+            bad.append((found.place, found.image, found.reason))
         else:
-            good += [(record.picture.name, caption, negatives) for caption, negatives in record.captions]
+            pairs = zip(found.captions, found.negatives, strict=True)
+            good += [(found.image.name, caption, list(negatives)) for caption, negatives in pairs]
     return good, bad
 
 
@@ -46,9 +46,9 @@ ROWS = [("a.png", "a red cube", ["a blue cube"]), ("b.png", "a naïve, “quoted
 
 
 def test_csv_and_tsv(tmp_path):
-    csv = 'image,caption,negative\r\na.png,a red cube,a blue cube\r\nb.png,"a naïve, “quoted”\ncaption",\r\n'
-    assert read(written(tmp_path / "c.csv", "\ufeff" + csv)) == (ROWS, [])
-    tsv = csv.replace(", ", "\0").replace(",", "\t").replace("\0", ", ")
+    text = 'image,caption,negative\r\na.png,a red cube,a blue cube\r\nb.png,"a naïve, “quoted”\ncaption",\r\n'
+    assert read(written(tmp_path / "c.csv", "\ufeff" + text)) == (ROWS, [])
+    tsv = text.replace(", ", "\0").replace(",", "\t").replace("\0", ", ")
     assert read(written(tmp_path / "c.tsv", tsv)) == (ROWS, [])
 
 
@@ -74,11 +74,65 @@ def test_negatives_by_their_usual_names(tmp_path):
     assert read(written(tmp_path / "d.csv", 'image,caption\na.png,"[1] a dog"\n'))[0] == [("a.png", "[1] a dog", [])]
 
 
+@pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "json", "parquet", "tar"])
+@pytest.mark.parametrize("column", ["negative", "negatives", "neg_caption", "negative_caption"])
+def test_a_list_of_negatives_is_read_everywhere(tmp_path, ending, column):
+    path, listed = tmp_path / f"c.{ending}", ["a cat's", 'a "cow"']
+    row = {"image": "a.png", "caption": "a dog", column: listed}
+    if ending == "parquet":
+        pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+        pq.write_table(pa.Table.from_pylist([row]), path)
+    elif ending == "tar":
+        pack(path, [("a.png", picture(0)), ("a.json", json.dumps(row).encode())])
+    elif ending in ("csv", "tsv"):
+        with path.open("w", newline="") as file:
+            writer = csv.writer(file, delimiter="," if ending == "csv" else "\t")
+            writer.writerows([("image", "caption", column), ("a.png", "a dog", json.dumps(listed)),
+                              ("a.png", "a dog", str(listed))])  # fmt: skip
+    else:
+        path.write_text(json.dumps([row] if ending == "json" else row))
+    good, bad = read(path)
+    assert not bad
+    assert set(map(str, good)) == {str(("a.png", "a dog", listed))}
+    assert [item.negatives for item in negatives.read(path)] == [(tuple(listed),)] * len(good)
+
+
+def test_karpathys_columns_in_any_file(tmp_path):
+    """The image is `filepath/filename`, unless one of them says it all."""
+    rows = [
+        ({"filepath": "val2014", "filename": "1.jpg"}, "val2014/1.jpg"),
+        ({"filepath": "", "filename": "1.jpg"}, "1.jpg"),
+        ({"filepath": "val2014/1.jpg", "filename": "1.jpg"}, "val2014/1.jpg"),
+        ({"filepath": "val2014/1.jpg"}, "val2014/1.jpg"),
+        ({"image": "own.jpg", "filepath": "val2014", "filename": "1.jpg"}, "own.jpg"),
+    ]
+    path = written(tmp_path / "c.jsonl", "\n".join(json.dumps({**row, "caption": "x"}) for row, _ in rows))
+    assert [name for name, _, _ in read(path)[0]] == [name for _, name in rows]
+    assert [item.image.name for item in negatives.read(path)] == [name for _, name in rows]
+
+
+def test_one_name_in_two_folders_is_two_images(tmp_path):
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        written(tmp_path / folder / "c.csv", "image,caption\na.png,x\na.png,y\n")
+    items = list(read_items([tmp_path / "one" / "c.csv", tmp_path / "two" / "c.csv"]))
+    assert len({item.image.key for item in items}) == 2
+    assert [item.image.file.parent.name for item in items] == ["one", "one", "two", "two"]
+    assert len({item.image.key for item in read_items(tmp_path / "*" / "c.csv", images=tmp_path)}) == 1
+
+
+def test_what_only_identifies_an_image_is_no_path(tmp_path):
+    path = written(tmp_path / "c.jsonl", '{"caption": "x", "image_id": 7}\n{"caption": "y"}\n')
+    assert [item.image and item.image.name for item in read_items(path, require_image=False)] == ["7", None]
+    with pytest.raises(ValueError, match="has no column 'image' or 'filename' or 'filepath' or 'image_path'"):
+        read(path)
+
+
 def test_several_captions_a_row(tmp_path):
     row = {"image": "a.png", "caption": ["one", "", "three"], "negative": [["no", "nor"], None, "never"]}
     good, bad = read(written(tmp_path / "c.jsonl", json.dumps(row)))
     assert good == [("a.png", "one", ["no", "nor"]), ("a.png", "three", ["never"])]
-    assert bad == [("c.jsonl row 1", "a.png", "has an empty caption")]
+    assert bad == [("c.jsonl line 1", "a.png", "has an empty caption")]
     row["negative"] = ["no"]
     _, bad = read(written(tmp_path / "c.jsonl", json.dumps(row)))
     assert "has 3 captions, so 'negative' must be a list of as many" in bad[0][2]
@@ -92,7 +146,7 @@ def test_coco_and_karpathy(tmp_path):
         coco |= {key: {"images": images, "annotations": annotations}[key] for key in order}
         good, bad = read(written(tmp_path / "c.json", json.dumps(coco)))
         assert good == [("3.jpg", "x", []), ("7.jpg", "y", [])]
-        assert bad == [("c.json row 3", None, "names no image")]
+        assert bad == [("c.json row 3", "", "names no image")]
     karpathy = {
         "images": [
             {"filepath": "val2014", "filename": "1.jpg", "split": "test", "sentences": [{"raw": "a"}, {"raw": "b"}]},
@@ -119,8 +173,8 @@ def test_json_is_read_in_pieces(tmp_path, monkeypatch, chunk):
 
 def test_unsound_tables_are_errors_that_name_the_file(tmp_path):
     for name, text, message in (
-        ("c.csv", "a,b\n1,2\n", r"c\.csv has no column 'caption' or 'title'; it has 'a', 'b'. Pass --column NAME"),
-        ("c.csv", "caption,b\n1,2\n", r"no column 'image' or 'filename' or .*Pass --image-column NAME"),
+        ("c.csv", "a,b\n1,2\n", r"c\.csv has no column 'caption' or 'title'; it has 'a', 'b'. Pass column=NAME"),
+        ("c.csv", "caption,b\n1,2\n", r"no column 'image' or 'filename' or .*Pass image_column=NAME"),
         ("c.csv", "caption,caption\n1,2\n", "two columns of one name"),
         ("c.csv", 'image,caption\na.png,"open\nb.png,swallowed\n', r"c\.csv near line \d is not sound"),
         ("c.jsonl", '{"caption": "x"}\n', r"it has 'caption'"),
@@ -130,7 +184,9 @@ def test_unsound_tables_are_errors_that_name_the_file(tmp_path):
     (tmp_path / "c.csv").write_bytes("image,caption\na.png,na\xefve\n".encode("latin-1"))
     with pytest.raises(ValueError, match=r"c\.csv near line \d is not sound: 'utf-8' codec"):
         read(tmp_path / "c.csv")
-    with pytest.raises(ValueError, match=r"c\.txt is of no kind that is read"):
+    with pytest.raises(ValueError, match=r"c\.doc is of no kind that is read"):
+        read(written(tmp_path / "c.doc", "a"))
+    with pytest.raises(ValueError, match=r"c\.txt has no column 'image' or .*; it has 'caption'"):
         read(written(tmp_path / "c.txt", "a"))
     with pytest.raises(FileNotFoundError, match="There is no file"):
         read(tmp_path / "nothing.csv")
@@ -138,7 +194,7 @@ def test_unsound_tables_are_errors_that_name_the_file(tmp_path):
         find_inputs([tmp_path / "c.txt".replace("txt", "csv")] * 2)
     good, bad = read(written(tmp_path / "c.jsonl", '{"caption": "x", "image": "a"}\nnonsense\n3\n{"caption": 3}\n'))
     assert len(good) == 1
-    assert [place for place, _, _ in bad] == ["c.jsonl row 2", "c.jsonl row 3", "c.jsonl row 4"]
+    assert [place for place, _, _ in bad] == ["c.jsonl line 2", "c.jsonl line 3", "c.jsonl line 4"]
     surrogate = '{"caption": "\\ud800", "image": "a"}'
     assert "no valid Unicode" in read(written(tmp_path / "c.jsonl", surrogate))[1][0][2]
 
@@ -170,7 +226,7 @@ def test_tars(tmp_path):
         assert good[:3] == [("d/0.png", "a red cube", []), ("d/1.PNG", "x", ["xx"]), ("d/1.PNG", "y", ["yy"])]
         assert good[3][1] == "a long name"
         assert [place for place, _, _ in bad] == ["s.tar sample d/2", "s.tar sample d/3"]
-        assert bad[0][2] == "has no picture, only txt"
+        assert bad[0][2] == "has no image, only txt"
         assert bad[1][2] == "has an empty caption"
 
 

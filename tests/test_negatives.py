@@ -1,4 +1,4 @@
-"""Hard negatives: exact exchanges, the paper's shuffles, and that neither is ever a true caption."""
+"""Hard negatives: exact swaps, the paper's shuffles, and that neither is ever a true caption."""
 
 import doctest
 import importlib
@@ -13,10 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import labclip
-from labclip.negatives import RELATIONS, clean, shuffle, swap
+from labclip.data.cleaning import comparable, is_shuffle
+from labclip.negatives import RELATIONS, Shuffler, Swapper, clean, generate, shuffle, swap
 from labclip.negatives.choosing import TrueCaptions
-from labclip.negatives.cleaning import comparable
-from labclip.negatives.shuffling import is_shuffle
 from labclip.negatives.taggers import get_tagger
 from labclip.packages import MissingPackageError
 from labclip.scenes import COLOURS, sample
@@ -45,7 +44,7 @@ def words_of(caption):
 
 @st.composite
 def sentences(draw, phrases=PHRASES):
-    """Two things with different attributes, in one of several forms and cases."""
+    """Two objects with different attributes, in one of several forms and cases."""
     one, two = draw(st.permutations(phrases))[:2]
     first, second = draw(st.tuples(st.sampled_from(NOUNS), st.sampled_from(NOUNS)))
     text = draw(
@@ -146,7 +145,7 @@ def test_words_and_relations_together_give_one_change_at_a_time():
     assert sorted(found[0]) == ["a blue cube left of a red ball", "a red cube right of a blue ball"]
 
 
-def test_scenes_swap_to_the_twins_the_scenes_themselves_have():
+def test_scenes_swap_to_the_swapped_captions_that_they_have():
     scenes = sample(200, seed=3, split="all")
     made = swap(scenes.captions, COLOURS)
     pairs = [(one, two) for one, two in zip(made, scenes.swapped_captions, strict=True) if one is not None]
@@ -315,6 +314,52 @@ def test_bad_input_is_one_line(method):
     assert method([]) == []
 
 
+def miscount(caption, rng):
+    """A method as a user writes it: another number of the same objects."""
+    numbers = ["two", "three", "four"]
+    for number in numbers:
+        if f"{number} " in caption:
+            for other in rng.sample(numbers, len(numbers)):
+                yield caption.replace(number, other)
+
+
+def test_a_method_from_outside_keeps_the_promises():
+    captions = ["two dogs", "three dogs", "a dog"]
+    alone = generate(captions, miscount, k=5, seed=3)
+    assert [set(found) for found in alone] == [{"three dogs", "four dogs"}, {"two dogs", "four dogs"}, set()]
+    assert generate(captions, miscount, seed=3) == [found[0] if found else None for found in alone]
+    assert generate(captions[1:], miscount, k=5, seed=3) == alone[1:]
+    of_one_image = generate(captions, miscount, k=5, image_index=[0, 0, 0])
+    assert of_one_image == [["four dogs"], ["four dogs"], []]
+    assert len({generate(["two dogs"], miscount, seed=seed)[0] for seed in range(20)}) == 2
+    assert generate(["a dog"], lambda caption, rng: "a cat") == ["a cat"]  # one text is one candidate
+    assert generate(["a dog"], lambda caption, rng: ["", " . ", "A dog!"]) == [None]
+    with pytest.raises(ValueError, match=r"The method made 3 of the caption 'two dogs'\. A candidate is a text\."):
+        generate(["two dogs"], lambda caption, rng: [3])
+    with pytest.raises(ValueError, match=r"captions is one string, 'a dog'\. Pass a list"):
+        generate("a dog", miscount)
+
+
+def test_shuffle_and_swap_are_such_methods():
+    captions = ["a dog and cats on a big tree", "old rex"]
+    assert generate(captions, Shuffler(tag), k=3, seed=5) == shuffle(captions, k=3, seed=5, tagger=tag)
+    assert generate(captions, Swapper(["dog", "cats"])) == swap(captions, ["dog", "cats"])
+
+
+def test_a_method_that_cuts_captions_says_to_how_many_words():
+    class First:
+        """The words it keeps, in lower case: of a short caption the same again."""
+
+        max_words = 2
+
+        def __call__(self, caption, rng):
+            yield clean(caption, 2)
+            yield "another"
+
+    assert generate(["A dog.", "A big dog."], First()) == ["another", "another"]
+    assert generate(["A big dog."], lambda caption, rng: First()(caption, rng)) == ["a big"]
+
+
 def test_a_tagger_owes_a_tag_a_word():
     with pytest.raises(ValueError, match="The tagger gave 1 tags for the 2 words"):
         shuffle(["a dog"], tagger=lambda words: ["NN"])
@@ -419,13 +464,17 @@ def test_every_name_is_public_and_loads_no_torch():
     assert labclip.negatives is importlib.import_module("labclip.negatives")
     for name in labclip.negatives.__all__:
         assert getattr(labclip.negatives, name) is not None
-    code = "import labclip, sys; labclip.negatives.swap; print('torch' in sys.modules)"
+    code = "import labclip.data, sys; labclip.negatives.swap; print('torch' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out == "False\n"
 
 
-@pytest.mark.parametrize("module", ["cleaning", "taggers", "swapping", "shuffling", "files"])
+@pytest.mark.parametrize(
+    "module",
+    ["data.cleaning", "data.items", *(f"negatives.{name}" for name in
+     ("taggers", "swapping", "shuffling", "choosing", "files"))],
+)  # fmt: skip
 def test_docstring_examples_run(module):
-    failed, tried = doctest.testmod(importlib.import_module(f"labclip.negatives.{module}"))
+    failed, tried = doctest.testmod(importlib.import_module(f"labclip.{module}"))
     assert tried > 0
     assert failed == 0

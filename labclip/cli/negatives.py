@@ -12,7 +12,7 @@ import click
 from labclip.cli.group import as_json_option, main
 
 if TYPE_CHECKING:
-    from labclip.negatives.choosing import Method
+    from labclip.negatives import Method
 
 
 @main.command()
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 @click.option(
     "--image-column",
     metavar="NAME",
-    help="Column that says which captions share an image. [default: image, filepath, ... if there is one]",
+    help="Column that says which captions share an image. [default: image, filename, ... if there is one]",
 )
 @click.option("--tagger", metavar="NAME", help="For shuffle: hanta or spacy. [default: hanta]")
 @click.option("--clean", is_flag=True, help="Write the captions cleaned too, so that no full stop tells them.")
@@ -53,14 +53,14 @@ def negatives(
     """Write the captions of IN with hard negatives to OUT.
 
     Rows and columns stay; a column `negative` is added, empty where no different caption exists, and for more than one
-    `negative_2` and so on. IN is a tsv, csv, jsonl, parquet or txt file, OUT any of these but txt.
+    `negative_2` and so on. IN is a tsv, csv, jsonl, json, parquet or txt file, OUT a tsv, csv, jsonl or parquet file.
 
-    swap exchanges two of the attributes a caption names, or a relation by its opposite. shuffle is the paper's: the
-    caption cleaned, its nouns permuted among themselves and its adjectives too.
+    swap changes the places of two of the attributes that a caption names, or replaces a relation by its opposite. shuffle is the
+    paper's: the caption cleaned, its nouns permuted among themselves and its adjectives too.
     """
-    from labclip.negatives.files import add_negatives
+    from labclip.negatives import add
 
-    counts = add_negatives(
+    counts = add(
         source,
         out,
         _method(method, attributes, tagger),
@@ -80,19 +80,17 @@ def negatives(
 
 
 def _method(name: str, attributes: str | None, tagger: str | None) -> Method:
-    from labclip.negatives.shuffling import Shuffler
-    from labclip.negatives.swapping import Swapper
-    from labclip.negatives.taggers import get_tagger
+    from labclip.negatives import Shuffler, Swapper
 
     if name == "shuffle":
         if attributes is not None:
             raise ValueError("--attributes goes with --method swap; shuffle finds its words itself.")
-        return Shuffler(get_tagger(tagger))
+        return Shuffler(tagger)
     if tagger is not None:
         raise ValueError("--tagger goes with --method shuffle; swap looks for --attributes.")
     if attributes is None:
         raise ValueError("--method swap needs --attributes, for example red,green,blue,left/right or a file.")
-    return Swapper.of(_attributes(attributes))
+    return Swapper(_attributes(attributes))
 
 
 def _attributes(given: str) -> list[str | tuple[str, str]]:

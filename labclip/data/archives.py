@@ -1,4 +1,4 @@
-"""Webdataset tars: neighbouring members of one name are a sample. Nothing is ever extracted to disk."""
+"""WebDataset tars: neighbouring members of one name are a sample. Nothing is ever extracted to disk."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from typing import Any, BinaryIO
 
 from labclip.data.rows import Row
 
-_PICTURES = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm")
+_IMAGES = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm")
 _BLOCK = 512
 
 
 def tar_rows(path: Path) -> Iterator[Row]:
-    """Samples of a plain tar: a picture, and its caption in a `.txt` or a `.json` member.
+    """Samples of a plain tar: an image, and its caption in a `.txt` or a `.json` member.
 
     Args:
         path: An uncompressed tar.
 
     Yields:
-        A row a sample, with the cells of its json and its text as "txt"; the picture's place, but not its bytes.
+        A row a sample, with the cells of its json and its text as "txt"; the image's place, but not its bytes.
 
     Raises:
         ValueError: If it is no whole tar: cut off, compressed, or with something else inside.
@@ -61,9 +61,9 @@ def _sample(file: BinaryIO, number: int, key: str, members: list[tuple[str, str,
     places = {extension: (name, start, size) for _, extension, name, start, size in members}
     if len(places) < len(members):
         return Row(number, where, {}, "has two files of one extension")
-    held = next((places[extension] for extension in _PICTURES if extension in places), None)
+    held = next((places[extension] for extension in _IMAGES if extension in places), None)
     if held is None:
-        return Row(number, where, {}, f"has no picture, only {', '.join(sorted(places))}")
+        return Row(number, where, {}, f"has no image, only {', '.join(sorted(places))}")
     cells: dict[str, Any] = {}
     try:
         if "json" in places:

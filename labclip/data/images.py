@@ -43,7 +43,8 @@ class ImageSource:
 
     Attributes:
         name: For people: its path as the table has it, or its name in the archive.
-        file: Its own file, or the tar or Parquet file that it is in; None of an image in memory.
+        file: Its own file, or the tar or Parquet file that it is in; None of an image in memory, or one that is only
+            known by its name.
         key: 16 bytes, equal for one image. By default of the path and the place in it, or of what `data` holds.
         start: In a tar its first byte, in a Parquet file its row from 0; None for a file of its own.
         size: In a tar its bytes; of no meaning elsewhere.
@@ -53,7 +54,7 @@ class ImageSource:
         box: Crop to this before preprocessing: left, top, width, height, in pixels. None is the whole image.
 
     Raises:
-        ValueError: If there is neither a file nor data.
+        ValueError: If there is no file, no data and no key.
     """
 
     name: str
@@ -67,8 +68,8 @@ class ImageSource:
     box: Box | None = None
 
     def __post_init__(self) -> None:
-        if self.file is None and self.data is None:
-            raise ValueError(f"The image {self.name} needs a file or data. Pass file= or data=.")
+        if self.file is None and self.data is None and not self.key:
+            raise ValueError(f"The image {self.name} needs a file, data or a key. Pass file=, data= or key=.")
         if not self.key:
             where = f"{self.start} {self.column} {self.file}".encode("utf-8", "surrogatepass")
             held = (b"data", self.read()) if self.file is None else (b"file", where)

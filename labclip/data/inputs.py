@@ -1,4 +1,4 @@
-"""Which files of captions are meant, and all their rows in order."""
+"""Which files of captions are meant, and how each kind is read."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from labclip.data.archives import tar_rows
-from labclip.data.records import Columns, Record
-from labclip.data.rows import Row, Wanted, json_rows, jsonl_rows, parquet_rows, separated_rows
-from labclip.data.wording import worded
+from labclip.data.rows import Row, Wanted, json_rows, jsonl_rows, parquet_rows, separated_rows, text_rows
 
 READERS: dict[str, Callable[[Path, Wanted], Iterator[Row]]] = {
     ".csv": lambda path, _: separated_rows(path, ","),
@@ -18,6 +16,7 @@ READERS: dict[str, Callable[[Path, Wanted], Iterator[Row]]] = {
     ".ndjson": lambda path, _: jsonl_rows(path),
     ".json": lambda path, _: json_rows(path),
     ".parquet": parquet_rows,
+    ".txt": lambda path, _: text_rows(path),
     ".tar": lambda path, _: tar_rows(path),
 }
 _SHARDS = ("*.tar", "*.parquet")
@@ -54,44 +53,3 @@ def _matching(path: Path) -> list[Path]:
     if matches := sorted(Path(name) for name in glob.glob(str(path), recursive=True)):
         return [match for match in matches if match.is_file()]
     raise FileNotFoundError(f"There is no file {path}. Pass captions as {', '.join(READERS)}.")
-
-
-def read_records(
-    inputs: Sequence[Path], columns: Columns, seen: Callable[[], object], *, clean: bool | None = None
-) -> Iterator[tuple[int, str, Record | str, str | None]]:
-    """Every row of every input.
-
-    Args:
-        inputs: The files.
-        columns: Which of their columns count.
-        seen: Called once a row, for progress.
-        clean: Whether texts are cleaned, as `worded` has it.
-
-    Yields:
-        (which input, "file row n", what it says or what is wrong with it, its picture's name where that is known).
-
-    Raises:
-        ValueError: If a file can't be read at all, or lacks a column, or `clean` should be said.
-    """
-    for source, path in enumerate(inputs):
-        first = True
-        for row in READERS[path.suffix.lower()](path, columns.wanted):
-            seen()
-            if first and row.problem is None:
-                columns.check(row, str(path))
-                first = False
-            if columns.takes(row):
-                record = columns.record(row)
-                place, name = f"{path.name} {row.where}", _name(row, columns)
-                if isinstance(record, Record):
-                    record = worded(record, clean, place)
-                for problem in [record] if isinstance(record, str) else record.problems:
-                    yield source, place, problem, name
-                if isinstance(record, Record) and record.captions:
-                    yield source, place, record, name
-
-
-def _name(row: Row, columns: Columns) -> str | None:
-    if row.held is not None:
-        return row.held[0]
-    return next((cell for name in columns.images if isinstance(cell := row.cells.get(name), str)), None)

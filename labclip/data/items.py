@@ -1,21 +1,36 @@
-"""One row of a table: an image, what is said of it, and what is wrongly said of it."""
+"""Images with their captions and negatives from files of every kind, as one stream of items."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
+from labclip.data.cleaning import clean as clean_text
+from labclip.data.cleaning import is_shuffle
+from labclip.data.columns import Columns, is_empty, listed
 from labclip.data.images import ImageSource
+from labclip.data.inputs import READERS, find_inputs
+from labclip.data.rows import Row, Wanted, parquet_columns
+from labclip.messages import typed
+
+WORDS = 40
+"""Words that a cleaned text keeps, as many as shuffled negatives have."""
+
+_USUAL = Columns()
 
 
 @dataclass(frozen=True)
 class Item:
-    """An image with its captions.
+    """What a row says: an image, its captions, and each caption's negatives.
 
     Attributes:
-        image: Where the image is; None where the table names none.
-        captions: What is said of it.
-        negatives: Per caption its hard negatives.
-        place: Its row, for messages, for example "captions.csv row 7".
+        image: Where the image is, or what identifies it; None where nothing does.
+        captions: Captions of the image, at least one, none of them empty.
+        negatives: For each caption its negatives, distinct, often none.
+        place: File and position, "captions.csv line 7".
     """
 
     image: ImageSource | None
@@ -26,8 +41,239 @@ class Item:
 
 @dataclass(frozen=True)
 class BadRow:
-    """A row that can't be used: where it is, the image's name or "", and what is wrong with it."""
+    """A row, or one of its captions, that can't be used.
+
+    Attributes:
+        place: File and position, "captions.csv line 7".
+        image: The image's name, or "".
+        reason: What is wrong, as a sentence goes on after the place: "has an empty caption".
+        empty: Whether nothing is wrong but that the caption is empty.
+    """
 
     place: str
     image: str
     reason: str
+    empty: bool = False
+
+
+def read_items(
+    paths: str | Path | Sequence[str | Path],
+    *,
+    columns: Columns = _USUAL,
+    images: str | Path | None = None,
+    require_image: bool = True,
+    clean: bool | None = None,
+    seen: Callable[[], object] | None = None,
+) -> Iterator[Item | BadRow]:
+    r"""Every row of files of captions, in order, as it is read.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "captions.csv"
+    ...     _ = path.write_text("image,caption,negative\n1.jpg,a dog on a bed,a bed on a dog\n2.jpg,,\n")
+    ...     good, bad = read_items(path)
+    >>> good.image.name, good.captions, good.negatives, good.place
+    ('1.jpg', ('a dog on a bed',), (('a bed on a dog',),), 'captions.csv line 2')
+    >>> bad.place, bad.image, bad.reason
+    ('captions.csv line 3', '2.jpg', 'has an empty caption')
+
+    Args:
+        paths: Files of captions, as `find_inputs` takes them: csv, tsv, jsonl, ndjson, json (a list of objects, an
+            object of them, COCO captions, Karpathy's), Parquet, txt (a caption a line) and WebDataset tars.
+        columns: Which of their columns count.
+        images: The folder that paths of images are relative to; by default the one that each file is in.
+        require_image: Whether a row without an image is bad. If not, the columns that only identify an image count.
+        clean: True cleans captions and negatives alike, to 40 words, False takes them as they are. None does too, but
+            is an error where a caption that is not clean has a negative that `negatives.shuffle` has cleaned.
+        seen: Called once a row, for progress.
+
+    Yields:
+        An item a row; where captions of a row are bad, a `BadRow` for each, and an item with the others if there are.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        MissingPackageError: If it is Parquet and pyarrow is not installed.
+        ValueError: If a file can't be read at all, or lacks a column, or a fit could tell caption and negative by
+            their full stop.
+    """
+    inputs = find_inputs(paths)
+    roots = [path.parent if images is None else Path(images) for path in inputs]
+    for number, (path, root) in enumerate(zip(inputs, roots, strict=True)):
+        reader = RowReader(path, root, columns, number, roots.index(root), require_image)
+        for row in reader.rows():
+            if seen is not None:
+                seen()
+            for found in reader.items(row):
+                yield from _worded(found, clean) if isinstance(found, Item) else [found]
+
+
+@dataclass(frozen=True)
+class RowReader:
+    """The rows of one file, and what each says.
+
+    Attributes:
+        path: The file.
+        root: The folder that paths of images are relative to.
+        columns: Which columns count.
+        number: Which of several files it is; images in archives differ from file to file.
+        root_number: Which of several roots; images in files of their own differ from root to root.
+        require_image: As of `read_items`.
+    """
+
+    path: Path
+    root: Path
+    columns: Columns
+    number: int = 0
+    root_number: int = 0
+    require_image: bool = True
+
+    def rows(self) -> Iterator[Row]:
+        """The rows of the splits asked for.
+
+        Raises:
+            ValueError: If the file can't be read, or lacks a column.
+        """
+        wanted, checked = self.wanted(), False
+        for row in READERS[self.path.suffix.lower()](self.path, wanted):
+            if row.problem is None and not checked:
+                self._check(row.cells, archive=row.held is not None)
+                checked = True
+            if self.columns.split is None or row.problem or row.cells.get("split") in self.columns.split:
+                yield row
+
+    def wanted(self) -> Wanted:
+        """Whether a column is of use.
+
+        Raises:
+            ValueError: If it is a Parquet file that lacks one.
+        """
+        if self.path.suffix.lower() != ".parquet":
+            return self.columns.wanted
+        names = parquet_columns(self.path)
+        self._check(names, archive=False)
+        # The bytes of images are not read where only a name is asked for.
+        unread = set() if self.require_image or self.columns.image else {one for one in names if not names[one]}
+        unread &= set(self.columns.images)
+        return lambda name: name not in unread and self.columns.wanted(name)
+
+    def _check(self, names: Any, *, archive: bool) -> None:
+        self.columns.check(names, str(self.path), archive=archive, require_image=self.require_image)
+
+    def place(self, row: Row) -> str:
+        """File and position, for people."""
+        return f"{self.path.name} {row.where}"
+
+    def items(self, row: Row) -> Iterator[Item | BadRow]:
+        """What is wrong with a row's captions, and an item with those that are sound."""
+        place = self.place(row)
+        if row.problem is not None:
+            yield BadRow(place, "", row.problem)
+            return
+        image = self._image(row, place)
+        if isinstance(image, str):
+            yield BadRow(place, _name(row, self.columns), image)
+            return
+        name = image.name if image else ""
+        try:
+            cell = self.columns.captions_in(row.cells, archive=row.held is not None)
+        except KeyError as error:
+            yield BadRow(place, name, _lacks(error.args[0], row))
+            return
+        several = listed(cell)
+        captions = [cell] if several is None else several
+        negatives = self.columns.negatives_in(row.cells, None if several is None else len(several))
+        if isinstance(negatives, str) or not captions:
+            yield BadRow(place, name, negatives if isinstance(negatives, str) else "has an empty list of captions")
+            return
+        sound: list[tuple[str, tuple[str, ...]]] = []
+        for caption, mine in zip(captions, negatives, strict=True):
+            if is_empty(caption):
+                yield BadRow(place, name, "has an empty caption", empty=True)
+            elif problem := _text_problem("a caption", caption) or _text_problem("a negative", *mine):
+                yield BadRow(place, name, problem)
+            else:
+                sound.append((caption, tuple(dict.fromkeys(mine))))
+        if sound:
+            yield Item(image, tuple(one for one, _ in sound), tuple(mine for _, mine in sound), place)
+
+    def _image(self, row: Row, place: str) -> ImageSource | str | None:
+        """Where a row's image is, or what is wrong with it."""
+        if row.held is not None:
+            inside, start, size = row.held
+            return ImageSource(inside, self.path, _key(b"tar", self.number, start), start, size, place=place)
+        try:
+            column, cell = self.columns.image_in(row.cells, required=self.require_image)
+        except KeyError as error:
+            return _lacks(error.args[0], row)
+        name: Any = cell
+        if isinstance(cell, dict) and set(cell) <= {"bytes", "path"}:  # as Hugging Face datasets keep images
+            name, cell = cell.get("path"), cell.get("bytes") or cell.get("path")
+        if isinstance(cell, bytes):
+            name, key = name if isinstance(name, str) else row.where, _key(b"bytes", cell)
+            return ImageSource(name, self.path, key, row.number - 1, -1, column, cell, place)
+        if is_empty(cell):
+            return "names no image" if self.require_image else None
+        if not isinstance(cell, str):
+            return f"has an image that is a {type(cell).__name__}, not a path"
+        if problem := _text_problem("an image", cell):
+            return problem
+        file = self.root / cell if self.require_image else None
+        return ImageSource(cell, file, _key(b"path", self.root_number, cell.encode()), place=place)
+
+
+def _key(*parts: bytes | int) -> bytes:
+    """16 bytes, equal where all parts are."""
+    return hashlib.blake2b(b"%r" % (parts,), digest_size=16).digest()
+
+
+def _name(row: Row, columns: Columns) -> str:
+    return next((cell for name in columns.images if isinstance(cell := row.cells.get(name), str)), "")
+
+
+def _lacks(column: str, row: Row) -> str:
+    return f"has no {column}; it has {', '.join(name for name in row.cells if name) or 'nothing'}"
+
+
+def _text_problem(what: str, *texts: Any) -> str | None:
+    for text in texts:
+        if not isinstance(text, str):
+            return f"has {what} that is a {type(text).__name__}, not a text"
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            return f"holds {text[:40]!r}, which is no valid Unicode"
+    return None
+
+
+def _worded(item: Item, clean: bool | None) -> Iterator[Item | BadRow]:
+    """The item with its texts in one form, so that nothing but what they say tells caption and negative apart."""
+    if clean is None:
+        for caption, negatives in zip(item.captions, item.negatives, strict=True):
+            _refuse_mixed(caption, negatives, item.place)
+    if not clean:
+        yield item
+        return
+    sound: list[tuple[str, tuple[str, ...]]] = []
+    for raw, negatives in zip(item.captions, item.negatives, strict=True):
+        caption = clean_text(raw, WORDS)
+        if caption.strip():
+            texts = (clean_text(negative, WORDS) for negative in negatives)
+            sound.append((caption, tuple(dict.fromkeys(text for text in texts if text.strip()))))
+        else:
+            reason = f"has an empty caption: cleaning leaves nothing of {raw!r}"
+            yield BadRow(item.place, item.image.name if item.image else "", reason, empty=True)
+    if sound:
+        yield replace(item, captions=tuple(one for one, _ in sound), negatives=tuple(mine for _, mine in sound))
+
+
+def _refuse_mixed(caption: str, negatives: Sequence[str], place: str) -> None:
+    if not negatives or (cleaned := clean_text(caption, WORDS)) == caption:
+        return
+    for negative in negatives:
+        if clean_text(negative, WORDS) == negative and is_shuffle(cleaned, negative):
+            raise ValueError(
+                f"{place}: the caption {caption!r} is not cleaned, but its negative {negative!r} is (lower case, no "
+                f"full stop, {WORDS} words), so a fit would learn that difference instead of the order of words. Pass "
+                f"{typed('clean=True', '--clean')} to clean both, or {typed('clean=False', '--as-is')} to keep them "
+                "so; or write the file with labclip negatives --clean."
+            )

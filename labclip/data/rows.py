@@ -1,4 +1,4 @@
-"""What a file of captions holds, row by row: csv, tsv, jsonl, json and Parquet; `archives` adds webdataset tars."""
+"""What a file of captions holds, row by row: csv, tsv, jsonl, json, Parquet and text; `archives` adds tars."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ from labclip.packages import require
 Wanted = Callable[[str], bool]
 """Whether a column is of use; Parquet reads no others."""
 
+BATCH = 256
+"""Rows of a Parquet file in memory at a time."""
+
 _CELL_LIMIT = 16 * 2**20
+PARQUET = "Parquet files need pyarrow", 'pip install "labclip[data]"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +28,10 @@ class Row:
 
     Attributes:
         number: Which one, from 1.
-        where: The same for people, without the file's name: "row 7", "sample 000012".
+        where: The same for people, without the file's name: "line 7" of a text file, else "row 7", "sample 000012".
         cells: Its values by column.
         problem: Why it can't be read, or None.
-        held: Name, start and size in bytes of a picture inside the archive, or None.
+        held: Name, start and size in bytes of an image inside the archive, or None.
     """
 
     number: int
@@ -37,40 +41,69 @@ class Row:
     held: tuple[str, int, int] | None = None
 
 
-def _numbered(number: int, cells: Any, problem: str | None = None) -> Row:
-    if problem is None and not isinstance(cells, dict):
-        problem = f"is a {type(cells).__name__}, not an object with columns"
-    return Row(number, f"row {number}", cells if problem is None else {}, problem)
+def _row(number: int, where: str, cells: Any) -> Row:
+    if isinstance(cells, dict):
+        return Row(number, where, cells)
+    return Row(number, where, {}, f"is a {type(cells).__name__}, not an object with columns")
 
 
 def separated_rows(path: Path, delimiter: str) -> Iterator[Row]:
     """Rows of a csv or tsv file with a header, UTF-8. Strict: an open quote would swallow the rows behind it."""
     csv.field_size_limit(_CELL_LIMIT)
+    header: list[str] = []
+    number, line = 0, 1
     with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file, delimiter=delimiter, strict=True)
+        reader = csv.reader(file, delimiter=delimiter, strict=True)
         try:
-            names = [name for name in reader.fieldnames or () if name]
-            if len(set(names)) < len(names):
-                raise ValueError(f"{path} has two columns of one name: {', '.join(names)}. Rename one.")
-            for number, cells in enumerate(reader, 1):
-                extra = "has more cells than the header; quote cells that hold the separator" if None in cells else None
-                yield _numbered(number, cells, extra)
+            for cells in reader:
+                begin, line = line, reader.line_num + 1
+                if not header:
+                    header = cells
+                    if len(set(named := [name for name in header if name])) < len(named):
+                        raise ValueError(f"{path} has two columns of one name: {', '.join(named)}. Rename one.")
+                elif cells:
+                    number += 1
+                    problem = None
+                    if len(cells) != len(header):
+                        amount = "more" if len(cells) > len(header) else "fewer"
+                        problem = (
+                            f"has {amount} cells than the header: {len(cells)} for {len(header)} columns; "
+                            "quote cells that hold the separator"
+                        )
+                    yield Row(number, f"line {begin}", dict(zip(header, cells, strict=False)), problem)
         except (csv.Error, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} near line {reader.line_num + 1} is not sound: {error}.") from error
+            raise ValueError(f"{path} near line {line} is not sound: {error}.") from error
+
+
+def repeated_column(path: Path, delimiter: str) -> str | None:
+    """A column of a csv or tsv file that would be lost in a copy, as another has its name; blank names are names."""
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        header = next(filter(None, csv.reader(file, delimiter=delimiter)), [])
+    return next((name for name in header if header.count(name) > 1), None)
 
 
 def jsonl_rows(path: Path) -> Iterator[Row]:
     """Rows of a file with one JSON object a line; empty lines are passed over."""
     number = 0
     with path.open("rb") as file:
-        for line in file:
-            if not line.strip():
+        for line, text in enumerate(file, 1):
+            if not text.strip():
                 continue
             number += 1
             try:
-                yield _numbered(number, json.loads(line))
+                yield _row(number, f"line {line}", json.loads(text))
             except (ValueError, RecursionError) as error:
-                yield _numbered(number, {}, f"is not JSON: {error}")
+                yield Row(number, f"line {line}", {}, f"is not JSON: {error}")
+
+
+def text_rows(path: Path) -> Iterator[Row]:
+    """Lines of a text file, each a caption."""
+    with path.open(encoding="utf-8-sig") as file:
+        try:
+            for number, line in enumerate(file, 1):
+                yield Row(number, f"line {number}", {"caption": line.removesuffix("\n")})
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path} is not UTF-8 text: {error}.") from error
 
 
 def json_rows(path: Path) -> Iterator[Row]:
@@ -80,33 +113,28 @@ def json_rows(path: Path) -> Iterator[Row]:
     for key, element in stream_json(path):
         listed = isinstance(key, tuple)
         name = key[0] if isinstance(key, tuple) else key
+        cells: Any = element
         if listed and name == "images":
-            if not isinstance(element, dict) or "sentences" not in element:
-                if isinstance(element, dict):
-                    names[element.get("id")] = element.get("file_name")
+            if isinstance(element, dict) and "file_name" in element and "sentences" not in element:
+                names[element.get("id")] = element["file_name"]
                 continue
-            cells: Any = _karpathy(element)
+            cells = _karpathy(element)
         elif listed and name == "annotations":
             names = names or _file_names(path)
-            cells = element
             if isinstance(element, dict):
                 cells = {**element, "image": names.get(element.get("image_id"))}
         elif listed or (name is not None and not isinstance(element, dict)) or name in ("info", "licenses"):
             continue
-        else:
-            cells = element
         number += 1
-        yield _numbered(number, cells)
+        yield _row(number, f"row {number}", cells)
 
 
-def _karpathy(element: dict[str, Any]) -> dict[str, Any]:
+def _karpathy(element: Any) -> Any:
+    """An image of Karpathy's with its sentences as a list of captions; its `filepath` and `filename` are columns."""
+    if not isinstance(element, dict) or "sentences" not in element:
+        return element
     sentences = element["sentences"] if isinstance(element["sentences"], list) else []
-    folder, name = element.get("filepath"), element.get("filename")
-    return {
-        **element,
-        "caption": [sentence.get("raw") for sentence in sentences if isinstance(sentence, dict)],
-        "image": f"{folder}/{name}" if folder and name else name,
-    }
+    return {**element, "caption": [one.get("raw") if isinstance(one, dict) else one for one in sentences]}
 
 
 def _file_names(path: Path) -> dict[Any, Any]:
@@ -118,26 +146,15 @@ def _file_names(path: Path) -> dict[Any, Any]:
     }
 
 
-def parquet() -> Any:
-    """The reader of Parquet files.
-
-    Raises:
-        MissingPackageError: If pyarrow is not installed.
-    """
-    return require("pyarrow.parquet", "Parquet files need pyarrow", 'pip install "labclip[data]"')
-
-
 def parquet_rows(path: Path, wanted: Wanted) -> Iterator[Row]:
     """Rows of a Parquet file, a few hundred in memory at a time."""
     number = 0
     with open_parquet(path) as file:
         columns = [name for name in file.schema_arrow.names if wanted(name)]
-        if not columns:
-            yield Row(1, "row 1", dict.fromkeys(file.schema_arrow.names))
-        for batch in file.iter_batches(batch_size=256, columns=columns):
+        for batch in file.iter_batches(batch_size=BATCH, columns=columns):
             for cells in batch.to_pylist():
                 number += 1
-                yield _numbered(number, cells)
+                yield Row(number, f"row {number}", cells)
 
 
 def open_parquet(path: Path) -> Any:
@@ -147,8 +164,16 @@ def open_parquet(path: Path) -> Any:
         MissingPackageError: If pyarrow is not installed.
         ValueError: If the file is none.
     """
-    reader = parquet()
+    reader = require("pyarrow.parquet", *PARQUET)
     try:
         return reader.ParquetFile(path)
     except ValueError as error:  # pyarrow's own errors are ValueErrors that do not name the file
-        raise ValueError(f"{path} is not a whole Parquet file ({error}).") from error
+        raise ValueError(f"{path} is not a whole Parquet file ({str(error).splitlines()[0]}).") from error
+
+
+def parquet_columns(path: Path) -> dict[str, bool]:
+    """The columns of a Parquet file, and whether each holds names: text or whole numbers."""
+    types = require("pyarrow.types", *PARQUET)
+    with open_parquet(path) as file:
+        kinds = types.is_string, types.is_large_string, types.is_integer
+        return {field.name: any(kind(field.type) for kind in kinds) for field in file.schema_arrow}

@@ -6,8 +6,7 @@ import itertools
 import random
 from collections.abc import Callable, Sequence
 
-from labclip.negatives.cleaning import clean, comparable
-from labclip.negatives.shuffling import words_of
+from labclip.data.cleaning import clean, comparable, words_of
 from labclip.negatives.taggers import Tagger, is_adjective, is_noun
 
 MAX_WORDS = 30

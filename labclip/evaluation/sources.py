@@ -189,7 +189,7 @@ class Sources:
         if not self.pictures.sources or not questions:
             lacks = "no item"
             if self.pictures.sources:
-                lacks = "nothing to ask: no picture has a wrong caption beside its own, and a search needs two pictures"
+                lacks = "no question: no item has a negative, and retrieval needs at least two images"
             raise ValueError(f"{self.data or 'The benchmark'} has {lacks}. {self.hint}")
         return Task(self.pictures.sources, self.captions.captions, questions, self.notes)
 

@@ -9,12 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from labclip.data.images import ImageSource
-from labclip.data.inputs import find_inputs, read_records
-from labclip.data.items import BadRow, Item
-from labclip.data.records import Columns
-from labclip.data.records import Picture as Place
-from labclip.data.rows import open_parquet
+from labclip.data import BadRow, Columns, Item, find_inputs, read_items
 from labclip.encode.encoder import Encoder
 from labclip.encode.fingerprint import describe_inputs, difference, identity_of
 from labclip.features.features import Features
@@ -129,7 +124,7 @@ def embed(
         if differs := difference(journal.get("facts", facts), made_from, but="inputs"):
             raise ValueError(f"{folder} has an unfinished run, but {differs}. {_other_folder()}")
         if not journal.planned or difference(journal.get("facts", {}), facts):
-            _plan(journal, _rows(inputs, roots, columns, clean, progress), facts, batch_size, on_error)
+            _plan(journal, _rows(inputs, images, columns, clean, progress), facts, batch_size, on_error)
         journal.parts.open(journal.sealed)
         _refuse_skipped(list(journal.skipped()), on_error)
         if not journal.count("texts"):
@@ -218,29 +213,11 @@ def _plan(
 
 
 def _rows(
-    inputs: Sequence[Path], roots: Sequence[Path], columns: Columns, clean: bool | None, progress: bool
+    inputs: Sequence[Path], images: str | Path | None, columns: Columns, clean: bool | None, progress: bool
 ) -> Iterator[Item | BadRow]:
     """Every row of every input."""
-    held: dict[int, str] = {}
     with tqdm(desc="reading", unit=" rows", disable=not progress) as bar:
-        for number, place, record, name in read_records(inputs, columns, bar.update, clean=clean):
-            if isinstance(record, str):
-                yield BadRow(place, name or "", record)
-                continue
-            if record.picture.size == -1 and number not in held:
-                with open_parquet(inputs[number]) as file:
-                    held[number] = next(one for one in columns.images if one in file.schema_arrow.names)
-            image = _source(record.picture, inputs[number], roots[number], held.get(number), place)
-            captions, negatives = zip(*((one, tuple(wrong)) for one, wrong in record.captions), strict=True)
-            yield Item(image, captions, negatives, place)
-
-
-def _source(picture: Place, file: Path, root: Path, column: str | None, place: str) -> ImageSource:
-    if picture.start is None:
-        return ImageSource(picture.name, root / picture.name, place=place)
-    if picture.size == -1:  # equal bytes in all rows of all files are one image
-        return ImageSource(picture.name, file, picture.key, picture.start, None, column, place=place)
-    return ImageSource(picture.name, file, start=picture.start, size=picture.size, place=place)
+        yield from read_items(inputs, columns=columns, images=images, clean=clean, seen=bar.update)
 
 
 def _finish(journal: Journal, made_from: dict[str, Any]) -> None:

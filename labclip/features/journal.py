@@ -10,12 +10,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from labclip.data.cleaning import comparable
 from labclip.data.images import ImageSource
 from labclip.data.items import BadRow, Item
 from labclip.features.folder import HEADER, IMAGE_NAMES, IMAGES, UNFINISHED, clear
 from labclip.features.parts import Parts, Sealed
 from labclip.messages import typed
-from labclip.negatives.cleaning import comparable
 
 _CHUNK = 1024
 _TABLES = {

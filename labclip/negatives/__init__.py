@@ -1,11 +1,24 @@
-"""Hard negative captions: two attributes swapped, nouns and adjectives shuffled, or the user's own from a file.
+"""Hard negative captions: two attributes swapped, nouns and adjectives shuffled, one's own method, or from a file.
 
 Needs no torch. What a fit does with them lives in `labclip.training`.
 """
 
-from labclip.negatives.cleaning import clean
-from labclip.negatives.files import Captioned, read
-from labclip.negatives.shuffling import shuffle
-from labclip.negatives.swapping import RELATIONS, swap
+from labclip.data.cleaning import clean
+from labclip.negatives.choosing import Method, generate
+from labclip.negatives.files import Counts, add, read
+from labclip.negatives.shuffling import Shuffler, shuffle
+from labclip.negatives.swapping import RELATIONS, Swapper, swap
 
-__all__ = ["RELATIONS", "Captioned", "clean", "read", "shuffle", "swap"]
+__all__ = [
+    "RELATIONS",
+    "Counts",
+    "Method",
+    "Shuffler",
+    "Swapper",
+    "add",
+    "clean",
+    "generate",
+    "read",
+    "shuffle",
+    "swap",
+]

@@ -5,27 +5,83 @@ from __future__ import annotations
 import random
 from array import array
 from bisect import bisect_left
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from hashlib import blake2b
-from typing import Protocol
+from typing import Literal, overload
 
 import numpy as np
 
-from labclip.negatives.cleaning import clean, comparable
+from labclip.data.cleaning import clean, comparable
+
+Method = Callable[[str, random.Random], Iterable[str]]
+"""A way to make negatives: from a caption and a source of chance to candidates, best lazily; or to one text.
+
+Candidates that are empty, repeat, or are true of the caption's image, are passed over. A method that cuts captions has
+an attribute `max_words`: the words that its candidates keep.
+"""
+
+ImageIndex = Sequence[Hashable] | None
 
 # Candidates in a row that may all be refused before a caption is given up: it would take a text made to be so.
 _PATIENCE = 10_000
 
 
-class Method(Protocol):
-    """A way to make negatives."""
+@overload
+def generate(
+    captions: Iterable[str], method: Method, *, k: Literal[1] = 1, seed: int = 0, image_index: ImageIndex = None
+) -> list[str | None]: ...
 
-    @property
-    def max_words(self) -> int | None:
-        """Words of a caption that its negatives keep, or None for all."""
 
-    def candidates(self, caption: str, rng: random.Random) -> Iterator[str]:
-        """All texts a caption's negatives may be drawn from, lazily, in the order `rng` gives them."""
+@overload
+def generate(
+    captions: Iterable[str], method: Method, *, k: int, seed: int = 0, image_index: ImageIndex = None
+) -> list[str | None] | list[list[str]]: ...
+
+
+def generate(
+    captions: Iterable[str], method: Method, *, k: int = 1, seed: int = 0, image_index: ImageIndex = None
+) -> list[str | None] | list[list[str]]:
+    """Make hard negatives of captions by a method of one's own.
+
+    >>> def mirror(caption, rng):
+    ...     yield caption.replace("left", "right")
+    >>> generate(["a cat left of a dog", "a cat"], mirror)
+    ['a cat right of a dog', None]
+
+    Args:
+        captions: Captions.
+        method: From a caption and a `random.Random` to candidates, each a text.
+        k: Negatives a caption, distinct.
+        seed: With the caption itself decides its negatives, whatever stands before or after it.
+        image_index: Which image each caption describes, one value a caption. A negative that is another true caption
+            of the same image is not made.
+
+    Returns:
+        One negative a caption, None where no different one exists. For `k` above 1 a list of them a caption: `k`, or
+        as many as exist.
+
+    Raises:
+        ValueError: If captions or candidates are not strings, `k` is below 1, or `image_index` has another length.
+    """
+    if isinstance(captions, str):
+        raise ValueError(f"captions is one string, {captions[:40]!r}. Pass a list of captions.")
+    captions = list(captions)
+    check_k(k)
+    for index, caption in enumerate(captions):
+        if not isinstance(caption, str):
+            raise ValueError(f"Caption {index} is a {type(caption).__name__}, not a str. Pass captions.")
+    images = [None] * len(captions) if image_index is None else list(image_index)
+    if len(images) != len(captions):
+        raise ValueError(f"image_index names {len(images)} images for {len(captions)} captions. Pass one a caption.")
+    true_captions = TrueCaptions()
+    for image, caption in zip(images, captions, strict=True):
+        if image is not None:
+            true_captions.add(image, caption, max_words(method))
+    found = [
+        choose(method, caption, k=k, seed=seed, image=image, true_captions=true_captions)
+        for image, caption in zip(images, captions, strict=True)
+    ]
+    return [one[0] if one else None for one in found] if k == 1 else found
 
 
 class TrueCaptions:
@@ -40,7 +96,7 @@ class TrueCaptions:
 
     def add(self, image: Hashable, caption: str, max_words: int | None = None) -> None:
         """Record a true caption, and how it begins where negatives keep `max_words` of it."""
-        for key in {comparable(caption), comparable(clean(caption, max_words))}:
+        for key in _forms(caption, max_words):
             self._digests.append(_digest(f"{image}\0{key}"))
         self._sorted = False
 
@@ -69,11 +125,18 @@ def choose(
     list give the same, and the first of many is the one that `k=1` gives.
     """
     chosen: list[str] = []
-    seen = {comparable(caption), comparable(clean(caption, method.max_words))}
+    seen = _forms(caption, max_words(method))
     refused = 0
-    for candidate in method.candidates(caption, random.Random(_digest(f"{seed}\0{caption}"))):
+    made = method(caption, random.Random(_digest(f"{seed}\0{caption}")))
+    for candidate in [made] if isinstance(made, str) else made:
+        if not isinstance(candidate, str):
+            raise ValueError(f"The method made {candidate!r} of the caption {caption!r}. A candidate is a text.")
         key = comparable(candidate)
-        if key in seen or (image is not None and true_captions is not None and true_captions.hold(image, key)):
+        if (
+            not key
+            or key in seen
+            or (image is not None and true_captions is not None and true_captions.hold(image, key))
+        ):
             refused += 1
         else:
             seen.add(key)
@@ -84,45 +147,25 @@ def choose(
     return chosen
 
 
-def choose_all(
-    method: Method, captions: Iterable[str], *, k: int, seed: int, image_index: Sequence[Hashable] | None
-) -> list[list[str]]:
-    """Up to `k` distinct negatives of each caption.
+def _forms(caption: str, max_words: int | None) -> set[str]:
+    """The caption as `comparable` has it, and how it begins where negatives keep `max_words` of it."""
+    text = clean(caption)
+    forms = {comparable(text)}
+    if max_words is not None and text.count(" ") >= max_words:
+        forms.add(comparable(clean(text, max_words)))
+    return forms
 
-    Raises:
-        ValueError: If a caption is not a string, `k` is below 1, or `image_index` has another length.
-    """
-    if isinstance(captions, str):
-        raise ValueError(f"captions is one string, {captions[:40]!r}. Pass a list of captions.")
-    captions = list(captions)
-    check_k(k)
-    for index, caption in enumerate(captions):
-        if not isinstance(caption, str):
-            raise ValueError(f"Caption {index} is a {type(caption).__name__}, not a str. Pass captions.")
-    if image_index is None:
-        return [choose(method, caption, k=k, seed=seed) for caption in captions]
-    images = list(image_index)
-    if len(images) != len(captions):
-        raise ValueError(f"image_index names {len(images)} images for {len(captions)} captions. Pass one a caption.")
-    true_captions = TrueCaptions()
-    for image, caption in zip(images, captions, strict=True):
-        if image is not None:
-            true_captions.add(image, caption, method.max_words)
-    return [
-        choose(method, caption, k=k, seed=seed, image=image, true_captions=true_captions)
-        for image, caption in zip(images, captions, strict=True)
-    ]
+
+def max_words(method: Method) -> int | None:
+    """Words of a caption that a method's negatives keep, or None for all."""
+    found: int | None = getattr(method, "max_words", None)
+    return found
 
 
 def check_k(k: int) -> None:
     """Raise ValueError where `k` is no number of negatives."""
     if k < 1:
         raise ValueError(f"k is {k}, but it is the number of negatives a caption gets. Pass 1 or more.")
-
-
-def first_or_none(negatives: list[list[str]]) -> list[str | None]:
-    """The one negative of each caption."""
-    return [found[0] if found else None for found in negatives]
 
 
 def _digest(text: str) -> int:

@@ -2,52 +2,34 @@
 
 from __future__ import annotations
 
-import ast
-import json
 import logging
 import os
-import re
-import warnings
-from collections.abc import Iterator
-from contextlib import closing
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
-from labclip.data.formats import kind_of, open_sink, open_source, writable
-from labclip.data.tables import Source
-from labclip.negatives.choosing import Method, TrueCaptions, check_k, choose
-from labclip.negatives.cleaning import clean as clean_caption
-from labclip.negatives.cleaning import comparable
+from labclip.data.cleaning import clean as clean_caption
+from labclip.data.cleaning import comparable
+from labclip.data.columns import CAPTIONS, Columns
+from labclip.data.inputs import READERS, find_inputs
+from labclip.data.items import WORDS, BadRow, Item, RowReader, read_items
+from labclip.data.rows import parquet_columns, repeated_column
+from labclip.data.writing import WRITABLE, Batch, read_batches, write_batches
+from labclip.messages import typed
+from labclip.negatives.choosing import Method, TrueCaptions, check_k, choose, max_words
 
-_CAPTION = ("caption", "title")
-_IMAGE = ("image", "filepath", "image_path", "filename", "file_name", "image_id", "url")
-_NEGATIVE = re.compile(r"negative(_\d+)?|negatives|neg_caption|negative_caption")
-_LISTS = ("negatives", "neg_caption")
+_DELIMITERS = {".csv": ",", ".tsv": "\t"}
+_TABLES = [ending for ending in READERS if ending != ".tar"]
 
 _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Captioned:
-    """A caption, its hard negatives, and the image it is true of.
-
-    Attributes:
-        caption: The caption; empty where the file has none.
-        negatives: Its negatives, distinct, often none.
-        image: Path, name or number of the image as the file has it, or None.
-    """
-
-    caption: str
-    negatives: tuple[str, ...] = ()
-    image: str | None = None
-
-
-@dataclass(frozen=True)
 class Counts:
-    """What `add_negatives` wrote: rows, rows with a negative, and negatives."""
+    """What `add` wrote: rows, rows with a negative, and negatives."""
 
     captions: int
     with_negative: int
@@ -61,75 +43,66 @@ def read(
     negative_column: str | None = None,
     image_column: str | None = None,
     clean: bool = False,
-) -> Iterator[Captioned]:
+) -> Iterator[Item]:
     """Read captions with their negatives: NegCLIP's TSV, what `labclip negatives` writes, or one's own.
 
     The file is gone through twice, first for the captions of each image: a negative equal to its caption, or to
     another true caption of the same image, is left out, and so is one that repeats. Equal is what differs only in
     case, punctuation or "a" and "an".
 
-    >>> from pathlib import Path
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
     ...     path = Path(folder) / "mine.jsonl"
     ...     _ = path.write_text('{"image": "1.jpg", "caption": "a dog on a bed", "negative": "a bed on a dog"}')
-    ...     list(read(path))
-    [Captioned(caption='a dog on a bed', negatives=('a bed on a dog',), image='1.jpg')]
+    ...     for item in read(path):
+    ...         print(item.image.name, item.captions, item.negatives)
+    1.jpg ('a dog on a bed',) (('a bed on a dog',),)
 
     Args:
-        path: A .tsv, .csv, .jsonl, .parquet or .txt file. Of txt each line is a caption.
+        path: A file of captions, as `labclip.data.read_items` takes it.
         column: The captions' column. [default: caption or title]
-        negative_column: The negatives' column, one text a cell or a list of them (in text files a list written as
-            Python or JSON write it). [default: all of negative, negative_2 ..., negatives, neg_caption,
-            negative_caption that there are]
-        image_column: The column that says which image is described. [default: the first there is of image, filepath,
-            image_path, filename, file_name, image_id, url]
+        negative_column: The negatives' column, one text a cell or a list of them. [default: all of negative,
+            negative_2 ..., negatives, neg_caption, negative_caption that there are]
+        image_column: The column that says which image is described. [default: as `labclip.data.Columns` has it]
         clean: Whether to clean captions and negatives alike as ARO does, to 40 words. Shuffled negatives are cleaned;
             beside an uncleaned caption, a fit can learn to tell the two by their full stop.
 
     Returns:
-        One `Captioned` a row, in the file's order, as the file is read.
+        An item a row, in the file's order, as the file is read; rows without a caption are left out.
 
     Raises:
         FileNotFoundError: If there is no such file.
         MissingPackageError: If it is Parquet and pyarrow is not installed.
         ValueError: If it is empty, malformed or of another format, or has no such column; with the line.
     """
-    source = open_source(Path(path))
-    caption, image = _caption_column(source, column), _image_column(source, image_column)
-    if negative_column is None:
-        negatives = [name for name in source.columns if _NEGATIVE.fullmatch(name)]
-    else:
-        negatives = [_known(source, negative_column, "negative_column= in Python")]
-    _, true_captions = _look_through(source, caption, image, 40 if clean else None)
-    return _read(source, caption, negatives, image, true_captions, clean)
+    path = Path(path)
+    columns = Columns(column, image_column, None if negative_column is None else (negative_column,))
+    _, true_captions = _look_through(path, columns, WORDS if clean else None)
+    return _read(path, columns, true_captions, clean)
 
 
-def _read(
-    source: Source, caption: str, negatives: list[str], image: str | None, true_captions: TrueCaptions, clean: bool
-) -> Iterator[Captioned]:
-    wanted = list(dict.fromkeys([caption, *negatives, *([image] if image else [])]))
+def _read(path: Path, columns: Columns, true_captions: TrueCaptions, clean: bool) -> Iterator[Item]:
     dropped = 0
-    for batch in source.batches(wanted, whole=False):
-        for row, place in zip(batch.rows, batch.places, strict=True):
-            where = f"{source.path}, {place}"
-            text, shown = _caption(row, caption, where) or "", _image(row, image, where)
-            found = [item for name in negatives for item in _negatives(row.get(name), name, where)]
-            if clean:
-                text, found = clean_caption(text, 40), [clean_caption(item, 40) for item in found]
-            kept = {comparable(item): item for item in reversed(found)}
-            kept.pop(comparable(text), None)
-            if shown is not None:
-                kept = {key: item for key, item in kept.items() if not true_captions.hold(shown, key)}
-            dropped += len(found) - len(kept)
-            yield Captioned(text, tuple(reversed(kept.values())), shown)
+    for item in map(_sound, read_items(path, columns=columns, require_image=False, clean=clean)):
+        if item is None:
+            continue
+        kept, own = [], set(map(comparable, item.captions))
+        for negatives in item.negatives:
+            wrong: dict[str, str] = {}
+            for text in negatives:
+                said = comparable(text)
+                if not (said in own or (item.image and true_captions.hold(item.image.key, said))):
+                    wrong.setdefault(said, text)
+            kept.append(tuple(wrong.values()))
+            dropped += len(negatives) - len(wrong)
+        yield replace(item, negatives=tuple(kept))
     if dropped:
-        _logger.info("%s: left out %d negatives that repeat or are true of their image", source.path, dropped)
+        _logger.info("%s: left out %d negatives that repeat or are true of their image", path, dropped)
 
 
-def add_negatives(
-    path: Path,
-    out: Path,
+def add(
+    path: str | Path,
+    out: str | Path,
     method: Method,
     *,
     k: int = 1,
@@ -146,9 +119,9 @@ def add_negatives(
     or not at all.
 
     Args:
-        path: As `read` takes it.
+        path: A csv, tsv, jsonl, json, Parquet or txt file with one caption a row.
         out: A .tsv, .csv, .jsonl or .parquet file.
-        method: A `Shuffler` or `Swapper`.
+        method: A `Shuffler`, a `Swapper`, or one's own, as `generate` takes it.
         k: Negatives a caption, distinct; cells beyond those that exist stay empty.
         seed: Seed of the choice.
         column: The captions' column, as `read` finds it.
@@ -161,67 +134,101 @@ def add_negatives(
         FileNotFoundError: If there is no such file, or no folder to write to.
         ValueError: If the input is malformed, lacks the column, or has one called `negative`; if `out` exists.
     """
+    path, out = Path(path), Path(out)
     check_k(k)
-    source = open_source(path)
+    columns, known, caption = _columns(path, column, image_column)
     target = _target(path, out, force=force)
-    caption, image = _caption_column(source, column), _image_column(source, image_column)
     names = ["negative", *(f"negative_{number}" for number in range(2, k + 1))]
-    _refuse(names, [dict.fromkeys(source.columns)], [str(path)])
-    count, true_captions = _look_through(source, caption, image, method.max_words)
-    wanted = [caption, *([image] if image and image != caption else [])]
+    _refuse(names, known, path.name)
+    count, true_captions = _look_through(path, columns, max_words(method), single=True)
+    reader = RowReader(path, path.parent, columns, require_image=False)
+    counts: Counter[str] = Counter()
+
+    def filled() -> Iterator[Batch]:
+        for batch in read_batches(path, reader.wanted()):
+            found, cleaned = [], []
+            for row in batch.rows:
+                if not row.cells.keys().isdisjoint(names):
+                    _refuse(names, row.cells, reader.place(row))
+                item = next(filter(None, map(_sound, reader.items(row))), None)
+                text, image = (item.captions[0], item.image and item.image.key) if item else ("", None)
+                found.append(choose(method, text, k=k, seed=seed, image=image, true_captions=true_captions))
+                cleaned.append(clean_caption(text, max_words(method)) if item else row.cells.get(caption))
+            counts.update(with_negative=sum(map(bool, found)), negatives=sum(map(len, found)))
+            batch.added = {name: [one[n] if n < len(one) else None for one in found] for n, name in enumerate(names)}
+            batch.replaced = {caption: cleaned} if clean else {}
+            yield batch
+            bar.update(len(batch.rows))
+
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    with_negative = total = 0
     try:
-        with (
-            closing(open_sink(part, target, source, names)) as sink,
-            tqdm(total=count, unit=" captions", disable=not progress) as bar,
-        ):
-            for batch in source.batches(wanted, whole=True):
-                places = [f"{source.path}, {place}" for place in batch.places]
-                _refuse(names, batch.rows, places)
-                texts = [_caption(row, caption, place) for row, place in zip(batch.rows, places, strict=True)]
-                images = [_image(row, image, place) for row, place in zip(batch.rows, places, strict=True)]
-                found = [
-                    choose(method, text or "", k=k, seed=seed, image=shown, true_captions=true_captions)
-                    for text, shown in zip(texts, images, strict=True)
-                ]
-                added = {
-                    name: [negatives[number] if number < len(negatives) else None for negatives in found]
-                    for number, name in enumerate(names)
-                }
-                cleaned = [text and clean_caption(text, method.max_words) for text in texts]
-                sink.write(batch, {caption: cleaned} if clean else {}, added)
-                with_negative += sum(map(bool, found))
-                total += sum(map(len, found))
-                bar.update(len(texts))
+        with tqdm(total=count, unit=" captions", disable=not progress) as bar:
+            write_batches(part, target.suffix.lower(), known, names, filled())
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)
-    return Counts(count, with_negative, total)
+    return Counts(count, **counts)
 
 
-def _look_through(source: Source, caption: str, image: str | None, max_words: int | None) -> tuple[int, TrueCaptions]:
+def _columns(path: Path, column: str | None, image_column: str | None) -> tuple[Columns, list[str], str]:
+    """Which columns are read of a file that is to be copied, those it has, and the captions' among them."""
+    inputs = find_inputs(path)
+    ending = path.suffix.lower()
+    if inputs != [path] or ending == ".tar":
+        raise ValueError(f"{path} is no table. Negatives are added to one file of {', '.join(_TABLES)}.")
+    if ending == ".parquet":
+        known = list(parquet_columns(path))
+    else:
+        first = next(READERS[ending](path, lambda _: True), None)
+        if first is None:
+            raise ValueError(f"{path} holds no captions.")
+        if first.problem is not None:
+            raise ValueError(f"{path.name} {first.where} {first.problem}.")
+        known = list(first.cells)
+    caption = column or next((name for name in CAPTIONS if name in known), CAPTIONS[0])
+    columns = Columns(column, image_column, ())
+    columns.check(known, str(path), archive=False, require_image=False)
+    if ending in _DELIMITERS and (repeated := repeated_column(path, _DELIMITERS[ending])) is not None:
+        raise ValueError(f"{path} has several columns {repeated!r}. Rename all but one.")
+    return replace(columns, caption=caption), known, caption
+
+
+def _look_through(path: Path, columns: Columns, words: int | None, *, single: bool = False) -> tuple[int, TrueCaptions]:
     """Count the rows and gather what is true of each image, so that a flaw is found before anything is written."""
     true_captions, count = TrueCaptions(), 0
-    wanted = [caption, *([image] if image and image != caption else [])]
+
+    def seen() -> None:
+        nonlocal count
+        count += 1
+        bar.update()
+
     # The bar appears only where this takes long enough to wonder.
-    with tqdm(unit=" captions", desc=f"Looking through {source.path.name}", delay=5, leave=False) as bar:
-        for batch in source.batches(wanted, whole=False):
-            for row, place in zip(batch.rows, batch.places, strict=True):
-                where = f"{source.path}, {place}"
-                text, shown = _caption(row, caption, where), _image(row, image, where)
-                if text and shown is not None:
-                    true_captions.add(shown, text, max_words)
-            count += len(batch.rows)
-            bar.update(len(batch.rows))
+    with tqdm(unit=" captions", desc=f"Looking through {path.name}", delay=5, leave=False) as bar:
+        found = read_items(path, columns=columns, require_image=False, clean=False, seen=seen)
+        for item in filter(None, map(_sound, found)):
+            if single and len(item.captions) > 1:
+                raise ValueError(f"{item.place} has {len(item.captions)} captions. Write a row for each.")
+            if item.image is not None:
+                for caption in item.captions:
+                    true_captions.add(item.image.key, caption, words)
     if not count:
-        raise ValueError(f"{source.path} holds no captions.")
+        raise ValueError(f"{path} holds no captions.")
     return count, true_captions
+
+
+def _sound(found: Item | BadRow) -> Item | None:
+    """The item, or None where a row has no caption; anything else that is wrong is an error."""
+    if isinstance(found, BadRow):
+        if not found.empty:
+            raise ValueError(f"{found.place} {found.reason}.")
+        return None
+    return found
 
 
 def _target(path: Path, out: Path, *, force: bool) -> Path:
     """Where to write, with links followed, once it is sure that nothing is lost."""
-    kind_of(out, writable())
+    if out.suffix.lower() not in WRITABLE:
+        raise ValueError(f"{out} ends in {out.suffix!r}. Negatives are written as {', '.join(WRITABLE)}.")
     target = out.resolve()
     if target.is_dir():
         raise ValueError(f"{out} is a folder. Name a file in it.")
@@ -229,80 +236,11 @@ def _target(path: Path, out: Path, *, force: bool) -> Path:
         raise FileNotFoundError(f"There is no folder {out.parent} to write {out.name} to.")
     if target.exists() and not force:
         which = "is the input itself" if target.samefile(path) else "exists already"
-        raise ValueError(f"{out} {which}. Name another file, or pass --force to overwrite it.")
+        raise ValueError(f"{out} {which}. Name another file, or pass {typed('force=True', '--force')} to overwrite it.")
     return target
 
 
-def _known(source: Source, name: str, how: str) -> str:
-    if name not in source.columns:
-        raise ValueError(f"{source.path} has no column {name!r}. It has {', '.join(source.columns)}. ({how})")
-    return name
-
-
-def _caption_column(source: Source, name: str | None) -> str:
-    if name is not None:
-        return _known(source, name, "--column, column= in Python")
-    found = next((known for known in _CAPTION if known in source.columns), None)
-    if found is None:
-        raise ValueError(
-            f"{source.path} has no column 'caption' or 'title'. It has {', '.join(source.columns) or 'none'}. "
-            "Name one with --column (column= in Python)."
-        )
-    return found
-
-
-def _image_column(source: Source, name: str | None) -> str | None:
-    if name is not None:
-        return _known(source, name, "--image-column, image_column= in Python")
-    return next((known for known in _IMAGE if known in source.named), None)
-
-
-def _refuse(names: list[str], rows: list[dict[str, Any]], places: list[str]) -> None:
-    """Raise where a row already has a column that is to be added."""
-    for row, where in zip(rows, places, strict=True):
-        if clash := [name for name in names if name in row]:
-            raise ValueError(f"{where}: there is a column {clash[0]!r} already. Rename it, or start without it.")
-
-
-def _caption(row: dict[str, Any], name: str, where: str) -> str | None:
-    if name not in row:
-        raise ValueError(f"{where}: no {name!r}. It has {', '.join(row)}.")
-    value = row[name]
-    if value is not None and not isinstance(value, str):
-        raise ValueError(f"{where}: the {name} is a {type(value).__name__}, not text.")
-    return value
-
-
-def _image(row: dict[str, Any], name: str | None, where: str) -> str | None:
-    value = row.get(name) if name else None
-    if value is None or value == "":
-        return None
-    if not isinstance(value, str | int):
-        raise ValueError(f"{where}: the {name} is a {type(value).__name__}, not the name or number of an image.")
-    return str(value)
-
-
-def _negatives(cell: Any, name: str, where: str) -> list[str]:
-    """The negatives in a cell: a text, a list of them, or a list written out as NegCLIP does."""
-    if isinstance(cell, str) and cell.startswith("["):
-        items = _written_out(cell)
-        # "[sic] a dog" is a text, except where lists are what stands there.
-        cell = [cell] if items is None and name not in _LISTS else items
-    elif not cell:
-        return []
-    items = [cell] if isinstance(cell, str) else cell
-    if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
-        raise ValueError(f"{where}: the {name} is neither a text nor a list of texts.")
-    return [item for item in items if item.strip()]
-
-
-def _written_out(cell: str) -> Any:
-    """A list as Python or JSON write it; None for any other text."""
-    for parse in (json.loads, ast.literal_eval):
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of odd escapes in somebody's captions
-                return parse(cell)
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
-            continue
-    return None
+def _refuse(names: list[str], known: Iterable[str], where: str) -> None:
+    """Raise where a file or row already has a column that is to be added."""
+    if clash := [name for name in names if name in known]:
+        raise ValueError(f"{where} has a column {clash[0]!r} already. Rename it, or start without it.")

@@ -5,46 +5,36 @@ from __future__ import annotations
 import itertools
 import math
 import random
-import re
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from typing import Literal, overload
 
-from labclip.negatives.choosing import choose_all, first_or_none
-from labclip.negatives.cleaning import clean
-from labclip.negatives.taggers import Tagger, get_tagger, is_adjective, is_noun
-
-# Words as taggers know them: "can't" is two, "'s" is one, "t-shirt" is one, a comma is one.
-_WORD = re.compile(r"\w+?(?=n['’]t\b)|n['’]t\b|\w+(?:-\w+)*|['’]\w+|[^\w\s]")
+from labclip.data.cleaning import WORD, clean
+from labclip.negatives.choosing import ImageIndex, generate
+from labclip.negatives.taggers import AnyTagger, get_tagger, is_adjective, is_noun
 
 # Draws in a row that may bring nothing new before the remaining arrangements are gone through one by one.
 _PATIENCE = 32
 
 
-def words_of(caption: str) -> list[str]:
-    """The words of a caption as taggers know them, marks of punctuation among them.
-
-    >>> words_of("A dog's t-shirt, red.")
-    ['A', 'dog', "'s", 't-shirt', ',', 'red', '.']
-    """
-    return _WORD.findall(caption)
-
-
-@dataclass(frozen=True)
 class Shuffler:
-    """Shuffled captions as candidates. Implements `labclip.negatives.choosing.Method`."""
+    """The method of `shuffle`: other arrangements of a caption's nouns and adjectives.
 
-    tagger: Tagger
-    max_words: int | None = 40
+    Args:
+        tagger: "hanta" (also when None), "spacy", or a function from words to tags.
+        max_words: Words of the cleaned caption that are kept, or None for all.
+    """
 
-    def candidates(self, caption: str, rng: random.Random) -> Iterator[str]:
+    def __init__(self, tagger: AnyTagger = None, max_words: int | None = 40) -> None:
+        self._tagger, self.max_words = get_tagger(tagger), max_words
+
+    def __call__(self, caption: str, rng: random.Random) -> Iterator[str]:
         """Every other arrangement of the cleaned caption's nouns and adjectives, each once."""
         text = clean(caption, self.max_words)
-        words, gaps = _WORD.findall(text), _WORD.split(text)
+        words, gaps = WORD.findall(text), WORD.split(text)
         if not words:
             return
-        tags = self.tagger(words)
+        tags = self._tagger(words)
         if len(tags) != len(words):
             raise ValueError(f"The tagger gave {len(tags)} tags for the {len(words)} words {words}. It owes one each.")
         nouns = [index for index, tag in enumerate(tags) if is_noun(tag)]
@@ -61,31 +51,21 @@ def shuffle(
     *,
     k: Literal[1] = 1,
     seed: int = 0,
-    tagger: str | Tagger | None = None,
-    image_index: Sequence[Hashable] | None = None,
+    tagger: AnyTagger = None,
+    image_index: ImageIndex = None,
 ) -> list[str | None]: ...
 
 
 @overload
 def shuffle(
-    captions: Iterable[str],
-    *,
-    k: int,
-    seed: int = 0,
-    tagger: str | Tagger | None = None,
-    image_index: Sequence[Hashable] | None = None,
+    captions: Iterable[str], *, k: int, seed: int = 0, tagger: AnyTagger = None, image_index: ImageIndex = None
 ) -> list[str | None] | list[list[str]]: ...
 
 
 def shuffle(
-    captions: Iterable[str],
-    *,
-    k: int = 1,
-    seed: int = 0,
-    tagger: str | Tagger | None = None,
-    image_index: Sequence[Hashable] | None = None,
+    captions: Iterable[str], *, k: int = 1, seed: int = 0, tagger: AnyTagger = None, image_index: ImageIndex = None
 ) -> list[str | None] | list[list[str]]:
-    """Make the paper's hard negatives: exchange nouns with nouns and adjectives with adjectives.
+    """Make the paper's hard negatives: nouns swapped with nouns, adjectives with adjectives.
 
     The caption is cleaned as ARO does (`clean`, 40 words), its parts of speech are tagged, and its nouns are permuted
     among the noun slots, its adjectives among the adjective slots. A negative therefore is in lower case and without a
@@ -117,18 +97,7 @@ def shuffle(
 
     Source: arXiv:2502.03566 (LABCLIP), its COCO negatives, after ARO's noun and adjective shuffle (arXiv:2210.01936).
     """
-    found = choose_all(Shuffler(get_tagger(tagger)), captions, k=k, seed=seed, image_index=image_index)
-    return first_or_none(found) if k == 1 else found
-
-
-def is_shuffle(caption: str, text: str) -> bool:
-    """Whether a text has exactly the words of a cleaned caption, in another order, as every shuffled negative has.
-
-    >>> is_shuffle("a red cup, a blue cup", "a blue cup, a red cup"), is_shuffle("a red cup", "a blue cup")
-    (True, False)
-    """
-    words, others = _WORD.findall(caption), _WORD.findall(text)
-    return words != others and Counter(words) == Counter(others)
+    return generate(captions, Shuffler(tagger), k=k, seed=seed, image_index=image_index)
 
 
 def _arrangements(nouns: list[str], adjectives: list[str], rng: random.Random) -> Iterator[tuple[str, ...]]:

@@ -1,15 +1,14 @@
-"""Exact negatives: two of the listed attributes exchanged, or a relation replaced by its opposite."""
+"""Exact negatives: two of the listed attributes swapped, or a relation replaced by its opposite."""
 
 from __future__ import annotations
 
 import itertools
 import random
 import re
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal, NamedTuple, overload
 
-from labclip.negatives.choosing import choose_all, first_or_none
+from labclip.negatives.choosing import ImageIndex, generate
 
 # Relations and their opposites. Where a list of attributes names both of two, each stands for the other.
 RELATIONS = {"left": "right", "above": "below", "in front of": "behind"}
@@ -23,7 +22,7 @@ _SOUNDS_OTHERWISE = re.compile(
     re.IGNORECASE,
 )
 
-# What may stand between "red", "white" and "blue" where all three are said of one thing.
+# What may stand between "red", "white" and "blue" where all three are said of one object.
 _JOINED = re.compile(r"(?:[\s,/&+]|\b(?:and|or|an?|the)\b)*", re.IGNORECASE)
 
 
@@ -45,76 +44,60 @@ class _Edit(NamedTuple):
     origin: _Mention | None
 
 
-@dataclass(frozen=True)
 class Swapper:
-    """Swapped captions as candidates. Implements `labclip.negatives.choosing.Method`."""
+    """The method of `swap`: two attributes swapped, or a relation reversed.
 
-    pattern: re.Pattern[str]
-    opposites: Mapping[str, str]
-    max_words: int | None = None
+    Args:
+        attributes: As `swap` takes them.
+    """
 
-    @classmethod
-    def of(cls, attributes: Attributes) -> Swapper:
-        """A swapper for attributes as `swap` takes them."""
-        words, opposites = _parse(attributes)
+    def __init__(self, attributes: Attributes) -> None:
+        words, self._opposites = _parse(attributes)
         # Longest first, so that "light blue" is not taken for "blue".
-        phrases = sorted({*words, *opposites}, key=lambda phrase: (-len(phrase), phrase))
+        phrases = sorted({*words, *self._opposites}, key=lambda phrase: (-len(phrase), phrase))
         either = "|".join(r"\s+".join(map(re.escape, phrase.split())) for phrase in phrases)
-        return cls(re.compile(rf"(?<!\w)(?<!\w-)(?:{either})(?!\w|-\w)", re.IGNORECASE), opposites)
+        self._pattern = re.compile(rf"(?<!\w)(?<!\w-)(?:{either})(?!\w|-\w)", re.IGNORECASE)
 
-    def candidates(self, caption: str, rng: random.Random) -> Iterator[str]:
-        """Every exchange of two different attributes and every reversal of a relation, each once."""
-        mentions = list(_mentions(self.pattern, caption))
-        exchanged = [mention for mention in mentions if mention.key not in self.opposites]
+    def __call__(self, caption: str, rng: random.Random) -> Iterator[str]:
+        """Every swap of two different attributes and every reversal of a relation, each once."""
+        mentions = list(_mentions(self._pattern, caption))
+        swapped = [mention for mention in mentions if mention.key not in self._opposites]
         changes = [
             [_Edit(one, two.text, two), _Edit(two, one.text, one)]
-            for one, two in itertools.combinations(exchanged, 2)
+            for one, two in itertools.combinations(swapped, 2)
             if one.key != two.key and one.run != two.run
         ]
         # All mentions of a relation at once: "on the left ..., on the right ..." stays a sentence.
-        named = {min(mention.key, self.opposites[mention.key]) for mention in mentions if mention.key in self.opposites}
+        named = {
+            min(mention.key, self._opposites[mention.key]) for mention in mentions if mention.key in self._opposites
+        }
         for key in sorted(named):
-            pair = (key, self.opposites[key])
-            changes.append([_Edit(one, self.opposites[one.key], None) for one in mentions if one.key in pair])
+            pair = (key, self._opposites[key])
+            changes.append([_Edit(one, self._opposites[one.key], None) for one in mentions if one.key in pair])
         rng.shuffle(changes)
         return (_rewrite(caption, change) for change in changes)
 
 
 @overload
 def swap(
-    captions: Iterable[str],
-    attributes: Attributes,
-    *,
-    k: Literal[1] = 1,
-    seed: int = 0,
-    image_index: Sequence[Hashable] | None = None,
+    captions: Iterable[str], attributes: Attributes, *, k: Literal[1] = 1, seed: int = 0, image_index: ImageIndex = None
 ) -> list[str | None]: ...
 
 
 @overload
 def swap(
-    captions: Iterable[str],
-    attributes: Attributes,
-    *,
-    k: int,
-    seed: int = 0,
-    image_index: Sequence[Hashable] | None = None,
+    captions: Iterable[str], attributes: Attributes, *, k: int, seed: int = 0, image_index: ImageIndex = None
 ) -> list[str | None] | list[list[str]]: ...
 
 
 def swap(
-    captions: Iterable[str],
-    attributes: Attributes,
-    *,
-    k: int = 1,
-    seed: int = 0,
-    image_index: Sequence[Hashable] | None = None,
+    captions: Iterable[str], attributes: Attributes, *, k: int = 1, seed: int = 0, image_index: ImageIndex = None
 ) -> list[str | None] | list[list[str]]:
-    """Make exact hard negatives: exchange two of the listed attributes that a caption names.
+    """Make exact hard negatives: swap two of the listed attributes that a caption names.
 
     Attributes are found as whole words in any case, longer phrases first; what takes a word's place takes its capital
-    too, and "a" or "an" goes with the word. Attributes said of one thing, "red, white and blue", are not exchanged with
-    one another: that says the same. Pairs of opposites need no second mention: a caption that names one of
+    too, and "a" or "an" goes with the word. Attributes said of one object, "red, white and blue", are not swapped
+    with one another: that says the same. Pairs of opposites need no second mention: a caption that names one of
     them, or both, has each replaced by the other.
 
     >>> colours = ["red", "orange", "light blue", "blue"]
@@ -125,12 +108,12 @@ def swap(
 
     Args:
         captions: Captions in any form; their punctuation and case stay.
-        attributes: Words or phrases, any two of which may be exchanged; pairs `(word, opposite)` among them, or a
+        attributes: Words or phrases, any two of which may be swapped; pairs `(word, opposite)` among them, or a
             mapping of pairs alone. Of plain words that are opposites in `RELATIONS`, "left" and "right" or "left of"
             and "right of", each stands for the other as if given as a pair. List only words of one kind: a colour and
-            a shape exchanged make no sentence.
+            a shape swapped make no sentence.
         k: Negatives a caption, distinct.
-        seed: With the caption itself decides which exchange is made where several are possible.
+        seed: With the caption itself decides which swap is made where several are possible.
         image_index: Which image each caption describes, one value a caption. A negative that is another true caption
             of the same image is not made.
 
@@ -144,8 +127,7 @@ def swap(
 
     Source: arXiv:2502.03566 (LABCLIP), its negatives for CLEVR and PUG, where the two colours or textures are swapped.
     """
-    found = choose_all(Swapper.of(attributes), captions, k=k, seed=seed, image_index=image_index)
-    return first_or_none(found) if k == 1 else found
+    return generate(captions, Swapper(attributes), k=k, seed=seed, image_index=image_index)
 
 
 def _mentions(pattern: re.Pattern[str], caption: str) -> Iterator[_Mention]:
@@ -157,7 +139,7 @@ def _mentions(pattern: re.Pattern[str], caption: str) -> Iterator[_Mention]:
 
 
 def _parse(attributes: Attributes) -> tuple[set[str], dict[str, str]]:
-    """The words to exchange, and each opposite's opposite."""
+    """The words to swap, and each opposite's opposite."""
     if isinstance(attributes, str):
         raise ValueError(f"attributes is one string, {attributes!r}. Pass a list of words.")
     words: set[str] = set()
@@ -191,7 +173,7 @@ def _key(text: str) -> str:
 
 
 def _rewrite(caption: str, change: list[_Edit]) -> str:
-    """The caption with each slot filled anew, and the articles before the slots to match."""
+    """The caption with each slot filled, and the articles before the slots to match."""
     parts, done = [], 0
     for slot, text, origin in change:
         article = _ARTICLE.search(caption, 0, slot.start)

@@ -9,6 +9,7 @@ from pathlib import Path
 from labclip.packages import require
 
 Tagger = Callable[[list[str]], Sequence[str]]
+AnyTagger = str | Tagger | None
 
 # BNC C5 (HanTa), Penn Treebank (spaCy, NLTK) and Universal Dependencies, by how their tags begin.
 _NOUN = ("NN", "NP", "NOUN", "PROPN")
@@ -36,7 +37,7 @@ def is_adjective(tag: str) -> bool:
     return tag.startswith(_ADJECTIVE)
 
 
-def get_tagger(tagger: str | Tagger | None) -> Tagger:
+def get_tagger(tagger: AnyTagger) -> Tagger:
     """A function from the words of a caption to their tags.
 
     Args:

@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from labclip.evaluation.items import Layout, alone, as_named, inside, items_in, one_of
-from labclip.evaluation.sources import Benchmark, Sources, fields, read_json
+from labclip.data import BadRow, Columns, read_items
+from labclip.data.items import RowReader
+from labclip.evaluation.items import Layout, alone, as_named, inside, one_of
+from labclip.evaluation.sources import Benchmark, Sources
 from labclip.evaluation.tasks import Retrieval, Task
 
 CAPTIONS = 5
-"""Captions used of each picture: the first five."""
+"""Captions used of each image: the first five."""
 
 SPLITS = ("test", "val", "restval")
 
 
 class Captioned(NamedTuple):
-    """A picture and what is said of it.
+    """An image and what is said of it.
 
     Attributes:
-        row: Of the picture.
+        row: Of the image.
         captions: As the file has them, up to five.
         place: File and position, for messages.
     """
 
     row: int
-    captions: list[Any]
+    captions: list[str]
     place: str
 
 
@@ -53,7 +53,7 @@ def read_flickr30k(sources: Sources, *, split: str = "test") -> Task:
 
 
 def coco(sources: Sources, split: str) -> list[Captioned]:
-    """COCO's pictures and captions of a split.
+    """COCO's images and captions of a split.
 
     Raises:
         FileNotFoundError: If no file of captions is there.
@@ -65,7 +65,7 @@ def coco(sources: Sources, split: str) -> list[Captioned]:
 
 
 def flickr30k(sources: Sources, split: str) -> list[Captioned]:
-    """Flickr30k's pictures and captions of a split; errors as of `coco`."""
+    """Flickr30k's images and captions of a split; errors as of `coco`."""
     one_of("split", split, SPLITS[:2])
     names = (f"flickr30k_{split}.json", "dataset_flickr30k.json")
     return _captioned(sources, names, split, Layout(sources, as_named, alone, inside("flickr30k-images")))
@@ -73,57 +73,38 @@ def flickr30k(sources: Sources, split: str) -> list[Captioned]:
 
 def _captioned(sources: Sources, names: tuple[str, ...], split: str, layout: Layout) -> list[Captioned]:
     path = sources.either(*names)
-    value = read_json(path)
-    whole = isinstance(value, dict) and "images" in value
-    found = []
-    for name, captions, place in _whole(value["images"], path, split) if whole else _list(value, path):
-        row = layout.picture(name, place)
+    # The original form has all splits in one file; there an image's folder is its `filepath`, never its split.
+    whole = RowReader(path, path.parent, Columns(negatives=()))
+    first = next(whole.rows(), None)
+    columns = Columns(negatives=(), split=(split,) if first and "split" in first.cells else None)
+    found, none = [], True
+    for item in read_items(path, columns=columns, clean=False):
+        none = False
+        if isinstance(item, BadRow):
+            raise ValueError(f"{item.place} {item.reason}.")
+        assert item.image is not None
+        row = layout.picture(item.image.name, item.place)
         if row is not None:
-            found.append(Captioned(row, captions[:CAPTIONS], place))
+            found.append(Captioned(row, list(item.captions[:CAPTIONS]), item.place))
+    if none and columns.split:
+        there = sorted({str(row.cells.get("split")) for row in whole.rows()})
+        raise ValueError(f"{path} has no split {split!r}; it has {', '.join(there)}.")
+    if none:
+        raise ValueError(f"{path} has no item.")
     return found
-
-
-def _whole(images: Any, path: Path, split: str) -> Iterator[tuple[str, list[Any], str]]:
-    """The original form, all splits in one file: where a picture lies is said by its `filepath`, never by its split."""
-    if not isinstance(images, list):
-        raise ValueError(f"{path}: 'images' is a {type(images).__name__}, not a list.")
-    seen = set()
-    for number, item in enumerate(images):
-        place = f"{path} image {number}"
-        filename, side, sentences = fields(item, ("filename", "split", "sentences"), place)
-        seen.add(str(side))
-        if side == split:
-            if not isinstance(sentences, list) or not sentences:
-                raise ValueError(f"{place}: 'sentences' is no list of captions.")
-            folder = item.get("filepath")
-            captions = [fields(sentence, ("raw",), place)[0] for sentence in sentences]
-            yield f"{folder}/{filename}" if folder else filename, captions, place
-    if split not in seen:
-        raise ValueError(f"{path} has no split {split!r}; it has {', '.join(sorted(seen)) or 'no picture'}.")
-
-
-def _list(value: Any, path: Path) -> Iterator[tuple[str, list[Any], str]]:
-    """One split a file: a list of pictures with their captions."""
-    for place, item in items_in(value, path):
-        image, captions = fields(item, ("image", "caption"), place)
-        if not isinstance(captions, list) or not captions:
-            raise ValueError(f"{place}: 'caption' is no list of captions, as files of val and test have it.")
-        yield image, captions, place
 
 
 def _retrieval(sources: Sources, found: list[Captioned]) -> Task:
     if not found:
         return sources.task()
-    # A picture that has several entries is one of the gallery: beside itself it could not be found.
+    # An image that has several entries is one of the gallery: beside itself it could not be found.
     images = list(dict.fromkeys(one.row for one in found))
     place_of = {row: place for place, row in enumerate(images)}
     texts = [(sources.captions.row(text, one.place), place_of[one.row]) for one in found for text in one.captions]
     rows, places = zip(*texts, strict=True)
     repeated = len(set(zip(rows, places, strict=True))) - len(set(rows))
     if repeated:
-        sources.notes.append(
-            f"{repeated:,} captions are said word for word of an earlier picture too: a tie, so wrong."
-        )
+        sources.notes.append(f"{repeated:,} captions are said word for word of an earlier image too: a tie, so wrong.")
     return sources.task(Retrieval(np.array(images), np.array(rows), np.array(places)))
 
 
@@ -134,7 +115,7 @@ COCO = Benchmark(
     wants="coco_karpathy_test.json or dataset_coco.json in --data; the folder with val2014 in --images",
     source="cs.stanford.edu/people/karpathy/deepimagesent, "
     "storage.googleapis.com/sfr-vision-language-research/datasets/coco_karpathy_test.json, cocodataset.org",
-    licence="CC BY 4.0; pictures: Flickr terms of use",
+    licence="CC BY 4.0; images: Flickr terms of use",
     paper="arXiv:1412.2306",
     read=read_coco,
     headline=("t2i_r1", "t2i_r5", "i2t_r1", "i2t_r5"),
@@ -147,7 +128,7 @@ FLICKR30K = Benchmark(
     source="cs.stanford.edu/people/karpathy/deepimagesent, "
     "storage.googleapis.com/sfr-vision-language-research/datasets/flickr30k_test.json, "
     "shannon.cs.illinois.edu/DenotationGraph",
-    licence="non-commercial research and education; pictures: Flickr terms of use",
+    licence="non-commercial research and education; images: Flickr terms of use",
     paper="arXiv:1412.2306",
     read=read_flickr30k,
     headline=("t2i_r1", "t2i_r5", "i2t_r1", "i2t_r5"),

@@ -1,12 +1,15 @@
-"""Captions as the ARO benchmark cleans them, and what two captions that say the same have in common."""
+"""Captions as the ARO benchmark cleans them, their words, and what two captions that say the same have in common."""
 
 from __future__ import annotations
 
 import re
 import string
+from collections import Counter
 
 _TO_SPACE = re.compile(r'[.!"()*#:;~]')
 _WHITESPACE = re.compile(r"\s{2,}")
+# Words as taggers know them: "can't" is two, "'s" is one, "t-shirt" is one, a comma is one.
+WORD = re.compile(r"\w+?(?=n['’]t\b)|n['’]t\b|\w+(?:-\w+)*|['’]\w+|[^\w\s]")
 
 
 def clean(caption: str, max_words: int | None = None) -> str:
@@ -35,5 +38,24 @@ def comparable(caption: str) -> str:
     >>> comparable("An owl , and a Dog.") == comparable("a owl and a dog")
     True
     """
-    words = (word.strip(string.punctuation) for word in clean(caption).split())
-    return " ".join("a" if word == "an" else word for word in words if word)
+    words = [word.strip(string.punctuation) for word in clean(caption).split()]
+    return " ".join(["a" if word == "an" else word for word in words if word])
+
+
+def words_of(caption: str) -> list[str]:
+    """The words of a caption as taggers know them, marks of punctuation among them.
+
+    >>> words_of("A dog's t-shirt, red.")
+    ['A', 'dog', "'s", 't-shirt', ',', 'red', '.']
+    """
+    return WORD.findall(caption)
+
+
+def is_shuffle(caption: str, text: str) -> bool:
+    """Whether a text has exactly the words of a cleaned caption, in another order, as every shuffled negative has.
+
+    >>> is_shuffle("a red cup, a blue cup", "a blue cup, a red cup"), is_shuffle("a red cup", "a blue cup")
+    (True, False)
+    """
+    words, others = words_of(caption), words_of(text)
+    return words != others and Counter(words) == Counter(others)

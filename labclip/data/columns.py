@@ -1,0 +1,183 @@
+"""Which columns of a row hold what: the one order of their names, and the cells that hold several texts."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+from labclip.messages import typed
+
+CAPTIONS = ("caption", "title")
+IMAGES = ("image", "filename", "filepath", "image_path")
+IDENTIFIERS = ("file_name", "image_id", "url")
+"""Columns that say which rows are of one image, but not where it is."""
+
+_NUMBERED = re.compile(r"negative(?:_(\d+))?")
+_NEGATIVES = ("negatives", "neg_caption", "negative_caption")  # ours, NegCLIP's, SugarCrepe's
+_LISTS = ("negatives", "neg_caption")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns to read; None takes the usual names, the first of them that is there.
+
+    Attributes:
+        caption: The caption's; else `caption` or `title`, or an archive's `.txt`.
+        image: The image's; else `image`, `filename`, `filepath` or `image_path`. Where `filename` and `filepath` are
+            both there, as in Karpathy's files, the image is `filepath/filename`. Where no image is required, also
+            `file_name`, `image_id` or `url`, which only identify it.
+        negatives: The negatives'; else all that are there of `negative`, `negative_2`, ..., `negatives`,
+            `neg_caption`, `negative_caption`.
+        split: Rows to take, by their column `split`; None takes all.
+    """
+
+    caption: str | None = None
+    image: str | None = None
+    negatives: tuple[str, ...] | None = None
+    split: tuple[str, ...] | None = None
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """The names that the image's column may have, the first of them that is there counts."""
+        return IMAGES if self.image is None else (self.image,)
+
+    def option(self, name: str) -> str:
+        """What to type to name a column: `name` is "column" or "image_column"."""
+        return typed(f"{name}=NAME", f"--{name.replace('_', '-')} NAME")
+
+    def wanted(self, name: str) -> bool:
+        """Whether a column can be of use."""
+        return (
+            (name in CAPTIONS if self.caption is None else name == self.caption)
+            or name in self.images
+            or (self.image is None and name in IDENTIFIERS)
+            or (bool(usual_negatives([name])) if self.negatives is None else name in self.negatives)
+            or (self.split is not None and name == "split")
+        )
+
+    def check(self, names: Iterable[str], file: str, *, archive: bool, require_image: bool) -> None:
+        """Refuse a file that lacks a column.
+
+        Args:
+            names: The columns that are there.
+            file: The file, for the message.
+            archive: Whether its samples hold their images.
+            require_image: Whether every row needs an image.
+
+        Raises:
+            ValueError: The message lists the columns that are there.
+        """
+        captions = (self.caption,) if self.caption else ("txt", *CAPTIONS) if archive else CAPTIONS
+        needed: list[tuple[str, tuple[str, ...]]] = [("column", captions)]
+        if not archive and (require_image or self.image):
+            needed.append(("image_column", self.images))
+        needed += [("", (name,)) for name in self.negatives or ()]
+        if self.split is not None:
+            needed.append(("", ("split",)))
+        names = list(names)
+        for option, several in needed:
+            if not set(several) & set(names):
+                there = ", ".join(repr(name) for name in names if name) or "none"
+                hint = f" Pass {self.option(option)}, or column names in the first line." if option else ""
+                raise ValueError(f"{file} has no column {' or '.join(map(repr, several))}; it has {there}.{hint}")
+
+    def captions_in(self, cells: Mapping[str, Any], *, archive: bool) -> Any:
+        """The cell of the captions; None where a sample of an archive has none.
+
+        Raises:
+            KeyError: If a table has no such column.
+        """
+        if archive:
+            return cells.get(_first(cells, ("txt", *CAPTIONS)) if self.caption is None else self.caption)
+        return cells[_first(cells, CAPTIONS) if self.caption is None else self.caption]
+
+    def image_in(self, cells: Mapping[str, Any], *, required: bool) -> tuple[str, Any]:
+        """The column and the cell of the image.
+
+        Where `filename` and `filepath` are both there, the cell is both as one path.
+
+        Args:
+            cells: The row.
+            required: Whether it must say where the image is. If not, the first cell counts that is a name or a number
+                and not empty, in a column that only identifies an image too.
+
+        Raises:
+            KeyError: If one is required and there is no such column.
+        """
+        if required:
+            name = _first(cells, IMAGES) if self.image is None else self.image
+            return name, self._image(name, cells)
+        for name in (*IMAGES, *IDENTIFIERS) if self.image is None else (self.image,):
+            cell = self._image(name, cells) if name in cells else None
+            if not is_empty(cell) and (self.image is not None or isinstance(cell, str | int)):
+                return name, str(cell) if isinstance(cell, int) else cell
+        return "", None
+
+    def _image(self, name: str, cells: Mapping[str, Any]) -> Any:
+        cell, folder = cells[name], cells.get("filepath")
+        if self.image is None and name == "filename" and isinstance(folder, str) and isinstance(cell, str) and folder:
+            return folder if PurePosixPath(folder).name == cell else f"{folder}/{cell}"
+        return cell
+
+    def negatives_in(self, cells: Mapping[str, Any], captions: int | None) -> list[list[Any]] | str:
+        """The negatives of each caption, or what is wrong with them.
+
+        Args:
+            cells: The row.
+            captions: How many captions its list has; None where it has one that is no list.
+        """
+        found: list[list[Any]] = [[] for _ in range(captions or 1)]
+        for column in usual_negatives(cells) if self.negatives is None else self.negatives:
+            value = cells.get(column)
+            values = listed(value)
+            if values is None and column in _LISTS and isinstance(value, str) and value.startswith("["):
+                return f"has a {column} that is neither a text nor a list of texts"
+            if captions is None:
+                found[0] += [value] if values is None else values
+            elif values is not None and len(values) == captions:
+                for mine, one in zip(found, values, strict=True):
+                    nested = listed(one)
+                    mine += [one] if nested is None else nested
+            elif not is_empty(value):
+                return f"has {captions} captions, so {column!r} must be a list of as many, one for each"
+        return [[one for one in mine if not is_empty(one)] for mine in found]
+
+
+def _first(cells: Mapping[str, Any], usual: Sequence[str]) -> str:
+    return next((name for name in usual if name in cells), usual[0])
+
+
+def usual_negatives(names: Iterable[str]) -> list[str]:
+    """Those of some columns that hold negatives by their names, numbered ones first and in order."""
+    names = list(names)
+    numbered = [(int(found[1] or 1), name) for name in names if name and (found := _NUMBERED.fullmatch(name))]
+    return [name for _, name in sorted(numbered)] + [name for name in _NEGATIVES if name in names]
+
+
+def listed(cell: Any) -> list[Any] | None:
+    """A cell that is a list, or is one of texts written out as Python or JSON write it; None for any other."""
+    if isinstance(cell, list):
+        return cell
+    if not (isinstance(cell, str) and cell.startswith("[") and cell.endswith("]")):
+        return None
+    for parse in (json.loads, ast.literal_eval):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of odd escapes in somebody's captions
+                value = parse(cell)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+        texts = isinstance(value, list) and all(one is None or isinstance(one, str | list) for one in value)
+        return value if texts else None
+    return None
+
+
+def is_empty(cell: Any) -> bool:
+    """Whether a cell is missing, or a text of nothing but space."""
+    return cell is None or (isinstance(cell, str) and not cell.strip())
