@@ -9,6 +9,7 @@ _HOME = {
     "LABCLIP": "labclip.model",
     "Alignment": "labclip.alignment",
     "Base": "labclip.alignment",
+    "Features": "labclip.features",
     "create_model_and_transforms": "labclip.io.names",
     "fit": "labclip.training",
     "get_tokenizer": "labclip.io.names",

@@ -5,7 +5,9 @@ Embeddings come from `labclip.features`.
 
 from labclip.training.finetuning import finetune
 from labclip.training.fitting import fit
+from labclip.training.objective import Objective
 from labclip.training.result import FitResult
 from labclip.training.splits import Split, split_combinations
+from labclip.training.validation import LeakWarning
 
-__all__ = ["FitResult", "Split", "finetune", "fit", "split_combinations"]
+__all__ = ["FitResult", "LeakWarning", "Objective", "Split", "finetune", "fit", "split_combinations"]
