@@ -6,11 +6,21 @@ from collections.abc import Callable
 from functools import cache
 
 import torch
+import torch.nn.functional as F
 
 _HASHES, _DIRECTIONS = 3, 8  # hashes a row, random directions a hash
 _CELL = 0.02  # along a direction unit-length rows spread by 1; a copy in float16 moves by some 3e-4
 _SAME = 1e-3  # unit-length rows nearer than this, in length of their difference, are one image
 _BLOCK = 4096
+
+
+def same_images(images: torch.Tensor) -> torch.Tensor:
+    """For each image the first row that is the same one, by its embedding: int64 [n].
+
+    Args:
+        images: Embeddings, float32 [n, dim], any scale.
+    """
+    return first_same(hashes_of(images), lambda rows: F.normalize(images[rows], dim=-1))
 
 
 def hashes_of(rows: torch.Tensor) -> torch.Tensor:
