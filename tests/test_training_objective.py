@@ -63,12 +63,12 @@ def test_sigmoid_gradient_is_siglips(m):
         torch.testing.assert_close(got, wanted, rtol=1e-9, atol=1e-11)
 
 
-def pictured(n, dim, t, objective, gaps):
-    """Loss and gradients by autograd where negatives have pictures too, but for those of `gaps`; and the batch."""
+def with_images(n, dim, t, objective, gaps):
+    """Loss and gradients by autograd where negatives have images too, but for those of `gaps`; and the batch."""
     images, texts, matrix = draw(n, dim, 1)
-    pictures = draw(n, dim, 0, seed=1)[0]
+    others = draw(n, dim, 0, seed=1)[0]
     log_scale, bias = (torch.tensor(value, dtype=torch.float64, requires_grad=True) for value in (t, -3.0))
-    everything = torch.cat([images, pictures])
+    everything = torch.cat([images, others])
     there = torch.tensor([True] * n + [row not in gaps for row in range(n)])
     logits = log_scale.exp() * everything[there] @ F.normalize(texts @ matrix.T, dim=-1).T
     target = torch.arange(2 * n)[there]
@@ -85,8 +85,8 @@ def pictured(n, dim, t, objective, gaps):
 
 @pytest.mark.parametrize("t", [0.0, 2.5, 6.9])
 @pytest.mark.parametrize("gaps", [(), (1, 4)])
-def test_negatives_with_pictures_are_pairs_of_their_own(t, gaps):
-    batch, matrix, log_scale, _, loss = pictured(8, 6, t, "softmax", gaps)
+def test_negatives_with_images_are_pairs_of_their_own(t, gaps):
+    batch, matrix, log_scale, _, loss = with_images(8, 6, t, "softmax", gaps)
     ours = softmax_gradient(batch, matrix.detach(), log_scale.detach(), Ranks())
     for got, wanted in ((ours.loss, loss), (ours.matrix, matrix.grad), (ours.log_scale, log_scale.grad)):
         torch.testing.assert_close(got, wanted, rtol=1e-6, atol=1e-8)
@@ -94,7 +94,7 @@ def test_negatives_with_pictures_are_pairs_of_their_own(t, gaps):
 
 @pytest.mark.parametrize("gaps", [(), (1, 4)])
 def test_siglips_loss_has_them_too(gaps):
-    batch, matrix, log_scale, bias, loss = pictured(8, 6, 2.3, "sigmoid", gaps)
+    batch, matrix, log_scale, bias, loss = with_images(8, 6, 2.3, "sigmoid", gaps)
     ours = sigmoid_gradient(batch, matrix.detach(), log_scale.detach(), bias.detach(), Ranks())
     for got, wanted in ((ours.loss, loss), (ours.matrix, matrix.grad), (ours.log_scale, log_scale.grad),
                         (ours.bias, bias.grad)):  # fmt: skip
