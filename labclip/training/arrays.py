@@ -29,7 +29,7 @@ def takes_arrays(fit: Callable[P, R]) -> Callable[P, R]:
         if (args and isinstance(args[0], Features)) or not (args or _FIELDS.keys() & named.keys()):
             return fit(*args, **named)
         given = dict(zip(_PARTS, args[:3], strict=False))
-        given |= {_FIELDS[name]: named.pop(name) for name in _FIELDS.keys() & named.keys()}
+        given |= {_FIELDS[name]: named.pop(name) for name in _FIELDS if name in named}
         typed = [_typed(given)]
         if (validation := named.get("validation")) is not None:
             parts = _parts("validation", validation, _PARTS)

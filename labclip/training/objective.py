@@ -221,7 +221,7 @@ def custom_gradient(objective: Objective, batch: Batch, matrix: torch.Tensor, lo
             raise ValueError(f"The objective returns {found}. Return a scalar tensor computed from the logits.")
         (pull,) = torch.autograd.grad(loss, seen)
     weights = torch.zeros_like(logits)
-    weights[rows] = pull.masked_fill_(seen.detach() == -math.inf, 0.0)
+    weights[rows] = pull.masked_fill(seen.detach() == -math.inf, 0.0)
     return _backward(batch, weights, 1.0, unit, unit, length, scale, loss.detach(), alone)
 
 

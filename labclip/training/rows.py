@@ -175,6 +175,8 @@ class _File:
             flat, shape = index, self._shape[1:]
         out = np.empty((len(flat), *shape), self._dtype)
         size, memory = int(out.dtype.itemsize * np.prod(shape)), memoryview(out.view(np.uint8).reshape(-1))  # type: ignore[arg-type]
+        if not len(flat):
+            return out
         cuts = np.flatnonzero(np.diff(flat) != 1) + 1  # neighbours in the file are read at once
         for start, stop in itertools.pairwise([0, *cuts.tolist(), len(flat)]):
             place, part = self._offset + int(flat[start]) * size, memory[start * size : stop * size]
