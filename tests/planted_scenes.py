@@ -15,7 +15,7 @@ CODE = 12
 
 
 def contents(repeat=5, attributes=ATTRIBUTES, objects=OBJECTS):
-    """Every scene of two different things, `repeat` times."""
+    """Every scene of two different objects, `repeat` times."""
     return [
         ((a, o), (b, p))
         for a, b in itertools.permutations(attributes, 2)
@@ -27,8 +27,8 @@ def embedded(scenes, *, image=True, text=True, shared=False, noise=0.05, seed=0)
     """Embeddings of a bag of words and, where a side binds, of a random code of each attribute with its object.
 
     Args:
-        scenes: Per scene its things.
-        image: Whether pictures bind.
+        scenes: Per scene its objects.
+        image: Whether images bind.
         text: Whether captions bind.
         shared: Whether both sides hold the code in the same dimensions, so that cosine sees it.
     """
@@ -36,10 +36,10 @@ def embedded(scenes, *, image=True, text=True, shared=False, noise=0.05, seed=0)
     rng = np.random.default_rng(seed)
     code = rng.normal(size=(len(labels.attributes), len(labels.objects), CODE))
 
-    def side(things, binds, place):
+    def side(contents, binds, place):
         bag = np.zeros((len(scenes), len(labels.attributes) + len(labels.objects)))
         bound = np.zeros((len(scenes), 2 * CODE))
-        for row, scene in enumerate(things):
+        for row, scene in enumerate(contents):
             for attribute, name in scene:
                 a, o = labels.attributes.index(attribute), labels.objects.index(name)
                 bag[row, a] += 1

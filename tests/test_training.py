@@ -156,7 +156,7 @@ def test_all_negatives_of_a_caption_are_used():
     assert losses[0] != losses[1]
 
 
-def test_without_held_out_negatives_nothing_is_chosen():
+def test_without_held_out_negatives_nothing_is_selected():
     images, texts, negatives = planted.world(200)
     result = fit(images, texts, negatives, validation=planted.features(*planted.world(50, seed=1)[:2]))
     assert result.alignment.strength == 1.0
