@@ -45,8 +45,12 @@ def check_features(features: Mapping[str, Any]) -> None:
             )
     (own_name, own), *others = features.items()
     for name, other in others:
-        if other.dim != own.dim:
-            raise ValueError(f"{name} has dim {other.dim}, {own_name} has dim {own.dim}. Embed both with one model.")
+        dims = [np.shape(side.images)[-1:] for side in (other, own)]
+        if dims[0] != dims[1]:
+            raise ValueError(
+                f"{name}.images has shape {list(np.shape(other.images))}, {own_name}.images "
+                f"{list(np.shape(own.images))}. Embed both with one model."
+            )
         if not _same_model(own, other):
             raise ValueError(
                 f"{name} was embedded by {_model(other)}, but {own_name} by {_model(own)}: other weights. Embed both "
