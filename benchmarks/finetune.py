@@ -41,7 +41,7 @@ def row(model, seed):
     single = labclip.scenes.sample(2048, seed=9_100 + seed, split="all", n_objects=1)
     prompts = model.encode_text(measure.single_prompts(), normalize=True)
     images = measure.embed_images(model, single.images)
-    found["one thing, of 120"] = measure.single_object(images, prompts, single.layout)
+    found["one object, of 120"] = measure.single_object(images, prompts, single.layout)
     return found
 
 
@@ -61,8 +61,10 @@ def main():
         sides = [measure.embed_texts(model, part) for part in (scenes.captions, scenes.swapped_captions)]
         images = measure.embed_images(model, scenes.images)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*occur among the negatives")  # templates repeat: it is true
-        fitted = labclip.fit(images.clone(), *(side.clone() for side in sides), seed=arguments.seed, progress=False)
+        warnings.simplefilter("ignore", labclip.training.LeakWarning)  # templates repeat: it is true
+        texts, negatives = (side.clone() for side in sides)
+        features = labclip.Features.from_arrays(images=images.clone(), texts=texts, negatives=negatives)
+        fitted = labclip.fit(features, seed=arguments.seed, progress=False)
     seconds = {"base": 0.0, "LABCLIP": time.perf_counter() - start}
     start = time.perf_counter()
     tuned = labclip.LABCLIP(

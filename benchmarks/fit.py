@@ -66,7 +66,10 @@ def published(images, texts, negatives, steps):
 def ours(images, texts, negatives):
     import labclip
 
-    return labclip.fit(images, texts, negatives, recipe="paper", epochs=1, batch_size=BATCH, progress=False)
+    features = labclip.Features.from_arrays(
+        images=images, texts=texts, negatives=negatives, has_negative=torch.ones(len(texts), dtype=torch.bool)
+    )
+    return labclip.fit(features, recipe="paper", epochs=1, batch_size=BATCH, progress=False)
 
 
 def epochs(pairs):
@@ -95,7 +98,10 @@ def epochs(pairs):
 _MEMORY = """
 import sys, numpy, torch, labclip
 mapped = [numpy.lib.format.open_memmap(f"{sys.argv[1]}/{name}.npy", mode="r") for name in ("i", "t", "n")]
-labclip.fit(*mapped, recipe="paper", epochs=1, batch_size=1024, progress=False)
+features = labclip.Features.from_arrays(
+    images=mapped[0], texts=mapped[1], negatives=mapped[2], has_negative=numpy.ones(len(mapped[1]), bool)
+)
+labclip.fit(features, recipe="paper", epochs=1, batch_size=1024, progress=False)
 with open("/proc/self/status") as file:
     print(next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM")))
 """

@@ -1,9 +1,9 @@
 """What each part of the recipe earns: binding and retrieval, inside and outside the domain of the fit.
 
-    python benchmarks/recipes.py [--world scenes turned planted] [--seeds 0 1] [--elsewhere 0.025] [--json FILE]
+    python benchmarks/recipes.py [--world scenes turned planted] [--seeds 0 1] [--synthetic 0.025] [--json FILE]
 
-Three worlds. `scenes` is the embedded model on fresh scenes: binding on pairs the fit saw and on pairs it never saw,
-and as the other domain captions that do not bind. `turned` and `planted` have binding planted in random embeddings: in
+Three worlds. `scenes` is the embedded model on fresh scenes: binding on seen and on unseen pairs, and as the other
+domain captions that do not bind. `turned` and `planted` have binding planted in random embeddings: in
 `turned` what repairs it helps the other domain too, in `planted` the other domain uses every dimension and can only
 lose. Fits never see what the table is measured on.
 """
@@ -22,10 +22,12 @@ import torch
 from worlds import planted
 
 import labclip
+from labclip.features import Features
 from labclip.scenes import measure
+from labclip.training import LeakWarning, settings
 from labclip.training import frontier as frontiers
-from labclip.training import settings
-from labclip.training.frontier import Held, frontier
+from labclip.training.dataset import read_data
+from labclip.training.frontier import HeldOut, frontier
 
 RECIPES = {
     "published": {"recipe": "paper-clevr"},
@@ -41,9 +43,17 @@ settings.RECIPES["learnt"] = replace(settings.RECIPES["labclip"], logit_scale=No
 class Setting(NamedTuple):
     """One world: what is fitted on, and what is measured."""
 
-    fit: tuple
-    retain: tuple
+    fit: Features
+    retain: Features
     tests: dict
+
+
+def features(images, texts, negatives=None):
+    return Features.from_arrays(images=images, texts=texts, negatives=negatives)
+
+
+def held_out(images, texts, negatives=None):
+    return HeldOut.of(read_data(features(images, texts, negatives)))
 
 
 def scenes_setting(count, seed):
@@ -57,25 +67,23 @@ def scenes_setting(count, seed):
 
     fit, seen, new = embedded(count, "seen", 0), embedded(2000, "seen", 1), embedded(2000, "heldout", 2)
     other = embedded(1000, "seen", 3)
-    index = torch.arange(2000)
     tests = {
-        "seen": Held(seen[0], seen[1], index, seen[2][:, None]),
-        "new pairs": Held(new[0], new[1], index, new[2][:, None]),
-        "other": Held(seen[0][:1000], seen[3][:1000], index[:1000], None),
+        "seen": held_out(*seen[:3]),
+        "unseen pairs": held_out(*new[:3]),
+        "other": held_out(seen[0][:1000], seen[3][:1000]),
     }
-    return Setting(fit[:3], (other[0], other[3]), tests)
+    return Setting(features(*fit[:3]), features(other[0], other[3]), tests)
 
 
 def planted_setting(count, seed, *, turned=False):
     """A planted world."""
     world = planted(count + 2000, turned=turned, seed=seed)
-    images, texts, negatives = world.rows(slice(count, None))
-    index = torch.arange(2000)
     tests = {
-        "seen": Held(images, texts, index, negatives[:, None]),
-        "other": Held(world.other_images[-1000:], world.other_texts[-1000:], index[:1000], None),
+        "seen": held_out(*world.rows(slice(count, None))),
+        "other": held_out(world.other_images[-1000:], world.other_texts[-1000:]),
     }
-    return Setting(world.rows(slice(0, count)), (world.other_images[:1000], world.other_texts[:1000]), tests)
+    other = features(world.other_images[:1000], world.other_texts[:1000])
+    return Setting(features(*world.rows(slice(0, count))), other, tests)
 
 
 SETTINGS = {"scenes": scenes_setting, "turned": partial(planted_setting, turned=True), "planted": planted_setting}
@@ -85,25 +93,25 @@ def measured(setting, matrix, strength):
     """The row of a matrix at a strength."""
     row = {}
     for name, held in setting.tests.items():
-        point = frontier([held], matrix, [strength])[0]
+        point = frontier(held, matrix, [strength])[0]
         if point.binding is not None:
             row[f"binding, {name}"] = point.binding
-        if name != "new pairs":
-            row[f"R@1 t2i, {name}"], row[f"R@1 i2t, {name}"] = point.t2i_r1["own"], point.i2t_r1["own"]
+        if name != "unseen pairs":
+            row[f"R@1 t2i, {name}"], row[f"R@1 i2t, {name}"] = point.t2i_r1, point.i2t_r1
     return row
 
 
 def rows_of(world, count, seed, recipes):
     """The recipes on one world and seed."""
     setting = SETTINGS[world](count, seed)
-    identity = torch.eye(setting.fit[0].shape[1])
+    identity = torch.eye(setting.fit.dim)
     yield "base", measured(setting, identity, 0.0) | {"strength": 0.0, "||A - I||": 0.0}
     for name in recipes:
         options, start = RECIPES[name], time.perf_counter()
-        retain = [setting.retain] if options.get("retain") else []
+        retain = {"other": setting.retain} if options.get("retain") else {}
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*occur among the negatives")  # templates repeat: it is true
-            result = labclip.fit(*setting.fit, **options | {"retain": retain}, seed=seed, progress=False)
+            warnings.simplefilter("ignore", LeakWarning)  # templates repeat: it is true
+            result = labclip.fit(setting.fit, **options | {"retain": retain}, seed=seed, progress=False)
         alignment = result.alignment
         distance = float((alignment.matrix - identity).norm())
         row = measured(setting, alignment.fitted, alignment.strength)
@@ -117,10 +125,10 @@ def main():
     parser.add_argument("--recipes", nargs="+", default=[*RECIPES], choices=[*RECIPES], metavar="RECIPE")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--count", type=int, default=10_000, help="scenes to fit on")
-    parser.add_argument("--elsewhere", type=float, default=frontiers.ELSEWHERE, help="what the made-up domain counts")
+    parser.add_argument("--synthetic", type=float, default=frontiers.SYNTHETIC_WEIGHT, help="weight of synthetic pairs")
     parser.add_argument("--json", type=Path, help="write the table here as well")
     arguments = parser.parse_args()
-    frontiers.ELSEWHERE = arguments.elsewhere
+    frontiers.SYNTHETIC_WEIGHT = arguments.synthetic
     tables = {}
     for world in arguments.world:
         found = {}

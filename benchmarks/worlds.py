@@ -1,7 +1,7 @@
 """Embeddings in which binding is planted: what a fit can win back, and what it may cost elsewhere, in seconds.
 
-A scene has two things, each of a colour and a shape. Its image embedding is a sum of what things, colours and bindings
-it has, and noise; its caption's has the same with the binding rotated away from the image's, as the cosine of a CLIP
+A scene has two objects, each of a colour and a shape. Its image embedding is a sum of its objects, colours and
+bindings, and noise; its caption's has the same with the binding rotated away from the image's, as the cosine of a CLIP
 does not see it. A second domain has neither colours nor shapes: retrieval there is what a fit may break.
 
 Two kinds. In one the other domain uses every dimension and has nothing to gain, so that whatever is moved is lost
@@ -25,7 +25,7 @@ class World:
     Attributes:
         images: [n, dim].
         texts: Their captions, [n, dim].
-        negatives: The captions with the colours exchanged, [n, dim].
+        negatives: The captions with the colours swapped, [n, dim].
         other_images: Of the other domain, [m, dim].
         other_texts: [m, dim].
     """
@@ -50,12 +50,12 @@ def planted(
     Args:
         n: Scenes, and half as many pairs of the other domain.
         dim: Length of an embedding.
-        binding: How long the part that tells a caption from its exchange is, beside a content of length 1.
+        binding: How long the part that tells a caption from the swapped one is, beside a content of length 1.
         binding_dim: Dimensions that part lives in.
         noise: How long the part is that image and text do not share; half as long again in the other domain, whose
             contents differ more.
         turned: Whether the other domain has a part that lives in the binding's dimensions and is rotated away like it.
-            Then a caption and its exchange also have the same noise, as two sentences of the same words do.
+            Then a caption and the swapped one also have the same noise, as two sentences of the same words do.
         seed: Of everything.
     """
     draw = torch.Generator().manual_seed(seed)

@@ -3,6 +3,8 @@
 import torch
 import torch.nn.functional as F
 
+from labclip.features import Features
+
 DIM = 24
 
 
@@ -23,3 +25,13 @@ def world(n=400, seed=0, k=None):
 
     negatives = torch.stack([noisy(content, zeros, binding.roll(1 + j, 0)) for j in range(k or 1)], dim=1)
     return noisy(content, binding, zeros), noisy(content, zeros, binding), negatives if k else negatives[:, 0]
+
+
+def features(images, texts, negatives=None, index=None, **other):
+    """Embeddings as `fit` takes them."""
+    return Features.from_arrays(images=images, texts=texts, negatives=negatives, image_index=index, **other)
+
+
+def drawn(n=400, seed=0, k=None, **other):
+    """The world as `fit` takes it."""
+    return features(*world(n, seed, k), **other)

@@ -1,5 +1,7 @@
 import csv
 import json
+import re
+import shutil
 
 import pytest
 import torch
@@ -12,14 +14,14 @@ from labclip.cli import main
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Pictures, a table of captions with negatives, and their features."""
+    """Images, a table of captions with negatives, and their features."""
     root = tmp_path_factory.mktemp("own")
     scenes = labclip.scenes.sample(400, seed=21)
     with (root / "captions.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["image", "caption", "negative"])
-        for number, picture in enumerate(scenes.images):
-            Image.fromarray(picture).save(root / f"{number}.png")
+        for number, image in enumerate(scenes.images):
+            Image.fromarray(image).save(root / f"{number}.png")
             writer.writerow([f"{number}.png", scenes.captions[number], scenes.swapped_captions[number]])
     run("embed", "--model", "scenes", "--captions", root / "captions.csv", root / "features")
     return root
@@ -34,9 +36,10 @@ def run(*arguments, code=0):
 QUICK = ("--epochs", 30, "--batch-size", 64)
 
 
-def test_a_fit_from_pictures_to_a_model(folder, tmp_path):
+def test_a_fit_from_images_to_a_model(folder, tmp_path):
     done = run("fit", folder / "features", tmp_path / "a", *QUICK, "--anyway")
-    assert "validation binding" in done.stdout
+    assert re.search(r"validation +binding +0\.\d{3} +[01]\.\d{3}\n", done.stdout)
+    assert re.search(r"Recipe: labclip\n", done.stdout)
     assert "LABCLIP" in done.stdout
     alignment = labclip.Alignment.from_pretrained(tmp_path / "a")
     assert alignment.base == labclip.Alignment.from_pretrained("scenes").base
@@ -54,6 +57,53 @@ def test_json_is_one_object(folder, tmp_path):
     assert found["written"] == str(tmp_path / "a")
     assert found["frontier"][0]["strength"] == 0
     assert found["settings"]["epochs"] == 30
+
+
+def test_held_out_images_that_are_those_of_the_fit_are_refused(folder, tmp_path):
+    done = run("fit", folder / "features", tmp_path / "a", "--validation", folder / "features", code=2)
+    assert "400 of the 400 validation images are among those of the fit: validation image 0 (" in done.stderr
+    assert re.search(r"validation image 1 \(.*1\.png\) is image 1 \(.*1\.png\) of the fit", done.stderr)
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "a").exists()
+
+
+def test_retained_sets_have_names(folder, tmp_path):
+    features = folder / "features"
+    out, named = tmp_path / "a", ("--retain", f"other={features}")
+    done = run("fit", features, out, *QUICK, "--retain", features, *named, "--anyway", "--json")
+    assert set(json.loads(done.stdout)["results"]["retain"]) == {"features", "other"}
+    assert set(json.loads(done.stdout)["results"]) == {"validation", "retain"}
+    for wrong, message in (
+        (("--retain", features, "--retain", f"features={features}"), "is named as another is"),
+        (("--retain", f"={features}"), "lacks a name or a folder. Write --retain NAME=FEATURES"),
+        (("--retain", "name="), "lacks a name or a folder"),
+        (("--retain", tmp_path / "nothing"), "There is no folder"),
+    ):
+        assert message in run("fit", features, tmp_path / "b", *wrong, code=2).stderr
+
+
+def test_features_of_other_weights_are_refused(folder, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(folder / "features", other)
+    manifest = json.loads((other / "manifest.json").read_text())
+    (other / "manifest.json").write_text(json.dumps(manifest | {"weights_sha256": "0" * 64}))
+    for option in ("--validation", "--retain"):
+        done = run("fit", folder / "features", tmp_path / "a", option, other, code=2)
+        assert "was embedded by" in done.stderr
+        assert "weights 000000000000..." in done.stderr
+        assert "other weights. Embed both with one model" in done.stderr
+
+
+def test_a_plot_is_drawn_or_refused_before_the_fit(folder, tmp_path):
+    pytest.importorskip("matplotlib")
+    run("fit", folder / "features", tmp_path / "a", *QUICK, "--anyway", "--plot", tmp_path / "fit.png")
+    assert (tmp_path / "fit.png").stat().st_size > 10_000
+    for arguments, message in (
+        (("--plot", tmp_path / "fit.txt"), "End it with one of"),
+        (("--plot", tmp_path / "nowhere" / "fit.png"), "There is no folder"),
+        (("--plot", tmp_path / "fit.png", "--recipe", "paper"), "holds nothing out, so there is nothing to draw"),
+    ):
+        assert message in run("fit", folder / "features", tmp_path / "b", *arguments, code=2).stderr
 
 
 def test_a_fit_that_was_not_worth_it_says_so_and_writes_nothing(folder, tmp_path):

@@ -22,7 +22,7 @@ import labclip
 from labclip.training import trainer
 torch.set_num_threads(1)
 trainer._CHECKPOINT_SECONDS = 0.0  # after every step
-result = labclip.fit(*planted.world(600, k=2), epochs=6, batch_size=64, learning_rate=1e-2, progress=False,
+result = labclip.fit(planted.drawn(600, k=2), epochs=6, batch_size=64, learning_rate=1e-2, progress=False,
                      checkpoint=sys.argv[2])
 torch.save((result.alignment.fitted, result.alignment.strength, result.history), sys.argv[3])
 """
@@ -63,13 +63,9 @@ def test_killed_at_any_moment_and_started_again_it_is_the_same_fit(tmp_path):
 @pytest.mark.parametrize("rank", [None, 4])
 def test_every_step_can_be_the_last(tmp_path, monkeypatch, objective, rank):
     monkeypatch.setattr(trainer, "_CHECKPOINT_SECONDS", 0.0)
-    data, settings = (
-        planted.world(300),
-        {"negative_image_features": planted.world(300)[0].roll(-1, 0)}
-        | SETTINGS
-        | {"objective": objective, "rank": rank, "identity_penalty": 1e-4},
-    )
-    expected = labclip.fit(*data, **settings)
+    data = planted.drawn(300, negative_images=planted.world(300)[0].roll(-1, 0))
+    settings = SETTINGS | {"objective": objective, "rank": rank, "identity_penalty": 1e-4}
+    expected = labclip.fit(data, **settings)
     steps = iter(range(7, 1000, 5))
 
     class KilledError(Exception):
@@ -87,7 +83,7 @@ def test_every_step_can_be_the_last(tmp_path, monkeypatch, objective, rank):
     for _ in range(100):
         left = [next(steps)]
         try:
-            result = labclip.fit(*data, **settings, checkpoint=tmp_path)
+            result = labclip.fit(data, **settings, checkpoint=tmp_path)
             break
         except KilledError:
             continue
@@ -96,41 +92,45 @@ def test_every_step_can_be_the_last(tmp_path, monkeypatch, objective, rank):
 
 
 def test_a_checkpoint_of_other_data_or_settings_is_refused(tmp_path):
-    labclip.fit(*planted.world(200), **SETTINGS, checkpoint=tmp_path)
-    for data, change in ((planted.world(200, seed=1), {}), (planted.world(200), {"seed": 3})):
+    labclip.fit(planted.drawn(200), **SETTINGS, checkpoint=tmp_path)
+    for data, change in ((planted.drawn(200, seed=1), {}), (planted.drawn(200), {"seed": 3})):
         with pytest.raises(ValueError, match="belongs to a fit of other data or settings"):
-            labclip.fit(*data, **SETTINGS, **change, checkpoint=tmp_path)
+            labclip.fit(data, **SETTINGS, **change, checkpoint=tmp_path)
 
 
 def test_every_row_of_the_data_counts(tmp_path):
-    images, texts, negatives = planted.world(200)
-    held = planted.world(50, seed=1)
-    labclip.fit(images, texts, negatives, validation=held, **SETTINGS, checkpoint=tmp_path)
+    data, held = planted.world(200), planted.world(50, seed=1)
+
+    def fit(data, held, **said):
+        features = planted.features(*data, **said)
+        labclip.fit(features, validation=planted.features(*held), **SETTINGS, checkpoint=tmp_path)
+
+    fit(data, held)
     for changed in range(3):
-        other = [array.clone() for array in (images, texts, negatives)]
+        other, again = ([array.clone() for array in arrays] for arrays in (data, held))
         other[changed][57] = other[changed][58]
-        with pytest.raises(ValueError, match="belongs to a fit of other data"):
-            labclip.fit(*other, validation=held, **SETTINGS, checkpoint=tmp_path)
-        again = [array.clone() for array in held]
         again[changed][7] = again[changed][8]
-        with pytest.raises(ValueError, match="belongs to a fit of other data"):
-            labclip.fit(images, texts, negatives, validation=again, **SETTINGS, checkpoint=tmp_path)
+        for arguments in ((other, held), (data, again)):
+            with pytest.raises(ValueError, match="belongs to a fit of other data"):
+                fit(*arguments)
+    with pytest.raises(ValueError, match="belongs to a fit of other data"):
+        fit(data, held, has_negative=torch.arange(200) > 0)
 
 
 def test_a_finished_fit_is_not_run_again(tmp_path, monkeypatch):
-    first = labclip.fit(*planted.world(200), **SETTINGS, checkpoint=tmp_path)
+    first = labclip.fit(planted.drawn(200), **SETTINGS, checkpoint=tmp_path)
     monkeypatch.setattr(trainer, "_gradient", lambda *_: pytest.fail("it ran a step"))
-    again = labclip.fit(*planted.world(200), **SETTINGS, checkpoint=tmp_path)
+    again = labclip.fit(planted.drawn(200), **SETTINGS, checkpoint=tmp_path)
     assert torch.equal(first.alignment.fitted, again.alignment.fitted)
 
 
 def test_damaged_checkpoints_and_files_in_the_way(tmp_path):
-    labclip.fit(*planted.world(200), **SETTINGS, checkpoint=tmp_path)
+    labclip.fit(planted.drawn(200), **SETTINGS, checkpoint=tmp_path)
     path = next(tmp_path.rglob(checkpoint.FILE))
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(ValueError, match=r"is damaged .* Remove it to begin anew"):
-        labclip.fit(*planted.world(200), **SETTINGS, checkpoint=tmp_path)
+    with pytest.raises(ValueError, match=r"is damaged .* Remove it to start from scratch"):
+        labclip.fit(planted.drawn(200), **SETTINGS, checkpoint=tmp_path)
     shutil.rmtree(tmp_path / path.parent.name)
     (tmp_path / path.parent.name).write_text("a file")
     with pytest.raises(ValueError, match=r"is a file\. Pass a folder as checkpoint"):
-        labclip.fit(*planted.world(200), **SETTINGS, checkpoint=tmp_path)
+        labclip.fit(planted.drawn(200), **SETTINGS, checkpoint=tmp_path)

@@ -1,9 +1,11 @@
 import math
 
+import planted
 import pytest
 import torch
 import torch.nn.functional as F
 
+import labclip
 from labclip.training.objective import Batch, sigmoid_gradient, softmax_gradient
 from labclip.training.ranks import Ranks
 
@@ -63,12 +65,12 @@ def test_sigmoid_gradient_is_siglips(m):
         torch.testing.assert_close(got, wanted, rtol=1e-9, atol=1e-11)
 
 
-def pictured(n, dim, t, objective, gaps):
-    """Loss and gradients by autograd where negatives have pictures too, but for those of `gaps`; and the batch."""
+def with_images(n, dim, t, objective, gaps):
+    """Loss and gradients by autograd where negatives have images too, but for those of `gaps`; and the batch."""
     images, texts, matrix = draw(n, dim, 1)
-    pictures = draw(n, dim, 0, seed=1)[0]
+    others = draw(n, dim, 0, seed=1)[0]
     log_scale, bias = (torch.tensor(value, dtype=torch.float64, requires_grad=True) for value in (t, -3.0))
-    everything = torch.cat([images, pictures])
+    everything = torch.cat([images, others])
     there = torch.tensor([True] * n + [row not in gaps for row in range(n)])
     logits = log_scale.exp() * everything[there] @ F.normalize(texts @ matrix.T, dim=-1).T
     target = torch.arange(2 * n)[there]
@@ -85,8 +87,8 @@ def pictured(n, dim, t, objective, gaps):
 
 @pytest.mark.parametrize("t", [0.0, 2.5, 6.9])
 @pytest.mark.parametrize("gaps", [(), (1, 4)])
-def test_negatives_with_pictures_are_pairs_of_their_own(t, gaps):
-    batch, matrix, log_scale, _, loss = pictured(8, 6, t, "softmax", gaps)
+def test_negatives_with_images_are_pairs_of_their_own(t, gaps):
+    batch, matrix, log_scale, _, loss = with_images(8, 6, t, "softmax", gaps)
     ours = softmax_gradient(batch, matrix.detach(), log_scale.detach(), Ranks())
     for got, wanted in ((ours.loss, loss), (ours.matrix, matrix.grad), (ours.log_scale, log_scale.grad)):
         torch.testing.assert_close(got, wanted, rtol=1e-6, atol=1e-8)
@@ -94,7 +96,7 @@ def test_negatives_with_pictures_are_pairs_of_their_own(t, gaps):
 
 @pytest.mark.parametrize("gaps", [(), (1, 4)])
 def test_siglips_loss_has_them_too(gaps):
-    batch, matrix, log_scale, bias, loss = pictured(8, 6, 2.3, "sigmoid", gaps)
+    batch, matrix, log_scale, bias, loss = with_images(8, 6, 2.3, "sigmoid", gaps)
     ours = sigmoid_gradient(batch, matrix.detach(), log_scale.detach(), bias.detach(), Ranks())
     for got, wanted in ((ours.loss, loss), (ours.matrix, matrix.grad), (ours.log_scale, log_scale.grad),
                         (ours.bias, bias.grad)):  # fmt: skip
@@ -111,3 +113,83 @@ def test_logits_far_apart_do_not_underflow_in_float32():
     assert torch.isfinite(ours.matrix).all()
     torch.testing.assert_close(ours.loss.double(), exact.loss, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(ours.matrix.double(), exact.matrix, rtol=1e-3, atol=1e-3)
+
+
+def own_softmax(logits, columns):
+    """CLIP's loss, as a user writes it."""
+    rows = torch.arange(len(columns))
+    return (F.cross_entropy(logits, columns) + F.cross_entropy(logits[:, columns].T, rows)) / 2
+
+
+def hard_data():
+    """Two captions an image, a third of the negatives absent, images of some: all that a batch can hold."""
+    images, texts, negatives = planted.world(200, k=2)
+    negatives[::3] = texts[::3, None]
+    index = torch.arange(100).repeat(2)
+    others = images[torch.stack([(index + 1 + j) % 100 for j in range(2)], dim=1)]
+    others[1::4] = images[index][1::4, None]
+    return planted.features(images[:100], texts, negatives, index, negative_images=others)
+
+
+@pytest.mark.parametrize("options", [{}, {"recipe": "paper"}, {"rank": None, "hard_negatives": 2, "seed": 3}])
+@pytest.mark.parametrize("data", [planted.drawn(200), hard_data()], ids=["plain", "everything"])
+def test_an_objective_of_ones_own_fits_the_matrix_of_the_built_in_one(data, options):
+    options = {
+        "epochs": 5,
+        "batch_size": 64,
+        "learning_rate": 3e-3,
+        "identity_penalty": 1e-3,
+        "progress": False,
+    } | options
+    ours = labclip.fit(data, objective=own_softmax, **options)
+    theirs = labclip.fit(data, objective="softmax", **options)
+    torch.testing.assert_close(ours.alignment.fitted, theirs.alignment.fitted, rtol=1e-4, atol=2e-5)
+    for one, other in zip(ours.history, theirs.history, strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-4)
+    assert ours.alignment.metadata["objective"] == "own_softmax"
+    assert ours.alignment.logit_scale is None
+
+
+def test_an_objective_sees_what_its_protocol_says():
+    seen = []
+
+    def look(logits, columns):
+        seen.append((logits.detach().clone(), columns.clone()))
+        return own_softmax(logits, columns)
+
+    with torch.inference_mode():
+        labclip.fit(hard_data(), objective=look, batch_size=50, epochs=1, identity_penalty=0.0, progress=False)
+        labclip.fit(planted.drawn(100), objective=look, batch_size=50, recipe="paper", epochs=1, progress=False)
+    logits, columns = seen[-1]
+    assert logits.dtype == torch.float32
+    assert logits.shape == (50, 100)
+    assert torch.equal(columns, torch.arange(50))
+    assert torch.isfinite(logits).all()
+    logits, columns = seen[0]
+    assert len(logits) == len(columns) > 50  # images of negatives have rows of their own, where there are any
+    assert torch.isfinite(logits[torch.arange(len(columns)), columns]).all()
+    assert (logits == -math.inf).any()
+
+
+@pytest.mark.parametrize(
+    ("objective", "message"),
+    [
+        (lambda logits, columns: 1.0, "returns float. Return a scalar tensor"),
+        (lambda logits, columns: logits.sum(dim=1), r"returns shape \[64\]. Return a scalar tensor"),
+        (lambda logits, columns: logits.detach().sum(), r"computed from the logits"),
+        (lambda logits, columns: logits.sum() * math.nan, "diverged in epoch 1"),
+    ],
+)
+def test_an_objective_that_returns_no_loss_is_an_error(objective, message):
+    with pytest.raises(ValueError, match=message):
+        labclip.fit(planted.drawn(200), objective=objective, batch_size=64, epochs=1, progress=False)
+
+
+def test_an_objective_resumes_to_the_same_bits(tmp_path):
+    options = {"objective": own_softmax, "batch_size": 64, "epochs": 3, "progress": False}
+    first = labclip.fit(planted.drawn(200), **options)
+    for _ in range(2):
+        again = labclip.fit(planted.drawn(200), **options, checkpoint=tmp_path)
+        assert torch.equal(first.alignment.fitted, again.alignment.fitted)
+    with pytest.raises(ValueError, match="belongs to a fit of other data or settings"):
+        labclip.fit(planted.drawn(200), **options | {"objective": "softmax"}, checkpoint=tmp_path)

@@ -16,33 +16,39 @@ import labclip
 torch.set_num_threads(1)
 dist.init_process_group("gloo")
 data = planted.world(330, k=2)
-pictures = data[0][torch.stack([torch.arange(330).roll(-1 - j) for j in range(2)], dim=1)] if sys.argv[4] else None
+others = data[0][torch.stack([torch.arange(330).roll(-1 - j) for j in range(2)], dim=1)] if sys.argv[4] else None
 if sys.argv[4]:
-    pictures[::3] = data[0][::3, None]
-result = labclip.fit(*data, negative_image_features=pictures, epochs=3, batch_size=64, learning_rate=1e-2,
+    others[::3] = data[0][::3, None]
+result = labclip.fit(planted.features(*data, negative_images=others), epochs=3, batch_size=64, learning_rate=1e-2,
                      progress=False, objective=sys.argv[3], hard_negatives=2)
+try:
+    labclip.fit(planted.features(*data), objective=lambda logits, columns: logits.sum())
+except ValueError as error:
+    assert "sees the logits of one process, and 2 fit together" in str(error)
+else:
+    raise AssertionError
 if dist.get_rank() == 0:
     torch.save((result.alignment.fitted, result.history), sys.argv[2])
 dist.destroy_process_group()
 """
 
 
-@pytest.mark.parametrize(("objective", "pictured"), [("softmax", ""), ("softmax", "yes"), ("sigmoid", "yes")])
-def test_two_ranks_fit_the_matrix_of_one(tmp_path, objective, pictured):
+@pytest.mark.parametrize(("objective", "with_images"), [("softmax", ""), ("softmax", "yes"), ("sigmoid", "yes")])
+def test_two_ranks_fit_the_matrix_of_one(tmp_path, objective, with_images):
     program, out = tmp_path / "program.py", tmp_path / "out.pt"
     program.write_text(PROGRAM)
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "--standalone"]
     done = subprocess.run(
-        [*command, str(program), str(Path(__file__).parent), str(out), objective, pictured],
+        [*command, str(program), str(Path(__file__).parent), str(out), objective, with_images],
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     matrix, history = torch.load(out, weights_only=True)
-    data, pictures = planted.world(330, k=2), None
-    if pictured:
-        pictures = data[0][torch.stack([torch.arange(330).roll(-1 - j) for j in range(2)], dim=1)]
-        pictures[::3] = data[0][::3, None]
-    alone = labclip.fit(*data, negative_image_features=pictures, epochs=3, batch_size=64, learning_rate=1e-2,
+    data, others = planted.world(330, k=2), None
+    if with_images:
+        others = data[0][torch.stack([torch.arange(330).roll(-1 - j) for j in range(2)], dim=1)]
+        others[::3] = data[0][::3, None]
+    alone = labclip.fit(planted.features(*data, negative_images=others), epochs=3, batch_size=64, learning_rate=1e-2,
                         progress=False, objective=objective, hard_negatives=2)  # fmt: skip
     torch.testing.assert_close(matrix, alone.alignment.fitted, rtol=0, atol=1e-5)
     for ours, theirs in zip(history, alone.history, strict=True):

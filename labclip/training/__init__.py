@@ -3,9 +3,12 @@
 Embeddings come from `labclip.features`.
 """
 
+from labclip.training.duplicates import same_images
 from labclip.training.finetuning import finetune
 from labclip.training.fitting import fit
+from labclip.training.objective import Objective
 from labclip.training.result import FitResult
 from labclip.training.splits import Split, split_combinations
+from labclip.training.validation import LeakWarning
 
-__all__ = ["FitResult", "Split", "finetune", "fit", "split_combinations"]
+__all__ = ["FitResult", "LeakWarning", "Objective", "Split", "finetune", "fit", "same_images", "split_combinations"]

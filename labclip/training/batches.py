@@ -11,9 +11,9 @@ from typing import overload
 import numpy as np
 import torch
 
+from labclip.training.dataset import Data
 from labclip.training.objective import Batch
 from labclip.training.ranks import Ranks
-from labclip.training.rows import Data
 from labclip.training.settings import Settings
 
 
@@ -55,9 +55,9 @@ class Batches:
         which = torch.arange(count).expand(len(order), count)
         if self.data.k > count > 0:
             draw = torch.rand(len(order), self.data.k, generator=generator)
-            if self.settings.drop_equal:
+            if self.settings.mask_absent:
                 assert self.data.valid is not None
-                draw.masked_fill_(~self.data.valid[order], 2.0)  # those it has come first
+                draw.masked_fill_(~self.data.valid[order], 2.0)  # those that are there come first
             which = draw.argsort(dim=1)[:, :count]
         if self.device.type == "cpu" and not any(rows.is_mapped for rows in self.data.each()):
             return (self._make(order, which, step) for step in range(start, self.steps))
@@ -75,7 +75,7 @@ class Batches:
         images, texts = [self.data.images.take(index[mine])], [self.data.texts.take(own)]
         texts += [self.data.negative(*pair) for pair in pairs]
         if self.data.negative_images is not None:
-            images += [self.data.negative(*pair, image=True) for pair in pairs]
+            images += [self.data.negative_image(*pair) for pair in pairs]
         return Batch(
             self._moved(torch.cat(images)),
             self._moved(torch.cat(texts)),
@@ -86,7 +86,7 @@ class Batches:
         )
 
     def _same_image(self, index: torch.Tensor, mine: slice, blocks: int, texts: int) -> torch.Tensor | None:
-        """Places of the other captions of each image, of negatives with pictures as well, in this rank's logits."""
+        """Places of the other captions of each image, of negatives with images as well, in this rank's logits."""
         if not self.settings.mask_same_image or len(torch.unique(index)) == len(index):
             return None
         same = index[mine, None] == index[None, :]
@@ -97,12 +97,12 @@ class Batches:
 
     def _absent(self, captions: torch.Tensor, which: torch.Tensor) -> torch.Tensor | None:
         """Columns of negatives that are not there."""
-        if not self.settings.drop_equal or self.data.valid is None or not which.shape[1]:
+        if not self.settings.mask_absent or self.data.valid is None or not which.shape[1]:
             return None
         return self._columns(~self.data.valid[captions].gather(1, which))
 
     def _unpaired(self, captions: torch.Tensor, which: torch.Tensor) -> torch.Tensor | None:
-        """Columns of negatives without a picture of their own."""
+        """Columns of negatives without an image of their own."""
         if self.data.paired is None or self.data.valid is None or not which.shape[1]:
             return None
         return self._columns(~(self.data.paired & self.data.valid)[captions].gather(1, which))

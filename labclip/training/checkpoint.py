@@ -56,7 +56,7 @@ def check_checkpoint(folder: Path, fingerprint: str) -> tuple[dict[str, Any], di
             record = json.loads(file.metadata()["state"])
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged ({error}). Remove it to begin anew.") from error
+        raise ValueError(f"{path} is damaged ({error}). Remove it to start from scratch.") from error
     if record["fingerprint"] != fingerprint:
         raise ValueError(
             f"{path} belongs to a fit of other data or settings. Pass another folder as checkpoint, or remove it."

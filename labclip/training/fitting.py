@@ -4,39 +4,43 @@ from __future__ import annotations
 
 import hashlib
 import json
-import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 
 from labclip._version import __version__
 from labclip.alignment import MAX_LOGIT_SCALE, Alignment, Base
 from labclip.checks import check_device, checked_whole
+from labclip.features.features import Features
+from labclip.messages import typed
 from labclip.training.advice import advice
+from labclip.training.arrays import takes_arrays
 from labclip.training.batches import Batches
 from labclip.training.checkpoint import check_checkpoint
-from labclip.training.frontier import Held, Point, choose, frontier
+from labclip.training.dataset import Data, read_data
+from labclip.training.frontier import HeldOut, Point, frontier, select, synthetic
+from labclip.training.objective import Objective
 from labclip.training.ranks import Ranks
-from labclip.training.result import FitResult
-from labclip.training.rows import Data, read_data
-from labclip.training.settings import Settings, as_json, for_data, settings_of
+from labclip.training.result import FitResult, measured
+from labclip.training.settings import Settings, for_data, settings_of
 from labclip.training.state import new_state
 from labclip.training.trainer import calibrated, train
+from labclip.training.validation import check_features, split
 
 _SCALED_ON = 20_000  # captions, more or less
+_STACK = 3  # from here through `takes_arrays` to the user's call, for warnings
 
 
+@takes_arrays
 def fit(
-    image_features: Any,
-    text_features: Any,
-    negative_features: Any = None,
+    features: Features,
     *,
-    negative_image_features: Any = None,
-    image_index: Any = None,
-    validation: Sequence[Any] | None = None,
-    retain: Sequence[Sequence[Any]] | None = None,
+    validation: Features | None = None,
+    retain: Mapping[str, Features] | None = None,
     recipe: str = "labclip",
     epochs: int | None = None,
     batch_size: int | None = None,
@@ -44,13 +48,11 @@ def fit(
     identity_penalty: float | None = None,
     hard_negatives: int | None = None,
     rank: int | None = None,
-    objective: str | None = None,
+    objective: Literal["softmax", "sigmoid"] | Objective | None = None,
     seed: int = 0,
     device: str | torch.device | None = None,
     checkpoint: str | Path | None = None,
     progress: bool = True,
-    base: Base | None = None,
-    fingerprint: Any = None,
 ) -> FitResult:
     """Fit a matrix on the text embeddings of a CLIP, from captions and their hard negatives.
 
@@ -58,46 +60,41 @@ def fit(
     time. Under `torchrun`, with a process group running and the same arguments on every rank, all ranks fit together.
 
     Args:
-        image_features: Image embeddings, [n_images, dim], floating point.
-        text_features: The base's own text embeddings of the captions, [n_texts, dim].
-        negative_features: Text embeddings of captions that are wrong for the image, [n_texts, dim] or
-            [n_texts, k, dim]; where a caption has none, the caption's own row.
-        negative_image_features: Image embeddings of pictures that the negatives describe, the shape of
-            `negative_features`, where there are such pictures: then a picture has to be told from its like as well as a
-            caption. Where a negative has none, the row of the caption's own image.
-        image_index: Whose caption each text is, integers [n_texts]; by default text i describes image i.
-        validation: Held-out data, (images, texts, negatives) or (images, texts, negatives, index). By default a seeded
-            tenth of the images.
-        retain: Pairs (images, texts) or (images, texts, index) of other domains whose retrieval must not suffer.
+        features: Embeddings of images, captions and negatives: what `labclip.embed` returns, `Features.load(folder)` or
+            `Features.from_arrays(images=..., texts=..., negatives=...)`. With `negative_images` an image has to be told
+            from its like as well as a caption.
+        validation: Held-out features, of other images than the fit's. By default a seeded tenth of the images.
+        retain: Features of other domains by name, whose retrieval must not suffer.
         recipe: "labclip", or one of the published settings: "paper", "paper-clevr", "paper-pug", each with "-sb" for
             batches without negatives.
         epochs: Passes over the captions. This and the following: the recipe's own where None.
         batch_size: Captions a step, over all ranks.
         learning_rate: Of Adam.
-        identity_penalty: Times ||A - I||_F^2, added to the loss; None tries the recipe's own ones
+        identity_penalty: Times ||A - I||_F^2, added to the loss; None tries the recipe's own ones.
         hard_negatives: Negatives a caption a step.
         rank: Rank of A - I.
-        objective: "softmax" (CLIP) or "sigmoid" (SigLIP); by default as `base` was trained, softmax where unknown.
+        objective: "softmax" (CLIP), "sigmoid" (SigLIP), or a function of logits and columns, see
+            `labclip.training.Objective`; by default as the base was trained, softmax where unknown.
         seed: Of split, order, negatives and initial factors.
         device: "cpu", "cuda", "mps"; by default the CPU.
         checkpoint: A folder; a fit that was killed and is called again goes on from there, to the same matrix.
         progress: Whether to show a bar on stderr.
-        base: The model the embeddings come from, recorded so that the matrix is refused on another.
-        fingerprint: The base's own unit-length text embedding of `FINGERPRINT_CAPTION`, [dim], which tells
-            bases of one name apart; feature folders have it.
 
     Returns:
         The alignment, the epochs and the frontier.
 
     Raises:
         ValueError: If the embeddings are not finite, all zeros, do not fit together, or lack what the recipe needs; if
-            a setting is out of range; if the checkpoint is another fit's; if the fit diverges.
+            `validation` shares images with the fit; if features are of different models; if a setting is out of range;
+            if the checkpoint is another fit's; if the fit diverges.
 
     Example:
         >>> import torch, labclip
         >>> images = torch.randn(400, 16, generator=torch.Generator().manual_seed(0))
-        >>> result = labclip.fit(images, images.roll(1, dims=1), images.roll(2, dims=1), epochs=5, progress=False)
-        >>> result.alignment.dim
+        >>> features = labclip.Features.from_arrays(
+        ...     images=images, texts=images.roll(1, dims=1), negatives=images.roll(2, dims=1)
+        ... )
+        >>> labclip.fit(features, epochs=5, progress=False).alignment.dim
         16
 
     Source: arXiv:2502.03566; the recipe "labclip" is described in docs/fit.md.
@@ -106,55 +103,47 @@ def fit(
         recipe, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, hard_negatives=hard_negatives,
         identity_penalties=None if identity_penalty is None else (identity_penalty,), rank=rank,
     )  # fmt: skip
-    objective, where, ranks = _objective(objective, base), _device(device), Ranks.here()
-    seed = checked_whole("seed", seed)
-    digest = checkpoint is not None or ranks.count > 1
+    others = _checked_retain(retain)
+    check_features({"features": features, **({"validation": validation} if validation is not None else {}), **others})
+    seed, where, ranks = checked_whole("seed", seed), _device(device), Ranks.here()
+    name, custom = _objective(objective, features.base, ranks)
     data = read_data(
-        image_features, text_features, negative_features, image_index,
-        negative_image_features=negative_image_features, digest=digest,
-        compare=settings.drop_equal or validation is not None or negative_image_features is not None,
+        features, digest=checkpoint is not None or ranks.count > 1,
+        hashes=validation is not None or settings.validation_share > 0,
     )  # fmt: skip
-    _check(data, settings, recipe, base)
-    data, held = _split(data, validation, settings, seed)
+    _check(data, settings, recipe, features.base)
+    data, held = split(data, features, validation, settings, seed, stacklevel=_STACK)
     settings = for_data(settings, dim=data.dim, captions=len(data.captions))
-    assert settings.batch_size is not None
-    if settings.batch_size % ranks.count:
-        raise ValueError(
-            f"batch_size is {settings.batch_size}, which {ranks.count} ranks can't share evenly. Pass a multiple."
-        )
-    others = [_retained(number, pair, data.dim, seed) for number, pair in enumerate(retain or ())]
-    sets = [*([Held.of(held, seed=seed)] if held else []), *others]
-    batches = Batches(data, settings, seed, ranks, where)
-    if batches.size < 2:
-        raise ValueError(f"There are {len(data.captions)} captions for {ranks.count} ranks: too few for one batch.")
+    batches = _batches(data, settings, seed, ranks, where)
+    own = HeldOut.of(held, seed=seed) if held else None
+    kept = {key: HeldOut.of(read_data(one, f"retain[{key!r}]"), seed=seed) for key, one in (retain or {}).items()}
+    pairs = synthetic(own, seed=seed) if own and settings.select_strength else None
     _hold_on(data, where)
-    identity = _identity(data, sets, settings, objective, seed)
+    identity = _identity(data, [part for part in (own, *kept.values()) if part], settings, name, seed)
     if not ranks.agree(int(identity[:15], 16), where):
         raise ValueError("The ranks were given other data or settings than each other. Pass all of them the same.")
-    folders = {penalty: Path(checkpoint or "") / f"penalty-{penalty:g}" for penalty in settings.identity_penalties}
-    if checkpoint is not None:
-        for folder in folders.values():
+    root = None if checkpoint is None else Path(checkpoint)
+    folders = {penalty: root and root / f"penalty-{penalty:g}" for penalty in settings.identity_penalties}
+    for folder in folders.values():
+        if folder:
             check_checkpoint(folder, identity)  # before hours are spent on the first of them
-    measured = bool(held) and sets[0].bound > 0
-    watched = sets if measured and settings.early_stop else []
-    elsewhere = sets[0].elsewhere(seed=seed) if held and settings.choose_strength else None
+    measure = partial(frontier, own, retain=kept, pairs=pairs)
+    watch = measure if settings.early_stop and own and own.bound else None
     fits = []
     for penalty, folder in folders.items():
-        state = new_state(data.dim, settings, objective=objective, seed=seed, device=where)
+        state = new_state(data.dim, settings, sigmoid=name == "sigmoid", seed=seed, device=where)
         train(
-            state, batches, watched, elsewhere=elsewhere, penalty=penalty, fingerprint=identity, progress=progress,
-            checkpoint=None if checkpoint is None else folder,
+            state, batches, custom, measure=watch, penalty=penalty, fingerprint=identity, progress=progress,
+            checkpoint=folder,
         )  # fmt: skip
-        chosen = state.best if watched else {**state.parameters, "matrix": state.matrix}
-        matrix = chosen["matrix"].detach().cpu().float()
+        best = state.best if watch else {**state.parameters, "matrix": state.matrix}
+        matrix = best["matrix"].detach().cpu().float()
         if settings.rescale:
             some = data.captions[:: max(1, len(data.captions) // _SCALED_ON)]
             matrix = unit_scale(matrix, data.texts.take(some).cpu())
-        points = frontier(sets, matrix, elsewhere=elsewhere) if sets else []
-        fits.append(_Fitted(matrix, float(chosen["log_scale"]), penalty, points, state.history))
-    return _result(
-        fits, batches, sets, objective=objective, base=base, fingerprint=fingerprint, recipe=recipe, seed=seed
-    )
+        points = measure(matrix) if own or kept else []
+        fits.append(_Fitted(matrix, float(best["log_scale"]), penalty, points, state.history))
+    return _result(fits, batches, own, features, {"recipe": recipe, "objective": name, "seed": seed})
 
 
 class _Fitted(NamedTuple):
@@ -177,62 +166,61 @@ def unit_scale(matrix: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
 
 
 def _result(
-    fits: list[_Fitted], batches: Batches, sets: list[Held], *,
-    objective: str, base: Base | None, fingerprint: Any, recipe: str, seed: int,
-) -> FitResult:  # fmt: skip
+    fits: list[_Fitted], batches: Batches, own: HeldOut | None, features: Features, record: dict[str, Any]
+) -> FitResult:
     data, settings = batches.data, batches.settings
     fitted, strength = fits[0], 1.0
-    if settings.choose_strength and sets and sets[0].bound:
-        best = choose([point for one in fits for point in one.points])
+    if settings.select_strength and own and own.bound:
+        best = select([point for one in fits for point in one.points])
         fitted = next(one for one in fits if any(point is best for point in one.points))
         strength = best.strength
     metadata: dict[str, Any] = {
-        "recipe": recipe,
-        "settings": as_json(settings),
+        **record,
+        "settings": asdict(settings),
         "identity_penalty": fitted.penalty,
-        "objective": objective,
-        "seed": seed,
-        "data": f"{len(data.captions):,} captions of {len(torch.unique(data.image_index[data.captions])):,} images, "
+        "data": f"{len(data.captions):,} captions of {len(data.images_used()):,} images, "
         f"{data.k} negative{'s' if data.k > 1 else ''} each",
         "versions": {"labclip": __version__, "torch": torch.__version__},
     }
     if fitted.points:
-        metadata["results"] = _measured(fitted.points, strength)
-    sentences, worthwhile = advice(fitted.points, strength, sets)
-    # SigLIP's temperature is worth nothing without its bias, which an alignment has not: the base keeps its own.
+        results = measured(fitted.points, strength)
+        retained = {f"retain {name}": both for name, both in results.pop("retain").items()}
+        metadata["results"] = {**results, **retained}
+    sentences, worthwhile = advice(fitted.points, strength, own)
+    # SigLIP's temperature means nothing without its bias, which an alignment has not, and that of a user's objective is
+    # its own: the base keeps its temperature.
     log_scale = None
-    if objective == "softmax":
+    if record["objective"] == "softmax":
         log_scale = fitted.log_scale if settings.logit_scale is None else calibrated(batches, fitted.matrix)
     if log_scale is not None and log_scale > MAX_LOGIT_SCALE:
         log_scale = None
     alignment = Alignment(
-        fitted.matrix, base=base, logit_scale=log_scale, strength=strength, metadata=metadata, fingerprint=fingerprint
-    )
+        fitted.matrix, base=features.base, logit_scale=log_scale, strength=strength, metadata=metadata,
+        fingerprint=features.fingerprint,
+    )  # fmt: skip
     return FitResult(alignment, fitted.history, fitted.points, sentences, worthwhile)
 
 
-def _measured(points: list[Point], strength: float) -> dict[str, Any]:
-    """The table for the card: the base beside the matrix at its strength, on the held-out data."""
-
-    def row(point: Point, name: str) -> dict[str, float]:
-        own = {"binding": point.binding} if name == "own" and point.binding is not None else {}
-        return {**own, "t2i_r1": point.t2i_r1[name], "i2t_r1": point.i2t_r1[name]}
-
-    base = next(point for point in points if point.strength == 0)
-    ours = next(point for point in points if point.strength == strength)
-    label = {"own": "validation"}
-    return {label.get(name, name): {"base": row(base, name), "labclip": row(ours, name)} for name in base.t2i_r1}
-
-
-def _objective(objective: str | None, base: Base | None) -> str:
+def _objective(objective: str | Objective | None, base: Base | None, ranks: Ranks) -> tuple[str, Objective | None]:
+    """The objective's name, and the function where it is a user's."""
     if objective is None:
         import open_clip
 
         config = (open_clip.get_model_config(base.model) if base else None) or {}
-        return "sigmoid" if "init_logit_bias" in config else "softmax"
+        return "sigmoid" if "init_logit_bias" in config else "softmax", None
+    if callable(objective):
+        if ranks.count > 1:
+            raise ValueError(
+                f"objective is a function, which sees the logits of one process, and {ranks.count} fit together. Run "
+                f"it in one process, or pass 'softmax' or 'sigmoid'."
+            )
+        return getattr(objective, "__qualname__", type(objective).__qualname__), objective
     if objective not in ("softmax", "sigmoid"):
-        raise ValueError(f"objective is {objective!r}. Pass 'softmax' for CLIP or 'sigmoid' for SigLIP.")
-    return objective
+        raise ValueError(
+            f"objective is {objective!r}. Pass 'softmax' for CLIP, 'sigmoid' for SigLIP, or a function of logits and "
+            f"columns, as labclip.training.Objective says."
+        )
+    return objective, None
 
 
 def _device(device: str | torch.device | None) -> torch.device:
@@ -242,66 +230,36 @@ def _device(device: str | torch.device | None) -> torch.device:
     return torch.device("cuda", torch.cuda.current_device()) if where.type == "cuda" and where.index is None else where
 
 
+def _checked_retain(retain: Mapping[str, Features] | None) -> dict[str, Features]:
+    """The sets by what messages call them."""
+    if not isinstance(retain, Mapping | None) or not all(isinstance(name, str) and name for name in retain or ()):
+        raise ValueError('retain is not a dict of features by name. Pass for example retain={"flickr": features}.')
+    return {f"retain[{name!r}]": one for name, one in (retain or {}).items()}
+
+
 def _check(data: Data, settings: Settings, recipe: str, base: Base | None) -> None:
     if settings.hard_negatives and data.negatives is None:
+        recipe_option = typed("recipe='paper-sb'", "--recipe paper-sb")
         raise ValueError(
-            f"Recipe {recipe!r} learns from hard negatives and got none. Make some with labclip.negatives and pass "
-            f"negative_features, or pass recipe='paper-sb'."
+            f"Recipe {recipe!r} learns from hard negatives, and the features have none. Make some with "
+            f"{typed('labclip.negatives', 'labclip negatives')} and embed them, or pass {recipe_option}."
         )
-    if settings.hard_negatives and settings.drop_equal and data.valid is not None and not bool(data.valid.any()):
+    if settings.hard_negatives and settings.mask_absent and data.valid is not None and not bool(data.valid.any()):
         raise ValueError("No caption has a negative that differs from it. Make some with labclip.negatives.")
     if base is not None and base.embed_dim != data.dim:
         raise ValueError(f"The embeddings have dim {data.dim} but {base} embeds in {base.embed_dim}. Pass their base.")
 
 
-def _split(data: Data, validation: Sequence[Any] | None, settings: Settings, seed: int) -> tuple[Data, Data | None]:
-    """What to fit on, and what to hold out."""
-    held: Data | None = None
-    if validation is not None:
-        if not isinstance(validation, Sequence) or not 2 <= len(validation) <= 4:
-            raise ValueError("validation is (images, texts, negatives) or (images, texts, negatives, image_index).")
-        held = read_data(*validation, what="validation ")
-        if held.dim != data.dim:
-            raise ValueError(f"The validation embeddings have dim {held.dim}, not {data.dim}. Embed both alike.")
-    elif settings.validation_share:
-        images = torch.unique(data.image_index)
-        order = images[torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))]
-        share = order[: max(1, round(len(images) * settings.validation_share))]
-        inside = torch.isin(data.image_index, share)
-        data, held = data.part((~inside).nonzero().flatten()), data.part(inside.nonzero().flatten())
-        if not len(data.captions):
-            raise ValueError("All captions are of one image, so none can be held out. Pass validation.")
-    if held is not None and data.negatives is not None and (share := _leak(data, held)):
-        warnings.warn(
-            f"{share:.0%} of the validation captions occur among the negatives of the fit, which learns that they are "
-            f"wrong. Split by combination: labclip.training.split_combinations.",
-            stacklevel=3,
+def _batches(data: Data, settings: Settings, seed: int, ranks: Ranks, device: torch.device) -> Batches:
+    assert settings.batch_size is not None
+    if settings.batch_size % ranks.count:
+        raise ValueError(
+            f"batch_size is {settings.batch_size}, which {ranks.count} ranks can't share evenly. Pass a multiple."
         )
-    return data, held
-
-
-def _leak(data: Data, held: Data, count: int = 400) -> float:
-    """Share of held-out captions that are negatives of the fit, among at most `count`."""
-    some = held.texts.take(held.captions[:: max(1, len(held.captions) // count)])
-    found = torch.zeros(len(some), dtype=torch.bool)
-    assert data.valid is not None
-    for rows in torch.split(data.captions, 4096):
-        for which in range(data.k):
-            present = rows[data.valid[rows, which]]  # a caption in place of a missing negative is no leak
-            negatives = data.negative(present, torch.full_like(present, which))
-            found |= (some @ negatives.T > 1 - 1e-5).any(dim=1)
-    return float(found.float().mean())
-
-
-def _retained(number: int, pair: Sequence[Any], dim: int, seed: int) -> Held:
-    """Pairs of another domain."""
-    if not isinstance(pair, Sequence) or not 2 <= len(pair) <= 3:
-        raise ValueError(f"retain[{number}] is not a pair (images, texts) or (images, texts, image_index).")
-    images, texts, *index = pair
-    data = read_data(images, texts, None, *index, what=f"retain[{number}] ")
-    if data.dim != dim:
-        raise ValueError(f"retain[{number}] has dim {data.dim}, not {dim}. Embed it with the same model.")
-    return Held.of(data, name=f"retain {number + 1}", seed=seed)
+    batches = Batches(data, settings, seed, ranks, device)
+    if batches.size < 2:
+        raise ValueError(f"There are {len(data.captions)} captions for {ranks.count} ranks: too few for one batch.")
+    return batches
 
 
 def _hold_on(data: Data, device: torch.device) -> None:
@@ -314,14 +272,13 @@ def _hold_on(data: Data, device: torch.device) -> None:
             rows.move(device)
 
 
-def _identity(data: Data, sets: list[Held], settings: Settings, objective: str, seed: int) -> str:
+def _identity(data: Data, sets: list[HeldOut], settings: Settings, objective: str, seed: int) -> str:
     """What a checkpoint belongs to: the settings, and every number of the data."""
-    digest = hashlib.sha256(json.dumps([as_json(settings), objective, seed, len(sets)], sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps([asdict(settings), objective, seed, len(sets)], sort_keys=True).encode())
     for rows in data.each():
         digest.update(rows.digest.encode())
-    for index in (data.image_index, data.captions):
-        digest.update(index.numpy().tobytes())
-    for held in sets:
-        for part in (held.images, held.texts, held.image_index, held.negatives):
-            digest.update(b"-" if part is None else part.cpu().numpy().tobytes())
+    parts = [data.image_index, data.captions, data.valid, data.paired]
+    parts += [part for held in sets for part in vars(held).values()]
+    for part in parts:
+        digest.update(b"-" if part is None else part.cpu().numpy().tobytes())
     return digest.hexdigest()

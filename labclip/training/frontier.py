@@ -1,152 +1,150 @@
-"""The trade between binding and retrieval over strength, and the strength that is chosen on it."""
+"""The trade between binding and retrieval over strength, and the strength that is selected on it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 
-from labclip.training.rows import Data, different
+from labclip.training.dataset import Data
 
 STRENGTHS = tuple(round(0.05 * step, 2) for step in range(26))  # 0 to 1.25
 GALLERY = 2000
-"""Images of a retrieval gallery at most, with at most twice as many captions: more would cost time and move little."""
+"""Images of a retrieval gallery at most, with at most twice as many captions."""
 COST = 0.01
-"""Share of the base's R@1 that may be lost. Less than that no ordinary validation set can tell from nothing."""
-ELSEWHERE = 0.025
-"""What a share of R@1 lost in the made-up domain counts for, beside a share of binding. It stands for uses nobody
-measured and is the worst of them, as it uses every direction alike; so it counts little. Two and four times as much
-bound less than the published recipe, by more than chance explains (docs/fit.md)."""
-_PAIRS = 500  # of the made-up domain
-_BASE_R1 = 0.9  # of the base there: hard enough to show a loss, easy enough to have something to lose
+"""Share of the base's R@1 that may be lost: less, no ordinary validation set can tell from nothing."""
+SYNTHETIC_WEIGHT = 0.025
+"""How much a share of R@1 lost on synthetic random pairs counts beside a share of binding; see docs/fit.md."""
+_PAIRS = 500  # synthetic ones
+_BASE_R1 = 0.9  # of the base on them: hard enough to show a loss, easy enough to have something to lose
 
 
 @dataclass(frozen=True)
-class Held:
-    """Held-out embeddings, small enough to look at again and again.
+class HeldOut:
+    """Held-out embeddings, small enough to be measured again and again.
 
     Attributes:
         images: Unit-length, [n, dim].
         texts: Unit-length, [m, dim].
-        image_index: Whose caption each text is, int64 [m].
+        image_index: The image of each caption, int64 [m].
         negatives: Unit-length, [m, k, dim], or None.
-        name: Of the set, for the table.
+        has_negative: Which of them there are, bool [m, k]; None if `negatives` is.
     """
 
     images: torch.Tensor
     texts: torch.Tensor
     image_index: torch.Tensor
-    negatives: torch.Tensor | None
-    name: str = "own"
+    negatives: torch.Tensor | None = None
+    has_negative: torch.Tensor | None = None
 
     @property
     def bound(self) -> int:
         """Captions that have a negative, so that binding is measured on them."""
-        if self.negatives is None:
-            return 0
-        return int(different(self.texts[:, None], self.negatives).any(dim=1).sum())
+        return 0 if self.has_negative is None else int(self.has_negative.any(dim=1).sum())
 
     @classmethod
-    def of(cls, data: Data, *, name: str = "own", seed: int = 0) -> Held:
+    def of(cls, data: Data, *, seed: int = 0) -> HeldOut:
         """Some images of a part of the data, drawn at random, with all their captions: up to `GALLERY` and twice it."""
         kept, captions_each = torch.unique(data.image_index[data.captions], return_counts=True)
         order = torch.randperm(len(kept), generator=torch.Generator().manual_seed(seed))
         fit = int((captions_each[order].cumsum(0) <= 2 * GALLERY).sum())
         kept = kept[order[: max(2, min(fit, GALLERY))]].sort().values
         captions = data.captions[torch.isin(data.image_index[data.captions], kept)]
-        negatives = None
-        if data.negatives is not None:
-            negatives = data.negatives.take(captions).view(len(captions), data.k, -1)
-        place = torch.full((len(data.images),), -1)
-        place[kept] = torch.arange(len(kept))
-        index = place[data.image_index[captions]]
-        return cls(data.images.take(kept), data.texts.take(captions), index, negatives, name)
+        index = torch.searchsorted(kept, data.image_index[captions])
+        images, texts = data.images.take(kept), data.texts.take(captions)
+        if data.negatives is None or data.valid is None:
+            return cls(images, texts, index)
+        return cls(images, texts, index, data.negatives.take(captions), data.valid[captions])
 
-    def elsewhere(self, *, seed: int = 0) -> Held:
-        """A made-up domain with this set's centres that otherwise uses every direction alike.
 
-        A matrix is fitted on one domain, and its users have others, of which nothing is known but this: what is moved
-        may matter there. Pairs share a random direction and have noise of their own, so much that the base's R@1 is
-        some 0.9.
-        """
-        draw = torch.Generator().manual_seed(seed)
-        dim = self.images.shape[1]
-        centres = torch.stack([side.cpu().mean(dim=0) for side in (self.images, self.texts)])
-        along = torch.linalg.qr(centres.T).Q  # pairs lie around the centres, across them
-        random = torch.randn(3, _PAIRS, dim, generator=draw)
-        shared, *noise = F.normalize(random - random @ along @ along.T, dim=-1)
-        spread = (1 - centres.square().sum(dim=1)).clamp_min(0.01).sqrt()
-        found, low, high = self, 0.0, 1.0
-        for _ in range(10):
-            share = (low + high) / 2  # the cosine of a pair, centres aside
-            images, texts = (
-                F.normalize(
-                    centre + length * F.normalize(share**0.5 * shared + (1 - share) ** 0.5 * own, dim=-1), dim=-1
-                )
-                for centre, length, own in zip(centres, spread, noise, strict=True)
-            )
-            found = Held(images, texts, torch.arange(_PAIRS), None, "elsewhere")
-            recall = sum(_Retrieval(found, torch.eye(dim)).at(0.0)) / 2
-            low, high = (share, high) if recall < _BASE_R1 else (low, share)
-        return found
+def synthetic(held: HeldOut, *, seed: int = 0) -> HeldOut:
+    """Random pairs around a set's centres that otherwise use every direction alike.
+
+    They stand for the uses of a model that nobody measured: whatever direction a matrix changes matters there. Each
+    pair shares a random direction and has noise of its own, so much that the base's R@1 is about 0.9.
+    """
+    draw = torch.Generator().manual_seed(seed)
+    dim = held.images.shape[1]
+    centres = torch.stack([side.cpu().mean(dim=0) for side in (held.images, held.texts)])
+    along = torch.linalg.qr(centres.T).Q  # pairs lie around the centres, across them
+    random = torch.randn(3, _PAIRS, dim, generator=draw)
+    shared, *noise = F.normalize(random - random @ along @ along.T, dim=-1)
+    spread = (1 - centres.square().sum(dim=1)).clamp_min(0.01).sqrt()
+    found, low, high = held, 0.0, 1.0
+    for _ in range(10):
+        share = (low + high) / 2  # the cosine of a pair, centres aside
+        images, texts = (
+            F.normalize(centre + length * F.normalize(share**0.5 * shared + (1 - share) ** 0.5 * own, dim=-1), dim=-1)
+            for centre, length, own in zip(centres, spread, noise, strict=True)
+        )
+        found = HeldOut(images, texts, torch.arange(_PAIRS))
+        recall = sum(_Retrieval(found, torch.eye(dim)).at(0.0)) / 2
+        low, high = (share, high) if recall < _BASE_R1 else (low, share)
+    return found
 
 
 @dataclass(frozen=True)
 class Point:
-    """What one strength does on held-out data; shares of 1. A tie is wrong in all of them.
+    """What one strength does on held-out data; shares of 1, a tie is wrong in all of them.
 
     Attributes:
         strength: 0 is the base.
         distance: Of the blend from the identity, ||strength (A - I)||_F.
         binding: Share of pairs of caption and negative whose caption has the higher cosine; None without negatives.
-        t2i_r1: For each set, the share of captions whose image has the highest cosine.
-        i2t_r1: For each set, the share of images for which one of their captions has the highest cosine.
-        likely: The binding to expect of other captions like these: shares that count hits jump from caption to caption
-            and end at 1, so each pair counts by how clear it is (a normal kernel of Silverman's width on its margin).
-        elsewhere: R@1 in the made-up domain, the mean of both directions; None where it was not measured.
+        t2i_r1: Share of captions whose image has the highest cosine; None where nothing was held out.
+        i2t_r1: Share of images for which one of their captions has the highest cosine; None likewise.
+        retain: (t2i_r1, i2t_r1) on each set of `retain`, by its name.
+        smoothed_binding: Kernel-smoothed accuracy of binding, a normal kernel of Silverman's width on each pair's
+            margin: raw accuracy jumps from caption to caption and saturates at 1.
+        synthetic_r1: R@1 on synthetic random pairs, the mean of both directions; None where it was not measured.
     """
 
     strength: float
     distance: float
     binding: float | None
-    t2i_r1: dict[str, float]
-    i2t_r1: dict[str, float]
-    likely: float | None = None
-    elsewhere: float | None = None
+    t2i_r1: float | None
+    i2t_r1: float | None
+    retain: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    smoothed_binding: float | None = None
+    synthetic_r1: float | None = None
 
-    def as_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return asdict(self)
+    @property
+    def recalls(self) -> list[float]:
+        """R@1 of every set, both ways."""
+        own = [recall for recall in (self.t2i_r1, self.i2t_r1) if recall is not None]
+        return [*own, *(recall for both in self.retain.values() for recall in both)]
 
 
 def frontier(
-    sets: Sequence[Held], matrix: torch.Tensor, strengths: Sequence[float] = STRENGTHS, elsewhere: Held | None = None
-) -> list[Point]:
+    own: HeldOut | None, matrix: torch.Tensor, strengths: Sequence[float] = STRENGTHS, *,
+    retain: Mapping[str, HeldOut] | None = None, pairs: HeldOut | None = None,
+) -> list[Point]:  # fmt: skip
     """Measure a matrix at several strengths.
 
     Args:
-        sets: Held-out data; binding is measured on the first.
+        own: Held-out data of the fit's domain.
         matrix: As fitted, float32 [dim, dim].
         strengths: Blends with the identity.
-        elsewhere: The made-up domain, where it counts.
+        retain: Other domains by name.
+        pairs: Synthetic ones, where they count.
 
     Returns:
         A point for each strength.
     """
-    binding = _Binding(sets[0], matrix)
-    retrieval = {held.name: _Retrieval(held, matrix) for held in sets}
-    unknown = _Retrieval(elsewhere, matrix) if elsewhere is not None else None
+    binding = _Binding(own, matrix) if own and own.bound else None
+    home = _Retrieval(own, matrix) if own else None
+    others = {name: _Retrieval(held, matrix) for name, held in (retain or {}).items()}
+    unknown = _Retrieval(pairs, matrix) if pairs else None
     distance = float((matrix - torch.eye(len(matrix))).norm())
     points = []
     for strength in strengths:
-        recalls = {name: part.at(strength) for name, part in retrieval.items()}
-        t2i, i2t = ({name: pair[side] for name, pair in recalls.items()} for side in (0, 1))
-        share, likely = binding.at(strength)
-        mean = sum(unknown.at(strength)) / 2 if unknown is not None else None
-        points.append(Point(strength, strength * distance, share, t2i, i2t, likely, mean))
+        accuracy, smoothed = binding.at(strength) if binding else (None, None)
+        t2i, i2t = home.at(strength) if home else (None, None)
+        kept = {name: part.at(strength) for name, part in others.items()}
+        mean = sum(unknown.at(strength)) / 2 if unknown else None
+        points.append(Point(strength, strength * distance, accuracy, t2i, i2t, kept, smoothed, mean))
     return points
 
 
@@ -155,35 +153,33 @@ def affordable(points: Sequence[Point]) -> list[Point]:
 
     The base itself, strength 0, always is among them.
     """
-    base = next(point for point in points if point.strength == 0)
+    base = at_strength(points, 0)
     return [
         point
         for point in points
-        if all(
-            ours[name] >= (1 - COST) * theirs[name]
-            for ours, theirs in ((point.t2i_r1, base.t2i_r1), (point.i2t_r1, base.i2t_r1))
-            for name in theirs
-        )
+        if all(ours >= (1 - COST) * theirs for ours, theirs in zip(point.recalls, base.recalls, strict=True))
     ]
 
 
-def worth(point: Point, base: Point) -> float:
-    """Binding, less what is lost in the made-up domain, where that was measured."""
-    lost = 1 - point.elsewhere / base.elsewhere if point.elsewhere is not None and base.elsewhere else 0.0
-    return (point.likely or 0.0) - ELSEWHERE * max(lost, 0.0)
+def score(point: Point, base: Point) -> float:
+    """Smoothed binding, less `SYNTHETIC_WEIGHT` times the share of R@1 lost on synthetic pairs."""
+    lost = 1 - point.synthetic_r1 / base.synthetic_r1 if point.synthetic_r1 is not None and base.synthetic_r1 else 0.0
+    return (point.smoothed_binding or 0.0) - SYNTHETIC_WEIGHT * max(lost, 0.0)
 
 
-def choose(points: Sequence[Point]) -> Point:
-    """The point worth most among those that cost retrieval nothing measurable; of equals the nearest to the identity.
+def select(points: Sequence[Point]) -> Point:
+    """The point of the highest score among those that cost retrieval nothing measurable; of equals the nearest to I.
 
     Args:
         points: Of one matrix, or of several with one base.
-
-    Returns:
-        The chosen point.
     """
-    base = next(point for point in points if point.strength == 0)
-    return max(affordable(points), key=lambda point: (worth(point, base), -point.distance))
+    base = at_strength(points, 0)
+    return max(affordable(points), key=lambda point: (score(point, base), -point.distance))
+
+
+def at_strength(points: Sequence[Point], strength: float) -> Point:
+    """The point of a strength, which must be among them."""
+    return next(point for point in points if point.strength == strength)
 
 
 class _Blend:
@@ -201,33 +197,29 @@ class _Blend:
 
 
 class _Binding:
-    def __init__(self, held: Held, matrix: torch.Tensor) -> None:
+    def __init__(self, held: HeldOut, matrix: torch.Tensor) -> None:
+        assert held.negatives is not None
+        self._present = held.has_negative
         self._sides: list[tuple[_Blend, torch.Tensor, torch.Tensor]] = []
-        self._valid = torch.empty(0)
-        if held.negatives is None:
-            return
         images = held.images[held.image_index][:, None]
-        self._valid = different(held.texts[:, None], held.negatives)
         for texts in (held.texts[:, None], held.negatives):
             blend = _Blend(texts, matrix)
             self._sides.append((blend, (images * blend.texts).sum(-1), (images * blend.aligned).sum(-1)))
 
-    def at(self, strength: float) -> tuple[float | None, float | None]:
-        """The share of pairs that are right, and the one to expect."""
-        if not self._sides or not bool(self._valid.any()):
-            return None, None
+    def at(self, strength: float) -> tuple[float, float]:
+        """Accuracy, and the kernel-smoothed one."""
         right, wrong = (
             ((1 - strength) * plain + strength * aligned) / blend.length(strength)
             for blend, plain, aligned in self._sides
         )
-        margin = (right - wrong)[self._valid].double()
+        margin = (right - wrong)[self._present].double()
         width = 0.9 * margin.std(correction=0) * len(margin) ** -0.2
-        likely = torch.special.ndtr(margin / width.clamp_min(1e-12)).mean()
-        return float((right > wrong)[self._valid].double().mean()), float(likely)
+        smoothed = torch.special.ndtr(margin / width.clamp_min(1e-12)).mean()
+        return float((right > wrong)[self._present].double().mean()), float(smoothed)
 
 
 class _Retrieval:
-    def __init__(self, held: Held, matrix: torch.Tensor) -> None:
+    def __init__(self, held: HeldOut, matrix: torch.Tensor) -> None:
         self._blend = _Blend(held.texts, matrix)
         self._plain = held.images @ held.texts.T  # [n, m]
         self._aligned = held.images @ self._blend.aligned.T

@@ -1,16 +1,36 @@
 """The loss of a batch and its gradient, by hand: four matrix products and as few passes over the logits as they allow.
 
-Symbols: v image embeddings, x text embeddings, A the matrix, y = x A^T, u = y / |y|, z = exp(t) v u^T the logits.
+A user's objective sees the logits alone; the way back from them to the matrix is the same. Symbols: v image embeddings,
+x text embeddings, A the matrix, y = x A^T, u = y / |y|, z = exp(t) v u^T the logits.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
 from labclip.training.ranks import Ranks
+
+
+class Objective(Protocol):
+    """A loss of one's own, for `labclip.fit(features, objective=...)`."""
+
+    def __call__(self, logits: torch.Tensor, columns: torch.Tensor, /) -> torch.Tensor:
+        """The loss of a batch.
+
+        Args:
+            logits: Cosines times exp(t), float32 [rows, texts]. A row is an image; texts are the n captions of the
+                batch, then a negative of each, m times: column j n + i is negative j of caption i. Without images of
+                negatives there are n rows, row i the image of caption i. An entry that does not count is -inf: an
+                absent negative, another caption of the same image. Gradients are taken of the logits alone.
+            columns: Each row's own text, int64 [rows]; 0 to n - 1 without images of negatives.
+
+        Returns:
+            A scalar, computed from the logits by operations that torch differentiates.
+        """
 
 
 @dataclass(frozen=True)
@@ -18,12 +38,12 @@ class Batch:
     """One step's unit-length embeddings, the rows of this rank.
 
     Attributes:
-        images: [n, dim]; or, where negatives have pictures too, those of all texts, [(1 + m) * n, dim].
+        images: [n, dim]; or, where negatives have images too, those of all texts, [(1 + m) * n, dim].
         texts: Captions, then their negatives, [(1 + m) * n, dim]: first all captions, then the first negative of each.
         skipped: Flat places in [images, (1 + m) * N] of pairs that do not count, or None; N captions over all ranks.
         absent: Texts that are not there, bool [(1 + m) * N], or None: the negatives of captions that have none.
         blocks: Of images: 1, or 1 + m.
-        unpaired: Texts without a picture of their own, bool [blocks * N], or None: no row of `images` counts for them.
+        unpaired: Texts without an image of their own, bool [blocks * N], or None: no row of `images` counts for them.
     """
 
     images: torch.Tensor
@@ -79,7 +99,7 @@ def softmax_gradient(batch: Batch, matrix: torch.Tensor, log_scale: torch.Tensor
     """CLIP's contrastive loss with hard negatives as further wrong captions of each image.
 
     Image to text is a cross entropy over captions and negatives, text to image one over images for the captions alone;
-    the loss is their mean. Negatives that have a picture are captions like the others, of that picture.
+    the loss is their mean. Negatives that have an image are captions like the others, of that image.
 
     Args:
         batch: The rows of this rank.
@@ -170,6 +190,39 @@ def sigmoid_gradient(
     weights = logits.sigmoid_()
     weights[rows, columns] -= 1.0
     return _backward(batch, weights, 1 / count, every, unit, length, scale, loss, ranks, bias=True)
+
+
+def custom_gradient(objective: Objective, batch: Batch, matrix: torch.Tensor, log_scale: torch.Tensor) -> Gradient:
+    """A user's loss: autograd down to the logits, then by hand. In one process only.
+
+    Args:
+        objective: The loss.
+        batch: All rows.
+        matrix: A, [dim, dim].
+        log_scale: t, a scalar.
+
+    Returns:
+        The loss and its gradient.
+
+    Raises:
+        ValueError: If the objective returns anything but a scalar that depends on the logits.
+    """
+    alone = Ranks()
+    rows, columns, _, _ = batch.pairs(alone)
+    unit, length = _aligned(batch.texts, matrix)
+    scale = log_scale.exp()
+    logits = (batch.images * scale) @ unit.T
+    batch.leave_out(logits)
+    with torch.inference_mode(False), torch.enable_grad():
+        seen = logits[rows].requires_grad_()
+        loss = objective(seen, columns.clone())
+        if not isinstance(loss, torch.Tensor) or loss.shape != () or not loss.requires_grad:
+            found = f"shape {list(loss.shape)}" if isinstance(loss, torch.Tensor) else type(loss).__name__
+            raise ValueError(f"The objective returns {found}. Return a scalar tensor computed from the logits.")
+        (pull,) = torch.autograd.grad(loss, seen)
+    weights = torch.zeros_like(logits)
+    weights[rows] = pull.masked_fill(seen.detach() == -math.inf, 0.0)
+    return _backward(batch, weights, 1.0, unit, unit, length, scale, loss.detach(), alone)
 
 
 def _aligned(texts: torch.Tensor, matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

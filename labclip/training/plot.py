@@ -1,4 +1,4 @@
-"""A picture of a fit: binding against retrieval over strength, and the epochs."""
+"""A figure of a fit: binding against retrieval over strength, and the epochs."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from labclip.messages import typed
 from labclip.packages import EVAL, require
 from labclip.training.frontier import Point
 
-_BINDING, _CHOSEN = "#1f7a5a", "#b3402f"
+_BINDING, _SELECTED = "#1f7a5a", "#b3402f"
 _RETRIEVAL = ("#3b4a6b", "#8a93a6", "#c08a3e", "#7d5ba6")
 
 
@@ -17,26 +18,23 @@ def plot(frontier: Sequence[Point], history: Sequence[dict[str, Any]], strength:
     """See `FitResult.plot`."""
     figure_module = require("matplotlib.figure", "Plots need matplotlib", EVAL)
     if not frontier:
-        raise ValueError("Nothing was held out, so there is no frontier to draw. Pass validation to labclip.fit.")
+        raise ValueError(
+            f"Nothing was held out, so there is no frontier to draw. Pass {typed('validation', '--validation')}."
+        )
     figure = figure_module.Figure(figsize=(10, 4.8), layout="constrained")
     left, right = figure.subplots(1, 2)
     strengths = [point.strength for point in frontier]
-    binding = [point.binding for point in frontier]
-    if None not in binding:
-        left.plot(strengths, binding, color=_BINDING, linewidth=2.5, label="binding")
-    for colour, name in zip(_RETRIEVAL, frontier[0].t2i_r1, strict=False):
-        label = "own domain" if name == "own" else name
-        left.plot(strengths, [p.t2i_r1[name] for p in frontier], color=colour, label=f"R@1 text to image, {label}")
-        left.plot(
-            strengths,
-            [p.i2t_r1[name] for p in frontier],
-            color=colour,
-            linestyle=":",
-            label=f"R@1 image to text, {label}",
-        )
-    left.axvline(strength, color=_CHOSEN, linewidth=1, linestyle="--", label="strength chosen")
+    if frontier[0].binding is not None:
+        left.plot(strengths, [p.binding for p in frontier], color=_BINDING, linewidth=2.5, label="binding")
+    curves = {name: [point.retain[name] for point in frontier] for name in frontier[0].retain}
+    if frontier[0].t2i_r1 is not None:
+        curves = {"own domain": [(p.t2i_r1, p.i2t_r1) for p in frontier], **curves}  # type: ignore[misc]
+    for colour, (name, recalls) in zip(_RETRIEVAL, curves.items(), strict=False):
+        for style, way, curve in zip("-:", ("text to image", "image to text"), zip(*recalls, strict=True), strict=True):
+            left.plot(strengths, curve, color=colour, linestyle=style, label=f"R@1 {way}, {name}")
+    left.axvline(strength, color=_SELECTED, linewidth=1, linestyle="--", label="strength selected")
     left.set(
-        xlabel="strength: 0 the base, 1 as fitted", ylabel="share of held-out data", title="What it gains and costs"
+        xlabel="strength: 0 the base, 1 as fitted", ylabel="accuracy on held-out data", title="What it gains and costs"
     )
     epochs = [record["epoch"] for record in history]
     right.plot(epochs, [record["loss"] for record in history], color=_RETRIEVAL[0], linewidth=2)

@@ -1,13 +1,14 @@
-"""How a matrix is fitted: the settings and the named recipes."""
+"""How a matrix is fitted: the settings and the named recipes; docs/fit.md has what each was compared with."""
 
 from __future__ import annotations
 
 import difflib
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from labclip.checks import checked_number, checked_whole
+from labclip.messages import typed
 
 _STEPS = 2000
 _BATCH = 64, 512  # the least and the most, where the recipe leaves it open
@@ -20,26 +21,22 @@ class Settings:
     Attributes:
         epochs: Passes over the captions; None is as many as make some 2,000 steps, from 5 to 400.
         batch_size: Captions a step, over all ranks; None is a power of two near a sixteenth of the captions, from 64 to
-            512: of few captions, small batches kept other domains better than large ones (docs/fit.md). A last,
-            smaller batch of an epoch is left out, as every epoch draws another order.
+            512. A last, smaller batch of an epoch is left out, as every epoch draws another order.
         learning_rate: Of Adam, at the start.
         cosine: Whether the step falls along a cosine to a hundredth, instead of staying constant.
         logit_scale: Times the cosines in the loss; None learns it, from 1. Held high, only captions that are nearly
-            mistaken pull at the matrix, and the change that satisfies them is small; a learnt one begins by pulling all
-            apart. 50 is about what CLIP's own training ends with (docs/fit.md).
-        hard_negatives: Negatives a caption a step, drawn anew each epoch among those it has; 0 is a standard batch.
-        identity_penalties: Times ||A - I||_F^2, added to the loss. The distance foretells what retrieval outside the
-            domain loses (r = -0.989 over a third party's 21 matrices). Of several, each is fitted, and validation
-            chooses.
-        rank: Rank of A - I; None is a full matrix. A map of low rank must share between captions what it learns: at a
-            quarter of the dim it bound as well as a full one and cost other domains a little less (docs/fit.md).
-        rank_share: The rank as a share of the dim, where `rank` does not say it.
-        mask_same_image: Whether other captions of an image are kept from counting as its wrong ones.
-        drop_equal: Whether negatives equal to their caption are left out of the loss.
+            mistaken pull at the matrix, so the change stays small.
+        hard_negatives: Negatives a caption a step, drawn again each epoch among those it has; 0 is a standard batch.
+        identity_penalties: Times ||A - I||_F^2, added to the loss, since that distance predicts what retrieval outside
+            the domain loses. Of several, each is fitted, and validation selects one.
+        rank: Rank of A - I; None is a full matrix.
+        rank_share: The rank as a share of the dim, where `rank` does not say it; low rank costs other domains less.
+        mask_same_image: Whether other captions of an image are kept from counting as its negatives.
+        mask_absent: Whether absent negatives are left out of the loss, instead of standing as the caption itself.
         early_stop: Whether the epoch that does best on validation is kept, instead of the last.
         rescale: Whether the matrix is scaled so that unit-length text keeps unit length on average. A cosine does not
             see the scale, but strength and ||A - I|| do.
-        choose_strength: Whether the strength is chosen on the frontier, instead of 1.
+        select_strength: Whether the strength is selected on the frontier, instead of 1.
         validation_share: Share of the images held out where no validation is given.
     """
 
@@ -53,28 +50,18 @@ class Settings:
     rank: int | None = None
     rank_share: float | None = 0.25
     mask_same_image: bool = True
-    drop_equal: bool = True
+    mask_absent: bool = True
     early_stop: bool = True
     rescale: bool = True
-    choose_strength: bool = True
+    select_strength: bool = True
     validation_share: float = 0.1
 
 
 _PAPER = Settings(
-    epochs=10,
-    batch_size=1024,
-    learning_rate=1e-3,
-    cosine=False,
-    logit_scale=None,
-    identity_penalties=(0.0,),
-    rank_share=None,
-    mask_same_image=False,
-    drop_equal=False,
-    early_stop=False,
-    rescale=False,
-    choose_strength=False,
+    epochs=10, batch_size=1024, learning_rate=1e-3, cosine=False, logit_scale=None, identity_penalties=(0.0,),
+    rank_share=None, mask_same_image=False, mask_absent=False, early_stop=False, rescale=False, select_strength=False,
     validation_share=0.0,
-)
+)  # fmt: skip
 _CLEVR = replace(_PAPER, epochs=50, batch_size=128, learning_rate=1e-2)
 _PUG = replace(_PAPER, epochs=50, batch_size=512, learning_rate=1e-2)
 
@@ -106,13 +93,19 @@ def settings_of(recipe: str, **changes: Any) -> Settings:
     given = {key: value for key, value in changes.items() if value is not None}
     for name, least in (("epochs", 1), ("batch_size", 2), ("hard_negatives", 0), ("rank", 1)):
         if name in given:
-            given[name] = checked_whole(name, given[name], least=least)
+            given[name] = checked_whole(_typed(name), given[name], least=least)
     settings = replace(RECIPES[recipe], **given)
-    if checked_number("learning_rate", settings.learning_rate) <= 0:
-        raise ValueError(f"learning_rate is {settings.learning_rate!r}. Pass a positive number, for example 1e-3.")
-    if any(checked_number("identity_penalty", penalty) < 0 for penalty in settings.identity_penalties):
-        raise ValueError(f"identity_penalty is {settings.identity_penalties[0]!r}. Pass 0 or a positive number.")
+    name = _typed("learning_rate")
+    if checked_number(name, settings.learning_rate) <= 0:
+        raise ValueError(f"{name} is {settings.learning_rate!r}. Pass a positive number, for example 1e-3.")
+    name = _typed("identity_penalty")
+    if any(checked_number(name, penalty) < 0 for penalty in settings.identity_penalties):
+        raise ValueError(f"{name} is {settings.identity_penalties[0]!r}. Pass 0 or a positive number.")
     return settings
+
+
+def _typed(name: str) -> str:
+    return typed(name, f"--{name.replace('_', '-')}")
 
 
 def for_data(settings: Settings, *, dim: int, captions: int) -> Settings:
@@ -125,7 +118,7 @@ def for_data(settings: Settings, *, dim: int, captions: int) -> Settings:
     if rank is None and settings.rank_share is not None:
         rank = max(1, round(dim * settings.rank_share))
     if rank is not None and rank > dim:
-        raise ValueError(f"rank is {rank}, more than the embeddings' dim {dim}.")
+        raise ValueError(f"{_typed('rank')} is {rank}, more than the embeddings' dim {dim}.")
     batch_size = settings.batch_size
     if batch_size is None:
         batch_size = min(max(2 ** round(math.log2(max(captions, 1) / 16)), _BATCH[0]), _BATCH[1])
@@ -133,8 +126,3 @@ def for_data(settings: Settings, *, dim: int, captions: int) -> Settings:
         steps = max(1, captions // batch_size)
         epochs = min(max(math.ceil(_STEPS / steps), 5), 400)
     return replace(settings, rank=rank, epochs=epochs, batch_size=batch_size)
-
-
-def as_json(settings: Settings) -> dict[str, Any]:
-    """The settings as plain JSON values, for the record kept with a matrix."""
-    return {field.name: getattr(settings, field.name) for field in fields(settings)}

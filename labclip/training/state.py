@@ -44,8 +44,8 @@ class State:
         return torch.addmm(torch.eye(len(left), device=left.device), left, right)
 
 
-def new_state(dim: int, settings: Settings, *, objective: str, seed: int, device: torch.device) -> State:
-    """The identity, and the temperature the objective starts from."""
+def new_state(dim: int, settings: Settings, *, sigmoid: bool, seed: int, device: torch.device) -> State:
+    """The identity, and the temperature that the fit starts from: another with a bias for the sigmoid objective."""
     if settings.rank is None:
         parameters = {"matrix": torch.eye(dim)}
     else:
@@ -54,7 +54,6 @@ def new_state(dim: int, settings: Settings, *, objective: str, seed: int, device
             "left": torch.zeros(dim, settings.rank),  # so that the fit begins at the base itself
             "right": _SPREAD * torch.randn(settings.rank, dim, generator=generator),
         }
-    sigmoid = objective == "sigmoid"
     learnt = settings.logit_scale is None or sigmoid
     begin = (10.0 if sigmoid else 1.0) if learnt else settings.logit_scale
     assert begin is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,15 @@ from tqdm import tqdm
 
 from labclip.training.batches import Batches
 from labclip.training.checkpoint import read_checkpoint, write_checkpoint
-from labclip.training.frontier import Held, choose, frontier, worth
-from labclip.training.objective import Batch, Gradient, sigmoid_gradient, softmax_gradient
+from labclip.training.frontier import Point, score, select
+from labclip.training.objective import (
+    Batch,
+    Gradient,
+    Objective,
+    custom_gradient,
+    sigmoid_gradient,
+    softmax_gradient,
+)  # fmt: skip
 from labclip.training.settings import Settings
 from labclip.training.state import State
 
@@ -25,13 +33,16 @@ _ABSURD = 20.0  # a log-temperature that no data asks for
 _MAX_LOG_SCALE = math.log(100.0)  # as OpenCLIP clamps it
 _CALIBRATED_ON = 8  # batches
 
+Measure = Callable[[torch.Tensor, Sequence[float]], list[Point]]
+"""The points of a matrix at some strengths, on held-out data."""
+
 
 def train(
     state: State,
     batches: Batches,
-    held: list[Held],
+    objective: Objective | None,
     *,
-    elsewhere: Held | None,
+    measure: Measure | None,
     checkpoint: Path | None,
     fingerprint: str,
     penalty: float,
@@ -42,8 +53,8 @@ def train(
     Args:
         state: Where to begin; changed in place.
         batches: What to fit on.
-        held: Held-out data, measured after some epochs where the settings choose the best one.
-        elsewhere: The made-up domain, measured with it.
+        objective: A user's; None is the softmax, or the sigmoid where the state has a bias.
+        measure: Called after some epochs, to keep the best one; None keeps the last.
         checkpoint: A folder that keeps the state, or None.
         fingerprint: Of data and settings; a checkpoint of others is refused.
         penalty: On ||A - I||_F^2.
@@ -68,7 +79,7 @@ def train(
     while state.epoch < settings.epochs:
         for batch in batches.epoch(state.epoch, state.step):
             matrix = state.matrix
-            gradient = _gradient(state, batch, batches, matrix)
+            gradient = _gradient(state, batch, batches, matrix, objective)
             done = state.epoch * batches.steps + state.step
             _update(state, gradient, settings, penalty * 2 * (matrix - eye), done / total)
             state.loss += float(gradient.loss)
@@ -77,7 +88,7 @@ def train(
             if saves and checkpoint and time.monotonic() - saved > _CHECKPOINT_SECONDS:
                 write_checkpoint(checkpoint, state, fingerprint)
                 saved = time.monotonic()
-        _finish_epoch(state, batches, held, elsewhere)
+        _finish_epoch(state, batches, measure)
         shown = {key: f"{state.history[-1][key]:.3f}" for key in ("loss", "binding") if key in state.history[-1]}
         bar.set_postfix(shown, refresh=False)
         if saves and checkpoint:
@@ -98,8 +109,12 @@ def calibrated(batches: Batches, matrix: torch.Tensor) -> float:
     return (low + high) / 2
 
 
-def _gradient(state: State, batch: Batch, batches: Batches, matrix: torch.Tensor) -> Gradient:
+def _gradient(
+    state: State, batch: Batch, batches: Batches, matrix: torch.Tensor, objective: Objective | None
+) -> Gradient:
     log_scale = state.parameters["log_scale"]
+    if objective is not None:
+        return custom_gradient(objective, batch, matrix, log_scale)
     if (bias := state.parameters.get("bias")) is not None:
         return sigmoid_gradient(batch, matrix, log_scale, bias, batches.ranks)
     return softmax_gradient(batch, matrix, log_scale, batches.ranks)
@@ -124,7 +139,7 @@ def _update(state: State, gradient: Gradient, settings: Settings, penalty: torch
         parameters["log_scale"].clamp_(max=_MAX_LOG_SCALE)
 
 
-def _finish_epoch(state: State, batches: Batches, held: list[Held], elsewhere: Held | None) -> None:
+def _finish_epoch(state: State, batches: Batches, measure: Measure | None) -> None:
     """Record the epoch, and keep it if it is the best so far."""
     matrix = state.matrix.cpu()
     loss = state.loss / batches.steps
@@ -142,13 +157,13 @@ def _finish_epoch(state: State, batches: Batches, held: list[Held], elsewhere: H
     }
     better, epochs = True, batches.settings.epochs
     assert epochs is not None
-    if batches.settings.early_stop and held:
+    if measure is not None:
         better = state.epoch + 1 == epochs or (state.epoch + 1) % max(1, epochs // _LOOKS) == 0
         if better:
-            points = frontier(held, matrix, _COARSE, elsewhere)
-            best = choose(points)
-            record |= {"binding": best.binding, "worth": worth(best, points[0])}
-            better = all(record["worth"] > past["worth"] for past in state.history if "worth" in past)
+            points = measure(matrix, _COARSE)
+            best = select(points)
+            record |= {"binding": best.binding, "score": score(best, points[0])}
+            better = all(record["score"] > past["score"] for past in state.history if "score" in past)
     if better:
         state.best = {"matrix": matrix.clone(), "log_scale": state.parameters["log_scale"].cpu().clone()}
     state.history.append(record)

@@ -1,0 +1,61 @@
+"""The call of `fit` with arrays, as up to labclip 0.1: kept for one release, with a warning that says what to type."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, ParamSpec, TypeVar
+
+from labclip.features.features import Features
+
+_FIELDS = {
+    "image_features": "images", "text_features": "texts", "negative_features": "negatives",
+    "image_index": "image_index", "negative_image_features": "negative_images",
+    "base": "base", "fingerprint": "fingerprint", "probe": "fingerprint",
+}  # fmt: skip
+_PARTS = ("images", "texts", "negatives", "image_index")
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def takes_arrays(fit: Callable[P, R]) -> Callable[P, R]:
+    """A `fit` that also takes image, text and negative embeddings in place of features."""
+    plain: Callable[..., R] = fit
+
+    @functools.wraps(fit)
+    def call(*args: Any, **named: Any) -> Any:
+        if (args and isinstance(args[0], Features)) or not (args or _FIELDS.keys() & named.keys()):
+            return fit(*args, **named)
+        given = dict(zip(_PARTS, args[:3], strict=False))
+        given |= {_FIELDS[name]: named.pop(name) for name in _FIELDS if name in named}
+        typed = [_typed(given)]
+        if (validation := named.get("validation")) is not None:
+            parts = _parts("validation", validation, _PARTS)
+            typed.append(f"validation={_typed(parts)}")
+            named["validation"] = Features.from_arrays(**parts)
+        if retain := named.pop("retain", None):
+            sets = {str(n): _parts(f"retain[{n - 1}]", pair, ("images", "texts", "image_index"))
+                    for n, pair in enumerate(retain, 1)}  # fmt: skip
+            typed.append(f"retain={{{', '.join(f'{name!r}: {_typed(one)}' for name, one in sets.items())}}}")
+            named["retain"] = {name: Features.from_arrays(**one) for name, one in sets.items()}
+        warnings.warn(
+            f"labclip.fit takes features; arrays in their place will be an error. Type: labclip.fit("
+            f"{', '.join(typed)}{', ...' if named.keys() - {'validation', 'retain'} else ''})",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return plain(Features.from_arrays(**given), **named)
+
+    return call
+
+
+def _parts(name: str, given: Any, fields: Sequence[str]) -> dict[str, Any]:
+    if not isinstance(given, Sequence) or not 2 <= len(given) <= len(fields):
+        raise ValueError(f"{name} is not ({', '.join(fields)}). Pass labclip.Features.from_arrays(...).")
+    return dict(zip(fields, given, strict=False))
+
+
+def _typed(parts: dict[str, Any]) -> str:
+    return f"labclip.Features.from_arrays({', '.join(f'{name}=...' for name, one in parts.items() if one is not None)})"
