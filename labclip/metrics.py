@@ -1,6 +1,8 @@
-"""Metrics of embeddings: which caption fits which picture better. Float32, and a tie is wrong in every one."""
+"""Metrics of embeddings: which caption fits which image better. Float32, and a tie is wrong in every one."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -39,33 +41,43 @@ def unit_length(features: Tensor, what: str) -> Tensor:
 
 
 def choices(images: Tensor, texts: Tensor, image: Tensor, options: Tensor) -> Tensor:
-    """Whether the right caption has a higher cosine with its picture than every other option.
+    """Whether the right caption has a higher cosine with its image than every other option.
 
     Args:
-        images: Unit-length, float32 [pictures, dim].
+        images: Unit-length, float32 [images, dim].
         texts: Unit-length, float32 [captions, dim].
-        image: Each item's picture, int64 [n].
+        image: Each item's image, int64 [n].
         options: Each item's captions, the right one first, int64 [n, k]; -1 stands for no option.
 
     Returns:
         bool [n]; strictly higher, so that a tie is wrong.
     """
-    correct = torch.empty(len(image), dtype=torch.bool)
+    return choice_margins(images, texts, image, options) > 0
+
+
+def choice_margins(images: Tensor, texts: Tensor, image: Tensor, options: Tensor) -> Tensor:
+    """The cosine of the right caption minus that of the best wrong one; arguments as of `choices`.
+
+    Returns:
+        float32 [n]; infinite where there is no other option.
+    """
+    margins = torch.empty(len(image), dtype=torch.float32)
     for start in range(0, len(image), 4096):
         part = slice(start, start + 4096)
-        pictures = images[image[part]]
+        shown = images[image[part]]
         # Not a matrix product: equal captions must come out equal.
-        own = (pictures * texts[options[part, 0]]).sum(-1)
-        right = torch.ones_like(own, dtype=torch.bool)
+        own = (shown * texts[options[part, 0]]).sum(-1)
+        best = torch.full_like(own, -torch.inf)
         for column in range(1, options.shape[1]):
             other = options[part, column]
-            right &= (own > (pictures * texts[other.clamp_min(0)]).sum(-1)) | (other < 0)
-        correct[part] = right
-    return correct
+            cosine = (shown * texts[other.clamp_min(0)]).sum(-1)
+            best = torch.maximum(best, cosine.masked_fill(other < 0, -torch.inf))
+        margins[part] = own - best
+    return margins
 
 
 def preferred(images: Tensor, right: Tensor, wrong: Tensor) -> Tensor:
-    """Whether each picture's own caption has a higher cosine with it than a wrong one.
+    """Whether each image's own caption has a higher cosine with it than a wrong one.
 
     Args:
         images: Unit-length, float32 [n, dim].
@@ -80,46 +92,84 @@ def preferred(images: Tensor, right: Tensor, wrong: Tensor) -> Tensor:
 
 
 def pairs(images: Tensor, texts: Tensor, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Winoground's three scores: two pictures and two captions, the first with the first, the second with the second.
+    """Winoground's three scores: two images and two captions, the first with the first, the second with the second.
 
     Args:
-        images: Unit-length, float32 [pictures, dim].
+        images: Unit-length, float32 [images, dim].
         texts: Unit-length, float32 [captions, dim].
         image: int64 [n, 2].
         text: int64 [n, 2].
 
     Returns:
-        Three bool [n]: text (for each picture its caption scores higher than the other), image (for each caption its
-        picture does), group (both).
+        Three bool [n]: text (for each image its caption scores higher than the other), image (for each caption its
+        image does), group (both).
 
     Source: arXiv:2204.03162, equations 1 to 3.
     """
+    by_text, by_image, group = (margin > 0 for margin in pair_margins(images, texts, image, text))
+    return by_text, by_image, group
+
+
+def pair_margins(images: Tensor, texts: Tensor, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """By how much each inequality of `pairs` holds, the smaller one of its two; arguments as there.
+
+    Returns:
+        Three float32 [n]: text, image, group.
+    """
     scores = [[(images[image[:, i]] * texts[text[:, t]]).sum(-1) for t in (0, 1)] for i in (0, 1)]
-    by_text = (scores[0][0] > scores[0][1]) & (scores[1][1] > scores[1][0])
-    by_image = (scores[0][0] > scores[1][0]) & (scores[1][1] > scores[0][1])
-    return by_text, by_image, by_text & by_image
+    by_text = torch.minimum(scores[0][0] - scores[0][1], scores[1][1] - scores[1][0])
+    by_image = torch.minimum(scores[0][0] - scores[1][0], scores[1][1] - scores[0][1])
+    return by_text, by_image, torch.minimum(by_text, by_image)
+
+
+class Ranks(NamedTuple):
+    """How retrieval went in both directions.
+
+    Attributes:
+        by_text: For each text the wrong images that are at least as near as its own, int64 [m].
+        by_image: For each image the wrong texts that are at least as near as the best of its own, int64 [n]; all of
+            them where it has no text.
+        text_margin: For each text the cosine of its own image minus that of the nearest wrong one, float32 [m].
+        image_margin: For each image the cosine of the best of its own texts minus that of the nearest wrong one,
+            float32 [n]. Both are infinite where there is no wrong one.
+    """
+
+    by_text: Tensor
+    by_image: Tensor
+    text_margin: Tensor
+    image_margin: Tensor
 
 
 def ranks(images: Tensor, texts: Tensor, image_index: Tensor) -> tuple[Tensor, Tensor]:
     """How many wrong ones are at least as near as the right one, in both directions of retrieval.
 
-    One pass over the cosines, a block at a time: memory grows with pictures plus captions, not with their product.
-    Recall@k is the share of ranks below k.
+    One pass over the cosines, a block at a time: memory grows with images plus texts, not with their product.
+    Recall@k is the fraction of ranks below k.
 
     Args:
         images: Unit-length, float32 [n, dim].
         texts: Unit-length, float32 [m, dim].
-        image_index: Whose caption each text is, int64 [m].
+        image_index: The image that each text describes, int64 [m].
 
     Returns:
-        For each text the pictures other than its own that are at least as near, int64 [m]; for each picture the
-        captions not its own that are at least as near as the best of its own, int64 [n] (all of them where it has no
-        caption). Nearer by less than `TIE` is a tie, and a tie counts against the right one.
+        `Ranks.by_text` and `Ranks.by_image`. Nearer by less than `TIE` is a tie, and a tie counts against the right
+        one.
     """
+    found = _ranked(images, texts, image_index, margins=False)
+    return found.by_text, found.by_image
+
+
+def ranks_and_margins(images: Tensor, texts: Tensor, image_index: Tensor) -> Ranks:
+    """`ranks`, and by how much the right one was nearer than the nearest wrong one."""
+    return _ranked(images, texts, image_index, margins=True)
+
+
+def _ranked(images: Tensor, texts: Tensor, image_index: Tensor, *, margins: bool) -> Ranks:
     own = torch.cat([(images[image_index[part]] * texts[part]).sum(-1) for part in _parts(len(texts))])
     best = torch.full((len(images),), -2.0).scatter_reduce_(0, image_index, own, "amax")
     by_text = torch.zeros(len(texts), dtype=torch.int32)
     by_image = torch.zeros(len(images), dtype=torch.int32)
+    nearest_image, nearest_text = torch.full((len(texts),), -2.0), torch.full((len(images),), -2.0)
     columns = max(1, min(len(images), 8192))
     rows = max(1, _BLOCK // columns)
     for start in range(0, len(texts), rows):
@@ -131,7 +181,12 @@ def ranks(images: Tensor, texts: Tensor, image_index: Tensor) -> tuple[Tensor, T
             cosine[inside.nonzero().flatten(), image_index[part][inside] - left] = -3.0
             by_text[part] += (cosine >= own[part, None] - TIE).sum(dim=1, dtype=torch.int32)
             by_image[block] += (cosine >= best[block] - TIE).sum(dim=0, dtype=torch.int32)
-    return by_text.long(), by_image.long()
+            if margins:
+                nearest_image[part] = torch.maximum(nearest_image[part], cosine.amax(dim=1))
+                nearest_text[block] = torch.maximum(nearest_text[block], cosine.amax(dim=0))
+    for nearest in (nearest_image, nearest_text):
+        nearest[nearest < -1.5] = -torch.inf  # there is no wrong one
+    return Ranks(by_text.long(), by_image.long(), own - nearest_image, best - nearest_text)
 
 
 def _parts(n: int, rows: int = 8192) -> list[slice]:
@@ -139,7 +194,7 @@ def _parts(n: int, rows: int = 8192) -> list[slice]:
 
 
 def class_ranks(images: Tensor, classes: Tensor, label: Tensor) -> Tensor:
-    """How many wrong classes are at least as near to each picture as its own.
+    """How many wrong classes are at least as near to each image as its own.
 
     Args:
         images: Unit-length, float32 [n, dim].
@@ -147,14 +202,20 @@ def class_ranks(images: Tensor, classes: Tensor, label: Tensor) -> Tensor:
         label: int64 [n].
 
     Returns:
-        int64 [n]; accuracy@k is the share below k. Nearer by less than `TIE` is a tie, and counts against the own.
+        int64 [n]; accuracy@k is the fraction below k. Nearer by less than `TIE` is a tie, and counts against the own.
     """
-    found = []
+    return class_ranks_and_margins(images, classes, label)[0]
+
+
+def class_ranks_and_margins(images: Tensor, classes: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+    """`class_ranks`, and the cosine of the own class minus that of the nearest wrong one, float32 [n]."""
+    found, margins = [], []
     for part in _parts(len(images)):
         cosine = images[part] @ classes.T
         own = cosine.gather(1, label[part, None])
         found.append((cosine >= own - TIE).sum(dim=1) - 1)
-    return torch.cat(found)
+        margins.append(own[:, 0] - cosine.scatter(1, label[part, None], -torch.inf).amax(dim=1))
+    return torch.cat(found), torch.cat(margins)
 
 
 def class_features(texts: Tensor, prompts: Tensor) -> Tensor:

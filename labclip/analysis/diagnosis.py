@@ -20,8 +20,8 @@ from labclip.analysis.probes import Probed, probe
 from labclip.analysis.repair import Repair, repair
 from labclip.analysis.verdict import Side, Verdict, judge, judge_new_pairs, judge_repair
 from labclip.checks import checked_whole
+from labclip.data.scene_files import LabelledScenes, labelled_scenes
 from labclip.encode.cache import Cache
-from labclip.evaluation.labelled import Labelled, labelled_scenes
 from labclip.model import LABCLIP
 from labclip.packages import EVAL, require
 
@@ -75,7 +75,7 @@ class Diagnosis:
 
 def diagnose(
     model: LABCLIP,
-    labelled: Labelled | None = None,
+    labelled: LabelledScenes | None = None,
     *,
     seed: int = 0,
     fit: bool = True,
@@ -176,7 +176,7 @@ def examine(
     )
 
 
-def _example(labelled: Labelled) -> list[str]:
+def _example(labelled: LabelledScenes) -> list[str]:
     """Which captions were asked about: a model may know other wordings better."""
     pairs = zip(labelled.captions, labelled.swapped, strict=True)
     return [f"Captions are such as {own!r} against {other!r}." for own, other in pairs if other is not None][:1]

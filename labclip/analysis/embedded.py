@@ -12,9 +12,9 @@ from torch import Tensor
 
 from labclip.analysis.labels import Labels, labels_of
 from labclip.analysis.permutations import shuffled_words
+from labclip.data.scene_files import LabelledScenes
 from labclip.encode.cache import Cache
 from labclip.encode.encoding import encode
-from labclip.evaluation.labelled import Labelled
 from labclip.model import LABCLIP
 
 
@@ -49,7 +49,7 @@ class Embedded:
 
 
 def embed(
-    model: LABCLIP, labelled: Labelled, *, seed: int = 0, cache: Cache | None = None, progress: bool = True
+    model: LABCLIP, labelled: LabelledScenes, *, seed: int = 0, cache: Cache | None = None, progress: bool = True
 ) -> Embedded:
     """Encode labelled pictures and all that is said about them, each caption once.
 
@@ -82,12 +82,12 @@ def embed(
         [tags_of(things) for things in labelled.objects],
     ]
     texts = {text: row for row, text in enumerate(dict.fromkeys(text for part in parts for text in part))}
-    images, features = encode(model, labelled.pictures, list(texts), cache=cache, progress=progress)
+    images, features = encode(model, labelled.images, list(texts), cache=cache, progress=progress)
     captions, swapped, words, tags = (features[[texts[text] for text in part]] for part in parts)
     return Embedded(labels, images, captions, swapped, exchanged, words, reordered, tags)
 
 
-def _beside(labelled: Labelled, texts: Sequence[str | None]) -> zip[tuple[str | None, str]]:
+def _beside(labelled: LabelledScenes, texts: Sequence[str | None]) -> zip[tuple[str | None, str]]:
     return zip(texts, labelled.captions, strict=True)
 
 

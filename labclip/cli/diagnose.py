@@ -20,7 +20,7 @@ from labclip.cli.group import (
 )
 
 if TYPE_CHECKING:
-    from labclip.evaluation.labelled import Labelled
+    from labclip.data.scene_files import LabelledScenes
     from labclip.model import LABCLIP
 
 
@@ -86,7 +86,7 @@ def _opened(model: str, alignment: str | None, strength: float | None, device: s
     return opened
 
 
-def _labelled(data: Path, images: Path | None) -> Labelled:
-    from labclip.evaluation.labelled import read_labelled
+def _labelled(data: Path, images: Path | None) -> LabelledScenes:
+    from labclip.data.scene_files import read_labelled_scenes
 
-    return read_labelled(data, images)
+    return read_labelled_scenes(data, images)

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from labclip._version import __version__
+from labclip.messages import ON_COMMAND_LINE
 
 
 class _BadInput(click.ClickException):
@@ -21,12 +22,15 @@ class _Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         warnings.showwarning = lambda message, *_, **__: click.echo(f"Warning: {message}", err=True)
+        on_command_line = ON_COMMAND_LINE.set(True)
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
             raise
         except (ValueError, OSError) as error:
             raise _BadInput(str(error)) from error
+        finally:
+            ON_COMMAND_LINE.reset(on_command_line)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

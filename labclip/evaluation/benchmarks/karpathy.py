@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from labclip.evaluation.items import Layout, alone, as_named, inside, items_in, one_of
-from labclip.evaluation.sources import Benchmark, Sources, fields, read_json
+from labclip.data.entries import fields, items_in, one_of, read_json
+from labclip.data.located import Layout, alone, as_named, inside
+from labclip.evaluation.sources import Benchmark, Sources
 from labclip.evaluation.tasks import Retrieval, Task
 
 CAPTIONS = 5
@@ -77,7 +78,7 @@ def _captioned(sources: Sources, names: tuple[str, ...], split: str, layout: Lay
     whole = isinstance(value, dict) and "images" in value
     found = []
     for name, captions, place in _whole(value["images"], path, split) if whole else _list(value, path):
-        row = layout.picture(name, place)
+        row = layout.image(name, place)
         if row is not None:
             found.append(Captioned(row, captions[:CAPTIONS], place))
     return found

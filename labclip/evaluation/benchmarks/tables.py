@@ -6,10 +6,12 @@ import re
 from pathlib import Path
 from typing import Any
 
+from labclip.data.entries import table_rows
+from labclip.data.located import Layout, alone, as_named, inside
 from labclip.data.records import Columns, Record
 from labclip.data.rows import Row
 from labclip.evaluation.benchmarks.karpathy import coco
-from labclip.evaluation.items import Items, Layout, alone, as_named, inside, picture_in, table_rows
+from labclip.evaluation.items import Items
 from labclip.evaluation.scores import everything
 from labclip.evaluation.sources import Benchmark, Sources
 from labclip.evaluation.tasks import Choice, Question, Task
@@ -98,7 +100,7 @@ class _Table:
             record = self._columns.record(row)
             if not isinstance(record, Record) or record.problems:
                 raise ValueError(f"{place} {record.problems[0] if isinstance(record, Record) else record}.")
-            picture = picture_in(self._sources, self._cell(cells), place, self._layout)
+            picture = self._sources.image_in_cell(self._cell(cells), place, self._layout)
             for caption, negatives in record.captions:
                 if self._clean:
                     caption, negatives = cleaned(caption, 40), [cleaned(one, 40) for one in negatives]
@@ -136,11 +138,7 @@ class _Table:
         return self._sources.task(*questions)
 
     def _binding(self) -> list[Choice]:
-        bound = Items(self._sources)
-        for image, options in zip(self._items.image, self._items.options, strict=True):
-            if len(options) > 1:
-                bound.image.append(image)
-                bound.options.append(options)
+        bound = self._items.where([len(options) > 1 for options in self._items.options])
         found = bound.question({"binding": everything(len(bound))})
         if len(self._pairs) > len(bound):
             found += self._pairs.question({"pairwise": everything(len(self._pairs))})
