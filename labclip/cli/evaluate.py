@@ -56,8 +56,9 @@ if TYPE_CHECKING:
 @as_json_option
 def evaluate(
     benchmarks: tuple[str, ...], model: str | None, data: tuple[str, ...], images: tuple[str, ...],
-    option: tuple[str, ...], markdown: Path | None, latex: Path | None, out: Path | None, items: Path | None, listed: bool, as_json: bool,
-    cache: Path | None, no_cache: bool, device: str | None, alignment: tuple[str, ...], strength: tuple[float, ...],
+    option: tuple[str, ...], markdown: Path | None, latex: Path | None, out: Path | None, items: Path | None,
+    listed: bool, as_json: bool, cache: Path | None, no_cache: bool, device: str | None, alignment: tuple[str, ...],
+    strength: tuple[float, ...],
     **settings: Any,
 ) -> None:  # fmt: skip
     """Measure what alignments gain and what they cost on one or several BENCHMARKs, beside their base.
@@ -73,14 +74,10 @@ def evaluate(
         raise ValueError(
             "Type: labclip evaluate BENCHMARK --model M --data PATH. `labclip evaluate --list` names them."
         )
-    for path, check in (
-        (markdown, check_writable),
-        (latex, check_writable),
-        (items, check_writable),
-        (out, check_page),
-    ):
-        if path is not None:
-            check(path)
+    for path in filter(None, (markdown, latex, items)):
+        check_writable(path)
+    if out is not None:
+        check_page(out)
     from labclip.evaluation import Report
     from labclip.evaluation.evaluate import evaluate as measure
 

@@ -14,10 +14,11 @@ from labclip.scenes import COLOURS, SHAPES, sample
 
 
 def read(sources: Sources, *, n: int = 1000, seed: int = 0) -> Task:
-    """`binding` on pairs that a fit may see, `binding_heldout` on unseen pairs, retrieval by sentences and tags, objects.
+    """`binding` on pairs that a fit may see, `binding_heldout` on unseen pairs; retrieval; single objects.
 
-    Retrieval is among scenes no two of which have the same colours and the same shapes, so that tags, which do not say
-    what goes with which (`tags_t2i_r1` ...), have one right image too. `one_object_acc1` names one object of 120.
+    Retrieval is by sentences and by tags, among scenes no two of which have the same colours and the same shapes: tags,
+    which do not say what goes with which (`tags_t2i_r1` ...), have one right image too. `one_object_acc1` names one
+    object of 120.
 
     Args:
         sources: Where images and captions are kept.

@@ -186,7 +186,7 @@ BENCHMARK = Benchmark(
     name="zero-shot",
     title="Zero-shot classification",
     measures="classification",
-    wants="in --data a folder with one folder of images for each class, or CIFAR-10 or CIFAR-100 (Python version) unpacked; "
+    wants="in --data a folder with one folder of images a class, or CIFAR-10 or CIFAR-100 (Python version) unpacked; "
     "--option classes=FILE and templates=FILE for other names and prompts",
     source="your own, image-net.org, www.cs.toronto.edu/~kriz/cifar.html",
     licence="that of the images; ImageNet: non-commercial research",
