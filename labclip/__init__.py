@@ -10,6 +10,7 @@ _HOME = {
     "Alignment": "labclip.alignment",
     "Base": "labclip.alignment",
     "create_model_and_transforms": "labclip.io.names",
+    "evaluate": "labclip.evaluation",
     "fit": "labclip.training",
     "get_tokenizer": "labclip.io.names",
     "list_pretrained": "labclip.io.names",

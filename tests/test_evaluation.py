@@ -14,6 +14,7 @@ from labclip.encode.encoding import encode
 from labclip.evaluation import BENCHMARKS, Benchmark, Items, evaluate
 from labclip.features import embed
 from labclip.features.features import Features
+from labclip.io.card import results_table
 
 SUBSETS = ("add_att", "add_obj", "replace_att", "replace_obj", "replace_rel", "swap_att", "swap_obj")
 
@@ -310,6 +311,13 @@ def test_a_benchmark_of_ones_own(model):
         report["scenes"]
     with pytest.raises(KeyError, match="mine has no metric 'left'; it has right, t2i_r1"):
         report["mine"].metric("left")
+
+
+def test_a_report_is_what_a_model_card_shows(model):
+    report = evaluate(model, MINE, cache=None, progress=False)
+    table = results_table(report.to_json())
+    base, aligned = (f"{estimate.value:.3f}" for estimate in report["mine"].metric("right").estimates)
+    assert f"| mine | right | {base} | {aligned} |" in table
 
 
 def test_names_and_ones_own_in_one_list(model):
