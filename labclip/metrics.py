@@ -71,7 +71,7 @@ def choice_margins(images: Tensor, texts: Tensor, image: Tensor, options: Tensor
         for column in range(1, options.shape[1]):
             other = options[part, column]
             cosine = (shown * texts[other.clamp_min(0)]).sum(-1)
-            best = torch.maximum(best, cosine.masked_fill(other < 0, -torch.inf))
+            best = torch.maximum(best, cosine.masked_fill_(other < 0, -torch.inf))
         margins[part] = own - best
     return margins
 

@@ -50,6 +50,8 @@ def test_choices_are_those_of_a_loop(seed, count, captions, n, k):
         own = dot(images[image[item]], texts[options[item, 0]])
         others = [dot(images[image[item]], texts[o]) for o in options[item, 1:].tolist() if o >= 0]
         assert found[item] == all(above(own, other) for other in others)
+        margin = metrics.choice_margins(images, texts, image, options)[item]
+        assert float(margin) == pytest.approx(own - max(others, default=-math.inf), abs=1e-5)
 
 
 def test_the_same_caption_is_a_tie_whatever_the_block():
@@ -87,6 +89,34 @@ def test_ranks_are_those_of_a_loop(seed, count, captions, block):
         patch.setattr(metrics, "_BLOCK", block)  # products and looks of a few cosines: every edge is met
         found = metrics.ranks(images, texts, image_index)
     assert tuple(rank.tolist() for rank in found) == ranks_by_loop(images, texts, image_index)
+
+
+@few
+@given(st.integers(0, 10**6), st.integers(1, 7), st.integers(1, 9), st.integers(1, 20))
+def test_margins_are_those_of_a_loop(seed, count, captions, block):
+    """The right one minus the best wrong one; infinite where there is no wrong one."""
+    images, texts = drawn(seed, count, captions)
+    index = torch.from_numpy(np.random.default_rng(seed).integers(0, count, captions))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metrics, "_BLOCK", block)
+        found = metrics.ranks_and_margins(images, texts, index)
+    assert torch.equal(found.by_text, metrics.ranks(images, texts, index)[0])
+    for text, own in enumerate(index.tolist()):
+        others = [dot(images[image], texts[text]) for image in range(count) if image != own]
+        wanted = dot(images[own], texts[text]) - max(others, default=-math.inf)
+        assert float(found.text_margin[text]) == pytest.approx(wanted, abs=1e-5)
+    for image in range(count):
+        mine = [dot(images[image], texts[text]) for text in range(captions) if index[text] == image]
+        others = [dot(images[image], texts[text]) for text in range(captions) if index[text] != image]
+        if mine:
+            wanted = max(mine) - max(others, default=-math.inf)
+            assert float(found.image_margin[image]) == pytest.approx(wanted, abs=1e-5)
+    label = index[torch.arange(count) % captions] % captions
+    _, margin = metrics.class_ranks_and_margins(images, texts, label)
+    for image in range(count):
+        others = [dot(images[image], texts[one]) for one in range(captions) if one != label[image]]
+        wanted = dot(images[image], texts[label[image]]) - max(others, default=-math.inf)
+        assert float(margin[image]) == pytest.approx(wanted, abs=1e-5)
 
 
 def test_ranks_over_several_blocks_of_images():

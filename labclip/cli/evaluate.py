@@ -74,8 +74,8 @@ def evaluate(
         raise ValueError(
             "Type: labclip evaluate BENCHMARK --model M --data PATH. `labclip evaluate --list` names them."
         )
-    for path in filter(None, (markdown, latex, items)):
-        check_writable(path)
+    for written in filter(None, (markdown, latex, items)):
+        check_writable(written)
     if out is not None:
         check_page(out)
     from labclip.evaluation import Report
