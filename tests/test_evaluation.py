@@ -1,6 +1,7 @@
 """Base against alignments, and what is told of bad questions."""
 
 import json
+import pickle
 
 import pytest
 import torch
@@ -355,6 +356,13 @@ def test_every_item_says_what_it_is_and_who_was_right(sugarcrepe, model):
     assert items[2:4] == [items[2], items[3]]
     with pytest.raises(IndexError):
         items[len(items)]
+
+
+def test_items_keep_no_pixels(model):
+    """They live as long as a report, which may be of many benchmarks, pickled or kept."""
+    result = evaluate(model, MINE, options={"n": 30}, cache=None, progress=False)["mine"]
+    assert len(pickle.dumps(result.items)) < 30 * 64 * 64 * 3 / 4
+    assert pickle.loads(pickle.dumps(result.items))[3] == result.items[3]
 
 
 def test_a_search_is_an_item_with_its_query_and_its_margin(model):

@@ -46,7 +46,9 @@ class Answers(Sequence[Answer]):
     """
 
     def __init__(self, task: Task, models: Sequence[str], scores: Sequence[Sequence[Scores]]) -> None:
-        self._task, self._models = task, models
+        # Names alone: the task holds images, whose pixels must not live as long as a report does.
+        self._image_name, self._caption = task.names()
+        self._models = models
         self._scores = [one for one in scores if one[0].asked is not None]
         self._ends = list(accumulate(len(one[0].correct) for one in self._scores))
 
@@ -76,8 +78,8 @@ class Answers(Sequence[Answer]):
         return Answer(
             place=asked.places[row] if asked.places else "",
             metrics=tuple(metric for metric, group in first.metrics.items() if group[row] >= 0),
-            images=tuple(self._task.image_name(int(one)) for one in asked.images[row] if one >= 0),
-            captions=tuple(self._task.caption(int(one)) for one in asked.captions[row] if one >= 0),
+            images=tuple(self._image_name(int(one)) for one in asked.images[row] if one >= 0),
+            captions=tuple(self._caption(int(one)) for one in asked.captions[row] if one >= 0),
             right={model: bool(one.correct[row]) for model, one in by_model},
             margin={model: math.nan if one.margin is None else float(one.margin[row]) for model, one in by_model},
         )

@@ -271,10 +271,8 @@ class Task:
     notes: Sequence[str] = ()
     embedded: Embedded | None = None
 
-    def image_name(self, row: int) -> str:
-        """What an image is called."""
-        return self.images[row].name if self.embedded is None else self.embedded.image_names(row)
-
-    def caption(self, row: int) -> str:
-        """The text of a caption, or what it is called where only its embedding is there."""
-        return self.captions[row] if self.embedded is None else self.embedded.text_names(row)
+    def names(self) -> tuple[Callable[[int], str], Callable[[int], str]]:
+        """What the image, and the caption, of a row is called, for reports."""
+        if self.embedded is not None:
+            return self.embedded.image_names, self.embedded.text_names
+        return [one.name for one in self.images].__getitem__, list(self.captions).__getitem__

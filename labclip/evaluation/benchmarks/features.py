@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -40,10 +41,14 @@ def read(sources: Sources) -> Task:
         _rows(found.images),
         texts,
         "image {}".format,
-        lambda row: f"caption {row}" if row < len(captions) else f"negative {row - len(captions)}",
+        partial(_text_name, len(captions)),
         lambda model: check(found, model),
     )
     return Task((), (), questions, notes, embedded)
+
+
+def _text_name(captions: int, row: int) -> str:
+    return f"caption {row}" if row < captions else f"negative {row - captions}"
 
 
 def check(features: Features, model: LABCLIP) -> None:
