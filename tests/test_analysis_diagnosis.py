@@ -15,7 +15,7 @@ from labclip.analysis import details, predictors, repair, report, verdict
 from labclip.analysis.diagnosis import examine
 from labclip.analysis.probes import Probed
 from labclip.data.images import Picture
-from labclip.evaluation.labelled import Labelled, labelled_scenes
+from labclip.data.scene_files import LabelledScenes, labelled_scenes
 from labclip.evaluation.scores import Compared, Difference, Estimate
 
 HOSTILE = "<script>alert('$x')</script>"
@@ -262,14 +262,14 @@ def test_bad_input_is_told_clearly():
     with pytest.raises(ValueError, match=r"The model is a CLIP\. Wrap it: LABCLIP\(model, Alignment"):
         analysis.diagnose(model.clip)
     with pytest.raises(ValueError, match=r"nothing holds no picture"):
-        analysis.diagnose(model, Labelled([], [], [], [], "nothing"))
+        analysis.diagnose(model, LabelledScenes([], [], [], [], "nothing"))
     with pytest.raises(ValueError, match=r"No caption of .* can have two attributes exchanged"):
         analysis.diagnose(model, replace(scenes, swapped=[None] * 12), progress=False)
     with pytest.raises(ValueError, match=r"the same attribute, 'red'"):
         analysis.diagnose(model, replace(scenes, objects=[(("red", "cube"), ("red", "ball"))] * 12), progress=False)
-    broken = [Picture(b"no picture", "broken"), *scenes.pictures[1:]]
+    broken = [Picture(b"no picture", "broken"), *scenes.images[1:]]
     with pytest.raises(ValueError, match=r"1 of 12 pictures can't be used, for example broken"):
-        analysis.diagnose(model, replace(scenes, pictures=broken), progress=False)
+        analysis.diagnose(model, replace(scenes, images=broken), progress=False)
     with pytest.raises(ValueError, match=r"seed is -1"):
         analysis.diagnose(model, scenes, seed=-1)
 

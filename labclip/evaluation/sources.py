@@ -22,7 +22,7 @@ class Benchmark:
         measures: "binding", "retrieval" or "classification": which side of the trade its metrics are on.
         read: Takes the `Sources` and gives the `Task`; its further parameters are the benchmark's options, and the
             first paragraph of its docstring says which metrics there are.
-        wants: The files, in words, relative to `--data` and `--images`.
+        wants: The files, in words: which as `data`, and which as `images`.
         source: Where people get them.
         licence: Under which terms.
         paper: Where it is defined.

@@ -52,8 +52,8 @@ BENCHMARK = Benchmark(
     name="sugarcrepe-pp",
     title="SugarCrepe++",
     measures="binding",
-    wants="replace_att.json, replace_obj.json, replace_rel.json, swap_att.json and swap_obj.json in --data; "
-    "COCO val2017 images in --images",
+    wants="replace_att.json, replace_obj.json, replace_rel.json, swap_att.json and swap_obj.json as data; "
+    "COCO val2017 as images",
     source="github.com/Sri-Harsha/scpp, cocodataset.org",
     licence="CC BY 4.0; images: Flickr terms of use",
     paper="arXiv:2406.11171",

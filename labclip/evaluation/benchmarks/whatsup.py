@@ -129,8 +129,8 @@ BENCHMARK = Benchmark(
     name="whatsup",
     title="What'sUp",
     measures="binding",
-    wants="controlled_images_dataset.json, controlled_clevr_dataset.json, coco_qa_*.json or vg_qa_*.json in --data; in "
-    "--images the folder with controlled_images, controlled_clevr, val2017, vg_images",
+    wants="controlled_images_dataset.json, controlled_clevr_dataset.json, coco_qa_*.json or vg_qa_*.json as data; "
+    "as images the folder with controlled_images, controlled_clevr, val2017, vg_images",
     source="github.com/amitakamath/whatsup_vlms",
     licence="MIT; COCO and Visual Genome images under their own terms",
     paper="arXiv:2310.19785",

@@ -175,7 +175,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def _beside(file: str, sources: Sources) -> Path:
-    """A file as it is named, or in the data folder."""
+    """A file as it is named, or as data."""
     found = next((path for path in (Path(file).expanduser(), sources.folder / file) if path.is_file()), None)
     if found is None:
         raise FileNotFoundError(f"There is no file {file}, here or in {sources.folder}.")
@@ -186,8 +186,8 @@ BENCHMARK = Benchmark(
     name="zero-shot",
     title="Zero-shot classification",
     measures="classification",
-    wants="in --data a folder with one folder of images a class, or CIFAR-10 or CIFAR-100 (Python version) unpacked; "
-    "--option classes=FILE and templates=FILE for other names and prompts",
+    wants="as data a folder with one folder of images a class, or CIFAR-10 or CIFAR-100 (Python version) unpacked; the "
+    "options classes and templates are files of other names and prompts",
     source="your own, image-net.org, www.cs.toronto.edu/~kriz/cifar.html",
     licence="that of the images; ImageNet: non-commercial research",
     paper="arXiv:2103.00020",
