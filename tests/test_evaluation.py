@@ -133,6 +133,7 @@ def test_an_alignment_of_another_base_is_refused():
     [
         (("sugarcrap", {}), r"no benchmark 'sugarcrap'. Did you mean 'sugarcrepe'"),
         (([], {}), "No benchmark was named"),
+        ((Alignment.identity(4), {}), "benchmarks has a value of type Alignment. Pass names or Bench"),
         ((["vg-a", "vg-r", "vg-a"], {}), "The benchmark vg-a is named twice"),
         ((["scenes"], {"options": {"m": 3}}), "scenes has no option 'm'. It has n, seed"),
         (("scenes", {"options": {"scenes": {"n": "many"}}}), "option n is 'many'. Type a number"),

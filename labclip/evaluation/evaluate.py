@@ -196,9 +196,14 @@ def _equal_embeddings(task: Task, images: Tensor, texts: Tensor) -> list[str]:
 
 
 def _asked(benchmarks: str | Benchmark | Sequence[str | Benchmark]) -> dict[str, Benchmark]:
-    given = [benchmarks] if isinstance(benchmarks, str | Benchmark) else list(benchmarks)
+    given = list(benchmarks) if isinstance(benchmarks, Sequence) and not isinstance(benchmarks, str) else [benchmarks]
     asked: dict[str, Benchmark] = {}
     for one in given:
+        if not isinstance(one, str | Benchmark):
+            raise ValueError(
+                f"benchmarks has a value of type {type(one).__name__}. Pass names or Benchmarks, after the model: "
+                f'evaluate(model, "scenes").'
+            )
         name = one.name if isinstance(one, Benchmark) else one
         if isinstance(one, str) and one not in BENCHMARKS:
             near = difflib.get_close_matches(one, BENCHMARKS, n=1, cutoff=0.4)
