@@ -2,8 +2,8 @@
 
     python benchmarks/evaluation.py [--sugarcrepe DIR] [--json FILE]
 
-Items are of SugarCrepe's number and kind; with --sugarcrepe they are its own. Pictures are drawn here. The model is the
-embedded one. The official loop takes one item at a time and encodes its picture, its caption and its negative at the
+Items are of SugarCrepe's number and kind; with --sugarcrepe they are its own. Images are drawn here. The model is the
+embedded one. The official loop takes one item at a time and encodes its image, its caption and its negative at the
 full context; both sides must come to the same answers. Random embeddings of ViT-B-32's width serve for the rest.
 """
 
@@ -22,26 +22,24 @@ from torch.nn import functional as F
 
 from labclip import LABCLIP, metrics, scenes
 from labclip.encode.cache import encode
-from labclip.evaluation import BENCHMARKS
+from labclip.evaluation import BENCHMARKS, Choice, Sources, Texts
 from labclip.evaluation.scores import compare, everything
-from labclip.evaluation.sources import Sources
-from labclip.evaluation.tasks import Choice, Texts
 
-ITEMS, PICTURES = 7511, 1560  # SugarCrepe's
+ITEMS, IMAGES = 7511, 1560  # SugarCrepe's
 LOOP_ITEMS = 400  # of the official loop, whose time is the same for every item
 
 
-def pictures(folder, names):
+def draw_images(folder, names):
     """JPEGs of COCO's size."""
     drawn = scenes.sample(min(len(names), 64), seed=0).render(64)
     for place, name in enumerate(names):
-        picture = Image.fromarray(drawn[place % len(drawn)]).resize((640, 480))
-        picture.putpixel((place % 640, place // 640), (255, 255, 255))  # none is another's copy
-        picture.save(folder / name, quality=90)
+        image = Image.fromarray(drawn[place % len(drawn)]).resize((640, 480))
+        image.putpixel((place % 640, place // 640), (255, 255, 255))  # none is another's copy
+        image.save(folder / name, quality=90)
 
 
 def own_files(folder):
-    """SugarCrepe's seven files with captions of scenes: the same number of items a picture."""
+    """SugarCrepe's seven files with captions of scenes: the same number of items an image."""
     import json
 
     drawn = scenes.sample(ITEMS, seed=1)
@@ -52,7 +50,7 @@ def own_files(folder):
         items = {}
         for key in range(size):
             items[str(key)] = {
-                "filename": f"{row % PICTURES:012}.jpg",
+                "filename": f"{row % IMAGES:012}.jpg",
                 "caption": drawn.captions[row],
                 "negative_caption": drawn.swapped_captions[row],
             }
@@ -66,8 +64,8 @@ def official(model, task, count):
     choice = task.questions[0]
     start, right = time.perf_counter(), []
     for image, (caption, negative) in zip(choice.image[:count], choice.options[:count], strict=True):
-        picture = Image.open(task.pictures[image].file)
-        features = F.normalize(model.clip.encode_image(model.preprocess(picture)[None]), dim=-1)
+        shown = Image.open(task.images[image].file)
+        features = F.normalize(model.clip.encode_image(model.preprocess(shown)[None]), dim=-1)
         scores = [
             (features * F.normalize(model.clip.encode_text(model.tokenizer([task.captions[row]])), dim=-1)).sum()
             for row in (caption, negative)
@@ -84,11 +82,11 @@ def sugarcrepe(folder):
         if folder is None:
             own_files(images)
         needed = {path.name for path in _missing(data, images)}
-        pictures(images, sorted(needed))
+        draw_images(images, sorted(needed))
         model = LABCLIP.from_pretrained("scenes")
         start = time.perf_counter()
         task = BENCHMARKS["sugarcrepe"].read(Sources(data, images))
-        features = encode(model, task.pictures, task.captions, progress=False)
+        features = encode(model, task.images, task.captions, progress=False)
         scores = task.questions[0].score(features[0], Texts(features[1], features[1]))[0]
         ours = time.perf_counter() - start
         theirs, right = official(model, task, LOOP_ITEMS)
@@ -103,7 +101,7 @@ def _missing(data, images):
     try:
         BENCHMARKS["sugarcrepe"].read(sources)
     except FileNotFoundError:
-        return sources.pictures.missing
+        return sources.found.missing
     return []
 
 
@@ -115,7 +113,7 @@ def rows(n, seed, dim=512):
 def metrics_alone():
     """Seconds for all metrics of SugarCrepe and ARO (VG-A, VG-R), base and aligned, with intervals."""
     draw = np.random.default_rng(0)
-    parts = (("sugarcrepe", ITEMS, 7, PICTURES), ("vg-a", 28748, 117, 8000), ("vg-r", 23937, 48, 8000),
+    parts = (("sugarcrepe", ITEMS, 7, IMAGES), ("vg-a", 28748, 117, 8000), ("vg-r", 23937, 48, 8000),
              ("orders", 18000, 1, 6000))  # fmt: skip
     asked = []
     for _, items, groups, count in parts:

@@ -8,19 +8,18 @@ import json
 from pathlib import Path
 
 from labclip.evaluation import evaluate
-from labclip.evaluation.kept import as_json
 
 FOLDER = Path(__file__).parent / "results"
-# File name -> benchmark, model, and the options of evaluate; the command says the same.
+# File name -> benchmark and model.
 MEASURED = {"scenes": ("scenes", "scenes")}
 
 
 def main():
     for name, (benchmark, model) in MEASURED.items():
-        report = as_json(evaluate(benchmark, model, cache=None, progress=True))
+        report = evaluate(model, benchmark, cache=None, progress=True).to_json()
         FOLDER.mkdir(exist_ok=True)
         (FOLDER / f"{name}.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-        print(f"{name}: {len(report['results'][benchmark]['n'])} metrics, {FOLDER / name}.json")
+        print(f"{name}: {len(report['benchmarks'][benchmark]['n'])} metrics, {FOLDER / name}.json")
 
 
 if __name__ == "__main__":

@@ -14,9 +14,8 @@ from pathlib import Path
 from click.testing import CliRunner
 
 from labclip.cli import main as command
-from labclip.evaluation import kept, tables
-from labclip.evaluation.benchmarks import BENCHMARKS
-from labclip.evaluation.sides import UNMEASURABLE
+from labclip.evaluation import BENCHMARKS, Report
+from labclip.evaluation.summary import UNMEASURABLE
 from labclip.io.card import results_table
 from labclip.io.published import PUBLISHED, REPORTED
 from labclip.report import Table, markdown_table
@@ -36,7 +35,7 @@ SHOWN = (
     "single_object",
     "modality_gap",
 )
-SCORED = ("binding", "binding_heldout", "t2i_r1", "i2t_r1", "tags_t2i_r1", "tags_i2t_r1", "one_thing_acc1")
+SCORED = ("binding", "binding_heldout", "t2i_r1", "i2t_r1", "tags_t2i_r1", "tags_i2t_r1", "one_object_acc1")
 
 
 def read(path):
@@ -74,7 +73,7 @@ def measured():
 
 def scored():
     """The short table of `labclip evaluate scenes`, from the file that `make results` writes."""
-    result = kept.read(ROOT / "benchmarks" / "results" / "scenes.json").results[0]
+    result = Report.from_json(ROOT / "benchmarks" / "results" / "scenes.json")["scenes"]
     rows = []
     for name in SCORED:
         found = result.metric(name)
@@ -138,7 +137,7 @@ def finetuned():
 
 def results():
     """The reports that `benchmarks/results.py` keeps, one below the other."""
-    return "\n".join(tables.markdown(report, level=2) for report in _kept()).rstrip()
+    return "\n".join(report.to_markdown(level=2) for report in _kept()).rstrip()
 
 
 def published():
@@ -162,7 +161,7 @@ def published():
 
 
 def _kept():
-    return [kept.read(path) for path in sorted((ROOT / "benchmarks" / "results").glob("*.json"))]
+    return [Report.from_json(path) for path in sorted((ROOT / "benchmarks" / "results").glob("*.json"))]
 
 
 def _decimals(value):
@@ -174,10 +173,11 @@ def _measured(report, one):
     """Base and LABCLIP where a kept report has the very figure, else None."""
     entry = next((entry for entry in PUBLISHED if (entry.name, entry.alignment) == one.matrix), None)
     matrices = [alignment["matrix_sha256"] for alignment in report.alignments]
-    if entry is None or matrices != [entry.matrix_sha256] or one.benchmark not in report.as_json():
+    asked = [result.benchmark.name for result in report.results]
+    if entry is None or matrices != [entry.matrix_sha256] or one.benchmark not in asked:
         return None
-    result = next(result for result in report.results if result.benchmark.name == one.benchmark)
-    return ", ".join(f"{estimate.value:.3f}" for estimate in result.metric(one.measured_as or one.metric).estimates)
+    estimates = report[one.benchmark].metric(one.measured_as or one.metric).estimates
+    return ", ".join(f"{estimate.value:.3f}" for estimate in estimates)
 
 
 def benchmarks():

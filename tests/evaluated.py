@@ -11,8 +11,8 @@ from labclip.evaluation.sources import Sources
 from labclip.evaluation.tasks import Texts
 
 
-def picture(path, size=(8, 8)):
-    """A picture of one colour, which its name decides."""
+def image_file(path, size=(8, 8)):
+    """An image of one colour, which its name decides."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, zlib.crc32(str(path.name).encode()) & 0xFFFFFF).save(path)
     return path
@@ -24,9 +24,9 @@ def read(name, data, images=None, *, on_missing="raise", **options):
 
 
 def features(task, cosine):
-    """Image and text features whose cosines are what `cosine(name of the picture, caption)` says, times a constant."""
-    n = len(task.pictures)
-    wanted = torch.tensor([[cosine(one.name, caption) for one in task.pictures] for caption in task.captions])
+    """Image and text features whose cosines are what `cosine(name of the image, caption)` says, times a constant."""
+    n = len(task.images)
+    wanted = torch.tensor([[cosine(one.name, caption) for one in task.images] for caption in task.captions])
     wanted = wanted / (2 * math.sqrt(n))
     texts = torch.cat([wanted, (1 - wanted.square().sum(dim=1, keepdim=True)).sqrt()], dim=1)
     return torch.eye(n, n + 1), texts
@@ -41,6 +41,6 @@ def values(task, cosine):
 
 def counts(task):
     """Items of every metric."""
-    images, texts = features(task, lambda picture, caption: 0.0)
+    images, texts = features(task, lambda image, caption: 0.0)
     found = [scores for question in task.questions for scores in question.score(images, Texts(texts, texts))]
     return {metric: scores.count(metric) for scores in found for metric in scores.metrics}

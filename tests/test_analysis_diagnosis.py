@@ -16,7 +16,7 @@ from labclip.analysis import concepts, diagnosis, repair, verdict
 from labclip.analysis.diagnosis import diagnose_features
 from labclip.analysis.probes import Probed
 from labclip.data.images import ImageSource
-from labclip.evaluation.labelled import Labelled, labelled_scenes
+from labclip.data.scene_files import LabelledScenes, labelled_scenes
 from labclip.evaluation.scores import Compared, Difference, Estimate
 
 HOSTILE = "<script>alert('$x')</script>"
@@ -290,14 +290,14 @@ def test_bad_input_is_told_clearly():
     with pytest.raises(ValueError, match=r"The model is a CLIP\. Wrap it: LABCLIP\(model, Alignment"):
         analysis.diagnose(model.clip)
     with pytest.raises(ValueError, match=r"nothing holds no image"):
-        analysis.diagnose(model, Labelled([], [], [], [], "nothing"))
+        analysis.diagnose(model, LabelledScenes([], [], [], [], "nothing"))
     with pytest.raises(ValueError, match=r"No caption of .* can have two attributes swapped"):
         analysis.diagnose(model, replace(scenes, swapped=[None] * 12), progress=False)
     with pytest.raises(ValueError, match=r"the same attribute, 'red'"):
         analysis.diagnose(model, replace(scenes, objects=[(("red", "cube"), ("red", "ball"))] * 12), progress=False)
-    broken = [ImageSource("broken", data=b"no picture"), *scenes.pictures[1:]]
+    broken = [ImageSource("broken", data=b"no picture"), *scenes.images[1:]]
     with pytest.raises(ValueError, match=r"1 of 12 images can't be used, for example broken"):
-        analysis.diagnose(model, replace(scenes, pictures=broken), progress=False)
+        analysis.diagnose(model, replace(scenes, images=broken), progress=False)
     with pytest.raises(ValueError, match=r"seed is -1"):
         analysis.diagnose(model, scenes, seed=-1)
     with pytest.raises(ValueError, match=r"^images is the folder of the images of data=PATH\. Pass that too"):
@@ -312,8 +312,8 @@ def test_a_file_is_diagnosed_from_python_as_on_the_command_line(tmp_path):
     drawn = labelled_scenes(40, seed=5)
     (tmp_path / "images").mkdir()
     lines = ["filename,object1_color,object1_shape,object2_color,object2_shape"]
-    for row, (image, objects) in enumerate(zip(drawn.pictures, drawn.objects, strict=True)):
-        Image.fromarray(image.source).save(tmp_path / "images" / f"{row}.png")
+    for row, (image, objects) in enumerate(zip(drawn.images, drawn.objects, strict=True)):
+        Image.fromarray(image.data).save(tmp_path / "images" / f"{row}.png")
         lines.append(",".join([f"{row}.png", *(word for pair in objects for word in pair)]))
     (tmp_path / "labels.csv").write_text("\n".join(lines))
     options = {"images": tmp_path / "images", "fit": False, "folds": 2, "progress": False}

@@ -14,14 +14,14 @@ QUICK = ("--model", "scenes", "--option", "n=300")
 
 @pytest.fixture(scope="module")
 def ten(tmp_path_factory):
-    """Ten own pictures and their csv; one caption tries to be markup."""
+    """Ten own images and their csv; one caption tries to be markup."""
     root = tmp_path_factory.mktemp("ten")
     drawn = labclip.scenes.sample(10, seed=31)
     with (root / "own.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["image", "caption", "negative"])
-        for row, picture in enumerate(drawn.images):
-            Image.fromarray(picture).save(root / f"{row}.png")
+        for row, image in enumerate(drawn.images):
+            Image.fromarray(image).save(root / f"{row}.png")
             writer.writerow([f"{row}.png", drawn.captions[row], drawn.swapped_captions[row]])
     return root
 
@@ -40,9 +40,13 @@ def run(*arguments, code=0):
 
 def test_json_is_one_object_of_benchmarks_models_and_metrics():
     found = json.loads(run("scenes", *QUICK, "--json").stdout)
-    assert list(found) == ["scenes"]
-    assert found["scenes"]["labclip"]["binding"] > found["scenes"]["base"]["binding"] + 0.2
-    assert set(found["scenes"]["base"]) == set(found["scenes"]["labclip"]) >= {"binding", "t2i_r1", "i2t_r1"}
+    assert list(found) == ["benchmarks", "measured"]
+    assert list(found["benchmarks"]) == ["scenes"]
+    models = found["benchmarks"]["scenes"]["models"]
+    assert list(models) == found["measured"]["models"] == ["base", "labclip"]
+    assert models["labclip"]["binding"] > models["base"]["binding"] + 0.2
+    assert set(models["base"]) == set(models["labclip"]) >= {"binding", "t2i_r1", "i2t_r1"}
+    assert labclip.evaluation.Report.from_json(found).to_json() == found
 
 
 def test_the_table_says_gains_costs_and_how_to_read_it():
@@ -56,13 +60,13 @@ def test_several_benchmarks_each_with_its_own_files(ten):
     done = run(
         "scenes", "csv", "--model", "scenes", "--data", f"csv={ten / 'own.csv'}", "--option", "scenes:n=300", "--json"
     )
-    found = json.loads(done.stdout)
+    found = json.loads(done.stdout)["benchmarks"]
     assert list(found) == ["scenes", "csv"]
     assert found["csv"]["n"]["binding"] == 10
     assert found["scenes"]["n"]["binding"] == 300
 
 
-def test_ten_own_pictures_and_every_kind_of_output(ten, tmp_path):
+def test_ten_own_images_and_every_kind_of_output(ten, tmp_path):
     files = {flag: tmp_path / f"report.{ending}" for flag, ending in
              (("--markdown", "md"), ("--latex", "tex"), ("--out", "html"))}  # fmt: skip
     flags = [part for pair in files.items() for part in pair]
@@ -73,6 +77,25 @@ def test_ten_own_pictures_and_every_kind_of_output(ten, tmp_path):
     page = files["--out"].read_text()
     assert "<script" not in page
     assert "binding" in page
+
+
+def test_items_are_a_csv_file_with_every_models_answer(ten, tmp_path):
+    path = tmp_path / "items.csv"
+    said = run("csv", "--model", "scenes", "--data", ten / "own.csv", "--items", path, "--json").stdout
+    found = json.loads(said)["benchmarks"]["csv"]["models"]
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    binding = [row for row in rows if row["metrics"] == "binding"]
+    with (ten / "own.csv").open(newline="") as file:
+        written = list(csv.DictReader(file))
+    assert [(row["caption"], row["caption_2"]) for row in binding] == [(r["caption"], r["negative"]) for r in written]
+    assert [row["image"] for row in binding] == [str(ten / row["image"]) for row in written]
+    assert binding[3]["place"] == f"{ten / 'own.csv'} row 4"
+    for model in ("base", "labclip"):
+        for metric in ("binding", "t2i_r1", "i2t_r1"):
+            among = [row for row in rows if row["metrics"] == metric]
+            assert sum(int(row[f"{model} right"]) for row in among) / len(among) == pytest.approx(found[model][metric])
+        assert all((float(row[f"{model} margin"]) > 0) == (row[f"{model} right"] == "1") for row in binding)
 
 
 def test_the_cache_is_kept_unless_it_is_not_wanted(cache):
@@ -86,7 +109,9 @@ def test_the_cache_is_kept_unless_it_is_not_wanted(cache):
 
 
 def test_strengths_have_a_column_each():
-    found = json.loads(run("scenes", *QUICK, "--strength", 0, "--strength", 1, "--json").stdout)["scenes"]
+    found = json.loads(run("scenes", *QUICK, "--strength", 0, "--strength", 1, "--json").stdout)["benchmarks"][
+        "scenes"
+    ]["models"]
     assert found["labclip@0"] == found["base"]
     assert found["labclip@1"]["binding"] > found["base"]["binding"]
 
@@ -106,6 +131,7 @@ def test_the_list_names_every_benchmark_with_its_files_and_options():
         (("scenes",), "Type: labclip evaluate BENCHMARK"),
         (("scene", "--model", "scenes"), "Did you mean 'scenes'?"),
         (("csv", "--model", "scenes"), "Pass --data FILE"),
+        (("coco", "--model", "scenes"), "No data was given. Pass --data PATH."),
         (("csv", "scenes", "--model", "scenes", "--data", "x.csv"), "Type --data NAME=PATH"),
         (("scenes", "--model", "scenes", "--option", "n"), "--option is 'n'. Type KEY=VALUE"),
         (("scenes", "--model", "scenes", "--option", "size=3"), "has no option 'size'. It has n, seed"),
@@ -130,6 +156,7 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, said):
         (("scenes", *QUICK, "--out", "page.txt"), "End its name with .html"),
         (("scenes", *QUICK, "--markdown", "."), ". is a folder. Pass the path of a file"),
         (("scenes", *QUICK, "--latex", "."), ". is a folder. Pass the path of a file"),
+        (("scenes", *QUICK, "--items", "."), ". is a folder. Pass the path of a file"),
     ],
 )
 def test_what_is_said_twice_or_leads_nowhere_is_told_before_the_work(arguments, said):
@@ -143,5 +170,5 @@ def test_what_is_said_twice_or_leads_nowhere_is_told_before_the_work(arguments, 
 def test_a_file_that_cannot_be_written_loses_no_result(tmp_path):
     done = run("scenes", *QUICK, "--json", "--latex", "/dev/full", "--markdown", tmp_path / "kept.md", code=2)
     assert "/dev/full can't be written" in done.stderr
-    assert json.loads(done.stdout)["scenes"]["base"]
+    assert json.loads(done.stdout)["benchmarks"]["scenes"]["models"]["base"]
     assert "binding" in (tmp_path / "kept.md").read_text()

@@ -1,16 +1,20 @@
 """Base against alignments, and what is told of bad questions."""
 
 import json
+import pickle
 
 import pytest
 import torch
 from PIL import Image
 
+import labclip
 from labclip import LABCLIP, Alignment, scenes
 from labclip.data.images import ImageSource
 from labclip.encode.cache import Cache, encode
-from labclip.evaluation import BENCHMARKS, Where, evaluate, tables
+from labclip.evaluation import BENCHMARKS, Benchmark, Items, evaluate
 from labclip.features import embed
+from labclip.features.features import Features
+from labclip.io.card import results_table
 
 SUBSETS = ("add_att", "add_obj", "replace_att", "replace_obj", "replace_rel", "swap_att", "swap_obj")
 
@@ -22,7 +26,7 @@ def model():
 
 @pytest.fixture
 def sugarcrepe(tmp_path):
-    """Two items a subset of SugarCrepe's layout, on seven pictures that every subset shares."""
+    """Two items a subset of SugarCrepe's layout, on seven images that every subset shares."""
     drawn = scenes.sample(14, seed=5)
     for row in range(7):
         Image.fromarray(drawn.images[row]).save(tmp_path / f"{row}.png")
@@ -39,7 +43,7 @@ def sugarcrepe(tmp_path):
     return tmp_path
 
 
-def pictures_of(drawn):
+def images_of(drawn):
     return [ImageSource(f"scene {row}", data=image) for row, image in enumerate(drawn.images)]
 
 
@@ -55,21 +59,23 @@ def rounding(model, monkeypatch):
 
 
 def test_base_and_labclip_stand_side_by_side(sugarcrepe):
-    report = evaluate("sugarcrepe", "scenes", data=sugarcrepe, cache=None, progress=False)
+    report = evaluate("scenes", "sugarcrepe", data=sugarcrepe, cache=None, progress=False)
     assert report.models == ("base", "labclip")
-    found = report.as_json()["sugarcrepe"]
-    assert {*SUBSETS, "add", "replace", "swap", "macro", "micro"} <= set(found["base"])
-    assert found["pictures"] == 7
-    right = found["labclip"]["micro"] * 14
+    found = report.to_json()["benchmarks"]["sugarcrepe"]
+    assert {*SUBSETS, "add", "replace", "swap", "macro", "micro"} <= set(found["models"]["base"])
+    assert found["images"] == 7
+    right = found["models"]["labclip"]["micro"] * 14
     assert right == pytest.approx(round(right))
     assert found["differences"]["labclip"]["micro"]["value"] == pytest.approx(
-        found["labclip"]["micro"] - found["base"]["micro"]
+        found["models"]["labclip"]["micro"] - found["models"]["base"]["micro"]
     )
 
 
 def test_every_number_is_the_one_counted_by_hand(sugarcrepe, model):
     """Two items a subset; right where the caption's cosine is above its negative's."""
-    report = evaluate("sugarcrepe", model, data=sugarcrepe, cache=None, progress=False).as_json()["sugarcrepe"]
+    report = evaluate(model, "sugarcrepe", data=sugarcrepe, cache=None, progress=False).to_json()["benchmarks"][
+        "sugarcrepe"
+    ]
     shares = {}
     for name in SUBSETS:
         right = 0
@@ -80,17 +86,19 @@ def test_every_number_is_the_one_counted_by_hand(sugarcrepe, model):
             good, bad = (said @ image[0]).tolist()
             right += good > bad
         shares[name] = right / 2
-    assert {name: report["labclip"][name] for name in SUBSETS} == shares
-    assert report["labclip"]["replace"] == pytest.approx(
+    assert {name: report["models"]["labclip"][name] for name in SUBSETS} == shares
+    assert report["models"]["labclip"]["replace"] == pytest.approx(
         (shares["replace_att"] + shares["replace_obj"] + shares["replace_rel"]) / 3
     )
-    assert report["labclip"]["micro"] == pytest.approx(sum(shares.values()) / 7)  # all subsets are of one size here
+    assert report["models"]["labclip"]["micro"] == pytest.approx(
+        sum(shares.values()) / 7
+    )  # all subsets are of one size here
 
 
 def test_strength_zero_is_the_base_on_every_metric(model):
-    report = evaluate("scenes", model, options={"n": 300}, strengths=[0.0], cache=None, progress=False)
-    found = report.as_json()["scenes"]
-    assert found["base"] == found["labclip"]
+    report = evaluate(model, "scenes", options={"n": 300}, strengths=[0.0], cache=None, progress=False)
+    found = report.to_json()["benchmarks"]["scenes"]
+    assert found["models"]["base"] == found["models"]["labclip"]
     assert not any(one["measurable"] for one in found["differences"]["labclip"].values())
 
 
@@ -102,14 +110,14 @@ def test_several_alignments_and_strengths_have_a_column_each(model, tmp_path):
         cache=None, progress=False,
     )  # fmt: skip
     assert report.models == ("base", "scenes@0.5", "scenes@1", f"{tmp_path / 'none'}@0.5", f"{tmp_path / 'none'}@1")
-    found = report.as_json()["scenes"]
-    assert found[report.models[3]] == pytest.approx(found["base"])
-    assert found["scenes@1"]["binding"] > found["base"]["binding"] + 0.2
+    found = report.to_json()["benchmarks"]["scenes"]
+    assert found["models"][report.models[3]] == pytest.approx(found["models"]["base"])
+    assert found["models"]["scenes@1"]["binding"] > found["models"]["base"]["binding"] + 0.2
 
 
 def test_a_base_without_a_matrix_is_measured_alone(model):
     bare = LABCLIP(model.clip, Alignment.identity(256), tokenizer=model.tokenizer)
-    report = evaluate("scenes", bare, options={"n": 300}, cache=None, progress=False)
+    report = evaluate(bare, "scenes", options={"n": 300}, cache=None, progress=False)
     assert report.models == ("base",)
     assert not report.results[0].compared[0].differences
 
@@ -122,44 +130,49 @@ def test_an_alignment_of_another_base_is_refused():
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("sugarcrap", "scenes"), r"no benchmark 'sugarcrap'. Did you mean 'sugarcrepe'"),
-        (({}, "scenes"), "No benchmark was named"),
-        (({"scenes": Where(options={"m": 3})}, "scenes"), "scenes has no option 'm'. It has n, seed"),
-        (({"scenes": Where(options={"n": "many"})}, "scenes"), "option n is 'many'. Type a number"),
-        (({"sugarcrepe": Where()}, "scenes"), "No data was given"),
-        (({"sugarcrepe": Where("/nowhere/at/all")}, "scenes"), r"There is no .*nowhere.*SugarCrepe wants"),
+        (("sugarcrap", {}), r"no benchmark 'sugarcrap'. Did you mean 'sugarcrepe'"),
+        (([], {}), "No benchmark was named"),
+        ((Alignment.identity(4), {}), "benchmarks has a value of type Alignment. Pass names or Bench"),
+        ((["vg-a", "vg-r", "vg-a"], {}), "The benchmark vg-a is named twice"),
+        ((["scenes"], {"options": {"m": 3}}), "scenes has no option 'm'. It has n, seed"),
+        (("scenes", {"options": {"scenes": {"n": "many"}}}), "option n is 'many'. Type a number"),
+        (("sugarcrepe", {}), r"No data was given. Pass data=PATH. SugarCrepe needs"),
+        (("sugarcrepe", {"data": "/nowhere/at/all"}), r"There is no .*nowhere.*SugarCrepe needs"),
+        ((["vg-a", "vg-r"], {"data": "aro"}), r"data is 'aro', of which of vg-a, vg-r\? Pass data=\{'vg-a': 'aro'\}"),
+        ((["vg-a", "vg-r"], {"data": {"vga": "aro"}}), "data names 'vga', but the benchmarks are vg-a, vg-r"),
     ],
 )
-def test_bad_questions_are_told_in_one_line(arguments, said):
+def test_bad_questions_are_reported_in_one_line(arguments, said):
+    benchmarks, places = arguments
     with pytest.raises((ValueError, FileNotFoundError), match=said) as caught:
-        evaluate(*arguments, cache=None, progress=False)
+        evaluate("scenes", benchmarks, cache=None, progress=False, **places)
     assert "\n" not in str(caught.value)
 
 
 def test_all_missing_files_are_named_at_once(tmp_path):
     (tmp_path / "swap_att.json").write_text("{}")
     with pytest.raises(FileNotFoundError, match=r"6 of 7 files are missing.*add_att.*swap_obj.*RAIVNLab"):
-        evaluate("sugarcrepe", "scenes", data=tmp_path, cache=None, progress=False)
+        evaluate("scenes", "sugarcrepe", data=tmp_path, cache=None, progress=False)
 
 
-def test_missing_pictures_are_counted_or_left_out_with_a_note(sugarcrepe):
+def test_missing_images_are_counted_or_left_out_with_a_note(sugarcrepe):
     (sugarcrepe / "0.png").unlink()
-    with pytest.raises(FileNotFoundError, match=r"1 of 7 pictures are missing, for example .*0\.png"):
-        evaluate("sugarcrepe", "scenes", data=sugarcrepe, cache=None, progress=False)
-    report = evaluate("sugarcrepe", "scenes", data=sugarcrepe, on_missing="skip", cache=None, progress=False)
-    found = report.as_json()["sugarcrepe"]
-    assert found["about"]["data"] == str(sugarcrepe)
-    assert found["about"]["weights_sha256"] == report.weights_sha256
-    assert "1 of 7 pictures are missing" in found["notes"][0]
+    with pytest.raises(FileNotFoundError, match=r"1 of 7 images are missing, for example .*0\.png"):
+        evaluate("scenes", "sugarcrepe", data=sugarcrepe, cache=None, progress=False)
+    report = evaluate("scenes", "sugarcrepe", data=sugarcrepe, on_missing="skip", cache=None, progress=False)
+    found = report.to_json()["benchmarks"]["sugarcrepe"]
+    assert found["data"] == str(sugarcrepe)
+    assert report.to_json()["measured"]["weights_sha256"] == report.weights_sha256
+    assert "1 of 7 images are missing" in found["notes"][0]
     assert found["n"]["micro"] == 12
-    assert "add_att" not in found["base"]
+    assert "add_att" not in found["models"]["base"]
 
 
-def test_no_picture_at_all_is_an_error_whatever_is_skipped(sugarcrepe):
+def test_no_image_at_all_is_an_error_whatever_is_skipped(sugarcrepe):
     for path in sugarcrepe.glob("*.png"):
         path.unlink()
-    with pytest.raises(FileNotFoundError, match=r"All 7 pictures are missing, .* Pass --images DIR"):
-        evaluate("sugarcrepe", "scenes", data=sugarcrepe, on_missing="skip", cache=None, progress=False)
+    with pytest.raises(FileNotFoundError, match=r"All 7 images are missing, .* Pass images=DIR"):
+        evaluate("scenes", "sugarcrepe", data=sugarcrepe, on_missing="skip", cache=None, progress=False)
 
 
 def test_captions_that_are_one_to_the_model_are_noted(sugarcrepe):
@@ -168,10 +181,10 @@ def test_captions_that_are_one_to_the_model_are_noted(sugarcrepe):
         json.dumps({"0": {"filename": "0.png", "caption": long + "green cone", "negative_caption": long + "red cone"}})
     )
     with pytest.warns(UserWarning, match="longer than the 16 tokens"):
-        report = evaluate("sugarcrepe", "scenes", data=sugarcrepe, cache=None, progress=False)
-    found = report.as_json()["sugarcrepe"]
-    assert found["base"]["add_att"] == 0  # a tie is wrong
-    assert any("have the very embedding of another" in note for note in found["notes"])
+        report = evaluate("scenes", "sugarcrepe", data=sugarcrepe, cache=None, progress=False)
+    found = report.to_json()["benchmarks"]["sugarcrepe"]
+    assert found["models"]["base"]["add_att"] == 0  # a tie is wrong
+    assert any("have exactly the embedding of another" in note for note in found["notes"])
 
 
 def test_every_benchmark_says_what_it_wants():
@@ -181,7 +194,7 @@ def test_every_benchmark_says_what_it_wants():
         assert all((one.title, one.wants, one.source, one.licence, one.headline))
 
 
-def test_a_feature_folder_gives_what_its_pictures_give(tmp_path, model):
+def test_a_feature_folder_gives_what_its_images_give(tmp_path, model):
     drawn = scenes.sample(40, seed=8)
     lines = ["image,caption,negative"]
     for row in range(40):
@@ -189,14 +202,16 @@ def test_a_feature_folder_gives_what_its_pictures_give(tmp_path, model):
         lines.append(f"{row}.png,{drawn.captions[row]},{drawn.swapped_captions[row]}")
     (tmp_path / "own.csv").write_text("\n".join(lines))
     embed(model, captions=tmp_path / "own.csv", out=tmp_path / "features", progress=False)
-    folder = evaluate("features", model, data=tmp_path / "features", cache=None, progress=False).as_json()["features"]
-    own = evaluate("csv", model, data=tmp_path / "own.csv", cache=None, progress=False).as_json()["csv"]
-    assert folder["base"]["binding"] == own["base"]["binding"]
-    assert folder["labclip"]["binding"] == own["labclip"]["binding"]
+    folder = evaluate(model, "features", data=tmp_path / "features", cache=None, progress=False).to_json()[
+        "benchmarks"
+    ]["features"]
+    own = evaluate(model, "csv", data=tmp_path / "own.csv", cache=None, progress=False).to_json()["benchmarks"]["csv"]
+    assert folder["models"]["base"]["binding"] == own["models"]["base"]["binding"]
+    assert folder["models"]["labclip"]["binding"] == own["models"]["labclip"]["binding"]
     with torch.no_grad():
         model.clip.visual.conv1.weight[0, 0, 0, 0] += 0.5
     with pytest.raises(ValueError, match=r"weights of SHA-256 .*Embed again"):
-        evaluate("features", model, data=tmp_path / "features", cache=None, progress=False)
+        evaluate(model, "features", data=tmp_path / "features", cache=None, progress=False)
 
 
 def test_a_negative_that_only_shouts_is_a_tie_and_noted(model, tmp_path, monkeypatch):
@@ -208,31 +223,33 @@ def test_a_negative_that_only_shouts_is_a_tie_and_noted(model, tmp_path, monkeyp
         Image.fromarray(drawn.images[row]).save(tmp_path / f"{row}.png")
         lines.append(f"{row}.png,{drawn.captions[row]},{drawn.captions[row].upper()}")
     (tmp_path / "own.csv").write_text("\n".join(lines))
-    found = evaluate("csv", model, data=tmp_path / "own.csv", cache=None, progress=False).as_json()["csv"]
-    assert (found["base"]["binding"], found["labclip"]["binding"]) == (0, 0)
-    assert any(note.startswith("8 of 16 captions have the very embedding") for note in found["notes"])
+    found = evaluate(model, "csv", data=tmp_path / "own.csv", cache=None, progress=False).to_json()["benchmarks"]["csv"]
+    assert (found["models"]["base"]["binding"], found["models"]["labclip"]["binding"]) == (0, 0)
+    assert any(note.startswith("8 of 16 captions have exactly the embedding") for note in found["notes"])
 
 
-def test_the_same_picture_under_two_names_is_noted(tmp_path):
+def test_the_same_image_under_two_names_is_noted(tmp_path):
     drawn = scenes.sample(3, seed=10)
     lines = ["image,caption"]
     for row, name in ((0, "a"), (1, "b"), (2, "c"), (0, "copy")):
         Image.fromarray(drawn.images[row]).save(tmp_path / f"{name}.png")
         lines.append(f"{name}.png,{drawn.captions[row]}{' again' * (name == 'copy')}")
     (tmp_path / "own.csv").write_text("\n".join(lines))
-    notes = evaluate("csv", "scenes", data=tmp_path / "own.csv", cache=None, progress=False).results[0].notes
-    assert any(note.startswith("1 of 4 pictures of the gallery have the very embedding") for note in notes)
+    notes = evaluate("scenes", "csv", data=tmp_path / "own.csv", cache=None, progress=False).results[0].notes
+    assert any(note.startswith("1 of 4 images of the gallery have exactly the embedding") for note in notes)
 
 
-def test_an_alignment_called_as_the_report_calls_something_is_refused(model, tmp_path, monkeypatch):
-    """Its numbers would stand where the base's do."""
+def test_an_alignment_called_base_is_refused(model, tmp_path, monkeypatch):
+    """Its numbers would stand where the base's do; any other name is as good as the next, "n" and "notes" too."""
     monkeypatch.chdir(tmp_path)
-    for name in ("base", "other"):
+    for name in ("base", "notes"):
         Alignment.identity(256).save_pretrained(name)
-    with pytest.raises(ValueError, match=r"The alignment base has a name that the report uses itself\. Type \./base"):
-        evaluate("scenes", model, options={"n": 20}, alignments=["base", "other"], cache=None, progress=False)
-    report = evaluate("scenes", model, options={"n": 20}, alignments=["./base", "other"], cache=None, progress=False)
-    assert report.models == ("base", "./base", "other")
+    with pytest.raises(
+        ValueError, match=r"The alignment base has the name that the report gives the base\. Type \./base"
+    ):
+        evaluate(model, "scenes", options={"n": 20}, alignments=["base", "notes"], cache=None, progress=False)
+    report = evaluate(model, "scenes", options={"n": 20}, alignments=["./base", "notes"], cache=None, progress=False)
+    assert report.models == ("base", "./base", "notes")
 
 
 @pytest.mark.parametrize(
@@ -241,11 +258,11 @@ def test_an_alignment_called_as_the_report_calls_something_is_refused(model, tmp
 )
 def test_settings_that_are_none_are_told_before_the_work(model, arguments, said):
     with pytest.raises(ValueError, match=said):
-        evaluate("scenes", model, options={"n": 20}, cache=None, progress=False, **arguments)
+        evaluate(model, "scenes", options={"n": 20}, cache=None, progress=False, **arguments)
 
 
 def test_a_full_disk_loses_no_result(model, tmp_path, monkeypatch):
-    asked = pictures_of(scenes.sample(60, seed=11)), scenes.sample(60, seed=11).captions
+    asked = images_of(scenes.sample(60, seed=11)), scenes.sample(60, seed=11).captions
     whole = encode(model, *asked, progress=False)
     with Cache(tmp_path, model) as cache:
         cache._file.execute("PRAGMA max_page_count = 12")
@@ -261,9 +278,170 @@ def test_a_full_disk_loses_no_result(model, tmp_path, monkeypatch):
 def test_a_matrix_that_names_no_base_is_told(model):
     bare = Alignment(model.alignment.fitted)
     said = [
-        tables.terminal(
-            evaluate("scenes", model, options={"n": 20}, alignments=one, cache=None, progress=False), width=500
-        )
+        str(evaluate(model, "scenes", options={"n": 20}, alignments=one, cache=None, progress=False))
         for one in (bare, model.alignment)
     ]
-    assert ["does not say which base it was fitted on" in one for one in said] == [True, False]
+    assert ["does not say which base it was fitted on" in " ".join(one.split()) for one in said] == [True, False]
+
+
+def swapped_colours(sources, *, split="seen", n: int = 30):
+    """`right`: the caption beats the one with its colours swapped."""
+    drawn, items = scenes.sample(n, seed=7, split=split), Items(sources)
+    for row in range(n):
+        image = sources.image_in_memory(drawn.images[row], f"scene {row}")
+        items.add(image, (drawn.captions[row], drawn.swapped_captions[row]), f"row {row}")
+    return sources.task(*items.question("right"), *items.gallery())
+
+
+MINE = Benchmark("mine", "My own", "binding", swapped_colours)
+
+
+def test_a_benchmark_of_ones_own(model):
+    report = evaluate(model, MINE, options={"n": "40"}, cache=None, progress=False)
+    assert MINE.options == {"split": "seen", "n": 30}
+    right = report["mine"].metric("right")
+    assert right.estimates[0].n == 40
+    assert right.estimates[1].value > 0.9 > right.estimates[0].value
+    assert repr(report) == "Report(mine; scenes (embedded): base, labclip)"
+    shown = str(report)
+    assert "right" in shown
+    assert "t2i_r1" in shown
+    with pytest.raises(ValueError, match=r"mine has no option 'size'\. It has split, n"):
+        evaluate(model, MINE, options={"size": 3}, cache=None, progress=False)
+    with pytest.raises(KeyError, match="no benchmark 'scenes'; it has mine"):
+        report["scenes"]
+    with pytest.raises(KeyError, match="mine has no metric 'left'; it has right, t2i_r1"):
+        report["mine"].metric("left")
+
+
+def test_a_report_is_what_a_model_card_shows(model):
+    report = evaluate(model, MINE, cache=None, progress=False)
+    table = results_table(report.to_json())
+    base, aligned = (f"{estimate.value:.3f}" for estimate in report["mine"].metric("right").estimates)
+    assert f"| mine | right | {base} | {aligned} |" in table
+
+
+def test_names_and_ones_own_in_one_list(model):
+    asked = {"mine": {"n": 20, "split": "heldout"}, "scenes": {"n": 20}}
+    report = evaluate(model, ["scenes", MINE], options=asked, cache=None, progress=False)
+    assert [result.benchmark.name for result in report.results] == ["scenes", "mine"]
+    assert report["mine"].metric("right").estimates[0].n == 20
+    assert report["mine"].options == asked["mine"]
+    assert report["scenes"].metric("binding").estimates[0].n == 20
+
+
+def test_every_item_says_what_it_is_and_who_was_right(sugarcrepe, model):
+    result = evaluate(model, "sugarcrepe", data=sugarcrepe, cache=None, progress=False)["sugarcrepe"]
+    items = result.items
+    choices = [one for one in items if "micro" in one.metrics]
+    assert len(choices) == 14
+    first = choices[1]
+    written = json.loads((sugarcrepe / "add_att.json").read_text())["3"]
+    assert first.place == f"{sugarcrepe / 'add_att.json'} item 3"
+    assert first.images == (str(sugarcrepe / written["filename"]),)
+    assert first.captions == (written["caption"], written["negative_caption"])
+    assert first.metrics == ("add_att", "add", "macro", "micro")
+    for model_name, place in (("base", 0), ("labclip", 1)):
+        for metric in (*SUBSETS, "micro", "t2i_r1", "i2t_r1"):
+            among = [one for one in items if metric in one.metrics]
+            value = sum(one.right[model_name] for one in among) / len(among)
+            assert value == pytest.approx(result.metric(metric).estimates[place].value)
+    with torch.no_grad():
+        image = model.encode_image(Image.open(first.images[0]), normalize=True)[0]
+        for name, aligned in (("base", False), ("labclip", True)):
+            good, bad = (model.encode_text(list(first.captions), normalize=True, aligned=aligned) @ image).tolist()
+            assert first.margin[name] == pytest.approx(good - bad, abs=1e-5)
+            assert first.right[name] == (good > bad)
+    assert items[-1] == items[len(items) - 1]
+    assert items[2:4] == [items[2], items[3]]
+    with pytest.raises(IndexError):
+        items[len(items)]
+
+
+def test_items_keep_no_pixels(model):
+    """They live as long as a report, which may be of many benchmarks, pickled or kept."""
+    result = evaluate(model, MINE, options={"n": 30}, cache=None, progress=False)["mine"]
+    assert len(pickle.dumps(result.items)) < 30 * 64 * 64 * 3 / 4
+    assert pickle.loads(pickle.dumps(result.items))[3] == result.items[3]
+
+
+def test_a_search_is_an_item_with_its_query_and_its_margin(model):
+    result = evaluate(model, MINE, options={"n": 25}, cache=None, progress=False)["mine"]
+    by_text, by_image = ([one for one in result.items if one.metrics == (f"{side}_r1",)] for side in ("t2i", "i2t"))
+    assert len(by_text) == result.metric("t2i_r1").estimates[0].n
+    assert all(len(one.captions) == 1 and len(one.images) == 1 for one in by_text)
+    assert all(one.captions == () and len(one.images) == 1 for one in by_image)
+    assert all(one.right[name] == (one.margin[name] > 1e-6) for one in [*by_text, *by_image] for name in one.right)
+
+
+def test_items_of_every_question_type_add_up(model, tmp_path):
+    """Zero-shot, Winoground and SugarCrepe++: the mean of what items say is the metric."""
+    drawn = scenes.sample(12, seed=3)
+    for row in range(12):
+        folder = tmp_path / "zero" / drawn.objects[row][0][1]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(drawn.images[row]).save(folder / f"{row}.png")
+        Image.fromarray(drawn.images[row]).save(tmp_path / f"{row}.png")
+    rows = [{"image_0": f"{n}.png", "image_1": f"{n + 1}.png", "caption_0": drawn.captions[n],
+             "caption_1": drawn.captions[n + 1]} for n in range(0, 12, 2)]  # fmt: skip
+    (tmp_path / "examples.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    for name in ("replace_att", "replace_obj", "replace_rel", "swap_att", "swap_obj"):
+        item = {"filename": "0.png", "caption": drawn.captions[0], "caption2": f"see {drawn.captions[0]}",
+                "negative_caption": drawn.swapped_captions[0]}  # fmt: skip
+        (tmp_path / f"{name}.json").write_text(json.dumps([item]))
+    report = evaluate(
+        model, ["zero-shot", "winoground", "sugarcrepe-pp"],
+        data={"zero-shot": tmp_path / "zero", "winoground": tmp_path, "sugarcrepe-pp": tmp_path},
+        cache=None, progress=False,
+    )  # fmt: skip
+    for benchmark, metrics in (
+        ("zero-shot", ("acc1",)),
+        ("winoground", ("text", "image", "group")),
+        ("sugarcrepe-pp", ("micro_itt", "micro_tot")),
+    ):  # fmt: skip
+        result = report[benchmark]
+        for metric in metrics:
+            among = [one for one in result.items if metric in one.metrics]
+            for place, name in enumerate(report.models):
+                right = sum(one.right[name] for one in among) / len(among)
+                assert right == pytest.approx(result.metric(metric).estimates[place].value)
+                if benchmark != "zero-shot":
+                    assert all(one.right[name] == (one.margin[name] > 0) for one in among)
+    assert report["winoground"].items[0].place == f"{tmp_path / 'examples.jsonl'} row 1"
+    assert len(report["winoground"].items[0].images) == 2
+
+
+@pytest.fixture(scope="module")
+def arrays():
+    model = LABCLIP.from_pretrained("scenes")
+    drawn = scenes.sample(30, seed=8)
+    asked = images_of(drawn), [*drawn.captions, *drawn.swapped_captions]
+    images, texts = encode(model, *asked, progress=False)
+    return {"images": images, "texts": texts[:30], "negatives": texts[30:]}
+
+
+def test_features_in_memory_are_measured(model, arrays):
+    features = Features.from_arrays(**arrays, base=model.alignment.base)
+    report = evaluate(model, "features", data=features, cache=None, progress=False)
+    by_hand = (arrays["images"] * arrays["texts"]).sum(-1) > (arrays["images"] * arrays["negatives"]).sum(-1)
+    assert report["features"].metric("binding").estimates[0].value == pytest.approx(float(by_hand.float().mean()))
+    assert report["features"].items[3].captions == ("caption 3", "negative 3")
+    assert [one.right["base"] for one in report["features"].items[:30]] == by_hand.tolist()
+    assert report["features"].data.startswith("Features(30 images, 30 texts")
+    with pytest.raises(FileNotFoundError, match=r"data is Features\(30 images.*which the benchmark features reads"):
+        evaluate(model, "sugarcrepe", data=features, cache=None, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        ({"base": labclip.Base("ViT-B-32", "openai", True, 256)}, r"The features are of .*ViT-B-32.*, not of"),
+        ({"fingerprint": torch.nn.functional.one_hot(torch.tensor(3), 256).float()}, "fingerprint has cosine"),
+        ({"narrow": 8}, "have dim 8 but the model embeds in 256"),
+    ],
+)
+def test_features_of_another_base_are_refused(model, arrays, facts, said):
+    narrow = facts.pop("narrow", 256)
+    features = Features.from_arrays(**{name: rows[:, :narrow] for name, rows in arrays.items()}, **facts)
+    with pytest.raises(ValueError, match=said):
+        evaluate(model, "features", data=features, cache=None, progress=False)

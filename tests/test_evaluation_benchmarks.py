@@ -6,12 +6,12 @@ import random
 from pathlib import Path
 
 import pytest
-from evaluated import counts, features, picture, read, values
+from evaluated import counts, features, image_file, read, values
 
 from labclip.data.cleaning import comparable
 from labclip.evaluation.benchmarks import BENCHMARKS
 from labclip.evaluation.benchmarks.aro import SYMMETRIC
-from labclip.evaluation.orders import MAX_WORDS, SHUFFLES, options
+from labclip.evaluation.benchmarks.order import MAX_WORDS, SHUFFLES, shuffles_of
 from labclip.evaluation.tasks import Retrieval
 from labclip.negatives import clean
 from labclip.negatives.taggers import get_tagger
@@ -21,7 +21,7 @@ SUBSETS = ("add_att", "add_obj", "replace_att", "replace_obj", "replace_rel", "s
 
 
 def says(*true):
-    """Cosine 1 where (end of the picture's name, caption) is one of those given, else 0."""
+    """Cosine 1 where (end of the image's name, caption) is one of those given, else 0."""
     return lambda name, caption: float(any(name.endswith(end) and caption == text for end, text in true))
 
 
@@ -50,7 +50,7 @@ def sugarcrepe(folder, **changed):
             key: {"filename": f"{number}.jpg", "caption": f"{name} {key}", "negative_caption": f"not {name} {key}"}
             for key in ("0", "2")
         }
-        picture(folder / f"{number}.jpg")
+        image_file(folder / f"{number}.jpg")
         dump(folder / f"{name}.json", changed.get(name, items))
 
 
@@ -89,7 +89,7 @@ def test_sugarcrepes_own_files(tmp_path):
         "add_att": 692, "add_obj": 2062, "replace_att": 788, "replace_obj": 1652, "replace_rel": 1406,
         "swap_att": 666, "swap_obj": 245, "add": 2754, "replace": 3846, "swap": 911, "macro": 7511, "micro": 7511,
     }  # fmt: skip
-    assert len(task.pictures) == len(names)
+    assert len(task.images) == len(names)
     words = [[sorted(clean(task.captions[row]).split()) for row in pair] for pair in choice.options]
     assert 500 < sum(own == other for own, other in words) < 650
     said = [set() for _ in gallery.images]
@@ -104,21 +104,21 @@ def test_sugarcrepe_pp(tmp_path):
         dump(tmp_path / f"{name}.json", [
             {"id": 0, "filename": "a.jpg", "caption": f"{name}", "caption2": f"{name} too", "negative_caption": "no"}
         ])  # fmt: skip
-    picture(tmp_path / "a.jpg")
+    image_file(tmp_path / "a.jpg")
     task = read("sugarcrepe-pp", tmp_path)
     found = values(task, says(("a.jpg", "swap_att"), ("a.jpg", "swap_att too"), ("a.jpg", "swap_obj")))
     assert found["swap_att_itt"] == 1.0
     assert found["swap_obj_itt"] == 0.0  # only one of the two beats the negative
     assert (found["macro_itt"], found["swap_itt"], found["micro_itt"]) == (0.2, 0.5, 0.2)
     assert "macro_tot" in found
-    assert "t2i_r1" not in found  # one picture makes no gallery
+    assert "t2i_r1" not in found  # one image makes no gallery
 
 
 def test_sugarcrepe_pp_by_its_longer_names(tmp_path):
     item = {"filename": "a.jpg", "caption": "a", "caption2": "b", "negative_caption": "c"}
     for name in ("replace_attribute", "replace_object", "replace_relation", "swap_attribute"):
         dump(tmp_path / f"{name}.json", [item])
-    picture(tmp_path / "a.jpg")
+    image_file(tmp_path / "a.jpg")
     with pytest.raises(FileNotFoundError, match=r"1 of 5 files are missing: .*swap_object\.json"):
         read("sugarcrepe-pp", tmp_path)
 
@@ -134,27 +134,27 @@ def test_vg_r_with_and_without_symmetric_relations(tmp_path):
     assert SYMMETRIC.isdisjoint({"on", "in", "behind", "eating"})
     relations = ["on", "on", "behind", "near"]
     dump(tmp_path / "visual_genome_relation.json", [vg(one, number=i) for i, one in enumerate(relations)])
-    picture(tmp_path / "images" / "1.jpg")
+    image_file(tmp_path / "images" / "1.jpg")
     task = read("vg-r", tmp_path)
     found = values(task, lambda _, caption: float(caption in ("true 0", "true 2")))
     assert found["micro"] == 2 / 4
     assert found["macro"] == pytest.approx((1 / 2 + 1 + 0) / 3)
     assert found["macro_no_symmetric"] == pytest.approx((1 / 2 + 1) / 2)
-    assert [one.box for one in task.pictures] == [(1, 2, 3, 4)]
-    assert task.pictures[0].decode(task.pictures[0].read()).size == (3, 4)
+    assert [one.box for one in task.images] == [(1, 2, 3, 4)]
+    assert task.images[0].decode(task.images[0].read()).size == (3, 4)
 
 
 def test_vg_a_counts_pairs_with_25_items(tmp_path):
     items = [vg(attributes=["red", "old"], number=i, box=(0, 0, 1 + i % 5, 8)) for i in range(25)]
     items += [vg(attributes=["old", "red"], number=i) for i in range(25, 49)]  # in the other order: 24 of another pair
     dump(tmp_path / "visual_genome_attribution.json", items)
-    picture(tmp_path / "1.jpg")
+    image_file(tmp_path / "1.jpg")
     task = read("vg-a", tmp_path)
     found = values(task, lambda _, caption: float(caption in [f"true {i}" for i in range(5, 49)]))
     assert found["macro"] == 20 / 25
     assert found["micro"] == 44 / 49
-    assert len(task.pictures) == 6
-    assert set(task.questions[0].unit) == {0}  # crops of one picture are drawn together
+    assert len(task.images) == 6
+    assert set(task.questions[0].unit) == {0}  # crops of one image are drawn together
     assert task.notes == ["macro: 1 of 2 pairs of attributes have 25 items."]
 
 
@@ -163,7 +163,7 @@ def test_vg_a_counts_pairs_with_25_items(tmp_path):
 )
 def test_vg_boxes_are_checked(tmp_path, box):
     dump(tmp_path / "visual_genome_relation.json", [vg("on", box=box)])
-    picture(tmp_path / "1.jpg")
+    image_file(tmp_path / "1.jpg")
     with pytest.raises(ValueError, match=r"visual_genome_relation\.json item 0: the box"):
         read("vg-r", tmp_path)
 
@@ -172,7 +172,7 @@ CAPTIONS = [f"caption {letter}" for letter in "abcdefg"]
 
 
 def karpathy(folder, form):
-    """Two pictures in COCO's val2014, seven captions and five; and one each of other splits in the original form."""
+    """Two images in COCO's val2014, seven captions and five; and one each of other splits in the original form."""
     rows = [("COCO_val2014_1.jpg", CAPTIONS), ("COCO_val2014_2.jpg", [f"other {letter}" for letter in "abcde"])]
     if form == "list":
         dump(folder / "coco_karpathy_test.json", [{"image": f"val2014/{n}", "caption": c} for n, c in rows])
@@ -186,7 +186,7 @@ def karpathy(folder, form):
         ]  # fmt: skip
         dump(folder / "dataset_coco.json", {"images": images, "dataset": "coco"})
     for number in range(1, 5):
-        picture(folder / "val2014" / f"COCO_val2014_{number}.jpg")
+        image_file(folder / "val2014" / f"COCO_val2014_{number}.jpg")
 
 
 @pytest.mark.parametrize("form", ["list", "whole"])
@@ -194,11 +194,11 @@ def karpathy(folder, form):
 def test_coco_takes_both_forms_and_five_captions(tmp_path, form, below):
     karpathy(tmp_path, form)
     task = read("coco", tmp_path, tmp_path / below)
-    assert [Path(one.name).name for one in task.pictures] == ["COCO_val2014_1.jpg", "COCO_val2014_2.jpg"]
+    assert [Path(one.name).name for one in task.images] == ["COCO_val2014_1.jpg", "COCO_val2014_2.jpg"]
     assert task.captions == [*CAPTIONS[:5], *(f"other {letter}" for letter in "abcde")]
     (question,) = task.questions
     assert question.image_index.tolist() == [0] * 5 + [1] * 5
-    # Two captions of the first picture are found, and one of the second: by text 3 of 10, by picture both at 1.
+    # Two captions of the first image are found, and one of the second: by text 3 of 10, by image both at 1.
     found = values(task, says(("1.jpg", "caption a"), ("1.jpg", "caption b"), ("2.jpg", "other e")))
     assert (found["t2i_r1"], found["i2t_r1"], found["t2i_r5"]) == (0.3, 1.0, 1.0)
 
@@ -206,7 +206,7 @@ def test_coco_takes_both_forms_and_five_captions(tmp_path, form, below):
 def test_restval_lies_in_val2014(tmp_path):
     karpathy(tmp_path, "whole")
     task = read("coco", tmp_path, split="restval")
-    assert [Path(one.name).parts[-2:] for one in task.pictures] == [("val2014", "COCO_val2014_3.jpg")]
+    assert [Path(one.name).parts[-2:] for one in task.images] == [("val2014", "COCO_val2014_3.jpg")]
 
 
 def test_a_split_that_is_not_there_names_those_that_are(tmp_path):
@@ -218,20 +218,20 @@ def test_a_split_that_is_not_there_names_those_that_are(tmp_path):
         read("coco", tmp_path, split="val")
 
 
-def test_captions_said_of_two_pictures_are_counted(tmp_path):
+def test_captions_said_of_two_images_are_counted(tmp_path):
     dump(
         tmp_path / "flickr30k_test.json", [{"image": f"flickr30k-images/{n}.jpg", "caption": ["same"]} for n in (1, 2)]
     )
     for number in (1, 2):
-        picture(tmp_path / "pictures" / f"{number}.jpg")
-    task = read("flickr30k", tmp_path, tmp_path / "pictures")
+        image_file(tmp_path / "images" / f"{number}.jpg")
+    task = read("flickr30k", tmp_path, tmp_path / "images")
     assert task.notes == ["1 captions are said word for word of an earlier image too: a tie, so wrong."]
 
 
 def test_flickr30ks_original_form_names_no_folder(tmp_path):
     images = [{"filename": "5.jpg", "split": "test", "sentences": [{"raw": "a dog"}, {"raw": "a cat"}]}]
     dump(tmp_path / "dataset_flickr30k.json", {"images": images})
-    picture(tmp_path / "flickr30k-images" / "5.jpg")
+    image_file(tmp_path / "flickr30k-images" / "5.jpg")
     assert read("flickr30k", tmp_path).captions == ["a dog", "a cat"]
 
 
@@ -246,7 +246,7 @@ RAW = "A Red dog and an old cat, with the big cats"
 
 
 def test_each_shuffle_moves_what_it_says():
-    own, found = options(RAW, tag, 0)
+    own, found = shuffles_of(RAW, tag, 0)
     assert own == "a red dog and an old cat, with the big cats"
     words = own.replace(",", " ,").split()
     by_name = dict(zip(SHUFFLES, (text.split() for text in found), strict=True))
@@ -263,7 +263,7 @@ def test_each_shuffle_moves_what_it_says():
 def test_shuffles_of_three_words():
     caption = "one two three four five six seven"
     for seed in range(30):
-        _, found = options(caption, tag, seed)
+        _, found = shuffles_of(caption, tag, seed)
         by_name = dict(zip(SHUFFLES, found, strict=True))
         within, whole = (by_name[name].split() for name in ("shuffle_within_trigrams", "shuffle_trigrams"))
         assert [sorted(within[at : at + 3]) for at in (0, 3, 6)] == [
@@ -275,20 +275,20 @@ def test_shuffles_of_three_words():
 
 
 def test_shuffles_depend_on_seed_and_caption_alone():
-    assert options(RAW, tag, 1) == options(RAW, tag, 1)
-    assert len({tuple(options(RAW, tag, seed)[1]) for seed in range(10)}) > 5
+    assert shuffles_of(RAW, tag, 1) == shuffles_of(RAW, tag, 1)
+    assert len({tuple(shuffles_of(RAW, tag, seed)[1]) for seed in range(10)}) > 5
 
 
 def test_an_order_is_never_the_caption_again():
     rng = random.Random(0)
     for _ in range(200):
         caption = " ".join(rng.choices(["dog", "red", "a", "a", ",", "cat"], k=rng.randint(1, 6)))
-        own, found = options(caption, tag, 0)
+        own, found = shuffles_of(caption, tag, 0)
         assert all(text is None or comparable(text) != comparable(own) for text in found)
 
 
 def test_captions_are_cut_at_30_words():
-    own, found = options(" ".join(f"word{number}" for number in range(50)), tag, 0)
+    own, found = shuffles_of(" ".join(f"word{number}" for number in range(50)), tag, 0)
     assert {len(text.split()) for text in (own, *filter(None, found))} == {MAX_WORDS}
 
 
@@ -298,7 +298,7 @@ def test_coco_order_with_the_default_tagger(tmp_path):
         {"image": "2.jpg", "caption": ["Two men ride brown horses along the beach."]},
     ])  # fmt: skip
     for number in (1, 2):
-        picture(tmp_path / f"{number}.jpg")
+        image_file(tmp_path / f"{number}.jpg")
     task = read("coco-order", tmp_path, seed=3)
     true = {"1.jpg": "a red dog sits on a small table", "2.jpg": "two men ride brown horses along the beach"}
     (choice, gallery) = task.questions
@@ -319,12 +319,12 @@ def test_winoground_as_jsonl_and_as_parquet(tmp_path):
     row = {"image_0": "ex_0_img_0", "image_1": "ex_0_img_1", "caption_0": "a b", "caption_1": "b a", "id": 0}
     (tmp_path / "examples.jsonl").write_text(json.dumps(row))
     for number in (0, 1):
-        picture(tmp_path / "images" / f"ex_0_img_{number}.png")
+        image_file(tmp_path / "images" / f"ex_0_img_{number}.png")
     right, wrong = (says(("img_0.png", one), ("img_1.png", other)) for one, other in (("a b", "b a"), ("b a", "a b")))
     task = read("winoground", tmp_path)
     assert [values(task, right)[name] for name in ("text", "image", "group", "t2i_r1")] == [1.0] * 4
     assert [values(task, wrong)[name] for name in ("text", "image", "group", "t2i_r1")] == [0.0] * 4
-    # Both pictures like the first caption, the first one more: the caption is right for the first, no more.
+    # Both images like the first caption, the first one more: the caption is right for the first, no more.
     half = values(task, lambda name, caption: {"a b": 0.5, "b a": 0.2}[caption] + name.endswith("img_0.png") * 0.1)
     assert [half[name] for name in ("text", "image", "group")] == [0.0, 0.0, 0.0]
 
@@ -338,15 +338,15 @@ def test_winoground_as_jsonl_and_as_parquet(tmp_path):
     parquet.write_table(arrow.Table.from_pylist(rows), tmp_path / "hub" / "data" / "test-00000-of-00001.parquet")
     packed = read("winoground", tmp_path / "hub")
     assert packed.captions == task.captions
-    assert [one.read() for one in packed.pictures] == [one.read() for one in task.pictures]
-    assert packed.pictures[0].decode(packed.pictures[0].read()).size == (8, 8)
+    assert [one.read() for one in packed.images] == [one.read() for one in task.images]
+    assert packed.images[0].decode(packed.images[0].read()).size == (8, 8)
 
 
 def test_colorswap_pairs_the_second_with_the_second(tmp_path):
     row = {"id": 0, "image_1": "1.png", "image_2": "2.png", "caption_1": "x y", "caption_2": "y x"}
     dump(tmp_path / "test.json", [row])
     for number in (1, 2):
-        picture(tmp_path / f"{number}.png")
+        image_file(tmp_path / f"{number}.png")
     task = read("colorswap", tmp_path)
     assert values(task, says(("1.png", "x y"), ("2.png", "y x")))["group"] == 1.0
     dump(tmp_path / "test.json", [{**row, "caption_2": "x y"}])
@@ -365,13 +365,13 @@ def whatsup(folder):
     for one, other, places in (("mug", "plate", PLACES), ("cup", "dog_bowl", PLACES[:2])):
         for place in places:
             name = f"{one}_{place}_{other}.jpeg"
-            picture(folder / "controlled_images" / name)
+            image_file(folder / "controlled_images" / name)
             wrong = [f"{one} {w} {other}" for w in PLACES if w != place]
             items.append({"image_path": f"data/controlled_images/{name}",
                           "caption_options": [f"{one} {place} {other}", *wrong]})  # fmt: skip
     dump(folder / "controlled_images_dataset.json", items)
     dump(folder / "coco_qa_one_obj.json", [[139, "a dog on the left", "a dog on the right"]])
-    picture(folder / "val2017" / "000000000139.jpg")
+    image_file(folder / "val2017" / "000000000139.jpg")
 
 
 def test_whatsup_single_pairs_and_sets(tmp_path):
@@ -401,11 +401,11 @@ def test_whatsup_asks_for_what_it_lacks(tmp_path):
         read("whatsup", tmp_path / "mine.json", tmp_path)
     assert "a" in counts(read("whatsup", tmp_path / "mine.json", tmp_path, subset="a"))
     dump(tmp_path / "coco_qa_one_obj.json", [[139, "only one"]])
-    with pytest.raises(ValueError, match=r"item 0 is \[139, 'only one'\], not \[number of the picture"):
+    with pytest.raises(ValueError, match=r"item 0 is \[139, 'only one'\], not \[number of the image"):
         read("whatsup", tmp_path / "coco_qa_one_obj.json", tmp_path)
 
 
-def test_a_set_with_a_missing_picture_is_no_set(tmp_path):
+def test_a_set_with_a_missing_image_is_no_set(tmp_path):
     whatsup(tmp_path)
     (tmp_path / "controlled_images" / "mug_on_plate.jpeg").unlink()
     task = read("whatsup", tmp_path, on_missing="skip")
@@ -421,7 +421,7 @@ def test_negation_by_kind_of_answer(tmp_path):
     rows = ["x/a.jpg,A dog.,No dog.,A cat.,\"A dog, no cat.\",0,positive", "x/a.jpg,A b,No b,A c,A c no b,1,negative",
             "x/a.jpg,A d,No d,A e,A e no d,3,hybrid"]  # fmt: skip
     (tmp_path / MCQ).write_text("\n".join([NEGATION, *rows]))
-    picture(tmp_path / "val2017" / "a.jpg")
+    image_file(tmp_path / "val2017" / "a.jpg")
     task = read("negation", tmp_path)
     found = values(task, says(("a.jpg", "A dog."), ("a.jpg", "A e no d")))
     assert found == {"accuracy": pytest.approx(2 / 3), "positive": 1.0, "negative": 0.0, "hybrid": 1.0}
@@ -449,7 +449,7 @@ def both(task):
 )
 def test_negation_rows_are_checked(tmp_path, row, said):
     (tmp_path / MCQ).write_text(f"{NEGATION}\n{row}\n")
-    picture(tmp_path / "a.jpg")
+    image_file(tmp_path / "a.jpg")
     with pytest.raises(ValueError, match=said):
         read("negation", tmp_path)
 
@@ -457,17 +457,17 @@ def test_negation_rows_are_checked(tmp_path, row, said):
 def test_kinds_of_negation_that_are_written_differently_are_one(tmp_path):
     rows = ["a.jpg,a,b,c,d,0,Positive", "a.jpg,e,f,g,h,0,positive"]
     (tmp_path / MCQ).write_text("\n".join([NEGATION, *rows]))
-    picture(tmp_path / "a.jpg")
+    image_file(tmp_path / "a.jpg")
     assert counts(read("negation", tmp_path)) == {"accuracy": 2, "positive": 2}
 
 
-def test_a_picture_that_has_several_entries_is_one_of_the_gallery(tmp_path):
+def test_an_image_that_has_several_entries_is_one_of_the_gallery(tmp_path):
     dump(tmp_path / "coco_karpathy_test.json", [
         {"image": "1.jpg", "caption": ["one", "first"]}, {"image": "2.jpg", "caption": ["two"]},
         {"image": "1.jpg", "caption": ["again", "one"]},
     ])  # fmt: skip
     for number in (1, 2):
-        picture(tmp_path / f"{number}.jpg")
+        image_file(tmp_path / f"{number}.jpg")
     task = read("coco", tmp_path)
     assert task.questions[0].image_index.tolist() == [0, 0, 1, 0, 0]
     found = values(task, says(("1.jpg", "one"), ("1.jpg", "first"), ("1.jpg", "again"), ("2.jpg", "two")))
@@ -482,7 +482,7 @@ def test_subsets_of_which_nothing_is_left_are_named(tmp_path, name):
         item = {"filename": f"{number}.jpg", "caption": "a", "caption2": "c", "negative_caption": "b"}
         dump(tmp_path / f"{subset}.json", [item])
         if subset != "swap_obj":
-            picture(tmp_path / f"{number}.jpg")
+            image_file(tmp_path / f"{number}.jpg")
     task = read(name, tmp_path, on_missing="skip")
     assert task.notes[0].startswith("1 of")
     assert "No item is left of swap_obj: means over subsets are of the others alone." in task.notes

@@ -3,11 +3,12 @@
 import json
 
 import pytest
-from evaluated import picture, read
+from evaluated import image_file, read
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from labclip.evaluation.sources import Sources, read_json
+from labclip.evaluation.sources import Sources
+from labclip.jsonfile import read_json
 
 BOX = {"bbox_x": 0, "bbox_y": 0, "bbox_w": 4, "bbox_h": 4}
 CAPTIONED = {"filename": "a.jpg", "caption": "one", "negative_caption": "two"}
@@ -46,8 +47,8 @@ anything = st.recursive(
 def write(folder, name, items):
     for file in FILES[name]:
         (folder / file).write_text(json.dumps(items))
-    for picture_name in ("a.jpg", "b.jpg", "mug_on_plate.jpeg"):
-        picture(folder / picture_name)
+    for image_name in ("a.jpg", "b.jpg", "mug_on_plate.jpeg"):
+        image_file(folder / image_name)
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -70,12 +71,10 @@ def test_any_value_is_read_or_refused(tmp_path, name, data):
     except (ValueError, FileNotFoundError) as error:
         said = str(error)
     if task is None:
-        assert any(
-            part in said for part in (*FILES[name], "pictures are missing", "has no item", "no item has a negative")
-        )
+        assert any(part in said for part in (*FILES[name], "images are missing", "has no item", "no item has a negative"))
     else:
         assert task.questions
-        assert all(one.file.resolve().parent == tmp_path.resolve() for one in task.pictures)
+        assert all(one.file.resolve().parent == tmp_path.resolve() for one in task.images)
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -106,14 +105,14 @@ def test_a_caption_that_is_its_negative_is_named(tmp_path, name):
 @pytest.mark.parametrize("hostile", ["../../x", "/etc/passwd", "..", ".", "a/../../b.jpg"])
 def test_a_name_that_leads_out_of_the_folder(tmp_path, hostile):
     write(tmp_path, "sugarcrepe", {"0": {**CAPTIONED, "filename": hostile}})
-    with pytest.raises(ValueError, match=r"add_att\.json item 0: the picture's name .* leads out of .*--images DIR"):
+    with pytest.raises(ValueError, match=r"add_att\.json item 0: the image's name .* leads out of .*images=DIR"):
         read("sugarcrepe", tmp_path)
 
 
 @pytest.mark.parametrize("hostile", ["a\0.jpg", "", "  ", None, 3, ["a.jpg"]])
 def test_a_name_that_is_none(tmp_path, hostile):
     write(tmp_path, "sugarcrepe", {"0": {**CAPTIONED, "filename": hostile}})
-    with pytest.raises(ValueError, match=r"item 0: the picture's name is .*Every item must name its picture"):
+    with pytest.raises(ValueError, match=r"item 0: the image's name is .*Every item must name its image"):
         read("sugarcrepe", tmp_path)
 
 
@@ -127,7 +126,7 @@ def test_every_missing_file_is_named_with_where_to_get_it(tmp_path):
         read("sugarcrepe", tmp_path)
     with pytest.raises(FileNotFoundError, match=r"There is no .*nowhere\. Get it there"):
         read("sugarcrepe", tmp_path / "nowhere")
-    with pytest.raises(FileNotFoundError, match=r"No data was given. Pass --data PATH. Get it there"):
+    with pytest.raises(FileNotFoundError, match=r"No data was given. Pass data=PATH. Get it there"):
         read("sugarcrepe", None)
 
 
@@ -155,18 +154,18 @@ def test_json_that_is_none(tmp_path, content, said):
 
 
 @pytest.mark.parametrize("name", sorted(FILES))
-def test_all_pictures_missing_is_an_error_even_when_skipping(tmp_path, name):
+def test_all_images_missing_is_an_error_even_when_skipping(tmp_path, name):
     write(tmp_path, name, [ITEMS[name]])
     (tmp_path / "none").mkdir()
-    with pytest.raises(FileNotFoundError, match="pictures are missing"):
+    with pytest.raises(FileNotFoundError, match="images are missing"):
         read(name, tmp_path, tmp_path / "none", on_missing="skip")
 
 
 def test_links_inside_the_folder_are_followed(tmp_path):
-    elsewhere = picture(tmp_path / "elsewhere" / "a.jpg")
+    elsewhere = image_file(tmp_path / "elsewhere" / "a.jpg")
     (tmp_path / "here").mkdir()
     (tmp_path / "here" / "a.jpg").symlink_to(elsewhere)
-    assert Sources(tmp_path / "here").picture("a.jpg", "x") == 0
+    assert Sources(tmp_path / "here").image("a.jpg", "x") == 0
 
 
 TABLES = {
@@ -189,7 +188,7 @@ cells = st.text(st.sampled_from("ab,\"'\n\r\t;[]{}\0é"), max_size=6) | st.sampl
 def test_any_table_is_read_or_refused(tmp_path, name, rows, headed):
     file, header = TABLES[name]
     (tmp_path / file).write_text("\n".join([header, *rows] if headed else rows), newline="")
-    picture(tmp_path / "a.jpg")
+    image_file(tmp_path / "a.jpg")
     task, said = None, ""
     try:
         task = read(name, tmp_path / file)
@@ -203,10 +202,10 @@ def test_any_table_is_read_or_refused(tmp_path, name, rows, headed):
 def test_any_scene_is_read_or_refused(tmp_path, field, value):
     scene = {"image_filename": "a.jpg", "split": "val", "objects": [{"color": "red", "shape": "cube"}]}
     (tmp_path / "CLEVR_val_scenes.json").write_text(json.dumps({"scenes": [scene, {**scene, field: value}]}))
-    picture(tmp_path / "a.jpg")
+    image_file(tmp_path / "a.jpg")
     said = ""
     try:
         read("clevr", tmp_path)
     except (ValueError, FileNotFoundError) as error:
         said = str(error)
-    assert said  # one thing has no swap, and one picture is no gallery
+    assert said  # one thing has no swap, and one image is no gallery

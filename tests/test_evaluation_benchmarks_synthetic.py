@@ -1,20 +1,20 @@
-"""Pictures of which every thing is known: the forms of their labels, swaps, splits that do not leak, scenes."""
+"""Images of which every object is known: the forms of their labels, swaps, splits that do not leak, scenes."""
 
 import json
 from collections import Counter
 
 import numpy as np
 import pytest
-from evaluated import counts, picture, read, values
+from evaluated import counts, image_file, read, values
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labclip.data.scene_files import read_labels
-from labclip.evaluation.labelled import (
+from labclip.data.scene_files import (
     caption,
     combination,
     labelled_scenes,
-    read_labelled,
+    read_labelled_scenes,
+    read_scene_file,
     split_of,
     swapped_caption,
 )
@@ -39,7 +39,7 @@ def test_a_swap_says_something_else_or_is_none(scene):
         assert [one.split()[1] for one in swapped.split(" and ")] == [shape for _, shape in scene]
 
 
-def test_two_things_are_swapped_as_the_paper_has_it():
+def test_two_objects_are_swapped_as_the_paper_has_it():
     scene = (("red", "cube"), ("blue", "ball"))
     assert caption(scene) == "red cube and blue ball"
     assert swapped_caption(scene) == "blue cube and red ball"
@@ -72,11 +72,11 @@ def test_splits_are_80_10_10_of_the_combinations_and_seeded():
 
 
 def authors(folder, lines, objects=2):
-    """The authors' form, with its pictures."""
+    """The authors' form, with its images."""
     folder.mkdir(exist_ok=True)
     (folder / f"output_{objects}obj.csv").write_text("\n".join(lines) + "\n")
     for line in lines:
-        picture(folder / f"images_{objects}obj" / line.split(",")[0])
+        image_file(folder / f"images_{objects}obj" / line.split(",")[0])
 
 
 def test_clevr_of_the_authors(tmp_path):
@@ -92,12 +92,12 @@ def test_clevr_of_the_authors(tmp_path):
         ["blue sphere and red cube", "red sphere and blue cube"],
         ["blue cube and red sphere", "red cube and blue sphere"],
     ]
-    assert any("2 of 5 pictures have no swapped caption" in note for note in task.notes)
-    # Pictures 0 and 1 show the same: one of them is the answer to a search.
+    assert any("2 of 5 images have no swapped caption" in note for note in task.notes)
+    # Images 0 and 1 show the same: one of them is the answer to a search.
     assert len(gallery.images) == 4
-    assert any("Retrieval: 4 of 5 pictures" in note for note in task.notes)
+    assert any("Retrieval: 4 of 5 images" in note for note in task.notes)
     found = values(task, lambda name, text: float(name.endswith(("0.png", "1.png")) and "red cube" in text))
-    assert found["binding"] == pytest.approx(2 / 3)  # of picture 3 both captions tie
+    assert found["binding"] == pytest.approx(2 / 3)  # of image 3 both captions tie
     assert read("clevr", tmp_path, objects=3).captions[0] == "red cube and blue sphere and green cone"
     with pytest.raises(FileNotFoundError, match=r"has no output_4obj\.csv and no labels\.csv"):
         read("clevr", tmp_path, objects=4)
@@ -109,8 +109,8 @@ FOLLOW_UP = "filename,object1_color,object1_shape,object2_color,object2_shape,ob
 def test_clevr_of_the_follow_up(tmp_path):
     (tmp_path / "labels.csv").write_text(f"{FOLLOW_UP}0.png,purple,cube,gray,cylinder,5\n1.png,red,cube,red,cone,6\n")
     for number in (0, 1):
-        picture(tmp_path / f"{number}.png")
-    labelled = read_labelled(tmp_path)
+        image_file(tmp_path / f"{number}.png")
+    labelled = read_labelled_scenes(tmp_path)
     assert labelled.captions == ["purple cube and gray cylinder", "red cube and red cone"]
     assert labelled.swapped == ["gray cube and purple cylinder", None]
     assert labelled.objects == [(("purple", "cube"), ("gray", "cylinder")), (("red", "cube"), ("red", "cone"))]
@@ -129,12 +129,12 @@ def test_clevrs_own_scenes(tmp_path):
     (tmp_path / "scenes").mkdir()
     (tmp_path / "scenes" / "CLEVR_val_scenes.json").write_text(json.dumps({"info": {}, "scenes": scenes}))
     for number in (0, 1):
-        picture(tmp_path / "images" / "val" / f"{number}.png")
+        image_file(tmp_path / "images" / "val" / f"{number}.png")
     task = read("clevr", tmp_path)
     assert "blue cube and red cone and red cone" in task.captions
     assert counts(task)["binding"] == 1
-    assert len(read_labelled(tmp_path, objects=1)) == 1
-    with pytest.raises(ValueError, match="No picture has 2 things; numbers of things are 1, 3"):
+    assert len(read_labelled_scenes(tmp_path, objects=1)) == 1
+    with pytest.raises(ValueError, match="No image has 2 objects; numbers of objects are 1, 3"):
         read("clevr", tmp_path, objects=2)
 
 
@@ -147,12 +147,12 @@ def test_pug_spar_leaves_out_what_binds_nothing(tmp_path):
              "4.png,Arena,Bear,Cat,left,Blue,Red", "5.png,Arena,Cat,Bear,bottom,Grass,Stone"]  # fmt: skip
     (tmp_path / "labels.csv").write_text("\n".join([SPAR, *lines]))
     for number in range(6):
-        picture(tmp_path / f"{number}.png")
+        image_file(tmp_path / f"{number}.png")
     task = read("pug-spar", tmp_path)
     assert task.captions == ["Blue Bear and Red Cat", "Red Bear and Blue Cat",
                              "Grass Cat and Stone Bear", "Stone Cat and Grass Bear"]  # fmt: skip
     assert counts(task) == {"binding": 3, **{f"{side}_r{k}": 2 for side in ("t2i", "i2t") for k in (1, 5, 10)}}
-    assert task.notes[0] == "3 pictures with one animal, two of a kind, or no texture are left out."
+    assert task.notes[0] == "3 images with one animal, two of a kind, or no texture are left out."
     with pytest.raises(ValueError, match="holds pug-spar, not pug-spare"):
         read("pug-spare", tmp_path)
     with pytest.raises(ValueError, match="holds pug-spar, not clevr"):
@@ -165,8 +165,8 @@ SPARE = "filename,world_name,character_name,character2_name,character_texture,ch
 @pytest.mark.parametrize(("file", "where"), [("PUG_SPARE.csv", "Desert/0.png"), ("labels.csv", "0.png")])
 def test_pug_spare_in_both_releases(tmp_path, file, where):
     (tmp_path / file).write_text(f"{SPARE}\n0.png,Desert,Crow,Fox,Red,Blue,,\n")
-    picture(tmp_path / where)
-    labelled = read_labelled(tmp_path)
+    image_file(tmp_path / where)
+    labelled = read_labelled_scenes(tmp_path)
     assert labelled.name.startswith("pug-spare")
     assert (labelled.captions, labelled.swapped) == (["Red Crow and Blue Fox"], ["Blue Crow and Red Fox"])
     assert counts(read("pug-spare", tmp_path))["binding"] == 1
@@ -188,7 +188,7 @@ def test_worlds_of_one_combination_are_on_one_side(tmp_path):
         path = tmp_path / world / name
         path.parent.mkdir(exist_ok=True)
         path.touch()
-    said = {split: {combination(one) for one in read_labelled(tmp_path, split=split).objects} for split in
+    said = {split: {combination(one) for one in read_labelled_scenes(tmp_path, split=split).objects} for split in
             ("train", "val", "test")}  # fmt: skip
     assert all(said.values())
     assert sum(map(len, said.values())) == len(set.union(*said.values())) == 10 * 6
@@ -205,9 +205,9 @@ def test_worlds_of_one_combination_are_on_one_side(tmp_path):
         ("a.csv", "0.png,cube,red,ball,blue\n1.png,cube,red,ball\n", "line 2 has 4 cells"),
         ("a.csv", "0.png,cube,red,ball,\n", "line 1: '' is no attribute"),
         ("a.csv", f"{FOLLOW_UP}0.png,red,cube\n", "line 2 has fewer cells than the header: 3 for 6 columns"),
-        ("a.csv", 'f,"x\n', "is no sound csv file"),
+        ("a.csv", 'f,"x\n', "is no valid csv file"),
         ("a.json", '{"scenes": [{"image_filename": "0.png"}]}', "scene 0 has no objects; it has image_filename"),
-        ("a.json", '{"scenes": [{"image_filename": "0.png", "objects": []}]}', "'objects' is no list of things"),
+        ("a.json", '{"scenes": [{"image_filename": "0.png", "objects": []}]}', "'objects' is no list of objects"),
         ("a.json", '{"scenes": 3}', "'scenes' is a int"),
         ("a.json", '{"scenes": [', "is no JSON: line 1, column"),
         ("a.json", "[1]", "is a list, not an object with scenes"),
@@ -216,44 +216,42 @@ def test_worlds_of_one_combination_are_on_one_side(tmp_path):
 def test_labels_that_are_not_sound(tmp_path, name, text, said):
     (tmp_path / name).write_text(text)
     with pytest.raises(ValueError, match=said):
-        read_labels(tmp_path / name)
+        read_scene_file(tmp_path / name)
 
 
-def test_missing_pictures_of_labels(tmp_path):
+def test_missing_images_of_labels(tmp_path):
     authors(tmp_path, [f"{number}.png,cube,red,ball,blue" for number in range(5)])
     for number in (1, 2, 3, 4):
         (tmp_path / "images_2obj" / f"{number}.png").unlink()
-    with pytest.raises(
-        FileNotFoundError, match=r"4 of 5 pictures are missing, for example .*1\.png, .*2\.png, .*3\.png"
-    ):
-        read_labelled(tmp_path)
-    labelled = read_labelled(tmp_path, on_missing="skip")
-    assert len(labelled.pictures) == len(labelled.objects) == len(labelled.swapped) == 1
-    assert "4 of 5 pictures are missing" in labelled.notes[0]
+    with pytest.raises(FileNotFoundError, match=r"4 of 5 images are missing, for example .*1\.png, .*2\.png, .*3\.png"):
+        read_labelled_scenes(tmp_path)
+    labelled = read_labelled_scenes(tmp_path, on_missing="skip")
+    assert len(labelled.images) == len(labelled.objects) == len(labelled.swapped) == 1
+    assert "4 of 5 images are missing" in labelled.notes[0]
 
 
-@pytest.mark.parametrize("things", [1, 2, 3, 5])
-def test_labelled_scenes_name_their_things_in_the_captions_order(things):
-    labelled = labelled_scenes(60, seed=1, n_objects=things)
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_labelled_scenes_name_their_objects_in_the_captions_order(count):
+    labelled = labelled_scenes(60, seed=1, n_objects=count)
     for text, swapped, objects in zip(labelled.captions, labelled.swapped, labelled.objects, strict=True):
         words = text.split()
         assert [shape for _, shape in objects] == sorted((shape for _, shape in objects), key=words.index)
         assert all(colour in words for colour, _ in objects)
-        assert (swapped is None) == (things == 1)
-    assert len({one.name for one in labelled.pictures}) == 60
+        assert (swapped is None) == (count == 1)
+    assert len({one.name for one in labelled.images}) == 60
 
 
 def test_scenes_measure_gains_and_costs():
     task = read("scenes", None, n=80)
     found = counts(task)
-    assert (found["binding"], found["binding_heldout"], found["one_thing_acc1"]) == (80, 80, 80)
+    assert (found["binding"], found["binding_heldout"], found["one_object_acc1"]) == (80, 80, 80)
     assert found["t2i_r1"] == found["tags_t2i_r1"] > 60
     classification = task.questions[-1]
     assert classification.prompts.shape == (120, 1)
-    right = {task.pictures[image].name: task.captions[classification.prompts[label, 0]]
+    right = {task.images[image].name: task.captions[classification.prompts[label, 0]]
              for image, label in zip(classification.image, classification.label, strict=True)}  # fmt: skip
     scenes = labelled_scenes(80, split="all", n_objects=1)
-    for one, objects in zip(scenes.pictures, scenes.objects, strict=True):
+    for one, objects in zip(scenes.images, scenes.objects, strict=True):
         assert right[one.name].split()[1:] == list(objects[0])
     sentences, tags = task.questions[2:4]
     assert np.array_equal(sentences.images, tags.images)
@@ -267,4 +265,4 @@ def test_scenes_measure_gains_and_costs():
 def test_scenes_are_the_same_for_the_same_seed():
     one, same, other = (read("scenes", None, n=20, seed=seed) for seed in (0, 0, 1))
     assert one.captions == same.captions != other.captions
-    assert [a.read() for a in one.pictures] == [b.read() for b in same.pictures]
+    assert [a.read() for a in one.images] == [b.read() for b in same.images]

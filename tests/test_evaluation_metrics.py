@@ -39,10 +39,10 @@ def above(one, other):
 
 @few
 @given(st.integers(0, 10**6), st.integers(1, 5), st.integers(1, 6), st.integers(1, 12), st.integers(1, 5))
-def test_choices_are_those_of_a_loop(seed, pictures, captions, n, k):
-    images, texts = drawn(seed, pictures, captions)
+def test_choices_are_those_of_a_loop(seed, count, captions, n, k):
+    images, texts = drawn(seed, count, captions)
     rng = np.random.default_rng(seed)
-    image = torch.from_numpy(rng.integers(0, pictures, n))
+    image = torch.from_numpy(rng.integers(0, count, n))
     options = torch.from_numpy(rng.integers(-1, captions, (n, k)))
     options[:, 0] = options[:, 0].clamp_min(0)
     found = metrics.choices(images, texts, image, options)
@@ -50,6 +50,8 @@ def test_choices_are_those_of_a_loop(seed, pictures, captions, n, k):
         own = dot(images[image[item]], texts[options[item, 0]])
         others = [dot(images[image[item]], texts[o]) for o in options[item, 1:].tolist() if o >= 0]
         assert found[item] == all(above(own, other) for other in others)
+        margin = metrics.choice_margins(images, texts, image, options)[item]
+        assert float(margin) == pytest.approx(own - max(others, default=-math.inf), abs=1e-5)
 
 
 def test_the_same_caption_is_a_tie_whatever_the_block():
@@ -59,7 +61,7 @@ def test_the_same_caption_is_a_tie_whatever_the_block():
     assert not metrics.choices(images, doubled, rows, torch.stack([rows, rows + 300], dim=1)).any()
     by_text, by_image = metrics.ranks(images, doubled, torch.cat([rows, (rows + 1) % 300]))
     assert (by_text >= 0).all()
-    # Each picture's own two captions are those of others too, and a tie with one of them counts against it.
+    # Each image's own two captions are those of others too, and a tie with one of them counts against it.
     best = torch.maximum((images * texts).sum(-1), (images * texts.roll(1, dims=0)).sum(-1))
     slow = ((images @ doubled.T) >= best[:, None] - metrics.TIE).sum(dim=1) - 1
     assert torch.equal(by_image, slow)
@@ -80,19 +82,47 @@ def ranks_by_loop(images, texts, image_index):
 
 @few
 @given(st.integers(0, 10**6), st.integers(1, 9), st.integers(1, 14), st.integers(1, 20))
-def test_ranks_are_those_of_a_loop(seed, pictures, captions, block):
-    images, texts = drawn(seed, pictures, captions)
-    image_index = torch.from_numpy(np.random.default_rng(seed).integers(0, pictures, captions))
+def test_ranks_are_those_of_a_loop(seed, count, captions, block):
+    images, texts = drawn(seed, count, captions)
+    image_index = torch.from_numpy(np.random.default_rng(seed).integers(0, count, captions))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(metrics, "_BLOCK", block)  # products and looks of a few cosines: every edge is met
         found = metrics.ranks(images, texts, image_index)
     assert tuple(rank.tolist() for rank in found) == ranks_by_loop(images, texts, image_index)
 
 
-def test_ranks_over_several_blocks_of_pictures():
+@few
+@given(st.integers(0, 10**6), st.integers(1, 7), st.integers(1, 9), st.integers(1, 20))
+def test_margins_are_those_of_a_loop(seed, count, captions, block):
+    """The right one minus the best wrong one; infinite where there is no wrong one."""
+    images, texts = drawn(seed, count, captions)
+    index = torch.from_numpy(np.random.default_rng(seed).integers(0, count, captions))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metrics, "_BLOCK", block)
+        found = metrics.ranks_and_margins(images, texts, index)
+    assert torch.equal(found.by_text, metrics.ranks(images, texts, index)[0])
+    for text, own in enumerate(index.tolist()):
+        others = [dot(images[image], texts[text]) for image in range(count) if image != own]
+        wanted = dot(images[own], texts[text]) - max(others, default=-math.inf)
+        assert float(found.text_margin[text]) == pytest.approx(wanted, abs=1e-5)
+    for image in range(count):
+        mine = [dot(images[image], texts[text]) for text in range(captions) if index[text] == image]
+        others = [dot(images[image], texts[text]) for text in range(captions) if index[text] != image]
+        if mine:
+            wanted = max(mine) - max(others, default=-math.inf)
+            assert float(found.image_margin[image]) == pytest.approx(wanted, abs=1e-5)
+    label = index[torch.arange(count) % captions] % captions
+    _, margin = metrics.class_ranks_and_margins(images, texts, label)
+    for image in range(count):
+        others = [dot(images[image], texts[one]) for one in range(captions) if one != label[image]]
+        wanted = dot(images[image], texts[label[image]]) - max(others, default=-math.inf)
+        assert float(margin[image]) == pytest.approx(wanted, abs=1e-5)
+
+
+def test_ranks_over_several_blocks_of_images():
     generator = torch.Generator().manual_seed(0)
     images, texts = (unit(torch.randn(n, 8, generator=generator)) for n in (9000, 50))
-    image_index = torch.arange(50) * 179  # up to 8771: own pictures in both blocks of 8192
+    image_index = torch.arange(50) * 179  # up to 8771: own images in both blocks of 8192
     by_text, by_image = metrics.ranks(images, texts, image_index)
     cosine = texts @ images.T
     own = cosine.gather(1, image_index[:, None])
@@ -102,11 +132,11 @@ def test_ranks_over_several_blocks_of_pictures():
 
 @few
 @given(st.integers(0, 10**6), st.integers(1, 6), st.integers(1, 5))
-def test_class_ranks_are_those_of_a_loop(seed, pictures, count):
-    images, classes = drawn(seed, pictures, count)
-    label = torch.from_numpy(np.random.default_rng(seed).integers(0, count, pictures))
+def test_class_ranks_are_those_of_a_loop(seed, n, count):
+    images, classes = drawn(seed, n, count)
+    label = torch.from_numpy(np.random.default_rng(seed).integers(0, count, n))
     found = metrics.class_ranks(images, classes, label)
-    for row in range(pictures):
+    for row in range(n):
         own = dot(images[row], classes[label[row]])
         others = [dot(images[row], classes[c]) for c in range(count) if c != label[row]]
         assert found[row] == sum(not above(own, other) for other in others)
@@ -167,9 +197,9 @@ def test_means_are_those_of_a_loop(seed, n):
 
 
 def test_by_hand():
-    """Three pictures on the axes of space and five captions, every number worked out below.
+    """Three images on the axes of space and five captions, every number worked out below.
 
-    caption   . picture 0   . picture 1   . picture 2
+    caption   . image 0   . image 1   . image 2
     a         0.8           0.6           0.0
     b         0.6           0.8           0.0
     c         0.0           0.6           0.8
@@ -193,28 +223,28 @@ def test_by_hand():
     assert {name: scores.value(name) for name in scores.metrics} == {"micro": 0.75, "macro": 0.75, "alone": 1.0}
     assert scores.chance == pytest.approx((1 / 2 + 1 / 2 + 1 / 2 + 1 / 3) / 4)
     assert sets.value("sets") == 0.5  # the first set has a wrong item, the second none
-    # Retrieval, a of picture 0, b and d of picture 1, c of picture 2.
+    # Retrieval, a of image 0, b and d of image 1, c of image 2.
     # Text to image: a 0.8 > 0.6, found; b 0.8 > 0.6, found; d 0.8 > 0.6, found; c 0.8 > 0.6, found: 4/4.
-    # Image to text: picture 0: a 0.8, others 0.6, 0, 0: found. Picture 1: best of its own 0.8, others 0.6, 0.6: found.
-    # Picture 2: c 0.8, others 0, 0, 0.6: found. With e said of picture 0: e's own cosine is 0, below 0 and 1, and even
-    # with the 0 of picture 1: not found at 1, found at 3; picture 2's best 0.8 is below e's 1.0: not found at 1.
+    # Image to text: image 0: a 0.8, others 0.6, 0, 0: found. Picture 1: best of its own 0.8, others 0.6, 0.6: found.
+    # Picture 2: c 0.8, others 0, 0, 0.6: found. With e said of image 0: e's own cosine is 0, below 0 and 1, and even
+    # with the 0 of image 1: not found at 1, found at 3; image 2's best 0.8 is below e's 1.0: not found at 1.
     asked = Retrieval(np.array([0, 1, 2]), np.array([0, 1, 3, 2, 4]), np.array([0, 1, 1, 2, 0]), at=(1, 2, 3))
     found = {name: one.value(name) for one in asked.score(images, both) for name in one.metrics}
     assert found == pytest.approx({
         "t2i_r1": 4 / 5, "t2i_r2": 4 / 5, "t2i_r3": 1.0,
         "i2t_r1": 2 / 3, "i2t_r2": 1.0, "i2t_r3": 1.0,
     })  # fmt: skip
-    # Classes a and e: picture 0 has 0.8 and 0.0, right; picture 1 of class a has 0.6 and 0.0, right; picture 2, said to
+    # Classes a and e: image 0 has 0.8 and 0.0, right; image 1 of class a has 0.6 and 0.0, right; image 2, said to
     # be of class a, has 0.0 and 1.0, wrong: 2/3; of class a 2/3, of class e nothing.
     shown = Classification(np.arange(3), np.array([0, 0, 0]), np.array([[0], [4]]))
     (classes,) = shown.score(images, both)
     assert classes.value("acc1") == pytest.approx(2 / 3)
     assert classes.value("mean_per_class") == pytest.approx(2 / 3)
-    # Two captions c and e of picture 2, d the wrong one: 0.8 and 1.0 beat 0.6. Among captions, c.e = 0.8 must beat
+    # Two captions c and e of image 2, d the wrong one: 0.8 and 1.0 beat 0.6. Among captions, c.e = 0.8 must beat
     # c.d = 0.48 + 0.48 = 0.96: it does not.
     (itt, tot) = TwoPositives(np.array([2]), np.array([[2, 4, 3]]), {"": everything(1)}).score(images, both)
     assert (itt.value("itt"), tot.value("tot")) == (1.0, 0.0)
-    # Pictures 0 and 1 with a and b: a 0.8 > b 0.6 on picture 0, b 0.8 > a 0.6 on picture 1; and so by picture.
+    # Images 0 and 1 with a and b: a 0.8 > b 0.6 on image 0, b 0.8 > a 0.6 on image 1; and so by image.
     assert [one.value(name) for one in Pairs(np.array([[0, 1]]), np.array([[0, 1]])).score(images, both)
             for name in one.metrics] == [1.0, 1.0, 1.0]  # fmt: skip
 
@@ -243,7 +273,7 @@ def test_intervals_hold_the_value_and_shrink_with_items():
     assert widths[0] > 5 * widths[1]
 
 
-def test_items_of_one_picture_are_drawn_together():
+def test_items_of_one_image_are_drawn_together():
     correct = np.arange(400) % 2 == 0
     alone = compare([Scores(correct, np.arange(400), {"a": everything(400)})])[0].estimates[0]
     grouped = compare([Scores(correct.repeat(10), np.arange(400).repeat(10), {"a": everything(4000)})])[0].estimates[0]
@@ -267,7 +297,7 @@ def test_a_difference_is_paired():
 
 
 @pytest.mark.parametrize("moved", [0, 1, 5, 6])
-def test_a_difference_on_fewer_than_six_pictures_is_none(moved):
+def test_a_difference_on_fewer_than_six_images_is_none(moved):
     base = np.zeros(1000, dtype=bool)
     other = base.copy()
     other[:moved] = True
@@ -294,13 +324,13 @@ def test_a_macro_interval_is_that_of_a_slow_bootstrap():
 
 
 def test_chance_of_retrieval_is_what_random_orders_give():
-    """Three pictures with 1, 4 and 2 of 7 captions; the chance of an order is counted over many."""
+    """Three images with 1, 4 and 2 of 7 captions; the chance of an order is counted over many."""
     index = np.array([0, 1, 1, 1, 1, 2, 2])
     scores = Retrieval(np.arange(3), np.arange(7), index).score(*drawn_pair(3, 7))
     chance = {name: one.chance for one in scores for name in one.metrics}
     orders = np.argsort(np.random.default_rng(0).random((20_000, 7)), axis=1)
     for k in (1, 5):
-        hit = np.mean([[(index[order[:k]] == picture).any() for picture in range(3)] for order in orders[:4000]])
+        hit = np.mean([[(index[order[:k]] == image).any() for image in range(3)] for order in orders[:4000]])
         assert chance[f"i2t_r{k}"] == pytest.approx(hit, abs=0.02)
     assert chance["i2t_r1"] == pytest.approx((1 + 4 + 2) / 7 / 3)
     assert chance["i2t_r10"] == 1
@@ -308,13 +338,13 @@ def test_chance_of_retrieval_is_what_random_orders_give():
     assert chance["t2i_r5"] == 1
 
 
-def drawn_pair(pictures, captions):
-    images, texts = drawn(0, pictures, captions)
+def drawn_pair(count, captions):
+    images, texts = drawn(0, count, captions)
     return unit(images), Texts(unit(texts), unit(texts))
 
 
-def test_a_picture_of_which_nothing_is_said_is_found_but_finds_nothing():
-    """Two pictures and one caption: from the captionless one no search starts, whatever the k."""
+def test_an_image_of_which_nothing_is_said_is_found_but_finds_nothing():
+    """Two images and one caption: from the captionless one no search starts, whatever the k."""
     images, texts = torch.eye(2), torch.eye(2)[:1]
     found = {
         name: (one.value(name), one.count(name), one.chance)
@@ -327,8 +357,8 @@ def test_a_picture_of_which_nothing_is_said_is_found_but_finds_nothing():
 
 
 @pytest.mark.parametrize("right", [True, False])
-def test_all_right_or_all_wrong_leave_the_exact_interval_of_as_many_pictures(right):
-    """Clopper and Pearson: of 10 out of 10 the lower end is 0.025 ** (1 / 10); items of one picture are one."""
+def test_all_right_or_all_wrong_leave_the_exact_interval_of_as_many_images(right):
+    """Clopper and Pearson: of 10 out of 10 the lower end is 0.025 ** (1 / 10); items of one image are one."""
     correct = np.full(20, right)
     ten = compare([Scores(correct, np.repeat(np.arange(10), 2), {"m": everything(20)})])[0].estimates[0]
     far = 0.025 ** (1 / 10)

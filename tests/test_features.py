@@ -149,8 +149,8 @@ def test_raw_captions_beside_cleaned_negatives_are_an_error(model, data, on_erro
     with pytest.raises(ValueError) as caught:
         run(model, data, on_error=on_error)
     said = str(caught.value)
-    assert said.startswith(f"captions.csv row 2: the caption {raw!r} is not cleaned, but its negative {negative!r} is")
-    for remedy in ("clean=True (--clean)", "clean=False (--as-is)", "labclip negatives --clean"):
+    assert said.startswith(f"captions.csv line 3: the caption {raw!r} is not cleaned, but its negative {negative!r} is")
+    for remedy in ("clean=True", "clean=False", "labclip negatives --clean"):
         assert remedy in said
     assert "\n" not in said
     assert not (data / "features").exists()
@@ -203,7 +203,7 @@ def test_clean_and_as_is(model, data):
 
 def test_a_caption_cleaned_to_nothing_is_an_empty_one(model, data):
     write(data, [["1.png", "...", ""], ["2.png", "A cube.", ""]])
-    with pytest.raises(ValueError, match=r"row 1 \(1\.png\) has an empty caption: cleaning leaves nothing of '\.\.\.'"):
+    with pytest.raises(ValueError, match=r"line 2 \(1\.png\) has an empty caption: cleaning leaves nothing of '\.\.\.'"):
         run(model, data, clean=True)
     features = run(model, data, clean=True, on_error="skip")
     assert len(features.texts) == 1
@@ -286,7 +286,7 @@ def test_killed_again_and_again_it_gives_the_same_bytes(model, data, monkeypatch
 
 def test_an_unfinished_folder_is_not_read(model, data):
     (data / "photos" / "7.png").unlink()
-    with pytest.raises(ValueError, match=r"7\.png \(captions\.csv row 8\) can't be read \(No such file"):
+    with pytest.raises(ValueError, match=r"7\.png \(captions\.csv line 9\) can't be read \(No such file"):
         run(model, data)
     with pytest.raises(ValueError, match=r"is not finished\. Run the same labclip\.embed again"):
         Features.load(data / "features")
@@ -302,18 +302,18 @@ def test_what_raised_goes_on_when_repaired_and_when_skipped(model, data, scenes)
     whole = repaired.read_bytes()
     for broken in (b"", whole[: len(whole) // 2]):
         repaired.write_bytes(broken)
-        with pytest.raises(ValueError, match=r"7\.png \(captions\.csv row 8\) is not a whole image"):
+        with pytest.raises(ValueError, match=r"7\.png \(captions\.csv line 9\) is not a whole image"):
             run(model, data)
     skipped = run(model, data, "skipped", on_error="skip")
     repaired.write_bytes(whole)
     features = run(model, data)
     assert np.abs(features.images - expected(model, scenes)[0]).max() < 1e-6
     entry = skipped.manifest["skipped"]
-    assert [(one["where"], one["image"], one["captions"]) for one in entry] == [("captions.csv row 8", "7.png", 2)]
+    assert [(one["where"], one["image"], one["captions"]) for one in entry] == [("captions.csv line 9", "7.png", 2)]
     assert np.abs(skipped.images - np.delete(features.images, 7, axis=0)).max() < 1e-6
     assert np.abs(skipped.texts - np.delete(features.texts, [7, N + 7], axis=0)).max() < 1e-6
     assert skipped.image_index.tolist() == [*range(N - 1), *range(N - 1)]
-    with pytest.raises(ValueError, match=r'row 8 is not a whole image.*earlier run with on_error="skip" left it out'):
+    with pytest.raises(ValueError, match=r'line 9 is not a whole image.*earlier run with on_error="skip" left it out'):
         run(model, data, "skipped")
 
 
@@ -340,22 +340,22 @@ def test_no_program_is_run_for_an_image(model, data):
 
 def test_bad_rows_are_named(model, data):
     write(data, [["1.png", "a red cube", ""], ["2.png", " ", ""], ["", "a cube", ""], ["3.png", "a", "b", "c"]])
-    with pytest.raises(ValueError, match=r"captions\.csv row 2 \(2\.png\) has an empty caption\. Repair it"):
+    with pytest.raises(ValueError, match=r"captions\.csv line 3 \(2\.png\) has an empty caption\. Repair it"):
         run(model, data)
     assert not (data / "features").exists()
     features = run(model, data, on_error="skip")
     reasons = [(one["where"], one["reason"][:14]) for one in features.manifest["skipped"]]
     assert reasons == [
-        ("captions.csv row 2", "has an empty c"),
-        ("captions.csv row 3", "names no image"),
-        ("captions.csv row 4", "has more cells"),
+        ("captions.csv line 3", "has an empty c"),
+        ("captions.csv line 4", "names no image"),
+        ("captions.csv line 5", "has more cells"),
     ]
     assert len(features.images) == len(features.texts) == 1
 
 
 def test_nothing_left_is_an_error(model, data):
     write(data, [["nowhere.png", "a red cube", ""]])
-    with pytest.raises(ValueError, match=r"None of the 1 images can be used; captions\.csv row 1: nowhere\.png can't"):
+    with pytest.raises(ValueError, match=r"None of the 1 images can be used; captions\.csv line 2: nowhere\.png can't"):
         run(model, data, on_error="skip")
     write(data, [["1.png", "", ""]])
     with pytest.raises(ValueError, match=r"captions\.csv has no caption that could be embedded"):
@@ -370,11 +370,11 @@ def test_embeddings_that_are_not_finite_name_their_item(model, data, monkeypatch
         return features
 
     monkeypatch.setattr(LABCLIP, "encode_image", lambda *a, **k: third(encode_image(*a, **k), float("nan")))
-    with pytest.raises(ValueError, match=r"The embedding of 2\.png \(captions\.csv row 3\) is not finite"):
+    with pytest.raises(ValueError, match=r"The embedding of 2\.png \(captions\.csv line 4\) is not finite"):
         run(model, data, on_error="skip")
     monkeypatch.setattr(LABCLIP, "encode_image", encode_image)
     monkeypatch.setattr(LABCLIP, "encode_text", lambda *a, **k: third(encode_text(*a, **k), 0.0))
-    with pytest.raises(ValueError, match=r"The embedding of '.*' \(captions\.csv row 2\) is all zeros"):
+    with pytest.raises(ValueError, match=r"The embedding of '.*' \(captions\.csv line 3\) is all zeros"):
         run(model, data, on_error="skip")
 
 
@@ -561,7 +561,7 @@ def test_wrong_arguments_say_what_is_right(model, data):
         ({"batch_size": 0}, "batch_size is 0"),
         ({"workers": 0}, "workers 0"),
         ({"clean": "yes"}, "clean is 'yes'. Pass True, False or None"),
-        ({"column": "text"}, "has no column 'text'; it has 'image', 'caption', 'negative'. Pass --column NAME"),
+        ({"column": "text"}, "has no column 'text'; it has 'image', 'caption', 'negative'. Pass column=NAME"),
         ({"split": "val"}, "has no column 'split'"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -587,10 +587,10 @@ def test_the_command_makes_what_the_function_makes(model, data):
     arguments = ["--model", "scenes", "--captions", data / "captions.csv", "--images", data / "photos"]
     failed = command(*arguments, data / "out")
     assert failed.exit_code == 2
-    assert failed.stderr.splitlines()[-1].startswith("Error: 4.png (captions.csv row 5) can't be read")
+    assert failed.stderr.splitlines()[-1].startswith("Error: 4.png (captions.csv line 6) can't be read")
     done = command(*arguments, "--on-error", "skip", "--batch-size", 5, "--device", "cpu", data / "out")
     assert done.exit_code == 0, done.stderr
-    assert "Left out: captions.csv row 5 (4.png) can't be read" in done.stderr
+    assert "Left out: captions.csv line 6 (4.png) can't be read" in done.stderr
     assert "11 images, 22 captions, 11 of them with negatives, 1 items left out; of scenes (embedded)" in done.stdout
     run(model, data, on_error="skip")
     assert contents(data / "out") == contents(data / "features")

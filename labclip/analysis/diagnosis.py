@@ -28,7 +28,7 @@ from labclip.analysis.scene_labels import folds_of
 from labclip.analysis.spectrum import spectrum
 from labclip.analysis.verdict import Side, Verdict, judge, judge_cost, judge_gain
 from labclip.checks import checked_whole
-from labclip.evaluation.labelled import Labelled
+from labclip.data.scene_files import LabelledScenes
 from labclip.model import LABCLIP
 from labclip.packages import EVAL, require
 
@@ -42,7 +42,7 @@ _NAMES = {"own": "The model's own matrix", "fitted": "A matrix fitted on other c
 
 def diagnose(
     model: LABCLIP | str | Path,
-    data: Labelled | str | Path | None = None,
+    data: LabelledScenes | str | Path | None = None,
     *,
     images: str | Path | None = None,
     scenes: int = SCENES,

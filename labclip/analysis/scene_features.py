@@ -1,4 +1,4 @@
-"""Labelled images as embeddings: everything a diagnosis looks at, encoded once."""
+"""LabelledScenes images as embeddings: everything a diagnosis looks at, encoded once."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from torch import Tensor
 from labclip.analysis.permutations import shuffled_words
 from labclip.analysis.scene_labels import SceneLabels, labels_of
 from labclip.checks import described
+from labclip.data.scene_files import LabelledScenes, labelled_scenes, read_labelled_scenes
 from labclip.encode.cache import Cache, default_cache, encode
-from labclip.evaluation.labelled import Labelled, labelled_scenes, read_labelled
 from labclip.messages import typed
 from labclip.model import LABCLIP
 
@@ -55,29 +55,29 @@ class SceneFeatures:
 
 
 def read_scenes(
-    data: Labelled | str | Path | None, images: str | Path | None = None, *, scenes: int, seed: int
-) -> Labelled:
-    """Labelled images: those passed, those of a file, or else scenes drawn here.
+    data: LabelledScenes | str | Path | None, images: str | Path | None = None, *, scenes: int, seed: int
+) -> LabelledScenes:
+    """LabelledScenes images: those passed, those of a file, or else scenes drawn here.
 
     Raises:
         FileNotFoundError: If the file or images are missing.
         ValueError: If the file is malformed, `images` is passed without a file, or a number is outside its range.
     """
     if isinstance(data, str | Path):
-        return read_labelled(Path(data).expanduser(), None if images is None else Path(images).expanduser())
+        return read_labelled_scenes(Path(data).expanduser(), None if images is None else Path(images).expanduser())
     if images is not None:
         raise ValueError(
             f"{typed('images', '--images')} is the folder of the images of {typed('data=PATH', '--data PATH')}. Pass "
             f"that too, or leave both out."
         )
-    if data is not None and not isinstance(data, Labelled):
+    if data is not None and not isinstance(data, LabelledScenes):
         raise ValueError(f"data is {described(data)}. Pass the path of CLEVR's or PUG's files, or labelled images.")
     return labelled_scenes(scenes, seed=seed, split="all") if data is None else data
 
 
 def embed_scenes(
     model: LABCLIP,
-    labelled: Labelled,
+    labelled: LabelledScenes,
     *,
     seed: int = 0,
     cache: str | Path | bool | None = None,
@@ -111,7 +111,7 @@ def embed_scenes(
     texts = {text: row for row, text in enumerate(dict.fromkeys(text for part in parts for text in part))}
     folder = default_cache() if cache is True else Path(cache) if cache else None
     with Cache(folder, model) as known:
-        images, features = encode(model, labelled.pictures, list(texts), cache=known, progress=progress)
+        images, features = encode(model, labelled.images, list(texts), cache=known, progress=progress)
     own, swaps, shuffles, tags = (features[[texts[text] for text in part]] for part in parts)
     example = captions[int(has_swapped.argmax())], swapped[int(has_swapped.argmax())]
     return SceneFeatures(

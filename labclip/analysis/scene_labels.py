@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from labclip.data.scene_files import combination
 from labclip.evaluation.items import numbered
-from labclip.evaluation.labelled import combination
 
 Index = NDArray[np.int64]
 

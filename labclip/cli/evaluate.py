@@ -38,32 +38,33 @@ if TYPE_CHECKING:
 @click.option(
     "--data", multiple=True, metavar="PATH", help="File or folder; of several benchmarks NAME=PATH, given again."
 )
-@click.option("--images", multiple=True, metavar="DIR", help="Folder of pictures. [default: that of --data]")
+@click.option("--images", multiple=True, metavar="DIR", help="Folder of images. [default: that of --data]")
 @click.option("--option", multiple=True, metavar="KEY=VALUE", help="Of the benchmark; see `--list`. NAME:KEY=VALUE.")
 @click.option("--on-missing", type=click.Choice(["raise", "skip"]), default="raise", show_default=True)
 @click.option("--cache", type=click.Path(path_type=Path), metavar="DIR", help="Of embeddings. [default: the user's]")
 @click.option("--no-cache", is_flag=True, help="Keep no embeddings.")
-@click.option("--batch-size", type=int, default=64, show_default=True, help="Pictures in one pass.")
-@click.option("--workers", type=int, help="Threads that read pictures. [default: one a processor]")
+@click.option("--batch-size", type=int, default=64, show_default=True, help="Images in one pass.")
+@click.option("--workers", type=int, help="Threads that read images. [default: one a processor]")
 @device_option
 @precision_option
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the draws behind the intervals.")
 @click.option("--markdown", type=click.Path(path_type=Path), metavar="FILE", help="Write the tables as Markdown.")
 @click.option("--latex", type=click.Path(path_type=Path), metavar="FILE", help="Write the tables as LaTeX.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE.html", help="Write a self-contained page.")
+@click.option("--items", type=click.Path(path_type=Path), metavar="FILE.csv", help="Write every item and its answers.")
 @click.option("--list", "listed", is_flag=True, help="List the benchmarks, what each wants and where people get it.")
 @as_json_option
 def evaluate(
     benchmarks: tuple[str, ...], model: str | None, data: tuple[str, ...], images: tuple[str, ...],
-    option: tuple[str, ...], markdown: Path | None, latex: Path | None, out: Path | None, listed: bool, as_json: bool,
-    cache: Path | None, no_cache: bool, device: str | None, alignment: tuple[str, ...], strength: tuple[float, ...],
+    option: tuple[str, ...], markdown: Path | None, latex: Path | None, out: Path | None, items: Path | None,
+    listed: bool, as_json: bool, cache: Path | None, no_cache: bool, device: str | None, alignment: tuple[str, ...],
+    strength: tuple[float, ...],
     **settings: Any,
 ) -> None:  # fmt: skip
     """Measure what alignments gain and what they cost on one or several BENCHMARKs, beside their base.
 
-    A tie is wrong. Each picture and caption is encoded once; a second run takes what the first one kept.
+    A tie is wrong. Each image and caption is encoded once; a second run takes what the first one kept.
     """
-    from labclip.evaluation import tables
     from labclip.evaluation.benchmarks import BENCHMARKS
 
     if listed:
@@ -73,24 +74,30 @@ def evaluate(
         raise ValueError(
             "Type: labclip evaluate BENCHMARK --model M --data PATH. `labclip evaluate --list` names them."
         )
-    for path, check in ((markdown, check_writable), (latex, check_writable), (out, check_page)):
-        if path is not None:
-            check(path)
-    from labclip.evaluation import evaluate
+    for written in filter(None, (markdown, latex, items)):
+        check_writable(written)
+    if out is not None:
+        check_page(out)
+    from labclip.evaluation import Report
+    from labclip.evaluation.evaluate import evaluate as measure
 
-    asked = _asked(benchmarks, data, images, option)
-    report = evaluate(
-        asked, model, alignments=alignment, strengths=strength, device=chosen_device(device),
-        cache=False if no_cache else cache or True, **settings,
+    report = measure(
+        model, benchmarks, **_asked(benchmarks, data, images, option), alignments=alignment, strengths=strength,
+        device=chosen_device(device), cache=False if no_cache else cache or True, **settings,
     )  # fmt: skip
     failed = []
-    for path, write in ((markdown, _text(tables.markdown)), (latex, _text(tables.latex)), (out, tables.write_page)):
+    for path, write in (
+        (markdown, _text(Report.to_markdown)),
+        (latex, _text(Report.to_latex)),
+        (items, Report.write_items),
+        (out, Report.write_html),
+    ):
         if path is not None:
             try:
                 write(report, path)
             except OSError as error:
                 failed.append(f"{path} can't be written ({error.strerror or error}). The report is on stdout.")
-    click.echo(json.dumps(report.as_json()) if as_json else tables.terminal(report))
+    click.echo(json.dumps(report.to_json()) if as_json else str(report))
     if failed:
         raise ValueError(" ".join(failed))
 
@@ -103,12 +110,6 @@ def _asked(
     benchmarks: tuple[str, ...], data: tuple[str, ...], images: tuple[str, ...], options: tuple[str, ...]
 ) -> dict[str, Any]:
     """Each benchmark's files and options, from what may be written once or for each: PATH or NAME=PATH."""
-    from labclip.evaluation import Where
-
-    twice = [name for place, name in enumerate(benchmarks) if name in benchmarks[:place]]
-    if twice:
-        raise ValueError(f"The benchmark {twice[0]} is named twice. Name it once.")
-    places = [_by_name(benchmarks, given, flag, "=") for given, flag in ((data, "--data"), (images, "--images"))]
     chosen: dict[str, dict[str, str]] = {name: {} for name in benchmarks}
     for one in options:
         target, _, rest = one.partition(":") if one.partition(":")[0] in chosen else ("", "", one)
@@ -118,13 +119,17 @@ def _asked(
         for name in [target] if target else benchmarks:
             if chosen[name].setdefault(key, value) != value:
                 raise ValueError(f"--option {key} of {name} is {chosen[name][key]} and {value}. Pass it once.")
-    return {name: Where(places[0].get(name), places[1].get(name), chosen[name]) for name in benchmarks}
+    return {
+        "data": _by_name(benchmarks, data, "--data"),
+        "images": _by_name(benchmarks, images, "--images"),
+        "options": chosen,
+    }
 
 
-def _by_name(benchmarks: tuple[str, ...], given: tuple[str, ...], flag: str, mark: str) -> dict[str, str]:
+def _by_name(benchmarks: tuple[str, ...], given: tuple[str, ...], flag: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for one in given:
-        name, equals, path = one.partition(mark)
+        name, equals, path = one.partition("=")
         if not (equals and name in benchmarks):
             if len(benchmarks) > 1:
                 raise ValueError(f"{flag} {one}: which benchmark is it of? Type {flag} NAME=PATH, for example "

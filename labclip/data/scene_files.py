@@ -1,59 +1,236 @@
-"""Files that say of each picture what is in it: CLEVR, PUG:SPAR, PUG:SPARE, in the forms people have them.
-
-No image is opened here; captions and splits are made in `labelled`.
-"""
+"""Scenes of which every object is known: CLEVR, PUG:SPAR and PUG:SPARE as people have them, and the embedded world."""
 
 from __future__ import annotations
 
 import csv
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+import random
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from labclip.evaluation.items import alone, as_named, inside, table_rows
-from labclip.evaluation.sources import fields, read_json
+from labclip.data.entries import fields, one_of, table_rows
+from labclip.data.images import ImageSource
+from labclip.data.located import DataFiles, Layout, alone, as_named, inside
+from labclip.jsonfile import read_json
+from labclip.messages import typed
+from labclip.scenes import sample
 
-Thing = tuple[str, str]
-"""Attribute and object, for example ("red", "cube")."""
+Object = tuple[str, str]
+"""Attribute and name, for example ("red", "cube")."""
 
-Way = Callable[[str], str]
+SPLITS = ("all", "train", "val", "test")
+
+_HELD_OUT = 0.1  # of the combinations, for each of "val" and "test"
+_USUAL = {
+    "clevr": ("output_{n}obj.csv", "labels.csv", "scenes/CLEVR_val_scenes.json", "CLEVR_val_scenes.json"),
+    "pug-spar": ("labels.csv",),
+    "pug-spare": ("PUG_SPARE.csv", "labels.csv"),
+}
 
 
-class Label(NamedTuple):
-    """What is in a picture.
+class SceneEntry(NamedTuple):
+    """What a file says of one image.
 
     Attributes:
-        picture: Its name in the file.
-        things: In the file's order.
+        image: Its name in the file.
+        objects: In the file's order.
         place: File and position, for messages.
     """
 
-    picture: str
-    things: tuple[Thing, ...]
+    image: str
+    objects: tuple[Object, ...]
     place: str
 
 
 @dataclass(frozen=True)
-class Labels:
-    """A file of labels.
+class SceneFile:
+    """A file that says of each image what is in it.
 
     Attributes:
         kind: "clevr", "pug-spar" or "pug-spare".
-        rows: One a picture.
-        ways: From a picture's name to where people have it, the likeliest first.
+        entries: One an image.
+        ways: From an image's name to where people have it, the likeliest first.
         notes: What was left out.
     """
 
     kind: str
-    rows: Sequence[Label]
-    ways: Sequence[Way]
+    entries: Sequence[SceneEntry]
+    ways: Sequence[Callable[[str], str]]
     notes: Sequence[str] = ()
 
 
-def read_labels(path: Path) -> Labels:
-    """Read a file of labels, whichever its form is: its content tells.
+@dataclass(frozen=True, eq=False)
+class LabelledScenes:
+    """n images with what is in them.
+
+    Attributes:
+        images: One a scene.
+        objects: Per image its objects as (attribute, name), in the order in which the caption names them.
+        captions: One an image, that says which attribute goes with which object.
+        swapped: The same caption with two attributes swapped; None where no swap says anything else, as where the
+            attributes or the objects are equal.
+        name: What these images are, for reports.
+        notes: What was left out, with counts.
+    """
+
+    images: Sequence[ImageSource]
+    objects: Sequence[tuple[Object, ...]]
+    captions: Sequence[str]
+    swapped: Sequence[str | None]
+    name: str
+    notes: Sequence[str] = ()
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+
+def labelled_scenes(n: int, *, seed: int = 0, split: str = "seen", n_objects: int = 2) -> LabelledScenes:
+    """Random scenes of the embedded world.
+
+    Args:
+        n: Number of scenes.
+        seed: Of everything drawn.
+        split: As `labclip.scenes.sample` takes it.
+        n_objects: Objects in a scene.
+
+    Raises:
+        ValueError: If an argument is outside its range.
+    """
+    scenes = sample(n, seed=seed, split=split, n_objects=n_objects)
+    name = f"split {split}, seed {seed}, {n_objects} objects"
+    return LabelledScenes(
+        images=[ImageSource(f"scene {number} ({name})", data=image) for number, image in enumerate(scenes.images)],
+        # A scene's shapes differ, so that each one's place in the sentence tells the order.
+        objects=[
+            tuple(sorted(objects, key=lambda one: caption.split().index(one[1])))
+            for objects, caption in zip(scenes.objects, scenes.captions, strict=True)
+        ],
+        captions=scenes.captions,
+        swapped=scenes.swapped_captions,
+        name=f"scenes ({name})",
+    )
+
+
+def read_labelled_scenes(
+    path: str | Path,
+    images: str | Path | None = None,
+    *,
+    objects: int = 0,
+    split: str = "all",
+    seed: int = 0,
+    on_missing: str = "raise",
+) -> LabelledScenes:
+    """Read CLEVR, PUG:SPAR or PUG:SPARE in the forms people have them.
+
+    Args:
+        path: A file as `read_scene_file` takes it, or a folder with one under its usual name.
+        images: Folder that the names of images are relative to; None is the file's folder.
+        objects: Only images with as many objects; 0 takes 2 of CLEVR's numbered files, and all of any other.
+        split: "all", or "train", "val", "test": 80, 10 and 10 percent of the combinations. Scenes of the same
+            attributes and the same objects are on one side, whichever goes with which.
+        seed: Of the split.
+        on_missing: "raise", or "skip" to leave out images that are not there.
+
+    Raises:
+        FileNotFoundError: If the file or images are missing.
+        ValueError: If the file is malformed, or nothing is left.
+    """
+    files = DataFiles(Path(path), None if images is None else Path(images), on_missing)
+    kind, found = locate_scenes(files, tuple(_USUAL), objects=objects, split=split, seed=seed)
+    files.settle()
+    if not found:
+        raise ValueError(f"{path} has no image left.")
+    return LabelledScenes(
+        images=[files.all_images[row] for row, _ in found],
+        objects=[entry.objects for _, entry in found],
+        captions=[caption(entry.objects) for _, entry in found],
+        swapped=[swapped_caption(entry.objects) for _, entry in found],
+        name=f"{kind} ({Path(path).name})",
+        notes=files.notes,
+    )
+
+
+def locate_scenes(
+    files: DataFiles, kinds: Sequence[str], *, objects: int = 0, split: str = "all", seed: int = 0
+) -> tuple[str, list[tuple[int, SceneEntry]]]:
+    """The scenes of a split whose images are there.
+
+    Args:
+        files: The data path: a file, or a folder with one under its usual name.
+        kinds: Which kinds of file are wanted.
+        objects: As of `read_labelled_scenes`, like the rest.
+        split: A side of the split.
+        seed: Of the split.
+
+    Returns:
+        The file's kind, and each entry with its image's row.
+
+    Raises:
+        FileNotFoundError: If there is no file.
+        ValueError: If it is of another kind, an option has no such value, or nothing is left.
+    """
+    usual = [name for kind in kinds for name in _USUAL[kind]]
+    file = read_scene_file(files.either(*(name.format(n=objects or 2) for name in dict.fromkeys(usual))))
+    if file.kind not in kinds:
+        raise ValueError(f"{files.data} holds {file.kind}, not {' or '.join(kinds)}. {files.hint}")
+    one_of("split", split, SPLITS)
+    files.notes.extend(file.notes)
+    kept = [entry for entry in file.entries if objects in (0, len(entry.objects))]
+    if not kept:
+        counts = ", ".join(map(str, sorted({len(entry.objects) for entry in file.entries}))) or "none"
+        wanted = typed("objects=N", "--option objects=N")
+        raise ValueError(f"No image has {objects} objects; numbers of objects are {counts}. Pass {wanted}.")
+    if split != "all":
+        sides = split_of([combination(entry.objects) for entry in kept], seed)
+        kept = [entry for entry, side in zip(kept, sides, strict=True) if side == split]
+    layout = Layout(files, *file.ways)
+    rows = [(layout.image(entry.image, entry.place), entry) for entry in kept]
+    return file.kind, [(row, entry) for row, entry in rows if row is not None]
+
+
+def combination(objects: Sequence[Object]) -> Hashable:
+    """What a scene and all its swaps have in common: its attributes and its objects, whichever goes with which."""
+    return tuple(tuple(sorted(words)) for words in zip(*objects, strict=True))
+
+
+def split_of(combinations: Sequence[Hashable], seed: int) -> list[str]:
+    """The side of each row: rows of one combination are on one side.
+
+    Args:
+        combinations: One a row.
+        seed: Of the draw.
+    """
+    known = sorted(set(combinations), key=repr)
+    random.Random(seed).shuffle(known)
+    share = round(_HELD_OUT * len(known))
+    sides = dict.fromkeys(known[: len(known) - 2 * share], "train")
+    sides |= dict.fromkeys(known[len(known) - 2 * share : len(known) - share], "val")
+    sides |= dict.fromkeys(known[len(known) - share :], "test")
+    return [sides[one] for one in combinations]
+
+
+def caption(objects: Sequence[Object]) -> str:
+    """What the paper says of a scene, for example "red cube and blue sphere".
+
+    Source: arXiv:2502.03566.
+    """
+    return " and ".join(f"{attribute} {name}" for attribute, name in objects)
+
+
+def swapped_caption(objects: Sequence[Object]) -> str | None:
+    """The caption with the attributes of two objects swapped: the first two for which that says something else."""
+    for (i, one), (j, other) in itertools.combinations(enumerate(objects), 2):
+        if one[0] != other[0] and one[1] != other[1]:
+            swapped = list(objects)
+            swapped[i], swapped[j] = (other[0], one[1]), (one[0], other[1])
+            return caption(swapped)
+    return None
+
+
+def read_scene_file(path: Path) -> SceneFile:
+    """Read a file that says what is in each image; its content tells its form. No image is opened.
 
     Args:
         path: The LABCLIP authors' CLEVR csv without a header (`file,shape,colour,shape,colour,...`), a csv with the
@@ -61,7 +238,7 @@ def read_labels(path: Path) -> Labels:
             `character_name`, `character_texture`, `character2_name`, `character2_texture` of PUG:SPAR and PUG:SPARE.
 
     Raises:
-        ValueError: If it is none of these, or not sound; with the position.
+        ValueError: If it is none of these, or malformed; with the position.
     """
     if path.suffix.lower() == ".json":
         return _clevr_scenes(path)
@@ -78,81 +255,81 @@ def read_labels(path: Path) -> Labels:
     )
 
 
-def _clevr_pairs(path: Path) -> Labels:
-    """The authors' form, a picture a line."""
-    rows = []
+def _clevr_pairs(path: Path) -> SceneFile:
+    """The authors' form, an image a line."""
+    entries = []
     for cells, line in _lines(path):
         place = f"{path} line {line}"
         if len(cells) < 3 or len(cells) % 2 == 0:
             raise ValueError(f"{place} has {len(cells)} cells, not a file and pairs of shape and colour.")
-        things = _things(zip(cells[2::2], cells[1::2], strict=True), place)
-        rows.append(Label(cells[0], things, place))
-    folders = {f"images_{len(row.things)}obj" for row in rows}
-    return Labels("clevr", rows, (*map(inside, sorted(folders)), as_named, inside("images")))
+        entries.append(SceneEntry(cells[0], _objects(zip(cells[2::2], cells[1::2], strict=True), place), place))
+    folders = {f"images_{len(entry.objects)}obj" for entry in entries}
+    return SceneFile("clevr", entries, (*map(inside, sorted(folders)), as_named, inside("images")))
 
 
-def _clevr_table(path: Path, header: Sequence[str]) -> Labels:
+def _clevr_table(path: Path, header: Sequence[str]) -> SceneFile:
     """The form with one column an attribute."""
     count = next(n for n in itertools.count(1) if f"object{n + 1}_color" not in header)
     names = [(f"object{n}_color", f"object{n}_shape") for n in range(1, count + 1)]
-    rows = []
+    entries = []
     for place, cells in table_rows(path):
-        picture, *values = fields(cells, ("filename", *itertools.chain(*names)), place)
-        rows.append(Label(picture, _things(zip(values[::2], values[1::2], strict=True), place), place))
-    return Labels("clevr", rows, (as_named, inside("images")))
+        image, *values = fields(cells, ("filename", *itertools.chain(*names)), place)
+        entries.append(SceneEntry(image, _objects(zip(values[::2], values[1::2], strict=True), place), place))
+    return SceneFile("clevr", entries, (as_named, inside("images")))
 
 
-def _clevr_scenes(path: Path) -> Labels:
-    """CLEVR's own scenes; the order of things is the file's."""
+def _clevr_scenes(path: Path) -> SceneFile:
+    """CLEVR's own scenes; the order of objects is the file's."""
     scenes = fields(read_json(path), ("scenes",), str(path))[0]
     if not isinstance(scenes, list):
         raise ValueError(f"{path}: 'scenes' is a {type(scenes).__name__}, not a list.")
-    rows, splits = [], set()
+    entries, splits = [], set()
     for number, scene in enumerate(scenes):
         place = f"{path} scene {number}"
-        picture, objects = fields(scene, ("image_filename", "objects"), place)
+        image, objects = fields(scene, ("image_filename", "objects"), place)
         if not isinstance(objects, list) or not objects:
-            raise ValueError(f"{place}: 'objects' is no list of things.")
-        things = _things((fields(one, ("color", "shape"), place) for one in objects), place)
-        rows.append(Label(picture, things, place))
+            raise ValueError(f"{place}: 'objects' is no list of objects.")
+        entries.append(
+            SceneEntry(image, _objects((fields(one, ("color", "shape"), place) for one in objects), place), place)
+        )
         splits.add(str(scene.get("split", "")))
     ways = [inside(f"images/{split}") for split in sorted(splits) if split]
-    return Labels("clevr", rows, (*ways, as_named, inside("images")))
+    return SceneFile("clevr", entries, (*ways, as_named, inside("images")))
 
 
-def _pug(path: Path) -> Labels:
-    """PUG:SPAR, in which things may lack a texture or be absent, or PUG:SPARE, in which none does."""
+def _pug(path: Path) -> SceneFile:
+    """PUG:SPAR, in which objects may lack a texture or be absent, or PUG:SPARE, in which none does."""
     names = ("character_texture", "character_name", "character2_texture", "character2_name", "filename", "world_name")
-    rows, left_out, spare = [], 0, True
+    entries, left_out, spare = [], 0, True
     for place, cells in table_rows(path):
-        *values, picture, world = fields(cells, names, place)
+        *values, image, world = fields(cells, names, place)
         textures, animals = values[::2], values[1::2]
         spare &= {"Default", "Grass", "Stone"}.isdisjoint(textures) and "blank" not in animals
         if "blank" in animals or animals[0] == animals[1] or "Default" in textures:
             left_out += 1
         else:
-            rows.append((Label(picture, _things(zip(textures, animals, strict=True), place), place), world))
-    notes = [f"{left_out:,} pictures with one animal, two of a kind, or no texture are left out."] if left_out else []
+            entries.append((SceneEntry(image, _objects(zip(textures, animals, strict=True), place), place), world))
+    notes = [f"{left_out:,} images with one animal, two of a kind, or no texture are left out."] if left_out else []
     if not spare:
-        return Labels("pug-spar", [label for label, _ in rows], (as_named, inside("images")), notes)
-    labels = [label._replace(picture=f"{world}/{label.picture}") for label, world in rows]
-    return Labels("pug-spare", labels, (as_named, alone, lambda name: f"images/{alone(name)}"), notes)
+        return SceneFile("pug-spar", [entry for entry, _ in entries], (as_named, inside("images")), notes)
+    in_worlds = [entry._replace(image=f"{world}/{entry.image}") for entry, world in entries]
+    return SceneFile("pug-spare", in_worlds, (as_named, alone, lambda name: f"images/{alone(name)}"), notes)
 
 
-def _things(pairs: Iterable[Sequence[Any]], place: str) -> tuple[Thing, ...]:
-    """Attributes and objects, checked to be words."""
-    things = tuple((attribute, thing) for attribute, thing in pairs)
-    for word in itertools.chain(*things):
+def _objects(pairs: Iterable[Sequence[Any]], place: str) -> tuple[Object, ...]:
+    """Attributes and names, checked to be words."""
+    objects = tuple((attribute, name) for attribute, name in pairs)
+    for word in itertools.chain(*objects):
         if not isinstance(word, str) or not word.strip():
             raise ValueError(f"{place}: {word!r} is no attribute and no object.")
-    return tuple((attribute.strip(), thing.strip()) for attribute, thing in things)
+    return tuple((attribute.strip(), name.strip()) for attribute, name in objects)
 
 
-def _lines(path: Path) -> Iterable[tuple[list[str], int]]:
+def _lines(path: Path) -> Iterator[tuple[list[str], int]]:
     """The cells of each line of a csv file that is not blank, and its number."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file, strict=True)
             yield from ((cells, reader.line_num) for cells in reader if cells)
     except (csv.Error, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no sound csv file: {error}.") from error
+        raise ValueError(f"{path} is no valid csv file: {error}.") from error

@@ -1,10 +1,34 @@
 """Benchmarks of binding and of what it costs: reading, encoding once, metrics with intervals, reports.
 
-Fitting lives in `labclip.training`, what the paper's figures show in `labclip.analysis`.
+A benchmark of one's own is a `Benchmark` whose reader fills `Items`; docs/benchmarks.md shows one. Fitting lives in
+`labclip.training`, what the paper's figures show in `labclip.analysis`.
 """
 
+from labclip.evaluation.answers import Answer
 from labclip.evaluation.benchmarks import BENCHMARKS
-from labclip.evaluation.evaluate import Where, evaluate
-from labclip.evaluation.report import Report
+from labclip.evaluation.evaluate import evaluate
+from labclip.evaluation.items import Items
+from labclip.evaluation.report import Report, Result
+from labclip.evaluation.scores import Scores
+from labclip.evaluation.sources import Benchmark, Sources
+from labclip.evaluation.tasks import Choice, Classification, Pairs, Question, Retrieval, Task, Texts, TwoPositives
 
-__all__ = ["BENCHMARKS", "Report", "Where", "evaluate"]
+__all__ = [
+    "BENCHMARKS",
+    "Answer",
+    "Benchmark",
+    "Choice",
+    "Classification",
+    "Items",
+    "Pairs",
+    "Question",
+    "Report",
+    "Result",
+    "Retrieval",
+    "Scores",
+    "Sources",
+    "Task",
+    "Texts",
+    "TwoPositives",
+    "evaluate",
+]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,42 +12,32 @@ from torch import Tensor
 
 from labclip.alignment import Alignment
 from labclip.encode.cache import Cache, default_cache, encode
+from labclip.evaluation.answers import Answers
 from labclip.evaluation.benchmarks import BENCHMARKS
-from labclip.evaluation.report import RESERVED, Report, Result
+from labclip.evaluation.report import Report, Result
 from labclip.evaluation.scores import RESAMPLES, Compared, Scores, compare
 from labclip.evaluation.sources import Benchmark, Sources
 from labclip.evaluation.tasks import Retrieval, Task, Texts
+from labclip.features.features import Features
 from labclip.io.folder import matrix_sha256
 from labclip.io.opening import open_alignment, open_base
+from labclip.messages import typed
 from labclip.metrics import unit_length
 from labclip.model import LABCLIP
 from labclip.packages import versions_of
 
+Data = str | Path | Features
 Option = str | int | float | bool
-
-
-@dataclass(frozen=True)
-class Where:
-    """Where one benchmark's files lie, and its options.
-
-    Attributes:
-        data: File or folder of the questions; None for a benchmark that needs none.
-        images: Folder that paths of pictures are relative to; None is the folder of `data`.
-        options: Of the benchmark's reader, for example `{"split": "val"}`; strings are converted.
-    """
-
-    data: str | Path | None = None
-    images: str | Path | None = None
-    options: Mapping[str, Option] | None = None
+Options = Mapping[str, Option]
 
 
 def evaluate(
-    benchmarks: str | Mapping[str, Where],
     model: LABCLIP | str | Path,
+    benchmarks: str | Benchmark | Sequence[str | Benchmark],
     *,
-    data: str | Path | None = None,
-    images: str | Path | None = None,
-    options: Mapping[str, Option] | None = None,
+    data: Data | Mapping[str, Data] | None = None,
+    images: str | Path | Mapping[str, str | Path] | None = None,
+    options: Options | Mapping[str, Options] | None = None,
     alignments: Alignment | str | Path | Sequence[Alignment | str | Path] | None = None,
     strengths: Sequence[float] = (),
     on_missing: str = "raise",
@@ -62,20 +52,22 @@ def evaluate(
 ) -> Report:
     """Measure what alignments gain and what they cost, beside their base.
 
-    Each picture and each caption is encoded once, and not again in a later run. Cosines and metrics are float32, a tie
+    Each image and each caption is encoded once, and not again in a later run. Cosines and metrics are float32, a tie
     is wrong, and differences are paired: all models answer the same items.
 
     Args:
-        benchmarks: A name of `BENCHMARKS`, or several with their files.
-        model: A loaded LABCLIP, or what `labclip embed --model` takes: a name, a folder, a repository, or MODEL:TAG.
-        data: File or folder of the benchmark, where one is named.
-        images: Folder of its pictures; by default that of `data`.
-        options: Of its reader.
+        model: A loaded LABCLIP, or what `labclip evaluate --model` takes: a name, a folder, a repository, or MODEL:TAG.
+        benchmarks: A name of `BENCHMARKS`, a `Benchmark` of your own, or a list of both.
+        data: File or folder of the benchmark, or `Features` for the benchmark "features"; of several benchmarks
+            `{name: path}`.
+        images: Folder of its images, by default that of `data`; of several benchmarks `{name: folder}`.
+        options: Of its reader, for example `{"split": "val"}`; strings are converted. Of several benchmarks
+            `{name: options}`.
         alignments: To compare with the base; by default the model's own, where it has one that is not the identity.
         strengths: Ask about each alignment at each of these; by default at its own.
-        on_missing: What pictures that are not there do: "raise", or "skip" to leave their items out with a note.
+        on_missing: What happens where images are missing: "raise", or "skip" to leave their items out with a note.
         cache: Folder of embeddings, True for the user's own, None or False for none.
-        batch_size: Pictures in one pass.
+        batch_size: Images in one pass.
         workers: Threads that read and decode; by default one a processor, at most 16.
         device: Where to load a model that is named; None is the CPU.
         precision: OpenCLIP's precision of a model that is named.
@@ -84,19 +76,24 @@ def evaluate(
         progress: Whether to show bars on stderr.
 
     Returns:
-        Every metric with its interval, and the paired differences.
+        Every metric with its interval, the paired differences, and every item with each model's answer.
 
     Raises:
-        FileNotFoundError: If files or pictures are missing; all are counted, the first named, with where to get them.
-        ValueError: If a benchmark, option, file, picture or alignment is not sound; the message says what to type.
+        FileNotFoundError: If files or images are missing; all are counted, the first named, with where to get them.
+        ValueError: If a benchmark, option, file, image or alignment is not valid; the message says what to type.
 
     Example:
         >>> report = evaluate("scenes", "scenes", options={"n": 300}, cache=None, progress=False)
-        >>> binding = report.results[0].metric("binding")
+        >>> binding = report["scenes"].metric("binding")
         >>> [round(estimate.value, 1) for estimate in binding.estimates], binding.differences[0].measurable
         ([0.6, 1.0], True)
+        >>> [item.captions[0] for item in report["scenes"].items[:300] if not item.right["labclip"]]
+        ['a small silver star with a small purple diamond']
     """
-    asked = _asked(benchmarks, Where(data, images, options))
+    asked = _asked(benchmarks)
+    data_of = _by_benchmark("data", data, asked)
+    images_in = _by_benchmark("images", images, asked)
+    options_of = _by_benchmark("options", options, asked)
     if on_missing not in ("raise", "skip"):
         raise ValueError(f'on_missing is {on_missing!r}. Pass "raise" or "skip".')
     if batch_size < 1 or resamples < 1 or (workers is not None and workers < 1):
@@ -104,69 +101,67 @@ def evaluate(
     if seed < 0:
         raise ValueError(f"seed is {seed}. Pass a whole number from 0.")
     # What can fail is tried before a model is loaded: files of every benchmark first.
-    tasks = {name: _read(BENCHMARKS[name], where, on_missing) for name, where in asked.items()}
+    tasks = {
+        name: _read(one, data_of.get(name), images_in.get(name), options_of.get(name), on_missing)
+        for name, one in asked.items()
+    }
     opened = model if isinstance(model, LABCLIP) else open_base(str(model), device=device, precision=precision)
     for task in tasks.values():
         if task.embedded is not None:
             task.embedded.check(opened)
     compared = _alignments(opened, alignments, strengths)
+    models = ("base", *compared)
     folder = default_cache() if cache is True else Path(cache) if cache else None
     results = []
     with Cache(folder, opened) as known:
         for name, task in tasks.items():
             images_of, texts_of = (
                 encode(
-                    opened, task.pictures, task.captions,
+                    opened, task.images, task.captions,
                     cache=known, batch_size=batch_size, workers=workers, progress=progress,
                 )
                 if task.embedded is None
                 else (task.embedded.images, task.embedded.texts)
             )  # fmt: skip
-            found = measure(task, images_of, texts_of, list(compared.values()), resamples=resamples, seed=seed)
-            notes = [*task.notes, *_alike(task, images_of, texts_of)]
-            where = asked[name]
+            scores = score(task, images_of, texts_of, list(compared.values()))
             results.append(
                 Result(
-                    BENCHMARKS[name], found, notes, len(images_of), len(texts_of),
-                    data="" if where.data is None else str(where.data), options=dict(where.options or {}),
+                    asked[name],
+                    _compared(scores, resamples, seed),
+                    [*task.notes, *_equal_embeddings(task, images_of, texts_of)],
+                    len(images_of),
+                    len(texts_of),
+                    data="" if data_of.get(name) is None else str(data_of[name]),
+                    options=dict(options_of.get(name) or {}),
+                    items=Answers(task, models, scores),
                 )
-            )  # fmt: skip
+            )
         return Report(
             base=str(opened.alignment.base or "a base without a name"),
             weights_sha256=known.identity["weights_sha256"],
-            models=("base", *compared),
+            models=models,
             alignments=[_facts(name, alignment) for name, alignment in compared.items()],
             results=results,
             versions=versions_of("torch", "open_clip_torch", "numpy", "pillow"),
         )
 
 
-def measure(
-    task: Task,
-    images: Tensor,
-    texts: Tensor,
-    alignments: Sequence[Alignment],
-    *,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> list[Compared]:
+def score(task: Task, images: Tensor, texts: Tensor, alignments: Sequence[Alignment]) -> list[tuple[Scores, ...]]:
     """Answer a task's questions with the base and each alignment.
 
     Args:
-        task: Pictures, captions and questions.
-        images: Of the pictures, [pictures, dim], any scale.
+        task: Images, captions and questions.
+        images: Of the images, [images, dim], any scale.
         texts: The base's own, of the captions, [captions, dim], any scale.
         alignments: Fitted on that base.
-        resamples: Draws behind the intervals.
-        seed: Of the draws.
 
     Returns:
-        Every metric; estimates of the base first, then of each alignment.
+        For each set of items its scores: of the base, then of each alignment.
 
     Raises:
-        ValueError: If features are not as many as pictures or captions, or not sound.
+        ValueError: If features are not as many as images or captions, or not finite.
     """
-    for features, items, what in ((images, task.pictures, "pictures"), (texts, task.captions, "captions")):
+    for features, items, what in ((images, task.images, "images"), (texts, task.captions, "captions")):
         if task.embedded is None and len(features) != len(items):
             raise ValueError(f"There are {len(features)} features for {len(items)} {what}. Encode the same task.")
     images, base = unit_length(images, "Image features"), unit_length(texts, "Text features")
@@ -175,46 +170,82 @@ def measure(
         aligned = base if alignment is None else unit_length(alignment(base), "Aligned text features")
         asked = Texts(aligned, base)
         answers.append([scores for question in task.questions for scores in question.score(images, asked)])
-    return [one for models in zip(*answers, strict=True) for one in compare(models, resamples=resamples, seed=seed)]
+    return list(zip(*answers, strict=True))
 
 
-def _alike(task: Task, images: Tensor, texts: Tensor) -> list[str]:
-    """Notes where captions, or pictures of a gallery, are one to the model though the benchmark tells them apart."""
+def _compared(scores: Sequence[Sequence[Scores]], resamples: int, seed: int) -> list[Compared]:
+    return [one for models in scores for one in compare(models, resamples=resamples, seed=seed)]
+
+
+def _equal_embeddings(task: Task, images: Tensor, texts: Tensor) -> list[str]:
+    """Notes where captions, or images of a gallery, are one to the model though the benchmark tells them apart."""
     notes = []
     found = [row for question in task.questions if isinstance(question, Retrieval) for row in question.images]
     for features, what, why in (
-        (images[sorted(set(found))], "pictures of the gallery", "the same file under another name"),
+        (images[sorted(set(found))], "images of the gallery", "the same file under another name"),
         (texts, "captions", "cut at the model's context, or the same words to it"),
     ):
         same = len(features) - len({hash(row.tobytes()) for row in features.numpy()})
         if same:
             notes.append(
-                f"{same:,} of {len(features):,} {what} have the very embedding of another ({why}). Choosing between "
+                f"{same:,} of {len(features):,} {what} have exactly the embedding of another ({why}). Choosing between "
                 f"two such is a tie, which is wrong."
             )
     return notes
 
 
-def _asked(benchmarks: str | Mapping[str, Where], single: Where) -> dict[str, Where]:
-    asked = {benchmarks: single} if isinstance(benchmarks, str) else dict(benchmarks)
-    unknown = [name for name in asked if name not in BENCHMARKS]
-    if unknown or not asked:
-        import difflib
-
-        near = difflib.get_close_matches(unknown[0], BENCHMARKS, n=1, cutoff=0.4) if unknown else []
-        said = f"There is no benchmark {unknown[0]!r}." if unknown else "No benchmark was named."
-        raise ValueError(f"{said}{f' Did you mean {near[0]!r}?' if near else ''} Benchmarks: {', '.join(BENCHMARKS)}.")
+def _asked(benchmarks: str | Benchmark | Sequence[str | Benchmark]) -> dict[str, Benchmark]:
+    given = list(benchmarks) if isinstance(benchmarks, Sequence) and not isinstance(benchmarks, str) else [benchmarks]
+    asked: dict[str, Benchmark] = {}
+    for one in given:
+        if not isinstance(one, str | Benchmark):
+            raise ValueError(
+                f"benchmarks has a value of type {type(one).__name__}. Pass names or Benchmarks, after the model: "
+                f'evaluate(model, "scenes").'
+            )
+        name = one.name if isinstance(one, Benchmark) else one
+        if isinstance(one, str) and one not in BENCHMARKS:
+            near = difflib.get_close_matches(one, BENCHMARKS, n=1, cutoff=0.4)
+            meant = f" Did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"There is no benchmark {one!r}.{meant} Benchmarks: {', '.join(BENCHMARKS)}.")
+        if name in asked:
+            raise ValueError(f"The benchmark {name} is named twice. Name it once.")
+        asked[name] = one if isinstance(one, Benchmark) else BENCHMARKS[one]
+    if not asked:
+        raise ValueError(f"No benchmark was named. Benchmarks: {', '.join(BENCHMARKS)}.")
     return asked
 
 
-def _read(benchmark: Benchmark, where: Where, on_missing: str) -> Task:
-    hint = f"{benchmark.title} wants {benchmark.wants}. Where people get them: {benchmark.source}."
-    data, images = (None if path is None else Path(path).expanduser() for path in (where.data, where.images))
-    sources = Sources(data, images, on_missing, hint)
-    return benchmark.read(sources, **_options(benchmark, where.options or {}))
+def _by_benchmark(what: str, given: Any, asked: Mapping[str, Benchmark]) -> dict[str, Any]:
+    """What was given for one benchmark, or for several by their names."""
+    by_name = isinstance(given, Mapping)
+    if by_name and what == "options":  # an option's value is none
+        by_name = all(isinstance(value, Mapping) for value in given.values())
+    if given is None:
+        return {}
+    if not by_name:
+        if len(asked) > 1:
+            example = {next(iter(asked)): given}
+            raise ValueError(f"{what} is {given!r}, of which of {', '.join(asked)}? Pass {what}={example!r}.")
+        return dict.fromkeys(asked, given)
+    if unknown := [name for name in given if name not in asked]:
+        raise ValueError(f"{what} names {unknown[0]!r}, but the benchmarks are {', '.join(asked)}.")
+    return dict(given)
 
 
-def _options(benchmark: Benchmark, options: Mapping[str, Option]) -> dict[str, Option]:
+def _read(benchmark: Benchmark, data: Any, images: Any, options: Options | None, on_missing: str) -> Task:
+    hint = f"{benchmark.title} needs {benchmark.wants}. Where people get it: {benchmark.source}."
+    features = data if isinstance(data, Features) else None
+    if features is not None:
+        hint = f"data is {features!r}, which the benchmark features reads. {hint}"
+    questions, folder = (
+        None if path is None else Path(path).expanduser() for path in (data if features is None else None, images)
+    )
+    sources = Sources(questions, folder, on_missing, hint, features=features)
+    return benchmark.read(sources, **_options(benchmark, options or {}))
+
+
+def _options(benchmark: Benchmark, options: Options) -> dict[str, Option]:
     """Options as the reader's keyword arguments, strings converted to what it says it takes."""
     known = benchmark.options
     converted: dict[str, Option] = {}
@@ -257,14 +288,14 @@ def _alignments(
         if label in named:
             raise ValueError(f"The alignment {label} is named twice. Name it once.")
         named[label] = alignment
-    for label in named:
-        if label in RESERVED and len(named) > 1:
-            raise ValueError(f"The alignment {label} has a name that the report uses itself. Type ./{label}.")
+    if "base" in named and len(named) > 1:
+        raise ValueError("The alignment base has the name that the report gives the base. Type ./base.")
     own = model.alignment
     if not given and not torch.equal(own.fitted.cpu(), torch.eye(own.dim)):
         named["labclip"] = own
     if strengths and not named:
-        raise ValueError("Strengths were passed but no alignment. Pass --alignment A, or a model that has one.")
+        wanted = typed("alignments=A", "--alignment A")
+        raise ValueError(f"Strengths were passed but no alignment. Pass {wanted}, or a model that has one.")
     if len(named) == 1:
         named = {"labclip": next(iter(named.values()))}
     if not strengths:

@@ -1,16 +1,23 @@
-"""What an evaluation found, as values; how it is shown lives in `tables` and `page`."""
+"""`Report` and `Result`: what an evaluation found, as values and as JSON; how it is shown is in `render`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from labclip.evaluation.scores import Compared
+from labclip.data.entries import fields, 
+from labclip.jsonfile import read_json
+from labclip.evaluation import render
+from labclip.evaluation.answers import Answer, write_csv
+from labclip.evaluation.benchmarks import BENCHMARKS
+from labclip.evaluation.scores import Compared, Difference, Estimate
 from labclip.evaluation.sources import Benchmark
+from labclip.report import Reported
+from labclip.report.values import Page
 
-RESERVED = ("base", "intervals", "differences", "n", "chance", "pictures", "captions", "notes", "about")
-"""Keys of a benchmark in the JSON beside the alignments' names, which must be none of them."""
+_MEASURED = ("base", "weights_sha256", "models", "alignments", "versions")
 
 
 @dataclass(frozen=True)
@@ -18,31 +25,84 @@ class Result:
     """One benchmark, all models on the same items.
 
     Attributes:
-        benchmark: Its entry in the table.
+        benchmark: What was asked.
         compared: Its metrics; estimates in the order of `Report.models`.
         notes: What was left out, which choices were made.
-        pictures: Distinct pictures encoded.
-        captions: Distinct captions encoded.
-        data: Where its files lie, as it was said; "" where it needs none.
-        options: Its options, as they were said.
+        images: Number of distinct images.
+        captions: Number of distinct captions.
+        data: Where its files are, as the user said; "" where it needs none.
+        options: Its options, as the user said.
+        items: Every item with each model's answer; empty in a report that was read from a file.
     """
 
     benchmark: Benchmark
     compared: Sequence[Compared]
     notes: Sequence[str]
-    pictures: int
+    images: int
     captions: int
     data: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
+    items: Sequence[Answer] = field(default=(), repr=False, compare=False)
 
     def metric(self, name: str) -> Compared:
-        """One metric by name."""
-        return next(one for one in self.compared if one.metric == name)
+        """One metric by name.
+
+        Raises:
+            KeyError: If it has none of that name; those that it has are named.
+        """
+        found = {one.metric: one for one in self.compared}
+        if name not in found:
+            raise KeyError(f"{self.benchmark.name} has no metric {name!r}; it has {', '.join(found)}.")
+        return found[name]
+
+    def to_json(self, models: Sequence[str]) -> dict[str, Any]:
+        """Plain JSON values, by model and metric."""
+        places = list(enumerate(models))
+        return {
+            "models": {
+                model: {one.metric: one.estimates[place].value for one in self.compared} for place, model in places
+            },
+            "intervals": {
+                model: {one.metric: [one.estimates[place].low, one.estimates[place].high] for one in self.compared}
+                for place, model in places
+            },
+            "differences": {
+                model: {one.metric: one.differences[place - 1].as_json() for one in self.compared}
+                for place, model in places[1:]
+            },
+            "n": {one.metric: one.estimates[0].n for one in self.compared},
+            "chance": {one.metric: one.estimates[0].chance for one in self.compared},
+            "images": self.images,
+            "captions": self.captions,
+            "notes": list(self.notes),
+            "data": self.data,
+            "options": dict(self.options),
+        }
+
+    @classmethod
+    def from_json(cls, value: Any, benchmark: Benchmark, models: Sequence[str], place: str) -> Result:
+        """A result from what `to_json` made of it; errors as of `Report.from_json`."""
+        parts = ("models", "intervals", "differences", "n", "chance", "images", "captions", "notes", "data", "options")
+        values, intervals, differences, n, chance, *rest = fields(value, parts, place)
+        values, intervals = (fields(one, models, place) for one in (values, intervals))
+        moved = fields(differences, models[1:], place)
+        compared = []
+        for metric in n:
+            ends = [one[metric] for one in intervals]
+            estimates = [
+                Estimate(one[metric], low, high, n[metric], chance[metric])
+                for one, (low, high) in zip(values, ends, strict=True)
+            ]
+            compared.append(Compared(metric, estimates, [Difference(**one[metric]) for one in moved]))
+        images, captions, notes, data, options = rest
+        return cls(benchmark, compared, notes, images, captions, data, options)
 
 
-@dataclass(frozen=True)
-class Report:
+@dataclass(frozen=True, repr=False)
+class Report(Reported):
     """One or many benchmarks of a base and its alignments.
+
+    `report["sugarcrepe"]` is one benchmark's `Result`; `report["sugarcrepe"].items` tells item by item.
 
     Attributes:
         base: The base in words, for example "ViT-B-32-quickgelu (openai)".
@@ -62,38 +122,66 @@ class Report:
     results: Sequence[Result]
     versions: dict[str, str]
 
-    def as_json(self) -> dict[str, Any]:
-        """`{benchmark: {"base": {metric: value}, model: {metric: value}, ...}}`, with intervals beside."""
-        return {result.benchmark.name: self._result(result) for result in self.results}
+    def __getitem__(self, benchmark: str) -> Result:
+        found = {result.benchmark.name: result for result in self.results}
+        if benchmark not in found:
+            raise KeyError(f"The report has no benchmark {benchmark!r}; it has {', '.join(found)}.")
+        return found[benchmark]
 
-    def _result(self, result: Result) -> dict[str, Any]:
-        values = {
-            model: {one.metric: one.estimates[place].value for one in result.compared}
-            for place, model in enumerate(self.models)
-        }
-        intervals = {
-            model: {one.metric: [one.estimates[place].low, one.estimates[place].high] for one in result.compared}
-            for place, model in enumerate(self.models)
-        }
-        differences = {
-            model: {one.metric: one.differences[place].as_json() for one in result.compared}
-            for place, model in enumerate(self.models[1:])
-        }
+    def __repr__(self) -> str:
+        names = ", ".join(result.benchmark.name for result in self.results)
+        return f"Report({names}; {self.base}: {', '.join(self.models)})"
+
+    def page(self, *, plots: bool = False) -> Page:
+        """The report as values: where there are several benchmarks a short table first, then each by itself.
+
+        Args:
+            plots: Whether to draw the differences, where there are any.
+        """
+        return render.page(self, plots=plots)
+
+    def write_items(self, path: str | Path) -> None:
+        """Write every item of every benchmark with each model's answer as a csv file.
+
+        Raises:
+            OSError: If it can't be written.
+        """
+        with Path(path).open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+            write_csv({result.benchmark.name: result.items for result in self.results}, self.models, file)
+
+    def to_json(self) -> dict[str, Any]:
+        """`{"benchmarks": {name: {"models": {model: {metric: value}}, "n": ..., ...}}, "measured": {...}}`."""
         return {
-            **values,
-            "intervals": intervals,
-            "differences": differences,
-            "n": {one.metric: one.estimates[0].n for one in result.compared},
-            "chance": {one.metric: one.estimates[0].chance for one in result.compared},
-            "pictures": result.pictures,
-            "captions": result.captions,
-            "notes": list(result.notes),
-            "about": {
+            "benchmarks": {result.benchmark.name: result.to_json(self.models) for result in self.results},
+            "measured": {
                 "base": self.base,
                 "weights_sha256": self.weights_sha256,
+                "models": list(self.models),
                 "alignments": list(self.alignments),
                 "versions": self.versions,
-                "data": result.data,
-                "options": dict(result.options),
             },
         }
+
+    @classmethod
+    def from_json(cls, value: Any, place: str = "The report") -> Report:
+        """A report from what `to_json` made of it.
+
+        Args:
+            value: Plain JSON values, or the path of a file of them.
+            place: Where they stand, for messages.
+
+        Raises:
+            ValueError: If something is missing, or a benchmark is none of `BENCHMARKS`.
+        """
+        if isinstance(value, str | Path):
+            return cls.from_json(read_json(Path(value)), str(value))
+        benchmarks, measured = fields(value, ("benchmarks", "measured"), place)
+        facts = dict(zip(_MEASURED, fields(measured, _MEASURED, f"{place}, measured"), strict=True))
+        unknown = [name for name in benchmarks if name not in BENCHMARKS]
+        if unknown:
+            raise ValueError(f"{place} is of {', '.join(unknown)}. Benchmarks: {', '.join(BENCHMARKS)}.")
+        results = [
+            Result.from_json(one, BENCHMARKS[name], facts["models"], f"{place}, {name}")
+            for name, one in benchmarks.items()
+        ]
+        return cls(**facts, results=results)

@@ -18,22 +18,41 @@ Groups = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
+class Asked:
+    """What n items ask, as rows of a task's images and captions; text is made of it only where it is looked at.
+
+    Attributes:
+        images: The images of each item, int64 [n, j]; -1 stands for none.
+        captions: The captions of each item, the right one first, int64 [n, k]; -1 stands for none.
+        places: File and position of each item; empty where that is not known.
+    """
+
+    images: NDArray[np.int64]
+    captions: NDArray[np.int64]
+    places: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
 class Scores:
     """Items of one kind, each right or wrong, and the metrics that average them.
 
     Attributes:
         correct: Whether each item was right, bool [n]. A tie is wrong.
-        unit: What each item belongs to, int64 [n]: items of one picture are resampled together, as they are not
+        unit: What each item belongs to, int64 [n]: items of one image are resampled together, as they are not
             independent.
         metrics: For each metric the group of every item, int64 [n], -1 where the item is not in it. The metric's value
             is the mean over groups of the mean in each: one group is a micro mean, several are a macro mean.
         chance: Expected value without knowledge, or None where there is no simple one.
+        margin: Cosine of the right answer minus that of the best wrong one, float32 [n]; or None.
+        asked: What each item asks, for a report item by item; with None these items are not listed there.
     """
 
     correct: NDArray[np.bool_]
     unit: NDArray[np.int64]
     metrics: Mapping[str, Groups]
     chance: float | None = None
+    margin: NDArray[np.float32] | None = None
+    asked: Asked | None = None
 
     def value(self, metric: str) -> float:
         """One metric as a fraction of 1; nan where no item is in it."""
@@ -86,7 +105,7 @@ class Difference:
         value: As measured.
         low: Lower end of the 95% interval of paired resampling.
         high: Upper end.
-        measurable: Whether the interval leaves zero out and the models differ on at least `DIFFERING` units.
+        measurable: Whether the interval excludes zero and the models differ on at least `DIFFERING` units.
     """
 
     value: float

@@ -1,4 +1,4 @@
-"""What a benchmark asks a model: pictures, captions, and questions that cosines answer."""
+"""What a benchmark asks a model: images, captions, and questions that cosines answer."""
 
 from __future__ import annotations
 
@@ -13,45 +13,50 @@ from torch import Tensor
 
 from labclip import metrics
 from labclip.data.images import ImageSource
-from labclip.evaluation.scores import Groups, Scores, everything
+from labclip.evaluation.scores import Asked, Groups, Scores, everything
 
 if TYPE_CHECKING:
     from labclip.model import LABCLIP
 
 Rows = NDArray[np.int64]
 
+NONE = -1
+"""Stands for no caption and for no group."""
+
 
 @dataclass(frozen=True)
 class Texts:
-    """Unit-length text features, float32 [captions, dim]: the model's as it is asked about, and the base's own."""
+    """Unit-length text features, float32 [captions, dim]: of the model that is asked, and the base's own."""
 
     aligned: Tensor
     base: Tensor
 
 
 class Question(Protocol):
-    """Something that pictures and captions answer, item by item."""
+    """Something that images and captions answer, item by item. A question type of one's own has this one method."""
 
     def score(self, images: Tensor, texts: Texts) -> list[Scores]:
         """Answer every item.
 
         Args:
-            images: Unit-length, float32 [pictures, dim].
-            texts: Of the captions.
+            images: Of the task's images, unit-length, float32 [images, dim].
+            texts: Of the task's captions.
         """
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Which of some captions says what a picture shows.
+    """Which of some captions describes an image.
 
     Attributes:
-        image: Each item's picture, int64 [n].
-        options: Each item's captions, the right one first, int64 [n, k]; -1 stands for no option.
+        image: Each item's image, int64 [n], rows of `Task.images`.
+        options: Each item's captions, the right one first, int64 [n, k], rows of `Task.captions`; -1 stands for no
+            option.
         metrics: For each metric the group of every item (see `Scores`).
-        unit: What is resampled together, int64 [n]; by default the items of one picture.
+        unit: What is resampled together, int64 [n]; by default the items of one image.
         together: For each further metric a set of each item, int64 [n], -1 where it is in none: a set is right if all
             its items are.
+        places: File and position of each item.
     """
 
     image: Rows
@@ -59,13 +64,17 @@ class Choice:
     metrics: Mapping[str, Groups]
     unit: Rows | None = None
     together: Mapping[str, Rows] = field(default_factory=dict)
+    places: Sequence[str] = ()
 
     def score(self, images: Tensor, texts: Texts) -> list[Scores]:
         """One `Scores` of the items, and one for each metric of sets."""
-        right = metrics.choices(images, texts.aligned, *map(torch.from_numpy, (self.image, self.options))).numpy()
+        rows = map(torch.from_numpy, (self.image, self.options))
+        margin = metrics.choice_margins(images, texts.aligned, *rows).numpy()
+        right = margin > 0
         unit = self.image if self.unit is None else self.unit
         chance = float((1 / (self.options >= 0).sum(axis=1)).mean())
-        found = [Scores(right, unit, self.metrics, chance)]
+        asked = Asked(self.image[:, None], self.options, self.places)
+        found = [Scores(right, unit, self.metrics, chance, margin, asked)]
         for metric, sets in self.together.items():
             members = sets >= 0
             names, first, item = np.unique(sets[members], return_index=True, return_inverse=True)
@@ -76,12 +85,12 @@ class Choice:
 
 @dataclass(frozen=True)
 class Retrieval:
-    """Finding the picture of a caption, and a caption of a picture.
+    """Finding the image of a caption, and a caption of an image.
 
     Attributes:
-        images: The gallery's pictures, int64 [n].
+        images: The gallery's images, int64 [n].
         texts: The captions, int64 [m].
-        image_index: For each caption the place of its picture in `images`, int64 [m].
+        image_index: For each caption the place of its image in `images`, int64 [m].
         prefix: Before the metrics' names.
         at: The k of recall@k.
     """
@@ -94,21 +103,30 @@ class Retrieval:
 
     def score(self, images: Tensor, texts: Texts) -> list[Scores]:
         """`t2i_r1`, `i2t_r1` and so on."""
-        by_text, by_image = metrics.ranks(
+        found = metrics.ranks_and_margins(
             images[torch.from_numpy(self.images)],
             texts.aligned[torch.from_numpy(self.texts)],
             torch.from_numpy(self.image_index),
         )
         own = np.bincount(self.image_index, minlength=len(self.images))
-        asked = own > 0  # a picture of which nothing is said can be found, but finds nothing
+        query = own > 0  # an image without a caption can be found, but no search starts from it
         one = np.ones(len(self.texts), dtype=np.int64)
+        by_text = Asked(self.images[self.image_index][:, None], self.texts[:, None])
+        by_image = Asked(self.images[query][:, None], np.empty((int(query.sum()), 0), dtype=np.int64))
         sides = (
-            ("t2i", by_text.numpy(), self.image_index, one, len(self.images)),
-            ("i2t", by_image.numpy()[asked], np.flatnonzero(asked), own[asked], len(self.texts)),
-        )
+            ("t2i", found.by_text, found.text_margin, self.image_index, one, len(self.images), by_text),
+            ("i2t", found.by_image[query], found.image_margin[query], np.flatnonzero(query), own[query],
+             len(self.texts), by_image),
+        )  # fmt: skip
         return [
-            Scores(rank < k, unit, {f"{self.prefix}{side}_r{k}": everything(len(rank))}, _chance(right, among, k))
-            for side, rank, unit, right, among in sides
+            Scores(
+                rank.numpy() < k,
+                unit,
+                {f"{self.prefix}{side}_r{k}": everything(len(rank))},
+                _chance(right, among, k),
+                *((margin.numpy(), asked) if k == 1 else ()),
+            )
+            for side, rank, margin, unit, right, among, asked in sides
             for k in self.at
         ]
 
@@ -121,23 +139,25 @@ def _chance(right: Rows, among: int, k: int) -> float:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Winoground's form: two pictures and two captions, which goes with which.
+    """Winoground's form: two images and two captions, which goes with which.
 
     Attributes:
         images: int64 [n, 2].
         texts: int64 [n, 2].
+        places: File and position of each item.
     """
 
     images: Rows
     texts: Rows
+    places: Sequence[str] = ()
 
     def score(self, images: Tensor, texts: Texts) -> list[Scores]:
         """`text`, `image` and `group`."""
-        found = metrics.pairs(images, texts.aligned, *map(torch.from_numpy, (self.images, self.texts)))
-        n = len(self.images)
+        found = metrics.pair_margins(images, texts.aligned, *map(torch.from_numpy, (self.images, self.texts)))
+        n, asked = len(self.images), Asked(self.images, self.texts, self.places)
         return [
-            Scores(right.numpy(), np.arange(n), {name: everything(n)}, chance)
-            for name, right, chance in zip(("text", "image", "group"), found, (1 / 4, 1 / 4, 1 / 6), strict=True)
+            Scores(margin.numpy() > 0, np.arange(n), {name: everything(n)}, chance, margin.numpy(), asked)
+            for name, margin, chance in zip(("text", "image", "group"), found, (1 / 4, 1 / 4, 1 / 6), strict=True)
         ]
 
 
@@ -149,39 +169,46 @@ class TwoPositives:
         image: int64 [n].
         texts: First caption, second caption, negative, int64 [n, 3].
         metrics: Groups of every item; `itt` and `tot` are put behind the names, or stand alone for the name "".
+        places: File and position of each item.
     """
 
     image: Rows
     texts: Rows
     metrics: Mapping[str, Groups]
+    places: Sequence[str] = ()
 
     def score(self, images: Tensor, texts: Texts) -> list[Scores]:
-        """`itt`: both positives beat the negative for the picture. `tot`: the positives are nearer to each other than
+        """`itt` and `tot`.
+
+        `itt`: both positives beat the negative for the image. `tot`: the positives are nearer to each other than
         either is to the negative, in the base's own text space.
-        """  # noqa: D205
+        """
         image, rows = torch.from_numpy(self.image), torch.from_numpy(self.texts)
-        itt = metrics.choices(images, texts.aligned, image, rows[:, [0, 2]])
-        itt &= metrics.choices(images, texts.aligned, image, rows[:, [1, 2]])
+        itt = torch.minimum(
+            *(metrics.choice_margins(images, texts.aligned, image, rows[:, [one, 2]]) for one in (0, 1))
+        )
         first, second, negative = (texts.base[rows[:, column]] for column in range(3))
-        positive = (first * second).sum(-1)
-        tot = (positive > (first * negative).sum(-1)) & (positive > (second * negative).sum(-1))
+        tot = (first * second).sum(-1) - torch.maximum((first * negative).sum(-1), (second * negative).sum(-1))
+        asked = Asked(self.image[:, None], self.texts, self.places)
         return [
-            Scores(right.numpy(), self.image, {_joined(name, kind): group for name, group in self.metrics.items()})
-            for kind, right in (("itt", itt), ("tot", tot))
+            Scores(
+                margin.numpy() > 0,
+                self.image,
+                {f"{name}_{kind}" if name else kind: group for name, group in self.metrics.items()},
+                margin=margin.numpy(),
+                asked=asked,
+            )
+            for kind, margin in (("itt", itt), ("tot", tot))
         ]
-
-
-def _joined(name: str, kind: str) -> str:
-    return f"{name}_{kind}" if name else kind
 
 
 @dataclass(frozen=True)
 class Classification:
-    """Zero-shot classification: which class's prompts are nearest to a picture.
+    """Zero-shot classification: which class's prompts are nearest to an image.
 
     Attributes:
         image: int64 [n].
-        label: Class of each picture, int64 [n].
+        label: Class of each image, int64 [n].
         prompts: Captions of each class, int64 [classes, templates].
         prefix: Before the metrics' names.
     """
@@ -194,13 +221,17 @@ class Classification:
     def score(self, images: Tensor, texts: Texts) -> list[Scores]:
         """`acc1`, `mean_per_class` (the macro mean of it), and `acc5` where there are more than five classes."""
         classes = metrics.class_features(texts.aligned, torch.from_numpy(self.prompts))
-        rank = metrics.class_ranks(images[torch.from_numpy(self.image)], classes, torch.from_numpy(self.label)).numpy()
+        found = metrics.class_ranks_and_margins(
+            images[torch.from_numpy(self.image)], classes, torch.from_numpy(self.label)
+        )
+        rank, margin = (one.numpy() for one in found)
         n, count = len(self.image), len(self.prompts)
         first = {f"{self.prefix}acc1": everything(n), f"{self.prefix}mean_per_class": self.label}
-        found = [Scores(rank < 1, self.image, first, 1 / count)]
+        asked = Asked(self.image[:, None], self.prompts[self.label, :1])
+        scores = [Scores(rank < 1, self.image, first, 1 / count, margin, asked)]
         if count > 5:
-            found.append(Scores(rank < 5, self.image, {f"{self.prefix}acc5": everything(n)}, 5 / count))
-        return found
+            scores.append(Scores(rank < 5, self.image, {f"{self.prefix}acc5": everything(n)}, 5 / count))
+        return scores
 
 
 @dataclass(frozen=True)
@@ -208,30 +239,40 @@ class Embedded:
     """Embeddings that the user made before, with what tells whether they are of a model.
 
     Attributes:
-        images: Any scale, [pictures, dim].
+        images: Any scale, [images, dim].
         texts: The base's own, [captions, dim].
+        image_names: What a row of `images` is called.
+        text_names: What a row of `texts` is called.
         check: Raises ValueError for a model that they are not of.
     """
 
     images: Tensor
     texts: Tensor
+    image_names: Callable[[int], str]
+    text_names: Callable[[int], str]
     check: Callable[[LABCLIP], object]
 
 
 @dataclass(frozen=True)
 class Task:
-    """A benchmark read from its files.
+    """A benchmark read from its files; `Sources.task` makes one.
 
     Attributes:
-        pictures: Distinct pictures; a file's existence is checked when it is read.
+        images: Distinct images; a file's existence is checked when it is read.
         captions: Distinct captions.
         questions: What is asked about them.
         notes: What was left out, with counts, and which choices were made; they go into the report.
-        embedded: Stands for pictures and captions that are embedded already.
+        embedded: Stands for images and captions that are embedded already.
     """
 
-    pictures: Sequence[ImageSource]
+    images: Sequence[ImageSource]
     captions: Sequence[str]
     questions: Sequence[Question]
     notes: Sequence[str] = ()
     embedded: Embedded | None = None
+
+    def names(self) -> tuple[Callable[[int], str], Callable[[int], str]]:
+        """What the image, and the caption, of a row is called, for reports."""
+        if self.embedded is not None:
+            return self.embedded.image_names, self.embedded.text_names
+        return [one.name for one in self.images].__getitem__, list(self.captions).__getitem__

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def model_card(alignment: Alignment, *, name: str | None = None, about: str = "") -> str:
     """Write the card of an alignment.
 
-    The measured table comes from `alignment.metadata["results"]`, in the form `labclip evaluate --json` prints:
+    The measured table comes from `alignment.metadata["results"]`: what `labclip evaluate --json` prints, or
     `{benchmark: {"base": {metric: value}, "labclip": {metric: value}}}`. Without it the card says that nothing was
     measured. Other keys of the metadata that the card shows: `recipe`, `data`, `seed`, `license`, `source`,
     `base_weights`.
@@ -59,6 +59,10 @@ def checked_results(results: Any, key: str = "results") -> dict[str, tuple[dict[
     """
     if results is None:
         return {}
+    if isinstance(results, dict) and isinstance(results.get("benchmarks"), dict):  # a whole report
+        results = {
+            name: one.get("models") if isinstance(one, dict) else None for name, one in results["benchmarks"].items()
+        }
     benchmarks = results.values() if isinstance(results, dict) else [None]
     sides = [one.get(key, {}) if isinstance(one, dict) else None for one in benchmarks for key in ("base", "labclip")]
     if not all(isinstance(side, dict) for side in sides):

@@ -1,7 +1,7 @@
-"""ARO's Visual Genome halves: which thing has which attribute, and which is related to which how (arXiv:2210.01936).
+"""ARO's Visual Genome halves: which object has which attribute, and which is related to which how (arXiv:2210.01936).
 
-Both crop each picture to the box that holds the two things. Their captions follow a template, and many are true of many
-pictures, so that they make no gallery for retrieval: `coco` measures that.
+Both crop each image to the box that holds the two objects. Their captions follow a template, and many are true of many
+images, so that they make no gallery for retrieval: `coco` measures that.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from labclip.data.entries import fields, json_items
 from labclip.data.images import Box
-from labclip.evaluation.items import NONE, Items, Layout, as_named, inside, json_items
+from labclip.data.located import Layout, as_named, inside
+from labclip.evaluation.items import Items
 from labclip.evaluation.scores import everything
-from labclip.evaluation.sources import Benchmark, Sources, fields
-from labclip.evaluation.tasks import Task
+from labclip.evaluation.sources import Benchmark, Sources
+from labclip.evaluation.tasks import NONE, Task
 
 LEAST = 25
 """Items that a pair of attributes must have to count in the macro mean of VG-A."""
@@ -81,7 +83,7 @@ def _items(sources: Sources, name: str, kind: str) -> Items:
     wanted = ("image_path", "bbox_x", "bbox_y", "bbox_w", "bbox_h", "true_caption", "false_caption", kind)
     for place, item in json_items(*sources.files(name)):
         file, x, y, w, h, true, false, group = fields(item, wanted, place)
-        row = layout.picture(file, place, box=_box((x, y, w, h), place))
+        row = layout.image(file, place, box=_box((x, y, w, h), place))
         items.add(row, (true, false), place, file=file, kind=_kind(group, kind, place))
     return items
 
@@ -105,7 +107,7 @@ VG_R = Benchmark(
     name="vg-r",
     title="VG-Relation",
     measures="binding",
-    wants="visual_genome_relation.json in --data; ARO's Visual Genome pictures in --images or in --data/images",
+    wants="visual_genome_relation.json as data; ARO's Visual Genome as images, or in the folder images beside it",
     source="github.com/mertyg/vision-language-models-are-bows",
     licence="MIT; Visual Genome: CC BY 4.0",
     paper="arXiv:2210.01936",
@@ -116,7 +118,7 @@ VG_A = Benchmark(
     name="vg-a",
     title="VG-Attribution",
     measures="binding",
-    wants="visual_genome_attribution.json in --data; ARO's Visual Genome pictures in --images or in --data/images",
+    wants="visual_genome_attribution.json as data; ARO's Visual Genome as images, or in the folder images beside it",
     source="github.com/mertyg/vision-language-models-are-bows",
     licence="MIT; Visual Genome: CC BY 4.0",
     paper="arXiv:2210.01936",

@@ -1,46 +1,93 @@
-"""A feature folder of `labclip embed`: the user's own captions and negatives, embedded already."""
+"""Embeddings that are there already: a feature folder of `labclip embed`, or `Features` in memory."""
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 import numpy as np
 import torch
+from torch import Tensor
 
+from labclip.alignment import FINGERPRINT_COSINE
+from labclip.encode.fingerprint import same_base
 from labclip.evaluation.scores import everything
 from labclip.evaluation.sources import Benchmark, Sources
-from labclip.evaluation.tasks import Choice, Embedded, Question, Retrieval, Task
-from labclip.features import Features
+from labclip.evaluation.tasks import NONE, Choice, Embedded, Question, Retrieval, Task
+from labclip.features.features import Features
+from labclip.model import LABCLIP
+from labclip.openclip import fingerprint_of
 
 
 def read(sources: Sources) -> Task:
-    """`binding`: a caption beats all its negatives; retrieval among all pictures and captions of the folder."""
-    found = Features.load(sources.folder)
-    texts = torch.from_numpy(np.array(found.texts))
-    index = np.array(found.image_index)
+    """`binding`: a caption beats all its negatives; retrieval among all images and captions."""
+    found = Features.load(sources.folder) if sources.features is None else sources.features
+    texts, index = _rows(found.texts), np.array(found.image_index, dtype=np.int64)
     captions = np.arange(len(texts))
+    names = [f"caption {row}" if found.folder is None else f"{found.folder} caption {row}" for row in captions]
     questions: list[Question] = []
     if found.negatives is not None and found.has_negative is not None:
-        negatives = torch.from_numpy(np.array(found.negatives)).flatten(0, 1)
         has = np.array(found.has_negative)
-        rows = np.where(has, len(texts) + np.arange(has.size).reshape(has.shape), -1)
-        some = has.any(axis=1)
-        texts = torch.cat([texts, negatives])
+        rows = np.where(has, len(texts) + np.arange(has.size).reshape(has.shape), NONE)
+        some = np.asarray(has.any(axis=1))
+        texts = torch.cat([texts, _rows(found.negatives).flatten(0, 1)])
         options = np.concatenate([captions[:, None], rows], axis=1)[some]
-        questions.append(Choice(index[some], options, {"binding": everything(int(some.sum()))}))
-    # A picture without a caption, where one was left out, still is in the gallery.
+        places = [name for name, kept in zip(names, some, strict=True) if kept]
+        questions.append(Choice(index[some], options, {"binding": everything(int(some.sum()))}, places=places))
+    # An image without a caption, where one was left out, still is in the gallery.
     questions.append(Retrieval(np.arange(len(found.images)), captions, index))
-    images = torch.from_numpy(np.array(found.images))
-    left_out = found.manifest["skipped"]
+    left_out = found.manifest.get("skipped", ())
     notes = [f"{len(left_out):,} items were left out when the folder was made."] if left_out else []
-    return Task(
-        (), (), questions, notes, Embedded(images, texts, lambda model: Features.load(sources.folder, base=model))
+    embedded = Embedded(
+        _rows(found.images),
+        texts,
+        "image {}".format,
+        partial(_text_name, len(captions)),
+        lambda model: check(found, model),
     )
+    return Task((), (), questions, notes, embedded)
+
+
+def _text_name(captions: int, row: int) -> str:
+    return f"caption {row}" if row < captions else f"negative {row - captions}"
+
+
+def check(features: Features, model: LABCLIP) -> None:
+    """Refuse embeddings of another base.
+
+    Raises:
+        ValueError: If the weights' hash of a folder, or of others the dim, the base's name or its fingerprint tells.
+    """
+    if features.folder is not None:
+        Features.load(features.folder, base=model)
+        return
+    base, dim = model.alignment.base, model.alignment.dim
+    remedy = "Embed with that model, or pass the model that they were made with."
+    if features.dim != dim:
+        raise ValueError(f"The features have dim {features.dim} but the model embeds in {dim}. {remedy}")
+    if not same_base(features.base, base):
+        raise ValueError(f"The features are of {features.base}, not of {base}. {remedy}")
+    if features.fingerprint is not None and model.tokenizer is not None:
+        theirs = torch.as_tensor(np.asarray(features.fingerprint), dtype=torch.float32)
+        cosine = float(fingerprint_of(model.clip, model.tokenizer) @ theirs)
+        if cosine < FINGERPRINT_COSINE:
+            raise ValueError(
+                f"The features' fingerprint has cosine {cosine:.4f} to that of {base or 'the model'}, which is below "
+                f"{FINGERPRINT_COSINE}: they are of another base. {remedy}"
+            )
+
+
+def _rows(values: Any) -> Tensor:
+    if isinstance(values, torch.Tensor):
+        return values.detach().to("cpu", torch.float32)
+    return torch.from_numpy(np.array(values))
 
 
 BENCHMARK = Benchmark(
     name="features",
-    title="A feature folder",
+    title="Stored embeddings",
     measures="binding",
-    wants="a folder that `labclip embed` made with the same model, in --data",
+    wants="as data a folder that `labclip embed` made with the same model, or in Python `Features`",
     source="labclip embed --model M --captions FILE --images DIR FOLDER",
     licence="yours",
     paper="labclip",

@@ -7,8 +7,9 @@ from typing import NamedTuple
 import numpy as np
 
 from labclip.data import BadRow, Columns, read_items
+from labclip.data.entries import one_of
 from labclip.data.items import RowReader
-from labclip.evaluation.items import Layout, alone, as_named, inside, one_of
+from labclip.data.located import Layout, alone, as_named, inside
 from labclip.evaluation.sources import Benchmark, Sources
 from labclip.evaluation.tasks import Retrieval, Task
 
@@ -83,7 +84,7 @@ def _captioned(sources: Sources, names: tuple[str, ...], split: str, layout: Lay
         if isinstance(item, BadRow):
             raise ValueError(f"{item.place} {item.reason}.")
         assert item.image is not None
-        row = layout.picture(item.image.name, item.place)
+        row = layout.image(item.image.name, item.place)
         if row is not None:
             found.append(Captioned(row, list(item.captions[:CAPTIONS]), item.place))
     if none and columns.split:

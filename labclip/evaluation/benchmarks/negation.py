@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from labclip.evaluation.items import Items, Layout, alone, as_named, inside, slug, table_rows
+from labclip.data.entries import fields, table_rows
+from labclip.data.located import Layout, alone, as_named, inside
+from labclip.evaluation.items import Items, slug
 from labclip.evaluation.scores import everything
-from labclip.evaluation.sources import Benchmark, Sources, fields
+from labclip.evaluation.sources import Benchmark, Sources
 from labclip.evaluation.tasks import Task
 
 FILE = "COCO_val_mcq_llama3.1_rephrased.csv"
@@ -30,7 +32,7 @@ def read(sources: Sources) -> Task:
         template = slug(cells.get("correct_answer_template") or "") or None
         if template == "accuracy":
             raise ValueError(f"{place}: correct_answer_template is 'accuracy', which is the mean over all kinds.")
-        items.add(layout.picture(image, place), options, place, kind=template)
+        items.add(layout.image(image, place), options, place, kind=template)
     metrics = {"accuracy": everything(len(items))}
     kinds = items.groups.get("kind", [])
     for kind in dict.fromkeys(kind for kind in kinds if kind is not None):
@@ -49,9 +51,9 @@ BENCHMARK = Benchmark(
     name="negation",
     title="NegBench COCO-MCQ",
     measures="binding",
-    wants=f"{FILE} in --data; COCO val2017 pictures in --images",
+    wants=f"{FILE} as data; COCO val2017 as images",
     source="github.com/m1k2zoo/negbench, cocodataset.org",
-    licence="as its repository says; pictures: Flickr terms of use",
+    licence="as its repository says; images: Flickr terms of use",
     paper="arXiv:2501.09425",
     read=read,
     headline=("accuracy", "positive", "negative", "hybrid"),

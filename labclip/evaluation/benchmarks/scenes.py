@@ -6,69 +6,69 @@ import numpy as np
 
 from labclip.checks import checked_whole
 from labclip.data.images import ImageSource
+from labclip.data.scene_files import labelled_scenes
 from labclip.evaluation.items import Items, gallery
-from labclip.evaluation.labelled import labelled_scenes
-from labclip.evaluation.scores import everything
 from labclip.evaluation.sources import Benchmark, Sources
 from labclip.evaluation.tasks import Choice, Classification, Question, Retrieval, Task
 from labclip.scenes import COLOURS, SHAPES, sample
 
 
 def read(sources: Sources, *, n: int = 1000, seed: int = 0) -> Task:
-    """`binding` on pairs a fit may see, `binding_heldout` on others, retrieval by sentences and by tags, single things.
+    """`binding` on pairs that a fit may see, `binding_heldout` on unseen pairs; retrieval; single objects.
 
-    Retrieval is among scenes no two of which have the same colours and the same shapes, so that tags, which do not say
-    what goes with which (`tags_t2i_r1` ...), have one right picture too. `one_thing_acc1` names one thing of 120.
+    Retrieval is by sentences and by tags, among scenes no two of which have the same colours and the same shapes: tags,
+    which do not say what goes with which (`tags_t2i_r1` ...), have one right image too. `one_object_acc1` names one
+    object of 120.
 
     Args:
-        sources: Where pictures and captions are kept.
-        n: Scenes a figure.
+        sources: Where images and captions are kept.
+        n: Scenes for each metric.
         seed: Of everything drawn.
     """
     checked_whole("n", n, least=2)
     questions: list[Question] = []
     for split, metric in (("seen", "binding"), ("heldout", "binding_heldout")):
         questions += _binding(sources, n, seed, split, metric)
-    return sources.task(*questions, *_retrieval(sources, n, seed), _one_thing(sources, n, seed))
+    return sources.task(*questions, *_retrieval(sources, n, seed), _one_object(sources, n, seed))
 
 
 def _binding(sources: Sources, n: int, seed: int, split: str, metric: str) -> list[Choice]:
     items = Items(sources)
     scenes = labelled_scenes(n, seed=seed, split=split)
-    for picture, *captions in zip(scenes.pictures, scenes.captions, scenes.swapped, strict=True):
-        items.add(_row(sources, picture), captions, picture.name)
-    return items.question({metric: everything(n)})
+    for image, *captions in zip(scenes.images, scenes.captions, scenes.swapped, strict=True):
+        items.add(_row(sources, image), captions, image.name)
+    return items.question(metric)
 
 
 def _retrieval(sources: Sources, n: int, seed: int) -> list[Retrieval]:
     scenes = sample(n, seed=seed, split="all")
     said: list[list[tuple[int, int, tuple[str, ...]]]] = [[], []]
-    for number, things in enumerate(scenes.objects):
+    for number, objects in enumerate(scenes.objects):
         name = f"scene {number} of split all, seed {seed}"
-        row = _row(sources, ImageSource(name, data=scenes.images[number]))
-        words = tuple(sorted(word for thing in things for word in thing))
+        row = sources.image_in_memory(scenes.images[number], name)
+        words = tuple(sorted(word for one in objects for word in one))
         for pairs, texts in zip(said, (scenes.captions, scenes.tags), strict=True):
             pairs.append((row, sources.captions.row(texts[number], name), words))
     return [*gallery(sources, said[0]), *gallery(sources, said[1], "tags_")]
 
 
-def _one_thing(sources: Sources, n: int, seed: int) -> Classification:
+def _one_object(sources: Sources, n: int, seed: int) -> Classification:
     scenes = labelled_scenes(n, seed=seed, split="all", n_objects=1)
-    classes = {(colour, shape): number for number, (colour, shape) in enumerate(_all_things())}
+    classes = {(colour, shape): number for number, (colour, shape) in enumerate(_all_objects())}
     prompts = [f"{'an' if colour[0] in 'aeiou' else 'a'} {colour} {shape}" for colour, shape in classes]
-    rows = [_row(sources, picture) for picture in scenes.pictures]
-    labels = [classes[things[0]] for things in scenes.objects]
-    texts = [[sources.captions.row(prompt, "a single thing")] for prompt in prompts]
-    return Classification(np.array(rows), np.array(labels), np.array(texts), "one_thing_")
+    rows = [_row(sources, image) for image in scenes.images]
+    labels = [classes[objects[0]] for objects in scenes.objects]
+    texts = [[sources.captions.row(prompt, "a single object")] for prompt in prompts]
+    return Classification(np.array(rows), np.array(labels), np.array(texts), "one_object_")
 
 
-def _all_things() -> list[tuple[str, str]]:
+def _all_objects() -> list[tuple[str, str]]:
     return [(colour, shape) for colour in COLOURS for shape in SHAPES]
 
 
-def _row(sources: Sources, picture: ImageSource) -> int:
-    assert isinstance(picture.data, np.ndarray)
-    return sources.pictures.held(picture.data, picture.name)
+def _row(sources: Sources, image: ImageSource) -> int:
+    assert isinstance(image.data, np.ndarray)
+    return sources.image_in_memory(image.data, image.name)
 
 
 BENCHMARK = Benchmark(
@@ -80,5 +80,5 @@ BENCHMARK = Benchmark(
     licence="MIT",
     paper="docs/embedded-model.md",
     read=read,
-    headline=("binding", "binding_heldout", "t2i_r1", "tags_t2i_r1", "one_thing_acc1"),
+    headline=("binding", "binding_heldout", "t2i_r1", "tags_t2i_r1", "one_object_acc1"),
 )

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from labclip.evaluation.items import Items, json_items
+from labclip.data.entries import fields, json_items
+from labclip.evaluation.items import Items
 from labclip.evaluation.scores import everything
-from labclip.evaluation.sources import Benchmark, Sources, fields
+from labclip.evaluation.sources import Benchmark, Sources
 from labclip.evaluation.tasks import Rows, Task
 
 SUBSETS = ("add_att", "add_obj", "replace_att", "replace_obj", "replace_rel", "swap_att", "swap_obj")
@@ -20,7 +21,7 @@ def read(sources: Sources) -> Task:
     for number, path in enumerate(sources.files(*(f"{name}.json" for name in SUBSETS))):
         for place, item in json_items(path):
             filename, *captions = fields(item, ("filename", "caption", "negative_caption"), place)
-            items.add(sources.picture(filename, place), captions, place, subset=number)
+            items.add(sources.image(filename, place), captions, place, subset=number)
     subset = np.array(items.groups.get("subset", []), dtype=np.int64)
     metrics = subset_metrics(subset, SUBSETS, ("add", "replace", "swap"))
     note_empty(sources, subset, SUBSETS)
@@ -53,9 +54,9 @@ BENCHMARK = Benchmark(
     name="sugarcrepe",
     title="SugarCrepe",
     measures="binding",
-    wants="the seven json files in --data; COCO val2017 pictures in --images",
+    wants="the seven json files as data; COCO val2017 as images",
     source="github.com/RAIVNLab/sugar-crepe, cocodataset.org",
-    licence="MIT; pictures: Flickr terms of use",
+    licence="MIT; images: Flickr terms of use",
     paper="arXiv:2306.14610",
     read=read,
     headline=("add", "replace", "swap", "macro", "micro"),

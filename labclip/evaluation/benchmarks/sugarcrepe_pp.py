@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from labclip.data.entries import fields, json_items
 from labclip.evaluation.benchmarks.sugarcrepe import note_empty, subset_metrics
-from labclip.evaluation.items import gallery, json_items
-from labclip.evaluation.sources import Benchmark, Sources, fields
+from labclip.evaluation.items import gallery
+from labclip.evaluation.sources import Benchmark, Sources
 from labclip.evaluation.tasks import Task, TwoPositives
 
 SUBSETS = {
@@ -21,7 +22,7 @@ SUBSETS = {
 
 def read(sources: Sources) -> Task:
     """`itt` and `tot` of every subset, of replace and swap, `macro` over the five, `micro` over items."""
-    image, texts, subset = [], [], []
+    image, texts, subset, places = [], [], [], []
     names = [f"{name}.json" for name in SUBSETS]
     if not any((sources.folder / name).is_file() for name in names):
         longer = [f"{name}.json" for name in SUBSETS.values()]
@@ -33,27 +34,28 @@ def read(sources: Sources) -> Task:
                 raise ValueError(
                     f"{place}: the caption {captions[2]!r} is its own negative. Correct or remove the item."
                 )
-            row = sources.picture(filename, place)
+            row = sources.image(filename, place)
             if row is not None:
                 image.append(row)
                 texts.append([sources.captions.row(caption, place) for caption in captions])
                 subset.append(number)
+                places.append(place)
     if not image:
         return sources.task()
     metrics = subset_metrics(np.array(subset), tuple(SUBSETS), ("replace", "swap"))
     note_empty(sources, np.array(subset), tuple(SUBSETS))
     true = [(row, caption, caption) for row, three in zip(image, texts, strict=True) for caption in three[:2]]
-    return sources.task(TwoPositives(np.array(image), np.array(texts), metrics), *gallery(sources, true))
+    return sources.task(TwoPositives(np.array(image), np.array(texts), metrics, places), *gallery(sources, true))
 
 
 BENCHMARK = Benchmark(
     name="sugarcrepe-pp",
     title="SugarCrepe++",
     measures="binding",
-    wants="replace_att.json, replace_obj.json, replace_rel.json, swap_att.json and swap_obj.json in --data; "
-    "COCO val2017 pictures in --images",
+    wants="replace_att.json, replace_obj.json, replace_rel.json, swap_att.json and swap_obj.json as data; "
+    "COCO val2017 as images",
     source="github.com/Sri-Harsha/scpp, cocodataset.org",
-    licence="CC BY 4.0; pictures: Flickr terms of use",
+    licence="CC BY 4.0; images: Flickr terms of use",
     paper="arXiv:2406.11171",
     read=read,
     headline=("macro_itt", "macro_tot", "micro_itt", "micro_tot"),

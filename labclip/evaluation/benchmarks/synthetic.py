@@ -1,20 +1,19 @@
-"""Scenes of which every thing is known: CLEVR, PUG:SPAR, PUG:SPARE; the negative has two attributes exchanged."""
+"""Scenes of which every object is known: CLEVR, PUG:SPAR, PUG:SPARE; the negative has two attributes swapped."""
 
 from __future__ import annotations
 
+from labclip.data.scene_files import caption, locate_scenes, swapped_caption
 from labclip.evaluation.items import Items, gallery
-from labclip.evaluation.labelled import caption, find_labels, place_labels, swapped_caption
-from labclip.evaluation.scores import everything
 from labclip.evaluation.sources import Benchmark, Sources
 from labclip.evaluation.tasks import Task
 
 
 def read_clevr(sources: Sources, *, objects: int = 0, split: str = "all", seed: int = 0) -> Task:
-    """`binding`: the caption beats the one with two colours exchanged; retrieval of one picture a distinct scene.
+    """`binding`: the caption beats the one with two colours swapped; retrieval of one image per distinct scene.
 
     Args:
         sources: The files.
-        objects: Only pictures with as many things; 0 takes 2 of the numbered files, and all of any other.
+        objects: Only images with as many objects; 0 takes 2 of the numbered files, and all of any other.
         split: "all", or "train", "val", "test" by combination: a combination and its swaps are on one side.
         seed: Of the split.
     """
@@ -22,33 +21,32 @@ def read_clevr(sources: Sources, *, objects: int = 0, split: str = "all", seed: 
 
 
 def read_spar(sources: Sources, *, split: str = "all", seed: int = 0) -> Task:
-    """`binding`: the caption beats the one with the textures exchanged; options as of `clevr`."""
+    """`binding`: the caption beats the one with the textures swapped; options as of `clevr`."""
     return _read(sources, "pug-spar", 0, split, seed)
 
 
 def read_spare(sources: Sources, *, split: str = "all", seed: int = 0) -> Task:
-    """`binding`: the caption beats the one with the textures exchanged; options as of `clevr`."""
+    """`binding`: the caption beats the one with the textures swapped; options as of `clevr`."""
     return _read(sources, "pug-spare", 0, split, seed)
 
 
 def _read(sources: Sources, kind: str, objects: int, split: str, seed: int) -> Task:
-    labels = find_labels(sources, (kind,), objects)
-    rows = place_labels(sources, labels, objects=objects, split=split, seed=seed)
+    _, found = locate_scenes(sources, (kind,), objects=objects, split=split, seed=seed)
     items, without, true = Items(sources), 0, []
-    for row, label in rows:
-        own, swapped = caption(label.things), swapped_caption(label.things)
-        # Scenes of the same things are one answer to a search, in whichever order a caption names them.
-        true.append((row, sources.captions.row(own, label.place), tuple(sorted(label.things))))
+    for row, entry in found:
+        own, swapped = caption(entry.objects), swapped_caption(entry.objects)
+        # Scenes of the same objects are one answer to a search, in whichever order a caption names them.
+        true.append((row, sources.captions.row(own, entry.place), tuple(sorted(entry.objects))))
         if swapped is None:
             without += 1
         else:
-            items.add(row, (own, swapped), label.place)
+            items.add(row, (own, swapped), entry.place)
     if without:
         sources.notes.append(
-            f"{without:,} of {len(rows):,} pictures have no swapped caption that says anything else, as where two "
+            f"{without:,} of {len(found):,} images have no swapped caption that says anything else, as where two "
             f"attributes or two objects are equal."
         )
-    return sources.task(*items.question({"binding": everything(len(items))}), *gallery(sources, true))
+    return sources.task(*items.question("binding"), *gallery(sources, true))
 
 
 CLEVR = Benchmark(
@@ -68,7 +66,7 @@ SPAR = Benchmark(
     name="pug-spar",
     title="PUG:SPAR",
     measures="binding",
-    wants="labels.csv in --data; its pictures in --images or beside it",
+    wants="labels.csv as data; its images as images, or beside it",
     source="github.com/facebookresearch/PUG",
     licence="CC BY-NC 4.0; not for training generative models",
     paper="arXiv:2308.03977",
@@ -79,7 +77,7 @@ SPARE = Benchmark(
     name="pug-spare",
     title="PUG:SPARE",
     measures="binding",
-    wants="PUG_SPARE.csv in --data with a folder of pictures a world, or the follow-up's labels.csv",
+    wants="PUG_SPARE.csv as data with a folder of images for each world, or the follow-up's labels.csv",
     source="github.com/kdariina/CLIP-not-BoW-unimodally, github.com/oshapio/binding-concepts-complexity",
     licence="CC BY-NC 4.0; not for training generative models",
     paper="arXiv:2502.03566",

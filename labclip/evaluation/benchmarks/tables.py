@@ -7,8 +7,9 @@ from pathlib import Path
 from labclip.data import BadRow, Columns, ImageSource, read_items
 from labclip.data.cleaning import comparable
 from labclip.data.items import WORDS
+from labclip.data.located import Layout, alone, as_named, inside
 from labclip.evaluation.benchmarks.karpathy import coco
-from labclip.evaluation.items import Items, Layout, alone, as_named, inside
+from labclip.evaluation.items import Items
 from labclip.evaluation.scores import everything
 from labclip.evaluation.sources import Benchmark, Sources
 from labclip.evaluation.tasks import Choice, Question, Task
@@ -104,8 +105,8 @@ class _Table:
 
     def _image(self, image: ImageSource, place: str) -> int | None:
         if image.data is not None:
-            return self._sources.pictures.held(image.data, place)
-        return self._layout.picture(image.name, place)
+            return self._sources.image_in_memory(image.data, place)
+        return self._layout.image(image.name, place)
 
     def add(self, image: int | None, caption: str, negatives: list[str], place: str) -> None:
         """Take one caption. One without a negative counts in retrieval only."""
@@ -129,11 +130,7 @@ class _Table:
         return self._sources.task(*questions)
 
     def _binding(self) -> list[Choice]:
-        bound = Items(self._sources)
-        for image, options in zip(self._items.image, self._items.options, strict=True):
-            if len(options) > 1:
-                bound.image.append(image)
-                bound.options.append(options)
+        bound = self._items.where([len(options) > 1 for options in self._items.options])
         found = bound.question({"binding": everything(len(bound))})
         if len(self._pairs) > len(bound):
             found += self._pairs.question({"pairwise": everything(len(self._pairs))})

@@ -1,4 +1,4 @@
-"""What'sUp: which preposition holds between two things (arXiv:2310.19785)."""
+"""What'sUp: which preposition holds between two objects (arXiv:2310.19785)."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from labclip.evaluation.items import NONE, Items, Layout, alone, as_named, inside, json_items, numbered
+from labclip.data.entries import fields, json_items, one_of
+from labclip.data.located import Layout, alone, as_named, inside
+from labclip.evaluation.items import Items, numbered
 from labclip.evaluation.scores import everything
-from labclip.evaluation.sources import Benchmark, Sources, fields
-from labclip.evaluation.tasks import Question, Rows, Task
+from labclip.evaluation.sources import Benchmark, Sources
+from labclip.evaluation.tasks import NONE, Question, Rows, Task
+from labclip.messages import typed
 
 CONTROLLED = {"a": "controlled_images_dataset.json", "b": "controlled_clevr_dataset.json"}
-"""Four captions a picture; each pair of things in four places."""
+"""Four captions an image; each pair of objects in four places."""
 
 LISTS = {
     "coco_one": "coco_qa_one_obj.json",
@@ -22,7 +25,7 @@ LISTS = {
     "vg_one": "vg_qa_one_obj.json",
     "vg_two": "vg_qa_two_obj.json",
 }
-"""Two captions a picture."""
+"""Two captions an image."""
 
 # A file is called after what it shows: "mug_left_of_plate.jpeg", "cup_in-front_of_bowl.jpeg".
 _SHOWN = re.compile(r"(?P<one>.+?)_(?P<where>left_of|right_of|on|under|in-front_of|behind)_(?P<other>.+)\.\w+")
@@ -32,16 +35,15 @@ _AXIS = {"left_of": "x", "right_of": "x", "on": "y", "under": "y", "in-front_of"
 def read(sources: Sources, *, subset: str = "all") -> Task:
     """Of what is there: `a`, `a_pairs`, `a_sets`, the same of `b`; `coco_one`, `coco_two`, `vg_one`, `vg_two`.
 
-    A pair is two things in two opposite places, a set the same two in all four: all of its pictures must be right. The
-    controlled parts `a` and `b` have retrieval among their pictures too.
+    A pair is two objects in two opposite places, a set the same two in all four: all of its images must be right. The
+    controlled parts `a` and `b` have retrieval among their images too.
 
     Args:
         sources: The files.
         subset: "all" that are there, or one of a, b, coco_one, coco_two, vg_one, vg_two.
     """
     files = {**CONTROLLED, **LISTS}
-    if subset not in ("all", *files):
-        raise ValueError(f"subset is {subset!r}. Pass --option subset=VALUE with one of all, {', '.join(files)}.")
+    one_of("subset", subset, ("all", *files))
     questions: list[Question] = []
     for name, path in _paths(sources, files, subset).items():
         found = _controlled(sources, path, name) if name in CONTROLLED else _list(sources, path, name)
@@ -54,9 +56,8 @@ def _paths(sources: Sources, files: dict[str, str], subset: str) -> dict[str, Pa
     if sources.data is not None and sources.data.is_file():
         by_name = {file: name for name, file in files.items()}
         if subset == "all" and sources.data.name not in by_name:
-            raise ValueError(
-                f"{sources.data} has no usual name. Say with --option subset=VALUE what it is. {sources.hint}"
-            )
+            wanted = typed("subset=VALUE", "--option subset=VALUE")
+            raise ValueError(f"{sources.data} has no usual name. Say with {wanted} what it is. {sources.hint}")
         return {by_name[sources.data.name] if subset == "all" else subset: sources.data}
     if subset != "all":
         return {subset: sources.files(files[subset])[0]}
@@ -73,14 +74,12 @@ def _controlled(sources: Sources, path: Path, name: str) -> list[Question]:
     for place, item in json_items(path):
         file, captions = fields(item, ("image_path", "caption_options"), place)
         _check(captions, place)
-        row = layout.picture(file, place)
+        row = layout.image(file, place)
         shown = _SHOWN.fullmatch(alone(file))
         if shown is None:
-            raise ValueError(
-                f"{place}: the picture's name {file!r} does not say what is where, as in mug_on_plate.jpeg."
-            )
-        things = shown["one"], shown["other"]
-        items.add(row, captions, place, set=things, pair=(*things, _AXIS[shown["where"]]))
+            raise ValueError(f"{place}: the image's name {file!r} does not say what is where, as in mug_on_plate.jpeg.")
+        objects = shown["one"], shown["other"]
+        items.add(row, captions, place, set=objects, pair=(*objects, _AXIS[shown["where"]]))
     if not items:
         return []
     together = {
@@ -94,7 +93,7 @@ def _controlled(sources: Sources, path: Path, name: str) -> list[Question]:
 
 
 def _whole(groups: Sequence[Hashable], size: int) -> Rows:
-    """The number of each item's set; `NONE` where pictures are missing, for a part of a set is easier."""
+    """The number of each item's set; `NONE` where images are missing, for a part of a set is easier."""
     count = Counter(groups)
     rows = numbered(groups)
     rows[[count[group] != size for group in groups]] = NONE
@@ -108,16 +107,16 @@ def _list(sources: Sources, path: Path, name: str) -> list[Question]:
     layout = Layout(sources, inside(folder), as_named)
     for place, (number, *captions) in _triples(path):
         if isinstance(number, bool) or not isinstance(number, int | str) or not str(number).isdecimal():
-            raise ValueError(f"{place}: the picture's number is {number!r}, not a whole number.")
-        row = layout.picture(f"{int(number):012}.jpg" if coco else f"{int(number)}.jpg", place)
+            raise ValueError(f"{place}: the image's number is {number!r}, not a whole number.")
+        row = layout.image(f"{int(number):012}.jpg" if coco else f"{int(number)}.jpg", place)
         items.add(row, captions, place)
-    return [*items.question({name: everything(len(items))})]
+    return [*items.question(name)]
 
 
 def _triples(path: Path) -> Iterator[tuple[str, Sequence[Any]]]:
     for place, item in json_items(path):
         if not isinstance(item, list) or len(item) != 3:
-            raise ValueError(f"{place} is {item!r}, not [number of the picture, right caption, wrong caption].")
+            raise ValueError(f"{place} is {item!r}, not [number of the image, right caption, wrong caption].")
         yield place, item
 
 
@@ -130,10 +129,10 @@ BENCHMARK = Benchmark(
     name="whatsup",
     title="What'sUp",
     measures="binding",
-    wants="controlled_images_dataset.json, controlled_clevr_dataset.json, coco_qa_*.json or vg_qa_*.json in --data; in "
-    "--images the folder with controlled_images, controlled_clevr, val2017, vg_images",
+    wants="controlled_images_dataset.json, controlled_clevr_dataset.json, coco_qa_*.json or vg_qa_*.json as data; "
+    "as images the folder with controlled_images, controlled_clevr, val2017, vg_images",
     source="github.com/amitakamath/whatsup_vlms",
-    licence="MIT; COCO and Visual Genome pictures under their own terms",
+    licence="MIT; COCO and Visual Genome images under their own terms",
     paper="arXiv:2310.19785",
     read=read,
     headline=("a", "a_pairs", "a_sets", "b", "b_pairs", "b_sets"),

@@ -1,4 +1,4 @@
-"""Winoground and ColorSwap: two pictures and two captions of the same words, which goes with which."""
+"""Winoground and ColorSwap: two images and two captions of the same words, which goes with which."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from pathlib import Path
 
 import numpy as np
 
-from labclip.evaluation.items import Layout, alone, as_named, gallery, inside, one_of, picture_in, table_rows
-from labclip.evaluation.sources import Benchmark, Sources, fields
+from labclip.data.entries import fields, one_of, table_rows
+from labclip.data.located import Layout, alone, as_named, inside
+from labclip.evaluation.items import gallery
+from labclip.evaluation.sources import Benchmark, Sources
 from labclip.evaluation.tasks import Pairs, Task
 
 _ENDINGS = ("parquet", "jsonl", "json", "csv", "tsv")
 
 
 def read_winoground(sources: Sources) -> Task:
-    """`text`, `image` and `group` score, and retrieval among all pictures and captions.
+    """`text`, `image` and `group` score, and retrieval among all images and captions.
 
     Columns `image_0`, `image_1`, `caption_0`, `caption_1`.
     """
@@ -24,9 +26,9 @@ def read_winoground(sources: Sources) -> Task:
 
 
 def read_colorswap(sources: Sources, *, split: str = "test") -> Task:
-    """`text`, `image` and `group` score, and retrieval among all pictures and captions.
+    """`text`, `image` and `group` score, and retrieval among all images and captions.
 
-    Columns `image_1`, `image_2`, `caption_1`, `caption_2`; the second picture goes with the second caption.
+    Columns `image_1`, `image_2`, `caption_1`, `caption_2`; the second image goes with the second caption.
 
     Args:
         sources: The files.
@@ -49,9 +51,10 @@ def _read(sources: Sources, paths: Sequence[Path], numbers: tuple[int, int]) -> 
     layout = Layout(sources, as_named, _png, inside("images"), _png_inside, alone)
     images: list[list[int]] = []
     texts: list[list[int]] = []
+    places: list[str] = []
     for place, cells in itertools.chain(*(table_rows(path, set(wanted).__contains__) for path in paths)):
-        *pictures, first, second = fields(cells, wanted, place)
-        rows = [picture_in(sources, cell, f"{place} picture {n}", layout) for n, cell in enumerate(pictures)]
+        *shown, first, second = fields(cells, wanted, place)
+        rows = [sources.image_in_cell(cell, f"{place} image {n}", layout) for n, cell in enumerate(shown)]
         if first == second:
             raise ValueError(f"{place}: both captions are {first!r}. Correct or remove the item.")
         captions = [sources.captions.row(caption, place) for caption in (first, second)]
@@ -59,16 +62,18 @@ def _read(sources: Sources, paths: Sequence[Path], numbers: tuple[int, int]) -> 
         if len(found) == 2:
             images.append(found)
             texts.append(captions)
+            places.append(place)
     if not images:
         return sources.task()
     true = zip(itertools.chain(*images), itertools.chain(*texts), strict=True)
     return sources.task(
-        Pairs(np.array(images), np.array(texts)), *gallery(sources, [(image, text, text) for image, text in true])
+        Pairs(np.array(images), np.array(texts), places),
+        *gallery(sources, [(image, text, text) for image, text in true]),
     )
 
 
 def _png(name: str) -> str:
-    """Winoground's jsonl names its pictures without their ending."""
+    """Winoground's jsonl names its images without their ending."""
     return f"{name}.png"
 
 
@@ -80,9 +85,9 @@ WINOGROUND = Benchmark(
     name="winoground",
     title="Winoground",
     measures="binding",
-    wants="the Parquet file in --data, or examples.jsonl with its pictures in --images",
+    wants="the Parquet file as data, or examples.jsonl and its images as images",
     source="huggingface.co/datasets/facebook/winoground (accept its terms there)",
-    licence="research only, as its page says; pictures by Getty Images",
+    licence="research only, as its page says; images by Getty Images",
     paper="arXiv:2204.03162",
     read=read_winoground,
     headline=("text", "image", "group"),
@@ -91,7 +96,7 @@ COLORSWAP = Benchmark(
     name="colorswap",
     title="ColorSwap",
     measures="binding",
-    wants="the Parquet files in --data, or test.json with its pictures in --images",
+    wants="the Parquet files as data, or test.json and its images as images",
     source="huggingface.co/datasets/stanfordnlp/colorswap (accept its terms there)",
     licence="MIT",
     paper="arXiv:2402.04492",

@@ -1,4 +1,4 @@
-"""Zero-shot classification of any folder of pictures, or of CIFAR: what a matrix costs where nothing is bound."""
+"""Zero-shot classification of any folder of images, or of CIFAR: what a matrix costs where nothing is bound."""
 
 from __future__ import annotations
 
@@ -9,18 +9,22 @@ from typing import NamedTuple
 
 import numpy as np
 
-from labclip.evaluation.cifar import Form, find_cifar, read_cifar
-from labclip.evaluation.items import one_of
-from labclip.evaluation.sources import Benchmark, Sources, read_json
+from labclip.data.entries import one_of, 
+from labclip.jsonfile import read_json
+from labclip.evaluation.sources import Benchmark, Sources
 from labclip.evaluation.tasks import Classification, Task
+from labclip.messages import typed
 
 TEMPLATE = "a photo of a {}."
 
-_PICTURES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"))
+_CIFAR = {"cifar-10-batches-py": "CIFAR10", "cifar-100-python": "CIFAR100"}
+_BINARY = ("test_batch.bin", "test.bin", "cifar-10-batches-bin/test_batch.bin", "cifar-100-binary/test.bin")
+
+_IMAGES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"))
 
 
 class _Found(NamedTuple):
-    """Pictures with their classes: rows, labels, and how the data calls the classes."""
+    """Images with their classes: rows, labels, and how the data calls the classes."""
 
     image: list[int]
     label: list[int]
@@ -39,9 +43,10 @@ def read(sources: Sources, *, split: str = "test", classes: str = "", templates:
     """
     one_of("split", split, ("test", "train"))
     folder = sources.images or sources.folder
-    cifar = find_cifar(folder)
+    cifar = _cifar_in(folder)
     if cifar is None and split != "test":
-        raise ValueError(f"{folder} is no CIFAR, which alone has splits. Pass the folder of the split with --data.")
+        wanted = typed("data=FOLDER", "--data FOLDER")
+        raise ValueError(f"{folder} is no CIFAR, which alone has splits. Pass {wanted}, the folder of the split.")
     found = _folders(sources, folder) if cifar is None else _cifar(sources, *cifar, split)
     names = _names(classes, found.classes, sources) if classes else [name.replace("_", " ") for name in found.classes]
     odd = [name for name in names if not isinstance(name, str) or not name.strip()]
@@ -49,7 +54,8 @@ def read(sources: Sources, *, split: str = "test", classes: str = "", templates:
         raise ValueError(f"{classes}: the name of a class is {odd[0]!r}. Every name must be a text that is not empty.")
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
-        raise ValueError(f"Two classes are called {repeated[0]!r}. Pass --option classes=FILE with names that differ.")
+        wanted = typed("classes=FILE", "--option classes=FILE")
+        raise ValueError(f"Two classes are called {repeated[0]!r}. Pass {wanted} with names that differ.")
     prompts = _templates(templates, sources) if templates else [TEMPLATE]
     rows = [[sources.captions.row(one.replace("{}", name), f"class {name!r}") for one in prompts] for name in names]
     prompts_each = f"{len(prompts):,} prompt{'s' if len(prompts) > 1 else ''} each"
@@ -58,36 +64,53 @@ def read(sources: Sources, *, split: str = "test", classes: str = "", templates:
 
 
 def _folders(sources: Sources, folder: Path) -> _Found:
-    """One folder a class, in the order of their names; what is no picture is passed over."""
+    """One folder a class, in the order of their names; what is no image is passed over."""
     if (sources.images is None and sources.data != folder) or not folder.is_dir():
         raise FileNotFoundError(f"{sources.images or sources.data} is no folder. {sources.hint}")
     folders = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     image, label, empty = [], [], []
     for number, path in enumerate(folders):
-        pictures = sorted(one for one in path.iterdir() if one.suffix.lower() in _PICTURES)
-        if not pictures:
+        shown = sorted(one for one in path.iterdir() if one.suffix.lower() in _IMAGES)
+        if not shown:
             empty.append(path.name)
-        for one in pictures:
-            row = sources.pictures.file(one)
+        for one in shown:
+            row = sources.image_file(one)
             assert row is not None
             image.append(row)
             label.append(number)
     if len(folders) < 2 or not image:
-        raise ValueError(f"{folder} has {len(folders)} folders with {len(image)} pictures, not one folder a class.")
+        raise ValueError(f"{folder} has {len(folders)} folders with {len(image)} images, not one folder a class.")
     if empty:
         sources.notes.append(
-            f"{len(empty):,} folders have no picture, for example {empty[0]}; their classes stay options."
+            f"{len(empty):,} folders have no image, for example {empty[0]}; their classes stay options."
         )
     return _Found(image, label, [path.name for path in folders])
 
 
-def _cifar(sources: Sources, folder: Path, form: Form, split: str) -> _Found:
-    found = read_cifar(folder, form, split)
+def _cifar_in(folder: Path) -> tuple[Path, str] | None:
+    """The folder that holds a CIFAR's own folder, and the name of that one; or None."""
+    for name in _CIFAR:
+        for parent in (folder, folder.parent):
+            if (parent / name).is_dir() and folder in (parent, parent / name):
+                return parent, name
+    if binary := next((name for name in _BINARY if (folder / name).is_file()), None):
+        raise ValueError(f"{folder / binary} is of CIFAR's binary version. Fetch the Python version, which is read.")
+    return None
+
+
+def _cifar(sources: Sources, folder: Path, name: str, split: str) -> _Found:
+    from torchvision import datasets  # type: ignore[import-untyped]
+
+    try:
+        # Checks the published MD5 of each file before it opens any: what is pickled there is known.
+        found = getattr(datasets, _CIFAR[name])(folder, train=split == "train", download=False)
+    except RuntimeError as error:
+        raise ValueError(f"{folder / name} is not CIFAR as it was published ({error}). Fetch it again.") from error
     image = [
-        sources.pictures.held(np.ascontiguousarray(pixels), f"{folder.name} {split} {number}")
-        for number, pixels in enumerate(found.pictures)
+        sources.image_in_memory(np.ascontiguousarray(pixels), f"{name} {split} {number}")
+        for number, pixels in enumerate(found.data)
     ]
-    return _Found(image, found.labels.tolist(), found.classes)
+    return _Found(image, list(found.targets), list(found.classes))
 
 
 def _names(file: str, classes: Sequence[str], sources: Sources) -> list[str]:
@@ -153,7 +176,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def _beside(file: str, sources: Sources) -> Path:
-    """A file as it is named, or in the data folder."""
+    """A file as it is named, or as data."""
     found = next((path for path in (Path(file).expanduser(), sources.folder / file) if path.is_file()), None)
     if found is None:
         raise FileNotFoundError(f"There is no file {file}, here or in {sources.folder}.")
@@ -164,10 +187,10 @@ BENCHMARK = Benchmark(
     name="zero-shot",
     title="Zero-shot classification",
     measures="classification",
-    wants="in --data a folder with one folder of pictures a class, or CIFAR-10 or CIFAR-100 unpacked; --option "
-    "classes=FILE and templates=FILE for other names and prompts",
+    wants="as data a folder with one folder of images a class, or CIFAR-10 or CIFAR-100 (Python version) unpacked; the "
+    "options classes and templates are files of other names and prompts",
     source="your own, image-net.org, www.cs.toronto.edu/~kriz/cifar.html",
-    licence="that of the pictures; ImageNet: non-commercial research",
+    licence="that of the images; ImageNet: non-commercial research",
     paper="arXiv:2103.00020",
     read=read,
     headline=("acc1", "acc5", "mean_per_class"),

@@ -1,14 +1,17 @@
-"""Gains beside costs: which side of the trade a metric is on, what was not measured, and a reading in plain words."""
+"""Gains beside costs in short: which side of the trade a metric is on, headline metrics, a sentence for each model."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from labclip.evaluation.report import Report, Result
 from labclip.evaluation.scores import Compared, Difference
 from labclip.evaluation.sources import Benchmark
+
+if TYPE_CHECKING:
+    from labclip.evaluation.report import Report, Result
 
 SIDES: dict[str, str] = {
     "binding": "binding",

@@ -1,71 +1,50 @@
-"""A report as a table on the terminal, Markdown, LaTeX or an HTML page: gains, and costs beside them."""
+"""A report as a page of tables and one figure: gains, and costs beside them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from labclip import report as pages
-from labclip.evaluation import sides
-from labclip.evaluation.report import Report, Result
+from labclip.evaluation import summary
 from labclip.evaluation.scores import DIFFERING, Difference, Estimate
-from labclip.report.values import Cell, Mark, Page, Section, Table, Value
+from labclip.messages import typed
+from labclip.packages import EVAL, require
+from labclip.report import Figure, drawn
+from labclip.report.values import Cell, Mark, Page, Section, Table, Value, cleaned
+
+if TYPE_CHECKING:
+    from labclip.evaluation.report import Report, Result
 
 _HOW = "Fractions of 1; a tie is wrong. Intervals are 95%, of resampling, exact where all are right or none."
 # The rule of three: what 0 of n leaves possible at 95%.
 _HOW_DIFFERENT = (
-    " Differences are paired, on the same items; one is measurable where its interval leaves zero out and the models "
-    f"differ on at least {DIFFERING} of the units that are resampled, as a rule pictures. One that is not may still be "
+    " Differences are paired, on the same items; one is measurable where its interval excludes zero and the models "
+    f"differ on at least {DIFFERING} of the units that are resampled, as a rule images. One that is not may still be "
     "as large as the far end of its interval, or, where no item differs, as 3/n."
 )
 _MANY = 20
 
-
-def terminal(report: Report, *, width: int = 100) -> str:
-    """The report as lines of at most `width` characters."""
-    return pages.terminal(page(report), width=width)
+_COLOURS = ("#1f7a5a", "#3b4a6b", "#c08a3e", "#7d5ba6", "#b3402f", "#5f8ea3")
+_ROW, _BETWEEN, _MARGINS = 0.3, 0.5, 1.1  # inches
 
 
-def markdown(report: Report, *, level: int = 1) -> str:
-    """The report as GitHub Markdown, its title a heading of `level`."""
-    return pages.markdown(page(report), level=level)
-
-
-def latex(report: Report) -> str:
-    """The report's tables as LaTeX with booktabs."""
-    return pages.latex(page(report))
-
-
-def write_page(report: Report, path: str | Path) -> Path:
-    """The report as a self-contained HTML page with its plot, whole or not at all.
-
-    Raises:
-        FileNotFoundError: If the folder does not exist.
-        MissingPackageError: If jinja2 or matplotlib is not installed.
-    """
-    return pages.write(page(report, plot=True), path)
-
-
-def page(report: Report, *, plot: bool = False) -> Page:
+def page(report: Report, *, plots: bool = False) -> Page:
     """The report as values: where there are several benchmarks a short table first, then each by itself.
 
     Args:
         report: What was measured.
-        plot: Whether to draw the differences, where there are any.
+        plots: Whether to draw the differences, where there are any.
     """
-    chosen = sides.headline(report)
+    chosen = summary.headline(report)
     several = len(report.results) > 1
     sections = [_short(report)] if several else []
     sections += [_long(report, result) for result in report.results]
-    if lacking := sides.unmeasured(report):
+    if lacking := summary.unmeasured(report):
         sections.append(Section("Not measured", notes=lacking))
-    if plot and len(report.models) > 1:
-        from labclip.evaluation.plot import differences
-
-        shown = chosen if several else sides.metrics(report.results[0])
-        sections.insert(0, Section("Gains beside costs", figures=[differences(report, shown)]))
+    if plots and len(report.models) > 1:
+        shown = chosen if several else summary.metrics(report.results[0])
+        sections.insert(0, Section("Gains beside costs", figures=[_figure(report, shown)]))
     return Page(_title(report), _lead(report), sections, _facts(report))
 
 
@@ -78,7 +57,8 @@ def _title(report: Report) -> str:
 def _lead(report: Report) -> str:
     match len(report.models):
         case 1:
-            return "Only the base was measured. Pass `--alignment A` to see what a matrix gains and what it costs."
+            wanted = typed("alignments=A", "--alignment A")
+            return f"Only the base was measured. Pass `{wanted}` to see what a matrix gains and what it costs."
         case 2:
             told = _readings(report)
         case count:
@@ -89,22 +69,22 @@ def _lead(report: Report) -> str:
 def _readings(report: Report) -> list[str]:
     """One for each model but the base, of the metrics that the first table shows."""
     several = len(report.results) > 1
-    chosen = sides.headline(report) if several else sides.metrics(report.results[0])
+    chosen = summary.headline(report) if several else summary.metrics(report.results[0])
     name = _full if several else _short_name
-    return [f"{model}: {sides.reading(chosen, at, name=name)}." for at, model in enumerate(report.models[1:])]
+    return [f"{model}: {summary.reading(chosen, at, name=name)}." for at, model in enumerate(report.models[1:])]
 
 
-def _full(one: sides.Shown) -> str:
+def _full(one: summary.Shown) -> str:
     return f"{one.benchmark.title} {one.compared.metric}"
 
 
-def _short_name(one: sides.Shown) -> str:
+def _short_name(one: summary.Shown) -> str:
     return one.compared.metric
 
 
 def _short(report: Report) -> Section:
     """The headline metrics of every benchmark."""
-    chosen, tables = sides.headline(report), []
+    chosen, tables = summary.headline(report), []
     for side in dict.fromkeys(one.side for one in chosen):
         rows = [
             row for one in chosen if one.side == side for row in _rows(report, one, [one.benchmark.title], spread=False)
@@ -115,7 +95,7 @@ def _short(report: Report) -> Section:
 
 def _long(report: Report, result: Result) -> Section:
     """Every metric of one benchmark."""
-    every = sides.metrics(result)
+    every = summary.metrics(result)
     tables = []
     for side in dict.fromkeys(one.side for one in every):
         rows = [row for one in every if one.side == side for row in _rows(report, one, [], spread=True)]
@@ -123,7 +103,7 @@ def _long(report: Report, result: Result) -> Section:
     # One benchmark, one alignment: it is the lead already.
     single = replace(report, results=[result])
     paragraphs = _readings(single) if len(report.results) > 1 or len(report.models) > 2 else []
-    size = f"{result.pictures:,} pictures, {result.captions:,} captions."
+    size = f"{result.images:,} images, {result.captions:,} captions."
     size += f" Defined in {result.benchmark.paper}." if result.benchmark.paper else ""
     return Section(result.benchmark.title, paragraphs, tables=tables, notes=[*result.notes, *_few(result), size])
 
@@ -135,12 +115,12 @@ def _few(result: Result) -> list[str]:
         for one in result.compared
         if any(not found.measurable and (found.low > 0 or found.high < 0) for found in one.differences)
     ]
-    told = f"Too few items differ to tell, though the interval leaves zero out (fewer than {DIFFERING}): "
+    told = f"Too few items differ to tell, though the interval excludes zero (fewer than {DIFFERING}): "
     return [f"{told}{', '.join(names)}. Measure on more items."] if names else []
 
 
 def _table(report: Report, side: str, rows: list[list[Value]], before: list[str], *, spread: bool) -> Table:
-    words = sides.SIDES.get(side, side)
+    words = summary.SIDES.get(side, side)
     if len(report.models) > 1:
         words = f"What it is for: {words}" if side == "binding" else f"What it may cost: {words}"
     difference = ["difference", "95% interval"] if spread else ["difference"]
@@ -157,7 +137,7 @@ def _table(report: Report, side: str, rows: list[list[Value]], before: list[str]
     return Table(words[0].upper() + words[1:], columns, rows, words=wordy, grouped=grouped)
 
 
-def _rows(report: Report, one: sides.Shown, before: Sequence[Value], *, spread: bool) -> list[list[Value]]:
+def _rows(report: Report, one: summary.Shown, before: Sequence[Value], *, spread: bool) -> list[list[Value]]:
     """One metric: one row, or where there are several alignments one a model."""
     compared = one.compared
     base = compared.estimates[0]
@@ -181,9 +161,9 @@ def _rows(report: Report, one: sides.Shown, before: Sequence[Value], *, spread: 
 def _difference(difference: Difference, *, spread: bool) -> list[Value]:
     mark: Mark = "none" if not difference.measurable else "good" if difference.value > 0 else "bad"
     if not spread:
-        return [Cell(sides.signed(difference), mark)]
-    told = sides.plus(difference.value) if difference.measurable else sides.UNMEASURABLE
-    return [Cell(told, mark), sides.interval(difference)]
+        return [Cell(summary.signed(difference), mark)]
+    told = summary.plus(difference.value) if difference.measurable else summary.UNMEASURABLE
+    return [Cell(told, mark), summary.interval(difference)]
 
 
 def _range(estimate: Estimate) -> str:
@@ -214,3 +194,57 @@ def _facts(report: Report) -> list[tuple[str, str]]:
         ("Versions", ", ".join(f"{name} {version}" for name, version in report.versions.items())),
         ("How to read", _HOW + (_HOW_DIFFERENT if looked else "") + (many if looked >= _MANY else "")),
     ]
+
+
+def _figure(report: Report, chosen: Sequence[summary.Shown]) -> Figure:
+    """Draw metrics, each with one bar a model; hollow where the difference is not measurable.
+
+    Args:
+        report: What was measured, with at least one model beside the base.
+        chosen: The metrics to show.
+    """
+    module = require("matplotlib.figure", "Plots need matplotlib", EVAL)
+    groups = {key: [one for one in chosen if one.side == key] for key in dict.fromkeys(one.side for one in chosen)}
+    models = report.models[1:]
+    rows = [len(group) * max(1.0, 0.6 * len(models)) for group in groups.values()]
+    height = _ROW * sum(rows) + _BETWEEN * len(rows) + _MARGINS
+    figure = module.Figure(figsize=(9, height), layout="constrained")
+    panels = figure.subplots(len(groups), 1, sharex=True, squeeze=False, height_ratios=rows)[:, 0]
+    for axes, (key, group) in zip(panels, groups.items(), strict=True):
+        _panel(axes, group, models, several=len(report.results) > 1)
+        axes.set_title(summary.SIDES.get(key, key), loc="left", fontsize=10)
+    panels[-1].set_xlabel("difference to the base, fractions of 1; hollow: not measurable", fontsize=9)
+    if len(models) > 1:
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower left", ncols=3, frameon=False)
+    told = "; ".join(
+        f"{model}: {summary.reading(chosen, place, name=lambda one: one.compared.metric)}"
+        for place, model in enumerate(models)
+    )
+    caption = "Differences to the base with 95% intervals, all on one scale."
+    return drawn(figure, f"Differences to the base by metric. {told}.", caption)
+
+
+def _panel(axes: Any, group: Sequence[summary.Shown], models: Sequence[str], *, several: bool) -> None:
+    step = 0.7 / len(models)
+    for place, model in enumerate(models):
+        colour = _COLOURS[place % len(_COLOURS)]
+        shift = (place - (len(models) - 1) / 2) * step
+        for row, one in enumerate(group):
+            difference = one.compared.differences[place]
+            axes.plot([difference.low, difference.high], [row + shift] * 2, color=colour, linewidth=1.5)
+            face = colour if difference.measurable else "white"
+            label = {"label": _literal(model)} if row == 0 else {}
+            axes.plot([difference.value], [row + shift], "o", color=colour, markerfacecolor=face, markersize=6, **label)
+    axes.axvline(0, color="#5c6473", linewidth=0.8)
+    named = [f"{one.benchmark.title}: {one.compared.metric}" if several else one.compared.metric for one in group]
+    axes.set_yticks(range(len(group)), list(map(_literal, named)), fontsize=9)
+    axes.set_ylim(len(group) - 0.5, -0.5)
+    axes.tick_params(axis="x", labelsize=9)
+    axes.grid(axis="x", color="#e3e6eb", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+
+
+def _literal(text: str) -> str:
+    """A name in which matplotlib finds no formula."""
+    return cleaned(text).replace("$", r"\$")

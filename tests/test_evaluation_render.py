@@ -10,11 +10,8 @@ import numpy as np
 import pytest
 
 from labclip.cli import main as command
-from labclip.evaluation import kept, sides, tables
-from labclip.evaluation.benchmarks import BENCHMARKS
-from labclip.evaluation.report import Report, Result
+from labclip.evaluation import BENCHMARKS, Benchmark, Report, Result, summary
 from labclip.evaluation.scores import Compared, Difference, Estimate, Scores, compare, everything
-from labclip.evaluation.sources import Benchmark
 from labclip.io.published import PUBLISHED, REPORTED
 from labclip.report import render
 
@@ -25,9 +22,7 @@ NONE = Difference(0.004, -0.011, 0.02, False)
 
 
 def benchmark(name="sugarcrepe", measures="binding", headline=("binding",), title="A benchmark"):
-    return Benchmark(
-        name, title, measures, "files", "somewhere", "MIT", "arXiv:0000.00000", lambda sources: None, headline
-    )
+    return Benchmark(name, title, measures, lambda sources: None, paper="arXiv:0000.00000", headline=headline)
 
 
 def compared(metric, *differences, base=0.5, chance=0.25, n=1200):
@@ -62,17 +57,17 @@ def several():
     ("metric", "measures", "side"),
     [
         ("binding", "binding", "binding"), ("t2i_r1", "binding", "retrieval"), ("tags_i2t_r10", "binding", "retrieval"),
-        ("acc1", "binding", "classification"), ("one_thing_acc5", "binding", "classification"),
+        ("acc1", "binding", "classification"), ("one_object_acc5", "binding", "classification"),
         ("mean_per_class", "classification", "classification"), ("accuracy", "binding", "binding"),
         ("macro", "retrieval", "retrieval"), ("vacc1ne", "binding", "binding"),
     ],
 )  # fmt: skip
 def test_a_metric_is_on_the_side_that_its_name_says(metric, measures, side):
-    assert sides.side(benchmark(measures=measures), metric) == side
+    assert summary.side(benchmark(measures=measures), metric) == side
 
 
 def test_all_benchmarks_measure_a_known_side():
-    assert {one.measures for one in BENCHMARKS.values()} <= set(sides.SIDES)
+    assert {one.measures for one in BENCHMARKS.values()} <= set(summary.SIDES)
 
 
 @pytest.mark.parametrize(
@@ -91,12 +86,14 @@ def test_all_benchmarks_measure_a_known_side():
     ],
 )
 def test_a_reading_follows_its_rules(differences, said):
-    shown = [sides.Shown(benchmark(), compared(f"m{number}", one), "binding") for number, one in enumerate(differences)]
-    assert sides.reading(shown, 0, name=lambda one: one.compared.metric) == said
+    shown = [
+        summary.Shown(benchmark(), compared(f"m{number}", one), "binding") for number, one in enumerate(differences)
+    ]
+    assert summary.reading(shown, 0, name=lambda one: one.compared.metric) == said
 
 
 def test_gains_and_costs_are_read_side_by_side():
-    shown = tables.terminal(report(both_sides(BETTER)))
+    shown = str(report(both_sides(BETTER)))
     assert (
         "labclip: binding +0.380 [+0.350, +0.410]; retrieval +0.380 [+0.350, +0.410]; zero-shot\n"
         "classification +0.380 [+0.350, +0.410].\n"
@@ -113,23 +110,23 @@ def test_gains_and_costs_are_read_side_by_side():
     ],
 )  # fmt: skip
 def test_a_side_that_was_not_measured_is_named_with_its_command(metrics, missing):
-    shown = " ".join(tables.terminal(report(result(*(compared(name, BETTER) for name in metrics)))).split())
+    shown = " ".join(str(report(result(*(compared(name, BETTER) for name in metrics)))).split())
     for words in missing:
         assert words in shown
     assert shown.count("was not measured") == len(missing)
 
 
 def test_what_measures_a_side_is_a_benchmark_of_it():
-    for side, typed in sides.COMMANDS.items():
+    for side, typed in summary.COMMANDS.items():
         _, name, *arguments = shlex.split(typed)
         (asked,) = command.get_command(None, name).make_context(name, arguments, parent=TOP).params["benchmarks"]
         assert BENCHMARKS[asked].measures == side
-    assert list(sides.COMMANDS) == list(sides.SIDES)
+    assert list(summary.COMMANDS) == list(summary.SIDES)
 
 
 def test_the_terminal_shows_every_number_in_its_column():
     rows = result(compared("binding", BETTER), compared("t2i_r1", NONE, base=0.3, chance=0.001))
-    lines = tables.terminal(report(rows)).splitlines()
+    lines = str(report(rows)).splitlines()
     gains, costs = (lines.index(f"{words}") for words in ("What it is for: binding", "What it may cost: retrieval"))
     assert lines[gains + 1 : gains + 3] == [
         "metric       n  chance   base  labclip                difference      95% interval",
@@ -143,14 +140,14 @@ def test_numbers_are_those_of_the_items():
     base = Scores(np.array([1, 0, 0, 0] * 5, bool), np.arange(20), {"binding": everything(20)}, 0.5)
     ours = Scores(np.array([1, 1, 1, 0] * 5, bool), np.arange(20), {"binding": everything(20)}, 0.5)
     # 5 of 20 right and 15 of 20 right; ten items differ, all one way.
-    shown = tables.terminal(report(result(*compare([base, ours]))))
+    shown = str(report(result(*compare([base, ours]))))
     assert re.search(
         r"^binding +20 +0\.500 +0\.250 +0\.750 +\+0\.500  \[\+0\.\d{3}, \+0\.\d{3}\]$", shown, re.MULTILINE
     )
 
 
 def test_many_benchmarks_begin_with_a_short_table():
-    page = tables.page(several())
+    page = several().page()
     assert [section.heading for section in page.sections] == [
         "In short",
         "SugarCrepe",
@@ -169,7 +166,7 @@ def test_many_benchmarks_begin_with_a_short_table():
 
 def test_several_alignments_are_told_one_a_row():
     models = ("base", "mine@0.5", "mine@1")
-    shown = tables.terminal(report(both_sides(NONE, BETTER), models=models))
+    shown = str(report(both_sides(NONE, BETTER), models=models))
     assert "2 alignments and their base on the same items." in shown
     assert re.search(r"^mine@0.5: binding no measurable difference; retrieval no", shown, re.MULTILINE)
     lines = shown.splitlines()
@@ -183,12 +180,12 @@ def test_several_alignments_are_told_one_a_row():
 
 def test_a_base_alone_has_no_gains_and_no_costs():
     alone = report(result(compared("binding"), compared("t2i_r1")), models=("base",))
-    shown = tables.terminal(alone)
-    assert "Only the base was measured. Pass --alignment A" in shown
+    shown = str(alone)
+    assert "Only the base was measured. Pass alignments=A" in shown
     assert re.search(r"^binding +1,200 +0\.250 +0\.500 +\[0\.480, 0\.520\]$", shown, re.MULTILINE)
     assert "difference" not in shown
-    assert "cost" not in shown.split("Pass --alignment A to see what a matrix gains and what it costs.")[1]
-    assert not [section for section in tables.page(alone, plot=True).sections if section.figures]
+    assert "cost" not in shown.split("Pass alignments=A to see what a matrix gains and what it costs.")[1]
+    assert not [section for section in alone.page(plots=True).sections if section.figures]
 
 
 @pytest.mark.parametrize("name", ["labclip", "./a/long path/to/an alignment of somebody@0.75"])
@@ -198,31 +195,31 @@ def test_no_line_is_wider_than_asked(name, count):
     long = benchmark("coco", title="A benchmark with a long title", headline=("metric_" * 8,))
     every = [result(compared("metric_" * 8, *[NONE] * count), compared("tags_t2i_r10", *[BETTER] * count), of=one)
              for one in (benchmark(), long)]  # fmt: skip
-    shown = tables.terminal(report(*every, models=models))
+    shown = str(report(*every, models=models))
     assert max(map(len, shown.splitlines())) <= 100
     assert shown.count("no measurable difference") >= count
 
 
 def test_markdown_and_latex_have_the_same_cells():
     found = several()
-    rows = [line for line in tables.markdown(found, level=2).splitlines() if line.startswith("|")]
+    rows = [line for line in found.to_markdown(level=2).splitlines() if line.startswith("|")]
     assert len([row for row in rows if "---" in row]) == 2 + 1 + 1
     assert "| SugarCrepe | swap | 1,200 | 0.250 | 0.500 | 0.880 | +0.380 [+0.350, +0.410] |" in rows
-    assert tables.markdown(found, level=2).startswith("## What an alignment gains and costs")
-    latex = tables.latex(found)
+    assert found.to_markdown(level=2).startswith("## What an alignment gains and costs")
+    latex = found.to_latex()
     assert latex.count(r"\begin{table}") == 3
     assert r"SugarCrepe & swap & 1,200 & 0.250 & 0.500 & 0.880 & +0.380 [+0.350, +0.410] \\" in latex
     assert r"t2i\_r1 & 1,200 & 0.250 & 0.500 & 0.504 & no measurable difference & [$-$0.011, +0.020] \\" in latex
 
 
 def test_the_page_marks_what_is_better_and_worse_and_draws_it():
-    html = render(tables.page(several(), plot=True))
+    html = render(several().page(plots=True))
     assert '<td class="good">+0.380 [+0.350, +0.410] <small>better</small></td>' in html
     assert '<td class="bad">-0.020 [-0.030, -0.010] <small>worse</small></td>' in html
     assert '<td class="none">no measurable difference</td>' in html
     assert html.count("data:image/svg+xml;base64,") == 1
     assert "Differences to the base by metric. labclip: binding better in 1 and worse in 1 of 2" in html
-    assert html == render(tables.page(several(), plot=True))
+    assert html == render(several().page(plots=True))
 
 
 def test_a_hostile_alignment_note_or_title_stays_text(tmp_path):
@@ -231,51 +228,54 @@ def test_a_hostile_alignment_note_or_title_stays_text(tmp_path):
         result(compared("binding", NONE, BETTER), of=benchmark(title=hostile), notes=[hostile]),
         models=("base", hostile, f"{hostile}2"),
     )
-    html = tables.write_page(found, tmp_path / "report.html").read_text(encoding="utf-8")
+    html = found.write_html(tmp_path / "report.html").read_text(encoding="utf-8")
     assert "<script" not in html
     assert html.count("&lt;script&gt;alert(&#39;$x_$&#39;)&lt;/script&gt;") > 6
-    assert "<script" not in tables.markdown(found)
-    assert "$x" not in tables.latex(found).replace(r"\$x", "")
+    assert "<script" not in found.to_markdown()
+    assert "$x" not in found.to_latex().replace(r"\$x", "")
 
 
 def test_too_few_items_are_told_from_no_difference():
     few = Difference(0.5, 0.2, 0.8, False)
-    shown = tables.terminal(report(result(compared("binding", few), compared("t2i_r1", NONE))))
-    assert "- Too few items differ to tell, though the interval leaves zero out (fewer than 6): binding." in shown
-    assert "Too few" not in tables.terminal(report(both_sides(NONE)))
+    shown = str(report(result(compared("binding", few), compared("t2i_r1", NONE))))
+    assert "- Too few items differ to tell, though the interval excludes zero (fewer than 6): binding." in shown
+    assert "Too few" not in str(report(both_sides(NONE)))
     assert "where no item differs, as 3/n." in " ".join(shown.split())
 
 
 def test_chance_of_many_differences_is_told():
     few, many = (report(result(*(compared(f"m{i}", NONE) for i in range(n)))) for n in (19, 20))
-    assert "by chance alone" not in tables.terminal(few)
-    assert "Of 20 differences about one in twenty" in " ".join(tables.terminal(many).split())
+    assert "by chance alone" not in str(few)
+    assert "Of 20 differences about one in twenty" in " ".join(str(many).split())
 
 
 @pytest.mark.parametrize("models", [("base",), ("base", "labclip"), ("base", "a@0.5", "a@1")])
 def test_a_kept_report_is_the_same_when_read_again(models, tmp_path):
     moved = [NONE, BETTER][: len(models) - 1]
-    notes = ["3 pictures are missing"]
+    notes = ["3 images are missing"]
     found = report(
         result(compared("macro", *moved, chance=None), of=BENCHMARKS["sugarcrepe"], notes=notes), models=models
     )
     path = tmp_path / "report.json"
-    path.write_text(json.dumps(kept.as_json(found)), encoding="utf-8")
-    assert tables.markdown(kept.read(path)) == tables.markdown(found)
-    assert kept.as_json(kept.read(path)) == json.loads(path.read_text())
+    path.write_text(json.dumps(found.to_json()), encoding="utf-8")
+    assert Report.from_json(path).to_markdown() == found.to_markdown()
+    assert Report.from_json(path).to_json() == json.loads(path.read_text())
 
 
 def test_what_is_no_kept_report_is_refused(tmp_path):
     path = tmp_path / "report.json"
     path.write_text('{"base": "x"}')
-    with pytest.raises(ValueError, match=r"report.json has no weights_sha256, models, .*; it has base"):
-        kept.read(path)
-    value = kept.as_json(report(result(compared("binding", BETTER), of=benchmark("nonsense"))))
+    with pytest.raises(ValueError, match=r"report.json has no benchmarks, measured; it has base"):
+        Report.from_json(path)
+    value = report(result(compared("binding", BETTER), of=benchmark("nonsense"))).to_json()
     with pytest.raises(ValueError, match=r"The report is of nonsense. Benchmarks: scenes, "):
-        kept.from_json(value)
-    value["results"] = {"scenes": {"base": {}}}
-    with pytest.raises(ValueError, match="The report, scenes has no labclip, intervals"):
-        kept.from_json(value)
+        Report.from_json(value)
+    value["benchmarks"] = {"scenes": {"models": {}}}
+    with pytest.raises(ValueError, match="The report, scenes has no intervals, differences, n"):
+        Report.from_json(value)
+    del value["measured"]["models"]
+    with pytest.raises(ValueError, match="The report, measured has no models; it has base"):
+        Report.from_json(value)
 
 
 def test_published_figures_are_fractions_each_with_a_command_that_is_there():

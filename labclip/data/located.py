@@ -1,0 +1,211 @@
+"""The files of a data set on the user's disk: everything missing is reported at once, with where to get it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path, PurePath, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from labclip.data.images import Box, Captions, Images, ImageSource
+from labclip.messages import typed
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+@dataclass
+class DataFiles:
+    """Where the files of a data set are, and the distinct images and captions that were found in them.
+
+    Args:
+        data: File or folder of the questions; None for a data set that needs none.
+        images: Folder that paths of images are relative to; None is the folder of `data`.
+        on_missing: "raise", or "skip" to leave out images that are not there, with a note.
+        hint: What the data set needs and where people get it, for messages.
+
+    Raises:
+        FileNotFoundError: If there is no such file or folder.
+        ValueError: If `images` is no folder.
+    """
+
+    data: Path | None
+    images: Path | None = None
+    on_missing: str = "raise"
+    hint: str = ""
+    found: Images = field(default_factory=Images)
+    captions: Captions = field(default_factory=Captions)
+    notes: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        for path in (self.data, self.images):
+            if path is not None and not path.exists():
+                raise FileNotFoundError(f"There is no {path}. {self.hint}")
+        if self.images is not None and not self.images.is_dir():
+            raise ValueError(f"{typed('images', '--images')} is {self.images}, which is no folder. {self.hint}")
+
+    @cached_property
+    def folder(self) -> Path:
+        """The folder of the questions.
+
+        Raises:
+            FileNotFoundError: If no data was given.
+        """
+        if self.data is None:
+            raise FileNotFoundError(f"No data was given. Pass {typed('data=PATH', '--data PATH')}. {self.hint}")
+        return self.data if self.data.is_dir() else self.data.parent
+
+    def files(self, *names: str) -> list[Path]:
+        """Files of the data folder, or the one file that `data` is.
+
+        Args:
+            names: Relative to the folder.
+
+        Raises:
+            FileNotFoundError: If any is not there: all of them are named, and where to get them.
+        """
+        if self.data is not None and self.data.is_file() and len(names) == 1:
+            return [self.data]
+        paths = [self.folder / name for name in names]
+        missing = [str(path) for path in paths if not path.is_file()]
+        if missing:
+            raise FileNotFoundError(
+                f"{len(missing)} of {len(paths)} files are missing: {', '.join(missing)}. {self.hint}"
+            )
+        return paths
+
+    def either(self, *names: str) -> Path:
+        """The first of several files of the data folder that is there, or the one file that `data` is.
+
+        Raises:
+            FileNotFoundError: If none is there.
+        """
+        if self.data is not None and self.data.is_file():
+            return self.data
+        found = next((path for name in names if (path := self.folder / name).is_file()), None)
+        if found is None:
+            raise FileNotFoundError(f"{self.folder} has no {' and no '.join(names)}. {self.hint}")
+        return found
+
+    def path_of(self, name: Any, place: str) -> Path:
+        """The path of an image.
+
+        Args:
+            name: Path relative to the folder of images, or an absolute one in it.
+            place: File and position, for the message.
+
+        Raises:
+            ValueError: If the name is no path inside the folder.
+        """
+        if not isinstance(name, str) or not name.strip() or "\0" in name:
+            raise ValueError(f"{place}: the image's name is {name!r}. Every item must name its image.")
+        folder, path = self.images or self.folder, PurePath(name)
+        # A name from a file that somebody else wrote must not open what lies elsewhere.
+        inside_it = not path.is_absolute() or folder.absolute() in path.parents
+        if ".." in path.parts or not path.parts or not inside_it:
+            raise ValueError(
+                f"{place}: the image's name {name!r} leads out of {folder}. "
+                f"Pass {_images_option()} with the folder that all images are in."
+            )
+        return folder / path
+
+    def image(self, name: Any, place: str, *, box: Box | None = None) -> int | None:
+        """The row of an image, or None where its file is missing.
+
+        Args:
+            name: Path relative to the folder of images.
+            place: File and position, for the message.
+            box: Crop to this: left, top, width, height, in pixels.
+
+        Raises:
+            ValueError: If the name is no path inside the folder.
+        """
+        return self.found.file(self.path_of(name, place), box)
+
+    def image_file(self, path: Path) -> int | None:
+        """The row of an image by its path, or None where there is no such file."""
+        return self.found.file(path)
+
+    def image_in_memory(self, source: bytes | NDArray[np.uint8], name: str) -> int:
+        """The row of an image that is a file's bytes, or pixels, uint8 [height, width, 3]."""
+        return self.found.held(source, name)
+
+    def image_in_cell(self, cell: Any, place: str, layout: Layout | None = None) -> int | None:
+        """The row of an image that a cell names, or holds as bytes, as Hugging Face data sets do."""
+        if isinstance(cell, dict) and set(cell) <= {"bytes", "path"}:
+            cell = cell.get("bytes") or cell.get("path")
+        if isinstance(cell, bytes):
+            return self.image_in_memory(cell, place)
+        return layout.image(cell, place) if layout else self.image(cell, place)
+
+    @property
+    def all_images(self) -> list[ImageSource]:
+        """The distinct images that were found, by row."""
+        return self.found.sources
+
+    def settle(self) -> None:
+        """Report missing images, once everything is read.
+
+        Raises:
+            FileNotFoundError: If there are some and `on_missing` is "raise", or none was found.
+        """
+        missing, found = self.found.missing, self.all_images
+        if not missing:
+            return
+        said = (
+            f"{len(missing):,} of {len(missing) + len(found):,} images are missing, for example "
+            f"{', '.join(map(str, missing[:3]))}"
+        )
+        if not found and self.on_missing == "skip":
+            raise FileNotFoundError(
+                f"All {len(missing):,} images are missing, for example {missing[0]}: nothing is left to measure. "
+                f"Pass {_images_option()} with the folder that they are in. {self.hint}"
+            )
+        if self.on_missing == "raise":
+            skip = typed('on_missing="skip"', "--on-missing skip")
+            raise FileNotFoundError(
+                f"{said}. Pass {_images_option()} with the folder that they are in, or {skip} to leave their items "
+                f"out. {self.hint}"
+            )
+        self.notes.insert(0, f"{said}; their items are left out.")
+
+
+def _images_option() -> str:
+    return typed("images=DIR", "--images DIR")
+
+
+class Layout:
+    """How images lie in people's folders: the first way that finds an image is taken for all that follow.
+
+    Args:
+        files: Where the images are.
+        ways: From an image's name in the file to its path.
+    """
+
+    def __init__(self, files: DataFiles, *ways: Callable[[str], str]) -> None:
+        self._files, self._ways = files, ways
+        self._way: Callable[[str], str] | None = None
+
+    def image(self, name: Any, place: str, *, box: Box | None = None) -> int | None:
+        """The row of an image; arguments and errors as of `DataFiles.image`."""
+        self._files.path_of(name, place)
+        if self._way is None:
+            exists = self._files.found.exists
+            self._way = next((way for way in self._ways if exists(self._files.path_of(way(name), place))), None)
+        return self._files.image((self._way or self._ways[0])(name), place, box=box)
+
+
+def as_named(name: str) -> str:
+    """The name itself."""
+    return name
+
+
+def alone(name: str) -> str:
+    """The name without its folders."""
+    return PurePosixPath(name).name
+
+
+def inside(folder: str) -> Callable[[str], str]:
+    """The name in a folder."""
+    return lambda name: f"{folder}/{name}"

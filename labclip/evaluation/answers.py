@@ -1,0 +1,121 @@
+"""What each model answered to each item, as values that are made only where they are looked at, and as a csv file."""
+
+from __future__ import annotations
+
+import csv
+import math
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import TextIO, overload
+
+from labclip.evaluation.scores import Scores
+from labclip.evaluation.tasks import Task
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One item and how each model did on it.
+
+    Attributes:
+        place: File and position of the item; "" where its question keeps none, as in retrieval and classification.
+        metrics: The metrics that it counts in, for example ("swap_att", "swap", "macro", "micro"), or ("t2i_r1",).
+        images: Names of its images. Of a search for a caption the right one; of a search for an image that one.
+        captions: Its captions, the right one first. Of a search for a caption that one.
+        right: For each model ("base", then the alignments) whether it was right.
+        margin: For each model the cosine of the right answer minus that of the best wrong one; at most 0 is wrong, and
+            in retrieval and classification up to 1e-6 is a tie, which is wrong too.
+    """
+
+    place: str
+    metrics: tuple[str, ...]
+    images: tuple[str, ...]
+    captions: tuple[str, ...]
+    right: Mapping[str, bool]
+    margin: Mapping[str, float]
+
+
+class Answers(Sequence[Answer]):
+    """All items of a benchmark; arrays inside, an `Answer` where one is asked for.
+
+    Args:
+        task: The benchmark.
+        models: Their names.
+        scores: Per set of items its `Scores` of each model.
+    """
+
+    def __init__(self, task: Task, models: Sequence[str], scores: Sequence[Sequence[Scores]]) -> None:
+        # Names alone: the task holds images, whose pixels must not live as long as a report does.
+        self._image_name, self._caption = task.names()
+        self._models = models
+        self._scores = [one for one in scores if one[0].asked is not None]
+        self._ends = list(accumulate(len(one[0].correct) for one in self._scores))
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def __repr__(self) -> str:
+        return f"Answers({len(self):,} items, models {', '.join(self._models)})"
+
+    @overload
+    def __getitem__(self, index: int) -> Answer: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Answer]: ...
+    def __getitem__(self, index: int | slice) -> Answer | list[Answer]:
+        if isinstance(index, slice):
+            return [self[row] for row in range(*index.indices(len(self)))]
+        row = index + len(self) if index < 0 else index
+        if not 0 <= row < len(self):
+            raise IndexError(f"Item {index} of {len(self):,}.")
+        part = bisect_right(self._ends, row)
+        return self._answer(self._scores[part], row - (self._ends[part - 1] if part else 0))
+
+    def _answer(self, scores: Sequence[Scores], row: int) -> Answer:
+        first, asked = scores[0], scores[0].asked
+        assert asked is not None  # others were left out
+        by_model = list(zip(self._models, scores, strict=True))
+        return Answer(
+            place=asked.places[row] if asked.places else "",
+            metrics=tuple(metric for metric, group in first.metrics.items() if group[row] >= 0),
+            images=tuple(self._image_name(int(one)) for one in asked.images[row] if one >= 0),
+            captions=tuple(self._caption(int(one)) for one in asked.captions[row] if one >= 0),
+            right={model: bool(one.correct[row]) for model, one in by_model},
+            margin={model: math.nan if one.margin is None else float(one.margin[row]) for model, one in by_model},
+        )
+
+
+def write_csv(answers: Mapping[str, Sequence[Answer]], models: Sequence[str], file: TextIO) -> None:
+    """Write items as a csv file: benchmark, metrics, place, images, captions, and each model's answer and margin.
+
+    Args:
+        answers: For each benchmark its items.
+        models: Their names.
+        file: Open for writing with newline="".
+    """
+    widths = [
+        max((len(getattr(one, what)) for found in answers.values() for one in found), default=0)
+        for what in ("images", "captions")
+    ]
+    named = [
+        name if number == 1 else f"{name}_{number}"
+        for name, width in zip(("image", "caption"), widths, strict=True)
+        for number in range(1, width + 1)
+    ]
+    writer = csv.writer(file)
+    writer.writerow(
+        ["benchmark", "metrics", "place", *named, *(f"{m} {what}" for m in models for what in ("right", "margin"))]
+    )
+    for benchmark, found in answers.items():
+        for one in found:
+            images, captions = (
+                [*texts, *[""] * (width - len(texts))]
+                for texts, width in zip((one.images, one.captions), widths, strict=True)
+            )
+            judged = [cell for model in models for cell in (int(one.right[model]), _margin(one.margin[model]))]
+            writer.writerow([benchmark, " ".join(one.metrics), one.place, *images, *captions, *judged])
+
+
+def _margin(value: float) -> str:
+    """A margin with all the digits that a float32 has; "" where there was no wrong answer to compare with."""
+    return f"{value:.9g}" if math.isfinite(value) else ""
