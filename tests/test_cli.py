@@ -199,3 +199,11 @@ def test_messages_name_options_while_a_command_runs_and_warnings_are_one_line(mo
 def test_a_usage_error_is_two():
     assert run("fold").exit_code == 2
     assert run("nonsense").exit_code == 2
+
+
+def test_folding_a_base_without_a_matrix_is_refused(folder, tmp_path):
+    for name in ("config.json", "model.safetensors"):
+        (folder / name).unlink()
+    message = fails("fold", "--model", str(folder), str(tmp_path / "out"))
+    assert "has no matrix to merge. Type --alignment with a name, a folder or a repository." in message
+    assert not (tmp_path / "out").exists()

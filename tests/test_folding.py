@@ -263,8 +263,8 @@ def test_a_labclip_folds_its_own_alignment_or_another():
     assert torch.equal(labclip.fold(model).encode_text(tokens), model.fold().encode_text(tokens))
     other = Alignment(models.matrix(1))
     assert torch.equal(labclip.fold(model, other).encode_text(tokens), fold(model.clip, other).encode_text(tokens))
+    base = Base("tiny", "own", quick_gelu=True, embed_dim=models.DIM)
     with pytest.raises(ValueError, match="which runs QuickGELU, but this model runs GELU"):
-        base = Base("tiny", "own", quick_gelu=True, embed_dim=models.DIM)
         labclip.fold(model, Alignment(models.matrix(), base=base))
 
 
