@@ -71,7 +71,9 @@ def test_any_value_is_read_or_refused(tmp_path, name, data):
     except (ValueError, FileNotFoundError) as error:
         said = str(error)
     if task is None:
-        assert any(part in said for part in (*FILES[name], "images are missing", "has no item", "no item has a negative"))
+        assert any(
+            part in said for part in (*FILES[name], "images are missing", "has no item", "no item has a negative")
+        )
     else:
         assert task.questions
         assert all(one.file.resolve().parent == tmp_path.resolve() for one in task.images)

@@ -203,7 +203,9 @@ def test_clean_and_as_is(model, data):
 
 def test_a_caption_cleaned_to_nothing_is_an_empty_one(model, data):
     write(data, [["1.png", "...", ""], ["2.png", "A cube.", ""]])
-    with pytest.raises(ValueError, match=r"line 2 \(1\.png\) has an empty caption: cleaning leaves nothing of '\.\.\.'"):
+    with pytest.raises(
+        ValueError, match=r"line 2 \(1\.png\) has an empty caption: cleaning leaves nothing of '\.\.\.'"
+    ):
         run(model, data, clean=True)
     features = run(model, data, clean=True, on_error="skip")
     assert len(features.texts) == 1

@@ -55,7 +55,7 @@ def negatives(
     Rows and columns stay; a column `negative` is added, empty where no different caption exists, and for more than one
     `negative_2` and so on. IN is a tsv, csv, jsonl, json, parquet or txt file, OUT a tsv, csv, jsonl or parquet file.
 
-    swap changes the places of two of the attributes that a caption names, or replaces a relation by its opposite. shuffle is the
+    swap exchanges two attributes that a caption names, or replaces a relation by its opposite. shuffle is the
     paper's: the caption cleaned, its nouns permuted among themselves and its adjectives too.
     """
     from labclip.negatives import add

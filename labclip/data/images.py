@@ -43,8 +43,7 @@ class ImageSource:
 
     Attributes:
         name: For people: its path as the table has it, or its name in the archive.
-        file: Its own file, or the tar or Parquet file that it is in; None of an image in memory, or one that is only
-            known by its name.
+        file: Its own file, or the tar or Parquet file that it is in; None of an image in memory, or only named.
         key: 16 bytes, equal for one image. By default of the path and the place in it, or of what `data` holds.
         start: In a tar its first byte, in a Parquet file its row from 0; None for a file of its own.
         size: In a tar its bytes; of no meaning elsewhere.
@@ -52,9 +51,6 @@ class ImageSource:
         data: The bytes of an image file, or pixels, uint8 [height, width, 3]; None where they are to be read.
         place: The row that names it, for messages, for example "captions.csv line 7".
         box: Crop to this before preprocessing: left, top, width, height, in pixels. None is the whole image.
-
-    Raises:
-        ValueError: If there is no file, no data and no key.
     """
 
     name: str
@@ -68,11 +64,10 @@ class ImageSource:
     box: Box | None = None
 
     def __post_init__(self) -> None:
-        if self.file is None and self.data is None and not self.key:
-            raise ValueError(f"The image {self.name} needs a file, data or a key. Pass file=, data= or key=.")
         if not self.key:
-            where = f"{self.start} {self.column} {self.file}".encode("utf-8", "surrogatepass")
-            held = (b"data", self.read()) if self.file is None else (b"file", where)
+            where = f"{self.start} {self.column} {self.file or self.name}".encode("utf-8", "surrogatepass")
+            in_memory = self.file is None and self.data is not None
+            held = (b"data", self.read()) if in_memory else (b"file", where)
             object.__setattr__(self, "key", _key(repr(self.box).encode(), *held))
 
     def __str__(self) -> str:
@@ -83,12 +78,14 @@ class ImageSource:
 
         Raises:
             OSError: If they can't be read.
+            ValueError: If the image is only named, with neither a file nor data.
         """
         if isinstance(self.data, bytes):
             return self.data
         if self.data is not None:
             return str(self.data.shape).encode() + self.data.tobytes()
-        assert self.file is not None
+        if self.file is None:
+            raise ValueError("no file of it is known")
         if self.column is not None:
             with ParquetImages() as tables:
                 return tables.read(self)

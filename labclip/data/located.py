@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+
 @dataclass
 class DataFiles:
     """Where the files of a data set are, and the distinct images and captions that were found in them.

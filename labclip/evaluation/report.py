@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from labclip.data.entries import fields, 
-from labclip.jsonfile import read_json
+from labclip.data.entries import fields
 from labclip.evaluation import render
 from labclip.evaluation.answers import Answer, write_csv
 from labclip.evaluation.benchmarks import BENCHMARKS
 from labclip.evaluation.scores import Compared, Difference, Estimate
 from labclip.evaluation.sources import Benchmark
+from labclip.jsonfile import read_json
 from labclip.report import Reported
 from labclip.report.values import Page
 

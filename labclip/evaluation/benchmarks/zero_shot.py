@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from labclip.data.entries import one_of, 
-from labclip.jsonfile import read_json
+from labclip.data.entries import one_of
 from labclip.evaluation.sources import Benchmark, Sources
 from labclip.evaluation.tasks import Classification, Task
+from labclip.jsonfile import read_json
 from labclip.messages import typed
 
 TEMPLATE = "a photo of a {}."
