@@ -71,10 +71,19 @@ def test_any_value_is_read_or_refused(tmp_path, name, data):
     except (ValueError, FileNotFoundError) as error:
         said = str(error)
     if task is None:
-        assert any(part in said for part in (*FILES[name], "images are missing", "has no item"))
+        assert any(
+            part in said for part in (*FILES[name], "images are missing", "has no item", "no item has a negative")
+        )
     else:
         assert task.questions
         assert all(one.source.resolve().parent == tmp_path.resolve() for one in task.images)
+
+
+def test_items_that_ask_nothing_are_refused(tmp_path):
+    """One image with one caption that no shuffle changes: nothing to choose from, and no gallery."""
+    write(tmp_path, "coco-negatives", [{"image": "a.jpg", "caption": ["0"]}])
+    with pytest.raises(ValueError, match="no item has a negative, and retrieval needs at least two images"):
+        read("coco-negatives", tmp_path)
 
 
 @pytest.mark.parametrize("name", FILES)
