@@ -79,6 +79,13 @@ def test_any_value_is_read_or_refused(tmp_path, name, data):
         assert all(one.file.resolve().parent == tmp_path.resolve() for one in task.images)
 
 
+def test_items_that_ask_nothing_are_refused(tmp_path):
+    """One image with one caption that no shuffle changes: nothing to choose from, and no gallery."""
+    write(tmp_path, "coco-negatives", [{"image": "a.jpg", "caption": ["0"]}])
+    with pytest.raises(ValueError, match="no item has a negative, and retrieval needs at least two images"):
+        read("coco-negatives", tmp_path)
+
+
 @pytest.mark.parametrize("name", FILES)
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(value=anything)

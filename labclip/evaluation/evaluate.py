@@ -88,7 +88,7 @@ def evaluate(
         >>> [round(estimate.value, 1) for estimate in binding.estimates], binding.differences[0].measurable
         ([0.6, 1.0], True)
         >>> [item.captions[0] for item in report["scenes"].items[:300] if not item.right["labclip"]]
-        ['a small silver star with a small purple diamond']
+        ['a purple star beside a yellow cross']
     """
     asked = _asked(benchmarks)
     data_of = _by_benchmark("data", data, asked)

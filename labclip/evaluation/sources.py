@@ -79,8 +79,8 @@ class Sources(DataFiles):
         """
         self.settle()
         if not self.all_images or not questions:
-            lacks = "no item"
+            lacks = "has no item"
             if self.all_images:
-                lacks = "no question: no item has a negative, and retrieval needs at least two images"
-            raise ValueError(f"{self.data or 'The benchmark'} has {lacks}. {self.hint}")
+                lacks = "asks nothing: no item has a negative, and retrieval needs at least two images"
+            raise ValueError(f"{self.data or 'The benchmark'} {lacks}. {self.hint}")
         return Task(self.all_images, self.captions.captions, questions, self.notes)
