@@ -17,13 +17,7 @@ FACADES = {
     "labclip.__main__": {"<module>"},
 }
 # What is not yet so: {importing module: modules}. To be emptied.
-KNOWN = {
-    "labclip.cli.fit": {"labclip"},
-    "labclip.data.scene_files": {"labclip.evaluation.items", "labclip.evaluation.sources"},
-    "labclip.data.wording": {"labclip.negatives.cleaning", "labclip.negatives.shuffling"},
-    "labclip.encode.encoding": {"labclip.features.encoding"},
-    "labclip.scenes.demo": {"labclip"},
-}
+KNOWN: dict[str, set[str]] = {}
 
 
 def name_of(path):
