@@ -10,6 +10,7 @@ from PIL import Image
 
 import labclip
 from labclip.cli import main
+from labclip.features.folder import sealed
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +87,7 @@ def test_features_of_other_weights_are_refused(folder, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(folder / "features", other)
     manifest = json.loads((other / "manifest.json").read_text())
-    (other / "manifest.json").write_text(json.dumps(manifest | {"weights_sha256": "0" * 64}))
+    (other / "manifest.json").write_text(json.dumps(sealed(manifest | {"weights_sha256": "0" * 64})))
     for option in ("--validation", "--retain"):
         done = run("fit", folder / "features", tmp_path / "a", option, other, code=2)
         assert "was embedded by" in done.stderr

@@ -407,7 +407,7 @@ def test_items_of_every_question_type_add_up(model, tmp_path):
                 assert right == pytest.approx(result.metric(metric).estimates[place].value)
                 if benchmark != "zero-shot":
                     assert all(one.right[name] == (one.margin[name] > 0) for one in among)
-    assert report["winoground"].items[0].place == f"{tmp_path / 'examples.jsonl'} row 1"
+    assert report["winoground"].items[0].place == f"{tmp_path / 'examples.jsonl'} line 1"
     assert len(report["winoground"].items[0].images) == 2
 
 

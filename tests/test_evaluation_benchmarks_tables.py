@@ -60,7 +60,7 @@ def test_own_columns_by_name(tmp_path):
     path = table(tmp_path / "mine.csv", text, "a.jpg", "b.jpg")
     with pytest.raises(ValueError, match=r"no column 'caption' or 'title'; it has .*Pass options={\"column\": NAME}"):
         read("csv", path)
-    with pytest.raises(ValueError, match='Pass options={"image_column": NAME}'):
+    with pytest.raises(ValueError, match=r'Pass options={"image_column": NAME}'):
         read("csv", path, column="words")
     task = read("csv", path, column="words", image_column="pic", negative_column="wrong, worse")
     assert task.questions[0].options.shape == (2, 3)

@@ -54,13 +54,13 @@ def fit(
 
     Where the fit was not worth it, it says why and writes nothing, with exit code 1.
     """
-    import labclip
     from labclip.features import Features
+    from labclip.training import fit as fit_matrix
 
     check_empty(out, force)
     if plot is not None:
         _check_plot(plot, settings["recipe"], validation)
-    result = labclip.fit(
+    result = fit_matrix(
         Features.load(features), validation=None if validation is None else Features.load(validation),
         retain={name: Features.load(folder) for name, folder in _named(retain).items()}, **settings,
     )  # fmt: skip
