@@ -119,7 +119,7 @@ def test_bad_input_is_one_line(folder, tmp_path):
     (tmp_path / "file").write_text("")
     for arguments, message in (
         ((folder / "nothing", out), "There is no folder"),
-        ((folder, out), "is no feature folder"),
+        ((folder, out), "is not a feature folder"),
         ((folder / "features", tmp_path / "file"), "is a file. Pass the path of a folder"),
         ((folder / "features", out, "--recipe", "papr"), "no recipe 'papr'"),
         ((folder / "features", folder), "is not empty. Pass --force"),

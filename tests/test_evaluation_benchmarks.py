@@ -225,7 +225,7 @@ def test_captions_said_of_two_images_are_counted(tmp_path):
     for number in (1, 2):
         image_file(tmp_path / "images" / f"{number}.jpg")
     task = read("flickr30k", tmp_path, tmp_path / "images")
-    assert task.notes == ["1 captions are said word for word of an earlier image too: a tie, so wrong."]
+    assert task.notes == ["1 captions also belong to an earlier image: a tie, which counts as wrong."]
 
 
 def test_flickr30ks_original_form_names_no_folder(tmp_path):

@@ -83,7 +83,7 @@ def test_a_file_of_names_that_is_no_text_is_named(tmp_path):
     folders(tmp_path / "in", a=1, b=1)
     (tmp_path / "in" / "x.txt").write_bytes(b"ant\n\xff\n")
     for option in ("classes", "templates"):
-        with pytest.raises(ValueError, match=r"x\.txt is no UTF-8 text: byte 4"):
+        with pytest.raises(ValueError, match=r"x\.txt is not UTF-8 text: byte 4"):
             read("zero-shot", tmp_path / "in", **{option: "x.txt"})
 
 
@@ -91,14 +91,14 @@ def test_a_folder_without_classes(tmp_path):
     image_file(tmp_path / "a.png")
     with pytest.raises(ValueError, match="0 folders with 0 images, not one folder a class"):
         read("zero-shot", tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"a\.png is no folder"):
+    with pytest.raises(FileNotFoundError, match=r"a\.png is not a folder"):
         read("zero-shot", tmp_path / "a.png")
     with pytest.raises(FileNotFoundError, match=r"There is no .*typo"):
         read("zero-shot", tmp_path / "typo")
 
 
 def test_a_split_is_of_cifar_only(tmp_path):
-    with pytest.raises(ValueError, match="is no CIFAR, which alone has splits"):
+    with pytest.raises(ValueError, match="is not CIFAR; only CIFAR has splits"):
         read("zero-shot", folders(tmp_path / "in", a=1, b=1), split="train")
     with pytest.raises(ValueError, match="split is 'val'"):
         read("zero-shot", tmp_path / "in", split="val")

@@ -228,7 +228,7 @@ def test_a_failure_half_way_leaves_nothing(tmp_path):
         ("in.jsonl", b"[" * 100_000, "in.jsonl line 1 is not JSON"),
         ("in.json", b"[]", "in.json holds no captions."),
         ("in", b"x", "in is of no kind that is read: .csv, .tsv"),
-        ("in.tar", b"x", "in.tar is no table"),
+        ("in.tar", b"x", "in.tar is not a table"),
         ("in.json", b'[{"caption": ["x", "y"]}]', "in.json row 1 has 2 captions. Write a row for each."),
         ("in.parquet", b"PAR1 not really", "in.parquet is not a whole Parquet file"),
     ],

@@ -107,8 +107,8 @@ def probe(
                 correct[test] = _read(rows, labels, train, test)
     if not asked.any():
         raise ValueError(
-            f"Nothing can be asked of {labels.n} scenes: in no fold has an object two attributes to learn from. Pass "
-            f"more scenes, or fewer folds than {folds}."
+            f"No probe can be trained on {labels.n} scenes: in every fold, each object has fewer than two attributes. "
+            f"Pass more scenes, or fewer folds than {folds}."
         )
     names = labels.objects if ask == "object" else [str(place + 1) for place in range(int(question.max()) + 1)]
     whole, parts = _estimates(labels, question, asked, correct, names, seed)

@@ -12,9 +12,11 @@ from labclip.cli.group import alignment_option, base_option, check_empty, main, 
 @main.command()
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("--base", metavar="MODEL:TAG", help="OpenCLIP base of a matrix that is not a published one.")
+@click.option("--base", metavar="MODEL:TAG", help="OpenCLIP base, if the matrix is not a published one.")
 def convert(checkpoint: Path, out: Path, base: str | None) -> None:
-    """Convert a published torch CHECKPOINT into an alignment folder OUT. No code in the file is run."""
+    """Convert a published torch checkpoint.
+
+    Reads CHECKPOINT, runs no code in it, and writes the alignment folder OUT."""
     from labclip.io.converting import convert_checkpoint
     from labclip.io.names import named_base
 

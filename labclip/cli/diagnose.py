@@ -38,17 +38,17 @@ if TYPE_CHECKING:
 @strength_option
 @click.option("--folds", type=click.IntRange(2), default=3, show_default=True, help="Of the cross-validation.")
 @click.option("--scenes", type=click.IntRange(1), default=5000, show_default=True, help="Drawn where no PATH is given.")
-@click.option("--fit/--no-fit", default=True, help="Whether to fit matrices, to see what one could win back.")
+@click.option("--fit/--no-fit", default=True, help="Whether to fit matrices, to show how much one could restore.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of scenes, splits and fits.")
 @device_option
-@click.option("--no-cache", is_flag=True, help="Keep no embeddings of PATH. [default: the user's cache, as `evaluate`]")
+@click.option("--no-cache", is_flag=True, help="Do not cache embeddings of PATH.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write the whole report as one HTML page.")
 @as_json_option
 def diagnose(
     model: str, data: Path | None, images: Path | None, alignment: str | None, strength: float | None, folds: int,
     scenes: int, fit: bool, seed: int, device: str | None, no_cache: bool, out: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Say where a model loses which attribute belongs to which object, and whether a matrix can repair it.
+    """Find where a model loses binding, and whether a matrix can repair it.
 
     Linear probes ask the embeddings of images and of captions apart, cosine asks them together. Matrices are fitted on
     some combinations and measured on the others, gains and costs. About a minute on two cores.

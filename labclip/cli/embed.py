@@ -35,7 +35,7 @@ def _verify(context: click.Context, _: click.Parameter, asked: bool) -> None:
     "--images",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="What paths of images are relative to. [default: the folder of FILE]",
+    help="Folder that image paths are relative to. [default: the folder of FILE]",
 )
 @click.option("--column", metavar="NAME", help="Column of the captions. [default: caption or title]")
 @click.option(
@@ -47,7 +47,7 @@ def _verify(context: click.Context, _: click.Parameter, asked: bool) -> None:
     metavar="NAME",
     help="Column of hard negatives; may be given again. [default: negative, negative_2, ... if there]",
 )
-@click.option("--split", multiple=True, metavar="NAME", help="Take rows whose column `split` is this one alone.")
+@click.option("--split", multiple=True, metavar="NAME", help="Use only rows with this value in the column `split`.")
 @click.option(
     "--clean/--as-is",
     default=None,
@@ -59,10 +59,10 @@ def _verify(context: click.Context, _: click.Parameter, asked: bool) -> None:
     type=click.Choice(["raise", "skip"]),
     default="raise",
     show_default=True,
-    help="Whether a missing or broken image or an empty caption stops, or is left out and listed.",
+    help="On a missing or broken image or an empty caption: stop, or leave it out and list it.",
 )
 @click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True, help="Images in one pass.")
-@click.option("--workers", type=click.IntRange(1), help="Threads that decode. [default: one a processor, at most 16]")
+@click.option("--workers", type=click.IntRange(1), help="Decoding threads. [default: one per processor, at most 16]")
 @device_option
 @precision_option
 @click.option("--force", is_flag=True, help="Start from scratch where OUT has other features.")
@@ -92,9 +92,9 @@ def embed(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Embed images and captions with a base into the feature folder OUT, which `labclip fit` reads.
+    """Embed images and captions into a feature folder for `labclip fit`.
 
-    Killed and run again, it goes on where it stopped. Each image is encoded once however many captions it has.
+    An interrupted run continues when started again. Each image is encoded once, however many captions it has.
     """
     from labclip.features import embed as embed_folder
     from labclip.io.opening import open_base

@@ -34,25 +34,35 @@ if TYPE_CHECKING:
     metavar="A",
     help="A name, folder or repository; may be given again. [default: the model's own]",
 )
-@click.option("--strength", type=float, multiple=True, help="Ask at this strength; may be given again.")
+@click.option("--strength", type=float, multiple=True, help="Evaluate at this strength; may be given again.")
 @click.option(
-    "--data", multiple=True, metavar="PATH", help="File or folder; of several benchmarks NAME=PATH, given again."
+    "--data", multiple=True, metavar="PATH", help="File or folder. For several benchmarks: NAME=PATH, once for each."
 )
 @click.option("--images", multiple=True, metavar="DIR", help="Folder of images. [default: that of --data]")
-@click.option("--option", multiple=True, metavar="KEY=VALUE", help="Of the benchmark; see `--list`. NAME:KEY=VALUE.")
+@click.option(
+    "--option",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Option of the benchmark, see `--list`. For one of several: NAME:KEY=VALUE.",
+)
 @click.option("--on-missing", type=click.Choice(["raise", "skip"]), default="raise", show_default=True)
-@click.option("--cache", type=click.Path(path_type=Path), metavar="DIR", help="Of embeddings. [default: the user's]")
-@click.option("--no-cache", is_flag=True, help="Keep no embeddings.")
+@click.option(
+    "--cache",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Folder of cached embeddings. [default: ~/.cache/labclip]",
+)
+@click.option("--no-cache", is_flag=True, help="Do not cache embeddings.")
 @click.option("--batch-size", type=int, default=64, show_default=True, help="Images in one pass.")
 @click.option("--workers", type=int, help="Threads that read images. [default: one a processor]")
 @device_option
 @precision_option
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the draws behind the intervals.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the resampling behind the intervals.")
 @click.option("--markdown", type=click.Path(path_type=Path), metavar="FILE", help="Write the tables as Markdown.")
 @click.option("--latex", type=click.Path(path_type=Path), metavar="FILE", help="Write the tables as LaTeX.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE.html", help="Write a self-contained page.")
 @click.option("--items", type=click.Path(path_type=Path), metavar="FILE.csv", help="Write every item and its answers.")
-@click.option("--list", "listed", is_flag=True, help="List the benchmarks, what each wants and where people get it.")
+@click.option("--list", "listed", is_flag=True, help="List the benchmarks, the files each needs and where to get them.")
 @as_json_option
 def evaluate(
     benchmarks: tuple[str, ...], model: str | None, data: tuple[str, ...], images: tuple[str, ...],
@@ -61,7 +71,7 @@ def evaluate(
     strength: tuple[float, ...],
     **settings: Any,
 ) -> None:  # fmt: skip
-    """Measure what alignments gain and what they cost on one or several BENCHMARKs, beside their base.
+    """Measure gains and costs of alignments on benchmarks.
 
     A tie is wrong. Each image and caption is encoded once; a second run takes what the first one kept.
     """

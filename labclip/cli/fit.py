@@ -31,28 +31,33 @@ from labclip.cli.group import as_json_option, check_empty, main
     "--recipe", default="labclip", show_default=True, help="labclip, or a published one: paper, paper-sb, ..."
 )
 @click.option("--epochs", type=int, help="Passes over the captions. [default: the recipe's]")
-@click.option("--batch-size", type=int, help="Captions a step. [default: the recipe's]")
-@click.option("--learning-rate", type=float, help="Of Adam. [default: the recipe's]")
+@click.option("--batch-size", type=int, help="Captions per step. [default: the recipe's]")
+@click.option("--learning-rate", type=float, help="Adam's learning rate. [default: the recipe's]")
 @click.option("--identity-penalty", type=float, help="Times ||A - I||^2. [default: validation selects]")
 @click.option("--rank", type=int, help="Rank of A - I. [default: a quarter of the dim]")
-@click.option("--hard-negatives", type=int, help="Negatives a caption a step. [default: 1]")
+@click.option("--hard-negatives", type=int, help="Negatives per caption and step. [default: 1]")
 @click.option(
     "--objective", type=click.Choice(["softmax", "sigmoid"]), help="CLIP's loss or SigLIP's. [default: as the base]"
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Of split, order and negatives.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of split, order and negatives.")
 @click.option("--device", metavar="D", help="cpu, cuda, mps. [default: cpu]")
-@click.option("--checkpoint", type=click.Path(path_type=Path), metavar="DIR", help="Keeps the fit, to go on if killed.")
+@click.option(
+    "--checkpoint",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Folder of checkpoints, to continue an interrupted fit.",
+)
 @click.option("--plot", type=click.Path(path_type=Path), metavar="FILE", help="Figure of gains and costs.")
 @click.option("--force", is_flag=True, help="Overwrite OUT.")
-@click.option("--anyway", is_flag=True, help="Write the matrix even where the fit was not worth it.")
+@click.option("--anyway", is_flag=True, help="Write the matrix even if the fit does not help.")
 @as_json_option
 def fit(
     features: Path, out: Path, validation: Path | None, retain: tuple[str, ...], plot: Path | None, force: bool,
     anyway: bool, as_json: bool, **settings: Any,
 ) -> None:  # fmt: skip
-    """Fit a matrix on FEATURES, which `labclip embed` makes, and write the alignment folder OUT.
+    """Fit a matrix on features from `labclip embed`.
 
-    Where the fit was not worth it, it says why and writes nothing, with exit code 1.
+    Writes the alignment folder OUT. If the fit does not help, it says why, writes nothing and exits with code 1.
     """
     from labclip.features import Features
     from labclip.training import fit as fit_matrix

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 @click.option(
     "--attributes",
     metavar="WORDS",
-    help="For swap: words or phrases with commas between, opposites as left/right; or a file of one a line.",
+    help="For swap: words or phrases separated by commas, opposites as left/right; or a file, one per line.",
 )
-@click.option("--k", type=int, default=1, show_default=True, help="Negatives a caption.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Which of the possible ones.")
+@click.option("--k", type=int, default=1, show_default=True, help="Negatives per caption.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the choice.")
 @click.option("--column", metavar="NAME", help="Column of the captions. [default: caption or title]")
 @click.option(
     "--image-column",
@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     help="Column that says which captions share an image. [default: image, filename, ... if there is one]",
 )
 @click.option("--tagger", metavar="NAME", help="For shuffle: hanta or spacy. [default: hanta]")
-@click.option("--clean", is_flag=True, help="Write the captions cleaned too, so that no full stop tells them.")
+@click.option(
+    "--clean", is_flag=True, help="Also clean the captions, so that a full stop does not give negatives away."
+)
 @click.option("--force", is_flag=True, help="Overwrite OUT, which may be IN itself.")
 @as_json_option
 def negatives(
@@ -50,7 +52,7 @@ def negatives(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Write the captions of IN with hard negatives to OUT.
+    """Add hard negatives to captions.
 
     Rows and columns stay; a column `negative` is added, empty where no different caption exists, and for more than one
     `negative_2` and so on. IN is a tsv, csv, jsonl, json, parquet or txt file, OUT a tsv, csv, jsonl or parquet file.

@@ -69,7 +69,7 @@ def _sample(file: BinaryIO, number: int, key: str, members: list[tuple[str, str,
         if "json" in places:
             value = json.loads(_read(file, places["json"]))
             if not isinstance(value, dict):
-                return Row(number, where, {}, "has a .json that is no object")
+                return Row(number, where, {}, "has a .json that is not an object")
             cells = value
         if "txt" in places:
             cells["txt"] = _read(file, places["txt"]).decode("utf-8-sig").strip("\n")

@@ -130,7 +130,7 @@ class Columns:
 
         Args:
             cells: The row.
-            captions: How many captions its list has; None where it has one that is no list.
+            captions: How many captions its list has; None where it has one that is not a list.
         """
         found: list[list[Any]] = [[] for _ in range(captions or 1)]
         for column in usual_negatives(cells) if self.negatives is None else self.negatives:

@@ -15,7 +15,7 @@ def fields(entry: Any, names: Sequence[str], place: str) -> list[Any]:
     """Values of a JSON object, in the order of `names`.
 
     Raises:
-        ValueError: If it is no object, or lacks some of them.
+        ValueError: If it is not an object, or lacks some of them.
     """
     if not isinstance(entry, dict):
         raise ValueError(f"{place} is a {type(entry).__name__}, not an object with {', '.join(names)}.")

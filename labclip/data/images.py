@@ -273,4 +273,4 @@ class Captions:
         try:
             caption.encode()
         except UnicodeEncodeError:
-            raise ValueError(f"{place}: the caption {caption[:40]!r} is no valid Unicode. Correct it.") from None
+            raise ValueError(f"{place}: the caption {caption[:40]!r} is not valid Unicode. Correct it.") from None

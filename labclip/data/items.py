@@ -241,7 +241,7 @@ def _text_problem(what: str, *texts: Any) -> str | None:
         try:
             text.encode()
         except UnicodeEncodeError:
-            return f"holds {text[:40]!r}, which is no valid Unicode"
+            return f"holds {text[:40]!r}, which is not valid Unicode"
     return None
 
 

@@ -28,7 +28,7 @@ class DataFiles:
 
     Raises:
         FileNotFoundError: If there is no such file or folder.
-        ValueError: If `images` is no folder.
+        ValueError: If `images` is not a folder.
     """
 
     data: Path | None
@@ -44,7 +44,7 @@ class DataFiles:
             if path is not None and not path.exists():
                 raise FileNotFoundError(f"There is no {path}. {self.hint}")
         if self.images is not None and not self.images.is_dir():
-            raise ValueError(f"{typed('images', '--images')} is {self.images}, which is no folder. {self.hint}")
+            raise ValueError(f"{typed('images', '--images')} is {self.images}, which is not a folder. {self.hint}")
 
     @cached_property
     def folder(self) -> Path:

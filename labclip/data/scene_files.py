@@ -250,7 +250,7 @@ def read_scene_file(path: Path) -> SceneFile:
     if len(first) >= 5 and len(first) % 2 == 1 and "." in first[0]:
         return _clevr_pairs(path)
     raise ValueError(
-        f"{path} begins with {','.join(first)[:80]!r}, which is no known form: file,shape,colour,shape,colour,... "
+        f"{path} begins with {','.join(first)[:80]!r}, which is not a known format: file,shape,colour,shape,colour,... "
         f"without a header, or a header with object1_color, object1_shape, ... or with character_name, ..."
     )
 
@@ -288,7 +288,7 @@ def _clevr_scenes(path: Path) -> SceneFile:
         place = f"{path} scene {number}"
         image, objects = fields(scene, ("image_filename", "objects"), place)
         if not isinstance(objects, list) or not objects:
-            raise ValueError(f"{place}: 'objects' is no list of objects.")
+            raise ValueError(f"{place}: 'objects' is not a list of objects.")
         entries.append(
             SceneEntry(image, _objects((fields(one, ("color", "shape"), place) for one in objects), place), place)
         )
@@ -321,7 +321,7 @@ def _objects(pairs: Iterable[Sequence[Any]], place: str) -> tuple[Object, ...]:
     objects = tuple((attribute, name) for attribute, name in pairs)
     for word in itertools.chain(*objects):
         if not isinstance(word, str) or not word.strip():
-            raise ValueError(f"{place}: {word!r} is no attribute and no object.")
+            raise ValueError(f"{place}: {word!r} is neither an attribute nor an object.")
     return tuple((attribute.strip(), name.strip()) for attribute, name in objects)
 
 

@@ -90,7 +90,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         if (folder / UNFINISHED).exists():
             raise ValueError(f"{folder} is not finished. Run the same {command} again: it goes on where it stopped.")
-        raise ValueError(f"{folder} is no feature folder: it has no {MANIFEST}. {command} makes one.")
+        raise ValueError(f"{folder} is not a feature folder: it has no {MANIFEST}. {command} makes one.")
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:

@@ -99,7 +99,7 @@ def load_weights(clip: nn.Module, path: Path) -> None:
         load_checkpoint(clip, str(path), strict=True, weights_only=True)
     except pickle.UnpicklingError:
         # The message of torch advises weights_only=False, which would run the file's code: it is not passed on.
-        raise _not_the_weights(path, "it is no pickle of tensors alone, and none of its code was run") from None
+        raise _not_the_weights(path, "it is not a pickle of tensors only, and none of its code was run") from None
     except (AttributeError, IndexError, StopIteration, TypeError) as error:
         raise _not_the_weights(path, "it holds no tensors by name") from error
     except (SafetensorError, RuntimeError, KeyError, EOFError) as error:

@@ -104,7 +104,7 @@ def _check_archive(path: Path, data: bytes) -> None:
     with _whole(path):
         # torch looks for a zip file at the first bytes and zipfile at the last: both must find one.
         if data[:4] != b"PK\x03\x04":
-            raise zipfile.BadZipFile("it does not begin as a zip file does")
+            raise zipfile.BadZipFile("it has no zip header")
         archive = zipfile.ZipFile(io.BytesIO(data))
     members = archive.infolist()
     _check_members(path, members)

@@ -175,7 +175,7 @@ def _columns(path: Path, column: str | None, image_column: str | None) -> tuple[
     inputs = find_inputs(path)
     ending = path.suffix.lower()
     if inputs != [path] or ending == ".tar":
-        raise ValueError(f"{path} is no table. Negatives are added to one file of {', '.join(_TABLES)}.")
+        raise ValueError(f"{path} is not a table. Negatives are added to one file of {', '.join(_TABLES)}.")
     if ending == ".parquet":
         known = list(parquet_columns(path))
     else:

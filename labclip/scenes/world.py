@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +42,27 @@ class Scenes:
     def render(self, size: int) -> NDArray[np.uint8]:
         """Draw the same scenes at another size: uint8 [n, size, size, 3]."""
         return render(self.layout, size)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the images as PNG files and a table of them, as `labclip.embed` reads it.
+
+        Args:
+            folder: Made if it does not exist.
+
+        Returns:
+            The table, `folder/captions.csv`, with the columns image, caption and negative (the swapped caption).
+        """
+        from PIL import Image
+
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "captions.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["image", "caption", "negative"])
+            for number, texts in enumerate(zip(self.captions, self.swapped_captions, strict=True)):
+                Image.fromarray(self.images[number]).save(folder / f"{number}.png")
+                writer.writerow([f"{number}.png", *texts])
+        return folder / "captions.csv"
 
 
 def sample(n: int, *, seed: int = 0, split: str = "seen", n_objects: int = 2, pairs: HeldOutPairs = PAIRS) -> Scenes:

@@ -105,7 +105,7 @@ def _retrieval(sources: Sources, found: list[Captioned]) -> Task:
     rows, places = zip(*texts, strict=True)
     repeated = len(set(zip(rows, places, strict=True))) - len(set(rows))
     if repeated:
-        sources.notes.append(f"{repeated:,} captions are said word for word of an earlier image too: a tie, so wrong.")
+        sources.notes.append(f"{repeated:,} captions also belong to an earlier image: a tie, which counts as wrong.")
     return sources.task(Retrieval(np.array(images), np.array(rows), np.array(places)))
 
 

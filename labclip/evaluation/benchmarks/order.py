@@ -54,7 +54,7 @@ def _order(sources: Sources, found: list[Captioned], seed: int, tagger: str) -> 
                 items.add(one.row, (own, *others), one.place)
     said = [f"{count:,} of {name}" for name, count in lacking.items() if count]
     if said:
-        sources.notes.append(f"Shuffles that could only say the same and are no option: {', '.join(said)}.")
+        sources.notes.append(f"Shuffles equal to their caption, left out: {', '.join(said)}.")
     if without:
         sources.notes.append(f"{without:,} captions with no other order are left out.")
     sources.notes.append(f"Shuffled with seed {seed}, parts of speech by {tagger}.")

@@ -43,7 +43,7 @@ def _read(sources: Sources, kind: str, objects: int, split: str, seed: int) -> T
             items.add(row, (own, swapped), entry.place)
     if without:
         sources.notes.append(
-            f"{without:,} of {len(found):,} images have no swapped caption that says anything else, as where two "
+            f"{without:,} of {len(found):,} images have no swapped caption with another meaning, as where two "
             f"attributes or two objects are equal."
         )
     return sources.task(*items.question("binding"), *gallery(sources, true))

@@ -37,7 +37,7 @@ def read_own(
     negatives = tuple(name.strip() for name in negative_column.split(",")) if negative_column else None
     if sources.data is None or not sources.data.is_file():
         what = typed("data=FILE", "--data FILE")
-        raise FileNotFoundError(f"{sources.data or 'The data'} is no file. Pass {what}. {sources.hint}")
+        raise FileNotFoundError(f"{sources.data or 'The data'} is not a file. Pass {what}. {sources.hint}")
     table = _Table(sources, Layout(sources, as_named))
     table.read(sources.data, _Options(column or None, image_column or None, negatives))
     return table.task()

@@ -46,7 +46,7 @@ def read(sources: Sources, *, split: str = "test", classes: str = "", templates:
     cifar = _cifar_in(folder)
     if cifar is None and split != "test":
         wanted = typed("data=FOLDER", "--data FOLDER")
-        raise ValueError(f"{folder} is no CIFAR, which alone has splits. Pass {wanted}, the folder of the split.")
+        raise ValueError(f"{folder} is not CIFAR; only CIFAR has splits. Pass {wanted}, the folder of the split.")
     found = _folders(sources, folder) if cifar is None else _cifar(sources, *cifar, split)
     names = _names(classes, found.classes, sources) if classes else [name.replace("_", " ") for name in found.classes]
     odd = [name for name in names if not isinstance(name, str) or not name.strip()]
@@ -64,9 +64,9 @@ def read(sources: Sources, *, split: str = "test", classes: str = "", templates:
 
 
 def _folders(sources: Sources, folder: Path) -> _Found:
-    """One folder a class, in the order of their names; what is no image is passed over."""
+    """One folder a class, in the order of their names; what is not an image is passed over."""
     if (sources.images is None and sources.data != folder) or not folder.is_dir():
-        raise FileNotFoundError(f"{sources.images or sources.data} is no folder. {sources.hint}")
+        raise FileNotFoundError(f"{sources.images or sources.data} is not a folder. {sources.hint}")
     folders = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     image, label, empty = [], [], []
     for number, path in enumerate(folders):
@@ -172,7 +172,7 @@ def _lines(path: Path) -> list[str]:
     try:
         return path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is no UTF-8 text: byte {error.start}.") from error
+        raise ValueError(f"{path} is not UTF-8 text: byte {error.start}.") from error
 
 
 def _beside(file: str, sources: Sources) -> Path:
