@@ -120,7 +120,7 @@ def test_bad_input_is_one_line(tmp_path, folder):
     assert "dim 16" in fails("--model", "scenes", "--alignment", folder)
     assert "too few for 90 folds" in run("--model", "scenes", "--scenes", 20, "--folds", 90).stderr
     (tmp_path / "labels.csv").write_text("nonsense\n")
-    assert "is no known form" in fails("--model", "scenes", "--data", tmp_path / "labels.csv")
+    assert "is not a known format" in fails("--model", "scenes", "--data", tmp_path / "labels.csv")
     assert "nothing.csv" in fails("--model", "scenes", "--data", tmp_path / "nothing.csv")
 
 

@@ -196,7 +196,7 @@ def test_unsound_tables_are_errors_that_name_the_file(tmp_path):
     assert len(good) == 1
     assert [place for place, _, _ in bad] == ["c.jsonl line 2", "c.jsonl line 3", "c.jsonl line 4"]
     surrogate = '{"caption": "\\ud800", "image": "a"}'
-    assert "no valid Unicode" in read(written(tmp_path / "c.jsonl", surrogate))[1][0][2]
+    assert "not valid Unicode" in read(written(tmp_path / "c.jsonl", surrogate))[1][0][2]
 
 
 def pack(path, members, **options):

@@ -398,8 +398,8 @@ class Runs:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"garbage" * 100, "no pickle of tensors alone"),
-        ({"a": Runs()}, "no pickle of tensors alone, and none of its code was run"),
+        (b"garbage" * 100, "not a pickle of tensors only"),
+        ({"a": Runs()}, "not a pickle of tensors only, and none of its code was run"),
         ([1, 2], "no tensors by name"),
         ({}, "no tensors by name"),
         ({"logit_scale": "x"}, "no tensors by name"),

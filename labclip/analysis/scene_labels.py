@@ -94,8 +94,8 @@ def labels_of(scenes: Sequence[Sequence[tuple[str, str]]]) -> SceneLabels:
     for what, known in (("attribute", attributes), ("object", objects)):
         if len(known) < 2:
             raise ValueError(
-                f"All scenes hold the same {what}, {known[0]!r}, so there is nothing to distinguish. Pass scenes with at "
-                f"least two {what}s."
+                f"All scenes hold the same {what}, {known[0]!r}, so there is nothing to distinguish. Pass scenes "
+                f"with at least two {what}s."
             )
     to_attribute, to_object = ({name: i for i, name in enumerate(known)} for known in (attributes, objects))
     rows = [

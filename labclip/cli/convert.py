@@ -16,7 +16,8 @@ from labclip.cli.group import alignment_option, base_option, check_empty, main, 
 def convert(checkpoint: Path, out: Path, base: str | None) -> None:
     """Convert a published torch checkpoint.
 
-    Reads CHECKPOINT, runs no code in it, and writes the alignment folder OUT."""
+    Reads CHECKPOINT, runs no code in it, and writes the alignment folder OUT.
+    """
     from labclip.io.converting import convert_checkpoint
     from labclip.io.names import named_base
 
