@@ -53,7 +53,7 @@ class Base:
         for name, kind in kinds.items():
             if type(value := getattr(self, name)) is not kind:
                 raise ValueError(
-                    f"The base's {name} is {value!r}, not of type {kind.__name__}. Pass it as in "
+                    f"base.{name} is {value!r}, not of type {kind.__name__}. Pass it as in "
                     f'Base("ViT-B-32-quickgelu", "openai", quick_gelu=True, embed_dim=512).'
                 )
 
@@ -102,12 +102,16 @@ def align(text_features: torch.Tensor, matrix: torch.Tensor, *, normalize: bool 
     return aligned.to(text_features.dtype)
 
 
+_PARTS = ("fitted", "matrix", "base", "logit_scale", "strength", "metadata", "fingerprint")
+
+
 class Alignment:
     """A matrix that maps a CLIP's text embeddings onto the image embeddings they describe.
 
     Immutable: `at` makes a new value. The image side is never touched, so an index of image embeddings stays valid.
 
     Attributes:
+        fitted: The matrix as fitted, whatever the strength, float32 [dim, dim].
         matrix: The matrix that is applied, float32 [dim, dim], contiguous, finite: I + strength * (fitted - I).
         base: The OpenCLIP model it belongs to, or None when unknown.
         logit_scale: The fitted log-temperature, as OpenCLIP's `model.logit_scale` (similarities are multiplied by its
@@ -127,9 +131,9 @@ class Alignment:
                 [ 0.5000,  0.5000]])
     """
 
-    __slots__ = ("_fitted", "base", "fingerprint", "logit_scale", "matrix", "metadata", "strength")
+    __slots__ = _PARTS
 
-    _fitted: torch.Tensor
+    fitted: torch.Tensor
     matrix: torch.Tensor
     base: Base | None
     logit_scale: float | None
@@ -180,14 +184,9 @@ class Alignment:
                     f"logit_scale is {logit_scale:g}, but it is the logarithm of the temperature, as OpenCLIP's "
                     f"model.logit_scale. Pass math.log({logit_scale:g})."
                 )
-        set_ = object.__setattr__
-        set_(self, "_fitted", fitted)
-        set_(self, "matrix", _blend(fitted, strength))
-        set_(self, "base", base)
-        set_(self, "logit_scale", logit_scale)
-        set_(self, "strength", strength)
-        set_(self, "fingerprint", None if fingerprint is None else checked_fingerprint(fingerprint, dim))
-        set_(self, "metadata", copy.deepcopy(dict(metadata or {})))
+        fingerprint = None if fingerprint is None else checked_fingerprint(fingerprint, dim)
+        metadata = copy.deepcopy(dict(metadata or {}))
+        _set(self, fitted, _blend(fitted, strength), base, logit_scale, strength, metadata, fingerprint)
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(f"Alignment is immutable: make a new one instead of setting {name!r}.")
@@ -196,15 +195,7 @@ class Alignment:
         raise AttributeError(f"Alignment is immutable: make a new one instead of deleting {name!r}.")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (
-            self._fitted,
-            self.matrix,
-            self.base,
-            self.logit_scale,
-            self.strength,
-            self.metadata,
-            self.fingerprint,
-        )
+        return _rebuild, tuple(getattr(self, name) for name in _PARTS)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Alignment:
         rebuild, state = self.__reduce__()
@@ -231,11 +222,6 @@ class Alignment:
     def dim(self) -> int:
         """Length of an embedding."""
         return int(self.matrix.shape[0])
-
-    @property
-    def fitted(self) -> torch.Tensor:
-        """The matrix as fitted, whatever the strength, float32 [dim, dim]."""
-        return self._fitted
 
     @property
     def is_identity(self) -> bool:
@@ -326,16 +312,10 @@ class Alignment:
             ValueError: If what is there is not a sound alignment.
             OSError: If it can't be fetched.
         """
+        from labclip.io.hub import Access
         from labclip.io.opening import load_alignment
 
-        return load_alignment(
-            name_or_path,
-            revision=revision,
-            token=token,
-            cache_dir=cache_dir,
-            force_download=force_download,
-            local_files_only=local_files_only,
-        )
+        return load_alignment(name_or_path, Access(revision, token, cache_dir, force_download, local_files_only))
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Save as a folder: `model.safetensors`, `config.json` and `README.md`, a model card.
@@ -346,9 +326,10 @@ class Alignment:
         Raises:
             ValueError: If the metadata is not plain JSON.
         """
-        from labclip.io.folder import save
+        from labclip.io.folder import replacing, write
 
-        save(self, folder)
+        with replacing(folder) as scratch:
+            write(self, scratch)
 
     def push_to_hub(
         self,
@@ -392,32 +373,21 @@ def with_record(alignment: Alignment, **changes: Any) -> Alignment:
     return Alignment(alignment.fitted, **(kept | changes))
 
 
-def _rebuild(
-    fitted: torch.Tensor,
-    matrix: torch.Tensor,
-    base: Base | None,
-    logit_scale: float | None,
-    strength: float,
-    metadata: dict[str, Any],
-    fingerprint: torch.Tensor | None,
-) -> Alignment:
+def _set(alignment: Alignment, *values: Any) -> None:
+    for name, value in zip(_PARTS, values, strict=True):
+        object.__setattr__(alignment, name, value)
+
+
+def _rebuild(*values: Any) -> Alignment:
     """Put an alignment together without recomputing: `matrix` may be a model's own Parameter and must stay that."""
     alignment = Alignment.__new__(Alignment)
-    for name, value in zip(
-        ("_fitted", "matrix", "base", "logit_scale", "strength", "metadata", "fingerprint"),
-        (fitted, matrix, base, logit_scale, strength, metadata, fingerprint),
-        strict=True,
-    ):
-        object.__setattr__(alignment, name, value)
+    _set(alignment, *values)
     return alignment
 
 
 def bound_to(alignment: Alignment, matrix: torch.Tensor) -> Alignment:
     """The same alignment holding `matrix`, a model's live Parameter with the same values, instead of its own."""
-    return _rebuild(
-        alignment.fitted, matrix, alignment.base, alignment.logit_scale, alignment.strength, alignment.metadata,
-        alignment.fingerprint,
-    )  # fmt: skip
+    return _rebuild(*(matrix if name == "matrix" else getattr(alignment, name) for name in _PARTS))
 
 
 def _array_of(rows: list[Any]) -> NDArray[Any]:

@@ -151,20 +151,12 @@ class LABCLIP(nn.Module):
             >>> LABCLIP.from_pretrained("scenes", strength=0.5).alignment.strength
             0.5
         """
+        from labclip.io.hub import Access
         from labclip.io.opening import load_model
 
+        access = Access(revision, token, cache_dir, force_download, local_files_only)
         return load_model(
-            name_or_path,
-            alignment=alignment,
-            base=base,
-            strength=strength,
-            device=device,
-            precision=precision,
-            revision=revision,
-            token=token,
-            cache_dir=cache_dir,
-            force_download=force_download,
-            local_files_only=local_files_only,
+            name_or_path, access, alignment=alignment, base=base, strength=strength, device=device, precision=precision
         )
 
     @property

@@ -9,6 +9,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +42,7 @@ def matrix_sha256(matrix: torch.Tensor) -> str:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder that files can be written in.
-
-    Raises:
-        ValueError: If it is a file.
-        OSError: If it can't be made or written in; the message says what to pass.
-    """
+    """Make a folder that files can be written in; ValueError if it is a file, OSError if it can't be."""
     try:
         if folder.exists() and not folder.is_dir():
             raise ValueError(f"{folder} is a file. Pass the path of a folder.")
@@ -64,12 +60,7 @@ def make_folder(folder: Path) -> None:
 def replacing(folder: str | Path) -> Iterator[Path]:
     """A scratch folder whose files move into `folder` when the block ends: all of them, or none if anything fails.
 
-    Args:
-        folder: Made if it does not exist; other files there are left alone.
-
-    Raises:
-        ValueError: If `folder` is a file.
-        OSError: If it can't be written.
+    The folder is made if it does not exist; other files there are left alone.
     """
     folder = Path(folder)
     made = [path for path in (folder, *folder.parents) if not os.path.exists(path)]
@@ -110,23 +101,8 @@ def _swap(new: Path, folder: Path, old: Path) -> None:
         raise
 
 
-def save(alignment: Alignment, folder: str | Path) -> None:
-    """Write an alignment folder.
-
-    Args:
-        alignment: What to save. The matrix is written as fitted; the strength goes into the config.
-        folder: Where to; other files there are left alone.
-
-    Raises:
-        ValueError: If the metadata is not plain JSON, or `folder` is a file.
-        OSError: If the disk is full or read-only; what was there is then still whole.
-    """
-    with replacing(folder) as scratch:
-        write(alignment, scratch)
-
-
 def write(alignment: Alignment, folder: Path) -> None:
-    """Write the three files of an alignment into a scratch folder.
+    """Write the three files of an alignment, the matrix as fitted, into a scratch folder of `replacing`.
 
     Raises:
         ValueError: If the metadata is not plain JSON.
@@ -225,17 +201,13 @@ def is_alignment_folder(folder: Path) -> bool:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Read and check a `config.json` of the format.
-
-    Raises:
-        ValueError: If it is no JSON object, of a later format, lacks a key, or has a value of the wrong type.
-    """
+    """Read and check a `config.json` of the format; ValueError if anything in it is not what it should be."""
     config = read_json_object(path, remedy="Fetch or save the folder again.", max_bytes=MAX_CONFIG_BYTES)
     if "format_version" not in config:
         raise ValueError(f"{path} is not the config of an alignment: it has no format_version.")
     config = _renamed(config)
     version = config["format_version"]
-    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+    if not _is_int(version) or version < 1:
         raise ValueError(f"{path}: format_version is {version!r}, not a whole number from 1.")
     if version > FORMAT_VERSION:
         raise ValueError(
@@ -261,6 +233,7 @@ def _renamed(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_types(path: Path, config: Mapping[str, Any]) -> None:
+    """Look at the types that nothing later refuses: `Alignment` does the strength's."""
     dim, base = config["dim"], config["base"]
     if not _is_int(dim) or not 1 <= dim <= MAX_DIM:
         raise ValueError(f"{path}: dim is {dim!r}, not a whole number from 1 to {MAX_DIM}.")
@@ -271,9 +244,6 @@ def _check_types(path: Path, config: Mapping[str, Any]) -> None:
         raise ValueError(f"{path}: other_sha256 is {others!r:.120}, not an object of hexadecimal strings.")
     if not isinstance(config.get("metadata", {}), dict):
         raise ValueError(f"{path}: metadata is not a JSON object.")
-    strength = config.get("strength", 1.0)
-    if isinstance(strength, bool) or not isinstance(strength, int | float):
-        raise ValueError(f"{path}: strength is {strength!r}, not a number.")
     if config.get("fingerprint_caption") not in (None, FINGERPRINT_CAPTION):
         raise ValueError(
             f"{path}: fingerprint_caption is {config['fingerprint_caption']!r}, but labclip compares with "
@@ -281,12 +251,13 @@ def _check_types(path: Path, config: Mapping[str, Any]) -> None:
         )
     if base is None:
         return
-    wanted = {"model": str, "pretrained": str, "quick_gelu": bool, "embed_dim": int}
-    if not isinstance(base, dict) or set(base) != set(wanted):
-        raise ValueError(f"{path}: base is {base!r}, not an object with the keys {', '.join(wanted)}.")
-    for key, kind in wanted.items():
-        if not isinstance(base[key], kind) or (kind is int and not _is_int(base[key])):
-            raise ValueError(f"{path}: base.{key} is {base[key]!r}, not of type {kind.__name__}.")
+    names = [field.name for field in fields(Base)]
+    if not isinstance(base, dict) or set(base) != set(names):
+        raise ValueError(f"{path}: base is {base!r}, not an object with the keys {', '.join(names)}.")
+    try:
+        Base(**base)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     if base["embed_dim"] != dim:
         raise ValueError(f"{path} contradicts itself: dim is {dim}, base.embed_dim {base['embed_dim']}.")
 

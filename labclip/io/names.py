@@ -6,14 +6,13 @@ import difflib
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import open_clip
 
 from labclip.alignment import Base
-from labclip.io import hub as hub_client
 from labclip.io.bases import is_openclip_folder
 from labclip.io.folder import is_alignment_folder, load
+from labclip.io.hub import Access, snapshot
 from labclip.io.published import Published, find_entry, list_pretrained
 from labclip.packages import EMBEDDED, embedded_folder
 
@@ -47,12 +46,10 @@ class Source:
         return is_alignment_folder(self.folder) or not self.has_base
 
 
-def resolve(name_or_path: str | Path, **hub: Any) -> Source:
+def resolve(name_or_path: str | Path, access: Access) -> Source:
     """Resolve a name once: a known name, then an existing path, then "MODEL:TAG", then a Hub repository.
 
-    Args:
-        name_or_path: What the user typed; "./name" and `Path` objects are always paths.
-        hub: `revision, token, cache_dir, force_download, local_files_only`.
+    "./name" and `Path` objects are always paths.
 
     Raises:
         FileNotFoundError: If a path does not exist, or the repository does not.
@@ -85,7 +82,7 @@ def resolve(name_or_path: str | Path, **hub: Any) -> Source:
     if colon and "/" not in model:
         return Source(name, base=named_base(model, tag))
     if "/" in name:
-        return Source(name, folder=hub_client.snapshot(name, verify=_check_alignment, **hub))
+        return Source(name, folder=snapshot(name, access, verify=_check_alignment))
     near = difflib.get_close_matches(name, list_pretrained(), n=1, cutoff=0.4)
     nearest = f" Did you mean {near[0]!r}?" if near else ""
     raise ValueError(
@@ -116,13 +113,8 @@ def _known() -> str:
 def named_base(model_name: str, pretrained: str, *, force_quick_gelu: bool = False) -> Base:
     """What a user means by an OpenCLIP name and tag, with the activation that the tag's weights were trained with.
 
-    Args:
-        model_name: OpenCLIP architecture, "ViT-B-32" or "ViT-B/32".
-        pretrained: OpenCLIP tag, or a weights file.
-        force_quick_gelu: Whether a weights file needs QuickGELU; a tag says so itself.
-
-    Raises:
-        ValueError: If OpenCLIP knows no such name or tag, or the tag's weights do not run with this activation.
+    `force_quick_gelu` is for a weights file in the tag's place; a tag says so itself. Raises ValueError if OpenCLIP knows
+    no such name or tag, or the tag's weights do not run with the name's activation.
     """
     name = model_name.replace("/", "-")
     config = open_clip.get_model_config(name)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from labclip.packages import EMBEDDED
@@ -57,7 +57,7 @@ class Figure:
     values: Mapping[str, float]
     command: str
     matrix: tuple[str, str] | None = None
-    measured_as: str = field(default="")
+    measured_as: str = ""
 
 
 _B32 = ("ViT-B-32", "coco")
@@ -107,17 +107,6 @@ REPORTED: tuple[Figure, ...] = (
 """CLEVR and PUG are of matrices fitted on those very data, of which none was published."""
 
 
-def reported_of(name: str, alignment: str) -> dict[str, dict[str, dict[str, float]]]:
-    """The figures of one published matrix: {benchmark: {"base": {metric: value}, "labclip": {metric: value}}}."""
-    found: dict[str, dict[str, dict[str, float]]] = {}
-    for one in REPORTED:
-        if one.matrix == (name, alignment):
-            sides = found.setdefault(one.benchmark, {"base": {}, "labclip": {}})
-            for side, values in sides.items():
-                values[one.metric] = one.values[side]
-    return found
-
-
 @dataclass(frozen=True)
 class Published:
     """One published matrix.
@@ -126,7 +115,6 @@ class Published:
         name: What `from_pretrained` calls its base, for example "ViT-B-32".
         alignment: Which of the matrices for that base: "coco" or "cc3m".
         model: OpenCLIP architecture of the base. The openai weights need QuickGELU, so the `-quickgelu` one.
-        pretrained: OpenCLIP tag of the base's weights.
         embed_dim: Length of an embedding.
         logit_scale: The fitted log-temperature in the checkpoint.
         file: The checkpoint's file name in the authors' repository.
@@ -136,7 +124,7 @@ class Published:
         hub_repo: Hub repository that is tried before the authors'.
         data: What it was fitted on.
         recipe: How it was fitted, as far as that is known.
-        reported: Published figures for this very matrix, {benchmark: {"base": {metric: value}, "labclip": {...}}}.
+        pretrained: OpenCLIP tag of the base's weights.
     """
 
     name: str
@@ -152,21 +140,29 @@ class Published:
     data: str
     recipe: str
     pretrained: str = "openai"
-    quick_gelu: bool = True
-    reported: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
 
     @property
     def base(self) -> Base:
         """The OpenCLIP model it was fitted on."""
         from labclip.alignment import Base
 
-        return Base(self.model, self.pretrained, quick_gelu=self.quick_gelu, embed_dim=self.embed_dim)
+        return Base(self.model, self.pretrained, quick_gelu=True, embed_dim=self.embed_dim)
 
     @property
     def url(self) -> str:
         """Where the checkpoint lies in the authors' repository, pinned to the commit, or on a mirror of it."""
         endpoint = os.environ.get(AUTHORS_ENDPOINT_VARIABLE) or AUTHORS_ENDPOINT
         return f"{endpoint.rstrip('/')}/{AUTHORS_REPOSITORY}/{AUTHORS_COMMIT}/alignment/weights/{self.file}"
+
+    @property
+    def reported(self) -> dict[str, dict[str, dict[str, float]]]:
+        """Published figures of this very matrix: {benchmark: {"base": {metric: value}, "labclip": {metric: value}}}."""
+        found: dict[str, dict[str, dict[str, float]]] = {}
+        for one in REPORTED:
+            if one.matrix == (self.name, self.alignment):
+                for side, values in found.setdefault(one.benchmark, {"base": {}, "labclip": {}}).items():
+                    values[one.metric] = one.values[side]
+        return found
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -203,7 +199,6 @@ PUBLISHED: tuple[Published, ...] = (
         file_sha256="833133433207f0851017ca5121d7f769c539c9ed1a6340da7e8d948fa8beaaaa",
         matrix_sha256="8cc53c13784f4c53580b0b0de6fd5a4464a9d8a93f708e3a8cec5c3449bd6c35",
         hub_repo="labclip/labclip-vit-b-32-coco",
-        reported=reported_of("ViT-B-32", "coco"),
         data=_COCO_DATA,
         recipe=_COCO_RECIPE,
     ),

@@ -15,7 +15,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from labclip._version import __version__
-from labclip.io.hub._errors import cache_errors, is_off
+from labclip.io.hub._access import DEFAULT, Access
+from labclip.io.hub._errors import cache_errors
 
 MAX_WEIGHTS_BYTES = 20_000_000_000
 """Cap on a weights file: the largest that OpenCLIP names at an address has 3.5 GB."""
@@ -23,39 +24,21 @@ MAX_WEIGHTS_BYTES = 20_000_000_000
 _STALE_SECONDS = 2 * 24 * 3600
 
 
-def own_folder(cache_dir: str | Path | None) -> Path:
-    """Where files are kept that do not come from the Hub."""
-    from huggingface_hub import constants
-
-    return Path(cache_dir or constants.HF_ASSETS_CACHE).expanduser().absolute() / "labclip"
-
-
-def url_weights(
-    url: str,
-    *,
-    cache_dir: str | Path | None = None,
-    force_download: bool = False,
-    local_files_only: bool = False,
-) -> Path:
+def url_weights(url: str, access: Access = DEFAULT) -> Path:
     """Fetch the weights of an OpenCLIP tag that lie at a web address, not on the Hub.
 
-    Args:
-        url: The address. The file is verified by the SHA-256 in it, whole or by its first digits, where it has one.
-        cache_dir: The cache; None takes the Hub's own.
-        force_download: Whether to fetch again what is cached.
-        local_files_only: Whether to use the cache alone, as `HF_HUB_OFFLINE=1` does.
+    The file is verified by the SHA-256 in the address, whole or by its first digits, where it has one.
 
     Raises:
         FileNotFoundError: If it is not there, or not cached and the network is off.
         ValueError: If another file arrives than the address names.
         OSError: If it can't be fetched (`ConnectionError`), or the cache can't be written.
     """
-    home = own_folder(cache_dir) / "weights"
-    digest = _named_digest(url)
-    name = url.rsplit("/", 1)[-1]
+    home, off, name = access.own_cache / "weights", access.off, url.rsplit("/", 1)[-1]
+    # OpenAI's addresses have the hash as a folder, OpenCLIP's own eight digits of it at the file's end.
+    digest = re.search(r"/([0-9a-f]{64})/[^/]+$", url) or re.search(r"-([0-9a-f]{8})\.\w+$", url)
     kept = home / (hashlib.sha256(url.encode()).hexdigest()[:12] + "-" + name)
-    off = is_off(force_download, local_files_only)
-    if kept.is_file() and not force_download:
+    if kept.is_file() and not access.force_download:
         return kept
     if off:
         raise FileNotFoundError(
@@ -65,27 +48,17 @@ def url_weights(
     try:
         with scratch(home) as temporary:
             found, _ = save(url, temporary / name, MAX_WEIGHTS_BYTES)
-            if not found.startswith(digest):
-                raise ValueError(f"what arrived has the SHA-256 {found[:16]}..., not {digest[:16]}...")
+            if digest and not found.startswith(digest[1]):
+                raise ValueError(f"what arrived has the SHA-256 {found[:16]}..., not {digest[1][:16]}...")
             (temporary / name).replace(kept)
     except (FileNotFoundError, ConnectionError, ValueError) as error:
         raise type(error)(f"{url} could not be fetched, and nothing was kept: {error}. Try again later.") from error
     return kept
 
 
-def _named_digest(url: str) -> str:
-    """The SHA-256 in an address: OpenAI's as a folder, OpenCLIP's own by eight digits at the file's end; or nothing."""
-    found = re.search(r"/([0-9a-f]{64})/[^/]+$", url) or re.search(r"-([0-9a-f]{8})\.\w+$", url)
-    return found[1] if found else ""
-
-
 @contextmanager
 def scratch(home: Path) -> Iterator[Path]:
-    """A temporary folder in `home`; what killed processes left there goes, once it is old enough to be nobody's.
-
-    Raises:
-        CacheError: If `home` can't be written, here or in the block.
-    """
+    """A temporary folder in `home`; what killed processes left there goes, once it is old enough to be nobody's."""
     with cache_errors(home):
         home.mkdir(parents=True, exist_ok=True)
         for left in home.glob(".labclip-*"):
