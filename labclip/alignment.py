@@ -13,7 +13,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from labclip.checks import checked_fingerprint, checked_matrix, checked_number, not_floating
+from labclip.checks import checked_fingerprint, checked_matrix, checked_number, is_floating
+from labclip.pushing import Pushable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -57,8 +58,8 @@ class Base:
                     f'Base("ViT-B-32-quickgelu", "openai", quick_gelu=True, embed_dim=512).'
                 )
 
-    def matches(self, other: Base) -> bool:
-        """Whether both records mean one model, by OpenCLIP's rules for names.
+    def matches(self, other: Base | None) -> bool:
+        """Whether both records mean one model, by OpenCLIP's rules for names; None, unknown, contradicts nothing.
 
         It has some architectures under two names, with and without "-quickgelu", and reads "laion2B-s34B" as
         "laion2b_s34b".
@@ -68,7 +69,7 @@ class Base:
             >>> openai.matches(Base("ViT-B-32", "OpenAI", quick_gelu=True, embed_dim=512))
             True
         """
-        return self._key == other._key
+        return other is None or self._key == other._key
 
     @property
     def _key(self) -> tuple[Any, ...]:
@@ -105,7 +106,7 @@ def align(text_features: torch.Tensor, matrix: torch.Tensor, *, normalize: bool 
 _PARTS = ("fitted", "matrix", "base", "logit_scale", "strength", "metadata", "fingerprint")
 
 
-class Alignment:
+class Alignment(Pushable):
     """A matrix that maps a CLIP's text embeddings onto the image embeddings they describe.
 
     Immutable: `at` makes a new value. The image side is never touched, so an index of image embeddings stays valid.
@@ -197,10 +198,6 @@ class Alignment:
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, tuple(getattr(self, name) for name in _PARTS)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Alignment:
-        rebuild, state = self.__reduce__()
-        return rebuild(*copy.deepcopy(state, memo))
-
     @classmethod
     def identity(cls, dim: int) -> Alignment:
         """The alignment that changes nothing.
@@ -253,20 +250,21 @@ class Alignment:
         """
         if isinstance(text_features, list):
             return self(_array_of(text_features), normalize).tolist() if text_features else []
-        if isinstance(text_features, np.ndarray):
-            if not np.issubdtype(text_features.dtype, np.floating):
-                raise ValueError(not_floating("Text features", text_features.dtype))
-            # The copy keeps torch from aliasing a read-only or foreign-endian array (memory-mapped files are both).
-            tensor = torch.from_numpy(text_features.astype(np.float32))
-            with torch.no_grad():
-                return self(tensor, normalize).numpy().astype(text_features.dtype, copy=False)
-        if not isinstance(text_features, torch.Tensor):
+        if not isinstance(text_features, torch.Tensor | np.ndarray):
             raise ValueError(
                 f"Text features are a {type(text_features).__name__}, not a tensor, NumPy array or list of floats. "
                 f"{_FOR_CAPTIONS}"
             )
-        if not text_features.is_floating_point():
-            raise ValueError(not_floating("Text features", text_features.dtype))
+        if not is_floating(text_features):
+            raise ValueError(
+                f"Text features are {text_features.dtype}, not floating point. "
+                f"Pass embeddings, or tokens to model.encode_text(tokens)."
+            )
+        if isinstance(text_features, np.ndarray):
+            # The copy keeps torch from aliasing a read-only or foreign-endian array (memory-mapped files are both).
+            tensor = torch.from_numpy(text_features.astype(np.float32))
+            with torch.no_grad():
+                return self(tensor, normalize).numpy().astype(text_features.dtype, copy=False)
         if text_features.ndim == 0 or text_features.shape[-1] != self.dim:
             shape = list(text_features.shape)
             fitted_on = f", fitted on {self.base}" if self.base else ""
@@ -331,33 +329,6 @@ class Alignment:
         with replacing(folder) as scratch:
             write(self, scratch)
 
-    def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        commit_message: str = "Upload alignment with labclip",
-        private: bool | None = None,
-        token: str | bool | None = None,
-        create_pr: bool = False,
-    ) -> str:
-        """Save and upload to the Hugging Face Hub.
-
-        Args:
-            repo_id: "org/name"; made if it does not exist.
-            commit_message: The commit's subject.
-            private: Whether a new repository is private; None takes the organisation's default.
-            token: Hub token; None takes the stored one.
-            create_pr: Whether to open a pull request instead of committing.
-
-        Returns:
-            The URL of the commit or pull request.
-        """
-        from labclip.io.hub import push_saved
-
-        return push_saved(
-            self, repo_id, commit_message=commit_message, private=private, token=token, create_pr=create_pr
-        )
-
     def __repr__(self) -> str:
         parts = [f"dim={self.dim}"]
         if self.base is not None:
@@ -388,6 +359,15 @@ def _rebuild(*values: Any) -> Alignment:
 def bound_to(alignment: Alignment, matrix: torch.Tensor) -> Alignment:
     """The same alignment holding `matrix`, a model's live Parameter with the same values, instead of its own."""
     return _rebuild(*(matrix if name == "matrix" else getattr(alignment, name) for name in _PARTS))
+
+
+def check_alignment(alignment: Any) -> None:
+    """Refuse with ValueError what is no alignment."""
+    if not isinstance(alignment, Alignment):
+        raise ValueError(
+            f"The alignment is a {type(alignment).__name__}. Pass a labclip.Alignment: of a matrix, Alignment(matrix); "
+            f'of a name or folder, Alignment.from_pretrained("scenes"); to change nothing, Alignment.identity(dim).'
+        )
 
 
 def _array_of(rows: list[Any]) -> NDArray[Any]:

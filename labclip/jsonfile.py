@@ -10,8 +10,8 @@ from typing import Any
 def read_json(path: str | Path, *, remedy: str = "", max_bytes: int | None = None) -> Any:
     """The value of a JSON file, UTF-8.
 
-    `remedy` is the last sentence of every message; a file of more than `max_bytes` is refused. Raises FileNotFoundError,
-    or ValueError that names file, line and column.
+    `remedy` is the last sentence of every message; a file of more than `max_bytes` is refused. ValueError names the
+    file, the line and the column.
     """
     path, end = Path(path), f" {remedy}" if remedy else ""
     if max_bytes is not None and (size := path.stat().st_size) > max_bytes:

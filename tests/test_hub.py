@@ -194,7 +194,7 @@ def test_what_is_no_repository_is_refused_before_anything_is_asked(hub, repo_id)
     for call in (
         lambda: labhub.snapshot(repo_id),
         lambda: labhub.push_folder(hub.home.parent, repo_id),
-        lambda: labhub.push_saved(Alignment.identity(2), repo_id),
+        lambda: Alignment.identity(2).push_to_hub(repo_id),
     ):
         with pytest.raises(ValueError, match=r"is not a Hub repository. One looks like 'org/name'"):
             call()
@@ -783,7 +783,7 @@ def test_threads_that_ask_at_once_fetch_once(hub):
 
 def test_what_is_pushed_comes_back(hub):
     alignment = Alignment(matrix(), base=BASE, logit_scale=2.5, metadata={"seed": 1})
-    url = labhub.push_saved(alignment, "org/new", commit_message="My matrix", token="hf_secret", private=True)
+    url = alignment.push_to_hub("org/new", commit_message="My matrix", token="hf_secret", private=True)
     assert url == f"{hub.url}/org/new/commit/{hub.commit('org/new')}"
     assert sorted(hub.repos["org/new"]) == ["README.md", "config.json", "model.safetensors"]
     assert hub.pushed[0]["summary"] == "My matrix"

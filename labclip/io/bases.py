@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import open_clip
 import torch
@@ -32,17 +32,9 @@ _THREADS = min(4, os.cpu_count() or 1)
 _DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64}
 
 
-class Built(NamedTuple):
-    """A loaded OpenCLIP model and its image transforms, as `open_clip.create_model_and_transforms` orders them."""
-
-    clip: nn.Module
-    preprocess_train: Any
-    preprocess_val: Any
-
-
 def build(
     name: str, weights: Path, *, precision: str = "fp32", device: str | torch.device | None = None, **openclip: Any
-) -> Built:
+) -> tuple[Any, Any, Any]:
     """Make an OpenCLIP model and load its weights, without initialising at random what is about to be overwritten.
 
     Args:
@@ -53,19 +45,22 @@ def build(
         openclip: Further arguments of `open_clip.create_model_and_transforms`.
 
     Returns:
-        The model, in evaluation mode and frozen (no parameter asks for gradients), and its transforms.
+        The model, in evaluation mode and frozen (no parameter asks for gradients), preprocess_train, preprocess_val.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"precision is {precision!r}. Pass one of {', '.join(PRECISIONS)}.")
     openclip = {"pretrained_text": False, "load_weights": False} | openclip
     try:
         with _SkipInitialisation(), _without_random_weights_warning():
-            built = Built(*open_clip.create_model_and_transforms(name, precision=precision, device="cpu", **openclip))
+            clip, *transforms = open_clip.create_model_and_transforms(
+                name, precision=precision, device="cpu", **openclip
+            )
+    except ImportError:
+        raise
     except Exception as error:  # constructors raise a dozen types for a configuration that makes no sense
         raise ValueError(f"OpenCLIP can't build {name} ({type(error).__name__}: {first_line(error)}).") from error
-    load_weights(built.clip, weights)
-    built.clip.to(device or "cpu").eval().requires_grad_(False)
-    return built
+    load_weights(clip, weights)
+    return clip.to(device or "cpu").eval().requires_grad_(False), *transforms
 
 
 def load_weights(clip: nn.Module, path: Path) -> None:

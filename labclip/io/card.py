@@ -19,14 +19,7 @@ def model_card(alignment: Alignment, *, name: str | None = None, about: str = ""
     `{benchmark: {"base": {metric: value}, "labclip": {metric: value}}}`. Without it the card says that nothing was
     measured. Other keys of the metadata that the card shows: `recipe`, `data`, `seed`, `license`, `source`,
     `base_weights`.
-
-    Args:
-        alignment: What the card describes.
-        name: Title; by default "LABCLIP for" and the base.
-        about: Paragraphs of Markdown to stand after the introduction.
-
-    Raises:
-        ValueError: If `alignment.metadata["results"]` is there in another form.
+    `about` is Markdown to stand after the introduction.
     """
     base = alignment.base
     title = _line(name or f"LABCLIP for {base or f'a CLIP of dim {alignment.dim}'}")
@@ -52,11 +45,7 @@ def results_table(results: Any) -> str:
 
 
 def checked_results(results: Any, key: str = "results") -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
-    """Base's and aligned values by benchmark; `key` is what the metadata call them.
-
-    Raises:
-        ValueError: If they have another form, or a value is neither a number nor text.
-    """
+    """Base's and aligned values by benchmark, `key` of the metadata; ValueError if they have another form."""
     if results is None:
         return {}
     if isinstance(results, dict) and isinstance(results.get("benchmarks"), dict):  # a whole report

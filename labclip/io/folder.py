@@ -102,11 +102,7 @@ def _swap(new: Path, folder: Path, old: Path) -> None:
 
 
 def write(alignment: Alignment, folder: Path) -> None:
-    """Write the three files of an alignment, the matrix as fitted, into a scratch folder of `replacing`.
-
-    Raises:
-        ValueError: If the metadata is not plain JSON.
-    """
+    """Write the three files of an alignment into a scratch folder; ValueError if its metadata is not plain JSON."""
     tensors = {"matrix": alignment.fitted.detach().cpu().contiguous()}
     if alignment.logit_scale is not None:
         tensors["logit_scale"] = torch.tensor(alignment.logit_scale, dtype=torch.float32)
@@ -143,9 +139,6 @@ def write(alignment: Alignment, folder: Path) -> None:
 def load(folder: str | Path) -> Alignment:
     """Read an alignment folder, believing nothing: keys, types, shape, values, hash and dim are all checked.
 
-    Args:
-        folder: The folder; `config.json` and `model.safetensors` must be in it.
-
     Raises:
         FileNotFoundError: If the folder or one of the two files is missing.
         ValueError: If anything in them is not what it should be; the message names the file and the reason.
@@ -180,18 +173,17 @@ def load(folder: str | Path) -> Alignment:
 
 def _check_hashes(folder: Path, tensors: Mapping[str, torch.Tensor], config: Mapping[str, Any]) -> None:
     """Hold the tensors against the config: the matrix always, the others where it knows them."""
-    found = {name: matrix_sha256(tensor) for name, tensor in tensors.items()}
+    path, again = folder / WEIGHTS, "Fetch or save the folder again."
     expected = {"matrix": config["matrix_sha256"]} | config.get("other_sha256", {})
-    if "other_sha256" in config and set(found) != set(expected):
+    if "other_sha256" in config and set(tensors) != set(expected):
         raise ValueError(
-            f"{folder / WEIGHTS} has the tensors {sorted(found)}, but {CONFIG} describes {sorted(expected)}. "
-            f"Fetch or save the folder again."
+            f"{path} has the tensors {sorted(tensors)}, but {CONFIG} describes {sorted(expected)}. {again}"
         )
     for name, digest in expected.items():
-        if found[name] != digest:
+        if (found := matrix_sha256(tensors[name])) != digest:
             raise ValueError(
-                f"{folder / WEIGHTS} is not the {name} that {CONFIG} describes: its SHA-256 is {found[name][:16]}..., "
-                f"expected {digest[:16]}.... Fetch or save the folder again."
+                f"{path} is not the {name} that {CONFIG} describes: its SHA-256 is {found[:16]}..., "
+                f"expected {digest[:16]}.... {again}"
             )
 
 

@@ -13,7 +13,7 @@ from torch import nn
 from labclip.alignment import Alignment, Base, with_record
 from labclip.checks import first_line
 from labclip.io.architecture import config_of
-from labclip.io.bases import WEIGHT_FILES, Built, build, weights_in
+from labclip.io.bases import WEIGHT_FILES, build, weights_in
 from labclip.io.folder import CONFIG, is_alignment_folder, load, read_config
 from labclip.io.hub import Access, base_weights, url_weights
 from labclip.model import LABCLIP
@@ -27,8 +27,8 @@ _TRANSFORM_KEYS = {key: f"image_{key}" for key in ("mean", "std", "interpolation
 
 def load_named(
     wanted: Base, alignment: Alignment, access: Access, *, precision: str, device: Any, **openclip: Any
-) -> tuple[LABCLIP, Built]:
-    """Load an OpenCLIP architecture with the weights of a tag, or of a file, and wrap it."""
+) -> tuple[LABCLIP, Any]:
+    """Load an OpenCLIP architecture with the weights of a tag, or of a file, and wrap it; also preprocess_train."""
     check_same_base(alignment, wanted)
     if wanted.model not in open_clip.list_models():
         raise ValueError(
@@ -41,23 +41,22 @@ def load_named(
             openclip.setdefault(argument, tag_config[key])
     if wanted.quick_gelu:
         openclip["force_quick_gelu"] = True
-    built = build(wanted.model, weights_of(wanted, access), precision=precision, device=device, **openclip)
+    clip, train, val = build(wanted.model, weights_of(wanted, access), precision=precision, device=device, **openclip)
     model_cfg = open_clip.get_model_config(wanted.model) | ({"quick_gelu": True} if wanted.quick_gelu else {})
     tokenizer = tokenizer_of(wanted.model, model_cfg)
     if tag_config and alignment.base is not None and alignment.fingerprint is None:
         # The tag's own weights: from here on they can be told from others.
-        alignment = with_record(alignment, fingerprint=fingerprint_of(built.clip, tokenizer))
-    model = LABCLIP(built.clip, alignment, preprocess=built.preprocess_val, tokenizer=tokenizer)
-    visual: Any = built.clip.visual
+        alignment = with_record(alignment, fingerprint=fingerprint_of(clip, tokenizer))
+    model = LABCLIP(clip, alignment, preprocess=val, tokenizer=tokenizer)
     if not set(openclip) - {"force_quick_gelu", "output_dict", "aug_cfg", "weights_only", *_TRANSFORM_KEYS.values()}:
-        model.openclip_config = {"model_cfg": model_cfg, "preprocess_cfg": dict(visual.preprocess_cfg)}
-    return model, built
+        model.openclip_config = {"model_cfg": model_cfg, "preprocess_cfg": dict(clip.visual.preprocess_cfg)}
+    return model, train
 
 
 def load_folder(
     folder: Path, alignment: Alignment, *, precision: str, device: Any, **openclip: Any
-) -> tuple[LABCLIP, Built]:
-    """Load the OpenCLIP model of a folder and wrap it."""
+) -> tuple[LABCLIP, Any]:
+    """Load the OpenCLIP model of a folder and wrap it; also preprocess_train."""
     if is_alignment_folder(folder) and (recorded := read_config(folder / CONFIG)["base"]) is not None:
         check_same_base(alignment, Base(**recorded))
         if alignment.base is not None and alignment.fingerprint is None:
@@ -66,19 +65,19 @@ def load_folder(
     config = read_openclip_config(folder)
     weights = weights_in(folder)
     assert weights is not None
-    built = build(f"local-dir:{folder}", weights, precision=precision, device=device, **openclip)
+    clip, train, val = build(f"local-dir:{folder}", weights, precision=precision, device=device, **openclip)
     try:
         tokenizer: Tokenizer | None = folder_tokenizer(folder)
     except MissingPackageError:
         raise
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{folder}: its tokenizer can't be made ({first_line(error)}).") from error
-    vocabulary = getattr(text_tower(built.clip), "vocab_size", None)
+    vocabulary = getattr(text_tower(clip), "vocab_size", None)
     if isinstance(tokenizer, open_clip.SimpleTokenizer) and vocabulary not in (None, tokenizer.vocab_size):
         tokenizer = None  # the ordinary one would give a model with words of its own the wrong ones
-    model = LABCLIP(built.clip, alignment, preprocess=built.preprocess_val, tokenizer=tokenizer)
+    model = LABCLIP(clip, alignment, preprocess=val, tokenizer=tokenizer)
     model.openclip_config = config
-    return model, built
+    return model, train
 
 
 def wrap_loaded(clip: nn.Module, alignment: Alignment, device: str | torch.device | None) -> LABCLIP:
@@ -90,7 +89,7 @@ def wrap_loaded(clip: nn.Module, alignment: Alignment, device: str | torch.devic
             f"{base.model}. Pass that base, or load the alignment that fits yours."
         )
     model = LABCLIP(clip, alignment)
-    return model.to(device) if device is not None else model
+    return model if device is None else model.to(device)
 
 
 def check_same_base(alignment: Alignment, wanted: Base) -> None:

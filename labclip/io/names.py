@@ -19,14 +19,7 @@ from labclip.packages import EMBEDDED, embedded_folder
 
 @dataclass(frozen=True)
 class Source:
-    """Where a name leads.
-
-    Attributes:
-        name: What the user typed.
-        entry: The published matrix of that name, or None.
-        base: The base that "MODEL:TAG" means, or the published matrix's, or None: then a folder says.
-        folder: The local folder (embedded, the user's, or fetched from the Hub), or None.
-    """
+    """Where a name, as the user typed it, leads: to a published matrix, a local folder, or the base of "MODEL:TAG"."""
 
     name: str
     entry: Published | None = None
@@ -113,8 +106,8 @@ def _known() -> str:
 def named_base(model_name: str, pretrained: str, *, force_quick_gelu: bool = False) -> Base:
     """What a user means by an OpenCLIP name and tag, with the activation that the tag's weights were trained with.
 
-    `force_quick_gelu` is for a weights file in the tag's place; a tag says so itself. Raises ValueError if OpenCLIP knows
-    no such name or tag, or the tag's weights do not run with the name's activation.
+    `force_quick_gelu` is for a weights file in the tag's place; a tag says so itself. ValueError if OpenCLIP knows no
+    such name or tag, or the tag's weights do not run with the name's activation.
     """
     name = model_name.replace("/", "-")
     config = open_clip.get_model_config(name)

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import open_clip
 
-from labclip.alignment import Alignment, Base, with_record
+from labclip.alignment import Alignment, with_record
 from labclip.checks import check_device
 from labclip.io import published
-from labclip.io.bases import Built
 from labclip.io.folder import load
 from labclip.io.hub import DEFAULT, Access, published_folder
 from labclip.io.loading import check_same_base, load_folder, load_named, weights_of, wrap_loaded
@@ -45,7 +44,10 @@ def load_model(
         chosen = _alignment_for(source, alignment, strength, access)
     except FileNotFoundError as error:
         if source.base is not None and base is None and access.off:
-            _tell_weights_too(error, source.base, access)
+            try:
+                weights_of(source.base, access)
+            except FileNotFoundError as also:
+                raise FileNotFoundError(f"{error} Its base is missing as well: {also}") from error
         raise
     if base is not None:
         return wrap_loaded(base, chosen, device)
@@ -67,14 +69,9 @@ def load_alignment(name_or_path: str | Path, access: Access = DEFAULT) -> Alignm
 def open_alignment(name: Alignment | str | Path, model: LABCLIP) -> Alignment:
     """Load an alignment for a base that is loaded already: what `--alignment` means.
 
-    Args:
-        name: What `Alignment.from_pretrained` takes, "cc3m" and the like for the base's own published ones, or an
-            alignment, which is only checked.
-        model: The base, wrapped with whatever matrix.
-
-    Raises:
-        FileNotFoundError: If there is none of that name.
-        ValueError: If it was fitted on another base, as far as its record or its fingerprint tells.
+    `name` is what `Alignment.from_pretrained` takes, "cc3m" and the like for the base's own published ones, or an
+    alignment, which is only checked. ValueError if it was fitted on another base, as far as its record or its
+    fingerprint tells.
     """
     base = model.alignment.base
     alignment = _asked(name, Source(str(base or "this model"), base=base), DEFAULT)
@@ -129,7 +126,7 @@ def _asked(alignment: Alignment | str | Path, source: Source, access: Access) ->
 
 def _load_base(
     source: Source, chosen: Alignment, access: Access, *, precision: str, device: Any, **openclip: Any
-) -> tuple[LABCLIP, Built]:
+) -> tuple[LABCLIP, Any]:
     """Load the base that a source means, and wrap it with an alignment."""
     if source.folder is not None and source.has_base:
         return load_folder(source.folder, chosen, precision=precision, device=device, **openclip)
@@ -149,14 +146,6 @@ def _load_base(
             f"Load that model yourself and pass base=."
         )
     return load_named(wanted, chosen, access, precision=precision, device=device, **openclip)
-
-
-def _tell_weights_too(missing: FileNotFoundError, base: Base, access: Access) -> None:
-    """Where the network is off and the cache has neither matrix nor base, say both at once."""
-    try:
-        weights_of(base, access)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{missing} Its base is missing as well: {error}") from error
 
 
 def create_model_and_transforms(
@@ -220,8 +209,8 @@ def create_model_and_transforms(
     if alignment is None and not source.has_alignment:
         raise ValueError(f"{source.name} holds a base but no alignment. {_FIT_ONE}.")
     chosen = _alignment_for(source, alignment, strength, access)
-    model, built = _load_base(source, chosen, access, precision=precision, device=device, **openclip)
-    return model, built.preprocess_train, built.preprocess_val
+    model, preprocess_train = _load_base(source, chosen, access, precision=precision, device=device, **openclip)
+    return model, preprocess_train, model.preprocess
 
 
 def _of_openclip(model_name: str, pretrained: str, force_quick_gelu: bool, needs_matrix: bool) -> Source:

@@ -39,16 +39,11 @@ REPORTED_SOURCE = (
 
 @dataclass(frozen=True)
 class Figure:
-    """One published figure and its like for other models.
+    """One published figure: `values` are fractions of 1 of "base", "labclip", and other methods by name.
 
-    Attributes:
-        benchmark: As `labclip evaluate` takes it, or "probes" for the linear probes of `labclip diagnose`.
-        metric: What was counted, in the words of the notes.
-        clip: The CLIP it was measured with, or "" where the notes do not say.
-        values: Fractions of 1: "base", "labclip", and other methods by name.
-        command: What measures it; FOLDER is a matrix that one fits first, as none was published.
-        matrix: Name and alignment of the published matrix that it is of, or None.
-        measured_as: What labclip calls the metric.
+    `benchmark` is as `labclip evaluate` takes it, or "probes" for the linear probes of `labclip diagnose`; `clip` is ""
+    where the notes do not say; in `command` FOLDER is a matrix that one fits first, as none was published; `matrix` is
+    name and alignment of the published matrix that it is of; `measured_as` is what labclip calls the metric.
     """
 
     benchmark: str
@@ -111,20 +106,9 @@ REPORTED: tuple[Figure, ...] = (
 class Published:
     """One published matrix.
 
-    Attributes:
-        name: What `from_pretrained` calls its base, for example "ViT-B-32".
-        alignment: Which of the matrices for that base: "coco" or "cc3m".
-        model: OpenCLIP architecture of the base. The openai weights need QuickGELU, so the `-quickgelu` one.
-        embed_dim: Length of an embedding.
-        logit_scale: The fitted log-temperature in the checkpoint.
-        file: The checkpoint's file name in the authors' repository.
-        size: The checkpoint's size, bytes.
-        file_sha256: SHA-256 of the checkpoint.
-        matrix_sha256: SHA-256 of the matrix as little-endian float32, row-major.
-        hub_repo: Hub repository that is tried before the authors'.
-        data: What it was fitted on.
-        recipe: How it was fitted, as far as that is known.
-        pretrained: OpenCLIP tag of the base's weights.
+    `name` is what `from_pretrained` calls its base, `alignment` which of that base's matrices it is. The openai weights
+    need QuickGELU, so `model` is the `-quickgelu` architecture. `logit_scale` is the log-temperature; `matrix_sha256`
+    is that of `labclip.io.folder.matrix_sha256`; `hub_repo` is tried before the authors' repository.
     """
 
     name: str
@@ -166,19 +150,13 @@ class Published:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """What an `Alignment` made of it carries. The figures are not under "results": labclip did not measure them."""
-        metadata: dict[str, Any] = {
-            "recipe": self.recipe,
-            "data": self.data,
-            "source": (
-                f"{self.file} of {AUTHORS_REPOSITORY} at {AUTHORS_COMMIT[:7]}, which has no licence: "
-                f"downloaded for your own use, not to be published again"
-            ),
-            "costs": list(KNOWN_COSTS),
-        }
-        if self.reported:
-            metadata |= {"reported": self.reported, "reported_source": REPORTED_SOURCE}
-        return metadata
+        """What an `Alignment` made of it carries; no "results", as labclip did not measure the figures."""
+        source = (
+            f"{self.file} of {AUTHORS_REPOSITORY} at {AUTHORS_COMMIT[:7]}, which has no licence: "
+            f"downloaded for your own use, not to be published again"
+        )
+        figures = {"reported": self.reported, "reported_source": REPORTED_SOURCE} if self.reported else {}
+        return {"recipe": self.recipe, "data": self.data, "source": source, "costs": list(KNOWN_COSTS), **figures}
 
     def __str__(self) -> str:
         return f"{self.name} ({self.alignment})"

@@ -33,16 +33,11 @@ _TELLING = [FINGERPRINT_CAPTION, "Two Dogs, one cat -- and  a bird!", "a very " 
 def save_model(model: LABCLIP, folder: str | Path, *, config: str | Mapping[str, Any] | None = None) -> None:
     """Write a self-contained folder: the base as an OpenCLIP folder, the alignment's three files in it as well.
 
-    Args:
-        model: What to save.
-        folder: Where to; made if it does not exist.
-        config: The architecture of a base that labclip did not load: OpenCLIP's name of it, or a `model_cfg`.
+    The architecture of a base that labclip did not load is `config`: OpenCLIP's name of it, or a `model_cfg`. Warns if
+    nothing shows that the base is the one recorded: it was given by hand, or trained on.
 
     Raises:
         ValueError: If the architecture of the base is not known, or its tokenizer can't be saved.
-
-    Warns:
-        UserWarning: If nothing shows that the base is the one recorded: it was given by hand, or trained on.
     """
     openclip = _openclip_config(model, config)
     alignment = _as_verified(model)
@@ -99,7 +94,7 @@ def save_folded(model: LABCLIP, folder: str | Path, *, config: str | Mapping[str
 
 
 def _openclip_config(model: LABCLIP, config: str | Mapping[str, Any] | None) -> dict[str, Any]:
-    """The `open_clip_config.json` of a model's base: `model_cfg` and `preprocess_cfg`; `config` as `save_model` takes it."""
+    """The `open_clip_config.json` of a model's base, of which `config` is the architecture where it is not known."""
     if config is None and model.openclip_config is not None:
         return model.openclip_config
     clip, base = model.clip, model.alignment.base

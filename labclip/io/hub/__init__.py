@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import logging
 import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
 
 from labclip._version import __version__
 from labclip.io.hub._access import DEFAULT, Access, check_repo_id
@@ -21,18 +19,11 @@ from labclip.io.hub._snapshots import WANTED, snapshot
 from labclip.io.hub._web import url_weights
 
 __all__ = [
-    "DEFAULT", "Access", "CacheError", "base_weights", "published_folder", "push_folder", "push_saved", "snapshot",
+    "DEFAULT", "Access", "CacheError", "base_weights", "check_repo_id", "published_folder", "push_folder", "snapshot",
     "url_weights",
 ]  # fmt: skip
 
 logger = logging.getLogger(__name__)
-
-
-class Saveable(Protocol):
-    """What can be saved to a folder: an `Alignment`, a `LABCLIP`."""
-
-    def save_pretrained(self, folder: Path, /) -> object:
-        """Save to a folder."""
 
 
 def base_weights(repo_id: str, filenames: Sequence[str], access: Access = DEFAULT) -> Path:
@@ -53,14 +44,6 @@ def base_weights(repo_id: str, filenames: Sequence[str], access: Access = DEFAUL
     return first(snapshot(repo_id.rstrip("/"), access, files=filenames, verify=verify))
 
 
-def push_saved(saveable: Saveable, repo_id: str, **options: Any) -> str:
-    """Save to a temporary folder and upload that: `push_folder` for what is in memory."""
-    check_repo_id(repo_id)
-    with tempfile.TemporaryDirectory(prefix="labclip-") as folder:
-        saveable.save_pretrained(Path(folder))
-        return push_folder(folder, repo_id, **options)
-
-
 def push_folder(
     folder: str | Path,
     repo_id: str,
@@ -70,26 +53,9 @@ def push_folder(
     token: str | bool | None = None,
     create_pr: bool = False,
 ) -> str:
-    """Upload a folder to the Hub, into a repository that is made if it does not exist.
+    """Upload a folder to the Hub, as `push_to_hub` does, into a repository that is made if it does not exist.
 
     Only what `snapshot` fetches goes up: weights, configs, the card, tokenizer files. Whatever else lies there stays.
-
-    Args:
-        folder: The folder.
-        repo_id: "org/name".
-        commit_message: The commit's subject.
-        private: Whether a new repository is private; None takes the organisation's default.
-        token: Hub token; None takes the stored one.
-        create_pr: Whether to open a pull request instead of committing.
-
-    Returns:
-        The URL of the commit, or of the pull request.
-
-    Raises:
-        FileNotFoundError: If there is no such folder, or nothing in it that labclip reads.
-        ValueError: If `repo_id` is none.
-        PermissionError: If the Hub refuses the token or the repository.
-        OSError: If the network is off (`HF_HUB_OFFLINE`), or the Hub can't be reached or does not take it.
     """
     from huggingface_hub import HfApi
 

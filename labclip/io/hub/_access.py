@@ -13,15 +13,7 @@ _REVISION = re.compile(r"[A-Za-z0-9_][\w./+-]{0,199}", re.ASCII)
 
 @dataclass(frozen=True)
 class Access:
-    """What every `from_pretrained` takes by these names.
-
-    Attributes:
-        revision: A branch, tag or commit of the repository; None is "main".
-        token: Hub token; None takes the stored one.
-        cache_dir: The cache; None takes the Hub's own.
-        force_download: Whether to fetch again what is cached.
-        local_files_only: Whether to use the cache alone, as `HF_HUB_OFFLINE=1` does.
-    """
+    """What every `from_pretrained` takes by these names, and means by them."""
 
     revision: str | None = None
     token: str | bool | None = None

@@ -23,12 +23,7 @@ def published_folder(entry: Published, access: Access = DEFAULT) -> Path:
     """The alignment folder of a published matrix: from the cache, else the Hub, else the authors' pinned commit.
 
     Each load verifies the matrix by SHA-256, whatever the source. The authors' checkpoint is converted once, and their
-    server never sees the token.
-
-    Raises:
-        FileNotFoundError: If it is not cached and the network is off, or neither source has it.
-        ValueError: If what the authors' address serves is not that matrix.
-        OSError: If neither source can be reached (`ConnectionError`), or the cache can't be written.
+    server never sees the token. Raises as `snapshot` does; the message names both sources.
     """
     home, off, access = access.own_cache / "published", access.off, replace(access, revision=None)
     kept = home / f"{entry.name}-{entry.alignment}-{entry.matrix_sha256[:12]}"

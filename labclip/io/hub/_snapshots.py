@@ -34,16 +34,13 @@ _WHO: dict[str, Any] = {"library_name": "labclip", "library_version": __version_
 def snapshot(
     repo_id: str, access: Access = DEFAULT, *, files: Sequence[str] | None = None, verify: Verify | None = None
 ) -> Path:
-    """Bring a Hub repository's files into the cache, or find them there.
+    """Bring a Hub repository's files into the cache, or find them there; without a network those fetched last.
 
     Args:
         repo_id: "org/name".
         access: How the Hub and its cache may be used.
         files: Only the first of these that the repository has; None is every weights, config, card and tokenizer file.
         verify: Raises ValueError or FileNotFoundError for a folder that is not sound; then nothing is kept.
-
-    Returns:
-        The folder, in the cache. Without a network it is the one fetched last.
 
     Raises:
         ValueError: If `repo_id` is none, or what came is not sound.

@@ -25,14 +25,9 @@ _STALE_SECONDS = 2 * 24 * 3600
 
 
 def url_weights(url: str, access: Access = DEFAULT) -> Path:
-    """Fetch the weights of an OpenCLIP tag that lie at a web address, not on the Hub.
+    """Fetch the weights of an OpenCLIP tag that lie at a web address, not on the Hub; raises as `snapshot` does.
 
     The file is verified by the SHA-256 in the address, whole or by its first digits, where it has one.
-
-    Raises:
-        FileNotFoundError: If it is not there, or not cached and the network is off.
-        ValueError: If another file arrives than the address names.
-        OSError: If it can't be fetched (`ConnectionError`), or the cache can't be written.
     """
     home, off, name = access.own_cache / "weights", access.off, url.rsplit("/", 1)[-1]
     # OpenAI's addresses have the hash as a folder, OpenCLIP's own eight digits of it at the file's end.
