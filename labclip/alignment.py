@@ -117,7 +117,7 @@ class Alignment(Pushable):
         base: The OpenCLIP model it belongs to, or None when unknown.
         logit_scale: The fitted log-temperature, as OpenCLIP's `model.logit_scale` (similarities are multiplied by its
             exponential), or None when unknown.
-        strength: 0 is the base model exactly, 1 the matrix as fitted.
+        strength: 0 is the base model exactly, 1 the matrix as fitted; a little above 1 exaggerates it.
         fingerprint: The base's own unit-length text embedding of `FINGERPRINT_CAPTION`, [dim], which tells bases
             apart, or None.
         metadata: How and on what the matrix was fitted, what it was measured to do. Plain JSON values.
@@ -152,15 +152,7 @@ class Alignment(Pushable):
         metadata: Mapping[str, Any] | None = None,
         fingerprint: torch.Tensor | None = None,
     ) -> None:
-        """Take a fitted matrix.
-
-        Args:
-            matrix: The matrix as fitted, [dim, dim], floating point; `aligned = text @ matrix.T`. Kept as float32.
-            base: The OpenCLIP model it was fitted on.
-            logit_scale: The fitted log-temperature, not its exponential.
-            strength: How much of the matrix to apply, usually 0 to 1; a little above 1 exaggerates it.
-            metadata: Plain JSON values to be kept with it.
-            fingerprint: The base's own unit-length text embedding of `FINGERPRINT_CAPTION`, [dim].
+        """Take a matrix as fitted, a tensor or NumPy array [dim, dim], floating point; kept as float32.
 
         Raises:
             ValueError: If the matrix is empty, not square, not floating point or not finite; if `base` embeds in
@@ -361,13 +353,14 @@ def bound_to(alignment: Alignment, matrix: torch.Tensor) -> Alignment:
     return _rebuild(*(matrix if name == "matrix" else getattr(alignment, name) for name in _PARTS))
 
 
-def check_alignment(alignment: Any) -> None:
-    """Refuse with ValueError what is no alignment."""
+def checked_alignment(alignment: Any) -> Alignment:
+    """The alignment; ValueError if it is anything else."""
     if not isinstance(alignment, Alignment):
         raise ValueError(
             f"The alignment is a {type(alignment).__name__}. Pass a labclip.Alignment: of a matrix, Alignment(matrix); "
             f'of a name or folder, Alignment.from_pretrained("scenes"); to change nothing, Alignment.identity(dim).'
         )
+    return alignment
 
 
 def _array_of(rows: list[Any]) -> NDArray[Any]:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from labclip.alignment import Alignment, align, bound_to, check_alignment
+from labclip.alignment import Alignment, align, bound_to, checked_alignment
 from labclip.checks import described
 from labclip.images import as_batch
 from labclip.openclip import check_base, default_preprocess, default_tokenizer
@@ -90,7 +90,7 @@ class LABCLIP(Pushable, nn.Module):
             raise ValueError("The model is a LABCLIP already. Wrap model.clip, or assign model.alignment.")
         if not isinstance(clip, nn.Module) or not hasattr(clip, "encode_text"):
             raise ValueError(f"A {type(clip).__name__} is not an OpenCLIP model. Pass open_clip.create_model(...)'s.")
-        check_alignment(alignment)
+        checked_alignment(alignment)
         self.clip = clip
         self.tokenizer = tokenizer or default_tokenizer(alignment.base)
         self.preprocess = preprocess or default_preprocess(clip)
@@ -174,7 +174,7 @@ class LABCLIP(Pushable, nn.Module):
 
     @alignment.setter
     def alignment(self, alignment: Alignment) -> None:
-        check_alignment(alignment)
+        checked_alignment(alignment)
         check_base(self.clip, alignment, self.tokenizer)
         self._install(alignment, self.matrix.device)
 
@@ -271,7 +271,7 @@ class LABCLIP(Pushable, nn.Module):
     def forward(self, image: Images | None = None, text: Texts | None = None, **kwargs: Any) -> Any:
         """The wrapped class's forward, text side aligned.
 
-        `image` and `text` are as `encode_image` and `encode_text` take them, or None; `kwargs` what else the class takes.
+        `image` and `text` are what `encode_image` and `encode_text` take, or None; `kwargs` what else the class takes.
 
         Returns:
             As the wrapped class: a tuple (image_features, text_features, scale, bias if there is one) or a dict.

@@ -22,7 +22,6 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from labclip.checks import first_line
-from labclip.openclip import OPENCLIP_CONFIG
 
 OPENCLIP_WEIGHTS = "open_clip_model.safetensors"
 WEIGHT_FILES = (OPENCLIP_WEIGHTS, "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
@@ -190,11 +189,6 @@ def _without_random_weights_warning() -> Iterator[None]:
         yield
     finally:
         root.removeFilter(keep)
-
-
-def is_openclip_folder(folder: Path) -> bool:
-    """Whether a folder holds an OpenCLIP model: its config and some weights."""
-    return (folder / OPENCLIP_CONFIG).is_file() and weights_in(folder) is not None
 
 
 def weights_in(folder: Path) -> Path | None:

@@ -70,33 +70,25 @@ def checked_results(results: Any, key: str = "results") -> dict[str, tuple[dict[
 
 
 def _header(alignment: Alignment, title: str) -> str:
-    metadata = alignment.metadata
-    eval_results = _eval_results(metadata.get("results"))
-    data = ModelCardData(
-        library_name="labclip",
-        license=metadata.get("license"),
-        pipeline_tag="zero-shot-image-classification",
-        tags=["clip", "open_clip", "labclip", "compositionality"],
-        base_model=metadata.get("base_model"),
-        model_name=title if eval_results else None,
-        eval_results=eval_results or None,
-    )
-    return f"---\n{data.to_yaml()}\n---"
-
-
-def _eval_results(results: Any) -> list[EvalResult]:
-    return [
+    kind, metadata = "zero-shot-image-classification", alignment.metadata
+    results = [
         EvalResult(
-            task_type="zero-shot-image-classification",
-            dataset_type=benchmark,
-            dataset_name=benchmark,
-            metric_type=metric,
-            metric_value=value,
+            task_type=kind, dataset_type=benchmark, dataset_name=benchmark, metric_type=metric, metric_value=value
         )
-        for benchmark, (_, aligned) in checked_results(results).items()
+        for benchmark, (_, aligned) in checked_results(metadata.get("results")).items()
         for metric, value in aligned.items()
         if isinstance(value, int | float) and not isinstance(value, bool)
     ]
+    data = ModelCardData(
+        library_name="labclip",
+        license=metadata.get("license"),
+        pipeline_tag=kind,
+        tags=["clip", "open_clip", "labclip", "compositionality"],
+        base_model=metadata.get("base_model"),
+        model_name=title if results else None,
+        eval_results=results or None,
+    )
+    return f"---\n{data.to_yaml()}\n---"
 
 
 def _introduction(alignment: Alignment) -> str:

@@ -30,7 +30,6 @@ FORMAT_VERSION = 1
 
 MAX_CONFIG_BYTES = 4_000_000
 MAX_DIM = 16_384
-_TENSORS = {"matrix", "logit_scale", "fingerprint"}
 _OLD = {"probe": "fingerprint", "probe_caption": "fingerprint_caption"}  # names up to 0.1
 _REQUIRED = {"format_version", "dim", "base", "matrix_sha256"}
 _KNOWN = _REQUIRED | {"library_name", "other_sha256", "strength", "fingerprint_caption", "metadata", "versions"}
@@ -161,7 +160,7 @@ def load(folder: str | Path) -> Alignment:
     try:
         return Alignment(
             tensors["matrix"],
-            base=None if config["base"] is None else Base(**config["base"]),
+            base=config["base"],
             logit_scale=None if scale is None else float(scale),
             strength=config.get("strength", 1.0),
             metadata=config.get("metadata", {}),
@@ -193,7 +192,7 @@ def is_alignment_folder(folder: Path) -> bool:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Read and check a `config.json` of the format; ValueError if anything in it is not what it should be."""
+    """A checked `config.json` of the format, its base as a `Base`; ValueError if anything is not what it should be."""
     config = read_json_object(path, remedy="Fetch or save the folder again.", max_bytes=MAX_CONFIG_BYTES)
     if "format_version" not in config:
         raise ValueError(f"{path} is not the config of an alignment: it has no format_version.")
@@ -215,7 +214,7 @@ def read_config(path: Path) -> dict[str, Any]:
             stacklevel=2,
         )
     _check_types(path, config)
-    return config
+    return config | {"base": _base(path, config)}
 
 
 def _renamed(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -226,7 +225,7 @@ def _renamed(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _check_types(path: Path, config: Mapping[str, Any]) -> None:
     """Look at the types that nothing later refuses: `Alignment` does the strength's."""
-    dim, base = config["dim"], config["base"]
+    dim = config["dim"]
     if not _is_int(dim) or not 1 <= dim <= MAX_DIM:
         raise ValueError(f"{path}: dim is {dim!r}, not a whole number from 1 to {MAX_DIM}.")
     if not isinstance(config["matrix_sha256"], str):
@@ -241,17 +240,20 @@ def _check_types(path: Path, config: Mapping[str, Any]) -> None:
             f"{path}: fingerprint_caption is {config['fingerprint_caption']!r}, but labclip compares with "
             f"{FINGERPRINT_CAPTION!r}."
         )
+
+
+def _base(path: Path, config: Mapping[str, Any]) -> Base | None:
+    base, names = config["base"], [field.name for field in fields(Base)]
     if base is None:
-        return
-    names = [field.name for field in fields(Base)]
+        return None
     if not isinstance(base, dict) or set(base) != set(names):
         raise ValueError(f"{path}: base is {base!r}, not an object with the keys {', '.join(names)}.")
+    if base["embed_dim"] != config["dim"] and _is_int(base["embed_dim"]):
+        raise ValueError(f"{path} contradicts itself: dim is {config['dim']}, base.embed_dim {base['embed_dim']}.")
     try:
-        Base(**base)
+        return Base(**base)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    if base["embed_dim"] != dim:
-        raise ValueError(f"{path} contradicts itself: dim is {dim}, base.embed_dim {base['embed_dim']}.")
 
 
 def _is_int(value: Any) -> bool:
@@ -263,13 +265,12 @@ def _read_tensors(path: Path, dim: int) -> dict[str, torch.Tensor]:
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             found = {_OLD.get(name, name): name for name in file.keys()}  # noqa: SIM118
-            names = set(found)
-            if "matrix" not in names or not names <= _TENSORS:
+            if "matrix" not in found or not set(found) <= set(shapes):
                 raise ValueError(
-                    f"{path} has the tensors {sorted(names)}, not 'matrix' and at most 'logit_scale', 'fingerprint'. "
+                    f"{path} has the tensors {sorted(found)}, not 'matrix' and at most 'logit_scale', 'fingerprint'. "
                     f"A torch checkpoint becomes an alignment with: labclip convert FILE.pt FOLDER"
                 )
-            for name in (one for one in shapes if one in names):
+            for name in [one for one in shapes if one in found]:
                 piece = file.get_slice(found[name])
                 shape, dtype = piece.get_shape(), piece.get_dtype()
                 if shape != shapes[name]:
@@ -279,6 +280,6 @@ def _read_tensors(path: Path, dim: int) -> dict[str, torch.Tensor]:
                 if dtype != "F32":
                     raise ValueError(f"{path}: '{name}' is {dtype}, not float32 (F32).")
             # Cloned: the file is mapped, and a matrix must not change when somebody overwrites it.
-            return {name: file.get_tensor(found[name]).clone() for name in names}
+            return {name: file.get_tensor(stored).clone() for name, stored in found.items()}
     except SafetensorError as error:
         raise ValueError(f"{path} is not a whole safetensors file ({error}). Fetch or save it again.") from error

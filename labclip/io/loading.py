@@ -58,7 +58,7 @@ def load_folder(
 ) -> tuple[LABCLIP, Any]:
     """Load the OpenCLIP model of a folder and wrap it; also preprocess_train."""
     if is_alignment_folder(folder) and (recorded := read_config(folder / CONFIG)["base"]) is not None:
-        check_same_base(alignment, Base(**recorded))
+        check_same_base(alignment, recorded)
         if alignment.base is not None and alignment.fingerprint is None:
             # What the folder's own matrix knows of the base.
             alignment = with_record(alignment, fingerprint=load(folder).fingerprint)

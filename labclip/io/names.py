@@ -10,10 +10,11 @@ from pathlib import Path
 import open_clip
 
 from labclip.alignment import Base
-from labclip.io.bases import is_openclip_folder
+from labclip.io.bases import weights_in
 from labclip.io.folder import is_alignment_folder, load
 from labclip.io.hub import Access, snapshot
 from labclip.io.published import Published, find_entry, list_pretrained
+from labclip.openclip import OPENCLIP_CONFIG
 from labclip.packages import EMBEDDED, embedded_folder
 
 
@@ -29,7 +30,8 @@ class Source:
     @property
     def has_base(self) -> bool:
         """Whether the folder holds an OpenCLIP model."""
-        return self.folder is not None and is_openclip_folder(self.folder)
+        folder = self.folder
+        return folder is not None and (folder / OPENCLIP_CONFIG).is_file() and weights_in(folder) is not None
 
     @property
     def has_alignment(self) -> bool:
@@ -76,11 +78,9 @@ def resolve(name_or_path: str | Path, access: Access) -> Source:
         return Source(name, base=named_base(model, tag))
     if "/" in name:
         return Source(name, folder=snapshot(name, access, verify=_check_alignment))
-    near = difflib.get_close_matches(name, list_pretrained(), n=1, cutoff=0.4)
-    nearest = f" Did you mean {near[0]!r}?" if near else ""
     raise ValueError(
-        f"{name!r:.120} is not a known name, a folder, MODEL:TAG or a Hub repository 'org/name'.{nearest} "
-        f"Known names: {_known()}."
+        f"{name!r:.120} is not a known name, a folder, MODEL:TAG or a Hub repository 'org/name'."
+        f"{_nearest(name, list_pretrained())} Known names: {_known()}."
     )
 
 
@@ -115,11 +115,10 @@ def named_base(model_name: str, pretrained: str, *, force_quick_gelu: bool = Fal
         raise unknown_model(model_name)
     quick_gelu = force_quick_gelu or bool(config.get("quick_gelu", False))
     tag_config = open_clip.get_pretrained_cfg(name, pretrained)
-    if not tag_config:
-        if not Path(pretrained).is_file():
-            tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
-            raise ValueError(f"{pretrained!r} is neither a tag of {name} nor a weights file. Its tags: {tags}.")
-    else:
+    if not tag_config and not Path(pretrained).is_file():
+        tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
+        raise ValueError(f"{pretrained!r} is neither a tag of {name} nor a weights file. Its tags: {tags}.")
+    if tag_config:
         needed = bool(tag_config.get("quick_gelu", False))
         if quick_gelu and not needed:
             raise ValueError(
@@ -132,5 +131,9 @@ def named_base(model_name: str, pretrained: str, *, force_quick_gelu: bool = Fal
 
 def unknown_model(name: str) -> ValueError:
     """The error of a name that OpenCLIP has not, with the nearest that it has."""
-    near = difflib.get_close_matches(name.replace("/", "-"), open_clip.list_models(), n=1, cutoff=0.4)
-    return ValueError(f"OpenCLIP knows no model {name!r}.{f' Did you mean {near[0]!r}?' if near else ''}")
+    return ValueError(f"OpenCLIP knows no model {name!r}.{_nearest(name.replace('/', '-'), open_clip.list_models())}")
+
+
+def _nearest(name: str, names: list[str]) -> str:
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
+    return f" Did you mean {near[0]!r}?" if near else ""

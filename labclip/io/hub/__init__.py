@@ -13,10 +13,9 @@ from pathlib import Path
 
 from labclip._version import __version__
 from labclip.io.hub._access import DEFAULT, Access, check_repo_id
-from labclip.io.hub._authors import published_folder
 from labclip.io.hub._errors import CacheError, explained
 from labclip.io.hub._snapshots import WANTED, snapshot
-from labclip.io.hub._web import url_weights
+from labclip.io.hub._web import published_folder, url_weights
 
 __all__ = [
     "DEFAULT", "Access", "CacheError", "base_weights", "check_repo_id", "published_folder", "push_folder", "snapshot",
