@@ -30,7 +30,7 @@ def base_weights(repo_id: str, filenames: Sequence[str], access: Access = DEFAUL
     from safetensors import SafetensorError, safe_open
 
     def first(folder: Path) -> Path:
-        return next(folder / name for name in filenames if (folder / name).exists())
+        return next(folder / name for name in filenames if os.path.lexists(folder / name))
 
     def verify(folder: Path) -> None:
         try:
