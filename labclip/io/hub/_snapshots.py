@@ -51,7 +51,7 @@ def snapshot(
     from huggingface_hub import scan_cache_dir
 
     check_repo_id(repo_id)
-    revision, cache, token, off = access.checked_revision(), access.hub_cache, access.token, access.off
+    revision, cache, off = access.checked_revision(), access.hub_cache, access.off
     verified = partial(_verified, repo_id, verify or (lambda folder: None))
     with cache_errors(cache):
         cached = _cached(repo_id, revision, cache, files or _CONFIGS)
@@ -60,7 +60,7 @@ def snapshot(
                 raise _not_cached(repo_id, revision, files, cache)
             return verified(cached)
         try:
-            commit, listed = _list_files(repo_id, revision, token)
+            commit, listed = _list_files(repo_id, revision, access)
         except (ConnectionError, PermissionError) as error:
             if cached is None or access.force_download:
                 raise
@@ -75,15 +75,15 @@ def snapshot(
         known = _cached(repo_id, commit, cache, listed)
         if known is not None and not access.force_download and all((known / name).is_file() for name in names):
             with suppress(ValueError, FileNotFoundError):
-                return _named(repo_id, revision, verified(known), names[0], cache, token)
+                return _named(repo_id, revision, verified(known), names[0], access)
         try:
-            folder = verified(_download(repo_id, commit, names, cache, token=token, force=access.force_download))
+            folder = verified(_download(repo_id, commit, names, access))
         except (ValueError, FileNotFoundError):
             if known is None:
                 with suppress(OSError, ValueError):
                     scan_cache_dir(cache).delete_revisions(commit).execute()
             raise
-        return _named(repo_id, revision, folder, names[0], cache, token)
+        return _named(repo_id, revision, folder, names[0], access)
 
 
 def _chosen(listed: Sequence[str], files: Sequence[str] | None) -> list[str]:
@@ -122,36 +122,30 @@ def _verified(repo_id: str, verify: Verify, folder: Path) -> Path:
     return folder
 
 
-def _list_files(repo_id: str, revision: str, token: str | bool | None) -> tuple[str, list[str]]:
+def _list_files(repo_id: str, revision: str, access: Access) -> tuple[str, list[str]]:
     """The commit a revision is now, and the names of its files."""
     from huggingface_hub import HfApi, constants
 
     with explained(repo_id, revision):
         # The client's own snapshot_download asks this without a timeout, and waits for ever on a server that is silent.
-        info = HfApi(token=token, **_WHO).model_info(repo_id, revision=revision, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+        api, patience = HfApi(token=access.token, **_WHO), constants.HF_HUB_ETAG_TIMEOUT
+        info = api.model_info(repo_id, revision=revision, timeout=patience)
         if info.sha is None or info.siblings is None or not _COMMIT.fullmatch(info.sha):
             raise ValueError(f"commit {info.sha!r}")
         return info.sha, [sibling.rfilename for sibling in info.siblings]
 
 
-def _download(
-    repo_id: str, commit: str, names: Sequence[str], cache: Path, *, token: str | bool | None, force: bool
-) -> Path:
+def _download(repo_id: str, commit: str, names: Sequence[str], access: Access) -> Path:
     """Fetch files into the client's cache, and again those that are not what the Hub says they are."""
-    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
 
     for name in names:
         with explained(repo_id, commit):
             # The client repeats a question that gets no answer for minutes; asked once, it fails in seconds.
             url, patience = hf_hub_url(repo_id, name, revision=commit), constants.HF_HUB_ETAG_TIMEOUT
-            etag = get_hf_file_metadata(url, token=token, timeout=patience).etag
-            for again in (force, True):
-                path = Path(
-                    hf_hub_download(
-                        repo_id, name, revision=commit, cache_dir=cache, token=token, force_download=again,
-                        etag_timeout=patience, **_WHO, **_patience(),
-                    )
-                )  # fmt: skip
+            etag = get_hf_file_metadata(url, token=access.token, timeout=patience).etag
+            for again in (access.force_download, True):
+                path = _get(repo_id, name, commit, access, force_download=again, **_patience())
                 if is_intact := _is_named_by(path, etag or ""):
                     break
         if not is_intact:
@@ -159,6 +153,14 @@ def _download(
                 wrong.unlink(missing_ok=True)
             raise ValueError(f"The Hub's {repo_id} is not sound: {name} came with another hash than the Hub names.")
     return path.parent
+
+
+def _get(repo_id: str, name: str, revision: str, access: Access, **more: Any) -> Path:
+    from huggingface_hub import constants, hf_hub_download
+
+    patience = constants.HF_HUB_ETAG_TIMEOUT
+    more |= {"cache_dir": access.hub_cache, "token": access.token, "etag_timeout": patience, **_WHO}
+    return Path(hf_hub_download(repo_id, name, revision=revision, **more))
 
 
 def _is_named_by(path: Path, etag: str) -> bool:
@@ -172,17 +174,11 @@ def _is_named_by(path: Path, etag: str) -> bool:
     return found.hexdigest() == etag
 
 
-def _named(repo_id: str, revision: str, folder: Path, name: str, cache: Path, token: str | bool | None) -> Path:
+def _named(repo_id: str, revision: str, folder: Path, name: str, access: Access) -> Path:
     """Let the client note that a branch or tag is this snapshot; a cache that can't be written keeps its older note."""
-    from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
-
-    noted = try_to_load_from_cache(repo_id, name, cache_dir=cache, revision=revision)
-    if not isinstance(noted, str) or Path(noted).parent != folder:
+    if _cached(repo_id, revision, access.hub_cache, [name]) != folder:
         with suppress(OSError), explained(repo_id, revision):
-            hf_hub_download(
-                repo_id, name, revision=revision, cache_dir=cache, token=token,
-                etag_timeout=constants.HF_HUB_ETAG_TIMEOUT, **_WHO,
-            )  # fmt: skip
+            _get(repo_id, name, revision, access)
     return folder
 
 
