@@ -13,7 +13,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from labclip.checks import checked_fingerprint, checked_matrix, checked_number, not_floating
+from labclip.checks import checked_fingerprint, checked_matrix, checked_number, is_floating
+from labclip.pushing import Pushable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -53,12 +54,12 @@ class Base:
         for name, kind in kinds.items():
             if type(value := getattr(self, name)) is not kind:
                 raise ValueError(
-                    f"The base's {name} is {value!r}, not of type {kind.__name__}. Pass it as in "
+                    f"base.{name} is {value!r}, not of type {kind.__name__}. Pass it as in "
                     f'Base("ViT-B-32-quickgelu", "openai", quick_gelu=True, embed_dim=512).'
                 )
 
-    def matches(self, other: Base) -> bool:
-        """Whether both records mean one model, by OpenCLIP's rules for names.
+    def matches(self, other: Base | None) -> bool:
+        """Whether both records mean one model, by OpenCLIP's rules for names; None, unknown, contradicts nothing.
 
         It has some architectures under two names, with and without "-quickgelu", and reads "laion2B-s34B" as
         "laion2b_s34b".
@@ -68,7 +69,7 @@ class Base:
             >>> openai.matches(Base("ViT-B-32", "OpenAI", quick_gelu=True, embed_dim=512))
             True
         """
-        return self._key == other._key
+        return other is None or self._key == other._key
 
     @property
     def _key(self) -> tuple[Any, ...]:
@@ -102,17 +103,21 @@ def align(text_features: torch.Tensor, matrix: torch.Tensor, *, normalize: bool 
     return aligned.to(text_features.dtype)
 
 
-class Alignment:
+_PARTS = ("fitted", "matrix", "base", "logit_scale", "strength", "metadata", "fingerprint")
+
+
+class Alignment(Pushable):
     """A matrix that maps a CLIP's text embeddings onto the image embeddings they describe.
 
     Immutable: `at` makes a new value. The image side is never touched, so an index of image embeddings stays valid.
 
     Attributes:
+        fitted: The matrix as fitted, whatever the strength, float32 [dim, dim].
         matrix: The matrix that is applied, float32 [dim, dim], contiguous, finite: I + strength * (fitted - I).
         base: The OpenCLIP model it belongs to, or None when unknown.
         logit_scale: The fitted log-temperature, as OpenCLIP's `model.logit_scale` (similarities are multiplied by its
             exponential), or None when unknown.
-        strength: 0 is the base model exactly, 1 the matrix as fitted.
+        strength: 0 is the base model exactly, 1 the matrix as fitted; a little above 1 exaggerates it.
         fingerprint: The base's own unit-length text embedding of `FINGERPRINT_CAPTION`, [dim], which tells bases
             apart, or None.
         metadata: How and on what the matrix was fitted, what it was measured to do. Plain JSON values.
@@ -127,9 +132,9 @@ class Alignment:
                 [ 0.5000,  0.5000]])
     """
 
-    __slots__ = ("_fitted", "base", "fingerprint", "logit_scale", "matrix", "metadata", "strength")
+    __slots__ = _PARTS
 
-    _fitted: torch.Tensor
+    fitted: torch.Tensor
     matrix: torch.Tensor
     base: Base | None
     logit_scale: float | None
@@ -147,15 +152,7 @@ class Alignment:
         metadata: Mapping[str, Any] | None = None,
         fingerprint: torch.Tensor | None = None,
     ) -> None:
-        """Take a fitted matrix.
-
-        Args:
-            matrix: The matrix as fitted, [dim, dim], floating point; `aligned = text @ matrix.T`. Kept as float32.
-            base: The OpenCLIP model it was fitted on.
-            logit_scale: The fitted log-temperature, not its exponential.
-            strength: How much of the matrix to apply, usually 0 to 1; a little above 1 exaggerates it.
-            metadata: Plain JSON values to be kept with it.
-            fingerprint: The base's own unit-length text embedding of `FINGERPRINT_CAPTION`, [dim].
+        """Take a matrix as fitted, a tensor or NumPy array [dim, dim], floating point; kept as float32.
 
         Raises:
             ValueError: If the matrix is empty, not square, not floating point or not finite; if `base` embeds in
@@ -180,14 +177,9 @@ class Alignment:
                     f"logit_scale is {logit_scale:g}, but it is the logarithm of the temperature, as OpenCLIP's "
                     f"model.logit_scale. Pass math.log({logit_scale:g})."
                 )
-        set_ = object.__setattr__
-        set_(self, "_fitted", fitted)
-        set_(self, "matrix", _blend(fitted, strength))
-        set_(self, "base", base)
-        set_(self, "logit_scale", logit_scale)
-        set_(self, "strength", strength)
-        set_(self, "fingerprint", None if fingerprint is None else checked_fingerprint(fingerprint, dim))
-        set_(self, "metadata", copy.deepcopy(dict(metadata or {})))
+        fingerprint = None if fingerprint is None else checked_fingerprint(fingerprint, dim)
+        metadata = copy.deepcopy(dict(metadata or {}))
+        _set(self, fitted, _blend(fitted, strength), base, logit_scale, strength, metadata, fingerprint)
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(f"Alignment is immutable: make a new one instead of setting {name!r}.")
@@ -196,19 +188,7 @@ class Alignment:
         raise AttributeError(f"Alignment is immutable: make a new one instead of deleting {name!r}.")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (
-            self._fitted,
-            self.matrix,
-            self.base,
-            self.logit_scale,
-            self.strength,
-            self.metadata,
-            self.fingerprint,
-        )
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Alignment:
-        rebuild, state = self.__reduce__()
-        return rebuild(*copy.deepcopy(state, memo))
+        return _rebuild, tuple(getattr(self, name) for name in _PARTS)
 
     @classmethod
     def identity(cls, dim: int) -> Alignment:
@@ -231,11 +211,6 @@ class Alignment:
     def dim(self) -> int:
         """Length of an embedding."""
         return int(self.matrix.shape[0])
-
-    @property
-    def fitted(self) -> torch.Tensor:
-        """The matrix as fitted, whatever the strength, float32 [dim, dim]."""
-        return self._fitted
 
     @property
     def is_identity(self) -> bool:
@@ -267,20 +242,21 @@ class Alignment:
         """
         if isinstance(text_features, list):
             return self(_array_of(text_features), normalize).tolist() if text_features else []
-        if isinstance(text_features, np.ndarray):
-            if not np.issubdtype(text_features.dtype, np.floating):
-                raise ValueError(not_floating("Text features", text_features.dtype))
-            # The copy keeps torch from aliasing a read-only or foreign-endian array (memory-mapped files are both).
-            tensor = torch.from_numpy(text_features.astype(np.float32))
-            with torch.no_grad():
-                return self(tensor, normalize).numpy().astype(text_features.dtype, copy=False)
-        if not isinstance(text_features, torch.Tensor):
+        if not isinstance(text_features, torch.Tensor | np.ndarray):
             raise ValueError(
                 f"Text features are a {type(text_features).__name__}, not a tensor, NumPy array or list of floats. "
                 f"{_FOR_CAPTIONS}"
             )
-        if not text_features.is_floating_point():
-            raise ValueError(not_floating("Text features", text_features.dtype))
+        if not is_floating(text_features):
+            raise ValueError(
+                f"Text features are {text_features.dtype}, not floating point. "
+                f"Pass embeddings, or tokens to model.encode_text(tokens)."
+            )
+        if isinstance(text_features, np.ndarray):
+            # The copy keeps torch from aliasing a read-only or foreign-endian array (memory-mapped files are both).
+            tensor = torch.from_numpy(text_features.astype(np.float32))
+            with torch.no_grad():
+                return self(tensor, normalize).numpy().astype(text_features.dtype, copy=False)
         if text_features.ndim == 0 or text_features.shape[-1] != self.dim:
             shape = list(text_features.shape)
             fitted_on = f", fitted on {self.base}" if self.base else ""
@@ -326,16 +302,10 @@ class Alignment:
             ValueError: If what is there is not a sound alignment.
             OSError: If it can't be fetched.
         """
+        from labclip.io.hub import Access
         from labclip.io.opening import load_alignment
 
-        return load_alignment(
-            name_or_path,
-            revision=revision,
-            token=token,
-            cache_dir=cache_dir,
-            force_download=force_download,
-            local_files_only=local_files_only,
-        )
+        return load_alignment(name_or_path, Access(revision, token, cache_dir, force_download, local_files_only))
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Save as a folder: `model.safetensors`, `config.json` and `README.md`, a model card.
@@ -346,36 +316,10 @@ class Alignment:
         Raises:
             ValueError: If the metadata is not plain JSON.
         """
-        from labclip.io.folder import save
+        from labclip.io.folder import replacing, write
 
-        save(self, folder)
-
-    def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        commit_message: str = "Upload alignment with labclip",
-        private: bool | None = None,
-        token: str | bool | None = None,
-        create_pr: bool = False,
-    ) -> str:
-        """Save and upload to the Hugging Face Hub.
-
-        Args:
-            repo_id: "org/name"; made if it does not exist.
-            commit_message: The commit's subject.
-            private: Whether a new repository is private; None takes the organisation's default.
-            token: Hub token; None takes the stored one.
-            create_pr: Whether to open a pull request instead of committing.
-
-        Returns:
-            The URL of the commit or pull request.
-        """
-        from labclip.io.hub import push_saved
-
-        return push_saved(
-            self, repo_id, commit_message=commit_message, private=private, token=token, create_pr=create_pr
-        )
+        with replacing(folder) as scratch:
+            write(self, scratch)
 
     def __repr__(self) -> str:
         parts = [f"dim={self.dim}"]
@@ -392,32 +336,31 @@ def with_record(alignment: Alignment, **changes: Any) -> Alignment:
     return Alignment(alignment.fitted, **(kept | changes))
 
 
-def _rebuild(
-    fitted: torch.Tensor,
-    matrix: torch.Tensor,
-    base: Base | None,
-    logit_scale: float | None,
-    strength: float,
-    metadata: dict[str, Any],
-    fingerprint: torch.Tensor | None,
-) -> Alignment:
+def _set(alignment: Alignment, *values: Any) -> None:
+    for name, value in zip(_PARTS, values, strict=True):
+        object.__setattr__(alignment, name, value)
+
+
+def _rebuild(*values: Any) -> Alignment:
     """Put an alignment together without recomputing: `matrix` may be a model's own Parameter and must stay that."""
     alignment = Alignment.__new__(Alignment)
-    for name, value in zip(
-        ("_fitted", "matrix", "base", "logit_scale", "strength", "metadata", "fingerprint"),
-        (fitted, matrix, base, logit_scale, strength, metadata, fingerprint),
-        strict=True,
-    ):
-        object.__setattr__(alignment, name, value)
+    _set(alignment, *values)
     return alignment
 
 
 def bound_to(alignment: Alignment, matrix: torch.Tensor) -> Alignment:
     """The same alignment holding `matrix`, a model's live Parameter with the same values, instead of its own."""
-    return _rebuild(
-        alignment.fitted, matrix, alignment.base, alignment.logit_scale, alignment.strength, alignment.metadata,
-        alignment.fingerprint,
-    )  # fmt: skip
+    return _rebuild(*(matrix if name == "matrix" else getattr(alignment, name) for name in _PARTS))
+
+
+def checked_alignment(alignment: Any) -> Alignment:
+    """The alignment; ValueError if it is anything else."""
+    if not isinstance(alignment, Alignment):
+        raise ValueError(
+            f"The alignment is a {type(alignment).__name__}. Pass a labclip.Alignment: of a matrix, Alignment(matrix); "
+            f'of a name or folder, Alignment.from_pretrained("scenes"); to change nothing, Alignment.identity(dim).'
+        )
+    return alignment
 
 
 def _array_of(rows: list[Any]) -> NDArray[Any]:

@@ -14,22 +14,20 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def not_floating(what: str, dtype: torch.dtype | np.dtype[Any]) -> str:
-    """The message for features that are no embeddings."""
-    return f"{what} are {dtype}, not floating point. Pass embeddings, or tokens to model.encode_text(tokens)."
+def is_floating(array: torch.Tensor | NDArray[Any]) -> bool:
+    """Whether an array's values are floating-point numbers."""
+    return array.is_floating_point() if isinstance(array, torch.Tensor) else np.issubdtype(array.dtype, np.floating)
 
 
 def checked_matrix(matrix: torch.Tensor | NDArray[Any]) -> torch.Tensor:
     """A copy of a matrix as float32 [dim, dim], contiguous, finite."""
+    if not isinstance(matrix, torch.Tensor | np.ndarray):
+        raise ValueError(f"The matrix is a {type(matrix).__name__}. Pass a [dim, dim] tensor or NumPy array.")
+    if not is_floating(matrix):
+        raise ValueError(f"The matrix is {matrix.dtype}, not floating point. Pass the float32 matrix of a fit.")
     if isinstance(matrix, np.ndarray):
-        if not np.issubdtype(matrix.dtype, np.floating):
-            raise ValueError(f"The matrix is {matrix.dtype}, not floating point. Pass the float32 matrix of a fit.")
         with np.errstate(over="ignore"):  # what overflows is refused below
             matrix = torch.from_numpy(matrix.astype(np.float32))
-    if not isinstance(matrix, torch.Tensor):
-        raise ValueError(f"The matrix is a {type(matrix).__name__}. Pass a [dim, dim] tensor or NumPy array.")
-    if not matrix.is_floating_point():
-        raise ValueError(f"The matrix is {matrix.dtype}, not floating point. Pass the float32 matrix of a fit.")
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or matrix.numel() == 0:
         raise ValueError(f"The matrix has shape {list(matrix.shape)}, not [dim, dim]. Pass a square matrix.")
     wanted_grad = matrix.requires_grad
@@ -91,11 +89,7 @@ def described(value: Any) -> str:
 
 
 def check_device(device: str | torch.device | None) -> None:
-    """Refuse a device that this torch does not have, before anything is fetched for it.
-
-    Raises:
-        ValueError: If it can't be used.
-    """
+    """Refuse with ValueError a device that this torch does not have, before anything is fetched for it."""
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, TypeError) as error:

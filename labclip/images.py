@@ -22,12 +22,6 @@ def as_batch(
         preprocess: One PIL image -> [3, height, width].
         tower: The image tower, whose weights' dtype the batch gets.
         device: Where the model is.
-
-    Returns:
-        Preprocessed images, [n, 3, height, width], or what was passed.
-
-    Raises:
-        ValueError: If it is anything else, or there is no preprocess for it.
     """
     if isinstance(image, Mapping) or (
         isinstance(image, torch.Tensor) and image.is_floating_point() and image.ndim == 4

@@ -8,16 +8,10 @@ from typing import Any
 
 
 def read_json(path: str | Path, *, remedy: str = "", max_bytes: int | None = None) -> Any:
-    """The value of a JSON file.
+    """The value of a JSON file, UTF-8.
 
-    Args:
-        path: The file, UTF-8.
-        remedy: What to type, the last sentence of every message.
-        max_bytes: Refuse a larger file; None takes any.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is too large or not JSON; file, line and column are named.
+    `remedy` is the last sentence of every message; a file of more than `max_bytes` is refused. ValueError names the
+    file, the line and the column.
     """
     path, end = Path(path), f" {remedy}" if remedy else ""
     if max_bytes is not None and (size := path.stat().st_size) > max_bytes:
@@ -36,17 +30,7 @@ def read_json(path: str | Path, *, remedy: str = "", max_bytes: int | None = Non
 
 
 def read_json_object(path: str | Path, *, remedy: str = "", max_bytes: int | None = None) -> dict[str, Any]:
-    """The object of a JSON file.
-
-    Args:
-        path: As `read_json` takes it.
-        remedy: As `read_json` takes it.
-        max_bytes: As `read_json` takes it.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: As `read_json`, or if the value is not an object.
-    """
+    """The object of a JSON file: `read_json`, and ValueError if the value is not an object."""
     value = read_json(path, remedy=remedy, max_bytes=max_bytes)
     if not isinstance(value, dict):
         raise ValueError(f"{path} holds a {type(value).__name__}, not an object.{f' {remedy}' if remedy else ''}")

@@ -11,10 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from labclip.alignment import Alignment, align, bound_to
+from labclip.alignment import Alignment, align, bound_to, checked_alignment
 from labclip.checks import described
 from labclip.images import as_batch
 from labclip.openclip import check_base, default_preprocess, default_tokenizer
+from labclip.pushing import Pushable
 from labclip.text import Tokenizer, as_captions, encode_captions, tokenize
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ _FORWARDED_METHODS = frozenset(
 _UNALIGNED = frozenset({"text", "text_projection"})
 
 
-class LABCLIP(nn.Module):
+class LABCLIP(Pushable, nn.Module):
     """A drop-in for an OpenCLIP model: the same methods, arguments and outputs, with the text side aligned.
 
     Image features are the wrapped model's own, so an index of them stays valid. With the identity matrix, or at
@@ -89,7 +90,7 @@ class LABCLIP(nn.Module):
             raise ValueError("The model is a LABCLIP already. Wrap model.clip, or assign model.alignment.")
         if not isinstance(clip, nn.Module) or not hasattr(clip, "encode_text"):
             raise ValueError(f"A {type(clip).__name__} is not an OpenCLIP model. Pass open_clip.create_model(...)'s.")
-        _check_alignment(alignment)
+        checked_alignment(alignment)
         self.clip = clip
         self.tokenizer = tokenizer or default_tokenizer(alignment.base)
         self.preprocess = preprocess or default_preprocess(clip)
@@ -151,20 +152,12 @@ class LABCLIP(nn.Module):
             >>> LABCLIP.from_pretrained("scenes", strength=0.5).alignment.strength
             0.5
         """
+        from labclip.io.hub import Access
         from labclip.io.opening import load_model
 
+        access = Access(revision, token, cache_dir, force_download, local_files_only)
         return load_model(
-            name_or_path,
-            alignment=alignment,
-            base=base,
-            strength=strength,
-            device=device,
-            precision=precision,
-            revision=revision,
-            token=token,
-            cache_dir=cache_dir,
-            force_download=force_download,
-            local_files_only=local_files_only,
+            name_or_path, access, alignment=alignment, base=base, strength=strength, device=device, precision=precision
         )
 
     @property
@@ -181,7 +174,7 @@ class LABCLIP(nn.Module):
 
     @alignment.setter
     def alignment(self, alignment: Alignment) -> None:
-        _check_alignment(alignment)
+        checked_alignment(alignment)
         check_base(self.clip, alignment, self.tokenizer)
         self._install(alignment, self.matrix.device)
 
@@ -230,7 +223,10 @@ class LABCLIP(nn.Module):
                 )
             features = self.clip.encode_text(text, normalize=normalize)
         else:
-            features = self._encode_captions(as_captions(text))
+            captions = as_captions(text)
+            features = self.matrix.new_zeros(0, len(self.matrix))
+            if captions:
+                features = encode_captions(self.clip, self._need_tokenizer(), captions, self.matrix.device)
             features = F.normalize(features, dim=-1) if normalize else features
         return self._align(features, normalize) if aligned else features
 
@@ -260,11 +256,7 @@ class LABCLIP(nn.Module):
             return F.normalize(image_features.float(), dim=-1) @ F.normalize(text_features.float(), dim=-1).T
 
     def get_logits(self, image: Images, text: Texts) -> tuple[torch.Tensor, torch.Tensor]:
-        """Scaled similarities, as the wrapped class gives them, text side aligned.
-
-        Args:
-            image: As `encode_image` takes them.
-            text: As `encode_text` takes them.
+        """Scaled similarities of what `encode_image` and `encode_text` take, as the wrapped class gives them, aligned.
 
         Returns:
             Logits by image, [n_images, n_texts], and their transpose.
@@ -279,17 +271,12 @@ class LABCLIP(nn.Module):
     def forward(self, image: Images | None = None, text: Texts | None = None, **kwargs: Any) -> Any:
         """The wrapped class's forward, text side aligned.
 
-        Args:
-            image: As `encode_image` takes them, or None.
-            text: As `encode_text` takes them, or None.
-            kwargs: What else the wrapped class takes.
+        `image` and `text` are what `encode_image` and `encode_text` take, or None; `kwargs` what else the class takes.
 
         Returns:
             As the wrapped class: a tuple (image_features, text_features, scale, bias if there is one) or a dict.
         """
-        if text is not None and not isinstance(text, torch.Tensor):
-            text = self._tokens(as_captions(text))
-        output = self.clip(None if image is None else self._images(image), text, **kwargs)
+        output = self.clip(*self._inputs(image, text), **kwargs)
         if not self._changes_output:
             return output
         if isinstance(output, dict):
@@ -306,20 +293,10 @@ class LABCLIP(nn.Module):
 
         Intermediate features of the towers stay what they are: the matrix acts on the final embedding alone.
 
-        Args:
-            image: As `encode_image` takes them, or None.
-            text: As `encode_text` takes them, or None.
-            normalize: Whether final features have unit length.
-            kwargs: What else the wrapped class takes, by name.
-
-        Returns:
-            The wrapped class's dict.
+        `image`, `text` and `kwargs` are those of `forward`; with `normalize` final features have unit length. Returns
+        the wrapped class's dict.
         """
-        if text is not None and not isinstance(text, torch.Tensor):
-            text = self._tokens(as_captions(text))
-        output = self.clip.forward_intermediates(
-            None if image is None else self._images(image), text, normalize=normalize, **kwargs
-        )
+        output = self.clip.forward_intermediates(*self._inputs(image, text), normalize=normalize, **kwargs)
         if not self._changes_output:
             return output
         return self._aligned_dict(output, normalize=normalize)
@@ -344,35 +321,6 @@ class LABCLIP(nn.Module):
         from labclip.io.saving import save_model
 
         save_model(self, folder, config=config)
-
-    def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        commit_message: str = "Upload model with labclip",
-        private: bool | None = None,
-        token: str | bool | None = None,
-        create_pr: bool = False,
-    ) -> str:
-        """Save and upload base and alignment to the Hub; `model.alignment.push_to_hub` uploads the matrix alone.
-
-        A base that needs `config=` to be saved goes up from its folder: `labclip push FOLDER ORG/NAME`.
-
-        Args:
-            repo_id: "org/name"; made if it does not exist.
-            commit_message: The commit's subject.
-            private: Whether a new repository is private; None takes the organisation's default.
-            token: Hub token; None takes the stored one.
-            create_pr: Whether to open a pull request instead of committing.
-
-        Returns:
-            The URL of the commit or pull request.
-        """
-        from labclip.io.hub import push_saved
-
-        return push_saved(
-            self, repo_id, commit_message=commit_message, private=private, token=token, create_pr=create_pr
-        )
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -454,13 +402,10 @@ class LABCLIP(nn.Module):
             output["text_logits"] = output["image_logits"].T
         return output
 
-    def _encode_captions(self, captions: list[str]) -> torch.Tensor:
-        if not captions:
-            return self.matrix.new_zeros(0, self.matrix.shape[0])
-        return encode_captions(self.clip, self._need_tokenizer(), captions, self.matrix.device)
-
-    def _tokens(self, captions: list[str]) -> torch.Tensor:
-        return tokenize(self._need_tokenizer(), captions).to(self.matrix.device)
+    def _inputs(self, image: Any, text: Any) -> tuple[Any, Any]:
+        if text is not None and not isinstance(text, torch.Tensor):
+            text = tokenize(self._need_tokenizer(), as_captions(text)).to(self.matrix.device)
+        return None if image is None else self._images(image), text
 
     def _need_tokenizer(self) -> Tokenizer:
         if self.tokenizer is None:
@@ -472,14 +417,6 @@ class LABCLIP(nn.Module):
 
     def _images(self, image: Any) -> Any:
         return as_batch(image, self.preprocess, tower=self.clip.visual, device=self.matrix.device)
-
-
-def _check_alignment(alignment: Any) -> None:
-    if not isinstance(alignment, Alignment):
-        raise ValueError(
-            f"The alignment is a {type(alignment).__name__}. Pass a labclip.Alignment: of a matrix, Alignment(matrix); "
-            f'of a name or folder, Alignment.from_pretrained("scenes"); to change nothing, Alignment.identity(dim).'
-        )
 
 
 def _plain(scale: torch.Tensor | None) -> float | None:

@@ -28,11 +28,7 @@ def text_tower(clip: nn.Module) -> nn.Module:
 
 
 def embed_dim(clip: nn.Module) -> int:
-    """Length of the embeddings of an OpenCLIP model.
-
-    Raises:
-        ValueError: If the model does not tell, that is, is not an OpenCLIP model.
-    """
+    """Length of the embeddings of an OpenCLIP model; ValueError if the model does not tell, that is, is none."""
     tower: Any = text_tower(clip)
     projection = getattr(tower, "text_projection", None)
     if isinstance(projection, nn.Linear):
@@ -66,11 +62,7 @@ def fingerprint_of(clip: nn.Module, tokenizer: Tokenizer) -> torch.Tensor:
 
 
 def check_base(clip: nn.Module, alignment: Alignment, tokenizer: Tokenizer | None) -> None:
-    """Refuse a model that an alignment was not fitted on, as far as the model can tell.
-
-    Raises:
-        ValueError: If dim, activation, or the fingerprint differ.
-    """
+    """Refuse with ValueError a model that an alignment was not fitted on: dim, activation or fingerprint differ."""
     dim, base = embed_dim(clip), alignment.base
     if dim != alignment.dim:
         raise ValueError(
@@ -95,11 +87,7 @@ def check_base(clip: nn.Module, alignment: Alignment, tokenizer: Tokenizer | Non
 
 
 def read_openclip_config(folder: Path) -> dict[str, Any]:
-    """The `open_clip_config.json` of a folder.
-
-    Raises:
-        ValueError: If it is not JSON or has no `model_cfg`.
-    """
+    """The `open_clip_config.json` of a folder; ValueError if it is not JSON or has no `model_cfg`."""
     path = folder / OPENCLIP_CONFIG
     config = read_json_object(path, remedy="Fetch or save the folder again.")
     if not isinstance(config.get("model_cfg"), dict):
@@ -117,15 +105,9 @@ def read_openclip_config(folder: Path) -> dict[str, Any]:
 
 
 def tokenizer_of(name: str, config: dict[str, Any] | None = None, **kwargs: Any) -> Tokenizer:
-    """The tokenizer of an OpenCLIP name or "local-dir:PATH"; the ordinary one shares OpenCLIP's own vocabulary.
+    """The tokenizer of an OpenCLIP name or "local-dir:PATH", whose `model_cfg` the caller may have already.
 
-    Args:
-        name: As `open_clip.get_tokenizer` takes it.
-        config: The `model_cfg`, where the caller has it already.
-        kwargs: Further arguments of `open_clip.get_tokenizer`.
-
-    Raises:
-        MissingPackageError: If it is a tokenizer of `transformers`, which is not installed.
+    Raises MissingPackageError if it is one of `transformers`, which is not installed.
     """
     text_cfg = (config or open_clip.get_model_config(name) or {}).get("text_cfg", {})
     shared = getattr(open_clip.tokenizer, "_tokenizer", None)

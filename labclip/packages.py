@@ -11,7 +11,6 @@ from labclip._version import __version__
 EVAL = 'pip install "labclip[eval]"'
 """What brings plots, probes and pages."""
 
-
 EMBEDDED = "scenes"
 """The name of the embedded model, of its alignment, and of its folder."""
 
@@ -21,16 +20,7 @@ class MissingPackageError(ModuleNotFoundError, ValueError):
 
 
 def require(module: str, why: str, install: str) -> Any:
-    """Import a module that may be missing.
-
-    Args:
-        module: Its full name.
-        why: What needs it, for example "Shuffling needs HanTa".
-        install: The command that brings it.
-
-    Raises:
-        MissingPackageError: If it is not installed.
-    """
+    """Import a module that may be missing; then MissingPackageError says `why` and the command that brings it."""
     try:
         return import_module(module)
     except ModuleNotFoundError as error:

@@ -78,10 +78,7 @@ def encode_prefixes(tower: Any, tokens: torch.Tensor, lengths: torch.Tensor, dev
         tower: A text tower with causal mask, of which `runs_by_prefix` holds.
         tokens: Rows in the order of `sort_by_prefix`, int64 [n, length], on the CPU.
         lengths: How many tokens of each row count, the pooled one last, int64 [n].
-        device: Where the tower is.
-
-    Returns:
-        The states, [n, width].
+        device: Where the tower is. The states are [n, width].
     """
     count, longest = tokens.shape
     inside = torch.arange(longest) < lengths[:, None]

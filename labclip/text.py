@@ -25,14 +25,7 @@ _CHUNK_ACCELERATOR = 65_536
 
 @dataclass
 class Cut:
-    """Captions that were cut at the context length, counted over several calls.
-
-    Attributes:
-        count: How many were cut.
-        total: How many were tokenized.
-        context: The context length, in tokens.
-        example: The first of those cut.
-    """
+    """Captions that were cut at the context length, counted over several calls, with the first of them."""
 
     count: int = 0
     total: int = 0
@@ -63,11 +56,7 @@ def counting_cut(cut: Cut) -> Iterator[None]:
 
 
 def as_captions(text: str | Sequence[str]) -> list[str]:
-    """One caption or several as a list.
-
-    Raises:
-        ValueError: If something in it is not a string.
-    """
+    """One caption or several as a list; ValueError if something in it is not a string."""
     if not isinstance(text, Iterable) or isinstance(text, bytes | bytearray | Mapping | Set):
         raise ValueError(f"text is a {type(text).__name__}. Pass a caption, a list of captions, or a token tensor.")
     captions = [text] if isinstance(text, str) else list(text)
@@ -80,16 +69,9 @@ def as_captions(text: str | Sequence[str]) -> list[str]:
 
 
 def tokenize(tokenizer: Tokenizer, captions: list[str]) -> torch.Tensor:
-    """Tokenize captions, warning once about those cut at the context length; `counting_cut` counts them instead.
+    """Token ids, int64 [n, context_length], warning once about captions cut there; `counting_cut` counts them instead.
 
     OpenCLIP's tokenizers cut silently, and what is cut can be the very attribute that mattered.
-
-    Args:
-        tokenizer: An OpenCLIP tokenizer.
-        captions: Any number of captions.
-
-    Returns:
-        Token ids, int64 [len(captions), context_length].
     """
     tokens = tokenizer(captions)
     # Two equal last tokens are padding; only a row filled to the end can have been cut and is counted out in full.
@@ -110,12 +92,6 @@ def encode_captions(clip: nn.Module, tokenizer: Tokenizer, captions: list[str], 
     alike share what they begin with: each distinct prefix is encoded once, at the length it needs. The same numbers to
     rounding, several times faster than every caption at the full context. Towers for which that is not exact get that.
 
-    Args:
-        clip: An OpenCLIP model.
-        tokenizer: The tokenizer that goes with it.
-        captions: At least one caption.
-        device: Where the model is.
-
     Returns:
         Text embeddings, [len(captions), dim], in the order of `captions`, with the model's dtype.
     """
@@ -128,12 +104,13 @@ def encode_captions(clip: nn.Module, tokenizer: Tokenizer, captions: list[str], 
             f"The tokenizer made {int(lengths.max())} tokens of a caption, but the model takes "
             f"{len(tower.positional_embedding)}. Use open_clip.get_tokenizer(NAME) with the model's own name."
         )
+    budget = _CHUNK_CPU if device.type == "cpu" else _CHUNK_ACCELERATOR
     if tower is None:
-        chunks = [tokens[rows].to(device) for rows in _chunks(torch.arange(len(tokens)), lengths, _budget(device))]
+        chunks = [tokens[rows].to(device) for rows in _chunks(torch.arange(len(tokens)), lengths, budget)]
         return torch.cat([model.encode_text(chunk, normalize=False) for chunk in chunks])
     order = sort_by_prefix(tokens, lengths)
     features = []
-    for rows in _chunks(order, lengths, _budget(device)):
+    for rows in _chunks(order, lengths, budget):
         chunk = tokens[rows, : int(lengths[rows].max())]
         features.append(_project(tower, encode_prefixes(tower, chunk, lengths[rows], device)))
     return torch.cat(features)[order.argsort().to(device)]
@@ -178,10 +155,6 @@ def _project(tower: Any, x: torch.Tensor) -> torch.Tensor:
     if isinstance(tower.text_projection, nn.Linear):
         return tower.text_projection(x)
     return x @ tower.text_projection
-
-
-def _budget(device: torch.device) -> int:
-    return _CHUNK_CPU if device.type == "cpu" else _CHUNK_ACCELERATOR
 
 
 def _chunks(order: torch.Tensor, lengths: torch.Tensor, budget: int) -> list[torch.Tensor]:

@@ -271,5 +271,5 @@ def test_a_labclip_folds_its_own_alignment_or_another():
 @pytest.mark.parametrize("alignment", [None, "ViT-B-32", torch.eye(models.DIM)])
 def test_folding_needs_an_alignment(alignment):
     kind = type(alignment).__name__
-    with pytest.raises(ValueError, match=rf"The alignment is a {kind}. Pass a labclip.Alignment, for example labclip"):
+    with pytest.raises(ValueError, match=rf"The alignment is a {kind}. Pass a labclip.Alignment: of a matrix"):
         labclip.fold(models.make("clip"), alignment)

@@ -19,6 +19,7 @@ from labclip.alignment import Alignment, Base
 from labclip.io import hub as labhub
 from labclip.io import published
 from labclip.io.folder import load, matrix_sha256
+from labclip.io.hub import Access
 
 ROOT = Path(__file__).parents[1]
 BASE = Base("ViT-B-32-quickgelu", "openai", quick_gelu=True, embed_dim=16)
@@ -67,7 +68,7 @@ def kept(folder):
 def offline(repo_id="org/name", **options):
     """What loads of a repository without a network, or None."""
     try:
-        return labhub.snapshot(repo_id, local_files_only=True, **options)
+        return labhub.snapshot(repo_id, Access(local_files_only=True), **options)
     except FileNotFoundError:
         return None
 
@@ -126,7 +127,7 @@ def test_what_the_hubs_own_client_fetched_is_found_and_the_other_way_round(hub):
     hub.repos["org/name"] = FILES
     theirs = snapshot_download("org/name")
     hub.requests.clear()
-    assert str(labhub.snapshot("org/name", local_files_only=True)) == theirs
+    assert str(labhub.snapshot("org/name", Access(local_files_only=True))) == theirs
     assert str(labhub.snapshot("org/name")) == theirs
     assert hub.asked("GET /org/name/resolve") == 0
 
@@ -140,7 +141,8 @@ def test_part_of_a_repository_that_the_client_fetched_is_found_offline(hub):
 
     hub.repos["timm/x"] = {"a.safetensors": safetensors(), "b.bin": b"x"}
     snapshot_download("timm/x", allow_patterns=["*.safetensors"])
-    assert labhub.base_weights("timm/x", ["a.safetensors", "b.bin"], local_files_only=True).name == "a.safetensors"
+    path = labhub.base_weights("timm/x", ["a.safetensors", "b.bin"], Access(local_files_only=True))
+    assert path.name == "a.safetensors"
 
 
 def test_a_warm_cache_costs_one_question_and_a_change_only_the_changed_file(hub):
@@ -158,8 +160,8 @@ def test_a_warm_cache_costs_one_question_and_a_change_only_the_changed_file(hub)
     assert [request for request in hub.requests if request.startswith("GET /org")] == [
         f"GET /org/name/resolve/{second.name}/README.md"
     ]
-    assert labhub.snapshot("org/name", local_files_only=True) == second
-    assert labhub.snapshot("org/name", revision=first.name) == first
+    assert labhub.snapshot("org/name", Access(local_files_only=True)) == second
+    assert labhub.snapshot("org/name", Access(revision=first.name)) == first
 
 
 def test_links_in_the_cache_stay_inside_it(hub):
@@ -176,7 +178,7 @@ def test_links_in_the_cache_stay_inside_it(hub):
 
 def test_cache_dir_and_token_are_used(hub, tmp_path):
     hub.repos["org/name"] = FILES
-    folder = labhub.snapshot("org/name", cache_dir=tmp_path / "mine", token="hf_secret")
+    folder = labhub.snapshot("org/name", Access(cache_dir=tmp_path / "mine", token="hf_secret"))
     assert folder.is_relative_to(tmp_path / "mine")
     assert not hub.cache.exists()
     assert set(hub.tokens) == {"hf_secret"}
@@ -192,7 +194,7 @@ def test_what_is_no_repository_is_refused_before_anything_is_asked(hub, repo_id)
     for call in (
         lambda: labhub.snapshot(repo_id),
         lambda: labhub.push_folder(hub.home.parent, repo_id),
-        lambda: labhub.push_saved(Alignment.identity(2), repo_id),
+        lambda: Alignment.identity(2).push_to_hub(repo_id),
     ):
         with pytest.raises(ValueError, match=r"is not a Hub repository. One looks like 'org/name'"):
             call()
@@ -204,14 +206,14 @@ def test_what_is_no_repository_is_refused_before_anything_is_asked(hub, repo_id)
 def test_a_revision_with_path_tricks_is_refused(hub, revision):
     hub.repos["org/name"] = FILES
     with pytest.raises(ValueError, match="is not a revision"):
-        labhub.snapshot("org/name", revision=revision)
+        labhub.snapshot("org/name", Access(revision=revision))
     assert hub.requests == []
 
 
 def test_a_revision_that_does_not_exist(hub):
     hub.repos["org/name"] = FILES
     with pytest.raises(FileNotFoundError, match=r"org/name has no revision 'v9'. Leave revision out"):
-        labhub.snapshot("org/name", revision="v9")
+        labhub.snapshot("org/name", Access(revision="v9"))
     assert not hub.cache.exists()
 
 
@@ -270,7 +272,7 @@ def test_a_forced_download_that_fails_leaves_what_was_there(hub, where, fault):
     folder = labhub.snapshot("org/name")
     hub.faults[where] = fault
     with pytest.raises((OSError, ValueError), match="org/name"):
-        labhub.snapshot("org/name", force_download=True)
+        labhub.snapshot("org/name", Access(force_download=True))
     assert offline() == folder
     assert contents(folder).items() <= FILES.items()
     assert fault == "wrong" or contents(folder) == FILES
@@ -330,7 +332,7 @@ def test_nobody_listening(hub):
 def test_a_token_that_is_not_stored(hub):
     hub.repos["org/name"] = FILES
     with pytest.raises(PermissionError, match=r"no stored token for org/name. Type: hf auth login"):
-        labhub.snapshot("org/name", token=True)
+        labhub.snapshot("org/name", Access(token=True))
 
 
 @pytest.mark.parametrize("commit", ["../../../escape", "", "a/b"])
@@ -366,7 +368,7 @@ def test_a_refused_update_leaves_the_older_snapshot(hub):
 
     for force in (False, True):
         with pytest.raises(ValueError, match="org/name is not sound"):
-            labhub.snapshot("org/name", verify=verify, force_download=force)
+            labhub.snapshot("org/name", Access(force_download=force), verify=verify)
         assert offline(verify=verify) == old
         assert contents(old) == FILES
 
@@ -382,7 +384,7 @@ def test_what_lies_in_the_cache_is_verified_at_every_load_and_fetched_again(hub,
             raise ValueError("The config is another.")
 
     with pytest.raises(ValueError, match=r"The config is another. It was not loaded; where there is a network it is"):
-        labhub.snapshot("org/name", verify=verify, local_files_only=True)
+        labhub.snapshot("org/name", Access(local_files_only=True), verify=verify)
     if update:  # the file that was tampered with belongs to both snapshots
         hub.repos["org/name"]["README.md"] = b"# another card"
     assert contents(labhub.snapshot("org/name", verify=verify)) == hub.repos["org/name"]
@@ -424,21 +426,21 @@ def test_offline_a_warm_cache_works_and_a_cold_one_says_what_to_fetch(hub, monke
         monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     else:
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    assert labhub.snapshot("org/name", **options) == folder
-    assert labhub.published_folder(entry, **options) == matrix_folder
+    assert labhub.snapshot("org/name", Access(**options)) == folder
+    assert labhub.published_folder(entry, Access(**options)) == matrix_folder
     before = tree(hub.home)
 
     cold = {"cache_dir": hub.home.parent / "cold", **options}
     with pytest.raises(FileNotFoundError, match=r"not in the cache .*cold.*type: hf download org/other --revision v1"):
-        labhub.snapshot("org/other", revision="v1", **cold)
+        labhub.snapshot("org/other", Access(revision="v1", **cold))
     with pytest.raises(FileNotFoundError, match=r"type: hf download timm/x open_clip_model.safetensors --cache-dir"):
-        labhub.base_weights("timm/x", ["open_clip_model.safetensors", "b"], **cold)
+        labhub.base_weights("timm/x", ["open_clip_model.safetensors", "b"], Access(**cold))
     with pytest.raises(FileNotFoundError, match=rf"ViT-B-32 \(coco\) is not in the cache.*curl -LO http.*{entry.file}"):
-        labhub.published_folder(entry, **cold)
+        labhub.published_folder(entry, Access(**cold))
     with pytest.raises(FileNotFoundError, match="curl -L"):
-        labhub.url_weights(hub.url + "/w.pt", **cold)
+        labhub.url_weights(hub.url + "/w.pt", Access(**cold))
     with pytest.raises(ValueError, match="force_download=True needs the network"):
-        labhub.snapshot("org/name", force_download=True, **options)
+        labhub.snapshot("org/name", Access(force_download=True, **options))
     assert hub.requests == []
     assert tree(hub.home) == before
     assert tree(cold["cache_dir"]) == "absent"
@@ -463,7 +465,7 @@ def test_base_weights_are_the_first_file_there_is(hub):
     assert hub.asked("pytorch_model") == 0
     assert labhub.base_weights("timm/old/", names).name == names[1]
     hub.requests.clear()
-    assert labhub.base_weights("timm/clip.openai", names, local_files_only=True) == path
+    assert labhub.base_weights("timm/clip.openai", names, Access(local_files_only=True)) == path
     assert hub.requests == []
 
 
@@ -498,7 +500,7 @@ def test_weights_at_an_address_are_held_against_the_hash_in_it(hub, tmp_path):
     assert labhub.url_weights(hub.url + "/plain.pt").read_bytes() == data
     assert len(hub.requests) == asked
     with pytest.raises(ConnectionError, match="it can't be reached"):
-        labhub.url_weights(hub.url + "/plain.pt", force_download=True)
+        labhub.url_weights(hub.url + "/plain.pt", Access(force_download=True))
     assert tree(hub.home) == before
 
 
@@ -518,26 +520,26 @@ def test_a_published_matrix_comes_from_the_authors_once(hub, entry, entry_file):
     hub.requests.clear()
     assert labhub.published_folder(entry) == folder
     assert hub.requests == []
-    labhub.published_folder(entry, force_download=True)
+    labhub.published_folder(entry, Access(force_download=True))
     assert hub.asked(entry.file) == 1
 
 
 def test_the_hub_is_asked_first_and_the_authors_then_not_at_all(hub, entry, entry_file, tmp_path):
     hub.add_published(entry, entry_file)
     hub.add_folder(entry.hub_repo, alignment_folder(tmp_path / "a"))
-    folder = labhub.published_folder(entry, token="hf_secret", cache_dir=tmp_path / "mine")
+    folder = labhub.published_folder(entry, Access(token="hf_secret", cache_dir=tmp_path / "mine"))
     assert torch.equal(load(folder).fitted, matrix())
     assert folder.is_relative_to(tmp_path / "mine")
     assert hub.asked(entry.file) == 0
     hub.requests.clear()
-    assert labhub.published_folder(entry, cache_dir=tmp_path / "mine") == folder
+    assert labhub.published_folder(entry, Access(cache_dir=tmp_path / "mine")) == folder
     assert hub.requests == []
     assert tree(hub.home) == "absent"
 
 
 def test_the_authors_never_see_the_hub_token(hub, entry, entry_file):
     hub.add_published(entry, entry_file)
-    labhub.published_folder(entry, token="hf_secret")
+    labhub.published_folder(entry, Access(token="hf_secret"))
     assert len(hub.tokens) == hub.asked("/api/models")
 
 
@@ -643,8 +645,8 @@ def test_a_cache_that_is_a_file(hub, entry, entry_file, tmp_path):
     cache = tmp_path / "file"
     cache.write_text("mine")
     for call in (
-        lambda: labhub.snapshot("org/name", cache_dir=cache),
-        lambda: labhub.published_folder(entry, cache_dir=cache),
+        lambda: labhub.snapshot("org/name", Access(cache_dir=cache)),
+        lambda: labhub.published_folder(entry, Access(cache_dir=cache)),
     ):
         with pytest.raises(OSError, match=r"file.* can't be used .*pass cache_dir=FOLDER, or set HF_HOME=FOLDER"):
             call()
@@ -672,7 +674,7 @@ def test_what_a_killed_process_left_is_taken_away_when_it_is_old(hub, entry, ent
     for folder in (old, fresh):
         folder.mkdir()
     os.utime(old, (time.time() - 10 * 24 * 3600,) * 2)
-    labhub.published_folder(entry, force_download=True)
+    labhub.published_folder(entry, Access(force_download=True))
     assert not old.exists()
     assert fresh.exists()
 
@@ -686,12 +688,12 @@ entry = dataclasses.replace(published.PUBLISHED[0], **json.loads(sys.argv[2]))
 published.PUBLISHED = (entry,)
 if sys.argv[1] == "full":
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
-calls = [lambda **o: hub.snapshot("org/name", **o), lambda **o: hub.published_folder(entry, **o)]
+calls = [lambda *access: hub.snapshot("org/name", *access), lambda *access: hub.published_folder(entry, *access)]
 if sys.argv[1] == "nobody" and os.geteuid() == 0:
     # Permissions do not bind root. All modules must be loaded before it gives up the right to read them.
     with tempfile.TemporaryDirectory() as warm:
         for call in calls:
-            call(cache_dir=warm)
+            call(hub.Access(cache_dir=warm))
     os.setgroups([]), os.setgid(65534), os.setuid(65534)
 results = []
 for call in calls:
@@ -781,7 +783,7 @@ def test_threads_that_ask_at_once_fetch_once(hub):
 
 def test_what_is_pushed_comes_back(hub):
     alignment = Alignment(matrix(), base=BASE, logit_scale=2.5, metadata={"seed": 1})
-    url = labhub.push_saved(alignment, "org/new", commit_message="My matrix", token="hf_secret", private=True)
+    url = alignment.push_to_hub("org/new", commit_message="My matrix", token="hf_secret", private=True)
     assert url == f"{hub.url}/org/new/commit/{hub.commit('org/new')}"
     assert sorted(hub.repos["org/new"]) == ["README.md", "config.json", "model.safetensors"]
     assert hub.pushed[0]["summary"] == "My matrix"
@@ -869,6 +871,6 @@ def test_a_command_is_told_what_a_command_takes(hub, entry, tmp_path):
         hub.faults.clear()
         hub.repos["org/name"] = FILES
         with pytest.raises(OSError, match=r"or give another: set HF_HOME=FOLDER"):
-            labhub.snapshot("org/name", cache_dir=tmp_path / "file")
+            labhub.snapshot("org/name", Access(cache_dir=tmp_path / "file"))
     finally:
         ON_COMMAND_LINE.reset(token)

@@ -11,8 +11,9 @@ BESIDE = {"report": {"core"}, "scenes": {"core", "io"}}  # what stands beside th
 NOT = {("data", "io"), ("negatives", "io")}
 # Methods that stand for functions further out, and `python -m labclip`.
 FACADES = {
-    "labclip.alignment": {"from_pretrained", "save_pretrained", "push_to_hub"},
-    "labclip.model": {"from_pretrained", "save_pretrained", "push_to_hub", "fold"},
+    "labclip.alignment": {"from_pretrained", "save_pretrained"},
+    "labclip.model": {"from_pretrained", "save_pretrained", "fold"},
+    "labclip.pushing": {"push_to_hub"},
     "labclip.features.features": {"load"},
     "labclip.__main__": {"<module>"},
 }

@@ -20,7 +20,7 @@ from labclip import LABCLIP, Alignment, Base
 from labclip.io import published
 from labclip.io.bases import OPENCLIP_WEIGHTS
 from labclip.io.folder import matrix_sha256
-from labclip.io.opening import open_alignment, open_base
+from labclip.io.opening import open_alignment
 from labclip.openclip import fingerprint_of
 
 BASE = Base("tiny-world-quickgelu", "openai", quick_gelu=True, embed_dim=models.DIM)
@@ -50,7 +50,7 @@ def world(hub, tmp_path, monkeypatch):
             dataclasses.replace(
                 published.PUBLISHED[0], name="Tiny", alignment=alignment, model=BASE.model, embed_dim=models.DIM,
                 file=f"{alignment}.pt", size=len(data), file_sha256=hashlib.sha256(data).hexdigest(),
-                matrix_sha256=matrix_sha256(weight), hub_repo=f"labclip/tiny-{alignment}", reported={},
+                matrix_sha256=matrix_sha256(weight), hub_repo=f"labclip/tiny-{alignment}",
                 logit_scale=2.0 + seed,
             )
         )  # fmt: skip
@@ -269,7 +269,7 @@ def test_an_alignment_alone_without_a_record_needs_a_base(tmp_path):
 def test_a_base_alone_opens_with_the_identity(folder):
     for name in ("config.json", "model.safetensors"):
         (folder / name).unlink()
-    for model in (LABCLIP.from_pretrained(folder), open_base(str(folder))):
+    for model in (LABCLIP.from_pretrained(folder), LABCLIP.from_pretrained(str(folder))):
         assert model.alignment.is_identity
         assert model.alignment.base is None
         torch.testing.assert_close(
@@ -285,10 +285,10 @@ def test_a_base_alone_opens_with_the_identity(folder):
 def test_model_and_tag_open_in_python_as_on_the_command_line(world, tag):
     name = f"tiny-world:{tag}"
     world.repos["tiny/base.laion"] = world.repos["tiny/base.openai"]
-    for model in (LABCLIP.from_pretrained(name), open_base(name)):
-        assert model.alignment.is_identity
-        assert model.alignment.base == Base("tiny-world", tag, quick_gelu=tag == "openai", embed_dim=models.DIM)
-        assert torch.equal(model.encode_text(models.tokens()), model.clip.encode_text(models.tokens()))
+    model = LABCLIP.from_pretrained(name)
+    assert model.alignment.is_identity
+    assert model.alignment.base == Base("tiny-world", tag, quick_gelu=tag == "openai", embed_dim=models.DIM)
+    assert torch.equal(model.encode_text(models.tokens()), model.clip.encode_text(models.tokens()))
     assert world.asked(".pt") == 0
     with pytest.raises(ValueError, match=rf"{name} is a base, not an alignment. Known alignments: scenes, Tiny"):
         Alignment.from_pretrained(name)

@@ -70,9 +70,10 @@ def diagnose(
 
 def _opened(model: str, alignment: str | None, strength: float | None, device: str | None) -> LABCLIP:
     """The base, with its own matrix, another one, or none."""
-    from labclip.io.opening import open_alignment, open_base
+    from labclip.io.opening import open_alignment
+    from labclip.model import LABCLIP
 
-    opened = open_base(model, device=chosen_device(device))
+    opened = LABCLIP.from_pretrained(model, device=chosen_device(device))
     if alignment is not None:
         opened.alignment = open_alignment(alignment, opened)
     if strength is not None:

@@ -97,9 +97,9 @@ def embed(
     An interrupted run continues when started again. Each image is encoded once, however many captions it has.
     """
     from labclip.features import embed as embed_folder
-    from labclip.io.opening import open_base
+    from labclip.model import LABCLIP
 
-    opened = open_base(model, device=chosen_device(device), precision=precision)
+    opened = LABCLIP.from_pretrained(model, device=chosen_device(device), precision=precision)
     features = embed_folder(
         opened,
         captions,

@@ -99,8 +99,8 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any], *, but: str = "")
             if [one["sha256"] for one in recorded or ()] != [one["sha256"] for one in value]:
                 return "the captions file has changed since this run started"
         elif key == "base":
-            if not same_base(_base(recorded), _base(value)):
-                return f"its base is {_base(recorded)}, not {_base(value)}"
+            if (base := _base(recorded)) is not None and not base.matches(_base(value)):
+                return f"its base is {base}, not {_base(value)}"
         elif recorded != value:
             return f"its {key} is {recorded!r}, not {value!r}"
     return None
@@ -108,11 +108,6 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any], *, but: str = "")
 
 def _base(recorded: Mapping[str, Any] | None) -> Base | None:
     return None if recorded is None else Base(**recorded)
-
-
-def same_base(one: Base | None, other: Base | None) -> bool:
-    """Whether two records mean one base, by OpenCLIP's rules for names; unknown is not contradicted by any."""
-    return one is None or other is None or one.matches(other)
 
 
 def check_same_model(manifest: Mapping[str, Any], folder: Path, base: LABCLIP | Base) -> None:
@@ -132,7 +127,7 @@ def check_same_model(manifest: Mapping[str, Any], folder: Path, base: LABCLIP | 
     recorded, model = _base(manifest["base"]), None if isinstance(base, Base) else base
     given = base if isinstance(base, Base) else base.alignment.base
     remedy = "Embed again with that model, or pass the base they were made with."
-    if not same_base(recorded, given):
+    if recorded is not None and not recorded.matches(given):
         raise ValueError(f"The features of {folder} are of {recorded}, not of {given}. {remedy}")
     if model is None or (found := weights_sha256(model.clip)) == manifest["weights_sha256"]:
         return

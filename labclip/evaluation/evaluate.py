@@ -20,7 +20,7 @@ from labclip.evaluation.sources import Benchmark, Sources
 from labclip.evaluation.tasks import Retrieval, Task, Texts
 from labclip.features.features import Features
 from labclip.io.folder import matrix_sha256
-from labclip.io.opening import open_alignment, open_base
+from labclip.io.opening import open_alignment
 from labclip.messages import typed
 from labclip.metrics import unit_length
 from labclip.model import LABCLIP
@@ -105,7 +105,9 @@ def evaluate(
         name: _read(one, data_of.get(name), images_in.get(name), options_of.get(name), on_missing)
         for name, one in asked.items()
     }
-    opened = model if isinstance(model, LABCLIP) else open_base(str(model), device=device, precision=precision)
+    opened = model
+    if not isinstance(opened, LABCLIP):
+        opened = LABCLIP.from_pretrained(str(model), device=device, precision=precision)
     for task in tasks.values():
         if task.embedded is not None:
             task.embedded.check(opened)

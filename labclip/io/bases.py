@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import open_clip
 import torch
@@ -22,38 +22,18 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from labclip.checks import first_line
-from labclip.openclip import OPENCLIP_CONFIG
 
 OPENCLIP_WEIGHTS = "open_clip_model.safetensors"
+WEIGHT_FILES = (OPENCLIP_WEIGHTS, "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
+"""What OpenCLIP calls a model's weights, the first that is there; `model.safetensors` is the alignment's here."""
 PRECISIONS = ("fp32", "fp16", "bf16", "pure_fp16", "pure_bf16", "amp", "amp_bf16")
 _THREADS = min(4, os.cpu_count() or 1)
 _DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64}
 
-# What constructors raise for a configuration that makes no sense.
-_BUILD_ERRORS = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
-
-
-class Built(NamedTuple):
-    """A loaded OpenCLIP model and its image transforms, as `open_clip.create_model_and_transforms` orders them."""
-
-    clip: nn.Module
-    preprocess_train: Any
-    preprocess_val: Any
-
 
 def build(
     name: str, weights: Path, *, precision: str = "fp32", device: str | torch.device | None = None, **openclip: Any
-) -> Built:
+) -> tuple[Any, Any, Any]:
     """Make an OpenCLIP model and load its weights, without initialising at random what is about to be overwritten.
 
     Args:
@@ -64,33 +44,28 @@ def build(
         openclip: Further arguments of `open_clip.create_model_and_transforms`.
 
     Returns:
-        The model, in evaluation mode and frozen (no parameter asks for gradients), and its transforms.
-
-    Raises:
-        ValueError: If the file does not hold the weights of this architecture.
+        The model, in evaluation mode and frozen (no parameter asks for gradients), preprocess_train, preprocess_val.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"precision is {precision!r}. Pass one of {', '.join(PRECISIONS)}.")
     openclip = {"pretrained_text": False, "load_weights": False} | openclip
     try:
         with _SkipInitialisation(), _without_random_weights_warning():
-            built = Built(*open_clip.create_model_and_transforms(name, precision=precision, device="cpu", **openclip))
-    except _BUILD_ERRORS as error:
+            clip, *transforms = open_clip.create_model_and_transforms(
+                name, precision=precision, device="cpu", **openclip
+            )
+    except ImportError:
+        raise
+    except Exception as error:  # constructors raise a dozen types for a configuration that makes no sense
         raise ValueError(f"OpenCLIP can't build {name} ({type(error).__name__}: {first_line(error)}).") from error
-    load_weights(built.clip, weights)
-    built.clip.to(device or "cpu").eval().requires_grad_(False)
-    return built
+    load_weights(clip, weights)
+    return clip.to(device or "cpu").eval().requires_grad_(False), *transforms
 
 
 def load_weights(clip: nn.Module, path: Path) -> None:
-    """Fill every weight of a model from a file, holding no second copy of them where the file allows it.
-
-    Raises:
-        ValueError: If the file is damaged, or holds other things than the weights of this model.
-    """
+    """Fill every weight of a model from a file, holding no second copy of them where the file allows it."""
     try:
         if path.suffix == ".safetensors":
-            _check_floating(clip, path)
             if _fill_from_safetensors(clip, path):
                 return
         elif path.suffix not in (".npz", ".npy"):
@@ -107,22 +82,18 @@ def load_weights(clip: nn.Module, path: Path) -> None:
 
 
 def _fill_from_safetensors(clip: nn.Module, path: Path) -> bool:
-    """Fill every weight of a model from a file whose tensors match it one to one.
+    """Fill every weight of a model on the CPU from a file whose tensors match it one to one.
 
-    Args:
-        clip: The model, on the CPU.
-        path: A safetensors file; its dtypes may be others than the model's.
-
-    Returns:
-        False, and the model is as it was, where names or shapes differ.
-
-    Raises:
-        safetensors.SafetensorError: If the file is damaged.
-        EOFError: If it is cut short, or replaced by another, while it is read.
+    Returns False, and the model is as it was, where names or shapes differ. Raises EOFError if the file is cut short,
+    or replaced by another, while it is read.
     """
     state, version = clip.state_dict(), _version(path.stat())
     with safe_open(path, framework="pt", device="cpu") as file:  # checks the header, and the offsets in it
         slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118
+        for key in state.keys() & slices.keys():  # copying would cast whole numbers to fractions without a word
+            dtype = slices[key].get_dtype()
+            if state[key].is_floating_point() and not dtype.startswith(("F", "BF")):
+                raise _not_the_weights(path, f"{key!r} is {dtype}, where the model has {state[key].dtype}")
         if {key: view.get_shape() for key, view in slices.items()} != {k: list(v.shape) for k, v in state.items()}:
             return False
         plain = [
@@ -175,16 +146,6 @@ def _not_the_weights(path: Path, reason: str) -> ValueError:
     )
 
 
-def _check_floating(clip: nn.Module, path: Path) -> None:
-    """Refuse whole numbers where the model has fractions: copying would cast them without a word."""
-    state = clip.state_dict()
-    with safe_open(path, framework="pt", device="cpu") as file:
-        for key in state.keys() & set(file.keys()):
-            dtype = file.get_slice(key).get_dtype()
-            if state[key].is_floating_point() and not dtype.startswith(("F", "BF")):
-                raise _not_the_weights(path, f"{key!r} is {dtype}, where the model has {state[key].dtype}")
-
-
 def _mismatch(message: str) -> str:
     """What torch's long message about a state dict comes to: the first name or shape of each kind that differs."""
     parts = []
@@ -230,14 +191,6 @@ def _without_random_weights_warning() -> Iterator[None]:
         root.removeFilter(keep)
 
 
-def is_openclip_folder(folder: Path) -> bool:
-    """Whether a folder holds an OpenCLIP model: its config and some weights."""
-    return (folder / OPENCLIP_CONFIG).is_file() and weights_in(folder) is not None
-
-
 def weights_in(folder: Path) -> Path | None:
-    """The weights file of an OpenCLIP folder. `model.safetensors` is not one here: it is the alignment's."""
-    for name in (OPENCLIP_WEIGHTS, "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin"):
-        if (folder / name).is_file():
-            return folder / name
-    return None
+    """The weights file of an OpenCLIP folder."""
+    return next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)

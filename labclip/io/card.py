@@ -19,14 +19,7 @@ def model_card(alignment: Alignment, *, name: str | None = None, about: str = ""
     `{benchmark: {"base": {metric: value}, "labclip": {metric: value}}}`. Without it the card says that nothing was
     measured. Other keys of the metadata that the card shows: `recipe`, `data`, `seed`, `license`, `source`,
     `base_weights`.
-
-    Args:
-        alignment: What the card describes.
-        name: Title; by default "LABCLIP for" and the base.
-        about: Paragraphs of Markdown to stand after the introduction.
-
-    Raises:
-        ValueError: If `alignment.metadata["results"]` is there in another form.
+    `about` is Markdown to stand after the introduction.
     """
     base = alignment.base
     title = _line(name or f"LABCLIP for {base or f'a CLIP of dim {alignment.dim}'}")
@@ -52,11 +45,7 @@ def results_table(results: Any) -> str:
 
 
 def checked_results(results: Any, key: str = "results") -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
-    """Base's and aligned values by benchmark; `key` is what the metadata call them.
-
-    Raises:
-        ValueError: If they have another form, or a value is neither a number nor text.
-    """
+    """Base's and aligned values by benchmark, `key` of the metadata; ValueError if they have another form."""
     if results is None:
         return {}
     if isinstance(results, dict) and isinstance(results.get("benchmarks"), dict):  # a whole report
@@ -81,33 +70,25 @@ def checked_results(results: Any, key: str = "results") -> dict[str, tuple[dict[
 
 
 def _header(alignment: Alignment, title: str) -> str:
-    metadata = alignment.metadata
-    eval_results = _eval_results(metadata.get("results"))
-    data = ModelCardData(
-        library_name="labclip",
-        license=metadata.get("license"),
-        pipeline_tag="zero-shot-image-classification",
-        tags=["clip", "open_clip", "labclip", "compositionality"],
-        base_model=metadata.get("base_model"),
-        model_name=title if eval_results else None,
-        eval_results=eval_results or None,
-    )
-    return f"---\n{data.to_yaml()}\n---"
-
-
-def _eval_results(results: Any) -> list[EvalResult]:
-    return [
+    kind, metadata = "zero-shot-image-classification", alignment.metadata
+    results = [
         EvalResult(
-            task_type="zero-shot-image-classification",
-            dataset_type=benchmark,
-            dataset_name=benchmark,
-            metric_type=metric,
-            metric_value=value,
+            task_type=kind, dataset_type=benchmark, dataset_name=benchmark, metric_type=metric, metric_value=value
         )
-        for benchmark, (_, aligned) in checked_results(results).items()
+        for benchmark, (_, aligned) in checked_results(metadata.get("results")).items()
         for metric, value in aligned.items()
         if isinstance(value, int | float) and not isinstance(value, bool)
     ]
+    data = ModelCardData(
+        library_name="labclip",
+        license=metadata.get("license"),
+        pipeline_tag=kind,
+        tags=["clip", "open_clip", "labclip", "compositionality"],
+        base_model=metadata.get("base_model"),
+        model_name=title if results else None,
+        eval_results=results or None,
+    )
+    return f"---\n{data.to_yaml()}\n---"
 
 
 def _introduction(alignment: Alignment) -> str:

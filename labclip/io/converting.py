@@ -55,12 +55,6 @@ def convert_checkpoint(
 
     A published matrix is recognised by its hash and gets its base and where it comes from.
 
-    Args:
-        path: The checkpoint, a file of `torch.save`, on whatever device it was saved.
-        base: The OpenCLIP model it was fitted on; published matrices know theirs.
-        strength: How much of the matrix the alignment applies, 0 to 1.
-        metadata: Plain JSON values to keep with it, over those of a published matrix.
-
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If it is anything but two plain float32 tensors, or `base` is not the one a published matrix has.

@@ -9,6 +9,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,6 @@ FORMAT_VERSION = 1
 
 MAX_CONFIG_BYTES = 4_000_000
 MAX_DIM = 16_384
-_TENSORS = {"matrix", "logit_scale", "fingerprint"}
 _OLD = {"probe": "fingerprint", "probe_caption": "fingerprint_caption"}  # names up to 0.1
 _REQUIRED = {"format_version", "dim", "base", "matrix_sha256"}
 _KNOWN = _REQUIRED | {"library_name", "other_sha256", "strength", "fingerprint_caption", "metadata", "versions"}
@@ -41,12 +41,7 @@ def matrix_sha256(matrix: torch.Tensor) -> str:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder that files can be written in.
-
-    Raises:
-        ValueError: If it is a file.
-        OSError: If it can't be made or written in; the message says what to pass.
-    """
+    """Make a folder that files can be written in; ValueError if it is a file, OSError if it can't be."""
     try:
         if folder.exists() and not folder.is_dir():
             raise ValueError(f"{folder} is a file. Pass the path of a folder.")
@@ -64,12 +59,7 @@ def make_folder(folder: Path) -> None:
 def replacing(folder: str | Path) -> Iterator[Path]:
     """A scratch folder whose files move into `folder` when the block ends: all of them, or none if anything fails.
 
-    Args:
-        folder: Made if it does not exist; other files there are left alone.
-
-    Raises:
-        ValueError: If `folder` is a file.
-        OSError: If it can't be written.
+    The folder is made if it does not exist; other files there are left alone.
     """
     folder = Path(folder)
     made = [path for path in (folder, *folder.parents) if not os.path.exists(path)]
@@ -110,27 +100,8 @@ def _swap(new: Path, folder: Path, old: Path) -> None:
         raise
 
 
-def save(alignment: Alignment, folder: str | Path) -> None:
-    """Write an alignment folder.
-
-    Args:
-        alignment: What to save. The matrix is written as fitted; the strength goes into the config.
-        folder: Where to; other files there are left alone.
-
-    Raises:
-        ValueError: If the metadata is not plain JSON, or `folder` is a file.
-        OSError: If the disk is full or read-only; what was there is then still whole.
-    """
-    with replacing(folder) as scratch:
-        write(alignment, scratch)
-
-
 def write(alignment: Alignment, folder: Path) -> None:
-    """Write the three files of an alignment into a scratch folder.
-
-    Raises:
-        ValueError: If the metadata is not plain JSON.
-    """
+    """Write the three files of an alignment into a scratch folder; ValueError if its metadata is not plain JSON."""
     tensors = {"matrix": alignment.fitted.detach().cpu().contiguous()}
     if alignment.logit_scale is not None:
         tensors["logit_scale"] = torch.tensor(alignment.logit_scale, dtype=torch.float32)
@@ -167,9 +138,6 @@ def write(alignment: Alignment, folder: Path) -> None:
 def load(folder: str | Path) -> Alignment:
     """Read an alignment folder, believing nothing: keys, types, shape, values, hash and dim are all checked.
 
-    Args:
-        folder: The folder; `config.json` and `model.safetensors` must be in it.
-
     Raises:
         FileNotFoundError: If the folder or one of the two files is missing.
         ValueError: If anything in them is not what it should be; the message names the file and the reason.
@@ -192,7 +160,7 @@ def load(folder: str | Path) -> Alignment:
     try:
         return Alignment(
             tensors["matrix"],
-            base=None if config["base"] is None else Base(**config["base"]),
+            base=config["base"],
             logit_scale=None if scale is None else float(scale),
             strength=config.get("strength", 1.0),
             metadata=config.get("metadata", {}),
@@ -204,18 +172,17 @@ def load(folder: str | Path) -> Alignment:
 
 def _check_hashes(folder: Path, tensors: Mapping[str, torch.Tensor], config: Mapping[str, Any]) -> None:
     """Hold the tensors against the config: the matrix always, the others where it knows them."""
-    found = {name: matrix_sha256(tensor) for name, tensor in tensors.items()}
+    path, again = folder / WEIGHTS, "Fetch or save the folder again."
     expected = {"matrix": config["matrix_sha256"]} | config.get("other_sha256", {})
-    if "other_sha256" in config and set(found) != set(expected):
+    if "other_sha256" in config and set(tensors) != set(expected):
         raise ValueError(
-            f"{folder / WEIGHTS} has the tensors {sorted(found)}, but {CONFIG} describes {sorted(expected)}. "
-            f"Fetch or save the folder again."
+            f"{path} has the tensors {sorted(tensors)}, but {CONFIG} describes {sorted(expected)}. {again}"
         )
     for name, digest in expected.items():
-        if found[name] != digest:
+        if (found := matrix_sha256(tensors[name])) != digest:
             raise ValueError(
-                f"{folder / WEIGHTS} is not the {name} that {CONFIG} describes: its SHA-256 is {found[name][:16]}..., "
-                f"expected {digest[:16]}.... Fetch or save the folder again."
+                f"{path} is not the {name} that {CONFIG} describes: its SHA-256 is {found[:16]}..., "
+                f"expected {digest[:16]}.... {again}"
             )
 
 
@@ -225,17 +192,13 @@ def is_alignment_folder(folder: Path) -> bool:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Read and check a `config.json` of the format.
-
-    Raises:
-        ValueError: If it is no JSON object, of a later format, lacks a key, or has a value of the wrong type.
-    """
+    """A checked `config.json` of the format, its base as a `Base`; ValueError if anything is not what it should be."""
     config = read_json_object(path, remedy="Fetch or save the folder again.", max_bytes=MAX_CONFIG_BYTES)
     if "format_version" not in config:
         raise ValueError(f"{path} is not the config of an alignment: it has no format_version.")
     config = _renamed(config)
     version = config["format_version"]
-    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+    if not _is_int(version) or version < 1:
         raise ValueError(f"{path}: format_version is {version!r}, not a whole number from 1.")
     if version > FORMAT_VERSION:
         raise ValueError(
@@ -251,7 +214,7 @@ def read_config(path: Path) -> dict[str, Any]:
             stacklevel=2,
         )
     _check_types(path, config)
-    return config
+    return config | {"base": _base(path, config)}
 
 
 def _renamed(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -261,7 +224,8 @@ def _renamed(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_types(path: Path, config: Mapping[str, Any]) -> None:
-    dim, base = config["dim"], config["base"]
+    """Look at the types that nothing later refuses: `Alignment` does the strength's."""
+    dim = config["dim"]
     if not _is_int(dim) or not 1 <= dim <= MAX_DIM:
         raise ValueError(f"{path}: dim is {dim!r}, not a whole number from 1 to {MAX_DIM}.")
     if not isinstance(config["matrix_sha256"], str):
@@ -271,24 +235,25 @@ def _check_types(path: Path, config: Mapping[str, Any]) -> None:
         raise ValueError(f"{path}: other_sha256 is {others!r:.120}, not an object of hexadecimal strings.")
     if not isinstance(config.get("metadata", {}), dict):
         raise ValueError(f"{path}: metadata is not a JSON object.")
-    strength = config.get("strength", 1.0)
-    if isinstance(strength, bool) or not isinstance(strength, int | float):
-        raise ValueError(f"{path}: strength is {strength!r}, not a number.")
     if config.get("fingerprint_caption") not in (None, FINGERPRINT_CAPTION):
         raise ValueError(
             f"{path}: fingerprint_caption is {config['fingerprint_caption']!r}, but labclip compares with "
             f"{FINGERPRINT_CAPTION!r}."
         )
+
+
+def _base(path: Path, config: Mapping[str, Any]) -> Base | None:
+    base, names = config["base"], [field.name for field in fields(Base)]
     if base is None:
-        return
-    wanted = {"model": str, "pretrained": str, "quick_gelu": bool, "embed_dim": int}
-    if not isinstance(base, dict) or set(base) != set(wanted):
-        raise ValueError(f"{path}: base is {base!r}, not an object with the keys {', '.join(wanted)}.")
-    for key, kind in wanted.items():
-        if not isinstance(base[key], kind) or (kind is int and not _is_int(base[key])):
-            raise ValueError(f"{path}: base.{key} is {base[key]!r}, not of type {kind.__name__}.")
-    if base["embed_dim"] != dim:
-        raise ValueError(f"{path} contradicts itself: dim is {dim}, base.embed_dim {base['embed_dim']}.")
+        return None
+    if not isinstance(base, dict) or set(base) != set(names):
+        raise ValueError(f"{path}: base is {base!r}, not an object with the keys {', '.join(names)}.")
+    if base["embed_dim"] != config["dim"] and _is_int(base["embed_dim"]):
+        raise ValueError(f"{path} contradicts itself: dim is {config['dim']}, base.embed_dim {base['embed_dim']}.")
+    try:
+        return Base(**base)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def _is_int(value: Any) -> bool:
@@ -300,13 +265,12 @@ def _read_tensors(path: Path, dim: int) -> dict[str, torch.Tensor]:
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             found = {_OLD.get(name, name): name for name in file.keys()}  # noqa: SIM118
-            names = set(found)
-            if "matrix" not in names or not names <= _TENSORS:
+            if "matrix" not in found or not set(found) <= set(shapes):
                 raise ValueError(
-                    f"{path} has the tensors {sorted(names)}, not 'matrix' and at most 'logit_scale', 'fingerprint'. "
+                    f"{path} has the tensors {sorted(found)}, not 'matrix' and at most 'logit_scale', 'fingerprint'. "
                     f"A torch checkpoint becomes an alignment with: labclip convert FILE.pt FOLDER"
                 )
-            for name in (one for one in shapes if one in names):
+            for name in [one for one in shapes if one in found]:
                 piece = file.get_slice(found[name])
                 shape, dtype = piece.get_shape(), piece.get_dtype()
                 if shape != shapes[name]:
@@ -316,6 +280,6 @@ def _read_tensors(path: Path, dim: int) -> dict[str, torch.Tensor]:
                 if dtype != "F32":
                     raise ValueError(f"{path}: '{name}' is {dtype}, not float32 (F32).")
             # Cloned: the file is mapped, and a matrix must not change when somebody overwrites it.
-            return {name: file.get_tensor(found[name]).clone() for name in names}
+            return {name: file.get_tensor(stored).clone() for name, stored in found.items()}
     except SafetensorError as error:
         raise ValueError(f"{path} is not a whole safetensors file ({error}). Fetch or save it again.") from error

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from labclip.alignment import Alignment
+from labclip.alignment import Alignment, checked_alignment
 from labclip.model import LABCLIP
 from labclip.openclip import check_base
 
@@ -54,11 +54,7 @@ def fold(model: nn.Module, alignment: Alignment | None = None) -> nn.Module:
             check_base(model.clip, alignment, model.tokenizer)
         alignment = alignment or model.alignment
         model = model.clip
-    if not isinstance(alignment, Alignment):
-        raise ValueError(
-            f"The alignment is a {type(alignment).__name__}. Pass a labclip.Alignment, for example "
-            f'labclip.fold(model, Alignment.from_pretrained("ViT-B-32")), or a LABCLIP, which has its own.'
-        )
+    alignment = checked_alignment(alignment)
     folded = copy.deepcopy(model)
     if alignment.strength == 0.0 or (alignment.is_identity and alignment.logit_scale is None):
         return folded

@@ -13,40 +13,22 @@ from torch import nn
 from labclip.alignment import Alignment, Base, with_record
 from labclip.checks import first_line
 from labclip.io.architecture import config_of
-from labclip.io.bases import Built, build, weights_in
+from labclip.io.bases import WEIGHT_FILES, build, weights_in
 from labclip.io.folder import CONFIG, is_alignment_folder, load, read_config
-from labclip.io.hub import base_weights, url_weights
+from labclip.io.hub import Access, base_weights, url_weights
 from labclip.model import LABCLIP
 from labclip.openclip import fingerprint_of, folder_tokenizer, read_openclip_config, text_tower, tokenizer_of
 from labclip.packages import MissingPackageError
 from labclip.text import Tokenizer
 
-_WEIGHT_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
 # What a tag's configuration says about preprocessing, by the argument of OpenCLIP that overrides it.
-_TRANSFORM_KEYS = {
-    "mean": "image_mean",
-    "std": "image_std",
-    "interpolation": "image_interpolation",
-    "resize_mode": "image_resize_mode",
-}
+_TRANSFORM_KEYS = {key: f"image_{key}" for key in ("mean", "std", "interpolation", "resize_mode")}
 
 
 def load_named(
-    wanted: Base, alignment: Alignment, *, precision: str, device: Any, hub: dict[str, Any], **openclip: Any
-) -> tuple[LABCLIP, Built]:
-    """Load an OpenCLIP architecture with the weights of a tag, or of a file, and wrap it.
-
-    Args:
-        wanted: Which base; `pretrained` may be a weights file.
-        alignment: What to wrap it with.
-        precision: OpenCLIP's precision.
-        device: Where to put the model.
-        hub: `token, cache_dir, force_download, local_files_only`.
-        openclip: Further arguments of `open_clip.create_model_and_transforms`.
-
-    Returns:
-        The wrapped model, and the base with its transforms.
-    """
+    wanted: Base, alignment: Alignment, access: Access, *, precision: str, device: Any, **openclip: Any
+) -> tuple[LABCLIP, Any]:
+    """Load an OpenCLIP architecture with the weights of a tag, or of a file, and wrap it; also preprocess_train."""
     check_same_base(alignment, wanted)
     if wanted.model not in open_clip.list_models():
         raise ValueError(
@@ -59,45 +41,43 @@ def load_named(
             openclip.setdefault(argument, tag_config[key])
     if wanted.quick_gelu:
         openclip["force_quick_gelu"] = True
-    built = build(wanted.model, weights_of(wanted, hub), precision=precision, device=device, **openclip)
+    clip, train, val = build(wanted.model, weights_of(wanted, access), precision=precision, device=device, **openclip)
     model_cfg = open_clip.get_model_config(wanted.model) | ({"quick_gelu": True} if wanted.quick_gelu else {})
     tokenizer = tokenizer_of(wanted.model, model_cfg)
     if tag_config and alignment.base is not None and alignment.fingerprint is None:
         # The tag's own weights: from here on they can be told from others.
-        alignment = with_record(alignment, fingerprint=fingerprint_of(built.clip, tokenizer))
-    model = LABCLIP(built.clip, alignment, preprocess=built.preprocess_val, tokenizer=tokenizer)
-    visual: Any = built.clip.visual
+        alignment = with_record(alignment, fingerprint=fingerprint_of(clip, tokenizer))
+    model = LABCLIP(clip, alignment, preprocess=val, tokenizer=tokenizer)
     if not set(openclip) - {"force_quick_gelu", "output_dict", "aug_cfg", "weights_only", *_TRANSFORM_KEYS.values()}:
-        model.openclip_config = {"model_cfg": model_cfg, "preprocess_cfg": dict(visual.preprocess_cfg)}
-    return model, built
+        model.openclip_config = {"model_cfg": model_cfg, "preprocess_cfg": dict(clip.visual.preprocess_cfg)}
+    return model, train
 
 
 def load_folder(
     folder: Path, alignment: Alignment, *, precision: str, device: Any, **openclip: Any
-) -> tuple[LABCLIP, Built]:
-    """Load the OpenCLIP model of a folder and wrap it."""
+) -> tuple[LABCLIP, Any]:
+    """Load the OpenCLIP model of a folder and wrap it; also preprocess_train."""
     if is_alignment_folder(folder) and (recorded := read_config(folder / CONFIG)["base"]) is not None:
-        check_same_base(alignment, Base(**recorded))
+        check_same_base(alignment, recorded)
         if alignment.base is not None and alignment.fingerprint is None:
-            alignment = with_record(
-                alignment, fingerprint=load(folder).fingerprint
-            )  # what the folder's own matrix knows of the base
+            # What the folder's own matrix knows of the base.
+            alignment = with_record(alignment, fingerprint=load(folder).fingerprint)
     config = read_openclip_config(folder)
     weights = weights_in(folder)
     assert weights is not None
-    built = build(f"local-dir:{folder}", weights, precision=precision, device=device, **openclip)
+    clip, train, val = build(f"local-dir:{folder}", weights, precision=precision, device=device, **openclip)
     try:
         tokenizer: Tokenizer | None = folder_tokenizer(folder)
     except MissingPackageError:
         raise
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{folder}: its tokenizer can't be made ({first_line(error)}).") from error
-    vocabulary = getattr(text_tower(built.clip), "vocab_size", None)
+    vocabulary = getattr(text_tower(clip), "vocab_size", None)
     if isinstance(tokenizer, open_clip.SimpleTokenizer) and vocabulary not in (None, tokenizer.vocab_size):
         tokenizer = None  # the ordinary one would give a model with words of its own the wrong ones
-    model = LABCLIP(built.clip, alignment, preprocess=built.preprocess_val, tokenizer=tokenizer)
+    model = LABCLIP(clip, alignment, preprocess=val, tokenizer=tokenizer)
     model.openclip_config = config
-    return model, built
+    return model, train
 
 
 def wrap_loaded(clip: nn.Module, alignment: Alignment, device: str | torch.device | None) -> LABCLIP:
@@ -109,15 +89,11 @@ def wrap_loaded(clip: nn.Module, alignment: Alignment, device: str | torch.devic
             f"{base.model}. Pass that base, or load the alignment that fits yours."
         )
     model = LABCLIP(clip, alignment)
-    return model.to(device) if device is not None else model
+    return model if device is None else model.to(device)
 
 
 def check_same_base(alignment: Alignment, wanted: Base) -> None:
-    """Refuse an alignment recorded for another architecture, tag or activation.
-
-    Raises:
-        ValueError: If they differ; both are named.
-    """
+    """Refuse with ValueError an alignment recorded for another architecture, tag or activation."""
     base = alignment.base
     if base is None or base.matches(wanted):
         return
@@ -131,13 +107,12 @@ def check_same_base(alignment: Alignment, wanted: Base) -> None:
     )
 
 
-def weights_of(base: Base, hub: dict[str, Any]) -> Path:
+def weights_of(base: Base, access: Access) -> Path:
     """The file with the weights of a tag, from the cache or fetched."""
     config = open_clip.get_pretrained_cfg(base.model, base.pretrained)
     if not config:
         return Path(base.pretrained)
-    options = {key: value for key, value in hub.items() if key != "revision"}
     if not config.get("hf_hub"):
-        return url_weights(config["url"], **{key: value for key, value in options.items() if key != "token"})
+        return url_weights(config["url"], access)
     repository, _, file = config["hf_hub"].rpartition("/")
-    return base_weights(repository, [file] if file else _WEIGHT_FILES, **options)
+    return base_weights(repository, [file] if file else WEIGHT_FILES, replace(access, revision=None))

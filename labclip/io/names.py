@@ -6,28 +6,21 @@ import difflib
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import open_clip
 
 from labclip.alignment import Base
-from labclip.io import hub as hub_client
-from labclip.io.bases import is_openclip_folder
+from labclip.io.bases import weights_in
 from labclip.io.folder import is_alignment_folder, load
+from labclip.io.hub import Access, snapshot
 from labclip.io.published import Published, find_entry, list_pretrained
+from labclip.openclip import OPENCLIP_CONFIG
 from labclip.packages import EMBEDDED, embedded_folder
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a name leads.
-
-    Attributes:
-        name: What the user typed.
-        entry: The published matrix of that name, or None.
-        base: The base that "MODEL:TAG" means, or the published matrix's, or None: then a folder says.
-        folder: The local folder (embedded, the user's, or fetched from the Hub), or None.
-    """
+    """Where a name, as the user typed it, leads: to a published matrix, a local folder, or the base of "MODEL:TAG"."""
 
     name: str
     entry: Published | None = None
@@ -37,7 +30,8 @@ class Source:
     @property
     def has_base(self) -> bool:
         """Whether the folder holds an OpenCLIP model."""
-        return self.folder is not None and is_openclip_folder(self.folder)
+        folder = self.folder
+        return folder is not None and (folder / OPENCLIP_CONFIG).is_file() and weights_in(folder) is not None
 
     @property
     def has_alignment(self) -> bool:
@@ -47,12 +41,10 @@ class Source:
         return is_alignment_folder(self.folder) or not self.has_base
 
 
-def resolve(name_or_path: str | Path, **hub: Any) -> Source:
+def resolve(name_or_path: str | Path, access: Access) -> Source:
     """Resolve a name once: a known name, then an existing path, then "MODEL:TAG", then a Hub repository.
 
-    Args:
-        name_or_path: What the user typed; "./name" and `Path` objects are always paths.
-        hub: `revision, token, cache_dir, force_download, local_files_only`.
+    "./name" and `Path` objects are always paths.
 
     Raises:
         FileNotFoundError: If a path does not exist, or the repository does not.
@@ -85,12 +77,10 @@ def resolve(name_or_path: str | Path, **hub: Any) -> Source:
     if colon and "/" not in model:
         return Source(name, base=named_base(model, tag))
     if "/" in name:
-        return Source(name, folder=hub_client.snapshot(name, verify=_check_alignment, **hub))
-    near = difflib.get_close_matches(name, list_pretrained(), n=1, cutoff=0.4)
-    nearest = f" Did you mean {near[0]!r}?" if near else ""
+        return Source(name, folder=snapshot(name, access, verify=_check_alignment))
     raise ValueError(
-        f"{name!r:.120} is not a known name, a folder, MODEL:TAG or a Hub repository 'org/name'.{nearest} "
-        f"Known names: {_known()}."
+        f"{name!r:.120} is not a known name, a folder, MODEL:TAG or a Hub repository 'org/name'."
+        f"{_nearest(name, list_pretrained())} Known names: {_known()}."
     )
 
 
@@ -116,13 +106,8 @@ def _known() -> str:
 def named_base(model_name: str, pretrained: str, *, force_quick_gelu: bool = False) -> Base:
     """What a user means by an OpenCLIP name and tag, with the activation that the tag's weights were trained with.
 
-    Args:
-        model_name: OpenCLIP architecture, "ViT-B-32" or "ViT-B/32".
-        pretrained: OpenCLIP tag, or a weights file.
-        force_quick_gelu: Whether a weights file needs QuickGELU; a tag says so itself.
-
-    Raises:
-        ValueError: If OpenCLIP knows no such name or tag, or the tag's weights do not run with this activation.
+    `force_quick_gelu` is for a weights file in the tag's place; a tag says so itself. ValueError if OpenCLIP knows no
+    such name or tag, or the tag's weights do not run with the name's activation.
     """
     name = model_name.replace("/", "-")
     config = open_clip.get_model_config(name)
@@ -130,11 +115,10 @@ def named_base(model_name: str, pretrained: str, *, force_quick_gelu: bool = Fal
         raise unknown_model(model_name)
     quick_gelu = force_quick_gelu or bool(config.get("quick_gelu", False))
     tag_config = open_clip.get_pretrained_cfg(name, pretrained)
-    if not tag_config:
-        if not Path(pretrained).is_file():
-            tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
-            raise ValueError(f"{pretrained!r} is neither a tag of {name} nor a weights file. Its tags: {tags}.")
-    else:
+    if not tag_config and not Path(pretrained).is_file():
+        tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
+        raise ValueError(f"{pretrained!r} is neither a tag of {name} nor a weights file. Its tags: {tags}.")
+    if tag_config:
         needed = bool(tag_config.get("quick_gelu", False))
         if quick_gelu and not needed:
             raise ValueError(
@@ -147,5 +131,9 @@ def named_base(model_name: str, pretrained: str, *, force_quick_gelu: bool = Fal
 
 def unknown_model(name: str) -> ValueError:
     """The error of a name that OpenCLIP has not, with the nearest that it has."""
-    near = difflib.get_close_matches(name.replace("/", "-"), open_clip.list_models(), n=1, cutoff=0.4)
-    return ValueError(f"OpenCLIP knows no model {name!r}.{f' Did you mean {near[0]!r}?' if near else ''}")
+    return ValueError(f"OpenCLIP knows no model {name!r}.{_nearest(name.replace('/', '-'), open_clip.list_models())}")
+
+
+def _nearest(name: str, names: list[str]) -> str:
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
+    return f" Did you mean {near[0]!r}?" if near else ""

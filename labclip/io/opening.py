@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import open_clip
 
-from labclip.alignment import Alignment, Base
+from labclip.alignment import Alignment, with_record
 from labclip.checks import check_device
 from labclip.io import published
-from labclip.io.bases import Built
 from labclip.io.folder import load
-from labclip.io.hub import is_off, published_folder
+from labclip.io.hub import DEFAULT, Access, published_folder
 from labclip.io.loading import check_same_base, load_folder, load_named, weights_of, wrap_loaded
 from labclip.io.names import Source, named_base, resolve, unknown_model
-from labclip.io.published import Published, entries_for, list_pretrained
+from labclip.io.published import entries_for, list_pretrained
 from labclip.model import LABCLIP
 from labclip.openclip import check_base, folder_tokenizer, read_openclip_config, tokenizer_of
 from labclip.packages import EMBEDDED, embedded_folder
@@ -25,95 +25,87 @@ if TYPE_CHECKING:
     from torch import nn
 
 _FIT_ONE = "Pass alignment= (a folder, a repository 'org/name', or an Alignment), or fit one on your own captions"
-_HUB: dict[str, Any] = {"token": None, "cache_dir": None, "force_download": False, "local_files_only": False}
 
 
 def load_model(
     name_or_path: str | Path,
+    access: Access = DEFAULT,
     *,
     alignment: Alignment | str | Path | None = None,
     base: nn.Module | None = None,
     strength: float | None = None,
     device: str | torch.device | None = None,
     precision: str = "fp32",
-    **hub: Any,
 ) -> LABCLIP:
     """`LABCLIP.from_pretrained`."""
     check_device(device)
-    source = resolve(name_or_path, **hub)
+    source = resolve(name_or_path, access)
     try:
-        chosen = own_alignment(source, hub) if alignment is None else asked_alignment(alignment, source, hub)
+        chosen = _alignment_for(source, alignment, strength, access)
     except FileNotFoundError as error:
-        if source.base is not None and base is None:
-            _tell_weights_too(error, source.base, hub)
+        if source.base is not None and base is None and access.off:
+            try:
+                weights_of(source.base, access)
+            except FileNotFoundError as also:
+                raise FileNotFoundError(f"{error} Its base is missing as well: {also}") from error
         raise
-    if strength is not None:
-        chosen = chosen.at(strength)
     if base is not None:
         return wrap_loaded(base, chosen, device)
-    return _load_base(source, chosen, hub, precision=precision, device=device)[0]
+    return _load_base(source, chosen, access, precision=precision, device=device)[0]
 
 
-def open_base(name: str | Path, *, device: str | None = None, precision: str = "fp32") -> LABCLIP:
-    """What `--model` means: `LABCLIP.from_pretrained` with the cache and token that the environment says."""
-    return load_model(name, device=device, precision=precision, revision=None, **_HUB)
-
-
-def load_alignment(name_or_path: str | Path, **hub: Any) -> Alignment:
+def load_alignment(name_or_path: str | Path, access: Access = DEFAULT) -> Alignment:
     """`Alignment.from_pretrained`."""
-    source = resolve(name_or_path, **hub)
+    source = resolve(name_or_path, access)
     if source.folder is not None:
         return load(source.folder)
     if source.entry is None:
         raise ValueError(
             f"{source.name} is a base, not an alignment. Known alignments: {', '.join(list_pretrained())}."
         )
-    return _published(source.entry, hub)
+    return load(published_folder(source.entry, access))
 
 
 def open_alignment(name: Alignment | str | Path, model: LABCLIP) -> Alignment:
     """Load an alignment for a base that is loaded already: what `--alignment` means.
 
-    Args:
-        name: What `Alignment.from_pretrained` takes, "cc3m" and the like for the base's own published ones, or an
-            alignment, which is only checked.
-        model: The base, wrapped with whatever matrix.
-
-    Raises:
-        FileNotFoundError: If there is none of that name.
-        ValueError: If it was fitted on another base, as far as its record or its fingerprint tells.
+    `name` is what `Alignment.from_pretrained` takes, "cc3m" and the like for the base's own published ones, or an
+    alignment, which is only checked. ValueError if it was fitted on another base, as far as its record or its
+    fingerprint tells.
     """
     base = model.alignment.base
-    alignment = asked_alignment(name, Source(str(base or "this model"), base=base), _HUB)
+    alignment = _asked(name, Source(str(base or "this model"), base=base), DEFAULT)
     if base is not None:
         check_same_base(alignment, base)
     check_base(model.clip, alignment, model.tokenizer)
     return alignment
 
 
-def own_alignment(source: Source, hub: dict[str, Any]) -> Alignment:
+def _alignment_for(
+    source: Source, asked: Alignment | str | Path | None, strength: float | None, access: Access
+) -> Alignment:
+    """The alignment that a user asked for, else the one that the name brings, at a strength."""
+    chosen = _own(source, access) if asked is None else _asked(asked, source, access)
+    return chosen if strength is None else chosen.at(strength)
+
+
+def _own(source: Source, access: Access) -> Alignment:
     """The alignment that a name brings: its matrix, or the identity for "MODEL:TAG" and for a base alone."""
     if source.entry is not None:
-        return _published(source.entry, hub)
+        return load(published_folder(source.entry, access))
     if source.folder is None:
         assert source.base is not None
-        return _identity(source.base.embed_dim, source.base)
+        return with_record(Alignment.identity(source.base.embed_dim), base=source.base)
     if source.has_alignment:
         return load(source.folder)
     dim = read_openclip_config(source.folder)["model_cfg"].get("embed_dim")
     if not isinstance(dim, int) or isinstance(dim, bool) or dim < 1:
         raise ValueError(f"{source.folder}: model_cfg.embed_dim is {dim!r}, not a whole number from 1.")
-    return _identity(dim, None)
+    return Alignment.identity(dim)
 
 
-def asked_alignment(alignment: Alignment | str | Path, source: Source, hub: dict[str, Any]) -> Alignment:
-    """The alignment that a user asked for, by every way of writing one.
-
-    Args:
-        alignment: An `Alignment`, a name, a folder, a repository, or "coco", "cc3m": the source's published ones.
-        source: What it is to be applied to.
-        hub: `token, cache_dir, force_download, local_files_only`.
-    """
+def _asked(alignment: Alignment | str | Path, source: Source, access: Access) -> Alignment:
+    """The alignment that a user asked for, by every way of writing one, for what `source` leads to."""
     if isinstance(alignment, Alignment):
         return alignment
     if not isinstance(alignment, str | Path):
@@ -124,29 +116,21 @@ def asked_alignment(alignment: Alignment | str | Path, source: Source, hub: dict
     if alignment in {entry.alignment for entry in published.PUBLISHED}:
         for entry in [] if source.base is None else entries_for(source.base):
             if entry.alignment == alignment:
-                return _published(entry, hub)
+                return load(published_folder(entry, access))
         raise ValueError(
             f"No matrix {alignment!r} is published for {source.name}. Known names: {', '.join(list_pretrained())}."
         )
     # The revision belongs to the model's repository, not to the alignment's.
-    return load_alignment(alignment, **{**hub, "revision": None})
-
-
-def _published(entry: Published, hub: dict[str, Any]) -> Alignment:
-    return load(published_folder(entry, **{key: value for key, value in hub.items() if key != "revision"}))
-
-
-def _identity(dim: int, base: Base | None) -> Alignment:
-    return Alignment(Alignment.identity(dim).matrix, base=base)
+    return load_alignment(alignment, replace(access, revision=None))
 
 
 def _load_base(
-    source: Source, chosen: Alignment, hub: dict[str, Any], *, precision: str, device: Any, **openclip: Any
-) -> tuple[LABCLIP, Built]:
+    source: Source, chosen: Alignment, access: Access, *, precision: str, device: Any, **openclip: Any
+) -> tuple[LABCLIP, Any]:
     """Load the base that a source means, and wrap it with an alignment."""
     if source.folder is not None and source.has_base:
         return load_folder(source.folder, chosen, precision=precision, device=device, **openclip)
-    wanted = source.base or own_alignment(source, hub).base
+    wanted = source.base or _own(source, access).base
     if wanted is None:
         raise ValueError(
             f"{source.name} holds an alignment that does not say what base it was fitted on. "
@@ -154,30 +138,14 @@ def _load_base(
         )
     if wanted.model == EMBEDDED:
         return load_folder(embedded_folder(), chosen, precision=precision, device=device, **openclip)
-    if source.base is None and not _is_tag(wanted):
+    # A record read from a file must not make OpenCLIP open paths or repositories.
+    known = wanted.model in open_clip.list_models() and open_clip.get_pretrained_cfg(wanted.model, wanted.pretrained)
+    if source.base is None and not known:
         raise ValueError(
             f"{source.name} was fitted on {wanted}, whose weights OpenCLIP does not know by name. "
             f"Load that model yourself and pass base=."
         )
-    return load_named(wanted, chosen, precision=precision, device=device, hub=hub, **openclip)
-
-
-def _is_tag(base: Base) -> bool:
-    """Whether OpenCLIP has the weights: a record read from a file must not make it open paths or repositories."""
-    return base.model in open_clip.list_models() and bool(open_clip.get_pretrained_cfg(base.model, base.pretrained))
-
-
-def _tell_weights_too(missing: FileNotFoundError, base: Base, hub: dict[str, Any]) -> None:
-    """Where the network is off and the cache has neither matrix nor base, say both at once.
-
-    Raises:
-        FileNotFoundError: If the base's weights are missing too.
-    """
-    if is_off(hub["force_download"], hub["local_files_only"]):
-        try:
-            weights_of(base, hub)
-        except FileNotFoundError as error:
-            raise FileNotFoundError(f"{missing} Its base is missing as well: {error}") from error
+    return load_named(wanted, chosen, access, precision=precision, device=device, **openclip)
 
 
 def create_model_and_transforms(
@@ -220,7 +188,7 @@ def create_model_and_transforms(
     if jit:
         raise ValueError("jit=True is not supported: pass jit=False and use torch.compile(model), or model.fold().")
     check_device(device)
-    hub: dict[str, Any] = _HUB | {"cache_dir": cache_dir}
+    access = Access(cache_dir=cache_dir)
     schema, _, where = model_name.rpartition(":")
     if schema in ("local-dir", "hf-hub") or model_name == EMBEDDED:
         if pretrained:
@@ -228,7 +196,7 @@ def create_model_and_transforms(
                 f"{model_name} has weights of its own, so pretrained={pretrained!r} would be ignored. Leave it out, or "
                 f'pass an architecture, for example "ViT-B-32".'
             )
-        source = resolve(Path(where) if schema == "local-dir" else where, revision=None, **hub)
+        source = resolve(Path(where) if schema == "local-dir" else where, access)
         if not source.has_base:
             raise ValueError(f"{model_name} holds no OpenCLIP model. Pass an architecture and a tag instead.")
     elif not pretrained:
@@ -240,10 +208,9 @@ def create_model_and_transforms(
         source = _of_openclip(model_name, pretrained, openclip.get("force_quick_gelu", False), alignment is None)
     if alignment is None and not source.has_alignment:
         raise ValueError(f"{source.name} holds a base but no alignment. {_FIT_ONE}.")
-    chosen = own_alignment(source, hub) if alignment is None else asked_alignment(alignment, source, hub)
-    chosen = chosen if strength is None else chosen.at(strength)
-    model, built = _load_base(source, chosen, hub, precision=precision, device=device, **openclip)
-    return model, built.preprocess_train, built.preprocess_val
+    chosen = _alignment_for(source, alignment, strength, access)
+    model, preprocess_train = _load_base(source, chosen, access, precision=precision, device=device, **openclip)
+    return model, preprocess_train, model.preprocess
 
 
 def _of_openclip(model_name: str, pretrained: str, force_quick_gelu: bool, needs_matrix: bool) -> Source:

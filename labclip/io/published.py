@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from labclip.packages import EMBEDDED
@@ -39,16 +39,11 @@ REPORTED_SOURCE = (
 
 @dataclass(frozen=True)
 class Figure:
-    """One published figure and its like for other models.
+    """One published figure: `values` are fractions of 1 of "base", "labclip", and other methods by name.
 
-    Attributes:
-        benchmark: As `labclip evaluate` takes it, or "probes" for the linear probes of `labclip diagnose`.
-        metric: What was counted, in the words of the notes.
-        clip: The CLIP it was measured with, or "" where the notes do not say.
-        values: Fractions of 1: "base", "labclip", and other methods by name.
-        command: What measures it; FOLDER is a matrix that one fits first, as none was published.
-        matrix: Name and alignment of the published matrix that it is of, or None.
-        measured_as: What labclip calls the metric.
+    `benchmark` is as `labclip evaluate` takes it, or "probes" for the linear probes of `labclip diagnose`; `clip` is ""
+    where the notes do not say; in `command` FOLDER is a matrix that one fits first, as none was published; `matrix` is
+    name and alignment of the published matrix that it is of; `measured_as` is what labclip calls the metric.
     """
 
     benchmark: str
@@ -57,7 +52,7 @@ class Figure:
     values: Mapping[str, float]
     command: str
     matrix: tuple[str, str] | None = None
-    measured_as: str = field(default="")
+    measured_as: str = ""
 
 
 _B32 = ("ViT-B-32", "coco")
@@ -107,36 +102,13 @@ REPORTED: tuple[Figure, ...] = (
 """CLEVR and PUG are of matrices fitted on those very data, of which none was published."""
 
 
-def reported_of(name: str, alignment: str) -> dict[str, dict[str, dict[str, float]]]:
-    """The figures of one published matrix: {benchmark: {"base": {metric: value}, "labclip": {metric: value}}}."""
-    found: dict[str, dict[str, dict[str, float]]] = {}
-    for one in REPORTED:
-        if one.matrix == (name, alignment):
-            sides = found.setdefault(one.benchmark, {"base": {}, "labclip": {}})
-            for side, values in sides.items():
-                values[one.metric] = one.values[side]
-    return found
-
-
 @dataclass(frozen=True)
 class Published:
     """One published matrix.
 
-    Attributes:
-        name: What `from_pretrained` calls its base, for example "ViT-B-32".
-        alignment: Which of the matrices for that base: "coco" or "cc3m".
-        model: OpenCLIP architecture of the base. The openai weights need QuickGELU, so the `-quickgelu` one.
-        pretrained: OpenCLIP tag of the base's weights.
-        embed_dim: Length of an embedding.
-        logit_scale: The fitted log-temperature in the checkpoint.
-        file: The checkpoint's file name in the authors' repository.
-        size: The checkpoint's size, bytes.
-        file_sha256: SHA-256 of the checkpoint.
-        matrix_sha256: SHA-256 of the matrix as little-endian float32, row-major.
-        hub_repo: Hub repository that is tried before the authors'.
-        data: What it was fitted on.
-        recipe: How it was fitted, as far as that is known.
-        reported: Published figures for this very matrix, {benchmark: {"base": {metric: value}, "labclip": {...}}}.
+    `name` is what `from_pretrained` calls its base, `alignment` which of that base's matrices it is. The openai weights
+    need QuickGELU, so `model` is the `-quickgelu` architecture. `logit_scale` is the log-temperature; `matrix_sha256`
+    is that of `labclip.io.folder.matrix_sha256`; `hub_repo` is tried before the authors' repository.
     """
 
     name: str
@@ -152,15 +124,13 @@ class Published:
     data: str
     recipe: str
     pretrained: str = "openai"
-    quick_gelu: bool = True
-    reported: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
 
     @property
     def base(self) -> Base:
         """The OpenCLIP model it was fitted on."""
         from labclip.alignment import Base
 
-        return Base(self.model, self.pretrained, quick_gelu=self.quick_gelu, embed_dim=self.embed_dim)
+        return Base(self.model, self.pretrained, quick_gelu=True, embed_dim=self.embed_dim)
 
     @property
     def url(self) -> str:
@@ -169,20 +139,24 @@ class Published:
         return f"{endpoint.rstrip('/')}/{AUTHORS_REPOSITORY}/{AUTHORS_COMMIT}/alignment/weights/{self.file}"
 
     @property
+    def reported(self) -> dict[str, dict[str, dict[str, float]]]:
+        """Published figures of this very matrix: {benchmark: {"base": {metric: value}, "labclip": {metric: value}}}."""
+        found: dict[str, dict[str, dict[str, float]]] = {}
+        for one in REPORTED:
+            if one.matrix == (self.name, self.alignment):
+                for side, values in found.setdefault(one.benchmark, {"base": {}, "labclip": {}}).items():
+                    values[one.metric] = one.values[side]
+        return found
+
+    @property
     def metadata(self) -> dict[str, Any]:
-        """What an `Alignment` made of it carries. The figures are not under "results": labclip did not measure them."""
-        metadata: dict[str, Any] = {
-            "recipe": self.recipe,
-            "data": self.data,
-            "source": (
-                f"{self.file} of {AUTHORS_REPOSITORY} at {AUTHORS_COMMIT[:7]}, which has no licence: "
-                f"downloaded for your own use, not to be published again"
-            ),
-            "costs": list(KNOWN_COSTS),
-        }
-        if self.reported:
-            metadata |= {"reported": self.reported, "reported_source": REPORTED_SOURCE}
-        return metadata
+        """What an `Alignment` made of it carries; no "results", as labclip did not measure the figures."""
+        source = (
+            f"{self.file} of {AUTHORS_REPOSITORY} at {AUTHORS_COMMIT[:7]}, which has no licence: "
+            f"downloaded for your own use, not to be published again"
+        )
+        figures = {"reported": self.reported, "reported_source": REPORTED_SOURCE} if self.reported else {}
+        return {"recipe": self.recipe, "data": self.data, "source": source, "costs": list(KNOWN_COSTS), **figures}
 
     def __str__(self) -> str:
         return f"{self.name} ({self.alignment})"
@@ -203,7 +177,6 @@ PUBLISHED: tuple[Published, ...] = (
         file_sha256="833133433207f0851017ca5121d7f769c539c9ed1a6340da7e8d948fa8beaaaa",
         matrix_sha256="8cc53c13784f4c53580b0b0de6fd5a4464a9d8a93f708e3a8cec5c3449bd6c35",
         hub_repo="labclip/labclip-vit-b-32-coco",
-        reported=reported_of("ViT-B-32", "coco"),
         data=_COCO_DATA,
         recipe=_COCO_RECIPE,
     ),

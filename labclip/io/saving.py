@@ -33,22 +33,17 @@ _TELLING = [FINGERPRINT_CAPTION, "Two Dogs, one cat -- and  a bird!", "a very " 
 def save_model(model: LABCLIP, folder: str | Path, *, config: str | Mapping[str, Any] | None = None) -> None:
     """Write a self-contained folder: the base as an OpenCLIP folder, the alignment's three files in it as well.
 
-    Args:
-        model: What to save.
-        folder: Where to; made if it does not exist.
-        config: The architecture of a base that labclip did not load: OpenCLIP's name of it, or a `model_cfg`.
+    The architecture of a base that labclip did not load is `config`: OpenCLIP's name of it, or a `model_cfg`. Warns if
+    nothing shows that the base is the one recorded: it was given by hand, or trained on.
 
     Raises:
         ValueError: If the architecture of the base is not known, or its tokenizer can't be saved.
-
-    Warns:
-        UserWarning: If nothing shows that the base is the one recorded: it was given by hand, or trained on.
     """
-    openclip = openclip_config(model, config)
+    openclip = _openclip_config(model, config)
     alignment = _as_verified(model)
     with replacing(folder) as scratch:
         write(alignment, scratch)
-        write_openclip(model.clip, openclip, model.tokenizer, scratch)
+        _write_openclip(model.clip, openclip, model.tokenizer, scratch)
 
 
 def _as_verified(model: LABCLIP) -> Alignment:
@@ -79,20 +74,14 @@ def _as_verified(model: LABCLIP) -> Alignment:
 def save_folded(model: LABCLIP, folder: str | Path, *, config: str | Mapping[str, Any] | None = None) -> None:
     """Write the folded model as a folder that `open_clip.create_model_and_transforms("local-dir:FOLDER")` opens.
 
-    Args:
-        model: What to fold and save.
-        folder: Where to; made if it does not exist.
-        config: As `save_model` takes it.
-
-    Raises:
-        ValueError: As `save_model`.
+    Arguments and errors are those of `save_model`.
     """
     if is_alignment_folder(Path(folder)):
         raise ValueError(
             f"{folder} holds an alignment, which would be applied once more to the folded model beside it. "
             f"Pass another folder."
         )
-    openclip = copy.deepcopy(openclip_config(model, config))
+    openclip = copy.deepcopy(_openclip_config(model, config))
     text_cfg = openclip["model_cfg"]["text_cfg"]
     folded = model.fold()
     if "hf_model_name" in text_cfg:
@@ -101,19 +90,11 @@ def save_folded(model: LABCLIP, folder: str | Path, *, config: str | Mapping[str
     elif text_cfg.get("proj_type") == "none" and getattr(text_tower(folded), "text_projection", None) is not None:
         text_cfg |= {"proj_type": "linear", "proj_bias": False}
     with replacing(folder) as scratch:
-        write_openclip(folded, openclip, model.tokenizer, scratch)
+        _write_openclip(folded, openclip, model.tokenizer, scratch)
 
 
-def openclip_config(model: LABCLIP, config: str | Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The `open_clip_config.json` of a model's base: `model_cfg` and `preprocess_cfg`.
-
-    Args:
-        model: Whose base.
-        config: Its architecture, where labclip did not load it: OpenCLIP's name of it, or a `model_cfg`.
-
-    Raises:
-        ValueError: If the architecture is not known, or `config` is that of another model.
-    """
+def _openclip_config(model: LABCLIP, config: str | Mapping[str, Any] | None) -> dict[str, Any]:
+    """The `open_clip_config.json` of a model's base, of which `config` is the architecture where it is not known."""
     if config is None and model.openclip_config is not None:
         return model.openclip_config
     clip, base = model.clip, model.alignment.base
@@ -136,7 +117,7 @@ def openclip_config(model: LABCLIP, config: str | Mapping[str, Any] | None = Non
     return {"model_cfg": found, "preprocess_cfg": dict(getattr(clip.visual, "preprocess_cfg", None) or {})}
 
 
-def write_openclip(clip: nn.Module, config: dict[str, Any], tokenizer: Any, folder: Path) -> None:
+def _write_openclip(clip: nn.Module, config: dict[str, Any], tokenizer: Any, folder: Path) -> None:
     """Write the files of an OpenCLIP folder: config, weights as safetensors, the tokenizer's files if it has any."""
     config = copy.deepcopy(config)
     if tokenizer is not None and not isinstance(tokenizer, open_clip.SimpleTokenizer):

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 
 from labclip.alignment import FINGERPRINT_COSINE
-from labclip.encode.fingerprint import same_base
 from labclip.features.features import Features
 from labclip.messages import typed
 from labclip.training.dataset import Data, read_data
@@ -67,7 +66,7 @@ def _same_model(one: Features, other: Features) -> bool:
         first, second = (np.asarray(features.fingerprint, dtype=np.float32) for features in (one, other))
         if not float(first @ second) >= FINGERPRINT_COSINE * float(np.linalg.norm(first) * np.linalg.norm(second)):
             return False
-    return same_base(one.base, other.base)
+    return one.base is None or one.base.matches(other.base)
 
 
 def _model(features: Features) -> str:

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from labclip.alignment import FINGERPRINT_COSINE
-from labclip.encode.fingerprint import same_base
 from labclip.evaluation.scores import everything
 from labclip.evaluation.sources import Benchmark, Sources
 from labclip.evaluation.tasks import NONE, Choice, Embedded, Question, Retrieval, Task
@@ -65,7 +64,7 @@ def check(features: Features, model: LABCLIP) -> None:
     remedy = "Embed with that model, or pass the model that they were made with."
     if features.dim != dim:
         raise ValueError(f"The features have dim {features.dim} but the model embeds in {dim}. {remedy}")
-    if not same_base(features.base, base):
+    if features.base is not None and not features.base.matches(base):
         raise ValueError(f"The features are of {features.base}, not of {base}. {remedy}")
     if features.fingerprint is not None and model.tokenizer is not None:
         theirs = torch.as_tensor(np.asarray(features.fingerprint), dtype=torch.float32)

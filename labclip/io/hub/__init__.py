@@ -8,83 +8,39 @@ from __future__ import annotations
 
 import logging
 import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 from labclip._version import __version__
-from labclip.io.hub._authors import published_folder
-from labclip.io.hub._errors import CacheError, check_repo_id, explained, is_off
-from labclip.io.hub._snapshots import WANTED, fetch, snapshot
-from labclip.io.hub._web import url_weights
+from labclip.io.hub._access import DEFAULT, Access, check_repo_id
+from labclip.io.hub._errors import CacheError, explained
+from labclip.io.hub._snapshots import WANTED, snapshot
+from labclip.io.hub._web import published_folder, url_weights
 
 __all__ = [
-    "CacheError", "base_weights", "is_off", "published_folder", "push_folder", "push_saved", "snapshot", "url_weights",
+    "DEFAULT", "Access", "CacheError", "base_weights", "check_repo_id", "published_folder", "push_folder", "snapshot",
+    "url_weights",
 ]  # fmt: skip
 
 logger = logging.getLogger(__name__)
 
 
-class Saveable(Protocol):
-    """What can be saved to a folder: an `Alignment`, a `LABCLIP`."""
+def base_weights(repo_id: str, filenames: Sequence[str], access: Access = DEFAULT) -> Path:
+    """Fetch the weights of an OpenCLIP tag: the first of `filenames` that the repository has. Raises as `snapshot`."""
+    from safetensors import SafetensorError, safe_open
 
-    def save_pretrained(self, folder: Path, /) -> object:
-        """Save to a folder."""
-
-
-def base_weights(
-    hub_repo_id: str,
-    filenames: Sequence[str],
-    *,
-    token: str | bool | None = None,
-    cache_dir: str | Path | None = None,
-    force_download: bool = False,
-    local_files_only: bool = False,
-) -> Path:
-    """Fetch the weights of an OpenCLIP tag: the first of `filenames` that the repository has.
-
-    Raises:
-        ValueError, FileNotFoundError, PermissionError, OSError: As `snapshot` does.
-    """
-
-    def choose(names: Sequence[str]) -> list[str]:
-        return [name for name in filenames if name in names][:1]
+    def first(folder: Path) -> Path:
+        return next(folder / name for name in filenames if os.path.lexists(folder / name))
 
     def verify(folder: Path) -> None:
-        for name in choose(os.listdir(folder)):
-            if name.endswith(".safetensors"):
-                _check_safetensors(folder / name)
+        try:
+            if (path := first(folder)).suffix == ".safetensors":
+                with safe_open(path, framework="np"):
+                    pass
+        except SafetensorError as error:
+            raise ValueError(f"{path} is not a whole safetensors file ({error}).") from error
 
-    folder = fetch(
-        hub_repo_id.rstrip("/"),
-        choose=choose,
-        verify=verify,
-        wanted=filenames,
-        token=token,
-        cache_dir=cache_dir,
-        force_download=force_download,
-        local_files_only=local_files_only,
-    )
-    return folder / choose(os.listdir(folder))[0]
-
-
-def push_saved(
-    saveable: Saveable,
-    repo_id: str,
-    *,
-    commit_message: str = "Upload with labclip",
-    private: bool | None = None,
-    token: str | bool | None = None,
-    create_pr: bool = False,
-) -> str:
-    """Save to a temporary folder and upload that: `push_folder` for what is in memory."""
-    check_repo_id(repo_id)
-    with tempfile.TemporaryDirectory(prefix="labclip-") as folder:
-        saveable.save_pretrained(Path(folder))
-        return push_folder(
-            folder, repo_id, commit_message=commit_message, private=private, token=token, create_pr=create_pr
-        )
+    return first(snapshot(repo_id.rstrip("/"), access, files=filenames, verify=verify))
 
 
 def push_folder(
@@ -96,26 +52,9 @@ def push_folder(
     token: str | bool | None = None,
     create_pr: bool = False,
 ) -> str:
-    """Upload a folder to the Hub, into a repository that is made if it does not exist.
+    """Upload a folder to the Hub, as `push_to_hub` does, into a repository that is made if it does not exist.
 
     Only what `snapshot` fetches goes up: weights, configs, the card, tokenizer files. Whatever else lies there stays.
-
-    Args:
-        folder: The folder.
-        repo_id: "org/name".
-        commit_message: The commit's subject.
-        private: Whether a new repository is private; None takes the organisation's default.
-        token: Hub token; None takes the stored one.
-        create_pr: Whether to open a pull request instead of committing.
-
-    Returns:
-        The URL of the commit, or of the pull request.
-
-    Raises:
-        FileNotFoundError: If there is no such folder, or nothing in it that labclip reads.
-        ValueError: If `repo_id` is none.
-        PermissionError: If the Hub refuses the token or the repository.
-        OSError: If the network is off (`HF_HUB_OFFLINE`), or the Hub can't be reached or does not take it.
     """
     from huggingface_hub import HfApi
 
@@ -126,7 +65,7 @@ def push_folder(
     wanted = [name for name in names if WANTED.fullmatch(name)]
     if not wanted:
         raise FileNotFoundError(f"{folder} holds nothing that labclip reads. Pass a folder that save_pretrained made.")
-    if is_off(force_download=False, local_files_only=False):
+    if DEFAULT.off:
         raise ConnectionError(
             f"The network is off (HF_HUB_OFFLINE), so nothing was uploaded. "
             f"Type: HF_HUB_OFFLINE=0 labclip push {folder} {repo_id}"
@@ -141,13 +80,3 @@ def push_folder(
             allow_patterns=wanted,
         )  # fmt: skip
         return str(commit.pr_url or commit.commit_url)
-
-
-def _check_safetensors(path: Path) -> None:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="np"):
-            pass
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a whole safetensors file ({error}).") from error

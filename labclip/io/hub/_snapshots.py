@@ -12,20 +12,13 @@ import logging
 import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from labclip._version import __version__
-from labclip.io.hub._errors import (
-    Verify,
-    cache_errors,
-    check_repo_id,
-    check_revision,
-    explained,
-    is_off,
-    not_cached,
-    unsound,
-)
+from labclip.io.hub._access import DEFAULT, Access, check_repo_id
+from labclip.io.hub._errors import cache_errors, explained
 
 logger = logging.getLogger(__name__)
 
@@ -33,32 +26,21 @@ logger = logging.getLogger(__name__)
 WANTED = re.compile(r"(open_clip_)?model\.safetensors|README\.md|[\w-][\w.-]*\.(json|txt|model)", re.ASCII)
 _CONFIGS = ("config.json", "open_clip_config.json")  # every folder that labclip opens has one of them
 _COMMIT = re.compile(r"[0-9A-Za-z]{7,64}")
+Verify = Callable[[Path], object]
+"""Looks at a folder and raises ValueError or FileNotFoundError where it is not what it should be."""
 _WHO: dict[str, Any] = {"library_name": "labclip", "library_version": __version__}
 
 
 def snapshot(
-    repo_id: str,
-    *,
-    revision: str | None = None,
-    token: str | bool | None = None,
-    cache_dir: str | Path | None = None,
-    force_download: bool = False,
-    local_files_only: bool = False,
-    verify: Verify | None = None,
+    repo_id: str, access: Access = DEFAULT, *, files: Sequence[str] | None = None, verify: Verify | None = None
 ) -> Path:
-    """Fetch a Hub repository's weights, configs, card and tokenizer files, or take them from the cache.
+    """Bring a Hub repository's files into the cache, or find them there; without a network those fetched last.
 
     Args:
         repo_id: "org/name".
-        revision: A branch, tag or commit; None is "main".
-        token: Hub token; None takes the stored one.
-        cache_dir: The cache; None takes the Hub's own.
-        force_download: Whether to fetch again what is cached.
-        local_files_only: Whether to use the cache alone, as `HF_HUB_OFFLINE=1` does.
-        verify: Looks at the folder and raises ValueError or FileNotFoundError if it is not sound; then nothing is kept.
-
-    Returns:
-        The folder, in the cache. Without a network it is the one fetched last.
+        access: How the Hub and its cache may be used.
+        files: Only the first of these that the repository has; None is every weights, config, card and tokenizer file.
+        verify: Raises ValueError or FileNotFoundError for a folder that is not sound; then nothing is kept.
 
     Raises:
         ValueError: If `repo_id` is none, or what came is not sound.
@@ -66,84 +48,57 @@ def snapshot(
         PermissionError: If the Hub refuses it.
         OSError: If it can't be fetched (`ConnectionError`), or the cache can't be written.
     """
-    return fetch(
-        repo_id,
-        choose=lambda names: sorted(name for name in names if WANTED.fullmatch(name)),
-        verify=verify or (lambda folder: None),
-        wanted=_CONFIGS,
-        revision=revision,
-        token=token,
-        cache_dir=cache_dir,
-        force_download=force_download,
-        local_files_only=local_files_only,
-    )
-
-
-def fetch(
-    repo_id: str,
-    *,
-    choose: Callable[[Sequence[str]], list[str]],
-    verify: Verify,
-    wanted: Sequence[str],
-    revision: str | None = None,
-    token: str | bool | None,
-    cache_dir: str | Path | None,
-    force_download: bool,
-    local_files_only: bool,
-) -> Path:
-    """Bring a revision's chosen files into the cache, or find them there.
-
-    Args:
-        repo_id: "org/name".
-        choose: Which of the repository's files, by name.
-        verify: Raises ValueError or FileNotFoundError for a folder that is not sound.
-        wanted: The files one of which there must be.
-        revision: A branch, tag or commit; None is "main".
-        token: Hub token; None takes the stored one.
-        cache_dir: The cache; None takes the Hub's own.
-        force_download: Whether to fetch again what is cached.
-        local_files_only: Whether to use the cache alone.
-
-    Returns:
-        The snapshot's folder in the cache.
-    """
-    from huggingface_hub import constants
+    from huggingface_hub import scan_cache_dir
 
     check_repo_id(repo_id)
-    revision = check_revision(revision)
-    cache = Path(cache_dir or constants.HF_HUB_CACHE).expanduser().absolute()
-    off = is_off(force_download, local_files_only)
+    revision, cache, off = access.checked_revision(), access.hub_cache, access.off
+    verified = partial(_verified, repo_id, verify or (lambda folder: None))
     with cache_errors(cache):
-        cached = _cached(repo_id, revision, cache, wanted)
-        if off and cached is None:
-            raise not_cached(repo_id, revision, "" if wanted is _CONFIGS else wanted[0], cache)
-        if off and cached is not None:
-            return _verified(repo_id, cached, verify)
+        cached = _cached(repo_id, revision, cache, files or _CONFIGS)
+        if off:
+            if cached is None:
+                raise _not_cached(repo_id, revision, files, cache)
+            return verified(cached)
         try:
-            commit, listed = _list_files(repo_id, revision, token)
+            commit, listed = _list_files(repo_id, revision, access)
         except (ConnectionError, PermissionError) as error:
-            if cached is None or force_download:
+            if cached is None or access.force_download:
                 raise
             logger.warning("Taking %s from the cache: %s", repo_id, error)
-            return _verified(repo_id, cached, verify)
-        if not (names := choose(listed)):
-            lacks = "model.safetensors and config.json" if wanted is _CONFIGS else " or ".join(wanted)
+            return verified(cached)
+        names = _chosen(listed, files)
+        if not names:
+            lacks = " or ".join(files) if files else "model.safetensors and config.json"
             raise FileNotFoundError(
                 f"{repo_id} on the Hub lacks {lacks}. Check the name, or pass a folder on this machine."
             )
         known = _cached(repo_id, commit, cache, listed)
-        if known is not None and not force_download and all((known / name).is_file() for name in names):
+        if known is not None and not access.force_download and all((known / name).is_file() for name in names):
             with suppress(ValueError, FileNotFoundError):
-                verify(known)
-                return _named(repo_id, revision, known, names[0], cache, token)
+                return _named(repo_id, revision, verified(known), names[0], access)
         try:
-            folder = _download(repo_id, commit, names, cache, token=token, force=force_download)
-            _verified(repo_id, folder, verify)
+            folder = verified(_download(repo_id, commit, names, access))
         except (ValueError, FileNotFoundError):
             if known is None:
-                _remove(repo_id, commit, cache)
+                with suppress(OSError, ValueError):
+                    scan_cache_dir(cache).delete_revisions(commit).execute()
             raise
-        return _named(repo_id, revision, folder, names[0], cache, token)
+        return _named(repo_id, revision, folder, names[0], access)
+
+
+def _chosen(listed: Sequence[str], files: Sequence[str] | None) -> list[str]:
+    if files is None:
+        return sorted(name for name in listed if WANTED.fullmatch(name))
+    return [name for name in files if name in listed][:1]
+
+
+def _not_cached(repo_id: str, revision: str, files: Sequence[str] | None, cache: Path) -> FileNotFoundError:
+    command = f"hf download {repo_id}" + (f" {files[0]}" if files else "")
+    command += "" if revision == "main" else f" --revision {revision}"
+    return FileNotFoundError(
+        f"{repo_id} is not in the cache {cache} and the network is off (HF_HUB_OFFLINE or local_files_only). "
+        f"With a network, type: {command} --cache-dir {cache}"
+    )
 
 
 def _cached(repo_id: str, revision: str, cache: Path, names: Sequence[str]) -> Path | None:
@@ -154,49 +109,43 @@ def _cached(repo_id: str, revision: str, cache: Path, names: Sequence[str]) -> P
     return next((Path(path).parent for path in found if isinstance(path, str)), None)
 
 
-def _verified(repo_id: str, folder: Path, verify: Verify) -> Path:
+def _verified(repo_id: str, verify: Verify, folder: Path) -> Path:
+    """The folder, if it is sound; else an error that names the repository instead of a place in the cache."""
     try:
         verify(folder)
     except (ValueError, FileNotFoundError) as error:
-        raise unsound(repo_id, folder, error) from error
+        kind = ValueError if isinstance(error, ValueError) else FileNotFoundError
+        what = str(error).replace(str(folder), repo_id)
+        raise kind(
+            f"The Hub's {repo_id} is not sound: {what} It was not loaded; where there is a network it is fetched again."
+        ) from error
     return folder
 
 
-def _list_files(repo_id: str, revision: str, token: str | bool | None) -> tuple[str, list[str]]:
+def _list_files(repo_id: str, revision: str, access: Access) -> tuple[str, list[str]]:
     """The commit a revision is now, and the names of its files."""
     from huggingface_hub import HfApi, constants
 
     with explained(repo_id, revision):
         # The client's own snapshot_download asks this without a timeout, and waits for ever on a server that is silent.
-        info = HfApi(token=token, **_WHO).model_info(repo_id, revision=revision, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+        api, patience = HfApi(token=access.token, **_WHO), constants.HF_HUB_ETAG_TIMEOUT
+        info = api.model_info(repo_id, revision=revision, timeout=patience)
         if info.sha is None or info.siblings is None or not _COMMIT.fullmatch(info.sha):
             raise ValueError(f"commit {info.sha!r}")
         return info.sha, [sibling.rfilename for sibling in info.siblings]
 
 
-def _download(
-    repo_id: str, commit: str, names: Sequence[str], cache: Path, *, token: str | bool | None, force: bool
-) -> Path:
-    """Fetch files into the client's cache, and again those that are not what the Hub says they are.
+def _download(repo_id: str, commit: str, names: Sequence[str], access: Access) -> Path:
+    """Fetch files into the client's cache, and again those that are not what the Hub says they are."""
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
 
-    Raises:
-        ValueError: If another file comes than the Hub says.
-    """
-    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url
-
-    path = Path()
     for name in names:
         with explained(repo_id, commit):
             # The client repeats a question that gets no answer for minutes; asked once, it fails in seconds.
             url, patience = hf_hub_url(repo_id, name, revision=commit), constants.HF_HUB_ETAG_TIMEOUT
-            etag = get_hf_file_metadata(url, token=token, timeout=patience).etag
-            for again in (force, True):
-                path = Path(
-                    hf_hub_download(
-                        repo_id, name, revision=commit, cache_dir=cache, token=token, force_download=again,
-                        etag_timeout=patience, **_WHO, **_patience(),
-                    )
-                )  # fmt: skip
+            etag = get_hf_file_metadata(url, token=access.token, timeout=patience).etag
+            for again in (access.force_download, True):
+                path = _get(repo_id, name, commit, access, force_download=again, **_patience())
                 if is_intact := _is_named_by(path, etag or ""):
                     break
         if not is_intact:
@@ -204,6 +153,14 @@ def _download(
                 wrong.unlink(missing_ok=True)
             raise ValueError(f"The Hub's {repo_id} is not sound: {name} came with another hash than the Hub names.")
     return path.parent
+
+
+def _get(repo_id: str, name: str, revision: str, access: Access, **more: Any) -> Path:
+    from huggingface_hub import constants, hf_hub_download
+
+    patience = constants.HF_HUB_ETAG_TIMEOUT
+    more |= {"cache_dir": access.hub_cache, "token": access.token, "etag_timeout": patience, **_WHO}
+    return Path(hf_hub_download(repo_id, name, revision=revision, **more))
 
 
 def _is_named_by(path: Path, etag: str) -> bool:
@@ -217,26 +174,12 @@ def _is_named_by(path: Path, etag: str) -> bool:
     return found.hexdigest() == etag
 
 
-def _named(repo_id: str, revision: str, folder: Path, name: str, cache: Path, token: str | bool | None) -> Path:
+def _named(repo_id: str, revision: str, folder: Path, name: str, access: Access) -> Path:
     """Let the client note that a branch or tag is this snapshot; a cache that can't be written keeps its older note."""
-    from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
-
-    noted = try_to_load_from_cache(repo_id, name, cache_dir=cache, revision=revision)
-    if not isinstance(noted, str) or Path(noted).parent != folder:
+    if _cached(repo_id, revision, access.hub_cache, [name]) != folder:
         with suppress(OSError), explained(repo_id, revision):
-            hf_hub_download(
-                repo_id, name, revision=revision, cache_dir=cache, token=token,
-                etag_timeout=constants.HF_HUB_ETAG_TIMEOUT, **_WHO,
-            )  # fmt: skip
+            _get(repo_id, name, revision, access)
     return folder
-
-
-def _remove(repo_id: str, commit: str, cache: Path) -> None:
-    """Take a snapshot out of the cache."""
-    from huggingface_hub import scan_cache_dir
-
-    with suppress(OSError, ValueError):
-        scan_cache_dir(cache).delete_revisions(commit).execute()
 
 
 def _patience() -> dict[str, Any]:
