@@ -1,7 +1,4 @@
-"""Metrics of embeddings: which caption fits which image better. Float32, and a tie is wrong in every one.
-
-Images, texts and classes are embeddings of unit length, float32 [n, dim], as `unit_length` makes them.
-"""
+"""Metrics of embeddings: which caption fits which image better. Float32, and a tie is wrong in every one."""
 
 from __future__ import annotations
 
@@ -43,14 +40,23 @@ def unit_length(features: Tensor, what: str) -> Tensor:
     return features if bool(((length - 1).abs() < 1e-6).all()) else features / length
 
 
-def choice_margins(images: Tensor, texts: Tensor, image: Tensor, options: Tensor) -> Tensor:
-    """The cosine of the right caption minus that of the best wrong one; the right one is chosen where it is above 0.
+def choices(images: Tensor, texts: Tensor, image: Tensor, options: Tensor) -> Tensor:
+    """Whether the right caption has a higher cosine with its image than every other option.
 
     Args:
-        images: [images, dim].
-        texts: [captions, dim].
+        images: Unit-length, float32 [images, dim].
+        texts: Unit-length, float32 [captions, dim].
         image: Each item's image, int64 [n].
         options: Each item's captions, the right one first, int64 [n, k]; -1 stands for no option.
+
+    Returns:
+        bool [n]; strictly higher, so that a tie is wrong.
+    """
+    return choice_margins(images, texts, image, options) > 0
+
+
+def choice_margins(images: Tensor, texts: Tensor, image: Tensor, options: Tensor) -> Tensor:
+    """The cosine of the right caption minus that of the best wrong one; arguments as of `choices`.
 
     Returns:
         float32 [n]; infinite where there is no other option.
@@ -71,25 +77,44 @@ def choice_margins(images: Tensor, texts: Tensor, image: Tensor, options: Tensor
 
 
 def preferred(images: Tensor, right: Tensor, wrong: Tensor) -> Tensor:
-    """Whether each image's own caption has a higher cosine with it than a wrong one: three [n, dim], bool [n]."""
+    """Whether each image's own caption has a higher cosine with it than a wrong one.
+
+    Args:
+        images: Unit-length, float32 [n, dim].
+        right: Unit-length, float32 [n, dim].
+        wrong: Unit-length, float32 [n, dim].
+
+    Returns:
+        bool [n]; strictly higher, so that a tie is wrong.
+    """
     rows = torch.arange(len(images))
-    return choice_margins(images, torch.cat([right, wrong]), rows, torch.stack([rows, rows + len(rows)], dim=1)) > 0
+    return choices(images, torch.cat([right, wrong]), rows, torch.stack([rows, rows + len(rows)], dim=1))
+
+
+def pairs(images: Tensor, texts: Tensor, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Winoground's three scores: two images and two captions, the first with the first, the second with the second.
+
+    Args:
+        images: Unit-length, float32 [images, dim].
+        texts: Unit-length, float32 [captions, dim].
+        image: int64 [n, 2].
+        text: int64 [n, 2].
+
+    Returns:
+        Three bool [n]: text (for each image its caption scores higher than the other), image (for each caption its
+        image does), group (both).
+
+    Source: arXiv:2204.03162, equations 1 to 3.
+    """
+    by_text, by_image, group = (margin > 0 for margin in pair_margins(images, texts, image, text))
+    return by_text, by_image, group
 
 
 def pair_margins(images: Tensor, texts: Tensor, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Winoground's three scores, each right where it is above 0.
-
-    Args:
-        images: [images, dim].
-        texts: [captions, dim].
-        image: Two images an item, int64 [n, 2].
-        text: Their captions, int64 [n, 2].
+    """By how much each inequality of `pairs` holds, the smaller one of its two; arguments as there.
 
     Returns:
-        Three float32 [n], the smaller of the cosine differences that must be positive: text (for each image its caption
-        scores higher than the other), image (for each caption its image does), group (both).
-
-    Source: arXiv:2204.03162, equations 1 to 3.
+        Three float32 [n]: text, image, group.
     """
     scores = [[(images[image[:, i]] * texts[text[:, t]]).sum(-1) for t in (0, 1)] for i in (0, 1)]
     by_text = torch.minimum(scores[0][0] - scores[0][1], scores[1][1] - scores[1][0])
@@ -122,8 +147,8 @@ def ranks(images: Tensor, texts: Tensor, image_index: Tensor) -> tuple[Tensor, T
     Recall@k is the fraction of ranks below k.
 
     Args:
-        images: [n, dim].
-        texts: [m, dim].
+        images: Unit-length, float32 [n, dim].
+        texts: Unit-length, float32 [m, dim].
         image_index: The image that each text describes, int64 [m].
 
     Returns:
@@ -168,18 +193,22 @@ def _parts(n: int, rows: int = 8192) -> list[slice]:
     return [slice(start, start + rows) for start in range(0, n, rows)]
 
 
-def class_ranks(images: Tensor, classes: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-    """How many wrong classes are at least as near to each image as its own, and by how much its own is nearer.
+def class_ranks(images: Tensor, classes: Tensor, label: Tensor) -> Tensor:
+    """How many wrong classes are at least as near to each image as its own.
 
     Args:
-        images: [n, dim].
-        classes: [classes, dim].
+        images: Unit-length, float32 [n, dim].
+        classes: Unit-length, float32 [classes, dim].
         label: int64 [n].
 
     Returns:
-        Ranks, int64 [n]; accuracy@k is the fraction below k. Nearer by less than `TIE` is a tie, and counts against the
-        own. Margins, float32 [n]: the cosine of the own class minus that of the nearest wrong one.
+        int64 [n]; accuracy@k is the fraction below k. Nearer by less than `TIE` is a tie, and counts against the own.
     """
+    return class_ranks_and_margins(images, classes, label)[0]
+
+
+def class_ranks_and_margins(images: Tensor, classes: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+    """`class_ranks`, and the cosine of the own class minus that of the nearest wrong one, float32 [n]."""
     found, margins = [], []
     for part in _parts(len(images)):
         cosine = images[part] @ classes.T
@@ -193,8 +222,11 @@ def class_features(texts: Tensor, prompts: Tensor) -> Tensor:
     """One embedding a class: the mean of its prompts' unit-length embeddings, of unit length again.
 
     Args:
-        texts: [captions, dim].
+        texts: Unit-length, float32 [captions, dim].
         prompts: int64 [classes, templates].
+
+    Returns:
+        float32 [classes, dim].
 
     Source: arXiv:2103.00020, section 3.1.4.
     """
@@ -202,5 +234,12 @@ def class_features(texts: Tensor, prompts: Tensor) -> Tensor:
 
 
 def modality_gap(images: Tensor, texts: Tensor) -> float:
-    """Distance between the mean image and the mean caption, means in float64: 0 to 2. Source: arXiv:2203.02053."""
+    """Distance between the mean image and the mean caption, means in float64: 0 to 2.
+
+    Args:
+        images: Unit-length, [n, dim].
+        texts: Unit-length, [m, dim].
+
+    Source: arXiv:2203.02053.
+    """
     return float(torch.dist(images.mean(dim=0, dtype=torch.float64), texts.mean(dim=0, dtype=torch.float64)))

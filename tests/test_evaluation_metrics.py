@@ -45,19 +45,20 @@ def test_choices_are_those_of_a_loop(seed, count, captions, n, k):
     image = torch.from_numpy(rng.integers(0, count, n))
     options = torch.from_numpy(rng.integers(-1, captions, (n, k)))
     options[:, 0] = options[:, 0].clamp_min(0)
-    found = metrics.choice_margins(images, texts, image, options)
+    found = metrics.choices(images, texts, image, options)
     for item in range(n):
         own = dot(images[image[item]], texts[options[item, 0]])
         others = [dot(images[image[item]], texts[o]) for o in options[item, 1:].tolist() if o >= 0]
-        assert (found[item] > 0) == all(above(own, other) for other in others)
-        assert float(found[item]) == pytest.approx(own - max(others, default=-math.inf), abs=1e-5)
+        assert found[item] == all(above(own, other) for other in others)
+        margin = metrics.choice_margins(images, texts, image, options)[item]
+        assert float(margin) == pytest.approx(own - max(others, default=-math.inf), abs=1e-5)
 
 
 def test_the_same_caption_is_a_tie_whatever_the_block():
     images, texts = unit(torch.randn(300, 40)), unit(torch.randn(300, 40))
     rows = torch.arange(300)
     doubled = torch.cat([texts, texts])
-    assert not metrics.preferred(images, texts, texts).any()
+    assert not metrics.choices(images, doubled, rows, torch.stack([rows, rows + 300], dim=1)).any()
     by_text, by_image = metrics.ranks(images, doubled, torch.cat([rows, (rows + 1) % 300]))
     assert (by_text >= 0).all()
     # Each image's own two captions are those of others too, and a tie with one of them counts against it.
@@ -111,7 +112,7 @@ def test_margins_are_those_of_a_loop(seed, count, captions, block):
             wanted = max(mine) - max(others, default=-math.inf)
             assert float(found.image_margin[image]) == pytest.approx(wanted, abs=1e-5)
     label = index[torch.arange(count) % captions] % captions
-    _, margin = metrics.class_ranks(images, texts, label)
+    _, margin = metrics.class_ranks_and_margins(images, texts, label)
     for image in range(count):
         others = [dot(images[image], texts[one]) for one in range(captions) if one != label[image]]
         wanted = dot(images[image], texts[label[image]]) - max(others, default=-math.inf)
@@ -134,7 +135,7 @@ def test_ranks_over_several_blocks_of_images():
 def test_class_ranks_are_those_of_a_loop(seed, n, count):
     images, classes = drawn(seed, n, count)
     label = torch.from_numpy(np.random.default_rng(seed).integers(0, count, n))
-    found, _ = metrics.class_ranks(images, classes, label)
+    found = metrics.class_ranks(images, classes, label)
     for row in range(n):
         own = dot(images[row], classes[label[row]])
         others = [dot(images[row], classes[c]) for c in range(count) if c != label[row]]
@@ -152,12 +153,12 @@ def test_a_class_is_the_mean_of_its_prompts():
 def test_pairs_are_those_of_winogrounds_equations(seed):
     images, texts = drawn(seed, 4, 4)
     rows = torch.from_numpy(np.random.default_rng(seed).integers(0, 4, (8, 4)))
-    found = metrics.pair_margins(images, texts, rows[:, :2], rows[:, 2:])
+    found = metrics.pairs(images, texts, rows[:, :2], rows[:, 2:])
     for item, (i0, i1, c0, c1) in enumerate(rows.tolist()):
         s = {(c, i): dot(images[i], texts[c]) for c in (c0, c1) for i in (i0, i1)}
         text = above(s[c0, i0], s[c1, i0]) and above(s[c1, i1], s[c0, i1])
         image = above(s[c0, i0], s[c0, i1]) and above(s[c1, i1], s[c1, i0])
-        assert [bool(margin[item] > 0) for margin in found] == [text, image, text and image]
+        assert [bool(right[item]) for right in found] == [text, image, text and image]
 
 
 @pytest.mark.parametrize(

@@ -221,7 +221,9 @@ class Classification:
     def score(self, images: Tensor, texts: Texts) -> list[Scores]:
         """`acc1`, `mean_per_class` (the macro mean of it), and `acc5` where there are more than five classes."""
         classes = metrics.class_features(texts.aligned, torch.from_numpy(self.prompts))
-        found = metrics.class_ranks(images[torch.from_numpy(self.image)], classes, torch.from_numpy(self.label))
+        found = metrics.class_ranks_and_margins(
+            images[torch.from_numpy(self.image)], classes, torch.from_numpy(self.label)
+        )
         rank, margin = (one.numpy() for one in found)
         n, count = len(self.image), len(self.prompts)
         first = {f"{self.prefix}acc1": everything(n), f"{self.prefix}mean_per_class": self.label}

@@ -107,7 +107,7 @@ def single_object(images: Tensor, prompts: Tensor, layout: Layout) -> float:
         layout: n scenes of one object.
     """
     truth = torch.from_numpy(layout.colours[:, 0] * len(SHAPES) + layout.shapes[:, 0])
-    return _mean(metrics.class_ranks(images, prompts, truth)[0] < 1)
+    return _mean(metrics.class_ranks(images, prompts, truth) < 1)
 
 
 def single_prompts() -> list[str]:
