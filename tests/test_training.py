@@ -12,9 +12,9 @@ import torch.nn.functional as F
 
 import labclip
 from labclip.training import split_combinations
-from labclip.training.dataset import read_data
 from labclip.training.frontier import at_strength
-from labclip.training.settings import RECIPES, settings_of
+from labclip.training.recipes import RECIPES, settings_of
+from labclip.training.rows import read_data
 
 QUICK = {"epochs": 10, "batch_size": 64, "learning_rate": 3e-2, "identity_penalty": 1e-4, "progress": False}
 

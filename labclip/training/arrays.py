@@ -28,10 +28,11 @@ def takes_arrays(fit: Callable[P, R]) -> Callable[P, R]:
     def call(*args: Any, **named: Any) -> Any:
         if (args and isinstance(args[0], Features)) or not (args or _FIELDS.keys() & named.keys()):
             return fit(*args, **named)
-        given = dict(zip(_PARTS, args[:3], strict=False))
+        given = dict(zip(_PARTS[:3], args, strict=False))
         given |= {_FIELDS[name]: named.pop(name) for name in _FIELDS if name in named}
         typed = [_typed(given)]
-        if (validation := named.get("validation")) is not None:
+        validation = named.get("validation")
+        if validation is not None and not isinstance(validation, Features):
             parts = _parts("validation", validation, _PARTS)
             typed.append(f"validation={_typed(parts)}")
             named["validation"] = Features.from_arrays(**parts)
@@ -46,7 +47,7 @@ def takes_arrays(fit: Callable[P, R]) -> Callable[P, R]:
             DeprecationWarning,
             stacklevel=2,
         )
-        return plain(Features.from_arrays(**given), **named)
+        return plain(Features.from_arrays(**given), *args[3:], **named)
 
     return call
 

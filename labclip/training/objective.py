@@ -7,12 +7,11 @@ x text embeddings, A the matrix, y = x A^T, u = y / |y|, z = exp(t) v u^T the lo
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Protocol
 
 import torch
-
-from labclip.training.ranks import Ranks
+import torch.distributed as dist
 
 
 class Objective(Protocol):
@@ -31,6 +30,60 @@ class Objective(Protocol):
         Returns:
             A scalar, computed from the logits by operations that torch differentiates.
         """
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """The processes of `torchrun` that fit together, what they tell each other in a step, and which this one is.
+
+    The embeddings are frozen, so no gradient crosses ranks but the sums here: exact, where gathering through autograd
+    is slow at best and drops gradients at worst.
+
+    Attributes:
+        own: 0 up to `count` - 1.
+        count: 1 without torchrun.
+    """
+
+    own: int = 0
+    count: int = 1
+
+    @classmethod
+    def here(cls) -> Ranks:
+        """The ranks of the process group that is running, if any."""
+        if dist.is_available() and dist.is_initialized():
+            return cls(dist.get_rank(), dist.get_world_size())
+        return cls()
+
+    def total(self, value: torch.Tensor) -> torch.Tensor:
+        """The sum over ranks, in place where there are several."""
+        if self.count > 1:
+            dist.all_reduce(value)
+        return value
+
+    def maximum(self, value: torch.Tensor) -> torch.Tensor:
+        """The greatest over ranks, elementwise."""
+        if self.count > 1:
+            dist.all_reduce(value, op=dist.ReduceOp.MAX)
+        return value
+
+    def agree(self, value: int, device: torch.device) -> bool:
+        """Whether all ranks have the same whole number."""
+        pair = torch.tensor([value, -value], device=device)
+        return self.count == 1 or bool(self.maximum(pair).sum() == 0)
+
+    def gather_columns(self, texts: torch.Tensor, n: int) -> torch.Tensor:
+        """The texts of all ranks, all captions first: [(1 + m) * n, dim] to [(1 + m) * n * count, dim]."""
+        if self.count == 1:
+            return texts
+        parts = [torch.empty_like(texts) for _ in range(self.count)]
+        dist.all_gather(parts, texts)
+        return torch.cat([part.view(-1, n, texts.shape[1]) for part in parts], dim=1).flatten(0, 1)
+
+    def own_columns(self, texts: torch.Tensor, n: int) -> torch.Tensor:
+        """The rows of this rank, as they went into `gather_columns`."""
+        if self.count == 1:
+            return texts
+        return texts.view(-1, self.count, n, texts.shape[1])[:, self.own].flatten(0, 1)
 
 
 @dataclass(frozen=True)
@@ -53,10 +106,14 @@ class Batch:
     blocks: int = 1
     unpaired: torch.Tensor | None = None
 
+    @property
+    def captions(self) -> int:
+        """Of this rank."""
+        return len(self.images) // self.blocks
+
     def pairs(self, ranks: Ranks) -> tuple[torch.Tensor, torch.Tensor, int, float]:
         """Which rows of images have which columns of texts as their own, columns that may, and pairs over all ranks."""
-        n = len(self.images) // self.blocks
-        total = n * ranks.count
+        n, total = self.captions, self.captions * ranks.count
         rows = torch.arange(len(self.images), device=self.images.device)
         columns = rows // n * total + n * ranks.own + rows % n
         if self.unpaired is None:
@@ -70,6 +127,13 @@ class Batch:
             return None
         return torch.ones(len(self.images), dtype=torch.bool, device=rows.device).index_fill_(0, rows, False)
 
+    def to(self, device: torch.device) -> Batch:
+        """The batch on a device."""
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
+        if device.type == "cuda":
+            tensors = {name: value.pin_memory() if value.is_cpu else value for name, value in tensors.items()}
+        return replace(self, **{name: value.to(device, non_blocking=True) for name, value in tensors.items()})  # type: ignore[arg-type]
+
     def leave_out(self, logits: torch.Tensor) -> None:
         """Give what does not count a logit that counts for nothing."""
         if self.skipped is not None:
@@ -78,21 +142,13 @@ class Batch:
             logits.masked_fill_(self.absent, -math.inf)
 
 
-@dataclass(frozen=True)
-class Gradient:
-    """Of one step, summed over ranks.
-
-    Attributes:
-        loss: Mean over the captions.
-        matrix: d loss / d A, [dim, dim].
-        log_scale: d loss / d t.
-        bias: d loss / d bias; 0 for the softmax objective.
-    """
+class Gradient(NamedTuple):
+    """Of one step, summed over ranks: the loss is a mean over the captions, the others are its derivatives."""
 
     loss: torch.Tensor
-    matrix: torch.Tensor
-    log_scale: torch.Tensor
-    bias: torch.Tensor
+    matrix: torch.Tensor  # d loss / d A, [dim, dim]
+    log_scale: torch.Tensor  # d loss / d t
+    bias: torch.Tensor  # 0 for the softmax objective
 
 
 def softmax_gradient(batch: Batch, matrix: torch.Tensor, log_scale: torch.Tensor, ranks: Ranks) -> Gradient:
@@ -101,20 +157,11 @@ def softmax_gradient(batch: Batch, matrix: torch.Tensor, log_scale: torch.Tensor
     Image to text is a cross entropy over captions and negatives, text to image one over images for the captions alone;
     the loss is their mean. Negatives that have an image are captions like the others, of that image.
 
-    Args:
-        batch: The rows of this rank.
-        matrix: A, [dim, dim].
-        log_scale: t, a scalar.
-        ranks: The other ranks.
-
-    Returns:
-        The loss and its gradient.
-
     Source: arXiv:2502.03566 (HNB; SB where the batch has no negatives).
     """
     rows, columns, wide, count = batch.pairs(ranks)
     unit, length = _aligned(batch.texts, matrix)
-    every = ranks.gather_columns(unit, len(batch.images) // batch.blocks)  # [(1 + m) * N, dim]
+    every = ranks.gather_columns(unit, batch.captions)  # [(1 + m) * N, dim]
     scale = log_scale.exp()
     logits = (batch.images * scale) @ every.T  # [images, (1 + m) * N]
     missing = batch.missing(rows)
@@ -138,7 +185,7 @@ def softmax_gradient(batch: Batch, matrix: torch.Tensor, log_scale: torch.Tensor
         weights[:, :wide].mul_(row[:, None] + column)
         weights[:, wide:].mul_(row[:, None])
     weights[rows, columns] -= 2.0
-    return _backward(batch, weights, 0.5 / count, every, unit, length, scale, loss / count, ranks)
+    return _backward(batch, weights, 0.5 / count, unit, length, scale, loss / count, ranks)
 
 
 def _far_apart(batch: Batch, logits: torch.Tensor, ranks: Ranks) -> tuple[torch.Tensor, torch.Tensor]:
@@ -165,21 +212,13 @@ def sigmoid_gradient(
 ) -> Gradient:
     """SigLIP's loss: each pair of image and text is right or wrong by itself; hard negatives are further wrong texts.
 
-    Args:
-        batch: The rows of this rank.
-        matrix: A, [dim, dim].
-        log_scale: t, a scalar.
-        bias: Added to the logits, a scalar.
-        ranks: The other ranks.
-
-    Returns:
-        The loss, a sum over texts and a mean over images, and its gradient.
+    It is a sum over texts and a mean over images. The bias is added to the logits.
 
     Source: arXiv:2303.15343 (SigLIP), with the negatives of arXiv:2502.03566.
     """
     rows, columns, _, count = batch.pairs(ranks)
     unit, length = _aligned(batch.texts, matrix)
-    every = ranks.gather_columns(unit, len(batch.images) // batch.blocks)
+    every = ranks.gather_columns(unit, batch.captions)
     scale = log_scale.exp()
     logits = (batch.images * scale) @ every.T + bias
     batch.leave_out(logits)
@@ -189,24 +228,11 @@ def sigmoid_gradient(
     loss = (torch.nn.functional.softplus(logits).sum() - right.sum()) / count
     weights = logits.sigmoid_()
     weights[rows, columns] -= 1.0
-    return _backward(batch, weights, 1 / count, every, unit, length, scale, loss, ranks, bias=True)
+    return _backward(batch, weights, 1 / count, unit, length, scale, loss, ranks, bias=True)
 
 
 def custom_gradient(objective: Objective, batch: Batch, matrix: torch.Tensor, log_scale: torch.Tensor) -> Gradient:
-    """A user's loss: autograd down to the logits, then by hand. In one process only.
-
-    Args:
-        objective: The loss.
-        batch: All rows.
-        matrix: A, [dim, dim].
-        log_scale: t, a scalar.
-
-    Returns:
-        The loss and its gradient.
-
-    Raises:
-        ValueError: If the objective returns anything but a scalar that depends on the logits.
-    """
+    """A user's loss: autograd down to the logits, then by hand. In one process only."""
     alone = Ranks()
     rows, columns, _, _ = batch.pairs(alone)
     unit, length = _aligned(batch.texts, matrix)
@@ -222,7 +248,7 @@ def custom_gradient(objective: Objective, batch: Batch, matrix: torch.Tensor, lo
         (pull,) = torch.autograd.grad(loss, seen)
     weights = torch.zeros_like(logits)
     weights[rows] = pull.masked_fill(seen.detach() == -math.inf, 0.0)
-    return _backward(batch, weights, 1.0, unit, unit, length, scale, loss.detach(), alone)
+    return _backward(batch, weights, 1.0, unit, length, scale, loss.detach(), alone)
 
 
 def _aligned(texts: torch.Tensor, matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -232,21 +258,12 @@ def _aligned(texts: torch.Tensor, matrix: torch.Tensor) -> tuple[torch.Tensor, t
 
 
 def _backward(
-    batch: Batch,
-    weights: torch.Tensor,
-    share: float,
-    every: torch.Tensor,
-    unit: torch.Tensor,
-    length: torch.Tensor,
-    scale: torch.Tensor,
-    loss: torch.Tensor,
-    ranks: Ranks,
-    *,
-    bias: bool = False,
-) -> Gradient:
+    batch: Batch, weights: torch.Tensor, share: float, unit: torch.Tensor, length: torch.Tensor, scale: torch.Tensor,
+    loss: torch.Tensor, ranks: Ranks, *, bias: bool = False,
+) -> Gradient:  # fmt: skip
     """From d loss / d z, `share` times `weights` [n, texts], to the parameters."""
     pull = ranks.total(weights.T @ (batch.images * (scale * share)))  # d loss / d u of every text
-    pull = ranks.own_columns(pull, len(batch.images) // batch.blocks)
+    pull = ranks.own_columns(pull, batch.captions)
     along = (pull * unit).sum(dim=-1, keepdim=True)  # sums to d loss / d t, bias aside
     pull.addcmul_(along, unit, value=-1).div_(length)  # d loss / d y: the part across u
     return Gradient(
