@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, TypeVar
 
 from labclip.features.features import Features
 
@@ -16,13 +16,11 @@ _FIELDS = {
 }  # fmt: skip
 _PARTS = ("images", "texts", "negatives", "image_index")
 
-P = ParamSpec("P")
-R = TypeVar("R")
+Fit = TypeVar("Fit", bound=Callable[..., Any])
 
 
-def takes_arrays(fit: Callable[P, R]) -> Callable[P, R]:
+def takes_arrays(fit: Fit) -> Fit:
     """A `fit` that also takes image, text and negative embeddings in place of features."""
-    plain: Callable[..., R] = fit
 
     @functools.wraps(fit)
     def call(*args: Any, **named: Any) -> Any:
@@ -47,9 +45,9 @@ def takes_arrays(fit: Callable[P, R]) -> Callable[P, R]:
             DeprecationWarning,
             stacklevel=2,
         )
-        return plain(Features.from_arrays(**given), *args[3:], **named)
+        return fit(Features.from_arrays(**given), *args[3:], **named)
 
-    return call
+    return call  # type: ignore[return-value]
 
 
 def _parts(name: str, given: Any, fields: Sequence[str]) -> dict[str, Any]:

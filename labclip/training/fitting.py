@@ -218,14 +218,15 @@ def _device(device: str | torch.device | None) -> torch.device:
 
 
 def _check(data: Data, settings: Settings, recipe: str, base: Base | None) -> None:
+    make = f"Make some with {typed('labclip.negatives', 'labclip negatives')}"
     if settings.hard_negatives and data.negatives is None:
-        recipe_option = typed("recipe='paper-sb'", "--recipe paper-sb")
+        option = typed("recipe='paper-sb'", "--recipe paper-sb")
         raise ValueError(
-            f"Recipe {recipe!r} learns from hard negatives, and the features have none. Make some with "
-            f"{typed('labclip.negatives', 'labclip negatives')} and embed them, or pass {recipe_option}."
+            f"Recipe {recipe!r} learns from hard negatives, and the features have none. {make} and embed them, or pass "
+            f"{option}."
         )
     if settings.hard_negatives and settings.mask_absent and data.negatives and not bool(data.negatives.present.any()):
-        raise ValueError("No caption has a negative that differs from it. Make some with labclip.negatives.")
+        raise ValueError(f"No caption has a negative that differs from it. {make}.")
     if base is not None and base.embed_dim != data.dim:
         raise ValueError(f"The embeddings have dim {data.dim} but {base} embeds in {base.embed_dim}. Pass their base.")
 

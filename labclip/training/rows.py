@@ -101,10 +101,9 @@ class Rows:
 
     def move(self, device: torch.device) -> None:
         """Hold all rows on a device from now on."""
-        if isinstance(self._values, np.ndarray):
-            self._resident = torch.from_numpy(np.array(self._values, dtype=np.float32)).to(device)
-        else:
-            self._resident = self._values.to(device, torch.float32)
+        values = self._values
+        values = values if isinstance(values, torch.Tensor) else torch.from_numpy(np.array(values, dtype=np.float32))
+        self._resident = values.to(device, torch.float32)
 
     def _raw(self, *index: torch.Tensor) -> torch.Tensor:
         """Rows as they are, float32 on the CPU."""
@@ -204,7 +203,7 @@ class Data:
         return _taken(self.negatives, captions, which, self.texts, captions)
 
     def negative_image(self, captions: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
-        """The image of a negative of each caption, unit-length [n, dim]; the caption's own where there is none."""
+        """The image of such a negative, unit-length [n, dim]; the caption's own where there is none."""
         return _taken(self.negative_images, captions, which, self.images, self.image_index[captions])
 
 
