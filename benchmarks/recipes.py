@@ -24,10 +24,10 @@ from worlds import planted
 import labclip
 from labclip.features import Features
 from labclip.scenes import measure
-from labclip.training import LeakWarning, settings
+from labclip.training import LeakWarning, recipes
 from labclip.training import frontier as frontiers
-from labclip.training.dataset import read_data
 from labclip.training.frontier import HeldOut, frontier
+from labclip.training.rows import read_data
 
 RECIPES = {
     "published": {"recipe": "paper-clevr"},
@@ -37,7 +37,7 @@ RECIPES = {
     "labclip, temperature learnt": {"recipe": "learnt"},
     "labclip, other domain retained": {"retain": True},
 }
-settings.RECIPES["learnt"] = replace(settings.RECIPES["labclip"], logit_scale=None)
+recipes.RECIPES["learnt"] = replace(recipes.RECIPES["labclip"], logit_scale=None)
 
 
 class Setting(NamedTuple):
@@ -101,12 +101,12 @@ def measured(setting, matrix, strength):
     return row
 
 
-def rows_of(world, count, seed, recipes):
+def rows_of(world, count, seed, names):
     """The recipes on one world and seed."""
     setting = SETTINGS[world](count, seed)
     identity = torch.eye(setting.fit.dim)
     yield "base", measured(setting, identity, 0.0) | {"strength": 0.0, "||A - I||": 0.0}
-    for name in recipes:
+    for name in names:
         options, start = RECIPES[name], time.perf_counter()
         retain = {"other": setting.retain} if options.get("retain") else {}
         with warnings.catch_warnings():

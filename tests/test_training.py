@@ -11,10 +11,9 @@ import torch
 import torch.nn.functional as F
 
 import labclip
-from labclip.training import split_combinations
-from labclip.training.dataset import read_data
 from labclip.training.frontier import at_strength
-from labclip.training.settings import RECIPES, settings_of
+from labclip.training.recipes import RECIPES, settings_of
+from labclip.training.rows import read_data
 
 QUICK = {"epochs": 10, "batch_size": 64, "learning_rate": 3e-2, "identity_penalty": 1e-4, "progress": False}
 
@@ -439,22 +438,6 @@ def test_float16_counts_as_unit_length():
     data = read_data(planted.features(images.half(), texts.half()))
     assert data.texts.take(torch.tensor([3])).dtype == torch.float32
     assert data.texts._scale is False
-
-
-def test_split_by_combination_leaks_nothing():
-    colours, shapes = ("red", "blue", "green", "pink"), ("cube", "ball", "cone", "star")
-    rows = [(c, s, d, t) for c in colours for s in shapes for d in colours for t in shapes if c != d and s != t]
-    captions = [{(c, s), (d, t)} for c, s, d, t in rows]
-    negatives = [{(d, s), (c, t)} for c, s, d, t in rows]
-    split = split_combinations(captions, negatives, share=0.2, seed=1)
-    assert len(split.combinations) == 3
-    seen = set().union(*(captions[row] | negatives[row] for row in split.fit))
-    assert not seen & split.combinations
-    assert all(captions[row] & split.combinations for row in split.heldout)
-    assert not set(split.fit) & set(split.heldout)
-    assert split_combinations(captions, negatives, share=0.2, seed=2).combinations != split.combinations
-    with pytest.raises(ValueError, match=r"Holding out .* leaves 0 captions to fit on"):
-        split_combinations(captions, negatives, share=0.99)
 
 
 def test_settings_names_are_checked():

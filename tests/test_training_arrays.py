@@ -55,6 +55,8 @@ def test_bad_calls_are_errors():
         labclip.fit(*data, validation=3)
     with pytest.raises(ValueError, match=r"retain\[0\] is not \(images, texts, image_index\)"):
         labclip.fit(*data, retain=[data[0]])
+    with pytest.warns(DeprecationWarning, match="Type: "), pytest.raises(TypeError, match="positional"):
+        labclip.fit(*data, torch.arange(100))  # an index in a place it never had is not dropped
     with pytest.raises(TypeError, match="base"):
         labclip.fit(planted.features(*data), base=None)
     with pytest.raises(TypeError, match="features"):

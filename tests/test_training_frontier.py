@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 
 from labclip import Alignment
-from labclip.training.dataset import read_data
 from labclip.training.frontier import GALLERY, HeldOut, Point, frontier, select, synthetic
+from labclip.training.rows import read_data
 
 
 def held(n=9, captions=2, k=2, dim=6, seed=0):

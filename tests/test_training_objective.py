@@ -6,8 +6,7 @@ import torch
 import torch.nn.functional as F
 
 import labclip
-from labclip.training.objective import Batch, sigmoid_gradient, softmax_gradient
-from labclip.training.ranks import Ranks
+from labclip.training.objective import Batch, Ranks, sigmoid_gradient, softmax_gradient
 
 
 def draw(n, dim, m, seed=0):

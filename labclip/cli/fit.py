@@ -10,23 +10,18 @@ import click
 
 from labclip.cli.group import as_json_option, check_empty, main
 
+_PATH = click.Path(path_type=Path)
+
 
 @main.command()
-@click.argument("features", type=click.Path(path_type=Path))
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("features", type=_PATH)
+@click.argument("out", type=_PATH)
+@click.option("--validation", type=_PATH, metavar="FEATURES", help="Held-out feature folder, of other images.")
 @click.option(
-    "--validation",
-    type=click.Path(path_type=Path),
-    metavar="FEATURES",
-    help="Held-out feature folder, of other images.",
-)
-@click.option(
-    "--retain",
-    multiple=True,
-    metavar="[NAME=]FEATURES",
+    "--retain", multiple=True, metavar="[NAME=]FEATURES",
     help="Feature folder of another domain whose retrieval must not suffer; may be given again. "
     "[default name: the folder's]",
-)
+)  # fmt: skip
 @click.option(
     "--recipe", default="labclip", show_default=True, help="labclip, or a published one: paper, paper-sb, ..."
 )
@@ -41,13 +36,8 @@ from labclip.cli.group import as_json_option, check_empty, main
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of split, order and negatives.")
 @click.option("--device", metavar="D", help="cpu, cuda, mps. [default: cpu]")
-@click.option(
-    "--checkpoint",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Folder of checkpoints, to continue an interrupted fit.",
-)
-@click.option("--plot", type=click.Path(path_type=Path), metavar="FILE", help="Figure of gains and costs.")
+@click.option("--checkpoint", type=_PATH, metavar="DIR", help="Folder of checkpoints, to continue an interrupted fit.")
+@click.option("--plot", type=_PATH, metavar="FILE", help="Figure of gains and costs.")
 @click.option("--force", is_flag=True, help="Overwrite OUT.")
 @click.option("--anyway", is_flag=True, help="Write the matrix even if the fit does not help.")
 @as_json_option

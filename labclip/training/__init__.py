@@ -8,7 +8,6 @@ from labclip.training.finetuning import finetune
 from labclip.training.fitting import fit
 from labclip.training.objective import Objective
 from labclip.training.result import FitResult
-from labclip.training.splits import Split, split_combinations
-from labclip.training.validation import LeakWarning
+from labclip.training.splits import LeakWarning, Split, split_combinations
 
 __all__ = ["FitResult", "LeakWarning", "Objective", "Split", "finetune", "fit", "same_images", "split_combinations"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, TypeVar
 
 from labclip.features.features import Features
 
@@ -16,22 +16,21 @@ _FIELDS = {
 }  # fmt: skip
 _PARTS = ("images", "texts", "negatives", "image_index")
 
-P = ParamSpec("P")
-R = TypeVar("R")
+Fit = TypeVar("Fit", bound=Callable[..., Any])
 
 
-def takes_arrays(fit: Callable[P, R]) -> Callable[P, R]:
+def takes_arrays(fit: Fit) -> Fit:
     """A `fit` that also takes image, text and negative embeddings in place of features."""
-    plain: Callable[..., R] = fit
 
     @functools.wraps(fit)
     def call(*args: Any, **named: Any) -> Any:
         if (args and isinstance(args[0], Features)) or not (args or _FIELDS.keys() & named.keys()):
             return fit(*args, **named)
-        given = dict(zip(_PARTS, args[:3], strict=False))
+        given = dict(zip(_PARTS[:3], args, strict=False))
         given |= {_FIELDS[name]: named.pop(name) for name in _FIELDS if name in named}
         typed = [_typed(given)]
-        if (validation := named.get("validation")) is not None:
+        validation = named.get("validation")
+        if validation is not None and not isinstance(validation, Features):
             parts = _parts("validation", validation, _PARTS)
             typed.append(f"validation={_typed(parts)}")
             named["validation"] = Features.from_arrays(**parts)
@@ -46,9 +45,9 @@ def takes_arrays(fit: Callable[P, R]) -> Callable[P, R]:
             DeprecationWarning,
             stacklevel=2,
         )
-        return plain(Features.from_arrays(**given), **named)
+        return fit(Features.from_arrays(**given), *args[3:], **named)
 
-    return call
+    return call  # type: ignore[return-value]
 
 
 def _parts(name: str, given: Any, fields: Sequence[str]) -> dict[str, Any]:

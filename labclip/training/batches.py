@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import queue
-import threading
-from collections.abc import Iterator
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import overload
+from functools import partial
 
 import numpy as np
 import torch
 
-from labclip.training.dataset import Data
-from labclip.training.objective import Batch
-from labclip.training.ranks import Ranks
-from labclip.training.settings import Settings
+from labclip.messages import typed
+from labclip.training.objective import Batch, Ranks
+from labclip.training.recipes import Settings
+from labclip.training.rows import Data, Rows
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,17 @@ class Batches:
     ranks: Ranks
     device: torch.device
 
+    def __post_init__(self) -> None:
+        assert self.settings.batch_size is not None
+        count, captions = self.ranks.count, len(self.data.captions)
+        if self.settings.batch_size % count:
+            option = typed("batch_size", "--batch-size")
+            raise ValueError(
+                f"{option} is {self.settings.batch_size}, which {count} ranks can't share evenly. Pass a multiple."
+            )
+        if self.size < 2:
+            raise ValueError(f"There are {captions} captions for {count} ranks: too few for one batch.")
+
     @property
     def size(self) -> int:
         """Captions of a batch over all ranks."""
@@ -53,15 +65,15 @@ class Batches:
         order = self.data.captions[torch.randperm(len(self.data.captions), generator=generator)]
         count = min(self.settings.hard_negatives, self.data.k)
         which = torch.arange(count).expand(len(order), count)
-        if self.data.k > count > 0:
+        if self.data.negatives is not None and self.data.k > count > 0:
             draw = torch.rand(len(order), self.data.k, generator=generator)
             if self.settings.mask_absent:
-                assert self.data.valid is not None
-                draw.masked_fill_(~self.data.valid[order], 2.0)  # those that are there come first
+                draw.masked_fill_(~self.data.negatives.present[order], 2.0)  # those that are there come first
             which = draw.argsort(dim=1)[:, :count]
-        if self.device.type == "cpu" and not any(rows.is_mapped for rows in self.data.each()):
-            return (self._make(order, which, step) for step in range(start, self.steps))
-        return _ahead(self._make(order, which, step) for step in range(start, self.steps))
+        make = partial(self._make, order, which)
+        if self.device.type == "cpu" and not any(rows.is_mapped for rows in self.data.arrays):
+            return map(make, range(start, self.steps))
+        return _ahead(make, iter(range(start, self.steps)))
 
     def _make(self, order: torch.Tensor, which: torch.Tensor, step: int) -> Batch:
         whole = slice(step * self.size, (step + 1) * self.size)
@@ -76,14 +88,13 @@ class Batches:
         texts += [self.data.negative(*pair) for pair in pairs]
         if self.data.negative_images is not None:
             images += [self.data.negative_image(*pair) for pair in pairs]
-        return Batch(
-            self._moved(torch.cat(images)),
-            self._moved(torch.cat(texts)),
-            self._moved(self._same_image(index, mine, len(images), len(texts))),
-            self._moved(self._absent(captions, which)),
-            len(images),
-            self._moved(self._unpaired(captions, which)),
-        )
+        absent = unpaired = None
+        if (negatives := self.data.negatives) is not None and pairs:
+            absent = _columns(negatives, captions, which) if self.settings.mask_absent else None
+            if self.data.negative_images is not None:
+                unpaired = _columns(negatives, captions, which, self.data.negative_images)
+        skipped = self._same_image(index, mine, len(images), len(texts))
+        return Batch(torch.cat(images), torch.cat(texts), skipped, absent, len(images), unpaired).to(self.device)
 
     def _same_image(self, index: torch.Tensor, mine: slice, blocks: int, texts: int) -> torch.Tensor | None:
         """Places of the other captions of each image, of negatives with images as well, in this rank's logits."""
@@ -95,68 +106,25 @@ class Batches:
         place, block = row * len(index) * texts + column, len(same) * len(index) * texts + len(index)
         return torch.cat([place + number * block for number in range(blocks)])
 
-    def _absent(self, captions: torch.Tensor, which: torch.Tensor) -> torch.Tensor | None:
-        """Columns of negatives that are not there."""
-        if not self.settings.mask_absent or self.data.valid is None or not which.shape[1]:
-            return None
-        return self._columns(~self.data.valid[captions].gather(1, which))
 
-    def _unpaired(self, captions: torch.Tensor, which: torch.Tensor) -> torch.Tensor | None:
-        """Columns of negatives without an image of their own."""
-        if self.data.paired is None or self.data.valid is None or not which.shape[1]:
-            return None
-        return self._columns(~(self.data.paired & self.data.valid)[captions].gather(1, which))
-
-    def _columns(self, flags: torch.Tensor) -> torch.Tensor | None:
-        """Flags of the negatives of each caption, [n, m], as columns after those of all captions."""
-        return torch.cat([torch.zeros(len(flags), dtype=torch.bool), flags.T.flatten()]) if bool(flags.any()) else None
-
-    @overload
-    def _moved(self, value: torch.Tensor) -> torch.Tensor: ...
-
-    @overload
-    def _moved(self, value: torch.Tensor | None) -> torch.Tensor | None: ...
-
-    def _moved(self, value: torch.Tensor | None) -> torch.Tensor | None:
-        if value is None:
-            return None
-        if self.device.type == "cuda" and value.device.type == "cpu":
-            value = value.pin_memory()
-        return value.to(self.device, non_blocking=True)
+def _columns(
+    negatives: Rows, captions: torch.Tensor, which: torch.Tensor, images: Rows | None = None
+) -> torch.Tensor | None:
+    """Which texts are not there, captions first, bool [(1 + m) * n], or have no image; None if none is missing."""
+    there = negatives.present if images is None else negatives.present & images.present
+    missing = ~there[captions].gather(1, which)
+    return torch.cat([torch.zeros(len(which), dtype=torch.bool), missing.T.flatten()]) if bool(missing.any()) else None
 
 
 def _mixed(seed: int, epoch: int) -> int:
     return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-def _ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
-    """The same batches, the next two made by another thread while one is used."""
-    ready: queue.Queue[Batch | BaseException | None] = queue.Queue(maxsize=2)
-    stop = threading.Event()
-
-    def put(value: Batch | BaseException | None) -> None:
-        while not stop.is_set():
-            try:
-                ready.put(value, timeout=0.1)
-                break
-            except queue.Full:
-                continue
-
-    def work() -> None:
-        try:
-            for batch in batches:
-                put(batch)
-                if stop.is_set():
-                    return
-            put(None)
-        except BaseException as error:  # handed to the thread that waits
-            put(error)
-
-    threading.Thread(target=work, daemon=True).start()
-    try:
-        while (value := ready.get()) is not None:
-            if isinstance(value, BaseException):
-                raise value
-            yield value
-    finally:
-        stop.set()
+def _ahead(make: Callable[[int], Batch], steps: Iterator[int]) -> Iterator[Batch]:
+    """The batches of steps, the next two made by another thread while one is used."""
+    with ThreadPoolExecutor(1) as pool:
+        ready = deque(pool.submit(make, step) for step in itertools.islice(steps, 2))
+        while ready:
+            batch = ready.popleft().result()
+            ready.extend(pool.submit(make, step) for step in itertools.islice(steps, 1))
+            yield batch

@@ -24,13 +24,10 @@ def same_images(images: torch.Tensor) -> torch.Tensor:
 
 
 def hashes_of(rows: torch.Tensor) -> torch.Tensor:
-    """Hashes of which copies of a row have at least one in common, int64 [n, 3].
+    """Hashes of rows [n, dim] of any scale, of which copies of a row have at least one in common, int64 [n, 3].
 
     Each is of the row's places along random directions, rounded to cells. A copy in float16 falls into another cell for
     one hash in ten, so for all three in one row of a thousand.
-
-    Args:
-        rows: [n, dim], any scale.
     """
     directions, mixing = _random(rows.shape[-1])
     cells = (rows @ directions / rows.norm(dim=-1, keepdim=True) / _CELL).floor().long()

@@ -15,18 +15,10 @@ from labclip.model import LABCLIP
 
 
 def finetune(
-    model: LABCLIP,
-    images: torch.Tensor,
-    texts: Sequence[str],
-    negatives: Sequence[str | None],
-    *,
-    epochs: int = 5,
-    batch_size: int = 256,
-    learning_rate: float = 1e-5,
-    seed: int = 0,
-    device: str | torch.device | None = None,
+    model: LABCLIP, images: torch.Tensor, texts: Sequence[str], negatives: Sequence[str | None], *, epochs: int = 5,
+    batch_size: int = 256, learning_rate: float = 1e-5, seed: int = 0, device: str | torch.device | None = None,
     progress: bool = True,
-) -> nn.Module:
+) -> nn.Module:  # fmt: skip
     """Train a copy of a model's base on hard negatives, for comparison with what one matrix does.
 
     Every embedding changes, so an index of images has to be made again, and a checkpoint is the whole model.
@@ -81,8 +73,9 @@ def finetune(
     where = torch.device(device) if device else model.matrix.device
     clip: Any = copy.deepcopy(model.clip).to(where).train().requires_grad_()  # loaded models come frozen
     tokens = model.tokenizer(list(texts))
-    missing = torch.tensor([not negative or negative == text for negative, text in zip(negatives, texts, strict=True)])
-    wrong = model.tokenizer([negative or text for negative, text in zip(negatives, texts, strict=True)])
+    others = [negative or text for negative, text in zip(negatives, texts, strict=True)]
+    wrong = model.tokenizer(others)
+    missing = torch.tensor([other == text for other, text in zip(others, texts, strict=True)])
     size = min(batch_size, len(images))
     steps = epochs * (len(images) // size)
     optimizer = torch.optim.AdamW(clip.parameters(), lr=learning_rate, weight_decay=0.0)

@@ -17,19 +17,15 @@ from labclip.alignment import MAX_LOGIT_SCALE, Alignment, Base
 from labclip.checks import check_device, checked_whole
 from labclip.features.features import Features
 from labclip.messages import typed
-from labclip.training.advice import advice
 from labclip.training.arrays import takes_arrays
 from labclip.training.batches import Batches
-from labclip.training.checkpoint import check_checkpoint
-from labclip.training.dataset import Data, read_data
 from labclip.training.frontier import HeldOut, Point, frontier, select, synthetic
-from labclip.training.objective import Objective
-from labclip.training.ranks import Ranks
-from labclip.training.result import FitResult, measured
-from labclip.training.settings import Settings, for_data, settings_of
-from labclip.training.state import new_state
-from labclip.training.trainer import calibrated, train
-from labclip.training.validation import check_features, split
+from labclip.training.objective import Objective, Ranks
+from labclip.training.recipes import Settings, for_data, settings_of
+from labclip.training.result import FitResult, advice, measured
+from labclip.training.rows import Data, read_data
+from labclip.training.splits import check_features, split
+from labclip.training.trainer import State, calibrated, check_checkpoint, train
 
 _SCALED_ON = 20_000  # captions, more or less
 _STACK = 3  # from here through `takes_arrays` to the user's call, for warnings
@@ -37,23 +33,12 @@ _STACK = 3  # from here through `takes_arrays` to the user's call, for warnings
 
 @takes_arrays
 def fit(
-    features: Features,
-    *,
-    validation: Features | None = None,
-    retain: Mapping[str, Features] | None = None,
-    recipe: str = "labclip",
-    epochs: int | None = None,
-    batch_size: int | None = None,
-    learning_rate: float | None = None,
-    identity_penalty: float | None = None,
-    hard_negatives: int | None = None,
-    rank: int | None = None,
-    objective: Literal["softmax", "sigmoid"] | Objective | None = None,
-    seed: int = 0,
-    device: str | torch.device | None = None,
-    checkpoint: str | Path | None = None,
-    progress: bool = True,
-) -> FitResult:
+    features: Features, *, validation: Features | None = None, retain: Mapping[str, Features] | None = None,
+    recipe: str = "labclip", epochs: int | None = None, batch_size: int | None = None,
+    learning_rate: float | None = None, identity_penalty: float | None = None, hard_negatives: int | None = None,
+    rank: int | None = None, objective: Literal["softmax", "sigmoid"] | Objective | None = None, seed: int = 0,
+    device: str | torch.device | None = None, checkpoint: str | Path | None = None, progress: bool = True,
+) -> FitResult:  # fmt: skip
     """Fit a matrix on the text embeddings of a CLIP, from captions and their hard negatives.
 
     Embeddings may be of any scale; they are read as unit-length float32. Memory-mapped arrays are read a batch at a
@@ -103,8 +88,11 @@ def fit(
         recipe, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, hard_negatives=hard_negatives,
         identity_penalties=None if identity_penalty is None else (identity_penalty,), rank=rank,
     )  # fmt: skip
-    others = _checked_retain(retain)
-    check_features({"features": features, **({"validation": validation} if validation is not None else {}), **others})
+    if not isinstance(retain, Mapping | None) or not all(isinstance(name, str) and name for name in retain or ()):
+        raise ValueError('retain is not a dict of features by name. Pass for example retain={"flickr": features}.')
+    others = {name: (f"retain[{name!r}]", one) for name, one in (retain or {}).items()}
+    held_out = {} if validation is None else {"validation": validation}
+    check_features({"features": features, **held_out, **dict(others.values())})
     seed, where, ranks = checked_whole("seed", seed), _device(device), Ranks.here()
     name, custom = _objective(objective, features.base, ranks)
     data = read_data(
@@ -114,16 +102,17 @@ def fit(
     _check(data, settings, recipe, features.base)
     data, held = split(data, features, validation, settings, seed, stacklevel=_STACK)
     settings = for_data(settings, dim=data.dim, captions=len(data.captions))
-    batches = _batches(data, settings, seed, ranks, where)
+    batches = Batches(data, settings, seed, ranks, where)
     own = HeldOut.of(held, seed=seed) if held else None
-    kept = {key: HeldOut.of(read_data(one, f"retain[{key!r}]"), seed=seed) for key, one in (retain or {}).items()}
+    kept = {key: HeldOut.of(read_data(one, title), seed=seed) for key, (title, one) in others.items()}
     pairs = synthetic(own, seed=seed) if own and settings.select_strength else None
     _hold_on(data, where)
     identity = _identity(data, [part for part in (own, *kept.values()) if part], settings, name, seed)
     if not ranks.agree(int(identity[:15], 16), where):
         raise ValueError("The ranks were given other data or settings than each other. Pass all of them the same.")
-    root = None if checkpoint is None else Path(checkpoint)
-    folders = {penalty: root and root / f"penalty-{penalty:g}" for penalty in settings.identity_penalties}
+    folders = {
+        one: None if checkpoint is None else Path(checkpoint, f"penalty-{one:g}") for one in settings.identity_penalties
+    }
     for folder in folders.values():
         if folder:
             check_checkpoint(folder, identity)  # before hours are spent on the first of them
@@ -131,7 +120,7 @@ def fit(
     watch = measure if settings.early_stop and own and own.bound else None
     fits = []
     for penalty, folder in folders.items():
-        state = new_state(data.dim, settings, sigmoid=name == "sigmoid", seed=seed, device=where)
+        state = State.new(data.dim, settings, sigmoid=name == "sigmoid", seed=seed, device=where)
         train(
             state, batches, custom, measure=watch, penalty=penalty, fingerprint=identity, progress=progress,
             checkpoint=folder,
@@ -178,14 +167,12 @@ def _result(
         **record,
         "settings": asdict(settings),
         "identity_penalty": fitted.penalty,
-        "data": f"{len(data.captions):,} captions of {len(data.images_used()):,} images, "
+        "data": f"{len(data.captions):,} captions of {len(data.images_used):,} images, "
         f"{data.k} negative{'s' if data.k > 1 else ''} each",
         "versions": {"labclip": __version__, "torch": torch.__version__},
     }
     if fitted.points:
-        results = measured(fitted.points, strength)
-        retained = {f"retain {name}": both for name, both in results.pop("retain").items()}
-        metadata["results"] = {**results, **retained}
+        metadata["results"] = measured(fitted.points, strength)
     sentences, worthwhile = advice(fitted.points, strength, own)
     # SigLIP's temperature means nothing without its bias, which an alignment has not, and that of a user's objective is
     # its own: the base keeps its temperature.
@@ -230,54 +217,36 @@ def _device(device: str | torch.device | None) -> torch.device:
     return torch.device("cuda", torch.cuda.current_device()) if where.type == "cuda" and where.index is None else where
 
 
-def _checked_retain(retain: Mapping[str, Features] | None) -> dict[str, Features]:
-    """The sets by what messages call them."""
-    if not isinstance(retain, Mapping | None) or not all(isinstance(name, str) and name for name in retain or ()):
-        raise ValueError('retain is not a dict of features by name. Pass for example retain={"flickr": features}.')
-    return {f"retain[{name!r}]": one for name, one in (retain or {}).items()}
-
-
 def _check(data: Data, settings: Settings, recipe: str, base: Base | None) -> None:
+    make = f"Make some with {typed('labclip.negatives', 'labclip negatives')}"
     if settings.hard_negatives and data.negatives is None:
-        recipe_option = typed("recipe='paper-sb'", "--recipe paper-sb")
+        option = typed("recipe='paper-sb'", "--recipe paper-sb")
         raise ValueError(
-            f"Recipe {recipe!r} learns from hard negatives, and the features have none. Make some with "
-            f"{typed('labclip.negatives', 'labclip negatives')} and embed them, or pass {recipe_option}."
+            f"Recipe {recipe!r} learns from hard negatives, and the features have none. {make} and embed them, or pass "
+            f"{option}."
         )
-    if settings.hard_negatives and settings.mask_absent and data.valid is not None and not bool(data.valid.any()):
-        raise ValueError("No caption has a negative that differs from it. Make some with labclip.negatives.")
+    if settings.hard_negatives and settings.mask_absent and data.negatives and not bool(data.negatives.present.any()):
+        raise ValueError(f"No caption has a negative that differs from it. {make}.")
     if base is not None and base.embed_dim != data.dim:
         raise ValueError(f"The embeddings have dim {data.dim} but {base} embeds in {base.embed_dim}. Pass their base.")
-
-
-def _batches(data: Data, settings: Settings, seed: int, ranks: Ranks, device: torch.device) -> Batches:
-    assert settings.batch_size is not None
-    if settings.batch_size % ranks.count:
-        raise ValueError(
-            f"batch_size is {settings.batch_size}, which {ranks.count} ranks can't share evenly. Pass a multiple."
-        )
-    batches = Batches(data, settings, seed, ranks, device)
-    if batches.size < 2:
-        raise ValueError(f"There are {len(data.captions)} captions for {ranks.count} ranks: too few for one batch.")
-    return batches
 
 
 def _hold_on(data: Data, device: torch.device) -> None:
     """Keep everything on a GPU where it takes at most half of the memory that is free."""
     if device.type != "cuda":
         return
-    size = 4 * sum(torch.Size(rows.shape).numel() for rows in data.each())
+    size = 4 * sum(torch.Size(rows.shape).numel() for rows in data.arrays)
     if size <= torch.cuda.mem_get_info(device)[0] // 2:
-        for rows in data.each():
+        for rows in data.arrays:
             rows.move(device)
 
 
 def _identity(data: Data, sets: list[HeldOut], settings: Settings, objective: str, seed: int) -> str:
     """What a checkpoint belongs to: the settings, and every number of the data."""
     digest = hashlib.sha256(json.dumps([asdict(settings), objective, seed, len(sets)], sort_keys=True).encode())
-    for rows in data.each():
+    for rows in data.arrays:
         digest.update(rows.digest.encode())
-    parts = [data.image_index, data.captions, data.valid, data.paired]
+    parts = [data.image_index, data.captions, *(rows.present for rows in data.arrays)]
     parts += [part for held in sets for part in vars(held).values()]
     for part in parts:
         digest.update(b"-" if part is None else part.cpu().numpy().tobytes())

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 import torch.nn.functional as F
 
-from labclip.training.dataset import Data
+from labclip.training.rows import Data
 
 STRENGTHS = tuple(round(0.05 * step, 2) for step in range(26))  # 0 to 1.25
 GALLERY = 2000
@@ -53,10 +53,8 @@ class HeldOut:
         kept = kept[order[: max(2, min(fit, GALLERY))]].sort().values
         captions = data.captions[torch.isin(data.image_index[data.captions], kept)]
         index = torch.searchsorted(kept, data.image_index[captions])
-        images, texts = data.images.take(kept), data.texts.take(captions)
-        if data.negatives is None or data.valid is None:
-            return cls(images, texts, index)
-        return cls(images, texts, index, data.negatives.take(captions), data.valid[captions])
+        negatives = (data.negatives.take(captions), data.negatives.present[captions]) if data.negatives else ()
+        return cls(data.images.take(kept), data.texts.take(captions), index, *negatives)
 
 
 def synthetic(held: HeldOut, *, seed: int = 0) -> HeldOut:
@@ -111,28 +109,17 @@ class Point:
     synthetic_r1: float | None = None
 
     @property
-    def recalls(self) -> list[float]:
-        """R@1 of every set, both ways."""
-        own = [recall for recall in (self.t2i_r1, self.i2t_r1) if recall is not None]
-        return [*own, *(recall for both in self.retain.values() for recall in both)]
+    def recalls(self) -> dict[str, tuple[float, float]]:
+        """(t2i_r1, i2t_r1) on every set: "validation", where anything was held out, and "retain NAME"."""
+        own = self.t2i_r1 is not None and self.i2t_r1 is not None and {"validation": (self.t2i_r1, self.i2t_r1)}
+        return (own or {}) | {f"retain {name}": both for name, both in self.retain.items()}
 
 
 def frontier(
     own: HeldOut | None, matrix: torch.Tensor, strengths: Sequence[float] = STRENGTHS, *,
     retain: Mapping[str, HeldOut] | None = None, pairs: HeldOut | None = None,
 ) -> list[Point]:  # fmt: skip
-    """Measure a matrix at several strengths.
-
-    Args:
-        own: Held-out data of the fit's domain.
-        matrix: As fitted, float32 [dim, dim].
-        strengths: Blends with the identity.
-        retain: Other domains by name.
-        pairs: Synthetic ones, where they count.
-
-    Returns:
-        A point for each strength.
-    """
+    """Measure a matrix [dim, dim] on held-out data, other domains and synthetic pairs, at several strengths."""
     binding = _Binding(own, matrix) if own and own.bound else None
     home = _Retrieval(own, matrix) if own else None
     others = {name: _Retrieval(held, matrix) for name, held in (retain or {}).items()}
@@ -148,19 +135,6 @@ def frontier(
     return points
 
 
-def affordable(points: Sequence[Point]) -> list[Point]:
-    """The points that cost retrieval nothing measurable: at most `COST` of the base's R@1, on every set, both ways.
-
-    The base itself, strength 0, always is among them.
-    """
-    base = at_strength(points, 0)
-    return [
-        point
-        for point in points
-        if all(ours >= (1 - COST) * theirs for ours, theirs in zip(point.recalls, base.recalls, strict=True))
-    ]
-
-
 def score(point: Point, base: Point) -> float:
     """Smoothed binding, less `SYNTHETIC_WEIGHT` times the share of R@1 lost on synthetic pairs."""
     lost = 1 - point.synthetic_r1 / base.synthetic_r1 if point.synthetic_r1 is not None and base.synthetic_r1 else 0.0
@@ -170,11 +144,17 @@ def score(point: Point, base: Point) -> float:
 def select(points: Sequence[Point]) -> Point:
     """The point of the highest score among those that cost retrieval nothing measurable; of equals the nearest to I.
 
-    Args:
-        points: Of one matrix, or of several with one base.
+    Such a point loses at most `COST` of the base's R@1, on every set, both ways. The base itself always is among them.
+    Points may be of several matrices with one base.
     """
     base = at_strength(points, 0)
-    return max(affordable(points), key=lambda point: (score(point, base), -point.distance))
+    least = {name: [(1 - COST) * recall for recall in both] for name, both in base.recalls.items()}
+    free = [
+        point
+        for point in points
+        if all(ours >= theirs for name in least for ours, theirs in zip(point.recalls[name], least[name], strict=True))
+    ]
+    return max(free, key=lambda point: (score(point, base), -point.distance))
 
 
 def at_strength(points: Sequence[Point], strength: float) -> Point:

@@ -7,12 +7,11 @@ x text embeddings, A the matrix, y = x A^T, u = y / |y|, z = exp(t) v u^T the lo
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Protocol
 
 import torch
-
-from labclip.training.ranks import Ranks
+import torch.distributed as dist
 
 
 class Objective(Protocol):
@@ -31,6 +30,60 @@ class Objective(Protocol):
         Returns:
             A scalar, computed from the logits by operations that torch differentiates.
         """
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """The processes of `torchrun` that fit together, what they tell each other in a step, and which this one is.
+
+    The embeddings are frozen, so no gradient crosses ranks but the sums here: exact, where gathering through autograd
+    is slow at best and drops gradients at worst.
+
+    Attributes:
+        own: 0 up to `count` - 1.
+        count: 1 without torchrun.
+    """
+
+    own: int = 0
+    count: int = 1
+
+    @classmethod
+    def here(cls) -> Ranks:
+        """The ranks of the process group that is running, if any."""
+        if dist.is_available() and dist.is_initialized():
+            return cls(dist.get_rank(), dist.get_world_size())
+        return cls()
+
+    def total(self, value: torch.Tensor) -> torch.Tensor:
+        """The sum over ranks, in place where there are several."""
+        if self.count > 1:
+            dist.all_reduce(value)
+        return value
+
+    def maximum(self, value: torch.Tensor) -> torch.Tensor:
+        """The greatest over ranks, elementwise."""
+        if self.count > 1:
+            dist.all_reduce(value, op=dist.ReduceOp.MAX)
+        return value
+
+    def agree(self, value: int, device: torch.device) -> bool:
+        """Whether all ranks have the same whole number."""
+        pair = torch.tensor([value, -value], device=device)
+        return self.count == 1 or bool(self.maximum(pair).sum() == 0)
+
+    def gather_columns(self, texts: torch.Tensor, n: int) -> torch.Tensor:
+        """The texts of all ranks, all captions first: [(1 + m) * n, dim] to [(1 + m) * n * count, dim]."""
+        if self.count == 1:
+            return texts
+        parts = [torch.empty_like(texts) for _ in range(self.count)]
+        dist.all_gather(parts, texts)
+        return torch.cat([part.view(-1, n, texts.shape[1]) for part in parts], dim=1).flatten(0, 1)
+
+    def own_columns(self, texts: torch.Tensor, n: int) -> torch.Tensor:
+        """The rows of this rank, as they went into `gather_columns`."""
+        if self.count == 1:
+            return texts
+        return texts.view(-1, self.count, n, texts.shape[1])[:, self.own].flatten(0, 1)
 
 
 @dataclass(frozen=True)
@@ -53,46 +106,76 @@ class Batch:
     blocks: int = 1
     unpaired: torch.Tensor | None = None
 
-    def pairs(self, ranks: Ranks) -> tuple[torch.Tensor, torch.Tensor, int, float]:
-        """Which rows of images have which columns of texts as their own, columns that may, and pairs over all ranks."""
-        n = len(self.images) // self.blocks
-        total = n * ranks.count
-        rows = torch.arange(len(self.images), device=self.images.device)
-        columns = rows // n * total + n * ranks.own + rows % n
-        if self.unpaired is None:
-            return rows, columns, self.blocks * total, float(self.blocks * total)
-        there = ~self.unpaired[columns]
-        return rows[there], columns[there], self.blocks * total, float((~self.unpaired).sum())
+    @property
+    def captions(self) -> int:
+        """Of this rank."""
+        return len(self.images) // self.blocks
 
-    def missing(self, rows: torch.Tensor) -> torch.Tensor | None:
-        """Rows of images that are not there, bool, or None; `rows` are those that are."""
-        if self.unpaired is None:
-            return None
-        return torch.ones(len(self.images), dtype=torch.bool, device=rows.device).index_fill_(0, rows, False)
-
-    def leave_out(self, logits: torch.Tensor) -> None:
-        """Give what does not count a logit that counts for nothing."""
-        if self.skipped is not None:
-            logits.view(-1)[self.skipped] = -math.inf
-        if self.absent is not None:
-            logits.masked_fill_(self.absent, -math.inf)
+    def to(self, device: torch.device) -> Batch:
+        """The batch on a device."""
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
+        if device.type == "cuda":
+            tensors = {name: value.pin_memory() if value.is_cpu else value for name, value in tensors.items()}
+        return replace(self, **{name: value.to(device, non_blocking=True) for name, value in tensors.items()})  # type: ignore[arg-type]
 
 
-@dataclass(frozen=True)
-class Gradient:
-    """Of one step, summed over ranks.
-
-    Attributes:
-        loss: Mean over the captions.
-        matrix: d loss / d A, [dim, dim].
-        log_scale: d loss / d t.
-        bias: d loss / d bias; 0 for the softmax objective.
-    """
+class Gradient(NamedTuple):
+    """Of one step, summed over ranks: the loss is a mean over the captions, the others are its derivatives."""
 
     loss: torch.Tensor
-    matrix: torch.Tensor
-    log_scale: torch.Tensor
-    bias: torch.Tensor
+    matrix: torch.Tensor  # d loss / d A, [dim, dim]
+    log_scale: torch.Tensor  # d loss / d t
+    bias: torch.Tensor  # 0 for the softmax objective
+
+
+class _Step:
+    """The logits of a batch, and the way back from their gradient to the parameters.
+
+    Attributes:
+        rows, columns: Which rows of images have which columns of texts as their own.
+        missing: Rows of images that are not there, bool, or None.
+        wide: Columns that may have an image of their own; negatives that have none come after them.
+        count: Pairs over all ranks.
+    """
+
+    def __init__(self, batch: Batch, matrix: torch.Tensor, log_scale: torch.Tensor, ranks: Ranks) -> None:
+        aligned = batch.texts @ matrix.T
+        self.length = aligned.norm(dim=-1, keepdim=True).clamp_min_(1e-12)
+        self.unit = aligned.div_(self.length)
+        self.every = ranks.gather_columns(self.unit, batch.captions)  # [(1 + m) * N, dim]
+        self.batch, self.ranks, self.scale = batch, ranks, log_scale.exp()
+        n, total = batch.captions, batch.captions * ranks.count
+        self.rows = torch.arange(len(batch.images), device=batch.images.device)
+        self.columns = self.rows // n * total + n * ranks.own + self.rows % n
+        self.wide, self.missing = batch.blocks * total, None
+        self.count = float(self.wide)
+        if batch.unpaired is not None:
+            self.missing = batch.unpaired[self.columns]
+            self.rows, self.columns = self.rows[~self.missing], self.columns[~self.missing]
+            self.count = float((~batch.unpaired).sum())
+
+    def logits(self, bias: torch.Tensor | None = None) -> torch.Tensor:
+        """[images, (1 + m) * N], where what does not count has a logit that counts for nothing."""
+        logits = (self.batch.images * self.scale) @ self.every.T
+        logits = logits if bias is None else logits + bias
+        if self.batch.skipped is not None:
+            logits.view(-1)[self.batch.skipped] = -math.inf
+        if self.batch.absent is not None:
+            logits.masked_fill_(self.batch.absent, -math.inf)
+        return logits
+
+    def back(self, weights: torch.Tensor, share: float, loss: torch.Tensor, *, bias: bool = False) -> Gradient:
+        """From d loss / d z, `share` times `weights` [images, texts], to the parameters."""
+        pull = self.ranks.total(weights.T @ (self.batch.images * (self.scale * share)))  # d loss / d u of every text
+        pull = self.ranks.own_columns(pull, self.batch.captions)
+        along = (pull * self.unit).sum(dim=-1, keepdim=True)  # sums to d loss / d t, bias aside
+        pull.addcmul_(along, self.unit, value=-1).div_(self.length)  # d loss / d y: the part across u
+        return Gradient(
+            loss=self.ranks.total(loss.clone()),
+            matrix=self.ranks.total(pull.T @ self.batch.texts),
+            log_scale=self.ranks.total(along.sum()),
+            bias=self.ranks.total(weights.sum() * share) if bias else torch.zeros_like(self.scale),
+        )
 
 
 def softmax_gradient(batch: Batch, matrix: torch.Tensor, log_scale: torch.Tensor, ranks: Ranks) -> Gradient:
@@ -101,62 +184,46 @@ def softmax_gradient(batch: Batch, matrix: torch.Tensor, log_scale: torch.Tensor
     Image to text is a cross entropy over captions and negatives, text to image one over images for the captions alone;
     the loss is their mean. Negatives that have an image are captions like the others, of that image.
 
-    Args:
-        batch: The rows of this rank.
-        matrix: A, [dim, dim].
-        log_scale: t, a scalar.
-        ranks: The other ranks.
-
-    Returns:
-        The loss and its gradient.
-
     Source: arXiv:2502.03566 (HNB; SB where the batch has no negatives).
     """
-    rows, columns, wide, count = batch.pairs(ranks)
-    unit, length = _aligned(batch.texts, matrix)
-    every = ranks.gather_columns(unit, len(batch.images) // batch.blocks)  # [(1 + m) * N, dim]
-    scale = log_scale.exp()
-    logits = (batch.images * scale) @ every.T  # [images, (1 + m) * N]
-    missing = batch.missing(rows)
-    batch.leave_out(logits)
+    step = _Step(batch, matrix, log_scale, ranks)
+    rows, columns, wide = step.rows, step.columns, step.wide
+    logits = step.logits()
     right = logits[rows, columns]
     top = ranks.maximum(logits.max())
     weights = logits.sub_(top).exp_()  # in place: a pass over the logits costs as much as a small product
-    if missing is not None:
-        weights[missing] = 0.0
+    if step.missing is not None:
+        weights[step.missing] = 0.0
     row = weights.sum(dim=1)
     column = ranks.total(weights[:, :wide].sum(dim=0))
-    if missing is not None:
-        row[missing], column[batch.unpaired] = math.inf, math.inf  # whose reciprocals are 0
+    if step.missing is not None:
+        row[step.missing], column[batch.unpaired] = math.inf, math.inf  # whose reciprocals are 0
     if bool(ranks.maximum(((row.min() < 1e-30) | (column.min() < 1e-30)).float())):
-        logits = (batch.images * scale) @ every.T
-        batch.leave_out(logits)
-        loss, weights = _far_apart(batch, logits, ranks)
+        loss, weights = _far_apart(step)
     else:
         loss = (row[rows].log() + column[columns].log() + 2 * (top - right)).sum() / 2
         row, column = row.reciprocal_(), column.reciprocal_()
         weights[:, :wide].mul_(row[:, None] + column)
         weights[:, wide:].mul_(row[:, None])
     weights[rows, columns] -= 2.0
-    return _backward(batch, weights, 0.5 / count, every, unit, length, scale, loss / count, ranks)
+    return step.back(weights, 0.5 / step.count, loss / step.count)
 
 
-def _far_apart(batch: Batch, logits: torch.Tensor, ranks: Ranks) -> tuple[torch.Tensor, torch.Tensor]:
+def _far_apart(step: _Step) -> tuple[torch.Tensor, torch.Tensor]:
     """The same loss and sum of both softmaxes, where exp underflows against one common maximum."""
-    rows, columns, wide, _ = batch.pairs(ranks)
-    missing = batch.missing(rows)
+    rows, columns, logits = step.rows, step.columns, step.logits()
     by_row = logits.softmax(dim=1)
-    captions = logits[:, :wide]
-    if missing is not None:
-        by_row[missing], captions[missing] = 0.0, -math.inf
-    top = ranks.maximum(captions.amax(dim=0)).clamp_min(-1e30)
+    captions = logits[:, : step.wide]
+    if step.missing is not None:
+        by_row[step.missing], captions[step.missing] = 0.0, -math.inf
+    top = step.ranks.maximum(captions.amax(dim=0)).clamp_min(-1e30)
     by_column = (captions - top).exp()
-    column = ranks.total(by_column.sum(dim=0))
-    if missing is not None:
-        column[batch.unpaired] = math.inf
+    column = step.ranks.total(by_column.sum(dim=0))
+    if step.missing is not None:
+        column[step.batch.unpaired] = math.inf
     right = logits[rows, columns]
     loss = (logits[rows].logsumexp(dim=1) + column[columns].log() + top[columns] - 2 * right).sum() / 2
-    by_row[:, :wide] += by_column / column
+    by_row[:, : step.wide] += by_column / column
     return loss, by_row
 
 
@@ -165,93 +232,32 @@ def sigmoid_gradient(
 ) -> Gradient:
     """SigLIP's loss: each pair of image and text is right or wrong by itself; hard negatives are further wrong texts.
 
-    Args:
-        batch: The rows of this rank.
-        matrix: A, [dim, dim].
-        log_scale: t, a scalar.
-        bias: Added to the logits, a scalar.
-        ranks: The other ranks.
-
-    Returns:
-        The loss, a sum over texts and a mean over images, and its gradient.
+    It is a sum over texts and a mean over images. The bias is added to the logits.
 
     Source: arXiv:2303.15343 (SigLIP), with the negatives of arXiv:2502.03566.
     """
-    rows, columns, _, count = batch.pairs(ranks)
-    unit, length = _aligned(batch.texts, matrix)
-    every = ranks.gather_columns(unit, len(batch.images) // batch.blocks)
-    scale = log_scale.exp()
-    logits = (batch.images * scale) @ every.T + bias
-    batch.leave_out(logits)
-    if (missing := batch.missing(rows)) is not None:
-        logits[missing] = -math.inf
-    right = logits[rows, columns]
-    loss = (torch.nn.functional.softplus(logits).sum() - right.sum()) / count
+    step = _Step(batch, matrix, log_scale, ranks)
+    logits = step.logits(bias)
+    if step.missing is not None:
+        logits[step.missing] = -math.inf
+    right = logits[step.rows, step.columns]
+    loss = (torch.nn.functional.softplus(logits).sum() - right.sum()) / step.count
     weights = logits.sigmoid_()
-    weights[rows, columns] -= 1.0
-    return _backward(batch, weights, 1 / count, every, unit, length, scale, loss, ranks, bias=True)
+    weights[step.rows, step.columns] -= 1.0
+    return step.back(weights, 1 / step.count, loss, bias=True)
 
 
 def custom_gradient(objective: Objective, batch: Batch, matrix: torch.Tensor, log_scale: torch.Tensor) -> Gradient:
-    """A user's loss: autograd down to the logits, then by hand. In one process only.
-
-    Args:
-        objective: The loss.
-        batch: All rows.
-        matrix: A, [dim, dim].
-        log_scale: t, a scalar.
-
-    Returns:
-        The loss and its gradient.
-
-    Raises:
-        ValueError: If the objective returns anything but a scalar that depends on the logits.
-    """
-    alone = Ranks()
-    rows, columns, _, _ = batch.pairs(alone)
-    unit, length = _aligned(batch.texts, matrix)
-    scale = log_scale.exp()
-    logits = (batch.images * scale) @ unit.T
-    batch.leave_out(logits)
+    """A user's loss: autograd down to the logits, then by hand. In one process only."""
+    step = _Step(batch, matrix, log_scale, Ranks())
+    logits = step.logits()
     with torch.inference_mode(False), torch.enable_grad():
-        seen = logits[rows].requires_grad_()
-        loss = objective(seen, columns.clone())
+        seen = logits[step.rows].requires_grad_()
+        loss = objective(seen, step.columns.clone())
         if not isinstance(loss, torch.Tensor) or loss.shape != () or not loss.requires_grad:
             found = f"shape {list(loss.shape)}" if isinstance(loss, torch.Tensor) else type(loss).__name__
             raise ValueError(f"The objective returns {found}. Return a scalar tensor computed from the logits.")
         (pull,) = torch.autograd.grad(loss, seen)
     weights = torch.zeros_like(logits)
-    weights[rows] = pull.masked_fill(seen.detach() == -math.inf, 0.0)
-    return _backward(batch, weights, 1.0, unit, unit, length, scale, loss.detach(), alone)
-
-
-def _aligned(texts: torch.Tensor, matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    aligned = texts @ matrix.T
-    length = aligned.norm(dim=-1, keepdim=True).clamp_min_(1e-12)
-    return aligned.div_(length), length
-
-
-def _backward(
-    batch: Batch,
-    weights: torch.Tensor,
-    share: float,
-    every: torch.Tensor,
-    unit: torch.Tensor,
-    length: torch.Tensor,
-    scale: torch.Tensor,
-    loss: torch.Tensor,
-    ranks: Ranks,
-    *,
-    bias: bool = False,
-) -> Gradient:
-    """From d loss / d z, `share` times `weights` [n, texts], to the parameters."""
-    pull = ranks.total(weights.T @ (batch.images * (scale * share)))  # d loss / d u of every text
-    pull = ranks.own_columns(pull, len(batch.images) // batch.blocks)
-    along = (pull * unit).sum(dim=-1, keepdim=True)  # sums to d loss / d t, bias aside
-    pull.addcmul_(along, unit, value=-1).div_(length)  # d loss / d y: the part across u
-    return Gradient(
-        loss=ranks.total(loss.clone()),
-        matrix=ranks.total(pull.T @ batch.texts),
-        log_scale=ranks.total(along.sum()),
-        bias=ranks.total(weights.sum() * share) if bias else torch.zeros_like(scale),
-    )
+    weights[step.rows] = pull.masked_fill(seen.detach() == -math.inf, 0.0)
+    return step.back(weights, 1.0, loss.detach())

@@ -1,21 +1,27 @@
-"""What a fit returns."""
+"""What a fit returns: the matrix, what it gains and costs, and whether it was worth it in plain words."""
 
 from __future__ import annotations
 
 import importlib.util
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from labclip.alignment import Alignment
+from labclip.messages import typed
+from labclip.packages import EVAL, require
 from labclip.report import Page, Reported, Section, Table, drawn
 from labclip.report.values import Value
-from labclip.training.frontier import Point, at_strength
-from labclip.training.plot import plot
+from labclip.training.frontier import HeldOut, Point, at_strength
 
 _EVERY = 0.25  # strengths in the table
-_ROWS = (("binding", "binding"), ("R@1 text to image", "t2i_r1"), ("R@1 image to text", "i2t_r1"))
+_SHOWN = {"binding": "binding", "t2i_r1": "R@1 text to image", "i2t_r1": "R@1 image to text"}
+_FEW = 200  # below this many held-out captions an accuracy is known to some 7 percent at best
+_BINDS = 0.95
+_BINDING, _SELECTED = "#1f7a5a", "#b3402f"
+_COLOURS = ("#3b4a6b", "#8a93a6", "#c08a3e", "#7d5ba6")
 _RECORDED = ("recipe", "identity_penalty", "objective", "seed", "data")
 
 
@@ -50,7 +56,9 @@ class FitResult(Reported):
         Example:
             {"validation": {"base": {"binding": 0.62, ...}, "labclip": {...}}, "retain": {"flickr": {...}}}
         """
-        return measured(self.frontier, self.alignment.strength)
+        sets = measured(self.frontier, self.alignment.strength)
+        own = {"validation": sets.pop("validation")} if "validation" in sets else {}
+        return own | {"retain": {name.removeprefix("retain "): both for name, both in sets.items()}}
 
     def plot(self, path: str | Path | None = None) -> Any:
         """Draw binding against retrieval over strength, and the epochs. Needs the extra `eval`.
@@ -65,7 +73,34 @@ class FitResult(Reported):
             MissingPackageError: If matplotlib is missing.
             ValueError: If nothing was held out, so that there is no frontier.
         """
-        return plot(self.frontier, self.history, self.alignment.strength, path)
+        figure_module = require("matplotlib.figure", "Plots need matplotlib", EVAL)
+        if not self.frontier:
+            raise ValueError(
+                f"Nothing was held out, so there is no frontier to draw. Pass {typed('validation', '--validation')}."
+            )
+        figure = figure_module.Figure(figsize=(10, 4.8), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        strengths = [point.strength for point in self.frontier]
+        if self.frontier[0].binding is not None:
+            left.plot(strengths, [p.binding for p in self.frontier], color=_BINDING, linewidth=2.5, label="binding")
+        for colour, name in zip(_COLOURS, self.frontier[0].recalls, strict=False):
+            recalls = [point.recalls[name] for point in self.frontier]
+            for style, way, curve in zip("-:", [*_SHOWN.values()][1:], zip(*recalls, strict=True), strict=True):
+                left.plot(strengths, curve, color=colour, linestyle=style, label=f"{way}, {name}")
+        left.axvline(self.alignment.strength, color=_SELECTED, linestyle="--", label="strength selected")
+        left.set(xlabel="strength: 0 the base, 1 as fitted", ylabel="accuracy on held-out data")
+        right.plot([record["epoch"] for record in self.history], [record["loss"] for record in self.history])
+        right.set(xlabel="epoch", ylabel="loss")
+        if looks := {record["epoch"]: record["binding"] for record in self.history if "binding" in record}:
+            twin = right.twinx()
+            twin.plot([*looks], [*looks.values()], color=_BINDING, linewidth=2)
+            twin.set_ylabel("binding on validation", color=_BINDING)
+        for axes in (left, right):
+            axes.spines[["top", "right"]].set_visible(False)
+        figure.legend(*left.get_legend_handles_labels(), loc="outside lower left", ncols=3, frameon=False, fontsize=8)
+        if path is not None:
+            figure.savefig(path, dpi=150)
+        return figure
 
     def page(self, *, plots: bool = False) -> Page:
         """The whole report as values; the figure is left out where matplotlib is missing or nothing was held out."""
@@ -88,7 +123,7 @@ class FitResult(Reported):
             "advice": self.advice,
             "results": self.results,
             "frontier": [
-                asdict(point) | {"retain": {name: _named(both) for name, both in point.retain.items()}}
+                asdict(point) | {"retain": {name: _by_metric(both) for name, both in point.retain.items()}}
                 for point in self.frontier
             ],
             "history": self.history,
@@ -103,21 +138,18 @@ class FitResult(Reported):
 
     def _trade(self, plots: bool) -> Section:
         """What was gained and paid."""
-        results = self.results
-        sets = {"validation": results["validation"]} if "validation" in results else {}
-        sets |= {f"retain {name}": both for name, both in results["retain"].items()}
         rows: list[Sequence[Value]] = [
             (name, shown, both["base"][metric], both["labclip"][metric])
-            for name, both in sets.items()
-            for shown, metric in _ROWS
+            for name, both in measured(self.frontier, self.alignment.strength).items()
+            for metric, shown in _SHOWN.items()
             if metric in both["base"]
         ]
         tables = [
             Table("Held-out data; a tie counts as wrong.", ("data", "metric", "base", "LABCLIP"), rows, (0, 1), 1)
         ]
-        if "validation" in sets:
+        if self.frontier[0].t2i_r1 is not None:
             points = [p for p in self.frontier if p.strength == self.alignment.strength or p.strength % _EVERY == 0]
-            heads = ("strength", "||A - I||", *(shown for shown, _ in _ROWS))
+            heads = ("strength", "||A - I||", *_SHOWN.values())
             strengths = [(f"{p.strength:g}", p.distance, p.binding, p.t2i_r1, p.i2t_r1) for p in points]
             tables.append(Table("Other strengths, on the validation data.", heads, strengths))
         figures = [drawn(self.plot(), "Binding and R@1 over strength, and the loss by epoch.")] if plots else []
@@ -125,19 +157,44 @@ class FitResult(Reported):
 
 
 def measured(points: Sequence[Point], strength: float) -> dict[str, Any]:
-    """The base beside the matrix at its strength; see `FitResult.results`."""
-    if not points:
-        return {"retain": {}}
-    sides = {"base": at_strength(points, 0), "labclip": at_strength(points, strength)}
-    retain = {
-        name: {side: _named(point.retain[name]) for side, point in sides.items()} for name in sides["base"].retain
-    }
-    own = {
-        side: {metric: value for _, metric in _ROWS if (value := getattr(point, metric)) is not None}
-        for side, point in sides.items()
-    }
-    return ({"validation": own} if own["base"] else {}) | {"retain": retain}
+    """By set, "validation" or "retain NAME", the base beside the matrix at a strength, by metric."""
+    found: dict[str, Any] = {}
+    for side, at in (("base", 0), ("labclip", strength)) if points else ():
+        point = at_strength(points, at)
+        for name, both in point.recalls.items():
+            binding = {"binding": point.binding} if name == "validation" and point.binding is not None else {}
+            found.setdefault(name, {})[side] = binding | _by_metric(both)
+    return found
 
 
-def _named(both: tuple[float, float]) -> dict[str, float]:
+def _by_metric(both: tuple[float, float]) -> dict[str, float | None]:
     return dict(zip(("t2i_r1", "i2t_r1"), both, strict=True))
+
+
+def advice(points: Sequence[Point], strength: float, own: HeldOut | None) -> tuple[list[str], bool]:
+    """What speaks against using a matrix at a strength, a sentence each, and whether it is worth using."""
+    if own is None:
+        return ["Nothing was held out, so nothing is known of what this matrix gains and costs. Evaluate it."], True
+    if not own.bound:
+        return ["The held-out data has no negatives, so binding was not measured. Evaluate the matrix."], True
+    before, after = at_strength(points, 0).binding, at_strength(points, strength).binding
+    assert before is not None and after is not None  # noqa: PT018
+    spread = sum(accuracy * (1 - accuracy) for accuracy in (after, before))
+    error = math.sqrt(max(spread, 1 / own.bound) / own.bound)  # of the difference
+    told = []
+    if own.bound < _FEW:
+        told.append(
+            f"Only {own.bound} captions with a negative were held out: what they gain is known to about "
+            f"{2 * error:.2f}. Fit on more data, or pass {typed('validation', '--validation')}."
+        )
+    if before >= _BINDS:
+        told.append(f"The base already binds {before:.3f} of {own.bound} held-out captions. There is little to repair.")
+    explained = after - before < 2 * error
+    if strength == 0:
+        told.append("No strength binds better without costing retrieval: keep the base as it is.")
+    elif explained:
+        told.append(
+            f"Binding went from {before:.3f} to {after:.3f} on {own.bound} held-out captions, which chance may "
+            f"explain. Fit on more captions, or keep the base."
+        )
+    return told, strength != 0 and not explained

@@ -1,4 +1,4 @@
-"""Embeddings as a fit reads them: arrays, tensors or memory-mapped files, checked once, read a batch at a time."""
+"""Features as a fit reads them: checked once, then a batch at a time, from memory or from memory-mapped files."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import os
 import weakref
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,37 +14,28 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from labclip.features.features import Features
 from labclip.training.duplicates import hashes_of
 
 _BLOCK_BYTES = 64 << 20
 _TINY = 1e-12  # shorter rows can't be brought to unit length
 _UNIT = 1e-3  # beyond this a row is not unit-length: float16 storage rounds by less
-_AXES = {2: "[n, dim]", 3: "[n, k, dim]"}
 
 
 class Rows:
-    """Embeddings, [n, dim] or [n, k, dim], read as unit-length float32.
+    """Embeddings, [n, dim] or [n, k, dim] of any scale, read as unit-length float32.
 
     A memory-mapped file is read by position instead of through its map, whose pages would count as this process's
     memory, two megabytes for every row that is looked at.
 
     Attributes:
         name: How messages call them.
-        digest: Tells these embeddings from others; empty before `check`.
+        present: Which rows stand for something, bool [n] or [n, k].
+        digest: Tells these embeddings from others; empty unless `check` was asked for it.
         hashes: Of each row, by which equal ones are found, int64 [n, 3]; empty unless `check` was asked for them.
     """
 
-    def __init__(self, name: str, values: Any, *, axes: int = 2) -> None:
-        """Take embeddings, reading only their shape.
-
-        Args:
-            name: How messages call them.
-            values: A floating-point array, tensor or memory map.
-            axes: How many there are to be, 2 or 3.
-
-        Raises:
-            ValueError: If they are something else, or empty.
-        """
+    def __init__(self, name: str, values: Any, axes: str = "[n, dim]") -> None:
         if isinstance(values, torch.Tensor):
             values = values.detach()
             floating = values.is_floating_point()
@@ -53,9 +45,11 @@ class Rows:
             raise ValueError(f"{name} is a {type(values).__name__}. Pass embeddings as an array or a tensor.")
         if not floating:
             raise ValueError(f"{name} has dtype {values.dtype}, not a floating-point one. Pass embeddings.")
-        if values.ndim != axes or 0 in values.shape:
-            raise ValueError(f"{name} has shape {list(values.shape)}, not {_AXES[axes]}.")
+        if values.ndim != len(axes.split()) or 0 in values.shape:
+            raise ValueError(f"{name} has shape {list(values.shape)}, not {axes}.")
         self.name = name
+        self.shape = tuple(int(size) for size in values.shape)
+        self.present = torch.ones(self.shape[:-1], dtype=torch.bool)
         self.digest = ""
         self.hashes = torch.empty(0, 3, dtype=torch.int64)
         self._values: Any = values
@@ -64,38 +58,22 @@ class Rows:
         self._resident: torch.Tensor | None = None
 
     def __len__(self) -> int:
-        return int(self._values.shape[0])
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """[n, dim] or [n, k, dim]."""
-        return tuple(int(size) for size in self._values.shape)
+        return self.shape[0]
 
     @property
     def is_mapped(self) -> bool:
         """Whether they lie in a file."""
         return self._file is not None
 
-    def check(self, present: torch.Tensor | None = None, *, digest: bool = False, hashes: bool = False) -> None:
-        """Read everything once, block by block.
-
-        Args:
-            present: Which of [n, k] rows stand for something, bool; None is all.
-            digest: Whether to set `digest`.
-            hashes: Whether to set `hashes`.
-
-        Raises:
-            ValueError: If a row is not finite or all zeros; the first such row is named.
-        """
+    def check(self, *, digest: bool = False, hashes: bool = False) -> None:
+        """Read everything once, block by block; a present row that is not finite or all zeros is an error."""
         self._scale = False
         block = max(1, _BLOCK_BYTES // (int(np.prod(self.shape[1:])) * 4))
         found = hashlib.blake2b(repr(self.shape).encode(), digest_size=16)
-        parts = []
+        parts = [self.hashes]
         for index in torch.split(torch.arange(len(self)), block):
             rows = self._raw(index)
-            length = rows.norm(dim=-1)
-            if present is not None:
-                length = torch.where(present[index], length, 1.0)
+            length = torch.where(self.present[index], rows.norm(dim=-1), 1.0)
             for bad, why in ((~torch.isfinite(length), "is not finite"), (length < _TINY, "is all zeros")):
                 if bool(bad.any()):
                     row = int(index[bad.nonzero()[0, 0]])
@@ -106,7 +84,7 @@ class Rows:
             if hashes:
                 parts.append(hashes_of(rows))
         self.digest = found.hexdigest() if digest else ""
-        self.hashes = torch.cat(parts) if hashes else self.hashes
+        self.hashes = torch.cat(parts)
 
     def take(self, index: torch.Tensor) -> torch.Tensor:
         """Unit-length rows, float32 [len(index), ...], on the device they live on.
@@ -114,40 +92,34 @@ class Rows:
         Args:
             index: Row numbers, int64, or pairs of row and k, [n, 2], for embeddings of three axes.
         """
+        where = (index,) if index.ndim == 1 else (index[:, 0], index[:, 1])
         if self._resident is not None:
-            index = index.to(self._resident.device)
-            rows = self._resident[index] if index.ndim == 1 else self._resident[index[:, 0], index[:, 1]]
-        elif index.ndim == 1:
-            rows = self._raw(index)
+            rows = self._resident[tuple(part.to(self._resident.device) for part in where)]
         else:
-            rows = self._raw((index[:, 0], index[:, 1]))
+            rows = self._raw(*where)
         return F.normalize(rows, dim=-1) if self._scale else rows
 
     def move(self, device: torch.device) -> None:
         """Hold all rows on a device from now on."""
-        if isinstance(self._values, np.ndarray):
-            self._resident = torch.from_numpy(np.array(self._values, dtype=np.float32)).to(device)
-        else:
-            self._resident = self._values.to(device, torch.float32)
+        values = self._values
+        values = values if isinstance(values, torch.Tensor) else torch.from_numpy(np.array(values, dtype=np.float32))
+        self._resident = values.to(device, torch.float32)
 
-    def _raw(self, index: torch.Tensor | tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    def _raw(self, *index: torch.Tensor) -> torch.Tensor:
         """Rows as they are, float32 on the CPU."""
         if isinstance(self._values, torch.Tensor):
             return self._values[index].to("cpu", torch.float32)
-        where = tuple(part.numpy() for part in index) if isinstance(index, tuple) else index.numpy()
-        if self._file is not None:
-            return torch.from_numpy(self._file.read(where).astype(np.float32, copy=False))
-        return torch.from_numpy(np.array(self._values[where], dtype=np.float32))
+        where = tuple(part.numpy() for part in index)
+        found = self._file.read(*where) if self._file else self._values[where]
+        return torch.from_numpy(np.asarray(found, dtype=np.float32))
 
 
 class _File:
     """The file under a read-only memory map, read by position."""
 
     def __init__(self, descriptor: int, offset: int, values: NDArray[Any]) -> None:
-        self._descriptor = descriptor
-        self._offset = offset
-        self._dtype = values.dtype
-        self._shape = values.shape
+        self._descriptor, self._offset = descriptor, offset
+        self._dtype, self._shape = values.dtype, values.shape
 
     @classmethod
     def under(cls, values: Any) -> _File | None:
@@ -167,16 +139,13 @@ class _File:
         # Another file of that name may have taken the place of the one that is mapped.
         return file if file.read(some).tobytes() == np.asarray(values[some]).tobytes() else None
 
-    def read(self, index: NDArray[Any] | tuple[NDArray[Any], ...]) -> NDArray[Any]:
+    def read(self, *index: NDArray[Any]) -> NDArray[Any]:
         """Rows, or pairs of row and k of an array of three axes."""
-        if isinstance(index, tuple):
-            flat, shape = index[0] * self._shape[1] + index[1], self._shape[2:]
-        else:
-            flat, shape = index, self._shape[1:]
+        flat, shape = np.ravel_multi_index(index, self._shape[: len(index)]), self._shape[len(index) :]
         out = np.empty((len(flat), *shape), self._dtype)
-        size, memory = int(out.dtype.itemsize * np.prod(shape)), memoryview(out.view(np.uint8).reshape(-1))  # type: ignore[arg-type]
         if not len(flat):
             return out
+        size, memory = int(out.dtype.itemsize * np.prod(shape)), memoryview(out.view(np.uint8).reshape(-1))  # type: ignore[arg-type]
         cuts = np.flatnonzero(np.diff(flat) != 1) + 1  # neighbours in the file are read at once
         for start, stop in itertools.pairwise([0, *cuts.tolist(), len(flat)]):
             place, part = self._offset + int(flat[start]) * size, memory[start * size : stop * size]
@@ -186,3 +155,133 @@ class _File:
                     raise ValueError("A memory-mapped file of embeddings became shorter while it was read.")
                 part, place = part[count:], place + count
         return out
+
+
+@dataclass(frozen=True)
+class Data:
+    """Features whose parts were found to belong together, and the captions of one side of a split.
+
+    Attributes:
+        images: [n_images, dim].
+        texts: [n_texts, dim].
+        image_index: The image of each caption, int64 [n_texts].
+        captions: The captions this part holds, int64; others of the arrays belong to another part.
+        negatives: [n_texts, k, dim], or None.
+        negative_images: An image of each negative, the shape of `negatives`, or None.
+    """
+
+    images: Rows
+    texts: Rows
+    image_index: torch.Tensor
+    captions: torch.Tensor
+    negatives: Rows | None = None
+    negative_images: Rows | None = None
+
+    @property
+    def dim(self) -> int:
+        """Length of an embedding."""
+        return self.images.shape[-1]
+
+    @property
+    def k(self) -> int:
+        """Negatives a caption has."""
+        return 0 if self.negatives is None else self.negatives.shape[1]
+
+    @property
+    def images_used(self) -> torch.Tensor:
+        """The images of this part's captions, int64, in order."""
+        return torch.unique(self.image_index[self.captions])
+
+    @property
+    def arrays(self) -> list[Rows]:
+        """The arrays there are."""
+        every = (self.images, self.texts, self.negatives, self.negative_images)
+        return [rows for rows in every if rows is not None]
+
+    def negative(self, captions: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
+        """Negative `which` [n] of each caption [n], unit-length [n, dim]; the caption itself where there is none."""
+        return _taken(self.negatives, captions, which, self.texts, captions)
+
+    def negative_image(self, captions: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
+        """The image of such a negative, unit-length [n, dim]; the caption's own where there is none."""
+        return _taken(self.negative_images, captions, which, self.images, self.image_index[captions])
+
+
+def _taken(
+    rows: Rows | None, captions: torch.Tensor, which: torch.Tensor, others: Rows, own: torch.Tensor
+) -> torch.Tensor:
+    """Rows of captions and k; `others` at `own` where they are not present."""
+    assert rows is not None
+    found = rows.take(torch.stack([captions, which], dim=1))
+    absent = (~rows.present[captions, which]).nonzero().flatten()
+    if len(absent):
+        found[absent.to(found.device)] = others.take(own[absent])
+    return found
+
+
+def read_data(features: Features, name: str = "features", *, digest: bool = False, hashes: bool = False) -> Data:
+    """Check that the parts of features belong together, and read them all once.
+
+    Args:
+        features: Embeddings of any scale.
+        name: What messages call them.
+        digest: Whether to set the digests of the arrays.
+        hashes: Whether to hash the images, to find equal ones.
+    """
+    images, texts = Rows(f"{name}.images", features.images), Rows(f"{name}.texts", features.texts)
+    negatives = _beside(features, name, "negatives", "has_negative", len(texts))
+    others = _beside(features, name, "negative_images", "has_negative_image", len(texts))
+    if others is not None and (negatives is None or others.shape[:2] != negatives.shape[:2]):
+        shape = "no negatives" if negatives is None else f"negatives of shape {list(negatives.shape)}"
+        raise ValueError(f"{others.name} has shape {list(others.shape)} for {shape}. Pass one image for each negative.")
+    data = Data(images, texts, _index(features, name, len(texts)), torch.arange(len(texts)), negatives, others)
+    for rows in data.arrays:
+        if rows.shape[-1] != data.dim:
+            raise ValueError(
+                f"{images.name} has dim {data.dim} but {rows.name} has dim {rows.shape[-1]}. Embed both with one model."
+            )
+    for rows in data.arrays:
+        rows.check(digest=digest, hashes=hashes and rows is images)
+    return data
+
+
+def _beside(features: Features, name: str, field: str, flags: str, texts: int) -> Rows | None:
+    """What each caption has k of, [n_texts, k, dim]."""
+    values = getattr(features, field)
+    if values is None:
+        return None
+    rows = Rows(f"{name}.{field}", values, "[n, k, dim]")
+    if len(rows) != texts:
+        raise ValueError(f"{rows.name} has {len(rows)} rows for {texts} captions. Pass one row for each caption.")
+    present = _array(getattr(features, flags))
+    if present.dtype != bool or present.shape != rows.shape[:2]:
+        raise ValueError(
+            f"{name}.{flags} has dtype {present.dtype} and shape {list(present.shape)}. Pass bool "
+            f"{list(rows.shape[:2])}, whether there is such a negative; labclip.Features.from_arrays fills it in."
+        )
+    rows.present = torch.from_numpy(present)
+    return rows
+
+
+def _index(features: Features, name: str, texts: int) -> torch.Tensor:
+    found, images = _array(features.image_index), len(features.images)
+    if not np.issubdtype(found.dtype, np.integer) or found.shape != (texts,):
+        raise ValueError(
+            f"{name}.image_index has dtype {found.dtype} and shape {list(found.shape)}. Pass {texts} whole numbers, "
+            f"the image's row for each caption."
+        )
+    index = torch.from_numpy(found.astype(np.int64))
+    if len(bad := ((index < 0) | (index >= images)).nonzero()):
+        row = int(bad[0])
+        raise ValueError(
+            f"{name}.image_index[{row}] is {int(index[row])}, but there are {images} images: 0 to {images - 1}."
+        )
+    return index
+
+
+def _array(values: Any) -> Any:
+    """A copy as an array; one of another dtype where the values have no common shape."""
+    try:
+        return np.array(values.numpy(force=True) if isinstance(values, torch.Tensor) else values)
+    except ValueError:
+        return np.array(["ragged"])

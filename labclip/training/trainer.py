@@ -1,74 +1,166 @@
-"""The loop: one matrix and its temperature, fitted on frozen embeddings."""
+"""The loop: one matrix and its temperature, fitted on frozen embeddings, in a state that a killed fit goes on from."""
 
 from __future__ import annotations
 
 import itertools
+import json
 import math
+import os
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from tqdm import tqdm
 
+from labclip.messages import typed
 from labclip.training.batches import Batches
-from labclip.training.checkpoint import read_checkpoint, write_checkpoint
 from labclip.training.frontier import Point, score, select
-from labclip.training.objective import (
-    Batch,
-    Gradient,
-    Objective,
-    custom_gradient,
-    sigmoid_gradient,
-    softmax_gradient,
-)  # fmt: skip
-from labclip.training.settings import Settings
-from labclip.training.state import State
+from labclip.training.objective import Batch, Gradient, Objective, custom_gradient, sigmoid_gradient, softmax_gradient
+from labclip.training.recipes import Settings
 
+CHECKPOINT = "fit.safetensors"
 _COARSE = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
 _LOOKS = 10  # at validation during a fit; a look can cost as much as an epoch
 _CHECKPOINT_SECONDS = 30.0
 _ABSURD = 20.0  # a log-temperature that no data asks for
 _MAX_LOG_SCALE = math.log(100.0)  # as OpenCLIP clamps it
 _CALIBRATED_ON = 8  # batches
+_SPREAD = 0.05  # standard deviation of the right factor of a low rank at the start
 
 Measure = Callable[[torch.Tensor, Sequence[float]], list[Point]]
 """The points of a matrix at some strengths, on held-out data."""
 
 
-def train(
-    state: State,
-    batches: Batches,
-    objective: Objective | None,
-    *,
-    measure: Measure | None,
-    checkpoint: Path | None,
-    fingerprint: str,
-    penalty: float,
-    progress: bool,
-) -> None:
-    """Run the epochs that are left.
+@dataclass
+class State:
+    """Everything that changes during a fit.
 
-    Args:
-        state: Where to begin; changed in place.
-        batches: What to fit on.
-        objective: A user's; None is the softmax, or the sigmoid where the state has a bias.
-        measure: Called after some epochs, to keep the best one; None keeps the last.
-        checkpoint: A folder that keeps the state, or None.
-        fingerprint: Of data and settings; a checkpoint of others is refused.
-        penalty: On ||A - I||_F^2.
-        progress: Whether to show a bar on stderr.
+    Attributes:
+        parameters: `matrix` [dim, dim], or `left` [dim, rank] and `right` [rank, dim]; `log_scale`; `bias` for SigLIP.
+        optimizer: Adam over them.
+        epoch: The epoch under way.
+        step: Steps of it that are done.
+        loss: Sum over those steps.
+        history: A record of each epoch that is done.
+        best: The matrix and log-temperature of the best epoch so far.
+    """
+
+    parameters: dict[str, torch.Tensor]
+    optimizer: torch.optim.Adam
+    epoch: int = 0
+    step: int = 0
+    loss: float = 0.0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def new(cls, dim: int, settings: Settings, *, sigmoid: bool, seed: int, device: torch.device) -> State:
+        """The identity, and the temperature that the fit starts from: another with a bias for the sigmoid objective."""
+        if settings.rank is None:
+            parameters = {"matrix": torch.eye(dim)}
+        else:
+            generator = torch.Generator().manual_seed(seed)
+            parameters = {
+                "left": torch.zeros(dim, settings.rank),  # so that the fit begins at the base itself
+                "right": _SPREAD * torch.randn(settings.rank, dim, generator=generator),
+            }
+        held = None if sigmoid else settings.logit_scale
+        parameters["log_scale"] = torch.tensor(math.log(held or (10.0 if sigmoid else 1.0)))
+        if sigmoid:
+            parameters["bias"] = torch.tensor(-10.0)
+        parameters = {name: value.to(device) for name, value in parameters.items()}
+        free = [value for name, value in parameters.items() if held is None or name != "log_scale"]
+        return cls(parameters, torch.optim.Adam(free, lr=settings.learning_rate))
+
+    @property
+    def matrix(self) -> torch.Tensor:
+        """A, [dim, dim]."""
+        if "matrix" in self.parameters:
+            return self.parameters["matrix"]
+        left, right = self.parameters["left"], self.parameters["right"]
+        return torch.addmm(torch.eye(len(left), device=left.device), left, right)
+
+
+def write_checkpoint(folder: Path, state: State, fingerprint: str) -> None:
+    """Replace the folder's checkpoint: at any moment it is the old one or the new one, whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {f"parameter.{name}": value for name, value in state.parameters.items()}
+    tensors |= {f"best.{name}": value for name, value in state.best.items()}
+    for number, moments in state.optimizer.state_dict()["state"].items():
+        tensors |= {f"adam.{number}.{name}": value for name, value in moments.items()}
+    record = {name: getattr(state, name) for name in ("epoch", "step", "loss", "history")}
+    plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    part = folder / f"{CHECKPOINT}.part"
+    with part.open("wb") as file:
+        file.write(save(plain, metadata={"state": json.dumps({"fingerprint": fingerprint, **record})}))
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(folder / CHECKPOINT)
+
+
+def check_checkpoint(folder: Path, fingerprint: str) -> tuple[dict[str, Any], dict[str, torch.Tensor]] | None:
+    """What a folder's checkpoint holds; None where there is none. One of another fit or a damaged one is an error."""
+    path = folder / CHECKPOINT
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file. Pass a folder as checkpoint.")
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            record = json.loads(file.metadata()["state"])
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged ({error}). Remove it to start from scratch.") from error
+    if record.pop("fingerprint") != fingerprint:
+        raise ValueError(
+            f"{path} belongs to a fit of other data or settings. Pass another folder as checkpoint, or remove it."
+        )
+    return record, tensors
+
+
+def _resume(state: State, folder: Path, fingerprint: str) -> None:
+    """Bring a state to where the folder's checkpoint was; leave it where there is none."""
+    found = check_checkpoint(folder, fingerprint)
+    if found is None:
+        return
+    record, tensors = found
+    with torch.no_grad():
+        for name, value in state.parameters.items():
+            value.copy_(tensors[f"parameter.{name}"])
+    adam = state.optimizer.state_dict()
+    for key, value in tensors.items():
+        if key.startswith("adam."):
+            _, number, name = key.split(".")
+            adam["state"].setdefault(int(number), {})[name] = value
+    state.optimizer.load_state_dict(adam)
+    state.best = {key.removeprefix("best."): value for key, value in tensors.items() if key.startswith("best.")}
+    vars(state).update(record)
+
+
+def train(
+    state: State, batches: Batches, objective: Objective | None, *, measure: Measure | None, checkpoint: Path | None,
+    fingerprint: str, penalty: float, progress: bool,
+) -> None:  # fmt: skip
+    """Run the epochs that are left, changing the state in place.
+
+    Without a user's objective it is the softmax, or the sigmoid where the state has a bias. `measure`, where given, is
+    called after some epochs, to keep the best one. `fingerprint` is of data and settings: a checkpoint of others is
+    refused.
     """
     settings = batches.settings
     assert settings.epochs is not None
     if checkpoint is not None:
-        read_checkpoint(checkpoint, state, fingerprint)
+        _resume(state, checkpoint, fingerprint)
         if not batches.ranks.agree(state.epoch * batches.steps + state.step, batches.device):
             raise ValueError(
                 f"The ranks find different checkpoints in {checkpoint}. Pass a folder that all of them share."
             )
-    saves = checkpoint is not None and batches.ranks.own == 0
+    folder = checkpoint if batches.ranks.own == 0 else None
     saved = time.monotonic()
     total = settings.epochs * batches.steps
     bar = tqdm(
@@ -85,22 +177,21 @@ def train(
             state.loss += float(gradient.loss)
             state.step += 1
             bar.update()
-            if saves and checkpoint and time.monotonic() - saved > _CHECKPOINT_SECONDS:
-                write_checkpoint(checkpoint, state, fingerprint)
+            if folder and time.monotonic() - saved > _CHECKPOINT_SECONDS:
+                write_checkpoint(folder, state, fingerprint)
                 saved = time.monotonic()
         _finish_epoch(state, batches, measure)
         shown = {key: f"{state.history[-1][key]:.3f}" for key in ("loss", "binding") if key in state.history[-1]}
         bar.set_postfix(shown, refresh=False)
-        if saves and checkpoint:
-            write_checkpoint(checkpoint, state, fingerprint)
+        if folder:
+            write_checkpoint(folder, state, fingerprint)
             saved = time.monotonic()
     bar.close()
 
 
 def calibrated(batches: Batches, matrix: torch.Tensor) -> float:
     """The log-temperature at which a matrix's loss is least, on some batches of the fit."""
-    epoch = batches.epoch(0)
-    some = list(itertools.islice(epoch, _CALIBRATED_ON))
+    some = list(itertools.islice(batches.epoch(0), _CALIBRATED_ON))
     matrix, low, high = matrix.to(batches.device), 0.0, _MAX_LOG_SCALE
     for _ in range(16):
         middle = torch.tensor((low + high) / 2, device=batches.device)
@@ -147,14 +238,10 @@ def _finish_epoch(state: State, batches: Batches, measure: Measure | None) -> No
     if not math.isfinite(loss) or not bool(torch.isfinite(matrix).all()) or abs(log_scale) > _ABSURD:
         raise ValueError(
             f"The fit diverged in epoch {state.epoch + 1}: its loss is {loss:g}, its log-temperature {log_scale:g}. "
-            f"Lower learning_rate, now {batches.settings.learning_rate:g}."
+            f"Lower {typed('learning_rate', '--learning-rate')}, now {batches.settings.learning_rate:g}."
         )
-    record: dict[str, Any] = {
-        "epoch": state.epoch + 1,
-        "loss": loss,
-        "logit_scale": log_scale,
-        "distance": float((matrix - torch.eye(len(matrix))).norm()),
-    }
+    distance = float((matrix - torch.eye(len(matrix))).norm())
+    record: dict[str, Any] = {"epoch": state.epoch + 1, "loss": loss, "logit_scale": log_scale, "distance": distance}
     better, epochs = True, batches.settings.epochs
     assert epochs is not None
     if measure is not None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import labclip
-from labclip.training import LeakWarning, same_images
+from labclip.training import LeakWarning, same_images, split_combinations
 
 QUICK = {"epochs": 2, "batch_size": 64, "identity_penalty": 1e-4, "progress": False}
 
@@ -128,3 +128,19 @@ def test_features_of_other_weights_are_refused():
             labclip.fit(replace(data, **ours), validation=replace(other, **same), **QUICK)
     with pytest.raises(ValueError, match=r"validation.images has shape \[50, 9\], features.images \[200, 24\]"):
         labclip.fit(data, validation=planted.features(*(side[:, :9] for side in planted.world(50))), **QUICK)
+
+
+def test_split_by_combination_leaks_nothing():
+    colours, shapes = ("red", "blue", "green", "pink"), ("cube", "ball", "cone", "star")
+    rows = [(c, s, d, t) for c in colours for s in shapes for d in colours for t in shapes if c != d and s != t]
+    captions = [{(c, s), (d, t)} for c, s, d, t in rows]
+    negatives = [{(d, s), (c, t)} for c, s, d, t in rows]
+    split = split_combinations(captions, negatives, share=0.2, seed=1)
+    assert len(split.combinations) == 3
+    seen = set().union(*(captions[row] | negatives[row] for row in split.fit))
+    assert not seen & split.combinations
+    assert all(captions[row] & split.combinations for row in split.heldout)
+    assert not set(split.fit) & set(split.heldout)
+    assert split_combinations(captions, negatives, share=0.2, seed=2).combinations != split.combinations
+    with pytest.raises(ValueError, match=r"Holding out .* leaves 0 captions to fit on"):
+        split_combinations(captions, negatives, share=0.99)

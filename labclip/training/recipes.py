@@ -79,11 +79,7 @@ RECIPES = {
 
 
 def settings_of(recipe: str, **changes: Any) -> Settings:
-    """The settings of a recipe with some of them changed; None changes nothing.
-
-    Raises:
-        ValueError: If there is no such recipe, or a setting is out of range.
-    """
+    """The settings of a recipe with some of them changed; None changes nothing."""
     if recipe not in RECIPES:
         near = difflib.get_close_matches(str(recipe), RECIPES, n=1)
         raise ValueError(
@@ -95,34 +91,29 @@ def settings_of(recipe: str, **changes: Any) -> Settings:
         if name in given:
             given[name] = checked_whole(_typed(name), given[name], least=least)
     settings = replace(RECIPES[recipe], **given)
-    name = _typed("learning_rate")
-    if checked_number(name, settings.learning_rate) <= 0:
-        raise ValueError(f"{name} is {settings.learning_rate!r}. Pass a positive number, for example 1e-3.")
-    name = _typed("identity_penalty")
-    if any(checked_number(name, penalty) < 0 for penalty in settings.identity_penalties):
-        raise ValueError(f"{name} is {settings.identity_penalties[0]!r}. Pass 0 or a positive number.")
+    if checked_number(_typed("learning_rate"), settings.learning_rate) <= 0:
+        raise ValueError(
+            f"{_typed('learning_rate')} is {settings.learning_rate!r}. Pass a positive number, for example 1e-3."
+        )
+    for penalty in settings.identity_penalties:
+        if checked_number(_typed("identity_penalty"), penalty) < 0:
+            raise ValueError(f"{_typed('identity_penalty')} is {penalty!r}. Pass 0 or a positive number.")
     return settings
 
 
-def _typed(name: str) -> str:
-    return typed(name, f"--{name.replace('_', '-')}")
-
-
 def for_data(settings: Settings, *, dim: int, captions: int) -> Settings:
-    """The settings with what depends on the data filled in.
-
-    Raises:
-        ValueError: If the rank is more than the dim.
-    """
-    rank, epochs = settings.rank, settings.epochs
+    """The settings with what depends on the data filled in."""
+    rank, batch_size, epochs = settings.rank, settings.batch_size, settings.epochs
     if rank is None and settings.rank_share is not None:
         rank = max(1, round(dim * settings.rank_share))
     if rank is not None and rank > dim:
         raise ValueError(f"{_typed('rank')} is {rank}, more than the embeddings' dim {dim}.")
-    batch_size = settings.batch_size
     if batch_size is None:
         batch_size = min(max(2 ** round(math.log2(max(captions, 1) / 16)), _BATCH[0]), _BATCH[1])
     if epochs is None:
-        steps = max(1, captions // batch_size)
-        epochs = min(max(math.ceil(_STEPS / steps), 5), 400)
+        epochs = min(max(math.ceil(_STEPS / max(1, captions // batch_size)), 5), 400)
     return replace(settings, rank=rank, epochs=epochs, batch_size=batch_size)
+
+
+def _typed(name: str) -> str:
+    return typed(name, f"--{name.replace('_', '-')}")

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import labclip
-from labclip.training import checkpoint, trainer
+from labclip.training import trainer
 
 SETTINGS = {"epochs": 6, "batch_size": 64, "learning_rate": 1e-2, "progress": False}
 
@@ -45,7 +45,7 @@ def test_killed_at_any_moment_and_started_again_it_is_the_same_fit(tmp_path):
         shown = tmp_path / "broken"
         process = start("broken")
         begin = time.monotonic()
-        while not any(shown.rglob(checkpoint.FILE)) and process.poll() is None and time.monotonic() < begin + 60:
+        while not any(shown.rglob(trainer.CHECKPOINT)) and process.poll() is None and time.monotonic() < begin + 60:
             time.sleep(0.005)
         time.sleep(wait)
         if process.poll() is None:
@@ -126,7 +126,7 @@ def test_a_finished_fit_is_not_run_again(tmp_path, monkeypatch):
 
 def test_damaged_checkpoints_and_files_in_the_way(tmp_path):
     labclip.fit(planted.drawn(200), **SETTINGS, checkpoint=tmp_path)
-    path = next(tmp_path.rglob(checkpoint.FILE))
+    path = next(tmp_path.rglob(trainer.CHECKPOINT))
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ValueError, match=r"is damaged .* Remove it to start from scratch"):
         labclip.fit(planted.drawn(200), **SETTINGS, checkpoint=tmp_path)
