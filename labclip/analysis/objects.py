@@ -261,16 +261,7 @@ def _swaps(concepts: Index, asked: Index) -> Index:
 
 
 def _predict(name: str, vectors: Matrix, concepts: Index, train: Mask, sizes: tuple[int, int], seed: int) -> Matrix:
-    """Learn a predictor by least squares on some objects, and predict all of them.
-
-    Args:
-        name: One of `PREDICTORS`.
-        vectors: Of the objects, float64 [objects, dim], of mean 0 and values of size 1.
-        concepts: Attribute and name of each object, int64 [objects, 2].
-        train: Which to learn from, bool [objects].
-        sizes: Number of attributes and of names.
-        seed: Of the initial values.
-    """
+    """Learn a predictor by least squares on the vectors of some objects, [objects, dim], and predict all of them."""
     if name == "sum":  # the best one there is
         counts = np.concatenate([np.eye(size)[concepts[:, side]] for side, size in enumerate(sizes)], axis=1)
         mean = vectors[train].mean(axis=0)

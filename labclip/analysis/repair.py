@@ -73,13 +73,7 @@ def repair(
 ) -> Repair:
     """Fit a matrix for each fold on the others, and compare it with the base and with the model's own.
 
-    Args:
-        data: The embeddings.
-        fold: Of each scene, int64 [n], a combination never in two.
-        own: The model's own matrix; None if it has none.
-        fitting: Whether to fit at all.
-        seed: Of fits, split of pairs, and intervals.
-        begin: Told each step as it begins.
+    A combination is never in two folds, int64 [n]; `begin` is told each step.
     """
     folds, missing = int(fold.max()) + 1, _missing(data)
     notes = [f"No matrix was fitted: {missing}."] if fitting and missing else []

@@ -17,13 +17,7 @@ _TEMPLATE = Path(__file__).with_name("page.html")
 def render(page: Page) -> str:
     """The page as one HTML document.
 
-    Every string of it is escaped, whatever it holds; figures lie inside as data.
-
-    Args:
-        page: What to show.
-
-    Raises:
-        MissingPackageError: If jinja2 is not installed.
+    Every string of it is escaped, whatever it holds; figures lie inside as data. Needs jinja2.
 
     Example:
         >>> from labclip.report import Page, Section, render
@@ -48,14 +42,7 @@ def render(page: Page) -> str:
 
 
 def write(page: Page, path: str | Path) -> Path:
-    """Render a page into a file, whole or not at all.
-
-    Args:
-        page: What to show.
-        path: The file; its folder must exist.
-
-    Returns:
-        The path.
+    """Render a page into a file, whole or not at all, and give its path.
 
     Raises:
         FileNotFoundError: If the folder does not exist.

@@ -19,12 +19,7 @@ _LATEX = str.maketrans({
 
 
 def markdown(page: Page, *, level: int = 1) -> str:
-    """The page as GitHub Markdown.
-
-    Args:
-        page: What to show; its strings stay text.
-        level: Of its title: 2 for a page inside another.
-    """
+    """The page as GitHub Markdown, its title of a level: 2 for a page inside another. Its strings stay text."""
     parts = [f"{'#' * level} {_text(page.title)}", _paragraph(page.lead)]
     for section in page.sections:
         parts += [f"{'#' * (level + 1)} {_text(section.heading)}", *map(_paragraph, section.paragraphs)]

@@ -15,10 +15,6 @@ def terminal(page: Page, *, width: int = 100) -> str:
     """The page as lines of at most `width` characters; figures are left out.
 
     Columns of words are wrapped where a table is too wide, columns of numbers never are.
-
-    Args:
-        page: What to show.
-        width: Columns of the terminal.
     """
     parts = [_title(page.title, "=", width), _wrapped(page.lead, width)]
     for section in page.sections:

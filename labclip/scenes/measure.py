@@ -105,13 +105,7 @@ def probe(
 
     One linear layer with a bias, trained by logistic regression with L-BFGS: for each of the two shapes of a scene, its
     colour among 12. Chance is 1/12; the bag-of-words baseline, both colours known but not whose they are, is 1/2.
-
-    Args:
-        learnt: Embeddings to learn from, [n, dim].
-        learnt_layout: Their scenes.
-        asked: Embeddings to read from, [m, dim].
-        asked_layout: Their scenes.
-        penalty: On the squared weights, per scene.
+    Embeddings to learn from are [n, dim], those to read from [m, dim]; `penalty` is on the squared weights, per scene.
     """
     mean, std = learnt.mean(dim=0), learnt.std(dim=0) + 1e-6
     weight = torch.zeros(len(SHAPES) * len(COLOURS), learnt.shape[1], requires_grad=True)
