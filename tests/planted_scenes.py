@@ -6,8 +6,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from labclip.analysis.scene_features import SceneFeatures
-from labclip.analysis.scene_labels import labels_of
+from labclip.analysis.scenes import SceneFeatures, labels_of
 
 ATTRIBUTES = ("red", "green", "blue", "white", "black", "pink")
 OBJECTS = ("ball", "cone", "cube", "ring", "star")

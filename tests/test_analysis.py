@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 
 from labclip import Alignment, analysis
-from labclip.analysis.arrays import features_of
 from labclip.analysis.confusion import wilson
+from labclip.analysis.scenes import features_of
 
 SCENES = planted_scenes.contents(repeat=3)
 LABELS = analysis.labels_of(SCENES)
@@ -299,7 +299,7 @@ def test_what_tells_nothing_is_refused():
 @pytest.mark.parametrize(
     "name",
     [
-        *("confusion", "gap", "permutations", "probes", "scene_features", "scene_labels", "spectrum"),
+        *("confusion", "probes", "scenes", "space"),
         pytest.param("diagnosis", marks=pytest.mark.slow),
     ],
 )

@@ -12,7 +12,7 @@ from PIL import Image
 
 import labclip
 from labclip import LABCLIP, Alignment, analysis
-from labclip.analysis import concepts, diagnosis, repair, verdict
+from labclip.analysis import diagnosis, objects, repair, verdict
 from labclip.analysis.diagnosis import diagnose_features
 from labclip.analysis.probes import Probed
 from labclip.data.images import ImageSource
@@ -30,7 +30,7 @@ def quick(tmp_path_factory):
         patch.setenv("LABCLIP_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setattr(repair, "STEPS", 20)
         patch.setattr(diagnosis, "FRACTIONS", (0.7,))
-        patch.setattr(concepts, "STEPS", 20)
+        patch.setattr(objects, "STEPS", 20)
         yield
 
 
@@ -312,9 +312,9 @@ def test_a_file_is_diagnosed_from_python_as_on_the_command_line(tmp_path):
     drawn = labelled_scenes(40, seed=5)
     (tmp_path / "images").mkdir()
     lines = ["filename,object1_color,object1_shape,object2_color,object2_shape"]
-    for row, (image, objects) in enumerate(zip(drawn.images, drawn.objects, strict=True)):
+    for row, (image, contents) in enumerate(zip(drawn.images, drawn.objects, strict=True)):
         Image.fromarray(image.data).save(tmp_path / "images" / f"{row}.png")
-        lines.append(",".join([f"{row}.png", *(word for pair in objects for word in pair)]))
+        lines.append(",".join([f"{row}.png", *(word for pair in contents for word in pair)]))
     (tmp_path / "labels.csv").write_text("\n".join(lines))
     options = {"images": tmp_path / "images", "fit": False, "folds": 2, "progress": False}
     kept = analysis.diagnose("scenes", tmp_path / "labels.csv", cache=tmp_path / "cache", **options)

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from labclip import LABCLIP, Alignment, cli, scenes
-from labclip.analysis import concepts, diagnosis, repair
+from labclip.analysis import diagnosis, objects, repair
 
 QUICK = ("--scenes", 90, "--folds", 2, "--no-fit")
 
@@ -18,7 +18,7 @@ QUICK = ("--scenes", 90, "--folds", 2, "--no-fit")
 def quick(monkeypatch, tmp_path):
     monkeypatch.setattr(repair, "STEPS", 20)
     monkeypatch.setattr(diagnosis, "FRACTIONS", (0.7,))
-    monkeypatch.setattr(concepts, "STEPS", 20)
+    monkeypatch.setattr(objects, "STEPS", 20)
     monkeypatch.setenv("LABCLIP_CACHE", str(tmp_path / "cache"))
 
 

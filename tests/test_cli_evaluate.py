@@ -4,7 +4,6 @@ import os
 
 import pytest
 from click.testing import CliRunner
-from PIL import Image
 
 import labclip
 from labclip.cli import main
@@ -16,13 +15,7 @@ QUICK = ("--model", "scenes", "--option", "n=300")
 def ten(tmp_path_factory):
     """Ten own images and their csv; one caption tries to be markup."""
     root = tmp_path_factory.mktemp("ten")
-    drawn = labclip.scenes.sample(10, seed=31)
-    with (root / "own.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["image", "caption", "negative"])
-        for row, image in enumerate(drawn.images):
-            Image.fromarray(image).save(root / f"{row}.png")
-            writer.writerow([f"{row}.png", drawn.captions[row], drawn.swapped_captions[row]])
+    labclip.scenes.sample(10, seed=31).save(root).rename(root / "own.csv")
     return root
 
 

@@ -1,4 +1,3 @@
-import csv
 import json
 import re
 import shutil
@@ -6,7 +5,6 @@ import shutil
 import pytest
 import torch
 from click.testing import CliRunner
-from PIL import Image
 
 import labclip
 from labclip.cli import main
@@ -17,13 +15,7 @@ from labclip.features.folder import sealed
 def folder(tmp_path_factory):
     """Images, a table of captions with negatives, and their features."""
     root = tmp_path_factory.mktemp("own")
-    scenes = labclip.scenes.sample(400, seed=21)
-    with (root / "captions.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["image", "caption", "negative"])
-        for number, image in enumerate(scenes.images):
-            Image.fromarray(image).save(root / f"{number}.png")
-            writer.writerow([f"{number}.png", scenes.captions[number], scenes.swapped_captions[number]])
+    labclip.scenes.sample(400, seed=21).save(root)
     run("embed", "--model", "scenes", "--captions", root / "captions.csv", root / "features")
     return root
 

@@ -196,16 +196,12 @@ def test_every_benchmark_says_what_it_wants():
 
 def test_a_feature_folder_gives_what_its_images_give(tmp_path, model):
     drawn = scenes.sample(40, seed=8)
-    lines = ["image,caption,negative"]
-    for row in range(40):
-        Image.fromarray(drawn.images[row]).save(tmp_path / f"{row}.png")
-        lines.append(f"{row}.png,{drawn.captions[row]},{drawn.swapped_captions[row]}")
-    (tmp_path / "own.csv").write_text("\n".join(lines))
-    embed(model, captions=tmp_path / "own.csv", out=tmp_path / "features", progress=False)
+    table = drawn.save(tmp_path)
+    embed(model, captions=table, out=tmp_path / "features", progress=False)
     folder = evaluate(model, "features", data=tmp_path / "features", cache=None, progress=False).to_json()[
         "benchmarks"
     ]["features"]
-    own = evaluate(model, "csv", data=tmp_path / "own.csv", cache=None, progress=False).to_json()["benchmarks"]["csv"]
+    own = evaluate(model, "csv", data=table, cache=None, progress=False).to_json()["benchmarks"]["csv"]
     assert folder["models"]["base"]["binding"] == own["models"]["base"]["binding"]
     assert folder["models"]["labclip"]["binding"] == own["models"]["labclip"]["binding"]
     with torch.no_grad():

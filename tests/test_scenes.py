@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from labclip import scenes
+from labclip.data import read_items
 from labclip.scenes import captions
 from labclip.scenes.vocabulary import COLOURS, PAIRS, SHAPES, draw_pairs
 
@@ -180,3 +182,18 @@ def test_a_bad_argument_is_answered_with_what_to_type(arguments, words):
 def test_an_image_too_small_to_show_anything_is_refused():
     with pytest.raises(ValueError, match=r"render\(256\)"):
         scenes.sample(1).render(2)
+
+
+def test_saved_scenes_are_a_table_that_embed_reads(tmp_path):
+    some = scenes.sample(3, seed=4)
+    table = some.save(tmp_path / "new" / "folder")
+    assert table == tmp_path / "new" / "folder" / "captions.csv"
+    assert table.read_text(encoding="utf-8").splitlines()[0] == "image,caption,negative"
+    items = list(read_items([table]))
+    assert [item.captions for item in items] == [(caption,) for caption in some.captions]
+    assert [item.negatives for item in items] == [((swapped,),) for swapped in some.swapped_captions]
+    for item, image in zip(items, some.images, strict=True):
+        with Image.open(table.parent / item.image.name) as read:
+            assert np.array_equal(np.asarray(read), image)
+    single = scenes.sample(1, n_objects=1).save(tmp_path)
+    assert [item.negatives for item in read_items([single])] == [((),)]

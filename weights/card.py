@@ -34,13 +34,9 @@ distance between the mean image and the mean caption.
 
 
 def write_card(folder: Path) -> str:
-    """Write `README.md` from `results.json` and the alignment, and the measured table into the alignment.
+    """Write a folder's `README.md` from its `results.json` and alignment, and the measured table into the alignment.
 
-    Args:
-        folder: The embedded model's folder.
-
-    Returns:
-        The tables, for printing.
+    Returns the tables, for printing.
     """
     results = json.loads((folder / "results.json").read_text())
     shipped = next(trial for trial in results["trials"] if trial["seed"] == results["shipped"])
@@ -56,19 +52,14 @@ def write_card(folder: Path) -> str:
     alignment.save_pretrained(folder)
     tables = _tables(results["trials"], shipped)
     if folder.resolve() == DOCUMENTED.resolve():
-        _fill(PAGE, tables)
+        before, rest = PAGE.read_text().split(_START)
+        text = tables.replace("## ", "### ")
+        PAGE.write_text(f"{before}{_START}\n\n{text}\n\n{_END}{rest.split(_END)[1]}")
     about = "\n\n".join([_about(alignment.metadata, results, shipped, _size(folder)), tables])
     (folder / "README.md").write_text(
         model_card(alignment, name="The embedded CLIP of labclip, and its matrix", about=about)
     )
     return tables
-
-
-def _fill(page: Path, tables: str) -> None:
-    """Put the tables between the markers of a page."""
-    before, rest = page.read_text().split(_START)
-    _, after = rest.split(_END)
-    page.write_text(f"{before}{_START}\n\n{tables.replace('## ', '### ')}\n\n{_END}{after}")
 
 
 def _size(folder: Path) -> dict[str, int]:
@@ -126,29 +117,21 @@ there is no finding to show. Distance of the matrix from the identity, Frobenius
 
 
 def _tables(trials: list[dict[str, Any]], shipped: dict[str, Any]) -> str:
-    parts = [
-        "## All seeds trained",
-        "Base > LABCLIP, the first number before the matrix, the second after.",
-        _table(["", *(f"seed {t['seed']}" for t in trials)], _trial_rows(trials)),
-    ]
-    strengths = shipped["strengths"]
-    rows = [
-        [key, f"{shipped['base'][key]:.3f}", *(f"{found[key]:.3f}" for found in strengths.values())]
-        for key in (*_GAINS[:3], *_COSTS)
-    ]
-    parts += [
-        "## Strength",
-        'The matrix blended with the identity, `LABCLIP.from_pretrained("scenes", strength=...)`.',
-        _table(["", "0", *strengths], rows),
-    ]
-    return "\n\n".join(parts)
-
-
-def _trial_rows(trials: list[dict[str, Any]]) -> list[list[str]]:
     rows = [[key, *(f"{t['base'][key]:.3f} > {t['labclip'][key]:.3f}" for t in trials)] for key in (*_GAINS, *_COSTS)]
     rows += [[f"probe, {side}", *(f"{t['probes'][side]:.3f}" for t in trials)] for side in ("image", "text")]
     rows.append(["distance from identity", *(f"{t['distance_from_identity']:.1f}" for t in trials)])
-    return rows
+    strengths = {"0": shipped["base"], **shipped["strengths"]}
+    blended = [[key, *(f"{found[key]:.3f}" for found in strengths.values())] for key in (*_GAINS[:3], *_COSTS)]
+    return "\n\n".join(
+        [
+            "## All seeds trained",
+            "Base > LABCLIP, the first number before the matrix, the second after.",
+            _table(["", *(f"seed {t['seed']}" for t in trials)], rows),
+            "## Strength",
+            'The matrix blended with the identity, `LABCLIP.from_pretrained("scenes", strength=...)`.',
+            _table(["", *strengths], blended),
+        ]
+    )
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:

@@ -78,22 +78,12 @@ class TestScenes:
         self.single_images = render(self.singles)
 
     def results(self, model: LABCLIP, learnt: DescribedScenes, learnt_features: Features) -> dict[str, Any]:
-        """Measure a model with its matrix.
-
-        Args:
-            model: Base and matrix.
-            learnt: The scenes of the fit, on which the probes are trained too.
-            learnt_features: Their embeddings.
-        """
+        """Measure a model with its matrix; probes are trained on the scenes of the fit and their embeddings."""
         parts = {name: getattr(self, name).embed(model) for name in ("seen", "heldout", "validation")}
         table = PAIRS.table(PAIRS.test)
         both = torch.from_numpy(table[self.heldout.layout.colours, self.heldout.layout.shapes].all(axis=1))
-        parts["heldout_both"] = Features(
-            *(getattr(parts["heldout"], f)[both] for f in ("images", "captions", "swapped", "tags"))
-        )
-        parts["fit"] = Features(
-            *(getattr(learnt_features, f)[:3000] for f in ("images", "captions", "swapped", "tags"))
-        )
+        parts["heldout_both"] = Features(*(part[both] for part in vars(parts["heldout"]).values()))
+        parts["fit"] = Features(*(part[:3000] for part in vars(learnt_features).values()))
         gallery = self._gallery(model)
         singles = measure.embed_images(model, self.single_images)
         prompts = measure.embed_texts(model, measure.single_prompts())

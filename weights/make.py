@@ -44,16 +44,13 @@ WEAK_BASE = 0.65  # with a base that binds better there is no finding to show
 
 
 def make_one(seed: int, folder: Path, learnt: DescribedScenes, test: TestScenes) -> dict[str, Any]:
-    """Train one model and its matrix, and measure them.
+    """Train one model and its matrix, and measure them: what goes into `results.json`.
 
     Args:
         seed: Of pretraining and fit; the scenes of the fit and of the measurements are the same for all.
         folder: Where the base and the alignment are written; a base already there is taken as it is.
         learnt: The scenes of the fit.
         test: The scenes of the measurements.
-
-    Returns:
-        The measurements, as they go into `results.json`.
     """
     started = time.perf_counter()
     pretraining, fitting = Pretraining(seed=seed), Fitting(seed=seed)
@@ -106,12 +103,14 @@ def make_one(seed: int, folder: Path, learnt: DescribedScenes, test: TestScenes)
 
 def _other_trials(record: Path, trials: dict[int, dict[str, Any]]) -> dict[int, dict[str, Any]]:
     """Earlier trials of other seeds by the same recipe, which making one model again must not delete."""
+    if not record.exists():
+        return {}
 
     def recipe(trial: dict[str, Any]) -> dict[str, Any]:
         settings = trial["settings"]
         return {part: value | {"seed": None} if isinstance(value, dict) else value for part, value in settings.items()}
 
-    earlier = json.loads(record.read_text())["trials"] if record.exists() else []
+    earlier = json.loads(record.read_text())["trials"]
     same = recipe(next(iter(trials.values())))
     return {trial["seed"]: trial for trial in earlier if trial["seed"] not in trials and recipe(trial) == same}
 

@@ -105,15 +105,9 @@ class Vocabulary:
 
 
 def pretrain(settings: Pretraining, images: NDArray[np.uint8], layout: Layout) -> tuple[open_clip.CLIP, Vocabulary]:
-    """Train the small CLIP from scratch: about half a second a step on two cores.
+    """Train the small CLIP from scratch on n scenes of two objects: about half a second a step on two cores.
 
-    Args:
-        settings: See `Pretraining`.
-        images: uint8 [n, 64, 64, 3], the images of `layout`.
-        layout: n scenes of two objects.
-
-    Returns:
-        The model in evaluation mode, with the small vocabulary, and that vocabulary.
+    Returns the model in evaluation mode, with the small vocabulary, and that vocabulary.
     """
     torch.manual_seed(settings.seed)
     rng = np.random.default_rng([settings.seed, 0x7EA1])
@@ -205,8 +199,7 @@ def _wordings(
     """Two wordings each of some scenes, and the same with the colours swapped: two lists of 2 n texts in one order."""
     templates = captions.draw_templates(rng, len(colours), 2)
     swapped = colours[:, ::-1]
-    first = captions.sentences(rng, colours, shapes, swapped, templates[:, 0])
-    second = captions.sentences(rng, colours, shapes, swapped, templates[:, 1])
+    first, second = (captions.sentences(rng, colours, shapes, swapped, templates[:, i]) for i in range(2))
     return first[0] + first[1], second[0] + second[1]
 
 

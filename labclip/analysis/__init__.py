@@ -3,16 +3,13 @@
 Benchmarks live in `labclip.evaluation`, fitting in `labclip.training`.
 """
 
-from labclip.analysis.concepts import complexity
 from labclip.analysis.confusion import confusions
-from labclip.analysis.decomposition import decompose, object_vectors
 from labclip.analysis.diagnosis import diagnose
-from labclip.analysis.gap import modality_gap
-from labclip.analysis.permutations import permutation_similarity, shuffled_words
+from labclip.analysis.objects import complexity, decompose, object_vectors
 from labclip.analysis.probes import probe
 from labclip.analysis.report import Diagnosis
-from labclip.analysis.scene_labels import SceneLabels, folds_of, labels_of
-from labclip.analysis.spectrum import spectrum
+from labclip.analysis.scenes import SceneLabels, folds_of, labels_of, shuffled_words
+from labclip.analysis.space import modality_gap, permutation_similarity, spectrum
 
 __all__ = [
     "Diagnosis",

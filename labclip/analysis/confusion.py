@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from labclip.analysis.scene_labels import SceneLabels
+from labclip.analysis.scenes import SceneLabels
 
 _Z = 1.959964  # 95%
 
@@ -64,16 +63,15 @@ def confusions(correct: Any, labels: SceneLabels, *, by: str = "attribute", keep
         )
     if by not in ("attribute", "object"):
         raise ValueError(f"by is {by!r}. Pass 'attribute' or 'object'.")
-    two = labels.where((labels.counts == 2) & (True if keep is None else np.asarray(keep, dtype=np.bool_)))
+    two = ((labels.counts == 2) & (True if keep is None else keep))[labels.scene]
     index, names = (labels.attribute, labels.attributes) if by == "attribute" else (labels.object, labels.objects)
     pairs, scenes = np.sort(index[two].reshape(-1, 2), axis=1), labels.scene[two][::2]
     differ = pairs[:, 0] != pairs[:, 1]
     if not differ.any():
         raise ValueError(f"No scene has two objects of different {by}s, so none can be confused. Pass such scenes.")
     found, which = np.unique(pairs[differ], axis=0, return_inverse=True)
-    which = which.reshape(-1)
-    counts = np.bincount(which)
-    hits = np.bincount(which, weights=right[scenes[differ]])
+    hits = np.bincount(which.reshape(-1), weights=right[scenes[differ]])
+    counts = np.bincount(which.reshape(-1))
     told = [
         Pair((names[one], names[other]), float(hit / n), *wilson(int(hit), int(n)), int(n))
         for (one, other), hit, n in zip(found.tolist(), hits, counts, strict=True)
@@ -87,14 +85,3 @@ def wilson(hits: int, n: int) -> tuple[float, float]:
     centre = (share + spread / 2) / (1 + spread)
     half = _Z * (share * (1 - share) / n + spread / (4 * n)) ** 0.5 / (1 + spread)
     return max(0.0, centre - half), min(1.0, centre + half)
-
-
-def matrix_of_pairs(pairs: Sequence[Pair]) -> tuple[list[str], Any]:
-    """Pairs as a square: the names, and accuracies float64 [names, names], nan where two never met."""
-    names = sorted({name for pair in pairs for name in pair.names})
-    place = {name: number for number, name in enumerate(names)}
-    square = np.full((len(names), len(names)), np.nan)
-    for pair in pairs:
-        one, other = (place[name] for name in pair.names)
-        square[one, other] = square[other, one] = pair.accuracy
-    return names, square

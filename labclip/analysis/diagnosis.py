@@ -11,24 +11,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from labclip.alignment import Alignment
-from labclip.analysis.concepts import LEAST, Complexity, complexity
-from labclip.analysis.confusion import Pair, confusions
-from labclip.analysis.decomposition import decompose
-from labclip.analysis.gap import modality_gap
-from labclip.analysis.permutations import Distribution, permutation_similarity
+from labclip.analysis.confusion import confusions
+from labclip.analysis.objects import LEAST, complexity, decompose
 from labclip.analysis.probes import probe
 from labclip.analysis.repair import Repair, repair
 from labclip.analysis.report import Diagnosis
-from labclip.analysis.scene_features import SceneFeatures, embed_scenes, read_scenes
-from labclip.analysis.scene_labels import folds_of
-from labclip.analysis.spectrum import spectrum
+from labclip.analysis.scenes import Mask, SceneFeatures, embed_scenes, folds_of
+from labclip.analysis.space import modality_gap, permutation_similarity, spectrum
 from labclip.analysis.verdict import Side, Verdict, judge, judge_cost, judge_gain
-from labclip.checks import checked_whole
-from labclip.data.scene_files import LabelledScenes
+from labclip.checks import checked_whole, described
+from labclip.data.scene_files import LabelledScenes, labelled_scenes, read_labelled_scenes
+from labclip.messages import typed
 from labclip.model import LABCLIP
 from labclip.packages import EVAL, require
 
@@ -92,8 +88,20 @@ def diagnose(
             f"The model is a {type(model).__name__}. Wrap it: LABCLIP(model, Alignment.identity(dim), tokenizer=...), "
             f"or load it by name with LABCLIP.from_pretrained."
         )
-    labelled = read_scenes(data, images, scenes=scenes, seed=seed)
-    features = embed_scenes(model, labelled, seed=seed, cache=None if data is None else cache, progress=progress)
+    if data is None:
+        cache = None
+    if isinstance(data, str | Path):
+        data = read_labelled_scenes(Path(data).expanduser(), None if images is None else Path(images).expanduser())
+    elif images is not None:
+        raise ValueError(
+            f"{typed('images', '--images')} is the folder of the images of {typed('data=PATH', '--data PATH')}. Pass "
+            f"that too, or leave both out."
+        )
+    elif data is None:
+        data = labelled_scenes(scenes, seed=seed, split="all")
+    elif not isinstance(data, LabelledScenes):
+        raise ValueError(f"data is {described(data)}. Pass the path of CLEVR's or PUG's files, or labelled images.")
+    features = embed_scenes(model, data, seed=seed, cache=cache, progress=progress)
     own = None if model.alignment.is_identity else Alignment(model.alignment.matrix.detach().cpu())
     base = str(model.alignment.base or "a base without a name")
     found = diagnose_features(features, own, base=base, seed=seed, fit=fit, folds=folds, progress=progress)
@@ -110,27 +118,22 @@ def diagnose_features(
     folds: int = 3,
     progress: bool = False,
 ) -> Diagnosis:
-    """`diagnose` on embeddings, wherever they come from.
-
-    Args:
-        data: Embeddings of scenes and captions, and what is in the scenes.
-        own: The model's own matrix; None if it has none.
-        base: The model in words.
-        seed: Of splits, fits and intervals.
-        fit: Whether to fit matrices.
-        folds: Of the cross-validation.
-        progress: Whether to show a bar on stderr.
-
-    Raises:
-        ValueError: If there are too few combinations for the folds.
-    """
+    """`diagnose` on embeddings, wherever they come from: `own` is the model's own matrix, `base` the model in words."""
     began = time.perf_counter()
     fold = folds_of(data.labels, folds, seed)
     with _one_thread(), _steps(4 + (folds + 1 if fit else 0), progress) as begin:
         begin("linear probes")
-        sides = {name: _side(rows, data, folds, seed) for name, rows in _sides(data).items()}
+        sides = {name: _side(rows, data, folds, seed) for name, rows in data.sides.items()}
         repaired = repair(data, fold, own, fitting=fit, seed=seed, begin=begin)
-        after, explained = _explained(data, own, repaired, seed, begin)
+        begin("gap, permutations, spectrum")
+        after, matrix, keep = "", own, np.ones(data.labels.n, dtype=np.bool_)
+        if own is not None:
+            after = "own"
+        elif repaired.fitted:
+            after, matrix, keep = "fitted", repaired.fitted[0], fold == 0
+        moved = _moved(data, keep, matrix, seed)
+        begin("objects and concepts")
+        contents = _contents(data, repaired, folds, seed)
     return Diagnosis(
         model=base,
         data=data.name,
@@ -140,7 +143,8 @@ def diagnose_features(
         probes={side: one.probed for side, one in sides.items()},
         repair=repaired,
         after=after,
-        **explained,
+        **moved,
+        **contents,
         seed=seed,
         seconds=time.perf_counter() - began,
         notes=[*data.notes, *_notes(data, sides, after), *repaired.notes],
@@ -164,20 +168,14 @@ def _one_thread() -> Iterator[None]:
 def _steps(total: int, progress: bool) -> Iterator[Callable[[str], object]]:
     """A bar of the steps on stderr; told each step as it begins."""
     with tqdm(total=total, desc="diagnosis", unit=" steps", disable=not progress) as bar:
-        before = 0
+        done = iter([0])
 
         def begin(step: str) -> None:
-            nonlocal before
             bar.set_postfix_str(step, refresh=False)
-            bar.update(before)
-            before = 1
+            bar.update(next(done, 1))
 
         yield begin
         bar.update(total - bar.n)
-
-
-def _sides(data: SceneFeatures) -> dict[str, torch.Tensor]:
-    return {"image": data.images, "text": data.captions}
 
 
 def _side(rows: torch.Tensor, data: SceneFeatures, folds: int, seed: int) -> Side:
@@ -203,58 +201,35 @@ def _verdict(data: SceneFeatures, sides: Mapping[str, Side], repaired: Repair) -
     return replace(judge(sides["image"], sides["text"], repaired.binding.estimates[0], count), repair=told)
 
 
-def _explained(
-    data: SceneFeatures, own: Alignment | None, repaired: Repair, seed: int, begin: Callable[[str], object]
-) -> tuple[str, dict[str, Any]]:
-    """Which matrix "after" is about, and the fields of a `Diagnosis` that explain its verdict."""
-    begin("gap, permutations, spectrum")
-    after, matrix, keep = "", own, np.ones(data.labels.n, dtype=np.bool_)
-    if own is not None:
-        after = "own"
-    elif repaired.fitted:
-        after, matrix, keep = "fitted", repaired.fitted[0], repaired.fold == 0
+def _moved(data: SceneFeatures, keep: Mask, matrix: Alignment | None, seed: int) -> dict[str, Any]:
+    """Fields of a `Diagnosis`: what a matrix does to the space, on the scenes kept."""
     images, captions, _ = data.rows(keep)
-    found: dict[str, Any] = {
-        "gap": modality_gap(images, captions, matrix, seed=seed) if len(images) >= 10 else {},
-        "permutations": _permutations(data, keep, matrix),
-        "spectrum": None if matrix is None else spectrum(matrix, captions),
-        "confused": _confused(data, repaired),
-    }
-    begin("objects and concepts")
-    folds = int(repaired.fold.max()) + 1
-    found["decomposition"] = {
-        name: decompose(rows, data.labels, folds=folds, seed=seed) for name, rows in _sides(data).items()
-    }
-    return after, found | {"complexity": _complexity(data, seed)}
-
-
-def _permutations(
-    data: SceneFeatures, keep: NDArray[np.bool_], matrix: Alignment | None
-) -> dict[str, Mapping[str, Distribution]]:
+    permutations = {}
     kinds = (("swapped", data.swapped, data.has_swapped), ("shuffled", data.shuffled, data.has_shuffled))
-    found: dict[str, Mapping[str, Distribution]] = {}
     for name, texts, there in kinds:
         rows = torch.from_numpy(np.flatnonzero(keep & there))
         if len(rows):
-            found[name] = permutation_similarity(data.captions[rows], texts[rows], matrix)
-    return found
-
-
-def _confused(data: SceneFeatures, repaired: Repair) -> dict[str, list[Pair]]:
-    """By the base, where scenes of two objects tell."""
-    keep = (data.labels.counts == 2) & data.has_swapped
-    if not keep.any():
-        return {}
-    return {by: confusions(repaired.correct["base"], data.labels, by=by, keep=keep) for by in ("attribute", "object")}
-
-
-def _complexity(data: SceneFeatures, seed: int) -> dict[str, list[Complexity]]:
-    if len(np.unique(data.labels.pair)) < LEAST:
-        return {}
+            permutations[name] = permutation_similarity(data.captions[rows], texts[rows], matrix)
     return {
-        name: complexity(rows, data.labels, fractions=FRACTIONS, draws=1, seed=seed)
-        for name, rows in _sides(data).items()
+        "gap": modality_gap(images, captions, matrix, seed=seed) if len(images) >= 10 else {},
+        "permutations": permutations,
+        "spectrum": None if matrix is None else spectrum(matrix, captions),
     }
+
+
+def _contents(data: SceneFeatures, repaired: Repair, folds: int, seed: int) -> dict[str, Any]:
+    """Fields of a `Diagnosis`: what the base confuses, scenes as sums of objects, objects as functions of concepts."""
+    labels, sides = data.labels, data.sides
+    two = (labels.counts == 2) & data.has_swapped
+    confused, simple = {}, {}
+    if two.any():
+        for by in ("attribute", "object"):
+            confused[by] = confusions(repaired.correct["base"], labels, by=by, keep=two)
+    if len(np.unique(labels.pair)) >= LEAST:
+        for side, rows in sides.items():
+            simple[side] = complexity(rows, labels, fractions=FRACTIONS, draws=1, seed=seed)
+    sums = {side: decompose(rows, labels, folds=folds, seed=seed) for side, rows in sides.items()}
+    return {"confused": confused, "decomposition": sums, "complexity": simple}
 
 
 def _notes(data: SceneFeatures, sides: Mapping[str, Side], after: str) -> list[str]:

@@ -10,12 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from labclip.analysis.concepts import Complexity
-from labclip.analysis.confusion import Pair, matrix_of_pairs
-from labclip.analysis.gap import Gap
-from labclip.analysis.permutations import Distribution
+from labclip.analysis.confusion import Pair
+from labclip.analysis.objects import PREDICTORS, Complexity
 from labclip.analysis.probes import Probed
-from labclip.analysis.spectrum import Spectrum
+from labclip.analysis.space import Distribution, Gap, Spectrum
 from labclip.analysis.verdict import spoken
 from labclip.evaluation.scores import Compared, Estimate
 from labclip.report.drawing import BLUE, GREEN, GRID, INK, ORANGE, PINK, SKY, SOFT, empty, legend_below, literal
@@ -23,28 +21,26 @@ from labclip.report.drawing import BLUE, GREEN, GRID, INK, ORANGE, PINK, SKY, SO
 PERMUTED = {"swapped": "attributes swapped", "shuffled": "words shuffled"}
 SIDES = {"image": "images", "text": "captions"}
 MODELS = {"base": "base", "own": "its own matrix", "fitted": "matrix fitted on other combinations"}
-_SIDES = {"image": (BLUE, "o"), "text": (ORANGE, "s")}
-_MODELS = {"base": (SOFT, "o"), "own": (GREEN, "D"), "fitted": (PINK, "^")}
-_PREDICTORS = {"sum": (SKY, "o"), "product": (ORANGE, "s"), "sum+product": (GREEN, "D"), "mlp": (BLUE, "^")}
+_LOOKS = {
+    "image": (BLUE, "o"), "text": (ORANGE, "s"),
+    "base": (SOFT, "o"), "own": (GREEN, "D"), "fitted": (PINK, "^"),
+    "sum": (SKY, "o"), "product": (ORANGE, "s"), "sum+product": (GREEN, "D"), "mlp": (BLUE, "^"),
+}  # fmt: skip
+_DASHED = {"color": INK, "linewidth": 1, "linestyle": "--"}
 _NAME = 24  # characters of a label
 
 
 def binding(probes: Mapping[str, Probed], cosine: Mapping[str, Estimate]) -> Any:
-    """What each side knows, beside what cosine makes of it.
-
-    Args:
-        probes: "image", "text".
-        cosine: Accuracy on swapped captions of "base", "own", "fitted".
-    """
-    rows = [(f"linear probe on {SIDES[side]}", one.accuracy, _SIDES[side][0]) for side, one in probes.items()]
-    rows += [(f"cosine, {MODELS[name]}", estimate, _MODELS[name][0]) for name, estimate in cosine.items()]
+    """What each side ("image", "text") knows, beside what cosine makes of it by "base", "own" and "fitted"."""
+    rows = [(f"linear probe on {SIDES[side]}", one.accuracy, _LOOKS[side][0]) for side, one in probes.items()]
+    rows += [(f"cosine, {MODELS[name]}", estimate, _LOOKS[name][0]) for name, estimate in cosine.items()]
     figure, axes = empty(7.6, 0.9 + 0.46 * len(rows))
     for place, (_, estimate, colour) in enumerate(rows):
         axes.barh(place, estimate.value, color=colour, height=0.62)
         axes.plot([estimate.low, estimate.high], [place, place], color=INK, linewidth=1.6)
         axes.text(estimate.high + 0.012, place, f"{estimate.value:.3f}", va="center", fontsize=9, color=INK)
     bag = _bag(probes)
-    axes.axvline(bag, color=INK, linewidth=1, linestyle="--")
+    axes.axvline(bag, **_DASHED)
     axes.text(bag, -0.68, f"bag-of-words baseline: {bag:.2f}", ha="center", fontsize=8,
               color=INK, backgroundcolor="white")  # fmt: skip
     axes.set_yticks(range(len(rows)), [name for name, _, _ in rows])
@@ -54,31 +50,48 @@ def binding(probes: Mapping[str, Probed], cosine: Mapping[str, Estimate]) -> Any
 
 
 def by_object(probes: Mapping[str, Probed]) -> Any:
-    """Accuracy of each object's probe, from either side.
-
-    Args:
-        probes: "image", "text".
-    """
+    """Accuracy of each object's probe, from "image" and from "text"."""
     names = sorted({name for probed in probes.values() for name in probed.by_object})
     figure, axes = empty(7.6, 1.4 + 0.32 * len(names))
-    for shift, (side, probed) in enumerate(probes.items()):
-        for name, estimate in probed.by_object.items():
-            _dot(axes, estimate, names.index(name) + 0.24 * (shift - 0.5), *_SIDES[side])
-        axes.plot([], [], _SIDES[side][1], color=_SIDES[side][0], label=SIDES[side])
-    axes.axvline(_bag(probes), color=INK, linewidth=1, linestyle="--", label="bag-of-words baseline")
-    axes.set_yticks(range(len(names)), [literal(name, _NAME) for name in names])
-    axes.set(xlim=(0, 1.02), ylim=(len(names) - 0.4, -0.6), xlabel="accuracy, with 95% interval")
+    found = {side: [probed.by_object.get(name) for name in names] for side, probed in probes.items()}
+    _dots(axes, [literal(name, _NAME) for name in names], found, SIDES)
+    axes.axvline(_bag(probes), label="bag-of-words baseline", **_DASHED)
+    axes.set(xlim=(0, 1.02), xlabel="accuracy, with 95% interval")
     axes.set_title("Linear probes, object by object", loc="left")
     legend_below(figure, axes)
     return figure
 
 
-def permutations(found: Mapping[str, Mapping[str, Distribution]]) -> Any:
-    """Distribution of the similarity between captions and their permutations.
+def retrieval(found: Sequence[Compared], models: Sequence[str]) -> Any:
+    """R@1 of each model, a metric each; `models` in the order of the estimates."""
+    figure, axes = empty(7.6, 1.5 + 0.5 * len(found))
+    by_model = {name: [one.estimates[place] for one in found] for place, name in enumerate(models)}
+    _dots(axes, [spoken(one.metric) for one in found], by_model, MODELS)
+    lowest = min(estimate.low for one in found for estimate in one.estimates)
+    axes.set(xlim=(max(0, lowest - 0.05), 1.005), xlabel="R@1, with 95% interval")
+    axes.set_title("Retrieval", loc="left")
+    legend_below(figure, axes)
+    return figure
 
-    Args:
-        found: For "swapped" and "shuffled" the distributions "before" and "after".
-    """
+
+def _dots(
+    axes: Any, rows: Sequence[str], found: Mapping[str, Sequence[Estimate | None]], labels: Mapping[str, str]
+) -> None:
+    """A row each with a dot and its interval for each of a few series."""
+    for number, (name, estimates) in enumerate(found.items()):
+        colour, marker = _LOOKS[name]
+        for row, estimate in enumerate(estimates):
+            if estimate is not None:
+                place = row + 0.24 * (number - (len(found) - 1) / 2)
+                axes.plot([estimate.low, estimate.high], [place, place], color=colour, linewidth=2)
+                axes.plot(estimate.value, place, marker, color=colour, markersize=6)
+        axes.plot([], [], marker, color=colour, label=labels[name])
+    axes.set_yticks(range(len(rows)), rows)
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+
+
+def permutations(found: Mapping[str, Mapping[str, Distribution]]) -> Any:
+    """Similarity between captions and their permutations, "swapped" and "shuffled", "before" and "after" the matrix."""
     figure, panels = empty(7.6, 3.4, columns=len(found))
     panels = np.atleast_1d(panels)
     low = min(one.quantiles[0.05] for part in found.values() for one in part.values())
@@ -97,11 +110,7 @@ def permutations(found: Mapping[str, Mapping[str, Distribution]]) -> Any:
 
 
 def gap(found: Mapping[str, Gap]) -> Any:
-    """Modality gap before and after.
-
-    Args:
-        found: "before", and "after" where there is a matrix.
-    """
+    """Modality gap "before", and "after" where there is a matrix."""
     figure, panels = empty(7.6, 2.5, columns=2)
     names, distances = list(found), [one.distance for one in found.values()]
     rows = (
@@ -113,7 +122,7 @@ def gap(found: Mapping[str, Gap]) -> Any:
         axes.bar_label(bars, [f"{value:.3f}" for value in values], padding=4, fontsize=9)
         axes.set_yticks(range(len(names)), names)
         axes.set(xlabel=label, xlim=(0, most), ylim=(len(names) - 0.5, -0.5))
-    panels[1].axvline(0.5, color=INK, linewidth=1, linestyle="--")
+    panels[1].axvline(0.5, **_DASHED)
     figure.suptitle("Modality gap: images against captions (dashed: chance)", x=0.01, ha="left", fontsize=11)
     return figure
 
@@ -124,7 +133,7 @@ def spectrum(found: Spectrum) -> Any:
     values = found.singular_values
     positive = values > 0
     axes.plot(np.arange(1, len(values) + 1)[positive], values[positive], color=GREEN, linewidth=2, label="the matrix")
-    axes.axhline(1, color=INK, linewidth=1, linestyle="--", label="identity")
+    axes.axhline(1, label="identity", **_DASHED)
     axes.set_yscale("log")
     axes.set(xlim=(1, max(2, len(values))), xlabel="number, from the largest", ylabel="singular value")
     axes.set_title(
@@ -136,13 +145,12 @@ def spectrum(found: Spectrum) -> Any:
 
 
 def confusion(pairs: Sequence[Pair], what: str) -> Any:
-    """Accuracy of binding by pair, as a square.
-
-    Args:
-        pairs: As `confusions` gives them.
-        what: "attribute" or "object".
-    """
-    names, square = matrix_of_pairs(pairs)
+    """Accuracy of binding by pair of "attribute" or "object", as `confusions` gives them, as a square."""
+    names = sorted({name for pair in pairs for name in pair.names})
+    square = np.full((len(names), len(names)), np.nan)
+    for pair in pairs:
+        one, other = map(names.index, pair.names)
+        square[one, other] = square[other, one] = pair.accuracy
     size = min(9.0, 2.6 + 0.42 * len(names))
     figure, axes = empty(size + 0.9, size, grid=False)
     axes.set_facecolor(GRID)  # two that never met
@@ -162,44 +170,20 @@ def confusion(pairs: Sequence[Pair], what: str) -> Any:
     return figure
 
 
-def retrieval(found: Sequence[Compared], models: Sequence[str]) -> Any:
-    """R@1 of each model.
-
-    Args:
-        found: A metric each.
-        models: Their names, in the order of the estimates.
-    """
-    figure, axes = empty(7.6, 1.5 + 0.5 * len(found))
-    for place, one in enumerate(found):
-        for shift, (name, estimate) in enumerate(zip(models, one.estimates, strict=True)):
-            _dot(axes, estimate, place + 0.24 * (shift - (len(models) - 1) / 2), *_MODELS[name])
-    for name in models:
-        axes.plot([], [], _MODELS[name][1], color=_MODELS[name][0], label=MODELS[name])
-    lowest = min(estimate.low for one in found for estimate in one.estimates)
-    axes.set_yticks(range(len(found)), [spoken(one.metric) for one in found])
-    axes.set(xlim=(max(0, lowest - 0.05), 1.005), ylim=(len(found) - 0.4, -0.6), xlabel="R@1, with 95% interval")
-    axes.set_title("Retrieval", loc="left")
-    legend_below(figure, axes)
-    return figure
-
-
 def concepts(found: Mapping[str, Sequence[Complexity]]) -> Any:
-    """What predicts unseen objects, over the share learnt from.
-
-    Args:
-        found: "image" and "text".
-    """
+    """What predicts unseen objects, over the share learnt from, of "image" and "text"."""
     figure, panels = empty(7.6, 5.6, columns=2, rows=2)
     for column, (side, points) in enumerate(found.items()):
         for row, key in enumerate(("accuracy", "binding")):
             axes = panels[row][column]
-            for name, (colour, marker) in _PREDICTORS.items():
+            for name in PREDICTORS:
+                colour, marker = _LOOKS[name]
                 line = [point for point in points if point.predictor == name and getattr(point, key) is not None]
                 x, y = [one.fraction for one in line], [getattr(one, key) for one in line]
                 label = "MLP" if name == "mlp" else name
                 axes.plot(x, y, marker + "-", color=colour, markersize=5, linewidth=1.6, label=label)
             chance = 1 / points[0].candidates if key == "accuracy" else 0.5
-            axes.axhline(chance, color=INK, linewidth=1, linestyle="--")
+            axes.axhline(chance, **_DASHED)
             axes.set(ylim=(-0.04, 1.04), xlabel="share of objects learnt from", xlim=(0, 1))
         panels[0][column].set_title(SIDES[side], fontsize=10)
     panels[0][0].set_ylabel("accuracy on unseen objects")
@@ -212,8 +196,3 @@ def concepts(found: Mapping[str, Sequence[Complexity]]) -> Any:
 def _bag(probes: Mapping[str, Probed]) -> float:
     """The bag-of-words baseline."""
     return float(np.mean([probed.bag_chance for probed in probes.values()]))
-
-
-def _dot(axes: Any, estimate: Estimate, place: float, colour: str, marker: str) -> None:
-    axes.plot([estimate.low, estimate.high], [place, place], color=colour, linewidth=2)
-    axes.plot(estimate.value, place, marker, color=colour, markersize=6)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from labclip.analysis.arrays import Rows, features_of
-from labclip.analysis.scene_labels import Index, SceneLabels, folds_of
+from labclip.analysis.scenes import Index, Mask, Matrix, Rows, SceneLabels, features_of, folds_of
 from labclip.evaluation.scores import Estimate, Scores, compare
 from labclip.packages import EVAL, require
 
@@ -39,7 +37,7 @@ class Probed:
     accuracy: Estimate
     bag_chance: float
     by_object: Mapping[str, Estimate]
-    correct: NDArray[np.bool_]
+    correct: Mask
     scene: Index
     left_out: int
     folds: int
@@ -97,10 +95,14 @@ def probe(
     question = labels.object if ask == "object" else labels.place
     correct, asked = np.zeros((2, len(question)), dtype=np.bool_)
     sizes = []
-    for objects in _questions(labels, question, ask):
+    cell = labels.scene * (question.max() + 1) + question
+    alone = np.bincount(cell)[cell] == 1  # by place all are
+    for asking in range(int(question.max()) + 1):
+        objects = np.flatnonzero((question == asking) & alone)
+        scenes = labels.scene[objects]
         for number in range(folds):
-            inside = fold[labels.scene[objects]] == number
-            train, test = objects[~inside & learnt[labels.scene[objects]]], objects[inside]
+            inside = fold[scenes] == number
+            train, test = objects[~inside & learnt[scenes]], objects[inside]
             if len(test) and len(np.unique(labels.attribute[train])) > 1:
                 asked[test] = True
                 sizes.append(len(train))
@@ -111,11 +113,14 @@ def probe(
             f"Pass more scenes, or fewer folds than {folds}."
         )
     names = labels.objects if ask == "object" else [str(place + 1) for place in range(int(question.max()) + 1)]
-    whole, parts = _estimates(labels, question, asked, correct, names, seed)
+    of = {"": np.zeros(int(asked.sum()), dtype=np.int64)}
+    of |= {name: np.where(question[asked] == number, 0, -1) for number, name in enumerate(names)}
+    scores = Scores(correct[asked], labels.combination[labels.scene[asked]], of, 1 / len(labels.attributes))
+    whole, *parts = compare([scores], seed=seed)
     return Probed(
-        accuracy=whole,
+        accuracy=whole.estimates[0],
         bag_chance=float(labels.bag_chance()[asked].mean()),
-        by_object=parts,
+        by_object={part.metric: part.estimates[0] for part in parts},
         correct=correct[asked],
         scene=labels.scene[asked],
         left_out=int((~asked).sum()),
@@ -125,22 +130,11 @@ def probe(
     )
 
 
-def class_scores(
-    learnt: Rows, answers: Index, asked: Rows, *, strength: float = STRENGTH
-) -> tuple[Index, NDArray[np.float64]]:
-    """Learn classes from some features by logistic regression on standardised features, and score others.
-
-    Args:
-        learnt: float32 [n, dim].
-        answers: Their classes, at least two different ones, int64 [n].
-        asked: float32 [m, dim].
-        strength: scikit-learn's C, for features of mean 0 and deviation 1.
+def class_scores(learnt: Rows, answers: Index, asked: Rows, *, strength: float = STRENGTH) -> tuple[Index, Matrix]:
+    """Learn two or more classes by logistic regression on standardised features, and score other features.
 
     Returns:
-        The classes, ascending, int64 [classes], and a score for each, float64 [m, classes].
-
-    Raises:
-        MissingPackageError: If scikit-learn is missing.
+        The classes, ascending, int64 [classes], and a score for each, float64 [asked, classes].
     """
     linear = require("sklearn.linear_model", "Linear probes need scikit-learn", EVAL)
     mean, std = learnt.mean(axis=0), learnt.std(axis=0) + 1e-6
@@ -155,36 +149,10 @@ def class_scores(
     return model.classes_, scores
 
 
-def _questions(labels: SceneLabels, question: Index, ask: str) -> Iterator[Index]:
-    """The objects that share a question, those left out that make it ambiguous."""
-    width = int(question.max()) + 1
-    cell = labels.scene * width + question
-    alone = np.bincount(cell, minlength=labels.n * width)[cell] == 1
-    for number in range(width):
-        yield np.flatnonzero((question == number) & (alone | (ask == "place")))
-
-
-def _read(rows: Rows, labels: SceneLabels, train: Index, test: Index) -> NDArray[np.bool_]:
+def _read(rows: Rows, labels: SceneLabels, train: Index, test: Index) -> Mask:
     """Whether each test object's own attribute has strictly the highest score: bool [test]."""
     scene, answers = labels.scene, labels.attribute
     classes, scores = class_scores(rows[scene[train]], answers[train], rows[scene[test]])
     truth = classes[None, :] == answers[test][:, None]
     own = np.where(truth, scores, -np.inf).max(axis=1)  # an attribute never learnt with this object can't be read
     return np.asarray(truth.any(axis=1) & ((scores >= own[:, None]).sum(axis=1) == 1))
-
-
-def _estimates(
-    labels: SceneLabels,
-    question: Index,
-    asked: NDArray[np.bool_],
-    correct: NDArray[np.bool_],
-    names: Sequence[str],
-    seed: int,
-) -> tuple[Estimate, dict[str, Estimate]]:
-    """Accuracy with its interval over the objects that were asked about, together and by question."""
-    correct, question = correct[asked], question[asked]
-    metrics = {"": np.zeros(len(correct), dtype=np.int64)}
-    metrics |= {name: np.where(question == number, 0, -1) for number, name in enumerate(names)}
-    scores = Scores(correct, labels.combination[labels.scene[asked]], metrics, 1 / len(labels.attributes))
-    whole, *parts = compare([scores], seed=seed)
-    return whole.estimates[0], {part.metric: part.estimates[0] for part in parts}

@@ -9,13 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from labclip import metrics
 from labclip.alignment import Alignment
-from labclip.analysis.scene_features import SceneFeatures
-from labclip.analysis.scene_labels import Index
+from labclip.analysis.scenes import Index, Mask, SceneFeatures
 from labclip.evaluation.scores import Compared, Scores, compare, everything
 from labclip.features import Features
 from labclip.training import LeakWarning, fit, same_images, split_combinations
@@ -58,7 +56,7 @@ class Repair:
     retrieval: Sequence[Compared]
     galleries: Sequence[int]
     unseen_pairs: Compared | None
-    correct: Mapping[str, NDArray[np.bool_]]
+    correct: Mapping[str, Mask]
     fold: Index
     fitted: Sequence[Alignment]
     notes: Sequence[str] = ()
@@ -75,24 +73,14 @@ def repair(
 ) -> Repair:
     """Fit a matrix for each fold on the others, and compare it with the base and with the model's own.
 
-    Args:
-        data: The embeddings.
-        fold: Of each scene, int64 [n], a combination never in two.
-        own: The model's own matrix; None if it has none.
-        fitting: Whether to fit at all.
-        seed: Of fits, split of pairs, and intervals.
-        begin: Told each step as it begins.
+    A combination is never in two folds, int64 [n]; `begin` is told each step.
     """
-    notes: list[str] = []
+    folds, missing = int(fold.max()) + 1, _missing(data)
+    notes = [f"No matrix was fitted: {missing}."] if fitting and missing else []
     fitted: list[Alignment] = []
-    folds = int(fold.max()) + 1
-    missing = _missing(data)
-    if fitting and missing:
-        notes.append(f"No matrix was fitted: {missing}.")
-    elif fitting:
-        for number in range(folds):
-            begin(f"fitting a matrix, fold {number + 1}")
-            fitted.append(fit_on(data, fold != number, seed=seed))
+    for number in range(folds if fitting and not missing else 0):
+        begin(f"fitting a matrix, fold {number + 1}")
+        fitted.append(fit_on(data, fold != number, seed=seed))
     maps: dict[str, Sequence[Alignment | None]] = {"base": [None] * folds}
     maps |= {"own": [own] * folds} if own is not None else {}
     maps |= {"fitted": fitted} if fitted else {}
@@ -118,14 +106,8 @@ def _missing(data: SceneFeatures) -> str:
     return ""
 
 
-def fit_on(data: SceneFeatures, keep: NDArray[np.bool_], *, seed: int = 0) -> Alignment:
-    """The matrix of `labclip.fit` on some scenes, chosen on a tenth of their combinations.
-
-    Args:
-        data: The embeddings.
-        keep: Scenes to fit on, bool [n]; those without a swapped caption are left out.
-        seed: Of the fit.
-    """
+def fit_on(data: SceneFeatures, keep: Mask, *, seed: int = 0) -> Alignment:
+    """The matrix of `labclip.fit` on the scenes kept, bool [n], that have a swapped caption."""
     keep = keep & data.has_swapped
     combinations = np.unique(data.labels.combination[keep])
     order = np.random.default_rng([seed, 0xF17]).permutation(combinations)
@@ -133,8 +115,7 @@ def fit_on(data: SceneFeatures, keep: NDArray[np.bool_], *, seed: int = 0) -> Al
     same = same_images(data.images).numpy()
     train = _features(data, keep & ~inner)
     held = _features(data, keep & inner & ~np.isin(same, same[keep & ~inner]))
-    batches = max(1, len(train) // 256)
-    epochs = min(200, max(5, math.ceil(STEPS / batches)))
+    epochs = min(200, max(5, math.ceil(STEPS / max(1, len(train) // 256))))
     with warnings.catch_warnings():
         # The split shares no combination; captions that an encoder can't tell apart look as if it did.
         warnings.simplefilter("ignore", LeakWarning)
@@ -142,7 +123,7 @@ def fit_on(data: SceneFeatures, keep: NDArray[np.bool_], *, seed: int = 0) -> Al
     return result.alignment
 
 
-def _features(data: SceneFeatures, keep: NDArray[np.bool_]) -> Features:
+def _features(data: SceneFeatures, keep: Mask) -> Features:
     """What a fit takes of some scenes."""
     images, captions, swapped = data.rows(keep)
     return Features.from_arrays(images=images, texts=captions, negatives=swapped)
@@ -153,7 +134,7 @@ def _moved(texts: Tensor, alignment: Alignment | None) -> Tensor:
     return texts if alignment is None else alignment(texts, normalize=True)
 
 
-def _bound(data: SceneFeatures, fold: Index, by_fold: Sequence[Alignment | None]) -> NDArray[np.bool_]:
+def _bound(data: SceneFeatures, fold: Index, by_fold: Sequence[Alignment | None]) -> Mask:
     """Whether each scene's own caption beats the swapped one, bool [n]; strictly, so that a tie is wrong."""
     correct = np.zeros(data.labels.n, dtype=np.bool_)
     for number, alignment in enumerate(by_fold):
@@ -163,7 +144,7 @@ def _bound(data: SceneFeatures, fold: Index, by_fold: Sequence[Alignment | None]
     return correct & data.has_swapped
 
 
-def _binding(data: SceneFeatures, keep: NDArray[np.bool_], correct: Sequence[NDArray[np.bool_]], seed: int) -> Compared:
+def _binding(data: SceneFeatures, keep: Mask, correct: Sequence[Mask], seed: int) -> Compared:
     """Binding of models on the scenes kept, resampled by combination."""
     groups, unit = {"binding": everything(int(keep.sum()))}, data.labels.combination[keep]
     return compare([Scores(one[keep], unit, groups, 0.5) for one in correct], seed=seed)[0]
@@ -176,15 +157,16 @@ def _retrieval(data: SceneFeatures, fold: Index, maps: Maps, seed: int) -> tuple
     sizes = [len(rows) for rows in galleries]
     n, found = sum(sizes), []
     for kind, texts in (("captions", data.captions), ("tags", data.tags)):
-        hits: dict[str, list[NDArray[np.bool_]]] = {name: [] for name in maps}
-        for name, by_fold in maps.items():
-            for rows, alignment in zip(galleries, by_fold, strict=True):
-                ranks = metrics.ranks(data.images[rows], _moved(texts[rows], alignment), torch.arange(len(rows)))
-                hits[name].append(np.stack([(rank == 0).numpy() for rank in ranks]))
+        hits = []  # a model each, bool [2, n]: text to image, image to text
+        for by_fold in maps.values():
+            ranks = [
+                torch.stack(metrics.ranks(data.images[rows], _moved(texts[rows], alignment), torch.arange(len(rows))))
+                for rows, alignment in zip(galleries, by_fold, strict=True)
+            ]
+            hits.append((torch.cat(ranks, dim=1) == 0).numpy())
         for side, direction in enumerate(("t2i", "i2t")):
             groups = {f"{kind}_{direction}_r1": everything(n)}
-            correct = [np.concatenate([part[side] for part in parts]) for parts in hits.values()]
-            found += compare([Scores(one, np.arange(n), groups, None) for one in correct], seed=seed)
+            found += compare([Scores(one[side], np.arange(n), groups, None) for one in hits], seed=seed)
     return found, sizes
 
 

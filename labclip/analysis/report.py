@@ -8,15 +8,12 @@ from typing import Any
 
 from labclip._version import __version__
 from labclip.analysis import plots
-from labclip.analysis.concepts import Complexity
 from labclip.analysis.confusion import Pair
-from labclip.analysis.decomposition import Decomposition
-from labclip.analysis.gap import Gap
-from labclip.analysis.permutations import Distribution
+from labclip.analysis.objects import Complexity, Decomposition
 from labclip.analysis.plots import MODELS, PERMUTED, SIDES
 from labclip.analysis.probes import Probed
 from labclip.analysis.repair import Repair
-from labclip.analysis.spectrum import Spectrum
+from labclip.analysis.space import Distribution, Gap, Spectrum
 from labclip.analysis.verdict import BINDS, FEW, KEPT, Verdict, spoken
 from labclip.evaluation.scores import Compared, Estimate
 from labclip.report import Figure, Page, Reported, Section, Table, drawn, judged, terminal
@@ -92,11 +89,8 @@ class Diagnosis(Reported):
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values: every figure with its interval."""
         models, unseen = self.repair.models, self.repair.unseen_pairs
-        return {
-            "model": self.model,
-            "data": self.data,
-            "scenes": self.scenes,
-            "combinations": self.combinations,
+        as_they_are = {key: getattr(self, key) for key in ("model", "data", "scenes", "combinations", "after", "seed")}
+        return as_they_are | {
             "verdict": asdict(self.verdict),
             "probes": {side: _probed(one) for side, one in self.probes.items()},
             "binding": _compared(self.repair.binding, models),
@@ -104,7 +98,6 @@ class Diagnosis(Reported):
             "retrieval": {one.metric: _compared(one, models) for one in self.repair.retrieval},
             "galleries": list(self.repair.galleries),
             "strengths": [alignment.strength for alignment in self.repair.fitted],
-            "after": self.after,
             "gap": {when: asdict(gap) for when, gap in self.gap.items()},
             "permutations": {
                 kind: {when: one.to_json() for when, one in part.items()} for kind, part in self.permutations.items()
@@ -113,7 +106,6 @@ class Diagnosis(Reported):
             "confused": {by: [asdict(pair) for pair in pairs] for by, pairs in self.confused.items()},
             "decomposition": {side: asdict(one) for side, one in self.decomposition.items()},
             "complexity": {side: [asdict(one) for one in part] for side, part in self.complexity.items()},
-            "seed": self.seed,
             "seconds": round(self.seconds, 1),
             "notes": list(self.notes),
             "version": __version__,
@@ -127,7 +119,7 @@ _Draw = Callable[[Callable[[], Any], str], list[Figure]]
 def _probed(one: Probed) -> dict[str, Any]:
     kept = {key: getattr(one, key) for key in ("bag_chance", "left_out", "folds", "learnt", "dim")}
     by_object = {name: asdict(estimate) for name, estimate in one.by_object.items()}
-    return {**asdict(one.accuracy), **kept, "by_object": by_object}
+    return asdict(one.accuracy) | kept | {"by_object": by_object}
 
 
 def _compared(one: Compared, models: Sequence[str]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from labclip.analysis.probes import Probed
-from labclip.evaluation.scores import Compared, Difference, Estimate
+from labclip.evaluation.scores import Compared, Estimate
 
 KEPT = 0.5
 """Share of the binding, beyond the bag-of-words baseline, that a side must let a linear probe read. Half way between
@@ -95,20 +95,20 @@ class Side:
 
 
 def judge(image: Side, text: Side, cosine: Estimate, combinations: int) -> Verdict:
-    """Say where binding is lost.
+    """Say where binding is lost, by the rules that `docs/analysis.md` tells.
 
     Args:
         image: Probe of the image embeddings.
         text: Probe of the caption embeddings.
         cosine: Own caption against the swapped one, by the base's cosine.
         combinations: Different combinations among the scenes that cosine was measured on.
-
-    Returns:
-        The verdict: "unclear" for fewer than `FEW` combinations; "nothing" where cosine's whole interval is at least
-        `BINDS`; the sides that lost it; "alignment" where both kept it and cosine's whole interval is below `BINDS`;
-        "unclear" where an interval spans a threshold, or a probe reads little and has learnt from too few scenes.
     """
-    reasons = [_cosine(cosine), _side("images", image), _side("captions", text)]
+    reasons = [
+        f"Cosine prefers an image's own caption to the one with two attributes swapped in {_interval(cosine)} of "
+        f"{cosine.n:,} scenes (chance .5, a tie is wrong).",
+        _side("images", image),
+        _side("captions", text),
+    ]
     # A side that lost it decides, whatever the other: what one does not say the two cannot share.
     lost = {("lost", "lost"): "both", ("lost", "kept"): "image", ("kept", "lost"): "text"}
     states = image.state, text.state
@@ -129,14 +129,7 @@ def judge(image: Side, text: Side, cosine: Estimate, combinations: int) -> Verdi
 
 
 def judge_gain(name: str, binding: Compared, place: int, where: str = "") -> str:
-    """Say what a matrix wins back.
-
-    Args:
-        name: What the matrix is, for the sentence, for example "A matrix fitted on other combinations".
-        binding: Base first.
-        place: Of the matrix among the models.
-        where: On which scenes, for the sentence, if not on all.
-    """
+    """Say what the matrix called `name`, at a place among the models, wins back; `where`: if not on all scenes."""
     base, ours, moved = binding.estimates[0], binding.estimates[place], binding.differences[place - 1]
     figures = f"{base.value:.3f} to {_interval(ours)}"
     if not moved.measurable:
@@ -149,23 +142,20 @@ def judge_gain(name: str, binding: Compared, place: int, where: str = "") -> str
 
 
 def judge_cost(name: str, retrieval: Sequence[Compared], place: int) -> str:
-    """Say what retrieval loses and gains, metric by metric, measurable moves only.
-
-    Args:
-        name: What the matrix is, for the sentence.
-        retrieval: Base first.
-        place: Of the matrix among the models.
-    """
-    moves: dict[str, list[str]] = {"loses": [], "gains": []}
-    for one in retrieval:
-        difference: Difference = one.differences[place - 1]
-        if difference.measurable:
-            said = f"{abs(difference.value):.3f} of {spoken(one.metric)}"
-            moves["loses" if difference.value < 0 else "gains"].append(said)
-    subject, gains = f"{name[0].lower()}{name[1:]}", ", ".join(moves["gains"])
-    if not moves["loses"]:
-        return f"For retrieval {subject} costs nothing measurable{f'; it gains {gains}' if gains else ''}."
-    return f"For retrieval {subject} loses {', '.join(moves['loses'])}{f' and gains {gains}' if gains else ''}."
+    """Say what retrieval loses and gains by that matrix, metric by metric, measurable moves only."""
+    moves = [(one.differences[place - 1], spoken(one.metric)) for one in retrieval]
+    loses, gains = (
+        ", ".join(
+            f"{abs(moved.value):.3f} of {metric}"
+            for moved, metric in moves
+            if moved.measurable and (moved.value < 0) == down
+        )
+        for down in (True, False)
+    )
+    subject = f"For retrieval {name[0].lower()}{name[1:]}"
+    if not loses:
+        return f"{subject} costs nothing measurable{f'; it gains {gains}' if gains else ''}."
+    return f"{subject} loses {loses}{f' and gains {gains}' if gains else ''}."
 
 
 def spoken(metric: str) -> str:
@@ -178,24 +168,15 @@ def _interval(estimate: Estimate) -> str:
     return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
 
 
-def _cosine(estimate: Estimate) -> str:
-    return (
-        f"Cosine prefers an image's own caption to the one with two attributes swapped in {_interval(estimate)} of "
-        f"{estimate.n:,} scenes (chance .5, a tie is wrong)."
-    )
-
-
 def _side(what: str, side: Side) -> str:
     probed = side.probed
-    said = {
-        "kept": "binding can be read",
-        "lost": "binding can't be read",
-        "unclear": "too near the middle to tell",
-    }[side.state]
-    if side.state == "lost" and probed.accuracy.high < probed.bag_chance:
-        said = "not even the attributes that are there can be read"
-    if side.state == "unclear" and (side.rising or side.short):
-        said = "more scenes may let it read more"
+    if side.state == "kept":
+        said = "binding can be read"
+    elif side.state == "lost":
+        below = probed.accuracy.high < probed.bag_chance
+        said = "not even the attributes that are there can be read" if below else "binding can't be read"
+    else:
+        said = "more scenes may let it read more" if side.rising or side.short else "too near the middle to tell"
     return (
         f"A linear probe reads an object's attribute from {what} alone with accuracy {_interval(probed.accuracy)} "
         f"(chance {probed.accuracy.chance:.3f}, bag-of-words baseline {probed.bag_chance:.3f}): {said}."
@@ -205,15 +186,14 @@ def _side(what: str, side: Side) -> str:
 def _doubts(image: Side, text: Side, cosine: Estimate) -> list[str]:
     doubts = []
     for what, side in (("images", image), ("captions", text)):
-        if side.state == "unclear" and side.short:
-            doubts.append(
-                f"The probe of {what} learnt from {side.probed.learnt:,} scenes an object, fewer than the "
-                f"{side.probed.dim:,} numbers of an embedding. Pass more labelled scenes."
-            )
-        elif side.state == "unclear" and side.rising:
-            doubts.append(f"The probe of {what} would read more from more scenes. Pass more labelled scenes.")
-        elif side.state == "unclear":
-            doubts.append(f"The probe of {what} has an interval that spans the threshold. Pass more labelled scenes.")
+        if side.state != "unclear":
+            continue
+        if side.short:
+            few = f"learnt from {side.probed.learnt:,} scenes an object, fewer than the {side.probed.dim:,} numbers"
+            said = f"{few} of an embedding"
+        else:
+            said = "would read more from more scenes" if side.rising else "has an interval that spans the threshold"
+        doubts.append(f"The probe of {what} {said}. Pass more labelled scenes.")
     if not doubts and cosine.low < BINDS <= cosine.high:
         doubts.append(
             f"Cosine's interval spans {BINDS}, from which on it counts as binding. Pass more labelled scenes."

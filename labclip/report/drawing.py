@@ -9,7 +9,7 @@ from io import BytesIO
 from typing import Any, Literal
 
 from labclip.packages import EVAL, require
-from labclip.report.values import Figure, cleaned
+from labclip.report.values import Figure, line
 
 INK, SOFT, GRID = "#1b1f27", "#5c6473", "#d9dde4"
 BLUE, ORANGE, GREEN, PINK, SKY = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9"
@@ -42,7 +42,7 @@ def legend_below(figure: Any, axes: Any, columns: int = 3) -> None:
 
 def literal(text: str, most: int = 0) -> str:
     """A name on one line, in which matplotlib finds no formula; cut to `most` characters, unless that is 0."""
-    plain = " ".join(cleaned(text).split())
+    plain = line(text)
     plain = plain if not most or len(plain) <= most else plain[: most - 1] + "…"
     return plain.replace("$", r"\$")
 

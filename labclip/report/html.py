@@ -5,13 +5,11 @@ from __future__ import annotations
 import base64
 import os
 import tempfile
-from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from labclip._version import __version__
 from labclip.packages import EVAL, require
-from labclip.report.values import MARKS, Cell, Figure, Page, Value, cleaned, pieces, shown
+from labclip.report.values import MARKS, Cell, Page, cleaned, pieces, shown
 
 _TEMPLATE = Path(__file__).with_name("page.html")
 
@@ -19,13 +17,7 @@ _TEMPLATE = Path(__file__).with_name("page.html")
 def render(page: Page) -> str:
     """The page as one HTML document.
 
-    Every string of it is escaped, whatever it holds; figures lie inside as data.
-
-    Args:
-        page: What to show.
-
-    Raises:
-        MissingPackageError: If jinja2 is not installed.
+    Every string of it is escaped, whatever it holds; figures lie inside as data. Needs jinja2.
 
     Example:
         >>> from labclip.report import Page, Section, render
@@ -35,23 +27,22 @@ def render(page: Page) -> str:
     """
     jinja2 = require("jinja2", "HTML pages need jinja2", EVAL)
     environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined, finalize=_clean
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined,
+        finalize=lambda value: cleaned(value) if type(value) is str else value,
+    )  # fmt: skip
+    environment.filters.update(
+        pieces=pieces,
+        shown=shown,
+        uri=lambda figure: f"data:{figure.media_type};base64,{base64.b64encode(figure.data).decode()}",
+        mark=lambda value: value.mark if isinstance(value, Cell) else "",
     )
-    environment.filters |= {"pieces": pieces, "uri": _uri, "shown": shown, "mark": _mark}
     template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
     html: str = template.render(page=page, words=MARKS, version=__version__)
     return html + "\n"
 
 
 def write(page: Page, path: str | Path) -> Path:
-    """Render a page into a file, whole or not at all.
-
-    Args:
-        page: What to show.
-        path: The file; its folder must exist.
-
-    Returns:
-        The path.
+    """Render a page into a file, whole or not at all, and give its path.
 
     Raises:
         FileNotFoundError: If the folder does not exist.
@@ -66,32 +57,10 @@ def write(page: Page, path: str | Path) -> Path:
         raise FileNotFoundError(f"There is no folder {path.parent}. Make it: mkdir -p {path.parent}")
     html = render(page).encode()
     try:
-        _replace(path, html)
+        with tempfile.TemporaryDirectory(prefix=".labclip-", dir=path.parent) as folder:
+            part = Path(folder, "page.html")
+            part.write_bytes(html)
+            os.replace(part, path)
     except OSError as error:
         raise type(error)(f"{path} can't be written ({error.strerror}). Pass a path you may write.") from error
     return path
-
-
-def _clean(value: Any) -> Any:
-    return cleaned(value) if type(value) is str else value
-
-
-def _uri(figure: Figure) -> str:
-    return f"data:{figure.media_type};base64,{base64.b64encode(figure.data).decode()}"
-
-
-def _mark(value: Value) -> str:
-    return value.mark if isinstance(value, Cell) else ""
-
-
-def _replace(path: Path, data: bytes) -> None:
-    handle, name = tempfile.mkstemp(prefix=".labclip-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(name)
-        raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from labclip.report.values import Page, Section, Table, Value, cleaned, pieces, shown
+from labclip.report.values import Page, Section, Table, Value, line, pieces, shown
 
 _MARKDOWN = str.maketrans({
     "\\": "\\\\", "`": "\\`", "*": "\\*", "<": "&lt;", ">": "&gt;", "&": "&amp;", "|": "\\|", "~": "\\~",
@@ -19,12 +19,7 @@ _LATEX = str.maketrans({
 
 
 def markdown(page: Page, *, level: int = 1) -> str:
-    """The page as GitHub Markdown.
-
-    Args:
-        page: What to show; its strings stay text.
-        level: Of its title: 2 for a page inside another.
-    """
+    """The page as GitHub Markdown, its title of a level: 2 for a page inside another. Its strings stay text."""
     parts = [f"{'#' * level} {_text(page.title)}", _paragraph(page.lead)]
     for section in page.sections:
         parts += [f"{'#' * (level + 1)} {_text(section.heading)}", *map(_paragraph, section.paragraphs)]
@@ -39,34 +34,26 @@ def markdown(page: Page, *, level: int = 1) -> str:
 def markdown_table(table: Table) -> str:
     """One table with its caption above it."""
     rule = ["---" if place in table.words else "---:" for place in range(len(table.columns))]
-    rows = [
-        [_text(column) for column in table.columns],
-        rule,
-        *([_text(shown(c)) for c in row] for row in table.told_once),
-    ]
-    lines = [f"| {' | '.join(cells)} |" for cells in rows]
+    head, *rows = ([_text(shown(cell)) for cell in row] for row in (table.columns, *table.told_once))
+    lines = [f"| {' | '.join(cells)} |" for cells in (head, rule, *rows)]
     return "\n".join(([f"**{_text(table.caption)}**", ""] if table.caption else []) + lines)
 
 
 def latex(page: Page) -> str:
     r"""The page's tables as LaTeX with booktabs: one `table` a section; heading and first paragraph are its caption."""
-    parts = [r"% In the preamble: \usepackage{booktabs} and \usepackage[T1]{fontenc}"]
-    return "\n\n".join([*parts, *(_latex_section(section) for section in page.sections if section.tables)]) + "\n"
+    preamble = r"% In the preamble: \usepackage{booktabs} and \usepackage[T1]{fontenc}"
+    return "\n\n".join([preamble, *(_latex_section(one) for one in page.sections if one.tables)]) + "\n"
 
 
 def _latex_section(section: Section) -> str:
     caption = " ".join([f"{_tex(section.heading)}.", *map(_tex_paragraph, section.paragraphs[:1])])
-    lines = [
-        r"\begin{table}",
-        r"\centering",
-        rf"\caption{{{caption}}}",
-        r"\footnotesize",
-        r"\setlength{\tabcolsep}{3pt}",
-    ]
-    for first, table in enumerate(section.tables):
-        alike = first > 0 and list(section.tables[first - 1].columns) == list(table.columns)
-        if not alike:
-            lines += [r"\bottomrule", r"\end{tabular}", r"\par\medskip"] if first else []
+    lines = [r"\begin{table}", r"\centering", rf"\caption{{{caption}}}"]
+    lines += [r"\footnotesize", r"\setlength{\tabcolsep}{3pt}"]
+    columns: list[str] = []
+    for table in section.tables:
+        if list(table.columns) != columns:
+            lines += [r"\bottomrule", r"\end{tabular}", r"\par\medskip"] if columns else []
+            columns = list(table.columns)
             places = "".join("l" if place in table.words else "r" for place in range(len(table.columns)))
             lines += [rf"\begin{{tabular}}{{@{{}}{places}@{{}}}}", r"\toprule", _tex_row(table.columns)]
         label = rf"\multicolumn{{{len(table.columns)}}}{{l}}{{\emph{{{_tex(table.caption)}}}}} \\"
@@ -81,33 +68,29 @@ def _tex_row(row: Iterable[Value]) -> str:
     return re.sub(r"^[\[*]", r"{\g<0>}", " & ".join(_tex(shown(cell)) for cell in row)) + r" \\"
 
 
-def _line(text: str) -> str:
-    return " ".join(cleaned(text).split())
-
-
 def _tex(text: str) -> str:
-    return _tex_escaped(_line(text))
+    return _tex_escaped(line(text))
 
 
 def _text(text: str) -> str:
-    return _text_escaped(_line(text))
+    return _text_escaped(line(text))
 
 
-def _tex_escaped(line: str) -> str:
-    return re.sub(r"(?<![\w-])-(?=\d)", "$-$", line.translate(_LATEX))
+def _tex_escaped(text: str) -> str:
+    return re.sub(r"(?<![\w-])-(?=\d)", "$-$", text.translate(_LATEX))
 
 
-def _text_escaped(line: str) -> str:
-    found = re.sub(r"\](?=[\[(])", r"]\\", line.translate(_MARKDOWN))  # a link
+def _text_escaped(text: str) -> str:
+    found = re.sub(r"\](?=[\[(])", r"]\\", text.translate(_MARKDOWN))  # a link
     return re.sub(r"(?<!\w)_|_(?!\w)", r"\_", found)
 
 
 def _tex_paragraph(text: str) -> str:
-    parts = ((_tex_escaped(piece), is_code) for piece, is_code in pieces(_line(text)))
+    parts = ((_tex_escaped(piece), is_code) for piece, is_code in pieces(line(text)))
     return "".join(rf"\texttt{{{piece}}}" if is_code else piece for piece, is_code in parts)
 
 
 def _paragraph(text: str) -> str:
     """What would begin a heading or a list at the start of a line is escaped."""
-    found = "".join(f"`{piece}`" if is_code else _text_escaped(piece) for piece, is_code in pieces(_line(text)))
+    found = "".join(f"`{piece}`" if is_code else _text_escaped(piece) for piece, is_code in pieces(line(text)))
     return re.sub(r"^(\d*)([#+=.)-])", r"\1\\\2", found)

@@ -183,6 +183,11 @@ def cleaned(text: str) -> str:
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text.encode("utf-8", "backslashreplace").decode())
 
 
+def line(text: str) -> str:
+    """A text on one line, cleaned."""
+    return " ".join(cleaned(text).split())
+
+
 def pieces(text: str) -> list[tuple[str, bool]]:
     """Text and code in turn, whether it is code beside; a backtick without a second one is itself."""
     parts = text.split("`")

@@ -64,56 +64,44 @@ def sentences(
     swapped: NDArray[np.int64],
     templates: NDArray[np.int64] | None = None,
 ) -> tuple[list[str], list[str]]:
-    """Write one sentence a scene, and the same sentence with two colours swapped.
+    """Write one sentence a scene, and the same sentence with the colours `swapped`: n of each.
 
     Args:
-        rng: Draws the template and the order of mention.
+        rng: Draws the order of mention, and the template of each scene where `templates`, [n], is None.
         colours: Colour of each object from left to right, [n, objects].
-        shapes: Shape of each object from left to right, [n, objects].
+        shapes: Shape of each object, [n, objects].
         swapped: Colour of each object after the swap, [n, objects].
-        templates: Template of each scene, [n]; drawn when None. Only for two objects.
-
-    Returns:
-        The sentences and the swapped ones, n of each.
+        templates: Only for two objects.
     """
     n, objects = colours.shape
     names = ONE_OBJECT if objects == 1 else SENTENCES
     chosen = np.asarray(rng.integers(len(names), size=n) if templates is None else templates)
     order = np.argsort(rng.random((n, objects)), axis=1)
     if objects == 2:
-        first_left = len(_ANY_ORDER)
-        first_right = first_left + len(_LEFT_FIRST)
-        order[(chosen >= first_left) & (chosen < first_right)] = (0, 1)
-        order[chosen >= first_right] = (1, 0)
+        order[chosen >= len(_ANY_ORDER)] = (0, 1)
+        order[chosen >= len(_ANY_ORDER + _LEFT_FIRST)] = (1, 0)
     c, s, x = (np.take_along_axis(values, order, axis=1).tolist() for values in (colours, shapes, swapped))
     if objects > 2:
-        return _lists(c, s), _lists(x, s)
+        return list(map(_list, c, s)), list(map(_list, x, s))
     used = [names[i] for i in chosen.tolist()]
     return list(map(_fill, used, c, s)), list(map(_fill, used, x, s))
 
 
-def _lists(colours: list[list[int]], shapes: list[list[int]]) -> list[str]:
+def _list(colours: Sequence[int], shapes: Sequence[int]) -> str:
     """Many objects as a plain list, short enough that five of them fit in 16 tokens."""
-    return [
-        " and ".join(f"{COLOURS[c]} {SHAPES[s]}" for c, s in zip(*scene, strict=True))
-        for scene in zip(colours, shapes, strict=True)
-    ]
+    return " and ".join(f"{COLOURS[c]} {SHAPES[s]}" for c, s in zip(colours, shapes, strict=True))
 
 
 def tags(rng: np.random.Generator, colours: NDArray[np.int64], shapes: NDArray[np.int64]) -> list[str]:
-    """Write one caption a scene that names its colours and its shapes, in two independent orders: no binding.
+    """Write one caption a scene that names its colours and its shapes, both [n, objects], in two independent orders.
 
-    Args:
-        rng: Draws the template and both orders.
-        colours: Colour of each object, [n, objects].
-        shapes: Shape of each object, [n, objects].
-
-    Returns:
-        n captions, such as "a moon and a cross in pink and white".
+    So it binds nothing, as "a moon and a cross in pink and white" does not.
     """
     n, objects = colours.shape
-    c = np.take_along_axis(colours, np.argsort(rng.random((n, objects)), axis=1), axis=1).tolist()
-    s = np.take_along_axis(shapes, np.argsort(rng.random((n, objects)), axis=1), axis=1).tolist()
+    c, s = (
+        np.take_along_axis(values, np.argsort(rng.random((n, objects)), axis=1), axis=1).tolist()
+        for values in (colours, shapes)
+    )
     if objects != 2:
         return [" ".join([*(SHAPES[i] for i in a), *(COLOURS[i] for i in b)]) for a, b in zip(s, c, strict=True)]
     chosen = np.asarray(rng.integers(len(TAGS), size=n))

@@ -33,9 +33,9 @@ class Example:
         captions: The right caption, and the one with the colours swapped.
         seen: Whether all its colour-shape pairs were in the fit.
         base: Cosines of the base with the two captions.
-        labclip: Cosines of LABCLIP with the two captions.
-        base_probability: What the base gives the right one of the two captions, by a softmax at its own temperature.
-        labclip_probability: The same for LABCLIP.
+        labclip: Those of LABCLIP.
+        base_probability: What the base gives the right one of the two, by a softmax at its own temperature.
+        labclip_probability: The same of LABCLIP.
     """
 
     image: NDArray[np.uint8]
@@ -92,7 +92,12 @@ def run(
     splits = {split: sample(n, seed=seed, split=split) for split in ("seen", "heldout")}
     features = {split: _embed(model, scenes) for split, scenes in splits.items()}
     say("Embedding galleries for retrieval")
-    gallery = _embed_gallery(model, max(1, n // measure.GALLERY), seed)
+    drawn = sample(measure.DRAWN * max(1, n // measure.GALLERY), seed=seed, split="all")
+    rows = measure.gallery_rows(drawn.layout)
+    sentences, tags = (
+        measure.embed_texts(model, [texts[row] for row in rows]) for texts in (drawn.captions, drawn.tags)
+    )
+    images = measure.embed_images(model, drawn.images[rows])
     say("Embedding scenes of one object")
     singles = sample(n, seed=seed, split="all", n_objects=1)
     single_images = measure.embed_images(model, singles.images)
@@ -100,12 +105,11 @@ def run(
 
     def metrics(text: Callable[[Tensor], Tensor]) -> dict[str, float]:
         found = {
-            f"binding_{split}": measure.binding(images, text(captions), text(swapped))
-            for split, (images, captions, swapped) in features.items()
+            f"binding_{split}": measure.binding(image, text(captions), text(swapped))
+            for split, (image, captions, swapped) in features.items()
         }
-        images, sentences, tags = gallery
-        for name, texts in (("retrieval_r1", sentences), ("tags_r1", tags)):
-            found[name] = sum(measure.recall_at_1(images, text(texts))) / 2
+        found["retrieval_r1"] = sum(measure.recall_at_1(images, text(sentences))) / 2
+        found["tags_r1"] = sum(measure.recall_at_1(images, text(tags))) / 2
         return found | {"single_object": measure.single_object(single_images, text(prompts), singles.layout)}
 
     alignment = model.alignment
@@ -129,15 +133,6 @@ def _embed(model: LABCLIP, scenes: Scenes) -> tuple[Tensor, Tensor, Tensor]:
     return images, measure.embed_texts(model, scenes.captions), measure.embed_texts(model, swapped)
 
 
-def _embed_gallery(model: LABCLIP, galleries: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Embeddings of images, sentences and tags, gallery after gallery."""
-    scenes = sample(measure.DRAWN * galleries, seed=seed, split="all")
-    rows = measure.gallery_rows(scenes.layout)
-    sentences, tags = ([texts[row] for row in rows] for texts in (scenes.captions, scenes.tags))
-    images = measure.embed_images(model, scenes.images[rows])
-    return images, measure.embed_texts(model, sentences), measure.embed_texts(model, tags)
-
-
 def _probes(model: LABCLIP, test: Scenes, features: tuple[Tensor, ...], seed: int) -> dict[str, float]:
     """Accuracy of linear probes on the scenes of `test`, trained on others; the matrix plays no part."""
     train = sample(_PROBE_SCENES, seed=seed + 500_000)
@@ -158,15 +153,8 @@ def _example(model: LABCLIP, scenes: Scenes, i: int, features: list[Tensor], *, 
         torch.softmax(cosines * scale.detach().float().exp(), dim=0)[0].item()
         for cosines, scale in zip((base, aligned), scales, strict=True)
     ]
-    return Example(
-        image=render(scenes.layout[i : i + 1], 256)[0],
-        captions=(scenes.captions[i], scenes.swapped_captions[i] or ""),
-        seen=seen,
-        base=(base[0].item(), base[1].item()),
-        labclip=(aligned[0].item(), aligned[1].item()),
-        base_probability=probabilities[0],
-        labclip_probability=probabilities[1],
-    )
+    drawn, words = render(scenes.layout[i : i + 1], 256)[0], (scenes.captions[i], scenes.swapped_captions[i] or "")
+    return Example(drawn, words, seen, tuple(base.tolist()), tuple(aligned.tolist()), *probabilities)
 
 
 ROWS = (

@@ -161,14 +161,10 @@ def _strip(canvas: _Canvas, y: float, demo: Demo) -> None:
             _bar(canvas, x, y + 56 + j * 36, width, *bar)
         if key.startswith("binding"):
             canvas.tick(x + (width - 56) / 2, y + 52, 66, _SOFT_INK)
-    for down, note in (
-        (
-            168,
-            "Bars on the cards: the probability a model gives the right one of two captions; the line is chance.",
-        ),
-        (192, f"The first scenes of the draw, seed {found['seed']}, not chosen; {found['n']:,} new scenes per metric."),
-    ):
-        canvas.text(_MARGIN, y + down, note, 16, _SOFT_INK)
+    bars = "Bars on the cards: the probability a model gives the right one of two captions; the line is chance."
+    first = f"The first scenes of the draw, seed {found['seed']}, not chosen; {found['n']:,} new scenes per metric."
+    canvas.text(_MARGIN, y + 168, bars, 16, _SOFT_INK)
+    canvas.text(_MARGIN, y + 192, first, 16, _SOFT_INK)
     for x, fill, name in ((_WIDTH - _MARGIN - 190, _BASE, "CLIP"), (_WIDTH - _MARGIN - 100, _ALIGNED, "LABCLIP")):
         canvas.bar(x, y + 180, 14, 14, fill)
         canvas.text(x + 22, y + 193, name, 18)

@@ -50,22 +50,16 @@ def embed_texts(model: LABCLIP, texts: Sequence[str]) -> Tensor:
 
 
 def binding(images: Tensor, captions: Tensor, swapped: Tensor) -> float:
-    """Accuracy of choosing an image's caption over the same caption with the colours swapped; chance is 0.5.
-
-    Args:
-        images: Unit-length, [n, dim].
-        captions: Unit-length, [n, dim].
-        swapped: Unit-length, [n, dim].
-    """
+    """Accuracy of choosing an image's caption over the swapped one, all unit-length [n, dim]; chance is 0.5."""
     return _mean(metrics.preferred(images, captions, swapped))
 
 
 def recall_at_1(images: Tensor, captions: Tensor) -> tuple[float, float]:
-    """R@1 in galleries of 256, text to image and image to text, averaged over galleries.
+    """R@1 in m galleries of 256, text to image and image to text.
 
     Args:
-        images: Unit-length, [256 m, dim]: m galleries one after the other.
-        captions: Unit-length, [256 m, dim], the captions of the images in the same order.
+        images: Unit-length, [256 m, dim]: one gallery after the other.
+        captions: Unit-length, [256 m, dim], in the same order.
     """
     assert len(images) == len(captions)
     assert len(images) % GALLERY == 0
@@ -82,12 +76,7 @@ def _mean(correct: Tensor) -> float:
 def gallery_rows(layout: Layout, drawn: int = DRAWN) -> NDArray[np.int64]:
     """Rows of galleries in which no two scenes have the same colours and shapes: each caption has one right image.
 
-    Args:
-        layout: Scenes, [drawn * m].
-        drawn: Scenes that each gallery is chosen from: the first 256 different ones are taken.
-
-    Returns:
-        Row numbers, gallery after gallery, int64 [256 m].
+    Of each `drawn` scenes the first 256 different ones are taken: int64 [256 m], gallery after gallery.
     """
     contents = np.concatenate([np.sort(layout.colours, axis=1), np.sort(layout.shapes, axis=1)], axis=1)
     rows = []
@@ -99,13 +88,7 @@ def gallery_rows(layout: Layout, drawn: int = DRAWN) -> NDArray[np.int64]:
 
 
 def single_object(images: Tensor, prompts: Tensor, layout: Layout) -> float:
-    """Zero-shot accuracy on images of one object, among all 120 colours and shapes.
-
-    Args:
-        images: Unit-length, [n, dim].
-        prompts: Unit-length, [120, dim], in the order of `single_prompts`.
-        layout: n scenes of one object.
-    """
+    """Zero-shot accuracy on images of one object, [n, dim], among `prompts` as `single_prompts` orders them."""
     truth = torch.from_numpy(layout.colours[:, 0] * len(SHAPES) + layout.shapes[:, 0])
     return _mean(metrics.class_ranks(images, prompts, truth) < 1)
 
@@ -122,13 +105,7 @@ def probe(
 
     One linear layer with a bias, trained by logistic regression with L-BFGS: for each of the two shapes of a scene, its
     colour among 12. Chance is 1/12; the bag-of-words baseline, both colours known but not whose they are, is 1/2.
-
-    Args:
-        learnt: Embeddings to learn from, [n, dim].
-        learnt_layout: Their scenes.
-        asked: Embeddings to read from, [m, dim].
-        asked_layout: Their scenes.
-        penalty: On the squared weights, per scene.
+    Embeddings to learn from are [n, dim], those to read from [m, dim]; `penalty` is on the squared weights, per scene.
     """
     mean, std = learnt.mean(dim=0), learnt.std(dim=0) + 1e-6
     weight = torch.zeros(len(SHAPES) * len(COLOURS), learnt.shape[1], requires_grad=True)

@@ -62,15 +62,9 @@ class Layout:
 
 
 def draw_layout(rng: np.random.Generator, colours: NDArray[np.int64], shapes: NDArray[np.int64]) -> Layout:
-    """Place objects at random: no overlap, and clearly one left of the other.
+    """Place objects at random, [n, k] from left to right: no overlap, and clearly one left of the other.
 
-    Args:
-        rng: Draws everything but colours and shapes.
-        colours: Index into `COLOURS` of each object from left to right, [n, k].
-        shapes: Index into `SHAPES`, [n, k].
-
-    Returns:
-        Where everything is and how it is lit. More than two objects are drawn smaller, to have room.
+    More than two objects are drawn smaller, to have room.
     """
     n, k = colours.shape
     scale = min(1.0, 2.3 / k)
@@ -104,15 +98,7 @@ def draw_layout(rng: np.random.Generator, colours: NDArray[np.int64], shapes: ND
 
 
 def render(layout: Layout, size: int = 64) -> NDArray[np.uint8]:
-    """Draw scenes.
-
-    Args:
-        layout: n scenes.
-        size: Width and height of the images, pixels.
-
-    Returns:
-        sRGB images, uint8 [n, size, size, 3].
-    """
+    """Draw n scenes, `size` pixels wide and high: sRGB, uint8 [n, size, size, 3]."""
     if size < 8:
         raise ValueError(f"An image of {size} pixels shows nothing. Ask for at least 8, for example render(256).")
     images = np.empty((len(layout), size, size, 3), dtype=np.uint8)

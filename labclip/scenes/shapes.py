@@ -219,8 +219,7 @@ def arrow(x: Array, y: Array, turn: Array) -> Array:
 Distance = Callable[[Array, Array, Array], Array]
 Surface = Callable[[Array, Array, Array], Normal]
 
-# In the order of `SHAPES`.
+# In the order of `SHAPES`: five solids, five plates.
 DISTANCES: tuple[Distance, ...] = (sphere, cube, cone, cylinder, ring, star, heart, cross, moon, arrow)
-NORMALS: tuple[Surface | None, ...] = (sphere_normal, cube_normal, cone_normal, cylinder_normal, ring_normal) + (
-    None,
-) * 5
+SOLIDS: tuple[Surface, ...] = (sphere_normal, cube_normal, cone_normal, cylinder_normal, ring_normal)
+NORMALS: tuple[Surface | None, ...] = (*SOLIDS, *[None] * 5)

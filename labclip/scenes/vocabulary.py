@@ -41,41 +41,30 @@ class HeldOutPairs:
     def allowed(
         self, split: str, colours: NDArray[np.int64], shapes: NDArray[np.int64], swapped: NDArray[np.int64]
     ) -> NDArray[np.bool_]:
-        """Whether each scene belongs to `split`.
+        """Whether each scene belongs to `split`: bool [n].
+
+        "seen": no held-out pair in the caption nor in the swapped one. "heldout": a test pair in the caption, no
+        validation pair in either. "validation": the reverse. "all": every scene.
 
         Args:
             split: One of `SPLITS`.
             colours: Colour of each object, [n, objects].
             shapes: Shape of each object, [n, objects].
             swapped: Colour of each object in the swapped caption, [n, objects].
-
-        Returns:
-            bool [n]. "seen": no held-out pair in the caption nor in the swapped one. "heldout": a test pair in the
-            caption, no validation pair in either. "validation": the reverse. "all": every scene.
         """
-        test, validation = self.table(self.test), self.table(self.validation)
         if split == "all":
             return np.ones(len(colours), dtype=bool)
-        if split == "seen":
-            held_out = test | validation
-            return np.asarray(~(held_out[colours, shapes] | held_out[swapped, shapes]).any(axis=1))
-        wanted, other = (test, validation) if split == "heldout" else (validation, test)
-        return np.asarray(
-            wanted[colours, shapes].any(axis=1) & ~(other[colours, shapes] | other[swapped, shapes]).any(axis=1)
-        )
+        test, validation = self.table(self.test), self.table(self.validation)
+        wanted = {"heldout": test, "validation": validation}.get(split)
+        never = {"heldout": validation, "validation": test}.get(split, test | validation)
+        kept = ~(never[colours, shapes] | never[swapped, shapes]).any(axis=1)
+        return np.asarray(kept if wanted is None else kept & wanted[colours, shapes].any(axis=1))
 
 
 def draw_pairs(seed: int, *, n_test: int = 12, n_validation: int = 6, most: int = 2) -> HeldOutPairs:
-    """Draw pairs to hold out, spread over the vocabulary.
+    """Draw disjoint sets of pairs to hold out, spread over the vocabulary.
 
-    Args:
-        seed: Seed of the draw.
-        n_test: Pairs to publish figures on.
-        n_validation: Pairs to choose settings on.
-        most: Most held-out pairs a colour, and a shape, may have: each word stays well known to the fit.
-
-    Returns:
-        Disjoint sets of pairs.
+    At most `most` of a colour and of a shape, so that each word stays well known to the fit.
     """
     rng = np.random.default_rng([seed, 0x50A1])
     while True:

@@ -107,11 +107,7 @@ def sample(n: int, *, seed: int = 0, split: str = "seen", n_objects: int = 2, pa
 def draw_scenes(
     n: int, *, seed: int = 0, split: str = "seen", n_objects: int = 2, pairs: HeldOutPairs = PAIRS
 ) -> tuple[Layout, NDArray[np.int64]]:
-    """Draw scenes without writing captions or rendering; arguments and errors as in `sample`.
-
-    Returns:
-        The layout of n scenes, and the colour of each object after two of them swapped theirs, [n, n_objects].
-    """
+    """As `sample`, without captions and images: the layout, and the colours after a swap, [n, n_objects]."""
     _check_whole("n", n, "scenes.sample(16)", least=1)
     _check_whole("seed", seed, "scenes.sample(16, seed=0)", least=0)
     _check_whole("n_objects", n_objects, "scenes.sample(16, n_objects=2)", least=1, most=_MOST)

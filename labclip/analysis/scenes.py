@@ -1,0 +1,290 @@
+"""Scenes with what is in them, as labels and as embeddings, and splits of them that do not leak."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from labclip.alignment import Alignment
+from labclip.checks import checked_matrix, described
+from labclip.data.scene_files import LabelledScenes, combination
+from labclip.encode.cache import Cache, default_cache, encode
+from labclip.evaluation.items import numbered
+from labclip.metrics import unit_length
+from labclip.model import LABCLIP
+
+Index = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+Rows = NDArray[np.float32]
+Matrix = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class SceneLabels:
+    """What is in n scenes, object by object; scenes may hold different numbers of objects.
+
+    Attributes:
+        n: Scenes.
+        attributes: Their names, sorted.
+        objects: Names of objects, sorted.
+        scene: Scene of each object, int64 [objects of all scenes], ascending.
+        place: Its place among the objects of its scene, from 0.
+        attribute: Index into `attributes`.
+        object: Index of its name into `objects`.
+        combination: For each scene a number shared by all scenes of the same attributes and the same objects, whichever
+            goes with which, int64 [n]: a scene and the same with attributes swapped share it.
+    """
+
+    n: int
+    attributes: tuple[str, ...]
+    objects: tuple[str, ...]
+    scene: Index
+    place: Index
+    attribute: Index
+    object: Index
+    combination: Index
+
+    @property
+    def combinations(self) -> int:
+        """Different combinations."""
+        return int(self.combination.max()) + 1
+
+    @property
+    def counts(self) -> Index:
+        """Objects in each scene, int64 [n]."""
+        return np.bincount(self.scene, minlength=self.n)
+
+    @property
+    def pair(self) -> Index:
+        """Number of each object's attribute-object pair, below `len(attributes) * len(objects)`."""
+        return self.attribute * len(self.objects) + self.object
+
+    def bag_chance(self) -> Matrix:
+        """For each object, the accuracy of the bag-of-words baseline, which knows the attributes but not whose.
+
+        That is the share of the scene's objects that have this object's attribute: 1 / n where all differ.
+        """
+        cell = self.scene * len(self.attributes) + self.attribute
+        return np.bincount(cell)[cell] / self.counts[self.scene]
+
+
+def labels_of(scenes: Sequence[Sequence[tuple[str, str]]]) -> SceneLabels:
+    """Read labels.
+
+    Args:
+        scenes: Per scene its objects as (attribute, object name), in the order in which they are mentioned.
+
+    Raises:
+        ValueError: If there is no scene, a scene is empty, or there are fewer than two attributes or objects.
+
+    Example:
+        >>> labels = labels_of([(("red", "cube"), ("blue", "ball")), (("blue", "cube"), ("red", "ball"))])
+        >>> labels.attributes, labels.objects
+        (('blue', 'red'), ('ball', 'cube'))
+        >>> labels.combination  # the second scene is the first one with attributes swapped
+        array([0, 0])
+    """
+    if not len(scenes):
+        raise ValueError("There are no scenes. Pass at least some, each a tuple of (attribute, object).")
+    for number, row in enumerate(scenes):
+        if not row or any(isinstance(one, str) or len(one) != 2 for one in row):
+            raise ValueError(f"Scene {number} holds {row!r}. Pass (attribute, object) of at least one object.")
+    attributes, objects = (tuple(sorted({one[side] for row in scenes for one in row})) for side in (0, 1))
+    for what, known in (("attribute", attributes), ("object", objects)):
+        if len(known) < 2:
+            raise ValueError(
+                f"All scenes hold the same {what}, {known[0]!r}, so there is nothing to distinguish. Pass scenes "
+                f"with at least two {what}s."
+            )
+    rows = [
+        (scene, place, attributes.index(attribute), objects.index(name))
+        for scene, row in enumerate(scenes)
+        for place, (attribute, name) in enumerate(row)
+    ]
+    scene, place, attribute, name = np.array(rows, dtype=np.int64).T
+    together = numbered([combination(row) for row in scenes])
+    return SceneLabels(len(scenes), attributes, objects, scene, place, attribute, name, together)
+
+
+def folds_of(labels: SceneLabels, folds: int, seed: int = 0) -> Index:
+    """Deal scenes into folds so that all scenes of a combination lie in one: nothing leaks to the other side.
+
+    Args:
+        labels: Of the scenes.
+        folds: At least 2.
+        seed: Of the draw.
+
+    Returns:
+        The fold of each scene, int64 [n]; folds hold nearly as many combinations each.
+
+    Raises:
+        ValueError: If there are fewer combinations than folds.
+
+    Source: arXiv:2502.03566, which splits by unordered combination.
+    """
+    if folds < 2:
+        raise ValueError(f"folds is {folds!r}. Pass a whole number from 2, for example folds=3.")
+    if labels.combinations < folds:
+        raise ValueError(
+            f"There are {labels.combinations} different combinations of attributes and objects, too few for {folds} "
+            f"folds that share none. Pass scenes with more combinations, or fewer folds."
+        )
+    order = np.random.default_rng([seed, 0xF01D]).permutation(labels.combinations)
+    fold = np.empty(labels.combinations, dtype=np.int64)
+    fold[order] = np.arange(labels.combinations) % folds
+    return fold[labels.combination]
+
+
+def features_of(features: Any, what: str, *, rows: int | None = None, dim: int | None = None) -> Rows:
+    """Embeddings, a float tensor or array [n, dim] of any scale, as unit-length float32 [n, dim] on the CPU.
+
+    Raises:
+        ValueError: If they are no such matrix, are not finite, or have not `rows` rows or not dim `dim`.
+    """
+    if isinstance(features, np.ndarray) and np.issubdtype(features.dtype, np.floating):
+        features = torch.from_numpy(np.ascontiguousarray(features, dtype=np.float32))
+    if not isinstance(features, Tensor):
+        raise ValueError(f"{what} are {described(features)}. Pass embeddings, a float tensor or array [n, dim].")
+    if features.ndim == 2 and not len(features):
+        raise ValueError(f"{what} are empty, {list(features.shape)}. Pass at least one row.")
+    unit = unit_length(features.detach().cpu(), what)
+    if rows is not None and len(unit) != rows:
+        raise ValueError(f"{what} have {len(unit)} rows, but there are {rows} scenes. Pass one row a scene.")
+    if dim is not None and unit.shape[1] != dim:
+        raise ValueError(f"{what} have dim {unit.shape[1]}, not {dim}. Embed images and captions with one model.")
+    return unit.numpy()
+
+
+def matrix_of(matrix: Any, dim: int | None = None) -> Matrix:
+    """An `Alignment`, as it is applied, or a plain matrix, as float64 [dim, dim]."""
+    square = checked_matrix(matrix.matrix if isinstance(matrix, Alignment) else matrix).detach().cpu()
+    if dim is not None and len(square) != dim:
+        raise ValueError(f"The matrix is {len(square)} x {len(square)}, but the features have dim {dim}.")
+    return square.double().numpy()
+
+
+def aligned(text: Rows, matrix: Matrix) -> Rows:
+    """Text embeddings after the matrix, unit-length: float32 [n, dim] to float32 [n, dim]."""
+    moved = text @ matrix.T
+    return np.asarray(moved / np.linalg.norm(moved, axis=1, keepdims=True), dtype=np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class SceneFeatures:
+    """Unit-length embeddings of n scenes by the base, float32 [n, dim] each: all that a diagnosis looks at.
+
+    Attributes:
+        labels: What is in the scenes.
+        images: Of the images.
+        captions: Of the captions.
+        swapped: Of the captions with two attributes swapped; the caption's own where there is none.
+        has_swapped: Whether there is one, bool [n].
+        shuffled: Of the captions' words in another order; the caption's own where there is none.
+        has_shuffled: Whether there is one, bool [n].
+        tags: Of captions that name objects and attributes without saying which goes with which.
+        name: The data in words.
+        notes: What was left out, which captions were asked about.
+    """
+
+    labels: SceneLabels
+    images: Tensor
+    captions: Tensor
+    swapped: Tensor
+    has_swapped: Mask
+    shuffled: Tensor
+    has_shuffled: Mask
+    tags: Tensor
+    name: str = "embeddings"
+    notes: Sequence[str] = ()
+
+    @property
+    def sides(self) -> dict[str, Tensor]:
+        """Embeddings of the images and of the captions."""
+        return {"image": self.images, "text": self.captions}
+
+    def rows(self, keep: Mask) -> tuple[Tensor, Tensor, Tensor]:
+        """Images, captions and swapped captions of some scenes: what a fit takes."""
+        rows = torch.from_numpy(np.flatnonzero(keep))
+        return self.images[rows], self.captions[rows], self.swapped[rows]
+
+
+def embed_scenes(
+    model: LABCLIP,
+    labelled: LabelledScenes,
+    *,
+    seed: int = 0,
+    cache: str | Path | bool | None = None,
+    progress: bool = True,
+) -> SceneFeatures:
+    """Encode labelled images and all that is said about them by the base, each caption once; `cache` as in `diagnose`.
+
+    Raises:
+        ValueError: If there is no image, a single attribute or object, no caption whose attributes can be swapped, or
+            an image can't be read.
+    """
+    if not len(labelled):
+        raise ValueError(f"{labelled.name} holds no image. Pass labelled images, or none for scenes drawn here.")
+    labels = labels_of(labelled.objects)
+    captions = list(labelled.captions)
+    swapped, has_swapped = _or_own(labelled.swapped, captions)
+    if not has_swapped.any():
+        raise ValueError(
+            f"No caption of {labelled.name} can have two attributes swapped, so binding can't be measured. Pass scenes "
+            f"of two or more objects with different attributes."
+        )
+    shuffled, has_shuffled = _or_own(shuffled_words(captions, seed), captions)
+    parts = [captions, swapped, shuffled, [tags_of(objects) for objects in labelled.objects]]
+    texts = {text: row for row, text in enumerate(dict.fromkeys(text for part in parts for text in part))}
+    folder = default_cache() if cache is True else Path(cache) if cache else None
+    with Cache(folder, model) as known:
+        images, features = encode(model, labelled.images, list(texts), cache=known, progress=progress)
+    own, swaps, shuffles, tags = (features[[texts[text] for text in part]] for part in parts)
+    first = int(has_swapped.argmax())
+    notes = [f"Captions are such as {captions[first]!r} against {swapped[first]!r}.", *labelled.notes]
+    return SceneFeatures(
+        labels, images, own, swaps, has_swapped, shuffles, has_shuffled, tags, labelled.name, notes
+    )  # fmt: skip
+
+
+def _or_own(texts: Sequence[str | None], own: Sequence[str]) -> tuple[list[str], Mask]:
+    """Each text, or the caption itself where there is none; and whether there is another one, bool [n]."""
+    filled = [one if text is None else text for text, one in zip(texts, own, strict=True)]
+    return filled, np.array([text != one for text, one in zip(filled, own, strict=True)])
+
+
+def tags_of(objects: Sequence[tuple[str, str]]) -> str:
+    """The words of a scene without its binding: objects, then attributes, each in the order of the alphabet.
+
+    Example:
+        >>> tags_of([("red", "sphere"), ("blue", "cube")])
+        'cube sphere blue red'
+    """
+    return " ".join([*sorted(name for _, name in objects), *sorted(attribute for attribute, _ in objects)])
+
+
+def shuffled_words(captions: Sequence[str], seed: int = 0) -> list[str | None]:
+    """The words of each caption in another order; None where there is no other one.
+
+    Args:
+        captions: Any text; words are what white space parts.
+        seed: Of the draws.
+
+    Example:
+        >>> shuffled_words(["a red cube", "cube"], seed=0)
+        ['red a cube', None]
+    """
+    rng = np.random.default_rng([seed, 0x5F1E])
+    shuffled: list[str | None] = []
+    for caption in captions:
+        words = drawn = caption.split()
+        while drawn == words and len(set(words)) > 1:
+            drawn = [words[place] for place in rng.permutation(len(words))]
+        shuffled.append(None if drawn == words else " ".join(drawn))
+    return shuffled
