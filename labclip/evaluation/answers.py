@@ -6,9 +6,9 @@ import csv
 import math
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import TextIO, overload
+from typing import Any, TextIO, overload
 
 from labclip.evaluation.scores import Scores
 from labclip.evaluation.tasks import Task
@@ -49,7 +49,7 @@ class Answers(Sequence[Answer]):
         # Names alone: the task holds images, whose pixels must not live as long as a report does.
         self._image_name, self._caption = task.names()
         self._models = models
-        self._scores = [one for one in scores if one[0].asked is not None]
+        self._scores: list[Sequence[Scores]] = [one for one in scores if one[0].asked is not None]
         self._ends = list(accumulate(len(one[0].correct) for one in self._scores))
 
     def __len__(self) -> int:
@@ -69,7 +69,19 @@ class Answers(Sequence[Answer]):
         if not 0 <= row < len(self):
             raise IndexError(f"Item {index} of {len(self):,}.")
         part = bisect_right(self._ends, row)
-        return self._answer(self._scores[part], row - (self._ends[part - 1] if part else 0))
+        return self._answer(self._measured(part), row - (self._ends[part - 1] if part else 0))
+
+    def _measured(self, part: int) -> Sequence[Scores]:
+        """The scores of a set of items, their margins made now; the embeddings behind these are let go."""
+        self._scores[part] = [
+            replace(one, margin=one.margin()) if callable(one.margin) else one for one in self._scores[part]
+        ]
+        return self._scores[part]
+
+    def __getstate__(self) -> dict[str, Any]:
+        for part in range(len(self._scores)):
+            self._measured(part)
+        return vars(self)
 
     def _answer(self, scores: Sequence[Scores], row: int) -> Answer:
         first, asked = scores[0], scores[0].asked

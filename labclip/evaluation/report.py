@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,7 @@ class Result:
                 for place, model in places
             },
             "differences": {
-                model: {one.metric: one.differences[place - 1].as_json() for one in self.compared}
+                model: {one.metric: asdict(one.differences[place - 1]) for one in self.compared}
                 for place, model in places[1:]
             },
             "n": {one.metric: one.estimates[0].n for one in self.compared},

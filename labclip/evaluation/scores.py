@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +42,8 @@ class Scores:
         metrics: For each metric the group of every item, int64 [n], -1 where the item is not in it. The metric's value
             is the mean over groups of the mean in each: one group is a micro mean, several are a macro mean.
         chance: Expected value without knowledge, or None where there is no simple one.
-        margin: Cosine of the right answer minus that of the best wrong one, float32 [n]; or None.
+        margin: Cosine of the right answer minus that of the best wrong one, float32 [n], or a function that gives it
+            once somebody looks at the items; or None.
         asked: What each item asks, for a report item by item; with None these items are not listed there.
     """
 
@@ -51,7 +51,7 @@ class Scores:
     unit: NDArray[np.int64]
     metrics: Mapping[str, Groups]
     chance: float | None = None
-    margin: NDArray[np.float32] | None = None
+    margin: NDArray[np.float32] | Callable[[], NDArray[np.float32]] | None = None
     asked: Asked | None = None
 
     def value(self, metric: str) -> float:
@@ -92,10 +92,6 @@ class Estimate:
     n: int
     chance: float | None = None
 
-    def as_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
 class Difference:
@@ -112,10 +108,6 @@ class Difference:
     low: float
     high: float
     measurable: bool
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
