@@ -31,17 +31,13 @@ def json_items(path: Path) -> Iterator[tuple[str, Any]]:
     Raises:
         ValueError: If it is neither, or empty.
     """
-    return items_in(read_json(path), path)
-
-
-def items_in(value: Any, path: Path) -> Iterator[tuple[str, Any]]:
-    """The items of a value that was read from a file; the rest as `json_items`."""
+    value = read_json(path)
     if not isinstance(value, dict | list):
         raise ValueError(f"{path} holds a {type(value).__name__}, not a list of items.")
     if not value:
         raise ValueError(f"{path} has no item.")
     pairs = value.items() if isinstance(value, dict) else enumerate(value)
-    return ((f"{path} item {key}", item) for key, item in pairs)
+    return ((f"{path.name} item {key}", item) for key, item in pairs)
 
 
 def table_rows(path: Path, wanted: Callable[[str], bool] = lambda _: True) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -54,16 +50,15 @@ def table_rows(path: Path, wanted: Callable[[str], bool] = lambda _: True) -> It
     Raises:
         ValueError: If the ending is another, the file is malformed, or it has no row.
     """
-    reader = READERS.get(path.suffix.lower())
-    if reader is None or path.suffix == ".tar":
-        known = ", ".join(ending for ending in READERS if ending != ".tar")
-        raise ValueError(f"{path} ends in {path.suffix!r}. Known here are {known}.")
+    readers = {ending: reader for ending, reader in READERS.items() if ending != ".tar"}
+    if (ending := path.suffix.lower()) not in readers:
+        raise ValueError(f"{path} ends in {path.suffix!r}. Known here are {', '.join(readers)}.")
     empty = True
-    for row in reader(path, wanted):
+    for row in readers[ending](path, wanted):
         if row.problem is not None:
-            raise ValueError(f"{path} {row.where} {row.problem}.")
+            raise ValueError(f"{path.name} {row.where} {row.problem}.")
         empty = False
-        yield f"{path} {row.where}", row.cells
+        yield f"{path.name} {row.where}", row.cells
     if empty:
         raise ValueError(f"{path} has no row.")
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePath, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from labclip.data.images import Box, Captions, Images, ImageSource
+from labclip.data.images import Box, Captions, Images
 from labclip.messages import typed
 
 if TYPE_CHECKING:
@@ -124,10 +123,6 @@ class DataFiles:
         """
         return self.found.file(self.path_of(name, place), box)
 
-    def image_file(self, path: Path) -> int | None:
-        """The row of an image by its path, or None where there is no such file."""
-        return self.found.file(path)
-
     def image_in_memory(self, source: bytes | NDArray[np.uint8], name: str) -> int:
         """The row of an image that is a file's bytes, or pixels, uint8 [height, width, 3]."""
         return self.found.held(source, name)
@@ -140,18 +135,13 @@ class DataFiles:
             return self.image_in_memory(cell, place)
         return layout.image(cell, place) if layout else self.image(cell, place)
 
-    @property
-    def all_images(self) -> list[ImageSource]:
-        """The distinct images that were found, by row."""
-        return self.found.sources
-
     def settle(self) -> None:
         """Report missing images, once everything is read.
 
         Raises:
             FileNotFoundError: If there are some and `on_missing` is "raise", or none was found.
         """
-        missing, found = self.found.missing, self.all_images
+        missing, found = self.found.missing, self.found.sources
         if not missing:
             return
         said = (
@@ -181,32 +171,25 @@ class Layout:
 
     Args:
         files: Where the images are.
-        ways: From an image's name in the file to its path.
+        ways: From an image's name in the file to its path: `{path}` is the name itself, `{name}` the name without its
+            folders, `{rest}` without the first of them.
     """
 
-    def __init__(self, files: DataFiles, *ways: Callable[[str], str]) -> None:
+    def __init__(self, files: DataFiles, *ways: str) -> None:
         self._files, self._ways = files, ways
-        self._way: Callable[[str], str] | None = None
+        self._way: str | None = None
 
     def image(self, name: Any, place: str, *, box: Box | None = None) -> int | None:
         """The row of an image; arguments and errors as of `DataFiles.image`."""
         self._files.path_of(name, place)
+        words = {"path": name, "name": base_name(name), "rest": name.partition("/")[2] or name}
         if self._way is None:
             exists = self._files.found.exists
-            self._way = next((way for way in self._ways if exists(self._files.path_of(way(name), place))), None)
-        return self._files.image((self._way or self._ways[0])(name), place, box=box)
+            tried = (way for way in self._ways if exists(self._files.path_of(way.format(**words), place)))
+            self._way = next(tried, None)
+        return self._files.image((self._way or self._ways[0]).format(**words), place, box=box)
 
 
-def as_named(name: str) -> str:
-    """The name itself."""
-    return name
-
-
-def alone(name: str) -> str:
-    """The name without its folders."""
-    return PurePosixPath(name).name
-
-
-def inside(folder: str) -> Callable[[str], str]:
-    """The name in a folder."""
-    return lambda name: f"{folder}/{name}"
+def base_name(path: str) -> str:
+    """The last part of a path in a file."""
+    return PurePosixPath(path).name

@@ -5,14 +5,14 @@ from __future__ import annotations
 import csv
 import itertools
 import random
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from labclip.data.entries import fields, one_of, table_rows
 from labclip.data.images import ImageSource
-from labclip.data.located import DataFiles, Layout, alone, as_named, inside
+from labclip.data.located import DataFiles, Layout
 from labclip.jsonfile import read_json
 from labclip.messages import typed
 from labclip.scenes import sample
@@ -51,13 +51,13 @@ class SceneFile:
     Attributes:
         kind: "clevr", "pug-spar" or "pug-spare".
         entries: One an image.
-        ways: From an image's name to where people have it, the likeliest first.
+        ways: Where people have an image, as `Layout` takes it, the likeliest first.
         notes: What was left out.
     """
 
     kind: str
     entries: Sequence[SceneEntry]
-    ways: Sequence[Callable[[str], str]]
+    ways: Sequence[str]
     notes: Sequence[str] = ()
 
 
@@ -143,7 +143,7 @@ def read_labelled_scenes(
     if not found:
         raise ValueError(f"{path} has no image left.")
     return LabelledScenes(
-        images=[files.all_images[row] for row, _ in found],
+        images=[files.found.sources[row] for row, _ in found],
         objects=[entry.objects for _, entry in found],
         captions=[caption(entry.objects) for _, entry in found],
         swapped=[swapped_caption(entry.objects) for _, entry in found],
@@ -259,12 +259,12 @@ def _clevr_pairs(path: Path) -> SceneFile:
     """The authors' form, an image a line."""
     entries = []
     for cells, line in _lines(path):
-        place = f"{path} line {line}"
+        place = f"{path.name} line {line}"
         if len(cells) < 3 or len(cells) % 2 == 0:
             raise ValueError(f"{place} has {len(cells)} cells, not a file and pairs of shape and colour.")
         entries.append(SceneEntry(cells[0], _objects(zip(cells[2::2], cells[1::2], strict=True), place), place))
-    folders = {f"images_{len(entry.objects)}obj" for entry in entries}
-    return SceneFile("clevr", entries, (*map(inside, sorted(folders)), as_named, inside("images")))
+    folders = sorted({f"images_{len(entry.objects)}obj/{{path}}" for entry in entries})
+    return SceneFile("clevr", entries, (*folders, "{path}", "images/{path}"))
 
 
 def _clevr_table(path: Path, header: Sequence[str]) -> SceneFile:
@@ -275,7 +275,7 @@ def _clevr_table(path: Path, header: Sequence[str]) -> SceneFile:
     for place, cells in table_rows(path):
         image, *values = fields(cells, ("filename", *itertools.chain(*names)), place)
         entries.append(SceneEntry(image, _objects(zip(values[::2], values[1::2], strict=True), place), place))
-    return SceneFile("clevr", entries, (as_named, inside("images")))
+    return SceneFile("clevr", entries, ("{path}", "images/{path}"))
 
 
 def _clevr_scenes(path: Path) -> SceneFile:
@@ -285,7 +285,7 @@ def _clevr_scenes(path: Path) -> SceneFile:
         raise ValueError(f"{path}: 'scenes' is a {type(scenes).__name__}, not a list.")
     entries, splits = [], set()
     for number, scene in enumerate(scenes):
-        place = f"{path} scene {number}"
+        place = f"{path.name} scene {number}"
         image, objects = fields(scene, ("image_filename", "objects"), place)
         if not isinstance(objects, list) or not objects:
             raise ValueError(f"{place}: 'objects' is not a list of objects.")
@@ -293,8 +293,8 @@ def _clevr_scenes(path: Path) -> SceneFile:
             SceneEntry(image, _objects((fields(one, ("color", "shape"), place) for one in objects), place), place)
         )
         splits.add(str(scene.get("split", "")))
-    ways = [inside(f"images/{split}") for split in sorted(splits) if split]
-    return SceneFile("clevr", entries, (*ways, as_named, inside("images")))
+    ways = [f"images/{split}/{{path}}" for split in sorted(splits) if split.isalnum()]
+    return SceneFile("clevr", entries, (*ways, "{path}", "images/{path}"))
 
 
 def _pug(path: Path) -> SceneFile:
@@ -311,9 +311,9 @@ def _pug(path: Path) -> SceneFile:
             entries.append((SceneEntry(image, _objects(zip(textures, animals, strict=True), place), place), world))
     notes = [f"{left_out:,} images with one animal, two of a kind, or no texture are left out."] if left_out else []
     if not spare:
-        return SceneFile("pug-spar", [entry for entry, _ in entries], (as_named, inside("images")), notes)
+        return SceneFile("pug-spar", [entry for entry, _ in entries], ("{path}", "images/{path}"), notes)
     in_worlds = [entry._replace(image=f"{world}/{entry.image}") for entry, world in entries]
-    return SceneFile("pug-spare", in_worlds, (as_named, alone, lambda name: f"images/{alone(name)}"), notes)
+    return SceneFile("pug-spare", in_worlds, ("{path}", "{name}", "images/{name}"), notes)
 
 
 def _objects(pairs: Iterable[Sequence[Any]], place: str) -> tuple[Object, ...]:

@@ -9,7 +9,7 @@ import numpy as np
 from labclip.data import BadRow, Columns, read_items
 from labclip.data.entries import one_of
 from labclip.data.items import RowReader
-from labclip.data.located import Layout, alone, as_named, inside
+from labclip.data.located import Layout
 from labclip.evaluation.sources import Benchmark, Sources
 from labclip.evaluation.tasks import Retrieval, Task
 
@@ -61,7 +61,7 @@ def coco(sources: Sources, split: str) -> list[Captioned]:
         ValueError: If it is malformed, or lacks the split.
     """
     one_of("split", split, SPLITS)
-    layout = Layout(sources, as_named, alone, inside("images"))
+    layout = Layout(sources, "{path}", "{name}", "images/{path}")
     return _captioned(sources, (f"coco_karpathy_{split}.json", "dataset_coco.json"), split, layout)
 
 
@@ -69,7 +69,7 @@ def flickr30k(sources: Sources, split: str) -> list[Captioned]:
     """Flickr30k's images and captions of a split; errors as of `coco`."""
     one_of("split", split, SPLITS[:2])
     names = (f"flickr30k_{split}.json", "dataset_flickr30k.json")
-    return _captioned(sources, names, split, Layout(sources, as_named, alone, inside("flickr30k-images")))
+    return _captioned(sources, names, split, Layout(sources, "{path}", "{name}", "flickr30k-images/{path}"))
 
 
 def _captioned(sources: Sources, names: tuple[str, ...], split: str, layout: Layout) -> list[Captioned]:
@@ -113,7 +113,7 @@ COCO = Benchmark(
     name="coco",
     title="COCO retrieval",
     measures="retrieval",
-    wants="coco_karpathy_test.json or dataset_coco.json in --data; the folder with val2014 in --images",
+    wants="coco_karpathy_test.json or dataset_coco.json as data; the folder of val2014 as images",
     source="cs.stanford.edu/people/karpathy/deepimagesent, "
     "storage.googleapis.com/sfr-vision-language-research/datasets/coco_karpathy_test.json, cocodataset.org",
     licence="CC BY 4.0; images: Flickr terms of use",
@@ -125,7 +125,7 @@ FLICKR30K = Benchmark(
     name="flickr30k",
     title="Flickr30k retrieval",
     measures="retrieval",
-    wants="flickr30k_test.json or dataset_flickr30k.json in --data; flickr30k-images in --images",
+    wants="flickr30k_test.json or dataset_flickr30k.json as data; flickr30k-images as images",
     source="cs.stanford.edu/people/karpathy/deepimagesent, "
     "storage.googleapis.com/sfr-vision-language-research/datasets/flickr30k_test.json, "
     "shannon.cs.illinois.edu/DenotationGraph",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from labclip.data.entries import fields, json_items, one_of
-from labclip.data.located import Layout, alone, as_named, inside
+from labclip.data.located import Layout, base_name
 from labclip.evaluation.items import Items, numbered
 from labclip.evaluation.scores import everything
 from labclip.evaluation.sources import Benchmark, Sources
@@ -69,13 +69,12 @@ def _controlled(sources: Sources, path: Path, name: str) -> list[Question]:
     items = Items(sources)
     folder = "controlled_images" if name == "a" else "controlled_clevr"
     # The files say "data/...", the authors' own folder.
-    ways = (as_named, lambda file: file.removeprefix("data/"), alone, lambda file: f"{folder}/{alone(file)}")
-    layout = Layout(sources, *ways)
+    layout = Layout(sources, "{path}", "{rest}", "{name}", f"{folder}/{{name}}")
     for place, item in json_items(path):
         file, captions = fields(item, ("image_path", "caption_options"), place)
         _check(captions, place)
         row = layout.image(file, place)
-        shown = _SHOWN.fullmatch(alone(file))
+        shown = _SHOWN.fullmatch(base_name(file))
         if shown is None:
             raise ValueError(f"{place}: the image's name {file!r} does not say what is where, as in mug_on_plate.jpeg.")
         objects = shown["one"], shown["other"]
@@ -104,7 +103,7 @@ def _list(sources: Sources, path: Path, name: str) -> list[Question]:
     items = Items(sources)
     coco = name.startswith("coco")
     folder = "val2017" if coco else "vg_images"
-    layout = Layout(sources, inside(folder), as_named)
+    layout = Layout(sources, f"{folder}/{{path}}", "{path}")
     for place, (number, *captions) in _triples(path):
         if isinstance(number, bool) or not isinstance(number, int | str) or not str(number).isdecimal():
             raise ValueError(f"{place}: the image's number is {number!r}, not a whole number.")

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from labclip.data.entries import fields, one_of, table_rows
-from labclip.data.located import Layout, alone, as_named, inside
+from labclip.data.located import Layout
 from labclip.evaluation.items import gallery
 from labclip.evaluation.sources import Benchmark, Sources
 from labclip.evaluation.tasks import Pairs, Task
@@ -48,7 +48,8 @@ def _files(sources: Sources, names: Sequence[str], split: str) -> list[Path]:
 
 def _read(sources: Sources, paths: Sequence[Path], numbers: tuple[int, int]) -> Task:
     wanted = [f"{what}_{number}" for what in ("image", "caption") for number in numbers]
-    layout = Layout(sources, as_named, _png, inside("images"), _png_inside, alone)
+    # Winoground's jsonl names its images without their ending.
+    layout = Layout(sources, "{path}", "{path}.png", "images/{path}", "images/{path}.png", "{name}")
     images: list[list[int]] = []
     texts: list[list[int]] = []
     places: list[str] = []
@@ -70,15 +71,6 @@ def _read(sources: Sources, paths: Sequence[Path], numbers: tuple[int, int]) -> 
         Pairs(np.array(images), np.array(texts), places),
         *gallery(sources, [(image, text, text) for image, text in true]),
     )
-
-
-def _png(name: str) -> str:
-    """Winoground's jsonl names its images without their ending."""
-    return f"{name}.png"
-
-
-def _png_inside(name: str) -> str:
-    return f"images/{name}.png"
 
 
 WINOGROUND = Benchmark(

@@ -74,7 +74,7 @@ def _folders(sources: Sources, folder: Path) -> _Found:
         if not shown:
             empty.append(path.name)
         for one in shown:
-            row = sources.image_file(one)
+            row = sources.found.file(one)
             assert row is not None
             image.append(row)
             label.append(number)
