@@ -44,13 +44,12 @@ def main() -> None:
 
 
 as_json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
-model_option = click.option(
+base_option = click.option(
     "--model",
     required=True,
     metavar="M",
     help="A name of `labclip list`, a folder, a Hub repository org/name, or an OpenCLIP MODEL:TAG.",
 )
-base_option = model_option
 device_option = click.option(
     "--device", metavar="D", help="cpu, cuda, cuda:1 or mps. [default: cuda if available, else cpu]"
 )

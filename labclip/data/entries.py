@@ -12,11 +12,7 @@ from labclip.messages import typed
 
 
 def fields(entry: Any, names: Sequence[str], place: str) -> list[Any]:
-    """Values of a JSON object, in the order of `names`.
-
-    Raises:
-        ValueError: If it is not an object, or lacks some of them.
-    """
+    """Values of a JSON object, in the order of `names`; ValueError where it is none, or lacks some of them."""
     if not isinstance(entry, dict):
         raise ValueError(f"{place} is a {type(entry).__name__}, not an object with {', '.join(names)}.")
     lacking = [name for name in names if name not in entry]
@@ -26,11 +22,7 @@ def fields(entry: Any, names: Sequence[str], place: str) -> list[Any]:
 
 
 def json_items(path: Path) -> Iterator[tuple[str, Any]]:
-    """The items of a JSON file that is a list, or an object whose values they are, each with file and position.
-
-    Raises:
-        ValueError: If it is neither, or empty.
-    """
+    """The items of a JSON file that is a list, or an object whose values they are, each with file and position."""
     value = read_json(path)
     if not isinstance(value, dict | list):
         raise ValueError(f"{path} holds a {type(value).__name__}, not a list of items.")
@@ -43,12 +35,7 @@ def json_items(path: Path) -> Iterator[tuple[str, Any]]:
 def table_rows(path: Path, wanted: Callable[[str], bool] = lambda _: True) -> Iterator[tuple[str, dict[str, Any]]]:
     """The rows of a csv, tsv, jsonl, json or Parquet file, each with file and position.
 
-    Args:
-        path: The file; its ending says what it is.
-        wanted: Whether a column is needed; Parquet reads no others.
-
-    Raises:
-        ValueError: If the ending is another, the file is malformed, or it has no row.
+    `wanted` says whether a column is needed: Parquet reads no others.
     """
     readers = {ending: reader for ending, reader in READERS.items() if ending != ".tar"}
     if (ending := path.suffix.lower()) not in readers:
@@ -64,11 +51,7 @@ def table_rows(path: Path, wanted: Callable[[str], bool] = lambda _: True) -> It
 
 
 def one_of(name: str, value: Any, allowed: Sequence[str]) -> str:
-    """An option's value, checked.
-
-    Raises:
-        ValueError: If it is not one of those allowed; all are named.
-    """
+    """An option's value, checked to be one of those allowed."""
     if value not in allowed:
         wanted = typed(f"{name}=VALUE", f"--option {name}=VALUE")
         raise ValueError(f"{name} is {value!r}. Pass {wanted} with one of {', '.join(allowed)}.")

@@ -31,21 +31,14 @@ _USUAL = {
 
 
 class SceneEntry(NamedTuple):
-    """What a file says of one image.
-
-    Attributes:
-        image: Its name in the file.
-        objects: In the file's order.
-        place: File and position, for messages.
-    """
+    """One image: its name in the file, its objects in the file's order, and file and position."""
 
     image: str
     objects: tuple[Object, ...]
     place: str
 
 
-@dataclass(frozen=True)
-class SceneFile:
+class SceneFile(NamedTuple):
     """A file that says of each image what is in it.
 
     Attributes:
@@ -87,17 +80,7 @@ class LabelledScenes:
 
 
 def labelled_scenes(n: int, *, seed: int = 0, split: str = "seen", n_objects: int = 2) -> LabelledScenes:
-    """Random scenes of the embedded world.
-
-    Args:
-        n: Number of scenes.
-        seed: Of everything drawn.
-        split: As `labclip.scenes.sample` takes it.
-        n_objects: Objects in a scene.
-
-    Raises:
-        ValueError: If an argument is outside its range.
-    """
+    """Random scenes of the embedded world; arguments and errors as of `labclip.scenes.sample`."""
     scenes = sample(n, seed=seed, split=split, n_objects=n_objects)
     name = f"split {split}, seed {seed}, {n_objects} objects"
     return LabelledScenes(
@@ -155,7 +138,7 @@ def read_labelled_scenes(
 def locate_scenes(
     files: DataFiles, kinds: Sequence[str], *, objects: int = 0, split: str = "all", seed: int = 0
 ) -> tuple[str, list[tuple[int, SceneEntry]]]:
-    """The scenes of a split whose images are there.
+    """The kind of a file, and the entries of a split whose images are there, each with its image's row.
 
     Args:
         files: The data path: a file, or a folder with one under its usual name.
@@ -163,13 +146,6 @@ def locate_scenes(
         objects: As of `read_labelled_scenes`, like the rest.
         split: A side of the split.
         seed: Of the split.
-
-    Returns:
-        The file's kind, and each entry with its image's row.
-
-    Raises:
-        FileNotFoundError: If there is no file.
-        ValueError: If it is of another kind, an option has no such value, or nothing is left.
     """
     usual = [name for kind in kinds for name in _USUAL[kind]]
     file = read_scene_file(files.either(*(name.format(n=objects or 2) for name in dict.fromkeys(usual))))
@@ -196,12 +172,7 @@ def combination(objects: Sequence[Object]) -> Hashable:
 
 
 def split_of(combinations: Sequence[Hashable], seed: int) -> list[str]:
-    """The side of each row: rows of one combination are on one side.
-
-    Args:
-        combinations: One a row.
-        seed: Of the draw.
-    """
+    """The side of each row: rows of one combination are on one side."""
     known = sorted(set(combinations), key=repr)
     random.Random(seed).shuffle(known)
     share = round(_HELD_OUT * len(known))
@@ -232,13 +203,9 @@ def swapped_caption(objects: Sequence[Object]) -> str | None:
 def read_scene_file(path: Path) -> SceneFile:
     """Read a file that says what is in each image; its content tells its form. No image is opened.
 
-    Args:
-        path: The LABCLIP authors' CLEVR csv without a header (`file,shape,colour,shape,colour,...`), a csv with the
-            columns `object1_color`, `object1_shape` and so on, the scenes of CLEVR as json, or a csv with the columns
-            `character_name`, `character_texture`, `character2_name`, `character2_texture` of PUG:SPAR and PUG:SPARE.
-
-    Raises:
-        ValueError: If it is none of these, or malformed; with the position.
+    The LABCLIP authors' CLEVR csv without a header (`file,shape,colour,shape,colour,...`), a csv with the columns
+    `object1_color`, `object1_shape` and so on, the scenes of CLEVR as json, or a csv with the columns `character_name`,
+    `character_texture`, `character2_name`, `character2_texture` of PUG:SPAR and PUG:SPARE.
     """
     if path.suffix.lower() == ".json":
         return _clevr_scenes(path)
@@ -289,9 +256,8 @@ def _clevr_scenes(path: Path) -> SceneFile:
         image, objects = fields(scene, ("image_filename", "objects"), place)
         if not isinstance(objects, list) or not objects:
             raise ValueError(f"{place}: 'objects' is not a list of objects.")
-        entries.append(
-            SceneEntry(image, _objects((fields(one, ("color", "shape"), place) for one in objects), place), place)
-        )
+        words = (fields(one, ("color", "shape"), place) for one in objects)
+        entries.append(SceneEntry(image, _objects(words, place), place))
         splits.add(str(scene.get("split", "")))
     ways = [f"images/{split}/{{path}}" for split in sorted(splits) if split.isalnum()]
     return SceneFile("clevr", entries, (*ways, "{path}", "images/{path}"))
@@ -307,8 +273,9 @@ def _pug(path: Path) -> SceneFile:
         spare &= {"Default", "Grass", "Stone"}.isdisjoint(textures) and "blank" not in animals
         if "blank" in animals or animals[0] == animals[1] or "Default" in textures:
             left_out += 1
-        else:
-            entries.append((SceneEntry(image, _objects(zip(textures, animals, strict=True), place), place), world))
+            continue
+        objects = _objects(zip(textures, animals, strict=True), place)
+        entries.append((SceneEntry(image, objects, place), world))
     notes = [f"{left_out:,} images with one animal, two of a kind, or no texture are left out."] if left_out else []
     if not spare:
         return SceneFile("pug-spar", [entry for entry, _ in entries], ("{path}", "images/{path}"), notes)
@@ -318,11 +285,12 @@ def _pug(path: Path) -> SceneFile:
 
 def _objects(pairs: Iterable[Sequence[Any]], place: str) -> tuple[Object, ...]:
     """Attributes and names, checked to be words."""
-    objects = tuple((attribute, name) for attribute, name in pairs)
-    for word in itertools.chain(*objects):
+    words = [word for pair in pairs for word in pair]
+    for word in words:
         if not isinstance(word, str) or not word.strip():
             raise ValueError(f"{place}: {word!r} is neither an attribute nor an object.")
-    return tuple((attribute.strip(), name.strip()) for attribute, name in objects)
+    words = [word.strip() for word in words]
+    return tuple(zip(words[::2], words[1::2], strict=True))
 
 
 def _lines(path: Path) -> Iterator[tuple[list[str], int]]:

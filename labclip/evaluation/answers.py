@@ -39,10 +39,7 @@ class Answer:
 class Answers(Sequence[Answer]):
     """All items of a benchmark; arrays inside, an `Answer` where one is asked for.
 
-    Args:
-        task: The benchmark.
-        models: Their names.
-        scores: Per set of items its `Scores` of each model.
+    Of `scores` there is one for each set of items and each model.
     """
 
     def __init__(self, task: Task, models: Sequence[str], scores: Sequence[Sequence[Scores]]) -> None:
@@ -72,10 +69,8 @@ class Answers(Sequence[Answer]):
         return self._answer(self._measured(part), row - (self._ends[part - 1] if part else 0))
 
     def _measured(self, part: int) -> Sequence[Scores]:
-        """The scores of a set of items, their margins made now; the embeddings behind these are let go."""
-        self._scores[part] = [
-            replace(one, margin=one.margin()) if callable(one.margin) else one for one in self._scores[part]
-        ]
+        """The scores of a set of items with their margins, made now; the embeddings behind these are let go."""
+        self._scores[part] = [replace(one, margin=one.margins()) for one in self._scores[part]]
         return self._scores[part]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -84,27 +79,20 @@ class Answers(Sequence[Answer]):
         return vars(self)
 
     def _answer(self, scores: Sequence[Scores], row: int) -> Answer:
-        first, asked = scores[0], scores[0].asked
+        asked = scores[0].asked
         assert asked is not None  # others were left out
-        by_model = list(zip(self._models, scores, strict=True))
         return Answer(
             place=asked.places[row] if asked.places else "",
-            metrics=tuple(metric for metric, group in first.metrics.items() if group[row] >= 0),
+            metrics=tuple(metric for metric, group in scores[0].metrics.items() if group[row] >= 0),
             images=tuple(self._image_name(int(one)) for one in asked.images[row] if one >= 0),
             captions=tuple(self._caption(int(one)) for one in asked.captions[row] if one >= 0),
-            right={model: bool(one.correct[row]) for model, one in by_model},
-            margin={model: math.nan if one.margin is None else float(one.margin[row]) for model, one in by_model},
+            right={model: bool(one.correct[row]) for model, one in zip(self._models, scores, strict=True)},
+            margin={model: float(one.margins()[row]) for model, one in zip(self._models, scores, strict=True)},
         )
 
 
 def write_csv(answers: Mapping[str, Sequence[Answer]], models: Sequence[str], file: TextIO) -> None:
-    """Write items as a csv file: benchmark, metrics, place, images, captions, and each model's answer and margin.
-
-    Args:
-        answers: For each benchmark its items.
-        models: Their names.
-        file: Open for writing with newline="".
-    """
+    """Write each benchmark's items: benchmark, metrics, place, images, captions, each model's answer and margin."""
     widths = [
         max((len(getattr(one, what)) for found in answers.values() for one in found), default=0)
         for what in ("images", "captions")

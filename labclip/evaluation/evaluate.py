@@ -15,7 +15,7 @@ from labclip.encode.cache import Cache, default_cache, encode
 from labclip.evaluation.answers import Answers
 from labclip.evaluation.benchmarks import BENCHMARKS
 from labclip.evaluation.report import Report, Result
-from labclip.evaluation.scores import RESAMPLES, Compared, Scores, compare
+from labclip.evaluation.scores import RESAMPLES, Scores, compare
 from labclip.evaluation.sources import Benchmark, Sources
 from labclip.evaluation.tasks import Retrieval, Task, Texts
 from labclip.features.features import Features
@@ -127,7 +127,7 @@ def evaluate(
             results.append(
                 Result(
                     asked[name],
-                    _compared(scores, resamples, seed),
+                    [one for models_of in scores for one in compare(models_of, resamples=resamples, seed=seed)],
                     [*task.notes, *_equal_embeddings(task, images_of, texts_of)],
                     len(images_of),
                     len(texts_of),
@@ -149,17 +149,8 @@ def evaluate(
 def score(task: Task, images: Tensor, texts: Tensor, alignments: Sequence[Alignment]) -> list[tuple[Scores, ...]]:
     """Answer a task's questions with the base and each alignment.
 
-    Args:
-        task: Images, captions and questions.
-        images: Of the images, [images, dim], any scale.
-        texts: The base's own, of the captions, [captions, dim], any scale.
-        alignments: Fitted on that base.
-
-    Returns:
-        For each set of items its scores: of the base, then of each alignment.
-
-    Raises:
-        ValueError: If features are not as many as images or captions, or not finite.
+    Features are [images, dim] and [captions, dim], of any scale, those of captions the base's own. For each set of
+    items there are the scores of the base, then of each alignment.
     """
     for features, items, what in ((images, task.images, "images"), (texts, task.captions, "captions")):
         if task.embedded is None and len(features) != len(items):
@@ -171,10 +162,6 @@ def score(task: Task, images: Tensor, texts: Tensor, alignments: Sequence[Alignm
         asked = Texts(aligned, base)
         answers.append([scores for question in task.questions for scores in question.score(images, asked)])
     return list(zip(*answers, strict=True))
-
-
-def _compared(scores: Sequence[Sequence[Scores]], resamples: int, seed: int) -> list[Compared]:
-    return [one for models in scores for one in compare(models, resamples=resamples, seed=seed)]
 
 
 def _equal_embeddings(task: Task, images: Tensor, texts: Tensor) -> list[str]:
@@ -237,11 +224,9 @@ def _read(benchmark: Benchmark, data: Any, images: Any, options: Options | None,
     hint = f"{benchmark.title} needs {benchmark.wants}. Where people get it: {benchmark.source}."
     features = data if isinstance(data, Features) else None
     if features is not None:
-        hint = f"data is {features!r}, which the benchmark features reads. {hint}"
-    questions, folder = (
-        None if path is None else Path(path).expanduser() for path in (data if features is None else None, images)
-    )
-    sources = Sources(questions, folder, on_missing, hint, features=features)
+        data, hint = None, f"data is {features!r}, which the benchmark features reads. {hint}"
+    file, folder = (None if path is None else Path(path).expanduser() for path in (data, images))
+    sources = Sources(file, folder, on_missing, hint, features=features)
     return benchmark.read(sources, **_options(benchmark, options or {}))
 
 
@@ -251,10 +236,7 @@ def _options(benchmark: Benchmark, options: Options) -> dict[str, Option]:
     converted: dict[str, Option] = {}
     for name, value in options.items():
         if name not in known:
-            raise ValueError(
-                f"{benchmark.name} has no option {name!r}. "
-                + (f"It has {', '.join(known)}." if known else "It has no options.")
-            )
+            raise ValueError(f"{benchmark.name} has no option {name!r}. It has {', '.join(known) or 'no options'}.")
         converted[name] = _converted(f"{benchmark.name}'s option {name}", value, known[name])
     return converted
 

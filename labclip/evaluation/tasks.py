@@ -235,15 +235,7 @@ class Classification:
 
 @dataclass(frozen=True)
 class Embedded:
-    """Embeddings that the user made before, with what tells whether they are of a model.
-
-    Attributes:
-        images: Any scale, [images, dim].
-        texts: The base's own, [captions, dim].
-        image_names: What a row of `images` is called.
-        text_names: What a row of `texts` is called.
-        check: Raises ValueError for a model that they are not of.
-    """
+    """Embeddings that the user made before, of any scale; how rows are called; `check` raises for another model."""
 
     images: Tensor
     texts: Tensor

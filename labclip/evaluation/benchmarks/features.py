@@ -53,11 +53,7 @@ def _text_name(captions: int, row: int) -> str:
 
 
 def check(features: Features, model: LABCLIP) -> None:
-    """Refuse embeddings of another base.
-
-    Raises:
-        ValueError: If the weights' hash of a folder, or of others the dim, the base's name or its fingerprint tells.
-    """
+    """Refuse embeddings of another base, which a folder tells by the weights, others by dim, name or fingerprint."""
     if features.folder is not None:
         Features.load(features.folder, base=model)
         return

@@ -20,13 +20,7 @@ SPLITS = ("test", "val", "restval")
 
 
 class Captioned(NamedTuple):
-    """An image and what is said of it.
-
-    Attributes:
-        row: Of the image.
-        captions: As the file has them, up to five.
-        place: File and position, for messages.
-    """
+    """The row of an image, what is said of it, up to five captions as the file has them, and file and position."""
 
     row: int
     captions: list[str]
@@ -54,19 +48,14 @@ def read_flickr30k(sources: Sources, *, split: str = "test") -> Task:
 
 
 def coco(sources: Sources, split: str) -> list[Captioned]:
-    """COCO's images and captions of a split.
-
-    Raises:
-        FileNotFoundError: If no file of captions is there.
-        ValueError: If it is malformed, or lacks the split.
-    """
+    """COCO's images and captions of a split."""
     one_of("split", split, SPLITS)
     layout = Layout(sources, "{path}", "{name}", "images/{path}")
     return _captioned(sources, (f"coco_karpathy_{split}.json", "dataset_coco.json"), split, layout)
 
 
 def flickr30k(sources: Sources, split: str) -> list[Captioned]:
-    """Flickr30k's images and captions of a split; errors as of `coco`."""
+    """Flickr30k's images and captions of a split."""
     one_of("split", split, SPLITS[:2])
     names = (f"flickr30k_{split}.json", "dataset_flickr30k.json")
     return _captioned(sources, names, split, Layout(sources, "{path}", "{name}", "flickr30k-images/{path}"))

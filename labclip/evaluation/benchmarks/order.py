@@ -64,15 +64,8 @@ def _order(sources: Sources, found: list[Captioned], seed: int, tagger: str) -> 
 def shuffles_of(caption: str, tagger: Tagger, seed: int) -> tuple[str, list[str | None]]:
     """The cleaned caption, and its four shuffles.
 
-    Words are tagged in lower case, and shuffled as the caption has them; then both are cleaned and cut.
-
-    Args:
-        caption: As the file has it.
-        tagger: From words to tags.
-        seed: With the caption itself decides the draws.
-
-    Returns:
-        The caption, and one text a shuffle in the order of `SHUFFLES`; None where no draw said anything else.
+    Words are tagged in lower case, and shuffled as the caption has them; then both are cleaned and cut. The seed and
+    the caption itself decide the draws; None where no draw said anything else.
     """
     own = clean(caption, MAX_WORDS)
     words = words_of(caption)
