@@ -59,9 +59,6 @@ class DataFiles:
     def files(self, *names: str) -> list[Path]:
         """Files of the data folder, or the one file that `data` is.
 
-        Args:
-            names: Relative to the folder.
-
         Raises:
             FileNotFoundError: If any is not there: all of them are named, and where to get them.
         """
@@ -89,15 +86,7 @@ class DataFiles:
         return found
 
     def path_of(self, name: Any, place: str) -> Path:
-        """The path of an image.
-
-        Args:
-            name: Path relative to the folder of images, or an absolute one in it.
-            place: File and position, for the message.
-
-        Raises:
-            ValueError: If the name is no path inside the folder.
-        """
+        """The path of an image; arguments and errors as of `image`."""
         if not isinstance(name, str) or not name.strip() or "\0" in name:
             raise ValueError(f"{place}: the image's name is {name!r}. Every item must name its image.")
         folder, path = self.images or self.folder, PurePath(name)
@@ -114,7 +103,7 @@ class DataFiles:
         """The row of an image, or None where its file is missing.
 
         Args:
-            name: Path relative to the folder of images.
+            name: Path relative to the folder of images, or an absolute one in it.
             place: File and position, for the message.
             box: Crop to this: left, top, width, height, in pixels.
 
@@ -141,14 +130,12 @@ class DataFiles:
         Raises:
             FileNotFoundError: If there are some and `on_missing` is "raise", or none was found.
         """
-        missing, found = self.found.missing, self.found.sources
+        missing, count = self.found.missing, len(self.found.sources)
         if not missing:
             return
-        said = (
-            f"{len(missing):,} of {len(missing) + len(found):,} images are missing, for example "
-            f"{', '.join(map(str, missing[:3]))}"
-        )
-        if not found and self.on_missing == "skip":
+        examples = ", ".join(map(str, missing[:3]))
+        said = f"{len(missing):,} of {len(missing) + count:,} images are missing, for example {examples}"
+        if not count and self.on_missing == "skip":
             raise FileNotFoundError(
                 f"All {len(missing):,} images are missing, for example {missing[0]}: nothing is left to measure. "
                 f"Pass {_images_option()} with the folder that they are in. {self.hint}"

@@ -280,8 +280,6 @@ def _alignments(
         raise ValueError(f"Strengths were passed but no alignment. Pass {wanted}, or a model that has one.")
     if len(named) == 1:
         named = {"labclip": next(iter(named.values()))}
-    if not strengths:
-        return named
     asked: dict[str, Alignment] = {}
     for name, one in named.items():
         for strength in strengths:
@@ -289,6 +287,8 @@ def _alignments(
             if label in asked:
                 raise ValueError(f"The strength {strength:g} is asked for twice. Pass each once, to six digits.")
             asked[label] = one.at(strength)
+    if not strengths:
+        return named
     return {"labclip": next(iter(asked.values()))} if len(asked) == 1 else asked
 
 

@@ -57,18 +57,15 @@ class Result:
 
     def to_json(self, models: Sequence[str]) -> dict[str, Any]:
         """Plain JSON values, by model and metric."""
-        places = list(enumerate(models))
+        estimates = {model: {one.metric: one.estimates[at] for one in self.compared} for at, model in enumerate(models)}
         return {
-            "models": {
-                model: {one.metric: one.estimates[place].value for one in self.compared} for place, model in places
-            },
+            "models": {model: {name: one.value for name, one in found.items()} for model, found in estimates.items()},
             "intervals": {
-                model: {one.metric: [one.estimates[place].low, one.estimates[place].high] for one in self.compared}
-                for place, model in places
+                model: {name: [one.low, one.high] for name, one in found.items()} for model, found in estimates.items()
             },
             "differences": {
-                model: {one.metric: asdict(one.differences[place - 1]) for one in self.compared}
-                for place, model in places[1:]
+                model: {one.metric: asdict(one.differences[at]) for one in self.compared}
+                for at, model in enumerate(models[1:])
             },
             "n": {one.metric: one.estimates[0].n for one in self.compared},
             "chance": {one.metric: one.estimates[0].chance for one in self.compared},
@@ -133,11 +130,7 @@ class Report(Reported):
         return f"Report({names}; {self.base}: {', '.join(self.models)})"
 
     def page(self, *, plots: bool = False) -> Page:
-        """The report as values: where there are several benchmarks a short table first, then each by itself.
-
-        Args:
-            plots: Whether to draw the differences, where there are any.
-        """
+        """The report as values: where there are several benchmarks a short table first, then each by itself."""
         return render.page(self, plots=plots)
 
     def write_items(self, path: str | Path) -> None:

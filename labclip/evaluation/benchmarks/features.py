@@ -80,13 +80,10 @@ def _rows(values: Any) -> Tensor:
 
 
 BENCHMARK = Benchmark(
-    name="features",
-    title="Stored embeddings",
-    measures="binding",
+    "features", "Stored embeddings", "binding", read,
     wants="as data a folder that `labclip embed` made with the same model, or in Python `Features`",
     source="labclip embed --model M --captions FILE --images DIR FOLDER",
     licence="yours",
     paper="labclip",
-    read=read,
     headline=("binding", "t2i_r1", "i2t_r1"),
-)
+)  # fmt: skip

@@ -99,27 +99,21 @@ def _retrieval(sources: Sources, found: list[Captioned]) -> Task:
 
 
 COCO = Benchmark(
-    name="coco",
-    title="COCO retrieval",
-    measures="retrieval",
+    "coco", "COCO retrieval", "retrieval", read_coco,
     wants="coco_karpathy_test.json or dataset_coco.json as data; the folder of val2014 as images",
     source="cs.stanford.edu/people/karpathy/deepimagesent, "
     "storage.googleapis.com/sfr-vision-language-research/datasets/coco_karpathy_test.json, cocodataset.org",
     licence="CC BY 4.0; images: Flickr terms of use",
     paper="arXiv:1412.2306",
-    read=read_coco,
     headline=("t2i_r1", "t2i_r5", "i2t_r1", "i2t_r5"),
-)
+)  # fmt: skip
 FLICKR30K = Benchmark(
-    name="flickr30k",
-    title="Flickr30k retrieval",
-    measures="retrieval",
+    "flickr30k", "Flickr30k retrieval", "retrieval", read_flickr30k,
     wants="flickr30k_test.json or dataset_flickr30k.json as data; flickr30k-images as images",
     source="cs.stanford.edu/people/karpathy/deepimagesent, "
     "storage.googleapis.com/sfr-vision-language-research/datasets/flickr30k_test.json, "
     "shannon.cs.illinois.edu/DenotationGraph",
     licence="non-commercial research and education; images: Flickr terms of use",
     paper="arXiv:1412.2306",
-    read=read_flickr30k,
     headline=("t2i_r1", "t2i_r5", "i2t_r1", "i2t_r5"),
-)
+)  # fmt: skip

@@ -49,13 +49,10 @@ def _answer(value: Any, options: int, place: str) -> int:
 
 
 BENCHMARK = Benchmark(
-    name="negation",
-    title="NegBench COCO-MCQ",
-    measures="binding",
+    "negation", "NegBench COCO-MCQ", "binding", read,
     wants=f"{FILE} as data; COCO val2017 as images",
     source="github.com/m1k2zoo/negbench, cocodataset.org",
     licence="as its repository says; images: Flickr terms of use",
     paper="arXiv:2501.09425",
-    read=read,
     headline=("accuracy", "positive", "negative", "hybrid"),
-)
+)  # fmt: skip

@@ -122,24 +122,18 @@ def _permute(words: list[str], places: list[int], rng: random.Random) -> None:
 
 
 COCO = Benchmark(
-    name="coco-order",
-    title="COCO-Order",
-    measures="binding",
+    "coco-order", "COCO-Order", "binding", read_coco,
     wants="coco_karpathy_test.json or dataset_coco.json as data; the folder of val2014 as images",
     source="github.com/mertyg/vision-language-models-are-bows, cocodataset.org",
     licence="CC BY 4.0; images: Flickr terms of use",
     paper="arXiv:2210.01936",
-    read=read_coco,
     headline=("accuracy",),
-)
+)  # fmt: skip
 FLICKR30K = Benchmark(
-    name="flickr30k-order",
-    title="Flickr30k-Order",
-    measures="binding",
+    "flickr30k-order", "Flickr30k-Order", "binding", read_flickr30k,
     wants="flickr30k_test.json or dataset_flickr30k.json as data; flickr30k-images as images",
     source="github.com/mertyg/vision-language-models-are-bows, shannon.cs.illinois.edu/DenotationGraph",
     licence="non-commercial research and education; images: Flickr terms of use",
     paper="arXiv:2210.01936",
-    read=read_flickr30k,
     headline=("accuracy",),
-)
+)  # fmt: skip

@@ -71,13 +71,10 @@ def _row(sources: Sources, image: ImageSource) -> int:
 
 
 BENCHMARK = Benchmark(
-    name="scenes",
-    title="Embedded scenes",
-    measures="binding",
+    "scenes", "Embedded scenes", "binding", read,
     wants="nothing: rendered on the spot",
     source="comes with labclip",
     licence="MIT",
     paper="docs/embedded-model.md",
-    read=read,
     headline=("binding", "binding_heldout", "t2i_r1", "tags_t2i_r1", "one_object_acc1"),
-)
+)  # fmt: skip

@@ -45,13 +45,10 @@ def note_empty(sources: Sources, groups: Rows, subsets: Sequence[str]) -> None:
 
 
 BENCHMARK = Benchmark(
-    name="sugarcrepe",
-    title="SugarCrepe",
-    measures="binding",
+    "sugarcrepe", "SugarCrepe", "binding", read,
     wants="the seven json files as data; COCO val2017 as images",
     source="github.com/RAIVNLab/sugar-crepe, cocodataset.org",
     licence="MIT; images: Flickr terms of use",
     paper="arXiv:2306.14610",
-    read=read,
     headline=("add", "replace", "swap", "macro", "micro"),
-)
+)  # fmt: skip

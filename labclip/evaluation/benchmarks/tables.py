@@ -123,26 +123,20 @@ def _task(sources: Sources, rows: Iterable[_Row]) -> Task:
 
 
 OWN = Benchmark(
-    name="csv",
-    title="Own table",
-    measures="binding",
+    "csv", "Own table", "binding", read_own,
     wants="a csv, tsv, jsonl, json or Parquet file of image, caption and negative as data; its images as images, or "
     "beside it",
     source="your own",
     licence="yours",
     paper="docs/benchmarks.md",
-    read=read_own,
     headline=("binding", "t2i_r1", "i2t_r1"),
-)
+)  # fmt: skip
 COCO = Benchmark(
-    name="coco-negatives",
-    title="COCO hard negatives",
-    measures="binding",
+    "coco-negatives", "COCO hard negatives", "binding", read_coco,
     wants="NegCLIP's valid_neg_clip.tsv as data, or a folder with coco_karpathy_test.json or dataset_coco.json; the "
     "folder of val2014 as images",
     source="github.com/mertyg/vision-language-models-are-bows (temp_data), cocodataset.org",
     licence="MIT, captions CC BY 4.0; images: Flickr terms of use",
     paper="arXiv:2210.01936, arXiv:2502.03566",
-    read=read_coco,
     headline=("binding", "t2i_r1", "i2t_r1"),
-)
+)  # fmt: skip

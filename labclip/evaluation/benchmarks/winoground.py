@@ -74,24 +74,18 @@ def _read(sources: Sources, paths: Sequence[Path], numbers: tuple[int, int]) -> 
 
 
 WINOGROUND = Benchmark(
-    name="winoground",
-    title="Winoground",
-    measures="binding",
+    "winoground", "Winoground", "binding", read_winoground,
     wants="the Parquet file as data, or examples.jsonl and its images as images",
     source="huggingface.co/datasets/facebook/winoground (accept its terms there)",
     licence="research only, as its page says; images by Getty Images",
     paper="arXiv:2204.03162",
-    read=read_winoground,
     headline=("text", "image", "group"),
-)
+)  # fmt: skip
 COLORSWAP = Benchmark(
-    name="colorswap",
-    title="ColorSwap",
-    measures="binding",
+    "colorswap", "ColorSwap", "binding", read_colorswap,
     wants="the Parquet files as data, or test.json and its images as images",
     source="huggingface.co/datasets/stanfordnlp/colorswap (accept its terms there)",
     licence="MIT",
     paper="arXiv:2402.04492",
-    read=read_colorswap,
     headline=("text", "image", "group"),
-)
+)  # fmt: skip

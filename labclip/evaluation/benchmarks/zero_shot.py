@@ -162,14 +162,11 @@ def _listed(file: str, sources: Sources) -> tuple[Path, Any]:
 
 
 BENCHMARK = Benchmark(
-    name="zero-shot",
-    title="Zero-shot classification",
-    measures="classification",
+    "zero-shot", "Zero-shot classification", "classification", read,
     wants="as data a folder with one folder of images a class, or CIFAR-10 or CIFAR-100 (Python version) unpacked; the "
     "options classes and templates are files of other names and prompts",
     source="your own, image-net.org, www.cs.toronto.edu/~kriz/cifar.html",
     licence="that of the images; ImageNet: non-commercial research",
     paper="arXiv:2103.00020",
-    read=read,
     headline=("acc1", "acc5", "mean_per_class"),
-)
+)  # fmt: skip
