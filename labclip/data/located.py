@@ -116,13 +116,11 @@ class DataFiles:
         """The row of an image that is a file's bytes, or pixels, uint8 [height, width, 3]."""
         return self.found.held(source, name)
 
-    def image_in_cell(self, cell: Any, place: str, layout: Layout | None = None) -> int | None:
+    def image_in_cell(self, cell: Any, place: str, layout: Layout) -> int | None:
         """The row of an image that a cell names, or holds as bytes, as Hugging Face data sets do."""
         if isinstance(cell, dict) and set(cell) <= {"bytes", "path"}:
             cell = cell.get("bytes") or cell.get("path")
-        if isinstance(cell, bytes):
-            return self.image_in_memory(cell, place)
-        return layout.image(cell, place) if layout else self.image(cell, place)
+        return self.image_in_memory(cell, place) if isinstance(cell, bytes) else layout.image(cell, place)
 
     def settle(self) -> None:
         """Report missing images, once everything is read.

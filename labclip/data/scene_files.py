@@ -111,14 +111,9 @@ def read_labelled_scenes(
         path: A file as `read_scene_file` takes it, or a folder with one under its usual name.
         images: Folder that the names of images are relative to; None is the file's folder.
         objects: Only images with as many objects; 0 takes 2 of CLEVR's numbered files, and all of any other.
-        split: "all", or "train", "val", "test": 80, 10 and 10 percent of the combinations. Scenes of the same
-            attributes and the same objects are on one side, whichever goes with which.
+        split: "all", or "train", "val", "test": 80, 10 and 10 percent of the combinations.
         seed: Of the split.
         on_missing: "raise", or "skip" to leave out images that are not there.
-
-    Raises:
-        FileNotFoundError: If the file or images are missing.
-        ValueError: If the file is malformed, or nothing is left.
     """
     files = DataFiles(Path(path), None if images is None else Path(images), on_missing)
     kind, found = locate_scenes(files, tuple(_USUAL), objects=objects, split=split, seed=seed)
@@ -140,12 +135,7 @@ def locate_scenes(
 ) -> tuple[str, list[tuple[int, SceneEntry]]]:
     """The kind of a file, and the entries of a split whose images are there, each with its image's row.
 
-    Args:
-        files: The data path: a file, or a folder with one under its usual name.
-        kinds: Which kinds of file are wanted.
-        objects: As of `read_labelled_scenes`, like the rest.
-        split: A side of the split.
-        seed: Of the split.
+    Arguments are as of `read_labelled_scenes`; a file of none of the `kinds` is an error.
     """
     usual = [name for kind in kinds for name in _USUAL[kind]]
     file = read_scene_file(files.either(*(name.format(n=objects or 2) for name in dict.fromkeys(usual))))
@@ -183,10 +173,7 @@ def split_of(combinations: Sequence[Hashable], seed: int) -> list[str]:
 
 
 def caption(objects: Sequence[Object]) -> str:
-    """What the paper says of a scene, for example "red cube and blue sphere".
-
-    Source: arXiv:2502.03566.
-    """
+    """What the paper (arXiv:2502.03566) says of a scene, for example "red cube and blue sphere"."""
     return " and ".join(f"{attribute} {name}" for attribute, name in objects)
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any, TextIO, overload
 
+import numpy as np
+
 from labclip.evaluation.scores import Scores
 from labclip.evaluation.tasks import Task
 
@@ -19,7 +21,7 @@ class Answer:
     """One item and how each model did on it.
 
     Attributes:
-        place: File and position of the item; "" where its question keeps none, as in retrieval and classification.
+        place: File name and position of the item; "" where its question keeps none, as in retrieval and classification.
         metrics: The metrics that it counts in, for example ("swap_att", "swap", "macro", "micro"), or ("t2i_r1",).
         images: Names of its images. Of a search for a caption the right one; of a search for an image that one.
         captions: Its captions, the right one first. Of a search for a caption that one.
@@ -70,7 +72,8 @@ class Answers(Sequence[Answer]):
 
     def _measured(self, part: int) -> Sequence[Scores]:
         """The scores of a set of items with their margins, made now; the embeddings behind these are let go."""
-        self._scores[part] = [replace(one, margin=one.margins()) for one in self._scores[part]]
+        if not all(isinstance(one.margin, np.ndarray) for one in self._scores[part]):
+            self._scores[part] = [replace(one, margin=one.margins()) for one in self._scores[part]]
         return self._scores[part]
 
     def __getstate__(self) -> dict[str, Any]:

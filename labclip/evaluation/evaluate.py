@@ -152,9 +152,6 @@ def score(task: Task, images: Tensor, texts: Tensor, alignments: Sequence[Alignm
     Features are [images, dim] and [captions, dim], of any scale, those of captions the base's own. For each set of
     items there are the scores of the base, then of each alignment.
     """
-    for features, items, what in ((images, task.images, "images"), (texts, task.captions, "captions")):
-        if task.embedded is None and len(features) != len(items):
-            raise ValueError(f"There are {len(features)} features for {len(items)} {what}. Encode the same task.")
     images, base = unit_length(images, "Image features"), unit_length(texts, "Text features")
     answers: list[list[Scores]] = []
     for alignment in (None, *alignments):
@@ -245,15 +242,12 @@ def _converted(what: str, value: Option, default: Any) -> Option:
     """A string as the type of an option's default."""
     if not isinstance(value, str) or isinstance(default, str) or default is None:
         return value
-    if isinstance(default, bool):
-        words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-        if value.lower() in words:
-            return words[value.lower()]
-        raise ValueError(f"{what} is {value!r}. Type true or false.")
+    words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+    wanted = "true or false" if isinstance(default, bool) else f"a number, for example {default}"
     try:
-        return type(default)(value)
-    except ValueError:
-        raise ValueError(f"{what} is {value!r}. Type a number, for example {default}.") from None
+        return words[value.lower()] if isinstance(default, bool) else type(default)(value)
+    except (KeyError, ValueError):
+        raise ValueError(f"{what} is {value!r}. Type {wanted}.") from None
 
 
 def _alignments(

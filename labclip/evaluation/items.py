@@ -89,18 +89,11 @@ def numbered(groups: Sequence[Hashable]) -> Rows:
 
 
 def gallery(sources: Sources, pairs: Sequence[tuple[int, int, Hashable]], prefix: str = "") -> list[Retrieval]:
-    """Retrieval in which every caption has one right image.
+    """Retrieval in which every caption has one right image; none where there are fewer than two images.
 
     The gallery keeps one image per distinct caption: else a search would have two right answers, of which one counts as
-    wrong. An image that shares any caption with one kept before is left out.
-
-    Args:
-        sources: Where the note about images left out goes.
-        pairs: An image, a caption true of it, and what the caption says: captions that say the same have it in common.
-        prefix: Before the metrics' names.
-
-    Returns:
-        The question; none where there are fewer than two images.
+    wrong. An image that shares any caption with one kept before is left out. A pair is an image, a caption true of it,
+    and what the caption says, which captions that say the same have in common.
     """
     said: dict[int, dict[int, Hashable]] = {}
     for image, caption, meaning in pairs:

@@ -29,12 +29,7 @@ _ROW, _BETWEEN, _MARGINS = 0.3, 0.5, 1.1  # inches
 
 
 def page(report: Report, *, plots: bool = False) -> Page:
-    """The report as values: where there are several benchmarks a short table first, then each by itself.
-
-    Args:
-        report: What was measured.
-        plots: Whether to draw the differences, where there are any.
-    """
+    """The report as values: where there are several benchmarks a short table first, then each by itself."""
     several = len(report.results) > 1
     chosen = summary.headline(report) if several else summary.metrics(report.results[0])
     readings = _readings(report, chosen, several)

@@ -32,7 +32,8 @@ class Result:
         captions: Number of distinct captions.
         data: Where its files are, as the user said; "" where it needs none.
         options: Its options, as the user said.
-        items: Every item with each model's answer; empty in a report that was read from a file.
+        items: Every item with each model's answer; empty in a report that was read from a file. Margins of retrieval
+            and classification are made once they are looked at, and embeddings kept until then.
     """
 
     benchmark: Benchmark
@@ -157,11 +158,9 @@ class Report(Reported):
 
     @classmethod
     def from_json(cls, value: Any, place: str = "The report") -> Report:
-        """A report from what `to_json` made of it.
+        """A report from what `to_json` made of it: plain JSON values, or the path of a file of them.
 
-        Args:
-            value: Plain JSON values, or the path of a file of them.
-            place: Where they stand, for messages.
+        `place` says where they stand, for messages.
 
         Raises:
             ValueError: If something is missing, or a benchmark is none of `BENCHMARKS`.

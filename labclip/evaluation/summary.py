@@ -77,12 +77,8 @@ def reading(chosen: Sequence[Shown], model: int, *, several: bool = False) -> st
     """What one model gained and lost, side by side.
 
     A side of one metric is told by its difference. Of several, those that differ measurably are counted, better and
-    worse, and the largest of either is named: a loss is never averaged away.
-
-    Args:
-        chosen: Metrics.
-        model: Place of the model among those that are not the base.
-        several: Whether they are of several benchmarks.
+    worse, and the largest of either is named: a loss is never averaged away. `model` is the place among those that are
+    not the base.
     """
     parts = []
     for key, words in SIDES.items():

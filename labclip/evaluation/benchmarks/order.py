@@ -116,7 +116,6 @@ def _trigrams(words: list[str]) -> list[list[str]]:
 
 
 def _permute(words: list[str], places: list[int], rng: random.Random) -> None:
-    """Permute the words at some places among these."""
     for place, word in zip(places, rng.sample([words[place] for place in places], len(places)), strict=True):
         words[place] = word
 

@@ -66,11 +66,9 @@ def _read(sources: Sources, paths: Sequence[Path], numbers: tuple[int, int]) -> 
             places.append(place)
     if not images:
         return sources.task()
-    true = zip(itertools.chain(*images), itertools.chain(*texts), strict=True)
-    return sources.task(
-        Pairs(np.array(images), np.array(texts), places),
-        *gallery(sources, [(image, text, text) for image, text in true]),
-    )
+    pairs = Pairs(np.array(images), np.array(texts), places)
+    true = zip(pairs.images.flat, pairs.texts.flat, strict=True)
+    return sources.task(pairs, *gallery(sources, [(int(image), int(text), text) for image, text in true]))
 
 
 WINOGROUND = Benchmark(

@@ -80,9 +80,8 @@ def _folders(sources: Sources, folder: Path) -> _Found:
     if len(folders) < 2 or not image:
         raise ValueError(f"{folder} has {len(folders)} folders with {len(image)} images, not one folder a class.")
     if empty:
-        sources.notes.append(
-            f"{len(empty):,} folders have no image, for example {empty[0]}; their classes stay options."
-        )
+        example = f"for example {empty[0]}; their classes stay options."
+        sources.notes.append(f"{len(empty):,} folders have no image, {example}")
     return _Found(image, label, [path.name for path in folders])
 
 
