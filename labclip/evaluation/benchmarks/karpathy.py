@@ -57,8 +57,8 @@ def coco(sources: Sources, split: str) -> list[Captioned]:
 def flickr30k(sources: Sources, split: str) -> list[Captioned]:
     """Flickr30k's images and captions of a split."""
     one_of("split", split, SPLITS[:2])
-    names = (f"flickr30k_{split}.json", "dataset_flickr30k.json")
-    return _captioned(sources, names, split, Layout(sources, "{path}", "{name}", "flickr30k-images/{path}"))
+    layout = Layout(sources, "{path}", "{name}", "flickr30k-images/{path}")
+    return _captioned(sources, (f"flickr30k_{split}.json", "dataset_flickr30k.json"), split, layout)
 
 
 def _captioned(sources: Sources, names: tuple[str, ...], split: str, layout: Layout) -> list[Captioned]:
