@@ -96,27 +96,20 @@ class Answers(Sequence[Answer]):
 
 def write_csv(answers: Mapping[str, Sequence[Answer]], models: Sequence[str], file: TextIO) -> None:
     """Write each benchmark's items: benchmark, metrics, place, images, captions, each model's answer and margin."""
-    widths = [
-        max((len(getattr(one, what)) for found in answers.values() for one in found), default=0)
+    width = {
+        what: max((len(getattr(one, what)) for found in answers.values() for one in found), default=0)
         for what in ("images", "captions")
-    ]
-    named = [
-        name if number == 1 else f"{name}_{number}"
-        for name, width in zip(("image", "caption"), widths, strict=True)
-        for number in range(1, width + 1)
-    ]
+    }
+    numbers = {what: ["", *(f"_{number}" for number in range(2, count + 1))][:count] for what, count in width.items()}
+    named = [what.removesuffix("s") + number for what in width for number in numbers[what]]
+    judged = [f"{model} {what}" for model in models for what in ("right", "margin")]
     writer = csv.writer(file)
-    writer.writerow(
-        ["benchmark", "metrics", "place", *named, *(f"{m} {what}" for m in models for what in ("right", "margin"))]
-    )
+    writer.writerow(["benchmark", "metrics", "place", *named, *judged])
     for benchmark, found in answers.items():
         for one in found:
-            images, captions = (
-                [*texts, *[""] * (width - len(texts))]
-                for texts, width in zip((one.images, one.captions), widths, strict=True)
-            )
-            judged = [cell for model in models for cell in (int(one.right[model]), _margin(one.margin[model]))]
-            writer.writerow([benchmark, " ".join(one.metrics), one.place, *images, *captions, *judged])
+            texts = [text for what in width for text in [*getattr(one, what), *[""] * width[what]][: width[what]]]
+            cells = [cell for model in models for cell in (int(one.right[model]), _margin(one.margin[model]))]
+            writer.writerow([benchmark, " ".join(one.metrics), one.place, *texts, *cells])
 
 
 def _margin(value: float) -> str:

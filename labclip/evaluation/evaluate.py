@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from labclip.alignment import Alignment
@@ -258,16 +257,15 @@ def _alignments(
     """Name -> alignment at a strength, in the order asked for; "labclip" where there is but one."""
     given = [alignments] if isinstance(alignments, Alignment | str | Path) else list(alignments or ())
     named: dict[str, Alignment] = {}
-    for place, one in enumerate(given):
-        alignment = open_alignment(one, model)
-        label = f"alignment {place + 1}" if isinstance(one, Alignment) else str(one)
+    for place, one in enumerate(given, start=1):
+        label = f"alignment {place}" if isinstance(one, Alignment) else str(one)
         if label in named:
             raise ValueError(f"The alignment {label} is named twice. Name it once.")
-        named[label] = alignment
+        named[label] = open_alignment(one, model)
     if "base" in named and len(named) > 1:
         raise ValueError("The alignment base has the name that the report gives the base. Type ./base.")
     own = model.alignment
-    if not given and not torch.equal(own.fitted.cpu(), torch.eye(own.dim)):
+    if not given and not own.at(1.0).is_identity:
         named["labclip"] = own
     if strengths and not named:
         wanted = typed("alignments=A", "--alignment A")
