@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -61,18 +61,15 @@ def choice_margins(images: Tensor, texts: Tensor, image: Tensor, options: Tensor
     Returns:
         float32 [n]; infinite where there is no other option.
     """
-    margins = torch.empty(len(image), dtype=torch.float32)
-    for start in range(0, len(image), 4096):
-        part = slice(start, start + 4096)
+    margins = torch.full((len(image),), torch.inf)
+    for part in _parts(len(image), 4096):
         shown = images[image[part]]
         # Not a matrix product: equal captions must come out equal.
         own = (shown * texts[options[part, 0]]).sum(-1)
-        best = torch.full_like(own, -torch.inf)
         for column in range(1, options.shape[1]):
             other = options[part, column]
-            cosine = (shown * texts[other.clamp_min(0)]).sum(-1)
-            best = torch.maximum(best, cosine.masked_fill_(other < 0, -torch.inf))
-        margins[part] = own - best
+            margin = own - (shown * texts[other.clamp_min(0)]).sum(-1)
+            margins[part] = torch.minimum(margins[part], margin.masked_fill_(other < 0, torch.inf))
     return margins
 
 
@@ -106,38 +103,16 @@ def pairs(images: Tensor, texts: Tensor, image: Tensor, text: Tensor) -> tuple[T
 
     Source: arXiv:2204.03162, equations 1 to 3.
     """
-    by_text, by_image, group = (margin > 0 for margin in pair_margins(images, texts, image, text))
-    return by_text, by_image, group
+    by_text, by_image, group = pair_margins(images, texts, image, text)
+    return by_text > 0, by_image > 0, group > 0
 
 
 def pair_margins(images: Tensor, texts: Tensor, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """By how much each inequality of `pairs` holds, the smaller one of its two; arguments as there.
-
-    Returns:
-        Three float32 [n]: text, image, group.
-    """
+    """By how much each inequality of `pairs` holds, the smaller one of its two; float32 [n] each."""
     scores = [[(images[image[:, i]] * texts[text[:, t]]).sum(-1) for t in (0, 1)] for i in (0, 1)]
     by_text = torch.minimum(scores[0][0] - scores[0][1], scores[1][1] - scores[1][0])
     by_image = torch.minimum(scores[0][0] - scores[1][0], scores[1][1] - scores[0][1])
     return by_text, by_image, torch.minimum(by_text, by_image)
-
-
-class Ranks(NamedTuple):
-    """How retrieval went in both directions.
-
-    Attributes:
-        by_text: For each text the wrong images that are at least as near as its own, int64 [m].
-        by_image: For each image the wrong texts that are at least as near as the best of its own, int64 [n]; all of
-            them where it has no text.
-        text_margin: For each text the cosine of its own image minus that of the nearest wrong one, float32 [m].
-        image_margin: For each image the cosine of the best of its own texts minus that of the nearest wrong one,
-            float32 [n]. Both are infinite where there is no wrong one.
-    """
-
-    by_text: Tensor
-    by_image: Tensor
-    text_margin: Tensor
-    image_margin: Tensor
 
 
 def ranks(images: Tensor, texts: Tensor, image_index: Tensor) -> tuple[Tensor, Tensor]:
@@ -152,41 +127,50 @@ def ranks(images: Tensor, texts: Tensor, image_index: Tensor) -> tuple[Tensor, T
         image_index: The image that each text describes, int64 [m].
 
     Returns:
-        `Ranks.by_text` and `Ranks.by_image`. Nearer by less than `TIE` is a tie, and a tie counts against the right
-        one.
+        For each text the wrong images that are at least as near as its own, int64 [m]; for each image the wrong texts
+        that are at least as near as the best of its own, int64 [n], all of them where it has none. Nearer by less than
+        `TIE` is a tie, and a tie counts against the right one.
     """
-    found = _ranked(images, texts, image_index, margins=False)
-    return found.by_text, found.by_image
-
-
-def ranks_and_margins(images: Tensor, texts: Tensor, image_index: Tensor) -> Ranks:
-    """`ranks`, and by how much the right one was nearer than the nearest wrong one."""
-    return _ranked(images, texts, image_index, margins=True)
-
-
-def _ranked(images: Tensor, texts: Tensor, image_index: Tensor, *, margins: bool) -> Ranks:
-    own = torch.cat([(images[image_index[part]] * texts[part]).sum(-1) for part in _parts(len(texts))])
-    best = torch.full((len(images),), -2.0).scatter_reduce_(0, image_index, own, "amax")
+    own, best = _right(images, texts, image_index)
     by_text = torch.zeros(len(texts), dtype=torch.int32)
     by_image = torch.zeros(len(images), dtype=torch.int32)
-    nearest_image, nearest_text = torch.full((len(texts),), -2.0), torch.full((len(images),), -2.0)
+    for part, block, cosine in _wrong(images, texts, image_index):
+        by_text[part] += (cosine >= own[part, None] - TIE).sum(dim=1, dtype=torch.int32)
+        by_image[block] += (cosine >= best[block] - TIE).sum(dim=0, dtype=torch.int32)
+    return by_text.long(), by_image.long()
+
+
+def rank_margins(images: Tensor, texts: Tensor, image_index: Tensor) -> tuple[Tensor, Tensor]:
+    """By how much the right one is nearer than the nearest wrong one, in another pass; arguments as of `ranks`.
+
+    Returns:
+        For each text, float32 [m], and for each image by the best of its own texts, float32 [n]; infinite where there
+        is no wrong one.
+    """
+    own, best = _right(images, texts, image_index)
+    nearest_image, nearest_text = torch.full_like(own, -torch.inf), torch.full_like(best, -torch.inf)
+    for part, block, cosine in _wrong(images, texts, image_index):
+        nearest_image[part] = torch.maximum(nearest_image[part], cosine.amax(dim=1))
+        nearest_text[block] = torch.maximum(nearest_text[block], cosine.amax(dim=0))
+    return own - nearest_image, best - nearest_text
+
+
+def _right(images: Tensor, texts: Tensor, image_index: Tensor) -> tuple[Tensor, Tensor]:
+    """The cosine of each text with its image, and of each image with the nearest of its texts; -2 where it has none."""
+    own = torch.cat([(images[image_index[part]] * texts[part]).sum(-1) for part in _parts(len(texts))])
+    return own, torch.full((len(images),), -2.0).scatter_reduce_(0, image_index, own, "amax")
+
+
+def _wrong(images: Tensor, texts: Tensor, image_index: Tensor) -> Iterator[tuple[slice, slice, Tensor]]:
+    """Which texts, which images, and their cosines, -inf of a right pair; a block at a time."""
     columns = max(1, min(len(images), 8192))
-    rows = max(1, _BLOCK // columns)
-    for start in range(0, len(texts), rows):
-        part = slice(start, min(start + rows, len(texts)))
-        for left in range(0, len(images), columns):
-            block = slice(left, min(left + columns, len(images)))
+    for part in _parts(len(texts), max(1, _BLOCK // columns)):
+        index = image_index[part]
+        for block in _parts(len(images), columns):
             cosine = texts[part] @ images[block].T
-            inside = (image_index[part] >= left) & (image_index[part] < block.stop)
-            cosine[inside.nonzero().flatten(), image_index[part][inside] - left] = -3.0
-            by_text[part] += (cosine >= own[part, None] - TIE).sum(dim=1, dtype=torch.int32)
-            by_image[block] += (cosine >= best[block] - TIE).sum(dim=0, dtype=torch.int32)
-            if margins:
-                nearest_image[part] = torch.maximum(nearest_image[part], cosine.amax(dim=1))
-                nearest_text[block] = torch.maximum(nearest_text[block], cosine.amax(dim=0))
-    for nearest in (nearest_image, nearest_text):
-        nearest[nearest < -1.5] = -torch.inf  # there is no wrong one
-    return Ranks(by_text.long(), by_image.long(), own - nearest_image, best - nearest_text)
+            inside = (index >= block.start) & (index < block.stop)
+            cosine[inside.nonzero().flatten(), index[inside] - block.start] = -torch.inf
+            yield part, block, cosine
 
 
 def _parts(n: int, rows: int = 8192) -> list[slice]:
@@ -204,18 +188,21 @@ def class_ranks(images: Tensor, classes: Tensor, label: Tensor) -> Tensor:
     Returns:
         int64 [n]; accuracy@k is the fraction below k. Nearer by less than `TIE` is a tie, and counts against the own.
     """
-    return class_ranks_and_margins(images, classes, label)[0]
-
-
-def class_ranks_and_margins(images: Tensor, classes: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-    """`class_ranks`, and the cosine of the own class minus that of the nearest wrong one, float32 [n]."""
-    found, margins = [], []
+    found = []
     for part in _parts(len(images)):
         cosine = images[part] @ classes.T
-        own = cosine.gather(1, label[part, None])
-        found.append((cosine >= own - TIE).sum(dim=1) - 1)
-        margins.append(own[:, 0] - cosine.scatter(1, label[part, None], -torch.inf).amax(dim=1))
-    return torch.cat(found), torch.cat(margins)
+        found.append((cosine >= cosine.gather(1, label[part, None]) - TIE).sum(dim=1) - 1)
+    return torch.cat(found)
+
+
+def class_margins(images: Tensor, classes: Tensor, label: Tensor) -> Tensor:
+    """The cosine of the own class minus that of the nearest wrong one, float32 [n]; arguments as of `class_ranks`."""
+    found = []
+    for part in _parts(len(images)):
+        cosine = images[part] @ classes.T
+        own = cosine.gather(1, label[part, None])[:, 0]
+        found.append(own - cosine.scatter_(1, label[part, None], -torch.inf).amax(dim=1))
+    return torch.cat(found)
 
 
 def class_features(texts: Tensor, prompts: Tensor) -> Tensor:

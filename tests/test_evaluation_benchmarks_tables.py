@@ -9,9 +9,9 @@ from PIL import Image
 from labclip.evaluation.tasks import Choice
 
 
-def table(path, text, *pictures):
+def table(path, text, *images):
     path.write_text(text)
-    for name in pictures:
+    for name in images:
         image_file(path.parent / name)
     return path
 
@@ -91,14 +91,14 @@ def test_own_rows_are_checked(tmp_path, text, said):
         read("csv", path)
 
 
-def test_absolute_names_inside_the_folder_of_pictures(tmp_path):
-    inside = image_file(tmp_path / "pictures" / "a.jpg")
+def test_absolute_names_inside_the_folder_of_images(tmp_path):
+    inside = image_file(tmp_path / "images" / "a.jpg")
     path = table(tmp_path / "mine.csv", f"image,caption,negative\n{inside},a dog,a cat\n")
-    task = read("csv", path, tmp_path / "pictures")
+    task = read("csv", path, tmp_path / "images")
     assert [one.file or one.data for one in task.images] == [inside]
 
 
-def test_missing_pictures_are_counted_and_named(tmp_path):
+def test_missing_images_are_counted_and_named(tmp_path):
     lines = "".join(f"{number}.jpg,caption {number},negative {number}\n" for number in range(6))
     path = table(tmp_path / "mine.csv", f"image,caption,negative\n{lines}", "0.jpg", "3.jpg")
     with pytest.raises(FileNotFoundError, match=r"4 of 6 images are missing, for example .*1\.jpg, .*2\.jpg, .*4\.jpg"):
@@ -150,7 +150,7 @@ def test_coco_negatives_made_on_the_spot(tmp_path):
     assert counts(one)["t2i_r1"] == 3
 
 
-def test_pictures_held_twice_are_one(tmp_path):
+def test_images_held_twice_are_one(tmp_path):
     arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     Image.new("RGB", (4, 4), "red").save(tmp_path / "red.png")
     held = {"bytes": (tmp_path / "red.png").read_bytes(), "path": None}

@@ -99,20 +99,19 @@ def test_margins_are_those_of_a_loop(seed, count, captions, block):
     index = torch.from_numpy(np.random.default_rng(seed).integers(0, count, captions))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(metrics, "_BLOCK", block)
-        found = metrics.ranks_and_margins(images, texts, index)
-    assert torch.equal(found.by_text, metrics.ranks(images, texts, index)[0])
+        text_margin, image_margin = metrics.rank_margins(images, texts, index)
     for text, own in enumerate(index.tolist()):
         others = [dot(images[image], texts[text]) for image in range(count) if image != own]
         wanted = dot(images[own], texts[text]) - max(others, default=-math.inf)
-        assert float(found.text_margin[text]) == pytest.approx(wanted, abs=1e-5)
+        assert float(text_margin[text]) == pytest.approx(wanted, abs=1e-5)
     for image in range(count):
         mine = [dot(images[image], texts[text]) for text in range(captions) if index[text] == image]
         others = [dot(images[image], texts[text]) for text in range(captions) if index[text] != image]
         if mine:
             wanted = max(mine) - max(others, default=-math.inf)
-            assert float(found.image_margin[image]) == pytest.approx(wanted, abs=1e-5)
+            assert float(image_margin[image]) == pytest.approx(wanted, abs=1e-5)
     label = index[torch.arange(count) % captions] % captions
-    _, margin = metrics.class_ranks_and_margins(images, texts, label)
+    margin = metrics.class_margins(images, texts, label)
     for image in range(count):
         others = [dot(images[image], texts[one]) for one in range(captions) if one != label[image]]
         wanted = dot(images[image], texts[label[image]]) - max(others, default=-math.inf)
@@ -209,7 +208,7 @@ def test_by_hand():
     images = torch.eye(3)
     texts = torch.tensor([[0.8, 0.6, 0.0], [0.6, 0.8, 0.0], [0.0, 0.6, 0.8], [0.0, 0.8, 0.6], [0.0, 0.0, 1.0]])
     both = Texts(texts, texts)
-    # Picture 0: a (0.8) over b (0.6), right. Picture 1: b (0.8) and d (0.8) tie, wrong. Picture 2: c (0.8) over d
+    # Image 0: a (0.8) over b (0.6), right. Image 1: b (0.8) and d (0.8) tie, wrong. Image 2: c (0.8) over d
     # (0.6), right; then e (1.0) over c (0.8), right. micro 3/4; macro of {0, 1} and {2, 2}: (1/2 + 2/2) / 2 = 3/4;
     # alone {2, 2}: 2/2.
     choice = Choice(
@@ -225,8 +224,8 @@ def test_by_hand():
     assert sets.value("sets") == 0.5  # the first set has a wrong item, the second none
     # Retrieval, a of image 0, b and d of image 1, c of image 2.
     # Text to image: a 0.8 > 0.6, found; b 0.8 > 0.6, found; d 0.8 > 0.6, found; c 0.8 > 0.6, found: 4/4.
-    # Image to text: image 0: a 0.8, others 0.6, 0, 0: found. Picture 1: best of its own 0.8, others 0.6, 0.6: found.
-    # Picture 2: c 0.8, others 0, 0, 0.6: found. With e said of image 0: e's own cosine is 0, below 0 and 1, and even
+    # Image to text: image 0: a 0.8, others 0.6, 0, 0: found. Image 1: best of its own 0.8, others 0.6, 0.6: found.
+    # Image 2: c 0.8, others 0, 0, 0.6: found. With e said of image 0: e's own cosine is 0, below 0 and 1, and even
     # with the 0 of image 1: not found at 1, found at 3; image 2's best 0.8 is below e's 1.0: not found at 1.
     asked = Retrieval(np.array([0, 1, 2]), np.array([0, 1, 3, 2, 4]), np.array([0, 1, 1, 2, 0]), at=(1, 2, 3))
     found = {name: one.value(name) for one in asked.score(images, both) for name in one.metrics}

@@ -89,7 +89,7 @@ def test_a_reading_follows_its_rules(differences, said):
     shown = [
         summary.Shown(benchmark(), compared(f"m{number}", one), "binding") for number, one in enumerate(differences)
     ]
-    assert summary.reading(shown, 0, name=lambda one: one.compared.metric) == said
+    assert summary.reading(shown, 0) == said
 
 
 def test_gains_and_costs_are_read_side_by_side():

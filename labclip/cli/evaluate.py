@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -19,8 +18,7 @@ from labclip.cli.group import (
     precision_option,
 )
 
-if TYPE_CHECKING:
-    from labclip.evaluation import Report
+_FILE = click.Path(path_type=Path)
 
 
 @main.command()
@@ -46,22 +44,17 @@ if TYPE_CHECKING:
     help="Option of the benchmark, see `--list`. For one of several: NAME:KEY=VALUE.",
 )
 @click.option("--on-missing", type=click.Choice(["raise", "skip"]), default="raise", show_default=True)
-@click.option(
-    "--cache",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Folder of cached embeddings. [default: ~/.cache/labclip]",
-)
+@click.option("--cache", type=_FILE, metavar="DIR", help="Folder of cached embeddings. [default: ~/.cache/labclip]")
 @click.option("--no-cache", is_flag=True, help="Do not cache embeddings.")
 @click.option("--batch-size", type=int, default=64, show_default=True, help="Images in one pass.")
 @click.option("--workers", type=int, help="Threads that read images. [default: one a processor]")
 @device_option
 @precision_option
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the resampling behind the intervals.")
-@click.option("--markdown", type=click.Path(path_type=Path), metavar="FILE", help="Write the tables as Markdown.")
-@click.option("--latex", type=click.Path(path_type=Path), metavar="FILE", help="Write the tables as LaTeX.")
-@click.option("--out", type=click.Path(path_type=Path), metavar="FILE.html", help="Write a self-contained page.")
-@click.option("--items", type=click.Path(path_type=Path), metavar="FILE.csv", help="Write every item and its answers.")
+@click.option("--markdown", type=_FILE, metavar="FILE", help="Write the tables as Markdown.")
+@click.option("--latex", type=_FILE, metavar="FILE", help="Write the tables as LaTeX.")
+@click.option("--out", type=_FILE, metavar="FILE.html", help="Write a self-contained page.")
+@click.option("--items", type=_FILE, metavar="FILE.csv", help="Write every item and its answers.")
 @click.option("--list", "listed", is_flag=True, help="List the benchmarks, the files each needs and where to get them.")
 @as_json_option
 def evaluate(
@@ -88,7 +81,6 @@ def evaluate(
         check_writable(written)
     if out is not None:
         check_page(out)
-    from labclip.evaluation import Report
     from labclip.evaluation.evaluate import evaluate as measure
 
     report = measure(
@@ -97,23 +89,19 @@ def evaluate(
     )  # fmt: skip
     failed = []
     for path, write in (
-        (markdown, _text(Report.to_markdown)),
-        (latex, _text(Report.to_latex)),
-        (items, Report.write_items),
-        (out, Report.write_html),
+        (markdown, lambda path: path.write_text(report.to_markdown(), encoding="utf-8")),
+        (latex, lambda path: path.write_text(report.to_latex(), encoding="utf-8")),
+        (items, report.write_items),
+        (out, report.write_html),
     ):
-        if path is not None:
-            try:
-                write(report, path)
-            except OSError as error:
-                failed.append(f"{path} can't be written ({error.strerror or error}). The report is on stdout.")
+        try:
+            if path is not None:
+                write(path)
+        except OSError as error:
+            failed.append(f"{path} can't be written ({error.strerror or error}). The report is on stdout.")
     click.echo(json.dumps(report.to_json()) if as_json else str(report))
     if failed:
         raise ValueError(" ".join(failed))
-
-
-def _text(make: Callable[[Report], str]) -> Callable[[Report, Path], object]:
-    return lambda report, path: path.write_text(make(report), encoding="utf-8")
 
 
 def _asked(
@@ -152,24 +140,19 @@ def _by_name(benchmarks: tuple[str, ...], given: tuple[str, ...], flag: str) -> 
 
 
 def _facts(benchmarks: Any) -> list[dict[str, Any]]:
-    return [
-        {
-            **{key: getattr(one, key) for key in ("name", "title", "measures", "wants", "source", "licence", "paper")},
-            "options": one.options,
-        }
-        for one in benchmarks.values()
-    ]
+    told = ("name", "title", "measures", "wants", "source", "licence", "paper", "options")
+    return [{key: getattr(one, key) for key in told} for one in benchmarks.values()]
 
 
 def _listing(benchmarks: Any) -> str:
     lines = []
-    for facts in _facts(benchmarks):
-        options = ", ".join(f"{name}={default}" for name, default in facts["options"].items())
+    for one in benchmarks.values():
+        options = ", ".join(f"{name}={default}" for name, default in one.options.items())
         lines += [
-            f"{facts['name']}: {facts['title']} ({facts['paper']}), {facts['measures']}",
-            f"    wants    {facts['wants']}",
-            f"    from     {facts['source']}",
-            f"    licence  {facts['licence']}",
+            f"{one.name}: {one.title} ({one.paper}), {one.measures}",
+            f"    wants    {one.wants}",
+            f"    from     {one.source}",
+            f"    licence  {one.licence}",
             *([f"    options  {options}"] if options else []),
         ]
     return "\n".join(lines)

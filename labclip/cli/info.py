@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -49,26 +50,22 @@ def info(name: str, as_json: bool) -> None:
     known, metadata = _published_facts(entry) if (entry := find_entry(name)) else _loaded_facts(name)
     # What was looked up or computed comes before what the record says.
     facts = known | {key: value for key, value in metadata.items() if key not in {"name", *known}}
-    for key in ("results", "reported"):
-        checked_results(facts.get(key), key)
+    tables = {key: checked_results(facts.get(key), key) for key in ("results", "reported")}
     if as_json:
         click.echo(json.dumps({"name": name, **facts}))
         return
-    results, reported = facts.pop("results", None), facts.pop("reported", None)
     for key, value in facts.items():
+        if key in tables or value is None:
+            continue
         if isinstance(value, list):
-            click.echo(f"{key}:")
-            for line in value:
-                click.echo(f"  - {line}")
+            click.echo("\n  - ".join([f"{key}:", *map(str, value)]))
         elif isinstance(value, dict):
             click.echo(f"{key}: {', '.join(f'{name} {one}' for name, one in value.items())}")
-        elif value is not None:
+        else:
             click.echo(f"{key}: {value}")
-    for title, table in (("measured by labclip", results), ("reported by others, not measured by labclip", reported)):
-        if table:
-            click.echo(f"{title}:")
-            print_results(table)
-    if not results:
+    _print_results("measured by labclip", tables["results"])
+    _print_results("reported by others, not measured by labclip", tables["reported"])
+    if not tables["results"]:
         click.echo("measured by labclip: nothing yet. `labclip evaluate` measures it.")
 
 
@@ -97,17 +94,17 @@ def _loaded_facts(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
     }, alignment.metadata
 
 
-def print_results(results: Any) -> None:
-    """Print base and LABCLIP, one metric a line."""
-    from labclip.io.card import checked_results
-
+def _print_results(title: str, results: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]]) -> None:
+    """Print base and LABCLIP, one metric a line, where there are some."""
     rows = [
         (f"{benchmark} {metric}", base.get(metric), aligned.get(metric))
-        for benchmark, (base, aligned) in checked_results(results).items()
+        for benchmark, (base, aligned) in results.items()
         for metric in dict.fromkeys([*base, *aligned])
     ]
-    width = max((len(row[0]) for row in rows), default=0)
-    click.echo(f"  {'':{width}}     base  LABCLIP")
+    if not rows:
+        return
+    width = max(len(row[0]) for row in rows)
+    click.echo(f"{title}:\n  {'':{width}}     base  LABCLIP")
     for name, *values in rows:
         values = ["" if value is None else value for value in values]
         cells = "  ".join(f"{value:7.3f}" if isinstance(value, float) else f"{value:>7}" for value in values)

@@ -12,11 +12,7 @@ from labclip.messages import typed
 
 
 def fields(entry: Any, names: Sequence[str], place: str) -> list[Any]:
-    """Values of a JSON object, in the order of `names`.
-
-    Raises:
-        ValueError: If it is not an object, or lacks some of them.
-    """
+    """Values of a JSON object, in the order of `names`; ValueError where it is none, or lacks some of them."""
     if not isinstance(entry, dict):
         raise ValueError(f"{place} is a {type(entry).__name__}, not an object with {', '.join(names)}.")
     lacking = [name for name in names if name not in entry]
@@ -26,54 +22,36 @@ def fields(entry: Any, names: Sequence[str], place: str) -> list[Any]:
 
 
 def json_items(path: Path) -> Iterator[tuple[str, Any]]:
-    """The items of a JSON file that is a list, or an object whose values they are, each with file and position.
-
-    Raises:
-        ValueError: If it is neither, or empty.
-    """
-    return items_in(read_json(path), path)
-
-
-def items_in(value: Any, path: Path) -> Iterator[tuple[str, Any]]:
-    """The items of a value that was read from a file; the rest as `json_items`."""
+    """The items of a JSON file that is a list, or an object whose values they are, each with file and position."""
+    value = read_json(path)
     if not isinstance(value, dict | list):
         raise ValueError(f"{path} holds a {type(value).__name__}, not a list of items.")
     if not value:
         raise ValueError(f"{path} has no item.")
     pairs = value.items() if isinstance(value, dict) else enumerate(value)
-    return ((f"{path} item {key}", item) for key, item in pairs)
+    return ((f"{path.name} item {key}", item) for key, item in pairs)
 
 
 def table_rows(path: Path, wanted: Callable[[str], bool] = lambda _: True) -> Iterator[tuple[str, dict[str, Any]]]:
     """The rows of a csv, tsv, jsonl, json or Parquet file, each with file and position.
 
-    Args:
-        path: The file; its ending says what it is.
-        wanted: Whether a column is needed; Parquet reads no others.
-
-    Raises:
-        ValueError: If the ending is another, the file is malformed, or it has no row.
+    `wanted` says whether a column is needed: Parquet reads no others.
     """
-    reader = READERS.get(path.suffix.lower())
-    if reader is None or path.suffix == ".tar":
-        known = ", ".join(ending for ending in READERS if ending != ".tar")
-        raise ValueError(f"{path} ends in {path.suffix!r}. Known here are {known}.")
+    readers = {ending: reader for ending, reader in READERS.items() if ending != ".tar"}
+    if (ending := path.suffix.lower()) not in readers:
+        raise ValueError(f"{path} ends in {path.suffix!r}. Known here are {', '.join(readers)}.")
     empty = True
-    for row in reader(path, wanted):
+    for row in readers[ending](path, wanted):
         if row.problem is not None:
-            raise ValueError(f"{path} {row.where} {row.problem}.")
+            raise ValueError(f"{path.name} {row.where} {row.problem}.")
         empty = False
-        yield f"{path} {row.where}", row.cells
+        yield f"{path.name} {row.where}", row.cells
     if empty:
         raise ValueError(f"{path} has no row.")
 
 
 def one_of(name: str, value: Any, allowed: Sequence[str]) -> str:
-    """An option's value, checked.
-
-    Raises:
-        ValueError: If it is not one of those allowed; all are named.
-    """
+    """An option's value, checked to be one of those allowed."""
     if value not in allowed:
         wanted = typed(f"{name}=VALUE", f"--option {name}=VALUE")
         raise ValueError(f"{name} is {value!r}. Pass {wanted} with one of {', '.join(allowed)}.")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePath, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from labclip.data.images import Box, Captions, Images, ImageSource
+from labclip.data.images import Box, Captions, Images
 from labclip.messages import typed
 
 if TYPE_CHECKING:
@@ -60,9 +59,6 @@ class DataFiles:
     def files(self, *names: str) -> list[Path]:
         """Files of the data folder, or the one file that `data` is.
 
-        Args:
-            names: Relative to the folder.
-
         Raises:
             FileNotFoundError: If any is not there: all of them are named, and where to get them.
         """
@@ -90,15 +86,7 @@ class DataFiles:
         return found
 
     def path_of(self, name: Any, place: str) -> Path:
-        """The path of an image.
-
-        Args:
-            name: Path relative to the folder of images, or an absolute one in it.
-            place: File and position, for the message.
-
-        Raises:
-            ValueError: If the name is no path inside the folder.
-        """
+        """The path of an image; arguments and errors as of `image`."""
         if not isinstance(name, str) or not name.strip() or "\0" in name:
             raise ValueError(f"{place}: the image's name is {name!r}. Every item must name its image.")
         folder, path = self.images or self.folder, PurePath(name)
@@ -115,7 +103,7 @@ class DataFiles:
         """The row of an image, or None where its file is missing.
 
         Args:
-            name: Path relative to the folder of images.
+            name: Path relative to the folder of images, or an absolute one in it.
             place: File and position, for the message.
             box: Crop to this: left, top, width, height, in pixels.
 
@@ -124,26 +112,15 @@ class DataFiles:
         """
         return self.found.file(self.path_of(name, place), box)
 
-    def image_file(self, path: Path) -> int | None:
-        """The row of an image by its path, or None where there is no such file."""
-        return self.found.file(path)
-
     def image_in_memory(self, source: bytes | NDArray[np.uint8], name: str) -> int:
         """The row of an image that is a file's bytes, or pixels, uint8 [height, width, 3]."""
         return self.found.held(source, name)
 
-    def image_in_cell(self, cell: Any, place: str, layout: Layout | None = None) -> int | None:
+    def image_in_cell(self, cell: Any, place: str, layout: Layout) -> int | None:
         """The row of an image that a cell names, or holds as bytes, as Hugging Face data sets do."""
         if isinstance(cell, dict) and set(cell) <= {"bytes", "path"}:
             cell = cell.get("bytes") or cell.get("path")
-        if isinstance(cell, bytes):
-            return self.image_in_memory(cell, place)
-        return layout.image(cell, place) if layout else self.image(cell, place)
-
-    @property
-    def all_images(self) -> list[ImageSource]:
-        """The distinct images that were found, by row."""
-        return self.found.sources
+        return self.image_in_memory(cell, place) if isinstance(cell, bytes) else layout.image(cell, place)
 
     def settle(self) -> None:
         """Report missing images, once everything is read.
@@ -151,14 +128,12 @@ class DataFiles:
         Raises:
             FileNotFoundError: If there are some and `on_missing` is "raise", or none was found.
         """
-        missing, found = self.found.missing, self.all_images
+        missing, count = self.found.missing, len(self.found.sources)
         if not missing:
             return
-        said = (
-            f"{len(missing):,} of {len(missing) + len(found):,} images are missing, for example "
-            f"{', '.join(map(str, missing[:3]))}"
-        )
-        if not found and self.on_missing == "skip":
+        examples = ", ".join(map(str, missing[:3]))
+        said = f"{len(missing):,} of {len(missing) + count:,} images are missing, for example {examples}"
+        if not count and self.on_missing == "skip":
             raise FileNotFoundError(
                 f"All {len(missing):,} images are missing, for example {missing[0]}: nothing is left to measure. "
                 f"Pass {_images_option()} with the folder that they are in. {self.hint}"
@@ -181,32 +156,25 @@ class Layout:
 
     Args:
         files: Where the images are.
-        ways: From an image's name in the file to its path.
+        ways: From an image's name in the file to its path: `{path}` is the name itself, `{name}` the name without its
+            folders, `{rest}` without the first of them.
     """
 
-    def __init__(self, files: DataFiles, *ways: Callable[[str], str]) -> None:
+    def __init__(self, files: DataFiles, *ways: str) -> None:
         self._files, self._ways = files, ways
-        self._way: Callable[[str], str] | None = None
+        self._way: str | None = None
 
     def image(self, name: Any, place: str, *, box: Box | None = None) -> int | None:
         """The row of an image; arguments and errors as of `DataFiles.image`."""
         self._files.path_of(name, place)
+        words = {"path": name, "name": base_name(name), "rest": name.partition("/")[2] or name}
         if self._way is None:
             exists = self._files.found.exists
-            self._way = next((way for way in self._ways if exists(self._files.path_of(way(name), place))), None)
-        return self._files.image((self._way or self._ways[0])(name), place, box=box)
+            tried = (way for way in self._ways if exists(self._files.path_of(way.format(**words), place)))
+            self._way = next(tried, None)
+        return self._files.image((self._way or self._ways[0]).format(**words), place, box=box)
 
 
-def as_named(name: str) -> str:
-    """The name itself."""
-    return name
-
-
-def alone(name: str) -> str:
-    """The name without its folders."""
-    return PurePosixPath(name).name
-
-
-def inside(folder: str) -> Callable[[str], str]:
-    """The name in a folder."""
-    return lambda name: f"{folder}/{name}"
+def base_name(path: str) -> str:
+    """The last part of a path in a file."""
+    return PurePosixPath(path).name

@@ -5,14 +5,14 @@ from __future__ import annotations
 import csv
 import itertools
 import random
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from labclip.data.entries import fields, one_of, table_rows
 from labclip.data.images import ImageSource
-from labclip.data.located import DataFiles, Layout, alone, as_named, inside
+from labclip.data.located import DataFiles, Layout
 from labclip.jsonfile import read_json
 from labclip.messages import typed
 from labclip.scenes import sample
@@ -31,33 +31,26 @@ _USUAL = {
 
 
 class SceneEntry(NamedTuple):
-    """What a file says of one image.
-
-    Attributes:
-        image: Its name in the file.
-        objects: In the file's order.
-        place: File and position, for messages.
-    """
+    """One image: its name in the file, its objects in the file's order, and file and position."""
 
     image: str
     objects: tuple[Object, ...]
     place: str
 
 
-@dataclass(frozen=True)
-class SceneFile:
+class SceneFile(NamedTuple):
     """A file that says of each image what is in it.
 
     Attributes:
         kind: "clevr", "pug-spar" or "pug-spare".
         entries: One an image.
-        ways: From an image's name to where people have it, the likeliest first.
+        ways: Where people have an image, as `Layout` takes it, the likeliest first.
         notes: What was left out.
     """
 
     kind: str
     entries: Sequence[SceneEntry]
-    ways: Sequence[Callable[[str], str]]
+    ways: Sequence[str]
     notes: Sequence[str] = ()
 
 
@@ -87,17 +80,7 @@ class LabelledScenes:
 
 
 def labelled_scenes(n: int, *, seed: int = 0, split: str = "seen", n_objects: int = 2) -> LabelledScenes:
-    """Random scenes of the embedded world.
-
-    Args:
-        n: Number of scenes.
-        seed: Of everything drawn.
-        split: As `labclip.scenes.sample` takes it.
-        n_objects: Objects in a scene.
-
-    Raises:
-        ValueError: If an argument is outside its range.
-    """
+    """Random scenes of the embedded world; arguments and errors as of `labclip.scenes.sample`."""
     scenes = sample(n, seed=seed, split=split, n_objects=n_objects)
     name = f"split {split}, seed {seed}, {n_objects} objects"
     return LabelledScenes(
@@ -128,14 +111,9 @@ def read_labelled_scenes(
         path: A file as `read_scene_file` takes it, or a folder with one under its usual name.
         images: Folder that the names of images are relative to; None is the file's folder.
         objects: Only images with as many objects; 0 takes 2 of CLEVR's numbered files, and all of any other.
-        split: "all", or "train", "val", "test": 80, 10 and 10 percent of the combinations. Scenes of the same
-            attributes and the same objects are on one side, whichever goes with which.
+        split: "all", or "train", "val", "test": 80, 10 and 10 percent of the combinations.
         seed: Of the split.
         on_missing: "raise", or "skip" to leave out images that are not there.
-
-    Raises:
-        FileNotFoundError: If the file or images are missing.
-        ValueError: If the file is malformed, or nothing is left.
     """
     files = DataFiles(Path(path), None if images is None else Path(images), on_missing)
     kind, found = locate_scenes(files, tuple(_USUAL), objects=objects, split=split, seed=seed)
@@ -143,7 +121,7 @@ def read_labelled_scenes(
     if not found:
         raise ValueError(f"{path} has no image left.")
     return LabelledScenes(
-        images=[files.all_images[row] for row, _ in found],
+        images=[files.found.sources[row] for row, _ in found],
         objects=[entry.objects for _, entry in found],
         captions=[caption(entry.objects) for _, entry in found],
         swapped=[swapped_caption(entry.objects) for _, entry in found],
@@ -155,21 +133,9 @@ def read_labelled_scenes(
 def locate_scenes(
     files: DataFiles, kinds: Sequence[str], *, objects: int = 0, split: str = "all", seed: int = 0
 ) -> tuple[str, list[tuple[int, SceneEntry]]]:
-    """The scenes of a split whose images are there.
+    """The kind of a file, and the entries of a split whose images are there, each with its image's row.
 
-    Args:
-        files: The data path: a file, or a folder with one under its usual name.
-        kinds: Which kinds of file are wanted.
-        objects: As of `read_labelled_scenes`, like the rest.
-        split: A side of the split.
-        seed: Of the split.
-
-    Returns:
-        The file's kind, and each entry with its image's row.
-
-    Raises:
-        FileNotFoundError: If there is no file.
-        ValueError: If it is of another kind, an option has no such value, or nothing is left.
+    Arguments are as of `read_labelled_scenes`; a file of none of the `kinds` is an error.
     """
     usual = [name for kind in kinds for name in _USUAL[kind]]
     file = read_scene_file(files.either(*(name.format(n=objects or 2) for name in dict.fromkeys(usual))))
@@ -196,12 +162,7 @@ def combination(objects: Sequence[Object]) -> Hashable:
 
 
 def split_of(combinations: Sequence[Hashable], seed: int) -> list[str]:
-    """The side of each row: rows of one combination are on one side.
-
-    Args:
-        combinations: One a row.
-        seed: Of the draw.
-    """
+    """The side of each row: rows of one combination are on one side."""
     known = sorted(set(combinations), key=repr)
     random.Random(seed).shuffle(known)
     share = round(_HELD_OUT * len(known))
@@ -212,10 +173,7 @@ def split_of(combinations: Sequence[Hashable], seed: int) -> list[str]:
 
 
 def caption(objects: Sequence[Object]) -> str:
-    """What the paper says of a scene, for example "red cube and blue sphere".
-
-    Source: arXiv:2502.03566.
-    """
+    """What the paper (arXiv:2502.03566) says of a scene, for example "red cube and blue sphere"."""
     return " and ".join(f"{attribute} {name}" for attribute, name in objects)
 
 
@@ -232,13 +190,9 @@ def swapped_caption(objects: Sequence[Object]) -> str | None:
 def read_scene_file(path: Path) -> SceneFile:
     """Read a file that says what is in each image; its content tells its form. No image is opened.
 
-    Args:
-        path: The LABCLIP authors' CLEVR csv without a header (`file,shape,colour,shape,colour,...`), a csv with the
-            columns `object1_color`, `object1_shape` and so on, the scenes of CLEVR as json, or a csv with the columns
-            `character_name`, `character_texture`, `character2_name`, `character2_texture` of PUG:SPAR and PUG:SPARE.
-
-    Raises:
-        ValueError: If it is none of these, or malformed; with the position.
+    The LABCLIP authors' CLEVR csv without a header (`file,shape,colour,shape,colour,...`), a csv with the columns
+    `object1_color`, `object1_shape` and so on, the scenes of CLEVR as json, or a csv with the columns `character_name`,
+    `character_texture`, `character2_name`, `character2_texture` of PUG:SPAR and PUG:SPARE.
     """
     if path.suffix.lower() == ".json":
         return _clevr_scenes(path)
@@ -259,12 +213,12 @@ def _clevr_pairs(path: Path) -> SceneFile:
     """The authors' form, an image a line."""
     entries = []
     for cells, line in _lines(path):
-        place = f"{path} line {line}"
+        place = f"{path.name} line {line}"
         if len(cells) < 3 or len(cells) % 2 == 0:
             raise ValueError(f"{place} has {len(cells)} cells, not a file and pairs of shape and colour.")
         entries.append(SceneEntry(cells[0], _objects(zip(cells[2::2], cells[1::2], strict=True), place), place))
-    folders = {f"images_{len(entry.objects)}obj" for entry in entries}
-    return SceneFile("clevr", entries, (*map(inside, sorted(folders)), as_named, inside("images")))
+    folders = sorted({f"images_{len(entry.objects)}obj/{{path}}" for entry in entries})
+    return SceneFile("clevr", entries, (*folders, "{path}", "images/{path}"))
 
 
 def _clevr_table(path: Path, header: Sequence[str]) -> SceneFile:
@@ -275,7 +229,7 @@ def _clevr_table(path: Path, header: Sequence[str]) -> SceneFile:
     for place, cells in table_rows(path):
         image, *values = fields(cells, ("filename", *itertools.chain(*names)), place)
         entries.append(SceneEntry(image, _objects(zip(values[::2], values[1::2], strict=True), place), place))
-    return SceneFile("clevr", entries, (as_named, inside("images")))
+    return SceneFile("clevr", entries, ("{path}", "images/{path}"))
 
 
 def _clevr_scenes(path: Path) -> SceneFile:
@@ -285,16 +239,15 @@ def _clevr_scenes(path: Path) -> SceneFile:
         raise ValueError(f"{path}: 'scenes' is a {type(scenes).__name__}, not a list.")
     entries, splits = [], set()
     for number, scene in enumerate(scenes):
-        place = f"{path} scene {number}"
+        place = f"{path.name} scene {number}"
         image, objects = fields(scene, ("image_filename", "objects"), place)
         if not isinstance(objects, list) or not objects:
             raise ValueError(f"{place}: 'objects' is not a list of objects.")
-        entries.append(
-            SceneEntry(image, _objects((fields(one, ("color", "shape"), place) for one in objects), place), place)
-        )
+        words = (fields(one, ("color", "shape"), place) for one in objects)
+        entries.append(SceneEntry(image, _objects(words, place), place))
         splits.add(str(scene.get("split", "")))
-    ways = [inside(f"images/{split}") for split in sorted(splits) if split]
-    return SceneFile("clevr", entries, (*ways, as_named, inside("images")))
+    ways = [f"images/{split}/{{path}}" for split in sorted(splits) if split.isalnum()]
+    return SceneFile("clevr", entries, (*ways, "{path}", "images/{path}"))
 
 
 def _pug(path: Path) -> SceneFile:
@@ -307,22 +260,24 @@ def _pug(path: Path) -> SceneFile:
         spare &= {"Default", "Grass", "Stone"}.isdisjoint(textures) and "blank" not in animals
         if "blank" in animals or animals[0] == animals[1] or "Default" in textures:
             left_out += 1
-        else:
-            entries.append((SceneEntry(image, _objects(zip(textures, animals, strict=True), place), place), world))
+            continue
+        objects = _objects(zip(textures, animals, strict=True), place)
+        entries.append((SceneEntry(image, objects, place), world))
     notes = [f"{left_out:,} images with one animal, two of a kind, or no texture are left out."] if left_out else []
     if not spare:
-        return SceneFile("pug-spar", [entry for entry, _ in entries], (as_named, inside("images")), notes)
+        return SceneFile("pug-spar", [entry for entry, _ in entries], ("{path}", "images/{path}"), notes)
     in_worlds = [entry._replace(image=f"{world}/{entry.image}") for entry, world in entries]
-    return SceneFile("pug-spare", in_worlds, (as_named, alone, lambda name: f"images/{alone(name)}"), notes)
+    return SceneFile("pug-spare", in_worlds, ("{path}", "{name}", "images/{name}"), notes)
 
 
 def _objects(pairs: Iterable[Sequence[Any]], place: str) -> tuple[Object, ...]:
     """Attributes and names, checked to be words."""
-    objects = tuple((attribute, name) for attribute, name in pairs)
-    for word in itertools.chain(*objects):
+    words = [word for pair in pairs for word in pair]
+    for word in words:
         if not isinstance(word, str) or not word.strip():
             raise ValueError(f"{place}: {word!r} is neither an attribute nor an object.")
-    return tuple((attribute.strip(), name.strip()) for attribute, name in objects)
+    words = [word.strip() for word in words]
+    return tuple(zip(words[::2], words[1::2], strict=True))
 
 
 def _lines(path: Path) -> Iterator[tuple[list[str], int]]:

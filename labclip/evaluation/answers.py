@@ -6,9 +6,11 @@ import csv
 import math
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import TextIO, overload
+from typing import Any, TextIO, overload
+
+import numpy as np
 
 from labclip.evaluation.scores import Scores
 from labclip.evaluation.tasks import Task
@@ -19,7 +21,7 @@ class Answer:
     """One item and how each model did on it.
 
     Attributes:
-        place: File and position of the item; "" where its question keeps none, as in retrieval and classification.
+        place: File name and position of the item; "" where its question keeps none, as in retrieval and classification.
         metrics: The metrics that it counts in, for example ("swap_att", "swap", "macro", "micro"), or ("t2i_r1",).
         images: Names of its images. Of a search for a caption the right one; of a search for an image that one.
         captions: Its captions, the right one first. Of a search for a caption that one.
@@ -39,17 +41,14 @@ class Answer:
 class Answers(Sequence[Answer]):
     """All items of a benchmark; arrays inside, an `Answer` where one is asked for.
 
-    Args:
-        task: The benchmark.
-        models: Their names.
-        scores: Per set of items its `Scores` of each model.
+    Of `scores` there is one for each set of items and each model.
     """
 
     def __init__(self, task: Task, models: Sequence[str], scores: Sequence[Sequence[Scores]]) -> None:
         # Names alone: the task holds images, whose pixels must not live as long as a report does.
         self._image_name, self._caption = task.names()
         self._models = models
-        self._scores = [one for one in scores if one[0].asked is not None]
+        self._scores: list[Sequence[Scores]] = [one for one in scores if one[0].asked is not None]
         self._ends = list(accumulate(len(one[0].correct) for one in self._scores))
 
     def __len__(self) -> int:
@@ -69,51 +68,48 @@ class Answers(Sequence[Answer]):
         if not 0 <= row < len(self):
             raise IndexError(f"Item {index} of {len(self):,}.")
         part = bisect_right(self._ends, row)
-        return self._answer(self._scores[part], row - (self._ends[part - 1] if part else 0))
+        return self._answer(self._measured(part), row - (self._ends[part - 1] if part else 0))
+
+    def _measured(self, part: int) -> Sequence[Scores]:
+        """The scores of a set of items with their margins, made now; the embeddings behind these are let go."""
+        if not all(isinstance(one.margin, np.ndarray) for one in self._scores[part]):
+            self._scores[part] = [replace(one, margin=one.margins()) for one in self._scores[part]]
+        return self._scores[part]
+
+    def __getstate__(self) -> dict[str, Any]:
+        for part in range(len(self._scores)):
+            self._measured(part)
+        return vars(self)
 
     def _answer(self, scores: Sequence[Scores], row: int) -> Answer:
-        first, asked = scores[0], scores[0].asked
+        asked = scores[0].asked
         assert asked is not None  # others were left out
-        by_model = list(zip(self._models, scores, strict=True))
         return Answer(
             place=asked.places[row] if asked.places else "",
-            metrics=tuple(metric for metric, group in first.metrics.items() if group[row] >= 0),
+            metrics=tuple(metric for metric, group in scores[0].metrics.items() if group[row] >= 0),
             images=tuple(self._image_name(int(one)) for one in asked.images[row] if one >= 0),
             captions=tuple(self._caption(int(one)) for one in asked.captions[row] if one >= 0),
-            right={model: bool(one.correct[row]) for model, one in by_model},
-            margin={model: math.nan if one.margin is None else float(one.margin[row]) for model, one in by_model},
+            right={model: bool(one.correct[row]) for model, one in zip(self._models, scores, strict=True)},
+            margin={model: float(one.margins()[row]) for model, one in zip(self._models, scores, strict=True)},
         )
 
 
 def write_csv(answers: Mapping[str, Sequence[Answer]], models: Sequence[str], file: TextIO) -> None:
-    """Write items as a csv file: benchmark, metrics, place, images, captions, and each model's answer and margin.
-
-    Args:
-        answers: For each benchmark its items.
-        models: Their names.
-        file: Open for writing with newline="".
-    """
-    widths = [
-        max((len(getattr(one, what)) for found in answers.values() for one in found), default=0)
+    """Write each benchmark's items: benchmark, metrics, place, images, captions, each model's answer and margin."""
+    width = {
+        what: max((len(getattr(one, what)) for found in answers.values() for one in found), default=0)
         for what in ("images", "captions")
-    ]
-    named = [
-        name if number == 1 else f"{name}_{number}"
-        for name, width in zip(("image", "caption"), widths, strict=True)
-        for number in range(1, width + 1)
-    ]
+    }
+    numbers = {what: ["", *(f"_{number}" for number in range(2, count + 1))][:count] for what, count in width.items()}
+    named = [what.removesuffix("s") + number for what in width for number in numbers[what]]
+    judged = [f"{model} {what}" for model in models for what in ("right", "margin")]
     writer = csv.writer(file)
-    writer.writerow(
-        ["benchmark", "metrics", "place", *named, *(f"{m} {what}" for m in models for what in ("right", "margin"))]
-    )
+    writer.writerow(["benchmark", "metrics", "place", *named, *judged])
     for benchmark, found in answers.items():
         for one in found:
-            images, captions = (
-                [*texts, *[""] * (width - len(texts))]
-                for texts, width in zip((one.images, one.captions), widths, strict=True)
-            )
-            judged = [cell for model in models for cell in (int(one.right[model]), _margin(one.margin[model]))]
-            writer.writerow([benchmark, " ".join(one.metrics), one.place, *images, *captions, *judged])
+            texts = [text for what in width for text in [*getattr(one, what), *[""] * width[what]][: width[what]]]
+            cells = [cell for model in models for cell in (int(one.right[model]), _margin(one.margin[model]))]
+            writer.writerow([benchmark, " ".join(one.metrics), one.place, *texts, *cells])
 
 
 def _margin(value: float) -> str:

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from labclip.alignment import Alignment
@@ -15,7 +14,7 @@ from labclip.encode.cache import Cache, default_cache, encode
 from labclip.evaluation.answers import Answers
 from labclip.evaluation.benchmarks import BENCHMARKS
 from labclip.evaluation.report import Report, Result
-from labclip.evaluation.scores import RESAMPLES, Compared, Scores, compare
+from labclip.evaluation.scores import RESAMPLES, Scores, compare
 from labclip.evaluation.sources import Benchmark, Sources
 from labclip.evaluation.tasks import Retrieval, Task, Texts
 from labclip.features.features import Features
@@ -129,7 +128,7 @@ def evaluate(
             results.append(
                 Result(
                     asked[name],
-                    _compared(scores, resamples, seed),
+                    [one for models_of in scores for one in compare(models_of, resamples=resamples, seed=seed)],
                     [*task.notes, *_equal_embeddings(task, images_of, texts_of)],
                     len(images_of),
                     len(texts_of),
@@ -151,21 +150,9 @@ def evaluate(
 def score(task: Task, images: Tensor, texts: Tensor, alignments: Sequence[Alignment]) -> list[tuple[Scores, ...]]:
     """Answer a task's questions with the base and each alignment.
 
-    Args:
-        task: Images, captions and questions.
-        images: Of the images, [images, dim], any scale.
-        texts: The base's own, of the captions, [captions, dim], any scale.
-        alignments: Fitted on that base.
-
-    Returns:
-        For each set of items its scores: of the base, then of each alignment.
-
-    Raises:
-        ValueError: If features are not as many as images or captions, or not finite.
+    Features are [images, dim] and [captions, dim], of any scale, those of captions the base's own. For each set of
+    items there are the scores of the base, then of each alignment.
     """
-    for features, items, what in ((images, task.images, "images"), (texts, task.captions, "captions")):
-        if task.embedded is None and len(features) != len(items):
-            raise ValueError(f"There are {len(features)} features for {len(items)} {what}. Encode the same task.")
     images, base = unit_length(images, "Image features"), unit_length(texts, "Text features")
     answers: list[list[Scores]] = []
     for alignment in (None, *alignments):
@@ -173,10 +160,6 @@ def score(task: Task, images: Tensor, texts: Tensor, alignments: Sequence[Alignm
         asked = Texts(aligned, base)
         answers.append([scores for question in task.questions for scores in question.score(images, asked)])
     return list(zip(*answers, strict=True))
-
-
-def _compared(scores: Sequence[Sequence[Scores]], resamples: int, seed: int) -> list[Compared]:
-    return [one for models in scores for one in compare(models, resamples=resamples, seed=seed)]
 
 
 def _equal_embeddings(task: Task, images: Tensor, texts: Tensor) -> list[str]:
@@ -239,11 +222,9 @@ def _read(benchmark: Benchmark, data: Any, images: Any, options: Options | None,
     hint = f"{benchmark.title} needs {benchmark.wants}. Where people get it: {benchmark.source}."
     features = data if isinstance(data, Features) else None
     if features is not None:
-        hint = f"data is {features!r}, which the benchmark features reads. {hint}"
-    questions, folder = (
-        None if path is None else Path(path).expanduser() for path in (data if features is None else None, images)
-    )
-    sources = Sources(questions, folder, on_missing, hint, features=features)
+        data, hint = None, f"data is {features!r}, which the benchmark features reads. {hint}"
+    file, folder = (None if path is None else Path(path).expanduser() for path in (data, images))
+    sources = Sources(file, folder, on_missing, hint, features=features)
     return benchmark.read(sources, **_options(benchmark, options or {}))
 
 
@@ -253,10 +234,7 @@ def _options(benchmark: Benchmark, options: Options) -> dict[str, Option]:
     converted: dict[str, Option] = {}
     for name, value in options.items():
         if name not in known:
-            raise ValueError(
-                f"{benchmark.name} has no option {name!r}. "
-                + (f"It has {', '.join(known)}." if known else "It has no options.")
-            )
+            raise ValueError(f"{benchmark.name} has no option {name!r}. It has {', '.join(known) or 'no options'}.")
         converted[name] = _converted(f"{benchmark.name}'s option {name}", value, known[name])
     return converted
 
@@ -265,15 +243,12 @@ def _converted(what: str, value: Option, default: Any) -> Option:
     """A string as the type of an option's default."""
     if not isinstance(value, str) or isinstance(default, str) or default is None:
         return value
-    if isinstance(default, bool):
-        words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-        if value.lower() in words:
-            return words[value.lower()]
-        raise ValueError(f"{what} is {value!r}. Type true or false.")
+    words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+    wanted = "true or false" if isinstance(default, bool) else f"a number, for example {default}"
     try:
-        return type(default)(value)
-    except ValueError:
-        raise ValueError(f"{what} is {value!r}. Type a number, for example {default}.") from None
+        return words[value.lower()] if isinstance(default, bool) else type(default)(value)
+    except (KeyError, ValueError):
+        raise ValueError(f"{what} is {value!r}. Type {wanted}.") from None
 
 
 def _alignments(
@@ -284,24 +259,21 @@ def _alignments(
     """Name -> alignment at a strength, in the order asked for; "labclip" where there is but one."""
     given = [alignments] if isinstance(alignments, Alignment | str | Path) else list(alignments or ())
     named: dict[str, Alignment] = {}
-    for place, one in enumerate(given):
-        alignment = open_alignment(one, model)
-        label = f"alignment {place + 1}" if isinstance(one, Alignment) else str(one)
+    for place, one in enumerate(given, start=1):
+        label = f"alignment {place}" if isinstance(one, Alignment) else str(one)
         if label in named:
             raise ValueError(f"The alignment {label} is named twice. Name it once.")
-        named[label] = alignment
+        named[label] = open_alignment(one, model)
     if "base" in named and len(named) > 1:
         raise ValueError("The alignment base has the name that the report gives the base. Type ./base.")
     own = model.alignment
-    if not given and not torch.equal(own.fitted.cpu(), torch.eye(own.dim)):
+    if not given and not own.at(1.0).is_identity:
         named["labclip"] = own
     if strengths and not named:
         wanted = typed("alignments=A", "--alignment A")
         raise ValueError(f"Strengths were passed but no alignment. Pass {wanted}, or a model that has one.")
     if len(named) == 1:
         named = {"labclip": next(iter(named.values()))}
-    if not strengths:
-        return named
     asked: dict[str, Alignment] = {}
     for name, one in named.items():
         for strength in strengths:
@@ -309,6 +281,8 @@ def _alignments(
             if label in asked:
                 raise ValueError(f"The strength {strength:g} is asked for twice. Pass each once, to six digits.")
             asked[label] = one.at(strength)
+    if not strengths:
+        return named
     return {"labclip": next(iter(asked.values()))} if len(asked) == 1 else asked
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -58,16 +57,6 @@ class Items:
     def __len__(self) -> int:
         return len(self.image)
 
-    def where(self, keep: Sequence[bool]) -> Items:
-        """Some of the items, without their groups."""
-        found = Items(self.sources)
-        for kept, image, options, place in zip(keep, self.image, self.options, self.places, strict=True):
-            if kept:
-                found.image.append(image)
-                found.options.append(options)
-                found.places.append(place)
-        return found
-
     def group(self, name: str) -> Rows:
         """Number of each item's group, int64 [n]; None is `NONE`."""
         return numbered(self.groups.get(name, []))
@@ -82,8 +71,9 @@ class Items:
         if not self.image:
             return []
         groups = {metrics: everything(len(self))} if isinstance(metrics, str) else metrics
-        image = np.array(self.image, dtype=np.int64)
-        return [Choice(image, padded(self.options), groups, places=self.places, **further)]
+        width = max(map(len, self.options))
+        options = np.array([[*row, *[NONE] * (width - len(row))] for row in self.options], dtype=np.int64)
+        return [Choice(np.array(self.image, dtype=np.int64), options, groups, places=self.places, **further)]
 
     def gallery(self, prefix: str = "") -> list[Retrieval]:
         """Retrieval over the images with their true captions."""
@@ -98,25 +88,12 @@ def numbered(groups: Sequence[Hashable]) -> Rows:
     return np.array(found, dtype=np.int64)
 
 
-def padded(options: Sequence[Sequence[int]]) -> Rows:
-    """Rows of different lengths as one array, filled up with `NONE`."""
-    width = max(map(len, options))
-    return np.array([[*row, *[NONE] * (width - len(row))] for row in options], dtype=np.int64)
-
-
 def gallery(sources: Sources, pairs: Sequence[tuple[int, int, Hashable]], prefix: str = "") -> list[Retrieval]:
-    """Retrieval in which every caption has one right image.
+    """Retrieval in which every caption has one right image; none where there are fewer than two images.
 
     The gallery keeps one image per distinct caption: else a search would have two right answers, of which one counts as
-    wrong. An image that shares any caption with one kept before is left out.
-
-    Args:
-        sources: Where the note about images left out goes.
-        pairs: An image, a caption true of it, and what the caption says: captions that say the same have it in common.
-        prefix: Before the metrics' names.
-
-    Returns:
-        The question; none where there are fewer than two images.
+    wrong. An image that shares any caption with one kept before is left out. A pair is an image, a caption true of it,
+    and what the caption says, which captions that say the same have in common.
     """
     said: dict[int, dict[int, Hashable]] = {}
     for image, caption, meaning in pairs:
@@ -134,8 +111,3 @@ def gallery(sources: Sources, pairs: Sequence[tuple[int, int, Hashable]], prefix
         return []
     texts, places = zip(*((caption, place) for place, image in enumerate(kept) for caption in said[image]), strict=True)
     return [Retrieval(np.array(kept), np.array(texts), np.array(places), prefix)]
-
-
-def slug(text: Any) -> str:
-    """A text as part of a metric's name."""
-    return re.sub(r"\W+", "_", str(text).lower()).strip("_")

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from labclip.evaluation import summary
-from labclip.evaluation.scores import DIFFERING, Difference, Estimate
+from labclip.evaluation.scores import DIFFERING, Difference
 from labclip.messages import typed
 from labclip.packages import EVAL, require
 from labclip.report import Figure, drawn
-from labclip.report.values import Cell, Mark, Page, Section, Table, Value, cleaned
+from labclip.report.values import Page, Section, Table, Value, cleaned, judged
 
 if TYPE_CHECKING:
     from labclip.evaluation.report import Report, Result
@@ -30,82 +29,45 @@ _ROW, _BETWEEN, _MARGINS = 0.3, 0.5, 1.1  # inches
 
 
 def page(report: Report, *, plots: bool = False) -> Page:
-    """The report as values: where there are several benchmarks a short table first, then each by itself.
-
-    Args:
-        report: What was measured.
-        plots: Whether to draw the differences, where there are any.
-    """
-    chosen = summary.headline(report)
-    several = len(report.results) > 1
-    sections = [_short(report)] if several else []
-    sections += [_long(report, result) for result in report.results]
-    if lacking := summary.unmeasured(report):
-        sections.append(Section("Not measured", notes=lacking))
-    if plots and len(report.models) > 1:
-        shown = chosen if several else summary.metrics(report.results[0])
-        sections.insert(0, Section("Gains beside costs", figures=[_figure(report, shown)]))
-    return Page(_title(report), _lead(report), sections, _facts(report))
-
-
-def _title(report: Report) -> str:
-    if len(report.models) == 1:
-        return f"{report.base}, measured"
-    return f"What an alignment gains and costs: {report.base}"
-
-
-def _lead(report: Report) -> str:
-    match len(report.models):
-        case 1:
-            wanted = typed("alignments=A", "--alignment A")
-            return f"Only the base was measured. Pass `{wanted}` to see what a matrix gains and what it costs."
-        case 2:
-            told = _readings(report)
-        case count:
-            told = [f"{count - 1} alignments and their base on the same items."]
-    return " ".join(told)
-
-
-def _readings(report: Report) -> list[str]:
-    """One for each model but the base, of the metrics that the first table shows."""
+    """The report as values: where there are several benchmarks a short table first, then each by itself."""
     several = len(report.results) > 1
     chosen = summary.headline(report) if several else summary.metrics(report.results[0])
-    name = _full if several else _short_name
-    return [f"{model}: {summary.reading(chosen, at, name=name)}." for at, model in enumerate(report.models[1:])]
+    readings = _readings(report, chosen, several)
+    sections = []
+    if plots and readings:
+        sections.append(Section("Gains beside costs", figures=[_figure(report, chosen)]))
+    if several:
+        told = readings if len(readings) > 1 else []
+        sections.append(Section("In short", told, tables=_tables(report, chosen, short=True)))
+    sections += [_long(report, result, several) for result in report.results]
+    if lacking := summary.unmeasured(report):
+        sections.append(Section("Not measured", notes=lacking))
+    match len(readings):
+        case 0:
+            title, wanted = f"{report.base}, measured", typed("alignments=A", "--alignment A")
+            lead = f"Only the base was measured. Pass `{wanted}` to see what a matrix gains and what it costs."
+        case 1:
+            title, lead = f"What an alignment gains and costs: {report.base}", readings[0]
+        case count:
+            title = f"What an alignment gains and costs: {report.base}"
+            lead = f"{count} alignments and their base on the same items."
+    return Page(title, lead, sections, _facts(report))
 
 
-def _full(one: summary.Shown) -> str:
-    return f"{one.benchmark.title} {one.compared.metric}"
+def _readings(report: Report, chosen: Sequence[summary.Shown], several: bool) -> list[str]:
+    """One for each model but the base."""
+    return [f"{model}: {summary.reading(chosen, at, several=several)}." for at, model in enumerate(report.models[1:])]
 
 
-def _short_name(one: summary.Shown) -> str:
-    return one.compared.metric
-
-
-def _short(report: Report) -> Section:
-    """The headline metrics of every benchmark."""
-    chosen, tables = summary.headline(report), []
-    for side in dict.fromkeys(one.side for one in chosen):
-        rows = [
-            row for one in chosen if one.side == side for row in _rows(report, one, [one.benchmark.title], spread=False)
-        ]
-        tables.append(_table(report, side, rows, ["benchmark"], spread=False))
-    return Section("In short", _readings(report) if len(report.models) > 2 else [], tables=tables)
-
-
-def _long(report: Report, result: Result) -> Section:
+def _long(report: Report, result: Result, several: bool) -> Section:
     """Every metric of one benchmark."""
     every = summary.metrics(result)
-    tables = []
-    for side in dict.fromkeys(one.side for one in every):
-        rows = [row for one in every if one.side == side for row in _rows(report, one, [], spread=True)]
-        tables.append(_table(report, side, rows, [], spread=True))
     # One benchmark, one alignment: it is the lead already.
-    single = replace(report, results=[result])
-    paragraphs = _readings(single) if len(report.results) > 1 or len(report.models) > 2 else []
+    paragraphs = _readings(report, every, False) if several or len(report.models) > 2 else []
     size = f"{result.images:,} images, {result.captions:,} captions."
     size += f" Defined in {result.benchmark.paper}." if result.benchmark.paper else ""
-    return Section(result.benchmark.title, paragraphs, tables=tables, notes=[*result.notes, *_few(result), size])
+    notes = [*result.notes, *_few(result), size]
+    return Section(result.benchmark.title, paragraphs, tables=_tables(report, every, short=False), notes=notes)
 
 
 def _few(result: Result) -> list[str]:
@@ -119,66 +81,55 @@ def _few(result: Result) -> list[str]:
     return [f"{told}{', '.join(names)}. Measure on more items."] if names else []
 
 
-def _table(report: Report, side: str, rows: list[list[Value]], before: list[str], *, spread: bool) -> Table:
-    words = summary.SIDES.get(side, side)
-    if len(report.models) > 1:
-        words = f"What it is for: {words}" if side == "binding" else f"What it may cost: {words}"
-    difference = ["difference", "95% interval"] if spread else ["difference"]
-    match len(report.models):
-        case 1:
-            values = ["base", "95% interval"]
-        case 2:
-            values = [*report.models, *difference]
-        case _:
-            values = ["model", "value", *difference]
-    columns = [*before, "metric", "n", "chance", *values]
+def _tables(report: Report, chosen: Sequence[summary.Shown], *, short: bool) -> list[Table]:
+    """One a side; a short one names the benchmark, and leaves intervals out."""
+    models, difference = len(report.models), ["difference"] if short else ["difference", "95% interval"]
+    values = ["base", "95% interval"] if models == 1 else [*report.models, *difference]
+    if models > 2:
+        values = ["model", "value", *difference]
+    columns = [*(["benchmark"] if short else []), "metric", "n", "chance", *values]
     wordy = [place for place, column in enumerate(columns) if column in ("benchmark", "metric", "model")]
-    grouped = columns.index("model") if "model" in columns else 0
-    return Table(words[0].upper() + words[1:], columns, rows, words=wordy, grouped=grouped)
+    tables = []
+    for side in dict.fromkeys(one.side for one in chosen):
+        words = summary.SIDES.get(side, side)
+        if models > 1:
+            words = f"What it is for: {words}" if side == "binding" else f"What it may cost: {words}"
+        rows = [row for one in chosen if one.side == side for row in _rows(report, one, short=short)]
+        grouped = columns.index("model") if models > 2 else 0
+        tables.append(Table(words[0].upper() + words[1:], columns, rows, words=wordy, grouped=grouped))
+    return tables
 
 
-def _rows(report: Report, one: summary.Shown, before: Sequence[Value], *, spread: bool) -> list[list[Value]]:
+def _rows(report: Report, one: summary.Shown, *, short: bool) -> list[list[Value]]:
     """One metric: one row, or where there are several alignments one a model."""
-    compared = one.compared
-    base = compared.estimates[0]
-    head: list[Value] = [*before, compared.metric]
-    size: list[Value] = [base.n, base.chance]
+    compared, base = one.compared, one.compared.estimates[0]
+    head: list[Value] = [*([one.benchmark.title] if short else []), compared.metric, base.n, base.chance]
+    changes = [_change(difference, short=short) for difference in compared.differences]
     match len(report.models):
         case 1:
-            return [[*head, *size, base.value, _range(base)]]
+            return [[*head, base.value, f"[{base.low:.3f}, {base.high:.3f}]"]]
         case 2:
-            other = compared.estimates[1].value
-            return [[*head, *size, base.value, other, *_difference(compared.differences[0], spread=spread)]]
+            return [[*head, base.value, compared.estimates[1].value, *changes[0]]]
         case _:
-            blank: list[Value] = [None, None] if spread else [None]
-            changes = [blank, *(_difference(difference, spread=spread) for difference in compared.differences)]
+            blank: list[Value] = [None] if short else [None, None]
             return [
-                [*head, *size, model, estimate.value, *change]
-                for model, estimate, change in zip(report.models, compared.estimates, changes, strict=True)
+                [*head, model, estimate.value, *change]
+                for model, estimate, change in zip(report.models, compared.estimates, [blank, *changes], strict=True)
             ]
 
 
-def _difference(difference: Difference, *, spread: bool) -> list[Value]:
-    mark: Mark = "none" if not difference.measurable else "good" if difference.value > 0 else "bad"
-    if not spread:
-        return [Cell(summary.signed(difference), mark)]
-    told = summary.plus(difference.value) if difference.measurable else summary.UNMEASURABLE
-    return [Cell(told, mark), summary.interval(difference)]
-
-
-def _range(estimate: Estimate) -> str:
-    return f"[{estimate.low:.3f}, {estimate.high:.3f}]"
-
-
-def _unchecked(matrix: Mapping[str, Any]) -> str:
-    return "" if matrix.get("recorded", True) else "; it does not say which base it was fitted on"
+def _change(one: Difference, *, short: bool) -> list[Value]:
+    if short:
+        return [judged(one.value, one.measurable, summary.told(one))]
+    return [judged(one.value, one.measurable, "" if one.measurable else summary.UNMEASURABLE), summary.interval(one)]
 
 
 def _facts(report: Report) -> list[tuple[str, str]]:
-    matrices = [
-        (str(one["name"]), f"matrix {str(one['matrix_sha256'])[:16]}, strength {one['strength']:g}{_unchecked(one)}")
-        for one in report.alignments
-    ]
+    matrices = []
+    for one in report.alignments:
+        unknown = "" if one.get("recorded", True) else "; it does not say which base it was fitted on"
+        told = f"matrix {str(one['matrix_sha256'])[:16]}, strength {one['strength']:g}{unknown}"
+        matrices.append((str(one["name"]), told))
     looked = sum(len(one.differences) for result in report.results for one in result.compared)
     many = f" Of {looked} differences about one in twenty would look measurable by chance alone."
     places = [
@@ -197,12 +148,7 @@ def _facts(report: Report) -> list[tuple[str, str]]:
 
 
 def _figure(report: Report, chosen: Sequence[summary.Shown]) -> Figure:
-    """Draw metrics, each with one bar a model; hollow where the difference is not measurable.
-
-    Args:
-        report: What was measured, with at least one model beside the base.
-        chosen: The metrics to show.
-    """
+    """Metrics with one bar a model beside the base, hollow where the difference is not measurable."""
     module = require("matplotlib.figure", "Plots need matplotlib", EVAL)
     groups = {key: [one for one in chosen if one.side == key] for key in dict.fromkeys(one.side for one in chosen)}
     models = report.models[1:]
@@ -216,10 +162,7 @@ def _figure(report: Report, chosen: Sequence[summary.Shown]) -> Figure:
     panels[-1].set_xlabel("difference to the base, fractions of 1; hollow: not measurable", fontsize=9)
     if len(models) > 1:
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower left", ncols=3, frameon=False)
-    told = "; ".join(
-        f"{model}: {summary.reading(chosen, place, name=lambda one: one.compared.metric)}"
-        for place, model in enumerate(models)
-    )
+    told = "; ".join(f"{model}: {summary.reading(chosen, place)}" for place, model in enumerate(models))
     caption = "Differences to the base with 95% intervals, all on one scale."
     return drawn(figure, f"Differences to the base by metric. {told}.", caption)
 

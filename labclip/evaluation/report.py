@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,8 @@ class Result:
         captions: Number of distinct captions.
         data: Where its files are, as the user said; "" where it needs none.
         options: Its options, as the user said.
-        items: Every item with each model's answer; empty in a report that was read from a file.
+        items: Every item with each model's answer; empty in a report that was read from a file. Margins of retrieval
+            and classification are made once they are looked at, and embeddings kept until then.
     """
 
     benchmark: Benchmark
@@ -57,18 +58,15 @@ class Result:
 
     def to_json(self, models: Sequence[str]) -> dict[str, Any]:
         """Plain JSON values, by model and metric."""
-        places = list(enumerate(models))
+        estimates = {model: {one.metric: one.estimates[at] for one in self.compared} for at, model in enumerate(models)}
         return {
-            "models": {
-                model: {one.metric: one.estimates[place].value for one in self.compared} for place, model in places
-            },
+            "models": {model: {name: one.value for name, one in found.items()} for model, found in estimates.items()},
             "intervals": {
-                model: {one.metric: [one.estimates[place].low, one.estimates[place].high] for one in self.compared}
-                for place, model in places
+                model: {name: [one.low, one.high] for name, one in found.items()} for model, found in estimates.items()
             },
             "differences": {
-                model: {one.metric: one.differences[place - 1].as_json() for one in self.compared}
-                for place, model in places[1:]
+                model: {one.metric: asdict(one.differences[at]) for one in self.compared}
+                for at, model in enumerate(models[1:])
             },
             "n": {one.metric: one.estimates[0].n for one in self.compared},
             "chance": {one.metric: one.estimates[0].chance for one in self.compared},
@@ -133,11 +131,7 @@ class Report(Reported):
         return f"Report({names}; {self.base}: {', '.join(self.models)})"
 
     def page(self, *, plots: bool = False) -> Page:
-        """The report as values: where there are several benchmarks a short table first, then each by itself.
-
-        Args:
-            plots: Whether to draw the differences, where there are any.
-        """
+        """The report as values: where there are several benchmarks a short table first, then each by itself."""
         return render.page(self, plots=plots)
 
     def write_items(self, path: str | Path) -> None:
@@ -164,11 +158,9 @@ class Report(Reported):
 
     @classmethod
     def from_json(cls, value: Any, place: str = "The report") -> Report:
-        """A report from what `to_json` made of it.
+        """A report from what `to_json` made of it: plain JSON values, or the path of a file of them.
 
-        Args:
-            value: Plain JSON values, or the path of a file of them.
-            place: Where they stand, for messages.
+        `place` says where they stand, for messages.
 
         Raises:
             ValueError: If something is missing, or a benchmark is none of `BENCHMARKS`.

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +42,8 @@ class Scores:
         metrics: For each metric the group of every item, int64 [n], -1 where the item is not in it. The metric's value
             is the mean over groups of the mean in each: one group is a micro mean, several are a macro mean.
         chance: Expected value without knowledge, or None where there is no simple one.
-        margin: Cosine of the right answer minus that of the best wrong one, float32 [n]; or None.
+        margin: Cosine of the right answer minus that of the best wrong one, float32 [n], or a function that gives it
+            once somebody looks at the items; or None.
         asked: What each item asks, for a report item by item; with None these items are not listed there.
     """
 
@@ -51,7 +51,7 @@ class Scores:
     unit: NDArray[np.int64]
     metrics: Mapping[str, Groups]
     chance: float | None = None
-    margin: NDArray[np.float32] | None = None
+    margin: NDArray[np.float32] | Callable[[], NDArray[np.float32]] | None = None
     asked: Asked | None = None
 
     def value(self, metric: str) -> float:
@@ -63,6 +63,12 @@ class Scores:
         items = np.bincount(group[inside])
         right = np.bincount(group[inside], weights=self.correct[inside])
         return float((right[items > 0] / items[items > 0]).mean())
+
+    def margins(self) -> NDArray[np.float32]:
+        """The margins, made where they were not yet; nan where there are none."""
+        if self.margin is None:
+            return np.full(len(self.correct), np.nan, dtype=np.float32)
+        return self.margin() if callable(self.margin) else self.margin
 
     def count(self, metric: str) -> int:
         """Items in a metric."""
@@ -92,10 +98,6 @@ class Estimate:
     n: int
     chance: float | None = None
 
-    def as_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
 class Difference:
@@ -112,10 +114,6 @@ class Difference:
     low: float
     high: float
     measurable: bool
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -134,19 +132,11 @@ class Compared:
 
 
 def compare(models: Sequence[Scores], *, resamples: int = RESAMPLES, seed: int = 0) -> list[Compared]:
-    """Estimate every metric of one set of items for several models.
+    """Estimate every metric of one set of items for several models, the base first.
 
     Units are drawn with replacement, the same draws for all models, so that differences are paired; intervals are
     percentiles. A group with no item in a draw is left out of that draw's macro mean. Where every item is right, or
     none, all draws are alike, and the interval is the exact one of as many units.
-
-    Args:
-        models: Scores of the same items, the base first.
-        resamples: Draws.
-        seed: Of the draws.
-
-    Returns:
-        One `Compared` a metric, in the order of `models[0].metrics`.
     """
     first = models[0]
     columns = [_Column(metric, group, first.unit) for metric, group in first.metrics.items() if (group >= 0).any()]
@@ -160,18 +150,15 @@ def compare(models: Sequence[Scores], *, resamples: int = RESAMPLES, seed: int =
             for model, sums in enumerate(right):
                 drawn[model].append(_means(counts @ sums / total, columns))
     values = [np.concatenate(parts) for parts in drawn]  # each [resamples, metrics]
-    return [
-        Compared(
-            column.metric,
-            [_estimate(scores, column, units, values[m][:, c]) for m, scores in enumerate(models)],
-            [
-                _difference(first, scores, column, units, values[m][:, c] - values[0][:, c])
-                for m, scores in enumerate(models)
-                if m > 0
-            ],
-        )
-        for c, column in enumerate(columns)
-    ]
+    compared = []
+    for c, column in enumerate(columns):
+        estimates = [_estimate(scores, column, units, drew[:, c]) for scores, drew in zip(models, values, strict=True)]
+        differences = [
+            _difference(first, scores, column, units, drew[:, c] - values[0][:, c])
+            for scores, drew in zip(models[1:], values[1:], strict=True)
+        ]
+        compared.append(Compared(column.metric, estimates, differences))
+    return compared
 
 
 class _Column:

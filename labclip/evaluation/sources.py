@@ -78,9 +78,9 @@ class Sources(DataFiles):
             ValueError: If there is no item.
         """
         self.settle()
-        if not self.all_images or not questions:
+        if not self.found.sources or not questions:
             lacks = "has no item"
-            if self.all_images:
+            if self.found.sources:
                 lacks = "asks nothing: no item has a negative, and retrieval needs at least two images"
             raise ValueError(f"{self.data or 'The benchmark'} {lacks}. {self.hint}")
-        return Task(self.all_images, self.captions.captions, questions, self.notes)
+        return Task(self.found.sources, self.captions.captions, questions, self.notes)

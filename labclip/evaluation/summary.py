@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from labclip.evaluation.scores import Compared, Difference
 from labclip.evaluation.sources import Benchmark
+from labclip.report.values import signed
 
 if TYPE_CHECKING:
     from labclip.evaluation.report import Report, Result
@@ -42,6 +43,10 @@ class Shown:
     compared: Compared
     side: str
 
+    def name(self, several: bool) -> str:
+        """What it is called, where metrics of several benchmarks are told and where of one."""
+        return f"{self.benchmark.title} {self.compared.metric}" if several else self.compared.metric
+
 
 def side(benchmark: Benchmark, metric: str) -> str:
     """A key of `SIDES`: by the metric's name (`t2i_`, `i2t_`; `acc`), else what the benchmark measures."""
@@ -50,8 +55,7 @@ def side(benchmark: Benchmark, metric: str) -> str:
 
 def metrics(result: Result) -> list[Shown]:
     """All metrics of one benchmark, binding first."""
-    found = [Shown(result.benchmark, one, side(result.benchmark, one.metric)) for one in result.compared]
-    return sorted(found, key=lambda one: _place(one.side))
+    return _by_side(Shown(result.benchmark, one, side(result.benchmark, one.metric)) for one in result.compared)
 
 
 def headline(report: Report) -> list[Shown]:
@@ -59,26 +63,26 @@ def headline(report: Report) -> list[Shown]:
     chosen = []
     for result in report.results:
         every = metrics(result)
-        named = [one for one in every if one.compared.metric in result.benchmark.headline]
-        told = {one.side for one in named}
-        chosen += [one for one in every if one in named or one.side not in told]
-    return sorted(chosen, key=lambda one: _place(one.side))
+        told = {one.side for one in every if one.compared.metric in result.benchmark.headline}
+        chosen += [one for one in every if one.compared.metric in result.benchmark.headline or one.side not in told]
+    return _by_side(chosen)
 
 
-def reading(chosen: Sequence[Shown], model: int, *, name: Callable[[Shown], str]) -> str:
+def _by_side(shown: Iterable[Shown]) -> list[Shown]:
+    order = list(SIDES)
+    return sorted(shown, key=lambda one: order.index(one.side) if one.side in SIDES else len(order))
+
+
+def reading(chosen: Sequence[Shown], model: int, *, several: bool = False) -> str:
     """What one model gained and lost, side by side.
 
     A side of one metric is told by its difference. Of several, those that differ measurably are counted, better and
-    worse, and the largest of either is named: a loss is never averaged away.
-
-    Args:
-        chosen: Metrics.
-        model: Place of the model among those that are not the base.
-        name: What a metric is called.
+    worse, and the largest of either is named: a loss is never averaged away. `model` is the place among those that are
+    not the base.
     """
     parts = []
     for key, words in SIDES.items():
-        differences = {name(one): one.compared.differences[model] for one in chosen if one.side == key}
+        differences = {one.name(several): one.compared.differences[model] for one in chosen if one.side == key}
         if differences:
             parts.append(f"{words} {_told(differences)}")
     return "; ".join(parts)
@@ -96,26 +100,19 @@ def unmeasured(report: Report) -> list[str]:
     ]
 
 
-def signed(difference: Difference) -> str:
+def told(difference: Difference) -> str:
     """A difference with its interval, or that there is none to be told."""
-    if not difference.measurable:
-        return UNMEASURABLE
-    return f"{plus(difference.value)} {interval(difference)}"
+    return f"{signed(difference.value)} {interval(difference)}" if difference.measurable else UNMEASURABLE
 
 
 def interval(difference: Difference) -> str:
     """The 95% interval of a difference."""
-    return f"[{plus(difference.low)}, {plus(difference.high)}]"
-
-
-def plus(value: float) -> str:
-    """A difference to three decimals with its sign; one that rounds to zero is +0.000."""
-    return f"{round(value, 3) + 0.0:+.3f}"
+    return f"[{signed(difference.low)}, {signed(difference.high)}]"
 
 
 def _told(differences: Mapping[str, Difference]) -> str:
     if len(differences) == 1:
-        return signed(next(iter(differences.values())))
+        return told(next(iter(differences.values())))
     moved = {name: one for name, one in differences.items() if one.measurable}
     if not moved:
         return f"{UNMEASURABLE} in any of {len(differences)} metrics"
@@ -125,9 +122,5 @@ def _told(differences: Mapping[str, Difference]) -> str:
         if group:
             name = max(group, key=lambda name: group[name])
             counts.append(f"{word} in {len(group)}")
-            most.append(f"{signed(moved[name])} ({name})")
+            most.append(f"{told(moved[name])} ({name})")
     return f"{' and '.join(counts)} of {len(differences)} metrics, at most {' and '.join(most)}"
-
-
-def _place(key: str) -> int:
-    return list(SIDES).index(key) if key in SIDES else len(SIDES)

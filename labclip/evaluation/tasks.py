@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -103,19 +104,18 @@ class Retrieval:
 
     def score(self, images: Tensor, texts: Texts) -> list[Scores]:
         """`t2i_r1`, `i2t_r1` and so on."""
-        found = metrics.ranks_and_margins(
-            images[torch.from_numpy(self.images)],
-            texts.aligned[torch.from_numpy(self.texts)],
-            torch.from_numpy(self.image_index),
-        )
+        rows, captions, index = map(torch.from_numpy, (self.images, self.texts, self.image_index))
+        embedded = images[rows], texts.aligned[captions], index
+        rank_text, rank_image = metrics.ranks(*embedded)
+        margins = cache(lambda: metrics.rank_margins(*embedded))
         own = np.bincount(self.image_index, minlength=len(self.images))
         query = own > 0  # an image without a caption can be found, but no search starts from it
         one = np.ones(len(self.texts), dtype=np.int64)
         by_text = Asked(self.images[self.image_index][:, None], self.texts[:, None])
         by_image = Asked(self.images[query][:, None], np.empty((int(query.sum()), 0), dtype=np.int64))
         sides = (
-            ("t2i", found.by_text, found.text_margin, self.image_index, one, len(self.images), by_text),
-            ("i2t", found.by_image[query], found.image_margin[query], np.flatnonzero(query), own[query],
+            ("t2i", rank_text, lambda: margins()[0].numpy(), self.image_index, one, len(self.images), by_text),
+            ("i2t", rank_image[query], lambda: margins()[1][query].numpy(), np.flatnonzero(query), own[query],
              len(self.texts), by_image),
         )  # fmt: skip
         return [
@@ -124,7 +124,7 @@ class Retrieval:
                 unit,
                 {f"{self.prefix}{side}_r{k}": everything(len(rank))},
                 _chance(right, among, k),
-                *((margin.numpy(), asked) if k == 1 else ()),
+                *((margin, asked) if k == 1 else ()),
             )
             for side, rank, margin, unit, right, among, asked in sides
             for k in self.at
@@ -220,14 +220,13 @@ class Classification:
 
     def score(self, images: Tensor, texts: Texts) -> list[Scores]:
         """`acc1`, `mean_per_class` (the macro mean of it), and `acc5` where there are more than five classes."""
-        classes = metrics.class_features(texts.aligned, torch.from_numpy(self.prompts))
-        found = metrics.class_ranks_and_margins(
-            images[torch.from_numpy(self.image)], classes, torch.from_numpy(self.label)
-        )
-        rank, margin = (one.numpy() for one in found)
+        rows, label, prompts = map(torch.from_numpy, (self.image, self.label, self.prompts))
+        embedded = images[rows], metrics.class_features(texts.aligned, prompts), label
+        rank = metrics.class_ranks(*embedded).numpy()
         n, count = len(self.image), len(self.prompts)
         first = {f"{self.prefix}acc1": everything(n), f"{self.prefix}mean_per_class": self.label}
         asked = Asked(self.image[:, None], self.prompts[self.label, :1])
+        margin = lambda: metrics.class_margins(*embedded).numpy()  # noqa: E731
         scores = [Scores(rank < 1, self.image, first, 1 / count, margin, asked)]
         if count > 5:
             scores.append(Scores(rank < 5, self.image, {f"{self.prefix}acc5": everything(n)}, 5 / count))
@@ -236,15 +235,7 @@ class Classification:
 
 @dataclass(frozen=True)
 class Embedded:
-    """Embeddings that the user made before, with what tells whether they are of a model.
-
-    Attributes:
-        images: Any scale, [images, dim].
-        texts: The base's own, [captions, dim].
-        image_names: What a row of `images` is called.
-        text_names: What a row of `texts` is called.
-        check: Raises ValueError for a model that they are not of.
-    """
+    """Embeddings that the user made before, of any scale; how rows are called; `check` raises for another model."""
 
     images: Tensor
     texts: Tensor

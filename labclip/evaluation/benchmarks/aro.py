@@ -13,7 +13,7 @@ import numpy as np
 
 from labclip.data.entries import fields, json_items
 from labclip.data.images import Box
-from labclip.data.located import Layout, as_named, inside
+from labclip.data.located import Layout
 from labclip.evaluation.items import Items
 from labclip.evaluation.scores import everything
 from labclip.evaluation.sources import Benchmark, Sources
@@ -53,15 +53,10 @@ Source: the notebook "Replicate ARO!" of github.com/mertyg/vision-language-model
 def read_relations(sources: Sources) -> Task:
     """`macro` over relations, `macro_no_symmetric` as the official notebook has it, `micro` over items."""
     items = _items(sources, "visual_genome_relation.json", "relation_name")
-    if not items:
-        return sources.task()
     relation = items.group("kind")
-    kept = np.array([name not in SYMMETRIC for name in items.groups["kind"]])
-    metrics = {
-        "macro": relation,
-        "macro_no_symmetric": np.where(kept, relation, NONE),
-        "micro": everything(len(items)),
-    }
+    symmetric = np.array([name in SYMMETRIC for name in items.groups.get("kind", [])], dtype=np.bool_)
+    kept = np.where(symmetric, NONE, relation)
+    metrics = {"macro": relation, "macro_no_symmetric": kept, "micro": everything(len(items))}
     return sources.task(*items.question(metrics, unit=items.group("file")))
 
 
@@ -79,7 +74,7 @@ def read_attributes(sources: Sources) -> Task:
 
 def _items(sources: Sources, name: str, kind: str) -> Items:
     items = Items(sources)
-    layout = Layout(sources, as_named, inside("images"))
+    layout = Layout(sources, "{path}", "images/{path}")
     wanted = ("image_path", "bbox_x", "bbox_y", "bbox_w", "bbox_h", "true_caption", "false_caption", kind)
     for place, item in json_items(*sources.files(name)):
         file, x, y, w, h, true, false, group = fields(item, wanted, place)
@@ -104,24 +99,18 @@ def _kind(group: Any, name: str, place: str) -> str:
 
 
 VG_R = Benchmark(
-    name="vg-r",
-    title="VG-Relation",
-    measures="binding",
+    "vg-r", "VG-Relation", "binding", read_relations,
     wants="visual_genome_relation.json as data; ARO's Visual Genome as images, or in the folder images beside it",
     source="github.com/mertyg/vision-language-models-are-bows",
     licence="MIT; Visual Genome: CC BY 4.0",
     paper="arXiv:2210.01936",
-    read=read_relations,
     headline=("macro", "macro_no_symmetric", "micro"),
-)
+)  # fmt: skip
 VG_A = Benchmark(
-    name="vg-a",
-    title="VG-Attribution",
-    measures="binding",
+    "vg-a", "VG-Attribution", "binding", read_attributes,
     wants="visual_genome_attribution.json as data; ARO's Visual Genome as images, or in the folder images beside it",
     source="github.com/mertyg/vision-language-models-are-bows",
     licence="MIT; Visual Genome: CC BY 4.0",
     paper="arXiv:2210.01936",
-    read=read_attributes,
     headline=("macro", "micro"),
-)
+)  # fmt: skip

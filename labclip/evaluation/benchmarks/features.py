@@ -23,7 +23,6 @@ def read(sources: Sources) -> Task:
     found = Features.load(sources.folder) if sources.features is None else sources.features
     texts, index = _rows(found.texts), np.array(found.image_index, dtype=np.int64)
     captions = np.arange(len(texts))
-    names = [f"caption {row}" if found.folder is None else f"{found.folder} caption {row}" for row in captions]
     questions: list[Question] = []
     if found.negatives is not None and found.has_negative is not None:
         has = np.array(found.has_negative)
@@ -31,19 +30,15 @@ def read(sources: Sources) -> Task:
         some = np.asarray(has.any(axis=1))
         texts = torch.cat([texts, _rows(found.negatives).flatten(0, 1)])
         options = np.concatenate([captions[:, None], rows], axis=1)[some]
-        places = [name for name, kept in zip(names, some, strict=True) if kept]
+        folder = "" if found.folder is None else f"{found.folder.name} "
+        places = [f"{folder}caption {row}" for row in captions[some]]
         questions.append(Choice(index[some], options, {"binding": everything(int(some.sum()))}, places=places))
     # An image without a caption, where one was left out, still is in the gallery.
     questions.append(Retrieval(np.arange(len(found.images)), captions, index))
     left_out = found.manifest.get("skipped", ())
     notes = [f"{len(left_out):,} items were left out when the folder was made."] if left_out else []
-    embedded = Embedded(
-        _rows(found.images),
-        texts,
-        "image {}".format,
-        partial(_text_name, len(captions)),
-        lambda model: check(found, model),
-    )
+    text_name = partial(_text_name, len(captions))
+    embedded = Embedded(_rows(found.images), texts, "image {}".format, text_name, partial(_check, found))
     return Task((), (), questions, notes, embedded)
 
 
@@ -51,12 +46,8 @@ def _text_name(captions: int, row: int) -> str:
     return f"caption {row}" if row < captions else f"negative {row - captions}"
 
 
-def check(features: Features, model: LABCLIP) -> None:
-    """Refuse embeddings of another base.
-
-    Raises:
-        ValueError: If the weights' hash of a folder, or of others the dim, the base's name or its fingerprint tells.
-    """
+def _check(features: Features, model: LABCLIP) -> None:
+    """Refuse embeddings of another base, which a folder tells by the weights, others by dim, name or fingerprint."""
     if features.folder is not None:
         Features.load(features.folder, base=model)
         return
@@ -83,13 +74,10 @@ def _rows(values: Any) -> Tensor:
 
 
 BENCHMARK = Benchmark(
-    name="features",
-    title="Stored embeddings",
-    measures="binding",
+    "features", "Stored embeddings", "binding", read,
     wants="as data a folder that `labclip embed` made with the same model, or in Python `Features`",
     source="labclip embed --model M --captions FILE --images DIR FOLDER",
     licence="yours",
     paper="labclip",
-    read=read,
     headline=("binding", "t2i_r1", "i2t_r1"),
-)
+)  # fmt: skip

@@ -9,7 +9,7 @@ import numpy as np
 from labclip.data import BadRow, Columns, read_items
 from labclip.data.entries import one_of
 from labclip.data.items import RowReader
-from labclip.data.located import Layout, alone, as_named, inside
+from labclip.data.located import Layout
 from labclip.evaluation.sources import Benchmark, Sources
 from labclip.evaluation.tasks import Retrieval, Task
 
@@ -20,13 +20,7 @@ SPLITS = ("test", "val", "restval")
 
 
 class Captioned(NamedTuple):
-    """An image and what is said of it.
-
-    Attributes:
-        row: Of the image.
-        captions: As the file has them, up to five.
-        place: File and position, for messages.
-    """
+    """The row of an image, what is said of it, up to five captions as the file has them, and file and position."""
 
     row: int
     captions: list[str]
@@ -54,22 +48,17 @@ def read_flickr30k(sources: Sources, *, split: str = "test") -> Task:
 
 
 def coco(sources: Sources, split: str) -> list[Captioned]:
-    """COCO's images and captions of a split.
-
-    Raises:
-        FileNotFoundError: If no file of captions is there.
-        ValueError: If it is malformed, or lacks the split.
-    """
+    """COCO's images and captions of a split."""
     one_of("split", split, SPLITS)
-    layout = Layout(sources, as_named, alone, inside("images"))
+    layout = Layout(sources, "{path}", "{name}", "images/{path}")
     return _captioned(sources, (f"coco_karpathy_{split}.json", "dataset_coco.json"), split, layout)
 
 
 def flickr30k(sources: Sources, split: str) -> list[Captioned]:
-    """Flickr30k's images and captions of a split; errors as of `coco`."""
+    """Flickr30k's images and captions of a split."""
     one_of("split", split, SPLITS[:2])
-    names = (f"flickr30k_{split}.json", "dataset_flickr30k.json")
-    return _captioned(sources, names, split, Layout(sources, as_named, alone, inside("flickr30k-images")))
+    layout = Layout(sources, "{path}", "{name}", "flickr30k-images/{path}")
+    return _captioned(sources, (f"flickr30k_{split}.json", "dataset_flickr30k.json"), split, layout)
 
 
 def _captioned(sources: Sources, names: tuple[str, ...], split: str, layout: Layout) -> list[Captioned]:
@@ -110,27 +99,21 @@ def _retrieval(sources: Sources, found: list[Captioned]) -> Task:
 
 
 COCO = Benchmark(
-    name="coco",
-    title="COCO retrieval",
-    measures="retrieval",
-    wants="coco_karpathy_test.json or dataset_coco.json in --data; the folder with val2014 in --images",
+    "coco", "COCO retrieval", "retrieval", read_coco,
+    wants="coco_karpathy_test.json or dataset_coco.json as data; the folder of val2014 as images",
     source="cs.stanford.edu/people/karpathy/deepimagesent, "
     "storage.googleapis.com/sfr-vision-language-research/datasets/coco_karpathy_test.json, cocodataset.org",
     licence="CC BY 4.0; images: Flickr terms of use",
     paper="arXiv:1412.2306",
-    read=read_coco,
     headline=("t2i_r1", "t2i_r5", "i2t_r1", "i2t_r5"),
-)
+)  # fmt: skip
 FLICKR30K = Benchmark(
-    name="flickr30k",
-    title="Flickr30k retrieval",
-    measures="retrieval",
-    wants="flickr30k_test.json or dataset_flickr30k.json in --data; flickr30k-images in --images",
+    "flickr30k", "Flickr30k retrieval", "retrieval", read_flickr30k,
+    wants="flickr30k_test.json or dataset_flickr30k.json as data; flickr30k-images as images",
     source="cs.stanford.edu/people/karpathy/deepimagesent, "
     "storage.googleapis.com/sfr-vision-language-research/datasets/flickr30k_test.json, "
     "shannon.cs.illinois.edu/DenotationGraph",
     licence="non-commercial research and education; images: Flickr terms of use",
     paper="arXiv:1412.2306",
-    read=read_flickr30k,
     headline=("t2i_r1", "t2i_r5", "i2t_r1", "i2t_r5"),
-)
+)  # fmt: skip

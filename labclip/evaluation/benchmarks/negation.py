@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import re
 from typing import Any
 
 import numpy as np
 
 from labclip.data.entries import fields, table_rows
-from labclip.data.located import Layout, alone, as_named, inside
-from labclip.evaluation.items import Items, slug
+from labclip.data.located import Layout
+from labclip.evaluation.items import Items
 from labclip.evaluation.scores import everything
 from labclip.evaluation.sources import Benchmark, Sources
 from labclip.evaluation.tasks import Task
@@ -20,7 +21,7 @@ FILE = "COCO_val_mcq_llama3.1_rephrased.csv"
 def read(sources: Sources) -> Task:
     """`accuracy`, and of each kind of true caption: `positive`, `negative`, `hybrid`."""
     items = Items(sources)
-    layout = Layout(sources, as_named, alone, lambda name: f"val2017/{alone(name)}", inside("images"))
+    layout = Layout(sources, "{path}", "{name}", "val2017/{name}", "images/{path}")
     for place, cells in table_rows(sources.files(FILE)[0]):
         image, answer = fields(cells, ("image_path", "correct_answer"), place)
         names = itertools.takewhile(cells.__contains__, (f"caption_{number}" for number in itertools.count()))
@@ -29,7 +30,7 @@ def read(sources: Sources) -> Task:
             raise ValueError(f"{place} has no columns caption_0, caption_1 and so on.")
         right = _answer(answer, len(captions), place)
         options = [captions[right], *captions[:right], *captions[right + 1 :]]
-        template = slug(cells.get("correct_answer_template") or "") or None
+        template = re.sub(r"\W+", "_", str(cells.get("correct_answer_template") or "").lower()).strip("_") or None
         if template == "accuracy":
             raise ValueError(f"{place}: correct_answer_template is 'accuracy', which is the mean over all kinds.")
         items.add(layout.image(image, place), options, place, kind=template)
@@ -48,13 +49,10 @@ def _answer(value: Any, options: int, place: str) -> int:
 
 
 BENCHMARK = Benchmark(
-    name="negation",
-    title="NegBench COCO-MCQ",
-    measures="binding",
+    "negation", "NegBench COCO-MCQ", "binding", read,
     wants=f"{FILE} as data; COCO val2017 as images",
     source="github.com/m1k2zoo/negbench, cocodataset.org",
     licence="as its repository says; images: Flickr terms of use",
     paper="arXiv:2501.09425",
-    read=read,
     headline=("accuracy", "positive", "negative", "hybrid"),
-)
+)  # fmt: skip

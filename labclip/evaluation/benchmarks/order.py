@@ -64,15 +64,8 @@ def _order(sources: Sources, found: list[Captioned], seed: int, tagger: str) -> 
 def shuffles_of(caption: str, tagger: Tagger, seed: int) -> tuple[str, list[str | None]]:
     """The cleaned caption, and its four shuffles.
 
-    Words are tagged in lower case, and shuffled as the caption has them; then both are cleaned and cut.
-
-    Args:
-        caption: As the file has it.
-        tagger: From words to tags.
-        seed: With the caption itself decides the draws.
-
-    Returns:
-        The caption, and one text a shuffle in the order of `SHUFFLES`; None where no draw said anything else.
+    Words are tagged in lower case, and shuffled as the caption has them; then both are cleaned and cut. The seed and
+    the caption itself decide the draws; None where no draw said anything else.
     """
     own = clean(caption, MAX_WORDS)
     words = words_of(caption)
@@ -123,30 +116,23 @@ def _trigrams(words: list[str]) -> list[list[str]]:
 
 
 def _permute(words: list[str], places: list[int], rng: random.Random) -> None:
-    """Permute the words at some places among these."""
     for place, word in zip(places, rng.sample([words[place] for place in places], len(places)), strict=True):
         words[place] = word
 
 
 COCO = Benchmark(
-    name="coco-order",
-    title="COCO-Order",
-    measures="binding",
+    "coco-order", "COCO-Order", "binding", read_coco,
     wants="coco_karpathy_test.json or dataset_coco.json as data; the folder of val2014 as images",
     source="github.com/mertyg/vision-language-models-are-bows, cocodataset.org",
     licence="CC BY 4.0; images: Flickr terms of use",
     paper="arXiv:2210.01936",
-    read=read_coco,
     headline=("accuracy",),
-)
+)  # fmt: skip
 FLICKR30K = Benchmark(
-    name="flickr30k-order",
-    title="Flickr30k-Order",
-    measures="binding",
+    "flickr30k-order", "Flickr30k-Order", "binding", read_flickr30k,
     wants="flickr30k_test.json or dataset_flickr30k.json as data; flickr30k-images as images",
     source="github.com/mertyg/vision-language-models-are-bows, shannon.cs.illinois.edu/DenotationGraph",
     licence="non-commercial research and education; images: Flickr terms of use",
     paper="arXiv:2210.01936",
-    read=read_flickr30k,
     headline=("accuracy",),
-)
+)  # fmt: skip

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
 from labclip.checks import checked_whole
@@ -9,7 +11,7 @@ from labclip.data.images import ImageSource
 from labclip.data.scene_files import labelled_scenes
 from labclip.evaluation.items import Items, gallery
 from labclip.evaluation.sources import Benchmark, Sources
-from labclip.evaluation.tasks import Choice, Classification, Question, Retrieval, Task
+from labclip.evaluation.tasks import Choice, Classification, Retrieval, Task
 from labclip.scenes import COLOURS, SHAPES, sample
 
 
@@ -26,10 +28,11 @@ def read(sources: Sources, *, n: int = 1000, seed: int = 0) -> Task:
         seed: Of everything drawn.
     """
     checked_whole("n", n, least=2)
-    questions: list[Question] = []
-    for split, metric in (("seen", "binding"), ("heldout", "binding_heldout")):
-        questions += _binding(sources, n, seed, split, metric)
-    return sources.task(*questions, *_retrieval(sources, n, seed), _one_object(sources, n, seed))
+    binding = [
+        *_binding(sources, n, seed, "seen", "binding"),
+        *_binding(sources, n, seed, "heldout", "binding_heldout"),
+    ]
+    return sources.task(*binding, *_retrieval(sources, n, seed), _one_object(sources, n, seed))
 
 
 def _binding(sources: Sources, n: int, seed: int, split: str, metric: str) -> list[Choice]:
@@ -54,16 +57,12 @@ def _retrieval(sources: Sources, n: int, seed: int) -> list[Retrieval]:
 
 def _one_object(sources: Sources, n: int, seed: int) -> Classification:
     scenes = labelled_scenes(n, seed=seed, split="all", n_objects=1)
-    classes = {(colour, shape): number for number, (colour, shape) in enumerate(_all_objects())}
+    classes = {one: number for number, one in enumerate(itertools.product(COLOURS, SHAPES))}
     prompts = [f"{'an' if colour[0] in 'aeiou' else 'a'} {colour} {shape}" for colour, shape in classes]
     rows = [_row(sources, image) for image in scenes.images]
     labels = [classes[objects[0]] for objects in scenes.objects]
     texts = [[sources.captions.row(prompt, "a single object")] for prompt in prompts]
     return Classification(np.array(rows), np.array(labels), np.array(texts), "one_object_")
-
-
-def _all_objects() -> list[tuple[str, str]]:
-    return [(colour, shape) for colour in COLOURS for shape in SHAPES]
 
 
 def _row(sources: Sources, image: ImageSource) -> int:
@@ -72,13 +71,10 @@ def _row(sources: Sources, image: ImageSource) -> int:
 
 
 BENCHMARK = Benchmark(
-    name="scenes",
-    title="Embedded scenes",
-    measures="binding",
+    "scenes", "Embedded scenes", "binding", read,
     wants="nothing: rendered on the spot",
     source="comes with labclip",
     licence="MIT",
     paper="docs/embedded-model.md",
-    read=read,
     headline=("binding", "binding_heldout", "t2i_r1", "tags_t2i_r1", "one_object_acc1"),
-)
+)  # fmt: skip

@@ -29,13 +29,7 @@ def read(sources: Sources) -> Task:
 
 
 def subset_metrics(groups: Rows, subsets: Sequence[str], kinds: Sequence[str]) -> dict[str, Rows]:
-    """The groups of each subset alone, of each kind, and of the macro and micro means.
-
-    Args:
-        groups: The subset of each item, as its place in `subsets`.
-        subsets: Their names.
-        kinds: How names begin that a mean is taken over.
-    """
+    """The groups of each subset alone, of each kind, which is how names begin, and of the macro and micro means."""
     metrics = {name: np.where(groups == number, 0, -1) for number, name in enumerate(subsets)}
     for kind in kinds:
         inside = [number for number, name in enumerate(subsets) if name.startswith(kind)]
@@ -51,13 +45,10 @@ def note_empty(sources: Sources, groups: Rows, subsets: Sequence[str]) -> None:
 
 
 BENCHMARK = Benchmark(
-    name="sugarcrepe",
-    title="SugarCrepe",
-    measures="binding",
+    "sugarcrepe", "SugarCrepe", "binding", read,
     wants="the seven json files as data; COCO val2017 as images",
     source="github.com/RAIVNLab/sugar-crepe, cocodataset.org",
     licence="MIT; images: Flickr terms of use",
     paper="arXiv:2306.14610",
-    read=read,
     headline=("add", "replace", "swap", "macro", "micro"),
-)
+)  # fmt: skip

@@ -49,14 +49,11 @@ def read(sources: Sources) -> Task:
 
 
 BENCHMARK = Benchmark(
-    name="sugarcrepe-pp",
-    title="SugarCrepe++",
-    measures="binding",
+    "sugarcrepe-pp", "SugarCrepe++", "binding", read,
     wants="replace_att.json, replace_obj.json, replace_rel.json, swap_att.json and swap_obj.json as data; "
     "COCO val2017 as images",
     source="github.com/Sri-Harsha/scpp, cocodataset.org",
     licence="CC BY 4.0; images: Flickr terms of use",
     paper="arXiv:2406.11171",
-    read=read,
     headline=("macro_itt", "macro_tot", "micro_itt", "micro_tot"),
-)
+)  # fmt: skip

@@ -50,37 +50,28 @@ def _read(sources: Sources, kind: str, objects: int, split: str, seed: int) -> T
 
 
 CLEVR = Benchmark(
-    name="clevr",
-    title="CLEVR",
-    measures="binding",
+    "clevr", "CLEVR", "binding", read_clevr,
     wants="output_2obj.csv (and images_2obj) of the LABCLIP authors, or a labels.csv with object1_color and so on, or "
     "scenes/CLEVR_val_scenes.json (and images/val)",
     source="github.com/kdariina/CLIP-not-BoW-unimodally, github.com/oshapio/binding-concepts-complexity, "
     "cs.stanford.edu/people/jcjohns/clevr",
     licence="CLEVR: CC BY 4.0; the others state none",
     paper="arXiv:2502.03566, arXiv:1612.06890",
-    read=read_clevr,
     headline=("binding", "t2i_r1", "i2t_r1"),
-)
+)  # fmt: skip
 SPAR = Benchmark(
-    name="pug-spar",
-    title="PUG:SPAR",
-    measures="binding",
+    "pug-spar", "PUG:SPAR", "binding", read_spar,
     wants="labels.csv as data; its images as images, or beside it",
     source="github.com/facebookresearch/PUG",
     licence="CC BY-NC 4.0; not for training generative models",
     paper="arXiv:2308.03977",
-    read=read_spar,
     headline=("binding", "t2i_r1", "i2t_r1"),
-)
+)  # fmt: skip
 SPARE = Benchmark(
-    name="pug-spare",
-    title="PUG:SPARE",
-    measures="binding",
+    "pug-spare", "PUG:SPARE", "binding", read_spare,
     wants="PUG_SPARE.csv as data with a folder of images for each world, or the follow-up's labels.csv",
     source="github.com/kdariina/CLIP-not-BoW-unimodally, github.com/oshapio/binding-concepts-complexity",
     licence="CC BY-NC 4.0; not for training generative models",
     paper="arXiv:2502.03566",
-    read=read_spare,
     headline=("binding", "t2i_r1", "i2t_r1"),
-)
+)  # fmt: skip

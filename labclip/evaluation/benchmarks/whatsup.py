@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
-from typing import Any
 
 from labclip.data.entries import fields, json_items, one_of
-from labclip.data.located import Layout, alone, as_named, inside
+from labclip.data.located import Layout, base_name
 from labclip.evaluation.items import Items, numbered
-from labclip.evaluation.scores import everything
 from labclip.evaluation.sources import Benchmark, Sources
 from labclip.evaluation.tasks import NONE, Question, Rows, Task
 from labclip.messages import typed
@@ -46,8 +44,7 @@ def read(sources: Sources, *, subset: str = "all") -> Task:
     one_of("subset", subset, ("all", *files))
     questions: list[Question] = []
     for name, path in _paths(sources, files, subset).items():
-        found = _controlled(sources, path, name) if name in CONTROLLED else _list(sources, path, name)
-        questions += found
+        questions += (_controlled if name in CONTROLLED else _list)(sources, path, name)
     return sources.task(*questions)
 
 
@@ -69,27 +66,22 @@ def _controlled(sources: Sources, path: Path, name: str) -> list[Question]:
     items = Items(sources)
     folder = "controlled_images" if name == "a" else "controlled_clevr"
     # The files say "data/...", the authors' own folder.
-    ways = (as_named, lambda file: file.removeprefix("data/"), alone, lambda file: f"{folder}/{alone(file)}")
-    layout = Layout(sources, *ways)
+    layout = Layout(sources, "{path}", "{rest}", "{name}", f"{folder}/{{name}}")
     for place, item in json_items(path):
         file, captions = fields(item, ("image_path", "caption_options"), place)
-        _check(captions, place)
+        if not isinstance(captions, list) or len(captions) < 2:
+            raise ValueError(f"{place}: caption_options is {captions!r}, not a list of captions, the right one first.")
         row = layout.image(file, place)
-        shown = _SHOWN.fullmatch(alone(file))
+        shown = _SHOWN.fullmatch(base_name(file))
         if shown is None:
             raise ValueError(f"{place}: the image's name {file!r} does not say what is where, as in mug_on_plate.jpeg.")
         objects = shown["one"], shown["other"]
         items.add(row, captions, place, set=objects, pair=(*objects, _AXIS[shown["where"]]))
     if not items:
         return []
-    together = {
-        f"{name}_pairs": _whole(items.groups["pair"], 2),
-        f"{name}_sets": _whole(items.groups["set"], 4),
-    }
-    return [
-        *items.question({name: everything(len(items))}, together={k: v for k, v in together.items() if (v >= 0).any()}),
-        *items.gallery(f"{name}_"),
-    ]
+    sets = {f"{name}_pairs": _whole(items.groups["pair"], 2), f"{name}_sets": _whole(items.groups["set"], 4)}
+    together = {metric: rows for metric, rows in sets.items() if (rows >= 0).any()}
+    return [*items.question(name, together=together), *items.gallery(f"{name}_")]
 
 
 def _whole(groups: Sequence[Hashable], size: int) -> Rows:
@@ -103,9 +95,11 @@ def _whole(groups: Sequence[Hashable], size: int) -> Rows:
 def _list(sources: Sources, path: Path, name: str) -> list[Question]:
     items = Items(sources)
     coco = name.startswith("coco")
-    folder = "val2017" if coco else "vg_images"
-    layout = Layout(sources, inside(folder), as_named)
-    for place, (number, *captions) in _triples(path):
+    layout = Layout(sources, "val2017/{path}" if coco else "vg_images/{path}", "{path}")
+    for place, item in json_items(path):
+        if not isinstance(item, list) or len(item) != 3:
+            raise ValueError(f"{place} is {item!r}, not [number of the image, right caption, wrong caption].")
+        number, *captions = item
         if isinstance(number, bool) or not isinstance(number, int | str) or not str(number).isdecimal():
             raise ValueError(f"{place}: the image's number is {number!r}, not a whole number.")
         row = layout.image(f"{int(number):012}.jpg" if coco else f"{int(number)}.jpg", place)
@@ -113,27 +107,12 @@ def _list(sources: Sources, path: Path, name: str) -> list[Question]:
     return [*items.question(name)]
 
 
-def _triples(path: Path) -> Iterator[tuple[str, Sequence[Any]]]:
-    for place, item in json_items(path):
-        if not isinstance(item, list) or len(item) != 3:
-            raise ValueError(f"{place} is {item!r}, not [number of the image, right caption, wrong caption].")
-        yield place, item
-
-
-def _check(captions: Any, place: str) -> None:
-    if not isinstance(captions, list) or len(captions) < 2:
-        raise ValueError(f"{place}: caption_options is {captions!r}, not a list of captions, the right one first.")
-
-
 BENCHMARK = Benchmark(
-    name="whatsup",
-    title="What'sUp",
-    measures="binding",
+    "whatsup", "What'sUp", "binding", read,
     wants="controlled_images_dataset.json, controlled_clevr_dataset.json, coco_qa_*.json or vg_qa_*.json as data; "
     "as images the folder with controlled_images, controlled_clevr, val2017, vg_images",
     source="github.com/amitakamath/whatsup_vlms",
     licence="MIT; COCO and Visual Genome images under their own terms",
     paper="arXiv:2310.19785",
-    read=read,
     headline=("a", "a_pairs", "a_sets", "b", "b_pairs", "b_sets"),
-)
+)  # fmt: skip

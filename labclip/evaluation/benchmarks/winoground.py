@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from labclip.data.entries import fields, one_of, table_rows
-from labclip.data.located import Layout, alone, as_named, inside
+from labclip.data.located import Layout
 from labclip.evaluation.items import gallery
 from labclip.evaluation.sources import Benchmark, Sources
 from labclip.evaluation.tasks import Pairs, Task
@@ -48,7 +48,8 @@ def _files(sources: Sources, names: Sequence[str], split: str) -> list[Path]:
 
 def _read(sources: Sources, paths: Sequence[Path], numbers: tuple[int, int]) -> Task:
     wanted = [f"{what}_{number}" for what in ("image", "caption") for number in numbers]
-    layout = Layout(sources, as_named, _png, inside("images"), _png_inside, alone)
+    # Winoground's jsonl names its images without their ending.
+    layout = Layout(sources, "{path}", "{path}.png", "images/{path}", "images/{path}.png", "{name}")
     images: list[list[int]] = []
     texts: list[list[int]] = []
     places: list[str] = []
@@ -65,41 +66,24 @@ def _read(sources: Sources, paths: Sequence[Path], numbers: tuple[int, int]) -> 
             places.append(place)
     if not images:
         return sources.task()
-    true = zip(itertools.chain(*images), itertools.chain(*texts), strict=True)
-    return sources.task(
-        Pairs(np.array(images), np.array(texts), places),
-        *gallery(sources, [(image, text, text) for image, text in true]),
-    )
-
-
-def _png(name: str) -> str:
-    """Winoground's jsonl names its images without their ending."""
-    return f"{name}.png"
-
-
-def _png_inside(name: str) -> str:
-    return f"images/{name}.png"
+    pairs = Pairs(np.array(images), np.array(texts), places)
+    true = zip(pairs.images.flat, pairs.texts.flat, strict=True)
+    return sources.task(pairs, *gallery(sources, [(int(image), int(text), text) for image, text in true]))
 
 
 WINOGROUND = Benchmark(
-    name="winoground",
-    title="Winoground",
-    measures="binding",
+    "winoground", "Winoground", "binding", read_winoground,
     wants="the Parquet file as data, or examples.jsonl and its images as images",
     source="huggingface.co/datasets/facebook/winoground (accept its terms there)",
     licence="research only, as its page says; images by Getty Images",
     paper="arXiv:2204.03162",
-    read=read_winoground,
     headline=("text", "image", "group"),
-)
+)  # fmt: skip
 COLORSWAP = Benchmark(
-    name="colorswap",
-    title="ColorSwap",
-    measures="binding",
+    "colorswap", "ColorSwap", "binding", read_colorswap,
     wants="the Parquet files as data, or test.json and its images as images",
     source="huggingface.co/datasets/stanfordnlp/colorswap (accept its terms there)",
     licence="MIT",
     paper="arXiv:2402.04492",
-    read=read_colorswap,
     headline=("text", "image", "group"),
-)
+)  # fmt: skip

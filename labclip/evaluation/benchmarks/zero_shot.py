@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -58,8 +58,7 @@ def read(sources: Sources, *, split: str = "test", classes: str = "", templates:
         raise ValueError(f"Two classes are called {repeated[0]!r}. Pass {wanted} with names that differ.")
     prompts = _templates(templates, sources) if templates else [TEMPLATE]
     rows = [[sources.captions.row(one.replace("{}", name), f"class {name!r}") for one in prompts] for name in names]
-    prompts_each = f"{len(prompts):,} prompt{'s' if len(prompts) > 1 else ''} each"
-    sources.notes.append(f"{len(names):,} classes, {prompts_each}.")
+    sources.notes.append(f"{len(names):,} classes, {len(prompts):,} prompt{'s' if len(prompts) > 1 else ''} each.")
     return sources.task(Classification(np.array(found.image), np.array(found.label), np.array(rows)))
 
 
@@ -74,16 +73,15 @@ def _folders(sources: Sources, folder: Path) -> _Found:
         if not shown:
             empty.append(path.name)
         for one in shown:
-            row = sources.image_file(one)
+            row = sources.found.file(one)
             assert row is not None
             image.append(row)
             label.append(number)
     if len(folders) < 2 or not image:
         raise ValueError(f"{folder} has {len(folders)} folders with {len(image)} images, not one folder a class.")
     if empty:
-        sources.notes.append(
-            f"{len(empty):,} folders have no image, for example {empty[0]}; their classes stay options."
-        )
+        example = f"for example {empty[0]}; their classes stay options."
+        sources.notes.append(f"{len(empty):,} folders have no image, {example}")
     return _Found(image, label, [path.name for path in folders])
 
 
@@ -114,84 +112,60 @@ def _cifar(sources: Sources, folder: Path, name: str, split: str) -> _Found:
 
 
 def _names(file: str, classes: Sequence[str], sources: Sources) -> list[str]:
-    path = _beside(file, sources)
-    if path.suffix.lower() == ".json":
-        value = read_json(path)
-        if isinstance(value, dict):
-            return _by_folder(value, classes, path)
-        names = value
-    else:
-        lines = _lines(path)
-        names = [line.strip() for line in lines if line.strip()]
-        if all("\t" in line for line in names):
-            return _by_folder(dict(line.split("\t", 1) for line in names), classes, path)
+    path, names = _listed(file, sources)
+    if path.suffix.lower() != ".json" and all("\t" in line for line in names):
+        names = dict(line.split("\t", 1) for line in names)
+    if isinstance(names, dict):
+        lacking = [name for name in classes if name not in names]
+        if lacking:
+            raise ValueError(f"{path} lacks {len(lacking)} of {len(classes)} classes, for example {lacking[0]!r}.")
+        return [names[name] for name in classes]
     if not isinstance(names, list) or len(names) != len(classes):
         count = len(names) if isinstance(names, list) else "no"
         raise ValueError(
             f"{path} has {count} names for {len(classes)} classes. Write one a line, in the folders' order."
         )
-    if sorted(names) == sorted(classes) and names != list(classes):
+    other = [place for place, (name, folder) in enumerate(zip(names, classes, strict=True)) if name != folder]
+    if other and set(map(str, names)) == set(classes):
         raise ValueError(
-            f"{path} has the names of the folders in another order: line {_first_difference(names, classes) + 1} would "
-            f"rename a class to another. Sort it, or write folder<TAB>name lines, which need no order."
+            f"{path} has the names of the folders in another order: line {other[0] + 1} would rename a class to "
+            f"another. Sort it, or write folder<TAB>name lines, which need no order."
         )
-    place = _first_difference(names, classes)
-    if place < len(names):
-        sources.notes.append(
-            f"Names of {path.name} by the order of folders, for example {classes[place]}: {names[place]}."
-        )
+    if other:
+        example = f"{classes[other[0]]}: {names[other[0]]}"
+        sources.notes.append(f"Names of {path.name} by the order of folders, for example {example}.")
     return names
 
 
-def _first_difference(names: Sequence[str], classes: Sequence[str]) -> int:
-    return next(
-        (place for place, pair in enumerate(zip(names, classes, strict=True)) if pair[0] != pair[1]), len(names)
-    )
-
-
-def _by_folder(names: dict[str, str], classes: Sequence[str], path: Path) -> list[str]:
-    lacking = [name for name in classes if name not in names]
-    if lacking:
-        raise ValueError(f"{path} lacks {len(lacking)} of {len(classes)} classes, for example {lacking[0]!r}.")
-    return [names[name] for name in classes]
-
-
 def _templates(file: str, sources: Sources) -> list[str]:
-    path = _beside(file, sources)
-    value = read_json(path) if path.suffix.lower() == ".json" else _lines(path)
-    lines = (
-        [line.strip() for line in value if isinstance(line, str) and line.strip()] if isinstance(value, list) else []
-    )
-    wrong = [line for line in lines if "{}" not in line]
+    path, value = _listed(file, sources)
+    lines = value if isinstance(value, list) else []
+    wrong = [line for line in lines if not isinstance(line, str) or "{}" not in line]
     if not lines or wrong:
         raise ValueError(f"{path}: {wrong[0] if wrong else 'no line'!r} has no {{}} where the class's name goes.")
-    return lines
+    return [line.strip() for line in lines]
 
 
-def _lines(path: Path) -> list[str]:
+def _listed(file: str, sources: Sources) -> tuple[Path, Any]:
+    """A file as it is named, or as data, and its JSON value, or its lines that are not blank."""
+    path = next((path for path in (Path(file).expanduser(), sources.folder / file) if path.is_file()), None)
+    if path is None:
+        raise FileNotFoundError(f"There is no file {file}, here or in {sources.folder}.")
+    if path.suffix.lower() == ".json":
+        return path, read_json(path)
     try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 text: byte {error.start}.") from error
-
-
-def _beside(file: str, sources: Sources) -> Path:
-    """A file as it is named, or as data."""
-    found = next((path for path in (Path(file).expanduser(), sources.folder / file) if path.is_file()), None)
-    if found is None:
-        raise FileNotFoundError(f"There is no file {file}, here or in {sources.folder}.")
-    return found
+    return path, [line.strip() for line in lines if line.strip()]
 
 
 BENCHMARK = Benchmark(
-    name="zero-shot",
-    title="Zero-shot classification",
-    measures="classification",
+    "zero-shot", "Zero-shot classification", "classification", read,
     wants="as data a folder with one folder of images a class, or CIFAR-10 or CIFAR-100 (Python version) unpacked; the "
     "options classes and templates are files of other names and prompts",
     source="your own, image-net.org, www.cs.toronto.edu/~kriz/cifar.html",
     licence="that of the images; ImageNet: non-commercial research",
     paper="arXiv:2103.00020",
-    read=read,
     headline=("acc1", "acc5", "mean_per_class"),
-)
+)  # fmt: skip
