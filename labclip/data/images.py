@@ -37,7 +37,7 @@ def formats() -> list[str]:
     return [name for name in Image.OPEN if name != "EPS"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, slots=True)
 class ImageSource:
     """Where the bytes of one image are: a file of its own, a place in a tar, a row of a Parquet file, or memory.
 
@@ -68,7 +68,7 @@ class ImageSource:
             where = f"{self.start} {self.column} {self.file or self.name}".encode("utf-8", "surrogatepass")
             in_memory = self.file is None and self.data is not None
             held = (b"data", self.read()) if in_memory else (b"file", where)
-            object.__setattr__(self, "key", _key(repr(self.box).encode(), *held))
+            self.key = _key(repr(self.box).encode(), *held)
 
     def __str__(self) -> str:
         return f"{self.name} ({self.place})" if self.place else self.name

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from labclip.data.cleaning import clean as clean_text
 from labclip.data.cleaning import is_shuffle
-from labclip.data.columns import Columns, is_empty, listed
+from labclip.data.columns import Columns, RowError, is_empty, listed
 from labclip.data.images import ImageSource
 from labclip.data.inputs import READERS, find_inputs
 from labclip.data.rows import Row, Wanted, parquet_columns
@@ -165,46 +165,41 @@ class RowReader:
 
     def items(self, row: Row) -> Iterator[Item | BadRow]:
         """What is wrong with a row's captions, and an item with those that are sound."""
-        place = self.place(row)
-        if row.problem is not None:
-            yield BadRow(place, "", row.problem)
-            return
-        image = self._image(row, place)
-        if isinstance(image, str):
-            yield BadRow(place, _name(row, self.columns), image)
-            return
-        name = image.name if image else ""
+        place, image = self.place(row), None
         try:
+            if row.problem is not None:
+                raise RowError(row.problem)
+            image = self._image(row, place)
             cell = self.columns.captions_in(row.cells, archive=row.held is not None)
-        except KeyError as error:
-            yield BadRow(place, name, _lacks(error.args[0], row))
-            return
-        several = listed(cell)
-        captions = [cell] if several is None else several
-        negatives = self.columns.negatives_in(row.cells, None if several is None else len(several))
-        if isinstance(negatives, str) or not captions:
-            yield BadRow(place, name, negatives if isinstance(negatives, str) else "has an empty list of captions")
+            several = listed(cell)
+            captions = [cell] if several is None else several
+            negatives = self.columns.negatives_in(row.cells, None if several is None else len(several))
+            if not captions:
+                raise RowError("has an empty list of captions")
+        except RowError as error:
+            yield BadRow(place, image.name if image else self._name(row), str(error))
             return
         sound: list[tuple[str, tuple[str, ...]]] = []
         for caption, mine in zip(captions, negatives, strict=True):
-            if is_empty(caption):
-                yield BadRow(place, name, "has an empty caption", empty=True)
-            elif problem := _text_problem("a caption", caption) or _text_problem("a negative", *mine):
-                yield BadRow(place, name, problem)
-            else:
-                sound.append((caption, tuple(dict.fromkeys(mine))))
+            try:
+                if not is_empty(caption):
+                    _check_texts("a caption", caption)
+                    _check_texts("a negative", *mine)
+                    sound.append((caption, tuple(dict.fromkeys(mine))))
+                    continue
+                problem = "has an empty caption"
+            except RowError as error:
+                problem = str(error)
+            yield BadRow(place, image.name if image else "", problem, empty=is_empty(caption))
         if sound:
-            yield Item(image, tuple(one for one, _ in sound), tuple(mine for _, mine in sound), place)
+            yield _item(image, sound, place)
 
-    def _image(self, row: Row, place: str) -> ImageSource | str | None:
-        """Where a row's image is, or what is wrong with it."""
+    def _image(self, row: Row, place: str) -> ImageSource | None:
+        """Where a row's image is; None where it names none and need not."""
         if row.held is not None:
             inside, start, size = row.held
             return ImageSource(inside, self.path, _key(b"tar", self.number, start), start, size, place=place)
-        try:
-            column, cell = self.columns.image_in(row.cells, required=self.require_image)
-        except KeyError as error:
-            return _lacks(error.args[0], row)
+        column, cell = self.columns.image_in(row.cells, required=self.require_image)
         name: Any = cell
         if isinstance(cell, dict) and set(cell) <= {"bytes", "path"}:  # as Hugging Face datasets keep images
             name, cell = cell.get("path"), cell.get("bytes") or cell.get("path")
@@ -212,13 +207,17 @@ class RowReader:
             name, key = name if isinstance(name, str) else row.where, _key(b"bytes", cell)
             return ImageSource(name, self.path, key, row.number - 1, -1, column, cell, place)
         if is_empty(cell):
-            return "names no image" if self.require_image else None
+            if self.require_image:
+                raise RowError("names no image")
+            return None
         if not isinstance(cell, str):
-            return f"has an image that is a {type(cell).__name__}, not a path"
-        if problem := _text_problem("an image", cell):
-            return problem
+            raise RowError(f"has an image that is a {type(cell).__name__}, not a path")
+        _check_texts("an image", cell)
         file = self.root / cell if self.require_image else None
         return ImageSource(cell, file, _key(b"path", self.root_number, cell.encode()), place=place)
+
+    def _name(self, row: Row) -> str:
+        return next((cell for name in self.columns.images if isinstance(cell := row.cells.get(name), str)), "")
 
 
 def _key(*parts: bytes | int) -> bytes:
@@ -226,23 +225,19 @@ def _key(*parts: bytes | int) -> bytes:
     return hashlib.blake2b(b"%r" % (parts,), digest_size=16).digest()
 
 
-def _name(row: Row, columns: Columns) -> str:
-    return next((cell for name in columns.images if isinstance(cell := row.cells.get(name), str)), "")
-
-
-def _lacks(column: str, row: Row) -> str:
-    return f"has no {column}; it has {', '.join(name for name in row.cells if name) or 'nothing'}"
-
-
-def _text_problem(what: str, *texts: Any) -> str | None:
+def _check_texts(what: str, *texts: Any) -> None:
+    """Refuse what no model can read."""
     for text in texts:
         if not isinstance(text, str):
-            return f"has {what} that is a {type(text).__name__}, not a text"
+            raise RowError(f"has {what} that is a {type(text).__name__}, not a text")
         try:
             text.encode()
         except UnicodeEncodeError:
-            return f"holds {text[:40]!r}, which is not valid Unicode"
-    return None
+            raise RowError(f"holds {text[:40]!r}, which is not valid Unicode") from None
+
+
+def _item(image: ImageSource | None, sound: Sequence[tuple[str, tuple[str, ...]]], place: str) -> Item:
+    return Item(image, tuple(one for one, _ in sound), tuple(mine for _, mine in sound), place)
 
 
 def _worded(item: Item, clean: bool | None) -> Iterator[Item | BadRow]:
@@ -263,7 +258,7 @@ def _worded(item: Item, clean: bool | None) -> Iterator[Item | BadRow]:
             reason = f"has an empty caption: cleaning leaves nothing of {raw!r}"
             yield BadRow(item.place, item.image.name if item.image else "", reason, empty=True)
     if sound:
-        yield replace(item, captions=tuple(one for one, _ in sound), negatives=tuple(mine for _, mine in sound))
+        yield _item(item.image, sound, item.place)
 
 
 def _refuse_mixed(caption: str, negatives: Sequence[str], place: str) -> None:

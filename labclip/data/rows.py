@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ _CELL_LIMIT = 16 * 2**20
 PARQUET = "Parquet files need pyarrow", 'pip install "labclip[data]"'
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Row:
     """One row of a table, or one sample of an archive.
 
@@ -91,7 +92,7 @@ def jsonl_rows(path: Path) -> Iterator[Row]:
                 continue
             number += 1
             try:
-                yield _row(number, f"line {line}", json.loads(text))
+                yield _row(number, f"line {line}", json.loads(text.removeprefix(BOM_UTF8).decode()))
             except (ValueError, RecursionError) as error:
                 yield Row(number, f"line {line}", {}, f"is not JSON: {error}")
 

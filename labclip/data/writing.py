@@ -14,6 +14,7 @@ from labclip.data.inputs import READERS
 from labclip.data.rows import BATCH, PARQUET, Row, Wanted, open_parquet
 from labclip.packages import require
 
+_encode = json.JSONEncoder(ensure_ascii=False).encode
 _ROW_GROUP = 65_536  # rows, as most Parquet writers choose
 _ROW_GROUP_BYTES = 128 << 20  # where rows hold images
 
@@ -94,7 +95,7 @@ def _cell(value: Any) -> Any:
 def _write_jsonl(path: Path, columns: Sequence[str], added: Sequence[str], batches: Iterable[Batch]) -> None:
     with path.open("x", newline="", encoding="utf-8") as file:
         for batch in batches:
-            file.writelines(json.dumps(cells, ensure_ascii=False) + "\n" for cells in batch.cells())
+            file.writelines(_encode(cells) + "\n" for cells in batch.cells())
 
 
 def _write_parquet(path: Path, columns: Sequence[str], added: Sequence[str], batches: Iterable[Batch]) -> None:

@@ -19,7 +19,7 @@ from labclip.data.items import WORDS, BadRow, Item, RowReader, read_items
 from labclip.data.rows import parquet_columns, repeated_column
 from labclip.data.writing import WRITABLE, Batch, read_batches, write_batches
 from labclip.messages import typed
-from labclip.negatives.choosing import Method, TrueCaptions, check_k, choose, max_words
+from labclip.negatives.choosing import Method, TrueCaptions, choose, max_words
 
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _TABLES = [ending for ending in READERS if ending != ".tar"]
@@ -91,7 +91,7 @@ def _read(path: Path, columns: Columns, true_captions: TrueCaptions, clean: bool
             wrong: dict[str, str] = {}
             for text in negatives:
                 said = comparable(text)
-                if not (said in own or (item.image and true_captions.hold(item.image.key, said))):
+                if said not in own and not true_captions.hold(item.image and item.image.key, said):
                     wrong.setdefault(said, text)
             kept.append(tuple(wrong.values()))
             dropped += len(negatives) - len(wrong)
@@ -135,7 +135,8 @@ def add(
         ValueError: If the input is malformed, lacks the column, or has one called `negative`; if `out` exists.
     """
     path, out = Path(path), Path(out)
-    check_k(k)
+    if k < 1:
+        raise ValueError(f"k is {k}, but it is the number of negatives a caption gets. Pass 1 or more.")
     columns, known, caption = _columns(path, column, image_column)
     target = _target(path, out, force=force)
     names = ["negative", *(f"negative_{number}" for number in range(2, k + 1))]
@@ -152,7 +153,7 @@ def add(
                     _refuse(names, row.cells, reader.place(row))
                 item = next(filter(None, map(_sound, reader.items(row))), None)
                 text, image = (item.captions[0], item.image and item.image.key) if item else ("", None)
-                found.append(choose(method, text, k=k, seed=seed, image=image, true_captions=true_captions))
+                found.append(choose(method, text, image, true_captions, k=k, seed=seed))
                 cleaned.append(clean_caption(text, max_words(method)) if item else row.cells.get(caption))
             counts.update(with_negative=sum(map(bool, found)), negatives=sum(map(len, found)))
             batch.added = {name: [one[n] if n < len(one) else None for one in found] for n, name in enumerate(names)}
@@ -208,9 +209,8 @@ def _look_through(path: Path, columns: Columns, words: int | None, *, single: bo
         for item in filter(None, map(_sound, found)):
             if single and len(item.captions) > 1:
                 raise ValueError(f"{item.place} has {len(item.captions)} captions. Write a row for each.")
-            if item.image is not None:
-                for caption in item.captions:
-                    true_captions.add(item.image.key, caption, words)
+            for caption in item.captions:
+                true_captions.add(item.image and item.image.key, caption, words)
     if not count:
         raise ValueError(f"{path} holds no captions.")
     return count, true_captions
