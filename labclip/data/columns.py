@@ -19,6 +19,7 @@ IMAGES = ("image", "filename", "filepath", "image_path")
 IDENTIFIERS = ("file_name", "image_id", "url")
 """Columns that say which rows are of one image, but not where it is."""
 
+_IDENTIFYING = (*IMAGES, *IDENTIFIERS)
 _NUMBERED = re.compile(r"negative(?:_(\d+))?")
 _NEGATIVES = ("negatives", "neg_caption", "negative_caption")  # ours, NegCLIP's, SugarCrepe's
 _LISTS = ("negatives", "neg_caption")
@@ -110,8 +111,10 @@ class Columns:
         if required:
             name = self.image or _first(cells, IMAGES)
             return name, self._image(name, cells)
-        for name in (*IMAGES, *IDENTIFIERS) if self.image is None else (self.image,):
-            cell = self._image(name, cells) if name in cells else None
+        for name in _IDENTIFYING if self.image is None else (self.image,):
+            if name not in cells:
+                continue
+            cell = self._image(name, cells)
             if not is_empty(cell) and (self.image is not None or isinstance(cell, str | int)):
                 return name, str(cell) if isinstance(cell, int) else cell
         return "", None
@@ -153,7 +156,10 @@ def _cell(cells: Mapping[str, Any], name: str) -> Any:
 
 
 def _first(cells: Mapping[str, Any], usual: Sequence[str]) -> str:
-    return next((name for name in usual if name in cells), usual[0])
+    for name in usual:
+        if name in cells:
+            return name
+    return usual[0]
 
 
 @lru_cache(1024)

@@ -44,7 +44,7 @@ class ImageSource:
     Attributes:
         name: For people: its path as the table has it, or its name in the archive.
         file: Its own file, or the tar or Parquet file that it is in; None of an image in memory, or only named.
-        key: 16 bytes, equal for one image. By default of the path and the place in it, or of what `data` holds.
+        key: Equal for one image. By default a hash of the path and the place in it, or of what `data` holds.
         start: In a tar its first byte, in a Parquet file its row from 0; None for a file of its own.
         size: In a tar its bytes; of no meaning elsewhere.
         column: In a Parquet file its column; None for other files.
@@ -67,8 +67,8 @@ class ImageSource:
         if not self.key:
             where = f"{self.start} {self.column} {self.file or self.name}".encode("utf-8", "surrogatepass")
             in_memory = self.file is None and self.data is not None
-            held = (b"data", self.read()) if in_memory else (b"file", where)
-            self.key = _key(repr(self.box).encode(), *held)
+            held = b"data\0" + self.read() if in_memory else b"file\0" + where
+            self.key = hashlib.blake2b(repr(self.box).encode() + held, digest_size=16).digest()
 
     def __str__(self) -> str:
         return f"{self.name} ({self.place})" if self.place else self.name
@@ -125,10 +125,6 @@ def _crop(image: Image.Image, box: Box) -> Image.Image:
     if whole[0] >= whole[2] or whole[1] >= whole[3]:
         raise ValueError(f"has the box {box}, which is less than a pixel")
     return image.crop(whole)
-
-
-def _key(*parts: bytes) -> bytes:
-    return hashlib.blake2b(b"\0".join(parts), digest_size=16).digest()
 
 
 def reason(what: str, error: BaseException) -> str:
@@ -250,15 +246,7 @@ class Captions:
     _row: dict[str, int] = field(default_factory=dict)
 
     def row(self, caption: Any, place: str) -> int:
-        """The row of a caption.
-
-        Args:
-            caption: Text as the model shall get it.
-            place: File and position, for the message.
-
-        Raises:
-            ValueError: If it is no text, or empty.
-        """
+        """The row of a caption; `place` is where it stands, for the message if it is no text, or empty."""
         self.check(caption, place)
         if caption not in self._row:
             self._row[caption] = len(self.captions)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -179,32 +179,27 @@ class RowReader:
         except RowError as error:
             yield BadRow(place, image.name if image else self._name(row), str(error))
             return
-        sound: list[tuple[str, tuple[str, ...]]] = []
-        for caption, mine in zip(captions, negatives, strict=True):
-            try:
-                if not is_empty(caption):
-                    _check_texts("a caption", caption)
-                    _check_texts("a negative", *mine)
-                    sound.append((caption, tuple(dict.fromkeys(mine))))
-                    continue
-                problem = "has an empty caption"
-            except RowError as error:
-                problem = str(error)
-            yield BadRow(place, image.name if image else "", problem, empty=is_empty(caption))
+        sound: dict[int, tuple[str, ...]] = {}
+        for number, (caption, mine) in enumerate(zip(captions, negatives, strict=True)):
+            empty = is_empty(caption)
+            if problem := "has an empty caption" if empty else _unreadable(caption, mine):
+                yield BadRow(place, image.name if image else "", problem, empty)
+            else:
+                sound[number] = tuple(dict.fromkeys(mine))
         if sound:
-            yield _item(image, sound, place)
+            yield Item(image, tuple([captions[number] for number in sound]), tuple(sound.values()), place)
 
     def _image(self, row: Row, place: str) -> ImageSource | None:
         """Where a row's image is; None where it names none and need not."""
         if row.held is not None:
             inside, start, size = row.held
-            return ImageSource(inside, self.path, _key(b"tar", self.number, start), start, size, place=place)
+            return ImageSource(inside, self.path, b"tar %d %d" % (self.number, start), start, size, place=place)
         column, cell = self.columns.image_in(row.cells, required=self.require_image)
         name: Any = cell
         if isinstance(cell, dict) and set(cell) <= {"bytes", "path"}:  # as Hugging Face datasets keep images
             name, cell = cell.get("path"), cell.get("bytes") or cell.get("path")
         if isinstance(cell, bytes):
-            name, key = name if isinstance(name, str) else row.where, _key(b"bytes", cell)
+            name, key = name if isinstance(name, str) else row.where, b"bytes " + hashlib.sha256(cell).digest()
             return ImageSource(name, self.path, key, row.number - 1, -1, column, cell, place)
         if is_empty(cell):
             if self.require_image:
@@ -212,32 +207,27 @@ class RowReader:
             return None
         if not isinstance(cell, str):
             raise RowError(f"has an image that is a {type(cell).__name__}, not a path")
-        _check_texts("an image", cell)
+        if problem := _unreadable(cell):
+            raise RowError(problem)
         file = self.root / cell if self.require_image else None
-        return ImageSource(cell, file, _key(b"path", self.root_number, cell.encode()), place=place)
+        return ImageSource(cell, file, b"path %d " % self.root_number + cell.encode(), place=place)
 
     def _name(self, row: Row) -> str:
         return next((cell for name in self.columns.images if isinstance(cell := row.cells.get(name), str)), "")
 
 
-def _key(*parts: bytes | int) -> bytes:
-    """16 bytes, equal where all parts are."""
-    return hashlib.blake2b(b"%r" % (parts,), digest_size=16).digest()
-
-
-def _check_texts(what: str, *texts: Any) -> None:
-    """Refuse what no model can read."""
-    for text in texts:
+def _unreadable(caption: Any, negatives: Sequence[Any] = ()) -> str | None:
+    """Why no model can read a text or its negatives."""
+    what = "a caption"
+    for text in (caption, *negatives):
         if not isinstance(text, str):
-            raise RowError(f"has {what} that is a {type(text).__name__}, not a text")
+            return f"has {what} that is a {type(text).__name__}, not a text"
         try:
             text.encode()
         except UnicodeEncodeError:
-            raise RowError(f"holds {text[:40]!r}, which is not valid Unicode") from None
-
-
-def _item(image: ImageSource | None, sound: Sequence[tuple[str, tuple[str, ...]]], place: str) -> Item:
-    return Item(image, tuple(one for one, _ in sound), tuple(mine for _, mine in sound), place)
+            return f"holds {text[:40]!r}, which is not valid Unicode"
+        what = "a negative"
+    return None
 
 
 def _worded(item: Item, clean: bool | None) -> Iterator[Item | BadRow]:
@@ -258,7 +248,7 @@ def _worded(item: Item, clean: bool | None) -> Iterator[Item | BadRow]:
             reason = f"has an empty caption: cleaning leaves nothing of {raw!r}"
             yield BadRow(item.place, item.image.name if item.image else "", reason, empty=True)
     if sound:
-        yield _item(item.image, sound, item.place)
+        yield replace(item, captions=tuple(one for one, _ in sound), negatives=tuple(mine for _, mine in sound))
 
 
 def _refuse_mixed(caption: str, negatives: Sequence[str], place: str) -> None:
