@@ -68,17 +68,7 @@ class Columns:
         )
 
     def check(self, names: Iterable[str], file: str, *, archive: bool, require_image: bool) -> None:
-        """Refuse a file that lacks a column.
-
-        Args:
-            names: The columns that are there.
-            file: The file, for the message.
-            archive: Whether its samples hold their images.
-            require_image: Whether every row needs an image.
-
-        Raises:
-            ValueError: The message lists the columns that are there.
-        """
+        """Refuse a file that lacks a column; `archive` says whether its samples hold their images."""
         captions = (self.caption,) if self.caption else ("txt", *CAPTIONS) if archive else CAPTIONS
         needed: list[tuple[str, tuple[str, ...]]] = [("column", captions)]
         if not archive and (require_image or self.image):
@@ -99,14 +89,10 @@ class Columns:
         return cells.get(name) if archive else _cell(cells, name)
 
     def image_in(self, cells: Mapping[str, Any], *, required: bool) -> tuple[str, Any]:
-        """The column and the cell of the image.
+        """The column and the cell of the image; of `filename` and `filepath` both, one path.
 
-        Where `filename` and `filepath` are both there, the cell is both as one path.
-
-        Args:
-            cells: The row.
-            required: Whether it must say where the image is. If not, the first cell counts that is a name or a number
-                and not empty, in a column that only identifies an image too.
+        Where it is not required to say where the image is, the first cell counts that is a name or a number and not
+        empty, in a column that only identifies an image too.
         """
         if required:
             name = self.image or _first(cells, IMAGES)
@@ -126,12 +112,7 @@ class Columns:
         return cell
 
     def negatives_in(self, cells: Mapping[str, Any], captions: int | None) -> list[list[Any]]:
-        """The negatives of each caption.
-
-        Args:
-            cells: The row.
-            captions: How many captions its list has; None where it has one that is not a list.
-        """
+        """The negatives of each of the captions that a list has; None is one caption that is not a list."""
         found: list[list[Any]] = [[] for _ in range(captions or 1)]
         for column in usual_negatives(tuple(cells)) if self.negatives is None else self.negatives:
             value = cells.get(column)

@@ -109,30 +109,17 @@ def read_items(
 
 @dataclass(frozen=True)
 class RowReader:
-    """The rows of one file, and what each says.
-
-    Attributes:
-        path: The file.
-        root: The folder that paths of images are relative to.
-        columns: Which columns count.
-        number: Which of several files it is; images in archives differ from file to file.
-        root_number: Which of several roots; images in files of their own differ from root to root.
-        require_image: As of `read_items`.
-    """
+    """The rows of one file, and what each says."""
 
     path: Path
-    root: Path
+    root: Path  # what paths of images are relative to
     columns: Columns
-    number: int = 0
-    root_number: int = 0
+    number: int = 0  # which of several files: images in archives differ from file to file
+    root_number: int = 0  # which of several roots: images in files of their own differ from root to root
     require_image: bool = True
 
     def rows(self) -> Iterator[Row]:
-        """The rows of the splits asked for.
-
-        Raises:
-            ValueError: If the file can't be read, or lacks a column.
-        """
+        """The rows of the splits asked for; an error if the file can't be read, or lacks a column."""
         wanted, checked = self.wanted(), False
         for row in READERS[self.path.suffix.lower()](self.path, wanted):
             if row.problem is None and not checked:
@@ -142,11 +129,7 @@ class RowReader:
                 yield row
 
     def wanted(self) -> Wanted:
-        """Whether a column is of use.
-
-        Raises:
-            ValueError: If it is a Parquet file that lacks one.
-        """
+        """Whether a column is of use; an error if it is a Parquet file that lacks one."""
         if self.path.suffix.lower() != ".parquet":
             return self.columns.wanted
         names = parquet_columns(self.path)

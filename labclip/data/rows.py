@@ -25,21 +25,13 @@ PARQUET = "Parquet files need pyarrow", 'pip install "labclip[data]"'
 
 @dataclass(slots=True)
 class Row:
-    """One row of a table, or one sample of an archive.
+    """One row of a table, or one sample of an archive."""
 
-    Attributes:
-        number: Which one, from 1.
-        where: The same for people, without the file's name: "line 7" of a text file, else "row 7", "sample 000012".
-        cells: Its values by column.
-        problem: Why it can't be read, or None.
-        held: Name, start and size in bytes of an image inside the archive, or None.
-    """
-
-    number: int
-    where: str
+    number: int  # from 1
+    where: str  # the same for people: "line 7" of a text file, else "row 7", "sample 000012"
     cells: dict[str, Any]
-    problem: str | None = None
-    held: tuple[str, int, int] | None = None
+    problem: str | None = None  # why it can't be read
+    held: tuple[str, int, int] | None = None  # name, start and size in bytes of an image inside the archive
 
 
 def _row(number: int, where: str, cells: Any) -> Row:
@@ -159,12 +151,7 @@ def parquet_rows(path: Path, wanted: Wanted) -> Iterator[Row]:
 
 
 def open_parquet(path: Path) -> Any:
-    """An open Parquet file.
-
-    Raises:
-        MissingPackageError: If pyarrow is not installed.
-        ValueError: If the file is none.
-    """
+    """An open Parquet file; an error that names it if it is none."""
     reader = require("pyarrow.parquet", *PARQUET)
     try:
         return reader.ParquetFile(path)

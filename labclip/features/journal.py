@@ -30,14 +30,11 @@ _SOURCE = "name, place, file, start, size, part"
 
 
 class Text(NamedTuple):
-    """A caption to be encoded, and the row of its image among the features.
-
-    `wrong` says of each negative whether it is one: not what another caption of the same image says.
-    """
+    """A caption to be encoded, and the row of its image among the features."""
 
     caption: str
     negatives: list[str]
-    wrong: list[bool]
+    wrong: list[bool]  # which of them are none that another caption of the same image says
     place: str
     image_row: int
 
@@ -275,11 +272,9 @@ class Journal:
                 yield dict(zip(("where", "image", "reason", "captions"), row, strict=True))
 
     def keep(self, done: Iterable[tuple[int | None, str | None, str | None, int]]) -> None:
-        """Note what came of images; the next `commit` seals it.
+        """Note what came of images: row among the features, hash of all up to it, why it is left out; id.
 
-        Args:
-            done: Of each its row among the features, and the hash of all images up to it; or why it is left out, and
-                its captions with it. Then its id.
+        The next `commit` seals it.
         """
         self._begin()
         self._db.executemany("UPDATE images SET row = ?, chain = ?, problem = ? WHERE id = ?", done)

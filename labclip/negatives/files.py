@@ -17,7 +17,7 @@ from labclip.data.columns import CAPTIONS, Columns
 from labclip.data.inputs import READERS, find_inputs
 from labclip.data.items import WORDS, BadRow, Item, RowReader, read_items
 from labclip.data.rows import parquet_columns, repeated_column
-from labclip.data.writing import WRITABLE, Batch, read_batches, write_batches
+from labclip.data.writing import WRITABLE, Batch, read_batches
 from labclip.messages import typed
 from labclip.negatives.choosing import Method, TrueCaptions, choose, max_words
 
@@ -137,7 +137,8 @@ def add(
     path, out = Path(path), Path(out)
     if k < 1:
         raise ValueError(f"k is {k}, but it is the number of negatives a caption gets. Pass 1 or more.")
-    columns, known, caption = _columns(path, column, image_column)
+    columns, known = _columns(path, column, image_column)
+    caption = str(columns.caption)
     target = _target(path, out, force=force)
     names = ["negative", *(f"negative_{number}" for number in range(2, k + 1))]
     _refuse(names, known, path.name)
@@ -164,14 +165,14 @@ def add(
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         with tqdm(total=count, unit=" captions", disable=not progress) as bar:
-            write_batches(part, target.suffix.lower(), known, names, filled())
+            WRITABLE[target.suffix.lower()](part, known, names, filled())
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)
     return Counts(count, **counts)
 
 
-def _columns(path: Path, column: str | None, image_column: str | None) -> tuple[Columns, list[str], str]:
+def _columns(path: Path, column: str | None, image_column: str | None) -> tuple[Columns, list[str]]:
     """Which columns are read of a file that is to be copied, those it has, and the captions' among them."""
     inputs = find_inputs(path)
     ending = path.suffix.lower()
@@ -186,12 +187,12 @@ def _columns(path: Path, column: str | None, image_column: str | None) -> tuple[
         if first.problem is not None:
             raise ValueError(f"{path.name} {first.where} {first.problem}.")
         known = list(first.cells)
-    caption = column or next((name for name in CAPTIONS if name in known), CAPTIONS[0])
     columns = Columns(column, image_column, ())
     columns.check(known, str(path), archive=False, require_image=False)
+    caption = column or next(name for name in CAPTIONS if name in known)
     if ending in _DELIMITERS and (repeated := repeated_column(path, _DELIMITERS[ending])) is not None:
         raise ValueError(f"{path} has several columns {repeated!r}. Rename all but one.")
-    return replace(columns, caption=caption), known, caption
+    return replace(columns, caption=caption), known
 
 
 def _look_through(path: Path, columns: Columns, words: int | None, *, single: bool = False) -> tuple[int, TrueCaptions]:
