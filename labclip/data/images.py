@@ -6,8 +6,7 @@ import hashlib
 import io
 import os
 import struct
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -138,14 +137,14 @@ class ParquetImages:
     """Reads images out of Parquet files, forwards and a few rows in memory at a time; a context manager."""
 
     def __init__(self) -> None:
-        self._open: dict[tuple[Path, str], _Column] = {}
+        self._open: dict[tuple[Path, str], tuple[int, Generator[tuple[int, bytes], None, None]]] = {}
 
     def __enter__(self) -> ParquetImages:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for column in self._open.values():
-            column.close()
+        for _row, cells in self._open.values():
+            cells.close()
 
     def read(self, source: ImageSource) -> bytes:
         """The bytes of an image; going back in a file reads a group of its rows again."""
@@ -153,48 +152,30 @@ class ParquetImages:
         assert source.column is not None
         assert source.start is not None
         key = source.file, source.column
-        if key not in self._open or self._open[key].row > source.start:
-            if key in self._open:
-                self._open.pop(key).close()
-            self._open[key] = _Column(source.file, source.column, source.start)
-        return self._open[key].read(source.start)
+        if key in self._open and self._open[key][0] > source.start:
+            self._open.pop(key)[1].close()
+        _, cells = self._open[key] if key in self._open else (0, _parquet_cells(*key, source.start))
+        self._open[key] = source.start + 1, cells
+        return next(data for row, data in cells if row == source.start)
 
 
-class _Column:
-    """One column of a Parquet file from a row on."""
-
-    _ROWS = 32
-
-    def __init__(self, path: Path, column: str, row: int) -> None:
-        self._file: Any = open_parquet(path)
-        self._cells = self._from(column, row)
-        self.row = row
-
-    def read(self, row: int) -> bytes:
-        """The bytes of a row; rows must be asked for in ascending order."""
-        self.row = row + 1
-        return next(data for number, data in self._cells if number == row)
-
-    def _from(self, column: str, row: int) -> Iterator[tuple[int, bytes]]:
+def _parquet_cells(path: Path, column: str, row: int) -> Generator[tuple[int, bytes], None, None]:
+    """The images of a column, each with its row, from the group of rows that `row` is in."""
+    with open_parquet(path) as file:
         number = 0
         groups: list[int] = []
-        for group in range(self._file.num_row_groups):
-            rows = self._file.metadata.row_group(group).num_rows
+        for group in range(file.num_row_groups):
+            rows = file.metadata.row_group(group).num_rows
             if groups or number + rows > row:
                 groups.append(group)
             else:
                 number += rows
-        for batch in self._file.iter_batches(batch_size=self._ROWS, row_groups=groups, columns=[column]):
+        for batch in file.iter_batches(batch_size=32, row_groups=groups, columns=[column]):
             for value in batch.column(0):
                 cell = value.as_py()
                 data = cell.get("bytes") if isinstance(cell, dict) else cell
                 yield number, data if isinstance(data, bytes) else b""
                 number += 1
-
-    def close(self) -> None:
-        """Let go of the file."""
-        with suppress(OSError):
-            self._file.close()
 
 
 @dataclass

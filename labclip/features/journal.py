@@ -112,11 +112,7 @@ class Journal:
         return digest.hexdigest()
 
     def _check(self) -> None:
-        """Refuse what somebody edited.
-
-        Raises:
-            ValueError: If anything is not as it was left.
-        """
+        """Refuse what somebody edited."""
         if self._db.execute("SELECT 1 FROM state").fetchone() and self.get("seal", "") != self._state_sha256():
             raise ValueError("its state was edited")
         if not self.planned:

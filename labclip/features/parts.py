@@ -18,33 +18,21 @@ Sealed = Mapping[str, tuple[int, str]]
 
 
 class Parts:
-    """Files that end in `.part` until they are finished.
-
-    Args:
-        folder: Where they lie.
-    """
+    """Files in a folder that end in `.part` until they are finished."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._open: dict[str, tuple[BinaryIO, Any]] = {}  # with the hash of what is in it
 
     def open(self, sealed: Sealed) -> None:
-        """Check what an earlier run sealed, and cut off what it did not.
-
-        Raises:
-            ValueError: If a file is not as it was left.
-        """
+        """Check what an earlier run sealed, and cut off what it did not; a file that was changed is an error."""
         for name, (length, sha256) in sealed.items():
             digest = self._verified(name, length, sha256)
             if (path := self._part(name)).exists():
                 self._open[name] = _opened(path, length), digest
 
     def cut(self, sealed: Sealed, lengths: Mapping[str, int]) -> Sealed:
-        """What is sealed of some files if no more than the first bytes of each count.
-
-        Raises:
-            ValueError: If a file is not as it was left.
-        """
+        """What is sealed of some files if no more than the first bytes of each count."""
         kept = {}
         for name, length in lengths.items():
             if name in sealed:
@@ -85,14 +73,9 @@ class Parts:
         return {name: (file.tell(), digest.hexdigest()) for name, (file, digest) in self._open.items()}
 
     def finish(self, sealed: Sealed, arrays: Mapping[str, tuple[tuple[int, ...], str]]) -> dict[str, Any]:
-        """Give every file its name, and every array its header; what a kill left undone is done when called again.
+        """Give every sealed file its name, and every array its header; remove any other of a feature folder.
 
-        Args:
-            sealed: The files; others of a feature folder are removed.
-            arrays: Shape and dtype by file name.
-
-        Returns:
-            The files as the manifest records them.
+        What a kill left undone is done when called again. Returns the files as the manifest records them.
         """
         self.close()
         files: dict[str, Any] = {}

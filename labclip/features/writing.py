@@ -34,13 +34,7 @@ def on_bad(what: str) -> str:
 def write_images(journal: Journal, encoder: Encoder, *, skip: bool) -> None:
     """Encode what is left of the images of a plan.
 
-    Args:
-        journal: The run.
-        encoder: Of the base.
-        skip: Whether an image that can't be used is left out; else it is an error, after what came before is sealed.
-
-    Raises:
-        ValueError: If an image can't be used and `skip` is false, an embedding is not finite, or no image is left.
+    One that can't be used is left out where `skip` says so; else it is an error, after what came before is sealed.
     """
     total, sealed, whole = journal.count("images"), time.monotonic(), True
     state = {"next_image": journal.get("next_image", 0), "image_rows": journal.get("image_rows", 0),
@@ -88,15 +82,7 @@ def _write_batch(journal: Journal, batch: Sequence[Encoded], state: dict[str, An
 
 
 def write_texts(journal: Journal, encoder: Encoder) -> None:
-    """Encode what is left of the captions of the images kept, and their negatives: each distinct text once a block.
-
-    Args:
-        journal: The run; its images are done.
-        encoder: Of the base.
-
-    Raises:
-        ValueError: If an embedding is not finite.
-    """
+    """Encode what is left of the captions of the images kept, and their negatives: each distinct text once a block."""
     total, most = journal.count("texts"), journal.get("negatives_per_caption", 0)
     state = {name: journal.get(name, 0) for name in ("next_text", "text_rows", "with_negative", "true_negatives")}
     encoder.cut = Cut(**journal.get("cut", {}))
