@@ -243,7 +243,7 @@ class Cache:
 
 
 def _writable() -> str:
-    return f"Pass {typed('cache=DIR', '--cache DIR')} with a folder that you may write, or pass {_no_cache()}"
+    return f"Pass {typed('cache=DIR', '--cache DIR')} with a folder that you may write, or {_no_cache()}"
 
 
 def _no_cache() -> str:
