@@ -53,6 +53,10 @@ class Columns:
         """The names that the image's column may have, the first of them that is there counts."""
         return IMAGES if self.image is None else (self.image,)
 
+    def option(self, name: str) -> str:
+        """What to type to name a column: `name` is "column" or "image_column"."""
+        return typed(f"{name}=NAME", f"--{name.replace('_', '-')} NAME")
+
     def wanted(self, name: str) -> bool:
         """Whether a column can be of use."""
         return (
@@ -76,8 +80,7 @@ class Columns:
         for option, several in needed:
             if not set(several) & set(names):
                 there = ", ".join(repr(name) for name in names if name) or "none"
-                how = typed(f"{option}=NAME", f"--{option.replace('_', '-')} NAME")
-                hint = f" Pass {how}, or column names in the first line." if option else ""
+                hint = f" Pass {self.option(option)}, or column names in the first line." if option else ""
                 raise ValueError(f"{file} has no column {' or '.join(map(repr, several))}; it has {there}.{hint}")
 
     def captions_in(self, cells: Mapping[str, Any], *, archive: bool) -> Any:
