@@ -3,6 +3,7 @@
 import json
 import shutil
 import sqlite3
+from pathlib import Path
 
 import models
 import numpy as np
@@ -123,7 +124,7 @@ def test_a_flipped_byte_is_found_in_small_files_and_when_asked(data, monkeypatch
         Features.load(data / "features")
     in_large_files(monkeypatch)
     records = json.loads((data / "features" / "manifest.json").read_text())["files"]
-    monkeypatch.setattr(folder, "_sample_sha256", lambda array: next(
+    monkeypatch.setattr(folder, "sample_sha256", lambda array: next(
         one["sample_sha256"] for file, one in records.items() if str(array.filename).endswith(file)
     ))  # fmt: skip
     Features.load(data / "features")  # not in the sample
@@ -159,28 +160,29 @@ def reordered(manifest):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (put(counts=[1, 2]), r"counts is \[1, 2\], not an object of the whole numbers images, captions"),
-        (put(base="ViT-B-32"), "base is 'ViT-B-32', not an object of model, pretrained, quick_gelu and embed_dim"),
-        (put(dim="256"), "dim is '256', not a whole number from 1"),
+        (put(counts=[1, 2]), r"counts is \[1, 2\], not an object of images, captions"),
+        (put(base="ViT-B-32"), "base is 'ViT-B-32', not an object of model, pretrained, quick_gelu, embed_dim or null"),
+        (put(dim="256"), "dim is '256', not a whole number"),
         (put(dim=True), "dim is True, not a whole number"),
-        (put(clean=1), "clean is 1, not true, false or null"),
-        (put(fingerprint=["a"] * 256), "fingerprint is .* not a list of numbers"),
+        (put(clean=1), "clean is 1, not true or false or null"),
+        (put(fingerprint=["a"] * 256), "fingerprint is .* not a list, each a whole number or a number or null"),
         (put(fingerprint=[1.0]), "the fingerprint has 1 numbers, but dim is 256"),
-        (put(weights_sha256=3), "weights_sha256 is 3, not a SHA-256"),
-        (put(skipped=[{}]), r"skipped is \[{}\], not a list of what was left out"),
-        (put(files={"image_features.npy": 3}), "files is .* not an object of files"),
+        (put(weights_sha256=3), "weights_sha256 is 3, not a text or null"),
+        (put(skipped=[{}]), r"skipped is \[{}\], not a list, each an object of where, image, reason, captions"),
+        (put(files={"image_features.npy": 3}), "lists the files image_features.npy, not those"),
         (put(files={}), "lists the files , not those"),
-        (put(inputs=[["captions.csv"]]), "inputs is .* not a list of files"),
-        (put(versions=None), "versions is None, not an object of texts"),
+        (lambda manifest: manifest["files"].update({"image_index.npy": 3}), "files has 3 of image_index.npy, not its"),
+        (put(inputs=[["captions.csv"]]), "inputs is .* not a list, each an object of name, bytes, sha256"),
+        (put(versions=None), "versions is None, not an object"),
         (put(note="mine"), "it has note beside its keys"),
         (lambda manifest: manifest.pop("skipped"), "it lacks skipped"),
-        (lambda manifest: manifest["counts"].pop("images"), "counts is .* not an object of the whole numbers"),
+        (lambda manifest: manifest["counts"].pop("images"), "counts is .* not an object of images, captions"),
         (put(format_version=-1), "has format version -1, and labclip .* reads 1 to 2"),
         (put(format_version=0), "has format version 0"),
         (put(format_version="2"), "has format version '2'"),
         (put(format_version=1), "it has files, manifest_sha256 beside its keys"),
         (reordered, "lists the files .* not those of such a folder in order"),
-        (put(manifest_sha256=None), "manifest_sha256 is None, not a SHA-256"),
+        (put(manifest_sha256=None), "manifest_sha256 is None, not a text"),
     ],
 )
 def test_an_unsound_manifest_is_one_clear_error(data, change, message):
@@ -451,6 +453,39 @@ def test_images_of_negatives_are_compared_a_block_at_a_time(monkeypatch):
     given["negative_images"] = given["images"][given["image_index"]][:, None].repeat(2, 1)
     assert not Features.from_arrays(**given).has_negative_image.any()
     assert Features.from_arrays(**given).has_negative.sum() == 9
+
+
+def test_a_negative_that_is_not_finite_is_there_and_refused(tmp_path):
+    given = arrays()
+    given["negatives"][3, 1] = np.nan
+    features = Features.from_arrays(**given)
+    assert features.has_negative[3, 1]
+    with pytest.raises(ValueError, match="negatives: row 3 is not finite"):
+        features.save(tmp_path / "features")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_tensors_on_a_gpu_are_taken(tmp_path):
+    given = {name: torch.as_tensor(value).cuda() for name, value in arrays().items()}
+    features = Features.from_arrays(**given, negative_images=given["negatives"].clone())
+    assert np.array_equal(features.has_negative, Features.from_arrays(**arrays()).has_negative)
+    assert len(features.save(tmp_path / "features")) == 5
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the process's memory from /proc")
+def test_comparing_memory_maps_leaves_none_of_their_pages_in_memory(tmp_path):
+    def in_memory():
+        (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssFile"))
+        return int(line.split()[1]) << 10
+
+    paths = [tmp_path / "texts.npy", tmp_path / "negatives.npy"]
+    for seed, path in enumerate(paths):
+        np.save(path, np.random.default_rng(seed).normal(size=(64 << 10, 128)).astype("f4"))
+    texts, negatives = (np.load(path, mmap_mode="r") for path in paths)
+    before = in_memory()
+    features = Features.from_arrays(images=texts, texts=texts, negatives=negatives)
+    assert in_memory() - before < texts.nbytes // 4
+    assert features.has_negative.all()
 
 
 @pytest.mark.parametrize(

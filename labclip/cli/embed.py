@@ -45,7 +45,8 @@ def _verify(context: click.Context, _: click.Parameter, asked: bool) -> None:
     "--negative-column",
     multiple=True,
     metavar="NAME",
-    help="Column of hard negatives; may be given again. [default: negative, negative_2, ... if there]",
+    help="Column of hard negatives; may be given again. [default: all of negative, negative_2, ..., negatives, "
+    "neg_caption and negative_caption that are there]",
 )
 @click.option("--split", multiple=True, metavar="NAME", help="Use only rows with this value in the column `split`.")
 @click.option(

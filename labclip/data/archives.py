@@ -16,13 +16,7 @@ _BLOCK = 512
 
 
 def tar_rows(path: Path) -> Iterator[Row]:
-    """Samples of a plain tar: an image, and its caption in a `.txt` or a `.json` member.
-
-    Args:
-        path: An uncompressed tar.
-
-    Yields:
-        A row a sample, with the cells of its json and its text as "txt"; the image's place, but not its bytes.
+    """A row a sample of a plain tar: the cells of its json, its text as "txt", and the image's place.
 
     Raises:
         ValueError: If it is no whole tar: cut off, compressed, or with something else inside.

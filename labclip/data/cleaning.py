@@ -38,7 +38,7 @@ def comparable(caption: str) -> str:
     >>> comparable("An owl , and a Dog.") == comparable("a owl and a dog")
     True
     """
-    words = [word.strip(string.punctuation) for word in clean(caption).split()]
+    words = [word.strip(string.punctuation) for word in _TO_SPACE.sub(" ", caption.lower()).split()]
     return " ".join(["a" if word == "an" else word for word in words if word])
 
 

@@ -8,6 +8,7 @@ import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -18,9 +19,14 @@ IMAGES = ("image", "filename", "filepath", "image_path")
 IDENTIFIERS = ("file_name", "image_id", "url")
 """Columns that say which rows are of one image, but not where it is."""
 
+_IDENTIFYING = (*IMAGES, *IDENTIFIERS)
 _NUMBERED = re.compile(r"negative(?:_(\d+))?")
 _NEGATIVES = ("negatives", "neg_caption", "negative_caption")  # ours, NegCLIP's, SugarCrepe's
 _LISTS = ("negatives", "neg_caption")
+
+
+class RowError(ValueError):
+    """What is wrong with a row, as a sentence goes on after its place."""
 
 
 @dataclass(frozen=True)
@@ -57,22 +63,12 @@ class Columns:
             (name in CAPTIONS if self.caption is None else name == self.caption)
             or name in self.images
             or (self.image is None and name in IDENTIFIERS)
-            or (bool(usual_negatives([name])) if self.negatives is None else name in self.negatives)
+            or (bool(usual_negatives((name,))) if self.negatives is None else name in self.negatives)
             or (self.split is not None and name == "split")
         )
 
     def check(self, names: Iterable[str], file: str, *, archive: bool, require_image: bool) -> None:
-        """Refuse a file that lacks a column.
-
-        Args:
-            names: The columns that are there.
-            file: The file, for the message.
-            archive: Whether its samples hold their images.
-            require_image: Whether every row needs an image.
-
-        Raises:
-            ValueError: The message lists the columns that are there.
-        """
+        """Refuse a file that lacks a column; `archive` says whether its samples hold their images."""
         captions = (self.caption,) if self.caption else ("txt", *CAPTIONS) if archive else CAPTIONS
         needed: list[tuple[str, tuple[str, ...]]] = [("column", captions)]
         if not archive and (require_image or self.image):
@@ -88,56 +84,41 @@ class Columns:
                 raise ValueError(f"{file} has no column {' or '.join(map(repr, several))}; it has {there}.{hint}")
 
     def captions_in(self, cells: Mapping[str, Any], *, archive: bool) -> Any:
-        """The cell of the captions; None where a sample of an archive has none.
-
-        Raises:
-            KeyError: If a table has no such column.
-        """
-        if archive:
-            return cells.get(_first(cells, ("txt", *CAPTIONS)) if self.caption is None else self.caption)
-        return cells[_first(cells, CAPTIONS) if self.caption is None else self.caption]
+        """The cell of the captions; None where a sample of an archive has none."""
+        name = self.caption or _first(cells, ("txt", *CAPTIONS) if archive else CAPTIONS)
+        return cells.get(name) if archive else _cell(cells, name)
 
     def image_in(self, cells: Mapping[str, Any], *, required: bool) -> tuple[str, Any]:
-        """The column and the cell of the image.
+        """The column and the cell of the image; of `filename` and `filepath` both, one path.
 
-        Where `filename` and `filepath` are both there, the cell is both as one path.
-
-        Args:
-            cells: The row.
-            required: Whether it must say where the image is. If not, the first cell counts that is a name or a number
-                and not empty, in a column that only identifies an image too.
-
-        Raises:
-            KeyError: If one is required and there is no such column.
+        Where it is not required to say where the image is, the first cell counts that is a name or a number and not
+        empty, in a column that only identifies an image too.
         """
         if required:
-            name = _first(cells, IMAGES) if self.image is None else self.image
+            name = self.image or _first(cells, IMAGES)
             return name, self._image(name, cells)
-        for name in (*IMAGES, *IDENTIFIERS) if self.image is None else (self.image,):
-            cell = self._image(name, cells) if name in cells else None
+        for name in _IDENTIFYING if self.image is None else (self.image,):
+            if name not in cells:
+                continue
+            cell = self._image(name, cells)
             if not is_empty(cell) and (self.image is not None or isinstance(cell, str | int)):
                 return name, str(cell) if isinstance(cell, int) else cell
         return "", None
 
     def _image(self, name: str, cells: Mapping[str, Any]) -> Any:
-        cell, folder = cells[name], cells.get("filepath")
+        cell, folder = _cell(cells, name), cells.get("filepath")
         if self.image is None and name == "filename" and isinstance(folder, str) and isinstance(cell, str) and folder:
             return folder if PurePosixPath(folder).name == cell else f"{folder}/{cell}"
         return cell
 
-    def negatives_in(self, cells: Mapping[str, Any], captions: int | None) -> list[list[Any]] | str:
-        """The negatives of each caption, or what is wrong with them.
-
-        Args:
-            cells: The row.
-            captions: How many captions its list has; None where it has one that is not a list.
-        """
+    def negatives_in(self, cells: Mapping[str, Any], captions: int | None) -> list[list[Any]]:
+        """The negatives of each of the captions that a list has; None is one caption that is not a list."""
         found: list[list[Any]] = [[] for _ in range(captions or 1)]
-        for column in usual_negatives(cells) if self.negatives is None else self.negatives:
+        for column in usual_negatives(tuple(cells)) if self.negatives is None else self.negatives:
             value = cells.get(column)
             values = listed(value)
             if values is None and column in _LISTS and isinstance(value, str) and value.startswith("["):
-                return f"has a {column} that is neither a text nor a list of texts"
+                raise RowError(f"has a {column} that is neither a text nor a list of texts")
             if captions is None:
                 found[0] += [value] if values is None else values
             elif values is not None and len(values) == captions:
@@ -145,17 +126,26 @@ class Columns:
                     nested = listed(one)
                     mine += [one] if nested is None else nested
             elif not is_empty(value):
-                return f"has {captions} captions, so {column!r} must be a list of as many, one for each"
+                raise RowError(f"has {captions} captions, so {column!r} must be a list of as many, one for each")
         return [[one for one in mine if not is_empty(one)] for mine in found]
 
 
+def _cell(cells: Mapping[str, Any], name: str) -> Any:
+    if name not in cells:
+        raise RowError(f"has no {name}; it has {', '.join(filter(None, cells)) or 'nothing'}")
+    return cells[name]
+
+
 def _first(cells: Mapping[str, Any], usual: Sequence[str]) -> str:
-    return next((name for name in usual if name in cells), usual[0])
+    for name in usual:
+        if name in cells:
+            return name
+    return usual[0]
 
 
-def usual_negatives(names: Iterable[str]) -> list[str]:
+@lru_cache(1024)
+def usual_negatives(names: tuple[str, ...]) -> list[str]:
     """Those of some columns that hold negatives by their names, numbered ones first and in order."""
-    names = list(names)
     numbered = [(int(found[1] or 1), name) for name in names if name and (found := _NUMBERED.fullmatch(name))]
     return [name for _, name in sorted(numbered)] + [name for name in _NEGATIVES if name in names]
 

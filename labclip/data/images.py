@@ -6,8 +6,7 @@ import hashlib
 import io
 import os
 import struct
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -37,14 +36,14 @@ def formats() -> list[str]:
     return [name for name in Image.OPEN if name != "EPS"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, slots=True)
 class ImageSource:
     """Where the bytes of one image are: a file of its own, a place in a tar, a row of a Parquet file, or memory.
 
     Attributes:
         name: For people: its path as the table has it, or its name in the archive.
         file: Its own file, or the tar or Parquet file that it is in; None of an image in memory, or only named.
-        key: 16 bytes, equal for one image. By default of the path and the place in it, or of what `data` holds.
+        key: Equal for one image. By default a hash of the path and the place in it, or of what `data` holds.
         start: In a tar its first byte, in a Parquet file its row from 0; None for a file of its own.
         size: In a tar its bytes; of no meaning elsewhere.
         column: In a Parquet file its column; None for other files.
@@ -67,8 +66,8 @@ class ImageSource:
         if not self.key:
             where = f"{self.start} {self.column} {self.file or self.name}".encode("utf-8", "surrogatepass")
             in_memory = self.file is None and self.data is not None
-            held = (b"data", self.read()) if in_memory else (b"file", where)
-            object.__setattr__(self, "key", _key(repr(self.box).encode(), *held))
+            held = b"data\0" + self.read() if in_memory else b"file\0" + where
+            self.key = hashlib.blake2b(repr(self.box).encode() + held, digest_size=16).digest()
 
     def __str__(self) -> str:
         return f"{self.name} ({self.place})" if self.place else self.name
@@ -127,10 +126,6 @@ def _crop(image: Image.Image, box: Box) -> Image.Image:
     return image.crop(whole)
 
 
-def _key(*parts: bytes) -> bytes:
-    return hashlib.blake2b(b"\0".join(parts), digest_size=16).digest()
-
-
 def reason(what: str, error: BaseException) -> str:
     """What is wrong with one file, in the words of what was raised; equal from run to run."""
     said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
@@ -142,14 +137,14 @@ class ParquetImages:
     """Reads images out of Parquet files, forwards and a few rows in memory at a time; a context manager."""
 
     def __init__(self) -> None:
-        self._open: dict[tuple[Path, str], _Column] = {}
+        self._open: dict[tuple[Path, str], tuple[int, Generator[tuple[int, bytes], None, None]]] = {}
 
     def __enter__(self) -> ParquetImages:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for column in self._open.values():
-            column.close()
+        for _row, cells in self._open.values():
+            cells.close()
 
     def read(self, source: ImageSource) -> bytes:
         """The bytes of an image; going back in a file reads a group of its rows again."""
@@ -157,48 +152,30 @@ class ParquetImages:
         assert source.column is not None
         assert source.start is not None
         key = source.file, source.column
-        if key not in self._open or self._open[key].row > source.start:
-            if key in self._open:
-                self._open.pop(key).close()
-            self._open[key] = _Column(source.file, source.column, source.start)
-        return self._open[key].read(source.start)
+        if key in self._open and self._open[key][0] > source.start:
+            self._open.pop(key)[1].close()
+        _, cells = self._open[key] if key in self._open else (0, _parquet_cells(*key, source.start))
+        self._open[key] = source.start + 1, cells
+        return next(data for row, data in cells if row == source.start)
 
 
-class _Column:
-    """One column of a Parquet file from a row on."""
-
-    _ROWS = 32
-
-    def __init__(self, path: Path, column: str, row: int) -> None:
-        self._file: Any = open_parquet(path)
-        self._cells = self._from(column, row)
-        self.row = row
-
-    def read(self, row: int) -> bytes:
-        """The bytes of a row; rows must be asked for in ascending order."""
-        self.row = row + 1
-        return next(data for number, data in self._cells if number == row)
-
-    def _from(self, column: str, row: int) -> Iterator[tuple[int, bytes]]:
+def _parquet_cells(path: Path, column: str, row: int) -> Generator[tuple[int, bytes], None, None]:
+    """The images of a column, each with its row, from the group of rows that `row` is in."""
+    with open_parquet(path) as file:
         number = 0
         groups: list[int] = []
-        for group in range(self._file.num_row_groups):
-            rows = self._file.metadata.row_group(group).num_rows
+        for group in range(file.num_row_groups):
+            rows = file.metadata.row_group(group).num_rows
             if groups or number + rows > row:
                 groups.append(group)
             else:
                 number += rows
-        for batch in self._file.iter_batches(batch_size=self._ROWS, row_groups=groups, columns=[column]):
+        for batch in file.iter_batches(batch_size=32, row_groups=groups, columns=[column]):
             for value in batch.column(0):
                 cell = value.as_py()
                 data = cell.get("bytes") if isinstance(cell, dict) else cell
                 yield number, data if isinstance(data, bytes) else b""
                 number += 1
-
-    def close(self) -> None:
-        """Let go of the file."""
-        with suppress(OSError):
-            self._file.close()
 
 
 @dataclass
@@ -250,15 +227,7 @@ class Captions:
     _row: dict[str, int] = field(default_factory=dict)
 
     def row(self, caption: Any, place: str) -> int:
-        """The row of a caption.
-
-        Args:
-            caption: Text as the model shall get it.
-            place: File and position, for the message.
-
-        Raises:
-            ValueError: If it is no text, or empty.
-        """
+        """The row of a caption; `place` is where it stands, for the message if it is no text, or empty."""
         self.check(caption, place)
         if caption not in self._row:
             self._row[caption] = len(self.captions)

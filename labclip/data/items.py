@@ -10,7 +10,7 @@ from typing import Any
 
 from labclip.data.cleaning import clean as clean_text
 from labclip.data.cleaning import is_shuffle
-from labclip.data.columns import Columns, is_empty, listed
+from labclip.data.columns import Columns, RowError, is_empty, listed
 from labclip.data.images import ImageSource
 from labclip.data.inputs import READERS, find_inputs
 from labclip.data.rows import Row, Wanted, parquet_columns
@@ -109,30 +109,17 @@ def read_items(
 
 @dataclass(frozen=True)
 class RowReader:
-    """The rows of one file, and what each says.
-
-    Attributes:
-        path: The file.
-        root: The folder that paths of images are relative to.
-        columns: Which columns count.
-        number: Which of several files it is; images in archives differ from file to file.
-        root_number: Which of several roots; images in files of their own differ from root to root.
-        require_image: As of `read_items`.
-    """
+    """The rows of one file, and what each says."""
 
     path: Path
-    root: Path
+    root: Path  # what paths of images are relative to
     columns: Columns
-    number: int = 0
-    root_number: int = 0
+    number: int = 0  # which of several files: images in archives differ from file to file
+    root_number: int = 0  # which of several roots: images in files of their own differ from root to root
     require_image: bool = True
 
     def rows(self) -> Iterator[Row]:
-        """The rows of the splits asked for.
-
-        Raises:
-            ValueError: If the file can't be read, or lacks a column.
-        """
+        """The rows of the splits asked for; an error if the file can't be read, or lacks a column."""
         wanted, checked = self.wanted(), False
         for row in READERS[self.path.suffix.lower()](self.path, wanted):
             if row.problem is None and not checked:
@@ -142,11 +129,7 @@ class RowReader:
                 yield row
 
     def wanted(self) -> Wanted:
-        """Whether a column is of use.
-
-        Raises:
-            ValueError: If it is a Parquet file that lacks one.
-        """
+        """Whether a column is of use; an error if it is a Parquet file that lacks one."""
         if self.path.suffix.lower() != ".parquet":
             return self.columns.wanted
         names = parquet_columns(self.path)
@@ -165,83 +148,68 @@ class RowReader:
 
     def items(self, row: Row) -> Iterator[Item | BadRow]:
         """What is wrong with a row's captions, and an item with those that are sound."""
-        place = self.place(row)
-        if row.problem is not None:
-            yield BadRow(place, "", row.problem)
-            return
-        image = self._image(row, place)
-        if isinstance(image, str):
-            yield BadRow(place, _name(row, self.columns), image)
-            return
-        name = image.name if image else ""
+        place, image = self.place(row), None
         try:
+            if row.problem is not None:
+                raise RowError(row.problem)
+            image = self._image(row, place)
             cell = self.columns.captions_in(row.cells, archive=row.held is not None)
-        except KeyError as error:
-            yield BadRow(place, name, _lacks(error.args[0], row))
+            several = listed(cell)
+            captions = [cell] if several is None else several
+            negatives = self.columns.negatives_in(row.cells, None if several is None else len(several))
+            if not captions:
+                raise RowError("has an empty list of captions")
+        except RowError as error:
+            yield BadRow(place, image.name if image else self._name(row), str(error))
             return
-        several = listed(cell)
-        captions = [cell] if several is None else several
-        negatives = self.columns.negatives_in(row.cells, None if several is None else len(several))
-        if isinstance(negatives, str) or not captions:
-            yield BadRow(place, name, negatives if isinstance(negatives, str) else "has an empty list of captions")
-            return
-        sound: list[tuple[str, tuple[str, ...]]] = []
-        for caption, mine in zip(captions, negatives, strict=True):
-            if is_empty(caption):
-                yield BadRow(place, name, "has an empty caption", empty=True)
-            elif problem := _text_problem("a caption", caption) or _text_problem("a negative", *mine):
-                yield BadRow(place, name, problem)
+        sound: dict[int, tuple[str, ...]] = {}
+        for number, (caption, mine) in enumerate(zip(captions, negatives, strict=True)):
+            empty = is_empty(caption)
+            if problem := "has an empty caption" if empty else _unreadable(caption, mine):
+                yield BadRow(place, image.name if image else "", problem, empty)
             else:
-                sound.append((caption, tuple(dict.fromkeys(mine))))
+                sound[number] = tuple(dict.fromkeys(mine))
         if sound:
-            yield Item(image, tuple(one for one, _ in sound), tuple(mine for _, mine in sound), place)
+            yield Item(image, tuple([captions[number] for number in sound]), tuple(sound.values()), place)
 
-    def _image(self, row: Row, place: str) -> ImageSource | str | None:
-        """Where a row's image is, or what is wrong with it."""
+    def _image(self, row: Row, place: str) -> ImageSource | None:
+        """Where a row's image is; None where it names none and need not."""
         if row.held is not None:
             inside, start, size = row.held
-            return ImageSource(inside, self.path, _key(b"tar", self.number, start), start, size, place=place)
-        try:
-            column, cell = self.columns.image_in(row.cells, required=self.require_image)
-        except KeyError as error:
-            return _lacks(error.args[0], row)
+            return ImageSource(inside, self.path, b"tar %d %d" % (self.number, start), start, size, place=place)
+        column, cell = self.columns.image_in(row.cells, required=self.require_image)
         name: Any = cell
         if isinstance(cell, dict) and set(cell) <= {"bytes", "path"}:  # as Hugging Face datasets keep images
             name, cell = cell.get("path"), cell.get("bytes") or cell.get("path")
         if isinstance(cell, bytes):
-            name, key = name if isinstance(name, str) else row.where, _key(b"bytes", cell)
+            name, key = name if isinstance(name, str) else row.where, b"bytes " + hashlib.sha256(cell).digest()
             return ImageSource(name, self.path, key, row.number - 1, -1, column, cell, place)
         if is_empty(cell):
-            return "names no image" if self.require_image else None
+            if self.require_image:
+                raise RowError("names no image")
+            return None
         if not isinstance(cell, str):
-            return f"has an image that is a {type(cell).__name__}, not a path"
-        if problem := _text_problem("an image", cell):
-            return problem
+            raise RowError(f"has an image that is a {type(cell).__name__}, not a path")
+        if problem := _unreadable(cell):
+            raise RowError(problem)
         file = self.root / cell if self.require_image else None
-        return ImageSource(cell, file, _key(b"path", self.root_number, cell.encode()), place=place)
+        return ImageSource(cell, file, b"path %d " % self.root_number + cell.encode(), place=place)
+
+    def _name(self, row: Row) -> str:
+        return next((cell for name in self.columns.images if isinstance(cell := row.cells.get(name), str)), "")
 
 
-def _key(*parts: bytes | int) -> bytes:
-    """16 bytes, equal where all parts are."""
-    return hashlib.blake2b(b"%r" % (parts,), digest_size=16).digest()
-
-
-def _name(row: Row, columns: Columns) -> str:
-    return next((cell for name in columns.images if isinstance(cell := row.cells.get(name), str)), "")
-
-
-def _lacks(column: str, row: Row) -> str:
-    return f"has no {column}; it has {', '.join(name for name in row.cells if name) or 'nothing'}"
-
-
-def _text_problem(what: str, *texts: Any) -> str | None:
-    for text in texts:
+def _unreadable(caption: Any, negatives: Sequence[Any] = ()) -> str | None:
+    """Why no model can read a text or its negatives."""
+    what = "a caption"
+    for text in (caption, *negatives):
         if not isinstance(text, str):
             return f"has {what} that is a {type(text).__name__}, not a text"
         try:
             text.encode()
         except UnicodeEncodeError:
             return f"holds {text[:40]!r}, which is not valid Unicode"
+        what = "a negative"
     return None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,23 +23,15 @@ _CELL_LIMIT = 16 * 2**20
 PARQUET = "Parquet files need pyarrow", 'pip install "labclip[data]"'
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Row:
-    """One row of a table, or one sample of an archive.
+    """One row of a table, or one sample of an archive."""
 
-    Attributes:
-        number: Which one, from 1.
-        where: The same for people, without the file's name: "line 7" of a text file, else "row 7", "sample 000012".
-        cells: Its values by column.
-        problem: Why it can't be read, or None.
-        held: Name, start and size in bytes of an image inside the archive, or None.
-    """
-
-    number: int
-    where: str
+    number: int  # from 1
+    where: str  # the same for people: "line 7" of a text file, else "row 7", "sample 000012"
     cells: dict[str, Any]
-    problem: str | None = None
-    held: tuple[str, int, int] | None = None
+    problem: str | None = None  # why it can't be read
+    held: tuple[str, int, int] | None = None  # name, start and size in bytes of an image inside the archive
 
 
 def _row(number: int, where: str, cells: Any) -> Row:
@@ -91,7 +84,7 @@ def jsonl_rows(path: Path) -> Iterator[Row]:
                 continue
             number += 1
             try:
-                yield _row(number, f"line {line}", json.loads(text))
+                yield _row(number, f"line {line}", json.loads(text.removeprefix(BOM_UTF8).decode()))
             except (ValueError, RecursionError) as error:
                 yield Row(number, f"line {line}", {}, f"is not JSON: {error}")
 
@@ -158,12 +151,7 @@ def parquet_rows(path: Path, wanted: Wanted) -> Iterator[Row]:
 
 
 def open_parquet(path: Path) -> Any:
-    """An open Parquet file.
-
-    Raises:
-        MissingPackageError: If pyarrow is not installed.
-        ValueError: If the file is none.
-    """
+    """An open Parquet file; an error that names it if it is none."""
     reader = require("pyarrow.parquet", *PARQUET)
     try:
         return reader.ParquetFile(path)

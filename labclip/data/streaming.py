@@ -12,17 +12,11 @@ _SPACE = " \t\n\r"
 
 
 def stream_json(path: Path) -> Iterator[tuple[str | tuple[str] | None, Any]]:
-    """The elements of a JSON file.
-
-    Args:
-        path: A file whose outermost value is a list or an object.
+    """The elements of a JSON file whose outermost value is a list or an object.
 
     Yields:
         (None, element) for the elements of a list; (key, value) for those of an object, where a value that is a list
         itself comes element by element, as ((key,), element).
-
-    Raises:
-        ValueError: If it is not JSON, or its outermost value is neither list nor object.
     """
     try:
         with path.open(encoding="utf-8-sig") as file:

@@ -14,23 +14,17 @@ from labclip.data.inputs import READERS
 from labclip.data.rows import BATCH, PARQUET, Row, Wanted, open_parquet
 from labclip.packages import require
 
+_encode = json.JSONEncoder(ensure_ascii=False).encode
 _ROW_GROUP = 65_536  # rows, as most Parquet writers choose
 _ROW_GROUP_BYTES = 128 << 20  # where rows hold images
 
 
 @dataclass
 class Batch:
-    """Some rows that follow one another.
+    """Some rows that follow one another, and what is to be written beside or instead of their cells."""
 
-    Attributes:
-        rows: The rows; of a Parquet file only the columns asked for.
-        arrow: The Parquet record batch they come from, with every column, or None.
-        replaced: New values of columns that are there.
-        added: Values of columns that are not, None where there is none.
-    """
-
-    rows: Sequence[Row]
-    arrow: Any = None
+    rows: Sequence[Row]  # of a Parquet file only the columns asked for
+    arrow: Any = None  # the Parquet record batch they come from, with every column
     replaced: dict[str, list[Any]] = field(default_factory=dict)
     added: dict[str, list[str | None]] = field(default_factory=dict)
 
@@ -57,24 +51,6 @@ def read_batches(path: Path, wanted: Wanted) -> Iterator[Batch]:
             yield Batch([Row(n, f"row {n}", one) for one, n in zip(cells, number, strict=False)], arrow)
 
 
-def write_batches(
-    path: Path, ending: str, columns: Sequence[str], added: Sequence[str], batches: Iterable[Batch]
-) -> None:
-    """Create a file.
-
-    Args:
-        path: Where; there must be no such file.
-        ending: What tells its format, one of `WRITABLE`.
-        columns: Those of the rows.
-        added: Those that are added.
-        batches: The rows, each with the same columns unless the format is jsonl.
-
-    Raises:
-        ValueError: If rows differ in their columns or types, which only jsonl can hold.
-    """
-    WRITABLE[ending](path, columns, added, batches)
-
-
 def _write_separated(delimiter: str) -> _Writer:
     def write(path: Path, columns: Sequence[str], added: Sequence[str], batches: Iterable[Batch]) -> None:
         with path.open("x", newline="", encoding="utf-8") as file:
@@ -94,7 +70,7 @@ def _cell(value: Any) -> Any:
 def _write_jsonl(path: Path, columns: Sequence[str], added: Sequence[str], batches: Iterable[Batch]) -> None:
     with path.open("x", newline="", encoding="utf-8") as file:
         for batch in batches:
-            file.writelines(json.dumps(cells, ensure_ascii=False) + "\n" for cells in batch.cells())
+            file.writelines(_encode(cells) + "\n" for cells in batch.cells())
 
 
 def _write_parquet(path: Path, columns: Sequence[str], added: Sequence[str], batches: Iterable[Batch]) -> None:
@@ -155,4 +131,7 @@ WRITABLE: dict[str, _Writer] = {
     ".jsonl": _write_jsonl,
     ".parquet": _write_parquet,
 }
-"""The formats that can be written, by their endings."""
+"""By its ending what creates a file: path, columns of the rows, columns that are added, the rows.
+
+Raises ValueError where rows differ in their columns or types, which only jsonl can hold.
+"""

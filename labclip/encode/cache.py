@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, nullcontext
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -61,16 +60,7 @@ def encode(
     workers: int | None = None,
     progress: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """Embed images and captions with a base, each content once, and none that the cache knows.
-
-    Args:
-        model: The base, wrapped; its device and precision are used, its matrix is not.
-        images: Distinct images.
-        captions: Distinct captions.
-        cache: Embeddings of earlier runs; None keeps none.
-        batch_size: Images in one pass of the model.
-        workers: Threads that read and decode; by default one a processor, at most 16.
-        progress: Whether to show bars on stderr.
+    """Embed distinct images and captions with a base, each content once, and none that the cache knows.
 
     Returns:
         Images, float32 [len(images), dim], and the base's own captions, float32 [len(captions), dim], both of unit
@@ -185,16 +175,13 @@ class Cache:
     def __init__(self, folder: Path | None, model: LABCLIP) -> None:
         self.identity = identity_of(model)
         self.path = None if folder is None else folder / f"{_name(self.identity, model)}.sqlite"
-        if self.path is not None:
-            if folder is not None and folder.exists() and not folder.is_dir():
-                raise ValueError(f"The cache {folder} is a file. Pass the path of a folder, or {_none()}.")
+        if folder is not None:
+            if folder.exists() and not folder.is_dir():
+                raise ValueError(f"The cache {folder} is a file. Pass the path of a folder, or {_no_cache()}.")
             try:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
+                folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
-                raise ValueError(
-                    f"The cache {folder} can't be made ({error.strerror}). Pass {_folder()} with a folder that you may "
-                    f"write, or {_none()}."
-                ) from error
+                raise ValueError(f"The cache {folder} can't be made ({error.strerror}). {_writable()}.") from error
         self._kept = True
         try:
             self._file = sqlite3.connect(":memory:" if self.path is None else self.path, timeout=60)
@@ -209,9 +196,7 @@ class Cache:
     def __enter__(self) -> Cache:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._file.close()
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, NDArray[np.float32]]:
@@ -233,12 +218,7 @@ class Cache:
                     yield key, value
 
     def put(self, rows: Iterable[tuple[bytes, NDArray[np.float32]]], same: Iterable[tuple[bytes, bytes]] = ()) -> None:
-        """Keep some embeddings.
-
-        Args:
-            rows: Keys and embeddings, float32 [dim] of unit length.
-            same: Keys, each with the key of a row that is theirs too.
-        """
+        """Keep embeddings, float32 [dim] of unit length, by key; and keys, each with that of a row that is its too."""
         if not self._kept:
             return
         lines = {"rows": [(key, row.astype("<f4").tobytes()) for key, row in rows], "same": list(same)}
@@ -258,15 +238,15 @@ class Cache:
     def _unusable(self, error: sqlite3.DatabaseError) -> ValueError:
         # An OperationalError is of the machine: a folder that may not be written, a full disk, a lock.
         of_machine = isinstance(error, sqlite3.OperationalError)
-        remedy = f"Pass {_folder()} with a folder that you may write" if of_machine else "Delete that file"
-        return ValueError(f"The cache {self.path} can't be used ({error}). {remedy}, or pass {_none()}.")
+        remedy = _writable() if of_machine else f"Delete that file, or pass {_no_cache()}"
+        return ValueError(f"The cache {self.path} can't be used ({error}). {remedy}.")
 
 
-def _folder() -> str:
-    return typed("cache=DIR", "--cache DIR")
+def _writable() -> str:
+    return f"Pass {typed('cache=DIR', '--cache DIR')} with a folder that you may write, or {_no_cache()}"
 
 
-def _none() -> str:
+def _no_cache() -> str:
     return typed("cache=None", "--no-cache")
 
 

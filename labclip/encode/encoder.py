@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from errno import EACCES, EINVAL, EISDIR, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR, EPERM
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, TypeVar
 
 import numpy as np
@@ -32,7 +32,7 @@ T = TypeVar("T")
 _UNREADABLE = {ENOENT, ENOTDIR, EISDIR, EACCES, EPERM, ENAMETOOLONG, ELOOP, EINVAL}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Encoded:
     """One image's embedding, or what is wrong with the image.
 
@@ -44,17 +44,12 @@ class Encoded:
     """
 
     source: ImageSource
-    row: Rows | None
+    row: Rows | None = None
     digest: bytes = b""
     problem: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class _Decoded:
-    source: ImageSource
-    pixels: torch.Tensor | None
-    digest: bytes = b""
-    problem: str = ""
+_Decoded = tuple[Encoded, torch.Tensor | None]  # to be filled in from its pixels
 
 
 class Encoder:
@@ -118,23 +113,20 @@ class Encoder:
             OSError: If reading fails for a reason that is not the image's, as with too many open files.
             ValueError: If an embedding is not finite; the image is named.
         """
-        waiting: tuple[list[_Decoded], torch.Tensor | None] | None = None
+        waiting: tuple[list[_Decoded], torch.Tensor | None] = [], None
         with (
             evaluating(self.model),
             decoding(self.workers) as pool,
             ParquetImages() as tables,
             self.bar("images", total, done) as bar,
         ):
-            for batch in batched(self._decoded(sources, pool, tables), self.batch_size):
+            # Behind the last batch an empty one brings it home.
+            for batch in chain(batched(self._decoded(sources, pool, tables), self.batch_size), [[]]):
                 # An accelerator runs on while the batch before is brought home.
-                features = self._run([one.pixels for one in batch if one.pixels is not None])
-                if waiting is not None:
-                    yield from _encoded(*waiting)
-                    bar.update(len(waiting[0]))
-                waiting = batch, features
-            if waiting is not None:
+                features = self._run([pixels for _, pixels in batch if pixels is not None])
                 yield from _encoded(*waiting)
                 bar.update(len(waiting[0]))
+                waiting = batch, features
 
     @torch.no_grad()
     def texts(self, captions: Sequence[str], places: Sequence[str] = ()) -> Rows:
@@ -171,21 +163,25 @@ class Encoder:
             yield waiting.popleft().result()
 
     def _decode(self, source: ImageSource, data: bytes | None) -> _Decoded:
+        found = Encoded(source)
         try:
             data = source.read() if data is None else data
         except (OSError, ValueError) as error:  # ValueError: a name with a NUL in it
             if isinstance(error, OSError) and error.errno not in _UNREADABLE:
                 raise
-            return _Decoded(source, None, problem=reason("can't be read", error))
-        digest = hashlib.sha256(data).digest()
+            found.problem = reason("can't be read", error)
+            return found, None
+        found.digest = hashlib.sha256(data).digest()
         try:
             image = source.decode(data)
         except ValueError as error:
-            return _Decoded(source, None, digest, str(error))
+            found.problem = str(error)
+            return found, None
         try:
-            return _Decoded(source, self._preprocess(image), digest)
+            return found, self._preprocess(image)
         except (OSError, ValueError) as error:
-            return _Decoded(source, None, digest, reason("can't be preprocessed", error))
+            found.problem = reason("can't be preprocessed", error)
+            return found, None
 
     @torch.no_grad()
     def _run(self, pixels: Sequence[torch.Tensor]) -> torch.Tensor | None:
@@ -201,10 +197,11 @@ class Encoder:
 
 
 def _encoded(batch: Sequence[_Decoded], features: torch.Tensor | None) -> Iterator[Encoded]:
-    good = [one for one in batch if one.pixels is not None]
-    rows = iter(() if features is None else _checked(features, lambda row: str(good[row].source)))
-    for one in batch:
-        yield Encoded(one.source, None if one.pixels is None else next(rows), one.digest, one.problem)
+    good = [found for found, pixels in batch if pixels is not None]
+    if features is not None:
+        for found, row in zip(good, _checked(features, lambda row: str(good[row].source)), strict=True):
+            found.row = row
+    return iter([found for found, _ in batch])
 
 
 def _checked(features: torch.Tensor, name: Callable[[int], str]) -> Rows:

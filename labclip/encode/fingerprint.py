@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,14 +19,7 @@ from labclip.openclip import embed_dim, fingerprint_of
 
 
 def weights_sha256(clip: nn.Module) -> str:
-    """SHA-256 of a model's floating-point weights: name, dtype, shape and bytes of each, in the order of their names.
-
-    Args:
-        clip: An OpenCLIP model.
-
-    Returns:
-        The hash, hexadecimal. Weights in another precision have another.
-    """
+    """SHA-256 of a model's floating-point weights: name, dtype, shape, bytes of each, in the order of names."""
     digest = hashlib.sha256()
     for name, weight in sorted(clip.state_dict().items()):
         if isinstance(weight, torch.Tensor) and weight.is_floating_point():
@@ -52,15 +46,11 @@ def identity_of(model: LABCLIP) -> dict[str, Any]:
         "precision": precision_of(model),
         "fingerprint": [float(value) for value in fingerprint_of(model.clip, model.tokenizer)],
         "preprocess": {
-            "config": {key: _plain(value) for key, value in config.items()} if isinstance(config, Mapping) else None,
+            "config": json.loads(json.dumps(dict(config))) if isinstance(config, Mapping) else None,
             # A function's address differs from run to run.
             "transform": re.sub(r" at 0x[0-9a-fA-F]+", "", repr(model.preprocess)),
         },
     }
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, list | tuple) else value
 
 
 def precision_of(model: LABCLIP) -> str:
@@ -81,50 +71,39 @@ def describe_inputs(inputs: Sequence[Path]) -> list[dict[str, Any]]:
     return described
 
 
-def difference(old: Mapping[str, Any], new: Mapping[str, Any], *, but: str = "") -> str | None:
+def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
     """In words the first thing in which two runs differ, or None.
 
-    Names of inputs do not count, nor do the fingerprint's last digits.
-
-    Args:
-        old: What a run was made from, as `embed` records it.
-        new: The same of another run. Keys that only `old` has do not count.
-        but: A key that does not count either.
+    Names of inputs do not count, nor do the fingerprint's last digits, nor keys that only `old` has.
     """
     for key, value in new.items():
         recorded = old.get(key)
-        if key in ("fingerprint", but):
-            continue
         if key == "inputs":
             if [one["sha256"] for one in recorded or ()] != [one["sha256"] for one in value]:
                 return "the captions file has changed since this run started"
         elif key == "base":
-            if (base := _base(recorded)) is not None and not base.matches(_base(value)):
-                return f"its base is {base}, not {_base(value)}"
-        elif recorded != value:
+            if (base := base_in(old)) is not None and not base.matches(base_in(new)):
+                return f"its base is {base}, not {base_in(new)}"
+        elif key != "fingerprint" and recorded != value:
             return f"its {key} is {recorded!r}, not {value!r}"
     return None
 
 
-def _base(recorded: Mapping[str, Any] | None) -> Base | None:
-    return None if recorded is None else Base(**recorded)
+def base_in(manifest: Mapping[str, Any]) -> Base | None:
+    """The base that a manifest records."""
+    return None if manifest["base"] is None else Base(**manifest["base"])
 
 
 def check_same_model(manifest: Mapping[str, Any], folder: Path, base: LABCLIP | Base) -> None:
-    """Refuse features of another base.
+    """Refuse features of another base than a model, or than its record, of which only the names can be compared.
 
     The weights' hash decides. In another precision a base has another hash, and of arrays none is known: then the
     fingerprint does, which tells text towers apart.
 
-    Args:
-        manifest: The record of the features.
-        folder: Where they lie, for the message.
-        base: The model they must be of, or its record, of which only the names can be compared.
-
     Raises:
         ValueError: If they are another base's; both are named.
     """
-    recorded, model = _base(manifest["base"]), None if isinstance(base, Base) else base
+    recorded, model = base_in(manifest), None if isinstance(base, Base) else base
     given = base if isinstance(base, Base) else base.alignment.base
     remedy = "Embed again with that model, or pass the base they were made with."
     if recorded is not None and not recorded.matches(given):

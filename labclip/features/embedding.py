@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,16 +14,7 @@ from labclip.data import BadRow, Columns, Item, find_inputs, read_items
 from labclip.encode.encoder import Encoder
 from labclip.encode.fingerprint import describe_inputs, difference, identity_of
 from labclip.features.features import Features
-from labclip.features.folder import (
-    CONTENT,
-    FORMAT_VERSION,
-    MANIFEST,
-    UNFINISHED,
-    array_shapes,
-    clear,
-    read_manifest,
-    write_manifest,
-)
+from labclip.features.folder import CONTENT, MANIFEST, UNFINISHED, array_shapes, clear, read_manifest, write_manifest
 from labclip.features.journal import Journal
 from labclip.features.writing import on_bad, write_images, write_texts
 from labclip.messages import typed
@@ -63,8 +55,8 @@ def embed(
         images: The folder that paths of images are relative to; by default the one that the file of captions is in.
         column: The captions' column; by default `caption` or `title`, or an archive's `.txt`.
         image_column: The images' column; by default `image`, `filename`, `filepath` or `image_path`.
-        negative_columns: Columns of hard negatives; by default `negative`, `negative_2`, ..., else `neg_caption` or
-            `negative_caption`, where there are any.
+        negative_columns: Columns of hard negatives; by default all that are there of `negative`, `negative_2`, ...,
+            `negatives`, `neg_caption`, `negative_caption`.
         split: Take only the rows whose column `split` has this value, or one of these.
         clean: True cleans captions and negatives alike (`labclip.negatives.clean`, 40 words), False takes them as they
             are. None does too, but refuses a caption that is not clean beside a negative that is its cleaned words in
@@ -101,30 +93,51 @@ def embed(
         >>> features.images.shape, features.negatives.shape, features.image_index.tolist()
         ((3, 256), (3, 1, 256), [0, 1, 2])
     """
-    _check(model, clean, batch_size, workers, on_error)
+    if not isinstance(model, LABCLIP):
+        raise ValueError(
+            f"model is a {type(model).__name__}. Pass LABCLIP.from_pretrained(NAME), or "
+            f"LABCLIP(clip, Alignment.identity(dim)) for a base with no matrix yet."
+        )
+    if clean is not None and not isinstance(clean, bool):
+        raise ValueError(f"clean is {clean!r}. Pass True, False or None.")
+    if batch_size < 1 or (workers is not None and workers < 1):
+        raise ValueError(f"batch_size is {batch_size} and workers {workers}; each is at least 1.")
+    if on_error not in ("raise", "skip"):
+        raise ValueError(f'on_error is {on_error!r}. Pass "raise" or "skip".')
     inputs = find_inputs(captions)
     if images is not None and not Path(images).is_dir():
         raise FileNotFoundError(f"There is no folder of images {images}.")
     columns = Columns(column, image_column, _tuple(negative_columns), _tuple(split))
-    made_from = {**identity_of(model), "inputs": describe_inputs(inputs), "columns": _asked(columns), "clean": clean}
+    made_from = {**identity_of(model), "inputs": describe_inputs(inputs), "columns": vars(columns), "clean": clean}
+    made_from = json.loads(json.dumps(made_from))  # as it is read again
     folder = Path(out)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file. Pass the path of a folder.")
     folder.mkdir(parents=True, exist_ok=True)
     if force:
         clear(folder, (MANIFEST, *CONTENT))
+    other = f"Pass another folder, or {typed('force=True', '--force')} to start from scratch."
     if (folder / MANIFEST).exists():
-        return _finished(folder, made_from, on_error)
-    _refuse_foreign(folder)
+        manifest = read_manifest(folder)
+        if differs := difference(manifest, made_from):
+            raise ValueError(f"{folder} has features already, but {differs}. {other}")
+        _refuse_skipped(manifest["skipped"], on_error)
+        clear(folder, ())
+        return Features.load(folder)
+    if (foreign := [name for name in CONTENT if (folder / name).exists()]) and not (folder / UNFINISHED).exists():
+        raise ValueError(f"{folder / foreign[0]} is there, but no {MANIFEST}: not a feature folder. {other}")
     encoder = Encoder(model, batch_size=batch_size, workers=workers, progress=progress)
     roots = [path.parent if images is None else Path(images) for path in inputs]
     # Where the files lie is no part of what is made, but the plan has their paths.
     facts = {**made_from, "where": [str(path.absolute()) for path in (*inputs, *roots)]}
     with Journal(folder) as journal:
-        if differs := difference(journal.get("facts", facts), made_from, but="inputs"):
-            raise ValueError(f"{folder} has an unfinished run, but {differs}. {_other_folder()}")
-        if not journal.planned or difference(journal.get("facts", {}), facts):
-            _plan(journal, _rows(inputs, images, columns, clean, progress), facts, batch_size, on_error)
+        planned = journal.get("facts", facts)
+        if differs := difference({**planned, "inputs": made_from["inputs"]}, made_from):
+            raise ValueError(f"{folder} has an unfinished run, but {differs}. {other}")
+        if not journal.planned or difference(planned, facts):
+            with tqdm(desc="reading", unit=" rows", disable=not progress) as bar:
+                rows = read_items(inputs, columns=columns, images=images, clean=clean, seen=bar.update)
+                journal.plan(_checked(rows, on_error), facts, dim=made_from["dim"], batch_size=batch_size)
         journal.parts.open(journal.sealed)
         _refuse_skipped(list(journal.skipped()), on_error)
         if not journal.count("texts"):
@@ -137,54 +150,8 @@ def embed(
     return Features.load(folder)
 
 
-def _other_folder() -> str:
-    return f"Pass another folder, or {typed('force=True', '--force')} to start from scratch."
-
-
-def _asked(columns: Columns) -> dict[str, Any]:
-    """The columns as the manifest records them."""
-    return {
-        "caption": columns.caption,
-        "image": columns.image,
-        "negatives": None if columns.negatives is None else list(columns.negatives),
-        "split": None if columns.split is None else list(columns.split),
-    }
-
-
-def _check(model: Any, clean: Any, batch_size: int, workers: int | None, on_error: str) -> None:
-    if not isinstance(model, LABCLIP):
-        raise ValueError(
-            f"model is a {type(model).__name__}. Pass LABCLIP.from_pretrained(NAME), or "
-            f"LABCLIP(clip, Alignment.identity(dim)) for a base with no matrix yet."
-        )
-    if clean is not None and not isinstance(clean, bool):
-        raise ValueError(f"clean is {clean!r}. Pass True, False or None.")
-    if batch_size < 1 or (workers is not None and workers < 1):
-        raise ValueError(f"batch_size is {batch_size} and workers {workers}; each is at least 1.")
-    if on_error not in ("raise", "skip"):
-        raise ValueError(f'on_error is {on_error!r}. Pass "raise" or "skip".')
-
-
 def _tuple(names: str | Sequence[str] | None) -> tuple[str, ...] | None:
     return None if names is None else (names,) if isinstance(names, str) else tuple(names)
-
-
-def _finished(folder: Path, made_from: dict[str, Any], on_error: str) -> Features:
-    manifest = read_manifest(folder)
-    if differs := difference(manifest, made_from):
-        raise ValueError(f"{folder} has features already, but {differs}. {_other_folder()}")
-    _refuse_skipped(manifest["skipped"][:1], on_error)
-    clear(folder, ())
-    return Features.load(folder)
-
-
-def _refuse_foreign(folder: Path) -> None:
-    if not (folder / UNFINISHED).exists():
-        for name in CONTENT:
-            if (folder / name).exists():
-                raise ValueError(
-                    f"{folder / name} is there, but no {MANIFEST}: not a feature folder. {_other_folder()}"
-                )
 
 
 def _refuse_skipped(skipped: Sequence[dict[str, Any]], on_error: str) -> None:
@@ -194,56 +161,31 @@ def _refuse_skipped(skipped: Sequence[dict[str, Any]], on_error: str) -> None:
         raise ValueError(on_bad(f"{first['where']} {first['reason']}; an earlier run with {how} left it out"))
 
 
-def _plan(
-    journal: Journal, rows: Iterator[Item | BadRow], facts: dict[str, Any], batch_size: int, on_error: str
-) -> None:
-    """Read all rows into the plan."""
-
-    def sound() -> Iterator[Item | BadRow]:
-        for row in rows:
-            if isinstance(row, BadRow) and on_error == "raise":
-                raise ValueError(on_bad(f"{row.place}{f' ({row.image})' if row.image else ''} {row.reason}"))
-            yield row
-
-    try:
-        journal.plan(sound(), facts, dim=facts["dim"], batch_size=batch_size)
-    except BaseException:
-        journal.discard_if_unplanned()
-        raise
-
-
-def _rows(
-    inputs: Sequence[Path], images: str | Path | None, columns: Columns, clean: bool | None, progress: bool
-) -> Iterator[Item | BadRow]:
-    """Every row of every input."""
-    with tqdm(desc="reading", unit=" rows", disable=not progress) as bar:
-        yield from read_items(inputs, columns=columns, images=images, clean=clean, seen=bar.update)
+def _checked(rows: Iterator[Item | BadRow], on_error: str) -> Iterator[Item | BadRow]:
+    for row in rows:
+        if isinstance(row, BadRow) and on_error == "raise":
+            raise ValueError(on_bad(f"{row.place}{f' ({row.image})' if row.image else ''} {row.reason}"))
+        yield row
 
 
 def _finish(journal: Journal, made_from: dict[str, Any]) -> None:
     """Name the arrays, then write the manifest, with which the folder counts as finished."""
-    counts = {
-        "images": journal.get("image_rows", 0),
-        "captions": journal.get("text_rows", 0),
-        "negatives_per_caption": journal.get("negatives_per_caption", 0),
-        "captions_with_negative": journal.get("with_negative", 0),
-        "true_negatives": journal.get("true_negatives", 0),
-        "texts_cut": journal.get("cut", {})["count"],
+    state = {
+        "images": "image_rows",
+        "captions": "text_rows",
+        "negatives_per_caption": "negatives_per_caption",
+        "captions_with_negative": "with_negative",
+        "true_negatives": "true_negatives",
     }
+    counts = {name: journal.get(key, 0) for name, key in state.items()} | {"texts_cut": journal.get("cut", {})["count"]}
     files = journal.parts.finish(journal.sealed, array_shapes(counts, made_from["dim"]))
-    write_manifest(
-        journal.folder,
-        {
-            "library_name": "labclip",
-            "format_version": FORMAT_VERSION,
-            **made_from,
-            "images_sha256": journal.get("digest", ""),
-            "counts": counts,
-            "skipped": list(journal.skipped()),
-            "files": files,
-            "versions": {
-                "python": platform.python_version(),
-                **versions_of("torch", "open_clip_torch", "numpy", "pillow"),
-            },
-        },
-    )
+    packages = versions_of("torch", "open_clip_torch", "numpy", "pillow")
+    manifest = {
+        **made_from,
+        "images_sha256": journal.get("digest", ""),
+        "counts": counts,
+        "skipped": list(journal.skipped()),
+        "files": files,
+        "versions": {"python": platform.python_version(), **packages},
+    }
+    write_manifest(journal.folder, manifest)

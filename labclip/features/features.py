@@ -2,25 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import mmap
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from labclip.alignment import Base
 from labclip.checks import described
-from labclip.features.folder import read_folder
-from labclip.features.saving import block_of, save
+from labclip.features.folder import (
+    CAPTIONS,
+    CONTENT,
+    FIELDS,
+    IMAGE_NAMES,
+    MANIFEST,
+    UNFINISHED,
+    array_shapes,
+    clear,
+    read_folder,
+    write_manifest,
+)  # fmt: skip
+from labclip.features.parts import Parts
+from labclip.packages import versions_of
 
 if TYPE_CHECKING:
     from labclip.model import LABCLIP
 
-_BLOCK = 4096  # captions compared at once
+_BLOCK = 4096  # rows in memory at once
 _SAME = 1e-5  # unit-length rows nearer than this in every number are one row
+_UNIT = 1e-5  # rows nearer to unit length than this are kept bit for bit
+_UNKNOWN: dict[str, Any] = {
+    "weights_sha256": None, "precision": None, "preprocess": None, "inputs": [], "columns": None, "clean": None,
+    "images_sha256": None, "skipped": [],
+}  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -84,7 +103,7 @@ class Features:
             >>> Features.load("features", base=model.alignment.base, verify=True).images.shape
             (2, 256)
         """
-        return cls(**read_folder(folder, base=base, verify=verify))
+        return cls(**read_folder(Path(folder), base=base, verify=verify))
 
     def save(self, folder: str | Path) -> Features:
         """Write a feature folder, from which `load` gives the same: rows of unit length, float32.
@@ -98,7 +117,17 @@ class Features:
         Raises:
             ValueError: If the folder holds features or is a file, or a row is not finite or all zeros.
         """
-        save(self, Path(folder))
+        folder = Path(folder)
+        if folder.exists() and not folder.is_dir():
+            raise ValueError(f"{folder} is a file. Pass the path of a folder.")
+        if there := [name for name in (MANIFEST, UNFINISHED, *CONTENT) if (folder / name).exists()]:
+            raise ValueError(f"{folder} holds features already, {there[0]}. Pass another folder.")
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            write_manifest(folder, _manifest(self, folder))
+        except BaseException:
+            clear(folder, CONTENT)
+            raise
         return self.load(folder)
 
     @classmethod
@@ -161,9 +190,10 @@ class Features:
 
 def _shape(name: str, values: Any, ndim: int, *, dim: int | None = None) -> tuple[int, ...]:
     """The shape of embeddings, checked."""
-    floating = values.is_floating_point() if isinstance(values, torch.Tensor) else (
-        isinstance(values, np.ndarray) and np.issubdtype(values.dtype, np.floating)
-    )  # fmt: skip
+    if isinstance(values, torch.Tensor):
+        floating = values.is_floating_point()
+    else:
+        floating = isinstance(values, np.ndarray) and np.issubdtype(values.dtype, np.floating)
     if not floating:
         raise ValueError(f"{name} is {described(values)}. Pass embeddings, a floating-point array or tensor.")
     shape = tuple(int(size) for size in values.shape)
@@ -187,8 +217,12 @@ def _beside(name: str, values: Any, texts: int, dim: int) -> Any:
     return values
 
 
+def _array(values: Any) -> NDArray[Any]:
+    return values.numpy(force=True) if isinstance(values, torch.Tensor) else np.asarray(values)
+
+
 def _flags(values: Any, negatives: Any) -> NDArray[np.bool_]:
-    flags = values.numpy(force=True) if isinstance(values, torch.Tensor) else np.asarray(values)
+    flags = _array(values)
     flags = flags[:, None] if flags.ndim == 1 else flags
     if flags.dtype != np.bool_ or flags.shape != tuple(negatives.shape[:2]):
         raise ValueError(
@@ -205,7 +239,7 @@ def _index(values: Any, images: int, texts: int) -> NDArray[np.int64]:
             raise ValueError(f"There are {images} images and {texts} texts. Pass image_index, whose caption each is.")
         return np.arange(texts)
     try:
-        index = values.numpy(force=True) if isinstance(values, torch.Tensor) else np.asarray(values)
+        index = _array(values)
     except ValueError:  # lists of several lengths
         index = np.array(None)
     if not np.issubdtype(index.dtype, np.integer) or index.shape != (texts,):
@@ -213,8 +247,7 @@ def _index(values: Any, images: int, texts: int) -> NDArray[np.int64]:
             f"image_index is {index.dtype} {list(index.shape)}. Pass {texts} whole numbers, the image's row for each "
             f"text."
         )
-    outside = np.flatnonzero((index < 0) | (index >= images))
-    if len(outside):
+    if len(outside := np.flatnonzero((index < 0) | (index >= images))):
         first = int(outside[0])
         raise ValueError(f"image_index[{first}] is {int(index[first])}, but images has rows 0 to {images - 1}.")
     return index.astype(np.int64, copy=False)
@@ -225,8 +258,85 @@ def _differs(own: Any, index: NDArray[np.int64] | None, others: Any) -> NDArray[
     found = []
     for start in range(0, len(others), _BLOCK):
         part = slice(start, start + _BLOCK)
-        mine, theirs = block_of(own, part if index is None else index[part])[:, None], block_of(others, part)
-        with np.errstate(invalid="ignore"):  # rows of zeros are refused where they are used
-            mine, theirs = (rows / np.linalg.norm(rows, axis=-1, keepdims=True) for rows in (mine, theirs))
-        found.append(np.abs(mine - theirs).max(axis=-1) > _SAME)
-    return np.concatenate(found)
+        theirs = F.normalize(block_of(others, part), dim=-1)
+        mine = F.normalize(block_of(own, part if index is None else index[part]), dim=-1)[:, None]
+        # What is not finite is no absent negative: it is refused where it is used.
+        found.append(~((mine.to(theirs.device) - theirs).abs().amax(dim=-1) <= _SAME).cpu())
+    return torch.cat(found).numpy()
+
+
+def block_of(values: Any, rows: slice | NDArray[np.int64]) -> torch.Tensor:
+    """Some rows of an array, a tensor or a memory map, as float32 on its device; a map's pages are let go again."""
+    if isinstance(values, torch.Tensor):
+        taken = values[rows if isinstance(rows, slice) else torch.from_numpy(rows).to(values.device)]
+        return taken.detach().float()
+    block = torch.from_numpy(np.array(values[rows], dtype=np.float32))
+    mapped = getattr(values, "_mmap", None)
+    if mapped is not None and values.mode != "c" and hasattr(mapped, "madvise"):
+        mapped.madvise(mmap.MADV_DONTNEED)  # else what was read counts as the process's memory
+    return block
+
+
+def _manifest(features: Features, folder: Path) -> dict[str, Any]:
+    """Write the arrays, and what is known of each row; the record of them."""
+    has, known = features.has_negative, features.manifest.get("counts", {})
+    counts = {
+        "images": len(features.images),
+        "captions": len(features),
+        "negatives_per_caption": 0 if features.negatives is None else int(features.negatives.shape[1]),
+        "captions_with_negative": 0 if has is None else int(_array(has).any(axis=1).sum()),
+        "true_negatives": known.get("true_negatives", 0),
+        "texts_cut": known.get("texts_cut", 0),
+    }
+    shapes = array_shapes(counts, features.dim)
+    parts = Parts(folder)
+    try:
+        for name, file in FIELDS.items():
+            if getattr(features, name) is not None:
+                for block in _blocks(features, name):
+                    parts.append(file, block.astype(shapes[file][1], copy=False))
+        if features.folder is not None and all(counts[key] == known[key] for key in ("images", "captions")):
+            for name in (IMAGE_NAMES, CAPTIONS):
+                if (features.folder / name).is_file():
+                    with (features.folder / name).open("rb") as lines:
+                        while data := lines.read(1 << 20):
+                            parts.append(name, data)
+        files = parts.finish(parts.seal(), shapes)
+    finally:
+        parts.close()
+    fingerprint = features.fingerprint
+    return {
+        "base": None if features.base is None else vars(features.base),
+        "dim": features.dim,
+        "fingerprint": None if fingerprint is None else block_of(fingerprint, slice(None)).tolist(),
+        **{key: features.manifest.get(key, value) for key, value in _UNKNOWN.items()},
+        "counts": counts,
+        "files": files,
+        "versions": versions_of("torch", "numpy"),
+    }
+
+
+def _blocks(features: Features, name: str) -> Iterator[NDArray[Any]]:
+    """An array as it is to be written: embeddings of unit length, with the caption's own row where there is none."""
+    values, index = getattr(features, name), _array(features.image_index)
+    for start in range(0, len(values), _BLOCK):
+        part = slice(start, start + _BLOCK)
+        if name in ("image_index", "has_negative", "has_negative_image"):
+            yield _array(values[part])
+            continue
+        rows = block_of(values, part).cpu().numpy()
+        if name == "negatives":
+            own = block_of(features.texts, part).cpu().numpy()
+            rows = np.where(_array(features.has_negative[part])[..., None], rows, own[:, None])
+        elif name == "negative_images":
+            own = block_of(features.images, index[part]).cpu().numpy()
+            rows = np.where(_array(features.has_negative_image[part])[..., None], rows, own[:, None])
+        yield _unit(name, rows, start)
+
+
+def _unit(name: str, rows: NDArray[np.float32], start: int) -> NDArray[np.float32]:
+    lengths = np.linalg.norm(rows, axis=-1, keepdims=True)
+    if len(bad := np.argwhere(~(np.isfinite(lengths) & (lengths > 0)))):
+        what = "not finite" if not np.isfinite(lengths[tuple(bad[0])]) else "all zeros"
+        raise ValueError(f"{name}: row {start + int(bad[0][0])} is {what}. Embed it again, or leave it out.")
+    return np.where(np.abs(lengths - 1) > _UNIT, rows / lengths, rows)

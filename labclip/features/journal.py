@@ -30,14 +30,11 @@ _SOURCE = "name, place, file, start, size, part"
 
 
 class Text(NamedTuple):
-    """A caption to be encoded, and the row of its image among the features.
-
-    `wrong` says of each negative whether it is one: not what another caption of the same image says.
-    """
+    """A caption to be encoded, and the row of its image among the features."""
 
     caption: str
     negatives: list[str]
-    wrong: list[bool]
+    wrong: list[bool]  # which of them are none that another caption of the same image says
     place: str
     image_row: int
 
@@ -115,11 +112,7 @@ class Journal:
         return digest.hexdigest()
 
     def _check(self) -> None:
-        """Refuse what somebody edited.
-
-        Raises:
-            ValueError: If anything is not as it was left.
-        """
+        """Refuse what somebody edited."""
         if self._db.execute("SELECT 1 FROM state").fetchone() and self.get("seal", "") != self._state_sha256():
             raise ValueError("its state was edited")
         if not self.planned:
@@ -159,28 +152,46 @@ class Journal:
             batch_size: Images in one pass of the model.
         """
         again, most = self.planned, 0
-        self._db.execute("BEGIN")
-        self._db.execute("ALTER TABLE images RENAME TO before")
-        for table in _PLAN[1:]:
-            self._db.execute(f"DROP TABLE {table}")
-        self._create(*_PLAN)
-        for row in rows:
-            if isinstance(row, BadRow):
-                self._db.execute("INSERT INTO skipped VALUES (?, ?, ?)", (row.place, row.image or None, row.reason))
-                continue
-            image = self._image(row)
-            for caption, negatives in zip(row.captions, row.negatives, strict=True):
-                most = max(most, len(negatives))
-                self._db.execute(
-                    "INSERT INTO texts (image, caption, negatives, place, said) VALUES (?, ?, ?, ?, ?)",
-                    (image, caption, json.dumps(negatives) if negatives else None, row.place, _said(caption)),
-                )
-        self._db.execute("CREATE INDEX texts_of ON texts (image, said)")
-        if again:
-            self._keep_equal(dim, batch_size)
-        self._db.execute("DROP TABLE before")
-        self._set(facts=facts, negatives_per_caption=most, planned=True, plan_sha256=self._plan_sha256())
-        self._db.execute("COMMIT")
+        try:
+            self._db.execute("BEGIN")
+            self._db.execute("ALTER TABLE images RENAME TO before")
+            for table in _PLAN[1:]:
+                self._db.execute(f"DROP TABLE {table}")
+            self._create(*_PLAN)
+            for row in rows:
+                most = max(most, self._take(row))
+            self._db.execute("CREATE INDEX texts_of ON texts (image, said)")
+            if again:
+                self._keep_equal(dim, batch_size)
+            self._db.execute("DROP TABLE before")
+            self._set(facts=facts, negatives_per_caption=most, planned=True, plan_sha256=self._plan_sha256())
+            self._db.execute("COMMIT")
+        except BaseException:
+            self._discard(again)
+            raise
+
+    def _discard(self, planned: bool) -> None:
+        """Leave what there was before; nothing of a run that did not get past reading its captions."""
+        if self._db.in_transaction:
+            self._db.execute("ROLLBACK")
+        if not planned:
+            self._db.close()
+            clear(self.folder, ())
+            with suppress(OSError):  # other files are in it
+                self.folder.rmdir()
+
+    def _take(self, row: Item | BadRow) -> int:
+        """Take in a row; the most negatives that one of its captions has."""
+        if isinstance(row, BadRow):
+            self._db.execute("INSERT INTO skipped VALUES (?, ?, ?)", (row.place, row.image or None, row.reason))
+            return 0
+        image = self._image(row)
+        for caption, negatives in zip(row.captions, row.negatives, strict=True):
+            self._db.execute(
+                "INSERT INTO texts (image, caption, negatives, place, said) VALUES (?, ?, ?, ?, ?)",
+                (image, caption, json.dumps(negatives) if negatives else None, row.place, _said(caption)),
+            )
+        return max(map(len, row.negatives))
 
     def _image(self, item: Item) -> int:
         source = item.image
@@ -214,16 +225,6 @@ class Journal:
         sealed = self.parts.cut(self.sealed, {IMAGES: HEADER + 4 * dim * rows, IMAGE_NAMES: length})
         self._db.execute("DELETE FROM state")
         self._set(next_image=kept, image_rows=rows, digest=digest, sealed=sealed)
-
-    def discard_if_unplanned(self) -> None:
-        """Leave no trace of a run that did not get past reading its captions."""
-        if self._db.in_transaction:
-            self._db.execute("ROLLBACK")
-        if not self.planned:
-            self._db.close()
-            clear(self.folder, ())
-            with suppress(OSError):  # other files are in it
-                self.folder.rmdir()
 
     def images(self, after: int) -> Iterator[ImageSource]:
         """Images from behind an id on, in order; their ids are without gaps."""
@@ -266,25 +267,24 @@ class Journal:
             for row in self._db.execute(query):
                 yield dict(zip(("where", "image", "reason", "captions"), row, strict=True))
 
-    def begin(self) -> None:
-        """Start what the next `commit` seals."""
-        if not self._db.in_transaction:
-            self._db.execute("BEGIN")
+    def keep(self, done: Iterable[tuple[int | None, str | None, str | None, int]]) -> None:
+        """Note what came of images: row among the features, hash of all up to it, why it is left out; id.
 
-    def keep(self, image: int, row: int, chain: str) -> None:
-        """Note the row that an image has among the features, and the hash of all images up to it."""
-        self._db.execute("UPDATE images SET row = ?, chain = ? WHERE id = ?", (row, chain, image))
-
-    def leave_out(self, image: int, problem: str) -> None:
-        """Note that an image is left out, and its captions with it."""
-        self._db.execute("UPDATE images SET problem = ? WHERE id = ?", (problem, image))
+        The next `commit` seals it.
+        """
+        self._begin()
+        self._db.executemany("UPDATE images SET row = ?, chain = ?, problem = ? WHERE id = ?", done)
 
     def commit(self, **state: Any) -> None:
         """Seal what was written since the last time: after a kill, a run goes on from here."""
         sealed = {**self.sealed, **self.parts.seal()}
-        self.begin()
+        self._begin()
         self._set(**state, sealed=sealed)
         self._db.execute("COMMIT")
+
+    def _begin(self) -> None:
+        if not self._db.in_transaction:
+            self._db.execute("BEGIN")
 
 
 def image_line(name: str) -> bytes:

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from labclip.features.folder import CONTENT, HEADER, PART, describe_file, hash_of, header
+from labclip.features.folder import CONTENT, HEADER, PART, hash_of, header, sample_sha256
 from labclip.messages import typed
 
 Sealed = Mapping[str, tuple[int, str]]
@@ -18,46 +18,36 @@ Sealed = Mapping[str, tuple[int, str]]
 
 
 class Parts:
-    """Files that end in `.part` until they are finished.
-
-    Args:
-        folder: Where they lie.
-    """
+    """Files in a folder that end in `.part` until they are finished."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._open: dict[str, tuple[BinaryIO, Any]] = {}  # with the hash of what is in it
 
     def open(self, sealed: Sealed) -> None:
-        """Check what an earlier run sealed, and cut off what it did not.
-
-        Raises:
-            ValueError: If a file is not as it was left.
-        """
+        """Check what an earlier run sealed, and cut off what it did not; a file that was changed is an error."""
         for name, (length, sha256) in sealed.items():
             digest = self._verified(name, length, sha256)
-            if (path := self._folder / (name + PART)).exists():
+            if (path := self._part(name)).exists():
                 self._open[name] = _opened(path, length), digest
 
     def cut(self, sealed: Sealed, lengths: Mapping[str, int]) -> Sealed:
-        """What is sealed of some files if no more than the first bytes of each count.
-
-        Raises:
-            ValueError: If a file is not as it was left.
-        """
+        """What is sealed of some files if no more than the first bytes of each count."""
         kept = {}
         for name, length in lengths.items():
             if name in sealed:
                 self._verified(name, *sealed[name])
-                path = self._folder / (name + PART)
-                if not path.exists():  # killed when all but the manifest was there
+                if not (path := self._part(name)).exists():  # killed when all but the manifest was there
                     os.replace(self._folder / name, path)
                 kept[name] = length, hash_of(path, length).hexdigest()
         return kept
 
+    def _part(self, name: str) -> Path:
+        return self._folder / (name + PART)
+
     def _verified(self, name: str, length: int, sha256: str) -> Any:
         """The hash of a file's sealed bytes, to go on with."""
-        part = self._folder / (name + PART)
+        part = self._part(name)
         path = part if part.exists() else self._folder / name
         remedy = f"Pass {typed('force=True', '--force')} to start from scratch."
         if not path.exists() or path.stat().st_size < length:
@@ -70,51 +60,54 @@ class Parts:
     def append(self, name: str, data: bytes | np.ndarray[Any, Any]) -> None:
         """Write behind the end of a file."""
         if name not in self._open:
-            path = self._folder / (name + PART)
-            self._open[name] = _opened(path, HEADER if name.endswith(".npy") else 0), hashlib.sha256()
+            self._open[name] = _opened(self._part(name), HEADER if name.endswith(".npy") else 0), hashlib.sha256()
         file, digest = self._open[name]
-        view = data if isinstance(data, bytes) else np.ascontiguousarray(data).data.cast("B")
-        file.write(view)
-        digest.update(view)
+        written = data if isinstance(data, bytes) else np.ascontiguousarray(data).data.cast("B")
+        file.write(written)
+        digest.update(written)
 
-    def seal(self) -> dict[str, tuple[int, str]]:
-        """Bring what was written to the disk."""
+    def seal(self) -> Sealed:
+        """What there is of the files that are open, once it is on the disk."""
         for file, _ in self._open.values():
-            file.flush()
-            os.fsync(file.fileno())
+            _flush(file)
         return {name: (file.tell(), digest.hexdigest()) for name, (file, digest) in self._open.items()}
 
     def finish(self, sealed: Sealed, arrays: Mapping[str, tuple[tuple[int, ...], str]]) -> dict[str, Any]:
-        """Give every file its name, and every array its header; what a kill left undone is done when called again.
+        """Give every sealed file its name, and every array its header; remove any other of a feature folder.
 
-        Args:
-            sealed: The files; others of a feature folder are removed.
-            arrays: Shape and dtype by file name.
-
-        Returns:
-            The files as the manifest records them.
+        What a kill left undone is done when called again. Returns the files as the manifest records them.
         """
         self.close()
+        files: dict[str, Any] = {}
         for name in CONTENT:
-            path, part = self._folder / name, self._folder / (name + PART)
+            path, part = self._folder / name, self._part(name)
             if name not in sealed:
                 path.unlink(missing_ok=True)
                 part.unlink(missing_ok=True)
-            elif part.exists():
-                with _opened(part, sealed[name][0]) as file:
+                continue
+            length, sha256 = sealed[name]
+            if part.exists():
+                with _opened(part, length) as file:
                     if name in arrays:
                         file.seek(0)
                         file.write(header(*arrays[name]))
-                    file.flush()
-                    os.fsync(file.fileno())
+                    _flush(file)
                 os.replace(part, path)
-        return {name: describe_file(self._folder / name, sealed[name][1]) for name in CONTENT if name in sealed}
+            files[name] = {"bytes": path.stat().st_size, "sha256": sha256}
+            if name in arrays:
+                files[name]["sample_sha256"] = sample_sha256(np.load(path, mmap_mode="r"))
+        return files
 
     def close(self) -> None:
         """Let go of the files."""
         for file, _ in self._open.values():
             file.close()
         self._open = {}
+
+
+def _flush(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def _opened(path: Path, length: int) -> BinaryIO:

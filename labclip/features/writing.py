@@ -34,78 +34,55 @@ def on_bad(what: str) -> str:
 def write_images(journal: Journal, encoder: Encoder, *, skip: bool) -> None:
     """Encode what is left of the images of a plan.
 
-    Args:
-        journal: The run.
-        encoder: Of the base.
-        skip: Whether an image that can't be used is left out; else it is an error, after what came before is sealed.
-
-    Raises:
-        ValueError: If an image can't be used and `skip` is false, an embedding is not finite, or no image is left.
+    One that can't be used is left out where `skip` says so; else it is an error, after what came before is sealed.
     """
-    done, total = journal.get("next_image", 0), journal.count("images")
-    stage = _Images(journal, skip)
+    total, sealed, whole = journal.count("images"), time.monotonic(), True
+    state = {"next_image": journal.get("next_image", 0), "image_rows": journal.get("image_rows", 0),
+             "digest": journal.get("digest", "")}  # fmt: skip
+    sources = journal.images(state["next_image"])
     try:
-        with closing(encoder.images(journal.images(done), total=total, done=done)) as stream:
+        with closing(encoder.images(sources, total=total, done=state["next_image"])) as stream:
             for batch in batched(stream, encoder.batch_size):
-                stage.take(batch)
+                broken = next((one for one in batch if one.row is None), None)
+                if broken is not None and not skip:
+                    raise ValueError(on_bad(f"{broken.source} {broken.problem}"))
+                whole = False
+                _write_batch(journal, batch, state)
+                whole = True
+                if time.monotonic() - sealed >= COMMIT_SECONDS:
+                    journal.commit(**state)
+                    sealed = time.monotonic()
     finally:
-        stage.commit()  # what came before an error counts
-    if not journal.get("image_rows", 0):
+        if whole:  # what came before an error counts
+            journal.commit(**state)
+    if not state["image_rows"]:
         first = next(journal.skipped())
         raise ValueError(
             f"None of the {total:,} images can be used; {first['where']}: {first['image']} {first['reason']}."
         )
 
 
-class _Images:
-    """Takes batches in order: features to their file, what is wrong with an image to the journal."""
-
-    def __init__(self, journal: Journal, skip: bool) -> None:
-        self._journal, self._skip = journal, skip
-        self._rows: int = journal.get("image_rows", 0)
-        self._digest: str = journal.get("digest", "")
-        self._next: int = journal.get("next_image", 0)
-        self._sealed = time.monotonic()
-        self._whole = True
-
-    def take(self, batch: Sequence[Encoded]) -> None:
-        """Write one batch."""
-        broken = next((one for one in batch if one.row is None), None)
-        if broken is not None and not self._skip:
-            raise ValueError(on_bad(f"{broken.source} {broken.problem}"))
-        self._whole = False
-        self._journal.begin()
-        for one in batch:
-            self._next += 1
-            if one.row is None:
-                self._journal.leave_out(self._next, one.problem)
-                continue
-            self._journal.parts.append(IMAGES, one.row)
-            self._journal.parts.append(IMAGE_NAMES, image_line(one.source.name))
-            self._digest = hashlib.sha256(self._digest.encode() + one.digest).hexdigest()
-            self._journal.keep(self._next, self._rows, self._digest)
-            self._rows += 1
-        self._whole = True
-        if time.monotonic() - self._sealed >= COMMIT_SECONDS:
-            self.commit()
-
-    def commit(self) -> None:
-        """Seal what was taken, unless an error came in the middle of taking it."""
-        if self._whole:
-            self._journal.commit(next_image=self._next, image_rows=self._rows, digest=self._digest)
-            self._sealed = time.monotonic()
+def _write_batch(journal: Journal, batch: Sequence[Encoded], state: dict[str, Any]) -> None:
+    """Features to their file, names to theirs, the rows and what is wrong to the journal."""
+    kept: list[Encoded] = []
+    done: list[tuple[int | None, str | None, str | None, int]] = []
+    for one in batch:
+        state["next_image"] += 1
+        if one.row is None:
+            done.append((None, None, one.problem, state["next_image"]))
+            continue
+        state["digest"] = hashlib.sha256(state["digest"].encode() + one.digest).hexdigest()
+        done.append((state["image_rows"], state["digest"], None, state["next_image"]))
+        state["image_rows"] += 1
+        kept.append(one)
+    if kept:
+        journal.parts.append(IMAGES, np.stack([one.row for one in kept if one.row is not None]))
+        journal.parts.append(IMAGE_NAMES, b"".join(image_line(one.source.name) for one in kept))
+    journal.keep(done)
 
 
 def write_texts(journal: Journal, encoder: Encoder) -> None:
-    """Encode what is left of the captions of the images kept, and their negatives: each distinct text once a block.
-
-    Args:
-        journal: The run; its images are done.
-        encoder: Of the base.
-
-    Raises:
-        ValueError: If an embedding is not finite.
-    """
+    """Encode what is left of the captions of the images kept, and their negatives: each distinct text once a block."""
     total, most = journal.count("texts"), journal.get("negatives_per_caption", 0)
     state = {name: journal.get(name, 0) for name in ("next_text", "text_rows", "with_negative", "true_negatives")}
     encoder.cut = Cut(**journal.get("cut", {}))

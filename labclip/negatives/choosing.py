@@ -66,7 +66,8 @@ def generate(
     if isinstance(captions, str):
         raise ValueError(f"captions is one string, {captions[:40]!r}. Pass a list of captions.")
     captions = list(captions)
-    check_k(k)
+    if k < 1:
+        raise ValueError(f"k is {k}, but it is the number of negatives a caption gets. Pass 1 or more.")
     for index, caption in enumerate(captions):
         if not isinstance(caption, str):
             raise ValueError(f"Caption {index} is a {type(caption).__name__}, not a str. Pass captions.")
@@ -75,17 +76,16 @@ def generate(
         raise ValueError(f"image_index names {len(images)} images for {len(captions)} captions. Pass one a caption.")
     true_captions = TrueCaptions()
     for image, caption in zip(images, captions, strict=True):
-        if image is not None:
-            true_captions.add(image, caption, max_words(method))
+        true_captions.add(image, caption, max_words(method))
     found = [
-        choose(method, caption, k=k, seed=seed, image=image, true_captions=true_captions)
+        choose(method, caption, image, true_captions, k=k, seed=seed)
         for image, caption in zip(images, captions, strict=True)
     ]
     return [one[0] if one else None for one in found] if k == 1 else found
 
 
 class TrueCaptions:
-    """Which captions are true of which image; eight bytes each, so that a file of many millions fits.
+    """Which captions are true of which image, none of no image; eight bytes each, so that many millions fit.
 
     Add all, then ask; captions count as equal when `comparable` says so.
     """
@@ -94,14 +94,18 @@ class TrueCaptions:
         self._digests = array("Q")
         self._sorted = True
 
-    def add(self, image: Hashable, caption: str, max_words: int | None = None) -> None:
+    def add(self, image: Hashable | None, caption: str, max_words: int | None = None) -> None:
         """Record a true caption, and how it begins where negatives keep `max_words` of it."""
+        if image is None:
+            return
         for key in _forms(caption, max_words):
             self._digests.append(_digest(f"{image}\0{key}"))
         self._sorted = False
 
-    def hold(self, image: Hashable, key: str) -> bool:
+    def hold(self, image: Hashable | None, key: str) -> bool:
         """Whether a caption with this `comparable` form is true of `image`."""
+        if image is None:
+            return False
         if not self._sorted:
             np.frombuffer(self._digests, dtype=np.uint64).sort()  # in place: no second copy
             self._sorted = True
@@ -111,13 +115,7 @@ class TrueCaptions:
 
 
 def choose(
-    method: Method,
-    caption: str,
-    *,
-    k: int,
-    seed: int,
-    image: Hashable | None = None,
-    true_captions: TrueCaptions | None = None,
+    method: Method, caption: str, image: Hashable | None, true_captions: TrueCaptions, *, k: int, seed: int
 ) -> list[str]:
     """Up to `k` distinct negatives of one caption.
 
@@ -132,11 +130,7 @@ def choose(
         if not isinstance(candidate, str):
             raise ValueError(f"The method made {candidate!r} of the caption {caption!r}. A candidate is a text.")
         key = comparable(candidate)
-        if (
-            not key
-            or key in seen
-            or (image is not None and true_captions is not None and true_captions.hold(image, key))
-        ):
+        if not key or key in seen or true_captions.hold(image, key):
             refused += 1
         else:
             seen.add(key)
@@ -149,10 +143,9 @@ def choose(
 
 def _forms(caption: str, max_words: int | None) -> set[str]:
     """The caption as `comparable` has it, and how it begins where negatives keep `max_words` of it."""
-    text = clean(caption)
-    forms = {comparable(text)}
-    if max_words is not None and text.count(" ") >= max_words:
-        forms.add(comparable(clean(text, max_words)))
+    forms = {comparable(caption)}
+    if max_words is not None and len(caption) > 2 * max_words:
+        forms.add(comparable(clean(caption, max_words)))
     return forms
 
 
@@ -160,12 +153,6 @@ def max_words(method: Method) -> int | None:
     """Words of a caption that a method's negatives keep, or None for all."""
     found: int | None = getattr(method, "max_words", None)
     return found
-
-
-def check_k(k: int) -> None:
-    """Raise ValueError where `k` is no number of negatives."""
-    if k < 1:
-        raise ValueError(f"k is {k}, but it is the number of negatives a caption gets. Pass 1 or more.")
 
 
 def _digest(text: str) -> int:

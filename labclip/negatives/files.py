@@ -17,9 +17,9 @@ from labclip.data.columns import CAPTIONS, Columns
 from labclip.data.inputs import READERS, find_inputs
 from labclip.data.items import WORDS, BadRow, Item, RowReader, read_items
 from labclip.data.rows import parquet_columns, repeated_column
-from labclip.data.writing import WRITABLE, Batch, read_batches, write_batches
+from labclip.data.writing import WRITABLE, Batch, read_batches
 from labclip.messages import typed
-from labclip.negatives.choosing import Method, TrueCaptions, check_k, choose, max_words
+from labclip.negatives.choosing import Method, TrueCaptions, choose, max_words
 
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _TABLES = [ending for ending in READERS if ending != ".tar"]
@@ -91,7 +91,7 @@ def _read(path: Path, columns: Columns, true_captions: TrueCaptions, clean: bool
             wrong: dict[str, str] = {}
             for text in negatives:
                 said = comparable(text)
-                if not (said in own or (item.image and true_captions.hold(item.image.key, said))):
+                if said not in own and not true_captions.hold(item.image and item.image.key, said):
                     wrong.setdefault(said, text)
             kept.append(tuple(wrong.values()))
             dropped += len(negatives) - len(wrong)
@@ -135,8 +135,10 @@ def add(
         ValueError: If the input is malformed, lacks the column, or has one called `negative`; if `out` exists.
     """
     path, out = Path(path), Path(out)
-    check_k(k)
-    columns, known, caption = _columns(path, column, image_column)
+    if k < 1:
+        raise ValueError(f"k is {k}, but it is the number of negatives a caption gets. Pass 1 or more.")
+    columns, known = _columns(path, column, image_column)
+    caption = str(columns.caption)
     target = _target(path, out, force=force)
     names = ["negative", *(f"negative_{number}" for number in range(2, k + 1))]
     _refuse(names, known, path.name)
@@ -152,7 +154,7 @@ def add(
                     _refuse(names, row.cells, reader.place(row))
                 item = next(filter(None, map(_sound, reader.items(row))), None)
                 text, image = (item.captions[0], item.image and item.image.key) if item else ("", None)
-                found.append(choose(method, text, k=k, seed=seed, image=image, true_captions=true_captions))
+                found.append(choose(method, text, image, true_captions, k=k, seed=seed))
                 cleaned.append(clean_caption(text, max_words(method)) if item else row.cells.get(caption))
             counts.update(with_negative=sum(map(bool, found)), negatives=sum(map(len, found)))
             batch.added = {name: [one[n] if n < len(one) else None for one in found] for n, name in enumerate(names)}
@@ -163,14 +165,14 @@ def add(
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         with tqdm(total=count, unit=" captions", disable=not progress) as bar:
-            write_batches(part, target.suffix.lower(), known, names, filled())
+            WRITABLE[target.suffix.lower()](part, known, names, filled())
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)
     return Counts(count, **counts)
 
 
-def _columns(path: Path, column: str | None, image_column: str | None) -> tuple[Columns, list[str], str]:
+def _columns(path: Path, column: str | None, image_column: str | None) -> tuple[Columns, list[str]]:
     """Which columns are read of a file that is to be copied, those it has, and the captions' among them."""
     inputs = find_inputs(path)
     ending = path.suffix.lower()
@@ -185,12 +187,12 @@ def _columns(path: Path, column: str | None, image_column: str | None) -> tuple[
         if first.problem is not None:
             raise ValueError(f"{path.name} {first.where} {first.problem}.")
         known = list(first.cells)
-    caption = column or next((name for name in CAPTIONS if name in known), CAPTIONS[0])
     columns = Columns(column, image_column, ())
     columns.check(known, str(path), archive=False, require_image=False)
+    caption = column or next(name for name in CAPTIONS if name in known)
     if ending in _DELIMITERS and (repeated := repeated_column(path, _DELIMITERS[ending])) is not None:
         raise ValueError(f"{path} has several columns {repeated!r}. Rename all but one.")
-    return replace(columns, caption=caption), known, caption
+    return replace(columns, caption=caption), known
 
 
 def _look_through(path: Path, columns: Columns, words: int | None, *, single: bool = False) -> tuple[int, TrueCaptions]:
@@ -208,9 +210,8 @@ def _look_through(path: Path, columns: Columns, words: int | None, *, single: bo
         for item in filter(None, map(_sound, found)):
             if single and len(item.captions) > 1:
                 raise ValueError(f"{item.place} has {len(item.captions)} captions. Write a row for each.")
-            if item.image is not None:
-                for caption in item.captions:
-                    true_captions.add(item.image.key, caption, words)
+            for caption in item.captions:
+                true_captions.add(item.image and item.image.key, caption, words)
     if not count:
         raise ValueError(f"{path} holds no captions.")
     return count, true_captions
