@@ -19,20 +19,35 @@ from labclip.scenes.vocabulary import COLOURS, SHAPES
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "CONTRIBUTING.md"]
 # A Python block, what it is marked with, and the text block below it if there is one.
-SNIPPET = re.compile(r"(<!-- network -->\n)?```python\n(.*?)```\n(?:\n```text\n(.*?)```)?", re.DOTALL)
+SNIPPET = re.compile(r"(?:<!-- (network|slow) -->\n)?```python\n(.*?)```\n(?:\n```text\n(.*?)```)?", re.DOTALL)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_snippets_print_what_they_say(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for network, code, expected in SNIPPET.findall(page.read_text()):
+    for mark, code, expected in SNIPPET.findall(page.read_text()):
         program = compile(code, str(page), "exec")
-        if network:
+        if mark:
             continue
         out = io.StringIO()
         with contextlib.redirect_stdout(out):
             exec(program, {"__name__": "snippet"})
         assert out.getvalue() == expected
+
+
+@pytest.mark.slow
+def test_ten_lines_lead_from_a_table_to_a_saved_alignment(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    ((mark, code, _),) = [
+        one for one in SNIPPET.findall((ROOT / "docs" / "quickstart.md").read_text()) if one[0] == "slow"
+    ]
+    assert len(code.splitlines()) <= 10
+    names = {}
+    exec(compile(code, "quickstart.md", "exec"), names)
+    binding = names["report"]["csv"].metric("binding")
+    assert binding.differences[0].low > 0.1
+    assert labclip.Alignment.from_pretrained("my-alignment").dim == 256
+    assert "Own table" in (tmp_path / "report.html").read_text()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
