@@ -38,7 +38,7 @@ def test_snippets_print_what_they_say(page, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_ten_lines_lead_from_a_table_to_a_saved_alignment(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    ((mark, code, _),) = [
+    ((_mark, code, _),) = [
         one for one in SNIPPET.findall((ROOT / "docs" / "quickstart.md").read_text()) if one[0] == "slow"
     ]
     assert len(code.splitlines()) <= 10
