@@ -95,7 +95,8 @@ def embed(
 ) -> None:
     """Embed images and captions for `labclip fit`.
 
-    Writes the feature folder OUT. An interrupted run continues when started again. Each image is encoded once, however many captions it has.
+    Writes the feature folder OUT. An interrupted run continues when started again. Each image is encoded once, however
+    many captions it has.
     """
     from labclip.features import embed as embed_folder
     from labclip.model import LABCLIP

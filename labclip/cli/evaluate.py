@@ -66,8 +66,8 @@ _FILE = click.Path(path_type=Path)
 def evaluate(
     benchmarks: tuple[str, ...], model: str | None, data: tuple[str, ...], images: tuple[str, ...],
     option: tuple[str, ...], markdown: Path | None, latex: Path | None, out: Path | None, items: Path | None,
-    force: bool, listed: bool, as_json: bool, cache: Path | None, no_cache: bool, device: str | None, alignment: tuple[str, ...],
-    strength: tuple[float, ...],
+    force: bool, listed: bool, as_json: bool, cache: Path | None, no_cache: bool, device: str | None,
+    alignment: tuple[str, ...], strength: tuple[float, ...],
     **settings: Any,
 ) -> None:  # fmt: skip
     """Measure gains and costs of alignments on benchmarks.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import warnings
 from collections.abc import Iterable, Sequence
@@ -67,7 +68,8 @@ strength_option = click.option(
 )
 
 
-ALIGNMENT_FILES = ("config.json", "model.safetensors")
+CONFIG = "config.json"
+ALIGNMENT_FILES = (CONFIG, "model.safetensors")
 FOLDED_FILES = ("open_clip_config.json", "open_clip_model.safetensors")
 TELLING = (*ALIGNMENT_FILES, *FOLDED_FILES, "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin",
            "manifest.json")  # fmt: skip
@@ -105,9 +107,18 @@ def check_empty(out: Path, force: bool, *, writes: Sequence[str], inputs: Iterab
         raise ValueError(f"{out} is not empty. Pass --force to overwrite it, or another folder.")
     if out.is_dir() and any(out.iterdir()):
         held = {name for name in TELLING if (out / name).exists()}
-        if not held or not held <= set(writes):
-            other = f"holds {', '.join(sorted(held - set(writes)))}" if held else f"holds no {' and no '.join(writes)}"
+        others = sorted(held - set(writes)) or ([CONFIG] if CONFIG in held and not _of_alignment(out / CONFIG) else [])
+        if others or not held:
+            other = f"holds {', '.join(others)}" if others else f"holds no {' and no '.join(writes)}"
             raise ValueError(f"{out} {other}, so this command did not write it. Pass another folder.")
+
+
+def _of_alignment(config: Path) -> bool:
+    """Whether a `config.json` is one of labclip's: models of other libraries have the same names."""
+    try:
+        return "format_version" in json.loads(config.read_bytes())
+    except (ValueError, TypeError):
+        return False
 
 
 def check_writable(path: Path, *, force: bool = True, others: Iterable[Path] = ()) -> None:

@@ -229,7 +229,7 @@ def _read(benchmark: Benchmark, data: Any, images: Any, options: Options | None,
         data, hint = None, f"data is {features!r}, which the benchmark features reads. {hint}"
     file, folder = (None if path is None else Path(path).expanduser() for path in (data, images))
     sources = Sources(file, folder, on_missing, hint, features=features)
-    task = benchmark.read(sources, **_options(benchmark, options or {}))
+    task: object = benchmark.read(sources, **_options(benchmark, options or {}))
     if not isinstance(task, Task):
         given = "None" if task is None else f"a {type(task).__name__}"
         raise ValueError(

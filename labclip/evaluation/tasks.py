@@ -124,7 +124,8 @@ class Retrieval:
                 unit,
                 {f"{self.prefix}{side}_r{k}": everything(len(rank))},
                 _chance(right, among, k),
-                *((margin, asked) if k == 1 else (None, None)),
+                margin if k == 1 else None,
+                asked if k == 1 else None,
                 "retrieval",
             )
             for side, rank, margin, unit, right, among, asked in sides
