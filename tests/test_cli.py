@@ -207,3 +207,21 @@ def test_folding_a_base_without_a_matrix_is_refused(folder, tmp_path):
     message = fails("fold", "--model", str(folder), str(tmp_path / "out"))
     assert "has no matrix to merge. Type --alignment with a name, a folder or a repository." in message
     assert not (tmp_path / "out").exists()
+
+
+def test_fold_never_writes_over_its_input_or_what_it_did_not_write(folder, tmp_path):
+    kept = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert f"{folder} is an input of this command" in fails("fold", folder, "--model", folder, "--force")
+    for name, text in (("manifest.json", "{}"), ("notes.txt", "mine")):
+        other = tmp_path / name.partition(".")[0]
+        other.mkdir()
+        (other / name).write_text(text)
+        assert "this command did not write it" in fails("fold", other, "--model", folder, "--force")
+        assert [path.name for path in other.iterdir()] == [name]
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == kept
+
+
+def test_the_list_of_commands_cuts_no_summary():
+    said = CliRunner().invoke(cli.main, ["--help"], terminal_width=80).stdout.partition("Commands:")[2]
+    assert "fold" in said
+    assert "..." not in said

@@ -7,6 +7,7 @@ from click.testing import CliRunner
 
 import labclip
 from labclip.cli import main
+from labclip.io.bases import PRECISIONS
 
 QUICK = ("--model", "scenes", "--option", "n=300")
 
@@ -121,7 +122,8 @@ def test_the_list_names_every_benchmark_with_its_files_and_options():
     ("arguments", "said"),
     [
         ((), "Type: labclip evaluate BENCHMARK"),
-        (("scenes",), "Type: labclip evaluate BENCHMARK"),
+        (("scenes",), "Missing option --model M. Type: labclip evaluate scenes --model M"),
+        (("csv", "--data", "a.csv"), "Type: labclip evaluate csv --model M --data a.csv"),
         (("scene", "--model", "scenes"), "Did you mean 'scenes'?"),
         (("csv", "--model", "scenes"), "Pass --data FILE"),
         (("coco", "--model", "scenes"), "No data was given. Pass --data PATH."),
@@ -165,3 +167,32 @@ def test_a_file_that_cannot_be_written_loses_no_result(tmp_path):
     assert "/dev/full can't be written" in done.stderr
     assert json.loads(done.stdout)["benchmarks"]["scenes"]["models"]["base"]
     assert "binding" in (tmp_path / "kept.md").read_text()
+
+
+@pytest.mark.parametrize("flag", ["--items", "--markdown", "--latex", "--out"])
+def test_no_file_is_overwritten_unless_asked(ten, tmp_path, flag, monkeypatch):
+    asked = ("csv", "--model", "scenes", "--data", ten / "own.csv")
+    kept = tmp_path / "kept.html"
+    kept.write_text("mine")
+    with monkeypatch.context() as without_work:
+        without_work.setattr(labclip.LABCLIP, "from_pretrained", None)
+        assert "kept.html exists already. Pass --force" in run(*asked, flag, kept, code=2).stderr
+        own = (ten / "own.csv").read_bytes()
+        for path in (ten / "own.csv", ten / ".." / ten.name / "own.csv"):
+            said = run(*asked, flag, path, "--force", code=2).stderr
+            assert "own.csv is another file of this command. Pass a path of its own." in said
+        assert (ten / "own.csv").read_bytes() == own
+    assert kept.read_text() == "mine"
+    run(*asked, flag, kept, "--force")
+    assert kept.read_text() != "mine"
+
+
+def test_two_outputs_are_two_files(tmp_path):
+    said = run("scenes", *QUICK, "--markdown", tmp_path / "a.html", "--out", tmp_path / "a.html", code=2).stderr
+    assert "a.html is another file of this command" in said
+
+
+def test_the_help_tells_every_precision_and_where_the_cache_is():
+    said = " ".join(run("--help").stdout.split())
+    assert f"{', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}." in said
+    assert "LABCLIP_CACHE" in said

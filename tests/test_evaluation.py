@@ -11,7 +11,7 @@ import labclip
 from labclip import LABCLIP, Alignment, metrics, scenes
 from labclip.data.images import ImageSource
 from labclip.encode.cache import Cache, encode
-from labclip.evaluation import BENCHMARKS, Benchmark, Items, evaluate
+from labclip.evaluation import BENCHMARKS, Benchmark, Items, Report, evaluate, summary
 from labclip.features import embed
 from labclip.features.features import Features
 from labclip.io.card import results_table
@@ -139,6 +139,7 @@ def test_an_alignment_of_another_base_is_refused():
         (("sugarcrepe", {}), r"No data was given. Pass data=PATH. SugarCrepe needs"),
         (("sugarcrepe", {"data": "/nowhere/at/all"}), r"There is no .*nowhere.*SugarCrepe needs"),
         ((["vg-a", "vg-r"], {"data": "aro"}), r"data is 'aro', of which of vg-a, vg-r\? Pass data=\{'vg-a': 'aro'\}"),
+        (("csv", {}), r"^csv needs a file\. Pass data=FILE\. Own table needs"),
         ((["vg-a", "vg-r"], {"data": {"vga": "aro"}}), "data names 'vga', but the benchmarks are vg-a, vg-r"),
     ],
 )
@@ -147,6 +148,13 @@ def test_bad_questions_are_reported_in_one_line(arguments, said):
     with pytest.raises((ValueError, FileNotFoundError), match=said) as caught:
         evaluate("scenes", benchmarks, cache=None, progress=False, **places)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [name for name in BENCHMARKS if name != "scenes"])
+def test_a_python_user_is_told_parameters(name):
+    with pytest.raises(FileNotFoundError, match=r"Pass data=") as caught:
+        evaluate("scenes", name, cache=None, progress=False)
+    assert "--data" not in str(caught.value)
 
 
 def test_all_missing_files_are_named_at_once(tmp_path):
@@ -308,6 +316,59 @@ def test_a_benchmark_of_ones_own(model):
         report["scenes"]
     with pytest.raises(KeyError, match="mine has no metric 'left'; it has right, t2i_r1"):
         report["mine"].metric("left")
+
+
+@pytest.mark.parametrize(("metric", "declared"), [("acc", "binding"), ("my_acc1", "binding"), ("right", "retrieval")])
+def test_what_a_benchmark_of_ones_own_measures_is_what_it_declares(model, metric, declared):
+    """A metric's name decides nothing; questions of retrieval are of retrieval whatever was declared."""
+
+    def read(sources):
+        drawn, items = scenes.sample(12, seed=7), Items(sources)
+        for row in range(12):
+            image = sources.image_in_memory(drawn.images[row], f"scene {row}")
+            items.add(image, (drawn.captions[row], drawn.swapped_captions[row]), f"row {row}")
+        return sources.task(*items.question(metric), *items.gallery())
+
+    report = evaluate(model, Benchmark("mine", "Mine", declared, read), cache=None, progress=False)
+    sides = {one.compared.metric: one.side for one in summary.metrics(report["mine"])}
+    assert sides[metric] == declared
+    assert sides["t2i_r1"] == "retrieval"
+    assert "zero-shot classification" not in str(report).partition("Not measured")[0]
+
+
+def test_our_own_are_on_the_same_side_from_a_file(model):
+    report = evaluate(model, "scenes", options={"n": 30}, cache=None, progress=False)
+    again = Report.from_json(report.to_json())
+    sides = [{one.compared.metric: one.side for one in summary.metrics(each["scenes"])} for each in (report, again)]
+    assert sides[0] == sides[1]
+    assert set(sides[0].values()) == set(summary.SIDES)
+
+
+def test_a_benchmark_that_makes_no_sense_is_told_in_one_line(model):
+    with pytest.raises(
+        ValueError, match=r"measures of mine is 'bindng'\. Pass one of binding, retrieval, classification\."
+    ):
+        Benchmark("mine", "Mine", "bindng", swapped_colours)
+    wrong = Benchmark("mine", "Mine", "binding", swapped_colours, headline=("right", "rigth"))
+    with pytest.raises(
+        ValueError, match=r"headline of mine names 'rigth', but its metrics are right, t2i_r1, .*i2t_r10"
+    ):
+        evaluate(model, wrong, options={"n": 12}, cache=None, progress=False)
+    nothing = Benchmark("mine", "Mine", "binding", lambda sources: None)
+    with pytest.raises(ValueError, match=r"The reader of mine gives None, not a Task\. End it with: return sources"):
+        evaluate(model, nothing, cache=None, progress=False)
+
+
+def test_alignments_have_the_names_that_they_are_given(model):
+    given = {"mine": model.alignment, "none": Alignment.identity(256)}
+    asked = {"options": {"n": 12}, "cache": None, "progress": False}
+    assert evaluate(model, "scenes", alignments=given, **asked).models == ("base", "mine", "none")
+    assert evaluate(model, "scenes", alignments={"mine": "scenes"}, **asked).models == ("base", "mine")
+    report = evaluate(model, "scenes", alignments={"mine": "scenes"}, strengths=[0.5], **asked)
+    assert report.models == ("base", "mine@0.5")
+    for name, said in (("base", r"alignment base has the name .* Pass another name\."), ("", "has the name ''")):
+        with pytest.raises(ValueError, match=said):
+            evaluate(model, "scenes", alignments={name: model.alignment}, **asked)
 
 
 def test_a_report_is_what_a_model_card_shows(model):

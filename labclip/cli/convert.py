@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from labclip.cli.group import alignment_option, base_option, check_empty, main, strength_option
+from labclip.cli.group import FOLDED_FILES, alignment_option, base_option, check_empty, main, strength_option
 
 
 @main.command()
@@ -41,14 +41,14 @@ def convert(checkpoint: Path, out: Path, base: str | None) -> None:
 @strength_option
 @click.option("--force", is_flag=True, help="Overwrite OUT.")
 def fold(out: Path, model: str, alignment: str | None, strength: float | None, force: bool) -> None:
-    """Merge a matrix into its model: OUT becomes a plain OpenCLIP folder.
+    """Merge a matrix into its model, as a plain OpenCLIP folder.
 
-    It opens with open_clip.create_model_and_transforms("local-dir:OUT").
+    OUT opens with open_clip.create_model_and_transforms("local-dir:OUT").
     """
     from labclip.io.saving import save_folded
     from labclip.model import LABCLIP
 
-    check_empty(out, force)
+    check_empty(out, force, writes=FOLDED_FILES, inputs=[model, *([alignment] if alignment else [])])
     opened = LABCLIP.from_pretrained(model, alignment=alignment, strength=strength)
     if alignment is None and opened.alignment.at(1.0).is_identity:
         raise ValueError(f"{model} has no matrix to merge. Type --alignment with a name, a folder or a repository.")

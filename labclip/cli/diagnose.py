@@ -48,7 +48,7 @@ def diagnose(
     model: str, data: Path | None, images: Path | None, alignment: str | None, strength: float | None, folds: int,
     scenes: int, fit: bool, seed: int, device: str | None, no_cache: bool, out: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Find where a model loses binding, and whether a matrix can repair it.
+    """Find where a model loses binding and what could repair it.
 
     Linear probes ask the embeddings of images and of captions apart, cosine asks them together. Matrices are fitted on
     some combinations and measured on the others, gains and costs. About a minute on two cores.

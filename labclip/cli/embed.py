@@ -93,9 +93,10 @@ def embed(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Embed images and captions into a feature folder for `labclip fit`.
+    """Embed images and captions for `labclip fit`.
 
-    An interrupted run continues when started again. Each image is encoded once, however many captions it has.
+    Writes the feature folder OUT. An interrupted run continues when started again. Each image is encoded once, however
+    many captions it has.
     """
     from labclip.features import embed as embed_folder
     from labclip.model import LABCLIP

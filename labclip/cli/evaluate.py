@@ -44,7 +44,12 @@ _FILE = click.Path(path_type=Path)
     help="Option of the benchmark, see `--list`. For one of several: NAME:KEY=VALUE.",
 )
 @click.option("--on-missing", type=click.Choice(["raise", "skip"]), default="raise", show_default=True)
-@click.option("--cache", type=_FILE, metavar="DIR", help="Folder of cached embeddings. [default: ~/.cache/labclip]")
+@click.option(
+    "--cache",
+    type=_FILE,
+    metavar="DIR",
+    help="Folder of cached embeddings. [default: LABCLIP_CACHE, else ~/.cache/labclip]",
+)
 @click.option("--no-cache", is_flag=True, help="Do not cache embeddings.")
 @click.option("--batch-size", type=int, default=64, show_default=True, help="Images in one pass.")
 @click.option("--workers", type=int, help="Threads that read images. [default: one a processor]")
@@ -55,13 +60,14 @@ _FILE = click.Path(path_type=Path)
 @click.option("--latex", type=_FILE, metavar="FILE", help="Write the tables as LaTeX.")
 @click.option("--out", type=_FILE, metavar="FILE.html", help="Write a self-contained page.")
 @click.option("--items", type=_FILE, metavar="FILE.csv", help="Write every item and its answers.")
+@click.option("--force", is_flag=True, help="Overwrite files of these names.")
 @click.option("--list", "listed", is_flag=True, help="List the benchmarks, the files each needs and where to get them.")
 @as_json_option
 def evaluate(
     benchmarks: tuple[str, ...], model: str | None, data: tuple[str, ...], images: tuple[str, ...],
     option: tuple[str, ...], markdown: Path | None, latex: Path | None, out: Path | None, items: Path | None,
-    listed: bool, as_json: bool, cache: Path | None, no_cache: bool, device: str | None, alignment: tuple[str, ...],
-    strength: tuple[float, ...],
+    force: bool, listed: bool, as_json: bool, cache: Path | None, no_cache: bool, device: str | None,
+    alignment: tuple[str, ...], strength: tuple[float, ...],
     **settings: Any,
 ) -> None:  # fmt: skip
     """Measure gains and costs of alignments on benchmarks.
@@ -73,18 +79,24 @@ def evaluate(
     if listed:
         click.echo(json.dumps(_facts(BENCHMARKS)) if as_json else _listing(BENCHMARKS))
         return
-    if model is None or not benchmarks:
+    if not benchmarks:
         raise ValueError(
             "Type: labclip evaluate BENCHMARK --model M --data PATH. `labclip evaluate --list` names them."
         )
-    for written in filter(None, (markdown, latex, items)):
-        check_writable(written)
+    if model is None:
+        given = [*benchmarks, "--model M", *(f"--data {one}" for one in data)]
+        raise ValueError(f"Missing option --model M. Type: labclip evaluate {' '.join(given)}")
+    asked = _asked(benchmarks, data, images, option)
+    inputs = [Path(one) for one in (*asked["data"].values(), *asked["images"].values())]
+    written = [one for one in (markdown, latex, items, out) if one is not None]
+    for place, one in enumerate(written):
+        check_writable(one, force=force, others=[*inputs, *written[:place]])
     if out is not None:
         check_page(out)
     from labclip.evaluation.evaluate import evaluate as measure
 
     report = measure(
-        model, benchmarks, **_asked(benchmarks, data, images, option), alignments=alignment, strengths=strength,
+        model, benchmarks, **asked, alignments=alignment, strengths=strength,
         device=chosen_device(device), cache=False if no_cache else cache or True, **settings,
     )  # fmt: skip
     failed = []

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from labclip.cli.group import as_json_option, check_empty, main
+from labclip.cli.group import ALIGNMENT_FILES, as_json_option, check_empty, main
 
 _PATH = click.Path(path_type=Path)
 
@@ -52,12 +52,14 @@ def fit(
     from labclip.features import Features
     from labclip.training import fit as fit_matrix
 
-    check_empty(out, force)
+    others = _named(retain)
+    inputs = [features, *([validation] if validation else []), *others.values()]
+    check_empty(out, force, writes=ALIGNMENT_FILES, inputs=inputs)
     if plot is not None:
         _check_plot(plot, settings["recipe"], validation)
     result = fit_matrix(
         Features.load(features), validation=None if validation is None else Features.load(validation),
-        retain={name: Features.load(folder) for name, folder in _named(retain).items()}, **settings,
+        retain={name: Features.load(folder) for name, folder in others.items()}, **settings,
     )  # fmt: skip
     written = result.worthwhile or anyway
     if written:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import warnings
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +56,7 @@ device_option = click.option(
     "--device", metavar="D", help="cpu, cuda, cuda:1 or mps. [default: cuda if available, else cpu]"
 )
 precision_option = click.option(
-    "--precision", default="fp32", show_default=True, help="fp32, fp16, bf16, pure_fp16 or pure_bf16."
+    "--precision", default="fp32", show_default=True, help="fp32, fp16, bf16, pure_fp16, pure_bf16, amp or amp_bf16."
 )
 alignment_option = click.option(
     "--alignment", metavar="A", help="Another alignment: a name, a folder, or a Hub repository."
@@ -66,6 +68,14 @@ strength_option = click.option(
 )
 
 
+CONFIG = "config.json"
+ALIGNMENT_FILES = (CONFIG, "model.safetensors")
+FOLDED_FILES = ("open_clip_config.json", "open_clip_model.safetensors")
+TELLING = (*ALIGNMENT_FILES, *FOLDED_FILES, "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin",
+           "manifest.json")  # fmt: skip
+"""Files by which the folders of labclip and OpenCLIP are told apart."""
+
+
 def chosen_device(device: str | None) -> str:
     """The device asked for, else a GPU if available."""
     import torch
@@ -73,16 +83,54 @@ def chosen_device(device: str | None) -> str:
     return device or ("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def check_empty(out: Path, force: bool) -> None:
-    """Refuse a folder that is not empty, unless it is to be overwritten."""
+def same_path(one: Path, other: Path) -> bool:
+    """Whether both lead to the same place, through links and whether it exists or not."""
+    return one.expanduser().resolve() == other.expanduser().resolve() or (
+        one.exists() and other.exists() and one.samefile(other)
+    )
+
+
+def check_empty(out: Path, force: bool, *, writes: Sequence[str], inputs: Iterable[str | Path] = ()) -> None:
+    """Refuse a folder that is an input, or that is not empty, unless it is to be overwritten and is of the kind.
+
+    Args:
+        out: The folder.
+        force: Whether it may be overwritten.
+        writes: Names of files that tell what the command itself writes.
+        inputs: What the command reads; names that are no paths are none that `out` could be.
+    """
+    if any(same_path(out, Path(one)) for one in inputs if Path(one).exists()):
+        raise ValueError(f"{out} is an input of this command. Pass another folder to write to.")
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file. Pass the path of a folder.")
     if out.is_dir() and any(out.iterdir()) and not force:
         raise ValueError(f"{out} is not empty. Pass --force to overwrite it, or another folder.")
+    if out.is_dir() and any(out.iterdir()):
+        held = {name for name in TELLING if (out / name).exists()}
+        others = sorted(held - set(writes)) or ([CONFIG] if CONFIG in held and not _of_alignment(out / CONFIG) else [])
+        if others or not held:
+            other = f"holds {', '.join(others)}" if others else f"holds no {' and no '.join(writes)}"
+            raise ValueError(f"{out} {other}, so this command did not write it. Pass another folder.")
 
 
-def check_writable(path: Path) -> None:
-    """Refuse a path that can't be written, before hours of work."""
+def _of_alignment(config: Path) -> bool:
+    """Whether a `config.json` is one of labclip's: models of other libraries have the same names."""
+    try:
+        return "format_version" in json.loads(config.read_bytes())
+    except (ValueError, TypeError):
+        return False
+
+
+def check_writable(path: Path, *, force: bool = True, others: Iterable[Path] = ()) -> None:
+    """Refuse a path that can't be written, before hours of work.
+
+    Args:
+        path: Of a file.
+        force: Whether a file that is there may be overwritten.
+        others: Paths that it must not be: inputs, and what else is written.
+    """
+    if any(same_path(path, other) for other in others):
+        raise ValueError(f"{path} is another file of this command. Pass a path of its own.")
     folder = path.absolute().parent
     if path.is_dir():
         raise ValueError(f"{path} is a folder. Pass the path of a file in it.")
@@ -90,6 +138,8 @@ def check_writable(path: Path) -> None:
         raise ValueError(f"There is no folder {folder} for {path.name}. Create it, then run again.")
     if not os.access(path if path.exists() else folder, os.W_OK):
         raise ValueError(f"{path} is not writable. Pass a path that is.")
+    if path.is_file() and not force:
+        raise ValueError(f"{path} exists already. Pass --force to overwrite it, or another path.")
 
 
 def check_page(path: Path) -> None:

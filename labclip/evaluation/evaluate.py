@@ -28,6 +28,8 @@ from labclip.packages import versions_of
 Data = str | Path | Features
 Option = str | int | float | bool
 Options = Mapping[str, Option]
+Matrix = Alignment | str | Path
+Alignments = Matrix | Sequence[Matrix] | Mapping[str, Matrix]
 
 
 def evaluate(
@@ -37,7 +39,7 @@ def evaluate(
     data: Data | Mapping[str, Data] | None = None,
     images: str | Path | Mapping[str, str | Path] | None = None,
     options: Options | Mapping[str, Options] | None = None,
-    alignments: Alignment | str | Path | Sequence[Alignment | str | Path] | None = None,
+    alignments: Alignments | None = None,
     strengths: Sequence[float] = (),
     on_missing: str = "raise",
     cache: str | Path | bool | None = True,
@@ -62,7 +64,8 @@ def evaluate(
         images: Folder of its images, by default that of `data`; of several benchmarks `{name: folder}`.
         options: Of its reader, for example `{"split": "val"}`; strings are converted. Of several benchmarks
             `{name: options}`.
-        alignments: To compare with the base; by default the model's own, where it has one that is not the identity.
+        alignments: To compare with the base: one, a list, or `{name: alignment}` with the names that the report gives
+            them; by default the model's own, where it has one that is not the identity.
         strengths: Ask about each alignment at each of these; by default at its own.
         on_missing: What happens where images are missing: "raise", or "skip" to leave their items out with a note.
         cache: Folder of embeddings, True for the user's own, None or False for none.
@@ -125,6 +128,7 @@ def evaluate(
                 else (task.embedded.images, task.embedded.texts)
             )  # fmt: skip
             scores = score(task, images_of, texts_of, list(compared.values()))
+            _check_headline(asked[name], [metric for one in scores for metric in one[0].metrics])
             results.append(
                 Result(
                     asked[name],
@@ -225,7 +229,23 @@ def _read(benchmark: Benchmark, data: Any, images: Any, options: Options | None,
         data, hint = None, f"data is {features!r}, which the benchmark features reads. {hint}"
     file, folder = (None if path is None else Path(path).expanduser() for path in (data, images))
     sources = Sources(file, folder, on_missing, hint, features=features)
-    return benchmark.read(sources, **_options(benchmark, options or {}))
+    task: object = benchmark.read(sources, **_options(benchmark, options or {}))
+    if not isinstance(task, Task):
+        given = "None" if task is None else f"a {type(task).__name__}"
+        raise ValueError(
+            f"The reader of {benchmark.name} gives {given}, not a Task. End it with: return sources.task(...)"
+        )
+    return task
+
+
+def _check_headline(benchmark: Benchmark, metrics: Sequence[str]) -> None:
+    """Refuse a headline metric that there is none of; which metrics ours have depends on the files."""
+    lacking = [name for name in benchmark.headline if name not in metrics]
+    if lacking and benchmark is not BENCHMARKS.get(benchmark.name):
+        raise ValueError(
+            f"headline of {benchmark.name} names {', '.join(map(repr, lacking))}, but its metrics are "
+            f"{', '.join(metrics)}. Name some of these."
+        )
 
 
 def _options(benchmark: Benchmark, options: Options) -> dict[str, Option]:
@@ -251,28 +271,20 @@ def _converted(what: str, value: Option, default: Any) -> Option:
         raise ValueError(f"{what} is {value!r}. Type {wanted}.") from None
 
 
-def _alignments(
-    model: LABCLIP,
-    alignments: Alignment | str | Path | Sequence[Alignment | str | Path] | None,
-    strengths: Sequence[float],
-) -> dict[str, Alignment]:
-    """Name -> alignment at a strength, in the order asked for; "labclip" where there is but one."""
-    given = [alignments] if isinstance(alignments, Alignment | str | Path) else list(alignments or ())
-    named: dict[str, Alignment] = {}
-    for place, one in enumerate(given, start=1):
-        label = f"alignment {place}" if isinstance(one, Alignment) else str(one)
-        if label in named:
-            raise ValueError(f"The alignment {label} is named twice. Name it once.")
-        named[label] = open_alignment(one, model)
-    if "base" in named and len(named) > 1:
-        raise ValueError("The alignment base has the name that the report gives the base. Type ./base.")
+def _alignments(model: LABCLIP, alignments: Alignments | None, strengths: Sequence[float]) -> dict[str, Alignment]:
+    """Name -> alignment at a strength, in the order asked for; "labclip" where there is but one, without a name."""
+    own_names = isinstance(alignments, Mapping)
+    named = {name: open_alignment(one, model) for name, one in _labelled(alignments)}
+    if "base" in named and (own_names or len(named) > 1):
+        remedy = "Pass another name" if own_names else "Type ./base"
+        raise ValueError(f"The alignment base has the name that the report gives the base. {remedy}.")
     own = model.alignment
-    if not given and not own.at(1.0).is_identity:
+    if not named and not own.at(1.0).is_identity:
         named["labclip"] = own
     if strengths and not named:
         wanted = typed("alignments=A", "--alignment A")
         raise ValueError(f"Strengths were passed but no alignment. Pass {wanted}, or a model that has one.")
-    if len(named) == 1:
+    if len(named) == 1 and not own_names:
         named = {"labclip": next(iter(named.values()))}
     asked: dict[str, Alignment] = {}
     for name, one in named.items():
@@ -283,7 +295,20 @@ def _alignments(
             asked[label] = one.at(strength)
     if not strengths:
         return named
-    return {"labclip": next(iter(asked.values()))} if len(asked) == 1 else asked
+    return {"labclip": next(iter(asked.values()))} if len(asked) == 1 and not own_names else asked
+
+
+def _labelled(alignments: Alignments | None) -> list[tuple[str, Matrix]]:
+    """Each alignment with its name."""
+    if isinstance(alignments, Mapping):
+        if wrong := [name for name in alignments if not isinstance(name, str) or not name.strip()]:
+            raise ValueError(f"alignments has the name {wrong[0]!r}. Pass names as text: {{'mine': ALIGNMENT}}.")
+        return list(alignments.items())
+    given = [alignments] if isinstance(alignments, Alignment | str | Path) else list(alignments or ())
+    labels = [f"alignment {at}" if isinstance(one, Alignment) else str(one) for at, one in enumerate(given, start=1)]
+    if twice := [label for at, label in enumerate(labels) if label in labels[:at]]:
+        raise ValueError(f"The alignment {twice[0]} is named twice. Name it once.")
+    return list(zip(labels, given, strict=True))
 
 
 def _facts(name: str, alignment: Alignment) -> dict[str, Any]:

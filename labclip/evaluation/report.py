@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from labclip.data.entries import fields
-from labclip.evaluation import render
+from labclip.evaluation import render, summary
 from labclip.evaluation.answers import Answer, write_csv
 from labclip.evaluation.benchmarks import BENCHMARKS
 from labclip.evaluation.scores import Compared, Difference, Estimate
@@ -91,7 +91,8 @@ class Result:
                 Estimate(one[metric], low, high, n[metric], chance[metric])
                 for one, (low, high) in zip(values, ends, strict=True)
             ]
-            compared.append(Compared(metric, estimates, [Difference(**one[metric]) for one in moved]))
+            moves = [Difference(**one[metric]) for one in moved]
+            compared.append(Compared(metric, estimates, moves, summary.side_by_name(metric)))
         images, captions, notes, data, options = rest
         return cls(benchmark, compared, notes, images, captions, data, options)
 

@@ -45,6 +45,7 @@ class Scores:
         margin: Cosine of the right answer minus that of the best wrong one, float32 [n], or a function that gives it
             once somebody looks at the items; or None.
         asked: What each item asks, for a report item by item; with None these items are not listed there.
+        side: "retrieval" or "classification" where the question is of that kind; "" is what the benchmark measures.
     """
 
     correct: NDArray[np.bool_]
@@ -53,6 +54,7 @@ class Scores:
     chance: float | None = None
     margin: NDArray[np.float32] | Callable[[], NDArray[np.float32]] | None = None
     asked: Asked | None = None
+    side: str = ""
 
     def value(self, metric: str) -> float:
         """One metric as a fraction of 1; nan where no item is in it."""
@@ -124,11 +126,13 @@ class Compared:
         metric: Its name.
         estimates: One a model.
         differences: Of each model but the first, to the first.
+        side: As of `Scores`.
     """
 
     metric: str
     estimates: Sequence[Estimate]
     differences: Sequence[Difference] = field(default=())
+    side: str = ""
 
 
 def compare(models: Sequence[Scores], *, resamples: int = RESAMPLES, seed: int = 0) -> list[Compared]:
@@ -157,7 +161,7 @@ def compare(models: Sequence[Scores], *, resamples: int = RESAMPLES, seed: int =
             _difference(first, scores, column, units, drew[:, c] - values[0][:, c])
             for scores, drew in zip(models[1:], values[1:], strict=True)
         ]
-        compared.append(Compared(column.metric, estimates, differences))
+        compared.append(Compared(column.metric, estimates, differences, first.side))
     return compared
 
 

@@ -11,6 +11,9 @@ from labclip.data.located import DataFiles
 from labclip.evaluation.tasks import Question, Task
 from labclip.features.features import Features
 
+MEASURES = ("binding", "retrieval", "classification")
+"""What `Benchmark.measures` may be."""
+
 
 @dataclass(frozen=True)
 class Benchmark:
@@ -19,7 +22,8 @@ class Benchmark:
     Attributes:
         name: As `evaluate` and the command line call it.
         title: For tables.
-        measures: "binding", "retrieval" or "classification": which side of the trade its metrics are on.
+        measures: "binding", "retrieval" or "classification": which side of the trade its metrics are on. Of
+            `Retrieval` and `Classification` the question itself says it.
         read: Takes the `Sources` and gives the `Task`; its further parameters are the benchmark's options, and the
             first paragraph of its docstring says which metrics there are.
         wants: The files, in words: which as `data`, and which as `images`.
@@ -27,6 +31,9 @@ class Benchmark:
         licence: Under which terms.
         paper: Where it is defined.
         headline: The metrics that stand for it in a short table; all of them where it names none.
+
+    Raises:
+        ValueError: If `measures` is none of the three.
 
     Example:
         >>> from labclip.evaluation import Benchmark, Items, Sources, Task, evaluate
@@ -52,6 +59,10 @@ class Benchmark:
     licence: str = "yours"
     paper: str = ""
     headline: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.measures not in MEASURES:
+            raise ValueError(f"measures of {self.name} is {self.measures!r}. Pass one of {', '.join(MEASURES)}.")
 
     @property
     def options(self) -> dict[str, Any]:

@@ -48,14 +48,19 @@ class Shown:
         return f"{self.benchmark.title} {self.compared.metric}" if several else self.compared.metric
 
 
-def side(benchmark: Benchmark, metric: str) -> str:
-    """A key of `SIDES`: by the metric's name (`t2i_`, `i2t_`; `acc`), else what the benchmark measures."""
-    return next((name for name, pattern in _BY_NAME if pattern.search(metric)), benchmark.measures)
+def side(benchmark: Benchmark, compared: Compared) -> str:
+    """A key of `SIDES`: what the question says, else what the benchmark measures."""
+    return compared.side or benchmark.measures
+
+
+def side_by_name(metric: str) -> str:
+    """The side of a metric of `BENCHMARKS` in a report that was read from a file; "" is what the benchmark measures."""
+    return next((name for name, pattern in _BY_NAME if pattern.search(metric)), "")
 
 
 def metrics(result: Result) -> list[Shown]:
     """All metrics of one benchmark, binding first."""
-    return _by_side(Shown(result.benchmark, one, side(result.benchmark, one.metric)) for one in result.compared)
+    return _by_side(Shown(result.benchmark, one, side(result.benchmark, one)) for one in result.compared)
 
 
 def headline(report: Report) -> list[Shown]:

@@ -124,7 +124,9 @@ class Retrieval:
                 unit,
                 {f"{self.prefix}{side}_r{k}": everything(len(rank))},
                 _chance(right, among, k),
-                *((margin, asked) if k == 1 else ()),
+                margin if k == 1 else None,
+                asked if k == 1 else None,
+                "retrieval",
             )
             for side, rank, margin, unit, right, among, asked in sides
             for k in self.at
@@ -227,9 +229,10 @@ class Classification:
         first = {f"{self.prefix}acc1": everything(n), f"{self.prefix}mean_per_class": self.label}
         asked = Asked(self.image[:, None], self.prompts[self.label, :1])
         margin = lambda: metrics.class_margins(*embedded).numpy()  # noqa: E731
-        scores = [Scores(rank < 1, self.image, first, 1 / count, margin, asked)]
+        side = "classification"
+        scores = [Scores(rank < 1, self.image, first, 1 / count, margin, asked, side)]
         if count > 5:
-            scores.append(Scores(rank < 5, self.image, {f"{self.prefix}acc5": everything(n)}, 5 / count))
+            scores.append(Scores(rank < 5, self.image, {f"{self.prefix}acc5": everything(n)}, 5 / count, side=side))
         return scores
 
 

@@ -75,6 +75,6 @@ BENCHMARK = Benchmark(
     wants="nothing: rendered on the spot",
     source="comes with labclip",
     licence="MIT",
-    paper="docs/embedded-model.md",
+    paper="labclip",
     headline=("binding", "binding_heldout", "t2i_r1", "tags_t2i_r1", "one_object_acc1"),
 )  # fmt: skip

@@ -29,8 +29,8 @@ def read_own(sources: Sources, *, column: str = "", image_column: str = "", nega
             `neg_caption` and `negative_caption`, where they are.
     """
     if sources.data is None or not sources.data.is_file():
-        what = typed("data=FILE", "--data FILE")
-        raise FileNotFoundError(f"{sources.data or 'The data'} is not a file. Pass {what}. {sources.hint}")
+        lacks = "csv needs a file" if sources.data is None else f"{sources.data} is not a file"
+        raise FileNotFoundError(f"{lacks}. Pass {typed('data=FILE', '--data FILE')}. {sources.hint}")
     negatives = tuple(name.strip() for name in negative_column.split(",")) if negative_column else None
     columns = _Options(column or None, image_column or None, negatives)
     return _task(sources, _rows(sources, sources.data, Layout(sources, "{path}"), columns))
@@ -128,7 +128,7 @@ OWN = Benchmark(
     "beside it",
     source="your own",
     licence="yours",
-    paper="docs/benchmarks.md",
+    paper="labclip",
     headline=("binding", "t2i_r1", "i2t_r1"),
 )  # fmt: skip
 COCO = Benchmark(
