@@ -155,3 +155,9 @@ def test_small_products_have_one_thread_and_the_caller_keeps_theirs(monkeypatch,
     finally:
         torch.set_num_threads(1)
     assert seen == {threads}
+
+
+def test_a_fit_that_fails_ends_the_line_of_its_bar(capsys):
+    with pytest.raises(ValueError, match="returns int"):
+        labclip.fit(planted.drawn(200), objective=lambda logits, columns: 3, **SETTINGS | {"progress": True})
+    assert capsys.readouterr().err.endswith("\n")

@@ -186,26 +186,26 @@ def train(
         disable=not progress or batches.ranks.own > 0,
     )  # fmt: skip
     eye = torch.eye(batches.data.dim, device=batches.device)
-    while state.epoch < settings.epochs:
-        with few_threads(batches):
-            for batch in batches.epoch(state.epoch, state.step):
-                matrix = state.matrix
-                gradient = _gradient(state, batch, batches, matrix, objective)
-                done = state.epoch * batches.steps + state.step
-                _update(state, gradient, settings, penalty * 2 * (matrix - eye), done / total)
-                state.loss += float(gradient.loss)
-                state.step += 1
-                bar.update()
-                if folder and time.monotonic() - saved > _CHECKPOINT_SECONDS:
-                    write_checkpoint(folder, state, fingerprint)
-                    saved = time.monotonic()
-        _finish_epoch(state, batches, measure)
-        shown = {key: f"{state.history[-1][key]:.3f}" for key in ("loss", "binding") if key in state.history[-1]}
-        bar.set_postfix(shown, refresh=False)
-        if folder:
-            write_checkpoint(folder, state, fingerprint)
-            saved = time.monotonic()
-    bar.close()
+    with bar:
+        while state.epoch < settings.epochs:
+            with few_threads(batches):
+                for batch in batches.epoch(state.epoch, state.step):
+                    matrix = state.matrix
+                    gradient = _gradient(state, batch, batches, matrix, objective)
+                    done = state.epoch * batches.steps + state.step
+                    _update(state, gradient, settings, penalty * 2 * (matrix - eye), done / total)
+                    state.loss += float(gradient.loss)
+                    state.step += 1
+                    bar.update()
+                    if folder and time.monotonic() - saved > _CHECKPOINT_SECONDS:
+                        write_checkpoint(folder, state, fingerprint)
+                        saved = time.monotonic()
+            _finish_epoch(state, batches, measure)
+            shown = {key: f"{state.history[-1][key]:.3f}" for key in ("loss", "binding") if key in state.history[-1]}
+            bar.set_postfix(shown, refresh=False)
+            if folder:
+                write_checkpoint(folder, state, fingerprint)
+                saved = time.monotonic()
 
 
 def calibrated(batches: Batches, matrix: torch.Tensor) -> float:
