@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ FINGERPRINT_COSINE = 0.99
 MAX_LOGIT_SCALE = math.log(1000.0)
 """CLIP clamps its scale at 100 and SigLIP ends near 118; above 1000 somebody passed exp(t) for t."""
 
+_USUAL_STRENGTH = 1.5  # at most
 _FOR_CAPTIONS = "For captions, use model.encode_text(captions), which aligns them."
 
 
@@ -271,8 +273,9 @@ class Alignment(Pushable):
         """The same alignment at another strength: I + strength * (fitted - I).
 
         Args:
-            strength: 0 is the base model exactly, 1 the matrix as fitted.
+            strength: 0 is the base model exactly, 1 the matrix as fitted; outside [0, 1.5] a UserWarning says so.
         """
+        _warn_unusual(strength)
         return with_record(self, strength=strength)
 
     @classmethod
@@ -334,6 +337,18 @@ def with_record(alignment: Alignment, **changes: Any) -> Alignment:
     """The same fitted matrix with another `base`, `logit_scale`, `strength`, `metadata` or `fingerprint`."""
     kept = {name: getattr(alignment, name) for name in ("base", "logit_scale", "strength", "metadata", "fingerprint")}
     return Alignment(alignment.fitted, **(kept | changes))
+
+
+def _warn_unusual(strength: Any) -> None:
+    """Warn the caller of `at` of a strength that no fit was measured at; what is no number is refused elsewhere."""
+    value = checked_number("strength", strength)
+    if not 0.0 <= value <= _USUAL_STRENGTH:
+        warnings.warn(
+            f"strength is {value:g}. Usual is 0, the base, to 1, the matrix as fitted; a little above 1 exaggerates "
+            f"it. Below 0 or above {_USUAL_STRENGTH:g} the embeddings leave what was fitted.",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def _set(alignment: Alignment, *values: Any) -> None:

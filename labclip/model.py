@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -246,7 +247,10 @@ class LABCLIP(Pushable, nn.Module):
         dim = len(self.matrix)
         for name, features in (("image_features", image_features), ("text_features", text_features)):
             if not isinstance(features, torch.Tensor):
-                raise ValueError(f"{name} are a {type(features).__name__}. Pass a tensor: torch.from_numpy(array).")
+                raise ValueError(
+                    f"{name} are a {type(features).__name__}. Pass a tensor: "
+                    f"{'torch.from_numpy(array)' if isinstance(features, np.ndarray) else 'torch.tensor(rows)'}."
+                )
             if features.ndim != 2 or features.shape[1] != dim or not features.is_floating_point():
                 raise ValueError(
                     f"{name} are {features.dtype} {list(features.shape)}, not floating point [n, {dim}]. "

@@ -88,6 +88,7 @@ def test_the_ends_of_the_strength_are_exact(matrix):
 
 
 @FEW
+@pytest.mark.filterwarnings("ignore:strength is:UserWarning")
 @given(matrices, strengths, strengths)
 def test_strength_blends_with_the_identity_from_the_fitted_matrix(matrix, first, second):
     got = Alignment(matrix).at(first).at(second)
@@ -425,3 +426,15 @@ def test_identity_of_no_dim_is_an_error(dim):
 def test_a_base_of_wrong_types_is_an_error(change, said):
     with pytest.raises(ValueError, match=said):
         Base(**{"model": "a", "pretrained": "b", "quick_gelu": False, "embed_dim": 2} | change)
+
+
+@pytest.mark.parametrize("strength", [-1, -0.01, 1.51, 5])
+def test_a_strength_out_of_the_usual_is_a_warning(strength):
+    with pytest.warns(UserWarning, match=f"strength is {strength}. Usual is 0, the base, to 1") as told:
+        assert full().at(strength).strength == strength
+    assert told[0].filename == __file__
+
+
+@pytest.mark.parametrize("strength", [0, 0.5, 1.25, 1.5])
+def test_a_usual_strength_is_none(strength):
+    assert full().at(strength).strength == strength

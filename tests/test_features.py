@@ -626,3 +626,19 @@ def test_docstring_examples_run(tmp_path, monkeypatch):
         assert tried > 0
         assert failed == 0
         shutil.rmtree("features")
+
+
+def test_a_folder_of_other_files_is_refused_unless_forced(model, data):
+    before = contents(data / "photos")
+    with pytest.raises(ValueError, match=r"photos is no feature folder: it holds 0\.png and 11 more\. .* force=True"):
+        run(model, data, "photos")
+    assert contents(data / "photos") == before
+    assert len(run(model, data, "photos", force=True)) == 2 * N
+    assert len(run(model, data, "photos")) == 2 * N  # features of these captions, whatever lies beside them
+    assert before.items() <= contents(data / "photos").items()
+
+
+def test_a_split_that_is_not_there_names_those_that_are(model, tmp_path):
+    (tmp_path / "captions.csv").write_text("image,caption,split\n1.png,a cat,train\n2.png,a dog,test\n")
+    with pytest.raises(ValueError, match=r"no caption with split tset .*\. Its splits are train, test\."):
+        embed(model, tmp_path / "captions.csv", tmp_path / "features", split="tset", progress=False)

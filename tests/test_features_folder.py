@@ -177,7 +177,7 @@ def reordered(manifest):
         (put(note="mine"), "it has note beside its keys"),
         (lambda manifest: manifest.pop("skipped"), "it lacks skipped"),
         (lambda manifest: manifest["counts"].pop("images"), "counts is .* not an object of images, captions"),
-        (put(format_version=-1), "has format version -1, and labclip .* reads 1 to 2"),
+        (put(format_version=-1), "has format version -1, not a whole number from 1. Make the folder again"),
         (put(format_version=0), "has format version 0"),
         (put(format_version="2"), "has format version '2'"),
         (put(format_version=1), "it has files, manifest_sha256 beside its keys"),
@@ -458,10 +458,36 @@ def test_images_of_negatives_are_compared_a_block_at_a_time(monkeypatch):
 def test_a_negative_that_is_not_finite_is_there_and_refused(tmp_path):
     given = arrays()
     given["negatives"][3, 1] = np.nan
-    features = Features.from_arrays(**given)
+    with pytest.raises(ValueError, match="negatives: row 3 is not finite"):
+        Features.from_arrays(**given)
+    np.save(tmp_path / "negatives.npy", given["negatives"])
+    features = Features.from_arrays(**given | {"negatives": np.load(tmp_path / "negatives.npy", mmap_mode="r")})
     assert features.has_negative[3, 1]
     with pytest.raises(ValueError, match="negatives: row 3 is not finite"):
         features.save(tmp_path / "features")
+
+
+@pytest.mark.parametrize("name", ["images", "texts", "negatives"])
+@pytest.mark.parametrize("value", [np.nan, -np.inf])
+def test_rows_in_memory_that_are_not_finite_are_refused_at_once(name, value):
+    given = arrays()
+    given[name][2] = value
+    for kind in (np.asarray, torch.as_tensor):
+        with pytest.raises(ValueError, match=f"{name}: row 2 is not finite"):
+            Features.from_arrays(**given | {name: kind(given[name])})
+
+
+def test_absent_negatives_may_be_of_any_kind():
+    given = arrays()
+    there = np.ones(given["negatives"].shape[:2], dtype=bool)
+    there[3, 1], given["negatives"][3, 1] = False, np.nan
+    assert len(Features.from_arrays(**given, has_negative=there)) == 5
+
+
+def test_a_base_by_name_is_no_base(tmp_path):
+    Features.from_arrays(**arrays()).save(tmp_path / "features")
+    with pytest.raises(ValueError, match=r"base is a str\. Pass a model or a Base"):
+        Features.load(tmp_path / "features", base="ViT-B-32")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -520,6 +546,8 @@ def test_arrays_that_do_not_belong_together_are_refused(changed, message):
 def test_rows_without_a_direction_are_not_saved(tmp_path, value, what):
     given = arrays()
     given["texts"][2] = value
+    np.save(tmp_path / "texts.npy", given["texts"])
+    given["texts"] = np.load(tmp_path / "texts.npy", mmap_mode="r")
     with pytest.raises(ValueError, match=f"texts: row 2 is {what}"):
         Features.from_arrays(**given).save(tmp_path / "features")
     assert not list((tmp_path / "features").iterdir())

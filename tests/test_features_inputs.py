@@ -175,6 +175,8 @@ def test_unsound_tables_are_errors_that_name_the_file(tmp_path):
     for name, text, message in (
         ("c.csv", "a,b\n1,2\n", r"c\.csv has no column 'caption' or 'title'; it has 'a', 'b'. Pass column=NAME"),
         ("c.csv", "caption,b\n1,2\n", r"no column 'image' or 'filename' or .*Pass image_column=NAME"),
+        ("c.csv", "image;caption\n1;2\n", r"Its columns seem to be separated by ';': write it with commas\.$"),
+        ("c.csv", "", r"c\.csv is empty\. Pass a file with captions"),
         ("c.csv", "caption,caption\n1,2\n", "two columns of one name"),
         ("c.csv", 'image,caption\na.png,"open\nb.png,swallowed\n', r"c\.csv near line \d is not sound"),
         ("c.jsonl", '{"caption": "x"}\n', r"it has 'caption'"),

@@ -423,6 +423,8 @@ def test_similarity_names_what_is_wrong(bad):
 def test_similarity_of_arrays_says_what_to_type():
     with pytest.raises(ValueError, match=r"image_features are a ndarray. Pass a tensor: torch.from_numpy"):
         wrap("clip").similarity(torch.randn(2, models.DIM).numpy(), torch.randn(2, models.DIM))
+    with pytest.raises(ValueError, match=r"image_features are a list. Pass a tensor: torch.tensor\(rows\)"):
+        wrap("clip").similarity([[1.0] * models.DIM], torch.randn(2, models.DIM))
 
 
 # Life as a module

@@ -107,6 +107,7 @@ def test_views_are_saved_as_what_they_show(tmp_path, view):
     assert load(saved(tmp_path, Alignment(VIEWS[view]))).matrix.tolist() == shown
 
 
+@pytest.mark.filterwarnings("ignore:strength is -0.25:UserWarning")
 @pytest.mark.parametrize("strength", [0, 0.1, 1 / 3, 1, 1.5, -0.25])
 def test_the_matrix_is_kept_as_fitted_whatever_the_strength(tmp_path, strength):
     alignment = load(saved(tmp_path, full().at(strength)))

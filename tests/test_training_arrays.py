@@ -1,5 +1,7 @@
 """The call with arrays, deprecated."""
 
+from pathlib import Path
+
 import planted
 import pytest
 import torch
@@ -61,3 +63,17 @@ def test_bad_calls_are_errors():
         labclip.fit(planted.features(*data), base=None)
     with pytest.raises(TypeError, match="features"):
         labclip.fit()
+
+
+def test_a_folder_is_as_good_as_its_features(tmp_path):
+    data, held, other = (planted.drawn(n, seed=seed) for n, seed in ((200, 0), (50, 1), (50, 2)))
+    one, two, three = (str(tmp_path / name) for name in "abc")
+    opened = [features.save(folder) for features, folder in ((data, one), (held, two), (other, three))]
+    expected = labclip.fit(opened[0], validation=opened[1], retain={"1": opened[2]}, **QUICK)
+    first = labclip.fit(one, validation=two, retain={"1": three}, **QUICK)
+    second = labclip.fit(features=Path(one), validation=Path(two), retain={"1": three}, **QUICK)
+    for found in (first, second):
+        assert torch.equal(found.alignment.fitted, expected.alignment.fitted)
+        assert found.frontier == expected.frontier
+    with pytest.raises(FileNotFoundError, match="There is no folder nowhere"):
+        labclip.fit("nowhere")

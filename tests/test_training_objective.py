@@ -175,8 +175,14 @@ def test_an_objective_sees_what_its_protocol_says():
     [
         (lambda logits, columns: 1.0, "returns float. Return a scalar tensor"),
         (lambda logits, columns: logits.sum(dim=1), r"returns shape \[64\]. Return a scalar tensor"),
-        (lambda logits, columns: logits.detach().sum(), r"computed from the logits"),
-        (lambda logits, columns: logits.sum() * math.nan, "diverged in epoch 1"),
+        (
+            lambda logits, columns: logits.detach().sum(),
+            "loss that the objective returns does not depend on the logits",
+        ),
+        (lambda logits, columns: torch.tensor(1.0), "loss that the objective returns does not depend on the logits"),
+        (lambda logits, columns: torch.ones((), requires_grad=True), "does not depend on the logits"),
+        (lambda logits, columns: logits.sum() * math.nan, "The objective <lambda> returns nan. Return a finite loss"),
+        (lambda logits, columns: logits.sum() * 0 - math.inf, "The objective <lambda> returns -inf. Return a finite"),
     ],
 )
 def test_an_objective_that_returns_no_loss_is_an_error(objective, message):

@@ -134,3 +134,30 @@ def test_damaged_checkpoints_and_files_in_the_way(tmp_path):
     (tmp_path / path.parent.name).write_text("a file")
     with pytest.raises(ValueError, match=r"is a file\. Pass a folder as checkpoint"):
         labclip.fit(planted.drawn(200), **SETTINGS, checkpoint=tmp_path)
+
+
+@pytest.mark.parametrize(("small", "threads"), [(trainer._SMALL, 1), (0, 2)])
+def test_small_products_have_one_thread_and_the_caller_keeps_theirs(monkeypatch, small, threads):
+    monkeypatch.setattr(trainer, "_SMALL", small)
+    seen = set()
+
+    def objective(logits, columns):
+        seen.add(torch.get_num_threads())
+        return torch.nn.functional.cross_entropy(logits, columns)
+
+    torch.set_num_threads(2)
+    try:
+        labclip.fit(planted.drawn(200), objective=objective, **SETTINGS | {"epochs": 1})
+        assert torch.get_num_threads() == 2
+        with pytest.raises(ValueError, match="returns int"):
+            labclip.fit(planted.drawn(200), objective=lambda logits, columns: 3, **SETTINGS)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+    assert seen == {threads}
+
+
+def test_a_fit_that_fails_ends_the_line_of_its_bar(capsys):
+    with pytest.raises(ValueError, match="returns int"):
+        labclip.fit(planted.drawn(200), objective=lambda logits, columns: 3, **SETTINGS | {"progress": True})
+    assert capsys.readouterr().err.endswith("\n")

@@ -81,6 +81,9 @@ class Columns:
             if not set(several) & set(names):
                 there = ", ".join(repr(name) for name in names if name) or "none"
                 hint = f" Pass {self.option(option)}, or column names in the first line." if option else ""
+                if (mark := separator_in(names)) and file.lower().endswith((".csv", ".tsv")):
+                    usual = "tabs" if file.lower().endswith(".tsv") else "commas"
+                    hint = f" Its columns seem to be separated by {mark}: write it with {usual}."
                 raise ValueError(f"{file} has no column {' or '.join(map(repr, several))}; it has {there}.{hint}")
 
     def captions_in(self, cells: Mapping[str, Any], *, archive: bool) -> Any:
@@ -128,6 +131,14 @@ class Columns:
             elif not is_empty(value):
                 raise RowError(f"has {captions} captions, so {column!r} must be a list of as many, one for each")
         return [[one for one in mine if not is_empty(one)] for mine in found]
+
+
+def separator_in(names: Sequence[str]) -> str | None:
+    """In words the separator that a header read as one column holds."""
+    if len(names) != 1:
+        return None
+    words = {";": "';'", "\t": "tabs", "|": "'|'", ",": "','"}
+    return next((word for mark, word in words.items() if mark in names[0]), None)
 
 
 def _cell(cells: Mapping[str, Any], name: str) -> Any:

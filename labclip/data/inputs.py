@@ -30,13 +30,15 @@ def find_inputs(captions: str | Path | Sequence[str | Path]) -> list[Path]:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the kind of a file is not known, or one is named twice.
+        ValueError: If the kind of a file is not known, it is empty, or one is named twice.
     """
     several = [captions] if isinstance(captions, str | Path) else list(captions)
     found = [path for one in several for path in _matching(Path(one).expanduser())]
     for path in found:
         if path.suffix.lower() not in READERS:
             raise ValueError(f"{path} is of no kind that is read: {', '.join(READERS)}. Rename or convert it.")
+        if not path.stat().st_size:
+            raise ValueError(f"{path} is empty. Pass a file with captions in it.")
     if not found or len(set(found)) < len(found):
         raise ValueError("captions names no file, or one twice. Pass each file once.")
     return found

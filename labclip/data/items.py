@@ -19,6 +19,7 @@ from labclip.messages import typed
 WORDS = 40
 """Words that a cleaned text keeps, as many as shuffled negatives have."""
 
+_SPLITS = 10  # named in a message
 _USUAL = Columns()
 
 
@@ -105,6 +106,18 @@ def read_items(
                 seen()
             for found in reader.items(row):
                 yield from _worded(found, clean) if isinstance(found, Item) else [found]
+
+
+def splits_in(paths: Sequence[Path]) -> list[str]:
+    """The values of the column `split` in some files, the first few in order of appearance."""
+    found: dict[str, None] = {}
+    for path in paths:
+        for row in READERS[path.suffix.lower()](path, "split".__eq__):
+            if row.problem is None and isinstance(value := row.cells.get("split"), str):
+                found.setdefault(value)
+            if len(found) == _SPLITS:
+                return list(found)
+    return list(found)
 
 
 @dataclass(frozen=True)

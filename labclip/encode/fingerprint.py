@@ -101,8 +101,13 @@ def check_same_model(manifest: Mapping[str, Any], folder: Path, base: LABCLIP | 
     fingerprint does, which tells text towers apart.
 
     Raises:
-        ValueError: If they are another base's; both are named.
+        ValueError: If they are another base's; both are named. If `base` is neither a model nor a record.
     """
+    if not isinstance(base, LABCLIP | Base):
+        raise ValueError(
+            f"base is a {type(base).__name__}. Pass a model or a Base: LABCLIP.from_pretrained(NAME), or "
+            f"labclip.Base(model, pretrained, ...)."
+        )
     recorded, model = base_in(manifest), None if isinstance(base, Base) else base
     given = base if isinstance(base, Base) else base.alignment.base
     remedy = "Embed again with that model, or pass the base they were made with."

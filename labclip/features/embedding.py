@@ -11,10 +11,20 @@ from typing import Any
 from tqdm import tqdm
 
 from labclip.data import BadRow, Columns, Item, find_inputs, read_items
+from labclip.data.items import splits_in
 from labclip.encode.encoder import Encoder
 from labclip.encode.fingerprint import describe_inputs, difference, identity_of
 from labclip.features.features import Features
-from labclip.features.folder import CONTENT, MANIFEST, UNFINISHED, array_shapes, clear, read_manifest, write_manifest
+from labclip.features.folder import (
+    CONTENT,
+    MANIFEST,
+    PART,
+    UNFINISHED,
+    array_shapes,
+    clear,
+    read_manifest,
+    write_manifest,
+)
 from labclip.features.journal import Journal
 from labclip.features.writing import on_bad, write_images, write_texts
 from labclip.messages import typed
@@ -66,7 +76,8 @@ def embed(
         on_error: What a missing or broken image or an empty caption, also one that cleaning empties, does: "raise"
             stops with its name and keeps what is done, "skip" leaves it out, an image with its captions, and lists it
             in the manifest.
-        force: Whether to start from scratch where the folder has other or unfinished features.
+        force: Whether to start from scratch where the folder has other or unfinished features, and to write beside
+            files of another kind.
         progress: Whether to show progress bars on stderr.
 
     Returns:
@@ -75,7 +86,8 @@ def embed(
     Raises:
         FileNotFoundError: If a file of captions or the folder of images does not exist.
         ValueError: If an item is bad and `on_error` is "raise", if nothing is left, if an embedding is not finite, if
-            `clean` has to be said, or if the folder has features of something else; the message names the item.
+            `clean` has to be said, or if the folder has features of something else, or other
+            files; the message names the item.
         MissingPackageError: If Parquet is to be read without pyarrow.
 
     Example:
@@ -126,6 +138,8 @@ def embed(
         return Features.load(folder)
     if (foreign := [name for name in CONTENT if (folder / name).exists()]) and not (folder / UNFINISHED).exists():
         raise ValueError(f"{folder / foreign[0]} is there, but no {MANIFEST}: not a feature folder. {other}")
+    if not force and not (folder / UNFINISHED).exists():
+        _refuse_foreign(folder)
     encoder = Encoder(model, batch_size=batch_size, workers=workers, progress=progress)
     roots = [path.parent if images is None else Path(images) for path in inputs]
     # Where the files lie is no part of what is made, but the plan has their paths.
@@ -142,12 +156,26 @@ def embed(
         _refuse_skipped(list(journal.skipped()), on_error)
         if not journal.count("texts"):
             asked = f" with split {' or '.join(columns.split)}" if columns.split else ""
-            raise ValueError(f"{', '.join(map(str, inputs))} has no caption{asked} that could be embedded.")
+            there = splits_in(inputs) if columns.split else []
+            others = f" Its splits are {', '.join(there)}." if there else ""
+            raise ValueError(f"{', '.join(map(str, inputs))} has no caption{asked} that could be embedded.{others}")
         write_images(journal, encoder, skip=on_error == "skip")
         write_texts(journal, encoder)
         _finish(journal, made_from)
     clear(folder, ())
     return Features.load(folder)
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """Refuse a folder that holds something else, such as photos; hidden files are no content."""
+    known = {MANIFEST, UNFINISHED, f"{UNFINISHED}-journal", *CONTENT}
+    found = sorted(path.name for path in folder.iterdir() if path.name.removesuffix(PART) not in known)
+    if strange := [name for name in found if not name.startswith(".")]:
+        more = f" and {len(strange) - 1} more" if len(strange) > 1 else ""
+        raise ValueError(
+            f"{folder} is no feature folder: it holds {strange[0]}{more}. Pass another folder, or "
+            f"{typed('force=True', '--force')} to write beside what is there."
+        )
 
 
 def _tuple(names: str | Sequence[str] | None) -> tuple[str, ...] | None:

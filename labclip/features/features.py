@@ -150,7 +150,8 @@ class Features:
             fingerprint: The base's text embedding that tells bases apart, [dim].
 
         Raises:
-            ValueError: If something is not floating point, shapes do not belong together, or an index is no row.
+            ValueError: If something is not floating point or, in memory, not finite; if shapes do not belong together,
+                or an index is no row. Memory maps are not read here: `fit` and `save` refuse what is not finite there.
         """
         count, dim = _shape("images", images, 2)
         texts_count, _ = _shape("texts", texts, 2, dim=dim)
@@ -169,6 +170,12 @@ class Features:
                     f"where a negative has none, the row of the caption's own image."
                 )
             images_there = _differs(images, index, negative_images)
+        finite = {
+            "images": (images, None), "texts": (texts, None), "negatives": (negatives, there),
+            "negative_images": (negative_images, images_there),
+        }  # fmt: skip
+        for name, (values, counts) in finite.items():
+            _check_finite(name, values, counts)
         return cls(
             images, texts, index, negatives, there, negative_images, images_there, base=base, fingerprint=fingerprint
         )
@@ -215,6 +222,28 @@ def _beside(name: str, values: Any, texts: int, dim: int) -> Any:
             f"{name} has {shape[0]} rows for {texts} texts. Pass one row a text; where a text has none, its own row."
         )
     return values
+
+
+def _check_finite(name: str, values: Any, there: NDArray[np.bool_] | None) -> None:
+    """Refuse NaN and infinity in rows that count, of what lies in memory."""
+    if values is None or _mapped(values):
+        return
+    for start in range(0, len(values), _BLOCK):
+        part = slice(start, start + _BLOCK)
+        good = block_of(values, part).isfinite().all(dim=-1).cpu().numpy()
+        bad = ~good if there is None else ~good & there[part]
+        if bad.any():
+            row = start + int(np.argwhere(bad)[0][0])
+            raise ValueError(f"{name}: row {row} is not finite. Embed it again, or leave it out.")
+
+
+def _mapped(values: Any) -> bool:
+    """Whether an array is a view of a memory map."""
+    while values is not None:
+        if isinstance(values, np.memmap | mmap.mmap):
+            return True
+        values = getattr(values, "base", None) if isinstance(values, np.ndarray) else None
+    return False
 
 
 def _array(values: Any) -> NDArray[Any]:

@@ -89,10 +89,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not isinstance(manifest, dict) or "format_version" not in manifest:
         raise ValueError(f"{path} is not the manifest of features: it has no format_version. {_again()}")
     version = manifest["format_version"]
-    if type(version) is not int or not 1 <= version <= FORMAT_VERSION:
+    if type(version) is not int or version < 1:
+        raise ValueError(f"{path} has format version {version!r}, not a whole number from 1. {_again()}")
+    if version > FORMAT_VERSION:
         raise ValueError(
-            f"{path} has format version {version!r}, and labclip {__version__} reads 1 to {FORMAT_VERSION}. "
-            f"For a later one type: pip install --upgrade labclip"
+            f"{path} has format version {version}, and labclip {__version__} reads 1 to {FORMAT_VERSION}. "
+            f"Type: pip install --upgrade labclip"
         )
     if version == 1 and "probe" in manifest:  # its name up to 0.1
         manifest["fingerprint"] = manifest.pop("probe")

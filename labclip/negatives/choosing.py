@@ -7,6 +7,7 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from hashlib import blake2b
+from inspect import signature
 from typing import Literal, overload
 
 import numpy as np
@@ -61,7 +62,8 @@ def generate(
         as many as exist.
 
     Raises:
-        ValueError: If captions or candidates are not strings, `k` is below 1, or `image_index` has another length.
+        ValueError: If captions or candidates are not strings, `k` is below 1, the method takes
+            other arguments or returns no texts, or `image_index` has another length.
     """
     if isinstance(captions, str):
         raise ValueError(f"captions is one string, {captions[:40]!r}. Pass a list of captions.")
@@ -77,9 +79,10 @@ def generate(
     true_captions = TrueCaptions()
     for image, caption in zip(images, captions, strict=True):
         true_captions.add(image, caption, max_words(method))
+    _check_method(method)
     found = [
-        choose(method, caption, image, true_captions, k=k, seed=seed)
-        for image, caption in zip(images, captions, strict=True)
+        choose(method, caption, image, true_captions, k=k, seed=seed, place=f"caption {number}")
+        for number, (image, caption) in enumerate(zip(images, captions, strict=True))
     ]
     return [one[0] if one else None for one in found] if k == 1 else found
 
@@ -115,7 +118,14 @@ class TrueCaptions:
 
 
 def choose(
-    method: Method, caption: str, image: Hashable | None, true_captions: TrueCaptions, *, k: int, seed: int
+    method: Method,
+    caption: str,
+    image: Hashable | None,
+    true_captions: TrueCaptions,
+    *,
+    k: int,
+    seed: int,
+    place: str = "",
 ) -> list[str]:
     """Up to `k` distinct negatives of one caption.
 
@@ -126,6 +136,11 @@ def choose(
     seen = _forms(caption, max_words(method))
     refused = 0
     made = method(caption, random.Random(_digest(f"{seed}\0{caption}")))
+    if not isinstance(made, Iterable):
+        raise ValueError(
+            f"The method returned {type(made).__name__} for {place or 'the caption'} {caption!r}; return texts: yield "
+            f"each, or return a list of them."
+        )
     for candidate in [made] if isinstance(made, str) else made:
         if not isinstance(candidate, str):
             raise ValueError(f"The method made {candidate!r} of the caption {caption!r}. A candidate is a text.")
@@ -139,6 +154,21 @@ def choose(
         if len(chosen) == k or refused == _PATIENCE:
             break
     return chosen
+
+
+def _check_method(method: Method) -> None:
+    """Refuse what can't be called with a caption and a source of chance."""
+    if not callable(method):
+        raise ValueError(f"method is {method!r}. Pass a function of a caption and a random.Random.")
+    try:
+        signature(method).bind("", None)
+    except TypeError as error:
+        raise ValueError(
+            f"The method can't be called with a caption and a random.Random ({error}). Define it as "
+            f"def method(caption, rng)."
+        ) from error
+    except ValueError:
+        pass  # a builtin without a signature
 
 
 def _forms(caption: str, max_words: int | None) -> set[str]:

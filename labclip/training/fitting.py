@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 
@@ -20,7 +20,7 @@ from labclip.messages import typed
 from labclip.training.arrays import takes_arrays
 from labclip.training.batches import Batches
 from labclip.training.frontier import HeldOut, Point, frontier, select, synthetic
-from labclip.training.objective import Objective, Ranks
+from labclip.training.objective import Objective, Ranks, name_of
 from labclip.training.recipes import Settings, for_data, settings_of
 from labclip.training.result import FitResult, advice, measured
 from labclip.training.rows import Data, read_data
@@ -33,7 +33,8 @@ _STACK = 3  # from here through `takes_arrays` to the user's call, for warnings
 
 @takes_arrays
 def fit(
-    features: Features, *, validation: Features | None = None, retain: Mapping[str, Features] | None = None,
+    features: Features | str | Path, *, validation: Features | str | Path | None = None,
+    retain: Mapping[str, Features | str | Path] | None = None,
     recipe: str = "labclip", epochs: int | None = None, batch_size: int | None = None,
     learning_rate: float | None = None, identity_penalty: float | None = None, hard_negatives: int | None = None,
     rank: int | None = None, objective: Literal["softmax", "sigmoid"] | Objective | None = None, seed: int = 0,
@@ -45,11 +46,12 @@ def fit(
     time. Under `torchrun`, with a process group running and the same arguments on every rank, all ranks fit together.
 
     Args:
-        features: Embeddings of images, captions and negatives: what `labclip.embed` returns, `Features.load(folder)` or
+        features: Embeddings of images, captions and negatives: what `labclip.embed` returns, its folder's path, or
             `Features.from_arrays(images=..., texts=..., negatives=...)`. With `negative_images` an image has to be told
             from its like as well as a caption.
-        validation: Held-out features, of other images than the fit's. By default a seeded tenth of the images.
-        retain: Features of other domains by name, whose retrieval must not suffer.
+        validation: Held-out features or their folder, of other images than the fit's. By default a seeded tenth of the
+            images.
+        retain: Features of other domains or their folders by name, whose retrieval must not suffer.
         recipe: "labclip", or one of the published settings: "paper", "paper-clevr", "paper-pug", each with "-sb" for
             batches without negatives.
         epochs: Passes over the captions. This and the following: the recipe's own where None.
@@ -90,6 +92,9 @@ def fit(
     )  # fmt: skip
     if not isinstance(retain, Mapping | None) or not all(isinstance(name, str) and name for name in retain or ()):
         raise ValueError('retain is not a dict of features by name. Pass for example retain={"flickr": features}.')
+    # `takes_arrays` has opened the folders.
+    features, validation = cast(Features, features), cast("Features | None", validation)
+    retain = cast("Mapping[str, Features] | None", retain)
     others = {name: (f"retain[{name!r}]", one) for name, one in (retain or {}).items()}
     held_out = {} if validation is None else {"validation": validation}
     check_features({"features": features, **held_out, **dict(others.values())})
@@ -201,7 +206,7 @@ def _objective(objective: str | Objective | None, base: Base | None, ranks: Rank
                 f"objective is a function, which sees the logits of one process, and {ranks.count} fit together. Run "
                 f"it in one process, or pass 'softmax' or 'sigmoid'."
             )
-        return getattr(objective, "__qualname__", type(objective).__qualname__), objective
+        return name_of(objective), objective
     if objective not in ("softmax", "sigmoid"):
         raise ValueError(
             f"objective is {objective!r}. Pass 'softmax' for CLIP, 'sigmoid' for SigLIP, or a function of logits and "

@@ -247,6 +247,11 @@ def sigmoid_gradient(
     return step.back(weights, 1 / step.count, loss, bias=True)
 
 
+def name_of(objective: Objective) -> str:
+    """What a user's objective is called."""
+    return str(getattr(objective, "__qualname__", type(objective).__qualname__))
+
+
 def custom_gradient(objective: Objective, batch: Batch, matrix: torch.Tensor, log_scale: torch.Tensor) -> Gradient:
     """A user's loss: autograd down to the logits, then by hand. In one process only."""
     step = _Step(batch, matrix, log_scale, Ranks())
@@ -254,10 +259,20 @@ def custom_gradient(objective: Objective, batch: Batch, matrix: torch.Tensor, lo
     with torch.inference_mode(False), torch.enable_grad():
         seen = logits[step.rows].requires_grad_()
         loss = objective(seen, step.columns.clone())
-        if not isinstance(loss, torch.Tensor) or loss.shape != () or not loss.requires_grad:
+        if not isinstance(loss, torch.Tensor) or loss.shape != ():
             found = f"shape {list(loss.shape)}" if isinstance(loss, torch.Tensor) else type(loss).__name__
             raise ValueError(f"The objective returns {found}. Return a scalar tensor computed from the logits.")
-        (pull,) = torch.autograd.grad(loss, seen)
+        (pull,) = torch.autograd.grad(loss, seen, allow_unused=True) if loss.requires_grad else (None,)
+        if pull is None:
+            raise ValueError(
+                "The loss that the objective returns does not depend on the logits. Compute it from them by operations "
+                "that torch differentiates."
+            )
+        if not bool(torch.isfinite(loss)) and not bool(logits.isnan().any()):  # else the fit has diverged
+            raise ValueError(
+                f"The objective {name_of(objective)} returns {float(loss.detach()):g}. Return a finite loss; "
+                f"logits that do not count are -inf."
+            )
     weights = torch.zeros_like(logits)
     weights[step.rows] = pull.masked_fill(seen.detach() == -math.inf, 0.0)
     return step.back(weights, 1.0, loss.detach())

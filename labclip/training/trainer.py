@@ -7,7 +7,8 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ _CHECKPOINT_SECONDS = 30.0
 _ABSURD = 20.0  # a log-temperature that no data asks for
 _MAX_LOG_SCALE = math.log(100.0)  # as OpenCLIP clamps it
 _CALIBRATED_ON = 8  # batches
+_SMALL = 2**24  # batch times dim times dim, up to which a second thread gains less than it risks
 _SPREAD = 0.05  # standard deviation of the right factor of a low rank at the start
 
 Measure = Callable[[torch.Tensor, Sequence[float]], list[Point]]
@@ -123,6 +125,22 @@ def check_checkpoint(folder: Path, fingerprint: str) -> tuple[dict[str, Any], di
     return record, tensors
 
 
+@contextmanager
+def few_threads(batches: Batches) -> Iterator[None]:
+    """One thread for torch while the products of a step are small, then as many as before.
+
+    Threads wait for each other after every product. Where another process has their processor, that wait is a hundred
+    times as long as a small product takes.
+    """
+    before = torch.get_num_threads()
+    small = batches.device.type == "cpu" and batches.size * batches.data.dim**2 <= _SMALL
+    torch.set_num_threads(1 if small else before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def _resume(state: State, folder: Path, fingerprint: str) -> None:
     """Bring a state to where the folder's checkpoint was; leave it where there is none."""
     found = check_checkpoint(folder, fingerprint)
@@ -168,35 +186,37 @@ def train(
         disable=not progress or batches.ranks.own > 0,
     )  # fmt: skip
     eye = torch.eye(batches.data.dim, device=batches.device)
-    while state.epoch < settings.epochs:
-        for batch in batches.epoch(state.epoch, state.step):
-            matrix = state.matrix
-            gradient = _gradient(state, batch, batches, matrix, objective)
-            done = state.epoch * batches.steps + state.step
-            _update(state, gradient, settings, penalty * 2 * (matrix - eye), done / total)
-            state.loss += float(gradient.loss)
-            state.step += 1
-            bar.update()
-            if folder and time.monotonic() - saved > _CHECKPOINT_SECONDS:
+    with bar:
+        while state.epoch < settings.epochs:
+            with few_threads(batches):
+                for batch in batches.epoch(state.epoch, state.step):
+                    matrix = state.matrix
+                    gradient = _gradient(state, batch, batches, matrix, objective)
+                    done = state.epoch * batches.steps + state.step
+                    _update(state, gradient, settings, penalty * 2 * (matrix - eye), done / total)
+                    state.loss += float(gradient.loss)
+                    state.step += 1
+                    bar.update()
+                    if folder and time.monotonic() - saved > _CHECKPOINT_SECONDS:
+                        write_checkpoint(folder, state, fingerprint)
+                        saved = time.monotonic()
+            _finish_epoch(state, batches, measure)
+            shown = {key: f"{state.history[-1][key]:.3f}" for key in ("loss", "binding") if key in state.history[-1]}
+            bar.set_postfix(shown, refresh=False)
+            if folder:
                 write_checkpoint(folder, state, fingerprint)
                 saved = time.monotonic()
-        _finish_epoch(state, batches, measure)
-        shown = {key: f"{state.history[-1][key]:.3f}" for key in ("loss", "binding") if key in state.history[-1]}
-        bar.set_postfix(shown, refresh=False)
-        if folder:
-            write_checkpoint(folder, state, fingerprint)
-            saved = time.monotonic()
-    bar.close()
 
 
 def calibrated(batches: Batches, matrix: torch.Tensor) -> float:
     """The log-temperature at which a matrix's loss is least, on some batches of the fit."""
-    some = list(itertools.islice(batches.epoch(0), _CALIBRATED_ON))
     matrix, low, high = matrix.to(batches.device), 0.0, _MAX_LOG_SCALE
-    for _ in range(16):
-        middle = torch.tensor((low + high) / 2, device=batches.device)
-        slope = sum(float(softmax_gradient(batch, matrix, middle, batches.ranks).log_scale) for batch in some)
-        low, high = (low, float(middle)) if slope > 0 else (float(middle), high)
+    with few_threads(batches):
+        some = list(itertools.islice(batches.epoch(0), _CALIBRATED_ON))
+        for _ in range(16):
+            middle = torch.tensor((low + high) / 2, device=batches.device)
+            slope = sum(float(softmax_gradient(batch, matrix, middle, batches.ranks).log_scale) for batch in some)
+            low, high = (low, float(middle)) if slope > 0 else (float(middle), high)
     return (low + high) / 2
 
 
