@@ -205,7 +205,7 @@ def test_a_failure_half_way_leaves_nothing(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("in.csv", b"", "in.csv holds no captions."),
+        ("in.csv", b"", "in.csv is empty."),
         ("in.csv", b"caption\n", "in.csv holds no captions."),
         ("in.jsonl", b"\n \n", "in.jsonl holds no captions."),
         ("in.jsonl", b"{}\n", "in.jsonl has no column 'caption' or 'title'; it has none."),

@@ -21,7 +21,7 @@ import labclip
 from labclip import LABCLIP, Alignment, Features, fit
 
 model = LABCLIP.from_pretrained("scenes", strenght=1)
-fit("features")
+fit(3)
 texts: torch.Tensor = model.encode_text("a red cube")
 alignment: Alignment = model.alignment
 features: Features = labclip.features.Features.load("features")
