@@ -42,6 +42,7 @@ def test_import_is_light():
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 def test_a_type_checker_finds_the_mistakes_of_a_user(tmp_path):
     pytest.importorskip("mypy")
     script = tmp_path / "script.py"

@@ -33,7 +33,14 @@ dist.destroy_process_group()
 """
 
 
-@pytest.mark.parametrize(("objective", "with_images"), [("softmax", ""), ("softmax", "yes"), ("sigmoid", "yes")])
+@pytest.mark.parametrize(
+    ("objective", "with_images"),
+    [
+        ("softmax", "yes"),
+        pytest.param("softmax", "", marks=pytest.mark.slow),
+        pytest.param("sigmoid", "yes", marks=pytest.mark.slow),
+    ],
+)
 def test_two_ranks_fit_the_matrix_of_one(tmp_path, objective, with_images):
     program, out = tmp_path / "program.py", tmp_path / "out.pt"
     program.write_text(PROGRAM)
