@@ -131,7 +131,8 @@ def test_coca_intermediates_are_aligned():
 
 
 def test_coca_decoder_sees_what_it_saw():
-    before, after = run("forward", models.make("coca")), run("forward", wrap("coca"))
+    model = wrap("coca")
+    before, after = run("forward", model.clip), run("forward", model)  # a copy's last bits depend on where it lies
     assert torch.equal(before["logits"], after["logits"])
     assert not torch.allclose(before["text_features"], after["text_features"])
 
