@@ -12,10 +12,19 @@ import torch.nn.functional as F
 
 import labclip
 from labclip.training.frontier import at_strength
+from labclip.training.objective import Weights
 from labclip.training.recipes import RECIPES, settings_of
 from labclip.training.rows import read_data
 
-QUICK = {"epochs": 10, "batch_size": 64, "learning_rate": 3e-2, "identity_penalty": 1e-4, "progress": False}
+QUICK = {
+    "epochs": 10,
+    "batch_size": 64,
+    "learning_rate": 3e-2,
+    "identity_penalty": 1e-4,
+    "negative_weight": 1,
+    "distill": 0,
+    "progress": False,
+}
 
 
 def fit(*arrays, **changes):
@@ -80,8 +89,8 @@ def test_the_published_settings():
     assert (pug.batch_size, pug.learning_rate, pug.epochs) == (512, 1e-2, 50)
     for name, settings in RECIPES.items():
         if name.startswith("paper"):
-            assert settings.identity_penalties == (0.0,)
-            assert not any((settings.cosine, settings.early_stop, settings.rescale, settings.mask_same_image))
+            assert settings.candidates == (Weights(negatives=1.0, distill=0.0, identity=0.0),)
+            assert not any((settings.cosine, settings.rescale, settings.mask_same_image))
             assert settings.hard_negatives == (0 if name.endswith("-sb") else 1)
 
 
@@ -364,6 +373,11 @@ BAD_OPTIONS = [
     ({"batch_size": 1}, "batch_size is 1"),
     ({"learning_rate": 0.0}, "learning_rate is 0.0"),
     ({"identity_penalty": -1.0}, "identity_penalty is -1.0"),
+    ({"distill": -1.0}, "distill is -1.0"),
+    ({"negative_weight": 0}, "negative_weight is 0. Pass a positive number"),
+    ({"negative_weight": float("nan")}, "negative_weight is nan"),
+    ({"keep": 0}, "keep is 0. Pass a share of 1"),
+    ({"keep": 1.01}, "keep is 1.01. Pass a share of 1"),
     ({"rank": 25}, "rank is 25, more than"),
     ({"objective": "triplet"}, "objective is 'triplet'"),
     ({"validation": 3}, "validation is a int. Pass labclip.Features"),
@@ -438,6 +452,43 @@ def test_float16_counts_as_unit_length():
     data = read_data(planted.features(images.half(), texts.half()))
     assert data.texts.take(torch.tensor([3])).dtype == torch.float32
     assert data.texts._scale is False
+
+
+def test_a_weight_that_is_given_holds_in_every_candidate():
+    default = RECIPES["labclip"].candidates
+    assert 2 <= len(default) <= 4
+    assert settings_of("labclip").candidates == default
+    given = settings_of("labclip", negative_weight=3, distill=0.5, identity_penalty=0).candidates
+    assert given == (Weights(3.0, 0.5, 0.0),)  # each once
+    assert [one.distill for one in settings_of("labclip", distill=2).candidates] == [2.0] * len(default)
+    assert settings_of("paper", distill=2).candidates == (Weights(1.0, 2.0, 0.0),)
+
+
+def test_candidates_are_fitted_and_the_kept_one_is_recorded():
+    options = {name: value for name, value in QUICK.items() if name not in ("negative_weight", "distill")}
+    result = labclip.fit(planted.drawn(300), **options)
+    assert result.alignment.metadata["weights"] in [
+        {"negatives": 12.0, "distill": 1.0, "identity": 1e-4}, {"negatives": 1.0, "distill": 0.0, "identity": 1e-4}
+    ]  # fmt: skip
+    kept = result.alignment.metadata["weights"]
+    weights = {"negative_weight": kept["negatives"], "distill": kept["distill"]}
+    alone = labclip.fit(planted.drawn(300), **options, **weights)
+    assert torch.equal(alone.alignment.fitted, result.alignment.fitted)
+    assert alone.alignment.strength == result.alignment.strength
+
+
+def test_less_is_kept_where_less_is_asked_for():
+    found = {keep: labclip.fit(planted.drawn(300), **QUICK, keep=keep) for keep in (1.0, 0.5)}
+    strict, loose = (one.frontier[0] and at_strength(one.frontier, one.alignment.strength) for one in found.values())
+    assert strict.divergence <= 0.15
+    assert loose.divergence >= strict.divergence
+    assert loose.smoothed_binding >= strict.smoothed_binding
+    assert found[0.5].alignment.metadata["keep"] == 0.5
+
+
+def test_distillation_keeps_the_softmax_of_the_base():
+    changes = {distill: fit(*planted.world(300), distill=distill).frontier[-1].divergence for distill in (0, 1, 10)}
+    assert changes[0] > changes[1] > changes[10]
 
 
 def test_settings_names_are_checked():

@@ -8,7 +8,7 @@ import torch
 
 import labclip
 
-QUICK = {"epochs": 3, "batch_size": 64, "identity_penalty": 1e-4, "progress": False}
+QUICK = {"epochs": 3, "batch_size": 64, "identity_penalty": 1e-4, "negative_weight": 1, "distill": 0, "progress": False}
 ARRAYS = r"labclip\.Features\.from_arrays\(images=\.\.\., texts=\.\.\., negatives=\.\.\."
 
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from labclip import Alignment
-from labclip.training.frontier import GALLERY, HeldOut, Point, frontier, select, synthetic
+from labclip.training.frontier import GALLERY, HeldOut, Point, frontier, kept, select
 from labclip.training.rows import read_data
 
 
@@ -83,16 +83,58 @@ def test_a_gallery_takes_whole_images_with_all_their_captions():
 
 
 def points(*rows):
-    return [Point(s, s * 2.0, b, r, r, {}, b) for s, b, r in rows]
+    """Points of strength, binding and R@1, whose divergence is a tenth of the strength."""
+    return [Point(s, s * 2.0, b, r, r, {}, b, {"validation": (r, r)}, s / 10) for s, b, r in rows]
 
 
-def test_the_point_of_the_highest_score_that_costs_no_retrieval_is_selected():
-    table = points((0, 0.5, 0.80), (0.5, 0.899, 0.81), (1.0, 0.900, 0.80), (1.25, 0.95, 0.70))
+def test_the_most_binding_point_that_keeps_retrieval_is_selected():
+    table = points((0, 0.5, 0.80), (0.5, 0.80, 0.81), (1.0, 0.900, 0.80), (1.25, 0.95, 0.70))
     assert select(table).strength == 1.0  # 1.25 costs retrieval
-    lost = [replace(point, synthetic_r1=0.9 - 0.1 * point.strength) for point in table]
-    assert select(lost).strength == 0.5  # half the distance costs less elsewhere than 0.001 of binding is worth
-    assert select(points((0, 0.5, 0.8), (0.5, 0.9, 0.80), (1.0, 0.9, 0.8))).strength == 0.5  # the nearer of equals
+    assert select(table, keep=0.8).strength == 1.25
     assert select(points((0, 0.5, 0.8), (0.5, 0.9, 0.78))).strength == 0
+    assert select(points((0, 0.5, 0.8), (0.5, 0.9, 0.796))).strength == 0.5
+    nearly = points((0, 0.5, 0.8), (0.5, 0.89, 0.80), (1.0, 0.9, 0.8))
+    assert select(nearly).strength == 0.5  # a fortieth of the gain is not worth twice the change
+
+
+def test_a_divergence_that_foretells_losses_elsewhere_is_not_kept():
+    table = points((0, 0.5, 0.8), (0.5, 0.7, 0.8), (1.0, 0.9, 0.8))
+    far = [replace(point, divergence=0.3 * point.strength) for point in table]
+    assert [point.strength for point in kept(far)] == [0, 0.5]
+    assert [point.strength for point in kept(far, 0.9)] == [0, 0.5, 1.0]
+    assert [point.strength for point in kept(far, 1.0)] == [0, 0.5]
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.4, 1.0])
+def test_divergence_is_what_slow_loops_count(strength):
+    part = held(n=9, captions=2)
+    matrix = torch.eye(6) + 0.2 * torch.randn(6, 6, generator=torch.Generator().manual_seed(0))
+    before, after = (
+        50 * part.images.double() @ F.normalize(Alignment(matrix).at(at)(part.texts), dim=-1).double().T
+        for at in (0.0, strength)
+    )
+    directions = []
+    for old, new, owner in ((before, after, None), (before.T, after.T, part.image_index)):
+        found = []
+        for row in range(len(old)):
+            right = part.image_index == row if owner is None else torch.arange(9) == owner[row]
+            p = old[row].softmax(0)[~right]
+            found.append(float((p * (old[row][~right].log_softmax(0) - new[row][~right].log_softmax(0))).sum()))
+        directions.append(sum(found) / len(found))
+    point = frontier(part, matrix, [strength])[0]
+    assert point.divergence == pytest.approx(sum(directions) / 2, rel=1e-4, abs=1e-6)
+
+
+def test_divergence_is_of_galleries_of_one_size():
+    generator = torch.Generator().manual_seed(0)
+    unit = lambda n: F.normalize(torch.randn(n, 8, generator=generator), dim=-1)  # noqa: E731
+    images, matrix = unit(450), torch.eye(8) + 0.3 * torch.randn(8, 8, generator=generator)
+    texts = F.normalize(images + 0.5 * unit(450), dim=-1)
+    whole, *parts = (
+        frontier(HeldOut(images[rows], texts[rows], torch.arange(450)[rows] - rows.start), matrix, [1.0])[0].divergence
+        for rows in (slice(0, 450), slice(0, 200), slice(200, 400))
+    )
+    assert whole == pytest.approx(sum(parts) / 2, rel=1e-5)
 
 
 def test_smoothed_binding_tells_points_apart_where_accuracy_does_not():
@@ -108,28 +150,20 @@ def test_smoothed_binding_tells_points_apart_where_accuracy_does_not():
     assert 0.5 < found[0].smoothed_binding < found[1].smoothed_binding < 1
 
 
-def test_synthetic_pairs_are_hard_have_the_same_centres_and_feel_every_change():
-    part = held(n=200, captions=1, dim=16)
-    part = replace(part, images=F.normalize(part.images + torch.eye(16)[0], dim=-1))
-    made = synthetic(part, seed=1)
-    torch.testing.assert_close(made.images.mean(0), part.images.mean(0), atol=0.05, rtol=0)
-    torch.testing.assert_close(made.texts.mean(0), part.texts.mean(0), atol=0.05, rtol=0)
-    draw = torch.Generator().manual_seed(0)
-    change = torch.randn(16, 16, generator=draw) * 0.3
-    base, scaled, moved = (
-        frontier(part, matrix, [1.0], pairs=made)[0].synthetic_r1
-        for matrix in (torch.eye(16), 3 * torch.eye(16), torch.eye(16) + change)
-    )
-    assert base == pytest.approx(0.9, abs=0.02)
-    assert scaled == base
-    assert moved < base - 0.1
-    assert torch.equal(made.images, synthetic(part, seed=1).images)
+def test_smoothed_recall_moves_with_every_margin():
+    part = held(n=30)
+    table = frontier(part, torch.eye(6) + 0.1 * torch.randn(6, 6, generator=torch.Generator().manual_seed(0)))
+    found = [point.smoothed_recalls["validation"] for point in table]
+    assert len(set(found)) == len(table)
+    raw = [point.recalls["validation"] for point in table]
+    assert all(abs(a - b) < 0.15 for one, two in zip(found, raw, strict=True) for a, b in zip(one, two, strict=True))
 
 
 def test_every_set_and_direction_counts():
-    base = Point(0, 0, 0.5, 0.8, 0.8, {"other": (0.9, 0.9)}, 0.5)
+    both = {"validation": (0.8, 0.8), "retain other": (0.9, 0.9)}
+    base = Point(0, 0, 0.5, 0.8, 0.8, {"other": (0.9, 0.9)}, 0.5, both, 0.0)
     better = replace(base, strength=1, distance=2, smoothed_binding=0.9)
     assert select([base, better]).strength == 1
-    for change in ({"t2i_r1": 0.75}, {"i2t_r1": 0.75}, {"retain": {"other": (0.85, 0.9)}},
-                   {"retain": {"other": (0.9, 0.85)}}):  # fmt: skip
-        assert select([base, replace(better, **change)]).strength == 0
+    for name, r1 in both.items():
+        for change in ((r1[0] - 0.05, r1[1]), (r1[0], r1[1] - 0.05)):
+            assert select([base, replace(better, smoothed_recalls=both | {name: change})]).strength == 0

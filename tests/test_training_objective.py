@@ -6,7 +6,15 @@ import torch
 import torch.nn.functional as F
 
 import labclip
-from labclip.training.objective import Batch, Ranks, sigmoid_gradient, softmax_gradient
+from labclip.training.objective import (
+    DISTILLED_SCALE,
+    Batch,
+    Ranks,
+    Weights,
+    custom_gradient,
+    sigmoid_gradient,
+    softmax_gradient,
+)
 
 
 def draw(n, dim, m, seed=0):
@@ -42,6 +50,77 @@ def test_softmax_gradient_is_that_of_two_cross_entropies(n, dim, m, t):
     torch.testing.assert_close(ours.loss, loss.detach(), rtol=1e-6, atol=1e-8)
     torch.testing.assert_close(ours.matrix, matrix.grad, rtol=1e-6, atol=1e-8)
     torch.testing.assert_close(ours.log_scale, log_scale.grad, rtol=1e-6, atol=1e-8)
+
+
+def distillation(images, texts, matrix, skipped):
+    """Half the mean KL divergence from the base's softmax of the captions to the aligned one, over rows and columns."""
+    before, after = (
+        (DISTILLED_SCALE * images @ F.normalize(part, dim=-1).T).masked_fill(skipped, -1e30)
+        for part in (texts, texts @ matrix.T)
+    )
+    return sum(
+        F.kl_div(after.log_softmax(axis), before.log_softmax(axis), log_target=True, reduction="sum") for axis in (0, 1)
+    ) / (2 * len(images))
+
+
+@pytest.mark.parametrize("t", [0.0, 2.5, math.log(100)])
+@pytest.mark.parametrize("objective", ["softmax", "sigmoid", "custom"])
+@pytest.mark.parametrize("pairs", [[], [(1, 0), (2, 9)]])
+def test_weights_of_negatives_and_distillation(objective, t, pairs):
+    n, m, weights = 8, 1, Weights(negatives=6.0, distill=0.7)
+    images, texts, matrix = draw(n, 6, m)
+    places = skip(n, n * (1 + m), pairs)
+    log_scale, bias = (torch.tensor(value, dtype=torch.float64, requires_grad=True) for value in (t, -3.0))
+    logits = log_scale.exp() * images @ F.normalize(texts @ matrix.T, dim=-1).T
+    hard = torch.tensor([0.0] * n + [math.log(6.0)] * n * m, dtype=torch.float64)
+    target = torch.arange(n)
+    if objective == "sigmoid":
+        sign = torch.full_like(logits, -1.0)
+        sign[target, target] = 1.0
+        loss = -(F.logsigmoid(sign * (logits + bias + hard)) * ~places).sum() / n
+    else:
+        logits = (logits + hard).masked_fill(places, -math.inf)
+        loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits[:, :n].T, target)) / 2
+    loss.backward()
+    of_scale = log_scale.grad.clone()  # the temperature is not distilled
+    kept = 0.7 * distillation(images, texts[:n], matrix, places[:, :n])
+    kept.backward()
+    batch = Batch(images, texts, places.flatten().nonzero().flatten() if pairs else None)
+    arguments = batch, matrix.detach(), log_scale.detach()
+    if objective == "softmax":
+        ours = softmax_gradient(*arguments, Ranks(), weights)
+    elif objective == "sigmoid":
+        ours = sigmoid_gradient(*arguments, bias.detach(), Ranks(), weights)
+        torch.testing.assert_close(ours.bias, bias.grad, rtol=1e-9, atol=1e-11)
+    else:
+        ours = custom_gradient(own_softmax, *arguments, weights)
+    torch.testing.assert_close(ours.loss, (loss + kept).detach(), rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(ours.matrix, matrix.grad, rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(ours.log_scale, of_scale, rtol=1e-6, atol=1e-8)
+
+
+def test_a_weighted_negative_counts_as_so_many():
+    images, texts, matrix = draw(8, 6, 1)
+    t = torch.tensor(2.0, dtype=torch.float64)
+    one = softmax_gradient(Batch(images, texts), matrix.detach(), t, Ranks(), Weights(negatives=3.0))
+    repeated = Batch(images, torch.cat([texts, texts[8:], texts[8:]]))
+    three = softmax_gradient(repeated, matrix.detach(), t, Ranks())
+    torch.testing.assert_close(one.loss, three.loss)
+    torch.testing.assert_close(one.matrix, three.matrix)
+
+
+def test_negatives_with_images_are_weighted_both_ways():
+    batch, matrix, log_scale, _, _ = with_images(8, 6, 2.5, "softmax", ())
+    weight = torch.tensor(math.log(5.0), dtype=torch.float64)
+    logits = log_scale.exp() * batch.images @ F.normalize(batch.texts @ matrix.T, dim=-1).T
+    half = torch.arange(16) >= 8
+    logits = logits + weight * (half[:, None] != half[None, :])
+    target = torch.arange(16)
+    loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+    (wanted,) = torch.autograd.grad(loss, matrix)
+    ours = softmax_gradient(batch, matrix.detach(), log_scale.detach(), Ranks(), Weights(negatives=5.0))
+    torch.testing.assert_close(ours.loss, loss.detach(), rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(ours.matrix, wanted, rtol=1e-6, atol=1e-8)
 
 
 @pytest.mark.parametrize("m", [0, 2])

@@ -7,7 +7,15 @@ import pytest
 import labclip
 from labclip.training import FitResult
 
-QUICK = {"epochs": 10, "batch_size": 64, "learning_rate": 3e-2, "identity_penalty": 1e-4, "progress": False}
+QUICK = {
+    "epochs": 10,
+    "batch_size": 64,
+    "learning_rate": 3e-2,
+    "identity_penalty": 1e-4,
+    "negative_weight": 1,
+    "distill": 0,
+    "progress": False,
+}
 
 
 @pytest.fixture(scope="module")

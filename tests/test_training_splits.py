@@ -9,7 +9,7 @@ import torch
 import labclip
 from labclip.training import LeakWarning, same_images, split_combinations
 
-QUICK = {"epochs": 2, "batch_size": 64, "identity_penalty": 1e-4, "progress": False}
+QUICK = {"epochs": 2, "batch_size": 64, "identity_penalty": 1e-4, "negative_weight": 1, "distill": 0, "progress": False}
 
 
 def rows(data, part):

@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
@@ -14,18 +13,18 @@ import torch
 
 from labclip._version import __version__
 from labclip.alignment import MAX_LOGIT_SCALE, Alignment, Base
-from labclip.checks import check_device, checked_whole
+from labclip.checks import check_device, checked_number, checked_whole
 from labclip.features.features import Features
 from labclip.messages import typed
 from labclip.training.arrays import takes_arrays
 from labclip.training.batches import Batches
-from labclip.training.frontier import HeldOut, Point, frontier, select, synthetic
-from labclip.training.objective import Objective, Ranks, name_of
+from labclip.training.frontier import KEEP, HeldOut, Point, frontier, select
+from labclip.training.objective import Objective, Ranks, Weights, name_of
 from labclip.training.recipes import Settings, for_data, settings_of
 from labclip.training.result import FitResult, advice, measured
 from labclip.training.rows import Data, read_data
 from labclip.training.splits import check_features, split
-from labclip.training.trainer import State, calibrated, check_checkpoint, train
+from labclip.training.trainer import State, calibrated, check_checkpoint, progress_bar, train
 
 _SCALED_ON = 20_000  # captions, more or less
 _STACK = 3  # from here through `takes_arrays` to the user's call, for warnings
@@ -34,10 +33,11 @@ _STACK = 3  # from here through `takes_arrays` to the user's call, for warnings
 @takes_arrays
 def fit(
     features: Features | str | Path, *, validation: Features | str | Path | None = None,
-    retain: Mapping[str, Features | str | Path] | None = None,
+    retain: Mapping[str, Features | str | Path] | None = None, keep: float = KEEP,
     recipe: str = "labclip", epochs: int | None = None, batch_size: int | None = None,
-    learning_rate: float | None = None, identity_penalty: float | None = None, hard_negatives: int | None = None,
-    rank: int | None = None, objective: Literal["softmax", "sigmoid"] | Objective | None = None, seed: int = 0,
+    learning_rate: float | None = None, negative_weight: float | None = None, distill: float | None = None,
+    identity_penalty: float | None = None, hard_negatives: int | None = None, rank: int | None = None,
+    objective: Literal["softmax", "sigmoid"] | Objective | None = None, seed: int = 0,
     device: str | torch.device | None = None, checkpoint: str | Path | None = None, progress: bool = True,
 ) -> FitResult:  # fmt: skip
     """Fit a matrix on the text embeddings of a CLIP, from captions and their hard negatives.
@@ -52,12 +52,17 @@ def fit(
         validation: Held-out features or their folder, of other images than the fit's. By default a seeded tenth of the
             images.
         retain: Features of other domains or their folders by name, whose retrieval must not suffer.
+        keep: Share of the base's R@1 that has to be kept on the held-out captions and on every set of `retain`, by the
+            held-out estimate. Less keeps less, and binds more.
         recipe: "labclip", or one of the published settings: "paper", "paper-clevr", "paper-pug", each with "-sb" for
             batches without negatives.
         epochs: Passes over the captions. This and the following: the recipe's own where None.
         batch_size: Captions a step, over all ranks.
         learning_rate: Of Adam.
-        identity_penalty: Times ||A - I||_F^2, added to the loss; None tries the recipe's own ones.
+        negative_weight: What a hard negative counts beside a caption of another image. This and the next two: in all
+            fits that are tried, where given.
+        distill: Weight of distillation from the base: the KL divergence from its softmax over images and captions.
+        identity_penalty: Times ||A - I||_F^2, added to the loss.
         hard_negatives: Negatives a caption a step.
         rank: Rank of A - I.
         objective: "softmax" (CLIP), "sigmoid" (SigLIP), or a function of logits and columns, see
@@ -88,8 +93,10 @@ def fit(
     """
     settings = settings_of(
         recipe, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, hard_negatives=hard_negatives,
-        identity_penalties=None if identity_penalty is None else (identity_penalty,), rank=rank,
+        rank=rank, negative_weight=negative_weight, distill=distill, identity_penalty=identity_penalty,
     )  # fmt: skip
+    if not 0 < checked_number(typed("keep", "--keep"), keep) <= 1:
+        raise ValueError(f"{typed('keep', '--keep')} is {keep!r}. Pass a share of 1, for example 0.99.")
     if not isinstance(retain, Mapping | None) or not all(isinstance(name, str) and name for name in retain or ()):
         raise ValueError('retain is not a dict of features by name. Pass for example retain={"flickr": features}.')
     # `takes_arrays` has opened the folders.
@@ -109,43 +116,37 @@ def fit(
     settings = for_data(settings, dim=data.dim, captions=len(data.captions))
     batches = Batches(data, settings, seed, ranks, where)
     own = HeldOut.of(held, seed=seed) if held else None
-    kept = {key: HeldOut.of(read_data(one, title), seed=seed) for key, (title, one) in others.items()}
-    pairs = synthetic(own, seed=seed) if own and settings.select_strength else None
+    retained = {key: HeldOut.of(read_data(one, title), seed=seed) for key, (title, one) in others.items()}
     _hold_on(data, where)
-    identity = _identity(data, [part for part in (own, *kept.values()) if part], settings, name, seed)
+    identity = _identity(data, [part for part in (own, *retained.values()) if part], settings, name, seed)
     if not ranks.agree(int(identity[:15], 16), where):
         raise ValueError("The ranks were given other data or settings than each other. Pass all of them the same.")
-    folders = {
-        one: None if checkpoint is None else Path(checkpoint, f"penalty-{one:g}") for one in settings.identity_penalties
-    }
-    for folder in folders.values():
+    numbers = range(1, len(settings.candidates) + 1)
+    folders = [None if checkpoint is None else Path(checkpoint, f"candidate-{number}") for number in numbers]
+    for folder in folders:
         if folder:
             check_checkpoint(folder, identity)  # before hours are spent on the first of them
-    measure = partial(frontier, own, retain=kept, pairs=pairs)
-    watch = measure if settings.early_stop and own and own.bound else None
     fits = []
-    for penalty, folder in folders.items():
-        state = State.new(data.dim, settings, sigmoid=name == "sigmoid", seed=seed, device=where)
-        train(
-            state, batches, custom, measure=watch, penalty=penalty, fingerprint=identity, progress=progress,
-            checkpoint=folder,
-        )  # fmt: skip
-        best = state.best if watch else {**state.parameters, "matrix": state.matrix}
-        matrix = best["matrix"].detach().cpu().float()
-        if settings.rescale:
-            some = data.captions[:: max(1, len(data.captions) // _SCALED_ON)]
-            matrix = unit_scale(matrix, data.texts.take(some).cpu())
-        points = measure(matrix) if own or kept else []
-        fits.append(_Fitted(matrix, float(best["log_scale"]), penalty, points, state.history))
-    return _result(fits, batches, own, features, {"recipe": recipe, "objective": name, "seed": seed})
+    with progress_bar(batches, len(folders), shown=progress) as bar:
+        for weights, folder in zip(settings.candidates, folders, strict=True):
+            state = State.new(data.dim, settings, sigmoid=name == "sigmoid", seed=seed, device=where)
+            train(state, batches, custom, weights, fingerprint=identity, checkpoint=folder, bar=bar)
+            matrix = state.matrix.detach().cpu().float()
+            if settings.rescale:
+                some = data.captions[:: max(1, len(data.captions) // _SCALED_ON)]
+                matrix = unit_scale(matrix, data.texts.take(some).cpu())
+            points = frontier(own, matrix, retain=retained) if own or retained else []
+            fits.append(_Fitted(matrix, float(state.parameters["log_scale"]), weights, points, state.history))
+    record = {"recipe": recipe, "objective": name, "seed": seed, "keep": keep}
+    return _result(fits, batches, own, features, record)
 
 
 class _Fitted(NamedTuple):
-    """One fit of a path of penalties."""
+    """One candidate."""
 
     matrix: torch.Tensor
     log_scale: float
-    penalty: float
+    weights: Weights
     points: list[Point]
     history: list[dict[str, Any]]
 
@@ -165,13 +166,13 @@ def _result(
     data, settings = batches.data, batches.settings
     fitted, strength = fits[0], 1.0
     if settings.select_strength and own and own.bound:
-        best = select([point for one in fits for point in one.points])
+        best = select([point for one in fits for point in one.points], record["keep"])
         fitted = next(one for one in fits if any(point is best for point in one.points))
         strength = best.strength
     metadata: dict[str, Any] = {
         **record,
         "settings": asdict(settings),
-        "identity_penalty": fitted.penalty,
+        "weights": asdict(fitted.weights),
         "data": f"{len(data.captions):,} captions of {len(data.images_used):,} images, "
         f"{data.k} negative{'s' if data.k > 1 else ''} each",
         "versions": {"labclip": __version__, "torch": torch.__version__},

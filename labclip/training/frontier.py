@@ -6,19 +6,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
-import torch.nn.functional as F
 
+from labclip.training.objective import DISTILLED_SCALE
 from labclip.training.rows import Data
 
 STRENGTHS = tuple(round(0.05 * step, 2) for step in range(26))  # 0 to 1.25
 GALLERY = 2000
 """Images of a retrieval gallery at most, with at most twice as many captions."""
-COST = 0.01
-"""Share of the base's R@1 that may be lost: less, no ordinary validation set can tell from nothing."""
-SYNTHETIC_WEIGHT = 0.025
-"""How much a share of R@1 lost on synthetic random pairs counts beside a share of binding; see docs/fit.md."""
-_PAIRS = 500  # synthetic ones
-_BASE_R1 = 0.9  # of the base on them: hard enough to show a loss, easy enough to have something to lose
+KEEP = 0.99
+"""Of the base's R@1 that has to be kept, by default: less than 1%, no ordinary validation set can tell from nothing."""
+CLOSE = 0.03
+"""Share of the gain in binding that is not worth a greater divergence."""
+_CHANGED = 0.15, 3.0
+"""Divergence that costs nothing measurable, and how much more for each share of R@1 given up: docs/fit.md says where
+this line is from."""
+_DISTRACTORS = 200  # images of a gallery in which the divergence is measured: it grows with their number
 
 
 @dataclass(frozen=True)
@@ -57,32 +59,6 @@ class HeldOut:
         return cls(data.images.take(kept), data.texts.take(captions), index, *negatives)
 
 
-def synthetic(held: HeldOut, *, seed: int = 0) -> HeldOut:
-    """Random pairs around a set's centres that otherwise use every direction alike.
-
-    They stand for the uses of a model that nobody measured: whatever direction a matrix changes matters there. Each
-    pair shares a random direction and has noise of its own, so much that the base's R@1 is about 0.9.
-    """
-    draw = torch.Generator().manual_seed(seed)
-    dim = held.images.shape[1]
-    centres = torch.stack([side.cpu().mean(dim=0) for side in (held.images, held.texts)])
-    along = torch.linalg.qr(centres.T).Q  # pairs lie around the centres, across them
-    random = torch.randn(3, _PAIRS, dim, generator=draw)
-    shared, *noise = F.normalize(random - random @ along @ along.T, dim=-1)
-    spread = (1 - centres.square().sum(dim=1)).clamp_min(0.01).sqrt()
-    found, low, high = held, 0.0, 1.0
-    for _ in range(10):
-        share = (low + high) / 2  # the cosine of a pair, centres aside
-        images, texts = (
-            F.normalize(centre + length * F.normalize(share**0.5 * shared + (1 - share) ** 0.5 * own, dim=-1), dim=-1)
-            for centre, length, own in zip(centres, spread, noise, strict=True)
-        )
-        found = HeldOut(images, texts, torch.arange(_PAIRS))
-        recall = sum(_Retrieval(found, torch.eye(dim)).at(0.0)) / 2
-        low, high = (share, high) if recall < _BASE_R1 else (low, share)
-    return found
-
-
 @dataclass(frozen=True)
 class Point:
     """What one strength does on held-out data; shares of 1, a tie is wrong in all of them.
@@ -94,9 +70,12 @@ class Point:
         t2i_r1: Share of captions whose image has the highest cosine; None where nothing was held out.
         i2t_r1: Share of images for which one of their captions has the highest cosine; None likewise.
         retain: (t2i_r1, i2t_r1) on each set of `retain`, by its name.
-        smoothed_binding: Kernel-smoothed accuracy of binding, a normal kernel of Silverman's width on each pair's
-            margin: raw accuracy jumps from caption to caption and saturates at 1.
-        synthetic_r1: R@1 on synthetic random pairs, the mean of both directions; None where it was not measured.
+        smoothed_binding: Kernel-smoothed accuracy of binding, a normal kernel of Silverman's width on each margin: raw
+            accuracy jumps from caption to caption and saturates at 1.
+        smoothed_recalls: The same of both directions of retrieval, by set, as in `recalls`.
+        divergence: How far the aligned softmax moves what the base gives to wrong images and captions, in nats: the KL
+            divergence among them, times the base's probability of any of them; the mean over both
+            directions, in galleries of 200 images. It foretells what retrieval loses on data that nobody measured.
     """
 
     strength: float
@@ -106,7 +85,8 @@ class Point:
     i2t_r1: float | None
     retain: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     smoothed_binding: float | None = None
-    synthetic_r1: float | None = None
+    smoothed_recalls: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    divergence: float | None = None
 
     @property
     def recalls(self) -> dict[str, tuple[float, float]]:
@@ -117,44 +97,64 @@ class Point:
 
 def frontier(
     own: HeldOut | None, matrix: torch.Tensor, strengths: Sequence[float] = STRENGTHS, *,
-    retain: Mapping[str, HeldOut] | None = None, pairs: HeldOut | None = None,
+    retain: Mapping[str, HeldOut] | None = None,
 ) -> list[Point]:  # fmt: skip
-    """Measure a matrix [dim, dim] on held-out data, other domains and synthetic pairs, at several strengths."""
+    """Measure a matrix [dim, dim] on held-out data and other domains at several strengths."""
     binding = _Binding(own, matrix) if own and own.bound else None
-    home = _Retrieval(own, matrix) if own else None
-    others = {name: _Retrieval(held, matrix) for name, held in (retain or {}).items()}
-    unknown = _Retrieval(pairs, matrix) if pairs else None
+    sets = {"validation": _Retrieval(own, matrix)} if own else {}
+    sets |= {f"retain {name}": _Retrieval(held, matrix) for name, held in (retain or {}).items()}
+    divergence = _Divergence(own, matrix) if own else None
     distance = float((matrix - torch.eye(len(matrix))).norm())
     points = []
     for strength in strengths:
         accuracy, smoothed = binding.at(strength) if binding else (None, None)
-        t2i, i2t = home.at(strength) if home else (None, None)
-        kept = {name: part.at(strength) for name, part in others.items()}
-        mean = sum(unknown.at(strength)) / 2 if unknown else None
-        points.append(Point(strength, strength * distance, accuracy, t2i, i2t, kept, smoothed, mean))
+        found = {name: part.at(strength) for name, part in sets.items()}
+        recalls = {name: (t2i[0], i2t[0]) for name, (t2i, i2t) in found.items()}
+        t2i_r1, i2t_r1 = recalls.pop("validation") if own else (None, None)
+        points.append(
+            Point(
+                strength=strength,
+                distance=strength * distance,
+                binding=accuracy,
+                t2i_r1=t2i_r1,
+                i2t_r1=i2t_r1,
+                retain={name.removeprefix("retain "): both for name, both in recalls.items()},
+                smoothed_binding=smoothed,
+                smoothed_recalls={name: (t2i[1], i2t[1]) for name, (t2i, i2t) in found.items()},
+                divergence=divergence.at(strength) if divergence else None,
+            )
+        )
     return points
 
 
-def score(point: Point, base: Point) -> float:
-    """Smoothed binding, less `SYNTHETIC_WEIGHT` times the share of R@1 lost on synthetic pairs."""
-    lost = 1 - point.synthetic_r1 / base.synthetic_r1 if point.synthetic_r1 is not None and base.synthetic_r1 else 0.0
-    return (point.smoothed_binding or 0.0) - SYNTHETIC_WEIGHT * max(lost, 0.0)
+def kept(points: Sequence[Point], keep: float = KEEP) -> list[Point]:
+    """The points that keep this share of the base's R@1, by the held-out estimate; the base itself always is one.
 
-
-def select(points: Sequence[Point]) -> Point:
-    """The point of the highest score among those that cost retrieval nothing measurable; of equals the nearest to I.
-
-    Such a point loses at most `COST` of the base's R@1, on every set, both ways. The base itself always is among them.
-    Points may be of several matrices with one base.
+    Smoothed R@1, the mean of both directions, keeps it on every set, and the divergence is within what keeps as much on
+    data that nobody measured.
     """
     base = at_strength(points, 0)
-    least = {name: [(1 - COST) * recall for recall in both] for name, both in base.recalls.items()}
-    free = [
+    free, slope = _CHANGED
+    return [
         point
         for point in points
-        if all(ours >= theirs for name in least for ours, theirs in zip(point.recalls[name], least[name], strict=True))
+        if point.strength == 0
+        or (
+            (point.divergence or 0.0) <= free + slope * (1 - keep)
+            and all(sum(point.smoothed_recalls[name]) >= keep * sum(r1) for name, r1 in base.smoothed_recalls.items())
+        )
     ]
-    return max(free, key=lambda point: (score(point, base), -point.distance))
+
+
+def select(points: Sequence[Point], keep: float = KEEP) -> Point:
+    """Of the kept points that bind nearly as well as the best of them, the one that diverges least from the base.
+
+    Points may be of several matrices with one base.
+    """
+    found, base = kept(points, keep), at_strength(points, 0).smoothed_binding or 0.0
+    best = max(point.smoothed_binding or 0.0 for point in found)
+    near = [point for point in found if (point.smoothed_binding or 0.0) >= best - CLOSE * (best - base)]
+    return min(near, key=lambda point: (point.divergence or 0.0, point.distance))
 
 
 def at_strength(points: Sequence[Point], strength: float) -> Point:
@@ -192,26 +192,64 @@ class _Binding:
             ((1 - strength) * plain + strength * aligned) / blend.length(strength)
             for blend, plain, aligned in self._sides
         )
-        margin = (right - wrong)[self._present].double()
-        width = 0.9 * margin.std(correction=0) * len(margin) ** -0.2
-        smoothed = torch.special.ndtr(margin / width.clamp_min(1e-12)).mean()
-        return float((right > wrong)[self._present].double().mean()), float(smoothed)
+        return _accuracy((right - wrong)[self._present])
+
+
+def _accuracy(margin: torch.Tensor) -> tuple[float, float]:
+    """Share of positive margins, and the kernel-smoothed share."""
+    width = 0.9 * margin.double().std(correction=0) * len(margin) ** -0.2
+    smoothed = torch.special.ndtr(margin.double() / width.clamp_min(1e-12)).mean()
+    return float((margin > 0).double().mean()), float(smoothed)
+
+
+class _Cosines:
+    """Cosines of blended texts with images, from products made once."""
+
+    def __init__(self, images: torch.Tensor, texts: torch.Tensor, index: torch.Tensor, matrix: torch.Tensor) -> None:
+        self._blend = _Blend(texts, matrix)
+        self._plain, self._aligned = images @ texts.T, images @ self._blend.aligned.T  # [n, m]
+        self.index, self.columns = index, torch.arange(len(index))
+        self.own = torch.zeros_like(self._plain, dtype=torch.bool)
+        self.own[index, self.columns] = True
+
+    def at(self, strength: float) -> torch.Tensor:
+        return torch.lerp(self._plain, self._aligned, strength) / self._blend.length(strength)
 
 
 class _Retrieval:
     def __init__(self, held: HeldOut, matrix: torch.Tensor) -> None:
-        self._blend = _Blend(held.texts, matrix)
-        self._plain = held.images @ held.texts.T  # [n, m]
-        self._aligned = held.images @ self._blend.aligned.T
-        self._index = held.image_index
-        self._own = torch.zeros_like(self._plain, dtype=torch.bool)
-        self._own[self._index, torch.arange(len(self._index))] = True
+        self._cosines = _Cosines(held.images, held.texts, held.image_index, matrix)
 
-    def at(self, strength: float) -> tuple[float, float]:
-        """R@1 of text to image and of image to text."""
-        cosine = torch.lerp(self._plain, self._aligned, strength) / self._blend.length(strength)
-        own = cosine[self._index, torch.arange(len(self._index))]
-        t2i = (cosine >= own).sum(dim=0) == 1
-        best_own = cosine.masked_fill(~self._own, -2.0).amax(dim=1)
-        best_other = cosine.masked_fill(self._own, -2.0).amax(dim=1)
-        return float(t2i.double().mean()), float((best_own > best_other).double().mean())
+    def at(self, strength: float) -> tuple[tuple[float, float], tuple[float, float]]:
+        """R@1 and kernel-smoothed R@1 of text to image, and of image to text."""
+        cosine, cosines = self._cosines.at(strength), self._cosines
+        own = cosine[cosines.index, cosines.columns]
+        others = cosine.masked_fill(cosines.own, -2.0)
+        best_own = cosine.masked_fill(~cosines.own, -2.0).amax(dim=1)
+        return _accuracy(own - others.amax(dim=0)), _accuracy(best_own - others.amax(dim=1))
+
+
+class _Divergence:
+    def __init__(self, held: HeldOut, matrix: torch.Tensor) -> None:
+        self._parts = []
+        whole = max(len(held.images) // _DISTRACTORS, 1)
+        for images in torch.arange(len(held.images))[: whole * _DISTRACTORS].chunk(whole):
+            texts = torch.isin(held.image_index, images).nonzero().flatten()
+            index = held.image_index[texts] - images[0]
+            cosines = _Cosines(held.images[images], held.texts[texts], index, matrix)
+            self._parts.append((cosines, self._wrong(cosines, 0.0)))
+
+    def at(self, strength: float) -> float:
+        found = []
+        for cosines, base in self._parts:
+            for (before, weight), (after, _) in zip(base, self._wrong(cosines, strength), strict=True):
+                found.append((weight * (before - after)).sum(dim=1).mean())
+        return float(torch.stack(found).mean())
+
+    def _wrong(self, cosines: _Cosines, strength: float) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """For each text the log-softmax over its wrong images, and the softmax over all; the same for each image."""
+        logits = DISTILLED_SCALE * cosines.at(strength)
+        return [
+            (z.masked_fill(own, -1e9).log_softmax(dim=1), z.softmax(dim=1).masked_fill(own, 0.0))
+            for z, own in ((logits.T, cosines.own.T), (logits, cosines.own))
+        ]

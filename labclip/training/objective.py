@@ -1,7 +1,8 @@
 """The loss of a batch and its gradient, by hand: four matrix products and as few passes over the logits as they allow.
 
-A user's objective sees the logits alone; the way back from them to the matrix is the same. Symbols: v image embeddings,
-x text embeddings, A the matrix, y = x A^T, u = y / |y|, z = exp(t) v u^T the logits.
+A user's objective sees the logits alone; the way back from them to the matrix is the same. Distillation from the base
+takes half a product more. Symbols: v image embeddings, x text embeddings, A the matrix, y = x A^T, u = y / |y|,
+z = exp(t) v u^T the logits.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ from typing import NamedTuple, Protocol
 import torch
 import torch.distributed as dist
 
+DISTILLED_SCALE = 50.0
+"""Times the cosines in the softmax that is kept near the base's, whatever the temperature of the loss."""
+
 
 class Objective(Protocol):
     """A loss of one's own, for `labclip.fit(features, objective=...)`."""
@@ -23,13 +27,31 @@ class Objective(Protocol):
         Args:
             logits: Cosines times exp(t), float32 [rows, texts]. A row is an image; texts are the n captions of the
                 batch, then a negative of each, m times: column j n + i is negative j of caption i. Without images of
-                negatives there are n rows, row i the image of caption i. An entry that does not count is -inf: an
-                absent negative, another caption of the same image. Gradients are taken of the logits alone.
+                negatives there are n rows, row i the image of caption i. To those of negatives log(negative_weight) is
+                added. An entry that does not count is -inf: an absent negative, another caption of the same image.
+                Gradients are taken of the logits alone.
             columns: Each row's own text, int64 [rows]; 0 to n - 1 without images of negatives.
 
         Returns:
             A scalar, computed from the logits by operations that torch differentiates.
         """
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights of the parts of the loss.
+
+    Attributes:
+        negatives: Of a hard negative in the softmax, beside 1 of another caption: its logit grows by the logarithm. w
+            does what w negatives of a caption do, at the price of one.
+        distill: Of distillation from the base: the mean KL divergence from the base's softmax of `DISTILLED_SCALE`
+            times the cosines of the batch's images and captions to the aligned one, over rows and over columns, halved.
+        identity: Of ||A - I||_F^2.
+    """
+
+    negatives: float = 1.0
+    distill: float = 0.0
+    identity: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -128,6 +150,14 @@ class Gradient(NamedTuple):
     bias: torch.Tensor  # 0 for the softmax objective
 
 
+class _Distilled(NamedTuple):
+    """Of this rank's captions and images, d the cosines times `DISTILLED_SCALE`."""
+
+    pull: torch.Tensor  # d loss / d d, [n, N]
+    loss: torch.Tensor
+    along: torch.Tensor  # its part of d loss / d t, which the temperature is not given
+
+
 class _Step:
     """The logits of a batch, and the way back from their gradient to the parameters.
 
@@ -138,12 +168,14 @@ class _Step:
         count: Pairs over all ranks.
     """
 
-    def __init__(self, batch: Batch, matrix: torch.Tensor, log_scale: torch.Tensor, ranks: Ranks) -> None:
+    def __init__(
+        self, batch: Batch, matrix: torch.Tensor, log_scale: torch.Tensor, ranks: Ranks, weights: Weights
+    ) -> None:
         aligned = batch.texts @ matrix.T
         self.length = aligned.norm(dim=-1, keepdim=True).clamp_min_(1e-12)
         self.unit = aligned.div_(self.length)
         self.every = ranks.gather_columns(self.unit, batch.captions)  # [(1 + m) * N, dim]
-        self.batch, self.ranks, self.scale = batch, ranks, log_scale.exp()
+        self.batch, self.ranks, self.weights, self.scale = batch, ranks, weights, log_scale.exp()
         n, total = batch.captions, batch.captions * ranks.count
         self.rows = torch.arange(len(batch.images), device=batch.images.device)
         self.columns = self.rows // n * total + n * ranks.own + self.rows % n
@@ -155,17 +187,60 @@ class _Step:
             self.count = float((~batch.unpaired).sum())
 
     def logits(self, bias: torch.Tensor | None = None) -> torch.Tensor:
-        """[images, (1 + m) * N], where what does not count has a logit that counts for nothing."""
+        """[images, (1 + m) * N], where what does not count is -inf."""
         logits = (self.batch.images * self.scale) @ self.every.T
         logits = logits if bias is None else logits + bias
+        if self.weights.negatives != 1:
+            n, total = self.batch.captions, self.batch.captions * self.ranks.count
+            by_block = logits.view(self.batch.blocks, n, -1, total)
+            for block, others in enumerate(by_block):  # a negative is hard for the image of its caption, and both ways
+                others[:, :block] += math.log(self.weights.negatives)
+                others[:, block + 1 :] += math.log(self.weights.negatives)
         if self.batch.skipped is not None:
             logits.view(-1)[self.batch.skipped] = -math.inf
         if self.batch.absent is not None:
             logits.masked_fill_(self.batch.absent, -math.inf)
         return logits
 
-    def back(self, weights: torch.Tensor, share: float, loss: torch.Tensor, *, bias: bool = False) -> Gradient:
+    def distilled(self, logits: torch.Tensor) -> _Distilled | None:
+        """What distillation adds, from `logits` as they were made; None where it has no weight."""
+        if not self.weights.distill:
+            return None
+        n, ranks = self.batch.captions, self.ranks
+        total = n * ranks.count
+        after = logits[:n, :total] * (DISTILLED_SCALE / self.scale)
+        before = (self.batch.images[:n] * DISTILLED_SCALE) @ ranks.gather_columns(self.batch.texts[:n], n).T
+        skipped = None if self.batch.skipped is None else after == -math.inf
+        if skipped is not None:
+            before.masked_fill_(skipped, -math.inf)
+        (base, base_norm), (aligned, norm) = self._softmaxes(before), self._softmaxes(after)
+        if skipped is not None:
+            before.masked_fill_(skipped, 0.0)
+            after.masked_fill_(skipped, 0.0)
+        share = self.weights.distill / (2 * total)
+        loss = share * ((base * before.sub_(after)).sum() + norm - base_norm)
+        pull = aligned.sub_(base).mul_(share)  # d loss / d after
+        return _Distilled(pull, loss, (pull * after).sum())
+
+    def _softmaxes(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The softmax over rows plus that over columns, and the sum of the logarithms of this rank's normalisers."""
+        top = self.ranks.maximum(logits.max())
+        found = (logits - top).exp_()
+        row = found.sum(dim=1).clamp_min_(1e-30)
+        column = self.ranks.total(found.sum(dim=0)).clamp_min_(1e-30)
+        norm = row.log().sum() + column.log().sum() / self.ranks.count + 2 * len(row) * top
+        return found.mul_(row.reciprocal()[:, None] + column.reciprocal()), norm
+
+    def back(
+        self, weights: torch.Tensor, share: float, loss: torch.Tensor, distilled: _Distilled | None, *,
+        bias: bool = False,
+    ) -> Gradient:  # fmt: skip
         """From d loss / d z, `share` times `weights` [images, texts], to the parameters."""
+        towards_bias = weights.sum() * share if bias else torch.zeros_like(self.scale)  # distillation has none
+        if distilled is not None:
+            n, total = distilled.pull.shape
+            weights[:n, :total].add_(distilled.pull * (DISTILLED_SCALE / self.scale / share))
+            loss = loss + distilled.loss
         pull = self.ranks.total(weights.T @ (self.batch.images * (self.scale * share)))  # d loss / d u of every text
         pull = self.ranks.own_columns(pull, self.batch.captions)
         along = (pull * self.unit).sum(dim=-1, keepdim=True)  # sums to d loss / d t, bias aside
@@ -173,12 +248,14 @@ class _Step:
         return Gradient(
             loss=self.ranks.total(loss.clone()),
             matrix=self.ranks.total(pull.T @ self.batch.texts),
-            log_scale=self.ranks.total(along.sum()),
-            bias=self.ranks.total(weights.sum() * share) if bias else torch.zeros_like(self.scale),
+            log_scale=self.ranks.total(along.sum() - (0.0 if distilled is None else distilled.along)),
+            bias=self.ranks.total(towards_bias),
         )
 
 
-def softmax_gradient(batch: Batch, matrix: torch.Tensor, log_scale: torch.Tensor, ranks: Ranks) -> Gradient:
+def softmax_gradient(
+    batch: Batch, matrix: torch.Tensor, log_scale: torch.Tensor, ranks: Ranks, weights: Weights = Weights()
+) -> Gradient:
     """CLIP's contrastive loss with hard negatives as further wrong captions of each image.
 
     Image to text is a cross entropy over captions and negatives, text to image one over images for the captions alone;
@@ -186,27 +263,28 @@ def softmax_gradient(batch: Batch, matrix: torch.Tensor, log_scale: torch.Tensor
 
     Source: arXiv:2502.03566 (HNB; SB where the batch has no negatives).
     """
-    step = _Step(batch, matrix, log_scale, ranks)
+    step = _Step(batch, matrix, log_scale, ranks, weights)
     rows, columns, wide = step.rows, step.columns, step.wide
     logits = step.logits()
+    distilled = step.distilled(logits)
     right = logits[rows, columns]
     top = ranks.maximum(logits.max())
-    weights = logits.sub_(top).exp_()  # in place: a pass over the logits costs as much as a small product
+    pulls = logits.sub_(top).exp_()  # in place: a pass over the logits costs as much as a small product
     if step.missing is not None:
-        weights[step.missing] = 0.0
-    row = weights.sum(dim=1)
-    column = ranks.total(weights[:, :wide].sum(dim=0))
+        pulls[step.missing] = 0.0
+    row = pulls.sum(dim=1)
+    column = ranks.total(pulls[:, :wide].sum(dim=0))
     if step.missing is not None:
         row[step.missing], column[batch.unpaired] = math.inf, math.inf  # whose reciprocals are 0
     if bool(ranks.maximum(((row.min() < 1e-30) | (column.min() < 1e-30)).float())):
-        loss, weights = _far_apart(step)
+        loss, pulls = _far_apart(step)
     else:
         loss = (row[rows].log() + column[columns].log() + 2 * (top - right)).sum() / 2
         row, column = row.reciprocal_(), column.reciprocal_()
-        weights[:, :wide].mul_(row[:, None] + column)
-        weights[:, wide:].mul_(row[:, None])
-    weights[rows, columns] -= 2.0
-    return step.back(weights, 0.5 / step.count, loss / step.count)
+        pulls[:, :wide].mul_(row[:, None] + column)
+        pulls[:, wide:].mul_(row[:, None])
+    pulls[rows, columns] -= 2.0
+    return step.back(pulls, 0.5 / step.count, loss / step.count, distilled)
 
 
 def _far_apart(step: _Step) -> tuple[torch.Tensor, torch.Tensor]:
@@ -228,23 +306,25 @@ def _far_apart(step: _Step) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def sigmoid_gradient(
-    batch: Batch, matrix: torch.Tensor, log_scale: torch.Tensor, bias: torch.Tensor, ranks: Ranks
-) -> Gradient:
+    batch: Batch, matrix: torch.Tensor, log_scale: torch.Tensor, bias: torch.Tensor, ranks: Ranks,
+    weights: Weights = Weights(),
+) -> Gradient:  # fmt: skip
     """SigLIP's loss: each pair of image and text is right or wrong by itself; hard negatives are further wrong texts.
 
     It is a sum over texts and a mean over images. The bias is added to the logits.
 
     Source: arXiv:2303.15343 (SigLIP), with the negatives of arXiv:2502.03566.
     """
-    step = _Step(batch, matrix, log_scale, ranks)
+    step = _Step(batch, matrix, log_scale, ranks, weights)
     logits = step.logits(bias)
+    distilled = step.distilled(logits)
     if step.missing is not None:
         logits[step.missing] = -math.inf
     right = logits[step.rows, step.columns]
     loss = (torch.nn.functional.softplus(logits).sum() - right.sum()) / step.count
-    weights = logits.sigmoid_()
-    weights[step.rows, step.columns] -= 1.0
-    return step.back(weights, 1 / step.count, loss, bias=True)
+    pulls = logits.sigmoid_()
+    pulls[step.rows, step.columns] -= 1.0
+    return step.back(pulls, 1 / step.count, loss, distilled, bias=True)
 
 
 def name_of(objective: Objective) -> str:
@@ -252,10 +332,13 @@ def name_of(objective: Objective) -> str:
     return str(getattr(objective, "__qualname__", type(objective).__qualname__))
 
 
-def custom_gradient(objective: Objective, batch: Batch, matrix: torch.Tensor, log_scale: torch.Tensor) -> Gradient:
+def custom_gradient(
+    objective: Objective, batch: Batch, matrix: torch.Tensor, log_scale: torch.Tensor, weights: Weights = Weights()
+) -> Gradient:
     """A user's loss: autograd down to the logits, then by hand. In one process only."""
-    step = _Step(batch, matrix, log_scale, Ranks())
+    step = _Step(batch, matrix, log_scale, Ranks(), weights)
     logits = step.logits()
+    distilled = step.distilled(logits)
     with torch.inference_mode(False), torch.enable_grad():
         seen = logits[step.rows].requires_grad_()
         loss = objective(seen, step.columns.clone())
@@ -273,6 +356,6 @@ def custom_gradient(objective: Objective, batch: Batch, matrix: torch.Tensor, lo
                 f"The objective {name_of(objective)} returns {float(loss.detach()):g}. Return a finite loss; "
                 f"logits that do not count are -inf."
             )
-    weights = torch.zeros_like(logits)
-    weights[step.rows] = pull.masked_fill(seen.detach() == -math.inf, 0.0)
-    return step.back(weights, 1.0, loss.detach())
+    pulls = torch.zeros_like(logits)
+    pulls[step.rows] = pull.masked_fill(seen.detach() == -math.inf, 0.0)
+    return step.back(pulls, 1.0, loss.detach(), distilled)

@@ -9,9 +9,10 @@ from typing import Any
 
 from labclip.checks import checked_number, checked_whole
 from labclip.messages import typed
+from labclip.training.objective import Weights
 
-_STEPS = 2000
-_BATCH = 64, 512  # the least and the most, where the recipe leaves it open
+_STEPS = 1000
+_BATCH = 64, 256  # the least and the most, where the recipe leaves it open
 
 
 @dataclass(frozen=True)
@@ -19,21 +20,19 @@ class Settings:
     """How a matrix is fitted.
 
     Attributes:
-        epochs: Passes over the captions; None is as many as make some 2,000 steps, from 5 to 400.
+        epochs: Passes over the captions; None is as many as make some 1,000 steps, from 5 to 200.
         batch_size: Captions a step, over all ranks; None is a power of two near a sixteenth of the captions, from 64 to
-            512. A last, smaller batch of an epoch is left out, as every epoch draws another order.
+            256. A last, smaller batch of an epoch is left out, as every epoch draws another order.
         learning_rate: Of Adam, at the start.
         cosine: Whether the step falls along a cosine to a hundredth, instead of staying constant.
         logit_scale: Times the cosines in the loss; None learns it, from 1. Held high, only captions that are nearly
             mistaken pull at the matrix, so the change stays small.
         hard_negatives: Negatives a caption a step, drawn again each epoch among those it has; 0 is a standard batch.
-        identity_penalties: Times ||A - I||_F^2, added to the loss, since that distance predicts what retrieval outside
-            the domain loses. Of several, each is fitted, and validation selects one.
+        candidates: Weights of the parts of the loss. Of several, each is fitted, and validation selects one.
         rank: Rank of A - I; None is a full matrix.
         rank_share: The rank as a share of the dim, where `rank` does not say it; low rank costs other domains less.
         mask_same_image: Whether other captions of an image are kept from counting as its negatives.
         mask_absent: Whether absent negatives are left out of the loss, instead of standing as the caption itself.
-        early_stop: Whether the epoch that does best on validation is kept, instead of the last.
         rescale: Whether the matrix is scaled so that unit-length text keeps unit length on average. A cosine does not
             see the scale, but strength and ||A - I|| do.
         select_strength: Whether the strength is selected on the frontier, instead of 1.
@@ -46,20 +45,23 @@ class Settings:
     cosine: bool = True
     logit_scale: float | None = 50.0
     hard_negatives: int = 1
-    identity_penalties: tuple[float, ...] = (1e-3, 3e-4, 1e-4)
+    candidates: tuple[Weights, ...] = (
+        Weights(negatives=12.0, distill=1.0),  # where the base's retrieval is to be kept
+        Weights(identity=1e-4),  # where it is to be corrected as well
+        Weights(identity=1e-3),
+    )
     rank: int | None = None
     rank_share: float | None = 0.25
     mask_same_image: bool = True
     mask_absent: bool = True
-    early_stop: bool = True
     rescale: bool = True
     select_strength: bool = True
     validation_share: float = 0.1
 
 
 _PAPER = Settings(
-    epochs=10, batch_size=1024, learning_rate=1e-3, cosine=False, logit_scale=None, identity_penalties=(0.0,),
-    rank_share=None, mask_same_image=False, mask_absent=False, early_stop=False, rescale=False, select_strength=False,
+    epochs=10, batch_size=1024, learning_rate=1e-3, cosine=False, logit_scale=None, candidates=(Weights(),),
+    rank_share=None, mask_same_image=False, mask_absent=False, rescale=False, select_strength=False,
     validation_share=0.0,
 )  # fmt: skip
 _CLEVR = replace(_PAPER, epochs=50, batch_size=128, learning_rate=1e-2)
@@ -78,8 +80,11 @@ RECIPES = {
 `-pug` are its synthetic settings, `-sb` its standard batches without negatives. Source: arXiv:2502.03566."""
 
 
-def settings_of(recipe: str, **changes: Any) -> Settings:
-    """The settings of a recipe with some of them changed; None changes nothing."""
+def settings_of(
+    recipe: str, *, negative_weight: float | None = None, distill: float | None = None,
+    identity_penalty: float | None = None, **changes: Any,
+) -> Settings:  # fmt: skip
+    """The settings of a recipe with some of them changed, a weight in all candidates; None changes nothing."""
     if recipe not in RECIPES:
         near = difflib.get_close_matches(str(recipe), RECIPES, n=1)
         raise ValueError(
@@ -95,10 +100,15 @@ def settings_of(recipe: str, **changes: Any) -> Settings:
         raise ValueError(
             f"{_typed('learning_rate')} is {settings.learning_rate!r}. Pass a positive number, for example 1e-3."
         )
-    for penalty in settings.identity_penalties:
-        if checked_number(_typed("identity_penalty"), penalty) < 0:
-            raise ValueError(f"{_typed('identity_penalty')} is {penalty!r}. Pass 0 or a positive number.")
-    return settings
+    if negative_weight is not None and checked_number(_typed("negative_weight"), negative_weight) <= 0:
+        raise ValueError(f"{_typed('negative_weight')} is {negative_weight!r}. Pass a positive number, for example 12.")
+    for name, weight in (("distill", distill), ("identity_penalty", identity_penalty)):
+        if weight is not None and checked_number(_typed(name), weight) < 0:
+            raise ValueError(f"{_typed(name)} is {weight!r}. Pass 0 or a positive number.")
+    asked = {"negatives": negative_weight, "distill": distill, "identity": identity_penalty}
+    weights = {name: float(value) for name, value in asked.items() if value is not None}
+    changed = dict.fromkeys(replace(one, **weights) for one in settings.candidates)  # each once
+    return replace(settings, candidates=tuple(changed))
 
 
 def for_data(settings: Settings, *, dim: int, captions: int) -> Settings:
@@ -111,7 +121,7 @@ def for_data(settings: Settings, *, dim: int, captions: int) -> Settings:
     if batch_size is None:
         batch_size = min(max(2 ** round(math.log2(max(captions, 1) / 16)), _BATCH[0]), _BATCH[1])
     if epochs is None:
-        epochs = min(max(math.ceil(_STEPS / max(1, captions // batch_size)), 5), 400)
+        epochs = min(max(math.ceil(_STEPS / max(1, captions // batch_size)), 5), 200)
     return replace(settings, rank=rank, epochs=epochs, batch_size=batch_size)
 
 

@@ -22,7 +22,7 @@ _FEW = 200  # below this many held-out captions an accuracy is known to some 7 p
 _BINDS = 0.95
 _BINDING, _SELECTED = "#1f7a5a", "#b3402f"
 _COLOURS = ("#3b4a6b", "#8a93a6", "#c08a3e", "#7d5ba6")
-_RECORDED = ("recipe", "identity_penalty", "objective", "seed", "data")
+_RECORDED = ("recipe", "weights", "objective", "seed", "data")
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -31,8 +31,7 @@ class FitResult(Reported):
 
     Attributes:
         alignment: The matrix, at the strength selected on the frontier.
-        history: A record of each epoch: epoch, loss, logit_scale, distance (||A - I||_F before scaling); and after some
-            epochs, where the recipe looks at validation, binding and score of the point that would be selected.
+        history: A record of each epoch: epoch, loss, logit_scale, distance (||A - I||_F before scaling).
         frontier: What each strength from 0 to 1.25 does on the held-out data; empty where nothing is held out.
         advice: What a user should know before using the matrix, a sentence each; empty if nothing speaks against it.
         worthwhile: Whether the matrix binds better than its base by more than chance explains, at no measurable cost;
@@ -91,10 +90,6 @@ class FitResult(Reported):
         left.set(xlabel="strength: 0 the base, 1 as fitted", ylabel="accuracy on held-out data")
         right.plot([record["epoch"] for record in self.history], [record["loss"] for record in self.history])
         right.set(xlabel="epoch", ylabel="loss")
-        if looks := {record["epoch"]: record["binding"] for record in self.history if "binding" in record}:
-            twin = right.twinx()
-            twin.plot([*looks], [*looks.values()], color=_BINDING, linewidth=2)
-            twin.set_ylabel("binding on validation", color=_BINDING)
         for axes in (left, right):
             axes.spines[["top", "right"]].set_visible(False)
         figure.legend(*left.get_legend_handles_labels(), loc="outside lower left", ncols=3, frameon=False, fontsize=8)

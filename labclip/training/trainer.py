@@ -7,7 +7,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,22 +20,24 @@ from tqdm import tqdm
 
 from labclip.messages import typed
 from labclip.training.batches import Batches
-from labclip.training.frontier import Point, score, select
-from labclip.training.objective import Batch, Gradient, Objective, custom_gradient, sigmoid_gradient, softmax_gradient
+from labclip.training.objective import (
+    Batch,
+    Gradient,
+    Objective,
+    Weights,
+    custom_gradient,
+    sigmoid_gradient,
+    softmax_gradient,
+)
 from labclip.training.recipes import Settings
 
 CHECKPOINT = "fit.safetensors"
-_COARSE = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
-_LOOKS = 10  # at validation during a fit; a look can cost as much as an epoch
 _CHECKPOINT_SECONDS = 30.0
 _ABSURD = 20.0  # a log-temperature that no data asks for
 _MAX_LOG_SCALE = math.log(100.0)  # as OpenCLIP clamps it
 _CALIBRATED_ON = 8  # batches
 _SMALL = 2**24  # batch times dim times dim, up to which a second thread gains less than it risks
 _SPREAD = 0.05  # standard deviation of the right factor of a low rank at the start
-
-Measure = Callable[[torch.Tensor, Sequence[float]], list[Point]]
-"""The points of a matrix at some strengths, on held-out data."""
 
 
 @dataclass
@@ -49,7 +51,6 @@ class State:
         step: Steps of it that are done.
         loss: Sum over those steps.
         history: A record of each epoch that is done.
-        best: The matrix and log-temperature of the best epoch so far.
     """
 
     parameters: dict[str, torch.Tensor]
@@ -58,7 +59,6 @@ class State:
     step: int = 0
     loss: float = 0.0
     history: list[dict[str, Any]] = field(default_factory=list)
-    best: dict[str, torch.Tensor] = field(default_factory=dict)
 
     @classmethod
     def new(cls, dim: int, settings: Settings, *, sigmoid: bool, seed: int, device: torch.device) -> State:
@@ -92,7 +92,6 @@ def write_checkpoint(folder: Path, state: State, fingerprint: str) -> None:
     """Replace the folder's checkpoint: at any moment it is the old one or the new one, whole."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {f"parameter.{name}": value for name, value in state.parameters.items()}
-    tensors |= {f"best.{name}": value for name, value in state.best.items()}
     for number, moments in state.optimizer.state_dict()["state"].items():
         tensors |= {f"adam.{number}.{name}": value for name, value in moments.items()}
     record = {name: getattr(state, name) for name in ("epoch", "step", "loss", "history")}
@@ -156,19 +155,24 @@ def _resume(state: State, folder: Path, fingerprint: str) -> None:
             _, number, name = key.split(".")
             adam["state"].setdefault(int(number), {})[name] = value
     state.optimizer.load_state_dict(adam)
-    state.best = {key.removeprefix("best."): value for key, value in tensors.items() if key.startswith("best.")}
     vars(state).update(record)
 
 
+def progress_bar(batches: Batches, fits: int, *, shown: bool) -> tqdm[Any]:
+    """One bar on stderr for all fits of a call, which says how much time is left."""
+    assert batches.settings.epochs is not None
+    total = fits * batches.settings.epochs * batches.steps
+    return tqdm(total=total, unit="batch", desc="fit", disable=not shown or batches.ranks.own > 0)
+
+
 def train(
-    state: State, batches: Batches, objective: Objective | None, *, measure: Measure | None, checkpoint: Path | None,
-    fingerprint: str, penalty: float, progress: bool,
+    state: State, batches: Batches, objective: Objective | None, weights: Weights, *, checkpoint: Path | None,
+    fingerprint: str, bar: tqdm[Any],
 ) -> None:  # fmt: skip
     """Run the epochs that are left, changing the state in place.
 
-    Without a user's objective it is the softmax, or the sigmoid where the state has a bias. `measure`, where given, is
-    called after some epochs, to keep the best one. `fingerprint` is of data and settings: a checkpoint of others is
-    refused.
+    Without a user's objective it is the softmax, or the sigmoid where the state has a bias. `fingerprint` is of data
+    and settings: a checkpoint of others is refused.
     """
     settings = batches.settings
     assert settings.epochs is not None
@@ -181,31 +185,26 @@ def train(
     folder = checkpoint if batches.ranks.own == 0 else None
     saved = time.monotonic()
     total = settings.epochs * batches.steps
-    bar = tqdm(
-        total=total, initial=state.epoch * batches.steps + state.step, unit="batch", desc=f"fit, penalty {penalty:g}",
-        disable=not progress or batches.ranks.own > 0,
-    )  # fmt: skip
+    bar.update(state.epoch * batches.steps + state.step)
     eye = torch.eye(batches.data.dim, device=batches.device)
-    with bar:
-        while state.epoch < settings.epochs:
-            with few_threads(batches):
-                for batch in batches.epoch(state.epoch, state.step):
-                    matrix = state.matrix
-                    gradient = _gradient(state, batch, batches, matrix, objective)
-                    done = state.epoch * batches.steps + state.step
-                    _update(state, gradient, settings, penalty * 2 * (matrix - eye), done / total)
-                    state.loss += float(gradient.loss)
-                    state.step += 1
-                    bar.update()
-                    if folder and time.monotonic() - saved > _CHECKPOINT_SECONDS:
-                        write_checkpoint(folder, state, fingerprint)
-                        saved = time.monotonic()
-            _finish_epoch(state, batches, measure)
-            shown = {key: f"{state.history[-1][key]:.3f}" for key in ("loss", "binding") if key in state.history[-1]}
-            bar.set_postfix(shown, refresh=False)
-            if folder:
-                write_checkpoint(folder, state, fingerprint)
-                saved = time.monotonic()
+    while state.epoch < settings.epochs:
+        with few_threads(batches):
+            for batch in batches.epoch(state.epoch, state.step):
+                matrix = state.matrix
+                gradient = _gradient(state, batch, batches, matrix, objective, weights)
+                done = state.epoch * batches.steps + state.step
+                _update(state, gradient, settings, weights.identity * 2 * (matrix - eye), done / total)
+                state.loss += float(gradient.loss)
+                state.step += 1
+                bar.update()
+                if folder and time.monotonic() - saved > _CHECKPOINT_SECONDS:
+                    write_checkpoint(folder, state, fingerprint)
+                    saved = time.monotonic()
+        _finish_epoch(state, batches)
+        bar.set_postfix({"loss": f"{state.history[-1]['loss']:.3f}"}, refresh=False)
+        if folder:
+            write_checkpoint(folder, state, fingerprint)
+            saved = time.monotonic()
 
 
 def calibrated(batches: Batches, matrix: torch.Tensor) -> float:
@@ -221,14 +220,14 @@ def calibrated(batches: Batches, matrix: torch.Tensor) -> float:
 
 
 def _gradient(
-    state: State, batch: Batch, batches: Batches, matrix: torch.Tensor, objective: Objective | None
+    state: State, batch: Batch, batches: Batches, matrix: torch.Tensor, objective: Objective | None, weights: Weights
 ) -> Gradient:
     log_scale = state.parameters["log_scale"]
     if objective is not None:
-        return custom_gradient(objective, batch, matrix, log_scale)
+        return custom_gradient(objective, batch, matrix, log_scale, weights)
     if (bias := state.parameters.get("bias")) is not None:
-        return sigmoid_gradient(batch, matrix, log_scale, bias, batches.ranks)
-    return softmax_gradient(batch, matrix, log_scale, batches.ranks)
+        return sigmoid_gradient(batch, matrix, log_scale, bias, batches.ranks, weights)
+    return softmax_gradient(batch, matrix, log_scale, batches.ranks, weights)
 
 
 def _update(state: State, gradient: Gradient, settings: Settings, penalty: torch.Tensor, progress: float) -> None:
@@ -250,8 +249,8 @@ def _update(state: State, gradient: Gradient, settings: Settings, penalty: torch
         parameters["log_scale"].clamp_(max=_MAX_LOG_SCALE)
 
 
-def _finish_epoch(state: State, batches: Batches, measure: Measure | None) -> None:
-    """Record the epoch, and keep it if it is the best so far."""
+def _finish_epoch(state: State, batches: Batches) -> None:
+    """Record the epoch, unless it diverged."""
     matrix = state.matrix.cpu()
     loss = state.loss / batches.steps
     log_scale = float(state.parameters["log_scale"])
@@ -261,17 +260,5 @@ def _finish_epoch(state: State, batches: Batches, measure: Measure | None) -> No
             f"Lower {typed('learning_rate', '--learning-rate')}, now {batches.settings.learning_rate:g}."
         )
     distance = float((matrix - torch.eye(len(matrix))).norm())
-    record: dict[str, Any] = {"epoch": state.epoch + 1, "loss": loss, "logit_scale": log_scale, "distance": distance}
-    better, epochs = True, batches.settings.epochs
-    assert epochs is not None
-    if measure is not None:
-        better = state.epoch + 1 == epochs or (state.epoch + 1) % max(1, epochs // _LOOKS) == 0
-        if better:
-            points = measure(matrix, _COARSE)
-            best = select(points)
-            record |= {"binding": best.binding, "score": score(best, points[0])}
-            better = all(record["score"] > past["score"] for past in state.history if "score" in past)
-    if better:
-        state.best = {"matrix": matrix.clone(), "log_scale": state.parameters["log_scale"].cpu().clone()}
-    state.history.append(record)
+    state.history.append({"epoch": state.epoch + 1, "loss": loss, "logit_scale": log_scale, "distance": distance})
     state.epoch, state.step, state.loss = state.epoch + 1, 0, 0.0
