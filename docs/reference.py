@@ -100,14 +100,15 @@ def recipes():
     parts = []
     for world, recipes in found["worlds"].items():
         columns = [key for key in next(iter(recipes.values())) if key != "seconds"]
-        rows = [
-            [name, *(f"{row[key]:.2f}" if key in ("strength", "||A - I||") else f"{row[key]:.3f}" for key in columns)]
-            for name, row in recipes.items()
-        ]
+        rows = [[name, *(_with_error(**row[key]) for key in columns)] for name, row in recipes.items()]
         seeds = ", ".join(map(str, found["seeds"]))
-        shown = table(("", *columns), rows).replace("||A - I||", "distance from I")
-        parts.append(f"`{world}`, {found['count']:,} scenes, seeds {seeds}:\n\n{shown}")
+        count = "" if world == "photos" else f"{found['count']:,} scenes, "
+        parts.append(f"`{world}`, {count}seeds {seeds}:\n\n{table(('', *columns), rows)}")
     return "\n\n".join(parts)
+
+
+def _with_error(mean, error):
+    return f"{mean:.3f}" if not error else f"{mean:.3f} ± {error:.3f}"
 
 
 def shuffling():

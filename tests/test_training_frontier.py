@@ -84,7 +84,8 @@ def test_a_gallery_takes_whole_images_with_all_their_captions():
 
 def points(*rows):
     """Points of strength, binding and R@1, whose divergence is a tenth of the strength."""
-    return [Point(s, s * 2.0, b, r, r, {}, b, {"validation": (r, r)}, s / 10) for s, b, r in rows]
+    lost = [{"validation": (1 - r / rows[0][2], 0.001)} for _, _, r in rows]
+    return [Point(s, s * 2.0, b, r, r, {}, b, less, s / 10) for (s, b, r), less in zip(rows, lost, strict=True)]
 
 
 def test_the_most_binding_point_that_keeps_retrieval_is_selected():
@@ -150,20 +151,38 @@ def test_smoothed_binding_tells_points_apart_where_accuracy_does_not():
     assert 0.5 < found[0].smoothed_binding < found[1].smoothed_binding < 1
 
 
-def test_smoothed_recall_moves_with_every_margin():
-    part = held(n=30)
-    table = frontier(part, torch.eye(6) + 0.1 * torch.randn(6, 6, generator=torch.Generator().manual_seed(0)))
-    found = [point.smoothed_recalls["validation"] for point in table]
-    assert len(set(found)) == len(table)
-    raw = [point.recalls["validation"] for point in table]
-    assert all(abs(a - b) < 0.15 for one, two in zip(found, raw, strict=True) for a, b in zip(one, two, strict=True))
+def test_lost_recall_is_that_of_slow_loops_and_its_error_that_of_many_draws():
+    part = held(n=60, captions=2, dim=6)
+    part = replace(part, texts=F.normalize(part.images[part.image_index] + 0.5 * part.texts, dim=-1))
+    matrix = torch.eye(6) + 0.15 * torch.randn(6, 6, generator=torch.Generator().manual_seed(0))
+
+    def margins(strength):
+        texts = F.normalize(Alignment(matrix).at(strength)(part.texts), dim=-1)
+        cosine = part.images @ texts.T
+        own = part.image_index[None, :] == torch.arange(60)[:, None]
+        for table, right in ((cosine.T, own.T), (cosine, own)):
+            rows = [row[mine].max() - row[~mine].max() for row, mine in zip(table, right, strict=True)]
+            yield torch.stack(rows).double()
+
+    def smoothed(margin):
+        width = 0.9 * margin.std(correction=0) * len(margin) ** -0.2
+        return torch.special.ndtr(margin / width)
+
+    base, ours = ([smoothed(margin) for margin in margins(strength)] for strength in (0.0, 1.0))
+    lost, error = frontier(part, matrix, [1.0])[0].lost["validation"]
+    assert lost == pytest.approx(1 - float(sum(s.mean() for s in ours) / sum(s.mean() for s in base)), abs=1e-5)
+    change = [(one - other) / len(one) for one, other in zip(base, ours, strict=True)]
+    by_image = change[1] + change[0].view(60, 2).sum(dim=1)
+    draws = by_image[torch.randint(60, (4000, 60), generator=torch.Generator().manual_seed(1))].sum(dim=1)
+    assert error == pytest.approx(float(draws.std() / sum(s.mean() for s in base)), rel=0.1)
+    assert frontier(part, matrix, [0.0])[0].lost == {"validation": (0.0, 0.0)}
 
 
-def test_every_set_and_direction_counts():
-    both = {"validation": (0.8, 0.8), "retain other": (0.9, 0.9)}
-    base = Point(0, 0, 0.5, 0.8, 0.8, {"other": (0.9, 0.9)}, 0.5, both, 0.0)
-    better = replace(base, strength=1, distance=2, smoothed_binding=0.9)
+def test_every_set_counts_beyond_its_error():
+    none = {"validation": (0.0, 0.0), "retain other": (0.0, 0.0)}
+    base = Point(0, 0, 0.5, 0.8, 0.8, {"other": (0.9, 0.9)}, 0.5, none, 0.0)
+    better = replace(base, strength=1, distance=2, smoothed_binding=0.9, divergence=0.1)
     assert select([base, better]).strength == 1
-    for name, r1 in both.items():
-        for change in ((r1[0] - 0.05, r1[1]), (r1[0], r1[1] - 0.05)):
-            assert select([base, replace(better, smoothed_recalls=both | {name: change})]).strength == 0
+    for name in none:
+        assert select([base, replace(better, lost=none | {name: (0.03, 0.01)})]).strength == 0
+        assert select([base, replace(better, lost=none | {name: (0.03, 0.021)})]).strength == 1

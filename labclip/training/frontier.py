@@ -17,7 +17,7 @@ KEEP = 0.99
 """Of the base's R@1 that has to be kept, by default: less than 1%, no ordinary validation set can tell from nothing."""
 CLOSE = 0.03
 """Share of the gain in binding that is not worth a greater divergence."""
-_CHANGED = 0.15, 3.0
+_CHANGED = 0.17, 3.0
 """Divergence that costs nothing measurable, and how much more for each share of R@1 given up: docs/fit.md says where
 this line is from."""
 _DISTRACTORS = 200  # images of a gallery in which the divergence is measured: it grows with their number
@@ -72,7 +72,8 @@ class Point:
         retain: (t2i_r1, i2t_r1) on each set of `retain`, by its name.
         smoothed_binding: Kernel-smoothed accuracy of binding, a normal kernel of Silverman's width on each margin: raw
             accuracy jumps from caption to caption and saturates at 1.
-        smoothed_recalls: The same of both directions of retrieval, by set, as in `recalls`.
+        lost: Share of the base's R@1 that is lost on each set, named as in `recalls`, and its standard error over
+            images: of both directions together, kernel-smoothed. Below 0 is gained.
         divergence: How far the aligned softmax moves what the base gives to wrong images and captions, in nats: the KL
             divergence among them, times the base's probability of any of them; the mean over both
             directions, in galleries of 200 images. It foretells what retrieval loses on data that nobody measured.
@@ -85,7 +86,7 @@ class Point:
     i2t_r1: float | None
     retain: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     smoothed_binding: float | None = None
-    smoothed_recalls: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    lost: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     divergence: float | None = None
 
     @property
@@ -109,7 +110,7 @@ def frontier(
     for strength in strengths:
         accuracy, smoothed = binding.at(strength) if binding else (None, None)
         found = {name: part.at(strength) for name, part in sets.items()}
-        recalls = {name: (t2i[0], i2t[0]) for name, (t2i, i2t) in found.items()}
+        recalls = {name: both for name, (both, _) in found.items()}
         t2i_r1, i2t_r1 = recalls.pop("validation") if own else (None, None)
         points.append(
             Point(
@@ -120,7 +121,7 @@ def frontier(
                 i2t_r1=i2t_r1,
                 retain={name.removeprefix("retain "): both for name, both in recalls.items()},
                 smoothed_binding=smoothed,
-                smoothed_recalls={name: (t2i[1], i2t[1]) for name, (t2i, i2t) in found.items()},
+                lost={name: lost for name, (_, lost) in found.items()},
                 divergence=divergence.at(strength) if divergence else None,
             )
         )
@@ -130,10 +131,9 @@ def frontier(
 def kept(points: Sequence[Point], keep: float = KEEP) -> list[Point]:
     """The points that keep this share of the base's R@1, by the held-out estimate; the base itself always is one.
 
-    Smoothed R@1, the mean of both directions, keeps it on every set, and the divergence is within what keeps as much on
-    data that nobody measured.
+    On every set what is lost is no more than that, give or take its standard error, and the divergence is within what
+    keeps as much on data that nobody measured.
     """
-    base = at_strength(points, 0)
     free, slope = _CHANGED
     return [
         point
@@ -141,7 +141,7 @@ def kept(points: Sequence[Point], keep: float = KEEP) -> list[Point]:
         if point.strength == 0
         or (
             (point.divergence or 0.0) <= free + slope * (1 - keep)
-            and all(sum(point.smoothed_recalls[name]) >= keep * sum(r1) for name, r1 in base.smoothed_recalls.items())
+            and all(lost - error <= 1 - keep for lost, error in point.lost.values())
         )
     ]
 
@@ -192,14 +192,19 @@ class _Binding:
             ((1 - strength) * plain + strength * aligned) / blend.length(strength)
             for blend, plain, aligned in self._sides
         )
-        return _accuracy((right - wrong)[self._present])
+        margin = (right - wrong)[self._present]
+        return _positive(margin), float(_smoothed(margin).mean())
 
 
-def _accuracy(margin: torch.Tensor) -> tuple[float, float]:
-    """Share of positive margins, and the kernel-smoothed share."""
-    width = 0.9 * margin.double().std(correction=0) * len(margin) ** -0.2
-    smoothed = torch.special.ndtr(margin.double() / width.clamp_min(1e-12)).mean()
-    return float((margin > 0).double().mean()), float(smoothed)
+def _positive(margin: torch.Tensor) -> float:
+    return float((margin > 0).double().mean())
+
+
+def _smoothed(margin: torch.Tensor) -> torch.Tensor:
+    """How sure it is that each margin is positive, under a normal kernel of Silverman's width: float64, 0 to 1."""
+    margin = margin.double()
+    width = 0.9 * margin.std(correction=0) * len(margin) ** -0.2
+    return torch.special.ndtr(margin / width.clamp_min(1e-12))
 
 
 class _Cosines:
@@ -219,14 +224,26 @@ class _Cosines:
 class _Retrieval:
     def __init__(self, held: HeldOut, matrix: torch.Tensor) -> None:
         self._cosines = _Cosines(held.images, held.texts, held.image_index, matrix)
+        self._base = self._by_image(*self._margins(0.0))
 
     def at(self, strength: float) -> tuple[tuple[float, float], tuple[float, float]]:
-        """R@1 and kernel-smoothed R@1 of text to image, and of image to text."""
+        """R@1 of text to image and of image to text; the share of smoothed R@1 lost, and its standard error."""
+        t2i, i2t = self._margins(strength)
+        change = self._base - self._by_image(t2i, i2t)
+        whole, error = self._base.sum(), len(change) ** 0.5 * change.std(correction=0)
+        return (_positive(t2i), _positive(i2t)), (float(change.sum() / whole), float(error / whole))
+
+    def _margins(self, strength: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """By how much the right one is nearer than the nearest wrong one: for each text, for each image."""
         cosine, cosines = self._cosines.at(strength), self._cosines
-        own = cosine[cosines.index, cosines.columns]
-        others = cosine.masked_fill(cosines.own, -2.0)
+        own, others = cosine[cosines.index, cosines.columns], cosine.masked_fill(cosines.own, -2.0)
         best_own = cosine.masked_fill(~cosines.own, -2.0).amax(dim=1)
-        return _accuracy(own - others.amax(dim=0)), _accuracy(best_own - others.amax(dim=1))
+        return own - others.amax(dim=0), best_own - others.amax(dim=1)
+
+    def _by_image(self, t2i: torch.Tensor, i2t: torch.Tensor) -> torch.Tensor:
+        """What each image with its captions adds to the sum of both smoothed recalls."""
+        images = _smoothed(i2t) / len(i2t)
+        return images.index_add(0, self._cosines.index, _smoothed(t2i) / len(t2i))
 
 
 class _Divergence:
