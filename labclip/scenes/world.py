@@ -120,7 +120,7 @@ def draw_scenes(
     while found < n:
         colours = np.argsort(rng.random((2 * n, len(COLOURS))), axis=1)[:, :n_objects]
         shapes = np.argsort(rng.random((2 * n, len(SHAPES))), axis=1)[:, :n_objects]
-        swapped = _swap(rng, colours)
+        swapped = swap(rng, colours)
         keep = pairs.allowed(split, colours, shapes, swapped)
         parts.append((colours[keep], shapes[keep], swapped[keep]))
         found += int(keep.sum())
@@ -135,7 +135,7 @@ def _check_whole(name: str, value: int, example: str, *, least: int, most: float
         raise ValueError(f"{name} is {value!r}. Pass a whole number from {least}{limit}, for example {example}.")
 
 
-def _swap(rng: np.random.Generator, colours: NDArray[np.int64]) -> NDArray[np.int64]:
+def swap(rng: np.random.Generator, colours: NDArray[np.int64]) -> NDArray[np.int64]:
     """Swap the colours of two objects of each scene, drawn at random: [n, objects] -> [n, objects]."""
     n, objects = colours.shape
     if objects == 1:
