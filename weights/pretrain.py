@@ -109,9 +109,7 @@ class Vocabulary:
         return torch.tensor([row + [0] * (length - len(row)) for row in rows])
 
 
-def pretrain(
-    settings: Pretraining, *parts: tuple[NDArray[np.uint8], Layout]
-) -> tuple[open_clip.CLIP, Vocabulary]:
+def pretrain(settings: Pretraining, *parts: tuple[NDArray[np.uint8], Layout]) -> tuple[open_clip.CLIP, Vocabulary]:
     """Train the small CLIP from scratch: about half a second a step on two cores.
 
     Args:
