@@ -137,4 +137,5 @@ def tags(rng: np.random.Generator, colours: NDArray[np.int64], shapes: NDArray[n
     if objects not in TAGS:
         return [" ".join([*(SHAPES[i] for i in a), *(COLOURS[i] for i in b)]) for a, b in zip(s, c, strict=True)]
     names = TAGS[objects]
-    return list(map(_fill, [names[i] for i in rng.integers(len(names), size=n).tolist()], c, s))
+    chosen = np.asarray(rng.integers(len(names), size=n))
+    return list(map(_fill, [names[i] for i in chosen.tolist()], c, s))
