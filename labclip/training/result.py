@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,11 +13,12 @@ from labclip.messages import typed
 from labclip.packages import EVAL, require
 from labclip.report import Page, Reported, Section, Table, drawn
 from labclip.report.values import Value
+from labclip.training.change import ALPHA, Change
 from labclip.training.frontier import HeldOut, Point, at_strength
 
 _EVERY = 0.25  # strengths in the table
 _SHOWN = {"binding": "binding", "t2i_r1": "R@1 text to image", "i2t_r1": "R@1 image to text"}
-_FEW = 200  # below this many held-out captions an accuracy is known to some 7 percent at best
+_FEW = 200  # below this many held-out captions a gain is known to some 7 percent at best
 _BINDS = 0.95
 _BINDING, _SELECTED = "#1f7a5a", "#b3402f"
 _COLOURS = ("#3b4a6b", "#8a93a6", "#c08a3e", "#7d5ba6")
@@ -37,6 +37,7 @@ class FitResult(Reported):
         advice: What a user should know before using the matrix, a sentence each; empty if nothing speaks against it.
         worthwhile: Whether the matrix binds better than its base by more than chance explains, at no measurable cost;
             True where that was not measured.
+        change: Which held-out captions became right and which wrong, with the paired test of it; None without negatives.
     """
 
     alignment: Alignment
@@ -44,6 +45,7 @@ class FitResult(Reported):
     frontier: list[Point]
     advice: list[str]
     worthwhile: bool
+    change: Change | None = None
 
     def __repr__(self) -> str:
         base = self.alignment.base or f"dim {self.alignment.dim}"
@@ -171,30 +173,34 @@ def _by_metric(both: tuple[float, float]) -> dict[str, float | None]:
     return dict(zip(("t2i_r1", "i2t_r1"), both, strict=True))
 
 
-def advice(points: Sequence[Point], strength: float, own: HeldOut | None) -> tuple[list[str], bool]:
+def advice(
+    points: Sequence[Point], strength: float, own: HeldOut | None, change: Change | None, *, leaked: int = 0
+) -> tuple[list[str], bool]:
     """What speaks against using a matrix at a strength, a sentence each, and whether it is worth using."""
     if own is None:
         return ["Nothing was held out, so nothing is known of what this matrix gains and costs. Evaluate it."], True
-    if not own.bound:
+    if change is None:
         return ["The held-out data has no negatives, so binding was not measured. Evaluate the matrix."], True
-    before, after = at_strength(points, 0).binding, at_strength(points, strength).binding
-    assert before is not None and after is not None  # noqa: PT018
-    spread = sum(accuracy * (1 - accuracy) for accuracy in (after, before))
-    error = math.sqrt(max(spread, 1 / own.bound) / own.bound)  # of the difference
+    before = at_strength(points, 0).binding
+    assert before is not None
     told = []
-    if own.bound < _FEW:
-        told.append(
-            f"Only {own.bound} captions with a negative were held out: what they gain is known to about "
-            f"{2 * error:.2f}. Fit on more data, or pass {typed('validation', '--validation')}."
-        )
-    if before >= _BINDS:
-        told.append(f"The base already binds {before:.3f} of {own.bound} held-out captions. There is little to repair.")
-    explained = after - before < 2 * error
     if strength == 0:
         told.append("No strength binds better without costing retrieval: keep the base as it is.")
-    elif explained:
+    elif not change.is_gain:
+        worse = change.became_wrong > change.became_right and change.p < ALPHA
+        why = "so it binds worse. Keep" if worse else "which chance may explain. Fit on more captions, or keep"
+        told.append(f"{change.words}, {why} the base.")
+    elif change.captions < _FEW:
         told.append(
-            f"Binding went from {before:.3f} to {after:.3f} on {own.bound} held-out captions, which chance may "
-            f"explain. Fit on more captions, or keep the base."
+            f"{change.words}. So few show a gain, but its size only to about {2 * change.error:.2f}. Fit on more data, "
+            f"or pass {typed('validation', '--validation')}."
         )
-    return told, strength != 0 and not explained
+    if before >= _BINDS:
+        told.append(f"The base already binds {before:.3f} of the held-out pairs. There is little to repair.")
+    if leaked:
+        told.append(
+            f"{leaked:,} of the held-out captions are also negatives of the fit, for captions repeat too often to hold "
+            f"some out of both: binding of new captions was not measured. "
+            f"{typed('labclip.training.split_combinations', '--split combinations')} holds combinations out."
+        )
+    return told, strength != 0 and change.is_gain
