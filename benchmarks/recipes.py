@@ -12,7 +12,6 @@ import argparse
 import json
 import statistics
 import time
-import warnings
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,8 +23,8 @@ from worlds import planted
 import labclip
 from labclip.features import Features
 from labclip.scenes import measure
-from labclip.training import LeakWarning, recipes
 from labclip.training import frontier as frontiers
+from labclip.training import recipes
 from labclip.training.frontier import HeldOut, frontier
 from labclip.training.rows import read_data
 
@@ -109,9 +108,7 @@ def rows_of(world, count, seed, names):
     for name in names:
         options, start = RECIPES[name], time.perf_counter()
         retain = {"other": setting.retain} if options.get("retain") else {}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", LeakWarning)  # templates repeat: it is true
-            result = labclip.fit(setting.fit, **options | {"retain": retain}, seed=seed, progress=False)
+        result = labclip.fit(setting.fit, **options | {"retain": retain}, seed=seed, progress=False)
         alignment = result.alignment
         distance = float((alignment.matrix - identity).norm())
         row = measured(setting, alignment.fitted, alignment.strength)

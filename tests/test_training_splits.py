@@ -151,12 +151,14 @@ def test_the_split_is_of_images_alone_where_captions_do_not_repeat():
 
 
 def test_captions_too_frequent_to_be_held_out_are_counted():
-    images, texts, negatives, captions = template(100, groups=3)
+    images, texts, negatives, _ = template(100, groups=3)
     sides = sides_of(planted.features(images, texts, negatives))
     assert len(sides.held.captions) == 60
     assert sides.leaked == 60
     result = labclip.fit(planted.features(images, texts, negatives), **QUICK)
-    assert result.advice[-1].startswith("60 of the held-out captions are also negatives of the fit, for captions repeat")
+    assert result.advice[-1].startswith(
+        "60 of the held-out captions are also negatives of the fit, for captions repeat"
+    )
     assert "labclip.training.split_combinations holds" in result.advice[-1]
     assert "60 of them negatives of the fit" in result.alignment.metadata["held_out"]
 
@@ -188,21 +190,27 @@ def test_a_split_by_rows_is_taken_as_validation():
         labclip.fit(swapped, validation=rows, **QUICK)
 
 
-def test_combinations_are_found_before_their_object():
-    attributes = ["red", "blue", "light blue", "white"]
+def test_combinations_are_of_words_that_stand_in_one_caption():
+    attributes, objects = ["red", "blue", "light blue"], ["cube", "traffic light", "ball"]
     found = find_combinations(
-        ["A red cube and a light  blue ball.", "red, white and blue flags", "the Red-hot cone is red", "a cube", ""],
+        [
+            "A red cube and a light  blue ball.",
+            "the cube is RED",
+            "a red-hot cube, reddish cubes",
+            "a traffic light",
+            "",
+        ],
         attributes,
+        objects,
     )
-    assert found == [
-        {("red", "cube"), ("light blue", "ball")},
-        {("red", "flags"), ("white", "flags"), ("blue", "flags")},
-        set(),
-        set(),
-        set(),
+    both = {("red", "cube"), ("red", "ball"), ("light blue", "cube"), ("light blue", "ball")}
+    assert found == [both, {("red", "cube")}, set(), set(), set()]
+    assert find_combinations(["a blue cube and a red traffic light"], attributes, objects) == [
+        {("blue", "cube"), ("red", "traffic light"), ("blue", "traffic light"), ("red", "cube")}
     ]
-    with pytest.raises(ValueError, match="There are no attributes"):
-        find_combinations(["a red cube"], [" "])
+    for wrong, name in ((([" "], objects), "attributes"), ((attributes, []), "objects")):
+        with pytest.raises(ValueError, match=f"There are no {name}. Pass a list of words"):
+            find_combinations(["a red cube"], *wrong)
 
 
 def test_features_of_other_weights_are_refused():

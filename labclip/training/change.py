@@ -35,7 +35,7 @@ class Change:
 
     @classmethod
     def of(cls, held: HeldOut, matrix: torch.Tensor, strength: float) -> Change:
-        """Compare a matrix [dim, dim] at a strength with the base, on held-out captions of which some have negatives."""
+        """Compare a matrix [dim, dim] at a strength with the base, on held-out captions, some with negatives."""
         assert held.has_negative is not None
         asked = held.has_negative.any(dim=1)
         eye = torch.eye(len(matrix), device=matrix.device)

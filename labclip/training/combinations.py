@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import re
-from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Collection, Hashable, Iterable, Sequence
 from typing import NamedTuple
 
 _WORD = re.compile(r"\w+(?:[-'’]\w+)*")
-_BETWEEN = {"and", "or", "a", "an", "the"}  # may stand between two attributes, or an attribute and its object
 
 
 class Split(NamedTuple):
@@ -76,43 +76,49 @@ def split_combinations(
     return Split(fit, heldout, out)
 
 
-def find_combinations(captions: Iterable[str], attributes: Iterable[str]) -> list[set[tuple[str, str]]]:
-    """The combinations of attribute and object that each caption names, for `split_combinations`.
+def find_combinations(
+    captions: Iterable[str], attributes: Iterable[str], objects: Iterable[str]
+) -> list[set[tuple[str, str]]]:
+    """The combinations of attribute and object in each caption, for `split_combinations`.
 
-    An attribute belongs to the word after it, as in "a red cube"; several of one object, "a red and white cube", each
-    belong to it. Case does not matter. In "the cube is red" the rule finds nothing, or the wrong object.
+    Every attribute counts with every object of its caption, whichever it belongs to: a caption and the same with
+    attributes swapped have the same ones, and no grammar is guessed. Words are found whole, in any case.
 
     Args:
-        captions: Captions, in which an attribute stands before its object.
+        captions: Captions of any form.
         attributes: Words or phrases; of "light blue" and "blue" the longer is found.
+        objects: Likewise, each form that occurs: "cube" is not found in "cubes".
 
     Returns:
         A set for each caption, of (attribute, object).
 
     Raises:
-        ValueError: If there are no attributes.
+        ValueError: If there are no attributes or no objects.
 
     Example:
-        >>> found = find_combinations(["A light blue and white ball."], ["red", "white", "blue", "light blue"])
+        >>> found = find_combinations(["A red cube and a blue ball."], ["red", "blue"], ["cube", "ball"])
         >>> sorted(found[0])
-        [('light blue', 'ball'), ('white', 'ball')]
+        [('blue', 'ball'), ('blue', 'cube'), ('red', 'ball'), ('red', 'cube')]
     """
-    phrases = {tuple(_WORD.findall(one.lower())) for one in attributes} - {()}
-    if not phrases:
-        raise ValueError("There are no attributes. Pass words, for example ['red', 'green', 'blue'].")
-    ordered = sorted(phrases, key=len, reverse=True)
-    return [set(_named(_WORD.findall(caption.lower()), ordered)) for caption in captions]
+    first, second = _phrases("attributes", attributes), _phrases("objects", objects)
+    words = (_WORD.findall(caption.lower()) for caption in captions)
+    return [set(itertools.product(_found(one, first), _found(one, second))) for one in words]
 
 
-def _named(words: Sequence[str], phrases: Sequence[tuple[str, ...]]) -> Iterator[tuple[str, str]]:
-    """The combinations in a caption's words; of phrases the longest come first."""
-    waiting: list[str] = []
-    place = 0
+def _phrases(name: str, given: Iterable[str]) -> list[list[str]]:
+    """Phrases as lists of words, the longest first."""
+    found = sorted(filter(None, (_WORD.findall(one.lower()) for one in given)), key=len, reverse=True)
+    if not found:
+        raise ValueError(f"There are no {name}. Pass a list of words.")
+    return found
+
+
+def _found(words: Sequence[str], phrases: Sequence[list[str]]) -> set[str]:
+    """The phrases among a caption's words."""
+    found, place = set(), 0
     while place < len(words):
-        found = next((one for one in phrases if one == tuple(words[place : place + len(one)])), None)
-        if found:
-            waiting.append(" ".join(found))
-        elif words[place] not in _BETWEEN:
-            yield from ((attribute, words[place]) for attribute in waiting)
-            waiting = []
-        place += len(found) if found else 1
+        phrase = next((one for one in phrases if one == words[place : place + len(one)]), None)
+        if phrase:
+            found.add(" ".join(phrase))
+        place += len(phrase) if phrase else 1
+    return found

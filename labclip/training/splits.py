@@ -160,7 +160,8 @@ def _check_apart(data: Data, held: Data, features: Features, validation: Feature
         return
     pairs = list(zip(theirs[twice].tolist(), ours[first[twice]].tolist(), strict=True))
     shown = [
-        f"validation image {one}{_name(validation, 'image', one)} is image {other}{_name(features, 'image', other)} of the fit"
+        f"validation image {one}{_name(validation, 'image', one)} is image {other}"
+        f"{_name(features, 'image', other)} of the fit"
         for one, other in pairs[:_SHOWN]
     ] + [f"and {len(pairs) - _SHOWN} more"] * (len(pairs) > _SHOWN)
     option = typed("validation", "--validation")
@@ -187,7 +188,7 @@ def _check_captions(data: Data, held: Data, features: Features, validation: Feat
         f"{len(leaked)} of the {len(held.captions)} held-out captions are among the negatives of the fit, which learns "
         f"that they are wrong: {', '.join(shown)}. Leave them out; or leave {typed('validation', '--validation')} out, "
         f"to hold out some of the fit's images that share no caption with the rest; or split by combination: "
-        f"{typed('labclip.training.split_combinations', '--split combinations --attributes red,green,...')}."
+        f"{typed('labclip.training.split_combinations', '--split combinations')}."
     )
 
 
@@ -227,7 +228,8 @@ def _numbered(*parts: tuple[Rows | None, torch.Tensor]) -> tuple[torch.Tensor, .
     hashes = [
         rows.hashes[index if index.ndim == 1 else index[:, 0] * rows.shape[1] + index[:, 1]] for rows, index, _ in there
     ]
-    return first_same(torch.cat(hashes), take).split([len(index) for _, index in parts])
+    first = first_same(torch.cat(hashes), take)
+    return torch.split(first, [len(index) for _, index in parts])
 
 
 def _groups(
