@@ -83,7 +83,8 @@ class Sides(NamedTuple):
         if self.held is None:
             return "nothing"
         captions, images = len(self.held.captions), len(self.held.images_used)
-        return f"{captions:,} captions of {images:,} images, {self.leaked or 'none'} of them negatives of the fit"
+        leaked = f"{self.leaked:,}" if self.leaked else "none"
+        return f"{captions:,} captions of {images:,} images, {leaked} of them negatives of the fit"
 
 
 def split(data: Data, features: Features, validation: Features | Split | None, settings: Settings, seed: int) -> Sides:
