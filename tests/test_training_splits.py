@@ -144,6 +144,29 @@ def test_the_split_keeps_captions_that_are_negatives_of_one_another_on_one_side(
     assert sides.words == "40 captions of 40 images, none of them negatives of the fit"
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_nothing_leaks_through_images_with_several_captions(seed):
+    draw = torch.Generator().manual_seed(seed)
+    n, texts = 600, planted.world(900, seed=seed)[1]
+    index = torch.randint(300, (n,), generator=draw).sort().values
+    captions = torch.arange(n)
+    captions[::20] = torch.randint(n, (30,), generator=draw)  # some repeat
+    negatives = torch.randint(600, 900, (n, 2), generator=draw)
+    negatives[::15] = torch.randint(n, (40, 2), generator=draw)  # some are captions of other images
+    there = torch.rand(n, 2, generator=draw) < 0.9
+    images = planted.world(300, seed=seed + 50)[0]
+    data = planted.features(images, texts[captions], texts[negatives], index, has_negative=there)
+    sides = sides_of(data, seed=seed)
+    fitted, held = sides.fit.captions, sides.held.captions
+    assert not set(index[fitted].tolist()) & set(index[held].tolist())
+    wrong = set(negatives[fitted][there[fitted]].tolist())
+    assert not wrong & set(captions[held].tolist())
+    assert sides.leaked == 0
+    images_used = len(index.unique())
+    assert 0.8 * round(images_used / 10) <= len(index[held].unique()) <= round(images_used / 10)
+    assert len(fitted) + len(held) == n
+
+
 def test_the_split_is_of_images_alone_where_captions_do_not_repeat():
     data = planted.drawn(300)
     order = torch.randperm(300, generator=torch.Generator().manual_seed(5))
@@ -179,6 +202,9 @@ def test_a_split_by_rows_is_taken_as_validation():
     # caption 100 is of an image that is held out
     assert result.alignment.metadata["data"].startswith("100 captions of 50 images")
     assert result.alignment.metadata["held_out"].startswith("39 captions of 20 images, none")
+    with pytest.warns(DeprecationWarning, match="labclip.fit takes features"):
+        arrays = labclip.fit(images[:100], texts, negatives, image_index=index, validation=rows, **QUICK)
+    assert arrays.alignment.metadata["held_out"] == result.alignment.metadata["held_out"]
     for wrong, message in (
         (rows._replace(heldout=[200]), r"split with row 200, but there are 200 captions"),
         (rows._replace(fit=[100]), r"Every image has a held-out caption"),
