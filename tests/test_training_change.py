@@ -86,6 +86,9 @@ def test_captions_of_one_image_count_as_one():
     assert together.p == 0.5
     even = Change.of(held_out([-1, 1, -1, 1], image_index=[0, 0, 1, 1]), TURN, 1.0)
     assert even.p == 1.0
+    one_image = Change.of(held_out([-1] * 30 + [1] * 10, image_index=[0] * 30 + [*range(1, 11)]), TURN, 1.0)
+    assert one_image.became_right > one_image.became_wrong  # all of one image; ten images became worse
+    assert one_image.p == 1.0
 
 
 def test_a_caption_has_to_beat_each_of_its_negatives_that_are_there():

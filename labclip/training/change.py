@@ -23,7 +23,7 @@ class Change:
         became_wrong: Those that the base has right and the matrix wrong.
         p: Two-sided p-value of McNemar's exact test. Captions of one image are not independent, so images are counted:
             those more of whose captions became right against those more of whose captions became wrong. With one
-            caption an image that is the test itself.
+            caption an image that is the test itself. It is 1 where images and captions point to different sides.
 
     Source: McNemar, Psychometrika 12, 1947; for clusters it is the exact sign test on them.
     """
@@ -43,8 +43,10 @@ class Change:
         change = (after - before).cpu()
         images = torch.zeros(len(held.images), dtype=torch.int32)
         images.index_add_(0, held.image_index[asked].cpu(), change)
-        p = sign_test(int((images > 0).sum()), int((images < 0).sum()))
-        return cls(len(change), int((change > 0).sum()), int((change < 0).sum()), p)
+        ups, downs = int((images > 0).sum()), int((images < 0).sum())
+        right, wrong = int((change > 0).sum()), int((change < 0).sum())
+        agree = (ups - downs) * (right - wrong) > 0
+        return cls(len(change), right, wrong, sign_test(ups, downs) if agree else 1.0)
 
     @property
     def is_gain(self) -> bool:
