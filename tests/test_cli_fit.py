@@ -99,6 +99,74 @@ def test_a_plot_is_drawn_or_refused_before_the_fit(folder, tmp_path):
         assert message in run("fit", folder / "features", tmp_path / "b", *arguments, code=2).stderr
 
 
+def test_a_page_is_written_or_refused_before_the_fit(folder, tmp_path):
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("jinja2")
+    page = tmp_path / "fit.html"
+    run("fit", folder / "features", tmp_path / "a", *QUICK, "--anyway", "--html", page)
+    assert "What it gains and costs" in page.read_text()
+    done = run("fit", folder / "features", tmp_path / "b", "--html", tmp_path / "fit.txt", code=2)
+    assert "End its name with .html" in done.stderr
+
+
+SPLIT = ("--split", "combinations")
+WORDS = ("--attributes", ",".join(labclip.scenes.COLOURS), "--objects", ",".join(labclip.scenes.SHAPES))
+
+
+def test_combinations_are_held_out_of_captions_and_negatives(folder, tmp_path):
+    done = run("fit", folder / "features", tmp_path / "a", *QUICK, *SPLIT, *WORDS, "--anyway", "--json")
+    found = json.loads(done.stdout)
+    fitted, held = (int(re.match("[0-9]+", found[side])[0]) for side in ("data", "held_out"))
+    assert 0 < held < fitted
+    assert fitted + held == 400  # a negative has the words of its caption, so no row is on neither side
+    assert found["held_out"].endswith("none of them negatives of the fit")
+    other = run("fit", folder / "features", tmp_path / "b", *QUICK, *SPLIT, *WORDS, "--anyway", "--json", "--seed", 1)
+    assert json.loads(other.stdout)["held_out"] != found["held_out"]
+    paper = ("--recipe", "paper-clevr", "--epochs", 1)
+    done = run("fit", folder / "features", tmp_path / "c", *paper, *SPLIT, *WORDS, "--anyway", "--json")
+    assert json.loads(done.stdout)["held_out"] == found["held_out"]
+
+
+def test_a_split_that_can_not_be_made_is_refused(folder, tmp_path):
+    unnamed = tmp_path / "unnamed"
+    features = labclip.Features.load(folder / "features")
+    features = labclip.Features.from_arrays(images=features.images, texts=features.texts, negatives=features.negatives)
+    features.save(unnamed)
+    known, colours, shapes = folder / "features", WORDS[:2], WORDS[2:]
+    for features, arguments, message in (
+        (
+            known,
+            (*SPLIT, *colours),
+            "--split combinations needs --attributes and --objects, for example red,green,blue",
+        ),
+        (known, colours, "--attributes and --objects go with --split combinations"),
+        (known, (*SPLIT, *WORDS, "--validation", unnamed), "both say what is held out"),
+        (known, (*SPLIT, "--attributes", "left/right,red", *shapes), "--attributes has left/right, but combinations"),
+        (known, (*SPLIT, "--attributes", "furry,bald", *shapes), "No caption names one of --attributes furry,bald and"),
+        (unnamed, (*SPLIT, *WORDS), "holds no captions.jsonl"),
+    ):
+        done = run("fit", features, tmp_path / "a", *arguments, code=2)
+        assert message in done.stderr
+        assert not (tmp_path / "a").exists()
+
+
+def test_held_out_captions_that_are_negatives_of_the_fit_are_refused(folder, tmp_path):
+    run("embed", "--model", "scenes", "--captions", folder / "captions.csv", tmp_path / "all")
+    features = labclip.Features.load(tmp_path / "all")
+    noise = torch.randn(features.images.shape, generator=torch.Generator().manual_seed(0))
+    images = torch.tensor(features.images) + 0.1 * noise
+    held = labclip.Features.from_arrays(
+        images=images, texts=torch.tensor(features.negatives[:, 0]), base=features.base,
+        fingerprint=features.fingerprint,
+    )  # fmt: skip
+    held.save(tmp_path / "held")
+    done = run("fit", tmp_path / "all", tmp_path / "a", "--validation", tmp_path / "held", code=2)
+    assert "400 of the 400 held-out captions are among the negatives of the fit" in done.stderr
+    assert re.search(r"held-out caption 0 is a negative of caption 0 \(a \w+ ", done.stderr)
+    assert "leave --validation out" in done.stderr
+    assert "--split combinations." in done.stderr
+
+
 def test_a_fit_that_was_not_worth_it_says_so_and_writes_nothing(folder, tmp_path):
     done = run("fit", folder / "features", tmp_path / "a", "--epochs", 1, "--learning-rate", 1e-6, code=1)
     assert "which chance may explain" in done.stdout or "keep the base" in done.stdout

@@ -36,7 +36,6 @@ def test_snippets_print_what_they_say(page, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::labclip.training.LeakWarning")  # docs/quickstart.md says so
 def test_ten_lines_lead_from_a_table_to_a_saved_alignment(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     ((_mark, code, _),) = [

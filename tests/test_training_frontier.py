@@ -94,8 +94,8 @@ def test_the_most_binding_point_that_keeps_retrieval_is_selected():
     assert select(table, keep=0.8).strength == 1.25
     assert select(points((0, 0.5, 0.8), (0.5, 0.9, 0.78))).strength == 0
     assert select(points((0, 0.5, 0.8), (0.5, 0.9, 0.796))).strength == 0.5
-    nearly = points((0, 0.5, 0.8), (0.5, 0.89, 0.80), (1.0, 0.9, 0.8))
-    assert select(nearly).strength == 0.5  # a fortieth of the gain is not worth twice the change
+    nearly = points((0, 0.5, 0.8), (0.5, 0.895, 0.80), (1.0, 0.9, 0.8))
+    assert select(nearly).strength == 0.5  # an eightieth of the gain is not worth twice the change
 
 
 def test_a_divergence_that_foretells_losses_elsewhere_is_not_kept():

@@ -6,6 +6,8 @@ import pytest
 
 import labclip
 from labclip.training import FitResult
+from labclip.training.frontier import Point
+from labclip.training.result import in_words, share_kept
 
 QUICK = {
     "epochs": 10,
@@ -34,6 +36,10 @@ def test_a_result_is_one_line_and_its_text_says_what_was_gained_and_paid(result)
     for row in ("validation +binding +0.[0-9]{3} +[01].[0-9]{3}", "retain base +R@1 text to image", "LABCLIP"):
         assert re.search(row, text)
     assert all(sentence.split()[0] in text for sentence in result.advice)
+    assert " ".join(text.split()).count(f"{result.change.words}.") == 1
+    assert re.search(r"Strength [\d.]+, selected: binding 0\.\d{3} -> ", text)
+    assert "Held out: 60 captions of 60 images, none of them negatives of the fit" in text
+    assert "Batch size: 64" in text
     assert max(map(len, text.splitlines())) <= 100
     assert "| validation | binding |" in result.to_markdown()
 
@@ -47,6 +53,8 @@ def test_names_of_retained_sets_stand_by_themselves(result):
     assert found["strength"] == result.alignment.strength
     assert found["settings"]["epochs"] == 10
     assert len(found["frontier"]) == 26
+    assert found["change"]["captions"] == 60
+    assert found["change"]["p"] < 0.05
     assert set(found["frontier"][3]["retain"]) == {"validation", "base"}
     assert found["frontier"][3]["t2i_r1"] == result.frontier[3].t2i_r1
     assert [record["epoch"] for record in found["history"]] == list(range(1, 11))
@@ -57,18 +65,58 @@ def test_a_result_of_which_nothing_is_known_says_so(tmp_path):
     assert repr(result) == "FitResult(dim 24, strength 1, binding not measured, worthwhile=True)"
     assert "Not measured: strength 1" in str(result)
     assert "Nothing was held out" in str(result)
+    assert "Held out: nothing" in str(result)
+    assert result.to_json()["change"] is None
     assert result.to_json()["results"] == {"retain": {}}
     with pytest.raises(ValueError, match=r"Nothing was held out, so there is no frontier to draw. Pass validation"):
         result.plot(tmp_path / "fit.png")
 
 
-def test_a_page_has_its_figure(result, tmp_path, monkeypatch):
+def point(strength, binding, recall, **retain):
+    return Point(strength, strength, binding, recall, recall, {name: (r, r) for name, r in retain.items()})
+
+
+def test_the_frontier_is_told_in_words():
+    points = [
+        point(0.0, 0.5, 0.4, flickr=0.2),
+        point(0.5, 0.6, 0.44, flickr=0.2),
+        point(1.0, 0.7, 0.398, flickr=0.1985),
+        point(1.25, 0.8, 0.4, flickr=0.16),
+    ]
+    assert in_words(points, 1.0) == [
+        "Strength 1, selected: binding 0.500 -> 0.700; R@1 0.400 -> 0.398 text to image, 0.400 -> 0.398 image to text; "
+        "retain flickr, R@1 0.200 -> 0.199 text to image, 0.200 -> 0.199 image to text.",
+        "No R@1 lost: strength 0.5, binding 0.500 -> 0.600.",
+        "At most 1% of R@1 lost: strength 1, binding 0.500 -> 0.700.",
+        "Most binding: strength 1.25, binding 0.500 -> 0.800, R@1 at least 80.0% of the base's.",
+    ]
+    assert in_words(points[:1], 0.0)[0].startswith("Strength 0, the base: binding 0.500 -> 0.500")
+    assert share_kept(points[1], points[0]) == 1.0
+    free = [Point(0.0, 0.0, None, 0.5, 0.5), Point(1.0, 1.0, None, 0.6, 0.6)]
+    assert in_words(free, 1.0) == [
+        "Strength 1, selected: R@1 0.500 -> 0.600 text to image, 0.500 -> 0.600 image to text."
+    ]
+    nothing = [Point(at, at, 0.5, 0.0, 0.0) for at in (0.0, 1.0)]
+    assert len(in_words(nothing, 1.0)) == 2
+
+
+def test_what_is_kept_is_a_share_of_the_base(result):
+    rows = {tuple(row[:2]): row[2:] for row in result.page().sections[0].tables[0].rows}
+    base, after, share = rows["retain base", "R@1 text to image"]
+    assert share == f"{after / base:.1%}"
+    assert rows["validation", "binding"][2] is None
+
+
+def test_a_page_has_its_figures(result, tmp_path, monkeypatch):
     pytest.importorskip("matplotlib")
     pytest.importorskip("jinja2")
     result.write_html(tmp_path / "fit.html")
-    assert "data:image/svg+xml" in (tmp_path / "fit.html").read_text()
+    html = (tmp_path / "fit.html").read_text()
+    assert html.count("data:image/svg+xml") == 2
+    for heading in ("What it gains and costs", "Other strengths", "Epochs", "How it was measured"):
+        assert f">{heading}</h2>" in html
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert not result.page(plots=True).sections[0].figures
+    assert not any(section.figures for section in result.page(plots=True).sections)
 
 
 def test_a_plot_has_both_sides(result, tmp_path):

@@ -7,7 +7,10 @@ import pytest
 import torch
 
 import labclip
-from labclip.training import LeakWarning, same_images, split_combinations
+from labclip.training import find_combinations, same_images, split_combinations
+from labclip.training.recipes import RECIPES
+from labclip.training.rows import read_data
+from labclip.training.splits import split
 
 QUICK = {"epochs": 2, "batch_size": 64, "identity_penalty": 1e-4, "negative_weight": 1, "distill": 0, "progress": False}
 
@@ -62,15 +65,15 @@ def test_the_split_puts_copies_of_an_image_on_one_side(monkeypatch):
     real = labclip.training.fitting.split
 
     def split(*args, **named):
-        seen["fit"], seen["held"] = real(*args, **named)
-        return seen["fit"], seen["held"]
+        seen["sides"] = real(*args, **named)
+        return seen["sides"]
 
     monkeypatch.setattr(labclip.training.fitting, "split", split)
     labclip.fit(planted.features(copies, texts, negatives), **QUICK)
-    fitted, held = (set((seen[side].captions % 150).tolist()) for side in ("fit", "held"))
+    fitted, held = (set((side.captions % 150).tolist()) for side in (seen["sides"].fit, seen["sides"].held))
     assert held
     assert not fitted & held
-    assert len(seen["fit"].captions) + len(seen["held"].captions) == 300
+    assert len(seen["sides"].fit.captions) + len(seen["sides"].held.captions) == 300
 
 
 def test_retained_sets_may_share_images_with_the_fit():
@@ -94,16 +97,146 @@ def test_same_images_are_copies_and_nothing_else(dim):
     assert torch.equal(same_images(torch.cat([images, near])), torch.arange(6000))
 
 
-def test_a_leak_is_told():
+def test_held_out_captions_that_are_negatives_of_the_fit_are_refused(tmp_path):
     images, texts, negatives = planted.world(200)
     others = planted.world(20, seed=8)[0]
-    leaked = torch.cat([negatives[:10], planted.world(10, seed=9)[1]])
-    held = planted.features(others, leaked, texts[:20])
-    with pytest.warns(
-        LeakWarning, match=r"50% of the validation captions occur among the negatives.*split_combinat"
-    ) as told:
-        labclip.fit(planted.features(images, texts, negatives), validation=held, **QUICK)
-    assert told[0].filename == __file__
+    leaked = torch.cat([3 * negatives[40:50].half(), planted.world(10, seed=9)[1]])
+    fitted, held = planted.features(images, texts, negatives), planted.features(others, leaked, texts[:20])
+    with pytest.raises(
+        ValueError,
+        match=r"^10 of the 20 held-out captions are among the negatives of the fit, which learns that they are wrong: "
+        r"held-out caption 0 is a negative of caption 40, held-out caption 1 is a negative of caption 41, held-out "
+        r"caption 2 is a negative of caption 42, and 7 more. Leave them out; or leave validation out, .* or split by "
+        r"combination: labclip.training.split_combinations.$",
+    ):
+        labclip.fit(fitted, validation=held, **QUICK)
+    lines = [json.dumps({"caption": f"a caption {number}"}) for number in range(200)]
+    (tmp_path / "captions.jsonl").write_text("\n".join(lines))
+    with pytest.raises(ValueError, match=r"is a negative of caption 41 \(a caption 41\), held"):
+        labclip.fit(replace(fitted, folder=tmp_path), validation=held, **QUICK)
+    absent = torch.ones(200, dtype=torch.bool)
+    absent[40:50] = False
+    without = planted.features(images, texts, negatives, has_negative=absent)
+    assert labclip.fit(without, validation=held, **QUICK).frontier
+
+
+def template(repeats, groups=100, seed=0):
+    """Two captions a group, each the negative of the other, on `repeats` images each."""
+    texts = planted.world(2 * groups)[1]
+    captions = torch.arange(2 * groups).repeat(repeats)
+    images = planted.world(len(captions), seed=seed + 1)[0]
+    return images, texts[captions], texts[captions ^ 1], captions
+
+
+def sides_of(data, share=0.1, seed=0):
+    read = read_data(data, hashes=True)
+    return split(read, data, None, replace(RECIPES["labclip"], validation_share=share), seed)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_split_keeps_captions_that_are_negatives_of_one_another_on_one_side(seed):
+    images, texts, negatives, captions = template(2)
+    sides = sides_of(planted.features(images, texts, negatives), seed=seed)
+    fitted, held = (set((captions[side.captions] // 2).tolist()) for side in (sides.fit, sides.held))
+    assert not fitted & held
+    assert len(held) == 10
+    assert sides.leaked == 0
+    assert sides.words == "40 captions of 40 images, none of them negatives of the fit"
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_nothing_leaks_through_images_with_several_captions(seed):
+    draw = torch.Generator().manual_seed(seed)
+    n, texts = 600, planted.world(900, seed=seed)[1]
+    index = torch.randint(300, (n,), generator=draw).sort().values
+    captions = torch.arange(n)
+    captions[::20] = torch.randint(n, (30,), generator=draw)  # some repeat
+    negatives = torch.randint(600, 900, (n, 2), generator=draw)
+    negatives[::15] = torch.randint(n, (40, 2), generator=draw)  # some are captions of other images
+    there = torch.rand(n, 2, generator=draw) < 0.9
+    images = planted.world(300, seed=seed + 50)[0]
+    data = planted.features(images, texts[captions], texts[negatives], index, has_negative=there)
+    sides = sides_of(data, seed=seed)
+    fitted, held = sides.fit.captions, sides.held.captions
+    assert not set(index[fitted].tolist()) & set(index[held].tolist())
+    wrong = set(negatives[fitted][there[fitted]].tolist())
+    assert not wrong & set(captions[held].tolist())
+    assert sides.leaked == 0
+    images_used = len(index.unique())
+    assert 0.8 * round(images_used / 10) <= len(index[held].unique()) <= round(images_used / 10)
+    assert len(fitted) + len(held) == n
+
+
+def test_the_split_is_of_images_alone_where_captions_do_not_repeat():
+    data = planted.drawn(300)
+    order = torch.randperm(300, generator=torch.Generator().manual_seed(5))
+    assert set(sides_of(data, seed=5).held.captions.tolist()) == set(order[:30].tolist())
+
+
+def test_captions_too_frequent_to_be_held_out_are_counted():
+    images, texts, negatives, _ = template(100, groups=3)
+    sides = sides_of(planted.features(images, texts, negatives))
+    assert len(sides.held.captions) == 60
+    assert sides.leaked == 60
+    result = labclip.fit(planted.features(images, texts, negatives), **QUICK)
+    assert result.advice[-1].startswith(
+        "60 of the held-out captions are also negatives of the fit, for captions repeat"
+    )
+    assert "labclip.training.split_combinations holds" in result.advice[-1]
+    assert "60 of them negatives of the fit" in result.alignment.metadata["held_out"]
+
+
+def test_captions_that_repeat_without_being_negatives_do_not_hold_images_together():
+    images, texts, _, captions = template(100, groups=3)
+    sides = sides_of(planted.features(images, texts, planted.world(600, seed=4)[2]))
+    assert len(sides.held.captions) == 60
+    assert len(set(captions[sides.held.captions].tolist())) == 6
+    assert sides.leaked == 0
+
+
+def test_a_split_by_rows_is_taken_as_validation():
+    images, texts, negatives = planted.world(200)
+    index = torch.arange(200) // 2
+    rows = labclip.training.Split([*range(101)], [*range(101, 140)], frozenset())
+    result = labclip.fit(planted.features(images[:100], texts, negatives, index), validation=rows, **QUICK)
+    # caption 100 is of an image that is held out
+    assert result.alignment.metadata["data"].startswith("100 captions of 50 images")
+    assert result.alignment.metadata["held_out"].startswith("39 captions of 20 images, none")
+    with pytest.warns(DeprecationWarning, match="labclip.fit takes features"):
+        arrays = labclip.fit(images[:100], texts, negatives, image_index=index, validation=rows, **QUICK)
+    assert arrays.alignment.metadata["held_out"] == result.alignment.metadata["held_out"]
+    for wrong, message in (
+        (rows._replace(heldout=[200]), r"split with row 200, but there are 200 captions"),
+        (rows._replace(fit=[100]), r"Every image has a held-out caption"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            labclip.fit(planted.features(images[:100], texts, negatives, index), validation=wrong, **QUICK)
+    swapped = planted.features(images, texts, texts.roll(100, 0))
+    with pytest.raises(ValueError, match=r"^39 of the 39 held-out captions .*caption 101 is a negative of caption 1,"):
+        labclip.fit(swapped, validation=rows, **QUICK)
+
+
+def test_combinations_are_of_words_that_stand_in_one_caption():
+    attributes, objects = ["red", "blue", "light blue"], ["cube", "traffic light", "ball"]
+    found = find_combinations(
+        [
+            "A red cube and a light  blue ball.",
+            "the cube is RED",
+            "a red-hot cube, reddish cubes",
+            "a traffic light",
+            "",
+        ],
+        attributes,
+        objects,
+    )
+    both = {("red", "cube"), ("red", "ball"), ("light blue", "cube"), ("light blue", "ball")}
+    assert found == [both, {("red", "cube")}, set(), set(), set()]
+    assert find_combinations(["a blue cube and a red traffic light"], attributes, objects) == [
+        {("blue", "cube"), ("red", "traffic light"), ("blue", "traffic light"), ("red", "cube")}
+    ]
+    for wrong, name in ((([" "], objects), "attributes"), ((attributes, []), "objects")):
+        with pytest.raises(ValueError, match=f"There are no {name}. Pass a list of words"):
+            find_combinations(["a red cube"], *wrong)
 
 
 def test_features_of_other_weights_are_refused():

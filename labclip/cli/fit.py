@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from labclip.cli.group import ALIGNMENT_FILES, as_json_option, check_empty, main
+from labclip.cli.group import ALIGNMENT_FILES, as_json_option, check_empty, check_page, main
+from labclip.cli.negatives import listed
 
+if TYPE_CHECKING:
+    from labclip.features import Features
+    from labclip.training import Split
+
+_SHARE = 0.05  # of the combinations: a caption with two attributes and two objects has four of them
 _PATH = click.Path(path_type=Path)
 
 
@@ -17,6 +23,17 @@ _PATH = click.Path(path_type=Path)
 @click.argument("features", type=_PATH)
 @click.argument("out", type=_PATH)
 @click.option("--validation", type=_PATH, metavar="FEATURES", help="Held-out feature folder, of other images.")
+@click.option(
+    "--split", type=click.Choice(["images", "combinations"]), default="images", show_default=True,
+    help="What is held out where there is no --validation: a tenth of the images, or combinations of attribute and "
+    "object, kept out of captions and negatives.",
+)  # fmt: skip
+@click.option(
+    "--attributes",
+    metavar="WORDS",
+    help="For --split combinations: words separated by commas, or a file, one per line.",
+)
+@click.option("--objects", metavar="WORDS", help="For --split combinations, likewise.")
 @click.option(
     "--retain", multiple=True, metavar="[NAME=]FEATURES",
     help="Feature folder of another domain whose retrieval must not suffer; may be given again. "
@@ -38,12 +55,14 @@ _PATH = click.Path(path_type=Path)
 @click.option("--device", metavar="D", help="cpu, cuda, mps. [default: cpu]")
 @click.option("--checkpoint", type=_PATH, metavar="DIR", help="Folder of checkpoints, to continue an interrupted fit.")
 @click.option("--plot", type=_PATH, metavar="FILE", help="Figure of gains and costs.")
+@click.option("--html", type=_PATH, metavar="FILE", help="Write the whole report as one HTML page.")
 @click.option("--force", is_flag=True, help="Overwrite OUT.")
 @click.option("--anyway", is_flag=True, help="Write the matrix even if the fit does not help.")
 @as_json_option
 def fit(
-    features: Path, out: Path, validation: Path | None, retain: tuple[str, ...], plot: Path | None, force: bool,
-    anyway: bool, as_json: bool, **settings: Any,
+    features: Path, out: Path, validation: Path | None, split: str, attributes: str | None, objects: str | None,
+    retain: tuple[str, ...], plot: Path | None, html: Path | None, force: bool, anyway: bool, as_json: bool,
+    **settings: Any,
 ) -> None:  # fmt: skip
     """Fit a matrix on features from `labclip embed`.
 
@@ -55,10 +74,20 @@ def fit(
     others = _named(retain)
     inputs = [features, *([validation] if validation else []), *others.values()]
     check_empty(out, force, writes=ALIGNMENT_FILES, inputs=inputs)
+    if split == "images" and (attributes or objects):
+        raise ValueError("--attributes and --objects go with --split combinations.")
+    if split == "combinations" and validation is not None:
+        raise ValueError("--split and --validation both say what is held out. Pass one of them.")
     if plot is not None:
-        _check_plot(plot, settings["recipe"], validation)
+        _check_plot(plot, settings["recipe"], held_out=validation is not None or split == "combinations")
+    if html is not None:
+        check_page(html)
+    own = Features.load(features)
+    held_out: Features | Split | None = None if validation is None else Features.load(validation)
+    if split == "combinations":
+        held_out = _combinations(own, attributes, objects, settings["seed"])
     result = fit_matrix(
-        Features.load(features), validation=None if validation is None else Features.load(validation),
+        own, validation=held_out,
         retain={name: Features.load(folder) for name, folder in others.items()}, **settings,
     )  # fmt: skip
     written = result.worthwhile or anyway
@@ -66,6 +95,8 @@ def fit(
         result.alignment.save_pretrained(out)
     if plot is not None:
         result.plot(plot)
+    if html is not None:
+        result.write_html(html)
     if as_json:
         click.echo(json.dumps({"written": str(out) if written else None, **result.to_json()}))
     else:
@@ -90,7 +121,40 @@ def _named(retain: tuple[str, ...]) -> dict[str, Path]:
     return found
 
 
-def _check_plot(plot: Path, recipe: str, validation: Path | None) -> None:
+def _combinations(features: Features, attributes: str | None, objects: str | None, seed: int) -> Split:
+    """The rows of captions some of whose combinations are held out, and those to fit on."""
+    from labclip.training import find_combinations, split_combinations
+
+    if attributes is None or objects is None:
+        raise ValueError(
+            "--split combinations needs --attributes and --objects, for example red,green,blue and cube,ball, or files."
+        )
+    assert features.folder is not None
+    path = features.folder / "captions.jsonl"
+    if not path.is_file():
+        raise ValueError(
+            f"{features.folder} holds no captions.jsonl, so the combinations its captions name are not known. Embed "
+            f"them with labclip embed."
+        )
+    with path.open(encoding="utf-8") as lines:
+        rows = [json.loads(line) for line in lines]
+    words = _words("--attributes", attributes), _words("--objects", objects)
+    named = find_combinations((row["caption"] for row in rows), *words)
+    wrong = find_combinations((" | ".join(filter(None, row["negatives"])) for row in rows), *words)
+    if not any(named):
+        raise ValueError(f"No caption names one of --attributes {attributes} and one of --objects {objects}.")
+    return split_combinations(named, wrong, share=_SHARE, seed=seed)
+
+
+def _words(option: str, given: str) -> list[str]:
+    """Words without opposites."""
+    words = listed(given)
+    if pairs := ["/".join(word) for word in words if not isinstance(word, str)]:
+        raise ValueError(f"{option} has {pairs[0]}, but combinations are not of relations. Pass single words.")
+    return [word for word in words if isinstance(word, str)]
+
+
+def _check_plot(plot: Path, recipe: str, *, held_out: bool) -> None:
     """Refuse a figure that can't be drawn before the fit, not after it."""
     from labclip.packages import EVAL, require
 
@@ -100,5 +164,5 @@ def _check_plot(plot: Path, recipe: str, validation: Path | None) -> None:
         raise ValueError(f"--plot is {plot}. End it with one of {', '.join(endings)}.")
     if not plot.absolute().parent.is_dir():
         raise ValueError(f"There is no folder {plot.absolute().parent} for the figure.")
-    if recipe.startswith("paper") and validation is None:
+    if recipe.startswith("paper") and not held_out:
         raise ValueError(f"Recipe {recipe!r} holds nothing out, so there is nothing to draw. Pass --validation.")

@@ -92,10 +92,10 @@ def _method(name: str, attributes: str | None, tagger: str | None) -> Method:
         raise ValueError("--tagger goes with --method shuffle; swap looks for --attributes.")
     if attributes is None:
         raise ValueError("--method swap needs --attributes, for example red,green,blue,left/right or a file.")
-    return Swapper(_attributes(attributes))
+    return Swapper(listed(attributes))
 
 
-def _attributes(given: str) -> list[str | tuple[str, str]]:
+def listed(given: str) -> list[str | tuple[str, str]]:
     """Words with commas between, or a file's lines; with a slash between, a word and its opposite."""
     path = Path(given)
     if path.is_file():

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from labclip.features.features import Features
+from labclip.training.combinations import Split
 
 _FIELDS = {
     "image_features": "images", "text_features": "texts", "negative_features": "negatives",
@@ -39,7 +40,7 @@ def takes_arrays(fit: Fit) -> Fit:
         given |= {_FIELDS[name]: named.pop(name) for name in _FIELDS if name in named}
         typed = [_typed(given)]
         validation = named.get("validation")
-        if validation is not None and not isinstance(validation, Features):
+        if validation is not None and not isinstance(validation, Features | Split):
             parts = _parts("validation", validation, _PARTS)
             typed.append(f"validation={_typed(parts)}")
             named["validation"] = Features.from_arrays(**parts)

@@ -1,4 +1,4 @@
-"""Which images are the same one, told by their embeddings: also of a copy in float16, in one pass and a sort."""
+"""Which images or texts are the same one, told by embeddings: also of a copy in float16, in one pass and a sort."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 _HASHES, _DIRECTIONS = 3, 8  # hashes a row, random directions a hash
 _CELL = 0.02  # along a direction unit-length rows spread by 1; a copy in float16 moves by some 3e-4
-_SAME = 1e-3  # unit-length rows nearer than this, in length of their difference, are one image
+_SAME = 1e-3  # unit-length rows nearer than this, in length of their difference, are one
 _BLOCK = 4096
 
 
@@ -35,7 +35,7 @@ def hashes_of(rows: torch.Tensor) -> torch.Tensor:
 
 
 def first_same(hashes: torch.Tensor, take: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-    """For each row the first row that is the same image, its own where there is none before it: int64 [n].
+    """For each row the first row that is the same, its own where there is none before it: int64 [n].
 
     Args:
         hashes: Of all rows, [n, 3].
@@ -49,7 +49,8 @@ def first_same(hashes: torch.Tensor, take: Callable[[torch.Tensor], torch.Tensor
         if bool(begins.all()):
             continue
         heads = order[begins][begins.cumsum(0) - 1]
-        for rows, head in zip(order[~begins].split(_BLOCK), heads[~begins].split(_BLOCK), strict=True):
+        asked = ~begins & (first[order] != first[heads])  # an earlier hash may have told
+        for rows, head in zip(order[asked].split(_BLOCK), heads[asked].split(_BLOCK), strict=True):
             same = (take(rows) - take(head)).norm(dim=-1) < _SAME
             first[rows[same]] = torch.minimum(first[rows[same]], head[same])
     while not torch.equal(first, first[first]):

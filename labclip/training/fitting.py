@@ -18,21 +18,22 @@ from labclip.features.features import Features
 from labclip.messages import typed
 from labclip.training.arrays import takes_arrays
 from labclip.training.batches import Batches
+from labclip.training.change import Change
+from labclip.training.combinations import Split
 from labclip.training.frontier import KEEP, HeldOut, Point, frontier, select
 from labclip.training.objective import Objective, Ranks, Weights, name_of
 from labclip.training.recipes import Settings, for_data, settings_of
 from labclip.training.result import FitResult, advice, measured
 from labclip.training.rows import Data, read_data
-from labclip.training.splits import check_features, split
+from labclip.training.splits import Sides, check_features, split
 from labclip.training.trainer import State, calibrated, check_checkpoint, progress_bar, train
 
 _SCALED_ON = 20_000  # captions, more or less
-_STACK = 3  # from here through `takes_arrays` to the user's call, for warnings
 
 
 @takes_arrays
 def fit(
-    features: Features | str | Path, *, validation: Features | str | Path | None = None,
+    features: Features | str | Path, *, validation: Features | Split | str | Path | None = None,
     retain: Mapping[str, Features | str | Path] | None = None, keep: float = KEEP,
     recipe: str = "labclip", epochs: int | None = None, batch_size: int | None = None,
     learning_rate: float | None = None, negative_weight: float | None = None, distill: float | None = None,
@@ -49,8 +50,9 @@ def fit(
         features: Embeddings of images, captions and negatives: what `labclip.embed` returns, its folder's path, or
             `Features.from_arrays(images=..., texts=..., negatives=...)`. With `negative_images` an image has to be told
             from its like as well as a caption.
-        validation: Held-out features or their folder, of other images than the fit's. By default a seeded tenth of the
-            images.
+        validation: Held-out features or their folder, of other images than the fit's and of captions that are none of
+            its negatives; or rows of `features`, from `labclip.training.split_combinations`. By default a seeded tenth
+            of the images.
         retain: Features of other domains or their folders by name, whose retrieval must not suffer.
         keep: Share of the base's R@1 that has to be kept on the held-out captions and on every set of `retain`, by the
             held-out estimate. Less keeps less, and binds more.
@@ -77,8 +79,8 @@ def fit(
 
     Raises:
         ValueError: If the embeddings are not finite, all zeros, do not fit together, or lack what the recipe needs; if
-            `validation` shares images with the fit; if features are of different models; if a setting is out of range;
-            if the checkpoint is another fit's; if the fit diverges.
+            `validation` shares images with the fit, or captions with its negatives; if features are of different
+            models; if a setting is out of range; if the checkpoint is another fit's; if the fit diverges.
 
     Example:
         >>> import torch, labclip
@@ -100,10 +102,10 @@ def fit(
     if not isinstance(retain, Mapping | None) or not all(isinstance(name, str) and name for name in retain or ()):
         raise ValueError('retain is not a dict of features by name. Pass for example retain={"flickr": features}.')
     # `takes_arrays` has opened the folders.
-    features, validation = cast(Features, features), cast("Features | None", validation)
+    features, validation = cast(Features, features), cast("Features | Split | None", validation)
     retain = cast("Mapping[str, Features] | None", retain)
     others = {name: (f"retain[{name!r}]", one) for name, one in (retain or {}).items()}
-    held_out = {} if validation is None else {"validation": validation}
+    held_out = {} if validation is None or isinstance(validation, Split) else {"validation": validation}
     check_features({"features": features, **held_out, **dict(others.values())})
     seed, where, ranks = checked_whole("seed", seed), _device(device), Ranks.here()
     name, custom = _objective(objective, features.base, ranks)
@@ -112,7 +114,8 @@ def fit(
         hashes=validation is not None or settings.validation_share > 0,
     )  # fmt: skip
     _check(data, settings, recipe, features.base)
-    data, held = split(data, features, validation, settings, seed, stacklevel=_STACK)
+    sides = split(data, features, validation, settings, seed)
+    data, held = sides.fit, sides.held
     settings = for_data(settings, dim=data.dim, captions=len(data.captions))
     batches = Batches(data, settings, seed, ranks, where)
     own = HeldOut.of(held, seed=seed) if held else None
@@ -138,7 +141,7 @@ def fit(
             points = frontier(own, matrix, retain=retained) if own or retained else []
             fits.append(_Fitted(matrix, float(state.parameters["log_scale"]), weights, points, state.history))
     record = {"recipe": recipe, "objective": name, "seed": seed, "keep": keep}
-    return _result(fits, batches, own, features, record)
+    return _result(fits, batches, own, features, record, sides)
 
 
 class _Fitted(NamedTuple):
@@ -161,7 +164,7 @@ def unit_scale(matrix: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
 
 
 def _result(
-    fits: list[_Fitted], batches: Batches, own: HeldOut | None, features: Features, record: dict[str, Any]
+    fits: list[_Fitted], batches: Batches, own: HeldOut | None, features: Features, record: dict[str, Any], sides: Sides
 ) -> FitResult:
     data, settings = batches.data, batches.settings
     fitted, strength = fits[0], 1.0
@@ -175,11 +178,13 @@ def _result(
         "weights": asdict(fitted.weights),
         "data": f"{len(data.captions):,} captions of {len(data.images_used):,} images, "
         f"{data.k} negative{'s' if data.k > 1 else ''} each",
+        "held_out": sides.words,
         "versions": {"labclip": __version__, "torch": torch.__version__},
     }
     if fitted.points:
         metadata["results"] = measured(fitted.points, strength)
-    sentences, worthwhile = advice(fitted.points, strength, own)
+    change = Change.of(own, fitted.matrix, strength) if own and own.bound else None
+    sentences, worthwhile = advice(fitted.points, strength, own, change, leaked=sides.leaked)
     # SigLIP's temperature means nothing without its bias, which an alignment has not, and that of a user's objective is
     # its own: the base keeps its temperature.
     log_scale = None
@@ -191,7 +196,7 @@ def _result(
         fitted.matrix, base=features.base, logit_scale=log_scale, strength=strength, metadata=metadata,
         fingerprint=features.fingerprint,
     )  # fmt: skip
-    return FitResult(alignment, fitted.history, fitted.points, sentences, worthwhile)
+    return FitResult(alignment, fitted.history, fitted.points, sentences, worthwhile, change)
 
 
 def _objective(objective: str | Objective | None, base: Base | None, ranks: Ranks) -> tuple[str, Objective | None]:

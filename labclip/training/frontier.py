@@ -15,7 +15,7 @@ GALLERY = 2000
 """Images of a retrieval gallery at most, with at most twice as many captions."""
 KEEP = 0.99
 """Of the base's R@1 that has to be kept, by default: less than 1%, no ordinary validation set can tell from nothing."""
-CLOSE = 0.03
+CLOSE = 0.015
 """Share of the gain in binding that is not worth a greater divergence."""
 _CHANGED = 0.17, 3.0
 """Divergence that costs nothing measurable, and how much more for each share of R@1 given up: docs/fit.md says where

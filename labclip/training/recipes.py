@@ -46,9 +46,8 @@ class Settings:
     logit_scale: float | None = 50.0
     hard_negatives: int = 1
     candidates: tuple[Weights, ...] = (
-        Weights(negatives=12.0, distill=1.0),  # where the base's retrieval is to be kept
-        Weights(identity=1e-4),  # where it is to be corrected as well
-        Weights(identity=1e-3),
+        Weights(negatives=12.0, distill=1.0),  # binds most where the base's softmax is right but for binding
+        Weights(identity=3e-4),  # where it is wrong, and distillation hinders
     )
     rank: int | None = None
     rank_share: float | None = 0.25

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,17 +11,20 @@ from typing import Any
 from labclip.alignment import Alignment
 from labclip.messages import typed
 from labclip.packages import EVAL, require
-from labclip.report import Page, Reported, Section, Table, drawn
+from labclip.report import Figure, Page, Reported, Section, Table, drawn
+from labclip.report.drawing import BLUE, GREEN, INK, ORANGE, PINK, SKY, SOFT, empty, legend_below, literal
 from labclip.report.values import Value
+from labclip.training.change import ALPHA, Change
 from labclip.training.frontier import HeldOut, Point, at_strength
 
 _EVERY = 0.25  # strengths in the table
 _SHOWN = {"binding": "binding", "t2i_r1": "R@1 text to image", "i2t_r1": "R@1 image to text"}
-_FEW = 200  # below this many held-out captions an accuracy is known to some 7 percent at best
+_FEW = 200  # below this many held-out captions a gain is known to some 7 percent at best
 _BINDS = 0.95
-_BINDING, _SELECTED = "#1f7a5a", "#b3402f"
-_COLOURS = ("#3b4a6b", "#8a93a6", "#c08a3e", "#7d5ba6")
-_RECORDED = ("recipe", "weights", "objective", "seed", "data")
+_LOST = {0.0: "No R@1 lost", 0.01: "At most 1% of R@1 lost", 0.03: "At most 3% of R@1 lost"}
+_COLOURS = (BLUE, ORANGE, PINK, SKY)
+_RECORDED = ("recipe", "weights", "keep", "objective", "seed", "data", "held_out")
+_SETTINGS = ("epochs", "batch_size", "learning_rate", "rank")
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -36,6 +38,7 @@ class FitResult(Reported):
         advice: What a user should know before using the matrix, a sentence each; empty if nothing speaks against it.
         worthwhile: Whether the matrix binds better than its base by more than chance explains, at no measurable cost;
             True where that was not measured.
+        change: How many held-out captions became right and wrong, and the paired test of it; None without negatives.
     """
 
     alignment: Alignment
@@ -43,6 +46,7 @@ class FitResult(Reported):
     frontier: list[Point]
     advice: list[str]
     worthwhile: bool
+    change: Change | None = None
 
     def __repr__(self) -> str:
         base = self.alignment.base or f"dim {self.alignment.dim}"
@@ -72,41 +76,53 @@ class FitResult(Reported):
             MissingPackageError: If matplotlib is missing.
             ValueError: If nothing was held out, so that there is no frontier.
         """
-        figure_module = require("matplotlib.figure", "Plots need matplotlib", EVAL)
+        require("matplotlib", "Plots need matplotlib", EVAL)
         if not self.frontier:
             raise ValueError(
                 f"Nothing was held out, so there is no frontier to draw. Pass {typed('validation', '--validation')}."
             )
-        figure = figure_module.Figure(figsize=(10, 4.8), layout="constrained")
-        left, right = figure.subplots(1, 2)
-        strengths = [point.strength for point in self.frontier]
-        if self.frontier[0].binding is not None:
-            left.plot(strengths, [p.binding for p in self.frontier], color=_BINDING, linewidth=2.5, label="binding")
-        for colour, name in zip(_COLOURS, self.frontier[0].recalls, strict=False):
-            recalls = [point.recalls[name] for point in self.frontier]
-            for style, way, curve in zip("-:", [*_SHOWN.values()][1:], zip(*recalls, strict=True), strict=True):
-                left.plot(strengths, curve, color=colour, linestyle=style, label=f"{way}, {name}")
-        left.axvline(self.alignment.strength, color=_SELECTED, linestyle="--", label="strength selected")
-        left.set(xlabel="strength: 0 the base, 1 as fitted", ylabel="accuracy on held-out data")
-        right.plot([record["epoch"] for record in self.history], [record["loss"] for record in self.history])
-        right.set(xlabel="epoch", ylabel="loss")
-        for axes in (left, right):
-            axes.spines[["top", "right"]].set_visible(False)
-        figure.legend(*left.get_legend_handles_labels(), loc="outside lower left", ncols=3, frameon=False, fontsize=8)
+        figure, (left, right) = empty(10, 4.8, columns=2)
+        self._draw_frontier(left)
+        self._draw_epochs(right)
+        legend_below(figure, left)
         if path is not None:
             figure.savefig(path, dpi=150)
         return figure
+
+    def _draw_frontier(self, axes: Any) -> None:
+        strengths = [point.strength for point in self.frontier]
+        if self.frontier[0].binding is not None:
+            axes.plot(strengths, [p.binding for p in self.frontier], color=GREEN, linewidth=2.5, label="binding")
+        for number, name in enumerate(self.frontier[0].recalls):
+            recalls = zip(*(point.recalls[name] for point in self.frontier), strict=True)
+            for style, way, curve in zip(("-", ":"), [*_SHOWN.values()][1:], recalls, strict=True):
+                colour, label = _COLOURS[number % len(_COLOURS)], literal(f"{way}, {name}", 40)
+                axes.plot(strengths, curve, color=colour, linestyle=style, label=label)
+        axes.axvline(self.alignment.strength, color=SOFT, linestyle="--", linewidth=1, label="strength selected")
+        axes.set(xlabel="strength: 0 the base, 1 as fitted", ylabel="accuracy on held-out data")
+
+    def _draw_epochs(self, axes: Any) -> None:
+        axes.plot([record["epoch"] for record in self.history], [record["loss"] for record in self.history], color=INK)
+        axes.set(xlabel="epoch", ylabel="loss")
 
     def page(self, *, plots: bool = False) -> Page:
         """The whole report as values; the figure is left out where matplotlib is missing or nothing was held out."""
         of = f" on {self.alignment.base}" if self.alignment.base else ""
         lead = "Worth using" if self.worthwhile else "Not worth using"
         lead = lead if self.frontier and self.frontier[0].binding is not None else "Not measured"
-        sections = [self._trade(plots and importlib.util.find_spec("matplotlib") is not None)] if self.frontier else []
+        lead = f"{lead}: {self._gain()}.{f' {self.change.words}.' if self.change else ''}"
+        plots = plots and importlib.util.find_spec("matplotlib") is not None
+        sections = [self._trade(plots), self._strengths()] if self.frontier else []
         if self.advice:
             sections.append(Section("Advice", self.advice))
-        facts = [(name.replace("_", " ").capitalize(), f"{self.alignment.metadata[name]}") for name in _RECORDED]
-        return Page(f"Fit{of}", f"{lead}: {self._gain()}.", sections, facts)
+        if plots and self.frontier:
+            sections.append(Section("Epochs", figures=[self._figure(self._draw_epochs, "The loss by epoch.")]))
+        known = self.alignment.metadata
+        facts = [(name, known[name]) for name in _RECORDED]
+        facts += [(name, known["settings"][name]) for name in _SETTINGS]
+        return Page(
+            f"Fit{of}", lead, sections, [(name.replace("_", " ").capitalize(), f"{one}") for name, one in facts]
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values. Names of `retain` stand below "retain" alone."""
@@ -116,6 +132,7 @@ class FitResult(Reported):
             "strength": self.alignment.strength,
             "worthwhile": self.worthwhile,
             "advice": self.advice,
+            "change": asdict(self.change) if self.change else None,
             "results": self.results,
             "frontier": [
                 asdict(point) | {"retain": {name: _by_metric(both) for name, both in point.retain.items()}}
@@ -132,23 +149,80 @@ class FitResult(Reported):
         return f"{strength}, binding {before:.3f} -> {after:.3f}"
 
     def _trade(self, plots: bool) -> Section:
-        """What was gained and paid."""
-        rows: list[Sequence[Value]] = [
-            (name, shown, both["base"][metric], both["labclip"][metric])
-            for name, both in measured(self.frontier, self.alignment.strength).items()
-            for metric, shown in _SHOWN.items()
-            if metric in both["base"]
-        ]
-        tables = [
-            Table("Held-out data; a tie counts as wrong.", ("data", "metric", "base", "LABCLIP"), rows, (0, 1), 1)
-        ]
+        """What was gained and paid, and what is kept of R@1."""
+        rows: list[Sequence[Value]] = []
+        for name, both in measured(self.frontier, self.alignment.strength).items():
+            for metric, shown in _SHOWN.items():
+                if metric in both["base"]:
+                    before, after = both["base"][metric], both["labclip"][metric]
+                    kept = f"{after / before:.1%}" if metric != "binding" and before else None
+                    rows.append((name, shown, before, after, kept))
+        heads = ("data", "metric", "base", "LABCLIP", "kept")
+        tables = [Table("Held-out data; a tie counts as wrong.", heads, rows, (0, 1), 1)]
+        alt = "Binding and R@1 over strength."
+        figures = [self._figure(self._draw_frontier, alt)] if plots else []
+        words = in_words(self.frontier, self.alignment.strength)[:1]
+        return Section("What it gains and costs", words, figures, tables)
+
+    def _strengths(self) -> Section:
+        """What other strengths do, in words and as a table."""
+        tables: list[Table] = []
         if self.frontier[0].t2i_r1 is not None:
             points = [p for p in self.frontier if p.strength == self.alignment.strength or p.strength % _EVERY == 0]
-            heads = ("strength", "||A - I||", *_SHOWN.values())
+            heads = ("strength", "distance", *_SHOWN.values())
             strengths = [(f"{p.strength:g}", p.distance, p.binding, p.t2i_r1, p.i2t_r1) for p in points]
-            tables.append(Table("Other strengths, on the validation data.", heads, strengths))
-        figures = [drawn(self.plot(), "Binding and R@1 over strength, and the loss by epoch.")] if plots else []
-        return Section("What it gains and costs", figures=figures, tables=tables)
+            tables.append(Table("On the validation data; distance is ||A - I|| at that strength.", heads, strengths))
+        return Section("Other strengths", tables=tables, notes=in_words(self.frontier, self.alignment.strength)[1:])
+
+    def _figure(self, draw: Callable[[Any], None], alt: str) -> Figure:
+        """One panel, small enough to be read on a phone."""
+        figure, axes = empty(5, 3.9)
+        draw(axes)
+        if axes.get_legend_handles_labels()[0]:
+            legend_below(figure, axes, columns=2)
+        return drawn(figure, alt)
+
+
+def in_words(points: Sequence[Point], strength: float) -> list[str]:
+    """The frontier as sentences: the strength that is used, and the most binding for what may be lost of R@1.
+
+    Args:
+        points: Of one matrix, the base at strength 0 among them.
+        strength: The one that is used.
+    """
+    base, used = at_strength(points, 0), at_strength(points, strength)
+    parts = [] if used.binding is None else [f"binding {base.binding:.3f} -> {used.binding:.3f}"]
+    for name, ours in used.recalls.items():
+        ways = (
+            f"{before:.3f} -> {after:.3f} {way}"
+            for before, after, way in zip(base.recalls[name], ours, ("text to image", "image to text"), strict=True)
+        )
+        parts.append(f"{'' if name == 'validation' else f'{name}, '}R@1 {', '.join(ways)}")
+    said = [f"Strength {strength:g}, {'the base' if strength == 0 else 'selected'}: {'; '.join(parts)}."]
+    if base.binding is None or not base.recalls:
+        return said
+    told = None
+    for lost, words in {**_LOST, 1.0: "Most binding"}.items():
+        free = [point for point in points if share_kept(point, base) >= 1 - lost]
+        best = max(free, key=lambda point: (point.binding or 0.0, -point.strength))
+        if best is not told:
+            keeps = f", R@1 at least {share_kept(best, base):.1%} of the base's" if lost == 1.0 else ""
+            said.append(
+                f"{words}: strength {best.strength:g}, binding {base.binding:.3f} -> {best.binding:.3f}{keeps}."
+            )
+        told = best
+    return said
+
+
+def share_kept(point: Point, base: Point) -> float:
+    """The least share of the base's R@1 that a point keeps, over all sets, both ways."""
+    shares = [
+        ours / theirs
+        for name, both in point.recalls.items()
+        for ours, theirs in zip(both, base.recalls[name], strict=True)
+        if theirs
+    ]
+    return min(shares, default=1.0)
 
 
 def measured(points: Sequence[Point], strength: float) -> dict[str, Any]:
@@ -166,30 +240,35 @@ def _by_metric(both: tuple[float, float]) -> dict[str, float | None]:
     return dict(zip(("t2i_r1", "i2t_r1"), both, strict=True))
 
 
-def advice(points: Sequence[Point], strength: float, own: HeldOut | None) -> tuple[list[str], bool]:
+def advice(
+    points: Sequence[Point], strength: float, own: HeldOut | None, change: Change | None, *, leaked: int = 0
+) -> tuple[list[str], bool]:
     """What speaks against using a matrix at a strength, a sentence each, and whether it is worth using."""
     if own is None:
         return ["Nothing was held out, so nothing is known of what this matrix gains and costs. Evaluate it."], True
-    if not own.bound:
+    if change is None:
         return ["The held-out data has no negatives, so binding was not measured. Evaluate the matrix."], True
-    before, after = at_strength(points, 0).binding, at_strength(points, strength).binding
-    assert before is not None and after is not None  # noqa: PT018
-    spread = sum(accuracy * (1 - accuracy) for accuracy in (after, before))
-    error = math.sqrt(max(spread, 1 / own.bound) / own.bound)  # of the difference
+    before = at_strength(points, 0).binding
+    assert before is not None
     told = []
-    if own.bound < _FEW:
+    if change.captions < _FEW:
         told.append(
-            f"Only {own.bound} captions with a negative were held out: what they gain is known to about "
-            f"{2 * error:.2f}. Fit on more data, or pass {typed('validation', '--validation')}."
+            f"Only {change.captions} captions with a negative were held out: what they gain is known to about "
+            f"{2 * change.error:.2f}. Fit on more data, or pass {typed('validation', '--validation')}."
         )
-    if before >= _BINDS:
-        told.append(f"The base already binds {before:.3f} of {own.bound} held-out captions. There is little to repair.")
-    explained = after - before < 2 * error
     if strength == 0:
-        told.append("No strength binds better without costing retrieval: keep the base as it is.")
-    elif explained:
+        less = typed("a smaller keep, for example keep=0.97", "a smaller --keep, for example --keep 0.97")
+        told.append(f"No strength binds better without costing retrieval: keep the base as it is, or pass {less}.")
+    elif not change.is_gain:
+        worse = change.became_wrong > change.became_right and change.p < ALPHA
+        why = "so it binds worse. Keep" if worse else "which chance may explain. Fit on more captions, or keep"
+        told.append(f"{change.words}, {why} the base.")
+    if before >= _BINDS:
+        told.append(f"The base already binds {before:.3f} of the held-out pairs. There is little to repair.")
+    if leaked:
         told.append(
-            f"Binding went from {before:.3f} to {after:.3f} on {own.bound} held-out captions, which chance may "
-            f"explain. Fit on more captions, or keep the base."
+            f"{leaked:,} of the held-out captions are also negatives of the fit, for captions repeat too often to hold "
+            f"some out of both: binding of new captions was not measured. "
+            f"{typed('labclip.training.split_combinations', '--split combinations')} holds combinations out."
         )
-    return told, strength != 0 and not explained
+    return told, strength != 0 and change.is_gain

@@ -32,7 +32,8 @@ class Rows:
         name: How messages call them.
         present: Which rows stand for something, bool [n] or [n, k].
         digest: Tells these embeddings from others; empty unless `check` was asked for it.
-        hashes: Of each row, by which equal ones are found, int64 [n, 3]; empty unless `check` was asked for them.
+        hashes: Of each row, by which equal ones are found, int64 [n or n * k, 3]; empty unless `check` was asked for
+            them.
     """
 
     def __init__(self, name: str, values: Any, axes: str = "[n, dim]") -> None:
@@ -82,7 +83,7 @@ class Rows:
             if digest:
                 found.update(rows.contiguous().view(-1).view(torch.uint8).numpy().data)
             if hashes:
-                parts.append(hashes_of(rows))
+                parts.append(hashes_of(rows.flatten(0, -2)))
         self.digest = found.hexdigest() if digest else ""
         self.hashes = torch.cat(parts)
 
@@ -226,7 +227,7 @@ def read_data(features: Features, name: str = "features", *, digest: bool = Fals
         features: Embeddings of any scale.
         name: What messages call them.
         digest: Whether to set the digests of the arrays.
-        hashes: Whether to hash the images, to find equal ones.
+        hashes: Whether to hash images, captions and negatives, to find equal ones.
     """
     images, texts = Rows(f"{name}.images", features.images), Rows(f"{name}.texts", features.texts)
     negatives = _beside(features, name, "negatives", "has_negative", len(texts))
@@ -241,7 +242,7 @@ def read_data(features: Features, name: str = "features", *, digest: bool = Fals
                 f"{images.name} has dim {data.dim} but {rows.name} has dim {rows.shape[-1]}. Embed both with one model."
             )
     for rows in data.arrays:
-        rows.check(digest=digest, hashes=hashes and rows is images)
+        rows.check(digest=digest, hashes=hashes and rows is not others)
     return data
 
 

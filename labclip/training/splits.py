@@ -1,11 +1,10 @@
-"""What a fit is measured on: held-out data that shares no image with the fit, and splits that do not leak."""
+"""What a fit is measured on: held-out data of other images, none of whose captions is a negative of the fit."""
 
 from __future__ import annotations
 
+import itertools
 import json
-import random
-import warnings
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import islice
 from typing import Any, NamedTuple
@@ -16,81 +15,13 @@ import torch
 from labclip.alignment import FINGERPRINT_COSINE
 from labclip.features.features import Features
 from labclip.messages import typed
+from labclip.training.combinations import Split
 from labclip.training.duplicates import first_same
 from labclip.training.recipes import Settings
-from labclip.training.rows import Data, read_data
+from labclip.training.rows import Data, Rows, read_data
 
-_SHOWN = 3  # images named in a message
-_COMPARED = 400  # held-out captions, at most
-_SAME_TEXT = 1 - 1e-5  # cosine
-
-
-class LeakWarning(UserWarning):
-    """Held-out captions occur among the negatives of the fit."""
-
-
-class Split(NamedTuple):
-    """Row numbers of the two sides; rows of neither are left out, for they would tell one side of the other.
-
-    Attributes:
-        fit: Rows none of whose combinations is held out.
-        heldout: Rows whose caption has a combination that is.
-        combinations: Those held out.
-    """
-
-    fit: list[int]
-    heldout: list[int]
-    combinations: frozenset[Hashable]
-
-
-def split_combinations(
-    captions: Sequence[Collection[Hashable]],
-    negatives: Sequence[Collection[Hashable]],
-    *,
-    share: float = 0.15,
-    seed: int = 0,
-) -> Split:
-    """Hold out some combinations, for example of colour and shape, so that binding on them means generalisation.
-
-    A combination left among the negatives of a fit is learnt as never right: that measures the leak. So a row is fitted
-    on only if neither its caption nor its negatives name a combination that is held out.
-
-    Args:
-        captions: The combinations each caption names, for example [{("red", "cube"), ("blue", "sphere")}, ...].
-        negatives: Those its negatives name, all of them together.
-        share: Share of the combinations to hold out, drawn at random.
-        seed: Of the draw.
-
-    Returns:
-        The rows of the two sides.
-
-    Raises:
-        ValueError: If lengths differ, or nothing is left on one side.
-
-    Example:
-        >>> captions = [{"red cube", "blue ball"}, {"red ball", "blue cube"}, {"red cone", "blue star"}]
-        >>> negatives = [captions[1], captions[0], {"red star", "blue cone"}]
-        >>> split_combinations(captions, negatives, share=0.1, seed=0)
-        Split(fit=[2], heldout=[0], combinations=frozenset({'red cube'}))
-    """
-    if len(captions) != len(negatives):
-        raise ValueError(f"There are {len(captions)} captions and {len(negatives)} negatives. Pass one set a caption.")
-    known = sorted({one for side in (captions, negatives) for row in side for one in row}, key=repr)
-    if not 0 < share < 1:
-        raise ValueError(f"share is {share}. Pass a number between 0 and 1.")
-    out = frozenset(random.Random(seed).sample(known, max(1, round(share * len(known)))) if known else ())
-    heldout = [row for row, named in enumerate(captions) if not out.isdisjoint(named)]
-    fit = [
-        row
-        for row, (named, wrong) in enumerate(zip(captions, negatives, strict=True))
-        if out.isdisjoint(named) and out.isdisjoint(wrong)
-    ]
-    if not fit or not heldout:
-        raise ValueError(
-            f"Holding out {len(out)} of {len(known)} combinations leaves {len(fit)} captions to fit on and "
-            f"{len(heldout)} held out. Pass another share, or more captions."
-        )
-    return Split(fit, heldout, out)
+_SHOWN = 3  # images or captions named in a message
+_GROUP = 0.1  # of what is held out, the most that images with captions in common may be
 
 
 def check_features(features: Mapping[str, Any]) -> None:
@@ -133,56 +64,105 @@ def _model(features: Features) -> str:
     return f"{features.base or 'a base without a name'}{f' with weights {weights}...' if weights else ''}"
 
 
-def split(
-    data: Data, features: Features, validation: Features | None, settings: Settings, seed: int, *, stacklevel: int
-) -> tuple[Data, Data | None]:
+class Sides(NamedTuple):
+    """What is fitted on, and what it is measured on.
+
+    Attributes:
+        fit: Captions to fit on.
+        held: Held-out captions, or None.
+        leaked: How many of those are negatives of the fit: 0, but where no draw could keep them apart.
+    """
+
+    fit: Data
+    held: Data | None = None
+    leaked: int = 0
+
+    @property
+    def words(self) -> str:
+        """What is held out."""
+        if self.held is None:
+            return "nothing"
+        captions, images = len(self.held.captions), len(self.held.images_used)
+        leaked = f"{self.leaked:,}" if self.leaked else "none"
+        return f"{captions:,} captions of {images:,} images, {leaked} of them negatives of the fit"
+
+
+def split(data: Data, features: Features, validation: Features | Split | None, settings: Settings, seed: int) -> Sides:
     """What to fit on, and what to hold out: `validation`, or a seeded share of the images; no image is on both sides.
 
-    Images of `data` are hashed if anything is held out; `features` are what it was read from, for the names of images.
+    Rows of `data` are hashed if anything is held out; `features` are what it was read from, for names of its rows.
+
+    Raises:
+        ValueError: If `validation` shares images with the fit, or has captions that are negatives of it.
     """
-    held: Data | None = None
+    if isinstance(validation, Split):
+        fit, held = _by_rows(data, validation)
+        _check_captions(fit, held, features, features)
+        return Sides(fit, held)
     if validation is not None:
         held = read_data(validation, "validation", hashes=True)
         _check_apart(data, held, features, validation)
-    elif settings.validation_share:
-        images = data.images_used
-        order = images[torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))]
-        share = order[: max(1, round(len(images) * settings.validation_share))]
-        same = first_same(data.images.hashes, data.images.take)  # an image that is there twice goes to one side
-        inside = torch.isin(same[data.image_index], same[share])
-        data, held = (replace(data, captions=side.nonzero().flatten()) for side in (~inside, inside))
-        if not len(data.captions):
-            raise ValueError(
-                f"All captions are of one image, so none can be held out. Pass {typed('validation', '--validation')}."
-            )
-    if held is not None and (leaked := _leak(data, held)):
-        warnings.warn(
-            f"{leaked:.0%} of the validation captions occur among the negatives of the fit, which learns that they are "
-            f"wrong. Split by combination: labclip.training.split_combinations.",
-            LeakWarning,
-            stacklevel=stacklevel + 1,
+        _check_captions(data, held, features, validation)
+        return Sides(data, held)
+    return _drawn(data, settings.validation_share, seed) if settings.validation_share else Sides(data)
+
+
+def _by_rows(data: Data, rows: Split) -> tuple[Data, Data]:
+    """The sides of a split by rows; captions of images that are held out are not fitted on."""
+    last = max(*rows.fit, *rows.heldout)
+    if last >= len(data.captions):
+        raise ValueError(
+            f"validation is a split with row {last}, but there are {len(data.captions)} captions. Pass the split of "
+            f"these captions."
         )
-    return data, held
+    same = first_same(data.images.hashes, data.images.take)[data.image_index]
+    fit, heldout = torch.tensor(rows.fit), torch.tensor(rows.heldout)
+    fit = fit[~torch.isin(same[fit], same[heldout])]
+    if not len(fit):
+        raise ValueError("Every image has a held-out caption, so nothing is left to fit on. Pass more images.")
+    return replace(data, captions=fit), replace(data, captions=heldout)
+
+
+def _drawn(data: Data, share: float, seed: int) -> Sides:
+    """A seeded share of the images, with all images that have a caption of theirs among their negatives.
+
+    Images are held out by groups that share captions, as long as those are small. Where they are not, as where a few
+    captions repeat again and again, images are drawn one by one, and captions leak.
+    """
+    images = data.images_used
+    order = images[torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))]
+    most = max(1, round(len(images) * share))
+    same = first_same(data.images.hashes, data.images.take)  # an image that is there twice goes to one side
+    pairs = _negatives(data)
+    negatives, captions = _numbered((data.negatives, pairs), (data.texts, data.captions))
+    group = _groups(same, data.image_index, captions, negatives, pairs[:, 0])
+    sizes = torch.bincount(group[images], minlength=len(group))
+    small = order[sizes[group[order]] <= max(1, round(_GROUP * most))]
+    found = torch.full_like(group, len(small)).scatter_reduce(0, group[small], torch.arange(len(small)), "amin")
+    firsts = small[found[group[small]] == torch.arange(len(small))]  # an image of each group, in the order drawn
+    taken = firsts[sizes[group[firsts]].cumsum(0) <= most]
+    if 2 * int(sizes[group[taken]].sum()) < most:
+        taken, group = order[:most], same
+    inside = torch.isin(group[data.image_index], group[taken])
+    fit, held = (replace(data, captions=side.nonzero().flatten()) for side in (~inside, inside))
+    if not len(fit.captions):
+        raise ValueError(
+            f"All captions are of one image, so none can be held out. Pass {typed('validation', '--validation')}."
+        )
+    return Sides(fit, held, int(torch.isin(captions[inside], negatives[~inside[pairs[:, 0]]]).sum()))
 
 
 def _check_apart(data: Data, held: Data, features: Features, validation: Features) -> None:
     """Refuse held-out images that are among those of the fit."""
     ours, theirs = data.images_used, held.images_used
-    n = len(ours)
-
-    def take(places: torch.Tensor) -> torch.Tensor:
-        rows, fitted = torch.empty(len(places), data.dim), places < n
-        rows[fitted] = data.images.take(ours[places[fitted]])
-        rows[~fitted] = held.images.take(theirs[places[~fitted] - n])
-        return rows
-
-    first = first_same(torch.cat([data.images.hashes[ours], held.images.hashes[theirs]]), take)[n:]
-    twice = (first < n).nonzero().flatten()
+    _, first = _numbered((data.images, ours), (held.images, theirs))
+    twice = (first < len(ours)).nonzero().flatten()
     if not len(twice):
         return
     pairs = list(zip(theirs[twice].tolist(), ours[first[twice]].tolist(), strict=True))
     shown = [
-        f"validation image {one}{_name(validation, one)} is image {other}{_name(features, other)} of the fit"
+        f"validation image {one}{_name(validation, 'image', one)} is image {other}"
+        f"{_name(features, 'image', other)} of the fit"
         for one, other in pairs[:_SHOWN]
     ] + [f"and {len(pairs) - _SHOWN} more"] * (len(pairs) > _SHOWN)
     option = typed("validation", "--validation")
@@ -192,23 +172,87 @@ def _check_apart(data: Data, held: Data, features: Features, validation: Feature
     )
 
 
-def _name(features: Features, row: int) -> str:
-    """An image's name in brackets, where the folder has it."""
-    path = features.folder and features.folder / "images.jsonl"
+def _check_captions(data: Data, held: Data, features: Features, validation: Features) -> None:
+    """Refuse held-out captions that are among the negatives of the fit."""
+    negatives = _negatives(data)
+    wrong, right = _numbered((data.negatives, negatives), (held.texts, held.captions))
+    leaked = (right < len(wrong)).nonzero().flatten()
+    if not len(leaked):
+        return
+    pairs = zip(held.captions[leaked].tolist(), negatives[right[leaked], 0].tolist(), strict=True)
+    shown = [
+        f"held-out caption {one}{_name(validation, 'caption', one)} is a negative of caption {other}"
+        f"{_name(features, 'caption', other)}"
+        for one, other in islice(pairs, _SHOWN)
+    ] + [f"and {len(leaked) - _SHOWN} more"] * (len(leaked) > _SHOWN)
+    raise ValueError(
+        f"{len(leaked)} of the {len(held.captions)} held-out captions are among the negatives of the fit, which learns "
+        f"that they are wrong: {', '.join(shown)}. Leave them out; or leave {typed('validation', '--validation')} out, "
+        f"to hold out some of the fit's images that share no caption with the rest; or split by combination: "
+        f"{typed('labclip.training.split_combinations', '--split combinations')}."
+    )
+
+
+def _name(features: Features, kind: str, row: int) -> str:
+    """An image's name or a caption in brackets, where the folder has it."""
+    path = features.folder and features.folder / f"{kind}s.jsonl"
     if not path or not path.is_file():
         return ""
     with path.open(encoding="utf-8") as lines:
-        return f" ({json.loads(next(islice(lines, row, None)))['image']})"
+        return f" ({json.loads(next(islice(lines, row, None)))[kind]})"
 
 
-def _leak(data: Data, held: Data) -> float:
-    """Share of held-out captions that are negatives of the fit, among some of them."""
-    some = held.texts.take(held.captions[:: max(1, len(held.captions) // _COMPARED)])
-    found = torch.zeros(len(some), dtype=torch.bool)
-    for rows in torch.split(data.captions, 4096):
-        for which in range(data.k):
-            assert data.negatives is not None
-            present = rows[data.negatives.present[rows, which]]
-            negatives = data.negative(present, torch.full_like(present, which))
-            found |= (some @ negatives.T > _SAME_TEXT).any(dim=1)
-    return float(found.float().mean())
+def _negatives(data: Data) -> torch.Tensor:
+    """The negatives there are of the captions of a part, int64 [n, 2]: caption and which."""
+    if data.negatives is None:
+        return torch.empty(0, 2, dtype=torch.int64)
+    place, which = data.negatives.present[data.captions].nonzero(as_tuple=True)
+    return torch.stack([data.captions[place], which], dim=1)
+
+
+def _numbered(*parts: tuple[Rows | None, torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    """For each row of some arrays the place of the first row that is the same, counted over all of them.
+
+    Args:
+        parts: Hashed arrays, None where there are no rows, and which of their rows, as `Rows.take` has it.
+    """
+    starts = [0, *itertools.accumulate(len(index) for _, index in parts)]
+    there = [(rows, index, start) for (rows, index), start in zip(parts, starts, strict=False) if rows is not None]
+
+    def take(places: torch.Tensor) -> torch.Tensor:
+        found = torch.empty(len(places), there[0][0].shape[-1])
+        for rows, index, start in there:
+            inside = (places >= start) & (places < start + len(index))
+            found[inside] = rows.take(index[places[inside] - start])
+        return found
+
+    hashes = [
+        rows.hashes[index if index.ndim == 1 else index[:, 0] * rows.shape[1] + index[:, 1]] for rows, index, _ in there
+    ]
+    first = first_same(torch.cat(hashes), take)
+    return torch.split(first, [len(index) for _, index in parts])
+
+
+def _groups(
+    same: torch.Tensor, image: torch.Tensor, captions: torch.Tensor, negatives: torch.Tensor, of: torch.Tensor
+) -> torch.Tensor:
+    """A number for each image, the same for images one of which has a caption that is a negative of the other.
+
+    Args:
+        same: The first image that is the same, int64 [n_images].
+        image: Of each caption, int64 [n].
+        captions: Numbers of texts, int64 [n].
+        negatives: Likewise, int64 [m].
+        of: The caption of each negative, int64 [m].
+    """
+    text, image = torch.cat([captions, negatives]), torch.cat([image, image[of]])
+    both = torch.isin(text, captions) & torch.isin(text, negatives)
+    text, image = torch.unique(text[both], return_inverse=True)[1], same[image[both]]
+    group, lowest = same, torch.empty(int(text.max()) + 1 if len(text) else 0, dtype=torch.int64)
+    while True:
+        lowest = lowest.scatter_reduce(0, text, group[image], "amin", include_self=False)
+        lower = group.scatter_reduce(0, image, lowest[text], "amin")
+        lower = lower[lower][same]
+        if torch.equal(lower, group):
+            return group
+        group = lower

@@ -1,0 +1,93 @@
+"""Which held-out captions a matrix puts right and which it puts wrong: the paired test of whether it binds better."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from labclip.training.frontier import HeldOut
+
+
+@dataclass(frozen=True)
+class Change:
+    """Base against matrix, caption by caption.
+
+    A caption is right if its cosine with its image is higher than that of each of its negatives; a tie is wrong.
+
+    Attributes:
+        captions: Held-out captions that have a negative.
+        became_right: Those that the base has wrong and the matrix right.
+        became_wrong: Those that the base has right and the matrix wrong.
+        p: Two-sided p-value of McNemar's exact test. Captions of one image are not independent, so images are counted:
+            those more of whose captions became right against those more of whose captions became wrong. With one
+            caption an image that is the test itself. It is 1 where images and captions point to different sides.
+
+    Source: McNemar, Psychometrika 12, 1947; for clusters it is the exact sign test on them.
+    """
+
+    captions: int
+    became_right: int
+    became_wrong: int
+    p: float
+
+    @classmethod
+    def of(cls, held: HeldOut, matrix: torch.Tensor, strength: float) -> Change:
+        """Compare a matrix [dim, dim] at a strength with the base, on held-out captions, some with negatives."""
+        assert held.has_negative is not None
+        asked = held.has_negative.any(dim=1)
+        eye = torch.eye(len(matrix), device=matrix.device)
+        before, after = (_right(held, torch.lerp(eye, matrix, at))[asked].int() for at in (0.0, strength))
+        change = (after - before).cpu()
+        images = torch.zeros(len(held.images), dtype=torch.int32)
+        images.index_add_(0, held.image_index[asked].cpu(), change)
+        ups, downs = int((images > 0).sum()), int((images < 0).sum())
+        right, wrong = int((change > 0).sum()), int((change < 0).sum())
+        agree = (ups - downs) * (right - wrong) > 0
+        return cls(len(change), right, wrong, sign_test(ups, downs) if agree else 1.0)
+
+    @property
+    def is_gain(self) -> bool:
+        """Whether more became right than wrong, by more than chance explains."""
+        return self.became_right > self.became_wrong and self.p < ALPHA
+
+    @property
+    def error(self) -> float:
+        """Standard error of the gain, (became_right - became_wrong) / captions, as if captions were independent."""
+        gain = (self.became_right - self.became_wrong) / self.captions
+        return math.sqrt(((self.became_right + self.became_wrong) / self.captions - gain**2) / self.captions)
+
+    @property
+    def words(self) -> str:
+        """The counts and the test, without a full stop."""
+        p = f"p = {self.p:.3f}" if self.p >= 0.0005 else "p < 0.001"
+        return (
+            f"Of {self.captions:,} held-out captions, {self.became_right:,} became right and {self.became_wrong:,} "
+            f"wrong ({p})"
+        )
+
+
+ALPHA = 0.05
+"""A p-value from which on a change is told from chance."""
+
+
+def sign_test(ups: int, downs: int) -> float:
+    """Two-sided p-value of the exact sign test: how often a fair coin falls at least as unevenly.
+
+    Example:
+        >>> round(sign_test(14, 2), 3), sign_test(3, 3), sign_test(0, 0)
+        (0.004, 1.0, 1.0)
+    """
+    tail = sum(math.comb(ups + downs, count) for count in range(min(ups, downs) + 1))
+    return min(1.0, 2 * tail / 2 ** (ups + downs))
+
+
+def _right(held: HeldOut, blend: torch.Tensor) -> torch.Tensor:
+    """Whether each caption's cosine with its image is higher than that of each of its negatives, bool [n]."""
+    assert held.negatives is not None
+    assert held.has_negative is not None
+    texts = torch.cat([held.texts[:, None], held.negatives], dim=1)
+    cosines = (held.images[held.image_index][:, None] * F.normalize(texts @ blend.T, dim=-1)).sum(dim=-1)
+    return cosines[:, 0] > cosines[:, 1:].masked_fill(~held.has_negative, -math.inf).amax(dim=1)

@@ -1,0 +1,154 @@
+import itertools
+import math
+
+import planted
+import pytest
+import torch
+import torch.nn.functional as F
+
+import labclip
+from labclip.training.change import Change, sign_test
+from labclip.training.frontier import HeldOut, Point
+from labclip.training.result import advice
+
+TURN = torch.tensor([[0.0, 1.0], [1.0, 0.0]])  # swaps the two axes, so that right becomes wrong
+
+
+def held_out(signs, image_index=None, images=None):
+    """Captions of one image axis: 1 is right with the base and wrong after `TURN`, -1 the other way, 0 a tie in both.
+
+    The first axis is the image's; a caption leans to it or to the second, and its negative the other way.
+    """
+    lean = torch.tensor([[0.8, 0.6], [0.6, 0.8]])
+    tie = F.normalize(torch.ones(2), dim=0)
+    texts = torch.stack([tie if sign == 0 else lean[0 if sign > 0 else 1] for sign in signs])
+    negatives = torch.stack([tie if sign == 0 else lean[1 if sign > 0 else 0] for sign in signs])
+    index = torch.arange(len(signs)) if image_index is None else torch.tensor(image_index)
+    count = int(index.max()) + 1
+    return HeldOut(
+        torch.tensor([[1.0, 0.0]]).expand(count, 2), texts, index, negatives[:, None],
+        torch.ones(len(signs), 1, dtype=torch.bool),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("ups", "downs"), [(0, 0), (1, 0), (3, 3), (14, 2), (2, 14), (30, 11)])
+def test_the_sign_test_counts_all_outcomes_of_a_coin(ups, downs):
+    n = ups + downs
+    uneven = sum(math.comb(n, heads) for heads in range(n + 1) if abs(2 * heads - n) >= abs(ups - downs))
+    assert sign_test(ups, downs) == pytest.approx(uneven / 2**n)
+    if n <= 6:
+        coins = [sum(one) for one in itertools.product((0, 1), repeat=n)]
+        assert sign_test(ups, downs) == sum(abs(2 * h - n) >= abs(ups - downs) for h in coins) / len(coins)
+
+
+def test_the_sign_test_of_thousands_is_finite():
+    assert sign_test(2100, 1900) == pytest.approx(0.0017, abs=1e-4)
+    assert sign_test(4000, 0) == 0.0
+
+
+def test_a_clear_gain_on_fifty_is_told_from_chance():
+    change = Change.of(held_out([-1] * 14 + [1] * 2 + [0] * 34), TURN, 1.0)
+    assert (change.captions, change.became_right, change.became_wrong) == (50, 14, 2)
+    assert change.words == "Of 50 held-out captions, 14 became right and 2 wrong (p = 0.004)"
+    assert change.is_gain
+    assert change.error == pytest.approx(math.sqrt((16 / 50 - 0.24**2) / 50))
+    worse = Change.of(held_out([-1] * 2 + [1] * 14 + [0] * 34), TURN, 1.0)
+    assert worse.p == change.p
+    assert not worse.is_gain
+
+
+def test_chance_on_fifty_is_no_gain():
+    change = Change.of(held_out([-1] * 7 + [1] * 4 + [0] * 39), TURN, 1.0)
+    assert change.p == pytest.approx(sign_test(7, 4))
+    assert change.p > 0.5
+    assert not change.is_gain
+
+
+def test_ties_are_wrong_on_both_sides_and_change_nothing():
+    ties = Change.of(held_out([0] * 1000), TURN, 1.0)
+    assert (ties.became_right, ties.became_wrong, ties.p, ties.is_gain) == (0, 0, 1.0, False)
+    few = Change.of(held_out([0] * 1000 + [-1] * 5), TURN, 1.0)
+    assert few.p == 2 / 2**5
+
+
+def test_strength_zero_changes_nothing():
+    images, texts, negatives = planted.world(50)
+    held = HeldOut(images, texts, torch.arange(50), negatives[:, None], torch.ones(50, 1, dtype=torch.bool))
+    change = Change.of(held, torch.randn(planted.DIM, planted.DIM), 0.0)
+    assert (change.became_right, change.became_wrong, change.p) == (0, 0, 1.0)
+
+
+def test_captions_of_one_image_count_as_one():
+    alone = Change.of(held_out([-1] * 10), TURN, 1.0)
+    together = Change.of(held_out([-1] * 10, image_index=[0] * 5 + [1] * 5), TURN, 1.0)
+    assert alone.p == 2 / 2**10
+    assert together.became_right == 10
+    assert together.p == 0.5
+    even = Change.of(held_out([-1, 1, -1, 1], image_index=[0, 0, 1, 1]), TURN, 1.0)
+    assert even.p == 1.0
+    one_image = Change.of(held_out([-1] * 30 + [1] * 10, image_index=[0] * 30 + [*range(1, 11)]), TURN, 1.0)
+    assert one_image.became_right > one_image.became_wrong  # all of one image; ten images became worse
+    assert one_image.p == 1.0
+
+
+def test_a_caption_has_to_beat_each_of_its_negatives_that_are_there():
+    image, near, far = torch.tensor([[1.0, 0.0]]), torch.tensor([0.8, 0.6]), torch.tensor([0.6, 0.8])
+    texts, both = near[None], torch.stack([far, image[0]])[None]
+    for there, changed in (([True, True], (0, 0)), ([True, False], (0, 1)), ([False, True], (1, 0))):
+        held = HeldOut(image, texts, torch.tensor([0]), both, torch.tensor([there]))
+        change = Change.of(held, TURN, 1.0)
+        assert (change.became_right, change.became_wrong) == changed
+    assert Change.of(held, TURN, 1.0).captions == 1
+
+
+def test_the_order_of_captions_does_not_matter():
+    images, texts, negatives, draw = *planted.world(200, k=2), torch.Generator().manual_seed(3)
+    matrix = torch.eye(planted.DIM) + torch.randn(planted.DIM, planted.DIM, generator=draw) / 5
+    index, there = torch.arange(200) // 3, torch.rand(200, 2, generator=draw) < 0.8
+    found = set()
+    for _ in range(4):
+        order, places = torch.randperm(200, generator=draw), torch.randperm(200, generator=draw)
+        held = HeldOut(images[places.argsort()], texts[order], places[index[order]], negatives[order], there[order])
+        found.add(Change.of(held, matrix, 0.7))
+    assert len(found) == 1
+    assert found.pop().became_right > 0
+
+
+def test_advice_says_what_the_paired_test_found():
+    points = [Point(0.0, 0.0, 0.6, 0.5, 0.5), Point(1.0, 1.0, 0.7, 0.5, 0.5)]
+    own = held_out([1])
+
+    def said(captions, right, wrong, strength=1.0, **named):
+        return advice(points, strength, own, Change(captions, right, wrong, sign_test(right, wrong)), **named)
+
+    sentences, worth = said(50, 14, 2)
+    assert worth
+    assert sentences == [
+        "Only 50 captions with a negative were held out: what they gain is known to about 0.14. Fit on more data, or "
+        "pass validation."
+    ]
+    assert said(1000, 140, 20) == ([], True)
+    sentences, worth = said(1000, 14, 9)
+    assert not worth
+    assert sentences == [
+        "Of 1,000 held-out captions, 14 became right and 9 wrong (p = 0.405), which chance may explain. Fit on more "
+        "captions, or keep the base."
+    ]
+    sentences, worth = said(50, 2, 14)
+    assert not worth
+    assert sentences[1].endswith("2 became right and 14 wrong (p = 0.004), so it binds worse. Keep the base.")
+    sentences, worth = said(1000, 0, 0, strength=0.0)
+    assert not worth
+    assert sentences[0].startswith("No strength binds better without costing retrieval: keep the base as it is, or pass a")
+    assert "12 of the held-out captions are also negatives" in said(1000, 140, 20, leaked=12)[0][0]
+
+
+def test_a_fit_of_chance_is_not_worth_it():
+    draw = torch.Generator().manual_seed(0)
+    shared = torch.randn(500, 24, generator=draw)
+    images, texts, negatives = (shared + 0.7 * torch.randn(500, 24, generator=draw) for _ in range(3))
+    features = labclip.Features.from_arrays(images=images, texts=texts, negatives=negatives)
+    result = labclip.fit(features, epochs=10, progress=False)
+    assert not result.worthwhile
+    assert result.change.captions == 50
+    assert any("which chance may explain" in one or "keep the base" in one for one in result.advice)
