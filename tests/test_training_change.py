@@ -139,7 +139,9 @@ def test_advice_says_what_the_paired_test_found():
     assert sentences[1].endswith("2 became right and 14 wrong (p = 0.004), so it binds worse. Keep the base.")
     sentences, worth = said(1000, 0, 0, strength=0.0)
     assert not worth
-    assert sentences[0].startswith("No strength binds better without costing retrieval: keep the base as it is, or pass a")
+    assert sentences[0].startswith(
+        "No strength binds better without costing retrieval: keep the base as it is, or pass a"
+    )
     assert "12 of the held-out captions are also negatives" in said(1000, 140, 20, leaked=12)[0][0]
 
 

@@ -40,12 +40,20 @@ _PATH = click.Path(path_type=Path)
     "[default name: the folder's]",
 )  # fmt: skip
 @click.option(
+    "--keep", type=float, default=0.99, show_default=True,
+    help="Share of the base's R@1 to keep, by the held-out estimate; less binds more.",
+)  # fmt: skip
+@click.option(
     "--recipe", default="labclip", show_default=True, help="labclip, or a published one: paper, paper-sb, ..."
 )
 @click.option("--epochs", type=int, help="Passes over the captions. [default: the recipe's]")
 @click.option("--batch-size", type=int, help="Captions per step. [default: the recipe's]")
 @click.option("--learning-rate", type=float, help="Adam's learning rate. [default: the recipe's]")
-@click.option("--identity-penalty", type=float, help="Times ||A - I||^2. [default: validation selects]")
+@click.option(
+    "--negative-weight", type=float, help="What a hard negative counts beside another caption. [default: selected]"
+)
+@click.option("--distill", type=float, help="Weight of distillation from the base. [default: selected]")
+@click.option("--identity-penalty", type=float, help="Times ||A - I||^2. [default: selected]")
 @click.option("--rank", type=int, help="Rank of A - I. [default: a quarter of the dim]")
 @click.option("--hard-negatives", type=int, help="Negatives per caption and step. [default: 1]")
 @click.option(
