@@ -227,8 +227,8 @@ def complexity(
 
 def _rotated(vectors: Matrix) -> Matrix:
     """The same vectors in as few dimensions as there are of them: angles and distances stay, learning gets faster."""
-    left, values, _ = torch.linalg.svd(torch.from_numpy(vectors - vectors.mean(axis=0)), full_matrices=False)
-    scaled = (left * values).numpy()
+    left, values, _ = np.linalg.svd(vectors - vectors.mean(axis=0), full_matrices=False)
+    scaled = left * values
     return scaled / max(float(np.sqrt((scaled**2).mean())), 1e-12)
 
 
