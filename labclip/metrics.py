@@ -6,10 +6,15 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 TIE = 1e-6
 """Cosines of a matrix product nearer than this are a tie. Equal rows come out of a product unequal by some 1e-7, so
 that without it the place in a block, not the model, would decide."""
+
+STRENGTH = 1.0
+"""C of the linear probe, the inverse strength of its regularisation: scikit-learn's default. The embedded model's 5,000
+scenes read .908, .928 and .924 with .1, 1 and 10 from images, .951, .952 and .951 from captions."""
 
 _BLOCK = 4_000_000
 """Cosines at a time: more gain nothing and take memory."""
@@ -217,7 +222,7 @@ def class_features(texts: Tensor, prompts: Tensor) -> Tensor:
 
     Source: arXiv:2103.00020, section 3.1.4.
     """
-    return torch.nn.functional.normalize(texts[prompts].mean(dim=1), dim=-1)
+    return F.normalize(texts[prompts].mean(dim=1), dim=-1)
 
 
 def modality_gap(images: Tensor, texts: Tensor) -> float:
@@ -230,3 +235,41 @@ def modality_gap(images: Tensor, texts: Tensor) -> float:
     Source: arXiv:2203.02053.
     """
     return float(torch.dist(images.mean(dim=0, dtype=torch.float64), texts.mean(dim=0, dtype=torch.float64)))
+
+
+@torch.inference_mode(False)
+def linear_probe(train: Tensor, train_label: Tensor, test: Tensor, test_label: Tensor) -> Tensor:
+    """Whether a linear probe, trained on some embeddings, reads the class of each of the others.
+
+    Multinomial logistic regression with a bias, on features standardised by those it is trained on. L-BFGS minimises
+    the sum of the cross-entropies plus the squared weights over 2 `STRENGTH`, as scikit-learn defines C.
+
+    Args:
+        train: Embeddings to train on, float32 [n, dim], any scale.
+        train_label: Their classes, int64 [n].
+        test: Embeddings to read, float32 [m, dim].
+        test_label: Their classes, int64 [m].
+
+    Returns:
+        bool [m]: whether the own class has the highest score by more than `TIE`. A class that no training embedding has
+        can't be read.
+    """
+    classes, target = torch.unique(train_label, return_inverse=True)
+    mean, std = train.mean(dim=0), train.std(dim=0, correction=0) + 1e-6
+    x, ridge = (train - mean) / std, 1 / (2 * STRENGTH * len(train))
+    weight = torch.zeros(len(classes), x.shape[1], requires_grad=True)
+    bias = torch.zeros(len(classes), requires_grad=True)
+    # Stopped at 1e-4 it reads the embedded model's scenes within .001 of 1e-7, in a third of the time.
+    optimizer = torch.optim.LBFGS([weight, bias], max_iter=100, tolerance_grad=1e-4, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        value = F.cross_entropy(F.linear(x, weight, bias), target) + ridge * weight.square().sum()
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
+
+    optimizer.step(loss)  # type: ignore[no-untyped-call]
+    scores = F.linear((test - mean) / std, weight.detach(), bias.detach())
+    own = classes == test_label[:, None]
+    highest = scores.masked_fill(~own, -torch.inf).amax(dim=1, keepdim=True)
+    return own.any(dim=1) & ((scores >= highest - TIE).sum(dim=1) == 1)

@@ -9,7 +9,7 @@ from typing import Any
 from labclip._version import __version__
 
 EVAL = 'pip install "labclip[eval]"'
-"""What brings plots, probes and pages."""
+"""What brings plots and pages."""
 
 EMBEDDED = "scenes"
 """The name of the embedded model, of its alignment, and of its folder."""

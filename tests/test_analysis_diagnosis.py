@@ -63,7 +63,7 @@ def test_a_loss_of_the_alignment_is_found_and_repaired_on_combinations_and_pairs
     assert fitted.value > 0.9
     assert found.repair.binding.differences[0].measurable
     assert found.repair.unseen_pairs.estimates[1].value > 0.75
-    assert "wins back most of what cosine loses" in found.verdict.repair[0]
+    assert "removes most of cosine's errors" in found.verdict.repair[0]
     assert (found.after, len(found.repair.fitted)) == ("fitted", 3)
 
 
@@ -104,7 +104,7 @@ def test_the_models_own_matrix_is_measured_beside(lost_in_alignment):
     found = diagnose_features(data, lost_in_alignment.repair.fitted[0], fit=False)
     assert (found.repair.models, found.after) == (["base", "own"], "own")
     assert found.repair.binding.estimates[1].value > 0.9
-    assert found.verdict.repair[0].startswith("The model's own matrix wins back most")
+    assert found.verdict.repair[0].startswith("The model's own matrix removes most")
     noise = Alignment(torch.randn(35, 35, generator=torch.Generator().manual_seed(0)))
     harmful = diagnose_features(data, noise, fit=False)
     assert "of R@1 captions to images" in harmful.verdict.repair[1]
@@ -180,7 +180,7 @@ def test_costs_and_gains_are_told_only_where_measurable():
     retrieval = [compared("captions_t2i_r1", 0.9, 0.85, True), compared("tags_i2t_r1", 0.9, 0.8, False)]
     gain = verdict.judge_gain("A matrix", compared("binding", 0.6, 0.7, True), 1)
     cost = verdict.judge_cost("A matrix", retrieval, 1)
-    assert gain == "A matrix wins back some of what cosine loses, 25%: 0.600 to 0.700 [0.690, 0.710]."
+    assert gain == "A matrix removes some of cosine's errors, 25%: 0.600 to 0.700 [0.690, 0.710]."
     assert cost == "For retrieval a matrix loses 0.050 of R@1 captions to images."
     gain = verdict.judge_gain("A matrix", compared("binding", 0.6, 0.61, False), 1)
     cost = verdict.judge_cost("A matrix", retrieval[1:], 1)
@@ -188,7 +188,7 @@ def test_costs_and_gains_are_told_only_where_measurable():
     assert cost == "For retrieval a matrix costs nothing measurable."
     assert "makes binding worse" in verdict.judge_gain("A", compared("binding", 0.6, 0.5, True), 1)
     gain = verdict.judge_gain("A matrix", compared("binding", 0.6, 0.9, True), 1, " on the 9 scenes")
-    assert "wins back most of what cosine loses on the 9 scenes, 75%" in gain
+    assert "removes most of cosine's errors on the 9 scenes, 75%" in gain
 
 
 def test_the_same_seed_gives_the_same_figures(lost_in_alignment):
@@ -295,7 +295,7 @@ def test_bad_input_is_told_clearly():
         analysis.diagnose(model, replace(scenes, swapped=[None] * 12), progress=False)
     with pytest.raises(ValueError, match=r"the same attribute, 'red'"):
         analysis.diagnose(model, replace(scenes, objects=[(("red", "cube"), ("red", "ball"))] * 12), progress=False)
-    broken = [ImageSource("broken", data=b"no picture"), *scenes.images[1:]]
+    broken = [ImageSource("broken", data=b"no image"), *scenes.images[1:]]
     with pytest.raises(ValueError, match=r"1 of 12 images can't be used, for example broken"):
         analysis.diagnose(model, replace(scenes, images=broken), progress=False)
     with pytest.raises(ValueError, match=r"seed is -1"):

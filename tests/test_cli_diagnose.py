@@ -41,7 +41,7 @@ def test_the_verdict_stands_on_stdout_and_the_page_in_the_file(tmp_path):
     result = run("--model", "scenes", *QUICK, "--out", out)
     assert result.exit_code == 0, result.stderr
     assert "Where binding is lost: scenes (embedded)" in result.stdout
-    assert "The model's own matrix wins back most" in " ".join(result.stdout.split())
+    assert "The model's own matrix removes most" in " ".join(result.stdout.split())
     assert max(map(len, result.stdout.splitlines())) <= 100
     assert f"Report: {out}" in result.stderr
     assert "diagnosis" in result.stderr

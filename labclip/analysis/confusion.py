@@ -34,7 +34,7 @@ class Pair:
 def confusions(correct: Any, labels: SceneLabels, *, by: str = "attribute", keep: Any = None) -> list[Pair]:
     """Accuracy of binding by pair, the most confused first.
 
-    Of many pairs one in twenty lies outside its interval by chance: look at several before making a story of one.
+    Of many pairs one in twenty lies outside its interval by chance: do not conclude from one alone.
 
     Args:
         correct: For each scene whether its own caption beat the one with the attributes swapped, bool [n].

@@ -1,4 +1,4 @@
-"""`diagnose`: where binding is lost in a model, what a matrix wins back, and at what cost."""
+"""`diagnose`: where binding is lost in a model, what a matrix repairs, and at what cost."""
 
 from __future__ import annotations
 
@@ -26,7 +26,6 @@ from labclip.checks import checked_whole, described
 from labclip.data.scene_files import LabelledScenes, labelled_scenes, read_labelled_scenes
 from labclip.messages import typed
 from labclip.model import LABCLIP
-from labclip.packages import EVAL, require
 
 SCENES = 5000
 """Embedded scenes drawn where no data is given: shares are known to .014, and two cores take about a minute."""
@@ -51,7 +50,7 @@ def diagnose(
     """Find out where a model loses which attribute belongs to which object.
 
     Probes and fits are cross-validated by unordered combination: a scene and the same with attributes swapped are never
-    on two sides.
+    in two folds.
 
     Args:
         model: Any OpenCLIP model, wrapped with the identity or with its matrix; or a name, as
@@ -60,7 +59,7 @@ def diagnose(
             the embedded world.
         images: Folder that a file's names of images are relative to; None is the file's own.
         scenes: How many to draw, where `data` is None.
-        fit: Whether to fit matrices, to see what one could win back.
+        fit: Whether to fit matrices, to see how much one could repair.
         folds: Of the cross-validation.
         cache: Folder of embeddings of `data`, True for the user's own, None or False for none. Those of drawn scenes
             are not kept.
@@ -71,7 +70,6 @@ def diagnose(
         FileNotFoundError: If the file or images are missing.
         ValueError: If the model is none, the data is malformed or empty, has a single attribute or object, too few
             combinations for the folds, no caption whose attributes can be swapped, or an image that can't be read.
-        MissingPackageError: If scikit-learn is missing.
 
     Example:
         >>> from labclip import LABCLIP
@@ -154,12 +152,10 @@ def diagnose_features(
 @contextmanager
 def _one_thread() -> Iterator[None]:
     """Products here are small: threads gain little where there is room, and on a busy machine wait for one another."""
-    pools = require("threadpoolctl", "A diagnosis needs scikit-learn", EVAL)
     threads = torch.get_num_threads()
     try:
-        with pools.threadpool_limits(limits=1):
-            torch.set_num_threads(1)
-            yield
+        torch.set_num_threads(1)
+        yield
     finally:
         torch.set_num_threads(threads)
 

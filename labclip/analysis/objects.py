@@ -1,8 +1,8 @@
 """How well scenes are a sum of one vector an object, and how well unseen objects follow from their concepts.
 
 After arXiv:2605.31503. A *concept* is an attribute or an object name, an *object* an attribute with a name. The first
-says whether a linear probe can read scenes; the second whether a fitted matrix can hold on new combinations. The map
-from concepts to an object's vector is learnt with the concepts' own vectors: a sum, a product, both, or an MLP.
+says whether a linear probe can read scenes; the second whether a fitted matrix can generalise to unseen combinations.
+The map from concepts to an object's vector is learnt with the concepts' own vectors: a sum, a product, both, or an MLP.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ WIDTH = 64
 """Of the concepts' learnt vectors; the hidden layer of the MLP is four times as wide."""
 _RATE, _DECAY = 3e-2, 1.0
 """Of AdamW. Chosen on planted worlds of 120 objects in which the true map is a sum, a product, or both: without the
-decay a product learns its objects by heart and knows no other."""
+decay a product memorises its objects and predicts no other."""
 _RIDGE = 1.0
 """Added to each object's count of scenes: an object seen in one scene is pulled half way to the mean."""
 _MOST = 2000  # swaps asked about
@@ -59,7 +59,7 @@ def decompose(features: Any, labels: SceneLabels, *, folds: int = 3, seed: int =
     """Fit a vector for each object by least squares on scenes, and try the sums on the scenes of other combinations.
 
     Args:
-        features: One side's embeddings, [n, dim], any scale; the mean of the fitted ones is taken off.
+        features: One side's embeddings, [n, dim], any scale; the mean of the fitted ones is subtracted.
         labels: Of the n scenes.
         folds: Of the cross-validation by combination; the first one is held out, the others fitted.
         seed: Of the split.
@@ -126,7 +126,9 @@ def _object_counts(labels: SceneLabels) -> Matrix:
 
 def _solve(counts: Matrix, targets: Matrix, ridge: float = _RIDGE) -> Matrix:
     """Ridge least squares: the vectors whose sums are nearest to the targets, [columns, dim]."""
-    return np.asarray(np.linalg.solve(counts.T @ counts + ridge * np.eye(counts.shape[1]), counts.T @ targets))
+    x = torch.from_numpy(counts)
+    products = x.T @ x + ridge * torch.eye(x.shape[1], dtype=x.dtype)
+    return torch.linalg.solve(products, x.T @ torch.from_numpy(targets)).numpy()
 
 
 def _swapped(labels: SceneLabels, test: Mask, centred: Matrix, vectors: Matrix) -> float | None:
@@ -177,7 +179,7 @@ def complexity(
     """How simple the map from concepts to objects is: which predictor, learnt on some objects, knows the others.
 
     Few examples that suffice for a sum or a product mean a simple map, which a matrix fitted on some combinations can
-    follow to others. If even an MLP needs most objects, new ones stay hard for any map between the two sides.
+    follow to others. If even an MLP needs most objects, unseen ones stay hard for any map between the two sides.
 
     Args:
         features: One side's embeddings, [n, dim], any scale.
@@ -196,7 +198,7 @@ def complexity(
             than 8 objects.
 
     Source: arXiv:2605.31503, object-level split. There the predictions are whole scenes read by probes; here they are
-    the objects' vectors, and `binding` compares a pair with the swapped one, where a sum cannot win by naming the bag.
+    the objects' vectors, and `binding` compares a pair with the swapped one, where a sum fails, as it cannot bind.
     """
     if wrong := [fraction for fraction in fractions if not 0 < fraction < 1]:
         raise ValueError(f"A fraction is {wrong[0]!r}. Pass numbers between 0 and 1, for example 0.5.")

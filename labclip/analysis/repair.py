@@ -1,4 +1,4 @@
-"""What a matrix wins back and what it costs, on scenes whose combinations it never saw."""
+"""What a matrix repairs and what it costs, on scenes of combinations unseen in its fit."""
 
 from __future__ import annotations
 

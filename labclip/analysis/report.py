@@ -20,7 +20,7 @@ from labclip.report import Figure, Page, Reported, Section, Table, drawn, judged
 from labclip.report.values import Value
 
 _SHOWN = 5  # most confused pairs in a table
-_AFTER = {"own": "the model's own matrix", "fitted": "a matrix fitted here, on scenes it did not see", "": "nothing"}
+_AFTER = {"own": "the model's own matrix", "fitted": "a matrix fitted here, on scenes not in its fit", "": "nothing"}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -252,8 +252,8 @@ def _matrix(found: Diagnosis, figure: _Draw) -> Section | None:
         ["condition", one.condition if one.condition < 1e6 else f"{one.condition:.1e}"],
         ["effective rank", one.rank],
         ["effective rank of the change", one.change_rank],
-        ["turn of a random direction, degrees", one.rotation],
-        ["turn of a caption, degrees", one.text_angle],
+        ["rotation of a random direction, degrees", one.rotation],
+        ["rotation of a caption, degrees", one.text_angle],
     ]
     table = Table(f"Of {_AFTER[found.after]}", ["", "value"], rows)
     drawing = figure(lambda: plots.spectrum(one), "Singular values, falling.")
@@ -279,8 +279,8 @@ def _objects(found: Diagnosis, figure: _Draw) -> Section:
         alt = "Accuracy on unseen objects, over the share learnt from; see the table."
         drawing = figure(lambda: plots.concepts(found.complexity), alt)
     text = (
-        "If scenes are sums of objects, a linear probe can read them. If a simple map of concepts (a product) gives "
-        "unseen objects, a matrix fitted on some combinations can hold on others; if not even an MLP does, new "
+        "If scenes are sums of objects, a linear probe can read them. If a simple map of concepts (a product) predicts "
+        "unseen objects, a matrix fitted on some combinations can generalise to others; if not even an MLP does, new "
         "combinations stay hard for any map. Binding here tells two objects from the same two with attributes swapped: "
         "a sum of concepts can't, so it has 0 (a tie is wrong; chance is .5). After arXiv:2605.31503."
     )
@@ -294,11 +294,11 @@ def _rules(found: Diagnosis, figure: _Draw) -> Section:
             f"Cosine binds where its whole interval is at least {BINDS}: then there is little to repair.",
             f"A side has kept binding where its probe's whole interval is above {KEPT:.0%} of the way from the "
             f"bag-of-words baseline to always right. It has lost binding where the whole interval is below, the probe "
-            f"learnt from at least as many scenes as an embedding has numbers, and more do not help.",
+            f"learnt from at least as many scenes as an embedding has dimensions, and more do not help.",
             "Both kept it and cosine does not bind: only the alignment loses it.",
             f"An interval that spans a threshold, or fewer than {FEW} combinations: can't tell.",
             "Intervals resample combinations; a difference counts where its paired interval excludes zero.",
-            f"A fitted matrix is measured on combinations it never saw, in {found.probes['image'].folds} folds; it is "
+            f"A fitted matrix is measured on unseen combinations, in {found.probes['image'].folds} folds; it is "
             f"fitted in fewer steps than `labclip fit` takes, so read it as what is at least possible.",
             "A tie is wrong everywhere.",
         ],

@@ -114,7 +114,7 @@ def labels_of(scenes: Sequence[Sequence[tuple[str, str]]]) -> SceneLabels:
 
 
 def folds_of(labels: SceneLabels, folds: int, seed: int = 0) -> Index:
-    """Deal scenes into folds so that all scenes of a combination lie in one: nothing leaks to the other side.
+    """Deal scenes into folds so that all scenes of a combination are in one fold.
 
     Args:
         labels: Of the scenes.

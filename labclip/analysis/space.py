@@ -11,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 
 from labclip import metrics
-from labclip.analysis.probes import class_scores
 from labclip.analysis.scenes import Matrix, Rows, aligned, features_of, matrix_of
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -93,8 +92,8 @@ class Gap:
 
     Attributes:
         distance: Between the mean image and the mean caption, both of unit-length embeddings: 0 to 2.
-        separability: Cross-validated accuracy of a linear classifier that tells an image from a caption: .5 where the
-            two lie in one cloud, 1 where a plane parts them.
+        separability: Cross-validated accuracy of a linear classifier that tells an image from a caption: .5 where their
+            distributions are the same, 1 where a hyperplane separates them.
         n: Images, and captions.
     """
 
@@ -106,7 +105,7 @@ class Gap:
 def modality_gap(images: Any, captions: Any, matrix: Any = None, *, seed: int = 0) -> dict[str, Gap]:
     """Measure the gap in the base, and after the matrix: how far images and captions lie apart, and how surely.
 
-    An image and its caption are in one fold, so that a pair never stands on both sides.
+    An image and its caption are in one fold, so that no pair is in both training and test.
 
     Args:
         images: Image embeddings, [n, dim], any scale.
@@ -119,7 +118,6 @@ def modality_gap(images: Any, captions: Any, matrix: Any = None, *, seed: int = 
 
     Raises:
         ValueError: If the features or the matrix do not fit together, or there are too few of them.
-        MissingPackageError: If scikit-learn is missing.
 
     Source: distance: arXiv:2203.02053; separability: arXiv:2502.03566 and its reviews, which ask whether a matrix
     widens the gap.
@@ -148,11 +146,9 @@ def _gap(images: Rows, texts: Rows, seed: int) -> Gap:
     fold = np.random.default_rng([seed, 0x6A9]).permutation(n) % _FOLDS
     for number in range(_FOLDS):
         test = fold == number
-        sides = np.repeat(np.array([0, 1], dtype=np.int64), int((~test).sum()))
-        learnt, asked = (np.concatenate([images[rows], texts[rows]]) for rows in (~test, test))
-        _, scores = class_scores(learnt, sides, asked, strength=1.0)
-        of_images, of_texts = np.split(scores[:, 1] - scores[:, 0], 2)
-        correct += int((of_images < 0).sum() + (of_texts > 0).sum())
+        learnt, asked = (torch.from_numpy(np.concatenate([images[rows], texts[rows]])) for rows in (~test, test))
+        sides = [torch.arange(2).repeat_interleave(len(part) // 2) for part in (learnt, asked)]
+        correct += int(metrics.linear_probe(learnt, sides[0], asked, sides[1]).sum())
     distance = metrics.modality_gap(torch.from_numpy(images), torch.from_numpy(texts))
     return Gap(distance, correct / (2 * n), n)
 
@@ -192,7 +188,7 @@ class Spectrum:
 
 
 def spectrum(matrix: Any, texts: Any = None) -> Spectrum:
-    """What a matrix does to the space: its distance from the identity, its spectrum, how far it turns.
+    """What a matrix does to the space: its distance from the identity, its spectrum, the angles it rotates by.
 
     Args:
         matrix: An `Alignment` (as it is applied, strength included) or [dim, dim].
@@ -205,12 +201,12 @@ def spectrum(matrix: Any, texts: Any = None) -> Spectrum:
 
     Example:
         >>> import numpy as np
-        >>> found = spectrum(np.array([[0.0, -1.0], [1.0, 0.0]], dtype=np.float32))  # a quarter turn
+        >>> found = spectrum(np.array([[0.0, -1.0], [1.0, 0.0]], dtype=np.float32))  # a rotation by 90 degrees
         >>> round(found.rotation), found.distance, round(found.change_rank, 6)
         (90, 2.0, 2.0)
     """
     a = matrix_of(matrix)
-    left, values, right = np.linalg.svd(a)
+    left, values, right = (part.numpy() for part in torch.linalg.svd(torch.from_numpy(a)))
     square = float((a**2).sum())
     change = a - np.eye(len(a))
     angle = None
@@ -228,7 +224,7 @@ def spectrum(matrix: Any, texts: Any = None) -> Spectrum:
         symmetric=float((((a + a.T) / 2) ** 2).sum() / square) if square else 1.0,
         condition=float(values[0] / values[-1]) if values[-1] > 0 else float("inf"),
         rank=_effective_rank(values),
-        change_rank=_effective_rank(np.linalg.svd(change, compute_uv=False)),
+        change_rank=_effective_rank(torch.linalg.svdvals(torch.from_numpy(change)).numpy()),
         rotation=float(_degrees(np.trace(left @ right) / len(a))),
         text_angle=angle,
     )

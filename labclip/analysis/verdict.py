@@ -14,8 +14,8 @@ that baseline and always right: CLIP's own sides lie far above (.92 and 1.00 on 
 at 0, so that nothing hangs on the exact place."""
 
 BINDS = 0.9
-"""Accuracy of cosine on swapped captions from which on there is little to repair: less than a fifth of what a coin
-gets wrong is left. `labclip.fit` calls a base of .95 repaired."""
+"""Accuracy of cosine on swapped captions from which on there is little to repair: less than a fifth of the errors at
+chance is left. `labclip.fit` calls a base of .95 repaired."""
 
 FEW = 30
 """Combinations below which nothing is said: the intervals resample combinations and are too narrow for fewer."""
@@ -28,18 +28,18 @@ LEARNT = 1.0
 as a loss: with fewer a linear map fits anything and reads little, whatever the embedding holds."""
 
 MOST = 0.5
-"""Share of what cosine loses that a matrix must win back for "most"."""
+"""Share of cosine's errors that a matrix must remove for "most"."""
 
 _HEADLINES = {
     "nothing": "Cosine binds already: there is little to repair.",
     "alignment": "Each encoder knows which attribute belongs to which object; only their alignment loses it. A matrix "
     "on the text can repair that.",
     "image": "Binding is lost in the image encoder: image embeddings do not say which attribute belongs to which "
-    "object. No matrix on the text brings that back.",
+    "object. No matrix on the text can restore it.",
     "text": "Binding is lost in the text encoder: caption embeddings do not say which attribute belongs to which "
-    "object. No matrix brings back what is not there.",
+    "object. No matrix can restore it.",
     "both": "Binding is lost in both encoders: neither side's embeddings say which attribute belongs to which object. "
-    "No matrix brings back what is not there.",
+    "No matrix can restore it.",
     "unclear": "Can't tell where binding is lost.",
 }
 
@@ -52,7 +52,7 @@ class Verdict:
         code: "nothing", "alignment", "image", "text", "both" or "unclear".
         headline: It in a sentence or two.
         reasons: The figures that led there, a sentence each.
-        repair: What a matrix wins back and costs, a sentence each; empty where none was tried.
+        repair: What a matrix repairs and costs, a sentence each; empty where none was tried.
     """
 
     code: str
@@ -95,7 +95,7 @@ class Side:
 
 
 def judge(image: Side, text: Side, cosine: Estimate, combinations: int) -> Verdict:
-    """Say where binding is lost, by the rules that `docs/analysis.md` tells.
+    """Say where binding is lost, by the rules in `docs/analysis.md`.
 
     Args:
         image: Probe of the image embeddings.
@@ -109,14 +109,14 @@ def judge(image: Side, text: Side, cosine: Estimate, combinations: int) -> Verdi
         _side("images", image),
         _side("captions", text),
     ]
-    # A side that lost it decides, whatever the other: what one does not say the two cannot share.
+    # Binding that one side lost cannot be restored by the other, whatever the other side's state.
     lost = {("lost", "lost"): "both", ("lost", "kept"): "image", ("kept", "lost"): "text"}
     states = image.state, text.state
     if combinations < FEW:
         code = "unclear"
         reasons.append(
-            f"There are {combinations} different combinations of attributes and objects; fewer than {FEW} tell nothing "
-            f"about others. Pass scenes of more combinations."
+            f"There are {combinations} different combinations of attributes and objects, fewer than {FEW}: too few to "
+            f"judge by. Pass scenes of more combinations."
         )
     elif cosine.low >= BINDS:
         code = "nothing"
@@ -129,7 +129,7 @@ def judge(image: Side, text: Side, cosine: Estimate, combinations: int) -> Verdi
 
 
 def judge_gain(name: str, binding: Compared, place: int, where: str = "") -> str:
-    """Say what the matrix called `name`, at a place among the models, wins back; `where`: if not on all scenes."""
+    """Say how much the matrix called `name`, at a place among the models, repairs; `where`: if not on all scenes."""
     base, ours, moved = binding.estimates[0], binding.estimates[place], binding.differences[place - 1]
     figures = f"{base.value:.3f} to {_interval(ours)}"
     if not moved.measurable:
@@ -138,11 +138,11 @@ def judge_gain(name: str, binding: Compared, place: int, where: str = "") -> str
         return f"{name} makes binding worse{where}: {figures}."
     share = moved.value / (1 - base.value)
     amount = "most" if share >= MOST else "some"
-    return f"{name} wins back {amount} of what cosine loses{where}, {share:.0%}: {figures}."
+    return f"{name} removes {amount} of cosine's errors{where}, {share:.0%}: {figures}."
 
 
 def judge_cost(name: str, retrieval: Sequence[Compared], place: int) -> str:
-    """Say what retrieval loses and gains by that matrix, metric by metric, measurable moves only."""
+    """Say what retrieval loses and gains by that matrix, metric by metric, measurable differences only."""
     moves = [(one.differences[place - 1], spoken(one.metric)) for one in retrieval]
     loses, gains = (
         ", ".join(
@@ -176,7 +176,7 @@ def _side(what: str, side: Side) -> str:
         below = probed.accuracy.high < probed.bag_chance
         said = "not even the attributes that are there can be read" if below else "binding can't be read"
     else:
-        said = "more scenes may let it read more" if side.rising or side.short else "too near the middle to tell"
+        said = "more scenes may let it read more" if side.rising or side.short else "its interval spans the threshold"
     return (
         f"A linear probe reads an object's attribute from {what} alone with accuracy {_interval(probed.accuracy)} "
         f"(chance {probed.accuracy.chance:.3f}, bag-of-words baseline {probed.bag_chance:.3f}): {said}."
@@ -189,8 +189,8 @@ def _doubts(image: Side, text: Side, cosine: Estimate) -> list[str]:
         if side.state != "unclear":
             continue
         if side.short:
-            few = f"learnt from {side.probed.learnt:,} scenes an object, fewer than the {side.probed.dim:,} numbers"
-            said = f"{few} of an embedding"
+            few = f"learnt from {side.probed.learnt:,} scenes an object, fewer than an embedding has dimensions,"
+            said = f"{few} {side.probed.dim:,}"
         else:
             said = "would read more from more scenes" if side.rising else "has an interval that spans the threshold"
         doubts.append(f"The probe of {what} {said}. Pass more labelled scenes.")
@@ -198,4 +198,4 @@ def _doubts(image: Side, text: Side, cosine: Estimate) -> list[str]:
         doubts.append(
             f"Cosine's interval spans {BINDS}, from which on it counts as binding. Pass more labelled scenes."
         )
-    return doubts or ["One side lost binding, and the other is too near the middle."]
+    return doubts or ["One side lost binding, and the other's interval spans the threshold."]

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from labclip import metrics
 from labclip.scenes.captions import noun_phrase
@@ -98,37 +97,18 @@ def single_prompts() -> list[str]:
     return [noun_phrase(colour, shape) for colour in COLOURS for shape in SHAPES]
 
 
-def probe(
-    learnt: Tensor, learnt_layout: Layout, asked: Tensor, asked_layout: Layout, *, penalty: float = 1e-5
-) -> float:
-    """Accuracy of a linear probe that reads the colour of each shape from one modality's embedding.
+def probe(train: Tensor, train_layout: Layout, test: Tensor, test_layout: Layout) -> float:
+    """Accuracy of linear probes that read the colour of each shape from one modality's embedding.
 
-    One linear layer with a bias, trained by logistic regression with L-BFGS: for each of the two shapes of a scene, its
-    colour among 12. Chance is 1/12; the bag-of-words baseline, both colours known but not whose they are, is 1/2.
-    Embeddings to learn from are [n, dim], those to read from [m, dim]; `penalty` is on the squared weights, per scene.
+    A probe for each shape, trained on the scenes that hold it. Chance is 1/12; the bag-of-words baseline, both colours
+    known but not whose they are, is 1/2. Embeddings to train on are [n, dim], those to read [m, dim].
     """
-    mean, std = learnt.mean(dim=0), learnt.std(dim=0) + 1e-6
-    weight = torch.zeros(len(SHAPES) * len(COLOURS), learnt.shape[1], requires_grad=True)
-    bias = torch.zeros(len(weight), requires_grad=True)
-    optimizer = torch.optim.LBFGS([weight, bias], max_iter=60, line_search_fn="strong_wolfe")
-
-    def scores(x: Tensor, layout: Layout) -> Tensor:
-        """Of each colour, for each object: [n * 2, 12]."""
-        scenes = torch.arange(len(x)).repeat_interleave(layout.shapes.shape[1])
-        table = (x @ weight.T + bias).view(len(x), len(SHAPES), len(COLOURS))
-        return table[scenes, torch.from_numpy(layout.shapes).flatten()]
-
-    x, colours = (learnt - mean) / std, torch.from_numpy(learnt_layout.colours).flatten()
-
-    def loss() -> Tensor:
-        optimizer.zero_grad()
-        value = F.cross_entropy(scores(x, learnt_layout), colours) + penalty * weight.square().sum()
-        value.backward()  # type: ignore[no-untyped-call]
-        return value
-
-    with torch.enable_grad():
-        optimizer.step(loss)  # type: ignore[no-untyped-call]
-    with torch.no_grad():
-        found = scores((asked - mean) / std, asked_layout)
-    own = found.gather(1, torch.from_numpy(asked_layout.colours).flatten()[:, None])
-    return _mean((found >= own).sum(dim=1) == 1)
+    correct = []
+    for shape in range(len(SHAPES)):
+        rows, colours = [], []
+        for layout in (train_layout, test_layout):
+            scenes, places = np.nonzero(layout.shapes == shape)
+            rows.append(torch.from_numpy(scenes))
+            colours.append(torch.from_numpy(layout.colours[scenes, places]))
+        correct.append(metrics.linear_probe(train[rows[0]], colours[0], test[rows[1]], colours[1]))
+    return _mean(torch.cat(correct))
