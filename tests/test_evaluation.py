@@ -214,7 +214,7 @@ def test_a_feature_folder_gives_what_its_images_give(tmp_path, model):
     assert folder["models"]["labclip"]["binding"] == own["models"]["labclip"]["binding"]
     with torch.no_grad():
         model.clip.visual.conv1.weight[0, 0, 0, 0] += 0.5
-    with pytest.raises(ValueError, match=r"weights of SHA-256 .*Embed again"):
+    with pytest.raises(ValueError, match=r"with weights .*: other weights\. Embed again"):
         evaluate(model, "features", data=tmp_path / "features", cache=None, progress=False)
 
 
@@ -505,9 +505,15 @@ def test_features_in_memory_are_measured(model, arrays):
 @pytest.mark.parametrize(
     ("facts", "said"),
     [
-        ({"base": labclip.Base("ViT-B-32", "openai", True, 256)}, r"The features are of .*ViT-B-32.*, not of"),
-        ({"fingerprint": torch.nn.functional.one_hot(torch.tensor(3), 256).float()}, "fingerprint has cosine"),
-        ({"narrow": 8}, "have dim 8 but the model embeds in 256"),
+        (
+            {"base": labclip.Base("ViT-B-32", "openai", True, 256)},
+            r"The features were embedded by ViT-B-32 \(openai\), but the model is scenes.*another base",
+        ),
+        (
+            {"fingerprint": torch.nn.functional.one_hot(torch.tensor(3), 256).float()},
+            "other weights: the fingerprints have cosine",
+        ),
+        ({"narrow": 8}, "dim 8 is not 256"),
     ],
 )
 def test_features_of_another_base_are_refused(model, arrays, facts, said):

@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -94,37 +95,66 @@ def base_in(manifest: Mapping[str, Any]) -> Base | None:
     return None if manifest["base"] is None else Base(**manifest["base"])
 
 
-def check_same_model(manifest: Mapping[str, Any], folder: Path, base: LABCLIP | Base) -> None:
-    """Refuse features of another base than a model, or than its record, of which only the names can be compared.
+@dataclass(frozen=True)
+class Origin:
+    """The model that embeddings are of, as far as it is known; None is not known and contradicts nothing.
 
-    The weights' hash decides. In another precision a base has another hash, and of arrays none is known: then the
-    fingerprint does, which tells text towers apart.
+    Attributes:
+        dim: Length of an embedding.
+        base: The OpenCLIP model.
+        weights_sha256: As `weights_sha256` gives it.
+        precision: As `precision_of` gives it.
+        fingerprint: The base's own text embedding of `labclip.alignment.FINGERPRINT_CAPTION`, [dim], any scale.
+    """
+
+    dim: int
+    base: Base | None = None
+    weights_sha256: str | None = None
+    precision: str | None = None
+    fingerprint: Any = None
+
+    def differs(self, other: Origin) -> str | None:
+        """Why this and another are not one model, or None.
+
+        The hash of the weights decides, between names that agree. In another precision a model has another hash: then
+        the fingerprint does, which tells text towers apart.
+        """
+        if self.dim != other.dim:
+            return f"dim {self.dim} is not {other.dim}"
+        if self.base is not None and not self.base.matches(other.base):
+            return "another base"
+        hashes = {self.weights_sha256, other.weights_sha256}
+        if len(hashes) == 1 and None not in hashes:
+            return None
+        unknown = self.fingerprint is None or other.fingerprint is None
+        if None not in hashes and (unknown or self.precision == other.precision):
+            return "other weights"
+        if unknown:
+            return None
+        ours, theirs = (torch.as_tensor(one.fingerprint, dtype=torch.float32).cpu() for one in (self, other))
+        cosine = float(nn.functional.cosine_similarity(ours, theirs, dim=0))
+        if cosine >= FINGERPRINT_COSINE:
+            return None
+        return f"other weights: the fingerprints have cosine {cosine:.4f}, below {FINGERPRINT_COSINE}"
+
+    def __str__(self) -> str:
+        weights = f" with weights {self.weights_sha256[:12]}..." if self.weights_sha256 else ""
+        return f"{self.base or 'a base without a name'}{weights}"
+
+
+def origin_of(model: LABCLIP | Base, *, weights: bool = True) -> Origin:
+    """What is known of a model, or of the record of one; `weights` is whether to hash them, a second per GB.
 
     Raises:
-        ValueError: If they are another base's; both are named. If `base` is neither a model nor a record.
+        ValueError: If it is neither.
     """
-    if not isinstance(base, LABCLIP | Base):
+    if isinstance(model, Base):
+        return Origin(model.embed_dim, model)
+    if not isinstance(model, LABCLIP):
         raise ValueError(
-            f"base is a {type(base).__name__}. Pass a model or a Base: LABCLIP.from_pretrained(NAME), or "
+            f"base is a {type(model).__name__}. Pass a model or a Base: LABCLIP.from_pretrained(NAME), or "
             f"labclip.Base(model, pretrained, ...)."
         )
-    recorded, model = base_in(manifest), None if isinstance(base, Base) else base
-    given = base if isinstance(base, Base) else base.alignment.base
-    remedy = "Embed again with that model, or pass the base they were made with."
-    if recorded is not None and not recorded.matches(given):
-        raise ValueError(f"The features of {folder} are of {recorded}, not of {given}. {remedy}")
-    if model is None or (found := weights_sha256(model.clip)) == manifest["weights_sha256"]:
-        return
-    if manifest["precision"] != precision_of(model) and manifest["dim"] == embed_dim(model.clip):
-        known = manifest["fingerprint"]
-        if known is None and manifest["weights_sha256"] is None:
-            return  # nothing is known that could contradict
-        if known is not None and model.tokenizer is not None:
-            cosine = float(fingerprint_of(model.clip, model.tokenizer) @ torch.tensor(known))
-            if cosine >= FINGERPRINT_COSINE:
-                return
-    raise ValueError(
-        f"The features of {folder} were made by {recorded or 'a base'} with weights of SHA-256 "
-        f"{(manifest['weights_sha256'] or 'unknown')[:16]}..., but {given or 'the base'} given has {found[:16]}.... "
-        f"{remedy}"
-    )
+    fingerprint = None if model.tokenizer is None else fingerprint_of(model.clip, model.tokenizer)
+    sha256 = weights_sha256(model.clip) if weights else None
+    return Origin(embed_dim(model.clip), model.alignment.base, sha256, precision_of(model), fingerprint)

@@ -9,18 +9,14 @@ import reprlib
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from labclip._version import __version__
-from labclip.alignment import Base
-from labclip.encode.fingerprint import base_in, check_same_model
+from labclip.encode.fingerprint import base_in
 from labclip.messages import typed
-
-if TYPE_CHECKING:
-    from labclip.model import LABCLIP
 
 MANIFEST, UNFINISHED, PART = "manifest.json", "unfinished.sqlite", ".part"
 FORMAT_VERSION = 2
@@ -45,11 +41,9 @@ _SMALL = 4 << 20  # files up to so many bytes are looked at whole
 _CHUNK = 1 << 20
 
 
-def read_folder(folder: Path, *, base: LABCLIP | Base | None, verify: bool) -> dict[str, Any]:
+def read_folder(folder: Path, *, verify: bool) -> dict[str, Any]:
     """The fields of `Features` from a folder; see `Features.load`."""
     manifest = read_manifest(folder)
-    if base is not None:
-        check_same_model(manifest, folder, base)
     if verify and not manifest["files"]:
         raise ValueError(f"{folder} was written by labclip 0.1, which recorded no hashes. Embed again to have them.")
     listed = manifest["files"] or _needed(manifest)
