@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from labclip._version import __version__
+from labclip.io import PRECISIONS
 from labclip.messages import ON_COMMAND_LINE
 
 
@@ -56,7 +57,7 @@ device_option = click.option(
     "--device", metavar="D", help="cpu, cuda, cuda:1 or mps. [default: cuda if available, else cpu]"
 )
 precision_option = click.option(
-    "--precision", default="fp32", show_default=True, help="fp32, fp16, bf16, pure_fp16, pure_bf16, amp or amp_bf16."
+    "--precision", default=PRECISIONS[0], show_default=True, help=f"One of {', '.join(PRECISIONS)}."
 )
 alignment_option = click.option(
     "--alignment", metavar="A", help="Another alignment: a name, a folder, or a Hub repository."
