@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,6 +13,8 @@ import click
 from labclip._version import __version__
 from labclip.io import PRECISIONS
 from labclip.messages import ON_COMMAND_LINE
+from labclip.packages import EVAL, require
+from labclip.paths import CONFIG, MANIFEST, OPENCLIP_CONFIG, OPENCLIP_WEIGHTS, WEIGHT_FILES, WEIGHTS, check_file
 
 
 class _BadInput(click.ClickException):
@@ -57,7 +58,7 @@ device_option = click.option(
     "--device", metavar="D", help="cpu, cuda, cuda:1 or mps. [default: cuda if available, else cpu]"
 )
 precision_option = click.option(
-    "--precision", default=PRECISIONS[0], show_default=True, help=f"One of {', '.join(PRECISIONS)}."
+    "--precision", default=PRECISIONS[0], show_default=True, help=f"{', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}."
 )
 alignment_option = click.option(
     "--alignment", metavar="A", help="Another alignment: a name, a folder, or a Hub repository."
@@ -69,11 +70,9 @@ strength_option = click.option(
 )
 
 
-CONFIG = "config.json"
-ALIGNMENT_FILES = (CONFIG, "model.safetensors")
-FOLDED_FILES = ("open_clip_config.json", "open_clip_model.safetensors")
-TELLING = (*ALIGNMENT_FILES, *FOLDED_FILES, "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin",
-           "manifest.json")  # fmt: skip
+ALIGNMENT_FILES = (CONFIG, WEIGHTS)
+FOLDED_FILES = (OPENCLIP_CONFIG, OPENCLIP_WEIGHTS)
+TELLING = (*ALIGNMENT_FILES, OPENCLIP_CONFIG, *WEIGHT_FILES, MANIFEST)
 """Files by which the folders of labclip and OpenCLIP are told apart."""
 
 
@@ -132,23 +131,15 @@ def check_writable(path: Path, *, force: bool = True, others: Iterable[Path] = (
     """
     if any(same_path(path, other) for other in others):
         raise ValueError(f"{path} is another file of this command. Pass a path of its own.")
-    folder = path.absolute().parent
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder. Pass the path of a file in it.")
-    if not folder.is_dir():
-        raise ValueError(f"There is no folder {folder} for {path.name}. Create it, then run again.")
-    if not os.access(path if path.exists() else folder, os.W_OK):
-        raise ValueError(f"{path} is not writable. Pass a path that is.")
+    check_file(path)
     if path.is_file() and not force:
         raise ValueError(f"{path} exists already. Pass --force to overwrite it, or another path.")
 
 
 def check_page(path: Path) -> None:
     """Refuse a page that can't be made or written, before the work."""
-    from labclip.packages import EVAL, require
-
     for module in ("jinja2", "matplotlib"):
         require(module, f"The page needs {module}", EVAL)
     if path.suffix.lower() not in (".html", ".htm"):
         raise ValueError(f"The page {path} is not named .html. End its name with .html.")
-    check_writable(path)
+    check_file(path)

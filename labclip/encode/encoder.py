@@ -24,7 +24,7 @@ from labclip.images import image_dtype
 from labclip.model import LABCLIP
 from labclip.text import Cut, counting_cut
 
-Rows = NDArray[np.float32]
+Embeddings = NDArray[np.float32]
 T = TypeVar("T")
 
 # What is wrong with one file. Any other failure to read (too many open files, a file server gone) is the machine's,
@@ -44,7 +44,7 @@ class Encoded:
     """
 
     source: ImageSource
-    row: Rows | None = None
+    row: Embeddings | None = None
     digest: bytes = b""
     problem: str = ""
 
@@ -129,7 +129,7 @@ class Encoder:
                 waiting = batch, features
 
     @torch.no_grad()
-    def texts(self, captions: Sequence[str], places: Sequence[str] = ()) -> Rows:
+    def texts(self, captions: Sequence[str], places: Sequence[str] = ()) -> Embeddings:
         """Embed captions at the length they need; those that begin alike share the work.
 
         Args:
@@ -204,9 +204,9 @@ def _encoded(batch: Sequence[_Decoded], features: torch.Tensor | None) -> Iterat
     return iter([found for found, _ in batch])
 
 
-def _checked(features: torch.Tensor, name: Callable[[int], str]) -> Rows:
+def _checked(features: torch.Tensor, name: Callable[[int], str]) -> Embeddings:
     """Unit-length features as rows for a file; one that is not finite or all zeros is an error that names its item."""
-    rows: Rows = features.cpu().numpy().astype("<f4", copy=False)
+    rows: Embeddings = features.cpu().numpy().astype("<f4", copy=False)
     lengths = np.sqrt(np.einsum("nd,nd->n", rows, rows))
     wrong = np.flatnonzero(~(np.abs(lengths - 1) < 0.01))
     if len(wrong):

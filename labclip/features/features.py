@@ -21,7 +21,6 @@ from labclip.features.folder import (
     CONTENT,
     FIELDS,
     IMAGE_NAMES,
-    MANIFEST,
     UNFINISHED,
     array_shapes,
     clear,
@@ -30,6 +29,7 @@ from labclip.features.folder import (
 )  # fmt: skip
 from labclip.features.parts import Parts
 from labclip.packages import versions_of
+from labclip.paths import MANIFEST, make_folder
 
 if TYPE_CHECKING:
     from labclip.model import LABCLIP
@@ -153,11 +153,9 @@ class Features:
             ValueError: If the folder holds features or is a file, or a row is not finite or all zeros.
         """
         folder = Path(folder)
-        if folder.exists() and not folder.is_dir():
-            raise ValueError(f"{folder} is a file. Pass the path of a folder.")
         if there := [name for name in (MANIFEST, UNFINISHED, *CONTENT) if (folder / name).exists()]:
             raise ValueError(f"{folder} holds features already, {there[0]}. Pass another folder.")
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         try:
             write_manifest(folder, _manifest(self, folder))
         except BaseException:

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from labclip._version import __version__
 from labclip.encode.fingerprint import base_in
 from labclip.messages import typed
+from labclip.paths import MANIFEST
 
-MANIFEST, UNFINISHED, PART = "manifest.json", "unfinished.sqlite", ".part"
+UNFINISHED, PART = "unfinished.sqlite", ".part"
 FORMAT_VERSION = 2
 IMAGES, TEXTS = "image_features.npy", "text_features.npy"
 NEGATIVES, HAS_NEGATIVE = "negative_features.npy", "has_negative.npy"

@@ -22,10 +22,8 @@ from torch.overrides import TorchFunctionMode
 
 from labclip.checks import first_line
 from labclip.io import PRECISIONS
+from labclip.paths import WEIGHT_FILES
 
-OPENCLIP_WEIGHTS = "open_clip_model.safetensors"
-WEIGHT_FILES = (OPENCLIP_WEIGHTS, "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
-"""What OpenCLIP calls a model's weights, the first that is there; `model.safetensors` is the alignment's here."""
 _THREADS = min(4, os.cpu_count() or 1)
 _DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64}
 
@@ -96,11 +94,9 @@ class _Matching:
             parts.append(f"it lacks {_first_of(lacks)}")
         if more := [key for key in found if key not in wanted]:
             parts.append(f"it has, and the model has not, {_first_of(more)}")
-        for key in wanted.keys() & found.keys():
-            shapes = [list(one[key].shape) for one in (found, wanted)]
-            if shapes[0] != shapes[1]:
-                parts.append(f"{key!r} is {shapes[0]} in it, {shapes[1]} in the model")
-                break
+        if unlike := [key for key in wanted if key in found and found[key].shape != wanted[key].shape]:
+            there, here = (list(one[unlike[0]].shape) for one in (found, wanted))
+            parts.append(f"{unlike[0]!r} is {there} in it, {here} in the model")
         if parts:
             raise _not_the_weights(self._path, "; ".join(parts))
         self._clip.load_state_dict(found)

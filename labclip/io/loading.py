@@ -13,12 +13,13 @@ from torch import nn
 from labclip.alignment import Alignment, Base, with_record
 from labclip.checks import first_line
 from labclip.io.architecture import config_of
-from labclip.io.bases import WEIGHT_FILES, build, weights_in
-from labclip.io.folder import CONFIG, is_alignment_folder, load, read_config
+from labclip.io.bases import build, weights_in
+from labclip.io.folder import is_alignment_folder, load, read_config
 from labclip.io.hub import Access, base_weights, url_weights
 from labclip.model import LABCLIP
 from labclip.openclip import fingerprint_of, folder_tokenizer, read_openclip_config, text_tower, tokenizer_of
 from labclip.packages import MissingPackageError
+from labclip.paths import CONFIG, WEIGHT_FILES
 from labclip.text import Tokenizer
 
 # What a tag's configuration says about preprocessing, by the argument of OpenCLIP that overrides it.

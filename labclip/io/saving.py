@@ -16,9 +16,9 @@ from torch import nn
 
 from labclip.alignment import FINGERPRINT_CAPTION, FINGERPRINT_COSINE, Alignment, with_record
 from labclip.io.architecture import config_of, matches
-from labclip.io.bases import OPENCLIP_WEIGHTS
 from labclip.io.folder import is_alignment_folder, replacing, write
-from labclip.openclip import OPENCLIP_CONFIG, fingerprint_of, text_tower, tokenizer_of
+from labclip.openclip import fingerprint_of, text_tower, tokenizer_of
+from labclip.paths import OPENCLIP_CONFIG, OPENCLIP_WEIGHTS
 
 if TYPE_CHECKING:
     from labclip.model import LABCLIP

@@ -17,9 +17,10 @@ from labclip.data.columns import CAPTIONS, Columns
 from labclip.data.inputs import READERS, find_inputs
 from labclip.data.items import WORDS, BadRow, Item, RowReader, read_items
 from labclip.data.rows import parquet_columns, repeated_column
-from labclip.data.writing import WRITABLE, Batch, read_batches
+from labclip.data.writing import WRITABLE, RowBatch, read_batches
 from labclip.messages import typed
 from labclip.negatives.choosing import Method, TrueCaptions, choose, max_words
+from labclip.paths import check_file
 
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _TABLES = [ending for ending in READERS if ending != ".tar"]
@@ -146,7 +147,7 @@ def add(
     reader = RowReader(path, path.parent, columns, require_image=False)
     counts: Counter[str] = Counter()
 
-    def filled() -> Iterator[Batch]:
+    def filled() -> Iterator[RowBatch]:
         for batch in read_batches(path, reader.wanted()):
             found, cleaned = [], []
             for row in batch.rows:
@@ -231,10 +232,7 @@ def _target(path: Path, out: Path, *, force: bool) -> Path:
     if out.suffix.lower() not in WRITABLE:
         raise ValueError(f"{out} ends in {out.suffix!r}. Negatives are written as {', '.join(WRITABLE)}.")
     target = out.resolve()
-    if target.is_dir():
-        raise ValueError(f"{out} is a folder. Name a file in it.")
-    if not target.parent.is_dir():
-        raise FileNotFoundError(f"There is no folder {out.parent} to write {out.name} to.")
+    check_file(target)
     if target.exists() and not force:
         which = "is the input itself" if target.samefile(path) else "exists already"
         raise ValueError(f"{out} {which}. Name another file, or pass {typed('force=True', '--force')} to overwrite it.")
