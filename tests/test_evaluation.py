@@ -5,11 +5,11 @@ import pickle
 
 import pytest
 import torch
+from evaluated import images_of, rounding
 from PIL import Image
 
 import labclip
 from labclip import LABCLIP, Alignment, metrics, scenes
-from labclip.data.images import ImageSource
 from labclip.encode.cache import Cache, encode
 from labclip.evaluation import BENCHMARKS, Benchmark, Items, Report, evaluate, summary
 from labclip.features import embed
@@ -17,11 +17,6 @@ from labclip.features.features import Features
 from labclip.io.card import results_table
 
 SUBSETS = ("add_att", "add_obj", "replace_att", "replace_obj", "replace_rel", "swap_att", "swap_obj")
-
-
-@pytest.fixture
-def model():
-    return LABCLIP.from_pretrained("scenes")
 
 
 @pytest.fixture
@@ -41,21 +36,6 @@ def sugarcrepe(tmp_path):
         }
         (tmp_path / f"{name}.json").write_text(json.dumps(items))
     return tmp_path
-
-
-def images_of(drawn):
-    return [ImageSource(f"scene {row}", data=image) for row, image in enumerate(drawn.images)]
-
-
-def rounding(model, monkeypatch):
-    """Makes every pass come out a little different, as products of other sizes do on two threads or a GPU."""
-    own, passes = model.encode_text, iter(range(1, 100))
-
-    def text(captions, **options):
-        features = own(captions, **options)
-        return features + 1e-4 * next(passes) * torch.linspace(-1, 1, features.shape[1])
-
-    monkeypatch.setattr(model, "encode_text", text)
 
 
 def test_base_and_labclip_stand_side_by_side(sugarcrepe):

@@ -48,7 +48,7 @@ def main() -> None:
 
 
 as_json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
-base_option = click.option(
+model_option = click.option(
     "--model",
     required=True,
     metavar="M",

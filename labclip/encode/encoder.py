@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from labclip.data.images import ImageSource, ParquetImages, reason
+from labclip.encode.fingerprint import tokenizer_and_preprocess
 from labclip.images import image_dtype
 from labclip.model import LABCLIP
 from labclip.text import Cut, counting_cut
@@ -81,14 +82,11 @@ class Encoder:
     def __init__(
         self, model: LABCLIP, *, batch_size: int = 64, workers: int | None = None, progress: bool = True
     ) -> None:
-        if model.tokenizer is None or model.preprocess is None:
-            lacks = "tokenizer" if model.tokenizer is None else "preprocess"
-            raise ValueError(f"The model has no {lacks}. Pass LABCLIP(clip, alignment, {lacks}=...).")
+        self.tokenizer, self._preprocess = tokenizer_and_preprocess(model)
         self.model = model
         self.batch_size = batch_size
         self.workers = decoders(workers)
         self.cut = Cut()
-        self._preprocess: Callable[[Any], torch.Tensor] = model.preprocess
         self._hidden = not progress
 
     def bar(self, what: str, total: int | None, done: int = 0) -> Any:
@@ -120,9 +118,9 @@ class Encoder:
             ParquetImages() as tables,
             self.bar("images", total, done) as bar,
         ):
-            # Behind the last batch an empty one brings it home.
+            # The features of a batch are copied while the next one is encoded, so an empty one follows the last.
             for batch in chain(batched(self._decoded(sources, pool, tables), self.batch_size), [[]]):
-                # An accelerator runs on while the batch before is brought home.
+                # An accelerator works on this batch while the features of the one before are copied.
                 features = self._run([pixels for _, pixels in batch if pixels is not None])
                 yield from _encoded(*waiting)
                 bar.update(len(waiting[0]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from labclip.alignment import FINGERPRINT_COSINE, Base
 from labclip.images import image_dtype
 from labclip.model import LABCLIP
 from labclip.openclip import embed_dim, fingerprint_of
+from labclip.text import Tokenizer
 
 
 def weights_sha256(clip: nn.Module) -> str:
@@ -29,15 +30,21 @@ def weights_sha256(clip: nn.Module) -> str:
     return digest.hexdigest()
 
 
+def tokenizer_and_preprocess(model: LABCLIP) -> tuple[Tokenizer, Callable[[Any], torch.Tensor]]:
+    """What a model needs to encode captions and images; ValueError if it has none."""
+    if model.tokenizer is None or model.preprocess is None:
+        lacks = "tokenizer" if model.tokenizer is None else "preprocess"
+        raise ValueError(f"The model has no {lacks}. Pass LABCLIP(clip, alignment, {lacks}=...).")
+    return model.tokenizer, model.preprocess
+
+
 def identity_of(model: LABCLIP) -> dict[str, Any]:
     """What tells a base and its preprocessing apart from others, as plain JSON values.
 
     Raises:
         ValueError: If the model has no tokenizer or no preprocess.
     """
-    if model.tokenizer is None or model.preprocess is None:
-        lacks = "tokenizer" if model.tokenizer is None else "preprocess"
-        raise ValueError(f"The model has no {lacks}. Pass LABCLIP(clip, alignment, {lacks}=...).")
+    tokenizer, _ = tokenizer_and_preprocess(model)
     base = model.alignment.base
     config = getattr(model.clip.visual, "preprocess_cfg", None)
     return {
@@ -45,7 +52,7 @@ def identity_of(model: LABCLIP) -> dict[str, Any]:
         "dim": embed_dim(model.clip),
         "weights_sha256": weights_sha256(model.clip),
         "precision": precision_of(model),
-        "fingerprint": [float(value) for value in fingerprint_of(model.clip, model.tokenizer)],
+        "fingerprint": [float(value) for value in fingerprint_of(model.clip, tokenizer)],
         "preprocess": {
             "config": json.loads(json.dumps(dict(config))) if isinstance(config, Mapping) else None,
             # A function's address differs from run to run.

@@ -14,8 +14,6 @@ from labclip.evaluation.items import gallery
 from labclip.evaluation.sources import Benchmark, Sources
 from labclip.evaluation.tasks import Pairs, Task
 
-_ENDINGS = ("parquet", "jsonl", "json", "csv", "tsv")
-
 
 def read_winoground(sources: Sources) -> Task:
     """`text`, `image` and `group` score, and retrieval among all images and captions.
