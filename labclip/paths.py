@@ -5,9 +5,11 @@ Imports no torch, so that the command line may use it.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 """The files of an alignment folder."""
@@ -18,6 +20,16 @@ WEIGHT_FILES = (OPENCLIP_WEIGHTS, "open_clip_pytorch_model.safetensors", "open_c
 
 MANIFEST = "manifest.json"
 """The record of a feature folder."""
+
+
+def hash_of(path: Path, *, start: int = 0, stop: int | None = None, into: Any = None) -> Any:
+    """A hash object, SHA-256 unless one is passed, that has taken in a file's bytes from `start` to `stop`."""
+    found, chunk = hashlib.sha256() if into is None else into, 1 << 20
+    with path.open("rb") as file:
+        file.seek(start)
+        while data := file.read(chunk if stop is None else min(chunk, max(stop - file.tell(), 0))):
+            found.update(data)
+    return found
 
 
 def check_file(path: Path) -> None:

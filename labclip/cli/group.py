@@ -48,12 +48,8 @@ def main() -> None:
 
 
 as_json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
-model_option = click.option(
-    "--model",
-    required=True,
-    metavar="M",
-    help="A name of `labclip list`, a folder, a Hub repository org/name, or an OpenCLIP MODEL:TAG.",
-)
+MODEL_HELP = "A name of `labclip list`, a folder, a Hub repository org/name, or an OpenCLIP MODEL:TAG."
+model_option = click.option("--model", required=True, metavar="M", help=MODEL_HELP)
 device_option = click.option(
     "--device", metavar="D", help="cpu, cuda, cuda:1 or mps. [default: cuda if available, else cpu]"
 )
@@ -72,8 +68,8 @@ strength_option = click.option(
 
 ALIGNMENT_FILES = (CONFIG, WEIGHTS)
 FOLDED_FILES = (OPENCLIP_CONFIG, OPENCLIP_WEIGHTS)
-TELLING = (*ALIGNMENT_FILES, OPENCLIP_CONFIG, *WEIGHT_FILES, MANIFEST)
-"""Files by which the folders of labclip and OpenCLIP are told apart."""
+IDENTIFYING = (*ALIGNMENT_FILES, OPENCLIP_CONFIG, *WEIGHT_FILES, MANIFEST)
+"""Files by which the folders of labclip and OpenCLIP are recognised."""
 
 
 def chosen_device(device: str | None) -> str:
@@ -96,7 +92,7 @@ def check_empty(out: Path, force: bool, *, writes: Sequence[str], inputs: Iterab
     Args:
         out: The folder.
         force: Whether it may be overwritten.
-        writes: Names of files that tell what the command itself writes.
+        writes: Names of files by which what the command itself writes is recognised.
         inputs: What the command reads; names that are no paths are none that `out` could be.
     """
     if any(same_path(out, Path(one)) for one in inputs if Path(one).exists()):
@@ -106,7 +102,7 @@ def check_empty(out: Path, force: bool, *, writes: Sequence[str], inputs: Iterab
     if out.is_dir() and any(out.iterdir()) and not force:
         raise ValueError(f"{out} is not empty. Pass --force to overwrite it, or another folder.")
     if out.is_dir() and any(out.iterdir()):
-        held = {name for name in TELLING if (out / name).exists()}
+        held = {name for name in IDENTIFYING if (out / name).exists()}
         others = sorted(held - set(writes)) or ([CONFIG] if CONFIG in held and not _of_alignment(out / CONFIG) else [])
         if others or not held:
             other = f"holds {', '.join(others)}" if others else f"holds no {' and no '.join(writes)}"

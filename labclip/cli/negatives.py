@@ -34,7 +34,9 @@ if TYPE_CHECKING:
 )
 @click.option("--tagger", metavar="NAME", help="For shuffle: hanta or spacy. [default: hanta]")
 @click.option(
-    "--clean", is_flag=True, help="Also clean the captions, so that a full stop does not give negatives away."
+    "--clean",
+    is_flag=True,
+    help="Also clean the captions, so that negatives do not differ by their lack of a full stop.",
 )
 @click.option("--force", is_flag=True, help="Overwrite OUT, which may be IN itself.")
 @as_json_option

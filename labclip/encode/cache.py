@@ -30,7 +30,7 @@ FORMAT = 3
 """Raised whenever equal keys would mean other embeddings."""
 
 BLOCK = 2048
-"""Captions encoded together; those alike in their beginnings share the work."""
+"""Captions encoded together; those with a common prefix share the work."""
 
 _ASKED = 900  # keys in one question to SQLite, which takes 999 in its oldest builds
 
@@ -148,7 +148,7 @@ def _encode_captions(encoder: Encoder, cache: Cache, captions: Sequence[str]) ->
 
 
 def _tokens_of(tokenizer: Tokenizer, captions: list[str]) -> list[bytes]:
-    """A key of each caption's tokens. Those that are cut at the context length are told once."""
+    """A key of each caption's tokens. One warning counts those that are cut at the context length."""
     cut, keys = Cut(), []
     with counting_cut(cut):
         for block in batched(captions, BLOCK):
@@ -160,7 +160,7 @@ def _tokens_of(tokenizer: Tokenizer, captions: list[str]) -> list[bytes]:
 class Cache:
     """Unit-length embeddings of one base by the SHA-256 of their content; a context manager.
 
-    What the file is of stands in its name: weights, precision, device, preprocessing, tokenizer. A kill costs what was
+    Its name depends on what it is of: weights, precision, device, preprocessing, tokenizer. A kill costs what was
     being encoded; several processes may use it at once. Where it can't be written any more, as on a full disk, a
     warning says so, and the run goes on.
 

@@ -128,7 +128,7 @@ class Encoder:
 
     @torch.no_grad()
     def texts(self, captions: Sequence[str], places: Sequence[str] = ()) -> Embeddings:
-        """Embed captions at the length they need; those that begin alike share the work.
+        """Embed captions at the length they need; those with a common prefix share the work.
 
         Args:
             captions: Any number of texts; all of them are in memory at once.

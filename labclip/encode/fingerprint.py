@@ -17,6 +17,7 @@ from labclip.alignment import FINGERPRINT_COSINE, Base
 from labclip.images import image_dtype
 from labclip.model import LABCLIP
 from labclip.openclip import embed_dim, fingerprint_of
+from labclip.paths import hash_of
 from labclip.text import Tokenizer
 
 
@@ -70,12 +71,8 @@ def describe_inputs(inputs: Sequence[Path]) -> list[dict[str, Any]]:
     """Name, size and SHA-256 of each file; a name is as given, where that was relative, and never says where it lay."""
     described = []
     for path in inputs:
-        digest = hashlib.sha256()
-        with path.open("rb") as file:
-            while data := file.read(2**20):
-                digest.update(data)
         name = path.name if path.is_absolute() else path.as_posix()
-        described.append({"name": name, "bytes": path.stat().st_size, "sha256": digest.hexdigest()})
+        described.append({"name": name, "bytes": path.stat().st_size, "sha256": hash_of(path).hexdigest()})
     return described
 
 
@@ -124,7 +121,7 @@ class Origin:
         """Why this and another are not one model, or None.
 
         The hash of the weights decides, between names that agree. In another precision a model has another hash: then
-        the fingerprint does, which tells text towers apart.
+        the fingerprint of the text tower does.
         """
         if self.dim != other.dim:
             return f"dim {self.dim} is not {other.dim}"

@@ -52,7 +52,7 @@ class Features:
         texts: The base's own text embeddings of the captions (no alignment applied), [n_texts, dim].
         image_index: The row of each caption's image, int64 [n_texts].
         negatives: Text embeddings of each caption's hard negatives, [n_texts, k, dim], or None. Where `has_negative` is
-            False the row stands for nothing.
+            False the row counts for nothing.
         has_negative: Which negatives there are, bool [n_texts, k]; None if `negatives` is.
         negative_images: Image embeddings of what the negatives describe, [n_texts, k, dim], or None.
         has_negative_image: Which of them there are, bool [n_texts, k]; None if `negative_images` is.
@@ -315,7 +315,7 @@ def _differs(own: Any, index: NDArray[np.int64] | None, others: Any) -> NDArray[
 
 
 def block_of(values: Any, rows: slice | NDArray[np.int64]) -> torch.Tensor:
-    """Some rows of an array, a tensor or a memory map, as float32 on its device; a map's pages are let go again."""
+    """Some rows of an array, a tensor or a memory map, as float32 on its device; a map's pages are released again."""
     if isinstance(values, torch.Tensor):
         taken = values[rows if isinstance(rows, slice) else torch.from_numpy(rows).to(values.device)]
         return taken.detach().float()

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from labclip._version import __version__
 from labclip.encode.fingerprint import base_in
 from labclip.messages import typed
-from labclip.paths import MANIFEST
+from labclip.paths import MANIFEST, hash_of
 
 UNFINISHED, PART = "unfinished.sqlite", ".part"
 FORMAT_VERSION = 2
@@ -39,7 +39,6 @@ CONTENT = (*FIELDS.values(), IMAGE_NAMES, CAPTIONS)
 HEADER = 128
 _SAMPLE = 64  # rows of each array that every load looks at
 _SMALL = 4 << 20  # files up to so many bytes are looked at whole
-_CHUNK = 1 << 20
 
 
 def read_folder(folder: Path, *, verify: bool) -> dict[str, Any]:
@@ -228,14 +227,9 @@ def header(shape: tuple[int, ...], dtype: str) -> bytes:
     return b"\x93NUMPY\x01\x00" + len(body).to_bytes(2, "little") + body
 
 
-def hash_of(path: Path, stop: int | None = None) -> Any:
+def content_sha256(path: Path, stop: int | None = None) -> Any:
     """SHA-256 of a file's bytes up to `stop`, of an array's behind its header: a hash object, to go on with."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        file.seek(HEADER if ".npy" in path.suffixes else 0)
-        while data := file.read(_CHUNK if stop is None else min(_CHUNK, max(stop - file.tell(), 0))):
-            digest.update(data)
-    return digest
+    return hash_of(path, start=HEADER if ".npy" in path.suffixes else 0, stop=stop)
 
 
 def sample_sha256(array: NDArray[Any]) -> str:
@@ -266,6 +260,6 @@ def _check_file(path: Path, record: Mapping[str, Any], array: Any, verify: bool)
         raise ValueError(f"{path} {found}, but {MANIFEST} says {record['bytes']:,} bytes. {_again()}")
     changed = array is not None and sample_sha256(array) != record["sample_sha256"]
     if not changed and (verify or size <= _SMALL):
-        changed = hash_of(path).hexdigest() != record["sha256"]
+        changed = content_sha256(path).hexdigest() != record["sha256"]
     if changed:
         raise ValueError(f"{path} was changed after it was written: {MANIFEST} has another SHA-256 of it. {_again()}")

@@ -66,7 +66,7 @@ def load_weights(clip: nn.Module, path: Path) -> None:
             if _fill_from_safetensors(clip, path):
                 return
         elif path.suffix not in (".npz", ".npy"):
-            # OpenCLIP reads again, without this care, what it can't read with it: before torch 2.6 that runs code.
+            # OpenCLIP reads again without weights_only what it can't read with it: before torch 2.6 that runs code.
             torch.load(path, map_location="cpu", weights_only=True)
         load_checkpoint(_Matching(clip, path), str(path), weights_only=True)
     except pickle.UnpicklingError:
@@ -111,7 +111,7 @@ def _fill_from_safetensors(clip: nn.Module, path: Path) -> bool:
     state, version = clip.state_dict(), _version(path.stat())
     with safe_open(path, framework="pt", device="cpu") as file:  # checks the header, and the offsets in it
         slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118
-        for key in state.keys() & slices.keys():  # copying would cast whole numbers to fractions without a word
+        for key in state.keys() & slices.keys():  # copying would cast whole numbers to fractions without an error
             dtype = slices[key].get_dtype()
             if state[key].is_floating_point() and not dtype.startswith(("F", "BF")):
                 raise _not_the_weights(path, f"{key!r} is {dtype}, where the model has {state[key].dtype}")
@@ -136,7 +136,7 @@ def _fill_from_safetensors(clip: nn.Module, path: Path) -> bool:
 
 
 def _version(status: os.stat_result) -> tuple[int, ...]:
-    """What tells a file from another that took its place."""
+    """Device, inode, size and time of a file: another that replaced it has others."""
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 

@@ -119,7 +119,7 @@ def write(alignment: Alignment, folder: Path) -> None:
 
 
 def load(folder: str | Path) -> Alignment:
-    """Read an alignment folder, believing nothing: keys, types, shape, values, hash and dim are all checked.
+    """Read an alignment folder: keys, types, shape, values, hash and dim are all checked.
 
     Raises:
         FileNotFoundError: If the folder or one of the two files is missing.

@@ -49,7 +49,7 @@ def save_model(model: LABCLIP, folder: str | Path, *, config: str | Mapping[str,
 def _as_verified(model: LABCLIP) -> Alignment:
     """The model's alignment, with a fingerprint of the model only where that is known to be the base recorded.
 
-    A fingerprint of any other would vouch for it under the base's name. Where no base is named, nothing is vouched for.
+    A fingerprint of any other would let it pass for the base. Where no base is recorded, there is none to pass for.
     """
     alignment = model.alignment
     metadata = {key: value for key, value in alignment.metadata.items() if key != UNVERIFIED}

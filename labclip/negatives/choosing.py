@@ -15,9 +15,9 @@ import numpy as np
 from labclip.data.cleaning import clean, comparable
 
 Method = Callable[[str, random.Random], Iterable[str]]
-"""A way to make negatives: from a caption and a source of chance to candidates, best lazily; or to one text.
+"""A way to make negatives: from a caption and a `random.Random` to candidates, best lazily; or to one text.
 
-Candidates that are empty, repeat, or are true of the caption's image, are passed over. A method that cuts captions has
+Candidates that are empty, repeat, or are true of the caption's image, are skipped. A method that cuts captions has
 an attribute `max_words`: the words that its candidates keep.
 """
 
@@ -157,7 +157,7 @@ def choose(
 
 
 def _check_method(method: Method) -> None:
-    """Refuse what can't be called with a caption and a source of chance."""
+    """Refuse what can't be called with a caption and a `random.Random`."""
     if not callable(method):
         raise ValueError(f"method is {method!r}. Pass a function of a caption and a random.Random.")
     try:
