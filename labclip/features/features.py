@@ -247,7 +247,7 @@ def _shape(name: str, values: Any, ndim: int, *, dim: int | None = None) -> tupl
 
 def _check_finite(name: str, values: Any, there: NDArray[np.bool_] | None = None) -> None:
     """Refuse NaN and infinity in rows that count, of what is in memory."""
-    if values is None or _mapped(values):
+    if values is None or _is_mapped(values):
         return
     for start in range(0, len(values), _BLOCK):
         part = slice(start, start + _BLOCK)
@@ -258,7 +258,7 @@ def _check_finite(name: str, values: Any, there: NDArray[np.bool_] | None = None
             raise ValueError(f"{name}: row {row} is not finite. Embed it again, or leave it out.")
 
 
-def _mapped(values: Any) -> bool:
+def _is_mapped(values: Any) -> bool:
     """Whether an array is a view of a memory map."""
     while values is not None:
         if isinstance(values, np.memmap | mmap.mmap):
