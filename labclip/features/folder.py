@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from labclip._version import __version__
 from labclip.encode.fingerprint import base_in
+from labclip.jsonfile import read_json_object
 from labclip.messages import typed
 from labclip.paths import MANIFEST, hash_of
 
@@ -76,11 +77,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         if (folder / UNFINISHED).exists():
             raise ValueError(f"{folder} is not finished. Run the same {command} again: it goes on where it stopped.")
         raise ValueError(f"{folder} is not a feature folder: it has no {MANIFEST}. {command} makes one.")
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not JSON: {error}. {_again()}") from error
-    if not isinstance(manifest, dict) or "format_version" not in manifest:
+    manifest = read_json_object(path, remedy=_again())
+    if "format_version" not in manifest:
         raise ValueError(f"{path} is not the manifest of features: it has no format_version. {_again()}")
     version = manifest["format_version"]
     if type(version) is not int or version < 1:
