@@ -19,7 +19,7 @@ from labclip.data.items import WORDS, BadRow, Item, RowReader, read_items
 from labclip.data.rows import parquet_columns, repeated_column
 from labclip.data.writing import WRITABLE, RowBatch, read_batches
 from labclip.messages import typed
-from labclip.negatives.choosing import Method, TrueCaptions, choose, max_words
+from labclip.negatives.choosing import Method, TrueCaptions, check_method, choose, max_words
 from labclip.paths import check_file
 
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
@@ -136,8 +136,7 @@ def add(
         ValueError: If the input is malformed, lacks the column, or has one called `negative`; if `out` exists.
     """
     path, out = Path(path), Path(out)
-    if k < 1:
-        raise ValueError(f"k is {k}, but it is the number of negatives a caption gets. Pass 1 or more.")
+    check_method(method, k)
     columns, known = _columns(path, column, image_column)
     caption = str(columns.caption)
     target = _target(path, out, force=force)
