@@ -18,10 +18,11 @@ from safetensors.torch import save_file
 import labclip
 from labclip import LABCLIP, Alignment, Base
 from labclip.io import published
-from labclip.io.bases import OPENCLIP_WEIGHTS, load_weights
+from labclip.io.bases import load_weights
 from labclip.io.folder import matrix_sha256
 from labclip.io.opening import open_alignment
 from labclip.openclip import fingerprint_of
+from labclip.paths import OPENCLIP_WEIGHTS
 
 BASE = Base("tiny-world-quickgelu", "openai", quick_gelu=True, embed_dim=models.DIM)
 

@@ -9,8 +9,8 @@ from typing import Any
 from safetensors.torch import load_file
 
 from labclip import Alignment
-from labclip.io.bases import OPENCLIP_WEIGHTS
 from labclip.io.card import model_card
+from labclip.paths import OPENCLIP_WEIGHTS
 from labclip.scenes.vocabulary import COLOURS, SHAPES
 
 DOCUMENTED = Path(__file__).parent / "scenes"  # the folder whose numbers the documentation shows
