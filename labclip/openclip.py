@@ -16,9 +16,8 @@ from torch import nn
 from labclip.alignment import FINGERPRINT_CAPTION, FINGERPRINT_COSINE, Alignment, Base
 from labclip.jsonfile import read_json_object
 from labclip.packages import EMBEDDED, MissingPackageError, embedded_folder
+from labclip.paths import OPENCLIP_CONFIG
 from labclip.text import Tokenizer, encode_captions
-
-OPENCLIP_CONFIG = "open_clip_config.json"
 
 
 def text_tower(clip: nn.Module) -> nn.Module:

@@ -7,6 +7,8 @@ import torch
 from hypothesis import HealthCheck, settings
 from standin import hub, hub_client, loopback_only  # noqa: F401
 
+from labclip import LABCLIP
+
 torch.set_num_threads(1)  # the models are tiny
 
 # A busy machine must not fail a test, nor a new random example somebody else's change.
@@ -22,3 +24,9 @@ _NUMBERS = itertools.count()
 def own_cache(monkeypatch, tmp_path_factory):
     """Embeddings are never taken from the user's cache, which other code has filled, or another process is filling."""
     monkeypatch.setenv("LABCLIP_CACHE", str(tmp_path_factory.getbasetemp() / f"cache-{next(_NUMBERS)}"))
+
+
+@pytest.fixture
+def model():
+    """The embedded model, for this test alone."""
+    return LABCLIP.from_pretrained("scenes")

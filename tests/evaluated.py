@@ -6,6 +6,7 @@ import zlib
 import torch
 from PIL import Image
 
+from labclip.data.images import ImageSource
 from labclip.evaluation.benchmarks import BENCHMARKS
 from labclip.evaluation.sources import Sources
 from labclip.evaluation.tasks import Texts
@@ -16,6 +17,22 @@ def image_file(path, size=(8, 8)):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, zlib.crc32(str(path.name).encode()) & 0xFFFFFF).save(path)
     return path
+
+
+def images_of(drawn):
+    """The images of scenes, in memory."""
+    return [ImageSource(f"scene {row}", data=image) for row, image in enumerate(drawn.images)]
+
+
+def rounding(model, monkeypatch):
+    """Makes every pass come out a little different, as products of other sizes do on two threads or a GPU."""
+    own, passes = model.encode_text, iter(range(1, 100))
+
+    def text(captions, **options):
+        features = own(captions, **options)
+        return features + 1e-4 * next(passes) * torch.linspace(-1, 1, features.shape[1])
+
+    monkeypatch.setattr(model, "encode_text", text)
 
 
 def read(name, data, images=None, *, on_missing="raise", **options):

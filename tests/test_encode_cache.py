@@ -8,6 +8,7 @@ import models
 import numpy as np
 import pytest
 import torch
+from evaluated import images_of, rounding
 from open_clip.model import convert_weights_to_lp
 from PIL import Image
 from torch.nn import functional as F
@@ -15,15 +16,6 @@ from torch.nn import functional as F
 from labclip import LABCLIP, Alignment, scenes
 from labclip.data.images import Captions, Images, ImageSource
 from labclip.encode.cache import Cache, default_cache, encode
-
-
-@pytest.fixture
-def model():
-    return LABCLIP.from_pretrained("scenes")
-
-
-def images_of(drawn):
-    return [ImageSource(f"scene {row}", data=image) for row, image in enumerate(drawn.images)]
 
 
 class Counted:
@@ -43,17 +35,6 @@ class Counted:
 
         monkeypatch.setattr(model, "encode_image", image)
         monkeypatch.setattr(model, "encode_text", text)
-
-
-def rounding(model, monkeypatch):
-    """Makes every pass come out a little different, as products of other sizes do on two threads or a GPU."""
-    own, passes = model.encode_text, iter(range(1, 100))
-
-    def text(captions, **options):
-        features = own(captions, **options)
-        return features + 1e-4 * next(passes) * torch.linspace(-1, 1, features.shape[1])
-
-    monkeypatch.setattr(model, "encode_text", text)
 
 
 def test_encode_is_the_models_own_embedding_of_unit_length_in_order(model):

@@ -15,11 +15,6 @@ from labclip.encode import encoder
 from labclip.encode.encoder import Encoder
 
 
-@pytest.fixture
-def model():
-    return LABCLIP.from_pretrained("scenes")
-
-
 def test_images_come_in_order_with_what_is_wrong(model, tmp_path):
     drawn = scenes.sample(5, seed=1)
     sources = [ImageSource(f"scene {row}", data=image) for row, image in enumerate(drawn.images)]

@@ -5,11 +5,11 @@ import pickle
 
 import pytest
 import torch
+from evaluated import images_of, rounding
 from PIL import Image
 
 import labclip
 from labclip import LABCLIP, Alignment, metrics, scenes
-from labclip.data.images import ImageSource
 from labclip.encode.cache import Cache, encode
 from labclip.evaluation import BENCHMARKS, Benchmark, Items, Report, evaluate, summary
 from labclip.features import embed
@@ -17,11 +17,6 @@ from labclip.features.features import Features
 from labclip.io.card import results_table
 
 SUBSETS = ("add_att", "add_obj", "replace_att", "replace_obj", "replace_rel", "swap_att", "swap_obj")
-
-
-@pytest.fixture
-def model():
-    return LABCLIP.from_pretrained("scenes")
 
 
 @pytest.fixture
@@ -41,21 +36,6 @@ def sugarcrepe(tmp_path):
         }
         (tmp_path / f"{name}.json").write_text(json.dumps(items))
     return tmp_path
-
-
-def images_of(drawn):
-    return [ImageSource(f"scene {row}", data=image) for row, image in enumerate(drawn.images)]
-
-
-def rounding(model, monkeypatch):
-    """Makes every pass come out a little different, as products of other sizes do on two threads or a GPU."""
-    own, passes = model.encode_text, iter(range(1, 100))
-
-    def text(captions, **options):
-        features = own(captions, **options)
-        return features + 1e-4 * next(passes) * torch.linspace(-1, 1, features.shape[1])
-
-    monkeypatch.setattr(model, "encode_text", text)
 
 
 def test_base_and_labclip_stand_side_by_side(sugarcrepe):
@@ -214,7 +194,7 @@ def test_a_feature_folder_gives_what_its_images_give(tmp_path, model):
     assert folder["models"]["labclip"]["binding"] == own["models"]["labclip"]["binding"]
     with torch.no_grad():
         model.clip.visual.conv1.weight[0, 0, 0, 0] += 0.5
-    with pytest.raises(ValueError, match=r"weights of SHA-256 .*Embed again"):
+    with pytest.raises(ValueError, match=r"with weights .*: other weights\. Embed again"):
         evaluate(model, "features", data=tmp_path / "features", cache=None, progress=False)
 
 
@@ -505,9 +485,15 @@ def test_features_in_memory_are_measured(model, arrays):
 @pytest.mark.parametrize(
     ("facts", "said"),
     [
-        ({"base": labclip.Base("ViT-B-32", "openai", True, 256)}, r"The features are of .*ViT-B-32.*, not of"),
-        ({"fingerprint": torch.nn.functional.one_hot(torch.tensor(3), 256).float()}, "fingerprint has cosine"),
-        ({"narrow": 8}, "have dim 8 but the model embeds in 256"),
+        (
+            {"base": labclip.Base("ViT-B-32", "openai", True, 256)},
+            r"The features were embedded by ViT-B-32 \(openai\), but the model is scenes.*another base",
+        ),
+        (
+            {"fingerprint": torch.nn.functional.one_hot(torch.tensor(3), 256).float()},
+            "other weights: the fingerprints have cosine",
+        ),
+        ({"narrow": 8}, "dim 8 is not 256"),
     ],
 )
 def test_features_of_another_base_are_refused(model, arrays, facts, said):

@@ -745,7 +745,7 @@ def test_a_full_disk(hub, entry, entry_file):
     hub.home.mkdir()
     for kind, message in results_of(run_elsewhere(hub, entry, "full", hub.home)):
         assert kind == "CacheError"
-        assert "Make room there, or give another: pass cache_dir=FOLDER, or set HF_HOME=" in message
+        assert "Free some space there, or name another: pass cache_dir=FOLDER, or set HF_HOME=" in message
     assert offline() is None
 
 
@@ -870,7 +870,7 @@ def test_a_command_is_told_what_a_command_takes(hub, entry, tmp_path):
             labhub.published_folder(entry)
         hub.faults.clear()
         hub.repos["org/name"] = FILES
-        with pytest.raises(OSError, match=r"or give another: set HF_HOME=FOLDER"):
+        with pytest.raises(OSError, match=r"or name another: set HF_HOME=FOLDER"):
             labhub.snapshot("org/name", Access(cache_dir=tmp_path / "file"))
     finally:
         ON_COMMAND_LINE.reset(token)

@@ -241,6 +241,12 @@ def test_bad_input_is_one_line(tmp_path, name, content, message):
     assert os.listdir(tmp_path) == [name]
 
 
+def test_a_method_that_can_not_be_called_is_told_before_the_file_is_read(tmp_path):
+    for method in (lambda: ["a"], "swap"):
+        with pytest.raises(ValueError, match=r"can't be called|method is 'swap'"):
+            add(tmp_path / "nothing.csv", tmp_path / "out.csv", method)
+
+
 def test_bad_arguments_are_one_line(tmp_path):
     path, out = write(tmp_path / "in.csv", ROWS), tmp_path / "out.csv"
     swapping = ("--method", "swap", "--attributes", "red,blue")

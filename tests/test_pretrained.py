@@ -18,10 +18,11 @@ from safetensors.torch import save_file
 import labclip
 from labclip import LABCLIP, Alignment, Base
 from labclip.io import published
-from labclip.io.bases import OPENCLIP_WEIGHTS
+from labclip.io.bases import load_weights
 from labclip.io.folder import matrix_sha256
 from labclip.io.opening import open_alignment
 from labclip.openclip import fingerprint_of
+from labclip.paths import OPENCLIP_WEIGHTS
 
 BASE = Base("tiny-world-quickgelu", "openai", quick_gelu=True, embed_dim=models.DIM)
 
@@ -386,6 +387,24 @@ def test_weights_of_another_architecture_are_refused(folder):
     save_file({}, folder / OPENCLIP_WEIGHTS)
     with pytest.raises(ValueError, match=r"it holds no tensors by name"):
         LABCLIP.from_pretrained(folder)
+
+
+def test_weights_are_compared_as_openclip_converts_them(tmp_path):
+    state, clip = models.make("clip").state_dict(), models.make("custom")
+    torch.save(state, tmp_path / "weights.bin")
+    load_weights(clip, tmp_path / "weights.bin")  # the text side's names get a prefix
+    assert torch.equal(clip.text.positional_embedding, state["positional_embedding"])
+    state["text_projection"] = torch.zeros(3, 5)
+    state["visual.other"] = state.pop("visual.proj")
+    torch.save(state, tmp_path / "weights.bin")
+    lacks, has = "it lacks 'visual.proj'", "it has, and the model has not, 'visual.other'"
+    with pytest.raises(ValueError, match=rf"\({lacks}; {has}; 'text.text_projection' is \[3, 5\] in it, \[24, 16\]"):
+        load_weights(clip, tmp_path / "weights.bin")
+
+
+def test_openclip_does_not_log_that_a_model_is_random(folder, caplog):
+    LABCLIP.from_pretrained(folder)
+    assert not caplog.records
 
 
 class Runs:

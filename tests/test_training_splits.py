@@ -251,6 +251,11 @@ def test_features_of_other_weights_are_refused():
         ),
         ({"base": one}, {"base": two}, r"ViT-B-32 \(laion2b_s34b_b79k\), but features by ViT-B-32 \(openai\)"),
         ({"base": one, "fingerprint": prints[0]}, {"base": one, "fingerprint": prints[1]}, "other weights"),
+        (
+            {"base": one, "manifest": {"weights_sha256": "a" * 64}},
+            {"base": replace(one, quick_gelu=True), "manifest": {"weights_sha256": "a" * 64}},
+            "another base",
+        ),
     ]
     for ours, theirs, message in pairs:
         with pytest.raises(ValueError, match=f"^validation was embedded by .*{message}"):
@@ -259,7 +264,10 @@ def test_features_of_other_weights_are_refused():
             labclip.fit(replace(data, **ours), retain={"flickr": replace(other, **theirs)}, **QUICK)
         for same in (ours, {}):  # the same, or unknown
             labclip.fit(replace(data, **ours), validation=replace(other, **same), **QUICK)
-    with pytest.raises(ValueError, match=r"validation.images has shape \[50, 9\], features.images \[200, 24\]"):
+    half = {"fingerprint": prints[0], "manifest": {"weights_sha256": "b" * 64, "precision": "bfloat16"}}
+    whole = {"fingerprint": prints[0] * 1.001, "manifest": {"weights_sha256": "a" * 64, "precision": "float32"}}
+    labclip.fit(replace(data, **whole), validation=replace(other, **half), **QUICK)
+    with pytest.raises(ValueError, match=r"validation was embedded by .*: dim 9 is not 24"):
         labclip.fit(data, validation=planted.features(*(side[:, :9] for side in planted.world(50))), **QUICK)
 
 

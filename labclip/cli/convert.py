@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from labclip.cli.group import FOLDED_FILES, alignment_option, base_option, check_empty, main, strength_option
+from labclip.cli.group import FOLDED_FILES, alignment_option, check_empty, main, model_option, strength_option
 
 
 @main.command()
@@ -36,7 +36,7 @@ def convert(checkpoint: Path, out: Path, base: str | None) -> None:
 
 @main.command()
 @click.argument("out", type=click.Path(path_type=Path))
-@base_option
+@model_option
 @alignment_option
 @strength_option
 @click.option("--force", is_flag=True, help="Overwrite OUT.")

@@ -11,11 +11,11 @@ import click
 from labclip.cli.group import (
     alignment_option,
     as_json_option,
-    base_option,
     check_page,
     chosen_device,
     device_option,
     main,
+    model_option,
     strength_option,
 )
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @main.command()
-@base_option
+@model_option
 @click.option(
     "--data",
     type=click.Path(path_type=Path),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from labclip.cli.group import as_json_option, base_option, chosen_device, device_option, main, precision_option
+from labclip.cli.group import as_json_option, chosen_device, device_option, main, model_option, precision_option
 
 
 def _verify(context: click.Context, _: click.Parameter, asked: bool) -> None:
@@ -23,7 +23,7 @@ def _verify(context: click.Context, _: click.Parameter, asked: bool) -> None:
 
 @main.command()
 @click.argument("out", type=click.Path(path_type=Path), is_eager=True)
-@base_option
+@model_option
 @click.option(
     "--captions",
     required=True,

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from labclip.cli.group import (
+    MODEL_HELP,
     as_json_option,
     check_page,
     check_writable,
@@ -23,9 +24,7 @@ _FILE = click.Path(path_type=Path)
 
 @main.command()
 @click.argument("benchmarks", metavar="BENCHMARK...", nargs=-1)
-@click.option(
-    "--model", metavar="M", help="A name of `labclip list`, a folder, a repository org/name, or any OpenCLIP MODEL:TAG."
-)
+@click.option("--model", metavar="M", help=MODEL_HELP)
 @click.option(
     "--alignment",
     multiple=True,

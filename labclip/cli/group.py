@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -12,7 +11,10 @@ from typing import Any
 import click
 
 from labclip._version import __version__
+from labclip.io import PRECISIONS
 from labclip.messages import ON_COMMAND_LINE
+from labclip.packages import EVAL, require
+from labclip.paths import CONFIG, MANIFEST, OPENCLIP_CONFIG, OPENCLIP_WEIGHTS, WEIGHT_FILES, WEIGHTS, check_file
 
 
 class _BadInput(click.ClickException):
@@ -46,17 +48,13 @@ def main() -> None:
 
 
 as_json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
-base_option = click.option(
-    "--model",
-    required=True,
-    metavar="M",
-    help="A name of `labclip list`, a folder, a Hub repository org/name, or an OpenCLIP MODEL:TAG.",
-)
+MODEL_HELP = "A name of `labclip list`, a folder, a Hub repository org/name, or an OpenCLIP MODEL:TAG."
+model_option = click.option("--model", required=True, metavar="M", help=MODEL_HELP)
 device_option = click.option(
     "--device", metavar="D", help="cpu, cuda, cuda:1 or mps. [default: cuda if available, else cpu]"
 )
 precision_option = click.option(
-    "--precision", default="fp32", show_default=True, help="fp32, fp16, bf16, pure_fp16, pure_bf16, amp or amp_bf16."
+    "--precision", default=PRECISIONS[0], show_default=True, help=f"{', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}."
 )
 alignment_option = click.option(
     "--alignment", metavar="A", help="Another alignment: a name, a folder, or a Hub repository."
@@ -68,12 +66,10 @@ strength_option = click.option(
 )
 
 
-CONFIG = "config.json"
-ALIGNMENT_FILES = (CONFIG, "model.safetensors")
-FOLDED_FILES = ("open_clip_config.json", "open_clip_model.safetensors")
-TELLING = (*ALIGNMENT_FILES, *FOLDED_FILES, "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin",
-           "manifest.json")  # fmt: skip
-"""Files by which the folders of labclip and OpenCLIP are told apart."""
+ALIGNMENT_FILES = (CONFIG, WEIGHTS)
+FOLDED_FILES = (OPENCLIP_CONFIG, OPENCLIP_WEIGHTS)
+IDENTIFYING = (*ALIGNMENT_FILES, OPENCLIP_CONFIG, *WEIGHT_FILES, MANIFEST)
+"""Files by which the folders of labclip and OpenCLIP are recognised."""
 
 
 def chosen_device(device: str | None) -> str:
@@ -96,7 +92,7 @@ def check_empty(out: Path, force: bool, *, writes: Sequence[str], inputs: Iterab
     Args:
         out: The folder.
         force: Whether it may be overwritten.
-        writes: Names of files that tell what the command itself writes.
+        writes: Names of files by which what the command itself writes is recognised.
         inputs: What the command reads; names that are no paths are none that `out` could be.
     """
     if any(same_path(out, Path(one)) for one in inputs if Path(one).exists()):
@@ -106,7 +102,7 @@ def check_empty(out: Path, force: bool, *, writes: Sequence[str], inputs: Iterab
     if out.is_dir() and any(out.iterdir()) and not force:
         raise ValueError(f"{out} is not empty. Pass --force to overwrite it, or another folder.")
     if out.is_dir() and any(out.iterdir()):
-        held = {name for name in TELLING if (out / name).exists()}
+        held = {name for name in IDENTIFYING if (out / name).exists()}
         others = sorted(held - set(writes)) or ([CONFIG] if CONFIG in held and not _of_alignment(out / CONFIG) else [])
         if others or not held:
             other = f"holds {', '.join(others)}" if others else f"holds no {' and no '.join(writes)}"
@@ -131,23 +127,15 @@ def check_writable(path: Path, *, force: bool = True, others: Iterable[Path] = (
     """
     if any(same_path(path, other) for other in others):
         raise ValueError(f"{path} is another file of this command. Pass a path of its own.")
-    folder = path.absolute().parent
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder. Pass the path of a file in it.")
-    if not folder.is_dir():
-        raise ValueError(f"There is no folder {folder} for {path.name}. Create it, then run again.")
-    if not os.access(path if path.exists() else folder, os.W_OK):
-        raise ValueError(f"{path} is not writable. Pass a path that is.")
+    check_file(path)
     if path.is_file() and not force:
         raise ValueError(f"{path} exists already. Pass --force to overwrite it, or another path.")
 
 
 def check_page(path: Path) -> None:
     """Refuse a page that can't be made or written, before the work."""
-    from labclip.packages import EVAL, require
-
     for module in ("jinja2", "matplotlib"):
         require(module, f"The page needs {module}", EVAL)
     if path.suffix.lower() not in (".html", ".htm"):
         raise ValueError(f"The page {path} is not named .html. End its name with .html.")
-    check_writable(path)
+    check_file(path)

@@ -1,4 +1,4 @@
-"""The commands that tell of matrices: list, info."""
+"""The commands list and info: which matrices are known, and what is known of one."""
 
 from __future__ import annotations
 

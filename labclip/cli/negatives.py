@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -34,23 +34,14 @@ if TYPE_CHECKING:
 )
 @click.option("--tagger", metavar="NAME", help="For shuffle: hanta or spacy. [default: hanta]")
 @click.option(
-    "--clean", is_flag=True, help="Also clean the captions, so that a full stop does not give negatives away."
+    "--clean",
+    is_flag=True,
+    help="Also clean the captions, so that negatives do not differ by their lack of a full stop.",
 )
 @click.option("--force", is_flag=True, help="Overwrite OUT, which may be IN itself.")
 @as_json_option
 def negatives(
-    source: Path,
-    out: Path,
-    method: str,
-    attributes: str | None,
-    k: int,
-    seed: int,
-    column: str | None,
-    image_column: str | None,
-    tagger: str | None,
-    clean: bool,
-    force: bool,
-    as_json: bool,
+    source: Path, out: Path, method: str, attributes: str | None, tagger: str | None, as_json: bool, **settings: Any
 ) -> None:
     """Add hard negatives to captions.
 
@@ -62,18 +53,7 @@ def negatives(
     """
     from labclip.negatives import add
 
-    counts = add(
-        source,
-        out,
-        _method(method, attributes, tagger),
-        k=k,
-        seed=seed,
-        column=column,
-        image_column=image_column,
-        clean=clean,
-        force=force,
-        progress=True,
-    )
+    counts = add(source, out, _method(method, attributes, tagger), progress=True, **settings)
     if as_json:
         click.echo(json.dumps({"out": str(out), **asdict(counts)}))
         return

@@ -33,7 +33,7 @@ def clean(caption: str, max_words: int | None = None) -> str:
 
 
 def comparable(caption: str) -> str:
-    """What remains of a caption once case, punctuation and the choice of "a" or "an" no longer tell.
+    """A caption without case and punctuation, "an" written "a": equal for captions that say the same.
 
     >>> comparable("An owl , and a Dog.") == comparable("a owl and a dog")
     True

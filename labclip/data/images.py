@@ -180,7 +180,7 @@ def _parquet_cells(path: Path, column: str, row: int) -> Generator[tuple[int, by
 
 @dataclass
 class Images:
-    """Collects distinct images; a file that is not there is remembered, not raised, so that all are told at once."""
+    """Collects distinct images; files that are not there are collected, so that one error names them all."""
 
     sources: list[ImageSource] = field(default_factory=list)
     missing: list[Path] = field(default_factory=list)

@@ -116,7 +116,7 @@ class DataFiles:
         """The row of an image that is a file's bytes, or pixels, uint8 [height, width, 3]."""
         return self.found.held(source, name)
 
-    def image_in_cell(self, cell: Any, place: str, layout: Layout) -> int | None:
+    def image_in_cell(self, cell: Any, place: str, layout: ImageLayout) -> int | None:
         """The row of an image that a cell names, or holds as bytes, as Hugging Face data sets do."""
         if isinstance(cell, dict) and set(cell) <= {"bytes", "path"}:
             cell = cell.get("bytes") or cell.get("path")
@@ -151,7 +151,7 @@ def _images_option() -> str:
     return typed("images=DIR", "--images DIR")
 
 
-class Layout:
+class ImageLayout:
     """How images lie in people's folders: the first way that finds an image is taken for all that follow.
 
     Args:

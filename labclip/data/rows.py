@@ -41,7 +41,7 @@ def _row(number: int, where: str, cells: Any) -> Row:
 
 
 def separated_rows(path: Path, delimiter: str) -> Iterator[Row]:
-    """Rows of a csv or tsv file with a header, UTF-8. Strict: an open quote would swallow the rows behind it."""
+    """Rows of a csv or tsv file with a header, UTF-8. Strict: an open quote would take in the rows behind it."""
     csv.field_size_limit(_CELL_LIMIT)
     header: list[str] = []
     number, line = 0, 1
@@ -76,7 +76,7 @@ def repeated_column(path: Path, delimiter: str) -> str | None:
 
 
 def jsonl_rows(path: Path) -> Iterator[Row]:
-    """Rows of a file with one JSON object a line; empty lines are passed over."""
+    """Rows of a file with one JSON object a line; empty lines are skipped."""
     number = 0
     with path.open("rb") as file:
         for line, text in enumerate(file, 1):

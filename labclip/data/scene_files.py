@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from labclip.data.entries import fields, one_of, table_rows
 from labclip.data.images import ImageSource
-from labclip.data.located import DataFiles, Layout
+from labclip.data.located import DataFiles, ImageLayout
 from labclip.jsonfile import read_json
 from labclip.messages import typed
 from labclip.scenes import sample
@@ -44,7 +44,7 @@ class SceneFile(NamedTuple):
     Attributes:
         kind: "clevr", "pug-spar" or "pug-spare".
         entries: One an image.
-        ways: Where people have an image, as `Layout` takes it, the likeliest first.
+        ways: Where people have an image, as `ImageLayout` takes it, the likeliest first.
         notes: What was left out.
     """
 
@@ -151,7 +151,7 @@ def locate_scenes(
     if split != "all":
         sides = split_of([combination(entry.objects) for entry in kept], seed)
         kept = [entry for entry, side in zip(kept, sides, strict=True) if side == split]
-    layout = Layout(files, *file.ways)
+    layout = ImageLayout(files, *file.ways)
     rows = [(layout.image(entry.image, entry.place), entry) for entry in kept]
     return file.kind, [(row, entry) for row, entry in rows if row is not None]
 

@@ -20,7 +20,7 @@ _ROW_GROUP_BYTES = 128 << 20  # where rows hold images
 
 
 @dataclass
-class Batch:
+class RowBatch:
     """Some rows that follow one another, and what is to be written beside or instead of their cells."""
 
     rows: Sequence[Row]  # of a Parquet file only the columns asked for
@@ -36,23 +36,23 @@ class Batch:
             yield {**cells, **{name: column[index] for name, column in new.items()}}
 
 
-def read_batches(path: Path, wanted: Wanted) -> Iterator[Batch]:
+def read_batches(path: Path, wanted: Wanted) -> Iterator[RowBatch]:
     """The rows of a file in batches; the columns of a Parquet file that are not `wanted` are in `arrow` alone."""
     if path.suffix.lower() != ".parquet":
         rows = READERS[path.suffix.lower()](path, wanted)
         while batch := list(itertools.islice(rows, BATCH)):
-            yield Batch(batch)
+            yield RowBatch(batch)
         return
     number = itertools.count(1)
     with open_parquet(path) as file:
         names = list(filter(wanted, file.schema_arrow.names))
         for arrow in file.iter_batches(BATCH):
             cells = arrow.select(names).to_pylist()
-            yield Batch([Row(n, f"row {n}", one) for one, n in zip(cells, number, strict=False)], arrow)
+            yield RowBatch([Row(n, f"row {n}", one) for one, n in zip(cells, number, strict=False)], arrow)
 
 
 def _write_separated(delimiter: str) -> _Writer:
-    def write(path: Path, columns: Sequence[str], added: Sequence[str], batches: Iterable[Batch]) -> None:
+    def write(path: Path, columns: Sequence[str], added: Sequence[str], batches: Iterable[RowBatch]) -> None:
         with path.open("x", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, [*columns, *added], delimiter=delimiter, lineterminator="\n")
             writer.writeheader()
@@ -67,13 +67,13 @@ def _cell(value: Any) -> Any:
     return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, list | dict) else value
 
 
-def _write_jsonl(path: Path, columns: Sequence[str], added: Sequence[str], batches: Iterable[Batch]) -> None:
+def _write_jsonl(path: Path, columns: Sequence[str], added: Sequence[str], batches: Iterable[RowBatch]) -> None:
     with path.open("x", newline="", encoding="utf-8") as file:
         for batch in batches:
             file.writelines(_encode(cells) + "\n" for cells in batch.cells())
 
 
-def _write_parquet(path: Path, columns: Sequence[str], added: Sequence[str], batches: Iterable[Batch]) -> None:
+def _write_parquet(path: Path, columns: Sequence[str], added: Sequence[str], batches: Iterable[RowBatch]) -> None:
     """Columns that come from a Parquet file keep their exact types."""
     parquet, pa = require("pyarrow.parquet", *PARQUET), require("pyarrow", *PARQUET)
     schema = writer = None
@@ -116,7 +116,7 @@ def _write_parquet(path: Path, columns: Sequence[str], added: Sequence[str], bat
 _JSONL = "Write OUT as .jsonl, whose rows may differ."
 
 
-def _check_columns(batch: Batch, columns: Sequence[str]) -> None:
+def _check_columns(batch: RowBatch, columns: Sequence[str]) -> None:
     for row in batch.rows:
         if strange := row.cells.keys() - set(columns):
             raise ValueError(
@@ -124,7 +124,7 @@ def _check_columns(batch: Batch, columns: Sequence[str]) -> None:
             )
 
 
-_Writer = Callable[[Path, Sequence[str], Sequence[str], Iterable[Batch]], None]
+_Writer = Callable[[Path, Sequence[str], Sequence[str], Iterable[RowBatch]], None]
 WRITABLE: dict[str, _Writer] = {
     ".tsv": _write_separated("\t"),
     ".csv": _write_separated(","),

@@ -18,18 +18,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from labclip.alignment import FINGERPRINT_CAPTION
 from labclip.data.images import ImageSource, reason
 from labclip.encode.encoder import Encoder, batched
-from labclip.encode.fingerprint import identity_of
+from labclip.encode.fingerprint import identity_of, tokenizer_and_preprocess
 from labclip.messages import typed
 from labclip.model import LABCLIP
-from labclip.text import Cut, counting_cut, tokenize
+from labclip.text import Cut, Tokenizer, counting_cut, tokenize
 
 FORMAT = 3
 """Raised whenever equal keys would mean other embeddings."""
 
 BLOCK = 2048
-"""Captions encoded together; those alike in their beginnings share the work."""
+"""Captions encoded together; those with a common prefix share the work."""
 
 _ASKED = 900  # keys in one question to SQLite, which takes 999 in its oldest builds
 
@@ -131,7 +132,7 @@ def _encode_captions(encoder: Encoder, cache: Cache, captions: Sequence[str]) ->
     known = cache.get(list(keys.values()))
     todo = sorted(caption for caption, key in keys.items() if key not in known)
     # Captions of the same tokens get the same bits: in passes of their own, rounding would decide between them.
-    tokens = dict(zip(todo, _tokens_of(encoder.model, todo), strict=True))
+    tokens = dict(zip(todo, _tokens_of(encoder.tokenizer, todo), strict=True))
     read = cache.get(list(dict.fromkeys(tokens.values())))
     first = {key: caption for caption, key in reversed(tokens.items()) if key not in read}
     distinct = sorted(first.values())
@@ -146,13 +147,12 @@ def _encode_captions(encoder: Encoder, cache: Cache, captions: Sequence[str]) ->
     return torch.from_numpy(np.stack([known[keys[caption]] for caption in captions]))
 
 
-def _tokens_of(model: LABCLIP, captions: list[str]) -> list[bytes]:
-    """A key of each caption's tokens. Those that are cut at the context length are told once."""
-    assert model.tokenizer is not None  # the encoder has looked
+def _tokens_of(tokenizer: Tokenizer, captions: list[str]) -> list[bytes]:
+    """A key of each caption's tokens. One warning counts those that are cut at the context length."""
     cut, keys = Cut(), []
     with counting_cut(cut):
         for block in batched(captions, BLOCK):
-            keys += [key_of(b"tokens", row.tobytes()) for row in tokenize(model.tokenizer, block).numpy()]
+            keys += [key_of(b"tokens", row.tobytes()) for row in tokenize(tokenizer, block).numpy()]
     cut.warn(stacklevel=4)
     return keys
 
@@ -160,7 +160,7 @@ def _tokens_of(model: LABCLIP, captions: list[str]) -> list[bytes]:
 class Cache:
     """Unit-length embeddings of one base by the SHA-256 of their content; a context manager.
 
-    What the file is of stands in its name: weights, precision, device, preprocessing, tokenizer. A kill costs what was
+    Its name depends on what it is of: weights, precision, device, preprocessing, tokenizer. A kill costs what was
     being encoded; several processes may use it at once. Where it can't be written any more, as on a full disk, a
     warning says so, and the run goes on.
 
@@ -176,8 +176,6 @@ class Cache:
         self.identity = identity_of(model)
         self.path = None if folder is None else folder / f"{_name(self.identity, model)}.sqlite"
         if folder is not None:
-            if folder.exists() and not folder.is_dir():
-                raise ValueError(f"The cache {folder} is a file. Pass the path of a folder, or {_no_cache()}.")
             try:
                 folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
@@ -258,7 +256,6 @@ def _bound(key: bytes, value: bytes) -> bytes:
 def _name(identity: dict[str, Any], model: LABCLIP) -> str:
     # The fingerprint's embedding differs in its last bits from machine to machine; its tokens do not.
     facts = {key: value for key, value in identity.items() if key not in ("base", "fingerprint")}
-    assert model.tokenizer is not None  # identity_of has looked
-    tokens = model.tokenizer(["a photo of a cat next to a dog"]).tolist()
+    tokens = tokenizer_and_preprocess(model)[0]([FINGERPRINT_CAPTION]).tolist()
     facts |= {"tokens": tokens, "device": model.matrix.device.type, "format": FORMAT}
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]

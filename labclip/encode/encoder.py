@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from labclip.data.images import ImageSource, ParquetImages, reason
+from labclip.encode.fingerprint import tokenizer_and_preprocess
 from labclip.images import image_dtype
 from labclip.model import LABCLIP
 from labclip.text import Cut, counting_cut
 
-Rows = NDArray[np.float32]
+Embeddings = NDArray[np.float32]
 T = TypeVar("T")
 
 # What is wrong with one file. Any other failure to read (too many open files, a file server gone) is the machine's,
@@ -44,7 +45,7 @@ class Encoded:
     """
 
     source: ImageSource
-    row: Rows | None = None
+    row: Embeddings | None = None
     digest: bytes = b""
     problem: str = ""
 
@@ -81,14 +82,11 @@ class Encoder:
     def __init__(
         self, model: LABCLIP, *, batch_size: int = 64, workers: int | None = None, progress: bool = True
     ) -> None:
-        if model.tokenizer is None or model.preprocess is None:
-            lacks = "tokenizer" if model.tokenizer is None else "preprocess"
-            raise ValueError(f"The model has no {lacks}. Pass LABCLIP(clip, alignment, {lacks}=...).")
+        self.tokenizer, self._preprocess = tokenizer_and_preprocess(model)
         self.model = model
         self.batch_size = batch_size
         self.workers = decoders(workers)
         self.cut = Cut()
-        self._preprocess: Callable[[Any], torch.Tensor] = model.preprocess
         self._hidden = not progress
 
     def bar(self, what: str, total: int | None, done: int = 0) -> Any:
@@ -120,17 +118,17 @@ class Encoder:
             ParquetImages() as tables,
             self.bar("images", total, done) as bar,
         ):
-            # Behind the last batch an empty one brings it home.
+            # The features of a batch are copied while the next one is encoded, so an empty one follows the last.
             for batch in chain(batched(self._decoded(sources, pool, tables), self.batch_size), [[]]):
-                # An accelerator runs on while the batch before is brought home.
+                # An accelerator works on this batch while the features of the one before are copied.
                 features = self._run([pixels for _, pixels in batch if pixels is not None])
                 yield from _encoded(*waiting)
                 bar.update(len(waiting[0]))
                 waiting = batch, features
 
     @torch.no_grad()
-    def texts(self, captions: Sequence[str], places: Sequence[str] = ()) -> Rows:
-        """Embed captions at the length they need; those that begin alike share the work.
+    def texts(self, captions: Sequence[str], places: Sequence[str] = ()) -> Embeddings:
+        """Embed captions at the length they need; those with a common prefix share the work.
 
         Args:
             captions: Any number of texts; all of them are in memory at once.
@@ -204,9 +202,9 @@ def _encoded(batch: Sequence[_Decoded], features: torch.Tensor | None) -> Iterat
     return iter([found for found, _ in batch])
 
 
-def _checked(features: torch.Tensor, name: Callable[[int], str]) -> Rows:
+def _checked(features: torch.Tensor, name: Callable[[int], str]) -> Embeddings:
     """Unit-length features as rows for a file; one that is not finite or all zeros is an error that names its item."""
-    rows: Rows = features.cpu().numpy().astype("<f4", copy=False)
+    rows: Embeddings = features.cpu().numpy().astype("<f4", copy=False)
     lengths = np.sqrt(np.einsum("nd,nd->n", rows, rows))
     wrong = np.flatnonzero(~(np.abs(lengths - 1) < 0.01))
     if len(wrong):

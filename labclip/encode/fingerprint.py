@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from labclip.alignment import FINGERPRINT_COSINE, Base
 from labclip.images import image_dtype
 from labclip.model import LABCLIP
 from labclip.openclip import embed_dim, fingerprint_of
+from labclip.paths import hash_of
+from labclip.text import Tokenizer
 
 
 def weights_sha256(clip: nn.Module) -> str:
@@ -28,15 +31,21 @@ def weights_sha256(clip: nn.Module) -> str:
     return digest.hexdigest()
 
 
+def tokenizer_and_preprocess(model: LABCLIP) -> tuple[Tokenizer, Callable[[Any], torch.Tensor]]:
+    """What a model needs to encode captions and images; ValueError if it has none."""
+    if model.tokenizer is None or model.preprocess is None:
+        lacks = "tokenizer" if model.tokenizer is None else "preprocess"
+        raise ValueError(f"The model has no {lacks}. Pass LABCLIP(clip, alignment, {lacks}=...).")
+    return model.tokenizer, model.preprocess
+
+
 def identity_of(model: LABCLIP) -> dict[str, Any]:
     """What tells a base and its preprocessing apart from others, as plain JSON values.
 
     Raises:
         ValueError: If the model has no tokenizer or no preprocess.
     """
-    if model.tokenizer is None or model.preprocess is None:
-        lacks = "tokenizer" if model.tokenizer is None else "preprocess"
-        raise ValueError(f"The model has no {lacks}. Pass LABCLIP(clip, alignment, {lacks}=...).")
+    tokenizer, _ = tokenizer_and_preprocess(model)
     base = model.alignment.base
     config = getattr(model.clip.visual, "preprocess_cfg", None)
     return {
@@ -44,7 +53,7 @@ def identity_of(model: LABCLIP) -> dict[str, Any]:
         "dim": embed_dim(model.clip),
         "weights_sha256": weights_sha256(model.clip),
         "precision": precision_of(model),
-        "fingerprint": [float(value) for value in fingerprint_of(model.clip, model.tokenizer)],
+        "fingerprint": [float(value) for value in fingerprint_of(model.clip, tokenizer)],
         "preprocess": {
             "config": json.loads(json.dumps(dict(config))) if isinstance(config, Mapping) else None,
             # A function's address differs from run to run.
@@ -62,12 +71,8 @@ def describe_inputs(inputs: Sequence[Path]) -> list[dict[str, Any]]:
     """Name, size and SHA-256 of each file; a name is as given, where that was relative, and never says where it lay."""
     described = []
     for path in inputs:
-        digest = hashlib.sha256()
-        with path.open("rb") as file:
-            while data := file.read(2**20):
-                digest.update(data)
         name = path.name if path.is_absolute() else path.as_posix()
-        described.append({"name": name, "bytes": path.stat().st_size, "sha256": digest.hexdigest()})
+        described.append({"name": name, "bytes": path.stat().st_size, "sha256": hash_of(path).hexdigest()})
     return described
 
 
@@ -94,37 +99,66 @@ def base_in(manifest: Mapping[str, Any]) -> Base | None:
     return None if manifest["base"] is None else Base(**manifest["base"])
 
 
-def check_same_model(manifest: Mapping[str, Any], folder: Path, base: LABCLIP | Base) -> None:
-    """Refuse features of another base than a model, or than its record, of which only the names can be compared.
+@dataclass(frozen=True)
+class Origin:
+    """The model that embeddings are of, as far as it is known; None is not known and contradicts nothing.
 
-    The weights' hash decides. In another precision a base has another hash, and of arrays none is known: then the
-    fingerprint does, which tells text towers apart.
+    Attributes:
+        dim: Length of an embedding.
+        base: The OpenCLIP model.
+        weights_sha256: As `weights_sha256` gives it.
+        precision: As `precision_of` gives it.
+        fingerprint: The base's own text embedding of `labclip.alignment.FINGERPRINT_CAPTION`, [dim], any scale.
+    """
+
+    dim: int
+    base: Base | None = None
+    weights_sha256: str | None = None
+    precision: str | None = None
+    fingerprint: Any = None
+
+    def differs(self, other: Origin) -> str | None:
+        """Why this and another are not one model, or None.
+
+        The hash of the weights decides, between names that agree. In another precision a model has another hash: then
+        the fingerprint of the text tower does.
+        """
+        if self.dim != other.dim:
+            return f"dim {self.dim} is not {other.dim}"
+        if self.base is not None and not self.base.matches(other.base):
+            return "another base"
+        hashes = {self.weights_sha256, other.weights_sha256}
+        if len(hashes) == 1 and None not in hashes:
+            return None
+        unknown = self.fingerprint is None or other.fingerprint is None
+        if None not in hashes and (unknown or self.precision == other.precision):
+            return "other weights"
+        if unknown:
+            return None
+        ours, theirs = (torch.as_tensor(one.fingerprint, dtype=torch.float32).cpu() for one in (self, other))
+        cosine = float(nn.functional.cosine_similarity(ours, theirs, dim=0))
+        if cosine >= FINGERPRINT_COSINE:
+            return None
+        return f"other weights: the fingerprints have cosine {cosine:.4f}, below {FINGERPRINT_COSINE}"
+
+    def __str__(self) -> str:
+        weights = f" with weights {self.weights_sha256[:12]}..." if self.weights_sha256 else ""
+        return f"{self.base or 'a base without a name'}{weights}"
+
+
+def origin_of(model: LABCLIP | Base, *, weights: bool = True) -> Origin:
+    """What is known of a model, or of the record of one; `weights` is whether to hash them, a second per GB.
 
     Raises:
-        ValueError: If they are another base's; both are named. If `base` is neither a model nor a record.
+        ValueError: If it is neither.
     """
-    if not isinstance(base, LABCLIP | Base):
+    if isinstance(model, Base):
+        return Origin(model.embed_dim, model)
+    if not isinstance(model, LABCLIP):
         raise ValueError(
-            f"base is a {type(base).__name__}. Pass a model or a Base: LABCLIP.from_pretrained(NAME), or "
+            f"base is a {type(model).__name__}. Pass a model or a Base: LABCLIP.from_pretrained(NAME), or "
             f"labclip.Base(model, pretrained, ...)."
         )
-    recorded, model = base_in(manifest), None if isinstance(base, Base) else base
-    given = base if isinstance(base, Base) else base.alignment.base
-    remedy = "Embed again with that model, or pass the base they were made with."
-    if recorded is not None and not recorded.matches(given):
-        raise ValueError(f"The features of {folder} are of {recorded}, not of {given}. {remedy}")
-    if model is None or (found := weights_sha256(model.clip)) == manifest["weights_sha256"]:
-        return
-    if manifest["precision"] != precision_of(model) and manifest["dim"] == embed_dim(model.clip):
-        known = manifest["fingerprint"]
-        if known is None and manifest["weights_sha256"] is None:
-            return  # nothing is known that could contradict
-        if known is not None and model.tokenizer is not None:
-            cosine = float(fingerprint_of(model.clip, model.tokenizer) @ torch.tensor(known))
-            if cosine >= FINGERPRINT_COSINE:
-                return
-    raise ValueError(
-        f"The features of {folder} were made by {recorded or 'a base'} with weights of SHA-256 "
-        f"{(manifest['weights_sha256'] or 'unknown')[:16]}..., but {given or 'the base'} given has {found[:16]}.... "
-        f"{remedy}"
-    )
+    fingerprint = None if model.tokenizer is None else fingerprint_of(model.clip, model.tokenizer)
+    sha256 = weights_sha256(model.clip) if weights else None
+    return Origin(embed_dim(model.clip), model.alignment.base, sha256, precision_of(model), fingerprint)

@@ -17,7 +17,6 @@ from labclip.encode.fingerprint import describe_inputs, difference, identity_of
 from labclip.features.features import Features
 from labclip.features.folder import (
     CONTENT,
-    MANIFEST,
     PART,
     UNFINISHED,
     array_shapes,
@@ -30,6 +29,7 @@ from labclip.features.writing import on_bad, write_images, write_texts
 from labclip.messages import typed
 from labclip.model import LABCLIP
 from labclip.packages import versions_of
+from labclip.paths import MANIFEST
 
 
 def embed(

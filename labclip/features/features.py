@@ -14,13 +14,13 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from labclip.alignment import Base
-from labclip.checks import described
+from labclip.checks import described, is_floating
+from labclip.encode.fingerprint import Origin, origin_of
 from labclip.features.folder import (
     CAPTIONS,
     CONTENT,
     FIELDS,
     IMAGE_NAMES,
-    MANIFEST,
     UNFINISHED,
     array_shapes,
     clear,
@@ -29,6 +29,7 @@ from labclip.features.folder import (
 )  # fmt: skip
 from labclip.features.parts import Parts
 from labclip.packages import versions_of
+from labclip.paths import MANIFEST, make_folder
 
 if TYPE_CHECKING:
     from labclip.model import LABCLIP
@@ -51,7 +52,7 @@ class Features:
         texts: The base's own text embeddings of the captions (no alignment applied), [n_texts, dim].
         image_index: The row of each caption's image, int64 [n_texts].
         negatives: Text embeddings of each caption's hard negatives, [n_texts, k, dim], or None. Where `has_negative` is
-            False the row stands for nothing.
+            False the row counts for nothing.
         has_negative: Which negatives there are, bool [n_texts, k]; None if `negatives` is.
         negative_images: Image embeddings of what the negatives describe, [n_texts, k, dim], or None.
         has_negative_image: Which of them there are, bool [n_texts, k]; None if `negative_images` is.
@@ -73,6 +74,37 @@ class Features:
     fingerprint: Any = None
     folder: Path | None = None
     manifest: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check that the parts belong together, whoever made them, and fill in the index and flags that are None.
+
+        Raises:
+            ValueError: As `from_arrays`, but for what is not finite.
+        """
+        count, dim = _shape("images", self.images, 2)
+        texts, _ = _shape("texts", self.texts, 2, dim=dim)
+        index = _index(self.image_index, count, texts)
+        object.__setattr__(self, "image_index", index)
+        for name, own, rows in (("negative", self.texts, None), ("negative_image", self.images, index)):
+            values, flags = getattr(self, f"{name}s"), getattr(self, f"has_{name}")
+            if values is None:
+                if flags is not None:
+                    raise ValueError(f"has_{name} is there, but no {name}s. Pass {name}s=, or leave it out.")
+                continue
+            shape = _shape(f"{name}s", values, 3, dim=dim)
+            if shape[0] != texts:
+                raise ValueError(
+                    f"{name}s has {shape[0]} rows for {texts} texts. Pass one row a text; where a text has none, its "
+                    f"own row."
+                )
+            if self.negatives is None or shape != tuple(self.negatives.shape):
+                beside = "no negatives" if self.negatives is None else f"negatives of {list(self.negatives.shape)}"
+                raise ValueError(
+                    f"{name}s has shape {list(shape)} for {beside}. Pass one image a negative; where a negative has "
+                    f"none, the row of the caption's own image."
+                )
+            there = _differs(own, rows, values) if flags is None else _flags(f"has_{name}", flags, shape[:2])
+            object.__setattr__(self, f"has_{name}", there)
 
     @classmethod
     def load(cls, folder: str | Path, *, base: LABCLIP | Base | None = None, verify: bool = False) -> Features:
@@ -103,7 +135,10 @@ class Features:
             >>> Features.load("features", base=model.alignment.base, verify=True).images.shape
             (2, 256)
         """
-        return cls(**read_folder(Path(folder), base=base, verify=verify))
+        features = cls(**read_folder(Path(folder), verify=verify))
+        if base is not None:
+            features.check_model(base)
+        return features
 
     def save(self, folder: str | Path) -> Features:
         """Write a feature folder, from which `load` gives the same: rows of unit length, float32.
@@ -118,11 +153,9 @@ class Features:
             ValueError: If the folder holds features or is a file, or a row is not finite or all zeros.
         """
         folder = Path(folder)
-        if folder.exists() and not folder.is_dir():
-            raise ValueError(f"{folder} is a file. Pass the path of a folder.")
         if there := [name for name in (MANIFEST, UNFINISHED, *CONTENT) if (folder / name).exists()]:
             raise ValueError(f"{folder} holds features already, {there[0]}. Pass another folder.")
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         try:
             write_manifest(folder, _manifest(self, folder))
         except BaseException:
@@ -153,32 +186,37 @@ class Features:
             ValueError: If something is not floating point or, in memory, not finite; if shapes do not belong together,
                 or an index is no row. Memory maps are not read here: `fit` and `save` refuse what is not finite there.
         """
-        count, dim = _shape("images", images, 2)
-        texts_count, _ = _shape("texts", texts, 2, dim=dim)
-        index = _index(image_index, count, texts_count)
-        negatives, there = _beside("negatives", negatives, texts_count, dim), None
-        if negatives is not None:
-            there = _differs(texts, None, negatives) if has_negative is None else _flags(has_negative, negatives)
-        elif has_negative is not None:
-            raise ValueError("has_negative is there, but no negatives. Pass negatives=, or leave it out.")
-        negative_images, images_there = _beside("negative_images", negative_images, texts_count, dim), None
-        if negative_images is not None:
-            if negatives is None or negative_images.shape != negatives.shape:
-                beside = "no negatives" if negatives is None else f"negatives of shape {list(negatives.shape)}"
-                raise ValueError(
-                    f"negative_images has shape {list(negative_images.shape)} for {beside}. Pass one image a negative; "
-                    f"where a negative has none, the row of the caption's own image."
-                )
-            images_there = _differs(images, index, negative_images)
-        finite = {
-            "images": (images, None), "texts": (texts, None), "negatives": (negatives, there),
-            "negative_images": (negative_images, images_there),
-        }  # fmt: skip
-        for name, (values, counts) in finite.items():
-            _check_finite(name, values, counts)
-        return cls(
-            images, texts, index, negatives, there, negative_images, images_there, base=base, fingerprint=fingerprint
+        negatives, negative_images = (
+            rows[:, None] if getattr(rows, "ndim", 0) == 2 else rows for rows in (negatives, negative_images)
         )
+        found = cls(
+            images, texts, image_index, negatives, has_negative, negative_images, base=base, fingerprint=fingerprint
+        )
+        _check_finite("images", images)
+        _check_finite("texts", texts)
+        _check_finite("negatives", negatives, found.has_negative)
+        _check_finite("negative_images", negative_images, found.has_negative_image)
+        return found
+
+    @property
+    def origin(self) -> Origin:
+        """The model they are of, as far as it is known."""
+        weights, precision = self.manifest.get("weights_sha256"), self.manifest.get("precision")
+        return Origin(self.dim, self.base, weights, precision, self.fingerprint)
+
+    def check_model(self, model: LABCLIP | Base) -> None:
+        """Refuse a model, or the record of one, that they are not of.
+
+        Raises:
+            ValueError: If it is another one, as far as that is known, or is no model.
+        """
+        given = origin_of(model, weights=self.origin.weights_sha256 is not None)
+        if differs := self.origin.differs(given):
+            where = "" if self.folder is None else f" of {self.folder}"
+            raise ValueError(
+                f"The features{where} were embedded by {self.origin}, but the model is {given}: {differs}. Embed again "
+                f"with that model, or pass the one that they are of."
+            )
 
     def __len__(self) -> int:
         """Captions."""
@@ -197,11 +235,7 @@ class Features:
 
 def _shape(name: str, values: Any, ndim: int, *, dim: int | None = None) -> tuple[int, ...]:
     """The shape of embeddings, checked."""
-    if isinstance(values, torch.Tensor):
-        floating = values.is_floating_point()
-    else:
-        floating = isinstance(values, np.ndarray) and np.issubdtype(values.dtype, np.floating)
-    if not floating:
+    if not isinstance(values, torch.Tensor | np.ndarray) or not is_floating(values):
         raise ValueError(f"{name} is {described(values)}. Pass embeddings, a floating-point array or tensor.")
     shape = tuple(int(size) for size in values.shape)
     if len(shape) != ndim or 0 in shape:
@@ -211,22 +245,9 @@ def _shape(name: str, values: Any, ndim: int, *, dim: int | None = None) -> tupl
     return shape
 
 
-def _beside(name: str, values: Any, texts: int, dim: int) -> Any:
-    """What each caption has k of, as [n_texts, k, dim]."""
-    if values is None:
-        return None
-    values = values[:, None] if getattr(values, "ndim", 0) == 2 else values
-    shape = _shape(name, values, 3, dim=dim)
-    if shape[0] != texts:
-        raise ValueError(
-            f"{name} has {shape[0]} rows for {texts} texts. Pass one row a text; where a text has none, its own row."
-        )
-    return values
-
-
-def _check_finite(name: str, values: Any, there: NDArray[np.bool_] | None) -> None:
-    """Refuse NaN and infinity in rows that count, of what lies in memory."""
-    if values is None or _mapped(values):
+def _check_finite(name: str, values: Any, there: NDArray[np.bool_] | None = None) -> None:
+    """Refuse NaN and infinity in rows that count, of what is in memory."""
+    if values is None or _is_mapped(values):
         return
     for start in range(0, len(values), _BLOCK):
         part = slice(start, start + _BLOCK)
@@ -237,7 +258,7 @@ def _check_finite(name: str, values: Any, there: NDArray[np.bool_] | None) -> No
             raise ValueError(f"{name}: row {row} is not finite. Embed it again, or leave it out.")
 
 
-def _mapped(values: Any) -> bool:
+def _is_mapped(values: Any) -> bool:
     """Whether an array is a view of a memory map."""
     while values is not None:
         if isinstance(values, np.memmap | mmap.mmap):
@@ -250,13 +271,12 @@ def _array(values: Any) -> NDArray[Any]:
     return values.numpy(force=True) if isinstance(values, torch.Tensor) else np.asarray(values)
 
 
-def _flags(values: Any, negatives: Any) -> NDArray[np.bool_]:
+def _flags(name: str, values: Any, shape: tuple[int, ...]) -> NDArray[np.bool_]:
     flags = _array(values)
     flags = flags[:, None] if flags.ndim == 1 else flags
-    if flags.dtype != np.bool_ or flags.shape != tuple(negatives.shape[:2]):
+    if flags.dtype != np.bool_ or flags.shape != shape:
         raise ValueError(
-            f"has_negative is {flags.dtype} {list(flags.shape)}, not bool {list(negatives.shape[:2])}. Pass True where "
-            f"there is a negative."
+            f"{name} is {flags.dtype} {list(flags.shape)}, not bool {list(shape)}. Pass True where there is one."
         )
     return flags
 
@@ -295,7 +315,7 @@ def _differs(own: Any, index: NDArray[np.int64] | None, others: Any) -> NDArray[
 
 
 def block_of(values: Any, rows: slice | NDArray[np.int64]) -> torch.Tensor:
-    """Some rows of an array, a tensor or a memory map, as float32 on its device; a map's pages are let go again."""
+    """Some rows of an array, a tensor or a memory map, as float32 on its device; a map's pages are released again."""
     if isinstance(values, torch.Tensor):
         taken = values[rows if isinstance(rows, slice) else torch.from_numpy(rows).to(values.device)]
         return taken.detach().float()

@@ -9,20 +9,18 @@ import reprlib
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from labclip._version import __version__
-from labclip.alignment import Base
-from labclip.encode.fingerprint import base_in, check_same_model
+from labclip.encode.fingerprint import base_in
+from labclip.jsonfile import read_json_object
 from labclip.messages import typed
+from labclip.paths import MANIFEST, hash_of
 
-if TYPE_CHECKING:
-    from labclip.model import LABCLIP
-
-MANIFEST, UNFINISHED, PART = "manifest.json", "unfinished.sqlite", ".part"
+UNFINISHED, PART = "unfinished.sqlite", ".part"
 FORMAT_VERSION = 2
 IMAGES, TEXTS = "image_features.npy", "text_features.npy"
 NEGATIVES, HAS_NEGATIVE = "negative_features.npy", "has_negative.npy"
@@ -42,14 +40,11 @@ CONTENT = (*FIELDS.values(), IMAGE_NAMES, CAPTIONS)
 HEADER = 128
 _SAMPLE = 64  # rows of each array that every load looks at
 _SMALL = 4 << 20  # files up to so many bytes are looked at whole
-_CHUNK = 1 << 20
 
 
-def read_folder(folder: Path, *, base: LABCLIP | Base | None, verify: bool) -> dict[str, Any]:
+def read_folder(folder: Path, *, verify: bool) -> dict[str, Any]:
     """The fields of `Features` from a folder; see `Features.load`."""
     manifest = read_manifest(folder)
-    if base is not None:
-        check_same_model(manifest, folder, base)
     if verify and not manifest["files"]:
         raise ValueError(f"{folder} was written by labclip 0.1, which recorded no hashes. Embed again to have them.")
     listed = manifest["files"] or _needed(manifest)
@@ -82,11 +77,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         if (folder / UNFINISHED).exists():
             raise ValueError(f"{folder} is not finished. Run the same {command} again: it goes on where it stopped.")
         raise ValueError(f"{folder} is not a feature folder: it has no {MANIFEST}. {command} makes one.")
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not JSON: {error}. {_again()}") from error
-    if not isinstance(manifest, dict) or "format_version" not in manifest:
+    manifest = read_json_object(path, remedy=_again())
+    if "format_version" not in manifest:
         raise ValueError(f"{path} is not the manifest of features: it has no format_version. {_again()}")
     version = manifest["format_version"]
     if type(version) is not int or version < 1:
@@ -233,14 +225,9 @@ def header(shape: tuple[int, ...], dtype: str) -> bytes:
     return b"\x93NUMPY\x01\x00" + len(body).to_bytes(2, "little") + body
 
 
-def hash_of(path: Path, stop: int | None = None) -> Any:
+def content_sha256(path: Path, stop: int | None = None) -> Any:
     """SHA-256 of a file's bytes up to `stop`, of an array's behind its header: a hash object, to go on with."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        file.seek(HEADER if ".npy" in path.suffixes else 0)
-        while data := file.read(_CHUNK if stop is None else min(_CHUNK, max(stop - file.tell(), 0))):
-            digest.update(data)
-    return digest
+    return hash_of(path, start=HEADER if ".npy" in path.suffixes else 0, stop=stop)
 
 
 def sample_sha256(array: NDArray[Any]) -> str:
@@ -271,6 +258,6 @@ def _check_file(path: Path, record: Mapping[str, Any], array: Any, verify: bool)
         raise ValueError(f"{path} {found}, but {MANIFEST} says {record['bytes']:,} bytes. {_again()}")
     changed = array is not None and sample_sha256(array) != record["sample_sha256"]
     if not changed and (verify or size <= _SMALL):
-        changed = hash_of(path).hexdigest() != record["sha256"]
+        changed = content_sha256(path).hexdigest() != record["sha256"]
     if changed:
         raise ValueError(f"{path} was changed after it was written: {MANIFEST} has another SHA-256 of it. {_again()}")

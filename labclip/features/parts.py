@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from labclip.features.folder import CONTENT, HEADER, PART, hash_of, header, sample_sha256
+from labclip.features.folder import CONTENT, HEADER, PART, content_sha256, header, sample_sha256
 from labclip.messages import typed
 
 Sealed = Mapping[str, tuple[int, str]]
@@ -39,7 +39,7 @@ class Parts:
                 self._verified(name, *sealed[name])
                 if not (path := self._part(name)).exists():  # killed when all but the manifest was there
                     os.replace(self._folder / name, path)
-                kept[name] = length, hash_of(path, length).hexdigest()
+                kept[name] = length, content_sha256(path, length).hexdigest()
         return kept
 
     def _part(self, name: str) -> Path:
@@ -52,7 +52,7 @@ class Parts:
         remedy = f"Pass {typed('force=True', '--force')} to start from scratch."
         if not path.exists() or path.stat().st_size < length:
             raise ValueError(f"{part} is shorter than it was. {remedy}")
-        digest = hash_of(path, length)
+        digest = content_sha256(path, length)
         if digest.hexdigest() != sha256:
             raise ValueError(f"{path} was changed since it was written. {remedy}")
         return digest
@@ -99,7 +99,7 @@ class Parts:
         return files
 
     def close(self) -> None:
-        """Let go of the files."""
+        """Close the files."""
         for file, _ in self._open.values():
             file.close()
         self._open = {}

@@ -19,7 +19,7 @@ from labclip.messages import typed
 from labclip.text import Cut
 
 BLOCK = 1024
-"""Captions, each with its negatives, that are encoded together; those alike in their beginnings share the work."""
+"""Captions, each with its negatives, that are encoded together; those with a common prefix share the work."""
 
 COMMIT_SECONDS = 5.0
 """How much work a kill may cost."""

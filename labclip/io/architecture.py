@@ -15,9 +15,9 @@ from labclip.openclip import text_tower, uses_quick_gelu
 def config_of(clip: nn.Module, name: str) -> dict[str, Any] | None:
     """OpenCLIP's `model_cfg` of a name, as this model runs it; None where it is unknown or this is another model.
 
-    Towers of other libraries are not built, which would download them: their `model_cfg` is believed.
+    Towers of other libraries are not built, which would download them: their `model_cfg` is not checked.
     """
-    # A recorded "hf-hub:" or "local-dir:" name must not lead anywhere.
+    # A recorded "hf-hub:" or "local-dir:" name must not be opened.
     config = open_clip.get_model_config(name) if name in open_clip.list_models() else None
     if config is None:
         return None
@@ -47,8 +47,8 @@ def _build_empty(config: dict[str, Any]) -> nn.Module:
         return kind(**config)
 
 
-# What the weights' shapes do not show and the numbers depend on, of every module that has it. QuickGELU is told from
-# GELU by having no `approximate`.
+# What the weights' shapes do not show and the numbers depend on, of every module that has it. QuickGELU has no
+# `approximate`, which GELU has.
 _TRAITS = (
     "num_heads", "pool_type", "text_pool_type", "final_ln_after_pool", "output_tokens", "eos_id", "text_eos_id",
     "pad_id", "eps", "approximate",

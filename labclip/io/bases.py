@@ -6,9 +6,8 @@ import json
 import logging
 import os
 import pickle
-import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,11 +21,9 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from labclip.checks import first_line
+from labclip.io import PRECISIONS
+from labclip.paths import WEIGHT_FILES
 
-OPENCLIP_WEIGHTS = "open_clip_model.safetensors"
-WEIGHT_FILES = (OPENCLIP_WEIGHTS, "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
-"""What OpenCLIP calls a model's weights, the first that is there; `model.safetensors` is the alignment's here."""
-PRECISIONS = ("fp32", "fp16", "bf16", "pure_fp16", "pure_bf16", "amp", "amp_bf16")
 _THREADS = min(4, os.cpu_count() or 1)
 _DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64}
 
@@ -69,16 +66,40 @@ def load_weights(clip: nn.Module, path: Path) -> None:
             if _fill_from_safetensors(clip, path):
                 return
         elif path.suffix not in (".npz", ".npy"):
-            # OpenCLIP reads again, without this care, what it can't read with it: before torch 2.6 that runs code.
+            # OpenCLIP reads again without weights_only what it can't read with it: before torch 2.6 that runs code.
             torch.load(path, map_location="cpu", weights_only=True)
-        load_checkpoint(clip, str(path), strict=True, weights_only=True)
+        load_checkpoint(_Matching(clip, path), str(path), weights_only=True)
     except pickle.UnpicklingError:
         # The message of torch advises weights_only=False, which would run the file's code: it is not passed on.
         raise _not_the_weights(path, "it is not a pickle of tensors only, and none of its code was run") from None
     except (AttributeError, IndexError, StopIteration, TypeError) as error:
         raise _not_the_weights(path, "it holds no tensors by name") from error
     except (SafetensorError, RuntimeError, KeyError, EOFError) as error:
-        raise _not_the_weights(path, _mismatch(str(error)) or first_line(error)) from error
+        raise _not_the_weights(path, first_line(error)) from error
+
+
+class _Matching:
+    """A model for OpenCLIP's loader: what that makes of a file's tensors must match the model's one to one."""
+
+    def __init__(self, clip: nn.Module, path: Path) -> None:
+        self._clip, self._path = clip, path
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._clip, name)
+
+    def load_state_dict(self, found: Mapping[str, torch.Tensor], strict: bool = True) -> None:
+        wanted = self._clip.state_dict()
+        parts = []
+        if lacks := [key for key in wanted if key not in found]:
+            parts.append(f"it lacks {_first_of(lacks)}")
+        if more := [key for key in found if key not in wanted]:
+            parts.append(f"it has, and the model has not, {_first_of(more)}")
+        if unlike := [key for key in wanted if key in found and found[key].shape != wanted[key].shape]:
+            there, here = (list(one[unlike[0]].shape) for one in (found, wanted))
+            parts.append(f"{unlike[0]!r} is {there} in it, {here} in the model")
+        if parts:
+            raise _not_the_weights(self._path, "; ".join(parts))
+        self._clip.load_state_dict(found)
 
 
 def _fill_from_safetensors(clip: nn.Module, path: Path) -> bool:
@@ -90,7 +111,7 @@ def _fill_from_safetensors(clip: nn.Module, path: Path) -> bool:
     state, version = clip.state_dict(), _version(path.stat())
     with safe_open(path, framework="pt", device="cpu") as file:  # checks the header, and the offsets in it
         slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118
-        for key in state.keys() & slices.keys():  # copying would cast whole numbers to fractions without a word
+        for key in state.keys() & slices.keys():  # copying would cast whole numbers to fractions without an error
             dtype = slices[key].get_dtype()
             if state[key].is_floating_point() and not dtype.startswith(("F", "BF")):
                 raise _not_the_weights(path, f"{key!r} is {dtype}, where the model has {state[key].dtype}")
@@ -115,7 +136,7 @@ def _fill_from_safetensors(clip: nn.Module, path: Path) -> bool:
 
 
 def _version(status: os.stat_result) -> tuple[int, ...]:
-    """What tells a file from another that took its place."""
+    """Device, inode, size and time of a file: another that replaced it has others."""
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
@@ -146,17 +167,8 @@ def _not_the_weights(path: Path, reason: str) -> ValueError:
     )
 
 
-def _mismatch(message: str) -> str:
-    """What torch's long message about a state dict comes to: the first name or shape of each kind that differs."""
-    parts = []
-    for said, kind in (("lacks", "Missing"), ("has, and the model has not,", "Unexpected")):
-        if found := re.search(rf"{kind} key\(s\) in state_dict: (.*)", message):
-            first, *more = re.findall(r'"([^"]+)"', found[1])
-            parts.append(f"it {said} {first!r}{f' and {len(more)} more' if more else ''}")
-    shapes = r"size mismatch for (\S+): .*?Size\((.*?)\) from checkpoint, .*?Size\((.*?)\)"
-    if found := re.search(shapes, message):
-        parts.append(f"{found[1]!r} is {found[2]} in it, {found[3]} in the model")
-    return "; ".join(parts)
+def _first_of(keys: Sequence[str]) -> str:
+    return f"{keys[0]!r} and {len(keys) - 1} more" if len(keys) > 1 else repr(keys[0])
 
 
 class _SkipInitialisation(TorchFunctionMode):
@@ -181,7 +193,7 @@ def _without_random_weights_warning() -> Iterator[None]:
     """Keep OpenCLIP from logging that a model is random while its weights are about to be loaded."""
 
     def keep(record: logging.LogRecord) -> bool:
-        return not record.getMessage().startswith("No pretrained weights loaded")
+        return (record.module, record.funcName, record.levelname) != ("factory", "create_model", "WARNING")
 
     root = logging.getLogger()
     root.addFilter(keep)

@@ -6,10 +6,9 @@ import io
 import pickletools
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -48,9 +47,7 @@ _REMEDY = (
 _TENSORS = {"linear.weight", "t"}
 
 
-def convert_checkpoint(
-    path: str | Path, *, base: Base | None = None, strength: float = 1.0, metadata: Mapping[str, Any] | None = None
-) -> Alignment:
+def convert_checkpoint(path: str | Path, *, base: Base | None = None) -> Alignment:
     """Read a torch checkpoint as the paper's code saves them: `linear.weight` [dim, dim] and `t`, the log-temperature.
 
     A published matrix is recognised by its hash and gets its base and where it comes from.
@@ -63,15 +60,15 @@ def convert_checkpoint(
     data = _read(path)
     _check_archive(path, data)
     weight, t = _load_tensors(path, data)
-    metadata = dict(metadata or {})
+    metadata = {}
     if known := find_matrix(matrix_sha256(weight)):
         if base is not None and not known.base.matches(base):
             raise ValueError(
                 f"{path} holds the published matrix of {known.base}, not of {base}. Leave base out, or pass that one."
             )
-        base, metadata = known.base, known.metadata | metadata
+        base, metadata = known.base, known.metadata
     try:
-        return Alignment(weight, base=base, logit_scale=float(t), strength=strength, metadata=metadata)
+        return Alignment(weight, base=base, logit_scale=float(t), metadata=metadata)
     except ValueError as error:
         raise ValueError(f"{path} does not hold a sound alignment: {error}") from error
 
@@ -112,7 +109,7 @@ def _check_archive(path: Path, data: bytes) -> None:
 
 @contextmanager
 def _whole(path: Path) -> Iterator[None]:
-    """Tell whatever zipfile trips over in a damaged archive as one thing."""
+    """Turn whatever zipfile raises for a damaged archive into one error."""
     try:
         yield
     except (zipfile.BadZipFile, NotImplementedError, EOFError, RuntimeError, ValueError) as error:
@@ -159,8 +156,8 @@ def _load_tensors(path: Path, data: bytes) -> tuple[torch.Tensor, torch.Tensor]:
     try:
         state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:
-        # Whatever torch trips over in a hostile file (it raises a dozen types) is one thing to the user. Its message
-        # advises weights_only=False, which would run the file's code: it is not passed on.
+        # torch raises a dozen types for a hostile file. Its message advises weights_only=False, which would run the
+        # file's code: it is not passed on.
         raise ValueError(
             f"{path} is not a checkpoint that torch can read ({type(error).__name__}). {_REMEDY}"
         ) from error

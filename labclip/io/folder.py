@@ -22,10 +22,8 @@ from labclip.alignment import FINGERPRINT_CAPTION, Alignment, Base
 from labclip.io.card import model_card
 from labclip.jsonfile import read_json_object
 from labclip.packages import versions_of
+from labclip.paths import CARD, CONFIG, WEIGHTS, make_folder
 
-CONFIG = "config.json"
-WEIGHTS = "model.safetensors"
-CARD = "README.md"
 FORMAT_VERSION = 1
 
 MAX_CONFIG_BYTES = 4_000_000
@@ -38,21 +36,6 @@ _KNOWN = _REQUIRED | {"library_name", "other_sha256", "strength", "fingerprint_c
 def matrix_sha256(matrix: torch.Tensor) -> str:
     """SHA-256 of a tensor as little-endian float32, row-major: the same for every file format it may lie in."""
     return hashlib.sha256(matrix.detach().cpu().numpy().astype("<f4").tobytes(order="C")).hexdigest()
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder that files can be written in; ValueError if it is a file, OSError if it can't be."""
-    try:
-        if folder.exists() and not folder.is_dir():
-            raise ValueError(f"{folder} is a file. Pass the path of a folder.")
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        # Of its kind and number, by which the cache tells its own troubles.
-        said = type(error)(f"{folder} can't be written ({error.strerror}). Pass a folder in which you may write.")
-        said.errno = error.errno
-        raise said from error
 
 
 @contextmanager
@@ -136,7 +119,7 @@ def write(alignment: Alignment, folder: Path) -> None:
 
 
 def load(folder: str | Path) -> Alignment:
-    """Read an alignment folder, believing nothing: keys, types, shape, values, hash and dim are all checked.
+    """Read an alignment folder: keys, types, shape, values, hash and dim are all checked.
 
     Raises:
         FileNotFoundError: If the folder or one of the two files is missing.

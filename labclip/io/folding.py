@@ -1,6 +1,6 @@
 """The matrix merged into a model's own text projection: a plain model, the same numbers, no overhead.
 
-Works on OpenCLIP models, OpenAI's `clip` and transformers' CLIP and SigLIP, told apart by where they keep the
+Works on OpenCLIP models, OpenAI's `clip` and transformers' CLIP and SigLIP, recognised by where they keep the
 projection. With the projection text = hidden @ P, aligned = text @ A.T = hidden @ (P @ A.T); a bias is mapped too.
 """
 

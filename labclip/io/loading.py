@@ -13,12 +13,13 @@ from torch import nn
 from labclip.alignment import Alignment, Base, with_record
 from labclip.checks import first_line
 from labclip.io.architecture import config_of
-from labclip.io.bases import WEIGHT_FILES, build, weights_in
-from labclip.io.folder import CONFIG, is_alignment_folder, load, read_config
+from labclip.io.bases import build, weights_in
+from labclip.io.folder import is_alignment_folder, load, read_config
 from labclip.io.hub import Access, base_weights, url_weights
 from labclip.model import LABCLIP
 from labclip.openclip import fingerprint_of, folder_tokenizer, read_openclip_config, text_tower, tokenizer_of
 from labclip.packages import MissingPackageError
+from labclip.paths import CONFIG, WEIGHT_FILES
 from labclip.text import Tokenizer
 
 # What a tag's configuration says about preprocessing, by the argument of OpenCLIP that overrides it.
@@ -45,7 +46,7 @@ def load_named(
     model_cfg = open_clip.get_model_config(wanted.model) | ({"quick_gelu": True} if wanted.quick_gelu else {})
     tokenizer = tokenizer_of(wanted.model, model_cfg)
     if tag_config and alignment.base is not None and alignment.fingerprint is None:
-        # The tag's own weights: from here on they can be told from others.
+        # The tag's own weights: from here on others are recognised as others.
         alignment = with_record(alignment, fingerprint=fingerprint_of(clip, tokenizer))
     model = LABCLIP(clip, alignment, preprocess=val, tokenizer=tokenizer)
     if not set(openclip) - {"force_quick_gelu", "output_dict", "aug_cfg", "weights_only", *_TRANSFORM_KEYS.values()}:
@@ -74,7 +75,7 @@ def load_folder(
         raise ValueError(f"{folder}: its tokenizer can't be made ({first_line(error)}).") from error
     vocabulary = getattr(text_tower(clip), "vocab_size", None)
     if isinstance(tokenizer, open_clip.SimpleTokenizer) and vocabulary not in (None, tokenizer.vocab_size):
-        tokenizer = None  # the ordinary one would give a model with words of its own the wrong ones
+        tokenizer = None  # the ordinary one would give wrong tokens to a model with another vocabulary
     model = LABCLIP(clip, alignment, preprocess=val, tokenizer=tokenizer)
     model.openclip_config = config
     return model, train
@@ -97,7 +98,7 @@ def check_same_base(alignment: Alignment, wanted: Base) -> None:
     base = alignment.base
     if base is None or base.matches(wanted):
         return
-    # A weights file may stand for any tag; the fingerprint tells whether it does.
+    # A weights file may hold those of any tag; the fingerprint decides.
     if Path(wanted.pretrained).is_file() and base.matches(replace(wanted, pretrained=base.pretrained)):
         return
     activation = {True: "QuickGELU", False: "GELU"}

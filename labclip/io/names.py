@@ -14,8 +14,8 @@ from labclip.io.bases import weights_in
 from labclip.io.folder import is_alignment_folder, load
 from labclip.io.hub import Access, snapshot
 from labclip.io.published import Published, find_entry, list_pretrained
-from labclip.openclip import OPENCLIP_CONFIG
 from labclip.packages import EMBEDDED, embedded_folder
+from labclip.paths import OPENCLIP_CONFIG
 
 
 @dataclass(frozen=True)

@@ -84,13 +84,13 @@ def open_alignment(name: Alignment | str | Path, model: LABCLIP) -> Alignment:
 def _alignment_for(
     source: Source, asked: Alignment | str | Path | None, strength: float | None, access: Access
 ) -> Alignment:
-    """The alignment that a user asked for, else the one that the name brings, at a strength."""
+    """The alignment that a user asked for, else the one of the name, at a strength."""
     chosen = _own(source, access) if asked is None else _asked(asked, source, access)
     return chosen if strength is None else chosen.at(strength)
 
 
 def _own(source: Source, access: Access) -> Alignment:
-    """The alignment that a name brings: its matrix, or the identity for "MODEL:TAG" and for a base alone."""
+    """The alignment of a name: its matrix, or the identity for "MODEL:TAG" and for a base alone."""
     if source.entry is not None:
         return load(published_folder(source.entry, access))
     if source.folder is None:

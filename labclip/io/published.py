@@ -38,7 +38,7 @@ REPORTED_SOURCE = (
 
 
 @dataclass(frozen=True)
-class Figure:
+class PublishedFigure:
     """One published figure: `values` are fractions of 1 of "base", "labclip", and other methods by name.
 
     `benchmark` is as `labclip evaluate` takes it, or "probes" for the linear probes of `labclip diagnose`; `clip` is ""
@@ -59,43 +59,45 @@ _B32 = ("ViT-B-32", "coco")
 _SUGARCREPE = "labclip evaluate sugarcrepe --model ViT-B-32 --data sugar-crepe/data --images coco/val2017"
 _ARO = "--model ViT-B-32 --data aro --images aro/images"
 
-REPORTED: tuple[Figure, ...] = (
-    Figure(
+REPORTED: tuple[PublishedFigure, ...] = (
+    PublishedFigure(
         "clevr", "binding", "ViT-L/14", {"base": 0.58, "labclip": 0.95, "fine-tuned": 1.00},
         "labclip evaluate clevr --model ViT-L-14 --alignment FOLDER --data clevr",
     ),
-    Figure(
+    PublishedFigure(
         "pug-spar", "binding", "ViT-L/14", {"base": 0.53, "labclip": 0.97, "fine-tuned": 1.00},
         "labclip evaluate pug-spar --model ViT-L-14 --alignment FOLDER --data PUG_SPAR",
     ),
-    Figure(
+    PublishedFigure(
         "pug-spare", "binding", "ViT-L/14", {"base": 0.50, "labclip": 0.94, "fine-tuned": 1.00},
         "labclip evaluate pug-spare --model ViT-L-14 --alignment FOLDER --data PUG_SPARE",
     ),
-    Figure(
+    PublishedFigure(
         "vg-a", "accuracy", "ViT-B/32", {"base": 0.63, "labclip": 0.69, "NegCLIP": 0.71},
         f"labclip evaluate vg-a {_ARO}", _B32, "macro",
     ),
-    Figure(
+    PublishedFigure(
         "vg-r", "accuracy", "ViT-B/32", {"base": 0.63, "labclip": 0.82, "NegCLIP": 0.81},
         f"labclip evaluate vg-r {_ARO}", _B32, "macro",
     ),
-    Figure(
+    PublishedFigure(
         "sugarcrepe", "replace", "ViT-B/32", {"base": 0.80, "labclip": 0.82, "NegCLIP": 0.85}, _SUGARCREPE, _B32
     ),
-    Figure("sugarcrepe", "swap", "ViT-B/32", {"base": 0.62, "labclip": 0.74, "NegCLIP": 0.75}, _SUGARCREPE, _B32),
-    Figure(
+    PublishedFigure(
+        "sugarcrepe", "swap", "ViT-B/32", {"base": 0.62, "labclip": 0.74, "NegCLIP": 0.75}, _SUGARCREPE, _B32
+    ),
+    PublishedFigure(
         "coco", "t2i_r1", "ViT-B/32", {"base": 0.30, "labclip": 0.41, "NegCLIP": 0.41},
         "labclip evaluate coco --model ViT-B-32 --data coco_karpathy_test.json --images coco", _B32,
     ),
-    Figure(
+    PublishedFigure(
         "negation", "accuracy", "", {"base": 0.393, "labclip": 0.345},
         "labclip evaluate negation --model ViT-B-32 --data negbench --images coco/val2017",
     ),
-    Figure(
+    PublishedFigure(
         "probes", "from the image", "", {"base": 0.96, "chance": 0.12}, "labclip diagnose --model ViT-L-14 --data clevr"
     ),
-    Figure(
+    PublishedFigure(
         "probes", "from the text", "", {"base": 1.00, "chance": 0.12}, "labclip diagnose --model ViT-L-14 --data clevr"
     ),
 )  # fmt: skip

@@ -16,9 +16,9 @@ from torch import nn
 
 from labclip.alignment import FINGERPRINT_CAPTION, FINGERPRINT_COSINE, Alignment, with_record
 from labclip.io.architecture import config_of, matches
-from labclip.io.bases import OPENCLIP_WEIGHTS
 from labclip.io.folder import is_alignment_folder, replacing, write
-from labclip.openclip import OPENCLIP_CONFIG, fingerprint_of, text_tower, tokenizer_of
+from labclip.openclip import fingerprint_of, text_tower, tokenizer_of
+from labclip.paths import OPENCLIP_CONFIG, OPENCLIP_WEIGHTS
 
 if TYPE_CHECKING:
     from labclip.model import LABCLIP
@@ -49,7 +49,7 @@ def save_model(model: LABCLIP, folder: str | Path, *, config: str | Mapping[str,
 def _as_verified(model: LABCLIP) -> Alignment:
     """The model's alignment, with a fingerprint of the model only where that is known to be the base recorded.
 
-    A fingerprint of any other would vouch for it under the base's name. Where no base is named, nothing is vouched for.
+    A fingerprint of any other would let it pass for the base. Where no base is recorded, there is none to pass for.
     """
     alignment = model.alignment
     metadata = {key: value for key, value in alignment.metadata.items() if key != UNVERIFIED}

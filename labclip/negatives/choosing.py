@@ -15,9 +15,9 @@ import numpy as np
 from labclip.data.cleaning import clean, comparable
 
 Method = Callable[[str, random.Random], Iterable[str]]
-"""A way to make negatives: from a caption and a source of chance to candidates, best lazily; or to one text.
+"""A way to make negatives: from a caption and a `random.Random` to candidates, best lazily; or to one text.
 
-Candidates that are empty, repeat, or are true of the caption's image, are passed over. A method that cuts captions has
+Candidates that are empty, repeat, or are true of the caption's image, are skipped. A method that cuts captions has
 an attribute `max_words`: the words that its candidates keep.
 """
 
@@ -67,9 +67,8 @@ def generate(
     """
     if isinstance(captions, str):
         raise ValueError(f"captions is one string, {captions[:40]!r}. Pass a list of captions.")
+    check_method(method, k)
     captions = list(captions)
-    if k < 1:
-        raise ValueError(f"k is {k}, but it is the number of negatives a caption gets. Pass 1 or more.")
     for index, caption in enumerate(captions):
         if not isinstance(caption, str):
             raise ValueError(f"Caption {index} is a {type(caption).__name__}, not a str. Pass captions.")
@@ -79,7 +78,6 @@ def generate(
     true_captions = TrueCaptions()
     for image, caption in zip(images, captions, strict=True):
         true_captions.add(image, caption, max_words(method))
-    _check_method(method)
     found = [
         choose(method, caption, image, true_captions, k=k, seed=seed, place=f"caption {number}")
         for number, (image, caption) in enumerate(zip(images, captions, strict=True))
@@ -156,8 +154,10 @@ def choose(
     return chosen
 
 
-def _check_method(method: Method) -> None:
-    """Refuse what can't be called with a caption and a source of chance."""
+def check_method(method: Method, k: int) -> None:
+    """Refuse what can't be called with a caption and a `random.Random`, and less than one negative a caption."""
+    if k < 1:
+        raise ValueError(f"k is {k}, but it is the number of negatives a caption gets. Pass 1 or more.")
     if not callable(method):
         raise ValueError(f"method is {method!r}. Pass a function of a caption and a random.Random.")
     try:

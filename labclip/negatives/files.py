@@ -17,9 +17,10 @@ from labclip.data.columns import CAPTIONS, Columns
 from labclip.data.inputs import READERS, find_inputs
 from labclip.data.items import WORDS, BadRow, Item, RowReader, read_items
 from labclip.data.rows import parquet_columns, repeated_column
-from labclip.data.writing import WRITABLE, Batch, read_batches
+from labclip.data.writing import WRITABLE, RowBatch, read_batches
 from labclip.messages import typed
-from labclip.negatives.choosing import Method, TrueCaptions, choose, max_words
+from labclip.negatives.choosing import Method, TrueCaptions, check_method, choose, max_words
+from labclip.paths import check_file
 
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _TABLES = [ending for ending in READERS if ending != ".tar"]
@@ -46,7 +47,7 @@ def read(
 ) -> Iterator[Item]:
     """Read captions with their negatives: NegCLIP's TSV, what `labclip negatives` writes, or one's own.
 
-    The file is gone through twice, first for the captions of each image: a negative equal to its caption, or to
+    The file is read twice, first for the captions of each image: a negative equal to its caption, or to
     another true caption of the same image, is left out, and so is one that repeats. Equal is what differs only in
     case, punctuation or "a" and "an".
 
@@ -77,7 +78,7 @@ def read(
     """
     path = Path(path)
     columns = Columns(column, image_column, None if negative_column is None else (negative_column,))
-    _, true_captions = _look_through(path, columns, WORDS if clean else None)
+    _, true_captions = _first_pass(path, columns, WORDS if clean else None)
     return _read(path, columns, true_captions, clean)
 
 
@@ -135,18 +136,17 @@ def add(
         ValueError: If the input is malformed, lacks the column, or has one called `negative`; if `out` exists.
     """
     path, out = Path(path), Path(out)
-    if k < 1:
-        raise ValueError(f"k is {k}, but it is the number of negatives a caption gets. Pass 1 or more.")
+    check_method(method, k)
     columns, known = _columns(path, column, image_column)
     caption = str(columns.caption)
     target = _target(path, out, force=force)
     names = ["negative", *(f"negative_{number}" for number in range(2, k + 1))]
     _refuse(names, known, path.name)
-    count, true_captions = _look_through(path, columns, max_words(method), single=True)
+    count, true_captions = _first_pass(path, columns, max_words(method), single=True)
     reader = RowReader(path, path.parent, columns, require_image=False)
     counts: Counter[str] = Counter()
 
-    def filled() -> Iterator[Batch]:
+    def filled() -> Iterator[RowBatch]:
         for batch in read_batches(path, reader.wanted()):
             found, cleaned = [], []
             for row in batch.rows:
@@ -195,7 +195,7 @@ def _columns(path: Path, column: str | None, image_column: str | None) -> tuple[
     return replace(columns, caption=caption), known
 
 
-def _look_through(path: Path, columns: Columns, words: int | None, *, single: bool = False) -> tuple[int, TrueCaptions]:
+def _first_pass(path: Path, columns: Columns, words: int | None, *, single: bool = False) -> tuple[int, TrueCaptions]:
     """Count the rows and gather what is true of each image, so that a flaw is found before anything is written."""
     true_captions, count = TrueCaptions(), 0
 
@@ -204,8 +204,7 @@ def _look_through(path: Path, columns: Columns, words: int | None, *, single: bo
         count += 1
         bar.update()
 
-    # The bar appears only where this takes long enough to wonder.
-    with tqdm(unit=" captions", desc=f"Looking through {path.name}", delay=5, leave=False) as bar:
+    with tqdm(unit=" captions", desc=f"Reading {path.name}", delay=5, leave=False) as bar:
         found = read_items(path, columns=columns, require_image=False, clean=False, seen=seen)
         for item in filter(None, map(_sound, found)):
             if single and len(item.captions) > 1:
@@ -227,14 +226,11 @@ def _sound(found: Item | BadRow) -> Item | None:
 
 
 def _target(path: Path, out: Path, *, force: bool) -> Path:
-    """Where to write, with links followed, once it is sure that nothing is lost."""
+    """Where to write, with links followed; an error where a file would be lost."""
     if out.suffix.lower() not in WRITABLE:
         raise ValueError(f"{out} ends in {out.suffix!r}. Negatives are written as {', '.join(WRITABLE)}.")
     target = out.resolve()
-    if target.is_dir():
-        raise ValueError(f"{out} is a folder. Name a file in it.")
-    if not target.parent.is_dir():
-        raise FileNotFoundError(f"There is no folder {out.parent} to write {out.name} to.")
+    check_file(target)
     if target.exists() and not force:
         which = "is the input itself" if target.samefile(path) else "exists already"
         raise ValueError(f"{out} {which}. Name another file, or pass {typed('force=True', '--force')} to overwrite it.")

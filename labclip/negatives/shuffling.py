@@ -13,9 +13,6 @@ from labclip.data.cleaning import WORD, clean
 from labclip.negatives.choosing import ImageIndex, generate
 from labclip.negatives.taggers import AnyTagger, get_tagger, is_adjective, is_noun
 
-# Draws in a row that may bring nothing new before the remaining arrangements are gone through one by one.
-_PATIENCE = 32
-
 
 class Shuffler:
     """The method of `shuffle`: other arrangements of a caption's nouns and adjectives.
@@ -36,7 +33,7 @@ class Shuffler:
             return
         tags = self._tagger(words)
         if len(tags) != len(words):
-            raise ValueError(f"The tagger gave {len(tags)} tags for the {len(words)} words {words}. It owes one each.")
+            raise ValueError(f"The tagger gave {len(tags)} tags for the {len(words)} words {words}. Return one a word.")
         nouns = [index for index, tag in enumerate(tags) if is_noun(tag)]
         adjectives = [index for index, tag in enumerate(tags) if is_adjective(tag)]
         for moved in _arrangements([words[i] for i in nouns], [words[i] for i in adjectives], rng):
@@ -101,39 +98,18 @@ def shuffle(
 
 
 def _arrangements(nouns: list[str], adjectives: list[str], rng: random.Random) -> Iterator[tuple[str, ...]]:
-    """Every arrangement but the given one, once each: drawn at random, the last ones in alphabetical order."""
+    """Every arrangement but the given one, once each, drawn at random."""
     total = _distinct(nouns) * _distinct(adjectives)
     seen = {(*nouns, *adjectives)}
     nouns, adjectives = list(nouns), list(adjectives)
-    misses = 0
-    while len(seen) < total and misses < _PATIENCE:
+    while len(seen) < total:
         rng.shuffle(nouns)
         rng.shuffle(adjectives)
-        moved = (*nouns, *adjectives)
-        misses = misses + 1 if moved in seen else 0
-        if not misses:
+        if (moved := (*nouns, *adjectives)) not in seen:
             seen.add(moved)
             yield moved
-    if len(seen) < total:
-        for first in _permutations(nouns):
-            for second in _permutations(adjectives):
-                if (*first, *second) not in seen:
-                    yield (*first, *second)
 
 
 def _distinct(words: list[str]) -> int:
     """Number of distinct arrangements of words that may repeat."""
     return math.factorial(len(words)) // math.prod(map(math.factorial, Counter(words).values()))
-
-
-def _permutations(words: list[str]) -> Iterator[list[str]]:
-    """The distinct arrangements of words that may repeat, in alphabetical order (Knuth's algorithm L)."""
-    now = sorted(words)
-    while True:
-        yield list(now)
-        pivot = next((i for i in range(len(now) - 2, -1, -1) if now[i] < now[i + 1]), None)
-        if pivot is None:
-            return
-        other = next(i for i in range(len(now) - 1, pivot, -1) if now[i] > now[pivot])
-        now[pivot], now[other] = now[other], now[pivot]
-        now[pivot + 1 :] = reversed(now[pivot + 1 :])

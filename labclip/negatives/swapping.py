@@ -193,7 +193,7 @@ def _article(word: str) -> str:
 
 
 def _like_article(word: str, article: str, noun: str) -> str:
-    """An article in the case of another, which "A" alone does not tell."""
+    """An article in the case of another; the noun decides between "An" and "AN"."""
     if article[0].islower():
         return word
     return word.upper() if _style(noun) == "upper" else word.capitalize()

@@ -1,4 +1,4 @@
-"""Parts of speech: HanTa's or spaCy's, or anybody's as a function from words to tags."""
+"""Parts of speech: HanTa's, spaCy's, or one's own as a function from words to tags."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ AnyTagger = str | Tagger | None
 _NOUN = ("NN", "NP", "NOUN", "PROPN")
 _ADJECTIVE = ("AJ", "JJ", "ADJ")
 
-# HanTa's time grows with the cube of a word's length, and only endings tell: a web address must not stop a run.
+# HanTa's time grows with the cube of a word's length, and only the ending decides: a web address must not stop a run.
 _LONGEST = 40
 
 

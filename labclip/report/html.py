@@ -9,6 +9,7 @@ from pathlib import Path
 
 from labclip._version import __version__
 from labclip.packages import EVAL, require
+from labclip.paths import check_file
 from labclip.report.values import MARKS, Cell, Page, cleaned, pieces, shown
 
 _TEMPLATE = Path(__file__).with_name("page.html")
@@ -51,10 +52,7 @@ def write(page: Page, path: str | Path) -> Path:
         MissingPackageError: If jinja2 is not installed.
     """
     path = Path(path)
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder. Pass the path of a file, for example {path / 'report.html'}.")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"There is no folder {path.parent}. Make it: mkdir -p {path.parent}")
+    check_file(path)
     html = render(page).encode()
     try:
         with tempfile.TemporaryDirectory(prefix=".labclip-", dir=path.parent) as folder:

@@ -36,21 +36,11 @@ class Rows:
             them.
     """
 
-    def __init__(self, name: str, values: Any, axes: str = "[n, dim]") -> None:
-        if isinstance(values, torch.Tensor):
-            values = values.detach()
-            floating = values.is_floating_point()
-        elif isinstance(values, np.ndarray):
-            floating = np.issubdtype(values.dtype, np.floating)
-        else:
-            raise ValueError(f"{name} is a {type(values).__name__}. Pass embeddings as an array or a tensor.")
-        if not floating:
-            raise ValueError(f"{name} has dtype {values.dtype}, not a floating-point one. Pass embeddings.")
-        if values.ndim != len(axes.split()) or 0 in values.shape:
-            raise ValueError(f"{name} has shape {list(values.shape)}, not {axes}.")
+    def __init__(self, name: str, values: Any, present: NDArray[np.bool_] | None = None) -> None:
+        values = values.detach() if isinstance(values, torch.Tensor) else values
         self.name = name
         self.shape = tuple(int(size) for size in values.shape)
-        self.present = torch.ones(self.shape[:-1], dtype=torch.bool)
+        self.present = torch.from_numpy(np.ones(self.shape[:-1], dtype=bool) if present is None else np.array(present))
         self.digest = ""
         self.hashes = torch.empty(0, 3, dtype=torch.int64)
         self._values: Any = values
@@ -221,7 +211,7 @@ def _taken(
 
 
 def read_data(features: Features, name: str = "features", *, digest: bool = False, hashes: bool = False) -> Data:
-    """Check that the parts of features belong together, and read them all once.
+    """Read all embeddings once, and refuse rows that are not finite or all zeros.
 
     Args:
         features: Embeddings of any scale.
@@ -230,59 +220,13 @@ def read_data(features: Features, name: str = "features", *, digest: bool = Fals
         hashes: Whether to hash images, captions and negatives, to find equal ones.
     """
     images, texts = Rows(f"{name}.images", features.images), Rows(f"{name}.texts", features.texts)
-    negatives = _beside(features, name, "negatives", "has_negative", len(texts))
-    others = _beside(features, name, "negative_images", "has_negative_image", len(texts))
-    if others is not None and (negatives is None or others.shape[:2] != negatives.shape[:2]):
-        shape = "no negatives" if negatives is None else f"negatives of shape {list(negatives.shape)}"
-        raise ValueError(f"{others.name} has shape {list(others.shape)} for {shape}. Pass one image for each negative.")
-    data = Data(images, texts, _index(features, name, len(texts)), torch.arange(len(texts)), negatives, others)
-    for rows in data.arrays:
-        if rows.shape[-1] != data.dim:
-            raise ValueError(
-                f"{images.name} has dim {data.dim} but {rows.name} has dim {rows.shape[-1]}. Embed both with one model."
-            )
+    negatives = others = None
+    if features.negatives is not None:
+        negatives = Rows(f"{name}.negatives", features.negatives, features.has_negative)
+    if features.negative_images is not None:
+        others = Rows(f"{name}.negative_images", features.negative_images, features.has_negative_image)
+    index = torch.from_numpy(np.array(features.image_index))
+    data = Data(images, texts, index, torch.arange(len(texts)), negatives, others)
     for rows in data.arrays:
         rows.check(digest=digest, hashes=hashes and rows is not others)
     return data
-
-
-def _beside(features: Features, name: str, field: str, flags: str, texts: int) -> Rows | None:
-    """What each caption has k of, [n_texts, k, dim]."""
-    values = getattr(features, field)
-    if values is None:
-        return None
-    rows = Rows(f"{name}.{field}", values, "[n, k, dim]")
-    if len(rows) != texts:
-        raise ValueError(f"{rows.name} has {len(rows)} rows for {texts} captions. Pass one row for each caption.")
-    present = _array(getattr(features, flags))
-    if present.dtype != bool or present.shape != rows.shape[:2]:
-        raise ValueError(
-            f"{name}.{flags} has dtype {present.dtype} and shape {list(present.shape)}. Pass bool "
-            f"{list(rows.shape[:2])}, whether there is such a negative; labclip.Features.from_arrays fills it in."
-        )
-    rows.present = torch.from_numpy(present)
-    return rows
-
-
-def _index(features: Features, name: str, texts: int) -> torch.Tensor:
-    found, images = _array(features.image_index), len(features.images)
-    if not np.issubdtype(found.dtype, np.integer) or found.shape != (texts,):
-        raise ValueError(
-            f"{name}.image_index has dtype {found.dtype} and shape {list(found.shape)}. Pass {texts} whole numbers, "
-            f"the image's row for each caption."
-        )
-    index = torch.from_numpy(found.astype(np.int64))
-    if len(bad := ((index < 0) | (index >= images)).nonzero()):
-        row = int(bad[0])
-        raise ValueError(
-            f"{name}.image_index[{row}] is {int(index[row])}, but there are {images} images: 0 to {images - 1}."
-        )
-    return index
-
-
-def _array(values: Any) -> Any:
-    """A copy as an array; one of another dtype where the values have no common shape."""
-    try:
-        return np.array(values.numpy(force=True) if isinstance(values, torch.Tensor) else values)
-    except ValueError:
-        return np.array(["ragged"])

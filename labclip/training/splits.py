@@ -9,10 +9,8 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 
-from labclip.alignment import FINGERPRINT_COSINE
 from labclip.features.features import Features
 from labclip.messages import typed
 from labclip.training.combinations import Split
@@ -34,34 +32,11 @@ def check_features(features: Mapping[str, Any]) -> None:
             )
     (own_name, own), *others = features.items()
     for name, other in others:
-        dims = [np.shape(side.images)[-1:] for side in (other, own)]
-        if dims[0] != dims[1]:
+        if differs := other.origin.differs(own.origin):
             raise ValueError(
-                f"{name}.images has shape {list(np.shape(other.images))}, {own_name}.images "
-                f"{list(np.shape(own.images))}. Embed both with one model."
+                f"{name} was embedded by {other.origin}, but {own_name} by {own.origin}: {differs}. Embed both with "
+                f"one model."
             )
-        if not _same_model(own, other):
-            raise ValueError(
-                f"{name} was embedded by {_model(other)}, but {own_name} by {_model(own)}: other weights. Embed both "
-                f"with one model."
-            )
-
-
-def _same_model(one: Features, other: Features) -> bool:
-    """By the hash of the weights, else by fingerprint and name; what is not known contradicts nothing."""
-    hashes = [features.manifest.get("weights_sha256") for features in (one, other)]
-    if all(hashes):
-        return bool(hashes[0] == hashes[1])
-    if one.fingerprint is not None and other.fingerprint is not None:
-        first, second = (np.asarray(features.fingerprint, dtype=np.float32) for features in (one, other))
-        if not float(first @ second) >= FINGERPRINT_COSINE * float(np.linalg.norm(first) * np.linalg.norm(second)):
-            return False
-    return one.base is None or one.base.matches(other.base)
-
-
-def _model(features: Features) -> str:
-    weights = str(features.manifest.get("weights_sha256", ""))[:12]
-    return f"{features.base or 'a base without a name'}{f' with weights {weights}...' if weights else ''}"
 
 
 class Sides(NamedTuple):

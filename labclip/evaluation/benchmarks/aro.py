@@ -13,7 +13,7 @@ import numpy as np
 
 from labclip.data.entries import fields, json_items
 from labclip.data.images import Box
-from labclip.data.located import Layout
+from labclip.data.located import ImageLayout
 from labclip.evaluation.items import Items
 from labclip.evaluation.scores import everything
 from labclip.evaluation.sources import Benchmark, Sources
@@ -74,7 +74,7 @@ def read_attributes(sources: Sources) -> Task:
 
 def _items(sources: Sources, name: str, kind: str) -> Items:
     items = Items(sources)
-    layout = Layout(sources, "{path}", "images/{path}")
+    layout = ImageLayout(sources, "{path}", "images/{path}")
     wanted = ("image_path", "bbox_x", "bbox_y", "bbox_w", "bbox_h", "true_caption", "false_caption", kind)
     for place, item in json_items(*sources.files(name)):
         file, x, y, w, h, true, false, group = fields(item, wanted, place)

@@ -9,13 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from labclip.alignment import FINGERPRINT_COSINE
 from labclip.evaluation.scores import everything
 from labclip.evaluation.sources import Benchmark, Sources
 from labclip.evaluation.tasks import NONE, Choice, Embedded, Question, Retrieval, Task
 from labclip.features.features import Features
-from labclip.model import LABCLIP
-from labclip.openclip import fingerprint_of
 
 
 def read(sources: Sources) -> Task:
@@ -38,33 +35,12 @@ def read(sources: Sources) -> Task:
     left_out = found.manifest.get("skipped", ())
     notes = [f"{len(left_out):,} items were left out when the folder was made."] if left_out else []
     text_name = partial(_text_name, len(captions))
-    embedded = Embedded(_rows(found.images), texts, "image {}".format, text_name, partial(_check, found))
+    embedded = Embedded(_rows(found.images), texts, "image {}".format, text_name, found.check_model)
     return Task((), (), questions, notes, embedded)
 
 
 def _text_name(captions: int, row: int) -> str:
     return f"caption {row}" if row < captions else f"negative {row - captions}"
-
-
-def _check(features: Features, model: LABCLIP) -> None:
-    """Refuse embeddings of another base, which a folder tells by the weights, others by dim, name or fingerprint."""
-    if features.folder is not None:
-        Features.load(features.folder, base=model)
-        return
-    base, dim = model.alignment.base, model.alignment.dim
-    remedy = "Embed with that model, or pass the model that they were made with."
-    if features.dim != dim:
-        raise ValueError(f"The features have dim {features.dim} but the model embeds in {dim}. {remedy}")
-    if features.base is not None and not features.base.matches(base):
-        raise ValueError(f"The features are of {features.base}, not of {base}. {remedy}")
-    if features.fingerprint is not None and model.tokenizer is not None:
-        theirs = torch.as_tensor(np.asarray(features.fingerprint), dtype=torch.float32)
-        cosine = float(fingerprint_of(model.clip, model.tokenizer) @ theirs)
-        if cosine < FINGERPRINT_COSINE:
-            raise ValueError(
-                f"The features' fingerprint has cosine {cosine:.4f} to that of {base or 'the model'}, which is below "
-                f"{FINGERPRINT_COSINE}: they are of another base. {remedy}"
-            )
 
 
 def _rows(values: Any) -> Tensor:

@@ -9,7 +9,7 @@ import numpy as np
 from labclip.data import BadRow, Columns, read_items
 from labclip.data.entries import one_of
 from labclip.data.items import RowReader
-from labclip.data.located import Layout
+from labclip.data.located import ImageLayout
 from labclip.evaluation.sources import Benchmark, Sources
 from labclip.evaluation.tasks import Retrieval, Task
 
@@ -50,18 +50,18 @@ def read_flickr30k(sources: Sources, *, split: str = "test") -> Task:
 def coco(sources: Sources, split: str) -> list[Captioned]:
     """COCO's images and captions of a split."""
     one_of("split", split, SPLITS)
-    layout = Layout(sources, "{path}", "{name}", "images/{path}")
+    layout = ImageLayout(sources, "{path}", "{name}", "images/{path}")
     return _captioned(sources, (f"coco_karpathy_{split}.json", "dataset_coco.json"), split, layout)
 
 
 def flickr30k(sources: Sources, split: str) -> list[Captioned]:
     """Flickr30k's images and captions of a split."""
     one_of("split", split, SPLITS[:2])
-    layout = Layout(sources, "{path}", "{name}", "flickr30k-images/{path}")
+    layout = ImageLayout(sources, "{path}", "{name}", "flickr30k-images/{path}")
     return _captioned(sources, (f"flickr30k_{split}.json", "dataset_flickr30k.json"), split, layout)
 
 
-def _captioned(sources: Sources, names: tuple[str, ...], split: str, layout: Layout) -> list[Captioned]:
+def _captioned(sources: Sources, names: tuple[str, ...], split: str, layout: ImageLayout) -> list[Captioned]:
     path = sources.either(*names)
     # The original form has all splits in one file; there an image's folder is its `filepath`, never its split.
     whole = RowReader(path, path.parent, Columns(negatives=()))

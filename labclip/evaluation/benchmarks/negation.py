@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from labclip.data.entries import fields, table_rows
-from labclip.data.located import Layout
+from labclip.data.located import ImageLayout
 from labclip.evaluation.items import Items
 from labclip.evaluation.scores import everything
 from labclip.evaluation.sources import Benchmark, Sources
@@ -21,7 +21,7 @@ FILE = "COCO_val_mcq_llama3.1_rephrased.csv"
 def read(sources: Sources) -> Task:
     """`accuracy`, and of each kind of true caption: `positive`, `negative`, `hybrid`."""
     items = Items(sources)
-    layout = Layout(sources, "{path}", "{name}", "val2017/{name}", "images/{path}")
+    layout = ImageLayout(sources, "{path}", "{name}", "val2017/{name}", "images/{path}")
     for place, cells in table_rows(sources.files(FILE)[0]):
         image, answer = fields(cells, ("image_path", "correct_answer"), place)
         names = itertools.takewhile(cells.__contains__, (f"caption_{number}" for number in itertools.count()))

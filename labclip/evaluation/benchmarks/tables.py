@@ -8,7 +8,7 @@ from pathlib import Path
 from labclip.data import BadRow, Columns, read_items
 from labclip.data.cleaning import comparable
 from labclip.data.items import WORDS
-from labclip.data.located import Layout
+from labclip.data.located import ImageLayout
 from labclip.evaluation.benchmarks.karpathy import coco
 from labclip.evaluation.items import Items
 from labclip.evaluation.sources import Benchmark, Sources
@@ -33,7 +33,7 @@ def read_own(sources: Sources, *, column: str = "", image_column: str = "", nega
         raise FileNotFoundError(f"{lacks}. Pass {typed('data=FILE', '--data FILE')}. {sources.hint}")
     negatives = tuple(name.strip() for name in negative_column.split(",")) if negative_column else None
     columns = _Options(column or None, image_column or None, negatives)
-    return _task(sources, _rows(sources, sources.data, Layout(sources, "{path}"), columns))
+    return _task(sources, _rows(sources, sources.data, ImageLayout(sources, "{path}"), columns))
 
 
 def read_coco(sources: Sources, *, split: str = "test", seed: int = 0, clean: bool = True) -> Task:
@@ -50,7 +50,7 @@ def read_coco(sources: Sources, *, split: str = "test", seed: int = 0, clean: bo
             full stop tells a negative. Those that are made are always cleaned.
     """
     if sources.data is not None and sources.data.is_file() and sources.data.suffix.lower() != ".json":
-        layout = Layout(sources, "{path}", "{rest}", "{name}", "coco/{path}")
+        layout = ImageLayout(sources, "{path}", "{rest}", "{name}", "coco/{path}")
         return _task(sources, _different(sources, _rows(sources, sources.data, layout, _Options(), clean=clean)))
     found = [(one, text) for one in coco(sources, split) for text in one.captions]
     for one, text in found:
@@ -75,7 +75,9 @@ class _Options(Columns):
         return typed(f'options={{"{name}": NAME}}', f"--option {name}=NAME")
 
 
-def _rows(sources: Sources, path: Path, layout: Layout, columns: Columns, *, clean: bool = False) -> Iterator[_Row]:
+def _rows(
+    sources: Sources, path: Path, layout: ImageLayout, columns: Columns, *, clean: bool = False
+) -> Iterator[_Row]:
     """The captions of a table; a flaw is an error with its place."""
     if path.suffix.lower() == ".tar":
         raise ValueError(f"{path} is a tar. Pass a table: csv, tsv, jsonl, json or Parquet.")

@@ -8,7 +8,7 @@ from collections.abc import Hashable, Sequence
 from pathlib import Path
 
 from labclip.data.entries import fields, json_items, one_of
-from labclip.data.located import Layout, base_name
+from labclip.data.located import ImageLayout, base_name
 from labclip.evaluation.items import Items, numbered
 from labclip.evaluation.sources import Benchmark, Sources
 from labclip.evaluation.tasks import NONE, Question, Rows, Task
@@ -66,7 +66,7 @@ def _controlled(sources: Sources, path: Path, name: str) -> list[Question]:
     items = Items(sources)
     folder = "controlled_images" if name == "a" else "controlled_clevr"
     # The files say "data/...", the authors' own folder.
-    layout = Layout(sources, "{path}", "{rest}", "{name}", f"{folder}/{{name}}")
+    layout = ImageLayout(sources, "{path}", "{rest}", "{name}", f"{folder}/{{name}}")
     for place, item in json_items(path):
         file, captions = fields(item, ("image_path", "caption_options"), place)
         if not isinstance(captions, list) or len(captions) < 2:
@@ -95,7 +95,7 @@ def _whole(groups: Sequence[Hashable], size: int) -> Rows:
 def _list(sources: Sources, path: Path, name: str) -> list[Question]:
     items = Items(sources)
     coco = name.startswith("coco")
-    layout = Layout(sources, "val2017/{path}" if coco else "vg_images/{path}", "{path}")
+    layout = ImageLayout(sources, "val2017/{path}" if coco else "vg_images/{path}", "{path}")
     for place, item in json_items(path):
         if not isinstance(item, list) or len(item) != 3:
             raise ValueError(f"{place} is {item!r}, not [number of the image, right caption, wrong caption].")

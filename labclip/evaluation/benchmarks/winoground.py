@@ -9,12 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from labclip.data.entries import fields, one_of, table_rows
-from labclip.data.located import Layout
+from labclip.data.located import ImageLayout
 from labclip.evaluation.items import gallery
 from labclip.evaluation.sources import Benchmark, Sources
 from labclip.evaluation.tasks import Pairs, Task
-
-_ENDINGS = ("parquet", "jsonl", "json", "csv", "tsv")
 
 
 def read_winoground(sources: Sources) -> Task:
@@ -49,7 +47,7 @@ def _files(sources: Sources, names: Sequence[str], split: str) -> list[Path]:
 def _read(sources: Sources, paths: Sequence[Path], numbers: tuple[int, int]) -> Task:
     wanted = [f"{what}_{number}" for what in ("image", "caption") for number in numbers]
     # Winoground's jsonl names its images without their ending.
-    layout = Layout(sources, "{path}", "{path}.png", "images/{path}", "images/{path}.png", "{name}")
+    layout = ImageLayout(sources, "{path}", "{path}.png", "images/{path}", "images/{path}.png", "{name}")
     images: list[list[int]] = []
     texts: list[list[int]] = []
     places: list[str] = []

@@ -28,7 +28,7 @@ def cache_errors(cache: Path) -> Iterator[None]:
         if error.errno not in _TROUBLE:
             raise
         raise CacheError(
-            f"The cache {cache} can't be used ({error.strerror}). Make room there, or give another: "
+            f"The cache {cache} can't be used ({error.strerror}). Free some space there, or name another: "
             f"{typed('pass cache_dir=FOLDER, or ', '')}set HF_HOME=FOLDER."
         ) from error
 

@@ -19,6 +19,7 @@ from typing import Any
 from labclip._version import __version__
 from labclip.io.hub._access import DEFAULT, Access, check_repo_id
 from labclip.io.hub._errors import cache_errors, explained
+from labclip.paths import hash_of
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ _WHO: dict[str, Any] = {"library_name": "labclip", "library_version": __version_
 def snapshot(
     repo_id: str, access: Access = DEFAULT, *, files: Sequence[str] | None = None, verify: Verify | None = None
 ) -> Path:
-    """Bring a Hub repository's files into the cache, or find them there; without a network those fetched last.
+    """Fetch a Hub repository's files into the cache, or find them there; without a network those fetched last.
 
     Args:
         repo_id: "org/name".
@@ -167,11 +168,8 @@ def _is_named_by(path: Path, etag: str) -> bool:
     """Whether a file is the one that an etag of the Hub names: by SHA-256, or as Git does; True for any other etag."""
     if not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", etag):
         return True
-    found = hashlib.sha256() if len(etag) == 64 else hashlib.sha1(b"blob %d\0" % path.stat().st_size)
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            found.update(chunk)
-    return found.hexdigest() == etag
+    git = hashlib.sha1(b"blob %d\0" % path.stat().st_size)
+    return bool(hash_of(path, into=None if len(etag) == 64 else git).hexdigest() == etag)
 
 
 def _named(repo_id: str, revision: str, folder: Path, name: str, access: Access) -> Path:

@@ -62,7 +62,7 @@ def url_weights(url: str, access: Access = DEFAULT) -> Path:
 
 @contextmanager
 def scratch(home: Path) -> Iterator[Path]:
-    """A temporary folder in `home`; what killed processes left there goes, once it is old enough to be nobody's."""
+    """A temporary folder in `home`; those that killed processes left there are removed after two days."""
     with cache_errors(home):
         home.mkdir(parents=True, exist_ok=True)
         for left in home.glob(".labclip-*"):
@@ -157,7 +157,7 @@ def _convert(entry: Published, temporary: Path, folder: Path) -> None:
     from labclip.io.converting import convert_checkpoint
 
     checkpoint = temporary / entry.file
-    # One byte more than it has shows a file that goes on, without taking it all.
+    # One byte more than expected shows a longer file without fetching all of it.
     found, size = save(entry.url, checkpoint, entry.size + 1)
     if size < entry.size:
         raise ConnectionError(f"{size:,} of {entry.size:,} bytes arrived")
