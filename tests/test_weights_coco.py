@@ -215,7 +215,8 @@ def test_what_is_missing_is_one_message(script, coco):
         assert "\n" not in said
         return said
 
-    assert "There is no folder" in refused("--sugarcrepe", coco / "none")
+    assert f"There is no folder {coco / 'none'}" in refused("--sugarcrepe", coco / "none")
+    assert "--images is -5. Pass 1 or more." in refused("--images", -5)
     assert f"There is no folder {coco / 'nothing'}" in refused("--aro", coco / "nothing")
     assert "OpenCLIP knows no model 'ViT-B-33'" in refused(model="ViT-B-33:openai")
     (coco / "empty").mkdir()

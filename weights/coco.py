@@ -110,6 +110,8 @@ def make(
     for folder in filter(None, (coco, sugarcrepe, aro)):
         if not folder.is_dir():
             raise FileNotFoundError(f"There is no folder {folder}.")
+    if images is not None and images < 1:
+        raise ValueError(f"--images is {images}. Pass 1 or more.")
     base = LABCLIP.from_pretrained(model, device=device)
     asked = {"model": model, "captions": [path.name for path, _ in captions_of(coco).values()], "images": images}
     record, table = out / "asked.json", out / "negatives.jsonl"
