@@ -48,16 +48,16 @@ def captions_of(coco: Path) -> dict[str, tuple[Path, tuple[str, ...] | None]]:
 
 
 def read_captions(coco: Path, path: Path, split: tuple[str, ...] | None, most: int | None) -> dict[str, list[str]]:
-    """The captions of each image, by its path in the folder."""
+    """The captions of each image, by its path in the folder; empty ones, also once cleaned, are left out."""
     captions: dict[str, list[str]] = {}
     for item in read_items(path, columns=Columns(negatives=(), split=split)):
-        if isinstance(item, BadRow):
+        if isinstance(item, BadRow) and not item.empty:
             raise ValueError(f"{item.place} {item.reason}.")
-        assert item.image is not None
-        captions.setdefault(item.image.name, []).extend(item.captions)
+        if not isinstance(item, BadRow) and item.image is not None:
+            captions.setdefault(item.image.name, []).extend(filter(negatives.clean, item.captions))
     there = {f"{one}/{name}" for one in IMAGES if (coco / one).is_dir() for name in os.listdir(coco / one)}
     found = {}
-    for name, several in list(captions.items())[:most]:
+    for name, several in [pair for pair in captions.items() if pair[1]][:most]:
         # COCO_val2014_000000000042.jpg is 000000000042.jpg in the folders of 2017.
         ways = (name, f"train2017/{name[-16:]}", f"val2017/{name[-16:]}")
         if (image := next((way for way in ways if way in there), None)) is None:
