@@ -176,6 +176,21 @@ def test_a_corrected_table_keeps_what_is_done(model, data, scenes, monkeypatch, 
     assert contents(data / "some") == contents(data / "whole")
 
 
+def test_a_table_corrected_to_name_no_image(model, data, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(writing, "_write_block", lambda *arguments: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run(model, data, "some")
+    head, *rows = (data / "captions.csv").read_text().splitlines()
+    (data / "captions.csv").write_text("\n".join([head, *(row[: row.rindex(",") + 1] for row in rows)]) + "\n")
+    run(model, data, "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(LABCLIP, "encode_image", None)
+        run(model, data, "some")
+    assert contents(data / "some") == contents(data / "whole")
+    assert "negative_image_features.npy" not in contents(data / "some")
+
+
 @pytest.mark.parametrize("name", ["shown.npy", "image_features.npy"])
 def test_a_byte_flipped_before_the_captions_is_refused(model, data, monkeypatch, name):
     with monkeypatch.context() as patch:

@@ -10,7 +10,7 @@ are in Karpathy's training splits, none in train2017. OUT gets the folders `pape
 `labclip push`, and the table as `table.md`. Stopped at any moment, the same command goes on where it was.
 
 How long it takes was not measured. An estimate for ViT-B/32 on a laptop with a GPU and eight cores: an hour, most of it
-spent on reading 113,000 images and on 1.1 million captions and negatives. Without a GPU it is a day or more.
+spent on reading 113,000 images and on 1.1 million captions and negatives. Without a GPU it is many hours.
 """
 
 from __future__ import annotations
