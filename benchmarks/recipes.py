@@ -142,7 +142,7 @@ def held_part(data, setting, seed):
     """The tenth of the images that a fit holds out."""
     from labclip.training.splits import split
 
-    return split(data, setting.fit, None, recipes.RECIPES["labclip"], seed, stacklevel=1)[1]
+    return split(data, setting.fit, None, recipes.RECIPES["labclip"], seed).held
 
 
 def fitted(setting, name, seed):

@@ -253,37 +253,47 @@ for kind, name in ((Parts, "append"), (Journal, "keep"), (Journal, "plan"), (Jou
     setattr(kind, name, fatal(getattr(kind, name)))
 embedding.clear = fatal(embedding.clear)
 report = os.open(folder + "/report", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
-for step in (1, 6):
+for step in (2, 5):
     due = 1
     while True:
         calls = 0
         child = os.fork()
         if child == 0:
             embed(model, captions=folder + "/captions.csv", images=folder + "/photos", out=f"{folder}/killed{step}",
-                  batch_size=5, progress=False, on_error="skip")
+                  batch_size=5, progress=False, on_error="skip", negative_images="shown")
             os._exit(0)
         status = os.waitpid(child, 0)[1]
         if status == 0:
             break
         assert os.WTERMSIG(status) == signal.SIGKILL, status
-        due = 1 + (due + step) % 23
+        due = 1 + (due + step) % 37
 """
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")
 def test_killed_again_and_again_it_gives_the_same_bytes(model, data, monkeypatch):
+    """With images of negatives: of the first five in files of their own, of the others among those with captions."""
     monkeypatch.setattr(writing, "BLOCK", 7)
+    header, *rows = (data / "captions.csv").read_text().splitlines()
+    shown = [f"shown-{number}.png" if number < 5 else f"{number - 5}.png" for number in range(2 * N)]
+    for number in range(5):
+        shutil.copy(data / "photos" / f"{number + 6}.png", data / "photos" / f"shown-{number}.png")
+    table = [f"{header},shown", *(f"{row},{name}" for row, name in zip(rows, shown, strict=True))]
+    (data / "captions.csv").write_text("\n".join(table) + "\n")
     (data / "photos" / "4.png").write_bytes(b"no image")
-    run(model, data, "unbroken", on_error="skip")
+    run(model, data, "unbroken", on_error="skip", negative_images="shown")
     command = [sys.executable, "-c", KILLED, str(data)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
     kills = (data / "report").read_text().split()
     assert len(kills) >= 20
     assert set(kills) == {"append", "keep", "plan", "commit", "fsync", "replace", "clear"}
-    assert contents(data / "killed1") == contents(data / "unbroken")
-    assert contents(data / "killed6") == contents(data / "unbroken")
-    assert Features.load(data / "killed6").manifest["counts"]["images"] == N - 1
+    assert contents(data / "killed2") == contents(data / "unbroken")
+    assert contents(data / "killed5") == contents(data / "unbroken")
+    features = Features.load(data / "killed5")
+    assert features.manifest["counts"]["images"] == N - 1
+    assert features.has_negative_image.sum() == N - 2  # without the broken image, and the negative that it would show
+    assert not (data / "killed5" / "shown.npy.part").exists()
 
 
 def test_an_unfinished_folder_is_not_read(model, data):

@@ -48,6 +48,12 @@ def _verify(context: click.Context, _: click.Parameter, asked: bool) -> None:
     help="Column of hard negatives; may be given again. [default: all of negative, negative_2, ..., negatives, "
     "neg_caption and negative_caption that are there]",
 )
+@click.option(
+    "--negative-images",
+    multiple=True,
+    metavar="COLUMN",
+    help="Column of images that the negatives describe; may be given again, for the next column of negatives.",
+)
 @click.option("--split", multiple=True, metavar="NAME", help="Use only rows with this value in the column `split`.")
 @click.option(
     "--clean/--as-is",
@@ -83,6 +89,7 @@ def embed(
     column: str | None,
     image_column: str | None,
     negative_column: tuple[str, ...],
+    negative_images: tuple[str, ...],
     split: tuple[str, ...],
     clean: bool | None,
     on_error: str,
@@ -110,6 +117,7 @@ def embed(
         column=column,
         image_column=image_column,
         negative_columns=negative_column or None,
+        negative_images=negative_images or None,
         split=split or None,
         clean=clean,
         batch_size=batch_size,
@@ -128,8 +136,10 @@ def embed(
         click.echo(f"Left out: {len(skipped) - 5} more, all listed in {out / 'manifest.json'}", err=True)
     if true := counts.get("true_negatives"):
         click.echo(f"Not counted: {true:,} negatives that say what a caption of the same image says", err=True)
+    has = features.has_negative_image
+    shown = f"{int(has.any(axis=1).sum()):,} with an image of a negative, " if has is not None else ""
     click.echo(
         f"{out}: {counts['images']:,} images, {counts['captions']:,} captions, "
-        f"{counts['captions_with_negative']:,} of them with negatives, {len(skipped):,} items left out; "
+        f"{counts['captions_with_negative']:,} of them with negatives, {shown}{len(skipped):,} items left out; "
         f"of {features.base or 'a base without a name'}"
     )

@@ -9,8 +9,9 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import zip_longest
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 from labclip.messages import typed
 
@@ -29,6 +30,14 @@ class RowError(ValueError):
     """What is wrong with a row, as a sentence goes on after its place."""
 
 
+class Negative(NamedTuple):
+    """A negative, and the cell of the image that it describes, None where there is none, with that cell's column."""
+
+    text: Any
+    image: Any
+    column: str | None
+
+
 @dataclass(frozen=True)
 class Columns:
     """Which columns to read; None takes the usual names, the first of them that is there.
@@ -41,12 +50,15 @@ class Columns:
         negatives: The negatives'; else all that are there of `negative`, `negative_2`, ..., `negatives`,
             `neg_caption`, `negative_caption`.
         split: Rows to take, by their column `split`; None takes all.
+        negative_images: Those of images that the negatives describe, the first for the first column of negatives, and
+            so on; None reads none.
     """
 
     caption: str | None = None
     image: str | None = None
     negatives: tuple[str, ...] | None = None
     split: tuple[str, ...] | None = None
+    negative_images: tuple[str, ...] | None = None
 
     @property
     def images(self) -> tuple[str, ...]:
@@ -64,6 +76,7 @@ class Columns:
             or name in self.images
             or (self.image is None and name in IDENTIFIERS)
             or (bool(usual_negatives((name,))) if self.negatives is None else name in self.negatives)
+            or name in (self.negative_images or ())
             or (self.split is not None and name == "split")
         )
 
@@ -73,7 +86,7 @@ class Columns:
         needed: list[tuple[str, tuple[str, ...]]] = [("column", captions)]
         if not archive and (require_image or self.image):
             needed.append(("image_column", self.images))
-        needed += [("", (name,)) for name in self.negatives or ()]
+        needed += [("", (name,)) for name in (*(self.negatives or ()), *(self.negative_images or ()))]
         if self.split is not None:
             needed.append(("", ("split",)))
         names = list(names)
@@ -114,23 +127,39 @@ class Columns:
             return folder if PurePosixPath(folder).name == cell else f"{folder}/{cell}"
         return cell
 
-    def negatives_in(self, cells: Mapping[str, Any], captions: int | None) -> list[list[Any]]:
+    def negatives_in(self, cells: Mapping[str, Any], captions: int | None) -> list[list[Negative]]:
         """The negatives of each of the captions that a list has; None is one caption that is not a list."""
-        found: list[list[Any]] = [[] for _ in range(captions or 1)]
-        for column in usual_negatives(tuple(cells)) if self.negatives is None else self.negatives:
-            value = cells.get(column)
-            values = listed(value)
-            if values is None and column in _LISTS and isinstance(value, str) and value.startswith("["):
-                raise RowError(f"has a {column} that is neither a text nor a list of texts")
-            if captions is None:
-                found[0] += [value] if values is None else values
-            elif values is not None and len(values) == captions:
-                for mine, one in zip(found, values, strict=True):
-                    nested = listed(one)
-                    mine += [one] if nested is None else nested
-            elif not is_empty(value):
-                raise RowError(f"has {captions} captions, so {column!r} must be a list of as many, one for each")
-        return [[one for one in mine if not is_empty(one)] for mine in found]
+        found: list[list[Negative]] = [[] for _ in range(captions or 1)]
+        columns = usual_negatives(tuple(cells)) if self.negatives is None else self.negatives
+        shown = [name for name in self.negative_images or () if not is_empty(cells.get(name))]
+        if shown and len(columns) < len(self.negative_images or ()):
+            raise RowError(f"names an image in {shown[0]!r}, but lacks the column of negatives that it belongs to")
+        for column, images in zip_longest(columns, self.negative_images or ()):
+            texts, beside = (_by_caption(cells, one, captions) for one in (column, images))
+            for mine, several, cell in zip(found, texts, beside, strict=True):
+                if all(map(is_empty, cell)):
+                    cell = [None] * len(several)
+                if len(cell) != len(several):
+                    count = f"has {len(several)} in {column!r} but {len(cell)} in {images!r}"
+                    raise RowError(f"{count}; name an image for each negative, or none")
+                pairs = zip(several, cell, strict=True)
+                mine += [Negative(text, image, images) for text, image in pairs if not is_empty(text)]
+        return found
+
+
+def _by_caption(cells: Mapping[str, Any], column: str | None, captions: int | None) -> list[list[Any]]:
+    """What a column has for each of the captions that a list has; None is one caption that is not a list."""
+    value = None if column is None else cells.get(column)
+    values = listed(value)
+    if values is None and column in _LISTS and isinstance(value, str) and value.startswith("["):
+        raise RowError(f"has a {column} that is neither a text nor a list of texts")
+    if captions is None:
+        return [[value] if values is None else values]
+    if values is not None and len(values) == captions:
+        return [[one] if (nested := listed(one)) is None else nested for one in values]
+    if not is_empty(value):
+        raise RowError(f"has {captions} captions, so {column!r} must be a list of as many, one for each")
+    return [[] for _ in range(captions)]
 
 
 def separator_in(names: Sequence[str]) -> str | None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from labclip.data.cleaning import clean as clean_text
 from labclip.data.cleaning import is_shuffle
-from labclip.data.columns import Columns, RowError, is_empty, listed
+from labclip.data.columns import Columns, Negative, RowError, is_empty, listed
 from labclip.data.images import ImageSource
 from labclip.data.inputs import READERS, find_inputs
 from labclip.data.rows import Row, Wanted, parquet_columns
@@ -32,12 +32,14 @@ class Item:
         captions: Captions of the image, at least one, none of them empty.
         negatives: For each caption its negatives, distinct, often none.
         place: File and position, "captions.csv line 7".
+        negative_images: For each negative the image that it describes, or None; empty where no column of them is read.
     """
 
     image: ImageSource | None
     captions: tuple[str, ...]
     negatives: tuple[tuple[str, ...], ...]
     place: str
+    negative_images: tuple[tuple[ImageSource | None, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -169,28 +171,45 @@ class RowReader:
             cell = self.columns.captions_in(row.cells, archive=row.held is not None)
             several = listed(cell)
             captions = [cell] if several is None else several
-            negatives = self.columns.negatives_in(row.cells, None if several is None else len(several))
+            found = self.columns.negatives_in(row.cells, None if several is None else len(several))
+            negatives = [[(one.text, self._shown(one, row, place)) for one in mine] for mine in found]
             if not captions:
                 raise RowError("has an empty list of captions")
         except RowError as error:
             yield BadRow(place, image.name if image else self._name(row), str(error))
             return
-        sound: dict[int, tuple[str, ...]] = {}
+        sound: dict[int, dict[str, ImageSource | None]] = {}
         for number, (caption, mine) in enumerate(zip(captions, negatives, strict=True)):
             empty = is_empty(caption)
-            if problem := "has an empty caption" if empty else _unreadable(caption, mine):
+            if problem := "has an empty caption" if empty else _unreadable(caption, [text for text, _ in mine]):
                 yield BadRow(place, image.name if image else "", problem, empty)
             else:
-                sound[number] = tuple(dict.fromkeys(mine))
+                sound[number] = _distinct(mine)
         if sound:
-            yield Item(image, tuple([captions[number] for number in sound]), tuple(sound.values()), place)
+            item = Item(image, tuple([captions[number] for number in sound]), tuple(map(tuple, sound.values())), place)
+            yield replace(item, negative_images=_images_of(sound.values())) if self.columns.negative_images else item
 
     def _image(self, row: Row, place: str) -> ImageSource | None:
         """Where a row's image is; None where it names none and need not."""
         if row.held is not None:
             inside, start, size = row.held
             return ImageSource(inside, self.path, b"tar %d %d" % (self.number, start), start, size, place=place)
-        column, cell = self.columns.image_in(row.cells, required=self.require_image)
+        image = self._source(*self.columns.image_in(row.cells, required=self.require_image), row, place)
+        if image is None and self.require_image:
+            raise RowError("names no image")
+        return image
+
+    def _shown(self, negative: Negative, row: Row, place: str) -> ImageSource | None:
+        """Where the image is that a negative describes."""
+        _, cell, column = negative
+        if column is None:
+            return None
+        if isinstance(row.cells.get(column), list) and not isinstance(cell, str | None):
+            raise RowError(f"has a list in {column!r} of images that are not paths")
+        return self._source(column, cell, row, place)
+
+    def _source(self, column: str, cell: Any, row: Row, place: str) -> ImageSource | None:
+        """Where the image of a cell is; None of an empty one."""
         name: Any = cell
         if isinstance(cell, dict) and set(cell) <= {"bytes", "path"}:  # as Hugging Face datasets keep images
             name, cell = cell.get("path"), cell.get("bytes") or cell.get("path")
@@ -198,8 +217,6 @@ class RowReader:
             name, key = name if isinstance(name, str) else row.where, b"bytes " + hashlib.sha256(cell).digest()
             return ImageSource(name, self.path, key, row.number - 1, -1, column, cell, place)
         if is_empty(cell):
-            if self.require_image:
-                raise RowError("names no image")
             return None
         if not isinstance(cell, str):
             raise RowError(f"has an image that is a {type(cell).__name__}, not a path")
@@ -210,6 +227,18 @@ class RowReader:
 
     def _name(self, row: Row) -> str:
         return next((cell for name in self.columns.images if isinstance(cell := row.cells.get(name), str)), "")
+
+
+def _distinct(negatives: Iterable[tuple[str, ImageSource | None]]) -> dict[str, ImageSource | None]:
+    """Each text once, with the first image that it has."""
+    found: dict[str, ImageSource | None] = {}
+    for text, image in negatives:
+        found[text] = found.get(text) or image
+    return found
+
+
+def _images_of(negatives: Iterable[dict[str, ImageSource | None]]) -> tuple[tuple[ImageSource | None, ...], ...]:
+    return tuple(tuple(mine.values()) for mine in negatives)
 
 
 def _unreadable(caption: Any, negatives: Sequence[Any] = ()) -> str | None:
@@ -234,17 +263,20 @@ def _worded(item: Item, clean: bool | None) -> Iterator[Item | BadRow]:
     if not clean:
         yield item
         return
-    sound: list[tuple[str, tuple[str, ...]]] = []
-    for raw, negatives in zip(item.captions, item.negatives, strict=True):
+    sound: list[tuple[str, dict[str, ImageSource | None]]] = []
+    shown = item.negative_images or [(None,) * len(mine) for mine in item.negatives]
+    for raw, negatives, images in zip(item.captions, item.negatives, shown, strict=True):
         caption = clean_text(raw, WORDS)
         if caption.strip():
-            texts = (clean_text(negative, WORDS) for negative in negatives)
-            sound.append((caption, tuple(dict.fromkeys(text for text in texts if text.strip()))))
+            texts = ((clean_text(one, WORDS), image) for one, image in zip(negatives, images, strict=True))
+            sound.append((caption, _distinct(pair for pair in texts if pair[0].strip())))
         else:
             reason = f"has an empty caption: cleaning leaves nothing of {raw!r}"
             yield BadRow(item.place, item.image.name if item.image else "", reason, empty=True)
     if sound:
-        yield replace(item, captions=tuple(one for one, _ in sound), negatives=tuple(mine for _, mine in sound))
+        kept = [mine for _, mine in sound]
+        item = replace(item, captions=tuple(one for one, _ in sound), negatives=tuple(map(tuple, kept)))
+        yield replace(item, negative_images=_images_of(kept)) if item.negative_images else item
 
 
 def _refuse_mixed(caption: str, negatives: Sequence[str], place: str) -> None:

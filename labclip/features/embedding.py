@@ -17,6 +17,7 @@ from labclip.encode.fingerprint import describe_inputs, difference, identity_of
 from labclip.features.features import Features
 from labclip.features.folder import (
     CONTENT,
+    IMAGES,
     PART,
     UNFINISHED,
     array_shapes,
@@ -41,6 +42,7 @@ def embed(
     column: str | None = None,
     image_column: str | None = None,
     negative_columns: Sequence[str] | None = None,
+    negative_images: str | Sequence[str] | None = None,
     split: str | Sequence[str] | None = None,
     clean: bool | None = None,
     batch_size: int = 64,
@@ -67,6 +69,9 @@ def embed(
         image_column: The images' column; by default `image`, `filename`, `filepath` or `image_path`.
         negative_columns: Columns of hard negatives; by default all that are there of `negative`, `negative_2`, ...,
             `negatives`, `neg_caption`, `negative_caption`.
+        negative_images: The column of images that the negatives describe, a path each; of several, the first is for the
+            first column of negatives, and so on. A cell may be empty. An image that no caption describes is in
+            `Features.negative_images` only. By default none.
         split: Take only the rows whose column `split` has this value, or one of these.
         clean: True cleans captions and negatives alike (`labclip.negatives.clean`, 40 words), False takes them as they
             are. None does too, but refuses a caption that is not clean beside a negative that is its cleaned words in
@@ -119,8 +124,9 @@ def embed(
     inputs = find_inputs(captions)
     if images is not None and not Path(images).is_dir():
         raise FileNotFoundError(f"There is no folder of images {images}.")
-    columns = Columns(column, image_column, _tuple(negative_columns), _tuple(split))
-    made_from = {**identity_of(model), "inputs": describe_inputs(inputs), "columns": vars(columns), "clean": clean}
+    columns = Columns(column, image_column, _tuple(negative_columns), _tuple(split), _tuple(negative_images))
+    named = {name: value for name, value in vars(columns).items() if name != "negative_images" or value}
+    made_from = {**identity_of(model), "inputs": describe_inputs(inputs), "columns": named, "clean": clean}
     made_from = json.loads(json.dumps(made_from))  # as it is read again
     folder = Path(out)
     if folder.exists() and not folder.is_dir():
@@ -199,13 +205,13 @@ def _checked(rows: Iterator[Item | BadRow], on_error: str) -> Iterator[Item | Ba
 def _finish(journal: Journal, made_from: dict[str, Any]) -> None:
     """Name the arrays, then write the manifest, with which the folder counts as finished."""
     state = {
-        "images": "image_rows",
         "captions": "text_rows",
         "negatives_per_caption": "negatives_per_caption",
         "captions_with_negative": "with_negative",
         "true_negatives": "true_negatives",
     }
-    counts = {name: journal.get(key, 0) for name, key in state.items()} | {"texts_cut": journal.get("cut", {})["count"]}
+    counts = {"images": journal.get("rows", {})[IMAGES], **{name: journal.get(key, 0) for name, key in state.items()}}
+    counts["texts_cut"] = journal.get("cut", {})["count"]
     files = journal.parts.finish(journal.sealed, array_shapes(counts, made_from["dim"]))
     packages = versions_of("torch", "open_clip_torch", "numpy", "pillow")
     manifest = {

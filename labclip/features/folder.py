@@ -26,6 +26,9 @@ IMAGES, TEXTS = "image_features.npy", "text_features.npy"
 NEGATIVES, HAS_NEGATIVE = "negative_features.npy", "has_negative.npy"
 NEGATIVE_IMAGES, HAS_NEGATIVE_IMAGE = "negative_image_features.npy", "has_negative_image.npy"
 INDEX = "image_index.npy"
+SHOWN = "shown.npy"
+"""Of an unfinished run: the embeddings of images that negatives describe and no caption does."""
+
 IMAGE_NAMES, CAPTIONS = "images.jsonl", "captions.jsonl"
 FIELDS = {
     "images": IMAGES, "texts": TEXTS, "image_index": INDEX, "negatives": NEGATIVES, "has_negative": HAS_NEGATIVE,
@@ -198,7 +201,7 @@ def _again() -> str:
 
 def clear(folder: Path, names: Iterable[str]) -> None:
     """Remove an unfinished or finished run, the named files first."""
-    for name in (*names, UNFINISHED, UNFINISHED + "-journal"):
+    for name in (*names, SHOWN, UNFINISHED, UNFINISHED + "-journal"):
         for path in (folder / name, folder / (name + PART)):
             with suppress(FileNotFoundError):
                 path.unlink()

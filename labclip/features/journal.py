@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from labclip.data.cleaning import comparable
 from labclip.data.images import ImageSource
 from labclip.data.items import BadRow, Item
-from labclip.features.folder import HEADER, IMAGE_NAMES, IMAGES, UNFINISHED, clear
+from labclip.features.folder import HEADER, IMAGE_NAMES, IMAGES, SHOWN, UNFINISHED, clear
 from labclip.features.parts import Parts, Sealed
 from labclip.messages import typed
 
@@ -22,11 +22,20 @@ _TABLES = {
     "state": "(name TEXT PRIMARY KEY, value TEXT)",
     "images": "(id INTEGER PRIMARY KEY, key BLOB UNIQUE, name TEXT, place TEXT, file TEXT, start INTEGER, "
     "size INTEGER, part TEXT, row INTEGER, problem TEXT, chain TEXT)",
-    "texts": "(id INTEGER PRIMARY KEY, image INTEGER, caption TEXT, negatives TEXT, place TEXT, said BLOB)",
+    "texts": "(id INTEGER PRIMARY KEY, image INTEGER, caption TEXT, negatives TEXT, negative_images TEXT, place TEXT, "
+    "said BLOB)",
     "skipped": "(place TEXT, image TEXT, reason TEXT)",
 }
 _PLAN = ("images", "texts", "skipped")
 _SOURCE = "name, place, file, start, size, part"
+
+
+class Shown(NamedTuple):
+    """An image that a negative describes, and where its embedding is: the file that grows, and the row."""
+
+    name: str
+    file: str
+    row: int
 
 
 class Text(NamedTuple):
@@ -35,6 +44,7 @@ class Text(NamedTuple):
     caption: str
     negatives: list[str]
     wrong: list[bool]  # which of them are none that another caption of the same image says
+    images: list[Shown | None]  # the image of each
     place: str
     image_row: int
 
@@ -119,13 +129,14 @@ class Journal:
             return
         if self.get("plan_sha256", "") != self._plan_sha256():
             raise ValueError("its plan was edited")
-        rows, last, next_image = 0, "", self.get("next_image", 0)
+        rows, last, next_image, captioned = {IMAGES: 0, SHOWN: 0}, "", self.get("next_image", 0), self.captioned
         for image, row, chain, problem in self._db.execute("SELECT id, row, chain, problem FROM images ORDER BY id"):
-            rows, last = (rows, last) if row is None else (rows + 1, chain)
-            is_done = (row is None) != (problem is None)
-            if is_done != (image <= next_image) or (row is not None and row != rows - 1):
+            is_done, file = (row is None) != (problem is None), IMAGES if image <= captioned else SHOWN
+            if is_done != (image <= next_image) or row not in (None, rows[file]):
                 raise ValueError(f"what it says of image {image} was edited")
-        if rows != self.get("image_rows", 0) or last != self.get("digest", ""):
+            if row is not None:
+                rows[file], last = row + 1, chain
+        if rows != self.get("rows", {IMAGES: 0, SHOWN: 0}) or last != self.get("digest", ""):
             raise ValueError("its rows were edited")
 
     @property
@@ -133,6 +144,11 @@ class Journal:
         """What of the files that grow counts."""
         found: Sealed = self.get("sealed", {})
         return found
+
+    @property
+    def captioned(self) -> int:
+        """How many images captions describe. They come first; those of negatives alone are behind them."""
+        return int(self.get("captioned", 0))
 
     @property
     def planned(self) -> bool:
@@ -158,13 +174,19 @@ class Journal:
             for table in _PLAN[1:]:
                 self._db.execute(f"DROP TABLE {table}")
             self._create(*_PLAN)
+            self._db.execute(f"CREATE TEMP TABLE shown (id INTEGER PRIMARY KEY, key BLOB UNIQUE, {_SOURCE})")
             for row in rows:
                 most = max(most, self._take(row))
+            captioned, any_shown = self.count("images"), self.count("shown") > 0
+            columns = f"key, {_SOURCE}"
+            self._db.execute(f"INSERT OR IGNORE INTO images ({columns}) SELECT {columns} FROM shown ORDER BY id")
+            self._db.execute("DROP TABLE shown")
             self._db.execute("CREATE INDEX texts_of ON texts (image, said)")
             if again:
-                self._keep_equal(dim, batch_size)
+                self._keep_equal(captioned, dim, batch_size)
             self._db.execute("DROP TABLE before")
-            self._set(facts=facts, negatives_per_caption=most, planned=True, plan_sha256=self._plan_sha256())
+            self._set(facts=facts, negatives_per_caption=most, captioned=captioned, negative_images=any_shown)
+            self._set(planned=True, plan_sha256=self._plan_sha256())
             self._db.execute("COMMIT")
         except BaseException:
             self._discard(again)
@@ -185,31 +207,34 @@ class Journal:
         if isinstance(row, BadRow):
             self._db.execute("INSERT INTO skipped VALUES (?, ?, ?)", (row.place, row.image or None, row.reason))
             return 0
-        image = self._image(row)
-        for caption, negatives in zip(row.captions, row.negatives, strict=True):
+        assert row.image is not None
+        self._insert("images", row.image)
+        (image,) = self._db.execute("SELECT id FROM images WHERE key = ?", (row.image.key,)).fetchone()
+        shown = row.negative_images or ((),) * len(row.captions)
+        for caption, negatives, images in zip(row.captions, row.negatives, shown, strict=True):
+            named = [one and self._insert("shown", one) for one in images]
+            texts = (json.dumps(many) if any(many) else None for many in (negatives, named))
             self._db.execute(
-                "INSERT INTO texts (image, caption, negatives, place, said) VALUES (?, ?, ?, ?, ?)",
-                (image, caption, json.dumps(negatives) if negatives else None, row.place, _said(caption)),
+                "INSERT INTO texts (image, caption, negatives, negative_images, place, said) VALUES (?, ?, ?, ?, ?, ?)",
+                (image, caption, *texts, row.place, _said(caption)),
             )
         return max(map(len, row.negatives))
 
-    def _image(self, item: Item) -> int:
-        source = item.image
-        assert source is not None
+    def _insert(self, table: str, source: ImageSource) -> str:
+        """Take in an image where it is not there yet; its key as text."""
         assert source.file is not None
         file = str(source.file.absolute())
-        where = source.key, source.name, item.place, file, source.start, source.size, source.column
-        self._db.execute(f"INSERT OR IGNORE INTO images (key, {_SOURCE}) VALUES (?, ?, ?, ?, ?, ?, ?)", where)
-        (image,) = self._db.execute("SELECT id FROM images WHERE key = ?", (source.key,)).fetchone()
-        return int(image)
+        where = source.key, source.name, source.place, file, source.start, source.size, source.column
+        self._db.execute(f"INSERT OR IGNORE INTO {table} (key, {_SOURCE}) VALUES (?, ?, ?, ?, ?, ?, ?)", where)
+        return source.key.hex()
 
-    def _keep_equal(self, dim: int, batch_size: int) -> None:
+    def _keep_equal(self, captioned: int, dim: int, batch_size: int) -> None:
         """Take over what the plan before has done, up to the first image that is another one now."""
         (other,) = self._db.execute(
             "SELECT MIN(b.id) FROM before b LEFT JOIN images i ON i.id = b.id WHERE b.id <= ? AND "
             "(i.name IS NOT b.name OR i.start IS NOT b.start OR i.size IS NOT b.size OR i.part IS NOT b.part "
-            "OR i.part IS NOT NULL AND i.key IS NOT b.key)",
-            (self.get("next_image", 0),),
+            "OR i.part IS NOT NULL AND i.key IS NOT b.key OR (i.id <= ?) != (b.id <= ?))",
+            (self.get("next_image", 0), captioned, self.captioned),
         ).fetchone()
         same = self.get("next_image", 0) if other is None else other - 1
         # An unbroken run has whole batches, but for the last.
@@ -219,12 +244,17 @@ class Journal:
             "WHERE before.id = images.id) WHERE id <= ?",
             (kept,),
         )
-        rows, length, digest = 0, 0, ""
-        for name, chain in self._db.execute("SELECT name, chain FROM images WHERE row IS NOT NULL ORDER BY id"):
-            rows, length, digest = rows + 1, length + len(image_line(name)), chain
-        sealed = self.parts.cut(self.sealed, {IMAGES: HEADER + 4 * dim * rows, IMAGE_NAMES: length})
+        rows, length, digest = {IMAGES: 0, SHOWN: 0}, 0, ""
+        for image, name, chain in self._db.execute(
+            "SELECT id, name, chain FROM images WHERE row IS NOT NULL ORDER BY id"
+        ):
+            rows[IMAGES if image <= captioned else SHOWN] += 1
+            length += len(image_line(name)) if image <= captioned else 0
+            digest = chain
+        lengths = {file: HEADER + 4 * dim * count for file, count in rows.items()}
+        sealed = self.parts.cut(self.sealed, {**lengths, IMAGE_NAMES: length})
         self._db.execute("DELETE FROM state")
-        self._set(next_image=kept, image_rows=rows, digest=digest, sealed=sealed)
+        self._set(next_image=kept, rows=rows, digest=digest, sealed=sealed)
 
     def images(self, after: int) -> Iterator[ImageSource]:
         """Images from behind an id on, in order; their ids are without gaps."""
@@ -237,16 +267,24 @@ class Journal:
     def texts(self, after: int, last: int) -> list[Text]:
         """Captions of images that were kept, ids after < id <= last."""
         rows = self._db.execute(
-            "SELECT t.image, t.caption, t.negatives, t.place, i.row FROM texts t JOIN images i ON i.id = t.image "
-            "WHERE t.id > ? AND t.id <= ? AND i.row IS NOT NULL ORDER BY t.id",
+            "SELECT t.image, t.caption, t.negatives, t.negative_images, t.place, i.row FROM texts t "
+            "JOIN images i ON i.id = t.image WHERE t.id > ? AND t.id <= ? AND i.row IS NOT NULL ORDER BY t.id",
             (after, last),
         ).fetchall()
         texts = []
-        for image, caption, listed, place, image_row in rows:
+        for image, caption, listed, named, place, image_row in rows:
             negatives = json.loads(listed or "[]")
             wrong = [not self._true_of(image, negative) for negative in negatives]
-            texts.append(Text(caption, negatives, wrong, place, image_row))
+            keys = json.loads(named) if named else [None] * len(negatives)
+            images = [one and self._shown(one) for one in keys]
+            texts.append(Text(caption, negatives, wrong, images, place, image_row))
         return texts
+
+    def _shown(self, key: str) -> Shown | None:
+        """An image that a negative describes; None where it was left out."""
+        query = "SELECT id, name, row FROM images WHERE key = ? AND row IS NOT NULL"
+        found = self._db.execute(query, (bytes.fromhex(key),)).fetchone()
+        return found and Shown(found[1], IMAGES if found[0] <= self.captioned else SHOWN, found[2])
 
     def _true_of(self, image: int, text: str) -> bool:
         """Whether a caption of the image says the same."""

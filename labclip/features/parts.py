@@ -72,6 +72,10 @@ class Parts:
             _flush(file)
         return {name: (file.tell(), digest.hexdigest()) for name, (file, digest) in self._open.items()}
 
+    def rows(self, name: str, places: np.ndarray[Any, Any], dim: int) -> np.ndarray[Any, Any]:
+        """Rows of embeddings that were sealed, float32 [len(places), dim]."""
+        return np.memmap(self._part(name), "<f4", "r", offset=HEADER).reshape(-1, dim)[places]
+
     def finish(self, sealed: Sealed, arrays: Mapping[str, tuple[tuple[int, ...], str]]) -> dict[str, Any]:
         """Give every sealed file its name, and every array its header; remove any other of a feature folder.
 

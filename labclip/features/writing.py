@@ -11,9 +11,21 @@ from contextlib import closing
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from labclip.encode.encoder import Encoded, Encoder, batched
-from labclip.features.folder import CAPTIONS, HAS_NEGATIVE, IMAGE_NAMES, IMAGES, INDEX, NEGATIVES, TEXTS
+from labclip.features.folder import (
+    CAPTIONS,
+    HAS_NEGATIVE,
+    HAS_NEGATIVE_IMAGE,
+    IMAGE_NAMES,
+    IMAGES,
+    INDEX,
+    NEGATIVE_IMAGES,
+    NEGATIVES,
+    SHOWN,
+    TEXTS,
+)
 from labclip.features.journal import Journal, Text, image_line
 from labclip.messages import typed
 from labclip.text import Cut
@@ -37,7 +49,7 @@ def write_images(journal: Journal, encoder: Encoder, *, skip: bool) -> None:
     One that can't be used is left out where `skip` says so; else it is an error, after what came before is sealed.
     """
     total, sealed, whole = journal.count("images"), time.monotonic(), True
-    state = {"next_image": journal.get("next_image", 0), "image_rows": journal.get("image_rows", 0),
+    state = {"next_image": journal.get("next_image", 0), "rows": journal.get("rows", {IMAGES: 0, SHOWN: 0}),
              "digest": journal.get("digest", "")}  # fmt: skip
     sources = journal.images(state["next_image"])
     try:
@@ -55,7 +67,7 @@ def write_images(journal: Journal, encoder: Encoder, *, skip: bool) -> None:
     finally:
         if whole:  # what came before an error counts
             journal.commit(**state)
-    if not state["image_rows"]:
+    if not state["rows"][IMAGES]:
         first = next(journal.skipped())
         raise ValueError(
             f"None of the {total:,} images can be used; {first['where']}: {first['image']} {first['reason']}."
@@ -64,20 +76,26 @@ def write_images(journal: Journal, encoder: Encoder, *, skip: bool) -> None:
 
 def _write_batch(journal: Journal, batch: Sequence[Encoded], state: dict[str, Any]) -> None:
     """Features to their file, names to theirs, the rows and what is wrong to the journal."""
-    kept: list[Encoded] = []
+    kept: dict[str, list[Any]] = {IMAGES: [], SHOWN: []}
+    names: list[bytes] = []
     done: list[tuple[int | None, str | None, str | None, int]] = []
+    captioned = journal.captioned
     for one in batch:
         state["next_image"] += 1
+        file = IMAGES if state["next_image"] <= captioned else SHOWN
         if one.row is None:
             done.append((None, None, one.problem, state["next_image"]))
             continue
         state["digest"] = hashlib.sha256(state["digest"].encode() + one.digest).hexdigest()
-        done.append((state["image_rows"], state["digest"], None, state["next_image"]))
-        state["image_rows"] += 1
-        kept.append(one)
-    if kept:
-        journal.parts.append(IMAGES, np.stack([one.row for one in kept if one.row is not None]))
-        journal.parts.append(IMAGE_NAMES, b"".join(image_line(one.source.name) for one in kept))
+        done.append((state["rows"][file], state["digest"], None, state["next_image"]))
+        state["rows"][file] += 1
+        kept[file].append(one.row)
+        names += [image_line(one.source.name)] if file == IMAGES else []
+    for file, found in kept.items():
+        if found:
+            journal.parts.append(file, np.stack(found))
+    if names:
+        journal.parts.append(IMAGE_NAMES, b"".join(names))
     journal.keep(done)
 
 
@@ -111,8 +129,8 @@ def _write_block(journal: Journal, encoder: Encoder, block: Sequence[Text], most
     own = np.array([row_of[text.caption] for text in block])
     journal.parts.append(TEXTS, features[own])
     journal.parts.append(INDEX, np.array([text.image_row for text in block], dtype="<i8"))
-    lines = (json.dumps({"caption": t.caption, "negatives": t.negatives}, ensure_ascii=False) + "\n" for t in block)
-    journal.parts.append(CAPTIONS, "".join(lines).encode())
+    shown = journal.get("negative_images", False)
+    journal.parts.append(CAPTIONS, "".join(_line(text, shown) for text in block).encode())
     if most:
         negatives = np.repeat(own[:, None], most, axis=1)  # where there is none, the caption itself stands
         for row, text in enumerate(block):
@@ -124,4 +142,30 @@ def _write_block(journal: Journal, encoder: Encoder, block: Sequence[Text], most
         journal.parts.append(NEGATIVES, features[negatives])
         journal.parts.append(HAS_NEGATIVE, real)
         state["with_negative"] += int(real.any(axis=1).sum())
+        if shown:
+            _write_shown(journal, block, real, features.shape[1])
     state["text_rows"] += len(block)
+
+
+def _line(text: Text, shown: bool) -> str:
+    """A caption's line in `captions.jsonl`."""
+    said: dict[str, Any] = {"caption": text.caption, "negatives": text.negatives}
+    if shown:
+        said["negative_images"] = [one and one.name for one in text.images]
+    return json.dumps(said, ensure_ascii=False) + "\n"
+
+
+def _write_shown(journal: Journal, block: Sequence[Text], real: NDArray[np.bool_], dim: int) -> None:
+    """The images of the negatives that are `real`, [n, k]; where one has none, the caption's own stands."""
+    has, only = np.zeros_like(real), np.zeros_like(real)
+    rows = np.repeat([[text.image_row] for text in block], real.shape[1], axis=1)
+    for number, text in enumerate(block):
+        for column, image in enumerate(text.images):
+            if image and real[number, column] and image[1:] != (IMAGES, text.image_row):
+                has[number, column], only[number, column], rows[number, column] = True, image.file == SHOWN, image.row
+    found = np.empty((*real.shape, dim), dtype="<f4")
+    for file, which in ((IMAGES, ~only), (SHOWN, only)):
+        if which.any():
+            found[which] = journal.parts.rows(file, rows[which], dim)
+    journal.parts.append(NEGATIVE_IMAGES, found)
+    journal.parts.append(HAS_NEGATIVE_IMAGE, has)

@@ -1,0 +1,320 @@
+"""Images that negatives describe: from a column of the captions file to the feature folder, and into the fit."""
+
+import io
+import json
+import tarfile
+import warnings
+
+import models
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+
+import labclip
+from labclip import LABCLIP, Alignment, cli
+from labclip.data import BadRow, Columns, read_items
+from labclip.features import Features, embed, writing
+
+N = 8
+
+
+@pytest.fixture(scope="module")
+def model():
+    return LABCLIP.from_pretrained("scenes")
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    return labclip.scenes.sample(N + 3, seed=3)
+
+
+@pytest.fixture
+def data(tmp_path, scenes):
+    """Eight images with captions, and three that only negatives describe."""
+    (tmp_path / "photos").mkdir()
+    for number, image in enumerate(scenes.images):
+        Image.fromarray(image).save(tmp_path / "photos" / f"{number}.png")
+    # The negative of the first image is shown by one that comes later, of the third by its own, of the fourth by none.
+    shown = ["7.png", "8.png", "2.png", "", "9.png", "9.png", "10.png", "0.png"]
+    rows = [[f"{i}.png", scenes.captions[i], scenes.swapped_captions[i], shown[i]] for i in range(N)]
+    rows[6][2] = ""  # no negative, so its image is of no use
+    return write(tmp_path, [*rows, ["1.png", scenes.tags[1], "", ""]])
+
+
+def write(folder, rows):
+    text = "\n".join(",".join(row) for row in [["image", "caption", "negative", "shown"], *rows])
+    (folder / "captions.csv").write_text(text + "\n")
+    return folder
+
+
+def run(model, data, out="features", **options):
+    options = {"batch_size": 3, "progress": False, "images": data / "photos", "negative_images": "shown"} | options
+    return embed(model, data / "captions.csv", data / out, **options)
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+@torch.no_grad()
+def images_of(model, scenes):
+    return model.encode_image([Image.fromarray(image) for image in scenes.images], normalize=True).numpy()
+
+
+def counting(monkeypatch):
+    encoded, own = [], LABCLIP.encode_image
+    monkeypatch.setattr(
+        LABCLIP, "encode_image", lambda self, x, *a, **k: encoded.append(len(x)) or own(self, x, *a, **k)
+    )
+    return encoded
+
+
+def test_the_folder_has_the_images_of_the_negatives(model, data, scenes, monkeypatch):
+    encoded = counting(monkeypatch)
+    features = run(model, data)
+    # Each once, though 9.png is named twice and 7.png and 0.png have captions; 10.png shows no negative.
+    assert sum(encoded) == N + 2
+    monkeypatch.undo()
+    images = images_of(model, scenes)
+    assert features.images.shape == (N, 256)  # what no caption describes is no image of a gallery
+    assert np.abs(features.images - images[:N]).max() < 1e-6
+    assert features.has_negative_image[:, 0].tolist() == [True, True, False, False, True, True, False, True, False]
+    wanted = images[[7, 8, 2, 3, 9, 9, 6, 0, 1]]  # where there is none, the caption's own
+    assert np.abs(features.negative_images[:, 0] - wanted).max() < 1e-6
+    own = features.images[features.image_index]
+    missing = ~features.has_negative_image[:, 0]
+    assert np.array_equal(features.negative_images[missing, 0], own[missing])
+    assert isinstance(features.negative_images, np.memmap)
+    folder = data / "features"
+    assert [json.loads(line)["image"] for line in (folder / "images.jsonl").read_text().splitlines()] == [
+        f"{number}.png" for number in range(N)
+    ]
+    lines = [json.loads(line) for line in (folder / "captions.jsonl").read_text().splitlines()]
+    assert lines[4] == {
+        "caption": scenes.captions[4], "negatives": [scenes.swapped_captions[4]], "negative_images": ["9.png"]
+    }  # fmt: skip
+    assert lines[3]["negative_images"] == [None]
+    record = features.manifest["files"]
+    assert len(record["negative_image_features.npy"]["sha256"]) == 64
+    assert features.manifest["columns"]["negative_images"] == ["shown"]
+    assert sorted(path.name for path in folder.iterdir()) == sorted([*record, "manifest.json"])
+    assert len(Features.load(folder, base=model, verify=True)) == N + 1
+
+
+def test_without_the_option_nothing_changes(model, data):
+    features = run(model, data, negative_images=None)
+    assert features.negative_images is None
+    assert "negative_images" not in features.manifest["columns"]  # a folder made before the option is still its own
+    with pytest.raises(ValueError, match="has features already, but its columns is"):
+        run(model, data)
+    write(data, [["0.png", "a red cube", "a blue cube", ""]])
+    assert run(model, data, "none").negative_images is None  # the column names no image
+
+
+def test_a_changed_byte_is_found(model, data):
+    run(model, data)
+    path = data / "features" / "negative_image_features.npy"
+    path.write_bytes(path.read_bytes()[:-1] + b"\0")
+    with pytest.raises(ValueError, match=r"negative_image_features\.npy was changed after it was written"):
+        Features.load(data / "features")
+
+
+def test_from_the_table_into_the_fit(model, tmp_path):
+    scenes = labclip.scenes.sample(60, seed=5)
+    (tmp_path / "photos").mkdir()
+    for number, image in enumerate(scenes.images):
+        Image.fromarray(image).save(tmp_path / "photos" / f"{number}.png")
+    write(tmp_path, [[f"{i}.png", scenes.captions[i], scenes.captions[i + 30], f"{i + 30}.png"] for i in range(30)])
+    features = run(model, tmp_path)
+    assert len(features.images) == 30
+    settings = {"recipe": "paper", "epochs": 3, "batch_size": 10, "learning_rate": 1e-2, "progress": False}
+    fitted = labclip.fit(features, **settings).alignment.fitted
+    images = torch.from_numpy(images_of(model, scenes))
+    given = {name: torch.from_numpy(np.array(getattr(features, name))) for name in ("texts", "negatives")}
+    same = Features.from_arrays(images=images[:30], **given, negative_images=images[30:])
+    torch.testing.assert_close(labclip.fit(same, **settings).alignment.fitted, fitted, rtol=1e-3, atol=1e-3)
+    without = labclip.fit(run(model, tmp_path, "without", negative_images=None), **settings).alignment.fitted
+    assert not torch.allclose(without, fitted, atol=1e-2)
+
+
+def test_a_missing_file_is_one_clear_message(model, data, scenes):
+    (data / "photos" / "9.png").rename(data / "photos" / "nine.png")
+    with pytest.raises(ValueError) as caught:
+        run(model, data)
+    said = str(caught.value)
+    assert said.startswith("9.png (captions.csv line 6) can't be read (No such file or directory). Repair it")
+    assert "\n" not in said
+    features = run(model, data, "skipped", on_error="skip")
+    assert features.has_negative_image[:, 0].tolist() == [True, True, False, False, False, False, False, True, False]
+    assert len(features.images) == N
+    assert features.manifest["skipped"] == [
+        {"where": "captions.csv line 6", "image": "9.png", "reason": "can't be read (No such file or directory)",
+         "captions": 0}
+    ]  # fmt: skip
+    (data / "photos" / "nine.png").rename(data / "photos" / "9.png")
+    assert run(model, data).has_negative_image.sum() == 5
+    assert contents(data / "features") == contents(run(model, data, "whole").folder)
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_corrected_table_keeps_what_is_done(model, data, scenes, monkeypatch, late):
+    """Where an image that negatives alone describe gets a caption, what comes behind it is encoded again."""
+    stop = "labclip.features.embedding.write_manifest" if late else "labclip.features.writing._write_block"
+    with monkeypatch.context() as patch:
+        patch.setattr(stop, lambda *arguments: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run(model, data, "some")
+    path = data / "captions.csv"
+    path.write_text(path.read_text() + f"9.png,{scenes.captions[9]},,\n")
+    assert len(run(model, data, "whole").images) == N + 1
+    with monkeypatch.context() as patch:
+        encoded = counting(patch)
+        run(model, data, "some")
+    assert 0 < sum(encoded) < N + 2
+    assert contents(data / "some") == contents(data / "whole")
+
+
+def test_a_table_corrected_to_name_no_image(model, data, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(writing, "_write_block", lambda *arguments: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run(model, data, "some")
+    head, *rows = (data / "captions.csv").read_text().splitlines()
+    (data / "captions.csv").write_text("\n".join([head, *(row[: row.rindex(",") + 1] for row in rows)]) + "\n")
+    run(model, data, "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(LABCLIP, "encode_image", None)
+        run(model, data, "some")
+    assert contents(data / "some") == contents(data / "whole")
+    assert "negative_image_features.npy" not in contents(data / "some")
+
+
+@pytest.mark.parametrize("name", ["shown.npy", "image_features.npy"])
+def test_a_byte_flipped_before_the_captions_is_refused(model, data, monkeypatch, name):
+    with monkeypatch.context() as patch:
+        patch.setattr(writing, "_write_block", lambda *arguments: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run(model, data)
+    part = data / "features" / (name + ".part")
+    whole = bytearray(part.read_bytes())
+    whole[-1] ^= 1
+    part.write_bytes(whole)
+    with pytest.raises(ValueError, match=rf"{name}\.part was changed since it was written"):
+        run(model, data)
+
+
+def read(path, **columns):
+    """(negatives, names of their images) of every caption, and what is wrong."""
+    good, bad = [], []
+    for found in read_items(path, columns=Columns(**columns)):
+        if isinstance(found, BadRow):
+            bad.append(found.reason)
+        else:
+            names = [[one and one.name for one in mine] for mine in found.negative_images]
+            good += zip(map(list, found.negatives), names, strict=True)
+    return good, bad
+
+
+def lines(path, *rows):
+    path.write_text("\n".join(json.dumps({"image": "a.png", "caption": "x", **row}) for row in rows))
+    return path
+
+
+def test_lists_and_several_columns(tmp_path):
+    path = lines(
+        tmp_path / "c.jsonl",
+        {"negatives": ["one", "", "two", "one"], "shown": ["1.png", "no.png", None, "2.png"]},
+        {"negatives": ["one", "two"], "shown": None},
+        {"negatives": "one", "shown": "1.png"},
+        {"caption": ["x", "y"], "negatives": [["one", "two"], None], "shown": [["1.png", "2.png"], None]},
+        {"negatives": ["one", "two"], "shown": ["1.png"]},
+        {"negatives": "one", "shown": 7},
+    )
+    good, bad = read(path, negative_images=("shown",))
+    assert good == [
+        (["one", "two"], ["1.png", None]),
+        (["one", "two"], [None, None]),
+        (["one"], ["1.png"]),
+        (["one", "two"], ["1.png", "2.png"]),
+        ([], []),
+    ]
+    assert bad == [
+        "has 2 in 'negatives' but 1 in 'shown'; name an image for each negative, or none",
+        "has an image that is a int, not a path",
+    ]  # fmt: skip
+    two = lines(
+        tmp_path / "two.jsonl",
+        {"negative": "one", "negative_2": "two", "first": "", "second": "2.png"},
+        {"negative_2": "two", "second": "2.png"},
+    )
+    good, bad = read(two, negative_images=("first", "second"))
+    assert good == [(["one", "two"], [None, "2.png"])]
+    assert bad == ["names an image in 'second', but lacks the column of negatives that it belongs to"]
+    with pytest.raises(ValueError, match=r"two\.jsonl has no column 'third'; it has"):
+        read(two, negative_images=("third",))
+    assert {item.negative_images for item in read_items(path)} == {()}  # where no column of them is asked for
+
+
+def test_cleaning_keeps_each_negative_beside_its_image(model, data):
+    write(data, [["0.png", "A cube.", "A ball.", "1.png"]])
+    path = lines(data / "c.jsonl", {"negatives": ["...", "A ball.", "a ball"], "shown": ["1.png", None, "2.png"]})
+    (item,) = read_items(path, columns=Columns(negative_images=("shown",)), clean=True)
+    assert item.negatives == (("a ball",),)
+    assert item.negative_images[0][0].name == "2.png"
+    assert run(model, data, clean=True).has_negative_image.tolist() == [[True]]
+
+
+def test_images_held_in_parquet(model, data, scenes):
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    held = [(data / "photos" / f"{number}.png").read_bytes() for number in range(4)]
+    rows = [
+        {"image": {"bytes": held[0], "path": "a.png"}, "caption": "x", "negative": "y", "shown": {"bytes": held[1]}},
+        {"image": {"bytes": held[2], "path": "b.png"}, "caption": "y", "negative": "x", "shown": {"bytes": held[0]}},
+        {"image": {"bytes": held[3], "path": "c.png"}, "caption": "z", "negative": "x", "shown": {"bytes": None}},
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), data / "c.parquet")
+    features = embed(model, data / "c.parquet", data / "held", negative_images="shown", progress=False)
+    images = images_of(model, scenes)
+    assert features.has_negative_image.ravel().tolist() == [True, True, False]
+    assert np.abs(features.negative_images[:2, 0] - images[:2][::-1]).max() < 1e-6
+    listed = [{**rows[0], "negatives": ["y"], "shown": [held[1]]}]
+    pq.write_table(pa.Table.from_pylist(listed), data / "listed.parquet")
+    assert read(data / "listed.parquet", negatives=("negatives",), negative_images=("shown",))[1] == [
+        "has a list in 'shown' of images that are not paths"
+    ]
+
+
+def test_beside_images_in_a_tar(data):
+    with tarfile.open(data / "c.tar", "w") as tar:
+        row = json.dumps({"caption": "x", "negative": "y", "shown": "photos/1.png"}).encode()
+        for name, member in (("0.png", (data / "photos" / "0.png").read_bytes()), ("0.json", row)):
+            info = tarfile.TarInfo(name)
+            info.size = len(member)
+            tar.addfile(info, io.BytesIO(member))
+    base = LABCLIP(
+        models.make("clip"), Alignment.identity(models.DIM), tokenizer=models.tokenizer(),
+        preprocess=lambda image: torch.from_numpy(np.array(image.resize((32, 32)))).permute(2, 0, 1) / 255,
+    )  # fmt: skip
+    features = embed(base, data / "c.tar", data / "packed", negative_images="shown", progress=False)
+    assert features.has_negative_image.tolist() == [[True]]
+    assert not np.allclose(features.negative_images[0, 0], features.images[0])
+
+
+def test_the_command(model, data):
+    arguments = ["--model", "scenes", "--captions", data / "captions.csv", "--images", data / "photos",
+                 "--negative-images", "shown", "--batch-size", 3, data / "out"]  # fmt: skip
+    with warnings.catch_warnings():
+        done = CliRunner().invoke(cli.main, ["embed", *map(str, arguments)])
+    assert done.exit_code == 0, done.stderr
+    assert (
+        "8 images, 9 captions, 7 of them with negatives, 5 with an image of a negative, 0 items left out" in done.stdout
+    )
+    run(model, data)
+    assert contents(data / "out") == contents(data / "features")
+    wrong = CliRunner().invoke(
+        cli.main, ["embed", *map(str, [*arguments[:-1], data / "no", "--negative-images", "none"])]
+    )
+    assert wrong.exit_code == 2
+    assert "captions.csv has no column 'none'; it has 'image', 'caption', 'negative', 'shown'" in wrong.stderr

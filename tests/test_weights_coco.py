@@ -1,0 +1,237 @@
+"""`weights/coco.py` from end to end, on a COCO of a hundred rendered images with the embedded model as base."""
+
+import importlib.util
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import labclip
+from labclip import LABCLIP, Alignment, scenes
+from labclip.evaluation.benchmarks.sugarcrepe import SUBSETS
+from labclip.io.published import REPORTED
+
+pytest.importorskip("HanTa")
+SCRIPT = Path(__file__).parents[1] / "weights" / "coco.py"
+TRAIN, TEST = 80, 20
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("weights_coco", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    return scenes.sample(TRAIN + TEST, seed=11)
+
+
+@pytest.fixture
+def coco(tmp_path, drawn):
+    """COCO as of 2017: numbered JPEG files, two captions an image; SugarCrepe and ARO of the same images beside it."""
+    root = tmp_path / "coco"
+    (root / "annotations").mkdir(parents=True)
+    for side, numbers in (("train2017", range(TRAIN)), ("val2017", range(TRAIN, TRAIN + TEST))):
+        (root / side).mkdir()
+        for number in numbers:
+            Image.fromarray(drawn.images[number]).save(root / side / file(number), quality=95)
+        captions = [
+            {"image_id": number, "id": 2 * number + place, "caption": f"{text[0].upper()}{text[1:]}."}
+            for number in numbers
+            for place, text in enumerate((drawn.captions[number], drawn.tags[number]))
+        ]
+        images = [{"id": number, "file_name": file(number), "license": 1} for number in numbers]
+        written = {"info": {}, "images": images, "licenses": [], "annotations": captions}
+        (root / "annotations" / f"captions_{side}.json").write_text(json.dumps(written))
+    (tmp_path / "sugarcrepe").mkdir()
+    for subset, number in zip(SUBSETS, range(TRAIN, TRAIN + len(SUBSETS)), strict=True):
+        pair = {"caption": drawn.captions[number], "negative_caption": drawn.swapped_captions[number]}
+        entry = {"0": {"filename": file(number), **pair}}
+        (tmp_path / "sugarcrepe" / f"{subset}.json").write_text(json.dumps(entry))
+    shutil.copytree(root / "val2017", tmp_path / "aro" / "images")
+    for name, kind in (("relation", {"relation_name": "left of"}), ("attribution", {"attributes": ["red", "blue"]})):
+        entries = [
+            {
+                "image_path": file(number),
+                "bbox_x": 0,
+                "bbox_y": 0,
+                "bbox_w": 64,
+                "bbox_h": 64,
+                "true_caption": drawn.captions[number],
+                "false_caption": drawn.swapped_captions[number],
+                **kind,
+            }
+            for number in range(TRAIN, TRAIN + TEST)
+        ] * 2  # VG-A's macro is over pairs of attributes that have at least 25 items
+        (tmp_path / "aro" / f"visual_genome_{name}.json").write_text(json.dumps(entries))
+    return tmp_path
+
+
+def file(number):
+    return f"{number:012d}.jpg"
+
+
+def run(script, folder, *more, out="out", model="scenes"):
+    arguments = ["--coco", folder / "coco", "--out", folder / out, "--model", model, "--device", "cpu", *more]
+    script.main(list(map(str, arguments)))
+
+
+def table(text):
+    """The figures of `table.md` by benchmark and metric."""
+    found, benchmark = {}, ""
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if len(cells) == 8:
+            benchmark = cells[0] or benchmark
+            found[benchmark, cells[1]] = cells[2:]
+    return found
+
+
+@pytest.mark.slow
+def test_from_a_folder_of_images_to_two_matrices(script, coco, drawn, capsys, monkeypatch):
+    everything = ("--sugarcrepe", coco / "sugarcrepe", "--aro", coco / "aro")
+    run(script, coco, *everything)
+    printed, out = capsys.readouterr().out, coco / "out"
+    assert "Measured beside published" in printed
+    # Cleaned captions beside shuffled negatives, of the training images alone.
+    rows = [json.loads(line) for line in (out / "negatives.jsonl").read_text().splitlines()]
+    assert len(rows) == 2 * TRAIN
+    assert rows[0]["caption"] == drawn.captions[0]
+    assert (
+        sum(sorted(row["negative"].split()) == sorted(row["caption"].split()) for row in rows if row["negative"])
+        > TRAIN
+    )
+    features = labclip.Features.load(out / "features", base=LABCLIP.from_pretrained("scenes"), verify=True)
+    assert len(features.images) == TRAIN
+    # Two matrices on this base, each by its recipe, with what was measured in its card.
+    for recipe in ("paper", "labclip"):
+        alignment = Alignment.from_pretrained(out / recipe)
+        assert alignment.metadata["recipe"] == recipe
+        assert alignment.base.model == "scenes"
+        assert alignment.metadata["results"].keys() == {"coco", "coco-negatives", "sugarcrepe", "vg-a", "vg-r"}
+        assert "160 captions of 80 images" in alignment.metadata["data"] or recipe == "labclip"
+        card = (out / recipe / "README.md").read_text()
+        measured = alignment.metadata["results"]["coco"]["labclip"]["t2i_r1"]
+        assert (
+            f"| coco | t2i_r1 | {alignment.metadata['results']['coco']['base']['t2i_r1']:.3f} | {measured:.3f} |"
+            in card
+        )
+        LABCLIP.from_pretrained("scenes", alignment=out / recipe).encode_text("a red cube")
+    # The table has each benchmark's figures, those of the report, beside the published ones.
+    report = json.loads((out / "report.json").read_text())["benchmarks"]
+    figures = table((out / "table.md").read_text())
+    for (benchmark, metric), name in {
+        ("COCO retrieval", "t2i_r1"): "coco", ("VG-Attribution", "macro"): "vg-a", ("SugarCrepe", "swap"): "sugarcrepe",
+        ("COCO hard negatives", "binding"): "coco-negatives", ("VG-Relation", "macro"): "vg-r",
+    }.items():  # fmt: skip
+        models = report[name]["models"]
+        wanted = [f"{models[one][metric]:.3f}" for one in ("base", "paper", "labclip")]
+        assert figures[benchmark, metric][:3] == wanted
+    (published,) = (one.values for one in REPORTED if (one.benchmark, one.metric) == ("sugarcrepe", "swap"))
+    assert figures["SugarCrepe", "swap"][3:] == [f"{published[one]:.3f}" for one in ("base", "labclip", "NegCLIP")]
+    assert figures["COCO hard negatives", "binding"][3:] == ["", "", ""]
+    # Again: nothing is made, embedded or fitted a second time, and the table is the same.
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file() and path.parent.name != "cache"}
+    for owner, name in (
+        (script.negatives, "add"),
+        (labclip, "fit"),
+        (LABCLIP, "encode_image"),
+        (script, "write_captions"),
+    ):
+        monkeypatch.setattr(owner, name, None)
+    run(script, coco, *everything)
+    assert printed.endswith(capsys.readouterr().out)
+    assert {path: path.read_bytes() for path in before} == before
+    # Other captions or another base do not go into the same folder.
+    with pytest.raises(
+        SystemExit, match=r"was made with .*'images': None.*, not with .*'images': 5.* Pass another --out"
+    ):
+        run(script, coco, "--images", 5)
+
+
+@pytest.mark.slow
+def test_it_goes_on_where_it_stopped(script, coco, monkeypatch):
+    def stop(*arguments, **settings):
+        raise ValueError("stopped")
+
+    for owner, name in ((script.negatives, "add"), (labclip, "embed"), (labclip, "fit"), (script, "beside_published")):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, stop)
+            with pytest.raises(SystemExit, match="Error: stopped"):
+                run(script, coco, "--images", 40)
+    with monkeypatch.context() as patch:
+        patch.setattr(labclip, "fit", stop)
+        run(script, coco, "--images", 40)
+    assert len(labclip.Features.load(coco / "out" / "features").images) == 40
+    run(script, coco, "--images", 40, out="whole")
+    for recipe in ("paper", "labclip"):
+        one, two = (Alignment.from_pretrained(coco / out / recipe) for out in ("out", "whole"))
+        assert one.fitted.equal(two.fitted)
+        assert one.metadata["results"] == two.metadata["results"]
+
+
+def karpathy(folder, drawn):
+    images = [
+        {"filepath": "val2014" if number % 2 else "train2014", "filename": f"COCO_val2014_{file(number)}",
+         "split": split, "sentences": [{"raw": text} for text in (drawn.captions[number], "", ".", drawn.tags[number])],
+        } for number, split in ((0, "train"), (1, "restval"), (2, "val"), (TRAIN, "test"))
+    ]  # fmt: skip
+    (folder / "coco" / "dataset_coco.json").write_text(json.dumps({"images": images, "dataset": "coco"}))
+
+
+@pytest.mark.parametrize("year", ["2014", "2017"])
+def test_karpathys_split_is_taken_where_it_is(script, coco, drawn, year):
+    karpathy(coco, drawn)
+    if year == "2014":
+        (coco / "coco" / "train2017").rename(coco / "coco" / "train2014")
+        (coco / "coco" / "val2017").rename(coco / "coco" / "val2014")
+        for number, folder in ((0, "train2014"), (1, "val2014"), (TRAIN, "train2014")):
+            here = next((coco / "coco").rglob(file(number)))
+            here.rename(coco / "coco" / folder / f"COCO_val2014_{file(number)}")
+    script.write_captions(coco / "coco", coco, None)
+    rows = [json.loads(line) for line in (coco / "train.jsonl").read_text().splitlines()]
+    wanted = ["train2014/COCO_val2014_000000000000.jpg", "val2014/COCO_val2014_000000000001.jpg"]
+    wanted = wanted if year == "2014" else ["train2017/000000000000.jpg", "train2017/000000000001.jpg"]
+    assert [row["image"] for row in rows] == [name for name in wanted for _ in range(2)]
+    assert [row["caption"] for row in rows] == [text for n in (0, 1) for text in (drawn.captions[n], drawn.tags[n])]
+    (test,) = json.loads((coco / "test.json").read_text())
+    assert test["caption"] == [drawn.captions[TRAIN], drawn.tags[TRAIN]]
+    assert test["image"] == (
+        "train2014/COCO_val2014_000000000080.jpg" if year == "2014" else "val2017/000000000080.jpg"
+    )
+
+
+def test_what_is_missing_is_one_message(script, coco):
+    def refused(*more, **options):
+        with pytest.raises(SystemExit) as caught:
+            run(script, coco, *more, **options)
+        said = str(caught.value)
+        assert said.startswith("Error: ")
+        assert "\n" not in said
+        return said
+
+    assert f"There is no folder {coco / 'none'}" in refused("--sugarcrepe", coco / "none")
+    assert "--images is -5. Pass 1 or more." in refused("--images", -5)
+    assert f"There is no folder {coco / 'nothing'}" in refused("--aro", coco / "nothing")
+    assert "OpenCLIP knows no model 'ViT-B-33'" in refused(model="ViT-B-33:openai")
+    (coco / "empty").mkdir()
+    assert "7 of 7 files are missing" in refused("--sugarcrepe", coco / "empty")
+    (coco / "sugarcrepe" / "swap_att.json").unlink()
+    said = refused("--sugarcrepe", coco / "sugarcrepe")
+    assert "1 of 7 files are missing" in said
+    assert "github.com/RAIVNLab/sugar-crepe" in said
+    assert not (coco / "out" / "features").exists()  # it is said before the work
+    shutil.rmtree(coco / "out")
+    (coco / "coco" / "train2017" / file(3)).unlink()
+    said = refused()
+    assert "coco has no image 000000000003.jpg, which captions_train2017.json describes. Unpack train2014" in said
+    (coco / "coco" / "annotations" / "captions_train2017.json").unlink()
+    assert "There is no file" in refused()
+    assert "captions_train2017.json" in refused()
+    shutil.rmtree(coco / "coco")
+    assert f"There is no folder {coco / 'coco'}" in refused()
