@@ -285,3 +285,19 @@ def test_split_by_combination_leaks_nothing():
     assert split_combinations(captions, negatives, share=0.2, seed=2).combinations != split.combinations
     with pytest.raises(ValueError, match=r"Holding out .* leaves 0 captions to fit on"):
         split_combinations(captions, negatives, share=0.99)
+
+
+def test_an_image_that_is_held_out_is_not_shown_as_that_of_a_negative():
+    images, texts, negatives = planted.world(100)
+    other = torch.arange(99, -1, -1)
+    features = planted.features(images, texts, negatives, negative_images=images[other][:, None].half().float())
+    data = read_data(features, hashes=True)
+    sides = split(data, features, None, RECIPES["labclip"], seed=0)
+    held = set(sides.held.images_used.tolist())
+    for caption in sides.fit.captions.tolist():
+        assert bool(sides.fit.negative_images.present[caption]) == (int(other[caption]) not in held)
+    assert bool(data.negative_images.present.all())
+    validation = rows((images, texts, negatives), slice(0, 20))
+    fit = planted.features(images[20:], texts[20:], negatives[20:], negative_images=images[other][20:, None])
+    sides = split(read_data(fit, hashes=True), fit, validation, RECIPES["labclip"], seed=0)
+    assert sides.fit.negative_images.present.flatten().tolist() == [number >= 20 for number in other[20:].tolist()]

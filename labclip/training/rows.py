@@ -217,7 +217,7 @@ def read_data(features: Features, name: str = "features", *, digest: bool = Fals
         features: Embeddings of any scale.
         name: What messages call them.
         digest: Whether to set the digests of the arrays.
-        hashes: Whether to hash images, captions and negatives, to find equal ones.
+        hashes: Whether to hash all rows, to find equal ones.
     """
     images, texts = Rows(f"{name}.images", features.images), Rows(f"{name}.texts", features.texts)
     negatives = others = None
@@ -228,5 +228,5 @@ def read_data(features: Features, name: str = "features", *, digest: bool = Fals
     index = torch.from_numpy(np.array(features.image_index))
     data = Data(images, texts, index, torch.arange(len(texts)), negatives, others)
     for rows in data.arrays:
-        rows.check(digest=digest, hashes=hashes and rows is not others)
+        rows.check(digest=digest, hashes=hashes)
     return data

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 from collections.abc import Mapping
@@ -73,13 +74,26 @@ def split(data: Data, features: Features, validation: Features | Split | None, s
     if isinstance(validation, Split):
         fit, held = _by_rows(data, validation)
         _check_captions(fit, held, features, features)
-        return Sides(fit, held)
+        return Sides(_without_images(fit, held), held)
     if validation is not None:
         held = read_data(validation, "validation", hashes=True)
         _check_apart(data, held, features, validation)
         _check_captions(data, held, features, validation)
-        return Sides(data, held)
+        return Sides(_without_images(data, held), held)
     return _drawn(data, settings.validation_share, seed) if settings.validation_share else Sides(data)
+
+
+def _without_images(fit: Data, held: Data) -> Data:
+    """The fit without images of negatives that are held-out images: such a negative counts as one without an image."""
+    if fit.negative_images is None:
+        return fit
+    pairs = fit.negative_images.present.nonzero()
+    outside, found = _numbered((held.images, held.images_used), (fit.negative_images, pairs))
+    shown = pairs[found < len(outside)]
+    images = copy.copy(fit.negative_images)
+    images.present = images.present.clone()
+    images.present[shown[:, 0], shown[:, 1]] = False
+    return replace(fit, negative_images=images)
 
 
 def _by_rows(data: Data, rows: Split) -> tuple[Data, Data]:
@@ -124,6 +138,7 @@ def _drawn(data: Data, share: float, seed: int) -> Sides:
         raise ValueError(
             f"All captions are of one image, so none can be held out. Pass {typed('validation', '--validation')}."
         )
+    fit = _without_images(fit, held)
     return Sides(fit, held, int(torch.isin(captions[inside], negatives[~inside[pairs[:, 0]]]).sum()))
 
 
