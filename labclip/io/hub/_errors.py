@@ -85,7 +85,7 @@ def _answered(error: Any) -> bool:
 
 def _root(error: BaseException) -> BaseException:
     """What the layers of an HTTP library wrap; requests puts it into the arguments."""
-    inner = error.args[0] if error.args and isinstance(error.args[0], BaseException) else error.__cause__
+    inner = next((one for one in error.args if isinstance(one, BaseException)), error.__cause__)
     return error if inner is None else _root(inner)
 
 
@@ -96,11 +96,11 @@ def _reason(error: BaseException) -> str:
 def _of_status(error: Any, hub: str, repo_id: str, revision: str | None, remedy: str) -> OSError:
     from huggingface_hub import errors
 
-    status = error.response.status_code
+    answer, status = error.response, error.response.status_code
     if isinstance(error, errors.RevisionNotFoundError):
         return FileNotFoundError(f"{repo_id} has no revision {revision!r}. Leave revision out, or see {hub}/{repo_id}.")
     if isinstance(error, errors.EntryNotFoundError):
-        return FileNotFoundError(f"{repo_id} lacks a file that it lists, {error.response.url}. {remedy}")
+        return FileNotFoundError(f"{repo_id} lacks a file that it lists, {answer.url}. {remedy}")
     if status in (401, 403):
         return PermissionError(
             f"The Hub refuses {repo_id} ({status}): it does not exist, is private or gated, or the token is wrong. "
