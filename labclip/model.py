@@ -90,7 +90,10 @@ class LABCLIP(Pushable, nn.Module):
         if isinstance(clip, LABCLIP):
             raise ValueError("The model is a LABCLIP already. Wrap model.clip, or assign model.alignment.")
         if not isinstance(clip, nn.Module) or not hasattr(clip, "encode_text"):
-            raise ValueError(f"A {type(clip).__name__} is not an OpenCLIP model. Pass open_clip.create_model(...)'s.")
+            raise ValueError(
+                f"A {type(clip).__name__} is not an OpenCLIP model. Pass open_clip.create_model(...)'s. A model of "
+                f"transformers or of OpenAI's clip takes the matrix in: labclip.fold(model, alignment)."
+            )
         checked_alignment(alignment)
         self.clip = clip
         self.tokenizer = tokenizer or default_tokenizer(alignment.base)
