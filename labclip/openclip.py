@@ -83,9 +83,10 @@ def check_activation(alignment: Alignment, quick_gelu: bool | None, remedy: str 
     base = alignment.base
     if base is not None and quick_gelu is not None and quick_gelu != base.quick_gelu:
         names = {True: "QuickGELU", False: "GELU"}
+        remedy = remedy or f"Create it with force_quick_gelu={base.quick_gelu}"
         raise ValueError(
             f"The alignment was fitted on {base}, which runs {names[base.quick_gelu]}, but this model runs "
-            f"{names[quick_gelu]}: its embeddings differ. {remedy or f'Create it with force_quick_gelu={base.quick_gelu}'}."
+            f"{names[quick_gelu]}: its embeddings differ. {remedy}."
         )
 
 

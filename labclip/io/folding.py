@@ -186,7 +186,7 @@ def _with_inside(model: Any, inside: nn.Module, folded: nn.Module) -> Any:
 
 
 def name_of(given: Any) -> str | None:
-    """The name of a model or alignment as it was given; of a folder the last part, which says nothing of the machine."""
+    """The name of a model or alignment as it was given; of a folder the last part, never where it lay."""
     name = given if isinstance(given, str | Path) else getattr(given, "name_or_path", None)
     if not name or not isinstance(name, str | Path):
         return None

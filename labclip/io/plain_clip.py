@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import open_clip
-from open_clip.transformer import VisionTransformer
+import torch
+from open_clip.modified_resnet import ModifiedResNet
+from open_clip.transformer import TextTransformer, VisionTransformer
 from torch import nn
 
 from labclip.io.architecture import matches
@@ -19,24 +21,24 @@ def plain_config(clip: Any) -> dict[str, Any] | None:
     a bias, no bias of the logits.
     """
     tower: Any = text_tower(clip)
-    try:
-        text = _transformer(tower.transformer) | {
-            "context_length": len(tower.positional_embedding),
-            "vocab_size": tower.token_embedding.num_embeddings,
-        }
-        if getattr(tower, "text_pool_type", getattr(tower, "pool_type", None)) == "eos":
-            text |= {"pool_type": "eos", "eos_id": getattr(tower, "text_eos_id", getattr(tower, "eos_id", None))}
-        heads = text.pop("head_width")
-        text["heads"] = text["width"] // heads
-        config = {
-            "embed_dim": tower.text_projection.shape[1],
-            "vision_cfg": _vision(clip.visual),
-            "text_cfg": text,
-            "quick_gelu": bool(uses_quick_gelu(clip)),
-            "custom_text": tower is not clip,
-        }
-    except (AttributeError, TypeError, IndexError):
-        return None  # a tower made of other parts
+    if not isinstance(tower, open_clip.CLIP | TextTransformer) or not isinstance(tower.text_projection, torch.Tensor):
+        return None
+    if not isinstance(clip.visual, VisionTransformer | ModifiedResNet):
+        return None
+    text = _transformer(tower.transformer) | {
+        "context_length": len(tower.positional_embedding),
+        "vocab_size": tower.token_embedding.num_embeddings,
+    }
+    text["heads"] = text["width"] // text.pop("head_width")
+    if getattr(tower, "text_pool_type", getattr(tower, "pool_type", None)) == "eos":
+        text |= {"pool_type": "eos", "eos_id": getattr(tower, "text_eos_id", getattr(tower, "eos_id", None))}
+    config = {
+        "embed_dim": tower.text_projection.shape[1],
+        "vision_cfg": _vision(clip.visual),
+        "text_cfg": text,
+        "quick_gelu": bool(uses_quick_gelu(clip)),
+        "custom_text": tower is not clip,
+    }
     return config if matches(clip, config) else None
 
 
@@ -61,10 +63,8 @@ def _vision(visual: Any) -> dict[str, Any]:
     size = size[0] if isinstance(size, tuple) and size[0] == size[1] else size
     if isinstance(visual, VisionTransformer):
         return _transformer(visual.transformer) | {"patch_size": visual.conv1.kernel_size[0], "image_size": size}
-    if isinstance(visual, open_clip.ModifiedResNet):
-        width = visual.layer1[0].conv1.out_channels
-        layers = [len(getattr(visual, f"layer{number}")) for number in (1, 2, 3, 4)]
-        return {"layers": layers, "width": width, "head_width": width * 32 // visual.attnpool.num_heads} | {
-            "image_size": size
-        }
-    raise TypeError
+    width = visual.layer1[0].conv1.out_channels
+    return {
+        "layers": [len(getattr(visual, f"layer{number}")) for number in (1, 2, 3, 4)], "width": width,
+        "head_width": width * 32 // visual.attnpool.num_heads, "image_size": size,
+    }  # fmt: skip

@@ -81,14 +81,14 @@ def save_folded(model: LABCLIP, folder: str | Path, *, config: str | Mapping[str
     write_folded(model.fold(), openclip, model.tokenizer, folder)
 
 
-def write_folded(folded: nn.Module, openclip: Mapping[str, Any], tokenizer: Any, folder: str | Path) -> None:
+def write_folded(folded: nn.Module, openclip: dict[str, Any], tokenizer: Any, folder: str | Path) -> None:
     """Write a folded model as an OpenCLIP folder; `openclip` is the configuration of its base."""
     if is_alignment_folder(Path(folder)):
         raise ValueError(
             f"{folder} holds an alignment, which would be applied once more to the folded model beside it. "
             f"Pass another folder."
         )
-    openclip = copy.deepcopy(dict(openclip))
+    openclip = copy.deepcopy(openclip)
     text_cfg = openclip["model_cfg"]["text_cfg"]
     if "hf_model_name" in text_cfg:
         if isinstance(getattr(text_tower(folded), "proj", None), nn.Linear):
@@ -102,7 +102,7 @@ def write_folded(folded: nn.Module, openclip: Mapping[str, Any], tokenizer: Any,
 def config_for(
     clip: Any, base: Base | None, known: dict[str, Any] | None, config: str | Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    """The `open_clip_config.json` of a model, `known` or of its base; `config` is the architecture that a user names."""
+    """The `open_clip_config.json` of a model, `known` or of its base; `config` is the one that a user names."""
     if config is None and known is not None:
         return known
     kind = type(clip).__name__

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import warnings
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
 import torch
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+from torch import nn
 
 from labclip.folded import FOLDED, mark_of
 from labclip.io.folder import replacing
@@ -47,9 +50,25 @@ def state_of(clip: Any) -> OrderedDict[str, torch.Tensor]:
 
 
 def write(state: OrderedDict[str, torch.Tensor], folder: str | Path) -> None:
-    """Write `model.pt`, which `clip.load("FOLDER/model.pt")` opens; it rounds the weights to half precision."""
-    with replacing(folder) as scratch:
-        torch.save(state, scratch / WEIGHTS)
+    """Write `model.pt`, which `clip.load("FOLDER/model.pt")` opens; it rounds the weights to half precision.
+
+    It is a TorchScript archive of the weights alone, as OpenAI's own files are: for a plain state dict, `clip.load`
+    first tries to read an archive from the same open file, and then finds itself at the end of it.
+    """
+    tree = nn.Module()
+    for key, value in state.items():
+        *path, name = key.split(".")
+        holder = tree
+        for step in path:
+            if not hasattr(holder, step):
+                holder.add_module(step, nn.Module())
+            holder = getattr(holder, step)
+        holder.register_buffer(name, value)
+    mark = getattr(state, "_metadata", {}).get(FOLDED)
+    with replacing(folder) as scratch, warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # newer torch would rather have torch.export
+        script = torch.jit.script(tree)
+        torch.jit.save(script, str(scratch / WEIGHTS), _extra_files={FOLDED: json.dumps(mark)})
 
 
 def _other_transform(config: dict[str, Any]) -> str | None:
