@@ -14,12 +14,12 @@ FOLDED = "labclip_folded"
 
 
 def mark_of(model: Any) -> dict[str, Any] | None:
-    """What was merged into a model, or None: an attribute of OpenCLIP's, in the config of transformers'."""
+    """What was merged into a model, or None: an attribute of OpenCLIP's, in the config of transformers', in ONNX's."""
     config = getattr(model, "config", None)
     for holder in (model, config, getattr(config, "text_config", None)):
         if isinstance(mark := getattr(holder, FOLDED, None), dict):
             return mark
-    return None
+    return read_mark({one.key: one.value for one in getattr(model, "metadata_props", ())})  # an ONNX model's
 
 
 def set_mark(model: Any, mark: dict[str, Any] | None) -> None:

@@ -20,6 +20,7 @@ _OPENED_BY = {
     "openclip": 'open_clip.create_model_and_transforms("local-dir:{}")',
     "transformers": 'transformers.AutoModel.from_pretrained("{}")',
     "openai": 'clip.load("{}/model.pt")',
+    "onnx": 'onnxruntime.InferenceSession("{}/text.onnx")',
 }
 # What may be overwritten: folders of the other forms hold nothing else.
 _FILES = {
@@ -28,6 +29,7 @@ _FILES = {
         "special_tokens_map.json", "preprocessor_config.json", "processor_config.json",
     },
     "openai": {"model.pt"},
+    "onnx": {"text.onnx"},
 }  # fmt: skip
 
 
@@ -41,25 +43,21 @@ _FILES = {
 def fold(out: Path, model: str, alignment: str | None, strength: float | None, to: str | None, force: bool) -> None:
     """Merge a matrix into its model, as a plain checkpoint.
 
-    OUT opens with OpenCLIP, transformers or OpenAI's clip. M may also be a folder of transformers.
+    OUT opens with OpenCLIP, transformers, OpenAI's clip, or onnxruntime (the text tower). M may also be a folder of
+    transformers or an ONNX text tower.
     """
-    from labclip.io.folding import fold_opened, name_of
-    from labclip.io.opening import load_alignment
-    from labclip.io.to_transformers import is_folder, load
-    from labclip.model import LABCLIP
+    from labclip.io.folding import fold_opened, name_of, open_both
+    from labclip.io.to_onnx import is_file
+    from labclip.io.to_transformers import is_folder
 
-    of_transformers = is_folder(model)
-    to = to or ("transformers" if of_transformers else "openclip")
+    others = "transformers" if is_folder(model) else "onnx" if is_file(model) else None
+    to = to or others or "openclip"
     _check_out(out, force, to, [model, *([alignment] if alignment else [])])
-    if of_transformers:
-        if alignment is None:
-            raise ValueError(f"{model} has no matrix to merge. Type --alignment with a name, a folder or a repository.")
-        chosen = load_alignment(alignment)
-        opened, chosen = load(model), chosen if strength is None else chosen.at(strength)
-    else:
-        opened, chosen = LABCLIP.from_pretrained(model, alignment=alignment, strength=strength), None
-        if alignment is None and opened.alignment.at(1.0).is_identity:
-            raise ValueError(f"{model} has no matrix to merge. Type --alignment with a name, a folder or a repository.")
+    opened, chosen = open_both(model, alignment)
+    if alignment is None and (others or opened.alignment.at(1.0).is_identity):
+        raise ValueError(f"{model} has no matrix to merge. Type --alignment with a name, a folder or a repository.")
+    if strength is not None:
+        chosen = (opened.alignment if chosen is None else chosen).at(strength)
     fold_opened(opened, chosen, {"model": name_of(model), "alignment": name_of(alignment)}, to=to, folder=out)
     click.echo(f"{out}: {_OPENED_BY[to].format(out)}")
 

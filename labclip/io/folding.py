@@ -18,7 +18,7 @@ from torch import nn
 
 from labclip.alignment import Alignment, checked_alignment
 from labclip.folded import mark_of, new_mark, set_mark
-from labclip.io import to_openai, to_transformers
+from labclip.io import to_onnx, to_openai, to_transformers
 from labclip.io.folder import matrix_sha256
 from labclip.io.opening import load_alignment
 from labclip.io.saving import config_for, write_folded
@@ -27,7 +27,7 @@ from labclip.messages import typed
 from labclip.model import LABCLIP
 from labclip.openclip import default_tokenizer
 
-TARGETS = ("same", "openclip", "transformers", "openai")
+TARGETS = ("same", "openclip", "transformers", "openai", "onnx")
 
 
 def fold(
@@ -45,12 +45,12 @@ def fold(
 
     Args:
         model: The base the alignment was fitted on, of OpenCLIP, OpenAI's `clip` or transformers, a pipeline or
-            SentenceTransformer of the latter, a `LABCLIP`, a name that `LABCLIP.from_pretrained` takes, or a folder of
-            transformers. It stays as it is.
+            SentenceTransformer of the latter, a `LABCLIP`, an ONNX text tower; or a name that `LABCLIP.from_pretrained`
+            takes, a folder of transformers, an ONNX file. It stays as it is.
         alignment: What to merge, or its name; None is the LABCLIP's own. A fitted logit scale is merged as well, by
             strength.
         to: The library whose form to give: "same" is that of the model. From an OpenCLIP model "transformers" gives a
-            `CLIPModel`, "openai" a state dict for OpenAI's `clip`.
+            `CLIPModel`, "openai" a state dict for OpenAI's `clip`, "onnx" the text tower as an `onnx.ModelProto`.
         folder: Where to write it, as that library opens it, with tokenizer and image processor; None writes nothing.
         force: Whether a model that the alignment was not fitted on, or that is folded already, is a warning only.
 
@@ -71,14 +71,20 @@ def fold(
     if to not in TARGETS:
         raise ValueError(f"to is {to!r}. Pass one of {', '.join(TARGETS)}.")
     source = {"model": name_of(model), "alignment": name_of(alignment)}
-    if isinstance(model, str | Path) and to_transformers.is_folder(model):
-        model = to_transformers.load(model)
-    elif isinstance(model, str | Path):
-        model = LABCLIP.from_pretrained(model, alignment=None if force else alignment)
-        alignment = alignment if force else None
-    if isinstance(alignment, str | Path):
-        alignment = load_alignment(alignment)
-    return fold_opened(model, alignment, source, to=to, folder=folder, force=force)
+    opened, chosen = open_both(model, alignment, force=force)
+    return fold_opened(opened, chosen, source, to=to, folder=folder, force=force)
+
+
+def open_both(model: Any, alignment: Any, *, force: bool = False) -> tuple[Any, Any]:
+    """What names mean: a model, and the alignment that it does not have itself."""
+    if isinstance(model, str | Path):
+        loads = {to_transformers.is_folder: to_transformers.load, to_onnx.is_file: to_onnx.load}
+        if load := next((load for knows, load in loads.items() if knows(model)), None):
+            model = load(model)
+        else:
+            model = LABCLIP.from_pretrained(model, alignment=None if force else alignment)
+            alignment = alignment if force else None
+    return model, load_alignment(alignment) if isinstance(alignment, str | Path) else alignment
 
 
 def fold_opened(
@@ -103,6 +109,11 @@ def fold_opened(
                 raise ValueError(f"A {type(model).__name__} is folded into its own class. Leave out to and folder.")
             folded = _merged(inside, alignment, model.tokenizer, source, force=force)
             return _with_inside(model, inside, folded)
+        if to_onnx.of_onnx(model) and to in ("same", "onnx"):
+            appended = to_onnx.append(model, alignment, source, guard=lambda check: _guarded(check, force))
+            if folder is not None:
+                to_onnx.write(appended, folder)
+            return appended
         if not isinstance(model, nn.Module):
             raise ValueError(f"A {type(model).__name__} is not a model. Pass one of OpenCLIP, OpenAI or transformers.")
         clip, tokenizer, base, config = model, default_tokenizer(alignment.base), alignment.base, None
@@ -120,6 +131,10 @@ def fold_opened(
         folded = folded if kind == target else to_transformers.convert(folded)
         if folder is not None:
             to_transformers.write(folded, clip, tokenizer, folder)
+    if target == "onnx":
+        folded = to_onnx.export(folded)
+        if folder is not None:
+            to_onnx.write(folded, folder)
     if target == "openai" and (to == target or folder is not None):
         state = to_openai.state_of(folded)
         if folder is not None:
@@ -147,7 +162,7 @@ def _merged(
             f"Alignment has dim {alignment.dim} but the model's text projection gives {dim}. Load one for it."
         )
     if check:
-        _guard(clip, alignment, tokenizer, force)
+        _guarded(lambda: check_fits(clip, alignment, tokenizer), force)
     _map_projection(owner, name, alignment.matrix.detach().cpu().double())
     _fold_logit_scale(folded, alignment)
     if of_transformers(clip):
@@ -156,10 +171,10 @@ def _merged(
     return folded
 
 
-def _guard(clip: nn.Module, alignment: Alignment, tokenizer: Any, force: bool) -> None:
-    """Refuse with ValueError a model that the alignment does not belong to; with `force`, warn."""
+def _guarded(check: Callable[[], None], force: bool) -> None:
+    """Refuse with ValueError what a check refuses; with `force`, warn."""
     try:
-        check_fits(clip, alignment, tokenizer)
+        check()
     except ValueError as error:
         if not force:
             raise ValueError(f"{error}{typed(' Or pass force=True, if you know better.', '')}") from error
