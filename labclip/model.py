@@ -312,7 +312,7 @@ class LABCLIP(Pushable, nn.Module):
         """A copy of the wrapped model with the matrix merged into its text projection: no overhead, plain OpenCLIP."""
         from labclip.io.folding import fold
 
-        return fold(self.clip, self.alignment)
+        return fold(self)
 
     def save_pretrained(self, folder: str | Path, *, config: str | Mapping[str, Any] | None = None) -> None:
         """Save base and alignment as one self-contained folder, which `from_pretrained` opens with no network.

@@ -182,6 +182,18 @@ def test_openai_clip():
 FAMILIES = ["CLIP", "Siglip", "Siglip2", "MetaClip2", "AltCLIP", "ChineseCLIP"]
 
 
+def test_a_model_in_training_is_folded_and_stays_in_training():
+    model = family("Siglip").train()
+    model.config.text_config.attention_dropout = 0.9
+    for module in model.modules():
+        if hasattr(module, "dropout"):
+            module.dropout = 0.9
+    model.vision_model.eval()
+    before = [module.training for module in model.modules()]
+    folded = fold(model, skewed())
+    assert [module.training for module in model.modules()] == [module.training for module in folded.modules()] == before
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_transformers(name):
     model = family(name)
@@ -298,7 +310,12 @@ def transformers_pair():
     return as_transformers(), skewed(fingerprint=fingerprint_of("clip"))
 
 
-PAIRS = {"openclip": openclip_pair, "transformers": transformers_pair}
+def recorded_pair():
+    base = Base("scenes", "", quick_gelu=False, embed_dim=models.DIM)
+    return as_transformers(), skewed(fingerprint=fingerprint_of("clip"), base=base)
+
+
+PAIRS = {"openclip": openclip_pair, "transformers": transformers_pair, "recorded": recorded_pair}
 
 
 @pytest.mark.parametrize("pair", PAIRS)
@@ -402,8 +419,9 @@ def test_a_folded_folder_says_what_was_folded(folded_folder):
 
 
 def test_a_folded_folder_opens_with_the_identity_and_says_so(folded_folder, tmp_path):
-    with pytest.warns(UserWarning, match=r"holds a folded model \(.*It opens with the identity.*load scenes"):
+    with pytest.warns(UserWarning, match=r"holds a folded model \(.*It opens with the identity.*load scenes") as found:
         model = LABCLIP.from_pretrained(folded_folder)
+    assert found[0].filename == __file__
     assert model.alignment.is_identity
     assert_close(
         model.encode_text(["a red cube"], normalize=True),

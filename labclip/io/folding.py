@@ -22,7 +22,15 @@ from labclip.io import to_onnx, to_openai, to_transformers
 from labclip.io.folder import matrix_sha256
 from labclip.io.opening import load_alignment
 from labclip.io.saving import config_for, write_folded
-from labclip.io.text_sides import check_fits, check_merged, dim_of, of_openclip, of_transformers, projection_of
+from labclip.io.text_sides import (
+    check_fits,
+    check_merged,
+    dim_of,
+    of_openclip,
+    of_transformers,
+    projection_of,
+    sample_features,
+)
 from labclip.messages import typed
 from labclip.model import LABCLIP
 from labclip.openclip import default_tokenizer
@@ -36,6 +44,7 @@ def fold(
     *,
     to: str = "same",
     folder: str | Path | None = None,
+    config: str | Mapping[str, Any] | None = None,
     force: bool = False,
 ) -> Any:
     """Merge an alignment into a copy of a model: a plain model that gives the same numbers.
@@ -52,6 +61,8 @@ def fold(
         to: The library whose form to give: "same" is that of the model. From an OpenCLIP model "transformers" gives a
             `CLIPModel`, "openai" a state dict for OpenAI's `clip`, "onnx" the text tower as an `onnx.ModelProto`.
         folder: Where to write it, as that library opens it, with tokenizer and image processor; None writes nothing.
+        config: The architecture of an OpenCLIP model that you loaded, for its folder: as `LABCLIP.save_pretrained`
+            takes it.
         force: Whether a model that the alignment was not fitted on, or that is folded already, is a warning only.
 
     Returns:
@@ -72,7 +83,7 @@ def fold(
         raise ValueError(f"to is {to!r}. Pass one of {', '.join(TARGETS)}.")
     source = {"model": name_of(model), "alignment": name_of(alignment)}
     opened, chosen = open_both(model, alignment, force=force)
-    return fold_opened(opened, chosen, source, to=to, folder=folder, force=force)
+    return fold_opened(opened, chosen, source, to=to, folder=folder, config=config, force=force)
 
 
 def open_both(model: Any, alignment: Any, *, force: bool = False) -> tuple[Any, Any]:
@@ -94,13 +105,14 @@ def fold_opened(
     *,
     to: str = "same",
     folder: str | Path | None = None,
+    config: str | Mapping[str, Any] | None = None,
     force: bool = False,
 ) -> Any:
     """`fold` of a model and an alignment that are loaded; `source` are the names that the mark records."""
     if isinstance(model, LABCLIP):
-        clip, tokenizer, base, config = model.clip, model.tokenizer, model.alignment.base, model.openclip_config
+        clip, tokenizer, base, known = model.clip, model.tokenizer, model.alignment.base, model.openclip_config
         # What a LABCLIP holds was checked when it was put in.
-        merge = partial(_merged, check=alignment is not None)
+        check = alignment is not None
         alignment = checked_alignment(model.alignment if alignment is None else alignment)
     else:
         alignment = checked_alignment(alignment)
@@ -110,23 +122,23 @@ def fold_opened(
             folded = _merged(inside, alignment, model.tokenizer, source, force=force)
             return _with_inside(model, inside, folded)
         if to_onnx.of_onnx(model) and to in ("same", "onnx"):
-            appended = to_onnx.append(model, alignment, source, guard=lambda check: _guarded(check, force))
+            appended = to_onnx.append(model, alignment, source, guard=partial(_guarded, force=force))
             if folder is not None:
                 to_onnx.write(appended, folder)
             return appended
         if not isinstance(model, nn.Module):
             raise ValueError(f"A {type(model).__name__} is not a model. Pass one of OpenCLIP, OpenAI or transformers.")
-        clip, tokenizer, base, config = model, default_tokenizer(alignment.base), alignment.base, None
-        merge = partial(_merged, check=True)
+        clip, tokenizer, base, known, check = model, None, alignment.base, None, True
     kind = "openclip" if of_openclip(clip) else "transformers" if of_transformers(clip) else "openai"
     target = kind if to == "same" else to
     if target != kind and kind != "openclip":
         raise ValueError(
             f"A {type(clip).__name__} can't be put into the form of {to}. Leave out {typed('to', '--to')}."
         )
-    folded = merge(clip, alignment, tokenizer, source, force=force)
+    folded = _merged(clip, alignment, tokenizer, source, check=check, force=force)
+    tokenizer = tokenizer or default_tokenizer(alignment.base)
     if target == "openclip" and folder is not None:
-        write_folded(folded, config_for(clip, base, config, None), tokenizer, folder)
+        write_folded(folded, config_for(clip, base, known, config), tokenizer, folder)
     if target == "transformers":
         folded = folded if kind == target else to_transformers.convert(folded)
         if folder is not None:
@@ -163,10 +175,11 @@ def _merged(
         )
     if check:
         _guarded(lambda: check_fits(clip, alignment, tokenizer), force)
+    before = sample_features(folded) if of_transformers(folded) else None
     _map_projection(owner, name, alignment.matrix.detach().cpu().double())
     _fold_logit_scale(folded, alignment)
-    if of_transformers(clip):
-        check_merged(folded, clip, alignment)
+    if before is not None:
+        check_merged(folded, before, alignment)
     set_mark(folded, new_mark(alignment, matrix_sha256(alignment.fitted), source, mark_of(clip)))
     return folded
 

@@ -72,15 +72,6 @@ def _as_verified(model: LABCLIP) -> Alignment:
     return with_record(alignment, fingerprint=None, metadata=metadata | {UNVERIFIED: note})
 
 
-def save_folded(model: LABCLIP, folder: str | Path, *, config: str | Mapping[str, Any] | None = None) -> None:
-    """Write the folded model as a folder that `open_clip.create_model_and_transforms("local-dir:FOLDER")` opens.
-
-    Arguments and errors are those of `save_model`.
-    """
-    openclip = config_for(model.clip, model.alignment.base, model.openclip_config, config)
-    write_folded(model.fold(), openclip, model.tokenizer, folder)
-
-
 def write_folded(folded: nn.Module, openclip: dict[str, Any], tokenizer: Any, folder: str | Path) -> None:
     """Write a folded model as an OpenCLIP folder; `openclip` is the configuration of its base."""
     if is_alignment_folder(Path(folder)):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -56,14 +58,26 @@ def is_text_model(model: Any) -> bool:
     return of_transformers(model) and model.config.model_type.endswith("text_model")
 
 
-@torch.no_grad()
 def text_features(model: Any, **inputs: torch.Tensor) -> torch.Tensor:
     """Unnormalised text embeddings by a model of transformers, whose releases give a tensor or an object."""
-    output = model.get_text_features(**inputs) if hasattr(model, "get_text_features") else model(**inputs)
+    with torch.no_grad(), _evaluating(model):
+        output = model.get_text_features(**inputs) if hasattr(model, "get_text_features") else model(**inputs)
     if isinstance(output, torch.Tensor):
         return output
     found = getattr(output, "text_embeds", None)
     return output.pooler_output if found is None else found
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """A model in evaluation mode, without dropout, and after that as it was."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
 
 
 def check_fits(model: Any, alignment: Alignment, tokenizer: Any) -> None:
@@ -125,20 +139,23 @@ def _tokenizer_beside(model: Any) -> Any | None:
         return None
 
 
-def check_merged(folded: Any, base: Any, alignment: Alignment) -> None:
-    """Refuse with ValueError a folded model of transformers that does not give `base`'s features times the matrix."""
-    config = getattr(base.config, "text_config", base.config)
-    last = getattr(config, "eos_token_id", None)
-    ids = [min(3 + 2 * number, config.vocab_size - 1) for number in range(6)]
-    ids[-1] = last if isinstance(last, int) and 0 <= last < config.vocab_size else ids[-1]
-    tokens = torch.tensor([ids], device=next(base.parameters()).device)
-    before, after = (text_features(one, input_ids=tokens).double().cpu() for one in (base, folded))
+def sample_features(model: Any) -> torch.Tensor:
+    """The embedding of some token ids by a model of transformers, float64 [1, dim] on the CPU."""
+    config = getattr(model.config, "text_config", model.config)
+    ids, last = [3, 5, 7, 9, 11], getattr(config, "eos_token_id", None)
+    ids = [number % config.vocab_size for number in [*ids, last if isinstance(last, int) else 13]]
+    tokens = torch.tensor([ids], device=next(model.parameters()).device)
+    return text_features(model, input_ids=tokens).cpu().double()
+
+
+def check_merged(folded: Any, before: torch.Tensor, alignment: Alignment) -> None:
+    """Refuse with ValueError a folded model of transformers whose sample features are not those before, aligned."""
     exact = before @ alignment.matrix.detach().cpu().double().T
-    allowed = 1e-4 if next(base.parameters()).dtype in (torch.float32, torch.float64) else 5e-2
-    error = float((after - exact).abs().max() / exact.abs().max())
+    allowed = 1e-4 if next(folded.parameters()).dtype in (torch.float32, torch.float64) else 5e-2
+    error = float((sample_features(folded) - exact).abs().max() / exact.abs().max())
     if not error <= allowed:
         raise ValueError(
-            f"Merged into this {type(base).__name__}, the matrix gives other text features (relative error "
+            f"Merged into this {type(folded).__name__}, the matrix gives other text features (relative error "
             f"{error:.2g}): its text projection is not its last step. Apply the alignment to its features instead: "
             f"alignment(text_features)."
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import warnings
 from collections.abc import Mapping
@@ -68,6 +69,8 @@ def export(clip: Any) -> Any:
     """
     for module in ("onnx", "onnxscript", "onnxruntime"):
         require(module, f"An export to ONNX needs {module}", _INSTALL)
+    if "dynamic_shapes" not in inspect.signature(torch.onnx.export).parameters:
+        raise ValueError(f"torch {torch.__version__} can't export it. Type: pip install --upgrade torch")
     tower = _TextTower(clip.cpu().float().eval().requires_grad_(False))
     if sum(value.numel() * 4 for name, value in clip.named_parameters() if not name.startswith("visual.")) > _MAX_BYTES:
         raise ValueError("The text tower has more than 2 GB, which one ONNX file can't hold. Fold into another form.")
