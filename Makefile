@@ -2,8 +2,9 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+LOWEST := .venv-lowest
 
-.PHONY: demo test slow check format lint types docs bench results weights wheel clean
+.PHONY: demo test slow lowest check format lint types docs bench results weights wheel clean
 
 demo: $(VENV)/.installed  ## the finding and its repair, with a figure
 	$(BIN)/labclip demo
@@ -13,6 +14,9 @@ test: $(VENV)/.dev  ## the tests, under three minutes
 
 slow: $(VENV)/.dev  ## the longer tests, on weights of the real size
 	$(BIN)/python -m pytest -m slow
+
+lowest: $(LOWEST)/.dev  ## the tests of the Hub and of transformers with clients before 1.0 and transformers 4
+	$(LOWEST)/bin/python -m pytest -n auto $(patsubst %,tests/test_%.py,hub pretrained published card folding saving)
 
 check: format lint types test docs  ## what a change must pass
 
@@ -61,5 +65,12 @@ $(VENV)/.dev: $(VENV)/.installed pyproject.toml
 	$(BIN)/python -m pip install --quiet --group dev
 	@touch $@
 
+# Both in one step, so that pip finds versions that go together.
+$(LOWEST)/.dev: pyproject.toml
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --upgrade pip
+	$(LOWEST)/bin/python -m pip install --quiet --editable . --group test "huggingface_hub==0.34.0" "transformers==4.57.*"
+	@touch $@
+
 clean:
-	rm -rf $(VENV) dist build .pytest_cache .ruff_cache .mypy_cache .benchmarks
+	rm -rf $(VENV) $(LOWEST) dist build .pytest_cache .ruff_cache .mypy_cache .benchmarks

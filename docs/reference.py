@@ -107,6 +107,17 @@ def recipes():
     return "\n\n".join(parts)
 
 
+def divergence():
+    """The tables of `benchmarks/divergence.py`, from the file it writes."""
+    found, rows = read("benchmarks/divergence.json"), []
+    for world, bins in found["worlds"].items():
+        for row in bins:
+            sides = [f"{row[side][kind]:.3f}" for side in ("own", "elsewhere") for kind in ("mean", "worst")]
+            rows.append([f"`{world}`", f"{row['above']:g}", str(row["points"]), *sides])
+    heads = ("world", "divergence above", "points", "own, mean", "own, worst", "elsewhere, mean", "elsewhere, worst")
+    return table(heads, rows)
+
+
 def _with_error(mean, error):
     return f"{mean:.3f}" if not error else f"{mean:.3f} ± {error:.3f}"
 
@@ -237,6 +248,7 @@ PARTS = {
     "scored": scored,
     "ratios": ratios,
     "recipes": recipes,
+    "divergence": divergence,
     "fitting": lambda: ratios("fit.json"),
     "finetuned": finetuned,
     "shuffling": shuffling,

@@ -244,7 +244,7 @@ FAULTS = [
     ("HEAD /org/name/resolve", 500, ConnectionError, "answered 500 for org/name"),
     ("model.safetensors", "html", ConnectionError, "is not a Hub"),
     ("GET /org/name/resolve", "html", ConnectionError, "did not arrive whole"),
-    ("GET /org/name/resolve", "half", ConnectionError, "can't be reached for org/name: peer closed connection"),
+    ("GET /org/name/resolve", "half", ConnectionError, "can't be reached for org/name: (peer closed|IncompleteRead)"),
     (
         "GET /org/name/resolve",
         "wrong",
@@ -302,7 +302,7 @@ def test_a_server_that_breaks_off_for_ever_is_given_up(hub, monkeypatch):
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 100)
     hub.repos["org/name"] = FILES
     hub.faults["model.safetensors"] = "half"
-    with pytest.raises(ConnectionError, match=r"the connection broke off again|peer closed connection"):
+    with pytest.raises(ConnectionError, match=r"the connection broke off again|peer closed|IncompleteRead"):
         labhub.snapshot("org/name")
     assert hub.asked("model.safetensors") < 10
     assert offline() is None
@@ -324,7 +324,9 @@ def test_a_warm_cache_stands_in_for_a_hub_that_fails(hub, fault, caplog):
 
 def test_nobody_listening(hub):
     hub.stop_answering()
-    with pytest.raises(ConnectionError, match=r"can't be reached for org/name.*hf download org/name"):
+    with pytest.raises(
+        ConnectionError, match=r"can't be reached for org/name: .{0,12}Connection refused\. .*hf download"
+    ):
         labhub.snapshot("org/name")
     assert tree(hub.home) == "absent"
 

@@ -467,10 +467,10 @@ def test_a_weight_that_is_given_holds_in_every_candidate():
 def test_candidates_are_fitted_and_the_kept_one_is_recorded():
     options = {name: value for name, value in QUICK.items() if name not in ("negative_weight", "distill")}
     result = labclip.fit(planted.drawn(300), **options)
-    assert result.alignment.metadata["weights"] in [
+    assert result.alignment.metadata["loss_weights"] in [
         {"negatives": 12.0, "distill": 1.0, "identity": 1e-4}, {"negatives": 1.0, "distill": 0.0, "identity": 1e-4}
     ]  # fmt: skip
-    kept = result.alignment.metadata["weights"]
+    kept = result.alignment.metadata["loss_weights"]
     weights = {"negative_weight": kept["negatives"], "distill": kept["distill"]}
     alone = labclip.fit(planted.drawn(300), **options, **weights)
     assert torch.equal(alone.alignment.fitted, result.alignment.fitted)

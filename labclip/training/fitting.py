@@ -175,7 +175,7 @@ def _result(
     metadata: dict[str, Any] = {
         **record,
         "settings": asdict(settings),
-        "weights": asdict(fitted.weights),
+        "loss_weights": asdict(fitted.weights),
         "data": f"{len(data.captions):,} captions of {len(data.images_used):,} images, "
         f"{data.k} negative{'s' if data.k > 1 else ''} each",
         "held_out": sides.words,

@@ -18,7 +18,7 @@ KEEP = 0.99
 CLOSE = 0.015
 """Share of the gain in binding that is not worth a greater divergence."""
 _CHANGED = 0.17, 3.0
-"""Divergence that costs nothing measurable, and how much more for each share of R@1 given up: docs/fit.md says where
+"""Divergence that costs nothing measurable, and how much more for each share of R@1 given up: docs/recipe.md says where
 this line is from."""
 _DISTRACTORS = 200  # images of a gallery in which the divergence is measured: it grows with their number
 
@@ -74,9 +74,9 @@ class Point:
             accuracy jumps from caption to caption and saturates at 1.
         lost: Share of the base's R@1 that is lost on each set, named as in `recalls`, and its standard error over
             images: of both directions together, kernel-smoothed. Below 0 is gained.
-        divergence: How far the aligned softmax moves what the base gives to wrong images and captions, in nats: the KL
-            divergence among them, times the base's probability of any of them; the mean over both
-            directions, in galleries of 200 images. It foretells what retrieval loses on data that nobody measured.
+        divergence: How far the aligned softmax moves among wrong images and captions, in nats: the KL divergence from
+            the base's softmax among them, times the base's probability of any of them; the mean over both directions,
+            in galleries of 200 images. It foretells what retrieval loses on data that nobody measured.
     """
 
     strength: float

@@ -1,4 +1,4 @@
-"""How a matrix is fitted: the settings and the named recipes; docs/fit.md has what each was compared with."""
+"""How a matrix is fitted: the settings and the named recipes; docs/recipe.md has what each was compared with."""
 
 from __future__ import annotations
 

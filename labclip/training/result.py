@@ -23,7 +23,7 @@ _FEW = 200  # below this many held-out captions a gain is known to some 7 percen
 _BINDS = 0.95
 _LOST = {0.0: "No R@1 lost", 0.01: "At most 1% of R@1 lost", 0.03: "At most 3% of R@1 lost"}
 _COLOURS = (BLUE, ORANGE, PINK, SKY)
-_RECORDED = ("recipe", "weights", "keep", "objective", "seed", "data", "held_out")
+_RECORDED = ("recipe", "keep", "objective", "seed", "data", "held_out")
 _SETTINGS = ("epochs", "batch_size", "learning_rate", "rank")
 
 
@@ -118,7 +118,8 @@ class FitResult(Reported):
         if plots and self.frontier:
             sections.append(Section("Epochs", figures=[self._figure(self._draw_epochs, "The loss by epoch.")]))
         known = self.alignment.metadata
-        facts = [(name, known[name]) for name in _RECORDED]
+        weights = ", ".join(f"{name} {value:g}" for name, value in known["loss_weights"].items())
+        facts = [("loss_weights", weights), *((name, known[name]) for name in _RECORDED)]
         facts += [(name, known["settings"][name]) for name in _SETTINGS]
         return Page(
             f"Fit{of}", lead, sections, [(name.replace("_", " ").capitalize(), f"{one}") for name, one in facts]

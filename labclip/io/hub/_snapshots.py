@@ -161,7 +161,13 @@ def _get(repo_id: str, name: str, revision: str, access: Access, **more: Any) ->
 
     patience = constants.HF_HUB_ETAG_TIMEOUT
     more |= {"cache_dir": access.hub_cache, "token": access.token, "etag_timeout": patience, **_WHO}
-    return Path(hf_hub_download(repo_id, name, revision=revision, **more))
+    try:
+        return Path(hf_hub_download(repo_id, name, revision=revision, **more))
+    except OSError as error:
+        # "Of another size". Clients before 1.4 continue what they have, a wrong answer too, unless told to start again.
+        if type(error) is not OSError or error.errno or more.get("force_download"):
+            raise
+        return Path(hf_hub_download(repo_id, name, revision=revision, **more | {"force_download": True}))
 
 
 def _is_named_by(path: Path, etag: str) -> bool:
@@ -192,8 +198,8 @@ def _patience() -> dict[str, Any]:
             if n is not None and n < 0:
                 self.breaks += 1
             if self.breaks > 2:
-                raise OSError("the connection broke off again and again")
+                raise ConnectionError("the connection broke off again and again")
             return super().update(n)
 
-    # Clients before 1.1 take no bar; they do not start again either.
+    # Clients before 1.1 take no bar: they ask a server that falls silent in every answer again and again.
     return {"tqdm_class": Patience} if "tqdm_class" in inspect.signature(hf_hub_download).parameters else {}
