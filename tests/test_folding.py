@@ -201,8 +201,13 @@ def test_transformers(name):
     tokens[:, 9] = 98
     alignment = skewed(logit_scale=1.5)
     before = parameters(model)
+    try:
+        plain = text_features(model, tokens)
+    except TypeError:  # ChineseCLIP's own method fails in transformers 4.57
+        with pytest.raises(ValueError, match=f"This {name}Model gives no text features of token ids"):
+            fold(model, alignment)
+        return
     folded = fold(model, alignment)
-    plain = text_features(model, tokens)
     assert plain.shape[1:] == (models.DIM,)
     assert type(folded) is type(model)
     exact = plain.double() @ models.matrix().double().T

@@ -12,6 +12,7 @@ from open_clip import SimpleTokenizer
 from torch import nn
 
 from labclip.alignment import FINGERPRINT_CAPTION, Alignment
+from labclip.checks import first_line
 from labclip.folded import check_unfolded
 from labclip.openclip import check_activation, check_base, check_fingerprint, default_tokenizer, uses_quick_gelu
 
@@ -140,12 +141,18 @@ def _tokenizer_beside(model: Any) -> Any | None:
 
 
 def sample_features(model: Any) -> torch.Tensor:
-    """The embedding of some token ids by a model of transformers, float64 [1, dim] on the CPU."""
+    """The embedding of some token ids by a model of transformers, float64 [1, dim] on the CPU; ValueError if it gives none."""
     config = getattr(model.config, "text_config", model.config)
     ids, last = [3, 5, 7, 9, 11], getattr(config, "eos_token_id", None)
     ids = [number % config.vocab_size for number in [*ids, last if isinstance(last, int) else 13]]
     tokens = torch.tensor([ids], device=next(model.parameters()).device)
-    return text_features(model, input_ids=tokens).cpu().double()
+    try:
+        return text_features(model, input_ids=tokens).cpu().double()
+    except (TypeError, AttributeError, IndexError, RuntimeError, ValueError) as error:  # whatever its own code raises
+        raise ValueError(
+            f"This {type(model).__name__} gives no text features of token ids ({first_line(error)}), so that a fold "
+            f"can't be checked. Apply the alignment to its features instead: alignment(text_features)."
+        ) from error
 
 
 def check_merged(folded: Any, before: torch.Tensor, alignment: Alignment) -> None:
