@@ -55,6 +55,13 @@ def test_what_transformers_cannot_hold_is_refused(kind):
         fold(models.make(kind), skewed(), to="transformers")
 
 
+def test_another_vocabulary_is_refused_by_both():
+    clip = open_clip.CLIP(models.DIM, OPENAI["vit"][0], OPENAI_TEXT | {"vocab_size": 50000}, quick_gelu=True).eval()
+    for to, message in (("transformers", "over CLIP's vocabulary"), ("openai", "vocabulary are others than OpenAI's")):
+        with pytest.raises(ValueError, match=message):
+            fold(clip, skewed(), to=to)
+
+
 @pytest.fixture
 def hf_folder(tmp_path):
     pytest.importorskip("transformers")
@@ -210,8 +217,8 @@ def test_a_saved_state_dict_keeps_the_mark(tmp_path):
     [
         (lambda: models.make("quickgelu"), r"its attention heads are 1[26] wide, not 64"),
         (lambda: of_openais_architecture("vit", quick_gelu=False), "it runs GELU, not QuickGELU"),
-        (lambda: models.make("siglip"), "its towers or projections are of another architecture"),
-        (lambda: models.make("coca"), "its towers or projections are of another architecture"),
+        (lambda: models.make("siglip"), "its towers, projections or vocabulary are others than OpenAI's"),
+        (lambda: models.make("coca"), "its towers, projections or vocabulary are others than OpenAI's"),
     ],
     ids=["heads", "gelu", "siglip", "coca"],
 )

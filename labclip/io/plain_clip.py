@@ -14,24 +14,30 @@ from labclip.io.architecture import matches
 from labclip.openclip import text_tower, uses_quick_gelu
 
 
+VOCABULARY = 49408
+"""Tokens of CLIP's vocabulary; the last ends a caption."""
+
+
 def plain_config(clip: Any) -> dict[str, Any] | None:
     """OpenCLIP's `model_cfg` of a model of OpenAI's architecture, read off its layers; None if it is of another.
 
-    That is: a vision transformer with a class token or OpenAI's ResNet, a causal text transformer, projections without
-    a bias, no bias of the logits.
+    That is: a vision transformer with a class token or OpenAI's ResNet, a causal text transformer over CLIP's
+    vocabulary, whose last token ends a caption, projections without a bias, no bias of the logits.
     """
     tower: Any = text_tower(clip)
     if not isinstance(tower, open_clip.CLIP | TextTransformer) or not isinstance(tower.text_projection, torch.Tensor):
         return None
     if not isinstance(clip.visual, VisionTransformer | ModifiedResNet):
         return None
+    if tower.token_embedding.num_embeddings != VOCABULARY:
+        return None  # another tokenizer, whose captions end with a token that the layers do not tell
     text = _transformer(tower.transformer) | {
         "context_length": len(tower.positional_embedding),
-        "vocab_size": tower.token_embedding.num_embeddings,
+        "vocab_size": VOCABULARY,
     }
     text["heads"] = text["width"] // text.pop("head_width")
     if getattr(tower, "text_pool_type", getattr(tower, "pool_type", None)) == "eos":
-        text |= {"pool_type": "eos", "eos_id": getattr(tower, "text_eos_id", getattr(tower, "eos_id", None))}
+        text |= {"pool_type": "eos", "eos_id": VOCABULARY - 1}
     config = {
         "embed_dim": tower.text_projection.shape[1],
         "vision_cfg": _vision(clip.visual),

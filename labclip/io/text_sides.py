@@ -14,6 +14,7 @@ from torch import nn
 from labclip.alignment import FINGERPRINT_CAPTION, Alignment
 from labclip.checks import first_line
 from labclip.folded import check_unfolded
+from labclip.io.plain_clip import VOCABULARY
 from labclip.openclip import check_activation, check_base, check_fingerprint, default_tokenizer, uses_quick_gelu
 
 # Where a module keeps its last linear map on the text side, by attribute path, first match wins.
@@ -23,7 +24,6 @@ _PLACES = (
     "text.proj",  # OpenCLIP with a Hugging Face text tower
     "text_model.head",  # transformers SiglipModel
 )
-_CLIP_VOCABULARY = 49408
 
 
 def projection_of(model: nn.Module) -> tuple[Any, str]:
@@ -122,7 +122,7 @@ def _caption_features(model: Any, tokenizer: Any, alignment: Alignment) -> torch
             [FINGERPRINT_CAPTION], padding="max_length", truncation=True, max_length=length, return_tensors="pt"
         )
         return text_features(model, **encoded.to(device))
-    if config.vocab_size != _CLIP_VOCABULARY or config.model_type != "clip_text_model":
+    if config.vocab_size != VOCABULARY or config.model_type != "clip_text_model":
         return None
     tokens = SimpleTokenizer(context_length=config.max_position_embeddings)([FINGERPRINT_CAPTION])
     return text_features(model, input_ids=tokens[:, : int(tokens.argmax()) + 1].to(device))
@@ -141,7 +141,7 @@ def _tokenizer_beside(model: Any) -> Any | None:
 
 
 def sample_features(model: Any) -> torch.Tensor:
-    """The embedding of some token ids by a model of transformers, float64 [1, dim] on the CPU; ValueError if it gives none."""
+    """The embedding of some token ids by a model of transformers, float64 [1, dim] on the CPU, or ValueError."""
     config = getattr(model.config, "text_config", model.config)
     ids, last = [3, 5, 7, 9, 11], getattr(config, "eos_token_id", None)
     ids = [number % config.vocab_size for number in [*ids, last if isinstance(last, int) else 13]]

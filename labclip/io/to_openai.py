@@ -30,7 +30,7 @@ def state_of(clip: Any) -> OrderedDict[str, torch.Tensor]:
     weights = clip.state_dict()
     if of_openclip(clip):
         if (config := plain_config(clip)) is None:
-            raise ValueError(_refused(clip, "its towers or projections are of another architecture"))
+            raise ValueError(_refused(clip, "its towers, projections or vocabulary are others than OpenAI's"))
         text, vision = config["text_cfg"], config["vision_cfg"]
         widths = {text["width"] // text["heads"], vision["head_width"]}
         if widths != {_HEAD_WIDTH}:

@@ -19,7 +19,7 @@ from labclip.alignment import FINGERPRINT_CAPTION
 from labclip.checks import first_line
 from labclip.folded import as_metadata, mark_of, set_mark
 from labclip.io.folder import replacing
-from labclip.io.plain_clip import openai_weights, plain_config
+from labclip.io.plain_clip import VOCABULARY, openai_weights, plain_config
 from labclip.io.text_sides import of_openclip, text_features
 from labclip.packages import require
 from labclip.paths import CONFIG
@@ -81,7 +81,8 @@ def convert(clip: Any) -> Any:
     if config is None or not isinstance(config["vision_cfg"]["layers"], int):
         raise ValueError(
             f"transformers' CLIPModel can't hold this {type(clip).__name__}: it has vision transformers with a class "
-            f"token, causal text transformers and projections without a bias only. Fold it into another form: openclip."
+            f"token, causal text transformers over CLIP's vocabulary and projections without a bias only. Fold it into "
+            f"another form: openclip."
         )
     model = transformers.CLIPModel(_config(transformers, config))
     model.load_state_dict(dict(_renamed(openai_weights(clip))))
@@ -95,8 +96,7 @@ def convert(clip: Any) -> Any:
 def _config(transformers: Any, config: dict[str, Any]) -> Any:
     text, vision, dim = config["text_cfg"], config["vision_cfg"], config["embed_dim"]
     activation = "quick_gelu" if config["quick_gelu"] else "gelu"
-    vocabulary = text["vocab_size"]
-    end = text.get("eos_id", vocabulary - 1)  # OpenAI's pooling takes the token with the highest id
+    end = VOCABULARY - 1
 
     def tower(part: dict[str, Any], heads: int) -> dict[str, Any]:
         width = part["width"]
@@ -107,8 +107,8 @@ def _config(transformers: Any, config: dict[str, Any]) -> Any:
 
     return transformers.CLIPConfig(
         text_config=tower(text, text["heads"]) | {
-            "vocab_size": vocabulary, "max_position_embeddings": text["context_length"],
-            "bos_token_id": vocabulary - 2, "eos_token_id": end, "pad_token_id": end,
+            "vocab_size": VOCABULARY, "max_position_embeddings": text["context_length"],
+            "bos_token_id": end - 1, "eos_token_id": end, "pad_token_id": end,
         },
         vision_config=tower(vision, vision["width"] // vision["head_width"]) | {
             "image_size": vision["image_size"], "patch_size": vision["patch_size"],
@@ -138,9 +138,8 @@ def _check_same(model: Any, clip: Any, config: dict[str, Any]) -> None:
     """Refuse with ValueError a conversion whose features differ, for releases whose layers mean something else."""
     device, dtype = clip.visual.conv1.weight.device, clip.visual.conv1.weight.dtype
     text = config["text_cfg"]
-    end = text.get("eos_id", text["vocab_size"] - 1)
     tokens = torch.zeros(1, text["context_length"], dtype=torch.int64, device=device)
-    tokens[0, : min(5, text["context_length"])] = torch.tensor([1, 5, 3, 2, end])[-text["context_length"] :]
+    tokens[0, : min(5, text["context_length"])] = torch.tensor([1, 5, 3, 2, VOCABULARY - 1])[-text["context_length"] :]
     size = config["vision_cfg"]["image_size"]
     image = torch.linspace(-1, 1, 3 * size * size, device=device, dtype=dtype).reshape(1, 3, size, size)
     pixels = model.get_image_features(pixel_values=image)
