@@ -13,7 +13,6 @@ from torch import nn
 from labclip.io.architecture import matches
 from labclip.openclip import text_tower, uses_quick_gelu
 
-
 VOCABULARY = 49408
 """Tokens of CLIP's vocabulary; the last ends a caption."""
 
