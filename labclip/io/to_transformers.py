@@ -167,8 +167,10 @@ def write(model: Any, base: nn.Module, tokenizer: Any, folder: str | Path) -> No
         raise ValueError(f"{folder} holds an alignment, which would be overwritten. Pass another folder.")
     with replacing(folder) as scratch:
         model.save_pretrained(scratch)
-        for path in scratch.glob("*.safetensors"):
-            save_file(load_file(path), path, metadata=as_metadata(mark_of(model)))
+        for path in list(scratch.glob("*.safetensors")):
+            marked = path.with_suffix(".marked")  # what is read may be mapped, so it is not written over
+            save_file(load_file(path), marked, metadata=as_metadata(mark_of(model)))
+            marked.replace(path)
         if of_openclip(base):
             _save_processor(base, tokenizer, scratch)
         elif (processor := _processor_beside(model)) is not None:
