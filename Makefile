@@ -16,7 +16,7 @@ slow: $(VENV)/.dev  ## the longer tests, on weights of the real size
 	$(BIN)/python -m pytest -m slow
 
 lowest: $(LOWEST)/.dev  ## the tests of the Hub and of transformers with clients before 1.0 and transformers 4
-	$(LOWEST)/bin/python -m pytest -n auto $(patsubst %,tests/test_%.py,hub pretrained published card folding saving)
+	$(LOWEST)/bin/python -m pytest -n auto $(patsubst %,tests/test_%.py,hub pretrained published card folding folding_forms saving)
 
 check: format lint types test docs  ## what a change must pass
 

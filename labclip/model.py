@@ -90,7 +90,10 @@ class LABCLIP(Pushable, nn.Module):
         if isinstance(clip, LABCLIP):
             raise ValueError("The model is a LABCLIP already. Wrap model.clip, or assign model.alignment.")
         if not isinstance(clip, nn.Module) or not hasattr(clip, "encode_text"):
-            raise ValueError(f"A {type(clip).__name__} is not an OpenCLIP model. Pass open_clip.create_model(...)'s.")
+            raise ValueError(
+                f"A {type(clip).__name__} is not an OpenCLIP model. Pass open_clip.create_model(...)'s. A model of "
+                f"transformers or of OpenAI's clip takes the matrix in: labclip.fold(model, alignment)."
+            )
         checked_alignment(alignment)
         self.clip = clip
         self.tokenizer = tokenizer or default_tokenizer(alignment.base)
@@ -309,7 +312,7 @@ class LABCLIP(Pushable, nn.Module):
         """A copy of the wrapped model with the matrix merged into its text projection: no overhead, plain OpenCLIP."""
         from labclip.io.folding import fold
 
-        return fold(self.clip, self.alignment)
+        return fold(self)
 
     def save_pretrained(self, folder: str | Path, *, config: str | Mapping[str, Any] | None = None) -> None:
         """Save base and alignment as one self-contained folder, which `from_pretrained` opens with no network.

@@ -14,6 +14,7 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from torch import nn
 
 from labclip.alignment import FINGERPRINT_CAPTION, FINGERPRINT_COSINE, Alignment, Base
+from labclip.folded import check_unfolded
 from labclip.jsonfile import read_json_object
 from labclip.packages import EMBEDDED, MissingPackageError, embedded_folder
 from labclip.paths import OPENCLIP_CONFIG
@@ -61,28 +62,43 @@ def fingerprint_of(clip: nn.Module, tokenizer: Tokenizer) -> torch.Tensor:
 
 
 def check_base(clip: nn.Module, alignment: Alignment, tokenizer: Tokenizer | None) -> None:
-    """Refuse with ValueError a model that an alignment was not fitted on: dim, activation or fingerprint differ."""
+    """Refuse with ValueError a model that an alignment was not fitted on, or into which a matrix was merged already."""
     dim, base = embed_dim(clip), alignment.base
     if dim != alignment.dim:
         raise ValueError(
             f"Alignment has dim {alignment.dim}{f' ({base})' if base else ''} but this {type(clip).__name__} embeds in "
             f"{dim}. Load one fitted for it: labclip.list_pretrained() names the known ones."
         )
-    quick_gelu = uses_quick_gelu(clip)
+    check_unfolded(clip, alignment)
+    check_activation(alignment, uses_quick_gelu(clip))
+    if alignment.fingerprint is not None and tokenizer is not None:
+        check_fingerprint(alignment, fingerprint_of(clip, tokenizer))
+
+
+def check_activation(alignment: Alignment, quick_gelu: bool | None, remedy: str | None = None) -> None:
+    """Refuse with ValueError a model that runs another activation than the base; None is not known.
+
+    `remedy` is what to do where the model is not OpenCLIP's.
+    """
+    base = alignment.base
     if base is not None and quick_gelu is not None and quick_gelu != base.quick_gelu:
         names = {True: "QuickGELU", False: "GELU"}
+        remedy = remedy or f"Create it with force_quick_gelu={base.quick_gelu}"
         raise ValueError(
             f"The alignment was fitted on {base}, which runs {names[base.quick_gelu]}, but this model runs "
-            f"{names[quick_gelu]}: its embeddings differ. Create it with force_quick_gelu={base.quick_gelu}."
+            f"{names[quick_gelu]}: its embeddings differ. {remedy}."
         )
-    if alignment.fingerprint is not None and tokenizer is not None:
-        cosine = float(fingerprint_of(clip, tokenizer) @ alignment.fingerprint)
-        if not cosine >= FINGERPRINT_COSINE:
-            raise ValueError(
-                f"This model is not the one the alignment was fitted on{f' ({base})' if base else ''}: its "
-                f"embedding of {FINGERPRINT_CAPTION!r} has cosine {cosine:.3f} with the recorded one, below "
-                f"{FINGERPRINT_COSINE}. Load the recorded base, or fit a matrix for this model."
-            )
+
+
+def check_fingerprint(alignment: Alignment, found: torch.Tensor) -> None:
+    """Refuse with ValueError a model whose unit-length embedding of `FINGERPRINT_CAPTION` is not the recorded one."""
+    if alignment.fingerprint is not None and not (cosine := float(found @ alignment.fingerprint)) >= FINGERPRINT_COSINE:
+        base = alignment.base
+        raise ValueError(
+            f"This model is not the one the alignment was fitted on{f' ({base})' if base else ''}: its "
+            f"embedding of {FINGERPRINT_CAPTION!r} has cosine {cosine:.3f} with the recorded one, below "
+            f"{FINGERPRINT_COSINE}. Load the recorded base, or fit a matrix for this model."
+        )
 
 
 def read_openclip_config(folder: Path) -> dict[str, Any]:

@@ -1,32 +1,32 @@
 """A folded model gives the wrapper's numbers, whatever the library and wherever its projection is."""
 
 import copy
+import json
 import math
 
+import foldable
 import models
+import open_clip
 import pytest
 import torch
+from foldable import as_transformers, assert_close, family, fingerprint_of, skewed, text_features, text_features_of
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 import labclip
 from labclip import LABCLIP, Alignment, Base
+from labclip.alignment import with_record
+from labclip.folded import mark_of, read_mark
+from labclip.io.folder import matrix_sha256
 from labclip.io.folding import fold
 
 KINDS = list(models.KINDS)
 UNPROJECTED = {"text.text_projection"}
 
 
-def skewed(**options):
-    return Alignment(models.matrix(), **options)
-
-
 def parameters(model):
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
-
-
-def assert_close(one, other):
-    """Equal to float32 rounding at the scale of the features."""
-    torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5 * float(other.detach().abs().max()))
 
 
 @pytest.mark.parametrize("strength", [1.0, 0.3])
@@ -179,59 +179,77 @@ def test_openai_clip():
     assert folded.logit_scale.item() == pytest.approx(4.2)
 
 
-SMALL = {"hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-TEXT = SMALL | {"vocab_size": 99, "max_position_embeddings": 16}
-VISION = SMALL | {"image_size": 16, "patch_size": 8}
+FAMILIES = ["CLIP", "Siglip", "Siglip2", "MetaClip2", "AltCLIP", "ChineseCLIP"]
 
 
-def transformers_model(kind):
-    transformers = pytest.importorskip("transformers")
-    torch.manual_seed(6)
-    if kind == "clip":
-        text = TEXT | {"projection_dim": models.DIM, "eos_token_id": 98, "bos_token_id": 97, "pad_token_id": 1}
-        config = transformers.CLIPConfig(
-            text_config=text, vision_config=VISION | {"projection_dim": models.DIM}, projection_dim=models.DIM
-        )
-        return transformers.CLIPModel(config).eval()
-    text = TEXT | {"projection_size": models.DIM, "eos_token_id": 98, "bos_token_id": 97, "pad_token_id": 1}
-    config = transformers.SiglipConfig(text_config=text, vision_config=VISION)
-    model = transformers.SiglipModel(config).eval()
-    nn.init.normal_(model.text_model.head.bias, generator=torch.Generator().manual_seed(7))
-    return model
+def test_a_model_in_training_is_folded_and_stays_in_training():
+    model = family("Siglip").train()
+    model.config.text_config.attention_dropout = 0.9
+    for module in model.modules():
+        if hasattr(module, "dropout"):
+            module.dropout = 0.9
+    model.vision_model.eval()
+    before = [module.training for module in model.modules()]
+    folded = fold(model, skewed())
+    assert [module.training for module in model.modules()] == [module.training for module in folded.modules()] == before
 
 
-def text_features(model, tokens):
-    """A tensor in transformers 4, an object in 5."""
-    with torch.no_grad():
-        output = model.get_text_features(input_ids=tokens)
-    return output if isinstance(output, torch.Tensor) else output.pooler_output
-
-
-@pytest.mark.parametrize("kind", ["clip", "siglip"])
-def test_transformers(kind):
-    model = transformers_model(kind)
+@pytest.mark.parametrize("name", FAMILIES)
+def test_transformers(name):
+    model = family(name)
     tokens = torch.randint(2, 97, (4, 16), generator=torch.Generator().manual_seed(8))
     tokens[:, 9] = 98
     alignment = skewed(logit_scale=1.5)
     before = parameters(model)
+    try:
+        plain = text_features(model, tokens)
+    except TypeError:  # ChineseCLIP's own method fails in transformers 4.57
+        with pytest.raises(ValueError, match=f"This {name}Model gives no text features of token ids"):
+            fold(model, alignment)
+        return
     folded = fold(model, alignment)
-    plain = text_features(model, tokens)
-    assert plain.shape == (4, models.DIM)
+    assert plain.shape[1:] == (models.DIM,)
     assert type(folded) is type(model)
-    assert_close(text_features(folded, tokens), alignment(plain))
-    assert not torch.allclose(text_features(folded, tokens), plain, atol=1e-2)
+    exact = plain.double() @ models.matrix().double().T
+    assert float((text_features(folded, tokens) - exact).abs().max() / exact.abs().max()) < 1e-6
     assert folded.logit_scale.item() == pytest.approx(1.5)
     assert all(torch.equal(before[name], value) for name, value in parameters(model).items())
 
 
-def test_a_transformers_text_model_alone():
-    model = transformers_model("siglip")
-    tower = copy.deepcopy(model)
-    del tower.logit_scale
-    folded = fold(tower, skewed(logit_scale=1.5))
-    head, before = folded.text_model.head, model.text_model.head
-    assert_close(head.weight, models.matrix() @ before.weight)
-    assert_close(head.bias, models.matrix() @ before.bias)
+def test_a_family_whose_projection_is_not_linear_is_refused():
+    transformers = pytest.importorskip("transformers")
+    config = transformers.ClapConfig(
+        text_config=foldable.TEXT | {"projection_dim": models.DIM},
+        audio_config={"depths": [1], "num_attention_heads": [2], "patch_embeds_hidden_size": 8, "hidden_size": 8,
+                      "num_hidden_layers": 1, "spec_size": 32, "num_mel_bins": 8},
+        projection_dim=models.DIM,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="Cannot fold into a text projection of type ClapProjectionLayer"):
+        fold(transformers.ClapModel(config), skewed())
+
+
+def test_a_model_that_goes_on_after_its_projection_is_refused():
+    model = family("CLIP")
+    own = type(model).get_text_features
+
+    def cubed(self, **inputs):
+        found = own(self, **inputs)
+        return (found if isinstance(found, torch.Tensor) else found.pooler_output) ** 3
+
+    model.__class__ = type("CubedModel", (type(model),), {"get_text_features": cubed})
+    with pytest.raises(ValueError, match=r"relative error .*its text projection is not its last step"):
+        fold(model, skewed())
+
+
+@pytest.mark.parametrize("name", ["CLIPTextModelWithProjection", "SiglipTextModel"])
+def test_a_transformers_text_model_alone(name):
+    transformers = pytest.importorskip("transformers")
+    whole = family(name.partition("Text")[0].title().replace("Clip", "CLIP"))
+    model = getattr(transformers, name)(whole.config.text_config).eval()
+    tokens = torch.randint(2, 97, (4, 16), generator=torch.Generator().manual_seed(8))
+    tokens[:, 9] = 98
+    folded = fold(model, skewed(logit_scale=1.5))
+    assert_close(text_features_of(folded, tokens), skewed()(text_features_of(model, tokens)))
 
 
 # What is refused
@@ -268,8 +286,189 @@ def test_a_labclip_folds_its_own_alignment_or_another():
         labclip.fold(model, Alignment(models.matrix(), base=base))
 
 
-@pytest.mark.parametrize("alignment", [None, "ViT-B-32", torch.eye(models.DIM)])
+@pytest.mark.parametrize("alignment", [None, torch.eye(models.DIM)])
 def test_folding_needs_an_alignment(alignment):
     kind = type(alignment).__name__
     with pytest.raises(ValueError, match=rf"The alignment is a {kind}. Pass a labclip.Alignment: of a matrix"):
         labclip.fold(models.make("clip"), alignment)
+
+
+# What the guard refuses: a matrix on a model that it does not belong to, and a second one
+
+
+def randomised(model):
+    other = copy.deepcopy(model)
+    generator = torch.Generator().manual_seed(9)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(std=0.3, generator=generator)
+    return other
+
+
+def openclip_pair():
+    model = LABCLIP.from_pretrained("scenes")
+    return model.clip, model.alignment
+
+
+def transformers_pair():
+    return as_transformers(), skewed(fingerprint=fingerprint_of("clip"))
+
+
+def recorded_pair():
+    base = Base("scenes", "", quick_gelu=False, embed_dim=models.DIM)
+    return as_transformers(), skewed(fingerprint=fingerprint_of("clip"), base=base)
+
+
+PAIRS = {"openclip": openclip_pair, "transformers": transformers_pair, "recorded": recorded_pair}
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_the_right_model_passes(pair, recwarn):
+    clip, alignment = PAIRS[pair]()
+    assert alignment.fingerprint is not None
+    assert type(fold(clip, alignment)) is type(clip)
+    assert not [one for one in recwarn if "Folded all the same" in str(one.message)]
+
+
+@pytest.mark.parametrize("kind", ["clip", "transformers"])
+def test_a_matrix_for_quickgelu_is_not_folded_into_gelu(kind):
+    clip = models.make("clip") if kind == "clip" else as_transformers()
+    alignment = skewed(base=Base("tiny", "own", quick_gelu=True, embed_dim=models.DIM))
+    with pytest.raises(ValueError, match="which runs QuickGELU, but this model runs GELU: its embeddings differ"):
+        fold(clip, alignment)
+    right = models.make("quickgelu") if kind == "clip" else as_transformers("quickgelu")
+    assert type(fold(right, alignment)) is type(right)
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_a_matrix_whose_fingerprint_is_negated_is_not_folded(pair):
+    clip, alignment = PAIRS[pair]()
+    with pytest.raises(ValueError, match=r"has cosine -1.000 with the recorded one, below 0.99"):
+        fold(clip, with_record(alignment, fingerprint=-alignment.fingerprint))
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_a_matrix_is_not_folded_into_random_weights(pair):
+    clip, alignment = PAIRS[pair]()
+    with pytest.raises(ValueError, match=r"This model is not the one the alignment was fitted on.* Or pass force=True"):
+        fold(randomised(clip), alignment)
+
+
+@pytest.mark.parametrize("fingerprint", [True, False])
+@pytest.mark.parametrize("pair", PAIRS)
+def test_a_second_matrix_is_not_folded_into_a_folded_model(pair, fingerprint):
+    clip, alignment = PAIRS[pair]()
+    alignment = alignment.at(0.5) if fingerprint else Alignment(alignment.fitted, strength=0.5)
+    folded = fold(clip, alignment)
+    for again in (folded, copy.deepcopy(folded)):
+        message = r"has a matrix merged into it already \(SHA-256 \w{12}... at strength 0.5.*another would be applied"
+        with pytest.raises(ValueError, match=message):
+            fold(again, alignment)
+    assert type(fold(folded, Alignment.identity(alignment.dim))) is type(folded)  # changes nothing
+
+
+def test_without_a_mark_the_fingerprint_tells_a_folded_model():
+    clip, alignment = openclip_pair()
+    folded = copy.deepcopy(clip)
+    folded.load_state_dict(fold(clip, alignment).state_dict())
+    with pytest.raises(ValueError, match="This model is not the one the alignment was fitted on"):
+        fold(folded, alignment)
+
+
+def test_force_folds_all_the_same_and_warns():
+    clip, alignment = transformers_pair()
+    with pytest.warns(UserWarning, match="Folded all the same: This model is not the one") as found:
+        other = fold(randomised(clip), alignment, force=True)
+    assert found[0].filename == __file__
+    assert mark_of(other)["matrix_sha256"] == matrix_sha256(alignment.fitted)
+    once = fold(clip, alignment)
+    with pytest.warns(UserWarning, match="Folded all the same: This CLIPModel has a matrix merged into it already"):
+        twice = fold(once, alignment, force=True)
+    assert mark_of(twice)["onto"] == mark_of(once)
+    tokens = models.tokens()
+    assert_close(text_features(twice, tokens), alignment(text_features(once, tokens)))
+    with pytest.raises(ValueError, match="Alignment has dim 8 but the model's text projection gives 16"):
+        fold(clip, Alignment(models.matrix(dim=8)), force=True)
+
+
+def test_a_wrapped_model_is_not_wrapped_again_with_a_matrix():
+    clip, alignment = openclip_pair()
+    folded = fold(clip, alignment)
+    with pytest.raises(ValueError, match="has a matrix merged into it already"):
+        LABCLIP(folded, alignment)
+    model = LABCLIP(folded, Alignment.identity(alignment.dim))
+    with pytest.raises(ValueError, match="has a matrix merged into it already"):
+        model.alignment = alignment
+
+
+# The mark lasts: in memory, in folders, in files of weights
+
+
+@pytest.fixture
+def folded_folder(tmp_path):
+    labclip.fold("scenes", folder=tmp_path / "folded")
+    return tmp_path / "folded"
+
+
+def test_a_folded_folder_says_what_was_folded(folded_folder):
+    alignment = Alignment.from_pretrained("scenes")
+    config = json.loads((folded_folder / "open_clip_config.json").read_text())
+    with safe_open(folded_folder / "open_clip_model.safetensors", framework="pt") as file:
+        metadata = file.metadata()
+    mark = config["labclip_folded"]
+    assert mark == json.loads(metadata["labclip_folded"])
+    assert mark["matrix_sha256"] == matrix_sha256(alignment.fitted)
+    assert (mark["strength"], mark["model"], mark["alignment"]) == (alignment.strength, "scenes", None)
+    assert mark["base"] == vars(alignment.base)
+
+
+def test_a_folded_folder_opens_with_the_identity_and_says_so(folded_folder, tmp_path):
+    with pytest.warns(UserWarning, match=r"holds a folded model \(.*It opens with the identity.*load scenes") as found:
+        model = LABCLIP.from_pretrained(folded_folder)
+    assert found[0].filename == __file__
+    assert model.alignment.is_identity
+    assert_close(
+        model.encode_text(["a red cube"], normalize=True),
+        LABCLIP.from_pretrained("scenes").encode_text(["a red cube"], normalize=True),
+    )
+    model.save_pretrained(tmp_path / "again")  # the mark goes with the weights
+    with pytest.warns(UserWarning, match="holds a folded model"):
+        LABCLIP.from_pretrained(tmp_path / "again")
+
+
+def test_a_folded_folder_takes_no_second_matrix(folded_folder):
+    with pytest.raises(ValueError, match=r"has a matrix merged into it already \(SHA-256 .*folded from, scenes"):
+        LABCLIP.from_pretrained(folded_folder, alignment="scenes")
+    with pytest.raises(ValueError, match="has a matrix merged into it already"):
+        labclip.fold(folded_folder, "scenes")
+    opened, _, _ = open_clip.create_model_and_transforms(f"local-dir:{folded_folder}")
+    with pytest.raises(ValueError, match="This model is not the one the alignment was fitted on"):
+        labclip.fold(opened, "scenes")
+
+
+@pytest.mark.parametrize("lost", ["config", "weights"])
+def test_the_mark_in_config_or_weights_is_enough(folded_folder, lost):
+    if lost == "config":
+        path = folded_folder / "open_clip_config.json"
+        path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "labclip_folded"}))
+    else:
+        path = folded_folder / "open_clip_model.safetensors"
+        save_file(load_file(path), path, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="has a matrix merged into it already"):
+        LABCLIP.from_pretrained(folded_folder, alignment="scenes")
+
+
+@pytest.mark.parametrize("mark", ["[]", "nonsense {", "3", 7])
+def test_a_mark_that_is_none_is_no_mark(mark):
+    assert read_mark({"labclip_folded": mark}) is None
+
+
+def test_a_folder_is_recorded_by_its_name_alone(tmp_path):
+    model = LABCLIP(models.make("clip"), Alignment(models.matrix()), tokenizer=models.tokenizer())
+    model.save_pretrained(tmp_path / "mine", config=models.CONFIGS["clip"])
+    Alignment(models.matrix(1)).save_pretrained(tmp_path / "matrix")
+    mark = mark_of(labclip.fold(tmp_path / "mine", tmp_path / "matrix"))
+    assert (mark["model"], mark["alignment"]) == ("mine", "matrix")
+    assert str(tmp_path) not in json.dumps(mark)
+    assert mark["matrix_sha256"] == matrix_sha256(models.matrix(1))

@@ -12,16 +12,20 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from safetensors.torch import load_file
 
+import labclip
 from labclip import LABCLIP, Alignment, Base
 from labclip.io import saving
 from labclip.io.folder import load
-from labclip.io.saving import save_folded
 from labclip.openclip import fingerprint_of
 
 NATIVE = ["clip", "quickgelu", "resnet", "dict", "linear", "custom", "eos", "siglip", "unprojected", "nonscalar"]
 BASE_FILES = {"open_clip_config.json", "open_clip_model.safetensors"}
 FILES = BASE_FILES | {"config.json", "model.safetensors", "README.md"}
 FIXED = image_transform_v2(PreprocessCfg(size=32), is_train=False)
+
+
+def save_folded(model, folder, *, config=None):
+    labclip.fold(model, folder=folder, config=config)
 
 
 def wrap(kind="clip", clip=None, tokenizer=None, **options):

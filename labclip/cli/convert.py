@@ -1,4 +1,4 @@
-"""The commands convert, fold and push: a matrix from a checkpoint, into a checkpoint, to the Hub."""
+"""The commands convert and push: a matrix from a checkpoint, and to the Hub."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from labclip.cli.group import FOLDED_FILES, alignment_option, check_empty, main, model_option, strength_option
+from labclip.cli.group import main
 
 
 @main.command()
@@ -32,28 +32,6 @@ def convert(checkpoint: Path, out: Path, base: str | None) -> None:
     if alignment.base is None:
         click.echo("Warning: the base is not recorded, so nothing can check it. Pass --base MODEL:TAG.", err=True)
     click.echo(f"{out}: {alignment}")
-
-
-@main.command()
-@click.argument("out", type=click.Path(path_type=Path))
-@model_option
-@alignment_option
-@strength_option
-@click.option("--force", is_flag=True, help="Overwrite OUT.")
-def fold(out: Path, model: str, alignment: str | None, strength: float | None, force: bool) -> None:
-    """Merge a matrix into its model, as a plain OpenCLIP folder.
-
-    OUT opens with open_clip.create_model_and_transforms("local-dir:OUT").
-    """
-    from labclip.io.saving import save_folded
-    from labclip.model import LABCLIP
-
-    check_empty(out, force, writes=FOLDED_FILES, inputs=[model, *([alignment] if alignment else [])])
-    opened = LABCLIP.from_pretrained(model, alignment=alignment, strength=strength)
-    if alignment is None and opened.alignment.at(1.0).is_identity:
-        raise ValueError(f"{model} has no matrix to merge. Type --alignment with a name, a folder or a repository.")
-    save_folded(opened, out)
-    click.echo(f'{out}: open_clip.create_model_and_transforms("local-dir:{out}")')
 
 
 @main.command()

@@ -21,6 +21,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from labclip.checks import first_line
+from labclip.folded import read_mark, set_mark
 from labclip.io import PRECISIONS
 from labclip.paths import WEIGHT_FILES
 
@@ -63,11 +64,14 @@ def load_weights(clip: nn.Module, path: Path) -> None:
     """Fill every weight of a model from a file, holding no second copy of them where the file allows it."""
     try:
         if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt", device="cpu") as file:
+                set_mark(clip, read_mark(file.metadata()))
             if _fill_from_safetensors(clip, path):
                 return
         elif path.suffix not in (".npz", ".npy"):
             # OpenCLIP reads again without weights_only what it can't read with it: before torch 2.6 that runs code.
-            torch.load(path, map_location="cpu", weights_only=True)
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            set_mark(clip, read_mark(getattr(state, "_metadata", None)))
         load_checkpoint(_Matching(clip, path), str(path), weights_only=True)
     except pickle.UnpicklingError:
         # The message of torch advises weights_only=False, which would run the file's code: it is not passed on.

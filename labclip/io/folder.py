@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 
 from labclip._version import __version__
 from labclip.alignment import FINGERPRINT_CAPTION, Alignment, Base
+from labclip.folded import described_mark, read_mark
 from labclip.io.card import model_card
 from labclip.jsonfile import read_json_object
 from labclip.packages import versions_of
@@ -178,7 +179,9 @@ def read_config(path: Path) -> dict[str, Any]:
     """A checked `config.json` of the format, its base as a `Base`; ValueError if anything is not what it should be."""
     config = read_json_object(path, remedy="Fetch or save the folder again.", max_bytes=MAX_CONFIG_BYTES)
     if "format_version" not in config:
-        raise ValueError(f"{path} is not the config of an alignment: it has no format_version.")
+        raise ValueError(
+            f"{path} is not the config of an alignment: it has no format_version.{_of_transformers(config)}"
+        )
     config = _renamed(config)
     version = config["format_version"]
     if not _is_int(version) or version < 1:
@@ -198,6 +201,19 @@ def read_config(path: Path) -> dict[str, Any]:
         )
     _check_types(path, config)
     return config | {"base": _base(path, config)}
+
+
+def _of_transformers(config: Mapping[str, Any]) -> str:
+    """What to type where a config is one of transformers, and whether its model is folded already."""
+    if "model_type" not in config:
+        return ""
+    text = config.get("text_config", config)
+    mark = read_mark(text if isinstance(text, dict) else None)
+    folded = "" if mark is None else f", with a matrix merged into it ({described_mark(mark)})"
+    return (
+        f" It is that of a model of transformers{folded}. Open it with transformers.AutoModel.from_pretrained"
+        f"{' and merge a matrix with labclip.fold' if mark is None else ''}."
+    )
 
 
 def _renamed(values: Mapping[str, Any]) -> dict[str, Any]:

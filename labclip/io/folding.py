@@ -1,105 +1,240 @@
 """The matrix merged into a model's own text projection: a plain model, the same numbers, no overhead.
 
-Works on OpenCLIP models, OpenAI's `clip` and transformers' CLIP and SigLIP, recognised by where they keep the
-projection. With the projection text = hidden @ P, aligned = text @ A.T = hidden @ (P @ A.T); a bias is mapped too.
+Works on OpenCLIP models, OpenAI's `clip` and transformers' models with a text projection. With the projection
+text = hidden @ P, aligned = text @ A.T = hidden @ (P @ A.T); a bias is mapped too.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from labclip.alignment import Alignment, checked_alignment
-from labclip.model import LABCLIP
-from labclip.openclip import check_base
-
-# Where a module keeps its last linear map on the text side, by attribute path, first match wins.
-_PLACES = (
-    "text_projection",  # OpenCLIP CLIP (Parameter [width, dim]), OpenAI clip, transformers CLIPModel (Linear)
-    "text.text_projection",  # OpenCLIP CustomTextCLIP and CoCa
-    "text.proj",  # OpenCLIP with a Hugging Face text tower
-    "text_model.head",  # transformers SiglipModel
+from labclip.folded import mark_of, new_mark, set_mark
+from labclip.io import to_onnx, to_openai, to_transformers
+from labclip.io.folder import matrix_sha256
+from labclip.io.opening import load_alignment
+from labclip.io.saving import config_for, write_folded
+from labclip.io.text_sides import (
+    check_fits,
+    check_merged,
+    dim_of,
+    of_openclip,
+    of_transformers,
+    projection_of,
+    sample_features,
 )
+from labclip.messages import typed
+from labclip.model import LABCLIP
+from labclip.openclip import default_tokenizer
+
+TARGETS = ("same", "openclip", "transformers", "openai", "onnx")
 
 
-def fold(model: nn.Module, alignment: Alignment | None = None) -> nn.Module:
+def fold(
+    model: Any,
+    alignment: Alignment | str | Path | None = None,
+    *,
+    to: str = "same",
+    folder: str | Path | None = None,
+    config: str | Mapping[str, Any] | None = None,
+    force: bool = False,
+) -> Any:
     """Merge an alignment into a copy of a model: a plain model that gives the same numbers.
 
     The product is made in float64 and stored in the dtype of the projection: below float32 that rounding is the
-    model's own, and a warning in the documentation says so.
+    model's own. The copy is marked with the matrix's hash and strength, so that no second one is merged into it.
 
     Args:
-        model: The base the alignment was fitted on, of OpenCLIP, OpenAI's `clip` or transformers (`CLIPModel`,
-            `SiglipModel`), or a `LABCLIP`. It stays as it is.
-        alignment: What to merge; None is the LABCLIP's own. A fitted logit scale is merged as well, by strength.
+        model: The base the alignment was fitted on, of OpenCLIP, OpenAI's `clip` or transformers, a pipeline or
+            SentenceTransformer of the latter, a `LABCLIP`, an ONNX text tower; or a name that `LABCLIP.from_pretrained`
+            takes, a folder of transformers, an ONNX file. It stays as it is.
+        alignment: What to merge, or its name; None is the LABCLIP's own. A fitted logit scale is merged as well, by
+            strength.
+        to: The library whose form to give: "same" is that of the model. From an OpenCLIP model "transformers" gives a
+            `CLIPModel`, "openai" a state dict for OpenAI's `clip`, "onnx" the text tower as an `onnx.ModelProto`.
+        folder: Where to write it, as that library opens it, with tokenizer and image processor; None writes nothing.
+        config: The architecture of an OpenCLIP model that you loaded, for its folder: as `LABCLIP.save_pretrained`
+            takes it.
+        force: Whether a model that the alignment was not fitted on, or that is folded already, is a warning only.
 
     Returns:
-        A copy of the model, of the class of the base; where it had no text projection one is added.
+        A copy of the model, of its class, or in the form of another library; where it had no text projection one is
+        added.
 
     Raises:
-        ValueError: If there is no alignment, no text projection is found, or it has another dim; for a LABCLIP, if
-            the alignment was fitted on another base.
+        ValueError: If there is no alignment, no text projection is found, or it has another dim; if dim, activation or
+            fingerprint show that the alignment was fitted on another model, or the model is folded already; if the
+            other library has no form for it.
 
     Example:
         >>> import labclip
-        >>> type(labclip.fold(labclip.LABCLIP.from_pretrained("scenes"))).__name__
+        >>> type(labclip.fold("scenes")).__name__
         'CLIP'
     """
+    if to not in TARGETS:
+        raise ValueError(f"to is {to!r}. Pass one of {', '.join(TARGETS)}.")
+    source = {"model": name_of(model), "alignment": name_of(alignment)}
+    opened, chosen = open_both(model, alignment, force=force)
+    return fold_opened(opened, chosen, source, to=to, folder=folder, config=config, force=force)
+
+
+def open_both(model: Any, alignment: Any, *, force: bool = False) -> tuple[Any, Any]:
+    """What names mean: a model, and the alignment that it does not have itself."""
+    if isinstance(model, str | Path):
+        loads = {to_transformers.is_folder: to_transformers.load, to_onnx.is_file: to_onnx.load}
+        if load := next((load for knows, load in loads.items() if knows(model)), None):
+            model = load(model)
+        else:
+            model = LABCLIP.from_pretrained(model, alignment=None if force else alignment)
+            alignment = alignment if force else None
+    return model, load_alignment(alignment) if isinstance(alignment, str | Path) else alignment
+
+
+def fold_opened(
+    model: Any,
+    alignment: Alignment | None,
+    source: Mapping[str, str | None],
+    *,
+    to: str = "same",
+    folder: str | Path | None = None,
+    config: str | Mapping[str, Any] | None = None,
+    force: bool = False,
+) -> Any:
+    """`fold` of a model and an alignment that are loaded; `source` are the names that the mark records."""
     if isinstance(model, LABCLIP):
-        if alignment is not None:
-            check_base(model.clip, alignment, model.tokenizer)
-        alignment = alignment or model.alignment
-        model = model.clip
-    alignment = checked_alignment(alignment)
-    folded = copy.deepcopy(model)
+        clip, tokenizer, base, known = model.clip, model.tokenizer, model.alignment.base, model.openclip_config
+        # What a LABCLIP holds was checked when it was put in.
+        check = alignment is not None
+        alignment = checked_alignment(model.alignment if alignment is None else alignment)
+    else:
+        alignment = checked_alignment(alignment)
+        if (inside := _clip_inside(model)) is not None:
+            if to != "same" or folder is not None:
+                raise ValueError(f"A {type(model).__name__} is folded into its own class. Leave out to and folder.")
+            folded = _merged(inside, alignment, model.tokenizer, source, force=force)
+            return _with_inside(model, inside, folded)
+        if to_onnx.of_onnx(model) and to in ("same", "onnx"):
+            appended = to_onnx.append(model, alignment, source, guard=partial(_guarded, force=force))
+            if folder is not None:
+                to_onnx.write(appended, folder)
+            return appended
+        if not isinstance(model, nn.Module):
+            raise ValueError(f"A {type(model).__name__} is not a model. Pass one of OpenCLIP, OpenAI or transformers.")
+        clip, tokenizer, base, known, check = model, None, alignment.base, None, True
+    kind = "openclip" if of_openclip(clip) else "transformers" if of_transformers(clip) else "openai"
+    target = kind if to == "same" else to
+    if target != kind and kind != "openclip":
+        raise ValueError(
+            f"A {type(clip).__name__} can't be put into the form of {to}. Leave out {typed('to', '--to')}."
+        )
+    folded = _merged(clip, alignment, tokenizer, source, check=check, force=force)
+    tokenizer = tokenizer or default_tokenizer(alignment.base)
+    if target == "openclip" and folder is not None:
+        write_folded(folded, config_for(clip, base, known, config), tokenizer, folder)
+    if target == "transformers":
+        folded = folded if kind == target else to_transformers.convert(folded)
+        if folder is not None:
+            to_transformers.write(folded, clip, tokenizer, folder)
+    if target == "onnx":
+        folded = to_onnx.export(folded)
+        if folder is not None:
+            to_onnx.write(folded, folder)
+    if target == "openai" and (to == target or folder is not None):
+        state = to_openai.state_of(folded)
+        if folder is not None:
+            to_openai.write(state, folder)
+        return state if to == target else folded
+    return folded
+
+
+def _merged(
+    clip: nn.Module,
+    alignment: Alignment,
+    tokenizer: Any,
+    source: Mapping[str, str | None],
+    *,
+    check: bool = True,
+    force: bool = False,
+) -> Any:
+    """A copy of a model with the matrix in its text projection, and the mark of it."""
+    folded: Any = copy.deepcopy(clip)
     if alignment.strength == 0.0 or (alignment.is_identity and alignment.logit_scale is None):
         return folded
-    owner, name = _projection(folded)
+    owner, name = projection_of(folded)
+    if (dim := dim_of(owner, getattr(owner, name))) is not None and dim != alignment.dim:
+        raise ValueError(
+            f"Alignment has dim {alignment.dim} but the model's text projection gives {dim}. Load one for it."
+        )
+    if check:
+        _guarded(lambda: check_fits(clip, alignment, tokenizer), force)
+    before = sample_features(folded) if of_transformers(folded) else None
+    _map_projection(owner, name, alignment.matrix.detach().cpu().double())
+    _fold_logit_scale(folded, alignment)
+    if before is not None:
+        check_merged(folded, before, alignment)
+    set_mark(folded, new_mark(alignment, matrix_sha256(alignment.fitted), source, mark_of(clip)))
+    return folded
+
+
+def _guarded(check: Callable[[], None], force: bool) -> None:
+    """Refuse with ValueError what a check refuses; with `force`, warn."""
+    try:
+        check()
+    except ValueError as error:
+        if not force:
+            raise ValueError(f"{error}{typed(' Or pass force=True, if you know better.', '')}") from error
+        warnings.warn(f"Folded all the same: {error}", stacklevel=5)
+
+
+def _clip_inside(model: Any) -> Any | None:
+    """The model of transformers inside a pipeline or a SentenceTransformer; None for anything else."""
+    if isinstance(model, nn.Module):
+        if not hasattr(model, "tokenize"):
+            return None
+        return next((module for module in model.modules() if module is not model and of_transformers(module)), None)
+    inside = getattr(model, "model", None)
+    return inside if of_transformers(inside) and hasattr(model, "tokenizer") else None
+
+
+def _with_inside(model: Any, inside: nn.Module, folded: nn.Module) -> Any:
+    """A copy of a pipeline or SentenceTransformer with another model inside; all else is shared, or copied with it."""
+    if isinstance(model, nn.Module):
+        return copy.deepcopy(model, {id(inside): folded})
+    model = copy.copy(model)
+    model.model = folded
+    return model
+
+
+def name_of(given: Any) -> str | None:
+    """The name of a model or alignment as it was given; of a folder the last part, never where it lay."""
+    name = given if isinstance(given, str | Path) else getattr(given, "name_or_path", None)
+    if not name or not isinstance(name, str | Path):
+        return None
+    return Path(name).expanduser().resolve().name if Path(name).expanduser().exists() else str(name)
+
+
+def _map_projection(owner: Any, name: str, matrix: torch.Tensor) -> None:
+    """Apply a matrix, float64 [dim, dim] on the CPU, to what a text projection gives; add one where there is none."""
     projection = getattr(owner, name)
     if isinstance(projection, nn.Sequential):
         owner, name = projection, str(len(projection) - 1)
         projection = projection[-1]
-    matrix = alignment.matrix.detach().cpu().double()
     if projection is None or isinstance(projection, nn.Identity):
-        _check(_width(owner), alignment)
         setattr(owner, name, _added(matrix, next(owner.parameters()), as_linear=name == "proj"))
     elif isinstance(projection, nn.Linear):
-        _check(projection.out_features, alignment)
         _map(projection.weight, lambda weight: matrix @ weight)
         if projection.bias is not None:
             _map(projection.bias, lambda bias: matrix @ bias)
-    elif isinstance(projection, torch.Tensor):
-        _check(projection.shape[1], alignment)
-        _map(projection, lambda weight: weight @ matrix.T)
     else:
-        raise ValueError(f"Cannot fold into a text projection of type {type(projection).__name__}.")
-    _fold_logit_scale(folded, alignment)
-    return folded
-
-
-def _projection(model: nn.Module) -> tuple[Any, str]:
-    for place in _PLACES:
-        *path, name = place.split(".")
-        owner: Any = model
-        for step in path:
-            owner = getattr(owner, step, None)
-        if isinstance(owner, nn.Module) and hasattr(owner, name):
-            return owner, name
-    raise ValueError(
-        f"Found no text projection in a {type(model).__name__} (looked for {', '.join(_PLACES)}). "
-        f"Wrap it instead: LABCLIP(model, alignment)."
-    )
-
-
-def _width(tower: Any) -> int | None:
-    """Length of what a text tower without a projection gives; None where it does not say."""
-    if isinstance(norm := getattr(tower, "ln_final", None), nn.LayerNorm):
-        return norm.normalized_shape[0]
-    return getattr(tower, "output_dim", None)
+        _map(projection, lambda weight: weight @ matrix.T)
 
 
 def _added(matrix: torch.Tensor, reference: torch.Tensor, *, as_linear: bool) -> nn.Linear | nn.Parameter:
@@ -116,13 +251,6 @@ def _map(parameter: torch.Tensor, function: Callable[[torch.Tensor], torch.Tenso
     """Replace a parameter's values by a function of them in float64: on the CPU, since not every device has it."""
     with torch.no_grad():
         parameter.copy_(function(parameter.detach().cpu().double()).to(parameter.dtype))
-
-
-def _check(dim: int | None, alignment: Alignment) -> None:
-    if dim is not None and dim != alignment.dim:
-        raise ValueError(
-            f"Alignment has dim {alignment.dim} but the model's text projection gives {dim}. Load one for it."
-        )
 
 
 def _fold_logit_scale(model: Any, alignment: Alignment) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from torch import nn
 
 from labclip.alignment import Alignment, Base, with_record
 from labclip.checks import first_line
+from labclip.folded import described_mark, mark_of, read_mark, set_mark
 from labclip.io.architecture import config_of
 from labclip.io.bases import build, weights_in
 from labclip.io.folder import is_alignment_folder, load, read_config
@@ -76,7 +78,15 @@ def load_folder(
     vocabulary = getattr(text_tower(clip), "vocab_size", None)
     if isinstance(tokenizer, open_clip.SimpleTokenizer) and vocabulary not in (None, tokenizer.vocab_size):
         tokenizer = None  # the ordinary one would give wrong tokens to a model with another vocabulary
+    set_mark(clip, read_mark(config))
     model = LABCLIP(clip, alignment, preprocess=val, tokenizer=tokenizer)
+    if (mark := mark_of(clip)) is not None:
+        warnings.warn(
+            f"{folder} holds a folded model ({described_mark(mark)}). It opens with the identity: its text features "
+            f"are aligned already, aligned=False and strength change nothing. For the base, load "
+            f"{mark.get('model') or 'the model that it was folded from'}.",
+            stacklevel=5,
+        )
     model.openclip_config = config
     return model, train
 

@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from labclip.alignment import FINGERPRINT_CAPTION, FINGERPRINT_COSINE, Alignment, with_record
+from labclip.alignment import FINGERPRINT_CAPTION, FINGERPRINT_COSINE, Alignment, Base, with_record
+from labclip.folded import FOLDED, as_metadata, mark_of
 from labclip.io.architecture import config_of, matches
 from labclip.io.folder import is_alignment_folder, replacing, write
 from labclip.openclip import fingerprint_of, text_tower, tokenizer_of
@@ -39,7 +40,7 @@ def save_model(model: LABCLIP, folder: str | Path, *, config: str | Mapping[str,
     Raises:
         ValueError: If the architecture of the base is not known, or its tokenizer can't be saved.
     """
-    openclip = _openclip_config(model, config)
+    openclip = config_for(model.clip, model.alignment.base, model.openclip_config, config)
     alignment = _as_verified(model)
     with replacing(folder) as scratch:
         write(alignment, scratch)
@@ -71,33 +72,30 @@ def _as_verified(model: LABCLIP) -> Alignment:
     return with_record(alignment, fingerprint=None, metadata=metadata | {UNVERIFIED: note})
 
 
-def save_folded(model: LABCLIP, folder: str | Path, *, config: str | Mapping[str, Any] | None = None) -> None:
-    """Write the folded model as a folder that `open_clip.create_model_and_transforms("local-dir:FOLDER")` opens.
-
-    Arguments and errors are those of `save_model`.
-    """
+def write_folded(folded: nn.Module, openclip: dict[str, Any], tokenizer: Any, folder: str | Path) -> None:
+    """Write a folded model as an OpenCLIP folder; `openclip` is the configuration of its base."""
     if is_alignment_folder(Path(folder)):
         raise ValueError(
             f"{folder} holds an alignment, which would be applied once more to the folded model beside it. "
             f"Pass another folder."
         )
-    openclip = copy.deepcopy(_openclip_config(model, config))
+    openclip = copy.deepcopy(openclip)
     text_cfg = openclip["model_cfg"]["text_cfg"]
-    folded = model.fold()
     if "hf_model_name" in text_cfg:
         if isinstance(getattr(text_tower(folded), "proj", None), nn.Linear):
             text_cfg["hf_proj_type"] = "linear"  # one may have been added; OpenCLIP's default is two layers
     elif text_cfg.get("proj_type") == "none" and getattr(text_tower(folded), "text_projection", None) is not None:
         text_cfg |= {"proj_type": "linear", "proj_bias": False}
     with replacing(folder) as scratch:
-        _write_openclip(folded, openclip, model.tokenizer, scratch)
+        _write_openclip(folded, openclip, tokenizer, scratch)
 
 
-def _openclip_config(model: LABCLIP, config: str | Mapping[str, Any] | None) -> dict[str, Any]:
-    """The `open_clip_config.json` of a model's base, of which `config` is the architecture where it is not known."""
-    if config is None and model.openclip_config is not None:
-        return model.openclip_config
-    clip, base = model.clip, model.alignment.base
+def config_for(
+    clip: Any, base: Base | None, known: dict[str, Any] | None, config: str | Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """The `open_clip_config.json` of a model, `known` or of its base; `config` is the one that a user names."""
+    if config is None and known is not None:
+        return known
     kind = type(clip).__name__
     if isinstance(config, Mapping):
         found = dict(config) if matches(clip, config) is not False else None
@@ -128,9 +126,12 @@ def _write_openclip(clip: nn.Module, config: dict[str, Any], tokenizer: Any, fol
         # The name alone makes OpenCLIP look for the tokenizer's files in the folder.
         config["model_cfg"]["text_cfg"].setdefault("hf_tokenizer_name", "local")
         tokenizer.save_pretrained(str(folder))
+    config = {key: value for key, value in config.items() if key != FOLDED}
+    if (mark := mark_of(clip)) is not None:
+        config[FOLDED] = mark
     (folder / OPENCLIP_CONFIG).write_text(json.dumps(config, indent=2, default=list) + "\n", encoding="utf-8")
     state = {key: value.detach().cpu().contiguous().clone() for key, value in clip.state_dict().items()}
-    save_file(state, folder / OPENCLIP_WEIGHTS, metadata={"format": "pt"})
+    save_file(state, folder / OPENCLIP_WEIGHTS, metadata=as_metadata(mark))
     if tokenizer is not None:
         opened = tokenizer_of(f"local-dir:{folder}", config["model_cfg"])
         if not torch.equal(opened(_TELLING), tokenizer(_TELLING)):

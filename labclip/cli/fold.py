@@ -1,0 +1,71 @@
+"""The command fold: a matrix merged into its model, in the form that another library opens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from labclip.cli.group import (
+    FOLDED_FILES,
+    alignment_option,
+    check_empty,
+    main,
+    model_option,
+    same_path,
+    strength_option,
+)
+
+_OPENED_BY = {
+    "openclip": 'open_clip.create_model_and_transforms("local-dir:{}")',
+    "transformers": 'transformers.AutoModel.from_pretrained("{}")',
+    "openai": 'clip.load("{}/model.pt")',
+    "onnx": 'onnxruntime.InferenceSession("{}/text.onnx")',
+}
+# What may be overwritten: folders of the other forms hold nothing else.
+_FILES = {
+    "transformers": {
+        "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt",
+        "special_tokens_map.json", "preprocessor_config.json", "processor_config.json",
+    },
+    "openai": {"model.pt"},
+    "onnx": {"text.onnx"},
+}  # fmt: skip
+
+
+@main.command()
+@click.argument("out", type=click.Path(path_type=Path))
+@model_option
+@alignment_option
+@strength_option
+@click.option("--to", type=click.Choice(list(_OPENED_BY)), help="Who is to open OUT. [default: the model's library]")
+@click.option("--force", is_flag=True, help="Overwrite OUT.")
+def fold(out: Path, model: str, alignment: str | None, strength: float | None, to: str | None, force: bool) -> None:
+    """Merge a matrix into its model, as a plain checkpoint.
+
+    OUT opens with OpenCLIP, transformers, OpenAI's clip, or onnxruntime (the text tower). M may also be a folder of
+    transformers or an ONNX text tower.
+    """
+    from labclip.io.folding import fold_opened, name_of, open_both
+    from labclip.io.to_onnx import is_file
+    from labclip.io.to_transformers import is_folder
+
+    others = "transformers" if is_folder(model) else "onnx" if is_file(model) else None
+    to = to or others or "openclip"
+    _check_out(out, force, to, [model, *([alignment] if alignment else [])])
+    opened, chosen = open_both(model, alignment)
+    if alignment is None and (others or opened.alignment.at(1.0).is_identity):
+        raise ValueError(f"{model} has no matrix to merge. Type --alignment with a name, a folder or a repository.")
+    if strength is not None:
+        chosen = (opened.alignment if chosen is None else chosen).at(strength)
+    fold_opened(opened, chosen, {"model": name_of(model), "alignment": name_of(alignment)}, to=to, folder=out)
+    click.echo(f"{out}: {_OPENED_BY[to].format(out)}")
+
+
+def _check_out(out: Path, force: bool, to: str, inputs: list[str]) -> None:
+    """Refuse an OUT that is an input, or that holds what this command did not write."""
+    there = {path.name for path in out.iterdir()} if out.is_dir() else set()
+    if to == "openclip" or not (there and force) or any(same_path(out, Path(one)) for one in inputs):
+        check_empty(out, force, writes=FOLDED_FILES, inputs=inputs)
+    elif others := sorted(there - _FILES[to]):
+        raise ValueError(f"{out} holds {others[0]}, so this command did not write it. Pass another folder.")

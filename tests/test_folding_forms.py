@@ -1,0 +1,410 @@
+"""Folded models in the forms of other libraries: transformers, OpenAI's clip, ONNX; and the command."""
+
+import json
+import sys
+import warnings
+
+import models
+import numpy as np
+import open_clip
+import pytest
+import torch
+import torch.nn.functional as F
+from click.testing import CliRunner
+from foldable import as_transformers, assert_close, family, fingerprint_of, skewed, text_features, text_features_of
+from PIL import Image
+from safetensors import safe_open
+
+import labclip
+from labclip import LABCLIP, Alignment, cli
+from labclip.folded import mark_of
+from labclip.io.bases import load_weights
+from labclip.io.folding import fold
+
+
+def run(*arguments):
+    return CliRunner().invoke(cli.main, ["fold", *map(str, arguments)])
+
+
+# Into transformers
+
+
+@pytest.mark.parametrize("kind", ["clip", "quickgelu", "dict", "custom", "eos"])
+def test_an_openclip_model_becomes_one_of_transformers(kind):
+    pytest.importorskip("transformers")
+    clip, alignment = models.make(kind), skewed(logit_scale=1.5, strength=0.5)
+    folded = fold(clip, alignment, to="transformers")
+    wrapped = LABCLIP(clip, alignment)
+    with torch.no_grad():
+        got = folded.get_image_features(pixel_values=models.images())
+        pairs = [
+            (text_features(folded, models.tokens()), wrapped.encode_text(models.tokens(), normalize=False)),
+            (getattr(got, "pooler_output", got), clip.encode_image(models.images(), normalize=False)),
+        ]
+    for ours, theirs in pairs:
+        assert float((F.normalize(ours, dim=-1) - F.normalize(theirs, dim=-1)).abs().max()) < 1e-6
+    assert folded.logit_scale.item() == pytest.approx(float(wrapped.logit_scale.detach()))
+    assert mark_of(folded)["strength"] == 0.5
+    assert not folded.training
+
+
+@pytest.mark.parametrize("kind", ["resnet", "linear", "siglip", "unprojected", "nonscalar", "coca", "hf"])
+def test_what_transformers_cannot_hold_is_refused(kind):
+    pytest.importorskip("transformers")
+    with pytest.raises(ValueError, match=r"CLIPModel can't hold this \w+: .* Fold it into another form: openclip"):
+        fold(models.make(kind), skewed(), to="transformers")
+
+
+def test_another_vocabulary_is_refused_by_both():
+    clip = open_clip.CLIP(models.DIM, OPENAI["vit"][0], OPENAI_TEXT | {"vocab_size": 50000}, quick_gelu=True).eval()
+    for to, message in (("transformers", "over CLIP's vocabulary"), ("openai", "vocabulary are others than OpenAI's")):
+        with pytest.raises(ValueError, match=message):
+            fold(clip, skewed(), to=to)
+
+
+@pytest.fixture
+def hf_folder(tmp_path):
+    pytest.importorskip("transformers")
+    fold(models.make("clip"), skewed(logit_scale=1.5), to="transformers", folder=tmp_path / "hf")
+    return tmp_path / "hf"
+
+
+def test_a_transformers_folder_opens_in_every_way(hf_folder):
+    import transformers
+
+    wrapped = LABCLIP(models.make("clip"), skewed(logit_scale=1.5), tokenizer=models.tokenizer())
+    expected = wrapped.encode_text(models.CAPTIONS, normalize=True).detach()
+    processor = transformers.AutoProcessor.from_pretrained(hf_folder)
+    inputs = processor(text=models.CAPTIONS, padding=True, return_tensors="pt")
+    assert inputs["input_ids"].shape[1] < models.CONTEXT
+    for kind in ("AutoModel", "CLIPTextModelWithProjection"):
+        model = getattr(transformers, kind).from_pretrained(hf_folder).eval()
+        features = text_features if kind == "AutoModel" else text_features_of
+        got = F.normalize(features(model, inputs["input_ids"]), dim=-1)
+        assert float((got - expected).abs().max()) < 1e-6
+        with pytest.raises(ValueError, match="has a matrix merged into it already"):
+            fold(model, skewed())
+    long = processor.tokenizer(["a red cube " * 20], truncation=True)["input_ids"][0]
+    assert long == models.tokenizer()(["a red cube " * 20])[0].tolist()
+
+
+def test_a_transformers_folder_prepares_images_as_openclip_does(hf_folder):
+    import transformers
+    from open_clip.transform import PreprocessCfg, image_transform_v2
+
+    pixels = np.random.default_rng(0).integers(0, 255, (64, 48, 3), dtype=np.uint8)
+    image = Image.fromarray(pixels)
+    ours = transformers.AutoProcessor.from_pretrained(hf_folder).image_processor(images=[image], return_tensors="pt")
+    theirs = image_transform_v2(PreprocessCfg(size=32), is_train=False)(image)
+    assert float((ours["pixel_values"][0] - theirs).abs().max()) < 1.5 / 255 / 0.26  # one grey level, of rounding
+
+
+def test_the_pipeline_of_a_folder_and_a_folded_pipeline_are_the_wrapper(hf_folder, tmp_path):
+    import transformers
+
+    task = "zero-shot-image-classification"
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 48, 3), dtype=np.uint8))
+    ask = {"candidate_labels": models.CAPTIONS, "hypothesis_template": "{}"}
+    opened = transformers.pipeline(task, model=str(hf_folder))
+    plain = fold(models.make("clip"), Alignment.identity(models.DIM), to="transformers", folder=tmp_path / "plain")
+    base = transformers.pipeline(task, model=str(tmp_path / "plain"))
+    before = base(image, **ask)
+    folded = fold(base, skewed(logit_scale=1.5))
+    for one, other in zip(opened(image, **ask), folded(image, **ask), strict=True):
+        assert one["label"] == other["label"]
+        assert one["score"] == pytest.approx(other["score"], abs=1e-5)
+    assert folded(image, **ask) != before == base(image, **ask)
+    assert mark_of(plain) is None
+    with pytest.raises(ValueError, match="has a matrix merged into it already"):
+        fold(folded, skewed())
+    with pytest.raises(ValueError, match=r"Pipeline is folded into its own class. Leave out to and folder"):
+        fold(base, skewed(), to="transformers")
+
+
+def test_a_sentence_transformer_is_folded_and_opens_a_folder(hf_folder, tmp_path):
+    sentence_transformers = pytest.importorskip("sentence_transformers")
+    wrapped = LABCLIP(models.make("clip"), skewed(logit_scale=1.5), tokenizer=models.tokenizer())
+    expected = wrapped.encode_text(models.CAPTIONS, normalize=True).detach()
+    fold(models.make("clip"), Alignment.identity(models.DIM), to="transformers", folder=tmp_path / "plain")
+    base = sentence_transformers.SentenceTransformer(str(tmp_path / "plain"), device="cpu")
+    opened = sentence_transformers.SentenceTransformer(str(hf_folder), device="cpu")
+    for one in (opened, fold(base, skewed(logit_scale=1.5))):
+        got = F.normalize(torch.from_numpy(one.encode(models.CAPTIONS)), dim=-1)
+        assert float((got - expected).abs().max()) < 1e-6
+
+
+def test_a_folder_of_transformers_is_folded_by_name(tmp_path):
+    pytest.importorskip("transformers")
+    fold(models.make("clip"), Alignment.identity(models.DIM), to="transformers", folder=tmp_path / "plain")
+    skewed(fingerprint=fingerprint_of("clip")).save_pretrained(tmp_path / "matrix")
+    folded = labclip.fold(tmp_path / "plain", tmp_path / "matrix", folder=tmp_path / "folded")
+    assert_close(text_features(folded, models.tokens()), skewed()(text_features(as_transformers(), models.tokens())))
+    names = {path.name for path in (tmp_path / "folded").iterdir()}
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= names
+    mark = mark_of(folded)
+    assert (mark["model"], mark["alignment"]) == ("plain", "matrix")
+    with safe_open(tmp_path / "folded" / "model.safetensors", framework="pt") as file:
+        assert json.loads(file.metadata()["labclip_folded"]) == mark
+    with pytest.raises(ValueError, match=r"that of a model of transformers, with a matrix merged into it .*AutoModel"):
+        LABCLIP.from_pretrained(tmp_path / "folded")
+    with pytest.raises(ValueError, match="Load the model that it was folded from, plain"):
+        labclip.fold(tmp_path / "folded", tmp_path / "matrix")
+    with pytest.raises(ValueError, match="holds an alignment, which would be overwritten"):
+        labclip.fold(tmp_path / "plain", tmp_path / "matrix", folder=tmp_path / "matrix")
+
+
+def test_a_model_of_transformers_from_nowhere_is_saved_without_a_processor_and_says_so(tmp_path):
+    with pytest.warns(UserWarning, match="No tokenizer and image processor lie where this CLIPModel was loaded from"):
+        fold(family("CLIP"), skewed(), folder=tmp_path / "hf")
+    assert (tmp_path / "hf" / "model.safetensors").is_file()
+
+
+def test_a_model_of_transformers_takes_no_other_form():
+    with pytest.raises(ValueError, match=r"A CLIPModel can't be put into the form of openai. Leave out to"):
+        fold(family("CLIP"), skewed(), to="openai")
+    with pytest.raises(ValueError, match=r"A CLIPModel is not an OpenCLIP model.*labclip.fold"):
+        LABCLIP(family("CLIP"), skewed())
+
+
+# Into OpenAI's clip
+
+OPENAI_TEXT = models.TEXT | {"width": 64, "heads": 1}
+OPENAI = {
+    "vit": (models.VISION | {"width": 64, "head_width": 64}, open_clip.CLIP),
+    "custom": (models.VISION | {"width": 64, "head_width": 64}, open_clip.CustomTextCLIP),
+    "resnet": ({"layers": [1, 1, 1, 1], "width": 64, "head_width": 64, "image_size": 32}, open_clip.CLIP),
+}
+
+
+def of_openais_architecture(kind, **options):
+    vision, cls = OPENAI[kind]
+    torch.manual_seed(1)
+    return cls(models.DIM, vision, OPENAI_TEXT, **({"quick_gelu": True} | options)).eval()
+
+
+@pytest.mark.parametrize("kind", OPENAI)
+def test_a_state_dict_for_openais_clip(kind, tmp_path):
+    clip = of_openais_architecture(kind)
+    state = fold(clip, skewed(logit_scale=1.5), to="openai", folder=tmp_path / "openai")
+    folded = fold(clip, skewed(logit_scale=1.5))
+    plain = open_clip.CLIP(models.DIM, OPENAI[kind][0], OPENAI_TEXT, quick_gelu=True)
+    plain.load_state_dict(state)  # strict: OpenAI's names, and no other
+    assert torch.equal(plain.eval().encode_text(models.tokens()), folded.encode_text(models.tokens()))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        script = torch.jit.load(str(tmp_path / "openai" / "model.pt"), _extra_files=(extra := {"labclip_folded": ""}))
+        opened = open_clip.load_openai_model(str(tmp_path / "openai" / "model.pt"), device="cpu")
+    assert {name: value.shape for name, value in script.state_dict().items()} == {k: v.shape for k, v in state.items()}
+    assert json.loads(extra["labclip_folded"]) == mark_of(folded)
+    for got, exact in (
+        (opened.encode_text(models.tokens(), True), folded.encode_text(models.tokens(), True)),
+        (opened.encode_image(models.images(), True), clip.encode_image(models.images(), True)),
+    ):
+        assert float((got - exact).abs().max().detach()) < 5e-3  # the format's half precision
+
+
+def test_a_saved_state_dict_keeps_the_mark(tmp_path):
+    state = fold(of_openais_architecture("vit"), skewed(), to="openai")
+    torch.save(state, tmp_path / "model.pt")
+    clip = of_openais_architecture("vit")
+    load_weights(clip, tmp_path / "model.pt")
+    with pytest.raises(ValueError, match="has a matrix merged into it already"):
+        fold(clip, skewed())
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda: models.make("quickgelu"), r"its attention heads are 1[26] wide, not 64"),
+        (lambda: of_openais_architecture("vit", quick_gelu=False), "it runs GELU, not QuickGELU"),
+        (lambda: models.make("siglip"), "its towers, projections or vocabulary are others than OpenAI's"),
+        (lambda: models.make("coca"), "its towers, projections or vocabulary are others than OpenAI's"),
+    ],
+    ids=["heads", "gelu", "siglip", "coca"],
+)
+def test_what_openais_clip_cannot_hold_is_refused(make, reason):
+    with pytest.raises(ValueError, match=rf"OpenAI's clip can't hold this \w+: {reason}\. Fold it into another form"):
+        fold(make(), skewed(), to="openai")
+
+
+def test_another_image_transform_is_refused_for_openais_clip():
+    clip = of_openais_architecture("vit")
+    clip.visual.preprocess_cfg = {"mean": (0.5, 0.5, 0.5)}
+    with pytest.raises(ValueError, match=r"its image transform has mean \(0.5, 0.5, 0.5\), not \(0.48"):
+        fold(clip, skewed(), to="openai")
+
+
+def test_an_unknown_form_is_refused():
+    with pytest.raises(ValueError, match=r"to is 'tensorflow'. Pass one of same, openclip, transformers, openai, onnx"):
+        fold(models.make("clip"), skewed(), to="tensorflow")
+
+
+def test_what_is_no_model_is_refused():
+    with pytest.raises(ValueError, match="A dict is not a model"):
+        fold({}, skewed())
+
+
+# ONNX text towers
+
+
+@pytest.fixture
+def onnx():
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return pytest.importorskip("onnx")
+
+
+def run_onnx(model, **inputs):
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(None, {name: value.numpy() for name, value in inputs.items()})[-1]
+
+
+def assert_same_direction(got, exact):
+    got, exact = (F.normalize(torch.as_tensor(one).detach().float(), dim=-1) for one in (got, exact))
+    assert float((got - exact).abs().max()) < 2e-6
+
+
+@pytest.mark.parametrize("kind", ["clip", "siglip"])
+def test_a_text_tower_in_onnx(onnx, tmp_path, kind):
+    clip, alignment = models.make(kind), skewed(strength=0.5)
+    fold(clip, alignment, to="onnx", folder=tmp_path / "onnx")
+    model = onnx.load(tmp_path / "onnx" / "text.onnx")
+    wrapped = LABCLIP(clip, alignment)
+    for count in (1, 3):
+        tokens = models.tokens()[:count]
+        assert_same_direction(run_onnx(model, input_ids=tokens), wrapped.encode_text(tokens, normalize=False))
+    assert mark_of(model)["strength"] == 0.5
+    assert not [name for name in (one.name for one in model.graph.initializer) if "visual" in name]
+    with pytest.raises(ValueError, match="has a matrix merged into it already"):
+        fold(model, skewed())
+
+
+def tower(onnx, *, unit=False, mask=True, outputs=("text_embeds",), after=False, dtype=1, dim=models.DIM):
+    """An ONNX text tower: the mean of token embeddings, as a row of a table for each id."""
+    helper, rows = onnx.helper, np.random.default_rng(0).normal(size=(49408, dim)).astype(np.float32)
+    nodes = [
+        helper.make_node("Gather", ["table", "input_ids"], ["rows"]),
+        helper.make_node("ReduceMean", ["rows"], ["mean"], axes=[1], keepdims=0),
+        helper.make_node("LpNormalization", ["mean"], ["float"], axis=-1)
+        if unit
+        else helper.make_node("Identity", ["mean"], ["float"]),
+    ]
+    nodes += [helper.make_node("Cast", ["float"], [name], to=dtype) for name in outputs]
+    nodes += [helper.make_node("Identity", [outputs[0]], ["logits"])] if after else []
+    inputs = [helper.make_tensor_value_info("input_ids", 7, ["batch", "length"])]
+    inputs += [helper.make_tensor_value_info("attention_mask", 7, ["batch", "length"])] if mask else []
+    given = [helper.make_tensor_value_info(name, dtype, ["batch", dim]) for name in outputs]
+    graph = helper.make_graph(nodes, "tower", inputs, given, [onnx.numpy_helper.from_array(rows, "table")])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+
+
+@pytest.mark.parametrize("unit", [False, True])
+def test_a_matrix_is_put_behind_a_tower_in_onnx(onnx, tmp_path, unit):
+    model, tokens = tower(onnx, unit=unit), models.tokens()
+    onnx.save(model, tmp_path / "tower.onnx")
+    skewed().save_pretrained(tmp_path / "matrix")
+    out = tmp_path / "out"
+    result = run(out, "--model", tmp_path / "tower.onnx", "--alignment", tmp_path / "matrix")
+    assert result.exit_code == 0, result.stderr
+    assert f'onnxruntime.InferenceSession("{out}/text.onnx")' in result.stdout
+    folded, inputs = onnx.load(out / "text.onnx"), {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
+    onnx.checker.check_model(folded)
+    before, got = (run_onnx(one, **inputs) for one in (model, folded))
+    assert_same_direction(got, skewed()(torch.from_numpy(before)))
+    assert np.allclose(np.linalg.norm(got, axis=-1), 1.0, atol=1e-5) == unit
+    kinds = [node.op_type for node in folded.graph.node][len(model.graph.node) :]
+    assert kinds == ["MatMul", "LpNormalization"] if unit else ["MatMul"]
+    assert [one.name for one in folded.graph.output] == ["text_embeds"]
+    assert (mark_of(folded)["model"], mark_of(folded)["alignment"]) == ("tower.onnx", "matrix")
+    assert mark_of(fold(model, Alignment.identity(models.DIM))) is None
+
+
+def test_the_fingerprint_of_a_tower_in_onnx_is_compared(onnx):
+    model = tower(onnx)
+    tokens = open_clip.SimpleTokenizer()(["a photo of a cat next to a dog"])
+    own = torch.from_numpy(run_onnx(model, input_ids=tokens, attention_mask=torch.ones_like(tokens))[0])
+    own = F.normalize(own, dim=0)
+    assert mark_of(fold(model, skewed(fingerprint=own))) is not None
+    with pytest.raises(ValueError, match=r"has cosine -1.000 with the recorded one"):
+        fold(model, skewed(fingerprint=-own))
+    with pytest.warns(UserWarning, match="Folded all the same: This model is not the one"):
+        fold(model, skewed(fingerprint=-own), force=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dim": 8}, r"None of the outputs \(text_embeds \[None, 8\]\) can be the text embedding, \[batch, 16\]"),
+        ({"outputs": ("a", "b")}, r"2 of the outputs .* can be the text embedding"),
+        ({"after": True}, "The graph goes on after text_embeds, so it is more than a text tower"),
+        ({"dtype": 10}, "The output text_embeds is not float32. Fold before you convert"),
+    ],
+    ids=["dim", "two", "logits", "half"],
+)
+def test_what_is_no_text_tower_in_onnx_is_refused(onnx, options, message):
+    with pytest.raises(ValueError, match=message):
+        fold(tower(onnx, **options), skewed())
+
+
+def test_of_two_outputs_the_embedding_is_taken(onnx):
+    folded = fold(tower(onnx, outputs=("pooled", "text_embeds")), skewed())
+    assert folded.graph.node[-1].output == ["text_embeds"]
+
+
+def test_a_file_that_is_not_onnx_is_refused(onnx, tmp_path):
+    (tmp_path / "text.onnx").write_bytes(b"garbage")
+    with pytest.raises(ValueError, match=r"text.onnx is not an ONNX file"):
+        fold(tmp_path / "text.onnx", skewed())
+
+
+def test_without_its_packages_onnx_says_what_to_type(monkeypatch):
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ValueError, match=r'An export to ONNX needs onnx\. Type: pip install "labclip\[onnx\]"'):
+        fold(models.make("clip"), skewed(), to="onnx")
+
+
+# On the command line
+
+
+def test_the_command_folds_a_folder_of_transformers(tmp_path):
+    pytest.importorskip("transformers")
+    fold(models.make("clip"), Alignment.identity(models.DIM), to="transformers", folder=tmp_path / "plain")
+    skewed().save_pretrained(tmp_path / "matrix")
+    out, asked = tmp_path / "out", ("--model", tmp_path / "plain", "--alignment", tmp_path / "matrix")
+    result = run(out, *asked, "--strength", "0.5")
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout == f'{out}: transformers.AutoModel.from_pretrained("{out}")\n'
+    assert json.loads((out / "config.json").read_text())["text_config"]["labclip_folded"]["strength"] == 0.5
+    assert "is not empty. Pass --force" in run(out, *asked).stderr
+    assert run(out, *asked, "--force").exit_code == 0
+    assert "is an input of this command" in run(tmp_path / "plain", *asked, "--force").stderr
+    (out / "notes.txt").write_text("mine")
+    assert "holds notes.txt, so this command did not write it" in run(out, *asked, "--force").stderr
+    assert "has no matrix to merge. Type --alignment" in run(tmp_path / "b", "--model", tmp_path / "plain").stderr
+
+
+def test_the_command_writes_every_form(tmp_path):
+    pytest.importorskip("transformers")
+    config = {"embed_dim": models.DIM, "vision_cfg": OPENAI["vit"][0], "text_cfg": OPENAI_TEXT, "quick_gelu": True}
+    LABCLIP(of_openais_architecture("vit"), skewed()).save_pretrained(tmp_path / "m", config=config)
+    for to, file in (("openclip", "open_clip_config.json"), ("transformers", "config.json"), ("openai", "model.pt")):
+        result = run(tmp_path / to, "--model", tmp_path / "m", "--to", to)
+        assert result.exit_code == 0, result.stderr
+        assert (tmp_path / to / file).is_file()
+    said = run(tmp_path / "no", "--model", "scenes", "--to", "openai")
+    assert said.exit_code == 2
+    assert "Error: OpenAI's clip can't hold this CLIP: its attention heads are 32 wide, not 64" in said.stderr
+    assert not (tmp_path / "no").exists()
+
+
+def test_the_command_does_not_fold_twice(tmp_path):
+    labclip.fold("scenes", folder=(folded_folder := tmp_path / "folded"))
+    result = run(tmp_path / "out", "--model", folded_folder, "--alignment", "scenes")
+    assert result.exit_code == 2
+    assert "has a matrix merged into it already" in result.stderr
+    assert "force" not in result.stderr
