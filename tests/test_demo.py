@@ -24,7 +24,7 @@ def unit(*shape, seed=0):
 def test_results_have_the_keys_promised_and_are_json(run):
     results = json.loads(json.dumps(run.results))
     assert set(results) == {"base", "labclip", "probes", "n", "seed"}
-    figures = {"binding_seen", "binding_heldout", "retrieval_r1", "tags_r1", "single_object"}
+    figures = {"binding_seen", "binding_heldout", "binding_three", "retrieval_r1", "tags_r1", "single_object"}
     assert set(results["base"]) == set(results["labclip"]) == figures
     assert set(results["probes"]) == {"image", "text", "chance"}
     assert all(0 <= value <= 1 for side in ("base", "labclip", "probes") for value in results[side].values())
@@ -36,6 +36,7 @@ def test_the_embedded_model_shows_the_finding_and_the_repair(run):
     assert base["binding_seen"] < 0.75  # 64 scenes: three standard errors above 0.6
     assert labclip["binding_seen"] > 0.9
     assert labclip["binding_heldout"] > base["binding_heldout"] + 0.1
+    assert labclip["binding_seen"] > labclip["binding_three"]
     assert min(probes["image"], probes["text"]) > 0.9
 
 
@@ -45,7 +46,10 @@ def test_examples_are_the_first_scenes_of_the_draw(run):
         (first.captions[i], first.swapped_captions[i]) for i in range(3)
     ]
     assert np.array_equal(run.examples[0].image, first.render(256)[0])
-    assert [example.seen for example in run.examples] == [True] * 3 + [False] * 3
+    three = scenes.sample(64, seed=3, n_objects=3)
+    assert [example.captions[0] for example in run.examples[6:]] == three.captions[:3]
+    assert np.array_equal(run.examples[8].image, three.render(256)[2])
+    assert [example.kind for example in run.examples] == ["seen"] * 3 + ["heldout"] * 3 + ["three"] * 3
     for example in run.examples:
         assert (example.base[0] > example.base[1]) == (example.base_probability > 0.5)
         assert (example.labclip[0] > example.labclip[1]) == (example.labclip_probability > 0.5)
@@ -57,14 +61,16 @@ def test_the_report_says_it_all(run):
         line = next(line for line in text.splitlines() if line.startswith(label))
         assert f"{run.results['base'][key]:.3f}" in line
         assert f"{run.results['labclip'][key]:.3f}" in line
-    assert all(caption in text for example in run.examples for caption in example.captions)
+    assert all(caption in text for example in run.examples[:7] for caption in example.captions)
+    assert text.count("(three objects)") == 1
+    assert text.count("(unseen pair)") == 3
     assert max(map(len, text.splitlines())) <= 130
 
 
 def test_the_figure_is_written(run, tmp_path):
     path = figure.draw(run, tmp_path / "labclip-demo.png")
     with Image.open(path) as image:
-        assert image.size[0] == 1560
+        assert image.size == (1560, 1454)
         assert len(image.convert("RGB").getcolors(1 << 22)) > 1000
     assert path.stat().st_size < 1_500_000
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from labclip import scenes
+from labclip import LABCLIP, scenes
 from labclip.data import read_items
 from labclip.scenes import captions
 from labclip.scenes.vocabulary import COLOURS, PAIRS, SHAPES, draw_pairs
@@ -150,7 +150,63 @@ def test_every_sentence_binds_and_no_tag_does():
 def test_two_wordings_of_a_scene_use_different_templates():
     templates = captions.draw_templates(np.random.default_rng(0), 500, 2)
     assert (templates[:, 0] != templates[:, 1]).all()
-    assert len(np.unique(templates)) == len(captions.SENTENCES)
+    assert len(np.unique(templates)) == len(captions.SENTENCES[2])
+
+
+def said_pairs(text):
+    """The (colour, shape) that a caption of the embedded world binds."""
+    words = text.split()
+    pairs = set()
+    for i, word in enumerate(words):
+        if word in SHAPES:
+            bound = words[i + 2] if words[i + 1 : i + 2] in (["is"], ["in"]) else words[i - 1]
+            assert bound in COLOURS
+            pairs.add((bound, word))
+    return pairs
+
+
+@pytest.mark.parametrize("n_objects", [2, 3])
+def test_a_sentence_says_the_scene_and_the_swapped_one_two_other_pairs(n_objects):
+    some = scenes.sample(300, seed=3, n_objects=n_objects)
+    for text, wrong, objects in zip(some.captions, some.swapped_captions, some.objects, strict=True):
+        assert said_pairs(text) == set(objects)
+        assert len(said_pairs(wrong) - set(objects)) == 2
+        assert not said_pairs(wrong) & (HELD_OUT | VALIDATION)
+
+
+def test_left_and_right_of_three_objects_are_said_truly():
+    some = scenes.sample(300, seed=9, n_objects=3)
+    told = 0
+    for text, objects in zip(some.captions, some.objects, strict=True):
+        side = " left of " in text or " right of " in text
+        told += side
+        if side:
+            end = objects[0] if " left of " in text else objects[-1]
+            assert f"{end[0]} {end[1]}" in text.split(" left of ")[0].split(" to the right")[0]
+    assert told > 50
+
+
+def test_tags_of_three_objects_name_them_and_bind_nothing():
+    some = scenes.sample(600, seed=9, n_objects=3)
+    same = 0
+    for text, objects in zip(some.tags, some.objects, strict=True):
+        colours, shapes = ([word for word in text.split() if word in known] for known in (COLOURS, SHAPES))
+        assert sorted(colours) == sorted(c for c, _ in objects)
+        assert sorted(shapes) == sorted(s for _, s in objects)
+        same += set(zip(colours, shapes, strict=True)) == set(objects)
+    assert 60 < same < 140  # one order in six
+
+
+@pytest.mark.parametrize("n_objects", [1, 2, 3, 5])
+def test_the_embedded_model_knows_each_word_and_reads_each_caption_whole(n_objects):
+    model = LABCLIP.from_pretrained("scenes")
+    some = scenes.sample(200, n_objects=n_objects)
+    texts = [*some.captions, *some.tags]
+    tokens = model.tokenizer(texts)
+    assert tokens.shape[1] == 16
+    assert (tokens.max(dim=1).values == 49407).all()  # its end was not cut off
+    assert [int((row != 0).sum()) for row in tokens] == [len(text.split()) + 2 for text in texts]
+    assert (model.clip.token_embedding.weight[tokens] != 0).any(dim=-1).all()  # zero where never trained
 
 
 def test_one_object_has_no_swapped_caption():

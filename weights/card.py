@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from evaluate import MIXED
 from safetensors.torch import load_file
 
 from labclip import Alignment
@@ -16,19 +17,22 @@ from labclip.scenes.vocabulary import COLOURS, SHAPES
 DOCUMENTED = Path(__file__).parent / "scenes"  # the folder whose numbers the documentation shows
 PAGE = Path(__file__).parents[1] / "docs" / "embedded-model.md"
 _START, _END = "<!-- tables -->", "<!-- /tables -->"
-_GAINS = ("binding_seen", "binding_heldout", "binding_heldout_both", "binding_validation", "binding_fit")
+_BINDING = ("binding_seen", "binding_heldout", "binding_heldout_both")
+_GAINS = (*_BINDING, "binding_three", "binding_validation", "binding_fit")
+_THREE = ("tags_three_t2i_r1", "tags_three_i2t_r1")
 _COSTS = (
     *("sentences_t2i_r1", "sentences_i2t_r1", "with_swapped_t2i_r1", "with_swapped_i2t_r1"),
-    *("tags_t2i_r1", "tags_i2t_r1", "single_object", "modality_gap"),
+    *("tags_t2i_r1", "tags_i2t_r1", *_THREE, "single_object", "modality_gap"),
 )
 _MEANING = """\
 `binding_*`: accuracy of choosing a scene's caption over the same caption with the colours swapped; chance .5, a tie is
 wrong. *seen*: new scenes of colour-shape pairs that were in the fit; *heldout*: at least one of 12 unseen pairs, which
 were in no caption and no negative of the fit; *heldout_both*: both pairs are unseen; *validation*: six other unseen
-pairs, on which this one of the trained models was chosen; *fit*: scenes of the fit itself. `*_r1`: recall at 1 in
-galleries of 256 scenes, text to image and image to text: by sentences; by tags, captions that name colours and shapes
-without binding them and that were not in the fit; and *with_swapped*, by sentences where each scene stands beside
-itself with the colours swapped. `single_object`: zero-shot accuracy on one object, 120 classes. `modality_gap`:
+pairs, on which this one of the trained models was chosen; *fit*: scenes of the fit itself; *three*: three objects, of
+seen pairs, two of which have their colours swapped. `*_r1`: recall at 1 in galleries of 256 scenes, text to image and
+image to text: by sentences; by tags, captions that name colours and shapes without binding them and that were not in
+the fit; by tags of three objects; and *with_swapped*, by sentences where each scene stands beside itself with the
+colours swapped. `single_object`: zero-shot accuracy on one object, 120 classes. `modality_gap`:
 distance between the mean image and the mean caption.
 """
 
@@ -76,7 +80,7 @@ def _size(folder: Path) -> dict[str, int]:
 
 def _about(metadata: dict[str, Any], results: dict[str, Any], shipped: dict[str, Any], size: dict[str, int]) -> str:
     pretraining = metadata["pretraining"]
-    probes = shipped["probes"]
+    probes, three = shipped["probes"], shipped["probes_three"]
     return f"""\
 A CLIP of {size["towers"] / 1e6:.1f} million parameters and a token table of {size["table"] / 1e6:.1f} million
 (OpenCLIP's `CLIP`, ResNet and Transformer), trained from scratch on two CPU cores on rendered scenes of two objects,
@@ -106,7 +110,8 @@ Held-out pairs were held out of the *fit*. Pretraining saw images, tags and sent
 
 Linear probes that read the colour of each shape: {probes["image"]:.3f} from the image alone, {probes["text"]:.3f} from
 the caption alone. Chance is {probes["chance"]:.3f}; a bag-of-words baseline, which knows both colours but not whose
-they are, reads half.
+they are, reads half. On scenes of three objects, which no training showed: {three["image"]:.3f} and
+{three["text"]:.3f}; the bag-of-words baseline reads a third.
 
 Made by `python weights/make.py`. Seeds trained: {len(results["trials"])}. This one, seed {results["shipped"]}, is the
 best on the validation pairs among those whose base binds at most .65 of the scenes of the fit: with a stronger base
@@ -118,10 +123,18 @@ there is no finding to show. Distance of the matrix from the identity, Frobenius
 
 def _tables(trials: list[dict[str, Any]], shipped: dict[str, Any]) -> str:
     rows = [[key, *(f"{t['base'][key]:.3f} > {t['labclip'][key]:.3f}" for t in trials)] for key in (*_GAINS, *_COSTS)]
-    rows += [[f"probe, {side}", *(f"{t['probes'][side]:.3f}" for t in trials)] for side in ("image", "text")]
+    for probes, of in (("probes", ""), ("probes_three", ", three objects")):
+        rows += [[f"probe, {side}{of}", *(f"{t[probes][side]:.3f}" for t in trials)] for side in ("image", "text")]
     rows.append(["distance from identity", *(f"{t['distance_from_identity']:.1f}" for t in trials)])
     strengths = {"0": shipped["base"], **shipped["strengths"]}
-    blended = [[key, *(f"{found[key]:.3f}" for found in strengths.values())] for key in (*_GAINS[:3], *_COSTS)]
+    blended = [
+        [key, *(f"{found[key]:.3f}" for found in strengths.values())] for key in (*_BINDING, "binding_three", *_COSTS)
+    ]
+    matrices = {"base": "base", "LABCLIP": "labclip", "fitted on both": "fitted_on_both"}
+    three = [
+        [key, *(f"{shipped[side][key]:.3f}" for side in matrices.values())]
+        for key in ("binding_three", *_THREE, *_BINDING, "tags_t2i_r1", "tags_i2t_r1")
+    ]
     return "\n\n".join(
         [
             "## All seeds trained",
@@ -130,6 +143,10 @@ def _tables(trials: list[dict[str, Any]], shipped: dict[str, Any]) -> str:
             "## Strength",
             'The matrix blended with the identity, `LABCLIP.from_pretrained("scenes", strength=...)`.',
             _table(["", *strengths], blended),
+            "## Three objects",
+            "LABCLIP was fitted on scenes of two objects; the last column is another matrix for the same base, by "
+            f"`labclip.fit` on {MIXED:,} scenes of two and {MIXED // 2:,} of three. It does not ship.",
+            _table(["", *matrices], three),
         ]
     )
 

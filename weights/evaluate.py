@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from pretrain import render_all
 from torch import Tensor
 from torch.nn import functional as F
 
+import labclip
 from labclip import LABCLIP, metrics
 from labclip.scenes import captions, measure
 from labclip.scenes.renderer import Layout, render
@@ -20,6 +22,7 @@ from labclip.scenes.vocabulary import PAIRS
 from labclip.scenes.world import draw_scenes
 
 STRENGTHS = (0.25, 0.5, 0.75, 1.0)
+MIXED = 20_000  # scenes of two objects, and half as many of three, in the fit on both
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,7 @@ class DescribedScenes:
 
     images: NDArray[np.uint8]
     layout: Layout
+    swapped_colours: NDArray[np.int64]
     sentences: list[list[str]]
     swapped: list[list[str]]
     tags: list[str]
@@ -51,18 +55,45 @@ class DescribedScenes:
         )
 
 
-def describe(n: int, *, seed: int, split: str, wordings: int = 2) -> DescribedScenes:
-    """Draw, render and describe `n` scenes of two objects, with `wordings` sentences each."""
-    layout, swapped = draw_scenes(n, seed=seed, split=split)
+def describe(n: int, *, seed: int, split: str, n_objects: int = 2, wordings: int = 2) -> DescribedScenes:
+    """Draw, render and describe `n` scenes of two or three objects, with `wordings` sentences each."""
+    layout, swapped = draw_scenes(n, seed=seed, split=split, n_objects=n_objects)
     rng = np.random.default_rng([seed, 0xFACE])
-    templates = captions.draw_templates(rng, n, wordings)
+    templates = captions.draw_templates(rng, n, wordings, n_objects)
     pairs = [captions.sentences(rng, layout.colours, layout.shapes, swapped, templates[:, i]) for i in range(wordings)]
     return DescribedScenes(
         images=render_all(layout),
         layout=layout,
+        swapped_colours=swapped,
         sentences=[right for right, _ in pairs],
         swapped=[wrong for _, wrong in pairs],
         tags=captions.tags(rng, layout.colours, layout.shapes),
+    )
+
+
+def to_fit(model: LABCLIP, *parts: tuple[DescribedScenes, Features]) -> labclip.Features:
+    """Embeddings for `labclip.fit`, of scenes of any numbers of objects together.
+
+    Each sentence has its swapped one as a negative, and an image of the swapped scene.
+
+    Args:
+        model: What the embeddings are of.
+        parts: Scenes, and the embeddings of the first so many of them.
+    """
+    images = torch.cat([features.images for _, features in parts])
+    swapped_images = [
+        measure.embed_images(
+            model, render_all(replace(scenes.layout, colours=scenes.swapped_colours)[: len(features.images)])
+        )
+        for scenes, features in parts
+    ]
+    wordings = parts[0][1].captions.shape[1]
+    return labclip.Features.from_arrays(
+        images=images,
+        texts=torch.cat([features.captions.flatten(0, 1) for _, features in parts]),
+        negatives=torch.cat([features.swapped.flatten(0, 1) for _, features in parts]),
+        negative_images=torch.cat(swapped_images).repeat_interleave(wordings, dim=0),
+        image_index=torch.arange(len(images)).repeat_interleave(wordings),
     )
 
 
@@ -76,15 +107,34 @@ class TestScenes:
         self.gallery = describe(20 * 330, seed=3_000_003, split="all")
         self.singles, _ = draw_scenes(2400, seed=3_000_004, split="all", n_objects=1)
         self.single_images = render(self.singles)
+        self.three = describe(3000, seed=3_000_005, split="seen", n_objects=3)
+        self.three_gallery = describe(20 * 330, seed=3_000_006, split="all", n_objects=3)
+        self.three_learnt = describe(MIXED // 2, seed=3_000_007, split="seen", n_objects=3)
 
-    def results(self, model: LABCLIP, learnt: DescribedScenes, learnt_features: Features) -> dict[str, Any]:
-        """Measure a model with its matrix; probes are trained on the scenes of the fit and their embeddings."""
-        parts = {name: getattr(self, name).embed(model) for name in ("seen", "heldout", "validation")}
+    def results(
+        self,
+        model: LABCLIP,
+        learnt: DescribedScenes,
+        learnt_features: Features,
+        fit: Callable[[labclip.Features], Tensor],
+    ) -> dict[str, Any]:
+        """Measure a model with its matrix, and with another that was fitted on scenes of three objects too.
+
+        Args:
+            model: With the matrix that was fitted on `learnt`.
+            learnt: The scenes of the fit, of two objects; the probes are trained on them.
+            learnt_features: Their embeddings.
+            fit: Gives the matrix for the features of two and of three objects together.
+        """
+        parts = {name: getattr(self, name).embed(model) for name in ("seen", "heldout", "validation", "three")}
         table = PAIRS.table(PAIRS.test)
-        both = torch.from_numpy(table[self.heldout.layout.colours, self.heldout.layout.shapes].all(axis=1))
-        parts["heldout_both"] = Features(*(part[both] for part in vars(parts["heldout"]).values()))
+        two_unseen = torch.from_numpy(table[self.heldout.layout.colours, self.heldout.layout.shapes].all(axis=1))
+        parts["heldout_both"] = Features(*(part[two_unseen] for part in vars(parts["heldout"]).values()))
         parts["fit"] = Features(*(part[:3000] for part in vars(learnt_features).values()))
         gallery = self._gallery(model)
+        three = self.three_learnt, self.three_learnt.embed(model)
+        two = learnt, Features(*(part[:MIXED] for part in vars(learnt_features).values()))
+        both = fit(to_fit(model, two, three))
         singles = measure.embed_images(model, self.single_images)
         prompts = measure.embed_texts(model, measure.single_prompts())
         dim = len(prompts[0])
@@ -109,8 +159,10 @@ class TestScenes:
         return {
             "base": figures(eye),
             "labclip": figures(fitted),
+            "fitted_on_both": figures(both),
             "strengths": {f"{s:g}": figures(torch.lerp(eye, fitted, s)) for s in STRENGTHS},
-            "probes": self._probes(parts["seen"], learnt, learnt_features),
+            "probes": self._probes(learnt, learnt_features, self.seen, parts["seen"]),
+            "probes_three": self._probes(*three, self.three, parts["three"]),
             "distance_from_identity": round((fitted - eye).norm().item(), 2),
         }
 
@@ -125,19 +177,26 @@ class TestScenes:
         images, swapped_images = features.images[rows], measure.embed_images(model, render(swapped_scenes))
         sentences, swapped = features.captions[rows, 0], features.swapped[rows, 0]
 
+        three = self.three_gallery.embed(model)
+        three_rows = measure.gallery_rows(self.three_gallery.layout, 330)
+
         def woven(one: Tensor, other: Tensor) -> Tensor:
             return torch.stack([one, other], dim=1).flatten(0, 1)
 
         return {
             "sentences": (images, sentences),
             "tags": (images, features.tags[rows]),
+            "tags_three": (three.images[three_rows], three.tags[three_rows]),
             "with_swapped": (woven(images[first], swapped_images), woven(sentences[first], swapped[first])),
         }
 
-    def _probes(self, seen: Features, learnt: DescribedScenes, learnt_features: Features) -> dict[str, float]:
-        """Accuracy of linear probes on each side, trained on scenes of the fit, tested on new ones."""
+    @staticmethod
+    def _probes(
+        learnt: DescribedScenes, learnt_features: Features, asked: DescribedScenes, asked_features: Features
+    ) -> dict[str, float]:
+        """Accuracy of linear probes on each side, trained on some scenes, tested on new ones."""
         n = 20_000
-        scenes, asked = learnt.layout[:n], self.seen.layout
-        image = measure.probe(learnt_features.images[:n], scenes, seen.images, asked)
-        text = measure.probe(learnt_features.captions[:n, 0], scenes, seen.captions[:, 0], asked)
+        scenes = learnt.layout[:n]
+        image = measure.probe(learnt_features.images[:n], scenes, asked_features.images, asked.layout)
+        text = measure.probe(learnt_features.captions[:n, 0], scenes, asked_features.captions[:, 0], asked.layout)
         return {"image": round(image, 4), "text": round(text, 4), "chance": round(1 / 12, 4)}

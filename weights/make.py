@@ -33,6 +33,7 @@ from evaluate import DescribedScenes, TestScenes, describe
 from fit import Fitting, SwappedScenes, fit
 from pretrain import MODEL_CFG, Pretraining, pretrain, pretraining_scenes, save_clip
 
+import labclip
 from labclip import LABCLIP, Alignment, Base
 from labclip.alignment import FINGERPRINT_CAPTION
 from labclip.scenes import measure
@@ -86,7 +87,9 @@ def make_one(seed: int, folder: Path, learnt: DescribedScenes, test: TestScenes)
     )
     alignment.save_pretrained(folder)
     base.alignment = alignment
-    results = test.results(base, learnt, features)
+    results = test.results(
+        base, learnt, features, lambda mixed: labclip.fit(mixed, seed=seed, progress=False).alignment.matrix
+    )
     results["seed"] = seed
     results["settings"] = {"pretraining": asdict(pretraining), "fitting": asdict(fitting), "fit_scenes": FIT_SCENES}
     results["seconds"] = {

@@ -7,6 +7,7 @@ colour-swapped sentences as negatives, makes the text tower read binding; it nev
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import math
@@ -27,7 +28,7 @@ from torch.nn import functional as F
 from labclip.scenes import captions
 from labclip.scenes.renderer import Layout, render
 from labclip.scenes.vocabulary import COLOURS, SHAPES
-from labclip.scenes.world import draw_scenes
+from labclip.scenes.world import draw_scenes, swap
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +54,8 @@ class Pretraining:
 
     Attributes:
         scenes: Images rendered, of all colour-shape pairs.
+        three_share: Share of the scenes that show three objects, the others show two; also of each batch and of the
+            texts of the text-only loss.
         steps: Optimiser steps; the text tower reads binding from some 150 on.
         batch_size: Images a step.
         sentence_share: Probability that an image comes with a sentence instead of tags. It sets how far the base
@@ -65,6 +68,7 @@ class Pretraining:
     """
 
     scenes: int = 60_000
+    three_share: float = 0.0
     steps: int = 450
     batch_size: int = 256
     sentence_share: float = 0.035
@@ -86,7 +90,8 @@ class Vocabulary:
     """The few tokens the captions use, numbered from 0: the vocabulary trained, a slice of OpenAI's."""
 
     def __init__(self) -> None:
-        texts = [*captions.SENTENCES, *captions.ONE_OBJECT, *captions.TAGS, *COLOURS, *SHAPES, "a", "an"]
+        templates = [*captions.SENTENCES.values(), *captions.TAGS.values()]
+        texts = [*itertools.chain(*templates), *COLOURS, *SHAPES, "a", "an"]
         words = sorted({word for text in texts for word in text.split() if "{" not in word})
         tokenize = open_clip.SimpleTokenizer(context_length=4)
         ids = {word: tokenize(word)[0].tolist() for word in words}
@@ -104,10 +109,16 @@ class Vocabulary:
         return torch.tensor([row + [0] * (length - len(row)) for row in rows])
 
 
-def pretrain(settings: Pretraining, images: NDArray[np.uint8], layout: Layout) -> tuple[open_clip.CLIP, Vocabulary]:
-    """Train the small CLIP from scratch on n scenes of two objects: about half a second a step on two cores.
+def pretrain(settings: Pretraining, *parts: tuple[NDArray[np.uint8], Layout]) -> tuple[open_clip.CLIP, Vocabulary]:
+    """Train the small CLIP from scratch: about half a second a step on two cores.
 
-    Returns the model in evaluation mode, with the small vocabulary, and that vocabulary.
+    Args:
+        settings: See `Pretraining`.
+        parts: Images and layout of the scenes of two objects, and of those of three, as `pretraining_scenes` draws
+            them; a batch takes its share of each.
+
+    Returns:
+        The model in evaluation mode, with the small vocabulary, and that vocabulary.
     """
     torch.manual_seed(settings.seed)
     rng = np.random.default_rng([settings.seed, 0x7EA1])
@@ -125,15 +136,21 @@ def pretrain(settings: Pretraining, images: NDArray[np.uint8], layout: Layout) -
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _factor(step, settings))
     target = torch.arange(settings.batch_size)
+    three = 2 * round(settings.three_share * settings.batch_size / 2)  # even: half as many scenes give wordings
+    sizes = (settings.batch_size - three, three)[: len(parts)]
     started = time.perf_counter()
     model.train()
     for step in range(settings.steps):
-        rows = rng.integers(len(images), size=settings.batch_size)
-        scene_texts = _scene_texts(rng, layout.colours[rows], layout.shapes[rows], settings.sentence_share)
-        rows_text = rng.integers(len(images), size=settings.batch_size // 2)
-        first, second = _wordings(rng, layout.colours[rows_text], layout.shapes[rows_text])
+        drawn, scene_texts, first, second = [], [], [], []
+        for (images, layout), size in zip(parts, sizes, strict=True):
+            rows = rng.integers(len(images), size=size)
+            drawn.append(images[rows])
+            scene_texts += _scene_texts(rng, layout.colours[rows], layout.shapes[rows], settings.sentence_share)
+            rows = rng.integers(len(images), size=size // 2)
+            one, other = _wordings(rng, layout.colours[rows], layout.shapes[rows])
+            first, second = first + one, second + other
 
-        image = F.normalize(model.encode_image(to_input(images[rows])), dim=-1)  # [batch, dim]
+        image = F.normalize(model.encode_image(to_input(np.concatenate(drawn))), dim=-1)  # [batch, dim]
         text = F.normalize(_encode_text(model, vocabulary(scene_texts + first + second)), dim=-1)
         text, one, other = text.chunk(3)  # [batch, dim] each
         logits = model.logit_scale.exp() * image @ text.T
@@ -197,8 +214,9 @@ def _wordings(
     rng: np.random.Generator, colours: NDArray[np.int64], shapes: NDArray[np.int64]
 ) -> tuple[list[str], list[str]]:
     """Two wordings each of some scenes, and the same with the colours swapped: two lists of 2 n texts in one order."""
-    templates = captions.draw_templates(rng, len(colours), 2)
-    swapped = colours[:, ::-1]
+    objects = colours.shape[1]
+    templates = captions.draw_templates(rng, len(colours), 2, objects)
+    swapped = colours[:, ::-1] if objects == 2 else swap(rng, colours)
     first, second = (captions.sentences(rng, colours, shapes, swapped, templates[:, i]) for i in range(2))
     return first[0] + first[1], second[0] + second[1]
 
@@ -211,7 +229,12 @@ def _encode_text(model: open_clip.CLIP, tokens: Tensor) -> Tensor:
     return x[torch.arange(len(x)), tokens.argmax(dim=-1)] @ model.text_projection
 
 
-def pretraining_scenes(settings: Pretraining) -> tuple[NDArray[np.uint8], Layout]:
-    """Draw and render the scenes a run learns from."""
-    layout, _ = draw_scenes(settings.scenes, seed=1_000_000 + settings.seed, split="all")
-    return render_all(layout), layout
+def pretraining_scenes(settings: Pretraining) -> list[tuple[NDArray[np.uint8], Layout]]:
+    """Draw and render the scenes a run learns from: of two objects, and where there is a share of them of three."""
+    three = round(settings.three_share * settings.scenes)
+    parts = []
+    for objects, count in ((2, settings.scenes - three), (3, three)):
+        if count:
+            layout, _ = draw_scenes(count, seed=1_000_000 + settings.seed, split="all", n_objects=objects)
+            parts.append((render_all(layout), layout))
+    return parts

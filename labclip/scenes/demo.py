@@ -20,7 +20,12 @@ if TYPE_CHECKING:
 
     from labclip.model import LABCLIP
 
-_EXAMPLES = 3  # scenes shown of each split
+_EXAMPLES = 3  # scenes of each kind in the figure
+_KINDS: dict[str, dict[str, Any]] = {
+    "seen": {"split": "seen"},
+    "heldout": {"split": "heldout"},
+    "three": {"split": "seen", "n_objects": 3},
+}
 _PROBE_SCENES = 4000  # to train the probes on
 
 
@@ -31,7 +36,8 @@ class Example:
     Attributes:
         image: uint8 [256, 256, 3].
         captions: The right caption, and the one with the colours swapped.
-        seen: Whether all its colour-shape pairs were in the fit.
+        kind: "seen": two objects, their colour-shape pairs were in the fit; "heldout": at least one was not; "three":
+            three objects.
         base: Cosines of the base with the two captions.
         labclip: Those of LABCLIP.
         base_probability: What the base gives the right one of the two, by a softmax at its own temperature.
@@ -40,7 +46,7 @@ class Example:
 
     image: NDArray[np.uint8]
     captions: tuple[str, str]
-    seen: bool
+    kind: str
     base: tuple[float, float]
     labclip: tuple[float, float]
     base_probability: float
@@ -53,14 +59,15 @@ class Demo:
 
     Attributes:
         results: Plain JSON, see `run`.
-        examples: The first scenes of the draw: of seen pairs, then with an unseen one.
+        examples: The first scenes of the draw: of seen pairs, with an unseen one, of three objects.
     """
 
     results: dict[str, Any]
     examples: list[Example]
 
     def __str__(self) -> str:
-        return "\n".join([*_table(self.results), "", *_examples_table(self.examples)])
+        shown = self.examples[: 2 * _EXAMPLES + 1]  # one of three objects, to stay short
+        return "\n".join([*_table(self.results), "", *_examples_table(shown)])
 
 
 def run(
@@ -76,8 +83,8 @@ def run(
 
     Returns:
         A `Demo`, whose `results` have `base` and `labclip`, each with `binding_seen`, `binding_heldout`,
-        `retrieval_r1`, `tags_r1` and `single_object`; `probes` with `image`, `text` and `chance`; `n`; `seed`.
-        All are fractions of 1; R@1 is the mean over both directions.
+        `binding_three`, `retrieval_r1`, `tags_r1` and `single_object`; `probes` with `image`, `text` and `chance`;
+        `n`; `seed`. All are fractions of 1; R@1 is the mean over both directions.
 
     Raises:
         ValueError: If there are too few scenes to measure anything.
@@ -88,9 +95,9 @@ def run(
         from labclip.model import LABCLIP
 
         model = LABCLIP.from_pretrained("scenes")
-    say(f"Drawing {2 * n:,} scenes of two objects, and embedding their images and captions")
-    splits = {split: sample(n, seed=seed, split=split) for split in ("seen", "heldout")}
-    features = {split: _embed(model, scenes) for split, scenes in splits.items()}
+    say(f"Drawing {len(_KINDS) * n:,} scenes of two and of three objects, and embedding their images and captions")
+    kinds = {kind: sample(n, seed=seed, **options) for kind, options in _KINDS.items()}
+    features = {kind: _embed(model, scenes) for kind, scenes in kinds.items()}
     say("Embedding galleries for retrieval")
     drawn = sample(measure.DRAWN * max(1, n // measure.GALLERY), seed=seed, split="all")
     rows = measure.gallery_rows(drawn.layout)
@@ -105,8 +112,8 @@ def run(
 
     def metrics(text: Callable[[Tensor], Tensor]) -> dict[str, float]:
         found = {
-            f"binding_{split}": measure.binding(image, text(captions), text(swapped))
-            for split, (image, captions, swapped) in features.items()
+            f"binding_{kind}": measure.binding(image, text(captions), text(swapped))
+            for kind, (image, captions, swapped) in features.items()
         }
         found["retrieval_r1"] = sum(measure.recall_at_1(images, text(sentences))) / 2
         found["tags_r1"] = sum(measure.recall_at_1(images, text(tags))) / 2
@@ -115,10 +122,10 @@ def run(
     alignment = model.alignment
     base, labclip = metrics(lambda rows: rows), metrics(lambda rows: alignment(rows, normalize=True))
     say(f"Training linear probes on {_PROBE_SCENES:,} more scenes")
-    probes = _probes(model, splits["seen"], features["seen"], seed)
+    probes = _probes(model, kinds["seen"], features["seen"], seed)
     examples = [
-        _example(model, scenes, i, [part[i] for part in features[split]], seen=split == "seen")
-        for split, scenes in splits.items()
+        _example(model, scenes, i, [part[i] for part in features[kind]], kind)
+        for kind, scenes in kinds.items()
         for i in range(min(_EXAMPLES, n))
     ]
     results = {"base": base, "labclip": labclip, "probes": probes}
@@ -144,7 +151,7 @@ def _probes(model: LABCLIP, test: Scenes, features: tuple[Tensor, ...], seed: in
     }
 
 
-def _example(model: LABCLIP, scenes: Scenes, i: int, features: list[Tensor], *, seen: bool) -> Example:
+def _example(model: LABCLIP, scenes: Scenes, i: int, features: list[Tensor], kind: str) -> Example:
     image, *texts = features
     captions = torch.stack(texts)
     base, aligned = captions @ image, model.alignment(captions, normalize=True) @ image
@@ -154,12 +161,13 @@ def _example(model: LABCLIP, scenes: Scenes, i: int, features: list[Tensor], *, 
         for cosines, scale in zip((base, aligned), scales, strict=True)
     ]
     drawn, words = render(scenes.layout[i : i + 1], 256)[0], (scenes.captions[i], scenes.swapped_captions[i] or "")
-    return Example(drawn, words, seen, tuple(base.tolist()), tuple(aligned.tolist()), *probabilities)
+    return Example(drawn, words, kind, tuple(base.tolist()), tuple(aligned.tolist()), *probabilities)
 
 
 ROWS = (
     ("binding_seen", "right against swapped caption, seen pairs", 1 / 2),
     ("binding_heldout", "right against swapped caption, unseen pairs", 1 / 2),
+    ("binding_three", "right against swapped caption, three objects", 1 / 2),
     ("retrieval_r1", "R@1 among 256 scenes, by sentence", 1 / 256),
     ("tags_r1", "R@1 among 256 scenes, by tags (no binding)", 1 / 256),
     ("single_object", "zero-shot accuracy, one object of 120", 1 / 120),
@@ -173,7 +181,7 @@ def _table(found: dict[str, Any]) -> list[str]:
         f"{label:46}{found['base'][key]:8.3f}{found['labclip'][key]:10.3f}{chance:9.3f}" for key, label, chance in ROWS
     ]
     return [
-        f"{found['n']:,} new scenes per metric, seed {found['seed']}. No training used them.",
+        f"{found['n']:,} new scenes per metric, seed {found['seed']}. No training used them, nor any scene of three.",
         "",
         f"{'accuracy':46}{'CLIP':>8}{'LABCLIP':>10}{'chance':>9}",
         *rows,
@@ -183,6 +191,9 @@ def _table(found: dict[str, Any]) -> list[str]:
         "    Both encoders know which colour belongs to which shape. CLIP's cosine between them loses it;",
         "    one matrix on the text embedding restores it.",
     ]
+
+
+_REMARKS = {"seen": "", "heldout": "(unseen pair)", "three": "(three objects)"}
 
 
 def _examples_table(examples: list[Example]) -> list[str]:
@@ -195,5 +206,5 @@ def _examples_table(examples: list[Example]) -> list[str]:
             for cosines in (example.base, example.labclip):
                 verdict = "" if i else " ok" if cosines[0] > cosines[1] else " WRONG"
                 line += f"{cosines[i]:8.3f}{verdict:7}"
-            lines.append(line.rstrip() if i or example.seen else f"{line}(unseen pair)")
+            lines.append(line.rstrip() if i else f"{line}{_REMARKS[example.kind]}".rstrip())
     return lines

@@ -94,14 +94,20 @@ def compose(demo: Demo) -> Image.Image:
     canvas.text(_MARGIN, 100, subtitle, 20, _SOFT_INK)
     y = float(top)
     for row in rows:
-        kind = "Every colour-shape pair was" if row[0].seen else "At least one colour-shape pair was not"
-        canvas.text(_MARGIN, y + 26, f"{kind} in the fit", 18, _SOFT_INK)
+        canvas.text(_MARGIN, y + 26, _HEADINGS[row[0].kind], 18, _SOFT_INK)
         y += heading
         for i, example in enumerate(row):
             _card(canvas, _MARGIN + i * (_CARD + _GAP), y, example)
         y += _CARD_HEIGHT + _GAP
     _strip(canvas, y + 4, demo)
     return canvas.image.resize((_WIDTH, height), Image.Resampling.LANCZOS)
+
+
+_HEADINGS = {
+    "seen": "Every colour-shape pair was in the fit",
+    "heldout": "At least one colour-shape pair was not in the fit",
+    "three": "Three objects: all training showed two",
+}
 
 
 def _card(canvas: _Canvas, x: float, y: float, example: Example) -> None:
@@ -128,10 +134,10 @@ def _card(canvas: _Canvas, x: float, y: float, example: Example) -> None:
 def _caption(canvas: _Canvas, x: float, y: float, caption: str, *, right: bool) -> None:
     """A caption with its colours in colour, and a mark for whether it is true of the scene."""
     canvas.mark(x - 14, y - 6, right, 6)
-    size = 18
-    while canvas.width(caption, size) > _CARD - 64:
+    words, size = caption.split(), 18
+    while sum(canvas.width(word, size) + size * 0.3 for word in words) > _CARD - 64:
         size -= 1
-    for word in caption.split():
+    for word in words:
         fill = _WORDS.get(word, _INK if right else _SOFT_INK)
         x += canvas.text(x, y, word, size, fill, bold=1.0 if word in _WORDS else 0) + size * 0.3
 
@@ -143,6 +149,7 @@ def _percent(probability: float) -> str:
 _LABELS = (
     ("binding_seen", "binding, seen pairs", "right against swapped"),
     ("binding_heldout", "unseen pairs", "right against swapped"),
+    ("binding_three", "three objects", "right against swapped"),
     ("retrieval_r1", "R@1, by sentence", "among 256 scenes"),
     ("tags_r1", "R@1, by tags", "among 256 scenes"),
     ("single_object", "one object", "zero-shot, 120 classes"),
@@ -150,8 +157,8 @@ _LABELS = (
 
 
 def _strip(canvas: _Canvas, y: float, demo: Demo) -> None:
-    """Below the cards: five pairs of bars, the probes, and what is what."""
-    found, width = demo.results, (_WIDTH - 2 * _MARGIN - 5 * _GAP) / 6
+    """Below the cards: a pair of bars for each metric, the probes, and what is what."""
+    found, width = demo.results, (_WIDTH - 2 * _MARGIN - len(_LABELS) * _GAP) / (len(_LABELS) + 1)
     for i, (key, label, of) in enumerate((*_LABELS, ("", "linear probes", "colour of each shape"))):
         x = _MARGIN + i * (width + _GAP)
         canvas.text(x, y + 18, label, 19, bold=0.8)

@@ -23,7 +23,8 @@ class Scenes:
     Attributes:
         images: uint8 [n, 64, 64, 3], sRGB.
         captions: One sentence a scene that says which colour goes with which shape.
-        swapped_captions: The same sentences with the colours of two objects swapped; None where there is one object.
+        swapped_captions: The same sentences with the colours of two objects swapped, which are drawn at random where
+            there are more; so each is wrong, as all colours of a scene differ. None where there is one object.
         tags: One caption a scene that names its colours and shapes without saying which goes with which.
         objects: (colour, shape) of each object, left to right.
         layout: Everything the images depend on.
@@ -74,7 +75,8 @@ def sample(n: int, *, seed: int = 0, split: str = "seen", n_objects: int = 2, pa
         split: "seen": every colour-shape pair of the caption and of the swapped caption was allowed in the embedded
             matrix's fit. "heldout": at least one pair that was not in the fit, neither in a caption nor in a negative.
             "validation": the same with the pairs that settings were chosen on. "all": anything.
-        n_objects: Objects in a scene, 1 to 5; their colours differ and their shapes differ.
+        n_objects: Objects in a scene, 1 to 5; their colours differ and their shapes differ. Captions of four and five
+            are plain lists without articles. The embedded model was trained on two.
         pairs: The held-out pairs; the default is what the embedded matrix was fitted with.
 
     Returns:
@@ -120,7 +122,7 @@ def draw_scenes(
     while found < n:
         colours = np.argsort(rng.random((2 * n, len(COLOURS))), axis=1)[:, :n_objects]
         shapes = np.argsort(rng.random((2 * n, len(SHAPES))), axis=1)[:, :n_objects]
-        swapped = _swap(rng, colours)
+        swapped = swap(rng, colours)
         keep = pairs.allowed(split, colours, shapes, swapped)
         parts.append((colours[keep], shapes[keep], swapped[keep]))
         found += int(keep.sum())
@@ -135,8 +137,11 @@ def _check_whole(name: str, value: int, example: str, *, least: int, most: float
         raise ValueError(f"{name} is {value!r}. Pass a whole number from {least}{limit}, for example {example}.")
 
 
-def _swap(rng: np.random.Generator, colours: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Swap the colours of two objects of each scene, drawn at random: [n, objects] -> [n, objects]."""
+def swap(rng: np.random.Generator, colours: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Swap the colours of two objects of each scene, drawn at random: [n, objects] -> [n, objects].
+
+    Any others keep theirs.
+    """
     n, objects = colours.shape
     if objects == 1:
         return colours
