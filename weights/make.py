@@ -22,6 +22,7 @@ import shutil
 import sys
 import tempfile
 import time
+import warnings
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ import labclip
 from labclip import LABCLIP, Alignment, Base, Features
 from labclip.alignment import FINGERPRINT_CAPTION
 from labclip.scenes import measure
+from labclip.training import LeakWarning
 
 log = logging.getLogger("make")
 SHIPPED_SEED = 0
@@ -105,6 +107,8 @@ def make_one(
 
     def fit(*parts: tuple[Embedded, Tensor]) -> Alignment:
         features = replace(to_fit(*parts), base=named, fingerprint=fingerprint)
+        # The captions of seen pairs are negatives of some scenes of the fit, and captions of as many others.
+        warnings.simplefilter("ignore", LeakWarning)
         return labclip.fit(features, **others, **FITTING, seed=seed, progress=False).alignment
 
     fitted = fit(embedded)
