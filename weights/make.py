@@ -40,6 +40,7 @@ from labclip import LABCLIP, Alignment, Base, Features
 from labclip.alignment import FINGERPRINT_CAPTION
 from labclip.scenes import measure
 from labclip.training import LeakWarning
+from labclip.training.frontier import kept
 
 log = logging.getLogger("make")
 SHIPPED_SEED = 0
@@ -49,7 +50,7 @@ FITTING: dict[str, Any] = {
     "rank": 32,
     "batch_size": 512,
     "learning_rate": 3e-2,
-    "epochs": 10,
+    "epochs": 20,
     "logit_scale": 100.0,
     "negative_weight": 1.0,
     "distill": 0.0,
@@ -109,7 +110,10 @@ def make_one(
         features = replace(to_fit(*parts), base=named, fingerprint=fingerprint)
         # The captions of seen pairs are negatives of some scenes of the fit, and captions of as many others.
         warnings.simplefilter("ignore", LeakWarning)
-        return labclip.fit(features, **others, **FITTING, seed=seed, progress=False).alignment
+        result = labclip.fit(features, **others, **FITTING, seed=seed, progress=False)
+        # `fit` takes the least strength near the best; this model is to show what a matrix repairs.
+        best = max(kept(result.frontier), key=lambda point: point.smoothed_binding or 0.0)
+        return result.alignment.at(best.strength)
 
     fitted = fit(embedded)
     model.alignment = Alignment(
