@@ -372,6 +372,7 @@ BAD_OPTIONS = [
     ({"epochs": 0}, "epochs is 0"),
     ({"batch_size": 1}, "batch_size is 1"),
     ({"learning_rate": 0.0}, "learning_rate is 0.0"),
+    ({"logit_scale": -1}, "logit_scale is -1. Pass a positive number, for example 50"),
     ({"identity_penalty": -1.0}, "identity_penalty is -1.0"),
     ({"distill": -1.0}, "distill is -1.0"),
     ({"negative_weight": 0}, "negative_weight is 0. Pass a positive number"),
@@ -495,3 +496,8 @@ def test_settings_names_are_checked():
     with pytest.raises(ValueError, match="recipes: labclip, paper"):
         settings_of("zzz")
     assert settings_of("paper", epochs=None).epochs == 10
+
+
+def test_the_logit_scale_is_held_where_it_is_given():
+    result = labclip.fit(planted.drawn(200), logit_scale=20, **QUICK)
+    assert [record["logit_scale"] for record in result.history] == pytest.approx([math.log(20)] * QUICK["epochs"])

@@ -28,12 +28,12 @@ _MEANING = """\
 `binding_*`: accuracy of choosing a scene's caption over the same caption with the colours swapped; chance .5, a tie is
 wrong. *seen*: new scenes of colour-shape pairs that were in the fit; *heldout*: at least one of 12 unseen pairs, which
 were in no caption and no negative of the fit; *heldout_both*: both pairs are unseen; *validation*: six other unseen
-pairs, on which this one of the trained models was chosen; *fit*: scenes of the fit itself; *three*: three objects, of
-seen pairs, two of which have their colours swapped. `*_r1`: recall at 1 in galleries of 256 scenes, text to image and
-image to text: by sentences; by tags, captions that name colours and shapes without binding them and that were not in
-the fit; by tags of three objects; and *with_swapped*, by sentences where each scene stands beside itself with the
-colours swapped. `single_object`: zero-shot accuracy on one object, 120 classes. `modality_gap`:
-distance between the mean image and the mean caption.
+pairs, on which the recipe and this one of the trained models were chosen; *fit*: scenes of the fit itself; *three*:
+three objects, of seen pairs, two of which have their colours swapped. `*_r1`: recall at 1 in galleries of 256 scenes,
+text to image and image to text: by sentences; by tags, captions that name colours and shapes without binding them; by
+tags of three objects, which were not in the fit; and *with_swapped*, by sentences where each scene stands beside itself
+with the colours swapped. `single_object`: zero-shot accuracy on one object, 120 classes. `modality_gap`: distance
+between the mean image and the mean caption.
 """
 
 
@@ -50,6 +50,7 @@ def write_card(folder: Path) -> str:
         alignment.fitted,
         base=alignment.base,
         logit_scale=alignment.logit_scale,
+        strength=alignment.strength,
         fingerprint=alignment.fingerprint,
         metadata={**alignment.metadata, "results": measured, "probes": shipped["probes"]},
     )
@@ -126,7 +127,10 @@ def _tables(trials: list[dict[str, Any]], shipped: dict[str, Any]) -> str:
     for probes, of in (("probes", ""), ("probes_three", ", three objects")):
         rows += [[f"probe, {side}{of}", *(f"{t[probes][side]:.3f}" for t in trials)] for side in ("image", "text")]
     rows.append(["distance from identity", *(f"{t['distance_from_identity']:.1f}" for t in trials)])
-    strengths = {"0": shipped["base"], **shipped["strengths"]}
+    own = {f"{shipped['strength']:g}": shipped["labclip"]}
+    strengths = dict(
+        sorted(({"0": shipped["base"]} | shipped["strengths"] | own).items(), key=lambda one: float(one[0]))
+    )
     blended = [
         [key, *(f"{found[key]:.3f}" for found in strengths.values())] for key in (*_BINDING, "binding_three", *_COSTS)
     ]
@@ -141,11 +145,12 @@ def _tables(trials: list[dict[str, Any]], shipped: dict[str, Any]) -> str:
             "Base > LABCLIP, the first number before the matrix, the second after.",
             _table(["", *(f"seed {t['seed']}" for t in trials)], rows),
             "## Strength",
-            'The matrix blended with the identity, `LABCLIP.from_pretrained("scenes", strength=...)`.',
+            'The matrix blended with the identity, `LABCLIP.from_pretrained("scenes", strength=...)`; '
+            f"{shipped['strength']:g} is the default.",
             _table(["", *strengths], blended),
             "## Three objects",
-            "LABCLIP was fitted on scenes of two objects; the last column is another matrix for the same base, by "
-            f"`labclip.fit` on {MIXED:,} scenes of two and {MIXED // 2:,} of three. It does not ship.",
+            "LABCLIP was fitted on scenes of two objects; the last column is another matrix for the same base, by the "
+            f"same recipe on {MIXED:,} scenes of two and {MIXED // 2:,} of three. It does not ship.",
             _table(["", *matrices], three),
         ]
     )

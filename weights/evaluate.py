@@ -3,98 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
-from fit import Features
-from numpy.typing import NDArray
-from pretrain import render_all
+from described import DescribedScenes, Embedded, describe
 from torch import Tensor
 from torch.nn import functional as F
 
-import labclip
 from labclip import LABCLIP, metrics
-from labclip.scenes import captions, measure
+from labclip.scenes import measure
 from labclip.scenes.renderer import Layout, render
 from labclip.scenes.vocabulary import PAIRS
 from labclip.scenes.world import draw_scenes
 
 STRENGTHS = (0.25, 0.5, 0.75, 1.0)
 MIXED = 20_000  # scenes of two objects, and half as many of three, in the fit on both
-
-
-@dataclass(frozen=True)
-class DescribedScenes:
-    """Scenes and their captions, to be embedded by the model of any seed."""
-
-    images: NDArray[np.uint8]
-    layout: Layout
-    swapped_colours: NDArray[np.int64]
-    sentences: list[list[str]]
-    swapped: list[list[str]]
-    tags: list[str]
-
-    def embed(self, model: LABCLIP) -> Features:
-        """Embeddings by the base; each different caption is encoded once."""
-        texts = sorted(
-            {*self.tags, *(text for side in (self.sentences, self.swapped) for part in side for text in part)}
-        )
-        place = {text: i for i, text in enumerate(texts)}
-        table = measure.embed_texts(model, texts)
-
-        def rows(part: list[str]) -> Tensor:
-            return table[[place[text] for text in part]]
-
-        return Features(
-            images=measure.embed_images(model, self.images),
-            captions=torch.stack([rows(part) for part in self.sentences], dim=1),
-            swapped=torch.stack([rows(part) for part in self.swapped], dim=1),
-            tags=rows(self.tags),
-        )
-
-
-def describe(n: int, *, seed: int, split: str, n_objects: int = 2, wordings: int = 2) -> DescribedScenes:
-    """Draw, render and describe `n` scenes of two or three objects, with `wordings` sentences each."""
-    layout, swapped = draw_scenes(n, seed=seed, split=split, n_objects=n_objects)
-    rng = np.random.default_rng([seed, 0xFACE])
-    templates = captions.draw_templates(rng, n, wordings, n_objects)
-    pairs = [captions.sentences(rng, layout.colours, layout.shapes, swapped, templates[:, i]) for i in range(wordings)]
-    return DescribedScenes(
-        images=render_all(layout),
-        layout=layout,
-        swapped_colours=swapped,
-        sentences=[right for right, _ in pairs],
-        swapped=[wrong for _, wrong in pairs],
-        tags=captions.tags(rng, layout.colours, layout.shapes),
-    )
-
-
-def to_fit(model: LABCLIP, *parts: tuple[DescribedScenes, Features]) -> labclip.Features:
-    """Embeddings for `labclip.fit`, of scenes of any numbers of objects together.
-
-    Each sentence has its swapped one as a negative, and an image of the swapped scene.
-
-    Args:
-        model: What the embeddings are of.
-        parts: Scenes, and the embeddings of the first so many of them.
-    """
-    images = torch.cat([features.images for _, features in parts])
-    swapped_images = [
-        measure.embed_images(
-            model, render_all(replace(scenes.layout, colours=scenes.swapped_colours)[: len(features.images)])
-        )
-        for scenes, features in parts
-    ]
-    wordings = parts[0][1].captions.shape[1]
-    return labclip.Features.from_arrays(
-        images=images,
-        texts=torch.cat([features.captions.flatten(0, 1) for _, features in parts]),
-        negatives=torch.cat([features.swapped.flatten(0, 1) for _, features in parts]),
-        negative_images=torch.cat(swapped_images).repeat_interleave(wordings, dim=0),
-        image_index=torch.arange(len(images)).repeat_interleave(wordings),
-    )
 
 
 class TestScenes:
@@ -115,26 +39,26 @@ class TestScenes:
         self,
         model: LABCLIP,
         learnt: DescribedScenes,
-        learnt_features: Features,
-        fit: Callable[[labclip.Features], Tensor],
+        embedded: tuple[Embedded, Tensor],
+        fit: Callable[..., Tensor],
     ) -> dict[str, Any]:
         """Measure a model with its matrix, and with another that was fitted on scenes of three objects too.
 
         Args:
             model: With the matrix that was fitted on `learnt`.
             learnt: The scenes of the fit, of two objects; the probes are trained on them.
-            learnt_features: Their embeddings.
-            fit: Gives the matrix for the features of two and of three objects together.
+            embedded: Their embeddings, and those of an image of each with the colours swapped, [n, dim].
+            fit: Gives the matrix for several such pairs: here scenes of two and of three objects.
         """
         parts = {name: getattr(self, name).embed(model) for name in ("seen", "heldout", "validation", "three")}
         table = PAIRS.table(PAIRS.test)
         two_unseen = torch.from_numpy(table[self.heldout.layout.colours, self.heldout.layout.shapes].all(axis=1))
-        parts["heldout_both"] = Features(*(part[two_unseen] for part in vars(parts["heldout"]).values()))
-        parts["fit"] = Features(*(part[:3000] for part in vars(learnt_features).values()))
+        parts["heldout_both"] = parts["heldout"][two_unseen]
+        features, swapped_images = embedded
+        parts["fit"] = features[:3000]
         gallery = self._gallery(model)
-        three = self.three_learnt, self.three_learnt.embed(model)
-        two = learnt, Features(*(part[:MIXED] for part in vars(learnt_features).values()))
-        both = fit(to_fit(model, two, three))
+        three = self.three_learnt.embed(model)
+        both = fit((features[:MIXED], swapped_images[:MIXED]), (three, self.three_learnt.embed_swapped(model)))
         singles = measure.embed_images(model, self.single_images)
         prompts = measure.embed_texts(model, measure.single_prompts())
         dim = len(prompts[0])
@@ -158,12 +82,13 @@ class TestScenes:
         eye, fitted = torch.eye(dim), model.alignment.fitted
         return {
             "base": figures(eye),
-            "labclip": figures(fitted),
+            "labclip": figures(model.alignment.matrix),
             "fitted_on_both": figures(both),
             "strengths": {f"{s:g}": figures(torch.lerp(eye, fitted, s)) for s in STRENGTHS},
-            "probes": self._probes(learnt, learnt_features, self.seen, parts["seen"]),
-            "probes_three": self._probes(*three, self.three, parts["three"]),
-            "distance_from_identity": round((fitted - eye).norm().item(), 2),
+            "probes": self._probes(learnt, features, self.seen, parts["seen"]),
+            "probes_three": self._probes(self.three_learnt, three, self.three, parts["three"]),
+            "strength": model.alignment.strength,
+            "distance_from_identity": round((model.alignment.matrix - eye).norm().item(), 2),
         }
 
     def _gallery(self, model: LABCLIP) -> dict[str, tuple[Tensor, Tensor]]:
@@ -192,7 +117,7 @@ class TestScenes:
 
     @staticmethod
     def _probes(
-        learnt: DescribedScenes, learnt_features: Features, asked: DescribedScenes, asked_features: Features
+        learnt: DescribedScenes, learnt_features: Embedded, asked: DescribedScenes, asked_features: Embedded
     ) -> dict[str, float]:
         """Accuracy of linear probes on each side, trained on some scenes, tested on new ones."""
         n = 20_000

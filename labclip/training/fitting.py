@@ -38,7 +38,7 @@ def fit(
     recipe: str = "labclip", epochs: int | None = None, batch_size: int | None = None,
     learning_rate: float | None = None, negative_weight: float | None = None, distill: float | None = None,
     identity_penalty: float | None = None, hard_negatives: int | None = None, rank: int | None = None,
-    objective: Literal["softmax", "sigmoid"] | Objective | None = None, seed: int = 0,
+    logit_scale: float | None = None, objective: Literal["softmax", "sigmoid"] | Objective | None = None, seed: int = 0,
     device: str | torch.device | None = None, checkpoint: str | Path | None = None, progress: bool = True,
 ) -> FitResult:  # fmt: skip
     """Fit a matrix on the text embeddings of a CLIP, from captions and their hard negatives.
@@ -67,6 +67,8 @@ def fit(
         identity_penalty: Times ||A - I||_F^2, added to the loss.
         hard_negatives: Negatives a caption a step.
         rank: Rank of A - I.
+        logit_scale: Times the cosines in the loss. A higher one binds unseen combinations better where there are
+            captions enough.
         objective: "softmax" (CLIP), "sigmoid" (SigLIP), or a function of logits and columns, see
             `labclip.training.Objective`; by default as the base was trained, softmax where unknown.
         seed: Of split, order, negatives and initial factors.
@@ -95,7 +97,8 @@ def fit(
     """
     settings = settings_of(
         recipe, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, hard_negatives=hard_negatives,
-        rank=rank, negative_weight=negative_weight, distill=distill, identity_penalty=identity_penalty,
+        rank=rank, logit_scale=logit_scale, negative_weight=negative_weight, distill=distill,
+        identity_penalty=identity_penalty,
     )  # fmt: skip
     if not 0 < checked_number(typed("keep", "--keep"), keep) <= 1:
         raise ValueError(f"{typed('keep', '--keep')} is {keep!r}. Pass a share of 1, for example 0.99.")

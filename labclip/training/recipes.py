@@ -95,10 +95,9 @@ def settings_of(
         if name in given:
             given[name] = checked_whole(_typed(name), given[name], least=least)
     settings = replace(RECIPES[recipe], **given)
-    if checked_number(_typed("learning_rate"), settings.learning_rate) <= 0:
-        raise ValueError(
-            f"{_typed('learning_rate')} is {settings.learning_rate!r}. Pass a positive number, for example 1e-3."
-        )
+    for name, usual in (("learning_rate", "1e-3"), ("logit_scale", "50")):
+        if name in given and checked_number(_typed(name), given[name]) <= 0:
+            raise ValueError(f"{_typed(name)} is {given[name]!r}. Pass a positive number, for example {usual}.")
     if negative_weight is not None and checked_number(_typed("negative_weight"), negative_weight) <= 0:
         raise ValueError(f"{_typed('negative_weight')} is {negative_weight!r}. Pass a positive number, for example 12.")
     for name, weight in (("distill", distill), ("identity_penalty", identity_penalty)):

@@ -1,0 +1,76 @@
+"""The scripts that make the embedded model: what its matrix is fitted on, and that what ships is what they say."""
+
+import importlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from labclip import LABCLIP
+
+WEIGHTS = Path(__file__).parents[1] / "weights"
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """Import one of the scripts by its name."""
+    monkeypatch.syspath_prepend(str(WEIGHTS))
+    return importlib.import_module
+
+
+def test_a_swapped_scene_shows_the_colours_of_a_scene_the_other_way_round(script):
+    described = script("described")
+    layout, _ = described.draw_scenes(60_000, seed=1, split="seen")
+    found = described.swapped_scenes(layout, seed=0)
+
+    def objects(row, colours):
+        return set(zip(colours[row].tolist(), layout.shapes[row].tolist(), strict=True))
+
+    for row in range(0, len(layout), 997):
+        assert objects(row, layout.colours[:, ::-1]) == objects(found[row], layout.colours)
+    assert not np.array_equal(found, described.swapped_scenes(layout, seed=1))
+
+
+def test_sentences_have_a_negative_with_an_image_and_tags_have_none(script):
+    described = script("described")
+    scenes = described.describe(6, seed=3, split="seen").embed(LABCLIP.from_pretrained("scenes"))
+    others = scenes.images.roll(1, dims=0)
+    features = described.to_fit((scenes, others))
+    assert features.has_negative.tolist() == features.has_negative_image.tolist() == [[True]] * 12 + [[False]] * 6
+    assert features.image_index.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, *range(6)]
+    assert torch.equal(features.texts[3], scenes.captions[1, 1])
+    assert torch.equal(features.negatives[3, 0], scenes.swapped[1, 1])
+    assert torch.equal(features.negative_images[3, 0], others[1])
+    assert torch.equal(features.texts[12:], scenes.tags)
+
+
+def test_scenes_without_their_like_have_different_words(script):
+    described = script("described")
+    layout, _ = described.draw_scenes(3000, seed=2, split="validation")
+    rows = described.distinct(layout)
+    words = {(*sorted(layout.colours[row]), *sorted(layout.shapes[row])) for row in range(3000)}
+    assert len(rows) == len(words) == len({(*sorted(layout.colours[r]), *sorted(layout.shapes[r])) for r in rows})
+
+
+def test_what_ships_was_made_by_the_recipe_that_the_script_has(script):
+    fitting = script("make").FITTING
+    config = json.loads((WEIGHTS / "scenes" / "config.json").read_text())
+    settings, weights = config["metadata"]["settings"], config["metadata"]["weights"]
+    assert {name: settings[name] for name in fitting.keys() & settings.keys()} == {
+        name: fitting[name] for name in fitting.keys() & settings.keys()
+    }
+    assert weights == {
+        "negatives": fitting["negative_weight"],
+        "distill": fitting["distill"],
+        "identity": fitting["identity_penalty"],
+    }
+
+
+def test_the_base_that_ships_is_near_chance_and_its_probes_are_not():
+    results = json.loads((WEIGHTS / "scenes" / "results.json").read_text())
+    shipped = next(trial for trial in results["trials"] if trial["seed"] == results["shipped"])
+    assert shipped["base"]["binding_fit"] <= 0.65
+    assert min(shipped["probes"]["image"], shipped["probes"]["text"]) >= 0.95
+    assert shipped["labclip"]["binding_seen"] >= 0.98
