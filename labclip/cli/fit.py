@@ -54,6 +54,7 @@ _PATH = click.Path(path_type=Path)
 )
 @click.option("--distill", type=float, help="Weight of distillation from the base. [default: selected]")
 @click.option("--identity-penalty", type=float, help="Times ||A - I||^2. [default: selected]")
+@click.option("--logit-scale", type=float, help="Times the cosines in the loss. [default: the recipe's]")
 @click.option("--rank", type=int, help="Rank of A - I. [default: a quarter of the dim]")
 @click.option("--hard-negatives", type=int, help="Negatives per caption and step. [default: 1]")
 @click.option(
