@@ -57,7 +57,7 @@ def test_scenes_without_their_like_have_different_words(script):
 def test_what_ships_was_made_by_the_recipe_that_the_script_has(script):
     fitting = script("make").FITTING
     config = json.loads((WEIGHTS / "scenes" / "config.json").read_text())
-    settings, weights = config["metadata"]["settings"], config["metadata"]["weights"]
+    settings, weights = config["metadata"]["settings"], config["metadata"]["loss_weights"]
     assert {name: settings[name] for name in fitting.keys() & settings.keys()} == {
         name: fitting[name] for name in fitting.keys() & settings.keys()
     }
