@@ -115,6 +115,8 @@ CONFIGS = {
 def _made(kind):
     torch.manual_seed(1)
     model = KINDS[kind]()
+    if kind == "coca":
+        torch.nn.init.normal_(model.text_decoder.text_projection, std=0.02)  # which OpenCLIP leaves uninitialised
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim > 1:  # the real models' scale: at OpenCLIP's initial one all captions look alike

@@ -104,6 +104,12 @@ def test_a_divergence_that_foretells_losses_elsewhere_is_not_kept():
     assert [point.strength for point in kept(far)] == [0, 0.5]
     assert [point.strength for point in kept(far, 0.9)] == [0, 0.5, 1.0]
     assert [point.strength for point in kept(far, 1.0)] == [0, 0.5]
+    for lost, strengths in (
+        ((-0.03, 0.02), [0, 0.5, 1.0]),
+        ((-0.03, 0.04), [0, 0.5]),
+    ):  # R@1 rises; or it may be chance
+        rising = [*far[:2], replace(far[2], lost={"validation": lost})]
+        assert [point.strength for point in kept(rising)] == strengths
 
 
 @pytest.mark.parametrize("strength", [0.0, 0.4, 1.0])

@@ -132,18 +132,19 @@ def kept(points: Sequence[Point], keep: float = KEEP) -> list[Point]:
     """The points that keep this share of the base's R@1, by the held-out estimate; the base itself always is one.
 
     On every set what is lost is no more than that, give or take its standard error, and the divergence is within what
-    keeps as much on data that nobody measured.
+    keeps as much on data that nobody measured. Where R@1 rises by more than its standard error, the base's softmax is
+    no measure of what is to be kept, and the divergence is free.
     """
-    free, slope = _CHANGED
-    return [
-        point
-        for point in points
-        if point.strength == 0
-        or (
-            (point.divergence or 0.0) <= free + slope * (1 - keep)
-            and all(lost - error <= 1 - keep for lost, error in point.lost.values())
-        )
-    ]
+    limit = _CHANGED[0] + _CHANGED[1] * (1 - keep)
+
+    def near(point: Point) -> bool:
+        lost, error = point.lost.get("validation", (0.0, 0.0))
+        return (point.divergence or 0.0) <= limit or lost + error < 0
+
+    def keeps(point: Point) -> bool:
+        return all(lost - error <= 1 - keep for lost, error in point.lost.values())
+
+    return [point for point in points if point.strength == 0 or (near(point) and keeps(point))]
 
 
 def select(points: Sequence[Point], keep: float = KEEP) -> Point:
