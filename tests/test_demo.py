@@ -12,7 +12,7 @@ from labclip import LABCLIP, scenes
 from labclip.scenes import demo, figure, measure
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def run():
     return demo.run(n=64, seed=3)
 
@@ -141,6 +141,7 @@ def test_a_probe_reads_what_is_there_and_nothing_else():
         assert low <= accuracy <= high
 
 
+@pytest.mark.slow
 def test_it_says_what_it_does_next():
     said = []
     demo.run(n=8, say=said.append)

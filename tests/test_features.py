@@ -270,6 +270,7 @@ for step in (2, 5):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")
 def test_killed_again_and_again_it_gives_the_same_bytes(model, data, monkeypatch):
     """With images of negatives: of the first five in files of their own, of the others among those with captions."""

@@ -28,6 +28,7 @@ torch.save((result.alignment.fitted, result.alignment.strength, result.history),
 """
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_and_started_again_it_is_the_same_fit(tmp_path):
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
