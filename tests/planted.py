@@ -6,6 +6,16 @@ import torch.nn.functional as F
 from labclip.features import Features
 
 DIM = 24
+QUICK = {
+    "epochs": 10,
+    "batch_size": 64,
+    "learning_rate": 3e-2,
+    "identity_penalty": 1e-4,
+    "negative_weight": 1,
+    "distill": 0,
+    "progress": False,
+}
+"""Options of one quick fit."""
 
 
 def world(n=400, seed=0, k=None):

@@ -9,22 +9,13 @@ import planted
 import pytest
 import torch
 import torch.nn.functional as F
+from planted import QUICK
 
 import labclip
 from labclip.training.frontier import at_strength
 from labclip.training.objective import Weights
 from labclip.training.recipes import RECIPES, settings_of
 from labclip.training.rows import read_data
-
-QUICK = {
-    "epochs": 10,
-    "batch_size": 64,
-    "learning_rate": 3e-2,
-    "identity_penalty": 1e-4,
-    "negative_weight": 1,
-    "distill": 0,
-    "progress": False,
-}
 
 
 def fit(*arrays, **changes):

@@ -3,21 +3,12 @@ import re
 
 import planted
 import pytest
+from planted import QUICK
 
 import labclip
 from labclip.training import FitResult
 from labclip.training.frontier import Point
 from labclip.training.result import in_words, share_kept
-
-QUICK = {
-    "epochs": 10,
-    "batch_size": 64,
-    "learning_rate": 3e-2,
-    "identity_penalty": 1e-4,
-    "negative_weight": 1,
-    "distill": 0,
-    "progress": False,
-}
 
 
 @pytest.fixture(scope="module")

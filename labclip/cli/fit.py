@@ -10,6 +10,7 @@ import click
 
 from labclip.cli.group import ALIGNMENT_FILES, as_json_option, check_empty, check_page, main
 from labclip.cli.negatives import listed
+from labclip.paths import check_file
 
 if TYPE_CHECKING:
     from labclip.features import Features
@@ -171,7 +172,6 @@ def _check_plot(plot: Path, recipe: str, *, held_out: bool) -> None:
     endings = sorted(backend.FigureCanvasBase.get_supported_filetypes())
     if plot.suffix.removeprefix(".") not in endings:
         raise ValueError(f"--plot is {plot}. End it with one of {', '.join(endings)}.")
-    if not plot.absolute().parent.is_dir():
-        raise ValueError(f"There is no folder {plot.absolute().parent} for the figure.")
+    check_file(plot)
     if recipe.startswith("paper") and not held_out:
         raise ValueError(f"Recipe {recipe!r} holds nothing out, so there is nothing to draw. Pass --validation.")

@@ -30,7 +30,7 @@ _PLAN = ("images", "texts", "skipped")
 _SOURCE = "name, place, file, start, size, part"
 
 
-class Shown(NamedTuple):
+class NegativeImage(NamedTuple):
     """An image that a negative describes, and where its embedding is: the file that grows, and the row."""
 
     name: str
@@ -44,7 +44,7 @@ class Text(NamedTuple):
     caption: str
     negatives: list[str]
     wrong: list[bool]  # which of them are none that another caption of the same image says
-    images: list[Shown | None]  # the image of each
+    images: list[NegativeImage | None]  # the image of each
     place: str
     image_row: int
 
@@ -280,11 +280,11 @@ class Journal:
             texts.append(Text(caption, negatives, wrong, images, place, image_row))
         return texts
 
-    def _shown(self, key: str) -> Shown | None:
+    def _shown(self, key: str) -> NegativeImage | None:
         """An image that a negative describes; None where it was left out."""
         query = "SELECT id, name, row FROM images WHERE key = ? AND row IS NOT NULL"
         found = self._db.execute(query, (bytes.fromhex(key),)).fetchone()
-        return found and Shown(found[1], IMAGES if found[0] <= self.captioned else SHOWN, found[2])
+        return found and NegativeImage(found[1], IMAGES if found[0] <= self.captioned else SHOWN, found[2])
 
     def _true_of(self, image: int, text: str) -> bool:
         """Whether a caption of the image says the same."""
