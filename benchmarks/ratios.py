@@ -135,15 +135,13 @@ print(json.dumps([seconds, (memory("VmHWM") - before) / size]))
 def loading_rows(name):
     """Rows about loading a saved model, each load in a process of its own."""
     import open_clip
-    import torch
 
     from labclip import LABCLIP, Alignment
 
     with tempfile.TemporaryDirectory() as folder:
         clip = open_clip.create_model(name, load_weights=False).eval()
-        LABCLIP(
-            clip, Alignment(torch.eye(clip.text_projection.shape[1])), tokenizer=open_clip.get_tokenizer(name)
-        ).save_pretrained(folder)
+        identity = Alignment.identity(clip.text_projection.shape[1])
+        LABCLIP(clip, identity, tokenizer=open_clip.get_tokenizer(name)).save_pretrained(folder, config=name)
         seconds, memory = {"labclip": [], "open_clip": []}, {"labclip": [], "open_clip": []}
         for turn in range(6):
             for which in ("labclip", "open_clip"):
