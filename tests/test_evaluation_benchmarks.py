@@ -425,14 +425,7 @@ def test_negation_by_kind_of_answer(tmp_path):
     task = read("negation", tmp_path)
     found = values(task, says(("a.jpg", "A dog."), ("a.jpg", "A e no d")))
     assert found == {"accuracy": pytest.approx(2 / 3), "positive": 1.0, "negative": 0.0, "hybrid": 1.0}
-    assert task.questions[0].score(*both(task))[0].chance == 0.25
-
-
-def both(task):
-    from labclip.evaluation.tasks import Texts
-
-    images, texts = features(task, lambda *_: 0.0)
-    return images, Texts(texts, texts)
+    assert task.questions[0].score(*features(task, lambda *_: 0.0))[0].chance == 0.25
 
 
 @pytest.mark.parametrize(

@@ -31,23 +31,25 @@ class Items:
     places: list[str] = field(default_factory=list)
     groups: dict[str, list[Hashable]] = field(default_factory=dict)
 
-    def add(self, row: int | None, captions: Sequence[Any], place: str, **groups: Hashable) -> None:
+    def add(self, row: int | None, captions: Sequence[Any], place: str, *, true: int = 1, **groups: Hashable) -> None:
         """Append an item; one whose image is missing is left out.
+
+        Where a wrong caption is the true one, the item is a tie, which is wrong; the task's notes count such items.
 
         Args:
             row: The image's, as `Sources.image` gives it: None where the file is missing.
             captions: The true one, then the wrong ones.
             place: File and position, for messages and for the report.
+            true: How many of the captions, from the first on, are true.
             groups: What else is known of it.
 
         Raises:
-            ValueError: If a caption is no text, or a wrong one is the true one.
+            ValueError: If a caption is no text.
         """
         if row is None:
             return
         options = [self.sources.captions.row(caption, place) for caption in captions]
-        if options[0] in options[1:]:
-            raise ValueError(f"{place}: the caption {captions[0]!r} is its own negative. Correct or remove the item.")
+        self.sources.repeated += not set(options[:true]).isdisjoint(options[true:])
         self.image.append(row)
         self.options.append(options)
         self.places.append(place)
@@ -74,6 +76,16 @@ class Items:
         width = max(map(len, self.options))
         options = np.array([[*row, *[NONE] * (width - len(row))] for row in self.options], dtype=np.int64)
         return [Choice(np.array(self.image, dtype=np.int64), options, groups, places=self.places, **further)]
+
+    def pairs(self) -> Items:
+        """An item for each wrong caption alone."""
+        found = [
+            (image, [true, one], place)
+            for image, (true, *wrong), place in zip(self.image, self.options, self.places, strict=True)
+            for one in wrong
+        ]
+        image, options, places = map(list, zip(*found, strict=True)) if found else ([], [], [])
+        return Items(self.sources, image, options, places)
 
     def gallery(self, prefix: str = "") -> list[Retrieval]:
         """Retrieval over the images with their true captions."""

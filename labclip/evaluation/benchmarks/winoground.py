@@ -54,11 +54,10 @@ def _read(sources: Sources, paths: Sequence[Path], numbers: tuple[int, int]) -> 
     for place, cells in itertools.chain(*(table_rows(path, set(wanted).__contains__) for path in paths)):
         *shown, first, second = fields(cells, wanted, place)
         rows = [sources.image_in_cell(cell, f"{place} image {n}", layout) for n, cell in enumerate(shown)]
-        if first == second:
-            raise ValueError(f"{place}: both captions are {first!r}. Correct or remove the item.")
         captions = [sources.captions.row(caption, place) for caption in (first, second)]
         found = [row for row in rows if row is not None]
         if len(found) == 2:
+            sources.repeated += first == second
             images.append(found)
             texts.append(captions)
             places.append(place)
