@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -62,6 +63,16 @@ class Items:
     def group(self, name: str) -> Rows:
         """Number of each item's group, int64 [n]; None is `NONE`."""
         return numbered(self.groups.get(name, []))
+
+    def values(self, name: str) -> list[Hashable]:
+        """The distinct values of a group, each at its number."""
+        return [value for value in dict.fromkeys(self.groups.get(name, [])) if value is not None]
+
+    def breakdown(self, name: str, prefix: str, least: int = 1) -> dict[str, Rows]:
+        """A metric for each value of a group that has at least so many items, in alphabetical order."""
+        rows, count = self.group(name), Counter(self.groups.get(name, []))
+        parts = {str(value): number for number, value in enumerate(self.values(name)) if count[value] >= least}
+        return {f"{prefix}_{value}": np.where(rows == parts[value], 0, NONE) for value in sorted(parts)}
 
     def question(self, metrics: str | Mapping[str, Rows], **further: Any) -> list[Choice]:
         """The question which caption is true; none where there is no item.

@@ -52,7 +52,7 @@ def read_coco(sources: Sources, *, split: str = "test", seed: int = 0, clean: bo
     if sources.data is not None and sources.data.is_file() and sources.data.suffix.lower() != ".json":
         layout = ImageLayout(sources, "{path}", "{rest}", "{name}", "coco/{path}")
         return _task(sources, _rows(sources, sources.data, layout, _Options(), clean=clean))
-    found = [(one, text) for one in coco(sources, split) for text in one.captions]
+    found = [(one, text) for one in coco(sources, split, CAPTIONS) for text in one.captions]
     for one, text in found:
         sources.captions.check(text, one.place)
     made = shuffle([text for _, text in found], seed=seed, image_index=[one.row for one, _ in found])
@@ -63,6 +63,9 @@ def read_coco(sources: Sources, *, split: str = "test", seed: int = 0, clean: bo
     )
     return _task(sources, rows)
 
+
+CAPTIONS = 5
+"""Captions of each of Karpathy's images: the first five, as in the LABCLIP paper."""
 
 _Row = tuple[int | None, str, Sequence[str], str]
 """The image's row, a caption, its negatives, and file and position."""
