@@ -120,9 +120,7 @@ def pair_margins(images: Tensor, texts: Tensor, image: Tensor, text: Tensor) -> 
     return by_text, by_image, torch.minimum(by_text, by_image)
 
 
-def ranks(
-    images: Tensor, texts: Tensor, image_index: Tensor, *, by_index: bool = False
-) -> tuple[Tensor, Tensor]:
+def ranks(images: Tensor, texts: Tensor, image_index: Tensor, *, by_index: bool = False) -> tuple[Tensor, Tensor]:
     """How many wrong ones are at least as near as the right one, in both directions of retrieval.
 
     One pass over the cosines, a block at a time: memory grows with images plus texts, not with their product.

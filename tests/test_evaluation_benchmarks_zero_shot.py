@@ -102,11 +102,15 @@ def test_lists_of_clip_benchmark(tmp_path):
     root = folders(tmp_path / "in", x1=1, x2=1)
     (tmp_path / "names.json").write_text(json.dumps({"mine": ["cat", "dog"], "other": ["a", "b"]}))
     (tmp_path / "prompts.json").write_text(json.dumps({"mine": ["a {c}.", "the {c}."]}))
-    (tmp_path / "own.json").write_text(json.dumps({"mine": {"cat": ["a purring cat"], "dog": ["a dog", "a barking dog"]}}))
+    (tmp_path / "own.json").write_text(
+        json.dumps({"mine": {"cat": ["a purring cat"], "dog": ["a dog", "a barking dog"]}})
+    )
     names, prompts, own = (str(tmp_path / f"{name}.json") for name in ("names", "prompts", "own"))
     task = read("zero-shot", root, classes=names, templates=prompts, dataset="mine")
     assert task.captions == ["a cat.", "the cat.", "a dog.", "the dog."]
-    with pytest.raises(ValueError, match=r"names\.json has 2 data sets\. Pass dataset=NAME with one of them: mine, other"):
+    with pytest.raises(
+        ValueError, match=r"names\.json has 2 data sets\. Pass dataset=NAME with one of them: mine, other"
+    ):
         read("zero-shot", root, classes=names)
     task = read("zero-shot", root, classes=names, templates=own, dataset="mine")
     assert task.captions == ["a purring cat", "a dog", "a barking dog"]

@@ -138,9 +138,7 @@ def find_scene_file(files: DataFiles, kinds: Sequence[str], *, objects: int = 0)
     return file._replace(entries=kept)
 
 
-def locate_images(
-    files: DataFiles, file: SceneFile, entries: Iterable[SceneEntry]
-) -> list[tuple[int, SceneEntry]]:
+def locate_images(files: DataFiles, file: SceneFile, entries: Iterable[SceneEntry]) -> list[tuple[int, SceneEntry]]:
     """Those of some entries whose images are there, each with its image's row."""
     layout = ImageLayout(files, *file.ways)
     rows = [(layout.image(entry.image, entry.place), entry) for entry in entries]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -75,8 +75,8 @@ class Choice:
         if self.before is not None:
             # A tie with those that stand before the right one is lost, one with those behind it won.
             column, before = np.arange(self.options.shape[1]), self.before[:, None]
-            first = margins(np.where(column <= before, self.options, NONE)) > 0
-            by_index = first & (margins(np.where((column == 0) | (column > before), self.options, NONE)) >= 0)
+            ahead = margins(np.where(column <= before, self.options, NONE)) > 0
+            by_index = ahead & (margins(np.where((column == 0) | (column > before), self.options, NONE)) >= 0)
         right = margin > 0
         unit = self.image if self.unit is None else self.unit
         chance = float((1 / (self.options >= 0).sum(axis=1)).mean())
@@ -87,12 +87,15 @@ class Choice:
         for metric, sets in self.together.items():
             members = sets >= 0
             names, first, item = np.unique(sets[members], return_index=True, return_inverse=True)
-            whole, whole_by_index = (
-                None if one is None else np.bincount(item, weights=~one[members]) == 0 for one in (right, by_index)
-            )
+            ties = None if by_index is None else _whole(by_index[members], item)
             everyone = {metric: everything(len(names))}
-            found.append(Scores(whole, unit[members][first], everyone, by_index=whole_by_index))
+            found.append(Scores(_whole(right[members], item), unit[members][first], everyone, by_index=ties))
         return found
+
+
+def _whole(right: NDArray[np.bool_], item: Rows) -> NDArray[np.bool_]:
+    """Whether all members of each set are right."""
+    return np.asarray(np.bincount(item, weights=~right) == 0)
 
 
 @dataclass(frozen=True)
@@ -131,16 +134,23 @@ class Retrieval:
             ("t2i", self.image_index, np.ones(len(self.texts), dtype=np.int64), len(self.images)),
             ("i2t", searches[1], own[searches[1]], len(self.texts)),
         )
+
+        def margin(at: int) -> NDArray[np.float32]:
+            return margins()[at][searches[at]]
+
+        def first(at: int, k: int) -> NDArray[np.bool_]:
+            return by_index()[at][searches[at]] < k
+
         return [
             Scores(
                 ranks[at][searches[at]] < k,
                 unit,
                 {f"{self.prefix}{side}_r{k}": everything(len(unit))},
                 _chance(right, among, k),
-                (lambda at=at: margins()[at][searches[at]]) if k == 1 else None,
+                partial(margin, at) if k == 1 else None,
                 asked[at] if k == 1 else None,
                 "retrieval",
-                lambda at=at, k=k: by_index()[at][searches[at]] < k,
+                partial(first, at, k),
             )
             for at, (side, unit, right, among) in enumerate(sides)
             for k in self.at
@@ -208,9 +218,7 @@ class TwoPositives:
         either is to the negative.
         """
         image, rows = torch.from_numpy(self.image), torch.from_numpy(self.texts)
-        itt = torch.minimum(
-            *(metrics.choice_margins(images, texts, image, rows[:, [one, 2]]) for one in (0, 1))
-        )
+        itt = torch.minimum(*(metrics.choice_margins(images, texts, image, rows[:, [one, 2]]) for one in (0, 1)))
         first, second, negative = (texts[rows[:, column]] for column in range(3))
         tot = (first * second).sum(-1) - torch.maximum((first * negative).sum(-1), (second * negative).sum(-1))
         asked = Asked(self.image[:, None], self.texts, self.places)

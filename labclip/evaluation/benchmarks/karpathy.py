@@ -104,7 +104,7 @@ def _rows(path: Path, split: str, columns: Columns) -> Iterator[tuple[str, tuple
 
 
 def _lines(path: Path) -> Iterator[tuple[str, tuple[str, ...], str]]:
-    """The same of CLIP_benchmark's text files: under a header lines of image and caption, in which commas stand free."""
+    """The same of CLIP_benchmark's text files: a header, then NAME.jpg,CAPTION with commas that are not quoted."""
     for row in itertools.islice(text_rows(path), 1, None):
         name, ending, text = row.cells["caption"].partition(".jpg,")
         if row.cells["caption"].strip():

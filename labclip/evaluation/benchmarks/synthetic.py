@@ -1,7 +1,7 @@
 """Scenes of which every object is known: CLEVR, PUG:SPAR, PUG:SPARE; the negative has two attributes swapped.
 
-`protocol=paper` is what the code of the LABCLIP paper (arXiv:2502.03566) measures, `protocol=labclip` what holds for any
-such scenes.
+`protocol=paper` is what the code of the LABCLIP paper (arXiv:2502.03566) measures, `protocol=labclip` what can be
+measured of any such scenes.
 """
 
 from __future__ import annotations
@@ -105,7 +105,9 @@ def _as_the_paper(sources: Sources, file: SceneFile, split: str, seed: int) -> T
         sources.notes.append(f"{other}: left out, as the paper's measures are of such.")
     ordered = file.kind == "pug-spare"
     say = caption if ordered else _in_one_order
-    chosen = two if split == "all" else (_clevr_split if file.kind == "clevr" else _pug_split)(two, split, seed, ordered)
+    chosen = (
+        two if split == "all" else (_clevr_split if file.kind == "clevr" else _pug_split)(two, split, seed, ordered)
+    )
     items, found = _items(sources, file, chosen, say, split)
     if not found:
         return sources.task()
@@ -177,7 +179,8 @@ def _clevr_split(entries: Sequence[SceneEntry], split: str, seed: int, ordered: 
     """The paper's split of CLEVR: scenes are drawn one by one, each takes its swap with it, test before val."""
     scenes = [_by_name(one.objects) for one in entries]
     known = list(dict.fromkeys(map(_by_name, sorted({one.objects for one in entries}))))
-    rng, sides = random.Random(seed), {}
+    rng = random.Random(seed)
+    sides: dict[Scene, str] = {}
     for side in ("test", "val"):
         drawn = 0
         while drawn < int(_HELD_OUT * len(known)):
@@ -214,7 +217,7 @@ def _pug_split(entries: Sequence[SceneEntry], split: str, seed: int, ordered: bo
 
 
 def _labels(entries: Sequence[SceneEntry], names: Sequence[str], ordered: bool) -> Iterator[Scene]:
-    """The scenes that may be drawn, in the order of the paper's code: SPARE's attribute by attribute, SPAR's by name."""
+    """The scenes that may be drawn, in the order of the paper's code: SPARE's by attribute, SPAR's by name."""
     if ordered:
         attributes = dict.fromkeys(one.objects[0][0] for one in entries)
         for one, name, other, second in itertools.product(attributes, names, attributes, names):

@@ -124,7 +124,9 @@ def _preposition(caption: Any, name: str) -> str | None:
     if name.endswith("_one"):
         return caption.split()[-1]
     ways = {"left of": "left", "right of": "right"}
-    ways |= {"above": "above", "": "below"} if name == "coco_two" else {"front of": "front", "behind": "behind", "": "top"}
+    ways |= (
+        {"above": "above", "": "below"} if name == "coco_two" else {"front of": "front", "behind": "behind", "": "top"}
+    )
     return next(word for way, word in ways.items() if way in caption)
 
 

@@ -14,7 +14,6 @@ from labclip.evaluation.items import gallery
 from labclip.evaluation.sources import Benchmark, Sources
 from labclip.evaluation.tasks import NONE, Pairs, Task
 
-
 TAGS = ("collapsed_tag", "num_main_preds", "secondary_tag")
 """The columns by which the paper's tables 3 and 4 break its scores down."""
 

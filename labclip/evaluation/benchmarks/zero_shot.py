@@ -1,6 +1,4 @@
-"""Zero-shot classification of a folder of images, of CIFAR, or of CLIP_benchmark's WebDatasets: what a matrix costs
-where nothing is bound.
-"""
+"""Zero-shot classification of folders, CIFAR and CLIP_benchmark's WebDatasets: the cost where nothing is bound."""
 
 from __future__ import annotations
 
@@ -50,9 +48,7 @@ class _Found(NamedTuple):
     templates: str = ""
 
 
-def read(
-    sources: Sources, *, split: str = "test", classes: str = "", templates: str = "", dataset: str = ""
-) -> Task:
+def read(sources: Sources, *, split: str = "test", classes: str = "", templates: str = "", dataset: str = "") -> Task:
     """`acc1`, `acc5` where there are more than five classes, and `mean_per_class`.
 
     Args:
@@ -62,8 +58,8 @@ def read(
             "folder<TAB>name" lines, or JSON, a list, an object of folder: name, or CLIP_benchmark's of data set: list.
             "imagenet" is OpenAI's names of the 1,000 classes. "" takes the folders' names.
         templates: A file of prompts with `{}` or `{c}` for the class, one a line, or JSON, a list, or CLIP_benchmark's
-            object of data set: list, or of data set: {class: its prompts}. "imagenet" and "cifar" are OpenAI's. "" takes
-            those that come with a WebDataset, else "a photo of a {}."
+            object of data set: list, or of data set: {class: its prompts}. "imagenet" and "cifar" are OpenAI's. ""
+            takes those that come with a WebDataset, else "a photo of a {}."
         dataset: Which data set of a JSON file that has several.
     """
     one_of("split", split, ("test", "train"))
@@ -87,8 +83,8 @@ def read(
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
         sources.notes.append(
-            f"{len(repeated):,} names stand for several classes, for example {repeated[0]!r}: a tie, which is wrong. Code "
-            f"that takes the first of them has higher figures."
+            f"{len(repeated):,} names stand for several classes, for example {repeated[0]!r}: a tie, which is wrong. "
+            f"Code that takes the first of them has higher figures."
         )
     prompts = _prompts(templates or found.templates, names, sources, dataset)
     width = max(map(len, prompts))
@@ -186,10 +182,8 @@ def _cifar(sources: Sources, folder: Path, name: str, split: str) -> _Found:
 
 
 def _names(file: str, classes: Sequence[str], sources: Sources, dataset: str) -> list[str]:
-    if file == "imagenet":
-        path, names = Path(file), list(open_clip.IMAGENET_CLASSNAMES)
-    else:
-        path, names = _listed(file, sources)
+    builtin: tuple[Path, Any] = Path(file), list(open_clip.IMAGENET_CLASSNAMES)
+    path, names = builtin if file == "imagenet" else _listed(file, sources)
     names = _of_dataset(path, names, dataset)
     if path.suffix.lower() != ".json" and all("\t" in line for line in names):
         names = dict(line.split("\t", 1) for line in names)
