@@ -55,10 +55,10 @@ def test_own_table_in_other_formats(tmp_path, ending):
     assert "pairwise" not in counts(task)
 
 
-def test_negatives_of_ones_own_that_say_the_same_are_left_out(tmp_path):
-    text = "image,caption,negative,negative_2\na.jpg,a dog,a dog,a cat\nb.jpg,a cup,A cup.,\n"
+def test_negatives_of_ones_own_that_are_the_caption_are_left_out(tmp_path):
+    text = "image,caption,negative,negative_2\na.jpg,a dog,a dog,a cat\nb.jpg,a cup,a cup,\n"
     task = read("csv", table(tmp_path / "mine.csv", text, "a.jpg", "b.jpg"))
-    assert task.notes == ["2 negatives that say the same as their caption are left out.",
+    assert task.notes == ["2 negatives that are their own caption are left out.",
                           "1 of 2 captions have no negative."]  # fmt: skip
     assert counts(task)["binding"] == 1
 

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from labclip.data import BadRow, Columns, read_items
-from labclip.data.cleaning import comparable
 from labclip.data.items import WORDS
 from labclip.data.located import ImageLayout
 from labclip.evaluation.benchmarks.karpathy import coco
@@ -100,14 +99,14 @@ def _rows(
 
 
 def _different(sources: Sources, rows: Iterable[_Row]) -> Iterator[_Row]:
-    """Rows without the negatives that say the same as their caption."""
+    """Rows without the negatives that are their caption."""
     left_out = 0
     for image, caption, negatives, place in rows:
-        kept = [one for one in negatives if comparable(one) != comparable(caption)]
+        kept = [one for one in negatives if one != caption]
         left_out += len(negatives) - len(kept)
         yield image, caption, kept, place
     if left_out:
-        sources.notes.append(f"{left_out:,} negatives that say the same as their caption are left out.")
+        sources.notes.append(f"{left_out:,} negatives that are their own caption are left out.")
 
 
 def _task(sources: Sources, rows: Iterable[_Row]) -> Task:
