@@ -270,7 +270,7 @@ def test_captions_said_of_two_images_are_counted(tmp_path):
     for number in (1, 2):
         image_file(tmp_path / "images" / f"{number}.jpg")
     task = read("flickr30k", tmp_path, tmp_path / "images")
-    assert task.notes == ["1 captions also belong to an earlier image: a tie, which counts as wrong."]
+    assert [note.partition(",")[0] for note in task.notes] == ["1 captions also belong to an earlier image: a tie"]
 
 
 def test_flickr30k_as_clip_benchmark_has_it(tmp_path):

@@ -122,7 +122,10 @@ def retrieval(sources: Sources, found: list[Captioned]) -> Task:
     rows, places = zip(*texts, strict=True)
     repeated = len(set(zip(rows, places, strict=True))) - len(set(rows))
     if repeated:
-        sources.notes.append(f"{repeated:,} captions also belong to an earlier image: a tie, which counts as wrong.")
+        sources.notes.append(
+            f"{repeated:,} captions also belong to an earlier image: a tie, which counts as wrong, so that recall is "
+            "lower than where the first is taken."
+        )
     return sources.task(Retrieval(np.array(images), np.array(rows), np.array(places)))
 
 

@@ -10,6 +10,7 @@ import itertools
 import random
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -73,8 +74,8 @@ def read_spar(sources: Sources, *, protocol: str = "paper", split: str = "test",
 def read_spare(sources: Sources, *, protocol: str = "paper", split: str = "test", seed: int = SEED) -> Task:
     """`binding`: the caption beats the one with the textures swapped; `i2t_r1` among the captions of all; as `clevr`.
 
-    Every order of two animals is a caption of its own here. The paper's split "val" shares combinations with "test",
-    and has those twice of which both orders were drawn.
+    Every order of two animals is a caption of its own here. In the paper's splits an image stands twice where both
+    orders were drawn, and "val" has some that are in "test".
     """
     return _read(sources, "pug-spare", protocol, split, seed)
 
@@ -105,9 +106,8 @@ def _as_the_paper(sources: Sources, file: SceneFile, split: str, seed: int) -> T
         sources.notes.append(f"{other}: left out, as the paper's measures are of such.")
     ordered = file.kind == "pug-spare"
     say = caption if ordered else _in_one_order
-    chosen = (
-        two if split == "all" else (_clevr_split if file.kind == "clevr" else _pug_split)(two, split, seed, ordered)
-    )
+    split_up = _clevr_split if file.kind == "clevr" else partial(_pug_split, ordered=ordered)
+    chosen = two if split == "all" else split_up(two, split, seed)
     items, found = _items(sources, file, chosen, say, split)
     if not found:
         return sources.task()
@@ -175,7 +175,7 @@ def _scenes(entries: Sequence[SceneEntry]) -> Iterator[Scene]:
             yield tuple(zip(order, two, strict=True))
 
 
-def _clevr_split(entries: Sequence[SceneEntry], split: str, seed: int, ordered: bool) -> list[SceneEntry]:
+def _clevr_split(entries: Sequence[SceneEntry], split: str, seed: int) -> list[SceneEntry]:
     """The paper's split of CLEVR: scenes are drawn one by one, each takes its swap with it, test before val."""
     scenes = [_by_name(one.objects) for one in entries]
     known = list(dict.fromkeys(map(_by_name, sorted({one.objects for one in entries}))))
@@ -197,7 +197,7 @@ def _by_name(scene: Scene) -> Scene:
     return tuple(sorted(scene, key=lambda one: one[::-1]))
 
 
-def _pug_split(entries: Sequence[SceneEntry], split: str, seed: int, ordered: bool) -> list[SceneEntry]:
+def _pug_split(entries: Sequence[SceneEntry], split: str, seed: int, *, ordered: bool) -> list[SceneEntry]:
     """The paper's split of PUG: of scenes that differ by one swap the first may be drawn, and all then go with it."""
     names = list(dict.fromkeys(one.objects[0][1] for one in entries))
     known: dict[Scene, None] = {}

@@ -64,7 +64,8 @@ def read(sources: Sources, *, split: str = "test", classes: str = "", templates:
     """
     one_of("split", split, ("test", "train"))
     folder = sources.images or sources.folder
-    cifar, shards = _cifar_in(folder), _shards(sources, split)
+    shards = _shards(sources, split)
+    cifar = None if shards else _cifar_in(folder)
     if cifar is None and not shards and split != "test":
         wanted = typed("data=FOLDER", "--data FOLDER")
         raise ValueError(
