@@ -236,7 +236,7 @@ def class_features(texts: Tensor, prompts: Tensor) -> Tensor:
     Source: arXiv:2103.00020, section 3.1.4.
     """
     there = prompts >= 0
-    found = texts[prompts.clamp_min(0)] * there[..., None]
+    found = texts[prompts.clamp_min(0)].mul_(there[..., None])
     return F.normalize(found.sum(dim=1) / there.sum(dim=1, keepdim=True), dim=-1)
 
 
