@@ -402,8 +402,11 @@ def valse(folder, rng):
 
 
 def vl_checklist(folder, rng):
-    names = {"Attribute/vg/color.json": ("attribute", "color_vg"), "Attribute/vaw/color.json": ("attribute", "color_vaw"),
-             "Relation/swig/action.json": ("relation", "action_swig")}  # fmt: skip
+    names = {
+        "Attribute/vg/color.json": ("attribute", "color_vg"),
+        "Attribute/vaw/color.json": ("attribute", "color_vaw"),
+        "Relation/swig/action.json": ("relation", "action_swig"),
+    }
     files, limit = {}, rng.choice((0, 6))
     for name in names:
         captions = [say(rng) for _ in range(12)]
