@@ -98,6 +98,16 @@ def test_imagenets_own_lists(tmp_path):
     assert {"a photo of a cat.", "a low contrast photo of the dog.", "a photo of the big cat."} <= {*cifar.captions}
 
 
+def test_folders_that_are_numbers_stand_by_size(tmp_path):
+    """As ImageNetV2's do: sorted as text, 10 would come before 2."""
+    root = folders(tmp_path / "in", **{str(number): 1 for number in range(11)})
+    (tmp_path / "names.txt").write_text("\n".join(f"name {number}" for number in range(11)))
+    task = read("zero-shot", root, classes=str(tmp_path / "names.txt"))
+    labels = zip(task.images, task.questions[0].label, strict=True)
+    shown = {Path(one.name).parent.name: int(label) for one, label in labels}
+    assert shown == {str(number): number for number in range(11)}
+
+
 def test_lists_of_clip_benchmark(tmp_path):
     root = folders(tmp_path / "in", x1=1, x2=1)
     (tmp_path / "names.json").write_text(json.dumps({"mine": ["cat", "dog"], "other": ["a", "b"]}))

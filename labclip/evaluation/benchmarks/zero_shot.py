@@ -54,7 +54,7 @@ def read(sources: Sources, *, split: str = "test", classes: str = "", templates:
     Args:
         sources: The files: a folder with one folder a class, a CIFAR, or a WebDataset as CLIP_benchmark has them.
         split: "test" or "train" of a CIFAR or a WebDataset.
-        classes: A file of class names, in the order of the sorted folders or of the labels: one a line, or
+        classes: A file of class names, in the order of the sorted folders (numbers by size) or labels: one a line, or
             "folder<TAB>name" lines, or JSON, a list, an object of folder: name, or CLIP_benchmark's of data set: list.
             "imagenet" is OpenAI's names of the 1,000 classes. "" takes the folders' names.
         templates: A file of prompts with `{}` or `{c}` for the class, one a line, or JSON, a list, or CLIP_benchmark's
@@ -102,6 +102,8 @@ def _folders(sources: Sources, folder: Path) -> _Found:
     if (sources.images is None and sources.data != folder) or not folder.is_dir():
         raise FileNotFoundError(f"{sources.images or sources.data} is not a folder. {sources.hint}")
     folders = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    if all(path.name.isdecimal() for path in folders):  # ImageNetV2's, whose 10 is not behind 1
+        folders.sort(key=lambda path: int(path.name))
     image, label, empty = [], [], []
     for number, path in enumerate(folders):
         shown = sorted(one for one in path.iterdir() if one.suffix.lower() in _IMAGES)
