@@ -352,14 +352,14 @@ class LABCLIP(Pushable, nn.Module):
 
     @property
     def qconfig(self) -> Any:
-        """Not there: torch's quantisation sets it on every module, and the wrapper's is where it can be refused."""
+        """What torch's quantisation sets on every module, to refuse it there: no error of OpenCLIP's would say why."""
         raise AttributeError("A LABCLIP has no qconfig.")
 
     @qconfig.setter
     def qconfig(self, value: Any) -> None:
         raise ValueError(
-            "A LABCLIP can't be quantised, since its matrix stays float32. Fold it, then quantise the folded model: "
-            'labclip.fold(model, to="transformers"), or as docs/fold.md shows for OpenCLIP\'s own.'
+            "A LABCLIP can't be quantised: OpenCLIP reads the weights of layers that int8 replaces. Fold it, then "
+            'quantise labclip.fold(model, to="transformers"), or a part of model.fold() as docs/fold.md says.'
         )
 
     def __getattr__(self, name: str) -> Any:
