@@ -59,7 +59,7 @@ def _pixels(path: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
 
 BENCHMARK = Benchmark(
     "eqben", "EqBen", "binding", read,
-    wants="eqben_subset_10percent_final.json (the tenth that the authors publish), or all_select.json (their small set) "
+    wants="eqben_subset_10percent_final.json (the tenth that the authors publish) or all_select.json (their small set) "
     "as data; its images as images. YouCook2's frames, .npy files, are held in memory",
     source="github.com/Wangt-CN/EqBen",
     licence="Apache 2.0; images under the terms of their sources",
