@@ -51,16 +51,17 @@ def checked_number(name: str, value: Any) -> float:
     return number
 
 
-def checked_whole(name: str, value: Any, *, least: int = 0) -> int:
-    """A whole number, also NumPy's, of at least `least`."""
+def checked_whole(name: str, value: Any, *, least: int = 0, most: int = 2**63 - 1) -> int:
+    """A whole number, also NumPy's, from `least` to `most`."""
     try:
         if isinstance(value, bool):
             raise TypeError
         number = operator.index(value)
     except TypeError:
         number = least - 1
-    if not least <= number < 2**63:
-        raise ValueError(f"{name} is {reprlib.repr(value)}. Pass a whole number of at least {least}.")
+    if not least <= number <= most:
+        wanted = f"of at least {least}" if most == 2**63 - 1 else f"from {least} to {most:,}"
+        raise ValueError(f"{name} is {reprlib.repr(value)}. Pass a whole number {wanted}.")
     return number
 
 

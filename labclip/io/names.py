@@ -44,7 +44,7 @@ class Source:
 def resolve(name_or_path: str | Path, access: Access) -> Source:
     """Resolve a name once: a known name, then an existing path, then "MODEL:TAG", then a Hub repository.
 
-    "./name" and `Path` objects are always paths.
+    "./name", "local-dir:name" and `Path` objects are always paths, "hf-hub:org/name" is always a repository.
 
     Raises:
         FileNotFoundError: If a path does not exist, or the repository does not.
@@ -58,6 +58,11 @@ def resolve(name_or_path: str | Path, access: Access) -> Source:
         )
     name = str(name_or_path)
     if isinstance(name_or_path, str):
+        schema, _, rest = name.partition(":")  # as OpenCLIP has them
+        if schema == "local-dir":
+            return resolve(Path(rest), access)
+        if schema == "hf-hub":
+            return Source(name, folder=snapshot(rest, access, verify=_check_alignment))
         if name == EMBEDDED:
             return Source(name, folder=embedded_folder())
         if entry := find_entry(name):
