@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from labclip.messages import option
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -95,7 +97,7 @@ def check_device(device: str | torch.device | None) -> None:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, TypeError) as error:
         raise ValueError(
-            f"device {str(device)!r} can't be used ({first_line(error)}). "
+            f"{option('device')} {str(device)!r} can't be used ({first_line(error)}). "
             f"Pass 'cpu', or 'cuda' or 'mps' where this torch has it."
         ) from error
 

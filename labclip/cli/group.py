@@ -94,6 +94,9 @@ class _Commands(click.Group):
                 found = super().invoke(ctx)
                 log.info("%s took %.1f s", ctx.invoked_subcommand, time.monotonic() - started)
                 return found
+        except click.UsageError as error:
+            where = " ".join(filter(None, ["labclip", ctx.invoked_subcommand]))
+            raise _Failed(f"{error.format_message()} See: {where} --help") from error
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except KeyboardInterrupt:

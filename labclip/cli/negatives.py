@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     metavar="WORDS",
     help="For swap: words or phrases separated by commas, opposites as left/right; or a file, one per line.",
 )
-@click.option("--k", type=click.IntRange(1, 1000), default=1, show_default=True, help="Negatives per caption.")
+@click.option("--k", type=int, default=1, show_default=True, help="Negatives per caption.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the choice.")
 @click.option("--column", metavar="NAME", help="Column of the captions. [default: caption or title]")
 @click.option(

@@ -24,6 +24,7 @@ from labclip.checks import first_line
 from labclip.folded import read_mark, set_mark
 from labclip.images import as_shown
 from labclip.io import PRECISIONS
+from labclip.messages import option
 from labclip.paths import WEIGHT_FILES
 
 _THREADS = min(4, os.cpu_count() or 1)
@@ -47,7 +48,7 @@ def build(
         which turns images by their EXIF.
     """
     if precision not in PRECISIONS:
-        raise ValueError(f"precision is {precision!r}. Pass one of {', '.join(PRECISIONS)}.")
+        raise ValueError(f"{option('precision')} is {precision!r}. Pass one of {', '.join(PRECISIONS)}.")
     openclip = {"pretrained_text": False, "load_weights": False} | openclip
     try:
         with _SkipInitialisation(), _without_random_weights_warning():

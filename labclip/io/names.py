@@ -14,6 +14,7 @@ from labclip.io.bases import weights_in
 from labclip.io.folder import is_alignment_folder, load
 from labclip.io.hub import Access, snapshot
 from labclip.io.published import Published, find_entry, list_pretrained
+from labclip.messages import typed
 from labclip.packages import EMBEDDED, embedded_folder
 from labclip.paths import OPENCLIP_CONFIG
 
@@ -76,7 +77,7 @@ def resolve(name_or_path: str | Path, access: Access) -> Source:
         raise ValueError(f"{name} is a file, not an alignment folder. {_instead_of(path)}")
     if isinstance(name_or_path, Path) or name.startswith((".", "~", "/")) or path.is_absolute():
         raise FileNotFoundError(
-            f"There is no folder {name}. Pass a folder that save_pretrained made, or a known name: {_known()}."
+            f"There is no folder {name}. Pass a folder that {_made()}, or a known name: {_known()}."
         )
     model, colon, tag = name.partition(":")
     if colon and "/" not in model:
@@ -101,7 +102,11 @@ def _instead_of(file: Path) -> str:
         return f"Type: labclip convert {file} FOLDER"
     if is_alignment_folder(file.parent):
         return f"Pass the folder it lies in: {'./' if file.parent == Path() else ''}{file.parent}"
-    return "Pass a folder that save_pretrained made."
+    return f"Pass a folder that {_made()}."
+
+
+def _made() -> str:
+    return typed("save_pretrained made", "labclip made")
 
 
 def _known() -> str:
