@@ -8,7 +8,6 @@ from html.parser import HTMLParser
 import pytest
 from matplotlib.figure import Figure as Drawing
 
-import labclip.report.html as html_module
 from labclip.report import Cell, Figure, Page, Section, Table, drawn, judged, render, write
 from labclip.report.values import shown
 
