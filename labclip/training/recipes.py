@@ -97,7 +97,7 @@ def settings_of(
     settings = replace(RECIPES[recipe], **given)
     positive = given | {"negative_weight": negative_weight}
     for name, most, usual in (
-        ("learning_rate", 10, "1e-3"),
+        ("learning_rate", 1e3, "1e-3"),
         ("logit_scale", 1e4, "50"),
         ("negative_weight", 1e6, "12"),
     ):
