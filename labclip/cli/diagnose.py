@@ -39,7 +39,7 @@ from labclip.cli.group import (
 )
 @alignment_option
 @strength_option
-@click.option("--folds", type=click.IntRange(2), default=3, show_default=True, help="Of the cross-validation.")
+@click.option("--folds", type=click.IntRange(2, 100), default=3, show_default=True, help="Of the cross-validation.")
 @click.option(
     "--scenes", type=click.IntRange(1, 1_000_000), default=5000, show_default=True, help="Drawn where no PATH is given."
 )

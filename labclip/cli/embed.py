@@ -82,7 +82,7 @@ def _verify(context: click.Context, _: click.Parameter, asked: bool) -> None:
     show_default=True,
     help="On a missing or broken image or an empty caption: stop, or leave it out and list it.",
 )
-@click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True, help="Images in one pass.")
+@click.option("--batch-size", type=click.IntRange(1, 65_536), default=64, show_default=True, help="Images in one pass.")
 @click.option(
     "--workers", type=click.IntRange(1, 256), help="Decoding threads. [default: one per processor, at most 16]"
 )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import re
 
+_NUMBER = re.compile(r"\[Errno \d+\] ")
 _DEBUG = "The same command with --debug shows where it comes from."
 _ADVICE = {
     errno.ENOSPC: "The disk is full. Free some space and type the command again.",
@@ -30,7 +32,7 @@ _KINDS = {
 
 def in_one_line(error: BaseException) -> str:
     """An error in one line, with what to do: our own are as they were written, others are explained."""
-    text = " ".join(str(error).split())
+    text = _NUMBER.sub("", " ".join(str(error).split()))
     if isinstance(error, OSError) and error.strerror is not None:
         paths = [str(path) for path in (error.filename, error.filename2) if path is not None]
         what = f"{' and '.join(paths)} can't be used" if paths else "Reading or writing failed"

@@ -57,7 +57,7 @@ _FILE = click.Path(path_type=Path)
     help="Folder of cached embeddings. [default: LABCLIP_CACHE, else ~/.cache/labclip]",
 )
 @click.option("--no-cache", is_flag=True, help="Do not cache embeddings.")
-@click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True, help="Images in one pass.")
+@click.option("--batch-size", type=click.IntRange(1, 65_536), default=64, show_default=True, help="Images in one pass.")
 @click.option("--workers", type=click.IntRange(1, 256), help="Threads that read images. [default: one a processor]")
 @exif_option
 @device_option
