@@ -62,7 +62,7 @@ class _Command(click.Command):
         interrupted: What Ctrl-C leaves behind, as a sentence.
     """
 
-    def __init__(self, *args: Any, example: str, interrupted: str = "Nothing was kept.", **kwargs: Any) -> None:
+    def __init__(self, *args: Any, example: str = "", interrupted: str = "Nothing was kept.", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.epilog = f"\b\nExample:\n  {example}"
         self.params = [*self.params, *_SWITCHES]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import platform
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -31,6 +32,8 @@ from labclip.messages import typed
 from labclip.model import LABCLIP
 from labclip.packages import versions_of
 from labclip.paths import MANIFEST, check_folder, make_folder
+
+_logger = logging.getLogger(__name__)
 
 
 def embed(
@@ -166,6 +169,7 @@ def embed(
         count = journal.count("images") + journal.count("texts") * (1 + journal.get("negatives_per_caption", 0))
         written = sum(path.stat().st_size for path in folder.iterdir() if path.suffix == PART)
         check_folder(folder, needs=4 * made_from["dim"] * count - written)
+        _logger.info("%s: %d images and %d captions to embed", folder, journal.count("images"), journal.count("texts"))
         write_images(journal, encoder, skip=on_error == "skip")
         write_texts(journal, encoder)
         _finish(journal, made_from)

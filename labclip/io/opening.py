@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,8 @@ from labclip.packages import EMBEDDED, embedded_folder
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+_logger = logging.getLogger(__name__)
 
 _FIT_ONE = "Pass alignment= (a folder, a repository 'org/name', or an Alignment), or fit one on your own captions"
 
@@ -52,7 +55,9 @@ def load_model(
         raise
     if base is not None:
         return wrap_loaded(base, chosen, device)
-    return _load_base(source, chosen, access, precision=precision, device=device)[0]
+    model = _load_base(source, chosen, access, precision=precision, device=device)[0]
+    _logger.info("%s: %s on %s, %s", name_or_path, model.alignment, model.matrix.device, precision)
+    return model
 
 
 def load_alignment(name_or_path: str | Path, access: Access = DEFAULT) -> Alignment:
