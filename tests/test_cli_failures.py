@@ -97,7 +97,7 @@ def test_interrupted_is_130_and_says_how_to_go_on(monkeypatch, tmp_path):
     out = tmp_path / "a folder"
     said = run("embed", "--model", "scenes", "--captions", "a.csv", out, code=130).stderr
     assert said == (
-        "\nInterrupted. What was embedded is kept, and the same command goes on from there. To go on type: "
+        "\nInterrupted. What was embedded is kept, and the same command goes on from there. Type again: "
         f"labclip embed --model scenes --captions a.csv {shlex.quote(str(out))}\n"
     )
 
@@ -127,7 +127,7 @@ def test_a_stdout_that_takes_nothing_is_an_error():
     for command, said in (
         ("labclip list >&-", "Standard output is closed"),
         ("labclip list > /dev/full", "(No space left on device). The disk is full."),
-        ("set -o pipefail; labclip list | exec 0<&- true", "(Broken pipe). What reads it has ended."),
+        ("set -o pipefail; labclip list | exec 0<&- true", "(Broken pipe). What was reading has ended."),
     ):
         done = shell(command)
         assert done.returncode == 2, command

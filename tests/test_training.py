@@ -380,7 +380,7 @@ BAD_OPTIONS = [
     ({"learning_rate": 1e3, "recipe": "paper"}, "diverged"),
     ({"learning_rate": 1e38}, "learning_rate is 1e.38. Pass a positive number of at most 1000, for example 1e-3"),
     ({"distill": 1e38}, "distill is 1e.38. Pass 0 or a positive number of at most 1e6"),
-    ({"hard_negatives": 50}, "hard_negatives is 50, but the captions have 1 negatives at most"),
+    ({"hard_negatives": 50}, "hard_negatives is 50, but a caption has 1 of them at most"),
     ({"seed": -1}, "seed is -1. Pass a whole number"),
     ({"seed": "a"}, "seed is 'a'"),
     ({"device": "gpu"}, "device 'gpu' can't be used"),

@@ -90,7 +90,7 @@ class _Commands(click.Group):
                 log.addHandler(handler)
                 log.propagate = False  # OpenCLIP gives the root logger a handler of its own
                 if sys.stdout is None:
-                    raise _Failed("Standard output is closed, so no result could be shown. Leave it open: no >&-.")
+                    raise _Failed("Standard output is closed, so no result can be shown. Leave out >&-.")
                 found = super().invoke(ctx)
                 log.info("%s took %.1f s", ctx.invoked_subcommand, time.monotonic() - started)
                 return found
@@ -103,7 +103,7 @@ class _Commands(click.Group):
             _show_traceback()
             command = self.commands.get(ctx.invoked_subcommand or "")
             kept = command.interrupted if isinstance(command, _Command) else ""
-            click.echo(f"\nInterrupted. {kept} To go on type: {printable(ctx.obj)}", err=True)
+            click.echo(f"\nInterrupted. {kept} Type again: {printable(ctx.obj)}", err=True)
             raise SystemExit(130) from None
         except Exception as error:
             _show_traceback()
