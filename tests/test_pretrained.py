@@ -367,7 +367,7 @@ def test_a_config_that_makes_no_sense_is_one_error(folder, change):
 def test_a_record_read_from_a_file_opens_no_path_and_no_repository(hub, tmp_path, base):
     record = Base(*base, quick_gelu=False, embed_dim=512)
     Alignment(torch.eye(512), base=record).save_pretrained(tmp_path / "alone")
-    with pytest.raises(ValueError, match=r"whose weights OpenCLIP does not know by name.*pass base="):
+    with pytest.raises(ValueError, match=r"whose weights OpenCLIP does not know by name.*Pass base="):
         LABCLIP.from_pretrained(tmp_path / "alone")
     assert hub.requests == []
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from labclip.evaluation import summary
 from labclip.evaluation.scores import DIFFERING, Difference
-from labclip.messages import typed
+from labclip.messages import printable, typed
 from labclip.packages import EVAL, require
 from labclip.report import Figure, drawn
-from labclip.report.values import Page, Section, Table, Value, cleaned, judged
+from labclip.report.values import Page, Section, Table, Value, judged
 
 if TYPE_CHECKING:
     from labclip.evaluation.report import Report, Result
@@ -191,4 +191,4 @@ def _panel(axes: Any, group: Sequence[summary.Shown], models: Sequence[str], *, 
 
 def _literal(text: str) -> str:
     """A name in which matplotlib finds no formula."""
-    return cleaned(text).replace("$", r"\$")
+    return printable(text).replace("$", r"\$")
