@@ -11,6 +11,7 @@ from labclip.data.entries import fields
 from labclip.evaluation import render, summary
 from labclip.evaluation.answers import Answer, write_csv
 from labclip.evaluation.benchmarks import BENCHMARKS
+from labclip.evaluation.example import Example
 from labclip.evaluation.scores import Compared, Difference, Estimate
 from labclip.evaluation.sources import Benchmark
 from labclip.jsonfile import read_json
@@ -34,6 +35,7 @@ class Result:
         options: Its options, as the user said.
         items: Every item with each model's answer; empty in a report that was read from a file. Margins of retrieval
             and classification are made once they are looked at, and embeddings kept until then.
+        example: One of the items with its image, for a page; None where there is none, or it was read from a file.
     """
 
     benchmark: Benchmark
@@ -44,6 +46,7 @@ class Result:
     data: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
     items: Sequence[Answer] = field(default=(), repr=False, compare=False)
+    example: Example | None = field(default=None, repr=False, compare=False)
 
     def metric(self, name: str) -> Compared:
         """One metric by name.
@@ -112,6 +115,7 @@ class Report(Reported):
             base.
         results: One a benchmark.
         versions: Of the packages that decide a number.
+        date: On which it was measured, for example "2026-03-01"; "" in one that was kept without.
     """
 
     base: str
@@ -120,6 +124,7 @@ class Report(Reported):
     alignments: Sequence[dict[str, Any]]
     results: Sequence[Result]
     versions: dict[str, str]
+    date: str = ""
 
     def __getitem__(self, benchmark: str) -> Result:
         found = {result.benchmark.name: result for result in self.results}
@@ -154,6 +159,7 @@ class Report(Reported):
                 "models": list(self.models),
                 "alignments": list(self.alignments),
                 "versions": self.versions,
+                "date": self.date,
             },
         }
 
@@ -177,4 +183,4 @@ class Report(Reported):
             Result.from_json(one, BENCHMARKS[name], facts["models"], f"{place}, {name}")
             for name, one in benchmarks.items()
         ]
-        return cls(**facts, results=results)
+        return cls(**facts, results=results, date=measured.get("date", ""))

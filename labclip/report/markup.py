@@ -21,7 +21,7 @@ _LATEX = str.maketrans({
 def markdown(page: Page, *, level: int = 1) -> str:
     """The page as GitHub Markdown, its title of a level: 2 for a page inside another. Its strings stay text."""
     parts = [f"{'#' * level} {_text(page.title)}", _paragraph(page.lead)]
-    for section in page.sections:
+    for section in (*page.sections, *page.appendix):
         parts += [f"{'#' * (level + 1)} {_text(section.heading)}", *map(_paragraph, section.paragraphs)]
         parts += [markdown_table(table) for table in section.tables]
         parts.append("\n".join(f"- {_paragraph(note)}" for note in section.notes))
@@ -42,7 +42,7 @@ def markdown_table(table: Table) -> str:
 def latex(page: Page) -> str:
     r"""The page's tables as LaTeX with booktabs: one `table` a section; heading and first paragraph are its caption."""
     preamble = r"% In the preamble: \usepackage{booktabs} and \usepackage[T1]{fontenc}"
-    return "\n\n".join([preamble, *(_latex_section(one) for one in page.sections if one.tables)]) + "\n"
+    return "\n\n".join([preamble, *(_latex_section(one) for one in (*page.sections, *page.appendix) if one.tables)]) + "\n"
 
 
 def _latex_section(section: Section) -> str:
