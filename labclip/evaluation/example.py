@@ -81,9 +81,7 @@ def choose(right: Sequence[NDArray[np.bool_]]) -> tuple[int, str]:
     )
 
 
-def example_of(
-    task: Task, images: Tensor, texts: Tensor, alignments: Mapping[str, Alignment]
-) -> Example | None:
+def example_of(task: Task, images: Tensor, texts: Tensor, alignments: Mapping[str, Alignment]) -> Example | None:
     """An item of the first question that lets an image choose among captions; None where there is none to show.
 
     Features are [images, dim] and [captions, dim], of any scale, those of captions the base's own. Of several wrong
@@ -95,21 +93,31 @@ def example_of(
     image, options = map(torch.from_numpy, asked)
     images, base = unit_length(images, "Image features"), unit_length(texts, "Text features")
     models = {"base": base}
-    models |= {
-        name: unit_length(one(base), "Aligned text features") for name, one in list(alignments.items())[:_SHOWN]
-    }
+    models |= {name: unit_length(one(base), "Aligned text features") for name, one in list(alignments.items())[:_SHOWN]}
     margins = [choice_margins(images, features, image, options).numpy() for features in models.values()]
     row, chosen = choose([margin > 0 for margin in margins])
     right, *others = (int(option) for option in options[row] if option >= 0)
     if not others:
         return None
-    wrong = max(others, key=lambda option: float(images[image[row]] @ base[option]))
+    shown = images[image[row]]
+    wrong = max(others, key=lambda option: float(shown @ base[option]))
+    texts_of = {name: features[[right, wrong]] for name, features in models.items()}
+    captions = task.captions[right], task.captions[wrong]
+    return item(task.images[int(image[row])], captions, shown, texts_of, chosen)
+
+
+def item(
+    source: ImageSource, captions: tuple[str, str], image: Tensor, texts: Mapping[str, Tensor], chosen: str
+) -> Example | None:
+    """An image [dim] beside a right and a wrong caption, by each model [2, dim], all unit-length.
+
+    None where the image can't be read any more: its embedding was kept, the file was not.
+    """
     try:
-        small = thumbnail(task.images[int(image[row])])
-    except (OSError, ValueError):  # its embedding was kept, the file was not
+        small = thumbnail(source)
+    except (OSError, ValueError):
         return None
-    cosines = {name: [float(images[image[row]] @ features[at]) for at in (right, wrong)] for name, features in models.items()}
-    return Example(small, (task.captions[right], task.captions[wrong]), cosines, chosen)
+    return Example(small, captions, {name: (features @ image).tolist() for name, features in texts.items()}, chosen)
 
 
 def _choices(question: object) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:

@@ -39,7 +39,9 @@ def page(report: Report, *, plots: bool = False) -> Page:
     if plots and len(report.models) > 1:
         sections.append(Section("Gains beside costs", figures=[_figure(report, chosen)]))
     if several:
-        sections.append(Section("In short", _readings(report, chosen, several), tables=_tables(report, chosen, short=True)))
+        sections.append(
+            Section("In short", _readings(report, chosen, several), tables=_tables(report, chosen, short=True))
+        )
     sections += [_long(report, result) for result in report.results]
     if lacking := summary.unmeasured(report):
         sections.append(Section("Not measured", notes=lacking))
@@ -167,7 +169,12 @@ def _facts(report: Report) -> list[tuple[str, str]]:
 
 
 def _figure(report: Report, chosen: Sequence[summary.Shown]) -> Figure:
-    """Metrics with one dot a model beside the base, hollow where the difference is not measurable."""
+    """Metrics with one dot a model beside the base, hollow where the difference is not measurable.
+
+    Of those that no model moves measurably the headline alone.
+    """
+    chosen = [one for one in chosen if one.compared.metric in one.benchmark.headline
+              or any(found.measurable for found in one.compared.differences)] or chosen  # fmt: skip
     groups = {key: [one for one in chosen if one.side == key] for key in dict.fromkeys(one.side for one in chosen)}
     models, several = report.models[1:], len(report.results) > 1
     rows = [len(group) * max(1.0, 0.6 * len(models)) for group in groups.values()]
@@ -176,7 +183,7 @@ def _figure(report: Report, chosen: Sequence[summary.Shown]) -> Figure:
     for axes, (key, group) in zip(figure.axes, groups.items(), strict=True):
         _panel(axes, group, models, several=several)
         axes.set_title(summary.SIDES.get(key, key), loc="left", fontsize=10)
-    figure.axes[-1].set_xlabel("difference to the base, fractions of 1; hollow: not measurable", fontsize=9)
+    figure.axes[-1].set_xlabel("difference to the base, of 1; hollow: not measurable", fontsize=9)
     if len(models) > 1:
         legend_below(figure, figure.axes[0])
     told = "; ".join(f"{model}: {summary.reading(chosen, place)}" for place, model in enumerate(models))

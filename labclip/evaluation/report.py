@@ -12,9 +12,11 @@ from labclip.evaluation import render, summary
 from labclip.evaluation.answers import Answer, write_csv
 from labclip.evaluation.benchmarks import BENCHMARKS
 from labclip.evaluation.example import Example
+from labclip.evaluation.paper import latex_of_models
 from labclip.evaluation.scores import Compared, Difference, Estimate
 from labclip.evaluation.sources import Benchmark
 from labclip.jsonfile import read_json
+from labclip.messages import typed
 from labclip.report import Reported
 from labclip.report.values import Page
 
@@ -139,6 +141,28 @@ class Report(Reported):
     def page(self, *, plots: bool = False) -> Page:
         """The report as values: where there are several benchmarks a short table first, then each by itself."""
         return render.page(self, plots=plots)
+
+    def to_latex(self, *others: Report, rows: str = "metrics", percent: bool = False) -> str:
+        """The report's tables as LaTeX with booktabs, or one table for a paper.
+
+        Args:
+            others: Reports of other bases on the same files, which the table for a paper has below one another.
+            rows: "metrics" is every table of the report; "models" is one table with the models in rows, the headline
+                metrics of the benchmarks in columns, and a dagger for a measurable difference.
+            percent: Whether the table for a paper has percent with one decimal, not fractions with three.
+
+        Raises:
+            ValueError: If `rows` is neither, or `others` or `percent` are passed without rows="models", or bases were
+                measured on different items.
+        """
+        if rows not in ("metrics", "models"):
+            raise ValueError(f'rows is {rows!r}. Pass "metrics" or "models".')
+        if rows == "models":
+            return latex_of_models([self, *others], percent=percent)
+        if others or percent:
+            models = typed('rows="models"', "--rows models")
+            raise ValueError(f"Several bases in one table, and percent, need {models}. Pass it too.")
+        return super().to_latex()
 
     def write_items(self, path: str | Path) -> None:
         """Write every item of every benchmark with each model's answer as a csv file.

@@ -172,7 +172,8 @@ def key_cost(others: Mapping[str, Difference]) -> tuple[str, str]:
         return "?", "what it costs was not measured"
     if not losses:
         return f"0 of {len(others)}", "other figures are measurably worse"
-    return f"-{_points(losses)}", f"the largest of {_count(len(losses), 'loss', 'losses')}: {_largest(losses)}"
+    which = "the one loss" if len(losses) == 1 else f"the largest of {len(losses)} losses"
+    return f"-{_points(losses)}", f"{which}: {_largest(losses)}"
 
 
 def _losses(others: Mapping[str, Difference]) -> dict[str, float]:
@@ -189,8 +190,8 @@ def _points(losses: Mapping[str, float]) -> str:
     return _count(percent(next(iter(losses.values()))), "point")
 
 
-def _count(count: int | str, one: str, many: str = "") -> str:
-    return f"{count} {one if str(count) == '1' else many or one + 's'}"
+def _count(count: int | str, one: str) -> str:
+    return f"{count} {one if str(count) == '1' else one + 's'}"
 
 
 def reading(chosen: Sequence[Shown], model: int, *, several: bool = False) -> str:

@@ -39,14 +39,18 @@ def markdown_table(table: Table) -> str:
     return "\n".join(([f"**{_text(table.caption)}**", ""] if table.caption else []) + lines)
 
 
+PREAMBLE = r"% In the preamble: \usepackage{booktabs} and \usepackage[T1]{fontenc}"
+
+
 def latex(page: Page) -> str:
     r"""The page's tables as LaTeX with booktabs: one `table` a section; heading and first paragraph are its caption."""
-    preamble = r"% In the preamble: \usepackage{booktabs} and \usepackage[T1]{fontenc}"
-    return "\n\n".join([preamble, *(_latex_section(one) for one in (*page.sections, *page.appendix) if one.tables)]) + "\n"
+    return (
+        "\n\n".join([PREAMBLE, *(_latex_section(one) for one in (*page.sections, *page.appendix) if one.tables)]) + "\n"
+    )
 
 
 def _latex_section(section: Section) -> str:
-    caption = " ".join([f"{_tex(section.heading)}.", *map(_tex_paragraph, section.paragraphs[:1])])
+    caption = " ".join([f"{tex(section.heading)}.", *map(_tex_paragraph, section.paragraphs[:1])])
     lines = [r"\begin{table}", r"\centering", rf"\caption{{{caption}}}"]
     lines += [r"\footnotesize", r"\setlength{\tabcolsep}{3pt}"]
     columns: list[str] = []
@@ -56,7 +60,7 @@ def _latex_section(section: Section) -> str:
             columns = list(table.columns)
             places = "".join("l" if place in table.words else "r" for place in range(len(table.columns)))
             lines += [rf"\begin{{tabular}}{{@{{}}{places}@{{}}}}", r"\toprule", _tex_row(table.columns)]
-        label = rf"\multicolumn{{{len(table.columns)}}}{{l}}{{\emph{{{_tex(table.caption)}}}}} \\"
+        label = rf"\multicolumn{{{len(table.columns)}}}{{l}}{{\emph{{{tex(table.caption)}}}}} \\"
         lines += [r"\midrule", *([label] if table.caption else []), *map(_tex_row, table.told_once)]
     lines += [r"\bottomrule", r"\end{tabular}"]
     lines += [rf"\par {_tex_paragraph(text)}" for text in (*section.paragraphs[1:], *section.notes)]
@@ -65,10 +69,11 @@ def _latex_section(section: Section) -> str:
 
 def _tex_row(row: Iterable[Value]) -> str:
     # After the end of a row LaTeX takes a star or a bracket for an argument.
-    return re.sub(r"^[\[*]", r"{\g<0>}", " & ".join(_tex(shown(cell)) for cell in row)) + r" \\"
+    return re.sub(r"^[\[*]", r"{\g<0>}", " & ".join(tex(shown(cell)) for cell in row)) + r" \\"
 
 
-def _tex(text: str) -> str:
+def tex(text: str) -> str:
+    """A text on one line, escaped for LaTeX."""
     return _tex_escaped(line(text))
 
 
