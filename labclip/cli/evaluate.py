@@ -24,7 +24,7 @@ _FILE = click.Path(path_type=Path)
 
 @main.command()
 @click.argument("benchmarks", metavar="BENCHMARK...", nargs=-1)
-@click.option("--model", metavar="M", help=MODEL_HELP)
+@click.option("--model", "models", multiple=True, metavar="M", help=f"{MODEL_HELP} May be given again.")
 @click.option(
     "--alignment",
     multiple=True,
@@ -35,7 +35,7 @@ _FILE = click.Path(path_type=Path)
 @click.option(
     "--data", multiple=True, metavar="PATH", help="File or folder. For several benchmarks: NAME=PATH, once for each."
 )
-@click.option("--images", multiple=True, metavar="DIR", help="Folder of images. [default: that of --data]")
+@click.option("--images", multiple=True, metavar="DIR", help="Folder of images, or NAME=DIR. [default: that of --data]")
 @click.option(
     "--option",
     multiple=True,
@@ -57,15 +57,21 @@ _FILE = click.Path(path_type=Path)
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the resampling behind the intervals.")
 @click.option("--markdown", type=_FILE, metavar="FILE", help="Write the tables as Markdown.")
 @click.option("--latex", type=_FILE, metavar="FILE", help="Write the tables as LaTeX.")
+@click.option(
+    "--rows",
+    type=click.Choice(["metrics", "models"]),
+    help="Of the LaTeX: every table, or one table of models for a paper. [default: models, if there are several]",
+)
+@click.option("--percent", is_flag=True, help="Percent in the table of models.")
 @click.option("--out", type=_FILE, metavar="FILE.html", help="Write a self-contained page.")
 @click.option("--items", type=_FILE, metavar="FILE.csv", help="Write every item and its answers.")
 @click.option("--force", is_flag=True, help="Overwrite files of these names.")
 @click.option("--list", "listed", is_flag=True, help="List the benchmarks, the files each needs and where to get them.")
 @as_json_option
 def evaluate(
-    benchmarks: tuple[str, ...], model: str | None, data: tuple[str, ...], images: tuple[str, ...],
-    option: tuple[str, ...], markdown: Path | None, latex: Path | None, out: Path | None, items: Path | None,
-    force: bool, listed: bool, as_json: bool, cache: Path | None, no_cache: bool, device: str | None,
+    benchmarks: tuple[str, ...], models: tuple[str, ...], data: tuple[str, ...], images: tuple[str, ...],
+    option: tuple[str, ...], markdown: Path | None, latex: Path | None, rows: str | None, percent: bool,
+    out: Path | None, items: Path | None,    force: bool, listed: bool, as_json: bool, cache: Path | None, no_cache: bool, device: str | None,
     alignment: tuple[str, ...], strength: tuple[float, ...],
     **settings: Any,
 ) -> None:  # fmt: skip
@@ -82,9 +88,16 @@ def evaluate(
         raise ValueError(
             "Type: labclip evaluate BENCHMARK --model M --data PATH. `labclip evaluate --list` names them."
         )
-    if model is None:
+    if not models:
         given = [*benchmarks, "--model M", *(f"--data {one}" for one in data)]
         raise ValueError(f"Missing option --model M. Type: labclip evaluate {' '.join(given)}")
+    if (rows == "models" or percent) and latex is None:
+        raise ValueError("--rows models and --percent are of the LaTeX. Pass --latex FILE too.")
+    rows = rows or ("models" if len(models) > 1 else "metrics")
+    if rows == "metrics" and (percent or len(models) > 1):
+        raise ValueError("Several models in one table, and --percent, need --rows models. Pass it too.")
+    if len(models) > 1 and (out or items):
+        raise ValueError(f"{out or items} is of one model, but there are {len(models)}. Pass one --model for it.")
     asked = _asked(benchmarks, data, images, option)
     inputs = [Path(one) for one in (*asked["data"].values(), *asked["images"].values())]
     written = [one for one in (markdown, latex, items, out) if one is not None]
@@ -94,14 +107,18 @@ def evaluate(
         check_page(out)
     from labclip.evaluation.evaluate import evaluate as measure
 
-    report = measure(
-        model, benchmarks, **asked, alignments=alignment, strengths=strength,
-        device=chosen_device(device), cache=False if no_cache else cache or True, **settings,
+    report, *others = (
+        measure(
+            model, benchmarks, **asked, alignments=alignment, strengths=strength,
+            device=chosen_device(device), cache=False if no_cache else cache or True, **settings,
+        )
+        for model in models
     )  # fmt: skip
+    every = [report, *others]
     failed = []
     for path, write in (
-        (markdown, lambda path: path.write_text(report.to_markdown(), encoding="utf-8")),
-        (latex, lambda path: path.write_text(report.to_latex(), encoding="utf-8")),
+        (markdown, lambda path: path.write_text("\n".join(one.to_markdown() for one in every), encoding="utf-8")),
+        (latex, lambda path: path.write_text(report.to_latex(*others, rows=rows, percent=percent), encoding="utf-8")),
         (items, report.write_items),
         (out, report.write_html),
     ):
@@ -110,7 +127,8 @@ def evaluate(
                 write(path)
         except OSError as error:
             failed.append(f"{path} can't be written ({error.strerror or error}). The report is on stdout.")
-    click.echo(json.dumps(report.to_json()) if as_json else str(report))
+    found = {"reports": [one.to_json() for one in every]} if others else report.to_json()
+    click.echo(json.dumps(found) if as_json else "\n\n\n".join(map(str, every)))
     if failed:
         raise ValueError(" ".join(failed))
 
@@ -130,24 +148,27 @@ def _asked(
                 raise ValueError(f"--option {key} of {name} is {chosen[name][key]} and {value}. Pass it once.")
     return {
         "data": _by_name(benchmarks, data, "--data"),
-        "images": _by_name(benchmarks, images, "--images"),
+        "images": _by_name(benchmarks, images, "--images", shared=True),
         "options": chosen,
     }
 
 
-def _by_name(benchmarks: tuple[str, ...], given: tuple[str, ...], flag: str) -> dict[str, str]:
+def _by_name(benchmarks: tuple[str, ...], given: tuple[str, ...], flag: str, *, shared: bool = False) -> dict[str, str]:
+    """The path of each benchmark; where it may be shared, one without a name is of all that have none of their own."""
     found: dict[str, str] = {}
     for one in given:
         name, equals, path = one.partition("=")
         if not (equals and name in benchmarks):
-            if len(benchmarks) > 1:
+            if len(benchmarks) > 1 and not shared:
                 raise ValueError(f"{flag} {one}: which benchmark is it of? Type {flag} NAME=PATH, for example "
                                  f"{flag} {benchmarks[0]}={one}.")  # fmt: skip
-            name, path = benchmarks[0], one
+            name, path = "" if len(benchmarks) > 1 else benchmarks[0], one
         if name in found:
-            raise ValueError(f"{flag} of {name} is given twice, {found[name]} and {path}. Pass it once.")
+            of = name or "all benchmarks"
+            raise ValueError(f"{flag} of {of} is given twice, {found[name]} and {path}. Pass it once.")
         found[name] = path
-    return found
+    rest = found.pop("", None)
+    return found if rest is None else dict.fromkeys(benchmarks, rest) | found
 
 
 def _facts(benchmarks: Any) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from labclip.alignment import Alignment
 from labclip.data.images import ImageSource
-from labclip.evaluation.tasks import Choice, Pairs, Task, TwoPositives
+from labclip.evaluation.tasks import NONE, Choice, Pairs, Task, TwoPositives
 from labclip.metrics import choice_margins, unit_length
 from labclip.report import Cell, Figure, Section, Table
 
@@ -96,7 +96,8 @@ def example_of(task: Task, images: Tensor, texts: Tensor, alignments: Mapping[st
     models |= {name: unit_length(one(base), "Aligned text features") for name, one in list(alignments.items())[:_SHOWN]}
     margins = [choice_margins(images, features, image, options).numpy() for features in models.values()]
     row, chosen = choose([margin > 0 for margin in margins])
-    right, *others = (int(option) for option in options[row] if option >= 0)
+    right, *others = (int(option) for option in options[row])
+    others = [option for option in others if option not in (NONE, right)]
     if not others:
         return None
     shown = images[image[row]]

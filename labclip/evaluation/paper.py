@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from labclip.evaluation.scores import DIFFERING, Compared
 from labclip.evaluation.summary import worded
-from labclip.report.markup import PREAMBLE, tex
+from labclip.report.markup import PREAMBLE, tex, tex_row
 
 if TYPE_CHECKING:
     from labclip.evaluation.report import Report
@@ -47,14 +47,14 @@ def latex_of_models(reports: Sequence[Report], *, percent: bool = False) -> str:
     kind = "table*" if len(columns) > _NARROW else "table"
     lines = [rf"\begin{{{kind}}}", r"\centering", rf"\caption{{{caption}}}", r"\footnotesize"]
     lines += [r"\setlength{\tabcolsep}{5pt}", rf"\begin{{tabular}}{{@{{}}l{'r' * len(columns)}@{{}}}}", r"\toprule"]
-    lines += [_row(titles), " ".join(rules), _row(["", *(tex(worded(metric)) for _, metric in columns)])]
+    lines += [tex_row(titles), " ".join(rules), tex_row(["", *(tex(worded(metric)) for _, metric in columns)])]
     for report, by_column in zip(reports, found, strict=True):
         lines.append(r"\midrule")
         for at, model in enumerate(report.models):
             name = rf"\quad {tex(model)}" if at else tex(report.base)
-            lines.append(_row([name, *(_cell(by_column.get(column), at, percent) for column in columns)]))
+            lines.append(tex_row([name, *(_cell(by_column.get(column), at, percent) for column in columns)]))
     chances = [next((one[column].estimates[0].chance for one in found if column in one), None) for column in columns]
-    lines += [r"\midrule", _row(["chance", *(_number(chance, percent) for chance in chances)])]
+    lines += [r"\midrule", tex_row(["chance", *(_number(chance, percent) for chance in chances)])]
     return "\n".join([PREAMBLE, "", *lines, r"\bottomrule", r"\end{tabular}", rf"\end{{{kind}}}"]) + "\n"
 
 
@@ -95,7 +95,3 @@ def _number(value: float | None, percent: bool) -> str:
     if value is None:
         return "--"
     return f"{100 * value:.1f}" if percent else f"{value:.3f}"
-
-
-def _row(cells: Sequence[str]) -> str:
-    return " & ".join(cells) + r" \\"

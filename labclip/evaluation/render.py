@@ -51,6 +51,7 @@ def page(report: Report, *, plots: bool = False) -> Page:
 
 def _lead(report: Report, chosen: Sequence[summary.Shown], several: bool) -> tuple[str, list[tuple[str, str]]]:
     """What was found in a sentence for everybody, and three figures; of several alignments by the best one."""
+    chosen = [one for one in chosen if one.side in summary.SIDES]
     told = summary.first(chosen)
     name, compared = told.name(several), told.compared
     if len(report.models) == 1:
@@ -63,7 +64,7 @@ def _lead(report: Report, chosen: Sequence[summary.Shown], several: bool) -> tup
     best = values.index(max(values))
     others = {one.name(several): one.compared.differences[best] for one in chosen if one is not told}
     matrix = "the matrix" if len(values) == 1 else report.models[1 + best]
-    of = "" if len(values) == 1 else f", the best of {len(values)} here"
+    of = "" if len(values) == 1 else f" (the best of {len(values)})"
     gained = summary.gained(f"With {matrix}{of}", compared.estimates[1 + best], compared.differences[best])
     key = [
         (f"{percent(compared.estimates[0].value)}%", f"without the matrix: {name}"),
@@ -179,7 +180,7 @@ def _figure(report: Report, chosen: Sequence[summary.Shown]) -> Figure:
     models, several = report.models[1:], len(report.results) > 1
     rows = [len(group) * max(1.0, 0.6 * len(models)) for group in groups.values()]
     height = _ROW * sum(rows) + _BETWEEN * len(rows) + _MARGINS
-    figure, panels = empty(5.6, height, rows=len(groups), sharex=True, height_ratios=rows)
+    figure, _ = empty(5.6, height, rows=len(groups), sharex=True, height_ratios=rows)
     for axes, (key, group) in zip(figure.axes, groups.items(), strict=True):
         _panel(axes, group, models, several=several)
         axes.set_title(summary.SIDES.get(key, key), loc="left", fontsize=10)

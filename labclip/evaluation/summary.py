@@ -110,7 +110,7 @@ def _by_side(shown: Iterable[Shown]) -> list[Shown]:
 def first(chosen: Sequence[Shown]) -> Shown:
     """The metric that the first sentence tells: of binding, "binding" or "swap" before the first headline metric."""
     mine = [one for one in chosen if one.side == "binding"] or chosen
-    mine = [one for one in mine if one.benchmark is mine[0].benchmark]
+    mine = [one for one in mine if one.benchmark.name == mine[0].benchmark.name]
     order = ("binding", "swap", *mine[0].benchmark.headline, *(one.compared.metric for one in mine))
     return min(mine, key=lambda one: order.index(one.compared.metric))
 

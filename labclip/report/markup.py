@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from labclip.report.values import Page, Section, Table, Value, line, pieces, shown
+from labclip.report.values import Page, Section, Table, line, pieces, shown
 
 _MARKDOWN = str.maketrans({
     "\\": "\\\\", "`": "\\`", "*": "\\*", "<": "&lt;", ">": "&gt;", "&": "&amp;", "|": "\\|", "~": "\\~",
@@ -59,17 +59,22 @@ def _latex_section(section: Section) -> str:
             lines += [r"\bottomrule", r"\end{tabular}", r"\par\medskip"] if columns else []
             columns = list(table.columns)
             places = "".join("l" if place in table.words else "r" for place in range(len(table.columns)))
-            lines += [rf"\begin{{tabular}}{{@{{}}{places}@{{}}}}", r"\toprule", _tex_row(table.columns)]
+            lines += [rf"\begin{{tabular}}{{@{{}}{places}@{{}}}}", r"\toprule", tex_row(map(tex, table.columns))]
         label = rf"\multicolumn{{{len(table.columns)}}}{{l}}{{\emph{{{tex(table.caption)}}}}} \\"
-        lines += [r"\midrule", *([label] if table.caption else []), *map(_tex_row, table.told_once)]
+        lines += [
+            r"\midrule",
+            *([label] if table.caption else []),
+            *(tex_row(tex(shown(cell)) for cell in row) for row in table.told_once),
+        ]
     lines += [r"\bottomrule", r"\end{tabular}"]
     lines += [rf"\par {_tex_paragraph(text)}" for text in (*section.paragraphs[1:], *section.notes)]
     return "\n".join([*lines, r"\end{table}"])
 
 
-def _tex_row(row: Iterable[Value]) -> str:
+def tex_row(cells: Iterable[str]) -> str:
+    """A row of cells that are escaped already."""
     # After the end of a row LaTeX takes a star or a bracket for an argument.
-    return re.sub(r"^[\[*]", r"{\g<0>}", " & ".join(tex(shown(cell)) for cell in row)) + r" \\"
+    return re.sub(r"^[\[*]", r"{\g<0>}", " & ".join(cells)) + r" \\"
 
 
 def tex(text: str) -> str:
