@@ -1,5 +1,6 @@
 """The first sentence of a report, its three figures and its example: true for every verdict and every sign."""
 
+import io
 from types import SimpleNamespace
 
 import numpy as np
@@ -168,7 +169,8 @@ def test_every_verdict_has_a_sentence():
     [
         (("1100", "1011"), 2, "The first of 2 of 4 items that the base gets wrong and the matrix right; 1 are the "
                               "other way round."),
-        (("1100", "0100"), 2, "The first of 2 of 4 items that the base gets wrong; the matrix gets none of them right."),
+        (("1100", "0100"), 2, "The first of 2 of 4 items that the base gets wrong; the matrix gets none of them "
+                              "right."),
         (("1100",), 2, "The first of 2 of 4 items that the base gets wrong."),
         (("1111", "0000"), 0, "The first of 4 items; the base gets all of them right."),
         (("0100", "1001", "0001"), 3, "The first of 1 of 4 items that the base gets wrong and every matrix right; 1 "
@@ -217,7 +219,7 @@ def test_an_example_keeps_no_metadata_of_a_photograph(tmp_path):
     exif[0x010F], exif[0x8825] = "A camera", {1: "N"}
     Image.new("RGB", (1200, 800), "green").save(path, exif=exif, comment=b"a secret")
     data = thumbnail(ImageSource("photo", path))
-    with Image.open(__import__("io").BytesIO(data)) as small:
+    with Image.open(io.BytesIO(data)) as small:
         assert small.size == (320, 213)
         assert not small.getexif()
         assert "comment" not in small.info

@@ -71,8 +71,8 @@ _FILE = click.Path(path_type=Path)
 def evaluate(
     benchmarks: tuple[str, ...], models: tuple[str, ...], data: tuple[str, ...], images: tuple[str, ...],
     option: tuple[str, ...], markdown: Path | None, latex: Path | None, rows: str | None, percent: bool,
-    out: Path | None, items: Path | None,    force: bool, listed: bool, as_json: bool, cache: Path | None, no_cache: bool, device: str | None,
-    alignment: tuple[str, ...], strength: tuple[float, ...],
+    out: Path | None, items: Path | None, force: bool, listed: bool, as_json: bool, cache: Path | None, no_cache: bool,
+    device: str | None, alignment: tuple[str, ...], strength: tuple[float, ...],
     **settings: Any,
 ) -> None:  # fmt: skip
     """Measure gains and costs of alignments on benchmarks.
