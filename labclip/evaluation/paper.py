@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -47,7 +49,7 @@ def latex_of_models(reports: Sequence[Report], *, percent: bool = False) -> str:
     kind = "table*" if len(columns) > _NARROW else "table"
     lines = [rf"\begin{{{kind}}}", r"\centering", rf"\caption{{{caption}}}", r"\footnotesize"]
     lines += [r"\setlength{\tabcolsep}{5pt}", rf"\begin{{tabular}}{{@{{}}l{'r' * len(columns)}@{{}}}}", r"\toprule"]
-    lines += [tex_row(titles), " ".join(rules), tex_row(["", *(tex(worded(metric)) for _, metric in columns)])]
+    lines += [tex_row(titles), " ".join(rules), tex_row(["", *(_heading(metric) for _, metric in columns)])]
     for report, by_column in zip(reports, found, strict=True):
         lines.append(r"\midrule")
         for at, model in enumerate(report.models):
@@ -89,6 +91,17 @@ def _cell(one: Compared | None, at: int, percent: bool) -> str:
         return _number(None, percent)
     mark = _MARK if at and one.differences[at - 1].measurable else ""
     return _number(one.estimates[at].value, percent) + mark
+
+
+def _heading(metric: str) -> str:
+    """A metric as short as papers have it, in lines: "tags_t2i_r1" is "tags T2I" above "R@1"."""
+    found = re.fullmatch(r"(?:(.+)_)?(t2i|i2t)_r(\d+)", metric)
+    words = worded(metric)
+    if found is not None:
+        of, way, k = found.groups("")
+        words = f"{of} {way.upper()} R@{k}"
+    lines = textwrap.wrap(words, 10, break_long_words=False)
+    return tex(words) if len(lines) < 2 else rf"\shortstack[r]{{{r'\\'.join(map(tex, lines))}}}"
 
 
 def _number(value: float | None, percent: bool) -> str:

@@ -57,7 +57,8 @@ def _lead(report: Report, chosen: Sequence[summary.Shown], several: bool) -> tup
     if len(report.models) == 1:
         wanted = typed("alignments=A", "--alignment A")
         lead = f"Only the base was measured. Pass `{wanted}` to see what a matrix gains and what it costs."
-        shown = [told, *(one for one in chosen if one is not told)][:3]
+        others = (one for one in chosen if one is not told and one.compared.metric in one.benchmark.headline)
+        shown = [told, *others][:3]
         key = [(f"{percent(one.compared.estimates[0].value)}%", one.name(several)) for one in shown]
         return f"{summary.opening(told)} {lead}", key
     values = [estimate.value for estimate in compared.estimates[1:]]

@@ -143,7 +143,7 @@ class FitResult(Reported):
         }
 
     def _key(self) -> tuple[str, list[tuple[str, str]]]:
-        """The gain in a sentence for everybody, and the figures that a page begins with; none where none is measured."""
+        """The gain in a sentence for everybody, and the figures that a page begins with."""
         if not self.frontier or self.frontier[0].binding is None:
             return self._gain(), []
         base, used = (at_strength(self.frontier, at) for at in (0, self.alignment.strength))
@@ -152,8 +152,8 @@ class FitResult(Reported):
         key = [(before, "of held-out pairs with a negative, without the matrix"), (after, "with the matrix")]
         if base.recalls:
             kept = f"{share_kept(used, base):.1%}"
-            told += f"; {kept} of the base's R@1 is kept at least"
-            key.append((kept, "of the base's R@1 is kept at least"))
+            told += f"; at least {kept} of the base's R@1 is kept"
+            key.append((kept, "of the base's R@1 is kept, at least"))
         return told, key
 
     def _gain(self) -> str:
