@@ -101,7 +101,8 @@ def _heading(metric: str) -> str:
         of, way, k = found.groups("")
         words = f"{of} {way.upper()} R@{k}"
     lines = textwrap.wrap(words, 10, break_long_words=False)
-    return tex(words) if len(lines) < 2 else rf"\shortstack[r]{{{r'\\'.join(map(tex, lines))}}}"
+    stack = r"\\".join(map(tex, lines))
+    return rf"\shortstack[r]{{{stack}}}" if len(lines) > 1 else tex(words)
 
 
 def _number(value: float | None, percent: bool) -> str:
