@@ -35,9 +35,10 @@ def render(page: Page) -> str:
         shown=shown,
         uri=lambda figure: f"data:{figure.media_type};base64,{base64.b64encode(figure.data).decode()}",
         mark=lambda value: value.mark if isinstance(value, Cell) else "",
+        words=lambda value: value.words if isinstance(value, Cell) else "",
     )
     template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
-    html: str = template.render(page=page, words=MARKS, version=__version__)
+    html: str = template.render(page=page, marks=MARKS, version=__version__)
     return html + "\n"
 
 
