@@ -31,7 +31,7 @@ COMMANDS: dict[str, str] = {
 
 
 KNOWN = 0.9
-"""Accuracy that the whole interval reaches where a model "knows" in the first sentence of a report."""
+"""Accuracy that the whole interval reaches where a model "tells" in the first sentence of a report."""
 
 _ATTRIBUTES = ("scenes", "clevr", "pug-spar", "pug-spare", "vg-a")
 """Benchmarks whose wrong captions have attributes swapped."""
