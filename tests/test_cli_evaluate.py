@@ -131,7 +131,7 @@ def test_the_list_names_every_benchmark_with_its_files_and_options():
         (("scenes", "--model", "scenes", "--option", "n"), "--option is 'n'. Type KEY=VALUE"),
         (("scenes", "--model", "scenes", "--option", "size=3"), "has no option 'size'. It has n, seed"),
         (("scenes", "--model", "scenes", "--out", "/no/such/folder/page.html"), "There is no folder /no/such/folder"),
-        (("scenes", *QUICK, "--batch-size", "0"), "batch_size is 0"),
+        (("scenes", *QUICK, "--batch-size", "0"), "'--batch-size': 0 is not in the range"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(arguments, said):
@@ -147,7 +147,7 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, said):
         (("csv", "--model", "scenes", "--data", "a.csv", "--data", "b.csv"), "--data of csv is given twice"),
         (("scenes", "scenes", "--model", "scenes"), "The benchmark scenes is named twice"),
         (("scenes", *QUICK, "--option", "n=20"), "--option n of scenes is 300 and 20"),
-        (("scenes", *QUICK, "--seed", "-1"), "seed is -1"),
+        (("scenes", *QUICK, "--seed", "-1"), "'--seed': -1 is not in the range"),
         (("scenes", *QUICK, "--out", "page.txt"), "End its name with .html"),
         (("scenes", *QUICK, "--markdown", "."), ". is a folder. Pass the path of a file"),
         (("scenes", *QUICK, "--latex", "."), ". is a folder. Pass the path of a file"),

@@ -2,36 +2,43 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
+from labclip.cli.files import check_outputs, check_page, refuse, write_files
 from labclip.cli.group import (
-    MODEL_HELP,
+    STRENGTH,
     as_json_option,
-    check_page,
-    check_writable,
     chosen_device,
     device_option,
+    exif_option,
     main,
+    models_option,
+    open_model,
     precision_option,
+    progress,
+    show,
+    show_json,
 )
 
 _FILE = click.Path(path_type=Path)
 
 
-@main.command()
+@main.command(
+    example="labclip evaluate sugarcrepe --model ViT-B-32 --data sugar-crepe/data --images val2017",
+    interrupted="Embeddings that were encoded are kept in the cache.",
+)
 @click.argument("benchmarks", metavar="BENCHMARK...", nargs=-1)
-@click.option("--model", "models", multiple=True, metavar="M", help=f"{MODEL_HELP} May be given again.")
+@models_option
 @click.option(
     "--alignment",
     multiple=True,
     metavar="A",
     help="A name, folder or repository; may be given again. [default: the model's own]",
 )
-@click.option("--strength", type=float, multiple=True, help="Evaluate at this strength; may be given again.")
+@click.option("--strength", type=STRENGTH, multiple=True, help="Evaluate at this strength; may be given again.")
 @click.option(
     "--data", multiple=True, metavar="PATH", help="File or folder. For several benchmarks: NAME=PATH, once for each."
 )
@@ -50,11 +57,21 @@ _FILE = click.Path(path_type=Path)
     help="Folder of cached embeddings. [default: LABCLIP_CACHE, else ~/.cache/labclip]",
 )
 @click.option("--no-cache", is_flag=True, help="Do not cache embeddings.")
-@click.option("--batch-size", type=int, default=64, show_default=True, help="Images in one pass.")
-@click.option("--workers", type=int, help="Threads that read images. [default: one a processor]")
+@click.option("--batch-size", type=click.IntRange(1, 65_536), default=64, show_default=True, help="Images in one pass.")
+@click.option("--workers", type=click.IntRange(1, 256), help="Threads that read images. [default: one a processor]")
+@exif_option
 @device_option
 @precision_option
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the resampling behind the intervals.")
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the resampling behind the intervals."
+)
+@click.option(
+    "--ties",
+    type=click.Choice(["wrong", "index"]),
+    default="wrong",
+    show_default=True,
+    help="index adds, in a table of its own, what published code gives that takes the first of equal answers.",
+)
 @click.option("--markdown", type=_FILE, metavar="FILE", help="Write the tables as Markdown.")
 @click.option("--latex", type=_FILE, metavar="FILE", help="Write the tables as LaTeX.")
 @click.option(
@@ -72,7 +89,7 @@ def evaluate(
     benchmarks: tuple[str, ...], models: tuple[str, ...], data: tuple[str, ...], images: tuple[str, ...],
     option: tuple[str, ...], markdown: Path | None, latex: Path | None, rows: str | None, percent: bool,
     out: Path | None, items: Path | None, force: bool, listed: bool, as_json: bool, cache: Path | None, no_cache: bool,
-    device: str | None, alignment: tuple[str, ...], strength: tuple[float, ...],
+    device: str | None, precision: str, ignore_exif: bool, alignment: tuple[str, ...], strength: tuple[float, ...],
     **settings: Any,
 ) -> None:  # fmt: skip
     """Measure gains and costs of alignments on benchmarks.
@@ -82,7 +99,10 @@ def evaluate(
     from labclip.evaluation.benchmarks import BENCHMARKS
 
     if listed:
-        click.echo(json.dumps(_facts(BENCHMARKS)) if as_json else _listing(BENCHMARKS))
+        if as_json:
+            show_json(_facts(BENCHMARKS))
+        else:
+            show(_listing(BENCHMARKS))
         return
     if not benchmarks:
         raise ValueError(
@@ -100,37 +120,34 @@ def evaluate(
         raise ValueError(f"{out or items} is of one model, but there are {len(models)}. Pass one --model for it.")
     asked = _asked(benchmarks, data, images, option)
     inputs = [Path(one) for one in (*asked["data"].values(), *asked["images"].values())]
-    written = [one for one in (markdown, latex, items, out) if one is not None]
-    for place, one in enumerate(written):
-        check_writable(one, force=force, others=[*inputs, *written[:place]])
+    check_outputs([markdown, latex, items, out], force=force, others=inputs)
+    if cache is not None and no_cache:
+        raise ValueError(f"--cache {cache} and --no-cache contradict each other. Pass one of them.")
     if out is not None:
         check_page(out)
     from labclip.evaluation.evaluate import evaluate as measure
 
     report, *others = (
         measure(
-            model, benchmarks, **asked, alignments=alignment, strengths=strength,
-            device=chosen_device(device), cache=False if no_cache else cache or True, **settings,
+            open_model(model, device, precision, ignore_exif=True) if ignore_exif else model,
+            benchmarks, **asked, alignments=alignment, strengths=strength,
+            device=chosen_device(device), precision=precision, cache=False if no_cache else cache or True,
+            progress=progress(), **settings,
         )
         for model in models
     )  # fmt: skip
     every = [report, *others]
-    failed = []
-    for path, write in (
+    failed = write_files(
         (markdown, lambda path: path.write_text("\n".join(one.to_markdown() for one in every), encoding="utf-8")),
         (latex, lambda path: path.write_text(report.to_latex(*others, rows=rows, percent=percent), encoding="utf-8")),
         (items, report.write_items),
         (out, report.write_html),
-    ):
-        try:
-            if path is not None:
-                write(path)
-        except OSError as error:
-            failed.append(f"{path} can't be written ({error.strerror or error}). The report is on stdout.")
-    found = {"reports": [one.to_json() for one in every]} if others else report.to_json()
-    click.echo(json.dumps(found) if as_json else "\n\n\n".join(map(str, every)))
-    if failed:
-        raise ValueError(" ".join(failed))
+    )
+    if as_json:
+        show_json({"reports": [one.to_json() for one in every]} if others else report.to_json())
+    else:
+        show("\n\n\n".join(map(str, every)))
+    refuse(failed)
 
 
 def _asked(

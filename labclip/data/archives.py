@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from labclip.data.rows import Row
+from labclip.data.rows import LIMIT, Row
 
 _IMAGES = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm")
 _BLOCK = 512
 
 
 def tar_rows(path: Path) -> Iterator[Row]:
-    """A row a sample of a plain tar: the cells of its json, its text as "txt", and the image's place.
+    """A row a sample of a plain tar: the cells of its json, its text as "txt", its class as "cls", the image's place.
 
     Raises:
         ValueError: If it is no whole tar: cut off, compressed, or with something else inside.
@@ -58,6 +58,8 @@ def _sample(file: BinaryIO, number: int, key: str, members: list[tuple[str, str,
     held = next((places[extension] for extension in _IMAGES if extension in places), None)
     if held is None:
         return Row(number, where, {}, f"has no image, only {', '.join(sorted(places))}")
+    if long := [one for one in ("json", "txt") if one in places and places[one][2] > LIMIT]:
+        return Row(number, where, {}, f"has a .{long[0]} of more than {LIMIT:,} bytes")
     cells: dict[str, Any] = {}
     try:
         if "json" in places:
@@ -65,8 +67,8 @@ def _sample(file: BinaryIO, number: int, key: str, members: list[tuple[str, str,
             if not isinstance(value, dict):
                 return Row(number, where, {}, "has a .json that is not an object")
             cells = value
-        if "txt" in places:
-            cells["txt"] = _read(file, places["txt"]).decode("utf-8-sig").strip("\n")
+        for text in {"txt", "cls"} & places.keys():
+            cells[text] = _read(file, places[text]).decode("utf-8-sig").strip("\n")
     except (ValueError, RecursionError) as error:
         return Row(number, where, {}, f"has a caption that can't be read: {error}")
     return Row(number, where, cells, held=held)

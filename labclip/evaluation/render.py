@@ -57,8 +57,8 @@ def _lead(report: Report, chosen: Sequence[summary.Shown], several: bool) -> tup
     if len(report.models) == 1:
         wanted = typed("alignments=A", "--alignment A")
         lead = f"Only the base was measured. Pass `{wanted}` to see what a matrix gains and what it costs."
-        others = (one for one in chosen if one is not told and one.compared.metric in one.benchmark.headline)
-        shown = [told, *others][:3]
+        headline = [one for one in chosen if one is not told and one.compared.metric in one.benchmark.headline]
+        shown = [told, *headline][:3]
         key = [(f"{percent(one.compared.estimates[0].value)}%", one.name(several)) for one in shown]
         return f"{summary.opening(told)} {lead}", key
     values = [estimate.value for estimate in compared.estimates[1:]]
@@ -113,7 +113,7 @@ def _tables(report: Report, chosen: Sequence[summary.Shown], *, short: bool) -> 
     tables = []
     for side in dict.fromkeys(one.side for one in chosen):
         words = summary.SIDES.get(side, side)
-        if models > 1:
+        if models > 1 and side in summary.SIDES:
             words = f"What it is for: {words}" if side == "binding" else f"What it may cost: {words}"
         rows = [row for one in chosen if one.side == side for row in _rows(report, one, short=short)]
         grouped = columns.index("model") if models > 2 else 0
@@ -177,7 +177,8 @@ def _figure(report: Report, chosen: Sequence[summary.Shown]) -> Figure:
     """
     chosen = [one for one in chosen if one.compared.metric in one.benchmark.headline
               or any(found.measurable for found in one.compared.differences)] or chosen  # fmt: skip
-    groups = {key: [one for one in chosen if one.side == key] for key in dict.fromkeys(one.side for one in chosen)}
+    found = {one.side for one in chosen}
+    groups = {key: [one for one in chosen if one.side == key] for key in summary.SIDES if key in found}
     models, several = report.models[1:], len(report.results) > 1
     rows = [len(group) * max(1.0, 0.6 * len(models)) for group in groups.values()]
     height = _ROW * sum(rows) + _BETWEEN * len(rows) + _MARGINS

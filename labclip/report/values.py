@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
+
+from labclip.messages import printable
 
 Mark = Literal["", "good", "bad", "none"]
 MARKS: dict[str, str] = {"": "", "good": "better", "bad": "worse", "none": ""}
@@ -32,7 +33,6 @@ class Cell:
             raise ValueError(f"A cell's mark is {self.mark!r}, not one of {', '.join(map(repr, MARKS))}.")
 
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 Value = str | float | None | Cell
 """A cell: text, an integer (thousands apart), a float (three decimals), None (empty), or a marked one."""
 
@@ -212,14 +212,9 @@ def judged(difference: float, measurable: bool, text: str = "") -> Cell:
     return Cell(text or (signed(difference) if measurable else f"({signed(difference)})"), mark)
 
 
-def cleaned(text: str) -> str:
-    """What a file name may hold and a page may not is shown: control characters, halves of characters."""
-    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text.encode("utf-8", "backslashreplace").decode())
-
-
 def line(text: str) -> str:
-    """A text on one line, cleaned."""
-    return " ".join(cleaned(text).split())
+    """A text on one line, printable."""
+    return printable(" ".join(text.split()))
 
 
 def pieces(text: str) -> list[tuple[str, bool]]:
