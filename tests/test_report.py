@@ -111,7 +111,7 @@ def test_rows_without_measurable_difference_are_folded(grouped, rows, kept):
     html = render(Page("t", "l", [Section("s", tables=[table])]))
     quiet = len(rows) - len(kept)
     assert html.count("<details>") == (quiet > 0)
-    assert html.count("<table>") == (quiet > 0) + (len(kept) > 0)
+    assert html.count("<table") == (quiet > 0) + (len(kept) > 0)
     said = f"Costs: no measurable difference, {quiet} {'row' if quiet == 1 else 'rows'}"
     assert (said in html) == (quiet > 0)
 
