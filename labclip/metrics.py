@@ -120,7 +120,7 @@ def pair_margins(images: Tensor, texts: Tensor, image: Tensor, text: Tensor) -> 
     return by_text, by_image, torch.minimum(by_text, by_image)
 
 
-def ranks(images: Tensor, texts: Tensor, image_index: Tensor) -> tuple[Tensor, Tensor]:
+def ranks(images: Tensor, texts: Tensor, image_index: Tensor, *, by_index: bool = False) -> tuple[Tensor, Tensor]:
     """How many wrong ones are at least as near as the right one, in both directions of retrieval.
 
     One pass over the cosines, a block at a time: memory grows with images plus texts, not with their product.
@@ -130,6 +130,7 @@ def ranks(images: Tensor, texts: Tensor, image_index: Tensor) -> tuple[Tensor, T
         images: Unit-length, float32 [n, dim].
         texts: Unit-length, float32 [m, dim].
         image_index: The image that each text describes, int64 [m].
+        by_index: Whether the first of a tie is nearest, as in published code, to compare with its figures.
 
     Returns:
         For each text the wrong images that are at least as near as its own, int64 [m]; for each image the wrong texts
@@ -139,10 +140,20 @@ def ranks(images: Tensor, texts: Tensor, image_index: Tensor) -> tuple[Tensor, T
     own, best = _right(images, texts, image_index)
     by_text = torch.zeros(len(texts), dtype=torch.int32)
     by_image = torch.zeros(len(images), dtype=torch.int32)
+    row, column = torch.arange(len(texts)), torch.arange(len(images))
+    tied = own >= best[image_index] - TIE
+    first = torch.full_like(column, len(row)).scatter_reduce_(0, image_index[tied], row[tied], "amin")
     for part, block, cosine in _wrong(images, texts, image_index):
-        by_text[part] += (cosine >= own[part, None] - TIE).sum(dim=1, dtype=torch.int32)
-        by_image[block] += (cosine >= best[block] - TIE).sum(dim=0, dtype=torch.int32)
+        edge = _edge(column[None, block] > image_index[part, None]) if by_index else -TIE
+        by_text[part] += (cosine >= own[part, None] + edge).sum(dim=1, dtype=torch.int32)
+        edge = _edge(row[part, None] > first[None, block]) if by_index else -TIE
+        by_image[block] += (cosine >= best[block] + edge).sum(dim=0, dtype=torch.int32)
     return by_text.long(), by_image.long()
+
+
+def _edge(later: Tensor) -> Tensor:
+    """How much nearer than the right one counts: what stands behind it in a tie does not."""
+    return torch.where(later, TIE, -TIE)
 
 
 def rank_margins(images: Tensor, texts: Tensor, image_index: Tensor) -> tuple[Tensor, Tensor]:
@@ -182,21 +193,23 @@ def _parts(n: int, rows: int = 8192) -> list[slice]:
     return [slice(start, start + rows) for start in range(0, n, rows)]
 
 
-def class_ranks(images: Tensor, classes: Tensor, label: Tensor) -> Tensor:
+def class_ranks(images: Tensor, classes: Tensor, label: Tensor, *, by_index: bool = False) -> Tensor:
     """How many wrong classes are at least as near to each image as its own.
 
     Args:
         images: Unit-length, float32 [n, dim].
         classes: Unit-length, float32 [classes, dim].
         label: int64 [n].
+        by_index: Whether the first of a tie is nearest, as in published code, to compare with its figures.
 
     Returns:
         int64 [n]; accuracy@k is the fraction below k. Nearer by less than `TIE` is a tie, and counts against the own.
     """
     found = []
     for part in _parts(len(images)):
-        cosine = images[part] @ classes.T
-        found.append((cosine >= cosine.gather(1, label[part, None]) - TIE).sum(dim=1) - 1)
+        cosine, own = images[part] @ classes.T, label[part, None]
+        edge = _edge(torch.arange(len(classes)) > own) if by_index else -TIE
+        found.append((cosine >= cosine.gather(1, own) + edge).sum(dim=1) - 1)
     return torch.cat(found)
 
 
@@ -215,14 +228,16 @@ def class_features(texts: Tensor, prompts: Tensor) -> Tensor:
 
     Args:
         texts: Unit-length, float32 [captions, dim].
-        prompts: int64 [classes, templates].
+        prompts: int64 [classes, templates]; -1 stands for none, where classes have different numbers of them.
 
     Returns:
         float32 [classes, dim].
 
     Source: arXiv:2103.00020, section 3.1.4.
     """
-    return F.normalize(texts[prompts].mean(dim=1), dim=-1)
+    there = prompts >= 0
+    found = texts[prompts.clamp_min(0)].mul_(there[..., None])
+    return F.normalize(found.sum(dim=1) / there.sum(dim=1, keepdim=True), dim=-1)
 
 
 def modality_gap(images: Tensor, texts: Tensor) -> float:

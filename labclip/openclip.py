@@ -10,6 +10,7 @@ from typing import Any
 
 import open_clip
 import torch
+from open_clip.factory import get_tokenizer
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from torch import nn
 
@@ -130,7 +131,7 @@ def tokenizer_of(name: str, config: dict[str, Any] | None = None, **kwargs: Any)
     special = kwargs or "siglip" in name.lower() or {"hf_tokenizer_name", "tokenizer_kwargs"} & set(text_cfg)
     if special or not isinstance(shared, open_clip.SimpleTokenizer):
         try:
-            return open_clip.get_tokenizer(name, **kwargs)
+            return get_tokenizer(name, **kwargs)
         except ModuleNotFoundError as error:
             raise MissingPackageError(
                 f"The tokenizer of {name} needs {error.name}. Type: pip install {error.name}", name=error.name

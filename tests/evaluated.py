@@ -9,7 +9,6 @@ from PIL import Image
 from labclip.data.images import ImageSource
 from labclip.evaluation.benchmarks import BENCHMARKS
 from labclip.evaluation.sources import Sources
-from labclip.evaluation.tasks import Texts
 
 
 def image_file(path, size=(8, 8)):
@@ -52,12 +51,12 @@ def features(task, cosine):
 def values(task, cosine):
     """Every metric of a task, for such features."""
     images, texts = features(task, cosine)
-    found = [scores for question in task.questions for scores in question.score(images, Texts(texts, texts))]
+    found = [scores for question in task.questions for scores in question.score(images, texts)]
     return {metric: scores.value(metric) for scores in found for metric in scores.metrics}
 
 
 def counts(task):
     """Items of every metric."""
     images, texts = features(task, lambda image, caption: 0.0)
-    found = [scores for question in task.questions for scores in question.score(images, Texts(texts, texts))]
+    found = [scores for question in task.questions for scores in question.score(images, texts)]
     return {metric: scores.count(metric) for scores in found for metric in scores.metrics}

@@ -3,6 +3,7 @@
 import json
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from evaluated import images_of, rounding
@@ -11,7 +12,7 @@ from PIL import Image
 import labclip
 from labclip import LABCLIP, Alignment, metrics, scenes
 from labclip.encode.cache import Cache, encode
-from labclip.evaluation import BENCHMARKS, Benchmark, Items, Report, evaluate, summary
+from labclip.evaluation import BENCHMARKS, Benchmark, Items, Report, Retrieval, evaluate, summary
 from labclip.features import embed
 from labclip.features.features import Features
 from labclip.io.card import results_table
@@ -314,6 +315,31 @@ def test_what_a_benchmark_of_ones_own_measures_is_what_it_declares(model, metric
     assert sides[metric] == declared
     assert sides["t2i_r1"] == "retrieval"
     assert "zero-shot classification" not in str(report).partition("Not measured")[0]
+
+
+def test_ties_by_index_stand_in_a_table_of_their_own(model):
+    """Two images, one caption of both: a tie, wrong here, right for the first of the two by index."""
+
+    def read(sources):
+        drawn = labclip.scenes.sample(2, seed=1)
+        rows = [sources.image_in_memory(image, f"scene {at}") for at, image in enumerate(drawn.images)]
+        text = sources.captions.row("a picture", "here")
+        return sources.task(Retrieval(np.array(rows), np.array([text, text]), np.array([0, 1])))
+
+    mine = Benchmark("mine", "Mine", "retrieval", read, headline=("t2i_r1",))
+    report = evaluate(model, [mine, "scenes"], options={"scenes": {"n": 10}}, ties="index", cache=None, progress=False)
+    found = {one.metric: one.estimates[0].value for one in report["mine"].compared}
+    assert (found["i2t_r1"], found["i2t_r1_index"]) == (0.0, 0.5)
+    assert not [one for one in report["scenes"].compared if one.metric == "binding_index"]  # its ties are wrong anyway
+    assert not [one for one in summary.headline(report) if one.compared.metric.endswith("_index")]
+    text = str(report)
+    assert "Ties by index" in text
+    assert "What it may cost: ties" not in text
+    assert pickle.loads(pickle.dumps(report["mine"].items))[0].captions == ("a picture",)
+    plain = evaluate(model, mine, cache=None, progress=False)
+    assert not [one for one in plain["mine"].compared if one.metric.endswith("_index")]
+    with pytest.raises(ValueError, match=r'ties is \'first\'\. Pass "wrong" or "index"'):
+        evaluate(model, "scenes", ties="first", cache=None, progress=False)
 
 
 def test_our_own_are_on_the_same_side_from_a_file(model):

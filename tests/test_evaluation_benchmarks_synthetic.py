@@ -1,23 +1,28 @@
 """Images of which every object is known: the forms of their labels, swaps, splits that do not leak, scenes."""
 
+import hashlib
+import itertools
 import json
 from collections import Counter
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
-from evaluated import counts, image_file, read, values
+from evaluated import counts, features, image_file, read, values
 from hypothesis import given
 from hypothesis import strategies as st
 
 from labclip.data.scene_files import (
+    SceneEntry,
     caption,
     combination,
     labelled_scenes,
     read_labelled_scenes,
     read_scene_file,
-    split_of,
     swapped_caption,
 )
+from labclip.evaluation.benchmarks.synthetic import Search, _clevr_split, _pug_split, split_of
 from labclip.scenes import COLOURS as COLOURS_OF_SCENES
 from labclip.scenes import SHAPES as SHAPES_OF_SCENES
 
@@ -84,7 +89,7 @@ def test_clevr_of_the_authors(tmp_path):
              "3.png,cube,blue,sphere,red", "4.png,cube,red,cube,blue"]  # fmt: skip
     authors(tmp_path, lines)
     authors(tmp_path, ["9.png,cube,red,sphere,blue,cone,green"], objects=3)
-    task = read("clevr", tmp_path)
+    task = read("clevr", tmp_path, protocol="labclip", split="all")
     (choice, gallery) = task.questions
     said = [[task.captions[row] for row in options] for options in choice.options]
     assert said == [
@@ -98,9 +103,85 @@ def test_clevr_of_the_authors(tmp_path):
     assert any("Retrieval: 4 of 5 images" in note for note in task.notes)
     found = values(task, lambda name, text: float(name.endswith(("0.png", "1.png")) and "red cube" in text))
     assert found["binding"] == pytest.approx(2 / 3)  # of image 3 both captions tie
-    assert read("clevr", tmp_path, objects=3).captions[0] == "red cube and blue sphere and green cone"
+    three = {"objects": 3, "split": "all"}
+    assert read("clevr", tmp_path, protocol="labclip", **three).captions[0] == "red cube and blue sphere and green cone"
+    with pytest.raises(ValueError, match=r"1 of 1 images do not show two different objects.*protocol=labclip"):
+        read("clevr", tmp_path, **three)
     with pytest.raises(FileNotFoundError, match=r"has no output_4obj\.csv and no labels\.csv"):
         read("clevr", tmp_path, objects=4)
+
+
+def test_clevr_as_the_papers_code_has_it(tmp_path):
+    """Captions in one order, ties right by index, and an image asked among the captions of all scenes."""
+    lines = ["0.png,cube,red,sphere,blue", "1.png,sphere,blue,cube,red", "2.png,cube,red,sphere,red",
+             "3.png,cube,blue,sphere,red", "4.png,cube,red,cube,blue"]  # fmt: skip
+    authors(tmp_path, lines)
+    task = read("clevr", tmp_path, split="all")
+    (choice, search) = task.questions
+    said = [[task.captions[row] for row in options] for options in choice.options]
+    own, swapped = "blue sphere and red cube", "blue cube and red sphere"
+    assert said == [[own, swapped], [own, swapped], [swapped, own]]
+    assert isinstance(search, Search)
+    assert {task.captions[row] for row in search.captions} == {own, swapped, "red cube and red sphere"}
+    assert [task.captions[search.captions[label]] for label in search.label] == [
+        own, own, "red cube and red sphere", swapped
+    ]  # fmt: skip
+    shown = lambda name, text: float(name.endswith(("0.png", "1.png", "2.png")) and text == own)  # noqa: E731
+    found = values(task, shown)
+    assert found["binding"] == pytest.approx(2 / 3)  # of image 3 both captions tie
+    assert choice.score(*features(task, shown))[0].by_index.tolist() == [True] * 3
+    assert (found["i2t_r1"], counts(task)["i2t_r1"]) == (2 / 4, 4)
+    assert any(note.startswith("1 of 5 images do not show two different objects") for note in task.notes)
+    assert any("1 of 4 images have no swapped caption" in note for note in task.notes)
+    assert "As the paper's code: captions in one order, recall among 3." in task.notes
+    with pytest.raises(ValueError, match=r"too few combinations for a split test\. Pass split=all"):
+        read("clevr", tmp_path)
+    with pytest.raises(ValueError, match=r"protocol is 'ours'.*one of paper, labclip"):
+        read("clevr", tmp_path, protocol="ours")
+
+
+def whole_sets():
+    """All scenes of CLEVR, of as many animals and textures as PUG:SPARE has, and as PUG:SPAR, once each."""
+
+    def entries(scenes):
+        return [SceneEntry(str(number), scene, "") for number, scene in enumerate(scenes)]
+
+    colours = ("blue", "brown", "cyan", "gray", "green", "purple", "red", "yellow")
+    things = list(itertools.product(colours, ("cube", "cylinder", "sphere")))
+    clevr = [(one, other) for one, other in itertools.product(things, things) if one < other and one[1] != other[1]]
+    names, textures = (
+        [f"{what}{number}" for number in range(count)] for what, count in (("animal", 32), ("texture", 8))
+    )
+    spare, spar = (
+        [tuple(zip(two, animals, strict=True)) for animals in itertools.permutations(names[:count], 2) for two in pairs]
+        for count, pairs in (
+            (12, list(itertools.permutations(textures, 2))), (32, [("Blue", "Red"), ("Grass", "Stone")])
+        )
+    )  # fmt: skip
+    return {
+        "clevr": partial(_clevr_split, entries(clevr)),
+        "spare": partial(_pug_split, entries(spare), ordered=True),
+        "spar": partial(_pug_split, entries(spar), ordered=False),
+    }
+
+
+# Of the rows that the paper's code, run on these scenes with seed 42, puts on each side.
+PAPERS_SPLITS = {
+    ("clevr", "train"): "caba016d4320", ("clevr", "val"): "a3aaadaf1ab9", ("clevr", "test"): "6d9ce57c1fe4",
+    ("spare", "train"): "ae723350db17", ("spare", "val"): "33964e7d61a7", ("spare", "test"): "819421ebe2ad",
+    ("spar", "train"): "83cf902fae6a", ("spar", "val"): "39f2cc1cd230", ("spar", "test"): "154b6cd76813",
+}  # fmt: skip
+
+
+def test_splits_are_those_of_the_papers_code():
+    """Row by row, and as often, since SPARE's has some twice."""
+    sides = {
+        (file, split): hashlib.sha256(" ".join(sorted(one.image for one in part)).encode()).hexdigest()[:12]
+        for file, split_up in whole_sets().items()
+        for split in ("train", "val", "test")
+        for part in [split_up(split, 42)]
+    }
+    assert sides == PAPERS_SPLITS
 
 
 FOLLOW_UP = "filename,object1_color,object1_shape,object2_color,object2_shape,object1_color_idx\n"
@@ -116,7 +197,7 @@ def test_clevr_of_the_follow_up(tmp_path):
     assert labelled.objects == [(("purple", "cube"), ("gray", "cylinder")), (("red", "cube"), ("red", "cone"))]
     assert labelled.name.startswith("clevr")
     assert len(labelled) == 2
-    assert counts(read("clevr", tmp_path))["binding"] == 1
+    assert counts(read("clevr", tmp_path, split="all"))["binding"] == 1
 
 
 def scene(name, *pairs, split="val"):
@@ -130,7 +211,7 @@ def test_clevrs_own_scenes(tmp_path):
     (tmp_path / "scenes" / "CLEVR_val_scenes.json").write_text(json.dumps({"info": {}, "scenes": scenes}))
     for number in (0, 1):
         image_file(tmp_path / "images" / "val" / f"{number}.png")
-    task = read("clevr", tmp_path)
+    task = read("clevr", tmp_path, protocol="labclip", split="all")
     assert "blue cube and red cone and red cone" in task.captions
     assert counts(task)["binding"] == 1
     assert len(read_labelled_scenes(tmp_path, objects=1)) == 1
@@ -148,11 +229,22 @@ def test_pug_spar_leaves_out_what_binds_nothing(tmp_path):
     (tmp_path / "labels.csv").write_text("\n".join([SPAR, *lines]))
     for number in range(6):
         image_file(tmp_path / f"{number}.png")
-    task = read("pug-spar", tmp_path)
+    task = read("pug-spar", tmp_path, protocol="labclip", split="all")
     assert task.captions == ["Blue Bear and Red Cat", "Red Bear and Blue Cat",
                              "Grass Cat and Stone Bear", "Stone Cat and Grass Bear"]  # fmt: skip
     assert counts(task) == {"binding": 3, **{f"{side}_r{k}": 2 for side in ("t2i", "i2t") for k in (1, 5, 10)}}
     assert task.notes[0] == "3 images with one animal, two of a kind, or no texture are left out."
+    # The paper's negative has the animals in the other order, not the textures.
+    task = read("pug-spar", tmp_path, split="all")
+    (choice, search) = task.questions
+    assert [[task.captions[row] for row in options] for options in choice.options] == [
+        ["Blue Bear and Red Cat", "Blue Cat and Red Bear"], ["Blue Bear and Red Cat", "Blue Cat and Red Bear"],
+        ["Grass Cat and Stone Bear", "Grass Bear and Stone Cat"],
+    ]  # fmt: skip
+    assert sorted(task.captions[row] for row in search.captions) == [
+        "Blue Bear and Red Cat", "Blue Cat and Red Bear", "Grass Bear and Stone Cat", "Grass Cat and Stone Bear"
+    ]  # fmt: skip
+    assert choice.before is None  # its code has ties wrong
     with pytest.raises(ValueError, match="holds pug-spar, not pug-spare"):
         read("pug-spare", tmp_path)
     with pytest.raises(ValueError, match="holds pug-spar, not clevr"):
@@ -169,7 +261,12 @@ def test_pug_spare_in_both_releases(tmp_path, file, where):
     labelled = read_labelled_scenes(tmp_path)
     assert labelled.name.startswith("pug-spare")
     assert (labelled.captions, labelled.swapped) == (["Red Crow and Blue Fox"], ["Blue Crow and Red Fox"])
-    assert counts(read("pug-spare", tmp_path))["binding"] == 1
+    task = read("pug-spare", tmp_path, split="all")
+    assert counts(task)["binding"] == 1
+    (_, search) = task.questions
+    assert {task.captions[row] for row in search.captions} == {
+        "Red Crow and Blue Fox", "Blue Crow and Red Fox", "Red Fox and Blue Crow", "Blue Fox and Red Crow"
+    }  # fmt: skip
 
 
 def test_worlds_of_one_combination_are_on_one_side(tmp_path):
@@ -188,13 +285,21 @@ def test_worlds_of_one_combination_are_on_one_side(tmp_path):
         path = tmp_path / world / name
         path.parent.mkdir(exist_ok=True)
         path.touch()
-    said = {split: {combination(one) for one in read_labelled_scenes(tmp_path, split=split).objects} for split in
-            ("train", "val", "test")}  # fmt: skip
+    words = [tuple(sorted(line.split(",")[2:4]) + sorted(line.split(",")[4:6])) for line in lines]
+    tasks = {side: read("pug-spare", tmp_path, protocol="labclip", split=side) for side in ("train", "val", "test")}
+    said = {side: {words[int(Path(one.name).stem)] for one in task.images} for side, task in tasks.items()}
     assert all(said.values())
     assert sum(map(len, said.values())) == len(set.union(*said.values())) == 10 * 6
     assert (len(said["val"]), len(said["test"])) == (6, 6)
     with pytest.raises(ValueError, match=r"split is 'dev'.*one of all, train, val, test"):
         read("pug-spare", tmp_path, split="dev")
+    # Of the paper's own validation split some are tested too, and some rows stand twice: kept as published.
+    tested, validated = (read("pug-spare", tmp_path, split=split) for split in ("test", "val"))
+    assert len(tested.questions[0].image) == 12 * 8
+    assert len(tested.images) <= 12 * 8
+    assert not {one.name for one in read("pug-spare", tmp_path, split="train").images} & {
+        one.name for one in (*tested.images, *validated.images)
+    }
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,14 @@ def test_own_table_in_other_formats(tmp_path, ending):
     assert "pairwise" not in counts(task)
 
 
+def test_negatives_of_ones_own_that_are_the_caption_are_left_out(tmp_path):
+    text = "image,caption,negative,negative_2\na.jpg,a dog,a dog,a cat\nb.jpg,a cup,a cup,\n"
+    task = read("csv", table(tmp_path / "mine.csv", text, "a.jpg", "b.jpg"))
+    assert task.notes == ["2 negatives that are their own caption are left out.",
+                          "1 of 2 captions have no negative."]  # fmt: skip
+    assert counts(task)["binding"] == 1
+
+
 def test_own_columns_by_name(tmp_path):
     text = "pic,words,wrong,worse\na.jpg,a dog,a cat,a cow\nb.jpg,a cup,a mug,a jug\n"
     path = table(tmp_path / "mine.csv", text, "a.jpg", "b.jpg")
@@ -74,7 +82,6 @@ def test_own_table_without_negatives_is_retrieval(tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("image,caption,negative\na.jpg,a dog,a dog\n", r"mine\.csv line 2: the caption 'a dog' is its own negative"),
         ("image,caption,negative\na.jpg,a dog,a cat\na.jpg,,a cat\n", r"mine\.csv line 3 has an empty caption"),
         ("image,caption,negative\n,a dog,a cat\n", r"mine\.csv line 2 names no image"),
         ("image,caption,negative\na.jpg,a dog,a cat,more\n", "line 2 has more cells than the header"),
@@ -122,11 +129,13 @@ def test_coco_negatives_from_negclips_table(tmp_path, root):
     for number in (1, 2):
         image_file(tmp_path / "coco" / "val2014" / f"{number}.jpg")
     task = read("coco-negatives", path, tmp_path / root)
-    said = [[task.captions[row] for row in options] for options in task.questions[0].options]
-    assert said == [["a dog holding a cat", "a cat holding a dog"],
+    said = [[task.captions[row] for row in options if row >= 0] for options in task.questions[0].options]
+    assert said == [["a dog holding a cat", "a cat holding a dog", "a dog holding a cat"],
                     ["a red cup and a blue jug", "a blue cup and a red jug"]]  # fmt: skip
-    assert task.notes == ["1 negatives that say the same as their caption are left out.",
-                          "1 of 3 captions have no negative."]  # fmt: skip
+    assert task.notes == ["1 of 3 captions have no negative.",
+                          "1 items have the right caption among the wrong ones: a tie, so wrong."]  # fmt: skip
+    found = values(task, lambda name, text: float(text in ("a dog holding a cat", "a red cup and a blue jug")))
+    assert (found["binding"], found["pairwise"]) == (1 / 2, 2 / 3)
     assert counts(task)["t2i_r1"] == 3
     raw = read("coco-negatives", path, tmp_path, clean=False)
     assert "A red cup and a blue jug." in raw.captions

@@ -1,13 +1,15 @@
 """Zero-shot classification of folders of images, and of CIFAR as it was published."""
 
 import hashlib
+import io
 import json
 import pickle
+import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
-from evaluated import counts, image_file, read, values
+from evaluated import counts, features, image_file, read, values
 from torchvision import datasets
 
 
@@ -52,7 +54,6 @@ def test_zero_shot_names_and_prompts(tmp_path):
     [
         ("classes", "ant\n", "has 1 names for 2 classes"),
         ("classes", "b\na\n", "in another order: line 1 would rename a class"),
-        ("classes", "ant\nant\n", "Two classes are called 'ant'"),
         ("classes", "a\tant\nc\tbee\n", "lacks 1 of 2 classes, for example 'b'"),
         ("templates", "a photo\n", "'a photo' has no {} where"),
         ("templates", "\n", "'no line' has no"),
@@ -65,6 +66,90 @@ def test_zero_shot_files_are_checked(tmp_path, file, text, said):
         read("zero-shot", tmp_path / "in", **{file: "x.txt"})
     with pytest.raises(FileNotFoundError, match=r"There is no file nowhere\.txt"):
         read("zero-shot", tmp_path / "in", **{file: "nowhere.txt"})
+
+
+def test_classes_of_one_name_tie_and_the_first_of_them_is_right_by_index(tmp_path):
+    """ImageNet's "missile" and "sunglasses" stand twice."""
+    root = folders(tmp_path / "in", a=1, b=1, c=1)
+    (tmp_path / "names.txt").write_text("missile\nmissile\ncat\n")
+    task = read("zero-shot", root, classes=str(tmp_path / "names.txt"))
+    assert task.captions == ["a photo of a missile.", "a photo of a cat."]
+    known = {("a0", "a photo of a missile."), ("b0", "a photo of a missile."), ("c0", "a photo of a cat.")}
+    shown = features(task, lambda name, text: float((Path(name).stem, text) in known))
+    (scores,) = task.questions[0].score(*shown)
+    assert scores.correct.tolist() == [False, False, True]
+    assert scores.by_index().tolist() == [True, False, True]
+    assert any("1 names stand for several classes, for example 'missile': a tie" in note for note in task.notes)
+
+
+def test_imagenets_own_lists(tmp_path):
+    root = folders(tmp_path / "in", **{f"n{number:08}": 1 for number in range(3)})
+    with pytest.raises(ValueError, match="imagenet has 1000 names for 3 classes"):
+        read("zero-shot", root, classes="imagenet")
+    for number in range(3, 1000):
+        (root / f"n{number:08}").mkdir()
+    task = read("zero-shot", root, classes="imagenet", templates="imagenet")
+    assert task.questions[0].prompts.shape == (1000, 80)
+    assert "a bad photo of a tench." in task.captions
+    assert any("n00000000: tench" in note for note in task.notes)
+    assert any("2 names stand for several classes, for example 'missile'" in note for note in task.notes)
+    cifar = read("zero-shot", folders(tmp_path / "c", cat=1, dog=1), templates="cifar")
+    assert cifar.questions[0].prompts.shape == (2, 18)
+    assert {"a photo of a cat.", "a low contrast photo of the dog.", "a photo of the big cat."} <= {*cifar.captions}
+
+
+def test_lists_of_clip_benchmark(tmp_path):
+    root = folders(tmp_path / "in", x1=1, x2=1)
+    (tmp_path / "names.json").write_text(json.dumps({"mine": ["cat", "dog"], "other": ["a", "b"]}))
+    (tmp_path / "prompts.json").write_text(json.dumps({"mine": ["a {c}.", "the {c}."]}))
+    (tmp_path / "own.json").write_text(
+        json.dumps({"mine": {"cat": ["a purring cat"], "dog": ["a dog", "a barking dog"]}})
+    )
+    names, prompts, own = (str(tmp_path / f"{name}.json") for name in ("names", "prompts", "own"))
+    task = read("zero-shot", root, classes=names, templates=prompts, dataset="mine")
+    assert task.captions == ["a cat.", "the cat.", "a dog.", "the dog."]
+    with pytest.raises(
+        ValueError, match=r"names\.json has 2 data sets\. Pass dataset=NAME with one of them: mine, other"
+    ):
+        read("zero-shot", root, classes=names)
+    task = read("zero-shot", root, classes=names, templates=own, dataset="mine")
+    assert task.captions == ["a purring cat", "a dog", "a barking dog"]
+    assert task.questions[0].prompts.tolist() == [[0, -1], [1, 2]]
+    # The mean of a class's own prompts: of the dog two, which are as near together as the cat's one.
+    found = values(task, lambda name, text: float({"x10": "cat", "x20": "dog"}[Path(name).stem] in text))
+    assert found["acc1"] == 1.0
+    with pytest.raises(ValueError, match=r"own\.json has no list of prompts of 2 classes, for example 'x1'"):
+        read("zero-shot", root, templates=own)
+
+
+def webdataset(root, rows, split="test"):
+    (root / split).mkdir(parents=True)
+    with tarfile.open(root / split / "0.tar", "w") as tar:
+        for number, value in enumerate(rows):
+            image = image_file(root.parent / f"{number}.png").read_bytes()
+            for ending, content in (("png", image), ("cls", value)):
+                member = tarfile.TarInfo(f"s{number:07}.{ending}")
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+    return root
+
+
+def test_a_webdataset_of_clip_benchmark(tmp_path):
+    root = webdataset(tmp_path / "wds", [b"1", b"0", b"1"])
+    (root / "classnames.txt").write_text("tabby_cat\ndog\n")
+    (root / "zeroshot_classification_templates.txt").write_text("one {c}.\nthe {c}.\n")
+    for data in (root, root / "test", root / "test" / "0.tar"):
+        task = read("zero-shot", data)
+        assert task.captions == ["one tabby_cat.", "the tabby_cat.", "one dog.", "the dog."]
+        assert task.questions[0].label.tolist() == [1, 0, 1]
+        assert [one.decode(one.read()).size for one in task.images] == [(8, 8)] * 3
+        assert task.images[0].read() == (tmp_path / "0.png").read_bytes()
+    assert read("zero-shot", root, templates="cifar").questions[0].prompts.shape == (2, 18)
+    (root / "classnames.txt").write_text("cat\n")
+    with pytest.raises(ValueError, match=r"3 images of classes up to 1, but .*classnames\.txt has 1 names"):
+        read("zero-shot", root)
+    with pytest.raises(ValueError, match=r"0\.tar sample s0000001: its class, a number in \.cls, is 'cat'"):
+        read("zero-shot", webdataset(tmp_path / "bad", [b"1", b"cat"]))
 
 
 @pytest.mark.parametrize(
@@ -98,7 +183,7 @@ def test_a_folder_without_classes(tmp_path):
 
 
 def test_a_split_is_of_cifar_only(tmp_path):
-    with pytest.raises(ValueError, match="is not CIFAR; only CIFAR has splits"):
+    with pytest.raises(ValueError, match="is no CIFAR and no WebDataset; only these have splits"):
         read("zero-shot", folders(tmp_path / "in", a=1, b=1), split="train")
     with pytest.raises(ValueError, match="split is 'val'"):
         read("zero-shot", tmp_path / "in", split="val")

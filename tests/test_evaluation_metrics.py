@@ -8,9 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labclip import metrics
+from labclip import Alignment, metrics
+from labclip.evaluation.evaluate import score
 from labclip.evaluation.scores import Scores, compare, everything
-from labclip.evaluation.tasks import Choice, Classification, Pairs, Retrieval, Texts, TwoPositives
+from labclip.evaluation.tasks import Choice, Classification, Pairs, Retrieval, Task, TwoPositives
 
 few = settings(max_examples=60, deadline=None)
 
@@ -207,7 +208,6 @@ def test_by_hand():
     """
     images = torch.eye(3)
     texts = torch.tensor([[0.8, 0.6, 0.0], [0.6, 0.8, 0.0], [0.0, 0.6, 0.8], [0.0, 0.8, 0.6], [0.0, 0.0, 1.0]])
-    both = Texts(texts, texts)
     # Image 0: a (0.8) over b (0.6), right. Image 1: b (0.8) and d (0.8) tie, wrong. Image 2: c (0.8) over d
     # (0.6), right; then e (1.0) over c (0.8), right. micro 3/4; macro of {0, 1} and {2, 2}: (1/2 + 2/2) / 2 = 3/4;
     # alone {2, 2}: 2/2.
@@ -217,7 +217,7 @@ def test_by_hand():
         {"micro": everything(4), "macro": np.array([0, 0, 1, 1]), "alone": np.array([-1, -1, 0, 0])},
         together={"sets": np.array([0, 0, 1, 1])},
     )
-    (scores, sets) = choice.score(images, both)
+    (scores, sets) = choice.score(images, texts)
     assert scores.correct.tolist() == [True, False, True, True]
     assert {name: scores.value(name) for name in scores.metrics} == {"micro": 0.75, "macro": 0.75, "alone": 1.0}
     assert scores.chance == pytest.approx((1 / 2 + 1 / 2 + 1 / 2 + 1 / 3) / 4)
@@ -228,7 +228,7 @@ def test_by_hand():
     # Image 2: c 0.8, others 0, 0, 0.6: found. With e said of image 0: e's own cosine is 0, below 0 and 1, and even
     # with the 0 of image 1: not found at 1, found at 3; image 2's best 0.8 is below e's 1.0: not found at 1.
     asked = Retrieval(np.array([0, 1, 2]), np.array([0, 1, 3, 2, 4]), np.array([0, 1, 1, 2, 0]), at=(1, 2, 3))
-    found = {name: one.value(name) for one in asked.score(images, both) for name in one.metrics}
+    found = {name: one.value(name) for one in asked.score(images, texts) for name in one.metrics}
     assert found == pytest.approx({
         "t2i_r1": 4 / 5, "t2i_r2": 4 / 5, "t2i_r3": 1.0,
         "i2t_r1": 2 / 3, "i2t_r2": 1.0, "i2t_r3": 1.0,
@@ -236,26 +236,25 @@ def test_by_hand():
     # Classes a and e: image 0 has 0.8 and 0.0, right; image 1 of class a has 0.6 and 0.0, right; image 2, said to
     # be of class a, has 0.0 and 1.0, wrong: 2/3; of class a 2/3, of class e nothing.
     shown = Classification(np.arange(3), np.array([0, 0, 0]), np.array([[0], [4]]))
-    (classes,) = shown.score(images, both)
+    (classes,) = shown.score(images, texts)
     assert classes.value("acc1") == pytest.approx(2 / 3)
     assert classes.value("mean_per_class") == pytest.approx(2 / 3)
     # Two captions c and e of image 2, d the wrong one: 0.8 and 1.0 beat 0.6. Among captions, c.e = 0.8 must beat
     # c.d = 0.48 + 0.48 = 0.96: it does not.
-    (itt, tot) = TwoPositives(np.array([2]), np.array([[2, 4, 3]]), {"": everything(1)}).score(images, both)
+    (itt, tot) = TwoPositives(np.array([2]), np.array([[2, 4, 3]]), {"": everything(1)}).score(images, texts)
     assert (itt.value("itt"), tot.value("tot")) == (1.0, 0.0)
     # Images 0 and 1 with a and b: a 0.8 > b 0.6 on image 0, b 0.8 > a 0.6 on image 1; and so by image.
-    assert [one.value(name) for one in Pairs(np.array([[0, 1]]), np.array([[0, 1]])).score(images, both)
+    assert [one.value(name) for one in Pairs(np.array([[0, 1]]), np.array([[0, 1]])).score(images, texts)
             for name in one.metrics] == [1.0, 1.0, 1.0]  # fmt: skip
 
 
-def test_the_negative_of_two_positives_is_asked_in_the_bases_own_space():
-    images = torch.eye(2)
-    base = unit(torch.tensor([[1.0, 0.1], [1.0, 0.0], [0.0, 1.0]]))
-    aligned = base.flip(1)
-    question = TwoPositives(np.array([0]), np.array([[0, 1, 2]]), {"x": everything(1)})
-    itt, tot = question.score(images, Texts(aligned, base))
-    assert itt.value("x_itt") == 0.0  # the matrix has turned the captions away
-    assert tot.value("x_tot") == 1.0
+def test_two_positives_are_asked_with_the_aligned_captions_as_a_folded_model_gives_them():
+    """The base holds the positives apart, the matrix takes the first axis away, on which they differ."""
+    base = torch.tensor([[0.9, 0.3, 0.3], [-0.9, 0.3, 0.3], [0.9, 0.3, -0.3]])
+    question = TwoPositives(np.array([0]), np.array([[0, 1, 2]]), {"": everything(1)})
+    task = Task((), (), [question])
+    (_, tot) = score(task, torch.eye(3), base, [Alignment(torch.diag(torch.tensor([0.0, 1.0, 1.0])))])
+    assert [one.value("tot") for one in tot] == [0.0, 1.0]
 
 
 def test_intervals_hold_the_value_and_shrink_with_items():
@@ -339,7 +338,7 @@ def test_chance_of_retrieval_is_what_random_orders_give():
 
 def drawn_pair(count, captions):
     images, texts = drawn(0, count, captions)
-    return unit(images), Texts(unit(texts), unit(texts))
+    return unit(images), unit(texts)
 
 
 def test_an_image_of_which_nothing_is_said_is_found_but_finds_nothing():
@@ -347,7 +346,7 @@ def test_an_image_of_which_nothing_is_said_is_found_but_finds_nothing():
     images, texts = torch.eye(2), torch.eye(2)[:1]
     found = {
         name: (one.value(name), one.count(name), one.chance)
-        for one in Retrieval(np.arange(2), np.arange(1), np.array([0])).score(images, Texts(texts, texts))
+        for one in Retrieval(np.arange(2), np.arange(1), np.array([0])).score(images, texts)
         for name in one.metrics
     }
     assert found["i2t_r1"] == (1.0, 1, 1.0)

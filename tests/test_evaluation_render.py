@@ -27,8 +27,8 @@ def benchmark(name="sugarcrepe", measures="binding", headline=("binding",), titl
 
 def compared(metric, *differences, base=0.5, chance=0.25, n=1200):
     values = [base, *(base + one.value for one in differences)]
-    return Compared(metric, [Estimate(v, v - 0.02, v + 0.02, n, chance) for v in values], differences,
-                    summary.side_by_name(metric))  # fmt: skip
+    side = "retrieval" if "t2i" in metric else "classification" if "acc" in metric else ""
+    return Compared(metric, [Estimate(v, v - 0.02, v + 0.02, n, chance) for v in values], differences, side)
 
 
 def report(*results, models=("base", "labclip")):
@@ -57,13 +57,11 @@ def several():
 @pytest.mark.parametrize(
     ("metric", "measures", "side"),
     [
-        ("binding", "binding", "binding"), ("t2i_r1", "binding", "retrieval"), ("tags_i2t_r10", "binding", "retrieval"),
-        ("acc1", "binding", "classification"), ("one_object_acc5", "binding", "classification"),
-        ("mean_per_class", "classification", "classification"), ("accuracy", "binding", "binding"),
-        ("macro", "retrieval", "retrieval"), ("vacc1ne", "binding", "binding"),
+        ("binding", "binding", "binding"), ("t2i_r1", "binding", "retrieval"), ("acc1", "binding", "classification"),
+        ("macro", "retrieval", "retrieval"),
     ],
 )  # fmt: skip
-def test_a_metric_is_on_the_side_that_its_name_says(metric, measures, side):
+def test_a_metric_is_on_the_side_of_its_question_or_benchmark(metric, measures, side):
     assert summary.side(benchmark(measures=measures), compared(metric)) == side
 
 
@@ -272,7 +270,7 @@ def test_what_is_no_kept_report_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"The report is of nonsense. Benchmarks: scenes, "):
         Report.from_json(value)
     value["benchmarks"] = {"scenes": {"models": {}}}
-    with pytest.raises(ValueError, match="The report, scenes has no intervals, differences, n"):
+    with pytest.raises(ValueError, match="The report, scenes has no intervals, differences, sides, n"):
         Report.from_json(value)
     del value["measured"]["models"]
     with pytest.raises(ValueError, match="The report, measured has no models; it has base"):

@@ -127,7 +127,8 @@ def make(
         data["sugarcrepe"], folders["sugarcrepe"] = sugarcrepe, coco / "val2017"
     if aro:
         data |= dict.fromkeys(("vg-a", "vg-r"), aro)
-    measure = partial(labclip.evaluate, base, list(data), data=data, images=folders, cache=out / "cache")
+    five = {"coco": {"captions": 5}}  # as published
+    measure = partial(labclip.evaluate, base, list(data), data=data, images=folders, options=five, cache=out / "cache")
     measure()  # what a file lacks is said before hours of work
     if not table.is_file():
         negatives.add(out / "train.jsonl", table, negatives.Shuffler(), clean=True, progress=True)

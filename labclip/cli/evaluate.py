@@ -65,6 +65,13 @@ _FILE = click.Path(path_type=Path)
 @click.option(
     "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the resampling behind the intervals."
 )
+@click.option(
+    "--ties",
+    type=click.Choice(["wrong", "index"]),
+    default="wrong",
+    show_default=True,
+    help="index adds, in a table of its own, what published code gives that takes the first of equal answers.",
+)
 @click.option("--markdown", type=_FILE, metavar="FILE", help="Write the tables as Markdown.")
 @click.option("--latex", type=_FILE, metavar="FILE", help="Write the tables as LaTeX.")
 @click.option("--out", type=_FILE, metavar="FILE.html", help="Write a self-contained page.")

@@ -16,7 +16,7 @@ _BLOCK = 512
 
 
 def tar_rows(path: Path) -> Iterator[Row]:
-    """A row a sample of a plain tar: the cells of its json, its text as "txt", and the image's place.
+    """A row a sample of a plain tar: the cells of its json, its text as "txt", its class as "cls", the image's place.
 
     Raises:
         ValueError: If it is no whole tar: cut off, compressed, or with something else inside.
@@ -67,8 +67,8 @@ def _sample(file: BinaryIO, number: int, key: str, members: list[tuple[str, str,
             if not isinstance(value, dict):
                 return Row(number, where, {}, "has a .json that is not an object")
             cells = value
-        if "txt" in places:
-            cells["txt"] = _read(file, places["txt"]).decode("utf-8-sig").strip("\n")
+        for text in {"txt", "cls"} & places.keys():
+            cells[text] = _read(file, places[text]).decode("utf-8-sig").strip("\n")
     except (ValueError, RecursionError) as error:
         return Row(number, where, {}, f"has a caption that can't be read: {error}")
     return Row(number, where, cells, held=held)

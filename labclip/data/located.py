@@ -161,18 +161,18 @@ class ImageLayout:
     """
 
     def __init__(self, files: DataFiles, *ways: str) -> None:
-        self._files, self._ways = files, ways
+        self.files, self._ways = files, ways
         self._way: str | None = None
 
     def image(self, name: Any, place: str, *, box: Box | None = None) -> int | None:
         """The row of an image; arguments and errors as of `DataFiles.image`."""
-        self._files.path_of(name, place)
+        self.files.path_of(name, place)
         words = {"path": name, "name": base_name(name), "rest": name.partition("/")[2] or name}
         if self._way is None:
-            exists = self._files.found.exists
-            tried = (way for way in self._ways if exists(self._files.path_of(way.format(**words), place)))
+            exists = self.files.found.exists
+            tried = (way for way in self._ways if exists(self.files.path_of(way.format(**words), place)))
             self._way = next(tried, None)
-        return self._files.image((self._way or self._ways[0]).format(**words), place, box=box)
+        return self.files.image((self._way or self._ways[0]).format(**words), place, box=box)
 
 
 def base_name(path: str) -> str:

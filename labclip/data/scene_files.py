@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import csv
 import itertools
-import random
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from labclip.data.entries import fields, one_of, table_rows
+from labclip.data.entries import fields, table_rows
 from labclip.data.images import ImageSource
 from labclip.data.located import DataFiles, ImageLayout
 from labclip.jsonfile import read_json
@@ -20,9 +19,6 @@ from labclip.scenes import sample
 Object = tuple[str, str]
 """Attribute and name, for example ("red", "cube")."""
 
-SPLITS = ("all", "train", "val", "test")
-
-_HELD_OUT = 0.1  # of the combinations, for each of "val" and "test"
 _USUAL = {
     "clevr": ("output_{n}obj.csv", "labels.csv", "scenes/CLEVR_val_scenes.json", "CLEVR_val_scenes.json"),
     "pug-spar": ("labels.csv",),
@@ -101,8 +97,6 @@ def read_labelled_scenes(
     images: str | Path | None = None,
     *,
     objects: int = 0,
-    split: str = "all",
-    seed: int = 0,
     on_missing: str = "raise",
 ) -> LabelledScenes:
     """Read CLEVR, PUG:SPAR or PUG:SPARE in the forms people have them.
@@ -111,12 +105,11 @@ def read_labelled_scenes(
         path: A file as `read_scene_file` takes it, or a folder with one under its usual name.
         images: Folder that the names of images are relative to; None is the file's folder.
         objects: Only images with as many objects; 0 takes 2 of CLEVR's numbered files, and all of any other.
-        split: "all", or "train", "val", "test": 80, 10 and 10 percent of the combinations.
-        seed: Of the split.
         on_missing: "raise", or "skip" to leave out images that are not there.
     """
     files = DataFiles(Path(path), None if images is None else Path(images), on_missing)
-    kind, found = locate_scenes(files, tuple(_USUAL), objects=objects, split=split, seed=seed)
+    file = find_scene_file(files, tuple(_USUAL), objects=objects)
+    found = locate_images(files, file, file.entries)
     files.settle()
     if not found:
         raise ValueError(f"{path} has no image left.")
@@ -125,35 +118,31 @@ def read_labelled_scenes(
         objects=[entry.objects for _, entry in found],
         captions=[caption(entry.objects) for _, entry in found],
         swapped=[swapped_caption(entry.objects) for _, entry in found],
-        name=f"{kind} ({Path(path).name})",
+        name=f"{file.kind} ({Path(path).name})",
         notes=files.notes,
     )
 
 
-def locate_scenes(
-    files: DataFiles, kinds: Sequence[str], *, objects: int = 0, split: str = "all", seed: int = 0
-) -> tuple[str, list[tuple[int, SceneEntry]]]:
-    """The kind of a file, and the entries of a split whose images are there, each with its image's row.
-
-    Arguments are as of `read_labelled_scenes`; a file of none of the `kinds` is an error.
-    """
+def find_scene_file(files: DataFiles, kinds: Sequence[str], *, objects: int = 0) -> SceneFile:
+    """The file of one of the `kinds`, with the entries of as many objects, as of `read_labelled_scenes`."""
     usual = [name for kind in kinds for name in _USUAL[kind]]
     file = read_scene_file(files.either(*(name.format(n=objects or 2) for name in dict.fromkeys(usual))))
     if file.kind not in kinds:
         raise ValueError(f"{files.data} holds {file.kind}, not {' or '.join(kinds)}. {files.hint}")
-    one_of("split", split, SPLITS)
     files.notes.extend(file.notes)
     kept = [entry for entry in file.entries if objects in (0, len(entry.objects))]
     if not kept:
         counts = ", ".join(map(str, sorted({len(entry.objects) for entry in file.entries}))) or "none"
         wanted = typed("objects=N", "--option objects=N")
         raise ValueError(f"No image has {objects} objects; numbers of objects are {counts}. Pass {wanted}.")
-    if split != "all":
-        sides = split_of([combination(entry.objects) for entry in kept], seed)
-        kept = [entry for entry, side in zip(kept, sides, strict=True) if side == split]
+    return file._replace(entries=kept)
+
+
+def locate_images(files: DataFiles, file: SceneFile, entries: Iterable[SceneEntry]) -> list[tuple[int, SceneEntry]]:
+    """Those of some entries whose images are there, each with its image's row."""
     layout = ImageLayout(files, *file.ways)
-    rows = [(layout.image(entry.image, entry.place), entry) for entry in kept]
-    return file.kind, [(row, entry) for row, entry in rows if row is not None]
+    rows = [(layout.image(entry.image, entry.place), entry) for entry in entries]
+    return [(row, entry) for row, entry in rows if row is not None]
 
 
 def combination(objects: Sequence[Object]) -> Hashable:
@@ -161,30 +150,25 @@ def combination(objects: Sequence[Object]) -> Hashable:
     return tuple(tuple(sorted(words)) for words in zip(*objects, strict=True))
 
 
-def split_of(combinations: Sequence[Hashable], seed: int) -> list[str]:
-    """The side of each row: rows of one combination are on one side."""
-    known = sorted(set(combinations), key=repr)
-    random.Random(seed).shuffle(known)
-    share = round(_HELD_OUT * len(known))
-    sides = dict.fromkeys(known[: len(known) - 2 * share], "train")
-    sides |= dict.fromkeys(known[len(known) - 2 * share : len(known) - share], "val")
-    sides |= dict.fromkeys(known[len(known) - share :], "test")
-    return [sides[one] for one in combinations]
-
-
 def caption(objects: Sequence[Object]) -> str:
     """What the paper (arXiv:2502.03566) says of a scene, for example "red cube and blue sphere"."""
     return " and ".join(f"{attribute} {name}" for attribute, name in objects)
 
 
-def swapped_caption(objects: Sequence[Object]) -> str | None:
-    """The caption with the attributes of two objects swapped: the first two for which that says something else."""
+def swap(objects: Sequence[Object]) -> tuple[Object, ...] | None:
+    """Two objects with their attributes swapped: the first two for which that says something else."""
     for (i, one), (j, other) in itertools.combinations(enumerate(objects), 2):
         if one[0] != other[0] and one[1] != other[1]:
             swapped = list(objects)
             swapped[i], swapped[j] = (other[0], one[1]), (one[0], other[1])
-            return caption(swapped)
+            return tuple(swapped)
     return None
+
+
+def swapped_caption(objects: Sequence[Object]) -> str | None:
+    """The caption with two attributes swapped; None where no swap says anything else."""
+    swapped = swap(objects)
+    return None if swapped is None else caption(swapped)
 
 
 def read_scene_file(path: Path) -> SceneFile:

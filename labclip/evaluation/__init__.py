@@ -11,7 +11,7 @@ from labclip.evaluation.items import Items
 from labclip.evaluation.report import Report, Result
 from labclip.evaluation.scores import Scores
 from labclip.evaluation.sources import Benchmark, Sources
-from labclip.evaluation.tasks import Choice, Classification, Pairs, Question, Retrieval, Task, Texts, TwoPositives
+from labclip.evaluation.tasks import Choice, Classification, Pairs, Question, Retrieval, Task, TwoPositives
 
 __all__ = [
     "BENCHMARKS",
@@ -28,7 +28,6 @@ __all__ = [
     "Scores",
     "Sources",
     "Task",
-    "Texts",
     "TwoPositives",
     "evaluate",
 ]

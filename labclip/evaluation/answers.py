@@ -48,7 +48,9 @@ class Answers(Sequence[Answer]):
         # Names alone: the task holds images, whose pixels must not live as long as a report does.
         self._image_name, self._caption = task.names()
         self._models = models
-        self._scores: list[Sequence[Scores]] = [one for one in scores if one[0].asked is not None]
+        self._scores: list[Sequence[Scores]] = [
+            [replace(one, by_index=None) for one in several] for several in scores if several[0].asked is not None
+        ]
         self._ends = list(accumulate(len(one[0].correct) for one in self._scores))
 
     def __len__(self) -> int:

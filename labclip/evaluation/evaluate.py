@@ -14,9 +14,9 @@ from labclip.encode.cache import Cache, default_cache, encode
 from labclip.evaluation.answers import Answers
 from labclip.evaluation.benchmarks import BENCHMARKS
 from labclip.evaluation.report import Report, Result
-from labclip.evaluation.scores import RESAMPLES, Scores, compare
+from labclip.evaluation.scores import RESAMPLES, Scores, compare, ties_by_index
 from labclip.evaluation.sources import Benchmark, Sources
-from labclip.evaluation.tasks import Retrieval, Task, Texts
+from labclip.evaluation.tasks import Retrieval, Task
 from labclip.features.features import Features
 from labclip.io.folder import matrix_sha256
 from labclip.io.opening import open_alignment
@@ -49,6 +49,7 @@ def evaluate(
     precision: str = "fp32",
     resamples: int = RESAMPLES,
     seed: int = 0,
+    ties: str = "wrong",
     progress: bool = True,
 ) -> Report:
     """Measure what alignments gain and what they cost, beside their base.
@@ -75,6 +76,8 @@ def evaluate(
         precision: OpenCLIP's precision of a model that is named.
         resamples: Draws behind the intervals.
         seed: Of the draws.
+        ties: "index" adds what published code gives that takes the first of equal answers, a metric's name with
+            "_index" behind it, in a table of its own: to compare with published figures, never to report.
         progress: Whether to show bars on stderr.
 
     Returns:
@@ -100,6 +103,8 @@ def evaluate(
         raise ValueError(f'on_missing is {on_missing!r}. Pass "raise" or "skip".')
     if batch_size < 1 or resamples < 1 or (workers is not None and workers < 1):
         raise ValueError(f"batch_size is {batch_size}, resamples {resamples}, workers {workers}; each is at least 1.")
+    if ties not in ("wrong", "index"):
+        raise ValueError(f'ties is {ties!r}. Pass "wrong" or "index".')
     if seed < 0:
         raise ValueError(f"seed is {seed}. Pass a whole number from 0.")
     # What can fail is tried before a model is loaded: files of every benchmark first.
@@ -129,10 +134,11 @@ def evaluate(
             )  # fmt: skip
             scores = score(task, images_of, texts_of, list(compared.values()))
             _check_headline(asked[name], [metric for one in scores for metric in one[0].metrics])
+            published = filter(None, map(ties_by_index, scores)) if ties == "index" else ()
             results.append(
                 Result(
                     asked[name],
-                    [one for models_of in scores for one in compare(models_of, resamples=resamples, seed=seed)],
+                    [one for many in (*scores, *published) for one in compare(many, resamples=resamples, seed=seed)],
                     [*task.notes, *_equal_embeddings(task, images_of, texts_of)],
                     len(images_of),
                     len(texts_of),
@@ -161,8 +167,7 @@ def score(task: Task, images: Tensor, texts: Tensor, alignments: Sequence[Alignm
     answers: list[list[Scores]] = []
     for alignment in (None, *alignments):
         aligned = base if alignment is None else unit_length(alignment(base), "Aligned text features")
-        asked = Texts(aligned, base)
-        answers.append([scores for question in task.questions for scores in question.score(images, asked)])
+        answers.append([scores for question in task.questions for scores in question.score(images, aligned)])
     return list(zip(*answers, strict=True))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,23 +32,25 @@ class Items:
     places: list[str] = field(default_factory=list)
     groups: dict[str, list[Hashable]] = field(default_factory=dict)
 
-    def add(self, row: int | None, captions: Sequence[Any], place: str, **groups: Hashable) -> None:
+    def add(self, row: int | None, captions: Sequence[Any], place: str, *, true: int = 1, **groups: Hashable) -> None:
         """Append an item; one whose image is missing is left out.
+
+        Where a wrong caption is the true one, the item is a tie, which is wrong; the task's notes count such items.
 
         Args:
             row: The image's, as `Sources.image` gives it: None where the file is missing.
             captions: The true one, then the wrong ones.
             place: File and position, for messages and for the report.
+            true: How many of the captions, from the first on, are true.
             groups: What else is known of it.
 
         Raises:
-            ValueError: If a caption is no text, or a wrong one is the true one.
+            ValueError: If a caption is no text.
         """
         if row is None:
             return
         options = [self.sources.captions.row(caption, place) for caption in captions]
-        if options[0] in options[1:]:
-            raise ValueError(f"{place}: the caption {captions[0]!r} is its own negative. Correct or remove the item.")
+        self.sources.repeated += not set(options[:true]).isdisjoint(options[true:])
         self.image.append(row)
         self.options.append(options)
         self.places.append(place)
@@ -60,6 +63,16 @@ class Items:
     def group(self, name: str) -> Rows:
         """Number of each item's group, int64 [n]; None is `NONE`."""
         return numbered(self.groups.get(name, []))
+
+    def values(self, name: str) -> list[Hashable]:
+        """The distinct values of a group, each at its number."""
+        return [value for value in dict.fromkeys(self.groups.get(name, [])) if value is not None]
+
+    def breakdown(self, name: str, prefix: str, least: int = 1) -> dict[str, Rows]:
+        """A metric for each value of a group that has at least so many items, in alphabetical order."""
+        rows, count = self.group(name), Counter(self.groups.get(name, []))
+        parts = {str(value): number for number, value in enumerate(self.values(name)) if count[value] >= least}
+        return {f"{prefix}_{value}": np.where(rows == parts[value], 0, NONE) for value in sorted(parts)}
 
     def question(self, metrics: str | Mapping[str, Rows], **further: Any) -> list[Choice]:
         """The question which caption is true; none where there is no item.
@@ -74,6 +87,16 @@ class Items:
         width = max(map(len, self.options))
         options = np.array([[*row, *[NONE] * (width - len(row))] for row in self.options], dtype=np.int64)
         return [Choice(np.array(self.image, dtype=np.int64), options, groups, places=self.places, **further)]
+
+    def pairs(self) -> Items:
+        """An item for each wrong caption alone."""
+        found = [
+            (image, [true, one], place)
+            for image, (true, *wrong), place in zip(self.image, self.options, self.places, strict=True)
+            for one in wrong
+        ]
+        image, options, places = map(list, zip(*found, strict=True)) if found else ([], [], [])
+        return Items(self.sources, image, options, places)
 
     def gallery(self, prefix: str = "") -> list[Retrieval]:
         """Retrieval over the images with their true captions."""

@@ -92,7 +92,7 @@ def _tables(report: Report, chosen: Sequence[summary.Shown], *, short: bool) -> 
     tables = []
     for side in dict.fromkeys(one.side for one in chosen):
         words = summary.SIDES.get(side, side)
-        if models > 1:
+        if models > 1 and side in summary.SIDES:
             words = f"What it is for: {words}" if side == "binding" else f"What it may cost: {words}"
         rows = [row for one in chosen if one.side == side for row in _rows(report, one, short=short)]
         grouped = columns.index("model") if models > 2 else 0
@@ -150,7 +150,8 @@ def _facts(report: Report) -> list[tuple[str, str]]:
 def _figure(report: Report, chosen: Sequence[summary.Shown]) -> Figure:
     """Metrics with one bar a model beside the base, hollow where the difference is not measurable."""
     module = require("matplotlib.figure", "Plots need matplotlib", EVAL)
-    groups = {key: [one for one in chosen if one.side == key] for key in dict.fromkeys(one.side for one in chosen)}
+    found = {one.side for one in chosen}
+    groups = {key: [one for one in chosen if one.side == key] for key in summary.SIDES if key in found}
     models = report.models[1:]
     rows = [len(group) * max(1.0, 0.6 * len(models)) for group in groups.values()]
     height = _ROW * sum(rows) + _BETWEEN * len(rows) + _MARGINS

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from labclip.data.entries import fields
-from labclip.evaluation import render, summary
+from labclip.evaluation import render
 from labclip.evaluation.answers import Answer, write_csv
 from labclip.evaluation.benchmarks import BENCHMARKS
 from labclip.evaluation.scores import Compared, Difference, Estimate
@@ -68,6 +68,7 @@ class Result:
                 model: {one.metric: asdict(one.differences[at]) for one in self.compared}
                 for at, model in enumerate(models[1:])
             },
+            "sides": {one.metric: one.side for one in self.compared},
             "n": {one.metric: one.estimates[0].n for one in self.compared},
             "chance": {one.metric: one.estimates[0].chance for one in self.compared},
             "images": self.images,
@@ -80,8 +81,11 @@ class Result:
     @classmethod
     def from_json(cls, value: Any, benchmark: Benchmark, models: Sequence[str], place: str) -> Result:
         """A result from what `to_json` made of it; errors as of `Report.from_json`."""
-        parts = ("models", "intervals", "differences", "n", "chance", "images", "captions", "notes", "data", "options")
-        values, intervals, differences, n, chance, *rest = fields(value, parts, place)
+        parts = ("models", "intervals", "differences", "sides", "n", "chance")
+        values, intervals, differences, sides, n, chance = fields(value, parts, place)
+        images, captions, notes, data, options = fields(
+            value, ("images", "captions", "notes", "data", "options"), place
+        )
         values, intervals = (fields(one, models, place) for one in (values, intervals))
         moved = fields(differences, models[1:], place)
         compared = []
@@ -92,8 +96,7 @@ class Result:
                 for one, (low, high) in zip(values, ends, strict=True)
             ]
             moves = [Difference(**one[metric]) for one in moved]
-            compared.append(Compared(metric, estimates, moves, summary.side_by_name(metric)))
-        images, captions, notes, data, options = rest
+            compared.append(Compared(metric, estimates, moves, sides[metric]))
         return cls(benchmark, compared, notes, images, captions, data, options)
 
 

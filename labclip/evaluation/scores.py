@@ -13,6 +13,9 @@ LEVEL = 0.95
 DIFFERING = 6
 """Units on which two models must differ before a difference counts: with fewer a sign test stays above 5%."""
 
+BREAKDOWN, BY_INDEX = "breakdown", "ties by index"
+"""Sides of metrics that stand in tables of their own."""
+
 Groups = NDArray[np.int64]
 
 
@@ -45,7 +48,10 @@ class Scores:
         margin: Cosine of the right answer minus that of the best wrong one, float32 [n], or a function that gives it
             once somebody looks at the items; or None.
         asked: What each item asks, for a report item by item; with None these items are not listed there.
-        side: "retrieval" or "classification" where the question is of that kind; "" is what the benchmark measures.
+        side: "retrieval" or "classification" where the question is of that kind; "" is what the benchmark measures. Of
+            `BREAKDOWN` and `BY_INDEX` no metric stands for the benchmark.
+        by_index: Which items are right where the first of equal answers is taken, as `argmax` does, bool [n], or a
+            function that gives it. None where published code has ties wrong too.
     """
 
     correct: NDArray[np.bool_]
@@ -55,6 +61,7 @@ class Scores:
     margin: NDArray[np.float32] | Callable[[], NDArray[np.float32]] | None = None
     asked: Asked | None = None
     side: str = ""
+    by_index: NDArray[np.bool_] | Callable[[], NDArray[np.bool_]] | None = None
 
     def value(self, metric: str) -> float:
         """One metric as a fraction of 1; nan where no item is in it."""
@@ -75,6 +82,21 @@ class Scores:
     def count(self, metric: str) -> int:
         """Items in a metric."""
         return int((self.metrics[metric] >= 0).sum())
+
+
+def ties_by_index(models: Sequence[Scores]) -> list[Scores]:
+    """The same items with ties as published code has them; empty where that is as here."""
+    return [
+        Scores(
+            one.by_index() if callable(one.by_index) else one.by_index,
+            one.unit,
+            {f"{metric}_index": group for metric, group in one.metrics.items()},
+            one.chance,
+            side=BY_INDEX,
+        )
+        for one in models
+        if one.by_index is not None
+    ]
 
 
 def everything(n: int) -> Groups:

@@ -77,9 +77,11 @@ class Sources(DataFiles):
 
     Args:
         features: Embeddings that stand for the data, where the user passed them instead of a path.
+        repeated: Items so far with a wrong caption that is the right one.
     """
 
     features: Features | None = None
+    repeated: int = 0
 
     def task(self, *questions: Question) -> Task:
         """The task, once everything is read.
@@ -94,4 +96,6 @@ class Sources(DataFiles):
             if self.found.sources:
                 lacks = "asks nothing: no item has a negative, and retrieval needs at least two images"
             raise ValueError(f"{self.data or 'The benchmark'} {lacks}. {self.hint}")
+        if self.repeated:
+            self.notes.append(f"{self.repeated:,} items have the right caption among the wrong ones: a tie, so wrong.")
         return Task(self.found.sources, self.captions.captions, questions, self.notes)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -29,11 +28,6 @@ COMMANDS: dict[str, str] = {
 }
 """What measures a side, by a benchmark that everybody can get."""
 
-_BY_NAME = (
-    ("retrieval", re.compile(r"(^|_)(t2i|i2t)_")),
-    ("classification", re.compile(r"(^|_)(acc(\d|_|$)|mean_per_class$)")),
-)
-
 
 @dataclass(frozen=True)
 class Shown:
@@ -49,13 +43,8 @@ class Shown:
 
 
 def side(benchmark: Benchmark, compared: Compared) -> str:
-    """A key of `SIDES`: what the question says, else what the benchmark measures."""
+    """What the question says, else what the benchmark measures: a key of `SIDES`, or that of a table of its own."""
     return compared.side or benchmark.measures
-
-
-def side_by_name(metric: str) -> str:
-    """The side of a metric of `BENCHMARKS` in a report that was read from a file; "" is what the benchmark measures."""
-    return next((name for name, pattern in _BY_NAME if pattern.search(metric)), "")
 
 
 def metrics(result: Result) -> list[Shown]:
@@ -68,7 +57,7 @@ def headline(report: Report) -> list[Shown]:
     chosen = []
     for result in report.results:
         every = metrics(result)
-        told = {one.side for one in every if one.compared.metric in result.benchmark.headline}
+        told = {one.side for one in every if one.compared.metric in result.benchmark.headline or one.side not in SIDES}
         chosen += [one for one in every if one.compared.metric in result.benchmark.headline or one.side not in told]
     return _by_side(chosen)
 

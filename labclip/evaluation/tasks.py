@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from labclip import metrics
 from labclip.data.images import ImageSource
-from labclip.evaluation.scores import Asked, Groups, Scores, everything
+from labclip.evaluation.scores import BREAKDOWN, Asked, Groups, Scores, everything
 
 if TYPE_CHECKING:
     from labclip.model import LABCLIP
@@ -25,23 +25,15 @@ NONE = -1
 """Stands for no caption and for no group."""
 
 
-@dataclass(frozen=True)
-class Texts:
-    """Unit-length text features, float32 [captions, dim]: of the model that is asked, and the base's own."""
-
-    aligned: Tensor
-    base: Tensor
-
-
 class Question(Protocol):
     """Something that images and captions answer, item by item. A question type of one's own has this one method."""
 
-    def score(self, images: Tensor, texts: Texts) -> list[Scores]:
+    def score(self, images: Tensor, texts: Tensor) -> list[Scores]:
         """Answer every item.
 
         Args:
             images: Of the task's images, unit-length, float32 [images, dim].
-            texts: Of the task's captions.
+            texts: Of the task's captions, by the model that is asked, unit-length, float32 [captions, dim].
         """
 
 
@@ -58,6 +50,9 @@ class Choice:
         together: For each further metric a set of each item, int64 [n], -1 where it is in none: a set is right if all
             its items are.
         places: File and position of each item.
+        breakdown: Further metrics, in a table of their own.
+        before: Where published code takes the first of equal captions: how many of the wrong ones stand before the
+            right one there, int64 [n]. None where it has ties wrong too.
     """
 
     image: Rows
@@ -66,22 +61,41 @@ class Choice:
     unit: Rows | None = None
     together: Mapping[str, Rows] = field(default_factory=dict)
     places: Sequence[str] = ()
+    breakdown: Mapping[str, Groups] = field(default_factory=dict)
+    before: Rows | None = None
 
-    def score(self, images: Tensor, texts: Texts) -> list[Scores]:
-        """One `Scores` of the items, and one for each metric of sets."""
-        rows = map(torch.from_numpy, (self.image, self.options))
-        margin = metrics.choice_margins(images, texts.aligned, *rows).numpy()
+    def score(self, images: Tensor, texts: Tensor) -> list[Scores]:
+        """One `Scores` of the items, one of the breakdown, and one for each metric of sets."""
+
+        def margins(options: Rows) -> NDArray[np.float32]:
+            rows = map(torch.from_numpy, (self.image, options))
+            return metrics.choice_margins(images, texts, *rows).numpy()
+
+        margin, by_index = margins(self.options), None
+        if self.before is not None:
+            # A tie with those that stand before the right one is lost, one with those behind it won.
+            column, before = np.arange(self.options.shape[1]), self.before[:, None]
+            ahead = margins(np.where(column <= before, self.options, NONE)) > 0
+            by_index = ahead & (margins(np.where((column == 0) | (column > before), self.options, NONE)) >= 0)
         right = margin > 0
         unit = self.image if self.unit is None else self.unit
         chance = float((1 / (self.options >= 0).sum(axis=1)).mean())
         asked = Asked(self.image[:, None], self.options, self.places)
-        found = [Scores(right, unit, self.metrics, chance, margin, asked)]
+        found = [Scores(right, unit, self.metrics, chance, margin, asked, by_index=by_index)]
+        if self.breakdown:
+            found.append(Scores(right, unit, self.breakdown, chance, side=BREAKDOWN, by_index=by_index))
         for metric, sets in self.together.items():
             members = sets >= 0
             names, first, item = np.unique(sets[members], return_index=True, return_inverse=True)
-            wrong = np.bincount(item, weights=~right[members])
-            found.append(Scores(wrong == 0, unit[members][first], {metric: everything(len(names))}))
+            ties = None if by_index is None else _whole(by_index[members], item)
+            everyone = {metric: everything(len(names))}
+            found.append(Scores(_whole(right[members], item), unit[members][first], everyone, by_index=ties))
         return found
+
+
+def _whole(right: NDArray[np.bool_], item: Rows) -> NDArray[np.bool_]:
+    """Whether all members of each set are right."""
+    return np.asarray(np.bincount(item, weights=~right) == 0)
 
 
 @dataclass(frozen=True)
@@ -102,33 +116,43 @@ class Retrieval:
     prefix: str = ""
     at: tuple[int, ...] = (1, 5, 10)
 
-    def score(self, images: Tensor, texts: Texts) -> list[Scores]:
+    def score(self, images: Tensor, texts: Tensor) -> list[Scores]:
         """`t2i_r1`, `i2t_r1` and so on."""
         rows, captions, index = map(torch.from_numpy, (self.images, self.texts, self.image_index))
-        embedded = images[rows], texts.aligned[captions], index
-        rank_text, rank_image = metrics.ranks(*embedded)
-        margins = cache(lambda: metrics.rank_margins(*embedded))
+        embedded = images[rows], texts[captions], index
+        ranks = [rank.numpy() for rank in metrics.ranks(*embedded)]
+        by_index = cache(lambda: [rank.numpy() for rank in metrics.ranks(*embedded, by_index=True)])
+        margins = cache(lambda: [margin.numpy() for margin in metrics.rank_margins(*embedded)])
         own = np.bincount(self.image_index, minlength=len(self.images))
-        query = own > 0  # an image without a caption can be found, but no search starts from it
-        one = np.ones(len(self.texts), dtype=np.int64)
-        by_text = Asked(self.images[self.image_index][:, None], self.texts[:, None])
-        by_image = Asked(self.images[query][:, None], np.empty((int(query.sum()), 0), dtype=np.int64))
+        # An image without a caption can be found, but no search starts from it.
+        searches = np.arange(len(self.texts)), np.flatnonzero(own)
+        asked = (
+            Asked(self.images[self.image_index][:, None], self.texts[:, None]),
+            Asked(self.images[searches[1]][:, None], np.empty((len(searches[1]), 0), dtype=np.int64)),
+        )
         sides = (
-            ("t2i", rank_text, lambda: margins()[0].numpy(), self.image_index, one, len(self.images), by_text),
-            ("i2t", rank_image[query], lambda: margins()[1][query].numpy(), np.flatnonzero(query), own[query],
-             len(self.texts), by_image),
-        )  # fmt: skip
+            ("t2i", self.image_index, np.ones(len(self.texts), dtype=np.int64), len(self.images)),
+            ("i2t", searches[1], own[searches[1]], len(self.texts)),
+        )
+
+        def margin(at: int) -> NDArray[np.float32]:
+            return margins()[at][searches[at]]
+
+        def first(at: int, k: int) -> NDArray[np.bool_]:
+            return by_index()[at][searches[at]] < k
+
         return [
             Scores(
-                rank.numpy() < k,
+                ranks[at][searches[at]] < k,
                 unit,
-                {f"{self.prefix}{side}_r{k}": everything(len(rank))},
+                {f"{self.prefix}{side}_r{k}": everything(len(unit))},
                 _chance(right, among, k),
-                margin if k == 1 else None,
-                asked if k == 1 else None,
+                partial(margin, at) if k == 1 else None,
+                asked[at] if k == 1 else None,
                 "retrieval",
+                partial(first, at, k),
             )
-            for side, rank, margin, unit, right, among, asked in sides
+            for at, (side, unit, right, among) in enumerate(sides)
             for k in self.at
         ]
 
@@ -147,20 +171,28 @@ class Pairs:
         images: int64 [n, 2].
         texts: int64 [n, 2].
         places: File and position of each item.
+        breakdown: Groups of items that have a table of their own: the group of every item, by what its metrics begin
+            with.
     """
 
     images: Rows
     texts: Rows
     places: Sequence[str] = ()
+    breakdown: Mapping[str, Groups] = field(default_factory=dict)
 
-    def score(self, images: Tensor, texts: Texts) -> list[Scores]:
-        """`text`, `image` and `group`."""
-        found = metrics.pair_margins(images, texts.aligned, *map(torch.from_numpy, (self.images, self.texts)))
+    def score(self, images: Tensor, texts: Tensor) -> list[Scores]:
+        """`text`, `image` and `group`, and these of the breakdown."""
+        found = metrics.pair_margins(images, texts, *map(torch.from_numpy, (self.images, self.texts)))
         n, asked = len(self.images), Asked(self.images, self.texts, self.places)
-        return [
+        kinds = list(zip(("text", "image", "group"), found, (1 / 4, 1 / 4, 1 / 6), strict=True))
+        scores = [
             Scores(margin.numpy() > 0, np.arange(n), {name: everything(n)}, chance, margin.numpy(), asked)
-            for name, margin, chance in zip(("text", "image", "group"), found, (1 / 4, 1 / 4, 1 / 6), strict=True)
+            for name, margin, chance in kinds
         ]
+        for name, margin, chance in kinds if self.breakdown else ():
+            groups = {f"{group}_{name}": rows for group, rows in self.breakdown.items()}
+            scores.append(Scores(margin.numpy() > 0, np.arange(n), groups, chance, side=BREAKDOWN))
+        return scores
 
 
 @dataclass(frozen=True)
@@ -179,17 +211,15 @@ class TwoPositives:
     metrics: Mapping[str, Groups]
     places: Sequence[str] = ()
 
-    def score(self, images: Tensor, texts: Texts) -> list[Scores]:
+    def score(self, images: Tensor, texts: Tensor) -> list[Scores]:
         """`itt` and `tot`.
 
         `itt`: both positives beat the negative for the image. `tot`: the positives are nearer to each other than
-        either is to the negative, in the base's own text space.
+        either is to the negative.
         """
         image, rows = torch.from_numpy(self.image), torch.from_numpy(self.texts)
-        itt = torch.minimum(
-            *(metrics.choice_margins(images, texts.aligned, image, rows[:, [one, 2]]) for one in (0, 1))
-        )
-        first, second, negative = (texts.base[rows[:, column]] for column in range(3))
+        itt = torch.minimum(*(metrics.choice_margins(images, texts, image, rows[:, [one, 2]]) for one in (0, 1)))
+        first, second, negative = (texts[rows[:, column]] for column in range(3))
         tot = (first * second).sum(-1) - torch.maximum((first * negative).sum(-1), (second * negative).sum(-1))
         asked = Asked(self.image[:, None], self.texts, self.places)
         return [
@@ -211,7 +241,7 @@ class Classification:
     Attributes:
         image: int64 [n].
         label: Class of each image, int64 [n].
-        prompts: Captions of each class, int64 [classes, templates].
+        prompts: Captions of each class, int64 [classes, templates]; -1 stands for none.
         prefix: Before the metrics' names.
     """
 
@@ -220,19 +250,21 @@ class Classification:
     prompts: Rows
     prefix: str = ""
 
-    def score(self, images: Tensor, texts: Texts) -> list[Scores]:
+    def score(self, images: Tensor, texts: Tensor) -> list[Scores]:
         """`acc1`, `mean_per_class` (the macro mean of it), and `acc5` where there are more than five classes."""
         rows, label, prompts = map(torch.from_numpy, (self.image, self.label, self.prompts))
-        embedded = images[rows], metrics.class_features(texts.aligned, prompts), label
+        embedded = images[rows], metrics.class_features(texts, prompts), label
         rank = metrics.class_ranks(*embedded).numpy()
+        by_index = cache(lambda: metrics.class_ranks(*embedded, by_index=True).numpy())
         n, count = len(self.image), len(self.prompts)
         first = {f"{self.prefix}acc1": everything(n), f"{self.prefix}mean_per_class": self.label}
         asked = Asked(self.image[:, None], self.prompts[self.label, :1])
         margin = lambda: metrics.class_margins(*embedded).numpy()  # noqa: E731
         side = "classification"
-        scores = [Scores(rank < 1, self.image, first, 1 / count, margin, asked, side)]
+        scores = [Scores(rank < 1, self.image, first, 1 / count, margin, asked, side, lambda: by_index() < 1)]
         if count > 5:
-            scores.append(Scores(rank < 5, self.image, {f"{self.prefix}acc5": everything(n)}, 5 / count, side=side))
+            five = {f"{self.prefix}acc5": everything(n)}
+            scores.append(Scores(rank < 5, self.image, five, 5 / count, side=side, by_index=lambda: by_index() < 5))
         return scores
 
 

@@ -13,9 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import open_clip
 import torch
-from open_clip.factory import load_checkpoint
+from open_clip.factory import create_model_and_transforms, load_checkpoint
 from safetensors import SafetensorError, safe_open
 from torch import nn
 from torch.overrides import TorchFunctionMode
@@ -52,9 +51,7 @@ def build(
     openclip = {"pretrained_text": False, "load_weights": False} | openclip
     try:
         with _SkipInitialisation(), _without_random_weights_warning():
-            clip, train, val = open_clip.create_model_and_transforms(
-                name, precision=precision, device="cpu", **openclip
-            )
+            clip, train, val = create_model_and_transforms(name, precision=precision, device="cpu", **openclip)
     except ImportError:
         raise
     except Exception as error:  # constructors raise a dozen types for a configuration that makes no sense

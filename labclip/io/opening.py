@@ -179,7 +179,7 @@ def create_model_and_transforms(
         strength: 0 is the base model exactly, 1 the matrix as fitted; None is what the alignment was saved with.
         precision: As OpenCLIP's.
         device: As OpenCLIP's.
-        jit: Must be False: TorchScript is not supported.
+        jit: Must be False: `torch.jit.script(model)` scripts a folded copy.
         cache_dir: Where downloads are kept.
         openclip: Further arguments of `open_clip.create_model_and_transforms`.
 
@@ -196,7 +196,9 @@ def create_model_and_transforms(
     if not openclip.pop("load_weights", True):
         raise ValueError("load_weights=False gives random weights, which no matrix fits. Leave it out.")
     if jit:
-        raise ValueError("jit=True is not supported: pass jit=False and use torch.compile(model), or model.fold().")
+        raise ValueError(
+            "jit=True is not supported. Pass jit=False, then torch.jit.script(model), which scripts it folded."
+        )
     check_device(device)
     access = Access(cache_dir=cache_dir)
     if model_name.partition(":")[0] in ("local-dir", "hf-hub", EMBEDDED):

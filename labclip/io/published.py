@@ -88,7 +88,7 @@ REPORTED: tuple[PublishedFigure, ...] = (
     ),
     PublishedFigure(
         "coco", "t2i_r1", "ViT-B/32", {"base": 0.30, "labclip": 0.41, "NegCLIP": 0.41},
-        "labclip evaluate coco --model ViT-B-32 --data coco_karpathy_test.json --images coco", _B32,
+        "labclip evaluate coco --model ViT-B-32 --data coco_karpathy_test.json --images coco --option captions=5", _B32,
     ),
     PublishedFigure(
         "negation", "accuracy", "", {"base": 0.393, "labclip": 0.345},

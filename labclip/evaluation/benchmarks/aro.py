@@ -50,18 +50,29 @@ Source: the notebook "Replicate ARO!" of github.com/mertyg/vision-language-model
 """
 
 
-def read_relations(sources: Sources) -> Task:
-    """`macro` over relations, `macro_no_symmetric` as the official notebook has it, `micro` over items."""
+def read_relations(sources: Sources, *, breakdown: bool = False) -> Task:
+    """`macro` over relations, `macro_no_symmetric` as the official notebook has it, `micro` over items.
+
+    Args:
+        sources: The files.
+        breakdown: Whether each relation has a metric too.
+    """
     items = _items(sources, "visual_genome_relation.json", "relation_name")
     relation = items.group("kind")
     symmetric = np.array([name in SYMMETRIC for name in items.groups.get("kind", [])], dtype=np.bool_)
     kept = np.where(symmetric, NONE, relation)
     metrics = {"macro": relation, "macro_no_symmetric": kept, "micro": everything(len(items))}
-    return sources.task(*items.question(metrics, unit=items.group("file")))
+    parts = items.breakdown("kind", "relation") if breakdown else {}
+    return sources.task(*items.question(metrics, unit=items.group("file"), breakdown=parts))
 
 
-def read_attributes(sources: Sources) -> Task:
-    """`macro` over the pairs of attributes that have at least 25 items, `micro` over items."""
+def read_attributes(sources: Sources, *, breakdown: bool = False) -> Task:
+    """`macro` over the pairs of attributes that have at least 25 items, `micro` over items.
+
+    Args:
+        sources: The files.
+        breakdown: Whether each of these pairs has a metric too.
+    """
     items = _items(sources, "visual_genome_attribution.json", "attributes")
     if not items:
         return sources.task()
@@ -69,7 +80,8 @@ def read_attributes(sources: Sources) -> Task:
     count = np.bincount(pair)
     metrics = {"macro": np.where(count[pair] >= LEAST, pair, NONE), "micro": everything(len(items))}
     sources.notes.append(f"macro: {(count >= LEAST).sum():,} of {len(count):,} pairs of attributes have {LEAST} items.")
-    return sources.task(*items.question(metrics, unit=items.group("file")))
+    parts = items.breakdown("kind", "attributes", least=LEAST) if breakdown else {}
+    return sources.task(*items.question(metrics, unit=items.group("file"), breakdown=parts))
 
 
 def _items(sources: Sources, name: str, kind: str) -> Items:

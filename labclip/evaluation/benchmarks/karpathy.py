@@ -2,116 +2,151 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from labclip.checks import checked_whole
 from labclip.data import BadRow, Columns, read_items
 from labclip.data.entries import one_of
 from labclip.data.items import RowReader
 from labclip.data.located import ImageLayout
+from labclip.data.rows import text_rows
 from labclip.evaluation.sources import Benchmark, Sources
 from labclip.evaluation.tasks import Retrieval, Task
 
-CAPTIONS = 5
-"""Captions used of each image: the first five."""
-
 SPLITS = ("test", "val", "restval")
+
+_COLUMNS = Columns(negatives=())
 
 
 class Captioned(NamedTuple):
-    """The row of an image, what is said of it, up to five captions as the file has them, and file and position."""
+    """The row of an image, what is said of it, captions as the file has them, and file and position."""
 
     row: int
     captions: list[str]
     place: str
 
 
-def read_coco(sources: Sources, *, split: str = "test") -> Task:
+def read_coco(sources: Sources, *, split: str = "test", captions: int = 0) -> Task:
     """Recall at 1, 5 and 10 in both directions, captions as they are.
 
     Args:
         sources: The files.
         split: "test", "val", or "restval".
+        captions: Only the first so many of each image, as 5 in the LABCLIP paper; 0 takes all, as CLIP_benchmark does.
     """
-    return _retrieval(sources, coco(sources, split))
+    return retrieval(sources, coco(sources, split, captions))
 
 
-def read_flickr30k(sources: Sources, *, split: str = "test") -> Task:
-    """Recall at 1, 5 and 10 in both directions, captions as they are.
-
-    Args:
-        sources: The files.
-        split: "test" or "val".
-    """
-    return _retrieval(sources, flickr30k(sources, split))
+def read_flickr30k(sources: Sources, *, split: str = "test", captions: int = 0) -> Task:
+    """Recall at 1, 5 and 10 in both directions, captions as they are; options as of `coco`, splits "test" and "val"."""
+    return retrieval(sources, flickr30k(sources, split, captions))
 
 
-def coco(sources: Sources, split: str) -> list[Captioned]:
-    """COCO's images and captions of a split."""
+def coco(sources: Sources, split: str, captions: int = 0) -> list[Captioned]:
+    """COCO's images of a split with the first `captions` of each; 0 is all."""
     one_of("split", split, SPLITS)
-    layout = ImageLayout(sources, "{path}", "{name}", "images/{path}")
-    return _captioned(sources, (f"coco_karpathy_{split}.json", "dataset_coco.json"), split, layout)
+    layout = ImageLayout(sources, "{path}", "{name}", "val2014/{name}", "images/{path}")
+    names = (f"coco_karpathy_{split}.json", f"coco_{split}_karpathy.json", "dataset_coco.json")
+    return captioned(sources, names, layout, captions, split)
 
 
-def flickr30k(sources: Sources, split: str) -> list[Captioned]:
-    """Flickr30k's images and captions of a split."""
+def flickr30k(sources: Sources, split: str, captions: int = 0) -> list[Captioned]:
+    """Flickr30k's images of a split with the first `captions` of each; 0 is all."""
     one_of("split", split, SPLITS[:2])
     layout = ImageLayout(sources, "{path}", "{name}", "flickr30k-images/{path}")
-    return _captioned(sources, (f"flickr30k_{split}.json", "dataset_flickr30k.json"), split, layout)
+    names = (f"flickr30k_{split}.json", f"flickr30k_{split}_karpathy.txt", "dataset_flickr30k.json")
+    return captioned(sources, names, layout, captions, split)
 
 
-def _captioned(sources: Sources, names: tuple[str, ...], split: str, layout: ImageLayout) -> list[Captioned]:
+def captioned(
+    sources: Sources,
+    names: Sequence[str],
+    layout: ImageLayout,
+    captions: int = 0,
+    split: str = "",
+    columns: Columns = _COLUMNS,
+) -> list[Captioned]:
+    """The images of the first of some files that is there, an entry each, with the first `captions` of each image."""
+    checked_whole("captions", captions, least=0)
     path = sources.either(*names)
+    found: dict[int, Captioned] = {}
+    for name, texts, place in _lines(path) if path.suffix.lower() == ".txt" else _rows(path, split, columns):
+        if (row := layout.image(name, place)) is not None:
+            # An image that has several entries is one of the gallery: beside itself it could not be found.
+            found.setdefault(row, Captioned(row, [], place)).captions.extend(texts)
+    return [one._replace(captions=one.captions[: captions or None]) for one in found.values()]
+
+
+def _rows(path: Path, split: str, columns: Columns) -> Iterator[tuple[str, tuple[str, ...], str]]:
+    """Each row's image, captions and place."""
     # The original form has all splits in one file; there an image's folder is its `filepath`, never its split.
-    whole = RowReader(path, path.parent, Columns(negatives=()))
-    first = next(whole.rows(), None)
-    columns = Columns(negatives=(), split=(split,) if first and "split" in first.cells else None)
-    found, none = [], True
+    reader = RowReader(path, path.parent, columns)
+    first = next(reader.rows(), None)
+    columns = replace(columns, split=(split,) if first and "split" in first.cells else None)
+    none = True
     for item in read_items(path, columns=columns, clean=False):
         none = False
         if isinstance(item, BadRow):
             raise ValueError(f"{item.place} {item.reason}.")
         assert item.image is not None
-        row = layout.image(item.image.name, item.place)
-        if row is not None:
-            found.append(Captioned(row, list(item.captions[:CAPTIONS]), item.place))
+        yield item.image.name, item.captions, item.place
     if none and columns.split:
-        there = sorted({str(row.cells.get("split")) for row in whole.rows()})
+        there = sorted({str(row.cells.get("split")) for row in reader.rows()})
         raise ValueError(f"{path} has no split {split!r}; it has {', '.join(there)}.")
     if none:
         raise ValueError(f"{path} has no item.")
-    return found
 
 
-def _retrieval(sources: Sources, found: list[Captioned]) -> Task:
+def _lines(path: Path) -> Iterator[tuple[str, tuple[str, ...], str]]:
+    """The same of CLIP_benchmark's text files: a header, then NAME.jpg,CAPTION with commas that are not quoted."""
+    for row in itertools.islice(text_rows(path), 1, None):
+        name, ending, text = row.cells["caption"].partition(".jpg,")
+        if row.cells["caption"].strip():
+            if not ending:
+                raise ValueError(f"{path.name} {row.where} is {row.cells['caption'][:80]!r}, not NAME.jpg,CAPTION.")
+            yield f"{name}.jpg", (text.strip(),), f"{path.name} {row.where}"
+
+
+def retrieval(sources: Sources, found: list[Captioned]) -> Task:
+    """Recall in both directions among images and all their captions."""
     if not found:
         return sources.task()
-    # An image that has several entries is one of the gallery: beside itself it could not be found.
-    images = list(dict.fromkeys(one.row for one in found))
-    place_of = {row: place for place, row in enumerate(images)}
-    texts = [(sources.captions.row(text, one.place), place_of[one.row]) for one in found for text in one.captions]
+    images = [one.row for one in found]
+    texts = [(sources.captions.row(text, one.place), at) for at, one in enumerate(found) for text in one.captions]
     rows, places = zip(*texts, strict=True)
     repeated = len(set(zip(rows, places, strict=True))) - len(set(rows))
     if repeated:
-        sources.notes.append(f"{repeated:,} captions also belong to an earlier image: a tie, which counts as wrong.")
+        sources.notes.append(
+            f"{repeated:,} captions also belong to an earlier image: a tie, which counts as wrong, so that recall is "
+            "lower than where the first is taken."
+        )
     return sources.task(Retrieval(np.array(images), np.array(rows), np.array(places)))
 
 
 COCO = Benchmark(
     "coco", "COCO retrieval", "retrieval", read_coco,
-    wants="coco_karpathy_test.json or dataset_coco.json as data; the folder of val2014 as images",
+    wants="coco_karpathy_test.json, coco_test_karpathy.json or dataset_coco.json as data; the folder of val2014 as "
+    "images",
     source="cs.stanford.edu/people/karpathy/deepimagesent, "
-    "storage.googleapis.com/sfr-vision-language-research/datasets/coco_karpathy_test.json, cocodataset.org",
+    "storage.googleapis.com/sfr-vision-language-research/datasets/coco_karpathy_test.json, "
+    "github.com/mehdidc/retrieval_annotations (CLIP_benchmark's), cocodataset.org",
     licence="CC BY 4.0; images: Flickr terms of use",
     paper="arXiv:1412.2306",
     headline=("t2i_r1", "t2i_r5", "i2t_r1", "i2t_r5"),
 )  # fmt: skip
 FLICKR30K = Benchmark(
     "flickr30k", "Flickr30k retrieval", "retrieval", read_flickr30k,
-    wants="flickr30k_test.json or dataset_flickr30k.json as data; flickr30k-images as images",
+    wants="flickr30k_test.json, flickr30k_test_karpathy.txt or dataset_flickr30k.json as data; flickr30k-images as "
+    "images",
     source="cs.stanford.edu/people/karpathy/deepimagesent, "
     "storage.googleapis.com/sfr-vision-language-research/datasets/flickr30k_test.json, "
+    "github.com/mehdidc/retrieval_annotations (CLIP_benchmark's), "
     "shannon.cs.illinois.edu/DenotationGraph",
     licence="non-commercial research and education; images: Flickr terms of use",
     paper="arXiv:1412.2306",

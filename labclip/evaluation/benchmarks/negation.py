@@ -1,28 +1,64 @@
-"""NegBench's multiple choice: which of four captions is true, where some deny what is there (arXiv:2501.09425)."""
+"""NegBench: which of four captions is true, where some deny what is there, and retrieval by such captions.
+
+Its tables hold the authors' own absolute paths: with a folder of images an image is looked for there by its name.
+"""
 
 from __future__ import annotations
 
 import itertools
 import re
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
 
+from labclip.data import Columns
 from labclip.data.entries import fields, table_rows
+from labclip.data.images import Box
 from labclip.data.located import ImageLayout
+from labclip.evaluation.benchmarks.karpathy import captioned, retrieval
 from labclip.evaluation.items import Items
 from labclip.evaluation.scores import everything
 from labclip.evaluation.sources import Benchmark, Sources
-from labclip.evaluation.tasks import Task
+from labclip.evaluation.tasks import NONE, Task
 
-FILE = "COCO_val_mcq_llama3.1_rephrased.csv"
+COCO_FILE = "COCO_val_mcq_llama3.1_rephrased.csv"
+VOC_FILE = "VOC2007_mcq_llama3.1_rephrased.csv"
+RETRIEVAL_FILE = "COCO_val_negated_retrieval_llama3.1_rephrased_affneg_true.csv"
+
+_COCO_FOLDERS = "{path}", "{name}", "val2017/{name}", "images/{path}"
 
 
-def read(sources: Sources) -> Task:
+def read_coco(sources: Sources) -> Task:
     """`accuracy`, and of each kind of true caption: `positive`, `negative`, `hybrid`."""
+    return _choices(sources, COCO_FILE, _Layout(sources, *_COCO_FOLDERS))
+
+
+def read_voc(sources: Sources) -> Task:
+    """`accuracy`, and of each kind of true caption: `positive`, `negative`, `hybrid`."""
+    ways = "{path}", "{name}", "JPEGImages/{name}", "VOC2007/JPEGImages/{name}", "VOCdevkit/VOC2007/JPEGImages/{name}"
+    return _choices(sources, VOC_FILE, _Layout(sources, *ways))
+
+
+def read_retrieval(sources: Sources) -> Task:
+    """Recall at 1, 5 and 10 in both directions, by captions that also say what is not there."""
+    columns = Columns("captions", negatives=())
+    return retrieval(sources, captioned(sources, (RETRIEVAL_FILE,), _Layout(sources, *_COCO_FOLDERS), columns=columns))
+
+
+class _Layout(ImageLayout):
+    """Absolute paths of the authors' machine are names only, where the user says which folder the images are in."""
+
+    def image(self, name: Any, place: str, *, box: Box | None = None) -> int | None:
+        root = self.files.images
+        if root is not None and isinstance(name, str) and PurePath(name).is_absolute():
+            name = name if root.absolute() in PurePath(name).parents else PurePath(name).name
+        return super().image(name, place, box=box)
+
+
+def _choices(sources: Sources, file: str, layout: ImageLayout) -> Task:
     items = Items(sources)
-    layout = ImageLayout(sources, "{path}", "{name}", "val2017/{name}", "images/{path}")
-    for place, cells in table_rows(sources.files(FILE)[0]):
+    for place, cells in table_rows(sources.files(file)[0]):
         image, answer = fields(cells, ("image_path", "correct_answer"), place)
         names = itertools.takewhile(cells.__contains__, (f"caption_{number}" for number in itertools.count()))
         captions = [cells[name] for name in names]
@@ -33,12 +69,13 @@ def read(sources: Sources) -> Task:
         template = re.sub(r"\W+", "_", str(cells.get("correct_answer_template") or "").lower()).strip("_") or None
         if template == "accuracy":
             raise ValueError(f"{place}: correct_answer_template is 'accuracy', which is the mean over all kinds.")
-        items.add(layout.image(image, place), options, place, kind=template)
+        items.add(layout.image(image, place), options, place, kind=template, before=right)
     metrics = {"accuracy": everything(len(items))}
-    kinds = items.groups.get("kind", [])
-    for kind in dict.fromkeys(kind for kind in kinds if kind is not None):
-        metrics[str(kind)] = np.where([one == kind for one in kinds], 0, -1)
-    return sources.task(*items.question(metrics))
+    kinds = items.group("kind")
+    for number, kind in enumerate(items.values("kind")):
+        metrics[str(kind)] = np.where(kinds == number, 0, NONE)
+    before = np.array(items.groups.get("before", []), dtype=np.int64)
+    return sources.task(*items.question(metrics, before=before))
 
 
 def _answer(value: Any, options: int, place: str) -> int:
@@ -48,11 +85,30 @@ def _answer(value: Any, options: int, place: str) -> int:
     return int(text)
 
 
-BENCHMARK = Benchmark(
-    "negation", "NegBench COCO-MCQ", "binding", read,
-    wants=f"{FILE} as data; COCO val2017 as images",
-    source="github.com/m1k2zoo/negbench, cocodataset.org",
-    licence="as its repository says; images: Flickr terms of use",
+_SOURCE = "github.com/m1k2zoo/negbench"
+_HEADLINE = ("accuracy", "positive", "negative", "hybrid")
+
+COCO = Benchmark(
+    "negation", "NegBench COCO-MCQ", "binding", read_coco,
+    wants=f"{COCO_FILE} as data; COCO val2017 as images",
+    source=f"{_SOURCE}, cocodataset.org",
+    licence="MIT; images: Flickr terms of use",
     paper="arXiv:2501.09425",
-    headline=("accuracy", "positive", "negative", "hybrid"),
+    headline=_HEADLINE,
+)  # fmt: skip
+VOC = Benchmark(
+    "negation-voc", "NegBench VOC2007-MCQ", "binding", read_voc,
+    wants=f"{VOC_FILE} as data; VOC2007's test images (VOCdevkit or JPEGImages) as images",
+    source=f"{_SOURCE}, host.robots.ox.ac.uk/pascal/VOC/voc2007",
+    licence="MIT; images: Flickr terms of use",
+    paper="arXiv:2501.09425",
+    headline=_HEADLINE,
+)  # fmt: skip
+RETRIEVAL = Benchmark(
+    "negation-retrieval", "NegBench negated COCO retrieval", "retrieval", read_retrieval,
+    wants=f"{RETRIEVAL_FILE} as data; COCO val2017 as images",
+    source=f"{_SOURCE}, cocodataset.org",
+    licence="MIT; images: Flickr terms of use",
+    paper="arXiv:2501.09425",
+    headline=("t2i_r1", "t2i_r5"),
 )  # fmt: skip

@@ -6,7 +6,7 @@ import numpy as np
 
 from labclip.data.entries import fields, json_items
 from labclip.evaluation.benchmarks.sugarcrepe import note_empty, subset_metrics
-from labclip.evaluation.items import gallery
+from labclip.evaluation.items import Items, gallery
 from labclip.evaluation.sources import Benchmark, Sources
 from labclip.evaluation.tasks import Task, TwoPositives
 
@@ -22,7 +22,7 @@ SUBSETS = {
 
 def read(sources: Sources) -> Task:
     """`itt` and `tot` of every subset, of replace and swap, `macro` over the five, `micro` over items."""
-    image, texts, subset, places = [], [], [], []
+    items = Items(sources)
     names = [f"{name}.json" for name in SUBSETS]
     if not any((sources.folder / name).is_file() for name in names):
         longer = [f"{name}.json" for name in SUBSETS.values()]
@@ -30,22 +30,15 @@ def read(sources: Sources) -> Task:
     for number, path in enumerate(sources.files(*names)):
         for place, item in json_items(path):
             filename, *captions = fields(item, ("filename", "caption", "caption2", "negative_caption"), place)
-            if captions[2] in captions[:2]:
-                raise ValueError(
-                    f"{place}: the caption {captions[2]!r} is its own negative. Correct or remove the item."
-                )
-            row = sources.image(filename, place)
-            if row is not None:
-                image.append(row)
-                texts.append([sources.captions.row(caption, place) for caption in captions])
-                subset.append(number)
-                places.append(place)
-    if not image:
+            items.add(sources.image(filename, place), captions, place, true=2, subset=number)
+    if not items:
         return sources.task()
-    metrics = subset_metrics(np.array(subset), tuple(SUBSETS), ("replace", "swap"))
-    note_empty(sources, np.array(subset), tuple(SUBSETS))
-    true = [(row, caption, caption) for row, three in zip(image, texts, strict=True) for caption in three[:2]]
-    return sources.task(TwoPositives(np.array(image), np.array(texts), metrics, places), *gallery(sources, true))
+    subset = np.array(items.groups["subset"], dtype=np.int64)
+    metrics = subset_metrics(subset, tuple(SUBSETS), ("replace", "swap"))
+    note_empty(sources, subset, tuple(SUBSETS))
+    true = [(row, text, text) for row, texts in zip(items.image, items.options, strict=True) for text in texts[:2]]
+    question = TwoPositives(np.array(items.image), np.array(items.options), metrics, items.places)
+    return sources.task(question, *gallery(sources, true))
 
 
 BENCHMARK = Benchmark(

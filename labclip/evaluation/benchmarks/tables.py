@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from labclip.data import BadRow, Columns, read_items
-from labclip.data.cleaning import comparable
 from labclip.data.items import WORDS
 from labclip.data.located import ImageLayout
 from labclip.evaluation.benchmarks.karpathy import coco
@@ -33,7 +32,7 @@ def read_own(sources: Sources, *, column: str = "", image_column: str = "", nega
         raise FileNotFoundError(f"{lacks}. Pass {typed('data=FILE', '--data FILE')}. {sources.hint}")
     negatives = tuple(name.strip() for name in negative_column.split(",")) if negative_column else None
     columns = _Options(column or None, image_column or None, negatives)
-    return _task(sources, _rows(sources, sources.data, ImageLayout(sources, "{path}"), columns))
+    return _task(sources, _different(sources, _rows(sources, sources.data, ImageLayout(sources, "{path}"), columns)))
 
 
 def read_coco(sources: Sources, *, split: str = "test", seed: int = 0, clean: bool = True) -> Task:
@@ -51,8 +50,8 @@ def read_coco(sources: Sources, *, split: str = "test", seed: int = 0, clean: bo
     """
     if sources.data is not None and sources.data.is_file() and sources.data.suffix.lower() != ".json":
         layout = ImageLayout(sources, "{path}", "{rest}", "{name}", "coco/{path}")
-        return _task(sources, _different(sources, _rows(sources, sources.data, layout, _Options(), clean=clean)))
-    found = [(one, text) for one in coco(sources, split) for text in one.captions]
+        return _task(sources, _rows(sources, sources.data, layout, _Options(), clean=clean))
+    found = [(one, text) for one in coco(sources, split, CAPTIONS) for text in one.captions]
     for one, text in found:
         sources.captions.check(text, one.place)
     made = shuffle([text for _, text in found], seed=seed, image_index=[one.row for one, _ in found])
@@ -61,8 +60,11 @@ def read_coco(sources: Sources, *, split: str = "test", seed: int = 0, clean: bo
         (one.row, cleaned(text, WORDS), [negative] if negative else [], one.place)
         for (one, text), negative in zip(found, made, strict=True)
     )
-    return _task(sources, _different(sources, rows))
+    return _task(sources, rows)
 
+
+CAPTIONS = 5
+"""Captions of each of Karpathy's images: the first five, as in the LABCLIP paper."""
 
 _Row = tuple[int | None, str, Sequence[str], str]
 """The image's row, a caption, its negatives, and file and position."""
@@ -97,29 +99,28 @@ def _rows(
 
 
 def _different(sources: Sources, rows: Iterable[_Row]) -> Iterator[_Row]:
-    """Rows without the negatives that say the same as their caption."""
+    """Rows without the negatives that are their caption."""
     left_out = 0
     for image, caption, negatives, place in rows:
-        kept = [one for one in negatives if comparable(one) != comparable(caption)]
+        kept = [one for one in negatives if one != caption]
         left_out += len(negatives) - len(kept)
         yield image, caption, kept, place
     if left_out:
-        sources.notes.append(f"{left_out:,} negatives that say the same as their caption are left out.")
+        sources.notes.append(f"{left_out:,} negatives that are their own caption are left out.")
 
 
 def _task(sources: Sources, rows: Iterable[_Row]) -> Task:
     """Binding where there are negatives, retrieval where there are several images; rows without a negative too."""
-    every, bound, pairs = Items(sources), Items(sources), Items(sources)
+    every, bound = Items(sources), Items(sources)
     without = 0
     for image, caption, negatives, place in rows:
         every.add(image, (caption,), place)
         without += image is not None and not negatives
         if negatives:
             bound.add(image, (caption, *negatives), place)
-        for one in negatives:
-            pairs.add(image, (caption, one), place)
     if without:
         sources.notes.append(f"{without:,} of {len(every):,} captions have no negative.")
+    pairs = bound.pairs()
     pairwise = pairs.question("pairwise") if len(pairs) > len(bound) else []
     return sources.task(*bound.question("binding"), *pairwise, *every.gallery())
 

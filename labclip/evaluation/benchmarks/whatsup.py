@@ -6,12 +6,15 @@ import re
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from labclip.data.entries import fields, json_items, one_of
 from labclip.data.located import ImageLayout, base_name
 from labclip.evaluation.items import Items, numbered
 from labclip.evaluation.sources import Benchmark, Sources
-from labclip.evaluation.tasks import NONE, Question, Rows, Task
+from labclip.evaluation.tasks import NONE, Choice, Question, Rows, Task
 from labclip.messages import typed
 
 CONTROLLED = {"a": "controlled_images_dataset.json", "b": "controlled_clevr_dataset.json"}
@@ -30,7 +33,7 @@ _SHOWN = re.compile(r"(?P<one>.+?)_(?P<where>left_of|right_of|on|under|in-front_
 _AXIS = {"left_of": "x", "right_of": "x", "on": "y", "under": "y", "in-front_of": "z", "behind": "z"}
 
 
-def read(sources: Sources, *, subset: str = "all") -> Task:
+def read(sources: Sources, *, subset: str = "all", breakdown: bool = False) -> Task:
     """Of what is there: `a`, `a_pairs`, `a_sets`, the same of `b`; `coco_one`, `coco_two`, `vg_one`, `vg_two`.
 
     A pair is two objects in two opposite places, a set the same two in all four: all of its images must be right. The
@@ -39,12 +42,13 @@ def read(sources: Sources, *, subset: str = "all") -> Task:
     Args:
         sources: The files.
         subset: "all" that are there, or one of a, b, coco_one, coco_two, vg_one, vg_two.
+        breakdown: Whether each preposition has a metric too.
     """
     files = {**CONTROLLED, **LISTS}
     one_of("subset", subset, ("all", *files))
     questions: list[Question] = []
     for name, path in _paths(sources, files, subset).items():
-        questions += (_controlled if name in CONTROLLED else _list)(sources, path, name)
+        questions += (_controlled if name in CONTROLLED else _list)(sources, path, name, breakdown)
     return sources.task(*questions)
 
 
@@ -62,7 +66,7 @@ def _paths(sources: Sources, files: dict[str, str], subset: str) -> dict[str, Pa
     return {name: path for name, file in files.items() if (path := sources.folder / file).is_file()}
 
 
-def _controlled(sources: Sources, path: Path, name: str) -> list[Question]:
+def _controlled(sources: Sources, path: Path, name: str, breakdown: bool) -> list[Question]:
     items = Items(sources)
     folder = "controlled_images" if name == "a" else "controlled_clevr"
     # The files say "data/...", the authors' own folder.
@@ -76,12 +80,18 @@ def _controlled(sources: Sources, path: Path, name: str) -> list[Question]:
         if shown is None:
             raise ValueError(f"{place}: the image's name {file!r} does not say what is where, as in mug_on_plate.jpeg.")
         objects = shown["one"], shown["other"]
-        items.add(row, captions, place, set=objects, pair=(*objects, _AXIS[shown["where"]]))
+        items.add(row, captions, place, set=objects, pair=(*objects, _AXIS[shown["where"]]), where=shown["where"])
     if not items:
         return []
     sets = {f"{name}_pairs": _whole(items.groups["pair"], 2), f"{name}_sets": _whole(items.groups["set"], 4)}
     together = {metric: rows for metric, rows in sets.items() if (rows >= 0).any()}
-    return [*items.question(name, together=together), *items.gallery(f"{name}_")]
+    return [*_question(items, name, breakdown, together=together), *items.gallery(f"{name}_")]
+
+
+def _question(items: Items, name: str, breakdown: bool, **further: Any) -> list[Choice]:
+    """The right caption is the first in the file, so that the authors' `argmax` has ties right."""
+    parts = items.breakdown("where", f"{name}_preposition") if breakdown else {}
+    return items.question(name, breakdown=parts, before=np.zeros(len(items), dtype=np.int64), **further)
 
 
 def _whole(groups: Sequence[Hashable], size: int) -> Rows:
@@ -92,7 +102,7 @@ def _whole(groups: Sequence[Hashable], size: int) -> Rows:
     return rows
 
 
-def _list(sources: Sources, path: Path, name: str) -> list[Question]:
+def _list(sources: Sources, path: Path, name: str, breakdown: bool) -> list[Question]:
     items = Items(sources)
     coco = name.startswith("coco")
     layout = ImageLayout(sources, "val2017/{path}" if coco else "vg_images/{path}", "{path}")
@@ -103,8 +113,21 @@ def _list(sources: Sources, path: Path, name: str) -> list[Question]:
         if isinstance(number, bool) or not isinstance(number, int | str) or not str(number).isdecimal():
             raise ValueError(f"{place}: the image's number is {number!r}, not a whole number.")
         row = layout.image(f"{int(number):012}.jpg" if coco else f"{int(number)}.jpg", place)
-        items.add(row, captions, place)
-    return [*items.question(name)]
+        items.add(row, captions, place, where=_preposition(captions[0], name))
+    return [*_question(items, name, breakdown)]
+
+
+def _preposition(caption: Any, name: str) -> str | None:
+    """What the authors group by: the last word of a caption of one object, else the first of these that it has."""
+    if not isinstance(caption, str) or not caption.strip():
+        return None
+    if name.endswith("_one"):
+        return caption.split()[-1]
+    ways = {"left of": "left", "right of": "right"}
+    ways |= (
+        {"above": "above", "": "below"} if name == "coco_two" else {"front of": "front", "behind": "behind", "": "top"}
+    )
+    return next(word for way, word in ways.items() if way in caption)
 
 
 BENCHMARK = Benchmark(

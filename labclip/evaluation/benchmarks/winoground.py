@@ -12,15 +12,24 @@ from labclip.data.entries import fields, one_of, table_rows
 from labclip.data.located import ImageLayout
 from labclip.evaluation.items import gallery
 from labclip.evaluation.sources import Benchmark, Sources
-from labclip.evaluation.tasks import Pairs, Task
+from labclip.evaluation.tasks import NONE, Pairs, Task
+
+TAGS = ("collapsed_tag", "num_main_preds", "secondary_tag")
+"""The columns by which the paper's tables 3 and 4 break its scores down."""
 
 
-def read_winoground(sources: Sources) -> Task:
+def read_winoground(sources: Sources, *, breakdown: bool = False) -> Task:
     """`text`, `image` and `group` score, and retrieval among all images and captions.
 
     Columns `image_0`, `image_1`, `caption_0`, `caption_1`.
+
+    Args:
+        sources: The files.
+        breakdown: Whether each tag has these scores too: swapped objects, relations or both, the number of main
+            predicates, and what is symbolic, pragmatic or a series.
     """
-    return _read(sources, _files(sources, ("examples.jsonl", "data/examples.jsonl"), "test"), (0, 1))
+    files = _files(sources, ("examples.jsonl", "data/examples.jsonl"), "test")
+    return _read(sources, files, (0, 1), TAGS if breakdown else ())
 
 
 def read_colorswap(sources: Sources, *, split: str = "test") -> Task:
@@ -44,27 +53,33 @@ def _files(sources: Sources, names: Sequence[str], split: str) -> list[Path]:
     return list(dict.fromkeys(shards)) or [sources.either(f"{split}.parquet", *names)]
 
 
-def _read(sources: Sources, paths: Sequence[Path], numbers: tuple[int, int]) -> Task:
+def _read(sources: Sources, paths: Sequence[Path], numbers: tuple[int, int], tags: Sequence[str] = ()) -> Task:
     wanted = [f"{what}_{number}" for what in ("image", "caption") for number in numbers]
-    # Winoground's jsonl names its images without their ending.
-    layout = ImageLayout(sources, "{path}", "{path}.png", "images/{path}", "images/{path}.png", "{name}")
+    # Winoground's jsonl names its images without their ending; its folder of the Hub has them in data/images.
+    folders = "", "images/", "data/images/"
+    layout = ImageLayout(sources, *(f"{at}{{path}}{end}" for at in folders for end in ("", ".png")), "{name}")
+    tagged: dict[str, list[int]] = {}
     images: list[list[int]] = []
     texts: list[list[int]] = []
     places: list[str] = []
-    for place, cells in itertools.chain(*(table_rows(path, set(wanted).__contains__) for path in paths)):
+    for place, cells in itertools.chain(*(table_rows(path, {*wanted, *tags}.__contains__) for path in paths)):
         *shown, first, second = fields(cells, wanted, place)
         rows = [sources.image_in_cell(cell, f"{place} image {n}", layout) for n, cell in enumerate(shown)]
-        if first == second:
-            raise ValueError(f"{place}: both captions are {first!r}. Correct or remove the item.")
         captions = [sources.captions.row(caption, place) for caption in (first, second)]
         found = [row for row in rows if row is not None]
         if len(found) == 2:
+            sources.repeated += first == second
             images.append(found)
             texts.append(captions)
+            for tag, value in zip(tags, fields(cells, tags, place), strict=True):
+                if value:
+                    tagged.setdefault(f"{tag}_{value}", []).append(len(places))
             places.append(place)
     if not images:
         return sources.task()
-    pairs = Pairs(np.array(images), np.array(texts), places)
+    everyone = np.arange(len(places))
+    breakdown = {tag: np.where(np.isin(everyone, tagged[tag]), 0, NONE) for tag in sorted(tagged)}
+    pairs = Pairs(np.array(images), np.array(texts), places, breakdown)
     true = zip(pairs.images.flat, pairs.texts.flat, strict=True)
     return sources.task(pairs, *gallery(sources, [(int(image), int(text), text) for image, text in true]))
 

@@ -1,4 +1,4 @@
-"""Zero-shot classification of any folder of images, or of CIFAR: what a matrix costs where nothing is bound."""
+"""Zero-shot classification of folders, CIFAR and CLIP_benchmark's WebDatasets: the cost where nothing is bound."""
 
 from __future__ import annotations
 
@@ -8,57 +8,92 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import open_clip
 
+from labclip.data.archives import tar_rows
 from labclip.data.entries import one_of
+from labclip.data.images import ImageSource
 from labclip.evaluation.sources import Benchmark, Sources
-from labclip.evaluation.tasks import Classification, Task
+from labclip.evaluation.tasks import NONE, Classification, Task
 from labclip.jsonfile import read_json
 from labclip.messages import typed
 
 TEMPLATE = "a photo of a {}."
+CIFAR_TEMPLATES = [
+    form.format(article)
+    for article in ("a", "the")
+    for form in (
+        "a photo of {} {{}}.", "a blurry photo of {} {{}}.", "a black and white photo of {} {{}}.",
+        "a low contrast photo of {} {{}}.", "a high contrast photo of {} {{}}.", "a bad photo of {} {{}}.",
+        "a good photo of {} {{}}.", "a photo of {} small {{}}.", "a photo of {} big {{}}.",
+    )
+]  # fmt: skip
+"""OpenAI's prompts of CIFAR-10 and CIFAR-100. Source: data/prompts.md of github.com/openai/CLIP."""
+
+TEMPLATES_FILE = "zeroshot_classification_templates.txt"
 
 _CIFAR = {"cifar-10-batches-py": "CIFAR10", "cifar-100-python": "CIFAR100"}
 _BINARY = ("test_batch.bin", "test.bin", "cifar-10-batches-bin/test_batch.bin", "cifar-100-binary/test.bin")
 
+_NAMED = 50  # data sets in a message
 _IMAGES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"))
 
 
 class _Found(NamedTuple):
-    """Images with their classes: rows, labels, and how the data calls the classes."""
+    """Images with their classes: rows, labels, how the data calls the classes, and prompts that it comes with."""
 
     image: list[int]
     label: list[int]
     classes: list[str]
+    templates: str = ""
 
 
-def read(sources: Sources, *, split: str = "test", classes: str = "", templates: str = "") -> Task:
+def read(sources: Sources, *, split: str = "test", classes: str = "", templates: str = "", dataset: str = "") -> Task:
     """`acc1`, `acc5` where there are more than five classes, and `mean_per_class`.
 
     Args:
-        sources: The files: a folder with one folder a class, or a CIFAR.
-        split: "test" or "train" of a CIFAR.
-        classes: A file of class names, in the order of the sorted folders or of CIFAR's numbers: one a line, or
-            "folder<TAB>name" lines, or JSON, a list or an object of folder: name. "" takes the folders' names.
-        templates: A file of prompts with `{}` for the class, one a line, or a JSON list. "" takes "a photo of a {}."
+        sources: The files: a folder with one folder a class, a CIFAR, or a WebDataset as CLIP_benchmark has them.
+        split: "test" or "train" of a CIFAR or a WebDataset.
+        classes: A file of class names, in the order of the sorted folders or of the labels: one a line, or
+            "folder<TAB>name" lines, or JSON, a list, an object of folder: name, or CLIP_benchmark's of data set: list.
+            "imagenet" is OpenAI's names of the 1,000 classes. "" takes the folders' names.
+        templates: A file of prompts with `{}` or `{c}` for the class, one a line, or JSON, a list, or CLIP_benchmark's
+            object of data set: list, or of data set: {class: its prompts}. "imagenet" and "cifar" are OpenAI's. ""
+            takes those that come with a WebDataset, else "a photo of a {}."
+        dataset: Which data set of a JSON file that has several.
     """
     one_of("split", split, ("test", "train"))
     folder = sources.images or sources.folder
-    cifar = _cifar_in(folder)
-    if cifar is None and split != "test":
+    shards = _shards(sources, split)
+    cifar = None if shards else _cifar_in(folder)
+    if cifar is None and not shards and split != "test":
         wanted = typed("data=FOLDER", "--data FOLDER")
-        raise ValueError(f"{folder} is not CIFAR; only CIFAR has splits. Pass {wanted}, the folder of the split.")
-    found = _folders(sources, folder) if cifar is None else _cifar(sources, *cifar, split)
-    names = _names(classes, found.classes, sources) if classes else [name.replace("_", " ") for name in found.classes]
+        raise ValueError(
+            f"{folder} is no CIFAR and no WebDataset; only these have splits. Pass {wanted}, the folder of the split."
+        )
+    if cifar is not None:
+        found = _cifar(sources, *cifar, split)
+    else:
+        found = _samples(sources, shards) if shards else _folders(sources, folder)
+    names = _names(classes, found.classes, sources, dataset) if classes else found.classes
+    if not classes and not shards:
+        names = [name.replace("_", " ") for name in names]
     odd = [name for name in names if not isinstance(name, str) or not name.strip()]
     if odd:
         raise ValueError(f"{classes}: the name of a class is {odd[0]!r}. Every name must be a text that is not empty.")
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
-        wanted = typed("classes=FILE", "--option classes=FILE")
-        raise ValueError(f"Two classes are called {repeated[0]!r}. Pass {wanted} with names that differ.")
-    prompts = _templates(templates, sources) if templates else [TEMPLATE]
-    rows = [[sources.captions.row(one.replace("{}", name), f"class {name!r}") for one in prompts] for name in names]
-    sources.notes.append(f"{len(names):,} classes, {len(prompts):,} prompt{'s' if len(prompts) > 1 else ''} each.")
+        sources.notes.append(
+            f"{len(repeated):,} names stand for several classes, for example {repeated[0]!r}: a tie, which is wrong. "
+            f"Code that takes the first of them has higher figures."
+        )
+    prompts = _prompts(templates or found.templates, names, sources, dataset)
+    width = max(map(len, prompts))
+    rows = [
+        [*(sources.captions.row(one, f"class {name!r}") for one in several), *[NONE] * (width - len(several))]
+        for name, several in zip(names, prompts, strict=True)
+    ]
+    sources.notes.append(f"{len(names):,} classes, {width:,} prompt{'s' if width > 1 else ''} each.")
     return sources.task(Classification(np.array(found.image), np.array(found.label), np.array(rows)))
 
 
@@ -83,6 +118,42 @@ def _folders(sources: Sources, folder: Path) -> _Found:
         example = f"for example {empty[0]}; their classes stay options."
         sources.notes.append(f"{len(empty):,} folders have no image, {example}")
     return _Found(image, label, [path.name for path in folders])
+
+
+def _shards(sources: Sources, split: str) -> list[Path]:
+    """The tars of a WebDataset: the one that `data` is, or those in the folder of the split."""
+    data = sources.data
+    if data is None or not data.is_dir():
+        return [data] if data is not None and data.suffix.lower() == ".tar" else []
+    whole = not any(path.is_dir() for path in data.iterdir())  # else a tar beside folders of classes, as it was fetched
+    return sorted((data / split).glob("*.tar")) or sorted(data.glob("*.tar") if whole else ())
+
+
+def _samples(sources: Sources, shards: Sequence[Path]) -> _Found:
+    """Images of tars with the number of their class in `.cls`; names and prompts lie beside them or a folder above."""
+    image, label = [], []
+    for shard in shards:
+        for row in tar_rows(shard):
+            value = row.cells.get("cls")
+            if row.problem is not None or row.held is None:
+                raise ValueError(f"{shard.name} {row.where} {row.problem}.")
+            if not isinstance(value, str) or not value.strip().isdecimal():
+                raise ValueError(f"{shard.name} {row.where}: its class, a number in .cls, is {value!r}.")
+            name, start, size = row.held
+            found = sources.found.add(ImageSource(name, shard, start=start, size=size, place=shard.name))
+            assert found is not None
+            image.append(found)
+            label.append(int(value))
+    beside = [path for at in (shards[0].parent, shards[0].parent.parent) for path in at.glob("*.txt")]
+    files = {path.name: path for path in reversed(beside)}
+    listed = files.get("classnames.txt")
+    names = _listed(str(listed), sources)[1] if listed else [str(number) for number in range(max(label, default=0) + 1)]
+    if not image or max(label) >= len(names):
+        raise ValueError(
+            f"{shards[0]} has {len(image)} images of classes up to {max(label, default=0)}, but {listed} has "
+            f"{len(names)} names, from class 0 on. Fetch both again."
+        )
+    return _Found(image, label, names, str(files.get(TEMPLATES_FILE, "")))
 
 
 def _cifar_in(folder: Path) -> tuple[Path, str] | None:
@@ -111,8 +182,10 @@ def _cifar(sources: Sources, folder: Path, name: str, split: str) -> _Found:
     return _Found(image, list(found.targets), list(found.classes))
 
 
-def _names(file: str, classes: Sequence[str], sources: Sources) -> list[str]:
-    path, names = _listed(file, sources)
+def _names(file: str, classes: Sequence[str], sources: Sources, dataset: str) -> list[str]:
+    builtin: tuple[Path, Any] = Path(file), list(open_clip.IMAGENET_CLASSNAMES)
+    path, names = builtin if file == "imagenet" else _listed(file, sources)
+    names = _of_dataset(path, names, dataset)
     if path.suffix.lower() != ".json" and all("\t" in line for line in names):
         names = dict(line.split("\t", 1) for line in names)
     if isinstance(names, dict):
@@ -137,13 +210,42 @@ def _names(file: str, classes: Sequence[str], sources: Sources) -> list[str]:
     return names
 
 
-def _templates(file: str, sources: Sources) -> list[str]:
+def _prompts(file: str, names: Sequence[str], sources: Sources, dataset: str) -> list[list[str]]:
+    """The prompts of each class."""
+    if file in ("", "cifar", "imagenet"):
+        imagenet = [template("{}") for template in open_clip.OPENAI_IMAGENET_TEMPLATES]
+        lines = {"": [TEMPLATE], "cifar": CIFAR_TEMPLATES, "imagenet": imagenet}[file]
+        return [[line.replace("{}", name) for line in lines] for name in names]
     path, value = _listed(file, sources)
+    if not (isinstance(value, dict) and value.keys() >= set(names)):
+        value = _of_dataset(path, value, dataset)
+    if isinstance(value, dict):
+        lacking = [name for name in names if not _texts(value.get(name))]
+        if lacking:
+            raise ValueError(f"{path} has no list of prompts of {len(lacking)} classes, for example {lacking[0]!r}.")
+        return [value[name] for name in names]
     lines = value if isinstance(value, list) else []
-    wrong = [line for line in lines if not isinstance(line, str) or "{}" not in line]
+    wrong = [line for line in lines if not isinstance(line, str) or not ("{}" in line or "{c}" in line)]
     if not lines or wrong:
         raise ValueError(f"{path}: {wrong[0] if wrong else 'no line'!r} has no {{}} where the class's name goes.")
-    return [line.strip() for line in lines]
+    return [[line.strip().replace("{c}", "{}").replace("{}", name) for line in lines] for name in names]
+
+
+def _texts(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(one, str) for one in value)
+
+
+def _of_dataset(path: Path, value: Any, dataset: str) -> Any:
+    """Of CLIP_benchmark's JSON the part of one data set."""
+    if not isinstance(value, dict) or not value or any(isinstance(part, str) for part in value.values()):
+        return value
+    if not dataset and len(value) == 1:
+        return next(iter(value.values()))
+    if dataset not in value:
+        wanted = typed("dataset=NAME", "--option dataset=NAME")
+        some = ", ".join(list(value)[:_NAMED])
+        raise ValueError(f"{path} has {len(value)} data sets. Pass {wanted} with one of them: {some}.")
+    return value[dataset]
 
 
 def _listed(file: str, sources: Sources) -> tuple[Path, Any]:
@@ -162,9 +264,9 @@ def _listed(file: str, sources: Sources) -> tuple[Path, Any]:
 
 BENCHMARK = Benchmark(
     "zero-shot", "Zero-shot classification", "classification", read,
-    wants="as data a folder with one folder of images a class, or CIFAR-10 or CIFAR-100 (Python version) unpacked; the "
-    "options classes and templates are files of other names and prompts",
-    source="your own, image-net.org, www.cs.toronto.edu/~kriz/cifar.html",
+    wants="as data a folder with one folder of images a class, CIFAR-10 or CIFAR-100 (Python version) unpacked, or a "
+    "WebDataset of CLIP_benchmark's; the options classes and templates are files of other names and prompts",
+    source="your own, image-net.org, www.cs.toronto.edu/~kriz/cifar.html, huggingface.co/clip-benchmark",
     licence="that of the images; ImageNet: non-commercial research",
     paper="arXiv:2103.00020",
     headline=("acc1", "acc5", "mean_per_class"),
