@@ -262,6 +262,14 @@ def test_a_module_without_a_projection_is_refused():
         fold(nn.Linear(2, 2), skewed())
 
 
+def test_a_wrapper_around_a_model_of_transformers_is_refused():
+    # As peft's and accelerate's pass attributes on: its projection would be found, and the guard have nothing to compare.
+    model = torch.compile(as_transformers())
+    assert model.text_projection is not None
+    with pytest.raises(ValueError, match=r"OptimizedModule is a wrapper around a CLIPModel. Fold that one, before"):
+        fold(model, skewed(fingerprint=-fingerprint_of("clip")))
+
+
 def test_a_projection_of_an_unknown_type_is_refused():
     clip = models.make("siglip")
     clip.text.text_projection = nn.Bilinear(2, 2, models.DIM)
