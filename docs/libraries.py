@@ -11,6 +11,7 @@ first for each, or R@1 itself. Its arguments are what a reader has already:
     client: Chroma's, whose collection `existing` stores `images` and was made with the base.
     table: LanceDB's, which stores `images` and was made with the base.
     connection: psycopg's, to a server with pgvector.
+    architecture: OpenCLIP's name of the base's architecture.
 """
 
 import inspect
@@ -67,7 +68,7 @@ def openclip(captions):
     """
     import open_clip
 
-    model, _, preprocess = open_clip.create_model_and_transforms("local-dir:folded")
+    model, _, _ = open_clip.create_model_and_transforms("local-dir:folded")
     tokenizer = open_clip.get_tokenizer("local-dir:folded")
     return model.eval().encode_text(tokenizer(captions))
 
@@ -82,7 +83,7 @@ def clip_benchmark(pairs):
     from clip_benchmark.models import load_clip
     from torch.utils.data import DataLoader
 
-    model, transform, tokenizer = load_clip("open_clip", "local-dir:folded", "", cache_dir=None, device="cpu")
+    model, _, tokenizer = load_clip("open_clip", "local-dir:folded", "", cache_dir=None, device="cpu")
     batches = DataLoader(pairs, len(pairs), collate_fn=image_captions_collate_fn)
     found = zeroshot_retrieval.evaluate(model.eval(), batches, tokenizer, "cpu", amp=False, recall_k_list=[1])
     return found["image_retrieval_recall@1"]
@@ -147,9 +148,9 @@ def langchain(captions):
 
 @library("LanceDB, a new table", "lancedb", installed=True)
 def lancedb_new(captions, images):
-    """The table stores no model but the function's *name*, `open-clip`, and its arguments. Whoever opens the table builds
-    the function again from them, so the folder has to lie where its name says, with the same content: give its full
-    path. A function of your own has to be registered under its name before a table that uses it is opened.
+    """The table stores no model but the function's *name*, `open-clip`, and its arguments. Whoever opens the table
+    builds the function again from them, so the folder has to lie where its name says, with the same content: give its
+    full path. A function of your own has to be registered under its name before a table that uses it is opened.
     """
     import lancedb
     from lancedb.embeddings import get_registry
@@ -178,19 +179,23 @@ def lancedb_existing(captions, table):
 
 @library("LlamaIndex", "llama-index-embeddings-huggingface")
 def llama_index(captions):
-    """For `Settings.embed_model` or an index's `embed_model=`. The class for OpenAI's CLIP takes OpenAI's names only."""
+    """For `Settings.embed_model` or an index's `embed_model=`."""
     from llama_index.embeddings.huggingface import HuggingFaceEmbedding
 
     embed = HuggingFaceEmbedding("folded-hf")
     return embed.get_text_embedding_batch(captions)
 
 
-@library("Haystack", "haystack-ai")
+@library("Haystack", "sentence-transformers-haystack")
 def haystack(captions):
-    """The component goes into a pipeline before a retriever by embedding."""
-    from haystack.components.embedders import SentenceTransformersTextEmbedder
+    """The component goes into a pipeline before a retriever by embedding. Haystack keeps one model per name while it runs,
+    whatever lies there: give the full path.
+    """
+    from pathlib import Path
 
-    embedder = SentenceTransformersTextEmbedder(model="folded-hf", progress_bar=False)
+    from haystack_integrations.components.embedders.sentence_transformers import SentenceTransformersTextEmbedder
+
+    embedder = SentenceTransformersTextEmbedder(model=str(Path("folded-hf").resolve()), progress_bar=False)
     embedder.warm_up()
     return [embedder.run(caption)["embedding"] for caption in captions]
 
@@ -206,9 +211,8 @@ def txtai(captions):
 
 @library("fastembed", "fastembed")
 def fastembed(captions):
-    """It runs ONNX. Take its own text tower and fold into that:
-    `labclip fold --model clip-text/model.onnx --alignment ViT-B-32 folded-onnx`; put `text.onnx` in the place of
-    `model.onnx`, beside the tokenizer's files.
+    """It runs ONNX. Take its own text tower and fold into that: `labclip fold --model clip-text/model.onnx --alignment
+    ViT-B-32 folded-onnx`; put `text.onnx` in the place of `model.onnx`, beside the tokenizer's files.
     """
     from fastembed import TextEmbedding
 
@@ -228,8 +232,8 @@ def faiss(texts, images):
 
 @library("Qdrant", "qdrant-client")
 def qdrant(texts, images):
-    """The same with a server: `QdrantClient(url=...)`. Milvus, Weaviate, Elasticsearch and the like take a query vector in
-    the same way.
+    """The same with a server: `QdrantClient(url=...)`. Milvus, Weaviate, Elasticsearch and the like take a query vector
+    in the same way.
     """
     from qdrant_client import QdrantClient
     from qdrant_client.models import Distance, PointStruct, VectorParams
@@ -261,24 +265,28 @@ def duckdb(texts, images):
     photos = duckdb.connect()
     photos.execute(f"CREATE TABLE photos (number INTEGER, embedding FLOAT[{images.shape[1]}])")
     photos.executemany("INSERT INTO photos VALUES (?, ?)", list(enumerate(images.tolist())))
-    nearest = f"SELECT number FROM photos ORDER BY array_cosine_distance(embedding, ?::FLOAT[{images.shape[1]}]) LIMIT 1"
+    nearest = (
+        f"SELECT number FROM photos ORDER BY array_cosine_distance(embedding, ?::FLOAT[{images.shape[1]}]) LIMIT 1"
+    )
     return [photos.execute(nearest, [text]).fetchone()[0] for text in texts.tolist()]
 
 
 @library("torchmetrics", "torchmetrics")
 def torchmetrics(captions, pixels):
-    """`CLIPScore` of images and their captions, which is no R@1. A score by the aligned model compares with other scores by
-    the same model only.
+    """`CLIPScore` of images and their captions, which is no R@1. A score by the aligned model compares with other
+    scores by the same model only.
     """
     from torchmetrics.multimodal.clip_score import CLIPScore
 
     score = CLIPScore("folded-hf")
-    return score(pixels, captions)
+    return score(pixels, captions).item()
 
 
 @library("ONNX Runtime", "onnxruntime", installed=True)
 def onnx(captions):
-    """Triton serves the same file: `model_repository/text/1/model.onnx` with `platform: "onnxruntime_onnx"` (not tried)."""
+    """Triton serves the same file: `model_repository/text/1/model.onnx` with `platform: "onnxruntime_onnx"` (not
+    tried).
+    """
     import onnxruntime
     import open_clip
 
@@ -332,14 +340,17 @@ def ray_serve(captions, images):
 
 
 @library("all_clip, clip-retrieval", "all_clip")
-def all_clip(captions):
-    """Its names have the form `open_clip:MODEL/CHECKPOINT` and are split at "/".
-
-    clip-retrieval takes the same name: `clip-retrieval back --clip_model NAME`.
+def all_clip(captions, architecture):
+    """all_clip 1.3 needs an OpenCLIP before 3, so it lives in an environment without labclip, and opens no folder. It
+    splits names at "/" into architecture and checkpoint: give the name of the base's architecture,
+    `ViT-B-32-quickgelu`, and the path of the folded *file*. Whatever has a "/" before the architecture ends, such as
+    `local-dir:/data/folded`, fails. The image transform is then OpenCLIP's default. clip-retrieval takes the same name
+    (not tried): `clip-retrieval inference --clip_model NAME`.
     """
     from all_clip import load_clip
 
-    model, transform, tokenizer = load_clip("open_clip:local-dir:folded", device="cpu", use_jit=False)
+    name = f"open_clip:{architecture}/folded/open_clip_model.safetensors"
+    model, _, tokenizer = load_clip(name, device="cpu", use_jit=False)
     return model.encode_text(tokenizer(captions))
 
 

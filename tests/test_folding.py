@@ -263,10 +263,10 @@ def test_a_module_without_a_projection_is_refused():
 
 
 def test_a_wrapper_around_a_model_of_transformers_is_refused():
-    # As peft's and accelerate's pass attributes on: its projection would be found, and the guard have nothing to compare.
+    # It passes attributes on, as peft's do: the projection would be found, and the guard have nothing to compare.
     model = torch.compile(as_transformers())
     assert model.text_projection is not None
-    with pytest.raises(ValueError, match=r"OptimizedModule is a wrapper around a CLIPModel. Fold that one, before"):
+    with pytest.raises(ValueError, match=r"OptimizedModule is a wrapper around a CLIPModel. Fold that before"):
         fold(model, skewed(fingerprint=-fingerprint_of("clip")))
 
 

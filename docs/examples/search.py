@@ -6,8 +6,8 @@
 The index holds 250 rendered scenes and the same 250 with the colours of their objects swapped. Each query describes one
 scene. What is printed and drawn is every query whose first hit is another with the matrix than without.
 
-DuckDB is one package without dependencies; it stores vectors as plain arrays in one file and compares them exactly,
-which takes a millisecond here. For millions of images use an index of your own (docs/libraries.md): nothing else changes.
+DuckDB is one package without dependencies; it keeps vectors as plain arrays in one file and compares them exactly. For
+millions of images take an index of your own (docs/libraries.md): nothing else changes.
 """
 
 import argparse
@@ -39,7 +39,9 @@ def build(path, embeddings):
 
 def first_hits(index, queries):
     """The number of the nearest image to each query."""
-    nearest = f"SELECT number FROM images ORDER BY array_cosine_distance(embedding, ?::FLOAT[{queries.shape[1]}]) LIMIT 1"
+    nearest = (
+        f"SELECT number FROM images ORDER BY array_cosine_distance(embedding, ?::FLOAT[{queries.shape[1]}]) LIMIT 1"
+    )
     return [index.execute(nearest, [query]).fetchone()[0] for query in queries.tolist()]
 
 

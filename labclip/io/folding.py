@@ -133,8 +133,8 @@ def fold_opened(
     if kind == "openai" and (held := next(filter(of_transformers, clip.modules()), None)) is not None:
         # Wrappers pass attributes on, so the projection is found, but not what the guard compares.
         raise ValueError(
-            f"A {type(clip).__name__} is a wrapper around a {type(held).__name__}. Fold that one, before it is wrapped; "
-            f"of peft, after merge_and_unload()."
+            f"A {type(clip).__name__} is a wrapper around a {type(held).__name__}. Fold that before it is wrapped, or "
+            f"after peft's merge_and_unload()."
         )
     target = kind if to == "same" else to
     if target != kind and kind != "openclip":
