@@ -194,13 +194,16 @@ def unit(found):
 
 
 def recall(found, index):
-    """R@1 of what a function gave: a number is that itself; else embeddings, or the number of the first image."""
-    if isinstance(found, float):
-        return found
+    """R@1 of what a function gave: embeddings, the number of the first image, or a number, which is that itself.
+
+    None where it gave another score.
+    """
+    if isinstance(found, float | dict):
+        return found if isinstance(found, float) else None
     if (texts := unit(found)) is not None:
         ranks, _ = metrics.ranks(torch.from_numpy(index.images), texts, torch.arange(N))
-        return float((ranks < 1).double().mean())
-    return float((np.asarray(found).reshape(-1).astype(int) == np.arange(N)).mean())
+        return round(float((ranks < 1).double().mean()), 4)
+    return round(float((np.asarray(found).reshape(-1).astype(int) == np.arange(N)).mean()), 4)
 
 
 def measured(library, index, folders, rounds):
@@ -210,7 +213,7 @@ def measured(library, index, folders, rounds):
     for turn in range(rounds):
         for side in reversed(SIDES) if turn % 2 else SIDES:
             found, spent = call(library, index, folders, side)
-            row[side] = round(recall(found, index), 4)
+            row[side] = recall(found, index)
             seconds[side].append(spent)
     return row | {"ratio": round(min(seconds["aligned"]) / min(seconds["base"]), 2)}  # the first warms up
 

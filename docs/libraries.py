@@ -2,7 +2,7 @@
 
 A function is a section: its docstring the words, its body the code. It runs where `folded`, `folded-hf` and
 `folded-onnx` lie, and gives what the library makes of the captions: embeddings [n, dim], the number of the image found
-first for each, or R@1 itself. Its arguments are what a reader has already:
+first for each, R@1 itself, or another score by name. Its arguments are what a reader has already:
 
     images: Embeddings of images by the base, float32 [n_images, dim], unit length: the stored index.
     captions: list[str].
@@ -273,13 +273,15 @@ def duckdb(texts, images):
 
 @library("torchmetrics", "torchmetrics")
 def torchmetrics(captions, pixels):
-    """`CLIPScore` of images and their captions, which is no R@1. A score by the aligned model compares with other
-    scores by the same model only.
+    """By name `CLIPScore` takes a few models of the Hub only, but any by a function. What it gives is a score, not R@1; it
+    compares with scores of the same model only.
     """
     from torchmetrics.multimodal.clip_score import CLIPScore
+    from transformers import CLIPModel, CLIPProcessor
 
-    score = CLIPScore("folded-hf")
-    return score(pixels, captions).item()
+    folder = "folded-hf"
+    score = CLIPScore(lambda: (CLIPModel.from_pretrained(folder), CLIPProcessor.from_pretrained(folder)))
+    return {"CLIPScore": score(pixels, captions).item()}
 
 
 @library("ONNX Runtime", "onnxruntime", installed=True)

@@ -246,10 +246,10 @@ def libraries():
         anchor = re.sub(r"[^a-z0-9_ -]", "", library.title.lower()).replace(" ", "-")
         found = [row for row in measured if row["title"] == library.title]
         tested = "every change" if library.installed else "by hand" if found else "not tried"
-        for row in found or [None]:
-            tried = [""] * 4
-            if row is not None:
-                tried = [f"{row['package']} {row['version']}", *numbers(row, "base", "aligned"), f"{row['ratio']:.2f}"]
+        for row in found or [{}]:
+            figures = ["" if row.get(key) is None else f"{row[key]:.3f}" for key in ("base", "aligned")]
+            time = "" if row.get("ratio") is None else f"{row['ratio']:.2f}"
+            tried = [f"{row['package']} {row['version']}" if row else "", *figures, time]
             rows.append([f"[{library.title}](#{anchor})", *tried, tested])
     return table(("library", "tried with", "base", "aligned", "time", "run at"), rows)
 
