@@ -75,13 +75,11 @@ def write_fastembed(parent):
         def forward(self, input_ids, attention_mask):
             return self.model(input_ids=input_ids, attention_mask=attention_mask).text_embeds
 
-    tokens, free = (
-        torch.ones(2, 7, dtype=torch.int64),
-        {0: torch.export.Dim("batch"), 1: torch.export.Dim("length", max=16)},
-    )
+    tokens = torch.ones(2, 7, dtype=torch.int64)
+    free = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length", max=16)}
     program = torch.onnx.export(
-        Tower().eval(), (tokens, tokens.clone()), dynamo=True, verbose=False, input_names=["input_ids", "attention_mask"],
-        output_names=["text_embeds"], dynamic_shapes=(free, free),
+        Tower().eval(), (tokens, tokens.clone()), dynamo=True, verbose=False,
+        input_names=["input_ids", "attention_mask"], output_names=["text_embeds"], dynamic_shapes=(free, free),
     )  # fmt: skip
     program.save(parent / "clip-text.onnx", external_data=False)
     labclip.fold(parent / "clip-text.onnx", Alignment.from_pretrained("scenes"), folder=parent / "appended")

@@ -188,8 +188,8 @@ def llama_index(captions):
 
 @library("Haystack", "sentence-transformers-haystack")
 def haystack(captions):
-    """The component goes into a pipeline before a retriever by embedding. Haystack keeps one model per name while it runs,
-    whatever lies there: give the full path.
+    """The component goes into a pipeline before a retriever by embedding. Haystack keeps one model per name while it
+    runs, whatever lies there: give the full path.
     """
     from pathlib import Path
 
@@ -273,8 +273,8 @@ def duckdb(texts, images):
 
 @library("torchmetrics", "torchmetrics")
 def torchmetrics(captions, pixels):
-    """By name `CLIPScore` takes a few models of the Hub only, but any by a function. What it gives is a score, not R@1; it
-    compares with scores of the same model only.
+    """By name `CLIPScore` takes a few models of the Hub only, but any by a function. What it gives is a score, not R@1;
+    it compares with scores of the same model only.
     """
     from torchmetrics.multimodal.clip_score import CLIPScore
     from transformers import CLIPModel, CLIPProcessor
@@ -343,11 +343,11 @@ def ray_serve(captions, images):
 
 @library("all_clip, clip-retrieval", "all_clip")
 def all_clip(captions, architecture):
-    """all_clip 1.3 needs an OpenCLIP before 3, so it lives in an environment without labclip, and opens no folder. It
-    splits names at "/" into architecture and checkpoint: give the name of the base's architecture,
-    `ViT-B-32-quickgelu`, and the path of the folded *file*. Whatever has a "/" before the architecture ends, such as
-    `local-dir:/data/folded`, fails. The image transform is then OpenCLIP's default. clip-retrieval takes the same name
-    (not tried): `clip-retrieval inference --clip_model NAME`.
+    """all_clip 1.3 needs an OpenCLIP before 3, so it lives in an environment without labclip, and opens no folder; its
+    CLIP package needs `pip install "setuptools<80"`. It splits names at "/" into architecture and checkpoint: give the
+    name of the base's architecture, `ViT-B-32-quickgelu`, and the path of the folded *file*. Whatever has a "/" before
+    the architecture ends, such as `local-dir:/data/folded`, fails. The image transform is then OpenCLIP's default.
+    clip-retrieval takes the same name (not tried): `clip-retrieval inference --clip_model NAME`.
     """
     from all_clip import load_clip
 
