@@ -82,7 +82,8 @@ def write_fastembed(parent):
         input_names=["input_ids", "attention_mask"], output_names=["text_embeds"], dynamic_shapes=(free, free),
     )  # fmt: skip
     program.save(parent / "clip-text.onnx", external_data=False)
-    labclip.fold(parent / "clip-text.onnx", Alignment.from_pretrained("scenes"), folder=parent / "appended")
+    alignment = Alignment.from_pretrained("scenes").at(SIDES["aligned"])
+    labclip.fold(parent / "clip-text.onnx", alignment, folder=parent / "appended")
     for side, tower in {"base": "clip-text.onnx", "aligned": "appended/text.onnx"}.items():
         shutil.copytree(parent / side / "folded-hf", parent / side / "folded-fastembed")
         (parent / side / "folded-fastembed" / "model.onnx").symlink_to(parent / tower)
