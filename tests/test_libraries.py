@@ -124,12 +124,12 @@ def test_a_class_that_leaves_batchnorm_in_training_mode_gives_other_image_embedd
     model = HOLDS[name](folders / "base")
     assert model.training
     pixels = LABCLIP.from_pretrained("scenes").preprocess(Image.fromarray(index.pixels[0]))[None]
+    right = torch.from_numpy(index.images[0])
     with torch.no_grad():
-        found = [F.normalize(use.encode_image(pixels))[0] for use in (model, model.eval())]
-    cosines = [float(one @ torch.from_numpy(index.images[0])) for one in found]
-    assert cosines[0] < 0.99
-    # The one image has moved the running statistics a little.
-    assert cosines[1] > cosines[0]
+        left = float(F.normalize(model.encode_image(pixels))[0] @ right)
+        called = float(F.normalize(model.eval().encode_image(pixels))[0] @ right)
+    assert left < 0.9
+    assert called > 0.99  # not 1: the one image has moved the running statistics
 
 
 def test_a_collection_and_a_table_of_the_base_still_search_with_the_base(index, folders):
