@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from labclip.messages import option
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -51,16 +53,17 @@ def checked_number(name: str, value: Any) -> float:
     return number
 
 
-def checked_whole(name: str, value: Any, *, least: int = 0) -> int:
-    """A whole number, also NumPy's, of at least `least`."""
+def checked_whole(name: str, value: Any, *, least: int = 0, most: int = 2**63 - 1) -> int:
+    """A whole number, also NumPy's, from `least` to `most`."""
     try:
         if isinstance(value, bool):
             raise TypeError
         number = operator.index(value)
     except TypeError:
         number = least - 1
-    if not least <= number < 2**63:
-        raise ValueError(f"{name} is {reprlib.repr(value)}. Pass a whole number of at least {least}.")
+    if not least <= number <= most:
+        wanted = f"of at least {least}" if most == 2**63 - 1 else f"from {least} to {most:,}"
+        raise ValueError(f"{name} is {reprlib.repr(value)}. Pass a whole number {wanted}.")
     return number
 
 
@@ -94,7 +97,7 @@ def check_device(device: str | torch.device | None) -> None:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, TypeError) as error:
         raise ValueError(
-            f"device {str(device)!r} can't be used ({first_line(error)}). "
+            f"{option('device')} {str(device)!r} can't be used ({first_line(error)}). "
             f"Pass 'cpu', or 'cuda' or 'mps' where this torch has it."
         ) from error
 

@@ -10,11 +10,38 @@ import torch
 from torch import nn
 
 from labclip.checks import described
+from labclip.pixels import eight_bits, upright
+
+Preprocess = Callable[[Any], torch.Tensor]
+"""One PIL image -> float tensor [3, height, width]."""
 
 
-def as_batch(
-    image: Any, preprocess: Callable[[Any], torch.Tensor] | None, *, tower: nn.Module, device: torch.device
-) -> Any:
+def as_shown(preprocess: Any) -> Any:
+    """OpenCLIP's image transform, with images turned by their EXIF first, as people see them.
+
+    It is a part of the transform, so that embeddings of images that were not turned are told apart from these.
+
+    Args:
+        preprocess: A `torchvision.transforms.Compose`.
+    """
+    return type(preprocess)([upright, *preprocess.transforms])
+
+
+def as_stored(preprocess: Preprocess) -> Preprocess:
+    """A model's image transform without the turn by EXIF: exactly OpenCLIP's.
+
+    Example:
+        >>> from labclip import LABCLIP
+        >>> model = LABCLIP.from_pretrained("scenes")
+        >>> model.preprocess = as_stored(model.preprocess)
+    """
+    transforms = getattr(preprocess, "transforms", [])
+    compose: Any = type(preprocess)
+    kept: Preprocess = compose([one for one in transforms if one is not upright]) if transforms else preprocess
+    return kept
+
+
+def as_batch(image: Any, preprocess: Preprocess | None, *, tower: nn.Module, device: torch.device) -> Any:
     """PIL images as a batch; tensors and dicts are for the wrapped class to take, as they are.
 
     Args:
@@ -41,7 +68,11 @@ def as_batch(
             "This LABCLIP has no preprocess for PIL images. Pass LABCLIP(clip, alignment, preprocess=...) with the "
             "third value of open_clip.create_model_and_transforms, or preprocessed tensors."
         )
-    return torch.stack([preprocess(one) for one in images]).to(device, image_dtype(tower))
+    try:
+        eight = [eight_bits(one) for one in images]
+    except ValueError as error:
+        raise ValueError(f"An image {error}.") from error
+    return torch.stack([preprocess(one) for one in eight]).to(device, image_dtype(tower))
 
 
 def image_dtype(tower: nn.Module) -> torch.dtype:

@@ -1,11 +1,15 @@
-"""What an error message tells the user to type: a parameter in Python, an option on the command line."""
+"""What a message tells the user to type, in Python or on the command line, and how text of others is printed."""
 
 from __future__ import annotations
 
+import re
 from contextvars import ContextVar
 
 ON_COMMAND_LINE: ContextVar[bool] = ContextVar("ON_COMMAND_LINE", default=False)
 """Set by the command line while a command runs."""
+
+# What a terminal obeys, and what makes a line read in another order.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 def typed(python: str, command: str) -> str:
@@ -15,3 +19,24 @@ def typed(python: str, command: str) -> str:
     'Pass clean=True to clean both.'
     """
     return command if ON_COMMAND_LINE.get() else python
+
+
+def option(name: str) -> str:
+    """A parameter's name as it is typed.
+
+    >>> option("batch_size")
+    'batch_size'
+    """
+    return typed(name, f"--{name.replace('_', '-')}")
+
+
+def printable(text: str) -> str:
+    r"""A text in which control characters, and halves of characters, are written as escapes; lines and tabs stay.
+
+    File names and metadata hold whatever their author liked.
+
+    >>> printable("\x1b[31mred.png")
+    '\\x1b[31mred.png'
+    """
+    whole = text.encode("utf-8", "backslashreplace").decode()
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), whole)

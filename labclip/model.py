@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +17,13 @@ from labclip.checks import described
 from labclip.images import as_batch
 from labclip.openclip import check_base, default_preprocess, default_tokenizer
 from labclip.pushing import Pushable
-from labclip.text import Tokenizer, as_captions, encode_captions, tokenize
+from labclip.text import Tokenizer, as_captions, encode_captions, encode_trimmed, is_readable, tokenize
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     Images = torch.Tensor | Image | Sequence[Image]
-    Texts = torch.Tensor | str | Sequence[str]
+    Texts = torch.Tensor | str | Iterable[str]
 
 # Methods of the wrapped model that yield no text features. Any other is refused rather than passed on unaligned.
 _FORWARDED_METHODS = frozenset(
@@ -49,6 +49,7 @@ class LABCLIP(Pushable, nn.Module):
         alignment: The matrix with its record. Assign another to replace it: `model.alignment = alignment.at(0.5)`.
         preprocess: PIL image -> float tensor [3, height, width], or None.
         tokenizer: Captions -> token ids [n, context_length], or None.
+        trim: Whether texts are encoded at the length they need; `model.trim = False` encodes all at the full context.
 
     Example:
         >>> from labclip import LABCLIP, scenes
@@ -61,6 +62,7 @@ class LABCLIP(Pushable, nn.Module):
     """
 
     clip: Any
+    trim: bool = True
     matrix: nn.Parameter
     aligned_logit_scale: torch.Tensor | None
     _alignment: Alignment
@@ -74,6 +76,7 @@ class LABCLIP(Pushable, nn.Module):
         *,
         preprocess: Callable[[Image], torch.Tensor] | None = None,
         tokenizer: Tokenizer | None = None,
+        trim: bool = True,
     ) -> None:
         """Wrap a loaded model.
 
@@ -82,6 +85,7 @@ class LABCLIP(Pushable, nn.Module):
             alignment: The matrix fitted on it.
             preprocess: Its image transform, for PIL images; by default made from the model's own configuration.
             tokenizer: Its tokenizer, for strings; by default the one of `alignment.base`, where that is known.
+            trim: Whether texts are encoded at the length they need, where that is sure to give the same numbers.
 
         Raises:
             ValueError: If the alignment was not fitted on this model: dim, activation or fingerprint differ.
@@ -96,6 +100,7 @@ class LABCLIP(Pushable, nn.Module):
             )
         checked_alignment(alignment)
         self.clip = clip
+        self.trim = trim
         self.tokenizer = tokenizer or default_tokenizer(alignment.base)
         self.preprocess = preprocess or default_preprocess(clip)
         check_base(clip, alignment, self.tokenizer)
@@ -120,6 +125,7 @@ class LABCLIP(Pushable, nn.Module):
         strength: float | None = None,
         device: str | torch.device | None = None,
         precision: str = "fp32",
+        trim: bool = True,
         revision: str | None = None,
         token: str | bool | None = None,
         cache_dir: str | Path | None = None,
@@ -138,6 +144,7 @@ class LABCLIP(Pushable, nn.Module):
             strength: 0 is the base model exactly, 1 the matrix as fitted; None is what the alignment was saved with.
             device: Where to put the model; None is the CPU, or where `base` is.
             precision: OpenCLIP's precision of the base: "fp32", "fp16", "bf16", "pure_fp16", "pure_bf16".
+            trim: Whether texts are encoded at the length they need, where that is sure to give the same numbers.
             revision: Hub revision of `name_or_path`.
             token: Hub token; None takes the stored one.
             cache_dir: Where downloads are kept; None takes the Hub's own cache.
@@ -160,9 +167,11 @@ class LABCLIP(Pushable, nn.Module):
         from labclip.io.opening import load_model
 
         access = Access(revision, token, cache_dir, force_download, local_files_only)
-        return load_model(
+        model = load_model(
             name_or_path, access, alignment=alignment, base=base, strength=strength, device=device, precision=precision
         )
+        model.trim = trim
+        return model
 
     @property
     def alignment(self) -> Alignment:
@@ -205,10 +214,15 @@ class LABCLIP(Pushable, nn.Module):
         return self.clip.encode_image(self._images(image), normalize=normalize)
 
     def encode_text(self, text: Texts, normalize: bool | None = None, aligned: bool = True) -> torch.Tensor:
-        """Text features, aligned. Strings are encoded at the length they need, token tensors as they are.
+        """Text features, aligned. Texts are encoded at the length they need, each distinct prefix once.
+
+        The same numbers to rounding, 1e-6 of a unit-length row in float32. Token ids go the wrapped model's own way,
+        at the full context, where that is not sure (another tower than OpenCLIP's causal ones, hooks, patches, dropout,
+        `torch.compile` and tracing), where the matrix changes nothing, and where `trim` is False.
 
         Args:
-            text: Token ids, [n, context_length], or a caption or a list of them.
+            text: Token ids, int64 or int32 [n, context_length], or a caption, or a list of captions or a column of
+                NumPy's, pandas' or pyarrow's.
             normalize: Whether to return unit-length rows; None is as the wrapped class (True for CoCa alone).
             aligned: False gives the base's own text features.
 
@@ -225,13 +239,16 @@ class LABCLIP(Pushable, nn.Module):
                     f"text is {described(text)}. Pass token ids, whole numbers [n, context_length], as "
                     f"model.tokenizer(captions) gives them, or the captions themselves."
                 )
-            features = self.clip.encode_text(text, normalize=normalize)
+            features = encode_trimmed(self.clip, text, self.matrix.device) if aligned and self._trims(text) else None
+        elif captions := as_captions(text):
+            tokenizer = self._need_tokenizer()
+            features = encode_captions(self.clip, tokenizer, captions, self.matrix.device, trim=self.trim)
         else:
-            captions = as_captions(text)
             features = self.matrix.new_zeros(0, len(self.matrix))
-            if captions:
-                features = encode_captions(self.clip, self._need_tokenizer(), captions, self.matrix.device)
-            features = F.normalize(features, dim=-1) if normalize else features
+        if features is None:
+            features = self.clip.encode_text(text, normalize=normalize)
+        elif normalize:
+            features = F.normalize(features, dim=-1)
         return self._align(features, normalize) if aligned else features
 
     def similarity(self, image_features: torch.Tensor, text_features: torch.Tensor) -> torch.Tensor:
@@ -329,6 +346,22 @@ class LABCLIP(Pushable, nn.Module):
 
         save_model(self, folder, config=config)
 
+    def __prepare_scriptable__(self) -> nn.Module:
+        """What `torch.jit.script(model)` scripts: the wrapper looks at its input, a folded model does not."""
+        return self.fold()
+
+    @property
+    def qconfig(self) -> Any:
+        """What torch's quantisation sets on every module, to refuse it there: no error of OpenCLIP's would say why."""
+        raise AttributeError("A LABCLIP has no qconfig.")
+
+    @qconfig.setter
+    def qconfig(self, value: Any) -> None:
+        raise ValueError(
+            "A LABCLIP can't be quantised: OpenCLIP reads the weights of layers that int8 replaces. Fold it, then "
+            'quantise labclip.fold(model, to="transformers"), or a part of model.fold() as docs/fold.md says.'
+        )
+
     def __getattr__(self, name: str) -> Any:
         try:
             return super().__getattr__(name)
@@ -391,6 +424,11 @@ class LABCLIP(Pushable, nn.Module):
     @property
     def _changes_output(self) -> bool:
         return self._aligns or self.aligned_logit_scale is not None
+
+    def _trims(self, tokens: torch.Tensor) -> bool:
+        """Whether token ids may go another way than the wrapped model's, which gives its bits, and its error if any."""
+        context = getattr(self.clip, "context_length", None)
+        return self.trim and is_readable(tokens) and tokens.shape[1] == context and self._aligns
 
     def _align(self, features: torch.Tensor, normalize: bool) -> torch.Tensor:
         return align(features, self.matrix, normalize=normalize) if self._aligns else features

@@ -10,11 +10,13 @@ from typing import Any
 
 import open_clip
 import torch
+from open_clip.factory import get_tokenizer
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from torch import nn
 
 from labclip.alignment import FINGERPRINT_CAPTION, FINGERPRINT_COSINE, Alignment, Base
 from labclip.folded import check_unfolded
+from labclip.images import as_shown
 from labclip.jsonfile import read_json_object
 from labclip.packages import EMBEDDED, MissingPackageError, embedded_folder
 from labclip.paths import OPENCLIP_CONFIG
@@ -129,7 +131,7 @@ def tokenizer_of(name: str, config: dict[str, Any] | None = None, **kwargs: Any)
     special = kwargs or "siglip" in name.lower() or {"hf_tokenizer_name", "tokenizer_kwargs"} & set(text_cfg)
     if special or not isinstance(shared, open_clip.SimpleTokenizer):
         try:
-            return open_clip.get_tokenizer(name, **kwargs)
+            return get_tokenizer(name, **kwargs)
         except ModuleNotFoundError as error:
             raise MissingPackageError(
                 f"The tokenizer of {name} needs {error.name}. Type: pip install {error.name}", name=error.name
@@ -159,9 +161,9 @@ def default_tokenizer(base: Base | None) -> Tokenizer | None:
 
 
 def default_preprocess(clip: Any) -> Callable[[Any], torch.Tensor] | None:
-    """The image transform that a model's own configuration describes; None where it has none."""
+    """The image transform that a model's own configuration describes, turning by EXIF; None where it has none."""
     config = getattr(getattr(clip, "visual", None), "preprocess_cfg", None)
     if not config:
         return None
-    transform: Callable[[Any], torch.Tensor] = image_transform_v2(PreprocessCfg(**config), is_train=False)
+    transform: Callable[[Any], torch.Tensor] = as_shown(image_transform_v2(PreprocessCfg(**config), is_train=False))
     return transform

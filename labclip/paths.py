@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,16 +51,64 @@ def check_file(path: Path) -> None:
         raise ValueError(f"{path} is not writable. Pass a path that is.")
 
 
-def make_folder(folder: Path) -> None:
-    """Make a folder that files can be written in; ValueError if it is a file, OSError if it can't be."""
-    try:
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A path to write to; the file takes the place of `path` when the block ends, whole or not at all.
+
+    What is no plain file, such as /dev/stdout, is written as it is.
+
+    Raises:
+        FileNotFoundError: If its folder does not exist.
+        ValueError: If it is a folder, or may not be written.
+        OSError: If it can't be written; what was there is then still whole.
+    """
+    check_file(path)
+    with _named(path, "Pass a path that you may write."):
+        if (not path.is_file() and path.exists()) or path.absolute().parts[1:2] in (("dev",), ("proc",)):
+            yield path
+            return
+        target = path.resolve()  # a link stays one
+        with tempfile.TemporaryDirectory(prefix=".labclip-", dir=target.parent) as folder:
+            part = Path(folder, target.name)
+            yield part
+            os.replace(part, target)
+
+
+def check_folder(folder: Path, *, needs: int = 0) -> None:
+    """Refuse a folder that files can't be written in, or with less than `needs` bytes free; none is made.
+
+    Raises:
+        ValueError: If it is a file, or too little is free.
+        OSError: If it can't be written.
+    """
+    with _named(folder, "Pass a folder in which you may write."):
         if folder.exists() and not folder.is_dir():
             raise ValueError(f"{folder} is a file. Pass the path of a folder.")
+        there = next(one for one in (folder, *folder.absolute().parents) if one.exists())
+        with tempfile.TemporaryFile(dir=there):
+            free = shutil.disk_usage(there).free
+    if free < needs:
+        raise ValueError(
+            f"{folder} can't hold the {needs:,} bytes that are to be written: {free:,} are free. Free some space, or "
+            f"pass another folder."
+        )
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder that files can be written in; errors as of `check_folder`."""
+    check_folder(folder)
+    with _named(folder, "Pass a folder in which you may write."):
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+
+
+@contextmanager
+def _named(path: Path, remedy: str) -> Iterator[None]:
+    """Make the system's errors name the path and what to do, of their kind and number, by which the cache knows its."""
+    try:
+        yield
     except OSError as error:
-        # Of its kind and number, by which the cache knows its own errors.
-        raised = type(error)(f"{folder} can't be written ({error.strerror}). Pass a folder in which you may write.")
+        if error.strerror is None:  # it is in our words already
+            raise
+        raised = type(error)(f"{path} can't be written ({error.strerror}). {remedy}")
         raised.errno = error.errno
         raise raised from error

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from open_clip.transformer import ResidualAttentionBlock, Transformer
 from torch import nn
+from torch.nn.modules.module import _has_any_global_hook
 
 
 def runs_by_prefix(tower: Any) -> bool:
@@ -26,9 +27,22 @@ def runs_by_prefix(tower: Any) -> bool:
     return (
         len(blocks) > 0
         and not transformer.grad_checkpointing
+        and has_own(transformer, Transformer, "forward")
+        and all(has_own(block, ResidualAttentionBlock, "forward", "attention") for block in blocks)
         and all(type(block) is ResidualAttentionBlock and _is_plain(block.attn) for block in blocks)
-        and not any(is_watched(module) for module in watched)
+        and not _has_any_global_hook()  # type: ignore[no-untyped-call]
+        and not any(is_watched(module) or _is_random(module) for module in watched)
     )
+
+
+def has_own(module: nn.Module, kind: type, *names: str) -> bool:
+    """Whether these methods of a module are the ones that its library wrote for a class, or neither has them."""
+    for name in names:
+        method = getattr(kind, name, None)
+        patched = method is not None and (method.__module__ != kind.__module__ or hasattr(method, "__wrapped__"))
+        if patched or name in vars(module) or getattr(type(module), name, None) is not method:
+            return False
+    return True
 
 
 def is_watched(module: nn.Module) -> bool:
@@ -37,8 +51,15 @@ def is_watched(module: nn.Module) -> bool:
     return any(hooks) or "forward" in vars(module)
 
 
+def _is_random(module: nn.Module) -> bool:
+    """Whether a layer drops values at random: captions must not share which."""
+    return isinstance(module, nn.Dropout) and module.training and module.p > 0
+
+
 def _is_plain(attention: Any) -> bool:
     """Whether it is softmax attention over one projection of its input and nothing more."""
+    if not has_own(attention, type(attention), "forward"):
+        return False
     if type(attention) is nn.MultiheadAttention:
         same = attention._qkv_same_embed_dim and attention.bias_k is None
         return same and not attention.add_zero_attn and attention.dropout == 0
@@ -76,22 +97,21 @@ def encode_prefixes(tower: Any, tokens: torch.Tensor, lengths: torch.Tensor, dev
 
     Args:
         tower: A text tower with causal mask, of which `runs_by_prefix` holds.
-        tokens: Rows in the order of `sort_by_prefix`, int64 [n, length], on the CPU.
+        tokens: Rows in the order of `sort_by_prefix`, int64 or int32 [n, length], on the CPU.
         lengths: How many tokens of each row count, the pooled one last, int64 [n].
         device: Where the tower is. The states are [n, width].
     """
     count, longest = tokens.shape
-    inside = torch.arange(longest) < lengths[:, None]
-    new = torch.ones(count, longest, dtype=torch.bool)
+    inside = torch.arange(longest, device="cpu") < lengths[:, None]
     # From the first difference to the row before on, and beyond that row's end, where there is nothing to share.
-    new[1:] = (tokens[1:] != tokens[:-1]).cummax(dim=1).values | ~inside[:-1]
-    new &= inside
+    new = inside.clone()
+    new[1:] &= (tokens[1:] != tokens[:-1]).cummax(dim=1).values | ~inside[:-1]
     # What is not new is what stands above it; what is beyond a caption's end is never looked at.
     nodes = (
         torch.where(new, new.flatten().cumsum(0).view_as(new) - 1, 0).cummax(dim=0).values.to(device)
     )  # [n, longest]
     places = new.flatten().nonzero().flatten()  # where each node occurs first, [number of nodes]
-    ends = (torch.arange(count) * longest + lengths - 1).to(device)
+    ends = (torch.arange(count, device="cpu") * longest + lengths - 1).to(device)
     dtype = tower.transformer.get_cast_dtype()
     x = tower.token_embedding(tokens.flatten()[places].to(device)).to(dtype)
     x = x + tower.positional_embedding[(places % longest).to(device)].to(dtype)  # [number of nodes, width]

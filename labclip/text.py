@@ -1,4 +1,4 @@
-"""Captions to the base's text embeddings, each encoded at the length it needs."""
+"""Captions and token ids to the base's text embeddings, each encoded at the length it needs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from open_clip import CLIP, CustomTextCLIP, SimpleTokenizer
 from open_clip.transformer import TextTransformer
 from torch import nn
 
-from labclip.prefixes import encode_prefixes, is_watched, like, runs_by_prefix, sort_by_prefix
+from labclip.checks import described
+from labclip.prefixes import encode_prefixes, has_own, is_watched, like, runs_by_prefix, sort_by_prefix
 
 Tokenizer = Callable[[Sequence[str]], torch.Tensor]
 
@@ -55,16 +56,20 @@ def counting_cut(cut: Cut) -> Iterator[None]:
         _COUNTED.reset(token)
 
 
-def as_captions(text: str | Sequence[str]) -> list[str]:
-    """One caption or several as a list; ValueError if something in it is not a string."""
-    if not isinstance(text, Iterable) or isinstance(text, bytes | bytearray | Mapping | Set):
-        raise ValueError(f"text is a {type(text).__name__}. Pass a caption, a list of captions, or a token tensor.")
-    captions = [text] if isinstance(text, str) else list(text)
+def as_captions(text: str | Iterable[str]) -> list[str]:
+    """One caption or several as a list, also from a column of NumPy, pandas or pyarrow; ValueError if it is neither."""
+    not_a_list = not isinstance(text, Iterable) or isinstance(text, bytes | bytearray | Mapping | Set)
+    if not_a_list or len(getattr(text, "shape", (1,))) != 1:  # a table would be read as the names of its columns
+        raise ValueError(
+            f"text is {described(text)}. Pass a caption, a list of captions or one column of them, or token ids as a "
+            f"tensor [n, context_length]."
+        )
+    if isinstance(text, str):
+        return [text]
+    captions = text.to_pylist() if hasattr(text, "to_pylist") else list(text)  # pyarrow's values are no strings
     for index, caption in enumerate(captions):
         if not isinstance(caption, str):
-            raise ValueError(
-                f"Caption {index} is a {type(caption).__name__}, not a str. Pass captions or a token tensor."
-            )
+            raise ValueError(f"Caption {index} is {described(caption)}, not a str. Pass captions or a token tensor.")
     return captions
 
 
@@ -85,35 +90,74 @@ def tokenize(tokenizer: Tokenizer, captions: list[str]) -> torch.Tensor:
     return tokens
 
 
-def encode_captions(clip: nn.Module, tokenizer: Tokenizer, captions: list[str], device: torch.device) -> torch.Tensor:
-    """The base's unnormalised text embeddings of captions.
+def is_readable(tokens: torch.Tensor) -> bool:
+    """Whether the values of token ids may be looked at: not while torch compiles, traces, captures or maps."""
+    return (
+        not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        and type(tokens) is torch.Tensor
+        and tokens.dtype in (torch.int64, torch.int32)
+        and not tokens.is_meta
+        and not torch._C._functorch.is_functorch_wrapped_tensor(tokens)
+        and not (tokens.is_cuda and torch.cuda.is_current_stream_capturing())
+    )
 
-    Under a causal mask with end-of-text pooling nothing behind the pooled token can reach it, and captions that begin
-    alike share what they begin with: each distinct prefix is encoded once, at the length it needs. The same numbers to
-    rounding, several times faster than every caption at the full context. Towers for which that is not exact get that.
+
+def encode_captions(
+    clip: nn.Module, tokenizer: Tokenizer, captions: list[str], device: torch.device, *, trim: bool = True
+) -> torch.Tensor:
+    """The base's unnormalised text embeddings of captions, by `encode_trimmed` where that gives them and `trim` is set.
 
     Returns:
         Text embeddings, [len(captions), dim], in the order of `captions`, with the model's dtype.
     """
     model: Any = clip
     tokens = tokenize(tokenizer, captions)
+    features = encode_trimmed(clip, tokens, device) if trim else None
+    if features is None:
+        chunks = torch.split(tokens, max(1, _budget(device) // tokens.shape[1]))
+        features = torch.cat([model.encode_text(chunk.to(device), normalize=False) for chunk in chunks])
+    return features
+
+
+def encode_trimmed(clip: nn.Module, tokens: torch.Tensor, device: torch.device) -> torch.Tensor | None:
+    """The base's unnormalised text embeddings of token ids, each row at the length it needs.
+
+    Under a causal mask with end-of-text pooling nothing behind the pooled token can reach it, and captions that begin
+    alike share what they begin with: each distinct prefix is encoded once, with no padding. The same numbers to
+    rounding, several times faster than every row at the full context.
+
+    Args:
+        clip: The base.
+        tokens: Token ids, int64 or int32 [n, length].
+        device: Where the base is.
+
+    Returns:
+        Text embeddings, [n, dim], with the model's dtype. None where that is not sure to be exact.
+
+    Raises:
+        ValueError: If a row is longer than the model's context.
+    """
     tower = causal_tower(clip)
-    lengths = torch.full((len(captions),), tokens.shape[1]) if tower is None else _pooled_position(tower, tokens) + 1
-    if tower is not None and int(lengths.max()) > len(tower.positional_embedding):
+    if tower is None or not len(tokens):
+        return None
+    tokens = tokens.cpu()
+    lengths, positions = _pooled_position(tower, tokens) + 1, len(tower.positional_embedding)
+    if int(lengths.max()) > positions:
         raise ValueError(
-            f"The tokenizer made {int(lengths.max())} tokens of a caption, but the model takes "
-            f"{len(tower.positional_embedding)}. Use open_clip.get_tokenizer(NAME) with the model's own name."
+            f"The tokenizer made {int(lengths.max())} tokens of a caption, but the model takes {positions}. "
+            f"Use open_clip.get_tokenizer(NAME) with the model's own name."
         )
-    budget = _CHUNK_CPU if device.type == "cpu" else _CHUNK_ACCELERATOR
-    if tower is None:
-        chunks = [tokens[rows].to(device) for rows in _chunks(torch.arange(len(tokens)), lengths, budget)]
-        return torch.cat([model.encode_text(chunk, normalize=False) for chunk in chunks])
     order = sort_by_prefix(tokens, lengths)
     features = []
-    for rows in _chunks(order, lengths, budget):
+    for rows in _chunks(order, lengths, _budget(device)):
         chunk = tokens[rows, : int(lengths[rows].max())]
         features.append(_project(tower, encode_prefixes(tower, chunk, lengths[rows], device)))
     return torch.cat(features)[order.argsort().to(device)]
+
+
+def _budget(device: torch.device) -> int:
+    return _CHUNK_CPU if device.type == "cpu" else _CHUNK_ACCELERATOR
 
 
 def causal_tower(clip: nn.Module) -> Any | None:
@@ -130,17 +174,11 @@ def causal_tower(clip: nn.Module) -> Any | None:
 
 
 def _is_openclips_own(clip: nn.Module, tower: nn.Module) -> bool:
-    """Whether text goes OpenCLIP's own way: a subclass's methods and hooks on the tower see token tensors only."""
+    """Whether text goes OpenCLIP's own way: what a subclass, a patch or a hook on the tower does sees whole rows."""
     own = CLIP if isinstance(clip, CLIP) else CustomTextCLIP
-    methods = [(clip, own, "encode_text"), (clip, own, "_encode_text")]
-    if tower is not clip:
-        methods += [(tower, TextTransformer, "forward"), (tower, TextTransformer, "_embeds")]
-    if any(
-        name in vars(obj) or getattr(type(obj), name, None) is not getattr(kind, name, None)
-        for obj, kind, name in methods
-    ):
+    if not has_own(clip, own, "encode_text", "_encode_text"):
         return False
-    return tower is clip or not is_watched(tower)
+    return tower is clip or (has_own(tower, TextTransformer, "forward", "_embeds") and not is_watched(tower))
 
 
 def _pooled_position(tower: Any, tokens: torch.Tensor) -> torch.Tensor:

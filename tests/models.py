@@ -8,6 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from labclip import LABCLIP, Alignment
+
 DIM = 16
 CONTEXT = 16
 VISION = {"layers": 2, "width": 32, "patch_size": 8, "image_size": 32, "head_width": 16}
@@ -153,3 +155,8 @@ def matrix(seed=0, dim=DIM):
 def expected(features, weight):
     """The published module's output: a bias-free linear layer, then unit length."""
     return F.normalize(F.normalize(features.float(), dim=-1) @ weight.T, dim=-1)
+
+
+def wrap(kind, alignment=None, *, trim=True, **options):
+    """The tiny model of a kind, wrapped with a matrix far from the identity unless another alignment is given."""
+    return LABCLIP(make(kind), alignment or Alignment(matrix(), **options), tokenizer=tokenizer(), trim=trim)

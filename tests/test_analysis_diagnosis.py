@@ -107,7 +107,7 @@ def test_the_models_own_matrix_is_measured_beside(lost_in_alignment):
     assert found.verdict.repair[0].startswith("The model's own matrix removes most")
     noise = Alignment(torch.randn(35, 35, generator=torch.Generator().manual_seed(0)))
     harmful = diagnose_features(data, noise, fit=False)
-    assert "of R@1 captions to images" in harmful.verdict.repair[1]
+    assert "in image search by captions (R@1)" in harmful.verdict.repair[1]
 
 
 def estimate(value, low, high):
@@ -181,7 +181,7 @@ def test_costs_and_gains_are_told_only_where_measurable():
     gain = verdict.judge_gain("A matrix", compared("binding", 0.6, 0.7, True), 1)
     cost = verdict.judge_cost("A matrix", retrieval, 1)
     assert gain == "A matrix removes some of cosine's errors, 25%: 0.600 to 0.700 [0.690, 0.710]."
-    assert cost == "For retrieval a matrix loses 0.050 of R@1 captions to images."
+    assert cost == "For retrieval a matrix loses 0.050 in image search by captions (R@1)."
     gain = verdict.judge_gain("A matrix", compared("binding", 0.6, 0.61, False), 1)
     cost = verdict.judge_cost("A matrix", retrieval[1:], 1)
     assert "no measurable difference to binding" in gain
@@ -220,10 +220,11 @@ def test_json_text_and_page_say_the_same(lost_in_alignment, tmp_path):
 
 def test_markdown_and_latex_hold_every_table_and_repr_one_line(lost_in_alignment):
     found = lost_in_alignment
-    tables = [table.caption for section in found.page().sections for table in section.tables]
+    page = found.page()
+    tables = [table.caption for section in (*page.sections, *page.appendix) for table in section.tables]
     assert len(tables) == 9
     markdown, latex = found.to_markdown(level=2), found.to_latex()
-    assert markdown.startswith("## Where binding is lost: embeddings\n\nEach encoder knows")
+    assert markdown.startswith("## Where binding is lost: embeddings\n\nThis model")
     assert all(f"**{caption}**" in markdown for caption in tables)
     assert latex.count(r"\begin{tabular}") == len(tables) - 1  # attributes and objects have the same columns
     moved = found.repair.retrieval[0].differences[0]

@@ -131,7 +131,7 @@ def test_the_list_names_every_benchmark_with_its_files_and_options():
         (("scenes", "--model", "scenes", "--option", "n"), "--option is 'n'. Type KEY=VALUE"),
         (("scenes", "--model", "scenes", "--option", "size=3"), "has no option 'size'. It has n, seed"),
         (("scenes", "--model", "scenes", "--out", "/no/such/folder/page.html"), "There is no folder /no/such/folder"),
-        (("scenes", *QUICK, "--batch-size", "0"), "batch_size is 0"),
+        (("scenes", *QUICK, "--batch-size", "0"), "'--batch-size': 0 is not in the range"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(arguments, said):
@@ -147,7 +147,7 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, said):
         (("csv", "--model", "scenes", "--data", "a.csv", "--data", "b.csv"), "--data of csv is given twice"),
         (("scenes", "scenes", "--model", "scenes"), "The benchmark scenes is named twice"),
         (("scenes", *QUICK, "--option", "n=20"), "--option n of scenes is 300 and 20"),
-        (("scenes", *QUICK, "--seed", "-1"), "seed is -1"),
+        (("scenes", *QUICK, "--seed", "-1"), "'--seed': -1 is not in the range"),
         (("scenes", *QUICK, "--out", "page.txt"), "End its name with .html"),
         (("scenes", *QUICK, "--markdown", "."), ". is a folder. Pass the path of a file"),
         (("scenes", *QUICK, "--latex", "."), ". is a folder. Pass the path of a file"),
@@ -196,3 +196,30 @@ def test_the_help_tells_every_precision_and_where_the_cache_is():
     said = " ".join(run("--help").stdout.split())
     assert f"{', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}." in said
     assert "LABCLIP_CACHE" in said
+
+
+def test_several_models_are_one_table_for_a_paper(ten, tmp_path):
+    table = tmp_path / "table.tex"
+    models = ("--model", "scenes", "--model", "scenes", "--option", "scenes:n=300", "--data", f"csv={ten / 'own.csv'}")
+    done = run("scenes", "csv", *models, "--images", ten, "--latex", table, "--percent", "--json")
+    found = json.loads(done.stdout)["reports"]
+    assert [one["measured"]["models"] for one in found] == [["base", "labclip"]] * 2
+    assert found[0]["benchmarks"] == found[1]["benchmarks"]
+    rows = [line for line in table.read_text().splitlines() if line.startswith("scenes (embedded) & ")]
+    value = found[0]["benchmarks"]["scenes"]["models"]["base"]["binding"]
+    assert len(rows) == 2
+    assert rows[0].split(" & ")[1] == f"{100 * value:.1f}"
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--percent",), "--rows models and --percent are of the LaTeX. Pass --latex FILE too."),
+        (("--rows", "models"), "--rows models and --percent are of the LaTeX. Pass --latex FILE too."),
+        (("--percent", "--latex", "t.tex"), "Several models in one table, and --percent, need --rows models."),
+        (("--model", "b", "--rows", "metrics", "--latex", "t.tex"), "Several models in one table, and --percent, need"),
+        (("--model", "b", "--items", "i.csv"), "i.csv is of one model, but there are 2. Pass one --model for it."),
+    ],
+)
+def test_what_a_table_for_a_paper_needs_is_said_before_the_work(flags, said):
+    assert said in run("scenes", *QUICK, *flags, code=2).output

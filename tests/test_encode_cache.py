@@ -232,12 +232,6 @@ def test_a_transformer_in_half_precision(dtype):
     assert half.encode_image([Image.fromarray(asked[0][0].data)]).dtype == dtype
 
 
-def test_pixels_that_would_be_cut_to_white_are_refused(model, tmp_path):
-    Image.fromarray(np.full((9, 9), 40_000, dtype=np.uint16)).save(tmp_path / "deep.png")
-    with pytest.raises(ValueError, match=r"deep\.png .*mode I;16.*save it in 8 bits"):
-        encode(model, [ImageSource("deep.png", tmp_path / "deep.png")], ["a"], progress=False)
-
-
 def test_a_box_of_less_than_a_pixel_is_named(model):
     with pytest.raises(ValueError, match=r"the box \(0, 0, 0\.4, 5\), which is less than a pixel"):
         encode(model, [ImageSource("p", data=scenes.sample(1).images[0], box=(0, 0, 0.4, 5))], ["a"], progress=False)

@@ -7,6 +7,7 @@ from evaluated import features, image_file, read
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from labclip.evaluation.benchmarks.valse import FILES as VALSE
 from labclip.evaluation.sources import Sources
 from labclip.jsonfile import read_json
 
@@ -24,6 +25,9 @@ FILES = {
     "flickr30k-order": ["flickr30k_test.json"],
     "colorswap": ["test.json"],
     "whatsup": ["controlled_images_dataset.json"],
+    "eqben": ["all_select.json"],
+    "naturalbench": ["metadata.json"],
+    "valse": [f"{name}.json" for name in VALSE],
 }  # fmt: skip
 ITEMS = {
     "sugarcrepe": CAPTIONED,
@@ -35,6 +39,9 @@ ITEMS = {
     "flickr30k-order": {"image": "a.jpg", "caption": ["a red dog and a blue cat", "two"]},
     "colorswap": {"image_1": "a.jpg", "image_2": "b.jpg", "caption_1": "x y", "caption_2": "y x"},
     "whatsup": {"image_path": "mug_on_plate.jpeg", "caption_options": ["one", "two"]},
+    "eqben": {"image0": "a.jpg", "image1": "b.jpg", "caption0": "x y", "caption1": "y x"},
+    "naturalbench": {"image_0": "a.jpg", "image_1": "b.jpg", "caption_0": "x y", "caption_1": "y x"},
+    "valse": {"image_file": "a.jpg", "caption": "one", "foil": "two", "mturk": {"caption": 3}},
 }
 anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)

@@ -556,14 +556,6 @@ def test_rows_without_a_direction_are_not_saved(tmp_path, value, what):
     assert not list((tmp_path / "features").iterdir())
 
 
-def test_deep_images_are_not_made_white(model, data):
-    Image.fromarray(np.full((9, 9), 40_000, dtype=np.uint16)).save(data / "2.png")
-    with pytest.raises(
-        ValueError, match=r"2\.png \(captions\.csv \w+ \d+\) has pixels of mode I;16.*save it in 8 bits"
-    ):
-        run(model, data, "deep")
-
-
 def test_features_of_arrays_open_for_any_model_of_their_base(model, tmp_path):
     rows = np.eye(256, dtype="f4")[:2]
     Features.from_arrays(images=rows, texts=rows, base=model.alignment.base).save(tmp_path / "features")

@@ -13,6 +13,7 @@ from PIL import Image
 
 from labclip import LABCLIP, Alignment, negatives
 from labclip.data import BadRow, Columns, find_inputs, read_items, streaming
+from labclip.data.inputs import READERS
 from labclip.features import embed
 
 SIZE = 8
@@ -197,6 +198,16 @@ def test_unsound_tables_are_errors_that_name_the_file(tmp_path):
     good, bad = read(written(tmp_path / "c.jsonl", '{"caption": "x", "image": "a"}\nnonsense\n3\n{"caption": 3}\n'))
     assert len(good) == 1
     assert [place for place, _, _ in bad] == ["c.jsonl line 2", "c.jsonl line 3", "c.jsonl line 4"]
+    with pytest.MonkeyPatch.context() as patch:  # 16 MiB in truth, as a cell of a csv file
+        patch.setattr("labclip.data.rows.LIMIT", 60)
+        for name, long in (
+            ("c.jsonl", '{"image": "a", "caption": "%s"}\n'),
+            ("c.txt", "%s"),
+            ("c.csv", "caption\n%s\n"),
+        ):
+            path = written(tmp_path / name, long % ("a" * 61))
+            with pytest.raises(ValueError, match=rf"{name} near line \d is not sound: .*(limit|longer)"):
+                list(READERS[path.suffix](path, lambda _: True))
     surrogate = '{"caption": "\\ud800", "image": "a"}'
     assert "not valid Unicode" in read(written(tmp_path / "c.jsonl", surrogate))[1][0][2]
 
@@ -223,6 +234,10 @@ def test_tars(tmp_path):
         ("n" * 120 + "/4.png", picture(4)),
         ("n" * 120 + "/4.txt", b"a long name"),
     ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("labclip.data.archives.LIMIT", 15)
+        _, bad = read(pack(tmp_path / "s.tar", members))
+        assert "has a .json of more than 15 bytes" in [reason for _, _, reason in bad]
     for kind in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
         good, bad = read(pack(tmp_path / "s.tar", members, format=kind))
         assert good[:3] == [("d/0.png", "a red cube", []), ("d/1.PNG", "x", ["xx"]), ("d/1.PNG", "y", ["yy"])]

@@ -10,8 +10,10 @@ import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
+from models import wrap
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
+from torch import nn
 
 import labclip
 from labclip import LABCLIP, Alignment, Base
@@ -19,11 +21,6 @@ from labclip import LABCLIP, Alignment, Base
 ALL = list(models.KINDS)
 NATIVE = [kind for kind in ALL if kind != "hf"]
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
-
-
-def wrap(kind, alignment=None, **options):
-    clip = models.make(kind)
-    return LABCLIP(clip, alignment or Alignment(models.matrix(), **options), tokenizer=models.tokenizer())
 
 
 def flat(output):
@@ -171,211 +168,7 @@ def test_logit_scale_is_the_fitted_one_interpolated_by_strength(kind):
     assert model.logit_scale is model.clip.logit_scale
 
 
-# Strings and pictures
-
-
-@pytest.mark.parametrize("kind", ALL)
-def test_strings_equal_tokens(kind):
-    model = wrap(kind)
-    short = model.encode_text(models.CAPTIONS, normalize=True)
-    torch.testing.assert_close(short, model.encode_text(models.tokens(), normalize=True), **CLOSE)
-    torch.testing.assert_close(model.encode_text(models.CAPTIONS[1], normalize=True), short[1:2], **CLOSE)
-
-
-@pytest.mark.parametrize(
-    ("kind", "trims"),
-    [
-        ("clip", True),
-        ("eos", True),
-        ("main", models.MainLayoutCLIP is open_clip.CLIP),
-        ("siglip", False),
-        ("coca", False),
-        ("hf", False),
-    ],
-)
-def test_only_towers_that_padding_cannot_reach_are_shortened(kind, trims):
-    from labclip.text import causal_tower
-
-    assert (causal_tower(models.make(kind)) is not None) == trims
-
-
-class _Negated(open_clip.CLIP):
-    def encode_text(self, text, normalize=False):
-        return -super().encode_text(text, normalize=normalize)
-
-
-def test_strings_go_the_way_a_subclass_goes():
-    clip = _Negated(models.DIM, models.VISION, models.TEXT)
-    clip.load_state_dict(models.make("clip").state_dict())
-    model = LABCLIP(clip.eval(), Alignment(models.matrix()), tokenizer=models.tokenizer())
-    torch.testing.assert_close(model.encode_text(models.CAPTIONS), -wrap("clip").encode_text(models.tokens()), **CLOSE)
-
-
-def test_strings_meet_hooks_of_the_tower():
-    model, seen = wrap("custom"), []
-    model.clip.text.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
-    model.encode_text(models.CAPTIONS)
-    assert sum(seen) == len(models.CAPTIONS)
-
-
-def test_many_captions_keep_their_order():
-    model = wrap("clip")
-    captions = [f"{'very ' * (row % 9)}small cat number {row}" for row in range(300)]
-    together = model.encode_text(captions)
-    for row in (0, 7, 8, 150, 299):
-        torch.testing.assert_close(together[row], model.encode_text(captions[row])[0], **CLOSE)
-
-
-PREFIXES = [
-    "a red",
-    "a red cube",
-    "a red cube",
-    "a red cube and a blue sphere",
-    "a red cube and a red sphere",
-    "",
-    "cat",
-]
-
-
-@pytest.mark.parametrize("kind", ["clip", "quickgelu", "linear", "custom", "eos"])
-def test_shared_prefixes_change_no_caption_and_no_gradient(kind):
-    gradients = []
-    for given in (PREFIXES, models.tokenizer()(PREFIXES)):
-        model = wrap(kind)
-        features = model.encode_text(given, normalize=True)
-        weights = torch.linspace(-1, 1, features.numel()).view_as(features)
-        (features * weights).sum().backward()
-        gradients.append([parameter.grad for parameter in text_side(model).parameters()] + [features.detach()])
-    for ours, theirs in zip(*gradients, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
-
-
-def text_side(model):
-    return getattr(model.clip, "text", None) or model.clip.transformer
-
-
-def test_each_distinct_prefix_goes_through_the_layers_once():
-    model, rows = wrap("clip"), []
-
-    class Counting(torch.nn.Identity):
-        def forward(self, x):
-            rows.append(x.shape[:-1].numel())
-            return x
-
-    for block in model.clip.transformer.resblocks:
-        block.ls_2 = Counting()
-    model.encode_text(PREFIXES)
-    # Up to eight tokens: start; end; a, red, end; cube, end; cat, end. Longer: a, red, cube, and, a; blue, sphere, end;
-    # red, sphere, end. Then the seven ends, two of which are one caption's.
-    assert rows == [20, 7]
-
-
-def parts(model):
-    clip = model.clip
-    block = clip.transformer.resblocks[-1]
-    return {
-        "transformer": clip.transformer, "block": block, "attn": block.attn, "out_proj": block.attn.out_proj,
-        "ln_2": block.ln_2, "mlp": block.mlp, "ln_final": clip.ln_final, "token_embedding": clip.token_embedding,
-    }  # fmt: skip
-
-
-@pytest.mark.parametrize("part", list(parts(wrap("clip"))))
-@pytest.mark.parametrize("kind", ["hook", "pre", "forward"])
-def test_strings_meet_whatever_is_put_into_the_tower(part, kind):
-    model = wrap("clip")
-    module = parts(model)[part]
-
-    def first(x):
-        return (x[0] * 1.5, *x[1:]) if isinstance(x, tuple) else x * 1.5
-
-    if kind == "hook":
-        module.register_forward_hook(lambda module, inputs, output: first(output))
-    elif kind == "pre":
-        module.register_forward_pre_hook(lambda module, inputs: inputs)
-    else:
-        forward = module.forward
-        module.forward = lambda *args, **kwargs: first(forward(*args, **kwargs))
-    strings, tokens = model.encode_text(models.CAPTIONS, True), model.encode_text(models.tokens(), True)
-    torch.testing.assert_close(strings, tokens, **CLOSE)
-
-
-def test_strings_go_through_a_layer_put_in_place_of_another():
-    model = wrap("clip")
-    block = model.clip.transformer.resblocks[0]
-
-    class MaybeCalled(torch.nn.Linear):  # torch's attention reads its weights and never calls it, OpenCLIP's does
-        def forward(self, x):
-            return -super().forward(x)
-
-    block.attn.out_proj = MaybeCalled(24, 24)
-    block.mlp.c_proj = torch.nn.Sequential(block.mlp.c_proj, torch.nn.Linear(24, 24))
-    strings, tokens = model.encode_text(models.CAPTIONS, True), model.encode_text(models.tokens(), True)
-    torch.testing.assert_close(strings, tokens, **CLOSE)
-
-
-def test_an_encode_text_put_on_one_model_is_used():
-    model = wrap("clip")
-    own = model.clip.encode_text
-    model.clip.encode_text = lambda text, normalize=False: -own(text, normalize=normalize)
-    torch.testing.assert_close(
-        model.encode_text(models.CAPTIONS, True), -wrap("clip").encode_text(models.tokens(), True), **CLOSE
-    )
-
-
-@pytest.mark.parametrize("kind", ["clip", "eos"])
-def test_any_tokens_at_all_give_the_same_by_prefix(kind):
-    for seed in range(20):
-        draw = torch.Generator().manual_seed(seed)
-        tokens = torch.randint(1, 4, (12, models.CONTEXT), generator=draw)
-        ends = torch.randint(1, models.CONTEXT, (12,), generator=draw)
-        tokens[torch.arange(12), ends] = 49407
-        tokens[5] = torch.randint(1, 4, (models.CONTEXT,), generator=draw)  # no end at all
-        model = wrap(kind)
-        model.tokenizer = lambda captions, tokens=tokens: tokens
-        strings = model.encode_text([f"{row}" for row in range(12)], True)
-        torch.testing.assert_close(strings, model.encode_text(tokens, True), **CLOSE)
-
-
-def test_one_long_caption_does_not_pad_the_short_ones():
-    from labclip.prefixes import sort_by_prefix
-    from labclip.text import _chunks
-
-    lengths = torch.tensor([9] * 100 + [77])
-    order = sort_by_prefix(torch.zeros(101, 77, dtype=torch.long), lengths)
-    assert [len(chunk) for chunk in _chunks(order, lengths, 2048)] == [100, 1]
-
-
-def test_no_captions_give_no_rows():
-    assert wrap("clip").encode_text([]).shape == (0, models.DIM)
-
-
-def test_captions_that_are_cut_are_counted_and_named():
-    long = "a red cube and " * 8 + "a blue sphere"
-    with pytest.warns(UserWarning, match=r"1 of 2 captions are longer than the 16 tokens.*'a red cube and a red"):
-        wrap("clip").encode_text(["a cat", long])
-
-
-def test_a_caption_that_just_fits_is_not_reported():
-    model, caption = wrap("clip"), " ".join(["cat"] * (models.CONTEXT - 2))
-    assert model.encode_text([caption]).shape == (1, models.DIM)
-
-
-def test_strings_need_a_tokenizer():
-    model = LABCLIP(models.make("clip"), Alignment(models.matrix()))
-    with pytest.raises(ValueError, match=r"no tokenizer.*open_clip.get_tokenizer"):
-        model.encode_text("a cat")
-
-
-def test_a_tokenizer_for_another_context_is_an_error():
-    model = LABCLIP(models.make("clip"), Alignment(models.matrix()), tokenizer=open_clip.get_tokenizer("ViT-B-32"))
-    with pytest.raises(ValueError, match=r"made 42 tokens.*takes 16"):
-        model.encode_text(" ".join(["cat"] * 40))
-
-
-@pytest.mark.parametrize("bad", [[1, 2], [["a cat"]], [None]])
-def test_captions_must_be_strings(bad):
-    with pytest.raises(ValueError, match="Caption 0 is a"):
-        wrap("clip").encode_text(bad)
+# Images
 
 
 def test_pil_images_are_preprocessed():
@@ -438,6 +231,7 @@ def test_the_matrix_stays_float32(dtype):
     assert model.aligned_logit_scale.dtype == torch.float32
     assert torch.equal(model.matrix.data, models.matrix())
     assert torch.equal(model.alignment.matrix.data, models.matrix())
+    model.trim = False
     features = model.encode_text(models.tokens(), normalize=True)
     assert features.dtype == dtype
     exact = models.expected(model.clip.encode_text(models.tokens(), normalize=True), models.matrix())
@@ -445,7 +239,7 @@ def test_the_matrix_stays_float32(dtype):
 
 
 def test_the_product_is_float32_under_autocast():
-    model = wrap("clip")
+    model = wrap("clip", trim=False)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         plain = model.encode_text(models.tokens(), aligned=False, normalize=False)
         got = model.encode_text(models.tokens(), normalize=False)
@@ -610,6 +404,53 @@ def test_compiles_without_a_break(identity):
     torch.compiler.reset()
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("kind", ["clip", "custom", "resnet"])
+def test_scripts_as_its_folded_copy(kind):
+    model, images, tokens = wrap(kind, logit_scale=1.5), models.images(4), models.tokens()
+    scripted = torch.jit.script(model)
+    for one, other in zip(flat(scripted(images, tokens)), flat(model(images, tokens)), strict=True):
+        torch.testing.assert_close(one, other, **CLOSE)
+    assert isinstance(model.clip, nn.Module)
+    assert not isinstance(model.clip, torch.jit.ScriptModule)
+
+
+def _int8(model, layers):
+    if not {"x86", "fbgemm", "onednn", "qnnpack"} & set(torch.backends.quantized.supported_engines):
+        pytest.skip("this torch has no int8 kernels")
+    return torch.ao.quantization.quantize_dynamic(model, layers)
+
+
+@pytest.mark.filterwarnings("ignore:.*quant")
+def test_quantising_the_wrapper_says_to_fold_it():
+    with pytest.raises(ValueError, match=r"can't be quantised.*Fold it.*labclip.fold\(model, to=\"transformers\"\)"):
+        _int8(wrap("clip"), {nn.Linear})
+    assert not hasattr(wrap("clip"), "qconfig")
+
+
+@pytest.mark.filterwarnings("ignore:.*quant")
+@pytest.mark.parametrize("kind", ["clip", "custom", "resnet", "siglip"])
+def test_a_folded_copy_can_be_quantised(kind):
+    model = wrap(kind)
+    folded = model.fold()
+    layers = {name for name, _ in folded.named_modules() if ".mlp.c_" in name and ".0." not in name}
+    quantised = _int8(folded, layers)
+    assert any("quantized" in type(layer).__module__ for layer in quantised.modules())
+    ours, exact = quantised.encode_text(models.tokens()), model.encode_text(models.tokens())
+    assert 0.998 < F.cosine_similarity(ours, exact).min() < 1
+
+
+@pytest.mark.filterwarnings("ignore:.*quant")
+def test_a_copy_folded_for_transformers_can_be_quantised():
+    pytest.importorskip("transformers")
+    model = wrap("clip")
+    quantised = _int8(labclip.fold(model, to="transformers"), {nn.Linear})
+    with torch.no_grad():
+        ours = quantised.get_text_features(models.tokens())
+    ours, exact = getattr(ours, "pooler_output", ours), model.encode_text(models.tokens())
+    assert 0.99 < F.cosine_similarity(ours, exact).min() < 1
+
+
 def test_train_and_eval_follow_the_wrapped_model():
     clip = models.make("resnet").train()
     model = LABCLIP(clip, Alignment(models.matrix()))
@@ -713,15 +554,3 @@ def test_what_is_no_image_is_an_error_that_says_what_is_one(image, said):
     for attempt in (model.encode_image, model):
         with pytest.raises(ValueError, match=rf"^image is {said}. Pass a PIL image.*fromarray.*model.preprocess"):
             attempt(image)
-
-
-@pytest.mark.parametrize("text", [None, 3, b"a red cube", {"a red cube": 1}, {"a", "b"}])
-def test_what_is_no_caption_is_an_error(text):
-    with pytest.raises(ValueError, match=rf"text is a {type(text).__name__}. Pass a caption, a list of captions"):
-        wrap("clip").encode_text(text)
-
-
-@pytest.mark.parametrize("tokens", [torch.zeros(2, models.CONTEXT), torch.zeros(models.CONTEXT, dtype=torch.int64)])
-def test_what_are_no_tokens_is_an_error(tokens):
-    with pytest.raises(ValueError, match=r"text is a Tensor of torch.* \[.*Pass token ids, whole numbers \[n, context"):
-        wrap("clip").encode_text(tokens)

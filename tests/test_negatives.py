@@ -417,6 +417,31 @@ def test_a_text_made_to_have_no_negative_does_not_stop_a_run():
     assert shuffle([marks], tagger=lambda words: ["NN"] * len(words)) == [None]
 
 
+def test_a_caption_of_megabytes_is_not_tagged():
+    def tagger(words):
+        raise AssertionError("tagged")
+
+    assert shuffle(["x-y's" * 1_000_000, "red,blue" * 10_000], tagger=tagger) == [None, None]
+    assert swap(["red blue " * 100_000], ["red", "blue"]) == [None]
+    # An article of many words is cut to forty, as ever.
+    assert shuffle(["a dog on a cat " + "and so on " * 10_000], tagger=lambda words: [
+        "NN" if word in ("dog", "cat") else "X" for word in words
+    ])[0].startswith("a cat on a dog and")  # fmt: skip
+
+
+@pytest.mark.parametrize("k", [0, 1001, 10**12])
+def test_negatives_a_caption_are_bounded(k):
+    with pytest.raises(ValueError, match=rf"k is {k}, but it is the number of negatives.* Pass 1 to 1,000"):
+        swap(["a red cube and a blue ball"], ["red", "blue"], k=k)
+
+
+def test_the_same_letters_in_another_normal_form_are_the_same_caption():
+    composed, apart = "a caf\u00e9 by a t\u0159i", "a cafe\u0301 by a tr\u030ci"
+    assert comparable(composed) == comparable(apart)
+    assert generate([composed], lambda caption, rng: [apart, "a tree"]) == ["a tree"]
+    assert generate(["x", composed], lambda caption, rng: [apart], image_index=[0, 0]) == [None, None]
+
+
 @pytest.fixture
 def hanta():
     pytest.importorskip("HanTa")

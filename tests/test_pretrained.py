@@ -367,7 +367,7 @@ def test_a_config_that_makes_no_sense_is_one_error(folder, change):
 def test_a_record_read_from_a_file_opens_no_path_and_no_repository(hub, tmp_path, base):
     record = Base(*base, quick_gelu=False, embed_dim=512)
     Alignment(torch.eye(512), base=record).save_pretrained(tmp_path / "alone")
-    with pytest.raises(ValueError, match=r"whose weights OpenCLIP does not know by name.*pass base="):
+    with pytest.raises(ValueError, match=r"whose weights OpenCLIP does not know by name.*Pass base="):
         LABCLIP.from_pretrained(tmp_path / "alone")
     assert hub.requests == []
 
@@ -571,6 +571,25 @@ def test_errors_of_openclips_entry_say_what_to_type(world):
         create("tiny-world", pretrained="openai", jit=True)
     with pytest.raises(ValueError, match="but the base is tiny-world"):
         create("tiny-world", pretrained="laion", alignment=Alignment(models.matrix(), base=BASE))
+
+
+@pytest.mark.parametrize("where", [open_clip, open_clip.factory], ids=["open_clip", "open_clip.factory"])
+def test_they_can_stand_in_openclips_place(where, folder, monkeypatch):
+    for name in ("create_model_and_transforms", "get_tokenizer"):
+        monkeypatch.setattr(where, name, getattr(labclip, name))
+    for name in ("scenes", f"local-dir:{folder}"):
+        model, _, _ = where.create_model_and_transforms(name)
+        assert isinstance(model, LABCLIP)
+        assert where.get_tokenizer(name, context_length=12)(["a red cube"]).shape == (1, 12)
+    assert isinstance(LABCLIP.from_pretrained("scenes"), LABCLIP)
+
+
+def test_names_that_openclip_has_too_can_stand_in_its_place(monkeypatch):
+    for name in set(labclip.__all__) & set(vars(open_clip)):
+        monkeypatch.setattr(open_clip, name, getattr(labclip, name))
+    model, _, _ = open_clip.create_model_and_transforms("scenes")
+    assert "scenes" in open_clip.list_pretrained()
+    assert model.encode_text(open_clip.get_tokenizer("scenes")(["a red cube"])).shape == (1, 256)
 
 
 def test_openclip_folders_open_by_the_same_entry(folder):

@@ -6,6 +6,7 @@ import pytest
 from planted import QUICK
 
 import labclip
+from labclip.report.values import percent
 from labclip.training import FitResult
 from labclip.training.frontier import Point
 from labclip.training.result import in_words, share_kept
@@ -23,7 +24,11 @@ def test_a_result_is_one_line_and_its_text_says_what_was_gained_and_paid(result)
     assert re.fullmatch(shown, repr(result))
     text = str(result)
     assert text.startswith("Fit on planted (world)\n===")
-    assert "Worth using: strength" in text
+    assert "Worth using: the caption wins" in text
+    told = [result.results["validation"][side]["binding"] for side in ("base", "labclip")]
+    figures = [figure for figure, _ in result.page().key]
+    assert figures[:2] == [f"{percent(value)}%" for value in told]
+    assert figures[2].endswith("%")
     for row in ("validation +binding +0.[0-9]{3} +[01].[0-9]{3}", "retain base +R@1 text to image", "LABCLIP"):
         assert re.search(row, text)
     assert all(sentence.split()[0] in text for sentence in result.advice)

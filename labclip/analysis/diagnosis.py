@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from tqdm import tqdm
 from labclip.alignment import Alignment
 from labclip.analysis.confusion import confusions
 from labclip.analysis.objects import LEAST, complexity, decompose
+from labclip.analysis.plots import MODELS
 from labclip.analysis.probes import probe
 from labclip.analysis.repair import Repair, repair
 from labclip.analysis.report import Diagnosis
@@ -24,8 +26,10 @@ from labclip.analysis.space import modality_gap, permutation_similarity, spectru
 from labclip.analysis.verdict import Side, Verdict, judge, judge_cost, judge_gain
 from labclip.checks import checked_whole, described
 from labclip.data.scene_files import LabelledScenes, labelled_scenes, read_labelled_scenes
+from labclip.evaluation.example import Example, choose, item
 from labclip.messages import typed
 from labclip.model import LABCLIP
+from labclip.packages import versions_of
 
 SCENES = 5000
 """Embedded scenes drawn where no data is given: shares are known to .014, and two cores take about a minute."""
@@ -103,7 +107,7 @@ def diagnose(
     own = None if model.alignment.is_identity else Alignment(model.alignment.matrix.detach().cpu())
     base = str(model.alignment.base or "a base without a name")
     found = diagnose_features(features, own, base=base, seed=seed, fit=fit, folds=folds, progress=progress)
-    return replace(found, seconds=time.perf_counter() - began)
+    return replace(found, seconds=time.perf_counter() - began, example=_example(data, features, found, own))
 
 
 def diagnose_features(
@@ -146,6 +150,9 @@ def diagnose_features(
         seed=seed,
         seconds=time.perf_counter() - began,
         notes=[*data.notes, *_notes(data, sides, after), *repaired.notes],
+        weights_sha256=data.weights_sha256,
+        versions=versions_of("torch", "open_clip_torch", "numpy"),
+        date=date.today().isoformat(),
     )
 
 
@@ -172,6 +179,22 @@ def _steps(total: int, progress: bool) -> Iterator[Callable[[str], object]]:
 
         yield begin
         bar.update(total - bar.n)
+
+
+def _example(
+    labelled: LabelledScenes, features: SceneFeatures, found: Diagnosis, own: Alignment | None
+) -> Example | None:
+    """A scene to show, with the matrix that the report is about: of those fitted here the one not fitted on it."""
+    rows, repaired = np.flatnonzero(features.has_swapped), found.repair
+    names = ["base", *([found.after] if found.after else [])]
+    place, chosen = choose([repaired.correct[name][rows] for name in names])
+    row = int(rows[place])
+    texts = {"base": torch.stack([features.captions[row], features.swapped[row]])}
+    matrix = own if own is not None else repaired.fitted[repaired.fold[row]] if repaired.fitted else None
+    if matrix is not None:
+        texts[MODELS[found.after]] = matrix(texts["base"], normalize=True)
+    captions = labelled.captions[row], str(labelled.swapped[row])
+    return item(labelled.images[row], captions, features.images[row], texts, chosen)
 
 
 def _side(rows: torch.Tensor, data: SceneFeatures, folds: int, seed: int) -> Side:

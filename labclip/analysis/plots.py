@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,13 +15,13 @@ from labclip.analysis.confusion import Pair
 from labclip.analysis.objects import PREDICTORS, Complexity
 from labclip.analysis.probes import Probed
 from labclip.analysis.space import Distribution, Gap, Spectrum
-from labclip.analysis.verdict import spoken
 from labclip.evaluation.scores import Compared, Estimate
+from labclip.evaluation.summary import worded
 from labclip.report.drawing import BLUE, GREEN, GRID, INK, ORANGE, PINK, SKY, SOFT, empty, legend_below, literal
 
 PERMUTED = {"swapped": "attributes swapped", "shuffled": "words shuffled"}
 SIDES = {"image": "images", "text": "captions"}
-MODELS = {"base": "base", "own": "its own matrix", "fitted": "matrix fitted on other combinations"}
+MODELS = {"base": "base", "own": "its own matrix", "fitted": "matrix fitted here"}
 _LOOKS = {
     "image": (BLUE, "o"), "text": (ORANGE, "s"),
     "base": (SOFT, "o"), "own": (GREEN, "D"), "fitted": (PINK, "^"),
@@ -34,7 +35,7 @@ def binding(probes: Mapping[str, Probed], cosine: Mapping[str, Estimate]) -> Any
     """What each side ("image", "text") knows, beside what cosine makes of it by "base", "own" and "fitted"."""
     rows = [(f"linear probe on {SIDES[side]}", one.accuracy, _LOOKS[side][0]) for side, one in probes.items()]
     rows += [(f"cosine, {MODELS[name]}", estimate, _LOOKS[name][0]) for name, estimate in cosine.items()]
-    figure, axes = empty(7.6, 0.9 + 0.46 * len(rows))
+    figure, axes = empty(5.6, 0.9 + 0.4 * len(rows))
     for place, (_, estimate, colour) in enumerate(rows):
         axes.barh(place, estimate.value, color=colour, height=0.62)
         axes.plot([estimate.low, estimate.high], [place, place], color=INK, linewidth=1.6)
@@ -52,7 +53,7 @@ def binding(probes: Mapping[str, Probed], cosine: Mapping[str, Estimate]) -> Any
 def by_object(probes: Mapping[str, Probed]) -> Any:
     """Accuracy of each object's probe, from "image" and from "text"."""
     names = sorted({name for probed in probes.values() for name in probed.by_object})
-    figure, axes = empty(7.6, 1.4 + 0.32 * len(names))
+    figure, axes = empty(5.6, 1.3 + 0.26 * len(names))
     found = {side: [probed.by_object.get(name) for name in names] for side, probed in probes.items()}
     _dots(axes, [literal(name, _NAME) for name in names], found, SIDES)
     axes.axvline(_bag(probes), label="bag-of-words baseline", **_DASHED)
@@ -64,9 +65,9 @@ def by_object(probes: Mapping[str, Probed]) -> Any:
 
 def retrieval(found: Sequence[Compared], models: Sequence[str]) -> Any:
     """R@1 of each model, a metric each; `models` in the order of the estimates."""
-    figure, axes = empty(7.6, 1.5 + 0.5 * len(found))
+    figure, axes = empty(5.6, 1.2 + 0.5 * len(found))
     by_model = {name: [one.estimates[place] for one in found] for place, name in enumerate(models)}
-    _dots(axes, [spoken(one.metric) for one in found], by_model, MODELS)
+    _dots(axes, ["\n".join(textwrap.wrap(worded(one.metric), _NAME)) for one in found], by_model, MODELS)
     lowest = min(estimate.low for one in found for estimate in one.estimates)
     axes.set(xlim=(max(0, lowest - 0.05), 1.005), xlabel="R@1, with 95% interval")
     axes.set_title("Retrieval", loc="left")
@@ -92,7 +93,7 @@ def _dots(
 
 def permutations(found: Mapping[str, Mapping[str, Distribution]]) -> Any:
     """Similarity between captions and their permutations, "swapped" and "shuffled", "before" and "after" the matrix."""
-    figure, panels = empty(7.6, 3.4, columns=len(found))
+    figure, panels = empty(5.6, 0.4 + 2.2 * len(found), rows=len(found), sharex=True)
     panels = np.atleast_1d(panels)
     low = min(one.quantiles[0.05] for part in found.values() for one in part.values())
     low = max(-1.0, low - 0.15 * (1 - low) - 0.02)
@@ -101,17 +102,17 @@ def permutations(found: Mapping[str, Mapping[str, Distribution]]) -> Any:
             axes.stairs(100 * one.histogram, one.edges, color=colour, linewidth=1.8, linestyle=line, label=when)
             axes.stairs(100 * one.histogram, one.edges, color=colour, fill=True, alpha=0.18)
             axes.axvline(one.quantiles[0.5], color=colour, linewidth=1, linestyle=":")
-        axes.set(xlim=(low, 1.005), xlabel="cosine with the caption")
+        axes.set(xlim=(low, 1.005), ylabel="% of captions")
         axes.set_title(PERMUTED[kind], fontsize=10)
         axes.legend(frameon=False, fontsize=9, loc="upper left", title="the matrix", title_fontsize=9)
-    panels[0].set_ylabel("share of the captions, %")
+    panels[-1].set_xlabel("cosine with the caption")
     figure.suptitle("Captions and their permutations (dotted: medians)", x=0.01, ha="left", fontsize=11)
     return figure
 
 
 def gap(found: Mapping[str, Gap]) -> Any:
     """Modality gap "before", and "after" where there is a matrix."""
-    figure, panels = empty(7.6, 2.5, columns=2)
+    figure, panels = empty(5.6, 2.2, columns=2)
     names, distances = list(found), [one.distance for one in found.values()]
     rows = (
         (distances, "distance of the means (0 to 2)", 1.25 * max(distances) + 1e-9),
@@ -129,7 +130,7 @@ def gap(found: Mapping[str, Gap]) -> Any:
 
 def spectrum(found: Spectrum) -> Any:
     """Singular values of the matrix."""
-    figure, axes = empty(7.6, 3.2)
+    figure, axes = empty(5.6, 2.8)
     values = found.singular_values
     positive = values > 0
     axes.plot(np.arange(1, len(values) + 1)[positive], values[positive], color=GREEN, linewidth=2, label="the matrix")
@@ -151,8 +152,8 @@ def confusion(pairs: Sequence[Pair], what: str) -> Any:
     for pair in pairs:
         one, other = map(names.index, pair.names)
         square[one, other] = square[other, one] = pair.accuracy
-    size = min(9.0, 2.6 + 0.42 * len(names))
-    figure, axes = empty(size + 0.9, size, grid=False)
+    size = min(4.8, 2.4 + 0.24 * len(names))
+    figure, axes = empty(size + 0.8, size, grid=False)
     axes.set_facecolor(GRID)  # two that never met
     image = axes.imshow(square, vmin=0, vmax=1, cmap="PuOr")
     ticks = [literal(name, _NAME) for name in names]
@@ -172,7 +173,7 @@ def confusion(pairs: Sequence[Pair], what: str) -> Any:
 
 def concepts(found: Mapping[str, Sequence[Complexity]]) -> Any:
     """What predicts unseen objects, over the share learnt from, of "image" and "text"."""
-    figure, panels = empty(7.6, 5.6, columns=2, rows=2)
+    figure, panels = empty(5.6, 5.0, columns=2, rows=2)
     for column, (side, points) in enumerate(found.items()):
         for row, key in enumerate(("accuracy", "binding")):
             axes = panels[row][column]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from labclip._version import __version__
@@ -14,12 +14,23 @@ from labclip.analysis.plots import MODELS, PERMUTED, SIDES
 from labclip.analysis.probes import Probed
 from labclip.analysis.repair import Repair
 from labclip.analysis.space import Distribution, Gap, Spectrum
-from labclip.analysis.verdict import BINDS, FEW, KEPT, Verdict, spoken
+from labclip.analysis.verdict import BINDS, FEW, KEPT, Verdict
+from labclip.evaluation import summary
+from labclip.evaluation.example import Example
 from labclip.evaluation.scores import Compared, Estimate
 from labclip.report import Figure, Page, Reported, Section, Table, drawn, judged, terminal
-from labclip.report.values import Value
+from labclip.report.values import Value, percent
 
 _SHOWN = 5  # most confused pairs in a table
+_WHERE = {
+    "nothing": "There is little to repair.",
+    "alignment": "Both of its encoders know it; only their alignment loses it.",
+    "image": "Its image encoder has lost it, and no matrix can restore that.",
+    "text": "Its text encoder has lost it, and no matrix can restore that.",
+    "both": "Both of its encoders have lost it, and no matrix can restore that.",
+    "unclear": "This is too little data for a verdict.",
+}
+_MATRIX = {"own": "its own matrix", "fitted": "a matrix fitted here"}
 _AFTER = {"own": "the model's own matrix", "fitted": "a matrix fitted here, on scenes not in its fit", "": "nothing"}
 
 
@@ -47,6 +58,10 @@ class Diagnosis(Reported):
         seed: Of everything drawn.
         seconds: It took.
         notes: What was left out, and why.
+        weights_sha256: Of the base's weights; "" where they are not known.
+        versions: Of the packages that decide a number.
+        date: On which it was measured, for example "2026-03-01".
+        example: A scene with its image, for a page; None of embeddings, or where the image can't be read any more.
     """
 
     model: str
@@ -66,13 +81,17 @@ class Diagnosis(Reported):
     seed: int
     seconds: float
     notes: Sequence[str] = ()
+    weights_sha256: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    date: str = ""
+    example: Example | None = None
 
     def __repr__(self) -> str:
         return f"<Diagnosis of {self.model!r} on {self.scenes:,} scenes: {self.verdict.code}>"
 
     def __str__(self) -> str:
         """The verdict and a short table."""
-        return terminal(_page(self, [_verdict(self, lambda draw, alt: [])]))
+        return terminal(_page(self, [_verdict(self, lambda draw, alt: []), _reasons(self)]))
 
     def page(self, *, plots: bool = False) -> Page:
         """The whole report as values.
@@ -84,7 +103,11 @@ class Diagnosis(Reported):
         def figure(draw: Callable[[], Any], alt: str) -> list[Figure]:
             return [drawn(draw(), alt)] if plots else []
 
-        return _page(self, [section for part in _SECTIONS for section in [part(self, figure)] if section is not None])
+        def built(parts: _Parts) -> list[Section]:
+            return [section for part in parts for section in [part(self, figure)] if section is not None]
+
+        first = [self.example.section()] if plots and self.example is not None else []
+        return _page(self, [*first, *built(_SECTIONS)], built(_APPENDIX))
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values: every figure with its interval."""
@@ -108,6 +131,9 @@ class Diagnosis(Reported):
             "complexity": {side: [asdict(one) for one in part] for side, part in self.complexity.items()},
             "seconds": round(self.seconds, 1),
             "notes": list(self.notes),
+            "weights_sha256": self.weights_sha256,
+            "versions": dict(self.versions),
+            "date": self.date,
             "version": __version__,
         }
 
@@ -130,14 +156,34 @@ def _compared(one: Compared, models: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _page(found: Diagnosis, sections: Sequence[Section]) -> Page:
+def _page(found: Diagnosis, sections: Sequence[Section], appendix: Sequence[Section] = ()) -> Page:
     facts = [
         ("Model", found.model),
+        *([("Weights", f"SHA-256 {found.weights_sha256}")] if found.weights_sha256 else []),
         ("Measured on", f"{found.data}: {found.scenes:,} scenes, {found.combinations:,} combinations"),
         ("Seed", str(found.seed)),
         ("Time", f"{found.seconds:.0f} s"),
+        ("Versions", ", ".join(f"{name} {version}" for name, version in found.versions.items())),
+        *([("Date", found.date)] if found.date else []),
     ]
-    return Page(f"Where binding is lost: {found.model}", found.verdict.headline, sections, facts)
+    lead, key = _lead(found)
+    return Page(f"Where binding is lost: {found.model}", lead, sections, facts, key, appendix)
+
+
+def _lead(found: Diagnosis) -> tuple[str, list[tuple[str, str]]]:
+    """What was found in a sentence for everybody, and three figures."""
+    base, *others = found.repair.binding.estimates
+    lead = f"This model {summary.attributes(base)}. {_WHERE[found.verdict.code]}"
+    key = [(f"{percent(base.value)}%", "of scenes right, without a matrix")]
+    if not others:
+        probes = [(f"{percent(one.accuracy.value)}%", f"readable from {SIDES[side]} alone")
+                  for side, one in found.probes.items()]  # fmt: skip
+        return lead, [*key, *probes]
+    costs = {summary.worded(one.metric): one.differences[0] for one in found.repair.retrieval}
+    words = f"with {_MATRIX[found.after]}"
+    gained = summary.gained(words.capitalize(), others[0], found.repair.binding.differences[0])
+    key += [(f"{percent(others[0].value)}%", words), summary.key_cost(costs)]
+    return f"{lead} {gained} {summary.paid(costs)}", key
 
 
 def _verdict(found: Diagnosis, figure: _Draw) -> Section:
@@ -153,11 +199,14 @@ def _verdict(found: Diagnosis, figure: _Draw) -> Section:
     columns = ["", "accuracy", "from", "to", "bag-of-words baseline", "n"]
     return Section(
         "The verdict",
-        [*found.verdict.reasons, *found.verdict.repair],
+        [found.verdict.headline],
         figure(lambda: plots.binding(found.probes, cosine), f"Bars of accuracy: {said}."),
-        [Table("Binding, with 95% intervals", columns, rows)],
-        found.notes,
+        [Table("Binding, with 95% intervals", columns, rows, minor=(4, 5))],
     )
+
+
+def _reasons(found: Diagnosis, figure: _Draw | None = None) -> Section:
+    return Section("Why", notes=[*found.verdict.reasons, *found.verdict.repair, *found.notes])
 
 
 def _row(name: str, one: Estimate | Pair, *more: Value) -> list[Value]:
@@ -169,13 +218,13 @@ def _costs(found: Diagnosis, figure: _Draw) -> Section | None:
     models, retrieval = found.repair.models, found.repair.retrieval
     if len(models) == 1:
         return None
-    rows: list[list[Value]] = []
-    for one in retrieval:
-        row: list[Value] = [spoken(one.metric), one.estimates[0].value]
-        for estimate, moved in zip(one.estimates[1:], one.differences, strict=True):
-            row += [estimate.value, judged(moved.value, moved.measurable)]
-        rows.append(row)
-    columns = ["", "base"] + [part for name in models[1:] for part in (MODELS[name], "difference")]
+    tables = []
+    for place, name in enumerate(models[1:]):
+        rows: list[list[Value]] = []
+        for one in retrieval:
+            values, moved = (one.estimates[0].value, one.estimates[1 + place].value), one.differences[place]
+            rows.append([summary.worded(one.metric), *values, judged(moved.value, moved.measurable)])
+        tables.append(Table(f"Recall, {MODELS[name]}", ["", "base", "matrix", "difference"], rows))
     sizes = sorted(set(found.repair.galleries))
     size = f"{sizes[0]:,}" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}"
     text = (
@@ -184,7 +233,7 @@ def _costs(found: Diagnosis, figure: _Draw) -> Section | None:
         f"they are not in the fit. A difference in brackets is not measurable."
     )
     drawing = figure(lambda: plots.retrieval(retrieval, models), "Recall at 1 of each model; see the table.")
-    return Section("What it costs", [text], drawing, [Table("R@1", columns, rows)])
+    return Section("What it costs", [text], drawing, tables)
 
 
 def _probes(found: Diagnosis, figure: _Draw) -> Section:
@@ -229,7 +278,7 @@ def _permutations(found: Diagnosis, figure: _Draw) -> Section | None:
     ]
     table = Table("Median cosine with the caption", ["", "before", "after"], rows)
     drawing = figure(lambda: plots.permutations(found.permutations), "Histograms of the cosines; see the table.")
-    return Section("Captions and their permutations", [text], drawing, [table])
+    return Section("Appendix: captions and their permutations", [text], drawing, [table])
 
 
 def _gap(found: Diagnosis, figure: _Draw) -> Section | None:
@@ -238,7 +287,7 @@ def _gap(found: Diagnosis, figure: _Draw) -> Section | None:
     rows: list[list[Value]] = [[when, gap.distance, gap.separability] for when, gap in found.gap.items()]
     table = Table("Images against captions", ["", "distance of the means", "linear separability"], rows)
     drawing = figure(lambda: plots.gap(found.gap), "Bars of the two measures of the gap; see the table.")
-    return Section("Modality gap", figures=drawing, tables=[table])
+    return Section("Appendix: modality gap", figures=drawing, tables=[table])
 
 
 def _matrix(found: Diagnosis, figure: _Draw) -> Section | None:
@@ -257,7 +306,7 @@ def _matrix(found: Diagnosis, figure: _Draw) -> Section | None:
     ]
     table = Table(f"Of {_AFTER[found.after]}", ["", "value"], rows)
     drawing = figure(lambda: plots.spectrum(one), "Singular values, falling.")
-    return Section("The matrix", figures=drawing, tables=[table])
+    return Section("Appendix: the matrix", figures=drawing, tables=[table])
 
 
 def _objects(found: Diagnosis, figure: _Draw) -> Section:
@@ -284,12 +333,12 @@ def _objects(found: Diagnosis, figure: _Draw) -> Section:
         "combinations stay hard for any map. Binding here tells two objects from the same two with attributes swapped: "
         "a sum of concepts can't, so it has 0 (a tie is wrong; chance is .5). After arXiv:2605.31503."
     )
-    return Section("Objects and concepts", [text], drawing, tables)
+    return Section("Appendix: objects and concepts", [text], drawing, tables)
 
 
 def _rules(found: Diagnosis, figure: _Draw) -> Section:
     return Section(
-        "Rules of the verdict",
+        "Appendix: rules of the verdict",
         notes=[
             f"Cosine binds where its whole interval is at least {BINDS}: then there is little to repair.",
             f"A side has kept binding where its probe's whole interval is above {KEPT:.0%} of the way from the "
@@ -305,6 +354,6 @@ def _rules(found: Diagnosis, figure: _Draw) -> Section:
     )
 
 
-_SECTIONS: Sequence[Callable[[Diagnosis, _Draw], Section | None]] = (
-    _verdict, _costs, _probes, _confusions, _permutations, _gap, _matrix, _objects, _rules,
-)  # fmt: skip
+_Parts = Sequence[Callable[[Diagnosis, _Draw], Section | None]]
+_SECTIONS: _Parts = (_verdict, _reasons, _costs, _probes, _confusions)
+_APPENDIX: _Parts = (_permutations, _gap, _matrix, _objects, _rules)

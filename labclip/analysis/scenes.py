@@ -191,6 +191,7 @@ class SceneFeatures:
         tags: Of captions that name objects and attributes without saying which goes with which.
         name: The data in words.
         notes: What was left out, which captions were asked about.
+        weights_sha256: Of the base's weights; "" where they are not known.
     """
 
     labels: SceneLabels
@@ -203,6 +204,7 @@ class SceneFeatures:
     tags: Tensor
     name: str = "embeddings"
     notes: Sequence[str] = ()
+    weights_sha256: str = ""
 
     @property
     def sides(self) -> dict[str, Tensor]:
@@ -249,7 +251,8 @@ def embed_scenes(
     first = int(has_swapped.argmax())
     notes = [f"Captions are such as {captions[first]!r} against {swapped[first]!r}.", *labelled.notes]
     return SceneFeatures(
-        labels, images, own, swaps, has_swapped, shuffles, has_shuffled, tags, labelled.name, notes
+        labels, images, own, swaps, has_swapped, shuffles, has_shuffled, tags, labelled.name, notes,
+        known.identity["weights_sha256"],
     )  # fmt: skip
 
 

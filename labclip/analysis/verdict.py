@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 from labclip.analysis.probes import Probed
 from labclip.evaluation.scores import Compared, Estimate
+from labclip.evaluation.summary import KNOWN, worded
 
 KEPT = 0.5
 """Share of the binding, beyond the bag-of-words baseline, that a side must let a linear probe read. Half way between
 that baseline and always right: CLIP's own sides lie far above (.92 and 1.00 on CLEVR, arXiv:2502.03566), bags of words
 at 0, so that nothing hangs on the exact place."""
 
-BINDS = 0.9
+BINDS = KNOWN
 """Accuracy of cosine on swapped captions from which on there is little to repair: less than a fifth of the errors at
 chance is left. `labclip.fit` calls a base of .95 repaired."""
 
@@ -143,10 +144,10 @@ def judge_gain(name: str, binding: Compared, place: int, where: str = "") -> str
 
 def judge_cost(name: str, retrieval: Sequence[Compared], place: int) -> str:
     """Say what retrieval loses and gains by that matrix, metric by metric, measurable differences only."""
-    moves = [(one.differences[place - 1], spoken(one.metric)) for one in retrieval]
+    moves = [(one.differences[place - 1], worded(one.metric)) for one in retrieval]
     loses, gains = (
         ", ".join(
-            f"{abs(moved.value):.3f} of {metric}"
+            f"{abs(moved.value):.3f} in {metric}"
             for moved, metric in moves
             if moved.measurable and (moved.value < 0) == down
         )
@@ -156,12 +157,6 @@ def judge_cost(name: str, retrieval: Sequence[Compared], place: int) -> str:
     if not loses:
         return f"{subject} costs nothing measurable{f'; it gains {gains}' if gains else ''}."
     return f"{subject} loses {loses}{f' and gains {gains}' if gains else ''}."
-
-
-def spoken(metric: str) -> str:
-    """A metric of retrieval in words: "captions_t2i_r1" to "R@1 captions to images"."""
-    kind, direction, _ = metric.split("_")
-    return f"R@1 {kind} to images" if direction == "t2i" else f"R@1 images to {kind}"
 
 
 def _interval(estimate: Estimate) -> str:

@@ -6,14 +6,16 @@ from pathlib import Path
 
 import click
 
-from labclip.cli.group import main
+from labclip.cli.files import ALIGNMENT_FILES, check_empty
+from labclip.cli.group import main, note, show
 
 
-@main.command()
+@main.command(example="labclip convert matrix.pt my-alignment --base ViT-B-32-quickgelu:openai")
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--base", metavar="MODEL:TAG", help="OpenCLIP base, if the matrix is not a published one.")
-def convert(checkpoint: Path, out: Path, base: str | None) -> None:
+@click.option("--force", is_flag=True, help="Overwrite OUT.")
+def convert(checkpoint: Path, out: Path, base: str | None, force: bool) -> None:
     """Convert a published torch checkpoint.
 
     Reads CHECKPOINT, runs no code in it, and writes the alignment folder OUT.
@@ -21,6 +23,7 @@ def convert(checkpoint: Path, out: Path, base: str | None) -> None:
     from labclip.io.converting import convert_checkpoint
     from labclip.io.names import named_base
 
+    check_empty(out, force, writes=ALIGNMENT_FILES, inputs=[checkpoint])
     known = None
     if base is not None:
         model, _, tag = base.partition(":")
@@ -30,11 +33,11 @@ def convert(checkpoint: Path, out: Path, base: str | None) -> None:
     alignment = convert_checkpoint(checkpoint, base=known)
     alignment.save_pretrained(out)
     if alignment.base is None:
-        click.echo("Warning: the base is not recorded, so nothing can check it. Pass --base MODEL:TAG.", err=True)
-    click.echo(f"{out}: {alignment}")
+        note("Warning: the base is not recorded, so nothing can check it. Pass --base MODEL:TAG.")
+    show(f"{out}: {alignment}")
 
 
-@main.command()
+@main.command(example="labclip push my-alignment ORG/NAME --private", interrupted="The Hub keeps what arrived.")
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.argument("repo_id", metavar="ORG/NAME")
 @click.option("--message", default="Upload with labclip", show_default=True, help="The commit's subject.")
@@ -46,4 +49,4 @@ def push(folder: Path, repo_id: str, message: str, private: bool | None, create_
     from labclip.io.hub import push_folder
 
     load(folder)  # only what can be loaded again is uploaded
-    click.echo(push_folder(folder, repo_id, commit_message=message, private=private, create_pr=create_pr))
+    show(push_folder(folder, repo_id, commit_message=message, private=private, create_pr=create_pr))

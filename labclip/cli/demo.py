@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
-from labclip.cli.group import as_json_option, main
+from labclip.cli.files import check_outputs, refuse, write_files
+from labclip.cli.group import as_json_option, main, note, show, show_json
 
 
-@main.command()
+@main.command(example="labclip demo --out figures")
 @click.option("--out", default=Path(), type=click.Path(path_type=Path), help="Folder of the figure. [default: .]")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the scenes.")
 @as_json_option
@@ -20,12 +20,18 @@ def demo(out: Path, seed: int, as_json: bool) -> None:
     Renders scenes that no training used, measures the embedded base and LABCLIP on them, scores a few captions and
     their swapped versions with both, and writes a figure.
     """
-    click.echo("Loading the embedded model ...", err=True)
+    note("Loading the embedded model ...")
     from labclip.paths import make_folder
     from labclip.scenes import demo as scenes_demo
     from labclip.scenes import figure
 
     make_folder(out)  # before the work, so that a wrong one costs nothing
-    shown = scenes_demo.run(seed=seed, say=lambda step: click.echo(f"{step} ...", err=True))
-    path = figure.draw(shown, out / "labclip-demo.png")
-    click.echo(json.dumps(shown.results) if as_json else f"{shown}\n\nFigure: {path}")
+    path = out / "labclip-demo.png"
+    check_outputs([path])
+    shown = scenes_demo.run(seed=seed, say=lambda step: note(f"{step} ..."))
+    failed = write_files((path, lambda part: figure.draw(shown, part)))
+    if as_json:
+        show_json(shown.results)
+    else:
+        show(str(shown) if failed else f"{shown}\n\nFigure: {path}")
+    refuse(failed)

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
+from labclip.cli.files import check_outputs, check_page, refuse, write_files
 from labclip.cli.group import (
     alignment_option,
     as_json_option,
-    check_page,
-    chosen_device,
     device_option,
+    exif_option,
     main,
     model_option,
+    note,
+    open_model,
+    progress,
+    show,
+    show_json,
     strength_option,
 )
 
-if TYPE_CHECKING:
-    from labclip.model import LABCLIP
 
-
-@main.command()
+@main.command(
+    example="labclip diagnose --model ViT-B-32 --out report.html",
+    interrupted="Embeddings of PATH that were encoded are kept in the cache.",
+)
 @model_option
 @click.option(
     "--data",
@@ -36,46 +39,47 @@ if TYPE_CHECKING:
 )
 @alignment_option
 @strength_option
-@click.option("--folds", type=click.IntRange(2), default=3, show_default=True, help="Of the cross-validation.")
-@click.option("--scenes", type=click.IntRange(1), default=5000, show_default=True, help="Drawn where no PATH is given.")
+@click.option("--folds", type=click.IntRange(2, 100), default=3, show_default=True, help="Of the cross-validation.")
+@click.option(
+    "--scenes", type=click.IntRange(1, 1_000_000), default=5000, show_default=True, help="Drawn where no PATH is given."
+)
 @click.option("--fit/--no-fit", default=True, help="Whether to fit matrices, to show how much one could restore.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of scenes, splits and fits.")
 @device_option
+@exif_option
 @click.option("--no-cache", is_flag=True, help="Do not cache embeddings of PATH.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write the whole report as one HTML page.")
 @as_json_option
 def diagnose(
     model: str, data: Path | None, images: Path | None, alignment: str | None, strength: float | None, folds: int,
-    scenes: int, fit: bool, seed: int, device: str | None, no_cache: bool, out: Path | None, as_json: bool,
+    scenes: int, fit: bool, seed: int, device: str | None, ignore_exif: bool, no_cache: bool,
+    out: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Find where a model loses binding and what could repair it.
 
     Linear probes ask the embeddings of images and of captions apart, cosine asks them together. Matrices are fitted on
     some combinations and measured on the others, gains and costs. About a minute on two cores.
     """
+    check_outputs([out], others=[one for one in (data, images) if one is not None])
     if out is not None:
         check_page(out)
     from labclip.analysis import diagnose as find
-
-    found = find(
-        _opened(model, alignment, strength, device), data, images=images, scenes=scenes, fit=fit, folds=folds,
-        cache=not no_cache, seed=seed,
-    )  # fmt: skip
-    if out is not None:
-        found.write_html(out)
-    click.echo(json.dumps(found.to_json()) if as_json else str(found))
-    if out is not None:
-        click.echo(f"Report: {out}", err=True)
-
-
-def _opened(model: str, alignment: str | None, strength: float | None, device: str | None) -> LABCLIP:
-    """The base, with its own matrix, another one, or none."""
     from labclip.io.opening import open_alignment
-    from labclip.model import LABCLIP
 
-    opened = LABCLIP.from_pretrained(model, device=chosen_device(device))
+    opened = open_model(model, device, ignore_exif=ignore_exif)
     if alignment is not None:
         opened.alignment = open_alignment(alignment, opened)
     if strength is not None:
         opened.alignment = opened.alignment.at(strength)
-    return opened
+    found = find(
+        opened, data, images=images, scenes=scenes, fit=fit, folds=folds,
+        cache=not no_cache, seed=seed, progress=progress(),
+    )  # fmt: skip
+    failed = write_files((out, found.write_html))
+    if as_json:
+        show_json(found.to_json())
+    else:
+        show(str(found))
+    refuse(failed)
+    if out is not None:
+        note(f"Report: {out}")

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
-from labclip.cli.group import as_json_option, chosen_device, device_option, main, model_option, precision_option
+from labclip.cli.group import (
+    as_json_option,
+    device_option,
+    exif_option,
+    main,
+    model_option,
+    note,
+    open_model,
+    precision_option,
+    progress,
+    show,
+    show_json,
+)
 
 
 def _verify(context: click.Context, _: click.Parameter, asked: bool) -> None:
@@ -17,11 +28,14 @@ def _verify(context: click.Context, _: click.Parameter, asked: bool) -> None:
     from labclip.features import Features
 
     Features.load(context.params["out"], verify=True)
-    click.echo(f"{context.params['out']}: every byte is as it was written")
+    show(f"{context.params['out']}: every byte is as it was written")
     context.exit()
 
 
-@main.command()
+@main.command(
+    example="labclip embed --model ViT-B-32 --captions captions.csv --images photos features",
+    interrupted="What was embedded is kept, and the same command goes on from there.",
+)
 @click.argument("out", type=click.Path(path_type=Path), is_eager=True)
 @model_option
 @click.option(
@@ -68,8 +82,11 @@ def _verify(context: click.Context, _: click.Parameter, asked: bool) -> None:
     show_default=True,
     help="On a missing or broken image or an empty caption: stop, or leave it out and list it.",
 )
-@click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True, help="Images in one pass.")
-@click.option("--workers", type=click.IntRange(1), help="Decoding threads. [default: one per processor, at most 16]")
+@click.option("--batch-size", type=click.IntRange(1, 65_536), default=64, show_default=True, help="Images in one pass.")
+@click.option(
+    "--workers", type=click.IntRange(1, 256), help="Decoding threads. [default: one per processor, at most 16]"
+)
+@exif_option
 @device_option
 @precision_option
 @click.option("--force", is_flag=True, help="Start from scratch where OUT has other features.")
@@ -95,6 +112,7 @@ def embed(
     on_error: str,
     batch_size: int,
     workers: int | None,
+    ignore_exif: bool,
     device: str | None,
     precision: str,
     force: bool,
@@ -106,9 +124,10 @@ def embed(
     many captions it has.
     """
     from labclip.features import embed as embed_folder
-    from labclip.model import LABCLIP
+    from labclip.paths import check_folder
 
-    opened = LABCLIP.from_pretrained(model, device=chosen_device(device), precision=precision)
+    check_folder(out)
+    opened = open_model(model, device, precision, ignore_exif=ignore_exif)
     features = embed_folder(
         opened,
         captions,
@@ -124,21 +143,22 @@ def embed(
         workers=workers,
         on_error=on_error,
         force=force,
+        progress=progress(),
     )
     counts, skipped = features.manifest["counts"], features.manifest["skipped"]
     if as_json:
-        click.echo(json.dumps({"folder": str(out), "base": features.manifest["base"], **counts, "skipped": skipped}))
+        show_json({"folder": str(out), "base": features.manifest["base"], **counts, "skipped": skipped})
         return
     for item in skipped[:5]:
         name = f" ({item['image']})" if item["image"] else ""
-        click.echo(f"Left out: {item['where']}{name} {item['reason']}", err=True)
+        note(f"Left out: {item['where']}{name} {item['reason']}")
     if len(skipped) > 5:
-        click.echo(f"Left out: {len(skipped) - 5} more, all listed in {out / 'manifest.json'}", err=True)
+        note(f"Left out: {len(skipped) - 5} more, all listed in {out / 'manifest.json'}")
     if true := counts.get("true_negatives"):
-        click.echo(f"Not counted: {true:,} negatives that say what a caption of the same image says", err=True)
+        note(f"Not counted: {true:,} negatives that say what a caption of the same image says")
     has = features.has_negative_image
     shown = f"{int(has.any(axis=1).sum()):,} with an image of a negative, " if has is not None else ""
-    click.echo(
+    show(
         f"{out}: {counts['images']:,} images, {counts['captions']:,} captions, "
         f"{counts['captions_with_negative']:,} of them with negatives, {shown}{len(skipped):,} items left out; "
         f"of {features.base or 'a base without a name'}"

@@ -2,40 +2,47 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
+from labclip.cli.files import check_outputs, check_page, refuse, write_files
 from labclip.cli.group import (
-    MODEL_HELP,
+    STRENGTH,
     as_json_option,
-    check_page,
-    check_writable,
     chosen_device,
     device_option,
+    exif_option,
     main,
+    models_option,
+    open_model,
     precision_option,
+    progress,
+    show,
+    show_json,
 )
 
 _FILE = click.Path(path_type=Path)
 
 
-@main.command()
+@main.command(
+    example="labclip evaluate sugarcrepe --model ViT-B-32 --data sugar-crepe/data --images val2017",
+    interrupted="Embeddings that were encoded are kept in the cache.",
+)
 @click.argument("benchmarks", metavar="BENCHMARK...", nargs=-1)
-@click.option("--model", metavar="M", help=MODEL_HELP)
+@models_option
 @click.option(
     "--alignment",
     multiple=True,
     metavar="A",
     help="A name, folder or repository; may be given again. [default: the model's own]",
 )
-@click.option("--strength", type=float, multiple=True, help="Evaluate at this strength; may be given again.")
+@click.option("--strength", type=STRENGTH, multiple=True, help="Evaluate at this strength; may be given again.")
 @click.option(
     "--data", multiple=True, metavar="PATH", help="File or folder. For several benchmarks: NAME=PATH, once for each."
 )
-@click.option("--images", multiple=True, metavar="DIR", help="Folder of images. [default: that of --data]")
+@click.option("--images", multiple=True, metavar="DIR", help="Folder of images, or NAME=DIR. [default: that of --data]")
 @click.option(
     "--option",
     multiple=True,
@@ -50,11 +57,14 @@ _FILE = click.Path(path_type=Path)
     help="Folder of cached embeddings. [default: LABCLIP_CACHE, else ~/.cache/labclip]",
 )
 @click.option("--no-cache", is_flag=True, help="Do not cache embeddings.")
-@click.option("--batch-size", type=int, default=64, show_default=True, help="Images in one pass.")
-@click.option("--workers", type=int, help="Threads that read images. [default: one a processor]")
+@click.option("--batch-size", type=click.IntRange(1, 65_536), default=64, show_default=True, help="Images in one pass.")
+@click.option("--workers", type=click.IntRange(1, 256), help="Threads that read images. [default: one a processor]")
+@exif_option
 @device_option
 @precision_option
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the resampling behind the intervals.")
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the resampling behind the intervals."
+)
 @click.option(
     "--ties",
     type=click.Choice(["wrong", "index"]),
@@ -64,16 +74,22 @@ _FILE = click.Path(path_type=Path)
 )
 @click.option("--markdown", type=_FILE, metavar="FILE", help="Write the tables as Markdown.")
 @click.option("--latex", type=_FILE, metavar="FILE", help="Write the tables as LaTeX.")
+@click.option(
+    "--rows",
+    type=click.Choice(["metrics", "models"]),
+    help="Of the LaTeX: every table, or one table of models for a paper. [default: models, if there are several]",
+)
+@click.option("--percent", is_flag=True, help="Percent in the table of models.")
 @click.option("--out", type=_FILE, metavar="FILE.html", help="Write a self-contained page.")
 @click.option("--items", type=_FILE, metavar="FILE.csv", help="Write every item and its answers.")
 @click.option("--force", is_flag=True, help="Overwrite files of these names.")
 @click.option("--list", "listed", is_flag=True, help="List the benchmarks, the files each needs and where to get them.")
 @as_json_option
 def evaluate(
-    benchmarks: tuple[str, ...], model: str | None, data: tuple[str, ...], images: tuple[str, ...],
-    option: tuple[str, ...], markdown: Path | None, latex: Path | None, out: Path | None, items: Path | None,
-    force: bool, listed: bool, as_json: bool, cache: Path | None, no_cache: bool, device: str | None,
-    alignment: tuple[str, ...], strength: tuple[float, ...],
+    benchmarks: tuple[str, ...], models: list[str], data: tuple[str, ...], images: tuple[str, ...],
+    option: tuple[str, ...], markdown: Path | None, latex: Path | None, rows: str | None, percent: bool,
+    out: Path | None, items: Path | None, force: bool, listed: bool, as_json: bool, cache: Path | None, no_cache: bool,
+    device: str | None, precision: str, ignore_exif: bool, alignment: tuple[str, ...], strength: tuple[float, ...],
     **settings: Any,
 ) -> None:  # fmt: skip
     """Measure gains and costs of alignments on benchmarks.
@@ -83,43 +99,54 @@ def evaluate(
     from labclip.evaluation.benchmarks import BENCHMARKS
 
     if listed:
-        click.echo(json.dumps(_facts(BENCHMARKS)) if as_json else _listing(BENCHMARKS))
+        if as_json:
+            show_json(_facts(BENCHMARKS))
+        else:
+            show(_listing(BENCHMARKS))
         return
     if not benchmarks:
         raise ValueError(
             "Type: labclip evaluate BENCHMARK --model M --data PATH. `labclip evaluate --list` names them."
         )
-    if model is None:
+    if not models:
         given = [*benchmarks, "--model M", *(f"--data {one}" for one in data)]
         raise ValueError(f"Missing option --model M. Type: labclip evaluate {' '.join(given)}")
+    if (rows == "models" or percent) and latex is None:
+        raise ValueError("--rows models and --percent are of the LaTeX. Pass --latex FILE too.")
+    rows = rows or ("models" if len(models) > 1 else "metrics")
+    if rows == "metrics" and (percent or len(models) > 1):
+        raise ValueError("Several models in one table, and --percent, need --rows models. Pass it too.")
+    if len(models) > 1 and (out or items):
+        raise ValueError(f"{out or items} is of one model, but there are {len(models)}. Pass one --model for it.")
     asked = _asked(benchmarks, data, images, option)
     inputs = [Path(one) for one in (*asked["data"].values(), *asked["images"].values())]
-    written = [one for one in (markdown, latex, items, out) if one is not None]
-    for place, one in enumerate(written):
-        check_writable(one, force=force, others=[*inputs, *written[:place]])
+    check_outputs([markdown, latex, items, out], force=force, others=inputs)
+    if cache is not None and no_cache:
+        raise ValueError(f"--cache {cache} and --no-cache contradict each other. Pass one of them.")
     if out is not None:
         check_page(out)
     from labclip.evaluation.evaluate import evaluate as measure
 
-    report = measure(
-        model, benchmarks, **asked, alignments=alignment, strengths=strength,
-        device=chosen_device(device), cache=False if no_cache else cache or True, **settings,
-    )  # fmt: skip
-    failed = []
-    for path, write in (
-        (markdown, lambda path: path.write_text(report.to_markdown(), encoding="utf-8")),
-        (latex, lambda path: path.write_text(report.to_latex(), encoding="utf-8")),
+    report, *others = every = [
+        measure(
+            open_model(model, device, precision, ignore_exif=True) if ignore_exif else model,
+            benchmarks, **asked, alignments=alignment, strengths=strength,
+            device=chosen_device(device), precision=precision, cache=False if no_cache else cache or True,
+            progress=progress(), **settings,
+        )
+        for model in models
+    ]  # fmt: skip
+    failed = write_files(
+        (markdown, lambda path: path.write_text("\n".join(one.to_markdown() for one in every), encoding="utf-8")),
+        (latex, lambda path: path.write_text(report.to_latex(*others, rows=rows, percent=percent), encoding="utf-8")),
         (items, report.write_items),
         (out, report.write_html),
-    ):
-        try:
-            if path is not None:
-                write(path)
-        except OSError as error:
-            failed.append(f"{path} can't be written ({error.strerror or error}). The report is on stdout.")
-    click.echo(json.dumps(report.to_json()) if as_json else str(report))
-    if failed:
-        raise ValueError(" ".join(failed))
+    )
+    if as_json:
+        show_json({"reports": [one.to_json() for one in every]} if others else report.to_json())
+    else:
+        show("\n\n\n".join(map(str, every)))
+    refuse(failed)
 
 
 def _asked(
@@ -137,24 +164,27 @@ def _asked(
                 raise ValueError(f"--option {key} of {name} is {chosen[name][key]} and {value}. Pass it once.")
     return {
         "data": _by_name(benchmarks, data, "--data"),
-        "images": _by_name(benchmarks, images, "--images"),
+        "images": _by_name(benchmarks, images, "--images", shared=True),
         "options": chosen,
     }
 
 
-def _by_name(benchmarks: tuple[str, ...], given: tuple[str, ...], flag: str) -> dict[str, str]:
+def _by_name(benchmarks: tuple[str, ...], given: tuple[str, ...], flag: str, *, shared: bool = False) -> dict[str, str]:
+    """The path of each benchmark; where it may be shared, one without a name is of all that have none of their own."""
     found: dict[str, str] = {}
     for one in given:
         name, equals, path = one.partition("=")
         if not (equals and name in benchmarks):
-            if len(benchmarks) > 1:
+            if len(benchmarks) > 1 and not shared:
                 raise ValueError(f"{flag} {one}: which benchmark is it of? Type {flag} NAME=PATH, for example "
                                  f"{flag} {benchmarks[0]}={one}.")  # fmt: skip
-            name, path = benchmarks[0], one
+            name, path = "" if len(benchmarks) > 1 else benchmarks[0], one
         if name in found:
-            raise ValueError(f"{flag} of {name} is given twice, {found[name]} and {path}. Pass it once.")
+            of = name or "all benchmarks"
+            raise ValueError(f"{flag} of {of} is given twice, {found[name]} and {path}. Pass it once.")
         found[name] = path
-    return found
+    rest = found.pop("", None)
+    return found if rest is None else dict.fromkeys(benchmarks, rest) | found
 
 
 def _facts(benchmarks: Any) -> list[dict[str, Any]]:

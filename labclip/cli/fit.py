@@ -8,9 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from labclip.cli.group import ALIGNMENT_FILES, as_json_option, check_empty, check_page, main
+from labclip.cli.files import (
+    ALIGNMENT_FILES,
+    check_empty,
+    check_outputs,
+    check_page,
+    refuse,
+    write_files,
+    write_or_keep,
+)
+from labclip.cli.group import as_json_option, main, note, progress, show, show_json
 from labclip.cli.negatives import listed
-from labclip.paths import check_file
 
 if TYPE_CHECKING:
     from labclip.features import Features
@@ -20,7 +28,10 @@ _SHARE = 0.05  # of the combinations: a caption with two attributes and two obje
 _PATH = click.Path(path_type=Path)
 
 
-@main.command()
+@main.command(
+    example="labclip fit features my-alignment --html report.html",
+    interrupted="With --checkpoint DIR the same command goes on where it stopped, without it from scratch.",
+)
 @click.argument("features", type=_PATH)
 @click.argument("out", type=_PATH)
 @click.option("--validation", type=_PATH, metavar="FEATURES", help="Held-out feature folder, of other images.")
@@ -61,7 +72,9 @@ _PATH = click.Path(path_type=Path)
 @click.option(
     "--objective", type=click.Choice(["softmax", "sigmoid"]), help="CLIP's loss or SigLIP's. [default: as the base]"
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of split, order and negatives.")
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of split, order and negatives."
+)
 @click.option("--device", metavar="D", help="cpu, cuda, mps. [default: cpu]")
 @click.option("--checkpoint", type=_PATH, metavar="DIR", help="Folder of checkpoints, to continue an interrupted fit.")
 @click.option("--plot", type=_PATH, metavar="FILE", help="Figure of gains and costs.")
@@ -84,6 +97,7 @@ def fit(
     others = _named(retain)
     inputs = [features, *([validation] if validation else []), *others.values()]
     check_empty(out, force, writes=ALIGNMENT_FILES, inputs=inputs)
+    check_outputs([plot, html], others=[*inputs, out])
     if split == "images" and (attributes or objects):
         raise ValueError("--attributes and --objects go with --split combinations.")
     if split == "combinations" and validation is not None:
@@ -98,23 +112,21 @@ def fit(
         held_out = _combinations(own, attributes, objects, settings["seed"])
     result = fit_matrix(
         own, validation=held_out,
-        retain={name: Features.load(folder) for name, folder in others.items()}, **settings,
+        retain={name: Features.load(folder) for name, folder in others.items()}, progress=progress(), **settings,
     )  # fmt: skip
     written = result.worthwhile or anyway
-    if written:
-        result.alignment.save_pretrained(out)
-    if plot is not None:
-        result.plot(plot)
-    if html is not None:
-        result.write_html(html)
+    failed = write_or_keep(out, result.alignment.save_pretrained) if written else []
+    there = str(out) if written and not failed else None
+    failed += write_files((plot, result.plot), (html, result.write_html))
     if as_json:
-        click.echo(json.dumps({"written": str(out) if written else None, **result.to_json()}))
+        show_json({"written": there, **result.to_json()})
     else:
-        click.echo(str(result))
+        show(str(result))
+    refuse(failed)
     if not written:
-        click.echo("No matrix was written. Pass --anyway to write it nevertheless.", err=True)
+        note("No matrix was written. Pass --anyway to write it nevertheless.")
         raise SystemExit(1)
-    click.echo(f"{out}: {result.alignment}, strength {result.alignment.strength:g}", err=as_json)
+    (note if as_json else show)(f"{out}: {result.alignment}, strength {result.alignment.strength:g}")
 
 
 def _named(retain: tuple[str, ...]) -> dict[str, Path]:
@@ -172,6 +184,5 @@ def _check_plot(plot: Path, recipe: str, *, held_out: bool) -> None:
     endings = sorted(backend.FigureCanvasBase.get_supported_filetypes())
     if plot.suffix.removeprefix(".") not in endings:
         raise ValueError(f"--plot is {plot}. End it with one of {', '.join(endings)}.")
-    check_file(plot)
     if recipe.startswith("paper") and not held_out:
         raise ValueError(f"Recipe {recipe!r} holds nothing out, so there is nothing to draw. Pass --validation.")

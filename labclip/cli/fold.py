@@ -6,15 +6,9 @@ from pathlib import Path
 
 import click
 
-from labclip.cli.group import (
-    FOLDED_FILES,
-    alignment_option,
-    check_empty,
-    main,
-    model_option,
-    same_path,
-    strength_option,
-)
+from labclip.cli.files import FOLDED_FILES, check_empty, refuse, same_path, write_or_keep
+from labclip.cli.group import alignment_option, main, model_option, show, strength_option
+from labclip.paths import check_folder
 
 _OPENED_BY = {
     "openclip": 'open_clip.create_model_and_transforms("local-dir:{}")',
@@ -33,7 +27,7 @@ _FILES = {
 }  # fmt: skip
 
 
-@main.command()
+@main.command(example="labclip fold --model ViT-B-32 folded")
 @click.argument("out", type=click.Path(path_type=Path))
 @model_option
 @alignment_option
@@ -58,12 +52,16 @@ def fold(out: Path, model: str, alignment: str | None, strength: float | None, t
         raise ValueError(f"{model} has no matrix to merge. Type --alignment with a name, a folder or a repository.")
     if strength is not None:
         chosen = (opened.alignment if chosen is None else chosen).at(strength)
-    fold_opened(opened, chosen, {"model": name_of(model), "alignment": name_of(alignment)}, to=to, folder=out)
-    click.echo(f"{out}: {_OPENED_BY[to].format(out)}")
+    source = {"model": name_of(model), "alignment": name_of(alignment)}
+    if hasattr(opened, "state_dict"):
+        check_folder(out, needs=sum(value.nbytes for value in opened.state_dict().values()))
+    refuse(write_or_keep(out, lambda folder: fold_opened(opened, chosen, source, to=to, folder=folder)))
+    show(f"{out}: {_OPENED_BY[to].format(out)}")
 
 
 def _check_out(out: Path, force: bool, to: str, inputs: list[str]) -> None:
     """Refuse an OUT that is an input, or that holds what this command did not write."""
+    check_folder(out)
     there = {path.name for path in out.iterdir()} if out.is_dir() else set()
     if to == "openclip" or not (there and force) or any(same_path(out, Path(one)) for one in inputs):
         check_empty(out, force, writes=FOLDED_FILES, inputs=inputs)

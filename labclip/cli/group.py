@@ -1,75 +1,223 @@
-"""The group of commands, which turns bad input into one line and exit code 2; options and checks that many share."""
+"""The group of commands, which turns whatever fails into one line and exit code 2; options and output that many share.
+
+Exit codes: 0 done, 1 the fit was not worth it, 2 something is wrong, 130 interrupted.
+"""
 
 from __future__ import annotations
 
 import json
+import logging
+import os
+import shlex
+import sys
+import time
+import traceback
 import warnings
-from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import Any
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from labclip._version import __version__
+from labclip.cli.errors import in_one_line
 from labclip.io import PRECISIONS
-from labclip.messages import ON_COMMAND_LINE
-from labclip.packages import EVAL, require
-from labclip.paths import CONFIG, MANIFEST, OPENCLIP_CONFIG, OPENCLIP_WEIGHTS, WEIGHT_FILES, WEIGHTS, check_file
+from labclip.messages import ON_COMMAND_LINE, printable
+
+if TYPE_CHECKING:
+    from labclip.model import LABCLIP
+
+_QUIET, _VERBOSE, _DEBUG = "labclip.quiet", "labclip.verbose", "labclip.debug"  # keys of the context's `meta`
 
 
-class _BadInput(click.ClickException):
+class _Failed(click.ClickException):
     exit_code = 2
+
+    def format_message(self) -> str:
+        return printable(self.message)
+
+
+def _switch(key: str, *names: str, help: str) -> click.Option:
+    def keep(context: click.Context, _: click.Parameter, asked: bool) -> None:
+        context.meta[key] = context.meta.get(key, False) or asked
+        if asked and key == _VERBOSE:
+            logging.getLogger("labclip").setLevel(logging.INFO)
+        if asked and key == _QUIET:
+            os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # the client reads it when it is imported
+
+    return click.Option(names, is_flag=True, expose_value=False, callback=keep, help=help)
+
+
+_SWITCHES = [
+    _switch(_QUIET, "-q", "--quiet", help="Show results and errors only: no progress, no notes."),
+    _switch(_VERBOSE, "-v", "--verbose", help="Also say on stderr what is done, and how long it took."),
+    _switch(_DEBUG, "--debug", help="Show where an error comes from."),
+]
+
+
+class _Command(click.Command):
+    """A command with the options that all have.
+
+    Args:
+        example: What to type, shown below the help.
+        interrupted: What Ctrl-C leaves behind, as a sentence.
+    """
+
+    def __init__(self, *args: Any, example: str = "", interrupted: str = "Nothing was kept.", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.epilog = f"\b\nExample:\n  {example}"
+        self.params = [*self.params, *_SWITCHES]
+        self.example, self.interrupted = example, interrupted
 
 
 class _Commands(click.Group):
-    """Turns what the library raises for bad input into one line and exit code 2, never a traceback.
+    """Turns whatever a command raises into one line and an exit code, never a traceback.
 
     While a command runs, messages name options instead of parameters, and warnings are one line on stderr.
     """
 
+    command_class = _Command
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.obj = shlex.join(["labclip", *args])
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         token = ON_COMMAND_LINE.set(True)
+        started, log, handler = time.monotonic(), logging.getLogger("labclip"), _Notes()
         try:
             with warnings.catch_warnings():
-                warnings.showwarning = lambda message, *_, **__: click.echo(f"Warning: {message}", err=True)
-                return super().invoke(ctx)
-        except BrokenPipeError:
+                warnings.showwarning = lambda message, *_, **__: note(f"Warning: {message}")
+                log.addHandler(handler)
+                log.propagate = False  # OpenCLIP gives the root logger a handler of its own
+                if sys.stdout is None:
+                    raise _Failed("Standard output is closed, so no result can be shown. Leave out >&-.")
+                found = super().invoke(ctx)
+                log.info("%s took %.1f s", ctx.invoked_subcommand, time.monotonic() - started)
+                return found
+        except click.UsageError as error:
+            where = " ".join(filter(None, ["labclip", ctx.invoked_subcommand]))
+            raise _Failed(f"{error.format_message()} See: {where} --help") from error
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
-        except (ValueError, OSError) as error:
-            raise _BadInput(str(error)) from error
+        except KeyboardInterrupt:
+            _show_traceback()
+            command = self.commands.get(ctx.invoked_subcommand or "")
+            kept = command.interrupted if isinstance(command, _Command) else ""
+            click.echo(f"\nInterrupted. {kept} Type again: {printable(ctx.obj)}", err=True)
+            raise SystemExit(130) from None
+        except Exception as error:
+            _show_traceback()
+            _give_up_stdout()
+            raise _Failed(in_one_line(error)) from error
         finally:
+            log.removeHandler(handler)
+            log.setLevel(logging.NOTSET)
+            log.propagate = True
             ON_COMMAND_LINE.reset(token)
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(__version__, prog_name="labclip")
+class _Notes(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        note(record.getMessage())
+
+
+def _asked(key: str) -> bool:
+    context = click.get_current_context(silent=True)
+    return context is not None and bool(context.meta.get(key))
+
+
+def _show_traceback() -> None:
+    if _asked(_DEBUG):
+        click.echo(printable(traceback.format_exc()), err=True, nl=False)
+
+
+def _give_up_stdout() -> None:
+    """Let what can't be written to stdout go, else Python complains of it once more when it ends."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with suppress(OSError, ValueError):  # no file behind it
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def show(text: str) -> None:
+    """Print a result on stdout."""
+    click.echo(printable(text))
+
+
+def show_json(value: Any) -> None:
+    """Print a result on stdout, one JSON object."""
+    click.echo(json.dumps(value))
+
+
+def note(text: str) -> None:
+    """Print on stderr what is no result, unless --quiet."""
+    if progress():
+        click.echo(printable(text), err=True)
+
+
+def progress() -> bool:
+    """Whether progress is shown."""
+    return not _asked(_QUIET)
+
+
+def _path_of(_: click.Context, __: click.Parameter, name: str | None) -> str | None:
+    """OpenCLIP's local-dir:PATH as a path, which commands compare with OUT."""
+    return os.path.join(".", name.removeprefix("local-dir:")) if name and name.startswith("local-dir:") else name
+
+
+def _paths_of(context: click.Context, parameter: click.Parameter, names: tuple[str, ...]) -> list[str]:
+    return [_path_of(context, parameter, name) or name for name in names]
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="\b\nExample:\n  labclip demo",
+    params=list(_SWITCHES),
+)
+@click.version_option(__version__, "-V", "--version", prog_name="labclip")
 def main() -> None:
     """CLIP that knows which colour belongs to which object: one small matrix on the text side."""
 
 
 as_json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
-MODEL_HELP = "A name of `labclip list`, a folder, a Hub repository org/name, or an OpenCLIP MODEL:TAG."
-model_option = click.option("--model", required=True, metavar="M", help=MODEL_HELP)
+_MODEL = "A name of `labclip list`, a folder, a Hub repository org/name, or an OpenCLIP MODEL:TAG."
+model_option = click.option("--model", required=True, metavar="M", callback=_path_of, help=_MODEL)
+models_option = click.option(
+    "--model", "models", multiple=True, metavar="M", callback=_paths_of, help=f"{_MODEL} May be given again."
+)
 device_option = click.option(
     "--device", metavar="D", help="cpu, cuda, cuda:1 or mps. [default: cuda if available, else cpu]"
 )
 precision_option = click.option(
     "--precision", default=PRECISIONS[0], show_default=True, help=f"{', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}."
 )
+exif_option = click.option(
+    "--ignore-exif", is_flag=True, help="Read images as they are stored, as OpenCLIP does, not turned by their EXIF."
+)
 alignment_option = click.option(
     "--alignment", metavar="A", help="Another alignment: a name, a folder, or a Hub repository."
 )
+STRENGTH = click.FloatRange(-10, 10)
 strength_option = click.option(
     "--strength",
-    type=float,
+    type=STRENGTH,
     help="0 is exactly the base, 1 the matrix as fitted. [default: what the alignment records]",
 )
 
 
-ALIGNMENT_FILES = (CONFIG, WEIGHTS)
-FOLDED_FILES = (OPENCLIP_CONFIG, OPENCLIP_WEIGHTS)
-IDENTIFYING = (*ALIGNMENT_FILES, OPENCLIP_CONFIG, *WEIGHT_FILES, MANIFEST)
-"""Files by which the folders of labclip and OpenCLIP are recognised."""
+def open_model(
+    name: str, device: str | None = None, precision: str = PRECISIONS[0], *, ignore_exif: bool = False
+) -> LABCLIP:
+    """The model of a name on the device asked for."""
+    from labclip.images import as_stored
+    from labclip.model import LABCLIP
+
+    model = LABCLIP.from_pretrained(name, device=chosen_device(device), precision=precision)
+    if ignore_exif and model.preprocess is not None:
+        model.preprocess = as_stored(model.preprocess)
+    return model
 
 
 def chosen_device(device: str | None) -> str:
@@ -77,65 +225,3 @@ def chosen_device(device: str | None) -> str:
     import torch
 
     return device or ("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def same_path(one: Path, other: Path) -> bool:
-    """Whether both lead to the same place, through links and whether it exists or not."""
-    return one.expanduser().resolve() == other.expanduser().resolve() or (
-        one.exists() and other.exists() and one.samefile(other)
-    )
-
-
-def check_empty(out: Path, force: bool, *, writes: Sequence[str], inputs: Iterable[str | Path] = ()) -> None:
-    """Refuse a folder that is an input, or that is not empty, unless it is to be overwritten and is of the kind.
-
-    Args:
-        out: The folder.
-        force: Whether it may be overwritten.
-        writes: Names of files by which what the command itself writes is recognised.
-        inputs: What the command reads; names that are no paths are none that `out` could be.
-    """
-    if any(same_path(out, Path(one)) for one in inputs if Path(one).exists()):
-        raise ValueError(f"{out} is an input of this command. Pass another folder to write to.")
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is a file. Pass the path of a folder.")
-    if out.is_dir() and any(out.iterdir()) and not force:
-        raise ValueError(f"{out} is not empty. Pass --force to overwrite it, or another folder.")
-    if out.is_dir() and any(out.iterdir()):
-        held = {name for name in IDENTIFYING if (out / name).exists()}
-        others = sorted(held - set(writes)) or ([CONFIG] if CONFIG in held and not _of_alignment(out / CONFIG) else [])
-        if others or not held:
-            other = f"holds {', '.join(others)}" if others else f"holds no {' and no '.join(writes)}"
-            raise ValueError(f"{out} {other}, so this command did not write it. Pass another folder.")
-
-
-def _of_alignment(config: Path) -> bool:
-    """Whether a `config.json` is one of labclip's: models of other libraries have the same names."""
-    try:
-        return "format_version" in json.loads(config.read_bytes())
-    except (ValueError, TypeError):
-        return False
-
-
-def check_writable(path: Path, *, force: bool = True, others: Iterable[Path] = ()) -> None:
-    """Refuse a path that can't be written, before hours of work.
-
-    Args:
-        path: Of a file.
-        force: Whether a file that is there may be overwritten.
-        others: Paths that it must not be: inputs, and what else is written.
-    """
-    if any(same_path(path, other) for other in others):
-        raise ValueError(f"{path} is another file of this command. Pass a path of its own.")
-    check_file(path)
-    if path.is_file() and not force:
-        raise ValueError(f"{path} exists already. Pass --force to overwrite it, or another path.")
-
-
-def check_page(path: Path) -> None:
-    """Refuse a page that can't be made or written, before the work."""
-    for module in ("jinja2", "matplotlib"):
-        require(module, f"The page needs {module}", EVAL)
-    if path.suffix.lower() not in (".html", ".htm"):
-        raise ValueError(f"The page {path} is not named .html. End its name with .html.")
-    check_file(path)

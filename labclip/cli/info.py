@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from labclip.cli.group import as_json_option, main
+from labclip.cli.group import as_json_option, main, show, show_json
 
 if TYPE_CHECKING:
     from labclip.io.published import Published
 
 
-@main.command("list")
+@main.command("list", example="labclip list")
 @as_json_option
 def list_command(as_json: bool) -> None:
     """List the matrices known by name."""
@@ -28,15 +27,15 @@ def list_command(as_json: bool) -> None:
             rows.append((name, entry.alignment, base, entry.embed_dim, "Hugging Face Hub, or the authors' repository"))
     columns = ("name", "alignment", "base", "dim", "source")
     if as_json:
-        click.echo(json.dumps([dict(zip(columns, row, strict=True)) for row in rows]))
+        show_json([dict(zip(columns, row, strict=True)) for row in rows])
         return
     table = [columns, *[tuple(map(str, row)) for row in rows]]
     widths = [max(len(row[column]) for row in table) for column in range(len(columns))]
     for row in table:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        show("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
-@main.command()
+@main.command(example="labclip info ViT-B-32")
 @click.argument("name")
 @as_json_option
 def info(name: str, as_json: bool) -> None:
@@ -52,21 +51,21 @@ def info(name: str, as_json: bool) -> None:
     facts = known | {key: value for key, value in metadata.items() if key not in {"name", *known}}
     tables = {key: checked_results(facts.get(key), key) for key in ("results", "reported")}
     if as_json:
-        click.echo(json.dumps({"name": name, **facts}))
+        show_json({"name": name, **facts})
         return
     for key, value in facts.items():
         if key in tables or value is None:
             continue
         if isinstance(value, list):
-            click.echo("\n  - ".join([f"{key}:", *map(str, value)]))
+            show("\n  - ".join([f"{key}:", *map(str, value)]))
         elif isinstance(value, dict):
-            click.echo(f"{key}: {', '.join(f'{name} {one}' for name, one in value.items())}")
+            show(f"{key}: {', '.join(f'{name} {one}' for name, one in value.items())}")
         else:
-            click.echo(f"{key}: {value}")
+            show(f"{key}: {value}")
     _print_results("measured by labclip", tables["results"])
     _print_results("reported by others, not measured by labclip", tables["reported"])
     if not tables["results"]:
-        click.echo("measured by labclip: nothing yet. `labclip evaluate` measures it.")
+        show("measured by labclip: nothing yet. `labclip evaluate` measures it.")
 
 
 def _published_facts(entry: Published) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -104,8 +103,8 @@ def _print_results(title: str, results: Mapping[str, tuple[Mapping[str, Any], Ma
     if not rows:
         return
     width = max(len(row[0]) for row in rows)
-    click.echo(f"{title}:\n  {'':{width}}     base  LABCLIP")
+    show(f"{title}:\n  {'':{width}}     base  LABCLIP")
     for name, *values in rows:
         values = ["" if value is None else value for value in values]
         cells = "  ".join(f"{value:7.3f}" if isinstance(value, float) else f"{value:>7}" for value in values)
-        click.echo(f"  {name:{width}}  {cells}")
+        show(f"  {name:{width}}  {cells}")

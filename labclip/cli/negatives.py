@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from labclip.cli.group import as_json_option, main
+from labclip.cli.group import as_json_option, main, progress, show, show_json
 
 if TYPE_CHECKING:
     from labclip.negatives import Method
 
 
-@main.command()
+@main.command(example="labclip negatives captions.csv with-negatives.csv --method shuffle --clean")
 @click.argument("source", metavar="IN", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--method", type=click.Choice(["swap", "shuffle"]), required=True, help="How to make them.")
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     help="For swap: words or phrases separated by commas, opposites as left/right; or a file, one per line.",
 )
 @click.option("--k", type=int, default=1, show_default=True, help="Negatives per caption.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the choice.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the choice.")
 @click.option("--column", metavar="NAME", help="Column of the captions. [default: caption or title]")
 @click.option(
     "--image-column",
@@ -53,12 +52,12 @@ def negatives(
     """
     from labclip.negatives import add
 
-    counts = add(source, out, _method(method, attributes, tagger), progress=True, **settings)
+    counts = add(source, out, _method(method, attributes, tagger), progress=progress(), **settings)
     if as_json:
-        click.echo(json.dumps({"out": str(out), **asdict(counts)}))
+        show_json({"out": str(out), **asdict(counts)})
         return
     without = counts.captions - counts.with_negative
-    click.echo(f"{out}: {counts.negatives} negatives for {counts.with_negative} captions, none for {without}")
+    show(f"{out}: {counts.negatives} negatives for {counts.with_negative} captions, none for {without}")
 
 
 def _method(name: str, attributes: str | None, tagger: str | None) -> Method:

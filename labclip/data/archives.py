@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from labclip.data.rows import Row
+from labclip.data.rows import LIMIT, Row
 
 _IMAGES = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm")
 _BLOCK = 512
@@ -58,6 +58,8 @@ def _sample(file: BinaryIO, number: int, key: str, members: list[tuple[str, str,
     held = next((places[extension] for extension in _IMAGES if extension in places), None)
     if held is None:
         return Row(number, where, {}, f"has no image, only {', '.join(sorted(places))}")
+    if long := [one for one in ("json", "txt") if one in places and places[one][2] > LIMIT]:
+        return Row(number, where, {}, f"has a .{long[0]} of more than {LIMIT:,} bytes")
     cells: dict[str, Any] = {}
     try:
         if "json" in places:

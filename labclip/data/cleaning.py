@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import string
 from collections import Counter
+from unicodedata import normalize
 
 _TO_SPACE = re.compile(r'[.!"()*#:;~]')
 _WHITESPACE = re.compile(r"\s{2,}")
@@ -33,12 +34,12 @@ def clean(caption: str, max_words: int | None = None) -> str:
 
 
 def comparable(caption: str) -> str:
-    """A caption without case and punctuation, "an" written "a": equal for captions that say the same.
+    """A caption without case and punctuation, "an" written "a", in Unicode's NFC: equal for captions that say the same.
 
     >>> comparable("An owl , and a Dog.") == comparable("a owl and a dog")
     True
     """
-    words = [word.strip(string.punctuation) for word in _TO_SPACE.sub(" ", caption.lower()).split()]
+    words = [word.strip(string.punctuation) for word in _TO_SPACE.sub(" ", normalize("NFC", caption.lower())).split()]
     return " ".join(["a" if word == "an" else word for word in words if word])
 
 

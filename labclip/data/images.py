@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import struct
+import re
+import stat
 from collections.abc import Generator
 from dataclasses import dataclass, field
 from functools import cache
@@ -16,17 +17,15 @@ import numpy as np
 from PIL import Image
 
 from labclip.data.rows import open_parquet
+from labclip.pixels import BROKEN, eight_bits
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Box = tuple[float, float, float, float]
 
-# What Pillow raises for bytes that are not a whole image; its readers of rare formats raise most of these.
-_BROKEN = (
-    OSError, ValueError, SyntaxError, ArithmeticError, LookupError, TypeError, struct.error,
-    Image.DecompressionBombError,
-)  # fmt: skip
+# Formats that Pillow does not read by itself, by a mark and where it stands.
+_NOT_READ = {"HEIC": (rb"ftyp(hei|hev|mif1|msf1)", 4, 12), "SVG": (rb"<svg", 0, 1024), "PDF": (rb"%PDF-", 0, 8)}
 
 
 @cache
@@ -89,17 +88,20 @@ class ImageSource:
             with ParquetImages() as tables:
                 return tables.read(self)
         if self.start is None:
+            kind = self.file.stat().st_mode
+            if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):  # reading it might never end
+                raise ValueError("it is a pipe or a device, not a file")
             return self.file.read_bytes()
         with self.file.open("rb") as file:
             file.seek(self.start)
             return file.read(self.size)
 
     def decode(self, data: bytes) -> Image.Image:
-        """The image from what `read` gave, cropped.
+        """The image from what `read` gave, in 8 bits, cropped; it lies as it is stored.
 
         Raises:
-            ValueError: If the bytes are not a whole image, a pixel has more than 8 bits, of which OpenCLIP's
-                preprocessing makes white, or the box has no pixel in the image. The message follows the image's name.
+            ValueError: If the bytes are not a whole image, a pixel is not finite, or the box has no pixel in the image.
+                The message follows the image's name.
         """
         if isinstance(self.data, np.ndarray):
             image = Image.fromarray(self.data)
@@ -107,11 +109,12 @@ class ImageSource:
             try:
                 opened = Image.open(io.BytesIO(data), formats=formats())
                 opened.load()
-            except _BROKEN as error:
+            except BROKEN as error:
+                for name, (mark, start, stop) in _NOT_READ.items():
+                    if re.search(mark, data[start:stop]):
+                        raise ValueError(f"is {name}, which is not read; convert it to PNG") from error
                 raise ValueError(reason("is not a whole image", error)) from error
-            image = opened
-        if image.mode.startswith(("I", "F")):
-            raise ValueError(f"has pixels of mode {image.mode}, which would all be cut to white; save it in 8 bits")
+            image = eight_bits(opened)
         return image if self.box is None else _crop(image, self.box)
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, AnyStr
 
 from labclip.data.streaming import stream_json
 from labclip.packages import require
@@ -19,7 +20,9 @@ Wanted = Callable[[str], bool]
 BATCH = 256
 """Rows of a Parquet file in memory at a time."""
 
-_CELL_LIMIT = 16 * 2**20
+LIMIT = 16 * 2**20
+"""Characters of a cell of a csv file or a line of text, bytes of a line of a jsonl file or of a text in an archive."""
+
 PARQUET = "Parquet files need pyarrow", 'pip install "labclip[data]"'
 
 
@@ -42,7 +45,7 @@ def _row(number: int, where: str, cells: Any) -> Row:
 
 def separated_rows(path: Path, delimiter: str) -> Iterator[Row]:
     """Rows of a csv or tsv file with a header, UTF-8. Strict: an open quote would take in the rows behind it."""
-    csv.field_size_limit(_CELL_LIMIT)
+    csv.field_size_limit(LIMIT)
     header: list[str] = []
     number, line = 0, 1
     with path.open(newline="", encoding="utf-8-sig") as file:
@@ -75,11 +78,22 @@ def repeated_column(path: Path, delimiter: str) -> str | None:
     return next((name for name in header if header.count(name) > 1), None)
 
 
+def _lines(file: IO[AnyStr], path: Path) -> Iterator[tuple[int, AnyStr]]:
+    """The lines of a file with their numbers, none of which fills the memory."""
+    for number in itertools.count(1):
+        line = file.readline(LIMIT + 1)
+        if not line:
+            return
+        if len(line) > LIMIT:
+            raise ValueError(f"{path} near line {number} is not sound: a line is longer than the limit ({LIMIT:,}).")
+        yield number, line
+
+
 def jsonl_rows(path: Path) -> Iterator[Row]:
     """Rows of a file with one JSON object a line; empty lines are skipped."""
     number = 0
     with path.open("rb") as file:
-        for line, text in enumerate(file, 1):
+        for line, text in _lines(file, path):
             if not text.strip():
                 continue
             number += 1
@@ -93,7 +107,7 @@ def text_rows(path: Path) -> Iterator[Row]:
     """Lines of a text file, each a caption."""
     with path.open(encoding="utf-8-sig") as file:
         try:
-            for number, line in enumerate(file, 1):
+            for number, line in _lines(file, path):
                 yield Row(number, f"line {number}", {"caption": line.removesuffix("\n")})
         except UnicodeDecodeError as error:
             raise ValueError(f"{path} is not UTF-8 text: {error}.") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import sqlite3
 import warnings
@@ -25,6 +26,8 @@ from labclip.encode.fingerprint import identity_of, tokenizer_and_preprocess
 from labclip.messages import typed
 from labclip.model import LABCLIP
 from labclip.text import Cut, Tokenizer, counting_cut, tokenize
+
+_logger = logging.getLogger(__name__)
 
 FORMAT = 3
 """Raised whenever equal keys would mean other embeddings."""
@@ -181,6 +184,7 @@ class Cache:
             except OSError as error:
                 raise ValueError(f"The cache {folder} can't be made ({error.strerror}). {_writable()}.") from error
         self._kept = True
+        _logger.info("cache of embeddings: %s", self.path or "none")
         try:
             self._file = sqlite3.connect(":memory:" if self.path is None else self.path, timeout=60)
             self._file.execute("PRAGMA journal_mode = WAL")

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from labclip.data.images import ImageSource, ParquetImages, reason
 from labclip.encode.fingerprint import tokenizer_and_preprocess
 from labclip.images import image_dtype
+from labclip.messages import typed
 from labclip.model import LABCLIP
 from labclip.text import Cut, counting_cut
 
@@ -209,9 +210,10 @@ def _checked(features: torch.Tensor, name: Callable[[int], str]) -> Embeddings:
     wrong = np.flatnonzero(~(np.abs(lengths - 1) < 0.01))
     if len(wrong):
         what = "all zeros" if lengths[wrong[0]] == 0 else "not finite"
+        higher = typed('precision="fp32"', "--precision fp32")
         raise ValueError(
             f"The embedding of {name(int(wrong[0]))} is {what}. The model's weights are damaged, or its precision too "
-            f'low: try precision="fp32".'
+            f"low: try {higher}."
         )
     return rows
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from labclip.alignment import Alignment
 from labclip.encode.cache import Cache, default_cache, encode
 from labclip.evaluation.answers import Answers
 from labclip.evaluation.benchmarks import BENCHMARKS
+from labclip.evaluation.example import example_of
 from labclip.evaluation.report import Report, Result
 from labclip.evaluation.scores import RESAMPLES, Scores, compare, ties_by_index
 from labclip.evaluation.sources import Benchmark, Sources
@@ -62,7 +64,8 @@ def evaluate(
         benchmarks: A name of `BENCHMARKS`, a `Benchmark` of your own, or a list of both.
         data: File or folder of the benchmark, or `Features` for the benchmark "features"; of several benchmarks
             `{name: path}`.
-        images: Folder of its images, by default that of `data`; of several benchmarks `{name: folder}`.
+        images: Folder of its images, by default that of `data`; of several benchmarks one folder for all of them, or
+            `{name: folder}`.
         options: Of its reader, for example `{"split": "val"}`; strings are converted. Of several benchmarks
             `{name: options}`.
         alignments: To compare with the base: one, a list, or `{name: alignment}` with the names that the report gives
@@ -145,6 +148,7 @@ def evaluate(
                     data="" if data_of.get(name) is None else str(data_of[name]),
                     options=dict(options_of.get(name) or {}),
                     items=Answers(task, models, scores),
+                    example=example_of(task, images_of, texts_of, compared),
                 )
             )
         return Report(
@@ -154,6 +158,7 @@ def evaluate(
             alignments=[_facts(name, alignment) for name, alignment in compared.items()],
             results=results,
             versions=versions_of("torch", "open_clip_torch", "numpy", "pillow"),
+            date=date.today().isoformat(),
         )
 
 
@@ -218,7 +223,7 @@ def _by_benchmark(what: str, given: Any, asked: Mapping[str, Benchmark]) -> dict
     if given is None:
         return {}
     if not by_name:
-        if len(asked) > 1:
+        if len(asked) > 1 and what != "images":
             example = {next(iter(asked)): given}
             raise ValueError(f"{what} is {given!r}, of which of {', '.join(asked)}? Pass {what}={example!r}.")
         return dict.fromkeys(asked, given)

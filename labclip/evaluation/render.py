@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from labclip.evaluation import summary
 from labclip.evaluation.scores import DIFFERING, Difference
 from labclip.messages import typed
-from labclip.packages import EVAL, require
 from labclip.report import Figure, drawn
-from labclip.report.values import Page, Section, Table, Value, cleaned, judged
+from labclip.report.drawing import COLOURS, SOFT, empty, legend_below, literal
+from labclip.report.values import Cell, Page, Section, Table, Value, judged, percent
 
 if TYPE_CHECKING:
     from labclip.evaluation.report import Report, Result
@@ -24,34 +25,53 @@ _HOW_DIFFERENT = (
 )
 _MANY = 20
 
-_COLOURS = ("#1f7a5a", "#3b4a6b", "#c08a3e", "#7d5ba6", "#b3402f", "#5f8ea3")
-_ROW, _BETWEEN, _MARGINS = 0.3, 0.5, 1.1  # inches
+_ROW, _BETWEEN, _MARGINS = 0.36, 0.5, 0.8  # inches
 
 
 def page(report: Report, *, plots: bool = False) -> Page:
     """The report as values: where there are several benchmarks a short table first, then each by itself."""
     several = len(report.results) > 1
     chosen = summary.headline(report) if several else summary.metrics(report.results[0])
-    readings = _readings(report, chosen, several)
+    lead, key = _lead(report, chosen, several)
     sections = []
-    if plots and readings:
+    if plots:
+        sections += [one.example.section() for one in report.results if one.example is not None][:1]
+    if plots and len(report.models) > 1:
         sections.append(Section("Gains beside costs", figures=[_figure(report, chosen)]))
     if several:
-        told = readings if len(readings) > 1 else []
-        sections.append(Section("In short", told, tables=_tables(report, chosen, short=True)))
-    sections += [_long(report, result, several) for result in report.results]
+        sections.append(
+            Section("In short", _readings(report, chosen, several), tables=_tables(report, chosen, short=True))
+        )
+    sections += [_long(report, result) for result in report.results]
     if lacking := summary.unmeasured(report):
         sections.append(Section("Not measured", notes=lacking))
-    match len(readings):
-        case 0:
-            title, wanted = f"{report.base}, measured", typed("alignments=A", "--alignment A")
-            lead = f"Only the base was measured. Pass `{wanted}` to see what a matrix gains and what it costs."
-        case 1:
-            title, lead = f"What an alignment gains and costs: {report.base}", readings[0]
-        case count:
-            title = f"What an alignment gains and costs: {report.base}"
-            lead = f"{count} alignments and their base on the same items."
-    return Page(title, lead, sections, _facts(report))
+    title = "What an alignment gains and costs" if len(report.models) > 1 else "What the base does"
+    return Page(f"{title}: {report.base}", lead, sections, _facts(report), key)
+
+
+def _lead(report: Report, chosen: Sequence[summary.Shown], several: bool) -> tuple[str, list[tuple[str, str]]]:
+    """What was found in a sentence for everybody, and three figures; of several alignments by the best one."""
+    chosen = [one for one in chosen if one.side in summary.SIDES]
+    told = summary.first(chosen)
+    name, compared = told.name(several), told.compared
+    if len(report.models) == 1:
+        wanted = typed("alignments=A", "--alignment A")
+        lead = f"Only the base was measured. Pass `{wanted}` to see what a matrix gains and what it costs."
+        shown = [told, *(one for one in chosen if one is not told and one.compared.metric in one.benchmark.headline)]
+        key = [(f"{percent(one.compared.estimates[0].value)}%", one.name(several)) for one in shown[:3]]
+        return f"{summary.opening(told)} {lead}", key
+    values = [estimate.value for estimate in compared.estimates[1:]]
+    best = values.index(max(values))
+    others = {one.name(several): one.compared.differences[best] for one in chosen if one is not told}
+    matrix = "the matrix" if len(values) == 1 else report.models[1 + best]
+    of = "" if len(values) == 1 else f" (the best of {len(values)})"
+    gained = summary.gained(f"With {matrix}{of}", compared.estimates[1 + best], compared.differences[best])
+    key = [
+        (f"{percent(compared.estimates[0].value)}%", f"without the matrix: {name}"),
+        (f"{percent(values[best])}%", f"with {matrix}{of}"),
+        summary.key_cost(others),
+    ]
+    return f"{summary.opening(told)} {gained} {summary.paid(others)}", key
 
 
 def _readings(report: Report, chosen: Sequence[summary.Shown], several: bool) -> list[str]:
@@ -59,11 +79,10 @@ def _readings(report: Report, chosen: Sequence[summary.Shown], several: bool) ->
     return [f"{model}: {summary.reading(chosen, at, several=several)}." for at, model in enumerate(report.models[1:])]
 
 
-def _long(report: Report, result: Result, several: bool) -> Section:
+def _long(report: Report, result: Result) -> Section:
     """Every metric of one benchmark."""
     every = summary.metrics(result)
-    # One benchmark, one alignment: it is the lead already.
-    paragraphs = _readings(report, every, False) if several or len(report.models) > 2 else []
+    paragraphs = _readings(report, every, False)
     size = f"{result.images:,} images, {result.captions:,} captions."
     size += f" Defined in {result.benchmark.paper}." if result.benchmark.paper else ""
     notes = [*result.notes, *_few(result), size]
@@ -73,7 +92,7 @@ def _long(report: Report, result: Result, several: bool) -> Section:
 def _few(result: Result) -> list[str]:
     """Which metrics would be told apart, had the models differed on more items."""
     names = [
-        one.metric
+        summary.worded(one.metric)
         for one in result.compared
         if any(not found.measurable and (found.low > 0 or found.high < 0) for found in one.differences)
     ]
@@ -89,6 +108,7 @@ def _tables(report: Report, chosen: Sequence[summary.Shown], *, short: bool) -> 
         values = ["model", "value", *difference]
     columns = [*(["benchmark"] if short else []), "metric", "n", "chance", *values]
     wordy = [place for place, column in enumerate(columns) if column in ("benchmark", "metric", "model")]
+    minor = [place for place, column in enumerate(columns) if column in ("n", "chance")]
     tables = []
     for side in dict.fromkeys(one.side for one in chosen):
         words = summary.SIDES.get(side, side)
@@ -96,14 +116,15 @@ def _tables(report: Report, chosen: Sequence[summary.Shown], *, short: bool) -> 
             words = f"What it is for: {words}" if side == "binding" else f"What it may cost: {words}"
         rows = [row for one in chosen if one.side == side for row in _rows(report, one, short=short)]
         grouped = columns.index("model") if models > 2 else 0
-        tables.append(Table(words[0].upper() + words[1:], columns, rows, words=wordy, grouped=grouped))
+        tables.append(Table(words[0].upper() + words[1:], columns, rows, words=wordy, grouped=grouped, minor=minor))
     return tables
 
 
 def _rows(report: Report, one: summary.Shown, *, short: bool) -> list[list[Value]]:
     """One metric: one row, or where there are several alignments one a model."""
     compared, base = one.compared, one.compared.estimates[0]
-    head: list[Value] = [*([one.benchmark.title] if short else []), compared.metric, base.n, base.chance]
+    metric = Cell(compared.metric, words=summary.worded(compared.metric))
+    head: list[Value] = [*([one.benchmark.title] if short else []), metric, base.n, base.chance]
     changes = [_change(difference, short=short) for difference in compared.differences]
     match len(report.models):
         case 1:
@@ -143,26 +164,30 @@ def _facts(report: Report) -> list[tuple[str, str]]:
         ("Weights", f"SHA-256 {report.weights_sha256}"),
         *matrices,
         ("Versions", ", ".join(f"{name} {version}" for name, version in report.versions.items())),
+        *([("Date", report.date)] if report.date else []),
         ("How to read", _HOW + (_HOW_DIFFERENT if looked else "") + (many if looked >= _MANY else "")),
     ]
 
 
 def _figure(report: Report, chosen: Sequence[summary.Shown]) -> Figure:
-    """Metrics with one bar a model beside the base, hollow where the difference is not measurable."""
-    module = require("matplotlib.figure", "Plots need matplotlib", EVAL)
+    """Metrics with one dot a model beside the base, hollow where the difference is not measurable.
+
+    Of those that no model moves measurably the headline alone.
+    """
+    chosen = [one for one in chosen if one.compared.metric in one.benchmark.headline
+              or any(found.measurable for found in one.compared.differences)] or chosen  # fmt: skip
     found = {one.side for one in chosen}
     groups = {key: [one for one in chosen if one.side == key] for key in summary.SIDES if key in found}
-    models = report.models[1:]
+    models, several = report.models[1:], len(report.results) > 1
     rows = [len(group) * max(1.0, 0.6 * len(models)) for group in groups.values()]
     height = _ROW * sum(rows) + _BETWEEN * len(rows) + _MARGINS
-    figure = module.Figure(figsize=(9, height), layout="constrained")
-    panels = figure.subplots(len(groups), 1, sharex=True, squeeze=False, height_ratios=rows)[:, 0]
-    for axes, (key, group) in zip(panels, groups.items(), strict=True):
-        _panel(axes, group, models, several=len(report.results) > 1)
+    figure, _ = empty(5.6, height, rows=len(groups), sharex=True, height_ratios=rows)
+    for axes, (key, group) in zip(figure.axes, groups.items(), strict=True):
+        _panel(axes, group, models, several=several)
         axes.set_title(summary.SIDES.get(key, key), loc="left", fontsize=10)
-    panels[-1].set_xlabel("difference to the base, fractions of 1; hollow: not measurable", fontsize=9)
+    figure.axes[-1].set_xlabel("difference to the base, of 1; hollow: not measurable", fontsize=9)
     if len(models) > 1:
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower left", ncols=3, frameon=False)
+        legend_below(figure, figure.axes[0])
     told = "; ".join(f"{model}: {summary.reading(chosen, place)}" for place, model in enumerate(models))
     caption = "Differences to the base with 95% intervals, all on one scale."
     return drawn(figure, f"Differences to the base by metric. {told}.", caption)
@@ -171,24 +196,14 @@ def _figure(report: Report, chosen: Sequence[summary.Shown]) -> Figure:
 def _panel(axes: Any, group: Sequence[summary.Shown], models: Sequence[str], *, several: bool) -> None:
     step = 0.7 / len(models)
     for place, model in enumerate(models):
-        colour = _COLOURS[place % len(_COLOURS)]
+        colour = COLOURS[place % len(COLOURS)]
         shift = (place - (len(models) - 1) / 2) * step
         for row, one in enumerate(group):
             difference = one.compared.differences[place]
             axes.plot([difference.low, difference.high], [row + shift] * 2, color=colour, linewidth=1.5)
             face = colour if difference.measurable else "white"
-            label = {"label": _literal(model)} if row == 0 else {}
+            label = {"label": literal(model)} if row == 0 else {}
             axes.plot([difference.value], [row + shift], "o", color=colour, markerfacecolor=face, markersize=6, **label)
-    axes.axvline(0, color="#5c6473", linewidth=0.8)
-    named = [f"{one.benchmark.title}: {one.compared.metric}" if several else one.compared.metric for one in group]
-    axes.set_yticks(range(len(group)), list(map(_literal, named)), fontsize=9)
+    axes.axvline(0, color=SOFT, linewidth=0.8)
+    axes.set_yticks(range(len(group)), ["\n".join(textwrap.wrap(literal(one.name(several)), 26)) for one in group])
     axes.set_ylim(len(group) - 0.5, -0.5)
-    axes.tick_params(axis="x", labelsize=9)
-    axes.grid(axis="x", color="#e3e6eb", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-
-
-def _literal(text: str) -> str:
-    """A name in which matplotlib finds no formula."""
-    return cleaned(text).replace("$", r"\$")

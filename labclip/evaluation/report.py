@@ -11,9 +11,12 @@ from labclip.data.entries import fields
 from labclip.evaluation import render
 from labclip.evaluation.answers import Answer, write_csv
 from labclip.evaluation.benchmarks import BENCHMARKS
+from labclip.evaluation.example import Example
+from labclip.evaluation.paper import latex_of_models
 from labclip.evaluation.scores import Compared, Difference, Estimate
 from labclip.evaluation.sources import Benchmark
 from labclip.jsonfile import read_json
+from labclip.messages import typed
 from labclip.report import Reported
 from labclip.report.values import Page
 
@@ -34,6 +37,7 @@ class Result:
         options: Its options, as the user said.
         items: Every item with each model's answer; empty in a report that was read from a file. Margins of retrieval
             and classification are made once they are looked at, and embeddings kept until then.
+        example: One of the items with its image, for a page; None where there is none, or it was read from a file.
     """
 
     benchmark: Benchmark
@@ -44,6 +48,7 @@ class Result:
     data: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
     items: Sequence[Answer] = field(default=(), repr=False, compare=False)
+    example: Example | None = field(default=None, repr=False, compare=False)
 
     def metric(self, name: str) -> Compared:
         """One metric by name.
@@ -115,6 +120,7 @@ class Report(Reported):
             base.
         results: One a benchmark.
         versions: Of the packages that decide a number.
+        date: On which it was measured, for example "2026-03-01"; "" in one that was kept without.
     """
 
     base: str
@@ -123,6 +129,7 @@ class Report(Reported):
     alignments: Sequence[dict[str, Any]]
     results: Sequence[Result]
     versions: dict[str, str]
+    date: str = ""
 
     def __getitem__(self, benchmark: str) -> Result:
         found = {result.benchmark.name: result for result in self.results}
@@ -137,6 +144,28 @@ class Report(Reported):
     def page(self, *, plots: bool = False) -> Page:
         """The report as values: where there are several benchmarks a short table first, then each by itself."""
         return render.page(self, plots=plots)
+
+    def to_latex(self, *others: Report, rows: str = "metrics", percent: bool = False) -> str:
+        """The report's tables as LaTeX with booktabs, or one table for a paper.
+
+        Args:
+            others: Reports of other bases on the same files, which the table for a paper has below one another.
+            rows: "metrics" is every table of the report; "models" is one table with the models in rows, the headline
+                metrics of the benchmarks in columns, and a dagger for a measurable difference.
+            percent: Whether the table for a paper has percent with one decimal, not fractions with three.
+
+        Raises:
+            ValueError: If `rows` is neither, or `others` or `percent` are passed without rows="models", or bases were
+                measured on different items.
+        """
+        if rows not in ("metrics", "models"):
+            raise ValueError(f'rows is {rows!r}. Pass "metrics" or "models".')
+        if rows == "models":
+            return latex_of_models([self, *others], percent=percent)
+        if others or percent:
+            models = typed('rows="models"', "--rows models")
+            raise ValueError(f"Several bases in one table, and percent, need {models}. Pass it too.")
+        return super().to_latex()
 
     def write_items(self, path: str | Path) -> None:
         """Write every item of every benchmark with each model's answer as a csv file.
@@ -157,6 +186,7 @@ class Report(Reported):
                 "models": list(self.models),
                 "alignments": list(self.alignments),
                 "versions": self.versions,
+                "date": self.date,
             },
         }
 
@@ -180,4 +210,4 @@ class Report(Reported):
             Result.from_json(one, BENCHMARKS[name], facts["models"], f"{place}, {name}")
             for name, one in benchmarks.items()
         ]
-        return cls(**facts, results=results)
+        return cls(**facts, results=results, date=measured.get("date", ""))

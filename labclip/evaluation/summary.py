@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from labclip.evaluation.scores import Compared, Difference
+from labclip.evaluation.scores import Compared, Difference, Estimate
 from labclip.evaluation.sources import Benchmark
-from labclip.report.values import signed
+from labclip.report.values import percent, signed
 
 if TYPE_CHECKING:
     from labclip.evaluation.report import Report, Result
@@ -29,6 +30,34 @@ COMMANDS: dict[str, str] = {
 """What measures a side, by a benchmark that everybody can get."""
 
 
+KNOWN = 0.9
+"""Accuracy that the whole interval reaches where a model "tells" in the first sentence of a report."""
+
+_ATTRIBUTES = ("scenes", "clevr", "pug-spar", "pug-spare", "vg-a")
+"""Benchmarks whose wrong captions have attributes swapped."""
+_WORDS = {
+    "att": "attribute", "obj": "object", "rel": "relation", "no": "without", "heldout": "unseen pairs",
+    "itt": "image to text", "tot": "text only", "macro": "mean over kinds", "micro": "all items",
+}  # fmt: skip
+
+
+def worded(metric: str) -> str:
+    """A metric in words.
+
+    Example:
+        >>> [worded(name) for name in ("t2i_r1", "tags_i2t_r5", "one_object_acc1", "swap_att")]
+        ['image search by captions (R@1)', 'tag search by image (R@5)', 'one object: top-1 accuracy', 'swap attribute']
+    """
+    if found := re.fullmatch(r"(?:(.+)_)?(t2i|i2t)_r(\d+)", metric):
+        kind, way, k = found.groups("captions")
+        search = f"image search by {kind}" if way == "t2i" else f"{kind.removesuffix('s')} search by image"
+        return f"{search} (R@{k})"
+    if found := re.fullmatch(r"(?:(.+)_)?(?:acc(\d+)|mean_per_class)", metric):
+        of, k = found.groups("")
+        return (f"{worded(of)}: " if of else "") + (f"top-{k} accuracy" if k else "mean accuracy of the classes")
+    return " ".join(_WORDS.get(part, part) for part in metric.split("_"))
+
+
 @dataclass(frozen=True)
 class Shown:
     """One metric of one benchmark, with where it stands."""
@@ -38,8 +67,9 @@ class Shown:
     side: str
 
     def name(self, several: bool) -> str:
-        """What it is called, where metrics of several benchmarks are told and where of one."""
-        return f"{self.benchmark.title} {self.compared.metric}" if several else self.compared.metric
+        """It in words, where metrics of several benchmarks are told and where of one."""
+        words = worded(self.compared.metric)
+        return f"{self.benchmark.title}, {words}" if several else words
 
 
 def side(benchmark: Benchmark, compared: Compared) -> str:
@@ -65,6 +95,87 @@ def headline(report: Report) -> list[Shown]:
 def _by_side(shown: Iterable[Shown]) -> list[Shown]:
     order = list(SIDES)
     return sorted(shown, key=lambda one: order.index(one.side) if one.side in SIDES else len(order))
+
+
+def first(chosen: Sequence[Shown]) -> Shown:
+    """The metric that the first sentence tells: of binding, "binding" or "swap" before the first headline metric."""
+    mine = [one for one in chosen if one.side == "binding"] or chosen
+    mine = [one for one in mine if one.benchmark.name == mine[0].benchmark.name]
+    order = ("binding", "swap", *mine[0].benchmark.headline, *(one.compared.metric for one in mine))
+    return min(mine, key=lambda one: order.index(one.compared.metric))
+
+
+def opening(shown: Shown) -> str:
+    """What the base does, as a sentence for everybody."""
+    base, title, words = shown.compared.estimates[0], shown.benchmark.title, worded(shown.compared.metric)
+    if shown.side != "binding":
+        return f"This model gets {percent(base.value)}% in {words}{guessing(base)} ({title})."
+    of = title if shown.compared.metric == "binding" else f"{title}, {words}"
+    if shown.benchmark.name in _ATTRIBUTES:
+        return f"This model {attributes(base)} ({of})."
+    known = "tells right captions from wrong ones" if base.low >= KNOWN else "confuses right and wrong captions"
+    return f"This model {known}: {percent(base.value)}% right{guessing(base)} ({of})."
+
+
+def attributes(base: Estimate) -> str:
+    """How well a model tells which attribute belongs to which object, for a sentence."""
+    verb = "tells" if base.low >= KNOWN else "confuses"
+    return f"{verb} which attribute belongs to which object: {percent(base.value)}% right{guessing(base)}"
+
+
+def guessing(base: Estimate) -> str:
+    """What chance alone gets, for a sentence."""
+    if base.chance is None:
+        return ""
+    return f" where {'a coin' if base.chance == 0.5 else 'guessing'} gets {percent(base.chance)}"
+
+
+def gained(name: str, ours: Estimate, moved: Difference) -> str:
+    """What a matrix makes of it, a sentence: "With the matrix 99.5%."."""
+    told = f"{name} {percent(ours.value)}%"
+    if not moved.measurable:
+        return f"{told}, no measurable difference."
+    return f"{told}." if moved.value > 0 else f"{told}, which is worse."
+
+
+def paid(others: Mapping[str, Difference]) -> str:
+    """What it costs in the other figures, by their names, a sentence: the largest measurable loss, never a mean."""
+    losses = _losses(others)
+    if not others:
+        return "What it costs was not measured."
+    if not losses:
+        return f"It costs nothing measurable in {_count(len(others), 'other figure')}."
+    more = f", and no more than that in {_count(len(losses) - 1, 'other')}" if len(losses) > 1 else ""
+    return f"It costs {_points(losses)} in {_largest(losses)}{more}."
+
+
+def key_cost(others: Mapping[str, Difference]) -> tuple[str, str]:
+    """What `paid` says, as a figure in large type and its words."""
+    losses = _losses(others)
+    if not others:
+        return "?", "what it costs was not measured"
+    if not losses:
+        return f"0 of {len(others)}", "other figures are measurably worse"
+    which = "the one loss" if len(losses) == 1 else f"the largest of {len(losses)} losses"
+    return f"-{_points(losses)}", f"{which}: {_largest(losses)}"
+
+
+def _losses(others: Mapping[str, Difference]) -> dict[str, float]:
+    """The measurable ones, the largest first."""
+    found = {name: -one.value for name, one in others.items() if one.measurable and one.value < 0}
+    return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
+def _largest(losses: Mapping[str, float]) -> str:
+    return next(iter(losses)).removesuffix(" (R@1)")
+
+
+def _points(losses: Mapping[str, float]) -> str:
+    return _count(percent(next(iter(losses.values()))), "point")
+
+
+def _count(count: int | str, one: str) -> str:
+    return f"{count} {one if str(count) == '1' else one + 's'}"
 
 
 def reading(chosen: Sequence[Shown], model: int, *, several: bool = False) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import platform
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -30,7 +31,9 @@ from labclip.features.writing import on_bad, write_images, write_texts
 from labclip.messages import typed
 from labclip.model import LABCLIP
 from labclip.packages import versions_of
-from labclip.paths import MANIFEST
+from labclip.paths import MANIFEST, check_folder, make_folder
+
+_logger = logging.getLogger(__name__)
 
 
 def embed(
@@ -129,9 +132,7 @@ def embed(
     made_from = {**identity_of(model), "inputs": describe_inputs(inputs), "columns": named, "clean": clean}
     made_from = json.loads(json.dumps(made_from))  # as it is read again
     folder = Path(out)
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is a file. Pass the path of a folder.")
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     if force:
         clear(folder, (MANIFEST, *CONTENT))
     other = f"Pass another folder, or {typed('force=True', '--force')} to start from scratch."
@@ -165,6 +166,10 @@ def embed(
             there = splits_in(inputs) if columns.split else []
             others = f" Its splits are {', '.join(there)}." if there else ""
             raise ValueError(f"{', '.join(map(str, inputs))} has no caption{asked} that could be embedded.{others}")
+        count = journal.count("images") + journal.count("texts") * (1 + journal.get("negatives_per_caption", 0))
+        written = sum(path.stat().st_size for path in folder.iterdir() if path.suffix == PART)
+        check_folder(folder, needs=4 * made_from["dim"] * count - written)
+        _logger.info("%s: %d images and %d captions to embed", folder, journal.count("images"), journal.count("texts"))
         write_images(journal, encoder, skip=on_error == "skip")
         write_texts(journal, encoder)
         _finish(journal, made_from)

@@ -93,7 +93,10 @@ class Journal:
         self.parts.close()
         self._db.close()
         if isinstance(error, sqlite3.DatabaseError):
-            raise ValueError(f"{self.folder / UNFINISHED} can't be read or written ({error}).") from error
+            raise ValueError(
+                f"{self.folder / UNFINISHED} can't be read or written ({error}). See that its disk has space, and run "
+                f"the same again: it goes on where it stopped."
+            ) from error
 
     def _create(self, *tables: str) -> None:
         for table in tables:

@@ -13,16 +13,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import open_clip
 import torch
-from open_clip.factory import load_checkpoint
+from open_clip.factory import create_model_and_transforms, load_checkpoint
 from safetensors import SafetensorError, safe_open
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from labclip.checks import first_line
 from labclip.folded import read_mark, set_mark
+from labclip.images import as_shown
 from labclip.io import PRECISIONS
+from labclip.messages import option
 from labclip.paths import WEIGHT_FILES
 
 _THREADS = min(4, os.cpu_count() or 1)
@@ -42,22 +43,21 @@ def build(
         openclip: Further arguments of `open_clip.create_model_and_transforms`.
 
     Returns:
-        The model, in evaluation mode and frozen (no parameter asks for gradients), preprocess_train, preprocess_val.
+        The model, in evaluation mode and frozen (no parameter asks for gradients), preprocess_train, preprocess_val,
+        which turns images by their EXIF.
     """
     if precision not in PRECISIONS:
-        raise ValueError(f"precision is {precision!r}. Pass one of {', '.join(PRECISIONS)}.")
+        raise ValueError(f"{option('precision')} is {precision!r}. Pass one of {', '.join(PRECISIONS)}.")
     openclip = {"pretrained_text": False, "load_weights": False} | openclip
     try:
         with _SkipInitialisation(), _without_random_weights_warning():
-            clip, *transforms = open_clip.create_model_and_transforms(
-                name, precision=precision, device="cpu", **openclip
-            )
+            clip, train, val = create_model_and_transforms(name, precision=precision, device="cpu", **openclip)
     except ImportError:
         raise
     except Exception as error:  # constructors raise a dozen types for a configuration that makes no sense
         raise ValueError(f"OpenCLIP can't build {name} ({type(error).__name__}: {first_line(error)}).") from error
     load_weights(clip, weights)
-    return clip.to(device or "cpu").eval().requires_grad_(False), *transforms
+    return clip.to(device or "cpu").eval().requires_grad_(False), train, as_shown(val)
 
 
 def load_weights(clip: nn.Module, path: Path) -> None:

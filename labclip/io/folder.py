@@ -22,6 +22,7 @@ from labclip.alignment import FINGERPRINT_CAPTION, Alignment, Base
 from labclip.folded import described_mark, read_mark
 from labclip.io.card import model_card
 from labclip.jsonfile import read_json_object
+from labclip.messages import typed
 from labclip.packages import versions_of
 from labclip.paths import CARD, CONFIG, WEIGHTS, make_folder
 
@@ -129,13 +130,15 @@ def load(folder: str | Path) -> Alignment:
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(
-            f"There is no folder {folder}. Pass an alignment folder, as alignment.save_pretrained makes."
+            f"There is no folder {folder}. Pass an alignment folder, as "
+            f"{typed('alignment.save_pretrained', 'labclip fit')} makes."
         )
     missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
     if missing:
         raise FileNotFoundError(
             f"{folder} is not an alignment folder: {' and '.join(missing)} missing. "
-            f"Save one with alignment.save_pretrained(folder), or convert a checkpoint: labclip convert FILE.pt FOLDER."
+            f"{typed('Save one with alignment.save_pretrained(folder)', 'Make one with labclip fit')}, or convert a "
+            f"checkpoint: labclip convert FILE.pt FOLDER."
         )
     config = read_config(folder / CONFIG)
     tensors = _read_tensors(folder / WEIGHTS, config["dim"])

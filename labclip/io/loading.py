@@ -18,6 +18,7 @@ from labclip.io.architecture import config_of
 from labclip.io.bases import build, weights_in
 from labclip.io.folder import is_alignment_folder, load, read_config
 from labclip.io.hub import Access, base_weights, url_weights
+from labclip.messages import typed
 from labclip.model import LABCLIP
 from labclip.openclip import fingerprint_of, folder_tokenizer, read_openclip_config, text_tower, tokenizer_of
 from labclip.packages import MissingPackageError
@@ -35,8 +36,8 @@ def load_named(
     check_same_base(alignment, wanted)
     if wanted.model not in open_clip.list_models():
         raise ValueError(
-            f"This OpenCLIP has no architecture {wanted.model!r}, the base of the alignment. Load it yourself and pass "
-            f"base=, or register it: open_clip.add_model_config(FILE)."
+            f"This OpenCLIP has no architecture {wanted.model!r}, the base of the alignment. "
+            f"{typed('Load it yourself and pass base=, or register', 'Register')} it: open_clip.add_model_config(FILE)."
         )
     tag_config = open_clip.get_pretrained_cfg(wanted.model, wanted.pretrained)
     for key, argument in _TRANSFORM_KEYS.items():

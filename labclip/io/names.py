@@ -14,6 +14,7 @@ from labclip.io.bases import weights_in
 from labclip.io.folder import is_alignment_folder, load
 from labclip.io.hub import Access, snapshot
 from labclip.io.published import Published, find_entry, list_pretrained
+from labclip.messages import typed
 from labclip.packages import EMBEDDED, embedded_folder
 from labclip.paths import OPENCLIP_CONFIG
 
@@ -44,7 +45,7 @@ class Source:
 def resolve(name_or_path: str | Path, access: Access) -> Source:
     """Resolve a name once: a known name, then an existing path, then "MODEL:TAG", then a Hub repository.
 
-    "./name" and `Path` objects are always paths.
+    "./name", "local-dir:name" and `Path` objects are always paths, "hf-hub:org/name" is always a repository.
 
     Raises:
         FileNotFoundError: If a path does not exist, or the repository does not.
@@ -58,6 +59,11 @@ def resolve(name_or_path: str | Path, access: Access) -> Source:
         )
     name = str(name_or_path)
     if isinstance(name_or_path, str):
+        schema, _, rest = name.partition(":")  # as OpenCLIP has them
+        if schema == "local-dir":
+            return resolve(Path(rest), access)
+        if schema == "hf-hub":
+            return Source(name, folder=snapshot(rest, access, verify=_check_alignment))
         if name == EMBEDDED:
             return Source(name, folder=embedded_folder())
         if entry := find_entry(name):
@@ -71,7 +77,7 @@ def resolve(name_or_path: str | Path, access: Access) -> Source:
         raise ValueError(f"{name} is a file, not an alignment folder. {_instead_of(path)}")
     if isinstance(name_or_path, Path) or name.startswith((".", "~", "/")) or path.is_absolute():
         raise FileNotFoundError(
-            f"There is no folder {name}. Pass a folder that save_pretrained made, or a known name: {_known()}."
+            f"There is no folder {name}. Pass a folder that {_made()}, or a known name: {_known()}."
         )
     model, colon, tag = name.partition(":")
     if colon and "/" not in model:
@@ -96,7 +102,11 @@ def _instead_of(file: Path) -> str:
         return f"Type: labclip convert {file} FOLDER"
     if is_alignment_folder(file.parent):
         return f"Pass the folder it lies in: {'./' if file.parent == Path() else ''}{file.parent}"
-    return "Pass a folder that save_pretrained made."
+    return f"Pass a folder that {_made()}."
+
+
+def _made() -> str:
+    return typed("save_pretrained made", "labclip made")
 
 
 def _known() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from labclip.io.hub import DEFAULT, Access, published_folder
 from labclip.io.loading import check_same_base, load_folder, load_named, weights_of, wrap_loaded
 from labclip.io.names import Source, named_base, resolve, unknown_model
 from labclip.io.published import entries_for, list_pretrained
+from labclip.messages import typed
 from labclip.model import LABCLIP
 from labclip.openclip import check_base, folder_tokenizer, read_openclip_config, tokenizer_of
 from labclip.packages import EMBEDDED, embedded_folder
@@ -23,6 +25,8 @@ from labclip.packages import EMBEDDED, embedded_folder
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+_logger = logging.getLogger(__name__)
 
 _FIT_ONE = "Pass alignment= (a folder, a repository 'org/name', or an Alignment), or fit one on your own captions"
 
@@ -51,7 +55,9 @@ def load_model(
         raise
     if base is not None:
         return wrap_loaded(base, chosen, device)
-    return _load_base(source, chosen, access, precision=precision, device=device)[0]
+    model = _load_base(source, chosen, access, precision=precision, device=device)[0]
+    _logger.info("%s: %s on %s, %s", name_or_path, model.alignment, model.matrix.device, precision)
+    return model
 
 
 def load_alignment(name_or_path: str | Path, access: Access = DEFAULT) -> Alignment:
@@ -133,8 +139,7 @@ def _load_base(
     wanted = source.base or _own(source, access).base
     if wanted is None:
         raise ValueError(
-            f"{source.name} holds an alignment that does not say what base it was fitted on. "
-            f"Pass base=, an OpenCLIP model already loaded."
+            f"{source.name} holds an alignment that does not say what base it was fitted on. Pass {_base_option()}."
         )
     if wanted.model == EMBEDDED:
         return load_folder(embedded_folder(), chosen, precision=precision, device=device, **openclip)
@@ -143,9 +148,14 @@ def _load_base(
     if source.base is None and not known:
         raise ValueError(
             f"{source.name} was fitted on {wanted}, whose weights OpenCLIP does not know by name. "
-            f"Load that model yourself and pass base=."
+            f"Pass {_base_option()}."
         )
     return load_named(wanted, chosen, access, precision=precision, device=device, **openclip)
+
+
+def _base_option() -> str:
+    """What to type where a base is not known by name."""
+    return typed("base=, an OpenCLIP model that you loaded", "--model with its base, and this as --alignment")
 
 
 def create_model_and_transforms(
@@ -169,7 +179,7 @@ def create_model_and_transforms(
         strength: 0 is the base model exactly, 1 the matrix as fitted; None is what the alignment was saved with.
         precision: As OpenCLIP's.
         device: As OpenCLIP's.
-        jit: Must be False: TorchScript is not supported.
+        jit: Must be False: `torch.jit.script(model)` scripts a folded copy.
         cache_dir: Where downloads are kept.
         openclip: Further arguments of `open_clip.create_model_and_transforms`.
 
@@ -186,17 +196,18 @@ def create_model_and_transforms(
     if not openclip.pop("load_weights", True):
         raise ValueError("load_weights=False gives random weights, which no matrix fits. Leave it out.")
     if jit:
-        raise ValueError("jit=True is not supported: pass jit=False and use torch.compile(model), or model.fold().")
+        raise ValueError(
+            "jit=True is not supported. Pass jit=False, then torch.jit.script(model), which scripts it folded."
+        )
     check_device(device)
     access = Access(cache_dir=cache_dir)
-    schema, _, where = model_name.rpartition(":")
-    if schema in ("local-dir", "hf-hub") or model_name == EMBEDDED:
+    if model_name.partition(":")[0] in ("local-dir", "hf-hub", EMBEDDED):
         if pretrained:
             raise ValueError(
                 f"{model_name} has weights of its own, so pretrained={pretrained!r} would be ignored. Leave it out, or "
                 f'pass an architecture, for example "ViT-B-32".'
             )
-        source = resolve(Path(where) if schema == "local-dir" else where, access)
+        source = resolve(model_name, access)
         if not source.has_base:
             raise ValueError(f"{model_name} holds no OpenCLIP model. Pass an architecture and a tag instead.")
     elif not pretrained:

@@ -13,6 +13,7 @@ from typing import Literal, overload
 import numpy as np
 
 from labclip.data.cleaning import clean, comparable
+from labclip.messages import option
 
 Method = Callable[[str, random.Random], Iterable[str]]
 """A way to make negatives: from a caption and a `random.Random` to candidates, best lazily; or to one text.
@@ -25,6 +26,11 @@ ImageIndex = Sequence[Hashable] | None
 
 # Candidates in a row that may all be refused before a caption is given up: it would take a text made to be so.
 _PATIENCE = 10_000
+
+LONGEST = 4_000
+"""Characters of a caption of which negatives are made: far beyond what a CLIP reads, and quickly tagged."""
+
+_MOST = 1_000  # negatives a caption; each is a column
 
 
 @overload
@@ -62,7 +68,7 @@ def generate(
         as many as exist.
 
     Raises:
-        ValueError: If captions or candidates are not strings, `k` is below 1, the method takes
+        ValueError: If captions or candidates are not strings, `k` is not 1 to 1,000, the method takes
             other arguments or returns no texts, or `image_index` has another length.
     """
     if isinstance(captions, str):
@@ -155,9 +161,11 @@ def choose(
 
 
 def check_method(method: Method, k: int) -> None:
-    """Refuse what can't be called with a caption and a `random.Random`, and less than one negative a caption."""
-    if k < 1:
-        raise ValueError(f"k is {k}, but it is the number of negatives a caption gets. Pass 1 or more.")
+    """Refuse what can't be called with a caption and a `random.Random`, and no or too many negatives a caption."""
+    if not 1 <= k <= _MOST:
+        raise ValueError(
+            f"{option('k')} is {k}, but it is the number of negatives a caption gets. Pass 1 to {_MOST:,}."
+        )
     if not callable(method):
         raise ValueError(f"method is {method!r}. Pass a function of a caption and a random.Random.")
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -18,9 +17,9 @@ from labclip.data.inputs import READERS, find_inputs
 from labclip.data.items import WORDS, BadRow, Item, RowReader, read_items
 from labclip.data.rows import parquet_columns, repeated_column
 from labclip.data.writing import WRITABLE, RowBatch, read_batches
-from labclip.messages import typed
+from labclip.messages import printable, typed
 from labclip.negatives.choosing import Method, TrueCaptions, check_method, choose, max_words
-from labclip.paths import check_file
+from labclip.paths import check_file, whole_file
 
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _TABLES = [ending for ending in READERS if ending != ".tar"]
@@ -162,13 +161,8 @@ def add(
             yield batch
             bar.update(len(batch.rows))
 
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        with tqdm(total=count, unit=" captions", disable=not progress) as bar:
-            WRITABLE[target.suffix.lower()](part, known, names, filled())
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
+    with whole_file(target) as part, tqdm(total=count, unit=" captions", disable=not progress) as bar:
+        WRITABLE[target.suffix.lower()](part, known, names, filled())
     return Counts(count, **counts)
 
 
@@ -204,7 +198,7 @@ def _first_pass(path: Path, columns: Columns, words: int | None, *, single: bool
         count += 1
         bar.update()
 
-    with tqdm(unit=" captions", desc=f"Reading {path.name}", delay=5, leave=False) as bar:
+    with tqdm(unit=" captions", desc=printable(f"Reading {path.name}"), delay=5, leave=False) as bar:
         found = read_items(path, columns=columns, require_image=False, clean=False, seen=seen)
         for item in filter(None, map(_sound, found)):
             if single and len(item.captions) > 1:

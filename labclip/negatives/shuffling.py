@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import Literal, overload
 
 from labclip.data.cleaning import WORD, clean
-from labclip.negatives.choosing import ImageIndex, generate
+from labclip.negatives.choosing import LONGEST, ImageIndex, generate
 from labclip.negatives.taggers import AnyTagger, get_tagger, is_adjective, is_noun
 
 
@@ -26,8 +26,10 @@ class Shuffler:
         self._tagger, self.max_words = get_tagger(tagger), max_words
 
     def __call__(self, caption: str, rng: random.Random) -> Iterator[str]:
-        """Every other arrangement of the cleaned caption's nouns and adjectives, each once."""
+        """Every other arrangement of the cleaned caption's nouns and adjectives, each once; none of a text too long."""
         text = clean(caption, self.max_words)
+        if len(text) > LONGEST:
+            return
         words, gaps = WORD.findall(text), WORD.split(text)
         if not words:
             return

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal, NamedTuple, overload
 
-from labclip.negatives.choosing import ImageIndex, generate
+from labclip.negatives.choosing import LONGEST, ImageIndex, generate
 
 # Relations and their opposites. Where a list of attributes names both of two, each stands for the other.
 RELATIONS = {"left": "right", "above": "below", "in front of": "behind"}
@@ -59,8 +59,8 @@ class Swapper:
         self._pattern = re.compile(rf"(?<!\w)(?<!\w-)(?:{either})(?!\w|-\w)", re.IGNORECASE)
 
     def __call__(self, caption: str, rng: random.Random) -> Iterator[str]:
-        """Every swap of two different attributes and every reversal of a relation, each once."""
-        mentions = list(_mentions(self._pattern, caption))
+        """Every swap of two different attributes and reversal of a relation, each once; none of a text too long."""
+        mentions = [] if len(caption) > LONGEST else list(_mentions(self._pattern, caption))
         swapped = [mention for mention in mentions if mention.key not in self._opposites]
         changes = [
             [_Edit(one, two.text, two), _Edit(two, one.text, one)]

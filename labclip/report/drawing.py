@@ -12,18 +12,22 @@ from labclip.packages import EVAL, require
 from labclip.report.values import Figure, line
 
 INK, SOFT, GRID = "#1b1f27", "#5c6473", "#d9dde4"
-BLUE, ORANGE, GREEN, PINK, SKY = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9"
+BLUE, ORANGE, GREEN, PINK, SKY = COLOURS = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9"
 
 
-def empty(width: float, height: float, *, columns: int = 1, rows: int = 1, grid: bool = True) -> tuple[Any, Any]:
+def empty(
+    width: float, height: float, *, columns: int = 1, rows: int = 1, grid: bool = True, **further: Any
+) -> tuple[Any, Any]:
     """A `matplotlib.figure.Figure` of some inches and its axes, one or an array [rows, columns], as `subplots` has it.
+
+    Wider than 5.6 inches it can't be read on a phone. `further` is what `subplots` takes.
 
     Raises:
         MissingPackageError: If matplotlib is not installed.
     """
     module = require("matplotlib.figure", "Plots need matplotlib", EVAL)
     figure = module.Figure(figsize=(width, height), layout="constrained", facecolor="white")
-    panels = figure.subplots(rows, columns)
+    panels = figure.subplots(rows, columns, **further)
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
         axes.spines[["left", "bottom"]].set_color(GRID)

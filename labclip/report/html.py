@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import base64
-import os
-import tempfile
 from pathlib import Path
 
 from labclip._version import __version__
+from labclip.messages import printable
 from labclip.packages import EVAL, require
-from labclip.paths import check_file
-from labclip.report.values import MARKS, Cell, Page, cleaned, pieces, shown
+from labclip.paths import whole_file
+from labclip.report.values import MARKS, Cell, Page, pieces, shown
 
 _TEMPLATE = Path(__file__).with_name("page.html")
 
@@ -29,16 +28,17 @@ def render(page: Page) -> str:
     jinja2 = require("jinja2", "HTML pages need jinja2", EVAL)
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined,
-        finalize=lambda value: cleaned(value) if type(value) is str else value,
+        finalize=lambda value: printable(value) if type(value) is str else value,
     )  # fmt: skip
     environment.filters.update(
         pieces=pieces,
         shown=shown,
         uri=lambda figure: f"data:{figure.media_type};base64,{base64.b64encode(figure.data).decode()}",
         mark=lambda value: value.mark if isinstance(value, Cell) else "",
+        words=lambda value: value.words if isinstance(value, Cell) else "",
     )
     template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
-    html: str = template.render(page=page, words=MARKS, version=__version__)
+    html: str = template.render(page=page, marks=MARKS, version=__version__)
     return html + "\n"
 
 
@@ -52,13 +52,6 @@ def write(page: Page, path: str | Path) -> Path:
         MissingPackageError: If jinja2 is not installed.
     """
     path = Path(path)
-    check_file(path)
-    html = render(page).encode()
-    try:
-        with tempfile.TemporaryDirectory(prefix=".labclip-", dir=path.parent) as folder:
-            part = Path(folder, "page.html")
-            part.write_bytes(html)
-            os.replace(part, path)
-    except OSError as error:
-        raise type(error)(f"{path} can't be written ({error.strerror}). Pass a path you may write.") from error
+    with whole_file(path) as part:
+        part.write_bytes(render(page).encode())
     return path

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from labclip.report.values import Page, Section, Table, Value, line, pieces, shown
+from labclip.report.values import Page, Section, Table, line, pieces, shown
 
 _MARKDOWN = str.maketrans({
     "\\": "\\\\", "`": "\\`", "*": "\\*", "<": "&lt;", ">": "&gt;", "&": "&amp;", "|": "\\|", "~": "\\~",
@@ -21,7 +21,7 @@ _LATEX = str.maketrans({
 def markdown(page: Page, *, level: int = 1) -> str:
     """The page as GitHub Markdown, its title of a level: 2 for a page inside another. Its strings stay text."""
     parts = [f"{'#' * level} {_text(page.title)}", _paragraph(page.lead)]
-    for section in page.sections:
+    for section in (*page.sections, *page.appendix):
         parts += [f"{'#' * (level + 1)} {_text(section.heading)}", *map(_paragraph, section.paragraphs)]
         parts += [markdown_table(table) for table in section.tables]
         parts.append("\n".join(f"- {_paragraph(note)}" for note in section.notes))
@@ -39,14 +39,18 @@ def markdown_table(table: Table) -> str:
     return "\n".join(([f"**{_text(table.caption)}**", ""] if table.caption else []) + lines)
 
 
+PREAMBLE = r"% In the preamble: \usepackage{booktabs} and \usepackage[T1]{fontenc}"
+
+
 def latex(page: Page) -> str:
     r"""The page's tables as LaTeX with booktabs: one `table` a section; heading and first paragraph are its caption."""
-    preamble = r"% In the preamble: \usepackage{booktabs} and \usepackage[T1]{fontenc}"
-    return "\n\n".join([preamble, *(_latex_section(one) for one in page.sections if one.tables)]) + "\n"
+    return (
+        "\n\n".join([PREAMBLE, *(_latex_section(one) for one in (*page.sections, *page.appendix) if one.tables)]) + "\n"
+    )
 
 
 def _latex_section(section: Section) -> str:
-    caption = " ".join([f"{_tex(section.heading)}.", *map(_tex_paragraph, section.paragraphs[:1])])
+    caption = " ".join([f"{tex(section.heading)}.", *map(_tex_paragraph, section.paragraphs[:1])])
     lines = [r"\begin{table}", r"\centering", rf"\caption{{{caption}}}"]
     lines += [r"\footnotesize", r"\setlength{\tabcolsep}{3pt}"]
     columns: list[str] = []
@@ -55,20 +59,26 @@ def _latex_section(section: Section) -> str:
             lines += [r"\bottomrule", r"\end{tabular}", r"\par\medskip"] if columns else []
             columns = list(table.columns)
             places = "".join("l" if place in table.words else "r" for place in range(len(table.columns)))
-            lines += [rf"\begin{{tabular}}{{@{{}}{places}@{{}}}}", r"\toprule", _tex_row(table.columns)]
-        label = rf"\multicolumn{{{len(table.columns)}}}{{l}}{{\emph{{{_tex(table.caption)}}}}} \\"
-        lines += [r"\midrule", *([label] if table.caption else []), *map(_tex_row, table.told_once)]
+            lines += [rf"\begin{{tabular}}{{@{{}}{places}@{{}}}}", r"\toprule", tex_row(map(tex, table.columns))]
+        label = rf"\multicolumn{{{len(table.columns)}}}{{l}}{{\emph{{{tex(table.caption)}}}}} \\"
+        lines += [
+            r"\midrule",
+            *([label] if table.caption else []),
+            *(tex_row(tex(shown(cell)) for cell in row) for row in table.told_once),
+        ]
     lines += [r"\bottomrule", r"\end{tabular}"]
     lines += [rf"\par {_tex_paragraph(text)}" for text in (*section.paragraphs[1:], *section.notes)]
     return "\n".join([*lines, r"\end{table}"])
 
 
-def _tex_row(row: Iterable[Value]) -> str:
+def tex_row(cells: Iterable[str]) -> str:
+    """A row of cells that are escaped already."""
     # After the end of a row LaTeX takes a star or a bracket for an argument.
-    return re.sub(r"^[\[*]", r"{\g<0>}", " & ".join(_tex(shown(cell)) for cell in row)) + r" \\"
+    return re.sub(r"^[\[*]", r"{\g<0>}", " & ".join(cells)) + r" \\"
 
 
-def _tex(text: str) -> str:
+def tex(text: str) -> str:
+    """A text on one line, escaped for LaTeX."""
     return _tex_escaped(line(text))
 
 

@@ -17,7 +17,7 @@ def terminal(page: Page, *, width: int = 100) -> str:
     Columns of words are wrapped where a table is too wide, columns of numbers never are.
     """
     parts = [_title(page.title, "=", width), _wrapped(page.lead, width)]
-    for section in page.sections:
+    for section in (*page.sections, *page.appendix):
         parts += [_title(section.heading, "-", width), *(_wrapped(text, width) for text in section.paragraphs)]
         parts += [_table(table, section, width) for table in section.tables]
         parts.append("\n".join(_wrapped(note, width, "- ") for note in section.notes))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
+
+from labclip.messages import printable
 
 Mark = Literal["", "good", "bad", "none"]
 MARKS: dict[str, str] = {"": "", "good": "better", "bad": "worse", "none": ""}
@@ -20,17 +21,18 @@ class Cell:
     Attributes:
         value: Text or number.
         mark: "good" and "bad" colour it and say "better" or "worse"; "none" greys it, for no measurable difference.
+        words: What a page shows in its place; text shows the value, which is what Python and JSON call it.
     """
 
     value: str | float | None
     mark: Mark = ""
+    words: str = ""
 
     def __post_init__(self) -> None:
         if self.mark not in MARKS:
             raise ValueError(f"A cell's mark is {self.mark!r}, not one of {', '.join(map(repr, MARKS))}.")
 
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 Value = str | float | None | Cell
 """A cell: text, an integer (thousands apart), a float (three decimals), None (empty), or a marked one."""
 
@@ -45,6 +47,7 @@ class Table:
         rows: As many cells each as there are columns.
         words: Places of the columns that hold words; the others are numbers and stand right.
         grouped: How many of the first columns say what some rows have in common: in text they are told once.
+        minor: Places of the columns that a narrow screen leaves out.
     """
 
     caption: str
@@ -52,6 +55,7 @@ class Table:
     rows: Sequence[Sequence[Value]]
     words: Sequence[int] = (0,)
     grouped: int = 0
+    minor: Sequence[int] = ()
 
     def __post_init__(self) -> None:
         for number, row in enumerate(self.rows):
@@ -72,13 +76,29 @@ class Table:
         told = [self.told_before(number) for number in range(len(self.rows))]
         return [[None] * count + list(row[count:]) for count, row in zip(told, self.rows, strict=True)]
 
+    @property
+    def parts(self) -> tuple[Table, Table]:
+        """What a page shows, and what it folds away: rows, grouped ones together, whose differences all are "none"."""
+        groups: list[list[Sequence[Value]]] = []
+        for number, row in enumerate(self.rows):
+            if self.told_before(number):
+                groups[-1].append(row)
+            else:
+                groups.append([row])
+        marks = [{cell.mark for row in rows for cell in row if isinstance(cell, Cell) and cell.mark} for rows in groups]
+        shown, folded = (
+            [row for rows, found in zip(groups, marks, strict=True) for row in rows if (found == {"none"}) == quiet]
+            for quiet in (False, True)
+        )
+        return replace(self, rows=shown), replace(self, rows=folded)
+
 
 @dataclass(frozen=True)
 class Figure:
     """An image with its words.
 
     Attributes:
-        data: A PNG or SVG file's bytes; `drawn` makes them of a matplotlib figure.
+        data: A PNG, JPEG or SVG file's bytes; `drawn` makes them of a matplotlib figure.
         alt: What it shows, in words, for those who can't see it.
         caption: Stands below it.
     """
@@ -97,13 +117,15 @@ class Figure:
         """Of the bytes.
 
         Raises:
-            ValueError: If they are neither PNG nor SVG.
+            ValueError: If they are neither PNG, JPEG nor SVG.
         """
         if self.data.startswith(b"\x89PNG\r\n\x1a\n"):
             return "image/png"
+        if self.data.startswith(b"\xff\xd8\xff"):
+            return "image/jpeg"
         if self.data[:512].lstrip().startswith((b"<svg", b"<?xml")):
             return "image/svg+xml"
-        raise ValueError(f"The figure {self.alt!r} begins with {self.data[:8]!r}: neither PNG nor SVG.")
+        raise ValueError(f"The figure {self.alt!r} begins with {self.data[:8]!r}: neither PNG, JPEG nor SVG.")
 
 
 @dataclass(frozen=True)
@@ -137,14 +159,18 @@ class Page:
     Attributes:
         title: Heading of the page and name of its window.
         lead: What was found, in a sentence or a few: the first thing read; backticks as in paragraphs.
-        sections: The rest; from four on a list of contents comes first.
+        sections: The rest.
         facts: What was measured and with what, (name, value) each.
+        key: Figures in large type below the lead of a page, (figure, what it is) each; the lead says them too.
+        appendix: What follows the facts in a page, and the sections in text.
     """
 
     title: str
     lead: str
     sections: Sequence[Section] = field(default=())
     facts: Sequence[tuple[str, str]] = field(default=())
+    key: Sequence[tuple[str, str]] = field(default=())
+    appendix: Sequence[Section] = field(default=())
 
 
 def shown(value: Value) -> str:
@@ -159,6 +185,14 @@ def shown(value: Value) -> str:
         return "not defined"
     text = f"{value:.3f}"
     return text.removeprefix("-") if float(text) == 0 else text
+
+
+def percent(value: float) -> str:
+    """A share as percent for a sentence, without the sign: 0.985 is "98.5", 0.58 "58"; only all is 100, only none 0."""
+    rounded = round(100 * value, 1)
+    if rounded == 100 and value < 1:
+        return "99.9"
+    return "0.1" if rounded == 0 and value > 0 else f"{rounded:g}"
 
 
 def signed(value: float) -> str:
@@ -178,14 +212,9 @@ def judged(difference: float, measurable: bool, text: str = "") -> Cell:
     return Cell(text or (signed(difference) if measurable else f"({signed(difference)})"), mark)
 
 
-def cleaned(text: str) -> str:
-    """What a file name may hold and a page may not is shown: control characters, halves of characters."""
-    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text.encode("utf-8", "backslashreplace").decode())
-
-
 def line(text: str) -> str:
-    """A text on one line, cleaned."""
-    return " ".join(cleaned(text).split())
+    """A text on one line, printable."""
+    return printable(" ".join(text.split()))
 
 
 def pieces(text: str) -> list[tuple[str, bool]]:

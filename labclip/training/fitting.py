@@ -232,6 +232,12 @@ def _device(device: str | torch.device | None) -> torch.device:
 
 
 def _check(data: Data, settings: Settings, recipe: str, base: Base | None) -> None:
+    if settings.hard_negatives > max(data.k, 1):
+        raise ValueError(
+            f"{typed('hard_negatives', '--hard-negatives')} is {settings.hard_negatives}, but a caption has {data.k} "
+            f"of them at most. Pass no more than that, or make more of them with "
+            f"{typed('k=', 'labclip negatives --k ')}{settings.hard_negatives}."
+        )
     make = f"Make some with {typed('labclip.negatives', 'labclip negatives')}"
     if settings.hard_negatives and data.negatives is None:
         option = typed("recipe='paper-sb'", "--recipe paper-sb")

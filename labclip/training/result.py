@@ -13,7 +13,7 @@ from labclip.messages import typed
 from labclip.packages import EVAL, require
 from labclip.report import Figure, Page, Reported, Section, Table, drawn
 from labclip.report.drawing import BLUE, GREEN, INK, ORANGE, PINK, SKY, SOFT, empty, legend_below, literal
-from labclip.report.values import Value
+from labclip.report.values import Value, percent
 from labclip.training.change import ALPHA, Change
 from labclip.training.frontier import HeldOut, Point, at_strength
 
@@ -110,7 +110,8 @@ class FitResult(Reported):
         of = f" on {self.alignment.base}" if self.alignment.base else ""
         lead = "Worth using" if self.worthwhile else "Not worth using"
         lead = lead if self.frontier and self.frontier[0].binding is not None else "Not measured"
-        lead = f"{lead}: {self._gain()}.{f' {self.change.words}.' if self.change else ''}"
+        told, key = self._key()
+        lead = f"{lead}: {told}.{f' {self.change.words}.' if self.change else ''}"
         plots = plots and importlib.util.find_spec("matplotlib") is not None
         sections = [self._trade(plots), self._strengths()] if self.frontier else []
         if self.advice:
@@ -121,9 +122,8 @@ class FitResult(Reported):
         weights = ", ".join(f"{name} {value:g}" for name, value in known["loss_weights"].items())
         facts = [("loss_weights", weights), *((name, known[name]) for name in _RECORDED)]
         facts += [(name, known["settings"][name]) for name in _SETTINGS]
-        return Page(
-            f"Fit{of}", lead, sections, [(name.replace("_", " ").capitalize(), f"{one}") for name, one in facts]
-        )
+        named = [(name.replace("_", " ").capitalize(), f"{one}") for name, one in facts]
+        return Page(f"Fit{of}", lead, sections, named, key)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values. Names of `retain` stand below "retain" alone."""
@@ -141,6 +141,20 @@ class FitResult(Reported):
             ],
             "history": self.history,
         }
+
+    def _key(self) -> tuple[str, list[tuple[str, str]]]:
+        """The gain in a sentence for everybody, and the figures that a page begins with."""
+        if not self.frontier or self.frontier[0].binding is None:
+            return self._gain(), []
+        base, used = (at_strength(self.frontier, at) for at in (0, self.alignment.strength))
+        before, after = (f"{percent(point.binding or 0.0)}%" for point in (base, used))
+        told = f"the caption wins {after} of held-out pairs with a negative, {before} without the matrix (a coin 50%)"
+        key = [(before, "of held-out pairs with a negative, without the matrix"), (after, "with the matrix")]
+        if base.recalls:
+            kept = f"{share_kept(used, base):.1%}"
+            told += f"; at least {kept} of the base's R@1 is kept"
+            key.append((kept, "of the base's R@1 is kept, at least"))
+        return told, key
 
     def _gain(self) -> str:
         strength = f"strength {self.alignment.strength:g}"

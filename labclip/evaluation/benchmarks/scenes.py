@@ -27,7 +27,7 @@ def read(sources: Sources, *, n: int = 1000, seed: int = 0) -> Task:
         n: Scenes for each metric.
         seed: Of everything drawn.
     """
-    checked_whole("n", n, least=2)
+    checked_whole("n", n, least=2, most=100_000)
     binding = [
         *_binding(sources, n, seed, "seen", "binding"),
         *_binding(sources, n, seed, "heldout", "binding_heldout"),

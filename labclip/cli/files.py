@@ -1,0 +1,132 @@
+"""What a command may write: checked before the work, and written so that nothing is lost after it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from labclip.cli.errors import in_one_line
+from labclip.packages import EVAL, require
+from labclip.paths import (
+    CONFIG,
+    MANIFEST,
+    OPENCLIP_CONFIG,
+    OPENCLIP_WEIGHTS,
+    WEIGHT_FILES,
+    WEIGHTS,
+    check_file,
+    check_folder,
+    whole_file,
+)
+
+ALIGNMENT_FILES = (CONFIG, WEIGHTS)
+FOLDED_FILES = (OPENCLIP_CONFIG, OPENCLIP_WEIGHTS)
+IDENTIFYING = (*ALIGNMENT_FILES, OPENCLIP_CONFIG, *WEIGHT_FILES, MANIFEST)
+"""Files by which the folders of labclip and OpenCLIP are recognised."""
+
+_LEAST = 1 << 20  # bytes; an alignment of dim 512 has 1.05 MB
+
+
+def same_path(one: Path, other: Path) -> bool:
+    """Whether both lead to the same place, through links and whether it exists or not."""
+    return one.expanduser().resolve() == other.expanduser().resolve() or (
+        one.exists() and other.exists() and one.samefile(other)
+    )
+
+
+def check_empty(out: Path, force: bool, *, writes: Sequence[str], inputs: Iterable[str | Path] = ()) -> None:
+    """Refuse a folder that is an input, or that is not empty, unless it is to be overwritten and is of the kind.
+
+    Args:
+        out: The folder.
+        force: Whether it may be overwritten.
+        writes: Names of files by which what the command itself writes is recognised.
+        inputs: What the command reads; names that are no paths are none that `out` could be.
+    """
+    if any(same_path(out, Path(one)) for one in inputs if Path(one).exists()):
+        raise ValueError(f"{out} is an input of this command. Pass another folder to write to.")
+    check_folder(out, needs=_LEAST)
+    if out.is_dir() and any(out.iterdir()) and not force:
+        raise ValueError(f"{out} is not empty. Pass --force to overwrite it, or another folder.")
+    if out.is_dir() and any(out.iterdir()):
+        held = {name for name in IDENTIFYING if (out / name).exists()}
+        others = sorted(held - set(writes)) or ([CONFIG] if CONFIG in held and not _of_alignment(out / CONFIG) else [])
+        if others or not held:
+            other = f"holds {', '.join(others)}" if others else f"holds no {' and no '.join(writes)}"
+            raise ValueError(f"{out} {other}, so this command did not write it. Pass another folder.")
+
+
+def _of_alignment(config: Path) -> bool:
+    """Whether a `config.json` is one of labclip's: models of other libraries have the same names."""
+    try:
+        return "format_version" in json.loads(config.read_bytes())
+    except (ValueError, TypeError):
+        return False
+
+
+def check_outputs(paths: Sequence[Path | None], *, force: bool = True, others: Iterable[Path] = ()) -> None:
+    """Refuse paths of files that can't be written, before hours of work.
+
+    Args:
+        paths: Of files, each of which must be another; None is none.
+        force: Whether files that are there may be overwritten.
+        others: Paths that they must not be: inputs, and what else is written.
+    """
+    taken = list(others)
+    for path in paths:
+        if path is None:
+            continue
+        if any(same_path(path, other) for other in taken):
+            raise ValueError(f"{path} is another file of this command. Pass a path of its own.")
+        check_file(path)
+        if path.is_file() and not force:
+            raise ValueError(f"{path} exists already. Pass --force to overwrite it, or another path.")
+        taken.append(path)
+
+
+def check_page(path: Path) -> None:
+    """Refuse a page that can't be made or written, before the work."""
+    for module in ("jinja2", "matplotlib"):
+        require(module, f"The page needs {module}", EVAL)
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise ValueError(f"The page {path} is not named .html. End its name with .html.")
+    check_file(path)
+
+
+def write_files(*outputs: tuple[Path | None, Callable[[Path], object]]) -> list[str]:
+    """Write files, each whole or not at all; what went wrong, a sentence each, as the result is still to be shown."""
+    failed = []
+    for path, write in outputs:
+        try:
+            if path is not None:
+                with whole_file(path) as part:
+                    write(part)
+        except Exception as error:  # whatever it is, the work must not be lost
+            failed.append(in_one_line(error))
+    return failed
+
+
+def write_or_keep(out: Path, write: Callable[[Path], object]) -> list[str]:
+    """Write a folder, or where that fails a temporary one, so that the work is not lost; what went wrong."""
+    try:
+        write(out)
+        return []
+    except ValueError:
+        raise
+    except Exception as error:  # safetensors has its own for a full disk
+        elsewhere = Path(tempfile.mkdtemp(prefix="labclip-"), out.name)
+        try:
+            write(elsewhere)
+        except Exception:
+            raise error from None
+        move = shlex.join(["mv", str(elsewhere), str(out)])
+        return [f"{in_one_line(error)} The result is kept in {elsewhere}; to move it type: {move}"]
+
+
+def refuse(failed: Sequence[str]) -> None:
+    """Raise ValueError with what could not be written, once the result was shown."""
+    if failed:
+        raise ValueError(" ".join(failed))

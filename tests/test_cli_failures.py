@@ -1,0 +1,309 @@
+"""What goes wrong is one line and an exit code, nothing is lost by it, and nothing of others reaches the terminal."""
+
+import json
+import os
+import shlex
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import models
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+from safetensors import SafetensorError
+
+import labclip
+from labclip import LABCLIP, Alignment, cli, scenes
+from labclip.cli.files import write_files, write_or_keep
+from labclip.messages import printable
+from labclip.paths import whole_file
+
+
+def run(*arguments, code=0):
+    done = CliRunner().invoke(cli.main, [str(argument) for argument in arguments])
+    assert done.exit_code == code, done.output
+    return done
+
+
+def fails(*arguments):
+    """The one line on stderr of a command that must fail."""
+    done = run(*arguments, code=2)
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("Error: ")
+    return done.stderr
+
+
+@pytest.fixture
+def raising(monkeypatch):
+    """Make `labclip demo` raise."""
+
+    def arrange(error):
+        def fail(folder):
+            raise error
+
+        monkeypatch.setattr("labclip.paths.make_folder", fail)
+
+    return arrange
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(28, "No space left on device", "/a/b"), "/a/b can't be used (No space left on device). The disk is"),
+        (OSError(28, "No space left on device"), "(No space left on device). The disk is full. Free some space"),
+        (PermissionError(13, "Permission denied", "/a"), "/a can't be used (Permission denied). Pass a path"),
+        (FileNotFoundError(2, "No such file or directory", "/a"), "/a can't be used (No such file or directory)."),
+        (OSError(5, "Input/output error", "/a"), "/a can't be used (Input/output error). The same"),
+        (SafetensorError("I/O error: No space left on device (os error 28)"), "The disk is full. Free some space"),
+        (SafetensorError("header too large"), "A safetensors file can't be read or written (header too large)."),
+        (sqlite3.OperationalError("database or disk is full"), "The disk is full. Free some space"),
+        (sqlite3.DatabaseError("malformed"), "A file of SQLite can't be used (malformed)."),
+        (MemoryError(), "There is not enough memory. Pass a smaller --batch-size"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "There is not enough memory"),
+        (torch.OutOfMemoryError("CUDA out of memory."), "The GPU has not enough memory"),
+        (OverflowError("int too large to convert to float"), "A number is too large (int too large to convert"),
+        (ZeroDivisionError("division by zero"), "ZeroDivisionError: division by zero. This is an error in labclip or"),
+        (KeyError("x"), "KeyError: 'x'. This is an error in labclip or below it. The same command with --debug"),
+        (ValueError("two\nlines"), "Error: two lines"),
+    ],
+)  # fmt: skip
+def test_whatever_is_raised_is_one_line(raising, error, said):
+    raising(error)
+    message = fails("demo", "-q")
+    assert said in message
+    assert "[Errno" not in message
+
+
+def test_debug_shows_where_an_error_comes_from(raising):
+    raising(KeyError("x"))
+    for arguments in (("demo", "--debug"), ("--debug", "demo")):
+        said = run(*arguments, code=2).stderr
+        assert "Traceback (most recent call last)" in said
+        assert "in fail" in said
+        assert said.endswith("--debug shows where it comes from.\n")
+
+
+def test_interrupted_is_130_and_says_how_to_go_on(monkeypatch, tmp_path):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("labclip.cli.embed.open_model", interrupt)
+    out = tmp_path / "a folder"
+    said = run("embed", "--model", "scenes", "--captions", "a.csv", out, code=130).stderr
+    assert said == (
+        "\nInterrupted. What was embedded is kept, and the same command goes on from there. Type again: "
+        f"labclip embed --model scenes --captions a.csv {shlex.quote(str(out))}\n"
+    )
+
+
+@pytest.mark.slow
+def test_a_real_interrupt_in_the_work(tmp_path):
+    scenes.sample(3000, seed=1).save(tmp_path)
+    command = [sys.executable, "-m", "labclip", "embed", "--model", "scenes", "--captions", tmp_path / "captions.csv"]
+    with subprocess.Popen([*command, tmp_path / "out"], stderr=subprocess.PIPE, text=True) as process:
+        while "images" not in (read := process.stderr.readline(200)):
+            assert read
+        process.send_signal(signal.SIGINT)
+        said = process.stderr.read()
+        assert process.wait() == 130
+    assert "Traceback" not in said
+    assert "Interrupted. What was embedded is kept" in said
+
+
+def shell(command):
+    env = dict(os.environ, PYTHONPATH=str(Path(labclip.__file__).parents[1]))
+    command = command.replace("labclip", f"{shlex.quote(sys.executable)} -m labclip", 1)
+    return subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=env, check=False)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
+def test_a_stdout_that_takes_nothing_is_an_error():
+    for command, said in (
+        ("labclip list >&-", "Standard output is closed"),
+        ("labclip list > /dev/full", "(No space left on device). The disk is full."),
+        ("set -o pipefail; labclip list | exec 0<&- true", "(Broken pipe). What was reading has ended."),
+    ):
+        done = shell(command)
+        assert done.returncode == 2, command
+        assert said in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
+NASTY = "\x1b]0;title\x07\x1b[31mred\u202eblue\r"
+
+
+def test_what_a_terminal_would_obey_is_escaped_wherever_it_is_printed(tmp_path):
+    shown = printable(NASTY)
+    assert shown == r"\x1b]0;title\x07\x1b[31mred\u202eblue\r"
+    assert printable("a\n\tb é 日本 \udcff") == "a\n\tb é 日本 \\udcff"
+    table = tmp_path / "a.csv"
+    table.write_text(f'image,caption\n"{NASTY}.png",a red cube\n0.png,a cube\n', newline="")
+    Image.new("RGB", (9, 9)).save(tmp_path / "0.png")
+    alignment = Alignment(models.matrix(), metadata={NASTY: NASTY, "results": {NASTY: {"base": {NASTY: 1}}}})
+    alignment.save_pretrained(tmp_path / "alignment")
+    embed = ("embed", "--model", "scenes", "--captions", table, tmp_path / "out")
+    for said in (
+        run(*embed, code=2).stderr,
+        run(*embed, "--on-error", "skip").stderr,
+        run("info", tmp_path / "alignment").stdout,
+        run("info", tmp_path / NASTY, code=2).stderr,
+        run(NASTY, code=2).stderr,
+    ):
+        assert not set(said.replace("\r", "", said.count("\r") if "images" in said else 0)) & set("\x1b\x07\u202e")
+        assert r"\x1b[31mred" in said
+
+
+def test_every_command_has_an_example_that_it_understands():
+    for name, command in cli.main.commands.items():
+        said = run(name, "--help").stdout
+        assert f"Example:\n    {command.example}\n" in said
+        program, typed, *arguments = shlex.split(command.example)
+        assert (program, typed) == ("labclip", name)
+        with command.make_context(name, arguments, parent=click.Context(cli.main)) as context:
+            assert context.params
+        for option in ("-q, --quiet", "-v, --verbose", "--debug"):
+            assert option in said
+        assert "-V, --version" not in said
+    assert "Example:\n    labclip demo" in run("--help").stdout
+    assert run("-V").stdout == run("--version").stdout == f"labclip, version {labclip.__version__}\n"
+
+
+def test_quiet_shows_results_alone_and_verbose_says_more(tmp_path):
+    scenes.sample(4, seed=1).save(tmp_path)
+    arguments = ("--model", "scenes", "--captions", tmp_path / "captions.csv")
+    assert "images" in run("embed", *arguments, tmp_path / "a").stderr
+    for place, command in enumerate((("embed", "-q"), ("--quiet", "embed"))):
+        done = run(*command, *arguments, tmp_path / f"quiet{place}")
+        assert done.stderr == ""
+        assert "4 images, 4 captions" in done.stdout
+    assert "Error: " in run("embed", "-q", *arguments[:3], tmp_path / "none.csv", tmp_path / "b", code=2).stderr
+    said = run("embed", "-v", *arguments, tmp_path / "c").stderr
+    for told in ("scenes: Alignment(dim=256", "on cpu, fp32\n", "4 images and 4 captions to embed", "embed took "):
+        assert told in said
+    assert "list took 0." in run("list", "-v").stderr
+    assert run("list").stderr == ""
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    torch.save({"linear.weight": models.matrix(), "t": torch.tensor(3.0)}, tmp_path / "matrix.pt")
+    return tmp_path / "matrix.pt"
+
+
+def test_convert_overwrites_only_by_force(checkpoint, tmp_path):
+    run("convert", checkpoint, tmp_path / "out")
+    before = (tmp_path / "out" / "config.json").read_bytes()
+    (tmp_path / "out" / "README.md").write_text("mine")
+    assert "is not empty. Pass --force to overwrite it" in fails("convert", checkpoint, tmp_path / "out")
+    assert (tmp_path / "out" / "README.md").read_text() == "mine"
+    run("convert", checkpoint, tmp_path / "out", "--force")
+    assert (tmp_path / "out" / "config.json").read_bytes() == before
+
+
+def test_an_out_that_cannot_hold_it_is_told_before_the_work(monkeypatch, tmp_path, checkpoint):
+    (tmp_path / "file").write_text("mine")
+    under = tmp_path / "file" / "sub"
+    for arguments in (("convert", checkpoint, under), ("fold", "--model", "scenes", under),
+                      ("embed", "--model", "nothing", "--captions", "none.csv", under),
+                      ("fit", "no-features", under)):  # fmt: skip
+        assert "file/sub can't be written (Not a directory). Pass a folder in which you may" in fails(*arguments)
+    full = type("Usage", (), {"free": 1000})
+    monkeypatch.setattr("labclip.paths.shutil.disk_usage", lambda path: full)
+    said = fails("fit", "no-features", tmp_path / "out")
+    assert "out can't hold the 1,048,576 bytes that are to be written: 1,000 are free" in said
+    scenes.sample(4, seed=1).save(tmp_path)
+    said = run("embed", "--model", "scenes", "--captions", tmp_path / "captions.csv", tmp_path / "e", code=2).stderr
+    assert "can't hold the" in said
+    assert "1,000 are free" in said
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device", "/out"), SafetensorError("I/O error")])
+def test_where_writing_fails_at_the_end_the_result_is_kept(tmp_path, error):
+    tried = []
+
+    def write(folder):
+        tried.append(folder)
+        if len(tried) == 1:
+            raise error
+        Alignment(models.matrix()).save_pretrained(folder)
+
+    (said,) = write_or_keep(tmp_path / "out", write)
+    kept = tried[1]
+    assert said.endswith(f"The result is kept in {kept}; to move it type: mv {kept} {tmp_path / 'out'}")
+    assert torch.equal(Alignment.from_pretrained(kept).matrix, models.matrix())
+
+    def never(folder):
+        raise error
+
+    with pytest.raises(type(error)):
+        write_or_keep(tmp_path / "out", never)
+
+
+def test_fold_keeps_a_model_that_could_not_be_written(monkeypatch, tmp_path):
+    from labclip.io import folding
+
+    write = folding.fold_opened
+
+    def full(*arguments, folder, **options):
+        if folder == tmp_path / "out":
+            raise SafetensorError("I/O error: No space left on device (os error 28)")
+        return write(*arguments, folder=folder, **options)
+
+    monkeypatch.setattr(folding, "fold_opened", full)
+    said = fails("fold", "--model", "scenes", tmp_path / "out")
+    kept = said.partition("The result is kept in ")[2].partition(";")[0]
+    assert (Path(kept) / "open_clip_config.json").is_file()
+    assert "The disk is full" in said
+
+
+def test_files_are_written_whole_or_not_at_all(tmp_path):
+    (tmp_path / "a.md").write_text("before")
+    (tmp_path / "link.md").symlink_to(tmp_path / "a.md")
+
+    def half(path):
+        path.write_text("half")
+        raise OSError(28, "No space left on device")
+
+    assert "a.md can't be written (No space left on device)" in write_files((tmp_path / "a.md", half))[0]
+    assert (tmp_path / "a.md").read_text() == "before"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.md", "link.md"]
+    assert write_files((tmp_path / "link.md", lambda path: path.write_text("after")), (None, half)) == []
+    assert (tmp_path / "a.md").read_text() == "after"
+    assert (tmp_path / "link.md").is_symlink()
+    with whole_file(Path("/dev/null")) as path:
+        assert path == Path("/dev/null")
+
+
+def test_what_contradicts_itself_is_refused(tmp_path):
+    quick = ("evaluate", "scenes", "--model", "scenes", "--option", "n=20")
+    one, two = tmp_path / "a.html", tmp_path / "b.html"
+    assert "--cache a and --no-cache contradict each other" in fails(*quick, "--cache", "a", "--no-cache")
+    assert "a.html is another file of this command" in fails(*quick, "--markdown", one, "--items", one)
+    assert "a.html is another file of this command" in fails("fit", "f", two, "--plot", one, "--html", one)
+    assert "b.html is another file of this command" in fails("fit", "f", two, "--html", two)
+    assert "is not in the range" in fails("fold", "--model", "scenes", tmp_path / "o", "--strength", "1e9")
+    assert "is not in the range" in fails(*quick, "--strength", "1e9")
+    assert "n is 1000000000000. Pass a whole number from 2 to 100,000." in fails(
+        *quick[:4], "--option", "n=1000000000000"
+    )
+    assert not list(tmp_path.iterdir())
+
+
+def test_names_as_openclip_writes_them(hub, tmp_path):
+    run("fold", "--model", "scenes", tmp_path / "folded")
+    assert "is an input of this command" in fails(
+        "fold", "--model", f"local-dir:{tmp_path / 'folded'}", tmp_path / "folded", "--force", "--alignment", "scenes"
+    )
+    with pytest.warns(UserWarning, match="holds a folded model"):
+        assert LABCLIP.from_pretrained(f"local-dir:{tmp_path / 'folded'}").alignment.is_identity
+    with pytest.raises(FileNotFoundError, match="There is no folder scenes"):
+        LABCLIP.from_pretrained("local-dir:scenes")
+    Alignment(models.matrix()).save_pretrained(tmp_path / "alignment")
+    run("push", tmp_path / "alignment", "org/pushed")
+    assert json.loads(run("info", "hf-hub:org/pushed", "--json").stdout)["dim"] == models.DIM

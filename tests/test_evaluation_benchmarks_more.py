@@ -1,0 +1,409 @@
+"""BiVLC, Cola, EqBen, MMVP-VLM, NaturalBench, VALSE, VL-CheckList: official forms, held to plain loops."""
+
+import json
+import zlib
+from pathlib import PurePath
+
+import numpy as np
+import pytest
+from evaluated import counts, image_file, read, values
+
+from labclip.evaluation import evaluate
+
+
+def cosine(name, caption):
+    """One of four values, so that many tie."""
+    return zlib.crc32(f"{PurePath(name).name} {caption}".encode()) % 4 / 4
+
+
+def dump(path, value):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value))
+
+
+def bivlc(folder, n, **changed):
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    rows, items = [], []
+    for number in range(n):
+        files = [image_file(folder / "made" / f"{number}_{side}.png") for side in (0, 1)]
+        kind = ("replace", "swap", "add")[number % 3]
+        held = [{"bytes": file.read_bytes(), "path": file.name} for file in files]
+        captions = [f"caption {number}", f"negative {number}"]
+        rows.append({
+            "image": held[0], "caption": captions[0], "negative_caption": captions[1], "negative_image": held[1],
+            "type": kind, "subtype": "obj", **(changed if number == 2 else {}),
+        })  # fmt: skip
+        # The row's place is the image's name.
+        names = [f"{number // 5} row {number % 5 + 1} {column}" for column in ("image", "negative_image")]
+        items.append((names, captions, kind))
+    (folder / "data").mkdir()
+    for shard in range(0, n, 5):
+        table = arrow.Table.from_pylist(rows[shard : shard + 5])
+        parquet.write_table(table, folder / "data" / f"test-{shard // 5:05}-of-{(n - 1) // 5 + 1:05}.parquet")
+    return items
+
+
+def cola(folder, n, **changed):
+    entries, items = [], []
+    for number in range(n):
+        names = [f"{number}{side}.jpg" for side in (0, 1)]
+        captions = [f"red cup {number}", f"blue cup {number}"]
+        links = [f"https://cs-people.bu.edu/array/data/vg_gqa_images/{name}" for name in names]
+        entries.append([links[0], captions[0], links[1], captions[1]])
+        items.append((names, captions, ""))
+        for name in names:
+            image_file(folder / name)
+    if changed:
+        entries[2] = changed["row"]
+    dump(folder / "COLA_multiobjects_matching_benchmark.json", entries)
+    return items
+
+
+def eqben(folder, n, **changed):
+    entries, items = [], []
+    for number in range(n):
+        kind = ("eqbensd", "eqbenkubric_cnt", "eqbenyoucook2")[number % 3]
+        names = [f"{kind}/{number}_{side}.{'npy' if kind == 'eqbenyoucook2' else 'png'}" for side in (0, 1)]
+        captions = [f"before {number}", f"after {number}"]
+        # Action Genome's captions are lists.
+        said = [[captions[0], "another"], captions[1]] if number == 1 else captions
+        entries.append({"image0": names[0], "image1": names[1], "caption0": said[0], "caption1": said[1]})
+        items.append((names, captions, kind))
+        for side, name in enumerate(names):
+            path = folder / "images" / name
+            if name.endswith("npy"):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                np.save(path, np.full((4, 6, 3), (number, side, 200), dtype=np.uint8))
+            else:
+                image_file(path)
+    entries[2].update(changed)
+    dump(folder / "all_select.json", entries)
+    return items
+
+
+def mmvp(folder, n, **changed):
+    lines, items = ["Question ID,Type,Statement"], []
+    for number in range(1, 2 * n, 2):
+        kind = ("Orientation", "Camera Perspective")[number // 2 % 2]
+        statements = [f"a dog {number}", f'"a dog, its back {number}"']
+        lines += [f"{number + side},{kind},{statement}" for side, statement in enumerate(statements)]
+        names = [f"{number + side}.jpg" for side in (0, 1)]
+        for name in names:
+            image_file(folder / "MLLM_VLM Images" / kind / name)
+        captions = [f"a photo of {one.strip(chr(34))}" for one in statements]
+        items.append((names, captions, kind.lower().replace(" ", "_")))
+    if changed:
+        lines[5] = changed["row"]
+    (folder / "Questions.csv").write_text("\n".join(lines))
+    return items
+
+
+def naturalbench(folder, n, **changed):
+    entries, items = [], []
+    for number in range(n):
+        names = [f"{number}_{side}.jpg" for side in (0, 1)]
+        captions = [f"two dogs {number}", f"three dogs {number}"]
+        entries.append({"index": number, "image_0": names[0], "image_1": names[1],
+                        "caption_0": captions[0], "caption_1": captions[1]})  # fmt: skip
+        items.append((names, captions, ""))
+        for name in names:
+            image_file(folder / "images" / name)
+    entries[2].update(changed)
+    dump(folder / "metadata.json", entries)
+    return items
+
+
+MAKERS = {"bivlc": bivlc, "cola": cola, "eqben": eqben, "mmvp-vlm": mmvp, "naturalbench": naturalbench}
+
+
+def of_pairs(items):
+    """Every metric, one item after the other."""
+    right = {}
+    for shown, said, kind in items:
+        c0i0, c1i0, c0i1, c1i1 = (cosine(image, caption) for image in shown for caption in said)
+        text = c0i0 > c1i0 and c1i1 > c0i1
+        image = c0i0 > c0i1 and c1i1 > c1i0
+        for score, hit in (("text", text), ("image", image), ("group", text and image)):
+            for metric in (score, *([f"{kind}_{score}"] if kind else [])):
+                right.setdefault(metric, []).append(hit)
+    return {metric: sum(hits) / len(hits) for metric, hits in right.items()}
+
+
+def of_files(task):
+    """What `cosine` gives where the image's name is a path, or a row of a shard."""
+    names = {one.name: one.name.partition("test-0000")[2].replace("-of-00005.parquet", "") for one in task.images}
+    return lambda name, caption: cosine(names[name] or name, caption)
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_pairs_are_those_of_a_plain_loop(tmp_path, name):
+    items = MAKERS[name](tmp_path, 24)
+    task = read(name, tmp_path)
+    found = values(task, of_files(task))
+    expected = of_pairs(items)
+    assert found == expected
+    assert all(0 < expected[score] < 1 for score in ("text", "image", "group"))
+    assert all(value == 0 for value in values(task, lambda *_: 0.5).values())  # all tie
+    assert task.notes == []
+
+
+def test_bivlcs_images_stay_in_their_file_until_they_are_encoded(tmp_path):
+    bivlc(tmp_path, 6)
+    task = read("bivlc", tmp_path)
+    assert all(one.data is None for one in task.images)
+    made = [(tmp_path / "made" / f"{number}_{side}.png").read_bytes() for number in range(6) for side in (0, 1)]
+    assert [one.read() for one in task.images] == made
+    assert read("bivlc", tmp_path / "data" / "test-00001-of-00002.parquet").captions == ["caption 5", "negative 5"]
+
+
+def test_bivlc_is_evaluated_from_its_file(tmp_path, model):
+    bivlc(tmp_path, 6)
+    found = evaluate(model, "bivlc", data=tmp_path, cache=None, progress=False)["bivlc"]
+    assert found.items[4].images == (
+        "test-00000-of-00002.parquet row 5 image", "test-00000-of-00002.parquet row 5 negative_image",
+    )  # fmt: skip
+    for metric in ("text", "image", "group"):
+        among = [one.right["base"] for one in found.items if metric in one.metrics]
+        assert found.metric(metric).estimates[0].value == sum(among) / len(among)
+
+
+def test_an_image_that_bivlcs_file_lacks_is_named(tmp_path, model):
+    bivlc(tmp_path, 4, negative_image={"bytes": None, "path": None})
+    with pytest.raises(ValueError, match=r"test-00000-of-00001\.parquet row 3 negative_image"):
+        evaluate(model, "bivlc", data=tmp_path, cache=None, progress=False)
+
+
+@pytest.mark.parametrize("name", ["cola", "eqben", "mmvp-vlm", "naturalbench"])
+def test_pairs_without_one_image_are_left_out(tmp_path, name):
+    items = MAKERS[name](tmp_path, 6)
+    gone = items[3][0][1]
+    (lost,) = tmp_path.rglob(PurePath(gone).name)
+    lost.unlink()
+    with pytest.raises(FileNotFoundError, match=rf"1 of 12 images are missing, for example .*{PurePath(gone).name}"):
+        read(name, tmp_path)
+    task = read(name, tmp_path, on_missing="skip")
+    expected = of_pairs(items[:3] + items[4:])
+    assert values(task, cosine) == expected
+    assert "their items are left out" in task.notes[0]
+    assert items[3][1][0] not in task.captions
+
+
+@pytest.mark.parametrize(
+    ("name", "changed", "said"),
+    [
+        ("bivlc", {"caption": None}, r"test-00000-of-00001\.parquet row 3: the caption is None"),
+        (
+            "cola",
+            {"row": ["a.jpg", "a cup"]},
+            r"benchmark\.json item 2 is \['a\.jpg', 'a cup'\], not \[link to image 1",
+        ),
+        ("cola", {"row": [3, "a cup", "b.jpg", "a jug"]}, r"item 2: the image's name is 3"),
+        ("eqben", {"caption1": 7}, r"all_select\.json row 3: the caption is 7"),
+        ("eqben", {"image0": "../up.png"}, r"row 3: the image's name '\.\./up\.png' leads out of"),
+        ("mmvp-vlm", {"row": "5b,Orientation,a dog"}, r"Questions\.csv line 6: Question ID is '5b'"),
+        ("mmvp-vlm", {"row": "4,Orientation,a dog"}, r"line 6: Question ID is '4', not a number that no other row has"),
+        (
+            "mmvp-vlm",
+            {"row": "50,Orientation,a dog"},
+            r"question 50 has no partner, question 49",
+        ),
+        ("mmvp-vlm", {"row": "5,Orientation,"}, r"line 6: the caption is ''"),
+        ("naturalbench", {"caption_0": ""}, r"metadata\.json row 3: the caption is ''"),
+    ],
+)
+def test_a_malformed_row_of_pairs_is_named(tmp_path, name, changed, said):
+    MAKERS[name](tmp_path, 4, **changed)
+    with pytest.raises(ValueError, match=said):
+        read(name, tmp_path, on_missing="skip")
+
+
+def test_a_column_or_file_that_is_not_there(tmp_path):
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    with pytest.raises(FileNotFoundError, match=r"1 of 1 files are missing: .*test-00000-of-00001\.parquet"):
+        read("bivlc", tmp_path)
+    rows = [{"image": b"", "caption": "a", "negative_caption": "b", "type": "add"}]
+    parquet.write_table(arrow.Table.from_pylist(rows), tmp_path / "test-0.parquet")
+    with pytest.raises(ValueError, match=r"test-0\.parquet has no column negative_image"):
+        read("bivlc", tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"has no Attribute/vg/color\.json and no other file\. Get it there"):
+        read("vl-checklist", tmp_path)
+
+
+def test_one_caption_twice_counts_as_wrong(tmp_path):
+    items = naturalbench(tmp_path, 3, caption_0="same", caption_1="same")
+    task = read("naturalbench", tmp_path)
+    assert task.notes == ["1 items have the right caption among the wrong ones: a tie, so wrong."]
+    right = {(items[n][0][side], items[n][1][side]) for n in (0, 1) for side in (0, 1)}
+    found = values(task, lambda name, caption: float((PurePath(name).name, caption) in right or caption == "same"))
+    assert found == {"text": 2 / 3, "image": 2 / 3, "group": 2 / 3}
+
+
+def test_youcook2s_frames_are_blue_first(tmp_path):
+    eqben(tmp_path, 3)
+    task = read("eqben", tmp_path)
+    (frame,) = (one for one in task.images if one.name.endswith("2_1.npy"))
+    assert frame.decode(frame.read()).getpixel((5, 3)) == (200, 1, 2)
+    path = tmp_path / "images" / "eqbenyoucook2" / "2_1.npy"
+    np.save(path, np.zeros((4, 4), dtype=np.uint8))
+    with pytest.raises(ValueError, match=r"2_1\.npy is uint8 \(4, 4\), not pixels"):
+        read("eqben", tmp_path)
+    path.write_bytes(b"\x93NUMPY")
+    with pytest.raises(ValueError, match=r"2_1\.npy is not a whole NumPy array"):
+        read("eqben", tmp_path)
+
+
+VALSE = {
+    "existence": "v7w_{}.jpg", "plurals": "00000000000{}.jpg", "counting-hard": "v7w_1{}.jpg",
+    "counting-small-quant": "v7w_2{}.jpg", "counting-adversarial": "v7w_3{}.jpg", "relations": "00000000001{}.jpg",
+    "action-replacement": "exercising_{}.jpg", "actant-swap": "rotting_{}.jpg",
+    "coreference-standard": "COCO_train2014_{}.jpg", "coreference-hard": "VisualDialog_val2018_{}.jpg",
+    "foil-it": "COCO_val2014_{}.jpg",
+}  # fmt: skip
+
+
+def valse(folder, n, **changed):
+    """The items that count, by file."""
+    counted = {}
+    for name, file in VALSE.items():
+        entries = {}
+        for number in range(n):
+            entry = {
+                "dataset": "some", "image_file": file.format(number), "caption": f"{name} {number}",
+                "foil": f"no {name} {number}", "mturk": {"foil": 0, "caption": number % 4, "other": 0},
+            }  # fmt: skip
+            entries[f"{name}_{number}"] = entry
+            image_file(folder / "images" / file.format(number))
+            if number % 4 >= 2:
+                counted.setdefault(name, []).append(entry)
+        if name == "relations":
+            entries["relations_2"].update(changed)
+        dump(folder / "data" / f"{name}.json", entries)
+    return counted
+
+
+def test_valse_is_pairwise_accuracy_of_confirmed_items(tmp_path):
+    counted = valse(tmp_path, 8)
+    task = read("valse", tmp_path / "data", tmp_path / "images")
+    expected, every = {}, []
+    for name, entries in counted.items():
+        hits = [cosine(one["image_file"], one["caption"]) > cosine(one["image_file"], one["foil"]) for one in entries]
+        expected[name.replace("-", "_")] = sum(hits) / len(hits)
+        every += hits
+    expected |= {"macro": sum(expected.values()) / 11, "micro": sum(every) / len(every)}
+    found = values(task, cosine)
+    assert found == pytest.approx(expected)
+    assert counts(task)["micro"] == 44
+    assert values(task, lambda *_: 0.5)["macro"] == 0  # all tie
+    assert task.notes == ["44 items that fewer than 2 of 3 annotators confirmed are left out."]
+
+
+def test_valse_finds_the_images_of_each_source(tmp_path):
+    valse(tmp_path, 3)
+    folders = {
+        "v7w": "visual7w/images", "COCO_train": "train2014", "COCO_val": "val2014",
+        "Vis": "VisualDialog_val2018", "0": "val2017", "": "images_512",
+    }  # fmt: skip
+    for path in (tmp_path / "images").iterdir():
+        place = next(folder for start, folder in folders.items() if path.name.startswith(start))
+        (tmp_path / "sorted" / place).mkdir(parents=True, exist_ok=True)
+        path.rename(tmp_path / "sorted" / place / path.name)
+    assert counts(read("valse", tmp_path / "data", tmp_path / "sorted"))["macro"] == 11
+    (tmp_path / "sorted" / "val2017" / "000000000012.jpg").unlink()
+    with pytest.raises(FileNotFoundError, match=r"1 of 11 images are missing, for example .*000000000012\.jpg"):
+        read("valse", tmp_path / "data", tmp_path / "sorted")
+    task = read("valse", tmp_path / "data", tmp_path / "sorted", on_missing="skip")
+    assert counts(task)["macro"] == 10
+    assert "No item is left of relations: means over subsets are of the others alone." in task.notes
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"mturk": 3}, r"relations\.json item relations_2 mturk is a int, not an object with caption"),
+        ({"mturk": {"foil": 1}}, r"relations_2 mturk has no caption; it has foil"),
+        ({"mturk": {"caption": "3"}}, r"relations_2: mturk has '3' for the caption, not a number"),
+        ({"foil": None}, r"relations_2: the caption is None"),
+        ({"image_file": None}, r"relations_2: the image's name is None"),
+    ],
+)
+def test_a_malformed_item_of_valse_is_named(tmp_path, changed, said):
+    valse(tmp_path, 4, **changed)
+    with pytest.raises(ValueError, match=said):
+        read("valse", tmp_path / "data", tmp_path / "images")
+
+
+CHECKLIST = {
+    "Attribute/vg/color": ("vg", "attribute_color_vg"),
+    "Attribute/vaw/action": ("vg", "attribute_action_vaw"),
+    "Object/Location/hake_location/hake_obj_mid": ("hake", "object_mid_hake"),
+    "Object/Size/swig_size/swig_agent/swig_agent_small": ("swig", "object_small_swig"),
+    "Object/Size/swig_size/swig_tool/swig_tool_small": ("swig", "object_small_swig"),
+    "Object/Size/vg_size/vg_subj_large": ("vg", "object_large_vg"),
+    "Relation/vg/spatial": ("vg", "relation_spatial_vg"),
+    "Relation/swig_action": ("swig", "relation_action_swig"),
+}
+
+
+def checklist(folder, n, row=None):
+    made = {}
+    for place, (name, (root, _)) in enumerate(CHECKLIST.items()):
+        entries = []
+        for number in range(n + place):
+            path = f"VG_100K/{place}_{number}.jpg" if root == "vg" else f"{place}_{number}.jpg"
+            image_file(folder / "images" / root / path)
+            texts = {"POS": [f"red cup {number}", "unused"], "NEG": [f"blue cup {number} {place}", "unused"]}
+            entries.append([path, texts])
+        if row is not None and name == "Relation/vg/spatial":
+            entries[1] = row
+        dump(folder / "data" / f"{name}.json", entries)
+        made[name] = entries
+    dump(folder / "data" / "Object" / "Size" / "swig_size" / "swig_place" / "swig_place_large.json", [])
+    return made
+
+
+@pytest.mark.parametrize("limit", [5, 0])
+def test_vl_checklist_takes_the_first_texts_and_the_first_items(tmp_path, limit):
+    made = checklist(tmp_path, 7)
+    of_file = {}
+    for name, entries in made.items():
+        hits = [
+            cosine(path, texts["POS"][0]) > cosine(path, texts["NEG"][0]) for path, texts in entries[: limit or None]
+        ]
+        of_file[name] = sum(hits) / len(hits)
+    task = read("vl-checklist", tmp_path / "data", tmp_path / "images", limit=limit)
+    expected = {}
+    for metric in ("object", "attribute", "relation", *(metric for _, metric in CHECKLIST.values())):
+        inside = [
+            accuracy for name, accuracy in of_file.items()
+            if CHECKLIST[name][1] == metric or name.lower().startswith(f"{metric}/")
+        ]  # fmt: skip
+        expected[metric] = sum(inside) / len(inside)
+    assert values(task, cosine) == pytest.approx(expected)
+    assert counts(task)["attribute_action_vaw"] == (limit or 8)
+    assert values(task, lambda *_: 0.5)["object"] == 0  # all tie
+
+
+def test_vl_checklist_counts_images_that_are_there(tmp_path):
+    checklist(tmp_path, 7)
+    (tmp_path / "images" / "vg" / "VG_100K" / "0_0.jpg").unlink()
+    with pytest.raises(FileNotFoundError, match=r"1 of 41 images are missing, for example .*0_0\.jpg"):
+        read("vl-checklist", tmp_path / "data", tmp_path / "images", limit=5)
+    for limit, n in ((5, 5), (0, 6)):
+        task = read("vl-checklist", tmp_path / "data", tmp_path / "images", on_missing="skip", limit=limit)
+        assert counts(task)["attribute_color_vg"] == n
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        (["a.jpg"], r"Relation/vg/spatial\.json item 1 is \['a\.jpg'\], not \[image, "),
+        (["a.jpg", {"POS": ["a"]}], r"Relation/vg/spatial\.json item 1 has no NEG; it has POS"),
+        (["a.jpg", {"POS": ["a"], "NEG": []}], r"spatial\.json item 1: POS or NEG is \[\], not a list of texts"),
+        (["6_1.jpg", {"POS": [3], "NEG": ["a"]}], r"spatial\.json item 1: the caption is 3"),
+    ],
+)
+def test_a_malformed_item_of_vl_checklist_is_named(tmp_path, row, said):
+    checklist(tmp_path, 3, row=row)
+    image_file(tmp_path / "images" / "vg" / "6_1.jpg")
+    with pytest.raises(ValueError, match=said):
+        read("vl-checklist", tmp_path / "data", tmp_path / "images", on_missing="skip")

@@ -1,0 +1,538 @@
+"""Captions and token ids at the length they need: the wrapped model's numbers, its bits where nothing is cut."""
+
+import models
+import numpy as np
+import open_clip
+import pytest
+import torch
+from models import wrap
+from open_clip.transformer import ResidualAttentionBlock
+from torch import nn
+
+import labclip.text
+from labclip import LABCLIP, Alignment
+
+ALL = list(models.KINDS)
+CAUSAL = ["clip", "quickgelu", "resnet", "dict", "linear", "custom", "nonscalar", "eos"]
+OTHERS = ["siglip", "unprojected", "coca", "hf"]
+CLOSE = {"rtol": 1e-4, "atol": 1e-5}
+EXACT = {"rtol": 0.0, "atol": 1e-6}
+END = 49407
+PREFIXES = [
+    "a red",
+    "a red cube",
+    "a red cube",
+    "a red cube and a blue sphere",
+    "a red cube and a red sphere",
+    "",
+    "cat",
+]
+
+
+def whole(model, tokens):
+    """Unit-length aligned features by the wrapped model's own method, at the full context."""
+    return models.expected(model.clip.encode_text(tokens, normalize=False), models.matrix())
+
+
+@pytest.fixture
+def trimmed(monkeypatch):
+    """How many rows each pass took that went by prefixes."""
+    rows, encode = [], labclip.text.encode_prefixes
+
+    def counting(tower, tokens, *others):
+        rows.append(len(tokens))
+        return encode(tower, tokens, *others)
+
+    monkeypatch.setattr(labclip.text, "encode_prefixes", counting)
+    return rows
+
+
+# The same numbers
+
+
+@pytest.mark.parametrize("given", ["strings", "tokens"])
+@pytest.mark.parametrize("kind", CAUSAL)
+def test_causal_towers_get_what_they_need_and_give_the_same_numbers(kind, given, trimmed):
+    model = wrap(kind)
+    for captions in (PREFIXES, models.CAPTIONS, ["cat"]):
+        tokens = models.tokenizer()(captions)
+        got = model.encode_text(captions if given == "strings" else tokens, normalize=True)
+        torch.testing.assert_close(got, whole(model, tokens), **EXACT)
+        assert sum(trimmed) == len(captions)
+        trimmed.clear()
+
+
+@pytest.mark.parametrize("kind", CAUSAL)
+def test_unnormalised_stays_unnormalised(kind):
+    model, full = wrap(kind), wrap(kind, trim=False)
+    torch.testing.assert_close(model.encode_text(models.tokens()), full.encode_text(models.tokens()), **CLOSE)
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_other_towers_get_the_full_context(kind, trimmed):
+    model = wrap(kind)
+    tokens = model.encode_text(models.tokens(), normalize=True)
+    torch.testing.assert_close(tokens, whole(model, models.tokens()), **CLOSE)
+    torch.testing.assert_close(model.encode_text(models.CAPTIONS, normalize=True), tokens, **CLOSE)
+    assert not trimmed
+
+
+@pytest.mark.parametrize("given", ["strings", "tokens"])
+def test_the_other_layout_of_openclip_is_trimmed_where_it_is_openclips_own(given, trimmed):
+    model = wrap("main")
+    got = model.encode_text(models.CAPTIONS if given == "strings" else models.tokens(), normalize=True)
+    torch.testing.assert_close(got, whole(model, models.tokens()), **EXACT)
+    assert bool(trimmed) == (models.MainLayoutCLIP is open_clip.CLIP)
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_nothing_is_cut_where_the_wrapped_models_bits_are_promised(kind, trimmed):
+    tokens = models.tokens()
+    for alignment in (Alignment.identity(models.DIM), Alignment(models.matrix()).at(0)):
+        model = wrap(kind, alignment)
+        assert torch.equal(model.encode_text(tokens, True), model.clip.encode_text(tokens, True))
+    model = wrap(kind)
+    assert torch.equal(model.encode_text(tokens, True, aligned=False), model.clip.encode_text(tokens, True))
+    assert not trimmed
+
+
+@pytest.mark.parametrize("how", ["constructor", "from_pretrained", "attribute"])
+def test_trim_false_is_the_full_context(how, trimmed):
+    if how == "from_pretrained":
+        model = LABCLIP.from_pretrained("scenes", trim=False)
+        trimmed.clear()  # the fingerprint
+    else:
+        model = wrap("clip", trim=how != "constructor")
+        model.trim = False
+    captions = ["a red cube", "a blue sphere"]
+    tokens = model.tokenizer(captions)
+    aligned = model.clip.encode_text(tokens, normalize=False) @ model.matrix.T
+    assert torch.equal(model.encode_text(tokens), aligned)
+    torch.testing.assert_close(model.encode_text(captions), aligned, **CLOSE)
+    assert not trimmed
+    model.trim = True
+    torch.testing.assert_close(model.encode_text(tokens), aligned, **CLOSE)
+    assert trimmed
+
+
+def rows_of_tokens():
+    """Token ids whose ends are out of the ordinary, by what is."""
+    usual = models.tokens()
+    rows = {"usual": usual, "int32": usual.int(), "one row": usual[:1]}
+    rows["padding of 7"] = torch.where(usual == 0, 7, usual)
+    rows["padding by the end"] = torch.where(usual == 0, END, usual)
+    rows["no end"] = torch.where(usual == END, 5, usual)
+    rows["nothing but one token"] = torch.full_like(usual, 3)
+    rows["end first"] = torch.cat([torch.full((4, 1), END), usual[:, 1:]], dim=1)
+    rows["end last"] = torch.randint(1, 300, usual.shape, generator=torch.Generator().manual_seed(0))
+    rows["end last"][:, -1] = END
+    rows["several ends"] = rows["end last"].clone()
+    rows["several ends"][:, 9::3] = END
+    rows["not in memory's order"] = usual.T.contiguous().T
+    return rows
+
+
+@pytest.mark.parametrize("case", list(rows_of_tokens()))
+@pytest.mark.parametrize("kind", ["clip", "eos", "another end"])
+def test_the_end_is_where_openclip_pools(kind, case, trimmed):
+    tokens = rows_of_tokens()[case]
+    model = wrap("eos" if kind == "another end" else kind)
+    if kind == "another end":  # not the highest id, so that the first of the highest is not the end
+        model.clip.text.eos_id = 320
+        tokens = torch.where(tokens == END, 320, torch.where(tokens == 320, 49406, tokens)).to(tokens.dtype)
+    torch.testing.assert_close(model.encode_text(tokens, normalize=True), whole(model, tokens), **EXACT)
+    assert sum(trimmed) == len(tokens)
+
+
+@pytest.mark.parametrize("kind", ["clip", "eos"])
+def test_any_tokens_at_all_give_the_same_by_prefix(kind):
+    model = wrap(kind)
+    for seed in range(20):
+        draw = torch.Generator().manual_seed(seed)
+        tokens = torch.randint(1, 4, (12, models.CONTEXT), generator=draw)
+        ends = torch.randint(1, models.CONTEXT, (12,), generator=draw)
+        tokens[torch.arange(12), ends] = END
+        tokens[5] = torch.randint(1, 4, (models.CONTEXT,), generator=draw)  # no end at all
+        torch.testing.assert_close(model.encode_text(tokens, True), whole(model, tokens), **EXACT)
+
+
+@pytest.mark.parametrize(
+    "tokens",
+    [
+        torch.zeros(0, models.CONTEXT, dtype=torch.int64),
+        torch.ones(2, models.CONTEXT - 4, dtype=torch.int64),
+        torch.ones(2, models.CONTEXT + 4, dtype=torch.int64),
+        torch.ones(2, models.CONTEXT, dtype=torch.int16),
+        torch.full((2, models.CONTEXT), -1),
+    ],
+    ids=["no rows", "narrow", "wide", "int16", "below zero"],
+)
+def test_what_the_wrapped_model_makes_of_odd_tokens_is_passed_on(tokens):
+    model = wrap("clip")
+
+    def outcome(encode):
+        try:
+            return encode(tokens).shape
+        except (IndexError, RuntimeError) as error:
+            return type(error)
+
+    assert outcome(model.encode_text) == outcome(model.clip.encode_text)
+
+
+def test_a_classifier_is_the_same_and_its_prompts_share_their_beginnings(trimmed):
+    classes, templates = ["cat", "dog", "red cube"], ["a photo of a {}.", "a photo of the {}.", "art of a {}."]
+    build = open_clip.build_zero_shot_classifier
+    ours, full = (build(wrap("clip", trim=trim), models.tokenizer(), classes, templates) for trim in (True, False))
+    torch.testing.assert_close(ours, full, **EXACT)
+    assert trimmed == [9]
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("given", ["strings", "tokens"])
+@pytest.mark.parametrize("kind", ["clip", "quickgelu", "linear", "custom", "eos"])
+def test_shared_prefixes_change_no_caption_and_no_gradient(kind, given, training, trimmed):
+    tokens, gradients = models.tokenizer()(PREFIXES), []
+    for trim in (True, False):
+        model = wrap(kind, trim=trim).train(training)
+        model.matrix.requires_grad_()
+        features = model.encode_text(PREFIXES if given == "strings" else tokens, normalize=True)
+        weights = torch.linspace(-1, 1, features.numel()).view_as(features)
+        (features * weights).sum().backward()
+        found = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+        gradients.append(found | {"features": features.detach()})
+    assert gradients[0].keys() == gradients[1].keys() > {"matrix"}
+    for name, ours in gradients[0].items():
+        torch.testing.assert_close(ours, gradients[1][name], rtol=1e-3, atol=1e-4)
+    assert sum(trimmed) == len(PREFIXES)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("how", ["weights", "autocast"])
+def test_half_precision_is_as_near_the_exact_numbers_as_at_full_length(how, dtype, trimmed):
+    tokens, exact = models.tokenizer()(PREFIXES), whole(wrap("clip"), models.tokenizer()(PREFIXES))
+    errors = []
+    for trim in (True, False):
+        model = wrap("clip", trim=trim).to(dtype if how == "weights" else torch.float32)
+        with torch.no_grad(), torch.autocast("cpu", dtype, enabled=how == "autocast"):
+            got = model.encode_text(tokens, normalize=True)
+        errors.append((got.float() - exact).square().mean().sqrt().item())
+    assert 0 < errors[0] < 1.5 * errors[1]
+    assert trimmed
+
+
+def test_devices_by_default_do_not_matter():
+    model, tokens = wrap("clip"), models.tokens()
+    expected = whole(model, tokens)
+    with torch.device("meta"):
+        got = model.encode_text(tokens, normalize=True)
+    torch.testing.assert_close(got, expected, **EXACT)
+
+
+# Each distinct prefix once
+
+
+@pytest.mark.parametrize("given", ["strings", "tokens"])
+def test_each_distinct_prefix_goes_through_the_layers_once(given):
+    model, rows = wrap("clip"), []
+
+    class Counting(nn.Identity):
+        def forward(self, x):
+            rows.append(x.shape[:-1].numel())
+            return x
+
+    for block in model.clip.transformer.resblocks:
+        block.ls_2 = Counting()
+    model.encode_text(PREFIXES if given == "strings" else models.tokenizer()(PREFIXES))
+    # Up to eight tokens: start; end; a, red, end; cube, end; cat, end. Longer: a, red, cube, and, a; blue, sphere, end;
+    # red, sphere, end. Then the seven ends, two of which are one caption's.
+    assert rows == [20, 7]
+
+
+def test_one_long_caption_does_not_pad_the_short_ones():
+    from labclip.prefixes import sort_by_prefix
+    from labclip.text import _chunks
+
+    lengths = torch.tensor([9] * 100 + [77])
+    order = sort_by_prefix(torch.zeros(101, 77, dtype=torch.long), lengths)
+    assert [len(chunk) for chunk in _chunks(order, lengths, 2048)] == [100, 1]
+
+
+@pytest.mark.parametrize("given", ["strings", "tokens"])
+def test_many_captions_keep_their_order(given, trimmed):
+    model = wrap("clip")
+    captions = [f"{'very ' * (row % 9)}small cat number {row}" for row in range(300)]
+    together = model.encode_text(captions if given == "strings" else models.tokenizer()(captions))
+    for row in (0, 7, 8, 150, 299):
+        torch.testing.assert_close(together[row], model.encode_text(captions[row])[0], **CLOSE)
+    assert len(trimmed) > 5
+
+
+# What somebody does to a model is met
+
+
+class _Negated(open_clip.CLIP):
+    def encode_text(self, text, normalize=False):
+        return -super().encode_text(text, normalize=normalize)
+
+
+def _parts(clip):
+    block = clip.transformer.resblocks[-1]
+    return {
+        "transformer": clip.transformer, "block": block, "attn": block.attn, "out_proj": block.attn.out_proj,
+        "ln_2": block.ln_2, "mlp": block.mlp, "ln_final": clip.ln_final, "token_embedding": clip.token_embedding,
+    }  # fmt: skip
+
+
+def met(model, trimmed):
+    """Whether strings and tokens go the whole way that the wrapped model goes."""
+    expected = whole(model, models.tokens())
+    for given in (models.CAPTIONS, models.tokens()):
+        torch.testing.assert_close(model.encode_text(given, True), expected, **CLOSE)
+    return not trimmed
+
+
+def test_a_subclass_is_met(trimmed):
+    clip = _Negated(models.DIM, models.VISION, models.TEXT)
+    clip.load_state_dict(models.make("clip").state_dict())
+    model = LABCLIP(clip.eval(), Alignment(models.matrix()), tokenizer=models.tokenizer())
+    assert met(model, trimmed)
+    torch.testing.assert_close(model.encode_text(models.tokens()), -wrap("clip").encode_text(models.tokens()), **CLOSE)
+
+
+def test_hooks_of_the_tower_are_met(trimmed):
+    model, seen = wrap("custom"), []
+    model.clip.text.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
+    model.encode_text(models.CAPTIONS)
+    model.encode_text(models.tokens())
+    assert sum(seen) == 2 * len(models.CAPTIONS)
+    assert not trimmed
+
+
+@pytest.mark.parametrize("part", list(_parts(models.make("clip"))))
+@pytest.mark.parametrize("kind", ["hook", "pre", "forward"])
+def test_whatever_is_put_into_the_tower_is_met(part, kind, trimmed):
+    model = wrap("clip")
+    module = _parts(model.clip)[part]
+
+    def first(x):
+        return (x[0] * 1.5, *x[1:]) if isinstance(x, tuple) else x * 1.5
+
+    if kind == "hook":
+        module.register_forward_hook(lambda module, inputs, output: first(output))
+    elif kind == "pre":
+        module.register_forward_pre_hook(lambda module, inputs: inputs)
+    else:
+        forward = module.forward
+        module.forward = lambda *args, **kwargs: first(forward(*args, **kwargs))
+    assert met(model, trimmed) or part == "out_proj"  # whose weights torch's attention reads without calling it
+
+
+def test_a_layer_put_in_place_of_another_is_met(trimmed):
+    model = wrap("clip")
+    block = model.clip.transformer.resblocks[0]
+
+    class MaybeCalled(nn.Linear):  # torch's attention reads its weights and never calls it, OpenCLIP's does
+        def forward(self, x):
+            return -super().forward(x)
+
+    block.attn.out_proj = MaybeCalled(24, 24)
+    block.mlp.c_proj = nn.Sequential(block.mlp.c_proj, nn.Linear(24, 24))
+    met(model, trimmed)
+
+
+def test_an_encode_text_put_on_one_model_is_met(trimmed):
+    model = wrap("clip")
+    own = model.clip.encode_text
+    model.clip.encode_text = lambda text, normalize=False: -own(text, normalize=normalize)
+    assert met(model, trimmed)
+    torch.testing.assert_close(
+        model.encode_text(models.CAPTIONS, True), -wrap("clip").encode_text(models.tokens(), True), **CLOSE
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        (open_clip.CLIP, "encode_text"),
+        (open_clip.transformer.Transformer, "forward"),
+        (ResidualAttentionBlock, "forward"),
+        (ResidualAttentionBlock, "attention"),
+        (nn.MultiheadAttention, "forward"),
+    ],
+)
+def test_a_method_put_on_a_class_is_met(kind, name, trimmed, monkeypatch):
+    original, called = getattr(kind, name), []
+
+    def patched(self, *args, **kwargs):
+        called.append(name)
+        return original(self, *args, **kwargs)
+
+    model = wrap("clip")
+    monkeypatch.setattr(kind, name, patched)
+    assert met(model, trimmed)
+    assert called
+
+
+def test_a_hook_on_all_modules_is_met(trimmed):
+    model, seen = wrap("clip"), []
+    hook = nn.modules.module.register_module_forward_hook(lambda module, inputs, output: seen.append(module))
+    try:
+        assert met(model, trimmed)
+    finally:
+        hook.remove()
+    assert model.clip.transformer in seen
+
+
+def test_dropout_in_training_draws_for_every_caption(trimmed):
+    model = wrap("clip")
+    model.clip.transformer.resblocks[0].ls_2 = nn.Dropout(0.5)
+    model.train().encode_text(models.tokens())
+    assert not trimmed
+    model.eval()
+    torch.testing.assert_close(model.encode_text(models.tokens(), True), whole(model, models.tokens()), **EXACT)
+    assert trimmed
+
+
+def test_checkpointing_of_gradients_is_met(trimmed):
+    model = wrap("clip")
+    model.set_grad_checkpointing(True)
+    assert met(model.train(), trimmed)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning", "ignore::torch.jit.TracerWarning")
+def test_a_traced_model_is_good_for_captions_of_other_lengths():
+    model = wrap("clip").requires_grad_(False)
+    traced = torch.jit.trace_module(model, {"encode_text": models.tokenizer()(["cat", "a dog"])})
+    tokens = models.tokenizer()(["a red cube and a blue sphere", "a very small blue cube and two dogs"])
+    torch.testing.assert_close(traced.encode_text(tokens), model.encode_text(tokens), **CLOSE)
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
+def test_rows_are_mapped():
+    model, tokens = wrap("clip").requires_grad_(False), models.tokens()
+    mapped = torch.vmap(lambda row: model.encode_text(row[None], normalize=True)[0])(tokens)
+    torch.testing.assert_close(mapped, whole(model, tokens), **CLOSE)
+
+
+def test_an_exported_model_is_good_for_captions_of_other_lengths():
+    class Text(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = wrap("clip").requires_grad_(False)
+
+        def forward(self, tokens):
+            return self.model.encode_text(tokens)
+
+    text, tokens = Text().eval(), models.tokenizer()(["a red cube and a blue sphere", "cat"])
+    exported = torch.export.export(text, (models.tokenizer()(["cat", "a dog"]),)).module()
+    torch.testing.assert_close(exported(tokens), text(tokens), **CLOSE)
+
+
+# Strings
+
+
+def test_no_captions_give_no_rows():
+    assert wrap("clip").encode_text([]).shape == (0, models.DIM)
+
+
+def test_captions_that_are_cut_are_counted_and_named():
+    long = "a red cube and " * 8 + "a blue sphere"
+    with pytest.warns(UserWarning, match=r"1 of 2 captions are longer than the 16 tokens.*'a red cube and a red"):
+        wrap("clip").encode_text(["a cat", long])
+
+
+def test_a_caption_that_just_fits_is_not_reported():
+    model, caption = wrap("clip"), " ".join(["cat"] * (models.CONTEXT - 2))
+    assert model.encode_text([caption]).shape == (1, models.DIM)
+
+
+def test_strings_need_a_tokenizer():
+    model = LABCLIP(models.make("clip"), Alignment(models.matrix()))
+    with pytest.raises(ValueError, match=r"no tokenizer.*open_clip.get_tokenizer"):
+        model.encode_text("a cat")
+
+
+def test_a_tokenizer_for_another_context_is_an_error():
+    model = LABCLIP(models.make("clip"), Alignment(models.matrix()), tokenizer=open_clip.get_tokenizer("ViT-B-32"))
+    with pytest.raises(ValueError, match=r"made 42 tokens.*takes 16"):
+        model.encode_text(" ".join(["cat"] * 40))
+
+
+@pytest.mark.parametrize("bad", [[1, 2], [["a cat"]], [None], np.array([1, 2])])
+def test_captions_must_be_strings(bad):
+    with pytest.raises(ValueError, match="Caption 0 is a"):
+        wrap("clip").encode_text(bad)
+
+
+def columns():
+    """`CAPTIONS` in the containers that people keep them in."""
+    made = {
+        "array": np.array(models.CAPTIONS), "array of objects": np.array(models.CAPTIONS, dtype=object),
+        "tuple": tuple(models.CAPTIONS), "generator": (caption for caption in models.CAPTIONS),
+    }  # fmt: skip
+    if hasattr(np.dtypes, "StringDType"):
+        made["array of strings"] = np.array(models.CAPTIONS, dtype=np.dtypes.StringDType())
+    return made
+
+
+@pytest.mark.parametrize("name", list(columns()))
+def test_captions_of_numpy_are_captions(name):
+    model = wrap("clip")
+    assert torch.equal(model.encode_text(columns()[name]), model.encode_text(models.CAPTIONS))
+
+
+def test_captions_of_pyarrow_are_captions():
+    pyarrow = pytest.importorskip("pyarrow")
+    model, array = wrap("clip"), pyarrow.array(models.CAPTIONS)
+    table = pyarrow.table({"caption": array, "image": array})
+    expected = model.encode_text(models.CAPTIONS)
+    for column in (array, array.cast(pyarrow.large_string()), array.dictionary_encode(), table["caption"]):
+        assert torch.equal(model.encode_text(column), expected)
+    with pytest.raises(ValueError, match=r"text is a Table. Pass a caption, a list of captions or one column of them"):
+        model.encode_text(table)
+    with pytest.raises(ValueError, match="Caption 1 is a NoneType, not a str"):
+        model.encode_text(pyarrow.array(["a cat", None]))
+
+
+def test_captions_of_pandas_are_captions():
+    pandas = pytest.importorskip("pandas")
+    model, frame = wrap("clip"), pandas.DataFrame({"caption": models.CAPTIONS}, index=[9, 8, 7, 6])
+    expected = model.encode_text(models.CAPTIONS)
+    for column in (frame["caption"], frame["caption"].astype("string"), frame["caption"].astype("category")):
+        assert torch.equal(model.encode_text(column), expected)
+    with pytest.raises(ValueError, match=r"text is a DataFrame. Pass a caption"):
+        model.encode_text(frame)
+
+
+class _Table:
+    """As a data frame: its values are the names of its columns."""
+
+    shape = (4, 2)
+
+    def __iter__(self):
+        return iter(["caption", "image"])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (_Table(), "a _Table"),
+        (np.array([["a cat"]]), r"a ndarray of <U5 \[1, 1\]"),
+        (np.array("a cat"), "a ndarray of"),
+    ],
+)
+def test_a_table_is_not_read_as_the_names_of_its_columns(text, said):
+    with pytest.raises(ValueError, match=rf"text is {said}.*one column of them"):
+        wrap("clip").encode_text(text)
+
+
+@pytest.mark.parametrize("text", [None, 3, b"a red cube", {"a red cube": 1}, {"a", "b"}])
+def test_what_is_no_caption_is_an_error(text):
+    with pytest.raises(ValueError, match=rf"text is a {type(text).__name__}. Pass a caption, a list of captions"):
+        wrap("clip").encode_text(text)
+
+
+@pytest.mark.parametrize("tokens", [torch.zeros(2, models.CONTEXT), torch.zeros(models.CONTEXT, dtype=torch.int64)])
+def test_what_are_no_tokens_is_an_error(tokens):
+    with pytest.raises(ValueError, match=r"text is a Tensor of torch.* \[.*Pass token ids, whole numbers \[n, context"):
+        wrap("clip").encode_text(tokens)
