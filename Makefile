@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 LOWEST := .venv-lowest
+OTHERS := .venv-libraries
 
-.PHONY: demo test slow lowest check format lint types docs bench results weights wheel clean
+.PHONY: demo test slow lowest libraries check format lint types docs bench results weights wheel clean
 
 demo: $(VENV)/.installed  ## the finding and its repair, with a figure
 	$(BIN)/labclip demo
@@ -17,6 +18,10 @@ slow: $(VENV)/.dev  ## the longer tests, on weights of the real size
 
 lowest: $(LOWEST)/.dev  ## the tests of the Hub and of transformers with clients before 1.0 and transformers 4
 	$(LOWEST)/bin/python -m pytest -n auto $(patsubst %,tests/test_%.py,hub pretrained published card folding folding_forms saving)
+	$(LOWEST)/bin/python -m pytest -m libraries tests/test_libraries.py
+
+libraries: $(OTHERS)/.dev  ## base and matrix on one index, in the libraries that people search with
+	$(OTHERS)/bin/python -m pytest -m libraries tests/test_libraries.py
 
 check: format lint types test docs  ## what a change must pass
 
@@ -72,5 +77,11 @@ $(LOWEST)/.dev: pyproject.toml
 	$(LOWEST)/bin/python -m pip install --quiet --editable . --group test "huggingface_hub==0.34.0" "transformers==4.57.*"
 	@touch $@
 
+$(OTHERS)/.dev: pyproject.toml
+	$(PYTHON) -m venv $(OTHERS)
+	$(OTHERS)/bin/python -m pip install --quiet --upgrade pip
+	$(OTHERS)/bin/python -m pip install --quiet --editable . --group libraries
+	@touch $@
+
 clean:
-	rm -rf $(VENV) $(LOWEST) dist build .pytest_cache .ruff_cache .mypy_cache .benchmarks
+	rm -rf $(VENV) $(LOWEST) $(OTHERS) dist build .pytest_cache .ruff_cache .mypy_cache .benchmarks

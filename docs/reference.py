@@ -8,6 +8,7 @@ Parts stand between `<!-- NAME -->` and `<!-- /NAME -->`. With --check, fails wh
 import inspect
 import json
 import re
+import runpy
 import sys
 from pathlib import Path
 
@@ -238,11 +239,40 @@ def diagnosed():
     return "\n\n".join(parts)
 
 
+def libraries():
+    """The table of docs/libraries.py, with what `benchmarks/in_libraries.py` wrote of each."""
+    measured, rows = read("benchmarks/in_libraries.json"), []
+    for library in _libraries():
+        anchor = re.sub(r"[^a-z0-9_ -]", "", library.title.lower()).replace(" ", "-")
+        found = [row for row in measured if row["title"] == library.title]
+        tested = "every change" if library.installed else "by hand" if found else "not tried"
+        for row in found or [{}]:
+            figures = ["" if row.get(key) is None else f"{row[key]:.3f}" for key in ("base", "aligned")]
+            time = "" if row.get("ratio") is None else f"{row['ratio']:.2f}"
+            tried = [f"{row['package']} {row['version']}" if row else "", *figures, time]
+            rows.append([f"[{library.title}](#{anchor})", *tried, tested])
+    return table(("library", "tried with", "base", "aligned", "time", "run at"), rows)
+
+
+def sections():
+    """A section for each library: its words, and the lines to type."""
+    return "\n\n".join(
+        f"## {library.title}\n\n{library.words}\n\n<!-- library -->\n```python\n{library.code}\n```"
+        for library in _libraries()
+    )
+
+
+def _libraries():
+    return runpy.run_path(str(DOCS / "libraries.py"))["LIBRARIES"]
+
+
 PERMUTED = {"swapped": "attributes swapped", "shuffled": "words shuffled"}
 
 PARTS = {
     "diagnosis": diagnosed,
     "help": help_text,
+    "libraries": libraries,
+    "sections": sections,
     "benchmarks": benchmarks,
     "measured": measured,
     "scored": scored,

@@ -98,6 +98,7 @@ def test_clevr_of_the_authors(tmp_path):
         ["blue cube and red sphere", "red cube and blue sphere"],
     ]
     assert any("2 of 5 images have no swapped caption" in note for note in task.notes)
+    assert any(note.startswith("Not as the paper's code") for note in task.notes)
     # Images 0 and 1 show the same: one of them is the answer to a search.
     assert len(gallery.images) == 4
     assert any("Retrieval: 4 of 5 images" in note for note in task.notes)

@@ -262,6 +262,24 @@ def test_a_module_without_a_projection_is_refused():
         fold(nn.Linear(2, 2), skewed())
 
 
+class Adapted(nn.Module):
+    """As peft's models: what it does not have, the model inside has."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def __getattr__(self, name):
+        return self._modules["model"] if name == "model" else getattr(self._modules["model"], name)
+
+
+def test_a_wrapper_around_a_model_of_transformers_is_refused():
+    model = Adapted(as_transformers())
+    assert model.text_projection is not None
+    with pytest.raises(ValueError, match=r"Adapted is a wrapper around a CLIPModel. Fold that before it is wrapped"):
+        fold(model, skewed(fingerprint=-fingerprint_of("clip")))
+
+
 def test_a_projection_of_an_unknown_type_is_refused():
     clip = models.make("siglip")
     clip.text.text_projection = nn.Bilinear(2, 2, models.DIM)

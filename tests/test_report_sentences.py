@@ -47,16 +47,16 @@ def test_a_metric_has_words(metric, words):
     [
         (shown(0.58), "This model confuses which attribute belongs to which object: 58% right where a coin gets 50 "
                       "(SCENES)."),
-        (shown(0.51), "This model does not know which attribute belongs to which object: 51% right where a coin gets "
+        (shown(0.51), "This model confuses which attribute belongs to which object: 51% right where a coin gets "
                       "50 (SCENES)."),
-        (shown(0.0), "This model does not know which attribute belongs to which object: 0% right where a coin gets 50 "
+        (shown(0.0), "This model confuses which attribute belongs to which object: 0% right where a coin gets 50 "
                      "(SCENES)."),
-        (shown(0.95), "This model knows which attribute belongs to which object: 95% right where a coin gets 50 "
+        (shown(0.95), "This model tells which attribute belongs to which object: 95% right where a coin gets 50 "
                       "(SCENES)."),
         (shown(0.624, "swap", of="sugarcrepe"), "This model confuses right and wrong captions: 62.4% right where a "
                                                 "coin gets 50 (SUGARCREPE, swap)."),
         (shown(0.08, "group", of="winoground", chance=1 / 6),
-         "This model does not tell right captions from wrong ones: 8% right where guessing gets 16.7 "
+         "This model confuses right and wrong captions: 8% right where guessing gets 16.7 "
          "(WINOGROUND, group)."),
         (shown(0.97, "micro", of="vg", chance=None),
          "This model tells right captions from wrong ones: 97% right (VG, all items)."),

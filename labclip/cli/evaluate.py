@@ -86,7 +86,7 @@ _FILE = click.Path(path_type=Path)
 @click.option("--list", "listed", is_flag=True, help="List the benchmarks, the files each needs and where to get them.")
 @as_json_option
 def evaluate(
-    benchmarks: tuple[str, ...], models: tuple[str, ...], data: tuple[str, ...], images: tuple[str, ...],
+    benchmarks: tuple[str, ...], models: list[str], data: tuple[str, ...], images: tuple[str, ...],
     option: tuple[str, ...], markdown: Path | None, latex: Path | None, rows: str | None, percent: bool,
     out: Path | None, items: Path | None, force: bool, listed: bool, as_json: bool, cache: Path | None, no_cache: bool,
     device: str | None, precision: str, ignore_exif: bool, alignment: tuple[str, ...], strength: tuple[float, ...],
@@ -127,7 +127,7 @@ def evaluate(
         check_page(out)
     from labclip.evaluation.evaluate import evaluate as measure
 
-    report, *others = (
+    report, *others = every = [
         measure(
             open_model(model, device, precision, ignore_exif=True) if ignore_exif else model,
             benchmarks, **asked, alignments=alignment, strengths=strength,
@@ -135,8 +135,7 @@ def evaluate(
             progress=progress(), **settings,
         )
         for model in models
-    )  # fmt: skip
-    every = [report, *others]
+    ]  # fmt: skip
     failed = write_files(
         (markdown, lambda path: path.write_text("\n".join(one.to_markdown() for one in every), encoding="utf-8")),
         (latex, lambda path: path.write_text(report.to_latex(*others, rows=rows, percent=percent), encoding="utf-8")),

@@ -166,6 +166,10 @@ def _path_of(_: click.Context, __: click.Parameter, name: str | None) -> str | N
     return os.path.join(".", name.removeprefix("local-dir:")) if name and name.startswith("local-dir:") else name
 
 
+def _paths_of(context: click.Context, parameter: click.Parameter, names: tuple[str, ...]) -> list[str]:
+    return [_path_of(context, parameter, name) or name for name in names]
+
+
 @click.group(
     cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
@@ -181,12 +185,7 @@ as_json_option = click.option("--json", "as_json", is_flag=True, help="Print one
 _MODEL = "A name of `labclip list`, a folder, a Hub repository org/name, or an OpenCLIP MODEL:TAG."
 model_option = click.option("--model", required=True, metavar="M", callback=_path_of, help=_MODEL)
 models_option = click.option(
-    "--model",
-    "models",
-    multiple=True,
-    metavar="M",
-    callback=lambda context, parameter, names: tuple(_path_of(context, parameter, name) for name in names),
-    help=f"{_MODEL} May be given again.",
+    "--model", "models", multiple=True, metavar="M", callback=_paths_of, help=f"{_MODEL} May be given again."
 )
 device_option = click.option(
     "--device", metavar="D", help="cpu, cuda, cuda:1 or mps. [default: cuda if available, else cpu]"

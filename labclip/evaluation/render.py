@@ -57,9 +57,8 @@ def _lead(report: Report, chosen: Sequence[summary.Shown], several: bool) -> tup
     if len(report.models) == 1:
         wanted = typed("alignments=A", "--alignment A")
         lead = f"Only the base was measured. Pass `{wanted}` to see what a matrix gains and what it costs."
-        headline = [one for one in chosen if one is not told and one.compared.metric in one.benchmark.headline]
-        shown = [told, *headline][:3]
-        key = [(f"{percent(one.compared.estimates[0].value)}%", one.name(several)) for one in shown]
+        shown = [told, *(one for one in chosen if one is not told and one.compared.metric in one.benchmark.headline)]
+        key = [(f"{percent(one.compared.estimates[0].value)}%", one.name(several)) for one in shown[:3]]
         return f"{summary.opening(told)} {lead}", key
     values = [estimate.value for estimate in compared.estimates[1:]]
     best = values.index(max(values))

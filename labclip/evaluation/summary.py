@@ -31,7 +31,7 @@ COMMANDS: dict[str, str] = {
 
 
 KNOWN = 0.9
-"""Accuracy that the whole interval reaches where a model "knows" in the first sentence of a report."""
+"""Accuracy that the whole interval reaches where a model "tells" in the first sentence of a report."""
 
 _ATTRIBUTES = ("scenes", "clevr", "pug-spar", "pug-spare", "vg-a")
 """Benchmarks whose wrong captions have attributes swapped."""
@@ -106,21 +106,20 @@ def first(chosen: Sequence[Shown]) -> Shown:
 
 
 def opening(shown: Shown) -> str:
-    """What the base knows, as a sentence for everybody."""
+    """What the base does, as a sentence for everybody."""
     base, title, words = shown.compared.estimates[0], shown.benchmark.title, worded(shown.compared.metric)
     if shown.side != "binding":
         return f"This model gets {percent(base.value)}% in {words}{guessing(base)} ({title})."
     of = title if shown.compared.metric == "binding" else f"{title}, {words}"
     if shown.benchmark.name in _ATTRIBUTES:
         return f"This model {attributes(base)} ({of})."
-    known = ("tells right captions from wrong ones", "confuses right and wrong captions",
-             "does not tell right captions from wrong ones")  # fmt: skip
-    return f"This model {known[_standing(base)]}: {percent(base.value)}% right{guessing(base)} ({of})."
+    known = "tells right captions from wrong ones" if base.low >= KNOWN else "confuses right and wrong captions"
+    return f"This model {known}: {percent(base.value)}% right{guessing(base)} ({of})."
 
 
 def attributes(base: Estimate) -> str:
-    """How well a model knows which attribute belongs to which object, for a sentence."""
-    verb = ("knows", "confuses", "does not know")[_standing(base)]
+    """How well a model tells which attribute belongs to which object, for a sentence."""
+    verb = "tells" if base.low >= KNOWN else "confuses"
     return f"{verb} which attribute belongs to which object: {percent(base.value)}% right{guessing(base)}"
 
 
@@ -129,11 +128,6 @@ def guessing(base: Estimate) -> str:
     if base.chance is None:
         return ""
     return f" where {'a coin' if base.chance == 0.5 else 'guessing'} gets {percent(base.chance)}"
-
-
-def _standing(base: Estimate) -> int:
-    """0 where it is known, 1 above chance, 2 where it may be chance or worse."""
-    return 0 if base.low >= KNOWN else 1 if base.chance is None or base.low > base.chance else 2
 
 
 def gained(name: str, ours: Estimate, moved: Difference) -> str:

@@ -130,6 +130,12 @@ def fold_opened(
             raise ValueError(f"A {type(model).__name__} is not a model. Pass one of OpenCLIP, OpenAI or transformers.")
         clip, tokenizer, base, known, check = model, None, alignment.base, None, True
     kind = "openclip" if of_openclip(clip) else "transformers" if of_transformers(clip) else "openai"
+    if kind == "openai" and (held := next(filter(of_transformers, clip.modules()), None)) is not None:
+        # Wrappers pass attributes on, so the projection is found, but not what the guard compares.
+        raise ValueError(
+            f"A {type(clip).__name__} is a wrapper around a {type(held).__name__}. Fold that before it is wrapped, or "
+            f"after peft's merge_and_unload()."
+        )
     target = kind if to == "same" else to
     if target != kind and kind != "openclip":
         raise ValueError(

@@ -93,6 +93,7 @@ def _as_labclip(sources: Sources, file: SceneFile, split: str, seed: int) -> Tas
     items, found = _items(sources, file, entries, caption, split)
     # Scenes of the same objects are one answer to a search, in whichever order a caption names them.
     true = [(row, text, tuple(sorted(entry.objects))) for row, text, entry in found]
+    sources.notes.append("Not as the paper's code: captions in the file's order, attributes swapped in place.")
     return sources.task(*items.question("binding"), *gallery(sources, true))
 
 

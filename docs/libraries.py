@@ -1,0 +1,385 @@
+"""How each library takes the matrix: the table that `docs/libraries.md` is made of and that tests run.
+
+A function is a section: its docstring the words, its body the code. It runs where `folded`, `folded-hf` and
+`folded-onnx` lie, and gives what the library makes of the captions: embeddings [n, dim], the number of the image found
+first for each, R@1 itself, or another score by name. Its arguments are what a reader has already:
+
+    images: Embeddings of images by the base, float32 [n_images, dim], unit length: the stored index.
+    captions: list[str].
+    texts: Embeddings of the captions, float32 [n, dim], unit length: `alignment(...)` of the base's.
+    pairs: (image, its captions) for each image of the index, images as OpenCLIP's image transform gives them.
+    client: Chroma's, whose collection `existing` stores `images` and was made with the base.
+    table: LanceDB's, which stores `images` and was made with the base.
+    connection: psycopg's, to a server with pgvector.
+    architecture: OpenCLIP's name of the base's architecture.
+"""
+
+import inspect
+import textwrap
+from collections.abc import Callable
+from dataclasses import dataclass
+
+LIBRARIES = []
+
+
+@dataclass(frozen=True)
+class Library:
+    """A section of the page.
+
+    Attributes:
+        title: Its heading.
+        package: As pip names it; its version is recorded where the function is run.
+        run: The function.
+        installed: Whether `make libraries` installs and runs it; the others were run by hand.
+    """
+
+    title: str
+    package: str
+    run: Callable
+    installed: bool
+
+    @property
+    def words(self):
+        """The paragraphs of the section."""
+        return inspect.getdoc(self.run)
+
+    @property
+    def code(self):
+        """The lines to type."""
+        lines = inspect.getsource(self.run)
+        body = textwrap.dedent(lines.partition('"""')[2].partition('"""')[2].lstrip("\n"))
+        return body.replace("\nreturn ", "\n").rstrip()
+
+
+def library(title, package, *, installed=False):
+    """Put a function into the table."""
+
+    def put(function):
+        LIBRARIES.append(Library(title, package, function, installed))
+        return function
+
+    return put
+
+
+@library("OpenCLIP", "open_clip_torch", installed=True)
+def openclip(captions):
+    """Whatever calls `create_model_and_transforms(name)` takes the folder by this name. OpenCLIP itself never calls
+    `eval()`.
+    """
+    import open_clip
+
+    model, _, _ = open_clip.create_model_and_transforms("local-dir:folded")
+    tokenizer = open_clip.get_tokenizer("local-dir:folded")
+    return model.eval().encode_text(tokenizer(captions))
+
+
+@library("CLIP_benchmark", "clip_benchmark", installed=True)
+def clip_benchmark(pairs):
+    """On the command line: `clip_benchmark eval --model local-dir:folded --pretrained "" --dataset ...`. It imports
+    requests without saying so: `pip install clip_benchmark requests`. Its metric counts a tie as right.
+    """
+    from clip_benchmark.datasets.builder import image_captions_collate_fn
+    from clip_benchmark.metrics import zeroshot_retrieval
+    from clip_benchmark.models import load_clip
+    from torch.utils.data import DataLoader
+
+    model, _, tokenizer = load_clip("open_clip", "local-dir:folded", "", cache_dir=None, device="cpu")
+    batches = DataLoader(pairs, len(pairs), collate_fn=image_captions_collate_fn)
+    found = zeroshot_retrieval.evaluate(model.eval(), batches, tokenizer, "cpu", amp=False, recall_k_list=[1])
+    return found["image_retrieval_recall@1"]
+
+
+@library("transformers", "transformers", installed=True)
+def transformers(captions):
+    """`CLIPTextModelWithProjection` and `pipeline("zero-shot-image-classification")` open the same folder. Before
+    version 5 the features are a tensor, from then on an object that holds it.
+    """
+    from transformers import AutoModel, AutoProcessor
+
+    model, processor = AutoModel.from_pretrained("folded-hf"), AutoProcessor.from_pretrained("folded-hf")
+    found = model.get_text_features(**processor(text=captions, padding=True, return_tensors="pt"))
+    return getattr(found, "pooler_output", found)
+
+
+@library("sentence-transformers", "sentence-transformers", installed=True)
+def sentence_transformers(captions):
+    """No custom code, so no `trust_remote_code`. `encode` takes images as well. A model that is loaded already:
+    `labclip.fold(model, "ViT-B-32")`.
+    """
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer("folded-hf")
+    return model.encode(captions)
+
+
+@library("Chroma, a new collection", "chromadb", installed=True)
+def chroma_new(captions, images, client):
+    """Chroma stores the function with its arguments. Give the folder's full path: whoever opens the collection needs it
+    there.
+    """
+    from chromadb.utils.embedding_functions import OpenCLIPEmbeddingFunction
+
+    embed = OpenCLIPEmbeddingFunction("local-dir:folded", checkpoint="")
+    photos = client.create_collection("photos", embedding_function=embed)
+    photos.add(ids=[str(number) for number in range(len(images))], embeddings=images)
+    return photos.query(query_texts=captions, n_results=1)["ids"]
+
+
+@library("Chroma, an existing collection", "chromadb", installed=True)
+def chroma_existing(captions, client):
+    """Its images stay. Opened by its name alone it still embeds queries with the base: give it the folded function. One
+    that was made with another kind of function, or with none, refuses that: `query(query_embeddings=embed(captions))`.
+    """
+    from chromadb.utils.embedding_functions import OpenCLIPEmbeddingFunction
+
+    embed = OpenCLIPEmbeddingFunction("local-dir:folded", checkpoint="")
+    photos = client.get_collection("existing", embedding_function=embed)
+    return photos.query(query_texts=captions, n_results=1)["ids"]
+
+
+@library("LangChain", "langchain-experimental", installed=True)
+def langchain(captions):
+    """Any of its vector stores takes these embeddings; one that holds images already, embedded by the base, too."""
+    from langchain_experimental.open_clip import OpenCLIPEmbeddings
+
+    embeddings = OpenCLIPEmbeddings(model_name="local-dir:folded", checkpoint="")
+    return embeddings.embed_documents(captions)
+
+
+@library("LanceDB, a new table", "lancedb", installed=True)
+def lancedb_new(captions, images):
+    """The table stores no model but the function's *name*, `open-clip`, and its arguments. Whoever opens the table
+    builds the function again from them, so the folder has to lie where its name says, with the same content: give its
+    full path. A function of your own has to be registered under its name before a table that uses it is opened.
+    """
+    import lancedb
+    from lancedb.embeddings import get_registry
+    from lancedb.pydantic import LanceModel, Vector
+
+    embed = get_registry().get("open-clip").create(name="local-dir:folded", pretrained="")
+
+    class Photo(LanceModel):
+        path: str = embed.SourceField()
+        vector: Vector(embed.ndims()) = embed.VectorField()
+
+    photos = lancedb.connect("lance").create_table("photos", schema=Photo)
+    photos.add([{"path": str(number), "vector": image} for number, image in enumerate(images)])
+    return [photos.search(caption).limit(1).to_list()[0]["path"] for caption in captions]
+
+
+@library("LanceDB, an existing table", "lancedb", installed=True)
+def lancedb_existing(captions, table):
+    """Its stored name still means the base, so `table.search("a caption")` is not aligned. Search by vectors:"""
+    from lancedb.embeddings import get_registry
+
+    embed = get_registry().get("open-clip").create(name="local-dir:folded", pretrained="")
+    queries = [embed.compute_query_embeddings(caption)[0] for caption in captions]
+    return [table.search(query).limit(1).to_list()[0]["path"] for query in queries]
+
+
+@library("LlamaIndex", "llama-index-embeddings-huggingface")
+def llama_index(captions):
+    """For `Settings.embed_model` or an index's `embed_model=`."""
+    from llama_index.embeddings.huggingface import HuggingFaceEmbedding
+
+    embed = HuggingFaceEmbedding("folded-hf")
+    return embed.get_text_embedding_batch(captions)
+
+
+@library("Haystack", "sentence-transformers-haystack")
+def haystack(captions):
+    """The component goes into a pipeline before a retriever by embedding. Haystack keeps one model per name while it
+    runs, whatever lies there: give the full path.
+    """
+    from pathlib import Path
+
+    from haystack_integrations.components.embedders.sentence_transformers import SentenceTransformersTextEmbedder
+
+    embedder = SentenceTransformersTextEmbedder(model=str(Path("folded-hf").resolve()), progress_bar=False)
+    embedder.warm_up()
+    return [embedder.run(caption)["embedding"] for caption in captions]
+
+
+@library("txtai", "txtai")
+def txtai(captions):
+    """The same arguments go into a configuration file."""
+    from txtai import Embeddings
+
+    embeddings = Embeddings(path="folded-hf", method="sentence-transformers")
+    return embeddings.batchtransform(captions)
+
+
+@library("fastembed", "fastembed")
+def fastembed(captions):
+    """It runs ONNX. Take its own text tower and fold into that: `labclip fold --model clip-text/model.onnx --alignment
+    ViT-B-32 folded-onnx`; put `text.onnx` in the place of `model.onnx`, beside the tokenizer's files.
+    """
+    from fastembed import TextEmbedding
+
+    model = TextEmbedding("Qdrant/clip-ViT-B-32-text", specific_model_path="folded-fastembed")
+    return list(model.embed(captions))
+
+
+@library("faiss", "faiss-cpu", installed=True)
+def faiss(texts, images):
+    """The index stays as it is; only what is searched for is aligned. The same holds for usearch, hnswlib, ScaNN."""
+    import faiss
+
+    index = faiss.IndexFlatIP(images.shape[1])
+    index.add(images)
+    return index.search(texts, 1)[1]
+
+
+@library("Qdrant", "qdrant-client")
+def qdrant(texts, images):
+    """The same with a server: `QdrantClient(url=...)`. Milvus, Weaviate, Elasticsearch and the like take a query vector
+    in the same way.
+    """
+    from qdrant_client import QdrantClient
+    from qdrant_client.models import Distance, PointStruct, VectorParams
+
+    client = QdrantClient(":memory:")
+    client.create_collection("photos", VectorParams(size=images.shape[1], distance=Distance.COSINE))
+    client.upsert("photos", [PointStruct(id=number, vector=image.tolist()) for number, image in enumerate(images)])
+    return [client.query_points("photos", text.tolist(), limit=1).points[0].id for text in texts]
+
+
+@library("pgvector", "pgvector")
+def pgvector(texts, images, connection):
+    """Rows that are stored already stay; `connection` is psycopg's."""
+    from pgvector.psycopg import register_vector
+
+    connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
+    register_vector(connection)
+    connection.execute(f"CREATE TABLE photos (number int, embedding vector({images.shape[1]}))")
+    connection.cursor().executemany("INSERT INTO photos VALUES (%s, %s)", list(enumerate(images)))
+    nearest = "SELECT number FROM photos ORDER BY embedding <=> %s LIMIT 1"
+    return [connection.execute(nearest, (text,)).fetchone()[0] for text in texts]
+
+
+@library("DuckDB", "duckdb", installed=True)
+def duckdb(texts, images):
+    """No extension is needed to compare vectors; [search.py](examples/search.py) is a whole search with it."""
+    import duckdb
+
+    photos = duckdb.connect()
+    photos.execute(f"CREATE TABLE photos (number INTEGER, embedding FLOAT[{images.shape[1]}])")
+    photos.executemany("INSERT INTO photos VALUES (?, ?)", list(enumerate(images.tolist())))
+    nearest = (
+        f"SELECT number FROM photos ORDER BY array_cosine_distance(embedding, ?::FLOAT[{images.shape[1]}]) LIMIT 1"
+    )
+    return [photos.execute(nearest, [text]).fetchone()[0] for text in texts.tolist()]
+
+
+@library("torchmetrics", "torchmetrics")
+def torchmetrics(captions, pixels):
+    """By name `CLIPScore` takes a few models of the Hub only, but any by a function. What it gives is a score, not R@1;
+    it compares with scores of the same model only.
+    """
+    from torchmetrics.multimodal.clip_score import CLIPScore
+    from transformers import CLIPModel, CLIPProcessor
+
+    folder = "folded-hf"
+    score = CLIPScore(lambda: (CLIPModel.from_pretrained(folder), CLIPProcessor.from_pretrained(folder)))
+    return {"CLIPScore": score(pixels, captions).item()}
+
+
+@library("ONNX Runtime", "onnxruntime", installed=True)
+def onnx(captions):
+    """Triton serves the same file: `model_repository/text/1/model.onnx` with `platform: "onnxruntime_onnx"` (not
+    tried).
+    """
+    import onnxruntime
+    import open_clip
+
+    tokens = open_clip.get_tokenizer("local-dir:folded")(captions).numpy()
+    session = onnxruntime.InferenceSession("folded-onnx/text.onnx")
+    return session.run(["text_features"], {"input_ids": tokens})[0]
+
+
+@library("FastAPI", "fastapi")
+def fastapi(captions, images):
+    """Open the model once, beside the routes. An index of image embeddings stays in memory or in a database."""
+    import open_clip
+    import torch
+    from fastapi import FastAPI
+    from fastapi.testclient import TestClient
+
+    model = open_clip.create_model("local-dir:folded").eval()
+    tokenizer = open_clip.get_tokenizer("local-dir:folded")
+    app = FastAPI()
+
+    @app.get("/search")
+    def search(text: str) -> int:
+        with torch.inference_mode():
+            query = model.encode_text(tokenizer([text]))[0].numpy()
+        return int((images @ query).argmax())
+
+    server = TestClient(app)
+    return [server.get("/search", params={"text": caption}).json() for caption in captions]
+
+
+@library("Ray Serve", "ray")
+def ray_serve(captions, images):
+    """Each replica opens the folder: give a path that all machines see."""
+    from pathlib import Path
+
+    from ray import serve
+
+    @serve.deployment
+    class Search:
+        def __init__(self, folder, images):
+            import open_clip
+
+            self.model, self.images = open_clip.create_model(folder).eval().requires_grad_(False), images
+            self.tokenizer = open_clip.get_tokenizer(folder)
+
+        def __call__(self, text):
+            return int((self.images @ self.model.encode_text(self.tokenizer([text]))[0].numpy()).argmax())
+
+    search = serve.run(Search.bind(f"local-dir:{Path('folded').resolve()}", images))
+    return [search.remote(caption).result() for caption in captions]
+
+
+@library("all_clip, clip-retrieval", "all_clip")
+def all_clip(captions, architecture):
+    """all_clip 1.3 needs an OpenCLIP before 3, so it lives in an environment without labclip, and opens no folder; its
+    CLIP package needs `pip install "setuptools<80"`. It splits names at "/" into architecture and checkpoint: give the
+    name of the base's architecture, `ViT-B-32-quickgelu`, and the path of the folded *file*. Whatever has a "/" before
+    the architecture ends, such as `local-dir:/data/folded`, fails. The image transform is then OpenCLIP's default.
+    clip-retrieval takes the same name (not tried): `clip-retrieval inference --clip_model NAME`.
+    """
+    from all_clip import load_clip
+
+    name = f"open_clip:{architecture}/folded/open_clip_model.safetensors"
+    model, _, tokenizer = load_clip(name, device="cpu", use_jit=False)
+    return model.encode_text(tokenizer(captions))
+
+
+@library("peft", "peft")
+def peft(captions):
+    """Fold first, then add adapters: untrained they change nothing. With trained ones merge first
+    (`merge_and_unload()`); what training moved is another base, which `fold` refuses: fit a matrix for it.
+    """
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModel, AutoTokenizer
+
+    lora = LoraConfig(target_modules=["q_proj", "v_proj"])
+    model = get_peft_model(AutoModel.from_pretrained("folded-hf"), lora).eval()
+    found = model.get_text_features(
+        **AutoTokenizer.from_pretrained("folded-hf")(captions, padding=True, return_tensors="pt")
+    )
+    return getattr(found, "pooler_output", found)
+
+
+@library("accelerate", "accelerate")
+def accelerate(captions):
+    """Fold before `prepare` or `device_map`: what they return is wrapped."""
+    from accelerate import Accelerator
+    from transformers import AutoModel, AutoTokenizer
+
+    model = Accelerator().prepare(AutoModel.from_pretrained("folded-hf", device_map="auto"))
+    found = model.get_text_features(
+        **AutoTokenizer.from_pretrained("folded-hf")(captions, padding=True, return_tensors="pt")
+    )
+    return getattr(found, "pooler_output", found)

@@ -1,0 +1,166 @@
+"""Each library of docs/libraries.md finds what labclip finds on one index, by the base and by the folded model."""
+
+import importlib.util
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+import labclip
+from labclip import LABCLIP, Alignment
+
+ROOT = Path(__file__).parent.parent
+HARNESS = runpy.run_path(str(ROOT / "benchmarks" / "in_libraries.py"))
+LIBRARIES = [library for library in HARNESS["LIBRARIES"] if library.installed]
+pytestmark = [pytest.mark.libraries, pytest.mark.filterwarnings("default")]  # other people's warnings
+
+
+@pytest.fixture(scope="module")
+def index():
+    return HARNESS["make_index"]()
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("folders")
+    HARNESS["write_folders"](folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def expected(index):
+    """Unit-length embeddings of the captions by labclip itself."""
+    models = {side: LABCLIP.from_pretrained("scenes", strength=at) for side, at in HARNESS["SIDES"].items()}
+    return {side: model.encode_text(index.captions, normalize=True) for side, model in models.items()}
+
+
+@pytest.mark.parametrize("library", LIBRARIES, ids=lambda library: library.title)
+def test_a_library_finds_what_labclip_finds(library, index, folders, expected, capsys):
+    if not HARNESS["installed"](library.package):
+        pytest.skip(f"{library.package} is not installed")
+    figures = {}
+    for side, texts in expected.items():
+        found, _seconds = HARNESS["call"](library, index, folders, side)
+        figures[side] = HARNESS["recall"](found, index)
+        assert figures[side] == pytest.approx(HARNESS["recall"](texts, index), abs=1e-7)
+        if (theirs := HARNESS["unit"](found)) is not None:
+            assert float((theirs - texts).abs().max()) < 2e-6
+    assert figures["aligned"] > figures["base"] + 0.2
+    with capsys.disabled():
+        print(f"\n{library.title}: base {figures['base']:.3f}, aligned {figures['aligned']:.3f}")
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory):
+    """Folders of a model that is not the matrix's base: the same architecture with other weights."""
+    folder = tmp_path_factory.mktemp("other")
+    plain = LABCLIP.from_pretrained("scenes", strength=0)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in plain.clip.transformer.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.05)
+    nothing = Alignment.identity(plain.alignment.dim)
+    model = LABCLIP(plain.clip, nothing, tokenizer=plain.tokenizer)
+    labclip.fold(model, folder=folder / "folded", config=plain.openclip_config["model_cfg"])
+    labclip.fold(HARNESS["with_transformer"](model), to="transformers", folder=folder / "folded-hf")
+    if importlib.util.find_spec("onnxscript"):
+        labclip.fold(model, to="onnx", folder=folder / "folded-onnx")
+    return folder
+
+
+def made_by(module, name, *arguments, **options):
+    """What a function or class of another library makes."""
+    return getattr(pytest.importorskip(module), name)(*arguments, **options)
+
+
+HOLDS = {
+    "CLIP_benchmark": lambda folder: made_by(
+        "clip_benchmark.models", "load_clip", "open_clip", f"local-dir:{folder}/folded", "", None, "cpu"
+    )[0],
+    "Chroma": lambda folder: (
+        made_by(
+            "chromadb.utils.embedding_functions", "OpenCLIPEmbeddingFunction", f"local-dir:{folder}/folded", ""
+        )._model
+    ),
+    "LangChain": lambda folder: (
+        made_by(
+            "langchain_experimental.open_clip",
+            "OpenCLIPEmbeddings",
+            model_name=f"local-dir:{folder}/folded",
+            checkpoint="",
+        ).model
+    ),
+    "LanceDB": lambda folder: (
+        made_by("lancedb.embeddings", "get_registry")
+        .get("open-clip")
+        .create(name=f"local-dir:{folder}/folded", pretrained="")
+        ._model
+    ),
+    "transformers": lambda folder: pytest.importorskip("transformers").AutoModel.from_pretrained(folder / "folded-hf"),
+    "a pipeline": lambda folder: made_by(
+        "transformers", "pipeline", "zero-shot-image-classification", str(folder / "folded-hf")
+    ),
+    "sentence-transformers": lambda folder: made_by(
+        "sentence_transformers", "SentenceTransformer", str(folder / "folded-hf"), device="cpu"
+    ),
+    "ONNX Runtime": lambda folder: pytest.importorskip("onnxruntime") and folder / "folded-onnx" / "text.onnx",
+}
+
+
+@pytest.mark.parametrize("name", HOLDS)
+def test_a_base_that_is_not_the_matrixs_is_refused_as_each_library_holds_it(name, other):
+    with pytest.raises(ValueError, match="This model is not the one the alignment was fitted on"):
+        labclip.fold(HOLDS[name](other), "scenes")
+
+
+@pytest.mark.parametrize("name", ["Chroma", "LangChain", "LanceDB"])
+def test_a_class_that_leaves_batchnorm_in_training_mode_gives_other_image_embeddings(name, folders, index):
+    model = HOLDS[name](folders / "base")
+    assert model.training
+    pixels = LABCLIP.from_pretrained("scenes").preprocess(Image.fromarray(index.pixels[0]))[None]
+    right = torch.from_numpy(index.images[0])
+    with torch.no_grad():
+        left = float(F.normalize(model.encode_image(pixels))[0] @ right)
+        called = float(F.normalize(model.eval().encode_image(pixels))[0] @ right)
+    assert left < 0.9
+    assert called > 0.99  # not 1: the one image has moved the running statistics
+
+
+def test_a_collection_and_a_table_of_the_base_still_search_with_the_base(index, folders):
+    pytest.importorskip("chromadb")
+    pytest.importorskip("lancedb")
+    with HARNESS["inside"](folders / "aligned"):
+        made = HARNESS["given"](index, folders, "aligned")
+        photos, table = made["client"]().get_collection("existing"), made["table"]()
+        found = {
+            "Chroma": photos.query(query_texts=index.captions, n_results=1)["ids"],
+            "LanceDB": [table.search(caption).limit(1).to_list()[0]["path"] for caption in index.captions],
+        }
+    for ids in found.values():
+        assert HARNESS["recall"](ids, index) < 0.7
+
+
+def test_a_search_draws_the_queries_that_changed(tmp_path):
+    pytest.importorskip("duckdb")
+    script = ROOT / "docs" / "examples" / "search.py"
+    command = [
+        sys.executable,
+        str(script),
+        "--index",
+        str(tmp_path / "index.duckdb"),
+        "--out",
+        str(tmp_path / "changed.png"),
+    ]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    right = [int(number) for number in re.findall(r"is right for (\d+) of 250 queries", said)]
+    changes = re.findall(r": (right|wrong) -> (right|wrong)$", said, re.MULTILINE)
+    assert right[1] > right[0] + 50
+    assert right[1] - right[0] == changes.count(("wrong", "right")) - changes.count(("right", "wrong"))
+    with Image.open(tmp_path / "changed.png") as image:
+        assert image.size == (880, 1160)
