@@ -86,20 +86,24 @@ def safetensors(source: BinaryIO, target: Any, change: Change, column: str | Non
     _copy(source, target, start)
     for block in _blocks(source, rows, dim, np.dtype(_SAFETENSORS[kind])):
         _write(target, change(block))
-    ends = max(one["data_offsets"][1] for one in tensors.values())
-    _copy(source, target, ends - stop)
+    _copy(source, target, max(one["data_offsets"][1] for one in tensors.values()) - stop)
+    if source.read(1):
+        raise ValueError("has bytes behind its tensors")
 
 
 def parquet(source: BinaryIO, target: Any, change: Change, column: str | None) -> None:
     """Align one column of a Parquet file: the only one of lists of floats, or the one that `column` names."""
     pa = require("pyarrow", *_PARQUET)
     reader = require("pyarrow.parquet", *_PARQUET)
+    require("pyarrow.compute", *_PARQUET)
     try:
         with reader.ParquetFile(source, buffer_size=_COPIED) as file:
             schema = file.schema_arrow
             vectors = [field.name for field in schema if _is_vector(pa, field.type)]
-            index = schema.get_field_index(_chosen(column, vectors, schema.names, "column"))
-            name = schema.names[index]
+            name = _chosen(column, vectors, schema.names, "column")
+            index = schema.get_field_index(name)
+            if index < 0:
+                raise ValueError(f"has several columns {name!r}. Rename all but one")
             if name not in vectors:
                 raise ValueError(f"has {name!r} as {schema.field(index).type}, not as lists of floats")
             with reader.ParquetWriter(target, schema, compression=_compression(file.metadata)) as writer:
@@ -156,7 +160,7 @@ def _copy(source: BinaryIO, target: Any, size: int) -> None:
 
 
 def _chosen(asked: str | None, usable: list[str], there: list[str], what: str) -> str:
-    """The column or tensor that is asked for, or the only one that can be meant; none that is called image embeddings."""
+    """The column or tensor that is asked for, or the only one that can be meant, never one of images."""
     usable = [name for name in usable if not OF_IMAGES.match(name)]
     if asked not in (None, *there) or (asked is None and not usable):
         named = f"{what} {asked!r}" if asked else f"{what} of embeddings"

@@ -81,8 +81,8 @@ class _Aligner:
             base = self._alignment.base
             fitted_on = f", fitted on {base}" if base else ""
             raise ValueError(
-                f"holds embeddings of {rows.shape[1]} numbers, but the alignment has dim {dim}{fitted_on}. Pass the one "
-                f"of the base that they are of"
+                f"holds embeddings of {rows.shape[1]} numbers, but the alignment has dim {dim}{fitted_on}. Pass "
+                f"the one of their base"
             )
         self._dtype = rows.dtype
         if not len(rows):

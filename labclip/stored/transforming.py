@@ -147,7 +147,7 @@ def _is_done(record: dict[str, Any] | None, shard: Shard) -> bool:
         return False
     source, target = place_of(shard.source), place_of(shard.target)
     there = target.fs.isfile(target.root) and target.fs.size(target.root) == record["bytes"]
-    return there and record["source"] == version_of(source)
+    return there and record["version"] == version_of(source)
 
 
 def _check_apart(source: Place, target: Place, shards: Sequence[Shard]) -> None:
