@@ -39,6 +39,7 @@ bench: $(VENV)/.dev  ## the ratios that README and docs promise
 	$(BIN)/python benchmarks/features.py --json benchmarks/features.json
 	$(BIN)/python benchmarks/fit.py --json benchmarks/fit.json
 	$(BIN)/python benchmarks/evaluation.py --json benchmarks/evaluation.json
+	$(BIN)/python benchmarks/transform.py --json benchmarks/transform.json
 
 results: $(VENV)/.installed  ## measures docs/results.md again: two minutes
 	$(BIN)/python benchmarks/results.py

@@ -254,6 +254,7 @@ PARTS = {
     "shuffling": shuffling,
     "embedding": embedding,
     "evaluating": lambda: ratios("evaluation.json"),
+    "transforming": lambda: ratios("transform.json"),
     "results": results,
     "published": published,
 }

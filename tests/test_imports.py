@@ -71,8 +71,10 @@ IMPORTS = {module: Imports(module).found for module in MODULES if module != "lab
 def may_import(package, other):
     if package == other or other == "core":
         return True
-    if package in BESIDE or other in BESIDE:
-        return other in BESIDE.get(package, {other} if ORDER.index(package) > ORDER.index("io") else set())
+    if package in BESIDE:
+        return other in BESIDE[package]
+    if other in BESIDE:
+        return ORDER.index(package) > ORDER.index("io")
     return ORDER.index(other) < ORDER.index(package) and (package, other) not in NOT
 
 

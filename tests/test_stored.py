@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 import labclip
 from labclip import Alignment, Base, cli
-from labclip.stored import formats, output, transforming
+from labclip.stored import engines, formats, output
 from labclip.stored.places import place_of
 
 DIM = 6
@@ -377,17 +377,17 @@ def test_a_full_disk_is_one_message_and_nothing_half(ending, monkeypatch):
 
 def test_a_second_run_into_the_same_place_is_refused(monkeypatch):
     clip_retrieval()
-    in_turn = transforming.in_turn
+    in_turn = engines.ENGINES["local"]
 
     def another_in_between(work, shards, seen):
-        monkeypatch.setattr(transforming, "in_turn", in_turn)
+        monkeypatch.setitem(engines.ENGINES, "local", in_turn)
         with pytest.raises(
             ValueError, match=r"out is being written by another process \(database is locked\). Wait for"
         ):
             transform("in", "out", "A")
         return in_turn(work, shards, seen)
 
-    monkeypatch.setattr(transforming, "in_turn", another_in_between)
+    monkeypatch.setitem(engines.ENGINES, "local", another_in_between)
     transform("in", "out", "A")
     with pytest.raises(ValueError, match=r"out is finished, aligned by A at strength 1.0"):
         transform("in", "out", "A")

@@ -16,6 +16,13 @@ from labclip.cli.group import as_json_option, main, strength_option
 @strength_option
 @click.option("--column", metavar="NAME", help="Column or tensor of the embeddings, where there are several.")
 @click.option("--normalize", is_flag=True, help="Write rows of unit length.")
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Who aligns the files: this process, or the Ray cluster of RAY_ADDRESS.",
+)
 @click.option("--inverse", is_flag=True, hidden=True)
 @click.option("--force", is_flag=True, help="Start from scratch where OUT is there.")
 @as_json_option
@@ -26,6 +33,7 @@ def transform(
     strength: float | None,
     column: str | None,
     normalize: bool,
+    engine: str,
     inverse: bool,
     force: bool,
     as_json: bool,

@@ -18,8 +18,8 @@ Rows = NDArray[np.floating[Any]]
 Change = Callable[[Rows], Rows]
 """Embeddings [n, dim] in, as many of the same dtype out."""
 
-BLOCK_BYTES = 2 << 20
-"""Bytes of float32 that are multiplied at a time: so few that they stay in a processor's cache from step to step."""
+BLOCK_BYTES = 8 << 20
+"""Bytes of float32 that are multiplied at a time: more would leave the cache, fewer stop threads more often."""
 
 _GROUP_BYTES = 32 << 20  # of a row group; larger ones are split, so that none has to be held whole
 _COPIED = 1 << 20
@@ -191,7 +191,7 @@ def _align_group(pa: Any, file: Any, group: int, index: int, change: Change, wri
     """A row group, written as one or, where it is large, as several."""
     pending: list[Any] = []
     kind = file.schema_arrow.field(index).type
-    rows = rows_in(kind.list_size) if pa.types.is_fixed_size_list(kind) else 1024
+    rows = rows_in(kind.list_size) if pa.types.is_fixed_size_list(kind) else 4096
     for batch in file.iter_batches(rows, row_groups=[group]):
         aligned = _aligned_list(pa, batch.column(index), change)
         pending.append(batch.set_column(index, batch.schema.field(index), aligned))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from labclip.io.folder import matrix_sha256
 from labclip.io.names import name_of
 from labclip.messages import typed
 from labclip.packages import versions_of
+from labclip.stored.engines import ENGINES, Engine
 from labclip.stored.output import UnwritableError
 from labclip.stored.places import Place, Shard, find_shards, holders, place_of, version_of
 from labclip.stored.run import Run, described, read_record
@@ -21,9 +23,6 @@ from labclip.stored.shards import Work
 
 FORMAT_VERSION = 1
 _SHOWN = 3  # files that a message names
-
-Outcome = tuple[Shard, dict[str, Any] | str]
-"""A shard with its record, or with what is wrong with it."""
 
 
 def transform(
@@ -34,6 +33,7 @@ def transform(
     strength: float | None = None,
     normalize: bool = False,
     column: str | None = None,
+    engine: str = "local",
     force: bool = False,
     progress: bool = True,
 ) -> dict[str, Any]:
@@ -53,6 +53,8 @@ def transform(
         strength: 0 is the base exactly, 1 the matrix as fitted; by default what the alignment records.
         normalize: Whether to write unit-length rows.
         column: The column or tensor of the embeddings, where there are several.
+        engine: "local", or "ray" to share the files out over the Ray cluster of RAY_ADDRESS, or this machine's cores
+            where that is not set. All machines must see source and target under these paths.
         force: Whether to start from scratch where the target is there.
         progress: Whether to show a bar on stderr.
 
@@ -75,6 +77,8 @@ def transform(
         >>> manifest["shards"][0]["rows"], np.load("aligned.npy").dtype
         (1000, dtype('float16'))
     """
+    if engine not in ENGINES:
+        raise ValueError(f"engine is {engine!r}. Pass {' or '.join(map(repr, ENGINES))}.")
     chosen = alignment if isinstance(alignment, Alignment) else Alignment.from_pretrained(alignment)
     chosen = chosen if strength is None else chosen.at(strength)
     read, written = place_of(source), place_of(target)
@@ -95,7 +99,7 @@ def transform(
     }
     run = Run(written, is_folder=is_folder)
     run.check(facts, force=force)
-    with run:
+    with run, _explained():
         run.check(facts, force=force)  # another process may have finished in between
         if (finished := run.finished) and not force:
             return finished  # killed when all but tidying was done
@@ -103,7 +107,8 @@ def transform(
         work = Work(chosen, normalize, column, run.unfinished if written.is_local else None)
         records = run.records()
         left = [shard for shard in shards if not _is_done(records.get(shard.name), shard)]
-        _align(run, work, left, read, len(shards), progress)
+        bad = _align(run, work, left, ENGINES[engine], progress)
+        _refuse_bad(bad, len(shards), read)
         records = run.records()
         kept = [{key: value for key, value in records[shard.name].items() if key != "version"} for shard in shards]
         manifest = {**facts, "shards": kept, "versions": versions_of("torch", "numpy")}
@@ -111,34 +116,42 @@ def transform(
     return manifest
 
 
-def in_turn(work: Work, shards: Sequence[Shard], seen: Callable[[int], Any]) -> Iterator[Outcome]:
-    """Align shards one after the other in this process."""
-    for shard in shards:
-        try:
-            yield shard, work(shard, seen)
-        except ValueError as error:
-            yield shard, str(error)
+def _align(run: Run, work: Work, left: Sequence[Shard], engine: Engine, progress: bool) -> list[tuple[Shard, str]]:
+    """Align what is left; gives the shards that can't be, with what is wrong with each."""
+    bad: list[tuple[Shard, str]] = []
+    with tqdm(desc="aligning", unit="B", unit_scale=True, disable=not progress) as bar:
+        for number, (shard, found) in enumerate(engine(work, left, bar.update), start=1):
+            if isinstance(found, str):
+                bad.append((shard, found))
+            else:
+                run.keep(found)
+            bar.set_postfix_str(f"{number:,} of {len(left):,} files")
+    return bad
 
 
-def _align(run: Run, work: Work, left: Sequence[Shard], source: Place, count: int, progress: bool) -> None:
-    """Align what is left of `count` shards; ValueError names what can't be, when the others are done."""
-    bad: list[str] = []
-    done = 0
-    again = f"type the same {typed('call', 'command')} again"
+def _refuse_bad(bad: Sequence[tuple[Shard, str]], count: int, source: Place) -> None:
+    """Refuse with ValueError shards that can't be aligned, of `count`, when the others are done."""
+    if not bad:
+        return
+    said = [f"{source.shown if count == 1 else shard.name} {problem}." for shard, problem in bad[:_SHOWN]]
+    if len(bad) > _SHOWN:
+        said.append(f"And {len(bad) - _SHOWN:,} more.")
+    if len(bad) < count:
+        said.append(f"The other {count - len(bad):,} of {count:,} files are done: repair these and {_again()}.")
+    raise ValueError(" ".join(said))
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Say what to do where a target can't be written."""
     try:
-        with tqdm(desc="aligning", unit="B", unit_scale=True, disable=not progress) as bar:
-            for shard, found in in_turn(work, left, bar.update):
-                if isinstance(found, str):
-                    bad.append(f"{source.shown if count == 1 else shard.name} {found}")
-                else:
-                    run.keep(found)
-                bar.set_postfix_str(f"{(done := done + 1):,} of {len(left):,} files")
+        yield
     except UnwritableError as error:
-        raise OSError(f"{error}. Make room, or make it writable, and {again}.") from error
-    if bad:
-        more = f" And {len(bad) - _SHOWN:,} more." if len(bad) > _SHOWN else ""
-        others = f" The other {count - len(bad):,} of {count:,} files are done: repair these and {again}."
-        raise ValueError(f"{'. '.join(bad[:_SHOWN])}.{more}{others if count > len(bad) else ''}")
+        raise OSError(f"{error}. Make room, or make it writable, and {_again()}.") from error
+
+
+def _again() -> str:
+    return f"type the same {typed('call', 'command')} again"
 
 
 def _is_done(record: dict[str, Any] | None, shard: Shard) -> bool:
