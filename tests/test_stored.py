@@ -490,3 +490,31 @@ def test_killed_twenty_times_the_bytes_are_those_of_an_unbroken_run(ending):
 def written(name):
     """A result with its manifest, and what is left of a run, by names without the result's own."""
     return {path.replace(name, ""): data for path, data in contents(".").items() if path.lstrip("_").startswith(name)}
+
+
+@pytest.mark.ray
+@pytest.mark.filterwarnings("ignore")  # Ray warns of its own use of Ray
+def test_over_ray_the_files_are_the_same(monkeypatch):
+    """On a local cluster of its own, with a file that can't be read, which is repaired."""
+    ray = pytest.importorskip("ray")
+    monkeypatch.setattr(formats, "BLOCK_BYTES", 8 << 20)  # as the workers have it
+    clip_retrieval(shards=6)
+    transform("in", "whole", "A")
+    broken = Path("in/text_emb/text_emb_1.npy")
+    data = broken.read_bytes()
+    broken.write_bytes(data[:150])
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        with pytest.raises(ValueError, match=r"text_emb_1.npy is cut off.* The other 11 of 12 files are done"):
+            transform("in", "out", "A", engine="ray")
+        broken.write_bytes(data)
+        transform("in", "out", "A", engine="ray")
+    finally:
+        ray.shutdown()
+    assert contents("out") == contents("whole")
+
+
+def test_an_engine_that_there_is_not():
+    np.save("in.npy", drawn())
+    with pytest.raises(ValueError, match=r"engine is 'dask'. Pass 'local' or 'ray'"):
+        transform("in.npy", "out.npy", engine="dask")

@@ -35,7 +35,8 @@ def over_ray(work: Work, shards: Sequence[Shard], seen: Callable[[int], Any]) ->
     """Align shards with Ray Data, a task each, on the cluster of RAY_ADDRESS or else on this machine."""
     ray = require("ray", *_RAY)
     data = require("ray.data", *_RAY)
-    ray.init(address=os.environ.get("RAY_ADDRESS"), ignore_reinit_error=True, log_to_driver=False)
+    if not ray.is_initialized():
+        ray.init(address=os.environ.get("RAY_ADDRESS"), log_to_driver=False)
     data.DataContext.get_current().enable_progress_bars = False
 
     def align(row: dict[str, Any]) -> dict[str, Any]:

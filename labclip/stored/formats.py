@@ -18,10 +18,10 @@ Rows = NDArray[np.floating[Any]]
 Change = Callable[[Rows], Rows]
 """Embeddings [n, dim] in, as many of the same dtype out."""
 
-BLOCK_BYTES = 8 << 20
+BLOCK_BYTES = 4 << 20
 """Bytes of float32 that are multiplied at a time: more would leave the cache, fewer stop threads more often."""
 
-_GROUP_BYTES = 32 << 20  # of a row group; larger ones are split, so that none has to be held whole
+_GROUP_BYTES = 8 << 20  # of a row group; larger ones are split, since a writer takes several times their size
 _COPIED = 1 << 20
 _PARQUET = "Parquet files need pyarrow", 'pip install "labclip[data]"'
 _SAFETENSORS = {"F16": "<f2", "F32": "<f4", "F64": "<f8"}
@@ -97,7 +97,7 @@ def parquet(source: BinaryIO, target: Any, change: Change, column: str | None) -
     reader = require("pyarrow.parquet", *_PARQUET)
     require("pyarrow.compute", *_PARQUET)
     try:
-        with reader.ParquetFile(source, buffer_size=_COPIED) as file:
+        with reader.ParquetFile(source, buffer_size=_COPIED, pre_buffer=False) as file:
             schema = file.schema_arrow
             vectors = [field.name for field in schema if _is_vector(pa, field.type)]
             name = _chosen(column, vectors, schema.names, "column")
@@ -191,7 +191,7 @@ def _align_group(pa: Any, file: Any, group: int, index: int, change: Change, wri
     """A row group, written as one or, where it is large, as several."""
     pending: list[Any] = []
     kind = file.schema_arrow.field(index).type
-    rows = rows_in(kind.list_size) if pa.types.is_fixed_size_list(kind) else 4096
+    rows = rows_in(kind.list_size) if pa.types.is_fixed_size_list(kind) else 2048
     for batch in file.iter_batches(rows, row_groups=[group]):
         aligned = _aligned_list(pa, batch.column(index), change)
         pending.append(batch.set_column(index, batch.schema.field(index), aligned))
