@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 LOWEST := .venv-lowest
 
-.PHONY: demo test slow lowest check format lint types docs bench results weights wheel clean
+.PHONY: demo test slow ray lowest check format lint types docs bench results weights wheel clean
 
 demo: $(VENV)/.installed  ## the finding and its repair, with a figure
 	$(BIN)/labclip demo
@@ -14,6 +14,10 @@ test: $(VENV)/.dev  ## the tests, under three minutes
 
 slow: $(VENV)/.dev  ## the longer tests, on weights of the real size
 	$(BIN)/python -m pytest -m slow
+
+ray: $(VENV)/.dev  ## the tests over Ray, which it installs
+	$(BIN)/python -m pip install --quiet "ray[data]>=2.40"
+	$(BIN)/python -m pytest -m ray
 
 lowest: $(LOWEST)/.dev  ## the tests of the Hub and of transformers with clients before 1.0 and transformers 4
 	$(LOWEST)/bin/python -m pytest -n auto $(patsubst %,tests/test_%.py,hub pretrained published card folding folding_forms saving)

@@ -32,7 +32,7 @@ def in_turn(work: Work, shards: Sequence[Shard], seen: Callable[[int], Any]) -> 
 
 
 def over_ray(work: Work, shards: Sequence[Shard], seen: Callable[[int], Any]) -> Iterator[Outcome]:
-    """Align shards with Ray Data, a task each, on the cluster of RAY_ADDRESS or else on this machine."""
+    """Align shards with Ray Data, a task for each, on the cluster of RAY_ADDRESS or else on this machine."""
     ray = require("ray", *_RAY)
     data = require("ray.data", *_RAY)
     if not ray.is_initialized():
@@ -40,8 +40,7 @@ def over_ray(work: Work, shards: Sequence[Shard], seen: Callable[[int], Any]) ->
     data.DataContext.get_current().enable_progress_bars = False
 
     def align(row: dict[str, Any]) -> dict[str, Any]:
-        shard = shards[row["item"]]
-        done = 0
+        item, shard, done = row.pop("item"), Shard(**row), 0
 
         def count(size: int) -> None:
             nonlocal done
@@ -54,10 +53,12 @@ def over_ray(work: Work, shards: Sequence[Shard], seen: Callable[[int], Any]) ->
             found["unwritable"] = str(error)
         except ValueError as error:
             found["problem"] = str(error)
-        return {"item": row["item"], "bytes": done, **found}
+        return {"item": item, "bytes": done, **found}
 
-    numbers = data.from_items(list(range(len(shards))), override_num_blocks=len(shards))
-    for row in numbers.map(align).iter_rows():
+    if not shards:
+        return
+    rows = [{"item": number, **vars(shard)} for number, shard in enumerate(shards)]
+    for row in data.from_items(rows, override_num_blocks=len(rows)).map(align).iter_rows():
         if row["unwritable"]:
             raise UnwritableError(row["unwritable"])
         seen(row["bytes"])
