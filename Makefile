@@ -20,8 +20,9 @@ lowest: $(LOWEST)/.dev  ## the tests of the Hub and of transformers with clients
 	$(LOWEST)/bin/python -m pytest -n auto $(patsubst %,tests/test_%.py,hub pretrained published card folding folding_forms saving)
 	$(LOWEST)/bin/python -m pytest -m libraries tests/test_libraries.py
 
-libraries: $(OTHERS)/.dev  ## base and matrix on one index, in the libraries that people search with
+libraries: $(OTHERS)/.dev  ## base and matrix on one index, in the libraries that people search with; what runs on Ray
 	$(OTHERS)/bin/python -m pytest -m libraries tests/test_libraries.py
+	$(OTHERS)/bin/python -m pytest -m ray tests/test_stored.py
 
 check: format lint types test docs  ## what a change must pass
 
@@ -44,6 +45,7 @@ bench: $(VENV)/.dev  ## the ratios that README and docs promise
 	$(BIN)/python benchmarks/features.py --json benchmarks/features.json
 	$(BIN)/python benchmarks/fit.py --json benchmarks/fit.json
 	$(BIN)/python benchmarks/evaluation.py --json benchmarks/evaluation.json
+	$(BIN)/python benchmarks/transform.py --json benchmarks/transform.json
 
 results: $(VENV)/.installed  ## measures docs/results.md again: two minutes
 	$(BIN)/python benchmarks/results.py

@@ -138,6 +138,20 @@ def embedding():
     return table(("what", "ratio", "aim"), rows)
 
 
+def scaled():
+    """A billion rows, from what `benchmarks/transform.py` wrote of a million or fewer."""
+    row = read("benchmarks/transform.json")[0]
+    count, dim = (int(word.replace(",", "")) for word in re.search(r"([\d,]+) x (\d+)", row["what"]).groups())
+    hours, terabytes = row["seconds"] * 1e9 / count / 3600, 2 * dim * 1e9 / 1e12
+    rate = 2 * dim * count / row["seconds"] / 1e6
+    rows = [
+        (f"1,000,000,000 x {dim} float16", f"{terabytes:.2f} TB read, {terabytes:.2f} TB written"),
+        ("one machine of two cores", f"{hours:.1f} hours, {rate:,.0f} MB/s read and as many written"),
+        *((f"{machines} such machines", f"{hours / machines * 60:.0f} minutes") for machines in (16, 64)),
+    ]
+    return table(("what", "takes"), rows)
+
+
 def finetuned():
     """The table of `benchmarks/finetune.py`, from the file it writes."""
     found = read("benchmarks/finetune.json")
@@ -284,6 +298,8 @@ PARTS = {
     "shuffling": shuffling,
     "embedding": embedding,
     "evaluating": lambda: ratios("evaluation.json"),
+    "scaled": scaled,
+    "transforming": lambda: ratios("transform.json"),
     "results": results,
     "published": published,
 }

@@ -15,17 +15,19 @@ if TYPE_CHECKING:
     from labclip.io.opening import create_model_and_transforms, get_tokenizer
     from labclip.io.published import list_pretrained
     from labclip.model import LABCLIP
+    from labclip.stored import transform
     from labclip.training import fit
 
 __all__ = [
     "LABCLIP", "Alignment", "Base", "Features", "analysis", "create_model_and_transforms", "diagnose", "embed",
     "evaluate", "evaluation", "features", "fit", "fold", "get_tokenizer", "list_pretrained", "metrics", "negatives",
-    "scenes", "training",
+    "scenes", "training", "transform",
 ]  # fmt: skip
 _HOME = {
     "Alignment": "alignment", "Base": "alignment", "Features": "features", "LABCLIP": "model",
     "create_model_and_transforms": "io.opening", "diagnose": "analysis", "embed": "features", "evaluate": "evaluation",
     "fit": "training", "fold": "io.folding", "get_tokenizer": "io.opening", "list_pretrained": "io.published",
+    "transform": "stored",
 }  # fmt: skip
 _OPENCLIP = ("add_model_config", "create_model", "create_model_from_pretrained", "list_models", "tokenize")
 

@@ -306,7 +306,7 @@ class Alignment(Pushable):
             OSError: If it can't be fetched.
         """
         from labclip.io.hub import Access
-        from labclip.io.opening import load_alignment
+        from labclip.io.names import load_alignment
 
         return load_alignment(name_or_path, Access(revision, token, cache_dir, force_download, local_files_only))
 

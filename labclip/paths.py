@@ -25,6 +25,11 @@ MANIFEST = "manifest.json"
 """The record of a feature folder."""
 
 
+def weights_in(folder: Path) -> Path | None:
+    """The weights file of an OpenCLIP folder."""
+    return next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
+
+
 def hash_of(path: Path, *, start: int = 0, stop: int | None = None, into: Any = None) -> Any:
     """A hash object, SHA-256 unless one is passed, that has taken in a file's bytes from `start` to `stop`."""
     found, chunk = hashlib.sha256() if into is None else into, 1 << 20

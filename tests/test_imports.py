@@ -7,7 +7,11 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1] / "labclip"
 # A package may import what stands before it. data and io, negatives and io do not know each other.
 ORDER = ("core", "io", "data", "negatives", "encode", "features", "training", "evaluation", "analysis", "cli")
-BESIDE = {"report": {"core"}, "scenes": {"core", "io"}}  # what stands beside the order, and what it may import
+BESIDE = {
+    "report": {"core"},
+    "scenes": {"core", "io"},
+    "stored": {"core", "io"},
+}  # what stands beside the order, and what it may import
 NOT = {("data", "io"), ("negatives", "io")}
 # Methods that stand for functions further out, and `python -m labclip`.
 FACADES = {
@@ -67,8 +71,10 @@ IMPORTS = {module: Imports(module).found for module in MODULES if module != "lab
 def may_import(package, other):
     if package == other or other == "core":
         return True
-    if package in BESIDE or other in BESIDE:
-        return other in BESIDE.get(package, {other} if ORDER.index(package) > ORDER.index("io") else set())
+    if package in BESIDE:
+        return other in BESIDE[package]
+    if other in BESIDE:
+        return ORDER.index(package) > ORDER.index("io")
     return ORDER.index(other) < ORDER.index(package) and (package, other) not in NOT
 
 

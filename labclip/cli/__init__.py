@@ -3,7 +3,18 @@
 One module a command or two; each imports what it needs when it runs, so that `labclip --help` loads no torch.
 """
 
-from labclip.cli import convert, demo, diagnose, embed, evaluate, fit, fold, info, negatives  # noqa: F401  (they register)
+from labclip.cli import (  # noqa: F401  (they register)
+    convert,
+    demo,
+    diagnose,
+    embed,
+    evaluate,
+    fit,
+    fold,
+    info,
+    negatives,
+    transform,
+)
 from labclip.cli.group import main
 
 __all__ = ["main"]

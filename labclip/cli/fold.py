@@ -40,7 +40,8 @@ def fold(out: Path, model: str, alignment: str | None, strength: float | None, t
     OUT opens with OpenCLIP, transformers, OpenAI's clip, or onnxruntime (the text tower). M may also be a folder of
     transformers or an ONNX text tower.
     """
-    from labclip.io.folding import fold_opened, name_of, open_both
+    from labclip.io.folding import fold_opened, open_both
+    from labclip.io.names import name_of
     from labclip.io.to_onnx import is_file
     from labclip.io.to_transformers import is_folder
 

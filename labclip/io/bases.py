@@ -24,7 +24,6 @@ from labclip.folded import read_mark, set_mark
 from labclip.images import as_shown
 from labclip.io import PRECISIONS
 from labclip.messages import option
-from labclip.paths import WEIGHT_FILES
 
 _THREADS = min(4, os.cpu_count() or 1)
 _DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64}
@@ -205,8 +204,3 @@ def _without_random_weights_warning() -> Iterator[None]:
         yield
     finally:
         root.removeFilter(keep)
-
-
-def weights_in(folder: Path) -> Path | None:
-    """The weights file of an OpenCLIP folder."""
-    return next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)

@@ -20,7 +20,7 @@ from labclip.alignment import Alignment, checked_alignment
 from labclip.folded import mark_of, new_mark, set_mark
 from labclip.io import to_onnx, to_openai, to_transformers
 from labclip.io.folder import matrix_sha256
-from labclip.io.opening import load_alignment
+from labclip.io.names import load_alignment, name_of
 from labclip.io.saving import config_for, write_folded
 from labclip.io.text_sides import (
     check_fits,
@@ -217,14 +217,6 @@ def _with_inside(model: Any, inside: nn.Module, folded: nn.Module) -> Any:
     model = copy.copy(model)
     model.model = folded
     return model
-
-
-def name_of(given: Any) -> str | None:
-    """The name of a model or alignment as it was given; of a folder the last part, never where it lay."""
-    name = given if isinstance(given, str | Path) else getattr(given, "name_or_path", None)
-    if not name or not isinstance(name, str | Path):
-        return None
-    return Path(name).expanduser().resolve().name if Path(name).expanduser().exists() else str(name)
 
 
 def _map_projection(owner: Any, name: str, matrix: torch.Tensor) -> None:

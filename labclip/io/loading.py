@@ -15,14 +15,14 @@ from labclip.alignment import Alignment, Base, with_record
 from labclip.checks import first_line
 from labclip.folded import described_mark, mark_of, read_mark, set_mark
 from labclip.io.architecture import config_of
-from labclip.io.bases import build, weights_in
+from labclip.io.bases import build
 from labclip.io.folder import is_alignment_folder, load, read_config
 from labclip.io.hub import Access, base_weights, url_weights
 from labclip.messages import typed
 from labclip.model import LABCLIP
 from labclip.openclip import fingerprint_of, folder_tokenizer, read_openclip_config, text_tower, tokenizer_of
 from labclip.packages import MissingPackageError
-from labclip.paths import CONFIG, WEIGHT_FILES
+from labclip.paths import CONFIG, WEIGHT_FILES, weights_in
 from labclip.text import Tokenizer
 
 # What a tag's configuration says about preprocessing, by the argument of OpenCLIP that overrides it.

@@ -1,4 +1,7 @@
-"""What a name means: a known one, MODEL:TAG, a folder, or a repository on the Hub. Resolved once, in this order."""
+"""What a name means: a known one, MODEL:TAG, a folder, or a repository on the Hub. Resolved once, in this order.
+
+Loads no OpenCLIP, unless it is asked for one of its models: an alignment alone is there in a moment.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +9,15 @@ import difflib
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import open_clip
-
-from labclip.alignment import Base
-from labclip.io.bases import weights_in
+from labclip.alignment import Alignment, Base
 from labclip.io.folder import is_alignment_folder, load
-from labclip.io.hub import Access, snapshot
+from labclip.io.hub import DEFAULT, Access, published_folder, snapshot
 from labclip.io.published import Published, find_entry, list_pretrained
 from labclip.messages import typed
 from labclip.packages import EMBEDDED, embedded_folder
-from labclip.paths import OPENCLIP_CONFIG
+from labclip.paths import OPENCLIP_CONFIG, weights_in
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,26 @@ def resolve(name_or_path: str | Path, access: Access) -> Source:
     )
 
 
+def load_alignment(name_or_path: str | Path, access: Access = DEFAULT) -> Alignment:
+    """`Alignment.from_pretrained`."""
+    source = resolve(name_or_path, access)
+    if source.folder is not None:
+        return load(source.folder)
+    if source.entry is None:
+        raise ValueError(
+            f"{source.name} is a base, not an alignment. Known alignments: {', '.join(list_pretrained())}."
+        )
+    return load(published_folder(source.entry, access))
+
+
+def name_of(given: Any) -> str | None:
+    """The name of a model or alignment as it was given; of a folder the last part, never where it lay."""
+    name = given if isinstance(given, str | Path) else getattr(given, "name_or_path", None)
+    if not name or not isinstance(name, str | Path):
+        return None
+    return Path(name).expanduser().resolve().name if Path(name).expanduser().exists() else str(name)
+
+
 def _check_alignment(folder: Path) -> None:
     """Refuse a repository whose alignment is not sound; one that holds a base alone passes."""
     if Source("", folder=folder).has_alignment:
@@ -119,6 +140,8 @@ def named_base(model_name: str, pretrained: str, *, force_quick_gelu: bool = Fal
     `force_quick_gelu` is for a weights file in the tag's place; a tag says so itself. ValueError if OpenCLIP knows no
     such name or tag, or the tag's weights do not run with the name's activation.
     """
+    import open_clip
+
     name = model_name.replace("/", "-")
     config = open_clip.get_model_config(name)
     if config is None:
@@ -141,6 +164,8 @@ def named_base(model_name: str, pretrained: str, *, force_quick_gelu: bool = Fal
 
 def unknown_model(name: str) -> ValueError:
     """The error of a name that OpenCLIP has not, with the nearest that it has."""
+    import open_clip
+
     return ValueError(f"OpenCLIP knows no model {name!r}.{_nearest(name.replace('/', '-'), open_clip.list_models())}")
 
 

@@ -15,7 +15,7 @@ from labclip.io import published
 from labclip.io.folder import load
 from labclip.io.hub import DEFAULT, Access, published_folder
 from labclip.io.loading import check_same_base, load_folder, load_named, weights_of, wrap_loaded
-from labclip.io.names import Source, named_base, resolve, unknown_model
+from labclip.io.names import Source, load_alignment, named_base, resolve, unknown_model
 from labclip.io.published import entries_for, list_pretrained
 from labclip.messages import typed
 from labclip.model import LABCLIP
@@ -58,18 +58,6 @@ def load_model(
     model = _load_base(source, chosen, access, precision=precision, device=device)[0]
     _logger.info("%s: %s on %s, %s", name_or_path, model.alignment, model.matrix.device, precision)
     return model
-
-
-def load_alignment(name_or_path: str | Path, access: Access = DEFAULT) -> Alignment:
-    """`Alignment.from_pretrained`."""
-    source = resolve(name_or_path, access)
-    if source.folder is not None:
-        return load(source.folder)
-    if source.entry is None:
-        raise ValueError(
-            f"{source.name} is a base, not an alignment. Known alignments: {', '.join(list_pretrained())}."
-        )
-    return load(published_folder(source.entry, access))
 
 
 def open_alignment(name: Alignment | str | Path, model: LABCLIP) -> Alignment:

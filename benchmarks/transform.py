@@ -1,0 +1,124 @@
+"""How near `labclip transform` comes to reading, one float32 product and writing, and how much memory it takes.
+
+    python benchmarks/transform.py [--rows N] [--json FILE]
+
+Both sides take turns, on the same file of random embeddings. The floor reads blocks, multiplies a float32 block that is
+there already (nothing is converted or looked at), writes as many bytes, and waits for the disk, as labclip does.
+Memory is that of the command as a process of its own, Python and torch included.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from table import write
+
+import labclip
+
+DIM = 512
+ROUNDS = 3
+BLOCKS = (1024, 4096)  # rows; the floor is the faster one
+
+
+def make(path, rows):
+    """Random float16 embeddings [rows, DIM], a part at a time."""
+    draw = np.random.default_rng(0)
+    array = np.lib.format.open_memmap(path, "w+", np.float16, (rows, DIM))
+    for start in range(0, rows, 50_000):
+        array[start : start + 50_000] = draw.standard_normal((min(50_000, rows - start), DIM), dtype=np.float32)
+    array.flush()
+
+
+def floor(source, target, rows, matrix):
+    """Seconds to read, multiply and write: the least that any way has to do."""
+    best = float("inf")
+    for block in BLOCKS:
+        target.unlink(missing_ok=True)
+        inputs, products = torch.rand(block, DIM), torch.empty(block, DIM)
+        memory = np.empty((block, DIM), np.float16).reshape(-1).view(np.uint8)
+        start = time.perf_counter()
+        with source.open("rb") as file, target.open("wb") as out:
+            for _ in range(-(-rows // block)):
+                count = file.readinto(memory)
+                torch.mm(inputs, matrix.T, out=products)
+                out.write(memory[:count])
+            out.flush()
+            os.fsync(out.fileno())
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
+def seconds(folder, rows):
+    """The ratio to the floor, the median of some rounds after a warm-up, with both times."""
+    alignment = labclip.Alignment(torch.randn(DIM, DIM) / DIM**0.5)
+    source, target, other = (folder / name for name in ("in.npy", "out.npy", "floor.bin"))
+    found = []
+    for _ in range(ROUNDS + 1):
+        theirs = floor(source, other, rows, alignment.matrix)
+        start = time.perf_counter()
+        labclip.transform(source, target, alignment, force=True, progress=False)
+        ours = time.perf_counter() - start
+        found.append((ours / theirs, ours, theirs))
+    return sorted(found[1:])[ROUNDS // 2]
+
+
+MEASURED = """
+import sys
+from labclip.cli import main
+main(sys.argv[1:], standalone_mode=False)
+with open("/proc/self/status", encoding="ascii") as file:
+    print(next(int(line.split()[1]) / 1e3 for line in file if line.startswith("VmHWM")))
+"""
+
+
+def memory(folder, name, *options):
+    """Megabytes of the command at its peak."""
+    alignment = folder / "alignment"
+    labclip.Alignment(torch.randn(DIM, DIM) / DIM**0.5).save_pretrained(alignment)
+    target = folder / f"memory{Path(name).suffix}"
+    arguments = ["transform", folder / name, target, "--alignment", alignment, "--force", *options]
+    start = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURED, *map(str, arguments)], check=True, stdout=subprocess.PIPE, text=True
+    )
+    target.unlink()
+    return float(done.stdout.splitlines()[-1]), time.perf_counter() - start, None
+
+
+def make_parquet(path, source):
+    """The same embeddings as a column, all rows in one group, as pandas writes a million."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    rows = np.load(source)
+    column = pa.FixedSizeListArray.from_arrays(pa.array(rows.reshape(-1)), DIM)
+    parquet.write_table(pa.table({"text_embedding": column}), path, row_group_size=len(rows))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--json", type=Path, help="write the table here as well")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        make(folder / "in.npy", arguments.rows)
+        make_parquet(folder / "in.parquet", folder / "in.npy")
+        write(measured(folder, arguments.rows), arguments.json)
+
+
+def measured(folder, rows):
+    shown = f"{rows:,} x {DIM} float16"
+    yield f"transform of {shown}", "read, multiply in float32, write", 1.4, seconds(folder, rows)
+    for ending in (".npy", ".parquet"):
+        yield f"  its peak memory, {ending}", "megabytes in all", 400.0, memory(folder, f"in{ending}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""One file of stored embeddings, aligned: read in blocks, multiplied in float32, written in its own dtype."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from labclip.alignment import Alignment, align
+from labclip.messages import typed
+from labclip.stored.formats import FORMATS, Rows, copied
+from labclip.stored.output import Output
+from labclip.stored.places import Shard, place_of, version_of
+
+_SHOWN = 5  # rows that a message names
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is done to each shard; it can be sent to another process.
+
+    Attributes:
+        alignment: The alignment, at its strength.
+        normalize: Whether to write unit-length rows.
+        column: The name of the column or tensor.
+        scratch: A folder on the disk of the target for files that are not whole yet; None where the target is remote:
+            then a temporary one is taken, and the file is uploaded when it is whole.
+    """
+
+    alignment: Alignment
+    normalize: bool
+    column: str | None
+    scratch: str | None
+
+    def __call__(self, shard: Shard, seen: Callable[[int], Any] = lambda _: None) -> dict[str, Any]:
+        """Align a shard and give its record; `seen` is told of each block's bytes.
+
+        Raises:
+            ValueError: If it can't be read or aligned; the message goes on after its name.
+            UnwritableError: If its target can't be written.
+        """
+        source, target = place_of(shard.source), place_of(shard.target)
+        version = version_of(source)
+        rows = _Aligner(self.alignment, self.normalize, seen)
+        kind = copied if shard.copied else FORMATS[PurePosixPath(source.root).suffix.lower()]
+        with Output(target, self.scratch, shard.name) as out:
+            try:
+                with source.fs.open(source.root, "rb") as file:
+                    kind(file, out, rows, self.column)
+            except OSError as error:
+                if out.problem is not None:
+                    raise
+                raise ValueError(f"can't be read ({error.strerror or error})") from error
+            rows.check()
+        record = {"name": shard.name, "rows": None if shard.copied else rows.count, "bytes": out.size}
+        return record | {
+            "sha256": out.digest.hexdigest(),
+            "source_bytes": source.fs.size(source.root),
+            "version": version,
+        }
+
+
+class _Aligner:
+    """Blocks of rows into aligned ones, and what is wrong with some."""
+
+    def __init__(self, alignment: Alignment, normalize: bool, seen: Callable[[int], Any]) -> None:
+        self.count = 0
+        self._alignment, self._normalize, self._seen = alignment, normalize, seen
+        self._not_finite: list[int] = []
+        self._large: list[int] = []
+        self._dtype = np.dtype(np.float32)
+
+    def __call__(self, rows: Rows) -> Rows:
+        dim = self._alignment.dim
+        if rows.shape[1] != dim:
+            base = self._alignment.base
+            fitted_on = f", fitted on {base}" if base else ""
+            raise ValueError(
+                f"holds embeddings of {rows.shape[1]} numbers, but the alignment has dim {dim}{fitted_on}. Pass "
+                f"the one of their base"
+            )
+        self._dtype = rows.dtype
+        if not len(rows):
+            return rows
+        native = torch.from_numpy(rows.astype(rows.dtype.newbyteorder("="), copy=False))
+        with torch.inference_mode():
+            single = native.float()
+            aligned = align(single, self._alignment.matrix)
+            self._look(single, aligned)
+            if self._normalize:
+                aligned = F.normalize(aligned, dim=-1)
+            found: Rows = aligned.to(native.dtype).numpy().astype(rows.dtype, copy=False)
+        self.count += len(rows)
+        self._seen(rows.nbytes)
+        return found
+
+    def _look(self, single: torch.Tensor, aligned: torch.Tensor) -> None:
+        """Keep the numbers of rows that are not finite, or that would not be."""
+        most = torch.finfo(torch.float32).max ** 0.5 / aligned.shape[1]  # whose length can be computed
+        if not self._normalize:
+            most = float(np.finfo(self._dtype).max)
+        low, high = aligned.aminmax()  # of one that is not finite no row is
+        if low >= -most and high <= most:
+            return
+        finite = single.isfinite().all(dim=1)
+        large = finite & ~(aligned.abs().amax(dim=1) <= most)
+        self._not_finite += (self.count + (~finite).nonzero().ravel()).tolist()
+        self._large += (self.count + large.nonzero().ravel()).tolist()
+
+    def check(self) -> None:
+        """Refuse with ValueError rows that are not finite, or not after the product."""
+        if self._not_finite:
+            raise ValueError(f"has rows that are not finite (NaN or infinite): {self._named(self._not_finite)}")
+        if self._large:
+            option = "" if self._normalize else f". Pass {typed('normalize=True', '--normalize')}, or store float32"
+            raise ValueError(
+                f"has rows that aligned are too large for {self._dtype}: {self._named(self._large)}{option}"
+            )
+
+    def _named(self, rows: list[int]) -> str:
+        more = f" and {len(rows) - _SHOWN:,} more" if len(rows) > _SHOWN else ""
+        return f"{', '.join(f'{row:,}' for row in rows[:_SHOWN])}{more} (from 0, of {self.count:,})"

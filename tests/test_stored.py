@@ -1,0 +1,527 @@
+"""Stored embeddings: every format keeps all but its embeddings, whatever goes wrong says so, a kill changes no byte."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+import labclip
+from labclip import Alignment, Base, cli
+from labclip.stored import engines, formats, output
+from labclip.stored.places import place_of
+
+DIM = 6
+BASE = Base("tiny", "random", quick_gelu=False, embed_dim=DIM)
+MATRIX = Alignment(torch.randn(DIM, DIM, generator=torch.Generator().manual_seed(0)), base=BASE)
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    """A working folder, blocks of a few rows, and the alignment in the folder A."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(formats, "BLOCK_BYTES", 4 * 4 * DIM)
+    MATRIX.save_pretrained("A")
+    return tmp_path
+
+
+def drawn(rows=10, dtype=np.float16, seed=0):
+    return np.random.default_rng(seed).normal(size=(rows, DIM)).astype(dtype)
+
+
+def transform(source, target, alignment=MATRIX, **options):
+    return labclip.transform(source, target, alignment, progress=False, **options)
+
+
+def contents(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()}
+
+
+def clip_retrieval(folder="in", shards=4, rows=9):
+    for name in ("text_emb", "img_emb", "metadata"):
+        Path(folder, name).mkdir(parents=True)
+    for number in range(shards):
+        np.save(f"{folder}/text_emb/text_emb_{number}.npy", drawn(rows, seed=number))
+        np.save(f"{folder}/img_emb/img_emb_{number}.npy", drawn(rows, seed=100 + number))
+        Path(folder, "metadata", f"metadata_{number}.parquet").write_bytes(b"captions %d" % number)
+
+
+@pytest.mark.parametrize("dtype", ["<f2", "<f4", "<f8", ">f4"])
+@pytest.mark.parametrize("normalize", [False, True])
+def test_npy_is_aligned_as_in_memory_and_keeps_its_dtype(dtype, normalize):
+    rows = drawn(11).astype(dtype)
+    np.save("in.npy", rows)
+    manifest = transform("in.npy", "out.npy", normalize=normalize)
+    found = np.load("out.npy")
+    assert found.dtype == np.dtype(dtype)
+    np.testing.assert_allclose(found, MATRIX(rows, normalize=normalize), atol=4e-3 if dtype == "<f2" else 1e-6)
+    assert not np.allclose(found, rows, atol=0.1)
+    assert Path("out.npy").stat().st_size == Path("in.npy").stat().st_size
+    assert manifest["shards"][0] | {"sha256": ""} == {
+        "name": "in.npy", "rows": 11, "bytes": Path("out.npy").stat().st_size, "sha256": "",
+        "source_bytes": Path("in.npy").stat().st_size,
+    }  # fmt: skip
+    assert {path.name for path in Path().iterdir()} == {"A", "in.npy", "out.npy", "_out.npy.labclip.json"}
+
+
+def test_the_manifest_says_what_was_made_of_what(here):
+    np.save("in.npy", drawn())
+    manifest = transform("in.npy", "out.npy", "A", strength=0.5)
+    assert json.loads(Path("_out.npy.labclip.json").read_text()) == manifest
+    assert (manifest["source"], manifest["alignment"], manifest["strength"]) == ("in.npy", "A", 0.5)
+    assert manifest["base"] == vars(BASE)
+    assert manifest["matrix_sha256"] == json.loads(Path("A/config.json").read_text())["matrix_sha256"]
+    np.testing.assert_allclose(np.load("out.npy"), MATRIX.at(0.5)(drawn()), atol=4e-3)
+    assert str(here) not in json.dumps(manifest)
+
+
+def test_strength_0_is_the_base_and_no_rows_are_no_error():
+    np.save("in.npy", drawn())
+    np.save("none.npy", drawn(0))
+    transform("in.npy", "out.npy", strength=0.0)
+    assert np.array_equal(np.load("out.npy"), drawn())
+    assert transform("none.npy", "none-out.npy")["shards"][0]["rows"] == 0
+    assert np.load("none-out.npy").shape == (0, DIM)
+
+
+def test_safetensors_keep_all_but_the_one_tensor():
+    others = {"ids": torch.arange(10), "z": torch.rand(3)}
+    save_file({"text": torch.from_numpy(drawn()), **others}, "in.safetensors", metadata={"model": "M"})
+    transform("in.safetensors", "out.safetensors")
+    with safe_open("out.safetensors", framework="pt") as found:
+        assert found.metadata() == {"model": "M"}
+        for name, tensor in others.items():
+            assert torch.equal(found.get_tensor(name), tensor)
+        torch.testing.assert_close(found.get_tensor("text"), MATRIX(torch.from_numpy(drawn())), rtol=1e-3, atol=4e-3)
+
+
+def test_of_several_tensors_one_is_named():
+    tensors = {"a": torch.from_numpy(drawn()), "b": torch.from_numpy(drawn(seed=1))}
+    save_file(tensors | {"image": torch.rand(10, DIM)}, "in.safetensors")
+    with pytest.raises(
+        ValueError, match=r"in.safetensors has several tensors of embeddings, 'a', 'b'. Name one, as in"
+    ):
+        transform("in.safetensors", "out.safetensors")
+    with pytest.raises(ValueError, match=r"has no tensor 'c'; it has 'image', 'a', 'b'"):
+        transform("in.safetensors", "out.safetensors", column="c")
+    with pytest.raises(ValueError, match=r"has in 'image' image embeddings by its name"):
+        transform("in.safetensors", "out.safetensors", column="image")
+    transform("in.safetensors", "out.safetensors", column="b")
+    with safe_open("out.safetensors", framework="pt") as found:
+        assert torch.equal(found.get_tensor("a"), tensors["a"])
+        torch.testing.assert_close(found.get_tensor("b"), MATRIX(tensors["b"]), rtol=1e-3, atol=4e-3)
+
+
+@pytest.mark.parametrize("kind", ["list", "large", "fixed"])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_parquet_keeps_other_columns_schema_and_row_groups(kind, dtype):
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    rows = drawn(10, dtype)
+    value = pa.from_numpy_dtype(dtype)
+    kinds = {"list": pa.list_(value), "large": pa.large_list(value), "fixed": pa.list_(value, DIM)}
+    # pa.array makes no fixed lists of float16 rows.
+    flat = pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), DIM).cast(kinds[kind])
+    mask = np.arange(10) == 3
+    vectors = flat.filter(pa.array(~mask)).take(pa.array([None if m else i - (i > 3) for i, m in enumerate(mask)]))
+    table = pa.table({"caption": [f"c{n}" for n in range(10)], "v": vectors, "image_emb": flat})
+    table = table.replace_schema_metadata({"k": "v"})
+    parquet.write_table(table, "in.parquet", row_group_size=6, compression="zstd")
+    transform("in.parquet", "out.parquet")
+    before, after = parquet.read_table("in.parquet"), parquet.read_table("out.parquet")
+    assert after.schema.equals(before.schema, check_metadata=True)
+    assert after.select(["caption", "image_emb"]).equals(before.select(["caption", "image_emb"]))
+    found = after["v"].to_pylist()
+    assert found[3] is None
+    expected = MATRIX(rows)
+    for number in set(range(10)) - {3}:
+        np.testing.assert_allclose(found[number], expected[number], atol=4e-3)
+    groups = [parquet.ParquetFile(name).metadata for name in ("in.parquet", "out.parquet")]
+    assert [[one.row_group(n).num_rows for n in range(one.num_row_groups)] for one in groups] == [[6, 4], [6, 4]]
+    assert groups[1].row_group(0).column(1).compression == "ZSTD"
+
+
+def test_parquet_that_cannot_be_aligned():
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    uneven = pa.array([[1.0] * DIM, [1.0]])
+    lacking = pa.array([[1.0] * DIM, [None] * DIM])
+    parquet.write_table(pa.table({"u": uneven, "l": lacking, "n": [1, 2]}), "in.parquet")
+    for column, said in (
+        (None, r"in.parquet has several columns of embeddings, 'u', 'l'. Name one, as in column=\"u\""),
+        ("u", r"has embeddings of different lengths, 1 to 6 numbers"),
+        ("l", r"has embeddings in which numbers are missing, 6 of them"),
+        ("n", r"has 'n' as int64, not as lists of floats"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            transform("in.parquet", "out.parquet", column=column)
+    Path("in.parquet").write_bytes(b"PAR1 no more")
+    with pytest.raises(ValueError, match=r"in.parquet is not a whole Parquet file"):
+        transform("in.parquet", "out.parquet")
+
+
+def test_a_clip_retrieval_folder_keeps_its_numbers_and_metadata():
+    clip_retrieval(shards=11)
+    manifest = transform("in", "out")
+    names = [f"text_emb/text_emb_{number}.npy" for number in range(11)]
+    assert [shard["name"] for shard in manifest["shards"] if shard["rows"]] == names
+    found = contents("out")
+    assert set(found) == {*names, *(f"metadata/metadata_{number}.parquet" for number in range(11)), "_labclip.json"}
+    assert found["metadata/metadata_10.parquet"] == b"captions 10"
+    for number, name in enumerate(names):
+        np.testing.assert_allclose(np.load(f"out/{name}"), MATRIX(drawn(9, seed=number)), atol=4e-3)
+
+
+def test_image_embeddings_are_left_alone():
+    clip_retrieval()
+    Path("images").mkdir()
+    Path("in/img_emb").rename("images/img_emb")
+    np.save("image_features.npy", drawn())
+    for source in ("images", "images/img_emb", "images/img_emb/img_emb_0.npy", "image_features.npy"):
+        with pytest.raises(
+            ValueError, match=r"image embeddings by its name\. The matrix goes on text embeddings alone"
+        ):
+            transform(source, "out.npy" if source.endswith(".npy") else "out")
+    assert {path.name for path in Path().iterdir()} == {"A", "in", "images", "image_features.npy"}
+
+
+def test_a_folder_of_files():
+    Path("in").mkdir()
+    np.save("in/a.npy", drawn())
+    np.save("in/b.npy", drawn(3))
+    Path("in/README").write_text("no embeddings")
+    assert [shard["rows"] for shard in transform("in", "out")["shards"]] == [10, 3]
+    assert set(contents("out")) == {"a.npy", "b.npy", "_labclip.json"}
+
+
+def test_rows_that_are_not_finite_are_named():
+    rows = drawn(40)
+    rows[[17, 30], [0, 5]] = np.nan, np.inf
+    np.save("in.npy", rows)
+    with pytest.raises(
+        ValueError, match=r"in.npy has rows that are not finite \(NaN or infinite\): 17, 30 \(from 0, of 40\)"
+    ):
+        transform("in.npy", "out.npy")
+    assert {path.name for path in Path().iterdir()} == {"A", "in.npy"}
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_rows_too_large_for_their_dtype_are_named_and_not_infinite(dtype):
+    rows = drawn(10, dtype)
+    rows[4] = np.sign(MATRIX.matrix[0].numpy()) * np.finfo(dtype).max
+    np.save("in.npy", rows)
+    with pytest.raises(
+        ValueError, match=rf"rows that aligned are too large for {np.dtype(dtype)}: 4 \(from 0, of 10\). P"
+    ):
+        transform("in.npy", "out.npy")
+    if dtype == np.float16:
+        transform("in.npy", "out.npy", normalize=True)
+        np.testing.assert_allclose(np.linalg.norm(np.load("out.npy").astype(float), axis=1), 1, atol=2e-3)
+    else:
+        with pytest.raises(ValueError, match=r"too large for float32: 4 \(from 0, of 10\)"):
+            transform("in.npy", "out.npy", normalize=True)
+
+
+BAD = {
+    "dim": (
+        lambda: np.ones((3, 8), np.float16),
+        r"holds embeddings of 8 numbers, but the alignment has dim 6, fitted on t",
+    ),
+    "one": (lambda: np.ones(3), r"holds an array \[3\], not embeddings \[rows, dim\]"),
+    "whole": (lambda: np.ones((3, DIM), int), r"holds int64, not float16, float32 or float64"),
+    "columns": (lambda: np.asfortranarray(drawn()), r"holds its array column by column"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_arrays_that_are_no_embeddings(name):
+    make, said = BAD[name]
+    np.save("in.npy", make())
+    with pytest.raises(ValueError, match=said):
+        transform("in.npy", "out.npy")
+    assert {path.name for path in Path().iterdir()} == {"A", "in.npy"}
+
+
+@pytest.mark.parametrize("ending", ["npy", "safetensors"])
+@pytest.mark.parametrize("change", [lambda data: data[:-1], lambda data: data + b"\0", lambda data: data[:20]])
+def test_files_that_are_not_whole(ending, change):
+    np.save("in.npy", drawn())
+    save_file({"text": torch.from_numpy(drawn())}, "in.safetensors")
+    path = Path(f"in.{ending}")
+    path.write_bytes(change(path.read_bytes()))
+    with pytest.raises(ValueError, match=rf"in.{ending} (is cut off|has bytes behind|is not a whole)"):
+        transform(path, f"out.{ending}")
+
+
+def test_what_is_aligned_already_is_refused():
+    clip_retrieval()
+    np.save("in.npy", drawn())
+    transform("in.npy", "out.npy", "A")
+    transform("in", "out", "A")
+    for source, target in (("out.npy", "x.npy"), ("out", "x"), ("out/text_emb", "x"), (".", "x"),
+                           ("out/text_emb/text_emb_2.npy", "x.npy")):  # fmt: skip
+        with pytest.raises(ValueError, match=r"is aligned already, by A at strength 1.0, as .* says. Pass the embed"):
+            transform(source, target)
+
+
+def test_the_target_is_not_the_input():
+    clip_retrieval()
+    np.save("in.npy", drawn())
+    os.symlink("in.npy", "link.npy")
+    for source, target in (("in.npy", "in.npy"), ("in.npy", "./in.npy"), ("in.npy", "link.npy"), ("in", "in")):
+        with pytest.raises(ValueError, match=r"is the input itself\. Pass another path"):
+            transform(source, target, force=True)
+    before = contents("in")
+    with pytest.raises(ValueError, match=r"in/text_emb is not empty, and this command did not write it"):
+        transform("in", "in/text_emb", force=True)
+    assert contents("in") == before
+
+
+def test_a_target_that_is_there_is_refused_or_made_again():
+    clip_retrieval()
+    np.save("in.npy", drawn())
+    np.save("out.npy", drawn(2))
+    with pytest.raises(ValueError, match=r"out\.npy exists already\. Pass another path, or force=True"):
+        transform("in.npy", "out.npy")
+    transform("in.npy", "out.npy", force=True)
+    with pytest.raises(ValueError, match=r"out\.npy is finished, aligned by a matrix with SHA-256"):
+        transform("in.npy", "out.npy", strength=0.5)
+    transform("in", "out")
+    transform("in.npy", "half.npy", strength=0.5)
+    transform("in.npy", "out.npy", strength=0.5, force=True)
+    assert Path("out.npy").read_bytes() == Path("half.npy").read_bytes()
+    Path("in/text_emb/text_emb_3.npy").unlink()
+    transform("in", "out", force=True)
+    assert not Path("out/text_emb/text_emb_3.npy").exists()
+    Path("photos").mkdir()
+    Path("photos/1.jpg").write_bytes(b"")
+    with pytest.raises(ValueError, match="photos is not empty, and this command did not write it"):
+        transform("in", "photos", force=True)
+    with pytest.raises(ValueError, match=r"out.npy is a file, but the input is a folder"):
+        transform("in", "out.npy")
+    with pytest.raises(FileNotFoundError, match=r"There is no folder .*Make it: mkdir"):
+        transform("in.npy", "nowhere/out.npy")
+    with pytest.raises(ValueError, match=r"out.txt does not end in .npy"):
+        transform("in.npy", "out.txt")
+    with pytest.raises(FileNotFoundError, match=r"There is no nothing.npy"):
+        transform("nothing.npy", "out.npy")
+
+
+def test_a_shard_that_cannot_be_read_is_named_and_the_others_are_done():
+    clip_retrieval()
+    transform("in", "whole")
+    broken = Path("in/text_emb/text_emb_1.npy")
+    data = broken.read_bytes()
+    broken.write_bytes(data[:150])
+    result = CliRunner().invoke(cli.main, ["transform", "in", "out", "--alignment", "A"])
+    assert result.exit_code == 2
+    said = "text_emb/text_emb_1.npy is cut off: row 1 of 9 is not whole. The other 7 of 8 files are done: repair these "
+    assert said + "and type the same command again.\n" in result.stderr
+    assert not Path("out/text_emb/text_emb_1.npy").exists()
+    assert not Path("out/_labclip.json").exists()
+    kept = contents("whole")
+    for number in (0, 2, 3):
+        assert Path(f"out/text_emb/text_emb_{number}.npy").read_bytes() == kept[f"text_emb/text_emb_{number}.npy"]
+    with pytest.raises(ValueError, match=r"has an unfinished run, but its strength is 1.0, not 0.5"):
+        transform("in", "out", strength=0.5)
+    with pytest.raises(ValueError, match=r"out is aligned already"):
+        transform("out", "x")
+    broken.write_bytes(data)
+    done = Path("out/text_emb/text_emb_0.npy").stat().st_mtime_ns
+    transform("in", "out")
+    assert contents("out") == kept
+    assert Path("out/text_emb/text_emb_0.npy").stat().st_mtime_ns == done
+
+
+def test_a_source_written_again_is_read_again():
+    clip_retrieval()
+    Path("in/text_emb/text_emb_3.npy").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"text_emb_3.npy is not a whole NumPy file"):
+        transform("in", "out")
+    np.save("in/text_emb/text_emb_0.npy", drawn(9, seed=7))
+    np.save("in/text_emb/text_emb_3.npy", drawn(9, seed=3))
+    transform("in", "out")
+    np.testing.assert_allclose(np.load("out/text_emb/text_emb_0.npy"), MATRIX(drawn(9, seed=7)), atol=4e-3)
+
+
+@pytest.mark.parametrize("ending", ["npy", "parquet"])
+def test_a_full_disk_is_one_message_and_nothing_half(ending, monkeypatch):
+    if ending == "parquet":
+        parquet, pa = pytest.importorskip("pyarrow.parquet"), pytest.importorskip("pyarrow")
+        parquet.write_table(pa.table({"v": drawn(400, np.float32).tolist()}), "in.parquet")
+    np.save("in.npy", drawn(400))
+    write = output.Output.write
+
+    def full(self, data):
+        def no_room():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        return self._attempt(no_room) if self.size > 1000 else write(self, data)
+
+    monkeypatch.setattr(output.Output, "write", full)
+    result = CliRunner().invoke(cli.main, ["transform", f"in.{ending}", f"out.{ending}", "--alignment", "A"])
+    assert result.exit_code == 2
+    said = (
+        f"out.{ending} can't be written (No space left on device). Make room, or make it writable, and type the same c"
+    )
+    assert said in result.stderr
+    assert "Traceback" not in result.stderr
+    assert {path.name for path in Path().iterdir()} == {"A", "in.npy"} | {f"in.{ending}"}
+
+
+def test_a_second_run_into_the_same_place_is_refused(monkeypatch):
+    clip_retrieval()
+    in_turn = engines.ENGINES["local"]
+
+    def another_in_between(work, shards, seen):
+        monkeypatch.setitem(engines.ENGINES, "local", in_turn)
+        with pytest.raises(
+            ValueError, match=r"out is being written by another process \(database is locked\). Wait for"
+        ):
+            transform("in", "out", "A")
+        return in_turn(work, shards, seen)
+
+    monkeypatch.setitem(engines.ENGINES, "local", another_in_between)
+    transform("in", "out", "A")
+    with pytest.raises(ValueError, match=r"out is finished, aligned by A at strength 1.0"):
+        transform("in", "out", "A")
+
+
+def test_the_inverse_is_refused_with_the_reason():
+    np.save("in.npy", drawn())
+    result = CliRunner().invoke(cli.main, ["transform", "in.npy", "out.npy", "--alignment", "A", "--inverse"])
+    assert result.exit_code == 2
+    assert "--inverse is not possible: the published matrices are nearly singular" in result.stderr
+
+
+def test_the_command_says_what_it_wrote():
+    np.save("in.npy", drawn())
+    arguments = ["transform", "in.npy", "out.npy", "--alignment", "A", "--strength", "0.5"]
+    result = CliRunner().invoke(cli.main, arguments)
+    assert result.stdout == "out.npy: 10 embeddings, aligned by A at strength 0.5\n"
+    result = CliRunner().invoke(cli.main, [*arguments, "--force", "--json"])
+    assert json.loads(result.stdout)["rows"] == 10
+
+
+def test_paths_are_urls_of_fsspec_too():
+    clip_retrieval()
+    transform("in", "out")
+    memory = place_of("memory://stored")
+    memory.fs.put("in/", "/stored/in/", recursive=True)
+    with pytest.raises(ValueError, match=r"is aligned already"):
+        transform("out", "memory://stored/out")
+    memory.fs.pipe_file("/stored/in/text_emb/text_emb_2.npy", b"")
+    with pytest.raises(ValueError, match=r"text_emb_2.npy is not a whole NumPy file .*The other 7 of 8 files are done"):
+        transform("memory://stored/in", "memory://stored/out")
+    memory.fs.put_file("in/text_emb/text_emb_2.npy", "/stored/in/text_emb/text_emb_2.npy")
+    transform("memory://stored/in", "memory://stored/out")
+    transform(f"file://{Path('in').absolute()}", "local")
+    for name, data in contents("out").items():
+        assert memory.fs.cat_file(f"/stored/out/{name}") == data
+        assert Path("local", name).read_bytes() == data
+    assert len(memory.fs.find("/stored/out")) == len(contents("out"))
+    with pytest.raises(ValueError, match=r"memory://stored/out is finished"):
+        transform("memory://stored/in", "memory://stored/out")
+    with pytest.raises(ValueError, match=r"zz://x can't be opened \(Protocol not known: zz\)"):
+        transform("zz://x", "out")
+
+
+KILLED = """
+import os, random, signal, sys, time
+import torch
+torch.set_num_threads(1)
+from labclip.stored import formats, output, run, transform
+formats.BLOCK_BYTES = 24 * 4
+source, target = sys.argv[1:]
+
+for owner, name in ((output.Output, "write"), (output.Output, "_finish"), (run.Run, "keep"), (run.Run, "_clear")):
+    def slowed(self, *args, function=getattr(owner, name)):
+        time.sleep(0.004)
+        return function(self, *args)
+    setattr(owner, name, slowed)
+chance, kills, finished = random.Random(0), 0, False
+while not finished:
+    child = os.fork()
+    if child == 0:
+        transform(source, target, "A", progress=False)
+        os._exit(0)
+    if kills < 20:
+        time.sleep(chance.uniform(0.0, 0.3))
+        os.kill(child, signal.SIGKILL)
+    status = os.waitpid(child, 0)[1]
+    finished = status == 0 and kills == 20
+    assert finished or os.WTERMSIG(status) == signal.SIGKILL, status  # each run is long enough to be killed
+    kills += not finished
+    for folder, _, names in os.walk("."):  # no half file under a final name
+        for name in names if "unfinished" not in folder else ():
+            path = os.path.join(folder, name)
+            if path.startswith((f"./{target}", f"./_{target}")):
+                with open(path, "rb") as one, open(path.replace(target, "whole" + target[3:]), "rb") as other:
+                    assert one.read() == other.read(), path
+print(kills)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")
+@pytest.mark.parametrize("ending", ["", ".npy", ".parquet"])
+def test_killed_twenty_times_the_bytes_are_those_of_an_unbroken_run(ending):
+    if ending == ".parquet":
+        parquet, pa = pytest.importorskip("pyarrow.parquet"), pytest.importorskip("pyarrow")
+        parquet.write_table(pa.table({"v": drawn(900, np.float32).tolist()}), "in.parquet", row_group_size=30)
+    elif ending:
+        np.save("in.npy", drawn(600))
+    else:
+        clip_retrieval(shards=40, rows=20)
+    transform(f"in{ending}", f"whole{ending}", "A")
+    command = [sys.executable, "-c", KILLED, f"in{ending}", f"out{ending}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "20\n"
+    assert written(f"out{ending}") == written(f"whole{ending}")
+
+
+def written(name):
+    """A result with its manifest, and what is left of a run, by names without the result's own."""
+    return {path.replace(name, ""): data for path, data in contents(".").items() if path.lstrip("_").startswith(name)}
+
+
+@pytest.mark.ray
+@pytest.mark.filterwarnings("ignore")  # Ray warns of its own use of Ray
+def test_over_ray_the_files_are_the_same(monkeypatch):
+    """On a local cluster of its own, with a file that can't be read, which is repaired."""
+    ray = pytest.importorskip("ray")
+    monkeypatch.setattr(formats, "BLOCK_BYTES", 8 << 20)  # as the workers have it
+    clip_retrieval(shards=6)
+    transform("in", "whole", "A")
+    broken = Path("in/text_emb/text_emb_1.npy")
+    data = broken.read_bytes()
+    broken.write_bytes(data[:150])
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        with pytest.raises(ValueError, match=r"text_emb_1.npy is cut off.* The other 11 of 12 files are done"):
+            transform("in", "out", "A", engine="ray")
+        broken.write_bytes(data)
+        transform("in", "out", "A", engine="ray")
+    finally:
+        ray.shutdown()
+    assert contents("out") == contents("whole")
+
+
+def test_an_engine_that_there_is_not():
+    np.save("in.npy", drawn())
+    with pytest.raises(ValueError, match=r"engine is 'dask'. Pass 'local' or 'ray'"):
+        transform("in.npy", "out.npy", engine="dask")
+
+
+def test_the_engine_reaches_from_the_command_line(texts, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    result = CliRunner().invoke(cli.main, ["transform", "in.npy", "out.npy", "--alignment", "A", "--engine", "ray"])
+    assert result.exit_code == 2
+    assert 'Engine \'ray\' needs Ray. Type: pip install "labclip[ray]"' in result.output
