@@ -520,7 +520,8 @@ def test_an_engine_that_there_is_not():
         transform("in.npy", "out.npy", engine="dask")
 
 
-def test_the_engine_reaches_from_the_command_line(texts, monkeypatch):
+def test_the_engine_reaches_from_the_command_line(monkeypatch):
+    np.save("in.npy", drawn())
     monkeypatch.setitem(sys.modules, "ray", None)
     result = CliRunner().invoke(cli.main, ["transform", "in.npy", "out.npy", "--alignment", "A", "--engine", "ray"])
     assert result.exit_code == 2
