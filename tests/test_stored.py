@@ -525,4 +525,4 @@ def test_the_engine_reaches_from_the_command_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     result = CliRunner().invoke(cli.main, ["transform", "in.npy", "out.npy", "--alignment", "A", "--engine", "ray"])
     assert result.exit_code == 2
-    assert 'Engine \'ray\' needs Ray. Type: pip install "labclip[ray]"' in result.output
+    assert "Engine 'ray' needs Ray. Type: pip install \"labclip[ray]\"" in result.output

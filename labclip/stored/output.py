@@ -7,6 +7,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote
@@ -24,7 +25,9 @@ class Output:
     closed = False  # as pyarrow asks
 
     def __init__(self, target: Place, scratch: str | None, name: str) -> None:
-        self.size, self.digest = 0, hashlib.sha256()
+        self.size, self._digest = 0, hashlib.sha256()
+        self._pool = ThreadPoolExecutor(1)
+        self._hashed = self._pool.submit(self._digest.update, b"")
         self.problem: OSError | None = None
         self._target = target
         self._temporary = None if scratch else tempfile.TemporaryDirectory(prefix="labclip-")
@@ -41,9 +44,15 @@ class Output:
     def write(self, data: Any) -> int:
         """Append bytes."""
         self._attempt(lambda: self._file.write(data))
-        self.digest.update(data)
+        self._hashed.result()
+        self._hashed = self._pool.submit(self._digest.update, data)  # beside the next product
         self.size += len(data)
         return len(data)
+
+    def sha256(self) -> str:
+        """The hash of what was written, in hexadecimal digits."""
+        self._hashed.result()
+        return self._digest.hexdigest()
 
     def flush(self) -> None:
         """Nothing: the end of the block does."""
@@ -61,6 +70,7 @@ class Output:
         finally:
             with contextlib.suppress(OSError):
                 self._file.close()
+            self._pool.shutdown()
             self._part.unlink(missing_ok=True)
             if self._temporary is not None:
                 self._temporary.cleanup()

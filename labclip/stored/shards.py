@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from labclip.alignment import Alignment, align
+from labclip.alignment import Alignment
 from labclip.messages import typed
 from labclip.stored.formats import FORMATS, Rows, copied
 from labclip.stored.output import Output
@@ -59,7 +59,7 @@ class Work:
             rows.check()
         record = {"name": shard.name, "rows": None if shard.copied else rows.count, "bytes": out.size}
         return record | {
-            "sha256": out.digest.hexdigest(),
+            "sha256": out.sha256(),
             "source_bytes": source.fs.size(source.root),
             "version": version,
         }
@@ -70,6 +70,7 @@ class _Aligner:
 
     def __init__(self, alignment: Alignment, normalize: bool, seen: Callable[[int], Any]) -> None:
         self.count = 0
+        self._memory = torch.empty(0, 0), torch.empty(0, 0)  # of one block after the other
         self._alignment, self._normalize, self._seen = alignment, normalize, seen
         self._not_finite: list[int] = []
         self._large: list[int] = []
@@ -89,12 +90,15 @@ class _Aligner:
             return rows
         native = torch.from_numpy(rows.astype(rows.dtype.newbyteorder("="), copy=False))
         with torch.inference_mode():
-            single = native.float()
-            aligned = align(single, self._alignment.matrix)
+            if len(self._memory[0]) < len(native):
+                self._memory = torch.empty(len(native), dim), torch.empty(len(native), dim)
+            single, aligned = (one[: len(native)] for one in self._memory)
+            single.copy_(native)
+            torch.mm(single, self._alignment.matrix.T, out=aligned)
             self._look(single, aligned)
             if self._normalize:
                 aligned = F.normalize(aligned, dim=-1)
-            found: Rows = aligned.to(native.dtype).numpy().astype(rows.dtype, copy=False)
+            found: Rows = aligned.to(native.dtype, copy=True).numpy().astype(rows.dtype, copy=False)
         self.count += len(rows)
         self._seen(rows.nbytes)
         return found
