@@ -59,7 +59,7 @@ def choose(right: Sequence[NDArray[np.bool_]]) -> tuple[int, str]:
 
     Example:
         >>> choose([np.array([True, False, False]), np.array([True, False, True])])
-        (2, 'The first of 1 of 3 items that the base gets wrong and the matrix right; 0 are the other way round.')
+        (2, 'The first of 1 of 3 items that the base gets wrong and the matrix right. The other way round: 0.')
     """
     base, matrices = right[0], list(right[1:])
     n, wrong = len(base), np.flatnonzero(~base)
@@ -76,8 +76,8 @@ def choose(right: Sequence[NDArray[np.bool_]]) -> tuple[int, str]:
             said = f"The first of {len(wrong):,} of {n:,} items that the base gets wrong; none is right for {whom}."
         return int(wrong[0]), said
     return int(repaired[0]), (
-        f"The first of {len(repaired):,} of {n:,} items that the base gets wrong and {who} right; "
-        f"{int((base & none).sum()):,} are the other way round."
+        f"The first of {len(repaired):,} of {n:,} items that the base gets wrong and {who} right. "
+        f"The other way round: {int((base & none).sum()):,}."
     )
 
 

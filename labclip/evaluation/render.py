@@ -185,7 +185,7 @@ def _figure(report: Report, chosen: Sequence[summary.Shown]) -> Figure:
     for axes, (key, group) in zip(figure.axes, groups.items(), strict=True):
         _panel(axes, group, models, several=several)
         axes.set_title(summary.SIDES.get(key, key), loc="left", fontsize=10)
-    figure.axes[-1].set_xlabel("difference to the base, of 1; hollow: not measurable", fontsize=9)
+    figure.axes[-1].set_xlabel("difference to the base; hollow: not measurable", fontsize=9)
     if len(models) > 1:
         legend_below(figure, figure.axes[0])
     told = "; ".join(f"{model}: {summary.reading(chosen, place)}" for place, model in enumerate(models))
