@@ -237,12 +237,19 @@ def main():
             if library.title == "fastembed" in options.titles:
                 write_fastembed(Path(scratch))
             if library.title in options.titles or (not options.titles and installed(library.package)):
-                rows.append(measured(library, index, Path(scratch), options.rounds))
-                print(rows[-1], flush=True)
+                try:
+                    rows.append(measured(library, index, Path(scratch), options.rounds))
+                except ModuleNotFoundError as error:  # of a part of the package that is not installed
+                    print(f"{library.title} is left out: {error}", flush=True)
+                else:
+                    print(rows[-1], flush=True)
     if options.json:
         kept = json.loads(options.json.read_text()) if options.json.exists() else []
         found = {major(row): row for row in [*kept, *rows]}
         order = [library.title for library in LIBRARIES]
+        for library in LIBRARIES:
+            if "texts" in inspect.signature(library.run).parameters:  # it gets vectors and runs no model
+                found |= {key: row | {"ratio": None} for key, row in found.items() if key[0] == library.title}
         rows = sorted(found.values(), key=lambda row: (order.index(row["title"]), row["version"]))
         options.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
