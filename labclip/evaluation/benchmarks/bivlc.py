@@ -8,7 +8,7 @@ from pathlib import Path
 from labclip.data.entries import fields, table_rows
 from labclip.data.images import ImageSource
 from labclip.data.rows import parquet_columns
-from labclip.evaluation.benchmarks.pairs import PairRow, pairs_task
+from labclip.evaluation.benchmarks.pairs import PairRow, pairs_of
 from labclip.evaluation.sources import Benchmark, Sources
 from labclip.evaluation.tasks import Task
 
@@ -24,7 +24,7 @@ def read(sources: Sources) -> Task:
         [sources.data] if sources.data and sources.data.is_file() else sorted(sources.folder.rglob("test-*.parquet"))
     )
     files = files or sources.files("test-00000-of-00001.parquet")
-    return pairs_task(sources, (row for path in files for row in _rows(sources, path)))
+    return sources.task(*pairs_of(sources, (row for path in files for row in _rows(sources, path))))
 
 
 def _rows(sources: Sources, path: Path) -> Iterator[PairRow]:
@@ -34,7 +34,7 @@ def _rows(sources: Sources, path: Path) -> Iterator[PairRow]:
         *captions, kind = fields(cells, TEXTS, place)
         # Read when they are encoded: all of them in memory would be gigabytes.
         shown = [ImageSource(f"{place} {name}", path, start=row, column=name) for name in IMAGES]
-        yield place, [sources.found.add(one) for one in shown], captions, str(kind or "")
+        yield place, [sources.found.add(one) for one in shown], captions, [str(kind)] if kind else []
 
 
 BENCHMARK = Benchmark(

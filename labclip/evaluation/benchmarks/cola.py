@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from labclip.data.entries import json_items
 from labclip.data.located import ImageLayout, base_name
-from labclip.evaluation.benchmarks.pairs import PairRow, pairs_task
+from labclip.evaluation.benchmarks.pairs import PairRow, pairs_of
 from labclip.evaluation.sources import Benchmark, Sources
 from labclip.evaluation.tasks import Task
 
@@ -18,7 +18,7 @@ def read(sources: Sources) -> Task:
 
     The authors' part with single objects, a mean average precision, is not read.
     """
-    return pairs_task(sources, _rows(sources))
+    return sources.task(*pairs_of(sources, _rows(sources)))
 
 
 def _rows(sources: Sources) -> Iterator[PairRow]:
@@ -28,7 +28,7 @@ def _rows(sources: Sources) -> Iterator[PairRow]:
             raise ValueError(f"{place} is {item!r}, not [link to image 1, caption 1, link to image 2, caption 2].")
         # The links end in the names that the images have in Visual Genome.
         shown = [layout.image(base_name(link) if isinstance(link, str) else link, place) for link in item[::2]]
-        yield place, shown, item[1::2], ""
+        yield place, shown, item[1::2], ()
 
 
 BENCHMARK = Benchmark(

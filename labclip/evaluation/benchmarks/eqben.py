@@ -10,7 +10,7 @@ import numpy as np
 
 from labclip.data.entries import fields, table_rows
 from labclip.data.located import ImageLayout
-from labclip.evaluation.benchmarks.pairs import PairRow, pairs_task
+from labclip.evaluation.benchmarks.pairs import PairRow, pairs_of
 from labclip.evaluation.sources import Benchmark, Sources
 from labclip.evaluation.tasks import Task
 
@@ -19,7 +19,7 @@ WANTED = ("image0", "image1", "caption0", "caption1")
 
 def read(sources: Sources) -> Task:
     """`text`, `image` and `group` score as of Winoground, of all items and of each part, such as `eqbensd_group`."""
-    return pairs_task(sources, _rows(sources))
+    return sources.task(*pairs_of(sources, _rows(sources)))
 
 
 def _rows(sources: Sources) -> Iterator[PairRow]:
@@ -32,7 +32,7 @@ def _rows(sources: Sources) -> Iterator[PairRow]:
         part = str(names[0]).partition("/")[0]
         # Action Genome's captions are lists in some files, of which the authors take the first.
         said = [text[0] if isinstance(text, list) and text else text for text in (first, second)]
-        yield place, shown, said, part if part.startswith("eqben") else ""
+        yield place, shown, said, [part] if part.startswith("eqben") else []
 
 
 def _image(sources: Sources, layout: ImageLayout, name: Any, place: str) -> int | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from labclip.data.entries import fields, table_rows
 from labclip.data.located import ImageLayout
-from labclip.evaluation.benchmarks.pairs import PairRow, pairs_task
+from labclip.evaluation.benchmarks.pairs import PairRow, pairs_of
 from labclip.evaluation.sources import Benchmark, Sources
 from labclip.evaluation.tasks import Task
 
@@ -17,7 +17,7 @@ PROMPT = "a photo of "
 
 def read(sources: Sources) -> Task:
     """`image` (the authors' accuracy: both statements prefer their image), `text` and `group`, also of each pattern."""
-    return pairs_task(sources, _rows(sources))
+    return sources.task(*pairs_of(sources, _rows(sources)))
 
 
 def _rows(sources: Sources) -> Iterator[PairRow]:
@@ -38,7 +38,7 @@ def _rows(sources: Sources) -> Iterator[PairRow]:
             raise ValueError(f"{place}: question {number} has no partner, question {other}.")
         if number % 2:
             _, second, said, _ = waiting[other]
-            yield place, (image, second), (caption, said), kind
+            yield place, (image, second), (caption, said), [kind] if kind else []
 
 
 BENCHMARK = Benchmark(

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-
-import numpy as np
 
 from labclip.data.entries import fields, one_of, table_rows
 from labclip.data.located import ImageLayout
+from labclip.evaluation.benchmarks.pairs import PairRow, pairs_of
 from labclip.evaluation.items import gallery
 from labclip.evaluation.sources import Benchmark, Sources
-from labclip.evaluation.tasks import NONE, Pairs, Task
+from labclip.evaluation.tasks import Task
 
 TAGS = ("collapsed_tag", "num_main_preds", "secondary_tag")
 """The columns by which the paper's tables 3 and 4 break its scores down."""
@@ -58,30 +57,19 @@ def _read(sources: Sources, paths: Sequence[Path], numbers: tuple[int, int], tag
     # Winoground's jsonl names its images without their ending; its folder of the Hub has them in data/images.
     folders = "", "images/", "data/images/"
     layout = ImageLayout(sources, *(f"{at}{{path}}{end}" for at in folders for end in ("", ".png")), "{name}")
-    tagged: dict[str, list[int]] = {}
-    images: list[list[int]] = []
-    texts: list[list[int]] = []
-    places: list[str] = []
+    pairs = pairs_of(sources, _rows(sources, paths, layout, wanted, tags))
+    true = (both for one in pairs for both in zip(one.images.flat, one.texts.flat, strict=True))
+    return sources.task(*pairs, *gallery(sources, [(int(image), int(text), text) for image, text in true]))
+
+
+def _rows(
+    sources: Sources, paths: Sequence[Path], layout: ImageLayout, wanted: Sequence[str], tags: Sequence[str]
+) -> Iterator[PairRow]:
     for place, cells in itertools.chain(*(table_rows(path, {*wanted, *tags}.__contains__) for path in paths)):
         *shown, first, second = fields(cells, wanted, place)
         rows = [sources.image_in_cell(cell, f"{place} image {n}", layout) for n, cell in enumerate(shown)]
-        captions = [sources.captions.row(caption, place) for caption in (first, second)]
-        found = [row for row in rows if row is not None]
-        if len(found) == 2:
-            sources.repeated += first == second
-            images.append(found)
-            texts.append(captions)
-            for tag, value in zip(tags, fields(cells, tags, place), strict=True):
-                if value:
-                    tagged.setdefault(f"{tag}_{value}", []).append(len(places))
-            places.append(place)
-    if not images:
-        return sources.task()
-    everyone = np.arange(len(places))
-    breakdown = {tag: np.where(np.isin(everyone, tagged[tag]), 0, NONE) for tag in sorted(tagged)}
-    pairs = Pairs(np.array(images), np.array(texts), places, breakdown)
-    true = zip(pairs.images.flat, pairs.texts.flat, strict=True)
-    return sources.task(pairs, *gallery(sources, [(int(image), int(text), text) for image, text in true]))
+        values = zip(tags, fields(cells, tags, place), strict=True)
+        yield place, rows, (first, second), [f"{tag}_{value}" for tag, value in values if value]
 
 
 WINOGROUND = Benchmark(
