@@ -337,7 +337,7 @@ def test_a_layer_put_in_place_of_another_is_met(trimmed):
 
     block.attn.out_proj = MaybeCalled(24, 24)
     block.mlp.c_proj = nn.Sequential(block.mlp.c_proj, nn.Linear(24, 24))
-    met(model, trimmed)
+    assert not met(model, trimmed)  # encoded by prefixes, to the same numbers
 
 
 def test_an_encode_text_put_on_one_model_is_met(trimmed):
