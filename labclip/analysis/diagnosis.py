@@ -26,7 +26,7 @@ from labclip.analysis.space import modality_gap, permutation_similarity, spectru
 from labclip.analysis.verdict import Side, Verdict, judge, judge_cost, judge_gain
 from labclip.checks import checked_whole, described
 from labclip.data.scene_files import LabelledScenes, labelled_scenes, read_labelled_scenes
-from labclip.evaluation.example import Example, choose, item
+from labclip.evaluation.example import ShownItem, choose, item
 from labclip.messages import typed
 from labclip.model import LABCLIP
 from labclip.packages import versions_of
@@ -183,7 +183,7 @@ def _steps(total: int, progress: bool) -> Iterator[Callable[[str], object]]:
 
 def _example(
     labelled: LabelledScenes, features: SceneFeatures, found: Diagnosis, own: Alignment | None
-) -> Example | None:
+) -> ShownItem | None:
     """A scene to show, with the matrix that the report is about: of those fitted here the one not fitted on it."""
     rows, repaired = np.flatnonzero(features.has_swapped), found.repair
     names = ["base", *([found.after] if found.after else [])]

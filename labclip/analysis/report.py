@@ -16,7 +16,7 @@ from labclip.analysis.repair import Repair
 from labclip.analysis.space import Distribution, Gap, Spectrum
 from labclip.analysis.verdict import BINDS, FEW, KEPT, Verdict
 from labclip.evaluation import summary
-from labclip.evaluation.example import Example
+from labclip.evaluation.example import ShownItem
 from labclip.evaluation.scores import Compared, Estimate
 from labclip.report import Figure, Page, Reported, Section, Table, drawn, judged, terminal
 from labclip.report.values import Value, percent
@@ -84,7 +84,7 @@ class Diagnosis(Reported):
     weights_sha256: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
     date: str = ""
-    example: Example | None = None
+    example: ShownItem | None = None
 
     def __repr__(self) -> str:
         return f"<Diagnosis of {self.model!r} on {self.scenes:,} scenes: {self.verdict.code}>"

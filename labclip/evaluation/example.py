@@ -23,7 +23,7 @@ _SHOWN = 3  # alignments at most
 
 
 @dataclass(frozen=True)
-class Example:
+class ShownItem:
     """An image with a right and a wrong caption, and each model's cosines.
 
     Attributes:
@@ -81,7 +81,7 @@ def choose(right: Sequence[NDArray[np.bool_]]) -> tuple[int, str]:
     )
 
 
-def example_of(task: Task, images: Tensor, texts: Tensor, alignments: Mapping[str, Alignment]) -> Example | None:
+def example_of(task: Task, images: Tensor, texts: Tensor, alignments: Mapping[str, Alignment]) -> ShownItem | None:
     """An item of the first question that lets an image choose among captions; None where there is none to show.
 
     Features are [images, dim] and [captions, dim], of any scale, those of captions the base's own. Of several wrong
@@ -109,7 +109,7 @@ def example_of(task: Task, images: Tensor, texts: Tensor, alignments: Mapping[st
 
 def item(
     source: ImageSource, captions: tuple[str, str], image: Tensor, texts: Mapping[str, Tensor], chosen: str
-) -> Example | None:
+) -> ShownItem | None:
     """An image [dim] beside a right and a wrong caption, by each model [2, dim], all unit-length.
 
     None where the image can't be read any more: its embedding was kept, the file was not.
@@ -118,7 +118,7 @@ def item(
         small = thumbnail(source)
     except (OSError, ValueError):
         return None
-    return Example(small, captions, {name: (features @ image).tolist() for name, features in texts.items()}, chosen)
+    return ShownItem(small, captions, {name: (features @ image).tolist() for name, features in texts.items()}, chosen)
 
 
 def _choices(question: object) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from labclip.evaluation.scores import DIFFERING, Compared
-from labclip.evaluation.summary import worded
+from labclip.evaluation.summary import RECALL, worded
 from labclip.report.markup import PREAMBLE, tex, tex_row
 
 if TYPE_CHECKING:
@@ -95,7 +94,7 @@ def _cell(one: Compared | None, at: int, percent: bool) -> str:
 
 def _heading(metric: str) -> str:
     """A metric as short as papers have it, in lines: "tags_t2i_r1" is "tags T2I" above "R@1"."""
-    found = re.fullmatch(r"(?:(.+)_)?(t2i|i2t)_r(\d+)", metric)
+    found = RECALL.fullmatch(metric)
     words = worded(metric)
     if found is not None:
         of, way, k = found.groups("")

@@ -11,7 +11,7 @@ from labclip.data.entries import fields
 from labclip.evaluation import render
 from labclip.evaluation.answers import Answer, write_csv
 from labclip.evaluation.benchmarks import BENCHMARKS
-from labclip.evaluation.example import Example
+from labclip.evaluation.example import ShownItem
 from labclip.evaluation.paper import latex_of_models
 from labclip.evaluation.scores import Compared, Difference, Estimate
 from labclip.evaluation.sources import Benchmark
@@ -48,7 +48,7 @@ class Result:
     data: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
     items: Sequence[Answer] = field(default=(), repr=False, compare=False)
-    example: Example | None = field(default=None, repr=False, compare=False)
+    example: ShownItem | None = field(default=None, repr=False, compare=False)
 
     def metric(self, name: str) -> Compared:
         """One metric by name.

@@ -30,6 +30,9 @@ COMMANDS: dict[str, str] = {
 """What measures a side, by a benchmark that everybody can get."""
 
 
+RECALL = re.compile(r"(?:(.+)_)?(t2i|i2t)_r(\d+)")
+"""The name of a metric of retrieval: what is searched with, if it is no caption, the direction, and k."""
+
 KNOWN = 0.9
 """Accuracy that the whole interval reaches where a model "tells" in the first sentence of a report."""
 
@@ -48,7 +51,7 @@ def worded(metric: str) -> str:
         >>> [worded(name) for name in ("t2i_r1", "tags_i2t_r5", "one_object_acc1", "swap_att")]
         ['image search by captions (R@1)', 'tag search by image (R@5)', 'one object: top-1 accuracy', 'swap attribute']
     """
-    if found := re.fullmatch(r"(?:(.+)_)?(t2i|i2t)_r(\d+)", metric):
+    if found := RECALL.fullmatch(metric):
         kind, way, k = found.groups("captions")
         search = f"image search by {kind}" if way == "t2i" else f"{kind.removesuffix('s')} search by image"
         return f"{search} (R@{k})"
