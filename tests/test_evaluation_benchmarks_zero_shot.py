@@ -257,3 +257,10 @@ def test_cifars_binary_version_is_named(tmp_path):
 class Hostile:
     def __reduce__(self):
         return print, ("this ran",)
+
+
+def test_a_tar_without_an_image_says_so(tmp_path):
+    with tarfile.open(tmp_path / "0.tar", "w"):
+        pass
+    with pytest.raises(ValueError, match=r"0.tar has no image. Fetch it again."):
+        read("zero-shot", tmp_path / "0.tar")

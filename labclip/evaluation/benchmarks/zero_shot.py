@@ -146,13 +146,15 @@ def _samples(sources: Sources, shards: Sequence[Path]) -> _Found:
             assert found is not None
             image.append(found)
             label.append(int(value))
+    if not image:
+        raise ValueError(f"{shards[0]} has no image. Fetch it again.")
     beside = [path for at in (shards[0].parent, shards[0].parent.parent) for path in at.glob("*.txt")]
     files = {path.name: path for path in reversed(beside)}
     listed = files.get("classnames.txt")
-    names = _listed(str(listed), sources)[1] if listed else [str(number) for number in range(max(label, default=0) + 1)]
-    if not image or max(label) >= len(names):
+    names = _listed(str(listed), sources)[1] if listed else [str(number) for number in range(max(label) + 1)]
+    if max(label) >= len(names):
         raise ValueError(
-            f"{shards[0]} has {len(image)} images of classes up to {max(label, default=0)}, but {listed} has "
+            f"{shards[0]} has {len(image)} images of classes up to {max(label)}, but {listed} has "
             f"{len(names)} names, from class 0 on. Fetch both again."
         )
     return _Found(image, label, names, str(files.get(TEMPLATES_FILE, "")))
