@@ -4,6 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 LOWEST := .venv-lowest
 OTHERS := .venv-libraries
+WHEEL  := .venv-wheel
 
 .PHONY: demo test slow lowest libraries check format lint types docs bench results weights wheel clean
 
@@ -54,9 +55,13 @@ results: $(VENV)/.installed  ## measures docs/results.md again: two minutes
 weights: $(VENV)/.installed  ## makes the embedded model again: about ten minutes on two cores
 	$(BIN)/python weights/make.py
 
-wheel: $(VENV)/.dev
-	rm -rf dist
-	$(BIN)/python -m build --wheel
+wheel: $(VENV)/.dev  ## sdist and wheel, checked; the wheel in an environment of its own, with the network refused
+	rm -rf dist $(WHEEL)
+	$(BIN)/python -m build
+	$(BIN)/python -m twine check --strict dist/*
+	$(PYTHON) -m venv $(WHEEL)
+	$(WHEEL)/bin/python -m pip install --quiet dist/*.whl
+	$(BIN)/python -m pytest -m wheel
 
 $(VENV)/.pip:
 	$(PYTHON) -m venv $(VENV)
@@ -86,4 +91,4 @@ $(OTHERS)/.dev: pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(LOWEST) $(OTHERS) dist build .pytest_cache .ruff_cache .mypy_cache .benchmarks
+	rm -rf $(VENV) $(LOWEST) $(OTHERS) $(WHEEL) dist build .pytest_cache .ruff_cache .mypy_cache .benchmarks
