@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -15,6 +13,7 @@ from labclip.alignment import FINGERPRINT_CAPTION, Alignment
 from labclip.checks import first_line
 from labclip.folded import check_unfolded
 from labclip.io.architecture import VOCABULARY
+from labclip.modes import evaluating
 from labclip.openclip import check_activation, check_base, check_fingerprint, default_tokenizer, uses_quick_gelu
 
 # Where a module keeps its last linear map on the text side, by attribute path, first match wins.
@@ -61,24 +60,12 @@ def is_text_model(model: Any) -> bool:
 
 def text_features(model: Any, **inputs: torch.Tensor) -> torch.Tensor:
     """Unnormalised text embeddings by a model of transformers, whose releases give a tensor or an object."""
-    with torch.no_grad(), _evaluating(model):
+    with torch.no_grad(), evaluating(model):
         output = model.get_text_features(**inputs) if hasattr(model, "get_text_features") else model(**inputs)
     if isinstance(output, torch.Tensor):
         return output
     found = getattr(output, "text_embeds", None)
     return output.pooler_output if found is None else found
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """A model in evaluation mode, without dropout, and after that as it was."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def check_fits(model: Any, alignment: Alignment, tokenizer: Any) -> None:
