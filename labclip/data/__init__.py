@@ -2,7 +2,7 @@
 
 from labclip.data.columns import Columns
 from labclip.data.images import ImageSource
-from labclip.data.inputs import find_inputs
 from labclip.data.items import BadRow, Item, read_items
+from labclip.data.rows import find_inputs
 
 __all__ = ["BadRow", "Columns", "ImageSource", "Item", "find_inputs", "read_items"]

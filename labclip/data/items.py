@@ -12,8 +12,7 @@ from labclip.data.cleaning import clean as clean_text
 from labclip.data.cleaning import is_shuffle
 from labclip.data.columns import Columns, Negative, RowError, is_empty, listed
 from labclip.data.images import ImageSource
-from labclip.data.inputs import READERS, find_inputs
-from labclip.data.rows import Row, Wanted, parquet_columns
+from labclip.data.rows import READERS, Row, Wanted, find_inputs, parquet_columns
 from labclip.messages import typed
 
 WORDS = 40

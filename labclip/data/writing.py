@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from labclip.data.inputs import READERS
-from labclip.data.rows import BATCH, PARQUET, Row, Wanted, open_parquet
+from labclip.data.rows import BATCH, PARQUET, READERS, Row, Wanted, open_parquet
 from labclip.packages import require
 
 _encode = json.JSONEncoder(ensure_ascii=False).encode

@@ -24,6 +24,7 @@ from labclip.encode.fingerprint import tokenizer_and_preprocess
 from labclip.images import image_dtype
 from labclip.messages import typed
 from labclip.model import LABCLIP
+from labclip.modes import evaluating
 from labclip.text import Cut, counting_cut
 
 Embeddings = NDArray[np.float32]
@@ -242,15 +243,3 @@ def decoding(workers: int) -> Iterator[ThreadPoolExecutor]:
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
         torch.set_num_threads(threads)  # what the workers set would be the default of threads started later
-
-
-@contextmanager
-def evaluating(model: LABCLIP) -> Iterator[None]:
-    """Evaluation mode: dropout would make the features random."""
-    training = model.training, model.clip.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(training[0])
-        model.clip.train(training[1])

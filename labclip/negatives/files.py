@@ -13,9 +13,8 @@ from tqdm import tqdm
 from labclip.data.cleaning import clean as clean_caption
 from labclip.data.cleaning import comparable
 from labclip.data.columns import CAPTIONS, Columns
-from labclip.data.inputs import READERS, find_inputs
 from labclip.data.items import WORDS, BadRow, Item, RowReader, read_items
-from labclip.data.rows import parquet_columns, repeated_column
+from labclip.data.rows import READERS, find_inputs, parquet_columns, repeated_column
 from labclip.data.writing import WRITABLE, RowBatch, read_batches
 from labclip.messages import printable, typed
 from labclip.negatives.choosing import Method, TrueCaptions, check_method, choose, max_words

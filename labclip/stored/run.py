@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from labclip.messages import typed
 from labclip.paths import check_file
-from labclip.stored.output import Output
+from labclip.stored.output import writing
 from labclip.stored.places import FACTS, RECORD, UNFINISHED, Place
 
 _COMPARED = ("source", "matrix_sha256", "strength", "normalize", "column")
@@ -138,7 +138,7 @@ class Run:
     def _write(self, path: str, values: Mapping[str, Any]) -> None:
         """Write a JSON file, whole or not at all."""
         data = (json.dumps(values, indent=1, ensure_ascii=False) + "\n").encode()
-        with Output(Place(self._fs, path, path), self.unfinished if self._target.is_local else None, "record") as file:
+        with writing(Place(self._fs, path, path), self.unfinished if self._target.is_local else None, "record") as file:
             file.write(data)
 
 

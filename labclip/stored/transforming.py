@@ -15,11 +15,10 @@ from labclip.io.folder import matrix_sha256
 from labclip.io.names import name_of
 from labclip.messages import typed
 from labclip.packages import versions_of
-from labclip.stored.engines import ENGINES, Engine
 from labclip.stored.output import UnwritableError
 from labclip.stored.places import Place, Shard, find_shards, holders, place_of, version_of
 from labclip.stored.run import Run, described, read_record
-from labclip.stored.shards import Work
+from labclip.stored.shards import ENGINES, Engine, Work
 
 FORMAT_VERSION = 1
 _SHOWN = 3  # files that a message names
