@@ -109,6 +109,27 @@ def test_captions_of_clevr_keep_their_own_length_in_the_base_alone(model, tmp_pa
     assert not any("own length" in text for text in (*ours.notes, ours.example.chosen))
 
 
+def test_text_to_text_is_what_the_folded_model_gives_by_itself(model, tmp_path):
+    drawn = scenes.sample(30, seed=9)
+    Image.fromarray(drawn.images[0]).save(tmp_path / "0.png")
+    words = zip(drawn.captions[::2], drawn.captions[1::2], drawn.swapped_captions[::2], strict=True)
+    keys = ("caption", "caption2", "negative_caption")
+    items = [{"id": at, "filename": "0.png", **dict(zip(keys, said, strict=True))} for at, said in enumerate(words)]
+    for name in SUBSETS[2:]:
+        (tmp_path / f"{name}.json").write_text(json.dumps(items))
+    found = evaluate(model, "sugarcrepe-pp", data=tmp_path, cache=None, progress=False)["sugarcrepe-pp"]
+    folded = labclip.fold(model)
+    with torch.no_grad():
+        one, two, wrong = (
+            F.normalize(folded.encode_text(model.tokenizer([item[key] for item in items])), dim=-1) for key in keys
+        )
+    margin = (one * two).sum(-1) - torch.maximum((one * wrong).sum(-1), (two * wrong).sum(-1))
+    listed = [item.margin for item in found.items if item.metrics[0] == "swap_obj_tot"]
+    assert [each["labclip"] for each in listed] == pytest.approx(margin.tolist(), abs=1e-5)
+    assert found.metric("micro_tot").estimates[1].value == pytest.approx((margin > 0).float().mean().item())
+    assert [each["base"] for each in listed] != pytest.approx(margin.tolist(), abs=1e-3)
+
+
 def test_strength_zero_is_the_base_on_every_metric(model):
     report = evaluate(model, "scenes", options={"n": 300}, strengths=[0.0], cache=None, progress=False)
     found = report.to_json()["benchmarks"]["scenes"]
