@@ -91,17 +91,18 @@ def example_of(task: Task, images: Tensor, texts: Tensor, alignments: Mapping[st
     if asked is None or task.embedded is not None:
         return None
     image, options = map(torch.from_numpy, asked)
-    images, base = unit_length(images, "Image features"), unit_length(texts, "Text features")
-    models = {"base": base}
-    models |= {name: unit_length(one(base), "Aligned text features") for name, one in list(alignments.items())[:_SHOWN]}
+    images = unit_length(images, "Image features")
+    several = dict(list(alignments.items())[:_SHOWN])
+    models = dict(zip(("base", *several), task.read_by(texts, list(several.values())), strict=True))
     margins = [choice_margins(images, features, image, options).numpy() for features in models.values()]
     row, chosen = choose([margin > 0 for margin in margins])
+    chosen += " The base's captions keep their own length, so that its figures are no cosines." * task.own_length
     right, *others = (int(option) for option in options[row])
     others = [option for option in others if option not in (NONE, right)]
     if not others:
         return None
     shown = images[image[row]]
-    wrong = max(others, key=lambda option: float(shown @ base[option]))
+    wrong = max(others, key=lambda option: float(shown @ models["base"][option]))
     texts_of = {name: features[[right, wrong]] for name, features in models.items()}
     captions = task.captions[right], task.captions[wrong]
     return item(task.images[int(image[row])], captions, shown, texts_of, chosen)

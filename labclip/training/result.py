@@ -11,6 +11,7 @@ from typing import Any
 from labclip.alignment import Alignment
 from labclip.messages import typed
 from labclip.packages import EVAL, require
+from labclip.paths import whole_file
 from labclip.report import Figure, Page, Reported, Section, Table, drawn
 from labclip.report.drawing import BLUE, GREEN, INK, ORANGE, PINK, SKY, SOFT, empty, legend_below, literal
 from labclip.report.values import Value, percent
@@ -86,7 +87,8 @@ class FitResult(Reported):
         self._draw_epochs(right)
         legend_below(figure, left)
         if path is not None:
-            figure.savefig(path, dpi=150)
+            with whole_file(Path(path)) as part:
+                figure.savefig(part, dpi=150)
         return figure
 
     def _draw_frontier(self, axes: Any) -> None:
