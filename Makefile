@@ -36,8 +36,9 @@ lint: $(VENV)/.dev
 types: $(VENV)/.dev
 	$(BIN)/mypy
 
-docs: $(VENV)/.dev  ## the generated parts are fresh, links and snippets are right
+docs: $(VENV)/.docs  ## the generated parts are fresh, the site builds without a warning, links and snippets are right
 	$(BIN)/python docs/reference.py --check
+	$(BIN)/python -m sphinx -q -W --keep-going -n docs docs/_build
 	$(BIN)/python -m pytest tests/test_docs.py
 
 bench: $(VENV)/.dev  ## the ratios that README and docs promise
@@ -77,6 +78,10 @@ $(VENV)/.dev: $(VENV)/.installed pyproject.toml
 	$(BIN)/python -m pip install --quiet --group dev
 	@touch $@
 
+$(VENV)/.docs: $(VENV)/.dev pyproject.toml
+	$(BIN)/python -m pip install --quiet --group docs
+	@touch $@
+
 # Both in one step, so that pip finds versions that go together.
 $(LOWEST)/.dev: pyproject.toml
 	$(PYTHON) -m venv $(LOWEST)
@@ -91,4 +96,4 @@ $(OTHERS)/.dev: pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(LOWEST) $(OTHERS) $(WHEEL) dist build .pytest_cache .ruff_cache .mypy_cache .benchmarks
+	rm -rf $(VENV) $(LOWEST) $(OTHERS) $(WHEEL) dist build docs/_build .pytest_cache .ruff_cache .mypy_cache .benchmarks

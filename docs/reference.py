@@ -65,6 +65,23 @@ def help_text():
     return "\n\n".join(parts)
 
 
+def schema():
+    """The keys of an alignment's `config.json`, from its JSON Schema."""
+    rows = []
+
+    def add(prefix, part):
+        for name, one in part["properties"].items():
+            kind = one.get("type", f"the number {one['const']}" if "const" in one else "string or null")
+            kind = kind if isinstance(kind, str) else " or ".join(kind)
+            required = "yes" if name in part.get("required", ()) else "no"
+            rows.append((f"`{prefix}{name}`", kind, required, one["description"]))
+            if "properties" in one:
+                add(f"{name}.", one)
+
+    add("", read("docs/alignment-folder.schema.json"))
+    return table(("key", "type", "required", "meaning"), rows)
+
+
 def measured():
     """The embedded model's table, from the file that `make weights` writes beside it; all of it is in its card."""
     rows = read("weights/scenes/config.json")["metadata"]["results"]["scenes"]
@@ -289,6 +306,7 @@ PARTS = {
     "sections": sections,
     "benchmarks": benchmarks,
     "measured": measured,
+    "schema": schema,
     "scored": scored,
     "ratios": ratios,
     "recipes": recipes,

@@ -3,16 +3,21 @@
 import contextlib
 import importlib.util
 import io
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file
 
 import labclip
+from labclip.io import folder as alignment_folder
 from labclip.io.published import PUBLISHED
 from labclip.scenes.vocabulary import COLOURS, SHAPES
 
@@ -124,3 +129,48 @@ def test_docstring_examples_run():
         failed, tried = doctest.testmod(module, extraglobs=names)
         assert tried > 0
         assert failed == 0
+
+
+SCHEMA = json.loads((ROOT / "docs" / "alignment-folder.schema.json").read_text())
+
+
+def test_the_schema_has_the_keys_that_labclip_reads():
+    assert set(SCHEMA["properties"]) == alignment_folder._KNOWN
+    assert set(SCHEMA["required"]) == alignment_folder._REQUIRED
+    assert SCHEMA["properties"]["format_version"]["const"] == alignment_folder.FORMAT_VERSION
+    assert SCHEMA["properties"]["dim"]["maximum"] == alignment_folder.MAX_DIM
+    assert f"{alignment_folder.MAX_CONFIG_BYTES:,} bytes" in (ROOT / "docs" / "alignment-folder.md").read_text()
+
+
+def test_what_labclip_saves_follows_the_schema(tmp_path):
+    validator = pytest.importorskip("jsonschema").Draft202012Validator(SCHEMA)
+    validator.check_schema(SCHEMA)
+    base = labclip.Base("ViT-B-32-quickgelu", "openai", quick_gelu=True, embed_dim=2)
+    metadata = {"results": {"csv": {"base": {"binding": 0.5}, "labclip": {"binding": 0.9}}}}
+    labclip.Alignment.identity(2).save_pretrained(tmp_path / "least")
+    labclip.Alignment(
+        torch.eye(2), base=base, logit_scale=4.0, strength=0.5, metadata=metadata, fingerprint=torch.tensor([1.0, 0.0])
+    ).save_pretrained(tmp_path / "all")
+    for folder in (tmp_path / "least", tmp_path / "all", ROOT / "weights" / "scenes"):
+        config = json.loads((folder / "config.json").read_text())
+        validator.validate(config)
+        for wrong in ({"format_version": 2}, {"dim": 0}, {"matrix_sha256": "00"}, {"base": {"model": "ViT-B-32"}}):
+            assert not validator.is_valid(config | wrong), wrong
+        assert not validator.is_valid({key: value for key, value in config.items() if key != "base"})
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs Node.js")
+def test_a_reader_in_another_language_agrees(tmp_path):
+    alignment = labclip.Alignment.from_pretrained("scenes")
+    alignment.save_pretrained(tmp_path)
+    text = np.random.default_rng(0).standard_normal(alignment.dim)
+    text /= np.linalg.norm(text)
+    command = ["node", ROOT / "docs" / "examples" / "reader.mjs", tmp_path]
+    done = subprocess.run(command, input=json.dumps(text.tolist()), capture_output=True, text=True, check=True)
+    assert np.abs(json.loads(done.stdout) - alignment(text)).max() < 1e-6
+    weights = bytearray((tmp_path / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (tmp_path / "model.safetensors").write_bytes(weights)
+    done = subprocess.run(command, input="[]", capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "not the matrix of the config" in done.stderr

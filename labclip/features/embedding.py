@@ -65,7 +65,7 @@ def embed(
     Args:
         model: The base, wrapped; its device and precision are used.
         captions: A csv, tsv, jsonl, json (a list of objects, COCO captions, Karpathy's) or Parquet file, a WebDataset
-            tar, a pattern such as "shards/*.tar", a folder of tars or of Parquet files, or several of these.
+            tar, a pattern such as `shards/*.tar`, a folder of tars or of Parquet files, or several of these.
         out: The feature folder; made if it does not exist.
         images: The folder that paths of images are relative to; by default the one that the file of captions is in.
         column: The captions' column; by default `caption` or `title`, or an archive's `.txt`.
