@@ -128,7 +128,7 @@ def test_the_quickstart_prints_what_the_readme_says(alone):
     ("command", "said"),
     [
         (["negatives", "captions.csv", "out.csv", "--method", "shuffle"], 'Type: pip install "labclip[negatives]"'),
-        (["embed", "--model", "scenes", "--captions", "captions.parquet", "out"], 'pip install "labclip[data]"'),
+        (["embed", "-q", "--model", "scenes", "--captions", "captions.parquet", "out"], 'pip install "labclip[data]"'),
         (["diagnose", "--model", "scenes", "--out", "report.html"], 'Type: pip install "labclip[eval]"'),
     ],
 )
