@@ -275,8 +275,14 @@ class Alignment(Pushable):
         Args:
             strength: 0 is the base model exactly, 1 the matrix as fitted; outside [0, 1.5] a UserWarning says so.
         """
-        _warn_unusual(strength)
-        return with_record(self, strength=strength)
+        value = checked_number("strength", strength)
+        if not 0.0 <= value <= _USUAL_STRENGTH:
+            warnings.warn(
+                f"strength is {value:g}. Usual is 0, the base, to 1, the matrix as fitted; a little above 1 "
+                f"exaggerates it. Below 0 or above {_USUAL_STRENGTH:g} the embeddings leave what was fitted.",
+                stacklevel=2,
+            )
+        return with_record(self, strength=value)
 
     @classmethod
     def from_pretrained(
@@ -337,18 +343,6 @@ def with_record(alignment: Alignment, **changes: Any) -> Alignment:
     """The same fitted matrix with another `base`, `logit_scale`, `strength`, `metadata` or `fingerprint`."""
     kept = {name: getattr(alignment, name) for name in ("base", "logit_scale", "strength", "metadata", "fingerprint")}
     return Alignment(alignment.fitted, **(kept | changes))
-
-
-def _warn_unusual(strength: Any) -> None:
-    """Warn the caller of `at` of a strength that no fit was measured at; what is no number is refused elsewhere."""
-    value = checked_number("strength", strength)
-    if not 0.0 <= value <= _USUAL_STRENGTH:
-        warnings.warn(
-            f"strength is {value:g}. Usual is 0, the base, to 1, the matrix as fitted; a little above 1 exaggerates "
-            f"it. Below 0 or above {_USUAL_STRENGTH:g} the embeddings leave what was fitted.",
-            UserWarning,
-            stacklevel=3,
-        )
 
 
 def _set(alignment: Alignment, *values: Any) -> None:

@@ -35,10 +35,9 @@ def as_stored(preprocess: Preprocess) -> Preprocess:
         >>> model = LABCLIP.from_pretrained("scenes")
         >>> model.preprocess = as_stored(model.preprocess)
     """
-    transforms = getattr(preprocess, "transforms", [])
     compose: Any = type(preprocess)
-    kept: Preprocess = compose([one for one in transforms if one is not upright]) if transforms else preprocess
-    return kept
+    transforms = getattr(preprocess, "transforms", None)
+    return compose([one for one in transforms if one is not upright]) if transforms else preprocess
 
 
 def as_batch(image: Any, preprocess: Preprocess | None, *, tower: nn.Module, device: torch.device) -> Any:

@@ -215,7 +215,7 @@ def test_clevrs_own_scenes(tmp_path):
     task = read("clevr", tmp_path, protocol="labclip", split="all")
     assert "blue cube and red cone and red cone" in task.captions
     assert counts(task)["binding"] == 1
-    assert len(read_labelled_scenes(tmp_path, objects=1)) == 1
+    assert len(read_labelled_scenes(tmp_path)) == 2
     with pytest.raises(ValueError, match="No image has 2 objects; numbers of objects are 1, 3"):
         read("clevr", tmp_path, objects=2)
 

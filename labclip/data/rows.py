@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any, AnyStr, BinaryIO
 
 from labclip.data.streaming import stream_json
-from labclip.packages import require
+from labclip.packages import PARQUET, require
 
 Wanted = Callable[[str], bool]
 """Whether a column is of use; Parquet reads no others."""
@@ -27,8 +27,6 @@ BATCH = 256
 
 LIMIT = 16 * 2**20
 """Characters of a cell of a csv file or a line of text, bytes of a line of a jsonl file or of a text in an archive."""
-
-PARQUET = "Parquet files need pyarrow", 'pip install "labclip[data]"'
 
 _IN_TAR = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm")
 _BLOCK = 512  # bytes of a tar

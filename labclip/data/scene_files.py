@@ -93,22 +93,17 @@ def labelled_scenes(n: int, *, seed: int = 0, split: str = "seen", n_objects: in
 
 
 def read_labelled_scenes(
-    path: str | Path,
-    images: str | Path | None = None,
-    *,
-    objects: int = 0,
-    on_missing: str = "raise",
+    path: str | Path, images: str | Path | None = None, *, on_missing: str = "raise"
 ) -> LabelledScenes:
     """Read CLEVR, PUG:SPAR or PUG:SPARE in the forms people have them.
 
     Args:
         path: A file as `read_scene_file` takes it, or a folder with one under its usual name.
         images: Folder that the names of images are relative to; None is the file's folder.
-        objects: Only images with as many objects; 0 takes 2 of CLEVR's numbered files, and all of any other.
         on_missing: "raise", or "skip" to leave out images that are not there.
     """
     files = DataFiles(Path(path), None if images is None else Path(images), on_missing)
-    file = find_scene_file(files, tuple(_USUAL), objects=objects)
+    file = find_scene_file(files, tuple(_USUAL))
     found = locate_images(files, file, file.entries)
     files.settle()
     if not found:
@@ -124,7 +119,7 @@ def read_labelled_scenes(
 
 
 def find_scene_file(files: DataFiles, kinds: Sequence[str], *, objects: int = 0) -> SceneFile:
-    """The file of one of the `kinds`, with the entries of as many objects, as of `read_labelled_scenes`."""
+    """The file of one of the `kinds`, with as many objects; 0 takes 2 of CLEVR's files, all of others."""
     usual = [name for kind in kinds for name in _USUAL[kind]]
     file = read_scene_file(files.either(*(name.format(n=objects or 2) for name in dict.fromkeys(usual))))
     if file.kind not in kinds:

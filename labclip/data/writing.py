@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from labclip.data.rows import BATCH, PARQUET, READERS, Row, Wanted, open_parquet
-from labclip.packages import require
+from labclip.data.rows import BATCH, READERS, Row, Wanted, open_parquet
+from labclip.packages import PARQUET, require
 
 _encode = json.JSONEncoder(ensure_ascii=False).encode
 _ROW_GROUP = 65_536  # rows, as most Parquet writers choose

@@ -87,7 +87,8 @@ class Encoder:
         self.tokenizer, self._preprocess = tokenizer_and_preprocess(model)
         self.model = model
         self.batch_size = batch_size
-        self.workers = decoders(workers)
+        available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self.workers = workers or min(available, 16)
         self.cut = Cut()
         self._hidden = not progress
 
@@ -224,12 +225,6 @@ def batched(stream: Iterable[T], size: int) -> Iterator[list[T]]:
     rest = iter(stream)
     while batch := list(islice(rest, size)):
         yield batch
-
-
-def decoders(workers: int | None) -> int:
-    """How many threads decode: those asked for, else one a processor, at most 16."""
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return workers or min(available, 16)
 
 
 @contextmanager

@@ -39,17 +39,13 @@ def matches(clip: nn.Module, config: Mapping[str, Any]) -> bool | None:
     try:
         if "hf_model_name" in config["text_cfg"] or "timm_model_name" in config["vision_cfg"]:
             return None
-        return _signature(_build_empty(dict(config))) == _signature(clip)
+        custom = config.get("custom_text", False)
+        kind = open_clip.CoCa if "multimodal_cfg" in config else open_clip.CustomTextCLIP if custom else open_clip.CLIP
+        with torch.device("meta"):  # without memory for its weights
+            built = kind(**{key: value for key, value in config.items() if key != "custom_text"})
+        return _signature(built) == _signature(clip)
     except (TypeError, KeyError, ValueError, RuntimeError, AssertionError, AttributeError):
         return False  # a configuration that OpenCLIP can't build is not this model's
-
-
-def _build_empty(config: dict[str, Any]) -> nn.Module:
-    """A model without memory for its weights."""
-    custom = config.pop("custom_text", False)
-    kind = open_clip.CoCa if "multimodal_cfg" in config else open_clip.CustomTextCLIP if custom else open_clip.CLIP
-    with torch.device("meta"):
-        return kind(**config)
 
 
 # What the weights' shapes do not show and the numbers depend on, of every module that has it. QuickGELU has no

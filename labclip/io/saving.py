@@ -32,13 +32,9 @@ _TELLING = [FINGERPRINT_CAPTION, "Two Dogs, one cat -- and  a bird!", "a very " 
 
 
 def save_model(model: LABCLIP, folder: str | Path, *, config: str | Mapping[str, Any] | None = None) -> None:
-    """Write a self-contained folder: the base as an OpenCLIP folder, the alignment's three files in it as well.
+    """`LABCLIP.save_pretrained`: the base as an OpenCLIP folder, the alignment's three files in it as well.
 
-    The architecture of a base that labclip did not load is `config`: OpenCLIP's name of it, or a `model_cfg`. Warns if
-    nothing shows that the base is the one recorded: it was given by hand, or trained on.
-
-    Raises:
-        ValueError: If the architecture of the base is not known, or its tokenizer can't be saved.
+    Warns if nothing shows that the base is the one recorded: it was given by hand, or trained on.
     """
     openclip = config_for(model.clip, model.alignment.base, model.openclip_config, config)
     alignment = _as_verified(model)

@@ -25,9 +25,10 @@ _PLACES = (
 )
 
 
-def projection_of(model: nn.Module) -> tuple[Any, str]:
+def projection_of(model: Any) -> tuple[Any, str]:
     """The module that holds the text projection, and its name there; ValueError if none is found."""
-    places = [*_PLACES, "head"] if is_text_model(model) else _PLACES
+    text_alone = of_transformers(model) and model.config.model_type.endswith("text_model")
+    places = [*_PLACES, "head"] if text_alone else _PLACES
     for place in places:
         *path, name = place.split(".")
         owner: Any = model
@@ -51,11 +52,6 @@ def of_openclip(model: Any) -> bool:
     """Whether a module has OpenCLIP's `encode_text`, which OpenAI's `clip` has without `normalize`."""
     encode = getattr(model, "encode_text", None)
     return callable(encode) and "normalize" in inspect.signature(encode).parameters
-
-
-def is_text_model(model: Any) -> bool:
-    """Whether it is a text model alone of transformers."""
-    return of_transformers(model) and model.config.model_type.endswith("text_model")
 
 
 def text_features(model: Any, **inputs: torch.Tensor) -> torch.Tensor:

@@ -148,11 +148,7 @@ def _names(place: Place, folder: str) -> list[str]:
     """The files that lie directly in a folder of a place, numbers in order."""
     path = f"{place.root}/{folder}" if folder else place.root
     found = [PurePosixPath(one["name"]).name for one in place.fs.ls(path, detail=True) if one["type"] == "file"]
-    return sorted(found, key=_in_order)
-
-
-def _in_order(name: str) -> list[int | str]:
-    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
+    return sorted(found, key=lambda name: [int(one) if one.isdecimal() else one for one in re.split(r"(\d+)", name)])
 
 
 def _shard(name: str, source: Place, target: Place, *, single: bool = False, copied: bool = False) -> Shard:

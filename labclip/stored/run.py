@@ -43,7 +43,7 @@ class Run:
             raise ValueError(f"{place.shown} is a file, but the input is a folder. Pass the path of a folder.")
         if not self._is_folder and place.is_local:
             check_file(Path(place.root))
-        started, finished = self._read(f"{self.unfinished}/{FACTS}"), self._read(self.manifest)
+        started, finished = read_record(self._fs, f"{self.unfinished}/{FACTS}"), self.finished
         if self._is_folder and not (started or finished) and self._strange():
             raise ValueError(f"{place.shown} is not empty, and this command did not write it. Pass another folder.")
         if force:
@@ -87,7 +87,7 @@ class Run:
     @property
     def finished(self) -> dict[str, Any] | None:
         """The manifest, where there is one."""
-        return self._read(self.manifest)
+        return read_record(self._fs, self.manifest)
 
     def start(self, facts: Mapping[str, Any], *, force: bool) -> None:
         """Keep what the run is of; with `force` remove first what an earlier one has written."""
@@ -103,7 +103,7 @@ class Run:
         """The files that are done, by their names."""
         found = {}
         for path in self._records():
-            if record := self._read(path):
+            if record := read_record(self._fs, path):
                 found[record["name"]] = record
         return found
 
@@ -131,9 +131,6 @@ class Run:
                 self._fs.rmdir(self.unfinished)
                 if self._is_folder:
                     self._fs.rmdir(self._target.root)  # where it is empty
-
-    def _read(self, path: str) -> dict[str, Any] | None:
-        return read_record(self._fs, path)
 
     def _write(self, path: str, values: Mapping[str, Any]) -> None:
         """Write a JSON file, whole or not at all."""
