@@ -139,10 +139,8 @@ def test_a_page_shows_a_held_out_caption_and_its_image_where_that_is_found(tmp_p
     result = labclip.fit(features, epochs=3, progress=False)
     rows = [json.loads(line) for line in Path("features/captions.jsonl").read_text().splitlines()]
     (row,) = [at for at, one in enumerate(rows) if (one["caption"], *one["negatives"]) == result.example.captions]
-    shown, texts = (
-        torch.tensor(features.images[row]),
-        model.encode_text([*result.example.captions], aligned=False).detach(),
-    )
+    shown = torch.tensor(features.images[row])
+    texts = model.encode_text([*result.example.captions], aligned=False).detach()
     aligned = result.alignment(texts, normalize=True)
     assert result.example.cosines["base"] == pytest.approx((F.normalize(texts, dim=-1) @ shown).tolist(), abs=1e-5)
     assert result.example.cosines["LABCLIP"] == pytest.approx((aligned @ shown).tolist(), abs=1e-5)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -57,10 +57,10 @@ class HeldOut:
         kept = kept[order[: max(2, min(fit, GALLERY))]].sort().values
         captions = data.captions[torch.isin(data.image_index[data.captions], kept)]
         index = torch.searchsorted(kept, data.image_index[captions])
-        negatives = (
-            (data.negatives.take(captions), data.negatives.present[captions]) if data.negatives else (None, None)
-        )
-        return cls(data.images.take(kept), data.texts.take(captions), index, *negatives, captions)
+        held = cls(data.images.take(kept), data.texts.take(captions), index, captions=captions)
+        if (wrong := data.negatives) is None:
+            return held
+        return replace(held, negatives=wrong.take(captions), has_negative=wrong.present[captions])
 
 
 @dataclass(frozen=True)
