@@ -284,7 +284,7 @@ def test_files_are_written_whole_or_not_at_all(tmp_path):
 class Quick:
     """Stands for the result of a command that takes a minute."""
 
-    results = {}
+    results = None
 
     def write_html(self, path):
         path.write_text("whole")

@@ -11,7 +11,6 @@ from labclip.data.entries import fields
 from labclip.evaluation import render
 from labclip.evaluation.answers import Answer, write_csv
 from labclip.evaluation.benchmarks import BENCHMARKS
-from labclip.evaluation.example import ShownItem
 from labclip.evaluation.paper import latex_of_models
 from labclip.evaluation.scores import Compared, Difference, Estimate
 from labclip.evaluation.sources import Benchmark
@@ -19,6 +18,7 @@ from labclip.jsonfile import read_json
 from labclip.messages import typed
 from labclip.paths import whole_file
 from labclip.report import Reported
+from labclip.report.example import ShownItem
 from labclip.report.values import Page
 
 _MEASURED = ("base", "weights_sha256", "models", "alignments", "versions")
