@@ -14,7 +14,7 @@ from torch import Tensor
 
 from labclip.alignment import Alignment
 from labclip.encode.cache import Cache, default_cache, encode
-from labclip.encode.encoder import evaluating
+from labclip.modes import evaluating
 from labclip.evaluation.answers import Answers
 from labclip.evaluation.benchmarks import BENCHMARKS
 from labclip.evaluation.example import example_of
