@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -22,6 +23,13 @@ READERS: dict[str, Callable[[Path, Wanted], Iterator[Row]]] = {
 _SHARDS = ("*.tar", "*.parquet")
 
 
+def reader_of(path: Path) -> Callable[[Path, Wanted], Iterator[Row]]:
+    """What reads a file of captions, by its ending; ValueError if that is not known."""
+    if (ending := path.suffix.lower()) not in READERS:
+        raise ValueError(f"{path} is of no kind that is read: {', '.join(READERS)}. Rename or convert it.")
+    return READERS[ending]
+
+
 def find_inputs(captions: str | Path | Sequence[str | Path]) -> list[Path]:
     """The files that captions are read from.
 
@@ -35,8 +43,7 @@ def find_inputs(captions: str | Path | Sequence[str | Path]) -> list[Path]:
     several = [captions] if isinstance(captions, str | Path) else list(captions)
     found = [path for one in several for path in _matching(Path(one).expanduser())]
     for path in found:
-        if path.suffix.lower() not in READERS:
-            raise ValueError(f"{path} is of no kind that is read: {', '.join(READERS)}. Rename or convert it.")
+        reader_of(path)
         if not path.stat().st_size:
             raise ValueError(f"{path} is empty. Pass a file with captions in it.")
     if not found or len(set(found)) < len(found):
@@ -52,6 +59,8 @@ def _matching(path: Path) -> list[Path]:
         if sum(map(bool, shards)) != 1:
             raise ValueError(f"{path} is a folder with no tars or Parquet files, or with both. Name the files.")
         return next(filter(None, shards))
+    if os.path.lexists(path):
+        raise ValueError(f"{path} is a pipe, a device or a link that leads nowhere. Pass a file.")
     if matches := sorted(Path(name) for name in glob.glob(str(path), recursive=True)):
         return [match for match in matches if match.is_file()]
     raise FileNotFoundError(f"There is no file {path}. Pass captions as {', '.join(READERS)}.")

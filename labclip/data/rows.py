@@ -7,6 +7,7 @@ import itertools
 import json
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, AnyStr
@@ -45,36 +46,43 @@ def _row(number: int, where: str, cells: Any) -> Row:
 
 def separated_rows(path: Path, delimiter: str) -> Iterator[Row]:
     """Rows of a csv or tsv file with a header, UTF-8. Strict: an open quote would take in the rows behind it."""
-    csv.field_size_limit(LIMIT)
     header: list[str] = []
-    number, line = 0, 1
+    number = 0
+    for line, cells in separated_lines(path, delimiter):
+        if not header:
+            header = cells
+            if len(set(named := [name for name in header if name])) < len(named):
+                raise ValueError(f"{path} has two columns of one name: {', '.join(named)}. Rename one.")
+            continue
+        number += 1
+        problem = None
+        if len(cells) != len(header):
+            amount = "more" if len(cells) > len(header) else "fewer"
+            problem = (
+                f"has {amount} cells than the header: {len(cells)} for {len(header)} columns; "
+                "quote cells that hold the separator"
+            )
+        yield Row(number, f"line {line}", dict(zip(header, cells, strict=False)), problem)
+
+
+def separated_lines(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """The cells of a csv or tsv file and the number of the line that they begin in; blank lines are skipped."""
+    csv.field_size_limit(LIMIT)
+    line = 1
     with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.reader(file, delimiter=delimiter, strict=True)
+        reader = csv.reader((text for _, text in _lines(file, path)), delimiter=delimiter, strict=True)
         try:
             for cells in reader:
                 begin, line = line, reader.line_num + 1
-                if not header:
-                    header = cells
-                    if len(set(named := [name for name in header if name])) < len(named):
-                        raise ValueError(f"{path} has two columns of one name: {', '.join(named)}. Rename one.")
-                elif cells:
-                    number += 1
-                    problem = None
-                    if len(cells) != len(header):
-                        amount = "more" if len(cells) > len(header) else "fewer"
-                        problem = (
-                            f"has {amount} cells than the header: {len(cells)} for {len(header)} columns; "
-                            "quote cells that hold the separator"
-                        )
-                    yield Row(number, f"line {begin}", dict(zip(header, cells, strict=False)), problem)
+                if cells:
+                    yield begin, cells
         except (csv.Error, UnicodeDecodeError) as error:
             raise ValueError(f"{path} near line {line} is not sound: {error}.") from error
 
 
 def repeated_column(path: Path, delimiter: str) -> str | None:
     """A column of a csv or tsv file that would be lost in a copy, as another has its name; blank names are names."""
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        header = next(filter(None, csv.reader(file, delimiter=delimiter)), [])
+    header = next((cells for _, cells in separated_lines(path, delimiter)), [])
     return next((name for name in header if header.count(name) > 1), None)
 
 
@@ -164,12 +172,16 @@ def parquet_rows(path: Path, wanted: Wanted) -> Iterator[Row]:
                 yield Row(number, f"row {number}", cells)
 
 
-def open_parquet(path: Path) -> Any:
-    """An open Parquet file; an error that names it if it is none."""
-    reader = require("pyarrow.parquet", *PARQUET)
+@contextmanager
+def open_parquet(path: Path) -> Iterator[Any]:
+    """An open Parquet file; whatever pyarrow finds wrong with it is an error that names it."""
+    reader, pa = require("pyarrow.parquet", *PARQUET), require("pyarrow", *PARQUET)
     try:
-        return reader.ParquetFile(path)
-    except ValueError as error:  # pyarrow's own errors are ValueErrors that do not name the file
+        with reader.ParquetFile(path) as file:
+            yield file
+    except (pa.ArrowException, OSError) as error:  # they do not name the file
+        if isinstance(error, OSError) and error.filename is not None:
+            raise
         raise ValueError(f"{path} is not a whole Parquet file ({str(error).splitlines()[0]}).") from error
 
 

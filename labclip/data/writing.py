@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from labclip.data.inputs import READERS
+from labclip.data.inputs import reader_of
 from labclip.data.rows import BATCH, PARQUET, Row, Wanted, open_parquet
 from labclip.packages import require
 
@@ -39,7 +39,7 @@ class RowBatch:
 def read_batches(path: Path, wanted: Wanted) -> Iterator[RowBatch]:
     """The rows of a file in batches; the columns of a Parquet file that are not `wanted` are in `arrow` alone."""
     if path.suffix.lower() != ".parquet":
-        rows = READERS[path.suffix.lower()](path, wanted)
+        rows = reader_of(path)(path, wanted)
         while batch := list(itertools.islice(rows, BATCH)):
             yield RowBatch(batch)
         return
