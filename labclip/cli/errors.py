@@ -18,6 +18,7 @@ _ADVICE = {
     errno.ENAMETOOLONG: "The name is too long. Pass a shorter one.",
     errno.ELOOP: "Its links lead in a circle. Pass another path.",
     errno.EMFILE: "Too many files are open. Raise the limit: ulimit -n 4096.",
+    errno.EIO: "Look whether the disk or file server that it is on still answers.",
     errno.EPIPE: "What was reading has ended.",
 }
 # By the class's name, so that no package is imported for it.

@@ -27,13 +27,15 @@ if TYPE_CHECKING:
     from labclip.model import LABCLIP
 
 _QUIET, _VERBOSE, _DEBUG = "labclip.quiet", "labclip.verbose", "labclip.debug"  # keys of the context's `meta`
+_MOST = 4000  # characters of a message
 
 
 class _Failed(click.ClickException):
     exit_code = 2
 
     def format_message(self) -> str:
-        return printable(self.message)
+        text = printable(self.message)  # which may quote a file's only line
+        return text if len(text) <= _MOST else f"{text[: _MOST // 2]} ... {text[-_MOST // 2 :]}"
 
 
 def _switch(key: str, *names: str, help: str) -> click.Option:
@@ -67,6 +69,13 @@ class _Command(click.Command):
         self.epilog = f"\b\nExample:\n  {example}"
         self.params = [*self.params, *_SWITCHES]
         self.example, self.interrupted = example, interrupted
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if empty := [one for one in args if not one or (one.startswith("--") and one.endswith("="))]:
+            raise click.UsageError(
+                f"The argument {empty[0]!r} has no value, as where a variable of the shell is not set. Pass one."
+            )
+        return super().parse_args(ctx, args)
 
 
 class _Commands(click.Group):

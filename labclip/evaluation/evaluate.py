@@ -14,7 +14,6 @@ from torch import Tensor
 
 from labclip.alignment import Alignment
 from labclip.encode.cache import Cache, default_cache, encode
-from labclip.modes import evaluating
 from labclip.evaluation.answers import Answers
 from labclip.evaluation.benchmarks import BENCHMARKS
 from labclip.evaluation.example import example_of
@@ -28,6 +27,7 @@ from labclip.io.opening import open_alignment
 from labclip.messages import typed
 from labclip.metrics import unit_length
 from labclip.model import LABCLIP
+from labclip.modes import evaluating
 from labclip.packages import versions_of
 from labclip.text import Cut, counting_cut
 

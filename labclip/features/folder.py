@@ -73,6 +73,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         ValueError: If it holds no finished features, or its manifest is not sound.
     """
     path, command = folder / MANIFEST, typed("labclip.embed", "labclip embed")
+    if folder.is_file():
+        raise ValueError(f"{folder} is a file. Pass the feature folder that {command} made.")
     if not folder.is_dir():
         how = typed("labclip.embed(model, captions, folder)", f"labclip embed --model M --captions FILE {folder}")
         raise FileNotFoundError(f"There is no folder {folder}. Make one: {how}")
