@@ -28,8 +28,12 @@ nitpick_ignore_regex = [
     ("py:class", rf".*\.({INNER})"),  # in signatures, but not part of the interface
 ]
 
+maximum_signature_line_length = 80
+
 html_theme = "furo"
 html_title = "labclip"
+html_copy_source = False
+html_show_copyright = False
 
 
 def contents(app, page, source):
