@@ -259,7 +259,7 @@ def pgvector(texts, images, connection):
 
 @library("DuckDB", "duckdb", installed=True)
 def duckdb(texts, images):
-    """No extension is needed to compare vectors; [search.py](examples/search.py) is a whole search with it."""
+    """No extension is needed to compare vectors; [this example](examples/search.md) is a whole search with it."""
     import duckdb
 
     photos = duckdb.connect()

@@ -23,6 +23,7 @@ from labclip.scenes.vocabulary import COLOURS, SHAPES
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "CONTRIBUTING.md"]
+PAGES += sorted((ROOT / "docs" / "examples").glob("*.md"))
 # A Python block, what it is marked with, and the text block below it if there is one.
 SNIPPET = re.compile(r"(?:<!-- (network|slow|library) -->\n)?```python\n(.*?)```\n(?:\n```text\n(.*?)```)?", re.DOTALL)
 
