@@ -10,7 +10,6 @@ extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build"]
 
 myst_heading_anchors = 3
-myst_enable_extensions = ["dollarmath"]
 nb_execution_in_temp = True
 nb_execution_raise_on_error = True
 nb_execution_timeout = 120
@@ -28,8 +27,12 @@ nitpick_ignore_regex = [
     ("py:class", rf".*\.({INNER})"),  # in signatures, but not part of the interface
 ]
 
+maximum_signature_line_length = 80
+
 html_theme = "furo"
 html_title = "labclip"
+html_copy_source = False
+html_show_copyright = False
 
 
 def contents(app, page, source):

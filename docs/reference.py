@@ -102,6 +102,51 @@ def scored():
     return markdown_table(Table("", ["metric", "base", "LABCLIP", "difference, 95% interval"], rows))
 
 
+def finding():
+    """What each encoder knows and what their cosine sees, of the embedded model, from docs/diagnosis.json."""
+    found = read("docs/diagnosis.json")
+    probes, models = found["probes"], found["binding"]["models"]
+    rows = [
+        ("linear probe on the image embedding", probes["image"], probes["image"]["bag_chance"]),
+        ("linear probe on the text embedding", probes["text"], probes["text"]["bag_chance"]),
+        ("cosine, right against swapped caption", models["base"], models["base"]["chance"]),
+        ("the same with the matrix", models["own"], models["own"]["chance"]),
+    ]
+    cells = [
+        (what, f"{one['value']:.3f} [{one['low']:.3f}, {one['high']:.3f}]", f"{chance:g}") for what, one, chance in rows
+    ]
+    return table(("which attribute belongs to which object", "accuracy, 95% interval", "chance or bag of words"), cells)
+
+
+def costs():
+    """What a matrix gains and costs, from the files of three commands, and published figures where there is none."""
+    evaluated, made = "`labclip evaluate scenes --model scenes`", "`python weights/make.py`"
+    scenes = Report.from_json(ROOT / "benchmarks" / "results" / "scenes.json")["scenes"]
+    results = read("weights/scenes/config.json")["metadata"]["results"]["scenes"]
+    photos, rows = read("benchmarks/recipes.json")["worlds"]["photos"], []
+    for name, what in (("binding", "pairs of the fit"), ("binding_heldout", "an unseen pair")):
+        rows.append((f"binding, {what}", *(one.value for one in scenes.metric(name).estimates), evaluated))
+    for name, what in (
+        ("binding_heldout_both", "binding, two unseen pairs"),
+        ("binding_three", "binding, three objects; the fit had two"),
+        ("tags_three_t2i_r1", "image search by tags of three objects, R@1"),
+    ):
+        rows.append((what, results["base"][name], results["labclip"][name], made))
+    for recipe, what in (("published", "the paper's settings for CLEVR"), ("labclip", "labclip's default")):
+        for key, metric in (("binding, seen", "binding"), ("R@1 t2i, seen", "image search, R@1")):
+            values = [photos[side][key]["mean"] for side in ("base", recipe)]
+            rows.append((f"photos, {what}: {metric}", *values, "[recipes](recipe.md#measured)"))
+        share = photos[recipe]["recall elsewhere, of the base's"]["mean"]
+        rows.append((f"photos, {what}: recall on other collections", 1.0, share, "[recipes](recipe.md#measured)"))
+    (negation,) = (one for one in REPORTED if one.benchmark == "negation")
+    published = "[published](results.md#published-not-measured-by-labclip)"
+    rows.append(
+        (f"negation, {BENCHMARKS['negation'].title}", *map(negation.values.get, ("base", "labclip")), published)
+    )
+    cells = [(what, f"{base:.3f}", f"{ours:.3f}", source) for what, base, ours, source in rows]
+    return table(("what", "base", "LABCLIP", "from"), cells)
+
+
 def ratios(file="ratios.json"):
     """A table of `make bench`, from the file it writes."""
     rows = []
@@ -307,6 +352,8 @@ PARTS = {
     "benchmarks": benchmarks,
     "measured": measured,
     "schema": schema,
+    "finding": finding,
+    "costs": costs,
     "scored": scored,
     "ratios": ratios,
     "recipes": recipes,

@@ -44,12 +44,10 @@ def test_snippets_print_what_they_say(page, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_ten_lines_lead_from_a_table_to_a_saved_alignment(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    ((_mark, code, _),) = [
-        one for one in SNIPPET.findall((ROOT / "docs" / "quickstart.md").read_text()) if one[0] == "slow"
-    ]
+    ((_mark, code, _),) = [one for one in SNIPPET.findall((ROOT / "docs" / "fit.md").read_text()) if one[0] == "slow"]
     assert sum(bool(line.strip()) for line in code.splitlines()) <= 10
     names = {}
-    exec(compile(code, "quickstart.md", "exec"), names)
+    exec(compile(code, "fit.md", "exec"), names)
     binding = names["report"]["csv"].metric("binding")
     assert binding.differences[0].low > 0.1
     assert labclip.Alignment.from_pretrained("my-alignment").dim == 256
