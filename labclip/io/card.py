@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 import reprlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-if TYPE_CHECKING:
-    from labclip.alignment import Alignment
+from labclip.alignment import Alignment
 
 
 def model_card(alignment: Alignment, *, name: str | None = None, about: str = "") -> str:
