@@ -8,19 +8,17 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 
 from labclip.checks import checked_fingerprint, checked_matrix, checked_number, is_floating
 from labclip.pushing import Pushable
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Array = TypeVar("Array", torch.Tensor, NDArray[np.floating[Any]], list[Any])
+Array = TypeVar("Array", torch.Tensor, NDArray[np.floating[Any]], list[Any])
 
 FINGERPRINT_CAPTION = "a photo of a cat next to a dog"
 """The caption whose base embedding is kept as `fingerprint`: ordinary words, which every CLIP's tokenizer has."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from PIL.Image import Image
 from torch import nn
 
 from labclip.checks import described
@@ -53,8 +54,6 @@ def as_batch(image: Any, preprocess: Preprocess | None, *, tower: nn.Module, dev
         isinstance(image, torch.Tensor) and image.is_floating_point() and image.ndim == 4
     ):
         return image
-    from PIL.Image import Image
-
     images = list(image) if isinstance(image, list | tuple) else [image]
     if not images or not all(isinstance(one, Image) for one in images):
         raise ValueError(

@@ -7,7 +7,7 @@ import json
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import open_clip
 import torch
@@ -18,11 +18,9 @@ from labclip.alignment import FINGERPRINT_CAPTION, FINGERPRINT_COSINE, Alignment
 from labclip.folded import FOLDED, as_metadata, mark_of
 from labclip.io.architecture import config_of, matches
 from labclip.io.folder import is_alignment_folder, replacing, write
+from labclip.model import LABCLIP
 from labclip.openclip import fingerprint_of, text_tower, tokenizer_of
 from labclip.paths import OPENCLIP_CONFIG, OPENCLIP_WEIGHTS
-
-if TYPE_CHECKING:
-    from labclip.model import LABCLIP
 
 UNVERIFIED = "base_weights"
 """Key of the metadata that says that the weights beside the matrix are not known to be its base's."""

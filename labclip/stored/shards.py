@@ -17,7 +17,7 @@ from labclip.messages import typed
 from labclip.packages import connected_ray
 from labclip.stored.formats import FORMATS, Rows, copied
 from labclip.stored.output import UnwritableError, writing
-from labclip.stored.places import Shard, place_of, version_of
+from labclip.stored.places import Shard, version_of
 
 _SHOWN = 5  # rows that a message names
 
@@ -48,11 +48,10 @@ class Work:
             ValueError: If it can't be read or aligned; the message goes on after its name.
             UnwritableError: If its target can't be written.
         """
-        source, target = place_of(shard.source), place_of(shard.target)
-        version = version_of(source)
+        source, version = shard.source, version_of(shard.source)
         rows = _Aligner(self.alignment, self.normalize, seen)
         kind = copied if shard.copied else FORMATS[PurePosixPath(source.root).suffix.lower()]
-        with writing(target, self.scratch, shard.name) as out:
+        with writing(shard.target, self.scratch, shard.name) as out:
             try:
                 with source.fs.open(source.root, "rb") as file:
                     kind(file, out, rows, self.column)
@@ -164,7 +163,7 @@ def over_ray(work: Work, shards: Sequence[Shard], seen: Callable[[int], Any]) ->
     data.DataContext.get_current().enable_progress_bars = False
 
     def align(row: dict[str, Any]) -> dict[str, Any]:
-        item, shard, done = row.pop("item"), Shard(**row), 0
+        done = 0
 
         def count(size: int) -> None:
             nonlocal done
@@ -172,16 +171,16 @@ def over_ray(work: Work, shards: Sequence[Shard], seen: Callable[[int], Any]) ->
 
         found: dict[str, Any] = {"record": None, "problem": None, "unwritable": None}
         try:
-            found["record"] = json.dumps(work(shard, count))
+            found["record"] = json.dumps(work(shards[row["item"]], count))
         except UnwritableError as error:
             found["unwritable"] = str(error)
         except ValueError as error:
             found["problem"] = str(error)
-        return {"item": item, "bytes": done, **found}
+        return {"item": row["item"], "bytes": done, **found}
 
     if not shards:
         return
-    rows = [{"item": number, **vars(shard)} for number, shard in enumerate(shards)]
+    rows = [{"item": number} for number in range(len(shards))]
     for row in data.from_items(rows, override_num_blocks=len(rows)).map(align).iter_rows():
         if row["unwritable"]:
             raise UnwritableError(row["unwritable"])
