@@ -26,7 +26,7 @@ _FEW = 200  # below this many held-out captions a gain is known to some 7 percen
 _BINDS = 0.95
 _LOST = {0.0: "No R@1 lost", 0.01: "At most 1% of R@1 lost", 0.03: "At most 3% of R@1 lost"}
 _COLOURS = (BLUE, ORANGE, PINK, SKY)
-_RECORDED = ("recipe", "keep", "objective", "seed", "data", "held_out")
+_RECORDED = ("recipe", "keep", "objective", "seed")
 _SETTINGS = ("epochs", "batch_size", "learning_rate", "rank")
 
 
@@ -124,18 +124,20 @@ class FitResult(Reported):
         sections += [self._trade(plots), self._strengths()] if self.frontier else []
         if self.advice:
             sections.append(Section("Advice", self.advice))
+        appendix = []
         if plots and self.frontier:
-            sections.append(Section("Epochs", figures=[self._figure(self._draw_epochs, "The loss by epoch.")]))
+            appendix.append(Section("Epochs", figures=[self._figure(self._draw_epochs, "The loss by epoch.")]))
         known = self.alignment.metadata
-        weights = ", ".join(f"{name} {value:g}" for name, value in known["loss_weights"].items())
-        facts = [("loss_weights", weights), *((name, known[name]) for name in _RECORDED)]
-        facts += [(name, known["settings"][name]) for name in _SETTINGS]
-        named = [(name.replace("_", " ").capitalize(), f"{one}") for name, one in facts]
-        named += [
+        settings = {name: known[name] for name in _RECORDED} | {name: known["settings"][name] for name in _SETTINGS}
+        settings |= {f"weight of {name}": value for name, value in known["loss_weights"].items()}
+        facts = [
             ("LABCLIP", matrix_in_words(matrix_sha256(self.alignment.fitted), self.alignment.strength)),
+            ("Data", known["data"]),
+            ("Held out", known["held_out"]),
+            ("Settings", ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in settings.items())),
             *measured_by(self.weights_sha256, known["versions"], self.date),
         ]
-        return Page(f"Fit{of}", lead, sections, named, key)
+        return Page(f"Fit{of}", lead, sections, facts, key, appendix)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values. Names of `retain` stand below "retain" alone."""
@@ -168,9 +170,9 @@ class FitResult(Reported):
         ]
         key = [(before, "of held-out pairs with a negative, without the matrix"), (after, "with the matrix")]
         if base.recalls:
-            kept = f"{share_kept(used, base):.1%}"
-            told.append(f"At least {kept} of its search (R@1) is kept.")
-            key.append((kept, "of the base's search (R@1) is kept, at least"))
+            lost = f"{percent(max(0.0, 1 - share_kept(used, base)))}%"
+            told.append(f"It costs {'nothing' if lost == '0%' else f'at most {lost}'} in search (R@1) there.")
+            key.append((lost, "of the base's search (R@1) there is lost, at most"))
         told.append("Worth using." if self.worthwhile else "Not worth using.")
         return " ".join(told + ([f"{self.change.words}."] if self.change else [])), key
 
