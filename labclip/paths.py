@@ -72,7 +72,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     """
     check_file(path)
     with _named(path, "Pass a path that you may write."):
-        if (not path.is_file() and path.exists()) or path.absolute().parts[1:2] in (("dev",), ("proc",)):
+        if (not path.is_file() and path.exists()) or path.absolute().as_posix().startswith(("/dev/", "/proc/")):
             yield path
             return
         target = Path(os.path.realpath(path))  # a link stays one

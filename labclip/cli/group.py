@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 the fit was not worth it, 2 something is wrong, 130 interr
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -100,6 +101,8 @@ class _Commands(click.Group):
                 log.propagate = False  # OpenCLIP gives the root logger a handler of its own
                 if sys.stdout is None:
                     raise _Failed("Standard output is closed, so no result can be shown. Leave out >&-.")
+                if isinstance(sys.stdout, io.TextIOWrapper):
+                    sys.stdout.reconfigure(errors="backslashreplace")  # in a code page of Windows most is missing
                 found = super().invoke(ctx)
                 log.info("%s took %.1f s", ctx.invoked_subcommand, time.monotonic() - started)
                 return found

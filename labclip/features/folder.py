@@ -190,7 +190,7 @@ def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
     """Write the manifest: whole, or not at all. With it the folder counts as finished."""
     part = folder / (MANIFEST + PART)
     head = {"library_name": "labclip", "format_version": FORMAT_VERSION}
-    with part.open("w", encoding="utf-8") as file:
+    with part.open("w", encoding="utf-8", newline="\n") as file:
         file.write(json.dumps(sealed({**head, **manifest}), indent=1, ensure_ascii=False) + "\n")
         file.flush()
         os.fsync(file.fileno())
@@ -238,7 +238,7 @@ def content_sha256(path: Path, stop: int | None = None) -> Any:
 def sample_sha256(array: NDArray[Any]) -> str:
     """SHA-256 of some rows, from the first to the last, evenly spaced."""
     count = min(_SAMPLE, len(array))
-    rows = np.arange(count) * (len(array) - 1) // max(count - 1, 1)
+    rows = np.arange(count, dtype=np.int64) * (len(array) - 1) // max(count - 1, 1)
     return hashlib.sha256(np.ascontiguousarray(array[rows]).data).hexdigest()
 
 
