@@ -12,7 +12,7 @@ exclude_patterns = ["_build"]
 myst_heading_anchors = 3
 nb_execution_in_temp = True
 nb_execution_raise_on_error = True
-nb_execution_timeout = 120
+nb_execution_timeout = 600
 
 default_role = "code"  # single backticks in docstrings
 autodoc_default_options = {"members": True}
@@ -39,7 +39,7 @@ def contents(app, page, source):
     """Make a navigation group of each list in index.md: GitHub shows the list, and each page is named once."""
     if page != "index":
         return
-    for caption, listed in re.findall(r"^## (.+)\n\n((?:[-*] .*\n|  .*\n)+)", source[0], re.MULTILINE):
+    for caption, listed in re.findall(r"^## (.+)\n\n(?:[^-#].*\n\n)?((?:- .*\n|  .*\n)+)", source[0], re.MULTILINE):
         pages = "\n".join(re.findall(r"^- \[.*?\]\((.+?)\.md\)", listed, re.MULTILINE))
         source[0] += f"\n```{{toctree}}\n:hidden:\n:caption: {caption}\n\n{pages}\n```\n"
 
