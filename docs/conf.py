@@ -44,6 +44,15 @@ def contents(app, page, source):
         source[0] += f"\n```{{toctree}}\n:hidden:\n:caption: {caption}\n\n{pages}\n```\n"
 
 
+def untyped(app, what, name, value, options, lines):
+    """Keep Napoleon from taking the words before a colon for a type: types are in annotations here."""
+    places = [place for place, line in enumerate(lines, 1) if line.strip() == "Returns:"]
+    for place in (*places, *([0] if what in ("property", "attribute", "data") else [])):
+        text = lines[place].lstrip()
+        lines[place] = f"{lines[place][: len(lines[place]) - len(text)]}: {text}"
+
+
 def setup(app):
     """What Sphinx calls."""
     app.connect("source-read", contents)
+    app.connect("autodoc-process-docstring", untyped, priority=400)  # before Napoleon
