@@ -12,7 +12,7 @@ exclude_patterns = ["_build"]
 myst_heading_anchors = 3
 nb_execution_in_temp = True
 nb_execution_raise_on_error = True
-nb_execution_timeout = 120
+nb_execution_timeout = 600
 
 default_role = "code"  # single backticks in docstrings
 autodoc_default_options = {"members": True}
@@ -39,11 +39,20 @@ def contents(app, page, source):
     """Make a navigation group of each list in index.md: GitHub shows the list, and each page is named once."""
     if page != "index":
         return
-    for caption, listed in re.findall(r"^## (.+)\n\n((?:[-*] .*\n|  .*\n)+)", source[0], re.MULTILINE):
+    for caption, listed in re.findall(r"^## (.+)\n\n(?:[^-#].*\n\n)?((?:- .*\n|  .*\n)+)", source[0], re.MULTILINE):
         pages = "\n".join(re.findall(r"^- \[.*?\]\((.+?)\.md\)", listed, re.MULTILINE))
         source[0] += f"\n```{{toctree}}\n:hidden:\n:caption: {caption}\n\n{pages}\n```\n"
+
+
+def untyped(app, what, name, value, options, lines):
+    """Keep Napoleon from taking the words before a colon for a type: types are in annotations here."""
+    places = [place for place, line in enumerate(lines, 1) if line.strip() == "Returns:"]
+    for place in (*places, *([0] if what in ("property", "attribute", "data") else [])):
+        text = lines[place].lstrip()
+        lines[place] = f"{lines[place][: len(lines[place]) - len(text)]}: {text}"
 
 
 def setup(app):
     """What Sphinx calls."""
     app.connect("source-read", contents)
+    app.connect("autodoc-process-docstring", untyped, priority=400)  # before Napoleon

@@ -270,13 +270,16 @@ def _measured(report, one):
 
 
 def benchmarks():
-    """The table of benchmarks: what each wants and measures, from the table that `labclip evaluate` uses."""
-    rows = []
+    """A section of each benchmark: what it wants and measures, from the table that `labclip evaluate` uses."""
+    parts = []
     for one in BENCHMARKS.values():
         about = " ".join(inspect.getdoc(one.read).partition("\n\n")[0].split())
-        options = ", ".join(f"`{name}={default}`" for name, default in one.options.items())
-        rows.append((f"`{one.name}`<br>{one.title}, {one.paper}", one.wants, one.source, one.licence, about, options))
-    return table(("name", "wants", "from", "licence", "metrics, the first lines of its reader", "options"), rows)
+        lines = [f"### {one.name}", "", f"{one.title} ({one.paper}). {about}", "", f"- needs: {one.wants}"]
+        lines += [f"- from: {one.source}; licence: {one.licence}"]
+        if one.options:
+            lines += [f"- options: {', '.join(f'`{name}={default}`' for name, default in one.options.items())}"]
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
 
 
 def diagnosed():

@@ -56,9 +56,14 @@ def test_ten_lines_lead_from_a_table_to_a_saved_alignment(tmp_path, monkeypatch,
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page):
-    targets = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text())
-    missing = [target for target in targets if "://" not in target and not (page.parent / target).exists()]
-    assert not missing
+    links = re.findall(r"\]\(([^)#]*)#?([^)]*)\)", page.read_text())
+    for target, anchor in [link for link in links if "://" not in link[0]]:
+        path = page.parent / target if target else page
+        assert path.exists(), target
+        headings = re.findall(r"^#+ (.+)$", path.read_text(), re.MULTILINE) if anchor else []
+        assert not anchor or anchor in [re.sub(r"[^\w -]", "", one.lower()).replace(" ", "-") for one in headings], (
+            anchor
+        )
 
 
 def test_generated_parts_are_fresh():
@@ -113,6 +118,16 @@ def test_public_names_are_those_that_load():
         labclip.nonsense  # noqa: B018
     with pytest.raises(AttributeError, match=r"'list_models' is OpenCLIP's.*import open_clip; open_clip.list_models"):
         labclip.list_models  # noqa: B018
+
+
+def test_the_site_has_every_public_name_and_page():
+    text = "".join((ROOT / "docs" / name).read_text() for name in ("api.md", "api-fit.md", "api-evaluation.md"))
+    documented = re.findall(r"^\.\. auto\w+:: (?:labclip\.)?(\S+)$", text, re.MULTILINE)
+    documented += re.findall(r"^## labclip\.(\w+)$", text, re.MULTILINE)
+    assert set(labclip.__all__) <= set(documented)
+    listed = set(re.findall(r"^- \[.*?\]\((.+?)\)", (ROOT / "docs" / "index.md").read_text(), re.MULTILINE))
+    pages = {page.relative_to(ROOT / "docs").as_posix() for page in PAGES if (ROOT / "docs") in page.parents}
+    assert listed == pages - {"index.md"}
 
 
 def test_docstring_examples_run():
