@@ -1,5 +1,6 @@
 """Embedding over Ray: the folder is that of the local engine, byte for byte, whatever fails on the way."""
 
+import copy
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from PIL import Image
 import labclip
 from labclip import LABCLIP, cli
 from labclip.features import Features, embed, journal, over_ray, writing
+from labclip.messages import ON_COMMAND_LINE
 
 N = 40
 
@@ -117,6 +119,25 @@ def test_what_no_worker_can_take_is_said(cluster, model, data):
     other = LABCLIP(model.clip, model.alignment, preprocess=lambda image: lock, tokenizer=model.tokenizer)
     with pytest.raises(ValueError, match=r"can't be sent to Ray workers .* pickle takes them"):
         run(other, data, "sent", engine="ray")
+
+
+@pytest.mark.ray
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("side", ["visual", "transformer"])
+def test_an_embedding_that_is_not_finite_is_told_as_there(cluster, model, data, side):
+    """With the words that the command line tells to type."""
+    damaged = copy.deepcopy(model)
+    next(getattr(damaged.clip, side).parameters()).data.fill_(float("nan"))
+    said = []
+    token = ON_COMMAND_LINE.set(True)
+    try:
+        for engine in ("local", "ray"):
+            with pytest.raises(ValueError, match=r"is not finite.* try --precision fp32") as raised:
+                run(damaged, data, engine, engine=engine)
+            said.append(str(raised.value))
+    finally:
+        ON_COMMAND_LINE.reset(token)
+    assert said[0] == said[1]
 
 
 KILLED = """

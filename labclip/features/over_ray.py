@@ -29,13 +29,14 @@ class RayEncoder(Encoder):
         options: As of `Encoder`.
 
     Raises:
-        MissingPackageError: If Ray is not installed, when the first item is encoded.
-        ValueError: If no machine of the cluster has what a worker needs, or a worker ends again and again.
+        MissingPackageError: If Ray is not installed.
+        ValueError: While encoding, if no machine of the cluster has what a worker needs, if the model can't be pickled,
+            or if a worker ends again and again.
     """
 
     def __init__(self, model: LABCLIP, *, workers: int | None = None, **options: Any) -> None:
         super().__init__(model, workers=workers, **options)
-        self._decoders = workers
+        self._ray, self._decoders = connected_ray(), workers
 
     def images(
         self, sources: Iterable[ImageSource], *, total: int | None = None, done: int = 0
@@ -62,13 +63,15 @@ class RayEncoder(Encoder):
 
     def _in_order(self, method: str, tasks: Iterable[tuple[T, tuple[Any, ...]]]) -> Iterator[tuple[T, Any]]:
         """Results of a worker's method in the order of the tasks, a bounded number of which are under way."""
-        ray, pool, waiting = connected_ray(), self._workers(), deque[tuple[T, Any]]()
+        pool: list[Any] = []
+        waiting: deque[tuple[T, Any]] = deque()
+        failed = self._ray.exceptions.RayActorError, self._ray.exceptions.OutOfMemoryError
 
         def first() -> tuple[T, Any]:
             task, result = waiting.popleft()
             try:
-                return task, ray.get(result)
-            except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError) as error:
+                return task, self._ray.get(result)
+            except failed as error:
                 raise ValueError(
                     f"A Ray worker ended again and again ({str(error).splitlines()[0]}). What was embedded is kept. "
                     f"See that its machine has memory for the model and {typed('batch_size', '--batch-size')} "
@@ -77,6 +80,7 @@ class RayEncoder(Encoder):
 
         try:
             for number, (task, arguments) in enumerate(tasks):
+                pool = pool or self._workers()
                 if len(waiting) == _AHEAD * len(pool):
                     yield first()
                 waiting.append((task, getattr(pool[number % len(pool)], method).remote(*arguments)))
@@ -84,11 +88,11 @@ class RayEncoder(Encoder):
                 yield first()
         finally:
             for worker in pool:  # an error that somebody keeps would keep them, and what they hold
-                ray.kill(worker)
+                self._ray.kill(worker)
 
     def _workers(self) -> list[Any]:
         """Workers, as many as the cluster has room for."""
-        ray, device, threads = connected_ray(), self.model.matrix.device, torch.get_num_threads()
+        ray, device, threads = self._ray, self.model.matrix.device, torch.get_num_threads()
         on_gpu = device.type == "cuda"
         each, what = (1, "GPU") if on_gpu else (threads, "CPU")
         sizes = [int(node["Resources"].get(what, 0)) for node in ray.nodes() if node["Alive"]]
