@@ -117,12 +117,12 @@ def test_a_page_has_its_figures(result, tmp_path, monkeypatch):
     pytest.importorskip("jinja2")
     result.write_html(tmp_path / "fit.html")
     html = (tmp_path / "fit.html").read_text()
-    assert html.count("data:image/svg+xml") == 2
+    assert html.count("data:image/svg+xml") == 1
     assert html.count("data:image/jpeg") == 0
     assert f"matrix {matrix_sha256(result.alignment.fitted)[:16]}, strength {result.alignment.strength:g}" in html
     assert f"labclip {labclip.__version__}" in html
     assert result.date in html
-    for heading in ("What it gains and costs", "Other strengths", "Epochs", "How it was measured"):
+    for heading in ("What it gains and costs", "Other strengths", "How it was measured"):
         assert f">{heading}</h2>" in html
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert not any(section.figures for section in result.page(plots=True).sections)

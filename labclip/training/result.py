@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from labclip.io.folder import matrix_sha256
 from labclip.messages import typed
 from labclip.packages import EVAL, require
 from labclip.paths import whole_file
-from labclip.report import Figure, Page, Reported, Section, Table, drawn
+from labclip.report import Page, Reported, Section, Table, drawn
 from labclip.report.drawing import BLUE, GREEN, INK, ORANGE, PINK, SKY, SOFT, empty, legend_below, literal
 from labclip.report.example import ShownItem
 from labclip.report.values import Value, matrix_in_words, measured_by, percent
@@ -124,9 +124,6 @@ class FitResult(Reported):
         sections += [self._trade(plots), self._strengths()] if self.frontier else []
         if self.advice:
             sections.append(Section("Advice", self.advice))
-        appendix = []
-        if plots and self.frontier:
-            appendix.append(Section("Epochs", figures=[self._figure(self._draw_epochs, "The loss by epoch.")]))
         known = self.alignment.metadata
         settings = {name: known[name] for name in _RECORDED} | {name: known["settings"][name] for name in _SETTINGS}
         settings |= {f"weight of {name}": value for name, value in known["loss_weights"].items()}
@@ -137,7 +134,7 @@ class FitResult(Reported):
             ("Settings", ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in settings.items())),
             *measured_by(self.weights_sha256, known["versions"], self.date),
         ]
-        return Page(f"Fit{of}", lead, sections, facts, key, appendix)
+        return Page(f"Fit{of}", lead, sections, facts, key)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values. Names of `retain` stand below "retain" alone."""
@@ -194,8 +191,12 @@ class FitResult(Reported):
                     rows.append((name, shown, before, after, kept))
         heads = ("data", "metric", "base", "LABCLIP", "kept")
         tables = [Table("Held-out data; a tie counts as wrong.", heads, rows, (0, 1), 1)]
-        alt = "Binding and R@1 over strength."
-        figures = [self._figure(self._draw_frontier, alt)] if plots else []
+        figures = []
+        if plots:
+            figure, axes = empty(5, 3.9)  # small enough to be read on a phone
+            self._draw_frontier(axes)
+            legend_below(figure, axes, columns=2)
+            figures = [drawn(figure, "Binding and R@1 over strength.")]
         words = in_words(self.frontier, self.alignment.strength)[:1]
         return Section("What it gains and costs", words, figures, tables)
 
@@ -208,14 +209,6 @@ class FitResult(Reported):
             strengths = [(f"{p.strength:g}", p.distance, p.binding, p.t2i_r1, p.i2t_r1) for p in points]
             tables.append(Table("On the validation data; distance is ||A - I|| at that strength.", heads, strengths))
         return Section("Other strengths", tables=tables, notes=in_words(self.frontier, self.alignment.strength)[1:])
-
-    def _figure(self, draw: Callable[[Any], None], alt: str) -> Figure:
-        """One panel, small enough to be read on a phone."""
-        figure, axes = empty(5, 3.9)
-        draw(axes)
-        if axes.get_legend_handles_labels()[0]:
-            legend_below(figure, axes, columns=2)
-        return drawn(figure, alt)
 
 
 def in_words(points: Sequence[Point], strength: float) -> list[str]:
