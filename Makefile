@@ -1,11 +1,13 @@
 # Every target sets up what it needs, virtual environment included. People and .ci/run call the same ones.
 PYTHON ?= python3
 VENV   ?= .venv
-BIN    := $(VENV)/bin
+BIN    := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 LOWEST := .venv-lowest
 OTHERS := .venv-libraries
+FLOORS := .venv-floors
+WHEEL  := .venv-wheel
 
-.PHONY: demo test slow lowest libraries check format lint types docs bench results weights wheel clean
+.PHONY: demo test slow lowest floors libraries check format lint types docs bench results weights push wheel clean
 
 demo: $(VENV)/.installed  ## the finding and its repair, with a figure
 	$(BIN)/labclip demo
@@ -20,8 +22,11 @@ lowest: $(LOWEST)/.dev  ## the tests of the Hub and of transformers with clients
 	$(LOWEST)/bin/python -m pytest -n auto $(patsubst %,tests/test_%.py,hub pretrained published card folding folding_forms saving)
 	$(LOWEST)/bin/python -m pytest -m libraries tests/test_libraries.py
 
+floors: $(FLOORS)/.dev  ## the tests with the lowest versions that pyproject.toml names
+	$(FLOORS)/bin/python -m pytest -n auto
+
 libraries: $(OTHERS)/.dev  ## base and matrix on one index, in the libraries that people search with; what runs on Ray
-	$(OTHERS)/bin/python -m pytest -m libraries tests/test_libraries.py
+	$(OTHERS)/bin/python -m pytest -m libraries tests/test_libraries.py tests/test_examples.py
 	$(OTHERS)/bin/python -m pytest -m ray tests/test_stored.py
 
 check: format lint types test docs  ## what a change must pass
@@ -35,8 +40,9 @@ lint: $(VENV)/.dev
 types: $(VENV)/.dev
 	$(BIN)/mypy
 
-docs: $(VENV)/.dev  ## the generated parts are fresh, links and snippets are right
+docs: $(VENV)/.docs  ## the generated parts are fresh, the site builds without a warning, links and snippets are right
 	$(BIN)/python docs/reference.py --check
+	$(BIN)/python -m sphinx -q -W --keep-going -n docs docs/_build/html
 	$(BIN)/python -m pytest tests/test_docs.py
 
 bench: $(VENV)/.dev  ## the ratios that README and docs promise
@@ -54,9 +60,16 @@ results: $(VENV)/.installed  ## measures docs/results.md again: two minutes
 weights: $(VENV)/.installed  ## makes the embedded model again: about ten minutes on two cores
 	$(BIN)/python weights/make.py
 
-wheel: $(VENV)/.dev
-	rm -rf dist
-	$(BIN)/python -m build --wheel
+push: $(VENV)/.installed  ## the embedded model and the cards of the published matrices to the Hub; ARGUMENTS=--dry-run
+	$(BIN)/python weights/push.py $(ARGUMENTS)
+
+wheel: $(VENV)/.dev  ## sdist and wheel, checked; the wheel in an environment of its own, with the network refused
+	rm -rf dist $(WHEEL)
+	$(BIN)/python -m build
+	$(BIN)/python -m twine check --strict dist/*
+	$(PYTHON) -m venv $(WHEEL)
+	$(WHEEL)/bin/python -m pip install --quiet dist/*.whl
+	$(BIN)/python -m pytest -m wheel
 
 $(VENV)/.pip:
 	$(PYTHON) -m venv $(VENV)
@@ -72,11 +85,22 @@ $(VENV)/.dev: $(VENV)/.installed pyproject.toml
 	$(BIN)/python -m pip install --quiet --group dev
 	@touch $@
 
+$(VENV)/.docs: $(VENV)/.dev pyproject.toml
+	$(BIN)/python -m pip install --quiet --group docs
+	@touch $@
+
 # Both in one step, so that pip finds versions that go together.
 $(LOWEST)/.dev: pyproject.toml
 	$(PYTHON) -m venv $(LOWEST)
 	$(LOWEST)/bin/python -m pip install --quiet --upgrade pip
 	$(LOWEST)/bin/python -m pip install --quiet --editable . --group test "huggingface_hub==0.34.0" "transformers==4.57.*"
+	@touch $@
+
+# pip has no such choice.
+$(FLOORS)/.dev: pyproject.toml
+	$(PYTHON) -m venv $(FLOORS)
+	$(FLOORS)/bin/python -m pip install --quiet uv
+	$(FLOORS)/bin/uv pip install --quiet --python $(FLOORS)/bin/python --resolution lowest-direct --editable . --group test
 	@touch $@
 
 $(OTHERS)/.dev: pyproject.toml
@@ -86,4 +110,4 @@ $(OTHERS)/.dev: pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(LOWEST) $(OTHERS) dist build .pytest_cache .ruff_cache .mypy_cache .benchmarks
+	rm -rf $(VENV) $(LOWEST) $(FLOORS) $(OTHERS) $(WHEEL) dist build docs/_build .pytest_cache .ruff_cache .mypy_cache .benchmarks

@@ -65,6 +65,23 @@ def help_text():
     return "\n\n".join(parts)
 
 
+def schema():
+    """The keys of an alignment's `config.json`, from its JSON Schema."""
+    rows = []
+
+    def add(prefix, part):
+        for name, one in part["properties"].items():
+            kind = one.get("type", f"the number {one['const']}" if "const" in one else "string or null")
+            kind = kind if isinstance(kind, str) else " or ".join(kind)
+            required = "yes" if name in part.get("required", ()) else "no"
+            rows.append((f"`{prefix}{name}`", kind, required, one["description"]))
+            if "properties" in one:
+                add(f"{name}.", one)
+
+    add("", read("docs/alignment-folder.schema.json"))
+    return table(("key", "type", "required", "meaning"), rows)
+
+
 def measured():
     """The embedded model's table, from the file that `make weights` writes beside it; all of it is in its card."""
     rows = read("weights/scenes/config.json")["metadata"]["results"]["scenes"]
@@ -83,6 +100,51 @@ def scored():
         text = f"{moved.value:+.3f} [{moved.low:+.3f}, {moved.high:+.3f}]" if moved.measurable else UNMEASURABLE
         rows.append([name, base, ours, text])
     return markdown_table(Table("", ["metric", "base", "LABCLIP", "difference, 95% interval"], rows))
+
+
+def finding():
+    """What each encoder knows and what their cosine sees, of the embedded model, from docs/diagnosis.json."""
+    found = read("docs/diagnosis.json")
+    probes, models = found["probes"], found["binding"]["models"]
+    rows = [
+        ("linear probe on the image embedding", probes["image"], probes["image"]["bag_chance"]),
+        ("linear probe on the text embedding", probes["text"], probes["text"]["bag_chance"]),
+        ("cosine, right against swapped caption", models["base"], models["base"]["chance"]),
+        ("the same with the matrix", models["own"], models["own"]["chance"]),
+    ]
+    cells = [
+        (what, f"{one['value']:.3f} [{one['low']:.3f}, {one['high']:.3f}]", f"{chance:g}") for what, one, chance in rows
+    ]
+    return table(("which attribute belongs to which object", "accuracy, 95% interval", "chance or bag of words"), cells)
+
+
+def costs():
+    """What a matrix gains and costs, from the files of three commands, and published figures where there is none."""
+    evaluated, made = "`labclip evaluate scenes --model scenes`", "`python weights/make.py`"
+    scenes = Report.from_json(ROOT / "benchmarks" / "results" / "scenes.json")["scenes"]
+    results = read("weights/scenes/config.json")["metadata"]["results"]["scenes"]
+    photos, rows = read("benchmarks/recipes.json")["worlds"]["photos"], []
+    for name, what in (("binding", "pairs of the fit"), ("binding_heldout", "an unseen pair")):
+        rows.append((f"binding, {what}", *(one.value for one in scenes.metric(name).estimates), evaluated))
+    for name, what in (
+        ("binding_heldout_both", "binding, two unseen pairs"),
+        ("binding_three", "binding, three objects; the fit had two"),
+        ("tags_three_t2i_r1", "image search by tags of three objects, R@1"),
+    ):
+        rows.append((what, results["base"][name], results["labclip"][name], made))
+    for recipe, what in (("published", "the paper's settings for CLEVR"), ("labclip", "labclip's default")):
+        for key, metric in (("binding, seen", "binding"), ("R@1 t2i, seen", "image search, R@1")):
+            values = [photos[side][key]["mean"] for side in ("base", recipe)]
+            rows.append((f"photos, {what}: {metric}", *values, "[recipes](recipe.md#measured)"))
+        share = photos[recipe]["recall elsewhere, of the base's"]["mean"]
+        rows.append((f"photos, {what}: recall on other collections", 1.0, share, "[recipes](recipe.md#measured)"))
+    (negation,) = (one for one in REPORTED if one.benchmark == "negation")
+    published = "[published](results.md#published-not-measured-by-labclip)"
+    rows.append(
+        (f"negation, {BENCHMARKS['negation'].title}", *map(negation.values.get, ("base", "labclip")), published)
+    )
+    cells = [(what, f"{base:.3f}", f"{ours:.3f}", source) for what, base, ours, source in rows]
+    return table(("what", "base", "LABCLIP", "from"), cells)
 
 
 def ratios(file="ratios.json"):
@@ -208,13 +270,16 @@ def _measured(report, one):
 
 
 def benchmarks():
-    """The table of benchmarks: what each wants and measures, from the table that `labclip evaluate` uses."""
-    rows = []
+    """A section of each benchmark: what it wants and measures, from the table that `labclip evaluate` uses."""
+    parts = []
     for one in BENCHMARKS.values():
         about = " ".join(inspect.getdoc(one.read).partition("\n\n")[0].split())
-        options = ", ".join(f"`{name}={default}`" for name, default in one.options.items())
-        rows.append((f"`{one.name}`<br>{one.title}, {one.paper}", one.wants, one.source, one.licence, about, options))
-    return table(("name", "wants", "from", "licence", "metrics, the first lines of its reader", "options"), rows)
+        lines = [f"### {one.name}", "", f"{one.title} ({one.paper}). {about}", "", f"- needs: {one.wants}"]
+        lines += [f"- from: {one.source}; licence: {one.licence}"]
+        if one.options:
+            lines += [f"- options: {', '.join(f'`{name}={default}`' for name, default in one.options.items())}"]
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
 
 
 def diagnosed():
@@ -289,6 +354,9 @@ PARTS = {
     "sections": sections,
     "benchmarks": benchmarks,
     "measured": measured,
+    "schema": schema,
+    "finding": finding,
+    "costs": costs,
     "scored": scored,
     "ratios": ratios,
     "recipes": recipes,

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 import models
+import planted
 import pytest
 import torch
 from click.testing import CliRunner
@@ -145,7 +146,7 @@ def test_what_a_terminal_would_obey_is_escaped_wherever_it_is_printed(tmp_path):
     table = tmp_path / "a.csv"
     table.write_text(f'image,caption\n"{NASTY}.png",a red cube\n0.png,a cube\n', newline="")
     Image.new("RGB", (9, 9)).save(tmp_path / "0.png")
-    alignment = Alignment(models.matrix(), metadata={NASTY: NASTY, "results": {NASTY: {"base": {NASTY: 1}}}})
+    alignment = Alignment(models.matrix(), metadata={"data": NASTY, "results": {NASTY: {"base": {NASTY: 1}}}})
     alignment.save_pretrained(tmp_path / "alignment")
     embed = ("embed", "--model", "scenes", "--captions", table, tmp_path / "out")
     for said in (
@@ -278,6 +279,65 @@ def test_files_are_written_whole_or_not_at_all(tmp_path):
     assert (tmp_path / "link.md").is_symlink()
     with whole_file(Path("/dev/null")) as path:
         assert path == Path("/dev/null")
+
+
+class Quick:
+    """Stands for the result of a command that takes a minute."""
+
+    results = None
+
+    def write_html(self, path):
+        path.write_text("whole")
+
+    def to_json(self):
+        return {}
+
+
+@pytest.mark.parametrize(
+    ("command", "written"),
+    [
+        (
+            "evaluate scenes --model scenes --option n=20 --no-cache --markdown a.md --latex a.tex --items a.csv "
+            "--out a.html --force",
+            ("a.md", "a.tex", "a.csv", "a.html"),
+        ),
+        ("diagnose --model scenes --out a.html", ("a.html",)),
+        ("fit features matrix --epochs 1 --html a.html --plot a.png --anyway", ("a.html", "a.png")),
+        ("negatives in.csv a.csv --method shuffle --force", ("a.csv",)),
+        ("demo --out .", ("labclip-demo.png",)),
+    ],
+    ids=lambda value: value.partition(" ")[0] if isinstance(value, str) else "",
+)
+def test_every_file_of_a_command_is_written_whole_or_not_at_all(tmp_path, monkeypatch, command, written):
+    """The disk is full once a file is complete: what was there before is there still, and nothing beside it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("labclip.analysis.diagnose", lambda *_, **__: Quick())
+    monkeypatch.setattr("labclip.scenes.demo.run", lambda **_: Quick())
+    monkeypatch.setattr("labclip.scenes.figure.draw", lambda shown, path: path.write_text("whole"))
+    Path("in.csv").write_text("image,caption\n1.png,a red dog and a blue cat\n")
+    if "features" in command:
+        planted.drawn(60).save("features")
+    for name in written:
+        Path(name).write_text("before")
+    before = sorted(tmp_path.iterdir())
+    replaced = []
+
+    replace = os.replace
+
+    def full(part, target):
+        if target.name not in written:  # of the matrix
+            return replace(part, target)
+        replaced.append(target.name)
+        assert part.stat().st_size
+        raise OSError(28, "No space left on device", str(target))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("labclip.paths.os.replace", full)
+        said = run(*command.split(), code=2).stderr
+    assert set(replaced) == set(written)
+    assert all(f"{name} can't be" in said for name in written)
+    assert [Path(name).read_text() for name in written] == ["before"] * len(written)
+    assert [one for one in sorted(tmp_path.iterdir()) if one.name != "matrix"] == before
 
 
 def test_what_contradicts_itself_is_refused(tmp_path):

@@ -3,21 +3,27 @@
 import contextlib
 import importlib.util
 import io
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file
 
 import labclip
+from labclip.io import folder as alignment_folder
 from labclip.io.published import PUBLISHED
 from labclip.scenes.vocabulary import COLOURS, SHAPES
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "CONTRIBUTING.md"]
+PAGES += sorted((ROOT / "docs" / "examples").glob("*.md"))
 # A Python block, what it is marked with, and the text block below it if there is one.
 SNIPPET = re.compile(r"(?:<!-- (network|slow|library) -->\n)?```python\n(.*?)```\n(?:\n```text\n(.*?)```)?", re.DOTALL)
 
@@ -38,12 +44,10 @@ def test_snippets_print_what_they_say(page, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_ten_lines_lead_from_a_table_to_a_saved_alignment(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    ((_mark, code, _),) = [
-        one for one in SNIPPET.findall((ROOT / "docs" / "quickstart.md").read_text()) if one[0] == "slow"
-    ]
+    ((_mark, code, _),) = [one for one in SNIPPET.findall((ROOT / "docs" / "fit.md").read_text()) if one[0] == "slow"]
     assert sum(bool(line.strip()) for line in code.splitlines()) <= 10
     names = {}
-    exec(compile(code, "quickstart.md", "exec"), names)
+    exec(compile(code, "fit.md", "exec"), names)
     binding = names["report"]["csv"].metric("binding")
     assert binding.differences[0].low > 0.1
     assert labclip.Alignment.from_pretrained("my-alignment").dim == 256
@@ -52,9 +56,14 @@ def test_ten_lines_lead_from_a_table_to_a_saved_alignment(tmp_path, monkeypatch,
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page):
-    targets = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text())
-    missing = [target for target in targets if "://" not in target and not (page.parent / target).exists()]
-    assert not missing
+    links = re.findall(r"\]\(([^)#]*)#?([^)]*)\)", page.read_text())
+    for target, anchor in [link for link in links if "://" not in link[0]]:
+        path = page.parent / target if target else page
+        assert path.exists(), target
+        headings = re.findall(r"^#+ (.+)$", path.read_text(), re.MULTILINE) if anchor else []
+        assert not anchor or anchor in [re.sub(r"[^\w -]", "", one.lower()).replace(" ", "-") for one in headings], (
+            anchor
+        )
 
 
 def test_generated_parts_are_fresh():
@@ -89,7 +98,7 @@ def test_sizes_are_those_of_the_files():
 
 def test_readme_is_short_and_shows_code_early():
     lines = (ROOT / "README.md").read_text().splitlines()
-    assert len(lines) <= 120
+    assert len(lines) <= 125
     code = lines.index("```python")
     output = lines.index("```text", code)
     assert output < 25
@@ -111,6 +120,16 @@ def test_public_names_are_those_that_load():
         labclip.list_models  # noqa: B018
 
 
+def test_the_site_has_every_public_name_and_page():
+    text = "".join((ROOT / "docs" / name).read_text() for name in ("api.md", "api-fit.md", "api-evaluation.md"))
+    documented = re.findall(r"^\.\. auto\w+:: (?:labclip\.)?(\S+)$", text, re.MULTILINE)
+    documented += re.findall(r"^## labclip\.(\w+)$", text, re.MULTILINE)
+    assert set(labclip.__all__) <= set(documented)
+    listed = set(re.findall(r"^- \[.*?\]\((.+?)\)", (ROOT / "docs" / "index.md").read_text(), re.MULTILINE))
+    pages = {page.relative_to(ROOT / "docs").as_posix() for page in PAGES if (ROOT / "docs") in page.parents}
+    assert listed == pages - {"index.md"}
+
+
 def test_docstring_examples_run():
     import doctest
 
@@ -123,3 +142,48 @@ def test_docstring_examples_run():
         failed, tried = doctest.testmod(module, extraglobs=names)
         assert tried > 0
         assert failed == 0
+
+
+SCHEMA = json.loads((ROOT / "docs" / "alignment-folder.schema.json").read_text())
+
+
+def test_the_schema_has_the_keys_that_labclip_reads():
+    assert set(SCHEMA["properties"]) == alignment_folder._KNOWN
+    assert set(SCHEMA["required"]) == alignment_folder._REQUIRED
+    assert SCHEMA["properties"]["format_version"]["const"] == alignment_folder.FORMAT_VERSION
+    assert SCHEMA["properties"]["dim"]["maximum"] == alignment_folder.MAX_DIM
+    assert f"{alignment_folder.MAX_CONFIG_BYTES:,} bytes" in (ROOT / "docs" / "alignment-folder.md").read_text()
+
+
+def test_what_labclip_saves_follows_the_schema(tmp_path):
+    validator = pytest.importorskip("jsonschema").Draft202012Validator(SCHEMA)
+    validator.check_schema(SCHEMA)
+    base = labclip.Base("ViT-B-32-quickgelu", "openai", quick_gelu=True, embed_dim=2)
+    metadata = {"results": {"csv": {"base": {"binding": 0.5}, "labclip": {"binding": 0.9}}}}
+    labclip.Alignment.identity(2).save_pretrained(tmp_path / "least")
+    labclip.Alignment(
+        torch.eye(2), base=base, logit_scale=4.0, strength=0.5, metadata=metadata, fingerprint=torch.tensor([1.0, 0.0])
+    ).save_pretrained(tmp_path / "all")
+    for folder in (tmp_path / "least", tmp_path / "all", ROOT / "weights" / "scenes"):
+        config = json.loads((folder / "config.json").read_text())
+        validator.validate(config)
+        for wrong in ({"format_version": 2}, {"dim": 0}, {"matrix_sha256": "00"}, {"base": {"model": "ViT-B-32"}}):
+            assert not validator.is_valid(config | wrong), wrong
+        assert not validator.is_valid({key: value for key, value in config.items() if key != "base"})
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs Node.js")
+def test_a_reader_in_another_language_agrees(tmp_path):
+    alignment = labclip.Alignment.from_pretrained("scenes")
+    alignment.save_pretrained(tmp_path)
+    text = np.random.default_rng(0).standard_normal(alignment.dim)
+    text /= np.linalg.norm(text)
+    command = ["node", ROOT / "docs" / "examples" / "reader.mjs", tmp_path]
+    done = subprocess.run(command, input=json.dumps(text.tolist()), capture_output=True, text=True, check=True)
+    assert np.abs(json.loads(done.stdout) - alignment(text)).max() < 1e-6
+    weights = bytearray((tmp_path / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (tmp_path / "model.safetensors").write_bytes(weights)
+    done = subprocess.run(command, input="[]", capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "not the matrix of the config" in done.stderr

@@ -2,12 +2,14 @@
 
 import json
 import pickle
+import random
 
 import numpy as np
 import pytest
 import torch
 from evaluated import images_of, rounding
 from PIL import Image
+from torch.nn import functional as F
 
 import labclip
 from labclip import LABCLIP, Alignment, metrics, scenes
@@ -74,6 +76,58 @@ def test_every_number_is_the_one_counted_by_hand(sugarcrepe, model):
     assert report["models"]["labclip"]["micro"] == pytest.approx(
         sum(shares.values()) / 7
     )  # all subsets are of one size here
+
+
+def test_captions_of_clevr_keep_their_own_length_in_the_base_alone(model, tmp_path):
+    drawn, rng = [Image.fromarray(pixels) for pixels in scenes.sample(40, seed=4).images], random.Random(0)
+    lines = []
+    for number, image in enumerate(drawn):
+        image.save(tmp_path / f"{number}.png")
+        (one, other), colours = rng.sample(("cube", "ring", "star"), 2), rng.sample(("red", "teal", "black"), 2)
+        lines.append(f"{number}.png,{one},{colours[0]},{other},{colours[1]}")
+    (tmp_path / "output_2obj.csv").write_text("\n".join(lines))
+    paper, ours = (
+        evaluate(model, "clevr", data=tmp_path, options={"split": "all", **options}, progress=False)["clevr"]
+        for options in ({}, {"protocol": "labclip"})
+    )
+    items = paper.items[: len(drawn)]
+    shown = F.normalize(model.encode_image(torch.stack([model.preprocess(image) for image in drawn])), dim=-1)
+
+    def margin(**how):
+        own, wrong = (model.encode_text([item.captions[side] for item in items], **how) for side in (0, 1))
+        return (shown * (own - wrong)).sum(-1)
+
+    base, aligned = margin(normalize=False, aligned=False), margin(normalize=True)
+    for name, found, at in (("base", base, 0), ("labclip", aligned, 1)):
+        assert [item.margin[name] for item in items] == pytest.approx(found.tolist(), abs=1e-4)
+        assert paper.metric("binding").estimates[at].value == pytest.approx((found > 0).float().mean().item())
+    by_cosine = (margin(normalize=True, aligned=False) > 0).float().mean()
+    assert by_cosine != (base > 0).float().mean()
+    (note,) = (note for note in paper.notes if "keep their own length" in note)
+    assert f"By cosine the base has binding {by_cosine:.3f} (here {(base > 0).float().mean():.3f})" in note
+    assert "no cosines" in paper.example.chosen
+    assert not any("own length" in text for text in (*ours.notes, ours.example.chosen))
+
+
+def test_text_to_text_is_what_the_folded_model_gives_by_itself(model, tmp_path):
+    drawn = scenes.sample(30, seed=9)
+    Image.fromarray(drawn.images[0]).save(tmp_path / "0.png")
+    words = zip(drawn.captions[::2], drawn.captions[1::2], drawn.swapped_captions[::2], strict=True)
+    keys = ("caption", "caption2", "negative_caption")
+    items = [{"id": at, "filename": "0.png", **dict(zip(keys, said, strict=True))} for at, said in enumerate(words)]
+    for name in SUBSETS[2:]:
+        (tmp_path / f"{name}.json").write_text(json.dumps(items))
+    found = evaluate(model, "sugarcrepe-pp", data=tmp_path, cache=None, progress=False)["sugarcrepe-pp"]
+    folded = labclip.fold(model)
+    with torch.no_grad():
+        one, two, wrong = (
+            F.normalize(folded.encode_text(model.tokenizer([item[key] for item in items])), dim=-1) for key in keys
+        )
+    margin = (one * two).sum(-1) - torch.maximum((one * wrong).sum(-1), (two * wrong).sum(-1))
+    listed = [item.margin for item in found.items if item.metrics[0] == "swap_obj_tot"]
+    assert [each["labclip"] for each in listed] == pytest.approx(margin.tolist(), abs=1e-5)
+    assert found.metric("micro_tot").estimates[1].value == pytest.approx((margin > 0).float().mean().item())
+    assert [each["base"] for each in listed] != pytest.approx(margin.tolist(), abs=1e-3)
 
 
 def test_strength_zero_is_the_base_on_every_metric(model):

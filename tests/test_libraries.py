@@ -1,10 +1,7 @@
 """Each library of docs/libraries.md finds what labclip finds on one index, by the base and by the folded model."""
 
 import importlib.util
-import re
 import runpy
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -144,23 +141,3 @@ def test_a_collection_and_a_table_of_the_base_still_search_with_the_base(index, 
         }
     for ids in found.values():
         assert HARNESS["recall"](ids, index) < 0.7
-
-
-def test_a_search_draws_the_queries_that_changed(tmp_path):
-    pytest.importorskip("duckdb")
-    script = ROOT / "docs" / "examples" / "search.py"
-    command = [
-        sys.executable,
-        str(script),
-        "--index",
-        str(tmp_path / "index.duckdb"),
-        "--out",
-        str(tmp_path / "changed.png"),
-    ]
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    right = [int(number) for number in re.findall(r"is right for (\d+) of 250 queries", said)]
-    changes = re.findall(r": (right|wrong) -> (right|wrong)$", said, re.MULTILINE)
-    assert right[1] > right[0] + 50
-    assert right[1] - right[0] == changes.count(("wrong", "right")) - changes.count(("right", "wrong"))
-    with Image.open(tmp_path / "changed.png") as image:
-        assert image.size == (880, 1160)

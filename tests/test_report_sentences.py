@@ -12,9 +12,10 @@ from labclip import Alignment
 from labclip.analysis import report as diagnosis
 from labclip.data.images import ImageSource
 from labclip.evaluation import Choice, Task, summary
-from labclip.evaluation.example import choose, example_of, thumbnail
+from labclip.evaluation.example import example_of
 from labclip.evaluation.scores import Compared, Difference, Estimate
 from labclip.evaluation.sources import Benchmark
+from labclip.report.example import choose, thumbnail
 
 BETTER, WORSE = Difference(0.38, 0.35, 0.41, True), Difference(-0.1, -0.12, -0.08, True)
 NONE = Difference(0.004, -0.011, 0.02, False)
@@ -201,7 +202,9 @@ def test_an_example_shows_the_item_that_the_matrix_repairs(tmp_path):
     assert section.figures[0].media_type == "image/jpeg"
     for path in paths:
         path.unlink()
-    assert example_of(task, images, texts, {"labclip": swap}) is None
+    without = example_of(task, images, texts, {"labclip": swap})
+    assert (without.image, without.cosines) == (None, found.cosines)
+    assert without.section().figures == []
 
 
 def test_an_item_with_its_caption_as_the_only_wrong_one_shows_nothing(tmp_path):

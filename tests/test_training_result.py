@@ -1,11 +1,18 @@
 import json
 import re
+from io import BytesIO
+from pathlib import Path
 
+import numpy as np
 import planted
 import pytest
+import torch
+from PIL import Image
 from planted import QUICK
+from torch.nn import functional as F
 
 import labclip
+from labclip.io.folder import matrix_sha256
 from labclip.report.values import percent
 from labclip.training import FitResult
 from labclip.training.frontier import Point
@@ -24,7 +31,9 @@ def test_a_result_is_one_line_and_its_text_says_what_was_gained_and_paid(result)
     assert re.fullmatch(shown, repr(result))
     text = str(result)
     assert text.startswith("Fit on planted (world)\n===")
-    assert "Worth using: the caption wins" in text
+    lead = r"This model tells a caption from its negative in \d+% of held-out pairs, where a coin gets 50\. With the "
+    lead += r"matrix [\d.]+%\. It costs (nothing|at most [\d.]+%) in search \(R@1\) there\. Worth using\. Of 60 held"
+    assert re.search(lead, " ".join(text.split()))
     told = [result.results["validation"][side]["binding"] for side in ("base", "labclip")]
     figures = [figure for figure, _ in result.page().key]
     assert figures[:2] == [f"{percent(value)}%" for value in told]
@@ -35,7 +44,7 @@ def test_a_result_is_one_line_and_its_text_says_what_was_gained_and_paid(result)
     assert " ".join(text.split()).count(f"{result.change.words}.") == 1
     assert re.search(r"Strength [\d.]+, selected: binding 0\.\d{3} -> ", text)
     assert "Held out: 60 captions of 60 images, none of them negatives of the fit" in text
-    assert "Batch size: 64" in text
+    assert "batch size 64, " in " ".join(text.split())
     assert max(map(len, text.splitlines())) <= 100
     assert "| validation | binding |" in result.to_markdown()
 
@@ -109,10 +118,39 @@ def test_a_page_has_its_figures(result, tmp_path, monkeypatch):
     result.write_html(tmp_path / "fit.html")
     html = (tmp_path / "fit.html").read_text()
     assert html.count("data:image/svg+xml") == 2
+    assert html.count("data:image/jpeg") == 0
+    assert f"matrix {matrix_sha256(result.alignment.fitted)[:16]}, strength {result.alignment.strength:g}" in html
+    assert f"labclip {labclip.__version__}" in html
+    assert result.date in html
     for heading in ("What it gains and costs", "Other strengths", "Epochs", "How it was measured"):
         assert f">{heading}</h2>" in html
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert not any(section.figures for section in result.page(plots=True).sections)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_page_shows_a_held_out_caption_and_its_image_where_that_is_found(tmp_path, monkeypatch, model, there):
+    monkeypatch.chdir(tmp_path)
+    labclip.scenes.sample(60, seed=3).save("photos")
+    features = labclip.embed(model, "photos/captions.csv", "features", progress=False)
+    if not there:  # what stands at that path now need not be what was embedded
+        with Path("photos/captions.csv").open("a") as file:
+            file.write("0.png,one more,\n")
+    result = labclip.fit(features, epochs=3, progress=False)
+    rows = [json.loads(line) for line in Path("features/captions.jsonl").read_text().splitlines()]
+    (row,) = [at for at, one in enumerate(rows) if (one["caption"], *one["negatives"]) == result.example.captions]
+    shown = torch.tensor(features.images[row])
+    texts = model.encode_text([*result.example.captions], aligned=False).detach()
+    aligned = result.alignment(texts, normalize=True)
+    assert result.example.cosines["base"] == pytest.approx((F.normalize(texts, dim=-1) @ shown).tolist(), abs=1e-5)
+    assert result.example.cosines["LABCLIP"] == pytest.approx((aligned @ shown).tolist(), abs=1e-5)
+    assert re.match(r"The first of \d( of 6)? items", result.example.chosen)
+    section = result.page(plots=True).sections[0]
+    assert (section.heading, len(section.figures)) == ("One example", int(there))
+    if there:
+        with Image.open(BytesIO(section.figures[0].data)) as small, Image.open(f"photos/{row}.png") as whole:
+            assert np.abs(np.asarray(small, float) - np.asarray(whole.convert("RGB"), float)).mean() < 8
+    assert ("Weights", f"SHA-256 {features.manifest['weights_sha256']}") in result.page().facts
 
 
 def test_a_plot_has_both_sides(result, tmp_path):

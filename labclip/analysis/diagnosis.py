@@ -26,11 +26,11 @@ from labclip.analysis.space import modality_gap, permutation_similarity, spectru
 from labclip.analysis.verdict import Side, Verdict, judge, judge_cost, judge_gain
 from labclip.checks import checked_whole, described
 from labclip.data.scene_files import LabelledScenes, labelled_scenes, read_labelled_scenes
-from labclip.evaluation.example import ShownItem, choose, item
 from labclip.messages import typed
 from labclip.model import LABCLIP
 from labclip.modes import one_thread
 from labclip.packages import versions_of
+from labclip.report.example import ShownItem, choose
 
 SCENES = 5000
 """Embedded scenes drawn where no data is given: shares are known to .014, and two cores take about a minute."""
@@ -171,9 +171,7 @@ def _steps(total: int, progress: bool) -> Iterator[Callable[[str], object]]:
         bar.update(total - bar.n)
 
 
-def _example(
-    labelled: LabelledScenes, features: SceneFeatures, found: Diagnosis, own: Alignment | None
-) -> ShownItem | None:
+def _example(labelled: LabelledScenes, features: SceneFeatures, found: Diagnosis, own: Alignment | None) -> ShownItem:
     """A scene to show, with the matrix that the report is about: of those fitted here the one not fitted on it."""
     rows, repaired = np.flatnonzero(features.has_swapped), found.repair
     names = ["base", *([found.after] if found.after else [])]
@@ -184,7 +182,7 @@ def _example(
     if matrix is not None:
         texts[MODELS[found.after]] = matrix(texts["base"], normalize=True)
     captions = labelled.captions[row], str(labelled.swapped[row])
-    return item(labelled.images[row], captions, features.images[row], texts, chosen)
+    return ShownItem.of(labelled.images[row], captions, features.images[row], texts, chosen)
 
 
 def _side(rows: torch.Tensor, data: SceneFeatures, folds: int, seed: int) -> Side:

@@ -16,10 +16,10 @@ from labclip.analysis.repair import Repair
 from labclip.analysis.space import Distribution, Gap, Spectrum
 from labclip.analysis.verdict import BINDS, FEW, KEPT, Verdict
 from labclip.evaluation import summary
-from labclip.evaluation.example import ShownItem
 from labclip.evaluation.scores import Compared, Estimate
 from labclip.report import Figure, Page, Reported, Section, Table, drawn, judged, terminal
-from labclip.report.values import Value, percent
+from labclip.report.example import ShownItem
+from labclip.report.values import Value, measured_by, percent
 
 _SHOWN = 5  # most confused pairs in a table
 _WHERE = {
@@ -61,7 +61,7 @@ class Diagnosis(Reported):
         weights_sha256: Of the base's weights; "" where they are not known.
         versions: Of the packages that decide a number.
         date: On which it was measured, for example "2026-03-01".
-        example: A scene with its image, for a page; None of embeddings, or where the image can't be read any more.
+        example: A scene with its image, for a page; None of embeddings.
     """
 
     model: str
@@ -159,12 +159,10 @@ def _compared(one: Compared, models: Sequence[str]) -> dict[str, Any]:
 def _page(found: Diagnosis, sections: Sequence[Section], appendix: Sequence[Section] = ()) -> Page:
     facts = [
         ("Model", found.model),
-        *([("Weights", f"SHA-256 {found.weights_sha256}")] if found.weights_sha256 else []),
         ("Measured on", f"{found.data}: {found.scenes:,} scenes, {found.combinations:,} combinations"),
         ("Seed", str(found.seed)),
         ("Time", f"{found.seconds:.0f} s"),
-        ("Versions", ", ".join(f"{name} {version}" for name, version in found.versions.items())),
-        *([("Date", found.date)] if found.date else []),
+        *measured_by(found.weights_sha256, found.versions, found.date),
     ]
     lead, key = _lead(found)
     return Page(f"Where binding is lost: {found.model}", lead, sections, facts, key, appendix)

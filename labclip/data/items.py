@@ -12,7 +12,7 @@ from labclip.data.cleaning import clean as clean_text
 from labclip.data.cleaning import is_shuffle
 from labclip.data.columns import Columns, Negative, RowError, is_empty, listed
 from labclip.data.images import ImageSource
-from labclip.data.rows import READERS, Row, Wanted, find_inputs, parquet_columns
+from labclip.data.rows import Row, Wanted, find_inputs, parquet_columns, reader_of
 from labclip.messages import typed
 
 WORDS = 40
@@ -113,7 +113,7 @@ def splits_in(paths: Sequence[Path]) -> list[str]:
     """The values of the column `split` in some files, the first few in order of appearance."""
     found: dict[str, None] = {}
     for path in paths:
-        for row in READERS[path.suffix.lower()](path, "split".__eq__):
+        for row in reader_of(path)(path, "split".__eq__):
             if row.problem is None and isinstance(value := row.cells.get("split"), str):
                 found.setdefault(value)
             if len(found) == _SPLITS:
@@ -135,7 +135,7 @@ class RowReader:
     def rows(self) -> Iterator[Row]:
         """The rows of the splits asked for; an error if the file can't be read, or lacks a column."""
         wanted, checked = self.wanted(), False
-        for row in READERS[self.path.suffix.lower()](self.path, wanted):
+        for row in reader_of(self.path)(self.path, wanted):
             if row.problem is None and not checked:
                 self._check(row.cells, archive=row.held is not None)
                 checked = True

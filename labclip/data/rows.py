@@ -9,9 +9,11 @@ import csv
 import glob
 import itertools
 import json
+import os
 import tarfile
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, AnyStr, BinaryIO
@@ -51,36 +53,43 @@ def _row(number: int, where: str, cells: Any) -> Row:
 
 def separated_rows(path: Path, delimiter: str) -> Iterator[Row]:
     """Rows of a csv or tsv file with a header, UTF-8. Strict: an open quote would take in the rows behind it."""
-    csv.field_size_limit(LIMIT)
     header: list[str] = []
-    number, line = 0, 1
+    number = 0
+    for line, cells in separated_lines(path, delimiter):
+        if not header:
+            header = cells
+            if len(set(named := [name for name in header if name])) < len(named):
+                raise ValueError(f"{path} has two columns of one name: {', '.join(named)}. Rename one.")
+            continue
+        number += 1
+        problem = None
+        if len(cells) != len(header):
+            amount = "more" if len(cells) > len(header) else "fewer"
+            problem = (
+                f"has {amount} cells than the header: {len(cells)} for {len(header)} columns; "
+                "quote cells that hold the separator"
+            )
+        yield Row(number, f"line {line}", dict(zip(header, cells, strict=False)), problem)
+
+
+def separated_lines(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """The cells of a csv or tsv file and the number of the line that they begin in; blank lines are skipped."""
+    csv.field_size_limit(LIMIT)
+    line = 1
     with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.reader(file, delimiter=delimiter, strict=True)
+        reader = csv.reader((text for _, text in _lines(file, path)), delimiter=delimiter, strict=True)
         try:
             for cells in reader:
                 begin, line = line, reader.line_num + 1
-                if not header:
-                    header = cells
-                    if len(set(named := [name for name in header if name])) < len(named):
-                        raise ValueError(f"{path} has two columns of one name: {', '.join(named)}. Rename one.")
-                elif cells:
-                    number += 1
-                    problem = None
-                    if len(cells) != len(header):
-                        amount = "more" if len(cells) > len(header) else "fewer"
-                        problem = (
-                            f"has {amount} cells than the header: {len(cells)} for {len(header)} columns; "
-                            "quote cells that hold the separator"
-                        )
-                    yield Row(number, f"line {begin}", dict(zip(header, cells, strict=False)), problem)
+                if cells:
+                    yield begin, cells
         except (csv.Error, UnicodeDecodeError) as error:
             raise ValueError(f"{path} near line {line} is not sound: {error}.") from error
 
 
 def repeated_column(path: Path, delimiter: str) -> str | None:
     """A column of a csv or tsv file that would be lost in a copy, as another has its name; blank names are names."""
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        header = next(filter(None, csv.reader(file, delimiter=delimiter)), [])
+    header = next((cells for _, cells in separated_lines(path, delimiter)), [])
     return next((name for name in header if header.count(name) > 1), None)
 
 
@@ -168,12 +177,16 @@ def parquet_rows(path: Path, wanted: Wanted) -> Iterator[Row]:
                 yield Row(number, f"row {number}", cells)
 
 
-def open_parquet(path: Path) -> Any:
-    """An open Parquet file; an error that names it if it is none."""
-    reader = require("pyarrow.parquet", *PARQUET)
+@contextmanager
+def open_parquet(path: Path) -> Iterator[Any]:
+    """An open Parquet file; whatever pyarrow finds wrong with it is an error that names it."""
+    reader, pa = require("pyarrow.parquet", *PARQUET), require("pyarrow", *PARQUET)
     try:
-        return reader.ParquetFile(path)
-    except ValueError as error:  # pyarrow's own errors are ValueErrors that do not name the file
+        with reader.ParquetFile(path) as file:
+            yield file
+    except (pa.ArrowException, OSError) as error:  # they do not name the file
+        if isinstance(error, OSError) and error.filename is not None:
+            raise
         raise ValueError(f"{path} is not a whole Parquet file ({str(error).splitlines()[0]}).") from error
 
 
@@ -262,6 +275,13 @@ READERS: dict[str, Callable[[Path, Wanted], Iterator[Row]]] = {
 }
 
 
+def reader_of(path: Path) -> Callable[[Path, Wanted], Iterator[Row]]:
+    """What reads a file of captions, by its ending; ValueError if that is not known."""
+    if (ending := path.suffix.lower()) not in READERS:
+        raise ValueError(f"{path} is of no kind that is read: {', '.join(READERS)}. Rename or convert it.")
+    return READERS[ending]
+
+
 def find_inputs(captions: str | Path | Sequence[str | Path]) -> list[Path]:
     """The files that captions are read from.
 
@@ -275,8 +295,7 @@ def find_inputs(captions: str | Path | Sequence[str | Path]) -> list[Path]:
     several = [captions] if isinstance(captions, str | Path) else list(captions)
     found = [path for one in several for path in _matching(Path(one).expanduser())]
     for path in found:
-        if path.suffix.lower() not in READERS:
-            raise ValueError(f"{path} is of no kind that is read: {', '.join(READERS)}. Rename or convert it.")
+        reader_of(path)
         if not path.stat().st_size:
             raise ValueError(f"{path} is empty. Pass a file with captions in it.")
     if not found or len(set(found)) < len(found):
@@ -292,6 +311,8 @@ def _matching(path: Path) -> list[Path]:
         if sum(map(bool, shards)) != 1:
             raise ValueError(f"{path} is a folder with no tars or Parquet files, or with both. Name the files.")
         return next(filter(None, shards))
+    if os.path.lexists(path):
+        raise ValueError(f"{path} is a pipe, a device or a link that leads nowhere. Pass a file.")
     if matches := sorted(Path(name) for name in glob.glob(str(path), recursive=True)):
         return [match for match in matches if match.is_file()]
     raise FileNotFoundError(f"There is no file {path}. Pass captions as {', '.join(READERS)}.")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import itertools
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple
 from labclip.data.entries import fields, table_rows
 from labclip.data.images import ImageSource
 from labclip.data.located import DataFiles, ImageLayout
+from labclip.data.rows import separated_lines
 from labclip.jsonfile import read_json
 from labclip.messages import typed
 from labclip.scenes import sample
@@ -175,7 +175,7 @@ def read_scene_file(path: Path) -> SceneFile:
     """
     if path.suffix.lower() == ".json":
         return _clevr_scenes(path)
-    first = next(iter(_lines(path)), ([], 0))[0]
+    first = next((cells for _, cells in separated_lines(path, ",")), [])
     if "object1_color" in first:
         return _clevr_table(path, first)
     if "character_name" in first:
@@ -191,7 +191,7 @@ def read_scene_file(path: Path) -> SceneFile:
 def _clevr_pairs(path: Path) -> SceneFile:
     """The authors' form, an image a line."""
     entries = []
-    for cells, line in _lines(path):
+    for line, cells in separated_lines(path, ","):
         place = f"{path.name} line {line}"
         if len(cells) < 3 or len(cells) % 2 == 0:
             raise ValueError(f"{place} has {len(cells)} cells, not a file and pairs of shape and colour.")
@@ -257,13 +257,3 @@ def _objects(pairs: Iterable[Sequence[Any]], place: str) -> tuple[Object, ...]:
             raise ValueError(f"{place}: {word!r} is neither an attribute nor an object.")
     words = [word.strip() for word in words]
     return tuple(zip(words[::2], words[1::2], strict=True))
-
-
-def _lines(path: Path) -> Iterator[tuple[list[str], int]]:
-    """The cells of each line of a csv file that is not blank, and its number."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file, strict=True)
-            yield from ((cells, reader.line_num) for cells in reader if cells)
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no valid csv file: {error}.") from error

@@ -28,7 +28,7 @@ def stream_json(path: Path) -> Iterator[tuple[str | tuple[str] | None, Any]]:
             if found := text.peek():
                 raise ValueError(f"found {found!r} behind its end")
     except (ValueError, RecursionError) as error:  # also bytes that are not UTF-8
-        raise ValueError(f"{path} is not JSON as it should be: {error}") from error
+        raise ValueError(f"{path} is not JSON as it should be: {error}. Fetch or write it again.") from error
 
 
 def _members(text: _Text) -> Iterator[tuple[str | tuple[str], Any]]:

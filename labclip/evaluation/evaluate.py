@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from labclip.alignment import Alignment
@@ -25,7 +27,9 @@ from labclip.io.opening import open_alignment
 from labclip.messages import typed
 from labclip.metrics import unit_length
 from labclip.model import LABCLIP
+from labclip.modes import evaluating
 from labclip.packages import versions_of
+from labclip.text import Cut, counting_cut
 
 Data = str | Path | Features
 Option = str | int | float | bool
@@ -135,6 +139,8 @@ def evaluate(
                 if task.embedded is None
                 else (task.embedded.images, task.embedded.texts)
             )  # fmt: skip
+            if task.own_length:
+                texts_of = texts_of * _lengths(opened, task.captions)
             scores = score(task, images_of, texts_of, list(compared.values()))
             _check_headline(asked[name], [metric for one in scores for metric in one[0].metrics])
             published = filter(None, map(ties_by_index, scores)) if ties == "index" else ()
@@ -142,7 +148,11 @@ def evaluate(
                 Result(
                     asked[name],
                     [one for many in (*scores, *published) for one in compare(many, resamples=resamples, seed=seed)],
-                    [*task.notes, *_equal_embeddings(task, images_of, texts_of)],
+                    [
+                        *task.notes,
+                        *_by_cosine(task, images_of, texts_of, scores),
+                        *_equal_embeddings(task, images_of, texts_of),
+                    ],
                     len(images_of),
                     len(texts_of),
                     data="" if data_of.get(name) is None else str(data_of[name]),
@@ -168,12 +178,34 @@ def score(task: Task, images: Tensor, texts: Tensor, alignments: Sequence[Alignm
     Features are [images, dim] and [captions, dim], of any scale, those of captions the base's own. For each set of
     items there are the scores of the base, then of each alignment.
     """
-    images, base = unit_length(images, "Image features"), unit_length(texts, "Text features")
-    answers: list[list[Scores]] = []
-    for alignment in (None, *alignments):
-        aligned = base if alignment is None else unit_length(alignment(base), "Aligned text features")
-        answers.append([scores for question in task.questions for scores in question.score(images, aligned)])
+    images = unit_length(images, "Image features")
+    answers = (
+        [scores for question in task.questions for scores in question.score(images, features)]
+        for features in task.read_by(texts, alignments)
+    )
     return list(zip(*answers, strict=True))
+
+
+def _lengths(model: LABCLIP, captions: Sequence[str]) -> Tensor:
+    """How long the base's own embeddings of captions are, [n, 1]; a cache keeps them of length 1."""
+    with torch.no_grad(), evaluating(model), counting_cut(Cut()):
+        features = model.encode_text(list(captions), normalize=False, aligned=False)
+    return features.float().norm(dim=-1, keepdim=True).cpu()
+
+
+def _by_cosine(task: Task, images: Tensor, texts: Tensor, scores: Sequence[Sequence[Scores]]) -> list[str]:
+    """What the base would get if its captions had length 1 too, where they have not."""
+    if not task.own_length:
+        return []
+    told = [
+        f"{metric} {by_cosine.value(metric):.3f} (here {one[0].value(metric):.3f})"
+        for (by_cosine,), one in zip(score(replace(task, own_length=False), images, texts, []), scores, strict=True)
+        for metric in by_cosine.metrics
+    ]
+    return [
+        f"The base's captions keep their own length, as in the paper's code, so that a longer one wins more often; an "
+        f"alignment's have length 1. By cosine the base has {', '.join(told)}."
+    ]
 
 
 def _equal_embeddings(task: Task, images: Tensor, texts: Tensor) -> list[str]:

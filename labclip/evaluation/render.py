@@ -11,7 +11,7 @@ from labclip.evaluation.scores import DIFFERING, Difference
 from labclip.messages import typed
 from labclip.report import Figure, drawn
 from labclip.report.drawing import COLOURS, SOFT, empty, legend_below, literal
-from labclip.report.values import Cell, Page, Section, Table, Value, judged, percent
+from labclip.report.values import Cell, Page, Section, Table, Value, judged, matrix_in_words, measured_by, percent
 
 if TYPE_CHECKING:
     from labclip.evaluation.report import Report, Result
@@ -149,8 +149,7 @@ def _facts(report: Report) -> list[tuple[str, str]]:
     matrices = []
     for one in report.alignments:
         unknown = "" if one.get("recorded", True) else "; it does not say which base it was fitted on"
-        told = f"matrix {str(one['matrix_sha256'])[:16]}, strength {one['strength']:g}{unknown}"
-        matrices.append((str(one["name"]), told))
+        matrices.append((str(one["name"]), matrix_in_words(one["matrix_sha256"], one["strength"]) + unknown))
     looked = sum(len(one.differences) for result in report.results for one in result.compared)
     many = f" Of {looked} differences about one in twenty would look measurable by chance alone."
     places = [
@@ -161,10 +160,8 @@ def _facts(report: Report) -> list[tuple[str, str]]:
     return [
         *places,
         ("Base", report.base),
-        ("Weights", f"SHA-256 {report.weights_sha256}"),
         *matrices,
-        ("Versions", ", ".join(f"{name} {version}" for name, version in report.versions.items())),
-        *([("Date", report.date)] if report.date else []),
+        *measured_by(report.weights_sha256, report.versions, report.date),
         ("How to read", _HOW + (_HOW_DIFFERENT if looked else "") + (many if looked >= _MANY else "")),
     ]
 

@@ -11,13 +11,14 @@ from labclip.data.entries import fields
 from labclip.evaluation import render
 from labclip.evaluation.answers import Answer, write_csv
 from labclip.evaluation.benchmarks import BENCHMARKS
-from labclip.evaluation.example import ShownItem
 from labclip.evaluation.paper import latex_of_models
 from labclip.evaluation.scores import Compared, Difference, Estimate
 from labclip.evaluation.sources import Benchmark
 from labclip.jsonfile import read_json
 from labclip.messages import typed
+from labclip.paths import whole_file
 from labclip.report import Reported
+from labclip.report.example import ShownItem
 from labclip.report.values import Page
 
 _MEASURED = ("base", "weights_sha256", "models", "alignments", "versions")
@@ -168,12 +169,15 @@ class Report(Reported):
         return super().to_latex()
 
     def write_items(self, path: str | Path) -> None:
-        """Write every item of every benchmark with each model's answer as a csv file.
+        """Write every item of every benchmark with each model's answer as a csv file, whole or not at all.
 
         Raises:
-            OSError: If it can't be written.
+            OSError: If it can't be written; what was there is then still whole.
         """
-        with Path(path).open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+        with (
+            whole_file(Path(path)) as part,
+            part.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+        ):
             write_csv({result.benchmark.name: result.items for result in self.results}, self.models, file)
 
     def to_json(self) -> dict[str, Any]:

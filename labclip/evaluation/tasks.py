@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from labclip import metrics
+from labclip.alignment import Alignment
 from labclip.data.images import ImageSource
 from labclip.evaluation.scores import BREAKDOWN, Asked, Groups, Scores, everything
+from labclip.metrics import unit_length
 
 if TYPE_CHECKING:
     from labclip.model import LABCLIP
@@ -289,6 +291,8 @@ class Task:
         questions: What is asked about them.
         notes: What was left out, with counts, and which choices were made; they go into the report.
         embedded: Stands for images and captions that are embedded already.
+        own_length: Whether the base's captions keep the length that it gives them, as in some published code, so that a
+            longer one wins more often. An alignment's never do.
     """
 
     images: Sequence[ImageSource]
@@ -296,9 +300,16 @@ class Task:
     questions: Sequence[Question]
     notes: Sequence[str] = ()
     embedded: Embedded | None = None
+    own_length: bool = False
 
     def names(self) -> tuple[Callable[[int], str], Callable[[int], str]]:
         """What the image, and the caption, of a row is called, for reports."""
         if self.embedded is not None:
             return self.embedded.image_names, self.embedded.text_names
         return [one.name for one in self.images].__getitem__, list(self.captions).__getitem__
+
+    def read_by(self, texts: Tensor, alignments: Sequence[Alignment]) -> list[Tensor]:
+        """The captions, [captions, dim], as the base and each alignment read them; `texts` are the base's own."""
+        base = unit_length(texts, "Text features")
+        aligned = [unit_length(one(base), "Aligned text features") for one in alignments]
+        return [texts.float() if self.own_length else base, *aligned]

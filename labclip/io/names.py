@@ -79,6 +79,10 @@ def resolve(name_or_path: str | Path, access: Access) -> Source:
         raise FileNotFoundError(
             f"There is no folder {name}. Pass a folder that {_made()}, or a known name: {_known()}."
         )
+    if os.path.lexists(path):
+        raise ValueError(f"{name} is a pipe, a device or a link that leads nowhere. Pass a folder that {_made()}.")
+    if "://" in name:
+        raise ValueError(f"{name} is a URL. Pass a Hub repository as org/name, or fetch it and pass the folder.")
     model, colon, tag = name.partition(":")
     if colon and "/" not in model:
         return Source(name, base=named_base(model, tag))

@@ -123,7 +123,7 @@ def _write_openclip(clip: nn.Module, config: dict[str, Any], tokenizer: Any, fol
     config = {key: value for key, value in config.items() if key != FOLDED}
     if (mark := mark_of(clip)) is not None:
         config[FOLDED] = mark
-    (folder / OPENCLIP_CONFIG).write_text(json.dumps(config, indent=2, default=list) + "\n", encoding="utf-8")
+    (folder / OPENCLIP_CONFIG).write_bytes((json.dumps(config, indent=2, default=list) + "\n").encode())
     state = {key: value.detach().cpu().contiguous().clone() for key, value in clip.state_dict().items()}
     save_file(state, folder / OPENCLIP_WEIGHTS, metadata=as_metadata(mark))
     if tokenizer is not None:

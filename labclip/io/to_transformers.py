@@ -197,7 +197,7 @@ def _save_processor(clip: Any, tokenizer: Any, folder: Path) -> None:
     (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False), encoding="utf-8")
     merges = sorted(tokenizer.bpe_ranks, key=tokenizer.bpe_ranks.__getitem__)
     lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
-    (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
     made = transformers.CLIPTokenizerFast.from_pretrained(str(folder), model_max_length=context)
     ours, theirs = made(FINGERPRINT_CAPTION)["input_ids"], tokenizer([FINGERPRINT_CAPTION])[0].tolist()
     if ours != theirs[: len(ours)]:

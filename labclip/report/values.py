@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -210,6 +210,18 @@ def judged(difference: float, measurable: bool, text: str = "") -> Cell:
     """
     mark: Mark = "none" if not measurable else "good" if difference > 0 else "bad"
     return Cell(text or (signed(difference) if measurable else f"({signed(difference)})"), mark)
+
+
+def measured_by(weights_sha256: str, versions: Mapping[str, str], date: str) -> list[tuple[str, str]]:
+    """Facts of a page: the base's weights, the versions of packages, and the date; what is "" is not known."""
+    several = ", ".join(f"{name} {version}" for name, version in versions.items())
+    facts = [("Weights", weights_sha256 and f"SHA-256 {weights_sha256}"), ("Versions", several), ("Date", date)]
+    return [fact for fact in facts if fact[1]]
+
+
+def matrix_in_words(sha256: str, strength: float) -> str:
+    """A matrix for the facts of a page."""
+    return f"matrix {sha256[:16]}, strength {strength:g}"
 
 
 def line(text: str) -> str:

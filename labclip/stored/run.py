@@ -79,10 +79,12 @@ class Run:
 
     def __exit__(self, *_: object) -> None:
         """Leave what is needed to go on; nothing where nothing is done, or everything."""
-        if self.finished or not self.records():
-            self._clear()
+        over = bool(self.finished) or not self.records()
+        removed = over and self._clear()
         if self._lock is not None:
             self._lock.close()
+            if over and not removed:
+                self._clear()  # Windows removes no file that is open
 
     @property
     def finished(self) -> dict[str, Any] | None:
@@ -121,16 +123,21 @@ class Run:
         """Write the manifest."""
         self._write(self.manifest, manifest)
 
-    def _clear(self) -> None:
-        """Remove the state of the run, its facts last: until then the same command goes on."""
-        facts = f"{self.unfinished}/{FACTS}"
-        with suppress(OSError):
-            for path in [one for one in self._fs.ls(self.unfinished, detail=False) if one != facts] + [facts]:
+    def _clear(self) -> bool:
+        """Remove the state of the run, or say no; its facts near the end: until then the same command goes on."""
+        last = [f"{self.unfinished}/{FACTS}", f"{self.unfinished}/lock"]
+        try:
+            paths = self._fs.ls(self.unfinished, detail=False)
+            for path in sorted(paths, key=lambda path: last.index(path) if path in last else -1):
                 self._fs.rm_file(path)
             if self._target.is_local:  # elsewhere there are no folders
                 self._fs.rmdir(self.unfinished)
-                if self._is_folder:
-                    self._fs.rmdir(self._target.root)  # where it is empty
+        except OSError:
+            return False
+        with suppress(OSError):
+            if self._target.is_local and self._is_folder:
+                self._fs.rmdir(self._target.root)  # where it is empty
+        return True
 
     def _write(self, path: str, values: Mapping[str, Any]) -> None:
         """Write a JSON file, whole or not at all."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -15,13 +14,12 @@ import torch.nn.functional as F
 
 from labclip.alignment import Alignment
 from labclip.messages import typed
-from labclip.packages import require
+from labclip.packages import connected_ray
 from labclip.stored.formats import FORMATS, Rows, copied
 from labclip.stored.output import UnwritableError, writing
 from labclip.stored.places import Shard, version_of
 
 _SHOWN = 5  # rows that a message names
-_RAY = "Engine 'ray' needs Ray", 'pip install "labclip[ray]"'
 
 
 @dataclass(frozen=True)
@@ -159,10 +157,9 @@ def in_turn(work: Work, shards: Sequence[Shard], seen: Callable[[int], Any]) -> 
 
 def over_ray(work: Work, shards: Sequence[Shard], seen: Callable[[int], Any]) -> Iterator[Outcome]:
     """Align shards with Ray Data, a task for each, on the cluster of RAY_ADDRESS or else on this machine."""
-    ray = require("ray", *_RAY)
-    data = require("ray.data", *_RAY)
-    if not ray.is_initialized():
-        ray.init(address=os.environ.get("RAY_ADDRESS"), log_to_driver=False)
+    connected_ray()
+    from ray import data
+
     data.DataContext.get_current().enable_progress_bars = False
 
     def align(row: dict[str, Any]) -> dict[str, Any]:

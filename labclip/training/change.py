@@ -39,14 +39,14 @@ class Change:
         assert held.has_negative is not None
         asked = held.has_negative.any(dim=1)
         eye = torch.eye(len(matrix), device=matrix.device)
-        before, after = (_right(held, torch.lerp(eye, matrix, at))[asked].int() for at in (0.0, strength))
+        before, after = (right(held, torch.lerp(eye, matrix, at))[asked].int() for at in (0.0, strength))
         change = (after - before).cpu()
         images = torch.zeros(len(held.images), dtype=torch.int32)
         images.index_add_(0, held.image_index[asked].cpu(), change)
         ups, downs = int((images > 0).sum()), int((images < 0).sum())
-        right, wrong = int((change > 0).sum()), int((change < 0).sum())
-        agree = (ups - downs) * (right - wrong) > 0
-        return cls(len(change), right, wrong, sign_test(ups, downs) if agree else 1.0)
+        better, worse = int((change > 0).sum()), int((change < 0).sum())
+        agree = (ups - downs) * (better - worse) > 0
+        return cls(len(change), better, worse, sign_test(ups, downs) if agree else 1.0)
 
     @property
     def is_gain(self) -> bool:
@@ -84,7 +84,7 @@ def sign_test(ups: int, downs: int) -> float:
     return min(1.0, 2 * tail / 2 ** (ups + downs))
 
 
-def _right(held: HeldOut, blend: torch.Tensor) -> torch.Tensor:
+def right(held: HeldOut, blend: torch.Tensor) -> torch.Tensor:
     """Whether each caption's cosine with its image is higher than that of each of its negatives, bool [n]."""
     assert held.negatives is not None
     assert held.has_negative is not None

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
+from datetime import date
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -20,6 +21,7 @@ from labclip.training.arrays import takes_arrays
 from labclip.training.batches import Batches
 from labclip.training.change import Change
 from labclip.training.combinations import Split
+from labclip.training.example import example_of
 from labclip.training.frontier import KEEP, HeldOut, Point, frontier, select
 from labclip.training.objective import Objective, Ranks, Weights, name_of
 from labclip.training.recipes import Settings, for_data, settings_of
@@ -117,6 +119,7 @@ def fit(
     )  # fmt: skip
     _check(data, settings, recipe, features.base)
     sides = split(data, features, validation, settings, seed)
+    held_features = validation if isinstance(validation, Features) else features
     data, held = sides.fit, sides.held
     settings = for_data(settings, dim=data.dim, captions=len(data.captions))
     batches = Batches(data, settings, seed, ranks, where)
@@ -143,7 +146,7 @@ def fit(
             points = frontier(own, matrix, retain=retained) if own or retained else []
             fits.append(_Fitted(matrix, float(state.parameters["log_scale"]), weights, points, state.history))
     record = {"recipe": recipe, "objective": name, "seed": seed, "keep": keep}
-    return _result(fits, batches, own, features, record, sides)
+    return _result(fits, batches, own, (features, held_features), record, sides)
 
 
 def _opened(given: T | str | Path) -> T | Features:
@@ -171,8 +174,11 @@ def unit_scale(matrix: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
 
 
 def _result(
-    fits: list[_Fitted], batches: Batches, own: HeldOut | None, features: Features, record: dict[str, Any], sides: Sides
-) -> FitResult:
+    fits: list[_Fitted], batches: Batches, own: HeldOut | None, of: tuple[Features, Features], record: dict[str, Any],
+    sides: Sides,
+) -> FitResult:  # fmt: skip
+    """`of` are the features of the fit, and those of what is held out."""
+    features, held_features = of
     data, settings = batches.data, batches.settings
     fitted, strength = fits[0], 1.0
     if settings.select_strength and own and own.bound:
@@ -203,7 +209,12 @@ def _result(
         fitted.matrix, base=features.base, logit_scale=log_scale, strength=strength, metadata=metadata,
         fingerprint=features.fingerprint,
     )  # fmt: skip
-    return FitResult(alignment, fitted.history, fitted.points, sentences, worthwhile, change)
+    return FitResult(
+        alignment, fitted.history, fitted.points, sentences, worthwhile, change,
+        example=example_of(own, held_features, alignment) if own and own.bound else None,
+        weights_sha256=features.origin.weights_sha256 or "",
+        date=date.today().isoformat(),
+    )  # fmt: skip
 
 
 def _objective(objective: str | Objective | None, base: Base | None, ranks: Ranks) -> tuple[str, Objective | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -33,6 +33,7 @@ class HeldOut:
         image_index: The image of each caption, int64 [m].
         negatives: Unit-length, [m, k, dim], or None.
         has_negative: Which of them there are, bool [m, k]; None if `negatives` is.
+        captions: Rows of the captions in the features, int64 [m].
     """
 
     images: torch.Tensor
@@ -40,6 +41,7 @@ class HeldOut:
     image_index: torch.Tensor
     negatives: torch.Tensor | None = None
     has_negative: torch.Tensor | None = None
+    captions: torch.Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
 
     @property
     def bound(self) -> int:
@@ -55,8 +57,10 @@ class HeldOut:
         kept = kept[order[: max(2, min(fit, GALLERY))]].sort().values
         captions = data.captions[torch.isin(data.image_index[data.captions], kept)]
         index = torch.searchsorted(kept, data.image_index[captions])
-        negatives = (data.negatives.take(captions), data.negatives.present[captions]) if data.negatives else ()
-        return cls(data.images.take(kept), data.texts.take(captions), index, *negatives)
+        held = cls(data.images.take(kept), data.texts.take(captions), index, captions=captions)
+        if (wrong := data.negatives) is None:
+            return held
+        return replace(held, negatives=wrong.take(captions), has_negative=wrong.present[captions])
 
 
 @dataclass(frozen=True)

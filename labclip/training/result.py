@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from labclip.alignment import Alignment
+from labclip.io.folder import matrix_sha256
 from labclip.messages import typed
 from labclip.packages import EVAL, require
+from labclip.paths import whole_file
 from labclip.report import Figure, Page, Reported, Section, Table, drawn
 from labclip.report.drawing import BLUE, GREEN, INK, ORANGE, PINK, SKY, SOFT, empty, legend_below, literal
-from labclip.report.values import Value, percent
+from labclip.report.example import ShownItem
+from labclip.report.values import Value, matrix_in_words, measured_by, percent
 from labclip.training.change import ALPHA, Change
 from labclip.training.frontier import HeldOut, Point, at_strength
 
@@ -23,7 +26,7 @@ _FEW = 200  # below this many held-out captions a gain is known to some 7 percen
 _BINDS = 0.95
 _LOST = {0.0: "No R@1 lost", 0.01: "At most 1% of R@1 lost", 0.03: "At most 3% of R@1 lost"}
 _COLOURS = (BLUE, ORANGE, PINK, SKY)
-_RECORDED = ("recipe", "keep", "objective", "seed", "data", "held_out")
+_RECORDED = ("recipe", "keep", "objective", "seed")
 _SETTINGS = ("epochs", "batch_size", "learning_rate", "rank")
 
 
@@ -39,6 +42,9 @@ class FitResult(Reported):
         worthwhile: Whether the matrix binds better than its base by more than chance explains, at no measurable cost;
             True where that was not measured.
         change: How many held-out captions became right and wrong, and the paired test of it; None without negatives.
+        example: A held-out caption and a negative, for a page; None where the features do not know their captions.
+        weights_sha256: Of the base's weights; "" where they are not known.
+        date: On which it was fitted, for example "2026-03-01".
     """
 
     alignment: Alignment
@@ -47,6 +53,9 @@ class FitResult(Reported):
     advice: list[str]
     worthwhile: bool
     change: Change | None = None
+    example: ShownItem | None = None
+    weights_sha256: str = ""
+    date: str = ""
 
     def __repr__(self) -> str:
         base = self.alignment.base or f"dim {self.alignment.dim}"
@@ -86,7 +95,8 @@ class FitResult(Reported):
         self._draw_epochs(right)
         legend_below(figure, left)
         if path is not None:
-            figure.savefig(path, dpi=150)
+            with whole_file(Path(path)) as part:
+                figure.savefig(part, dpi=150)
         return figure
 
     def _draw_frontier(self, axes: Any) -> None:
@@ -108,22 +118,26 @@ class FitResult(Reported):
     def page(self, *, plots: bool = False) -> Page:
         """The whole report as values; the figure is left out where matplotlib is missing or nothing was held out."""
         of = f" on {self.alignment.base}" if self.alignment.base else ""
-        lead = "Worth using" if self.worthwhile else "Not worth using"
-        lead = lead if self.frontier and self.frontier[0].binding is not None else "Not measured"
-        told, key = self._key()
-        lead = f"{lead}: {told}.{f' {self.change.words}.' if self.change else ''}"
+        lead, key = self._lead()
+        sections = [self.example.section()] if plots and self.example is not None else []
         plots = plots and importlib.util.find_spec("matplotlib") is not None
-        sections = [self._trade(plots), self._strengths()] if self.frontier else []
+        sections += [self._trade(plots), self._strengths()] if self.frontier else []
         if self.advice:
             sections.append(Section("Advice", self.advice))
+        appendix = []
         if plots and self.frontier:
-            sections.append(Section("Epochs", figures=[self._figure(self._draw_epochs, "The loss by epoch.")]))
+            appendix.append(Section("Epochs", figures=[self._figure(self._draw_epochs, "The loss by epoch.")]))
         known = self.alignment.metadata
-        weights = ", ".join(f"{name} {value:g}" for name, value in known["loss_weights"].items())
-        facts = [("loss_weights", weights), *((name, known[name]) for name in _RECORDED)]
-        facts += [(name, known["settings"][name]) for name in _SETTINGS]
-        named = [(name.replace("_", " ").capitalize(), f"{one}") for name, one in facts]
-        return Page(f"Fit{of}", lead, sections, named, key)
+        settings = {name: known[name] for name in _RECORDED} | {name: known["settings"][name] for name in _SETTINGS}
+        settings |= {f"weight of {name}": value for name, value in known["loss_weights"].items()}
+        facts = [
+            ("LABCLIP", matrix_in_words(matrix_sha256(self.alignment.fitted), self.alignment.strength)),
+            ("Data", known["data"]),
+            ("Held out", known["held_out"]),
+            ("Settings", ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in settings.items())),
+            *measured_by(self.weights_sha256, known["versions"], self.date),
+        ]
+        return Page(f"Fit{of}", lead, sections, facts, key, appendix)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values. Names of `retain` stand below "retain" alone."""
@@ -140,21 +154,27 @@ class FitResult(Reported):
                 for point in self.frontier
             ],
             "history": self.history,
+            "weights_sha256": self.weights_sha256,
+            "date": self.date,
         }
 
-    def _key(self) -> tuple[str, list[tuple[str, str]]]:
-        """The gain in a sentence for everybody, and the figures that a page begins with."""
+    def _lead(self) -> tuple[str, list[tuple[str, str]]]:
+        """What was found in sentences for everybody, and the figures that a page begins with."""
         if not self.frontier or self.frontier[0].binding is None:
-            return self._gain(), []
+            return f"Not measured: {self._gain()}.", []
         base, used = (at_strength(self.frontier, at) for at in (0, self.alignment.strength))
         before, after = (f"{percent(point.binding or 0.0)}%" for point in (base, used))
-        told = f"the caption wins {after} of held-out pairs with a negative, {before} without the matrix (a coin 50%)"
+        told = [
+            f"This model tells a caption from its negative in {before} of held-out pairs, where a coin gets 50.",
+            f"With the matrix {after}.",
+        ]
         key = [(before, "of held-out pairs with a negative, without the matrix"), (after, "with the matrix")]
         if base.recalls:
-            kept = f"{share_kept(used, base):.1%}"
-            told += f"; at least {kept} of the base's R@1 is kept"
-            key.append((kept, "of the base's R@1 is kept, at least"))
-        return told, key
+            lost = f"{percent(max(0.0, 1 - share_kept(used, base)))}%"
+            told.append(f"It costs {'nothing' if lost == '0%' else f'at most {lost}'} in search (R@1) there.")
+            key.append((lost, "of the base's search (R@1) there is lost, at most"))
+        told.append("Worth using." if self.worthwhile else "Not worth using.")
+        return " ".join(told + ([f"{self.change.words}."] if self.change else [])), key
 
     def _gain(self) -> str:
         strength = f"strength {self.alignment.strength:g}"

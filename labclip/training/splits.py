@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import islice
@@ -16,6 +15,7 @@ from labclip.features.features import Features
 from labclip.messages import typed
 from labclip.training.combinations import Split
 from labclip.training.duplicates import first_same
+from labclip.training.example import row_of
 from labclip.training.recipes import Settings
 from labclip.training.rows import Data, Rows, read_data
 
@@ -188,11 +188,8 @@ def _some(told: Iterable[str], count: int) -> str:
 
 def _name(features: Features, kind: str, row: int) -> str:
     """An image's name or a caption in brackets, where the folder has it."""
-    path = features.folder and features.folder / f"{kind}s.jsonl"
-    if not path or not path.is_file():
-        return ""
-    with path.open(encoding="utf-8") as lines:
-        return f" ({json.loads(next(islice(lines, row, None)))[kind]})"
+    known = row_of(features, kind, row)
+    return "" if known is None else f" ({known[kind]})"
 
 
 def _negatives(data: Data) -> torch.Tensor:

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from labclip.messages import typed
 from labclip.modes import one_thread
+from labclip.paths import check_folder
 from labclip.training.batches import Batches
 from labclip.training.objective import (
     Batch,
@@ -107,8 +108,7 @@ def write_checkpoint(folder: Path, state: State, fingerprint: str) -> None:
 def check_checkpoint(folder: Path, fingerprint: str) -> tuple[dict[str, Any], dict[str, torch.Tensor]] | None:
     """What a folder's checkpoint holds; None where there is none. One of another fit or a damaged one is an error."""
     path = folder / CHECKPOINT
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is a file. Pass a folder as checkpoint.")
+    check_folder(folder)
     if not path.exists():
         return None
     try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -52,8 +52,9 @@ def read_clevr(
     Args:
         sources: The files.
         protocol: "paper": scenes of two different objects, each told in one order whatever the file's, the swapped one
-            too, and an image asked for its caption among those of all such scenes. "labclip": any number of objects, in
-            the file's order, and retrieval both ways among one image per distinct scene.
+            too, and an image asked for its caption among those of all such scenes; the base's captions keep the length
+            that it gives them. "labclip": any number of objects, in the file's order, retrieval both ways among one
+            image per distinct scene, and cosines alone.
         split: "all", or "train", "val", "test" by combination, 80, 10 and 10 percent: a combination and its swaps are
             on one side. The paper's figures are of "test".
         seed: Of the split.
@@ -120,13 +121,14 @@ def _as_the_paper(sources: Sources, file: SceneFile, split: str, seed: int) -> T
     if file.kind == "clevr":
         before = np.zeros(len(items), dtype=np.int64)
         sources.notes.append(
-            "The paper's code draws the order of a caption anew in each run, has ties right, and leaves the base's "
-            "captions at their own length: its figure of the base may be higher or lower."
+            "The paper's code draws the order of a caption again in each run, and has ties right: its figures may be "
+            "higher or lower."
         )
     place = {row: number for number, row in enumerate(every)}
     label = np.array([place[text] for _, text, _ in found])
     search = Search(np.array([row for row, _, _ in found]), label, np.array(every))
-    return sources.task(*items.question("binding", before=before), search)
+    task = sources.task(*items.question("binding", before=before), search)
+    return replace(task, own_length=file.kind == "clevr")
 
 
 def _items(

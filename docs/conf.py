@@ -1,0 +1,58 @@
+"""The documentation site: `make docs` builds it into docs/_build."""
+
+import re
+
+import labclip
+
+project = "labclip"
+release = version = labclip.__version__
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["_build"]
+
+myst_heading_anchors = 3
+nb_execution_in_temp = True
+nb_execution_raise_on_error = True
+nb_execution_timeout = 600
+
+default_role = "code"  # single backticks in docstrings
+autodoc_default_options = {"members": True}
+autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
+napoleon_custom_sections = ["Source"]
+napoleon_use_ivar = True
+nitpicky = True
+INNER = "Asked|Data|Embedded|HeldOutPairs|ImageSource|LabelledScenes|Layout|Origin|Page|ShownItem"
+nitpick_ignore_regex = [
+    ("py:.*", "(?!labclip).*"),  # other packages: the site is built offline
+    ("py:class", rf".*\.({INNER})"),  # in signatures, but not part of the interface
+]
+
+maximum_signature_line_length = 80
+
+html_theme = "furo"
+html_title = "labclip"
+html_copy_source = False
+html_show_copyright = False
+
+
+def contents(app, page, source):
+    """Make a navigation group of each list in index.md: GitHub shows the list, and each page is named once."""
+    if page != "index":
+        return
+    for caption, listed in re.findall(r"^## (.+)\n\n(?:[^-#].*\n\n)?((?:- .*\n|  .*\n)+)", source[0], re.MULTILINE):
+        pages = "\n".join(re.findall(r"^- \[.*?\]\((.+?)\.md\)", listed, re.MULTILINE))
+        source[0] += f"\n```{{toctree}}\n:hidden:\n:caption: {caption}\n\n{pages}\n```\n"
+
+
+def untyped(app, what, name, value, options, lines):
+    """Keep Napoleon from taking the words before a colon for a type: types are in annotations here."""
+    places = [place for place, line in enumerate(lines, 1) if line.strip() == "Returns:"]
+    for place in (*places, *([0] if what in ("property", "attribute", "data") else [])):
+        text = lines[place].lstrip()
+        lines[place] = f"{lines[place][: len(lines[place]) - len(text)]}: {text}"
+
+
+def setup(app):
+    """What Sphinx calls."""
+    app.connect("source-read", contents)
+    app.connect("autodoc-process-docstring", untyped, priority=400)  # before Napoleon
