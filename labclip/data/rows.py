@@ -133,19 +133,17 @@ def json_rows(path: Path) -> Iterator[Row]:
     names: dict[Any, Any] = {}
     number = 0
     for key, element in stream_json(path):
-        listed = isinstance(key, tuple)
-        name = key[0] if isinstance(key, tuple) else key
         cells: Any = element
-        if listed and name == "images":
+        if key == ("images",):
             if isinstance(element, dict) and "file_name" in element and "sentences" not in element:
                 names[element.get("id")] = element["file_name"]
                 continue
             cells = _karpathy(element)
-        elif listed and name == "annotations":
+        elif key == ("annotations",):
             names = names or _file_names(path)
             if isinstance(element, dict):
                 cells = {**element, "image": names.get(element.get("image_id"))}
-        elif listed or (name is not None and not isinstance(element, dict)) or name in ("info", "licenses"):
+        elif key is not None and (isinstance(key, tuple) or key in ("info", "licenses") or type(element) is not dict):
             continue
         number += 1
         yield _row(number, f"row {number}", cells)
