@@ -93,7 +93,11 @@ class Visitor:
         if SHOWN is not None:
             self.page.screenshot(path=SHOWN / f"{name}-{self.name}.png", full_page=True)
         found = axe.Axe().run(self.page).response["violations"]
-        wrong = [(one["id"], [node["html"] for node in one["nodes"]]) for one in found if one["impact"] in ("serious", "critical")]
+        wrong = [
+            (one["id"], [node["html"] for node in one["nodes"]])
+            for one in found
+            if one["impact"] in ("serious", "critical")
+        ]
         assert not wrong
 
     def check(self):
@@ -255,7 +259,9 @@ def test_fit_on_scenes_and_cancel(visit, temporary):
     with someone.page.expect_download() as saved:
         someone.page.get_by_text("Save alignment.zip").click()
     with zipfile.ZipFile(saved.value.path()) as archive:
-        assert {"alignment/config.json", "alignment/model.safetensors", "alignment/README.md"} == set(archive.namelist())
+        assert {"alignment/config.json", "alignment/model.safetensors", "alignment/README.md"} == set(
+            archive.namelist()
+        )
         assert str(temporary) not in archive.read("alignment/config.json").decode()
     someone.look("fitted")
 
@@ -273,7 +279,7 @@ def test_fit_on_one_s_own_captions(visit, temporary):
     someone.upload("photos", "images.zip", zipped(photos))
     someone.see("#counted", "Images: 60.")
     someone.click("Fit")
-    someone.see("#fitted", "captions.csv has no column caption")
+    someone.see("#fitted", "captions.csv has no column 'caption'")
     table = io.StringIO()
     csv.writer(table).writerows(
         [["image", "caption", "negative"]]

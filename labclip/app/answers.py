@@ -21,6 +21,8 @@ from labclip.app.search import Gallery, index, scene_gallery, search, thumbnail,
 from labclip.app.uploads import Upload
 from labclip.data.images import ImageSource
 
+DRAWN = 10_000
+"""Scenes of a diagnosis or a fit: what is sent may be more than the slider has."""
 STRONGEST = 1.5
 """Of the slider; `Alignment.at` warns above."""
 
@@ -158,8 +160,8 @@ class Answers:
         return markup.note(f"Images: {session.photos:,}.")
 
     def diagnosis(self, session: Session, count: int) -> Iterator[str]:
-        """The loaded model's diagnosis on drawn scenes, as it goes."""
-        yield from self._worked(session, jobs.diagnosis(self.typed, count))
+        """The loaded model's diagnosis on drawn scenes, at most `DRAWN`, as it goes."""
+        yield from self._worked(session, jobs.diagnosis(self.typed, min(count, DRAWN)))
 
     def fit(self, session: Session, count: int, *, own: bool, clean: bool) -> Iterator[str]:
         """A fit on scenes, or on the session's own captions and images, as it goes."""
@@ -170,7 +172,7 @@ class Answers:
             uploads.check_table(table, images)
         else:
             images = session.place.empty("scenes")
-            table = scenes.sample(count, seed=0).save(images)
+            table = scenes.sample(min(count, DRAWN), seed=0).save(images)
         yield from self._worked(session, jobs.fit(self.typed, table, images, clean=clean))
 
     def _worked(self, session: Session, commands: Sequence[Sequence[str]]) -> Iterator[str]:
@@ -180,9 +182,8 @@ class Answers:
             for step in place.run(*commands):
                 yield markup.step(step, time.monotonic() - began)
             told, parts = place.printed(), []
-            if commands[-1][0] == "fit":
-                advice = [] if told["written"] else ["It was not worth it, so there is no matrix.", *told["advice"]]
-                parts = [markup.note(*advice), markup.curve(jobs.curves_in(place.work))]
+            if not told.get("written", True):
+                parts = [markup.note("It was not worth it, so there is no matrix.", *told["advice"])]
             if (written := place.work / jobs.ALIGNMENT).is_dir():
                 parts.append(markup.folder(written))
             yield "".join([*parts, markup.report(place.work / jobs.REPORT)])

@@ -18,7 +18,6 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-import labclip
 from labclip.training.trainer import CHECKPOINT
 
 REPORT, ALIGNMENT, INPUTS, IMAGES = "report.html", "alignment", "inputs", "images"
@@ -142,7 +141,7 @@ class Workplace:
 
 def _environment() -> dict[str, str]:
     """This process's, in which another folder imports the same labclip."""
-    home = str(Path(labclip.__file__).parents[1])
+    home = str(Path(__file__).parents[2])
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH")]))}
 
 

@@ -30,9 +30,10 @@ CSS = """
 .l-bar { height: .75rem; margin: .2rem 0 .8rem; border-radius: .4rem; background: var(--border-color-primary); }
 .l-bar i { display: block; height: 100%; min-width: 2px; border-radius: .4rem; background: #8b93a5; }
 .l-ours .l-bar i { background: #1f8a63; }
-.l-grid { display: grid !important; gap: .6rem; grid-template-columns: repeat(auto-fill, minmax(5.5rem, 1fr)); }
-.l-grid img { width: 100%; aspect-ratio: 1; object-fit: contain; border-radius: .4rem; margin: 0; display: block;
-  background: var(--background-fill-secondary); border: 3px solid transparent; }
+.l-grid { display: grid !important; gap: .6rem;
+  grid-template-columns: repeat(auto-fill, minmax(max(5.5rem, 17%), 1fr)); }
+.l-grid img { display: block; width: 100%; margin: 0; aspect-ratio: 1; object-fit: contain; border-radius: .4rem; }
+.l-grid img { border: 3px solid transparent; background: var(--background-fill-secondary); }
 .l-grid .l-changed img { border-color: #c8702f; }
 .l-ours .l-grid .l-changed img { border-color: #1f8a63; }
 .l-grid li { font-size: .8rem; line-height: 1.3; overflow-wrap: anywhere; }
@@ -124,7 +125,7 @@ def results(gallery: Gallery, base: Sequence[Hit], ours: Sequence[Hit]) -> str:
             name = text(gallery.names[hit.place])
             items.append(
                 f'<li class="{"l-changed" if hit.other is None else ""}"><img src="{gallery.shown[hit.place]}" '
-                f'alt="{name}"><b>{rank}</b> {name} <small>{hit.cosine:.3f}</small>{f" <b>{change}</b>" if change else ""}</li>'
+                f'alt="{name}"><b>{rank}</b> {name} <small>{hit.cosine:.3f}</small> <b>{change}</b></li>'
             )
         sides.append(f'<section class="{kind}"><h2>{title}</h2><ol class="l-grid">{"".join(items)}</ol></section>')
     return f'<p role="status">{text(told)}</p><div class="l-sides">{"".join(sides)}</div>'

@@ -17,7 +17,7 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from labclip.app import markup
-from labclip.app.answers import SESSIONS, STRONGEST, Answers, Session
+from labclip.app.answers import DRAWN, SESSIONS, STRONGEST, Answers, Session
 from labclip.app.compare import Sides, with_swapped
 from labclip.app.search import SCENES
 from labclip.app.uploads import ALL_BYTES, TABLES, Upload
@@ -79,7 +79,9 @@ def _compare(page: Any, answers: Answers) -> None:
         with gr.Column(scale=2, min_width=260):
             shown = gr.HTML(elem_id="shown")
             another = gr.Button("Another scene")
-            image = gr.Image(label="Your own image", sources=["upload", "clipboard"], height=150, buttons=[], elem_id="own")
+            image = gr.Image(
+                label="Your own image", sources=["upload", "clipboard"], height=150, buttons=[], elem_id="own"
+            )
         with gr.Column(scale=3, min_width=300):
             captions = gr.Textbox(label="Captions, one a line", lines=3, max_lines=8)
             swap = gr.Button("Add the swapped captions")
@@ -130,8 +132,10 @@ def _compare(page: Any, answers: Answers) -> None:
 
 def _search(tab: Any, answers: Answers) -> None:
     with gr.Row(equal_height=True):
-        query = gr.Textbox(label="Caption to search for", value="a red cube left of a blue sphere", scale=4)
-        go = gr.Button("Search", variant="primary", scale=1, min_width=120)
+        query = gr.Textbox(
+            label="Caption to search for", value="a red cube next to a purple sphere", scale=4, elem_id="query"
+        )
+        go = gr.Button("Search", variant="primary", scale=1, min_width=120, elem_id="go")
     found = gr.HTML(elem_id="found")
     with gr.Accordion("Search your own images", open=False):
         files = gr.File(label="Images, or a zip of them", file_count="multiple", height=150, elem_id="images")
@@ -168,7 +172,7 @@ def _diagnose(answers: Answers) -> None:
         "probes read scenes and captions apart, cosine reads them together; matrices are fitted on some combinations "
         "and measured on the others. 5,000 scenes take about a minute on two free cores."
     )
-    count = gr.Slider(500, 10_000, 2000, step=500, label="Scenes")
+    count = gr.Slider(500, DRAWN, 2000, step=500, label="Scenes")
     run, cancel = _buttons("Diagnose")
     found = gr.HTML(elem_id="diagnosis")
 
@@ -185,8 +189,8 @@ def _fit(answers: Answers) -> None:
         "not worth it, the page says why and there is no matrix."
     )
     source = gr.Radio([_SCENES, _OWN], value=_SCENES, label="Fit on")
-    count = gr.Slider(500, 10_000, 2000, step=500, label="Scenes")
-    with gr.Group(visible=False) as own:
+    count = gr.Slider(500, DRAWN, 2000, step=500, label="Scenes")
+    with gr.Column(visible=False) as own:
         table = gr.File(label=f"Captions with a column of negatives: {', '.join(TABLES)}", height=130, elem_id="table")
         images = gr.File(label="Their images, or a zip of them", file_count="multiple", height=130, elem_id="photos")
         folder = gr.File(label="Their images as a folder", file_count="directory", height=130)

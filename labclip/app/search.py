@@ -99,7 +99,11 @@ def scene_gallery(sides: Sides, count: int = SCENES) -> Gallery:
     pixels = np.stack([drawn.images, render(other)], axis=1).reshape(-1, *drawn.images.shape[1:])
     names = [name or "" for pair in zip(drawn.captions, drawn.swapped_captions, strict=True) for name in pair]
     rows = [one.row for one in sides.encoder.images(ImageSource("scene", data=one) for one in pixels)]
-    shown = [uri(Image.fromarray(one)) for pair in zip(*(render(one, _SIDE) for one in (layout, other)), strict=True) for one in pair]
+    shown = [
+        uri(Image.fromarray(one))
+        for pair in zip(*(render(one, _SIDE) for one in (layout, other)), strict=True)
+        for one in pair
+    ]
     return Gallery(names, shown, torch.from_numpy(np.stack([row for row in rows if row is not None])), [])
 
 

@@ -99,7 +99,7 @@ def _members(upload: Upload) -> Iterator[tuple[str, bytes]]:
             if len(members) > _MEMBERS:
                 raise ValueError(f"{upload.name} holds {len(members):,} files, more than {_MEMBERS:,}. Split it.")
             for member in members:
-                path = PurePosixPath(member.filename)
+                path = PurePosixPath(member.filename.replace("\\", "/"))
                 hidden = path.name.startswith(".") or path.parts[0] == "__MACOSX"
                 if not hidden and path.suffix.lower() in endings:
                     with archive.open(member) as file:
@@ -117,13 +117,13 @@ def _check_inside(name: str, where: str) -> None:
 
 def unpack(uploads: Sequence[Upload], folder: Path) -> int:
     """Write uploaded images into a folder, by their names; how many there are. Errors as of `images_in`."""
-    count = 0
-    for count, (name, data) in enumerate(images_in(uploads), 1):
-        image(name, data)
-        path = folder / name
+    names = set()
+    for name, data in images_in(uploads):
+        path = folder / image(name, data).name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
-    return count
+        names.add(name)
+    return len(names)
 
 
 def check_table(table: Path, images: Path) -> None:
