@@ -1,6 +1,7 @@
 """The command, as a person types it: results on stdout, one line and exit code 2 on bad input, no torch for help."""
 
 import json
+import re
 import subprocess
 import sys
 import warnings
@@ -12,6 +13,7 @@ import torch
 from click.testing import CliRunner
 
 from labclip import LABCLIP, Alignment, Base, cli
+from labclip.io.published import REPORTED
 from labclip.messages import typed
 
 
@@ -58,23 +60,114 @@ def test_list_names_every_matrix():
         assert f"{row['name']} " in text
 
 
-def test_info_of_a_published_matrix_tells_costs_too():
-    text = run("info", "ViT-B-32").stdout
-    assert "ViT-B-32-quickgelu (openai)" in text
-    assert "Zero-shot classification (CIFAR, ImageNet) drops." in text
-    assert "reported by others, not measured by labclip" in text
-    assert "measured by labclip: nothing yet" in text
+def test_info_of_a_published_matrix_is_one_screen_from_fit_to_use():
+    lines = run("info", "ViT-B-32").stdout.splitlines()
+    assert len(lines) <= 32
+    assert max(map(len, lines)) <= 105
+    text = " ".join(" ".join(lines).split())
+    for said in (
+        "ViT-B-32: a matrix on the text embeddings of ViT-B-32-quickgelu (openai), 512 x 512, used at strength 1",
+        "Fitted on COCO captions",
+        "Gains, published, not measured by labclip",
+        "(arXiv:2502.03566), as given in third-party notes of it",
+        "Reported of the method, not of this matrix: Zero-shot classification (CIFAR, ImageNet) drops.",
+        "Negation is not helped: 0.393 -> 0.345",
+        "labclip did not measure binding, retrieval, zero-shot classification.",
+        "labclip evaluate sugarcrepe coco zero-shot --model ViT-B-32",
+        "Use it for Captions that say which attribute",
+        "Not for Negation",
+        "which has no licence",
+    ):
+        assert said in text
+
+
+def test_info_shows_the_published_figures_of_the_record_and_only_of_their_matrix():
     facts = json.loads(run("info", "ViT-B-32", "--json").stdout)
     assert facts["matrix_sha256"].startswith("8cc53c13")
+    assert not facts["losses"]
+    text = run("info", "ViT-B-32").stdout
+    figures = [one for one in REPORTED if one.matrix == ("ViT-B-32", "coco")]
+    assert len(figures) == len(facts["gains"]) > 0
+    for one in figures:
+        assert re.search(rf"{re.escape(one.words)} +{one.values['base']:.2f} +{one.values['labclip']:.2f}\n", text)
+    assert "Gains      No figure of this matrix is recorded." in run("info", "ViT-B-16").stdout
 
 
-def test_info_of_a_folder_tells_what_was_measured(tmp_path):
-    results = {"colours": {"base": {"binding": 0.5}, "labclip": {"binding": 0.9123}}}
+def test_info_of_a_published_matrix_loads_no_torch():
+    code = "import sys; from labclip.cli import main; main(['info', 'ViT-B-32'], standalone_mode=False); "
+    code += "assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+
+
+def test_info_of_the_embedded_matrix_shows_what_its_folder_records():
+    text = run("info", "scenes").stdout
+    results = Alignment.from_pretrained("scenes").metadata["results"]["scenes"]
+    told = {"binding_seen": "binding seen pairs", "tags_three_t2i_r1": "image search by tags, three objects (R@1)"}
+    for metric, words in told.items():
+        base, ours = (results[side][metric] for side in ("base", "labclip"))
+        assert re.search(rf"{re.escape(words)} \(scenes\) +{base:.3f} +{ours:.3f}\n", text)
+    gains, costs = text.split("\n\n")[2:4]
+    assert "binding" in gains
+    assert gains.endswith(f"and {len(json.loads(run('info', 'scenes', '--json').stdout)['gains']) - 5} more: "
+                          "labclip info scenes --json")  # fmt: skip
+    assert "modality gap" in costs
+    assert "did not measure" not in text
+
+
+def info_of(folder, **metadata):
     base = Base("ViT-B-32", "openai", quick_gelu=True, embed_dim=models.DIM)
-    Alignment(models.matrix(), base=base, metadata={"recipe": "by hand", "results": results}).save_pretrained(tmp_path)
+    Alignment(models.matrix(), base=base, metadata=metadata).save_pretrained(folder)
+    return run("info", folder).stdout, json.loads(run("info", folder, "--json").stdout)
+
+
+def test_info_of_a_folder_says_what_was_not_measured_and_what_to_type(tmp_path):
+    results = {"colours": {"base": {"binding": 0.5}, "labclip": {"binding": 0.9123}}}
+    text, facts = info_of(tmp_path, recipe="by hand", results=results)
+    assert "Fitted on  not recorded; recipe by hand\n" in text
+    assert re.search(r"Gains, measured by labclip +base  LABCLIP\n  binding \(colours\) +0.500    0.912\n", text)
+    assert "Costs, measured by labclip: none in the figures recorded" in text
+    assert "labclip did not measure retrieval, zero-shot classification." in text
+    assert facts["measure"] == f"labclip evaluate coco zero-shot --model {tmp_path}"
+    assert facts["not_measured"] == ["retrieval", "zero-shot classification"]
+    assert facts["load"] == f"LABCLIP.from_pretrained('{tmp_path}')"
+    assert facts["results"] == results
+
+
+def test_info_weighs_gains_against_losses(tmp_path):
+    base = {"binding": 0.5, "t2i_r1": 0.4, "i2t_r1": 0.4, "acc1": 0.6, "modality_gap": 0.1, "verdict": "none", "n": 0}
+    ours = {"binding": 0.4, "t2i_r1": 0.404, "i2t_r1": 0.5, "acc1": 0.5, "modality_gap": 0.2, "verdict": "all", "n": 0}
+    text, facts = info_of(tmp_path, results={"mine": {"base": base, "labclip": ours}})
+    assert [row["metric"] for row in facts["gains"]] == ["i2t_r1"]
+    assert [row["metric"] for row in facts["losses"]] == ["binding", "acc1", "modality_gap"]
+    assert facts["not_measured"] == []
+    assert facts["measure"] is None
+    assert facts["use"].startswith("Not known: binding was measured")
+    assert "classification may get worse" in facts["avoid"]
+    assert "Measure it" not in text
+    kept, facts = info_of(tmp_path, results={"mine": {"base": {"acc1": 0.5}, "labclip": {"acc1": 0.5}}})
+    assert "classification may get worse" not in kept
+
+
+def test_info_of_a_bare_matrix_says_that_nothing_is_known(tmp_path):
+    Alignment(models.matrix()).save_pretrained(tmp_path)
     text = run("info", tmp_path).stdout
-    assert "recipe: by hand" in text
-    assert "colours binding    0.500    0.912" in text
+    assert "Fitted on  not recorded\n" in text
+    assert "No figure of this matrix is recorded." in text
+    assert f"--model MODEL --alignment {tmp_path}" in text
+    assert f"LABCLIP(clip, Alignment.from_pretrained('{tmp_path}'))" in text
+
+
+def test_info_of_a_whole_report_and_of_a_fit_on_scenes(tmp_path):
+    both = {"base": {"binding": 0.5}, "labclip": {"binding": 0.75}}
+    base = LABCLIP.from_pretrained("scenes").alignment.base
+    whole = {"benchmarks": {"sugarcrepe": {"models": both}}, "measured": {}}
+    alignment = Alignment.identity(256)
+    for results, said in ((whole, "binding (sugarcrepe)"), ({"validation": both}, "binding (held out)")):
+        Alignment(alignment.matrix, base=base, metadata={"results": results}).save_pretrained(tmp_path)
+        text = run("info", tmp_path).stdout
+        assert said in text
+        assert ("a little flattering" in text) == ("validation" in results)
+        assert f"labclip evaluate scenes --model {tmp_path}\n" in text
 
 
 @pytest.mark.parametrize(
@@ -89,24 +182,21 @@ def test_info_of_malformed_results_is_one_line(tmp_path, results, key):
 
 
 def test_info_shows_what_is_and_not_what_the_metadata_says_it_is(tmp_path):
-    metadata = {"name": 1, "base": 2, "dim": "x", "matrix_sha256": "y", "strength": 7, "seed": 3}
+    metadata = {
+        "name": 1,
+        "base": 2,
+        "dim": "x",
+        "matrix_sha256": "y",
+        "strength": 7,
+        "seed": 3,
+        "gains": 4,
+        "costs": 5,
+    }
     Alignment(models.matrix(), metadata=metadata).save_pretrained(tmp_path)
     facts = json.loads(run("info", tmp_path, "--json").stdout)
     assert (facts["name"], facts["base"], facts["dim"], facts["strength"]) == (str(tmp_path), None, models.DIM, 1.0)
-    assert facts["seed"] == 3
-    assert f"dim: {models.DIM}\n" in run("info", tmp_path).stdout
-
-
-def test_info_prints_a_figure_that_is_zero(tmp_path):
-    results = {"aro": {"base": {"n": 0}, "labclip": {"n": 0}}}
-    Alignment(models.matrix(), metadata={"results": results}).save_pretrained(tmp_path)
-    assert "aro n        0        0" in run("info", tmp_path).stdout
-
-
-def test_info_of_results_in_words_prints_them(tmp_path):
-    results = {"colours": {"base": {"verdict": "bag of words"}, "labclip": {"verdict": "binds"}}}
-    Alignment(models.matrix(), metadata={"results": results}).save_pretrained(tmp_path)
-    assert "colours verdict  bag of words    binds" in run("info", tmp_path).stdout
+    assert (facts["seed"], facts["gains"]) == (3, [])
+    assert f"{models.DIM} x {models.DIM}, used at strength 1\n" in run("info", tmp_path).stdout
 
 
 def test_info_of_nonsense_is_one_line():

@@ -146,7 +146,7 @@ def test_what_a_terminal_would_obey_is_escaped_wherever_it_is_printed(tmp_path):
     table = tmp_path / "a.csv"
     table.write_text(f'image,caption\n"{NASTY}.png",a red cube\n0.png,a cube\n', newline="")
     Image.new("RGB", (9, 9)).save(tmp_path / "0.png")
-    alignment = Alignment(models.matrix(), metadata={NASTY: NASTY, "results": {NASTY: {"base": {NASTY: 1}}}})
+    alignment = Alignment(models.matrix(), metadata={"data": NASTY, "results": {NASTY: {"base": {NASTY: 1}}}})
     alignment.save_pretrained(tmp_path / "alignment")
     embed = ("embed", "--model", "scenes", "--captions", table, tmp_path / "out")
     for said in (

@@ -41,7 +41,7 @@ def test_a_fit_from_images_to_a_model(folder, tmp_path):
     assert model.alignment.strength == alignment.strength
     assert "validation" in (tmp_path / "a" / "README.md").read_text()
     info = run("info", tmp_path / "a").stdout
-    assert "recipe: labclip" in info
+    assert "recipe labclip" in info
 
 
 def test_json_is_one_object(folder, tmp_path):

@@ -40,6 +40,7 @@ _ATTRIBUTES = ("scenes", "clevr", "pug-spar", "pug-spare", "vg-a")
 """Benchmarks whose wrong captions have attributes swapped."""
 _WORDS = {
     "att": "attribute", "obj": "object", "rel": "relation", "no": "without", "heldout": "unseen pairs",
+    "seen": "seen pairs", "three": "three objects",
     "itt": "image to text", "tot": "text only", "macro": "mean over kinds", "micro": "all items",
 }  # fmt: skip
 
@@ -52,9 +53,9 @@ def worded(metric: str) -> str:
         ['image search by captions (R@1)', 'tag search by image (R@5)', 'one object: top-1 accuracy', 'swap attribute']
     """
     if found := RECALL.fullmatch(metric):
-        kind, way, k = found.groups("captions")
+        (kind, _, rest), way, k = (found[1] or "captions").partition("_"), found[2], found[3]
         search = f"image search by {kind}" if way == "t2i" else f"{kind.removesuffix('s')} search by image"
-        return f"{search} (R@{k})"
+        return f"{search}{f', {worded(rest)}' if rest else ''} (R@{k})"
     if found := re.fullmatch(r"(?:(.+)_)?(?:acc(\d+)|mean_per_class)", metric):
         of, k = found.groups("")
         return (f"{worded(of)}: " if of else "") + (f"top-{k} accuracy" if k else "mean accuracy of the classes")
