@@ -22,7 +22,7 @@ lowest: $(LOWEST)/.dev  ## the tests of the Hub and of transformers with clients
 
 libraries: $(OTHERS)/.dev  ## base and matrix on one index, in the libraries that people search with; what runs on Ray
 	$(OTHERS)/bin/python -m pytest -m libraries tests/test_libraries.py tests/test_examples.py
-	$(OTHERS)/bin/python -m pytest -m ray tests/test_stored.py
+	$(OTHERS)/bin/python -m pytest -m "ray or libraries" tests/test_stored.py tests/test_features_ray.py
 
 check: format lint types test docs  ## what a change must pass
 

@@ -286,15 +286,45 @@ def torchmetrics(captions, pixels):
 
 @library("ONNX Runtime", "onnxruntime", installed=True)
 def onnx(captions):
-    """Triton serves the same file: `model_repository/text/1/model.onnx` with `platform: "onnxruntime_onnx"` (not
-    tried).
-    """
+    """The file takes token ids, as OpenCLIP's tokenizer gives them."""
     import onnxruntime
     import open_clip
 
     tokens = open_clip.get_tokenizer("local-dir:folded")(captions).numpy()
     session = onnxruntime.InferenceSession("folded-onnx/text.onnx")
     return session.run(["text_features"], {"input_ids": tokens})[0]
+
+
+@library("Triton", "nvidia-pytriton")
+def triton(captions):
+    """PyTriton brings a Triton server with its Python backend, and batches what arrives. A Triton with the ONNX backend
+    takes the file itself: `model_repository/text/1/model.onnx` with `platform: "onnxruntime_onnx"` (not tried). The
+    backend loads the machine's own `libpython3.11.so.1.0`: where your Python is another one, set `LD_LIBRARY_PATH` to
+    the folder of its own.
+    """
+    import numpy as np
+    import onnxruntime
+    import open_clip
+    from pytriton.client import ModelClient
+    from pytriton.decorators import batch
+    from pytriton.model_config import Tensor
+    from pytriton.triton import Triton
+
+    session = onnxruntime.InferenceSession("folded-onnx/text.onnx")
+
+    @batch
+    def encode(input_ids):
+        return session.run(["text_features"], {"input_ids": input_ids})
+
+    tokens = open_clip.get_tokenizer("local-dir:folded")(captions).numpy()
+    takes = Tensor(name="input_ids", dtype=np.int64, shape=tokens.shape[1:])
+    gives = Tensor(name="text_features", dtype=np.float32, shape=(-1,))
+    with Triton() as server:
+        server.bind("text", encode, inputs=[takes], outputs=[gives])
+        server.run()
+        with ModelClient("localhost", "text") as client:
+            parts = [client.infer_batch(tokens[start : start + 4]) for start in range(0, len(tokens), 4)]
+    return np.concatenate([part["text_features"] for part in parts])
 
 
 @library("FastAPI", "fastapi")
@@ -321,7 +351,9 @@ def fastapi(captions, images):
 
 @library("Ray Serve", "ray")
 def ray_serve(captions, images):
-    """Each replica opens the folder: give a path that all machines see."""
+    """Each replica opens the folder: give a path that all machines see. Start Ray in a folder that stays: where it is
+    removed, torch ends each replica with "oneMKL FATAL ERROR: Cannot load libtorch_cpu.so".
+    """
     from pathlib import Path
 
     from ray import serve

@@ -214,6 +214,25 @@ def scaled():
     return table(("what", "takes"), rows)
 
 
+def embedded():
+    """A billion images, each with a caption, from what `benchmarks/driver.py` wrote of fewer; workers are assumed."""
+    found = {row["what"]: row for row in read("benchmarks/driver.json")}
+    hours = {what: row["seconds"] * 1e9 / row["rows"] / 3600 for what, row in found.items() if "seconds" in row}
+    rate = found["images"]["rows"] / found["images"]["seconds"]
+    plan = found["plan"]["bytes"] / found["plan"]["rows"]
+    work = 1e9 / 1_000 / 3600 + 1e9 / 10_000 / 3600
+    rows = [
+        ("images of 70 kB, and two embeddings of 512 float32 each", f"70 TB read, {2 * 4 * 512 / 1e3:.1f} TB written"),
+        ("the plan, `unfinished.sqlite`", f"{plan:.0f} GB, {hours['planned']:.1f} hours to make"),
+        ("workers that encode 1,000 images or 10,000 captions a second", f"{work:,.0f} hours of one"),
+        *((f"{count} such workers", f"{work / count:.1f} hours") for count in (16, 64)),
+        ("the process that writes, beside them", f"{hours['images'] + hours['captions']:.1f} hours of one core"),
+        ("workers that it keeps busy with images", f"{rate / 1_000:.0f} such"),
+        ("the checks of a restart when all but the end is done", f"{hours['checked']:.1f} hours"),
+    ]
+    return table(("what", "takes"), rows)
+
+
 def finetuned():
     """The table of `benchmarks/finetune.py`, from the file it writes."""
     found = read("benchmarks/finetune.json")
@@ -367,6 +386,7 @@ PARTS = {
     "embedding": embedding,
     "evaluating": lambda: ratios("evaluation.json"),
     "scaled": scaled,
+    "embedded": embedded,
     "transforming": lambda: ratios("transform.json"),
     "results": results,
     "published": published,

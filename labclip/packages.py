@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,14 @@ def require(module: str, why: str, install: str) -> Any:
         return import_module(module)
     except ModuleNotFoundError as error:
         raise MissingPackageError(f"{why}. Type: {install}", name=module.partition(".")[0]) from error
+
+
+def connected_ray() -> Any:
+    """Ray, connected to the cluster of RAY_ADDRESS, or else started on this machine."""
+    ray = require("ray", "Engine 'ray' needs Ray", 'pip install "labclip[ray]"')
+    if not ray.is_initialized():
+        ray.init(address=os.environ.get("RAY_ADDRESS"), log_to_driver=False)
+    return ray
 
 
 def versions_of(*packages: str) -> dict[str, str]:

@@ -86,6 +86,13 @@ def _verify(context: click.Context, _: click.Parameter, asked: bool) -> None:
 @click.option(
     "--workers", type=click.IntRange(1, 256), help="Decoding threads. [default: one per processor, at most 16]"
 )
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Who encodes: this process, or the Ray cluster of RAY_ADDRESS.",
+)
 @exif_option
 @device_option
 @precision_option
@@ -112,6 +119,7 @@ def embed(
     on_error: str,
     batch_size: int,
     workers: int | None,
+    engine: str,
     ignore_exif: bool,
     device: str | None,
     precision: str,
@@ -142,6 +150,7 @@ def embed(
         batch_size=batch_size,
         workers=workers,
         on_error=on_error,
+        engine=engine,
         force=force,
         progress=progress(),
     )

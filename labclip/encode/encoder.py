@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -147,6 +147,15 @@ class Encoder:
             F.normalize(features.float(), dim=-1),
             lambda row: f"{captions[row]!r} ({places[row]})" if places else repr(captions[row]),
         )
+
+    def blocks(self, blocks: Iterable[tuple[T, Mapping[str, str]]]) -> Iterator[tuple[T, Embeddings]]:
+        """`texts` of many blocks in turn.
+
+        Args:
+            blocks: Each with what is to be given back beside its embeddings, and its captions with their places.
+        """
+        for key, places in blocks:
+            yield key, self.texts(list(places), list(places.values()))
 
     def _decoded(
         self, sources: Iterable[ImageSource], pool: ThreadPoolExecutor, tables: ParquetImages

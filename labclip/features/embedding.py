@@ -27,11 +27,15 @@ from labclip.features.folder import (
     write_manifest,
 )
 from labclip.features.journal import Journal
+from labclip.features.over_ray import RayEncoder
 from labclip.features.writing import on_bad, write_images, write_texts
 from labclip.messages import typed
 from labclip.model import LABCLIP
 from labclip.packages import versions_of
 from labclip.paths import MANIFEST, check_folder, make_folder
+
+ENGINES: dict[str, type[Encoder]] = {"local": Encoder, "ray": RayEncoder}
+"""Who encodes, by name; the first is the default."""
 
 _logger = logging.getLogger(__name__)
 
@@ -51,6 +55,7 @@ def embed(
     batch_size: int = 64,
     workers: int | None = None,
     on_error: str = "raise",
+    engine: str = "local",
     force: bool = False,
     progress: bool = True,
 ) -> Features:
@@ -84,6 +89,8 @@ def embed(
         on_error: What a missing or broken image or an empty caption, also one that cleaning empties, does: "raise"
             stops with its name and keeps what is done, "skip" leaves it out, an image with its captions, and lists it
             in the manifest.
+        engine: "local", or "ray" to share the work out over the Ray cluster of RAY_ADDRESS, or this machine's cores
+            where that is not set. All machines must see the images under these paths; this process alone writes.
         force: Whether to start from scratch where the folder has other or unfinished features, and to write beside
             files of another kind.
         progress: Whether to show progress bars on stderr.
@@ -96,7 +103,7 @@ def embed(
         ValueError: If an item is bad and `on_error` is "raise", if nothing is left, if an embedding is not finite, if
             `clean` has to be said, or if the folder has features of something else, or other
             files; the message names the item.
-        MissingPackageError: If Parquet is to be read without pyarrow.
+        MissingPackageError: If Parquet is to be read without pyarrow, or `engine` is "ray" without Ray.
 
     Example:
         >>> from pathlib import Path
@@ -124,6 +131,8 @@ def embed(
         raise ValueError(f"batch_size is {batch_size} and workers {workers}; each is at least 1.")
     if on_error not in ("raise", "skip"):
         raise ValueError(f'on_error is {on_error!r}. Pass "raise" or "skip".')
+    if engine not in ENGINES:
+        raise ValueError(f"engine is {engine!r}. Pass {' or '.join(map(repr, ENGINES))}.")
     inputs = find_inputs(captions)
     if images is not None and not Path(images).is_dir():
         raise FileNotFoundError(f"There is no folder of images {images}.")
@@ -147,7 +156,7 @@ def embed(
         raise ValueError(f"{folder / foreign[0]} is there, but no {MANIFEST}: not a feature folder. {other}")
     if not force and not (folder / UNFINISHED).exists():
         _refuse_foreign(folder)
-    encoder = Encoder(model, batch_size=batch_size, workers=workers, progress=progress)
+    encoder = ENGINES[engine](model, batch_size=batch_size, workers=workers, progress=progress)
     roots = [path.parent if images is None else Path(images) for path in inputs]
     # Where the files lie is no part of what is made, but the plan has their paths.
     facts = {**made_from, "where": [str(path.absolute()) for path in (*inputs, *roots)]}

@@ -6,14 +6,14 @@ import hashlib
 import itertools
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from labclip.encode.encoder import Encoded, Encoder, batched
+from labclip.encode.encoder import Embeddings, Encoded, Encoder, batched
 from labclip.features.folder import (
     CAPTIONS,
     HAS_NEGATIVE,
@@ -106,26 +106,41 @@ def write_texts(journal: Journal, encoder: Encoder) -> None:
     encoder.cut = Cut(**journal.get("cut", {}))
     sealed = time.monotonic()
     with encoder.bar("captions", total, state["next_text"]) as bar:
-        while state["next_text"] < total:
-            last = min(state["next_text"] + BLOCK, total)
-            if block := journal.texts(state["next_text"], last):
-                _write_block(journal, encoder, block, most, state)
+        for (last, block), features in encoder.blocks(_blocks(journal, state["next_text"], total)):
+            _write_block(journal, features, block, most, state)
             bar.update(last - state["next_text"])
             state["next_text"] = last
             if time.monotonic() - sealed >= COMMIT_SECONDS:
                 journal.commit(**state, cut=vars(encoder.cut))
                 sealed = time.monotonic()
+    state["next_text"] = total  # behind the last block there may be captions of images that were left out
     journal.commit(**state, cut=vars(encoder.cut))
     encoder.cut.warn("captions and negatives", stacklevel=4)
 
 
-def _write_block(journal: Journal, encoder: Encoder, block: Sequence[Text], most: int, state: dict[str, Any]) -> None:
-    places: dict[str, str] = {}  # every distinct text, with where it occurs first
+def _blocks(journal: Journal, after: int, total: int) -> Iterator[tuple[tuple[int, list[Text]], dict[str, str]]]:
+    """Blocks of captions from behind an id on, each with the id of its last, and its distinct texts with their places.
+
+    The place of a text is where it occurs first.
+    """
+    for start in range(after, total, BLOCK):
+        last = min(start + BLOCK, total)
+        if block := journal.texts(start, last):
+            yield (last, block), _places(block)
+
+
+def _places(block: Sequence[Text]) -> dict[str, str]:
+    places: dict[str, str] = {}
     for text in block:
         for one in (text.caption, *itertools.compress(text.negatives, text.wrong)):
             places.setdefault(one, text.place)
-    features = encoder.texts(list(places), list(places.values()))
-    row_of = {one: row for row, one in enumerate(places)}
+    return places
+
+
+def _write_block(
+    journal: Journal, features: Embeddings, block: Sequence[Text], most: int, state: dict[str, Any]
+) -> None:
+    row_of = {one: row for row, one in enumerate(_places(block))}
     own = np.array([row_of[text.caption] for text in block])
     journal.parts.append(TEXTS, features[own])
     journal.parts.append(INDEX, np.array([text.image_row for text in block], dtype="<i8"))

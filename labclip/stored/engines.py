@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from labclip.packages import require
+from labclip.packages import connected_ray
 from labclip.stored.output import UnwritableError
 from labclip.stored.places import Shard
 from labclip.stored.shards import Work
@@ -33,10 +32,9 @@ def in_turn(work: Work, shards: Sequence[Shard], seen: Callable[[int], Any]) -> 
 
 def over_ray(work: Work, shards: Sequence[Shard], seen: Callable[[int], Any]) -> Iterator[Outcome]:
     """Align shards with Ray Data, a task for each, on the cluster of RAY_ADDRESS or else on this machine."""
-    ray = require("ray", *_RAY)
-    data = require("ray.data", *_RAY)
-    if not ray.is_initialized():
-        ray.init(address=os.environ.get("RAY_ADDRESS"), log_to_driver=False)
+    connected_ray()
+    from ray import data
+
     data.DataContext.get_current().enable_progress_bars = False
 
     def align(row: dict[str, Any]) -> dict[str, Any]:
@@ -64,8 +62,6 @@ def over_ray(work: Work, shards: Sequence[Shard], seen: Callable[[int], Any]) ->
         seen(row["bytes"])
         yield shards[row["item"]], row["problem"] or json.loads(row["record"])
 
-
-_RAY = "Engine 'ray' needs Ray", 'pip install "labclip[ray]"'
 
 ENGINES: dict[str, Engine] = {"local": in_turn, "ray": over_ray}
 """Engines by their names; the first is the default."""

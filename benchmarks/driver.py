@@ -1,0 +1,76 @@
+"""What `labclip embed` itself can take, whoever encodes: rows planned, written and checked in a second of processor.
+
+    python benchmarks/driver.py [--rows 100000] [--json benchmarks/driver.json]
+
+The encoder of this benchmark gives one vector for all images and captions, so what is left is the journal and the
+files. Counted is processor time, so that others on the machine do not change it.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from labclip import LABCLIP
+from labclip.data import find_inputs, read_items
+from labclip.encode.encoder import Encoded, Encoder
+from labclip.features.journal import Journal
+from labclip.features.writing import write_images, write_texts
+
+DIM = 512
+
+
+class Instant(Encoder):
+    """Encodes nothing."""
+
+    row = np.full(DIM, DIM**-0.5, dtype="<f4")
+
+    def images(self, sources, **_):
+        for source in sources:
+            yield Encoded(source, self.row, bytes(32))
+
+    def texts(self, captions, places=()):
+        return np.broadcast_to(self.row, (len(captions), DIM))
+
+
+def main():
+    """Measure, print, and write."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    encoder, found = Instant(LABCLIP.from_pretrained("scenes"), progress=False), []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        lines = (f"{number:09d}.jpg,a photo of the red thing number {number}\n" for number in range(options.rows))
+        (folder / "captions.csv").write_text("image,caption\n" + "".join(lines))
+        (folder / "features").mkdir()
+
+        def measure(what, stage):
+            start = time.process_time()
+            stage()
+            found.append({"what": what, "rows": options.rows, "seconds": time.process_time() - start})
+            print(f"{what:10} {options.rows / found[-1]['seconds']:10,.0f} rows/s", flush=True)
+
+        with Journal(folder / "features") as journal:
+            rows = read_items(find_inputs(folder / "captions.csv"))
+            measure("planned", lambda: journal.plan(rows, {}, dim=DIM, batch_size=64))
+            measure("images", lambda: write_images(journal, encoder, skip=False))
+            measure("captions", lambda: write_texts(journal, encoder))
+        size = (folder / "features" / "unfinished.sqlite").stat().st_size
+
+        def again():
+            with Journal(folder / "features") as journal:
+                journal.parts.open(journal.sealed)
+
+        measure("checked", again)
+    found.append({"what": "plan", "rows": options.rows, "bytes": size})
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

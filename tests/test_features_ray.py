@@ -1,0 +1,194 @@
+"""Embedding over Ray: the folder is that of the local engine, byte for byte, whatever fails on the way."""
+
+import copy
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+
+import labclip
+from labclip import LABCLIP, cli
+from labclip.features import Features, embed, journal, over_ray, writing
+from labclip.messages import ON_COMMAND_LINE
+
+N = 40
+
+
+@pytest.fixture(scope="module")
+def model():
+    return LABCLIP.from_pretrained("scenes")
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    """Images with two captions each, in tasks of four images and blocks of seven captions."""
+    monkeypatch.setattr(over_ray, "_BATCHES", 2)
+    monkeypatch.setattr(writing, "BLOCK", 7)
+    monkeypatch.setattr(writing, "COMMIT_SECONDS", 0.0)
+    scenes = labclip.scenes.sample(N, seed=3)
+    lines = ["image,caption,negative"]
+    for number, image in enumerate(scenes.images):
+        Image.fromarray(image).save(tmp_path / f"{number}.png")
+        lines.append(f"{number}.png,{scenes.captions[number]},{scenes.swapped_captions[number]}")
+        lines.append(f"{number}.png,{scenes.tags[number]} {'and so on ' * 90 * (number == 7)},")
+    (tmp_path / "captions.csv").write_text("\n".join(lines) + "\n")
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """The address of a local cluster with two workers, of one thread each."""
+    ray, threads = pytest.importorskip("ray"), torch.get_num_threads()
+    torch.set_num_threads(1)
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield ray.get_runtime_context().gcs_address
+    ray.shutdown()
+    torch.set_num_threads(threads)
+
+
+def run(model, data, out, **options):
+    return embed(model, data / "captions.csv", data / out, batch_size=2, progress=False, **options)
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+@pytest.mark.ray
+@pytest.mark.filterwarnings("ignore")  # Ray warns of its own use of Ray, and one caption is cut
+def test_the_folder_is_the_local_one_and_a_broken_image_is_told_as_there(cluster, model, data):
+    (data / "23.png").write_bytes(b"no image")
+    said = []
+    for engine in ("local", "ray"):
+        with pytest.raises(ValueError, match=r"23.png \(captions.csv line 48\) is not a whole image") as raised:
+            run(model, data, f"{engine}-kept", engine=engine)
+        said.append(str(raised.value))
+        run(model, data, engine, engine=engine, on_error="skip")
+    assert said[0] == said[1]
+    assert contents(data / "ray") == contents(data / "local")
+    counts = Features.load(data / "ray", verify=True).manifest["counts"]
+    assert (counts["images"], counts["captions_with_negative"], counts["texts_cut"]) == (N - 1, N - 1, 1)
+    # What came before the broken image is kept.
+    kept = [(data / f"{engine}-kept" / "image_features.npy.part").read_bytes() for engine in ("local", "ray")]
+    assert len(kept[0]) == 128 + 22 * 256 * 4
+    assert kept[0] == kept[1]
+
+
+@pytest.mark.ray
+@pytest.mark.filterwarnings("ignore")
+def test_a_worker_that_is_killed_starts_again(cluster, model, data, monkeypatch):
+    import ray
+
+    run(model, data, "local")
+    workers, killed = [], []
+
+    def started(self, function=over_ray.RayEncoder._workers):
+        workers[:] = function(self)
+        return workers
+
+    def keep(self, done, function=journal.Journal.keep):
+        if not killed:
+            killed.append(ray.get(workers[1].__ray_call__.remote(lambda self: os.getpid())))
+            os.kill(killed[0], signal.SIGKILL)
+        function(self, done)
+
+    monkeypatch.setattr(over_ray.RayEncoder, "_workers", started)
+    monkeypatch.setattr(journal.Journal, "keep", keep)
+    run(model, data, "ray", engine="ray")
+    assert killed
+    assert contents(data / "ray") == contents(data / "local")
+
+
+@pytest.mark.ray
+@pytest.mark.filterwarnings("ignore")
+def test_what_no_worker_can_take_is_said(cluster, model, data):
+    torch.set_num_threads(3)
+    try:
+        with pytest.raises(ValueError, match=r"needs 3 CPU .* more than 2. Set OMP_NUM_THREADS=2"):
+            run(model, data, "many", engine="ray")
+    finally:
+        torch.set_num_threads(1)
+    lock = threading.Lock()
+    other = LABCLIP(model.clip, model.alignment, preprocess=lambda image: lock, tokenizer=model.tokenizer)
+    with pytest.raises(ValueError, match=r"can't be sent to Ray workers .* pickle takes them"):
+        run(other, data, "sent", engine="ray")
+
+
+@pytest.mark.ray
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("side", ["visual", "transformer"])
+def test_an_embedding_that_is_not_finite_is_told_as_there(cluster, model, data, side):
+    """With the words that the command line tells to type."""
+    damaged = copy.deepcopy(model)
+    next(getattr(damaged.clip, side).parameters()).data.fill_(float("nan"))
+    said = []
+    token = ON_COMMAND_LINE.set(True)
+    try:
+        for engine in ("local", "ray"):
+            with pytest.raises(ValueError, match=r"is not finite.* try --precision fp32") as raised:
+                run(damaged, data, engine, engine=engine)
+            said.append(str(raised.value))
+    finally:
+        ON_COMMAND_LINE.reset(token)
+    assert said[0] == said[1]
+
+
+KILLED = """
+import os, signal, sys, warnings
+warnings.simplefilter("ignore")
+import torch
+torch.set_num_threads(1)
+from labclip import LABCLIP
+from labclip.features import embed, over_ray, writing
+from labclip.features.journal import Journal
+over_ray._BATCHES, writing.BLOCK, writing.COMMIT_SECONDS = 2, 7, 0.0
+data, due = sys.argv[1], int(sys.argv[2])
+
+def commit(self, function=Journal.commit, **state):
+    global due
+    due -= 1
+    if not due:
+        os.kill(os.getpid(), signal.SIGKILL)
+    function(self, **state)
+
+Journal.commit = commit
+embed(LABCLIP.from_pretrained("scenes"), data + "/captions.csv", data + "/ray", batch_size=2, progress=False,
+      engine="ray")
+"""
+
+
+@pytest.mark.ray
+@pytest.mark.filterwarnings("ignore")
+def test_killed_it_goes_on_to_the_same_bytes(cluster, model, data):
+    """Through RAY_ADDRESS; killed among the images, and among the captions."""
+    run(model, data, "local")
+    environment = {**os.environ, "RAY_ADDRESS": cluster}
+    for due, file in ((7, "image_features.npy.part"), (17, "text_features.npy.part")):
+        command = [sys.executable, "-c", KILLED, str(data), str(due)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, env=environment)
+        assert done.returncode == -signal.SIGKILL, done.stderr
+        assert (data / "ray" / file).stat().st_size > 128
+    assert not (data / "ray" / "manifest.json").exists()
+    features = run(model, data, "ray", engine="ray")
+    assert contents(data / "ray") == contents(data / "local")
+    assert np.isfinite(features.images).all()
+
+
+def test_an_engine_that_there_is_not(model, data):
+    with pytest.raises(ValueError, match=r"engine is 'dask'. Pass 'local' or 'ray'"):
+        run(model, data, "out", engine="dask")
+
+
+def test_the_engine_reaches_from_the_command_line(data, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    arguments = ["embed", "--model", "scenes", "--captions", str(data / "captions.csv"), str(data / "out")]
+    result = CliRunner().invoke(cli.main, [*arguments, "--engine", "ray"])
+    assert result.exit_code == 2
+    assert "Engine 'ray' needs Ray. Type: pip install \"labclip[ray]\"" in result.output
