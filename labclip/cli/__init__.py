@@ -4,6 +4,7 @@ One module a command or two; each imports what it needs when it runs, so that `l
 """
 
 from labclip.cli import (  # noqa: F401  (they register)
+    app,
     convert,
     demo,
     diagnose,

@@ -1,0 +1,342 @@
+"""How the page is laid out with gradio, and how it is served. No request leaves the machine, and nothing is kept."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import socket
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from starlette.middleware import Middleware
+
+from labclip.app import markup
+from labclip.app.answers import DRAWN, SESSIONS, STRONGEST, Answers, Session
+from labclip.app.compare import Sides, with_swapped
+from labclip.app.search import SCENES
+from labclip.app.uploads import ALL_BYTES, TABLES, Upload
+from labclip.model import LABCLIP
+
+_FIRST = 8  # seed of the scene that everybody sees first, that of README.md
+_LEFT = (60, 300)  # seconds: every so often uploads that nothing read are removed when they are so old
+_POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' data: blob:; worker-src 'self' blob:; "
+    "object-src 'none'; base-uri 'self'; form-action 'self'"
+)
+_SCENES, _OWN = "Rendered scenes", "My captions and images"
+_PRIVATE = {"api_visibility": "private"}
+_JOB = {"concurrency_id": "job", "concurrency_limit": 1, "show_progress": "minimal", **_PRIVATE}  # one at a time
+
+
+class _Guard:
+    """Forbids a browser every other host, and the server to fetch addresses, which gradio offers."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async def guarded(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"content-security-policy", _POLICY.encode()),
+                                      (b"referrer-policy", b"no-referrer")]  # fmt: skip
+            await send(message)
+
+        if "file=http" in scope.get("path", "").lower():
+            scope = {**scope, "path": "/not-found"}
+        await self.app(scope, receive, guarded if scope["type"] == "http" else send)
+
+
+def build(answers: Answers, name: str) -> Any:
+    """The page as `gradio.Blocks`."""
+    with gr.Blocks(title="labclip", analytics_enabled=False, delete_cache=_LEFT) as page:
+        gr.HTML(markup.heading(name, without_matrix=answers.sides.alignment.is_identity))
+        with gr.Tabs():
+            with gr.Tab("Compare"):
+                _compare(page, answers)
+            with gr.Tab("Search") as tab:
+                _search(tab, answers)
+            with gr.Tab("Diagnose"):
+                _diagnose(answers)
+            with gr.Tab("Fit"):
+                _fit(answers)
+
+        def end(request: gr.Request) -> None:
+            answers.end(request.session_hash)
+
+        page.unload(end)
+    return page
+
+
+def _compare(page: Any, answers: Answers) -> None:
+    with gr.Row():
+        with gr.Column(scale=2, min_width=260):
+            shown = gr.HTML(elem_id="shown")
+            another = gr.Button("Another scene")
+            image = gr.Image(
+                label="Your own image", sources=["upload", "clipboard"], height=150, buttons=[], elem_id="own"
+            )
+        with gr.Column(scale=3, min_width=300):
+            captions = gr.Textbox(label="Captions, one a line", lines=3, max_lines=8)
+            swap = gr.Button("Add the swapped captions")
+            strength = gr.Slider(
+                0, STRONGEST, answers.strength, step=0.01, label="Strength: 0 is the base, 1 the matrix as fitted"
+            )
+            found = gr.HTML(elem_id="compared")
+    image.preprocess = _uploads
+
+    def compared(captions: str, strength: float, request: gr.Request) -> str:
+        return _told(lambda: answers.compared(answers.session(request.session_hash), captions, strength))
+
+    def draw(seed: int, strength: float, request: gr.Request) -> tuple[str, str, str]:
+        drawn, text = answers.scene(answers.session(request.session_hash), seed)
+        return drawn, text, compared(text, strength, request)
+
+    def first(strength: float, request: gr.Request) -> tuple[str, str, str]:
+        return draw(_FIRST, strength, request)
+
+    def other(strength: float, request: gr.Request) -> tuple[str, str, str]:
+        return draw(random.randrange(1_000_000), strength, request)
+
+    def take(files: list[Upload], captions: str, strength: float, request: gr.Request) -> tuple[Any, None, str]:
+        session = _spend(answers, files, request)
+        try:
+            return answers.photo(session, files[0]), None, compared(captions, strength, request)
+        except (ValueError, OSError) as error:
+            return gr.skip(), None, markup.error(str(error))
+
+    def swapped(captions: str, strength: float, request: gr.Request) -> tuple[Any, str]:
+        try:
+            text = with_swapped(captions)
+        except ValueError as error:
+            return gr.skip(), markup.error(str(error))
+        return text, compared(text, strength, request)
+
+    drawing = {"outputs": [shown, captions, found], **_PRIVATE}
+    page.load(first, strength, **drawing)
+    another.click(other, strength, **drawing)
+    image.upload(take, [image, captions, strength], [shown, image, found], **_PRIVATE).then(
+        _forget(answers), **_PRIVATE
+    )
+    swap.click(swapped, [captions, strength], [captions, found], **_PRIVATE)
+    live = {"trigger_mode": "always_last", "show_progress": "hidden", **_PRIVATE}
+    captions.change(compared, [captions, strength], found, **live)
+    strength.input(compared, [captions, strength], found, **live)
+
+
+def _search(tab: Any, answers: Answers) -> None:
+    with gr.Row(equal_height=True):
+        query = gr.Textbox(
+            label="Caption to search for", value="a red cube next to a purple sphere", scale=4, elem_id="query"
+        )
+        go = gr.Button("Search", variant="primary", scale=1, min_width=120, elem_id="go")
+    found = gr.HTML(elem_id="found")
+    with gr.Accordion("Search your own images", open=False):
+        files = gr.File(label="Images, or a zip of them", file_count="multiple", height=150, elem_id="images")
+        folder = gr.File(label="A folder of images", file_count="directory", height=150, elem_id="folder")
+        back = gr.Button(f"Back to the {SCENES} scenes")
+        status = gr.HTML(markup.note(f"{SCENES} rendered scenes are searched."), elem_id="indexed")
+
+    def search(query: str, request: gr.Request) -> str:
+        return _told(lambda: answers.searched(answers.session(request.session_hash), query))
+
+    def take(files: list[Upload], request: gr.Request, progress: Any = gr.Progress()) -> tuple[None, str]:  # noqa: B008
+        session = _spend(answers, files, request)
+        return None, _told(
+            lambda: answers.indexed(session, files, lambda count: progress((count, None), unit="images"))
+        )
+
+    def scenes(request: gr.Request) -> str:
+        answers.session(request.session_hash).gallery = None
+        return markup.note(f"{SCENES} rendered scenes are searched.")
+
+    for asked in (tab.select, go.click, query.submit):
+        asked(search, query, found, **_PRIVATE)
+    for one in (files, folder):
+        one.preprocess = _uploads
+        one.upload(take, one, [one, status], **_PRIVATE).then(search, query, found, **_PRIVATE).then(
+            _forget(answers), **_PRIVATE
+        )
+    back.click(scenes, outputs=status, **_PRIVATE).then(search, query, found, **_PRIVATE)
+
+
+def _diagnose(answers: Answers) -> None:
+    gr.Markdown(
+        "Where does this model lose which attribute belongs to which object, and what does a matrix repair? Linear "
+        "probes read scenes and captions apart, cosine reads them together; matrices are fitted on some combinations "
+        "and measured on the others. 5,000 scenes take about a minute on two free cores."
+    )
+    count = gr.Slider(500, DRAWN, 2000, step=500, label="Scenes")
+    run, cancel = _buttons("Diagnose")
+    found = gr.HTML(elem_id="diagnosis")
+
+    def diagnose(count: int, request: gr.Request) -> Iterator[str]:
+        yield from _going(lambda: answers.diagnosis(answers.session(request.session_hash), int(count)))
+
+    run.click(diagnose, count, found, **_JOB)
+    cancel.click(_cancel(answers), queue=False, **_PRIVATE)
+
+
+def _fit(answers: Answers) -> None:
+    gr.Markdown(
+        "Fit a matrix for this base on captions with hard negatives. A tenth of the images is held out; if the fit is "
+        "not worth it, the page says why and there is no matrix."
+    )
+    source = gr.Radio([_SCENES, _OWN], value=_SCENES, label="Fit on")
+    count = gr.Slider(500, DRAWN, 2000, step=500, label="Scenes")
+    with gr.Column(visible=False) as own:
+        table = gr.File(label=f"Captions with a column of negatives: {', '.join(TABLES)}", height=130, elem_id="table")
+        images = gr.File(label="Their images, or a zip of them", file_count="multiple", height=130, elem_id="photos")
+        folder = gr.File(label="Their images as a folder", file_count="directory", height=130)
+        clean = gr.Checkbox(label="Clean captions and negatives alike (for shuffled negatives)")
+        named, counted = gr.HTML(elem_id="named"), gr.HTML(elem_id="counted")
+    run, cancel = _buttons("Fit")
+    found = gr.HTML(elem_id="fitted")
+
+    def choose(source: str) -> tuple[Any, Any]:
+        return gr.update(visible=source == _SCENES), gr.update(visible=source == _OWN)
+
+    def take_table(files: list[Upload], request: gr.Request) -> tuple[None, str]:
+        session = _spend(answers, files, request)
+        return None, _told(lambda: answers.table(session, files[0]))
+
+    def take_images(files: list[Upload], request: gr.Request) -> tuple[None, str]:
+        session = _spend(answers, files, request)
+        return None, _told(lambda: answers.photos(session, files))
+
+    def fit(source: str, count: int, clean: bool, request: gr.Request) -> Iterator[str]:
+        session = answers.session(request.session_hash)
+        yield from _going(lambda: answers.fit(session, int(count), own=source == _OWN, clean=clean))
+
+    source.change(choose, source, [count, own], **_PRIVATE)
+    for one, taking, told in (
+        (table, take_table, named),
+        (images, take_images, counted),
+        (folder, take_images, counted),
+    ):
+        one.preprocess = _uploads
+        one.upload(taking, one, [one, told], **_PRIVATE).then(_forget(answers), **_PRIVATE)
+    run.click(fit, [source, count, clean], found, **_JOB)
+    cancel.click(_cancel(answers), queue=False, **_PRIVATE)
+
+
+def _buttons(name: str) -> tuple[Any, Any]:
+    with gr.Row():
+        return gr.Button(name, variant="primary", min_width=120), gr.Button("Cancel", min_width=120)
+
+
+def _uploads(payload: Any) -> list[Upload]:
+    """What a control was given, where gradio has put it; gradio's own way decodes images and leaves empty files."""
+    files = payload.root if hasattr(payload, "root") else [payload]
+    return [Upload(one.orig_name or Path(one.path).name, Path(one.path)) for one in files if one and one.path]
+
+
+def _spend(answers: Answers, files: Sequence[Upload], request: Any) -> Session:
+    session = answers.session(request.session_hash)
+    session.spent += [one.path for one in files]
+    return session
+
+
+def _forget(answers: Answers) -> Callable[..., None]:
+    """Afterwards, as the browser may still be fetching an image that it has just sent."""
+
+    def forget(request: gr.Request) -> None:
+        answers.session(request.session_hash).forget()
+
+    return forget
+
+
+def _cancel(answers: Answers) -> Callable[..., None]:
+    def cancel(request: gr.Request) -> None:
+        answers.session(request.session_hash).place.cancel()
+
+    return cancel
+
+
+def _told(work: Callable[[], str]) -> str:
+    """An answer, or labclip's own words on what is wrong."""
+    try:
+        return work()
+    except (ValueError, OSError) as error:
+        return markup.error(str(error))
+
+
+def _going(work: Callable[[], Iterator[str]]) -> Iterator[str]:
+    try:
+        yield from work()
+    except (ValueError, OSError) as error:
+        yield markup.error(str(error))
+
+
+@contextmanager
+def served(
+    model: LABCLIP, typed: Sequence[str], *, name: str, host: str, port: int, share: bool = False
+) -> Iterator[str]:
+    """The page while the block runs; its address. Afterwards nothing of any session is left.
+
+    Args:
+        model: What is compared with its base.
+        typed: What a command is told to load the same, for example ["--model", "scenes"].
+        name: What the page calls it.
+        host: Address to listen on; any but this machine's own lets others in.
+        port: Of it.
+        share: Whether gradio opens a public address, through its own server.
+
+    Raises:
+        ValueError: If the port is taken, or the host is none of this machine.
+    """
+    _check_free(host, port)
+    with tempfile.TemporaryDirectory(prefix="labclip-app-", ignore_cleanup_errors=True) as root:
+        # Uploads stand apart: gradio gives whatever is in its folder to whoever knows the path.
+        os.environ["GRADIO_TEMP_DIR"] = str(Path(root, "uploads"))
+        Path(root, "sessions").mkdir()
+        answers = Answers(Sides(model), typed, Path(root, "sessions"))
+        page = build(answers, name)
+        try:
+            _, local, public = page.queue().launch(
+                server_name=host, server_port=port, share=share, prevent_thread_lock=True, quiet=True, inbrowser=False,
+                footer_links=[], run_history=False, ssr_mode=False, pwa=False, mcp_server=False, num_workers=0,
+                max_file_size=ALL_BYTES, allowed_paths=[], app_kwargs={"middleware": [Middleware(_Guard)]},
+                state_session_capacity=SESSIONS, theme=_theme(), css=markup.CSS, enable_monitoring=False,
+            )  # fmt: skip
+            yield public or local
+        finally:
+            answers.close()
+            page.close(verbose=False)
+
+
+def serve(*args: Any, say: Callable[[str], object], **kwargs: Any) -> None:
+    """Serve until Ctrl-C or a termination; arguments as of `served`, `say` is told the address."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with served(*args, **kwargs) as address, suppress(KeyboardInterrupt):
+        say(address)
+        threading.Event().wait()
+
+
+def _check_free(host: str, port: int) -> None:
+    try:
+        with socket.create_server((host, port)):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"The page can't listen on {host}:{port} ({error.strerror}). Pass another --port, for example --port "
+            f"{port + 1}, or another --host."
+        ) from error
+
+
+def _theme() -> Any:
+    """Gradio's plain theme, with this machine's fonts; the usual one asks Google's server for its own."""
+    fonts = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
+    theme = gr.themes.Default(primary_hue="emerald", font=fonts, font_mono=["ui-monospace", "Consolas", "monospace"])
+    green, darker = "#17694a", "#125239"
+    return theme.set(
+        button_primary_background_fill=green, button_primary_background_fill_dark=green,
+        button_primary_background_fill_hover=darker, button_primary_background_fill_hover_dark=darker,
+        button_primary_text_color="white", button_primary_text_color_dark="white",
+    )  # fmt: skip

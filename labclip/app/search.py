@@ -1,0 +1,139 @@
+"""Search: images indexed once with the base, asked by the base and by LABCLIP."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from labclip import scenes
+from labclip.app.compare import Sides
+from labclip.app.uploads import image
+from labclip.data.images import ImageSource
+from labclip.pixels import upright
+from labclip.scenes.world import draw_scenes, render
+
+SCENES = 500
+_SEED = 2024  # no training used any below a million
+_SIDE = 160  # pixels of a thumbnail
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Indexed images.
+
+    Attributes:
+        names: File names, or captions of scenes.
+        shown: A thumbnail each, as a data URI.
+        rows: The base's embeddings, unit-length float32 [n, dim].
+        left_out: What could not be indexed and why, a sentence each.
+    """
+
+    names: list[str]
+    shown: list[str]
+    rows: Tensor
+    left_out: list[str]
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One of the top results of a side.
+
+    Attributes:
+        place: Of the image in the gallery.
+        cosine: With the query.
+        other: Its rank on the other side, from 1, or None where it is not among the top ones there.
+    """
+
+    place: int
+    cosine: float
+    other: int | None
+
+
+def index(
+    sides: Sides, images: Iterable[tuple[str, bytes]], seen: Callable[[int], object] = lambda count: None
+) -> Gallery:
+    """Embed images with the base, a few in memory at a time; what is no image is left out and told.
+
+    Args:
+        sides: The model.
+        images: Names and bytes.
+        seen: Is told how many are done, after each.
+
+    Raises:
+        ValueError: If none is left; else whatever `images` raises.
+    """
+    left_out: list[str] = []
+
+    def sources() -> Iterator[ImageSource]:
+        for name, data in images:
+            try:
+                yield image(name, data)
+            except ValueError as error:
+                left_out.append(str(error))
+
+    found: list[tuple[str, str, np.ndarray]] = []
+    for number, one in enumerate(sides.encoder.images(sources()), 1):
+        if one.row is None:
+            left_out.append(f"{one.source.name} {one.problem}.")
+        else:
+            found.append((one.source.name, thumbnail(one.source), one.row))
+        seen(number)
+    if not found:
+        raise ValueError(f"None of the images can be used: {left_out[0]}")
+    names, shown, rows = map(list, zip(*found, strict=True))
+    return Gallery(names, shown, torch.from_numpy(np.stack(rows)), left_out)
+
+
+def scene_gallery(sides: Sides, count: int = SCENES) -> Gallery:
+    """Scenes that no training used, each followed by the same with its colours swapped, named by their captions."""
+    drawn, (layout, swapped) = (draw(count // 2, seed=_SEED, split="all") for draw in (scenes.sample, draw_scenes))
+    other = replace(layout, colours=swapped)
+    pixels = np.stack([drawn.images, render(other)], axis=1).reshape(-1, *drawn.images.shape[1:])
+    names = [name or "" for pair in zip(drawn.captions, drawn.swapped_captions, strict=True) for name in pair]
+    rows = [one.row for one in sides.encoder.images(ImageSource("scene", data=one) for one in pixels)]
+    shown = [
+        uri(Image.fromarray(one))
+        for pair in zip(*(render(one, _SIDE) for one in (layout, other)), strict=True)
+        for one in pair
+    ]
+    return Gallery(names, shown, torch.from_numpy(np.stack([row for row in rows if row is not None])), [])
+
+
+def search(sides: Sides, gallery: Gallery, text: Tensor, strength: float, top: int = 10) -> tuple[list[Hit], list[Hit]]:
+    """The images nearest to a caption [1, dim] by the base and by LABCLIP: a product with the index, nothing more."""
+    cosines = [gallery.rows @ rows[0] for rows in (text, sides.align(text, strength))]
+    ranked = [torch.topk(one, min(top, len(one))) for one in cosines]
+    places = [one.indices.tolist() for one in ranked]
+    hits = []
+    for mine, theirs, one in zip(places, reversed(places), ranked, strict=True):
+        ranks = {place: rank for rank, place in enumerate(theirs, 1)}
+        hits.append(
+            [Hit(place, cosine, ranks.get(place)) for place, cosine in zip(mine, one.values.tolist(), strict=True)]
+        )
+    return hits[0], hits[1]
+
+
+def thumbnail(source: ImageSource, side: int = _SIDE) -> str:
+    """A small image of one that is known to be whole, upright, as a data URI."""
+    if not isinstance(source.data, bytes):
+        return uri(source.decode(source.read()))
+    with Image.open(io.BytesIO(source.data)) as opened:
+        opened.draft("RGB", (2 * side, 2 * side))  # JPEG is decoded at a fraction of its size
+        small = upright(opened)
+        small.thumbnail((side, side))
+        return uri(small)
+
+
+def uri(shown: Image.Image, form: Literal["JPEG", "PNG"] = "JPEG") -> str:
+    """An image as a data URI, so that no file of it is ever written."""
+    buffer = io.BytesIO()
+    shown.convert("RGB").save(buffer, form, quality=90)
+    return f"data:image/{form.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -1,0 +1,51 @@
+"""The command that serves the page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from labclip.cli.group import alignment_option, device_option, main, note, open_model, show
+from labclip.packages import EMBEDDED, require
+
+_APP = 'pip install "labclip[app]"'
+_HERE = ("127.0.0.1", "localhost", "::1")
+
+
+@main.command(example="labclip app --model scenes", interrupted="Nothing was kept.")
+@click.option(
+    "--model", default=EMBEDDED, show_default=True, metavar="M",
+    help="A name of `labclip list`, a folder, a Hub repository org/name, or an OpenCLIP MODEL:TAG.",
+)  # fmt: skip
+@alignment_option
+@click.option("--port", type=click.IntRange(1, 65_535), default=7860, show_default=True, help="Of the page.")
+@click.option(
+    "--host", default=_HERE[0], show_default=True, help="Address to listen on; the default lets nobody else in."
+)
+@click.option("--share", is_flag=True, help="Also open a public address, through a server of gradio's.")
+@device_option
+def app(model: str, alignment: str | None, port: int, host: str, share: bool, device: str | None) -> None:
+    """Serve a page that shows what a model binds.
+
+    Compare captions, search images, diagnose, fit. Works offline; what is uploaded is kept nowhere.
+    """
+    require("gradio", "The page needs gradio", _APP)
+    from labclip.app.page import serve
+    from labclip.io.opening import open_alignment
+
+    opened = open_model(model, device)
+    typed = ["--model", _absolute(model)]
+    if alignment is not None:
+        opened.alignment = open_alignment(alignment, opened)
+        typed += ["--alignment", _absolute(alignment)]
+    if host not in _HERE or share:
+        note("Warning: whoever reaches this page may use it, as it asks for no password. See docs/app.md.")
+    named = " with ".join(Path(one).name if Path(one).exists() else one for one in filter(None, (model, alignment)))
+    say = lambda address: show(f"{address}  Ctrl-C ends it.")  # noqa: E731
+    serve(opened, typed, name=named, host=host, port=port, share=share, say=say)
+
+
+def _absolute(name: str) -> str:
+    """A name as it is, a path as one that leads there from every folder."""
+    return str(Path(name).absolute()) if Path(name).exists() else name
