@@ -64,15 +64,11 @@ class Items:
         """Number of each item's group, int64 [n]; None is `NONE`."""
         return numbered(self.groups.get(name, []))
 
-    def values(self, name: str) -> list[Hashable]:
-        """The distinct values of a group, each at its number."""
-        return [value for value in dict.fromkeys(self.groups.get(name, [])) if value is not None]
-
-    def breakdown(self, name: str, prefix: str, least: int = 1) -> dict[str, Rows]:
+    def breakdown(self, name: str, prefix: str = "", least: int = 1) -> dict[str, Rows]:
         """A metric for each value of a group that has at least so many items, in alphabetical order."""
-        rows, count = self.group(name), Counter(self.groups.get(name, []))
-        parts = {str(value): number for number, value in enumerate(self.values(name)) if count[value] >= least}
-        return {f"{prefix}_{value}": np.where(rows == parts[value], 0, NONE) for value in sorted(parts)}
+        of = np.array(["" if one is None else str(one) for one in self.groups.get(name, [])])
+        kept = sorted(value for value, count in Counter(of.tolist()).items() if value and count >= least)
+        return {f"{prefix}{value}": np.where(of == value, 0, NONE) for value in kept}
 
     def question(self, metrics: str | Mapping[str, Rows], **further: Any) -> list[Choice]:
         """The question which caption is true; none where there is no item.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from labclip.io.folder import matrix_sha256
 from labclip.messages import typed
 from labclip.packages import EVAL, require
 from labclip.paths import whole_file
-from labclip.report import Figure, Page, Reported, Section, Table, drawn
+from labclip.report import Page, Reported, Section, Table, drawn
 from labclip.report.drawing import BLUE, GREEN, INK, ORANGE, PINK, SKY, SOFT, empty, legend_below, literal
 from labclip.report.example import ShownItem
 from labclip.report.values import Value, matrix_in_words, measured_by, percent
@@ -26,7 +26,7 @@ _FEW = 200  # below this many held-out captions a gain is known to some 7 percen
 _BINDS = 0.95
 _LOST = {0.0: "No R@1 lost", 0.01: "At most 1% of R@1 lost", 0.03: "At most 3% of R@1 lost"}
 _COLOURS = (BLUE, ORANGE, PINK, SKY)
-_RECORDED = ("recipe", "keep", "objective", "seed", "data", "held_out")
+_RECORDED = ("recipe", "keep", "objective", "seed")
 _SETTINGS = ("epochs", "batch_size", "learning_rate", "rank")
 
 
@@ -124,18 +124,17 @@ class FitResult(Reported):
         sections += [self._trade(plots), self._strengths()] if self.frontier else []
         if self.advice:
             sections.append(Section("Advice", self.advice))
-        if plots and self.frontier:
-            sections.append(Section("Epochs", figures=[self._figure(self._draw_epochs, "The loss by epoch.")]))
         known = self.alignment.metadata
-        weights = ", ".join(f"{name} {value:g}" for name, value in known["loss_weights"].items())
-        facts = [("loss_weights", weights), *((name, known[name]) for name in _RECORDED)]
-        facts += [(name, known["settings"][name]) for name in _SETTINGS]
-        named = [(name.replace("_", " ").capitalize(), f"{one}") for name, one in facts]
-        named += [
+        settings = {name: known[name] for name in _RECORDED} | {name: known["settings"][name] for name in _SETTINGS}
+        settings |= {f"weight of {name}": value for name, value in known["loss_weights"].items()}
+        facts = [
             ("LABCLIP", matrix_in_words(matrix_sha256(self.alignment.fitted), self.alignment.strength)),
+            ("Data", known["data"]),
+            ("Held out", known["held_out"]),
+            ("Settings", ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in settings.items())),
             *measured_by(self.weights_sha256, known["versions"], self.date),
         ]
-        return Page(f"Fit{of}", lead, sections, named, key)
+        return Page(f"Fit{of}", lead, sections, facts, key)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values. Names of `retain` stand below "retain" alone."""
@@ -168,9 +167,9 @@ class FitResult(Reported):
         ]
         key = [(before, "of held-out pairs with a negative, without the matrix"), (after, "with the matrix")]
         if base.recalls:
-            kept = f"{share_kept(used, base):.1%}"
-            told.append(f"At least {kept} of its search (R@1) is kept.")
-            key.append((kept, "of the base's search (R@1) is kept, at least"))
+            lost = f"{percent(max(0.0, 1 - share_kept(used, base)))}%"
+            told.append(f"It costs {'nothing' if lost == '0%' else f'at most {lost}'} in search (R@1) there.")
+            key.append((lost, "of the base's search (R@1) there is lost, at most"))
         told.append("Worth using." if self.worthwhile else "Not worth using.")
         return " ".join(told + ([f"{self.change.words}."] if self.change else [])), key
 
@@ -192,8 +191,12 @@ class FitResult(Reported):
                     rows.append((name, shown, before, after, kept))
         heads = ("data", "metric", "base", "LABCLIP", "kept")
         tables = [Table("Held-out data; a tie counts as wrong.", heads, rows, (0, 1), 1)]
-        alt = "Binding and R@1 over strength."
-        figures = [self._figure(self._draw_frontier, alt)] if plots else []
+        figures = []
+        if plots:
+            figure, axes = empty(5, 3.9)  # small enough to be read on a phone
+            self._draw_frontier(axes)
+            legend_below(figure, axes, columns=2)
+            figures = [drawn(figure, "Binding and R@1 over strength.")]
         words = in_words(self.frontier, self.alignment.strength)[:1]
         return Section("What it gains and costs", words, figures, tables)
 
@@ -206,14 +209,6 @@ class FitResult(Reported):
             strengths = [(f"{p.strength:g}", p.distance, p.binding, p.t2i_r1, p.i2t_r1) for p in points]
             tables.append(Table("On the validation data; distance is ||A - I|| at that strength.", heads, strengths))
         return Section("Other strengths", tables=tables, notes=in_words(self.frontier, self.alignment.strength)[1:])
-
-    def _figure(self, draw: Callable[[Any], None], alt: str) -> Figure:
-        """One panel, small enough to be read on a phone."""
-        figure, axes = empty(5, 3.9)
-        draw(axes)
-        if axes.get_legend_handles_labels()[0]:
-            legend_below(figure, axes, columns=2)
-        return drawn(figure, alt)
 
 
 def in_words(points: Sequence[Point], strength: float) -> list[str]:

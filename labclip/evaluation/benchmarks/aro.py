@@ -62,7 +62,7 @@ def read_relations(sources: Sources, *, breakdown: bool = False) -> Task:
     symmetric = np.array([name in SYMMETRIC for name in items.groups.get("kind", [])], dtype=np.bool_)
     kept = np.where(symmetric, NONE, relation)
     metrics = {"macro": relation, "macro_no_symmetric": kept, "micro": everything(len(items))}
-    parts = items.breakdown("kind", "relation") if breakdown else {}
+    parts = items.breakdown("kind", "relation_") if breakdown else {}
     return sources.task(*items.question(metrics, unit=items.group("file"), breakdown=parts))
 
 
@@ -80,7 +80,7 @@ def read_attributes(sources: Sources, *, breakdown: bool = False) -> Task:
     count = np.bincount(pair)
     metrics = {"macro": np.where(count[pair] >= LEAST, pair, NONE), "micro": everything(len(items))}
     sources.notes.append(f"macro: {(count >= LEAST).sum():,} of {len(count):,} pairs of attributes have {LEAST} items.")
-    parts = items.breakdown("kind", "attributes", least=LEAST) if breakdown else {}
+    parts = items.breakdown("kind", "attributes_", least=LEAST) if breakdown else {}
     return sources.task(*items.question(metrics, unit=items.group("file"), breakdown=parts))
 
 

@@ -20,7 +20,7 @@ from labclip.evaluation.benchmarks.karpathy import captioned, retrieval
 from labclip.evaluation.items import Items
 from labclip.evaluation.scores import everything
 from labclip.evaluation.sources import Benchmark, Sources
-from labclip.evaluation.tasks import NONE, Task
+from labclip.evaluation.tasks import Task
 
 COCO_FILE = "COCO_val_mcq_llama3.1_rephrased.csv"
 VOC_FILE = "VOC2007_mcq_llama3.1_rephrased.csv"
@@ -70,10 +70,7 @@ def _choices(sources: Sources, file: str, layout: ImageLayout) -> Task:
         if template == "accuracy":
             raise ValueError(f"{place}: correct_answer_template is 'accuracy', which is the mean over all kinds.")
         items.add(layout.image(image, place), options, place, kind=template, before=right)
-    metrics = {"accuracy": everything(len(items))}
-    kinds = items.group("kind")
-    for number, kind in enumerate(items.values("kind")):
-        metrics[str(kind)] = np.where(kinds == number, 0, NONE)
+    metrics = {"accuracy": everything(len(items))} | items.breakdown("kind")
     before = np.array(items.groups.get("before", []), dtype=np.int64)
     return sources.task(*items.question(metrics, before=before))
 

@@ -84,17 +84,17 @@ def shuffles_of(caption: str, tagger: Tagger, seed: int) -> tuple[str, list[str 
     return own, found
 
 
-def _nouns_and_adjectives(words: list[str], tags: Sequence[str], rng: random.Random) -> list[str]:
-    """Nouns among the nouns, adjectives among the adjectives."""
-    for kind in (is_noun, is_adjective):
-        _permute(words, [place for place, tag in enumerate(tags) if kind(tag)], rng)
-    return words
+def _among(*kinds: Callable[[str], bool]) -> Shuffle:
+    """Words of each kind change places among themselves."""
 
+    def shuffle(words: list[str], tags: Sequence[str], rng: random.Random) -> list[str]:
+        for kind in kinds:
+            places = [place for place, tag in enumerate(tags) if kind(tag)]
+            for place, word in zip(places, rng.sample([words[place] for place in places], len(places)), strict=True):
+                words[place] = word
+        return words
 
-def _all_but_nouns_and_adjectives(words: list[str], tags: Sequence[str], rng: random.Random) -> list[str]:
-    """All other words among themselves."""
-    _permute(words, [place for place, tag in enumerate(tags) if not is_noun(tag) and not is_adjective(tag)], rng)
-    return words
+    return shuffle
 
 
 def _within_trigrams(words: list[str], tags: Sequence[str], rng: random.Random) -> list[str]:
@@ -108,22 +108,17 @@ def _trigrams_whole(words: list[str], tags: Sequence[str], rng: random.Random) -
     return list(itertools.chain.from_iterable(rng.sample(threes, len(threes))))
 
 
-SHUFFLES: dict[str, Shuffle] = {
-    "shuffle_nouns_and_adj": _nouns_and_adjectives,
-    "shuffle_allbut_nouns_and_adj": _all_but_nouns_and_adjectives,
-    "shuffle_within_trigrams": _within_trigrams,
-    "shuffle_trigrams": _trigrams_whole,
-}
-"""By the names that ARO gives them."""
-
-
 def _trigrams(words: list[str]) -> list[list[str]]:
     return [words[start : start + 3] for start in range(0, len(words), 3)]
 
 
-def _permute(words: list[str], places: list[int], rng: random.Random) -> None:
-    for place, word in zip(places, rng.sample([words[place] for place in places], len(places)), strict=True):
-        words[place] = word
+SHUFFLES: dict[str, Shuffle] = {
+    "shuffle_nouns_and_adj": _among(is_noun, is_adjective),
+    "shuffle_allbut_nouns_and_adj": _among(lambda tag: not is_noun(tag) and not is_adjective(tag)),
+    "shuffle_within_trigrams": _within_trigrams,
+    "shuffle_trigrams": _trigrams_whole,
+}
+"""By the names that ARO gives them."""
 
 
 COCO = Benchmark(

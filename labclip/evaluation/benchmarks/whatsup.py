@@ -90,7 +90,7 @@ def _controlled(sources: Sources, path: Path, name: str, breakdown: bool) -> lis
 
 def _question(items: Items, name: str, breakdown: bool, **further: Any) -> list[Choice]:
     """The right caption is the first in the file, so that the authors' `argmax` has ties right."""
-    parts = items.breakdown("where", f"{name}_preposition") if breakdown else {}
+    parts = items.breakdown("where", f"{name}_preposition_") if breakdown else {}
     return items.question(name, breakdown=parts, before=np.zeros(len(items), dtype=np.int64), **further)
 
 
