@@ -42,7 +42,7 @@ types: $(VENV)/.dev
 
 docs: $(VENV)/.docs  ## the generated parts are fresh, the site builds without a warning, links and snippets are right
 	$(BIN)/python docs/reference.py --check
-	$(BIN)/python -m sphinx -q -W --keep-going -n docs docs/_build/html
+	$(BIN)/python -m sphinx -q -j auto -W --keep-going -n docs docs/_build/html
 	$(BIN)/python -m pytest tests/test_docs.py
 
 bench: $(VENV)/.dev  ## the ratios that README and docs promise

@@ -13,8 +13,10 @@ myst_heading_anchors = 3
 nb_execution_in_temp = True
 nb_execution_raise_on_error = True
 nb_execution_timeout = 600
+nb_output_stderr = "remove"  # progress bars
 
 default_role = "code"  # single backticks in docstrings
+highlight_language = "none"  # where a block names no language
 autodoc_default_options = {"members": True}
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True

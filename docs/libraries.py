@@ -127,7 +127,7 @@ def chroma_new(captions, images, client):
 
 @library("Chroma, an existing collection", "chromadb", installed=True)
 def chroma_existing(captions, client):
-    """Its images stay. Opened by its name alone it still embeds queries with the base: give it the folded function. One
+    """Its images stay. Opened by its name alone, it embeds queries with the base: give it the folded function. One
     that was made with another kind of function, or with none, refuses that: `query(query_embeddings=embed(captions))`.
     """
     from chromadb.utils.embedding_functions import OpenCLIPEmbeddingFunction
@@ -148,9 +148,9 @@ def langchain(captions):
 
 @library("LanceDB, a new table", "lancedb", installed=True)
 def lancedb_new(captions, images):
-    """The table stores no model but the function's *name*, `open-clip`, and its arguments. Whoever opens the table
-    builds the function again from them, so the folder has to lie where its name says, with the same content: give its
-    full path. A function of your own has to be registered under its name before a table that uses it is opened.
+    """The table stores the function's *name*, `open-clip`, and its arguments, not a model. Opening the table builds the
+    function again from them, so the same folder has to be at that path: give its full path. Register a function of your
+    own under its name before you open a table that uses it.
     """
     import lancedb
     from lancedb.embeddings import get_registry
@@ -189,7 +189,7 @@ def llama_index(captions):
 @library("Haystack", "sentence-transformers-haystack")
 def haystack(captions):
     """The component goes into a pipeline before a retriever by embedding. Haystack keeps one model per name while it
-    runs, whatever lies there: give the full path.
+    runs, also if the folder changes: give the full path.
     """
     from pathlib import Path
 
@@ -390,8 +390,8 @@ def all_clip(captions, architecture):
 
 @library("peft", "peft")
 def peft(captions):
-    """Fold first, then add adapters: untrained they change nothing. With trained ones merge first
-    (`merge_and_unload()`); what training moved is another base, which `fold` refuses: fit a matrix for it.
+    """Fold first, then add adapters: untrained they change nothing. Merge trained ones first (`merge_and_unload()`). A
+    base with trained adapters is another base, which `fold` refuses: fit a matrix for it.
     """
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModel, AutoTokenizer
