@@ -131,7 +131,7 @@ def embed(
     Writes the feature folder OUT. An interrupted run continues when started again. Each image is encoded once, however
     many captions it has.
     """
-    from labclip.data.inputs import find_inputs
+    from labclip.data.rows import find_inputs
     from labclip.features import embed as embed_folder
     from labclip.paths import check_folder
 
