@@ -32,7 +32,7 @@ QUICK = ("--epochs", 30, "--batch-size", 64)
 def test_a_fit_from_images_to_a_model(folder, tmp_path):
     done = run("fit", folder / "features", tmp_path / "a", *QUICK, "--anyway")
     assert re.search(r"validation +binding +0\.\d{3} +[01]\.\d{3}\n", done.stdout)
-    assert re.search(r"Recipe: labclip\n", done.stdout)
+    assert "Settings: recipe labclip, keep 0.99" in done.stdout
     assert "LABCLIP" in done.stdout
     alignment = labclip.Alignment.from_pretrained(tmp_path / "a")
     assert alignment.base == labclip.Alignment.from_pretrained("scenes").base
