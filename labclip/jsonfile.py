@@ -14,6 +14,8 @@ def read_json(path: str | Path, *, remedy: str = "", max_bytes: int | None = Non
     file, the line and the column.
     """
     path, end = Path(path), f" {remedy}" if remedy else ""
+    if path.exists() and not path.is_file():  # reading a pipe might never end
+        raise ValueError(f"{path} is a folder, a pipe or a device, not a file.{end}")
     if max_bytes is not None and (size := path.stat().st_size) > max_bytes:
         raise ValueError(f"{path} has {size:,} bytes, where at most {max_bytes:,} are expected.{end}")
     try:

@@ -232,7 +232,7 @@ class LABCLIP(Pushable, nn.Module):
         """
         normalize = self._normalize["encode_text"] if normalize is None else normalize
         if isinstance(text, torch.Tensor):
-            if text.is_floating_point() or text.ndim != 2:
+            if text.is_floating_point() or text.is_complex() or text.ndim != 2:
                 raise ValueError(
                     f"text is {described(text)}. Pass token ids, whole numbers [n, context_length], as "
                     f"model.tokenizer(captions) gives them, or the captions themselves."

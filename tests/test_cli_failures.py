@@ -60,7 +60,7 @@ def raising(monkeypatch):
         (OSError(28, "No space left on device"), "(No space left on device). The disk is full. Free some space"),
         (PermissionError(13, "Permission denied", "/a"), "/a can't be used (Permission denied). Pass a path"),
         (FileNotFoundError(2, "No such file or directory", "/a"), "/a can't be used (No such file or directory)."),
-        (OSError(5, "Input/output error", "/a"), "/a can't be used (Input/output error). The same"),
+        (OSError(5, "Input/output error", "/a"), "/a can't be used (Input/output error). Look whether"),
         (SafetensorError("I/O error: No space left on device (os error 28)"), "The disk is full. Free some space"),
         (SafetensorError("header too large"), "A safetensors file can't be read or written (header too large)."),
         (sqlite3.OperationalError("database or disk is full"), "The disk is full. Free some space"),

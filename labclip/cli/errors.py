@@ -9,6 +9,8 @@ _NUMBER = re.compile(r"\[Errno \d+\] ")
 _DEBUG = "The same command with --debug shows where it comes from."
 _ADVICE = {
     errno.ENOSPC: "The disk is full. Free some space and type the command again.",
+    errno.EDQUOT: "Your share of the disk is full. Free some space and type the command again.",
+    errno.EFBIG: "The system allows no file of that size there: ulimit -f shows its limit. Pass another path.",
     errno.EACCES: "Pass a path that you may read and write, or close what has it open.",
     errno.EPERM: "Pass a path that you may read and write.",
     errno.EROFS: "The disk is read-only. Pass a path on another one.",

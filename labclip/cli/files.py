@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import tempfile
@@ -10,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from labclip.cli.errors import in_one_line
+from labclip.jsonfile import read_json_object
 from labclip.packages import EVAL, require
 from labclip.paths import (
     CONFIG,
@@ -63,8 +63,8 @@ def check_empty(out: Path, force: bool, *, writes: Sequence[str], inputs: Iterab
 def _of_alignment(config: Path) -> bool:
     """Whether a `config.json` is one of labclip's: models of other libraries have the same names."""
     try:
-        return "format_version" in json.loads(config.read_bytes())
-    except (ValueError, TypeError):
+        return "format_version" in read_json_object(config)
+    except (OSError, ValueError):
         return False
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from labclip.model import LABCLIP
 
 _QUIET, _VERBOSE, _DEBUG = "labclip.quiet", "labclip.verbose", "labclip.debug"  # keys of the context's `meta`
-_MOST = 4000  # characters of a message
+_MOST = 2000  # characters of a message
 
 
 class _Failed(click.ClickException):
@@ -91,12 +91,19 @@ class _Commands(click.Group):
         ctx.obj = shlex.join(["labclip", *args])
         return super().parse_args(ctx, args)
 
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        try:
+            return super().make_context(*args, **kwargs)
+        except KeyboardInterrupt:
+            raise SystemExit(130) from None
+
     def invoke(self, ctx: click.Context) -> Any:
         token = ON_COMMAND_LINE.set(True)
         started, log, handler = time.monotonic(), logging.getLogger("labclip"), _Notes()
         try:
             with warnings.catch_warnings():
-                warnings.showwarning = lambda message, *_, **__: note(f"Warning: {message}")
+                # Threads that decode images have no context of their own.
+                warnings.showwarning = lambda message, *_, **__: _say(ctx, f"Warning: {message}")
                 log.addHandler(handler)
                 log.propagate = False  # OpenCLIP gives the root logger a handler of its own
                 if sys.stdout is None:
@@ -164,7 +171,11 @@ def show_json(value: Any) -> None:
 
 def note(text: str) -> None:
     """Print on stderr what is no result, unless --quiet."""
-    if progress():
+    _say(click.get_current_context(silent=True), text)
+
+
+def _say(context: click.Context | None, text: str) -> None:
+    if context is None or not context.meta.get(_QUIET):
         click.echo(printable(text), err=True)
 
 

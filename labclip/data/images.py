@@ -22,6 +22,8 @@ from labclip.pixels import BROKEN, eight_bits
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+_MOST = 1 << 30  # bytes of an image's file
+
 Box = tuple[float, float, float, float]
 
 # Formats that Pillow does not read by itself, by a mark and where it stands.
@@ -76,7 +78,7 @@ class ImageSource:
 
         Raises:
             OSError: If they can't be read.
-            ValueError: If the image is only named, with neither a file nor data.
+            ValueError: If the image is only named, with neither a file nor data, or its file is none or too large.
         """
         if isinstance(self.data, bytes):
             return self.data
@@ -88,9 +90,11 @@ class ImageSource:
             with ParquetImages() as tables:
                 return tables.read(self)
         if self.start is None:
-            kind = self.file.stat().st_mode
-            if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):  # reading it might never end
+            about = self.file.stat()
+            if not stat.S_ISREG(about.st_mode) and not stat.S_ISDIR(about.st_mode):  # reading it might never end
                 raise ValueError("it is a pipe or a device, not a file")
+            if about.st_size > _MOST:
+                raise ValueError(f"it has {about.st_size:,} bytes, and no image has more than {_MOST:,}")
             return self.file.read_bytes()
         with self.file.open("rb") as file:
             file.seek(self.start)

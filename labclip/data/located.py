@@ -41,6 +41,8 @@ class DataFiles:
         for path in (self.data, self.images):
             if path is not None and not path.exists():
                 raise FileNotFoundError(f"There is no {path}. {self.hint}")
+            if path is not None and not path.is_file() and not path.is_dir():
+                raise ValueError(f"{path} is a pipe or a device, not a file. {self.hint}")
         if self.images is not None and not self.images.is_dir():
             raise ValueError(f"{typed('images', '--images')} is {self.images}, which is not a folder. {self.hint}")
 

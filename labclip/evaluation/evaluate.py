@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from labclip.alignment import Alignment
+from labclip.checks import checked_number
 from labclip.encode.cache import Cache, default_cache, encode
 from labclip.evaluation.answers import Answers
 from labclip.evaluation.benchmarks import BENCHMARKS
@@ -329,7 +330,7 @@ def _alignments(model: LABCLIP, alignments: Alignments | None, strengths: Sequen
         named = {"labclip": next(iter(named.values()))}
     asked: dict[str, Alignment] = {}
     for name, one in named.items():
-        for strength in strengths:
+        for strength in (checked_number("strength", one) for one in strengths):
             label = f"{name}@{strength:g}"
             if label in asked:
                 raise ValueError(f"The strength {strength:g} is asked for twice. Pass each once, to six digits.")

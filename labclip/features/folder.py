@@ -244,6 +244,8 @@ def sample_sha256(array: NDArray[Any]) -> str:
 
 def _mapped(path: Path, shape: tuple[int, ...], dtype: str) -> Any:
     try:
+        if path.exists() and not path.is_file():  # reading a pipe might never end
+            raise ValueError("it is no file")
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise ValueError(f"{path} is missing or cut off ({error}). {_again()}") from error

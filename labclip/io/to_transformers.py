@@ -21,6 +21,7 @@ from labclip.folded import as_metadata, mark_of, set_mark
 from labclip.io.architecture import VOCABULARY, openai_weights, plain_config
 from labclip.io.folder import replacing
 from labclip.io.text_sides import beside, of_openclip, text_features
+from labclip.jsonfile import read_json_object
 from labclip.packages import require
 from labclip.paths import CONFIG
 
@@ -54,10 +55,9 @@ def transformers_module() -> Any:
 
 def is_folder(name: str | Path) -> bool:
     """Whether a name is a folder with a model of transformers."""
-    config = Path(name).expanduser() / CONFIG
     try:
-        return "model_type" in json.loads(config.read_bytes())
-    except (OSError, ValueError, TypeError):
+        return "model_type" in read_json_object(Path(name).expanduser() / CONFIG)
+    except (OSError, ValueError):
         return False
 
 

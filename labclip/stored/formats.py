@@ -50,8 +50,12 @@ def npy(source: BinaryIO, target: Any, change: Change, column: str | None) -> No
     read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     try:
         shape, by_columns, dtype = read[np.lib.format.read_magic(source)](source)
-    except (ValueError, KeyError, EOFError) as error:
-        raise ValueError(f"is not a whole NumPy file ({error})") from error
+    except OSError:
+        raise
+    except Exception as error:  # NumPy evaluates the header, and a hostile one raises a dozen types
+        raise ValueError(f"is not a whole NumPy file ({' '.join(str(error).splitlines()[:1])})") from error
+    if column is not None:
+        raise ValueError(f"holds one array, and no {column!r}. Leave out {typed('column', '--column')}")
     rows, dim = _checked(shape, dtype)
     if by_columns:
         raise ValueError("holds its array column by column. Save numpy.ascontiguousarray(array)")
@@ -71,12 +75,16 @@ def safetensors(source: BinaryIO, target: Any, change: Change, column: str | Non
     text = source.read(size) if size <= _MAX_HEADER else b""
     try:
         header = json.loads(text)
-        tensors = {name: one for name, one in header.items() if name != "__metadata__"}
-        matrices = [name for name, one in tensors.items() if len(one["shape"]) == 2 and one["dtype"] in _FLOATS]
-        name = _chosen(column, matrices, list(tensors), "tensor")
-        shape, kind, (start, stop) = (tensors[name][key] for key in ("shape", "dtype", "data_offsets"))
-    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, KeyError, TypeError) as error:
+        header.pop("__metadata__", None)
+        tensors = {name: (one["dtype"], one["shape"], *one["data_offsets"]) for name, one in header.items()}
+        for _, shape, start, stop in tensors.values():
+            if not all(map(_is_count, (*shape, start, stop))):
+                raise TypeError("a shape or an offset is no whole number")
+        matrices = [name for name, (kind, shape, *_) in tensors.items() if len(shape) == 2 and kind in _FLOATS]
+    except (ValueError, RecursionError, AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"is not a whole safetensors file ({type(error).__name__}: {error})") from error
+    name = _chosen(column, matrices, list(tensors), "tensor")
+    kind, shape, start, stop = tensors[name]
     if kind not in _SAFETENSORS:
         raise ValueError(f"holds {name!r} as {kind}, not F16, F32 or F64. Store it as one of these")
     rows, dim = _checked(shape, np.dtype(_SAFETENSORS[kind]))
@@ -86,7 +94,7 @@ def safetensors(source: BinaryIO, target: Any, change: Change, column: str | Non
     _copy(source, target, start)
     for block in _blocks(source, rows, dim, np.dtype(_SAFETENSORS[kind])):
         _write(target, change(block))
-    _copy(source, target, max(one["data_offsets"][1] for one in tensors.values()) - stop)
+    _copy(source, target, max(end for *_, end in tensors.values()) - stop)
     if source.read(1):
         raise ValueError("has bytes behind its tensors")
 
@@ -124,9 +132,13 @@ What is wrong with the source is a ValueError that goes on after its name.
 """
 
 
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
 def _checked(shape: Any, dtype: np.dtype[Any]) -> tuple[int, int]:
     """Rows and dim of an array of embeddings."""
-    if len(shape) != 2:
+    if len(shape) != 2 or not all(map(_is_count, shape)):
         raise ValueError(f"holds an array {list(shape)}, not embeddings [rows, dim]")
     if dtype.kind != "f" or dtype.itemsize > 8:
         raise ValueError(f"holds {dtype}, not float16, float32 or float64")

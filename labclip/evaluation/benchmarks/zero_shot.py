@@ -126,7 +126,7 @@ def _shards(sources: Sources, split: str) -> list[Path]:
     """The tars of a WebDataset: the one that `data` is, or those in the folder of the split."""
     data = sources.data
     if data is None or not data.is_dir():
-        return [data] if data is not None and data.suffix.lower() == ".tar" else []
+        return [data] if data is not None and data.is_file() and data.suffix.lower() == ".tar" else []
     whole = not any(path.is_dir() for path in data.iterdir())  # else a tar beside folders of classes, as it was fetched
     return sorted((data / split).glob("*.tar")) or sorted(data.glob("*.tar") if whole else ())
 
