@@ -176,6 +176,7 @@ def test_a_corrected_table_keeps_what_is_done(model, data, scenes, monkeypatch, 
     assert contents(data / "some") == contents(data / "whole")
 
 
+@pytest.mark.skipif(torch.__version__ < "2.6", reason="this torch rounds by the size of the batch")
 def test_a_table_corrected_to_name_no_image(model, data, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(writing, "_write_block", lambda *arguments: 1 / 0)

@@ -522,7 +522,9 @@ def test_a_read_only_folder_is_an_error_of_the_system(tmp_path):
 def test_a_folder_with_the_older_names_of_the_fingerprint_opens(tmp_path):
     saved(tmp_path)
     alignment = load(tmp_path)
-    tensors = load_file(tmp_path / WEIGHTS)
+    tensors = {
+        name: tensor.clone() for name, tensor in load_file(tmp_path / WEIGHTS).items()
+    }  # else of the mapped file
     save_file({name.replace("fingerprint", "probe"): tensor for name, tensor in tensors.items()}, tmp_path / WEIGHTS)
     text = (tmp_path / CONFIG).read_text()
     (tmp_path / CONFIG).write_text(text.replace("fingerprint", "probe"))

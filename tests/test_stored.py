@@ -136,7 +136,10 @@ def test_parquet_keeps_other_columns_schema_and_row_groups(kind, dtype):
     vectors = flat.filter(pa.array(~mask)).take(pa.array([None if m else i - (i > 3) for i, m in enumerate(mask)]))
     table = pa.table({"caption": [f"c{n}" for n in range(10)], "v": vectors, "image_emb": flat})
     table = table.replace_schema_metadata({"k": "v"})
-    parquet.write_table(table, "in.parquet", row_group_size=6, compression="zstd")
+    try:
+        parquet.write_table(table, "in.parquet", row_group_size=6, compression="zstd")
+    except pa.ArrowNotImplementedError as error:
+        pytest.skip(f"pyarrow {pa.__version__}: {error}")
     transform("in.parquet", "out.parquet")
     before, after = parquet.read_table("in.parquet"), parquet.read_table("out.parquet")
     assert after.schema.equals(before.schema, check_metadata=True)

@@ -414,6 +414,7 @@ def test_rows_are_mapped():
     torch.testing.assert_close(mapped, whole(model, tokens), **CLOSE)
 
 
+@pytest.mark.skipif(torch.__version__ < "2.6", reason="this torch exports nothing that leaves autocast")
 def test_an_exported_model_is_good_for_captions_of_other_lengths():
     class Text(nn.Module):
         def __init__(self):

@@ -219,7 +219,8 @@ def _members(file: BinaryIO, path: Path) -> Iterator[tuple[str, str, str, int, i
     """(key, extension, name, start, size) of every plain file, in order."""
     end = 0
     with tarfile.open(fileobj=file, mode="r:") as tar:
-        while (member := tar.next()) is not None:
+        # Without a member the offset is 0, where tarfile fails before Python 3.11.
+        while tar.offset and (member := tar.next()) is not None:
             tar.members = []  # type: ignore[attr-defined]  # else it keeps every header it has seen
             end = tar.offset
             folder, slash, name = member.name.rpartition("/")

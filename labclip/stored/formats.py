@@ -225,13 +225,16 @@ def _aligned_list(pa: Any, lists: Any, change: Change) -> Any:
         raise ValueError(f"has embeddings in which numbers are missing, {flat.null_count:,} of them")
     if not (lengths == dim).all():
         raise ValueError(f"has embeddings of different lengths, {lengths.min()} to {lengths.max()} numbers")
-    rows = np.zeros((len(lists), dim), flat.type.to_pandas_dtype())
-    rows[there] = flat.to_numpy(zero_copy_only=False).reshape(count, dim)
-    aligned = change(rows).reshape(-1)
+    numbers = flat.to_numpy(zero_copy_only=False)
+    rows = np.zeros((len(lists), dim), numbers.dtype)
+    rows[there] = numbers.reshape(count, dim)
+    aligned = change(rows)
     mask = None if count == len(lists) else pa.array(~there)
     if pa.types.is_fixed_size_list(kind):
-        return pa.FixedSizeListArray.from_arrays(pa.array(aligned, kind.value_type), type=kind, mask=mask)
+        return pa.FixedSizeListArray.from_arrays(pa.array(aligned.reshape(-1), kind.value_type), type=kind, mask=mask)
     large = pa.types.is_large_list(kind)
-    offsets = np.arange(len(lists) + 1, dtype=np.int64 if large else np.int32) * dim
+    # Where there is no list there are no numbers: older pyarrow writes none that are masked.
+    offsets = np.concatenate([[0], there.cumsum() * dim]).astype(np.int64 if large else np.int32)
+    numbers = (aligned if mask is None else aligned[there]).reshape(-1)
     made = pa.LargeListArray if large else pa.ListArray
-    return made.from_arrays(pa.array(offsets), pa.array(aligned, kind.value_type), type=kind, mask=mask)
+    return made.from_arrays(pa.array(offsets), pa.array(numbers, kind.value_type), type=kind, mask=mask)
