@@ -64,6 +64,10 @@ class Items:
         """Number of each item's group, int64 [n]; None is `NONE`."""
         return numbered(self.groups.get(name, []))
 
+    def numbers(self, name: str) -> Rows:
+        """A group whose values are numbers, int64 [n]."""
+        return np.array(self.groups.get(name, []), dtype=np.int64)
+
     def breakdown(self, name: str, prefix: str = "", least: int = 1) -> dict[str, Rows]:
         """A metric for each value of a group that has at least so many items, in alphabetical order."""
         of = np.array(["" if one is None else str(one) for one in self.groups.get(name, [])])

@@ -10,8 +10,6 @@ import re
 from pathlib import PurePath
 from typing import Any
 
-import numpy as np
-
 from labclip.data import Columns
 from labclip.data.entries import fields, table_rows
 from labclip.data.images import Box
@@ -71,8 +69,7 @@ def _choices(sources: Sources, file: str, layout: ImageLayout) -> Task:
             raise ValueError(f"{place}: correct_answer_template is 'accuracy', which is the mean over all kinds.")
         items.add(layout.image(image, place), options, place, kind=template, before=right)
     metrics = {"accuracy": everything(len(items))} | items.breakdown("kind")
-    before = np.array(items.groups.get("before", []), dtype=np.int64)
-    return sources.task(*items.question(metrics, before=before))
+    return sources.task(*items.question(metrics, before=items.numbers("before")))
 
 
 def _answer(value: Any, options: int, place: str) -> int:

@@ -22,26 +22,24 @@ def read(sources: Sources) -> Task:
         for place, item in json_items(path):
             filename, *captions = fields(item, ("filename", "caption", "negative_caption"), place)
             items.add(sources.image(filename, place), captions, place, subset=number)
-    subset = np.array(items.groups.get("subset", []), dtype=np.int64)
-    metrics = subset_metrics(subset, SUBSETS, ("add", "replace", "swap"))
-    note_empty(sources, subset, SUBSETS)
-    return sources.task(*items.question(metrics), *items.gallery())
+    return sources.task(*items.question(subset_metrics(items, SUBSETS, ("add", "replace", "swap"))), *items.gallery())
 
 
-def subset_metrics(groups: Rows, subsets: Sequence[str], kinds: Sequence[str]) -> dict[str, Rows]:
-    """The groups of each subset alone, of each kind, which is how names begin, and of the macro and micro means."""
+def subset_metrics(items: Items, subsets: Sequence[str], kinds: Sequence[str] = ()) -> dict[str, Rows]:
+    """The groups of each subset alone, of each kind, which is how names begin, and of the macro and micro means.
+
+    Notes say of which subsets no item is left, since means are over fewer then.
+    """
+    groups = items.numbers("subset")
+    if empty := [name for number, name in enumerate(subsets) if not (groups == number).any()]:
+        items.sources.notes.append(
+            f"No item is left of {', '.join(empty)}: means over subsets are of the others alone."
+        )
     metrics = {name: np.where(groups == number, 0, -1) for number, name in enumerate(subsets)}
     for kind in kinds:
         inside = [number for number, name in enumerate(subsets) if name.startswith(kind)]
         metrics[kind] = np.where(np.isin(groups, inside), groups, -1)
     return metrics | {"macro": groups, "micro": everything(len(groups))}
-
-
-def note_empty(sources: Sources, groups: Rows, subsets: Sequence[str]) -> None:
-    """Say of which subsets no item is left, since means are over fewer then."""
-    empty = [name for number, name in enumerate(subsets) if not (groups == number).any()]
-    if empty:
-        sources.notes.append(f"No item is left of {', '.join(empty)}: means over subsets are of the others alone.")
 
 
 BENCHMARK = Benchmark(

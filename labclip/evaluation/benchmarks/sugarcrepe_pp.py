@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from labclip.data.entries import fields, json_items
-from labclip.evaluation.benchmarks.sugarcrepe import note_empty, subset_metrics
+from labclip.evaluation.benchmarks.sugarcrepe import subset_metrics
 from labclip.evaluation.items import Items, gallery
 from labclip.evaluation.sources import Benchmark, Sources
 from labclip.evaluation.tasks import Task, TwoPositives
@@ -33,9 +33,7 @@ def read(sources: Sources) -> Task:
             items.add(sources.image(filename, place), captions, place, true=2, subset=number)
     if not items:
         return sources.task()
-    subset = np.array(items.groups["subset"], dtype=np.int64)
-    metrics = subset_metrics(subset, tuple(SUBSETS), ("replace", "swap"))
-    note_empty(sources, subset, tuple(SUBSETS))
+    metrics = subset_metrics(items, tuple(SUBSETS), ("replace", "swap"))
     true = [(row, text, text) for row, texts in zip(items.image, items.options, strict=True) for text in texts[:2]]
     question = TwoPositives(np.array(items.image), np.array(items.options), metrics, items.places)
     return sources.task(question, *gallery(sources, true))

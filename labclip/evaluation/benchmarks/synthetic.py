@@ -107,7 +107,7 @@ def _as_the_paper(sources: Sources, file: SceneFile, split: str, seed: int) -> T
     if len(two) < len(file.entries):
         sources.notes.append(f"{other}: left out, as the paper's measures are of such.")
     ordered = file.kind == "pug-spare"
-    say = caption if ordered else _in_one_order
+    say = caption if ordered else lambda scene: caption(sorted(scene))
     split_up = _clevr_split if file.kind == "clevr" else partial(_pug_split, ordered=ordered)
     chosen = two if split == "all" else split_up(two, split, seed)
     items, found = _items(sources, file, chosen, say, split)
@@ -163,10 +163,6 @@ def split_of(combinations: Sequence[Hashable], seed: int) -> list[str]:
     sides |= dict.fromkeys(known[len(known) - 2 * share : len(known) - share], "val")
     sides |= dict.fromkeys(known[len(known) - share :], "test")
     return [sides[one] for one in combinations]
-
-
-def _in_one_order(scene: Scene) -> str:
-    return caption(sorted(scene))
 
 
 def _scenes(entries: Sequence[SceneEntry]) -> Iterator[Scene]:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from labclip.data.entries import fields, json_items
 from labclip.data.located import ImageLayout
-from labclip.evaluation.benchmarks.sugarcrepe import note_empty, subset_metrics
+from labclip.evaluation.benchmarks.sugarcrepe import subset_metrics
 from labclip.evaluation.items import Items
 from labclip.evaluation.sources import Benchmark, Sources
 from labclip.evaluation.tasks import Task
@@ -47,9 +45,7 @@ def read(sources: Sources) -> Task:
             items.add(layouts[start].image(file, place), (caption, foil), place, subset=number)
     if unconfirmed:
         sources.notes.append(f"{unconfirmed:,} items that fewer than {LEAST} of 3 annotators confirmed are left out.")
-    subset = np.array(items.groups.get("subset", []), dtype=np.int64)
-    note_empty(sources, subset, SUBSETS)
-    return sources.task(*items.question(subset_metrics(subset, SUBSETS, ())))
+    return sources.task(*items.question(subset_metrics(items, SUBSETS)))
 
 
 BENCHMARK = Benchmark(

@@ -50,7 +50,7 @@ def read(sources: Sources, *, limit: int = 1000) -> Task:
             items.add(layout.image(item[0], place), [one[0] for one in texts], place, file=number)
             if limit and len(items) - before == limit:
                 break
-    file = np.array(items.groups.get("file", []), dtype=np.int64)
+    file = items.numbers("file")
     metrics = {name: np.where(np.isin(file, numbers), file, NONE) for name, numbers in inside.items() if numbers}
     return sources.task(*items.question(metrics))
 
