@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any, TypeVar
 
 import torch
@@ -37,6 +38,7 @@ class RayEncoder(Encoder):
     def __init__(self, model: LABCLIP, *, workers: int | None = None, **options: Any) -> None:
         super().__init__(model, workers=workers, **options)
         self._ray, self._decoders = connected_ray(), workers
+        self._shared: list[Any] = []
 
     def images(
         self, sources: Iterable[ImageSource], *, total: int | None = None, done: int = 0
@@ -83,7 +85,8 @@ class RayEncoder(Encoder):
                 pool = pool or self._workers()
                 if len(waiting) == _AHEAD * len(pool):
                     yield first()
-                waiting.append((task, getattr(pool[number % len(pool)], method).remote(*arguments)))
+                asked = getattr(pool[number % len(pool)], method)
+                waiting.append((task, asked.remote(self._shared, *arguments)))
             while waiting:
                 yield first()
         finally:
@@ -107,7 +110,7 @@ class RayEncoder(Encoder):
             num_cpus=1 if on_gpu else threads, num_gpus=int(on_gpu), max_restarts=-1, max_task_retries=3
         )(_Worker)
         try:
-            self._shared = ray.put(self.model.cpu())  # its GPU may have another number there
+            self._shared = [ray.put(self.model.cpu())]  # its GPU may have another number there
         except TypeError as error:
             raise ValueError(
                 f"The model can't be sent to Ray workers ({str(error).splitlines()[0]}). Its preprocess and its "
@@ -116,34 +119,39 @@ class RayEncoder(Encoder):
         finally:
             self.model.to(device)
         options = {"batch_size": self.batch_size, "workers": self._decoders}
-        return [
-            worker.remote([self._shared], device.type, threads, ON_COMMAND_LINE.get(), options) for _ in range(count)
-        ]
+        return [worker.remote(device.type, threads, ON_COMMAND_LINE.get(), options) for _ in range(count)]
 
 
 class _Worker:
     """What a process of the cluster does. Errors are given back: those before them count, and Ray would rename them."""
 
-    def __init__(
-        self, shared: Sequence[Any], device: str, threads: int, on_command_line: bool, options: Mapping[str, Any]
-    ) -> None:
-        model = connected_ray().get(shared[0])
+    def __init__(self, device: str, threads: int, on_command_line: bool, options: Mapping[str, Any]) -> None:
         torch.set_num_threads(threads)  # a sum that is split otherwise rounds otherwise
         ON_COMMAND_LINE.set(on_command_line)
-        self._encoder = Encoder(model.to(device), progress=False, **options)
+        self._device, self._options = device, options
 
-    def images(self, sources: Sequence[ImageSource]) -> tuple[list[tuple[Any, bytes, str]], Exception | None]:
+    @cache  # noqa: B019 (a process has one)
+    def _encoder(self, shared: Any) -> Encoder:
+        """The model comes with each task, since Ray does not promise a constructor's arguments to one that restarts."""
+        return Encoder(connected_ray().get(shared).to(self._device), progress=False, **self._options)
+
+    def images(
+        self, shared: Sequence[Any], sources: Sequence[ImageSource]
+    ) -> tuple[list[tuple[Any, bytes, str]], Exception | None]:
         found: list[tuple[Any, bytes, str]] = []
         try:
-            for one in self._encoder.images(sources):
+            for one in self._encoder(shared[0]).images(sources):
                 found.append((one.row, one.digest, one.problem))
         except (OSError, ValueError) as error:
             return found, error
         return found, None
 
-    def texts(self, captions: Sequence[str], places: Sequence[str]) -> tuple[Embeddings | None, Cut, Exception | None]:
-        self._encoder.cut = Cut()
+    def texts(
+        self, shared: Sequence[Any], captions: Sequence[str], places: Sequence[str]
+    ) -> tuple[Embeddings | None, Cut, Exception | None]:
+        encoder = self._encoder(shared[0])
+        encoder.cut = Cut()
         try:
-            return self._encoder.texts(captions, places), self._encoder.cut, None
+            return encoder.texts(captions, places), encoder.cut, None
         except ValueError as error:
-            return None, self._encoder.cut, error
+            return None, encoder.cut, error
