@@ -1,12 +1,14 @@
 # Every target sets up what it needs, virtual environment included. People and .ci/run call the same ones.
 PYTHON ?= python3
 VENV   ?= .venv
-BIN    := $(VENV)/bin
+BIN    := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 LOWEST := .venv-lowest
 OTHERS := .venv-libraries
 PAGE   := .venv-browser
+FLOORS := .venv-floors
+WHEEL  := .venv-wheel
 
-.PHONY: demo test slow lowest libraries browser check format lint types docs bench results weights wheel clean
+.PHONY: demo test slow lowest floors libraries browser check format lint types docs bench results weights push wheel clean
 
 demo: $(VENV)/.installed  ## the finding and its repair, with a figure
 	$(BIN)/labclip demo
@@ -20,6 +22,9 @@ slow: $(VENV)/.dev  ## the longer tests, on weights of the real size
 lowest: $(LOWEST)/.dev  ## the tests of the Hub and of transformers with clients before 1.0 and transformers 4
 	$(LOWEST)/bin/python -m pytest -n auto $(patsubst %,tests/test_%.py,hub pretrained published card folding folding_forms saving)
 	$(LOWEST)/bin/python -m pytest -m libraries tests/test_libraries.py
+
+floors: $(FLOORS)/.dev  ## the tests with the lowest versions that pyproject.toml names
+	$(FLOORS)/bin/python -m pytest -n auto
 
 libraries: $(OTHERS)/.dev  ## base and matrix on one index, in the libraries that people search with; what runs on Ray
 	$(OTHERS)/bin/python -m pytest -m libraries tests/test_libraries.py tests/test_examples.py
@@ -59,9 +64,16 @@ results: $(VENV)/.installed  ## measures docs/results.md again: two minutes
 weights: $(VENV)/.installed  ## makes the embedded model again: about ten minutes on two cores
 	$(BIN)/python weights/make.py
 
-wheel: $(VENV)/.dev
-	rm -rf dist
-	$(BIN)/python -m build --wheel
+push: $(VENV)/.installed  ## the embedded model and the cards of the published matrices to the Hub; ARGUMENTS=--dry-run
+	$(BIN)/python weights/push.py $(ARGUMENTS)
+
+wheel: $(VENV)/.dev  ## sdist and wheel, checked; the wheel in an environment of its own, with the network refused
+	rm -rf dist $(WHEEL)
+	$(BIN)/python -m build
+	$(BIN)/python -m twine check --strict dist/*
+	$(PYTHON) -m venv $(WHEEL)
+	$(WHEEL)/bin/python -m pip install --quiet dist/*.whl
+	$(BIN)/python -m pytest -m wheel
 
 $(VENV)/.pip:
 	$(PYTHON) -m venv $(VENV)
@@ -88,6 +100,13 @@ $(LOWEST)/.dev: pyproject.toml
 	$(LOWEST)/bin/python -m pip install --quiet --editable . --group test "huggingface_hub==0.34.0" "transformers==4.57.*"
 	@touch $@
 
+# pip has no such choice.
+$(FLOORS)/.dev: pyproject.toml
+	$(PYTHON) -m venv $(FLOORS)
+	$(FLOORS)/bin/python -m pip install --quiet uv
+	$(FLOORS)/bin/uv pip install --quiet --python $(FLOORS)/bin/python --resolution lowest-direct --editable . --group test
+	@touch $@
+
 $(OTHERS)/.dev: pyproject.toml
 	$(PYTHON) -m venv $(OTHERS)
 	$(OTHERS)/bin/python -m pip install --quiet --upgrade pip
@@ -101,4 +120,5 @@ $(PAGE)/.dev: pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(LOWEST) $(OTHERS) $(PAGE) dist build docs/_build .pytest_cache .ruff_cache .mypy_cache .benchmarks
+	rm -rf $(VENV) $(LOWEST) $(FLOORS) $(OTHERS) $(PAGE) $(WHEEL) dist build docs/_build
+	rm -rf .pytest_cache .ruff_cache .mypy_cache .benchmarks

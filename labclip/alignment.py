@@ -8,19 +8,17 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 
 from labclip.checks import checked_fingerprint, checked_matrix, checked_number, is_floating
 from labclip.pushing import Pushable
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Array = TypeVar("Array", torch.Tensor, NDArray[np.floating[Any]], list[Any])
+Array = TypeVar("Array", torch.Tensor, NDArray[np.floating[Any]], list[Any])
 
 FINGERPRINT_CAPTION = "a photo of a cat next to a dog"
 """The caption whose base embedding is kept as `fingerprint`: ordinary words, which every CLIP's tokenizer has."""
@@ -275,8 +273,14 @@ class Alignment(Pushable):
         Args:
             strength: 0 is the base model exactly, 1 the matrix as fitted; outside [0, 1.5] a UserWarning says so.
         """
-        _warn_unusual(strength)
-        return with_record(self, strength=strength)
+        value = checked_number("strength", strength)
+        if not 0.0 <= value <= _USUAL_STRENGTH:
+            warnings.warn(
+                f"strength is {value:g}. Usual is 0, the base, to 1, the matrix as fitted; a little above 1 "
+                f"exaggerates it. Below 0 or above {_USUAL_STRENGTH:g} the embeddings leave what was fitted.",
+                stacklevel=2,
+            )
+        return with_record(self, strength=value)
 
     @classmethod
     def from_pretrained(
@@ -337,18 +341,6 @@ def with_record(alignment: Alignment, **changes: Any) -> Alignment:
     """The same fitted matrix with another `base`, `logit_scale`, `strength`, `metadata` or `fingerprint`."""
     kept = {name: getattr(alignment, name) for name in ("base", "logit_scale", "strength", "metadata", "fingerprint")}
     return Alignment(alignment.fitted, **(kept | changes))
-
-
-def _warn_unusual(strength: Any) -> None:
-    """Warn the caller of `at` of a strength that no fit was measured at; what is no number is refused elsewhere."""
-    value = checked_number("strength", strength)
-    if not 0.0 <= value <= _USUAL_STRENGTH:
-        warnings.warn(
-            f"strength is {value:g}. Usual is 0, the base, to 1, the matrix as fitted; a little above 1 exaggerates "
-            f"it. Below 0 or above {_USUAL_STRENGTH:g} the embeddings leave what was fitted.",
-            UserWarning,
-            stacklevel=3,
-        )
 
 
 def _set(alignment: Alignment, *values: Any) -> None:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import math
 import operator
 import reprlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from labclip.messages import option
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 
 def is_floating(array: torch.Tensor | NDArray[Any]) -> bool:

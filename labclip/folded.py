@@ -67,11 +67,8 @@ def described_mark(mark: Mapping[str, Any]) -> str:
 def check_unfolded(model: Any, alignment: Alignment) -> None:
     """Refuse with ValueError a model that a matrix was merged into, unless the alignment changes nothing."""
     if (mark := mark_of(model)) is not None and not alignment.is_identity:
+        named = f", {mark['model']}" if mark.get("model") else ""
         raise ValueError(
             f"This {type(model).__name__} has a matrix merged into it already ({described_mark(mark)}): another would "
-            f"be applied on top of it. Load the model that it was folded from{_named(mark)}."
+            f"be applied on top of it. Load the model that it was folded from{named}."
         )
-
-
-def _named(mark: Mapping[str, Any]) -> str:
-    return f", {mark['model']}" if mark.get("model") else ""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from PIL.Image import Image
 from torch import nn
 
 from labclip.checks import described
@@ -35,10 +36,9 @@ def as_stored(preprocess: Preprocess) -> Preprocess:
         >>> model = LABCLIP.from_pretrained("scenes")
         >>> model.preprocess = as_stored(model.preprocess)
     """
-    transforms = getattr(preprocess, "transforms", [])
     compose: Any = type(preprocess)
-    kept: Preprocess = compose([one for one in transforms if one is not upright]) if transforms else preprocess
-    return kept
+    transforms = getattr(preprocess, "transforms", None)
+    return compose([one for one in transforms if one is not upright]) if transforms else preprocess
 
 
 def as_batch(image: Any, preprocess: Preprocess | None, *, tower: nn.Module, device: torch.device) -> Any:
@@ -54,8 +54,6 @@ def as_batch(image: Any, preprocess: Preprocess | None, *, tower: nn.Module, dev
         isinstance(image, torch.Tensor) and image.is_floating_point() and image.ndim == 4
     ):
         return image
-    from PIL.Image import Image
-
     images = list(image) if isinstance(image, list | tuple) else [image]
     if not images or not all(isinstance(one, Image) for one in images):
         raise ValueError(

@@ -23,6 +23,8 @@ def read_json(path: str | Path, *, remedy: str = "", max_bytes: int | None = Non
         raise ValueError(f"{path} is not JSON: {where}.{end}") from error
     except RecursionError as error:
         raise ValueError(f"{path} is not JSON that can be read: it is nested too deeply.{end}") from error
+    except MemoryError as error:
+        raise ValueError(f"{path} has {path.stat().st_size:,} bytes, too many for the memory.{end}") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not JSON: byte {error.start} is not UTF-8 text.{end}") from error
     except ValueError as error:  # a number of thousands of digits

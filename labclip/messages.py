@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import re
+from collections.abc import Iterable
 from contextvars import ContextVar
 
 ON_COMMAND_LINE: ContextVar[bool] = ContextVar("ON_COMMAND_LINE", default=False)
@@ -28,6 +30,12 @@ def option(name: str) -> str:
     'batch_size'
     """
     return typed(name, f"--{name.replace('_', '-')}")
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """The sentence " Did you mean 'ViT-B-32'?", of the nearest of some names; empty where none is near."""
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
+    return f" Did you mean {near[0]!r}?" if near else ""
 
 
 def printable(text: str) -> str:

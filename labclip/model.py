@@ -5,11 +5,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL.Image import Image
 from torch import nn
 
 from labclip.alignment import Alignment, align, bound_to, checked_alignment
@@ -19,11 +20,8 @@ from labclip.openclip import check_base, default_preprocess, default_tokenizer
 from labclip.pushing import Pushable
 from labclip.text import Tokenizer, as_captions, encode_captions, encode_trimmed, is_readable, tokenize
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-    Images = torch.Tensor | Image | Sequence[Image]
-    Texts = torch.Tensor | str | Iterable[str]
+Images = torch.Tensor | Image | Sequence[Image]
+Texts = torch.Tensor | str | Iterable[str]
 
 # Methods of the wrapped model that yield no text features. Any other is refused rather than passed on unaligned.
 _FORWARDED_METHODS = frozenset(

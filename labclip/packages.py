@@ -12,6 +12,9 @@ from labclip._version import __version__
 EVAL = 'pip install "labclip[eval]"'
 """What brings plots and pages."""
 
+PARQUET = "Parquet files need pyarrow", 'pip install "labclip[data]"'
+"""Why, and what brings it."""
+
 EMBEDDED = "scenes"
 """The name of the embedded model, of its alignment, and of its folder."""
 

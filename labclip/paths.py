@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +45,12 @@ def check_file(path: Path) -> None:
 
     Raises:
         FileNotFoundError: If its folder does not exist.
+        OSError: If no file can have that path.
         ValueError: If it is a folder, or may not be written.
     """
     folder = path.absolute().parent
+    with suppress(FileNotFoundError, NotADirectoryError):
+        path.stat()  # links in a circle, a name that is too long
     if path.is_dir():
         raise ValueError(f"{path} is a folder. Pass the path of a file in it.")
     if not folder.is_dir():
@@ -69,10 +72,10 @@ def whole_file(path: Path) -> Iterator[Path]:
     """
     check_file(path)
     with _named(path, "Pass a path that you may write."):
-        if (not path.is_file() and path.exists()) or path.absolute().parts[1:2] in (("dev",), ("proc",)):
+        if (not path.is_file() and path.exists()) or path.absolute().as_posix().startswith(("/dev/", "/proc/")):
             yield path
             return
-        target = path.resolve()  # a link stays one
+        target = Path(os.path.realpath(path))  # a link stays one
         with tempfile.TemporaryDirectory(prefix=".labclip-", dir=target.parent) as folder:
             part = Path(folder, target.name)
             yield part
@@ -87,8 +90,9 @@ def check_folder(folder: Path, *, needs: int = 0) -> None:
         OSError: If it can't be written.
     """
     with _named(folder, "Pass a folder in which you may write."):
-        if folder.exists() and not folder.is_dir():
-            raise ValueError(f"{folder} is a file. Pass the path of a folder.")
+        if os.path.lexists(folder) and not folder.is_dir():
+            what = "a file" if folder.exists() else "a link that leads nowhere"
+            raise ValueError(f"{folder} is {what}. Pass the path of a folder.")
         there = next(one for one in (folder, *folder.absolute().parents) if one.exists())
         with tempfile.TemporaryFile(dir=there):
             free = shutil.disk_usage(there).free

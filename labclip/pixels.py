@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import struct
-from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
 # What Pillow raises for bytes that are not a whole image; its readers of rare formats raise most of these.
 BROKEN = (
@@ -15,17 +14,6 @@ BROKEN = (
 )  # fmt: skip
 
 _WHITE = (1, 255, 4095, 65535)  # fractions; 8, 12 and 16 bits
-_ORIENTATION = 0x0112
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-_SAYS = ("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif")  # where Pillow looks for an orientation
 
 
 def eight_bits(image: Image.Image) -> Image.Image:
@@ -53,13 +41,7 @@ def upright(image: Image.Image) -> Image.Image:
     """An image in 8 bits, turned as its EXIF says, as viewers show it; the same object where nothing is to be done."""
     image = eight_bits(image)
     try:
-        said: Any = image.getexif().get(_ORIENTATION)
-        turn = _TURNS.get(said)
+        turned = image.getexif().get(ExifTags.Base.Orientation) in range(2, 9)
+        return ImageOps.exif_transpose(image) if turned else image  # which is copied otherwise
     except BROKEN:  # an image whose EXIF is damaged is shown as it is stored
         return image
-    if turn is None:
-        return image
-    turned = image.transpose(turn)
-    for key in _SAYS:
-        turned.info.pop(key, None)
-    return turned

@@ -16,7 +16,9 @@ import torch
 import torch.nn.functional as F
 from open_clip.transformer import ResidualAttentionBlock, Transformer
 from torch import nn
-from torch.nn.modules.module import _has_any_global_hook
+from torch.nn.modules import module as of_all_modules
+
+_HOOKS = ("forward", "forward_pre", "backward", "backward_pre")
 
 
 def runs_by_prefix(tower: Any) -> bool:
@@ -30,7 +32,7 @@ def runs_by_prefix(tower: Any) -> bool:
         and has_own(transformer, Transformer, "forward")
         and all(has_own(block, ResidualAttentionBlock, "forward", "attention") for block in blocks)
         and all(type(block) is ResidualAttentionBlock and _is_plain(block.attn) for block in blocks)
-        and not _has_any_global_hook()  # type: ignore[no-untyped-call]
+        and not any(getattr(of_all_modules, f"_global_{kind}_hooks") for kind in _HOOKS)
         and not any(is_watched(module) or _is_random(module) for module in watched)
     )
 
@@ -47,8 +49,7 @@ def has_own(module: nn.Module, kind: type, *names: str) -> bool:
 
 def is_watched(module: nn.Module) -> bool:
     """Whether somebody hooked into a module, or gave this one object a forward of its own."""
-    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
-    return any(hooks) or "forward" in vars(module)
+    return any(getattr(module, f"_{kind}_hooks") for kind in _HOOKS) or "forward" in vars(module)
 
 
 def _is_random(module: nn.Module) -> bool:

@@ -1,7 +1,5 @@
 """What every test stands on: no network beyond loopback, a cache of its own, one thread, and the same examples."""
 
-import itertools
-
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
@@ -17,13 +15,11 @@ settings.register_profile("suite", deadline=None, derandomize=True, suppress_hea
 settings.register_profile("explore", deadline=None, max_examples=1000)
 settings.load_profile("suite")
 
-_NUMBERS = itertools.count()
-
 
 @pytest.fixture(autouse=True)
 def own_cache(monkeypatch, tmp_path_factory):
-    """Embeddings are never taken from the user's cache, which other code has filled, or another process is filling."""
-    monkeypatch.setenv("LABCLIP_CACHE", str(tmp_path_factory.getbasetemp() / f"cache-{next(_NUMBERS)}"))
+    """Embeddings are taken from a cache of this process, never from the user's, which other code has filled."""
+    monkeypatch.setenv("LABCLIP_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
 @pytest.fixture

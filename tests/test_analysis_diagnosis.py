@@ -24,10 +24,9 @@ SCENES = planted_scenes.contents(repeat=3)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def quick(tmp_path_factory):
-    """Fewer steps and fractions, for what is tested is what is made of them; no cache of the user's."""
+def quick():
+    """Fewer steps and fractions, for what is tested is what is made of them."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LABCLIP_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setattr(repair, "STEPS", 20)
         patch.setattr(diagnosis, "FRACTIONS", (0.7,))
         patch.setattr(objects, "STEPS", 20)

@@ -315,3 +315,9 @@ def test_the_list_of_commands_cuts_no_summary():
     said = CliRunner().invoke(cli.main, ["--help"], terminal_width=80).stdout.partition("Commands:")[2]
     assert "fold" in said
     assert "..." not in said
+
+
+def test_captions_that_are_not_there_are_missed_before_a_model_is_fetched(hub, tmp_path):
+    message = fails("embed", "--model", "ViT-B-32", "--captions", tmp_path / "c.csv", tmp_path / "out")
+    assert f"There is no file {tmp_path / 'c.csv'}." in message
+    assert hub.requests == []

@@ -15,11 +15,10 @@ QUICK = ("--scenes", 90, "--folds", 2, "--no-fit")
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch, tmp_path):
+def quick(monkeypatch):
     monkeypatch.setattr(repair, "STEPS", 20)
     monkeypatch.setattr(diagnosis, "FRACTIONS", (0.7,))
     monkeypatch.setattr(objects, "STEPS", 20)
-    monkeypatch.setenv("LABCLIP_CACHE", str(tmp_path / "cache"))
 
 
 def run(*arguments):
@@ -83,7 +82,8 @@ def labelled(tmp_path):
     return root
 
 
-def test_own_images_and_any_model_with_fits(folder, labelled, tmp_path):
+def test_own_images_and_any_model_with_fits(folder, labelled, tmp_path, monkeypatch):
+    monkeypatch.setenv("LABCLIP_CACHE", str(tmp_path / "cache"))
     out = tmp_path / "report.html"
     result = run("--model", folder, "--data", labelled, "--folds", 2, "--json", "--out", out)
     assert result.exit_code == 0, result.stderr

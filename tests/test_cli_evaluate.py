@@ -9,7 +9,7 @@ import labclip
 from labclip.cli import main
 from labclip.io.bases import PRECISIONS
 
-QUICK = ("--model", "scenes", "--option", "n=300")
+QUICK = ("--model", "scenes", "--option", "n=100")
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def ten(tmp_path_factory):
     return root
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("LABCLIP_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
@@ -52,12 +52,12 @@ def test_the_table_says_gains_costs_and_how_to_read_it():
 
 def test_several_benchmarks_each_with_its_own_files(ten):
     done = run(
-        "scenes", "csv", "--model", "scenes", "--data", f"csv={ten / 'own.csv'}", "--option", "scenes:n=300", "--json"
+        "scenes", "csv", "--model", "scenes", "--data", f"csv={ten / 'own.csv'}", "--option", "scenes:n=100", "--json"
     )
     found = json.loads(done.stdout)["benchmarks"]
     assert list(found) == ["scenes", "csv"]
     assert found["csv"]["n"]["binding"] == 10
-    assert found["scenes"]["n"]["binding"] == 300
+    assert found["scenes"]["n"]["binding"] == 100
 
 
 def test_ten_own_images_and_every_kind_of_output(ten, tmp_path):
@@ -146,7 +146,7 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, said):
     [
         (("csv", "--model", "scenes", "--data", "a.csv", "--data", "b.csv"), "--data of csv is given twice"),
         (("scenes", "scenes", "--model", "scenes"), "The benchmark scenes is named twice"),
-        (("scenes", *QUICK, "--option", "n=20"), "--option n of scenes is 300 and 20"),
+        (("scenes", *QUICK, "--option", "n=20"), "--option n of scenes is 100 and 20"),
         (("scenes", *QUICK, "--seed", "-1"), "'--seed': -1 is not in the range"),
         (("scenes", *QUICK, "--out", "page.txt"), "End its name with .html"),
         (("scenes", *QUICK, "--markdown", "."), ". is a folder. Pass the path of a file"),
@@ -200,7 +200,7 @@ def test_the_help_tells_every_precision_and_where_the_cache_is():
 
 def test_several_models_are_one_table_for_a_paper(ten, tmp_path):
     table = tmp_path / "table.tex"
-    models = ("--model", "scenes", "--model", "scenes", "--option", "scenes:n=300", "--data", f"csv={ten / 'own.csv'}")
+    models = ("--model", "scenes", "--model", "scenes", "--option", "scenes:n=100", "--data", f"csv={ten / 'own.csv'}")
     done = run("scenes", "csv", *models, "--images", ten, "--latex", table, "--percent", "--json")
     found = json.loads(done.stdout)["reports"]
     assert [one["measured"]["models"] for one in found] == [["base", "labclip"]] * 2

@@ -367,3 +367,6 @@ def test_names_as_openclip_writes_them(hub, tmp_path):
     Alignment(models.matrix()).save_pretrained(tmp_path / "alignment")
     run("push", tmp_path / "alignment", "org/pushed")
     assert json.loads(run("info", "hf-hub:org/pushed", "--json").stdout)["dim"] == models.DIM
+    assert run("info", "org/pushed").stdout.startswith(
+        "org/pushed: a matrix on the text embeddings of a base that is not "
+    )

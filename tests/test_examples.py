@@ -7,7 +7,7 @@ import pytest
 
 FOLDER = Path(__file__).parent.parent / "docs" / "examples"
 NOTEBOOKS = sorted(FOLDER.glob("*.md"))
-CELL = re.compile(r"```\{code-cell\} python\n(.*?)```\n", re.DOTALL)
+CELL = re.compile(r"```\{code-cell\} python\n(?:---\n.*?\n---\n)?(.*?)```\n", re.DOTALL)
 
 
 @pytest.fixture
@@ -33,6 +33,8 @@ def test_a_notebook_is_short(notebook):
     assert text.startswith("---\nfile_format: mystnb\n")
     assert 3 <= len(CELL.findall(text)) <= 6
     assert text.count("```") == 2 * len(CELL.findall(text))
+    plots = sum("figure, " in cell or ".plot()" in cell for cell in CELL.findall(text))
+    assert plots == text.count('    alt: "') > 0  # the words for those who can't see them
     assert max(len(line) for cell in CELL.findall(text) for line in cell.splitlines()) <= 88  # else a page scrolls
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from labclip import LABCLIP, Alignment, negatives
 from labclip.data import BadRow, Columns, find_inputs, read_items, streaming
-from labclip.data.inputs import READERS
+from labclip.data.rows import READERS
 from labclip.features import embed
 
 SIZE = 8
@@ -235,7 +235,7 @@ def test_tars(tmp_path):
         ("n" * 120 + "/4.txt", b"a long name"),
     ]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("labclip.data.archives.LIMIT", 15)
+        patch.setattr("labclip.data.rows.LIMIT", 15)
         _, bad = read(pack(tmp_path / "s.tar", members))
         assert "has a .json of more than 15 bytes" in [reason for _, _, reason in bad]
     for kind in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,8 +18,9 @@ from safetensors.torch import save_file
 
 import labclip
 from labclip import Alignment, Base, cli
-from labclip.stored import engines, formats, output
+from labclip.stored import formats, output
 from labclip.stored.places import place_of
+from labclip.stored.shards import ENGINES
 
 DIM = 6
 BASE = Base("tiny", "random", quick_gelu=False, embed_dim=DIM)
@@ -359,11 +361,13 @@ def test_a_full_disk_is_one_message_and_nothing_half(ending, monkeypatch):
     np.save("in.npy", drawn(400))
     write = output.Output.write
 
-    def full(self, data):
-        def no_room():
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    def no_room(data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-        return self._attempt(no_room) if self.size > 1000 else write(self, data)
+    def full(self, data):
+        if self.size > 1000:
+            self._file = SimpleNamespace(write=no_room)
+        return write(self, data)
 
     monkeypatch.setattr(output.Output, "write", full)
     result = CliRunner().invoke(cli.main, ["transform", f"in.{ending}", f"out.{ending}", "--alignment", "A"])
@@ -378,17 +382,17 @@ def test_a_full_disk_is_one_message_and_nothing_half(ending, monkeypatch):
 
 def test_a_second_run_into_the_same_place_is_refused(monkeypatch):
     clip_retrieval()
-    in_turn = engines.ENGINES["local"]
+    in_turn = ENGINES["local"]
 
     def another_in_between(work, shards, seen):
-        monkeypatch.setitem(engines.ENGINES, "local", in_turn)
+        monkeypatch.setitem(ENGINES, "local", in_turn)
         with pytest.raises(
             ValueError, match=r"out is being written by another process \(database is locked\). Wait for"
         ):
             transform("in", "out", "A")
         return in_turn(work, shards, seen)
 
-    monkeypatch.setitem(engines.ENGINES, "local", another_in_between)
+    monkeypatch.setitem(ENGINES, "local", another_in_between)
     transform("in", "out", "A")
     with pytest.raises(ValueError, match=r"out is finished, aligned by A at strength 1.0"):
         transform("in", "out", "A")
@@ -441,10 +445,10 @@ from labclip.stored import formats, output, run, transform
 formats.BLOCK_BYTES = 24 * 4
 source, target = sys.argv[1:]
 
-for owner, name in ((output.Output, "write"), (output.Output, "_finish"), (run.Run, "keep"), (run.Run, "_clear")):
-    def slowed(self, *args, function=getattr(owner, name)):
+for owner, name in ((output.Output, "write"), (output, "_place"), (run.Run, "keep"), (run.Run, "_clear")):
+    def slowed(*args, function=getattr(owner, name), **named):
         time.sleep(0.004)
-        return function(self, *args)
+        return function(*args, **named)
     setattr(owner, name, slowed)
 chance, kills, finished = random.Random(0), 0, False
 while not finished:

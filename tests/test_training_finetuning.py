@@ -23,6 +23,7 @@ def binding(clip, images, scenes, tokenizer):
         return measure.binding(clip.encode_image(images, normalize=True), *sides)
 
 
+@pytest.mark.slow
 def test_finetuning_learns_binding_and_leaves_the_model_alone(model):
     scenes = labclip.scenes.sample(256, seed=11)
     images = prepared(model, scenes)

@@ -33,12 +33,13 @@ dist.destroy_process_group()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("objective", "with_images"),
     [
         ("softmax", "yes"),
-        pytest.param("softmax", "", marks=pytest.mark.slow),
-        pytest.param("sigmoid", "yes", marks=pytest.mark.slow),
+        ("softmax", ""),
+        ("sigmoid", "yes"),
     ],
 )
 def test_two_ranks_fit_the_matrix_of_one(tmp_path, objective, with_images):

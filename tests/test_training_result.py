@@ -32,9 +32,7 @@ def test_a_result_is_one_line_and_its_text_says_what_was_gained_and_paid(result)
     text = str(result)
     assert text.startswith("Fit on planted (world)\n===")
     lead = r"This model tells a caption from its negative in \d+% of held-out pairs, where a coin gets 50\. With the "
-    lead += (
-        r"matrix [\d.]+%\. It costs (nothing|at most [\d.]+%) in search \(R@1\) there\. Worth using\. Of 60 held-out"
-    )
+    lead += r"matrix [\d.]+%\. It costs (nothing|at most [\d.]+%) in search \(R@1\) there\. Worth using\. Of 60 held"
     assert re.search(lead, " ".join(text.split()))
     told = [result.results["validation"][side]["binding"] for side in ("base", "labclip")]
     figures = [figure for figure, _ in result.page().key]

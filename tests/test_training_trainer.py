@@ -133,7 +133,7 @@ def test_damaged_checkpoints_and_files_in_the_way(tmp_path):
         labclip.fit(planted.drawn(200), **SETTINGS, checkpoint=tmp_path)
     shutil.rmtree(tmp_path / path.parent.name)
     (tmp_path / path.parent.name).write_text("a file")
-    with pytest.raises(ValueError, match=r"is a file\. Pass a folder as checkpoint"):
+    with pytest.raises(ValueError, match=r"is a file\. Pass the path of a folder"):
         labclip.fit(planted.drawn(200), **SETTINGS, checkpoint=tmp_path)
 
 

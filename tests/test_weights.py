@@ -2,13 +2,16 @@
 
 import importlib
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import ModelCard
 
-from labclip import LABCLIP
+from labclip import LABCLIP, Alignment
+from labclip.io.published import PUBLISHED, find_entry
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
 
@@ -74,3 +77,37 @@ def test_the_base_that_ships_is_near_chance_and_its_probes_are_not():
     assert shipped["base"]["binding_fit"] <= 0.65
     assert min(shipped["probes"]["image"], shipped["probes"]["text"]) >= 0.95
     assert shipped["labclip"]["binding_seen"] >= 0.98
+
+
+def test_a_dry_run_says_what_would_be_uploaded_and_asks_nobody(script, hub, capsys):
+    script("push").main(["--dry-run"])
+    said = capsys.readouterr().out.splitlines()
+    files = {path.name for path in (WEIGHTS / "scenes").iterdir()}
+    assert {line.split(":")[0] for line in said} == {
+        *(f"labclip/labclip-scenes/{name}" for name in files),
+        *(f"{entry.hub_repo}/README.md" for entry in PUBLISHED),
+    }
+    assert hub.requests == []
+
+
+def test_what_is_uploaded_is_the_embedded_model_and_cards_alone(script, hub):
+    script("push").main([])
+    scenes = hub.repos.pop("labclip/labclip-scenes")
+    assert scenes == {path.name: path.read_bytes() for path in (WEIGHTS / "scenes").iterdir()}
+    assert {name: set(files) for name, files in hub.repos.items()} == {one.hub_repo: {"README.md"} for one in PUBLISHED}
+    for entry in PUBLISHED:
+        card = hub.repos[entry.hub_repo]["README.md"].decode()
+        assert ModelCard(card).data.library_name == "labclip"
+        for fact in (entry.file, f"{entry.size:,} bytes", entry.file_sha256, entry.matrix_sha256, "no licence"):
+            assert fact in card
+        (name,) = re.findall(r'from_pretrained\("(.*)"\)', card)
+        assert find_entry(name) is entry
+        assert ("## Published figures" in card) == bool(entry.reported)
+
+
+def test_a_card_on_the_hub_does_not_hide_the_matrix_that_the_authors_have(script, hub, caplog):
+    script("push").main([])
+    entry = PUBLISHED[0]
+    with pytest.raises(FileNotFoundError, match=r"The authors .* answered 404"):
+        Alignment.from_pretrained(entry.name)
+    assert hub.asked(entry.file) == 1

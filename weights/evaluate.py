@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from labclip import LABCLIP, metrics
 from labclip.scenes import measure
 from labclip.scenes.renderer import Layout, render
-from labclip.scenes.vocabulary import PAIRS
+from labclip.scenes.vocabulary import HELD_OUT
 from labclip.scenes.world import draw_scenes
 
 STRENGTHS = (0.25, 0.5, 0.75, 1.0)
@@ -51,8 +51,7 @@ class TestScenes:
             fit: Gives the matrix for several such pairs: here scenes of two and of three objects.
         """
         parts = {name: getattr(self, name).embed(model) for name in ("seen", "heldout", "validation", "three")}
-        table = PAIRS.table(PAIRS.test)
-        two_unseen = torch.from_numpy(table[self.heldout.layout.colours, self.heldout.layout.shapes].all(axis=1))
+        two_unseen = torch.from_numpy(HELD_OUT[self.heldout.layout.colours, self.heldout.layout.shapes].all(axis=1))
         parts["heldout_both"] = parts["heldout"][two_unseen]
         features, swapped_images = embedded
         parts["fit"] = features[:3000]

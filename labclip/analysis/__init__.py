@@ -5,7 +5,7 @@ Benchmarks live in `labclip.evaluation`, fitting in `labclip.training`.
 
 from labclip.analysis.confusion import confusions
 from labclip.analysis.diagnosis import diagnose
-from labclip.analysis.objects import complexity, decompose, object_vectors
+from labclip.analysis.objects import complexity, decompose
 from labclip.analysis.probes import probe
 from labclip.analysis.report import Diagnosis
 from labclip.analysis.scenes import SceneLabels, folds_of, labels_of, shuffled_words
@@ -21,7 +21,6 @@ __all__ = [
     "folds_of",
     "labels_of",
     "modality_gap",
-    "object_vectors",
     "permutation_similarity",
     "probe",
     "shuffled_words",

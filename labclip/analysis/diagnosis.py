@@ -28,6 +28,7 @@ from labclip.checks import checked_whole, described
 from labclip.data.scene_files import LabelledScenes, labelled_scenes, read_labelled_scenes
 from labclip.messages import typed
 from labclip.model import LABCLIP
+from labclip.modes import one_thread
 from labclip.packages import versions_of
 from labclip.report.example import ShownItem, choose
 
@@ -123,7 +124,7 @@ def diagnose_features(
     """`diagnose` on embeddings, wherever they come from: `own` is the model's own matrix, `base` the model in words."""
     began = time.perf_counter()
     fold = folds_of(data.labels, folds, seed)
-    with _one_thread(), _steps(4 + (folds + 1 if fit else 0), progress) as begin:
+    with one_thread(), _steps(4 + (folds + 1 if fit else 0), progress) as begin:
         begin("linear probes")
         sides = {name: _side(rows, data, folds, seed) for name, rows in data.sides.items()}
         repaired = repair(data, fold, own, fitting=fit, seed=seed, begin=begin)
@@ -154,17 +155,6 @@ def diagnose_features(
         versions=versions_of("torch", "open_clip_torch", "numpy"),
         date=date.today().isoformat(),
     )
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Products here are small: threads gain little where there is room, and on a busy machine wait for one another."""
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 @contextmanager

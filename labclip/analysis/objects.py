@@ -90,16 +90,10 @@ def decompose(features: Any, labels: SceneLabels, *, folds: int = 3, seed: int =
     )
 
 
-def object_vectors(features: Any, labels: SceneLabels) -> tuple[Matrix, Index]:
-    """One vector for each object that occurs, by ridge least squares over all scenes.
+def _object_vectors(features: Any, labels: SceneLabels) -> tuple[Matrix, Index]:
+    """A vector of each object that occurs, float64 [objects, dim], by ridge least squares over all scenes.
 
-    Args:
-        features: One side's embeddings, [n, dim], any scale.
-        labels: Of the n scenes.
-
-    Returns:
-        Vectors, float64 [objects, dim], around the mean scene, and each one's (attribute, object name), int64
-        [objects, 2].
+    Around the mean scene; and each one's (attribute, object name), int64 [objects, 2].
     """
     rows = features_of(features, "Features", rows=labels.n).astype(np.float64)
     counts = _object_counts(labels)
@@ -204,7 +198,7 @@ def complexity(
         raise ValueError(f"A fraction is {wrong[0]!r}. Pass numbers between 0 and 1, for example 0.5.")
     if unknown := [name for name in predictors if name not in PREDICTORS]:
         raise ValueError(f"There is no predictor {unknown[0]!r}. Pass some of {', '.join(PREDICTORS)}.")
-    vectors, concepts = object_vectors(features, labels)
+    vectors, concepts = _object_vectors(features, labels)
     if len(vectors) < LEAST:
         raise ValueError(
             f"There are {len(vectors)} objects, too few to learn from some and ask about others. Pass {LEAST}."

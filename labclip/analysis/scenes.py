@@ -12,8 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from labclip.alignment import Alignment
-from labclip.checks import checked_matrix, described
+from labclip.checks import described
 from labclip.data.scene_files import LabelledScenes, combination
 from labclip.encode.cache import Cache, default_cache, encode
 from labclip.evaluation.items import numbered
@@ -160,20 +159,6 @@ def features_of(features: Any, what: str, *, rows: int | None = None, dim: int |
     if dim is not None and unit.shape[1] != dim:
         raise ValueError(f"{what} have dim {unit.shape[1]}, not {dim}. Embed images and captions with one model.")
     return unit.numpy()
-
-
-def matrix_of(matrix: Any, dim: int | None = None) -> Matrix:
-    """An `Alignment`, as it is applied, or a plain matrix, as float64 [dim, dim]."""
-    square = checked_matrix(matrix.matrix if isinstance(matrix, Alignment) else matrix).detach().cpu()
-    if dim is not None and len(square) != dim:
-        raise ValueError(f"The matrix is {len(square)} x {len(square)}, but the features have dim {dim}.")
-    return square.double().numpy()
-
-
-def aligned(text: Rows, matrix: Matrix) -> Rows:
-    """Text embeddings after the matrix, unit-length: float32 [n, dim] to float32 [n, dim]."""
-    moved = text @ matrix.T
-    return np.asarray(moved / np.linalg.norm(moved, axis=1, keepdims=True), dtype=np.float32)
 
 
 @dataclass(frozen=True, eq=False)

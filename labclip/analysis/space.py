@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from labclip import metrics
-from labclip.analysis.scenes import Matrix, Rows, aligned, features_of, matrix_of
+from labclip.alignment import Alignment
+from labclip.analysis.scenes import Matrix, Rows, features_of
+from labclip.checks import checked_matrix
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _FOLDS = 5
@@ -72,11 +74,8 @@ def permutation_similarity(
     """
     own = features_of(captions, "Captions")
     other = features_of(permuted, "Permuted captions", rows=len(own), dim=own.shape[1])
-    found = {"before": _distribution((own * other).sum(axis=1), bins)}
-    if matrix is not None:
-        square = matrix_of(matrix, own.shape[1])
-        found["after"] = _distribution((aligned(own, square) * aligned(other, square)).sum(axis=1), bins)
-    return found
+    both = _before_and_after(matrix, own, other)
+    return {when: _distribution((one * two).sum(axis=1), bins) for when, (one, two) in both}
 
 
 def _distribution(values: Rows, bins: int) -> Distribution:
@@ -135,10 +134,7 @@ def modality_gap(images: Any, captions: Any, matrix: Any = None, *, seed: int = 
         raise ValueError(
             f"There are {len(image_rows)} images, too few to tell from captions. Pass {2 * _FOLDS} or more."
         )
-    found = {"before": _gap(image_rows, texts, seed)}
-    if matrix is not None:
-        found["after"] = _gap(image_rows, aligned(texts, matrix_of(matrix, image_rows.shape[1])), seed)
-    return found
+    return {when: _gap(image_rows, moved, seed) for when, (moved,) in _before_and_after(matrix, texts)}
 
 
 def _gap(images: Rows, texts: Rows, seed: int) -> Gap:
@@ -205,7 +201,7 @@ def spectrum(matrix: Any, texts: Any = None) -> Spectrum:
         >>> round(found.rotation), found.distance, round(found.change_rank, 6)
         (90, 2.0, 2.0)
     """
-    a = matrix_of(matrix)
+    a = _matrix_of(matrix)
     left, values, right = (part.numpy() for part in torch.linalg.svd(torch.from_numpy(a)))
     square = float((a**2).sum())
     change = a - np.eye(len(a))
@@ -238,3 +234,20 @@ def _effective_rank(values: NDArray[Any]) -> float:
     """How many singular values carry a matrix: exp of the entropy of their shares; 0 where all are 0."""
     share = values[values > 0] / max(values.sum(), np.finfo(float).tiny)
     return float(np.exp(-(share * np.log(share)).sum())) if len(share) else 0.0
+
+
+def _matrix_of(matrix: Any, dim: int | None = None) -> Matrix:
+    """An `Alignment`, as it is applied, or a plain matrix, as float64 [dim, dim]."""
+    square = checked_matrix(matrix.matrix if isinstance(matrix, Alignment) else matrix).detach().cpu()
+    if dim is not None and len(square) != dim:
+        raise ValueError(f"The matrix is {len(square)} x {len(square)}, but the features have dim {dim}.")
+    return square.double().numpy()
+
+
+def _before_and_after(matrix: Any, *texts: Rows) -> Iterator[tuple[str, Sequence[Rows]]]:
+    """Unit-length text embeddings, float32 [n, dim] each, and the same after the matrix where there is one."""
+    yield "before", texts
+    if matrix is not None:
+        square = _matrix_of(matrix, texts[0].shape[1])
+        products = [rows @ square.T for rows in texts]
+        yield "after", [(rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32) for rows in products]

@@ -131,10 +131,12 @@ def embed(
     Writes the feature folder OUT. An interrupted run continues when started again. Each image is encoded once, however
     many captions it has.
     """
+    from labclip.data.rows import find_inputs
     from labclip.features import embed as embed_folder
     from labclip.paths import check_folder
 
     check_folder(out)
+    find_inputs(captions)  # before a model is fetched
     opened = open_model(model, device, precision, ignore_exif=ignore_exif)
     features = embed_folder(
         opened,

@@ -9,7 +9,7 @@ _NUMBER = re.compile(r"\[Errno \d+\] ")
 _DEBUG = "The same command with --debug shows where it comes from."
 _ADVICE = {
     errno.ENOSPC: "The disk is full. Free some space and type the command again.",
-    errno.EACCES: "Pass a path that you may read and write.",
+    errno.EACCES: "Pass a path that you may read and write, or close what has it open.",
     errno.EPERM: "Pass a path that you may read and write.",
     errno.EROFS: "The disk is read-only. Pass a path on another one.",
     errno.ENOENT: "Check the path.",
@@ -18,6 +18,7 @@ _ADVICE = {
     errno.ENAMETOOLONG: "The name is too long. Pass a shorter one.",
     errno.ELOOP: "Its links lead in a circle. Pass another path.",
     errno.EMFILE: "Too many files are open. Raise the limit: ulimit -n 4096.",
+    errno.EIO: "Look whether the disk or file server that it is on still answers.",
     errno.EPIPE: "What was reading has ended.",
 }
 # By the class's name, so that no package is imported for it.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
@@ -32,7 +33,7 @@ _LEAST = 1 << 20  # bytes; an alignment of dim 512 has 1.05 MB
 
 def same_path(one: Path, other: Path) -> bool:
     """Whether both lead to the same place, through links and whether it exists or not."""
-    return one.expanduser().resolve() == other.expanduser().resolve() or (
+    return os.path.realpath(one.expanduser()) == os.path.realpath(other.expanduser()) or (
         one.exists() and other.exists() and one.samefile(other)
     )
 

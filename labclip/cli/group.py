@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 the fit was not worth it, 2 something is wrong, 130 interr
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -27,13 +28,15 @@ if TYPE_CHECKING:
     from labclip.model import LABCLIP
 
 _QUIET, _VERBOSE, _DEBUG = "labclip.quiet", "labclip.verbose", "labclip.debug"  # keys of the context's `meta`
+_MOST = 4000  # characters of a message
 
 
 class _Failed(click.ClickException):
     exit_code = 2
 
     def format_message(self) -> str:
-        return printable(self.message)
+        text = printable(self.message)  # which may quote a file's only line
+        return text if len(text) <= _MOST else f"{text[: _MOST // 2]} ... {text[-_MOST // 2 :]}"
 
 
 def _switch(key: str, *names: str, help: str) -> click.Option:
@@ -68,6 +71,13 @@ class _Command(click.Command):
         self.params = [*self.params, *_SWITCHES]
         self.example, self.interrupted = example, interrupted
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if empty := [one for one in args if not one or (one.startswith("--") and one.endswith("="))]:
+            raise click.UsageError(
+                f"The argument {empty[0]!r} has no value, as where a variable of the shell is not set. Pass one."
+            )
+        return super().parse_args(ctx, args)
+
 
 class _Commands(click.Group):
     """Turns whatever a command raises into one line and an exit code, never a traceback.
@@ -91,6 +101,8 @@ class _Commands(click.Group):
                 log.propagate = False  # OpenCLIP gives the root logger a handler of its own
                 if sys.stdout is None:
                     raise _Failed("Standard output is closed, so no result can be shown. Leave out >&-.")
+                if isinstance(sys.stdout, io.TextIOWrapper):
+                    sys.stdout.reconfigure(errors="backslashreplace")  # in a code page of Windows most is missing
                 found = super().invoke(ctx)
                 log.info("%s took %.1f s", ctx.invoked_subcommand, time.monotonic() - started)
                 return found

@@ -78,7 +78,9 @@ def listed(given: str) -> list[str | tuple[str, str]]:
     """Words with commas between, or a file's lines; with a slash between, a word and its opposite."""
     path = Path(given)
     if path.is_file():
-        words = path.read_text(encoding="utf-8-sig").splitlines()
+        from labclip.data.rows import text_rows
+
+        words = [row.cells["caption"] for row in text_rows(path)]
     elif "," not in given and (path.suffix or "/" not in given):
         raise ValueError(f"--attributes is {given!r}, but there is no such file. Separate words with commas.")
     else:

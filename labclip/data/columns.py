@@ -177,10 +177,7 @@ def _cell(cells: Mapping[str, Any], name: str) -> Any:
 
 
 def _first(cells: Mapping[str, Any], usual: Sequence[str]) -> str:
-    for name in usual:
-        if name in cells:
-            return name
-    return usual[0]
+    return next((name for name in usual if name in cells), usual[0])
 
 
 @lru_cache(1024)

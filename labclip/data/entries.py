@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from labclip.data.inputs import READERS
+from labclip.data.rows import READERS
 from labclip.jsonfile import read_json
 from labclip.messages import typed
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,7 @@ from labclip.data.cleaning import clean as clean_text
 from labclip.data.cleaning import is_shuffle
 from labclip.data.columns import Columns, Negative, RowError, is_empty, listed
 from labclip.data.images import ImageSource
-from labclip.data.inputs import READERS, find_inputs
-from labclip.data.rows import Row, Wanted, parquet_columns
+from labclip.data.rows import Row, Wanted, find_inputs, parquet_columns, reader_of
 from labclip.messages import typed
 
 WORDS = 40
@@ -114,7 +113,7 @@ def splits_in(paths: Sequence[Path]) -> list[str]:
     """The values of the column `split` in some files, the first few in order of appearance."""
     found: dict[str, None] = {}
     for path in paths:
-        for row in READERS[path.suffix.lower()](path, "split".__eq__):
+        for row in reader_of(path)(path, "split".__eq__):
             if row.problem is None and isinstance(value := row.cells.get("split"), str):
                 found.setdefault(value)
             if len(found) == _SPLITS:
@@ -136,7 +135,7 @@ class RowReader:
     def rows(self) -> Iterator[Row]:
         """The rows of the splits asked for; an error if the file can't be read, or lacks a column."""
         wanted, checked = self.wanted(), False
-        for row in READERS[self.path.suffix.lower()](self.path, wanted):
+        for row in reader_of(self.path)(self.path, wanted):
             if row.problem is None and not checked:
                 self._check(row.cells, archive=row.held is not None)
                 checked = True
@@ -178,16 +177,15 @@ class RowReader:
         except RowError as error:
             yield BadRow(place, image.name if image else self._name(row), str(error))
             return
-        sound: dict[int, dict[str, ImageSource | None]] = {}
-        for number, (caption, mine) in enumerate(zip(captions, negatives, strict=True)):
+        sound: list[_Sound] = []
+        for caption, mine in zip(captions, negatives, strict=True):
             empty = is_empty(caption)
             if problem := "has an empty caption" if empty else _unreadable(caption, [text for text, _ in mine]):
                 yield BadRow(place, image.name if image else "", problem, empty)
             else:
-                sound[number] = _distinct(mine)
+                sound.append((caption, _distinct(mine)))
         if sound:
-            item = Item(image, tuple([captions[number] for number in sound]), tuple(map(tuple, sound.values())), place)
-            yield replace(item, negative_images=_images_of(sound.values())) if self.columns.negative_images else item
+            yield _item(image, sound, place, shown=bool(self.columns.negative_images))
 
     def _image(self, row: Row, place: str) -> ImageSource | None:
         """Where a row's image is; None where it names none and need not."""
@@ -229,6 +227,10 @@ class RowReader:
         return next((cell for name in self.columns.images if isinstance(cell := row.cells.get(name), str)), "")
 
 
+_Sound = tuple[str, dict[str, ImageSource | None]]
+"""A caption, and its negatives with their images."""
+
+
 def _distinct(negatives: Iterable[tuple[str, ImageSource | None]]) -> dict[str, ImageSource | None]:
     """Each text once, with the first image that it has."""
     found: dict[str, ImageSource | None] = {}
@@ -237,8 +239,10 @@ def _distinct(negatives: Iterable[tuple[str, ImageSource | None]]) -> dict[str, 
     return found
 
 
-def _images_of(negatives: Iterable[dict[str, ImageSource | None]]) -> tuple[tuple[ImageSource | None, ...], ...]:
-    return tuple(tuple(mine.values()) for mine in negatives)
+def _item(image: ImageSource | None, sound: Sequence[_Sound], place: str, *, shown: bool) -> Item:
+    captions, negatives = zip(*sound, strict=True)
+    images = tuple(tuple(mine.values()) for mine in negatives) if shown else ()
+    return Item(image, captions, tuple(map(tuple, negatives)), place, images)
 
 
 def _unreadable(caption: Any, negatives: Sequence[Any] = ()) -> str | None:
@@ -263,7 +267,7 @@ def _worded(item: Item, clean: bool | None) -> Iterator[Item | BadRow]:
     if not clean:
         yield item
         return
-    sound: list[tuple[str, dict[str, ImageSource | None]]] = []
+    sound: list[_Sound] = []
     shown = item.negative_images or [(None,) * len(mine) for mine in item.negatives]
     for raw, negatives, images in zip(item.captions, item.negatives, shown, strict=True):
         caption = clean_text(raw, WORDS)
@@ -274,9 +278,7 @@ def _worded(item: Item, clean: bool | None) -> Iterator[Item | BadRow]:
             reason = f"has an empty caption: cleaning leaves nothing of {raw!r}"
             yield BadRow(item.place, item.image.name if item.image else "", reason, empty=True)
     if sound:
-        kept = [mine for _, mine in sound]
-        item = replace(item, captions=tuple(one for one, _ in sound), negatives=tuple(map(tuple, kept)))
-        yield replace(item, negative_images=_images_of(kept)) if item.negative_images else item
+        yield _item(item.image, sound, item.place, shown=bool(item.negative_images))
 
 
 def _refuse_mixed(caption: str, negatives: Sequence[str], place: str) -> None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePath, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from labclip.data.images import Box, Captions, Images
 from labclip.messages import typed
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 
 @dataclass
@@ -89,15 +88,13 @@ class DataFiles:
         """The path of an image; arguments and errors as of `image`."""
         if not isinstance(name, str) or not name.strip() or "\0" in name:
             raise ValueError(f"{place}: the image's name is {name!r}. Every item must name its image.")
-        folder, path = self.images or self.folder, PurePath(name)
-        # A name from a file that somebody else wrote must not open what lies elsewhere.
-        inside_it = not path.is_absolute() or folder.absolute() in path.parents
-        if ".." in path.parts or not path.parts or not inside_it:
+        folder = self.images or self.folder
+        if leads_out(folder.absolute(), name):
             raise ValueError(
                 f"{place}: the image's name {name!r} leads out of {folder}. "
                 f"Pass {_images_option()} with the folder that all images are in."
             )
-        return folder / path
+        return folder / name
 
     def image(self, name: Any, place: str, *, box: Box | None = None) -> int | None:
         """The row of an image, or None where its file is missing.
@@ -173,6 +170,14 @@ class ImageLayout:
             tried = (way for way in self._ways if exists(self.files.path_of(way.format(**words), place)))
             self._way = next(tried, None)
         return self.files.image((self._way or self._ways[0]).format(**words), place, box=box)
+
+
+def leads_out(folder: PurePath, name: str) -> bool:
+    """Whether a name in a file that somebody else wrote would open what lies outside an absolute folder.
+
+    On Windows so do names with a root and no drive, with another drive, and of a server.
+    """
+    return ".." in type(folder)(name).parts or folder not in (folder / name).parents
 
 
 def base_name(path: str) -> str:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import itertools
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple
 from labclip.data.entries import fields, table_rows
 from labclip.data.images import ImageSource
 from labclip.data.located import DataFiles, ImageLayout
+from labclip.data.rows import separated_lines
 from labclip.jsonfile import read_json
 from labclip.messages import typed
 from labclip.scenes import sample
@@ -93,22 +93,17 @@ def labelled_scenes(n: int, *, seed: int = 0, split: str = "seen", n_objects: in
 
 
 def read_labelled_scenes(
-    path: str | Path,
-    images: str | Path | None = None,
-    *,
-    objects: int = 0,
-    on_missing: str = "raise",
+    path: str | Path, images: str | Path | None = None, *, on_missing: str = "raise"
 ) -> LabelledScenes:
     """Read CLEVR, PUG:SPAR or PUG:SPARE in the forms people have them.
 
     Args:
         path: A file as `read_scene_file` takes it, or a folder with one under its usual name.
         images: Folder that the names of images are relative to; None is the file's folder.
-        objects: Only images with as many objects; 0 takes 2 of CLEVR's numbered files, and all of any other.
         on_missing: "raise", or "skip" to leave out images that are not there.
     """
     files = DataFiles(Path(path), None if images is None else Path(images), on_missing)
-    file = find_scene_file(files, tuple(_USUAL), objects=objects)
+    file = find_scene_file(files, tuple(_USUAL))
     found = locate_images(files, file, file.entries)
     files.settle()
     if not found:
@@ -124,7 +119,7 @@ def read_labelled_scenes(
 
 
 def find_scene_file(files: DataFiles, kinds: Sequence[str], *, objects: int = 0) -> SceneFile:
-    """The file of one of the `kinds`, with the entries of as many objects, as of `read_labelled_scenes`."""
+    """The file of one of the `kinds`, with as many objects; 0 takes 2 of CLEVR's files, all of others."""
     usual = [name for kind in kinds for name in _USUAL[kind]]
     file = read_scene_file(files.either(*(name.format(n=objects or 2) for name in dict.fromkeys(usual))))
     if file.kind not in kinds:
@@ -180,7 +175,7 @@ def read_scene_file(path: Path) -> SceneFile:
     """
     if path.suffix.lower() == ".json":
         return _clevr_scenes(path)
-    first = next(iter(_lines(path)), ([], 0))[0]
+    first = next((cells for _, cells in separated_lines(path, ",")), [])
     if "object1_color" in first:
         return _clevr_table(path, first)
     if "character_name" in first:
@@ -196,7 +191,7 @@ def read_scene_file(path: Path) -> SceneFile:
 def _clevr_pairs(path: Path) -> SceneFile:
     """The authors' form, an image a line."""
     entries = []
-    for cells, line in _lines(path):
+    for line, cells in separated_lines(path, ","):
         place = f"{path.name} line {line}"
         if len(cells) < 3 or len(cells) % 2 == 0:
             raise ValueError(f"{place} has {len(cells)} cells, not a file and pairs of shape and colour.")
@@ -262,13 +257,3 @@ def _objects(pairs: Iterable[Sequence[Any]], place: str) -> tuple[Object, ...]:
             raise ValueError(f"{place}: {word!r} is neither an attribute nor an object.")
     words = [word.strip() for word in words]
     return tuple(zip(words[::2], words[1::2], strict=True))
-
-
-def _lines(path: Path) -> Iterator[tuple[list[str], int]]:
-    """The cells of each line of a csv file that is not blank, and its number."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file, strict=True)
-            yield from ((cells, reader.line_num) for cells in reader if cells)
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no valid csv file: {error}.") from error

@@ -21,34 +21,27 @@ def stream_json(path: Path) -> Iterator[tuple[str | tuple[str] | None, Any]]:
     try:
         with path.open(encoding="utf-8-sig") as file:
             text = _Text(file)
-            opening = text.take("[{")
-            if opening == "[":
-                for element in text.elements():
-                    yield None, element
+            if text.take("[{") == "[":
+                yield from ((None, text.value()) for _ in text.parts("]"))
             else:
                 yield from _members(text)
-            text.end()
+            if found := text.peek():
+                raise ValueError(f"found {found!r} behind its end")
     except (ValueError, RecursionError) as error:  # also bytes that are not UTF-8
-        raise ValueError(f"{path} is not JSON as it should be: {error}") from error
+        raise ValueError(f"{path} is not JSON as it should be: {error}. Fetch or write it again.") from error
 
 
 def _members(text: _Text) -> Iterator[tuple[str | tuple[str], Any]]:
-    if text.peek() == "}":
-        text.take("}")
-        return
-    while True:
+    for _ in text.parts("}"):
         key = text.value()
         if not isinstance(key, str):
             raise ValueError(f"a key is {key!r}")
         text.take(":")
         if text.peek() == "[":
             text.take("[")
-            for element in text.elements():
-                yield (key,), element
+            yield from (((key,), text.value()) for _ in text.parts("]"))
         else:
             yield key, text.value()
-        if text.take(",}") == "}":
-            return
 
 
 class _Text:
@@ -97,17 +90,11 @@ class _Text:
             self._at = stop
             return value
 
-    def elements(self) -> Iterator[Any]:
-        """The elements of a list whose opening bracket was taken."""
-        if self.peek() == "]":
-            self.take("]")
+    def parts(self, closing: str) -> Iterator[None]:
+        """Stops at each part of a list or object whose opening bracket was taken, for the caller to take it."""
+        if self.peek() == closing:
+            self.take(closing)
             return
-        while True:
-            yield self.value()
-            if self.take(",]") == "]":
-                return
-
-    def end(self) -> None:
-        """Nothing but space may follow."""
-        if found := self.peek():
-            raise ValueError(f"found {found!r} behind its end")
+        yield
+        while self.take("," + closing) == ",":
+            yield

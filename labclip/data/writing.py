@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from labclip.data.inputs import READERS
-from labclip.data.rows import BATCH, PARQUET, Row, Wanted, open_parquet
-from labclip.packages import require
+from labclip.data.rows import BATCH, Row, Wanted, open_parquet, reader_of
+from labclip.packages import PARQUET, require
 
 _encode = json.JSONEncoder(ensure_ascii=False).encode
 _ROW_GROUP = 65_536  # rows, as most Parquet writers choose
@@ -39,7 +38,7 @@ class RowBatch:
 def read_batches(path: Path, wanted: Wanted) -> Iterator[RowBatch]:
     """The rows of a file in batches; the columns of a Parquet file that are not `wanted` are in `arrow` alone."""
     if path.suffix.lower() != ".parquet":
-        rows = READERS[path.suffix.lower()](path, wanted)
+        rows = reader_of(path)(path, wanted)
         while batch := list(itertools.islice(rows, BATCH)):
             yield RowBatch(batch)
         return

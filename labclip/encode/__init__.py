@@ -1,1 +1,4 @@
-"""Images and captions through a base, and the cache of what was encoded."""
+"""Images and captions through a base (`encoder`), what tells bases apart (`fingerprint`), and the cache of embeddings.
+
+Where images and captions come from is `labclip.data`'s.
+"""

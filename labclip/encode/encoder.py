@@ -24,6 +24,7 @@ from labclip.encode.fingerprint import tokenizer_and_preprocess
 from labclip.images import image_dtype
 from labclip.messages import typed
 from labclip.model import LABCLIP
+from labclip.modes import evaluating
 from labclip.text import Cut, counting_cut
 
 Embeddings = NDArray[np.float32]
@@ -86,7 +87,8 @@ class Encoder:
         self.tokenizer, self._preprocess = tokenizer_and_preprocess(model)
         self.model = model
         self.batch_size = batch_size
-        self.workers = decoders(workers)
+        available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self.workers = workers or min(available, 16)
         self.cut = Cut()
         self._hidden = not progress
 
@@ -234,12 +236,6 @@ def batched(stream: Iterable[T], size: int) -> Iterator[list[T]]:
         yield batch
 
 
-def decoders(workers: int | None) -> int:
-    """How many threads decode: those asked for, else one a processor, at most 16."""
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return workers or min(available, 16)
-
-
 @contextmanager
 def decoding(workers: int) -> Iterator[ThreadPoolExecutor]:
     """Threads that read and decode; what is not begun when they are left is not done."""
@@ -251,15 +247,3 @@ def decoding(workers: int) -> Iterator[ThreadPoolExecutor]:
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
         torch.set_num_threads(threads)  # what the workers set would be the default of threads started later
-
-
-@contextmanager
-def evaluating(model: LABCLIP) -> Iterator[None]:
-    """Evaluation mode: dropout would make the features random."""
-    training = model.training, model.clip.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(training[0])
-        model.clip.train(training[1])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import date
@@ -14,7 +13,6 @@ from torch import Tensor
 
 from labclip.alignment import Alignment
 from labclip.encode.cache import Cache, default_cache, encode
-from labclip.encode.encoder import evaluating
 from labclip.evaluation.answers import Answers
 from labclip.evaluation.benchmarks import BENCHMARKS
 from labclip.evaluation.example import example_of
@@ -25,9 +23,10 @@ from labclip.evaluation.tasks import Retrieval, Task
 from labclip.features.features import Features
 from labclip.io.folder import matrix_sha256
 from labclip.io.opening import open_alignment
-from labclip.messages import typed
+from labclip.messages import nearest, typed
 from labclip.metrics import unit_length
 from labclip.model import LABCLIP
+from labclip.modes import evaluating
 from labclip.packages import versions_of
 from labclip.text import Cut, counting_cut
 
@@ -236,9 +235,9 @@ def _asked(benchmarks: str | Benchmark | Sequence[str | Benchmark]) -> dict[str,
             )
         name = one.name if isinstance(one, Benchmark) else one
         if isinstance(one, str) and one not in BENCHMARKS:
-            near = difflib.get_close_matches(one, BENCHMARKS, n=1, cutoff=0.4)
-            meant = f" Did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"There is no benchmark {one!r}.{meant} Benchmarks: {', '.join(BENCHMARKS)}.")
+            raise ValueError(
+                f"There is no benchmark {one!r}.{nearest(one, BENCHMARKS)} Benchmarks: {', '.join(BENCHMARKS)}."
+            )
         if name in asked:
             raise ValueError(f"The benchmark {name} is named twice. Name it once.")
         asked[name] = one if isinstance(one, Benchmark) else BENCHMARKS[one]

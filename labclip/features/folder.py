@@ -73,6 +73,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         ValueError: If it holds no finished features, or its manifest is not sound.
     """
     path, command = folder / MANIFEST, typed("labclip.embed", "labclip embed")
+    if folder.is_file():
+        raise ValueError(f"{folder} is a file. Pass the feature folder that {command} made.")
     if not folder.is_dir():
         how = typed("labclip.embed(model, captions, folder)", f"labclip embed --model M --captions FILE {folder}")
         raise FileNotFoundError(f"There is no folder {folder}. Make one: {how}")
@@ -188,7 +190,7 @@ def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
     """Write the manifest: whole, or not at all. With it the folder counts as finished."""
     part = folder / (MANIFEST + PART)
     head = {"library_name": "labclip", "format_version": FORMAT_VERSION}
-    with part.open("w", encoding="utf-8") as file:
+    with part.open("w", encoding="utf-8", newline="\n") as file:
         file.write(json.dumps(sealed({**head, **manifest}), indent=1, ensure_ascii=False) + "\n")
         file.flush()
         os.fsync(file.fileno())
@@ -236,7 +238,7 @@ def content_sha256(path: Path, stop: int | None = None) -> Any:
 def sample_sha256(array: NDArray[Any]) -> str:
     """SHA-256 of some rows, from the first to the last, evenly spaced."""
     count = min(_SAMPLE, len(array))
-    rows = np.arange(count) * (len(array) - 1) // max(count - 1, 1)
+    rows = np.arange(count, dtype=np.int64) * (len(array) - 1) // max(count - 1, 1)
     return hashlib.sha256(np.ascontiguousarray(array[rows]).data).hexdigest()
 
 

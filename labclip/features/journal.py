@@ -65,7 +65,7 @@ class Journal:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.parts = Parts(folder)
-        self._db = sqlite3.connect(folder / UNFINISHED, timeout=0.5, isolation_level=None)
+        self._db = sqlite3.connect(folder.absolute() / UNFINISHED, timeout=0.5, isolation_level=None)
         try:
             # Held to the end: the lock also keeps a second process out. The kernel frees it after a kill.
             self._db.execute("PRAGMA locking_mode = EXCLUSIVE")

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 import reprlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-if TYPE_CHECKING:
-    from labclip.alignment import Alignment
+from labclip.alignment import Alignment
 
 
 def model_card(alignment: Alignment, *, name: str | None = None, about: str = "") -> str:
@@ -21,14 +20,30 @@ def model_card(alignment: Alignment, *, name: str | None = None, about: str = ""
     `base_weights`.
     `about` is Markdown to stand after the introduction.
     """
-    base = alignment.base
+    base = _line(alignment.base or "")
     title = _line(name or f"LABCLIP for {base or f'a CLIP of dim {alignment.dim}'}")
-    parts = [_header(alignment, title), f"# {title}", _introduction(alignment)]
-    if about:
-        parts.append(about.strip())
-    parts += ["## Use", _usage(alignment), "## Measured", results_table(alignment.metadata.get("results"))]
-    parts += ["## The matrix", _facts(alignment), "## Source", _SOURCE]
-    return "\n\n".join(parts) + "\n"
+    parts = [
+        _header(alignment, title),
+        f"# {title}",
+        f"One {alignment.dim} x {alignment.dim} matrix on the text embeddings{base and f' of {base}'}: captions that "
+        f"name the same objects with their attributes swapped become distinguishable. Encoders and image embeddings "
+        f"are untouched, so an index of images stays valid.",
+        about.strip(),
+        "## Use",
+        f"```python\n"
+        f"from labclip import LABCLIP\n\n"
+        f'model = LABCLIP.from_pretrained("path or org/name of this folder"){base and f"  # {base}"}\n'
+        f'text_features = model.encode_text(["a red cube and a blue sphere"], normalize=True)\n'
+        f"```",
+        "## Measured",
+        results_table(alignment.metadata.get("results")),
+        "## The matrix",
+        _facts(alignment),
+        "## Source",
+        'Method: "CLIP Behaves like a Bag-of-Words Model Cross-modally but not Uni-modally" '
+        "([arXiv:2502.03566](https://arxiv.org/abs/2502.03566)).",
+    ]
+    return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def results_table(results: Any) -> str:
@@ -91,26 +106,6 @@ def _header(alignment: Alignment, title: str) -> str:
     return f"---\n{data.to_yaml()}\n---"
 
 
-def _introduction(alignment: Alignment) -> str:
-    whose = f" of {_line(alignment.base)}" if alignment.base else ""
-    return (
-        f"One {alignment.dim} x {alignment.dim} matrix on the text embeddings{whose}: captions that name the same "
-        f"objects with their attributes swapped become distinguishable. Encoders and image embeddings are untouched, "
-        f"so an index of images stays valid."
-    )
-
-
-def _usage(alignment: Alignment) -> str:
-    base = f"  # {_line(alignment.base)}" if alignment.base else ""
-    return (
-        "```python\n"
-        "from labclip import LABCLIP\n\n"
-        f'model = LABCLIP.from_pretrained("path or org/name of this folder"){base}\n'
-        'text_features = model.encode_text(["a red cube and a blue sphere"], normalize=True)\n'
-        "```"
-    )
-
-
 def _facts(alignment: Alignment) -> str:
     matrix = alignment.fitted.detach().cpu().double()
     matrix.diagonal().sub_(1.0)
@@ -133,9 +128,3 @@ def _cell(value: Any) -> str:
 def _line(value: Any) -> str:
     """A value on one line, so that it can't end the table, the code or the paragraph it stands in."""
     return " ".join(str(value).split())
-
-
-_SOURCE = (
-    'Method: "CLIP Behaves like a Bag-of-Words Model Cross-modally but not Uni-modally" '
-    "([arXiv:2502.03566](https://arxiv.org/abs/2502.03566))."
-)

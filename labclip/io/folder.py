@@ -115,7 +115,7 @@ def write(alignment: Alignment, folder: Path) -> None:
             f"The alignment's metadata makes {len(text):,} bytes; {CONFIG} has at most {MAX_CONFIG_BYTES:,}."
         )
     (folder / CONFIG).write_bytes(text)
-    (folder / CARD).write_text(model_card(alignment), encoding="utf-8")
+    (folder / CARD).write_text(model_card(alignment), encoding="utf-8", newline="\n")
     # Through torch: safetensors' NumPy writer stores a transposed array as wrong numbers without an error.
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
 

@@ -143,21 +143,22 @@ def fold_opened(
         )
     folded = _merged(clip, alignment, tokenizer, source, check=check, force=force)
     tokenizer = tokenizer or default_tokenizer(alignment.base)
-    if target == "openclip" and folder is not None:
-        write_folded(folded, config_for(clip, base, known, config), tokenizer, folder)
-    if target == "transformers":
-        folded = folded if kind == target else to_transformers.convert(folded)
-        if folder is not None:
-            to_transformers.write(folded, clip, tokenizer, folder)
-    if target == "onnx":
+    if target == "transformers" and kind != target:
+        folded = to_transformers.convert(folded)
+    elif target == "onnx":
         folded = to_onnx.export(folded)
-        if folder is not None:
-            to_onnx.write(folded, folder)
-    if target == "openai" and (to == target or folder is not None):
-        state = to_openai.state_of(folded)
-        if folder is not None:
-            to_openai.write(state, folder)
-        return state if to == target else folded
+    elif to == "openai":
+        folded = to_openai.state_of(folded)
+    if folder is None:
+        return folded
+    if target == "openclip":
+        write_folded(folded, config_for(clip, base, known, config), tokenizer, folder)
+    elif target == "transformers":
+        to_transformers.write(folded, clip, tokenizer, folder)
+    elif target == "onnx":
+        to_onnx.write(folded, folder)
+    else:
+        to_openai.write(folded if to == target else to_openai.state_of(folded), folder)
     return folded
 
 

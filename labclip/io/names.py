@@ -5,7 +5,6 @@ Loads no OpenCLIP, unless it is asked for one of its models: an alignment alone 
 
 from __future__ import annotations
 
-import difflib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from labclip.alignment import Alignment, Base
 from labclip.io.folder import is_alignment_folder, load
 from labclip.io.hub import DEFAULT, Access, published_folder, snapshot
 from labclip.io.published import Published, find_entry, list_pretrained
-from labclip.messages import typed
+from labclip.messages import nearest, typed
 from labclip.packages import EMBEDDED, embedded_folder
 from labclip.paths import OPENCLIP_CONFIG, weights_in
 
@@ -80,6 +79,10 @@ def resolve(name_or_path: str | Path, access: Access) -> Source:
         raise FileNotFoundError(
             f"There is no folder {name}. Pass a folder that {_made()}, or a known name: {_known()}."
         )
+    if os.path.lexists(path):
+        raise ValueError(f"{name} is a pipe, a device or a link that leads nowhere. Pass a folder that {_made()}.")
+    if "://" in name:
+        raise ValueError(f"{name} is a URL. Pass a Hub repository as org/name, or fetch it and pass the folder.")
     model, colon, tag = name.partition(":")
     if colon and "/" not in model:
         return Source(name, base=named_base(model, tag))
@@ -87,7 +90,7 @@ def resolve(name_or_path: str | Path, access: Access) -> Source:
         return Source(name, folder=snapshot(name, access, verify=_check_alignment))
     raise ValueError(
         f"{name!r:.120} is not a known name, a folder, MODEL:TAG or a Hub repository 'org/name'."
-        f"{_nearest(name, list_pretrained())} Known names: {_known()}."
+        f"{nearest(name, list_pretrained())} Known names: {_known()}."
     )
 
 
@@ -166,9 +169,4 @@ def unknown_model(name: str) -> ValueError:
     """The error of a name that OpenCLIP has not, with the nearest that it has."""
     import open_clip
 
-    return ValueError(f"OpenCLIP knows no model {name!r}.{_nearest(name.replace('/', '-'), open_clip.list_models())}")
-
-
-def _nearest(name: str, names: list[str]) -> str:
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
-    return f" Did you mean {near[0]!r}?" if near else ""
+    return ValueError(f"OpenCLIP knows no model {name!r}.{nearest(name.replace('/', '-'), open_clip.list_models())}")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import open_clip
+import torch
+from torch import nn
 
 from labclip.alignment import Alignment, with_record
 from labclip.checks import check_device
@@ -21,10 +23,6 @@ from labclip.messages import typed
 from labclip.model import LABCLIP
 from labclip.openclip import check_base, folder_tokenizer, read_openclip_config, tokenizer_of
 from labclip.packages import EMBEDDED, embedded_folder
-
-if TYPE_CHECKING:
-    import torch
-    from torch import nn
 
 _logger = logging.getLogger(__name__)
 

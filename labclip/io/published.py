@@ -181,67 +181,42 @@ class Published:
         return f"{self.name} ({self.alignment})"
 
 
-_COCO_DATA = "COCO captions, with negatives whose nouns and adjectives are permuted"
-_COCO_RECIPE = "paper: hard-negative batches of 1024, Adam, lr 1e-3, 10 epochs"
+def _published(
+    name: str, alignment: str, dim: int, scale: float, size: int, file_sha256: str, matrix_sha256: str,
+    recipe: str = "hard-negative batches of 1024, Adam, lr 1e-3, 10 epochs",
+) -> Published:  # fmt: skip
+    data = f"{alignment.upper()} captions, with negatives whose nouns and adjectives are permuted"
+    file = f"labclip_{alignment}_neg_{name.removeprefix('ViT-').replace('-', '')}.pt"
+    hub = f"labclip/labclip-{name.lower()}-{alignment}"
+    return Published(
+        name, alignment, f"{name}-quickgelu", dim, scale, file, size, file_sha256, matrix_sha256, hub, data,
+        f"paper: {recipe}",
+    )  # fmt: skip
+
 
 PUBLISHED: tuple[Published, ...] = (
-    Published(
-        name="ViT-B-32",
-        alignment="coco",
-        model="ViT-B-32-quickgelu",
-        embed_dim=512,
-        logit_scale=4.2660932540893555,
-        file="labclip_coco_neg_B32.pt",
-        size=1_050_290,
-        file_sha256="833133433207f0851017ca5121d7f769c539c9ed1a6340da7e8d948fa8beaaaa",
-        matrix_sha256="8cc53c13784f4c53580b0b0de6fd5a4464a9d8a93f708e3a8cec5c3449bd6c35",
-        hub_repo="labclip/labclip-vit-b-32-coco",
-        data=_COCO_DATA,
-        recipe=_COCO_RECIPE,
+    _published(
+        "ViT-B-32", "coco", 512, 4.2660932540893555, 1_050_290,
+        "833133433207f0851017ca5121d7f769c539c9ed1a6340da7e8d948fa8beaaaa",
+        "8cc53c13784f4c53580b0b0de6fd5a4464a9d8a93f708e3a8cec5c3449bd6c35",
     ),
-    Published(
-        name="ViT-B-16",
-        alignment="coco",
-        model="ViT-B-16-quickgelu",
-        embed_dim=512,
-        logit_scale=4.287960529327393,
-        file="labclip_coco_neg_B16.pt",
-        size=1_050_290,
-        file_sha256="f8f46942bcc92424016864f0be1b9c348cfc700438197aeb43971ce328fc2b74",
-        matrix_sha256="646f4c714cdf77fdbfa6c0dd4c0f03284344bd351f9946f3c051ceb34b1d8e48",
-        hub_repo="labclip/labclip-vit-b-16-coco",
-        data=_COCO_DATA,
-        recipe=_COCO_RECIPE,
+    _published(
+        "ViT-B-16", "coco", 512, 4.287960529327393, 1_050_290,
+        "f8f46942bcc92424016864f0be1b9c348cfc700438197aeb43971ce328fc2b74",
+        "646f4c714cdf77fdbfa6c0dd4c0f03284344bd351f9946f3c051ceb34b1d8e48",
     ),
-    Published(
-        name="ViT-L-14",
-        alignment="coco",
-        model="ViT-L-14-quickgelu",
-        embed_dim=768,
-        logit_scale=4.320479393005371,
-        file="labclip_coco_neg_L14.pt",
-        size=2_361_010,
-        file_sha256="9c88dc13b55933b44b9f22b672dd4874f8d7881b000385e11c03934680a0f99a",
-        matrix_sha256="3e3493cc6830db0044560b1672b171b5e7efd9b30f4afd4a0826f779c03e79ed",
-        hub_repo="labclip/labclip-vit-l-14-coco",
-        data=_COCO_DATA,
-        recipe=_COCO_RECIPE,
+    _published(
+        "ViT-L-14", "coco", 768, 4.320479393005371, 2_361_010,
+        "9c88dc13b55933b44b9f22b672dd4874f8d7881b000385e11c03934680a0f99a",
+        "3e3493cc6830db0044560b1672b171b5e7efd9b30f4afd4a0826f779c03e79ed",
     ),
-    Published(
-        name="ViT-B-32",
-        alignment="cc3m",
-        model="ViT-B-32-quickgelu",
-        embed_dim=512,
-        logit_scale=3.4044077396392822,
-        file="labclip_cc3m_neg_B32.pt",
-        size=1_050_308,
-        file_sha256="f4902c1400e28349f9527a24c774c3d0590badc7143bdbef197b53cce5f517d0",
-        matrix_sha256="8b32053bcd237c183b499e993dc793f0628c8d8a6b3f0d592a1df5edd20f1d7a",
-        hub_repo="labclip/labclip-vit-b-32-cc3m",
-        data="CC3M captions, with negatives whose nouns and adjectives are permuted",
-        recipe="paper: hard-negative batches; the settings are not recorded",
+    _published(
+        "ViT-B-32", "cc3m", 512, 3.4044077396392822, 1_050_308,
+        "f4902c1400e28349f9527a24c774c3d0590badc7143bdbef197b53cce5f517d0",
+        "8b32053bcd237c183b499e993dc793f0628c8d8a6b3f0d592a1df5edd20f1d7a",
+        "hard-negative batches; the settings are not recorded",
     ),
-)
+)  # fmt: skip
 
 
 def list_pretrained() -> list[str]:

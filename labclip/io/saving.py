@@ -7,7 +7,7 @@ import json
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import open_clip
 import torch
@@ -18,11 +18,9 @@ from labclip.alignment import FINGERPRINT_CAPTION, FINGERPRINT_COSINE, Alignment
 from labclip.folded import FOLDED, as_metadata, mark_of
 from labclip.io.architecture import config_of, matches
 from labclip.io.folder import is_alignment_folder, replacing, write
+from labclip.model import LABCLIP
 from labclip.openclip import fingerprint_of, text_tower, tokenizer_of
 from labclip.paths import OPENCLIP_CONFIG, OPENCLIP_WEIGHTS
-
-if TYPE_CHECKING:
-    from labclip.model import LABCLIP
 
 UNVERIFIED = "base_weights"
 """Key of the metadata that says that the weights beside the matrix are not known to be its base's."""
@@ -32,13 +30,9 @@ _TELLING = [FINGERPRINT_CAPTION, "Two Dogs, one cat -- and  a bird!", "a very " 
 
 
 def save_model(model: LABCLIP, folder: str | Path, *, config: str | Mapping[str, Any] | None = None) -> None:
-    """Write a self-contained folder: the base as an OpenCLIP folder, the alignment's three files in it as well.
+    """`LABCLIP.save_pretrained`: the base as an OpenCLIP folder, the alignment's three files in it as well.
 
-    The architecture of a base that labclip did not load is `config`: OpenCLIP's name of it, or a `model_cfg`. Warns if
-    nothing shows that the base is the one recorded: it was given by hand, or trained on.
-
-    Raises:
-        ValueError: If the architecture of the base is not known, or its tokenizer can't be saved.
+    Warns if nothing shows that the base is the one recorded: it was given by hand, or trained on.
     """
     openclip = config_for(model.clip, model.alignment.base, model.openclip_config, config)
     alignment = _as_verified(model)
@@ -129,7 +123,7 @@ def _write_openclip(clip: nn.Module, config: dict[str, Any], tokenizer: Any, fol
     config = {key: value for key, value in config.items() if key != FOLDED}
     if (mark := mark_of(clip)) is not None:
         config[FOLDED] = mark
-    (folder / OPENCLIP_CONFIG).write_text(json.dumps(config, indent=2, default=list) + "\n", encoding="utf-8")
+    (folder / OPENCLIP_CONFIG).write_bytes((json.dumps(config, indent=2, default=list) + "\n").encode())
     state = {key: value.detach().cpu().contiguous().clone() for key, value in clip.state_dict().items()}
     save_file(state, folder / OPENCLIP_WEIGHTS, metadata=as_metadata(mark))
     if tokenizer is not None:

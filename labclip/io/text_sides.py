@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -14,7 +12,8 @@ from torch import nn
 from labclip.alignment import FINGERPRINT_CAPTION, Alignment
 from labclip.checks import first_line
 from labclip.folded import check_unfolded
-from labclip.io.plain_clip import VOCABULARY
+from labclip.io.architecture import VOCABULARY
+from labclip.modes import evaluating
 from labclip.openclip import check_activation, check_base, check_fingerprint, default_tokenizer, uses_quick_gelu
 
 # Where a module keeps its last linear map on the text side, by attribute path, first match wins.
@@ -26,9 +25,10 @@ _PLACES = (
 )
 
 
-def projection_of(model: nn.Module) -> tuple[Any, str]:
+def projection_of(model: Any) -> tuple[Any, str]:
     """The module that holds the text projection, and its name there; ValueError if none is found."""
-    places = [*_PLACES, "head"] if is_text_model(model) else _PLACES
+    text_alone = of_transformers(model) and model.config.model_type.endswith("text_model")
+    places = [*_PLACES, "head"] if text_alone else _PLACES
     for place in places:
         *path, name = place.split(".")
         owner: Any = model
@@ -54,31 +54,14 @@ def of_openclip(model: Any) -> bool:
     return callable(encode) and "normalize" in inspect.signature(encode).parameters
 
 
-def is_text_model(model: Any) -> bool:
-    """Whether it is a text model alone of transformers."""
-    return of_transformers(model) and model.config.model_type.endswith("text_model")
-
-
 def text_features(model: Any, **inputs: torch.Tensor) -> torch.Tensor:
     """Unnormalised text embeddings by a model of transformers, whose releases give a tensor or an object."""
-    with torch.no_grad(), _evaluating(model):
+    with torch.no_grad(), evaluating(model):
         output = model.get_text_features(**inputs) if hasattr(model, "get_text_features") else model(**inputs)
     if isinstance(output, torch.Tensor):
         return output
     found = getattr(output, "text_embeds", None)
     return output.pooler_output if found is None else found
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """A model in evaluation mode, without dropout, and after that as it was."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def check_fits(model: Any, alignment: Alignment, tokenizer: Any) -> None:
@@ -114,7 +97,7 @@ def _caption_features(model: Any, tokenizer: Any, alignment: Alignment) -> torch
         with torch.no_grad():
             return model.encode_text(tokenizer([FINGERPRINT_CAPTION]).to(device))
     config = getattr(model.config, "text_config", model.config)
-    tokenizer = tokenizer or _tokenizer_beside(model)
+    tokenizer = tokenizer or beside(model, "AutoTokenizer")
     if tokenizer is not None:
         # To the full context, as OpenCLIP does: SigLIP's padding reaches the embedding.
         length = config.max_position_embeddings
@@ -128,14 +111,14 @@ def _caption_features(model: Any, tokenizer: Any, alignment: Alignment) -> torch
     return text_features(model, input_ids=tokens[:, : int(tokens.argmax()) + 1].to(device))
 
 
-def _tokenizer_beside(model: Any) -> Any | None:
-    """The tokenizer that lies where a model of transformers was loaded from, with no download."""
+def beside(model: Any, kind: str) -> Any | None:
+    """The "AutoTokenizer" or "AutoProcessor" that lies where a model of transformers was loaded from; no download."""
     if not (name := getattr(model, "name_or_path", "")):
         return None
-    from transformers import AutoTokenizer
+    import transformers
 
     try:
-        return AutoTokenizer.from_pretrained(name, local_files_only=True)
+        return getattr(transformers, kind).from_pretrained(name, local_files_only=True)
     except (OSError, ValueError, KeyError, ImportError):
         return None
 

@@ -13,8 +13,8 @@ from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch import nn
 
 from labclip.folded import FOLDED, mark_of
+from labclip.io.architecture import openai_weights, plain_config
 from labclip.io.folder import replacing
-from labclip.io.plain_clip import openai_weights, plain_config
 from labclip.io.text_sides import of_openclip
 
 WEIGHTS = "model.pt"

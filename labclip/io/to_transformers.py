@@ -18,9 +18,9 @@ from torch import nn
 from labclip.alignment import FINGERPRINT_CAPTION
 from labclip.checks import first_line
 from labclip.folded import as_metadata, mark_of, set_mark
+from labclip.io.architecture import VOCABULARY, openai_weights, plain_config
 from labclip.io.folder import replacing
-from labclip.io.plain_clip import VOCABULARY, openai_weights, plain_config
-from labclip.io.text_sides import of_openclip, text_features
+from labclip.io.text_sides import beside, of_openclip, text_features
 from labclip.packages import require
 from labclip.paths import CONFIG
 
@@ -173,7 +173,7 @@ def write(model: Any, base: nn.Module, tokenizer: Any, folder: str | Path) -> No
             marked.replace(path)
         if of_openclip(base):
             _save_processor(base, tokenizer, scratch)
-        elif (processor := _processor_beside(model)) is not None:
+        elif (processor := beside(model, "AutoProcessor")) is not None:
             processor.save_pretrained(scratch)
         else:
             warnings.warn(
@@ -181,15 +181,6 @@ def write(model: Any, base: nn.Module, tokenizer: Any, folder: str | Path) -> No
                 f'processor.save_pretrained("{folder}").',
                 stacklevel=5,
             )
-
-
-def _processor_beside(model: Any) -> Any | None:
-    if not (name := getattr(model, "name_or_path", "")):
-        return None
-    try:
-        return transformers_module().AutoProcessor.from_pretrained(name, local_files_only=True)
-    except (OSError, ValueError, KeyError, ImportError):
-        return None
 
 
 def _save_processor(clip: Any, tokenizer: Any, folder: Path) -> None:
@@ -206,7 +197,7 @@ def _save_processor(clip: Any, tokenizer: Any, folder: Path) -> None:
     (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False), encoding="utf-8")
     merges = sorted(tokenizer.bpe_ranks, key=tokenizer.bpe_ranks.__getitem__)
     lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
-    (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
     made = transformers.CLIPTokenizerFast.from_pretrained(str(folder), model_max_length=context)
     ours, theirs = made(FINGERPRINT_CAPTION)["input_ids"], tokenizer([FINGERPRINT_CAPTION])[0].tolist()
     if ours != theirs[: len(ours)]:

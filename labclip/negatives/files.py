@@ -13,9 +13,8 @@ from tqdm import tqdm
 from labclip.data.cleaning import clean as clean_caption
 from labclip.data.cleaning import comparable
 from labclip.data.columns import CAPTIONS, Columns
-from labclip.data.inputs import READERS, find_inputs
 from labclip.data.items import WORDS, BadRow, Item, RowReader, read_items
-from labclip.data.rows import parquet_columns, repeated_column
+from labclip.data.rows import READERS, find_inputs, parquet_columns, reader_of, repeated_column
 from labclip.data.writing import WRITABLE, RowBatch, read_batches
 from labclip.messages import printable, typed
 from labclip.negatives.choosing import Method, TrueCaptions, check_method, choose, max_words
@@ -138,7 +137,7 @@ def add(
     check_method(method, k)
     columns, known = _columns(path, column, image_column)
     caption = str(columns.caption)
-    target = _target(path, out, force=force)
+    _check_target(path, out, force=force)
     names = ["negative", *(f"negative_{number}" for number in range(2, k + 1))]
     _refuse(names, known, path.name)
     count, true_captions = _first_pass(path, columns, max_words(method), single=True)
@@ -161,8 +160,8 @@ def add(
             yield batch
             bar.update(len(batch.rows))
 
-    with whole_file(target) as part, tqdm(total=count, unit=" captions", disable=not progress) as bar:
-        WRITABLE[target.suffix.lower()](part, known, names, filled())
+    with whole_file(out) as part, tqdm(total=count, unit=" captions", disable=not progress) as bar:
+        WRITABLE[out.suffix.lower()](part, known, names, filled())
     return Counts(count, **counts)
 
 
@@ -175,7 +174,7 @@ def _columns(path: Path, column: str | None, image_column: str | None) -> tuple[
     if ending == ".parquet":
         known = list(parquet_columns(path))
     else:
-        first = next(READERS[ending](path, lambda _: True), None)
+        first = next(reader_of(path)(path, lambda _: True), None)
         if first is None:
             raise ValueError(f"{path} holds no captions.")
         if first.problem is not None:
@@ -219,16 +218,16 @@ def _sound(found: Item | BadRow) -> Item | None:
     return found
 
 
-def _target(path: Path, out: Path, *, force: bool) -> Path:
-    """Where to write, with links followed; an error where a file would be lost."""
+def _check_target(path: Path, out: Path, *, force: bool) -> None:
+    """Refuse an `out` that can't be written, or where a file would be lost."""
     if out.suffix.lower() not in WRITABLE:
         raise ValueError(f"{out} ends in {out.suffix!r}. Negatives are written as {', '.join(WRITABLE)}.")
-    target = out.resolve()
-    check_file(target)
-    if target.exists() and not force:
-        which = "is the input itself" if target.samefile(path) else "exists already"
+    check_file(out)
+    if out.exists() and not out.is_file():
+        raise ValueError(f"{out} is a pipe or a device. Name a file.")
+    if out.exists() and not force:
+        which = "is the input itself" if out.samefile(path) else "exists already"
         raise ValueError(f"{out} {which}. Name another file, or pass {typed('force=True', '--force')} to overwrite it.")
-    return target
 
 
 def _refuse(names: list[str], known: Iterable[str], where: str) -> None:

@@ -78,13 +78,7 @@ class _Canvas:
 
 
 def draw(demo: Demo, path: Path) -> Path:
-    """Write the figure of a run as a PNG file; returns its path."""
-    compose(demo).save(path, optimize=True)
-    return path
-
-
-def compose(demo: Demo) -> Image.Image:
-    """Draw a run of the demo as an RGB image 1560 pixels wide."""
+    """Write the figure of a run of the demo as a PNG file 1560 pixels wide; returns its path."""
     rows = [demo.examples[start : start + 3] for start in range(0, len(demo.examples), 3)]
     top, heading, foot = 132, 46, 236
     height = top + len(rows) * (_CARD_HEIGHT + heading + _GAP) + foot
@@ -100,7 +94,8 @@ def compose(demo: Demo) -> Image.Image:
             _card(canvas, _MARGIN + i * (_CARD + _GAP), y, example)
         y += _CARD_HEIGHT + _GAP
     _strip(canvas, y + 4, demo)
-    return canvas.image.resize((_WIDTH, height), Image.Resampling.LANCZOS)
+    canvas.image.resize((_WIDTH, height), Image.Resampling.LANCZOS).save(path, optimize=True)
+    return path
 
 
 _HEADINGS = {

@@ -221,5 +221,6 @@ Surface = Callable[[Array, Array, Array], Normal]
 
 # In the order of `SHAPES`: five solids, five plates.
 DISTANCES: tuple[Distance, ...] = (sphere, cube, cone, cylinder, ring, star, heart, cross, moon, arrow)
-SOLIDS: tuple[Surface, ...] = (sphere_normal, cube_normal, cone_normal, cylinder_normal, ring_normal)
-NORMALS: tuple[Surface | None, ...] = (*SOLIDS, *[None] * 5)
+NORMALS: tuple[Surface | None, ...] = (
+    *(sphere_normal, cube_normal, cone_normal, cylinder_normal, ring_normal), *[None] * 5,
+)  # fmt: skip

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from labclip.scenes import captions as _captions
 from labclip.scenes.renderer import Layout, draw_layout, render
-from labclip.scenes.vocabulary import COLOURS, PAIRS, SHAPES, SPLITS, HeldOutPairs
+from labclip.scenes.vocabulary import COLOURS, SHAPES, SPLITS, allowed
 
 _MOST = 5  # objects in a scene: more would not fit the text tower's 16 tokens
 
@@ -66,7 +66,7 @@ class Scenes:
         return folder / "captions.csv"
 
 
-def sample(n: int, *, seed: int = 0, split: str = "seen", n_objects: int = 2, pairs: HeldOutPairs = PAIRS) -> Scenes:
+def sample(n: int, *, seed: int = 0, split: str = "seen", n_objects: int = 2) -> Scenes:
     """Draw random scenes of the embedded world.
 
     Args:
@@ -77,7 +77,6 @@ def sample(n: int, *, seed: int = 0, split: str = "seen", n_objects: int = 2, pa
             "validation": the same with the pairs that settings were chosen on. "all": anything.
         n_objects: Objects in a scene, 1 to 5; their colours differ and their shapes differ. Captions of four and five
             are plain lists without articles. The embedded model was trained on two.
-        pairs: The held-out pairs; the default is what the embedded matrix was fitted with.
 
     Returns:
         The scenes.
@@ -90,7 +89,7 @@ def sample(n: int, *, seed: int = 0, split: str = "seen", n_objects: int = 2, pa
         >>> scenes.images.shape
         (2, 64, 64, 3)
     """
-    layout, swapped = draw_scenes(n, seed=seed, split=split, n_objects=n_objects, pairs=pairs)
+    layout, swapped = draw_scenes(n, seed=seed, split=split, n_objects=n_objects)
     rng = np.random.default_rng([seed, 0xCA97])
     right, wrong = _captions.sentences(rng, layout.colours, layout.shapes, swapped)
     return Scenes(
@@ -106,9 +105,7 @@ def sample(n: int, *, seed: int = 0, split: str = "seen", n_objects: int = 2, pa
     )
 
 
-def draw_scenes(
-    n: int, *, seed: int = 0, split: str = "seen", n_objects: int = 2, pairs: HeldOutPairs = PAIRS
-) -> tuple[Layout, NDArray[np.int64]]:
+def draw_scenes(n: int, *, seed: int = 0, split: str = "seen", n_objects: int = 2) -> tuple[Layout, NDArray[np.int64]]:
     """As `sample`, without captions and images: the layout, and the colours after a swap, [n, n_objects]."""
     _check_whole("n", n, "scenes.sample(16)", least=1)
     _check_whole("seed", seed, "scenes.sample(16, seed=0)", least=0)
@@ -123,7 +120,7 @@ def draw_scenes(
         colours = np.argsort(rng.random((2 * n, len(COLOURS))), axis=1)[:, :n_objects]
         shapes = np.argsort(rng.random((2 * n, len(SHAPES))), axis=1)[:, :n_objects]
         swapped = swap(rng, colours)
-        keep = pairs.allowed(split, colours, shapes, swapped)
+        keep = allowed(split, colours, shapes, swapped)
         parts.append((colours[keep], shapes[keep], swapped[keep]))
         found += int(keep.sum())
     colours, shapes, swapped = (np.concatenate(arrays)[:n] for arrays in zip(*parts, strict=True))

@@ -11,8 +11,9 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from labclip.checks import first_line
 from labclip.messages import typed
-from labclip.packages import require
+from labclip.packages import PARQUET, require
 
 Rows = NDArray[np.floating[Any]]
 Change = Callable[[Rows], Rows]
@@ -23,7 +24,6 @@ BLOCK_BYTES = 4 << 20
 
 _GROUP_BYTES = 8 << 20  # of a row group; larger ones are split, since a writer takes several times their size
 _COPIED = 1 << 20
-_PARQUET = "Parquet files need pyarrow", 'pip install "labclip[data]"'
 _SAFETENSORS = {"F16": "<f2", "F32": "<f4", "F64": "<f8"}
 _FLOATS = {*_SAFETENSORS, "BF16"}
 _MAX_HEADER = 100 << 20  # as safetensors itself has it
@@ -93,9 +93,9 @@ def safetensors(source: BinaryIO, target: Any, change: Change, column: str | Non
 
 def parquet(source: BinaryIO, target: Any, change: Change, column: str | None) -> None:
     """Align one column of a Parquet file: the only one of lists of floats, or the one that `column` names."""
-    pa = require("pyarrow", *_PARQUET)
-    reader = require("pyarrow.parquet", *_PARQUET)
-    require("pyarrow.compute", *_PARQUET)
+    pa = require("pyarrow", *PARQUET)
+    reader = require("pyarrow.parquet", *PARQUET)
+    require("pyarrow.compute", *PARQUET)
     try:
         with reader.ParquetFile(source, buffer_size=_COPIED, pre_buffer=False) as file:
             schema = file.schema_arrow
@@ -110,7 +110,7 @@ def parquet(source: BinaryIO, target: Any, change: Change, column: str | None) -
                 for group in range(file.num_row_groups):
                     _align_group(pa, file, group, index, change, writer)
     except pa.ArrowException as error:
-        raise ValueError(f"is not a whole Parquet file ({str(error).splitlines()[0]})") from error
+        raise ValueError(f"is not a whole Parquet file ({first_line(error)})") from error
 
 
 FORMATS: dict[str, Callable[[BinaryIO, Any, Change, str | None], None]] = {

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote
@@ -20,32 +20,21 @@ class UnwritableError(OSError):
 
 
 class Output:
-    """A file that has its name only when it is whole; hashed as it is written."""
+    """A file that is being written, hashed beside the next product."""
 
     closed = False  # as pyarrow asks
 
-    def __init__(self, target: Place, scratch: str | None, name: str) -> None:
+    def __init__(self, target: Place, file: Any, pool: ThreadPoolExecutor) -> None:
         self.size, self._digest = 0, hashlib.sha256()
-        self._pool = ThreadPoolExecutor(1)
-        self._hashed = self._pool.submit(self._digest.update, b"")
-        self.problem: OSError | None = None
-        self._target = target
-        self._temporary = None if scratch else tempfile.TemporaryDirectory(prefix="labclip-")
-        self._part = Path(scratch or self._temporary.name) / quote(name, safe="")  # type: ignore[union-attr]
-        self._file: Any = None
-
-    def __enter__(self) -> Output:
-        try:
-            self._file = self._attempt(lambda: self._part.open("wb"))
-        except OSError as error:
-            raise self._unwritable() from error
-        return self
+        self._target, self._file, self._pool = target, file, pool
+        self._hashed = pool.submit(self._digest.update, b"")
 
     def write(self, data: Any) -> int:
         """Append bytes."""
-        self._attempt(lambda: self._file.write(data))
+        with _explained(self._target):
+            self._file.write(data)
         self._hashed.result()
-        self._hashed = self._pool.submit(self._digest.update, data)  # beside the next product
+        self._hashed = self._pool.submit(self._digest.update, data)
         self.size += len(data)
         return len(data)
 
@@ -63,40 +52,39 @@ class Output:
         """How many bytes were written."""
         return self.size
 
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        try:
-            if error is None and self.problem is None:
-                self._attempt(self._finish)
-        finally:
-            with contextlib.suppress(OSError):
-                self._file.close()
-            self._pool.shutdown()
-            self._part.unlink(missing_ok=True)
-            if self._temporary is not None:
-                self._temporary.cleanup()
-            if self.problem is not None:
-                raise self._unwritable() from self.problem
 
-    def _unwritable(self) -> UnwritableError:
-        reason = self.problem and (self.problem.strerror or self.problem)
-        return UnwritableError(f"{self._target.root} can't be written ({reason})")
+@contextmanager
+def writing(target: Place, scratch: str | None, name: str) -> Iterator[Output]:
+    """What is written has the target's name when the block ends, whole or not at all.
 
-    def _finish(self) -> None:
-        self._file.flush()
-        fs, path = self._target.fs, self._target.root
-        if self._temporary is not None:
-            self._file.close()
-            fs.put_file(str(self._part), path)
-        else:
-            os.fsync(self._file.fileno())
-            self._file.close()
-            fs.makedirs(str(PurePosixPath(path).parent), exist_ok=True)
-            os.replace(self._part, path)
+    Until then it lies in `scratch`, a folder on the disk of the target, or in a temporary one, to be uploaded.
+    UnwritableError for every OSError inside, so that what is read there must raise another.
+    """
+    with _explained(target), ExitStack() as stack:
+        part = Path(
+            scratch or stack.enter_context(tempfile.TemporaryDirectory(prefix="labclip-")), quote(name, safe="")
+        )
+        stack.callback(part.unlink, missing_ok=True)
+        with part.open("wb") as file, ThreadPoolExecutor(1) as pool:
+            yield Output(target, file, pool)
+            file.flush()
+            os.fsync(file.fileno())
+        _place(part, target, uploading=scratch is None)
 
-    def _attempt(self, step: Callable[[], Any]) -> Any:
-        """Keep the error that a step of writing raises, so that it is not taken for one of reading."""
-        try:
-            return step()
-        except OSError as error:
-            self.problem = error
-            raise
+
+def _place(part: Path, target: Place, *, uploading: bool) -> None:
+    if uploading:
+        target.fs.put_file(str(part), target.root)
+    else:
+        target.fs.makedirs(str(PurePosixPath(target.root).parent), exist_ok=True)
+        os.replace(part, target.root)
+
+
+@contextmanager
+def _explained(target: Place) -> Iterator[None]:
+    try:
+        yield
+    except UnwritableError:
+        raise
+    except OSError as error:
+        raise UnwritableError(f"{target.root} can't be written ({error.strerror or error})") from error

@@ -81,14 +81,14 @@ class Shard:
 
     Attributes:
         name: Its path in the folder; of a single file its name.
-        source: URL.
-        target: URL.
+        source: Where it is.
+        target: Where it goes.
         copied: Whether it holds no embeddings.
     """
 
     name: str
-    source: str
-    target: str
+    source: Place
+    target: Place
     copied: bool = False
 
 
@@ -103,7 +103,7 @@ def find_shards(source: Place, target: Place) -> tuple[list[Shard], bool]:
     _refuse_images(source.name, source.shown)
     if fs.isfile(source.root):
         _check_endings(source, target)
-        return [_shard(source.name, source, target, single=True)], False
+        return [Shard(source.name, source, target)], False
     if not fs.isdir(source.root):
         raise FileNotFoundError(f"There is no {source.shown}. Pass a file or folder of stored text embeddings.")
     names = _names(source, "")
@@ -148,15 +148,11 @@ def _names(place: Place, folder: str) -> list[str]:
     """The files that lie directly in a folder of a place, numbers in order."""
     path = f"{place.root}/{folder}" if folder else place.root
     found = [PurePosixPath(one["name"]).name for one in place.fs.ls(path, detail=True) if one["type"] == "file"]
-    return sorted(found, key=_in_order)
+    return sorted(found, key=lambda name: [int(one) if one.isdecimal() else one for one in re.split(r"(\d+)", name)])
 
 
-def _in_order(name: str) -> list[int | str]:
-    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
-
-
-def _shard(name: str, source: Place, target: Place, *, single: bool = False, copied: bool = False) -> Shard:
-    read, written = (one.fs.unstrip_protocol(one.root if single else f"{one.root}/{name}") for one in (source, target))
+def _shard(name: str, source: Place, target: Place, *, copied: bool = False) -> Shard:
+    read, written = (Place(one.fs, f"{one.root}/{name}", one.shown) for one in (source, target))
     return Shard(name, read, written, copied)
 
 
@@ -168,6 +164,6 @@ def holders(place: Place, shards: Sequence[Shard]) -> Iterator[tuple[str, str]]:
     parts = PurePosixPath(place.root)
     for folder in list(parts.parents)[:2]:
         yield f"{folder}/_labclip{RECORD}", str(parts.relative_to(folder))
-    beside = {place_of(shard.source).beside(RECORD, is_folder=False) for shard in shards}
+    beside = {shard.source.beside(RECORD, is_folder=False) for shard in shards}
     for inside in {str(PurePosixPath(path).parent) for path in beside} if place.fs.isdir(place.root) else ():
         yield from ((path, "") for path in place.fs.ls(inside, detail=False) if path in beside)

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from labclip.messages import typed
 from labclip.paths import check_file
-from labclip.stored.output import Output
+from labclip.stored.output import writing
 from labclip.stored.places import FACTS, RECORD, UNFINISHED, Place
 
 _COMPARED = ("source", "matrix_sha256", "strength", "normalize", "column")
@@ -43,7 +43,7 @@ class Run:
             raise ValueError(f"{place.shown} is a file, but the input is a folder. Pass the path of a folder.")
         if not self._is_folder and place.is_local:
             check_file(Path(place.root))
-        started, finished = self._read(f"{self.unfinished}/{FACTS}"), self._read(self.manifest)
+        started, finished = read_record(self._fs, f"{self.unfinished}/{FACTS}"), self.finished
         if self._is_folder and not (started or finished) and self._strange():
             raise ValueError(f"{place.shown} is not empty, and this command did not write it. Pass another folder.")
         if force:
@@ -79,15 +79,17 @@ class Run:
 
     def __exit__(self, *_: object) -> None:
         """Leave what is needed to go on; nothing where nothing is done, or everything."""
-        if self.finished or not self.records():
-            self._clear()
+        over = bool(self.finished) or not self.records()
+        removed = over and self._clear()
         if self._lock is not None:
             self._lock.close()
+            if over and not removed:
+                self._clear()  # Windows removes no file that is open
 
     @property
     def finished(self) -> dict[str, Any] | None:
         """The manifest, where there is one."""
-        return self._read(self.manifest)
+        return read_record(self._fs, self.manifest)
 
     def start(self, facts: Mapping[str, Any], *, force: bool) -> None:
         """Keep what the run is of; with `force` remove first what an earlier one has written."""
@@ -103,7 +105,7 @@ class Run:
         """The files that are done, by their names."""
         found = {}
         for path in self._records():
-            if record := self._read(path):
+            if record := read_record(self._fs, path):
                 found[record["name"]] = record
         return found
 
@@ -121,24 +123,26 @@ class Run:
         """Write the manifest."""
         self._write(self.manifest, manifest)
 
-    def _clear(self) -> None:
-        """Remove the state of the run, its facts last: until then the same command goes on."""
-        facts = f"{self.unfinished}/{FACTS}"
-        with suppress(OSError):
-            for path in [one for one in self._fs.ls(self.unfinished, detail=False) if one != facts] + [facts]:
+    def _clear(self) -> bool:
+        """Remove the state of the run, or say no; its facts near the end: until then the same command goes on."""
+        last = [f"{self.unfinished}/{FACTS}", f"{self.unfinished}/lock"]
+        try:
+            paths = self._fs.ls(self.unfinished, detail=False)
+            for path in sorted(paths, key=lambda path: last.index(path) if path in last else -1):
                 self._fs.rm_file(path)
             if self._target.is_local:  # elsewhere there are no folders
                 self._fs.rmdir(self.unfinished)
-                if self._is_folder:
-                    self._fs.rmdir(self._target.root)  # where it is empty
-
-    def _read(self, path: str) -> dict[str, Any] | None:
-        return read_record(self._fs, path)
+        except OSError:
+            return False
+        with suppress(OSError):
+            if self._target.is_local and self._is_folder:
+                self._fs.rmdir(self._target.root)  # where it is empty
+        return True
 
     def _write(self, path: str, values: Mapping[str, Any]) -> None:
         """Write a JSON file, whole or not at all."""
         data = (json.dumps(values, indent=1, ensure_ascii=False) + "\n").encode()
-        with Output(Place(self._fs, path, path), self.unfinished if self._target.is_local else None, "record") as file:
+        with writing(Place(self._fs, path, path), self.unfinished if self._target.is_local else None, "record") as file:
             file.write(data)
 
 

@@ -1,8 +1,9 @@
-"""One file of stored embeddings, aligned: read in blocks, multiplied in float32, written in its own dtype."""
+"""Files of stored embeddings, aligned one by one, and the engines that share them out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -13,16 +14,19 @@ import torch.nn.functional as F
 
 from labclip.alignment import Alignment
 from labclip.messages import typed
+from labclip.packages import connected_ray
 from labclip.stored.formats import FORMATS, Rows, copied
-from labclip.stored.output import Output
-from labclip.stored.places import Shard, place_of, version_of
+from labclip.stored.output import UnwritableError, writing
+from labclip.stored.places import Shard, version_of
 
 _SHOWN = 5  # rows that a message names
 
 
 @dataclass(frozen=True)
 class Work:
-    """What is done to each shard; it can be sent to another process.
+    """What is done to each shard: read in blocks, multiplied in float32, written in its own dtype.
+
+    It can be sent to another process.
 
     Attributes:
         alignment: The alignment, at its strength.
@@ -37,28 +41,29 @@ class Work:
     column: str | None
     scratch: str | None
 
-    def __call__(self, shard: Shard, seen: Callable[[int], Any] = lambda _: None) -> dict[str, Any]:
+    def __call__(self, shard: Shard, seen: Callable[[int], Any]) -> dict[str, Any]:
         """Align a shard and give its record; `seen` is told of each block's bytes.
 
         Raises:
             ValueError: If it can't be read or aligned; the message goes on after its name.
             UnwritableError: If its target can't be written.
         """
-        source, target = place_of(shard.source), place_of(shard.target)
-        version = version_of(source)
+        source, version = shard.source, version_of(shard.source)
         rows = _Aligner(self.alignment, self.normalize, seen)
         kind = copied if shard.copied else FORMATS[PurePosixPath(source.root).suffix.lower()]
-        with Output(target, self.scratch, shard.name) as out:
+        with writing(shard.target, self.scratch, shard.name) as out:
             try:
                 with source.fs.open(source.root, "rb") as file:
                     kind(file, out, rows, self.column)
+            except UnwritableError:
+                raise
             except OSError as error:
-                if out.problem is not None:
-                    raise
                 raise ValueError(f"can't be read ({error.strerror or error})") from error
             rows.check()
-        record = {"name": shard.name, "rows": None if shard.copied else rows.count, "bytes": out.size}
-        return record | {
+        return {
+            "name": shard.name,
+            "rows": None if shard.copied else rows.count,
+            "bytes": out.size,
             "sha256": out.sha256(),
             "source_bytes": source.fs.size(source.root),
             "version": version,
@@ -129,3 +134,59 @@ class _Aligner:
     def _named(self, rows: list[int]) -> str:
         more = f" and {len(rows) - _SHOWN:,} more" if len(rows) > _SHOWN else ""
         return f"{', '.join(f'{row:,}' for row in rows[:_SHOWN])}{more} (from 0, of {self.count:,})"
+
+
+Outcome = tuple[Shard, dict[str, Any] | str]
+"""A shard with its record, or with what is wrong with it."""
+
+Engine = Callable[[Work, Sequence[Shard], Callable[[int], Any]], Iterable[Outcome]]
+"""What aligns shards; the last argument is told of bytes that are done.
+
+UnwritableError if a target can't be written, which ends the run.
+"""
+
+
+def in_turn(work: Work, shards: Sequence[Shard], seen: Callable[[int], Any]) -> Iterator[Outcome]:
+    """Align shards one after the other in this process, whose threads each product uses."""
+    for shard in shards:
+        try:
+            yield shard, work(shard, seen)
+        except ValueError as error:
+            yield shard, str(error)
+
+
+def over_ray(work: Work, shards: Sequence[Shard], seen: Callable[[int], Any]) -> Iterator[Outcome]:
+    """Align shards with Ray Data, a task for each, on the cluster of RAY_ADDRESS or else on this machine."""
+    connected_ray()
+    from ray import data
+
+    data.DataContext.get_current().enable_progress_bars = False
+
+    def align(row: dict[str, Any]) -> dict[str, Any]:
+        done = 0
+
+        def count(size: int) -> None:
+            nonlocal done
+            done += size
+
+        found: dict[str, Any] = {"record": None, "problem": None, "unwritable": None}
+        try:
+            found["record"] = json.dumps(work(shards[row["item"]], count))
+        except UnwritableError as error:
+            found["unwritable"] = str(error)
+        except ValueError as error:
+            found["problem"] = str(error)
+        return {"item": row["item"], "bytes": done, **found}
+
+    if not shards:
+        return
+    rows = [{"item": number} for number in range(len(shards))]
+    for row in data.from_items(rows, override_num_blocks=len(rows)).map(align).iter_rows():
+        if row["unwritable"]:
+            raise UnwritableError(row["unwritable"])
+        seen(row["bytes"])
+        yield shards[row["item"]], row["problem"] or json.loads(row["record"])
+
+
+ENGINES: dict[str, Engine] = {"local": in_turn, "ray": over_ray}
+"""Engines by their names; the first is the default."""

@@ -15,11 +15,10 @@ from labclip.io.folder import matrix_sha256
 from labclip.io.names import name_of
 from labclip.messages import typed
 from labclip.packages import versions_of
-from labclip.stored.engines import ENGINES, Engine
 from labclip.stored.output import UnwritableError
 from labclip.stored.places import Place, Shard, find_shards, holders, place_of, version_of
 from labclip.stored.run import Run, described, read_record
-from labclip.stored.shards import Work
+from labclip.stored.shards import ENGINES, Engine, Work
 
 FORMAT_VERSION = 1
 _SHOWN = 3  # files that a message names
@@ -158,16 +157,15 @@ def _is_done(record: dict[str, Any] | None, shard: Shard) -> bool:
     """Whether a shard was written of the file that is there now, and still is."""
     if record is None:
         return False
-    source, target = place_of(shard.source), place_of(shard.target)
-    there = target.fs.isfile(target.root) and target.fs.size(target.root) == record["bytes"]
-    return there and record["version"] == version_of(source)
+    fs, path = shard.target.fs, shard.target.root
+    return fs.isfile(path) and fs.size(path) == record["bytes"] and record["version"] == version_of(shard.source)
 
 
 def _check_apart(source: Place, target: Place, shards: Sequence[Shard]) -> None:
     """Refuse with ValueError a target that is the source, or one of its files."""
     real = os.path.realpath if source.is_local and target.is_local else str
-    inputs = {real(place_of(shard.source).root) for shard in shards} | {real(source.root)}
-    if any(real(path) in inputs for path in (target.root, *(place_of(shard.target).root for shard in shards))):
+    inputs = {real(shard.source.root) for shard in shards} | {real(source.root)}
+    if any(real(path) in inputs for path in (target.root, *(shard.target.root for shard in shards))):
         raise ValueError(f"{target.shown} is the input itself. Pass another path to write to.")
 
 

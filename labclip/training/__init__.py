@@ -1,6 +1,7 @@
 """Fitting a matrix: `fit`, its result, splits that do not leak, and full fine-tuning to compare with.
 
-Embeddings come from `labclip.features`.
+`fitting` puts it together: `rows` read features, `splits` holds some out, `batches` draws, `objective` is the loss,
+`trainer` the loop, `frontier` and `change` what it gains and costs. Embeddings come from `labclip.features`.
 """
 
 from labclip.training.combinations import Split, find_combinations, split_combinations

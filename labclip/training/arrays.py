@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,25 +22,18 @@ Fit = TypeVar("Fit", bound=Callable[..., Any])
 
 
 def takes_arrays(fit: Fit) -> Fit:
-    """A `fit` that also takes image, text and negative embeddings, or a feature folder's path, in place of features."""
+    """A `fit` that also takes image, text and negative embeddings in place of features."""
 
     @functools.wraps(fit)
     def call(*args: Any, **named: Any) -> Any:
-        if args:
-            args = (_opened(args[0]), *args[1:])
-        if "features" in named:
-            named["features"] = _opened(named["features"])
-        if "validation" in named:
-            named["validation"] = _opened(named["validation"])
-        if isinstance(retain := named.get("retain"), Mapping):
-            named["retain"] = {name: _opened(one) for name, one in retain.items()}
-        if (args and isinstance(args[0], Features)) or not (args or _FIELDS.keys() & named.keys()):
+        takes_features = isinstance(args[0], Features | str | Path) if args else not _FIELDS.keys() & named.keys()
+        if takes_features:
             return fit(*args, **named)
         given = dict(zip(_PARTS[:3], args, strict=False))
         given |= {_FIELDS[name]: named.pop(name) for name in _FIELDS if name in named}
         typed = [_typed(given)]
         validation = named.get("validation")
-        if validation is not None and not isinstance(validation, Features | Split):
+        if validation is not None and not isinstance(validation, Features | Split | str | Path):
             parts = _parts("validation", validation, _PARTS)
             typed.append(f"validation={_typed(parts)}")
             named["validation"] = Features.from_arrays(**parts)
@@ -58,11 +51,6 @@ def takes_arrays(fit: Fit) -> Fit:
         return fit(Features.from_arrays(**given), *args[3:], **named)
 
     return call  # type: ignore[return-value]
-
-
-def _opened(given: Any) -> Any:
-    """The features of a folder where a path is given; anything else as it is."""
-    return Features.load(given) if isinstance(given, str | Path) else given
 
 
 def _parts(name: str, given: Any, fields: Sequence[str]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
 
@@ -30,6 +30,7 @@ from labclip.training.rows import Data, read_data
 from labclip.training.splits import Sides, check_features, split
 from labclip.training.trainer import State, calibrated, check_checkpoint, progress_bar, train
 
+T = TypeVar("T")
 _SCALED_ON = 20_000  # captions, more or less
 
 
@@ -106,10 +107,8 @@ def fit(
         raise ValueError(f"{typed('keep', '--keep')} is {keep!r}. Pass a share of 1, for example 0.99.")
     if not isinstance(retain, Mapping | None) or not all(isinstance(name, str) and name for name in retain or ()):
         raise ValueError('retain is not a dict of features by name. Pass for example retain={"flickr": features}.')
-    # `takes_arrays` has opened the folders.
-    features, validation = cast(Features, features), cast("Features | Split | None", validation)
-    retain = cast("Mapping[str, Features] | None", retain)
-    others = {name: (f"retain[{name!r}]", one) for name, one in (retain or {}).items()}
+    features, validation = _opened(features), _opened(validation)
+    others = {name: (f"retain[{name!r}]", _opened(one)) for name, one in (retain or {}).items()}
     held_out = {} if validation is None or isinstance(validation, Split) else {"validation": validation}
     check_features({"features": features, **held_out, **dict(others.values())})
     seed, where, ranks = checked_whole("seed", seed), _device(device), Ranks.here()
@@ -148,6 +147,11 @@ def fit(
             fits.append(_Fitted(matrix, float(state.parameters["log_scale"]), weights, points, state.history))
     record = {"recipe": recipe, "objective": name, "seed": seed, "keep": keep}
     return _result(fits, batches, own, (features, held_features), record, sides)
+
+
+def _opened(given: T | str | Path) -> T | Features:
+    """The features of a folder where a path is given; anything else as it is."""
+    return Features.load(given) if isinstance(given, str | Path) else given
 
 
 class _Fitted(NamedTuple):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from dataclasses import dataclass, replace
 from typing import Any
 
 from labclip.checks import checked_number, checked_whole
-from labclip.messages import option
+from labclip.messages import nearest, option
 from labclip.training.objective import Weights
 
 _STEPS = 1000
@@ -85,10 +84,8 @@ def settings_of(
 ) -> Settings:  # fmt: skip
     """The settings of a recipe with some of them changed, a weight in all candidates; None changes nothing."""
     if recipe not in RECIPES:
-        near = difflib.get_close_matches(str(recipe), RECIPES, n=1)
         raise ValueError(
-            f"There is no recipe {recipe!r}.{f' Did you mean {near[0]!r}?' if near else ''} "
-            f"The recipes: {', '.join(RECIPES)}."
+            f"There is no recipe {recipe!r}.{nearest(str(recipe), RECIPES)} The recipes: {', '.join(RECIPES)}."
         )
     given = {key: value for key, value in changes.items() if value is not None}
     for name, least in (("epochs", 1), ("batch_size", 2), ("hard_negatives", 0), ("rank", 1)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import islice
 from typing import Any, NamedTuple
@@ -149,16 +149,15 @@ def _check_apart(data: Data, held: Data, features: Features, validation: Feature
     twice = (first < len(ours)).nonzero().flatten()
     if not len(twice):
         return
-    pairs = list(zip(theirs[twice].tolist(), ours[first[twice]].tolist(), strict=True))
-    shown = [
+    told = (
         f"validation image {one}{_name(validation, 'image', one)} is image {other}"
         f"{_name(features, 'image', other)} of the fit"
-        for one, other in pairs[:_SHOWN]
-    ] + [f"and {len(pairs) - _SHOWN} more"] * (len(pairs) > _SHOWN)
+        for one, other in zip(theirs[twice].tolist(), ours[first[twice]].tolist(), strict=True)
+    )
     option = typed("validation", "--validation")
     raise ValueError(
-        f"{len(pairs)} of the {len(theirs)} validation images are among those of the fit: {', '.join(shown)}. Pass "
-        f"{option} of other images, or leave {option} out to hold some of the fit's images out."
+        f"{len(twice)} of the {len(theirs)} validation images are among those of the fit: {_some(told, len(twice))}. "
+        f"Pass {option} of other images, or leave {option} out to hold some of the fit's images out."
     )
 
 
@@ -169,18 +168,22 @@ def _check_captions(data: Data, held: Data, features: Features, validation: Feat
     leaked = (right < len(wrong)).nonzero().flatten()
     if not len(leaked):
         return
-    pairs = zip(held.captions[leaked].tolist(), negatives[right[leaked], 0].tolist(), strict=True)
-    shown = [
+    told = (
         f"held-out caption {one}{_name(validation, 'caption', one)} is a negative of caption {other}"
         f"{_name(features, 'caption', other)}"
-        for one, other in islice(pairs, _SHOWN)
-    ] + [f"and {len(leaked) - _SHOWN} more"] * (len(leaked) > _SHOWN)
+        for one, other in zip(held.captions[leaked].tolist(), negatives[right[leaked], 0].tolist(), strict=True)
+    )
     raise ValueError(
         f"{len(leaked)} of the {len(held.captions)} held-out captions are among the negatives of the fit, which learns "
-        f"that they are wrong: {', '.join(shown)}. Leave them out; or leave {typed('validation', '--validation')} out, "
-        f"to hold out some of the fit's images that share no caption with the rest; or split by combination: "
+        f"that they are wrong: {_some(told, len(leaked))}. Leave them out; or leave "
+        f"{typed('validation', '--validation')} out, to hold out some of the fit's images that share no caption with "
+        f"the rest; or split by combination: "
         f"{typed('labclip.training.split_combinations', '--split combinations')}."
     )
+
+
+def _some(told: Iterable[str], count: int) -> str:
+    return ", ".join([*islice(told, _SHOWN), *([f"and {count - _SHOWN} more"] if count > _SHOWN else [])])
 
 
 def _name(features: Features, kind: str, row: int) -> str:

@@ -7,8 +7,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,8 @@ from safetensors.torch import save
 from tqdm import tqdm
 
 from labclip.messages import typed
+from labclip.modes import one_thread
+from labclip.paths import check_folder
 from labclip.training.batches import Batches
 from labclip.training.objective import (
     Batch,
@@ -107,8 +108,7 @@ def write_checkpoint(folder: Path, state: State, fingerprint: str) -> None:
 def check_checkpoint(folder: Path, fingerprint: str) -> tuple[dict[str, Any], dict[str, torch.Tensor]] | None:
     """What a folder's checkpoint holds; None where there is none. One of another fit or a damaged one is an error."""
     path = folder / CHECKPOINT
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is a file. Pass a folder as checkpoint.")
+    check_folder(folder)
     if not path.exists():
         return None
     try:
@@ -124,20 +124,9 @@ def check_checkpoint(folder: Path, fingerprint: str) -> tuple[dict[str, Any], di
     return record, tensors
 
 
-@contextmanager
-def few_threads(batches: Batches) -> Iterator[None]:
-    """One thread for torch while the products of a step are small, then as many as before.
-
-    Threads wait for each other after every product. Where another process has their processor, that wait is a hundred
-    times as long as a small product takes.
-    """
-    before = torch.get_num_threads()
-    small = batches.device.type == "cpu" and batches.size * batches.data.dim**2 <= _SMALL
-    torch.set_num_threads(1 if small else before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+def few_threads(batches: Batches) -> AbstractContextManager[None]:
+    """One thread for torch while the products of a step are small."""
+    return one_thread(batches.device.type == "cpu" and batches.size * batches.data.dim**2 <= _SMALL)
 
 
 def _resume(state: State, folder: Path, fingerprint: str) -> None:

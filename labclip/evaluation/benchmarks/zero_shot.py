@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import open_clip
 
-from labclip.data.archives import tar_rows
 from labclip.data.entries import one_of
 from labclip.data.images import ImageSource
+from labclip.data.rows import tar_rows
 from labclip.evaluation.sources import Benchmark, Sources
 from labclip.evaluation.tasks import NONE, Classification, Task
 from labclip.jsonfile import read_json

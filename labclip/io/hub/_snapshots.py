@@ -67,7 +67,8 @@ def snapshot(
                 raise
             logger.warning("Taking %s from the cache: %s", repo_id, error)
             return verified(cached)
-        names = _chosen(listed, files)
+        first = [name for name in files or () if name in listed][:1]
+        names = first if files else sorted(filter(WANTED.fullmatch, listed))
         if not names:
             lacks = " or ".join(files) if files else "model.safetensors and config.json"
             raise FileNotFoundError(
@@ -85,12 +86,6 @@ def snapshot(
                     scan_cache_dir(cache).delete_revisions(commit).execute()
             raise
         return _named(repo_id, revision, folder, names[0], access)
-
-
-def _chosen(listed: Sequence[str], files: Sequence[str] | None) -> list[str]:
-    if files is None:
-        return sorted(name for name in listed if WANTED.fullmatch(name))
-    return [name for name in files if name in listed][:1]
 
 
 def _not_cached(repo_id: str, revision: str, files: Sequence[str] | None, cache: Path) -> FileNotFoundError:

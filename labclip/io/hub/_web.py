@@ -16,16 +16,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from labclip._version import __version__
 from labclip.io.hub._access import DEFAULT, Access
 from labclip.io.hub._errors import CacheError, cache_errors, first_sentence
 from labclip.io.hub._snapshots import snapshot
+from labclip.io.published import Published
 from labclip.messages import typed
-
-if TYPE_CHECKING:
-    from labclip.io.published import Published
 
 MAX_WEIGHTS_BYTES = 20_000_000_000
 """Cap on a weights file: the largest that OpenCLIP names at an address has 3.5 GB."""

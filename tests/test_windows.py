@@ -1,0 +1,253 @@
+"""What is different on Windows, simulated on any system: paths, open files, consoles with few characters, line ends."""
+
+import csv
+import io
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path, PureWindowsPath
+
+import click
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from huggingface_hub import file_download
+
+import labclip
+from labclip import LABCLIP, Alignment, Features, cli, scenes
+from labclip.data.located import DataFiles, leads_out
+from labclip.features.folder import sample_sha256
+from labclip.paths import whole_file
+
+
+def run(*arguments, code=0):
+    done = CliRunner().invoke(cli.main, [str(argument) for argument in arguments])
+    assert done.exit_code == code, done.output
+    return done
+
+
+def held():
+    """The files that this process has open or mapped."""
+    open_files = [os.readlink(one.path) for one in os.scandir("/proc/self/fd") if os.path.exists(one.path)]
+    maps = Path("/proc/self/maps").read_text().splitlines()
+    return {*open_files, *(line.split(maxsplit=5)[5] for line in maps if "/" in line)}
+
+
+@pytest.fixture
+def open_files_stay(monkeypatch):
+    """A file that is open or mapped can't be removed, replaced or renamed."""
+    if not os.path.exists("/proc/self/maps"):
+        pytest.skip("needs Linux's list of open files")
+
+    def refuse_held(name):
+        real = getattr(os, name)
+
+        def call(*paths, **folders):
+            inside = os.readlink(f"/proc/self/fd/{folders['dir_fd']}") if folders.get("dir_fd") else ""
+            for path in paths:
+                if os.path.realpath(os.path.join(inside, path)) in held():
+                    raise PermissionError(13, "used by another process", os.fspath(path))
+            return real(*paths, **folders)
+
+        return call
+
+    for name in ("replace", "rename", "unlink", "remove"):
+        monkeypatch.setattr(os, name, refuse_held(name))
+
+
+def test_the_simulation_refuses_what_windows_refuses(open_files_stay, tmp_path):
+    path = tmp_path / "file.npy"
+    np.save(path, np.zeros(3))
+    mapped = np.load(path, mmap_mode="r")
+    with pytest.raises(PermissionError):
+        path.unlink()
+    del mapped
+    with path.open("rb"), pytest.raises(PermissionError):
+        path.replace(tmp_path / "other.npy")
+    with path.open("rb"), pytest.raises(PermissionError):
+        shutil.rmtree(tmp_path)
+    path.unlink()
+
+
+def test_what_was_loaded_from_a_folder_is_saved_into_it_again(open_files_stay, tmp_path):
+    LABCLIP.from_pretrained("scenes").save_pretrained(tmp_path / "model")
+    model = LABCLIP.from_pretrained(tmp_path / "model")
+    model.save_pretrained(tmp_path / "model")
+    alignment = Alignment.from_pretrained(tmp_path / "model")
+    alignment.save_pretrained(tmp_path / "model")
+    assert LABCLIP.from_pretrained(tmp_path / "model").encode_text("a red cube").shape == (1, 256)
+
+
+def test_features_are_made_again_once_nobody_has_them_open(open_files_stay, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    scenes.sample(3, seed=0).save("scenes")
+    command = (
+        "embed",
+        "-q",
+        "--model",
+        "scenes",
+        "--captions",
+        "scenes/captions.csv",
+        "--images",
+        "scenes",
+        "features",
+    )
+    run(*command)
+    features = Features.load("features")
+    message = run(*command, "--force", code=2).stderr
+    assert "can't be used (used by another process). Pass a path that you may read and write, or close" in message
+    del features
+    run(*command, "--force")
+    assert len(Features.load("features").texts) == 3
+
+
+@pytest.mark.parametrize("name", ["text_emb", "texts.npy"])
+def test_a_finished_transform_leaves_nothing_of_the_run(open_files_stay, tmp_path, name):
+    rows = np.random.default_rng(0).standard_normal((6, 256)).astype(np.float32)
+    source = tmp_path / "in" / name
+    file = source if source.suffix else source / "0.npy"
+    file.parent.mkdir(parents=True)
+    np.save(file, rows)
+    (tmp_path / "out").mkdir()
+    for _ in range(2):
+        labclip.transform(source, tmp_path / "out" / name, "scenes", force=True, progress=False)
+        left = [path.name for path in (tmp_path / "out").rglob("*unfinished*")]
+        assert left == []
+
+
+def test_a_file_that_is_open_elsewhere_stays_whole(open_files_stay, tmp_path):
+    path = tmp_path / "report.csv"
+    path.write_text("old")
+    said = pytest.raises(PermissionError, match=r"report.csv can't be written \(used by another process\)")
+    with path.open(), said, whole_file(path) as part:
+        part.write_text("new")
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["report.csv"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("/etc/passwd", "\\secret.png", "D:secret.png", "D:\\a.png", "\\\\server\\share\\a.png"),
+        *("..\\a.png", "a/../../b.png", ".", ""),
+    ],
+)
+def test_a_name_in_a_table_does_not_lead_out_of_the_folder(name):
+    assert leads_out(PureWindowsPath("C:/images"), name)
+
+
+@pytest.mark.parametrize(
+    "name", ["a.png", "train\\a.png", "train/a.png", "C:a.png", "C:\\images\\a.png", "c:/IMAGES/a.png"]
+)
+def test_names_of_windows_inside_the_folder_are_taken(name):
+    assert not leads_out(PureWindowsPath("C:/images"), name)
+
+
+def test_a_relative_folder_takes_absolute_names_in_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("images").mkdir()
+    files = DataFiles(None, Path("images"))
+    assert files.path_of(str(tmp_path / "images" / "a.png"), "row 1") == tmp_path / "images" / "a.png"
+    with pytest.raises(ValueError, match="leads out of images"):
+        files.path_of(str(tmp_path / "a.png"), "row 1")
+
+
+def test_a_folder_that_is_called_dev_is_no_device(tmp_path, monkeypatch):
+    # On Windows C:\dev is a usual place for work.
+    monkeypatch.setattr(Path, "absolute", lambda self: PureWindowsPath("C:/dev/work") / self.name)
+    monkeypatch.setattr("labclip.paths.check_file", lambda path: None)
+    with whole_file(tmp_path / "out.csv") as part:
+        assert part != tmp_path / "out.csv"
+        part.write_text("whole")
+    assert (tmp_path / "out.csv").read_text() == "whole"
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "cp437"])
+def test_a_console_that_knows_few_characters_shows_the_others_escaped(encoding, tmp_path):
+    said = "R² of 物 is 3 → 4"
+    Alignment(np.eye(2), metadata={"data": said}).save_pretrained(tmp_path)
+    done = CliRunner(charset=encoding).invoke(cli.main, ["info", str(tmp_path)])
+    assert done.exit_code == 0
+    assert f"data: {said.encode(encoding, 'backslashreplace').decode(encoding)}\n" in done.stdout
+
+
+def test_help_is_plain_for_every_console():
+    for name, command in cli.main.commands.items():
+        assert command.get_help(click.Context(command, info_name=name)).isascii()
+
+
+def test_a_command_runs_where_files_are_written_in_a_code_page(tmp_path):
+    (tmp_path / "c.csv").write_text("caption\n物 red cube and a blue sphere → so\n", encoding="utf-8")
+    environment = {
+        **os.environ,
+        "PYTHONIOENCODING": "cp1252",
+        "PYTHONUTF8": "0",
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+    command = [
+        sys.executable,
+        "-m",
+        "labclip",
+        "negatives",
+        "c.csv",
+        "out.csv",
+        "--method",
+        "swap",
+        "--attributes",
+        "a.txt",
+    ]
+    (tmp_path / "a.txt").write_text("red\nblue\n", encoding="utf-8")
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert row["negative"] == "物 blue cube and a red sphere → so"
+
+
+def test_folders_have_the_same_bytes_on_every_system(tmp_path, monkeypatch):
+    real = io.open
+
+    def on_windows(file, mode="r", buffering=-1, encoding=None, errors=None, newline=None, **more):
+        newline = "\r\n" if newline is None and mode in ("w", "x", "a") else newline
+        return real(file, mode, buffering, encoding, errors, newline, **more)
+
+    monkeypatch.setattr(io, "open", on_windows)
+    (tmp_path / "file.txt").write_text("1\n")
+    assert (tmp_path / "file.txt").read_bytes() == b"1\r\n"
+    LABCLIP.from_pretrained("scenes").save_pretrained(tmp_path / "model")
+    Features.from_arrays(images=np.eye(2), texts=np.eye(2)).save(tmp_path / "features")
+    texts = [path for path in (tmp_path / "model").iterdir() if path.suffix in (".json", ".md")]
+    for path in (*texts, tmp_path / "features" / "manifest.json"):
+        assert b"\r" not in path.read_bytes(), path.name
+
+
+def test_rows_far_down_are_sampled_where_integers_have_32_bits(monkeypatch):
+    # As NumPy before 2.0 has them on Windows.
+    real = np.arange
+    monkeypatch.setattr(np, "arange", lambda *bounds, dtype=np.int32, **more: real(*bounds, dtype=dtype, **more))
+    asked = []
+
+    class Rows:
+        def __len__(self):
+            return 50_000_000
+
+        def __getitem__(self, rows):
+            asked.extend(rows.tolist())
+            return np.zeros(len(rows))
+
+    sample_sha256(Rows())
+    assert asked == sorted(asked)
+    assert (asked[0], asked[-1]) == (0, 49_999_999)
+
+
+def test_a_cache_without_links_is_fetched_once_and_serves_offline(hub, tmp_path, monkeypatch):
+    monkeypatch.setattr(file_download, "are_symlinks_supported", lambda cache_dir=None: False)
+    Alignment.from_pretrained("scenes").save_pretrained(tmp_path / "alignment")
+    hub.add_folder("org/name", tmp_path / "alignment")
+    first = Alignment.from_pretrained("org/name")
+    assert not [path for path in hub.cache.rglob("*") if path.is_symlink()]
+    asked = len(hub.requests)
+    again = Alignment.from_pretrained("org/name", local_files_only=True)
+    assert len(hub.requests) == asked
+    assert np.array_equal(first.matrix, again.matrix)
