@@ -4,10 +4,11 @@ VENV   ?= .venv
 BIN    := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 LOWEST := .venv-lowest
 OTHERS := .venv-libraries
+PAGE   := .venv-browser
 FLOORS := .venv-floors
 WHEEL  := .venv-wheel
 
-.PHONY: demo test slow lowest floors libraries check format lint types docs bench results weights push wheel clean
+.PHONY: demo test slow lowest floors libraries browser check format lint types docs bench results weights push wheel clean
 
 demo: $(VENV)/.installed  ## the finding and its repair, with a figure
 	$(BIN)/labclip demo
@@ -28,6 +29,9 @@ floors: $(FLOORS)/.dev  ## the tests with the lowest versions that pyproject.tom
 libraries: $(OTHERS)/.dev  ## base and matrix on one index, in the libraries that people search with; what runs on Ray
 	$(OTHERS)/bin/python -m pytest -m libraries tests/test_libraries.py tests/test_examples.py
 	$(OTHERS)/bin/python -m pytest -m "ray or libraries" tests/test_stored.py tests/test_features_ray.py
+
+browser: $(PAGE)/.dev  ## the page of `labclip app` in chromium, which it looks for in CHROMIUM or /usr/bin/chromium
+	$(PAGE)/bin/python -m pytest -m browser tests/test_app_browser.py
 
 check: format lint types test docs  ## what a change must pass
 
@@ -109,5 +113,12 @@ $(OTHERS)/.dev: pyproject.toml
 	$(OTHERS)/bin/python -m pip install --quiet --editable . --group libraries
 	@touch $@
 
+$(PAGE)/.dev: pyproject.toml
+	$(PYTHON) -m venv $(PAGE)
+	$(PAGE)/bin/python -m pip install --quiet --upgrade pip
+	$(PAGE)/bin/python -m pip install --quiet --editable . --group browser
+	@touch $@
+
 clean:
-	rm -rf $(VENV) $(LOWEST) $(FLOORS) $(OTHERS) $(WHEEL) dist build docs/_build .pytest_cache .ruff_cache .mypy_cache .benchmarks
+	rm -rf $(VENV) $(LOWEST) $(FLOORS) $(OTHERS) $(PAGE) $(WHEEL) dist build docs/_build
+	rm -rf .pytest_cache .ruff_cache .mypy_cache .benchmarks

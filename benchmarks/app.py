@@ -46,6 +46,7 @@ def median(page, place, field, captions, button=""):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--screenshot", type=Path, help="Of the tab Compare, as a PNG file.")
     parser.add_argument("--port", type=int, default=7899)
     given = parser.parse_args()
     command = [sys.executable, "-m", "labclip", "app", "--port", str(given.port)]
@@ -56,10 +57,12 @@ def main():
         found = {"start": round(time.monotonic() - began, 1), "load": round(os.getloadavg()[0], 1)}
         found["start_processor"] = round(sum(map(int, spent)) / os.sysconf("SC_CLK_TCK"), 1)
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page()
+        page = browser.new_page(viewport={"width": 1280, "height": 660})
         page.goto(address)
         page.wait_for_selector("#compared li")
         page.wait_for_timeout(1000)
+        if given.screenshot:
+            page.screenshot(path=given.screenshot)
         found["caption"] = median(page, "#compared", "textarea", CAPTIONS)
         page.get_by_role("tab", name="Search").click()
         page.wait_for_selector("#found li")

@@ -194,6 +194,20 @@ def shuffling():
     return table(("what", "captions/s", "aim", "have none"), rows)
 
 
+def serving():
+    """What `benchmarks/app.py` wrote, beside the aims on two free cores."""
+    found = read("benchmarks/app.json")
+    aims = {
+        "start": ("until the page can be opened", 12),
+        "start_processor": ("of it processor time", ""),
+        "caption": ("a changed caption", 0.3),
+        "search": ("a search over 500 scenes", 0.5),
+    }
+    rows = [(what, f"{found[key]:g}", str(aim)) for key, (what, aim) in aims.items()]
+    told = f"{found['cores']} cores, with {found['load']:g} processes waiting for them when it started:"
+    return f"{told}\n\n{table(('what', 'seconds', 'aim'), rows)}"
+
+
 def embedding():
     """What `benchmarks/features.py` wrote."""
     rows = [(row["what"], f"{row['ratio']:.2f}", str(row["aim"])) for row in read("benchmarks/features.json")]
@@ -384,6 +398,7 @@ PARTS = {
     "finetuned": finetuned,
     "shuffling": shuffling,
     "embedding": embedding,
+    "serving": serving,
     "evaluating": lambda: ratios("evaluation.json"),
     "scaled": scaled,
     "embedded": embedded,

@@ -80,7 +80,7 @@ def _compare(page: Any, answers: Answers) -> None:
             shown = gr.HTML(elem_id="shown")
             another = gr.Button("Another scene")
             image = gr.Image(
-                label="Your own image", sources=["upload", "clipboard"], height=150, buttons=[], elem_id="own"
+                label="Your own image", sources=["upload", "clipboard"], height=170, buttons=[], elem_id="own"
             )
         with gr.Column(scale=3, min_width=300):
             captions = gr.Textbox(label="Captions, one a line", lines=3, max_lines=8)
@@ -138,8 +138,8 @@ def _search(tab: Any, answers: Answers) -> None:
         go = gr.Button("Search", variant="primary", scale=1, min_width=120, elem_id="go")
     found = gr.HTML(elem_id="found")
     with gr.Accordion("Search your own images", open=False):
-        files = gr.File(label="Images, or a zip of them", file_count="multiple", height=150, elem_id="images")
-        folder = gr.File(label="A folder of images", file_count="directory", height=150, elem_id="folder")
+        files = gr.File(label="Images, or a zip of them", file_count="multiple", height=170, elem_id="images")
+        folder = gr.File(label="A folder of images", file_count="directory", height=170, elem_id="folder")
         back = gr.Button(f"Back to the {SCENES} scenes")
         status = gr.HTML(markup.note(f"{SCENES} rendered scenes are searched."), elem_id="indexed")
 
@@ -191,9 +191,9 @@ def _fit(answers: Answers) -> None:
     source = gr.Radio([_SCENES, _OWN], value=_SCENES, label="Fit on")
     count = gr.Slider(500, DRAWN, 2000, step=500, label="Scenes")
     with gr.Column(visible=False) as own:
-        table = gr.File(label=f"Captions with a column of negatives: {', '.join(TABLES)}", height=130, elem_id="table")
-        images = gr.File(label="Their images, or a zip of them", file_count="multiple", height=130, elem_id="photos")
-        folder = gr.File(label="Their images as a folder", file_count="directory", height=130)
+        table = gr.File(label=f"Captions with negatives ({', '.join(TABLES)})", height=170, elem_id="table")
+        images = gr.File(label="Their images, or a zip of them", file_count="multiple", height=170, elem_id="photos")
+        folder = gr.File(label="Their images as a folder", file_count="directory", height=170)
         clean = gr.Checkbox(label="Clean captions and negatives alike (for shuffled negatives)")
         named, counted = gr.HTML(elem_id="named"), gr.HTML(elem_id="counted")
     run, cancel = _buttons("Fit")
