@@ -95,11 +95,12 @@ def test_interrupted_is_130_and_says_how_to_go_on(monkeypatch, tmp_path):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("labclip.cli.embed.open_model", interrupt)
-    out = tmp_path / "a folder"
-    said = run("embed", "--model", "scenes", "--captions", "a.csv", out, code=130).stderr
+    out, captions = tmp_path / "a folder", tmp_path / "a.csv"
+    captions.write_text("image,caption\n")
+    said = run("embed", "--model", "scenes", "--captions", captions, out, code=130).stderr
     assert said == (
         "\nInterrupted. What was embedded is kept, and the same command goes on from there. Type again: "
-        f"labclip embed --model scenes --captions a.csv {shlex.quote(str(out))}\n"
+        f"labclip embed --model scenes --captions {captions} {shlex.quote(str(out))}\n"
     )
 
 

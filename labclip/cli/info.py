@@ -168,7 +168,7 @@ def _lines(facts: Mapping[str, Any]) -> list[str]:
                 lines += ["", *_table(f"{label}, {source}", rows, facts["name"])]
             elif facts.get(key):
                 lines += ["", f"{label}, {source}: none in the figures recorded"] if key == "results" else []
-    if "validation" in facts.get("results", {}):
+    if "validation" in (facts.get("results") or {}):
         lines += _labelled(
             "", "On images held out of the fit, by which the strength was selected: a little flattering."
         )

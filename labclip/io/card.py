@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import reprlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from labclip.alignment import Alignment
+if TYPE_CHECKING:  # `labclip info` reads cards without torch
+    from labclip.alignment import Alignment
 
 
 def model_card(alignment: Alignment, *, name: str | None = None, about: str = "") -> str:
