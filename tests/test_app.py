@@ -8,6 +8,7 @@ import sys
 import zipfile
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -36,7 +37,7 @@ def sides():
 def answers(sides, tmp_path):
     there = tmp_path / "sessions"
     there.mkdir()
-    yield (made := Answers(sides, ["--model", "scenes"], there))
+    yield (made := Answers(sides, there, ["--model", "scenes"]))
     made.close()
     assert not list(there.iterdir())
 
@@ -282,6 +283,18 @@ def test_a_command_that_fails_says_so_itself(tmp_path):
     place.close()
 
 
+@pytest.mark.parametrize("model", [["--model", "scenes"], ["--model", "ViT-B-32", "--device", "cpu"]])
+def test_the_commands_are_labclips_own(model):
+    asked = jobs.diagnosis(model, ["--alignment", "mine"], 500) + jobs.fit(model, Path("a.csv"), Path("b"), clean=True)
+    assert [words[0] for words in asked] == ["diagnose", "embed", "fit"]
+    for name, *words in asked:
+        assert main.commands[name].make_context(name, words).params["as_json"]
+
+
+def test_a_command_that_is_killed_is_told():
+    assert jobs._told("fit", "fit:  12%|#2 |", -9).startswith("labclip fit ended with code -9.")
+
+
 def test_progress_is_read_from_the_bar(tmp_path):
     bar = b"x\rfit:  12%|#2        | 55/448 [00:03<00:21, 18.1batch/s, loss=0.9]"
     (tmp_path / "stderr").write_bytes(bar)
@@ -365,6 +378,22 @@ def test_a_model_without_a_matrix_is_told(model):
 
 
 # The command
+
+
+def test_the_command_tells_its_commands_the_same_model(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    Path("scenes").mkdir()  # the embedded model's name wins
+    LABCLIP.from_pretrained("scenes").alignment.save_pretrained("mine")
+    served = []
+    page = SimpleNamespace(serve=lambda *given, **named: served.append((given[1:], named)))
+    monkeypatch.setitem(sys.modules, "gradio", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "labclip.app.page", page)
+    shown = CliRunner().invoke(main, ["app", "--alignment", "mine", "--port", "1", "--host", "0.0.0.0"])
+    assert shown.exit_code == 0, shown.output
+    (((typed, other), named),) = served
+    assert (typed, other) == (["--model", "scenes"], ["--alignment", str(tmp_path / "mine")])
+    assert (named["name"], named["port"], named["share"]) == ("scenes with mine", 1, False)
+    assert "asks for no password" in shown.stderr
 
 
 def test_without_gradio_the_command_says_what_to_type(monkeypatch):

@@ -65,12 +65,13 @@ class Answers:
 
     Args:
         sides: The loaded model.
-        typed: What a command is told of it, for example ["--model", "scenes"].
         root: Folder of the sessions' own folders.
+        typed: What a command is told to load its base, for example ["--model", "scenes"].
+        alignment: What it is told of another matrix than the model's own, for example ["--alignment", "mine"].
     """
 
-    def __init__(self, sides: Sides, typed: Sequence[str], root: Path) -> None:
-        self.sides, self.typed, self.root = sides, typed, root
+    def __init__(self, sides: Sides, root: Path, typed: Sequence[str], alignment: Sequence[str] = ()) -> None:
+        self.sides, self.root, self.typed, self.alignment = sides, root, typed, alignment
         self.strength = min(max(sides.alignment.strength, 0.0), STRONGEST)
         self._sessions: OrderedDict[str, Session] = OrderedDict()
         self._sessions_lock, self._scenes_lock = threading.Lock(), threading.Lock()
@@ -161,7 +162,7 @@ class Answers:
 
     def diagnosis(self, session: Session, count: int) -> Iterator[str]:
         """The loaded model's diagnosis on drawn scenes, at most `DRAWN`, as it goes."""
-        yield from self._worked(session, jobs.diagnosis(self.typed, min(count, DRAWN)))
+        yield from self._worked(session, jobs.diagnosis(self.typed, self.alignment, min(count, DRAWN)))
 
     def fit(self, session: Session, count: int, *, own: bool, clean: bool) -> Iterator[str]:
         """A fit on scenes, or on the session's own captions and images, as it goes."""

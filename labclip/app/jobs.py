@@ -96,11 +96,8 @@ class Workplace:
                         self._process.wait(_EVERY)
             if self._closed or self._cancelled:
                 raise ValueError(CANCELLED)
-            if self._process.returncode not in (0, 1):
-                told = (work / "stderr").read_text(errors="replace").strip().splitlines() or [
-                    "It ended without a word."
-                ]
-                raise ValueError(told[-1].removeprefix("Error: "))
+            if self._process.returncode not in (0, 1) or not (work / "stdout").stat().st_size:
+                raise ValueError(_told(words[0], _last_line(work), self._process.returncode))
 
     @property
     def work(self) -> Path:
@@ -145,11 +142,21 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH")]))}
 
 
+def _last_line(work: Path) -> str:
+    text = (work / "stderr").read_bytes()[-4000:].decode(errors="replace")
+    return next((line for line in reversed(re.split(r"[\r\n]", text)) if line.strip()), "")
+
+
+def _told(command: str, last: str, code: int) -> str:
+    """What a command that failed has said itself; one that was killed says nothing."""
+    if last.startswith("Error: "):
+        return last.removeprefix("Error: ")
+    return f"labclip {command} ended with code {code}. If memory was short, try with fewer scenes or images."
+
+
 def _step(command: str, work: Path) -> Step:
-    text = (work / "stderr").read_bytes()[-2000:].decode(errors="replace")
-    last = next((line for line in reversed(re.split(r"[\r\n]", text)) if line.strip()), "")
     curves = curves_in(work / "checkpoint")
-    if found := _BAR.match(last):
+    if found := _BAR.match(_last_line(work)):
         return Step(f"{found['what']}: {found['count']}, {found['left']} left", int(found["percent"]), curves)
     return Step(f"labclip {command} begins", None, curves)
 
@@ -163,9 +170,9 @@ def curves_in(checkpoint: Path) -> list[list[float]]:
     return curves
 
 
-def diagnosis(model: Sequence[str], scenes: int) -> list[list[str]]:
-    """The commands of a diagnosis; `model` is what to type of it, for example ["--model", "scenes"]."""
-    return [["diagnose", *model, "--scenes", str(scenes), "--out", REPORT, "--json"]]
+def diagnosis(model: Sequence[str], alignment: Sequence[str], scenes: int) -> list[list[str]]:
+    """The commands of a diagnosis; what to type of the model, for example ["--model", "scenes"], and of its matrix."""
+    return [["diagnose", *model, *alignment, "--scenes", str(scenes), "--out", REPORT, "--json"]]
 
 
 def fit(model: Sequence[str], table: Path, images: Path, *, clean: bool) -> list[list[str]]:

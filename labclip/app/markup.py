@@ -109,7 +109,7 @@ def _side(title: str, kind: str, captions: Sequence[str], scores: Scores) -> str
 
 
 def _percent(share: float) -> str:
-    return ">99%" if share > 0.99 else "<1%" if share < 0.01 else f"{share:.0%}"
+    return "&gt;99%" if share > 0.99 else "&lt;1%" if share < 0.01 else f"{share:.0%}"
 
 
 def results(gallery: Gallery, base: Sequence[Hit], ours: Sequence[Hit]) -> str:

@@ -276,13 +276,15 @@ def _going(work: Callable[[], Iterator[str]]) -> Iterator[str]:
 
 @contextmanager
 def served(
-    model: LABCLIP, typed: Sequence[str], *, name: str, host: str, port: int, share: bool = False
-) -> Iterator[str]:
+    model: LABCLIP, typed: Sequence[str], alignment: Sequence[str] = (), *, name: str, host: str, port: int,
+    share: bool = False,
+) -> Iterator[str]:  # fmt: skip
     """The page while the block runs; its address. Afterwards nothing of any session is left.
 
     Args:
         model: What is compared with its base.
-        typed: What a command is told to load the same, for example ["--model", "scenes"].
+        typed: What a command is told to load its base, for example ["--model", "scenes"].
+        alignment: What it is told of another matrix than the model's own, for example ["--alignment", "mine"].
         name: What the page calls it.
         host: Address to listen on; any but this machine's own lets others in.
         port: Of it.
@@ -296,7 +298,7 @@ def served(
         # Uploads stand apart: gradio gives whatever is in its folder to whoever knows the path.
         os.environ["GRADIO_TEMP_DIR"] = str(Path(root, "uploads"))
         Path(root, "sessions").mkdir()
-        answers = Answers(Sides(model), typed, Path(root, "sessions"))
+        answers = Answers(Sides(model), Path(root, "sessions"), typed, alignment)
         page = build(answers, name)
         try:
             _, local, public = page.queue().launch(

@@ -59,8 +59,7 @@ def image(name: str, data: bytes) -> ImageSource:
 
 def image_in(upload: Upload) -> ImageSource:
     """An uploaded image; errors as of `image`."""
-    with upload.path.open("rb") as file:
-        return image(upload.name, file.read(IMAGE_BYTES + 1))
+    return image(*_whole(upload))
 
 
 def images_in(uploads: Sequence[Upload]) -> Iterator[tuple[str, bytes]]:

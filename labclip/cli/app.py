@@ -35,17 +35,25 @@ def app(model: str, alignment: str | None, port: int, host: str, share: bool, de
     from labclip.io.opening import open_alignment
 
     opened = open_model(model, device)
-    typed = ["--model", _absolute(model)]
+    typed, other = ["--model", _absolute(model)], []
+    if device is not None:
+        typed += ["--device", device]
     if alignment is not None:
         opened.alignment = open_alignment(alignment, opened)
-        typed += ["--alignment", _absolute(alignment)]
+        other = ["--alignment", _absolute(alignment)]
     if host not in _HERE or share:
         note("Warning: whoever reaches this page may use it, as it asks for no password. See docs/app.md.")
-    named = " with ".join(Path(one).name if Path(one).exists() else one for one in filter(None, (model, alignment)))
-    say = lambda address: show(f"{address}  Ctrl-C ends it.")  # noqa: E731
-    serve(opened, typed, name=named, host=host, port=port, share=share, say=say)
+    named = " with ".join(Path(name).name if Path(name).is_absolute() else name for name in (typed[1], *other[1:]))
+
+    def say(address: str) -> None:
+        show(f"{address}  Ctrl-C ends it.")
+
+    serve(opened, typed, other, name=named, host=host, port=port, share=share, say=say)
 
 
 def _absolute(name: str) -> str:
-    """A name as it is, a path as one that leads there from every folder."""
-    return str(Path(name).absolute()) if Path(name).exists() else name
+    """A name as it is, which wins over a folder that is called so; a path as one that leads there from every folder."""
+    from labclip.io.published import find_entry
+
+    known = name == EMBEDDED or find_entry(name) is not None
+    return str(Path(name).absolute()) if not known and Path(name).exists() else name
