@@ -1,8 +1,11 @@
 """The documentation site: `make docs` builds it into docs/_build/html."""
 
+import os
 import re
 
 import labclip
+
+os.environ["OMP_NUM_THREADS"] = "1"  # notebooks run side by side
 
 project = "labclip"
 release = version = labclip.__version__
