@@ -288,7 +288,8 @@ def test_the_commands_are_labclips_own(model):
     asked = jobs.diagnosis(model, ["--alignment", "mine"], 500) + jobs.fit(model, Path("a.csv"), Path("b"), clean=True)
     assert [words[0] for words in asked] == ["diagnose", "embed", "fit"]
     for name, *words in asked:
-        assert main.commands[name].make_context(name, words).params["as_json"]
+        parent = main.make_context("labclip", [name])
+        assert main.commands[name].make_context(name, words, parent).params["as_json"]
 
 
 def test_a_command_that_is_killed_is_told():
