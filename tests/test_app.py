@@ -288,7 +288,8 @@ def test_the_commands_are_labclips_own(model):
     asked = jobs.diagnosis(model, ["--alignment", "mine"], 500) + jobs.fit(model, Path("a.csv"), Path("b"), clean=True)
     assert [words[0] for words in asked] == ["diagnose", "embed", "fit"]
     for name, *words in asked:
-        assert main.commands[name].make_context(name, words).params["as_json"]
+        parent = main.make_context("labclip", [name])
+        assert main.commands[name].make_context(name, words, parent).params["as_json"]
 
 
 def test_a_command_that_is_killed_is_told():
@@ -329,7 +330,7 @@ def test_sessions_do_not_see_each_other(answers, tmp_path, monkeypatch):
     assert 'alt="mine.png"' in answers.photo(one, photo)
     with pytest.raises(ValueError, match="There is no image"):
         answers.compared(other, RIGHT, 1.0)
-    assert "1 images of yours" in answers.indexed(one, [photo], lambda count: None)
+    assert "Images of yours that are searched: 1." in answers.indexed(one, [photo], lambda count: None)
     assert "mine.png" in answers.searched(one, RIGHT)
     assert "mine.png" not in answers.searched(other, RIGHT)
     answers.photos(one, [photo])

@@ -228,7 +228,7 @@ def test_search_in_one_s_own_images(visit, temporary):
         someone.see("#found", "LABCLIP's top 10")
         someone.page.get_by_text("Search your own images").click()
     one.upload("images", "mine.zip", zipped(photos | {"photos/broken.png": b"?", "notes.txt": b"hi"}))
-    one.see("#indexed", "12 images of yours are searched.")
+    one.see("#indexed", "Images of yours that are searched: 12.")
     one.see("#indexed", "photos/broken.png is not a whole image")
     one.see("#found", "photos/")
     other.click("Search")

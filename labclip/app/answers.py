@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path, PurePath
 
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -37,9 +38,7 @@ class Session:
 
     def __init__(self, root: Path) -> None:
         self.image: Tensor | None = None
-        self.captions: list[str] = []
-        self.texts: Tensor | None = None
-        self.cut = ""
+        self.encoded: tuple[list[str], Tensor, str] = [], torch.empty(0), ""  # captions, embeddings, what was cut
         self.gallery: Gallery | None = None
         self.table: Path | None = None
         self.photos = 0
@@ -116,13 +115,14 @@ class Answers:
 
     def compared(self, session: Session, captions: str, strength: float) -> str:
         """What both sides say of the session's image; captions are encoded only where they changed."""
-        if (found := captions_in(captions)) != session.captions or session.texts is None:
-            session.texts, session.cut = self.sides.texts(found)
-            session.captions = found
+        found, (known, texts, cut) = captions_in(captions), session.encoded
+        if found != known:
+            texts, cut = self.sides.texts(found)
+            session.encoded = found, texts, cut
         if session.image is None:
             raise ValueError("There is no image. Upload one, or take another scene.")
-        base, ours = self.sides.scores(session.image, session.texts, strength)
-        return markup.note(session.cut) + markup.bars(session.captions, base, ours)
+        base, ours = self.sides.scores(session.image, texts, strength)
+        return markup.note(cut) + markup.bars(found, base, ours)
 
     def gallery(self, session: Session) -> Gallery:
         """The session's own images, else the scenes, which are the same for all and indexed once."""
@@ -137,7 +137,7 @@ class Answers:
         session.gallery = index(self.sides, uploads.images_in(files), seen)
         left = session.gallery.left_out
         more = f"{len(left) - 5:,} more were left out." if len(left) > 5 else ""
-        return markup.note(f"{len(session.gallery.names):,} images of yours are searched.", *left[:5], more)
+        return markup.note(f"Images of yours that are searched: {len(session.gallery.names):,}.", *left[:5], more)
 
     def searched(self, session: Session, query: str) -> str:
         """The top results of both sides for one caption."""
