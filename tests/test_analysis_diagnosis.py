@@ -262,6 +262,7 @@ def test_few_combinations_are_said_to_tell_nothing():
     assert found.complexity == {}
 
 
+@pytest.mark.slow
 def test_the_embedded_model_on_few_scenes_by_its_name():
     model = LABCLIP.from_pretrained("scenes")
     found = analysis.diagnose(model, scenes=120, fit=False, progress=False)

@@ -564,7 +564,9 @@ WRITERS = {
 
 
 def left():
-    """What a command left under a final name."""
+    """What a command left under a final name; a folder of features is none while its journal is in it."""
+    if list(Path().glob("out/*unfinished*")):
+        return set()
     return {
         path
         for path in tree()

@@ -389,6 +389,7 @@ def test_a_model_that_its_user_wraps_keeps_its_graph():
     assert all(parameter.requires_grad for parameter in clip.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("identity", [False, True])
 def test_compiles_without_a_break(identity):
     model = wrap("clip", Alignment.identity(models.DIM) if identity else None).requires_grad_(False)
