@@ -131,7 +131,7 @@ def test_text_to_text_is_what_the_folded_model_gives_by_itself(model, tmp_path):
 
 
 def test_strength_zero_is_the_base_on_every_metric(model):
-    report = evaluate(model, "scenes", options={"n": 300}, strengths=[0.0], cache=None, progress=False)
+    report = evaluate(model, "scenes", options={"n": 100}, strengths=[0.0], cache=None, progress=False)
     found = report.to_json()["benchmarks"]["scenes"]
     assert found["models"]["base"] == found["models"]["labclip"]
     assert not any(one["measurable"] for one in found["differences"]["labclip"].values())
@@ -141,7 +141,7 @@ def test_several_alignments_and_strengths_have_a_column_each(model, tmp_path):
     other = Alignment.identity(256)
     other.save_pretrained(tmp_path / "none")
     report = evaluate(
-        "scenes", "scenes", options={"n": 300}, alignments=["scenes", tmp_path / "none"], strengths=[0.5, 1],
+        "scenes", "scenes", options={"n": 100}, alignments=["scenes", tmp_path / "none"], strengths=[0.5, 1],
         cache=None, progress=False,
     )  # fmt: skip
     assert report.models == ("base", "scenes@0.5", "scenes@1", f"{tmp_path / 'none'}@0.5", f"{tmp_path / 'none'}@1")
@@ -152,14 +152,14 @@ def test_several_alignments_and_strengths_have_a_column_each(model, tmp_path):
 
 def test_a_base_without_a_matrix_is_measured_alone(model):
     bare = LABCLIP(model.clip, Alignment.identity(256), tokenizer=model.tokenizer)
-    report = evaluate(bare, "scenes", options={"n": 300}, cache=None, progress=False)
+    report = evaluate(bare, "scenes", options={"n": 100}, cache=None, progress=False)
     assert report.models == ("base",)
     assert not report.results[0].compared[0].differences
 
 
 def test_an_alignment_of_another_base_is_refused():
     with pytest.raises(ValueError, match=r"dim 8 .*embeds in 256"):
-        evaluate("scenes", "scenes", alignments=Alignment.identity(8), cache=None, progress=False)
+        evaluate("scenes", "scenes", alignments=Alignment.identity(8), options={"n": 30}, cache=None, progress=False)
 
 
 @pytest.mark.parametrize(
