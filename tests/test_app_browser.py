@@ -147,6 +147,14 @@ def wait_until_empty(folder):
         time.sleep(0.5)
 
 
+def test_a_port_that_is_taken(address):
+    port = address.rstrip("/").rpartition(":")[2]
+    command = [sys.executable, "-m", "labclip", "app", "--port", port]
+    shown = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert shown.returncode == 2
+    assert f"can't listen on 127.0.0.1:{port} (Address already in use). Pass another --port" in shown.stderr
+
+
 @pytest.mark.parametrize("path", ["file=https://example.org", "file=/etc/passwd", "upload_progress?upload_id=1"])
 def test_the_server_gives_nothing_but_its_page(address, path):
     with pytest.raises(urllib.error.HTTPError, match=r"403|404"):

@@ -326,8 +326,9 @@ def _check_free(host: str, port: int) -> None:
         with socket.create_server((host, port)):
             pass
     except OSError as error:
+        why = (error.strerror or str(error)).partition(" (")[0]
         raise ValueError(
-            f"The page can't listen on {host}:{port} ({error.strerror}). Pass another --port, for example --port "
+            f"The page can't listen on {host}:{port} ({why}). Pass another --port, for example --port "
             f"{port + 1}, or another --host."
         ) from error
 
