@@ -47,9 +47,8 @@ def _verify(context: click.Context, _: click.Parameter, asked: bool) -> None:
 )
 @click.option(
     "--images",
-    type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Folder that image paths are relative to. [default: the folder of FILE]",
+    help="Folder, or URL such as s3://bucket/photos, that image paths are relative to. [default: the folder of FILE]",
 )
 @click.option("--column", metavar="NAME", help="Column of the captions. [default: caption or title]")
 @click.option(
@@ -109,7 +108,7 @@ def embed(
     out: Path,
     model: str,
     captions: tuple[str, ...],
-    images: Path | None,
+    images: str | None,
     column: str | None,
     image_column: str | None,
     negative_column: tuple[str, ...],

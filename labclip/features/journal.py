@@ -16,6 +16,7 @@ from labclip.data.items import BadRow, Item
 from labclip.features.folder import HEADER, IMAGE_NAMES, IMAGES, SHOWN, UNFINISHED, clear
 from labclip.features.parts import Parts, Sealed
 from labclip.messages import typed
+from labclip.paths import path_of
 
 _CHUNK = 1024
 _TABLES = {
@@ -264,7 +265,7 @@ class Journal:
         query = f"SELECT id, key, {_SOURCE} FROM images WHERE id > ? ORDER BY id LIMIT ?"
         while rows := self._db.execute(query, (after, _CHUNK)).fetchall():
             for _, key, name, place, file, start, size, column in rows:
-                yield ImageSource(name, Path(file), key, start, size, column, place=place)
+                yield ImageSource(name, path_of(file), key, start, size, column, place=place)
             after = rows[-1][0]
 
     def texts(self, after: int, last: int) -> list[Text]:
