@@ -1,12 +1,12 @@
 import csv
 import json
 import os
+from functools import partial
 
+import commands
 import pytest
-from click.testing import CliRunner
 
 import labclip
-from labclip.cli import main
 from labclip.io.bases import PRECISIONS
 
 QUICK = ("--model", "scenes", "--option", "n=100")
@@ -26,10 +26,7 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "cache"
 
 
-def run(*arguments, code=0):
-    done = CliRunner().invoke(main, ["evaluate", *map(str, arguments)])
-    assert done.exit_code == code, done.output
-    return done
+run = partial(commands.run, "evaluate")
 
 
 def test_json_is_one_object_of_benchmarks_models_and_metrics():

@@ -14,7 +14,7 @@ import models
 import planted
 import pytest
 import torch
-from click.testing import CliRunner
+from commands import fails, run
 from PIL import Image
 from safetensors import SafetensorError
 
@@ -23,21 +23,6 @@ from labclip import LABCLIP, Alignment, cli, scenes
 from labclip.cli.files import write_files, write_or_keep
 from labclip.messages import printable
 from labclip.paths import whole_file
-
-
-def run(*arguments, code=0):
-    done = CliRunner().invoke(cli.main, [str(argument) for argument in arguments])
-    assert done.exit_code == code, done.output
-    return done
-
-
-def fails(*arguments):
-    """The one line on stderr of a command that must fail."""
-    done = run(*arguments, code=2)
-    assert done.stdout == ""
-    assert done.stderr.count("\n") == 1
-    assert done.stderr.startswith("Error: ")
-    return done.stderr
 
 
 @pytest.fixture

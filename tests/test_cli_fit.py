@@ -4,10 +4,9 @@ import shutil
 
 import pytest
 import torch
-from click.testing import CliRunner
+from commands import run
 
 import labclip
-from labclip.cli import main
 from labclip.features.folder import sealed
 
 
@@ -18,12 +17,6 @@ def folder(tmp_path_factory):
     labclip.scenes.sample(400, seed=21).save(root)
     run("embed", "--model", "scenes", "--captions", root / "captions.csv", root / "features")
     return root
-
-
-def run(*arguments, code=0):
-    done = CliRunner().invoke(main, [str(argument) for argument in arguments])
-    assert done.exit_code == code, done.output
-    return done
 
 
 QUICK = ("--epochs", 30, "--batch-size", 64)
