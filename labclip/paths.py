@@ -14,6 +14,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from labclip.packages import MissingPackageError, require
+
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 """The files of an alignment folder."""
 
@@ -23,6 +25,26 @@ WEIGHT_FILES = (OPENCLIP_WEIGHTS, "open_clip_pytorch_model.safetensors", "open_c
 
 MANIFEST = "manifest.json"
 """The record of a feature folder."""
+
+
+def path_of(path: str | Path) -> Any:
+    """A path, or of a URL such as s3://bucket/photos what reads like one, by fsspec.
+
+    Raises:
+        ValueError: If the URL's protocol is not known.
+        MissingPackageError: If it needs a package that is not installed.
+    """
+    if "://" not in str(path):
+        return Path(path)
+    remote = require("upath", f"To read {path}, labclip needs universal-pathlib", "pip install universal-pathlib")
+    try:
+        found = remote.UPath(path)
+        assert found.fs  # which its package, such as s3fs, opens
+    except ImportError as error:
+        raise MissingPackageError(f"{path} can't be opened: {error}.") from error
+    except ValueError as error:
+        raise ValueError(f"{path} can't be opened ({error}). Pass a path, or a URL that fsspec knows.") from error
+    return found
 
 
 def weights_in(folder: Path) -> Path | None:

@@ -4,10 +4,9 @@ import shutil
 
 import pytest
 import torch
-from click.testing import CliRunner
+from commands import run
 
 import labclip
-from labclip.cli import main
 from labclip.features.folder import sealed
 
 
@@ -18,12 +17,6 @@ def folder(tmp_path_factory):
     labclip.scenes.sample(400, seed=21).save(root)
     run("embed", "--model", "scenes", "--captions", root / "captions.csv", root / "features")
     return root
-
-
-def run(*arguments, code=0):
-    done = CliRunner().invoke(main, [str(argument) for argument in arguments])
-    assert done.exit_code == code, done.output
-    return done
 
 
 QUICK = ("--epochs", 30, "--batch-size", 64)
@@ -205,27 +198,3 @@ def test_a_fitted_matrix_is_pushed_and_comes_back_by_its_name(folder, tmp_path, 
     assert torch.equal(again.alignment.matrix, fitted.matrix)
     assert again.alignment.metadata["settings"] == fitted.metadata["settings"]
     assert again.alignment.metadata["results"] == fitted.metadata["results"]
-
-
-def test_a_fit_never_writes_into_its_features_or_into_what_it_did_not_write(folder, tmp_path):
-    kept = sorted(path.name for path in (folder / "features").iterdir())
-    rest = (*QUICK, "--force", "--anyway")
-    for arguments in (
-        (folder / "features", folder / "features"),
-        (folder / "features", folder / "validation" / ".." / "features"),
-        (folder / "features", tmp_path, "--validation", tmp_path),
-        (folder / "features", tmp_path, "--retain", f"other={tmp_path}"),
-    ):
-        assert "is an input of this command" in run("fit", *arguments, *rest, code=2).stderr
-    other = tmp_path / "other"
-    shutil.copytree(folder / "features", other)
-    said = run("fit", folder / "features", other, *rest, code=2).stderr
-    assert "holds manifest.json, so this command did not write it" in said
-    for name, text in (("config.json", '{"model_type": "clip"}'), ("notes.txt", "mine")):
-        foreign = tmp_path / name.partition(".")[0]
-        foreign.mkdir()
-        (foreign / name).write_text(text)
-        assert "this command did not write it" in run("fit", folder / "features", foreign, *rest, code=2).stderr
-    assert sorted(path.name for path in (folder / "features").iterdir()) == kept
-    for _ in range(2):
-        run("fit", folder / "features", tmp_path / "again", "--epochs", 1, "--force", "--anyway")

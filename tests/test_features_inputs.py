@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from labclip import LABCLIP, Alignment, negatives
+from labclip import LABCLIP, Alignment, negatives, scenes
 from labclip.data import BadRow, Columns, find_inputs, read_items, streaming
 from labclip.data.rows import READERS
 from labclip.features import embed
@@ -368,3 +368,37 @@ def test_the_plan_is_gone_when_the_folder_is_finished(tmp_path):
     (tmp_path / "new" / "unfinished.sqlite").write_bytes(b"no database, but long enough to look like one" * 99)
     with pytest.raises(ValueError, match="is damaged"):
         embed(model(), captions=path, out=tmp_path / "new", progress=False)
+
+
+def test_images_are_read_by_url(model, tmp_path):
+    """As a bucket's are: through fsspec, here in memory; another process would find nothing there."""
+    fsspec = pytest.importorskip("fsspec")
+    pytest.importorskip("upath")
+    drawn = scenes.sample(5, seed=2)
+    captions = drawn.save(tmp_path / "local")
+    memory = fsspec.filesystem("memory")
+    for image in sorted((tmp_path / "local").rglob("*.png")):
+        memory.pipe(f"/photos/{image.relative_to(tmp_path / 'local').as_posix()}", image.read_bytes())
+    (tmp_path / "captions.csv").write_bytes(captions.read_bytes())
+    local = embed(model, captions, tmp_path / "a", progress=False)
+    remote = embed(model, tmp_path / "captions.csv", tmp_path / "b", images="memory://photos", progress=False)
+    assert np.array_equal(local.images, remote.images)
+    memory.rm("/photos", recursive=True)
+    with pytest.raises(FileNotFoundError, match="There is no folder of images memory://photos"):
+        embed(model, captions, tmp_path / "c", images="memory://photos", progress=False)
+    with pytest.raises(ValueError, match=r"none://photos can't be opened .*Pass a path, or a URL that fsspec knows"):
+        embed(model, captions, tmp_path / "c", images="none://photos", progress=False)
+
+
+def test_an_image_that_a_bucket_lacks_is_named_and_the_run_goes_on(model, tmp_path):
+    fsspec = pytest.importorskip("fsspec")
+    pytest.importorskip("upath")
+    scenes.sample(4, seed=2).save(tmp_path)
+    memory, (first, *others) = fsspec.filesystem("memory"), sorted(tmp_path.rglob("*.png"))
+    for image in others:
+        memory.pipe(f"/some/{image.relative_to(tmp_path).as_posix()}", image.read_bytes())
+    with pytest.raises(ValueError, match=rf"{first.name}.*\(No such file or directory\)\. Repair it and run again"):
+        embed(model, tmp_path / "captions.csv", tmp_path / "out", images="memory://some", progress=False)
+    memory.pipe(f"/some/{first.relative_to(tmp_path).as_posix()}", first.read_bytes())
+    found = embed(model, tmp_path / "captions.csv", tmp_path / "out", images="memory://some", progress=False)
+    assert len(found.images) == 4

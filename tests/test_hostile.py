@@ -274,6 +274,9 @@ def test_what_is_an_input_is_never_an_output(here):
     os.symlink("texts.npy", "link.npy")
     os.makedirs("stored")
     shutil.copy("texts.npy", "stored/a.npy")
+    shutil.copytree("feat", "copy")
+    os.makedirs("foreign")
+    Path("foreign/config.json").write_text('{"model_type": "clip"}')
     swap = ["--method", "swap", "--attributes", "red,blue"]
     cases = [
         (["negatives", "plain.csv", "plain.csv", *swap], "is the input itself"),
@@ -285,10 +288,17 @@ def test_what_is_an_input_is_never_an_output(here):
         (["transform", "texts.npy", "stored", "--alignment", "al"], "does not end in .npy"),
         (["transform", "stored", "texts.npy", "--alignment", "al", "--force"], "is a file"),
         (["fit", "feat", "feat", "--force"], "is an input"),
+        (["fit", "feat", "ok/../feat", "--force"], "is an input"),
+        (["fit", "feat", "al", "--validation", "al", "--force"], "is an input"),
+        (["fit", "feat", "al", "--retain", "other=al", "--force"], "is an input"),
+        (["fit", "feat", "copy", "--force"], "holds manifest.json, so this command did not write it"),
+        (["fit", "feat", "foreign", "--force"], "this command did not write it"),
+        (["fit", "feat", "ok", "--force"], "this command did not write it"),
         (["fit", "feat", "out", "--validation", "feat"], "Pass --validation of other images"),
         (["fit", "feat", "out", "--retain", "feat", "--retain", "feat"], "is named as another is"),
         (["fold", "--model", "whole", "whole", "--force"], "is an input"),
         (["fold", "--model", "scenes", "al", "--force"], "this command did not write it"),
+        (["fold", "--model", "scenes", "feat", "--force"], "this command did not write it"),
         (["fold", "--model", "scenes", "ok", "--force"], "this command did not write it"),
         (["convert", "matrix.pt", "matrix.pt", "--force"], "is an input"),
         (["convert", "matrix.pt", "ok", "--force"], "this command did not write it"),

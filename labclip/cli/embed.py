@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -47,9 +48,8 @@ def _verify(context: click.Context, _: click.Parameter, asked: bool) -> None:
 )
 @click.option(
     "--images",
-    type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Folder that image paths are relative to. [default: the folder of FILE]",
+    help="Folder, or URL such as s3://bucket/photos, that image paths are relative to. [default: the folder of FILE]",
 )
 @click.option("--column", metavar="NAME", help="Column of the captions. [default: caption or title]")
 @click.option(
@@ -57,6 +57,7 @@ def _verify(context: click.Context, _: click.Parameter, asked: bool) -> None:
 )
 @click.option(
     "--negative-column",
+    "negative_columns",
     multiple=True,
     metavar="NAME",
     help="Column of hard negatives; may be given again. [default: all of negative, negative_2, ..., negatives, "
@@ -106,26 +107,9 @@ def _verify(context: click.Context, _: click.Parameter, asked: bool) -> None:
 )
 @as_json_option
 def embed(
-    out: Path,
-    model: str,
-    captions: tuple[str, ...],
-    images: Path | None,
-    column: str | None,
-    image_column: str | None,
-    negative_column: tuple[str, ...],
-    negative_images: tuple[str, ...],
-    split: tuple[str, ...],
-    clean: bool | None,
-    on_error: str,
-    batch_size: int,
-    workers: int | None,
-    engine: str,
-    ignore_exif: bool,
-    device: str | None,
-    precision: str,
-    force: bool,
-    as_json: bool,
-) -> None:
+    out: Path, model: str, captions: tuple[str, ...], device: str | None, precision: str, ignore_exif: bool,
+    as_json: bool, **settings: Any,
+) -> None:  # fmt: skip
     """Embed images and captions for `labclip fit`.
 
     Writes the feature folder OUT. An interrupted run continues when started again. Each image is encoded once, however
@@ -138,24 +122,8 @@ def embed(
     check_folder(out)
     find_inputs(captions)  # before a model is fetched
     opened = open_model(model, device, precision, ignore_exif=ignore_exif)
-    features = embed_folder(
-        opened,
-        captions,
-        out,
-        images=images,
-        column=column,
-        image_column=image_column,
-        negative_columns=negative_column or None,
-        negative_images=negative_images or None,
-        split=split or None,
-        clean=clean,
-        batch_size=batch_size,
-        workers=workers,
-        on_error=on_error,
-        engine=engine,
-        force=force,
-        progress=progress(),
-    )
+    given = {name: value for name, value in settings.items() if value != ()}  # what was not given has no value
+    features = embed_folder(opened, captions, out, progress=progress(), **given)
     counts, skipped = features.manifest["counts"], features.manifest["skipped"]
     if as_json:
         show_json({"folder": str(out), "base": features.manifest["base"], **counts, "skipped": skipped})

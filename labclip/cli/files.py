@@ -39,13 +39,9 @@ def same_path(one: Path, other: Path) -> bool:
 
 
 def check_empty(out: Path, force: bool, *, writes: Sequence[str], inputs: Iterable[str | Path] = ()) -> None:
-    """Refuse a folder that is an input, or that is not empty, unless it is to be overwritten and is of the kind.
+    """Refuse a folder that is an input, or that is not empty, unless `force` is given and it holds what `writes` names.
 
-    Args:
-        out: The folder.
-        force: Whether it may be overwritten.
-        writes: Names of files by which what the command itself writes is recognised.
-        inputs: What the command reads; names that are no paths are none that `out` could be.
+    Of `inputs`, names that are no paths are none that `out` could be.
     """
     if any(same_path(out, Path(one)) for one in inputs if Path(one).exists()):
         raise ValueError(f"{out} is an input of this command. Pass another folder to write to.")
@@ -69,13 +65,7 @@ def _of_alignment(config: Path) -> bool:
 
 
 def check_outputs(paths: Sequence[Path | None], *, force: bool = True, others: Iterable[Path] = ()) -> None:
-    """Refuse paths of files that can't be written, before hours of work.
-
-    Args:
-        paths: Of files, each of which must be another; None is none.
-        force: Whether files that are there may be overwritten.
-        others: Paths that they must not be: inputs, and what else is written.
-    """
+    """Refuse paths of files that can't be written, or are one another or one of `others`, before hours of work."""
     taken = list(others)
     for path in paths:
         if path is None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from labclip.cli.group import as_json_option, main, progress, show, show_json, strength_option
@@ -27,18 +29,7 @@ from labclip.cli.group import as_json_option, main, progress, show, show_json, s
 @click.option("--inverse", is_flag=True, hidden=True)
 @click.option("--force", is_flag=True, help="Start from scratch where OUT is there.")
 @as_json_option
-def transform(
-    source: str,
-    out: str,
-    alignment: str,
-    strength: float | None,
-    column: str | None,
-    normalize: bool,
-    engine: str,
-    inverse: bool,
-    force: bool,
-    as_json: bool,
-) -> None:
+def transform(source: str, out: str, alignment: str, inverse: bool, as_json: bool, **settings: Any) -> None:
     """Align stored text embeddings.
 
     IN is a .npy, .safetensors or .parquet file, a folder of these, or a folder of clip-retrieval. OUT is one of the
@@ -51,10 +42,7 @@ def transform(
         )
     from labclip.stored import transform as transform_stored
 
-    found = transform_stored(
-        source, out, alignment, strength=strength, column=column, normalize=normalize, engine=engine, force=force,
-        progress=progress(),
-    )  # fmt: skip
+    found = transform_stored(source, out, alignment, progress=progress(), **settings)
     files = [shard for shard in found["shards"] if shard["rows"] is not None]
     rows = sum(shard["rows"] for shard in files)
     if as_json:

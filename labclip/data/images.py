@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
@@ -136,6 +137,8 @@ def _crop(image: Image.Image, box: Box) -> Image.Image:
 def reason(what: str, error: BaseException) -> str:
     """What is wrong with one file, in the words of what was raised; equal from run to run."""
     said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    if isinstance(error, FileNotFoundError):
+        said = os.strerror(errno.ENOENT)
     # Pillow names the buffer by its address, which would differ from run to run.
     return f"{what} ({said.split(' <_io.BytesIO')[0] or type(error).__name__})"
 

@@ -14,6 +14,7 @@ from labclip.data.columns import Columns, Negative, RowError, is_empty, listed
 from labclip.data.images import ImageSource
 from labclip.data.rows import Row, Wanted, find_inputs, parquet_columns, reader_of
 from labclip.messages import typed
+from labclip.paths import path_of
 
 WORDS = 40
 """Words that a cleaned text keeps, as many as shuffled negatives have."""
@@ -83,7 +84,7 @@ def read_items(
         paths: Files of captions, as `find_inputs` takes them: csv, tsv, jsonl, ndjson, json (a list of objects, an
             object of them, COCO captions, Karpathy's), Parquet, txt (a caption a line) and WebDataset tars.
         columns: Which of their columns count.
-        images: The folder that paths of images are relative to; by default the one that each file is in.
+        images: The folder, or its URL, that paths of images are relative to; by default the one that each file is in.
         require_image: Whether a row without an image is bad. If not, the columns that only identify an image count.
         clean: True cleans captions and negatives alike, to 40 words, False takes them as they are. None does too, but
             is an error where a caption that is not clean has a negative that `negatives.shuffle` has cleaned.
@@ -99,7 +100,7 @@ def read_items(
             their full stop.
     """
     inputs = find_inputs(paths)
-    roots = [path.parent if images is None else Path(images) for path in inputs]
+    roots = [path.parent if images is None else path_of(images) for path in inputs]
     for number, (path, root) in enumerate(zip(inputs, roots, strict=True)):
         reader = RowReader(path, root, columns, number, roots.index(root), require_image)
         for row in reader.rows():

@@ -177,7 +177,8 @@ class Encoder:
         try:
             data = source.read() if data is None else data
         except (OSError, ValueError) as error:  # ValueError: a name with a NUL in it
-            if isinstance(error, OSError) and error.errno not in _UNREADABLE:
+            missing = isinstance(error, FileNotFoundError)  # which has no number where it is of a bucket
+            if isinstance(error, OSError) and not missing and error.errno not in _UNREADABLE:
                 raise
             found.problem = reason("can't be read", error)
             return found, None

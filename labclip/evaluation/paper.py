@@ -21,17 +21,10 @@ _Found = Mapping[_Column, Compared]
 
 
 def latex_of_models(reports: Sequence[Report], *, percent: bool = False) -> str:
-    r"""Reports of several bases as one LaTeX table with booktabs, each base with its alignments below it.
+    """Reports of several bases on the same items as one LaTeX table with booktabs; see `Report.to_latex`.
 
-    Columns are the metrics that stand for a benchmark (`Benchmark.headline`), of one that names none all. A dagger
-    marks a measurable difference to the base; what was not measured of a base is a dash.
-
-    Args:
-        reports: One a base, of the same benchmarks on the same files.
-        percent: Whether to multiply by 100, with one decimal; otherwise there are three.
-
-    Raises:
-        ValueError: If a metric was measured on another number of items for another base.
+    Columns are the metrics that stand for a benchmark (`Benchmark.headline`), of one that names none all. What was not
+    measured of a base is a dash.
     """
     groups, found = _columns(reports)
     columns = [(name, metric) for name, (_, metrics) in groups.items() for metric in metrics]

@@ -32,7 +32,7 @@ from labclip.features.writing import on_bad, write_images, write_texts
 from labclip.messages import typed
 from labclip.model import LABCLIP
 from labclip.packages import versions_of
-from labclip.paths import MANIFEST, check_folder, make_folder
+from labclip.paths import MANIFEST, check_folder, make_folder, path_of
 
 ENGINES: dict[str, type[Encoder]] = {"local": Encoder, "ray": RayEncoder}
 """Who encodes, by name; the first is the default."""
@@ -72,7 +72,8 @@ def embed(
         captions: A csv, tsv, jsonl, json (a list of objects, COCO captions, Karpathy's) or Parquet file, a WebDataset
             tar, a pattern such as `shards/*.tar`, a folder of tars or of Parquet files, or several of these.
         out: The feature folder; made if it does not exist.
-        images: The folder that paths of images are relative to; by default the one that the file of captions is in.
+        images: The folder that paths of images are relative to; by default the one that the file of captions is in. A
+            URL such as `s3://bucket/photos` needs `pip install universal-pathlib s3fs`.
         column: The captions' column; by default `caption` or `title`, or an archive's `.txt`.
         image_column: The images' column; by default `image`, `filename`, `filepath` or `image_path`.
         negative_columns: Columns of hard negatives; by default all that are there of `negative`, `negative_2`, ...,
@@ -134,7 +135,7 @@ def embed(
     if engine not in ENGINES:
         raise ValueError(f"engine is {engine!r}. Pass {' or '.join(map(repr, ENGINES))}.")
     inputs = find_inputs(captions)
-    if images is not None and not Path(images).is_dir():
+    if images is not None and not path_of(images).is_dir():
         raise FileNotFoundError(f"There is no folder of images {images}.")
     columns = Columns(column, image_column, _tuple(negative_columns), _tuple(split), _tuple(negative_images))
     named = {name: value for name, value in vars(columns).items() if name != "negative_images" or value}
@@ -157,7 +158,7 @@ def embed(
     if not force and not (folder / UNFINISHED).exists():
         _refuse_foreign(folder)
     encoder = ENGINES[engine](model, batch_size=batch_size, workers=workers, progress=progress)
-    roots = [path.parent if images is None else Path(images) for path in inputs]
+    roots = [path.parent if images is None else path_of(images) for path in inputs]
     # Where the files lie is no part of what is made, but the plan has their paths.
     facts = {**made_from, "where": [str(path.absolute()) for path in (*inputs, *roots)]}
     with Journal(folder) as journal:

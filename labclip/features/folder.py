@@ -66,12 +66,7 @@ def read_folder(folder: Path, *, verify: bool) -> dict[str, Any]:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The record of a finished folder; of format version 1 with `files` empty.
-
-    Raises:
-        FileNotFoundError: If there is no such folder.
-        ValueError: If it holds no finished features, or its manifest is not sound.
-    """
+    """The record of a finished folder, checked; of format version 1 with `files` empty."""
     path, command = folder / MANIFEST, typed("labclip.embed", "labclip embed")
     if folder.is_file():
         raise ValueError(f"{folder} is a file. Pass the feature folder that {command} made.")

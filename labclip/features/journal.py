@@ -16,6 +16,7 @@ from labclip.data.items import BadRow, Item
 from labclip.features.folder import HEADER, IMAGE_NAMES, IMAGES, SHOWN, UNFINISHED, clear
 from labclip.features.parts import Parts, Sealed
 from labclip.messages import typed
+from labclip.paths import path_of
 
 _CHUNK = 1024
 _TABLES = {
@@ -50,16 +51,9 @@ class Text(NamedTuple):
 
 
 class Journal:
-    """The plan of a run and the files that grow. What `commit` has not sealed is cut off when the run goes on.
+    """The plan of a run and the files that grow, `parts`. What `commit` has not sealed is cut off when the run goes on.
 
-    Args:
-        folder: The feature folder to be; it must exist.
-
-    Attributes:
-        parts: The files that grow.
-
-    Raises:
-        ValueError: If another process is writing into the folder, or its journal is not as this class left it.
+    One process at a time: it is an error where another is writing, and where the file is not as this class left it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -159,16 +153,10 @@ class Journal:
         return bool(self.get("planned", False))
 
     def plan(self, rows: Iterable[Item | BadRow], facts: Mapping[str, Any], *, dim: int, batch_size: int) -> None:
-        """Take in all rows, or none if anything fails.
+        """Take in all rows of the tables, or none if anything fails; `facts` are what they and the features depend on.
 
         Where there is a plan already, its images stay done up to the first that is another one now, in whole batches,
         so that the folder has the bytes of an unbroken run; captions are embedded again.
-
-        Args:
-            rows: The tables' rows.
-            facts: What the plan and the features depend on, kept as `facts`.
-            dim: Length of an embedding.
-            batch_size: Images in one pass of the model.
         """
         again, most = self.planned, 0
         try:
@@ -264,7 +252,7 @@ class Journal:
         query = f"SELECT id, key, {_SOURCE} FROM images WHERE id > ? ORDER BY id LIMIT ?"
         while rows := self._db.execute(query, (after, _CHUNK)).fetchall():
             for _, key, name, place, file, start, size, column in rows:
-                yield ImageSource(name, Path(file), key, start, size, column, place=place)
+                yield ImageSource(name, path_of(file), key, start, size, column, place=place)
             after = rows[-1][0]
 
     def texts(self, after: int, last: int) -> list[Text]:

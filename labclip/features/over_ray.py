@@ -24,15 +24,7 @@ _AHEAD = 2  # tasks that a worker has: it need not wait for the next one
 class RayEncoder(Encoder):
     """Encodes with workers that hold the model, one a GPU where the model is on one, else one for torch's threads here.
 
-    Args:
-        model: The base, wrapped; each worker gets a copy, so it needs no name.
-        workers: Decoding threads of each worker; by default one a processor of its machine, at most 16.
-        options: As of `Encoder`.
-
-    Raises:
-        MissingPackageError: If Ray is not installed.
-        ValueError: While encoding, if no machine of the cluster has what a worker needs, if the model can't be pickled,
-            or if a worker ends again and again.
+    `workers` are the decoding threads of each, by default one a processor of its machine, at most 16.
     """
 
     def __init__(self, model: LABCLIP, *, workers: int | None = None, **options: Any) -> None:

@@ -21,9 +21,6 @@ def empty(
     """A `matplotlib.figure.Figure` of some inches and its axes, one or an array [rows, columns], as `subplots` has it.
 
     Wider than 5.6 inches it can't be read on a phone. `further` is what `subplots` takes.
-
-    Raises:
-        MissingPackageError: If matplotlib is not installed.
     """
     module = require("matplotlib.figure", "Plots need matplotlib", EVAL)
     figure = module.Figure(figsize=(width, height), layout="constrained", facecolor="white")

@@ -94,12 +94,7 @@ def choose(right: Sequence[NDArray[np.bool_]]) -> tuple[int, str]:
 
 
 def thumbnail(source: ImageSource) -> bytes:
-    """An image as a small JPEG file, without metadata.
-
-    Raises:
-        OSError: If it can't be read.
-        ValueError: If it is no image.
-    """
+    """An image as a small JPEG file, without metadata; OSError or ValueError where it can't be read or is none."""
     small = source.decode(source.read()).convert("RGB")
     small.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
     small.info.clear()  # a comment would be written

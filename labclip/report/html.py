@@ -43,14 +43,7 @@ def render(page: Page) -> str:
 
 
 def write(page: Page, path: str | Path) -> Path:
-    """Render a page into a file, whole or not at all, and give its path.
-
-    Raises:
-        FileNotFoundError: If the folder does not exist.
-        ValueError: If the path is a folder.
-        OSError: If it can't be written; what was there is then still whole.
-        MissingPackageError: If jinja2 is not installed.
-    """
+    """Render a page into a file, whole or not at all, and give its path; needs jinja2."""
     path = Path(path)
     with whole_file(path) as part:
         part.write_bytes(render(page).encode())

@@ -114,11 +114,7 @@ class Figure:
 
     @property
     def media_type(self) -> str:
-        """Of the bytes.
-
-        Raises:
-            ValueError: If they are neither PNG, JPEG nor SVG.
-        """
+        """Of the bytes; ValueError where they are neither PNG, JPEG nor SVG."""
         if self.data.startswith(b"\x89PNG\r\n\x1a\n"):
             return "image/png"
         if self.data.startswith(b"\xff\xd8\xff"):
@@ -201,13 +197,7 @@ def signed(value: float) -> str:
 
 
 def judged(difference: float, measurable: bool, text: str = "") -> Cell:
-    """A difference as a cell: better or worse, or greyed where it is not measurable.
-
-    Args:
-        difference: Above 0 is better.
-        measurable: Whether it counts.
-        text: What the cell says; by default the difference, in brackets where it is not measurable.
-    """
+    """A difference as a cell, above 0 better: in colour, or greyed and in brackets where it is not measurable."""
     mark: Mark = "none" if not measurable else "good" if difference > 0 else "bad"
     return Cell(text or (signed(difference) if measurable else f"({signed(difference)})"), mark)
 
