@@ -193,6 +193,8 @@ def test_unsound_tables_are_errors_that_name_the_file(tmp_path):
         read(written(tmp_path / "c.txt", "a"))
     with pytest.raises(FileNotFoundError, match="There is no file"):
         read(tmp_path / "nothing.csv")
+    with pytest.raises(ValueError, match=r"is a folder with no tars.*Name the files, for example .*c\.csv\."):
+        find_inputs(tmp_path)
     with pytest.raises(ValueError, match="names no file, or one twice"):
         find_inputs([tmp_path / "c.txt".replace("txt", "csv")] * 2)
     good, bad = read(written(tmp_path / "c.jsonl", '{"caption": "x", "image": "a"}\nnonsense\n3\n{"caption": 3}\n'))

@@ -600,7 +600,7 @@ def test_authors_that_fail_are_one_error_that_names_both_sources(hub, entry, ent
     with pytest.raises(kind, match=match) as failure:
         labhub.published_folder(entry)
     message = str(failure.value)
-    assert f"The Hub ({entry.hub_repo}): {entry.hub_repo} is not on the Hub" in message
+    assert f"could not be fetched. {entry.hub_repo} is not on the Hub" in message
     assert f"The authors ({entry.url}): " in message
     assert f"labclip convert {entry.file} FOLDER" in message
     assert kept(hub.home) == []

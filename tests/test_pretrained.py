@@ -162,6 +162,13 @@ def test_an_unknown_name_gets_the_nearest_known_one(hub, name, near):
     assert hub.requests == []
 
 
+def test_an_unknown_name_gets_the_nearest_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Alignment.identity(8).save_pretrained("my-alignment")
+    with pytest.raises(ValueError, match="Did you mean 'my-alignment'"):
+        Alignment.from_pretrained("my-aligment")
+
+
 @pytest.mark.parametrize("name", ["./missing", "/missing/folder", "~/missing", "../missing", Path("missing")])
 def test_a_missing_path_is_not_looked_up_elsewhere(hub, name):
     with pytest.raises(FileNotFoundError, match="There is no folder"):

@@ -84,9 +84,7 @@ def diagnose(
     """
     began = time.perf_counter()
     seed = checked_whole("seed", seed)
-    if isinstance(model, str | Path):
-        model = LABCLIP.from_pretrained(model)
-    if not isinstance(model, LABCLIP):
+    if not isinstance(model, LABCLIP | str | Path):
         raise ValueError(
             f"The model is a {type(model).__name__}. Wrap it: LABCLIP(model, Alignment.identity(dim), tokenizer=...), "
             f"or load it by name with LABCLIP.from_pretrained."
@@ -104,6 +102,8 @@ def diagnose(
         data = labelled_scenes(scenes, seed=seed, split="all")
     elif not isinstance(data, LabelledScenes):
         raise ValueError(f"data is {described(data)}. Pass the path of CLEVR's or PUG's files, or labelled images.")
+    if isinstance(model, str | Path):
+        model = LABCLIP.from_pretrained(model)
     features = embed_scenes(model, data, seed=seed, cache=cache, progress=progress)
     own = None if model.alignment.is_identity else Alignment(model.alignment.matrix.detach().cpu())
     base = str(model.alignment.base or "a base without a name")

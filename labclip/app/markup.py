@@ -99,7 +99,7 @@ def _side(title: str, kind: str, captions: Sequence[str], scores: Scores) -> str
     rows = []
     for place, (caption, cosine, share) in enumerate(zip(captions, scores.cosines, scores.shares, strict=True)):
         best = place in scores.best and len(captions) > 1
-        mark = ("\u2713 " if len(scores.best) == 1 else "tie ") if best else ""
+        mark = ("\u25b8 " if len(scores.best) == 1 else "tie ") if best else ""
         rows.append(
             f'<li><div class="l-caption{" l-best" if best else ""}"><span>{mark}{text(caption)}</span>'
             f'<span title="cosine {cosine:.4f}">{_percent(share)} <small>({cosine:.3f})</small></span></div>'

@@ -64,15 +64,20 @@ def diagnose(
     if out is not None:
         check_page(out)
     from labclip.analysis import diagnose as find
+    from labclip.data.scene_files import read_labelled_scenes
     from labclip.io.opening import open_alignment
 
+    labelled = None
+    if data is not None:  # before the model, which may be a download
+        labelled = read_labelled_scenes(data.expanduser(), None if images is None else images.expanduser())
+        images = None
     opened = open_model(model, device, ignore_exif=ignore_exif)
     if alignment is not None:
         opened.alignment = open_alignment(alignment, opened)
     if strength is not None:
         opened.alignment = opened.alignment.at(strength)
     found = find(
-        opened, data, images=images, scenes=scenes, fit=fit, folds=folds,
+        opened, labelled, images=images, scenes=scenes, fit=fit, folds=folds,
         cache=not no_cache, seed=seed, progress=progress(),
     )  # fmt: skip
     failed = write_files((out, found.write_html))

@@ -53,7 +53,7 @@ _USE = (
 )
 _AVOID = (
     'Negation ("no", "without"), which it does not help, and captions of a single object, which have nothing to bind. '
-    "Attribute-object pairs that the fit never saw gain less."
+    "Attribute-object pairs unseen in the fit gain less."
 )
 
 

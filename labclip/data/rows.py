@@ -310,7 +310,9 @@ def _matching(path: Path) -> list[Path]:
     if path.is_dir():
         shards = [sorted(path.glob(pattern)) for pattern in ("*.tar", "*.parquet")]
         if sum(map(bool, shards)) != 1:
-            raise ValueError(f"{path} is a folder with no tars or Parquet files, or with both. Name the files.")
+            tables = sorted(one for one in path.iterdir() if one.suffix in {".csv", ".tsv", ".jsonl", ".json"})
+            named = f", for example {tables[0]}" if tables else ""
+            raise ValueError(f"{path} is a folder with no tars or Parquet files, or with both. Name the files{named}.")
         return next(filter(None, shards))
     if os.path.lexists(path):
         raise ValueError(f"{path} is a pipe, a device or a link that leads nowhere. Pass a file.")

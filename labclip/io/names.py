@@ -90,8 +90,13 @@ def resolve(name_or_path: str | Path, access: Access) -> Source:
         return Source(name, folder=snapshot(name, access, verify=_check_alignment))
     raise ValueError(
         f"{name!r:.120} is not a known name, a folder, MODEL:TAG or a Hub repository 'org/name'."
-        f"{nearest(name, list_pretrained())} Known names: {_known()}."
+        f"{nearest(name, [*list_pretrained(), *_folders_here()])} Known names: {_known()}."
     )
+
+
+def _folders_here() -> list[str]:
+    """The folders of the working directory that hold an alignment or a model."""
+    return [config.parent.name for config in (*Path().glob("*/config.json"), *Path().glob(f"*/{OPENCLIP_CONFIG}"))]
 
 
 def load_alignment(name_or_path: str | Path, access: Access = DEFAULT) -> Alignment:

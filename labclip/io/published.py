@@ -114,7 +114,7 @@ _NEGATION = next(one.values for one in REPORTED if one.benchmark == "negation")
 KNOWN_COSTS = (
     "Zero-shot classification (CIFAR, ImageNet) drops.",
     f"Negation is not helped: {_NEGATION['base']:.3f} -> {_NEGATION['labclip']:.3f} on NegBench COCO-MCQ.",
-    "Attribute-object pairs that the fit never saw stay hard.",
+    "Attribute-object pairs unseen in the fit stay hard.",
     "Retrieval from large galleries loses more, the farther the matrix is from the identity.",
     "The modality gap grows in some cases.",
 )

@@ -139,8 +139,7 @@ def published_folder(entry: Published, access: Access = DEFAULT) -> Path:
         kinds = (ValueError, FileNotFoundError, ConnectionError)
         kind = next((kind for kind in kinds if isinstance(error, kind)), OSError)
         raise kind(
-            f"The matrix {entry} could not be fetched, and nothing was kept. "
-            f"The Hub ({entry.hub_repo}): {first_sentence(on_hub)}. "
+            f"The matrix {entry} could not be fetched. {first_sentence(on_hub)}. "
             f"The authors ({entry.url}): {first_sentence(error)}. "
             f"Check the network and try again, or fetch that file otherwise, {otherwise}"
         ) from error
