@@ -34,6 +34,9 @@ def held():
     return {*open_files, *(line.split(maxsplit=5)[5] for line in maps if "/" in line)}
 
 
+OWN_FUNCTIONS = pytest.mark.skipif(sys.version_info < (3, 11), reason="pathlib has functions of its own before")
+
+
 @pytest.fixture
 def open_files_stay(monkeypatch):
     """A file that is open or mapped can't be removed, replaced or renamed."""
@@ -56,6 +59,7 @@ def open_files_stay(monkeypatch):
         monkeypatch.setattr(os, name, refuse_held(name))
 
 
+@OWN_FUNCTIONS
 def test_the_simulation_refuses_what_windows_refuses(open_files_stay, tmp_path):
     path = tmp_path / "file.npy"
     np.save(path, np.zeros(3))
@@ -79,6 +83,7 @@ def test_what_was_loaded_from_a_folder_is_saved_into_it_again(open_files_stay, t
     assert LABCLIP.from_pretrained(tmp_path / "model").encode_text("a red cube").shape == (1, 256)
 
 
+@OWN_FUNCTIONS
 def test_features_are_made_again_once_nobody_has_them_open(open_files_stay, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     scenes.sample(3, seed=0).save("scenes")
@@ -205,6 +210,7 @@ def test_a_command_runs_where_files_are_written_in_a_code_page(tmp_path):
     assert row["negative"] == "物 blue cube and a red sphere → so"
 
 
+@OWN_FUNCTIONS
 def test_folders_have_the_same_bytes_on_every_system(tmp_path, monkeypatch):
     real = io.open
 
