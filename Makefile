@@ -104,7 +104,7 @@ $(LOWEST)/.dev: pyproject.toml
 $(FLOORS)/.dev: pyproject.toml
 	$(PYTHON) -m venv $(FLOORS)
 	$(FLOORS)/bin/python -m pip install --quiet uv
-	$(FLOORS)/bin/uv pip install --quiet --python $(FLOORS)/bin/python --resolution lowest-direct --editable . --group test
+	$(FLOORS)/bin/uv pip install --quiet --python $(FLOORS)/bin/python --resolution lowest-direct --editable . --requirements pyproject.toml --group test
 	@touch $@
 
 $(OTHERS)/.dev: pyproject.toml
