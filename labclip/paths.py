@@ -27,24 +27,31 @@ MANIFEST = "manifest.json"
 """The record of a feature folder."""
 
 
-def path_of(path: str | Path) -> Any:
-    """A path, or of a URL such as s3://bucket/photos what reads like one, by fsspec.
+def file_system(path: str | Path) -> tuple[Any, str]:
+    """The file system of fsspec that a path or URL is on, and the path in it.
 
     Raises:
         ValueError: If the URL's protocol is not known.
-        MissingPackageError: If it needs a package that is not installed.
+        MissingPackageError: If its protocol needs a package that is not installed.
     """
-    if "://" not in str(path):
-        return Path(path)
-    remote = require("upath", f"To read {path}, labclip needs universal-pathlib", "pip install universal-pathlib")
+    from fsspec.core import url_to_fs
+
     try:
-        found = remote.UPath(path)
-        assert found.fs  # which its package, such as s3fs, opens
+        fs, root = url_to_fs(str(path))
     except ImportError as error:
         raise MissingPackageError(f"{path} can't be opened: {error}.") from error
     except ValueError as error:
         raise ValueError(f"{path} can't be opened ({error}). Pass a path, or a URL that fsspec knows.") from error
-    return found
+    return fs, root
+
+
+def path_of(path: str | Path) -> Any:
+    """A path, or of a URL such as s3://bucket/photos what reads like one; errors as of `file_system`."""
+    if "://" not in str(path):
+        return Path(path)
+    remote = require("upath", f"To read {path}, labclip needs universal-pathlib", "pip install universal-pathlib")
+    file_system(path)
+    return remote.UPath(path)
 
 
 def weights_in(folder: Path) -> Path | None:

@@ -255,8 +255,8 @@ def test_messages_name_options_while_a_command_runs_and_warnings_are_one_line(mo
 
 
 def test_a_usage_error_is_two():
-    fails("fold")
-    fails("nonsense")
+    assert "Missing argument 'OUT'" in fails("fold")
+    assert "No such command 'nonsense'" in fails("nonsense")
 
 
 def test_folding_a_base_without_a_matrix_is_refused(folder, tmp_path):

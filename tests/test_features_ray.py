@@ -10,6 +10,7 @@ import threading
 import numpy as np
 import pytest
 import torch
+from bucket import bucket
 from click.testing import CliRunner
 from PIL import Image
 
@@ -198,27 +199,16 @@ def test_the_engine_reaches_from_the_command_line(data, monkeypatch):
 @pytest.mark.filterwarnings("ignore")  # other people's warnings
 def test_images_of_a_bucket_give_the_folder_of_local_ones(model, data):
     """Of a server on this machine, read here and by workers."""
-    boto3, moto = pytest.importorskip("boto3"), pytest.importorskip("moto.server")
-    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    try:
-        address = f"http://127.0.0.1:{server.get_host_and_port()[1]}"
-        login = {"AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none", "AWS_DEFAULT_REGION": "us-east-1"}
-        bucket = boto3.resource(
-            "s3", endpoint_url=address, region_name="us-east-1", aws_access_key_id="none", aws_secret_access_key="none"
-        ).create_bucket(Bucket="bucket")
+    command = [sys.executable, "-m", "labclip", "embed", "--model", "scenes", "--captions", data / "captions.csv"]
+    with bucket() as (there, environment):
         for image in data.glob("*.png"):
-            bucket.put_object(Key=f"photos/{image.name}", Body=image.read_bytes())
-        command = [sys.executable, "-m", "labclip", "embed", "--model", "scenes", "--captions", data / "captions.csv"]
+            there.put_object(Key=f"photos/{image.name}", Body=image.read_bytes())
         for engine in ("local", "ray"):
             done = subprocess.run(
                 [*command, "--images", "s3://bucket/photos", "--engine", engine, data / engine],
-                env={**os.environ, **login, "AWS_ENDPOINT_URL": address},
-                capture_output=True, text=True, check=False, timeout=240,
+                env=environment, capture_output=True, text=True, check=False, timeout=240,
             )  # fmt: skip
             assert done.returncode == 0, done.stderr
-    finally:
-        server.stop()
     done = subprocess.run([*command, data / "plain"], capture_output=True, text=True, check=False, timeout=240)
     assert done.returncode == 0, done.stderr
     assert contents(data / "local") == contents(data / "ray") == contents(data / "plain")

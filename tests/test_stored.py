@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from bucket import bucket
 from click.testing import CliRunner
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -557,25 +558,14 @@ transform("s3://bucket/in", "s3://bucket/out", "A", progress=False)
 @pytest.mark.filterwarnings("ignore")  # other people's warnings
 def test_on_s3_a_killed_run_goes_on_to_the_same_bytes():
     """Of a server on this machine, as it lists, reads and writes."""
-    boto3, moto = pytest.importorskip("boto3"), pytest.importorskip("moto.server")
-    clip_retrieval(shards=4)
-    transform("in", "whole", "A")
-    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    try:
-        address = f"http://127.0.0.1:{server.get_host_and_port()[1]}"
-        login = {"AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none", "AWS_DEFAULT_REGION": "us-east-1"}
-        environment = {**os.environ, **login, "AWS_ENDPOINT_URL": address}
-        bucket = boto3.resource(
-            "s3", endpoint_url=address, region_name="us-east-1", aws_access_key_id="none", aws_secret_access_key="none"
-        ).create_bucket(Bucket="bucket")
+    with bucket() as (there, environment):
+        clip_retrieval(shards=4)
+        transform("in", "whole", "A")
         for name, data in contents("in").items():
-            bucket.put_object(Key=f"in/{name}", Body=data)
+            there.put_object(Key=f"in/{name}", Body=data)
         for due, status in ((3, -signal.SIGKILL), (4, -signal.SIGKILL), (0, 0)):
             command = [sys.executable, "-c", ON_S3, str(due)]
             done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
             assert done.returncode == status, done.stderr
-        found = {one.key.removeprefix("out/"): one.get()["Body"].read() for one in bucket.objects.filter(Prefix="out/")}
+        found = {one.key.removeprefix("out/"): one.get()["Body"].read() for one in there.objects.filter(Prefix="out/")}
         assert found == contents("whole")
-    finally:
-        server.stop()

@@ -47,7 +47,11 @@ CSS = """
 
 def text(words: str) -> str:
     """Anybody's words inside HTML; also what the page's own templates would take for code is plain text."""
-    return html.escape(printable(words)).replace("{", "&#123;").replace("$", "&#36;")
+    return _inert(printable(words))
+
+
+def _inert(content: str) -> str:
+    return html.escape(content).replace("{", "&#123;").replace("$", "&#36;")
 
 
 def heading(model: str, *, without_matrix: bool) -> str:
@@ -170,10 +174,9 @@ def curve(curves: Sequence[Sequence[float]]) -> str:
 def report(path: Path) -> str:
     """A report of labclip as a part of the page, and as a file to save."""
     data = path.read_bytes()
-    page = html.escape(data.decode()).replace("{", "&#123;").replace("$", "&#36;")
     return (
         f"{_links((path.name, 'text/html', data))}"
-        f'<iframe class="l-report" title="Report" sandbox="" srcdoc="{page}"></iframe>'
+        f'<iframe class="l-report" title="Report" sandbox="" srcdoc="{_inert(data.decode())}"></iframe>'
     )
 
 

@@ -18,7 +18,6 @@ from labclip.app.compare import Sides
 from labclip.app.uploads import image
 from labclip.data.images import ImageSource
 from labclip.pixels import upright
-from labclip.scenes.world import draw_scenes
 
 SCENES = 500
 _SEED = 2024  # no training used any below a million
@@ -95,12 +94,11 @@ def index(
 def scene_gallery(sides: Sides, count: int = SCENES) -> Gallery:
     """Scenes that no training used, each followed by the same with its colours swapped, named by their captions."""
     drawn = scenes.sample(count // 2, seed=_SEED, split="all")
-    layout, swapped = draw_scenes(count // 2, seed=_SEED, split="all")
-    other = replace(layout, colours=swapped)
+    other = replace(drawn.layout, colours=drawn.layout.colours[:, ::-1])
     pixels = np.stack([drawn.images, scenes.render(other)], axis=1).reshape(-1, *drawn.images.shape[1:])
     names = [name or "" for pair in zip(drawn.captions, drawn.swapped_captions, strict=True) for name in pair]
     rows = [one.row for one in sides.encoder.images(ImageSource("scene", data=one) for one in pixels)]
-    large = zip(scenes.render(layout, _SIDE), scenes.render(other, _SIDE), strict=True)
+    large = zip(drawn.render(_SIDE), scenes.render(other, _SIDE), strict=True)
     shown = [uri(Image.fromarray(one)) for pair in large for one in pair]
     return Gallery(names, shown, torch.from_numpy(np.stack([row for row in rows if row is not None])), [])
 

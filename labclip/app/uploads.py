@@ -7,12 +7,13 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from PIL import Image
 
 from labclip.data import BadRow, Item, read_items
 from labclip.data.images import ImageSource, formats
+from labclip.data.located import leads_out
 from labclip.pixels import BROKEN
 
 IMAGE_BYTES = 25_000_000
@@ -109,8 +110,7 @@ def _members(upload: Upload) -> Iterator[tuple[str, bytes]]:
 
 def _check_inside(name: str, where: str) -> None:
     """Refuse a name that leads out of the folder of images, on any system."""
-    path = PurePosixPath(name.replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts or ":" in name or "\0" in name:
+    if leads_out(PureWindowsPath("C:/images"), name) or ":" in name or "\0" in name:
         raise ValueError(f"{where} names the image {name!r}, which leads out of the uploaded ones. Name it as it is.")
 
 

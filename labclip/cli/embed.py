@@ -10,6 +10,7 @@ import click
 from labclip.cli.group import (
     as_json_option,
     device_option,
+    engine_option,
     exif_option,
     main,
     model_option,
@@ -87,13 +88,7 @@ def _verify(context: click.Context, _: click.Parameter, asked: bool) -> None:
 @click.option(
     "--workers", type=click.IntRange(1, 256), help="Decoding threads. [default: one per processor, at most 16]"
 )
-@click.option(
-    "--engine",
-    type=click.Choice(["local", "ray"]),
-    default="local",
-    show_default=True,
-    help="Who encodes: this process, or the Ray cluster of RAY_ADDRESS.",
-)
+@engine_option("encodes")
 @exif_option
 @device_option
 @precision_option

@@ -14,6 +14,7 @@ import sys
 import time
 import traceback
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -219,6 +220,16 @@ precision_option = click.option(
 exif_option = click.option(
     "--ignore-exif", is_flag=True, help="Read images as they are stored, as OpenCLIP does, not turned by their EXIF."
 )
+
+
+def engine_option(does: str) -> Callable[[Any], Any]:
+    """Which process does the work of a command."""
+    return click.option(
+        "--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True,
+        help=f"Who {does}: this process, or the Ray cluster of RAY_ADDRESS.",
+    )  # fmt: skip
+
+
 alignment_option = click.option(
     "--alignment", metavar="A", help="Another alignment: a name, a folder, or a Hub repository."
 )

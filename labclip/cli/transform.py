@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from labclip.cli.group import as_json_option, main, progress, show, show_json, strength_option
+from labclip.cli.group import as_json_option, engine_option, main, progress, show, show_json, strength_option
 
 
 @main.command(
@@ -19,13 +19,7 @@ from labclip.cli.group import as_json_option, main, progress, show, show_json, s
 @strength_option
 @click.option("--column", metavar="NAME", help="Column or tensor of the embeddings, where there are several.")
 @click.option("--normalize", is_flag=True, help="Write rows of unit length.")
-@click.option(
-    "--engine",
-    type=click.Choice(["local", "ray"]),
-    default="local",
-    show_default=True,
-    help="Who aligns the files: this process, or the Ray cluster of RAY_ADDRESS.",
-)
+@engine_option("aligns the files")
 @click.option("--inverse", is_flag=True, hidden=True)
 @click.option("--force", is_flag=True, help="Start from scratch where OUT is there.")
 @as_json_option

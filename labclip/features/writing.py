@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -106,8 +106,8 @@ def write_texts(journal: Journal, encoder: Encoder) -> None:
     encoder.cut = Cut(**journal.get("cut", {}))
     sealed = time.monotonic()
     with encoder.bar("captions", total, state["next_text"]) as bar:
-        for (last, block), features in encoder.blocks(_blocks(journal, state["next_text"], total)):
-            _write_block(journal, features, block, most, state)
+        for (last, block, row_of), features in encoder.blocks(_blocks(journal, state["next_text"], total)):
+            _write_block(journal, features, block, row_of, most, state)
             bar.update(last - state["next_text"])
             state["next_text"] = last
             if time.monotonic() - sealed >= COMMIT_SECONDS:
@@ -118,29 +118,26 @@ def write_texts(journal: Journal, encoder: Encoder) -> None:
     encoder.cut.warn("captions and negatives", stacklevel=4)
 
 
-def _blocks(journal: Journal, after: int, total: int) -> Iterator[tuple[tuple[int, list[Text]], dict[str, str]]]:
-    """Blocks of captions from behind an id on, each with the id of its last, and its distinct texts with their places.
+_Block = tuple[int, list[Text], dict[str, int]]
+"""The id of the last of some captions, these, and the row of each distinct text among their features."""
 
-    The place of a text is where it occurs first.
-    """
+
+def _blocks(journal: Journal, after: int, total: int) -> Iterator[tuple[_Block, dict[str, str]]]:
+    """Blocks of captions from behind an id on, with the distinct texts of each and where they occur first."""
     for start in range(after, total, BLOCK):
         last = min(start + BLOCK, total)
         if block := journal.texts(start, last):
-            yield (last, block), _places(block)
-
-
-def _places(block: Sequence[Text]) -> dict[str, str]:
-    places: dict[str, str] = {}
-    for text in block:
-        for one in (text.caption, *itertools.compress(text.negatives, text.wrong)):
-            places.setdefault(one, text.place)
-    return places
+            places: dict[str, str] = {}
+            for text in block:
+                for one in (text.caption, *itertools.compress(text.negatives, text.wrong)):
+                    places.setdefault(one, text.place)
+            yield (last, block, {one: row for row, one in enumerate(places)}), places
 
 
 def _write_block(
-    journal: Journal, features: Embeddings, block: Sequence[Text], most: int, state: dict[str, Any]
-) -> None:
-    row_of = {one: row for row, one in enumerate(_places(block))}
+    journal: Journal, features: Embeddings, block: Sequence[Text], row_of: Mapping[str, int], most: int,
+    state: dict[str, Any],
+) -> None:  # fmt: skip
     own = np.array([row_of[text.caption] for text in block])
     journal.parts.append(TEXTS, features[own])
     journal.parts.append(INDEX, np.array([text.image_row for text in block], dtype="<i8"))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from labclip.packages import MissingPackageError
+from labclip.paths import file_system
 from labclip.stored.formats import FORMATS, LEFT_ALONE, OF_IMAGES
 
 TEXTS, IMAGES, METADATA = "text_emb", "img_emb", "metadata"
@@ -50,21 +50,8 @@ class Place:
 
 
 def place_of(path: str | Path) -> Place:
-    """A path, or a URL that fsspec knows.
-
-    Raises:
-        ValueError: If its protocol is not known.
-        MissingPackageError: If its protocol needs a package that is not installed.
-    """
-    from fsspec.core import url_to_fs
-
-    try:
-        fs, root = url_to_fs(str(path))
-    except ImportError as error:
-        raise MissingPackageError(f"{path} can't be opened: {error}.") from error
-    except ValueError as error:
-        raise ValueError(f"{path} can't be opened ({error}). Pass a path, or a URL that fsspec knows.") from error
-    return Place(fs, root, str(path))
+    """A path, or a URL that fsspec knows; errors as of `file_system`."""
+    return Place(*file_system(path), str(path))
 
 
 def version_of(place: Place) -> str:
