@@ -7,8 +7,9 @@ from labclip._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from labclip import analysis, evaluation, features, metrics, negatives, scenes, training
-    from labclip.alignment import Alignment, Base
+    from labclip.alignment import Alignment
     from labclip.analysis import diagnose
+    from labclip.base import Base
     from labclip.evaluation.evaluate import evaluate
     from labclip.features import Features, embed
     from labclip.io.folding import fold
@@ -24,7 +25,7 @@ __all__ = [
     "scenes", "training", "transform",
 ]  # fmt: skip
 _HOME = {
-    "Alignment": "alignment", "Base": "alignment", "Features": "features", "LABCLIP": "model",
+    "Alignment": "alignment", "Base": "base", "Features": "features", "LABCLIP": "model",
     "create_model_and_transforms": "io.opening", "diagnose": "analysis", "embed": "features", "evaluate": "evaluation",
     "fit": "training", "fold": "io.folding", "get_tokenizer": "io.opening", "list_pretrained": "io.published",
     "transform": "stored",

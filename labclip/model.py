@@ -15,10 +15,10 @@ from torch import nn
 
 from labclip.alignment import Alignment, align, bound_to, checked_alignment
 from labclip.checks import described
-from labclip.images import as_batch
-from labclip.openclip import check_base, default_preprocess, default_tokenizer
 from labclip.pushing import Pushable
-from labclip.text import Tokenizer, as_captions, encode_captions, encode_trimmed, is_readable, tokenize
+from labclip.towers.images import as_batch
+from labclip.towers.openclip import check_base, default_preprocess, default_tokenizer
+from labclip.towers.text import Tokenizer, as_captions, encode_captions, encode_trimmed, is_readable, tokenize
 
 Images = torch.Tensor | Image | Sequence[Image]
 Texts = torch.Tensor | str | Iterable[str]

@@ -7,7 +7,7 @@ from torch import nn
 
 from labclip import Alignment
 from labclip.io.folding import fold
-from labclip.openclip import fingerprint_of as own_fingerprint_of
+from labclip.towers.openclip import fingerprint_of as own_fingerprint_of
 
 SMALL = {"hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
 TEXT = SMALL | {"vocab_size": 99, "max_position_embeddings": 16}

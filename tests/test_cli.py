@@ -243,7 +243,7 @@ def test_messages_name_options_while_a_command_runs_and_warnings_are_one_line(mo
         warnings.warn("mind the gap", UserWarning, stacklevel=1)
         raise ValueError(f"Pass {typed('folder=', '--out')}.")
 
-    monkeypatch.setattr("labclip.paths.make_folder", refuse)
+    monkeypatch.setattr("labclip.files.make_folder", refuse)
     shown = warnings.showwarning
     with warnings.catch_warnings():
         warnings.simplefilter("always")

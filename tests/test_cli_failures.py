@@ -21,8 +21,8 @@ from safetensors import SafetensorError
 import labclip
 from labclip import LABCLIP, Alignment, cli, scenes
 from labclip.cli.files import write_files, write_or_keep
+from labclip.files import whole_file
 from labclip.messages import printable
-from labclip.paths import whole_file
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def raising(monkeypatch):
         def fail(folder):
             raise error
 
-        monkeypatch.setattr("labclip.paths.make_folder", fail)
+        monkeypatch.setattr("labclip.files.make_folder", fail)
 
     return arrange
 
@@ -202,7 +202,7 @@ def test_an_out_that_cannot_hold_it_is_told_before_the_work(monkeypatch, tmp_pat
                       ("fit", "no-features", under)):  # fmt: skip
         assert "file/sub can't be written (Not a directory). Pass a folder in which you may" in fails(*arguments)
     full = type("Usage", (), {"free": 1000})
-    monkeypatch.setattr("labclip.paths.shutil.disk_usage", lambda path: full)
+    monkeypatch.setattr("labclip.files.shutil.disk_usage", lambda path: full)
     said = fails("fit", "no-features", tmp_path / "out")
     assert "out can't hold the 1,048,576 bytes that are to be written: 1,000 are free" in said
     scenes.sample(4, seed=1).save(tmp_path)
@@ -319,7 +319,7 @@ def test_every_file_of_a_command_is_written_whole_or_not_at_all(tmp_path, monkey
         raise OSError(28, "No space left on device", str(target))
 
     with monkeypatch.context() as patched:
-        patched.setattr("labclip.paths.os.replace", full)
+        patched.setattr("labclip.files.os.replace", full)
         said = run(*command.split(), code=2).stderr
     assert set(replaced) == set(written)
     assert all(f"{name} can't be" in said for name in written)

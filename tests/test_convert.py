@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labclip.alignment import Base
+from labclip.base import Base
 from labclip.io import converting as convert
 from labclip.io.converting import convert_checkpoint
 from labclip.io.published import PUBLISHED

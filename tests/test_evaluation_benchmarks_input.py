@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from labclip.evaluation.benchmarks.valse import FILES as VALSE
 from labclip.evaluation.sources import Sources
-from labclip.jsonfile import read_json
+from labclip.files import read_json
 
 BOX = {"bbox_x": 0, "bbox_y": 0, "bbox_w": 4, "bbox_h": 4}
 CAPTIONED = {"filename": "a.jpg", "caption": "one", "negative_caption": "two"}

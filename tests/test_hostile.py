@@ -28,7 +28,7 @@ from labclip import LABCLIP, Alignment, cli, scenes
 from labclip.evaluation.benchmarks import BENCHMARKS
 from labclip.evaluation.sources import Sources
 from labclip.messages import ON_COMMAND_LINE, printable
-from labclip.text import tokenize
+from labclip.towers.text import tokenize
 
 CSV = b"caption,image\na red cube and a blue ball,ok/0.png\na green cube and a red ball,ok/1.png\n"
 _TO_TYPE = re.compile(r"(: |[Tt]ype: )(labclip|hf|mkdir|mv|pip) ")

@@ -15,7 +15,8 @@ import pytest
 import torch
 from standin import StandInHub
 
-from labclip.alignment import Alignment, Base
+from labclip.alignment import Alignment
+from labclip.base import Base
 from labclip.io import hub as labhub
 from labclip.io import published
 from labclip.io.folder import load, matrix_sha256

@@ -506,7 +506,7 @@ def test_a_recorded_name_is_looked_up_in_no_other_place(name):
 
 
 def test_another_model_of_the_same_shape_is_refused_by_its_fingerprint():
-    from labclip.openclip import fingerprint_of
+    from labclip.towers.openclip import fingerprint_of
 
     fingerprint = fingerprint_of(models.make("clip"), models.tokenizer())
     alignment = Alignment(models.matrix(), fingerprint=fingerprint)

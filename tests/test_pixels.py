@@ -11,8 +11,8 @@ from PIL import Image, ImageOps
 from labclip import scenes
 from labclip.data.images import ImageSource
 from labclip.encode.cache import Cache, encode
-from labclip.images import as_stored
-from labclip.pixels import eight_bits, upright
+from labclip.towers.images import as_stored
+from labclip.towers.pixels import eight_bits, upright
 
 GREY = np.arange(256, dtype=np.uint8).reshape(16, 16)
 

@@ -17,12 +17,12 @@ from safetensors.torch import save_file
 
 import labclip
 from labclip import LABCLIP, Alignment, Base
+from labclip.files import OPENCLIP_WEIGHTS
 from labclip.io import published
 from labclip.io.bases import load_weights
 from labclip.io.folder import matrix_sha256
 from labclip.io.opening import open_alignment
-from labclip.openclip import fingerprint_of
-from labclip.paths import OPENCLIP_WEIGHTS
+from labclip.towers.openclip import fingerprint_of
 
 BASE = Base("tiny-world-quickgelu", "openai", quick_gelu=True, embed_dim=models.DIM)
 

@@ -214,7 +214,7 @@ def test_a_file_is_written_whole(tmp_path, monkeypatch):
     def fails(source, target):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("labclip.paths.os.replace", fails)
+    monkeypatch.setattr("labclip.files.os.replace", fails)
     with pytest.raises(OSError, match=r"report.html can't be written \(No space left on device\)"):
         write(Page("another", "lead", ()), path)
     assert path.read_bytes().decode() == render(page)

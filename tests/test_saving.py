@@ -16,7 +16,7 @@ import labclip
 from labclip import LABCLIP, Alignment, Base
 from labclip.io import saving
 from labclip.io.folder import load
-from labclip.openclip import fingerprint_of
+from labclip.towers.openclip import fingerprint_of
 
 NATIVE = ["clip", "quickgelu", "resnet", "dict", "linear", "custom", "eos", "siglip", "unprojected", "nonscalar"]
 BASE_FILES = {"open_clip_config.json", "open_clip_model.safetensors"}

@@ -9,7 +9,7 @@ from models import wrap
 from open_clip.transformer import ResidualAttentionBlock
 from torch import nn
 
-import labclip.text
+import labclip.towers.text
 from labclip import LABCLIP, Alignment
 
 ALL = list(models.KINDS)
@@ -37,13 +37,13 @@ def whole(model, tokens):
 @pytest.fixture
 def trimmed(monkeypatch):
     """How many rows each pass took that went by prefixes."""
-    rows, encode = [], labclip.text.encode_prefixes
+    rows, encode = [], labclip.towers.text.encode_prefixes
 
     def counting(tower, tokens, *others):
         rows.append(len(tokens))
         return encode(tower, tokens, *others)
 
-    monkeypatch.setattr(labclip.text, "encode_prefixes", counting)
+    monkeypatch.setattr(labclip.towers.text, "encode_prefixes", counting)
     return rows
 
 
@@ -249,8 +249,8 @@ def test_each_distinct_prefix_goes_through_the_layers_once(given):
 
 
 def test_one_long_caption_does_not_pad_the_short_ones():
-    from labclip.prefixes import sort_by_prefix
-    from labclip.text import _chunks
+    from labclip.towers.prefixes import sort_by_prefix
+    from labclip.towers.text import _chunks
 
     lengths = torch.tensor([9] * 100 + [77])
     order = sort_by_prefix(torch.zeros(101, 77, dtype=torch.long), lengths)

@@ -18,7 +18,7 @@ import labclip
 from labclip import LABCLIP, Alignment, Features, cli, scenes
 from labclip.data.located import DataFiles, leads_out
 from labclip.features.folder import sample_sha256
-from labclip.paths import whole_file
+from labclip.files import whole_file
 
 
 def run(*arguments, code=0):
@@ -161,7 +161,7 @@ def test_a_relative_folder_takes_absolute_names_in_it(tmp_path, monkeypatch):
 def test_a_folder_that_is_called_dev_is_no_device(tmp_path, monkeypatch):
     # On Windows C:\dev is a usual place for work.
     monkeypatch.setattr(Path, "absolute", lambda self: PureWindowsPath("C:/dev/work") / self.name)
-    monkeypatch.setattr("labclip.paths.check_file", lambda path: None)
+    monkeypatch.setattr("labclip.files.check_file", lambda path: None)
     with whole_file(tmp_path / "out.csv") as part:
         assert part != tmp_path / "out.csv"
         part.write_text("whole")

@@ -10,8 +10,8 @@ from evaluate import MIXED
 from safetensors.torch import load_file
 
 from labclip import Alignment
+from labclip.files import OPENCLIP_WEIGHTS
 from labclip.io.card import model_card
-from labclip.paths import OPENCLIP_WEIGHTS
 from labclip.scenes.vocabulary import COLOURS, SHAPES
 
 DOCUMENTED = Path(__file__).parent / "scenes"  # the folder whose numbers the documentation shows

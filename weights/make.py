@@ -36,7 +36,7 @@ from torch import Tensor
 
 import labclip
 from labclip import LABCLIP, Alignment, Base, Features
-from labclip.alignment import FINGERPRINT_CAPTION
+from labclip.base import FINGERPRINT_CAPTION
 from labclip.scenes import measure
 from labclip.training.frontier import kept
 

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from huggingface_hub import ModelCardData
 
+from labclip.files import CARD
 from labclip.io.card import results_table
 from labclip.io.hub import push_folder
 from labclip.io.published import AUTHORS_COMMIT, AUTHORS_REPOSITORY, PUBLISHED, Published, list_pretrained
-from labclip.paths import CARD
 
 EMBEDDED = Path(__file__).parent / "scenes"
 EMBEDDED_REPOSITORY = "labclip/labclip-scenes"

@@ -17,7 +17,7 @@ from labclip import scenes
 from labclip.app.compare import Sides
 from labclip.app.uploads import image
 from labclip.data.images import ImageSource
-from labclip.pixels import upright
+from labclip.towers.pixels import upright
 
 SCENES = 500
 _SEED = 2024  # no training used any below a million

@@ -14,7 +14,7 @@ from PIL import Image
 from labclip.data import BadRow, Item, read_items
 from labclip.data.images import ImageSource, formats
 from labclip.data.located import leads_out
-from labclip.pixels import BROKEN
+from labclip.towers.pixels import BROKEN
 
 IMAGE_BYTES = 25_000_000
 IMAGE_PIXELS = 64_000_000

@@ -21,7 +21,7 @@ def demo(out: Path, seed: int, as_json: bool) -> None:
     their swapped versions with both, and writes a figure.
     """
     note("Loading the embedded model ...")
-    from labclip.paths import make_folder
+    from labclip.files import make_folder
     from labclip.scenes import demo as scenes_demo
     from labclip.scenes import figure
 

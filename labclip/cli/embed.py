@@ -112,7 +112,7 @@ def embed(
     """
     from labclip.data.rows import find_inputs
     from labclip.features import embed as embed_folder
-    from labclip.paths import check_folder
+    from labclip.files import check_folder
 
     check_folder(out)
     find_inputs(captions)  # before a model is fetched

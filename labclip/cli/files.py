@@ -9,9 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from labclip.cli.errors import in_one_line
-from labclip.jsonfile import read_json_object
-from labclip.packages import EVAL, require
-from labclip.paths import (
+from labclip.files import (
     CONFIG,
     MANIFEST,
     OPENCLIP_CONFIG,
@@ -20,8 +18,10 @@ from labclip.paths import (
     WEIGHTS,
     check_file,
     check_folder,
+    read_json_object,
     whole_file,
 )
+from labclip.packages import EVAL, require
 
 ALIGNMENT_FILES = (CONFIG, WEIGHTS)
 FOLDED_FILES = (OPENCLIP_CONFIG, OPENCLIP_WEIGHTS)

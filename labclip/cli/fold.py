@@ -8,7 +8,7 @@ import click
 
 from labclip.cli.files import FOLDED_FILES, check_empty, refuse, same_path, write_or_keep
 from labclip.cli.group import alignment_option, main, model_option, show, strength_option
-from labclip.paths import check_folder
+from labclip.files import check_folder
 
 _OPENED_BY = {
     "openclip": 'open_clip.create_model_and_transforms("local-dir:{}")',

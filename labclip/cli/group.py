@@ -245,8 +245,8 @@ def open_model(
     name: str, device: str | None = None, precision: str = PRECISIONS[0], *, ignore_exif: bool = False
 ) -> LABCLIP:
     """The model of a name on the device asked for."""
-    from labclip.images import as_stored
     from labclip.model import LABCLIP
+    from labclip.towers.images import as_stored
 
     model = LABCLIP.from_pretrained(name, device=chosen_device(device), precision=precision)
     if ignore_exif and model.preprocess is not None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from labclip.data.rows import READERS
-from labclip.jsonfile import read_json
+from labclip.files import read_json
 from labclip.messages import typed
 
 

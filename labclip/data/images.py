@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from labclip.data.rows import open_parquet
-from labclip.pixels import BROKEN, eight_bits
+from labclip.towers.pixels import BROKEN, eight_bits
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -13,8 +13,8 @@ from labclip.data.cleaning import is_shuffle
 from labclip.data.columns import Columns, Negative, RowError, is_empty, listed
 from labclip.data.images import ImageSource
 from labclip.data.rows import Row, Wanted, find_inputs, parquet_columns, reader_of
+from labclip.files import path_of
 from labclip.messages import typed
-from labclip.paths import path_of
 
 WORDS = 40
 """Words that a cleaned text keeps, as many as shuffled negatives have."""

@@ -12,7 +12,7 @@ from labclip.data.entries import fields, table_rows
 from labclip.data.images import ImageSource
 from labclip.data.located import DataFiles, ImageLayout
 from labclip.data.rows import separated_lines
-from labclip.jsonfile import read_json
+from labclip.files import read_json
 from labclip.messages import typed
 from labclip.scenes import sample
 

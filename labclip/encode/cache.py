@@ -19,13 +19,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from labclip.alignment import FINGERPRINT_CAPTION
+from labclip.base import FINGERPRINT_CAPTION
 from labclip.data.images import ImageSource, reason
 from labclip.encode.encoder import Encoder, batched
 from labclip.encode.fingerprint import identity_of, tokenizer_and_preprocess
 from labclip.messages import typed
 from labclip.model import LABCLIP
-from labclip.text import Cut, Tokenizer, counting_cut, tokenize
+from labclip.towers.text import Cut, Tokenizer, counting_cut, tokenize
 
 _logger = logging.getLogger(__name__)
 

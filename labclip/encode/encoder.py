@@ -21,11 +21,11 @@ from tqdm import tqdm
 
 from labclip.data.images import ImageSource, ParquetImages, reason
 from labclip.encode.fingerprint import tokenizer_and_preprocess
-from labclip.images import image_dtype
 from labclip.messages import typed
 from labclip.model import LABCLIP
 from labclip.modes import evaluating
-from labclip.text import Cut, counting_cut
+from labclip.towers.images import image_dtype
+from labclip.towers.text import Cut, counting_cut
 
 Embeddings = NDArray[np.float32]
 T = TypeVar("T")

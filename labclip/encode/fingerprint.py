@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from labclip.alignment import FINGERPRINT_COSINE, Base
-from labclip.images import image_dtype
+from labclip.base import FINGERPRINT_COSINE, Base
+from labclip.files import hash_of
 from labclip.model import LABCLIP
-from labclip.openclip import embed_dim, fingerprint_of
-from labclip.paths import hash_of
-from labclip.text import Tokenizer
+from labclip.towers.images import image_dtype
+from labclip.towers.openclip import embed_dim, fingerprint_of
+from labclip.towers.text import Tokenizer
 
 
 def weights_sha256(clip: nn.Module) -> str:

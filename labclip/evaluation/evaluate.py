@@ -29,7 +29,7 @@ from labclip.metrics import unit_length
 from labclip.model import LABCLIP
 from labclip.modes import evaluating
 from labclip.packages import versions_of
-from labclip.text import Cut, counting_cut
+from labclip.towers.text import Cut, counting_cut
 
 Data = str | Path | Features
 Option = str | int | float | bool

@@ -14,9 +14,8 @@ from labclip.evaluation.benchmarks import BENCHMARKS
 from labclip.evaluation.paper import latex_of_models
 from labclip.evaluation.scores import Compared, Difference, Estimate
 from labclip.evaluation.sources import Benchmark
-from labclip.jsonfile import read_json
+from labclip.files import read_json, whole_file
 from labclip.messages import typed
-from labclip.paths import whole_file
 from labclip.report import Reported
 from labclip.report.example import ShownItem
 from labclip.report.values import Page

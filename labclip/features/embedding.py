@@ -29,10 +29,10 @@ from labclip.features.folder import (
 from labclip.features.journal import Journal
 from labclip.features.over_ray import RayEncoder
 from labclip.features.writing import on_bad, write_images, write_texts
+from labclip.files import MANIFEST, check_folder, make_folder, path_of
 from labclip.messages import typed
 from labclip.model import LABCLIP
 from labclip.packages import versions_of
-from labclip.paths import MANIFEST, check_folder, make_folder, path_of
 
 ENGINES: dict[str, type[Encoder]] = {"local": Encoder, "ray": RayEncoder}
 """Who encodes, by name; the first is the default."""

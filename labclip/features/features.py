@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from labclip.alignment import Base
+from labclip.base import Base
 from labclip.checks import described, is_floating
 from labclip.encode.fingerprint import Origin, origin_of
 from labclip.features.folder import (
@@ -28,8 +28,8 @@ from labclip.features.folder import (
     write_manifest,
 )  # fmt: skip
 from labclip.features.parts import Parts
+from labclip.files import MANIFEST, make_folder
 from labclip.packages import versions_of
-from labclip.paths import MANIFEST, make_folder
 
 if TYPE_CHECKING:
     from labclip.model import LABCLIP

@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 
 from labclip._version import __version__
 from labclip.encode.fingerprint import base_in
-from labclip.jsonfile import read_json_object
+from labclip.files import MANIFEST, hash_of, read_json_object
 from labclip.messages import typed
-from labclip.paths import MANIFEST, hash_of
 
 UNFINISHED, PART = "unfinished.sqlite", ".part"
 FORMAT_VERSION = 2

@@ -15,8 +15,8 @@ from labclip.data.images import ImageSource
 from labclip.data.items import BadRow, Item
 from labclip.features.folder import HEADER, IMAGE_NAMES, IMAGES, SHOWN, UNFINISHED, clear
 from labclip.features.parts import Parts, Sealed
+from labclip.files import path_of
 from labclip.messages import typed
-from labclip.paths import path_of
 
 _CHUNK = 1024
 _TABLES = {

@@ -14,7 +14,7 @@ from labclip.encode.encoder import Embeddings, Encoded, Encoder, batched
 from labclip.messages import ON_COMMAND_LINE, typed
 from labclip.model import LABCLIP
 from labclip.packages import connected_ray
-from labclip.text import Cut
+from labclip.towers.text import Cut
 
 T = TypeVar("T")
 _BATCHES = 8  # of images in one task: within it a worker decodes ahead of the model

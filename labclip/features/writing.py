@@ -28,7 +28,7 @@ from labclip.features.folder import (
 )
 from labclip.features.journal import Journal, Text, image_line
 from labclip.messages import typed
-from labclip.text import Cut
+from labclip.towers.text import Cut
 
 BLOCK = 1024
 """Captions, each with its negatives, that are encoded together; those with a common prefix share the work."""

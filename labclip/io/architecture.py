@@ -11,7 +11,7 @@ from open_clip.modified_resnet import ModifiedResNet
 from open_clip.transformer import TextTransformer, VisionTransformer
 from torch import nn
 
-from labclip.openclip import text_tower, uses_quick_gelu
+from labclip.towers.openclip import text_tower, uses_quick_gelu
 
 VOCABULARY = 49408
 """Tokens of CLIP's vocabulary; the last ends a caption."""

@@ -21,9 +21,9 @@ from torch.overrides import TorchFunctionMode
 
 from labclip.checks import first_line
 from labclip.folded import read_mark, set_mark
-from labclip.images import as_shown
 from labclip.io import PRECISIONS
 from labclip.messages import option
+from labclip.towers.images import as_shown
 
 _THREADS = min(4, os.cpu_count() or 1)
 _DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64}

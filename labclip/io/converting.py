@@ -12,7 +12,8 @@ from pathlib import Path
 
 import torch
 
-from labclip.alignment import Alignment, Base
+from labclip.alignment import Alignment
+from labclip.base import Base
 from labclip.io.folder import MAX_DIM, matrix_sha256
 from labclip.io.published import find_matrix
 

@@ -18,13 +18,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from labclip._version import __version__
-from labclip.alignment import FINGERPRINT_CAPTION, Alignment, Base
+from labclip.alignment import Alignment
+from labclip.base import FINGERPRINT_CAPTION, Base
+from labclip.files import CARD, CONFIG, WEIGHTS, make_folder, read_json_object
 from labclip.folded import described_mark, read_mark
 from labclip.io.card import model_card
-from labclip.jsonfile import read_json_object
 from labclip.messages import typed
 from labclip.packages import versions_of
-from labclip.paths import CARD, CONFIG, WEIGHTS, make_folder
 
 FORMAT_VERSION = 1
 

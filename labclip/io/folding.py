@@ -33,7 +33,7 @@ from labclip.io.text_sides import (
 )
 from labclip.messages import typed
 from labclip.model import LABCLIP
-from labclip.openclip import default_tokenizer
+from labclip.towers.openclip import default_tokenizer
 
 TARGETS = ("same", "openclip", "transformers", "openai", "onnx")
 

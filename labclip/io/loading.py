@@ -11,8 +11,10 @@ import open_clip
 import torch
 from torch import nn
 
-from labclip.alignment import Alignment, Base, with_record
+from labclip.alignment import Alignment, with_record
+from labclip.base import Base
 from labclip.checks import first_line
+from labclip.files import CONFIG, WEIGHT_FILES, weights_in
 from labclip.folded import described_mark, mark_of, read_mark, set_mark
 from labclip.io.architecture import config_of
 from labclip.io.bases import build
@@ -20,10 +22,9 @@ from labclip.io.folder import is_alignment_folder, load, read_config
 from labclip.io.hub import Access, base_weights, url_weights
 from labclip.messages import typed
 from labclip.model import LABCLIP
-from labclip.openclip import fingerprint_of, folder_tokenizer, read_openclip_config, text_tower, tokenizer_of
 from labclip.packages import MissingPackageError
-from labclip.paths import CONFIG, WEIGHT_FILES, weights_in
-from labclip.text import Tokenizer
+from labclip.towers.openclip import fingerprint_of, folder_tokenizer, read_openclip_config, text_tower, tokenizer_of
+from labclip.towers.text import Tokenizer
 
 # What a tag's configuration says about preprocessing, by the argument of OpenCLIP that overrides it.
 _TRANSFORM_KEYS = {key: f"image_{key}" for key in ("mean", "std", "interpolation", "resize_mode")}

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from labclip.alignment import Alignment, Base
+from labclip.alignment import Alignment
+from labclip.base import Base
+from labclip.files import OPENCLIP_CONFIG, weights_in
 from labclip.io.folder import is_alignment_folder, load
 from labclip.io.hub import DEFAULT, Access, published_folder, snapshot
 from labclip.io.published import Published, find_entry, list_pretrained
 from labclip.messages import nearest, typed
 from labclip.packages import EMBEDDED, embedded_folder
-from labclip.paths import OPENCLIP_CONFIG, weights_in
 
 
 @dataclass(frozen=True)

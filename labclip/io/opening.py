@@ -21,8 +21,8 @@ from labclip.io.names import Source, load_alignment, named_base, resolve, unknow
 from labclip.io.published import entries_for, list_pretrained
 from labclip.messages import typed
 from labclip.model import LABCLIP
-from labclip.openclip import check_base, folder_tokenizer, read_openclip_config, tokenizer_of
 from labclip.packages import EMBEDDED, embedded_folder
+from labclip.towers.openclip import check_base, folder_tokenizer, read_openclip_config, tokenizer_of
 
 _logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from labclip.packages import EMBEDDED
 
 if TYPE_CHECKING:
-    from labclip.alignment import Base
+    from labclip.base import Base
 
 AUTHORS_REPOSITORY = "kdariina/CLIP-not-BoW-unimodally"
 AUTHORS_COMMIT = "d3ecb1855c5cbe958673879e2ddc01408e7df19d"
@@ -147,7 +147,7 @@ class Published:
     @property
     def base(self) -> Base:
         """The OpenCLIP model it was fitted on."""
-        from labclip.alignment import Base
+        from labclip.base import Base
 
         return Base(self.model, self.pretrained, quick_gelu=True, embed_dim=self.embed_dim)
 

@@ -14,13 +14,14 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from labclip.alignment import FINGERPRINT_CAPTION, FINGERPRINT_COSINE, Alignment, Base, with_record
+from labclip.alignment import Alignment, with_record
+from labclip.base import FINGERPRINT_CAPTION, FINGERPRINT_COSINE, Base
+from labclip.files import OPENCLIP_CONFIG, OPENCLIP_WEIGHTS
 from labclip.folded import FOLDED, as_metadata, mark_of
 from labclip.io.architecture import config_of, matches
 from labclip.io.folder import is_alignment_folder, replacing, write
 from labclip.model import LABCLIP
-from labclip.openclip import fingerprint_of, text_tower, tokenizer_of
-from labclip.paths import OPENCLIP_CONFIG, OPENCLIP_WEIGHTS
+from labclip.towers.openclip import fingerprint_of, text_tower, tokenizer_of
 
 UNVERIFIED = "base_weights"
 """Key of the metadata that says that the weights beside the matrix are not known to be its base's."""

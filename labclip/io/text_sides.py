@@ -9,12 +9,13 @@ import torch
 from open_clip import SimpleTokenizer
 from torch import nn
 
-from labclip.alignment import FINGERPRINT_CAPTION, Alignment
+from labclip.alignment import Alignment
+from labclip.base import FINGERPRINT_CAPTION
 from labclip.checks import first_line
 from labclip.folded import check_unfolded
 from labclip.io.architecture import VOCABULARY
 from labclip.modes import evaluating
-from labclip.openclip import check_activation, check_base, check_fingerprint, default_tokenizer, uses_quick_gelu
+from labclip.towers.openclip import check_activation, check_base, check_fingerprint, default_tokenizer, uses_quick_gelu
 
 # Where a module keeps its last linear map on the text side, by attribute path, first match wins.
 _PLACES = (

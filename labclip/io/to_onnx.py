@@ -14,11 +14,12 @@ import torch
 from open_clip import SimpleTokenizer
 from torch import nn
 
-from labclip.alignment import FINGERPRINT_CAPTION, Alignment
+from labclip.alignment import Alignment
+from labclip.base import FINGERPRINT_CAPTION
 from labclip.folded import FOLDED, check_unfolded, mark_of, new_mark
 from labclip.io.folder import matrix_sha256, replacing
-from labclip.openclip import check_fingerprint, default_tokenizer
 from labclip.packages import require
+from labclip.towers.openclip import check_fingerprint, default_tokenizer
 
 FILE = "text.onnx"
 _INSTALL = 'pip install "labclip[onnx]"'

@@ -15,15 +15,14 @@ from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from labclip.alignment import FINGERPRINT_CAPTION
+from labclip.base import FINGERPRINT_CAPTION
 from labclip.checks import first_line
+from labclip.files import CONFIG, read_json_object
 from labclip.folded import as_metadata, mark_of, set_mark
 from labclip.io.architecture import VOCABULARY, openai_weights, plain_config
 from labclip.io.folder import replacing
 from labclip.io.text_sides import beside, of_openclip, text_features
-from labclip.jsonfile import read_json_object
 from labclip.packages import require
-from labclip.paths import CONFIG
 
 # OpenAI's names of the parts of a block, and transformers'.
 _BLOCK = {

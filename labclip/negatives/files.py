@@ -16,9 +16,9 @@ from labclip.data.columns import CAPTIONS, Columns
 from labclip.data.items import WORDS, BadRow, Item, RowReader, read_items
 from labclip.data.rows import READERS, find_inputs, parquet_columns, reader_of, repeated_column
 from labclip.data.writing import WRITABLE, RowBatch, read_batches
+from labclip.files import check_file, whole_file
 from labclip.messages import printable, typed
 from labclip.negatives.choosing import Method, TrueCaptions, check_method, choose, max_words
-from labclip.paths import check_file, whole_file
 
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _TABLES = [ending for ending in READERS if ending != ".tar"]

@@ -6,9 +6,9 @@ import base64
 from pathlib import Path
 
 from labclip._version import __version__
+from labclip.files import whole_file
 from labclip.messages import printable
 from labclip.packages import EVAL, require
-from labclip.paths import whole_file
 from labclip.report.values import MARKS, Cell, Page, pieces, shown
 
 _TEMPLATE = Path(__file__).with_name("page.html")

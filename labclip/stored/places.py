@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from labclip.paths import file_system
+from labclip.files import file_system
 from labclip.stored.formats import FORMATS, LEFT_ALONE, OF_IMAGES
 
 TEXTS, IMAGES, METADATA = "text_emb", "img_emb", "metadata"

@@ -10,8 +10,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
+from labclip.files import check_file
 from labclip.messages import typed
-from labclip.paths import check_file
 from labclip.stored.output import writing
 from labclip.stored.places import FACTS, RECORD, UNFINISHED, Place
 

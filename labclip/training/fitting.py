@@ -13,7 +13,8 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import torch
 
 from labclip._version import __version__
-from labclip.alignment import MAX_LOGIT_SCALE, Alignment, Base
+from labclip.alignment import MAX_LOGIT_SCALE, Alignment
+from labclip.base import Base
 from labclip.checks import check_device, checked_number, checked_whole
 from labclip.features.features import Features
 from labclip.messages import typed

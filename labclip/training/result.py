@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from labclip.alignment import Alignment
+from labclip.files import whole_file
 from labclip.io.folder import matrix_sha256
 from labclip.messages import typed
 from labclip.packages import EVAL, require
-from labclip.paths import whole_file
 from labclip.report import Page, Reported, Section, Table, drawn
 from labclip.report.drawing import BLUE, GREEN, INK, ORANGE, PINK, SKY, SOFT, empty, legend_below, literal
 from labclip.report.example import ShownItem

@@ -17,9 +17,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from tqdm import tqdm
 
+from labclip.files import check_folder
 from labclip.messages import typed
 from labclip.modes import one_thread
-from labclip.paths import check_folder
 from labclip.training.batches import Batches
 from labclip.training.objective import (
     Batch,

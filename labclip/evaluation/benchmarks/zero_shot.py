@@ -15,7 +15,7 @@ from labclip.data.images import ImageSource
 from labclip.data.rows import tar_rows
 from labclip.evaluation.sources import Benchmark, Sources
 from labclip.evaluation.tasks import NONE, Classification, Task
-from labclip.jsonfile import read_json
+from labclip.files import read_json
 from labclip.messages import typed
 
 TEMPLATE = "a photo of a {}."

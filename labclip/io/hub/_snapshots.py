@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from labclip._version import __version__
+from labclip.files import hash_of
 from labclip.io.hub._access import DEFAULT, Access, check_repo_id
 from labclip.io.hub._errors import cache_errors, explained
-from labclip.paths import hash_of
 
 logger = logging.getLogger(__name__)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from labclip.jsonfile import read_json, read_json_object
+from labclip.files import read_json, read_json_object
 
 
 def test_values_come_as_they_are(tmp_path):

@@ -14,13 +14,13 @@ from open_clip.factory import get_tokenizer
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from torch import nn
 
-from labclip.alignment import FINGERPRINT_CAPTION, FINGERPRINT_COSINE, Alignment, Base
+from labclip.alignment import Alignment
+from labclip.base import FINGERPRINT_CAPTION, FINGERPRINT_COSINE, Base
+from labclip.files import OPENCLIP_CONFIG, read_json_object
 from labclip.folded import check_unfolded
-from labclip.images import as_shown
-from labclip.jsonfile import read_json_object
 from labclip.packages import EMBEDDED, MissingPackageError, embedded_folder
-from labclip.paths import OPENCLIP_CONFIG
-from labclip.text import Tokenizer, encode_captions
+from labclip.towers.images import as_shown
+from labclip.towers.text import Tokenizer, encode_captions
 
 
 def text_tower(clip: nn.Module) -> nn.Module:

@@ -11,7 +11,7 @@ from PIL.Image import Image
 from torch import nn
 
 from labclip.checks import described
-from labclip.pixels import eight_bits, upright
+from labclip.towers.pixels import eight_bits, upright
 
 Preprocess = Callable[[Any], torch.Tensor]
 """One PIL image -> float tensor [3, height, width]."""

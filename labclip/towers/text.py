@@ -15,7 +15,7 @@ from open_clip.transformer import TextTransformer
 from torch import nn
 
 from labclip.checks import described
-from labclip.prefixes import encode_prefixes, has_own, is_watched, like, runs_by_prefix, sort_by_prefix
+from labclip.towers.prefixes import encode_prefixes, has_own, is_watched, like, runs_by_prefix, sort_by_prefix
 
 Tokenizer = Callable[[Sequence[str]], torch.Tensor]
 

@@ -1,0 +1,59 @@
+"""The record of the OpenCLIP model that a matrix belongs to. Needs no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+FINGERPRINT_CAPTION = "a photo of a cat next to a dog"
+"""The caption whose base embedding is kept as `fingerprint`: ordinary words, which every CLIP's tokenizer has."""
+
+FINGERPRINT_COSINE = 0.99
+"""Below this the base is another one: half precision costs 1e-4, the wrong activation several percent."""
+
+
+@dataclass(frozen=True)
+class Base:
+    """The OpenCLIP model a matrix was fitted on; its text embeddings are the only ones the matrix understands.
+
+    Attributes:
+        model: OpenCLIP architecture name, for example "ViT-B-32-quickgelu".
+        pretrained: OpenCLIP tag of its weights, for example "openai".
+        quick_gelu: Whether the towers run QuickGELU.
+        embed_dim: Length of an embedding.
+    """
+
+    model: str
+    pretrained: str
+    quick_gelu: bool
+    embed_dim: int
+
+    def __post_init__(self) -> None:
+        kinds = {"model": str, "pretrained": str, "quick_gelu": bool, "embed_dim": int}
+        for name, kind in kinds.items():
+            if type(value := getattr(self, name)) is not kind:
+                raise ValueError(
+                    f"base.{name} is {value!r}, not of type {kind.__name__}. Pass it as in "
+                    f'Base("ViT-B-32-quickgelu", "openai", quick_gelu=True, embed_dim=512).'
+                )
+
+    def matches(self, other: Base | None) -> bool:
+        """Whether both records mean one model, by OpenCLIP's rules for names; None, unknown, contradicts nothing.
+
+        It has some architectures under two names, with and without "-quickgelu", and reads "laion2B-s34B" as
+        "laion2b_s34b".
+
+        Example:
+            >>> openai = Base("ViT-B-32-quickgelu", "openai", quick_gelu=True, embed_dim=512)
+            >>> openai.matches(Base("ViT-B-32", "OpenAI", quick_gelu=True, embed_dim=512))
+            True
+        """
+        return other is None or self._key == other._key
+
+    @property
+    def _key(self) -> tuple[Any, ...]:
+        tag = self.pretrained.lower().replace("-", "_")
+        return self.model.removesuffix("-quickgelu"), tag, self.quick_gelu, self.embed_dim
+
+    def __str__(self) -> str:
+        return f"{self.model} ({self.pretrained})" if self.pretrained else self.model
