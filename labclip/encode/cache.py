@@ -29,7 +29,7 @@ from labclip.towers.text import Cut, Tokenizer, counting_cut, tokenize
 
 _logger = logging.getLogger(__name__)
 
-FORMAT = 3
+FORMAT = 4
 """Raised whenever equal keys would mean other embeddings."""
 
 BLOCK = 2048

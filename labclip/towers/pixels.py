@@ -13,26 +13,28 @@ BROKEN = (
     Image.DecompressionBombError,
 )  # fmt: skip
 
-_WHITE = (1, 255, 4095, 65535)  # fractions; 8, 12 and 16 bits
+_BITS = 258  # the tag of a TIFF: 12 where Pillow makes 16 of them
 
 
 def eight_bits(image: Image.Image) -> Image.Image:
-    """An image of whole numbers beyond 8 bits, or of floats, as 8 bits; any other as it is.
+    """A 16-bit image as 8 bits; one of 8 bits as it is. Converting to RGB would cut all above 255 to white.
 
-    White is the first of 1, 255, 4095 and 65535 that no pixel exceeds, else the largest pixel; black is 0, or the
-    least pixel where that is negative. Converting to RGB would cut all above 255 to white, and floats up to 1 to black.
+    White is 65535, in PNG, PGM and any image of mode I;16, or what a TIFF's number of bits says: one scale for every
+    file. Other images of mode I or F don't say what white is.
 
     Raises:
-        ValueError: If a pixel is NaN or infinite; the message follows the image's name.
+        ValueError: If the mode does not say what white is; the message follows the image's name.
     """
     if not image.mode.startswith(("I", "F")):
         return image
-    pixels = np.asarray(image).astype(np.float64)
-    black, largest = min(0.0, float(pixels.min())), float(pixels.max())
-    if not np.isfinite(pixels).all():
-        raise ValueError("has pixels that are NaN or infinite; save it in 8 bits")
-    white = next((one for one in _WHITE if largest <= one), largest)
-    made = Image.fromarray(np.rint((pixels - black) * (255 / (white - black))).astype(np.uint8))
+    if not image.mode.startswith("I;16") and image.format not in ("PNG", "PPM"):  # Pillow's mode I for 16 bits
+        raise ValueError(
+            f"has the mode {image.mode}, which does not say what white is; save it in 8 bits, for example "
+            f'Image.fromarray((numpy.asarray(image) * (255 / WHITE)).clip(0, 255).astype("uint8")), or as 16-bit PNG'
+        )
+    bits = getattr(image, "tag_v2", {}).get(_BITS, (16,))[0]
+    pixels = np.asarray(image).astype(np.float32) * (255 / (2**bits - 1))
+    made = Image.fromarray(np.rint(pixels).astype(np.uint8))
     made.info = dict(image.info)
     return made
 
