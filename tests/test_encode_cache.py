@@ -1,6 +1,7 @@
 """Encoding once, and the cache."""
 
 import copy
+import io
 import sqlite3
 import warnings
 
@@ -14,6 +15,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from labclip import LABCLIP, Alignment, scenes
+from labclip.data import images
 from labclip.data.images import Captions, Images, ImageSource
 from labclip.encode.cache import Cache, default_cache, encode
 
@@ -68,6 +70,28 @@ def test_equal_content_is_encoded_once_whatever_it_is_called(model, monkeypatch)
     images, _ = encode(model, twice, ["a red cube"], progress=False)
     assert counted.images == 2
     assert torch.equal(images[0], images[1])
+
+
+def test_images_in_parquet_are_read_once_in_any_order(model, tmp_path, monkeypatch):
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    drawn = scenes.sample(20, seed=4)
+    files = [io.BytesIO() for _ in drawn.images]
+    for file, pixels in zip(files, drawn.images, strict=True):
+        Image.fromarray(pixels).save(file, "PNG")
+    table = pa.table({name: [file.getvalue() for file in files] for name in ("image", "same")})
+    pq.write_table(table, tmp_path / "i.parquet", row_group_size=8)
+    order = np.random.default_rng(0).permutation(20)
+    shuffled = [
+        ImageSource(f"{row} {column}", tmp_path / "i.parquet", start=int(row), column=column)
+        for row in order for column in ("image", "same")
+    ]  # fmt: skip
+    opened, own = [], images.open_parquet
+    monkeypatch.setattr(images, "open_parquet", lambda path: opened.append(path) or own(path))
+    found, _ = encode(model, shuffled, ["a"], progress=False)
+    assert len(opened) <= 4  # each column once to hash and once to encode
+    wanted, _ = encode(model, images_of(drawn), ["a"], progress=False)
+    assert torch.equal(found[::2], found[1::2])
+    torch.testing.assert_close(found[::2], wanted[order.tolist()], atol=1e-5, rtol=0)
 
 
 def test_the_cache_of_one_base_is_not_asked_by_another(model, tmp_path):

@@ -143,6 +143,11 @@ def reason(what: str, error: BaseException) -> str:
     return f"{what} ({said.split(' <_io.BytesIO')[0] or type(error).__name__})"
 
 
+def file_order(source: ImageSource) -> tuple[str, int]:
+    """A key to sort images by, so that `ParquetImages` reads each row once; those in no Parquet file come first."""
+    return ("", 0) if source.column is None else (str(source.file), source.start or 0)
+
+
 class ParquetImages:
     """Reads images out of Parquet files, forwards and a few rows in memory at a time; a context manager."""
 

@@ -8,7 +8,7 @@ import logging
 import os
 import sqlite3
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, nullcontext
 from pathlib import Path
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from labclip.base import FINGERPRINT_CAPTION
-from labclip.data.images import ImageSource, reason
+from labclip.data.images import ImageSource, ParquetImages, file_order, reason
 from labclip.encode.encoder import Encoder, batched
 from labclip.encode.fingerprint import identity_of, tokenizer_and_preprocess
 from labclip.messages import typed
@@ -85,6 +85,7 @@ def _encode_images(encoder: Encoder, cache: Cache, images: Sequence[ImageSource]
     keys = [_image_key(one, content) for one, content in zip(images, contents, strict=True)]
     known = cache.get(list(dict.fromkeys(key for key, content in zip(keys, contents, strict=True) if content)))
     todo = {key: one for key, content, one in zip(keys, contents, images, strict=True) if content and key not in known}
+    todo = dict(sorted(todo.items(), key=lambda pair: file_order(pair[1])))
     with closing(encoder.images(todo.values(), total=len(todo))) as stream:
         for batch in batched(zip(todo, stream, strict=True), encoder.batch_size):
             fresh = {}
@@ -109,18 +110,21 @@ def _encode_images(encoder: Encoder, cache: Cache, images: Sequence[ImageSource]
 def _contents(images: Sequence[ImageSource], workers: int) -> tuple[list[bytes], list[str]]:
     """SHA-256 of each image's bytes, empty where they can't be read, and why. A file is read once for all its crops."""
 
-    def digest(source: ImageSource) -> bytes | str:
+    def digest(source: ImageSource, read: Callable[[ImageSource], bytes] = ImageSource.read) -> bytes | str:
         try:
-            return hashlib.sha256(source.read()).digest()
+            return hashlib.sha256(read(source)).digest()
         except (OSError, ValueError) as error:
             return f"{source} " + reason("can't be read", error)
 
     def place(source: ImageSource) -> object:
         return source.key if source.file is None else (source.file, source.start, source.column)
 
-    distinct = {place(one): one for one in images}
-    with ThreadPoolExecutor(workers) as pool:
-        found = dict(zip(distinct, pool.map(digest, distinct.values()), strict=True))
+    distinct = sorted({place(one): one for one in images}.values(), key=file_order)
+    in_tables = [one for one in distinct if one.column is not None]
+    others = distinct[: len(distinct) - len(in_tables)]
+    with ThreadPoolExecutor(workers) as pool, ParquetImages() as tables:
+        found = dict(zip(map(place, others), pool.map(digest, others), strict=True))
+        found |= {place(one): digest(one, tables.read) for one in in_tables}
     contents = [content if isinstance(content := found[place(one)], bytes) else b"" for one in images]
     return contents, [problem for problem in found.values() if isinstance(problem, str)]
 
