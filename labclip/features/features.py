@@ -29,6 +29,7 @@ from labclip.features.folder import (
 )  # fmt: skip
 from labclip.features.parts import Parts
 from labclip.files import MANIFEST, make_folder
+from labclip.metrics import UNIT
 from labclip.packages import versions_of
 
 if TYPE_CHECKING:
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
 _BLOCK = 4096  # rows in memory at once
 _SAME = 1e-5  # unit-length rows nearer than this in every number are one row
-_UNIT = 1e-5  # rows nearer to unit length than this are kept bit for bit
 _UNKNOWN: dict[str, Any] = {
     "weights_sha256": None, "precision": None, "preprocess": None, "inputs": [], "columns": None, "clean": None,
     "images_sha256": None, "skipped": [],
@@ -388,4 +388,4 @@ def _unit(name: str, rows: NDArray[np.float32], start: int) -> NDArray[np.float3
     if len(bad := np.argwhere(~(np.isfinite(lengths) & (lengths > 0)))):
         what = "not finite" if not np.isfinite(lengths[tuple(bad[0])]) else "all zeros"
         raise ValueError(f"{name}: row {start + int(bad[0][0])} is {what}. Embed it again, or leave it out.")
-    return np.where(np.abs(lengths - 1) > _UNIT, rows / lengths, rows)
+    return np.where(np.abs(lengths - 1) > UNIT, rows / lengths, rows)

@@ -15,11 +15,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from labclip.features.features import Features
+from labclip.metrics import UNIT
 from labclip.training.duplicates import hashes_of
 
 _BLOCK_BYTES = 64 << 20
 _TINY = 1e-12  # shorter rows can't be brought to unit length
-_UNIT = 1e-3  # beyond this a row is not unit-length: float16 storage rounds by less
 
 
 class Rows:
@@ -69,7 +69,7 @@ class Rows:
                 if bool(bad.any()):
                     row = int(index[bad.nonzero()[0, 0]])
                     raise ValueError(f"{self.name}: row {row} {why}. Embed it again, or leave it out.")
-            self._scale |= bool(((length - 1).abs() > _UNIT).any())
+            self._scale |= bool(((length - 1).abs() > UNIT).any())
             if digest:
                 found.update(rows.contiguous().view(-1).view(torch.uint8).numpy().data)
             if hashes:
