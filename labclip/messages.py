@@ -10,6 +10,9 @@ from contextvars import ContextVar
 ON_COMMAND_LINE: ContextVar[bool] = ContextVar("ON_COMMAND_LINE", default=False)
 """Set by the command line while a command runs."""
 
+NOTE = 25
+"""The level of what the command line says on stderr unless told to be quiet: more than INFO, less than a warning."""
+
 # What a terminal obeys, and what makes a line read in another order.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 

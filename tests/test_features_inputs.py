@@ -5,6 +5,7 @@ import io
 import json
 import tarfile
 
+import commands
 import models
 import numpy as np
 import pytest
@@ -112,6 +113,51 @@ def test_karpathys_columns_in_any_file(tmp_path):
     assert [item.image.name for item in negatives.read(path)] == [name for _, name in rows]
 
 
+@pytest.mark.parametrize(
+    ("row", "captions", "taken"),
+    [
+        ({"file_name": "a.png", "text": "a red cube"}, 1, "captions from 'text', images from 'file_name'"),
+        ({"image": "a.png", "captions": ["a red cube", "a cube"]}, 2, "captions from 'captions', images from 'image'"),
+        ({"filename": "a.png", "sentences": ["a red cube"], "url": "x"}, 1, "captions from 'sentences', images"),
+        (
+            {"image": "a.png", "sentences": [{"raw": "a red cube", "tokens": []}]},
+            1,
+            "captions from 'sentences', images",
+        ),
+        ({"image": "a.png", "caption": ["a red cube", "b"], "text": "c"}, 2, "captions from 'caption', images"),
+    ],
+)
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+def test_hugging_faces_columns_mean_the_same_to_every_command(tmp_path, row, captions, taken, ending):
+    for name, pixels in zip(("a.png", "b.png"), scenes.sample(2).images, strict=True):
+        Image.fromarray(pixels).save(tmp_path / name)
+    other = json.loads(
+        json.dumps(row)
+        .replace("a.png", "b.png")
+        .replace("red", "blue")
+        .replace('"a cube"', '"a ball"')
+        .replace('"b"', '"d"')
+    )
+    rows = [row, other]
+    path = tmp_path / f"metadata.{ending}"
+    if ending == "parquet":
+        pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    else:
+        path.write_text("\n".join(map(json.dumps, rows)))
+    item, _ = negatives.read(path)
+    assert (item.image.name, item.captions[0], len(item.captions)) == ("a.png", "a red cube", captions)
+    done = commands.run("embed", "--model", "scenes", "--captions", path, tmp_path / "out", "--json")
+    assert json.loads(done.stdout)["captions"] == 2 * captions
+    assert done.stderr.count(f"metadata.{ending}: {taken}") == 1
+    done = commands.run("evaluate", "csv", "--model", "scenes", "--data", path, "--json")
+    assert "t2i_r1" in json.loads(done.stdout)["benchmarks"]["csv"]["models"]["base"]
+    assert done.stderr.count(f"metadata.{ending}: {taken}") == 1
+    if isinstance(row.get("text"), str) and captions == 1:
+        done = commands.run("negatives", path, tmp_path / "o.csv", "--method", "swap", "--attributes", "red,blue")
+        assert done.stderr.count(f"metadata.{ending}: {taken}") == 1
+
+
 def test_one_name_in_two_folders_is_two_images(tmp_path):
     for folder in ("one", "two"):
         (tmp_path / folder).mkdir()
@@ -125,7 +171,7 @@ def test_one_name_in_two_folders_is_two_images(tmp_path):
 def test_what_only_identifies_an_image_is_no_path(tmp_path):
     path = written(tmp_path / "c.jsonl", '{"caption": "x", "image_id": 7}\n{"caption": "y"}\n')
     assert [item.image and item.image.name for item in read_items(path, require_image=False)] == ["7", None]
-    with pytest.raises(ValueError, match="has no column 'image' or 'filename' or 'filepath' or 'image_path'"):
+    with pytest.raises(ValueError, match="has no column 'image', 'filename', 'filepath', 'image_path' or 'file_name'"):
         read(path)
 
 
@@ -174,8 +220,12 @@ def test_json_is_read_in_pieces(tmp_path, monkeypatch, chunk):
 
 def test_unsound_tables_are_errors_that_name_the_file(tmp_path):
     for name, text, message in (
-        ("c.csv", "a,b\n1,2\n", r"c\.csv has no column 'caption' or 'title'; it has 'a', 'b'. Pass column=NAME"),
-        ("c.csv", "caption,b\n1,2\n", r"no column 'image' or 'filename' or .*Pass image_column=NAME"),
+        (
+            "c.csv",
+            "a,b\n1,2\n",
+            r"c\.csv has no column 'caption', 'title', .* or 'text'; it has 'a', 'b'. Pass column=NAME",
+        ),
+        ("c.csv", "caption,b\n1,2\n", r"no column 'image', 'filename', .*Pass image_column=NAME"),
         ("c.csv", "image;caption\n1;2\n", r"Its columns seem to be separated by ';': write it with commas\.$"),
         ("c.csv", "", r"c\.csv is empty\. Pass a file with captions"),
         ("c.csv", "caption,caption\n1,2\n", "two columns of one name"),
@@ -189,7 +239,7 @@ def test_unsound_tables_are_errors_that_name_the_file(tmp_path):
         read(tmp_path / "c.csv")
     with pytest.raises(ValueError, match=r"c\.doc is of no kind that is read"):
         read(written(tmp_path / "c.doc", "a"))
-    with pytest.raises(ValueError, match=r"c\.txt has no column 'image' or .*; it has 'caption'"):
+    with pytest.raises(ValueError, match=r"c\.txt has no column 'image', .*; it has 'caption'"):
         read(written(tmp_path / "c.txt", "a"))
     with pytest.raises(FileNotFoundError, match="There is no file"):
         read(tmp_path / "nothing.csv")
@@ -325,8 +375,8 @@ def test_embedding_from_parquet(tmp_path):
         model(), captions=tmp_path / "p.parquet", images=tmp_path / "photos", out=tmp_path / "paths", progress=False
     )
     assert np.abs(paths.images - of_images([0])).max() < 1e-6
-    pq.write_table(pa.table({"text": ["x"]}), tmp_path / "p.parquet")
-    with pytest.raises(ValueError, match="no column 'caption' or 'title'; it has 'text'"):
+    pq.write_table(pa.table({"words": ["x"]}), tmp_path / "p.parquet")
+    with pytest.raises(ValueError, match=r"no column 'caption', .* it has 'words'"):
         read(tmp_path / "p.parquet")
     (tmp_path / "p.parquet").write_bytes(b"no parquet")
     with pytest.raises(ValueError, match=r"p\.parquet is not a whole Parquet file"):

@@ -208,11 +208,15 @@ def test_a_failure_half_way_leaves_nothing(tmp_path):
         ("in.csv", b"", "in.csv is empty."),
         ("in.csv", b"caption\n", "in.csv holds no captions."),
         ("in.jsonl", b"\n \n", "in.jsonl holds no captions."),
-        ("in.jsonl", b"{}\n", "in.jsonl has no column 'caption' or 'title'; it has none."),
+        (
+            "in.jsonl",
+            b"{}\n",
+            "in.jsonl has no column 'caption', 'title', 'captions', 'sentences' or 'text'; it has none.",
+        ),
         (
             "in.csv",
-            b"text,image\nx,y\n",
-            "has no column 'caption' or 'title'; it has 'text', 'image'. Pass --column NAME",
+            b"words,image\nx,y\n",
+            "'sentences' or 'text'; it has 'words', 'image'. Pass --column NAME",
         ),
         ("in.csv", b"caption,caption\nx,y\n", "has two columns of one name: caption, caption. Rename one."),
         ("in.csv", b"caption,,\nx,y,z\n", "has several columns ''"),

@@ -52,9 +52,13 @@ def _verify(context: click.Context, _: click.Parameter, asked: bool) -> None:
     metavar="DIR",
     help="Folder, or URL such as s3://bucket/photos, that image paths are relative to. [default: the folder of FILE]",
 )
-@click.option("--column", metavar="NAME", help="Column of the captions. [default: caption or title]")
 @click.option(
-    "--image-column", metavar="NAME", help="Column of the images. [default: image, filename, filepath or image_path]"
+    "--column", metavar="NAME", help="Column of the captions. [default: caption, title, captions, sentences or text]"
+)
+@click.option(
+    "--image-column",
+    metavar="NAME",
+    help="Column of the images. [default: image, filename, filepath, image_path or file_name]",
 )
 @click.option(
     "--negative-column",

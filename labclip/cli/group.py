@@ -23,7 +23,7 @@ import click
 from labclip._version import __version__
 from labclip.cli.errors import in_one_line
 from labclip.io import PRECISIONS
-from labclip.messages import ON_COMMAND_LINE, printable
+from labclip.messages import NOTE, ON_COMMAND_LINE, printable
 
 if TYPE_CHECKING:
     from labclip.model import LABCLIP
@@ -106,6 +106,7 @@ class _Commands(click.Group):
                 # Threads that decode images have no context of their own.
                 warnings.showwarning = lambda message, *_, **__: _say(ctx, f"Warning: {message}")
                 log.addHandler(handler)
+                log.setLevel(log.level or NOTE)
                 log.propagate = False  # OpenCLIP gives the root logger a handler of its own
                 if sys.stdout is None:
                     raise _Failed("Standard output is closed, so no result can be shown. Leave out >&-.")

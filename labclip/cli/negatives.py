@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 )
 @click.option("--k", type=int, default=1, show_default=True, help="Negatives per caption.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the choice.")
-@click.option("--column", metavar="NAME", help="Column of the captions. [default: caption or title]")
+@click.option(
+    "--column", metavar="NAME", help="Column of the captions. [default: caption, title, captions, sentences or text]"
+)
 @click.option(
     "--image-column",
     metavar="NAME",

@@ -15,9 +15,11 @@ from typing import Any, NamedTuple
 
 from labclip.messages import typed
 
-CAPTIONS = ("caption", "title")
-IMAGES = ("image", "filename", "filepath", "image_path")
-IDENTIFIERS = ("file_name", "image_id", "url")
+CAPTIONS = ("caption", "title", "captions", "sentences", "text")
+IMAGES = ("image", "filename", "filepath", "image_path", "file_name")
+"""The usual names, those of Hugging Face's datasets among them."""
+
+IDENTIFIERS = ("image_id", "url")
 """Columns that say which rows are of one image, but not where it is."""
 
 _IDENTIFYING = (*IMAGES, *IDENTIFIERS)
@@ -43,10 +45,11 @@ class Columns:
     """Which columns to read; None takes the usual names, the first of them that is there.
 
     Attributes:
-        caption: The caption's; else `caption` or `title`, or an archive's `.txt`.
-        image: The image's; else `image`, `filename`, `filepath` or `image_path`. Where `filename` and `filepath` are
-            both there, as in Karpathy's files, the image is `filepath/filename`. Where no image is required, also
-            `file_name`, `image_id` or `url`, which only identify it.
+        caption: The caption's; else those of `CAPTIONS`, or an archive's `.txt`. A cell is a text, or a list of texts
+            or of Karpathy's sentences.
+        image: The image's; else those of `IMAGES`. Where `filename` and `filepath` are both there, as in Karpathy's
+            files, the image is `filepath/filename`. Where no image is required, also `image_id` or `url`, which only
+            identify it.
         negatives: The negatives'; else all that are there of `negative`, `negative_2`, ..., `negatives`,
             `neg_caption`, `negative_caption`.
         split: Rows to take, by their column `split`; None takes all.
@@ -97,12 +100,29 @@ class Columns:
                 if (mark := separator_in(names)) and file.lower().endswith((".csv", ".tsv")):
                     usual = "tabs" if file.lower().endswith(".tsv") else "commas"
                     hint = f" Its columns seem to be separated by {mark}: write it with {usual}."
-                raise ValueError(f"{file} has no column {' or '.join(map(repr, several))}; it has {there}.{hint}")
+                raise ValueError(f"{file} has no column {_either(several)}; it has {there}.{hint}")
+
+    def taken(self, cells: Mapping[str, Any], *, archive: bool, require_image: bool) -> str:
+        """In words the columns that are read of a row."""
+        image = "" if archive else self.image_in(cells, required=require_image)[0]
+        negatives = usual_negatives(tuple(cells)) if self.negatives is None else self.negatives
+        names = {
+            "captions": [self._caption(cells, archive)],
+            "images": [image] if image else [],
+            "negatives": negatives,
+        }
+        return ", ".join(
+            f"{what} from {' and '.join(map(repr, several))}" for what, several in names.items() if several
+        )
+
+    def _caption(self, cells: Mapping[str, Any], archive: bool) -> str:
+        return self.caption or _first(cells, ("txt", *CAPTIONS) if archive else CAPTIONS)
 
     def captions_in(self, cells: Mapping[str, Any], *, archive: bool) -> Any:
         """The cell of the captions; None where a sample of an archive has none."""
-        name = self.caption or _first(cells, ("txt", *CAPTIONS) if archive else CAPTIONS)
-        return cells.get(name) if archive else _cell(cells, name)
+        name = self._caption(cells, archive)
+        cell = cells.get(name) if archive else _cell(cells, name)
+        return [_raw(one) for one in cell] if isinstance(cell, list) else _raw(cell)
 
     def image_in(self, cells: Mapping[str, Any], *, required: bool) -> tuple[str, Any]:
         """The column and the cell of the image; of `filename` and `filepath` both, one path.
@@ -168,6 +188,16 @@ def separator_in(names: Sequence[str]) -> str | None:
         return None
     words = {";": "';'", "\t": "tabs", "|": "'|'", ",": "','"}
     return next((word for mark, word in words.items() if mark in names[0]), None)
+
+
+def _raw(cell: Any) -> Any:
+    """The text of one of Karpathy's sentences; any other cell as it is."""
+    return cell["raw"] if isinstance(cell, dict) and "raw" in cell else cell
+
+
+def _either(names: Sequence[str]) -> str:
+    *others, last = map(repr, names)
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def _cell(cells: Mapping[str, Any], name: str) -> Any:

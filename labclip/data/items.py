@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +15,14 @@ from labclip.data.columns import Columns, Negative, RowError, is_empty, listed
 from labclip.data.images import ImageSource
 from labclip.data.rows import Row, Wanted, find_inputs, parquet_columns, reader_of
 from labclip.files import path_of
-from labclip.messages import typed
+from labclip.messages import NOTE, typed
 
 WORDS = 40
 """Words that a cleaned text keeps, as many as shuffled negatives have."""
 
 _SPLITS = 10  # named in a message
 _USUAL = Columns()
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -101,13 +103,19 @@ def read_items(
     """
     inputs = find_inputs(paths)
     roots = [path.parent if images is None else path_of(images) for path in inputs]
+    told = ""
     for number, (path, root) in enumerate(zip(inputs, roots, strict=True)):
-        reader = RowReader(path, root, columns, number, roots.index(root), require_image)
+        reader, taken = RowReader(path, root, columns, number, roots.index(root), require_image), ""
         for row in reader.rows():
             if seen is not None:
                 seen()
+            if row.problem is None and not taken:
+                taken = columns.taken(row.cells, archive=row.held is not None, require_image=require_image)
             for found in reader.items(row):
                 yield from _worded(found, clean) if isinstance(found, Item) else [found]
+        if taken != told:  # of many shards only the first
+            _logger.log(NOTE, "%s: %s", path.name, taken)
+            told = taken
 
 
 def splits_in(paths: Sequence[Path]) -> list[str]:

@@ -138,7 +138,6 @@ def json_rows(path: Path) -> Iterator[Row]:
             if isinstance(element, dict) and "file_name" in element and "sentences" not in element:
                 names[element.get("id")] = element["file_name"]
                 continue
-            cells = _karpathy(element)
         elif key == ("annotations",):
             names = names or _file_names(path)
             if isinstance(element, dict):
@@ -147,14 +146,6 @@ def json_rows(path: Path) -> Iterator[Row]:
             continue
         number += 1
         yield _row(number, f"row {number}", cells)
-
-
-def _karpathy(element: Any) -> Any:
-    """An image of Karpathy's with its sentences as a list of captions; its `filepath` and `filename` are columns."""
-    if not isinstance(element, dict) or "sentences" not in element:
-        return element
-    sentences = element["sentences"] if isinstance(element["sentences"], list) else []
-    return {**element, "caption": [one.get("raw") if isinstance(one, dict) else one for one in sentences]}
 
 
 def _file_names(path: Path) -> dict[Any, Any]:

@@ -74,8 +74,9 @@ def embed(
         out: The feature folder; made if it does not exist.
         images: The folder that paths of images are relative to; by default the one that the file of captions is in. A
             URL such as `s3://bucket/photos` needs `pip install universal-pathlib s3fs`.
-        column: The captions' column; by default `caption` or `title`, or an archive's `.txt`.
-        image_column: The images' column; by default `image`, `filename`, `filepath` or `image_path`.
+        column: The captions' column; by default `caption`, `title`, `captions`, `sentences` or `text`, or an archive's
+            `.txt`.
+        image_column: The images' column; by default `image`, `filename`, `filepath`, `image_path` or `file_name`.
         negative_columns: Columns of hard negatives; by default all that are there of `negative`, `negative_2`, ...,
             `negatives`, `neg_caption`, `negative_caption`.
         negative_images: The column of images that the negatives describe, a path each; of several, the first is for the

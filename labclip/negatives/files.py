@@ -59,7 +59,7 @@ def read(
 
     Args:
         path: A file of captions, as `labclip.data.read_items` takes it.
-        column: The captions' column. [default: caption or title]
+        column: The captions' column. [default: caption, title, captions, sentences or text]
         negative_column: The negatives' column, one text a cell or a list of them. [default: all of negative,
             negative_2 ..., negatives, neg_caption, negative_caption that there are]
         image_column: The column that says which image is described. [default: as `labclip.data.Columns` has it]

@@ -22,8 +22,8 @@ def read_own(sources: Sources, *, column: str = "", image_column: str = "", nega
 
     Args:
         sources: The files.
-        column: The captions'; "" takes `caption` or `title`.
-        image_column: The images'; "" takes `image`, `filename`, `filepath` or `image_path`.
+        column: The captions'; "" takes `caption`, `title`, `captions`, `sentences` or `text`.
+        image_column: The images'; "" takes `image`, `filename`, `filepath`, `image_path` or `file_name`.
         negative_column: The negatives', several with commas; "" takes `negative`, `negative_2` ..., `negatives`,
             `neg_caption` and `negative_caption`, where they are.
     """
