@@ -132,7 +132,6 @@ def test_the_list_names_every_benchmark_with_its_files_and_options():
         (("csv", "--model", "scenes", "--data", "a.csv", "--data", "b.csv"), "--data of csv is given twice"),
         (("scenes", "scenes", "--model", "scenes"), "The benchmark scenes is named twice"),
         (("scenes", *QUICK, "--option", "n=20"), "--option n of scenes is 100 and 20"),
-        (("scenes", *QUICK, "--seed", "-1"), "'--seed': -1 is not in the range"),
         (("scenes", *QUICK, "--out", "page.txt"), "End its name with .html"),
         (("scenes", *QUICK, "--markdown", "."), ". is a folder. Pass the path of a file"),
         (("scenes", *QUICK, "--latex", "."), ". is a folder. Pass the path of a file"),

@@ -60,11 +60,11 @@ def probe(
         ask: "object": what attribute has the cube? Objects whose name is in their scene twice are left out, for the
             question would have two answers. "place": what attribute has the first mentioned object, the second ...?
         folds: Of the cross-validation.
-        seed: Of the split and of the intervals.
+        seed: Of the split.
         share: Share of the combinations outside the fold that is learnt from; below 1 gives a learning curve.
 
     Returns:
-        Accuracy with a 95% interval that resamples combinations; a tie between attributes is wrong.
+        Accuracy with a 95% interval, scenes of one combination as one unit; a tie between attributes is wrong.
 
     Raises:
         ValueError: If features and labels do not fit, there are too few combinations, or nothing can be asked.
@@ -114,7 +114,7 @@ def probe(
     of = {"": np.zeros(int(asked.sum()), dtype=np.int64)}
     of |= {name: np.where(question[asked] == number, 0, -1) for number, name in enumerate(names)}
     scores = Scores(correct[asked], labels.combination[labels.scene[asked]], of, 1 / len(labels.attributes))
-    whole, *parts = compare([scores], seed=seed)
+    whole, *parts = compare([scores])
     return Probed(
         accuracy=whole.estimates[0],
         bag_chance=float(labels.bag_chance()[asked].mean()),

@@ -84,12 +84,12 @@ def repair(
     maps |= {"fitted": fitted} if fitted else {}
     correct = {name: _bound(data, fold, by_fold) for name, by_fold in maps.items()}
     begin("retrieval")
-    retrieval, galleries = _retrieval(data, fold, maps, seed)
+    retrieval, galleries = _retrieval(data, fold, maps)
     unseen_pairs = None
     if fitted:
         begin("fitting a matrix, unseen pairs")
         unseen_pairs = _unseen_pairs(data, seed, notes)
-    binding = _binding(data, data.has_swapped, list(correct.values()), seed)
+    binding = _binding(data, data.has_swapped, list(correct.values()))
     return Repair(list(maps), binding, retrieval, galleries, unseen_pairs, correct, fold, fitted, notes)
 
 
@@ -145,13 +145,13 @@ def _bound(data: SceneFeatures, fold: Index, by_fold: Sequence[Alignment | None]
     return correct & data.has_swapped
 
 
-def _binding(data: SceneFeatures, keep: Mask, correct: Sequence[Mask], seed: int) -> Compared:
-    """Binding of models on the scenes kept, resampled by combination."""
+def _binding(data: SceneFeatures, keep: Mask, correct: Sequence[Mask]) -> Compared:
+    """Binding of models on the scenes kept; scenes of one combination are one unit."""
     groups, unit = {"binding": everything(int(keep.sum()))}, data.labels.combination[keep]
-    return compare([Scores(one[keep], unit, groups, 0.5) for one in correct], seed=seed)[0]
+    return compare([Scores(one[keep], unit, groups, 0.5) for one in correct])[0]
 
 
-def _retrieval(data: SceneFeatures, fold: Index, maps: Maps, seed: int) -> tuple[list[Compared], list[int]]:
+def _retrieval(data: SceneFeatures, fold: Index, maps: Maps) -> tuple[list[Compared], list[int]]:
     """R@1 by captions and by tags, fold by fold, in galleries in which no two scenes hold the same words."""
     _, first = np.unique(data.labels.combination, return_index=True)
     galleries = [torch.from_numpy(first[fold[first] == number]) for number in range(int(fold.max()) + 1)]
@@ -167,7 +167,7 @@ def _retrieval(data: SceneFeatures, fold: Index, maps: Maps, seed: int) -> tuple
             hits.append((torch.cat(ranks, dim=1) == 0).numpy())
         for side, direction in enumerate(("t2i", "i2t")):
             groups = {f"{kind}_{direction}_r1": everything(n)}
-            found += compare([Scores(one[side], np.arange(n), groups, None) for one in hits], seed=seed)
+            found += compare([Scores(one[side], np.arange(n), groups, None) for one in hits])
     return found, sizes
 
 
@@ -192,4 +192,4 @@ def _unseen_pairs(data: SceneFeatures, seed: int, notes: list[str]) -> Compared 
         return None
     one = np.zeros(labels.n, dtype=np.int64)
     correct = [_bound(data, one, [alignment]) for alignment in (None, fit_on(data, keep, seed=seed))]
-    return _binding(data, held, correct, seed)
+    return _binding(data, held, correct)

@@ -344,7 +344,7 @@ def _rules(found: Diagnosis, figure: _Draw) -> Section:
             f"learnt from at least as many scenes as an embedding has dimensions, and more do not help.",
             "Both kept it and cosine does not bind: only the alignment loses it.",
             f"An interval that spans a threshold, or fewer than {FEW} combinations: can't tell.",
-            "Intervals resample combinations; a difference counts where its paired interval excludes zero.",
+            "Scenes of a combination are one unit; a difference counts where its paired interval excludes zero.",
             f"A fitted matrix is measured on unseen combinations, in {found.probes['image'].folds} folds; it is "
             f"fitted in fewer steps than `labclip fit` takes, so read it as what is at least possible.",
             "A tie is wrong everywhere.",

@@ -19,7 +19,7 @@ BINDS = KNOWN
 chance is left. `labclip.fit` calls a base of .95 repaired."""
 
 FEW = 30
-"""Combinations below which nothing is said: the intervals resample combinations and are too narrow for fewer."""
+"""Combinations below which nothing is said: they are the units of the intervals, which are too narrow with fewer."""
 
 RISING = 0.03
 """Accuracy that a probe gains from twice the scenes, from which on a low reading may be the probe's lack of data."""

@@ -63,9 +63,6 @@ _FILE = click.Path(path_type=Path)
 @device_option
 @precision_option
 @click.option(
-    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the resampling behind the intervals."
-)
-@click.option(
     "--ties",
     type=click.Choice(["wrong", "index"]),
     default="wrong",

@@ -18,7 +18,7 @@ from labclip.evaluation.answers import Answers
 from labclip.evaluation.benchmarks import BENCHMARKS
 from labclip.evaluation.example import example_of
 from labclip.evaluation.report import Report, Result
-from labclip.evaluation.scores import RESAMPLES, Scores, compare, ties_by_index
+from labclip.evaluation.scores import Scores, compare, ties_by_index
 from labclip.evaluation.sources import Benchmark, Sources
 from labclip.evaluation.tasks import Retrieval, Task
 from labclip.features.features import Features
@@ -53,8 +53,6 @@ def evaluate(
     workers: int | None = None,
     device: str | None = None,
     precision: str = "fp32",
-    resamples: int = RESAMPLES,
-    seed: int = 0,
     ties: str = "wrong",
     progress: bool = True,
 ) -> Report:
@@ -81,8 +79,6 @@ def evaluate(
         workers: Threads that read and decode; by default one a processor, at most 16.
         device: Where to load a model that is named; None is the CPU.
         precision: OpenCLIP's precision of a model that is named.
-        resamples: Draws behind the intervals.
-        seed: Of the draws.
         ties: "index" adds what published code gives that takes the first of equal answers, a metric's name with
             "_index" behind it, in a table of its own: to compare with published figures, never to report.
         progress: Whether to show bars on stderr.
@@ -108,12 +104,10 @@ def evaluate(
     options_of = _by_benchmark("options", options, asked)
     if on_missing not in ("raise", "skip"):
         raise ValueError(f'on_missing is {on_missing!r}. Pass "raise" or "skip".')
-    if batch_size < 1 or resamples < 1 or (workers is not None and workers < 1):
-        raise ValueError(f"batch_size is {batch_size}, resamples {resamples}, workers {workers}; each is at least 1.")
+    if batch_size < 1 or (workers is not None and workers < 1):
+        raise ValueError(f"batch_size is {batch_size}, workers {workers}; each is at least 1.")
     if ties not in ("wrong", "index"):
         raise ValueError(f'ties is {ties!r}. Pass "wrong" or "index".')
-    if seed < 0:
-        raise ValueError(f"seed is {seed}. Pass a whole number from 0.")
     # What can fail is tried before a model is loaded: files of every benchmark first.
     tasks = {
         name: _read(one, data_of.get(name), images_in.get(name), options_of.get(name), on_missing)
@@ -147,7 +141,7 @@ def evaluate(
             results.append(
                 Result(
                     asked[name],
-                    [one for many in (*scores, *published) for one in compare(many, resamples=resamples, seed=seed)],
+                    [one for many in (*scores, *published) for one in compare(many)],
                     [
                         *task.notes,
                         *_by_cosine(task, images_of, texts_of, scores),

@@ -16,12 +16,11 @@ from labclip.report.values import Cell, Page, Section, Table, Value, judged, mat
 if TYPE_CHECKING:
     from labclip.evaluation.report import Report, Result
 
-_HOW = "Fractions of 1; a tie is wrong. Intervals are 95%, of resampling, exact where all are right or none."
-# The rule of three: what 0 of n leaves possible at 95%.
+_HOW = "Fractions of 1; a tie is wrong. Intervals are 95%; items that share an image count as one where they agree."
 _HOW_DIFFERENT = (
     " Differences are paired, on the same items; one is measurable where its interval excludes zero and the models "
-    f"differ on at least {DIFFERING} of the units that are resampled, as a rule images. One that is not may still be "
-    "as large as the far end of its interval, or, where no item differs, as 3/n."
+    f"differ on items of at least {DIFFERING} images. One that is not may still be as large as the far end of its "
+    "interval."
 )
 _MANY = 20
 

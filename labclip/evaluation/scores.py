@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-RESAMPLES = 1000
 LEVEL = 0.95
+_NORMAL = NormalDist().inv_cdf((1 + LEVEL) / 2)
 DIFFERING = 6
 """Units on which two models must differ before a difference counts: with fewer a sign test stays above 5%."""
 
@@ -40,8 +43,7 @@ class Scores:
 
     Attributes:
         correct: Whether each item was right, bool [n]. A tie is wrong.
-        unit: What each item belongs to, int64 [n]: items of one image are resampled together, as they are not
-            independent.
+        unit: What each item belongs to, int64 [n]: items of one unit share an image, and so are not independent.
         metrics: For each metric the group of every item, int64 [n], -1 where the item is not in it. The metric's value
             is the mean over groups of the mean in each: one group is a micro mean, several are a macro mean.
         chance: Expected value without knowledge, or None where there is no simple one.
@@ -104,9 +106,31 @@ def everything(n: int) -> Groups:
     return np.zeros(n, dtype=np.int64)
 
 
+def connected(images: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The unit of each item: items share one that share an image, or that others join by their images.
+
+    Args:
+        images: The images of each item, int64 [n, j].
+
+    Returns:
+        int64 [n]: the least image that can be reached from an item's own.
+
+    Example:
+        >>> connected(np.array([[0, 1], [2, 3], [4, 1], [3, 5]]))
+        array([0, 2, 0, 2])
+    """
+    least = np.arange(int(images.max()) + 1 if images.size else 0)
+    while True:
+        before = least.copy()
+        np.minimum.at(least, images, least[images].min(axis=1, keepdims=True))
+        least = least[least]  # the way halves each time
+        if np.array_equal(least, before):
+            return least[images[:, 0]]
+
+
 @dataclass(frozen=True)
 class Estimate:
-    """A metric with what a new draw of items could have made of it.
+    """A metric with the values that it may have on all items of this kind.
 
     Attributes:
         value: As measured, a fraction of 1.
@@ -129,7 +153,7 @@ class Difference:
 
     Attributes:
         value: As measured.
-        low: Lower end of the 95% interval of paired resampling.
+        low: Lower end of the 95% interval of paired items.
         high: Upper end.
         measurable: Whether the interval excludes zero and the models differ on at least `DIFFERING` units.
     """
@@ -157,97 +181,96 @@ class Compared:
     side: str = ""
 
 
-def compare(models: Sequence[Scores], *, resamples: int = RESAMPLES, seed: int = 0) -> list[Compared]:
+def compare(models: Sequence[Scores]) -> list[Compared]:
     """Estimate every metric of one set of items for several models, the base first.
 
-    Units are drawn with replacement, the same draws for all models, so that differences are paired; intervals are
-    percentiles. A group with no item in a draw is left out of that draw's macro mean. Where every item is right, or
-    none, all draws are alike, and the interval is the exact one of as many units.
+    The interval of a metric is Clopper and Pearson's, exact for independent items; that of a paired difference is
+    Bonett and Price's. Where items share units, or a macro mean weighs them unequally, both are of the number of
+    independent items with the variance that the units show, as Korn and Graubard have it.
+
+    Source: Korn and Graubard, Survey Methodology 24 (1998), 193-201; Bonett and Price, Journal of Educational and
+    Behavioral Statistics 37 (2012), 479-488.
     """
-    first = models[0]
-    columns = [_Column(metric, group, first.unit) for metric, group in first.metrics.items() if (group >= 0).any()]
-    _, units = np.unique(first.unit, return_inverse=True)
-    right = [np.concatenate([column.sums(units, scores.correct) for column in columns], axis=1) for scores in models]
-    items = np.concatenate([column.sums(units, np.ones(len(units), dtype=np.bool_)) for column in columns], axis=1)
-    drawn: list[list[NDArray[np.float64]]] = [[] for _ in models]
-    for counts in _draws(int(units.max()) + 1, resamples, seed):
-        total = counts @ items
-        with np.errstate(invalid="ignore"):
-            for model, sums in enumerate(right):
-                drawn[model].append(_means(counts @ sums / total, columns))
-    values = [np.concatenate(parts) for parts in drawn]  # each [resamples, metrics]
     compared = []
-    for c, column in enumerate(columns):
-        estimates = [_estimate(scores, column, units, drew[:, c]) for scores, drew in zip(models, values, strict=True)]
-        differences = [
-            _difference(first, scores, column, units, drew[:, c] - values[0][:, c])
-            for scores, drew in zip(models[1:], values[1:], strict=True)
+    for metric, group in models[0].metrics.items():
+        if not (group >= 0).any():
+            continue
+        sample = _Sample(group, models[0].unit)
+        right = [scores.correct[sample.inside] for scores in models]
+        estimates = [
+            Estimate(scores.value(metric), *_proportion(sample, hits), len(hits), scores.chance)
+            for scores, hits in zip(models, right, strict=True)
         ]
-        compared.append(Compared(column.metric, estimates, differences, first.side))
+        differences = [
+            _difference(sample, hits, right[0], estimate.value - estimates[0].value)
+            for hits, estimate in zip(right[1:], estimates[1:], strict=True)
+        ]
+        compared.append(Compared(metric, estimates, differences, models[0].side))
     return compared
 
 
-class _Column:
-    """The groups of one metric, one column each."""
+class _Sample:
+    """The items of one metric: what each counts, [items], and its unit."""
 
-    def __init__(self, metric: str, group: Groups, unit: NDArray[np.int64]) -> None:
-        self.metric, self.inside = metric, group >= 0
-        _, compact = np.unique(group[self.inside], return_inverse=True)
-        self.group, self.n = compact, int(self.inside.sum())
-        self.groups = int(compact.max()) + 1
+    def __init__(self, group: Groups, unit: NDArray[np.int64]) -> None:
+        self.inside = group >= 0
+        _, self.group, size = np.unique(group[self.inside], return_inverse=True, return_counts=True)
+        self.weight = 1 / (len(size) * size[self.group])
+        _, self.unit = np.unique(unit[self.inside], return_inverse=True)
+        self.units = int(self.unit.max()) + 1
 
-    def sums(self, units: NDArray[np.int64], values: NDArray[np.bool_]) -> NDArray[np.float32]:
-        """Sum of values over each unit's items in each group, [units, groups]."""
-        cell = units[self.inside] * self.groups + self.group
-        size = (int(units.max()) + 1) * self.groups
-        summed = np.bincount(cell, weights=values[self.inside], minlength=size)
-        return summed.reshape(-1, self.groups).astype(np.float32)
+    def mean(self, values: NDArray[Any]) -> float:
+        return float((self.weight * values).sum())
 
-
-def _draws(units: int, resamples: int, seed: int) -> Iterator[NDArray[np.float32]]:
-    """How often each unit was drawn, float32 [some resamples, units], a few megabytes at a time."""
-    rng = np.random.default_rng(seed)
-    at_once = max(1, min(resamples, 4_000_000 // units))
-    for start in range(0, resamples, at_once):
-        rows = min(at_once, resamples - start)
-        drawn = rng.integers(0, units, size=(rows, units), dtype=np.int32)
-        drawn += (np.arange(rows, dtype=np.int32) * units)[:, None]
-        yield np.bincount(drawn.ravel(), minlength=rows * units).reshape(rows, units).astype(np.float32)
-
-
-def _means(values: NDArray[np.float64], columns: Sequence[_Column]) -> NDArray[np.float64]:
-    """Mean over each metric's groups: [resamples, all groups] -> [resamples, metrics]."""
-    ends = np.cumsum([column.groups for column in columns])[:-1]
-    with np.errstate(invalid="ignore"):
-        parts = np.split(values, ends, axis=1)
-        return np.stack([np.nansum(p, axis=1) / (~np.isnan(p)).sum(axis=1) for p in parts], axis=1)
+    def independent(self, values: NDArray[Any]) -> float:
+        """How many independent items would leave the mean of `values` as uncertain as these do."""
+        if self.units == 1:
+            return 1.0
+        variance = self.mean(values.astype(float) ** 2) - self.mean(values) ** 2
+        if variance < 1e-12:  # all alike: nothing shows how much items of a unit have in common
+            return float(1 / (np.bincount(self.unit, self.weight) ** 2).sum())
+        variance *= len(values) / (len(values) - 1)
+        of_group = np.bincount(self.group, values) / np.bincount(self.group)
+        moved = np.bincount(self.unit, self.weight * (values - of_group[self.group]))
+        shown = (moved**2).sum() * self.units / (self.units - 1)
+        # Never more than were weighed; and the fewer the units, the less is known about how much they vary.
+        most = 1 / (self.weight**2).sum()
+        found = min(variance / shown, most) if shown > 0 else most
+        return float(found * (_student(len(values) - 1) / _student(self.units - 1)) ** 2)
 
 
-def _interval(drawn: NDArray[np.float64], widest: tuple[float, float]) -> tuple[float, float]:
-    known = drawn[~np.isnan(drawn)]
-    if not len(known):
-        return widest
-    low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)
+def _student(freedom: int) -> float:
+    """Student's 97.5% quantile, to 1% from three degrees of freedom on (Abramowitz and Stegun 26.7.5)."""
+    z = _NORMAL
+    return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
 
 
-def _estimate(scores: Scores, column: _Column, units: NDArray[np.int64], drawn: NDArray[np.float64]) -> Estimate:
-    value = scores.value(column.metric)
-    low, high = _interval(drawn, (0.0, 1.0))
-    # Clopper and Pearson's interval of n out of n.
-    edge = ((1 - LEVEL) / 2) ** (1 / len(np.unique(units[column.inside])))
-    if value == 1:
-        low = min(low, edge)
-    if value == 0:
-        high = max(high, 1 - edge)
-    return Estimate(value, low, high, column.n, scores.chance)
+def _proportion(sample: _Sample, right: NDArray[np.bool_]) -> tuple[float, float]:
+    """Clopper and Pearson's interval."""
+    n, value = sample.independent(right), sample.mean(right)
+    return _least(value * n, n), 1 - _least((1 - value) * n, n)
 
 
-def _difference(
-    base: Scores, other: Scores, column: _Column, units: NDArray[np.int64], drawn: NDArray[np.float64]
-) -> Difference:
-    low, high = _interval(drawn, (-1.0, 1.0))
-    moved = units[column.inside][(base.correct != other.correct)[column.inside]]
-    differing = len(np.unique(moved))
-    value = other.value(column.metric) - base.value(column.metric)
+def _least(k: float, n: float) -> float:
+    """The proportion at which k of n, or more, has a probability of 2.5%: a quantile of the beta distribution."""
+    if k < 1e-9:
+        return 0.0
+    a, b = k, n - k + 1
+    # On the scale of log odds the density is smooth and falls off exponentially on both sides.
+    wide = 8 * math.sqrt(1 / a + 1 / b)
+    odds = np.linspace(math.log(a / b) - wide - 30 / a, math.log(a / b) + wide + 30 / b, 8001)
+    density = -a * np.logaddexp(0, -odds) - b * np.logaddexp(0, odds)
+    mass = np.exp(density - density.max())
+    below = np.cumsum(mass) - mass / 2
+    return float(1 / (1 + math.exp(-np.interp((1 - LEVEL) / 2 * mass.sum(), below, odds))))
+
+
+def _difference(sample: _Sample, right: NDArray[np.bool_], base: NDArray[np.bool_], value: float) -> Difference:
+    """Bonett and Price's interval: Wald's with one more item that was won, and one more that was lost."""
+    moved = right.astype(int) - base
+    n = sample.independent(moved)
+    won, lost = ((n * sample.mean(moved == way) + 1) / (n + 2) for way in (1, -1))
+    wide = _NORMAL * math.sqrt((won + lost - (won - lost) ** 2) / (n + 2))
+    low, high = max(-1.0, won - lost - wide), min(1.0, won - lost + wide)
+    differing = len(np.unique(sample.unit[moved != 0]))
     return Difference(value, low, high, bool(differing >= DIFFERING and (low > 0 or high < 0)))

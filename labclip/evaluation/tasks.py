@@ -15,7 +15,7 @@ from torch import Tensor
 from labclip import metrics
 from labclip.alignment import Alignment
 from labclip.data.images import ImageSource
-from labclip.evaluation.scores import BREAKDOWN, Asked, Groups, Scores, everything
+from labclip.evaluation.scores import BREAKDOWN, Asked, Groups, Scores, connected, everything
 from labclip.metrics import unit_length
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Choice:
         options: Each item's captions, the right one first, int64 [n, k], rows of `Task.captions`; -1 stands for no
             option.
         metrics: For each metric the group of every item (see `Scores`).
-        unit: What is resampled together, int64 [n]; by default the items of one image.
+        unit: What items that are not independent share, int64 [n]; by default their image.
         together: For each further metric a set of each item, int64 [n], -1 where it is in none: a set is right if all
             its items are.
         places: File and position of each item.
@@ -88,10 +88,13 @@ class Choice:
             found.append(Scores(right, unit, self.breakdown, chance, side=BREAKDOWN, by_index=by_index))
         for metric, sets in self.together.items():
             members = sets >= 0
-            names, first, item = np.unique(sets[members], return_index=True, return_inverse=True)
+            names, item = np.unique(sets[members], return_inverse=True)
             ties = None if by_index is None else _whole(by_index[members], item)
             everyone = {metric: everything(len(names))}
-            found.append(Scores(_whole(right[members], item), unit[members][first], everyone, by_index=ties))
+            # Two sets with an image in common are one unit.
+            of = np.empty(len(names), dtype=np.int64)
+            of[item] = connected(np.stack([item, unit[members] + len(names)], axis=1))
+            found.append(Scores(_whole(right[members], item), of, everyone, by_index=ties))
         return found
 
 
@@ -185,15 +188,15 @@ class Pairs:
     def score(self, images: Tensor, texts: Tensor) -> list[Scores]:
         """`text`, `image` and `group`, and these of the breakdown."""
         found = metrics.pair_margins(images, texts, *map(torch.from_numpy, (self.images, self.texts)))
-        n, asked = len(self.images), Asked(self.images, self.texts, self.places)
+        n, asked, unit = len(self.images), Asked(self.images, self.texts, self.places), connected(self.images)
         kinds = list(zip(("text", "image", "group"), found, (1 / 4, 1 / 4, 1 / 6), strict=True))
         scores = [
-            Scores(margin.numpy() > 0, np.arange(n), {name: everything(n)}, chance, margin.numpy(), asked)
+            Scores(margin.numpy() > 0, unit, {name: everything(n)}, chance, margin.numpy(), asked)
             for name, margin, chance in kinds
         ]
         for name, margin, chance in kinds if self.breakdown else ():
             groups = {f"{group}_{name}": rows for group, rows in self.breakdown.items()}
-            scores.append(Scores(margin.numpy() > 0, np.arange(n), groups, chance, side=BREAKDOWN))
+            scores.append(Scores(margin.numpy() > 0, unit, groups, chance, side=BREAKDOWN))
         return scores
 
 
