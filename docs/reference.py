@@ -325,26 +325,11 @@ def diagnosed():
         (PERMUTED[kind], *(numbers(part[when]["quantiles"], "0.5")[0] for when in ("before", "after")))
         for kind, part in found["permutations"].items()
     ]
-    sums = [
-        (side, *numbers(one, "r2", "bag_r2", "retrieval", "swapped")) for side, one in found["decomposition"].items()
-    ]
-    concepts = [
-        (
-            f"{side}, {one['predictor']}",
-            f"{one['fraction']:g}",
-            *numbers(one, "accuracy", "binding"),
-            f"{one['swaps']:,}",
-        )
-        for side, part in found["complexity"].items()
-        for one in part
-    ]
     parts = [
         f"**{verdict['headline']}**",
         sentences,
         table(("modality gap", "distance of the means", "linear separability"), gap),
         table(("caption against", "cosine before, median", "after"), medians),
-        table(("held-out scenes as sums of objects", "R²", "R², bag", "R@1 of contents", "binding"), sums),
-        table(("unseen objects from concepts", "learnt from", "accuracy", "binding", "swaps"), concepts),
         f"{found['scenes']:,} scenes of {found['combinations']:,} combinations, seed {found['seed']}, "
         f"labclip {found['version']}.",
     ]

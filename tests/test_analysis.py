@@ -195,64 +195,6 @@ def test_wilson_by_hand():
     assert wilson(10, 10)[1] == pytest.approx(1)
 
 
-def test_scenes_that_are_sums_of_objects_decompose_and_bags_do_not_bind(bound, bag):
-    sums, words = (analysis.decompose(data.captions, LABELS) for data in (bound, bag))
-    assert sums.r2 > 0.9
-    assert sums.r2 > sums.bag_r2 + 0.1
-    assert sums.swapped > 0.95
-    assert sums.retrieval > 0.9
-    assert abs(words.r2 - words.bag_r2) < 0.05
-    assert words.swapped < 0.7
-    assert words.retrieval < 0.7  # a content and the swapped one are one
-    noise = analysis.decompose(np.random.default_rng(0).normal(size=(LABELS.n, 30)), LABELS)
-    assert noise.r2 < 0.05
-    assert noise.retrieval < 0.1
-
-
-@pytest.fixture(scope="module")
-def worlds():
-    """Scenes of one object each, whose vectors are a product of concepts, a sum of them, or nothing but themselves."""
-    names = [(f"a{a}", f"o{o}") for a in range(10) for o in range(10)]
-    rng = np.random.default_rng(0)
-    p, q = rng.normal(size=(10, 6)), rng.normal(size=(10, 6))
-    head = rng.normal(size=(6, 40))
-    place = np.array([(int(a[1:]), int(o[1:])) for a, o in names])
-    product = (p[place[:, 0]] * q[place[:, 1]]) @ head
-    added = (rng.normal(size=(10, 40)))[place[:, 0]] + rng.normal(size=(10, 40))[place[:, 1]]
-    return analysis.labels_of([(name,) for name in names]), product, added, rng.normal(size=(100, 40))
-
-
-def found_at(features, labels, predictor):
-    return analysis.complexity(features, labels, fractions=(0.7,), predictors=(predictor,), draws=2)[0]
-
-
-def test_a_product_is_found_where_the_map_is_one(worlds):
-    labels, product, _, _ = worlds
-    learnt = found_at(product, labels, "product")
-    assert learnt.binding > 0.9
-    assert learnt.swaps > 15
-    assert learnt.accuracy > found_at(product, labels, "sum").accuracy + 0.3  # unit length bends the product a little
-    assert found_at(product, labels, "mlp").binding > 0.8
-
-
-def test_a_sum_names_objects_and_never_binds(worlds):
-    labels, _, added, random = worlds
-    summed = found_at(added, labels, "sum")
-    assert summed.accuracy > 0.9
-    assert summed.binding == 0
-    for predictor in ("sum", "product", "sum+product", "mlp"):
-        assert found_at(random, labels, predictor).accuracy < 0.1
-
-
-def test_objects_whose_concepts_were_never_learnt_are_not_asked_about(worlds):
-    labels, _, added, _ = worlds
-    few = analysis.complexity(added, labels, fractions=(0.02, 0.9), predictors=("sum",), draws=1)
-    assert few[0].objects <= 2
-    assert few[0].candidates == 100
-    assert few[1].objects == 10
-    assert [one.fraction for one in few] == [0.02, 0.9]
-
-
 def test_what_is_no_set_of_features_is_refused():
     for bad, said in (
         (np.full((3, 4), np.nan, dtype=np.float32), "3 of 3 rows are unusable; row 0 is not finite"),
@@ -286,10 +228,6 @@ def test_what_tells_nothing_is_refused():
         analysis.probe(np.ones((9, 4)), pair)
     with pytest.raises(ValueError, match=r"folds is 1"):
         analysis.folds_of(LABELS, 1)
-    with pytest.raises(ValueError, match=r"There are 2 objects, too few"):
-        analysis.complexity(np.random.default_rng(0).normal(size=(9, 4)), pair)
-    with pytest.raises(ValueError, match=r"There is no predictor 'cubic'\. Pass some of sum, product"):
-        analysis.complexity(np.ones((9, 4)), pair, predictors=("cubic",))
     with pytest.raises(ValueError, match=r"correct is float64 \[9\]"):
         analysis.confusions(np.ones(9), pair)
     with pytest.raises(ValueError, match=r"too few to tell from captions"):

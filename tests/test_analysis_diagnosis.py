@@ -12,7 +12,7 @@ from PIL import Image
 
 import labclip
 from labclip import LABCLIP, Alignment, analysis
-from labclip.analysis import diagnosis, objects, repair, verdict
+from labclip.analysis import repair, verdict
 from labclip.analysis.diagnosis import diagnose_features
 from labclip.analysis.probes import Probed
 from labclip.data.images import ImageSource
@@ -25,11 +25,9 @@ SCENES = planted_scenes.contents(repeat=3)
 
 @pytest.fixture(scope="module", autouse=True)
 def quick():
-    """Fewer steps and fractions, for what is tested is what is made of them."""
+    """Fewer steps, for what is tested is what is made of them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(repair, "STEPS", 20)
-        patch.setattr(diagnosis, "FRACTIONS", (0.7,))
-        patch.setattr(objects, "STEPS", 20)
         yield
 
 
@@ -212,7 +210,7 @@ def test_json_text_and_page_say_the_same(lost_in_alignment, tmp_path):
         assert shown in text
         assert shown in html
     assert " ".join(found.verdict.headline.split()) in " ".join(text.split())
-    assert html.count("<img ") == 9
+    assert html.count("<img ") == 8
     assert not re.search(r"(src|href)=\"(?!data:|#)", html)
     assert "<script" not in html
 
@@ -221,7 +219,7 @@ def test_markdown_and_latex_hold_every_table_and_repr_one_line(lost_in_alignment
     found = lost_in_alignment
     page = found.page()
     tables = [table.caption for section in (*page.sections, *page.appendix) for table in section.tables]
-    assert len(tables) == 9
+    assert len(tables) == 7
     markdown, latex = found.to_markdown(level=2), found.to_latex()
     assert markdown.startswith("## Where binding is lost: embeddings\n\nThis model")
     assert all(f"**{caption}**" in markdown for caption in tables)
@@ -259,7 +257,6 @@ def test_few_combinations_are_said_to_tell_nothing():
     assert found.verdict.code == "unclear"
     assert "There are 3 different combinations" in found.verdict.reasons[-1]
     assert any("No matrix was fitted: fewer than 20" in note for note in found.notes)
-    assert found.complexity == {}
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from labclip import LABCLIP, Alignment, scenes
-from labclip.analysis import diagnosis, objects, repair
+from labclip.analysis import repair
 
 QUICK = ("--scenes", 90, "--folds", 2, "--no-fit")
 
@@ -18,8 +18,6 @@ QUICK = ("--scenes", 90, "--folds", 2, "--no-fit")
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.setattr(repair, "STEPS", 20)
-    monkeypatch.setattr(diagnosis, "FRACTIONS", (0.7,))
-    monkeypatch.setattr(objects, "STEPS", 20)
 
 
 run, fails = (partial(one, "diagnose") for one in (commands.run, commands.fails))

@@ -5,7 +5,6 @@ Benchmarks live in `labclip.evaluation`, fitting in `labclip.training`.
 
 from labclip.analysis.confusion import confusions
 from labclip.analysis.diagnosis import diagnose
-from labclip.analysis.objects import complexity, decompose
 from labclip.analysis.probes import probe
 from labclip.analysis.report import Diagnosis
 from labclip.analysis.scenes import SceneLabels, folds_of, labels_of, shuffled_words
@@ -14,9 +13,7 @@ from labclip.analysis.space import modality_gap, permutation_similarity, spectru
 __all__ = [
     "Diagnosis",
     "SceneLabels",
-    "complexity",
     "confusions",
-    "decompose",
     "diagnose",
     "folds_of",
     "labels_of",

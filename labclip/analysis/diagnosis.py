@@ -15,8 +15,7 @@ import torch
 from tqdm import tqdm
 
 from labclip.alignment import Alignment
-from labclip.analysis.confusion import confusions
-from labclip.analysis.objects import LEAST, complexity, decompose
+from labclip.analysis.confusion import Pair, confusions
 from labclip.analysis.plots import MODELS
 from labclip.analysis.probes import probe
 from labclip.analysis.repair import Repair, repair
@@ -34,8 +33,6 @@ from labclip.report.example import ShownItem, choose
 
 SCENES = 5000
 """Embedded scenes drawn where no data is given: shares are known to .014, and two cores take about a minute."""
-FRACTIONS = (0.3, 0.5, 0.7)
-"""Of the objects that the complexity is learnt from in a diagnosis; `complexity` alone takes .1 to .9."""
 
 _NAMES = {"own": "The model's own matrix", "fitted": "A matrix fitted on other combinations"}
 
@@ -124,7 +121,7 @@ def diagnose_features(
     """`diagnose` on embeddings, wherever they come from: `own` is the model's own matrix, `base` the model in words."""
     began = time.perf_counter()
     fold = folds_of(data.labels, folds, seed)
-    with one_thread(), _steps(4 + (folds + 1 if fit else 0), progress) as begin:
+    with one_thread(), _steps(3 + (folds + 1 if fit else 0), progress) as begin:
         begin("linear probes")
         sides = {name: _side(rows, data, folds, seed) for name, rows in data.sides.items()}
         repaired = repair(data, fold, own, fitting=fit, seed=seed, begin=begin)
@@ -135,8 +132,6 @@ def diagnose_features(
         elif repaired.fitted:
             after, matrix, keep = "fitted", repaired.fitted[0], fold == 0
         moved = _moved(data, keep, matrix, seed)
-        begin("objects and concepts")
-        contents = _contents(data, repaired, folds, seed)
     return Diagnosis(
         model=base,
         data=data.name,
@@ -147,7 +142,7 @@ def diagnose_features(
         repair=repaired,
         after=after,
         **moved,
-        **contents,
+        confused=_confused(data, repaired),
         seed=seed,
         seconds=time.perf_counter() - began,
         notes=[*data.notes, *_notes(data, sides, after), *repaired.notes],
@@ -224,19 +219,13 @@ def _moved(data: SceneFeatures, keep: Mask, matrix: Alignment | None, seed: int)
     }
 
 
-def _contents(data: SceneFeatures, repaired: Repair, folds: int, seed: int) -> dict[str, Any]:
-    """Fields of a `Diagnosis`: what the base confuses, scenes as sums of objects, objects as functions of concepts."""
-    labels, sides = data.labels, data.sides
-    two = (labels.counts == 2) & data.has_swapped
-    confused, simple = {}, {}
-    if two.any():
-        for by in ("attribute", "object"):
-            confused[by] = confusions(repaired.correct["base"], labels, by=by, keep=two)
-    if len(np.unique(labels.pair)) >= LEAST:
-        for side, rows in sides.items():
-            simple[side] = complexity(rows, labels, fractions=FRACTIONS, draws=1, seed=seed)
-    sums = {side: decompose(rows, labels, folds=folds, seed=seed) for side, rows in sides.items()}
-    return {"confused": confused, "decomposition": sums, "complexity": simple}
+def _confused(data: SceneFeatures, repaired: Repair) -> dict[str, list[Pair]]:
+    """The pairs that the base confuses, by "attribute" and "object"; empty where no scene of two objects tells."""
+    two = (data.labels.counts == 2) & data.has_swapped
+    if not two.any():
+        return {}
+    kinds = ("attribute", "object")
+    return {by: confusions(repaired.correct["base"], data.labels, by=by, keep=two) for by in kinds}
 
 
 def _notes(data: SceneFeatures, sides: Mapping[str, Side], after: str) -> list[str]:

@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 
 from labclip.analysis.confusion import Pair
-from labclip.analysis.objects import PREDICTORS, Complexity
 from labclip.analysis.probes import Probed
 from labclip.analysis.space import Distribution, Gap, Spectrum
 from labclip.evaluation.scores import Compared, Estimate
 from labclip.evaluation.summary import worded
-from labclip.report.drawing import BLUE, GREEN, GRID, INK, ORANGE, PINK, SKY, SOFT, empty, legend_below, literal
+from labclip.report.drawing import BLUE, GREEN, GRID, INK, ORANGE, PINK, SOFT, empty, legend_below, literal
 
 PERMUTED = {"swapped": "attributes swapped", "shuffled": "words shuffled"}
 SIDES = {"image": "images", "text": "captions"}
@@ -25,7 +24,6 @@ MODELS = {"base": "base", "own": "its own matrix", "fitted": "matrix fitted here
 _LOOKS = {
     "image": (BLUE, "o"), "text": (ORANGE, "s"),
     "base": (SOFT, "o"), "own": (GREEN, "D"), "fitted": (PINK, "^"),
-    "sum": (SKY, "o"), "product": (ORANGE, "s"), "sum+product": (GREEN, "D"), "mlp": (BLUE, "^"),
 }  # fmt: skip
 _DASHED = {"color": INK, "linewidth": 1, "linestyle": "--"}
 _NAME = 24  # characters of a label
@@ -168,29 +166,6 @@ def confusion(pairs: Sequence[Pair], what: str) -> Any:
     bar = figure.colorbar(image, ax=axes, shrink=0.8)
     bar.set_label("accuracy of binding (chance .5)", fontsize=9)
     axes.set_title(f"Binding by pair of {what}s, base", loc="left", fontsize=11)
-    return figure
-
-
-def concepts(found: Mapping[str, Sequence[Complexity]]) -> Any:
-    """What predicts unseen objects, over the share learnt from, of "image" and "text"."""
-    figure, panels = empty(5.6, 5.0, columns=2, rows=2)
-    for column, (side, points) in enumerate(found.items()):
-        for row, key in enumerate(("accuracy", "binding")):
-            axes = panels[row][column]
-            for name in PREDICTORS:
-                colour, marker = _LOOKS[name]
-                line = [point for point in points if point.predictor == name and getattr(point, key) is not None]
-                x, y = [one.fraction for one in line], [getattr(one, key) for one in line]
-                label = "MLP" if name == "mlp" else name
-                axes.plot(x, y, marker + "-", color=colour, markersize=5, linewidth=1.6, label=label)
-            chance = 1 / points[0].candidates if key == "accuracy" else 0.5
-            axes.axhline(chance, **_DASHED)
-            axes.set(ylim=(-0.04, 1.04), xlabel="share of objects learnt from", xlim=(0, 1))
-        panels[0][column].set_title(SIDES[side], fontsize=10)
-    panels[0][0].set_ylabel("accuracy on unseen objects")
-    panels[1][0].set_ylabel("binding of unseen objects")
-    figure.suptitle("Objects predicted from their concepts (dashed: chance)", x=0.01, ha="left", fontsize=11)
-    legend_below(figure, panels[0][0], columns=4)
     return figure
 
 

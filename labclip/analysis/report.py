@@ -9,7 +9,6 @@ from typing import Any
 from labclip._version import __version__
 from labclip.analysis import plots
 from labclip.analysis.confusion import Pair
-from labclip.analysis.objects import Complexity, Decomposition
 from labclip.analysis.plots import MODELS, PERMUTED, SIDES
 from labclip.analysis.probes import Probed
 from labclip.analysis.repair import Repair
@@ -53,8 +52,6 @@ class Diagnosis(Reported):
         spectrum: Of that matrix; None where there is none.
         confused: For "attribute" and "object" the pairs by the base's accuracy, worst first; empty where no scene
             of two objects tells.
-        decomposition: Scenes as sums of objects, "image" and "text".
-        complexity: Objects as functions of concepts, "image" and "text"; empty with fewer than 8 objects.
         seed: Of everything drawn.
         seconds: It took.
         notes: What was left out, and why.
@@ -76,8 +73,6 @@ class Diagnosis(Reported):
     permutations: Mapping[str, Mapping[str, Distribution]]
     spectrum: Spectrum | None
     confused: Mapping[str, Sequence[Pair]]
-    decomposition: Mapping[str, Decomposition]
-    complexity: Mapping[str, Sequence[Complexity]]
     seed: int
     seconds: float
     notes: Sequence[str] = ()
@@ -127,8 +122,6 @@ class Diagnosis(Reported):
             },
             "spectrum": self.spectrum and self.spectrum.to_json(),
             "confused": {by: [asdict(pair) for pair in pairs] for by, pairs in self.confused.items()},
-            "decomposition": {side: asdict(one) for side, one in self.decomposition.items()},
-            "complexity": {side: [asdict(one) for one in part] for side, part in self.complexity.items()},
             "seconds": round(self.seconds, 1),
             "notes": list(self.notes),
             "weights_sha256": self.weights_sha256,
@@ -307,33 +300,6 @@ def _matrix(found: Diagnosis, figure: _Draw) -> Section | None:
     return Section("Appendix: the matrix", figures=drawing, tables=[table])
 
 
-def _objects(found: Diagnosis, figure: _Draw) -> Section:
-    rows: list[list[Value]] = [
-        [SIDES[side], one.r2, one.bag_r2, one.retrieval, one.candidates, one.swapped, one.n]
-        for side, one in found.decomposition.items()
-    ]
-    columns = ["", "R²", "R², bag", "R@1 of contents", "among", "binding", "scenes"]
-    tables = [Table("Held-out scenes as a sum of one vector an object; bag: one a concept", columns, rows)]
-    drawing: list[Figure] = []
-    if found.complexity:
-        lines: list[list[Value]] = [
-            [SIDES[side], one.predictor, one.fraction, one.accuracy, one.objects, one.binding, one.swaps]
-            for side, part in found.complexity.items()
-            for one in part
-        ]
-        columns = ["", "predictor", "learnt from", "accuracy", "objects", "binding", "swaps"]
-        tables.append(Table("Unseen objects, predicted from their concepts", columns, lines, words=(0, 1)))
-        alt = "Accuracy on unseen objects, over the share learnt from; see the table."
-        drawing = figure(lambda: plots.concepts(found.complexity), alt)
-    text = (
-        "If scenes are sums of objects, a linear probe can read them. If a simple map of concepts (a product) predicts "
-        "unseen objects, a matrix fitted on some combinations can generalise to others; if not even an MLP does, new "
-        "combinations stay hard for any map. Binding here tells two objects from the same two with attributes swapped: "
-        "a sum of concepts can't, so it has 0 (a tie is wrong; chance is .5). After arXiv:2605.31503."
-    )
-    return Section("Appendix: objects and concepts", [text], drawing, tables)
-
-
 def _rules(found: Diagnosis, figure: _Draw) -> Section:
     return Section(
         "Appendix: rules of the verdict",
@@ -354,4 +320,4 @@ def _rules(found: Diagnosis, figure: _Draw) -> Section:
 
 _Parts = Sequence[Callable[[Diagnosis, _Draw], Section | None]]
 _SECTIONS: _Parts = (_verdict, _reasons, _costs, _probes, _confusions)
-_APPENDIX: _Parts = (_permutations, _gap, _matrix, _objects, _rules)
+_APPENDIX: _Parts = (_permutations, _gap, _matrix, _rules)
