@@ -11,8 +11,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from labclip.messages import option
-
 
 def is_floating(array: torch.Tensor | NDArray[Any]) -> bool:
     """Whether an array's values are floating-point numbers."""
@@ -95,7 +93,7 @@ def check_device(device: str | torch.device | None) -> None:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, TypeError) as error:
         raise ValueError(
-            f"{option('device')} {str(device)!r} can't be used ({first_line(error)}). "
+            f"device {str(device)!r} can't be used ({first_line(error)}). "
             f"Pass 'cpu', or 'cuda' or 'mps' where this torch has it."
         ) from error
 

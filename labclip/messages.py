@@ -1,38 +1,16 @@
-"""What a message tells the user to type, in Python or on the command line, and how text of others is printed."""
+"""Words of messages: the known name nearest to one that is not known, and how text of others is printed."""
 
 from __future__ import annotations
 
 import difflib
 import re
 from collections.abc import Iterable
-from contextvars import ContextVar
-
-ON_COMMAND_LINE: ContextVar[bool] = ContextVar("ON_COMMAND_LINE", default=False)
-"""Set by the command line while a command runs."""
 
 NOTE = 25
 """The level of what the command line says on stderr unless told to be quiet: more than INFO, less than a warning."""
 
 # What a terminal obeys, and what makes a line read in another order.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-
-
-def typed(python: str, command: str) -> str:
-    """The words for what to type.
-
-    >>> f"Pass {typed('clean=True', '--clean')} to clean both."
-    'Pass clean=True to clean both.'
-    """
-    return command if ON_COMMAND_LINE.get() else python
-
-
-def option(name: str) -> str:
-    """A parameter's name as it is typed.
-
-    >>> option("batch_size")
-    'batch_size'
-    """
-    return typed(name, f"--{name.replace('_', '-')}")
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

@@ -14,8 +14,8 @@ from click.testing import CliRunner
 from commands import fails, run
 
 from labclip import LABCLIP, Alignment, Base, cli
+from labclip.cli.wording import with_options
 from labclip.io.published import REPORTED
-from labclip.messages import typed
 
 
 @pytest.fixture
@@ -238,19 +238,47 @@ def test_push_uploads_what_can_be_loaded_again(hub, folder, tmp_path):
     assert "There is no folder" in fails("push", tmp_path / "nothing", "org/other")
 
 
-def test_messages_name_options_while_a_command_runs_and_warnings_are_one_line(monkeypatch, tmp_path):
+MESSAGES = {
+    "Name another file, or pass force=True to overwrite it.": (
+        "fit",
+        "Name another file, or pass --force to overwrite it.",
+    ),
+    "keep is 2. Pass less, for example keep=0.97.": ("fit", "--keep is 2. Pass less, for example --keep 0.97."),
+    "Lower `learning_rate`, now 5.": ("fit", "Lower --learning-rate, now 5."),
+    "Pass clean=True to clean both, or clean=False.": ("embed", "Pass --clean to clean both, or --as-is."),
+    "Pass on_error='skip' to leave it out.": ("embed", "Pass --on-error skip to leave it out."),
+    "Pass alignments=A, or a model that has one.": ("evaluate", "Pass --alignment A, or a model that has one."),
+    "Pass options={'split': 'all'}.": ("evaluate", "Pass --option split=all."),
+    "Pass options={'column': NAME}, one of a, b.": ("evaluate", "Pass --option column=NAME, one of a, b."),
+    "Delete that file, or pass cache=None.": ("diagnose", "Delete that file, or pass --no-cache."),
+    "Make it again: labclip.embed(..., force=True).": ("fit", "Make it again: labclip embed --force."),
+    "Make some with labclip.negatives(k=3).": ("fit", "Make some with labclip negatives --k 3."),
+    "type the same call again": ("transform", "type the same command again"),
+    # What is no parameter of the command, a path, or a command that is typed already stays.
+    "Pass force=True.": ("demo", "Pass force=True."),
+    "split=train/a.csv and split=b.csv hold nothing": ("embed", "split=train/a.csv and split=b.csv hold nothing"),
+    "Pass --option seed=3 of seed=3": ("evaluate", "Pass --option seed=3 of --seed 3"),
+}
+
+
+@pytest.mark.parametrize("message", MESSAGES)
+def test_a_command_names_its_options_for_the_parameters_of_python(message):
+    command, typed = MESSAGES[message]
+    assert with_options(message, command, cli.main.commands) == typed
+
+
+def test_errors_and_warnings_are_one_line_that_names_options(monkeypatch, tmp_path):
     def refuse(folder):
-        warnings.warn("mind the gap", UserWarning, stacklevel=1)
-        raise ValueError(f"Pass {typed('folder=', '--out')}.")
+        warnings.warn("mind the gap, or pass out=DIR", UserWarning, stacklevel=1)
+        raise ValueError("Pass out=DIR.")
 
     monkeypatch.setattr("labclip.files.make_folder", refuse)
     shown = warnings.showwarning
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         said = run("demo", "--out", tmp_path, code=2).stderr
-    assert "Warning: mind the gap\n" in said
-    assert "Error: Pass --out.\n" in said
-    assert typed("folder=", "--out") == "folder="
+    assert "Warning: mind the gap, or pass --out DIR\n" in said
+    assert "Error: Pass --out DIR.\n" in said
     assert warnings.showwarning is shown
 
 

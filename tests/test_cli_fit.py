@@ -178,7 +178,7 @@ def test_bad_input_is_one_line(folder, tmp_path):
         ((folder / "features", folder), "is not empty. Pass --force"),
         ((folder / "features", out, "--device", "gpu"), "device 'gpu' can't be used"),
         ((folder / "features", out, "--rank", 1000), "more than the embeddings' dim"),
-        ((folder / "features", out, "--keep", 2), "--keep is 2.0. Pass a share of 1"),
+        ((folder / "features", out, "--keep", 2), "--keep is 2.0. Pass a fraction of 1"),
         ((folder / "features", out, "--distill", -1), "--distill is -1.0"),
         ((folder / "features", out, "--negative-weight", 0), "--negative-weight is 0.0. Pass a positive number"),
     ):

@@ -256,7 +256,7 @@ def test_restval_lies_in_val2014(tmp_path):
 
 def test_a_split_that_is_not_there_names_those_that_are(tmp_path):
     karpathy(tmp_path, "whole")
-    with pytest.raises(ValueError, match=r"split is 'train'.*split=VALUE with one of test, val, restval"):
+    with pytest.raises(ValueError, match=r"split is 'train'.*options=..split.: VALUE} with one of test, val, restval"):
         read("coco", tmp_path, split="train")
     dump(tmp_path / "dataset_coco.json", {"images": [{"filename": "a", "split": "test", "sentences": [{"raw": "x"}]}]})
     with pytest.raises(ValueError, match="has no split 'val'; it has test"):
@@ -508,7 +508,7 @@ def test_whatsup_asks_for_what_it_lacks(tmp_path):
     with pytest.raises(ValueError, match=r"subset is 'c'.*one of all, a, b, coco_one"):
         read("whatsup", tmp_path, subset="c")
     (tmp_path / "controlled_images_dataset.json").rename(tmp_path / "mine.json")
-    with pytest.raises(ValueError, match=r"mine\.json has no usual name.*subset=VALUE"):
+    with pytest.raises(ValueError, match=r"mine\.json has no usual name.*options=..subset.: VALUE}"):
         read("whatsup", tmp_path / "mine.json", tmp_path)
     assert "a" in counts(read("whatsup", tmp_path / "mine.json", tmp_path, subset="a"))
     dump(tmp_path / "coco_qa_one_obj.json", [[139, "only one"]])

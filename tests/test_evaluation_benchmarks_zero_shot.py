@@ -119,7 +119,7 @@ def test_lists_of_clip_benchmark(tmp_path):
     task = read("zero-shot", root, classes=names, templates=prompts, dataset="mine")
     assert task.captions == ["a cat.", "the cat.", "a dog.", "the dog."]
     with pytest.raises(
-        ValueError, match=r"names\.json has 2 data sets\. Pass dataset=NAME with one of them: mine, other"
+        ValueError, match=r"names\.json has 2 data sets\. Pass options=..dataset.: NAME}, one of mine, other"
     ):
         read("zero-shot", root, classes=names)
     task = read("zero-shot", root, classes=names, templates=own, dataset="mine")
@@ -193,7 +193,7 @@ def test_a_folder_without_classes(tmp_path):
 
 
 def test_a_split_is_of_cifar_only(tmp_path):
-    with pytest.raises(ValueError, match="is no CIFAR and no WebDataset; only these have splits"):
+    with pytest.raises(ValueError, match="is no CIFAR and no WebDataset; which alone have splits"):
         read("zero-shot", folders(tmp_path / "in", a=1, b=1), split="train")
     with pytest.raises(ValueError, match="split is 'val'"):
         read("zero-shot", tmp_path / "in", split="val")

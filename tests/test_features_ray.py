@@ -17,7 +17,6 @@ from PIL import Image
 import labclip
 from labclip import LABCLIP, cli
 from labclip.features import Features, embed, journal, over_ray, writing
-from labclip.messages import ON_COMMAND_LINE
 
 N = 40
 
@@ -126,18 +125,13 @@ def test_what_no_worker_can_take_is_said(cluster, model, data):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("side", ["visual", "transformer"])
 def test_an_embedding_that_is_not_finite_is_told_as_there(cluster, model, data, side):
-    """With the words that the command line tells to type."""
     damaged = copy.deepcopy(model)
     next(getattr(damaged.clip, side).parameters()).data.fill_(float("nan"))
     said = []
-    token = ON_COMMAND_LINE.set(True)
-    try:
-        for engine in ("local", "ray"):
-            with pytest.raises(ValueError, match=r"is not finite.* try --precision fp32") as raised:
-                run(damaged, data, engine, engine=engine)
-            said.append(str(raised.value))
-    finally:
-        ON_COMMAND_LINE.reset(token)
+    for engine in ("local", "ray"):
+        with pytest.raises(ValueError, match=r"is not finite.* try precision='fp32'") as raised:
+            run(damaged, data, engine, engine=engine)
+        said.append(str(raised.value))
     assert said[0] == said[1]
 
 

@@ -369,7 +369,7 @@ def test_a_matrix_whose_fingerprint_is_negated_is_not_folded(pair):
 @pytest.mark.parametrize("pair", PAIRS)
 def test_a_matrix_is_not_folded_into_random_weights(pair):
     clip, alignment = PAIRS[pair]()
-    with pytest.raises(ValueError, match=r"This model is not the one the alignment was fitted on.* Or pass force=True"):
+    with pytest.raises(ValueError, match=r"This model is not the one the alignment was fitted on"):
         fold(randomised(clip), alignment)
 
 

@@ -160,7 +160,7 @@ def test_a_model_of_transformers_from_nowhere_is_saved_without_a_processor_and_s
 
 
 def test_a_model_of_transformers_takes_no_other_form():
-    with pytest.raises(ValueError, match=r"A CLIPModel can't be put into the form of openai. Leave out to"):
+    with pytest.raises(ValueError, match=r"A CLIPModel can't be put into the form of openai. Leave out .to."):
         fold(family("CLIP"), skewed(), to="openai")
     with pytest.raises(ValueError, match=r"A CLIPModel is not an OpenCLIP model.*labclip.fold"):
         LABCLIP(family("CLIP"), skewed())

@@ -27,7 +27,7 @@ import labclip
 from labclip import LABCLIP, Alignment, cli, scenes
 from labclip.evaluation.benchmarks import BENCHMARKS
 from labclip.evaluation.sources import Sources
-from labclip.messages import ON_COMMAND_LINE, printable
+from labclip.messages import printable
 from labclip.towers.text import tokenize
 
 CSV = b"caption,image\na red cube and a blue ball,ok/0.png\na green cube and a red ball,ok/1.png\n"
@@ -608,7 +608,6 @@ def test_an_interrupt_at_any_moment_leaves_nothing_half(here, name):
         elif done.exit_code == 2 and (said.count("\n") != 1 or left()):  # a library made it an error of its own
             found.append((moment, done.exit_code, done.output))
         remove(Path().glob("*out*"))
-    ON_COMMAND_LINE.set(False)  # which a second interrupt, in what the first one ran, leaves
     assert not found
 
 

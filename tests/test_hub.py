@@ -858,22 +858,3 @@ def test_importing_the_module_loads_neither_torch_nor_the_client():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.strip() == "[]", done.stderr
-
-
-def test_a_command_is_told_what_a_command_takes(hub, entry, tmp_path):
-    from labclip.messages import ON_COMMAND_LINE
-
-    hub.faults["/api/models"] = 401
-    (tmp_path / "file").write_text("mine")
-    token = ON_COMMAND_LINE.set(True)
-    try:
-        with pytest.raises(PermissionError, match="Check the name; type: hf auth login; a gated one"):
-            labhub.snapshot("org/name")
-        with pytest.raises(FileNotFoundError, match=r"labclip convert \S+ FOLDER, and pass --alignment FOLDER"):
-            labhub.published_folder(entry)
-        hub.faults.clear()
-        hub.repos["org/name"] = FILES
-        with pytest.raises(OSError, match=r"or name another: set HF_HOME=FOLDER"):
-            labhub.snapshot("org/name", Access(cache_dir=tmp_path / "file"))
-    finally:
-        ON_COMMAND_LINE.reset(token)

@@ -194,7 +194,7 @@ def test_a_file_of_a_folder_names_the_folder(folder, tmp_path):
     with pytest.raises(ValueError, match=rf"is a file.*Pass the folder it lies in: {folder}$"):
         Alignment.from_pretrained(folder / "config.json")
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(ValueError, match=r"is a file.*Pass a folder that save_pretrained made"):
+    with pytest.raises(ValueError, match=r"is a file.*Pass a folder that labclip made"):
         Alignment.from_pretrained(tmp_path / "notes.txt")
 
 

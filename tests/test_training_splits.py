@@ -27,7 +27,7 @@ def test_held_out_images_that_are_those_of_the_fit_are_refused(tmp_path):
         match=r"^200 of the 200 validation images are among those of the fit: "
         r"validation image 0 is image 0 of the fit, validation image 1 is image 1 of the fit, "
         r"validation image 2 is image 2 of the fit, and 197 more. Pass "
-        r"validation of other images, or leave validation out",
+        r"`validation` of other images, or leave `validation` out",
     ):
         labclip.fit(fitted, validation=fitted, **QUICK)
     subset = rows(data, slice(150, 190))
@@ -106,7 +106,7 @@ def test_held_out_captions_that_are_negatives_of_the_fit_are_refused(tmp_path):
         ValueError,
         match=r"^10 of the 20 held-out captions are among the negatives of the fit, which learns that they are wrong: "
         r"held-out caption 0 is a negative of caption 40, held-out caption 1 is a negative of caption 41, held-out "
-        r"caption 2 is a negative of caption 42, and 7 more. Leave them out; or leave validation out, .* or split by "
+        r"caption 2 is a negative of caption 42, and 7 more. Leave them out; or leave `validation` out, .* or split by "
         r"combination: labclip.training.split_combinations.$",
     ):
         labclip.fit(fitted, validation=held, **QUICK)

@@ -25,7 +25,6 @@ from labclip.analysis.space import modality_gap, permutation_similarity, spectru
 from labclip.analysis.verdict import Side, Verdict, judge, judge_cost, judge_gain
 from labclip.checks import checked_whole, described
 from labclip.data.scene_files import LabelledScenes, labelled_scenes, read_labelled_scenes
-from labclip.messages import typed
 from labclip.model import LABCLIP
 from labclip.modes import one_thread
 from labclip.packages import versions_of
@@ -91,10 +90,7 @@ def diagnose(
     if isinstance(data, str | Path):
         data = read_labelled_scenes(Path(data).expanduser(), None if images is None else Path(images).expanduser())
     elif images is not None:
-        raise ValueError(
-            f"{typed('images', '--images')} is the folder of the images of {typed('data=PATH', '--data PATH')}. Pass "
-            f"that too, or leave both out."
-        )
+        raise ValueError("images is the folder of the images of data=PATH. Pass that too, or leave both out.")
     elif data is None:
         data = labelled_scenes(scenes, seed=seed, split="all")
     elif not isinstance(data, LabelledScenes):

@@ -22,13 +22,14 @@ import click
 
 from labclip._version import __version__
 from labclip.cli.errors import in_one_line
+from labclip.cli.wording import with_options
 from labclip.io import PRECISIONS
-from labclip.messages import NOTE, ON_COMMAND_LINE, printable
+from labclip.messages import NOTE, printable
 
 if TYPE_CHECKING:
     from labclip.model import LABCLIP
 
-_QUIET, _VERBOSE, _DEBUG = "labclip.quiet", "labclip.verbose", "labclip.debug"  # keys of the context's `meta`
+_QUIET, _VERBOSE, _DEBUG, _NAME = "labclip.quiet", "labclip.verbose", "labclip.debug", "labclip.name"  # in `meta`
 _MOST = 2000  # characters of a message
 
 
@@ -77,6 +78,7 @@ class _Command(click.Command):
             raise click.UsageError(
                 f"The argument {empty[0]!r} has no value, as where a variable of the shell is not set. Pass one."
             )
+        ctx.meta[_NAME] = self.name
         return super().parse_args(ctx, args)
 
 
@@ -99,7 +101,6 @@ class _Commands(click.Group):
             raise SystemExit(130) from None
 
     def invoke(self, ctx: click.Context) -> Any:
-        token = ON_COMMAND_LINE.set(True)
         started, log, handler = time.monotonic(), logging.getLogger("labclip"), _Notes()
         try:
             with warnings.catch_warnings():
@@ -129,12 +130,11 @@ class _Commands(click.Group):
         except Exception as error:
             _show_traceback()
             _give_up_stdout()
-            raise _Failed(in_one_line(error)) from error
+            raise _Failed(with_options(in_one_line(error), ctx.invoked_subcommand, self.commands)) from error
         finally:
             log.removeHandler(handler)
             log.setLevel(logging.NOTSET)
             log.propagate = True
-            ON_COMMAND_LINE.reset(token)
 
 
 class _Notes(logging.Handler):
@@ -163,7 +163,7 @@ def _give_up_stdout() -> None:
 
 def show(text: str) -> None:
     """Print a result on stdout."""
-    click.echo(printable(text))
+    click.echo(printable(_worded(click.get_current_context(silent=True), text)))
 
 
 def show_json(value: Any) -> None:
@@ -178,7 +178,11 @@ def note(text: str) -> None:
 
 def _say(context: click.Context | None, text: str) -> None:
     if context is None or not context.meta.get(_QUIET):
-        click.echo(printable(text), err=True)
+        click.echo(printable(_worded(context, text)), err=True)
+
+
+def _worded(context: click.Context | None, text: str) -> str:
+    return text if context is None else with_options(text, context.meta.get(_NAME), main.commands)
 
 
 def progress() -> bool:

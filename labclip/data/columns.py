@@ -13,8 +13,6 @@ from itertools import zip_longest
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
-from labclip.messages import typed
-
 CAPTIONS = ("caption", "title", "captions", "sentences", "text")
 IMAGES = ("image", "filename", "filepath", "image_path", "file_name")
 """The usual names, those of Hugging Face's datasets among them."""
@@ -70,7 +68,7 @@ class Columns:
 
     def option(self, name: str) -> str:
         """What to type to name a column: `name` is "column" or "image_column"."""
-        return typed(f"{name}=NAME", f"--{name.replace('_', '-')} NAME")
+        return f"{name}=NAME"
 
     def wanted(self, name: str) -> bool:
         """Whether a column can be of use."""

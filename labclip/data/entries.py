@@ -8,7 +8,6 @@ from typing import Any
 
 from labclip.data.rows import READERS
 from labclip.files import read_json
-from labclip.messages import typed
 
 
 def fields(entry: Any, names: Sequence[str], place: str) -> list[Any]:
@@ -53,6 +52,6 @@ def table_rows(path: Path, wanted: Callable[[str], bool] = lambda _: True) -> It
 def one_of(name: str, value: Any, allowed: Sequence[str]) -> str:
     """An option's value, checked to be one of those allowed."""
     if value not in allowed:
-        wanted = typed(f"{name}=VALUE", f"--option {name}=VALUE")
-        raise ValueError(f"{name} is {value!r}. Pass {wanted} with one of {', '.join(allowed)}.")
+        some = ", ".join(allowed)
+        raise ValueError(f'{name} is {value!r}. Pass options={{"{name}": VALUE}} with one of {some}.')
     return str(value)

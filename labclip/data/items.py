@@ -15,7 +15,7 @@ from labclip.data.columns import Columns, Negative, RowError, is_empty, listed
 from labclip.data.images import ImageSource
 from labclip.data.rows import Row, Wanted, find_inputs, parquet_columns, reader_of
 from labclip.files import path_of
-from labclip.messages import NOTE, typed
+from labclip.messages import NOTE
 
 WORDS = 40
 """Words that a cleaned text keeps, as many as shuffled negatives have."""
@@ -298,6 +298,6 @@ def _refuse_mixed(caption: str, negatives: Sequence[str], place: str) -> None:
             raise ValueError(
                 f"{place}: the caption {caption!r} is not cleaned, but its negative {negative!r} is (lower case, no "
                 f"full stop, {WORDS} words), so a fit would learn that difference instead of the order of words. Pass "
-                f"{typed('clean=True', '--clean')} to clean both, or {typed('clean=False', '--as-is')} to keep them "
+                f"clean=True to clean both, or clean=False to keep them "
                 "so; or write the file with labclip negatives --clean."
             )

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labclip.data.images import Box, Captions, Images
-from labclip.messages import typed
 
 
 @dataclass
@@ -44,7 +43,7 @@ class DataFiles:
             if path is not None and not path.is_file() and not path.is_dir():
                 raise ValueError(f"{path} is a pipe or a device, not a file. {self.hint}")
         if self.images is not None and not self.images.is_dir():
-            raise ValueError(f"{typed('images', '--images')} is {self.images}, which is not a folder. {self.hint}")
+            raise ValueError(f"images is {self.images}, which is not a folder. {self.hint}")
 
     @cached_property
     def folder(self) -> Path:
@@ -54,7 +53,7 @@ class DataFiles:
             FileNotFoundError: If no data was given.
         """
         if self.data is None:
-            raise FileNotFoundError(f"No data was given. Pass {typed('data=PATH', '--data PATH')}. {self.hint}")
+            raise FileNotFoundError(f"No data was given. Pass data=PATH. {self.hint}")
         return self.data if self.data.is_dir() else self.data.parent
 
     def files(self, *names: str) -> list[Path]:
@@ -94,7 +93,7 @@ class DataFiles:
         if leads_out(folder.absolute(), name):
             raise ValueError(
                 f"{place}: the image's name {name!r} leads out of {folder}. "
-                f"Pass {_images_option()} with the folder that all images are in."
+                f"Pass images=DIR with the folder that all images are in."
             )
         return folder / name
 
@@ -135,19 +134,14 @@ class DataFiles:
         if not count and self.on_missing == "skip":
             raise FileNotFoundError(
                 f"All {len(missing):,} images are missing, for example {missing[0]}: nothing is left to measure. "
-                f"Pass {_images_option()} with the folder that they are in. {self.hint}"
+                f"Pass images=DIR with the folder that they are in. {self.hint}"
             )
         if self.on_missing == "raise":
-            skip = typed('on_missing="skip"', "--on-missing skip")
             raise FileNotFoundError(
-                f"{said}. Pass {_images_option()} with the folder that they are in, or {skip} to leave their items "
+                f'{said}. Pass images=DIR with the folder that they are in, or on_missing="skip" to leave their items '
                 f"out. {self.hint}"
             )
         self.notes.insert(0, f"{said}; their items are left out.")
-
-
-def _images_option() -> str:
-    return typed("images=DIR", "--images DIR")
 
 
 class ImageLayout:

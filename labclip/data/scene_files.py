@@ -13,7 +13,6 @@ from labclip.data.images import ImageSource
 from labclip.data.located import DataFiles, ImageLayout
 from labclip.data.rows import separated_lines
 from labclip.files import read_json
-from labclip.messages import typed
 from labclip.scenes import sample
 
 Object = tuple[str, str]
@@ -128,8 +127,9 @@ def find_scene_file(files: DataFiles, kinds: Sequence[str], *, objects: int = 0)
     kept = [entry for entry in file.entries if objects in (0, len(entry.objects))]
     if not kept:
         counts = ", ".join(map(str, sorted({len(entry.objects) for entry in file.entries}))) or "none"
-        wanted = typed("objects=N", "--option objects=N")
-        raise ValueError(f"No image has {objects} objects; numbers of objects are {counts}. Pass {wanted}.")
+        raise ValueError(
+            f'No image has {objects} objects but {counts}. Pass options={{"objects": N}} with one of these.'
+        )
     return file._replace(entries=kept)
 
 

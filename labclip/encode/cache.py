@@ -23,7 +23,6 @@ from labclip.base import FINGERPRINT_CAPTION
 from labclip.data.images import ImageSource, ParquetImages, file_order, reason
 from labclip.encode.encoder import Encoder, batched
 from labclip.encode.fingerprint import identity_of, tokenizer_and_preprocess
-from labclip.messages import typed
 from labclip.model import LABCLIP
 from labclip.towers.text import Cut, Tokenizer, counting_cut, tokenize
 
@@ -99,10 +98,9 @@ def _encode_images(encoder: Encoder, cache: Cache, images: Sequence[ImageSource]
             cache.put(fresh.items())
             known |= fresh
     if problems:
-        skip = typed('on_missing="skip"', "--on-missing skip")
         raise ValueError(
             f"{len(problems):,} of {len(images):,} images can't be used, for example {'; '.join(problems[:3])}. Repair "
-            f"them, or take them away and pass {skip}; the others are encoded and kept."
+            f'them, or take them away and pass on_missing="skip"; the others are encoded and kept.'
         )
     return torch.from_numpy(np.stack([known[key] for key in keys]))
 
@@ -244,16 +242,12 @@ class Cache:
     def _unusable(self, error: sqlite3.DatabaseError) -> ValueError:
         # An OperationalError is of the machine: a folder that may not be written, a full disk, a lock.
         of_machine = isinstance(error, sqlite3.OperationalError)
-        remedy = _writable() if of_machine else f"Delete that file, or pass {_no_cache()}"
+        remedy = _writable() if of_machine else "Delete that file, or pass cache=None"
         return ValueError(f"The cache {self.path} can't be used ({error}). {remedy}.")
 
 
 def _writable() -> str:
-    return f"Pass {typed('cache=DIR', '--cache DIR')} with a folder that you may write, or {_no_cache()}"
-
-
-def _no_cache() -> str:
-    return typed("cache=None", "--no-cache")
+    return "Pass cache=DIR with a folder that you may write, or cache=None"
 
 
 def _bound(key: bytes, value: bytes) -> bytes:

@@ -21,7 +21,6 @@ from tqdm import tqdm
 
 from labclip.data.images import ImageSource, ParquetImages, reason
 from labclip.encode.fingerprint import tokenizer_and_preprocess
-from labclip.messages import typed
 from labclip.model import LABCLIP
 from labclip.modes import evaluating
 from labclip.towers.images import image_dtype
@@ -222,10 +221,9 @@ def _checked(features: torch.Tensor, name: Callable[[int], str]) -> Embeddings:
     wrong = np.flatnonzero(~(np.abs(lengths - 1) < 0.01))
     if len(wrong):
         what = "all zeros" if lengths[wrong[0]] == 0 else "not finite"
-        higher = typed('precision="fp32"', "--precision fp32")
         raise ValueError(
             f"The embedding of {name(int(wrong[0]))} is {what}. The model's weights are damaged, or its precision too "
-            f"low: try {higher}."
+            f'low: try precision="fp32".'
         )
     return rows
 

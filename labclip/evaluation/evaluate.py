@@ -24,7 +24,7 @@ from labclip.evaluation.tasks import Retrieval, Task
 from labclip.features.features import Features
 from labclip.io.folder import matrix_sha256
 from labclip.io.opening import open_alignment
-from labclip.messages import nearest, typed
+from labclip.messages import nearest
 from labclip.metrics import unit_length
 from labclip.model import LABCLIP
 from labclip.modes import evaluating
@@ -318,8 +318,7 @@ def _alignments(model: LABCLIP, alignments: Alignments | None, strengths: Sequen
     if not named and not own.at(1.0).is_identity:
         named["labclip"] = own
     if strengths and not named:
-        wanted = typed("alignments=A", "--alignment A")
-        raise ValueError(f"Strengths were passed but no alignment. Pass {wanted}, or a model that has one.")
+        raise ValueError("Strengths were passed but no alignment. Pass alignments=A, or a model that has one.")
     if len(named) == 1 and not own_names:
         named = {"labclip": next(iter(named.values()))}
     asked: dict[str, Alignment] = {}

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from labclip.evaluation import summary
 from labclip.evaluation.scores import DIFFERING, Difference
-from labclip.messages import typed
 from labclip.report import Figure, drawn
 from labclip.report.drawing import COLOURS, SOFT, empty, legend_below, literal
 from labclip.report.values import Cell, Page, Section, Table, Value, judged, matrix_in_words, measured_by, percent
@@ -54,8 +53,7 @@ def _lead(report: Report, chosen: Sequence[summary.Shown], several: bool) -> tup
     told = summary.first(chosen)
     name, compared = told.name(several), told.compared
     if len(report.models) == 1:
-        wanted = typed("alignments=A", "--alignment A")
-        lead = f"Only the base was measured. Pass `{wanted}` to see what a matrix gains and what it costs."
+        lead = "Only the base was measured. Pass `alignments=A` to see what a matrix gains and what it costs."
         shown = [told, *(one for one in chosen if one is not told and one.compared.metric in one.benchmark.headline)]
         key = [(f"{percent(one.compared.estimates[0].value)}%", one.name(several)) for one in shown[:3]]
         return f"{summary.opening(told)} {lead}", key

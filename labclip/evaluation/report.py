@@ -15,7 +15,6 @@ from labclip.evaluation.paper import latex_of_models
 from labclip.evaluation.scores import Compared, Difference, Estimate
 from labclip.evaluation.sources import Benchmark
 from labclip.files import read_json, whole_file
-from labclip.messages import typed
 from labclip.report import Reported
 from labclip.report.example import ShownItem
 from labclip.report.values import Page
@@ -163,8 +162,7 @@ class Report(Reported):
         if rows == "models":
             return latex_of_models([self, *others], percent=percent)
         if others or percent:
-            models = typed('rows="models"', "--rows models")
-            raise ValueError(f"Several bases in one table, and percent, need {models}. Pass it too.")
+            raise ValueError('Several bases in one table, and `percent`, need rows="models". Pass it too.')
         return super().to_latex()
 
     def write_items(self, path: str | Path) -> None:

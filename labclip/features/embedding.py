@@ -30,7 +30,6 @@ from labclip.features.journal import Journal
 from labclip.features.over_ray import RayEncoder
 from labclip.features.writing import on_bad, write_images, write_texts
 from labclip.files import MANIFEST, check_folder, make_folder, path_of
-from labclip.messages import typed
 from labclip.model import LABCLIP
 from labclip.packages import versions_of
 
@@ -146,7 +145,7 @@ def embed(
     make_folder(folder)
     if force:
         clear(folder, (MANIFEST, *CONTENT))
-    other = f"Pass another folder, or {typed('force=True', '--force')} to start from scratch."
+    other = "Pass another folder, or force=True to start from scratch."
     if (folder / MANIFEST).exists():
         manifest = read_manifest(folder)
         if differs := difference(manifest, made_from):
@@ -196,7 +195,7 @@ def _refuse_foreign(folder: Path) -> None:
         more = f" and {len(strange) - 1} more" if len(strange) > 1 else ""
         raise ValueError(
             f"{folder} is no feature folder: it holds {strange[0]}{more}. Pass another folder, or "
-            f"{typed('force=True', '--force')} to write beside what is there."
+            f"force=True to write beside what is there."
         )
 
 
@@ -207,8 +206,9 @@ def _tuple(names: str | Sequence[str] | None) -> tuple[str, ...] | None:
 def _refuse_skipped(skipped: Sequence[dict[str, Any]], on_error: str) -> None:
     """What an earlier run skipped is an error for one that shall raise."""
     if skipped and on_error == "raise":
-        first, how = skipped[0], typed('on_error="skip"', "--on-error skip")
-        raise ValueError(on_bad(f"{first['where']} {first['reason']}; an earlier run with {how} left it out"))
+        first = skipped[0]
+        where = f"{first['where']} {first['reason']}"
+        raise ValueError(on_bad(f'{where}; an earlier run with on_error="skip" left it out'))
 
 
 def _checked(rows: Iterator[Item | BadRow], on_error: str) -> Iterator[Item | BadRow]:

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from labclip._version import __version__
 from labclip.encode.fingerprint import base_in
 from labclip.files import MANIFEST, hash_of, read_json_object
-from labclip.messages import typed
 
 UNFINISHED, PART = "unfinished.sqlite", ".part"
 FORMAT_VERSION = 2
@@ -66,12 +65,11 @@ def read_folder(folder: Path, *, verify: bool) -> dict[str, Any]:
 
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The record of a finished folder, checked; of format version 1 with `files` empty."""
-    path, command = folder / MANIFEST, typed("labclip.embed", "labclip embed")
+    path, command = folder / MANIFEST, "labclip.embed"
     if folder.is_file():
         raise ValueError(f"{folder} is a file. Pass the feature folder that {command} made.")
     if not folder.is_dir():
-        how = typed("labclip.embed(model, captions, folder)", f"labclip embed --model M --captions FILE {folder}")
-        raise FileNotFoundError(f"There is no folder {folder}. Make one: {how}")
+        raise FileNotFoundError(f"There is no folder {folder}. Make one with {command}.")
     if not path.is_file():
         if (folder / UNFINISHED).exists():
             raise ValueError(f"{folder} is not finished. Run the same {command} again: it goes on where it stopped.")
@@ -192,7 +190,7 @@ def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
 
 
 def _again() -> str:
-    return f"Make the folder again: {typed('labclip.embed(..., force=True)', 'labclip embed --force')}."
+    return "Make the folder again: labclip.embed(..., force=True)."
 
 
 def clear(folder: Path, names: Iterable[str]) -> None:

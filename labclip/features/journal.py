@@ -16,7 +16,6 @@ from labclip.data.items import BadRow, Item
 from labclip.features.folder import HEADER, IMAGE_NAMES, IMAGES, SHOWN, UNFINISHED, clear
 from labclip.features.parts import Parts, Sealed
 from labclip.files import path_of
-from labclip.messages import typed
 
 _CHUNK = 1024
 _TABLES = {
@@ -77,7 +76,7 @@ class Journal:
             raise ValueError(f"{folder} is being written by another process ({error}). Wait for it to end.") from error
         except (sqlite3.DatabaseError, ValueError, TypeError, LookupError) as error:
             self._db.close()
-            remedy = f"Pass {typed('force=True', '--force')} to start from scratch."
+            remedy = "Pass force=True to start from scratch."
             raise ValueError(f"{folder / UNFINISHED} is damaged ({error}). {remedy}") from error
 
     def __enter__(self) -> Journal:

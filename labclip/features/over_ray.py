@@ -11,7 +11,6 @@ import torch
 
 from labclip.data.images import ImageSource
 from labclip.encode.encoder import Embeddings, Encoded, Encoder, batched
-from labclip.messages import ON_COMMAND_LINE, typed
 from labclip.model import LABCLIP
 from labclip.packages import connected_ray
 from labclip.towers.text import Cut
@@ -68,8 +67,8 @@ class RayEncoder(Encoder):
             except failed as error:
                 raise ValueError(
                     f"A Ray worker ended again and again ({str(error).splitlines()[0]}). What was embedded is kept. "
-                    f"See that its machine has memory for the model and {typed('batch_size', '--batch-size')} "
-                    f"{self.batch_size}, and type the same {typed('call', 'command')} again."
+                    f"See that its machine has memory for the model and `batch_size` "
+                    f"{self.batch_size}, and type the same call again."
                 ) from error
 
         try:
@@ -93,7 +92,7 @@ class RayEncoder(Encoder):
         sizes = [int(node["Resources"].get(what, 0)) for node in ray.nodes() if node["Alive"]]
         count = sum(size // each for size in sizes)
         if not count:
-            remedy = typed('device="cpu"', "--device cpu") if on_gpu else f"OMP_NUM_THREADS={max(sizes)}"
+            remedy = 'device="cpu"' if on_gpu else f"OMP_NUM_THREADS={max(sizes)}"
             raise ValueError(
                 f"A worker needs {each} {what} as this process has, but no machine of the Ray cluster has more than "
                 f"{max(sizes)}. Set {remedy}."
@@ -111,15 +110,14 @@ class RayEncoder(Encoder):
         finally:
             self.model.to(device)
         options = {"batch_size": self.batch_size, "workers": self._decoders}
-        return [worker.remote(device.type, threads, ON_COMMAND_LINE.get(), options) for _ in range(count)]
+        return [worker.remote(device.type, threads, options) for _ in range(count)]
 
 
 class _Worker:
     """What a process of the cluster does. Errors are given back: those before them count, and Ray would rename them."""
 
-    def __init__(self, device: str, threads: int, on_command_line: bool, options: Mapping[str, Any]) -> None:
+    def __init__(self, device: str, threads: int, options: Mapping[str, Any]) -> None:
         torch.set_num_threads(threads)  # a sum that is split otherwise rounds otherwise
-        ON_COMMAND_LINE.set(on_command_line)
         self._device, self._options = device, options
 
     @cache  # noqa: B019 (a process has one)

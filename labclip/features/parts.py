@@ -11,7 +11,6 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from labclip.features.folder import CONTENT, HEADER, PART, content_sha256, header, sample_sha256
-from labclip.messages import typed
 
 Sealed = Mapping[str, tuple[int, str]]
 """By file its length and the SHA-256 of what it holds, of an array behind its header."""
@@ -49,7 +48,7 @@ class Parts:
         """The hash of a file's sealed bytes, to go on with."""
         part = self._part(name)
         path = part if part.exists() else self._folder / name
-        remedy = f"Pass {typed('force=True', '--force')} to start from scratch."
+        remedy = "Pass force=True to start from scratch."
         if not path.exists() or path.stat().st_size < length:
             raise ValueError(f"{part} is shorter than it was. {remedy}")
         digest = content_sha256(path, length)

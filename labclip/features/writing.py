@@ -27,7 +27,6 @@ from labclip.features.folder import (
     TEXTS,
 )
 from labclip.features.journal import Journal, Text, image_line
-from labclip.messages import typed
 from labclip.towers.text import Cut
 
 BLOCK = 1024
@@ -39,8 +38,7 @@ COMMIT_SECONDS = 5.0
 
 def on_bad(what: str) -> str:
     """What to do about a row or an image that can't be used."""
-    skip = typed('on_error="skip"', "--on-error skip")
-    return f"{what}. Repair it and run again, which goes on from here, or pass {skip} to leave it out."
+    return f'{what}. Repair it and run again, which goes on from here, or pass on_error="skip" to leave it out.'
 
 
 def write_images(journal: Journal, encoder: Encoder, *, skip: bool) -> None:

@@ -22,7 +22,6 @@ from torch.overrides import TorchFunctionMode
 from labclip.checks import first_line
 from labclip.folded import read_mark, set_mark
 from labclip.io import PRECISIONS
-from labclip.messages import option
 from labclip.towers.images import as_shown
 
 _THREADS = min(4, os.cpu_count() or 1)
@@ -46,7 +45,7 @@ def build(
         which turns images by their EXIF.
     """
     if precision not in PRECISIONS:
-        raise ValueError(f"{option('precision')} is {precision!r}. Pass one of {', '.join(PRECISIONS)}.")
+        raise ValueError(f"precision is {precision!r}. Pass one of {', '.join(PRECISIONS)}.")
     openclip = {"pretrained_text": False, "load_weights": False} | openclip
     try:
         with _SkipInitialisation(), _without_random_weights_warning():

@@ -23,7 +23,6 @@ from labclip.base import FINGERPRINT_CAPTION, Base
 from labclip.files import CARD, CONFIG, WEIGHTS, make_folder, read_json_object
 from labclip.folded import described_mark, read_mark
 from labclip.io.card import model_card
-from labclip.messages import typed
 from labclip.packages import versions_of
 
 FORMAT_VERSION = 1
@@ -129,15 +128,12 @@ def load(folder: str | Path) -> Alignment:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise FileNotFoundError(
-            f"There is no folder {folder}. Pass an alignment folder, as "
-            f"{typed('alignment.save_pretrained', 'labclip fit')} makes."
-        )
+        raise FileNotFoundError(f"There is no folder {folder}. Pass an alignment folder that labclip made.")
     missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
     if missing:
         raise FileNotFoundError(
             f"{folder} is not an alignment folder: {' and '.join(missing)} missing. "
-            f"{typed('Save one with alignment.save_pretrained(folder)', 'Make one with labclip fit')}, or convert a "
+            f"Make one with alignment.save_pretrained, or convert a "
             f"checkpoint: labclip convert FILE.pt FOLDER."
         )
     config = read_config(folder / CONFIG)

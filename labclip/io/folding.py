@@ -31,7 +31,6 @@ from labclip.io.text_sides import (
     projection_of,
     sample_features,
 )
-from labclip.messages import typed
 from labclip.model import LABCLIP
 from labclip.towers.openclip import default_tokenizer
 
@@ -138,9 +137,7 @@ def fold_opened(
         )
     target = kind if to == "same" else to
     if target != kind and kind != "openclip":
-        raise ValueError(
-            f"A {type(clip).__name__} can't be put into the form of {to}. Leave out {typed('to', '--to')}."
-        )
+        raise ValueError(f"A {type(clip).__name__} can't be put into the form of {to}. Leave out `to`.")
     folded = _merged(clip, alignment, tokenizer, source, check=check, force=force)
     tokenizer = tokenizer or default_tokenizer(alignment.base)
     if target == "transformers" and kind != target:
@@ -197,7 +194,7 @@ def _guarded(check: Callable[[], None], force: bool) -> None:
         check()
     except ValueError as error:
         if not force:
-            raise ValueError(f"{error}{typed(' Or pass force=True, if you know better.', '')}") from error
+            raise
         warnings.warn(f"Folded all the same: {error}", stacklevel=5)
 
 

@@ -20,7 +20,6 @@ from labclip.io.architecture import config_of
 from labclip.io.bases import build
 from labclip.io.folder import is_alignment_folder, load, read_config
 from labclip.io.hub import Access, base_weights, url_weights
-from labclip.messages import typed
 from labclip.model import LABCLIP
 from labclip.packages import MissingPackageError
 from labclip.towers.openclip import fingerprint_of, folder_tokenizer, read_openclip_config, text_tower, tokenizer_of
@@ -38,7 +37,7 @@ def load_named(
     if wanted.model not in open_clip.list_models():
         raise ValueError(
             f"This OpenCLIP has no architecture {wanted.model!r}, the base of the alignment. "
-            f"{typed('Load it yourself and pass base=, or register', 'Register')} it: open_clip.add_model_config(FILE)."
+            f"Load it yourself and pass base=, or register it: open_clip.add_model_config(FILE)."
         )
     tag_config = open_clip.get_pretrained_cfg(wanted.model, wanted.pretrained)
     for key, argument in _TRANSFORM_KEYS.items():

@@ -16,7 +16,7 @@ from labclip.files import OPENCLIP_CONFIG, weights_in
 from labclip.io.folder import is_alignment_folder, load
 from labclip.io.hub import DEFAULT, Access, published_folder, snapshot
 from labclip.io.published import Published, find_entry, list_pretrained
-from labclip.messages import nearest, typed
+from labclip.messages import nearest
 from labclip.packages import EMBEDDED, embedded_folder
 
 
@@ -78,10 +78,10 @@ def resolve(name_or_path: str | Path, access: Access) -> Source:
         raise ValueError(f"{name} is a file, not an alignment folder. {_instead_of(path)}")
     if isinstance(name_or_path, Path) or name.startswith((".", "~", "/")) or path.is_absolute():
         raise FileNotFoundError(
-            f"There is no folder {name}. Pass a folder that {_made()}, or a known name: {_known()}."
+            f"There is no folder {name}. Pass a folder that labclip made, or a known name: {_known()}."
         )
     if os.path.lexists(path):
-        raise ValueError(f"{name} is a pipe, a device or a link that leads nowhere. Pass a folder that {_made()}.")
+        raise ValueError(f"{name} is a pipe, a device or a link that leads nowhere. Pass a folder that labclip made.")
     if "://" in name:
         raise ValueError(f"{name} is a URL. Pass a Hub repository as org/name, or fetch it and pass the folder.")
     model, colon, tag = name.partition(":")
@@ -132,11 +132,7 @@ def _instead_of(file: Path) -> str:
         return f"Type: labclip convert {file} FOLDER"
     if is_alignment_folder(file.parent):
         return f"Pass the folder it lies in: {'./' if file.parent == Path() else ''}{file.parent}"
-    return f"Pass a folder that {_made()}."
-
-
-def _made() -> str:
-    return typed("save_pretrained made", "labclip made")
+    return "Pass a folder that labclip made."
 
 
 def _known() -> str:

@@ -19,7 +19,6 @@ from labclip.io.hub import DEFAULT, Access, published_folder
 from labclip.io.loading import check_same_base, load_folder, load_named, weights_of, wrap_loaded
 from labclip.io.names import Source, load_alignment, named_base, resolve, unknown_model
 from labclip.io.published import entries_for, list_pretrained
-from labclip.messages import typed
 from labclip.model import LABCLIP
 from labclip.packages import EMBEDDED, embedded_folder
 from labclip.towers.openclip import check_base, folder_tokenizer, read_openclip_config, tokenizer_of
@@ -125,7 +124,8 @@ def _load_base(
     wanted = source.base or _own(source, access).base
     if wanted is None:
         raise ValueError(
-            f"{source.name} holds an alignment that does not say what base it was fitted on. Pass {_base_option()}."
+            f"{source.name} holds an alignment that does not say what base it was fitted on. Pass base=, an OpenCLIP "
+            f"model that you loaded."
         )
     if wanted.model == EMBEDDED:
         return load_folder(embedded_folder(), chosen, precision=precision, device=device, **openclip)
@@ -134,14 +134,9 @@ def _load_base(
     if source.base is None and not known:
         raise ValueError(
             f"{source.name} was fitted on {wanted}, whose weights OpenCLIP does not know by name. "
-            f"Pass {_base_option()}."
+            f"Pass base=, an OpenCLIP model that you loaded."
         )
     return load_named(wanted, chosen, access, precision=precision, device=device, **openclip)
-
-
-def _base_option() -> str:
-    """What to type where a base is not known by name."""
-    return typed("base=, an OpenCLIP model that you loaded", "--model with its base, and this as --alignment")
 
 
 def create_model_and_transforms(

@@ -13,7 +13,6 @@ from typing import Literal, overload
 import numpy as np
 
 from labclip.data.cleaning import clean, comparable
-from labclip.messages import option
 
 Method = Callable[[str, random.Random], Iterable[str]]
 """A way to make negatives: from a caption and a `random.Random` to candidates, best lazily; or to one text.
@@ -163,9 +162,7 @@ def choose(
 def check_method(method: Method, k: int) -> None:
     """Refuse what can't be called with a caption and a `random.Random`, and no or too many negatives a caption."""
     if not 1 <= k <= _MOST:
-        raise ValueError(
-            f"{option('k')} is {k}, but it is the number of negatives a caption gets. Pass 1 to {_MOST:,}."
-        )
+        raise ValueError(f"k is {k}, but it is the number of negatives a caption gets. Pass 1 to {_MOST:,}.")
     if not callable(method):
         raise ValueError(f"method is {method!r}. Pass a function of a caption and a random.Random.")
     try:

@@ -17,7 +17,7 @@ from labclip.data.items import WORDS, BadRow, Item, RowReader, read_items
 from labclip.data.rows import READERS, find_inputs, parquet_columns, reader_of, repeated_column
 from labclip.data.writing import WRITABLE, RowBatch, read_batches
 from labclip.files import check_file, whole_file
-from labclip.messages import printable, typed
+from labclip.messages import printable
 from labclip.negatives.choosing import Method, TrueCaptions, check_method, choose, max_words
 
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
@@ -227,7 +227,7 @@ def _check_target(path: Path, out: Path, *, force: bool) -> None:
         raise ValueError(f"{out} is a pipe or a device. Name a file.")
     if out.exists() and not force:
         which = "is the input itself" if out.samefile(path) else "exists already"
-        raise ValueError(f"{out} {which}. Name another file, or pass {typed('force=True', '--force')} to overwrite it.")
+        raise ValueError(f"{out} {which}. Name another file, or pass force=True to overwrite it.")
 
 
 def _refuse(names: list[str], known: Iterable[str], where: str) -> None:

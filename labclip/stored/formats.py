@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labclip.checks import first_line
-from labclip.messages import typed
 from labclip.packages import PARQUET, require
 
 Rows = NDArray[np.floating[Any]]
@@ -55,7 +54,7 @@ def npy(source: BinaryIO, target: Any, change: Change, column: str | None) -> No
     except Exception as error:  # NumPy evaluates the header, and a hostile one raises a dozen types
         raise ValueError(f"is not a whole NumPy file ({' '.join(str(error).splitlines()[:1])})") from error
     if column is not None:
-        raise ValueError(f"holds one array, and no {column!r}. Leave out {typed('column', '--column')}")
+        raise ValueError(f"holds one array, and no {column!r}. Leave out `column`")
     rows, dim = _checked(shape, dtype)
     if by_columns:
         raise ValueError("holds its array column by column. Save numpy.ascontiguousarray(array)")
@@ -180,8 +179,8 @@ def _chosen(asked: str | None, usable: list[str], there: list[str], what: str) -
     if asked is not None and OF_IMAGES.match(asked):
         raise ValueError(f"has in {asked!r} image embeddings by its name. {LEFT_ALONE}")
     if asked is None and len(usable) > 1:
-        option = typed(f'column="{usable[0]}"', f"--column {usable[0]}")
-        raise ValueError(f"has several {what}s of embeddings, {', '.join(map(repr, usable))}. Name one, as in {option}")
+        names = ", ".join(map(repr, usable))
+        raise ValueError(f'has several {what}s of embeddings, {names}. Name one, as in column="{usable[0]}"')
     return asked or usable[0]
 
 

@@ -11,7 +11,6 @@ from typing import Any
 from urllib.parse import quote
 
 from labclip.files import check_file
-from labclip.messages import typed
 from labclip.stored.output import writing
 from labclip.stored.places import FACTS, RECORD, UNFINISHED, Place
 
@@ -38,7 +37,7 @@ class Run:
     def check(self, facts: Mapping[str, Any], *, force: bool) -> None:
         """Refuse with ValueError a target that is there and is not this run's unfinished one, unless with `force`."""
         place, fs = self._target, self._target.fs
-        other = f"Pass another path, or {typed('force=True', '--force')} to start from scratch."
+        other = "Pass another path, or force=True to start from scratch."
         if self._is_folder and fs.isfile(place.root):
             raise ValueError(f"{place.shown} is a file, but the input is a folder. Pass the path of a folder.")
         if not self._is_folder and place.is_local:

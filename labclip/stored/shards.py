@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 
 from labclip.alignment import Alignment
-from labclip.messages import typed
 from labclip.packages import connected_ray
 from labclip.stored.formats import FORMATS, Rows, copied
 from labclip.stored.output import UnwritableError, writing
@@ -126,7 +125,7 @@ class _Aligner:
         if self._not_finite:
             raise ValueError(f"has rows that are not finite (NaN or infinite): {self._named(self._not_finite)}")
         if self._large:
-            option = "" if self._normalize else f". Pass {typed('normalize=True', '--normalize')}, or store float32"
+            option = "" if self._normalize else ". Pass normalize=True, or store float32"
             raise ValueError(
                 f"has rows that aligned are too large for {self._dtype}: {self._named(self._large)}{option}"
             )

@@ -13,7 +13,6 @@ from tqdm import tqdm
 from labclip.alignment import Alignment
 from labclip.io.folder import matrix_sha256
 from labclip.io.names import name_of
-from labclip.messages import typed
 from labclip.packages import versions_of
 from labclip.stored.output import UnwritableError
 from labclip.stored.places import Place, Shard, find_shards, holders, place_of, version_of
@@ -150,7 +149,7 @@ def _explained() -> Iterator[None]:
 
 
 def _again() -> str:
-    return f"type the same {typed('call', 'command')} again"
+    return "type the same call again"
 
 
 def _is_done(record: dict[str, Any] | None, shard: Shard) -> bool:

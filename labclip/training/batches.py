@@ -12,7 +12,6 @@ from functools import partial
 import numpy as np
 import torch
 
-from labclip.messages import typed
 from labclip.training.objective import Batch, Ranks
 from labclip.training.recipes import Settings
 from labclip.training.rows import Data, Rows
@@ -40,9 +39,8 @@ class Batches:
         assert self.settings.batch_size is not None
         count, captions = self.ranks.count, len(self.data.captions)
         if self.settings.batch_size % count:
-            option = typed("batch_size", "--batch-size")
             raise ValueError(
-                f"{option} is {self.settings.batch_size}, which {count} ranks can't share evenly. Pass a multiple."
+                f"batch_size is {self.settings.batch_size}, which {count} ranks can't share evenly. Pass a multiple."
             )
         if self.size < 2:
             raise ValueError(f"There are {captions} captions for {count} ranks: too few for one batch.")

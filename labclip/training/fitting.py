@@ -17,7 +17,6 @@ from labclip.alignment import MAX_LOGIT_SCALE, Alignment
 from labclip.base import Base
 from labclip.checks import check_device, checked_number, checked_whole
 from labclip.features.features import Features
-from labclip.messages import typed
 from labclip.training.arrays import takes_arrays
 from labclip.training.batches import Batches
 from labclip.training.change import Change
@@ -104,8 +103,8 @@ def fit(
         rank=rank, logit_scale=logit_scale, negative_weight=negative_weight, distill=distill,
         identity_penalty=identity_penalty,
     )  # fmt: skip
-    if not 0 < checked_number(typed("keep", "--keep"), keep) <= 1:
-        raise ValueError(f"{typed('keep', '--keep')} is {keep!r}. Pass a share of 1, for example 0.99.")
+    if not 0 < checked_number("keep", keep) <= 1:
+        raise ValueError(f"keep is {keep!r}. Pass a fraction of 1, for example 0.99.")
     if not isinstance(retain, Mapping | None) or not all(isinstance(name, str) and name for name in retain or ()):
         raise ValueError('retain is not a dict of features by name. Pass for example retain={"flickr": features}.')
     features, validation = _opened(features), _opened(validation)
@@ -250,16 +249,15 @@ def _device(device: str | torch.device | None) -> torch.device:
 def _check(data: Data, settings: Settings, recipe: str, base: Base | None) -> None:
     if settings.hard_negatives > max(data.k, 1):
         raise ValueError(
-            f"{typed('hard_negatives', '--hard-negatives')} is {settings.hard_negatives}, but a caption has {data.k} "
+            f"hard_negatives is {settings.hard_negatives}, but a caption has {data.k} "
             f"of them at most. Pass no more than that, or make more of them with "
-            f"{typed('k=', 'labclip negatives --k ')}{settings.hard_negatives}."
+            f"labclip.negatives(k={settings.hard_negatives})."
         )
-    make = f"Make some with {typed('labclip.negatives', 'labclip negatives')}"
+    make = "Make some with labclip.negatives"
     if settings.hard_negatives and data.negatives is None:
-        option = typed("recipe='paper-sb'", "--recipe paper-sb")
         raise ValueError(
             f"Recipe {recipe!r} learns from hard negatives, and the features have none. {make} and embed them, or pass "
-            f"{option}."
+            f'recipe="paper-sb".'
         )
     if settings.hard_negatives and settings.mask_absent and data.negatives and not bool(data.negatives.present.any()):
         raise ValueError(f"No caption has a negative that differs from it. {make}.")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from labclip.checks import checked_number, checked_whole
-from labclip.messages import nearest, option
+from labclip.messages import nearest
 from labclip.training.objective import Weights
 
 _STEPS = 1000
@@ -90,7 +90,7 @@ def settings_of(
     given = {key: value for key, value in changes.items() if value is not None}
     for name, least in (("epochs", 1), ("batch_size", 2), ("hard_negatives", 0), ("rank", 1)):
         if name in given:
-            given[name] = checked_whole(option(name), given[name], least=least)
+            given[name] = checked_whole(name, given[name], least=least)
     settings = replace(RECIPES[recipe], **given)
     positive = given | {"negative_weight": negative_weight}
     for name, most, usual in (
@@ -99,13 +99,11 @@ def settings_of(
         ("negative_weight", 1e6, "12"),
     ):
         value = positive.get(name)
-        if value is not None and not 0 < checked_number(option(name), value) <= most:
-            raise ValueError(
-                f"{option(name)} is {value!r}. Pass a positive number of at most {most:g}, for example {usual}."
-            )
+        if value is not None and not 0 < checked_number(name, value) <= most:
+            raise ValueError(f"{name} is {value!r}. Pass a positive number of at most {most:g}, for example {usual}.")
     for name, weight in (("distill", distill), ("identity_penalty", identity_penalty)):
-        if weight is not None and not 0 <= checked_number(option(name), weight) <= 1e6:
-            raise ValueError(f"{option(name)} is {weight!r}. Pass 0 or a positive number of at most 1e6.")
+        if weight is not None and not 0 <= checked_number(name, weight) <= 1e6:
+            raise ValueError(f"{name} is {weight!r}. Pass 0 or a positive number of at most 1e6.")
     asked = {"negatives": negative_weight, "distill": distill, "identity": identity_penalty}
     weights = {name: float(value) for name, value in asked.items() if value is not None}
     changed = dict.fromkeys(replace(one, **weights) for one in settings.candidates)  # each once
@@ -118,7 +116,7 @@ def for_data(settings: Settings, *, dim: int, captions: int) -> Settings:
     if rank is None and settings.rank_share is not None:
         rank = max(1, round(dim * settings.rank_share))
     if rank is not None and rank > dim:
-        raise ValueError(f"{option('rank')} is {rank}, more than the embeddings' dim {dim}.")
+        raise ValueError(f"rank is {rank}, more than the embeddings' dim {dim}.")
     if batch_size is None:
         batch_size = min(max(2 ** round(math.log2(max(captions, 1) / 16)), _BATCH[0]), _BATCH[1])
     if epochs is None:

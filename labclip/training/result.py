@@ -11,7 +11,6 @@ from typing import Any
 from labclip.alignment import Alignment
 from labclip.files import whole_file
 from labclip.io.folder import matrix_sha256
-from labclip.messages import typed
 from labclip.packages import EVAL, require
 from labclip.report import Page, Reported, Section, Table, drawn
 from labclip.report.drawing import BLUE, GREEN, INK, ORANGE, PINK, SKY, SOFT, empty, legend_below, literal
@@ -87,9 +86,7 @@ class FitResult(Reported):
         """
         require("matplotlib", "Plots need matplotlib", EVAL)
         if not self.frontier:
-            raise ValueError(
-                f"Nothing was held out, so there is no frontier to draw. Pass {typed('validation', '--validation')}."
-            )
+            raise ValueError("Nothing was held out, so there is no frontier to draw. Pass validation=FEATURES.")
         figure, (left, right) = empty(10, 4.8, columns=2)
         self._draw_frontier(left)
         self._draw_epochs(right)
@@ -282,11 +279,13 @@ def advice(
     if change.captions < _FEW:
         told.append(
             f"Only {change.captions} captions with a negative were held out: what they gain is known to about "
-            f"{2 * change.error:.2f}. Fit on more data, or pass {typed('validation', '--validation')}."
+            f"{2 * change.error:.2f}. Fit on more data, or pass validation=FEATURES."
         )
     if strength == 0:
-        less = typed("a smaller keep, for example keep=0.97", "a smaller --keep, for example --keep 0.97")
-        told.append(f"No strength binds better without costing retrieval: keep the base as it is, or pass {less}.")
+        told.append(
+            "No strength binds better without costing retrieval: keep the base as it is, or pass, for "
+            "example, keep=0.97."
+        )
     elif not change.is_gain:
         worse = change.became_wrong > change.became_right and change.p < ALPHA
         why = "so it binds worse. Keep" if worse else "which chance may explain. Fit on more captions, or keep"
@@ -297,6 +296,6 @@ def advice(
         told.append(
             f"{leaked:,} of the held-out captions are also negatives of the fit, for captions repeat too often to hold "
             f"some out of both: binding of new captions was not measured. "
-            f"{typed('labclip.training.split_combinations', '--split combinations')} holds combinations out."
+            f"labclip.training.split_combinations holds combinations out."
         )
     return told, strength != 0 and change.is_gain

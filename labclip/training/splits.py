@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import torch
 
 from labclip.features.features import Features
-from labclip.messages import typed
 from labclip.training.combinations import Split
 from labclip.training.duplicates import first_same
 from labclip.training.example import row_of
@@ -135,9 +134,7 @@ def _drawn(data: Data, share: float, seed: int) -> Sides:
     inside = torch.isin(group[data.image_index], group[taken])
     fit, held = (replace(data, captions=side.nonzero().flatten()) for side in (~inside, inside))
     if not len(fit.captions):
-        raise ValueError(
-            f"All captions are of one image, so none can be held out. Pass {typed('validation', '--validation')}."
-        )
+        raise ValueError("All captions are of one image, so none can be held out. Pass validation=FEATURES.")
     fit = _without_images(fit, held)
     return Sides(fit, held, int(torch.isin(captions[inside], negatives[~inside[pairs[:, 0]]]).sum()))
 
@@ -154,10 +151,9 @@ def _check_apart(data: Data, held: Data, features: Features, validation: Feature
         f"{_name(features, 'image', other)} of the fit"
         for one, other in zip(theirs[twice].tolist(), ours[first[twice]].tolist(), strict=True)
     )
-    option = typed("validation", "--validation")
     raise ValueError(
         f"{len(twice)} of the {len(theirs)} validation images are among those of the fit: {_some(told, len(twice))}. "
-        f"Pass {option} of other images, or leave {option} out to hold some of the fit's images out."
+        f"Pass `validation` of other images, or leave `validation` out to hold some of the fit's images out."
     )
 
 
@@ -176,9 +172,9 @@ def _check_captions(data: Data, held: Data, features: Features, validation: Feat
     raise ValueError(
         f"{len(leaked)} of the {len(held.captions)} held-out captions are among the negatives of the fit, which learns "
         f"that they are wrong: {_some(told, len(leaked))}. Leave them out; or leave "
-        f"{typed('validation', '--validation')} out, to hold out some of the fit's images that share no caption with "
+        f"`validation` out, to hold out some of the fit's images that share no caption with "
         f"the rest; or split by combination: "
-        f"{typed('labclip.training.split_combinations', '--split combinations')}."
+        f"labclip.training.split_combinations."
     )
 
 

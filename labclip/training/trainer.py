@@ -18,7 +18,6 @@ from safetensors.torch import save
 from tqdm import tqdm
 
 from labclip.files import check_folder
-from labclip.messages import typed
 from labclip.modes import one_thread
 from labclip.training.batches import Batches
 from labclip.training.objective import (
@@ -246,7 +245,7 @@ def _finish_epoch(state: State, batches: Batches) -> None:
     if not math.isfinite(loss) or not bool(torch.isfinite(matrix).all()) or abs(log_scale) > _ABSURD:
         raise ValueError(
             f"The fit diverged in epoch {state.epoch + 1}: its loss is {loss:g}, its log-temperature {log_scale:g}. "
-            f"Lower {typed('learning_rate', '--learning-rate')}, now {batches.settings.learning_rate:g}."
+            f"Lower `learning_rate`, now {batches.settings.learning_rate:g}."
         )
     distance = float((matrix - torch.eye(len(matrix))).norm())
     state.history.append({"epoch": state.epoch + 1, "loss": loss, "logit_scale": log_scale, "distance": distance})

@@ -32,7 +32,6 @@ from labclip.evaluation.items import Items, gallery
 from labclip.evaluation.scores import Asked, Scores, everything
 from labclip.evaluation.sources import Benchmark, Sources
 from labclip.evaluation.tasks import Rows, Task
-from labclip.messages import typed
 
 PROTOCOLS = ("paper", "labclip")
 SPLITS = ("all", "train", "val", "test")
@@ -102,8 +101,7 @@ def _as_the_paper(sources: Sources, file: SceneFile, split: str, seed: int) -> T
     two = [one for one in file.entries if len(one.objects) == 2 and one.objects[0][1] != one.objects[1][1]]
     other = f"{len(file.entries) - len(two):,} of {len(file.entries):,} images do not show two different objects"
     if not two:
-        wanted = typed("protocol=labclip", "--option protocol=labclip")
-        raise ValueError(f"{other}, of which the paper's measures are. Pass {wanted}, which takes any.")
+        raise ValueError(f'{other}, but the paper measures such. Pass options={{"protocol": "labclip"}} to take any.')
     if len(two) < len(file.entries):
         sources.notes.append(f"{other}: left out, as the paper's measures are of such.")
     ordered = file.kind == "pug-spare"
@@ -136,8 +134,7 @@ def _items(
 ) -> tuple[Items, list[tuple[int, int, SceneEntry]]]:
     """The choice between each scene and its swap; and of every scene its image, its caption, and its entry."""
     if not entries:
-        wanted = typed("split=all", "--option split=all")
-        raise ValueError(f"{sources.data} has too few combinations for a split {split}. Pass {wanted}.")
+        raise ValueError(f'{sources.data} has too few combinations for split {split}. Pass options={{"split": "all"}}.')
     items, found, without = Items(sources), [], 0
     for row, entry in locate_images(sources, file, entries):
         own, swapped = say(entry.objects), swap(entry.objects)

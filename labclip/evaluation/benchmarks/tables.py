@@ -12,7 +12,6 @@ from labclip.evaluation.benchmarks.karpathy import coco
 from labclip.evaluation.items import Items
 from labclip.evaluation.sources import Benchmark, Sources
 from labclip.evaluation.tasks import Task
-from labclip.messages import typed
 from labclip.negatives import clean as cleaned
 from labclip.negatives import shuffle
 
@@ -29,7 +28,7 @@ def read_own(sources: Sources, *, column: str = "", image_column: str = "", nega
     """
     if sources.data is None or not sources.data.is_file():
         lacks = "csv needs a file" if sources.data is None else f"{sources.data} is not a file"
-        raise FileNotFoundError(f"{lacks}. Pass {typed('data=FILE', '--data FILE')}. {sources.hint}")
+        raise FileNotFoundError(f"{lacks}. Pass data=FILE. {sources.hint}")
     negatives = tuple(name.strip() for name in negative_column.split(",")) if negative_column else None
     columns = _Options(column or None, image_column or None, negatives)
     return _task(sources, _different(sources, _rows(sources, sources.data, ImageLayout(sources, "{path}"), columns)))
@@ -74,7 +73,7 @@ class _Options(Columns):
     """Columns that a user names by a benchmark's options."""
 
     def option(self, name: str) -> str:
-        return typed(f'options={{"{name}": NAME}}', f"--option {name}=NAME")
+        return f'options={{"{name}": NAME}}'
 
 
 def _rows(

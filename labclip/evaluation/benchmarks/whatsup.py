@@ -15,7 +15,6 @@ from labclip.data.located import ImageLayout, base_name
 from labclip.evaluation.items import Items, numbered
 from labclip.evaluation.sources import Benchmark, Sources
 from labclip.evaluation.tasks import NONE, Choice, Question, Rows, Task
-from labclip.messages import typed
 
 CONTROLLED = {"a": "controlled_images_dataset.json", "b": "controlled_clevr_dataset.json"}
 """Four captions an image; each pair of objects in four places."""
@@ -57,8 +56,7 @@ def _paths(sources: Sources, files: dict[str, str], subset: str) -> dict[str, Pa
     if sources.data is not None and sources.data.is_file():
         by_name = {file: name for name, file in files.items()}
         if subset == "all" and sources.data.name not in by_name:
-            wanted = typed("subset=VALUE", "--option subset=VALUE")
-            raise ValueError(f"{sources.data} has no usual name. Say with {wanted} what it is. {sources.hint}")
+            raise ValueError(f'{sources.data} has no usual name. Pass options={{"subset": VALUE}}. {sources.hint}')
         return {by_name[sources.data.name] if subset == "all" else subset: sources.data}
     if subset != "all":
         return {subset: sources.files(files[subset])[0]}

@@ -16,7 +16,6 @@ from labclip.data.rows import tar_rows
 from labclip.evaluation.sources import Benchmark, Sources
 from labclip.evaluation.tasks import NONE, Classification, Task
 from labclip.files import read_json
-from labclip.messages import typed
 
 TEMPLATE = "a photo of a {}."
 CIFAR_TEMPLATES = [
@@ -67,9 +66,8 @@ def read(sources: Sources, *, split: str = "test", classes: str = "", templates:
     shards = _shards(sources, split)
     cifar = None if shards else _cifar_in(folder)
     if cifar is None and not shards and split != "test":
-        wanted = typed("data=FOLDER", "--data FOLDER")
         raise ValueError(
-            f"{folder} is no CIFAR and no WebDataset; only these have splits. Pass {wanted}, the folder of the split."
+            f"{folder} is no CIFAR and no WebDataset; which alone have splits. Pass data=FOLDER with that of the split."
         )
     if cifar is not None:
         found = _cifar(sources, *cifar, split)
@@ -246,9 +244,8 @@ def _of_dataset(path: Path, value: Any, dataset: str) -> Any:
     if not dataset and len(value) == 1:
         return next(iter(value.values()))
     if dataset not in value:
-        wanted = typed("dataset=NAME", "--option dataset=NAME")
         some = ", ".join(list(value)[:_NAMED])
-        raise ValueError(f"{path} has {len(value)} data sets. Pass {wanted} with one of them: {some}.")
+        raise ValueError(f'{path} has {len(value)} data sets. Pass options={{"dataset": NAME}}, one of {some}.')
     return value[dataset]
 
 

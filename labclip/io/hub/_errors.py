@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from labclip.messages import typed
-
 # Errors of using the cache; the network's have none of these numbers.
 _TROUBLE = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.ENOTDIR, errno.EEXIST}
 _TROUBLE |= {getattr(errno, name) for name in ("EDQUOT", "ENOTSUP") if hasattr(errno, name)}
@@ -29,7 +27,7 @@ def cache_errors(cache: Path) -> Iterator[None]:
             raise
         raise CacheError(
             f"The cache {cache} can't be used ({error.strerror}). Free some space there, or name another: "
-            f"{typed('pass cache_dir=FOLDER, or ', '')}set HF_HOME=FOLDER."
+            "pass cache_dir=FOLDER, or set HF_HOME=FOLDER."
         ) from error
 
 
@@ -67,7 +65,7 @@ def _plain(error: Any, repo_id: str, revision: str | None, remedy: str) -> OSErr
     if _answered(error):
         return _of_status(error, hub, repo_id, revision, remedy)
     if isinstance(error, errors.LocalTokenNotFoundError):
-        return PermissionError(f"There is no stored token for {repo_id}. Type: {_log_in()}.")
+        return PermissionError(f"There is no stored token for {repo_id}. Type: hf auth login, or pass token=....")
     if isinstance(error, ValueError | KeyError | TypeError | AssertionError | errors.FileMetadataError):
         return ConnectionError(
             f"What answers at {hub} for {repo_id} is not a Hub: {_reason(error)}. "
@@ -104,7 +102,7 @@ def _of_status(error: Any, hub: str, repo_id: str, revision: str | None, remedy:
     if status in (401, 403):
         return PermissionError(
             f"The Hub refuses {repo_id} ({status}): it does not exist, is private or gated, or the token is wrong. "
-            f"Check the name; type: {_log_in()}; a gated one is asked for at {hub}/{repo_id}."
+            f"Check the name; type: hf auth login, or pass token=...; a gated one is asked for at {hub}/{repo_id}."
         )
     if status == 404:
         return FileNotFoundError(
@@ -114,10 +112,6 @@ def _of_status(error: Any, hub: str, repo_id: str, revision: str | None, remedy:
     message = getattr(error, "server_message", None)  # a bad status met in a retry of 0.x is the HTTP library's own
     said = f" ({message})" if message else ""
     return ConnectionError(f"The Hub ({hub}) answered {status} for {repo_id}{said}. {remedy}")
-
-
-def _log_in() -> str:
-    return typed("hf auth login, or pass token=...", "hf auth login")
 
 
 def first_sentence(error: BaseException) -> str:

@@ -22,7 +22,6 @@ from labclip.io.hub._access import DEFAULT, Access
 from labclip.io.hub._errors import CacheError, cache_errors, first_sentence
 from labclip.io.hub._snapshots import snapshot
 from labclip.io.published import Published
-from labclip.messages import typed
 
 MAX_WEIGHTS_BYTES = 20_000_000_000
 """Cap on a weights file: the largest that OpenCLIP names at an address has 3.5 GB."""
@@ -116,9 +115,7 @@ def published_folder(entry: Published, access: Access = DEFAULT) -> Path:
             return kept
         with suppress(OSError, ValueError):
             return snapshot(entry.hub_repo, replace(access, local_files_only=True), verify=check)
-    otherwise = (
-        f"type: labclip convert {entry.file} FOLDER, and pass {typed('alignment=FOLDER', '--alignment FOLDER')}."
-    )
+    otherwise = f"type: labclip convert {entry.file} FOLDER, and pass alignment=FOLDER."
     if off:
         raise FileNotFoundError(
             f"The matrix {entry} is not in the cache {home} and the network is off (HF_HUB_OFFLINE or "
