@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from labclip import LABCLIP, Alignment, negatives, scenes
-from labclip.data import BadRow, Columns, find_inputs, read_items, streaming
+from labclip.data import Columns, find_inputs, read_items, streaming
 from labclip.data.rows import READERS
 from labclip.features import embed
 
@@ -31,8 +31,8 @@ def read(path, **columns):
     """(image's name, caption, negatives) of every caption, and what was wrong."""
     good, bad = [], []
     for found in read_items(path, columns=Columns(**columns)):
-        if isinstance(found, BadRow):
-            bad.append((found.place, found.image, found.reason))
+        if found.problem:
+            bad.append((found.place, found.name, found.problem))
         else:
             pairs = zip(found.captions, found.negatives, strict=True)
             good += [(found.image.name, caption, list(negatives)) for caption, negatives in pairs]

@@ -14,7 +14,7 @@ from PIL import Image
 
 import labclip
 from labclip import LABCLIP, Alignment, cli
-from labclip.data import BadRow, Columns, read_items
+from labclip.data import Columns, read_items
 from labclip.features import Features, embed, writing
 
 N = 8
@@ -210,8 +210,8 @@ def read(path, **columns):
     """(negatives, names of their images) of every caption, and what is wrong."""
     good, bad = [], []
     for found in read_items(path, columns=Columns(**columns)):
-        if isinstance(found, BadRow):
-            bad.append(found.reason)
+        if found.problem:
+            bad.append(found.problem)
         else:
             names = [[one and one.name for one in mine] for mine in found.negative_images]
             good += zip(map(list, found.negatives), names, strict=True)

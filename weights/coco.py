@@ -28,7 +28,7 @@ import torch
 import labclip
 from labclip import LABCLIP, Alignment, Features, negatives
 from labclip.alignment import with_record
-from labclip.data import BadRow, Columns, read_items
+from labclip.data import Columns, read_items
 from labclip.evaluation import Report
 from labclip.io.published import REPORTED, REPORTED_SOURCE
 from labclip.report import Page, Section, Table, markdown, terminal
@@ -51,10 +51,8 @@ def read_captions(coco: Path, path: Path, split: tuple[str, ...] | None, most: i
     """The captions of each image, by its path in the folder; empty ones, also once cleaned, are left out."""
     captions: dict[str, list[str]] = {}
     for item in read_items(path, columns=Columns(negatives=(), split=split)):
-        if isinstance(item, BadRow) and not item.empty:
-            raise ValueError(f"{item.place} {item.reason}.")
-        if not isinstance(item, BadRow) and item.image is not None:
-            captions.setdefault(item.image.name, []).extend(filter(negatives.clean, item.captions))
+        if not item.empty and item.checked().image is not None:
+            captions.setdefault(item.name, []).extend(filter(negatives.clean, item.captions))
     there = {f"{one}/{name}" for one in IMAGES if (coco / one).is_dir() for name in os.listdir(coco / one)}
     found = {}
     for name, several in [pair for pair in captions.items() if pair[1]][:most]:

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from PIL import Image
 
-from labclip.data import BadRow, Item, read_items
+from labclip.data import Item, read_items
 from labclip.data.images import ImageSource, formats
 from labclip.data.located import leads_out
 from labclip.towers.pixels import BROKEN
@@ -139,10 +139,10 @@ def check_table(table: Path, images: Path) -> None:
             raise ValueError(
                 f"{table.name} has more than {ROWS:,} rows. Leave some out; labclip fit on the command line takes any."
             )
-        if isinstance(item, BadRow):
-            problem = problem or f"{item.place} {item.reason}"
+        if item.problem:
+            problem = problem or f"{item.place} {item.problem}"
             continue
-        name = item.image.name if item.image else ""
+        name = item.name
         _check_inside(name, item.place)
         if not (images / name).is_file():
             missing = missing or f"{item.place} names the image {name!r}, which is not among the uploaded ones"
@@ -157,7 +157,7 @@ def check_table(table: Path, images: Path) -> None:
         )
 
 
-def _items(table: Path, images: Path) -> Iterator[Item | BadRow]:
+def _items(table: Path, images: Path) -> Iterator[Item]:
     try:
         yield from read_items(table, images=images, clean=False)
     except ValueError as error:  # where the file lies is nobody's business

@@ -6,7 +6,7 @@
 
 from labclip.data.columns import Columns
 from labclip.data.images import ImageSource
-from labclip.data.items import BadRow, Item, read_items
+from labclip.data.items import Item, read_items
 from labclip.data.rows import find_inputs
 
-__all__ = ["BadRow", "Columns", "ImageSource", "Item", "find_inputs", "read_items"]
+__all__ = ["Columns", "ImageSource", "Item", "find_inputs", "read_items"]

@@ -20,6 +20,7 @@ from labclip.messages import NOTE
 WORDS = 40
 """Words that a cleaned text keeps, as many as shuffled negatives have."""
 
+EMPTY = "has an empty caption"
 _SPLITS = 10  # named in a message
 _USUAL = Columns()
 _logger = logging.getLogger(__name__)
@@ -27,14 +28,16 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Item:
-    """What a row says: an image, its captions, and each caption's negatives.
+    """What a row says: an image, its captions, and each caption's negatives; or what is wrong with the row.
 
     Attributes:
         image: Where the image is, or what identifies it; None where nothing does.
-        captions: Captions of the image, at least one, none of them empty.
+        captions: Captions of the image, none of them empty; none at all where there is a problem.
         negatives: For each caption its negatives, distinct, often none.
         place: File and position, "captions.csv line 7".
         negative_images: For each negative the image that it describes, or None; empty where no column of them is read.
+        problem: Why the row, or one of its captions, can't be used, as a sentence goes on after the place: "has an
+            empty caption". "" where it can.
     """
 
     image: ImageSource | None
@@ -42,23 +45,27 @@ class Item:
     negatives: tuple[tuple[str, ...], ...]
     place: str
     negative_images: tuple[tuple[ImageSource | None, ...], ...] = ()
+    problem: str = ""
+
+    @property
+    def name(self) -> str:
+        """The image's name; "" where it has none."""
+        return self.image.name if self.image else ""
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is wrong but that the caption is empty."""
+        return self.problem.startswith(EMPTY)
+
+    def checked(self) -> Item:
+        """The item itself; ValueError with the place where there is a problem."""
+        if self.problem:
+            raise ValueError(f"{self.place} {self.problem}.")
+        return self
 
 
-@dataclass(frozen=True)
-class BadRow:
-    """A row, or one of its captions, that can't be used.
-
-    Attributes:
-        place: File and position, "captions.csv line 7".
-        image: The image's name, or "".
-        reason: What is wrong, as a sentence goes on after the place: "has an empty caption".
-        empty: Whether nothing is wrong but that the caption is empty.
-    """
-
-    place: str
-    image: str
-    reason: str
-    empty: bool = False
+def _bad(place: str, image: ImageSource | None, problem: str) -> Item:
+    return Item(image, (), (), place, problem=problem)
 
 
 def read_items(
@@ -69,7 +76,7 @@ def read_items(
     require_image: bool = True,
     clean: bool | None = None,
     seen: Callable[[], object] | None = None,
-) -> Iterator[Item | BadRow]:
+) -> Iterator[Item]:
     r"""Every row of files of captions, in order, as it is read.
 
     >>> from tempfile import TemporaryDirectory
@@ -79,7 +86,7 @@ def read_items(
     ...     good, bad = read_items(path)
     >>> good.image.name, good.captions, good.negatives, good.place
     ('1.jpg', ('a dog on a bed',), (('a bed on a dog',),), 'captions.csv line 2')
-    >>> bad.place, bad.image, bad.reason
+    >>> bad.place, bad.name, bad.problem
     ('captions.csv line 3', '2.jpg', 'has an empty caption')
 
     Args:
@@ -93,7 +100,8 @@ def read_items(
         seen: Called once a row, for progress.
 
     Yields:
-        An item a row; where captions of a row are bad, a `BadRow` for each, and an item with the others if there are.
+        An item a row; where captions of a row are bad, an item with the problem for each, and one with the others if
+        there are.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -112,7 +120,7 @@ def read_items(
             if row.problem is None and not taken:
                 taken = columns.taken(row.cells, archive=row.held is not None, require_image=require_image)
             for found in reader.items(row):
-                yield from _worded(found, clean) if isinstance(found, Item) else [found]
+                yield from [found] if found.problem else _worded(found, clean)
         if taken != told:  # of many shards only the first
             _logger.log(NOTE, "%s: %s", path.name, taken)
             told = taken
@@ -169,7 +177,7 @@ class RowReader:
         """File and position, for people."""
         return f"{self.path.name} {row.where}"
 
-    def items(self, row: Row) -> Iterator[Item | BadRow]:
+    def items(self, row: Row) -> Iterator[Item]:
         """What is wrong with a row's captions, and an item with those that are sound."""
         place, image = self.place(row), None
         try:
@@ -184,13 +192,12 @@ class RowReader:
             if not captions:
                 raise RowError("has an empty list of captions")
         except RowError as error:
-            yield BadRow(place, image.name if image else self._name(row), str(error))
+            yield _bad(place, image, str(error))
             return
         sound: list[_Sound] = []
         for caption, mine in zip(captions, negatives, strict=True):
-            empty = is_empty(caption)
-            if problem := "has an empty caption" if empty else _unreadable(caption, [text for text, _ in mine]):
-                yield BadRow(place, image.name if image else "", problem, empty)
+            if problem := EMPTY if is_empty(caption) else _unreadable(caption, [text for text, _ in mine]):
+                yield _bad(place, image, problem)
             else:
                 sound.append((caption, _distinct(mine)))
         if sound:
@@ -232,9 +239,6 @@ class RowReader:
         file = self.root / cell if self.require_image else None
         return ImageSource(cell, file, b"path %d " % self.root_number + cell.encode(), place=place)
 
-    def _name(self, row: Row) -> str:
-        return next((cell for name in self.columns.images if isinstance(cell := row.cells.get(name), str)), "")
-
 
 _Sound = tuple[str, dict[str, ImageSource | None]]
 """A caption, and its negatives with their images."""
@@ -268,7 +272,7 @@ def _unreadable(caption: Any, negatives: Sequence[Any] = ()) -> str | None:
     return None
 
 
-def _worded(item: Item, clean: bool | None) -> Iterator[Item | BadRow]:
+def _worded(item: Item, clean: bool | None) -> Iterator[Item]:
     """The item with its texts in one form, so that nothing but what they say tells caption and negative apart."""
     if clean is None:
         for caption, negatives in zip(item.captions, item.negatives, strict=True):
@@ -284,8 +288,7 @@ def _worded(item: Item, clean: bool | None) -> Iterator[Item | BadRow]:
             texts = ((clean_text(one, WORDS), image) for one, image in zip(negatives, images, strict=True))
             sound.append((caption, _distinct(pair for pair in texts if pair[0].strip())))
         else:
-            reason = f"has an empty caption: cleaning leaves nothing of {raw!r}"
-            yield BadRow(item.place, item.image.name if item.image else "", reason, empty=True)
+            yield _bad(item.place, item.image, f"{EMPTY}: cleaning leaves nothing of {raw!r}")
     if sound:
         yield _item(item.image, sound, item.place, shown=bool(item.negative_images))
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from labclip.data import BadRow, Columns, Item, find_inputs, read_items
+from labclip.data import Columns, Item, find_inputs, read_items
 from labclip.data.items import splits_in
 from labclip.encode.encoder import Encoder
 from labclip.encode.fingerprint import describe_inputs, difference, identity_of
@@ -211,10 +211,10 @@ def _refuse_skipped(skipped: Sequence[dict[str, Any]], on_error: str) -> None:
         raise ValueError(on_bad(f'{where}; an earlier run with on_error="skip" left it out'))
 
 
-def _checked(rows: Iterator[Item | BadRow], on_error: str) -> Iterator[Item | BadRow]:
+def _checked(rows: Iterator[Item], on_error: str) -> Iterator[Item]:
     for row in rows:
-        if isinstance(row, BadRow) and on_error == "raise":
-            raise ValueError(on_bad(f"{row.place}{f' ({row.image})' if row.image else ''} {row.reason}"))
+        if row.problem and on_error == "raise":
+            raise ValueError(on_bad(f"{row.place}{f' ({row.name})' if row.name else ''} {row.problem}"))
         yield row
 
 

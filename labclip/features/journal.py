@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from labclip.data.cleaning import comparable
 from labclip.data.images import ImageSource
-from labclip.data.items import BadRow, Item
+from labclip.data.items import Item
 from labclip.features.folder import HEADER, IMAGE_NAMES, IMAGES, SHOWN, UNFINISHED, clear
 from labclip.features.parts import Parts, Sealed
 from labclip.files import path_of
@@ -151,7 +151,7 @@ class Journal:
         """Whether all rows of the tables are in it."""
         return bool(self.get("planned", False))
 
-    def plan(self, rows: Iterable[Item | BadRow], facts: Mapping[str, Any], *, dim: int, batch_size: int) -> None:
+    def plan(self, rows: Iterable[Item], facts: Mapping[str, Any], *, dim: int, batch_size: int) -> None:
         """Take in all rows of the tables, or none if anything fails; `facts` are what they and the features depend on.
 
         Where there is a plan already, its images stay done up to the first that is another one now, in whole batches,
@@ -192,10 +192,10 @@ class Journal:
             with suppress(OSError):  # other files are in it
                 self.folder.rmdir()
 
-    def _take(self, row: Item | BadRow) -> int:
+    def _take(self, row: Item) -> int:
         """Take in a row; the most negatives that one of its captions has."""
-        if isinstance(row, BadRow):
-            self._db.execute("INSERT INTO skipped VALUES (?, ?, ?)", (row.place, row.image or None, row.reason))
+        if row.problem:
+            self._db.execute("INSERT INTO skipped VALUES (?, ?, ?)", (row.place, row.name or None, row.problem))
             return 0
         assert row.image is not None
         self._insert("images", row.image)

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from labclip.data.cleaning import clean as clean_caption
 from labclip.data.cleaning import comparable
 from labclip.data.columns import CAPTIONS, Columns
-from labclip.data.items import WORDS, BadRow, Item, RowReader, read_items
+from labclip.data.items import WORDS, Item, RowReader, read_items
 from labclip.data.rows import READERS, find_inputs, parquet_columns, reader_of, repeated_column
 from labclip.data.writing import WRITABLE, RowBatch, read_batches
 from labclip.files import check_file, whole_file
@@ -209,13 +209,9 @@ def _first_pass(path: Path, columns: Columns, words: int | None, *, single: bool
     return count, true_captions
 
 
-def _sound(found: Item | BadRow) -> Item | None:
+def _sound(found: Item) -> Item | None:
     """The item, or None where a row has no caption; anything else that is wrong is an error."""
-    if isinstance(found, BadRow):
-        if not found.empty:
-            raise ValueError(f"{found.place} {found.reason}.")
-        return None
-    return found
+    return None if found.empty else found.checked()
 
 
 def _check_target(path: Path, out: Path, *, force: bool) -> None:

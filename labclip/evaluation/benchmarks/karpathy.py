@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from labclip.checks import checked_whole
-from labclip.data import BadRow, Columns, read_items
+from labclip.data import Columns, read_items
 from labclip.data.entries import one_of
 from labclip.data.items import RowReader
 from labclip.data.located import ImageLayout
@@ -92,10 +92,7 @@ def _rows(path: Path, split: str, columns: Columns) -> Iterator[tuple[str, tuple
     none = True
     for item in read_items(path, columns=columns, clean=False):
         none = False
-        if isinstance(item, BadRow):
-            raise ValueError(f"{item.place} {item.reason}.")
-        assert item.image is not None
-        yield item.image.name, item.captions, item.place
+        yield item.checked().name, item.captions, item.place
     if none and columns.split:
         there = sorted({str(row.cells.get("split")) for row in reader.rows()})
         raise ValueError(f"{path} has no split {split!r}; it has {', '.join(there)}.")

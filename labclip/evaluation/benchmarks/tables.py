@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from labclip.data import BadRow, Columns, read_items
+from labclip.data import Columns, read_items
 from labclip.data.items import WORDS
 from labclip.data.located import ImageLayout
 from labclip.evaluation.benchmarks.karpathy import coco
@@ -84,12 +84,11 @@ def _rows(
         raise ValueError(f"{path} is a tar. Pass a table: csv, tsv, jsonl, json or Parquet.")
     empty = True
     for item in read_items(path, columns=columns, clean=False):
-        if isinstance(item, BadRow):
-            raise ValueError(f"{item.place} {item.reason}.")
-        assert item.image is not None
+        named = item.checked().image
+        assert named is not None
         empty = False
-        held = item.image.data
-        image = layout.image(item.image.name, item.place) if held is None else sources.image_in_memory(held, item.place)
+        held = named.data
+        image = layout.image(named.name, item.place) if held is None else sources.image_in_memory(held, item.place)
         for caption, negatives in zip(item.captions, item.negatives, strict=True):
             own, *wrong = (cleaned(text, WORDS) if clean else text for text in (caption, *negatives))
             yield image, own, wrong, item.place
