@@ -6,18 +6,22 @@ Needs no torch. What a fit does with them lives in `labclip.training`.
 from labclip.data.cleaning import clean
 from labclip.negatives.choosing import Method, generate
 from labclip.negatives.files import Counts, add, read
+from labclip.negatives.phrases import FAMILIES, Part, parts
 from labclip.negatives.shuffling import Shuffler, shuffle
 from labclip.negatives.swapping import RELATIONS, Swapper, swap
 
 __all__ = [
+    "FAMILIES",
     "RELATIONS",
     "Counts",
     "Method",
+    "Part",
     "Shuffler",
     "Swapper",
     "add",
     "clean",
     "generate",
+    "parts",
     "read",
     "shuffle",
     "swap",

@@ -70,16 +70,8 @@ def generate(
         ValueError: If captions or candidates are not strings, `k` is not 1 to 1,000, the method takes
             other arguments or returns no texts, or `image_index` has another length.
     """
-    if isinstance(captions, str):
-        raise ValueError(f"captions is one string, {captions[:40]!r}. Pass a list of captions.")
     check_method(method, k)
-    captions = list(captions)
-    for index, caption in enumerate(captions):
-        if not isinstance(caption, str):
-            raise ValueError(f"Caption {index} is a {type(caption).__name__}, not a str. Pass captions.")
-    images = [None] * len(captions) if image_index is None else list(image_index)
-    if len(images) != len(captions):
-        raise ValueError(f"image_index names {len(images)} images for {len(captions)} captions. Pass one a caption.")
+    captions, images = captions_of_images(captions, image_index)
     true_captions = TrueCaptions()
     for image, caption in zip(images, captions, strict=True):
         true_captions.add(image, caption, max_words(method))
@@ -88,6 +80,20 @@ def generate(
         for number, (image, caption) in enumerate(zip(images, captions, strict=True))
     ]
     return [one[0] if one else None for one in found] if k == 1 else found
+
+
+def captions_of_images(captions: Iterable[str], image_index: ImageIndex) -> tuple[list[str], list[Hashable | None]]:
+    """Captions as a list, and the image of each, None where that is not known; ValueError if they do not fit."""
+    if isinstance(captions, str):
+        raise ValueError(f"captions is one string, {captions[:40]!r}. Pass a list of captions.")
+    captions = list(captions)
+    for index, caption in enumerate(captions):
+        if not isinstance(caption, str):
+            raise ValueError(f"Caption {index} is a {type(caption).__name__}, not a str. Pass captions.")
+    images: list[Hashable | None] = [None] * len(captions) if image_index is None else list(image_index)
+    if len(images) != len(captions):
+        raise ValueError(f"image_index names {len(images)} images for {len(captions)} captions. Pass one a caption.")
+    return captions, images
 
 
 class TrueCaptions:
@@ -105,7 +111,7 @@ class TrueCaptions:
         if image is None:
             return
         for key in _forms(caption, max_words):
-            self._digests.append(_digest(f"{image}\0{key}"))
+            self._digests.append(digest(f"{image}\0{key}"))
         self._sorted = False
 
     def hold(self, image: Hashable | None, key: str) -> bool:
@@ -115,9 +121,9 @@ class TrueCaptions:
         if not self._sorted:
             np.frombuffer(self._digests, dtype=np.uint64).sort()  # in place: no second copy
             self._sorted = True
-        digest = _digest(f"{image}\0{key}")
-        at = bisect_left(self._digests, digest)
-        return at < len(self._digests) and self._digests[at] == digest
+        value = digest(f"{image}\0{key}")
+        at = bisect_left(self._digests, value)
+        return at < len(self._digests) and self._digests[at] == value
 
 
 def choose(
@@ -138,7 +144,7 @@ def choose(
     chosen: list[str] = []
     seen = _forms(caption, max_words(method))
     refused = 0
-    made = method(caption, random.Random(_digest(f"{seed}\0{caption}")))
+    made = method(caption, random.Random(digest(f"{seed}\0{caption}")))
     if not isinstance(made, Iterable):
         raise ValueError(
             f"The method returned {type(made).__name__} for {place or 'the caption'} {caption!r}; return texts: yield "
@@ -190,5 +196,6 @@ def max_words(method: Method) -> int | None:
     return found
 
 
-def _digest(text: str) -> int:
+def digest(text: str) -> int:
+    """A text as a number of 64 bits: a seed, or a key."""
     return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")

@@ -179,7 +179,7 @@ def _rewrite(caption: str, change: list[_Edit]) -> str:
         article = _ARTICLE.search(caption, 0, slot.start)
         if article:
             given = _ARTICLE.search(caption, 0, origin.start) if origin else None
-            word = given[1].lower() if given else _article(text)
+            word = given[1].lower() if given else indefinite_article(text)
             parts += [caption[done : article.start(1)], _like_article(word, article[1], slot.text)]
             done = article.end(1)
         parts += [caption[done : slot.start], _like(text, slot.text)]
@@ -187,7 +187,12 @@ def _rewrite(caption: str, change: list[_Edit]) -> str:
     return "".join([*parts, caption[done:]])
 
 
-def _article(word: str) -> str:
+def indefinite_article(word: str) -> str:
+    """The indefinite article before a word.
+
+    >>> [indefinite_article(word) for word in ("red", "orange", "hour", "unit")]
+    ['a', 'an', 'an', 'a']
+    """
     vowel = word[0].lower() in "aeiou"
     return "an" if vowel != bool(_SOUNDS_OTHERWISE.match(word)) else "a"
 

@@ -1,0 +1,235 @@
+"""Parts of captions, as people type them into a search: noun phrases with a modifier, each with a wrong one."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from typing import Literal, NamedTuple
+
+from labclip.data.cleaning import WORD, clean
+from labclip.negatives.choosing import LONGEST, ImageIndex, captions_of_images, digest
+from labclip.negatives.swapping import indefinite_article
+from labclip.negatives.taggers import AnyTagger, Tagger, get_tagger, is_adjective, is_noun
+
+FAMILIES: Mapping[str, tuple[tuple[str, ...], ...]] = {
+    "colours": (
+        ("red", "maroon"), ("orange",), ("yellow", "gold", "golden"), ("green",), ("blue", "turquoise", "teal"),
+        ("purple", "violet", "lavender"), ("pink",), ("brown", "tan", "beige"), ("white", "cream"), ("black",),
+        ("gray", "grey", "silver"),
+    ),
+    "sizes": (("small", "little", "tiny"), ("big", "large", "huge", "giant", "enormous")),
+    "materials": (
+        ("wooden", "wood"), ("metal", "metallic", "steel", "iron"), ("plastic",), ("glass",), ("brick",),
+        ("stone", "rock"), ("leather",), ("concrete", "cement"),
+    ),
+    "ages": (("young", "younger"), ("old", "older", "elderly")),
+    "numbers": (("two",), ("three",), ("four",), ("five",), ("six",), ("seven",), ("eight",)),
+}  # fmt: skip
+"""Modifiers that exclude each other. The words of one group may be said of the same object: none is a foil for another,
+and the first of a group is the one that foils use. Numbers are in ascending order: three objects are also two."""
+
+_GROUPS = {
+    word: (family, at) for family, groups in FAMILIES.items() for at, group in enumerate(groups) for word in group
+}
+_ADULTS = frozenset(
+    (
+        "man", "men", "woman", "women", "lady", "ladies", "guy", "guys",
+        "gentleman", "gentlemen", "person", "people", "persons", "couple", "couples",
+    )
+)  # fmt: skip
+# A colour said of people is their skin's; an age said of other nouns has no opposite that people would type.
+_PEOPLE = _ADULTS | frozenset(
+    (
+        "boy", "boys", "girl", "girls", "child", "children", "kid", "kids", "baby", "babies", "toddler", "toddlers",
+    )
+)  # fmt: skip
+_JOINING = frozenset({"and", "or", "&", "/", ",", "-"})
+_ADVERB = ("AV", "RB", "ADV")  # in C5, Penn and Universal tags
+_ARTICLES = frozenset({"a", "an", "another", "one"})
+# An orange one is a fruit.
+_FRUIT = frozenset(
+    (
+        "juice", "slice", "slices", "wedge", "wedges", "peel", "peels", "tree", "trees", "half", "halves",
+    )
+)  # fmt: skip
+_SINGULAR = {"men": "man", "women": "woman", "people": "person", "children": "child", "mice": "mouse", "feet": "foot"}
+
+
+class Part(NamedTuple):
+    """A noun phrase of a caption, and the same with a modifier that is wrong for the image.
+
+    Attributes:
+        text: For example "a red shirt".
+        negative: For example "a blue shirt"; never true by any caption of the image.
+        kind: "swap" if the wrong modifier belongs to another noun of the caption, "foil" if no caption of the image
+            has it.
+    """
+
+    text: str
+    negative: str
+    kind: Literal["swap", "foil"]
+
+
+def parts(
+    captions: Iterable[str], *, image_index: ImageIndex = None, seed: int = 0, tagger: AnyTagger = None
+) -> list[list[Part]]:
+    """Take the noun phrases with a modifier out of captions, and make a wrong one of each.
+
+    The modifier is a colour, a size, a material, an age or a number (`FAMILIES`). In the wrong one it is replaced by
+    the modifier of another noun of the caption, of the same family, or else by one of the family that no caption of
+    the image has.
+
+    >>> def tagger(words):
+    ...     kinds = {"man": "NN", "hat": "NN", "shirt": "NN", "red": "JJ", "blue": "JJ"}
+    ...     return [kinds.get(word, "X") for word in words]
+    >>> for part in parts(["A man with a red hat and a blue shirt."], tagger=tagger)[0]:
+    ...     print(*part, sep=", ")
+    a red hat, a blue hat, swap
+    a blue shirt, a red shirt, swap
+
+    Args:
+        captions: Captions, in English.
+        image_index: Which image each caption describes, one value a caption. By default each has one of its own.
+        seed: With the caption itself decides which modifier is taken where there are several.
+        tagger: "hanta" (also when None), "spacy", or a function from a caption's words to as many tags, in the C5,
+            Penn or Universal set.
+
+    Returns:
+        The parts of each caption, in its order; an empty list where it has none.
+
+    Raises:
+        MissingPackageError: If the tagger is not installed; it is a ModuleNotFoundError and a ValueError.
+        ValueError: If captions are not strings, or `image_index` has another length.
+
+    Source: the kinds of wrong parts are those of arXiv:2602.23906 (half-truths), restricted to what a caption excludes.
+    """
+    tag = get_tagger(tagger)
+    captions, known = captions_of_images(captions, image_index)
+    images = [(number, None) if image is None else image for number, image in enumerate(known)]
+    said = [_Said.of(caption, tag) for caption in captions]
+    together: dict[Hashable, list[_Said]] = defaultdict(list)
+    for one, image in zip(said, images, strict=True):
+        together[image].append(one)
+    return [
+        list(_parts(one, together[image], random.Random(digest(f"{seed}\0{caption}"))))
+        for one, caption, image in zip(said, captions, images, strict=True)
+    ]
+
+
+class _Phrase(NamedTuple):
+    """A modifier and the noun that it belongs to, as positions in a caption's words."""
+
+    modifier: int
+    noun: int
+    joined: bool  # "black and white cat": the cat has another modifier of the family
+    indefinite: bool  # "a very small cat"
+
+
+class _Said(NamedTuple):
+    """What a caption says."""
+
+    words: list[str]
+    nouns: frozenset[str]  # in the singular
+    modifiers: list[tuple[int, tuple[str, int]]]  # position, and family with group
+    phrases: list[_Phrase]
+
+    @classmethod
+    def of(cls, caption: str, tag: Tagger) -> _Said:
+        words = WORD.findall(clean(caption)) if len(caption) <= LONGEST else []
+        modifiers = [(at, _GROUPS[word]) for at, word in enumerate(words) if word in _GROUPS]
+        if not modifiers:
+            return cls(words, frozenset(map(_singular, words)), [], [])
+        tags = tag(words)
+        nouns = [is_noun(one) for one in tags]
+        phrases = []
+        for at, (family, _) in modifiers:
+            end = at + 1
+            while end < len(words) and not nouns[end] and _modifies(words[end], tags[end]):
+                end += 1
+            while end < len(words) and nouns[end] and words[end][0].isalpha():
+                end += 1
+            if end > at + 1 and nouns[end - 1] and _sensible(words[at], family, words[end - 1]):
+                start = at
+                while start and (is_adjective(tags[start - 1]) or tags[start - 1].startswith(_ADVERB)):
+                    start -= 1
+                before = words[start - 1] if start else ""
+                joined = start > 1 and before in _JOINING and _modifies(words[start - 2], tags[start - 2])
+                phrases.append(
+                    _Phrase(at, end - 1, joined, before in _ARTICLES and _singular(words[end - 1]) == words[end - 1])
+                )
+        return cls(words, frozenset(map(_singular, words)), modifiers, phrases)
+
+    def may_say(self, group: tuple[str, int], noun: str) -> bool:
+        """Whether the caption may say a modifier, or one of its group, of a noun in the singular."""
+        if noun not in self.nouns:
+            return False
+        heads = {phrase.modifier: _singular(self.words[phrase.noun]) for phrase in self.phrases if not phrase.joined}
+        return any(found == group and heads.get(at, noun) == noun for at, found in self.modifiers)
+
+
+def _modifies(word: str, tag: str) -> bool:
+    return is_adjective(tag) or word in _GROUPS
+
+
+def _parts(own: _Said, together: list[_Said], rng: random.Random) -> Iterator[Part]:
+    named = {group for said in together for _, group in said.modifiers}
+    seen = set()
+    for phrase in own.phrases:
+        modifier, noun = own.words[phrase.modifier], _singular(own.words[phrase.noun])
+        family, at = _GROUPS[modifier]
+        rest = own.words[phrase.modifier + 1 : phrase.noun + 1]
+        if phrase.joined or any(_GROUPS.get(word, ("",))[0] == family for word in rest) or (modifier, *rest) in seen:
+            continue
+        seen.add((modifier, *rest))
+        least = max(number for name, number in named if name == family) if family == "numbers" else -1
+        others = [
+            own.words[other.modifier]
+            for other in own.phrases
+            if not other.joined and _swappable(_GROUPS[own.words[other.modifier]], (family, at))
+        ]
+        swaps = [
+            word for word in dict.fromkeys(others) if not any(said.may_say(_GROUPS[word], noun) for said in together)
+        ]
+        foils = [
+            group[0]
+            for number, group in enumerate(FAMILIES[family])
+            if number > least and (family, number) not in named
+        ]
+        if wrong := swaps or foils:
+            text, negative = (
+                " ".join([*([indefinite_article(word)] if phrase.indefinite else []), word, *rest])
+                for word in (modifier, rng.choice(wrong))
+            )
+            yield Part(text, negative, "swap" if swaps else "foil")
+
+
+def _swappable(other: tuple[str, int], own: tuple[str, int]) -> bool:
+    """Whether a modifier is of the same family and excludes the own one; a smaller number does not."""
+    return other[0] == own[0] and (other[1] > own[1] if own[0] == "numbers" else other[1] != own[1])
+
+
+def _sensible(modifier: str, family: str, noun: str) -> bool:
+    """Whether a wrong modifier of the family makes a phrase that people would type."""
+    if noun == "pair" or (modifier == "orange" and noun in _FRUIT):
+        return False
+    if family == "ages":
+        return noun in _ADULTS
+    if family == "numbers":
+        return _singular(noun) != noun
+    return family not in ("colours", "materials") or noun not in _PEOPLE
+
+
+def _singular(noun: str) -> str:
+    """A noun in the singular, well enough to compare nouns.
+
+    >>> [_singular(noun) for noun in ("men", "boxes", "ladies", "glass", "dogs", "bus")]
+    ['man', 'box', 'lady', 'glass', 'dog', 'bus']
+    """
+    if noun in _SINGULAR:
+        return _SINGULAR[noun]
+    if noun.endswith("ies") and len(noun) > 4:
+        return noun[:-3] + "y"
+    if noun.endswith(("shes", "ches", "xes", "sses", "uses")):
+        return noun[:-2]
+    return noun if noun.endswith(("ss", "us", "is")) or len(noun) < 4 else noun.removesuffix("s")
