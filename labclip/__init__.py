@@ -16,16 +16,17 @@ if TYPE_CHECKING:
     from labclip.io.opening import create_model_and_transforms, get_tokenizer
     from labclip.io.published import list_pretrained
     from labclip.model import LABCLIP
+    from labclip.query import compose
     from labclip.stored import transform
     from labclip.training import fit
 
 __all__ = [
-    "LABCLIP", "Alignment", "Base", "Features", "analysis", "create_model_and_transforms", "diagnose", "embed",
-    "evaluate", "evaluation", "features", "fit", "fold", "get_tokenizer", "list_pretrained", "metrics", "negatives",
-    "scenes", "training", "transform",
+    "LABCLIP", "Alignment", "Base", "Features", "analysis", "compose", "create_model_and_transforms", "diagnose",
+    "embed", "evaluate", "evaluation", "features", "fit", "fold", "get_tokenizer", "list_pretrained", "metrics",
+    "negatives", "scenes", "training", "transform",
 ]  # fmt: skip
 _HOME = {
-    "Alignment": "alignment", "Base": "base", "Features": "features", "LABCLIP": "model",
+    "Alignment": "alignment", "Base": "base", "Features": "features", "LABCLIP": "model", "compose": "query",
     "create_model_and_transforms": "io.opening", "diagnose": "analysis", "embed": "features", "evaluate": "evaluation",
     "fit": "training", "fold": "io.folding", "get_tokenizer": "io.opening", "list_pretrained": "io.published",
     "transform": "stored",

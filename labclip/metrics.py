@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -242,6 +244,42 @@ def class_features(texts: Tensor, prompts: Tensor) -> Tensor:
     there = prompts >= 0
     found = texts[prompts.clamp_min(0)].mul_(there[..., None])
     return F.normalize(found.sum(dim=1) / there.sum(dim=1, keepdim=True), dim=-1)
+
+
+def same_threshold(base_scores: ArrayLike, aligned_scores: ArrayLike, threshold: float) -> float:
+    """The threshold on aligned cosines that lets as many false matches through as one on the base's cosines.
+
+    A matrix moves all cosines, so a threshold that was chosen for the base finds too much or nothing after the swap.
+
+    Args:
+        base_scores: Cosines of the base for pairs of image and text that do not match, any shape: a sample of one's
+            own queries against images that do not show them.
+        aligned_scores: Cosines of the aligned model for the same pairs, the same shape.
+        threshold: On the base's cosines; at least this is a match.
+
+    Returns:
+        The threshold on the aligned cosines.
+
+    Raises:
+        ValueError: If shapes differ, or no pair reaches `threshold`, so that nothing can be learnt from the sample.
+
+    Example:
+        >>> same_threshold([0.1, 0.2, 0.3, 0.4], [0.0, 0.1, 0.6, 0.4], threshold=0.3)
+        0.25
+    """
+    base, aligned = (np.asarray(scores, dtype=np.float64) for scores in (base_scores, aligned_scores))
+    if base.shape != aligned.shape:
+        raise ValueError(
+            f"Scores have shapes {list(base.shape)} and {list(aligned.shape)}. Pass those of the same pairs."
+        )
+    matches = int((base >= threshold).sum())
+    if not matches:
+        raise ValueError(
+            f"None of the {base.size:,} base scores reaches {threshold:g}, so its rate of false matches is not known. "
+            f"Pass more pairs that do not match."
+        )
+    ordered = np.sort(aligned, axis=None)[::-1]
+    return float(ordered[matches - 1 : matches + 1].mean())
 
 
 def modality_gap(images: Tensor, texts: Tensor) -> float:

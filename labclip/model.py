@@ -16,6 +16,7 @@ from torch import nn
 from labclip.alignment import Alignment, align, bound_to, checked_alignment
 from labclip.checks import described
 from labclip.pushing import Pushable
+from labclip.query import compose
 from labclip.towers.images import as_batch
 from labclip.towers.openclip import check_base, default_preprocess, default_tokenizer
 from labclip.towers.text import Tokenizer, as_captions, encode_captions, encode_trimmed, is_readable, tokenize
@@ -248,6 +249,37 @@ class LABCLIP(Pushable, nn.Module):
         elif normalize:
             features = F.normalize(features, dim=-1)
         return self._align(features, normalize) if aligned else features
+
+    def encode_query(
+        self, parts: str | Sequence[str] | Sequence[Sequence[str]], without: str | Sequence[str] = (),
+        weight: float = 0.5,
+    ) -> torch.Tensor:  # fmt: skip
+        """One vector for a query put together from parts, aligned; see `labclip.compose`. Nothing is parsed.
+
+        Args:
+            parts: What must be there: ["a red cube", "a blue ball"], or a list of such lists.
+            without: What must not be there, in every query.
+            weight: Times the sum of the embeddings of `without`.
+
+        Returns:
+            Unit-length, [dim]; for a list of lists a row for each, [n, dim].
+
+        Raises:
+            ValueError: If a query has no part, or its parts and what is left out cancel.
+
+        Example:
+            >>> from labclip import LABCLIP
+            >>> model = LABCLIP.from_pretrained("scenes")
+            >>> model.encode_query(["a red cube", "a blue sphere"], without=["a green ring"]).shape
+            torch.Size([256])
+        """
+        single = isinstance(parts, str) or all(isinstance(part, str) for part in parts)
+        queries = [as_captions(query) for query in ([parts] if single else parts)]  # type: ignore[arg-type]
+        left_out = as_captions(without)
+        features = self.encode_text([text for query in [*queries, left_out] for text in query], normalize=True)
+        *rows, others = torch.split(features, [*map(len, queries), len(left_out)])
+        composed = torch.stack([compose(row, others if left_out else None, weight) for row in rows])
+        return composed[0] if single else composed
 
     def similarity(self, image_features: torch.Tensor, text_features: torch.Tensor) -> torch.Tensor:
         """Cosine similarity of image features and text features that are aligned already, as `encode_text` gives them.

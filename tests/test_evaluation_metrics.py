@@ -458,3 +458,23 @@ def test_a_linear_probe_learns_where_gradients_are_off(mode):
         found = metrics.linear_probe(features, label, features, label)
     assert found.all()
     assert not found.requires_grad
+
+
+def test_the_same_threshold_lets_as_many_false_matches_through():
+    generator = torch.Generator().manual_seed(0)
+    base, aligned = torch.rand(1000, generator=generator) * 0.4, torch.rand(1000, generator=generator) * 0.2 - 0.1
+    for threshold in (0.39, 0.3, 0.1, 0.0):
+        moved = metrics.same_threshold(base, aligned, threshold)
+        assert int((aligned >= moved).sum()) == int((base >= threshold).sum())
+
+
+@pytest.mark.parametrize(
+    ("base", "aligned", "message"),
+    [
+        ([0.1, 0.2], [0.1], r"shapes \[2\] and \[1\]. Pass those of the same pairs"),
+        ([0.1, 0.2], [0.1, 0.2], "None of the 2 base scores reaches 0.5"),
+    ],
+)
+def test_a_threshold_that_the_scores_do_not_show_is_refused(base, aligned, message):
+    with pytest.raises(ValueError, match=message):
+        metrics.same_threshold(base, aligned, 0.5)

@@ -11,7 +11,7 @@ import labclip
 ROOT = Path(__file__).parents[1]
 PUBLIC = {
     "LABCLIP", "Alignment", "Base", "Features", "embed", "fit", "evaluate", "diagnose", "fold", "transform",
-    "create_model_and_transforms", "get_tokenizer", "list_pretrained",
+    "compose", "create_model_and_transforms", "get_tokenizer", "list_pretrained",
     "metrics", "training", "negatives", "scenes", "analysis", "evaluation", "features",
 }  # fmt: skip
 MISTAKES = """

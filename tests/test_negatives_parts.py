@@ -1,0 +1,99 @@
+"""Parts of captions: what is taken out, which wrong one is made, and that it is never true of the image."""
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from labclip.negatives import FAMILIES, Part, parts
+
+SHARED = Path(__file__).parents[2] / "shared" / "data" / "negclip" / "valid_neg_clip.tsv"
+COLOURS = {word for group in FAMILIES["colours"] for word in group}
+
+
+@pytest.mark.parametrize(
+    ("caption", "found"),
+    [
+        (
+            "A man in a red shirt and blue jeans.",
+            [("a red shirt", "a blue shirt", "swap"), ("blue jeans", "red jeans", "swap")],
+        ),
+        ("A dog on the grass.", []),  # no modifier
+        ("A very small dog.", [("a small dog", "a big dog", "foil")]),
+        ("A black and white cat.", []),  # two colours of one cat
+        ("A red car and a blue car.", []),  # the other colour is true of a car as well, and a third is not a swap
+        (
+            "An old man and a young woman",
+            [("an old man", "a young man", "swap"), ("a young woman", "an old woman", "swap")],
+        ),
+        ("An old house.", []),  # nobody types "a young house"
+        (
+            "A wooden table with a glass vase.",
+            [("a wooden table", "a glass table", "swap"), ("a glass vase", "a wooden vase", "swap")],
+        ),
+        ("Two dogs and three cats.", [("two dogs", "three dogs", "swap")]),  # three cats are also two
+        ("", []),
+    ],
+)
+def test_parts_of_a_caption(caption, found):
+    (made,) = parts([caption])
+    if caption == "A red car and a blue car.":
+        assert {part.negative.split()[1] for part in made}.isdisjoint({"red", "blue"})
+        assert {part.kind for part in made} == {"foil"}
+    elif caption == "Two dogs and three cats.":
+        assert made[0] == Part(*found[0])
+        assert all(part.negative.split()[0] not in ("two", "three") for part in made[1:])
+    else:
+        assert [tuple(part) for part in made] == found
+
+
+def test_captions_of_one_image_rule_each_others_negatives_out():
+    captions = ["a man with a red hat and a blue shirt", "a man in a blue hat", "a green shirt"]
+    alone, _, _ = parts(captions)
+    assert [part.negative for part in alone] == ["a blue hat", "a red shirt"]
+    together, _, _ = parts(captions, image_index=[7, 7, 7])
+    by_text = {part.text: part for part in together}
+    assert by_text["a red hat"].kind == "foil"  # "a blue hat" is said of the same image
+    assert by_text["a red hat"].negative.split()[1] not in ("red", "blue", "green")
+    assert by_text["a blue shirt"].negative == "a red shirt"
+
+
+def test_what_may_be_said_without_a_noun_phrase_is_no_negative():
+    """ "The hat is blue" binds blue to the hat, though it is no noun phrase with a modifier."""
+    first, _ = parts(["a red hat and a blue shirt", "the hat is blue"], image_index=[0, 0])
+    assert [part.kind for part in first if part.text == "a red hat"] == ["foil"]
+
+
+def test_negatives_depend_on_seed_and_caption_alone():
+    captions = ["a red car", "a small boat", "a red car"]
+    made = parts(captions)
+    assert made == parts(captions)
+    assert made[0] == made[2]
+    assert made[1:] == parts(captions[1:])
+    assert len({parts(["a red car"], seed=seed)[0][0].negative for seed in range(20)}) > 3
+
+
+def test_arguments_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="captions is one string"):
+        parts("a red car")
+    with pytest.raises(ValueError, match="image_index names 1 images for 2 captions"):
+        parts(["a red car", "a blue car"], image_index=[0])
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="needs real captions, which the project does not ship")
+def test_no_wrong_part_is_true_of_its_image_on_real_captions():
+    """The words of a wrong part stand in no caption of the image as a phrase, and a foil's modifier stands nowhere."""
+    with SHARED.open(newline="", encoding="utf-8") as file:
+        captions = [row["title"] for row in csv.DictReader(file, delimiter="\t")][:2000]
+    images = [number // 4 for number in range(len(captions))]  # unrelated captions: harder than those of one image
+    together = {image: " ".join(captions[image * 4 : image * 4 + 4]).lower() for image in set(images)}
+    count = 0
+    for image, found in zip(images, parts(captions, image_index=images), strict=True):
+        for part in found:
+            wrong = part.negative.removeprefix("a ").removeprefix("an ")
+            assert wrong not in together[image]
+            if part.kind == "foil" and wrong.split()[0] in COLOURS:
+                assert f" {wrong.split()[0]} " not in together[image]
+            assert part.negative != part.text
+            count += 1
+    assert count > 700

@@ -1,0 +1,78 @@
+"""Queries put together from parts: `labclip.compose` on embeddings, `encode_query` on a model."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+import labclip
+from labclip import scenes
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_compose_is_the_sum_of_unit_length_parts_minus_what_is_left_out(dtype):
+    generator = torch.Generator().manual_seed(0)
+    parts, without = torch.randn(3, 8, generator=generator).to(dtype), torch.randn(2, 8, generator=generator).to(dtype)
+    wanted = F.normalize(parts.float(), dim=-1).sum(0) - 0.5 * F.normalize(without.float(), dim=-1).sum(0)
+    query = labclip.compose(parts, without)
+    assert query.dtype == dtype
+    torch.testing.assert_close(query, F.normalize(wanted, dim=-1).to(dtype))
+    torch.testing.assert_close(labclip.compose(parts * 4, without * 2), query)  # the scale of an embedding says nothing
+    as_array = labclip.compose(parts.numpy(), without.numpy())
+    assert as_array.dtype == parts.numpy().dtype
+    np.testing.assert_array_equal(as_array, query.numpy())
+
+
+def test_compose_takes_many_queries_at_once():
+    parts = torch.randn(5, 2, 8, generator=torch.Generator().manual_seed(0))
+    rows = torch.stack([labclip.compose(query, parts[0], weight=0.1) for query in parts])
+    torch.testing.assert_close(labclip.compose(parts, parts[0], weight=0.1), rows)
+
+
+@pytest.mark.parametrize(
+    ("parts", "without", "message"),
+    [
+        (torch.empty(0, 4), None, r"parts have shape \[0, 4\]. Pass the embeddings of one part or more"),
+        (torch.ones(4), None, r"parts have shape \[4\]"),
+        (torch.ones(1, 4), torch.ones(1, 3), r"without has shape \[1, 3\] and parts \[1, 4\]"),
+        (torch.ones(1, 4), torch.ones(2, 4), "cancel"),
+    ],
+)
+def test_what_is_no_query_is_refused(parts, without, message):
+    with pytest.raises(ValueError, match=message):
+        labclip.compose(parts, without)
+
+
+def test_encode_query_composes_aligned_embeddings(model):
+    parts, without = ["a red cube", "a blue ring"], ["a green star"]
+    wanted = labclip.compose(model.encode_text(parts), model.encode_text(without), weight=0.3)
+    torch.testing.assert_close(model.encode_query(parts, without, weight=0.3), wanted)
+    torch.testing.assert_close(model.encode_query(parts, "a green star", weight=0.3), wanted)
+    rows = model.encode_query([parts, ["a red cube"], ["a pink heart"]], without, weight=0.3)
+    assert rows.shape == (3, 256)
+    torch.testing.assert_close(rows[0], wanted)
+    torch.testing.assert_close(model.encode_query("a red cube"), model.encode_text("a red cube", normalize=True)[0])
+    with pytest.raises(ValueError, match="one part or more"):
+        model.encode_query([])
+
+
+def test_a_difference_leaves_out_what_a_caption_finds(model):
+    """Of scenes with a red cube, the query without the ring ranks those with the ring last."""
+    found = scenes.sample(4000, seed=3, split="all")
+    shows = [set(objects) for objects in found.objects]
+    wanted = [number for number, pair in enumerate(shows) if ("red", "cube") in pair]
+    other = next(pair for number in wanted for pair in shows[number] if pair != ("red", "cube"))
+    chosen = [number for number in wanted if other in shows[number]] + [n for n in wanted if other not in shows[n]]
+    images = torch.stack([model.preprocess(image) for image in map(_image, found.images[chosen])])
+    features = model.encode_image(images)
+    query = model.encode_query("a red cube", without=f"a {other[0]} {other[1]}")
+    score = model.similarity(features, query[None])[:, 0]
+    with_other = sum(other in shows[number] for number in wanted)
+    assert 0 < with_other < len(wanted)
+    assert score[:with_other].max() < score[with_other:].median()
+
+
+def _image(array):
+    from PIL import Image
+
+    return Image.fromarray(array)
