@@ -164,8 +164,12 @@ class _Said(NamedTuple):
         """Whether the caption may say a modifier, or one of its group, of a noun in the singular."""
         if noun not in self.nouns:
             return False
-        heads = {phrase.modifier: _singular(self.words[phrase.noun]) for phrase in self.phrases if not phrase.joined}
-        return any(found == group and heads.get(at, noun) == noun for at, found in self.modifiers)
+        described = {  # the modifier of "a black train engine" may be said of the train too
+            phrase.modifier: set(map(_singular, self.words[phrase.modifier + 1 : phrase.noun + 1]))
+            for phrase in self.phrases
+            if not phrase.joined
+        }
+        return any(found == group and noun in described.get(at, {noun}) for at, found in self.modifiers)
 
 
 def _modifies(word: str, tag: str) -> bool:
