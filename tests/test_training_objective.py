@@ -77,7 +77,8 @@ def test_weights_of_negatives_and_distillation(objective, t, pairs):
     if objective == "sigmoid":
         sign = torch.full_like(logits, -1.0)
         sign[target, target] = 1.0
-        loss = -(F.logsigmoid(sign * (logits + bias + hard)) * ~places).sum() / n
+        terms = -F.logsigmoid(sign * (logits + bias)) * hard.exp()  # a hard negative counts six times
+        loss = (terms * ~places).sum() / n
     else:
         logits = (logits + hard).masked_fill(places, -math.inf)
         loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits[:, :n].T, target)) / 2
@@ -99,14 +100,21 @@ def test_weights_of_negatives_and_distillation(objective, t, pairs):
     torch.testing.assert_close(ours.log_scale, of_scale, rtol=1e-6, atol=1e-8)
 
 
-def test_a_weighted_negative_counts_as_so_many():
+@pytest.mark.parametrize("bias", [None, torch.tensor(-3.0, dtype=torch.float64)], ids=["softmax", "sigmoid"])
+def test_a_weighted_negative_counts_as_so_many(bias):
     images, texts, matrix = draw(8, 6, 1)
     t = torch.tensor(2.0, dtype=torch.float64)
-    one = softmax_gradient(Batch(images, texts), matrix.detach(), t, Ranks(), Weights(negatives=3.0))
-    repeated = Batch(images, torch.cat([texts, texts[8:], texts[8:]]))
-    three = softmax_gradient(repeated, matrix.detach(), t, Ranks())
-    torch.testing.assert_close(one.loss, three.loss)
-    torch.testing.assert_close(one.matrix, three.matrix)
+
+    def gradient(texts, weights):
+        arguments = Batch(images, texts), matrix.detach(), t
+        if bias is None:
+            return softmax_gradient(*arguments, Ranks(), weights)
+        return sigmoid_gradient(*arguments, bias, Ranks(), weights)
+
+    one = gradient(texts, Weights(negatives=3.0))
+    three = gradient(torch.cat([texts, texts[8:], texts[8:]]), Weights())
+    for ours, theirs in zip(one, three, strict=True):
+        torch.testing.assert_close(ours, theirs)
 
 
 def test_negatives_with_images_are_weighted_both_ways():

@@ -1,8 +1,10 @@
+import math
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import planted
@@ -11,6 +13,8 @@ import torch
 
 import labclip
 from labclip.training import trainer
+from labclip.training.objective import Gradient
+from labclip.training.recipes import RECIPES
 
 SETTINGS = {"epochs": 6, "batch_size": 64, "learning_rate": 1e-2, "progress": False}
 
@@ -162,3 +166,13 @@ def test_a_fit_that_fails_ends_the_line_of_its_bar(capsys):
     with pytest.raises(ValueError, match="returns int"):
         labclip.fit(planted.drawn(200), objective=lambda logits, columns: 3, **SETTINGS | {"progress": True})
     assert capsys.readouterr().err.endswith("\n")
+
+
+@pytest.mark.parametrize(("sigmoid", "held", "end"), [(False, None, 100), (True, None, 118), (True, 150, 150)])
+def test_a_temperature_that_is_learned_ends_where_its_objective_does(sigmoid, held, end):
+    settings = replace(RECIPES["labclip"], logit_scale=held)
+    state = trainer.State.new(4, settings, sigmoid=sigmoid, seed=0, device=torch.device("cpu"))
+    zero = torch.zeros(())
+    for _ in range(1000):
+        trainer._update(state, Gradient(zero, torch.zeros(4, 4), zero - 1, zero), settings, torch.zeros(4, 4), 0.0)
+    assert float(state.parameters["log_scale"]) == pytest.approx(math.log(end))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import date
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -71,7 +71,7 @@ def fit(
         hard_negatives: Negatives a caption a step.
         rank: Rank of A - I.
         logit_scale: Times the cosines in the loss. A higher one binds unseen combinations better where there are
-            captions enough.
+            captions enough. "sigmoid" learns it where none is given.
         objective: "softmax" (CLIP), "sigmoid" (SigLIP), or a function of logits and columns, see
             `labclip.training.Objective`; by default as the base was trained, softmax where unknown.
         seed: Of split, order, negatives and initial factors.
@@ -113,6 +113,8 @@ def fit(
     check_features({"features": features, **held_out, **dict(others.values())})
     seed, where, ranks = checked_whole("seed", seed), _device(device), Ranks.here()
     name, custom = _objective(objective, features.base, ranks)
+    if name == "sigmoid" and logit_scale is None:
+        settings = replace(settings, logit_scale=None)  # a recipe's is of the softmax; SigLIP learns its own with a bias
     data = read_data(
         features, digest=checkpoint is not None or ranks.count > 1,
         hashes=validation is not None or settings.validation_share > 0,

@@ -8,6 +8,7 @@ z = exp(t) v u^T the logits.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
@@ -42,8 +43,8 @@ class Weights:
     """Weights of the parts of the loss.
 
     Attributes:
-        negatives: Of a hard negative in the softmax, beside 1 of another caption: its logit grows by the logarithm. w
-            does what w negatives of a caption do, at the price of one.
+        negatives: Of a hard negative, beside 1 of another caption. w does what w negatives of a caption do, at the
+            price of one: in a softmax its logit grows by log w, in a sigmoid loss its term counts w times.
         distill: Of distillation from the base: the mean KL divergence from the base's softmax of `DISTILLED_SCALE`
             times the cosines of the batch's images and captions to the aligned one, over rows and over columns, halved.
         identity: Of ||A - I||_F^2.
@@ -190,17 +191,23 @@ class _Step:
         """[images, (1 + m) * N], where what does not count is -inf."""
         logits = (self.batch.images * self.scale) @ self.every.T
         logits = logits if bias is None else logits + bias
-        if self.weights.negatives != 1:
-            n, total = self.batch.captions, self.batch.captions * self.ranks.count
-            by_block = logits.view(self.batch.blocks, n, -1, total)
-            for block, others in enumerate(by_block):  # a negative is hard for the image of its caption, and both ways
-                others[:, :block] += math.log(self.weights.negatives)
-                others[:, block + 1 :] += math.log(self.weights.negatives)
+        if bias is None:
+            for hard in self.hard(logits):
+                hard += math.log(self.weights.negatives)
         if self.batch.skipped is not None:
             logits.view(-1)[self.batch.skipped] = -math.inf
         if self.batch.absent is not None:
             logits.masked_fill_(self.batch.absent, -math.inf)
         return logits
+
+    def hard(self, pairs: torch.Tensor) -> Iterator[torch.Tensor]:
+        """The columns [images, (1 + m) * N] to weigh: a negative is hard for its caption's image, and both ways."""
+        if self.weights.negatives == 1:
+            return
+        total = self.batch.captions * self.ranks.count
+        for block, others in enumerate(pairs.view(self.batch.blocks, self.batch.captions, -1, total)):
+            yield others[:, :block]
+            yield others[:, block + 1 :]
 
     def distilled(self, logits: torch.Tensor) -> _Distilled | None:
         """What distillation adds, from `logits` as they were made; None where it has no weight."""
@@ -311,7 +318,8 @@ def sigmoid_gradient(
 ) -> Gradient:  # fmt: skip
     """SigLIP's loss: each pair of image and text is right or wrong by itself; hard negatives are further wrong texts.
 
-    It is a sum over texts and a mean over images. The bias is added to the logits.
+    It is a sum over texts and a mean over images; a hard negative counts as often as its weight says. The bias is added
+    to the logits.
 
     Source: arXiv:2303.15343 (SigLIP), with the negatives of arXiv:2502.03566.
     """
@@ -321,8 +329,11 @@ def sigmoid_gradient(
     if step.missing is not None:
         logits[step.missing] = -math.inf
     right = logits[step.rows, step.columns]
-    loss = (torch.nn.functional.softplus(logits).sum() - right.sum()) / step.count
+    terms = torch.nn.functional.softplus(logits)
     pulls = logits.sigmoid_()
+    for part in (*step.hard(terms), *step.hard(pulls)):
+        part *= weights.negatives
+    loss = (terms.sum() - right.sum()) / step.count
     pulls[step.rows, step.columns] -= 1.0
     return step.back(pulls, 1 / step.count, loss, distilled, bias=True)
 

@@ -35,6 +35,7 @@ CHECKPOINT = "fit.safetensors"
 _CHECKPOINT_SECONDS = 30.0
 _ABSURD = 20.0  # a log-temperature that no data asks for
 _MAX_LOG_SCALE = math.log(100.0)  # as OpenCLIP clamps it
+_MAX_SIGMOID_LOG_SCALE = math.log(118.0)  # SigLIP's own end at 112 (So400m) to 117.3 (B/16)
 _CALIBRATED_ON = 8  # batches
 _SMALL = 2**24  # batch times dim times dim, up to which a second thread gains less than it risks
 _SPREAD = 0.05  # standard deviation of the right factor of a low rank at the start
@@ -62,7 +63,7 @@ class State:
 
     @classmethod
     def new(cls, dim: int, settings: Settings, *, sigmoid: bool, seed: int, device: torch.device) -> State:
-        """The identity, and the temperature that the fit starts from: another with a bias for the sigmoid objective."""
+        """The identity, and the temperature that is held or learned; with a bias for the sigmoid objective."""
         if settings.rank is None:
             parameters = {"matrix": torch.eye(dim)}
         else:
@@ -71,7 +72,7 @@ class State:
                 "left": torch.zeros(dim, settings.rank),  # so that the fit begins at the base itself
                 "right": _SPREAD * torch.randn(settings.rank, dim, generator=generator),
             }
-        held = None if sigmoid else settings.logit_scale
+        held = settings.logit_scale
         parameters["log_scale"] = torch.tensor(math.log(held or (10.0 if sigmoid else 1.0)))
         if sigmoid:
             parameters["bias"] = torch.tensor(-10.0)
@@ -233,8 +234,8 @@ def _update(state: State, gradient: Gradient, settings: Settings, penalty: torch
         rate = settings.learning_rate * (0.01 + 0.99 * (1 + math.cos(math.pi * progress)) / 2)
         state.optimizer.param_groups[0]["lr"] = rate
     state.optimizer.step()
-    if settings.rescale:
-        parameters["log_scale"].clamp_(max=_MAX_LOG_SCALE)
+    if settings.rescale and settings.logit_scale is None:
+        parameters["log_scale"].clamp_(max=_MAX_SIGMOID_LOG_SCALE if "bias" in parameters else _MAX_LOG_SCALE)
 
 
 def _finish_epoch(state: State, batches: Batches) -> None:
