@@ -181,6 +181,15 @@ def divergence():
     return table(heads, rows)
 
 
+def allowance():
+    """The table of `benchmarks/allowance.py`, from the file it writes."""
+    rows = read("benchmarks/allowance.json")
+    return table(
+        tuple(rows[0]),
+        [[f"{one['images']:,}", one["rule"], *(f"{value:.1%}" for value in [*one.values()][2:])] for one in rows],
+    )
+
+
 def _with_error(mean, error):
     return f"{mean:.3f}" if not error else f"{mean:.3f} ± {error:.3f}"
 
@@ -379,6 +388,7 @@ PARTS = {
     "ratios": ratios,
     "recipes": recipes,
     "divergence": divergence,
+    "allowance": allowance,
     "fitting": lambda: ratios("fit.json"),
     "finetuned": finetuned,
     "shuffling": shuffling,

@@ -2,7 +2,7 @@ import copy
 import json
 import math
 import warnings
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import planted
@@ -155,12 +155,26 @@ def test_all_negatives_of_a_caption_are_used():
     assert losses[0] != losses[1]
 
 
-def test_without_held_out_negatives_nothing_is_selected():
-    images, texts, negatives = planted.world(200)
-    result = fit(images, texts, negatives, validation=planted.features(*planted.world(50, seed=1)[:2]))
+def test_without_held_out_negatives_the_strongest_matrix_that_keeps_retrieval_is_taken():
+    held = planted.features(*planted.world(300, seed=1)[:2])
+    result = labclip.fit(planted.drawn(200), validation=held, **QUICK)
     assert result.alignment.strength == 1.0
+    assert result.worthwhile
     assert "binding was not measured" in result.advice[0]
     assert all("binding" not in record for record in result.history)
+    # A domain that uses every dimension can only lose.
+    draw = torch.Generator().manual_seed(3)
+    pairs = [torch.randn(300, planted.DIM, generator=draw) for _ in range(2)]
+    retained = {"other": planted.features(pairs[0], pairs[0] + 0.7 * pairs[1])}
+    strengths = []
+    for keep in (0.5, 0.98, 1.0):
+        result = labclip.fit(planted.drawn(200), validation=held, retain=retained, keep=keep, **QUICK)
+        strengths.append(result.alignment.strength)
+        assert at_strength(result.frontier, strengths[-1]).most_lost[0] <= 1 - keep
+        assert result.worthwhile == (strengths[-1] > 0)
+    assert strengths[0] == 1.0 > strengths[1] >= strengths[2]
+    nothing = labclip.fit(planted.drawn(200), validation=held, retain=retained, keep=1.0, **QUICK | {"distill": 0})
+    assert nothing.alignment.strength in strengths
 
 
 def test_advice_counts_captions_that_have_a_negative():
@@ -316,6 +330,10 @@ def test_the_alignment_is_saved_with_its_record(tmp_path):
     assert torch.equal(again.matrix, result.alignment.matrix)
     assert again.metadata["settings"]["epochs"] == 10
     assert again.metadata["results"]["validation"]["base"]["binding"] == result.frontier[0].binding
+    assert again.metadata["change"] == asdict(result.change)
+    assert again.metadata["worthwhile"] is result.worthwhile is True
+    assert again.metadata["verdict"] == f"{result.change.words}: worth using"
+    assert f"{result.change.words}: worth using." in (tmp_path / "a/README.md").read_text()
     json.dumps(again.metadata)
 
 
@@ -494,6 +512,9 @@ def test_settings_names_are_checked():
     assert settings_of("paper", epochs=None).epochs == 10
 
 
-def test_the_logit_scale_is_held_where_it_is_given():
-    result = labclip.fit(planted.drawn(200), logit_scale=20, **QUICK)
-    assert [record["logit_scale"] for record in result.history] == pytest.approx([math.log(20)] * QUICK["epochs"])
+@pytest.mark.parametrize("objective", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("scale", [20, 150])
+def test_the_logit_scale_is_held_where_it_is_given(objective, scale):
+    result = labclip.fit(planted.drawn(200), logit_scale=scale, objective=objective, **QUICK)
+    assert [record["logit_scale"] for record in result.history] == pytest.approx([math.log(scale)] * QUICK["epochs"])
+    assert result.alignment.metadata["settings"]["logit_scale"] == scale

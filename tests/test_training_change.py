@@ -139,9 +139,19 @@ def test_advice_says_what_the_paired_test_found():
     assert sentences[1].endswith("2 became right and 14 wrong (p = 0.004), so it binds worse. Keep the base.")
     sentences, worth = said(1000, 0, 0, strength=0.0)
     assert not worth
-    assert sentences[0].startswith(
-        "No strength binds better without costing retrieval: keep the base as it is, or pass a"
-    )
+    assert sentences == [
+        "No strength binds better and keeps what retrieval needs: keep the base as it is, or pass, for example, "
+        "keep=0.97."
+    ]
+    few = {"validation": 50, "retain flickr": 120}
+    assert said(1000, 140, 20, few=few)[0] == [
+        "R@1 was measured on few images (50 of validation, 120 of retain flickr), so the loss of R@1 may well be "
+        "greater than keep allows. Hold out 200 or more of each."
+    ]
+    assert advice(points[:1], 0.0, own, None) == (
+        ["The held-out data has no negatives, so binding was not measured. Evaluate the matrix.",
+         "No strength keeps what retrieval needs: keep the base as it is, or pass, for example, keep=0.97.",], False,
+    )  # fmt: skip
     assert "12 of the held-out captions are also negatives" in said(1000, 140, 20, leaked=12)[0][0]
 
 

@@ -184,11 +184,31 @@ def test_lost_recall_is_that_of_slow_loops_and_its_error_that_of_many_draws():
     assert frontier(part, matrix, [0.0])[0].lost == {"validation": (0.0, 0.0)}
 
 
-def test_every_set_counts_beyond_its_error():
+@pytest.mark.parametrize("binding", [0.5, None])
+def test_what_every_set_loses_by_the_estimate_is_within_what_keep_allows(binding):
     none = {"validation": (0.0, 0.0), "retain other": (0.0, 0.0)}
-    base = Point(0, 0, 0.5, 0.8, 0.8, {"other": (0.9, 0.9)}, 0.5, none, 0.0)
-    better = replace(base, strength=1, distance=2, smoothed_binding=0.9, divergence=0.1)
+    base = Point(0, 0, binding, 0.8, 0.8, {"other": (0.9, 0.9)}, binding, none, 0.0)
+    better = replace(base, strength=1, distance=2, binding=binding and 0.9, smoothed_binding=binding and 0.9)
     assert select([base, better]).strength == 1
-    for name in none:
-        assert select([base, replace(better, lost=none | {name: (0.03, 0.01)})]).strength == 0
-        assert select([base, replace(better, lost=none | {name: (0.03, 0.021)})]).strength == 1
+    for name in none:  # an error, however large, excuses nothing
+        assert select([base, replace(better, lost=none | {name: (0.011, 0.5)})]).strength == 0
+        assert select([base, replace(better, lost=none | {name: (0.009, 0.5)})]).strength == 1
+
+
+def test_without_binding_the_strongest_kept_point_up_to_1_is_selected():
+    table = [Point(s, s, None, 0.8, 0.8, {}, None, {"validation": (0.02 * s, 0.0)}, 0.1 * s) for s in (0, 0.5, 1, 1.25)]
+    assert select(table).strength == 0.5
+    assert select(table, keep=0.9).strength == 1
+    other = [replace(point, divergence=0.05 * point.strength) for point in table]
+    assert select([*table, *other], keep=0.9) is other[2]  # of several matrices the one that diverges least
+
+
+def test_a_point_that_another_dominates_in_what_is_shown_is_not_selected():
+    def point(strength, binding, smoothed, recall, divergence):
+        return Point(strength, strength, binding, recall, recall, {}, smoothed, {"validation": (0.0, 0.0)}, divergence)
+
+    base, lower = point(0, 0.567, 0.56, 0.60, 0.0), point(0.3, 0.700, 0.62, 0.60, 0.05)
+    upper = point(0.55, 0.667, 0.66, 0.58, 0.1)
+    assert select([base, lower, upper]) is lower
+    assert select([base, lower, replace(upper, binding=0.7, t2i_r1=0.6, i2t_r1=0.61)]).strength == 0.55
+    assert select([base, replace(lower, divergence=0.3), upper]) is upper  # one that is not kept is no choice

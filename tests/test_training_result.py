@@ -15,7 +15,7 @@ import labclip
 from labclip.io.folder import matrix_sha256
 from labclip.report.values import percent
 from labclip.training import FitResult
-from labclip.training.frontier import Point
+from labclip.training.frontier import Point, kept
 from labclip.training.result import in_words, share_kept
 
 
@@ -77,32 +77,46 @@ def test_a_result_of_which_nothing_is_known_says_so(tmp_path):
         result.plot(tmp_path / "fit.png")
 
 
-def point(strength, binding, recall, **retain):
-    return Point(strength, strength, binding, recall, recall, {name: (r, r) for name, r in retain.items()})
+def point(strength, binding, recall, flickr):
+    lost = {"validation": (1 - recall / 0.4, 0.004), "retain flickr": (1 - flickr / 0.2, 0.004)}
+    recalls = recall, recall, {"flickr": (flickr, flickr)}
+    return Point(strength, strength, binding, *recalls, binding, lost, strength / 10)
 
 
 def test_the_frontier_is_told_in_words():
     points = [
-        point(0.0, 0.5, 0.4, flickr=0.2),
-        point(0.5, 0.6, 0.44, flickr=0.2),
-        point(1.0, 0.7, 0.398, flickr=0.1985),
-        point(1.25, 0.8, 0.4, flickr=0.16),
-    ]
-    assert in_words(points, 1.0) == [
-        "Strength 1, selected: binding 0.500 -> 0.700; R@1 0.400 -> 0.398 text to image, 0.400 -> 0.398 image to text; "
-        "retain flickr, R@1 0.200 -> 0.199 text to image, 0.200 -> 0.199 image to text.",
-        "No R@1 lost: strength 0.5, binding 0.500 -> 0.600.",
-        "At most 1% of R@1 lost: strength 1, binding 0.500 -> 0.700.",
-        "Most binding: strength 1.25, binding 0.500 -> 0.800, R@1 at least 80.0% of the base's.",
-    ]
-    assert in_words(points[:1], 0.0)[0].startswith("Strength 0, the base: binding 0.500 -> 0.500")
+        point(0.0, 0.5, 0.4, 0.2), point(0.5, 0.6, 0.44, 0.2), point(1.0, 0.7, 0.398, 0.1984),
+        point(1.25, 0.8, 0.4, 0.16),
+    ]  # fmt: skip
+    selected = "Strength 0.5, selected: binding 0.500 -> 0.600; R@1 0.400 -> 0.440 text to image, 0.400 -> 0.440 image "
+    selected += "to text; retain flickr, R@1 0.200 -> 0.200 text to image, 0.200 -> 0.200 image to text."
+    fewer = "At keep 0.99: strength 1, binding 0.500 -> 0.700, R@1 at least 99.2% of the base's (smoothed: 0.8% ± 0.4% "
+    most = "Most binding: strength 1.25, binding 0.500 -> 0.800, R@1 at least 80.0% of the base's (smoothed: 20.0% ± "
+    others = [f"{fewer}lost, divergence 0.10).", f"{most}0.4% lost, divergence 0.12)."]
+    assert in_words(points, 0.5, 0.999) == [selected, *others]
+    assert in_words(points, 1.0, 0.99)[1:] == others[1:]
+    assert in_words(points, 1.25, 0.7)[1:] == []
+    assert in_words(points[:1], 0.0, 0.99)[0].startswith("Strength 0, the base: binding 0.500 -> 0.500")
     assert share_kept(points[1], points[0]) == 1.0
     free = [Point(0.0, 0.0, None, 0.5, 0.5), Point(1.0, 1.0, None, 0.6, 0.6)]
-    assert in_words(free, 1.0) == [
+    assert in_words(free, 1.0, 0.99) == [
         "Strength 1, selected: R@1 0.500 -> 0.600 text to image, 0.500 -> 0.600 image to text."
     ]
-    nothing = [Point(at, at, 0.5, 0.0, 0.0) for at in (0.0, 1.0)]
-    assert len(in_words(nothing, 1.0)) == 2
+
+
+def test_the_figures_that_select_are_shown(result):
+    (table,) = result.page().sections[1].tables
+    rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+    assert [row["strength"] for row in rows if row["kept"] == "no"] == [
+        f"{p.strength:g}" for p in result.frontier if f"{p.strength:g}" in {row["strength"] for row in rows}
+        and p not in kept(result.frontier, 0.99)
+    ]  # fmt: skip
+    for row, used in ((row, next(p for p in result.frontier if f"{p.strength:g}" == row["strength"])) for row in rows):
+        assert (row["smoothed binding"], row["divergence"]) == (used.smoothed_binding, used.divergence)
+        lost, error = max(used.lost.values())
+        assert row["R@1 lost"] == f"{lost:.1%} ± {error:.1%}"
+    told = " ".join(str(result).split())
+    assert "at most 1% of R@1 lost, smoothed, on the set that loses most; divergence at most 0.20" in told
 
 
 def test_what_is_kept_is_a_share_of_the_base(result):

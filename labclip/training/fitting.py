@@ -22,10 +22,10 @@ from labclip.training.batches import Batches
 from labclip.training.change import Change
 from labclip.training.combinations import Split
 from labclip.training.example import example_of
-from labclip.training.frontier import KEEP, HeldOut, Point, frontier, select
+from labclip.training.frontier import ENOUGH, KEEP, HeldOut, Point, frontier, select
 from labclip.training.objective import Objective, Ranks, Weights, name_of
 from labclip.training.recipes import Settings, for_data, settings_of
-from labclip.training.result import FitResult, advice, measured
+from labclip.training.result import FitResult, advice, measured, verdict
 from labclip.training.rows import Data, read_data
 from labclip.training.splits import Sides, check_features, split
 from labclip.training.trainer import State, calibrated, check_checkpoint, progress_bar, train
@@ -114,7 +114,9 @@ def fit(
     seed, where, ranks = checked_whole("seed", seed), _device(device), Ranks.here()
     name, custom = _objective(objective, features.base, ranks)
     if name == "sigmoid" and logit_scale is None:
-        settings = replace(settings, logit_scale=None)  # a recipe's is of the softmax; SigLIP learns its own with a bias
+        settings = replace(
+            settings, logit_scale=None
+        )  # a recipe's is of the softmax; SigLIP learns its own with a bias
     data = read_data(
         features, digest=checkpoint is not None or ranks.count > 1,
         hashes=validation is not None or settings.validation_share > 0,
@@ -148,7 +150,9 @@ def fit(
             points = frontier(own, matrix, retain=retained) if own or retained else []
             fits.append(_Fitted(matrix, float(state.parameters["log_scale"]), weights, points, state.history))
     record = {"recipe": recipe, "objective": name, "seed": seed, "keep": keep}
-    return _result(fits, batches, own, (features, held_features), record, sides)
+    sets = {"validation": own} | {f"retain {name}": part for name, part in retained.items()}
+    few = {name: len(part.images) for name, part in sets.items() if part and len(part.images) < ENOUGH}
+    return _result(fits, batches, own, (features, held_features), record, sides, few)
 
 
 def _opened(given: T | str | Path) -> T | Features:
@@ -177,13 +181,13 @@ def unit_scale(matrix: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
 
 def _result(
     fits: list[_Fitted], batches: Batches, own: HeldOut | None, of: tuple[Features, Features], record: dict[str, Any],
-    sides: Sides,
+    sides: Sides, few: dict[str, int],
 ) -> FitResult:  # fmt: skip
-    """`of` are the features of the fit, and those of what is held out."""
+    """`of` are the features of the fit, and those of what is held out; `few` the images of sets that are small."""
     features, held_features = of
     data, settings = batches.data, batches.settings
     fitted, strength = fits[0], 1.0
-    if settings.select_strength and own and own.bound:
+    if settings.select_strength and fits[0].points:
         best = select([point for one in fits for point in one.points], record["keep"])
         fitted = next(one for one in fits if any(point is best for point in one.points))
         strength = best.strength
@@ -199,7 +203,10 @@ def _result(
     if fitted.points:
         metadata["results"] = measured(fitted.points, strength)
     change = Change.of(own, fitted.matrix, strength) if own and own.bound else None
-    sentences, worthwhile = advice(fitted.points, strength, own, change, leaked=sides.leaked)
+    few = few if settings.select_strength else {}
+    sentences, worthwhile = advice(fitted.points, strength, own, change, leaked=sides.leaked, few=few)
+    metadata |= {"worthwhile": worthwhile, "verdict": verdict(change, worthwhile=worthwhile)}
+    metadata["change"] = asdict(change) if change else None
     # SigLIP's temperature means nothing without its bias, which an alignment has not, and that of a user's objective is
     # its own: the base keeps its temperature.
     log_scale = None

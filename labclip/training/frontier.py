@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -20,6 +21,8 @@ CLOSE = 0.015
 _CHANGED = 0.17, 3.0
 """Divergence that costs nothing measurable, and how much more for each share of R@1 given up: docs/recipe.md says where
 this line is from."""
+ENOUGH = 200
+"""Images from which on the strength selected loses, on average, no more than `keep` allows: benchmarks/allowance.py."""
 _DISTRACTORS = 200  # images of a gallery in which the divergence is measured: it grows with their number
 
 
@@ -99,6 +102,11 @@ class Point:
         own = self.t2i_r1 is not None and self.i2t_r1 is not None and {"validation": (self.t2i_r1, self.i2t_r1)}
         return (own or {}) | {f"retain {name}": both for name, both in self.retain.items()}
 
+    @property
+    def most_lost(self) -> tuple[float, float]:
+        """`lost` on the set where it is greatest, and its standard error; both are 0 where there is no set."""
+        return max(self.lost.values(), default=(0.0, 0.0))
+
 
 def frontier(
     own: HeldOut | None, matrix: torch.Tensor, strengths: Sequence[float] = STRENGTHS, *,
@@ -132,34 +140,49 @@ def frontier(
     return points
 
 
+def most_divergence(keep: float) -> float:
+    """Up to which divergence this share of the base's R@1 is kept on data that nobody measured, in nats."""
+    return _CHANGED[0] + _CHANGED[1] * (1 - keep)
+
+
 def kept(points: Sequence[Point], keep: float = KEEP) -> list[Point]:
     """The points that keep this share of the base's R@1, by the held-out estimate; the base itself always is one.
 
-    On every set what is lost is no more than that, give or take its standard error, and the divergence is within what
-    keeps as much on data that nobody measured. Where R@1 rises by more than its standard error, the base's softmax is
-    no measure of what is to be kept, and the divergence is free.
+    On every set no more than that is lost, and the divergence is within what keeps as much on data that nobody
+    measured. Where R@1 rises by more than its standard error, the base's softmax is no measure of what is to be kept,
+    and the divergence is free.
     """
-    limit = _CHANGED[0] + _CHANGED[1] * (1 - keep)
 
     def near(point: Point) -> bool:
         lost, error = point.lost.get("validation", (0.0, 0.0))
-        return (point.divergence or 0.0) <= limit or lost + error < 0
+        return (point.divergence or 0.0) <= most_divergence(keep) or lost + error < 0
 
-    def keeps(point: Point) -> bool:
-        return all(lost - error <= 1 - keep for lost, error in point.lost.values())
-
-    return [point for point in points if point.strength == 0 or (near(point) and keeps(point))]
+    return [point for point in points if point.strength == 0 or (near(point) and point.most_lost[0] <= 1 - keep)]
 
 
 def select(points: Sequence[Point], keep: float = KEEP) -> Point:
     """Of the kept points that bind nearly as well as the best of them, the one that diverges least from the base.
 
-    Points may be of several matrices with one base.
+    A point is left out where another kept one is better in the accuracy of binding, in some R@1 or in divergence, and
+    worse in none of them. Where binding was not measured, it is the strongest kept point up to strength 1.
+
+    Args:
+        points: Of several matrices with one base, which is among them at strength 0.
+        keep: Share of the base's R@1.
     """
-    found, base = kept(points, keep), at_strength(points, 0).smoothed_binding or 0.0
+    found, base = kept(points, keep), at_strength(points, 0).smoothed_binding
+    if base is None:
+        return max((one for one in found if one.strength <= 1), key=lambda one: (one.strength, -(one.divergence or 0)))
+    figures = [(-(p.divergence or 0), p.binding or 0, *itertools.chain(*p.recalls.values())) for p in found]
+    found = [point for point, own in zip(found, figures, strict=True) if not any(_dominates(o, own) for o in figures)]
     best = max(point.smoothed_binding or 0.0 for point in found)
     near = [point for point in found if (point.smoothed_binding or 0.0) >= best - CLOSE * (best - base)]
     return min(near, key=lambda point: (point.divergence or 0.0, point.distance))
+
+
+def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:
+    """Whether one is as great as the other everywhere, and greater somewhere."""
+    return one != other and all(a >= b for a, b in zip(one, other, strict=True))
 
 
 def at_strength(points: Sequence[Point], strength: float) -> Point:

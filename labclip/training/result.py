@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,13 @@ from labclip.report.drawing import BLUE, GREEN, INK, ORANGE, PINK, SKY, SOFT, em
 from labclip.report.example import ShownItem
 from labclip.report.values import Value, matrix_in_words, measured_by, percent
 from labclip.training.change import ALPHA, Change
-from labclip.training.frontier import HeldOut, Point, at_strength
+from labclip.training.frontier import ENOUGH, HeldOut, Point, at_strength, kept, most_divergence, select
 
 _EVERY = 0.25  # strengths in the table
 _SHOWN = {"binding": "binding", "t2i_r1": "R@1 text to image", "i2t_r1": "R@1 image to text"}
 _FEW = 200  # below this many held-out captions a gain is known to some 7 percent at best
 _BINDS = 0.95
-_LOST = {0.0: "No R@1 lost", 0.01: "At most 1% of R@1 lost", 0.03: "At most 3% of R@1 lost"}
+_KEEPS = 0.99, 0.97, 0.9  # what smaller ones would select is told
 _COLOURS = (BLUE, ORANGE, PINK, SKY)
 _RECORDED = ("recipe", "keep", "objective", "seed")
 _SETTINGS = ("epochs", "batch_size", "learning_rate", "rank")
@@ -139,9 +139,7 @@ class FitResult(Reported):
             **self.alignment.metadata,
             "base": str(self.alignment.base) if self.alignment.base else None,
             "strength": self.alignment.strength,
-            "worthwhile": self.worthwhile,
             "advice": self.advice,
-            "change": asdict(self.change) if self.change else None,
             "results": self.results,
             "frontier": [
                 asdict(point) | {"retain": {name: _by_metric(both) for name, both in point.retain.items()}}
@@ -184,8 +182,8 @@ class FitResult(Reported):
             for metric, shown in _SHOWN.items():
                 if metric in both["base"]:
                     before, after = both["base"][metric], both["labclip"][metric]
-                    kept = f"{after / before:.1%}" if metric != "binding" and before else None
-                    rows.append((name, shown, before, after, kept))
+                    share = f"{after / before:.1%}" if metric != "binding" and before else None
+                    rows.append((name, shown, before, after, share))
         heads = ("data", "metric", "base", "LABCLIP", "kept")
         tables = [Table("Held-out data; a tie counts as wrong.", heads, rows, (0, 1), 1)]
         figures = []
@@ -194,7 +192,7 @@ class FitResult(Reported):
             self._draw_frontier(axes)
             legend_below(figure, axes, columns=2)
             figures = [drawn(figure, "Binding and R@1 over strength.")]
-        words = in_words(self.frontier, self.alignment.strength)[:1]
+        words = in_words(self.frontier, self.alignment.strength, self._keep)[:1]
         return Section("What it gains and costs", words, figures, tables)
 
     def _strengths(self) -> Section:
@@ -202,18 +200,33 @@ class FitResult(Reported):
         tables: list[Table] = []
         if self.frontier[0].t2i_r1 is not None:
             points = [p for p in self.frontier if p.strength == self.alignment.strength or p.strength % _EVERY == 0]
-            heads = ("strength", "distance", *_SHOWN.values())
-            strengths = [(f"{p.strength:g}", p.distance, p.binding, p.t2i_r1, p.i2t_r1) for p in points]
-            tables.append(Table("On the validation data; distance is ||A - I|| at that strength.", heads, strengths))
-        return Section("Other strengths", tables=tables, notes=in_words(self.frontier, self.alignment.strength)[1:])
+            within = kept(points, self._keep)
+            heads = ("strength", *_SHOWN.values(), "smoothed binding", "R@1 lost", "divergence", "kept")
+            strengths = [
+                (f"{p.strength:g}", p.binding, p.t2i_r1, p.i2t_r1, p.smoothed_binding, _lost(p), p.divergence,
+                 "yes" if p in within else "no") for p in points
+            ]  # fmt: skip
+            caption = (
+                f"On the validation data. The last four columns select: of the strengths that are kept (at most "
+                f"{percent(1 - self._keep)}% of R@1 lost, smoothed, on the set that loses most; divergence at most "
+                f"{most_divergence(self._keep):.2f}, or any where R@1 rises) one that binds most, smoothed."
+            )
+            tables.append(Table(caption, heads, strengths))
+        notes = in_words(self.frontier, self.alignment.strength, self._keep)[1:]
+        return Section("Other strengths", tables=tables, notes=notes)
+
+    @property
+    def _keep(self) -> float:
+        return float(self.alignment.metadata["keep"])
 
 
-def in_words(points: Sequence[Point], strength: float) -> list[str]:
-    """The frontier as sentences: the strength that is used, and the most binding for what may be lost of R@1.
+def in_words(points: Sequence[Point], strength: float, keep: float) -> list[str]:
+    """The frontier as sentences: the strength that is used, and those that bind more and keep less of R@1.
 
     Args:
         points: Of one matrix, the base at strength 0 among them.
         strength: The one that is used.
+        keep: Share of the base's R@1 that it was selected to keep.
     """
     base, used = at_strength(points, 0), at_strength(points, strength)
     parts = [] if used.binding is None else [f"binding {base.binding:.3f} -> {used.binding:.3f}"]
@@ -226,17 +239,23 @@ def in_words(points: Sequence[Point], strength: float) -> list[str]:
     said = [f"Strength {strength:g}, {'the base' if strength == 0 else 'selected'}: {'; '.join(parts)}."]
     if base.binding is None or not base.recalls:
         return said
-    told = None
-    for lost, words in {**_LOST, 1.0: "Most binding"}.items():
-        free = [point for point in points if share_kept(point, base) >= 1 - lost]
-        best = max(free, key=lambda point: (point.binding or 0.0, -point.strength))
-        if best is not told:
-            keeps = f", R@1 at least {share_kept(best, base):.1%} of the base's" if lost == 1.0 else ""
-            said.append(
-                f"{words}: strength {best.strength:g}, binding {base.binding:.3f} -> {best.binding:.3f}{keeps}."
-            )
-        told = best
+    shown = {strength}
+    fewer = [(f"At keep {one:g}", select(points, one)) for one in _KEEPS if one < keep]
+    most = max(points, key=lambda point: (point.binding or 0.0, -point.strength))
+    for words, point in [*fewer, ("Most binding", most)]:
+        if point.strength not in shown and (point.binding or 0.0) > (used.binding or 0.0):
+            shown.add(point.strength)
+            told = f"{words}: strength {point.strength:g}, binding {base.binding:.3f} -> {point.binding:.3f}, R@1 at "
+            told += f"least {share_kept(point, base):.1%} of the base's"
+            away = "" if point.divergence is None else f", divergence {point.divergence:.2f}"
+            said.append(f"{told} (smoothed: {_lost(point)} lost{away}).")
     return said
+
+
+def _lost(point: Point) -> str:
+    """What a point loses of R@1 on the set that loses most, smoothed, with its standard error."""
+    lost, error = point.most_lost
+    return f"{lost + 0.0:.1%} ± {error:.1%}"
 
 
 def share_kept(point: Point, base: Point) -> float:
@@ -266,36 +285,51 @@ def _by_metric(both: tuple[float, float]) -> dict[str, float | None]:
 
 
 def advice(
-    points: Sequence[Point], strength: float, own: HeldOut | None, change: Change | None, *, leaked: int = 0
-) -> tuple[list[str], bool]:
-    """What speaks against using a matrix at a strength, a sentence each, and whether it is worth using."""
+    points: Sequence[Point], strength: float, own: HeldOut | None, change: Change | None, *, leaked: int = 0,
+    few: Mapping[str, int] | None = None,
+) -> tuple[list[str], bool]:  # fmt: skip
+    """What speaks against using a matrix at a strength, a sentence each, and whether it is worth using.
+
+    `leaked` held-out captions are negatives of the fit; `few` has the images of the sets that are small for `keep`.
+    """
     if own is None:
         return ["Nothing was held out, so nothing is known of what this matrix gains and costs. Evaluate it."], True
-    if change is None:
-        return ["The held-out data has no negatives, so binding was not measured. Evaluate the matrix."], True
-    before = at_strength(points, 0).binding
-    assert before is not None
     told = []
-    if change.captions < _FEW:
+    if change is None:
+        told.append("The held-out data has no negatives, so binding was not measured. Evaluate the matrix.")
+    elif change.captions < _FEW:
         told.append(
             f"Only {change.captions} captions with a negative were held out: what they gain is known to about "
             f"{2 * change.error:.2f}. Fit on more data, or pass validation=FEATURES."
         )
-    if strength == 0:
+    if few:
+        sets = ", ".join(f"{images} of {name}" for name, images in few.items())
         told.append(
-            "No strength binds better without costing retrieval: keep the base as it is, or pass, for "
-            "example, keep=0.97."
+            f"R@1 was measured on few images ({sets}), so the loss of R@1 may well be greater than "
+            f"keep allows. Hold out {ENOUGH} or more of each."
         )
-    elif not change.is_gain:
+    if strength == 0:
+        binds = "" if change is None else "binds better and "
+        told.append(
+            f"No strength {binds}keeps what retrieval needs: keep the base as it is, or pass, for example, keep=0.97."
+        )
+    elif change is not None and not change.is_gain:
         worse = change.became_wrong > change.became_right and change.p < ALPHA
         why = "so it binds worse. Keep" if worse else "which chance may explain. Fit on more captions, or keep"
         told.append(f"{change.words}, {why} the base.")
-    if before >= _BINDS:
+    before = at_strength(points, 0).binding
+    if before is not None and before >= _BINDS:
         told.append(f"The base already binds {before:.3f} of the held-out pairs. There is little to repair.")
-    if leaked:
+    if leaked and change is not None:
         told.append(
             f"{leaked:,} of the held-out captions are also negatives of the fit, for captions repeat too often to hold "
             f"some out of both: binding of new captions was not measured. "
             f"labclip.training.split_combinations holds combinations out."
         )
-    return told, strength != 0 and change.is_gain
+    return told, strength != 0 and (change is None or change.is_gain)
+
+
+def verdict(change: Change | None, *, worthwhile: bool) -> str:
+    """What the held-out captions say of a matrix, for its record: the counts, the test, and whether it is worth it."""
+    counts = f"{change.words}" if change else "Binding was not measured"
+    return f"{counts}: {'' if worthwhile else 'not '}worth using"
