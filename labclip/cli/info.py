@@ -172,6 +172,8 @@ def _lines(facts: Mapping[str, Any]) -> list[str]:
         lines += _labelled(
             "", "On images held out of the fit, by which the strength was selected: a little flattering."
         )
+    if facts.get("verdict"):
+        lines += ["", *_labelled("Verdict", f"{facts['verdict']}.")]
     if facts.get("reported"):
         lines += _labelled("", str(facts.get("reported_source", "")))
     if not (facts.get("results") or facts.get("reported")):

@@ -38,6 +38,7 @@ def model_card(alignment: Alignment, *, name: str | None = None, about: str = ""
         f"```",
         "## Measured",
         results_table(alignment.metadata.get("results")),
+        f"{_line(alignment.metadata['verdict'])}." if "verdict" in alignment.metadata else "",
         "## The matrix",
         _facts(alignment),
         "## Source",
