@@ -169,7 +169,8 @@ def test_a_fit_that_was_not_worth_it_says_so_and_writes_nothing(folder, tmp_path
 
 def test_a_matrix_that_is_written_anyway_carries_the_verdict(folder, tmp_path):
     run("fit", folder / "features", tmp_path / "a", "--epochs", 1, "--learning-rate", 1e-6, "--anyway")
-    words = r"Of 40 held-out captions, \d+ became right and \d+ wrong \(p = [\d.]+\): not worth using\."
+    words = r"Of 40 held-out captions, \d+ became right and \d+ wrong \(p = [\d.]+\) at strength [\d.]+: not worth "
+    words += r"using\."
     for text in (run("info", tmp_path / "a").stdout, (tmp_path / "a" / "README.md").read_text()):
         assert re.search(words, " ".join(text.split()))
     found = json.loads(run("info", tmp_path / "a", "--json").stdout)

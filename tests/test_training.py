@@ -332,8 +332,9 @@ def test_the_alignment_is_saved_with_its_record(tmp_path):
     assert again.metadata["results"]["validation"]["base"]["binding"] == result.frontier[0].binding
     assert again.metadata["change"] == asdict(result.change)
     assert again.metadata["worthwhile"] is result.worthwhile is True
-    assert again.metadata["verdict"] == f"{result.change.words}: worth using"
-    assert f"{result.change.words}: worth using." in (tmp_path / "a/README.md").read_text()
+    words = f"{result.change.words} at strength {result.alignment.strength:g}: worth using"
+    assert again.metadata["verdict"] == words
+    assert f"{words}." in (tmp_path / "a/README.md").read_text()
     json.dumps(again.metadata)
 
 

@@ -205,7 +205,7 @@ def _result(
     change = Change.of(own, fitted.matrix, strength) if own and own.bound else None
     few = few if settings.select_strength else {}
     sentences, worthwhile = advice(fitted.points, strength, own, change, leaked=sides.leaked, few=few)
-    metadata |= {"worthwhile": worthwhile, "verdict": verdict(change, worthwhile=worthwhile)}
+    metadata |= {"worthwhile": worthwhile, "verdict": verdict(change, strength, worthwhile=worthwhile)}
     metadata["change"] = asdict(change) if change else None
     # SigLIP's temperature means nothing without its bias, which an alignment has not, and that of a user's objective is
     # its own: the base keeps its temperature.

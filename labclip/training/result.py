@@ -329,7 +329,8 @@ def advice(
     return told, strength != 0 and (change is None or change.is_gain)
 
 
-def verdict(change: Change | None, *, worthwhile: bool) -> str:
-    """What the held-out captions say of a matrix, for its record: the counts, the test, and whether it is worth it."""
-    counts = f"{change.words}" if change else "Binding was not measured"
-    return f"{counts}: {'' if worthwhile else 'not '}worth using"
+def verdict(change: Change | None, strength: float, *, worthwhile: bool) -> str:
+    """What the held-out data say of a matrix at a strength, for its record: the counts, the test and the verdict."""
+    if change is None:
+        return "Binding was not measured" if worthwhile else "No strength keeps what retrieval needs: not worth using"
+    return f"{change.words} at strength {strength:g}: {'' if worthwhile else 'not '}worth using"
