@@ -50,6 +50,11 @@ def align(text_features: torch.Tensor, matrix: torch.Tensor, *, normalize: bool 
     return aligned.to(text_features.dtype)
 
 
+def is_identity(matrix: torch.Tensor) -> torch.Tensor:
+    """Whether a matrix changes nothing at all, one bool on its device."""
+    return (matrix.diagonal() == 1).all() & (matrix.count_nonzero() == len(matrix))
+
+
 _PARTS = ("fitted", "matrix", "base", "logit_scale", "strength", "metadata", "fingerprint")
 
 
@@ -102,8 +107,9 @@ class Alignment(Pushable):
         """Take a matrix as fitted, a tensor or NumPy array [dim, dim], floating point; kept as float32.
 
         Raises:
-            ValueError: If the matrix is empty, not square, not floating point or not finite; if `base` embeds in
-                another dim; if `logit_scale`, `strength` or the fingerprint's length is not a sensible number.
+            ValueError: If the matrix is empty, not square, not floating point or not finite, or on the meta device; if
+                `base` embeds in another dim; if `logit_scale`, `strength` or the fingerprint's length is not a sensible
+                number.
         """
         fitted = checked_matrix(matrix)
         strength = checked_number("strength", strength)
@@ -162,7 +168,7 @@ class Alignment(Pushable):
     @property
     def is_identity(self) -> bool:
         """Whether applying this changes nothing at all."""
-        return torch.equal(self.matrix, torch.eye(self.dim, device=self.matrix.device))
+        return bool(is_identity(self.matrix))
 
     def __call__(self, text_features: Array, normalize: bool = False) -> Array:
         """Align text embeddings.
@@ -305,6 +311,27 @@ def _rebuild(*values: Any) -> Alignment:
 def bound_to(alignment: Alignment, matrix: torch.Tensor) -> Alignment:
     """The same alignment holding `matrix`, a model's live Parameter with the same values, instead of its own."""
     return _rebuild(*(matrix if name == "matrix" else getattr(alignment, name) for name in _PARTS))
+
+
+def applying(
+    matrix: torch.Tensor, strength: float, scale: float | None, own_scale: float, record: Alignment
+) -> Alignment:
+    """The alignment that applies `matrix` and `scale` at a strength: fitted = I + (matrix - I) / strength.
+
+    Args:
+        matrix: What is applied, [dim, dim].
+        strength: Where between the identity and the fitted matrix that is.
+        scale: The log-temperature that is applied, or None.
+        own_scale: The base's own, between which and the fitted one `scale` lies.
+        record: An alignment of the same base; itself at that strength, where it applies that matrix then.
+    """
+    known = with_record(record, strength=strength)
+    if not torch.equal(known.matrix, matrix.detach().to(known.matrix.device)):
+        eye = torch.eye(len(matrix), device=matrix.device)
+        fitted = matrix if strength in (0.0, 1.0) else eye + (matrix.detach() - eye) / strength
+        known = Alignment(fitted, base=record.base, strength=strength, fingerprint=record.fingerprint)
+    fitted_scale = scale if scale is None or strength == 1.0 else own_scale + (scale - own_scale) / strength
+    return bound_to(with_record(known, logit_scale=fitted_scale), matrix.detach().clone())
 
 
 def checked_alignment(alignment: Any) -> Alignment:

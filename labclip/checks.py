@@ -26,6 +26,8 @@ def checked_matrix(matrix: torch.Tensor | NDArray[Any]) -> torch.Tensor:
     if isinstance(matrix, np.ndarray):
         with np.errstate(over="ignore"):  # what overflows is refused below
             matrix = torch.from_numpy(matrix.astype(np.float32))
+    if matrix.is_meta:
+        raise ValueError("The matrix is on the meta device, so it has no values. Pass one on the CPU or a GPU.")
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or matrix.numel() == 0:
         raise ValueError(f"The matrix has shape {list(matrix.shape)}, not [dim, dim]. Pass a square matrix.")
     wanted_grad = matrix.requires_grad
@@ -88,14 +90,19 @@ def described(value: Any) -> str:
 
 
 def check_device(device: str | torch.device | None) -> None:
-    """Refuse with ValueError a device that this torch does not have, before anything is fetched for it."""
+    """Refuse with ValueError a device that can't hold a model, before anything is fetched for it."""
     try:
-        torch.empty(0, device=device)
+        (made,) = torch.nn.ParameterList([torch.empty(0, device=device)])
     except (RuntimeError, AssertionError, TypeError) as error:
         raise ValueError(
             f"device {str(device)!r} can't be used ({first_line(error)}). "
             f"Pass 'cpu', or 'cuda' or 'mps' where this torch has it."
         ) from error
+    if made.is_meta:
+        raise ValueError(
+            "On the meta device (device='meta', torch.device('meta'), accelerate.init_empty_weights) there are no weights "
+            "to load. Load the model on another; LABCLIP(clip, alignment) wraps one that is there."
+        )
 
 
 def first_line(error: BaseException) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import torch.nn.functional as F
 from PIL.Image import Image
 from torch import nn
 
-from labclip.alignment import Alignment, align, bound_to, checked_alignment
+from labclip.alignment import Alignment, align, applying, bound_to, checked_alignment, is_identity
 from labclip.checks import described
 from labclip.pushing import Pushable
 from labclip.query import compose
@@ -66,7 +67,6 @@ class LABCLIP(Pushable, nn.Module):
     aligned_logit_scale: torch.Tensor | None
     _alignment: Alignment
     _recorded_scale: float | None
-    _seen: int | None
 
     def __init__(
         self,
@@ -109,10 +109,9 @@ class LABCLIP(Pushable, nn.Module):
             for side in ("encode_image", "encode_text")
         }
         self.training = clip.training
-        reference = next(clip.parameters())
-        self.matrix = nn.Parameter(torch.empty(0), requires_grad=alignment.matrix.requires_grad)
+        self.matrix = nn.Parameter(torch.empty(0, device=next(clip.parameters()).device))
         self.register_buffer("aligned_logit_scale", None)
-        self._install(alignment, reference.device)
+        self._install(alignment)
 
     @classmethod
     def from_pretrained(
@@ -174,21 +173,23 @@ class LABCLIP(Pushable, nn.Module):
 
     @property
     def alignment(self) -> Alignment:
-        """The matrix in use with its record; values changed in place or loaded from a state carry no stale record."""
-        record = self._alignment
-        recorded = record.at(record.strength).matrix
-        scale = _plain(self.aligned_logit_scale)
-        if scale != self._recorded_scale or not torch.equal(self.matrix.detach().cpu(), recorded.detach().cpu()):
+        """The matrix in use with its record; values that were changed in place carry no stale record."""
+        if self.matrix.is_meta:
+            raise ValueError(
+                "This LABCLIP is on the meta device, where its matrix has no values. Load them: "
+                "model.load_state_dict(state, assign=True)."
+            )
+        record, scale = self._alignment, _plain(self.aligned_logit_scale)
+        recorded = record.matrix.to(self.matrix.device)
+        if scale != self._recorded_scale or not torch.equal(self.matrix.detach(), recorded):
             record = Alignment(self.matrix, base=record.base, logit_scale=scale, fingerprint=record.fingerprint)
-            self._recorded_scale = scale
-        self._alignment = bound_to(record, self.matrix)
-        return self._alignment
+        return bound_to(record, self.matrix)
 
     @alignment.setter
     def alignment(self, alignment: Alignment) -> None:
         checked_alignment(alignment)
         check_base(self.clip, alignment, self.tokenizer)
-        self._install(alignment, self.matrix.device)
+        self._install(alignment)
 
     @property
     def logit_scale(self) -> torch.Tensor:
@@ -408,60 +409,95 @@ class LABCLIP(Pushable, nn.Module):
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> LABCLIP:
         """Move with the model, but never to another dtype: half a matrix blurs the margins it was fitted for."""
-        exact = [(name, getattr(self, name)) for name in ("matrix", "aligned_logit_scale")]
-        exact = [(name, tensor.detach()) for name, tensor in exact if tensor is not None]
+        exact = {name: tensor.detach() for name, tensor in self._own_tensors()}
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        for name, before in exact:
-            after = getattr(self, name)
-            if after.dtype != torch.float32:
-                after.data = before.to(after.device)
-                after.grad = None if after.grad is None else after.grad.float()
+        for name, after in self._own_tensors():
+            if after.dtype != exact[name].dtype:
+                after.data = exact[name].to(after.device)
+                after.grad = None if after.grad is None else after.grad.to(after.dtype)
+        if not self.matrix.is_meta:
+            self._alignment = bound_to(self._alignment, self._alignment.matrix.to(self.matrix.device))
         return self
 
-    def _install(self, alignment: Alignment, device: torch.device) -> None:
+    def _own_tensors(self) -> list[tuple[str, torch.Tensor]]:
+        """Everything that is not the wrapped model's: the matrix or what it is computed from, and the temperature."""
+        tensors = itertools.chain(self.named_parameters(), self.named_buffers())
+        return [(name, tensor) for name, tensor in tensors if not name.startswith("clip.")]
+
+    def _install(self, alignment: Alignment) -> None:
         """Take over an alignment: its matrix into the Parameter, its record beside it."""
+        if "matrix" not in self._parameters:
+            raise ValueError(
+                "The matrix of this LABCLIP is computed from other parameters, which an assigned alignment can't set. "
+                'Remove that first: torch.nn.utils.parametrize.remove_parametrizations(model, "matrix").'
+            )
+        device, blended = self.matrix.device, None
         self.matrix.data = alignment.matrix.detach().to(device, copy=True)
         self.matrix.requires_grad_(alignment.matrix.requires_grad)
-        self.aligned_logit_scale = None
         if alignment.logit_scale is not None and alignment.strength != 0.0:
             own = self.clip.logit_scale.detach().float()
-            fitted = torch.full_like(own, alignment.logit_scale)
-            blended = fitted if alignment.strength == 1.0 else torch.lerp(own, fitted, alignment.strength)
-            self.aligned_logit_scale = blended.to(device)
-        self._recorded_scale = _plain(self.aligned_logit_scale)
-        self._alignment = bound_to(alignment, self.matrix)
-        self._notice_change()
+            blended = torch.full(own.shape, alignment.logit_scale, device="cpu")
+            if alignment.strength != 1.0:
+                blended = torch.lerp(own, blended.to(own.device), alignment.strength)
+        self.aligned_logit_scale = None if blended is None else blended.to(device)
+        self._recorded_scale = _plain(blended)
+        recorded = "cpu" if device.type == "meta" else device
+        self._alignment = bound_to(alignment, alignment.matrix.detach().to(recorded, copy=True))
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        strength = (self._alignment if self.matrix.is_meta else self.alignment).strength
+        destination[prefix + "strength"] = torch.tensor(strength, dtype=torch.float64, device="cpu")
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
-        if prefix + "matrix" in state_dict:  # a state with a fitted temperature brings it, one without takes it away
+        brought = prefix + "matrix" in state_dict
+        strength = state_dict.pop(prefix + "strength", 1.0)
+        if brought:  # a state with a fitted temperature brings it, one without takes it away
             scale = state_dict.get(prefix + "aligned_logit_scale")
             self.aligned_logit_scale = None if scale is None else torch.zeros_like(scale, device=self.matrix.device)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
         self.matrix.data = self.matrix.data.float()
-        self._notice_change()
-
-    def _notice_change(self) -> None:
-        self._identity = torch.equal(self.matrix, torch.eye(len(self.matrix), device=self.matrix.device))
-        self._seen = None if self.matrix.is_inference() else self.matrix._version
+        if brought and not self.matrix.is_meta:
+            own = state_dict.get(prefix + "clip.logit_scale", self.clip.logit_scale)  # which is loaded after this
+            self._recorded_scale = _plain(self.aligned_logit_scale)
+            self._alignment = applying(
+                self.matrix, float(strength), self._recorded_scale, _plain(own) or 0.0, self._alignment
+            )
 
     @property
-    def _aligns(self) -> bool:
-        """Whether the matrix does anything; if not, the wrapped model's output is passed on bit for bit."""
-        if not torch.compiler.is_compiling() and self._seen is not None and self.matrix._version != self._seen:
-            self._notice_change()
-        return not self._identity or self.matrix.requires_grad
+    def _aligns(self) -> bool | None:
+        """Whether the matrix does anything; if not, the wrapped model's output is passed on bit for bit.
+
+        Looked at each time: torch does not count the writes of fused optimisers, nor those into `.data`. None where
+        values can't be looked at, as while torch compiles.
+        """
+        if "matrix" in vars(self):  # torch.nn.utils.weight_norm and prune
+            raise ValueError(
+                "The matrix of this LABCLIP is no Parameter any more, and encode_text does not run the hook that may "
+                "compute it. Type model.matrix = torch.nn.Parameter(model.matrix), or use "
+                "torch.nn.utils.parametrizations, whose matrix is computed wherever it is read."
+            )
+        if self.matrix.requires_grad:
+            return True
+        if not is_readable(self.matrix):
+            return None
+        return bool(self.matrix[0, 1:].any()) or not is_identity(self.matrix)
 
     @property
     def _changes_output(self) -> bool:
-        return self._aligns or self.aligned_logit_scale is not None
+        return self._aligns is not False or self.aligned_logit_scale is not None
 
     def _trims(self, tokens: torch.Tensor) -> bool:
         """Whether token ids may go another way than the wrapped model's, which gives its bits, and its error if any."""
-        context = getattr(self.clip, "context_length", None)
-        return self.trim and is_readable(tokens) and tokens.shape[1] == context and self._aligns
+        readable = is_readable(tokens) and tokens.dtype in (torch.int64, torch.int32)
+        return self.trim and readable and tokens.shape[1] == getattr(self.clip, "context_length", 0) and self._aligns
 
     def _align(self, features: torch.Tensor, normalize: bool) -> torch.Tensor:
-        return align(features, self.matrix, normalize=normalize) if self._aligns else features
+        aligns = self._aligns
+        if aligns is False:
+            return features
+        aligned = align(features, self.matrix, normalize=normalize)
+        return aligned if aligns else torch.where(is_identity(self.matrix), features, aligned)
 
     def _logits(self, image_features: torch.Tensor, text_features: torch.Tensor) -> torch.Tensor:
         logits = self.logit_scale.exp() * image_features @ text_features.T
@@ -495,5 +531,5 @@ class LABCLIP(Pushable, nn.Module):
 
 
 def _plain(scale: torch.Tensor | None) -> float | None:
-    """A log-temperature as a number; OpenCLIP's is a scalar or has one element."""
-    return None if scale is None else float(scale.detach().flatten()[0])
+    """A log-temperature as a number, None on the meta device; OpenCLIP's is a scalar or has one element."""
+    return None if scale is None or scale.is_meta else float(scale.detach().flatten()[0])

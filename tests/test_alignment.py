@@ -174,6 +174,11 @@ def test_read_only_memory_maps(tmp_path, dtype):
     assert np.array_equal(np.load(tmp_path / "text.npy"), x)
 
 
+def test_a_matrix_without_values_is_refused():
+    with pytest.raises(ValueError, match="on the meta device, so it has no values"):
+        Alignment(torch.eye(DIM, device="meta"))
+
+
 def test_strided_tensors():
     x = torch.randn(DIM, 6)[:, ::2].T
     torch.testing.assert_close(Alignment(skewed())(x), x.contiguous() @ skewed().T)

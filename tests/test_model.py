@@ -307,6 +307,78 @@ def test_reading_the_record_changes_nothing():
     assert model.logit_scale.item() == before
 
 
+def test_reading_the_record_warns_copies_and_writes_nothing(tmp_path):
+    with pytest.warns(UserWarning, match="strength is 2"):
+        model = wrap("clip", Alignment(models.matrix(), metadata={"recipe": "none"}, logit_scale=1.5).at(2))
+    before = dict(vars(model))  # warnings are errors
+    first, second = model.alignment, model.alignment
+    assert first.metadata is second.metadata
+    assert first.fitted is second.fitted
+    assert first.matrix is second.matrix is model.matrix
+    assert vars(model) == before
+    first.save_pretrained(tmp_path)
+
+
+def test_a_record_does_not_follow_the_model_it_was_read_from():
+    one, other = wrap("clip"), wrap("clip", Alignment.identity(models.DIM))
+    other.alignment = one.alignment
+    with torch.no_grad():
+        for model in (one, other):
+            model.matrix.add_(1.0)
+            assert not torch.equal(model.alignment.fitted, models.matrix())
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("same", [True, False])
+def test_a_state_brings_the_strength(strength, same):
+    fitted = Alignment(models.matrix(), logit_scale=1.5, metadata={"recipe": "none"})
+    source = wrap("clip", fitted.at(strength))
+    target = wrap("clip", fitted if same else Alignment.identity(models.DIM))
+    target.load_state_dict(source.state_dict())
+    found = target.alignment
+    assert torch.equal(target.matrix, source.matrix)
+    assert target.logit_scale.item() == source.logit_scale.item()
+    assert found.strength == strength
+    assert found.metadata == (fitted.metadata if same else {})
+    if same or strength:  # at 0 another matrix is not in the state
+        torch.testing.assert_close(found.at(1).matrix, models.matrix())
+    if strength:
+        assert found.logit_scale == pytest.approx(1.5)
+    assert wrap("clip", found).logit_scale.item() == pytest.approx(source.logit_scale.item())
+
+
+@pytest.mark.parametrize("record", [{"strength": 0.3, "logit_scale": 1.5}, {}])
+def test_a_model_on_the_meta_device_gets_its_values_from_a_state(record):
+    source = wrap("clip", **record)
+    with torch.device("meta"):
+        clip = open_clip.CLIP(models.DIM, models.VISION, models.TEXT)
+    for target in (LABCLIP(clip, Alignment(models.matrix(), **record)), wrap("clip", **record).to("meta")):
+        assert target.matrix.is_meta
+        with pytest.raises(ValueError, match=r"on the meta device.*load_state_dict\(state, assign=True\)"):
+            target.fold()
+        target.load_state_dict(source.state_dict(), assign=True)
+        target.eval()
+        target.clip.attn_mask = source.clip.attn_mask  # which no state holds
+        assert torch.equal(target.encode_text(models.tokens()), source.encode_text(models.tokens()))
+        assert target.alignment.strength == source.alignment.strength
+
+
+def test_nothing_can_be_loaded_on_the_meta_device():
+    with torch.device("meta"), pytest.raises(ValueError, match=r"On the meta device .* no weights to load"):
+        LABCLIP.from_pretrained("scenes")
+
+
+def test_accelerates_empty_weights():
+    accelerate = pytest.importorskip("accelerate")
+    with accelerate.init_empty_weights():
+        with pytest.raises(ValueError, match=r"On the meta device .* no weights to load"):
+            LABCLIP.from_pretrained("scenes")
+        model = LABCLIP(open_clip.CLIP(models.DIM, models.VISION, models.TEXT), Alignment(models.matrix()))
+    assert model.matrix.is_meta
+    model.load_state_dict(wrap("clip").state_dict(), assign=True)
+    assert torch.equal(model.eval().encode_text(models.tokens()), wrap("clip").encode_text(models.tokens()))
+
+
 def test_loading_the_base_alone_leaves_the_alignment():
     model = wrap("clip", logit_scale=1.5)
     model.load_state_dict(
@@ -339,6 +411,82 @@ def test_a_matrix_changed_in_place_is_used_and_loses_its_record():
     )  # fmt: skip
     assert model.alignment.metadata == {}
     assert torch.equal(model.alignment.matrix, models.matrix())
+
+
+def _by_an_optimiser(model):
+    model.matrix.requires_grad_()
+    optimiser = torch.optim.AdamW([model.matrix], lr=0.1, fused=True)
+    (model.matrix * models.matrix()).sum().backward()
+    optimiser.step()
+    model.matrix.requires_grad_(False)
+
+
+class _Halved(nn.Module):
+    def forward(self, matrix):
+        return matrix / 2
+
+
+WRITES = {
+    "in place": lambda model: model.matrix.copy_(models.matrix()),
+    "data.copy_": lambda model: model.matrix.data.copy_(models.matrix()),
+    "data =": lambda model: setattr(model.matrix, "data", models.matrix()),
+    "vector_to_parameters": lambda model: nn.utils.vector_to_parameters(models.matrix().flatten(), [model.matrix]),
+    "an average": lambda model: model.matrix.data.mul_(0.9).add_(models.matrix(), alpha=0.1),
+    "a Parameter": lambda model: setattr(model, "matrix", nn.Parameter(models.matrix(), requires_grad=False)),
+    "AdamW(fused=True)": torch.enable_grad()(_by_an_optimiser),
+    "parametrize": lambda model: nn.utils.parametrize.register_parametrization(model, "matrix", _Halved()),
+}
+
+
+@pytest.mark.parametrize("text", [models.CAPTIONS, models.tokens()], ids=["captions", "tokens"])
+@pytest.mark.parametrize("write", WRITES)
+def test_a_model_that_was_the_identity_uses_what_was_written(write, text):
+    model = wrap("clip", Alignment.identity(models.DIM)).requires_grad_(False)
+    plain = model.encode_text(text)
+    with torch.no_grad():
+        WRITES[write](model)
+        assert not torch.equal(model.matrix, torch.eye(models.DIM))
+        for mode in (torch.no_grad, torch.inference_mode):
+            with mode():
+                torch.testing.assert_close(model.encode_text(text), plain @ model.matrix.T, **CLOSE)
+        assert torch.equal(model.alignment.matrix, model.matrix)
+        if write != "parametrize":
+            model.matrix.data.copy_(torch.eye(models.DIM))
+            assert torch.equal(model.encode_text(text), plain)
+
+
+def test_a_compiled_model_that_was_the_identity_uses_what_was_written():
+    model, tokens = wrap("clip", Alignment.identity(models.DIM)).requires_grad_(False), models.tokens()
+    compiled = torch.compile(model.encode_text, backend="eager", fullgraph=True)
+    try:
+        assert torch.equal(compiled(tokens), model.clip.encode_text(tokens))
+        model.matrix.data.copy_(models.matrix())
+        torch.testing.assert_close(compiled(tokens), model.encode_text(tokens), **CLOSE)
+    finally:
+        torch.compiler.reset()
+
+
+def test_a_matrix_that_is_computed_stays_float32_and_takes_no_alignment():
+    model = wrap("clip")
+    nn.utils.parametrizations.weight_norm(model, "matrix")
+    with pytest.raises(
+        ValueError, match=r"computed from other parameters.*remove_parametrizations\(model, \"matrix\"\)"
+    ):
+        model.alignment = Alignment(models.matrix(1))
+    before = model.matrix.detach()
+    assert torch.equal(model.half().matrix, before)
+    nn.utils.parametrize.remove_parametrizations(model, "matrix")
+    model.matrix = nn.Parameter(model.matrix)
+    model.alignment = Alignment(models.matrix(1))
+    assert torch.equal(model.matrix, models.matrix(1))
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+def test_a_matrix_that_only_forward_computes_is_refused():
+    model = wrap("clip")
+    nn.utils.weight_norm(model, "matrix")
+    with pytest.raises(ValueError, match="no Parameter any more.*Type model.matrix = torch.nn.Parameter"):
+        model.encode_text(models.tokens())
 
 
 @pytest.mark.parametrize("start", [torch.eye(models.DIM), models.matrix()])

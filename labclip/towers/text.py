@@ -94,16 +94,15 @@ def tokenize(tokenizer: Tokenizer, captions: list[str]) -> torch.Tensor:
     return tokens
 
 
-def is_readable(tokens: torch.Tensor) -> bool:
-    """Whether the values of token ids may be looked at: not while torch compiles, traces, captures or maps."""
+def is_readable(tensor: torch.Tensor) -> bool:
+    """Whether a tensor's values may be looked at: not while torch compiles, traces, captures or maps."""
     return (
         not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-        and type(tokens) is torch.Tensor
-        and tokens.dtype in (torch.int64, torch.int32)
-        and not tokens.is_meta
-        and not torch._C._functorch.is_functorch_wrapped_tensor(tokens)
-        and not (tokens.is_cuda and torch.cuda.is_current_stream_capturing())
+        and type(tensor) in (torch.Tensor, nn.Parameter)
+        and not tensor.is_meta
+        and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+        and not (tensor.is_cuda and torch.cuda.is_current_stream_capturing())
     )
 
 
