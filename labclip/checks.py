@@ -100,8 +100,8 @@ def check_device(device: str | torch.device | None) -> None:
         ) from error
     if made.is_meta:
         raise ValueError(
-            "On the meta device (device='meta', torch.device('meta'), accelerate.init_empty_weights) there are no weights "
-            "to load. Load the model on another; LABCLIP(clip, alignment) wraps one that is there."
+            "On the meta device (device='meta', torch.device('meta'), accelerate.init_empty_weights) there are no "
+            "weights to load. Load the model on another; LABCLIP(clip, alignment) wraps one that is there."
         )
 
 

@@ -485,7 +485,7 @@ def test_a_matrix_that_is_computed_stays_float32_and_takes_no_alignment():
 def test_a_matrix_that_only_forward_computes_is_refused():
     model = wrap("clip")
     nn.utils.weight_norm(model, "matrix")
-    with pytest.raises(ValueError, match="no Parameter any more.*Type model.matrix = torch.nn.Parameter"):
+    with pytest.raises(ValueError, match=r"no Parameter any more.*Type model.matrix = torch.nn.Parameter"):
         model.encode_text(models.tokens())
 
 

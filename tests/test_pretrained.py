@@ -6,6 +6,7 @@ import io
 import json
 import pickle
 import sys
+import warnings
 from pathlib import Path
 
 import models
@@ -572,8 +573,8 @@ def test_errors_of_openclips_entry_say_what_to_type(world):
         create("tiny-world", pretrained="openai", load_weights=False)
     with pytest.raises(ValueError, match=r"scenes has weights of its own, so pretrained='openai' would be ignored"):
         create("scenes", pretrained="openai")
-    with pytest.raises(ValueError, match=r"OpenCLIP knows no model 'ViT-B-33'. Did you mean 'ViT-B-32'"):
-        labclip.get_tokenizer("ViT-B-33")
+    with pytest.raises(ValueError, match=r"'tiny-word' is not a known name.* Did you mean 'Tiny'"):
+        labclip.get_tokenizer("tiny-word")
     with pytest.raises(ValueError, match="jit=True is not supported"):
         create("tiny-world", pretrained="openai", jit=True)
     with pytest.raises(ValueError, match="but the base is tiny-world"):
@@ -599,9 +600,34 @@ def test_names_that_openclip_has_too_can_stand_in_its_place(monkeypatch):
     assert model.encode_text(open_clip.get_tokenizer("scenes")(["a red cube"])).shape == (1, 256)
 
 
-def test_openclip_folders_open_by_the_same_entry(folder):
-    model, _, _ = labclip.create_model_and_transforms(f"local-dir:{folder}")
-    assert torch.equal(model.encode_text(models.tokens()), LABCLIP.from_pretrained(folder).encode_text(models.tokens()))
+@pytest.mark.parametrize("write", [str, Path, "local-dir:{}".format])
+@pytest.mark.parametrize("alone", [True, False], ids=["an alignment alone", "with its base"])
+def test_folders_open_by_the_same_entry(world, folder, tmp_path, alone, write):
+    if alone:
+        folder = tmp_path / "alone"
+        Alignment(models.matrix(), base=BASE).save_pretrained(folder)
+    model, _, _ = labclip.create_model_and_transforms(write(folder))
+    tokens = labclip.get_tokenizer(write(folder))(models.CAPTIONS)
+    assert torch.equal(tokens, models.tokens())
+    assert torch.equal(model.encode_text(tokens), LABCLIP.from_pretrained(folder).encode_text(tokens))
+
+
+def test_a_known_name_wins_over_a_folder_and_a_path_over_a_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    LABCLIP.from_pretrained("scenes", strength=0.3).save_pretrained("scenes")
+    Path("scenes/config.json").write_text(
+        Path("scenes/config.json").read_text().replace("{", '{"model_type": "clip",', 1)
+    )
+    options = {"data": None, "options": {"n": 2}, "cache": None, "progress": False}
+    own = Alignment.from_pretrained("scenes").strength
+    for name, strength in (("scenes", own), ("./scenes", 0.3), (Path("scenes"), 0.3), (Path("./scenes"), 0.3)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a key that labclip does not know
+            assert Alignment.from_pretrained(name).strength == strength
+            assert labclip.create_model_and_transforms(name)[0].alignment.strength == strength
+            (found,) = labclip.evaluate(name, "scenes", **options).alignments
+            assert found["strength"] == strength
+            assert name != "scenes" or labclip.fold(name).labclip_folded["strength"] == strength
 
 
 # The embedded model

@@ -53,7 +53,6 @@ def app(model: str, alignment: str | None, port: int, host: str, share: bool, de
 
 def _absolute(name: str) -> str:
     """A name as it is, which wins over a folder that is called so; a path as one that leads there from every folder."""
-    from labclip.io.published import find_entry
+    from labclip.io.published import is_known
 
-    known = name == EMBEDDED or find_entry(name) is not None
-    return str(Path(name).absolute()) if not known and Path(name).exists() else name
+    return str(Path(name).absolute()) if not is_known(name) and Path(name).exists() else name

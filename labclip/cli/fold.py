@@ -40,12 +40,10 @@ def fold(out: Path, model: str, alignment: str | None, strength: float | None, t
     OUT opens with OpenCLIP, transformers, OpenAI's clip, or onnxruntime (the text tower). M may also be a folder of
     transformers or an ONNX text tower.
     """
-    from labclip.io.folding import fold_opened, open_both
+    from labclip.io.folding import fold_opened, form_of, open_both
     from labclip.io.names import name_of
-    from labclip.io.to_onnx import is_file
-    from labclip.io.to_transformers import is_folder
 
-    others = "transformers" if is_folder(model) else "onnx" if is_file(model) else None
+    others = form_of(model)
     to = to or others or "openclip"
     _check_out(out, force, to, [model, *([alignment] if alignment else [])])
     opened, chosen = open_both(model, alignment)

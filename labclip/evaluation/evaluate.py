@@ -115,7 +115,7 @@ def evaluate(
     }
     opened = model
     if not isinstance(opened, LABCLIP):
-        opened = LABCLIP.from_pretrained(str(model), device=device, precision=precision)
+        opened = LABCLIP.from_pretrained(model, device=device, precision=precision)
     for task in tasks.values():
         if task.embedded is not None:
             task.embedded.check(opened)

@@ -21,6 +21,7 @@ from labclip.folded import mark_of, new_mark, set_mark
 from labclip.io import to_onnx, to_openai, to_transformers
 from labclip.io.folder import matrix_sha256
 from labclip.io.names import load_alignment, name_of
+from labclip.io.published import is_known
 from labclip.io.saving import config_for, write_folded
 from labclip.io.text_sides import (
     check_fits,
@@ -88,13 +89,19 @@ def fold(
 def open_both(model: Any, alignment: Any, *, force: bool = False) -> tuple[Any, Any]:
     """What names mean: a model, and the alignment that it does not have itself."""
     if isinstance(model, str | Path):
-        loads = {to_transformers.is_folder: to_transformers.load, to_onnx.is_file: to_onnx.load}
-        if load := next((load for knows, load in loads.items() if knows(model)), None):
-            model = load(model)
+        if (form := form_of(model)) is not None:
+            model = to_transformers.load(model) if form == "transformers" else to_onnx.load(model)
         else:
             model = LABCLIP.from_pretrained(model, alignment=None if force else alignment)
             alignment = alignment if force else None
     return model, load_alignment(alignment) if isinstance(alignment, str | Path) else alignment
+
+
+def form_of(name: str | Path) -> str | None:
+    """The form of a folder of transformers or an ONNX file, as `to` calls it; None for any other name."""
+    if is_known(name):
+        return None
+    return "transformers" if to_transformers.is_folder(name) else "onnx" if to_onnx.is_file(name) else None
 
 
 def fold_opened(

@@ -12,12 +12,13 @@ import torch
 from torch import nn
 
 from labclip.alignment import Alignment, with_record
+from labclip.base import Base
 from labclip.checks import check_device
 from labclip.io import published
 from labclip.io.folder import load
 from labclip.io.hub import DEFAULT, Access, published_folder
 from labclip.io.loading import check_same_base, load_folder, load_named, weights_of, wrap_loaded
-from labclip.io.names import Source, load_alignment, named_base, resolve, unknown_model
+from labclip.io.names import Source, load_alignment, named_base, resolve
 from labclip.io.published import entries_for, list_pretrained
 from labclip.model import LABCLIP
 from labclip.packages import EMBEDDED, embedded_folder
@@ -121,12 +122,7 @@ def _load_base(
     """Load the base that a source means, and wrap it with an alignment."""
     if source.folder is not None and source.has_base:
         return load_folder(source.folder, chosen, precision=precision, device=device, **openclip)
-    wanted = source.base or _own(source, access).base
-    if wanted is None:
-        raise ValueError(
-            f"{source.name} holds an alignment that does not say what base it was fitted on. Pass base=, an OpenCLIP "
-            f"model that you loaded."
-        )
+    wanted = _recorded_base(source, access)
     if wanted.model == EMBEDDED:
         return load_folder(embedded_folder(), chosen, precision=precision, device=device, **openclip)
     # A record read from a file must not make OpenCLIP open paths or repositories.
@@ -139,8 +135,18 @@ def _load_base(
     return load_named(wanted, chosen, access, precision=precision, device=device, **openclip)
 
 
+def _recorded_base(source: Source, access: Access) -> Base:
+    """The base of a name, or that which its alignment records."""
+    if (base := source.base or _own(source, access).base) is None:
+        raise ValueError(
+            f"{source.name} holds an alignment that does not say what base it was fitted on. Pass base=, an OpenCLIP "
+            f"model that you loaded."
+        )
+    return base
+
+
 def create_model_and_transforms(
-    model_name: str,
+    model_name: str | Path,
     pretrained: str | None = None,
     *,
     alignment: Alignment | str | Path | None = None,
@@ -154,7 +160,8 @@ def create_model_and_transforms(
     """OpenCLIP's function of this name, with the model aligned.
 
     Args:
-        model_name: OpenCLIP architecture, "local-dir:PATH", "hf-hub:org/name", or "scenes", the embedded model.
+        model_name: OpenCLIP architecture; or, without `pretrained`, what `LABCLIP.from_pretrained` takes: "scenes",
+            a folder, "local-dir:PATH", "hf-hub:org/name".
         pretrained: OpenCLIP tag or a weights file of that architecture.
         alignment: By default the known matrix of this base; else a name, a folder, a repository, or an `Alignment`.
         strength: 0 is the base model exactly, 1 the matrix as fitted; None is what the alignment was saved with.
@@ -182,27 +189,29 @@ def create_model_and_transforms(
         )
     check_device(device)
     access = Access(cache_dir=cache_dir)
-    if model_name.partition(":")[0] in ("local-dir", "hf-hub", EMBEDDED):
-        if pretrained:
-            raise ValueError(
-                f"{model_name} has weights of its own, so pretrained={pretrained!r} would be ignored. Leave it out, or "
-                f'pass an architecture, for example "ViT-B-32".'
-            )
+    if not _is_architecture(model_name) and not pretrained:
         source = resolve(model_name, access)
-        if not source.has_base:
-            raise ValueError(f"{model_name} holds no OpenCLIP model. Pass an architecture and a tag instead.")
+    elif isinstance(model_name, Path) or model_name.partition(":")[0] in ("local-dir", "hf-hub", EMBEDDED):
+        raise ValueError(
+            f"{model_name} has weights of its own, so pretrained={pretrained!r} would be ignored. Leave it out, or "
+            f'pass an architecture, for example "ViT-B-32".'
+        )
     elif not pretrained:
         raise ValueError(
             f"pretrained is {pretrained!r}, so {model_name} would have random weights, which no matrix fits. "
             f'Pass a tag, for example pretrained="openai".'
         )
     else:
-        source = _of_openclip(model_name, pretrained, openclip.get("force_quick_gelu", False), alignment is None)
+        source = _of_openclip(str(model_name), pretrained, openclip.get("force_quick_gelu", False), alignment is None)
     if alignment is None and not source.has_alignment:
         raise ValueError(f"{source.name} holds a base but no alignment. {_FIT_ONE}.")
     chosen = _alignment_for(source, alignment, strength, access)
     model, preprocess_train = _load_base(source, chosen, access, precision=precision, device=device, **openclip)
     return model, preprocess_train, model.preprocess
+
+
+def _is_architecture(name: str | Path) -> bool:
+    return isinstance(name, str) and name.replace("/", "-") in open_clip.list_models()
 
 
 def _of_openclip(model_name: str, pretrained: str, force_quick_gelu: bool, needs_matrix: bool) -> Source:
@@ -217,7 +226,7 @@ def _of_openclip(model_name: str, pretrained: str, force_quick_gelu: bool, needs
     return Source(str(wanted), entry=entries[0] if entries else None, base=wanted)
 
 
-def get_tokenizer(model_name: str, **kwargs: Any) -> Any:
+def get_tokenizer(model_name: str | Path, **kwargs: Any) -> Any:
     """OpenCLIP's function of this name, which also knows "scenes".
 
     Args:
@@ -228,18 +237,18 @@ def get_tokenizer(model_name: str, **kwargs: Any) -> Any:
         Captions -> token ids, int64 [n, context_length].
 
     Raises:
-        ValueError: If OpenCLIP has no model of that name, where `open_clip.get_tokenizer` gives the ordinary tokenizer;
-            if the tokenizer is one of `transformers`, which is not installed.
+        ValueError: If no model has that name, where `open_clip.get_tokenizer` gives the ordinary tokenizer; if the
+            tokenizer is one of `transformers`, which is not installed.
+        FileNotFoundError: If a folder or repository does not exist.
 
     Example:
         >>> get_tokenizer("scenes")(["a red cube"]).shape
         torch.Size([1, 16])
     """
-    if model_name == EMBEDDED:
-        return folder_tokenizer(embedded_folder(), **kwargs)
-    name = model_name.replace("/", "-")
-    if ":" in model_name:
-        return tokenizer_of(model_name, **kwargs)
-    if name not in open_clip.list_models():
-        raise unknown_model(model_name)
-    return tokenizer_of(name, **kwargs)
+    if _is_architecture(model_name):
+        return tokenizer_of(str(model_name).replace("/", "-"), **kwargs)
+    source = resolve(model_name, DEFAULT)
+    if source.has_base:
+        assert source.folder is not None
+        return folder_tokenizer(source.folder, **kwargs)
+    return tokenizer_of(_recorded_base(source, DEFAULT).model, **kwargs)

@@ -242,6 +242,11 @@ def find_entry(name: str) -> Published | None:
     return None
 
 
+def is_known(name: object) -> bool:
+    """Whether a name, as the user typed it, is in the table, and wins over a folder that is called so; no Path is."""
+    return isinstance(name, str) and (name == EMBEDDED or find_entry(name) is not None)
+
+
 def entries_for(base: Base) -> list[Published]:
     """The published matrices that were fitted on a base, the usual one first."""
     return [entry for entry in PUBLISHED if entry.base.matches(base)]
