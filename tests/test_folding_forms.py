@@ -1,5 +1,6 @@
 """Folded models in the forms of other libraries: transformers, OpenAI's clip, ONNX; and the command."""
 
+import dataclasses
 import json
 import sys
 import warnings
@@ -16,7 +17,7 @@ from PIL import Image
 from safetensors import safe_open
 
 import labclip
-from labclip import LABCLIP, Alignment, cli
+from labclip import LABCLIP, Alignment, Base, cli
 from labclip.folded import mark_of
 from labclip.io.bases import load_weights
 from labclip.io.folding import fold
@@ -321,6 +322,52 @@ def test_a_matrix_is_put_behind_a_tower_in_onnx(onnx, tmp_path, unit):
     assert [one.name for one in folded.graph.output] == ["text_embeds"]
     assert (mark_of(folded)["model"], mark_of(folded)["alignment"]) == ("tower.onnx", "matrix")
     assert mark_of(fold(model, Alignment.identity(models.DIM))) is None
+
+
+EXPORTS = {
+    "dynamo": {"dynamo": True},
+    "dynamo, opset 18": {"dynamo": True, "opset_version": 18},
+    "TorchScript": {"dynamo": False, "opset_version": 17},
+    "TorchScript, opset 20": {"dynamo": False, "opset_version": 20},
+}
+
+
+class TextTower(torch.nn.Module):
+    def __init__(self, clip):
+        super().__init__()
+        self.clip = clip
+
+    def forward(self, input_ids):
+        return self.clip.encode_text(input_ids)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("optimised", [False, True])
+@pytest.mark.parametrize("export", EXPORTS)
+@pytest.mark.parametrize("kind", ["clip", "quickgelu"])
+def test_the_activation_of_a_tower_in_onnx_is_compared(onnx, tmp_path, kind, export, optimised):
+    import onnxruntime
+
+    file, tokens, options = tmp_path / "tower.onnx", models.tokens()[:1], EXPORTS[export] | {"verbose": False}
+    torch.onnx.export(
+        TextTower(models.make(kind).requires_grad_(False)), (tokens,), file, input_names=["input_ids"],
+        output_names=["text_embeds"], **options,
+    )  # fmt: skip
+    if optimised:
+        settings = onnxruntime.SessionOptions()
+        settings.optimized_model_filepath, settings.log_severity_level = str(tmp_path / "optimised.onnx"), 3
+        onnxruntime.InferenceSession(str(file), settings, providers=["CPUExecutionProvider"])
+        file = tmp_path / "optimised.onnx"
+    base = Base("tiny", "own", quick_gelu=kind == "quickgelu", embed_dim=models.DIM)
+    folded = fold(file, skewed(base=base))
+    assert_same_direction(run_onnx(folded, input_ids=tokens), skewed()(models.make(kind).encode_text(tokens)))
+    with pytest.raises(ValueError, match=r"which runs (QuickGELU|GELU), but this model runs .*Export the tower with"):
+        fold(file, skewed(base=dataclasses.replace(base, quick_gelu=not base.quick_gelu)))
+
+
+def test_an_activation_that_a_tower_in_onnx_does_not_show_is_warned_of(onnx):
+    with pytest.warns(UserWarning, match="does not show whether it runs QuickGELU or GELU.*runs GELU: make sure"):
+        fold(tower(onnx), skewed(base=Base("tiny", "own", quick_gelu=False, embed_dim=models.DIM)))
 
 
 def test_the_fingerprint_of_a_tower_in_onnx_is_compared(onnx):

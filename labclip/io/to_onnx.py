@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from labclip.base import FINGERPRINT_CAPTION
 from labclip.folded import FOLDED, check_unfolded, mark_of, new_mark
 from labclip.io.folder import matrix_sha256, replacing
 from labclip.packages import require
-from labclip.towers.openclip import check_fingerprint, default_tokenizer
+from labclip.towers.openclip import check_activation, check_fingerprint, default_tokenizer
 
 FILE = "text.onnx"
 _INSTALL = 'pip install "labclip[onnx]"'
@@ -93,8 +93,8 @@ def export(clip: Any) -> Any:
 def append(model: Any, alignment: Alignment, source: Mapping[str, Any], *, guard: Any) -> Any:
     """A copy of an ONNX text tower with the matrix behind its text embedding, one product; unit length stays that.
 
-    Its activation can't be told; the fingerprint is compared, where the alignment has one and its base's tokenizer is
-    known. `guard` calls a check, and refuses or warns.
+    Its activation is compared, with a warning where the graph does not show it; and the fingerprint, where the
+    alignment has one and its base's tokenizer is known. `guard` calls a check, and refuses or warns.
 
     Raises:
         ValueError: If no output is the text embedding, or it is more than a text tower; what `guard` refuses.
@@ -110,8 +110,19 @@ def append(model: Any, alignment: Alignment, source: Mapping[str, Any], *, guard
     tokens = np.array([[3, 5, 2, 4]]) if tokenizer is None else tokenizer([FINGERPRINT_CAPTION]).numpy()
     before = _run(model, tokens, output)
 
+    quick_gelu = _quick_gelu(model)
+    if quick_gelu is None and alignment.base is not None:
+        warnings.warn(
+            f"The ONNX file does not show whether it runs QuickGELU or GELU. The alignment was fitted on "
+            f"{alignment.base}, which runs {'QuickGELU' if alignment.base.quick_gelu else 'GELU'}: make sure of it.",
+            stacklevel=4,
+        )
+
     def check() -> None:
         check_unfolded(model, alignment)
+        check_activation(
+            alignment, quick_gelu, "Export the tower with the activation that its weights were trained with"
+        )
         if tokenizer is not None:
             check_fingerprint(alignment, nn.functional.normalize(torch.from_numpy(before[0]).float(), dim=0))
 
@@ -151,6 +162,21 @@ def _embedding_of(model: Any, dim: int) -> str:
     if shapes[name].elem_type != 1:
         raise ValueError(f"The output {name} is not float32. Fold before you convert to another precision.")
     return str(name)
+
+
+def _quick_gelu(model: Any) -> bool | None:
+    """Whether an ONNX model runs QuickGELU, by its operators as exporters and onnxruntime's optimiser write them."""
+    kinds = {node.op_type for node in _nodes([*model.graph.node, *(node for f in model.functions for node in f.node)])}
+    quick, plain = kinds & {"Sigmoid", "QuickGelu"}, kinds & {"Erf", "Gelu", "BiasGelu", "FastGelu", "Tanh"}
+    return bool(quick) if bool(quick) != bool(plain) else None
+
+
+def _nodes(nodes: Iterable[Any]) -> Iterator[Any]:
+    """Nodes and those of the graphs inside them."""
+    for node in nodes:
+        yield node
+        for attribute in node.attribute:
+            yield from _nodes(attribute.g.node)
 
 
 def _run(model: Any, tokens: np.ndarray[Any, Any], output: str | None = None) -> np.ndarray[Any, Any]:
