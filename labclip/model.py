@@ -490,7 +490,8 @@ class LABCLIP(Pushable, nn.Module):
     def _trims(self, tokens: torch.Tensor) -> bool:
         """Whether token ids may go another way than the wrapped model's, which gives its bits, and its error if any."""
         readable = is_readable(tokens) and tokens.dtype in (torch.int64, torch.int32)
-        return self.trim and readable and tokens.shape[1] == getattr(self.clip, "context_length", 0) and self._aligns
+        whole = tokens.shape[1] == getattr(self.clip, "context_length", None)
+        return self.trim and readable and whole and self._aligns is True
 
     def _align(self, features: torch.Tensor, normalize: bool) -> torch.Tensor:
         aligns = self._aligns

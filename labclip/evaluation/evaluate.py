@@ -113,9 +113,7 @@ def evaluate(
         name: _read(one, data_of.get(name), images_in.get(name), options_of.get(name), on_missing)
         for name, one in asked.items()
     }
-    opened = model
-    if not isinstance(opened, LABCLIP):
-        opened = LABCLIP.from_pretrained(model, device=device, precision=precision)
+    opened = model if isinstance(model, LABCLIP) else LABCLIP.from_pretrained(model, device=device, precision=precision)
     for task in tasks.values():
         if task.embedded is not None:
             task.embedded.check(opened)
