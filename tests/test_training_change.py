@@ -125,7 +125,7 @@ def test_advice_says_what_the_paired_test_found():
     assert worth
     assert sentences == [
         "Only 50 captions with a negative were held out: what they gain is known to about 0.14. Fit on more data, or "
-        "pass validation."
+        "pass validation=FEATURES."
     ]
     assert said(1000, 140, 20) == ([], True)
     sentences, worth = said(1000, 14, 9)
