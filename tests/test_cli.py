@@ -257,7 +257,7 @@ MESSAGES = {
     # What is no parameter of the command, a path, or a command that is typed already stays.
     "Pass force=True.": ("demo", "Pass force=True."),
     "split=train/a.csv and split=b.csv hold nothing": ("embed", "split=train/a.csv and split=b.csv hold nothing"),
-    "Pass --option seed=3 of seed=3": ("evaluate", "Pass --option seed=3 of --seed 3"),
+    "Pass --option rows=3 of rows=3": ("evaluate", "Pass --option rows=3 of --rows 3"),
 }
 
 
