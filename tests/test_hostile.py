@@ -584,33 +584,6 @@ def left():
     }
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # one that hits a finalizer is lost
-@pytest.mark.parametrize("name", WRITERS)
-def test_an_interrupt_at_any_moment_leaves_nothing_half(here, name):
-    found = []
-    run(*WRITERS[name])
-    whole = left()
-    remove(Path().glob("*out*"))
-    for moment in (0.001, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16):
-        with alarm(moment, KeyboardInterrupt):
-            try:
-                done = run(*WRITERS[name])
-            except KeyboardInterrupt:  # before the command began
-                continue
-        said = done.stderr
-        if done.exit_code == 130 and said:
-            if (
-                "Traceback" in said
-                or not re.search(r"\nInterrupted\. .*Type again: labclip ", said)
-                or left() not in (set(), whole)
-            ):
-                found.append((moment, said, left()))
-        elif done.exit_code == 2 and (said.count("\n") != 1 or left()):  # a library made it an error of its own
-            found.append((moment, done.exit_code, done.output))
-        remove(Path().glob("*out*"))
-    assert not found
-
-
 @pytest.mark.parametrize("name", WRITERS)
 def test_a_disk_that_takes_no_more_leaves_nothing_half(here, name, monkeypatch, tmp_path):
     """A limit on the size of files stands for a full disk."""

@@ -94,11 +94,18 @@ class _Commands(click.Group):
         ctx.obj = shlex.join(["labclip", *args])
         return super().parse_args(ctx, args)
 
-    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        standalone_mode = kwargs.get("standalone_mode", True)
         try:
-            return super().make_context(*args, **kwargs)
-        except KeyboardInterrupt:
+            code = super().main(*args, **kwargs | {"standalone_mode": False})
+        except click.ClickException as error:
+            if not standalone_mode:
+                raise
+            error.show()
+            raise SystemExit(error.exit_code) from None
+        except click.Abort:  # interrupted before the command began, or after its end
             raise SystemExit(130) from None
+        return sys.exit(code) if standalone_mode else code
 
     def invoke(self, ctx: click.Context) -> Any:
         started, log, handler = time.monotonic(), logging.getLogger("labclip"), _Notes()

@@ -1,0 +1,38 @@
+"""The suite's own promises: a test that changes the process, or hangs, is named, and the next one is not its victim."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+SUITE = """
+import os, signal, threading, torch
+def test_grad(): torch.set_grad_enabled(False)
+def test_dtype(): torch.set_default_dtype(torch.float64)
+def test_threads(): torch.set_num_threads(torch.get_num_threads() + 1)
+def test_folder(tmp_path): os.chdir(tmp_path)
+def test_handler(): signal.signal(signal.SIGINT, signal.SIG_IGN)
+def test_sound(): assert torch.ones(1, requires_grad=True).double().requires_grad
+def test_hang(): threading.Event().wait()
+"""
+
+
+@pytest.mark.slow
+def test_a_test_that_leaves_something_changed_or_hangs_is_named(tmp_path):
+    (tmp_path / "conftest.py").write_text((TESTS / "conftest.py").read_text())
+    (tmp_path / "test_it.py").write_text(SUITE)
+    configuration = ["-c", str(TESTS.parent / "pyproject.toml"), "-o", "faulthandler_timeout=5", "--rootdir", "."]
+    environment = os.environ | {"PYTHONPATH": f"{TESTS.parent}{os.pathsep}{TESTS}"}
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *configuration, "-n", "1", "-p", "no:cacheprovider", "test_it.py"],
+        cwd=tmp_path, env=environment, capture_output=True, text=True,
+    )  # fmt: skip
+    named = re.findall(r"^ERROR test_it\.py::test_(\w+) - AssertionError: This test leaves", done.stdout, re.MULTILINE)
+    assert sorted(named) == ["dtype", "folder", "grad", "handler", "threads"], done.stdout
+    assert "crashed while running 'test_it.py::test_hang'" in done.stdout
+    assert re.search(r'File ".*test_it\.py", line \d+ in test_hang', done.stderr)
+    assert "1 failed, 6 passed, 5 errors" in done.stdout
