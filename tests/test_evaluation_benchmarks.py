@@ -259,7 +259,7 @@ def test_a_split_that_is_not_there_names_those_that_are(tmp_path):
     with pytest.raises(ValueError, match=r"split is 'train'.*options=..split.: VALUE} with one of test, val, restval"):
         read("coco", tmp_path, split="train")
     dump(tmp_path / "dataset_coco.json", {"images": [{"filename": "a", "split": "test", "sentences": [{"raw": "x"}]}]})
-    with pytest.raises(ValueError, match="has no split 'val'; it has test"):
+    with pytest.raises(ValueError, match="has no row of split 'val'; it has test"):
         read("coco", tmp_path, split="val")
 
 

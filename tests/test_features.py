@@ -654,5 +654,5 @@ def test_a_folder_of_other_files_is_refused_unless_forced(model, data):
 
 def test_a_split_that_is_not_there_names_those_that_are(model, tmp_path):
     (tmp_path / "captions.csv").write_text("image,caption,split\n1.png,a cat,train\n2.png,a dog,test\n")
-    with pytest.raises(ValueError, match=r"no caption with split tset .*\. Its splits are train, test\."):
+    with pytest.raises(ValueError, match="has no row of split 'tset'; it has train, test"):
         embed(model, tmp_path / "captions.csv", tmp_path / "features", split="tset", progress=False)

@@ -228,7 +228,7 @@ def test_unsound_tables_are_errors_that_name_the_file(tmp_path):
         ("c.csv", "caption,b\n1,2\n", r"no column 'image', 'filename', .*Pass image_column=NAME"),
         ("c.csv", "image;caption\n1;2\n", r"Its columns seem to be separated by ';': write it with commas\.$"),
         ("c.csv", "", r"c\.csv is empty\. Pass a file with captions"),
-        ("c.csv", "caption,caption\n1,2\n", "two columns of one name"),
+        ("c.csv", "caption,caption\n1,2\n", "has several columns 'caption'"),
         ("c.csv", 'image,caption\na.png,"open\nb.png,swallowed\n', r"c\.csv near line \d is not sound"),
         ("c.jsonl", '{"caption": "x"}\n', r"it has 'caption'"),
     ):

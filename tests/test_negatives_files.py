@@ -218,7 +218,7 @@ def test_a_failure_half_way_leaves_nothing(tmp_path):
             b"words,image\nx,y\n",
             "'sentences' or 'text'; it has 'words', 'image'. Pass --column NAME",
         ),
-        ("in.csv", b"caption,caption\nx,y\n", "has two columns of one name: caption, caption. Rename one."),
+        ("in.csv", b"caption,caption\nx,y\n", "in.csv has several columns 'caption'. Rename all but one."),
         ("in.csv", b"caption,,\nx,y,z\n", "has several columns ''"),
         ("in.csv", b"caption,b\nx,y\nz\n", "in.csv line 3 has fewer cells than the header: 1 for 2 columns"),
         ("in.csv", b'caption,b\n"x"y,z\n', "in.csv near line 2 is not sound: ',' expected after '\"'."),

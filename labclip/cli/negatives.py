@@ -82,7 +82,7 @@ def listed(given: str) -> list[str | tuple[str, str]]:
     if path.is_file():
         from labclip.data.rows import text_rows
 
-        words = [row.cells["caption"] for row in text_rows(path)]
+        words = [cells["caption"] for _, cells in text_rows(path)]
     elif "," not in given and (path.suffix or "/" not in given):
         raise ValueError(f"--attributes is {given!r}, but there is no such file. Separate words with commas.")
     else:

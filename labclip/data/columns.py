@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import zip_longest
 from pathlib import PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any
+
+from labclip.data.images import ImageSource
 
 CAPTIONS = ("caption", "title", "captions", "sentences", "text")
 IMAGES = ("image", "filename", "filepath", "image_path", "file_name")
@@ -20,22 +22,14 @@ IMAGES = ("image", "filename", "filepath", "image_path", "file_name")
 IDENTIFIERS = ("image_id", "url")
 """Columns that say which rows are of one image, but not where it is."""
 
-_IDENTIFYING = (*IMAGES, *IDENTIFIERS)
 _NUMBERED = re.compile(r"negative(?:_(\d+))?")
 _NEGATIVES = ("negatives", "neg_caption", "negative_caption")  # ours, NegCLIP's, SugarCrepe's
 _LISTS = ("negatives", "neg_caption")
+_SEPARATORS = {";": "';'", "\t": "tabs", "|": "'|'", ",": "','"}
 
 
 class RowError(ValueError):
     """What is wrong with a row, as a sentence goes on after its place."""
-
-
-class Negative(NamedTuple):
-    """A negative, and the cell of the image that it describes, None where there is none, with that cell's column."""
-
-    text: Any
-    image: Any
-    column: str | None
 
 
 @dataclass(frozen=True)
@@ -61,11 +55,6 @@ class Columns:
     split: tuple[str, ...] | None = None
     negative_images: tuple[str, ...] | None = None
 
-    @property
-    def images(self) -> tuple[str, ...]:
-        """The names that the image's column may have, the first of them that is there counts."""
-        return IMAGES if self.image is None else (self.image,)
-
     def option(self, name: str) -> str:
         """What to type to name a column: `name` is "column" or "image_column"."""
         return f"{name}=NAME"
@@ -73,53 +62,63 @@ class Columns:
     def wanted(self, name: str) -> bool:
         """Whether a column can be of use."""
         return (
-            (name in CAPTIONS if self.caption is None else name == self.caption)
-            or name in self.images
-            or (self.image is None and name in IDENTIFIERS)
+            name in self._captions()
+            or name in self._images(required=False)
             or (bool(usual_negatives((name,))) if self.negatives is None else name in self.negatives)
             or name in (self.negative_images or ())
             or (self.split is not None and name == "split")
         )
 
-    def check(self, names: Iterable[str], file: str, *, archive: bool, require_image: bool) -> None:
+    def check(self, names: Iterable[str], file: str, *, archive: bool = False, require_image: bool = False) -> None:
         """Refuse a file that lacks a column; `archive` says whether its samples hold their images."""
-        captions = (self.caption,) if self.caption else ("txt", *CAPTIONS) if archive else CAPTIONS
-        needed: list[tuple[str, tuple[str, ...]]] = [("column", captions)]
+        needed = [("column", self._captions(archive))]
         if not archive and (require_image or self.image):
-            needed.append(("image_column", self.images))
-        needed += [("", (name,)) for name in (*(self.negatives or ()), *(self.negative_images or ()))]
-        if self.split is not None:
-            needed.append(("", ("split",)))
+            needed.append(("image_column", self._images(required=True)))
+        others = *(self.negatives or ()), *(self.negative_images or ()), *(["split"] if self.split else [])
         names = list(names)
-        for option, several in needed:
-            if not set(several) & set(names):
-                there = ", ".join(repr(name) for name in names if name) or "none"
-                hint = f" Pass {self.option(option)}, or column names in the first line." if option else ""
-                if (mark := separator_in(names)) and file.lower().endswith((".csv", ".tsv")):
-                    usual = "tabs" if file.lower().endswith(".tsv") else "commas"
-                    hint = f" Its columns seem to be separated by {mark}: write it with {usual}."
-                raise ValueError(f"{file} has no column {_either(several)}; it has {there}.{hint}")
+        for option, several in [*needed, *(("", (name,)) for name in others)]:
+            if set(several) & set(names):
+                continue
+            there = ", ".join(repr(name) for name in names if name) or "none"
+            hint = f" Pass {self.option(option)}, or column names in the first line." if option else ""
+            if len(names) == 1 and file.lower().endswith((".csv", ".tsv")):
+                usual = "tabs" if file.lower().endswith(".tsv") else "commas"
+                marks = (mark for sign, mark in _SEPARATORS.items() if sign in names[0])
+                hint = next(
+                    (f" Its columns seem to be separated by {mark}: write it with {usual}." for mark in marks), hint
+                )
+            *more, last = map(repr, several)
+            either = f"{', '.join(more)} or {last}" if more else last
+            raise ValueError(f"{file} has no column {either}; it has {there}.{hint}")
 
-    def taken(self, cells: Mapping[str, Any], *, archive: bool, require_image: bool) -> str:
+    def taken(self, cells: Mapping[str, Any], *, require_image: bool) -> str:
         """In words the columns that are read of a row."""
-        image = "" if archive else self.image_in(cells, required=require_image)[0]
-        negatives = usual_negatives(tuple(cells)) if self.negatives is None else self.negatives
+        image = "" if in_archive(cells) else self.image_in(cells, required=require_image)[0]
         names = {
-            "captions": [self._caption(cells, archive)],
+            "captions": [self._caption(cells)],
             "images": [image] if image else [],
-            "negatives": negatives,
+            "negatives": self._negatives(cells),
         }
         return ", ".join(
             f"{what} from {' and '.join(map(repr, several))}" for what, several in names.items() if several
         )
 
-    def _caption(self, cells: Mapping[str, Any], archive: bool) -> str:
-        return self.caption or _first(cells, ("txt", *CAPTIONS) if archive else CAPTIONS)
+    def _captions(self, archive: bool = False) -> tuple[str, ...]:
+        return (self.caption,) if self.caption else ("txt", *CAPTIONS) if archive else CAPTIONS
 
-    def captions_in(self, cells: Mapping[str, Any], *, archive: bool) -> Any:
+    def _caption(self, cells: Mapping[str, Any]) -> str:
+        return _first(self._captions(in_archive(cells)), tuple(cells))
+
+    def _images(self, *, required: bool) -> tuple[str, ...]:
+        return (self.image,) if self.image is not None else IMAGES if required else (*IMAGES, *IDENTIFIERS)
+
+    def _negatives(self, cells: Mapping[str, Any]) -> Sequence[str]:
+        return usual_negatives(tuple(cells)) if self.negatives is None else self.negatives
+
+    def captions_in(self, cells: Mapping[str, Any]) -> Any:
         """The cell of the captions; None where a sample of an archive has none."""
-        name = self._caption(cells, archive)
-        cell = cells.get(name) if archive else _cell(cells, name)
+        name = self._caption(cells)
+        cell = cells.get(name) if in_archive(cells) else _cell(cells, name)
         return [_raw(one) for one in cell] if isinstance(cell, list) else _raw(cell)
 
     def image_in(self, cells: Mapping[str, Any], *, required: bool) -> tuple[str, Any]:
@@ -128,13 +127,12 @@ class Columns:
         Where it is not required to say where the image is, the first cell counts that is a name or a number and not
         empty, in a column that only identifies an image too.
         """
+        names = self._images(required=required)
         if required:
-            name = self.image or _first(cells, IMAGES)
+            name = _first(names, tuple(cells))
             return name, self._image(name, cells)
-        for name in _IDENTIFYING if self.image is None else (self.image,):
-            if name not in cells:
-                continue
-            cell = self._image(name, cells)
+        for name in names:
+            cell = self._image(name, cells) if name in cells else None
             if not is_empty(cell) and (self.image is not None or isinstance(cell, str | int)):
                 return name, str(cell) if isinstance(cell, int) else cell
         return "", None
@@ -145,15 +143,19 @@ class Columns:
             return folder if PurePosixPath(folder).name == cell else f"{folder}/{cell}"
         return cell
 
-    def negatives_in(self, cells: Mapping[str, Any], captions: int | None) -> list[list[Negative]]:
-        """The negatives of each of the captions that a list has; None is one caption that is not a list."""
-        found: list[list[Negative]] = [[] for _ in range(captions or 1)]
-        columns = usual_negatives(tuple(cells)) if self.negatives is None else self.negatives
-        shown = [name for name in self.negative_images or () if not is_empty(cells.get(name))]
-        if shown and len(columns) < len(self.negative_images or ()):
-            raise RowError(f"names an image in {shown[0]!r}, but lacks the column of negatives that it belongs to")
-        for column, images in zip_longest(columns, self.negative_images or ()):
-            texts, beside = (_by_caption(cells, one, captions) for one in (column, images))
+    def negatives_in(self, cells: Mapping[str, Any], captions: int | None) -> list[list[tuple[Any, Any, str | None]]]:
+        """The negatives of each of the captions that a list has; None is one caption that is not a list.
+
+        Returns:
+            For each negative its text, the cell of the image that it describes, None where there is none, and that
+            cell's column.
+        """
+        found: list[list[tuple[Any, Any, str | None]]] = [[] for _ in range(captions or 1)]
+        for column, images in zip_longest(self._negatives(cells), self.negative_images or ()):
+            if column is None and not is_empty(cells.get(images)):
+                raise RowError(f"names an image in {images!r}, but lacks the column of negatives that it belongs to")
+            texts = _by_caption(cells, column, captions)
+            beside = [[None]] * len(texts) if images is None else _by_caption(cells, images, captions)
             for mine, several, cell in zip(found, texts, beside, strict=True):
                 if all(map(is_empty, cell)):
                     cell = [None] * len(several)
@@ -161,8 +163,13 @@ class Columns:
                     count = f"has {len(several)} in {column!r} but {len(cell)} in {images!r}"
                     raise RowError(f"{count}; name an image for each negative, or none")
                 pairs = zip(several, cell, strict=True)
-                mine += [Negative(text, image, images) for text, image in pairs if not is_empty(text)]
+                mine += [(text, image, images) for text, image in pairs if not is_empty(text)]
         return found
+
+
+def in_archive(cells: Mapping[str, Any]) -> bool:
+    """Whether a row is a sample of an archive, which holds its image."""
+    return isinstance(cells.get("image"), ImageSource)
 
 
 def _by_caption(cells: Mapping[str, Any], column: str | None, captions: int | None) -> list[list[Any]]:
@@ -180,22 +187,9 @@ def _by_caption(cells: Mapping[str, Any], column: str | None, captions: int | No
     return [[] for _ in range(captions)]
 
 
-def separator_in(names: Sequence[str]) -> str | None:
-    """In words the separator that a header read as one column holds."""
-    if len(names) != 1:
-        return None
-    words = {";": "';'", "\t": "tabs", "|": "'|'", ",": "','"}
-    return next((word for mark, word in words.items() if mark in names[0]), None)
-
-
 def _raw(cell: Any) -> Any:
     """The text of one of Karpathy's sentences; any other cell as it is."""
     return cell["raw"] if isinstance(cell, dict) and "raw" in cell else cell
-
-
-def _either(names: Sequence[str]) -> str:
-    *others, last = map(repr, names)
-    return f"{', '.join(others)} or {last}" if others else last
 
 
 def _cell(cells: Mapping[str, Any], name: str) -> Any:
@@ -204,8 +198,9 @@ def _cell(cells: Mapping[str, Any], name: str) -> Any:
     return cells[name]
 
 
-def _first(cells: Mapping[str, Any], usual: Sequence[str]) -> str:
-    return next((name for name in usual if name in cells), usual[0])
+@lru_cache(1024)
+def _first(wanted: tuple[str, ...], names: tuple[str, ...]) -> str:
+    return next((name for name in wanted if name in names), wanted[0])
 
 
 @lru_cache(1024)

@@ -40,11 +40,11 @@ def table_rows(path: Path, wanted: Callable[[str], bool] = lambda _: True) -> It
     if (ending := path.suffix.lower()) not in readers:
         raise ValueError(f"{path} ends in {path.suffix!r}. Known here are {', '.join(readers)}.")
     empty = True
-    for row in readers[ending](path, wanted):
-        if row.problem is not None:
-            raise ValueError(f"{path.name} {row.where} {row.problem}.")
+    for where, cells in readers[ending](path, wanted):
+        if isinstance(cells, str):
+            raise ValueError(f"{path.name} {where} {cells}.")
         empty = False
-        yield f"{path.name} {row.where}", row.cells
+        yield f"{path.name} {where}", cells
     if empty:
         raise ValueError(f"{path} has no row.")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,9 +10,10 @@ from typing import Any
 
 from labclip.data.cleaning import clean as clean_text
 from labclip.data.cleaning import is_shuffle
-from labclip.data.columns import Columns, Negative, RowError, is_empty, listed
+from labclip.data.columns import IMAGES, Columns, RowError, in_archive, is_empty, listed
 from labclip.data.images import ImageSource
-from labclip.data.rows import Row, Wanted, find_inputs, parquet_columns, reader_of
+from labclip.data.parquet import parquet_columns
+from labclip.data.rows import Wanted, find_inputs, reader_of
 from labclip.files import path_of
 from labclip.messages import NOTE
 
@@ -106,89 +106,97 @@ def read_items(
     Raises:
         FileNotFoundError: If there is no such file.
         MissingPackageError: If it is Parquet and pyarrow is not installed.
-        ValueError: If a file can't be read at all, or lacks a column, or a fit could tell caption and negative by
-            their full stop.
+        ValueError: If a file can't be read at all, or lacks a column, if no row is of the splits asked for, or a fit
+            could tell caption and negative by their full stop.
     """
-    inputs = find_inputs(paths)
-    roots = [path.parent if images is None else path_of(images) for path in inputs]
-    told = ""
-    for number, (path, root) in enumerate(zip(inputs, roots, strict=True)):
-        reader, taken = RowReader(path, root, columns, number, roots.index(root), require_image), ""
-        for row in reader.rows():
+    inputs, told, none = find_inputs(paths), "", True
+    for path in inputs:
+        table = Table(path, columns, images, require_image=require_image)
+        for number, where, cells in table.rows():
+            none = False
             if seen is not None:
                 seen()
-            if row.problem is None and not taken:
-                taken = columns.taken(row.cells, archive=row.held is not None, require_image=require_image)
-            for found in reader.items(row):
-                yield from [found] if found.problem else _worded(found, clean)
-        if taken != told:  # of many shards only the first
-            _logger.log(NOTE, "%s: %s", path.name, taken)
-            told = taken
+            for item in table.items(number, where, cells):
+                yield from [item] if item.problem else _worded(item, clean)
+        if table.taken and table.taken != told:  # of many shards only the first
+            _logger.log(NOTE, "%s: %s", path.name, table.taken)
+            told = table.taken
+    if columns.split and none:
+        asked, there = " or ".join(map(repr, columns.split)), ", ".join(table.splits) or "none"
+        raise ValueError(f"{', '.join(map(str, inputs))} has no row of split {asked}; it has {there}.")
 
 
-def splits_in(paths: Sequence[Path]) -> list[str]:
-    """The values of the column `split` in some files, the first few in order of appearance."""
-    found: dict[str, None] = {}
-    for path in paths:
-        for row in reader_of(path)(path, "split".__eq__):
-            if row.problem is None and isinstance(value := row.cells.get("split"), str):
-                found.setdefault(value)
-            if len(found) == _SPLITS:
-                return list(found)
-    return list(found)
+class Table:
+    """The rows of one file of captions, and what each says.
 
+    Args:
+        path: The file.
+        columns: Which of its columns count.
+        images: The folder, or its URL, that paths of images are relative to; None is the file's own.
+        require_image: Whether a row without an image is bad.
 
-@dataclass(frozen=True)
-class RowReader:
-    """The rows of one file, and what each says."""
+    Attributes:
+        taken: In words the columns that are read, once a row was.
+        splits: Some values of the column `split` that were met, where splits are asked for.
+    """
 
-    path: Path
-    root: Path  # what paths of images are relative to
-    columns: Columns
-    number: int = 0  # which of several files: images in archives differ from file to file
-    root_number: int = 0  # which of several roots: images in files of their own differ from root to root
-    require_image: bool = True
+    def __init__(
+        self, path: Path, columns: Columns, images: str | Path | None = None, *, require_image: bool = True
+    ) -> None:
+        self.path, self.columns, self.require_image = path, columns, require_image
+        self.taken = ""
+        self.splits: dict[str, None] = {}
+        self._root = path.parent if images is None else path_of(images)
 
-    def rows(self) -> Iterator[Row]:
-        """The rows of the splits asked for; an error if the file can't be read, or lacks a column."""
-        wanted, checked = self.wanted(), False
-        for row in reader_of(self.path)(self.path, wanted):
-            if row.problem is None and not checked:
-                self._check(row.cells, archive=row.held is not None)
-                checked = True
-            if self.columns.split is None or row.problem or row.cells.get("split") in self.columns.split:
-                yield row
+    def rows(self) -> Iterator[tuple[int, str, dict[str, Any] | str]]:
+        """Number, from 0, position and cells of the rows of the splits asked for, as `reader_of` gives them.
+
+        Raises:
+            ValueError: If the file can't be read, or lacks a column.
+        """
+        for number, (where, cells) in enumerate(reader_of(self.path)(self.path, self.wanted())):
+            if isinstance(cells, dict):
+                if not self.taken:
+                    self._check(cells, archive=in_archive(cells))
+                    self.taken = self.columns.taken(cells, require_image=self.require_image)
+                if self.columns.split is not None and (split := cells.get("split")) not in self.columns.split:
+                    if isinstance(split, str) and len(self.splits) < _SPLITS:
+                        self.splits[split] = None
+                    continue
+            yield number, where, cells
 
     def wanted(self) -> Wanted:
         """Whether a column is of use; an error if it is a Parquet file that lacks one."""
         if self.path.suffix.lower() != ".parquet":
             return self.columns.wanted
         names = parquet_columns(self.path)
-        self._check(names, archive=False)
+        self._check(names)
         # The bytes of images are not read where only a name is asked for.
-        unread = set() if self.require_image or self.columns.image else {one for one in names if not names[one]}
-        unread &= set(self.columns.images)
+        bytes_too = self.require_image or self.columns.image is not None
+        unread = set() if bytes_too else {name for name in IMAGES if not names.get(name)}
         return lambda name: name not in unread and self.columns.wanted(name)
 
-    def _check(self, names: Any, *, archive: bool) -> None:
+    def _check(self, names: Iterable[str], *, archive: bool = False) -> None:
         self.columns.check(names, str(self.path), archive=archive, require_image=self.require_image)
 
-    def place(self, row: Row) -> str:
-        """File and position, for people."""
-        return f"{self.path.name} {row.where}"
-
-    def items(self, row: Row) -> Iterator[Item]:
+    def items(self, number: int, where: str, cells: dict[str, Any] | str) -> Iterator[Item]:
         """What is wrong with a row's captions, and an item with those that are sound."""
-        place, image = self.place(row), None
+        place, image = f"{self.path.name} {where}", None
         try:
-            if row.problem is not None:
-                raise RowError(row.problem)
-            image = self._image(row, place)
-            cell = self.columns.captions_in(row.cells, archive=row.held is not None)
+            if isinstance(cells, str):
+                raise RowError(cells)
+            image = self._image(number, place, cells)
+            cell = self.columns.captions_in(cells)
             several = listed(cell)
             captions = [cell] if several is None else several
-            found = self.columns.negatives_in(row.cells, None if several is None else len(several))
-            negatives = [[(one.text, self._shown(one, row, place)) for one in mine] for mine in found]
+            found = self.columns.negatives_in(cells, None if several is None else len(several))
+            negatives = [
+                [
+                    (text, None if column is None else self._shown(column, one, number, place, cells))
+                    for text, one, column in mine
+                ]
+                for mine in found
+            ]
             if not captions:
                 raise RowError("has an empty list of captions")
         except RowError as error:
@@ -203,41 +211,37 @@ class RowReader:
         if sound:
             yield _item(image, sound, place, shown=bool(self.columns.negative_images))
 
-    def _image(self, row: Row, place: str) -> ImageSource | None:
+    def _image(self, number: int, place: str, cells: dict[str, Any]) -> ImageSource | None:
         """Where a row's image is; None where it names none and need not."""
-        if row.held is not None:
-            inside, start, size = row.held
-            return ImageSource(inside, self.path, b"tar %d %d" % (self.number, start), start, size, place=place)
-        image = self._source(*self.columns.image_in(row.cells, required=self.require_image), row, place)
+        if in_archive(cells):
+            held: ImageSource = cells["image"]
+            return held
+        image = self._source(*self.columns.image_in(cells, required=self.require_image), number, place)
         if image is None and self.require_image:
             raise RowError("names no image")
         return image
 
-    def _shown(self, negative: Negative, row: Row, place: str) -> ImageSource | None:
+    def _shown(self, column: str, cell: Any, number: int, place: str, cells: dict[str, Any]) -> ImageSource | None:
         """Where the image is that a negative describes."""
-        _, cell, column = negative
-        if column is None:
-            return None
-        if isinstance(row.cells.get(column), list) and not isinstance(cell, str | None):
+        if isinstance(cells.get(column), list) and not isinstance(cell, str | None):
             raise RowError(f"has a list in {column!r} of images that are not paths")
-        return self._source(column, cell, row, place)
+        return self._source(column, cell, number, place)
 
-    def _source(self, column: str, cell: Any, row: Row, place: str) -> ImageSource | None:
+    def _source(self, column: str, cell: Any, number: int, place: str) -> ImageSource | None:
         """Where the image of a cell is; None of an empty one."""
         name: Any = cell
         if isinstance(cell, dict) and set(cell) <= {"bytes", "path"}:  # as Hugging Face datasets keep images
             name, cell = cell.get("path"), cell.get("bytes") or cell.get("path")
         if isinstance(cell, bytes):
-            name, key = name if isinstance(name, str) else row.where, b"bytes " + hashlib.sha256(cell).digest()
-            return ImageSource(name, self.path, key, row.number - 1, -1, column, cell, place)
+            name = name if isinstance(name, str) else f"row {number + 1}"
+            return ImageSource(name, self.path, start=number, column=column, data=cell, place=place)
         if is_empty(cell):
             return None
         if not isinstance(cell, str):
             raise RowError(f"has an image that is a {type(cell).__name__}, not a path")
         if problem := _unreadable(cell):
             raise RowError(problem)
-        file = self.root / cell if self.require_image else None
-        return ImageSource(cell, file, b"path %d " % self.root_number + cell.encode(), place=place)
+        return ImageSource(cell, self._root / cell if self.require_image else None, place=place)
 
 
 _Sound = tuple[str, dict[str, ImageSource | None]]

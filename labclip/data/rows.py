@@ -13,13 +13,16 @@ import os
 import tarfile
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, AnyStr, BinaryIO
 
+from labclip.data.images import ImageSource
+from labclip.data.parquet import open_parquet, parquet_columns
 from labclip.data.streaming import stream_json
-from labclip.packages import PARQUET, require
+
+Row = tuple[str, dict[str, Any] | str]
+"""Where a row of a table or a sample of an archive is, for people ("line 7", "row 7", "sample 000012"), and its cells,
+or what is wrong with it as a sentence goes on after that. The cell "image" of a sample is an `ImageSource`."""
 
 Wanted = Callable[[str], bool]
 """Whether a column is of use; Parquet reads no others."""
@@ -34,42 +37,23 @@ _IN_TAR = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm")
 _BLOCK = 512  # bytes of a tar
 
 
-@dataclass(slots=True)
-class Row:
-    """One row of a table, or one sample of an archive."""
-
-    number: int  # from 1
-    where: str  # the same for people: "line 7" of a text file, else "row 7", "sample 000012"
-    cells: dict[str, Any]
-    problem: str | None = None  # why it can't be read
-    held: tuple[str, int, int] | None = None  # name, start and size in bytes of an image inside the archive
-
-
-def _row(number: int, where: str, cells: Any) -> Row:
-    if isinstance(cells, dict):
-        return Row(number, where, cells)
-    return Row(number, where, {}, f"is a {type(cells).__name__}, not an object with columns")
+def _row(where: str, cells: Any) -> Row:
+    return where, cells if isinstance(cells, dict) else f"is a {type(cells).__name__}, not an object with columns"
 
 
 def separated_rows(path: Path, delimiter: str) -> Iterator[Row]:
     """Rows of a csv or tsv file with a header, UTF-8. Strict: an open quote would take in the rows behind it."""
-    header: list[str] = []
-    number = 0
-    for line, cells in separated_lines(path, delimiter):
-        if not header:
-            header = cells
-            if len(set(named := [name for name in header if name])) < len(named):
-                raise ValueError(f"{path} has two columns of one name: {', '.join(named)}. Rename one.")
-            continue
-        number += 1
-        problem = None
-        if len(cells) != len(header):
+    lines = separated_lines(path, delimiter)
+    _, header = next(lines, (0, []))
+    if (repeated := next((name for name in header if header.count(name) > 1), None)) is not None:
+        raise ValueError(f"{path} has several columns {repeated!r}. Rename all but one.")
+    for line, cells in lines:
+        if len(cells) == len(header):
+            yield f"line {line}", dict(zip(header, cells, strict=True))
+        else:
             amount = "more" if len(cells) > len(header) else "fewer"
-            problem = (
-                f"has {amount} cells than the header: {len(cells)} for {len(header)} columns; "
-                "quote cells that hold the separator"
-            )
-        yield Row(number, f"line {line}", dict(zip(header, cells, strict=False)), problem)
+            counts = f"has {amount} cells than the header: {len(cells)} for {len(header)} columns"
+            yield f"line {line}", f"{counts}; quote cells that hold the separator"
 
 
 def separated_lines(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
@@ -87,12 +71,6 @@ def separated_lines(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]
             raise ValueError(f"{path} near line {line} is not sound: {error}.") from error
 
 
-def repeated_column(path: Path, delimiter: str) -> str | None:
-    """A column of a csv or tsv file that would be lost in a copy, as another has its name; blank names are names."""
-    header = next((cells for _, cells in separated_lines(path, delimiter)), [])
-    return next((name for name in header if header.count(name) > 1), None)
-
-
 def _lines(file: IO[AnyStr], path: Path) -> Iterator[tuple[int, AnyStr]]:
     """The lines of a file with their numbers, none of which fills the memory."""
     for number in itertools.count(1):
@@ -106,24 +84,21 @@ def _lines(file: IO[AnyStr], path: Path) -> Iterator[tuple[int, AnyStr]]:
 
 def jsonl_rows(path: Path) -> Iterator[Row]:
     """Rows of a file with one JSON object a line; empty lines are skipped."""
-    number = 0
     with path.open("rb") as file:
         for line, text in _lines(file, path):
-            if not text.strip():
-                continue
-            number += 1
-            try:
-                yield _row(number, f"line {line}", json.loads(text.removeprefix(BOM_UTF8).decode()))
-            except (ValueError, RecursionError) as error:
-                yield Row(number, f"line {line}", {}, f"is not JSON: {error}")
+            if text.strip():
+                try:
+                    yield _row(f"line {line}", json.loads(text.removeprefix(BOM_UTF8).decode()))
+                except (ValueError, RecursionError) as error:
+                    yield f"line {line}", f"is not JSON: {error}"
 
 
-def text_rows(path: Path) -> Iterator[Row]:
+def text_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Lines of a text file, each a caption."""
     with path.open(encoding="utf-8-sig") as file:
         try:
             for number, line in _lines(file, path):
-                yield Row(number, f"line {number}", {"caption": line.removesuffix("\n")})
+                yield f"line {number}", {"caption": line.removesuffix("\n")}
         except UnicodeDecodeError as error:
             raise ValueError(f"{path} is not UTF-8 text: {error}.") from error
 
@@ -145,7 +120,7 @@ def json_rows(path: Path) -> Iterator[Row]:
         elif key is not None and (isinstance(key, tuple) or key in ("info", "licenses") or type(element) is not dict):
             continue
         number += 1
-        yield _row(number, f"row {number}", cells)
+        yield _row(f"row {number}", cells)
 
 
 def _file_names(path: Path) -> dict[Any, Any]:
@@ -159,38 +134,16 @@ def _file_names(path: Path) -> dict[Any, Any]:
 
 def parquet_rows(path: Path, wanted: Wanted) -> Iterator[Row]:
     """Rows of a Parquet file, a few hundred in memory at a time."""
-    number = 0
+    number = itertools.count(1)
     with open_parquet(path) as file:
         columns = [name for name in file.schema_arrow.names if wanted(name)]
         for batch in file.iter_batches(batch_size=BATCH, columns=columns):
             for cells in batch.to_pylist():
-                number += 1
-                yield Row(number, f"row {number}", cells)
-
-
-@contextmanager
-def open_parquet(path: Path) -> Iterator[Any]:
-    """An open Parquet file; whatever pyarrow finds wrong with it is an error that names it."""
-    reader, pa = require("pyarrow.parquet", *PARQUET), require("pyarrow", *PARQUET)
-    try:
-        with reader.ParquetFile(path) as file:
-            yield file
-    except (pa.ArrowException, OSError) as error:  # they do not name the file
-        if isinstance(error, OSError) and error.filename is not None:
-            raise
-        raise ValueError(f"{path} is not a whole Parquet file ({str(error).splitlines()[0]}).") from error
-
-
-def parquet_columns(path: Path) -> dict[str, bool]:
-    """The columns of a Parquet file, and whether each holds names: text or whole numbers."""
-    types = require("pyarrow.types", *PARQUET)
-    with open_parquet(path) as file:
-        kinds = types.is_string, types.is_large_string, types.is_integer
-        return {field.name: any(kind(field.type) for kind in kinds) for field in file.schema_arrow}
+                yield f"row {next(number)}", cells
 
 
 def tar_rows(path: Path) -> Iterator[Row]:
-    """A row a sample of a plain tar: the cells of its json, its text as "txt", its class as "cls", the image's place.
+    """A row a sample of a plain tar: the cells of its json, its text as "txt", its class as "cls", its "image".
 
     Raises:
         ValueError: If it is no whole tar: cut off, compressed, or with something else inside.
@@ -198,8 +151,8 @@ def tar_rows(path: Path) -> Iterator[Row]:
     with path.open("rb") as file:
         try:
             grouped = itertools.groupby(_members(file, path), key=lambda member: member[0])
-            for number, (key, members) in enumerate(grouped, 1):
-                yield _sample(file, number, key, list(members))
+            for key, members in grouped:
+                yield f"sample {key}", _sample(file, path, key, list(members))
         except tarfile.TarError as error:
             raise ValueError(
                 f"{path} is not a whole, uncompressed tar ({error}). Fetch it again, or decompress it first."
@@ -225,28 +178,30 @@ def _members(file: BinaryIO, path: Path) -> Iterator[tuple[str, str, str, int, i
         raise ValueError(f"{path} is cut off or damaged at byte {end:,}: it has no end mark there. Fetch it again.")
 
 
-def _sample(file: BinaryIO, number: int, key: str, members: list[tuple[str, str, str, int, int]]) -> Row:
-    where = f"sample {key}"
+def _sample(
+    file: BinaryIO, path: Path, key: str, members: list[tuple[str, str, str, int, int]]
+) -> dict[str, Any] | str:
     places = {extension: (name, start, size) for _, extension, name, start, size in members}
     if len(places) < len(members):
-        return Row(number, where, {}, "has two files of one extension")
-    held = next((places[extension] for extension in _IN_TAR if extension in places), None)
-    if held is None:
-        return Row(number, where, {}, f"has no image, only {', '.join(sorted(places))}")
+        return "has two files of one extension"
+    image = next((places[extension] for extension in _IN_TAR if extension in places), None)
+    if image is None:
+        return f"has no image, only {', '.join(sorted(places))}"
     if long := [one for one in ("json", "txt") if one in places and places[one][2] > LIMIT]:
-        return Row(number, where, {}, f"has a .{long[0]} of more than {LIMIT:,} bytes")
+        return f"has a .{long[0]} of more than {LIMIT:,} bytes"
     cells: dict[str, Any] = {}
     try:
         if "json" in places:
             value = json.loads(_member(file, places["json"]))
             if not isinstance(value, dict):
-                return Row(number, where, {}, "has a .json that is not an object")
+                return "has a .json that is not an object"
             cells = value
         for text in {"txt", "cls"} & places.keys():
             cells[text] = _member(file, places[text]).decode("utf-8-sig").strip("\n")
     except (ValueError, RecursionError) as error:
-        return Row(number, where, {}, f"has a caption that can't be read: {error}")
-    return Row(number, where, cells, held=held)
+        return f"has a caption that can't be read: {error}"
+    name, start, size = image
+    return cells | {"image": ImageSource(name, path, start=start, size=size, place=f"{path.name} sample {key}")}
 
 
 def _member(file: BinaryIO, place: tuple[str, int, int]) -> bytes:
@@ -272,6 +227,17 @@ def reader_of(path: Path) -> Callable[[Path, Wanted], Iterator[Row]]:
     if (ending := path.suffix.lower()) not in READERS:
         raise ValueError(f"{path} is of no kind that is read: {', '.join(READERS)}. Rename or convert it.")
     return READERS[ending]
+
+
+def column_names(path: Path) -> list[str]:
+    """The columns of a Parquet file; of another those of its first row. ValueError where that can't be read."""
+    if path.suffix.lower() == ".parquet":
+        return list(parquet_columns(path))
+    for where, cells in reader_of(path)(path, lambda _: True):
+        if isinstance(cells, str):
+            raise ValueError(f"{path.name} {where} {cells}.")
+        return list(cells)
+    raise ValueError(f"{path} holds no captions.")
 
 
 def find_inputs(captions: str | Path | Sequence[str | Path]) -> list[Path]:

@@ -1,136 +1,116 @@
-"""Files with columns added: csv, tsv, jsonl and Parquet, written in batches of rows as they are read."""
+"""Files with columns added or replaced: csv, tsv, jsonl and Parquet, written as they are read, some rows at a time."""
 
 from __future__ import annotations
 
 import csv
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from labclip.data.rows import BATCH, Row, Wanted, open_parquet, reader_of
+from labclip.data.parquet import open_parquet
+from labclip.data.rows import BATCH, Row, Wanted, reader_of
 from labclip.packages import PARQUET, require
+
+WRITABLE = (".tsv", ".csv", ".jsonl", ".parquet")
+
+Fill = Callable[[Sequence[Row]], Mapping[str, Sequence[str | None]]]
+"""From rows that follow one another to columns for them; of a Parquet file the rows have only the `wanted` cells."""
 
 _encode = json.JSONEncoder(ensure_ascii=False).encode
 _ROW_GROUP = 65_536  # rows, as most Parquet writers choose
 _ROW_GROUP_BYTES = 128 << 20  # where rows hold images
+_JSONL = "Write OUT as .jsonl, whose rows may differ."
 
 
-@dataclass
-class RowBatch:
-    """Some rows that follow one another, and what is to be written beside or instead of their cells."""
+def copy_table(path: Path, out: Path, columns: Sequence[str], wanted: Wanted, fill: Fill) -> None:
+    """Create `out`, of an ending in `WRITABLE`, with the rows of a table and the columns that `fill` makes.
 
-    rows: Sequence[Row]  # of a Parquet file only the columns asked for
-    arrow: Any = None  # the Parquet record batch they come from, with every column
-    replaced: dict[str, list[Any]] = field(default_factory=dict)
-    added: dict[str, list[str | None]] = field(default_factory=dict)
+    Args:
+        path: The table.
+        out: The file to create.
+        columns: All columns of `out`.
+        wanted: Which columns `fill` looks at.
+        fill: Makes columns; one that the rows have too is replaced.
 
-    def cells(self) -> Iterator[dict[str, Any]]:
-        """The rows as they are to be written."""
-        new = {**self.replaced, **self.added}
-        whole = [row.cells for row in self.rows] if self.arrow is None else self.arrow.to_pylist()
-        for index, cells in enumerate(whole):
-            yield {**cells, **{name: column[index] for name, column in new.items()}}
+    Raises:
+        ValueError: If rows differ in their columns or types, which only jsonl can hold.
+    """
+    if out.suffix.lower() == ".parquet":
+        _write_parquet(path, out, columns, wanted, fill)
+        return
+    with out.open("x", newline="", encoding="utf-8") as file:
+        table = None
+        if out.suffix.lower() != ".jsonl":
+            table = csv.DictWriter(
+                file, columns, delimiter="\t" if out.suffix.lower() == ".tsv" else ",", lineterminator="\n"
+            )
+            table.writeheader()
+        for rows, arrow in _batches(path, wanted):
+            made = fill(rows)
+            whole = rows if arrow is None else zip((where for where, _ in rows), arrow.to_pylist(), strict=True)
+            for number, (where, cells) in enumerate(whole):
+                assert isinstance(cells, dict)
+                cells = {**cells, **{name: column[number] for name, column in made.items()}}
+                if table is None:
+                    file.write(_encode(cells) + "\n")
+                else:
+                    _check(where, cells, columns)
+                    table.writerow({name: _cell(value) for name, value in cells.items()})
 
 
-def read_batches(path: Path, wanted: Wanted) -> Iterator[RowBatch]:
-    """The rows of a file in batches; the columns of a Parquet file that are not `wanted` are in `arrow` alone."""
+def _batches(path: Path, wanted: Wanted) -> Iterator[tuple[Sequence[Row], Any]]:
+    """Rows that follow one another; of a Parquet file with the record batch that they come from, with every column."""
     if path.suffix.lower() != ".parquet":
         rows = reader_of(path)(path, wanted)
         while batch := list(itertools.islice(rows, BATCH)):
-            yield RowBatch(batch)
+            yield batch, None
         return
     number = itertools.count(1)
     with open_parquet(path) as file:
         names = list(filter(wanted, file.schema_arrow.names))
         for arrow in file.iter_batches(BATCH):
-            cells = arrow.select(names).to_pylist()
-            yield RowBatch([Row(n, f"row {n}", one) for one, n in zip(cells, number, strict=False)], arrow)
-
-
-def _write_separated(delimiter: str) -> _Writer:
-    def write(path: Path, columns: Sequence[str], added: Sequence[str], batches: Iterable[RowBatch]) -> None:
-        with path.open("x", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, [*columns, *added], delimiter=delimiter, lineterminator="\n")
-            writer.writeheader()
-            for batch in batches:
-                _check_columns(batch, columns)
-                writer.writerows({name: _cell(value) for name, value in cells.items()} for cells in batch.cells())
-
-    return write
+            yield [(f"row {next(number)}", cells) for cells in arrow.select(names).to_pylist()], arrow
 
 
 def _cell(value: Any) -> Any:
     return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, list | dict) else value
 
 
-def _write_jsonl(path: Path, columns: Sequence[str], added: Sequence[str], batches: Iterable[RowBatch]) -> None:
-    with path.open("x", newline="", encoding="utf-8") as file:
-        for batch in batches:
-            file.writelines(_encode(cells) + "\n" for cells in batch.cells())
+def _check(where: str, cells: Any, columns: Sequence[str]) -> None:
+    if strange := cells.keys() - set(columns):
+        raise ValueError(f"{where.capitalize()} has a column {min(strange)!r} that the first row lacks. {_JSONL}")
 
 
-def _write_parquet(path: Path, columns: Sequence[str], added: Sequence[str], batches: Iterable[RowBatch]) -> None:
+def _write_parquet(path: Path, out: Path, columns: Sequence[str], wanted: Wanted, fill: Fill) -> None:
     """Columns that come from a Parquet file keep their exact types."""
     parquet, pa = require("pyarrow.parquet", *PARQUET), require("pyarrow", *PARQUET)
     schema = writer = None
     pending: list[Any] = []
-
-    def flush() -> None:
-        nonlocal writer
-        if pending:
-            table = pa.Table.from_batches(pending)
-            writer = writer or parquet.ParquetWriter(file, table.schema)
-            writer.write_table(table, row_group_size=_ROW_GROUP)
-            pending.clear()
-
-    with path.open("xb") as file:
-        for batch in batches:
-            arrow = batch.arrow
-            if arrow is None:
-                _check_columns(batch, columns)
-                try:
-                    arrow = pa.RecordBatch.from_pylist([row.cells for row in batch.rows], schema)
-                except pa.ArrowException as error:
-                    raise ValueError(
-                        f"From {batch.rows[0].where} on, rows have other types: {error}. {_JSONL}"
-                    ) from error
-                schema = arrow.schema
-            for name, values in batch.replaced.items():
-                index = arrow.schema.get_field_index(name)
-                kept = arrow.schema.field(index)
-                arrow = arrow.set_column(index, kept, pa.array(values, kept.type))
-            for name, found in batch.added.items():
-                arrow = arrow.append_column(name, pa.array(found, pa.string()))
-            pending.append(arrow)
-            if sum(map(len, pending)) >= _ROW_GROUP or sum(one.nbytes for one in pending) >= _ROW_GROUP_BYTES:
-                flush()
-        flush()
+    with out.open("xb") as file:
+        for rows, arrow in itertools.chain(_batches(path, wanted), [((), None)]):
+            if rows:
+                made = fill(rows)
+                if arrow is None:
+                    for where, cells in rows:
+                        _check(where, cells, columns)
+                    try:
+                        arrow = pa.RecordBatch.from_pylist([cells for _, cells in rows], schema)
+                    except pa.ArrowException as error:
+                        raise ValueError(f"From {rows[0][0]} on, rows have other types: {error}. {_JSONL}") from error
+                    schema = arrow.schema
+                for name, values in made.items():
+                    index = arrow.schema.get_field_index(name)
+                    kept = arrow.schema.field(index) if index >= 0 else pa.field(name, pa.string())
+                    column = pa.array(values, kept.type)
+                    arrow = arrow.set_column(index, kept, column) if index >= 0 else arrow.append_column(kept, column)
+                pending.append(arrow)
+            full = sum(map(len, pending)) >= _ROW_GROUP or sum(one.nbytes for one in pending) >= _ROW_GROUP_BYTES
+            if pending and (full or not rows):
+                table = pa.Table.from_batches(pending)
+                writer = writer or parquet.ParquetWriter(file, table.schema)
+                writer.write_table(table, row_group_size=_ROW_GROUP)
+                pending.clear()
         if writer:
             writer.close()
-
-
-_JSONL = "Write OUT as .jsonl, whose rows may differ."
-
-
-def _check_columns(batch: RowBatch, columns: Sequence[str]) -> None:
-    for row in batch.rows:
-        if strange := row.cells.keys() - set(columns):
-            raise ValueError(
-                f"{row.where.capitalize()} has a column {sorted(strange)[0]!r} that the first row lacks. {_JSONL}"
-            )
-
-
-_Writer = Callable[[Path, Sequence[str], Sequence[str], Iterable[RowBatch]], None]
-WRITABLE: dict[str, _Writer] = {
-    ".tsv": _write_separated("\t"),
-    ".csv": _write_separated(","),
-    ".jsonl": _write_jsonl,
-    ".parquet": _write_parquet,
-}
-"""By its ending what creates a file: path, columns of the rows, columns that are added, the rows.
-
-Raises ValueError where rows differ in their columns or types, which only jsonl can hold.
-"""

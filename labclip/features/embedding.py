@@ -12,7 +12,6 @@ from typing import Any
 from tqdm import tqdm
 
 from labclip.data import Columns, Item, find_inputs, read_items
-from labclip.data.items import splits_in
 from labclip.encode.encoder import Encoder
 from labclip.encode.fingerprint import describe_inputs, difference, identity_of
 from labclip.features.features import Features
@@ -172,10 +171,7 @@ def embed(
         journal.parts.open(journal.sealed)
         _refuse_skipped(list(journal.skipped()), on_error)
         if not journal.count("texts"):
-            asked = f" with split {' or '.join(columns.split)}" if columns.split else ""
-            there = splits_in(inputs) if columns.split else []
-            others = f" Its splits are {', '.join(there)}." if there else ""
-            raise ValueError(f"{', '.join(map(str, inputs))} has no caption{asked} that could be embedded.{others}")
+            raise ValueError(f"{', '.join(map(str, inputs))} has no caption that could be embedded.")
         count = journal.count("images") + journal.count("texts") * (1 + journal.get("negatives_per_caption", 0))
         written = sum(path.stat().st_size for path in folder.iterdir() if path.suffix == PART)
         check_folder(folder, needs=4 * made_from["dim"] * count - written)

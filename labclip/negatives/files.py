@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,14 +13,13 @@ from tqdm import tqdm
 from labclip.data.cleaning import clean as clean_caption
 from labclip.data.cleaning import comparable
 from labclip.data.columns import CAPTIONS, Columns
-from labclip.data.items import WORDS, Item, RowReader, read_items
-from labclip.data.rows import READERS, find_inputs, parquet_columns, reader_of, repeated_column
-from labclip.data.writing import WRITABLE, RowBatch, read_batches
+from labclip.data.items import WORDS, Item, Table, read_items
+from labclip.data.rows import READERS, Row, column_names, find_inputs
+from labclip.data.writing import WRITABLE, copy_table
 from labclip.files import check_file, whole_file
 from labclip.messages import printable
 from labclip.negatives.choosing import Method, TrueCaptions, check_method, choose, max_words
 
-_DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _TABLES = [ending for ending in READERS if ending != ".tar"]
 
 _logger = logging.getLogger(__name__)
@@ -141,27 +140,24 @@ def add(
     names = ["negative", *(f"negative_{number}" for number in range(2, k + 1))]
     _refuse(names, known, path.name)
     count, true_captions = _first_pass(path, columns, max_words(method), single=True)
-    reader = RowReader(path, path.parent, columns, require_image=False)
+    table = Table(path, columns, require_image=False)
     counts: Counter[str] = Counter()
 
-    def filled() -> Iterator[RowBatch]:
-        for batch in read_batches(path, reader.wanted()):
-            found, cleaned = [], []
-            for row in batch.rows:
-                if not row.cells.keys().isdisjoint(names):
-                    _refuse(names, row.cells, reader.place(row))
-                item = next(filter(None, map(_sound, reader.items(row))), None)
-                text, image = (item.captions[0], item.image and item.image.key) if item else ("", None)
-                found.append(choose(method, text, image, true_captions, k=k, seed=seed))
-                cleaned.append(clean_caption(text, max_words(method)) if item else row.cells.get(caption))
-            counts.update(with_negative=sum(map(bool, found)), negatives=sum(map(len, found)))
-            batch.added = {name: [one[n] if n < len(one) else None for one in found] for n, name in enumerate(names)}
-            batch.replaced = {caption: cleaned} if clean else {}
-            yield batch
-            bar.update(len(batch.rows))
+    def fill(rows: Sequence[Row]) -> Mapping[str, Sequence[str | None]]:
+        found, cleaned = [], []
+        for where, cells in rows:
+            _refuse(names, cells, f"{path.name} {where}")
+            item = next(filter(None, map(_sound, table.items(0, where, cells))), None)
+            text, image = (item.captions[0], item.image and item.image.key) if item else ("", None)
+            found.append(choose(method, text, image, true_captions, k=k, seed=seed))
+            cleaned.append(clean_caption(text, max_words(method)) if item else text)
+        counts.update(with_negative=sum(map(bool, found)), negatives=sum(map(len, found)))
+        bar.update(len(rows))
+        made = {name: [one[n] if n < len(one) else None for one in found] for n, name in enumerate(names)}
+        return made | ({caption: cleaned} if clean else {})
 
     with whole_file(out) as part, tqdm(total=count, unit=" captions", disable=not progress) as bar:
-        WRITABLE[out.suffix.lower()](part, known, names, filled())
+        copy_table(path, part, [*known, *names], table.wanted(), fill)
     return Counts(count, **counts)
 
 
@@ -171,20 +167,10 @@ def _columns(path: Path, column: str | None, image_column: str | None) -> tuple[
     ending = path.suffix.lower()
     if inputs != [path] or ending == ".tar":
         raise ValueError(f"{path} is not a table. Negatives are added to one file of {', '.join(_TABLES)}.")
-    if ending == ".parquet":
-        known = list(parquet_columns(path))
-    else:
-        first = next(reader_of(path)(path, lambda _: True), None)
-        if first is None:
-            raise ValueError(f"{path} holds no captions.")
-        if first.problem is not None:
-            raise ValueError(f"{path.name} {first.where} {first.problem}.")
-        known = list(first.cells)
+    known = column_names(path)
     columns = Columns(column, image_column, ())
-    columns.check(known, str(path), archive=False, require_image=False)
+    columns.check(known, str(path))
     caption = column or next(name for name in CAPTIONS if name in known)
-    if ending in _DELIMITERS and (repeated := repeated_column(path, _DELIMITERS[ending])) is not None:
-        raise ValueError(f"{path} has several columns {repeated!r}. Rename all but one.")
     return replace(columns, caption=caption), known
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from labclip.data.entries import fields, table_rows
 from labclip.data.images import ImageSource
-from labclip.data.rows import parquet_columns
+from labclip.data.rows import column_names
 from labclip.evaluation.benchmarks.pairs import PairRow, pairs_of
 from labclip.evaluation.sources import Benchmark, Sources
 from labclip.evaluation.tasks import Task
@@ -28,7 +28,7 @@ def read(sources: Sources) -> Task:
 
 
 def _rows(sources: Sources, path: Path) -> Iterator[PairRow]:
-    if lacking := [name for name in IMAGES if name not in parquet_columns(path)]:
+    if lacking := [name for name in IMAGES if name not in column_names(path)]:
         raise ValueError(f"{path} has no column {', '.join(lacking)}.")
     for row, (place, cells) in enumerate(table_rows(path, TEXTS.__contains__)):
         *captions, kind = fields(cells, TEXTS, place)

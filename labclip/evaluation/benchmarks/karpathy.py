@@ -13,9 +13,8 @@ import numpy as np
 from labclip.checks import checked_whole
 from labclip.data import Columns, read_items
 from labclip.data.entries import one_of
-from labclip.data.items import RowReader
 from labclip.data.located import ImageLayout
-from labclip.data.rows import text_rows
+from labclip.data.rows import column_names, text_rows
 from labclip.evaluation.sources import Benchmark, Sources
 from labclip.evaluation.tasks import Retrieval, Task
 
@@ -86,28 +85,19 @@ def captioned(
 def _rows(path: Path, split: str, columns: Columns) -> Iterator[tuple[str, tuple[str, ...], str]]:
     """Each row's image, captions and place."""
     # The original form has all splits in one file; there an image's folder is its `filepath`, never its split.
-    reader = RowReader(path, path.parent, columns)
-    first = next(reader.rows(), None)
-    columns = replace(columns, split=(split,) if first and "split" in first.cells else None)
-    none = True
+    columns = replace(columns, split=(split,) if "split" in column_names(path) else None)
     for item in read_items(path, columns=columns, clean=False):
-        none = False
         yield item.checked().name, item.captions, item.place
-    if none and columns.split:
-        there = sorted({str(row.cells.get("split")) for row in reader.rows()})
-        raise ValueError(f"{path} has no split {split!r}; it has {', '.join(there)}.")
-    if none:
-        raise ValueError(f"{path} has no item.")
 
 
 def _lines(path: Path) -> Iterator[tuple[str, tuple[str, ...], str]]:
     """The same of CLIP_benchmark's text files: a header, then NAME.jpg,CAPTION with commas that are not quoted."""
-    for row in itertools.islice(text_rows(path), 1, None):
-        name, ending, text = row.cells["caption"].partition(".jpg,")
-        if row.cells["caption"].strip():
+    for where, cells in itertools.islice(text_rows(path), 1, None):
+        name, ending, text = cells["caption"].partition(".jpg,")
+        if cells["caption"].strip():
             if not ending:
-                raise ValueError(f"{path.name} {row.where} is {row.cells['caption'][:80]!r}, not NAME.jpg,CAPTION.")
-            yield f"{name}.jpg", (text.strip(),), f"{path.name} {row.where}"
+                raise ValueError(f"{path.name} {where} is {cells['caption'][:80]!r}, not NAME.jpg,CAPTION.")
+            yield f"{name}.jpg", (text.strip(),), f"{path.name} {where}"
 
 
 def retrieval(sources: Sources, found: list[Captioned]) -> Task:

@@ -11,7 +11,6 @@ import numpy as np
 import open_clip
 
 from labclip.data.entries import one_of
-from labclip.data.images import ImageSource
 from labclip.data.rows import tar_rows
 from labclip.evaluation.sources import Benchmark, Sources
 from labclip.evaluation.tasks import NONE, Classification, Task
@@ -133,14 +132,13 @@ def _samples(sources: Sources, shards: Sequence[Path]) -> _Found:
     """Images of tars with the number of their class in `.cls`; names and prompts lie beside them or a folder above."""
     image, label = [], []
     for shard in shards:
-        for row in tar_rows(shard):
-            value = row.cells.get("cls")
-            if row.problem is not None or row.held is None:
-                raise ValueError(f"{shard.name} {row.where} {row.problem}.")
+        for where, cells in tar_rows(shard):
+            if isinstance(cells, str):
+                raise ValueError(f"{shard.name} {where} {cells}.")
+            value = cells.get("cls")
             if not isinstance(value, str) or not value.strip().isdecimal():
-                raise ValueError(f"{shard.name} {row.where}: its class, a number in .cls, is {value!r}.")
-            name, start, size = row.held
-            found = sources.found.add(ImageSource(name, shard, start=start, size=size, place=shard.name))
+                raise ValueError(f"{shard.name} {where}: its class, a number in .cls, is {value!r}.")
+            found = sources.found.add(cells["image"])
             assert found is not None
             image.append(found)
             label.append(int(value))
