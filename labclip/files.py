@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ WEIGHT_FILES = (OPENCLIP_WEIGHTS, "open_clip_pytorch_model.safetensors", "open_c
 
 MANIFEST = "manifest.json"
 """The record of a feature folder."""
+
+_PART = ".labclip-"
 
 
 def file_system(path: str | Path) -> tuple[Any, str]:
@@ -106,10 +108,20 @@ def whole_file(path: Path) -> Iterator[Path]:
             yield path
             return
         target = Path(os.path.realpath(path))  # a link stays one
-        with tempfile.TemporaryDirectory(prefix=".labclip-", dir=target.parent) as folder:
+        with tempfile.TemporaryDirectory(prefix=_PART, dir=target.parent) as folder:
             part = Path(folder, target.name)
             yield part
             os.replace(part, target)
+
+
+def remove_parts(folder: Path, names: Container[str]) -> None:
+    """Remove what `whole_file` left of files of a folder where its process was killed.
+
+    A process that is still writing one of them then fails to finish it.
+    """
+    for part in folder.glob(f"{_PART}*/*"):
+        if part.name in names:
+            shutil.rmtree(part.parent, ignore_errors=True)
 
 
 def check_folder(folder: Path, *, needs: int = 0) -> None:

@@ -1,10 +1,9 @@
-"""The formats of stored embeddings: each function copies a file and changes nothing in it but the embeddings."""
+"""The formats of stored embeddings: each function gives a file's bytes, with nothing changed but the embeddings."""
 
 from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
@@ -28,7 +27,7 @@ _FLOATS = {*_SAFETENSORS, "BF16"}
 _MAX_HEADER = 100 << 20  # as safetensors itself has it
 
 
-OF_IMAGES = re.compile(r"(img|images?)([_-]?(emb|feat)|$)", re.IGNORECASE)
+OF_IMAGES = re.compile(r"(negative_)?(img|images?)([_-]?(?:emb|feat)|$)", re.IGNORECASE)
 """Names of files, folders and columns of image embeddings: clip-retrieval's, labclip's own, and others alike."""
 
 LEFT_ALONE = "The matrix goes on text embeddings alone; image embeddings, and an index of them, stay as they are"
@@ -39,13 +38,14 @@ def rows_in(dim: int) -> int:
     return max(1, BLOCK_BYTES // (4 * max(dim, 1)))
 
 
-def copied(source: BinaryIO, target: Any, change: Change, column: str | None) -> None:
-    """Copy a file as it is."""
-    shutil.copyfileobj(source, target, _COPIED)
+def copied(source: BinaryIO, change: Change, column: str | None) -> Iterator[Any]:
+    """A file as it is."""
+    while data := source.read(_COPIED):
+        yield data
 
 
-def npy(source: BinaryIO, target: Any, change: Change, column: str | None) -> None:
-    """Align a NumPy file of one array [rows, dim]."""
+def npy(source: BinaryIO, change: Change, column: str | None) -> Iterator[Any]:
+    """A NumPy file of one array [rows, dim]."""
     read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     try:
         shape, by_columns, dtype = read[np.lib.format.read_magic(source)](source)
@@ -60,15 +60,14 @@ def npy(source: BinaryIO, target: Any, change: Change, column: str | None) -> No
         raise ValueError("holds its array column by column. Save numpy.ascontiguousarray(array)")
     size = source.tell()
     source.seek(0)
-    target.write(source.read(size))
-    for block in _blocks(source, rows, dim, dtype):
-        _write(target, change(block))
+    yield source.read(size)
+    yield from _changed(source, rows, dim, dtype, change)
     if source.read(1):
         raise ValueError(f"has bytes behind its {rows:,} rows of {dim}")
 
 
-def safetensors(source: BinaryIO, target: Any, change: Change, column: str | None) -> None:
-    """Align one tensor of a safetensors file: the only [rows, dim] one, or the one that `column` names."""
+def safetensors(source: BinaryIO, change: Change, column: str | None) -> Iterator[Any]:
+    """A safetensors file with one tensor aligned: the only [rows, dim] one, or the one that `column` names."""
     length = source.read(8)
     size = int.from_bytes(length, "little")
     text = source.read(size) if size <= _MAX_HEADER else b""
@@ -89,17 +88,16 @@ def safetensors(source: BinaryIO, target: Any, change: Change, column: str | Non
     rows, dim = _checked(shape, np.dtype(_SAFETENSORS[kind]))
     if stop - start != rows * dim * np.dtype(_SAFETENSORS[kind]).itemsize:
         raise ValueError(f"is not a whole safetensors file: {name!r} has {stop - start:,} bytes")
-    target.write(length + text)
-    _copy(source, target, start)
-    for block in _blocks(source, rows, dim, np.dtype(_SAFETENSORS[kind])):
-        _write(target, change(block))
-    _copy(source, target, max(end for *_, end in tensors.values()) - stop)
+    yield length + text
+    yield from _part(source, start)
+    yield from _changed(source, rows, dim, np.dtype(_SAFETENSORS[kind]), change)
+    yield from _part(source, max(end for *_, end in tensors.values()) - stop)
     if source.read(1):
         raise ValueError("has bytes behind its tensors")
 
 
-def parquet(source: BinaryIO, target: Any, change: Change, column: str | None) -> None:
-    """Align one column of a Parquet file: the only one of lists of floats, or the one that `column` names."""
+def parquet(source: BinaryIO, change: Change, column: str | None) -> Iterator[Any]:
+    """A Parquet file with one column aligned: the only one of lists of floats, or the one that `column` names."""
     pa = require("pyarrow", *PARQUET)
     reader = require("pyarrow.parquet", *PARQUET)
     require("pyarrow.compute", *PARQUET)
@@ -113,19 +111,23 @@ def parquet(source: BinaryIO, target: Any, change: Change, column: str | None) -
                 raise ValueError(f"has several columns {name!r}. Rename all but one")
             if name not in vectors:
                 raise ValueError(f"has {name!r} as {schema.field(index).type}, not as lists of floats")
-            with reader.ParquetWriter(target, schema, compression=_compression(file.metadata)) as writer:
+            sink = _Sink()
+            with reader.ParquetWriter(sink, schema, compression=_compression(file.metadata)) as writer:
                 for group in range(file.num_row_groups):
-                    _align_group(pa, file, group, index, change, writer)
+                    for table in _aligned_group(pa, file, group, index, change):
+                        writer.write_table(table)
+                        yield from sink.taken()
+            yield from sink.taken()
     except pa.ArrowException as error:
         raise ValueError(f"is not a whole Parquet file ({first_line(error)})") from error
 
 
-FORMATS: dict[str, Callable[[BinaryIO, Any, Change, str | None], None]] = {
+FORMATS: dict[str, Callable[[BinaryIO, Change, str | None], Iterator[Any]]] = {
     ".npy": npy,
     ".safetensors": safetensors,
     ".parquet": parquet,
 }
-"""By its ending what copies a file, with the embeddings changed: source, target, change, name of column or tensor.
+"""By its ending what gives a file's bytes, with the embeddings changed: source, change, name of column or tensor.
 
 What is wrong with the source is a ValueError that goes on after its name.
 """
@@ -144,8 +146,8 @@ def _checked(shape: Any, dtype: np.dtype[Any]) -> tuple[int, int]:
     return shape[0], shape[1]
 
 
-def _blocks(source: BinaryIO, rows: int, dim: int, dtype: np.dtype[Any]) -> Iterator[Rows]:
-    """The rows of an array that lies in a file row by row; each block takes the memory of the one before."""
+def _changed(source: BinaryIO, rows: int, dim: int, dtype: np.dtype[Any], change: Change) -> Iterator[Any]:
+    """The rows of an array that lies in a file row by row, changed; each block takes the memory of the one before."""
     memory, block = np.empty((min(rows_in(dim), rows), dim), dtype), rows_in(dim)
     for start in range(0, rows, block):
         found = memory[: rows - start]
@@ -155,18 +157,15 @@ def _blocks(source: BinaryIO, rows: int, dim: int, dtype: np.dtype[Any]) -> Iter
             if not (count := source.readinto(flat[done:])):  # type: ignore[attr-defined]
                 raise ValueError(f"is cut off: row {start + done // found.strides[0]:,} of {rows:,} is not whole")
             done += count
-        yield found
+        yield np.ascontiguousarray(change(found)).reshape(-1).view(np.uint8).data
 
 
-def _write(target: Any, rows: Rows) -> None:
-    target.write(np.ascontiguousarray(rows).reshape(-1).view(np.uint8).data)
-
-
-def _copy(source: BinaryIO, target: Any, size: int) -> None:
+def _part(source: BinaryIO, size: int) -> Iterator[bytes]:
+    """The next bytes of a file."""
     while size > 0:
         if not (data := source.read(min(size, _COPIED))):
             raise ValueError(f"is cut off: {size:,} bytes are missing")
-        target.write(data)
+        yield data
         size -= len(data)
 
 
@@ -198,8 +197,32 @@ def _compression(metadata: Any) -> dict[str, str] | str:
     return {one.path_in_schema: one.compression.replace("UNCOMPRESSED", "NONE") for one in columns}
 
 
-def _align_group(pa: Any, file: Any, group: int, index: int, change: Change, writer: Any) -> None:
-    """A row group, written as one or, where it is large, as several."""
+class _Sink:
+    """What pyarrow writes, to be taken from time to time."""
+
+    closed = False
+
+    def __init__(self) -> None:
+        self._written: list[bytes] = []
+
+    def write(self, data: Any) -> int:
+        """Append bytes."""
+        self._written.append(bytes(data))
+        return len(self._written[-1])
+
+    def taken(self) -> list[bytes]:
+        """What was written since the last time."""
+        found, self._written = self._written, []
+        return found
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    close = flush
+
+
+def _aligned_group(pa: Any, file: Any, group: int, index: int, change: Change) -> Iterator[Any]:
+    """A row group as one table or, where it is large, as several."""
     pending: list[Any] = []
     kind = file.schema_arrow.field(index).type
     rows = rows_in(kind.list_size) if pa.types.is_fixed_size_list(kind) else 2048
@@ -207,10 +230,10 @@ def _align_group(pa: Any, file: Any, group: int, index: int, change: Change, wri
         aligned = _aligned_list(pa, batch.column(index), change)
         pending.append(batch.set_column(index, batch.schema.field(index), aligned))
         if sum(one.nbytes for one in pending) >= _GROUP_BYTES:
-            writer.write_table(pa.Table.from_batches(pending))
+            yield pa.Table.from_batches(pending)
             pending = []
     if pending:
-        writer.write_table(pa.Table.from_batches(pending))
+        yield pa.Table.from_batches(pending)
 
 
 def _aligned_list(pa: Any, lists: Any, change: Change) -> Any:
