@@ -145,9 +145,7 @@ class _Rows:
         if self._not_finite:
             raise ValueError(f"has rows that are not finite (NaN or infinite): {self._named(self._not_finite)}")
         if self._large:
-            option = (
-                "" if self._work.normalize else ". Pass normalize=True, or store float32"
-            )
+            option = "" if self._work.normalize else ". Pass normalize=True, or store float32"
             raise ValueError(
                 f"has rows that aligned are too large for {self._dtype}: {self._named(self._large)}{option}"
             )
