@@ -6,6 +6,7 @@ import pytest
 from evaluated import counts, image_file, read, values
 from PIL import Image
 
+import labclip
 from labclip.evaluation.tasks import Choice
 
 
@@ -55,12 +56,25 @@ def test_own_table_in_other_formats(tmp_path, ending):
     assert "pairwise" not in counts(task)
 
 
-def test_negatives_of_ones_own_that_are_the_caption_are_left_out(tmp_path):
-    text = "image,caption,negative,negative_2\na.jpg,a dog,a dog,a cat\nb.jpg,a cup,a cup,\n"
-    task = read("csv", table(tmp_path / "mine.csv", text, "a.jpg", "b.jpg"))
-    assert task.notes == ["2 negatives that are their own caption are left out.",
-                          "1 of 2 captions have no negative."]  # fmt: skip
-    assert counts(task)["binding"] == 1
+def test_negatives_of_ones_own_that_are_true_of_the_image_are_left_out(model, tmp_path):
+    """By the rule of `embed`: case, punctuation and "a" or "an" say nothing, and any caption of the image counts."""
+    text = (
+        "image,caption,negative,negative_2\n"
+        "a.jpg,a dog,A dog .,a cat\n"
+        "b.jpg,a cup,an cup!,\n"
+        "a.jpg,an owl on a bed,A Dog,a dog on a bed\n"
+        "b.jpg,a mug,a dog,\n"
+    )
+    path = table(tmp_path / "mine.csv", text, "a.jpg")
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "b.jpg")
+    task = read("csv", path)
+    assert task.notes[:2] == ["3 negatives that are true of their image are left out.",
+                              "1 of 4 captions have no negative."]  # fmt: skip
+    features = labclip.embed(model, path, tmp_path / "features", progress=False)
+    report = labclip.evaluate(model, "csv", data=path, cache=None, progress=False)
+    stored = labclip.evaluate(model, "features", data=features, progress=False)
+    assert report["csv"].metric("binding") == stored["features"].metric("binding")
+    assert report["csv"].metric("binding").estimates[0].n == 3
 
 
 def test_own_columns_by_name(tmp_path):

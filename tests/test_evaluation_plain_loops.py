@@ -593,7 +593,8 @@ def table(file):
         def expected(world):
             found = [(i, text, list(dict.fromkeys(wrong))) for i, text, wrong in rows if i in images]
             if file.endswith(".csv"):  # of one's own table such negatives are left out
-                found = [(i, text, [one for one in wrong if one != text]) for i, text, wrong in found]
+                known = {(i, text) for i, text, _ in found}
+                found = [(i, text, [one for one in wrong if (i, one) not in known]) for i, text, wrong in found]
             asked = [one for one in found if one[2]]
             metrics = {
                 "binding": mean(right(world, *one) for one in asked),

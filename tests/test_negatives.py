@@ -13,9 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import labclip
-from labclip.data.cleaning import comparable, is_shuffle
+from labclip.data.cleaning import TrueCaptions, comparable, is_shuffle
 from labclip.negatives import RELATIONS, Shuffler, Swapper, clean, generate, shuffle, swap
-from labclip.negatives.choosing import TrueCaptions
 from labclip.negatives.taggers import get_tagger
 from labclip.packages import MissingPackageError
 from labclip.scenes import COLOURS, sample

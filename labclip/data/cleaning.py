@@ -1,11 +1,17 @@
-"""Captions as the ARO benchmark cleans them, their words, and what two captions that say the same have in common."""
+"""Captions as the ARO benchmark cleans them, their words, which say the same, and which are true of an image."""
 
 from __future__ import annotations
 
 import re
 import string
+from array import array
+from bisect import bisect_left
 from collections import Counter
+from collections.abc import Hashable
+from hashlib import blake2b
 from unicodedata import normalize
+
+import numpy as np
 
 _TO_SPACE = re.compile(r'[.!"()*#:;~]')
 _WHITESPACE = re.compile(r"\s{2,}")
@@ -60,3 +66,52 @@ def is_shuffle(caption: str, text: str) -> bool:
     """
     words, others = words_of(caption), words_of(text)
     return words != others and Counter(words) == Counter(others)
+
+
+class TrueCaptions:
+    """Which captions are true of which image, none of no image; eight bytes each, so that many millions fit.
+
+    The one rule of which negatives are none: those that say the same as a caption of the image, whichever row it is in.
+    Captions say the same where `comparable` is equal. Add all captions, then ask.
+
+    >>> known = TrueCaptions()
+    >>> known.add("1.jpg", "An owl.")
+    >>> known.hold("1.jpg", comparable("a owl")), known.hold("2.jpg", comparable("a owl"))
+    (True, False)
+    """
+
+    def __init__(self) -> None:
+        self._digests = array("Q")
+        self._sorted = True
+
+    def add(self, image: Hashable | None, caption: str, max_words: int | None = None) -> None:
+        """Record a true caption, and how it begins where negatives keep `max_words` of it."""
+        if image is None:
+            return
+        for text in comparable_forms(caption, max_words):
+            self._digests.append(digest(f"{image}\0{text}"))
+        self._sorted = False
+
+    def hold(self, image: Hashable | None, text: str) -> bool:
+        """Whether a caption whose `comparable` form is `text` is true of `image`."""
+        if image is None:
+            return False
+        if not self._sorted:
+            np.frombuffer(self._digests, dtype=np.uint64).sort()  # in place: no second copy
+            self._sorted = True
+        wanted = digest(f"{image}\0{text}")
+        index = bisect_left(self._digests, wanted)
+        return index < len(self._digests) and self._digests[index] == wanted
+
+
+def comparable_forms(caption: str, max_words: int | None) -> set[str]:
+    """The caption as `comparable` has it, and how it begins where negatives keep `max_words` of it."""
+    forms = {comparable(caption)}
+    if max_words is not None and len(caption) > 2 * max_words:
+        forms.add(comparable(clean(caption, max_words)))
+    return forms
+
+
+def digest(text: str) -> int:
+    """Eight bytes that stand for a text."""
+    return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import random
-from array import array
-from bisect import bisect_left
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from hashlib import blake2b
 from inspect import signature
 from typing import Literal, overload
 
-import numpy as np
-
-from labclip.data.cleaning import clean, comparable
+from labclip.data.cleaning import TrueCaptions, comparable, comparable_forms, digest
 
 Method = Callable[[str, random.Random], Iterable[str]]
 """A way to make negatives: from a caption and a `random.Random` to candidates, best lazily; or to one text.
@@ -96,36 +91,6 @@ def captions_of_images(captions: Iterable[str], image_index: ImageIndex) -> tupl
     return captions, images
 
 
-class TrueCaptions:
-    """Which captions are true of which image, none of no image; eight bytes each, so that many millions fit.
-
-    Add all, then ask; captions count as equal when `comparable` says so.
-    """
-
-    def __init__(self) -> None:
-        self._digests = array("Q")
-        self._sorted = True
-
-    def add(self, image: Hashable | None, caption: str, max_words: int | None = None) -> None:
-        """Record a true caption, and how it begins where negatives keep `max_words` of it."""
-        if image is None:
-            return
-        for key in _forms(caption, max_words):
-            self._digests.append(digest(f"{image}\0{key}"))
-        self._sorted = False
-
-    def hold(self, image: Hashable | None, key: str) -> bool:
-        """Whether a caption with this `comparable` form is true of `image`."""
-        if image is None:
-            return False
-        if not self._sorted:
-            np.frombuffer(self._digests, dtype=np.uint64).sort()  # in place: no second copy
-            self._sorted = True
-        value = digest(f"{image}\0{key}")
-        at = bisect_left(self._digests, value)
-        return at < len(self._digests) and self._digests[at] == value
-
-
 def choose(
     method: Method,
     caption: str,
@@ -142,7 +107,7 @@ def choose(
     list give the same, and the first of many is the one that `k=1` gives.
     """
     chosen: list[str] = []
-    seen = _forms(caption, max_words(method))
+    seen = comparable_forms(caption, max_words(method))
     refused = 0
     made = method(caption, random.Random(digest(f"{seed}\0{caption}")))
     if not isinstance(made, Iterable):
@@ -182,20 +147,7 @@ def check_method(method: Method, k: int) -> None:
         pass  # a builtin without a signature
 
 
-def _forms(caption: str, max_words: int | None) -> set[str]:
-    """The caption as `comparable` has it, and how it begins where negatives keep `max_words` of it."""
-    forms = {comparable(caption)}
-    if max_words is not None and len(caption) > 2 * max_words:
-        forms.add(comparable(clean(caption, max_words)))
-    return forms
-
-
 def max_words(method: Method) -> int | None:
     """Words of a caption that a method's negatives keep, or None for all."""
     found: int | None = getattr(method, "max_words", None)
     return found
-
-
-def digest(text: str) -> int:
-    """A text as a number of 64 bits: a seed, or a key."""
-    return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")

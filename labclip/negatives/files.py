@@ -10,15 +10,15 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from labclip.data.cleaning import TrueCaptions, comparable
 from labclip.data.cleaning import clean as clean_caption
-from labclip.data.cleaning import comparable
 from labclip.data.columns import CAPTIONS, Columns
 from labclip.data.items import WORDS, Item, Table, read_items
 from labclip.data.rows import READERS, Row, column_names, find_inputs
 from labclip.data.writing import WRITABLE, copy_table
 from labclip.files import check_file, whole_file
 from labclip.messages import printable
-from labclip.negatives.choosing import Method, TrueCaptions, check_method, choose, max_words
+from labclip.negatives.choosing import Method, check_method, choose, max_words
 
 _TABLES = [ending for ending in READERS if ending != ".tar"]
 

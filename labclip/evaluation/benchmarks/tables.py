@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from labclip.data import Columns, read_items
+from labclip.data.cleaning import TrueCaptions, comparable
 from labclip.data.items import WORDS
 from labclip.data.located import ImageLayout
 from labclip.evaluation.benchmarks.karpathy import coco
@@ -31,7 +32,7 @@ def read_own(sources: Sources, *, column: str = "", image_column: str = "", nega
         raise FileNotFoundError(f"{lacks}. Pass data=FILE. {sources.hint}")
     negatives = tuple(name.strip() for name in negative_column.split(",")) if negative_column else None
     columns = _Options(column or None, image_column or None, negatives)
-    return _task(sources, _different(sources, _rows(sources, sources.data, ImageLayout(sources, "{path}"), columns)))
+    return _task(sources, _untrue(sources, _rows(sources, sources.data, ImageLayout(sources, "{path}"), columns)))
 
 
 def read_coco(sources: Sources, *, split: str = "test", seed: int = 0, clean: bool = True) -> Task:
@@ -96,15 +97,17 @@ def _rows(
         raise ValueError(f"{path} has no row.")
 
 
-def _different(sources: Sources, rows: Iterable[_Row]) -> Iterator[_Row]:
-    """Rows without the negatives that are their caption."""
-    left_out = 0
+def _untrue(sources: Sources, rows: Iterable[_Row]) -> Iterator[_Row]:
+    """Rows without the negatives that are true of their image, as `labclip embed` leaves them out."""
+    rows, known, left_out = list(rows), TrueCaptions(), 0
+    for image, caption, _, _ in rows:
+        known.add(image, caption)
     for image, caption, negatives, place in rows:
-        kept = [one for one in negatives if one != caption]
+        kept = [negative for negative in negatives if not known.hold(image, comparable(negative))]
         left_out += len(negatives) - len(kept)
         yield image, caption, kept, place
     if left_out:
-        sources.notes.append(f"{left_out:,} negatives that are their own caption are left out.")
+        sources.notes.append(f"{left_out:,} negatives that are true of their image are left out.")
 
 
 def _task(sources: Sources, rows: Iterable[_Row]) -> Task:
