@@ -1,6 +1,7 @@
 """Base against alignments, and what is told of bad questions."""
 
 import json
+import math
 import pickle
 import random
 
@@ -107,6 +108,53 @@ def test_captions_of_clevr_keep_their_own_length_in_the_base_alone(model, tmp_pa
     assert f"By cosine the base has binding {by_cosine:.3f} (here {(base > 0).float().mean():.3f})" in note
     assert "no cosines" in paper.example.chosen
     assert not any("own length" in text for text in (*ours.notes, ours.example.chosen))
+
+    calls = []
+    encode_text = model.encode_text
+    model.encode_text = lambda *given, **how: calls.append(given) or encode_text(*given, **how)
+    again = evaluate(model, "clevr", data=tmp_path, options={"split": "all"}, progress=False)["clevr"]
+    assert (again.compared, calls) == (paper.compared, [])  # the lengths of captions are kept too
+
+
+def test_what_stands_where_there_is_no_negative_counts_for_nothing(model):
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(3, 12, 256)).astype(np.float32)
+    negatives, has = rng.normal(size=(12, 4, 256)).astype(np.float16), rng.random((12, 4)) < 0.5
+    has[0] = False
+    stored = {"images": rows[0], "texts": rows[1], "image_index": np.arange(12), "has_negative": has}
+    found = []
+    for empty in (1.0, 0.0, math.nan):
+        negatives[~has] = empty
+        features = labclip.Features.from_arrays(**stored, negatives=negatives)
+        found.append(evaluate(model, "features", data=features, progress=False)["features"])
+    assert found[0].compared == found[1].compared == found[2].compared
+    assert found[0].metric("binding").estimates[0].n == has.any(axis=1).sum()
+    assert [one.captions for one in found[0].items[:1]] == [one.captions for one in found[1].items[:1]]
+    negatives[np.nonzero(has)[0][0], np.nonzero(has)[1][0]] = 0
+    with pytest.raises(ValueError, match=r"Features of negatives: 1 of 48 rows are unusable; row \d+ is all zeros"):
+        evaluate(model, "features", data=labclip.Features.from_arrays(**stored, negatives=negatives), progress=False)
+
+
+def test_stored_features_are_scored_without_a_copy_in_memory(model, tmp_path):
+    """Of 100 MB in half precision 800 MB in memory were made; blocks of it are a few."""
+    shape = (200, 1000, 256)
+    negatives = np.lib.format.open_memmap(tmp_path / "negatives.npy", mode="w+", dtype=np.float16, shape=shape)
+    negatives[:] = np.random.default_rng(0).normal(size=(1, 1000, 256))
+    rows = np.random.default_rng(1).normal(size=(2, 200, 256)).astype(np.float16)
+    features = labclip.Features.from_arrays(images=rows[0], texts=rows[1], negatives=negatives)
+    largest = 0
+    empty = torch.empty
+
+    def measured(*sizes, **how):
+        nonlocal largest
+        made = empty(*sizes, **how)
+        largest = max(largest, made.numel())
+        return made
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "empty", measured)
+        evaluate(model, "features", data=features, progress=False)
+    assert 0 < largest <= 8192 * 256
 
 
 def test_text_to_text_is_what_the_folded_model_gives_by_itself(model, tmp_path):
@@ -253,14 +301,14 @@ def test_a_feature_folder_gives_what_its_images_give(tmp_path, model):
         evaluate(model, "features", data=tmp_path / "features", cache=None, progress=False)
 
 
-def test_a_negative_that_only_shouts_is_a_tie_and_noted(model, tmp_path, monkeypatch):
+def test_a_negative_that_the_model_reads_as_its_caption_is_a_tie_and_noted(model, tmp_path, monkeypatch):
     monkeypatch.setattr("labclip.encode.cache.BLOCK", 3)
     rounding(model, monkeypatch)
     drawn = scenes.sample(8, seed=9)
     lines = ["image,caption,negative"]
     for row in range(8):
         Image.fromarray(drawn.images[row]).save(tmp_path / f"{row}.png")
-        lines.append(f"{row}.png,{drawn.captions[row]},{drawn.captions[row].upper()}")
+        lines.append(f"{row}.png,{drawn.captions[row]},{drawn.captions[row].replace(' ', '&#32;', 1)}")
     (tmp_path / "own.csv").write_text("\n".join(lines))
     found = evaluate(model, "csv", data=tmp_path / "own.csv", cache=None, progress=False).to_json()["benchmarks"]["csv"]
     assert (found["models"]["base"]["binding"], found["models"]["labclip"]["binding"]) == (0, 0)

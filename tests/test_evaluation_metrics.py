@@ -142,6 +142,29 @@ def test_class_ranks_are_those_of_a_loop(seed, n, count):
         assert found[row] == sum(not above(own, other) for other in others)
 
 
+def test_equal_classes_are_ranked_by_index_by_counting():
+    """Whichever of nine equal best classes is the own one: those before it count, and no other."""
+    images, classes = torch.eye(4)[:1].expand(9, 4), torch.eye(4)[[1, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 3]]
+    label = torch.tensor([1, 2, 3, 5, 6, 7, 8, 9, 10])
+    assert metrics.class_ranks(images, classes, label, by_index=True).tolist() == list(range(9))
+    assert metrics.class_ranks(images, classes, label).tolist() == [8] * 9
+    question = Classification(np.arange(9), label.numpy(), np.arange(12)[:, None])
+    found = {name: one.by_index().mean() for one in question.score(images, classes) for name in one.metrics}
+    assert (found["acc1"], found["acc5"]) == (1 / 9, 5 / 9)
+
+
+def test_two_copies_of_an_image_are_a_tie_whatever_the_rounding_of_their_batches():
+    image, texts = unit(torch.randn(1, 64)), unit(torch.randn(2, 64))
+    for sign in (-1, 1):
+        copies = torch.cat([image, image + sign * 1e-7 * (texts[:1] - texts[1:])])
+        both = torch.tensor([[0, 1]])
+        _, by_image, group = metrics.pairs(copies, texts, both, both)
+        assert (by_image.tolist(), group.tolist()) == ([False], [False])
+        scores = {name: one for one in Pairs(*[both.numpy()] * 2).score(copies, texts) for name in one.metrics}
+        assert not scores["image"].correct.any()
+        assert not scores["group"].correct.any()
+
+
 def test_a_class_is_the_mean_of_its_prompts():
     texts = unit(torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]]))
     found = metrics.class_features(texts, torch.tensor([[0, 1], [2, 2]]))

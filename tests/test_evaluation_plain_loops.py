@@ -521,7 +521,7 @@ def negation(file):
         def expected(world):
             found = [(Path(row[0]).name, row[1:5], row[5], row[6]) for row in rows if Path(row[0]).name in images]
             hits = [
-                (right(world, i, c[at], c[:at] + c[at + 1 :]), right_by_index(world, i, c, at), kind)
+                (right(world, i, c[at], c[:at] + c[at + 1 :]), right_by_index(world, i, [c[at], *c], 0), kind)
                 for i, c, at, kind in found
             ]
             metrics = {}
@@ -689,6 +689,8 @@ def synthetic(kind):
             if kind == "clevr":
                 metrics["binding_index"] = mean(first)
             together = {(one[0][0], one[1][0]) for one in scenes}
+            if kind == "clevr":  # any two colours
+                together = set(itertools.product({colour for one in together for colour in one}, repeat=2))
             every = {
                 caption(((shades[at], b), (shades[1 - at], d)))
                 for shades, at in itertools.product(together, (0, 1))

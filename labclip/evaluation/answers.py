@@ -27,8 +27,8 @@ class Answer:
         captions: Its captions, the right one first. Of a search for a caption that one.
         right: For each model ("base", then the alignments) whether it was right.
         margin: For each model the cosine of the right answer minus that of the best wrong one; at most 0 is wrong, and
-            in retrieval and classification up to 1e-6 is a tie, which is wrong too. Of the base no cosines where its
-            captions keep their own length (`Task.own_length`).
+            in retrieval, classification and between two images up to 1e-6 is a tie, which is wrong too. Of the base no
+            cosines where its captions keep their own length (`Task.own_length`).
     """
 
     place: str

@@ -8,19 +8,20 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from labclip.alignment import Alignment
 from labclip.checks import checked_number
-from labclip.encode.cache import Cache, default_cache, encode
+from labclip.encode.cache import BLOCK, Cache, default_cache, encode, key_of
 from labclip.evaluation.answers import Answers
 from labclip.evaluation.benchmarks import BENCHMARKS
 from labclip.evaluation.example import example_of
 from labclip.evaluation.report import Report, Result
 from labclip.evaluation.scores import Scores, compare, ties_by_index
 from labclip.evaluation.sources import Benchmark, Sources
-from labclip.evaluation.tasks import Retrieval, Task
+from labclip.evaluation.tasks import Retrieval, Stored, Task
 from labclip.features.features import Features
 from labclip.io.folder import matrix_sha256
 from labclip.io.opening import open_alignment
@@ -132,7 +133,7 @@ def evaluate(
                 else (task.embedded.images, task.embedded.texts)
             )  # fmt: skip
             if task.own_length:
-                texts_of = texts_of * _lengths(opened, task.captions)
+                texts_of = texts_of * _lengths(opened, task.captions, known)
             scores = score(task, images_of, texts_of, list(compared.values()))
             _check_headline(asked[name], [metric for one in scores for metric in one[0].metrics])
             published = filter(None, map(ties_by_index, scores)) if ties == "index" else ()
@@ -170,7 +171,7 @@ def score(task: Task, images: Tensor, texts: Tensor, alignments: Sequence[Alignm
     Features are [images, dim] and [captions, dim], of any scale, those of captions the base's own. For each set of
     items there are the scores of the base, then of each alignment.
     """
-    images = unit_length(images, "Image features")
+    images = images if isinstance(images, Stored) else unit_length(images, "Image features")
     answers = (
         [scores for question in task.questions for scores in question.score(images, features)]
         for features in task.read_by(texts, alignments)
@@ -178,11 +179,18 @@ def score(task: Task, images: Tensor, texts: Tensor, alignments: Sequence[Alignm
     return list(zip(*answers, strict=True))
 
 
-def _lengths(model: LABCLIP, captions: Sequence[str]) -> Tensor:
-    """How long the base's own embeddings of captions are, [n, 1]; a cache keeps them of length 1."""
-    with torch.no_grad(), evaluating(model), counting_cut(Cut()):
-        features = model.encode_text(list(captions), normalize=False, aligned=False)
-    return features.float().norm(dim=-1, keepdim=True).cpu()
+def _lengths(model: LABCLIP, captions: Sequence[str], cache: Cache) -> Tensor:
+    """How long the base's own embeddings of captions are, [n, 1]; kept beside the embeddings, which have length 1."""
+    keys = {caption: key_of(b"length", caption.encode("utf-8", "surrogatepass")) for caption in captions}
+    lengths = cache.get(list(keys.values()))
+    if todo := [caption for caption, key in keys.items() if key not in lengths]:
+        with torch.no_grad(), evaluating(model), counting_cut(Cut()):
+            features = model.encode_text(todo, normalize=False, aligned=False)
+        found = features.float().norm(dim=-1, keepdim=True).cpu().numpy()
+        fresh = {keys[caption]: length for caption, length in zip(todo, found, strict=True)}
+        cache.put(fresh.items())
+        lengths |= fresh
+    return torch.from_numpy(np.stack([lengths[keys[caption]] for caption in captions]))
 
 
 def _by_cosine(task: Task, images: Tensor, texts: Tensor, scores: Sequence[Sequence[Scores]]) -> list[str]:
@@ -203,15 +211,17 @@ def _by_cosine(task: Task, images: Tensor, texts: Tensor, scores: Sequence[Seque
 def _equal_embeddings(task: Task, images: Tensor, texts: Tensor) -> list[str]:
     """Notes where captions, or images of a gallery, are one to the model though the benchmark tells them apart."""
     notes = []
-    found = [row for question in task.questions if isinstance(question, Retrieval) for row in question.images]
-    for features, what, why in (
-        (images[sorted(set(found))], "images of the gallery", "the same file under another name"),
-        (texts, "captions", "cut at the model's context, or the same words to it"),
+    found = [question.images for question in task.questions if isinstance(question, Retrieval)]
+    gallery = np.unique(np.concatenate(found)) if found else np.empty(0, dtype=np.int64)
+    for features, rows, what, why in (
+        (images, gallery, "images of the gallery", "the same file under another name"),
+        (texts, np.arange(len(texts)), "captions", "cut at the model's context, or the same words to it"),
     ):
-        same = len(features) - len({hash(row.tobytes()) for row in features.numpy()})
+        blocks = (features[torch.from_numpy(rows[start : start + BLOCK])] for start in range(0, len(rows), BLOCK))
+        same = len(rows) - len({hash(row.tobytes()) for block in blocks for row in block.numpy()})
         if same:
             notes.append(
-                f"{same:,} of {len(features):,} {what} have exactly the embedding of another ({why}). Choosing between "
+                f"{same:,} of {len(rows):,} {what} have exactly the embedding of another ({why}). Choosing between "
                 f"two such is a tie, which is wrong."
             )
     return notes

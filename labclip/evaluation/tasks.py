@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -53,8 +53,8 @@ class Choice:
             its items are.
         places: File and position of each item.
         breakdown: Further metrics, in a table of their own.
-        before: Where published code takes the first of equal captions: how many of the wrong ones stand before the
-            right one there, int64 [n]. None where it has ties wrong too.
+        right_first: Whether published code takes the first of equal captions and has the right one first, so that it
+            has ties right.
     """
 
     image: Rows
@@ -64,22 +64,13 @@ class Choice:
     together: Mapping[str, Rows] = field(default_factory=dict)
     places: Sequence[str] = ()
     breakdown: Mapping[str, Groups] = field(default_factory=dict)
-    before: Rows | None = None
+    right_first: bool = False
 
     def score(self, images: Tensor, texts: Tensor) -> list[Scores]:
         """One `Scores` of the items, one of the breakdown, and one for each metric of sets."""
-
-        def margins(options: Rows) -> NDArray[np.float32]:
-            rows = map(torch.from_numpy, (self.image, options))
-            return metrics.choice_margins(images, texts, *rows).numpy()
-
-        margin, by_index = margins(self.options), None
-        if self.before is not None:
-            # A tie with those that stand before the right one is lost, one with those behind it won.
-            column, before = np.arange(self.options.shape[1]), self.before[:, None]
-            ahead = margins(np.where(column <= before, self.options, NONE)) > 0
-            by_index = ahead & (margins(np.where((column == 0) | (column > before), self.options, NONE)) >= 0)
-        right = margin > 0
+        rows = map(torch.from_numpy, (self.image, self.options))
+        margin = metrics.choice_margins(images, texts, *rows).numpy()
+        right, by_index = margin > 0, margin >= 0 if self.right_first else None
         unit = self.image if self.unit is None else self.unit
         chance = float((1 / (self.options >= 0).sum(axis=1)).mean())
         asked = Asked(self.image[:, None], self.options, self.places)
@@ -123,8 +114,7 @@ class Retrieval:
 
     def score(self, images: Tensor, texts: Tensor) -> list[Scores]:
         """`t2i_r1`, `i2t_r1` and so on."""
-        rows, captions, index = map(torch.from_numpy, (self.images, self.texts, self.image_index))
-        embedded = images[rows], texts[captions], index
+        embedded = _taken(images, self.images), _taken(texts, self.texts), torch.from_numpy(self.image_index)
         ranks = [rank.numpy() for rank in metrics.ranks(*embedded)]
         by_index = cache(lambda: [rank.numpy() for rank in metrics.ranks(*embedded, by_index=True)])
         margins = cache(lambda: [margin.numpy() for margin in metrics.rank_margins(*embedded)])
@@ -162,6 +152,11 @@ class Retrieval:
         ]
 
 
+def _taken(features: Tensor, rows: Rows) -> Tensor:
+    """Some rows; of stored ones where they are."""
+    return cast(Tensor, features.at(rows)) if isinstance(features, Stored) else features[torch.from_numpy(rows)]
+
+
 def _chance(right: Rows, among: int, k: int) -> float:
     """Mean probability that one of each item's `right` answers is among the first k of `among` in random order."""
     place = np.arange(min(k, among))
@@ -187,17 +182,16 @@ class Pairs:
 
     def score(self, images: Tensor, texts: Tensor) -> list[Scores]:
         """`text`, `image` and `group`, and these of the breakdown."""
-        found = metrics.pair_margins(images, texts, *map(torch.from_numpy, (self.images, self.texts)))
+        rows = [torch.from_numpy(one) for one in (self.images, self.texts)]
+        found = zip(metrics.pairs(images, texts, *rows), metrics.pair_margins(images, texts, *rows), strict=True)
         n, asked, unit = len(self.images), Asked(self.images, self.texts, self.places), connected(self.images)
-        kinds = list(zip(("text", "image", "group"), found, (1 / 4, 1 / 4, 1 / 6), strict=True))
-        scores = [
-            Scores(margin.numpy() > 0, unit, {name: everything(n)}, chance, margin.numpy(), asked)
-            for name, margin, chance in kinds
-        ]
-        for name, margin, chance in kinds if self.breakdown else ():
-            groups = {f"{group}_{name}": rows for group, rows in self.breakdown.items()}
-            scores.append(Scores(margin.numpy() > 0, unit, groups, chance, side=BREAKDOWN))
-        return scores
+        scores, parts = [], []
+        for name, (right, margin), chance in zip(("text", "image", "group"), found, (1 / 4, 1 / 4, 1 / 6), strict=True):
+            correct = right.numpy()
+            scores.append(Scores(correct, unit, {name: everything(n)}, chance, margin.numpy(), asked))
+            groups = {f"{group}_{name}": of for group, of in self.breakdown.items()}
+            parts.append(Scores(correct, unit, groups, chance, side=BREAKDOWN))
+        return scores + (parts if self.breakdown else [])
 
 
 @dataclass(frozen=True)
@@ -273,12 +267,54 @@ class Classification:
         return scores
 
 
+def floats(rows: Any) -> Tensor:
+    """Rows of an array or tensor, float32 on the CPU."""
+    return (rows.detach() if isinstance(rows, Tensor) else torch.from_numpy(np.array(rows))).cpu().float()
+
+
+class Stored:
+    """Rows of arrays that may be larger than memory; those asked for are float32 of unit length, aligned.
+
+    It stands for a tensor [n, dim] where `Choice` and `Retrieval` take rows of one.
+
+    Args:
+        parts: Arrays or tensors [n, dim] of any floating dtype and scale, one after the other.
+        alignment: What aligns the rows, or None.
+        rows: Which rows of the parts these are; by default all.
+    """
+
+    def __init__(self, parts: Sequence[Any], alignment: Alignment | None = None, rows: Rows | None = None) -> None:
+        self.parts, self.alignment = parts, alignment
+        self.rows = np.arange(sum(map(len, parts))) if rows is None else rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: Tensor | slice) -> Tensor:
+        rows, start = self.rows[index if isinstance(index, slice) else index.numpy()], 0
+        found = torch.empty(len(rows), self.parts[0].shape[1])
+        for part in self.parts:
+            inside = (rows >= start) & (rows < start + len(part))
+            found[torch.from_numpy(inside)] = floats(part[rows[inside] - start])
+            start += len(part)
+        found = unit_length(found, "Stored features")
+        return found if self.alignment is None else unit_length(self.alignment(found), "Aligned text features")
+
+    def at(self, rows: Rows) -> Stored:
+        """Some of the rows."""
+        return Stored(self.parts, self.alignment, self.rows[rows])
+
+    def by(self, alignment: Alignment | None) -> Stored:
+        """The same rows, as they are aligned."""
+        return Stored(self.parts, alignment, self.rows)
+
+
 @dataclass(frozen=True)
 class Embedded:
     """Embeddings that the user made before, of any scale; how rows are called; `check` raises for another model."""
 
-    images: Tensor
-    texts: Tensor
+    images: Any  # `Stored`, which stands for a tensor
+    texts: Any
     image_names: Callable[[int], str]
     text_names: Callable[[int], str]
     check: Callable[[LABCLIP], object]
@@ -311,8 +347,12 @@ class Task:
             return self.embedded.image_names, self.embedded.text_names
         return [one.name for one in self.images].__getitem__, list(self.captions).__getitem__
 
-    def read_by(self, texts: Tensor, alignments: Sequence[Alignment]) -> list[Tensor]:
+    def read_by(self, texts: Tensor, alignments: Sequence[Alignment]) -> Iterator[Tensor]:
         """The captions, [captions, dim], as the base and each alignment read them; `texts` are the base's own."""
+        if isinstance(texts, Stored):
+            yield from (cast(Tensor, texts.by(alignment)) for alignment in (None, *alignments))
+            return
         base = unit_length(texts, "Text features")
-        aligned = [unit_length(one(base), "Aligned text features") for one in alignments]
-        return [texts.float() if self.own_length else base, *aligned]
+        yield texts.float() if self.own_length else base
+        for alignment in alignments:
+            yield unit_length(alignment(base), "Aligned text features")

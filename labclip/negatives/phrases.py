@@ -7,8 +7,8 @@ from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from typing import Literal, NamedTuple
 
-from labclip.data.cleaning import WORD, clean
-from labclip.negatives.choosing import LONGEST, ImageIndex, captions_of_images, digest
+from labclip.data.cleaning import WORD, clean, digest
+from labclip.negatives.choosing import LONGEST, ImageIndex, captions_of_images
 from labclip.negatives.swapping import indefinite_article
 from labclip.negatives.taggers import AnyTagger, Tagger, get_tagger, is_adjective, is_noun
 

@@ -6,27 +6,35 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from labclip.evaluation.scores import everything
 from labclip.evaluation.sources import Benchmark, Sources
-from labclip.evaluation.tasks import NONE, Choice, Embedded, Question, Retrieval, Task
+from labclip.evaluation.tasks import NONE, Choice, Embedded, Question, Retrieval, Stored, Task, floats
 from labclip.features.features import Features
+
+_BLOCK = 8192  # rows that are looked at together
 
 
 def read(sources: Sources) -> Task:
     """`binding`: a caption beats all its negatives; retrieval among all images and captions."""
     found = Features.load(sources.folder) if sources.features is None else sources.features
-    texts, index = _rows(found.texts), np.array(found.image_index, dtype=np.int64)
-    captions = np.arange(len(texts))
+    index = np.array(found.image_index, dtype=np.int64)
+    rows = captions = np.arange(len(index))
     questions: list[Question] = []
+    texts = [found.texts]
+    _check(found.images, "Image features")
+    _check(found.texts, "Text features")
     if found.negatives is not None and found.has_negative is not None:
         has = np.array(found.has_negative)
-        rows = np.where(has, len(texts) + np.arange(has.size).reshape(has.shape), NONE)
+        # Where there is no negative anything may stand, nan too.
+        texts.append(found.negatives.reshape(-1, found.negatives.shape[-1]))
+        _check(texts[1], "Features of negatives", has.ravel())
+        rows = np.concatenate([captions, len(index) + np.flatnonzero(has)])
+        negatives = np.full(has.shape, NONE)
+        negatives[has] = np.arange(len(index), len(rows))
         some = np.asarray(has.any(axis=1))
-        texts = torch.cat([texts, _rows(found.negatives).flatten(0, 1)])
-        options = np.concatenate([captions[:, None], rows], axis=1)[some]
+        options = np.concatenate([captions[:, None], negatives], axis=1)[some]
         folder = "" if found.folder is None else f"{found.folder.name} "
         places = [f"{folder}caption {row}" for row in captions[some]]
         questions.append(Choice(index[some], options, {"binding": everything(int(some.sum()))}, places=places))
@@ -34,19 +42,25 @@ def read(sources: Sources) -> Task:
     questions.append(Retrieval(np.arange(len(found.images)), captions, index))
     left_out = found.manifest.get("skipped", ())
     notes = [f"{len(left_out):,} items were left out when the folder was made."] if left_out else []
-    text_name = partial(_text_name, len(captions))
-    embedded = Embedded(_rows(found.images), texts, "image {}".format, text_name, found.check_model)
+    text_name = partial(_text_name, len(captions), rows)
+    stored = Stored([found.images]), Stored(texts, rows=rows)
+    embedded = Embedded(*stored, "image {}".format, text_name, found.check_model)
     return Task((), (), questions, notes, embedded)
 
 
-def _text_name(captions: int, row: int) -> str:
-    return f"caption {row}" if row < captions else f"negative {row - captions}"
+def _text_name(captions: int, rows: NDArray[np.int64], row: int) -> str:
+    return f"caption {row}" if row < captions else f"negative {rows[row] - captions}"
 
 
-def _rows(values: Any) -> Tensor:
-    if isinstance(values, torch.Tensor):
-        return values.detach().to("cpu", torch.float32)
-    return torch.from_numpy(np.array(values))
+def _check(rows: Any, what: str, counts: NDArray[np.bool_] | None = None) -> None:
+    """Refuse rows that count and can't be made unit-length."""
+    lengths = np.concatenate([
+        floats(rows[start : start + _BLOCK]).norm(dim=-1).numpy() for start in range(0, len(rows), _BLOCK)
+    ])  # fmt: skip
+    bad = np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)) & (True if counts is None else counts))
+    if len(bad):
+        kind = "all zeros" if lengths[bad[0]] == 0 else "not finite"
+        raise ValueError(f"{what}: {len(bad)} of {len(rows)} rows are unusable; row {bad[0]} is {kind}.")
 
 
 BENCHMARK = Benchmark(

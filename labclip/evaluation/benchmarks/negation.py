@@ -67,9 +67,10 @@ def _choices(sources: Sources, file: str, layout: ImageLayout) -> Task:
         template = re.sub(r"\W+", "_", str(cells.get("correct_answer_template") or "").lower()).strip("_") or None
         if template == "accuracy":
             raise ValueError(f"{place}: correct_answer_template is 'accuracy', which is the mean over all kinds.")
-        items.add(layout.image(image, place), options, place, kind=template, before=right)
+        items.add(layout.image(image, place), options, place, kind=template)
     metrics = {"accuracy": everything(len(items))} | items.breakdown("kind")
-    return sources.task(*items.question(metrics, before=items.numbers("before")))
+    # Whatever its index in the table, the authors' code puts the right caption first, so that `argmax` has ties right.
+    return sources.task(*items.question(metrics, right_first=True))
 
 
 def _answer(value: Any, options: int, place: str) -> int:

@@ -6,8 +6,6 @@ import itertools
 import random
 from collections.abc import Callable, Sequence
 
-import numpy as np
-
 from labclip.data.cleaning import clean, comparable, words_of
 from labclip.evaluation.benchmarks.karpathy import Captioned, coco, flickr30k
 from labclip.evaluation.items import Items
@@ -63,8 +61,7 @@ def _order(sources: Sources, found: list[Captioned], seed: int, tagger: str) -> 
         f"Shuffled with seed {seed}, parts of speech by {tagger}. ARO's code leaves a shuffle that equals its caption, "
         "of 5 to 6% of them, and counts it as right, so its figures are higher."
     )
-    before = np.zeros(len(items), dtype=np.int64)
-    return sources.task(*items.question("accuracy", before=before), *items.gallery())
+    return sources.task(*items.question("accuracy", right_first=True), *items.gallery())
 
 
 def shuffles_of(caption: str, tagger: Tagger, seed: int) -> tuple[str, list[str | None]]:

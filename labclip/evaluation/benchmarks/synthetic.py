@@ -40,6 +40,9 @@ SEED = 42
 
 _HELD_OUT = 0.1  # of the combinations, for each of "val" and "test"
 
+CLEVR_COLOURS = frozenset(("blue", "brown", "cyan", "gray", "green", "purple", "red", "yellow"))
+CLEVR_SHAPES = frozenset(("cube", "cylinder", "sphere"))
+
 Scene = tuple[Object, ...]
 
 
@@ -111,13 +114,11 @@ def _as_the_paper(sources: Sources, file: SceneFile, split: str, seed: int) -> T
     items, found = _items(sources, file, chosen, say, split)
     if not found:
         return sources.task()
-    every = list(dict.fromkeys(sources.captions.row(say(scene), file.kind) for scene in _scenes(two)))
+    every = list(dict.fromkeys(sources.captions.row(say(scene), file.kind) for scene in _scenes(two, file.kind)))
     sources.notes.append(
         f"As the paper's code: captions in {'both orders' if ordered else 'one order'}, recall among {len(every):,}."
     )
-    before = None
     if file.kind == "clevr":
-        before = np.zeros(len(items), dtype=np.int64)
         sources.notes.append(
             "The paper's code draws the order of a caption again in each run, and has ties right: its figures may be "
             "higher or lower."
@@ -125,7 +126,7 @@ def _as_the_paper(sources: Sources, file: SceneFile, split: str, seed: int) -> T
     place = {row: number for number, row in enumerate(every)}
     label = np.array([place[text] for _, text, _ in found])
     search = Search(np.array([row for row, _, _ in found]), label, np.array(every))
-    task = sources.task(*items.question("binding", before=before), search)
+    task = sources.task(*items.question("binding", right_first=file.kind == "clevr"), search)
     return replace(task, own_length=file.kind == "clevr")
 
 
@@ -162,10 +163,17 @@ def split_of(combinations: Sequence[Hashable], seed: int) -> list[str]:
     return [sides[one] for one in combinations]
 
 
-def _scenes(entries: Sequence[SceneEntry]) -> Iterator[Scene]:
-    """Every scene that there may be: two different objects, with two attributes that some image has together."""
+def _scenes(entries: Sequence[SceneEntry], kind: str) -> Iterator[Scene]:
+    """Every scene that there may be: two different objects, with two attributes that some image of PUG has together.
+
+    In CLEVR any two colours go together, and a file that lacks some of its words still has all 192 captions.
+    """
     attributes = sorted({tuple(attribute for attribute, _ in one.objects) for one in entries})
     names = sorted({name for one in entries for _, name in one.objects})
+    if kind == "clevr":
+        colours = {colour for several in attributes for colour in several}
+        attributes = list(itertools.product(sorted(CLEVR_COLOURS if colours <= CLEVR_COLOURS else colours), repeat=2))
+        names = sorted(CLEVR_SHAPES if CLEVR_SHAPES.issuperset(names) else names)
     for several, two in itertools.product(attributes, itertools.permutations(names, 2)):
         for order in (several, several[::-1]):
             yield tuple(zip(order, two, strict=True))

@@ -8,8 +8,6 @@ from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from labclip.data.entries import fields, json_items, one_of
 from labclip.data.located import ImageLayout, base_name
 from labclip.evaluation.items import Items, numbered
@@ -89,7 +87,7 @@ def _controlled(sources: Sources, path: Path, name: str, breakdown: bool) -> lis
 def _question(items: Items, name: str, breakdown: bool, **further: Any) -> list[Choice]:
     """The right caption is the first in the file, so that the authors' `argmax` has ties right."""
     parts = items.breakdown("where", f"{name}_preposition_") if breakdown else {}
-    return items.question(name, breakdown=parts, before=np.zeros(len(items), dtype=np.int64), **further)
+    return items.question(name, breakdown=parts, right_first=True, **further)
 
 
 def _whole(groups: Sequence[Hashable], size: int) -> Rows:
