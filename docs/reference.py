@@ -107,8 +107,8 @@ def finding():
     found = read("docs/diagnosis.json")
     probes, models = found["probes"], found["binding"]["models"]
     rows = [
-        ("linear probe on the image embedding", probes["image"], probes["image"]["bag_chance"]),
-        ("linear probe on the text embedding", probes["text"], probes["text"]["bag_chance"]),
+        ("linear probe on the image embedding", probes["image"]["accuracy"], probes["image"]["bag_chance"]),
+        ("linear probe on the text embedding", probes["text"]["accuracy"], probes["text"]["bag_chance"]),
         ("cosine, right against swapped caption", models["base"], models["base"]["chance"]),
         ("the same with the matrix", models["own"], models["own"]["chance"]),
     ]

@@ -2,36 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from labclip.analysis.scenes import SceneLabels
-
-_Z = 1.959964  # 95%
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Scenes of two attributes, or of two objects.
-
-    Attributes:
-        names: The two, in the order of the alphabet.
-        accuracy: Of binding: share of the scenes whose own caption won; chance .5, a tie is wrong.
-        low: Lower end of Wilson's 95% interval.
-        high: Upper end.
-        n: Scenes.
-    """
-
-    names: tuple[str, str]
-    accuracy: float
-    low: float
-    high: float
-    n: int
+from labclip.evaluation.scores import Estimate, Scores, compare
 
 
-def confusions(correct: Any, labels: SceneLabels, *, by: str = "attribute", keep: Any = None) -> list[Pair]:
+def confusions(
+    correct: Any, labels: SceneLabels, *, by: str = "attribute", keep: Any = None
+) -> dict[tuple[str, str], Estimate]:
     """Accuracy of binding by pair, the most confused first.
 
     Of many pairs one in twenty lies outside its interval by chance: do not conclude from one alone.
@@ -43,17 +24,17 @@ def confusions(correct: Any, labels: SceneLabels, *, by: str = "attribute", keep
         keep: Scenes to look at, bool [n]; by default all.
 
     Returns:
-        A `Pair` for each two that occur together, lowest accuracy first; of equals the one of more scenes.
+        For each two that occur together the fraction of scenes whose own caption won (chance .5, a tie is wrong), with
+        its 95% interval; the lowest first, of equals the one of more scenes.
 
     Raises:
         ValueError: If lengths differ, or no scene has two objects that differ in what is asked `by`.
 
-    Source: interval: Wilson, JASA 1927.
-
     Example:
         >>> from labclip.analysis import labels_of
         >>> labels = labels_of([(("red", "cube"), ("blue", "ball"))] * 4)
-        >>> [(pair.names, pair.accuracy, pair.n) for pair in confusions([True, True, True, False], labels)]
+        >>> found = confusions([True, True, True, False], labels)
+        >>> [(pair, one.value, one.n) for pair, one in found.items()]
         [(('blue', 'red'), 0.75, 4)]
     """
     right = np.asarray(correct)
@@ -69,19 +50,10 @@ def confusions(correct: Any, labels: SceneLabels, *, by: str = "attribute", keep
     differ = pairs[:, 0] != pairs[:, 1]
     if not differ.any():
         raise ValueError(f"No scene has two objects of different {by}s, so none can be confused. Pass such scenes.")
-    found, which = np.unique(pairs[differ], axis=0, return_inverse=True)
-    hits = np.bincount(which.reshape(-1), weights=right[scenes[differ]])
-    counts = np.bincount(which.reshape(-1))
-    told = [
-        Pair((names[one], names[other]), float(hit / n), *wilson(int(hit), int(n)), int(n))
-        for (one, other), hit, n in zip(found.tolist(), hits, counts, strict=True)
-    ]
-    return sorted(told, key=lambda pair: (pair.accuracy, -pair.n, pair.names))
-
-
-def wilson(hits: int, n: int) -> tuple[float, float]:
-    """Wilson's 95% interval of a share: it stays inside 0 to 1 and is right also for few items."""
-    share, spread = hits / n, _Z * _Z / n
-    centre = (share + spread / 2) / (1 + spread)
-    half = _Z * (share * (1 - share) / n + spread / (4 * n)) ** 0.5 / (1 + spread)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    distinct, which = np.unique(pairs[differ], axis=0, return_inverse=True)
+    of = {str(number): np.where(which.reshape(-1) == number, 0, -1) for number in range(len(distinct))}
+    items = scenes[differ]
+    measured = [one.estimates[0] for one in compare([Scores(right[items], items, of, 0.5)])]
+    pairs_of = [(names[one], names[other]) for one, other in distinct.tolist()]
+    worst = sorted(zip(pairs_of, measured, strict=True), key=lambda pair: (pair[1].value, -pair[1].n, pair[0]))
+    return dict(worst)

@@ -15,25 +15,28 @@ import torch
 from tqdm import tqdm
 
 from labclip.alignment import Alignment
-from labclip.analysis.confusion import Pair, confusions
+from labclip.analysis.confusion import confusions
 from labclip.analysis.plots import MODELS
-from labclip.analysis.probes import probe
+from labclip.analysis.probes import Probed, probe
 from labclip.analysis.repair import Repair, repair
-from labclip.analysis.report import Diagnosis
+from labclip.analysis.report import Diagnosis, gains_and_costs
 from labclip.analysis.scenes import Mask, SceneFeatures, embed_scenes, folds_of
 from labclip.analysis.space import modality_gap, permutation_similarity, spectrum
-from labclip.analysis.verdict import Side, Verdict, judge, judge_cost, judge_gain
+from labclip.analysis.verdict import Verdict, judge, state
 from labclip.checks import checked_whole, described
 from labclip.data.scene_files import LabelledScenes, labelled_scenes, read_labelled_scenes
+from labclip.evaluation import summary
+from labclip.evaluation.scores import Estimate
 from labclip.model import LABCLIP
 from labclip.modes import one_thread
 from labclip.packages import versions_of
 from labclip.report.example import ShownItem, choose
+from labclip.report.values import percent
 
 SCENES = 5000
 """Embedded scenes drawn where no data is given: shares are known to .014, and two cores take about a minute."""
 
-_NAMES = {"own": "The model's own matrix", "fitted": "A matrix fitted on other combinations"}
+_WITH = {"own": "with the model's own matrix", "fitted": "with a matrix fitted on other combinations"}
 
 
 def diagnose(
@@ -119,7 +122,7 @@ def diagnose_features(
     fold = folds_of(data.labels, folds, seed)
     with one_thread(), _steps(3 + (folds + 1 if fit else 0), progress) as begin:
         begin("linear probes")
-        sides = {name: _side(rows, data, folds, seed) for name, rows in data.sides.items()}
+        probes = {side: _probed(rows, data, folds, seed) for side, rows in data.sides.items()}
         repaired = repair(data, fold, own, fitting=fit, seed=seed, begin=begin)
         begin("gap, permutations, spectrum")
         after, matrix, keep = "", own, np.ones(data.labels.n, dtype=np.bool_)
@@ -133,15 +136,15 @@ def diagnose_features(
         data=data.name,
         scenes=data.labels.n,
         combinations=data.labels.combinations,
-        verdict=_verdict(data, sides, repaired),
-        probes={side: one.probed for side, one in sides.items()},
+        verdict=_verdict(data, probes, repaired),
+        probes=probes,
         repair=repaired,
         after=after,
         **moved,
         confused=_confused(data, repaired),
         seed=seed,
         seconds=time.perf_counter() - began,
-        notes=[*data.notes, *_notes(data, sides, after), *repaired.notes],
+        notes=[*data.notes, *_notes(data, probes, after), *repaired.notes],
         weights_sha256=data.weights_sha256,
         versions=versions_of("torch", "open_clip_torch", "numpy"),
         date=date.today().isoformat(),
@@ -152,11 +155,10 @@ def diagnose_features(
 def _steps(total: int, progress: bool) -> Iterator[Callable[[str], object]]:
     """A bar of the steps on stderr; told each step as it begins."""
     with tqdm(total=total, desc="diagnosis", unit=" steps", disable=not progress) as bar:
-        done = iter([0])
 
         def begin(step: str) -> None:
             bar.set_postfix_str(step, refresh=False)
-            bar.update(next(done, 1))
+            bar.update()
 
         yield begin
         bar.update(total - bar.n)
@@ -176,27 +178,26 @@ def _example(labelled: LabelledScenes, features: SceneFeatures, found: Diagnosis
     return ShownItem.of(labelled.images[row], captions, features.images[row], texts, chosen)
 
 
-def _side(rows: torch.Tensor, data: SceneFeatures, folds: int, seed: int) -> Side:
-    """A side's probe, with the same on half the scenes where it reads too little."""
-    side = Side(probe(rows, data.labels, folds=folds, seed=seed))
-    if side.state == "kept":
-        return side
+def _probed(rows: torch.Tensor, data: SceneFeatures, folds: int, seed: int) -> Probed:
+    """A side's probe, with its accuracy on half the scenes where it reads too little."""
+    probed = probe(rows, data.labels, folds=folds, seed=seed)
+    if state(probed) == "kept":
+        return probed
     try:
-        return Side(side.probed, probe(rows, data.labels, folds=folds, seed=seed, share=0.5))
+        return replace(probed, half=probe(rows, data.labels, folds=folds, seed=seed, share=0.5).accuracy.value)
     except ValueError:  # half of so little has nothing to ask
-        return side
+        return probed
 
 
-def _verdict(data: SceneFeatures, sides: Mapping[str, Side], repaired: Repair) -> Verdict:
+def _verdict(data: SceneFeatures, probes: Mapping[str, Probed], repaired: Repair) -> Verdict:
     count = len(np.unique(data.labels.combination[data.has_swapped]))
-    told: list[str] = []
-    for place, name in list(enumerate(repaired.models))[1:]:
-        told.append(judge_gain(_NAMES[name], repaired.binding, place))
-        told.append(judge_cost(_NAMES[name], repaired.retrieval, place))
+    told = [gains_and_costs(_WITH[name], repaired, number) for number, name in list(enumerate(repaired.models))[1:]]
     if (pairs := repaired.unseen_pairs) is not None:
-        name = "A matrix fitted without some attribute-object pairs"
-        told.append(judge_gain(name, pairs, 1, f" on the {pairs.estimates[1].n:,} scenes with such an unseen pair"))
-    return replace(judge(sides["image"], sides["text"], repaired.binding.estimates[0], count), repair=told)
+        base, ours = pairs.estimates
+        where = f"On the {base.n:,} scenes with an attribute-object pair that the fit never named"
+        known = f"the base gets {percent(base.value)}%"
+        told.append(f"{where}, {known}. {summary.gained('With the matrix', ours, pairs.differences[0])}")
+    return replace(judge(probes, repaired.binding.estimates[0], count), repair=told)
 
 
 def _moved(data: SceneFeatures, keep: Mask, matrix: Alignment | None, seed: int) -> dict[str, Any]:
@@ -215,20 +216,18 @@ def _moved(data: SceneFeatures, keep: Mask, matrix: Alignment | None, seed: int)
     }
 
 
-def _confused(data: SceneFeatures, repaired: Repair) -> dict[str, list[Pair]]:
+def _confused(data: SceneFeatures, repaired: Repair) -> dict[str, dict[tuple[str, str], Estimate]]:
     """The pairs that the base confuses, by "attribute" and "object"; empty where no scene of two objects tells."""
     two = (data.labels.counts == 2) & data.has_swapped
-    if not two.any():
-        return {}
-    kinds = ("attribute", "object")
+    kinds = ("attribute", "object") if two.any() else ()
     return {by: confusions(repaired.correct["base"], data.labels, by=by, keep=two) for by in kinds}
 
 
-def _notes(data: SceneFeatures, sides: Mapping[str, Side], after: str) -> list[str]:
+def _notes(data: SceneFeatures, probes: Mapping[str, Probed], after: str) -> list[str]:
     labels, notes = data.labels, []
     if missing := int((~data.has_swapped).sum()):
         notes.append(f"{missing:,} of {labels.n:,} scenes have no swapped caption; binding is measured on the others.")
-    if left := sides["image"].probed.left_out:
+    if left := probes["image"].left_out:
         notes.append(
             f"{left:,} of {len(labels.scene):,} objects were not asked about in the probes: their name is in the scene "
             f"twice, or never had two attributes to learn."

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from labclip import metrics
-from labclip.analysis.scenes import Index, Mask, SceneLabels, features_of, folds_of
+from labclip.analysis.scenes import SceneLabels, features_of, folds_of
 from labclip.evaluation.scores import Estimate, Scores, compare
 
 
@@ -19,29 +19,27 @@ class Probed:
     """What a linear probe reads on scenes of combinations unseen in its training.
 
     Attributes:
-        accuracy: Share of objects whose attribute is read right; its `chance` is 1 / number of attributes.
+        accuracy: Fraction of objects whose attribute is read right; its `chance` is 1 / number of attributes.
         bag_chance: Accuracy of the bag-of-words baseline, which knows a scene's attributes but not whose they are.
         by_object: The same for each object name (or place of mention, "1" the first).
-        correct: Of each object that was asked about, bool [items].
-        scene: Its scene, int64 [items].
         left_out: Objects not asked about: their name is in the scene twice, or never had two attributes.
         folds: In cross-validation.
         learnt: Scenes that an object's probe was trained on, the median over objects and folds.
         dim: Of the embeddings.
+        half: Accuracy of the same probe trained on half of the combinations; None where that was not tried.
     """
 
     accuracy: Estimate
     bag_chance: float
     by_object: Mapping[str, Estimate]
-    correct: Mask
-    scene: Index
     left_out: int
     folds: int
     learnt: int
     dim: int
+    half: float | None = None
 
     def kept(self, accuracy: float | None = None) -> float:
-        """Share of the binding that is read: 0 at the accuracy of the bag-of-words baseline, 1 at accuracy 1."""
+        """Fraction of the binding that is read: 0 at the accuracy of the bag-of-words baseline, 1 at accuracy 1."""
         value = self.accuracy.value if accuracy is None else accuracy
         return (value - self.bag_chance) / (1 - self.bag_chance)
 
@@ -61,10 +59,10 @@ def probe(
             question would have two answers. "place": what attribute has the first mentioned object, the second ...?
         folds: Of the cross-validation.
         seed: Of the split.
-        share: Share of the combinations outside the fold that is learnt from; below 1 gives a learning curve.
+        share: Fraction of the combinations outside the fold that is learnt from; below 1 gives a learning curve.
 
     Returns:
-        Accuracy with a 95% interval, scenes of one combination as one unit; a tie between attributes is wrong.
+        Accuracy with a 95% interval whose units are combinations; a tie between attributes is wrong.
 
     Raises:
         ValueError: If features and labels do not fit, there are too few combinations, or nothing can be asked.
@@ -89,11 +87,12 @@ def probe(
     learnt = np.random.default_rng([seed, 0x5A4E]).random(labels.combinations)[labels.combination] <= share
     answers = torch.from_numpy(labels.attribute)
     question = labels.object if ask == "object" else labels.place
+    names = labels.objects if ask == "object" else [str(place + 1) for place in range(int(question.max()) + 1)]
     correct, asked = np.zeros((2, len(question)), dtype=np.bool_)
     sizes = []
-    cell = labels.scene * (question.max() + 1) + question
+    cell = labels.scene * len(names) + question
     alone = np.bincount(cell)[cell] == 1  # by place all are
-    for asking in range(int(question.max()) + 1):
+    for asking in range(len(names)):
         objects = np.flatnonzero((question == asking) & alone)
         scenes = labels.scene[objects]
         for number in range(folds):
@@ -110,7 +109,6 @@ def probe(
             f"No probe can be trained on {labels.n} scenes: in every fold, each object has fewer than two attributes. "
             f"Pass more scenes, or fewer folds than {folds}."
         )
-    names = labels.objects if ask == "object" else [str(place + 1) for place in range(int(question.max()) + 1)]
     of = {"": np.zeros(int(asked.sum()), dtype=np.int64)}
     of |= {name: np.where(question[asked] == number, 0, -1) for number, name in enumerate(names)}
     scores = Scores(correct[asked], labels.combination[labels.scene[asked]], of, 1 / len(labels.attributes))
@@ -119,8 +117,6 @@ def probe(
         accuracy=whole.estimates[0],
         bag_chance=float(labels.bag_chance()[asked].mean()),
         by_object={part.metric: part.estimates[0] for part in parts},
-        correct=correct[asked],
-        scene=labels.scene[asked],
         left_out=int((~asked).sum()),
         folds=folds,
         learnt=int(np.median(sizes)),

@@ -22,14 +22,11 @@ STEPS = 800
 PENALTY = 1e-4
 """One of those that `labclip.fit` tries, without distillation. Strength is still chosen, and with it what it costs."""
 INNER = 0.1
-"""Share of the fitted combinations on which `labclip.fit` chooses the strength."""
+"""Fraction of the fitted combinations on which `labclip.fit` chooses the strength."""
 UNSEEN_PAIRS = 0.15
-"""Share of attribute-object pairs held out of captions and negatives: leaves half of two-object scenes to fit on."""
+"""Fraction of attribute-object pairs held out of captions and negatives: leaves half of two-object scenes to fit on."""
 LEAST = 20
 """Combinations below which nothing is fitted: a fit could neither learn nor choose its strength."""
-
-Maps = Mapping[str, Sequence[Alignment | None]]
-"""For each model its matrix in each fold; None is the base."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +41,7 @@ class Repair:
         unseen_pairs: Binding of base and fitted matrix on scenes with an attribute-object pair that no caption and no
             negative of the fit named; None where nothing was fitted or too little is left.
         correct: For each model whether each scene's own caption won, bool [n]; wrong where there is no other caption.
-        fold: Of each scene, int64 [n].
+        fold: The fold of each scene, int64 [n].
         fitted: The matrix of each fold; empty where nothing was fitted.
         notes: What was left out, and why.
     """
@@ -79,18 +76,21 @@ def repair(
     for number in range(folds if fitting and not missing else 0):
         begin(f"fitting a matrix, fold {number + 1}")
         fitted.append(fit_on(data, fold != number, seed=seed))
-    maps: dict[str, Sequence[Alignment | None]] = {"base": [None] * folds}
+    maps: dict[str, Sequence[Alignment | None]] = {"base": [None] * folds}  # the matrix of each fold; None is the base
     maps |= {"own": [own] * folds} if own is not None else {}
     maps |= {"fitted": fitted} if fitted else {}
-    correct = {name: _bound(data, fold, by_fold) for name, by_fold in maps.items()}
+    correct = {name: _correct(data, fold, by_fold) for name, by_fold in maps.items()}
     begin("retrieval")
-    retrieval, galleries = _retrieval(data, fold, maps)
+    _, first = np.unique(data.labels.combination, return_index=True)
+    galleries = [torch.from_numpy(first[fold[first] == number]) for number in range(folds)]
+    retrieval = _retrieval(data, galleries, list(maps.values()))
     unseen_pairs = None
     if fitted:
         begin("fitting a matrix, unseen pairs")
         unseen_pairs = _unseen_pairs(data, seed, notes)
     binding = _binding(data, data.has_swapped, list(correct.values()))
-    return Repair(list(maps), binding, retrieval, galleries, unseen_pairs, correct, fold, fitted, notes)
+    sizes = list(map(len, galleries))
+    return Repair(list(maps), binding, retrieval, sizes, unseen_pairs, correct, fold, fitted, notes)
 
 
 def _missing(data: SceneFeatures) -> str:
@@ -110,12 +110,12 @@ def fit_on(data: SceneFeatures, keep: Mask, *, seed: int = 0) -> Alignment:
     combinations = np.unique(data.labels.combination[keep])
     order = np.random.default_rng([seed, 0xF17]).permutation(combinations)
     inner = np.isin(data.labels.combination, order[: max(2, round(INNER * len(order)))])
-    same = same_images(data.images).numpy()
-    train = _features(data, keep & ~inner)
-    held = keep & inner & ~np.isin(same, same[keep & ~inner])
-    # No combination is on both sides, but an encoder may not tell the captions of two apart.
-    texts = same_images(torch.cat([data.swapped, data.captions])).numpy()
-    held &= ~np.isin(texts[data.labels.n :], texts[: data.labels.n][keep & ~inner])
+    fitted, held = keep & ~inner, keep & inner
+    # No combination is on both sides, but an encoder may not tell the images or the captions of two apart.
+    images, texts = (same_images(rows).numpy() for rows in (data.images, torch.cat([data.captions, data.swapped])))
+    captions, swapped = np.split(texts, 2)
+    held &= ~np.isin(images, images[fitted]) & ~np.isin(captions, swapped[fitted])
+    train = _features(data, fitted)
     epochs = min(200, max(5, math.ceil(STEPS / max(1, len(train) // 256))))
     validation = _features(data, held) if held.any() else None
     return fit(
@@ -135,31 +135,31 @@ def _moved(texts: Tensor, alignment: Alignment | None) -> Tensor:
     return texts if alignment is None else alignment(texts, normalize=True)
 
 
-def _bound(data: SceneFeatures, fold: Index, by_fold: Sequence[Alignment | None]) -> Mask:
+def _correct(data: SceneFeatures, fold: Index, by_fold: Sequence[Alignment | None]) -> Mask:
     """Whether each scene's own caption beats the swapped one, bool [n]; strictly, so that a tie is wrong."""
     correct = np.zeros(data.labels.n, dtype=np.bool_)
     for number, alignment in enumerate(by_fold):
-        keep = fold == number
-        images, captions, swapped = data.rows(keep)
-        correct[keep] = metrics.preferred(images, _moved(captions, alignment), _moved(swapped, alignment)).numpy()
+        images, captions, swapped = data.rows(fold == number)
+        right = metrics.preferred(images, _moved(captions, alignment), _moved(swapped, alignment))
+        correct[fold == number] = right.numpy()
     return correct & data.has_swapped
 
 
 def _binding(data: SceneFeatures, keep: Mask, correct: Sequence[Mask]) -> Compared:
-    """Binding of models on the scenes kept; scenes of one combination are one unit."""
+    """Binding of models on the scenes kept, with combinations as units."""
     groups, unit = {"binding": everything(int(keep.sum()))}, data.labels.combination[keep]
     return compare([Scores(one[keep], unit, groups, 0.5) for one in correct])[0]
 
 
-def _retrieval(data: SceneFeatures, fold: Index, maps: Maps) -> tuple[list[Compared], list[int]]:
+def _retrieval(
+    data: SceneFeatures, galleries: Sequence[Tensor], maps: Sequence[Sequence[Alignment | None]]
+) -> list[Compared]:
     """R@1 by captions and by tags, fold by fold, in galleries in which no two scenes hold the same words."""
-    _, first = np.unique(data.labels.combination, return_index=True)
-    galleries = [torch.from_numpy(first[fold[first] == number]) for number in range(int(fold.max()) + 1)]
-    sizes = [len(rows) for rows in galleries]
-    n, found = sum(sizes), []
+    n = sum(map(len, galleries))
+    found = []
     for kind, texts in (("captions", data.captions), ("tags", data.tags)):
         hits = []  # a model each, bool [2, n]: text to image, image to text
-        for by_fold in maps.values():
+        for by_fold in maps:
             ranks = [
                 torch.stack(metrics.ranks(data.images[rows], _moved(texts[rows], alignment), torch.arange(len(rows))))
                 for rows, alignment in zip(galleries, by_fold, strict=True)
@@ -168,15 +168,14 @@ def _retrieval(data: SceneFeatures, fold: Index, maps: Maps) -> tuple[list[Compa
         for side, direction in enumerate(("t2i", "i2t")):
             groups = {f"{kind}_{direction}_r1": everything(n)}
             found += compare([Scores(one[side], np.arange(n), groups, None) for one in hits])
-    return found, sizes
+    return found
 
 
 def _unseen_pairs(data: SceneFeatures, seed: int, notes: list[str]) -> Compared | None:
     """Binding on scenes with a pair that the fit never named, neither in a caption nor in a negative."""
     labels = data.labels
     named: list[set[tuple[int, int]]] = [set() for _ in range(labels.n)]
-    columns = (labels.scene, labels.attribute, labels.object)
-    for scene, attribute, name in zip(*(column.tolist() for column in columns), strict=True):
+    for scene, attribute, name in np.stack([labels.scene, labels.attribute, labels.object], axis=1).tolist():
         named[scene].add((attribute, name))
     # Any swap within a scene makes some of these; which one does not matter if all are kept away.
     crossed = [{(a, o) for a, _ in pairs for _, o in pairs} for pairs in named]
@@ -191,5 +190,5 @@ def _unseen_pairs(data: SceneFeatures, seed: int, notes: list[str]) -> Compared 
         notes.append(f"Unseen pairs were not tried: holding some out leaves {fewest} combinations on one side.")
         return None
     one = np.zeros(labels.n, dtype=np.int64)
-    correct = [_bound(data, one, [alignment]) for alignment in (None, fit_on(data, keep, seed=seed))]
+    correct = [_correct(data, one, [alignment]) for alignment in (None, fit_on(data, keep, seed=seed))]
     return _binding(data, held, correct)

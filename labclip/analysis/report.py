@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
+
+import numpy as np
 
 from labclip._version import __version__
 from labclip.analysis import plots
-from labclip.analysis.confusion import Pair
-from labclip.analysis.plots import MODELS, PERMUTED, SIDES
+from labclip.analysis.plots import MODELS, PERMUTED
 from labclip.analysis.probes import Probed
 from labclip.analysis.repair import Repair
 from labclip.analysis.space import Distribution, Gap, Spectrum
-from labclip.analysis.verdict import BINDS, FEW, KEPT, Verdict
+from labclip.analysis.verdict import BINDS, FEW, KEPT, SIDES, Verdict
 from labclip.evaluation import summary
 from labclip.evaluation.scores import Compared, Estimate
 from labclip.report import Figure, Page, Reported, Section, Table, drawn, judged, terminal
@@ -21,16 +23,18 @@ from labclip.report.example import ShownItem
 from labclip.report.values import Value, measured_by, percent
 
 _SHOWN = 5  # most confused pairs in a table
-_WHERE = {
-    "nothing": "There is little to repair.",
-    "alignment": "Both of its encoders know it; only their alignment loses it.",
-    "image": "Its image encoder has lost it, and no matrix can restore that.",
-    "text": "Its text encoder has lost it, and no matrix can restore that.",
-    "both": "Both of its encoders have lost it, and no matrix can restore that.",
-    "unclear": "This is too little data for a verdict.",
-}
 _MATRIX = {"own": "its own matrix", "fitted": "a matrix fitted here"}
 _AFTER = {"own": "the model's own matrix", "fitted": "a matrix fitted here, on scenes not in its fit", "": "nothing"}
+_SPECTRUM = {
+    "distance": "distance from the identity",
+    "scaled_distance": "the same at the best scale",
+    "symmetric": "symmetric fraction",
+    "condition": "condition",
+    "rank": "effective rank",
+    "change_rank": "effective rank of the change",
+    "rotation": "rotation of a random direction, degrees",
+    "text_angle": "rotation of a caption, degrees",
+}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -50,8 +54,8 @@ class Diagnosis(Reported):
         gap: Modality gap "before", and "after" where there is a matrix; empty for too few scenes.
         permutations: For "swapped" and "shuffled" the similarity to the caption before and after.
         spectrum: Of that matrix; None where there is none.
-        confused: For "attribute" and "object" the pairs by the base's accuracy, worst first; empty where no scene
-            of two objects tells.
+        confused: For "attribute" and "object" the base's accuracy by pair, worst first; empty where no scene of two
+            objects tells.
         seed: Of everything drawn.
         seconds: It took.
         notes: What was left out, and why.
@@ -72,7 +76,7 @@ class Diagnosis(Reported):
     gap: Mapping[str, Gap]
     permutations: Mapping[str, Mapping[str, Distribution]]
     spectrum: Spectrum | None
-    confused: Mapping[str, Sequence[Pair]]
+    confused: Mapping[str, Mapping[tuple[str, str], Estimate]]
     seed: int
     seconds: float
     notes: Sequence[str] = ()
@@ -98,54 +102,53 @@ class Diagnosis(Reported):
         def figure(draw: Callable[[], Any], alt: str) -> list[Figure]:
             return [drawn(draw(), alt)] if plots else []
 
-        def built(parts: _Parts) -> list[Section]:
-            return [section for part in parts for section in [part(self, figure)] if section is not None]
-
         first = [self.example.section()] if plots and self.example is not None else []
-        return _page(self, [*first, *built(_SECTIONS)], built(_APPENDIX))
+        sections, appendix = (
+            [section for part in parts for section in [part(self, figure)] if section is not None]
+            for parts in (_SECTIONS, _APPENDIX)
+        )
+        return _page(self, [*first, *sections], appendix)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values: every figure with its interval."""
-        models, unseen = self.repair.models, self.repair.unseen_pairs
-        as_they_are = {key: getattr(self, key) for key in ("model", "data", "scenes", "combinations", "after", "seed")}
-        return as_they_are | {
-            "verdict": asdict(self.verdict),
-            "probes": {side: _probed(one) for side, one in self.probes.items()},
+        models, unseen, pairs = self.repair.models, self.repair.unseen_pairs, self.confused.items()
+        found = {
+            one.name: plain(getattr(self, one.name)) for one in fields(self) if one.name not in ("repair", "example")
+        }
+        return found | {
             "binding": _compared(self.repair.binding, models),
             "unseen_pairs": None if unseen is None else _compared(unseen, ("base", "fitted")),
             "retrieval": {one.metric: _compared(one, models) for one in self.repair.retrieval},
             "galleries": list(self.repair.galleries),
             "strengths": [alignment.strength for alignment in self.repair.fitted],
-            "gap": {when: asdict(gap) for when, gap in self.gap.items()},
-            "permutations": {
-                kind: {when: one.to_json() for when, one in part.items()} for kind, part in self.permutations.items()
-            },
-            "spectrum": self.spectrum and self.spectrum.to_json(),
-            "confused": {by: [asdict(pair) for pair in pairs] for by, pairs in self.confused.items()},
+            "confused": {by: [{"names": pair} | plain(one) for pair, one in part.items()] for by, part in pairs},
             "seconds": round(self.seconds, 1),
-            "notes": list(self.notes),
-            "weights_sha256": self.weights_sha256,
-            "versions": dict(self.versions),
-            "date": self.date,
             "version": __version__,
         }
+
+
+def plain(value: Any) -> Any:
+    """JSON values of a record: arrays rounded to six decimals, keys as text, None for what is not finite."""
+    if is_dataclass(value):
+        return {one.name: plain(getattr(value, one.name)) for one in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(one) for key, one in value.items()}
+    if isinstance(value, np.ndarray):
+        return value.round(6).tolist()
+    if isinstance(value, list | tuple):
+        return list(map(plain, value))
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 _Draw = Callable[[Callable[[], Any], str], list[Figure]]
 """Takes what draws a figure, and what it shows in words; gives the figure, or none where none is asked for."""
 
 
-def _probed(one: Probed) -> dict[str, Any]:
-    kept = {key: getattr(one, key) for key in ("bag_chance", "left_out", "folds", "learnt", "dim")}
-    by_object = {name: asdict(estimate) for name, estimate in one.by_object.items()}
-    return asdict(one.accuracy) | kept | {"by_object": by_object}
-
-
 def _compared(one: Compared, models: Sequence[str]) -> dict[str, Any]:
     """Names of models never stand beside fixed keys."""
     return {
-        "models": {name: asdict(estimate) for name, estimate in zip(models, one.estimates, strict=True)},
-        "differences": {name: asdict(moved) for name, moved in zip(models[1:], one.differences, strict=True)},
+        "models": {name: plain(estimate) for name, estimate in zip(models, one.estimates, strict=True)},
+        "differences": {name: plain(moved) for name, moved in zip(models[1:], one.differences, strict=True)},
     }
 
 
@@ -164,7 +167,7 @@ def _page(found: Diagnosis, sections: Sequence[Section], appendix: Sequence[Sect
 def _lead(found: Diagnosis) -> tuple[str, list[tuple[str, str]]]:
     """What was found in a sentence for everybody, and three figures."""
     base, *others = found.repair.binding.estimates
-    lead = f"This model {summary.attributes(base)}. {_WHERE[found.verdict.code]}"
+    lead = f"This model {summary.attributes(base)}. {found.verdict.headline}"
     key = [(f"{percent(base.value)}%", "of scenes right, without a matrix")]
     if not others:
         probes = [(f"{percent(one.accuracy.value)}%", f"readable from {SIDES[side]} alone")
@@ -172,27 +175,31 @@ def _lead(found: Diagnosis) -> tuple[str, list[tuple[str, str]]]:
         return lead, [*key, *probes]
     costs = {summary.worded(one.metric): one.differences[0] for one in found.repair.retrieval}
     words = f"with {_MATRIX[found.after]}"
-    gained = summary.gained(words.capitalize(), others[0], found.repair.binding.differences[0])
     key += [(f"{percent(others[0].value)}%", words), summary.key_cost(costs)]
-    return f"{lead} {gained} {summary.paid(costs)}", key
+    return f"{lead} {gains_and_costs(words, found.repair, 1)}", key
+
+
+def gains_and_costs(words: str, repaired: Repair, model: int) -> str:
+    """What a matrix, in words and by its number among the models, makes of binding, and what it costs."""
+    costs = {summary.worded(one.metric): one.differences[model - 1] for one in repaired.retrieval}
+    ours, moved = repaired.binding.estimates[model], repaired.binding.differences[model - 1]
+    return f"{summary.gained(f'{words[0].upper()}{words[1:]}', ours, moved)} {summary.paid(costs)}"
 
 
 def _verdict(found: Diagnosis, figure: _Draw) -> Section:
     cosine = dict(zip(found.repair.models, found.repair.binding.estimates, strict=True))
     told = [(f"linear probe on {SIDES[side]}", one.accuracy, one.bag_chance) for side, one in found.probes.items()]
     told += [(f"cosine, {MODELS[name]}", estimate, 0.5) for name, estimate in cosine.items()]
-    said = ", ".join(f"{name} {one.value:.3f}" for name, one, _ in told)
+    alt = ", ".join(f"{name} {one.value:.3f}" for name, one, _ in told)
     if found.repair.unseen_pairs is not None:
-        names = ("base", "fitted matrix")
-        pairs = zip(names, found.repair.unseen_pairs.estimates, strict=True)
+        pairs = zip(("base", "fitted matrix"), found.repair.unseen_pairs.estimates, strict=True)
         told += [(f"cosine on unseen pairs, {name}", estimate, 0.5) for name, estimate in pairs]
-    rows = [_row(name, estimate, bag, estimate.n) for name, estimate, bag in told]
+    rows: list[list[Value]] = [[name, one.value, one.low, one.high, bag, one.n] for name, one, bag in told]
     columns = ["", "accuracy", "from", "to", "bag-of-words baseline", "n"]
     return Section(
         "The verdict",
-        [found.verdict.headline],
-        figure(lambda: plots.binding(found.probes, cosine), f"Bars of accuracy: {said}."),
-        [Table("Binding, with 95% intervals", columns, rows, minor=(4, 5))],
+        figures=figure(lambda: plots.binding(found.probes, cosine), f"Bars of accuracy: {alt}."),
+        tables=[Table("Binding, with 95% intervals", columns, rows, minor=(4, 5))],
     )
 
 
@@ -200,26 +207,21 @@ def _reasons(found: Diagnosis, figure: _Draw | None = None) -> Section:
     return Section("Why", notes=[*found.verdict.reasons, *found.verdict.repair, *found.notes])
 
 
-def _row(name: str, one: Estimate | Pair, *more: Value) -> list[Value]:
-    value = one.value if isinstance(one, Estimate) else one.accuracy
-    return [name, value, one.low, one.high, *more]
-
-
 def _costs(found: Diagnosis, figure: _Draw) -> Section | None:
     models, retrieval = found.repair.models, found.repair.retrieval
     if len(models) == 1:
         return None
     tables = []
-    for place, name in enumerate(models[1:]):
+    for number, name in enumerate(models[1:], 1):
         rows: list[list[Value]] = []
         for one in retrieval:
-            values, moved = (one.estimates[0].value, one.estimates[1 + place].value), one.differences[place]
+            moved = one.differences[number - 1]
+            values = one.estimates[0].value, one.estimates[number].value
             rows.append([summary.worded(one.metric), *values, judged(moved.value, moved.measurable)])
         tables.append(Table(f"Recall, {MODELS[name]}", ["", "base", "matrix", "difference"], rows))
-    sizes = sorted(set(found.repair.galleries))
-    size = f"{sizes[0]:,}" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}"
+    sizes = " to ".join(f"{size:,}" for size in sorted({min(found.repair.galleries), max(found.repair.galleries)}))
     text = (
-        f"Retrieval in {len(found.repair.galleries)} galleries of {size} scenes, no two of the same words, each with "
+        f"Retrieval in {len(found.repair.galleries)} galleries of {sizes} scenes, no two of the same words, each with "
         f"the matrix that was not fitted on it. Tags name objects and attributes without saying which goes with which; "
         f"they are not in the fit. A difference in brackets is not measurable."
     )
@@ -246,7 +248,8 @@ def _confusions(found: Diagnosis, figure: _Draw) -> Section | None:
     for by, pairs in found.confused.items():
         alt = f"A square of the accuracy of binding for each pair of {by}s."
         drawings += figure(lambda pairs=pairs, by=by: plots.confusion(pairs, by), alt)  # type: ignore[misc]
-        rows = [_row(" and ".join(pair.names), pair, pair.n) for pair in pairs[:_SHOWN]]
+        worst = list(pairs.items())[:_SHOWN]
+        rows: list[list[Value]] = [[" and ".join(pair), one.value, one.low, one.high, one.n] for pair, one in worst]
         title = f"The most confused {by}s, of {len(pairs)} pairs"
         tables.append(Table(title, ["", "accuracy", "from", "to", "scenes"], rows))
     text = (
@@ -256,48 +259,29 @@ def _confusions(found: Diagnosis, figure: _Draw) -> Section | None:
     return Section("What is confused", [text], drawings, tables)
 
 
-def _permutations(found: Diagnosis, figure: _Draw) -> Section | None:
-    if not found.permutations:
-        return None
-    text = (
-        f"Cosines between captions and their permutations in the text space, before and after "
-        f"{_AFTER[found.after]}. A bag of words would have all of them at 1."
-    )
-    rows: list[list[Value]] = [
-        [PERMUTED[kind], *(part[when].quantiles[0.5] if when in part else None for when in ("before", "after"))]
-        for kind, part in found.permutations.items()
-    ]
-    table = Table("Median cosine with the caption", ["", "before", "after"], rows)
-    drawing = figure(lambda: plots.permutations(found.permutations), "Histograms of the cosines; see the table.")
-    return Section("Appendix: captions and their permutations", [text], drawing, [table])
-
-
-def _gap(found: Diagnosis, figure: _Draw) -> Section | None:
-    if not found.gap:
-        return None
-    rows: list[list[Value]] = [[when, gap.distance, gap.separability] for when, gap in found.gap.items()]
-    table = Table("Images against captions", ["", "distance of the means", "linear separability"], rows)
-    drawing = figure(lambda: plots.gap(found.gap), "Bars of the two measures of the gap; see the table.")
-    return Section("Appendix: modality gap", figures=drawing, tables=[table])
-
-
-def _matrix(found: Diagnosis, figure: _Draw) -> Section | None:
-    one = found.spectrum
-    if one is None:
-        return None
-    rows: list[list[Value]] = [
-        ["distance from the identity", one.distance],
-        ["the same at the best scale", one.scaled_distance],
-        ["symmetric share", one.symmetric],
-        ["condition", one.condition if one.condition < 1e6 else f"{one.condition:.1e}"],
-        ["effective rank", one.rank],
-        ["effective rank of the change", one.change_rank],
-        ["rotation of a random direction, degrees", one.rotation],
-        ["rotation of a caption, degrees", one.text_angle],
-    ]
-    table = Table(f"Of {_AFTER[found.after]}", ["", "value"], rows)
-    drawing = figure(lambda: plots.spectrum(one), "Singular values, falling.")
-    return Section("Appendix: the matrix", figures=drawing, tables=[table])
+def _space(found: Diagnosis, figure: _Draw) -> Section:
+    """What the matrix does to the space: captions and their permutations, modality gap, spectrum."""
+    tables, drawings, one = [], [], found.spectrum
+    if found.permutations:
+        rows: list[list[Value]] = [
+            [PERMUTED[kind], *(part[when].quantiles[0.5] if when in part else None for when in ("before", "after"))]
+            for kind, part in found.permutations.items()
+        ]
+        tables.append(Table("Cosine of a caption with its permutation, median", ["", "before", "after"], rows))
+        drawings += figure(lambda: plots.permutations(found.permutations), "Histograms of the cosines; see the table.")
+    if found.gap:
+        columns = ["", "distance of the means", "linear separability"]
+        rows = [[when, gap.distance, gap.separability] for when, gap in found.gap.items()]
+        tables.append(Table("Modality gap, images against captions", columns, rows))
+    if one is not None:
+        values = {words: getattr(one, name) for name, words in _SPECTRUM.items()}
+        large = {words: f"{value:.1e}" for words, value in values.items() if value is not None and value >= 1e6}
+        tables.append(
+            Table("The matrix", ["", "value"], [[words, large.get(words, value)] for words, value in values.items()])
+        )
+        drawings += figure(lambda: plots.spectrum(one), "Singular values, falling.")
+    text = f"Before and after {_AFTER[found.after]}. A bag of words would have all cosines of permutations at 1."
+    return Section("Appendix: the space", [text], drawings, tables)
 
 
 def _rules(found: Diagnosis, figure: _Draw) -> Section:
@@ -310,7 +294,7 @@ def _rules(found: Diagnosis, figure: _Draw) -> Section:
             f"learnt from at least as many scenes as an embedding has dimensions, and more do not help.",
             "Both kept it and cosine does not bind: only the alignment loses it.",
             f"An interval that spans a threshold, or fewer than {FEW} combinations: can't tell.",
-            "Scenes of a combination are one unit; a difference counts where its paired interval excludes zero.",
+            "The units of intervals are combinations; a difference counts where its paired interval excludes zero.",
             f"A fitted matrix is measured on unseen combinations, in {found.probes['image'].folds} folds; it is "
             f"fitted in fewer steps than `labclip fit` takes, so read it as what is at least possible.",
             "A tie is wrong everywhere.",
@@ -320,4 +304,4 @@ def _rules(found: Diagnosis, figure: _Draw) -> Section:
 
 _Parts = Sequence[Callable[[Diagnosis, _Draw], Section | None]]
 _SECTIONS: _Parts = (_verdict, _reasons, _costs, _probes, _confusions)
-_APPENDIX: _Parts = (_permutations, _gap, _matrix, _rules)
+_APPENDIX: _Parts = (_space, _rules)

@@ -68,7 +68,7 @@ class SceneLabels:
     def bag_chance(self) -> Matrix:
         """For each object, the accuracy of the bag-of-words baseline, which knows the attributes but not whose.
 
-        That is the share of the scene's objects that have this object's attribute: 1 / n where all differ.
+        That is the fraction of the scene's objects that have this object's attribute: 1 / n where all differ.
         """
         cell = self.scene * len(self.attributes) + self.attribute
         return np.bincount(cell)[cell] / self.counts[self.scene]
@@ -243,8 +243,8 @@ def embed_scenes(
 
 def _or_own(texts: Sequence[str | None], own: Sequence[str]) -> tuple[list[str], Mask]:
     """Each text, or the caption itself where there is none; and whether there is another one, bool [n]."""
-    filled = [one if text is None else text for text, one in zip(texts, own, strict=True)]
-    return filled, np.array([text != one for text, one in zip(filled, own, strict=True)])
+    filled = [text or one for text, one in zip(texts, own, strict=True)]
+    return filled, np.array(filled) != np.array(own)
 
 
 def tags_of(objects: Sequence[tuple[str, str]]) -> str:

@@ -16,6 +16,7 @@ from labclip.analysis.scenes import Matrix, Rows, features_of
 from labclip.checks import checked_matrix
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+_BINS = 100
 _FOLDS = 5
 
 
@@ -24,30 +25,19 @@ class Distribution:
     """Cosines of n pairs.
 
     Attributes:
-        values: Each cosine, float32 [n].
-        quantiles: For each of `QUANTILES` the cosine below which that share lies.
+        n: Pairs.
+        quantiles: For each of `QUANTILES` the cosine below which that fraction lies.
         edges: Of the histogram, [bins + 1], from -1 to 1.
-        histogram: Share of the pairs in each bin, [bins]; sums to 1.
+        histogram: Fraction of the pairs in each bin, [bins]; sums to 1.
     """
 
-    values: Rows
+    n: int
     quantiles: Mapping[float, float]
     edges: Matrix
     histogram: Matrix
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values, without the single cosines."""
-        return {
-            "n": len(self.values),
-            "quantiles": {f"{share:g}": round(value, 6) for share, value in self.quantiles.items()},
-            "edges": self.edges.round(6).tolist(),
-            "histogram": self.histogram.round(6).tolist(),
-        }
 
-
-def permutation_similarity(
-    captions: Any, permuted: Any, matrix: Any = None, *, bins: int = 100
-) -> dict[str, Distribution]:
+def permutation_similarity(captions: Any, permuted: Any, matrix: Any = None) -> dict[str, Distribution]:
     """Cosines between captions and their permutations, in the base's text space and after the matrix.
 
     A bag of words would have them all at 1. Images play no part.
@@ -56,7 +46,6 @@ def permutation_similarity(
         captions: The base's own text embeddings, [n, dim], any scale.
         permuted: Those of the same words in another order, [n, dim].
         matrix: An `Alignment` or [dim, dim]; None measures the base alone.
-        bins: Of the histogram.
 
     Returns:
         "before", and "after" where there is a matrix.
@@ -74,20 +63,18 @@ def permutation_similarity(
     """
     own = features_of(captions, "Captions")
     other = features_of(permuted, "Permuted captions", rows=len(own), dim=own.shape[1])
-    both = _before_and_after(matrix, own, other)
-    return {when: _distribution((one * two).sum(axis=1), bins) for when, (one, two) in both}
-
-
-def _distribution(values: Rows, bins: int) -> Distribution:
-    inside = np.clip(values, -1, 1)  # rounding takes the cosine of equal rows past 1, where no bin is
-    counts, edges = np.histogram(inside, bins=np.linspace(-1, 1, bins + 1))
-    quantiles = dict(zip(QUANTILES, np.quantile(inside, QUANTILES).tolist(), strict=True))
-    return Distribution(inside, quantiles, edges, counts / len(inside))
+    found = {}
+    for when, (one, two) in _before_and_after(matrix, own, other):
+        cosines = np.clip((one * two).sum(axis=1), -1, 1)  # rounding takes that of equal rows past 1, where no bin is
+        counts, edges = np.histogram(cosines, bins=np.linspace(-1, 1, _BINS + 1))
+        quantiles = dict(zip(QUANTILES, np.quantile(cosines, QUANTILES).tolist(), strict=True))
+        found[when] = Distribution(len(cosines), quantiles, edges, counts / len(cosines))
+    return found
 
 
 @dataclass(frozen=True)
 class Gap:
-    """Of n images and n captions.
+    """The modality gap of n images and n captions.
 
     Attributes:
         distance: Between the mean image and the mean caption, both of unit-length embeddings: 0 to 2.
@@ -129,36 +116,34 @@ def modality_gap(images: Any, captions: Any, matrix: Any = None, *, seed: int = 
         (0.0, True)
     """
     image_rows = features_of(images, "Image features")
-    texts = features_of(captions, "Text features", rows=len(image_rows), dim=image_rows.shape[1])
-    if len(image_rows) < 2 * _FOLDS:
-        raise ValueError(
-            f"There are {len(image_rows)} images, too few to tell from captions. Pass {2 * _FOLDS} or more."
-        )
-    return {when: _gap(image_rows, moved, seed) for when, (moved,) in _before_and_after(matrix, texts)}
-
-
-def _gap(images: Rows, texts: Rows, seed: int) -> Gap:
-    n, correct = len(images), 0
+    n = len(image_rows)
+    texts = features_of(captions, "Text features", rows=n, dim=image_rows.shape[1])
+    if n < 2 * _FOLDS:
+        raise ValueError(f"There are {n} images, too few to tell from captions. Pass {2 * _FOLDS} or more.")
     fold = np.random.default_rng([seed, 0x6A9]).permutation(n) % _FOLDS
-    for number in range(_FOLDS):
-        test = fold == number
-        learnt, asked = (torch.from_numpy(np.concatenate([images[rows], texts[rows]])) for rows in (~test, test))
-        sides = [torch.arange(2).repeat_interleave(len(part) // 2) for part in (learnt, asked)]
-        correct += int(metrics.linear_probe(learnt, sides[0], asked, sides[1]).sum())
-    distance = metrics.modality_gap(torch.from_numpy(images), torch.from_numpy(texts))
-    return Gap(distance, correct / (2 * n), n)
+    found = {}
+    for when, (moved,) in _before_and_after(matrix, texts):
+        correct = 0
+        for number in range(_FOLDS):
+            parts = [torch.from_numpy(np.concatenate([image_rows[rows], moved[rows]]))
+                     for rows in (fold != number, fold == number)]  # fmt: skip
+            sides = [torch.arange(2).repeat_interleave(len(part) // 2) for part in parts]
+            correct += int(metrics.linear_probe(parts[0], sides[0], parts[1], sides[1]).sum())
+        distance = metrics.modality_gap(torch.from_numpy(image_rows), torch.from_numpy(moved))
+        found[when] = Gap(distance, correct / (2 * n), n)
+    return found
 
 
 @dataclass(frozen=True)
 class Spectrum:
-    """Of a matrix A, [dim, dim].
+    """What a matrix A, [dim, dim], does.
 
     Attributes:
         singular_values: Descending, [dim].
         distance: ||A - I||_F. It predicts what large galleries lose (a third party's 21 matrices: r = -.989), where
             the scale of A is fixed; under a cosine that scale is free.
         scaled_distance: The least ||cA - I||_F over scales c: what of the distance a cosine can see.
-        symmetric: Share of ||A||_F^2 in the symmetric part, (A + A') / 2: 1 if symmetric, .5 if random.
+        symmetric: Fraction of ||A||_F^2 in the symmetric part, (A + A') / 2: 1 if symmetric, .5 if random.
         condition: Largest singular value over the smallest; infinite for a singular matrix.
         rank: Effective rank of A: exp of the entropy of its normalised singular values; dim for the identity.
         change_rank: The same of A - I; 0 for the identity.
@@ -176,11 +161,6 @@ class Spectrum:
     change_rank: float
     rotation: float
     text_angle: float | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values; an infinite condition is None."""
-        condition = self.condition if np.isfinite(self.condition) else None
-        return vars(self) | {"condition": condition, "singular_values": self.singular_values.round(6).tolist()}
 
 
 def spectrum(matrix: Any, texts: Any = None) -> Spectrum:
@@ -202,10 +182,8 @@ def spectrum(matrix: Any, texts: Any = None) -> Spectrum:
         (90, 2.0, 2.0)
     """
     a = _matrix_of(matrix)
-    left, values, right = (part.numpy() for part in torch.linalg.svd(torch.from_numpy(a)))
-    square = float((a**2).sum())
-    change = a - np.eye(len(a))
-    angle = None
+    left, values, right = np.linalg.svd(a)
+    square, change, angle = float((a**2).sum()), a - np.eye(len(a)), None
     if texts is not None:
         rows = features_of(texts, "Text features", dim=len(a)).astype(np.float64)
         moved = rows @ a.T
@@ -220,7 +198,7 @@ def spectrum(matrix: Any, texts: Any = None) -> Spectrum:
         symmetric=float((((a + a.T) / 2) ** 2).sum() / square) if square else 1.0,
         condition=float(values[0] / values[-1]) if values[-1] > 0 else float("inf"),
         rank=_effective_rank(values),
-        change_rank=_effective_rank(torch.linalg.svdvals(torch.from_numpy(change)).numpy()),
+        change_rank=_effective_rank(np.linalg.svd(change, compute_uv=False)),
         rotation=float(_degrees(np.trace(left @ right) / len(a))),
         text_angle=angle,
     )
@@ -231,9 +209,9 @@ def _degrees(cosine: Any) -> Any:
 
 
 def _effective_rank(values: NDArray[Any]) -> float:
-    """How many singular values carry a matrix: exp of the entropy of their shares; 0 where all are 0."""
-    share = values[values > 0] / max(values.sum(), np.finfo(float).tiny)
-    return float(np.exp(-(share * np.log(share)).sum())) if len(share) else 0.0
+    """How many singular values carry a matrix: exp of the entropy of their fractions; 0 where all are 0."""
+    fraction = values[values > 0] / max(values.sum(), np.finfo(float).tiny)
+    return float(np.exp(-(fraction * np.log(fraction)).sum())) if len(fraction) else 0.0
 
 
 def _matrix_of(matrix: Any, dim: int | None = None) -> Matrix:
