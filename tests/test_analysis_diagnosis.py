@@ -183,7 +183,10 @@ def test_json_text_and_page_say_the_same(lost_in_alignment, tmp_path):
     assert values["binding"]["models"]["fitted"]["value"] == found.repair.binding.estimates[1].value
     text = str(found)
     html = found.write_html(tmp_path / "report.html").read_text(encoding="utf-8")
-    for shown in (f"{values['probes']['image']['accuracy']['value']:.3f}", f"{values['binding']['models']['base']['value']:.3f}"):
+    for shown in (
+        f"{values['probes']['image']['accuracy']['value']:.3f}",
+        f"{values['binding']['models']['base']['value']:.3f}",
+    ):
         assert shown in text
         assert shown in html
     assert " ".join(found.verdict.headline.split()) in " ".join(text.split())
