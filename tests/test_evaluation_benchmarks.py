@@ -3,7 +3,11 @@
 import itertools
 import json
 import random
+import sys
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -13,11 +17,11 @@ from evaluated import counts, features, image_file, read, values
 from labclip.data.cleaning import comparable
 from labclip.evaluation.benchmarks import BENCHMARKS
 from labclip.evaluation.benchmarks.aro import SYMMETRIC
-from labclip.evaluation.benchmarks.order import MAX_WORDS, SHUFFLES, shuffles_of
+from labclip.evaluation.benchmarks.order import MAX_WORDS, SHUFFLES, shuffles_of, tag_words
 from labclip.evaluation.benchmarks.whatsup import _preposition
 from labclip.evaluation.tasks import Retrieval
 from labclip.negatives import clean
-from labclip.negatives.taggers import get_tagger
+from labclip.negatives.taggers import spacy_model
 
 REAL = Path(__file__).parents[2] / "shared" / "data"
 SUBSETS = ("add_att", "add_obj", "replace_att", "replace_obj", "replace_rel", "swap_att", "swap_obj")
@@ -301,11 +305,12 @@ def tag(words):
     return [WORDS.get(word, "X") for word in words]
 
 
+tagged = partial(tag_words, tag)
 RAW = "A Red dog and an old cat, with the big cats"
 
 
 def test_each_shuffle_moves_what_it_says():
-    own, found = shuffles_of(RAW, tag, 0)
+    own, found = shuffles_of(RAW, tagged, 0)
     assert own == "a red dog and an old cat, with the big cats"
     words = own.replace(",", " ,").split()
     by_name = dict(zip(SHUFFLES, (text.split() for text in found), strict=True))
@@ -322,7 +327,7 @@ def test_each_shuffle_moves_what_it_says():
 def test_shuffles_of_three_words():
     caption = "one two three four five six seven"
     for seed in range(30):
-        _, found = shuffles_of(caption, tag, seed)
+        _, found = shuffles_of(caption, tagged, seed)
         by_name = dict(zip(SHUFFLES, found, strict=True))
         within, whole = (by_name[name].split() for name in ("shuffle_within_trigrams", "shuffle_trigrams"))
         assert [sorted(within[at : at + 3]) for at in (0, 3, 6)] == [
@@ -334,20 +339,20 @@ def test_shuffles_of_three_words():
 
 
 def test_shuffles_depend_on_seed_and_caption_alone():
-    assert shuffles_of(RAW, tag, 1) == shuffles_of(RAW, tag, 1)
-    assert len({tuple(shuffles_of(RAW, tag, seed)[1]) for seed in range(10)}) > 5
+    assert shuffles_of(RAW, tagged, 1) == shuffles_of(RAW, tagged, 1)
+    assert len({tuple(shuffles_of(RAW, tagged, seed)[1]) for seed in range(10)}) > 5
 
 
 def test_an_order_is_never_the_caption_again():
     rng = random.Random(0)
     for _ in range(200):
         caption = " ".join(rng.choices(["dog", "red", "a", "a", ",", "cat"], k=rng.randint(1, 6)))
-        own, found = shuffles_of(caption, tag, 0)
+        own, found = shuffles_of(caption, tagged, 0)
         assert all(text is None or comparable(text) != comparable(own) for text in found)
 
 
 def test_captions_are_cut_at_30_words():
-    own, found = shuffles_of(" ".join(f"word{number}" for number in range(50)), tag, 0)
+    own, found = shuffles_of(" ".join(f"word{number}" for number in range(50)), tagged, 0)
     assert {len(text.split()) for text in (own, *filter(None, found))} == {MAX_WORDS}
 
 
@@ -358,7 +363,7 @@ def test_coco_order_with_the_default_tagger(tmp_path):
     ])  # fmt: skip
     for number in (1, 2):
         image_file(tmp_path / f"{number}.jpg")
-    task = read("coco-order", tmp_path, seed=3)
+    task = read("coco-order", tmp_path, protocol="labclip", seed=3)
     true = {"1.jpg": "a red dog sits on a small table", "2.jpg": "two men ride brown horses along the beach"}
     (choice, gallery) = task.questions
     assert choice.options.shape == (2, 5)
@@ -371,8 +376,58 @@ def test_coco_order_with_the_default_tagger(tmp_path):
     assert any(note.startswith("Shuffled with seed 3, parts of speech by hanta.") for note in task.notes)
     assert choice.score(*features(task, lambda name, caption: 0.5))[0].by_index.all()  # the caption is the first
     assert [note for note in task.notes if note.startswith("Shuffles equal to their caption")]
-    tags = get_tagger("hanta")(["red", "dog"])
-    assert len(tags) == 2
+
+
+class Token(NamedTuple):
+    text: str
+    tag_: str
+
+
+@pytest.fixture
+def spacy(monkeypatch):
+    """A stand-in of spaCy, whose model is on no package registry: its words are not ours, its tags are of words."""
+    model = lambda text: [Token(word, WORDS.get(word.lower(), "X")) for word in text.replace(".", " .").split()]  # noqa: E731
+    monkeypatch.setitem(sys.modules, "spacy", SimpleNamespace(load=lambda name, exclude: model))
+    spacy_model.cache_clear()
+    yield model
+    spacy_model.cache_clear()
+
+
+def test_coco_order_as_aros_code_has_it(tmp_path, spacy):
+    """spaCy's words and tags, one draw of each shuffle, and an equal one in the caption's place is right."""
+    captions = ["A red dog and an old cat.", "Dog.", "Cat and the dog's cat"]
+    dump(tmp_path / "coco_karpathy_test.json", [{"image": "1.jpg", "caption": captions}])
+    image_file(tmp_path / "1.jpg")
+    asked, equal = set(), 0
+    for seed in range(20):
+        task = read("coco-order", tmp_path, tagger="", seed=seed)
+        (choice,) = task.questions
+        assert len(choice.options) == 3  # none is left out
+        asked.add(tuple(task.captions[row] for row in choice.options[0] if row >= 0))
+        assert [task.captions[row] for row in choice.options[1] if row >= 0] == ["dog"]
+        equal += (choice.options[[0, 2]] < 0).sum()
+        # Nothing but equal shuffles: ARO's `argmax` takes the caption, which is the first.
+        scores = choice.score(*features(task, lambda name, caption: 0.5))[0]
+        assert scores.by_index.all()
+        assert scores.correct.tolist() == [False, True, False]
+    # Two nouns and two adjectives: a quarter of the draws moves none of them, and is not drawn again.
+    assert len(asked) > 10
+    assert equal > 5
+    assert "1 captions with no other order are right." in task.notes
+    assert task.notes[0].startswith("Shuffles equal to their caption count as right, as in ARO's code: ")
+    assert task.notes[-1].endswith("parts of speech by spacy. As ARO's code, but for the seed.")
+    # Taggers and draws apart: HanTa's tags in the paper's protocol, spaCy's in the other.
+    hanta = read("coco-order", tmp_path, tagger="hanta")
+    assert len(hanta.questions[0].options) == 3
+    assert any("parts of speech by hanta. Not as ARO's code" in note for note in hanta.notes)
+
+
+def test_without_spacy_one_line_says_what_to_type(tmp_path, monkeypatch):
+    dump(tmp_path / "coco_karpathy_test.json", [{"image": "1.jpg", "caption": ["A dog."]}])
+    monkeypatch.setitem(sys.modules, "spacy", None)
+    spacy_model.cache_clear()
+    with pytest.raises(ValueError, match=r"need it installed\. Type: pip install spacy .*; or pass options=.*labclip"):
+        read("coco-order", tmp_path, tagger="")
 
 
 def test_winoground_as_jsonl_and_as_parquet(tmp_path):

@@ -9,6 +9,7 @@ import itertools
 import json
 import random
 import zlib
+from functools import partial
 from math import sqrt
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from labclip import Alignment, Features
 from labclip.data.scene_files import labelled_scenes
 from labclip.evaluation import BENCHMARKS, Sources
 from labclip.evaluation.benchmarks.aro import SYMMETRIC
-from labclip.evaluation.benchmarks.order import shuffles_of
+from labclip.evaluation.benchmarks.order import shuffles_of, tag_words
 from labclip.evaluation.evaluate import score
 from labclip.evaluation.scores import ties_by_index
 from labclip.negatives.taggers import get_tagger
@@ -250,7 +251,7 @@ def visual_genome(file, key, groups):
 
 def order(name):
     def build(folder, rng):
-        entries = [{"image": "0.jpg", "caption": ["Dog."]}]
+        entries, protocol = [{"image": "0.jpg", "caption": ["Dog."]}], rng.choice(("paper", "labclip"))
         for number in range(6):
             captions = [f"A {say(rng)} on the {say(rng)}." for _ in range(rng.choice((5, 6)))]
             entries.append({"image": f"{number}.jpg", "caption": captions})
@@ -260,15 +261,16 @@ def order(name):
         def expected(world):
             hits, first, pairs = [], [], []
             for image, raw in merged(entries, images):
-                own, shuffled = shuffles_of(raw, get_tagger("hanta"), 0)
+                tag = partial(tag_words, get_tagger("hanta"))
+                own, shuffled = shuffles_of(raw, tag, 0, **({"draws": 1} if protocol == "paper" else {}))
                 others = list(dict.fromkeys(one for one in shuffled if one is not None))
-                if others:
+                if others or protocol == "paper":
                     hits.append(right(world, image, own, others))
                     first.append(right_by_index(world, image, [own, *others], 0))
                     pairs.append((image, own))
             return {"accuracy": mean(hits), "accuracy_index": mean(first), **gallery(world, pairs)}
 
-        return {}, expected
+        return {"protocol": protocol, "tagger": "hanta"}, expected
 
     return build
 

@@ -375,7 +375,7 @@ def test_a_tagger_owes_a_tag_a_word():
 )
 def test_a_missing_tagger_names_the_command(monkeypatch, tagger, module, command):
     monkeypatch.setitem(sys.modules, module, None)
-    getattr(importlib.import_module("labclip.negatives.taggers"), f"_{tagger or 'hanta'}").cache_clear()
+    getattr(importlib.import_module("labclip.negatives.taggers"), "spacy_model" if tagger else "_hanta").cache_clear()
     for kind in (ModuleNotFoundError, ValueError, MissingPackageError):
         with pytest.raises(kind, match=command):
             shuffle(["a dog"], tagger=tagger)
@@ -402,13 +402,13 @@ def test_spacys_tagger_gets_our_words(monkeypatch):
 
     monkeypatch.setitem(sys.modules, "spacy", types.SimpleNamespace(load=load))
     monkeypatch.setitem(sys.modules, "spacy.tokens", types.SimpleNamespace(Doc=Doc))
-    taggers._spacy.cache_clear()
+    taggers.spacy_model.cache_clear()
     assert shuffle(["a dog's cat can't"], tagger="spacy") == ["a cat's dog can't"]
     monkeypatch.setattr(sys.modules["spacy"], "load", lambda *_, **__: load("", ""))
-    taggers._spacy.cache_clear()
+    taggers.spacy_model.cache_clear()
     with pytest.raises(ValueError, match="python -m spacy download en_core_web_sm"):
         shuffle(["a dog"], tagger="spacy")
-    taggers._spacy.cache_clear()
+    taggers.spacy_model.cache_clear()
 
 
 def test_a_text_made_to_have_no_negative_does_not_stop_a_run():

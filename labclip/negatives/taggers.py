@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
 from pathlib import Path
+from typing import Any
 
 from labclip.packages import require
 
@@ -67,14 +68,20 @@ def _hanta() -> Tagger:
 
 
 @cache
-def _spacy() -> Tagger:
-    """The small English model of spaCy, on our words instead of its own."""
-    spacy = require("spacy", "tagger='spacy'", "pip install spacy && python -m spacy download en_core_web_sm")
+def spacy_model() -> Any:
+    """The small English model of spaCy: of a text its tokens, with their tags."""
+    install = "pip install spacy && python -m spacy download en_core_web_sm"
+    spacy = require("spacy", "Parts of speech by spaCy need it installed", install)
     try:
-        model = spacy.load("en_core_web_sm", exclude=["parser", "ner", "lemmatizer"])
+        return spacy.load("en_core_web_sm", exclude=["parser", "ner", "lemmatizer"])
     except OSError as error:
         raise ValueError("spaCy has no model en_core_web_sm. Type: python -m spacy download en_core_web_sm") from error
-    document = require("spacy.tokens", "tagger='spacy'", "pip install spacy").Doc
+
+
+def _spacy() -> Tagger:
+    """spaCy, on our words instead of its own."""
+    model = spacy_model()
+    document = require("spacy.tokens", "Parts of speech by spaCy need it installed", "pip install spacy").Doc
     return lambda words: [token.tag_ for token in model(document(model.vocab, words=words))]
 
 

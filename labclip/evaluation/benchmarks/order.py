@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from labclip.data.cleaning import clean, comparable, words_of
+from labclip.data.entries import one_of
 from labclip.evaluation.benchmarks.karpathy import Captioned, coco, flickr30k
 from labclip.evaluation.items import Items
 from labclip.evaluation.sources import Benchmark, Sources
 from labclip.evaluation.tasks import Task
-from labclip.negatives.taggers import Tagger, get_tagger, is_adjective, is_noun
+from labclip.negatives.taggers import Tagger, get_tagger, is_adjective, is_noun, spacy_model
+from labclip.packages import MissingPackageError
 
 MAX_WORDS = 30
 """Words that a caption keeps."""
@@ -21,63 +25,102 @@ _DRAWS = 20  # of one shuffle, before it is given up as one that can only say th
 Shuffle = Callable[[list[str], Sequence[str], random.Random], list[str]]
 
 
-def read_coco(sources: Sources, *, split: str = "test", seed: int = 0, tagger: str = "hanta") -> Task:
+def read_coco(
+    sources: Sources, *, protocol: str = "paper", split: str = "test", seed: int = 0, tagger: str = ""
+) -> Task:
     """`accuracy`: the caption beats its four shuffles.
 
     Args:
         sources: The files.
+        protocol: "paper": one draw of each shuffle, as in ARO's code (dataset_zoo/perturbations.py and
+            dataset_zoo/aro_datasets.py); one that equals its caption is never preferred to it. "labclip": such a
+            shuffle is drawn again.
         split: "test", "val" or "restval".
         seed: Of the shuffles; the originals have none.
-        tagger: "hanta" or "spacy".
+        tagger: "hanta" or "spacy"; "" takes spaCy with protocol=paper, as ARO's code, and HanTa with protocol=labclip.
     """
-    return _order(sources, coco(sources, split), seed, tagger)
+    return _order(sources, partial(coco, sources, split), protocol, seed, tagger)
 
 
-def read_flickr30k(sources: Sources, *, split: str = "test", seed: int = 0, tagger: str = "hanta") -> Task:
+def read_flickr30k(
+    sources: Sources, *, protocol: str = "paper", split: str = "test", seed: int = 0, tagger: str = ""
+) -> Task:
     """`accuracy`: the caption beats its four shuffles; options as of `coco-order`, splits "test" and "val"."""
-    return _order(sources, flickr30k(sources, split), seed, tagger)
+    return _order(sources, partial(flickr30k, sources, split), protocol, seed, tagger)
 
 
-def _order(sources: Sources, found: list[Captioned], seed: int, tagger: str) -> Task:
-    items, tag = Items(sources), get_tagger(tagger)
-    lacking = dict.fromkeys(SHUFFLES, 0)
-    without = 0
-    for one in found:
+def _order(sources: Sources, captioned: Callable[[], list[Captioned]], protocol: str, seed: int, tagger: str) -> Task:
+    paper = one_of("protocol", protocol, ("paper", "labclip")) == "paper"
+    tagger = tagger or ("spacy" if paper else "hanta")
+    images = captioned()
+    tag = _tag(tagger, paper)
+    items, equal, without = Items(sources), Counter[str](), 0
+    for one in images:
         for raw in one.captions:
             sources.captions.check(raw, one.place)
-            own, shuffled = shuffles_of(raw, tag, seed)
-            for name, text in zip(SHUFFLES, shuffled, strict=True):
-                lacking[name] += text is None
+            own, shuffled = shuffles_of(raw, tag, seed, draws=1 if paper else _DRAWS)
+            equal.update(name for name, text in zip(SHUFFLES, shuffled, strict=True) if text is None)
             others = [text for text in dict.fromkeys(shuffled) if text is not None]
             without += not others
-            if others:
+            if others or paper:
                 items.add(one.row, (own, *others), one.place)
-    said = [f"{count:,} of {name}" for name, count in lacking.items() if count]
-    if said:
-        sources.notes.append(f"Shuffles equal to their caption, left out: {', '.join(said)}.")
+    if said := ", ".join(f"{count:,} of {name}" for name, count in equal.items()):
+        then = "count as right, as in ARO's code" if paper else "are left out"
+        sources.notes.append(f"Shuffles equal to their caption {then}: {said}.")
     if without:
-        sources.notes.append(f"{without:,} captions with no other order are left out.")
+        sources.notes.append(f"{without:,} captions with no other order {'are right' if paper else 'are left out'}.")
     sources.notes.append(
-        f"Shuffled with seed {seed}, parts of speech by {tagger}. ARO's code leaves a shuffle that equals its caption, "
-        "of 5 to 6% of them, and counts it as right, so its figures are higher."
-    )
+        f"Shuffled with seed {seed}, parts of speech by {tagger}. "
+        + ("As ARO's code, but for the seed." if paper and tagger == "spacy" else
+           "Not as ARO's code, which takes spaCy's parts of speech and draws no shuffle again.")
+    )  # fmt: skip
     return sources.task(*items.question("accuracy", right_first=True), *items.gallery())
 
 
-def shuffles_of(caption: str, tagger: Tagger, seed: int) -> tuple[str, list[str | None]]:
+Tagged = tuple[list[str], Sequence[str]]
+"""The words of a caption and their tags."""
+
+
+def _tag(tagger: str, paper: bool) -> Callable[[str], Tagged]:
+    """From a caption to its words and their tags."""
+    if not (paper and tagger == "spacy"):
+        return partial(tag_words, get_tagger(tagger))
+    try:
+        model = spacy_model()
+    except MissingPackageError as error:
+        raise MissingPackageError(f"{error}; or pass options={{'protocol': 'labclip'}}, which needs none.") from None
+
+    def tag(caption: str) -> Tagged:
+        tokens = list(model(caption))
+        return [token.text for token in tokens], [token.tag_ for token in tokens]
+
+    return tag
+
+
+def tag_words(tagger: Tagger, caption: str) -> Tagged:
+    """The words of a caption as it has them, and their tags in lower case."""
+    words = words_of(caption)
+    return words, tagger([word.lower() for word in words]) if words else []
+
+
+def shuffles_of(
+    caption: str, tag: Callable[[str], Tagged], seed: int, *, draws: int = _DRAWS
+) -> tuple[str, list[str | None]]:
     """The cleaned caption, and its four shuffles.
 
-    Words are tagged in lower case, and shuffled as the caption has them; then both are cleaned and cut. The seed and
-    the caption itself decide the draws; None where no draw said anything else.
+    Words are shuffled as the caption has them; then both are cleaned and cut. The seed and the caption itself decide
+    the draws; None where none of them said anything else.
     """
-    own = clean(caption, MAX_WORDS)
-    words = words_of(caption)
-    tags = tagger([word.lower() for word in words]) if words else []
+    own, plain = clean(caption, MAX_WORDS), words_of(caption)
+    tagged = tag(caption)
     found: list[str | None] = []
-    for name, shuffle in SHUFFLES.items():
+    for name, (shuffle, by_tag) in SHUFFLES.items():
         rng = random.Random(f"{seed} {name} {caption}")
-        drawn = (clean(" ".join(shuffle(list(words), tags, rng)), MAX_WORDS) for _ in range(_DRAWS))
-        found.append(next((text for text in drawn if comparable(text) != comparable(own)), None))
+        words, tags = tagged if by_tag else (plain, ())
+        drawn = (clean(" ".join(shuffle(list(words), tags, rng)), MAX_WORDS) for _ in range(draws))
+        # A single draw may say the same in other words; drawn again is what says the same at all.
+        same = (lambda text: text == own) if draws == 1 else (lambda text: comparable(text) == comparable(own))
+        found.append(next((text for text in drawn if not same(text)), None))
     return own, found
 
 
@@ -109,13 +152,13 @@ def _trigrams(words: list[str]) -> list[list[str]]:
     return [words[start : start + 3] for start in range(0, len(words), 3)]
 
 
-SHUFFLES: dict[str, Shuffle] = {
-    "shuffle_nouns_and_adj": _among(is_noun, is_adjective),
-    "shuffle_allbut_nouns_and_adj": _among(lambda tag: not is_noun(tag) and not is_adjective(tag)),
-    "shuffle_within_trigrams": _within_trigrams,
-    "shuffle_trigrams": _trigrams_whole,
+SHUFFLES: dict[str, tuple[Shuffle, bool]] = {
+    "shuffle_nouns_and_adj": (_among(is_noun, is_adjective), True),
+    "shuffle_allbut_nouns_and_adj": (_among(lambda tag: not is_noun(tag) and not is_adjective(tag)), True),
+    "shuffle_within_trigrams": (_within_trigrams, False),
+    "shuffle_trigrams": (_trigrams_whole, False),
 }
-"""By the names that ARO gives them."""
+"""By the names that ARO gives them, and whether they need tags."""
 
 
 COCO = Benchmark(
