@@ -15,7 +15,7 @@ from labclip.analysis.plots import MODELS, PERMUTED
 from labclip.analysis.probes import Probed
 from labclip.analysis.repair import Repair
 from labclip.analysis.space import Distribution, Gap, Spectrum
-from labclip.analysis.verdict import BINDS, FEW, KEPT, SIDES, Verdict
+from labclip.analysis.verdict import SIDES, Verdict
 from labclip.evaluation import summary
 from labclip.evaluation.scores import Compared, Estimate
 from labclip.report import Figure, Page, Reported, Section, Table, drawn, judged, terminal
@@ -204,7 +204,11 @@ def _verdict(found: Diagnosis, figure: _Draw) -> Section:
 
 
 def _reasons(found: Diagnosis, figure: _Draw | None = None) -> Section:
-    return Section("Why", notes=[*found.verdict.reasons, *found.verdict.repair, *found.notes])
+    rules = (
+        "A tie is wrong everywhere. The units of intervals are combinations; a difference counts where its paired "
+        "interval excludes zero. The rules of the verdict are in labclip's documentation, on the page Diagnose."
+    )
+    return Section("Why", notes=[*found.verdict.reasons, *found.verdict.repair, *found.notes, rules])
 
 
 def _costs(found: Diagnosis, figure: _Draw) -> Section | None:
@@ -284,24 +288,6 @@ def _space(found: Diagnosis, figure: _Draw) -> Section:
     return Section("Appendix: the space", [text], drawings, tables)
 
 
-def _rules(found: Diagnosis, figure: _Draw) -> Section:
-    return Section(
-        "Appendix: rules of the verdict",
-        notes=[
-            f"Cosine binds where its whole interval is at least {BINDS}: then there is little to repair.",
-            f"A side has kept binding where its probe's whole interval is above {KEPT:.0%} of the way from the "
-            f"bag-of-words baseline to always right. It has lost binding where the whole interval is below, the probe "
-            f"learnt from at least as many scenes as an embedding has dimensions, and more do not help.",
-            "Both kept it and cosine does not bind: only the alignment loses it.",
-            f"An interval that spans a threshold, or fewer than {FEW} combinations: can't tell.",
-            "The units of intervals are combinations; a difference counts where its paired interval excludes zero.",
-            f"A fitted matrix is measured on unseen combinations, in {found.probes['image'].folds} folds; it is "
-            f"fitted in fewer steps than `labclip fit` takes, so read it as what is at least possible.",
-            "A tie is wrong everywhere.",
-        ],
-    )
-
-
 _Parts = Sequence[Callable[[Diagnosis, _Draw], Section | None]]
 _SECTIONS: _Parts = (_verdict, _reasons, _costs, _probes, _confusions)
-_APPENDIX: _Parts = (_space, _rules)
+_APPENDIX: _Parts = (_space,)

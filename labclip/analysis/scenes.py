@@ -147,11 +147,11 @@ def features_of(features: Any, what: str, *, rows: int | None = None, dim: int |
     Raises:
         ValueError: If they are no such matrix, are not finite, or have not `rows` rows or not dim `dim`.
     """
-    if isinstance(features, np.ndarray) and np.issubdtype(features.dtype, np.floating):
-        features = torch.from_numpy(np.ascontiguousarray(features, dtype=np.float32))
+    if isinstance(features, np.ndarray):
+        features = torch.from_numpy(np.ascontiguousarray(features))
     if not isinstance(features, Tensor):
         raise ValueError(f"{what} are {described(features)}. Pass embeddings, a float tensor or array [n, dim].")
-    if features.ndim == 2 and not len(features):
+    if not features.numel():
         raise ValueError(f"{what} are empty, {list(features.shape)}. Pass at least one row.")
     unit = unit_length(features.detach().cpu(), what)
     if rows is not None and len(unit) != rows:
@@ -248,12 +248,7 @@ def _or_own(texts: Sequence[str | None], own: Sequence[str]) -> tuple[list[str],
 
 
 def tags_of(objects: Sequence[tuple[str, str]]) -> str:
-    """The words of a scene without its binding: objects, then attributes, each in the order of the alphabet.
-
-    Example:
-        >>> tags_of([("red", "sphere"), ("blue", "cube")])
-        'cube sphere blue red'
-    """
+    """The words of a scene without its binding: objects, then attributes, as in "cube sphere blue red"."""
     return " ".join([*sorted(name for _, name in objects), *sorted(attribute for attribute, _ in objects)])
 
 
