@@ -169,7 +169,7 @@ def measured(setting, matrix, strength):
     row, elsewhere, alignment = {}, [], Alignment(matrix, strength=strength)
     for name, features in setting.tests.items():
         part = HeldOut.of(read_data(features))
-        if part.bound:
+        if part.n_with_negative:
             row[f"binding, {name}"] = frontier(part, matrix, [strength])[0].binding
         if name == "seen":
             row["R@1 t2i, seen"], row["R@1 i2t, seen"] = recalls(part, 1, alignment)

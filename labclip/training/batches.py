@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -68,10 +65,7 @@ class Batches:
             if self.settings.mask_absent:
                 draw.masked_fill_(~self.data.negatives.present[order], 2.0)  # those that are there come first
             which = draw.argsort(dim=1)[:, :count]
-        make = partial(self._make, order, which)
-        if self.device.type == "cpu" and not any(rows.is_mapped for rows in self.data.arrays):
-            return map(make, range(start, self.steps))
-        return _ahead(make, iter(range(start, self.steps)))
+        return map(partial(self._make, order, which), range(start, self.steps))
 
     def _make(self, order: torch.Tensor, which: torch.Tensor, step: int) -> Batch:
         whole = slice(step * self.size, (step + 1) * self.size)
@@ -116,13 +110,3 @@ def _columns(
 
 def _mixed(seed: int, epoch: int) -> int:
     return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-def _ahead(make: Callable[[int], Batch], steps: Iterator[int]) -> Iterator[Batch]:
-    """The batches of steps, the next two made by another thread while one is used."""
-    with ThreadPoolExecutor(1) as pool:
-        ready = deque(pool.submit(make, step) for step in itertools.islice(steps, 2))
-        while ready:
-            batch = ready.popleft().result()
-            ready.extend(pool.submit(make, step) for step in itertools.islice(steps, 1))
-            yield batch

@@ -17,7 +17,6 @@ from labclip.alignment import MAX_LOGIT_SCALE, Alignment
 from labclip.base import Base
 from labclip.checks import check_device, checked_number, checked_whole
 from labclip.features.features import Features
-from labclip.training.arrays import takes_arrays
 from labclip.training.batches import Batches
 from labclip.training.change import Change
 from labclip.training.combinations import Split
@@ -27,14 +26,13 @@ from labclip.training.objective import Objective, Ranks, Weights, name_of
 from labclip.training.recipes import Settings, for_data, settings_of
 from labclip.training.result import FitResult, advice, measured, verdict
 from labclip.training.rows import Data, read_data
-from labclip.training.splits import Sides, check_features, split
+from labclip.training.splits import FitSplit, check_features, split
 from labclip.training.trainer import State, calibrated, check_checkpoint, progress_bar, train
 
 T = TypeVar("T")
 _SCALED_ON = 20_000  # captions, more or less
 
 
-@takes_arrays
 def fit(
     features: Features | str | Path, *, validation: Features | Split | str | Path | None = None,
     retain: Mapping[str, Features | str | Path] | None = None, keep: float = KEEP,
@@ -122,9 +120,9 @@ def fit(
         hashes=validation is not None or settings.validation_share > 0,
     )  # fmt: skip
     _check(data, settings, recipe, features.base)
-    sides = split(data, features, validation, settings, seed)
+    parts = split(data, features, validation, settings, seed)
     held_features = validation if isinstance(validation, Features) else features
-    data, held = sides.fit, sides.held
+    data, held = parts.fit, parts.held
     settings = for_data(settings, dim=data.dim, captions=len(data.captions))
     batches = Batches(data, settings, seed, ranks, where)
     own = HeldOut.of(held, seed=seed) if held else None
@@ -152,7 +150,7 @@ def fit(
     record = {"recipe": recipe, "objective": name, "seed": seed, "keep": keep}
     sets = {"validation": own} | {f"retain {name}": part for name, part in retained.items()}
     few = {name: len(part.images) for name, part in sets.items() if part and len(part.images) < ENOUGH}
-    return _result(fits, batches, own, (features, held_features), record, sides, few)
+    return _result(fits, batches, own, (features, held_features), record, parts, few)
 
 
 def _opened(given: T | str | Path) -> T | Features:
@@ -181,7 +179,7 @@ def unit_scale(matrix: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
 
 def _result(
     fits: list[_Fitted], batches: Batches, own: HeldOut | None, of: tuple[Features, Features], record: dict[str, Any],
-    sides: Sides, few: dict[str, int],
+    parts: FitSplit, few: dict[str, int],
 ) -> FitResult:  # fmt: skip
     """`of` are the features of the fit, and those of what is held out; `few` the images of sets that are small."""
     features, held_features = of
@@ -197,14 +195,14 @@ def _result(
         "loss_weights": asdict(fitted.weights),
         "data": f"{len(data.captions):,} captions of {len(data.images_used):,} images, "
         f"{data.k} negative{'s' if data.k > 1 else ''} each",
-        "held_out": sides.words,
+        "held_out": parts.words,
         "versions": {"labclip": __version__, "torch": torch.__version__},
     }
     if fitted.points:
         metadata["results"] = measured(fitted.points, strength)
-    change = Change.of(own, fitted.matrix, strength) if own and own.bound else None
+    change = Change.of(own, fitted.matrix, strength) if own and own.n_with_negative else None
     few = few if settings.select_strength else {}
-    sentences, worthwhile = advice(fitted.points, strength, own, change, leaked=sides.leaked, few=few)
+    sentences, worthwhile = advice(fitted.points, strength, own, change, leaked=parts.leaked, few=few)
     metadata |= {"worthwhile": worthwhile, "verdict": verdict(change, strength, worthwhile=worthwhile)}
     metadata["change"] = asdict(change) if change else None
     # SigLIP's temperature means nothing without its bias, which an alignment has not, and that of a user's objective is
@@ -220,7 +218,7 @@ def _result(
     )  # fmt: skip
     return FitResult(
         alignment, fitted.history, fitted.points, sentences, worthwhile, change,
-        example=example_of(own, held_features, alignment) if own and own.bound else None,
+        example=example_of(own, held_features, alignment) if own and own.n_with_negative else None,
         weights_sha256=features.origin.weights_sha256 or "",
         date=date.today().isoformat(),
     )  # fmt: skip

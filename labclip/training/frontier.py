@@ -47,7 +47,7 @@ class HeldOut:
     captions: torch.Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
 
     @property
-    def bound(self) -> int:
+    def n_with_negative(self) -> int:
         """Captions that have a negative, so that binding is measured on them."""
         return 0 if self.has_negative is None else int(self.has_negative.any(dim=1).sum())
 
@@ -113,7 +113,7 @@ def frontier(
     retain: Mapping[str, HeldOut] | None = None,
 ) -> list[Point]:  # fmt: skip
     """Measure a matrix [dim, dim] on held-out data and other domains at several strengths."""
-    binding = _Binding(own, matrix) if own and own.bound else None
+    binding = _Binding(own, matrix) if own and own.n_with_negative else None
     sets = {"validation": _Retrieval(own, matrix)} if own else {}
     sets |= {f"retain {name}": _Retrieval(held, matrix) for name, held in (retain or {}).items()}
     divergence = _Divergence(own, matrix) if own else None

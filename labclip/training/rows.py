@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
-import os
-import weakref
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,10 +20,7 @@ _TINY = 1e-12  # shorter rows can't be brought to unit length
 
 
 class Rows:
-    """Embeddings, [n, dim] or [n, k, dim] of any scale, read as unit-length float32.
-
-    A memory-mapped file is read by position instead of through its map, whose pages would count as this process's
-    memory, two megabytes for every row that is looked at.
+    """Embeddings, [n, dim] or [n, k, dim] of any scale, read as unit-length float32 when they are taken.
 
     Attributes:
         name: How messages call them.
@@ -37,115 +31,55 @@ class Rows:
     """
 
     def __init__(self, name: str, values: Any, present: NDArray[np.bool_] | None = None) -> None:
-        values = values.detach() if isinstance(values, torch.Tensor) else values
         self.name = name
         self.shape = tuple(int(size) for size in values.shape)
         self.present = torch.from_numpy(np.ones(self.shape[:-1], dtype=bool) if present is None else np.array(present))
         self.digest = ""
         self.hashes = torch.empty(0, 3, dtype=torch.int64)
-        self._values: Any = values
-        self._file = _File.under(values)
-        self._scale = True
-        self._resident: torch.Tensor | None = None
+        self._values: Any = values.detach() if isinstance(values, torch.Tensor) else values
+        self._device = torch.device("cpu")
+        self._scale = False
 
     def __len__(self) -> int:
         return self.shape[0]
 
-    @property
-    def is_mapped(self) -> bool:
-        """Whether they lie in a file."""
-        return self._file is not None
-
     def check(self, *, digest: bool = False, hashes: bool = False) -> None:
         """Read everything once, block by block; a present row that is not finite or all zeros is an error."""
-        self._scale = False
         block = max(1, _BLOCK_BYTES // (int(np.prod(self.shape[1:])) * 4))
-        found = hashlib.blake2b(repr(self.shape).encode(), digest_size=16)
-        parts = [self.hashes]
+        found, scale, parts = hashlib.blake2b(repr(self.shape).encode(), digest_size=16), False, [self.hashes]
         for index in torch.split(torch.arange(len(self)), block):
-            rows = self._raw(index)
+            rows = self.take(index)
             length = torch.where(self.present[index], rows.norm(dim=-1), 1.0)
             for bad, why in ((~torch.isfinite(length), "is not finite"), (length < _TINY, "is all zeros")):
                 if bool(bad.any()):
                     row = int(index[bad.nonzero()[0, 0]])
                     raise ValueError(f"{self.name}: row {row} {why}. Embed it again, or leave it out.")
-            self._scale |= bool(((length - 1).abs() > UNIT).any())
+            scale |= bool(((length - 1).abs() > UNIT).any())
             if digest:
                 found.update(rows.contiguous().view(-1).view(torch.uint8).numpy().data)
             if hashes:
                 parts.append(hashes_of(rows.flatten(0, -2)))
         self.digest = found.hexdigest() if digest else ""
-        self.hashes = torch.cat(parts)
+        self.hashes, self._scale = torch.cat(parts), scale
 
     def take(self, index: torch.Tensor) -> torch.Tensor:
-        """Unit-length rows, float32 [len(index), ...], on the device they live on.
+        """Rows, unit-length once `check` has seen all of them, float32 [len(index), ...], on the device they are on.
 
         Args:
             index: Row numbers, int64, or pairs of row and k, [n, 2], for embeddings of three axes.
         """
-        where = (index,) if index.ndim == 1 else (index[:, 0], index[:, 1])
-        if self._resident is not None:
-            rows = self._resident[tuple(part.to(self._resident.device) for part in where)]
+        where = index.unbind(1) if index.ndim == 2 else (index,)
+        if isinstance(self._values, torch.Tensor):
+            rows = self._values[tuple(part.to(self._values.device) for part in where)].to(self._device, torch.float32)
         else:
-            rows = self._raw(*where)
+            rows = torch.from_numpy(np.asarray(self._values[tuple(part.numpy() for part in where)], dtype=np.float32))
         return F.normalize(rows, dim=-1) if self._scale else rows
 
     def move(self, device: torch.device) -> None:
         """Hold all rows on a device from now on."""
         values = self._values
         values = values if isinstance(values, torch.Tensor) else torch.from_numpy(np.array(values, dtype=np.float32))
-        self._resident = values.to(device, torch.float32)
-
-    def _raw(self, *index: torch.Tensor) -> torch.Tensor:
-        """Rows as they are, float32 on the CPU."""
-        if isinstance(self._values, torch.Tensor):
-            return self._values[index].to("cpu", torch.float32)
-        where = tuple(part.numpy() for part in index)
-        found = self._file.read(*where) if self._file else self._values[where]
-        return torch.from_numpy(np.asarray(found, dtype=np.float32))
-
-
-class _File:
-    """The file under a read-only memory map, read by position."""
-
-    def __init__(self, descriptor: int, offset: int, values: NDArray[Any]) -> None:
-        self._descriptor, self._offset = descriptor, offset
-        self._dtype, self._shape = values.dtype, values.shape
-
-    @classmethod
-    def under(cls, values: Any) -> _File | None:
-        """The file an array is a contiguous part of; None for other arrays."""
-        root = values
-        while isinstance(root, np.ndarray) and isinstance(root.base, np.ndarray):
-            root = root.base
-        if not isinstance(root, np.memmap) or root.mode != "r" or root.filename is None or not hasattr(os, "preadv"):
-            return None
-        if not values.flags.c_contiguous:
-            return None
-        first, begin = (array.__array_interface__["data"][0] for array in (values, root))
-        descriptor = os.open(root.filename, os.O_RDONLY)
-        file = cls(descriptor, root.offset + first - begin, values)
-        weakref.finalize(file, os.close, descriptor)
-        some = np.array([0, len(values) - 1])
-        # Another file of that name may have taken the place of the one that is mapped.
-        return file if file.read(some).tobytes() == np.asarray(values[some]).tobytes() else None
-
-    def read(self, *index: NDArray[Any]) -> NDArray[Any]:
-        """Rows, or pairs of row and k of an array of three axes."""
-        flat, shape = np.ravel_multi_index(index, self._shape[: len(index)]), self._shape[len(index) :]
-        out = np.empty((len(flat), *shape), self._dtype)
-        if not len(flat):
-            return out
-        size, memory = int(out.dtype.itemsize * np.prod(shape)), memoryview(out.view(np.uint8).reshape(-1))  # type: ignore[arg-type]
-        cuts = np.flatnonzero(np.diff(flat) != 1) + 1  # neighbours in the file are read at once
-        for start, stop in itertools.pairwise([0, *cuts.tolist(), len(flat)]):
-            place, part = self._offset + int(flat[start]) * size, memory[start * size : stop * size]
-            while part:
-                count = os.preadv(self._descriptor, [part], place)
-                if not count:
-                    raise ValueError("A memory-mapped file of embeddings became shorter while it was read.")
-                part, place = part[count:], place + count
-        return out
+        self._values, self._device = values.to(device, torch.float32), device
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ def check_features(features: Mapping[str, Any]) -> None:
             )
 
 
-class Sides(NamedTuple):
+class FitSplit(NamedTuple):
     """What is fitted on, and what it is measured on.
 
     Attributes:
@@ -62,7 +62,7 @@ class Sides(NamedTuple):
         return f"{captions:,} captions of {images:,} images, {leaked} of them negatives of the fit"
 
 
-def split(data: Data, features: Features, validation: Features | Split | None, settings: Settings, seed: int) -> Sides:
+def split(data: Data, features: Features, validation: Features | Split | None, settings: Settings, seed: int) -> FitSplit:
     """What to fit on, and what to hold out: `validation`, or a seeded share of the images; no image is on both sides.
 
     Rows of `data` are hashed if anything is held out; `features` are what it was read from, for names of its rows.
@@ -73,13 +73,13 @@ def split(data: Data, features: Features, validation: Features | Split | None, s
     if isinstance(validation, Split):
         fit, held = _by_rows(data, validation)
         _check_captions(fit, held, features, features)
-        return Sides(_without_images(fit, held), held)
+        return FitSplit(_without_images(fit, held), held)
     if validation is not None:
         held = read_data(validation, "validation", hashes=True)
         _check_apart(data, held, features, validation)
         _check_captions(data, held, features, validation)
-        return Sides(_without_images(data, held), held)
-    return _drawn(data, settings.validation_share, seed) if settings.validation_share else Sides(data)
+        return FitSplit(_without_images(data, held), held)
+    return _drawn(data, settings.validation_share, seed) if settings.validation_share else FitSplit(data)
 
 
 def _without_images(fit: Data, held: Data) -> Data:
@@ -111,7 +111,7 @@ def _by_rows(data: Data, rows: Split) -> tuple[Data, Data]:
     return replace(data, captions=fit), replace(data, captions=heldout)
 
 
-def _drawn(data: Data, share: float, seed: int) -> Sides:
+def _drawn(data: Data, share: float, seed: int) -> FitSplit:
     """A seeded share of the images, with all images that have a caption of theirs among their negatives.
 
     Images are held out by groups that share captions, as long as those are small. Where they are not, as where a few
@@ -136,7 +136,7 @@ def _drawn(data: Data, share: float, seed: int) -> Sides:
     if not len(fit.captions):
         raise ValueError("All captions are of one image, so none can be held out. Pass validation=FEATURES.")
     fit = _without_images(fit, held)
-    return Sides(fit, held, int(torch.isin(captions[inside], negatives[~inside[pairs[:, 0]]]).sum()))
+    return FitSplit(fit, held, int(torch.isin(captions[inside], negatives[~inside[pairs[:, 0]]]).sum()))
 
 
 def _check_apart(data: Data, held: Data, features: Features, validation: Features) -> None:
