@@ -16,7 +16,7 @@ from labclip.io.folder import matrix_sha256
 from labclip.report.values import percent
 from labclip.training import FitResult
 from labclip.training.frontier import Point, kept
-from labclip.training.result import in_words, share_kept
+from labclip.training.result import share_kept, stronger
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def test_a_result_is_one_line_and_its_text_says_what_was_gained_and_paid(result)
         assert re.search(row, text)
     assert all(sentence.split()[0] in text for sentence in result.advice)
     assert " ".join(text.split()).count(f"{result.change.words}.") == 1
-    assert re.search(r"Strength [\d.]+, selected: binding 0\.\d{3} -> ", text)
+    assert f"Held-out data, at strength {result.alignment.strength:g}; a tie counts as wrong." in text
     assert "Held out: 60 captions of 60 images, none of them negatives of the fit" in text
     assert "batch size 64, " in " ".join(text.split())
     assert max(map(len, text.splitlines())) <= 100
@@ -83,25 +83,19 @@ def point(strength, binding, recall, flickr):
     return Point(strength, strength, binding, *recalls, binding, lost, strength / 10)
 
 
-def test_the_frontier_is_told_in_words():
+def test_strengths_that_bind_more_are_told():
     points = [
         point(0.0, 0.5, 0.4, 0.2), point(0.5, 0.6, 0.44, 0.2), point(1.0, 0.7, 0.398, 0.1984),
         point(1.25, 0.8, 0.4, 0.16),
     ]  # fmt: skip
-    selected = "Strength 0.5, selected: binding 0.500 -> 0.600; R@1 0.400 -> 0.440 text to image, 0.400 -> 0.440 image "
-    selected += "to text; retain flickr, R@1 0.200 -> 0.200 text to image, 0.200 -> 0.200 image to text."
     fewer = "At keep 0.99: strength 1, binding 0.500 -> 0.700, R@1 at least 99.2% of the base's (smoothed: 0.8% ± 0.4% "
     most = "Most binding: strength 1.25, binding 0.500 -> 0.800, R@1 at least 80.0% of the base's (smoothed: 20.0% ± "
     others = [f"{fewer}lost, divergence 0.10).", f"{most}0.4% lost, divergence 0.12)."]
-    assert in_words(points, 0.5, 0.999) == [selected, *others]
-    assert in_words(points, 1.0, 0.99)[1:] == others[1:]
-    assert in_words(points, 1.25, 0.7)[1:] == []
-    assert in_words(points[:1], 0.0, 0.99)[0].startswith("Strength 0, the base: binding 0.500 -> 0.500")
+    assert stronger(points, 0.5, 0.999) == others
+    assert stronger(points, 1.0, 0.99) == others[1:]
+    assert stronger(points, 1.25, 0.7) == []
     assert share_kept(points[1], points[0]) == 1.0
-    free = [Point(0.0, 0.0, None, 0.5, 0.5), Point(1.0, 1.0, None, 0.6, 0.6)]
-    assert in_words(free, 1.0, 0.99) == [
-        "Strength 1, selected: R@1 0.500 -> 0.600 text to image, 0.500 -> 0.600 image to text."
-    ]
+    assert stronger([Point(0.0, 0.0, None, 0.5, 0.5), Point(1.0, 1.0, None, 0.6, 0.6)], 1.0, 0.99) == []
 
 
 def test_the_figures_that_select_are_shown(result):

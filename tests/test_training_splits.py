@@ -202,9 +202,6 @@ def test_a_split_by_rows_is_taken_as_validation():
     # caption 100 is of an image that is held out
     assert result.alignment.metadata["data"].startswith("100 captions of 50 images")
     assert result.alignment.metadata["held_out"].startswith("39 captions of 20 images, none")
-    with pytest.warns(DeprecationWarning, match="labclip.fit takes features"):
-        arrays = labclip.fit(images[:100], texts, negatives, image_index=index, validation=rows, **QUICK)
-    assert arrays.alignment.metadata["held_out"] == result.alignment.metadata["held_out"]
     for wrong, message in (
         (rows._replace(heldout=[200]), r"split with row 200, but there are 200 captions"),
         (rows._replace(fit=[100]), r"Every image has a held-out caption"),

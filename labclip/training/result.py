@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -89,7 +90,8 @@ class FitResult(Reported):
             raise ValueError("Nothing was held out, so there is no frontier to draw. Pass validation=FEATURES.")
         figure, (left, right) = empty(10, 4.8, columns=2)
         self._draw_frontier(left)
-        self._draw_epochs(right)
+        right.plot([record["epoch"] for record in self.history], [record["loss"] for record in self.history], color=INK)
+        right.set(xlabel="epoch", ylabel="loss")
         legend_below(figure, left)
         if path is not None:
             with whole_file(Path(path)) as part:
@@ -100,17 +102,12 @@ class FitResult(Reported):
         strengths = [point.strength for point in self.frontier]
         if self.frontier[0].binding is not None:
             axes.plot(strengths, [p.binding for p in self.frontier], color=GREEN, linewidth=2.5, label="binding")
-        for number, name in enumerate(self.frontier[0].recalls):
+        for colour, name in zip(itertools.cycle(_COLOURS), self.frontier[0].recalls, strict=False):
             recalls = zip(*(point.recalls[name] for point in self.frontier), strict=True)
-            for style, way, curve in zip(("-", ":"), [*_SHOWN.values()][1:], recalls, strict=True):
-                colour, label = _COLOURS[number % len(_COLOURS)], literal(f"{way}, {name}", 40)
-                axes.plot(strengths, curve, color=colour, linestyle=style, label=label)
+            for style, way, curve in zip("-:", [*_SHOWN.values()][1:], recalls, strict=True):
+                axes.plot(strengths, curve, color=colour, linestyle=style, label=literal(f"{way}, {name}", 40))
         axes.axvline(self.alignment.strength, color=SOFT, linestyle="--", linewidth=1, label="strength selected")
         axes.set(xlabel="strength: 0 the base, 1 as fitted", ylabel="accuracy on held-out data")
-
-    def _draw_epochs(self, axes: Any) -> None:
-        axes.plot([record["epoch"] for record in self.history], [record["loss"] for record in self.history], color=INK)
-        axes.set(xlabel="epoch", ylabel="loss")
 
     def page(self, *, plots: bool = False) -> Page:
         """The whole report as values; the figure is left out where matplotlib is missing or nothing was held out."""
@@ -150,106 +147,95 @@ class FitResult(Reported):
             "date": self.date,
         }
 
-    def _lead(self) -> tuple[str, list[tuple[str, str]]]:
-        """What was found in sentences for everybody, and the figures that a page begins with."""
-        if not self.frontier or self.frontier[0].binding is None:
-            return f"Not measured: {self._gain()}.", []
-        base, used = (at_strength(self.frontier, at) for at in (0, self.alignment.strength))
-        before, after = (f"{percent(point.binding or 0.0)}%" for point in (base, used))
-        told = [
-            f"This model tells a caption from its negative in {before} of held-out pairs, where a coin gets 50.",
-            f"With the matrix {after}.",
-        ]
-        key = [(before, "of held-out pairs with a negative, without the matrix"), (after, "with the matrix")]
-        if base.recalls:
-            lost = f"{percent(max(0.0, 1 - share_kept(used, base)))}%"
-            told.append(f"It costs {'nothing' if lost == '0%' else f'at most {lost}'} in search (R@1) there.")
-            key.append((lost, "of the base's search (R@1) there is lost, at most"))
-        told.append("Worth using." if self.worthwhile else "Not worth using.")
-        return " ".join(told + ([f"{self.change.words}."] if self.change else [])), key
+    @property
+    def _both(self) -> tuple[Point, Point]:
+        """The base and the strength that is used."""
+        return at_strength(self.frontier, 0), at_strength(self.frontier, self.alignment.strength)
+
+    @property
+    def _keep(self) -> float:
+        return float(self.alignment.metadata["keep"])
 
     def _gain(self) -> str:
         strength = f"strength {self.alignment.strength:g}"
         if not self.frontier or self.frontier[0].binding is None:
             return f"{strength}, binding not measured"
-        before, after = (at_strength(self.frontier, at).binding for at in (0, self.alignment.strength))
-        return f"{strength}, binding {before:.3f} -> {after:.3f}"
+        base, used = self._both
+        return f"{strength}, binding {base.binding:.3f} -> {used.binding:.3f}"
+
+    def _lead(self) -> tuple[str, list[tuple[str, str]]]:
+        """What was found in sentences for everybody, and the figures that a page begins with."""
+        if not self.frontier or self.frontier[0].binding is None:
+            return f"Not measured: {self._gain()}.", []
+        base, used = self._both
+        before, after = (f"{percent(point.binding or 0.0)}%" for point in (base, used))
+        lost = f"{percent(max(0.0, 1 - share_kept(used, base)))}%"
+        told = [
+            f"This model tells a caption from its negative in {before} of held-out pairs, where a coin gets 50.",
+            f"With the matrix {after}.",
+            f"It costs {'nothing' if lost == '0%' else f'at most {lost}'} in search (R@1) there.",
+            "Worth using." if self.worthwhile else "Not worth using.",
+            *([f"{self.change.words}."] if self.change else []),
+        ]
+        return " ".join(told), [
+            (before, "of held-out pairs with a negative, without the matrix"),
+            (after, "with the matrix"),
+            (lost, "of the base's search (R@1) there is lost, at most"),
+        ]
 
     def _trade(self, plots: bool) -> Section:
         """What was gained and paid, and what is kept of R@1."""
         rows: list[Sequence[Value]] = []
         for name, both in measured(self.frontier, self.alignment.strength).items():
-            for metric, shown in _SHOWN.items():
-                if metric in both["base"]:
-                    before, after = both["base"][metric], both["labclip"][metric]
-                    share = f"{after / before:.1%}" if metric != "binding" and before else None
-                    rows.append((name, shown, before, after, share))
+            for metric, before in both["base"].items():
+                after = both["labclip"][metric]
+                share = f"{after / before:.1%}" if metric != "binding" and before else None
+                rows.append((name, _SHOWN[metric], before, after, share))
         heads = ("data", "metric", "base", "LABCLIP", "kept")
-        tables = [Table("Held-out data; a tie counts as wrong.", heads, rows, (0, 1), 1)]
+        caption = f"Held-out data, at strength {self.alignment.strength:g}; a tie counts as wrong."
         figures = []
         if plots:
             figure, axes = empty(5, 3.9)  # small enough to be read on a phone
             self._draw_frontier(axes)
             legend_below(figure, axes, columns=2)
             figures = [drawn(figure, "Binding and R@1 over strength.")]
-        words = in_words(self.frontier, self.alignment.strength, self._keep)[:1]
-        return Section("What it gains and costs", words, figures, tables)
+        return Section("What it gains and costs", (), figures, [Table(caption, heads, rows, (0, 1), 1)])
 
     def _strengths(self) -> Section:
-        """What other strengths do, in words and as a table."""
-        tables: list[Table] = []
-        if self.frontier[0].t2i_r1 is not None:
-            points = [p for p in self.frontier if p.strength == self.alignment.strength or p.strength % _EVERY == 0]
-            within = kept(points, self._keep)
-            heads = ("strength", *_SHOWN.values(), "smoothed binding", "R@1 lost", "divergence", "kept")
-            strengths = [
-                (f"{p.strength:g}", p.binding, p.t2i_r1, p.i2t_r1, p.smoothed_binding, _lost(p), p.divergence,
-                 "yes" if p in within else "no") for p in points
-            ]  # fmt: skip
-            caption = (
-                f"On the validation data. The last four columns select: of the strengths that are kept (at most "
-                f"{percent(1 - self._keep)}% of R@1 lost, smoothed, on the set that loses most; divergence at most "
-                f"{most_divergence(self._keep):.2f}, or any where R@1 rises) one that binds most, smoothed."
-            )
-            tables.append(Table(caption, heads, strengths))
-        notes = in_words(self.frontier, self.alignment.strength, self._keep)[1:]
-        return Section("Other strengths", tables=tables, notes=notes)
-
-    @property
-    def _keep(self) -> float:
-        return float(self.alignment.metadata["keep"])
-
-
-def in_words(points: Sequence[Point], strength: float, keep: float) -> list[str]:
-    """The frontier as sentences: the strength that is used, and those that bind more and keep less of R@1.
-
-    Args:
-        points: Of one matrix, the base at strength 0 among them.
-        strength: The one that is used.
-        keep: Share of the base's R@1 that it was selected to keep.
-    """
-    base, used = at_strength(points, 0), at_strength(points, strength)
-    parts = [] if used.binding is None else [f"binding {base.binding:.3f} -> {used.binding:.3f}"]
-    for name, ours in used.recalls.items():
-        ways = (
-            f"{before:.3f} -> {after:.3f} {way}"
-            for before, after, way in zip(base.recalls[name], ours, ("text to image", "image to text"), strict=True)
+        """What other strengths do: the figures that select one, and what a smaller `keep` would select."""
+        within = kept(self.frontier, self._keep)
+        rows = [
+            (f"{p.strength:g}", p.binding, p.t2i_r1, p.i2t_r1, p.smoothed_binding, _lost(p), p.divergence,
+             "yes" if p in within else "no")
+            for p in self.frontier if p.strength == self.alignment.strength or p.strength % _EVERY == 0
+        ]  # fmt: skip
+        caption = (
+            f"Held-out data. The last four columns select: of the strengths that are kept (at most "
+            f"{percent(1 - self._keep)}% of R@1 lost, smoothed, on the set that loses most; divergence at most "
+            f"{most_divergence(self._keep):.2f}, or any where R@1 rises) one that binds most, smoothed."
         )
-        parts.append(f"{'' if name == 'validation' else f'{name}, '}R@1 {', '.join(ways)}")
-    said = [f"Strength {strength:g}, {'the base' if strength == 0 else 'selected'}: {'; '.join(parts)}."]
-    if base.binding is None or not base.recalls:
-        return said
-    shown = {strength}
+        heads = ("strength", *_SHOWN.values(), "smoothed binding", "R@1 lost", "divergence", "kept")
+        notes = stronger(self.frontier, self.alignment.strength, self._keep)
+        return Section("Other strengths", tables=[Table(caption, heads, rows)], notes=notes)
+
+
+def stronger(points: Sequence[Point], strength: float, keep: float) -> list[str]:
+    """The strengths of one matrix that bind more than the one that is used, and keep less of R@1, a sentence each."""
+    base, used = at_strength(points, 0), at_strength(points, strength)
+    if base.binding is None:
+        return []
+    told: dict[float, str] = {}
     fewer = [(f"At keep {one:g}", select(points, one)) for one in _KEEPS if one < keep]
     most = max(points, key=lambda point: (point.binding or 0.0, -point.strength))
     for words, point in [*fewer, ("Most binding", most)]:
-        if point.strength not in shown and (point.binding or 0.0) > (used.binding or 0.0):
-            shown.add(point.strength)
-            told = f"{words}: strength {point.strength:g}, binding {base.binding:.3f} -> {point.binding:.3f}, R@1 at "
-            told += f"least {share_kept(point, base):.1%} of the base's"
-            away = "" if point.divergence is None else f", divergence {point.divergence:.2f}"
-            said.append(f"{told} (smoothed: {_lost(point)} lost{away}).")
-    return said
+        if (point.binding or 0.0) > (used.binding or 0.0):
+            told.setdefault(
+                point.strength,
+                f"{words}: strength {point.strength:g}, binding {base.binding:.3f} -> {point.binding:.3f}, R@1 at "
+                f"least {share_kept(point, base):.1%} of the base's (smoothed: {_lost(point)} lost, divergence "
+                f"{point.divergence or 0.0:.2f}).",
+            )
+    return [*told.values()]
 
 
 def _lost(point: Point) -> str:

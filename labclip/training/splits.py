@@ -62,7 +62,9 @@ class FitSplit(NamedTuple):
         return f"{captions:,} captions of {images:,} images, {leaked} of them negatives of the fit"
 
 
-def split(data: Data, features: Features, validation: Features | Split | None, settings: Settings, seed: int) -> FitSplit:
+def split(
+    data: Data, features: Features, validation: Features | Split | None, settings: Settings, seed: int
+) -> FitSplit:
     """What to fit on, and what to hold out: `validation`, or a seeded share of the images; no image is on both sides.
 
     Rows of `data` are hashed if anything is held out; `features` are what it was read from, for names of its rows.
