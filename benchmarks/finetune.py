@@ -11,10 +11,12 @@ import json
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 
 import labclip
-from labclip.scenes import measure
+from labclip.data.images import ImageSource
+from labclip.encode.encoder import Encoder
 
 
 def pixels(model, scenes):
@@ -24,24 +26,14 @@ def pixels(model, scenes):
     return (torch.from_numpy(scenes.images).permute(0, 3, 1, 2) / 255 - mean) / std
 
 
-def row(model, seed):
-    """The figures of one model, with whatever matrix it has."""
-    found = {}
-    for split in ("seen", "heldout"):
-        scenes = labclip.scenes.sample(2048, seed=9_000 + seed, split=split)
-        images = measure.embed_images(model, scenes.images)
-        right, wrong, tags = (
-            model.encode_text(part, normalize=True) for part in (scenes.captions, scenes.swapped_captions, scenes.tags)
-        )
-        found[f"binding, {split}"] = measure.binding(images, right, wrong)
-        if split == "seen":
-            found["R@1 t2i, sentences"], found["R@1 i2t, sentences"] = measure.recall_at_1(images, right)
-            found["R@1 t2i, tags"], found["R@1 i2t, tags"] = measure.recall_at_1(images, tags)
-    single = labclip.scenes.sample(2048, seed=9_100 + seed, split="all", n_objects=1)
-    prompts = model.encode_text(measure.single_prompts(), normalize=True)
-    images = measure.embed_images(model, single.images)
-    found["one object, of 120"] = measure.single_object(images, prompts, single.layout)
-    return found
+METRICS = "binding", "binding_heldout", "t2i_r1", "i2t_r1", "tags_t2i_r1", "tags_i2t_r1", "one_object_acc1"
+
+
+def rows(model, seed):
+    """The figures of a model without and with its matrix, of `labclip evaluate scenes`."""
+    found = labclip.evaluate(model, "scenes", options={"n": 2048, "seed": 9_000 + seed}, cache=None, progress=False)
+    estimates = [found["scenes"].metric(name).estimates for name in METRICS]
+    return [{name: one.value for name, one in zip(METRICS, side, strict=True)} for side in zip(*estimates, strict=True)]
 
 
 def main():
@@ -56,11 +48,10 @@ def main():
     scenes = labclip.scenes.sample(arguments.count, seed=8_000 + arguments.seed)
     identity = labclip.Alignment.identity(256)
     start = time.perf_counter()
-    with torch.inference_mode():
-        sides = [measure.embed_texts(model, part) for part in (scenes.captions, scenes.swapped_captions)]
-        images = measure.embed_images(model, scenes.images)
-    texts, negatives = (side.clone() for side in sides)
-    features = labclip.Features.from_arrays(images=images.clone(), texts=texts, negatives=negatives)
+    encoder, sources = Encoder(model, progress=False), [ImageSource("scene", data=one) for one in scenes.images]
+    images = np.stack([one.row for one in encoder.images(sources)])
+    texts, negatives = encoder.texts(scenes.captions), encoder.texts(scenes.swapped_captions)
+    features = labclip.Features.from_arrays(images=images, texts=texts, negatives=negatives)
     fitted = labclip.fit(features, seed=arguments.seed, progress=False)
     seconds = {"base": 0.0, "LABCLIP": time.perf_counter() - start}
     start = time.perf_counter()
@@ -72,14 +63,11 @@ def main():
         identity, preprocess=model.preprocess, tokenizer=model.tokenizer,
     )  # fmt: skip
     seconds["FT"] = time.perf_counter() - start
-    models = {"base": identity, "LABCLIP": fitted.alignment, "FT": None}
-    table = {}
-    with torch.inference_mode():
-        for name, alignment in models.items():
-            if alignment is not None:
-                model.alignment = alignment
-            table[name] = row(tuned if alignment is None else model, arguments.seed) | {"seconds": seconds[name]}
-            print(name, {key: round(value, 3) for key, value in table[name].items()}, flush=True)
+    model.alignment = fitted.alignment
+    measured = dict(zip(seconds, [*rows(model, arguments.seed), *rows(tuned, arguments.seed)], strict=True))
+    table = {name: row | {"seconds": seconds[name]} for name, row in measured.items()}
+    for name, row in table.items():
+        print(name, {key: round(value, 3) for key, value in row.items()})
     if arguments.json:
         arguments.json.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
 

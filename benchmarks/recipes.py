@@ -23,13 +23,15 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from worlds import planted, synthetic
 
 import labclip
 from labclip import Alignment, metrics
+from labclip.data.images import ImageSource
+from labclip.encode.encoder import Encoder
 from labclip.features import Features
-from labclip.scenes import measure
 from labclip.training import recipes
 from labclip.training.frontier import HeldOut, at_strength, frontier
 from labclip.training.rows import read_data
@@ -66,8 +68,9 @@ def scenes_setting(count, seed):
 
     def embedded(number, split, offset):
         scenes = labclip.scenes.sample(number, seed=1_000 * (seed + 1) + offset, split=split)
-        texts = [measure.embed_texts(model, part) for part in (scenes.captions, scenes.swapped_captions, scenes.tags)]
-        return measure.embed_images(model, scenes.images), *texts
+        encoder, sources = Encoder(model, progress=False), [ImageSource("scene", data=one) for one in scenes.images]
+        images = np.stack([one.row for one in encoder.images(sources)])
+        return images, *map(encoder.texts, (scenes.captions, scenes.swapped_captions, scenes.tags))
 
     fit, seen, new = embedded(count, "seen", 0), embedded(2000, "seen", 1), embedded(2000, "heldout", 2)
     other = embedded(1000, "seen", 3)

@@ -299,8 +299,8 @@ def test_every_file_of_a_command_is_written_whole_or_not_at_all(tmp_path, monkey
     """The disk is full once a file is complete: what was there before is there still, and nothing beside it."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("labclip.analysis.diagnose", lambda *_, **__: Quick())
-    monkeypatch.setattr("labclip.scenes.demo.run", lambda **_: Quick())
-    monkeypatch.setattr("labclip.scenes.figure.draw", lambda shown, path: path.write_text("whole"))
+    monkeypatch.setattr("labclip.demo.run", lambda **_: Quick())
+    monkeypatch.setattr("labclip.demo.draw", lambda shown, path: path.write_text("whole"))
     Path("in.csv").write_text("image,caption\n1.png,a red dog and a blue cat\n")
     if "features" in command:
         planted.drawn(60).save("features")

@@ -18,6 +18,7 @@ ORDER = (
     "training",
     "evaluation",
     "analysis",
+    "demo",
     "app",
     "cli",
 )

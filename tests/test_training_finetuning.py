@@ -2,7 +2,7 @@ import pytest
 import torch
 
 import labclip
-from labclip.scenes import measure
+from labclip import metrics
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def binding(clip, images, scenes, tokenizer):
     with torch.no_grad():
         sides = [clip.encode_text(tokenizer(list(part)), normalize=True) for part in
                  (scenes.captions, scenes.swapped_captions)]  # fmt: skip
-        return measure.binding(clip.encode_image(images, normalize=True), *sides)
+        return metrics.preferred(clip.encode_image(images, normalize=True), *sides).float().mean()
 
 
 @pytest.mark.slow

@@ -8,8 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from huggingface_hub import ModelCard
+from PIL import Image
 
+import labclip
 from labclip import LABCLIP, Alignment
 from labclip.io.published import PUBLISHED, find_entry
 
@@ -111,3 +114,31 @@ def test_a_card_on_the_hub_does_not_hide_the_matrix_that_the_authors_have(script
     with pytest.raises(FileNotFoundError, match=r"The authors .* answered 404"):
         Alignment.from_pretrained(entry.name)
     assert hub.asked(entry.file) == 1
+
+
+def test_the_measures_of_the_card_are_those_of_plain_loops(script):
+    measure, size = script("measure"), script("measure").GALLERY
+    draw = torch.Generator().manual_seed(0)
+    images = F.normalize(torch.randn(2 * size, 8, generator=draw), dim=-1)
+    texts = F.normalize(images + 0.1 * torch.randn(2 * size, 8, generator=draw), dim=-1)
+    texts[7] = texts[9]  # a tie between two texts
+    similarity = (images.double() @ texts.double().T).numpy()
+    right = np.zeros(2)
+    for part in (range(size), range(size, 2 * size)):
+        for i in part:
+            right += [all(similarity[j, i] < similarity[i, i] for j in part if j != i),
+                      all(similarity[i, j] < similarity[i, i] for j in part if j != i)]  # fmt: skip
+    assert measure.recall_at_1(images, texts) == pytest.approx((right / (2 * size)).tolist(), abs=1e-6)
+    assert measure.binding(images, texts, texts) == 0  # ties
+    layout = labclip.scenes.sample(320, split="all").layout
+    rows = measure.gallery_rows(layout)
+    words = {(*sorted(layout.colours[row]), *sorted(layout.shapes[row])) for row in rows}
+    assert len(words) == len(rows) == size
+    prompts = F.normalize(torch.randn(120, 64, generator=draw), dim=-1)
+    one = labclip.scenes.sample(40, n_objects=1, split="all").layout
+    shown = prompts[one.colours[:, 0] * 10 + one.shapes[:, 0]]
+    assert [measure.single_object(side, prompts, one) for side in (shown, -shown)] == [1, 0]
+    model = LABCLIP.from_pretrained("scenes")
+    pixels = labclip.scenes.sample(3).images
+    expected = model.encode_image([Image.fromarray(image) for image in pixels], normalize=True).detach()
+    torch.testing.assert_close(measure.embed_images(model, pixels), expected, atol=1e-5, rtol=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import measure
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -11,7 +12,7 @@ from pretrain import render_all
 from torch import Tensor
 
 from labclip import LABCLIP, Features
-from labclip.scenes import captions, measure
+from labclip.scenes import captions
 from labclip.scenes.renderer import Layout
 from labclip.scenes.vocabulary import SHAPES
 from labclip.scenes.world import draw_scenes

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import measure
 import numpy as np
 import torch
 from described import DescribedScenes, Embedded, describe
@@ -12,7 +13,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from labclip import LABCLIP, metrics
-from labclip.scenes import measure
 from labclip.scenes.renderer import Layout, render
 from labclip.scenes.vocabulary import HELD_OUT
 from labclip.scenes.world import draw_scenes

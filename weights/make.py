@@ -26,6 +26,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import measure
 import open_clip
 import torch
 from card import write_card
@@ -37,7 +38,6 @@ from torch import Tensor
 import labclip
 from labclip import LABCLIP, Alignment, Base, Features
 from labclip.base import FINGERPRINT_CAPTION
-from labclip.scenes import measure
 from labclip.training.frontier import kept
 
 log = logging.getLogger("make")

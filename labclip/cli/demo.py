@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from labclip.cli.files import check_outputs, refuse, write_files
-from labclip.cli.group import as_json_option, main, note, show, show_json
+from labclip.cli.group import as_json_option, main, note, progress, show, show_json
 
 
 @main.command(example="labclip demo --out figures")
@@ -21,15 +21,14 @@ def demo(out: Path, seed: int, as_json: bool) -> None:
     their swapped versions with both, and writes a figure.
     """
     note("Loading the embedded model ...")
+    from labclip.demo import draw, run
     from labclip.files import make_folder
-    from labclip.scenes import demo as scenes_demo
-    from labclip.scenes import figure
 
     make_folder(out)  # before the work, so that a wrong one costs nothing
     path = out / "labclip-demo.png"
     check_outputs([path])
-    shown = scenes_demo.run(seed=seed, say=lambda step: note(f"{step} ..."))
-    failed = write_files((path, lambda part: figure.draw(shown, part)))
+    shown = run(seed=seed, progress=progress())
+    failed = write_files((path, lambda part: draw(shown, part)))
     if as_json:
         show_json(shown.results)
     else:

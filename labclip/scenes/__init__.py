@@ -1,7 +1,6 @@
 """The embedded world: rendered scenes, their captions, and which colour-shape pairs a fit may see.
 
-`sample` needs NumPy only; `demo`, `figure` and `measure` load torch or PIL. The model of these scenes and the
-scripts that make it are in `weights/`.
+It needs NumPy only. The model of these scenes and the scripts that make it are in `weights/`.
 """
 
 from labclip.scenes.renderer import render

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from labclip.scenes.vocabulary import COLOURS
 
 if TYPE_CHECKING:
-    from labclip.scenes.demo import Demo, Example
+    from labclip.demo.finding import Demo, Example
 
 _SCALE = 2  # drawn at twice the size and reduced, so that lines and corners are smooth
 _WIDTH, _MARGIN, _GAP = 1560, 48, 24  # pixels of the finished figure
@@ -142,12 +142,12 @@ def _percent(probability: float) -> str:
 
 
 _LABELS = (
-    ("binding_seen", "binding, seen pairs", "right against swapped"),
+    ("binding", "binding, seen pairs", "right against swapped"),
     ("binding_heldout", "unseen pairs", "right against swapped"),
     ("binding_three", "three objects", "right against swapped"),
-    ("retrieval_r1", "R@1, by sentence", "among 256 scenes"),
-    ("tags_r1", "R@1, by tags", "among 256 scenes"),
-    ("single_object", "one object", "zero-shot, 120 classes"),
+    ("t2i_r1", "image search", "by sentence, R@1"),
+    ("tags_t2i_r1", "image search", "by tags, R@1"),
+    ("one_object_acc1", "one object", "zero-shot, 120 classes"),
 )
 
 

@@ -1,7 +1,8 @@
 """What a model knows of scenes: binding, retrieval, single objects, linear probes.
 
-Pure functions of unit-length embeddings, for the demo and for the script that makes the embedded model. A tie is wrong
-in every one of them, so that the order of candidates never decides.
+Pure functions of unit-length embeddings, for the script that makes the embedded model: the measurements of its card are
+in galleries of one size, and on kinds of scenes that `labclip evaluate scenes` does not have. A tie is wrong in every
+one of them, so that the order of candidates never decides.
 """
 
 from __future__ import annotations
