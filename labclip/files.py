@@ -24,8 +24,8 @@ OPENCLIP_CONFIG, OPENCLIP_WEIGHTS = "open_clip_config.json", "open_clip_model.sa
 WEIGHT_FILES = (OPENCLIP_WEIGHTS, "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
 """What OpenCLIP calls a model's weights, the first that is there."""
 
-MANIFEST = "manifest.json"
-"""The record of a feature folder."""
+MANIFEST, UNFINISHED = "manifest.json", "unfinished.sqlite"
+"""The record of a feature folder, and of one that is not finished."""
 
 _PART = ".labclip-"
 
@@ -60,6 +60,39 @@ def path_of(path: str | Path) -> Any:
 def weights_in(folder: Path) -> Path | None:
     """The weights file of an OpenCLIP folder."""
     return next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
+
+
+def is_alignment_folder(folder: Path) -> bool:
+    """Whether a folder holds the files of an alignment."""
+    return all((folder / name).is_file() for name in (CONFIG, WEIGHTS))
+
+
+def check_alignment_folder(folder: Path) -> None:
+    """Refuse with FileNotFoundError a path that is no folder with the files of an alignment."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"There is no folder {folder}. Pass an alignment folder that labclip made.")
+    if missing := [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]:
+        raise FileNotFoundError(
+            f"{folder} is not an alignment folder: {' and '.join(missing)} missing. Make one with "
+            f"alignment.save_pretrained, or convert a checkpoint: labclip convert FILE.pt FOLDER."
+        )
+
+
+def check_feature_folder(folder: Path) -> None:
+    """Refuse a path that is no finished folder of features.
+
+    Raises:
+        FileNotFoundError: If it does not exist.
+        ValueError: If it is a file, holds something else, or is not finished.
+    """
+    if folder.is_file():
+        raise ValueError(f"{folder} is a file. Pass the feature folder that labclip.embed made.")
+    if not folder.is_dir():
+        raise FileNotFoundError(f"There is no folder {folder}. Make one with labclip.embed.")
+    if not (folder / MANIFEST).is_file():
+        if (folder / UNFINISHED).exists():
+            raise ValueError(f"{folder} is not finished. Run the same labclip.embed again: it goes on from there.")
+        raise ValueError(f"{folder} is not a feature folder: it has no {MANIFEST}. labclip.embed makes one.")
 
 
 def hash_of(path: Path, *, start: int = 0, stop: int | None = None, into: Any = None) -> Any:

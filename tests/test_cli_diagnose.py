@@ -108,7 +108,7 @@ def test_bad_input_is_one_line(tmp_path, folder):
     assert "too few for 90 folds" in run("--model", "scenes", "--scenes", 20, "--folds", 90, code=2).stderr
     (tmp_path / "labels.csv").write_text("nonsense\n")
     assert "is not a known format" in fails("--model", "scenes", "--data", tmp_path / "labels.csv")
-    assert "nothing.csv" in fails("--model", tmp_path / "none", "--data", tmp_path / "nothing.csv")
+    assert "nothing.csv" in fails("--model", "scenes", "--data", tmp_path / "nothing.csv")
 
 
 def test_a_missing_package_is_told_before_the_work(monkeypatch):

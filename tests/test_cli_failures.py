@@ -13,6 +13,7 @@ import click
 import models
 import planted
 import pytest
+import sound
 import torch
 from commands import fails, run
 from PIL import Image
@@ -355,3 +356,40 @@ def test_names_as_openclip_writes_them(hub, tmp_path):
     assert run("info", "org/pushed").stdout.startswith(
         "org/pushed: a matrix on the text embeddings of a base that is not "
     )
+
+
+EARLY = {
+    "fit nothing out": "There is no folder nothing. Make one with labclip embed.",
+    "fit feat al": "al is not empty. Pass --force to overwrite it",
+    "fit feat feat": "feat is an input of this command. Pass another folder",
+    "fit feat .": "so this command did not write it. Pass another folder.",
+    "fit feat out --validation al": "al is not a feature folder",
+    "embed --model scenes --captions none.csv out": "There is no file none.csv",
+    "embed --model scenes --captions plain.csv out --column captoin": "has no column 'captoin'; it has 'caption'",
+    "embed --model scenez --captions plain.csv out": "Did you mean 'scenes'?",
+    "evaluate scenes --model ./nothing": "There is no folder ./nothing",
+    "evaluate scenes --model scenes --items plain.csv": "plain.csv exists already",
+    "diagnose --model scenes --data nothing": "There is no nothing",
+    "fold --model scenes --alignment ./nothing out": "There is no folder ./nothing",
+    "fold --model scenes feat": "holds manifest.json, so this command did not write it",
+    "transform texts.npy out.npy --alignment ./nothing": "There is no folder ./nothing",
+    "negatives plain.csv out.csv --method swap --attributes red,blue --column captoin": "has no column 'captoin'",
+    "convert matrix.pt al": "al is not empty",
+    "info ./nothing": "There is no folder ./nothing",
+    "push nothing org/name": "There is no folder nothing",
+}
+
+
+def test_what_is_wrong_with_arguments_is_said_before_torch_is_imported(tmp_path):
+    """Torch, OpenCLIP and transformers take three seconds of processor time."""
+    sound.make(tmp_path)
+    code = "import sys; from labclip.cli import main\nfor line in sys.stdin:\n    try: main(line.split())\n"
+    code += (
+        "    except SystemExit as end: print(end.code, *{'torch', 'open_clip', 'transformers'} & sys.modules.keys())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, input="\n".join(EARLY), capture_output=True, text=True
+    )
+    assert done.stdout.splitlines() == ["2"] * len(EARLY), done.stderr
+    for command, said, expected in zip(EARLY, done.stderr.splitlines(), EARLY.values(), strict=True):
+        assert expected in said, command

@@ -186,7 +186,7 @@ def test_bad_input_is_one_line(folder, tmp_path):
         ((folder, out), "is not a feature folder"),
         ((folder / "features", tmp_path / "file"), "is a file. Pass the path of a folder"),
         ((folder / "features", out, "--recipe", "papr"), "no recipe 'papr'"),
-        ((folder / "features", folder), "is not empty. Pass --force"),
+        ((folder / "features", folder), "this command did not write it. Pass another folder"),
         ((folder / "features", out, "--device", "gpu"), "device 'gpu' can't be used"),
         ((folder / "features", out, "--rank", 1000), "more than the embeddings' dim"),
         ((folder / "features", out, "--keep", 2), "--keep is 2.0. Pass a fraction of 1"),

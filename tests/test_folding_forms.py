@@ -430,8 +430,8 @@ def test_the_command_folds_a_folder_of_transformers(tmp_path):
     assert "is not empty. Pass --force" in run(out, *asked).stderr
     assert run(out, *asked, "--force").exit_code == 0
     assert "is an input of this command" in run(tmp_path / "plain", *asked, "--force").stderr
-    (out / "notes.txt").write_text("mine")
-    assert "holds notes.txt, so this command did not write it" in run(out, *asked, "--force").stderr
+    Alignment(torch.eye(4)).save_pretrained(out)
+    assert "holds config.json, so this command did not write it" in run(out, *asked, "--force").stderr
     assert "has no matrix to merge. Type --alignment" in run(tmp_path / "b", "--model", tmp_path / "plain").stderr
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from labclip.cli.files import check_names
 from labclip.cli.group import alignment_option, device_option, main, note, open_model, show
 from labclip.packages import EMBEDDED, require
 
@@ -31,6 +32,7 @@ def app(model: str, alignment: str | None, port: int, host: str, share: bool, de
     Compare captions, search images, diagnose, fit. Works offline; what is uploaded is kept nowhere.
     """
     require("gradio", "The page needs gradio", _APP)
+    check_names(model, alignment)
     from labclip.app.page import serve
     from labclip.io.opening import open_alignment
 

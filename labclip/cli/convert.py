@@ -8,6 +8,7 @@ import click
 
 from labclip.cli.files import ALIGNMENT_FILES, check_empty
 from labclip.cli.group import main, note, show
+from labclip.files import check_alignment_folder
 
 
 @main.command(example="labclip convert matrix.pt my-alignment --base ViT-B-32-quickgelu:openai")
@@ -20,17 +21,14 @@ def convert(checkpoint: Path, out: Path, base: str | None, force: bool) -> None:
 
     Reads CHECKPOINT, runs no code in it, and writes the alignment folder OUT.
     """
+    model, _, tag = (base or "").partition(":")
+    if base is not None and not tag:
+        raise ValueError(f"--base is {base!r}. Type a model and a tag, for example ViT-B-32-quickgelu:openai.")
+    check_empty(out, force, writes=ALIGNMENT_FILES, inputs=[checkpoint])
     from labclip.io.converting import convert_checkpoint
     from labclip.io.names import named_base
 
-    check_empty(out, force, writes=ALIGNMENT_FILES, inputs=[checkpoint])
-    known = None
-    if base is not None:
-        model, _, tag = base.partition(":")
-        if not tag:
-            raise ValueError(f"--base is {base!r}. Type a model and a tag, for example ViT-B-32-quickgelu:openai.")
-        known = named_base(model, tag)
-    alignment = convert_checkpoint(checkpoint, base=known)
+    alignment = convert_checkpoint(checkpoint, base=None if base is None else named_base(model, tag))
     alignment.save_pretrained(out)
     if alignment.base is None:
         note("Warning: the base is not recorded, so nothing can check it. Pass --base MODEL:TAG.")
@@ -45,6 +43,7 @@ def convert(checkpoint: Path, out: Path, base: str | None, force: bool) -> None:
 @click.option("--create-pr", is_flag=True, help="Open a pull request instead of committing.")
 def push(folder: Path, repo_id: str, message: str, private: bool | None, create_pr: bool) -> None:
     """Upload an alignment FOLDER to the Hugging Face Hub."""
+    check_alignment_folder(folder)
     from labclip.io.folder import load
     from labclip.io.hub import push_folder
 

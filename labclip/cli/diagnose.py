@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from labclip.cli.files import check_outputs, check_page, refuse, write_files
+from labclip.cli.files import check_names, check_outputs, check_page, refuse, write_files
 from labclip.cli.group import (
     alignment_option,
     as_json_option,
@@ -63,14 +63,16 @@ def diagnose(
     check_outputs([out], others=[one for one in (data, images) if one is not None])
     if out is not None:
         check_page(out)
-    from labclip.analysis import diagnose as find
+    check_names(model, alignment)
     from labclip.data.scene_files import read_labelled_scenes
-    from labclip.io.opening import open_alignment
 
     labelled = None
     if data is not None:  # before the model, which may be a download
         labelled = read_labelled_scenes(data.expanduser(), None if images is None else images.expanduser())
         images = None
+    from labclip.analysis import diagnose as find
+    from labclip.io.opening import open_alignment
+
     opened = open_model(model, device, ignore_exif=ignore_exif)
     if alignment is not None:
         opened.alignment = open_alignment(alignment, opened)

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from labclip.cli.files import check_names
 from labclip.cli.group import (
     as_json_option,
     device_option,
@@ -114,14 +115,23 @@ def embed(
     Writes the feature folder OUT. An interrupted run continues when started again. Each image is encoded once, however
     many captions it has.
     """
+    from labclip.data.columns import Columns
+    from labclip.data.items import read_items
     from labclip.data.rows import find_inputs
-    from labclip.features import embed as embed_folder
     from labclip.files import check_folder
 
     check_folder(out)
-    find_inputs(captions)  # before a model is fetched
-    opened = open_model(model, device, precision, ignore_exif=ignore_exif)
+    # Before a model is fetched, and torch imported.
     given = {name: value for name, value in settings.items() if value != ()}  # what was not given has no value
+    check_names(model)
+    columns = Columns(
+        settings["column"], settings["image_column"], given.get("negative_columns"),
+        negative_images=given.get("negative_images"),
+    )  # fmt: skip
+    next(read_items(find_inputs(captions)[:1], columns=columns, images=settings["images"]), None)
+    from labclip.features import embed as embed_folder
+
+    opened = open_model(model, device, precision, ignore_exif=ignore_exif)
     features = embed_folder(opened, captions, out, progress=progress(), **given)
     counts, skipped = features.manifest["counts"], features.manifest["skipped"]
     if as_json:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from labclip.cli.files import check_outputs, check_page, refuse, write_files
+from labclip.cli.files import check_names, check_outputs, check_page, refuse, write_files
 from labclip.cli.group import (
     STRENGTH,
     as_json_option,
@@ -93,9 +93,9 @@ def evaluate(
 
     A tie is wrong. Each image and caption is encoded once; a second run takes what the first one kept.
     """
-    from labclip.evaluation.benchmarks import BENCHMARKS
-
     if listed:
+        from labclip.evaluation.benchmarks import BENCHMARKS
+
         if as_json:
             show_json(_facts(BENCHMARKS))
         else:
@@ -122,6 +122,7 @@ def evaluate(
         raise ValueError(f"--cache {cache} and --no-cache contradict each other. Pass one of them.")
     if out is not None:
         check_page(out)
+    check_names(*models, *alignment)
     from labclip.evaluation.evaluate import evaluate as measure
 
     report, *others = every = [

@@ -25,7 +25,7 @@ from labclip.packages import EVAL, require
 
 ALIGNMENT_FILES = (CONFIG, WEIGHTS)
 FOLDED_FILES = (OPENCLIP_CONFIG, OPENCLIP_WEIGHTS)
-IDENTIFYING = (*ALIGNMENT_FILES, OPENCLIP_CONFIG, *WEIGHT_FILES, MANIFEST)
+_IDENTIFYING = (*ALIGNMENT_FILES, OPENCLIP_CONFIG, *WEIGHT_FILES, MANIFEST)
 """Files by which the folders of labclip and OpenCLIP are recognised."""
 
 _LEAST = 1 << 20  # bytes; an alignment of dim 512 has 1.05 MB
@@ -39,21 +39,33 @@ def same_path(one: Path, other: Path) -> bool:
 
 
 def check_empty(out: Path, force: bool, *, writes: Sequence[str], inputs: Iterable[str | Path] = ()) -> None:
-    """Refuse a folder that is an input, or that is not empty, unless `force` is given and it holds what `writes` names.
+    """Refuse a folder that is an input, or holds other things than files that `writes` names, or these without `force`.
 
     Of `inputs`, names that are no paths are none that `out` could be.
     """
     if any(same_path(out, Path(one)) for one in inputs if Path(one).exists()):
         raise ValueError(f"{out} is an input of this command. Pass another folder to write to.")
     check_folder(out, needs=_LEAST)
-    if out.is_dir() and any(out.iterdir()) and not force:
+    if not out.is_dir() or not any(out.iterdir()):
+        return
+    held = {name for name in (*_IDENTIFYING, *writes) if (out / name).exists()}
+    others = sorted(held - set(writes))
+    if CONFIG in held and CONFIG in writes and _of_alignment(out / CONFIG) != (writes is ALIGNMENT_FILES):
+        others = [CONFIG]
+    if others or not held:
+        other = f"holds {', '.join(others)}" if others else f"holds no {' and no '.join(writes)}"
+        raise ValueError(f"{out} {other}, so this command did not write it. Pass another folder.")
+    if not force:
         raise ValueError(f"{out} is not empty. Pass --force to overwrite it, or another folder.")
-    if out.is_dir() and any(out.iterdir()):
-        held = {name for name in IDENTIFYING if (out / name).exists()}
-        others = sorted(held - set(writes)) or ([CONFIG] if CONFIG in held and not _of_alignment(out / CONFIG) else [])
-        if others or not held:
-            other = f"holds {', '.join(others)}" if others else f"holds no {' and no '.join(writes)}"
-            raise ValueError(f"{out} {other}, so this command did not write it. Pass another folder.")
+
+
+def check_names(*names: str | None) -> None:
+    """Refuse names of models and alignments that can't be any, before torch is imported."""
+    from labclip.io.names import resolve
+
+    for name in names:
+        if name is not None:
+            resolve(name, None)
 
 
 def _of_alignment(config: Path) -> bool:

@@ -19,6 +19,7 @@ from labclip.cli.files import (
 )
 from labclip.cli.group import as_json_option, main, note, progress, show, show_json
 from labclip.cli.negatives import listed
+from labclip.files import check_feature_folder
 
 if TYPE_CHECKING:
     from labclip.features import Features
@@ -91,13 +92,12 @@ def fit(
 
     Writes the alignment folder OUT. If the fit does not help, it says why, writes nothing and exits with code 1.
     """
-    from labclip.features import Features
-    from labclip.training import fit as fit_matrix
-
     others = _named(retain)
     inputs = [features, *([validation] if validation else []), *others.values()]
     check_empty(out, force, writes=ALIGNMENT_FILES, inputs=inputs)
     check_outputs([plot, html], others=[*inputs, out])
+    for folder in inputs:
+        check_feature_folder(folder)
     if split == "images" and (attributes or objects):
         raise ValueError("--attributes and --objects go with --split combinations.")
     if split == "combinations" and validation is not None:
@@ -106,6 +106,9 @@ def fit(
         _check_plot(plot, settings["recipe"], held_out=validation is not None or split == "combinations")
     if html is not None:
         check_page(html)
+    from labclip.features import Features
+    from labclip.training import fit as fit_matrix
+
     own = Features.load(features)
     held_out: Features | Split | None = None if validation is None else Features.load(validation)
     if split == "combinations":

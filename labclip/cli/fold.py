@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from labclip.cli.files import FOLDED_FILES, check_empty, refuse, same_path, write_or_keep
+from labclip.cli.files import FOLDED_FILES, check_empty, check_names, refuse, write_or_keep
 from labclip.cli.group import alignment_option, main, model_option, show, strength_option
 from labclip.files import check_folder
 
@@ -16,14 +16,14 @@ _OPENED_BY = {
     "openai": 'clip.load("{}/model.pt")',
     "onnx": 'onnxruntime.InferenceSession("{}/text.onnx")',
 }
-# What may be overwritten: folders of the other forms hold nothing else.
 _FILES = {
-    "transformers": {
+    "openclip": FOLDED_FILES,
+    "transformers": (
         "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt",
         "special_tokens_map.json", "preprocessor_config.json", "processor_config.json",
-    },
-    "openai": {"model.pt"},
-    "onnx": {"text.onnx"},
+    ),
+    "openai": ("model.pt",),
+    "onnx": ("text.onnx",),
 }  # fmt: skip
 
 
@@ -40,12 +40,14 @@ def fold(out: Path, model: str, alignment: str | None, strength: float | None, t
     OUT opens with OpenCLIP, transformers, OpenAI's clip, or onnxruntime (the text tower). M may also be a folder of
     transformers or an ONNX text tower.
     """
-    from labclip.io.folding import fold_opened, form_of, open_both
-    from labclip.io.names import name_of
+    from labclip.io.names import form_of, name_of
 
     others = form_of(model)
     to = to or others or "openclip"
-    _check_out(out, force, to, [model, *([alignment] if alignment else [])])
+    check_empty(out, force, writes=_FILES[to], inputs=filter(None, [model, alignment]))
+    check_names(alignment if others else model, alignment)
+    from labclip.io.folding import fold_opened, open_both
+
     opened, chosen = open_both(model, alignment)
     if alignment is None and (others or opened.alignment.at(1.0).is_identity):
         raise ValueError(f"{model} has no matrix to merge. Type --alignment with a name, a folder or a repository.")
@@ -56,13 +58,3 @@ def fold(out: Path, model: str, alignment: str | None, strength: float | None, t
         check_folder(out, needs=sum(value.nbytes for value in opened.state_dict().values()))
     refuse(write_or_keep(out, lambda folder: fold_opened(opened, chosen, source, to=to, folder=folder)))
     show(f"{out}: {_OPENED_BY[to].format(out)}")
-
-
-def _check_out(out: Path, force: bool, to: str, inputs: list[str]) -> None:
-    """Refuse an OUT that is an input, or that holds what this command did not write."""
-    check_folder(out)
-    there = {path.name for path in out.iterdir()} if out.is_dir() else set()
-    if to == "openclip" or not (there and force) or any(same_path(out, Path(one)) for one in inputs):
-        check_empty(out, force, writes=FOLDED_FILES, inputs=inputs)
-    elif others := sorted(there - _FILES[to]):
-        raise ValueError(f"{out} holds {others[0]}, so this command did not write it. Pass another folder.")

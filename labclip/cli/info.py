@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from labclip.cli.files import check_names
 from labclip.cli.group import as_json_option, main, show, show_json
 from labclip.packages import EMBEDDED
 
@@ -92,6 +93,7 @@ def _published_facts(entry: Published) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def _loaded_facts(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """What the matrix of a folder or repository is, and its metadata."""
+    check_names(name)
     from labclip.alignment import Alignment
     from labclip.io.folder import matrix_sha256
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from labclip.cli.files import check_names
 from labclip.cli.group import as_json_option, engine_option, main, progress, show, show_json, strength_option
 
 
@@ -34,6 +35,7 @@ def transform(source: str, out: str, alignment: str, inverse: bool, as_json: boo
             "--inverse is not possible: the published matrices are nearly singular (singular values 0.002 to 9.7), so "
             "going back would multiply the rounding of stored values by hundreds. Keep the base's embeddings."
         )
+    check_names(alignment)
     from labclip.stored import transform as transform_stored
 
     found = transform_stored(source, out, alignment, progress=progress(), **settings)

@@ -19,7 +19,6 @@ from labclip.features.folder import (
     CONTENT,
     IMAGES,
     PART,
-    UNFINISHED,
     array_shapes,
     clear,
     read_manifest,
@@ -28,7 +27,7 @@ from labclip.features.folder import (
 from labclip.features.journal import Journal
 from labclip.features.over_ray import RayEncoder
 from labclip.features.writing import on_bad, write_images, write_texts
-from labclip.files import MANIFEST, check_folder, make_folder, path_of
+from labclip.files import MANIFEST, UNFINISHED, check_folder, make_folder, path_of
 from labclip.model import LABCLIP
 from labclip.packages import versions_of
 

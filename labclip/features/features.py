@@ -21,14 +21,13 @@ from labclip.features.folder import (
     CONTENT,
     FIELDS,
     IMAGE_NAMES,
-    UNFINISHED,
     array_shapes,
     clear,
     read_folder,
     write_manifest,
 )  # fmt: skip
 from labclip.features.parts import Parts
-from labclip.files import MANIFEST, make_folder
+from labclip.files import MANIFEST, UNFINISHED, make_folder
 from labclip.metrics import UNIT
 from labclip.packages import versions_of
 

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from labclip._version import __version__
 from labclip.encode.fingerprint import base_in
-from labclip.files import MANIFEST, hash_of, read_json_object
+from labclip.files import MANIFEST, UNFINISHED, check_feature_folder, hash_of, read_json_object
 
-UNFINISHED, PART = "unfinished.sqlite", ".part"
+PART = ".part"
 FORMAT_VERSION = 2
 IMAGES, TEXTS = "image_features.npy", "text_features.npy"
 NEGATIVES, HAS_NEGATIVE = "negative_features.npy", "has_negative.npy"
@@ -65,15 +65,8 @@ def read_folder(folder: Path, *, verify: bool) -> dict[str, Any]:
 
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The record of a finished folder, checked; of format version 1 with `files` empty."""
-    path, command = folder / MANIFEST, "labclip.embed"
-    if folder.is_file():
-        raise ValueError(f"{folder} is a file. Pass the feature folder that {command} made.")
-    if not folder.is_dir():
-        raise FileNotFoundError(f"There is no folder {folder}. Make one with {command}.")
-    if not path.is_file():
-        if (folder / UNFINISHED).exists():
-            raise ValueError(f"{folder} is not finished. Run the same {command} again: it goes on where it stopped.")
-        raise ValueError(f"{folder} is not a feature folder: it has no {MANIFEST}. {command} makes one.")
+    check_feature_folder(folder)
+    path = folder / MANIFEST
     manifest = read_json_object(path, remedy=_again())
     if "format_version" not in manifest:
         raise ValueError(f"{path} is not the manifest of features: it has no format_version. {_again()}")

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 from labclip.data.cleaning import comparable
 from labclip.data.images import ImageSource
 from labclip.data.items import Item
-from labclip.features.folder import HEADER, IMAGE_NAMES, IMAGES, SHOWN, UNFINISHED, clear
+from labclip.features.folder import HEADER, IMAGE_NAMES, IMAGES, SHOWN, clear
 from labclip.features.parts import Parts, Sealed
-from labclip.files import path_of
+from labclip.files import UNFINISHED, path_of
 
 _CHUNK = 1024
 _TABLES = {

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from labclip._version import __version__
 from labclip.alignment import Alignment
 from labclip.base import FINGERPRINT_CAPTION, Base
-from labclip.files import CARD, CONFIG, WEIGHTS, make_folder, read_json_object
+from labclip.files import CARD, CONFIG, WEIGHTS, check_alignment_folder, make_folder, read_json_object
 from labclip.folded import described_mark, read_mark
 from labclip.io.card import model_card
 from labclip.packages import versions_of
@@ -127,15 +127,7 @@ def load(folder: str | Path) -> Alignment:
         ValueError: If anything in them is not what it should be; the message names the file and the reason.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"There is no folder {folder}. Pass an alignment folder that labclip made.")
-    missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
-    if missing:
-        raise FileNotFoundError(
-            f"{folder} is not an alignment folder: {' and '.join(missing)} missing. "
-            f"Make one with alignment.save_pretrained, or convert a "
-            f"checkpoint: labclip convert FILE.pt FOLDER."
-        )
+    check_alignment_folder(folder)
     config = read_config(folder / CONFIG)
     tensors = _read_tensors(folder / WEIGHTS, config["dim"])
     _check_hashes(folder, tensors, config)
@@ -167,11 +159,6 @@ def _check_hashes(folder: Path, tensors: Mapping[str, torch.Tensor], config: Map
                 f"{path} is not the {name} that {CONFIG} describes: its SHA-256 is {found[:16]}..., "
                 f"expected {digest[:16]}.... {again}"
             )
-
-
-def is_alignment_folder(folder: Path) -> bool:
-    """Whether a folder looks like one that `load` should be tried on."""
-    return (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file()
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -20,8 +20,7 @@ from labclip.alignment import Alignment, checked_alignment
 from labclip.folded import mark_of, new_mark, set_mark
 from labclip.io import to_onnx, to_openai, to_transformers
 from labclip.io.folder import matrix_sha256
-from labclip.io.names import load_alignment, name_of
-from labclip.io.published import is_known
+from labclip.io.names import form_of, load_alignment, name_of
 from labclip.io.saving import config_for, write_folded
 from labclip.io.text_sides import (
     check_fits,
@@ -95,13 +94,6 @@ def open_both(model: Any, alignment: Any, *, force: bool = False) -> tuple[Any, 
             model = LABCLIP.from_pretrained(model, alignment=None if force else alignment)
             alignment = alignment if force else None
     return model, load_alignment(alignment) if isinstance(alignment, str | Path) else alignment
-
-
-def form_of(name: str | Path) -> str | None:
-    """The form of a folder of transformers or an ONNX file, as `to` calls it; None for any other name."""
-    if is_known(name):
-        return None
-    return "transformers" if to_transformers.is_folder(name) else "onnx" if to_onnx.is_file(name) else None
 
 
 def fold_opened(

@@ -14,11 +14,11 @@ from torch import nn
 from labclip.alignment import Alignment, with_record
 from labclip.base import Base
 from labclip.checks import first_line
-from labclip.files import CONFIG, WEIGHT_FILES, weights_in
+from labclip.files import CONFIG, WEIGHT_FILES, is_alignment_folder, weights_in
 from labclip.folded import described_mark, mark_of, read_mark, set_mark
 from labclip.io.architecture import config_of
 from labclip.io.bases import build
-from labclip.io.folder import is_alignment_folder, load, read_config
+from labclip.io.folder import load, read_config
 from labclip.io.hub import Access, base_weights, url_weights
 from labclip.model import LABCLIP
 from labclip.packages import MissingPackageError

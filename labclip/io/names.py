@@ -8,16 +8,17 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from labclip.alignment import Alignment
 from labclip.base import Base
-from labclip.files import OPENCLIP_CONFIG, weights_in
-from labclip.io.folder import is_alignment_folder, load
+from labclip.files import CONFIG, OPENCLIP_CONFIG, is_alignment_folder, read_json_object, weights_in
 from labclip.io.hub import DEFAULT, Access, published_folder, snapshot
-from labclip.io.published import Published, find_entry, list_pretrained
+from labclip.io.published import Published, find_entry, is_known, list_pretrained
 from labclip.messages import nearest
 from labclip.packages import EMBEDDED, embedded_folder
+
+if TYPE_CHECKING:
+    from labclip.alignment import Alignment
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,11 @@ class Source:
         return is_alignment_folder(self.folder) or not self.has_base
 
 
-def resolve(name_or_path: str | Path, access: Access) -> Source:
+def resolve(name_or_path: str | Path, access: Access | None) -> Source:
     """Resolve a name once: a known name, then an existing path, then "MODEL:TAG", then a Hub repository.
 
-    "./name", "local-dir:name" and `Path` objects are always paths, "hf-hub:org/name" is always a repository.
+    "./name", "local-dir:name" and `Path` objects are always paths, "hf-hub:org/name" is always a repository. Without
+    `access` nothing is fetched or imported: what may be a base or a repository is not looked up.
 
     Raises:
         FileNotFoundError: If a path does not exist, or the repository does not.
@@ -64,7 +66,7 @@ def resolve(name_or_path: str | Path, access: Access) -> Source:
         if schema == "local-dir":
             return resolve(Path(rest), access)
         if schema == "hf-hub":
-            return Source(name, folder=snapshot(rest, access, verify=_check_alignment))
+            return _fetched(name, rest, access)
         if name == EMBEDDED:
             return Source(name, folder=embedded_folder())
         if entry := find_entry(name):
@@ -86,13 +88,17 @@ def resolve(name_or_path: str | Path, access: Access) -> Source:
         raise ValueError(f"{name} is a URL. Pass a Hub repository as org/name, or fetch it and pass the folder.")
     model, colon, tag = name.partition(":")
     if colon and "/" not in model:
-        return Source(name, base=named_base(model, tag))
+        return Source(name, base=named_base(model, tag) if access else None)
     if "/" in name:
-        return Source(name, folder=snapshot(name, access, verify=_check_alignment))
+        return _fetched(name, name, access)
     raise ValueError(
         f"{name!r:.120} is not a known name, a folder, MODEL:TAG or a Hub repository 'org/name'."
         f"{nearest(name, [*list_pretrained(), *_folders_here()])} Known names: {_known()}."
     )
+
+
+def _fetched(name: str, repo_id: str, access: Access | None) -> Source:
+    return Source(name, folder=snapshot(repo_id, access, verify=_check_alignment) if access else None)
 
 
 def _folders_here() -> list[str]:
@@ -102,6 +108,8 @@ def _folders_here() -> list[str]:
 
 def load_alignment(name_or_path: str | Path, access: Access = DEFAULT) -> Alignment:
     """`Alignment.from_pretrained`."""
+    from labclip.io.folder import load  # torch, which the command line's first look at a name does without
+
     source = resolve(name_or_path, access)
     if source.folder is not None:
         return load(source.folder)
@@ -120,8 +128,23 @@ def name_of(given: Any) -> str | None:
     return Path(name).expanduser().resolve().name if Path(name).expanduser().exists() else str(name)
 
 
+def form_of(name: str | Path) -> str | None:
+    """The form of a folder of transformers or an ONNX file, as `fold` calls it; None for any other name."""
+    path = Path(name).expanduser()
+    if is_known(name):
+        return None
+    if path.suffix == ".onnx" and path.is_file():
+        return "onnx"
+    try:
+        return "transformers" if "model_type" in read_json_object(path / CONFIG) else None
+    except (OSError, ValueError):
+        return None
+
+
 def _check_alignment(folder: Path) -> None:
     """Refuse a repository whose alignment is not sound; one that holds a base alone passes."""
+    from labclip.io.folder import load
+
     if Source("", folder=folder).has_alignment:
         load(folder)
 

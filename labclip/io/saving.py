@@ -16,10 +16,10 @@ from torch import nn
 
 from labclip.alignment import Alignment, with_record
 from labclip.base import FINGERPRINT_CAPTION, FINGERPRINT_COSINE, Base
-from labclip.files import OPENCLIP_CONFIG, OPENCLIP_WEIGHTS
+from labclip.files import OPENCLIP_CONFIG, OPENCLIP_WEIGHTS, is_alignment_folder
 from labclip.folded import FOLDED, as_metadata, mark_of
 from labclip.io.architecture import config_of, matches
-from labclip.io.folder import is_alignment_folder, replacing, write
+from labclip.io.folder import replacing, write
 from labclip.model import LABCLIP
 from labclip.towers.openclip import fingerprint_of, text_tower, tokenizer_of
 

@@ -31,11 +31,6 @@ def of_onnx(model: Any) -> bool:
     return type(model).__name__ == "ModelProto"
 
 
-def is_file(name: str | Path) -> bool:
-    """Whether a name is an ONNX file."""
-    return Path(name).suffix == ".onnx" and Path(name).expanduser().is_file()
-
-
 def load(path: str | Path) -> Any:
     """The model in an ONNX file; ValueError if it is none."""
     onnx = require("onnx", "An ONNX file needs onnx", _INSTALL)

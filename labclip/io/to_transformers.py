@@ -17,7 +17,7 @@ from torch import nn
 
 from labclip.base import FINGERPRINT_CAPTION
 from labclip.checks import first_line
-from labclip.files import CONFIG, read_json_object
+from labclip.files import CONFIG
 from labclip.folded import as_metadata, mark_of, set_mark
 from labclip.io.architecture import VOCABULARY, openai_weights, plain_config
 from labclip.io.folder import replacing
@@ -50,14 +50,6 @@ _IN_BLOCK = re.compile(r"(visual\.)?transformer\.resblocks\.(\d+)\.(.+?)[._](wei
 def transformers_module() -> Any:
     """The package; MissingPackageError says what to type."""
     return require("transformers", "A CLIPModel needs transformers", "pip install transformers")
-
-
-def is_folder(name: str | Path) -> bool:
-    """Whether a name is a folder with a model of transformers."""
-    try:
-        return "model_type" in read_json_object(Path(name).expanduser() / CONFIG)
-    except (OSError, ValueError):
-        return False
 
 
 def load(folder: str | Path) -> Any:
