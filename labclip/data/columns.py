@@ -6,7 +6,7 @@ import ast
 import json
 import re
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import zip_longest
@@ -143,28 +143,33 @@ class Columns:
             return folder if PurePosixPath(folder).name == cell else f"{folder}/{cell}"
         return cell
 
-    def negatives_in(self, cells: Mapping[str, Any], captions: int | None) -> list[list[tuple[Any, Any, str | None]]]:
-        """The negatives of each of the captions that a list has; None is one caption that is not a list.
+    def negatives_in(
+        self, cells: Mapping[str, Any], captions: int | None, source: Callable[[str, Any], ImageSource | None]
+    ) -> list[list[tuple[Any, ImageSource | None]]]:
+        """For each caption its negatives, each with the image that it describes, None where there is none.
 
-        Returns:
-            For each negative its text, the cell of the image that it describes, None where there is none, and that
-            cell's column.
+        `captions` is how many a list has, None for one caption that is not a list; `source` makes an image of a column
+        and a cell.
         """
-        found: list[list[tuple[Any, Any, str | None]]] = [[] for _ in range(captions or 1)]
+        negatives: list[list[tuple[Any, ImageSource | None]]] = [[] for _ in range(captions or 1)]
         for column, images in zip_longest(self._negatives(cells), self.negative_images or ()):
             if column is None and not is_empty(cells.get(images)):
                 raise RowError(f"names an image in {images!r}, but lacks the column of negatives that it belongs to")
             texts = _by_caption(cells, column, captions)
-            beside = [[None]] * len(texts) if images is None else _by_caption(cells, images, captions)
-            for mine, several, cell in zip(found, texts, beside, strict=True):
-                if all(map(is_empty, cell)):
-                    cell = [None] * len(several)
-                if len(cell) != len(several):
-                    count = f"has {len(several)} in {column!r} but {len(cell)} in {images!r}"
+            if images is None:
+                for mine, several in zip(negatives, texts, strict=True):
+                    mine += [(text, None) for text in several if not is_empty(text)]
+                continue
+            for mine, several, shown in zip(negatives, texts, _by_caption(cells, images, captions), strict=True):
+                shown = [None] * len(several) if all(map(is_empty, shown)) else shown
+                if len(shown) != len(several):
+                    count = f"has {len(several)} in {column!r} but {len(shown)} in {images!r}"
                     raise RowError(f"{count}; name an image for each negative, or none")
-                pairs = zip(several, cell, strict=True)
-                mine += [(text, image, images) for text, image in pairs if not is_empty(text)]
-        return found
+                if isinstance(cells.get(images), list) and not all(isinstance(cell, str | None) for cell in shown):
+                    raise RowError(f"has a list in {images!r} of images that are not paths")
+                pairs = zip(several, shown, strict=True)
+                mine += [(text, source(images, cell)) for text, cell in pairs if not is_empty(text)]
+        return negatives
 
 
 def in_archive(cells: Mapping[str, Any]) -> bool:

@@ -64,10 +64,6 @@ class Item:
         return self
 
 
-def _bad(place: str, image: ImageSource | None, problem: str) -> Item:
-    return Item(image, (), (), place, problem=problem)
-
-
 def read_items(
     paths: str | Path | Sequence[str | Path],
     *,
@@ -111,13 +107,12 @@ def read_items(
     """
     inputs, told, none = find_inputs(paths), "", True
     for path in inputs:
-        table = Table(path, columns, images, require_image=require_image)
+        table = Table(path, columns, images, require_image=require_image, clean=clean)
         for number, where, cells in table.rows():
             none = False
             if seen is not None:
                 seen()
-            for item in table.items(number, where, cells):
-                yield from [item] if item.problem else _worded(item, clean)
+            yield from table.items(number, where, cells)
         if table.taken and table.taken != told:  # of many shards only the first
             _logger.log(NOTE, "%s: %s", path.name, table.taken)
             told = table.taken
@@ -134,6 +129,7 @@ class Table:
         columns: Which of its columns count.
         images: The folder, or its URL, that paths of images are relative to; None is the file's own.
         require_image: Whether a row without an image is bad.
+        clean: As of `read_items`.
 
     Attributes:
         taken: In words the columns that are read, once a row was.
@@ -141,9 +137,15 @@ class Table:
     """
 
     def __init__(
-        self, path: Path, columns: Columns, images: str | Path | None = None, *, require_image: bool = True
+        self,
+        path: Path,
+        columns: Columns,
+        images: str | Path | None = None,
+        *,
+        require_image: bool = True,
+        clean: bool | None = False,
     ) -> None:
-        self.path, self.columns, self.require_image = path, columns, require_image
+        self.path, self.columns, self.require_image, self.clean = path, columns, require_image, clean
         self.taken = ""
         self.splits: dict[str, None] = {}
         self._root = path.parent if images is None else path_of(images)
@@ -189,27 +191,51 @@ class Table:
             cell = self.columns.captions_in(cells)
             several = listed(cell)
             captions = [cell] if several is None else several
-            found = self.columns.negatives_in(cells, None if several is None else len(several))
-            negatives = [
-                [
-                    (text, None if column is None else self._shown(column, one, number, place, cells))
-                    for text, one, column in mine
-                ]
-                for mine in found
-            ]
+            negatives = self.columns.negatives_in(
+                cells,
+                None if several is None else len(several),
+                lambda name, cell: self._source(name, cell, number, place),
+            )
             if not captions:
                 raise RowError("has an empty list of captions")
         except RowError as error:
-            yield _bad(place, image, str(error))
+            yield Item(image, (), (), place, problem=str(error))
             return
-        sound: list[_Sound] = []
+        sound: list[tuple[str, dict[str, ImageSource | None]]] = []
         for caption, mine in zip(captions, negatives, strict=True):
-            if problem := EMPTY if is_empty(caption) else _unreadable(caption, [text for text, _ in mine]):
-                yield _bad(place, image, problem)
-            else:
-                sound.append((caption, _distinct(mine)))
+            try:
+                sound.append(self._worded(caption, mine, place))
+            except RowError as error:
+                yield Item(image, (), (), place, problem=str(error))
         if sound:
-            yield _item(image, sound, place, shown=bool(self.columns.negative_images))
+            texts, of_texts = zip(*sound, strict=True)
+            shown = tuple(tuple(mine.values()) for mine in of_texts) if self.columns.negative_images else ()
+            yield Item(image, texts, tuple(map(tuple, of_texts)), place, shown)
+
+    def _worded(
+        self, caption: Any, negatives: Sequence[tuple[Any, ImageSource | None]], place: str
+    ) -> tuple[str, dict[str, ImageSource | None]]:
+        """A caption and its negatives, each text once with the first image that it has.
+
+        All are in one form, so that nothing but what they say tells caption and negative apart.
+        """
+        if is_empty(caption):
+            raise RowError(EMPTY)
+        _check_text(caption, "a caption")
+        for text, _ in negatives:
+            _check_text(text, "a negative")
+        if self.clean is None:
+            _refuse_mixed(caption, negatives, place)
+        if self.clean:
+            raw, caption = caption, clean_text(caption, WORDS)
+            if not caption.strip():
+                raise RowError(f"{EMPTY}: cleaning leaves nothing of {raw!r}")
+            cleaned = ((clean_text(text, WORDS), image) for text, image in negatives)
+            negatives = [(text, image) for text, image in cleaned if text.strip()]
+        distinct: dict[str, ImageSource | None] = {}
+        for text, image in negatives:
+            distinct[text] = distinct.get(text) or image
+        return caption, distinct
 
     def _image(self, number: int, place: str, cells: dict[str, Any]) -> ImageSource | None:
         """Where a row's image is; None where it names none and need not."""
@@ -220,12 +246,6 @@ class Table:
         if image is None and self.require_image:
             raise RowError("names no image")
         return image
-
-    def _shown(self, column: str, cell: Any, number: int, place: str, cells: dict[str, Any]) -> ImageSource | None:
-        """Where the image is that a negative describes."""
-        if isinstance(cells.get(column), list) and not isinstance(cell, str | None):
-            raise RowError(f"has a list in {column!r} of images that are not paths")
-        return self._source(column, cell, number, place)
 
     def _source(self, column: str, cell: Any, number: int, place: str) -> ImageSource | None:
         """Where the image of a cell is; None of an empty one."""
@@ -239,72 +259,28 @@ class Table:
             return None
         if not isinstance(cell, str):
             raise RowError(f"has an image that is a {type(cell).__name__}, not a path")
-        if problem := _unreadable(cell):
-            raise RowError(problem)
+        _check_text(cell, "a path")
         return ImageSource(cell, self._root / cell if self.require_image else None, place=place)
 
 
-_Sound = tuple[str, dict[str, ImageSource | None]]
-"""A caption, and its negatives with their images."""
+def _check_text(text: Any, what: str) -> None:
+    """Refuse what no model can read."""
+    if not isinstance(text, str):
+        raise RowError(f"has {what} that is a {type(text).__name__}, not a text")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise RowError(f"holds {text[:40]!r}, which is not valid Unicode") from None
 
 
-def _distinct(negatives: Iterable[tuple[str, ImageSource | None]]) -> dict[str, ImageSource | None]:
-    """Each text once, with the first image that it has."""
-    found: dict[str, ImageSource | None] = {}
-    for text, image in negatives:
-        found[text] = found.get(text) or image
-    return found
-
-
-def _item(image: ImageSource | None, sound: Sequence[_Sound], place: str, *, shown: bool) -> Item:
-    captions, negatives = zip(*sound, strict=True)
-    images = tuple(tuple(mine.values()) for mine in negatives) if shown else ()
-    return Item(image, captions, tuple(map(tuple, negatives)), place, images)
-
-
-def _unreadable(caption: Any, negatives: Sequence[Any] = ()) -> str | None:
-    """Why no model can read a text or its negatives."""
-    what = "a caption"
-    for text in (caption, *negatives):
-        if not isinstance(text, str):
-            return f"has {what} that is a {type(text).__name__}, not a text"
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            return f"holds {text[:40]!r}, which is not valid Unicode"
-        what = "a negative"
-    return None
-
-
-def _worded(item: Item, clean: bool | None) -> Iterator[Item]:
-    """The item with its texts in one form, so that nothing but what they say tells caption and negative apart."""
-    if clean is None:
-        for caption, negatives in zip(item.captions, item.negatives, strict=True):
-            _refuse_mixed(caption, negatives, item.place)
-    if not clean:
-        yield item
-        return
-    sound: list[_Sound] = []
-    shown = item.negative_images or [(None,) * len(mine) for mine in item.negatives]
-    for raw, negatives, images in zip(item.captions, item.negatives, shown, strict=True):
-        caption = clean_text(raw, WORDS)
-        if caption.strip():
-            texts = ((clean_text(one, WORDS), image) for one, image in zip(negatives, images, strict=True))
-            sound.append((caption, _distinct(pair for pair in texts if pair[0].strip())))
-        else:
-            yield _bad(item.place, item.image, f"{EMPTY}: cleaning leaves nothing of {raw!r}")
-    if sound:
-        yield _item(item.image, sound, item.place, shown=bool(item.negative_images))
-
-
-def _refuse_mixed(caption: str, negatives: Sequence[str], place: str) -> None:
+def _refuse_mixed(caption: str, negatives: Sequence[tuple[str, Any]], place: str) -> None:
     if not negatives or (cleaned := clean_text(caption, WORDS)) == caption:
         return
-    for negative in negatives:
+    for negative, _ in negatives:
         if clean_text(negative, WORDS) == negative and is_shuffle(cleaned, negative):
             raise ValueError(
                 f"{place}: the caption {caption!r} is not cleaned, but its negative {negative!r} is (lower case, no "
                 f"full stop, {WORDS} words), so a fit would learn that difference instead of the order of words. Pass "
-                f"clean=True to clean both, or clean=False to keep them "
-                "so; or write the file with labclip negatives --clean."
+                "clean=True to clean both, or clean=False to keep them so; or write the file with "
+                "labclip negatives --clean."
             )
