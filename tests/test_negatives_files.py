@@ -118,6 +118,7 @@ def test_more_negatives_are_more_columns_and_json_says_how_many(tmp_path):
         "captions": 2,
         "with_negative": 1,
         "negatives": 2,
+        "same_meaning": 0,
     }
     first, second = rows_of(tmp_path / "out.csv")
     assert list(first) == ["caption", "negative", "negative_2", "negative_3"]

@@ -59,7 +59,8 @@ def negatives(
         show_json({"out": str(out), **asdict(counts)})
         return
     without = counts.captions - counts.with_negative
-    show(f"{out}: {counts.negatives} negatives for {counts.with_negative} captions, none for {without}")
+    same = f"; {counts.same_meaning} that mean the same left out" if counts.same_meaning else ""
+    show(f"{out}: {counts.negatives} negatives for {counts.with_negative} captions, none for {without}{same}")
 
 
 def _method(name: str, attributes: str | None, tagger: str | None) -> Method:

@@ -14,6 +14,11 @@ from unicodedata import normalize
 import numpy as np
 
 _TO_SPACE = re.compile(r'[.!"()*#:;~]')
+# Relations that say the same the other way round.
+_SYMMETRIC = re.compile(
+    r"(?:\b(?:is|are|was|were) )?\b(?:and|or|with|along with|together with|next to|beside|near|close to|by|alongside|"
+    r"adjacent to|opposite|across from)\b"
+)
 _WHITESPACE = re.compile(r"\s{2,}")
 # Words as taggers know them: "can't" is two, "'s" is one, "t-shirt" is one, a comma is one.
 WORD = re.compile(r"\w+?(?=n['’]t\b)|n['’]t\b|\w+(?:-\w+)*|['’]\w+|[^\w\s]")
@@ -47,6 +52,20 @@ def comparable(caption: str) -> str:
     """
     words = [word.strip(string.punctuation) for word in _TO_SPACE.sub(" ", normalize("NFC", caption.lower())).split()]
     return " ".join(["a" if word == "an" else word for word in words if word])
+
+
+def meaning(caption: str) -> tuple[str, ...]:
+    """What a caption says, whatever the order of the things that "and", "next to" or another such relation joins.
+
+    >>> meaning("A yellow cup next to a gray bowl.") == meaning("a gray bowl next to a yellow cup")
+    True
+    >>> meaning("a cup left of a bowl") == meaning("a bowl left of a cup")
+    False
+    """
+    said = " ".join(word for word in comparable(caption.replace(",", " and ")).split() if word not in ("a", "the"))
+    head, between, tail = said.partition(" between ")
+    things = sorted(filter(None, map(str.strip, _SYMMETRIC.split(tail if between else head))))
+    return (head, *things) if between else tuple(things)
 
 
 def words_of(caption: str) -> list[str]:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import random
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from inspect import signature
 from typing import Literal, overload
 
-from labclip.data.cleaning import TrueCaptions, comparable, comparable_forms, digest
+from labclip.data.cleaning import TrueCaptions, clean, comparable, comparable_forms, digest, meaning
 
 Method = Callable[[str, random.Random], Iterable[str]]
 """A way to make negatives: from a caption and a `random.Random` to candidates, best lazily; or to one text.
 
-Candidates that are empty, repeat, or are true of the caption's image, are skipped. A method that cuts captions has
-an attribute `max_words`: the words that its candidates keep.
+Candidates that are empty, repeat, mean the same as the caption, or are true of its image, are skipped. A method that
+cuts captions has an attribute `max_words`: the words that its candidates keep.
 """
+
+_logger = logging.getLogger(__name__)
 
 ImageIndex = Sequence[Hashable] | None
 
@@ -70,10 +74,13 @@ def generate(
     true_captions = TrueCaptions()
     for image, caption in zip(images, captions, strict=True):
         true_captions.add(image, caption, max_words(method))
+    counts: Counter[str] = Counter()
     found = [
-        choose(method, caption, image, true_captions, k=k, seed=seed, place=f"caption {number}")
+        choose(method, caption, image, true_captions, k=k, seed=seed, place=f"caption {number}", counts=counts)
         for number, (image, caption) in enumerate(zip(images, captions, strict=True))
     ]
+    if counts:
+        _logger.info("left out %d negatives that mean the same as their caption", counts["same_meaning"])
     return [one[0] if one else None for one in found] if k == 1 else found
 
 
@@ -100,14 +107,15 @@ def choose(
     k: int,
     seed: int,
     place: str = "",
+    counts: Counter[str] | None = None,
 ) -> list[str]:
-    """Up to `k` distinct negatives of one caption.
+    """Up to `k` distinct negatives of one caption; `counts` gets those refused as `same_meaning`.
 
     They depend on `seed`, `caption` and what is true of `image`, on no other caption before or after: a stream and a
     list give the same, and the first of many is the one that `k=1` gives.
     """
     chosen: list[str] = []
-    seen = comparable_forms(caption, max_words(method))
+    seen, said = comparable_forms(caption, max_words(method)), meaning(clean(caption, max_words(method)))
     refused = 0
     made = method(caption, random.Random(digest(f"{seed}\0{caption}")))
     if not isinstance(made, Iterable):
@@ -121,6 +129,10 @@ def choose(
         key = comparable(candidate)
         if not key or key in seen or true_captions.hold(image, key):
             refused += 1
+        elif meaning(candidate) == said:
+            refused += 1
+            if counts is not None:
+                counts["same_meaning"] += 1
         else:
             seen.add(key)
             chosen.append(candidate)

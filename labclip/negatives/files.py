@@ -27,11 +27,12 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Counts:
-    """What `add` wrote: rows, rows with a negative, and negatives."""
+    """What `add` wrote: rows, rows with a negative, and negatives; and how many it left out as they mean the same."""
 
     captions: int
     with_negative: int
     negatives: int
+    same_meaning: int = 0
 
 
 def read(
@@ -149,7 +150,7 @@ def add(
             _refuse(names, cells, f"{path.name} {where}")
             item = next(filter(None, map(_sound, table.items(0, where, cells))), None)
             text, image = (item.captions[0], item.image and item.image.key) if item else ("", None)
-            found.append(choose(method, text, image, true_captions, k=k, seed=seed))
+            found.append(choose(method, text, image, true_captions, k=k, seed=seed, counts=counts))
             cleaned.append(clean_caption(text, max_words(method)) if item else text)
         counts.update(with_negative=sum(map(bool, found)), negatives=sum(map(len, found)))
         bar.update(len(rows))

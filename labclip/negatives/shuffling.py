@@ -11,7 +11,19 @@ from typing import Literal, overload
 
 from labclip.data.cleaning import WORD, clean
 from labclip.negatives.choosing import LONGEST, ImageIndex, generate
+from labclip.negatives.phrases import FAMILIES
 from labclip.negatives.taggers import AnyTagger, get_tagger, is_adjective, is_noun
+
+POSITIONS = frozenset(
+    (
+        "left", "right", "top", "bottom", "front", "back", "rear", "side", "sides", "middle", "center", "centre",
+        "corner", "edge", "end", "inside", "outside", "foreground", "background", "distance", "next", "close", "near",
+        "far", "other", "upper", "lower", "opposite",
+    )
+)  # fmt: skip
+"""Words of where something is, which a shuffle leaves in their place: "to the cup of a red right" says nothing."""
+
+COLOURS = frozenset(word for group in FAMILIES["colours"] for word in group)
 
 
 class Shuffler:
@@ -36,8 +48,12 @@ class Shuffler:
         tags = self._tagger(words)
         if len(tags) != len(words):
             raise ValueError(f"The tagger gave {len(tags)} tags for the {len(words)} words {words}. Return one a word.")
-        nouns = [index for index, tag in enumerate(tags) if is_noun(tag)]
-        adjectives = [index for index, tag in enumerate(tags) if is_adjective(tag)]
+        nouns, adjectives = [], []
+        for index, (word, tag) in enumerate(zip(words, tags, strict=True)):
+            if word in COLOURS or (is_adjective(tag) and word not in POSITIONS):
+                adjectives.append(index)
+            elif is_noun(tag) and word not in POSITIONS:
+                nouns.append(index)
         for moved in _arrangements([words[i] for i in nouns], [words[i] for i in adjectives], rng):
             for index, word in zip(nouns + adjectives, moved, strict=True):
                 words[index] = word
@@ -67,8 +83,10 @@ def shuffle(
     """Make the paper's hard negatives: nouns swapped with nouns, adjectives with adjectives.
 
     The caption is cleaned as ARO does (`clean`, 40 words), its parts of speech are tagged, and its nouns are permuted
-    among the noun slots, its adjectives among the adjective slots. A negative therefore is in lower case and without a
-    full stop: encode the *cleaned* caption beside it, else a fit can learn to tell the two by their full stop.
+    among the noun slots, its adjectives and colours among the adjective slots; words of position (`POSITIONS`) stay.
+    What means the same as the caption (`labclip.data.cleaning.meaning`) is left out. A negative therefore is in lower
+    case and without a full stop: encode the *cleaned* caption beside it, else a fit can learn to tell the two by their
+    full stop.
 
     >>> def tagger(words):
     ...     return ["NN" if word in ("cube", "sphere") else "JJ" if word in ("red", "blue") else "X" for word in words]
