@@ -542,7 +542,7 @@ def test_a_shuffle_of_a_scene_says_something_else_and_is_a_sentence(tmp_path):
 
 
 @pytest.mark.parametrize(("caption", "same", "other"), [
-    ("a yellow sphere next to a gray ring", "a gray ring next to a yellow sphere", "a gray sphere next to a yellow ring"),
+    ("a red cup next to a gray ring", "a gray ring next to a red cup", "a gray cup next to a red ring"),
     ("a dog, a cat and a cow", "a cow, a dog and a cat", "a dog on a cat and a cow"),
     ("A cup is beside the bowl.", "a bowl is beside a cup", "a cup is behind a bowl"),
     ("a cat between a dog and a cow", "a cat between a cow and a dog", "a dog between a cat and a cow"),
