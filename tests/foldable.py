@@ -55,11 +55,6 @@ def skewed(**options):
     return Alignment(models.matrix(), **options)
 
 
-def assert_close(one, other):
-    """Equal to float32 rounding at the scale of the features."""
-    torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5 * float(other.detach().abs().max()))
-
-
 def fingerprint_of(kind):
     """Of a tiny OpenCLIP model, by the ordinary tokenizer."""
     return own_fingerprint_of(models.make(kind), models.tokenizer())

@@ -8,6 +8,7 @@ import hypothesis.extra.numpy as arrays
 import numpy as np
 import pytest
 import torch
+from close import assert_close
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -159,7 +160,7 @@ VIEWS = {
 def test_arrays_of_any_layout(view):
     x = VIEWS[view](np.random.default_rng(1).normal(size=(3, DIM)).astype(np.float32))
     before = x.copy()
-    np.testing.assert_allclose(Alignment(skewed())(x), before @ skewed().numpy().T, atol=1e-5)
+    assert_close(Alignment(skewed())(x), before @ skewed().numpy().T)
     assert np.array_equal(x, before)
 
 

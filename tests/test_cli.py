@@ -11,6 +11,7 @@ import open_clip
 import pytest
 import torch
 from click.testing import CliRunner
+from close import assert_close
 from commands import fails, run
 
 from labclip import LABCLIP, Alignment, Base, cli
@@ -215,9 +216,7 @@ def test_fold_makes_a_plain_openclip_folder(folder, tmp_path):
     assert f'open_clip.create_model_and_transforms("local-dir:{out}")' in result.stdout
     plain, _, _ = open_clip.create_model_and_transforms(f"local-dir:{out}")
     expected = models.expected(models.make("clip").encode_text(models.tokens()), models.matrix())
-    torch.testing.assert_close(
-        plain.eval().encode_text(models.tokens(), normalize=True), expected, rtol=1e-4, atol=1e-5
-    )
+    assert_close(plain.eval().encode_text(models.tokens(), normalize=True), expected)
     assert f"{out} is not empty. Pass --force" in fails("fold", "--model", folder, out)
     run("fold", "--model", folder, out, "--force")
 

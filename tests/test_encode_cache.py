@@ -9,6 +9,7 @@ import models
 import numpy as np
 import pytest
 import torch
+from close import assert_close
 from evaluated import images_of, rounding
 from open_clip.model import convert_weights_to_lp
 from PIL import Image
@@ -46,8 +47,8 @@ def test_encode_is_the_models_own_embedding_of_unit_length_in_order(model):
     with torch.no_grad():
         own = model.clip.encode_image(torch.stack([model.preprocess(Image.fromarray(i)) for i in drawn.images]))
         said = model.clip.encode_text(model.tokenizer(captions))
-    torch.testing.assert_close(images, F.normalize(own.float(), dim=-1), atol=1e-5, rtol=0)
-    torch.testing.assert_close(texts, F.normalize(said.float(), dim=-1), atol=1e-5, rtol=0)
+    assert_close(images, F.normalize(own.float(), dim=-1))
+    assert_close(texts, F.normalize(said.float(), dim=-1))
 
 
 def test_a_second_run_encodes_nothing_and_gives_the_same_bits(model, tmp_path, monkeypatch):
@@ -91,7 +92,7 @@ def test_images_in_parquet_are_read_once_in_any_order(model, tmp_path, monkeypat
     assert len(opened) <= 4  # each column once to hash and once to encode
     wanted, _ = encode(model, images_of(drawn), ["a"], progress=False)
     assert torch.equal(found[::2], found[1::2])
-    torch.testing.assert_close(found[::2], wanted[order.tolist()], atol=1e-5, rtol=0)
+    assert_close(found[::2], wanted[order.tolist()])
 
 
 def test_the_cache_of_one_base_is_not_asked_by_another(model, tmp_path):
@@ -115,8 +116,8 @@ def test_a_damaged_row_of_the_cache_is_encoded_again(model, tmp_path):
     file.close()
     with Cache(tmp_path, model) as cache:
         again = encode(model, *asked, cache=cache, progress=False)
-    assert torch.allclose(whole[0], again[0], atol=1e-6)
-    assert torch.allclose(whole[1], again[1], atol=1e-6)
+    assert_close(whole[0], again[0])
+    assert_close(whole[1], again[1])
 
 
 @pytest.mark.parametrize("table", ["rows", "same"])
@@ -131,8 +132,8 @@ def test_rows_of_the_cache_that_changed_places_are_encoded_again(model, tmp_path
     file.close()
     with Cache(tmp_path, model) as cache:
         again = encode(model, *asked, cache=cache, progress=False)
-    assert torch.allclose(whole[0], again[0], atol=1e-6)
-    assert torch.allclose(whole[1], again[1], atol=1e-6)
+    assert_close(whole[0], again[0])
+    assert_close(whole[1], again[1])
 
 
 def test_a_damaged_cache_says_what_to_delete(model, tmp_path):
@@ -166,7 +167,7 @@ def test_a_crop_is_cut_before_preprocessing(model):
         ImageSource("whole", data=large[:, 50:114].copy()),
     )
     images, _ = encode(model, [crop, whole], ["a red cube"], progress=False)
-    assert torch.allclose(images[0], images[1], atol=1e-6)
+    assert_close(images[0], images[1])
 
 
 def test_a_box_outside_its_image_is_named(model):

@@ -7,6 +7,7 @@ import models
 import numpy as np
 import pytest
 import torch
+from close import UNIT
 from PIL import Image
 
 from labclip import LABCLIP, Alignment, scenes
@@ -28,7 +29,7 @@ def test_images_come_in_order_with_what_is_wrong(model, tmp_path):
     ]
     with torch.no_grad():
         own = model.encode_image([Image.fromarray(image) for image in drawn.images], normalize=True)
-    assert np.abs(np.stack([one.row for one in found if one.row is not None]) - own.numpy()).max() < 1e-6
+    assert np.abs(np.stack([one.row for one in found if one.row is not None]) - own.numpy()).max() < UNIT
     assert {len(one.digest) for one in found} == {0, 32}
     assert str(sources[2]) == "broken (row 3)"
 

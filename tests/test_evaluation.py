@@ -8,6 +8,7 @@ import random
 import numpy as np
 import pytest
 import torch
+from close import UNIT, assert_close
 from evaluated import images_of, rounding
 from PIL import Image
 from torch.nn import functional as F
@@ -173,7 +174,7 @@ def test_text_to_text_is_what_the_folded_model_gives_by_itself(model, tmp_path):
         )
     margin = (one * two).sum(-1) - torch.maximum((one * wrong).sum(-1), (two * wrong).sum(-1))
     listed = [item.margin for item in found.items if item.metrics[0] == "swap_obj_tot"]
-    assert [each["labclip"] for each in listed] == pytest.approx(margin.tolist(), abs=1e-5)
+    assert [each["labclip"] for each in listed] == pytest.approx(margin.tolist(), abs=UNIT)
     assert found.metric("micro_tot").estimates[1].value == pytest.approx((margin > 0).float().mean().item())
     assert [each["base"] for each in listed] != pytest.approx(margin.tolist(), abs=1e-3)
 
@@ -352,10 +353,10 @@ def test_a_full_disk_loses_no_result(model, tmp_path, monkeypatch):
         with pytest.warns(UserWarning, match=r"can't be written \(.*full.*\); what follows is not kept") as told:
             found = encode(model, *asked, cache=cache, batch_size=8, progress=False)
     assert len(told) == 1
-    assert torch.allclose(found[0], whole[0], atol=1e-6)
-    assert torch.allclose(found[1], whole[1], atol=1e-6)
+    assert_close(found[0], whole[0])
+    assert_close(found[1], whole[1])
     with Cache(tmp_path, model) as cache:  # and what was kept is sound
-        assert torch.allclose(encode(model, *asked, cache=cache, progress=False)[0], whole[0], atol=1e-6)
+        assert_close(encode(model, *asked, cache=cache, progress=False)[0], whole[0])
 
 
 def test_a_matrix_that_names_no_base_is_told(model):
@@ -511,7 +512,7 @@ def test_every_item_says_what_it_is_and_who_was_right(sugarcrepe, model):
         image = model.encode_image(Image.open(first.images[0]), normalize=True)[0]
         for name, aligned in (("base", False), ("labclip", True)):
             good, bad = (model.encode_text(list(first.captions), normalize=True, aligned=aligned) @ image).tolist()
-            assert first.margin[name] == pytest.approx(good - bad, abs=1e-5)
+            assert first.margin[name] == pytest.approx(good - bad, abs=UNIT)
             assert first.right[name] == (good > bad)
     assert items[-1] == items[len(items) - 1]
     assert items[2:4] == [items[2], items[3]]

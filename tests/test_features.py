@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from close import UNIT
 from PIL import Image
 
 import labclip
@@ -71,9 +72,9 @@ def expected(model, scenes):
 def test_rows_are_the_models_own(model, data, scenes):
     features = run(model, data)
     images, texts, negatives = expected(model, scenes)
-    assert np.abs(features.images - images).max() < 1e-6
-    assert np.abs(features.texts - texts).max() < 1e-6
-    assert np.abs(features.negatives[:N, 0] - negatives).max() < 1e-6
+    assert np.abs(features.images - images).max() < UNIT
+    assert np.abs(features.texts - texts).max() < UNIT
+    assert np.abs(features.negatives[:N, 0] - negatives).max() < UNIT
     assert np.array_equal(features.negatives[N:, 0], features.texts[N:])  # none: the caption itself
     assert features.has_negative.ravel().tolist() == [True] * N + [False] * N
     assert features.image_index.tolist() == [*range(N), *range(N)]
@@ -82,7 +83,7 @@ def test_rows_are_the_models_own(model, data, scenes):
         assert isinstance(array, np.memmap)
         assert array.dtype == np.float32
         assert not array.flags.writeable
-        assert np.abs(np.linalg.norm(array, axis=-1) - 1).max() < 1e-6
+        assert np.abs(np.linalg.norm(array, axis=-1) - 1).max() < UNIT
     names = [json.loads(line)["image"] for line in (data / "features" / "images.jsonl").read_text().splitlines()]
     assert names == [f"{number}.png" for number in range(N)]
 
@@ -189,8 +190,8 @@ def test_clean_and_as_is(model, data):
     assert cleaned.has_negative.ravel().tolist() == [True, False, False]
     assert np.array_equal(cleaned.negatives[1:, 0], cleaned.texts[1:])
     wanted = model.encode_text(["a red cube on a blue ball", negative], normalize=True, aligned=False).detach().numpy()
-    assert np.abs(cleaned.texts[0] - wanted[0]).max() < 1e-6
-    assert np.abs(cleaned.negatives[0, 0] - wanted[1]).max() < 1e-6
+    assert np.abs(cleaned.texts[0] - wanted[0]).max() < UNIT
+    assert np.abs(cleaned.negatives[0, 0] - wanted[1]).max() < UNIT
     assert (as_is.manifest["clean"], cleaned.manifest["clean"]) == (False, True)
     for option, clean, folder in (("--clean", True, "cleaned"), ("--as-is", False, "as_is")):
         arguments = ["--captions", data / "captions.csv", "--images", data / "photos", "--device", "cpu"]
@@ -320,11 +321,11 @@ def test_what_raised_goes_on_when_repaired_and_when_skipped(model, data, scenes)
     skipped = run(model, data, "skipped", on_error="skip")
     repaired.write_bytes(whole)
     features = run(model, data)
-    assert np.abs(features.images - expected(model, scenes)[0]).max() < 1e-6
+    assert np.abs(features.images - expected(model, scenes)[0]).max() < UNIT
     entry = skipped.manifest["skipped"]
     assert [(one["where"], one["image"], one["captions"]) for one in entry] == [("captions.csv line 9", "7.png", 2)]
-    assert np.abs(skipped.images - np.delete(features.images, 7, axis=0)).max() < 1e-6
-    assert np.abs(skipped.texts - np.delete(features.texts, [7, N + 7], axis=0)).max() < 1e-6
+    assert np.abs(skipped.images - np.delete(features.images, 7, axis=0)).max() < UNIT
+    assert np.abs(skipped.texts - np.delete(features.texts, [7, N + 7], axis=0)).max() < UNIT
     assert skipped.image_index.tolist() == [*range(N - 1), *range(N - 1)]
     with pytest.raises(ValueError, match=r'line 9 is not a whole image.*earlier run with on_error="skip" left it out'):
         run(model, data, "skipped")
@@ -475,7 +476,7 @@ def test_every_class_of_base_is_embedded(kind, data):
     model.eval()
     with torch.no_grad():
         wanted = model.clip.encode_text(models.tokens()[:2], normalize=True)
-    assert np.abs(features.texts - wanted.numpy()).max() < 1e-5
+    assert np.abs(features.texts - wanted.numpy()).max() < UNIT
     assert features.base is None
 
 
@@ -486,7 +487,7 @@ def test_half_precision_is_stored_as_unit_length_float32(data):
     model.to(torch.bfloat16)
     features = run(model, data, "half")
     assert features.manifest["precision"] == "bfloat16"
-    assert np.abs(np.linalg.norm(features.images, axis=1) - 1).max() < 1e-6
+    assert np.abs(np.linalg.norm(features.images, axis=1) - 1).max() < UNIT
     assert (features.images * exact.images).sum(axis=1).min() > 0.99
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from close import UNIT
 from PIL import Image
 
 import labclip
@@ -400,7 +401,7 @@ def test_arrays_are_saved_and_loaded(tmp_path):
     loaded = Features.load(tmp_path / "features", base=base, verify=True)
     for name in ("images", "texts"):
         unit = given[name] / np.linalg.norm(given[name], axis=1, keepdims=True)
-        np.testing.assert_allclose(getattr(loaded, name), unit, atol=1e-6)
+        np.testing.assert_allclose(getattr(loaded, name), unit, atol=UNIT)
         assert np.array_equal(getattr(loaded, name), getattr(saved, name))
     assert loaded.image_index.tolist() == given["image_index"]
     assert loaded.has_negative.tolist() == [[True, True], [True, False], *[[True, True]] * 3]
@@ -422,7 +423,7 @@ def test_images_of_negatives_are_saved(tmp_path):
     loaded = Features.from_arrays(**given, negative_images=pictured).save(tmp_path / "features")
     assert loaded.has_negative_image.tolist() == [[True, True]] * 2 + [[False, True]] + [[True, True]] * 2
     unit = pictured / np.linalg.norm(pictured, axis=-1, keepdims=True)
-    np.testing.assert_allclose(loaded.negative_images, unit, atol=1e-6)
+    np.testing.assert_allclose(loaded.negative_images, unit, atol=UNIT)
 
 
 def test_a_folder_saved_again_is_the_same(finished, tmp_path):
@@ -439,7 +440,7 @@ def test_tensors_of_any_precision_and_memory_maps_are_taken(tmp_path):
              for name, value in arrays().items()}  # fmt: skip
     given["texts"].requires_grad_()
     loaded = Features.from_arrays(**given).save(tmp_path / "features")
-    assert np.abs(np.linalg.norm(loaded.texts, axis=1) - 1).max() < 1e-6
+    assert np.abs(np.linalg.norm(loaded.texts, axis=1) - 1).max() < UNIT
     again = Features.from_arrays(
         images=loaded.images, texts=loaded.texts, negatives=loaded.negatives, image_index=loaded.image_index
     )

@@ -10,6 +10,7 @@ import models
 import numpy as np
 import pytest
 import torch
+from close import UNIT
 from PIL import Image
 
 from labclip import LABCLIP, Alignment, negatives, scenes
@@ -336,13 +337,13 @@ def test_embedding_from_several_tars(tmp_path):
             member for key in keys for member in ((f"{key % 2}.png", picture(key)), (f"{key % 2}.txt", b"a cube"))
         ])  # fmt: skip
     features = embed(model(), captions=tmp_path, out=tmp_path / "out", batch_size=4, progress=False)
-    assert np.abs(features.images - of_images(range(6))).max() < 1e-6
+    assert np.abs(features.images - of_images(range(6))).max() < UNIT
     again = embed(model(), captions=tmp_path / "[0-2].tar", out=tmp_path / "again", batch_size=4, progress=False)
     assert np.array_equal(again.images, features.images)
     assert not list(tmp_path.rglob("*.png"))  # nothing was extracted
     listed = [tmp_path / "2.tar", tmp_path / "0.tar"]
     some = embed(model(), captions=listed, out=tmp_path / "some", progress=False)
-    assert np.abs(some.images - of_images([4, 5, 0, 1])).max() < 1e-6
+    assert np.abs(some.images - of_images([4, 5, 0, 1])).max() < UNIT
 
 
 def test_embedding_from_parquet(tmp_path):
@@ -353,7 +354,7 @@ def test_embedding_from_parquet(tmp_path):
     ]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "c.parquet", row_group_size=60)
     features = embed(model(), captions=tmp_path / "c.parquet", out=tmp_path / "out", batch_size=2, progress=False)
-    assert np.abs(features.images - of_images(range(5))).max() < 1e-6  # equal bytes are one picture
+    assert np.abs(features.images - of_images(range(5))).max() < UNIT  # equal bytes are one picture
     assert features.image_index.tolist() == [row % 5 for row in range(150)]
     rows = [{"caption": f"cube {row}", "image": picture(row), "negative": ["a", None]} for row in range(150)]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "c.parquet", row_group_size=60)
@@ -361,20 +362,20 @@ def test_embedding_from_parquet(tmp_path):
         rows[broken]["image"] = b"no picture"
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "broken.parquet", row_group_size=60)
     whole = embed(model(), captions=tmp_path / "c.parquet", out=tmp_path / "whole", progress=False)
-    assert np.abs(whole.images - of_images(range(150))).max() < 1e-6
+    assert np.abs(whole.images - of_images(range(150))).max() < UNIT
     assert whole.negatives.shape == (150, 1, models.DIM)
     with pytest.raises(ValueError, match=r"row 71 \(broken\.parquet row 71\) is not a whole image"):
         embed(model(), captions=tmp_path / "broken.parquet", out=tmp_path / "some", progress=False)
     # What is done is kept, so this reads on from the middle of the file.
     some = embed(model(), captions=tmp_path / "broken.parquet", out=tmp_path / "some", progress=False, on_error="skip")
-    assert np.abs(some.images - np.delete(whole.images, (70, 149), axis=0)).max() < 1e-6
+    assert np.abs(some.images - np.delete(whole.images, (70, 149), axis=0)).max() < UNIT
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.png").write_bytes(picture(0))
     pq.write_table(pa.table({"title": ["x"], "image_path": ["a.png"]}), tmp_path / "p.parquet")
     paths = embed(
         model(), captions=tmp_path / "p.parquet", images=tmp_path / "photos", out=tmp_path / "paths", progress=False
     )
-    assert np.abs(paths.images - of_images([0])).max() < 1e-6
+    assert np.abs(paths.images - of_images([0])).max() < UNIT
     pq.write_table(pa.table({"words": ["x"]}), tmp_path / "p.parquet")
     with pytest.raises(ValueError, match=r"no column 'caption', .* it has 'words'"):
         read(tmp_path / "p.parquet")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from close import UNIT
 from PIL import Image
 
 import labclip
@@ -79,10 +80,10 @@ def test_the_folder_has_the_images_of_the_negatives(model, data, scenes, monkeyp
     monkeypatch.undo()
     images = images_of(model, scenes)
     assert features.images.shape == (N, 256)  # what no caption describes is no image of a gallery
-    assert np.abs(features.images - images[:N]).max() < 1e-6
+    assert np.abs(features.images - images[:N]).max() < UNIT
     assert features.has_negative_image[:, 0].tolist() == [True, True, False, False, True, True, False, True, False]
     wanted = images[[7, 8, 2, 3, 9, 9, 6, 0, 1]]  # where there is none, the caption's own
-    assert np.abs(features.negative_images[:, 0] - wanted).max() < 1e-6
+    assert np.abs(features.negative_images[:, 0] - wanted).max() < UNIT
     own = features.images[features.image_index]
     missing = ~features.has_negative_image[:, 0]
     assert np.array_equal(features.negative_images[missing, 0], own[missing])
@@ -279,7 +280,7 @@ def test_images_held_in_parquet(model, data, scenes):
     features = embed(model, data / "c.parquet", data / "held", negative_images="shown", progress=False)
     images = images_of(model, scenes)
     assert features.has_negative_image.ravel().tolist() == [True, True, False]
-    assert np.abs(features.negative_images[:2, 0] - images[:2][::-1]).max() < 1e-6
+    assert np.abs(features.negative_images[:2, 0] - images[:2][::-1]).max() < UNIT
     listed = [{**rows[0], "negatives": ["y"], "shown": [held[1]]}]
     pq.write_table(pa.Table.from_pylist(listed), data / "listed.parquet")
     assert read(data / "listed.parquet", negatives=("negatives",), negative_images=("shown",))[1] == [

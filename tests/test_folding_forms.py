@@ -12,7 +12,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from click.testing import CliRunner
-from foldable import as_transformers, assert_close, family, fingerprint_of, skewed, text_features, text_features_of
+from close import UNIT, assert_close
+from foldable import as_transformers, family, fingerprint_of, skewed, text_features, text_features_of
 from PIL import Image
 from safetensors import safe_open
 
@@ -43,7 +44,7 @@ def test_an_openclip_model_becomes_one_of_transformers(kind):
             (getattr(got, "pooler_output", got), clip.encode_image(models.images(), normalize=False)),
         ]
     for ours, theirs in pairs:
-        assert float((F.normalize(ours, dim=-1) - F.normalize(theirs, dim=-1)).abs().max()) < 1e-6
+        assert float((F.normalize(ours, dim=-1) - F.normalize(theirs, dim=-1)).abs().max()) < UNIT
     assert folded.logit_scale.item() == pytest.approx(float(wrapped.logit_scale.detach()))
     assert mark_of(folded)["strength"] == 0.5
     assert not folded.training
@@ -82,7 +83,7 @@ def test_a_transformers_folder_opens_in_every_way(hf_folder):
         model = getattr(transformers, kind).from_pretrained(hf_folder).eval()
         features = text_features if kind == "AutoModel" else text_features_of
         got = F.normalize(features(model, inputs["input_ids"]), dim=-1)
-        assert float((got - expected).abs().max()) < 1e-6
+        assert float((got - expected).abs().max()) < UNIT
         with pytest.raises(ValueError, match="has a matrix merged into it already"):
             fold(model, skewed())
     long = processor.tokenizer(["a red cube " * 20], truncation=True)["input_ids"][0]
@@ -113,7 +114,7 @@ def test_the_pipeline_of_a_folder_and_a_folded_pipeline_are_the_wrapper(hf_folde
     folded = fold(base, skewed(logit_scale=1.5))
     for one, other in zip(opened(image, **ask), folded(image, **ask), strict=True):
         assert one["label"] == other["label"]
-        assert one["score"] == pytest.approx(other["score"], abs=1e-5)
+        assert one["score"] == pytest.approx(other["score"], abs=UNIT)
     assert folded(image, **ask) != before == base(image, **ask)
     assert mark_of(plain) is None
     with pytest.raises(ValueError, match="has a matrix merged into it already"):
@@ -131,7 +132,7 @@ def test_a_sentence_transformer_is_folded_and_opens_a_folder(hf_folder, tmp_path
     opened = sentence_transformers.SentenceTransformer(str(hf_folder), device="cpu")
     for one in (opened, fold(base, skewed(logit_scale=1.5))):
         got = F.normalize(torch.from_numpy(one.encode(models.CAPTIONS)), dim=-1)
-        assert float((got - expected).abs().max()) < 1e-6
+        assert float((got - expected).abs().max()) < UNIT
 
 
 def test_a_folder_of_transformers_is_folded_by_name(tmp_path):
@@ -266,7 +267,7 @@ def run_onnx(model, **inputs):
 
 def assert_same_direction(got, exact):
     got, exact = (F.normalize(torch.as_tensor(one).detach().float(), dim=-1) for one in (got, exact))
-    assert float((got - exact).abs().max()) < 2e-6
+    assert float((got - exact).abs().max()) < UNIT
 
 
 @pytest.mark.parametrize("kind", ["clip", "siglip"])

@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from close import UNIT
 from PIL import Image
 
 import labclip
@@ -492,7 +493,7 @@ def test_any_text_is_a_caption(here):
         short = [caption if len(caption) < 1000 else " ".join(caption.split())[:500] for caption in CAPTIONS.values()]
         with pytest.warns(UserWarning, match="were cut"):
             direct = model.encode_text(short, normalize=True, aligned=False)
-        assert torch.allclose(texts, direct, atol=1e-5)
+        assert torch.allclose(texts, direct, atol=UNIT)
         found = problems("evaluate", "csv", "--model", "scenes", "--data", "any.csv", works=True)
         for out in ("n.csv", "n.jsonl"):
             found += problems("negatives", "any.csv", out, "--method", "swap", "--attributes", "red,blue", works=True,

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from close import UNIT
 from PIL import Image
 
 import labclip
@@ -47,7 +48,7 @@ def test_a_library_finds_what_labclip_finds(library, index, folders, expected, c
         figures[side] = HARNESS["recall"](found, index)
         assert figures[side] == pytest.approx(HARNESS["recall"](texts, index), abs=1e-7)
         if (theirs := HARNESS["unit"](found)) is not None:
-            assert float((theirs - texts).abs().max()) < 2e-6
+            assert float((theirs - texts).abs().max()) < UNIT
     assert figures["aligned"] > figures["base"] + 0.2
     with capsys.disabled():
         print(f"\n{library.title}: base {figures['base']:.3f}, aligned {figures['aligned']:.3f}")

@@ -10,6 +10,7 @@ import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
+from close import UNIT, assert_close
 from models import wrap
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
@@ -20,7 +21,6 @@ from labclip import LABCLIP, Alignment, Base
 
 ALL = list(models.KINDS)
 NATIVE = [kind for kind in ALL if kind != "hf"]
-CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 
 
 def flat(output):
@@ -87,20 +87,19 @@ def test_every_path_is_aligned(kind):
         logits = logits + clip.logit_bias
 
     got = run("encode_text_normalized", model)
-    torch.testing.assert_close(got, text_features, **CLOSE)
+    assert_close(got, text_features)
     assert not torch.allclose(got, F.normalize(plain, dim=-1), atol=0.05)
     unnormalized = model.encode_text(models.tokens(), normalize=False)
-    atol = 5e-6 * float(plain.norm(dim=-1).max())
-    torch.testing.assert_close(unnormalized, plain @ models.matrix().T, rtol=1e-5, atol=atol)
+    assert_close(unnormalized, plain @ models.matrix().T)
     output = run("forward", model)
     features, found_scale = (
         (output["text_features"], output["logit_scale"]) if isinstance(output, dict) else output[1:3]
     )
-    torch.testing.assert_close(features, text_features, **CLOSE)
+    assert_close(features, text_features)
     assert found_scale.reshape(()).item() == pytest.approx(float(scale))
     if hasattr(clip, "get_logits"):
         by_image, by_text = model.get_logits(models.images(4), models.tokens())
-        torch.testing.assert_close(by_image, logits, rtol=1e-4, atol=1e-4)
+        assert_close(by_image, logits)
         assert torch.equal(by_text, by_image.T)
 
 
@@ -110,10 +109,10 @@ def test_intermediates_are_aligned(kind):
     before = run("intermediates_logits", clip)
     after = run("intermediates_logits", model)
     aligned = models.expected(before["text_features"], models.matrix())
-    torch.testing.assert_close(after["text_features"], aligned, **CLOSE)
+    assert_close(after["text_features"], aligned)
     assert torch.equal(after["image_features"], before["image_features"])
     logits = torch.tensor(0.7).exp() * before["image_features"] @ aligned.T
-    torch.testing.assert_close(after["image_logits"] - (clip.logit_bias or 0.0), logits, rtol=1e-4, atol=1e-4)
+    assert_close(after["image_logits"] - (clip.logit_bias or 0.0), logits)
     assert torch.equal(after["text_logits"], after["image_logits"].T)
     assert after["logit_scale"].reshape(()).item() == pytest.approx(torch.tensor(0.7).exp().item())
     for one, other in zip(after["text_intermediates"], before["text_intermediates"], strict=True):
@@ -122,9 +121,7 @@ def test_intermediates_are_aligned(kind):
 
 def test_coca_intermediates_are_aligned():
     before, after = run("intermediates", models.make("coca")), run("intermediates", wrap("coca"))
-    torch.testing.assert_close(
-        after["text_features"], models.expected(before["text_features"], models.matrix()), **CLOSE
-    )
+    assert_close(after["text_features"], models.expected(before["text_features"], models.matrix()))
 
 
 def test_coca_decoder_sees_what_it_saw():
@@ -143,7 +140,7 @@ def test_zero_shot_classifier_is_aligned_before_the_mean_over_templates(kind):
         with torch.no_grad():
             features = clip.encode_text(models.tokenizer()([template.format(name) for template in templates]))
         columns.append(F.normalize(models.expected(features, models.matrix()).mean(0), dim=0))
-    torch.testing.assert_close(ours, torch.stack(columns, dim=1), **CLOSE)
+    assert_close(ours, torch.stack(columns, dim=1))
 
 
 def test_aligned_false_is_the_base():
@@ -178,7 +175,7 @@ def test_pil_images_are_preprocessed():
     picture = Image.new("RGB", (50, 40), "red")
     expected = clip.encode_image(transform(picture)[None])
     assert torch.equal(model.encode_image(picture), expected)
-    assert torch.allclose(model.encode_image([picture, picture]), expected.expand(2, -1), atol=1e-6)
+    assert_close(model.encode_image([picture, picture]), expected.expand(2, -1))
     with pytest.raises(ValueError, match="no preprocess"):
         LABCLIP(clip, Alignment(models.matrix())).encode_image(picture)
 
@@ -192,7 +189,7 @@ def test_similarity_is_the_cosine():
     for row in range(3):
         for column in range(5):
             assert got[row, column] == pytest.approx(
-                float(F.cosine_similarity(images[row], texts[column], dim=0)), abs=1e-6
+                float(F.cosine_similarity(images[row], texts[column], dim=0)), abs=UNIT
             )
 
 
@@ -405,9 +402,9 @@ def test_a_matrix_changed_in_place_is_used_and_loses_its_record():
     model = wrap("clip", Alignment(torch.eye(models.DIM), metadata={"recipe": "none"}))
     with torch.no_grad():
         model.matrix.copy_(models.matrix())
-    torch.testing.assert_close(
+    assert_close(
         model.encode_text(models.tokens(), normalize=True),
-        models.expected(models.make("clip").encode_text(models.tokens()), models.matrix()), **CLOSE,
+        models.expected(models.make("clip").encode_text(models.tokens()), models.matrix()),
     )  # fmt: skip
     assert model.alignment.metadata == {}
     assert torch.equal(model.alignment.matrix, models.matrix())
@@ -448,7 +445,7 @@ def test_a_model_that_was_the_identity_uses_what_was_written(write, text):
         assert not torch.equal(model.matrix, torch.eye(models.DIM))
         for mode in (torch.no_grad, torch.inference_mode):
             with mode():
-                torch.testing.assert_close(model.encode_text(text), plain @ model.matrix.T, **CLOSE)
+                assert_close(model.encode_text(text), plain @ model.matrix.T)
         assert torch.equal(model.alignment.matrix, model.matrix)
         if write != "parametrize":
             model.matrix.data.copy_(torch.eye(models.DIM))
@@ -461,7 +458,7 @@ def test_a_compiled_model_that_was_the_identity_uses_what_was_written():
     try:
         assert torch.equal(compiled(tokens), model.clip.encode_text(tokens))
         model.matrix.data.copy_(models.matrix())
-        torch.testing.assert_close(compiled(tokens), model.encode_text(tokens), **CLOSE)
+        assert_close(compiled(tokens), model.encode_text(tokens))
     finally:
         torch.compiler.reset()
 
@@ -559,7 +556,7 @@ def test_scripts_as_its_folded_copy(kind):
     model, images, tokens = wrap(kind, logit_scale=1.5), models.images(4), models.tokens()
     scripted = torch.jit.script(model)
     for one, other in zip(flat(scripted(images, tokens)), flat(model(images, tokens)), strict=True):
-        torch.testing.assert_close(one, other, **CLOSE)
+        assert_close(one, other)
     assert isinstance(model.clip, nn.Module)
     assert not isinstance(model.clip, torch.jit.ScriptModule)
 

@@ -8,6 +8,7 @@ import models
 import open_clip
 import pytest
 import torch
+from close import assert_close
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from safetensors.torch import load_file
@@ -40,10 +41,6 @@ def wrap(kind="clip", clip=None, tokenizer=None, **options):
 
 def contents(folder):
     return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
-
-
-def assert_close(one, other):
-    torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5 * float(other.detach().abs().max()))
 
 
 def assert_same_model(one, other):

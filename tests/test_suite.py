@@ -6,7 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import close
+import models
 import pytest
+
+from labclip import LABCLIP
 
 TESTS = Path(__file__).parent
 SUITE = """
@@ -36,3 +40,10 @@ def test_a_test_that_leaves_something_changed_or_hangs_is_named(tmp_path):
     assert "crashed while running 'test_it.py::test_hang'" in done.stdout
     assert re.search(r'File ".*test_it\.py", line \d+ in test_hang', done.stderr)
     assert "1 failed, 6 passed, 5 errors" in done.stdout
+
+
+@pytest.mark.parametrize("kind", ["scenes", *models.KINDS])
+def test_no_model_of_the_tests_has_longer_sums_than_tolerances_allow_for(kind):
+    model = LABCLIP.from_pretrained("scenes") if kind == "scenes" else models.make(kind)
+    sums = {name: weight[0].numel() for name, weight in model.named_parameters() if weight.ndim > 1}
+    assert sum(terms for name, terms in sums.items() if "text_decoder" not in name) <= close.MOST
