@@ -128,7 +128,8 @@ def embed(
         settings["column"], settings["image_column"], given.get("negative_columns"),
         negative_images=given.get("negative_images"),
     )  # fmt: skip
-    next(read_items(find_inputs(captions)[:1], columns=columns, images=settings["images"]), None)
+    first = {"columns": columns, "images": settings["images"], "clean": settings["clean"]}
+    next(read_items(find_inputs(captions)[:1], **first), None)
     from labclip.features import embed as embed_folder
 
     opened = open_model(model, device, precision, ignore_exif=ignore_exif)
