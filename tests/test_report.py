@@ -191,19 +191,6 @@ def test_figures_lie_inside_and_are_the_same_every_time():
         assert f'src="data:{kind};base64,' in render(Page("t", "l", [Section("s", figures=[line(form)])]))
 
 
-def test_what_is_no_page_is_refused():
-    with pytest.raises(ValueError, match=r"Row 1 of the table 'c' has 1 cells, where there are 2 columns: a, b"):
-        Table("c", ["a", "b"], [["x", 1], ["y"]])
-    with pytest.raises(ValueError, match="The section 's' has one string where a list of them belongs"):
-        Section("s", "a paragraph")
-    with pytest.raises(ValueError, match="mark is 'great', not one of"):
-        Cell(1, "great")
-    with pytest.raises(ValueError, match=r"'a photo' begins with b'GIF89a.*neither PNG, JPEG nor SVG"):
-        Figure(b"GIF89a..", "a photo")
-    with pytest.raises(ValueError, match="no alt text"):
-        Figure(SVG, " ")
-
-
 def test_a_file_is_written_whole(tmp_path, monkeypatch):
     path = tmp_path / "report.html"
     page = Page("a title", "naïve lead", ())

@@ -152,14 +152,14 @@ def test_a_diagnosis_says_what_the_matrix_does(after, moved, costs, said):
     [
         (("1100", "1011"), 2, "The first of 2 of 4 items that the base gets wrong and the matrix right. The "
                               "other way round: 1."),
-        (("1100", "0100"), 2, "The first of 2 of 4 items that the base gets wrong; the matrix gets none of them "
-                              "right."),
+        (("1100", "0100"), 2, "The first of 2 of 4 items that the base gets wrong; none of them is right with "
+                              "the matrix."),
         (("1100",), 2, "The first of 2 of 4 items that the base gets wrong."),
         (("1111", "0000"), 0, "The first of 4 items; the base gets all of them right."),
         (("0100", "1001", "0001"), 3, "The first of 1 of 4 items that the base gets wrong and every matrix right. The "
                                       "other way round: 1."),
-        (("0100", "1000", "0100"), 0, "The first of 3 of 4 items that the base gets wrong; none is right for all "
-                                      "matrices."),
+        (("0100", "1000", "0100"), 0, "The first of 3 of 4 items that the base gets wrong; none of them is right "
+                                      "with every matrix."),
     ],
 )  # fmt: skip
 def test_an_example_is_chosen_by_a_rule_that_it_states(right, row, said):

@@ -75,7 +75,7 @@ def choose(right: Sequence[NDArray[np.bool_]]) -> tuple[int, str]:
     """
     base, matrices = right[0], list(right[1:])
     n, wrong = len(base), np.flatnonzero(~base)
-    who, whom = ("every matrix", "all matrices") if len(matrices) > 1 else ("the matrix", "the matrix")
+    who = "every matrix" if len(matrices) > 1 else "the matrix"
     if not len(wrong):
         return 0, f"The first of {n:,} items; the base gets all of them right."
     if not matrices:
@@ -83,10 +83,9 @@ def choose(right: Sequence[NDArray[np.bool_]]) -> tuple[int, str]:
     ours, none = np.logical_and.reduce(matrices), ~np.logical_or.reduce(matrices)
     repaired = np.flatnonzero(~base & ours)
     if not len(repaired):
-        said = f"The first of {len(wrong):,} of {n:,} items that the base gets wrong; {who} gets none of them right."
-        if len(matrices) > 1:
-            said = f"The first of {len(wrong):,} of {n:,} items that the base gets wrong; none is right for {whom}."
-        return int(wrong[0]), said
+        return int(wrong[0]), (
+            f"The first of {len(wrong):,} of {n:,} items that the base gets wrong; none of them is right with {who}."
+        )
     return int(repaired[0]), (
         f"The first of {len(repaired):,} of {n:,} items that the base gets wrong and {who} right. "
         f"The other way round: {int((base & none).sum()):,}."

@@ -111,10 +111,8 @@ def fit(
     check_features({"features": features, **held_out, **dict(others.values())})
     seed, where, ranks = checked_whole("seed", seed), _device(device), Ranks.here()
     name, custom = _objective(objective, features.base, ranks)
-    if name == "sigmoid" and logit_scale is None:
-        settings = replace(
-            settings, logit_scale=None
-        )  # a recipe's is of the softmax; SigLIP learns its own with a bias
+    if name == "sigmoid" and logit_scale is None:  # a recipe's is of the softmax; SigLIP learns its own with a bias
+        settings = replace(settings, logit_scale=None)
     data = read_data(
         features, digest=checkpoint is not None or ranks.count > 1,
         hashes=validation is not None or settings.validation_share > 0,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import os
 import time
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -14,10 +13,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import save_file
 from tqdm import tqdm
 
-from labclip.files import check_folder
+from labclip.files import check_folder, whole_file
 from labclip.modes import one_thread
 from labclip.training.batches import Batches
 from labclip.training.objective import (
@@ -97,12 +96,8 @@ def write_checkpoint(folder: Path, state: State, fingerprint: str) -> None:
         tensors |= {f"adam.{number}.{name}": value for name, value in moments.items()}
     record = {name: getattr(state, name) for name in ("epoch", "step", "loss", "history")}
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    part = folder / f"{CHECKPOINT}.part"
-    with part.open("wb") as file:
-        file.write(save(plain, metadata={"state": json.dumps({"fingerprint": fingerprint, **record})}))
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(folder / CHECKPOINT)
+    with whole_file(folder / CHECKPOINT) as part:
+        save_file(plain, part, metadata={"state": json.dumps({"fingerprint": fingerprint, **record})})
 
 
 def check_checkpoint(folder: Path, fingerprint: str) -> tuple[dict[str, Any], dict[str, torch.Tensor]] | None:
