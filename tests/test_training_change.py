@@ -41,11 +41,6 @@ def test_the_sign_test_counts_all_outcomes_of_a_coin(ups, downs):
         assert sign_test(ups, downs) == sum(abs(2 * h - n) >= abs(ups - downs) for h in coins) / len(coins)
 
 
-def test_the_sign_test_of_thousands_is_finite():
-    assert sign_test(2100, 1900) == pytest.approx(0.0017, abs=1e-4)
-    assert sign_test(4000, 0) == 0.0
-
-
 def test_a_clear_gain_on_fifty_is_told_from_chance():
     change = Change.of(held_out([-1] * 14 + [1] * 2 + [0] * 34), TURN, 1.0)
     assert (change.captions, change.became_right, change.became_wrong) == (50, 14, 2)
@@ -57,25 +52,11 @@ def test_a_clear_gain_on_fifty_is_told_from_chance():
     assert not worse.is_gain
 
 
-def test_chance_on_fifty_is_no_gain():
-    change = Change.of(held_out([-1] * 7 + [1] * 4 + [0] * 39), TURN, 1.0)
-    assert change.p == pytest.approx(sign_test(7, 4))
-    assert change.p > 0.5
-    assert not change.is_gain
-
-
 def test_ties_are_wrong_on_both_sides_and_change_nothing():
     ties = Change.of(held_out([0] * 1000), TURN, 1.0)
     assert (ties.became_right, ties.became_wrong, ties.p, ties.is_gain) == (0, 0, 1.0, False)
     few = Change.of(held_out([0] * 1000 + [-1] * 5), TURN, 1.0)
     assert few.p == 2 / 2**5
-
-
-def test_strength_zero_changes_nothing():
-    images, texts, negatives = planted.world(50)
-    held = HeldOut(images, texts, torch.arange(50), negatives[:, None], torch.ones(50, 1, dtype=torch.bool))
-    change = Change.of(held, torch.randn(planted.DIM, planted.DIM), 0.0)
-    assert (change.became_right, change.became_wrong, change.p) == (0, 0, 1.0)
 
 
 def test_captions_of_one_image_count_as_one():

@@ -39,47 +39,11 @@ def test_held_out_images_that_are_those_of_the_fit_are_refused(tmp_path):
         labclip.fit(fitted, validation=planted.features(images, *others), **QUICK)
 
 
-def test_images_are_told_by_name_where_the_folder_has_names(tmp_path):
-    data = planted.world(100)
-    for name, numbers in (("fit", range(100)), ("held", range(60, 80))):
-        (tmp_path / name).mkdir()
-        lines = [json.dumps({"image": f"{name}/{number}.png"}) for number in numbers]
-        (tmp_path / name / "images.jsonl").write_text("\n".join(lines))
-    fitted = replace(planted.features(*data), folder=tmp_path / "fit")
-    held = replace(rows(data, slice(60, 80)), folder=tmp_path / "held")
-    with pytest.raises(ValueError, match=r"image 0 \(held/60.png\) is image 60 \(fit/60.png\) of the fit"):
-        labclip.fit(fitted, validation=held, **QUICK)
-
-
 def test_images_without_a_caption_on_one_side_are_not_shared():
     images, texts, negatives = planted.world(200)
     fit, held = torch.arange(150), torch.arange(150, 200)
-    sides = [planted.features(images, texts[part], negatives[part], part) for part in (fit, held)]
-    assert labclip.fit(sides[0], validation=sides[1], **QUICK).frontier
-
-
-def test_the_split_puts_copies_of_an_image_on_one_side(monkeypatch):
-    images, texts, negatives = planted.world(300)
-    copies = torch.cat([images[:150], images[:150].half().float()])  # image i is there again at 150 + i
-    seen = {}
-    real = labclip.training.fitting.split
-
-    def split(*args, **named):
-        seen["sides"] = real(*args, **named)
-        return seen["sides"]
-
-    monkeypatch.setattr(labclip.training.fitting, "split", split)
-    labclip.fit(planted.features(copies, texts, negatives), **QUICK)
-    fitted, held = (set((side.captions % 150).tolist()) for side in (seen["sides"].fit, seen["sides"].held))
-    assert held
-    assert not fitted & held
-    assert len(seen["sides"].fit.captions) + len(seen["sides"].held.captions) == 300
-
-
-def test_retained_sets_may_share_images_with_the_fit():
-    data = planted.world(100)
-    result = labclip.fit(planted.features(*data), retain={"same": planted.features(*data[:2])}, **QUICK)
-    assert set(result.frontier[0].retain) == {"same"}
+    parts = [planted.features(images, texts[part], negatives[part], part) for part in (fit, held)]
+    assert labclip.fit(parts[0], validation=parts[1], **QUICK).frontier
 
 
 @pytest.mark.parametrize("dim", [8, 512])
@@ -136,12 +100,12 @@ def sides_of(data, share=0.1, seed=0):
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_split_keeps_captions_that_are_negatives_of_one_another_on_one_side(seed):
     images, texts, negatives, captions = template(2)
-    sides = sides_of(planted.features(images, texts, negatives), seed=seed)
-    fitted, held = (set((captions[side.captions] // 2).tolist()) for side in (sides.fit, sides.held))
+    parts = sides_of(planted.features(images, texts, negatives), seed=seed)
+    fitted, held = (set((captions[side.captions] // 2).tolist()) for side in (parts.fit, parts.held))
     assert not fitted & held
     assert len(held) == 10
-    assert sides.leaked == 0
-    assert sides.words == "40 captions of 40 images, none of them negatives of the fit"
+    assert parts.leaked == 0
+    assert parts.words == "40 captions of 40 images, none of them negatives of the fit"
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -156,28 +120,32 @@ def test_nothing_leaks_through_images_with_several_captions(seed):
     there = torch.rand(n, 2, generator=draw) < 0.9
     images = planted.world(300, seed=seed + 50)[0]
     data = planted.features(images, texts[captions], texts[negatives], index, has_negative=there)
-    sides = sides_of(data, seed=seed)
-    fitted, held = sides.fit.captions, sides.held.captions
+    parts = sides_of(data, seed=seed)
+    fitted, held = parts.fit.captions, parts.held.captions
     assert not set(index[fitted].tolist()) & set(index[held].tolist())
     wrong = set(negatives[fitted][there[fitted]].tolist())
     assert not wrong & set(captions[held].tolist())
-    assert sides.leaked == 0
+    assert parts.leaked == 0
     images_used = len(index.unique())
     assert 0.8 * round(images_used / 10) <= len(index[held].unique()) <= round(images_used / 10)
     assert len(fitted) + len(held) == n
 
 
-def test_the_split_is_of_images_alone_where_captions_do_not_repeat():
-    data = planted.drawn(300)
-    order = torch.randperm(300, generator=torch.Generator().manual_seed(5))
-    assert set(sides_of(data, seed=5).held.captions.tolist()) == set(order[:30].tolist())
+def test_the_split_puts_copies_of_an_image_on_one_side():
+    images, texts, negatives = planted.world(300)
+    copies = torch.cat([images[:150], images[:150].half().float()])  # image i is there again at 150 + i
+    parts = sides_of(planted.features(copies, texts, negatives))
+    fitted, held = (set((side.captions % 150).tolist()) for side in (parts.fit, parts.held))
+    assert held
+    assert not fitted & held
+    assert len(parts.fit.captions) + len(parts.held.captions) == 300
 
 
 def test_captions_too_frequent_to_be_held_out_are_counted():
     images, texts, negatives, _ = template(100, groups=3)
-    sides = sides_of(planted.features(images, texts, negatives))
-    assert len(sides.held.captions) == 60
-    assert sides.leaked == 60
+    parts = sides_of(planted.features(images, texts, negatives))
+    assert len(parts.held.captions) == 60
+    assert parts.leaked == 60
     result = labclip.fit(planted.features(images, texts, negatives), **QUICK)
     assert result.advice[-1].startswith(
         "60 of the held-out captions are also negatives of the fit, for captions repeat"
@@ -188,10 +156,10 @@ def test_captions_too_frequent_to_be_held_out_are_counted():
 
 def test_captions_that_repeat_without_being_negatives_do_not_hold_images_together():
     images, texts, _, captions = template(100, groups=3)
-    sides = sides_of(planted.features(images, texts, planted.world(600, seed=4)[2]))
-    assert len(sides.held.captions) == 60
-    assert len(set(captions[sides.held.captions].tolist())) == 6
-    assert sides.leaked == 0
+    parts = sides_of(planted.features(images, texts, planted.world(600, seed=4)[2]))
+    assert len(parts.held.captions) == 60
+    assert len(set(captions[parts.held.captions].tolist())) == 6
+    assert parts.leaked == 0
 
 
 def test_a_split_by_rows_is_taken_as_validation():
@@ -289,12 +257,12 @@ def test_an_image_that_is_held_out_is_not_shown_as_that_of_a_negative():
     other = torch.arange(99, -1, -1)
     features = planted.features(images, texts, negatives, negative_images=images[other][:, None].half().float())
     data = read_data(features, hashes=True)
-    sides = split(data, features, None, RECIPES["labclip"], seed=0)
-    held = set(sides.held.images_used.tolist())
-    for caption in sides.fit.captions.tolist():
-        assert bool(sides.fit.negative_images.present[caption]) == (int(other[caption]) not in held)
+    parts = split(data, features, None, RECIPES["labclip"], seed=0)
+    held = set(parts.held.images_used.tolist())
+    for caption in parts.fit.captions.tolist():
+        assert bool(parts.fit.negative_images.present[caption]) == (int(other[caption]) not in held)
     assert bool(data.negative_images.present.all())
     validation = rows((images, texts, negatives), slice(0, 20))
     fit = planted.features(images[20:], texts[20:], negatives[20:], negative_images=images[other][20:, None])
-    sides = split(read_data(fit, hashes=True), fit, validation, RECIPES["labclip"], seed=0)
-    assert sides.fit.negative_images.present.flatten().tolist() == [number >= 20 for number in other[20:].tolist()]
+    parts = split(read_data(fit, hashes=True), fit, validation, RECIPES["labclip"], seed=0)
+    assert parts.fit.negative_images.present.flatten().tolist() == [number >= 20 for number in other[20:].tolist()]
