@@ -85,6 +85,7 @@ def test_rows_and_columns_stay_and_a_negative_is_added(source, out, tmp_path):
     path = write(tmp_path / f"in{source}", ROWS)
     result = swaps(path, tmp_path / f"out{out}", "--image-column", "id")
     assert result.exit_code == 0, result.stderr
+    assert "5/5" in result.stderr
     assert result.stdout == f"{tmp_path / f'out{out}'}: 3 negatives for 3 captions, none for 2\n"
     empty = "" if out in (".csv", ".tsv") else None
     expected = [{**row, "negative": negative or empty} for row, negative in zip(ROWS, NEGATIVES, strict=True)]
@@ -127,12 +128,6 @@ def test_more_negatives_are_more_columns_and_json_says_how_many(tmp_path):
         "a green cup on a blue and a red tray",
     }
     assert first["negative_3"] == second["negative"] == ""
-
-
-def test_progress_goes_to_stderr(tmp_path):
-    result = swaps(write(tmp_path / "in.csv", ROWS), tmp_path / "out.csv")
-    assert "5/5" in result.stderr
-    assert "captions/s" in result.stderr
 
 
 def test_lines_of_text_are_captions(tmp_path):
@@ -206,7 +201,6 @@ def test_a_failure_half_way_leaves_nothing(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("in.csv", b"", "in.csv is empty."),
         ("in.csv", b"caption\n", "in.csv holds no captions."),
         ("in.jsonl", b"\n \n", "in.jsonl holds no captions."),
         (
@@ -222,25 +216,16 @@ def test_a_failure_half_way_leaves_nothing(tmp_path):
         ("in.csv", b"caption,caption\nx,y\n", "in.csv has several columns 'caption'. Rename all but one."),
         ("in.csv", b"caption,,\nx,y,z\n", "has several columns ''"),
         ("in.csv", b"caption,b\nx,y\nz\n", "in.csv line 3 has fewer cells than the header: 1 for 2 columns"),
-        ("in.csv", b'caption,b\n"x"y,z\n', "in.csv near line 2 is not sound: ',' expected after '\"'."),
-        ("in.tsv", b'caption\tb\n"x\ty\nz\tw\n', "in.tsv near line 2 is not sound: unexpected end of data."),
-        ("in.csv", b'"caption\n', "in.csv near line 1 is not sound: unexpected end of data."),
-        ("in.csv", b"caption\n\xff\xfe\n", "in.csv near line 1 is not sound: 'utf-8' codec"),
         ("in.jsonl", b'{"caption": "x"}\n{"caption": \n', "in.jsonl line 2 is not JSON"),
-        ("in.jsonl", b'{"caption": "x"}\n["x"]\n', "in.jsonl line 2 is a list, not an object"),
         ("in.jsonl", b'{"caption": "x"}\n{"title": "x"}\n', "in.jsonl line 2 has no caption; it has title."),
         ("in.jsonl", b'{"caption": 3}\n', "in.jsonl line 1 has a caption that is a int, not a text."),
         ("in.jsonl", b"[" * 100_000, "in.jsonl line 1 is not JSON"),
         ("in.json", b"[]", "in.json holds no captions."),
-        ("in", b"x", "in is of no kind that is read: .csv, .tsv"),
         ("in.tar", b"x", "in.tar is not a table"),
         ("in.json", b'[{"caption": ["x", "y"]}]', "in.json row 1 has 2 captions. Write a row for each."),
-        ("in.parquet", b"PAR1 not really", "in.parquet is not a whole Parquet file"),
     ],
 )
 def test_bad_input_is_one_line(tmp_path, name, content, message):
-    if name.endswith("parquet"):
-        pytest.importorskip("pyarrow")
     (tmp_path / name).write_bytes(content)
     assert message in fails(tmp_path / name, tmp_path / "out.csv", "--method", "swap", "--attributes", "red,blue")
     assert os.listdir(tmp_path) == [name]
@@ -340,28 +325,15 @@ def test_read_gives_what_was_written(tmp_path):
     assert [item.place for item in items] == [f"out.csv line {line}" for line in (2, 3, 5, 8)]
 
 
-def test_read_takes_negclips_columns(tmp_path):
-    cells = [
-        r"""['a cat\'s dog .', "A dog's cat.", 'a cat\'s dog']""",
-        '["a tree", "an owl"]',
-        "[]",
-        "",
-        "a plain text",
-    ]
-    rows = [{"": i, "title": f"A dog's cat {i}" if i else "a dog's cat", "filepath": f"{i}.jpg", "neg_caption": cell,
-             "neg_image": "[1, 2]"} for i, cell in enumerate(cells)]  # fmt: skip
+def test_read_takes_negclips_lists(tmp_path):
+    cells = ['["a tree", "an owl"]', "[]", "", "a plain text"]
+    rows = [{"": i, "title": f"A dog's cat {i}", "filepath": f"{i}.jpg", "neg_caption": cell}
+            for i, cell in enumerate(cells)]  # fmt: skip
     path = write(tmp_path / "in.tsv", rows)
-    assert [said(item)[1] for item in read(path)] == [
-        ("a cat's dog .",),
-        ("a tree", "an owl"),
-        (),
-        (),
-        ("a plain text",),
-    ]
-    assert next(iter(read(path))).image.name == "0.jpg"
+    assert [said(item)[1] for item in read(path)] == [("a tree", "an owl"), (), (), ("a plain text",)]
     for broken in ("['a', 'b", "[1, 2]", "[a]", "[" * 5000):
         write(path, [*rows, {**rows[0], "neg_caption": broken}])
-        with pytest.raises(ValueError, match="line 7 has a neg_caption that is neither a text nor a list of texts"):
+        with pytest.raises(ValueError, match="line 6 has a neg_caption that is neither a text nor a list of texts"):
             list(read(path))
 
 
@@ -437,20 +409,6 @@ def test_negclips_own_file():
         assert negative is None or sorted(re.findall(r"\w+", negative)) == sorted(
             re.findall(r"\w+", clean(caption, 40))
         )
-
-
-def test_images_of_karpathys_rows_differ(tmp_path):
-    """The folder is in `filepath`, the name in `filename`: neither alone tells the image."""
-    rows = [
-        {"filepath": "val2014", "filename": f"{n}.jpg", "caption": caption, "negative": negative}
-        for n, (caption, negative) in enumerate(
-            [("a red cup on a blue tray", "a blue cup on a red tray"), ("a blue cup on a red tray", "a red tray")]
-        )
-    ]
-    for ending in FORMATS:
-        items = list(read(write(tmp_path / f"in{ending}", rows)))
-        assert [item.image.name for item in items] == ["val2014/0.jpg", "val2014/1.jpg"]
-        assert [said(item)[1] for item in items] == [("a blue cup on a red tray",), ("a red tray",)]
 
 
 def test_captions_of_one_row_are_true_of_one_image(tmp_path):

@@ -1,0 +1,280 @@
+"""What people have is read as they mean it: every kind of file, every row accounted for."""
+
+import csv
+import json
+import tarfile
+
+import commands
+import pytest
+from packed import pack, picture
+from PIL import Image
+
+from labclip import negatives, scenes
+from labclip.data import Columns, find_inputs, read_items, streaming
+from labclip.data.rows import READERS
+
+
+def read(path, **columns):
+    """(image's name, caption, negatives) of every caption, and (position, image's name, what is wrong)."""
+    good, bad = [], []
+    for item in read_items(path, columns=Columns(**columns), clean=False):
+        if item.problem:
+            bad.append((item.place.removeprefix(f"{path.name} "), item.name, item.problem))
+        pairs = zip(item.captions, item.negatives, strict=True)
+        good += [(item.name, caption, list(texts)) for caption, texts in pairs]
+    return good, bad
+
+
+def lines(*rows):
+    return "\n\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows)
+
+
+ROWS = [("a.png", "a red cube", ["a blue cube"]), ("b.png", "a naïve, “quoted”\ncaption", [])]
+OBJECTS = [{"filename": name, "title": caption, "negative": n or None} for name, caption, n in ROWS]
+CSV = '\ufeffimage,caption,negative\r\na.png,a red cube,a blue cube\r\nb.png,"a naïve, “quoted”\ncaption",\r\n'
+COCO = {
+    "info": {"caption": "no row", "image": "no"},
+    "licenses": [{"id": 1}],
+    "images": [{"id": 7, "file_name": "7.jpg"}, {"id": 3, "file_name": "3.jpg"}],
+    "annotations": [{"image_id": 3, "caption": "x"}, {"image_id": 7, "caption": "y"}, {"image_id": 9}],
+}
+KARPATHY = {
+    "images": [
+        {"filepath": "val2014", "filename": "1.jpg", "split": "test", "sentences": [{"raw": "a"}, {"raw": "b"}]},
+        {"filename": "2.jpg", "split": "restval", "sentences": [{"raw": "c"}], "cocoid": 2},
+    ],
+    "dataset": "coco",
+}
+SEVERAL = {"image": "a.png", "caption": ["one", "", "three"], "negative": [["no", "nor"], None, "never"]}
+NEGCLIP = """\ttitle\tfilepath\tneg_caption\tneg_image\n0\tA dog .\tcoco/1.jpg\t['A cat .', "A dog's ."]\t[1, 2]\n"""
+PLACED = [  # what only one of Karpathy's columns says, or both
+    ({"filepath": "val2014", "filename": "1.jpg"}, "val2014/1.jpg"),
+    ({"filepath": "", "filename": "1.jpg"}, "1.jpg"),
+    ({"filepath": "val2014/1.jpg", "filename": "1.jpg"}, "val2014/1.jpg"),
+    ({"filepath": "val2014/1.jpg"}, "val2014/1.jpg"),
+    ({"image": "own.jpg", "filepath": "val2014", "filename": "1.jpg"}, "own.jpg"),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "columns", "good", "bad"),
+    [
+        ("c.csv", CSV, {}, ROWS, []),
+        ("c.tsv", CSV.replace(", ", "\0").replace(",", "\t").replace("\0", ", "), {}, ROWS, []),
+        ("c.jsonl", lines(*OBJECTS), {}, ROWS, []),
+        ("c.json", json.dumps(OBJECTS, indent=3), {}, ROWS, []),
+        ("c.json", json.dumps({str(n): one for n, one in enumerate(OBJECTS)}), {}, ROWS, []),  # SugarCrepe's form
+        ("c.csv", "image,caption,negative_10,negative,negative_2\na,b,ten,1,\n", {}, [("a", "b", ["1", "ten"])], []),
+        ("c.csv", "image,caption,x\na,b,c\n", {"caption": "x", "negatives": ("caption",)}, [("a", "c", ["b"])], []),
+        ("c.csv", 'image,caption\na.png,"[1] a dog"\n', {}, [("a.png", "[1] a dog", [])], []),
+        ("c.tsv", NEGCLIP, {}, [("coco/1.jpg", "A dog .", ["A cat .", "A dog's ."])], []),
+        ("c.jsonl", lines(*({**row, "caption": "x"} for row, _ in PLACED)), {}, [(n, "x", []) for _, n in PLACED], []),
+        ("c.json", json.dumps(COCO), {}, [("3.jpg", "x", []), ("7.jpg", "y", [])], [("row 3", "", "names no image")]),
+        ("c.json", json.dumps(dict(reversed(COCO.items()))), {}, [("3.jpg", "x", []), ("7.jpg", "y", [])],
+         [("row 3", "", "names no image")]),
+        ("c.json", json.dumps(KARPATHY), {},
+         [("val2014/1.jpg", "a", []), ("val2014/1.jpg", "b", []), ("2.jpg", "c", [])], []),
+        ("c.json", json.dumps(KARPATHY), {"split": ("train", "restval")}, [("2.jpg", "c", [])], []),
+        ("c.jsonl", lines(SEVERAL), {}, [("a.png", "one", ["no", "nor"]), ("a.png", "three", ["never"])],
+         [("line 1", "a.png", "has an empty caption")]),
+        ("c.jsonl", lines({**SEVERAL, "negative": ["no"]}), {}, [],
+         [("line 1", "a.png", "has 3 captions, so 'negative' must be a list of as many, one for each")]),
+        ("c.csv", "image,caption\na\nb,c\n", {}, [("b", "c", [])],
+         [("line 2", "", "has fewer cells than the header: 1 for 2 columns; quote cells that hold the separator")]),
+        ("c.jsonl", lines({"image": "a", "caption": "x"}, "nonsense", "3", {"image": "b", "title": 3}), {},
+         [("a", "x", [])],
+         [("line 3", "", "is not JSON: Expecting value: line 1 column 1 (char 0)"),
+          ("line 5", "", "is a int, not an object with columns"),
+          ("line 7", "b", "has a caption that is a int, not a text")]),
+        ("c.jsonl", '{"caption": "\\ud800", "image": "a"}', {}, [],
+         [("line 1", "a", "holds '\\ud800', which is not valid Unicode")]),
+    ],
+)  # fmt: skip
+def test_every_row_is_read_as_it_is_meant(tmp_path, name, text, columns, good, bad):
+    (tmp_path / name).write_text(text, encoding="utf-8", newline="")
+    assert read(tmp_path / name, **columns) == (good, bad)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "said"),
+    [
+        ("c.csv", b"a,b\n1,2\n", r"c\.csv has no column 'caption', .* or 'text'; it has 'a', 'b'. Pass column=NAME"),
+        ("c.csv", b"caption,b\n1,2\n", r"no column 'image', 'filename', .*Pass image_column=NAME"),
+        ("c.csv", b"image;caption\n1;2\n", r"Its columns seem to be separated by ';': write it with commas\.$"),
+        ("c.csv", b"", r"c\.csv is empty\. Pass a file with captions"),
+        ("c.csv", b"caption,caption\n1,2\n", "has several columns 'caption'"),
+        ("c.csv", b'image,caption\na.png,"open\nb.png,swallowed\n', r"c\.csv near line \d is not sound"),
+        ("c.csv", b"image,caption\na.png,na\xefve\n", r"c\.csv near line \d is not sound: 'utf-8' codec"),
+        ("c.jsonl", b'{"caption": "x"}\n', r"it has 'caption'"),
+        ("c.txt", b"a", r"c\.txt has no column 'image', .*; it has 'caption'"),
+        ("c.doc", b"a", r"c\.doc is of no kind that is read"),
+        ("c.parquet", b"no parquet", r"c\.parquet is not a whole Parquet file"),
+        *[("c.json", data, r"c\.json is not JSON as it should be")
+          for data in (b'[{"caption": "x", "image": "y"}', b'{"a": [1 2]}', b"[1] 2", b"3", b" ", b'{"a": 1', b"[1,]")],
+    ],
+)  # fmt: skip
+def test_unsound_tables_are_errors_that_name_the_file(tmp_path, name, data, said):
+    if name.endswith("parquet"):
+        pytest.importorskip("pyarrow")
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(ValueError, match=said):
+        read(tmp_path / name)
+
+
+def test_inputs_that_are_none_are_told(tmp_path):
+    (tmp_path / "c.csv").write_text("image,caption\na,b\n")
+    with pytest.raises(FileNotFoundError, match="There is no file"):
+        read(tmp_path / "nothing.csv")
+    with pytest.raises(ValueError, match=r"is a folder with no tars.*Name the files, for example .*c\.csv\."):
+        find_inputs(tmp_path)
+    with pytest.raises(ValueError, match="names no file, or one twice"):
+        find_inputs([tmp_path / "c.csv"] * 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("c.jsonl", '{"image": "a", "caption": "%s"}\n'), ("c.txt", "%s"), ("c.csv", "caption\n%s\n")],
+)
+def test_no_line_fills_the_memory(tmp_path, monkeypatch, name, text):
+    monkeypatch.setattr("labclip.data.rows.LIMIT", 60)  # 16 MiB in truth
+    (tmp_path / name).write_text(text % ("a" * 61))
+    with pytest.raises(ValueError, match=rf"{name} near line \d is not sound: .*(limit|longer)"):
+        list(READERS[(tmp_path / name).suffix](tmp_path / name, lambda _: True))
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 10_000])
+def test_json_is_read_in_pieces(tmp_path, monkeypatch, chunk):
+    monkeypatch.setattr(streaming, "_CHUNK", chunk)
+    value, path = {"a": [1, 23, {"b": [4.5e-3, 'x"]é']}], "c": {"d": None}, "e": [], "f": 123}, tmp_path / "c.json"
+    path.write_text(json.dumps(value, indent=1), encoding="utf-8")
+    elements = list(streaming.stream_json(path))
+    assert elements == [(("a",), 1), (("a",), 23), (("a",), value["a"][2]), ("c", value["c"]), ("f", 123)]
+    path.write_text(" [ ] ")
+    assert list(streaming.stream_json(path)) == []
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "json", "parquet", "tar"])
+@pytest.mark.parametrize("column", ["negative", "negatives", "neg_caption", "negative_caption"])
+def test_a_list_of_negatives_is_read_everywhere(tmp_path, ending, column):
+    path, listed = tmp_path / f"c.{ending}", ["a cat's", 'a "cow"']
+    row = {"image": "a.png", "caption": "a dog", column: listed}
+    if ending == "parquet":
+        pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+        pq.write_table(pa.Table.from_pylist([row]), path)
+    elif ending == "tar":
+        pack(path, [("a.png", picture(0)), ("a.json", json.dumps(row).encode())])
+    elif ending in ("csv", "tsv"):
+        with path.open("w", newline="") as file:
+            writer = csv.writer(file, delimiter="," if ending == "csv" else "\t")
+            writer.writerows([("image", "caption", column), ("a.png", "a dog", json.dumps(listed)),
+                              ("a.png", "a dog", str(listed))])  # fmt: skip
+    else:
+        path.write_text(json.dumps([row] if ending == "json" else row))
+    good, bad = read(path)
+    assert not bad
+    assert set(map(str, good)) == {str(("a.png", "a dog", listed))}
+    assert [item.negatives for item in negatives.read(path)] == [(tuple(listed),)] * len(good)
+
+
+@pytest.mark.parametrize(
+    ("row", "captions", "taken"),
+    [
+        ({"file_name": "a.png", "text": "a red cube"}, 1, "captions from 'text', images from 'file_name'"),
+        ({"image": "a.png", "captions": ["a red cube", "a cube"]}, 2, "captions from 'captions', images from 'image'"),
+        ({"filename": "a.png", "sentences": ["a red cube"], "url": "x"}, 1, "captions from 'sentences', images"),
+        (
+            {"image": "a.png", "sentences": [{"raw": "a red cube", "tokens": []}]},
+            1,
+            "captions from 'sentences', images",
+        ),
+        ({"image": "a.png", "caption": ["a red cube", "b"], "text": "c"}, 2, "captions from 'caption', images"),
+    ],
+)
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+def test_hugging_faces_columns_mean_the_same_to_every_command(tmp_path, row, captions, taken, ending):
+    for name, pixels in zip(("a.png", "b.png"), scenes.sample(2).images, strict=True):
+        Image.fromarray(pixels).save(tmp_path / name)
+    other = json.loads(
+        json.dumps(row)
+        .replace("a.png", "b.png")
+        .replace("red", "blue")
+        .replace('"a cube"', '"a ball"')
+        .replace('"b"', '"d"')
+    )
+    rows = [row, other]
+    path = tmp_path / f"metadata.{ending}"
+    if ending == "parquet":
+        pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    else:
+        path.write_text("\n".join(map(json.dumps, rows)))
+    item, _ = negatives.read(path)
+    assert (item.image.name, item.captions[0], len(item.captions)) == ("a.png", "a red cube", captions)
+    done = commands.run("embed", "--model", "scenes", "--captions", path, tmp_path / "out", "--json")
+    assert json.loads(done.stdout)["captions"] == 2 * captions
+    assert done.stderr.count(f"metadata.{ending}: {taken}") == 1
+    done = commands.run("evaluate", "csv", "--model", "scenes", "--data", path, "--json")
+    assert "t2i_r1" in json.loads(done.stdout)["benchmarks"]["csv"]["models"]["base"]
+    assert done.stderr.count(f"metadata.{ending}: {taken}") == 1
+    if isinstance(row.get("text"), str) and captions == 1:
+        done = commands.run("negatives", path, tmp_path / "o.csv", "--method", "swap", "--attributes", "red,blue")
+        assert done.stderr.count(f"metadata.{ending}: {taken}") == 1
+
+
+def test_one_name_in_two_folders_is_two_images(tmp_path):
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "c.csv").write_text("image,caption\na.png,x\na.png,y\n")
+    items = list(read_items([tmp_path / "one" / "c.csv", tmp_path / "two" / "c.csv"]))
+    assert len({item.image.key for item in items}) == 2
+    assert [item.image.file.parent.name for item in items] == ["one", "one", "two", "two"]
+    assert len({item.image.key for item in read_items(tmp_path / "*" / "c.csv", images=tmp_path)}) == 1
+
+
+def test_what_only_identifies_an_image_is_no_path(tmp_path):
+    path = tmp_path / "c.jsonl"
+    path.write_text('{"caption": "x", "image_id": 7}\n{"caption": "y"}\n')
+    assert [item.image and item.image.name for item in read_items(path, require_image=False)] == ["7", None]
+    with pytest.raises(ValueError, match="has no column 'image', 'filename', 'filepath', 'image_path' or 'file_name'"):
+        read(path)
+
+
+def test_tars(tmp_path):
+    members = [
+        ("d/0.png", picture(0)),
+        ("d/0.txt", b"a red cube\n"),
+        ("d/0.cls", b"1"),
+        ("README", b"no sample"),
+        ("d/1.json", json.dumps({"caption": ["x", "y"], "negative": ["xx", "yy"]}).encode()),
+        ("d/1.PNG", picture(1)),
+        ("d/2.txt", b"without a picture"),
+        ("d/3.png", picture(3)),
+        ("n" * 120 + "/4.png", picture(4)),
+        ("n" * 120 + "/4.txt", b"a long name"),
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("labclip.data.rows.LIMIT", 15)
+        _, bad = read(pack(tmp_path / "s.tar", members))
+        assert "has a .json of more than 15 bytes" in [reason for _, _, reason in bad]
+    for kind in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
+        good, bad = read(pack(tmp_path / "s.tar", members, format=kind))
+        assert good[:3] == [("d/0.png", "a red cube", []), ("d/1.PNG", "x", ["xx"]), ("d/1.PNG", "y", ["yy"])]
+        assert good[3][1] == "a long name"
+        assert [place for place, _, _ in bad] == ["sample d/2", "sample d/3"]
+        assert bad[0][2] == "has no image, only txt"
+        assert bad[1][2] == "has an empty caption"
+
+
+def test_tars_that_end_early_are_errors(tmp_path):
+    path = pack(tmp_path / "s.tar", [("0.png", picture(0)), ("0.txt", b"x"), ("1.png", picture(1)), ("1.txt", b"y")])
+    whole = path.read_bytes()
+    with tarfile.open(path) as tar:
+        second = tar.getmembers()[2].offset
+    for data in (whole[:second], whole[: second + 600], whole[:second] + b"\xff" * 2048):
+        path.write_bytes(data)
+        with pytest.raises(ValueError, match=r"s\.tar (is cut off or damaged|is not a whole)"):
+            read(path)
+    with tarfile.open(path, "w:gz") as tar:
+        tar.addfile(tarfile.TarInfo("0.png"))
+    with pytest.raises(ValueError, match="is not a whole, uncompressed tar"):
+        read(path)
