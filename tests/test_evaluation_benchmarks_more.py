@@ -197,9 +197,9 @@ def test_pairs_without_one_image_are_left_out(tmp_path, name):
             {"row": ["a.jpg", "a cup"]},
             r"benchmark\.json item 2 is \['a\.jpg', 'a cup'\], not \[link to image 1",
         ),
-        ("cola", {"row": [3, "a cup", "b.jpg", "a jug"]}, r"item 2: the image's name is 3"),
+        ("cola", {"row": [3, "a cup", "b.jpg", "a jug"]}, r"item 2 image 0: the image's name is 3"),
         ("eqben", {"caption1": 7}, r"all_select\.json row 3: the caption is 7"),
-        ("eqben", {"image0": "../up.png"}, r"row 3: the image's name '\.\./up\.png' leads out of"),
+        ("eqben", {"image0": "../up.png"}, r"row 3 image 0: the image's name '\.\./up\.png' leads out of"),
         ("mmvp-vlm", {"row": "5b,Orientation,a dog"}, r"Questions\.csv line 6: Question ID is '5b'"),
         ("mmvp-vlm", {"row": "4,Orientation,a dog"}, r"line 6: Question ID is '4', not a number that no other row has"),
         (
@@ -219,7 +219,7 @@ def test_a_malformed_row_of_pairs_is_named(tmp_path, name, changed, said):
 
 def test_a_column_or_file_that_is_not_there(tmp_path):
     arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
-    with pytest.raises(FileNotFoundError, match=r"1 of 1 files are missing: .*test-00000-of-00001\.parquet"):
+    with pytest.raises(FileNotFoundError, match=r"has no test\.parquet\. Get it there"):
         read("bivlc", tmp_path)
     rows = [{"image": b"", "caption": "a", "negative_caption": "b", "type": "add"}]
     parquet.write_table(arrow.Table.from_pylist(rows), tmp_path / "test-0.parquet")

@@ -501,3 +501,14 @@ def test_the_same_threshold_lets_as_many_false_matches_through():
 def test_a_threshold_that_the_scores_do_not_show_is_refused(base, aligned, message):
     with pytest.raises(ValueError, match=message):
         metrics.same_threshold(base, aligned, 0.5)
+
+
+def test_copies_of_an_image_are_one_unit():
+    """As where a table holds the same image in several rows: its items are not independent."""
+    images, pair = torch.eye(3)[[0, 1, 0, 2]], np.array([[0, 1], [2, 3]])
+    (text, *_) = Pairs(pair, np.zeros_like(pair)).score(images, torch.eye(3))
+    assert len(set(text.unit)) == 1
+    (choice,) = Choice(np.array([0, 2, 3]), np.zeros((3, 2), dtype=np.int64), {"m": everything(3)}).score(
+        images, images
+    )
+    assert choice.unit.tolist() == [0, 0, 3]

@@ -71,7 +71,7 @@ class Choice:
         rows = map(torch.from_numpy, (self.image, self.options))
         margin = metrics.choice_margins(images, texts, *rows).numpy()
         right, by_index = margin > 0, margin >= 0 if self.right_first else None
-        unit = self.image if self.unit is None else self.unit
+        unit = first_equal(images)[self.image] if self.unit is None else self.unit
         chance = float((1 / (self.options >= 0).sum(axis=1)).mean())
         asked = Asked(self.image[:, None], self.options, self.places)
         found = [Scores(right, unit, self.metrics, chance, margin, asked, by_index=by_index)]
@@ -87,6 +87,14 @@ class Choice:
             of[item] = connected(np.stack([item, unit[members] + len(names)], axis=1))
             found.append(Scores(_whole(right[members], item), of, everyone, by_index=ties))
         return found
+
+
+def first_equal(images: Tensor) -> Rows:
+    """For each image the first with the same embedding: a copy of an image in another row or file is that image."""
+    if isinstance(images, Stored):
+        return np.arange(len(images))
+    first: dict[int, int] = {}
+    return np.array([first.setdefault(hash(row.tobytes()), at) for at, row in enumerate(images.numpy())])
 
 
 def _whole(right: NDArray[np.bool_], item: Rows) -> NDArray[np.bool_]:
@@ -184,7 +192,11 @@ class Pairs:
         """`text`, `image` and `group`, and these of the breakdown."""
         rows = [torch.from_numpy(one) for one in (self.images, self.texts)]
         found = zip(metrics.pairs(images, texts, *rows), metrics.pair_margins(images, texts, *rows), strict=True)
-        n, asked, unit = len(self.images), Asked(self.images, self.texts, self.places), connected(self.images)
+        n, asked, unit = (
+            len(self.images),
+            Asked(self.images, self.texts, self.places),
+            connected(first_equal(images)[self.images]),
+        )
         scores, parts = [], []
         for name, (right, margin), chance in zip(("text", "image", "group"), found, (1 / 4, 1 / 4, 1 / 6), strict=True):
             correct = right.numpy()

@@ -1,60 +1,22 @@
-"""The benchmarks, one small module each, and the table of them. Reading lives here; encoding and metrics do not."""
+"""The benchmarks: readers, a module each or one for those of a form, and what each is called and needs, as data."""
 
-from labclip.evaluation.benchmarks import (
-    aro,
-    bivlc,
-    cola,
-    eqben,
-    features,
-    karpathy,
-    mmvp,
-    naturalbench,
-    negation,
-    order,
-    scenes,
-    sugarcrepe,
-    sugarcrepe_pp,
-    synthetic,
-    tables,
-    valse,
-    vl_checklist,
-    whatsup,
-    winoground,
-    zero_shot,
-)
+from __future__ import annotations
+
+import json
+from importlib import import_module
+from pathlib import Path
+
 from labclip.evaluation.sources import Benchmark
 
-BENCHMARKS: dict[str, Benchmark] = {
-    benchmark.name: benchmark
-    for benchmark in (
-        scenes.BENCHMARK,
-        synthetic.CLEVR,
-        synthetic.SPAR,
-        synthetic.SPARE,
-        sugarcrepe.BENCHMARK,
-        sugarcrepe_pp.BENCHMARK,
-        aro.VG_A,
-        aro.VG_R,
-        order.COCO,
-        order.FLICKR30K,
-        valse.BENCHMARK,
-        vl_checklist.BENCHMARK,
-        winoground.WINOGROUND,
-        winoground.COLORSWAP,
-        bivlc.BENCHMARK,
-        cola.BENCHMARK,
-        eqben.BENCHMARK,
-        mmvp.BENCHMARK,
-        naturalbench.BENCHMARK,
-        whatsup.BENCHMARK,
-        negation.COCO,
-        negation.VOC,
-        negation.RETRIEVAL,
-        tables.COCO,
-        karpathy.COCO,
-        karpathy.FLICKR30K,
-        zero_shot.BENCHMARK,
-        tables.OWN,
-        features.BENCHMARK,
-    )
-}
+
+def _benchmarks() -> dict[str, Benchmark]:
+    """Those of benchmarks.json; `reader` is "module.function" in this package."""
+    found = {}
+    for entry in json.loads(Path(__file__).with_name("benchmarks.json").read_text(encoding="utf-8")):
+        module, _, function = entry.pop("reader").partition(".")
+        read = getattr(import_module(f"{__name__}.{module}"), function)
+        found[entry["name"]] = Benchmark(**entry | {"read": read, "headline": tuple(entry["headline"])})
+    return found
+
+
+BENCHMARKS = _benchmarks()

@@ -16,7 +16,7 @@ from labclip.data.images import Box
 from labclip.data.located import ImageLayout
 from labclip.evaluation.items import Items
 from labclip.evaluation.scores import everything
-from labclip.evaluation.sources import Benchmark, Sources
+from labclip.evaluation.sources import Sources
 from labclip.evaluation.tasks import NONE, Task
 
 LEAST = 25
@@ -108,21 +108,3 @@ def _kind(group: Any, name: str, place: str) -> str:
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words) or not words:
         raise ValueError(f"{place}: {name} is {group!r}, not text.")
     return "_".join(words)
-
-
-VG_R = Benchmark(
-    "vg-r", "VG-Relation", "binding", read_relations,
-    wants="visual_genome_relation.json as data; ARO's Visual Genome as images, or in the folder images beside it",
-    source="github.com/mertyg/vision-language-models-are-bows",
-    licence="MIT; Visual Genome: CC BY 4.0",
-    paper="arXiv:2210.01936",
-    headline=("macro", "macro_no_symmetric", "micro"),
-)  # fmt: skip
-VG_A = Benchmark(
-    "vg-a", "VG-Attribution", "binding", read_attributes,
-    wants="visual_genome_attribution.json as data; ARO's Visual Genome as images, or in the folder images beside it",
-    source="github.com/mertyg/vision-language-models-are-bows",
-    licence="MIT; Visual Genome: CC BY 4.0",
-    paper="arXiv:2210.01936",
-    headline=("macro", "micro"),
-)  # fmt: skip

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labclip.evaluation.scores import everything
-from labclip.evaluation.sources import Benchmark, Sources
+from labclip.evaluation.sources import Sources
 from labclip.evaluation.tasks import NONE, Choice, Embedded, Question, Retrieval, Stored, Task, floats
 from labclip.features.features import Features
 
@@ -61,13 +61,3 @@ def _check(rows: Any, what: str, counts: NDArray[np.bool_] | None = None) -> Non
     if len(bad):
         kind = "all zeros" if lengths[bad[0]] == 0 else "not finite"
         raise ValueError(f"{what}: {len(bad)} of {len(rows)} rows are unusable; row {bad[0]} is {kind}.")
-
-
-BENCHMARK = Benchmark(
-    "features", "Stored embeddings", "binding", read,
-    wants="as data a folder that `labclip embed` made with the same model, or in Python `Features`",
-    source="labclip embed --model M --captions FILE --images DIR FOLDER",
-    licence="yours",
-    paper="labclip",
-    headline=("binding", "t2i_r1", "i2t_r1"),
-)  # fmt: skip

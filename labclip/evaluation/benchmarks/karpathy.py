@@ -15,7 +15,7 @@ from labclip.data import Columns, read_items
 from labclip.data.entries import one_of
 from labclip.data.located import ImageLayout
 from labclip.data.rows import column_names, text_rows
-from labclip.evaluation.sources import Benchmark, Sources
+from labclip.evaluation.sources import Sources
 from labclip.evaluation.tasks import Retrieval, Task
 
 SPLITS = ("test", "val", "restval")
@@ -114,28 +114,3 @@ def retrieval(sources: Sources, found: list[Captioned]) -> Task:
             "lower than where the first is taken."
         )
     return sources.task(Retrieval(np.array(images), np.array(rows), np.array(places)))
-
-
-COCO = Benchmark(
-    "coco", "COCO retrieval", "retrieval", read_coco,
-    wants="coco_karpathy_test.json, coco_test_karpathy.json or dataset_coco.json as data; the folder of val2014 as "
-    "images",
-    source="cs.stanford.edu/people/karpathy/deepimagesent, "
-    "storage.googleapis.com/sfr-vision-language-research/datasets/coco_karpathy_test.json, "
-    "github.com/mehdidc/retrieval_annotations (CLIP_benchmark's), cocodataset.org",
-    licence="CC BY 4.0; images: Flickr terms of use",
-    paper="arXiv:1412.2306",
-    headline=("t2i_r1", "t2i_r5", "i2t_r1", "i2t_r5"),
-)  # fmt: skip
-FLICKR30K = Benchmark(
-    "flickr30k", "Flickr30k retrieval", "retrieval", read_flickr30k,
-    wants="flickr30k_test.json, flickr30k_test_karpathy.txt or dataset_flickr30k.json as data; flickr30k-images as "
-    "images",
-    source="cs.stanford.edu/people/karpathy/deepimagesent, "
-    "storage.googleapis.com/sfr-vision-language-research/datasets/flickr30k_test.json, "
-    "github.com/mehdidc/retrieval_annotations (CLIP_benchmark's), "
-    "shannon.cs.illinois.edu/DenotationGraph",
-    licence="non-commercial research and education; images: Flickr terms of use",
-    paper="arXiv:1412.2306",
-    headline=("t2i_r1", "t2i_r5", "i2t_r1", "i2t_r5"),
-)  # fmt: skip

@@ -17,7 +17,7 @@ from labclip.data.located import ImageLayout
 from labclip.evaluation.benchmarks.karpathy import captioned, retrieval
 from labclip.evaluation.items import Items
 from labclip.evaluation.scores import everything
-from labclip.evaluation.sources import Benchmark, Sources
+from labclip.evaluation.sources import Sources
 from labclip.evaluation.tasks import Task
 
 COCO_FILE = "COCO_val_mcq_llama3.1_rephrased.csv"
@@ -78,32 +78,3 @@ def _answer(value: Any, options: int, place: str) -> int:
     if isinstance(value, bool) or not text.isdecimal() or int(text) >= options:
         raise ValueError(f"{place}: correct_answer is {value!r}, not a number from 0 to {options - 1}.")
     return int(text)
-
-
-_SOURCE = "github.com/m1k2zoo/negbench"
-_HEADLINE = ("accuracy", "positive", "negative", "hybrid")
-
-COCO = Benchmark(
-    "negation", "NegBench COCO-MCQ", "binding", read_coco,
-    wants=f"{COCO_FILE} as data; COCO val2017 as images",
-    source=f"{_SOURCE}, cocodataset.org",
-    licence="MIT; images: Flickr terms of use",
-    paper="arXiv:2501.09425",
-    headline=_HEADLINE,
-)  # fmt: skip
-VOC = Benchmark(
-    "negation-voc", "NegBench VOC2007-MCQ", "binding", read_voc,
-    wants=f"{VOC_FILE} as data; VOC2007's test images (VOCdevkit or JPEGImages) as images",
-    source=f"{_SOURCE}, host.robots.ox.ac.uk/pascal/VOC/voc2007",
-    licence="MIT; images: Flickr terms of use",
-    paper="arXiv:2501.09425",
-    headline=_HEADLINE,
-)  # fmt: skip
-RETRIEVAL = Benchmark(
-    "negation-retrieval", "NegBench negated COCO retrieval", "retrieval", read_retrieval,
-    wants=f"{RETRIEVAL_FILE} as data; COCO val2017 as images",
-    source=f"{_SOURCE}, cocodataset.org",
-    licence="MIT; images: Flickr terms of use",
-    paper="arXiv:2501.09425",
-    headline=("t2i_r1", "t2i_r5"),
-)  # fmt: skip

@@ -12,7 +12,7 @@ from labclip.data.cleaning import clean, comparable, words_of
 from labclip.data.entries import one_of
 from labclip.evaluation.benchmarks.karpathy import Captioned, coco, flickr30k
 from labclip.evaluation.items import Items
-from labclip.evaluation.sources import Benchmark, Sources
+from labclip.evaluation.sources import Sources
 from labclip.evaluation.tasks import Task
 from labclip.negatives.taggers import Tagger, get_tagger, is_adjective, is_noun, spacy_model
 from labclip.packages import MissingPackageError
@@ -159,21 +159,3 @@ SHUFFLES: dict[str, tuple[Shuffle, bool]] = {
     "shuffle_trigrams": (_trigrams_whole, False),
 }
 """By the names that ARO gives them, and whether they need tags."""
-
-
-COCO = Benchmark(
-    "coco-order", "COCO-Order", "binding", read_coco,
-    wants="coco_karpathy_test.json or dataset_coco.json as data; the folder of val2014 as images",
-    source="github.com/mertyg/vision-language-models-are-bows, cocodataset.org",
-    licence="CC BY 4.0; images: Flickr terms of use",
-    paper="arXiv:2210.01936",
-    headline=("accuracy",),
-)  # fmt: skip
-FLICKR30K = Benchmark(
-    "flickr30k-order", "Flickr30k-Order", "binding", read_flickr30k,
-    wants="flickr30k_test.json or dataset_flickr30k.json as data; flickr30k-images as images",
-    source="github.com/mertyg/vision-language-models-are-bows, shannon.cs.illinois.edu/DenotationGraph",
-    licence="non-commercial research and education; images: Flickr terms of use",
-    paper="arXiv:2210.01936",
-    headline=("accuracy",),
-)  # fmt: skip

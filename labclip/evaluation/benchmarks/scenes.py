@@ -10,7 +10,7 @@ from labclip.checks import checked_whole
 from labclip.data.images import ImageSource
 from labclip.data.scene_files import labelled_scenes
 from labclip.evaluation.items import Items, gallery
-from labclip.evaluation.sources import Benchmark, Sources
+from labclip.evaluation.sources import Sources
 from labclip.evaluation.tasks import Choice, Classification, Retrieval, Task
 from labclip.scenes import COLOURS, SHAPES, sample
 
@@ -68,13 +68,3 @@ def _one_object(sources: Sources, n: int, seed: int) -> Classification:
 def _row(sources: Sources, image: ImageSource) -> int:
     assert isinstance(image.data, np.ndarray)
     return sources.image_in_memory(image.data, image.name)
-
-
-BENCHMARK = Benchmark(
-    "scenes", "Embedded scenes", "binding", read,
-    wants="nothing: rendered on the spot",
-    source="comes with labclip",
-    licence="MIT",
-    paper="labclip",
-    headline=("binding", "binding_heldout", "t2i_r1", "tags_t2i_r1", "one_object_acc1"),
-)  # fmt: skip

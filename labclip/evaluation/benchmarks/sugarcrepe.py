@@ -9,7 +9,7 @@ import numpy as np
 from labclip.data.entries import fields, json_items
 from labclip.evaluation.items import Items
 from labclip.evaluation.scores import everything
-from labclip.evaluation.sources import Benchmark, Sources
+from labclip.evaluation.sources import Sources
 from labclip.evaluation.tasks import Rows, Task
 
 SUBSETS = ("add_att", "add_obj", "replace_att", "replace_obj", "replace_rel", "swap_att", "swap_obj")
@@ -40,13 +40,3 @@ def subset_metrics(items: Items, subsets: Sequence[str], kinds: Sequence[str] = 
         inside = [number for number, name in enumerate(subsets) if name.startswith(kind)]
         metrics[kind] = np.where(np.isin(groups, inside), groups, -1)
     return metrics | {"macro": groups, "micro": everything(len(groups))}
-
-
-BENCHMARK = Benchmark(
-    "sugarcrepe", "SugarCrepe", "binding", read,
-    wants="the seven json files as data; COCO val2017 as images",
-    source="github.com/RAIVNLab/sugar-crepe, cocodataset.org",
-    licence="MIT; images: Flickr terms of use",
-    paper="arXiv:2306.14610",
-    headline=("add", "replace", "swap", "macro", "micro"),
-)  # fmt: skip

@@ -7,7 +7,7 @@ import numpy as np
 from labclip.data.entries import fields, json_items
 from labclip.evaluation.benchmarks.sugarcrepe import subset_metrics
 from labclip.evaluation.items import Items, gallery
-from labclip.evaluation.sources import Benchmark, Sources
+from labclip.evaluation.sources import Sources
 from labclip.evaluation.tasks import Task, TwoPositives
 
 SUBSETS = {
@@ -37,14 +37,3 @@ def read(sources: Sources) -> Task:
     true = [(row, text, text) for row, texts in zip(items.image, items.options, strict=True) for text in texts[:2]]
     question = TwoPositives(np.array(items.image), np.array(items.options), metrics, items.places)
     return sources.task(question, *gallery(sources, true))
-
-
-BENCHMARK = Benchmark(
-    "sugarcrepe-pp", "SugarCrepe++", "binding", read,
-    wants="replace_att.json, replace_obj.json, replace_rel.json, swap_att.json and swap_obj.json as data; "
-    "COCO val2017 as images",
-    source="github.com/Sri-Harsha/scpp, cocodataset.org",
-    licence="CC BY 4.0; images: Flickr terms of use",
-    paper="arXiv:2406.11171",
-    headline=("macro_itt", "macro_tot", "micro_itt", "micro_tot"),
-)  # fmt: skip

@@ -30,7 +30,7 @@ from labclip.data.scene_files import (
 )
 from labclip.evaluation.items import Items, gallery
 from labclip.evaluation.scores import Asked, Scores, everything
-from labclip.evaluation.sources import Benchmark, Sources
+from labclip.evaluation.sources import Sources
 from labclip.evaluation.tasks import Rows, Task
 
 PROTOCOLS = ("paper", "labclip")
@@ -265,31 +265,3 @@ class Search:
             )
             for k in (1, 5, 10)
         ]
-
-
-CLEVR = Benchmark(
-    "clevr", "CLEVR", "binding", read_clevr,
-    wants="output_2obj.csv (and images_2obj) of the LABCLIP authors, or a labels.csv with object1_color and so on, or "
-    "scenes/CLEVR_val_scenes.json (and images/val)",
-    source="github.com/kdariina/CLIP-not-BoW-unimodally, github.com/oshapio/binding-concepts-complexity, "
-    "cs.stanford.edu/people/jcjohns/clevr",
-    licence="CLEVR: CC BY 4.0; the others state none",
-    paper="arXiv:2502.03566, arXiv:1612.06890",
-    headline=("binding", "i2t_r1"),
-)  # fmt: skip
-SPAR = Benchmark(
-    "pug-spar", "PUG:SPAR", "binding", read_spar,
-    wants="labels.csv as data; its images as images, or beside it",
-    source="github.com/facebookresearch/PUG",
-    licence="CC BY-NC 4.0; not for training generative models",
-    paper="arXiv:2308.03977",
-    headline=("binding", "i2t_r1"),
-)  # fmt: skip
-SPARE = Benchmark(
-    "pug-spare", "PUG:SPARE", "binding", read_spare,
-    wants="PUG_SPARE.csv as data with a folder of images for each world, or the follow-up's labels.csv",
-    source="github.com/kdariina/CLIP-not-BoW-unimodally, github.com/oshapio/binding-concepts-complexity",
-    licence="CC BY-NC 4.0; not for training generative models",
-    paper="arXiv:2502.03566",
-    headline=("binding", "i2t_r1"),
-)  # fmt: skip

@@ -11,7 +11,7 @@ from labclip.data.items import WORDS
 from labclip.data.located import ImageLayout
 from labclip.evaluation.benchmarks.karpathy import coco
 from labclip.evaluation.items import Items
-from labclip.evaluation.sources import Benchmark, Sources
+from labclip.evaluation.sources import Sources
 from labclip.evaluation.tasks import Task
 from labclip.negatives import clean as cleaned
 from labclip.negatives import shuffle
@@ -124,23 +124,3 @@ def _task(sources: Sources, rows: Iterable[_Row]) -> Task:
     pairs = bound.pairs()
     pairwise = pairs.question("pairwise") if len(pairs) > len(bound) else []
     return sources.task(*bound.question("binding"), *pairwise, *every.gallery())
-
-
-OWN = Benchmark(
-    "csv", "Own table", "binding", read_own,
-    wants="a csv, tsv, jsonl, json or Parquet file of image, caption and negative as data; its images as images, or "
-    "beside it",
-    source="your own",
-    licence="yours",
-    paper="labclip",
-    headline=("binding", "t2i_r1", "i2t_r1"),
-)  # fmt: skip
-COCO = Benchmark(
-    "coco-negatives", "COCO hard negatives", "binding", read_coco,
-    wants="NegCLIP's valid_neg_clip.tsv as data, or a folder with coco_karpathy_test.json or dataset_coco.json; the "
-    "folder of val2014 as images",
-    source="github.com/mertyg/vision-language-models-are-bows (temp_data), cocodataset.org",
-    licence="MIT, captions CC BY 4.0; images: Flickr terms of use",
-    paper="arXiv:2210.01936, arXiv:2502.03566",
-    headline=("binding", "t2i_r1", "i2t_r1"),
-)  # fmt: skip

@@ -6,7 +6,7 @@ from labclip.data.entries import fields, json_items
 from labclip.data.located import ImageLayout
 from labclip.evaluation.benchmarks.sugarcrepe import subset_metrics
 from labclip.evaluation.items import Items
-from labclip.evaluation.sources import Benchmark, Sources
+from labclip.evaluation.sources import Sources
 from labclip.evaluation.tasks import Task
 
 FILES = (
@@ -46,14 +46,3 @@ def read(sources: Sources) -> Task:
     if unconfirmed:
         sources.notes.append(f"{unconfirmed:,} items that fewer than {LEAST} of 3 annotators confirmed are left out.")
     return sources.task(*items.question(subset_metrics(items, SUBSETS)))
-
-
-BENCHMARK = Benchmark(
-    "valse", "VALSE", "binding", read,
-    wants="the eleven json files as data; as images one folder with all of them, or with visual7w/images, images_512 "
-    "(SWiG), val2017, train2014, val2014 (COCO) and VisualDialog_val2018",
-    source="github.com/Heidelberg-NLP/VALSE (data); images: Visual7W, SWiG, cocodataset.org, visualdialog.org",
-    licence="MIT; images under the terms of their sources",
-    paper="arXiv:2112.07566",
-    headline=("macro", "micro"),
-)  # fmt: skip

@@ -9,7 +9,7 @@ import numpy as np
 from labclip.data.entries import fields, json_items
 from labclip.data.located import ImageLayout
 from labclip.evaluation.items import Items
-from labclip.evaluation.sources import Benchmark, Sources
+from labclip.evaluation.sources import Sources
 from labclip.evaluation.tasks import NONE, Task
 
 # Aspect, source and kind, as in "Object/Size/vg_size/vg_obj_large.json"; the files of swig_place have no item.
@@ -53,14 +53,3 @@ def read(sources: Sources, *, limit: int = 1000) -> Task:
     file = items.numbers("file")
     metrics = {name: np.where(np.isin(file, numbers), file, NONE) for name, numbers in inside.items() if numbers}
     return sources.task(*items.question(metrics))
-
-
-BENCHMARK = Benchmark(
-    "vl-checklist", "VL-CheckList", "binding", read,
-    wants="the repository's folder data, with Attribute, Object and Relation or some of them, as data; as images the "
-    "folder with vg (VG_100K, VG_100K_2), swig and hake",
-    source="github.com/om-ai-lab/VL-CheckList (data; its DATASETS.md says where images are)",
-    licence="free for non-commercial use, as its setup.py says; images under the terms of their sources",
-    paper="arXiv:2207.00221",
-    headline=("object", "attribute", "relation"),
-)  # fmt: skip

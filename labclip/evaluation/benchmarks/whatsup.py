@@ -11,7 +11,7 @@ from typing import Any
 from labclip.data.entries import fields, json_items, one_of
 from labclip.data.located import ImageLayout, base_name
 from labclip.evaluation.items import Items, numbered
-from labclip.evaluation.sources import Benchmark, Sources
+from labclip.evaluation.sources import Sources
 from labclip.evaluation.tasks import NONE, Choice, Question, Rows, Task
 
 CONTROLLED = {"a": "controlled_images_dataset.json", "b": "controlled_clevr_dataset.json"}
@@ -124,14 +124,3 @@ def _preposition(caption: Any, name: str) -> str | None:
         {"above": "above", "": "below"} if name == "coco_two" else {"front of": "front", "behind": "behind", "": "top"}
     )
     return next(word for way, word in ways.items() if way in caption)
-
-
-BENCHMARK = Benchmark(
-    "whatsup", "What'sUp", "binding", read,
-    wants="controlled_images_dataset.json, controlled_clevr_dataset.json, coco_qa_*.json or vg_qa_*.json as data; "
-    "as images the folder with controlled_images, controlled_clevr, val2017, vg_images",
-    source="github.com/amitakamath/whatsup_vlms",
-    licence="MIT; COCO and Visual Genome images under their own terms",
-    paper="arXiv:2310.19785",
-    headline=("a", "a_pairs", "a_sets", "b", "b_pairs", "b_sets"),
-)  # fmt: skip

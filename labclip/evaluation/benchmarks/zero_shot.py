@@ -12,7 +12,7 @@ import open_clip
 
 from labclip.data.entries import one_of
 from labclip.data.rows import tar_rows
-from labclip.evaluation.sources import Benchmark, Sources
+from labclip.evaluation.sources import Sources
 from labclip.evaluation.tasks import NONE, Classification, Task
 from labclip.files import read_json
 
@@ -259,14 +259,3 @@ def _listed(file: str, sources: Sources) -> tuple[Path, Any]:
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 text: byte {error.start}.") from error
     return path, [line.strip() for line in lines if line.strip()]
-
-
-BENCHMARK = Benchmark(
-    "zero-shot", "Zero-shot classification", "classification", read,
-    wants="as data a folder with one folder of images a class, CIFAR-10 or CIFAR-100 (Python version) unpacked, or a "
-    "WebDataset of CLIP_benchmark's; the options classes and templates are files of other names and prompts",
-    source="your own, image-net.org, www.cs.toronto.edu/~kriz/cifar.html, huggingface.co/clip-benchmark",
-    licence="that of the images; ImageNet: non-commercial research",
-    paper="arXiv:2103.00020",
-    headline=("acc1", "acc5", "mean_per_class"),
-)  # fmt: skip
