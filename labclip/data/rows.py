@@ -14,7 +14,7 @@ import tarfile
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, AnyStr, BinaryIO
+from typing import IO, Any, AnyStr
 
 from labclip.data.images import ImageSource
 from labclip.data.parquet import open_parquet, parquet_columns
@@ -148,66 +148,64 @@ def tar_rows(path: Path) -> Iterator[Row]:
     Raises:
         ValueError: If it is no whole tar: cut off, compressed, or with something else inside.
     """
-    with path.open("rb") as file:
-        try:
-            grouped = itertools.groupby(_members(file, path), key=lambda member: member[0])
-            for key, members in grouped:
-                yield f"sample {key}", _sample(file, path, key, list(members))
-        except tarfile.TarError as error:
-            raise ValueError(
-                f"{path} is not a whole, uncompressed tar ({error}). Fetch it again, or decompress it first."
-            ) from error
+    try:
+        with tarfile.open(path, mode="r:") as tar:
+            for key, members in itertools.groupby(_members(tar, path), key=lambda member: member[0]):
+                yield (
+                    f"sample {key}",
+                    _sample(tar, path, key, [(extension, member) for _, extension, member in members]),
+                )
+    except tarfile.TarError as error:
+        raise ValueError(
+            f"{path} is not a whole, uncompressed tar ({error}). Fetch it again, or decompress it first."
+        ) from error
 
 
-def _members(file: BinaryIO, path: Path) -> Iterator[tuple[str, str, str, int, int]]:
-    """(key, extension, name, start, size) of every plain file, in order."""
+def _members(tar: tarfile.TarFile, path: Path) -> Iterator[tuple[str, str, tarfile.TarInfo]]:
+    """Key, extension and header of every plain file, in order."""
     end = 0
-    with tarfile.open(fileobj=file, mode="r:") as tar:
-        # Without a member the offset is 0, where tarfile fails before Python 3.11.
-        while tar.offset and (member := tar.next()) is not None:
-            tar.members = []  # type: ignore[attr-defined]  # else it keeps every header it has seen
-            end = tar.offset
-            folder, slash, name = member.name.rpartition("/")
-            stem, dot, extension = name.partition(".")
-            if member.isreg() and dot and stem:
-                yield folder + slash + stem, extension.lower(), member.name, member.offset_data, member.size
+    # Without a member the offset is 0, where tarfile fails before Python 3.11.
+    while tar.offset and (member := tar.next()) is not None:
+        tar.members = []  # type: ignore[attr-defined]  # else it keeps every header it has seen
+        end = tar.offset
+        folder, slash, name = member.name.rpartition("/")
+        stem, dot, extension = name.partition(".")
+        if member.isreg() and dot and stem:
+            yield folder + slash + stem, extension.lower(), member
     # tarfile takes garbage, or the end of a file that was cut between two members, for the end of the archive.
-    file.seek(end)
-    mark = file.read(_BLOCK)
-    if mark != bytes(_BLOCK):
-        raise ValueError(f"{path} is cut off or damaged at byte {end:,}: it has no end mark there. Fetch it again.")
+    with path.open("rb") as file:
+        file.seek(end)
+        if file.read(_BLOCK) != bytes(_BLOCK):
+            raise ValueError(f"{path} is cut off or damaged at byte {end:,}: it has no end mark there. Fetch it again.")
 
 
 def _sample(
-    file: BinaryIO, path: Path, key: str, members: list[tuple[str, str, str, int, int]]
+    tar: tarfile.TarFile, path: Path, key: str, members: Sequence[tuple[str, tarfile.TarInfo]]
 ) -> dict[str, Any] | str:
-    places = {extension: (name, start, size) for _, extension, name, start, size in members}
-    if len(places) < len(members):
+    by_extension = dict(members)
+    if len(by_extension) < len(members):
         return "has two files of one extension"
-    image = next((places[extension] for extension in _IN_TAR if extension in places), None)
+    image = next((by_extension[extension] for extension in _IN_TAR if extension in by_extension), None)
     if image is None:
-        return f"has no image, only {', '.join(sorted(places))}"
-    if long := [one for one in ("json", "txt") if one in places and places[one][2] > LIMIT]:
-        return f"has a .{long[0]} of more than {LIMIT:,} bytes"
+        return f"has no image, only {', '.join(sorted(by_extension))}"
+    place = f"{path.name} sample {key}"
     cells: dict[str, Any] = {}
-    try:
-        if "json" in places:
-            value = json.loads(_member(file, places["json"]))
-            if not isinstance(value, dict):
+    for extension in ("json", "txt", "cls"):
+        if (member := by_extension.get(extension)) is None:
+            continue
+        if member.size > LIMIT:
+            return f"has a .{extension} of more than {LIMIT:,} bytes"
+        tar.fileobj.seek(member.offset_data)
+        data = tar.fileobj.read(member.size)
+        try:
+            if extension != "json":
+                cells[extension] = data.decode("utf-8-sig").strip("\n")
+            elif not isinstance(cells := json.loads(data), dict):
                 return "has a .json that is not an object"
-            cells = value
-        for text in {"txt", "cls"} & places.keys():
-            cells[text] = _member(file, places[text]).decode("utf-8-sig").strip("\n")
-    except (ValueError, RecursionError) as error:
-        return f"has a caption that can't be read: {error}"
-    name, start, size = image
-    return cells | {"image": ImageSource(name, path, start=start, size=size, place=f"{path.name} sample {key}")}
-
-
-def _member(file: BinaryIO, place: tuple[str, int, int]) -> bytes:
-    _, start, size = place
-    file.seek(start)
-    return file.read(size)
+        except (ValueError, RecursionError) as error:
+            return f"has a caption that can't be read: {error}"
+    cells["image"] = ImageSource(image.name, path, start=image.offset_data, size=image.size, place=place)
+    return cells
 
 
 READERS: dict[str, Callable[[Path, Wanted], Iterator[Row]]] = {
