@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from labclip.base import Base
 from labclip.checks import checked_fingerprint, checked_matrix, checked_number, is_floating
-from labclip.pushing import Pushable
 
 Array = TypeVar("Array", torch.Tensor, NDArray[np.floating[Any]], list[Any])
 
@@ -58,7 +57,7 @@ def is_identity(matrix: torch.Tensor) -> torch.Tensor:
 _PARTS = ("fitted", "matrix", "base", "logit_scale", "strength", "metadata", "fingerprint")
 
 
-class Alignment(Pushable):
+class Alignment:
     """A matrix that maps a CLIP's text embeddings onto the image embeddings they describe.
 
     Immutable: `at` makes a new value. The image side is never touched, so an index of image embeddings stays valid.
@@ -280,6 +279,36 @@ class Alignment(Pushable):
 
         with replacing(folder) as scratch:
             write(self, scratch)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        commit_message: str = "Upload with labclip",
+        private: bool | None = None,
+        token: str | bool | None = None,
+        create_pr: bool = False,
+    ) -> str:
+        """Save and upload to the Hugging Face Hub.
+
+        Args:
+            repo_id: "org/name"; made if it does not exist.
+            commit_message: The commit's subject.
+            private: Whether a new repository is private; None takes the organisation's default.
+            token: Hub token; None takes the stored one.
+            create_pr: Whether to open a pull request instead of committing.
+
+        Returns:
+            The URL of the commit or pull request.
+
+        Raises:
+            ValueError: If `repo_id` is none, or it can't be saved.
+            PermissionError: If the Hub refuses the token or the repository.
+            OSError: If the network is off, or the Hub can't be reached or does not take it.
+        """
+        from labclip.io.hub import push
+
+        return push(self, repo_id, commit_message=commit_message, private=private, token=token, create_pr=create_pr)
 
     def __repr__(self) -> str:
         parts = [f"dim={self.dim}"]

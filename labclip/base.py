@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,9 @@ FINGERPRINT_CAPTION = "a photo of a cat next to a dog"
 
 FINGERPRINT_COSINE = 0.99
 """Below this the base is another one: half precision costs 1e-4, the wrong activation several percent."""
+
+FOLDED = "labclip_folded"
+"""The attribute of a folded model that says what was merged into it, and the key in its config."""
 
 
 @dataclass(frozen=True)
@@ -57,3 +61,10 @@ class Base:
 
     def __str__(self) -> str:
         return f"{self.model} ({self.pretrained})" if self.pretrained else self.model
+
+
+def described_mark(mark: Mapping[str, Any]) -> str:
+    """What was merged into a model, its `FOLDED`, in words."""
+    base, name = mark.get("base"), mark.get("alignment") or f"SHA-256 {str(mark.get('matrix_sha256'))[:12]}..."
+    fitted_on = f", fitted on {base.get('model')} ({base.get('pretrained')})" if isinstance(base, dict) else ""
+    return f"{name} at strength {mark.get('strength')}{fitted_on}"

@@ -16,7 +16,6 @@ from torch import nn
 
 from labclip.alignment import Alignment, align, applying, bound_to, checked_alignment, is_identity
 from labclip.checks import described
-from labclip.pushing import Pushable
 from labclip.query import compose
 from labclip.towers.images import as_batch
 from labclip.towers.openclip import check_base, default_preprocess, default_tokenizer
@@ -33,7 +32,7 @@ _FORWARDED_METHODS = frozenset(
 _UNALIGNED = frozenset({"text", "text_projection"})
 
 
-class LABCLIP(Pushable, nn.Module):
+class LABCLIP(nn.Module):
     """A drop-in for an OpenCLIP model: the same methods, arguments and outputs, with the text side aligned.
 
     Image features are the wrapped model's own, so an index of them stays valid. With the identity matrix, or at
@@ -376,6 +375,23 @@ class LABCLIP(Pushable, nn.Module):
         from labclip.io.saving import save_model
 
         save_model(self, folder, config=config)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        commit_message: str = "Upload with labclip",
+        private: bool | None = None,
+        token: str | bool | None = None,
+        create_pr: bool = False,
+    ) -> str:
+        """`Alignment.push_to_hub` of the alignment and its base.
+
+        A base that needs `config=` to be saved goes up from its folder: `labclip push FOLDER ORG/NAME`.
+        """
+        from labclip.io.hub import push
+
+        return push(self, repo_id, commit_message=commit_message, private=private, token=token, create_pr=create_pr)
 
     def __prepare_scriptable__(self) -> nn.Module:
         """What `torch.jit.script(model)` scripts: the wrapper looks at its input, a folded model does not."""

@@ -1,5 +1,3 @@
-import io
-import os
 import pickle
 import zipfile
 from collections import OrderedDict
@@ -138,35 +136,23 @@ def test_a_published_matrix_is_known_by_its_hash_and_refuses_another_base(tmp_pa
 
 @pytest.mark.parametrize("protocol", [2, 4])
 @pytest.mark.parametrize("where", ["alone", "in the checkpoint", "beside the tensors"])
-def test_no_code_in_a_file_ever_runs(where, protocol, tmp_path):
-    target = tmp_path / "executed"
-    path = tmp_path / "bomb.pt"
+def test_no_code_in_a_file_ever_runs(where, protocol, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    target, path = tmp_path / "executed", tmp_path / "bomb.pt"
     if where == "alone":
         path.write_bytes(pickle.dumps(Bomb(target), protocol))
-        match = "bare pickle"
     elif where == "in the checkpoint":
         with_pickle(path, pickle.dumps(Bomb(target), protocol))
-        match = "holds code.*none of it was run"
     else:
-        torch.save(
-            {"linear.weight": weights(), "t": torch.tensor(1.0), "x": Bomb(target)}, path, pickle_protocol=protocol
-        )
-        match = "holds code.*none of it was run"
-    with pytest.raises(ValueError, match=match):
+        state = {"linear.weight": weights(), "t": torch.tensor(1.0), "x": Bomb(target)}
+        torch.save(state, path, pickle_protocol=protocol)
+    with pytest.raises(ValueError, match=r"holds more than tensors, and none|not a whole torch checkpoint") as refused:
         convert_checkpoint(path)
+    assert "weights_only=False" not in str(refused.value)
     assert not target.exists()
     # The bomb is real: the ordinary unpickler sets it off.
     pickle.loads(pickle.dumps(Bomb(target), protocol)).close()
     assert target.exists()
-
-
-def test_torch_refuses_it_too_should_the_check_ever_miss_it(tmp_path, monkeypatch):
-    target = tmp_path / "executed"
-    monkeypatch.setattr(convert, "_check_pickle", lambda data: None)
-    with pytest.raises(ValueError, match="not a checkpoint that torch can read") as failure:
-        convert_checkpoint(with_pickle(tmp_path / "bomb.pt", pickle.dumps(Bomb(target), 2)))
-    assert "weights_only=False" not in str(failure.value)
-    assert not target.exists()
 
 
 def truncated(path):
@@ -175,43 +161,42 @@ def truncated(path):
 
 def flipped(path):
     data = bytearray(path.read_bytes())
-    at = data.index(b"linear.weight")
-    data[at] ^= 0xFF
+    data[data.index(weights().numpy().tobytes())] ^= 0xFF
     path.write_bytes(bytes(data))
 
 
-def legacy(path):
-    torch.save({"linear.weight": weights(), "t": torch.tensor(1.0)}, path, _use_new_zipfile_serialization=False)
+def lying(path):
+    """Uncompressed size, 24 bytes into the entry of the central directory."""
+    data = path.read_bytes()
+    entry = data.rindex(b"PK\x01\x02")
+    path.write_bytes(data[: entry + 24] + (2**31).to_bytes(4, "little") + data[entry + 28 :])
 
 
-def polyglot(path):
-    path.write_bytes(b"\x80\x02N." + path.read_bytes())
+def bomb(path):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a/data.pkl", pickle.dumps({}, 2))
+        for number in range(7):
+            archive.writestr(f"a/data/{number}", bytes(50_000_000))
 
 
-@pytest.mark.parametrize(
-    ("spoil", "match"),
-    [
-        (truncated, "not a whole torch checkpoint"),
-        (flipped, "not a whole torch checkpoint: the checksum of bad/data.pkl is wrong"),
-        (legacy, "bare pickle"),
-        (polyglot, "bare pickle"),
-        (lambda path: path.write_bytes(b""), "it has no zip header"),
-        (lambda path: path.write_bytes(b"<html>Not found</html>"), "it has no zip header"),
-        (lambda path: path.write_bytes(b"PK\x03\x04" + b"\0" * 100), "not a whole torch checkpoint"),
-        (lambda path: rewrite(path, lambda members: members, zipfile.ZIP_DEFLATED), "compressed"),
-        (lambda path: rewrite(path, lambda members: [*members, ("a/constants.pkl", b"N.")]), "'a/constants.pkl'"),
-        (lambda path: rewrite(path, lambda members: [*members, ("../../x/data.pkl", b"N.")]), "'../../x/data.pkl'"),
-        (lambda path: rewrite(path, lambda members: [*members, ("b/data.pkl", b"N.")]), "not exactly one"),
-        (lambda path: rewrite(path, lambda members: members[1:]), "0 bytes of data.pkl"),
-        (lambda path: rewrite(path, lambda members: []), "it has no zip header"),
-        (lambda path: with_pickle(path, b"N." + b" " * 70_000), "70,002 bytes of data.pkl"),
-        (lambda path: with_pickle(path, b"garbage"), "is not a pickle"),
-        (lambda path: with_pickle(path, pickle.dumps([1, 2], 2)), "holds list"),
-        (lambda path: with_pickle(path, pickle.dumps({"a": 1}, 2)), r"holds \['a'\]"),
-    ],
-)
-def test_what_is_no_checkpoint_is_refused_with_the_reason(spoil, match, tmp_path):
+NO_CHECKPOINTS = {
+    "truncated": (truncated, "not a whole torch checkpoint"),
+    "flipped": (flipped, "not a whole torch checkpoint .its checksum"),
+    "lying": (lying, "not a whole torch checkpoint"),
+    "bomb": (bomb, "not a whole torch checkpoint .its checksum or its size"),
+    "empty": (lambda path: path.write_bytes(b""), "not a whole torch checkpoint"),
+    "a page": (lambda path: path.write_bytes(b"<html>Not found</html>"), "not a whole torch checkpoint"),
+    "no members": (lambda path: rewrite(path, lambda members: []), "more than tensors"),
+    "no pickle": (lambda path: with_pickle(path, b"garbage"), "not a whole torch checkpoint|more than tensors"),
+    "a list": (lambda path: with_pickle(path, pickle.dumps([1, 2], 2)), "holds list"),
+    "a dict": (lambda path: with_pickle(path, pickle.dumps({"a": 1}, 2)), r"holds \['a'\]"),
+}
+
+
+@pytest.mark.parametrize("kind", NO_CHECKPOINTS)
+def test_what_is_no_checkpoint_is_refused_with_the_reason(kind, tmp_path):
     path = checkpoint(tmp_path / "bad.pt")
+    spoil, match = NO_CHECKPOINTS[kind]
     spoil(path)
     with pytest.raises(ValueError, match=match) as failure:
         convert_checkpoint(path)
@@ -229,14 +214,12 @@ def test_what_is_no_checkpoint_is_refused_with_the_reason(spoil, match, tmp_path
         ({"linear__weight": torch.zeros(4)}, r"\[4\], not \[dim, dim\]"),
         ({"linear__weight": torch.zeros(0, 0)}, r"\[0, 0\], not \[dim, dim\]"),
         ({"linear__weight": torch.full((4, 4), float("nan"))}, "16 values that are NaN"),
-        ({"linear__weight": weights().double()}, "holds float64 numbers, not float32"),
-        ({"linear__weight": weights().half()}, "holds float16 numbers.*Save them again.*value.float"),
-        ({"linear__weight": weights().to_sparse()}, "holds code"),
-        ({"linear__weight": torch.ones(1, 1).expand(4096, 4096)}, "claims 16,777,216 values and stores fewer"),
+        ({"linear__weight": weights().half()}, "'linear.weight' as something else than a float32 tensor"),
+        ({"linear__weight": torch.ones(1, 1).expand(4096, 4096)}, "something else than a float32 tensor"),
         ({"t": torch.ones(2)}, r"\[2\], not one number"),
         ({"t": torch.tensor(71.24)}, r"math.log\(71.24\)"),
         ({"t": torch.tensor(float("inf"))}, "logit_scale is inf"),
-        ({"t": 4.0}, "'t' is float, not a float32 tensor"),
+        ({"t": 4.0}, "'t' as something else than a float32 tensor"),
     ],
 )
 def test_other_contents_are_refused_with_the_reason(changes, match, tmp_path):
@@ -245,38 +228,14 @@ def test_other_contents_are_refused_with_the_reason(changes, match, tmp_path):
     assert str(tmp_path / "bad.pt") in str(failure.value)
 
 
-def test_a_file_above_the_caps_is_refused_before_it_is_read(tmp_path, monkeypatch):
-    path = checkpoint(tmp_path / "big.pt")
-    monkeypatch.setattr(convert, "MAX_BYTES", 100)
-    with pytest.raises(ValueError, match="has more than 100 bytes"):
-        convert_checkpoint(path)
-
-
-def test_a_zip_bomb_is_refused_unopened(tmp_path):
-    path = tmp_path / "bomb.pt"
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("a/data.pkl", pickle.dumps({}, 2))
-        archive.writestr("a/data/0", bytes(50_000_000))
-    assert path.stat().st_size < 100_000
-    with pytest.raises(ValueError, match="compressed"):
-        convert_checkpoint(path)
-
-
-def test_a_zip_that_lies_about_its_size_is_refused(tmp_path):
-    path = checkpoint(tmp_path / "lie.pt")
-    data = path.read_bytes()
-    directory = data.rindex(b"PK\x01\x02")
-    # Uncompressed size, 24 bytes into the entry of the central directory.
-    path.write_bytes(data[: directory + 24] + (2**31).to_bytes(4, "little") + data[directory + 28 :])
-    with pytest.raises(ValueError, match="unpacks to 2,147,"):
-        convert_checkpoint(path)
-
-
-def test_a_missing_file_and_a_folder_are_told_apart(tmp_path):
+def test_a_file_that_is_none_or_too_large_is_refused_before_it_is_read(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match=r"no file .*nothing\.pt.*Pass the path"):
         convert_checkpoint(tmp_path / "nothing.pt")
     with pytest.raises(ValueError, match=r"is a folder.*Pass the \.pt file"):
         convert_checkpoint(tmp_path)
+    monkeypatch.setattr(convert, "MAX_BYTES", 100)
+    with pytest.raises(ValueError, match="where one matrix has at most 100"):
+        convert_checkpoint(checkpoint(tmp_path / "big.pt"))
 
 
 @settings(max_examples=60, deadline=None)
@@ -296,21 +255,3 @@ def test_no_damage_gets_past_as_anything_but_valueerror(cut, at, value, tmp_path
         assert torch.equal(alignment.matrix, weights())
         assert alignment.logit_scale == 4.0
     assert refused is None or str(path) in refused
-
-
-def test_conversion_leaves_the_file_alone(tmp_path):
-    path = checkpoint(tmp_path / "a.pt")
-    before = path.read_bytes()
-    convert_checkpoint(path)
-    assert path.read_bytes() == before
-    assert os.listdir(tmp_path) == ["a.pt"]
-
-
-@pytest.mark.skipif(not hasattr(torch.serialization, "safe_globals"), reason="torch 2.4 has none")
-def test_reading_does_not_depend_on_torchs_own_safe_globals(tmp_path):
-    buffer = io.BytesIO()
-    torch.save({"linear.weight": weights(), "t": torch.tensor(1.0), "x": Bomb(tmp_path / "executed")}, buffer)
-    (tmp_path / "a.pt").write_bytes(buffer.getvalue())
-    with torch.serialization.safe_globals([open, Bomb]), pytest.raises(ValueError, match="holds code"):
-        convert_checkpoint(tmp_path / "a.pt")
-    assert not (tmp_path / "executed").exists()

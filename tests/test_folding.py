@@ -11,14 +11,12 @@ import pytest
 import torch
 from close import UNIT, assert_close
 from foldable import as_transformers, family, fingerprint_of, skewed, text_features, text_features_of
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 from torch import nn
 
 import labclip
 from labclip import LABCLIP, Alignment, Base
 from labclip.alignment import with_record
-from labclip.folded import mark_of, read_mark
+from labclip.io.folded import mark_of
 from labclip.io.folder import matrix_sha256
 from labclip.io.folding import fold
 
@@ -433,10 +431,7 @@ def folded_folder(tmp_path):
 def test_a_folded_folder_says_what_was_folded(folded_folder):
     alignment = Alignment.from_pretrained("scenes")
     config = json.loads((folded_folder / "open_clip_config.json").read_text())
-    with safe_open(folded_folder / "open_clip_model.safetensors", framework="pt") as file:
-        metadata = file.metadata()
     mark = config["labclip_folded"]
-    assert mark == json.loads(metadata["labclip_folded"])
     assert mark["matrix_sha256"] == matrix_sha256(alignment.fitted)
     assert (mark["strength"], mark["model"], mark["alignment"]) == (alignment.strength, "scenes", None)
     assert mark["base"] == vars(alignment.base)
@@ -464,23 +459,6 @@ def test_a_folded_folder_takes_no_second_matrix(folded_folder):
     opened, _, _ = open_clip.create_model_and_transforms(f"local-dir:{folded_folder}")
     with pytest.raises(ValueError, match="This model is not the one the alignment was fitted on"):
         labclip.fold(opened, "scenes")
-
-
-@pytest.mark.parametrize("lost", ["config", "weights"])
-def test_the_mark_in_config_or_weights_is_enough(folded_folder, lost):
-    if lost == "config":
-        path = folded_folder / "open_clip_config.json"
-        path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "labclip_folded"}))
-    else:
-        path = folded_folder / "open_clip_model.safetensors"
-        save_file(load_file(path), path, metadata={"format": "pt"})
-    with pytest.raises(ValueError, match="has a matrix merged into it already"):
-        LABCLIP.from_pretrained(folded_folder, alignment="scenes")
-
-
-@pytest.mark.parametrize("mark", ["[]", "nonsense {", "3", 7])
-def test_a_mark_that_is_none_is_no_mark(mark):
-    assert read_mark({"labclip_folded": mark}) is None
 
 
 def test_a_folder_is_recorded_by_its_name_alone(tmp_path):

@@ -15,12 +15,10 @@ from click.testing import CliRunner
 from close import UNIT, assert_close
 from foldable import as_transformers, family, fingerprint_of, skewed, text_features, text_features_of
 from PIL import Image
-from safetensors import safe_open
 
 import labclip
 from labclip import LABCLIP, Alignment, Base, cli
-from labclip.folded import mark_of
-from labclip.io.bases import load_weights
+from labclip.io.folded import mark_of
 from labclip.io.folding import fold
 
 
@@ -145,8 +143,6 @@ def test_a_folder_of_transformers_is_folded_by_name(tmp_path):
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= names
     mark = mark_of(folded)
     assert (mark["model"], mark["alignment"]) == ("plain", "matrix")
-    with safe_open(tmp_path / "folded" / "model.safetensors", framework="pt") as file:
-        assert json.loads(file.metadata()["labclip_folded"]) == mark
     with pytest.raises(ValueError, match=r"that of a model of transformers, with a matrix merged into it .*AutoModel"):
         LABCLIP.from_pretrained(tmp_path / "folded")
     with pytest.raises(ValueError, match="Load the model that it was folded from, plain"):
@@ -194,24 +190,14 @@ def test_a_state_dict_for_openais_clip(kind, tmp_path):
     assert torch.equal(plain.eval().encode_text(models.tokens()), folded.encode_text(models.tokens()))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        script = torch.jit.load(str(tmp_path / "openai" / "model.pt"), _extra_files=(extra := {"labclip_folded": ""}))
+        script = torch.jit.load(str(tmp_path / "openai" / "model.pt"))
         opened = open_clip.load_openai_model(str(tmp_path / "openai" / "model.pt"), device="cpu")
     assert {name: value.shape for name, value in script.state_dict().items()} == {k: v.shape for k, v in state.items()}
-    assert json.loads(extra["labclip_folded"]) == mark_of(folded)
     for got, exact in (
         (opened.encode_text(models.tokens(), True), folded.encode_text(models.tokens(), True)),
         (opened.encode_image(models.images(), True), clip.encode_image(models.images(), True)),
     ):
         assert float((got - exact).abs().max().detach()) < 5e-3  # the format's half precision
-
-
-def test_a_saved_state_dict_keeps_the_mark(tmp_path):
-    state = fold(of_openais_architecture("vit"), skewed(), to="openai")
-    torch.save(state, tmp_path / "model.pt")
-    clip = of_openais_architecture("vit")
-    load_weights(clip, tmp_path / "model.pt")
-    with pytest.raises(ValueError, match="has a matrix merged into it already"):
-        fold(clip, skewed())
 
 
 @pytest.mark.parametrize(

@@ -30,9 +30,8 @@ BESIDE = {
 NOT = {("data", "io"), ("negatives", "io")}
 # Methods that stand for functions further out, and `python -m labclip`.
 FACADES = {
-    "labclip.alignment": {"from_pretrained", "save_pretrained"},
-    "labclip.model": {"from_pretrained", "save_pretrained", "fold"},
-    "labclip.pushing": {"push_to_hub"},
+    "labclip.alignment": {"from_pretrained", "save_pretrained", "push_to_hub"},
+    "labclip.model": {"from_pretrained", "save_pretrained", "fold", "push_to_hub"},
     "labclip.features.features": {"load"},
     "labclip.__main__": {"<module>"},
 }

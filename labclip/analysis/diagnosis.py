@@ -28,10 +28,10 @@ from labclip.data.scene_files import LabelledScenes, labelled_scenes, read_label
 from labclip.evaluation import summary
 from labclip.evaluation.scores import Estimate
 from labclip.model import LABCLIP
-from labclip.modes import one_thread
 from labclip.packages import versions_of
 from labclip.report.example import ShownItem, choose
 from labclip.report.values import percent
+from labclip.training.trainer import one_thread
 
 SCENES = 5000
 """Embedded scenes drawn where no data is given: shares are known to .014, and two cores take about a minute."""

@@ -22,9 +22,8 @@ from tqdm import tqdm
 from labclip.data.images import ImageSource, ParquetImages, reason
 from labclip.encode.fingerprint import tokenizer_and_preprocess
 from labclip.model import LABCLIP
-from labclip.modes import evaluating
 from labclip.towers.images import image_dtype
-from labclip.towers.text import Cut, counting_cut
+from labclip.towers.text import Cut, counting_cut, evaluating
 
 Embeddings = NDArray[np.float32]
 T = TypeVar("T")

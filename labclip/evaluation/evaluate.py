@@ -28,9 +28,8 @@ from labclip.io.opening import open_alignment
 from labclip.messages import nearest
 from labclip.metrics import unit_length
 from labclip.model import LABCLIP
-from labclip.modes import evaluating
 from labclip.packages import versions_of
-from labclip.towers.text import Cut, counting_cut
+from labclip.towers.text import Cut, counting_cut, evaluating
 
 Data = str | Path | Features
 Option = str | int | float | bool

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import pickle
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,12 +17,8 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from labclip.checks import first_line
-from labclip.folded import read_mark, set_mark
 from labclip.io import PRECISIONS
 from labclip.towers.images import as_shown
-
-_THREADS = min(4, os.cpu_count() or 1)
-_DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64}
 
 
 def build(
@@ -61,16 +54,8 @@ def build(
 def load_weights(clip: nn.Module, path: Path) -> None:
     """Fill every weight of a model from a file, holding no second copy of them where the file allows it."""
     try:
-        if path.suffix == ".safetensors":
-            with safe_open(path, framework="pt", device="cpu") as file:
-                set_mark(clip, read_mark(file.metadata()))
-            if _fill_from_safetensors(clip, path):
-                return
-        elif path.suffix not in (".npz", ".npy"):
-            # OpenCLIP reads again without weights_only what it can't read with it: before torch 2.6 that runs code.
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            set_mark(clip, read_mark(getattr(state, "_metadata", None)))
-        load_checkpoint(_Matching(clip, path), str(path), weights_only=True)
+        if path.suffix != ".safetensors" or not _fill_from_safetensors(clip, path):
+            load_checkpoint(_Matching(clip, path), str(path), weights_only=True)
     except pickle.UnpicklingError:
         # The message of torch advises weights_only=False, which would run the file's code: it is not passed on.
         raise _not_the_weights(path, "it is not a pickle of tensors only, and none of its code was run") from None
@@ -78,6 +63,22 @@ def load_weights(clip: nn.Module, path: Path) -> None:
         raise _not_the_weights(path, "it holds no tensors by name") from error
     except (SafetensorError, RuntimeError, KeyError, EOFError) as error:
         raise _not_the_weights(path, first_line(error)) from error
+
+
+def _fill_from_safetensors(clip: nn.Module, path: Path) -> bool:
+    """Fill every weight of a model from a file whose tensors match it one to one; False, and nothing, from another."""
+    state = clip.state_dict()
+    with safe_open(path, framework="pt", device="cpu") as file:
+        slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118
+        for key in state.keys() & slices.keys():  # copying would cast whole numbers to fractions without an error
+            dtype = slices[key].get_dtype()
+            if state[key].is_floating_point() and not dtype.startswith(("F", "BF")):
+                raise _not_the_weights(path, f"{key!r} is {dtype}, where the model has {state[key].dtype}")
+        if {key: view.get_shape() for key, view in slices.items()} != {k: list(v.shape) for k, v in state.items()}:
+            return False
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(lambda key: state[key].copy_(file.get_tensor(key)), state))
+    return True
 
 
 class _Matching:
@@ -102,65 +103,6 @@ class _Matching:
         if parts:
             raise _not_the_weights(self._path, "; ".join(parts))
         self._clip.load_state_dict(found)
-
-
-def _fill_from_safetensors(clip: nn.Module, path: Path) -> bool:
-    """Fill every weight of a model on the CPU from a file whose tensors match it one to one.
-
-    Returns False, and the model is as it was, where names or shapes differ. Raises EOFError if the file is cut short,
-    or replaced by another, while it is read.
-    """
-    state, version = clip.state_dict(), _version(path.stat())
-    with safe_open(path, framework="pt", device="cpu") as file:  # checks the header, and the offsets in it
-        slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118
-        for key in state.keys() & slices.keys():  # copying would cast whole numbers to fractions without an error
-            dtype = slices[key].get_dtype()
-            if state[key].is_floating_point() and not dtype.startswith(("F", "BF")):
-                raise _not_the_weights(path, f"{key!r} is {dtype}, where the model has {state[key].dtype}")
-        if {key: view.get_shape() for key, view in slices.items()} != {k: list(v.shape) for k, v in state.items()}:
-            return False
-        plain = [
-            key
-            for key, view in slices.items()
-            if _DTYPES.get(view.get_dtype()) == state[key].dtype
-            and state[key].is_contiguous()
-            and state[key].numel()
-            and sys.byteorder == "little"
-        ]
-        for key in slices.keys() - plain:
-            state[key].copy_(file.get_tensor(key))
-    offsets = _offsets(path)
-    with ThreadPoolExecutor(_THREADS) as pool:
-        for done in [pool.submit(_read_into, state[key], path, offsets[key]) for key in plain]:
-            if done.result() != version:
-                raise EOFError("the file changed while it was read")
-    return True
-
-
-def _version(status: os.stat_result) -> tuple[int, ...]:
-    """Device, inode, size and time of a file: another that replaced it has others."""
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
-
-
-def _offsets(path: Path) -> dict[str, int]:
-    """Where each tensor's bytes begin: after eight bytes of length and a JSON header."""
-    with path.open("rb") as file:
-        size = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(size))
-    return {key: 8 + size + value["data_offsets"][0] for key, value in header.items() if key != "__metadata__"}
-
-
-def _read_into(target: torch.Tensor, path: Path, offset: int) -> tuple[int, ...]:
-    """Fill a tensor with the bytes at an offset; which version of the file they came from."""
-    memory = memoryview(target.detach().flatten().view(torch.uint8).numpy())  # type: ignore[arg-type]
-    with path.open("rb", buffering=0) as file:
-        file.seek(offset)
-        while memory:
-            count = file.readinto(memory)
-            if not count:
-                raise EOFError("the file ends early")
-            memory = memory[count:]
-        return _version(os.fstat(file.fileno()))
 
 
 def _not_the_weights(path: Path, reason: str) -> ValueError:

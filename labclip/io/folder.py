@@ -19,9 +19,8 @@ from safetensors.torch import save_file
 
 from labclip._version import __version__
 from labclip.alignment import Alignment
-from labclip.base import FINGERPRINT_CAPTION, Base
+from labclip.base import FINGERPRINT_CAPTION, FOLDED, Base, described_mark
 from labclip.files import CARD, CONFIG, WEIGHTS, check_alignment_folder, make_folder, read_json_object
-from labclip.folded import described_mark, read_mark
 from labclip.io.card import model_card
 from labclip.packages import versions_of
 
@@ -29,7 +28,6 @@ FORMAT_VERSION = 1
 
 MAX_CONFIG_BYTES = 4_000_000
 MAX_DIM = 16_384
-_OLD = {"probe": "fingerprint", "probe_caption": "fingerprint_caption"}  # names up to 0.1
 _REQUIRED = {"format_version", "dim", "base", "matrix_sha256"}
 _KNOWN = _REQUIRED | {"library_name", "other_sha256", "strength", "fingerprint_caption", "metadata", "versions"}
 
@@ -168,7 +166,6 @@ def read_config(path: Path) -> dict[str, Any]:
         raise ValueError(
             f"{path} is not the config of an alignment: it has no format_version.{_of_transformers(config)}"
         )
-    config = _renamed(config)
     version = config["format_version"]
     if not _is_int(version) or version < 1:
         raise ValueError(f"{path}: format_version is {version!r}, not a whole number from 1.")
@@ -194,18 +191,12 @@ def _of_transformers(config: Mapping[str, Any]) -> str:
     if "model_type" not in config:
         return ""
     text = config.get("text_config", config)
-    mark = read_mark(text if isinstance(text, dict) else None)
-    folded = "" if mark is None else f", with a matrix merged into it ({described_mark(mark)})"
+    if not isinstance(text, dict) or not isinstance(mark := text.get(FOLDED), dict):
+        return " It is that of a model of transformers. Open it there, and merge a matrix with labclip.fold."
     return (
-        f" It is that of a model of transformers{folded}. Open it with transformers.AutoModel.from_pretrained"
-        f"{' and merge a matrix with labclip.fold' if mark is None else ''}."
+        f" It is that of a model of transformers, with a matrix merged into it ({described_mark(mark)}). Open it with "
+        f"transformers.AutoModel.from_pretrained."
     )
-
-
-def _renamed(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values by their names today."""
-    return {_OLD.get(name, name): _renamed(value) if name == "other_sha256" and isinstance(value, dict) else value
-            for name, value in values.items()}  # fmt: skip
 
 
 def _check_types(path: Path, config: Mapping[str, Any]) -> None:
@@ -249,14 +240,14 @@ def _read_tensors(path: Path, dim: int) -> dict[str, torch.Tensor]:
     shapes = {"matrix": [dim, dim], "logit_scale": [], "fingerprint": [dim]}
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
-            found = {_OLD.get(name, name): name for name in file.keys()}  # noqa: SIM118
+            found = list(file.keys())
             if "matrix" not in found or not set(found) <= set(shapes):
                 raise ValueError(
                     f"{path} has the tensors {sorted(found)}, not 'matrix' and at most 'logit_scale', 'fingerprint'. "
                     f"A torch checkpoint becomes an alignment with: labclip convert FILE.pt FOLDER"
                 )
             for name in [one for one in shapes if one in found]:
-                piece = file.get_slice(found[name])
+                piece = file.get_slice(name)
                 shape, dtype = piece.get_shape(), piece.get_dtype()
                 if shape != shapes[name]:
                     raise ValueError(
@@ -265,6 +256,6 @@ def _read_tensors(path: Path, dim: int) -> dict[str, torch.Tensor]:
                 if dtype != "F32":
                     raise ValueError(f"{path}: '{name}' is {dtype}, not float32 (F32).")
             # Cloned: the file is mapped, and a matrix must not change when somebody overwrites it.
-            return {name: file.get_tensor(stored).clone() for name, stored in found.items()}
+            return {name: file.get_tensor(name).clone() for name in found}
     except SafetensorError as error:
         raise ValueError(f"{path} is not a whole safetensors file ({error}). Fetch or save it again.") from error

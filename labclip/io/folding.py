@@ -17,9 +17,10 @@ import torch
 from torch import nn
 
 from labclip.alignment import Alignment, checked_alignment
-from labclip.folded import mark_of, new_mark, set_mark
 from labclip.io import to_onnx, to_openai, to_transformers
+from labclip.io.folded import mark_of, new_mark, set_mark
 from labclip.io.folder import matrix_sha256
+from labclip.io.hub import DEFAULT
 from labclip.io.names import form_of, load_alignment, name_of
 from labclip.io.saving import config_for, write_folded
 from labclip.io.text_sides import (
@@ -93,7 +94,7 @@ def open_both(model: Any, alignment: Any, *, force: bool = False) -> tuple[Any, 
         else:
             model = LABCLIP.from_pretrained(model, alignment=None if force else alignment)
             alignment = alignment if force else None
-    return model, load_alignment(alignment) if isinstance(alignment, str | Path) else alignment
+    return model, load_alignment(alignment, DEFAULT) if isinstance(alignment, str | Path) else alignment
 
 
 def fold_opened(

@@ -12,17 +12,22 @@ import torch
 from torch import nn
 
 from labclip.alignment import Alignment, with_record
-from labclip.base import Base
+from labclip.base import FOLDED, Base, described_mark
 from labclip.checks import first_line
 from labclip.files import CONFIG, WEIGHT_FILES, is_alignment_folder, weights_in
-from labclip.folded import described_mark, mark_of, read_mark, set_mark
 from labclip.io.architecture import config_of
 from labclip.io.bases import build
 from labclip.io.folder import load, read_config
-from labclip.io.hub import Access, base_weights, url_weights
+from labclip.io.hub import Access, base_weights
 from labclip.model import LABCLIP
 from labclip.packages import MissingPackageError
-from labclip.towers.openclip import fingerprint_of, folder_tokenizer, read_openclip_config, text_tower, tokenizer_of
+from labclip.towers.openclip import (
+    fingerprint_of,
+    folder_tokenizer,
+    read_openclip_config,
+    text_tower,
+    tokenizer_of,
+)
 from labclip.towers.text import Tokenizer
 
 # What a tag's configuration says about preprocessing, by the argument of OpenCLIP that overrides it.
@@ -79,9 +84,10 @@ def load_folder(
     vocabulary = getattr(text_tower(clip), "vocab_size", None)
     if isinstance(tokenizer, open_clip.SimpleTokenizer) and vocabulary not in (None, tokenizer.vocab_size):
         tokenizer = None  # the ordinary one would give wrong tokens to a model with another vocabulary
-    set_mark(clip, read_mark(config))
+    if isinstance(mark := config.get(FOLDED), dict):
+        setattr(clip, FOLDED, mark)
     model = LABCLIP(clip, alignment, preprocess=val, tokenizer=tokenizer)
-    if (mark := mark_of(clip)) is not None:
+    if isinstance(mark, dict):
         warnings.warn(
             f"{folder} holds a folded model ({described_mark(mark)}). It opens with the identity: its text features "
             f"are aligned already, aligned=False and strength change nothing. For the base, load "
@@ -120,11 +126,9 @@ def check_same_base(alignment: Alignment, wanted: Base) -> None:
 
 
 def weights_of(base: Base, access: Access) -> Path:
-    """The file with the weights of a tag, from the cache or fetched."""
+    """The file with the weights of a tag, from the cache or fetched; of no tag, the file that is named."""
     config = open_clip.get_pretrained_cfg(base.model, base.pretrained)
     if not config:
         return Path(base.pretrained)
-    if not config.get("hf_hub"):
-        return url_weights(config["url"], access)
     repository, _, file = config["hf_hub"].rpartition("/")
     return base_weights(repository, [file] if file else WEIGHT_FILES, replace(access, revision=None))

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from labclip.base import Base
 from labclip.files import CONFIG, OPENCLIP_CONFIG, is_alignment_folder, read_json_object, weights_in
-from labclip.io.hub import DEFAULT, Access, published_folder, snapshot
 from labclip.io.published import Published, find_entry, is_known, list_pretrained
 from labclip.messages import nearest
 from labclip.packages import EMBEDDED, embedded_folder
 
 if TYPE_CHECKING:
     from labclip.alignment import Alignment
+    from labclip.io.hub import Access
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,11 @@ def resolve(name_or_path: str | Path, access: Access | None) -> Source:
 
 
 def _fetched(name: str, repo_id: str, access: Access | None) -> Source:
-    return Source(name, folder=snapshot(repo_id, access, verify=_check_alignment) if access else None)
+    if access is None:
+        return Source(name)
+    from labclip.io.hub import snapshot
+
+    return Source(name, folder=snapshot(repo_id, access, verify=_check_alignment))
 
 
 def _folders_here() -> list[str]:
@@ -106,9 +110,10 @@ def _folders_here() -> list[str]:
     return [config.parent.name for config in (*Path().glob("*/config.json"), *Path().glob(f"*/{OPENCLIP_CONFIG}"))]
 
 
-def load_alignment(name_or_path: str | Path, access: Access = DEFAULT) -> Alignment:
+def load_alignment(name_or_path: str | Path, access: Access) -> Alignment:
     """`Alignment.from_pretrained`."""
     from labclip.io.folder import load  # torch, which the command line's first look at a name does without
+    from labclip.io.hub import published_folder
 
     source = resolve(name_or_path, access)
     if source.folder is not None:

@@ -8,12 +8,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from labclip.base import Base
 from labclip.packages import EMBEDDED
-
-if TYPE_CHECKING:
-    from labclip.base import Base
 
 AUTHORS_REPOSITORY = "kdariina/CLIP-not-BoW-unimodally"
 AUTHORS_COMMIT = "d3ecb1855c5cbe958673879e2ddc01408e7df19d"
@@ -147,8 +145,6 @@ class Published:
     @property
     def base(self) -> Base:
         """The OpenCLIP model it was fitted on."""
-        from labclip.base import Base
-
         return Base(self.model, self.pretrained, quick_gelu=True, embed_dim=self.embed_dim)
 
     @property

@@ -15,10 +15,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from labclip.alignment import Alignment, with_record
-from labclip.base import FINGERPRINT_CAPTION, FINGERPRINT_COSINE, Base
+from labclip.base import FINGERPRINT_CAPTION, FINGERPRINT_COSINE, FOLDED, Base
 from labclip.files import OPENCLIP_CONFIG, OPENCLIP_WEIGHTS, is_alignment_folder
-from labclip.folded import FOLDED, as_metadata, mark_of
 from labclip.io.architecture import config_of, matches
+from labclip.io.folded import mark_of
 from labclip.io.folder import replacing, write
 from labclip.model import LABCLIP
 from labclip.towers.openclip import fingerprint_of, text_tower, tokenizer_of
@@ -126,7 +126,7 @@ def _write_openclip(clip: nn.Module, config: dict[str, Any], tokenizer: Any, fol
         config[FOLDED] = mark
     (folder / OPENCLIP_CONFIG).write_bytes((json.dumps(config, indent=2, default=list) + "\n").encode())
     state = {key: value.detach().cpu().contiguous().clone() for key, value in clip.state_dict().items()}
-    save_file(state, folder / OPENCLIP_WEIGHTS, metadata=as_metadata(mark))
+    save_file(state, folder / OPENCLIP_WEIGHTS, metadata={"format": "pt"})
     if tokenizer is not None:
         opened = tokenizer_of(f"local-dir:{folder}", config["model_cfg"])
         if not torch.equal(opened(_TELLING), tokenizer(_TELLING)):

@@ -12,10 +12,17 @@ from torch import nn
 from labclip.alignment import Alignment
 from labclip.base import FINGERPRINT_CAPTION
 from labclip.checks import first_line
-from labclip.folded import check_unfolded
 from labclip.io.architecture import VOCABULARY
-from labclip.modes import evaluating
-from labclip.towers.openclip import check_activation, check_base, check_fingerprint, default_tokenizer, uses_quick_gelu
+from labclip.io.folded import mark_of
+from labclip.towers.openclip import (
+    check_activation,
+    check_base,
+    check_fingerprint,
+    check_unfolded,
+    default_tokenizer,
+    uses_quick_gelu,
+)
+from labclip.towers.text import evaluating
 
 # Where a module keeps its last linear map on the text side, by attribute path, first match wins.
 _PLACES = (
@@ -74,7 +81,7 @@ def check_fits(model: Any, alignment: Alignment, tokenizer: Any) -> None:
     if of_openclip(model):
         check_base(model, alignment, tokenizer or default_tokenizer(alignment.base))
         return
-    check_unfolded(model, alignment)
+    check_unfolded(model, mark_of(model), alignment)
     check_activation(alignment, _quick_gelu(model), "Load the weights that the alignment was fitted on")
     if alignment.fingerprint is not None and (found := _caption_features(model, tokenizer, alignment)) is not None:
         check_fingerprint(alignment, nn.functional.normalize(found[0].float(), dim=0).cpu())

@@ -15,11 +15,11 @@ from open_clip import SimpleTokenizer
 from torch import nn
 
 from labclip.alignment import Alignment
-from labclip.base import FINGERPRINT_CAPTION
-from labclip.folded import FOLDED, check_unfolded, mark_of, new_mark
+from labclip.base import FINGERPRINT_CAPTION, FOLDED
+from labclip.io.folded import mark_of, new_mark
 from labclip.io.folder import matrix_sha256, replacing
 from labclip.packages import require
-from labclip.towers.openclip import check_activation, check_fingerprint, default_tokenizer
+from labclip.towers.openclip import check_activation, check_fingerprint, check_unfolded, default_tokenizer
 
 FILE = "text.onnx"
 _INSTALL = 'pip install "labclip[onnx]"'
@@ -114,7 +114,7 @@ def append(model: Any, alignment: Alignment, source: Mapping[str, Any], *, guard
         )
 
     def check() -> None:
-        check_unfolded(model, alignment)
+        check_unfolded(model, mark_of(model), alignment)
         check_activation(
             alignment, quick_gelu, "Export the tower with the activation that its weights were trained with"
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections import OrderedDict
 from pathlib import Path
@@ -12,7 +11,6 @@ import torch
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch import nn
 
-from labclip.folded import FOLDED, mark_of
 from labclip.io.architecture import openai_weights, plain_config
 from labclip.io.folder import replacing
 from labclip.io.text_sides import of_openclip
@@ -22,7 +20,7 @@ _HEAD_WIDTH = 64
 
 
 def state_of(clip: Any) -> OrderedDict[str, torch.Tensor]:
-    """The weights by OpenAI's names, with the mark of a fold; ValueError if that format can't hold the model.
+    """The weights by OpenAI's names; ValueError if that format can't hold the model.
 
     It knows no number of heads, no activation and no image transform: heads are 64 wide, the activation is QuickGELU,
     images are resized by their shorter side and normalised by OpenAI's mean.
@@ -42,11 +40,7 @@ def state_of(clip: Any) -> OrderedDict[str, torch.Tensor]:
         if reason := _other_transform(getattr(clip.visual, "preprocess_cfg", None) or {}):
             raise ValueError(_refused(clip, reason))
         weights = openai_weights(clip)
-    state = OrderedDict((key, value.detach().cpu().contiguous().clone()) for key, value in weights.items())
-    if (mark := mark_of(clip)) is not None:
-        # Where torch keeps versions of modules: it is saved with the state, and strict loading looks at it by name.
-        state._metadata = OrderedDict({FOLDED: mark})  # type: ignore[attr-defined]
-    return state
+    return OrderedDict((key, value.detach().cpu().contiguous().clone()) for key, value in weights.items())
 
 
 def write(state: OrderedDict[str, torch.Tensor], folder: str | Path) -> None:
@@ -64,11 +58,10 @@ def write(state: OrderedDict[str, torch.Tensor], folder: str | Path) -> None:
                 holder.add_module(step, nn.Module())
             holder = getattr(holder, step)
         holder.register_buffer(name, value)
-    mark = getattr(state, "_metadata", {}).get(FOLDED)
     with replacing(folder) as scratch, warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # newer torch would rather have torch.export
         script = torch.jit.script(tree)
-        torch.jit.save(script, str(scratch / WEIGHTS), _extra_files={FOLDED: json.dumps(mark)})
+        torch.jit.save(script, str(scratch / WEIGHTS))
 
 
 def _other_transform(config: dict[str, Any]) -> str | None:

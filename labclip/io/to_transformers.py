@@ -12,14 +12,13 @@ from typing import Any
 import torch
 from open_clip import SimpleTokenizer
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
-from safetensors.torch import load_file, save_file
 from torch import nn
 
 from labclip.base import FINGERPRINT_CAPTION
 from labclip.checks import first_line
 from labclip.files import CONFIG
-from labclip.folded import as_metadata, mark_of, set_mark
 from labclip.io.architecture import VOCABULARY, openai_weights, plain_config
+from labclip.io.folded import mark_of, set_mark
 from labclip.io.folder import replacing
 from labclip.io.text_sides import beside, of_openclip, text_features
 from labclip.packages import require
@@ -158,10 +157,6 @@ def write(model: Any, base: nn.Module, tokenizer: Any, folder: str | Path) -> No
         raise ValueError(f"{folder} holds an alignment, which would be overwritten. Pass another folder.")
     with replacing(folder) as scratch:
         model.save_pretrained(scratch)
-        for path in list(scratch.glob("*.safetensors")):
-            marked = path.with_suffix(".marked")  # what is read may be mapped, so it is not written over
-            save_file(load_file(path), marked, metadata=as_metadata(mark_of(model)))
-            marked.replace(path)
         if of_openclip(base):
             _save_processor(base, tokenizer, scratch)
         elif (processor := beside(model, "AutoProcessor")) is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,8 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from torch import nn
 
 from labclip.alignment import Alignment
-from labclip.base import FINGERPRINT_CAPTION, FINGERPRINT_COSINE, Base
+from labclip.base import FINGERPRINT_CAPTION, FINGERPRINT_COSINE, FOLDED, Base, described_mark
 from labclip.files import OPENCLIP_CONFIG, read_json_object
-from labclip.folded import check_unfolded
 from labclip.packages import EMBEDDED, MissingPackageError, embedded_folder
 from labclip.towers.images import as_shown
 from labclip.towers.text import Tokenizer, encode_captions
@@ -71,10 +70,20 @@ def check_base(clip: nn.Module, alignment: Alignment, tokenizer: Tokenizer | Non
             f"Alignment has dim {alignment.dim}{f' ({base})' if base else ''} but this {type(clip).__name__} embeds in "
             f"{dim}. Load one fitted for it: labclip.list_pretrained() names the known ones."
         )
-    check_unfolded(clip, alignment)
+    check_unfolded(clip, getattr(clip, FOLDED, None), alignment)
     check_activation(alignment, uses_quick_gelu(clip))
     if alignment.fingerprint is not None and tokenizer is not None and not next(clip.parameters()).is_meta:
         check_fingerprint(alignment, fingerprint_of(clip, tokenizer))
+
+
+def check_unfolded(model: Any, mark: Mapping[str, Any] | None, alignment: Alignment) -> None:
+    """Refuse with ValueError a model with the mark of a fold, unless the alignment changes nothing."""
+    if mark is not None and not alignment.is_identity:
+        named = f", {mark['model']}" if mark.get("model") else ""
+        raise ValueError(
+            f"This {type(model).__name__} has a matrix merged into it already ({described_mark(mark)}): another would "
+            f"be applied on top of it. Load the model that it was folded from{named}."
+        )
 
 
 def check_activation(alignment: Alignment, quick_gelu: bool | None, remedy: str | None = None) -> None:

@@ -58,6 +58,18 @@ def counting_cut(cut: Cut) -> Iterator[None]:
         _COUNTED.reset(token)
 
 
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode for a while: dropout would make the features random."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
 def as_captions(text: str | Iterable[str]) -> list[str]:
     """One caption or several as a list, also from a column of NumPy, pandas or pyarrow; ValueError if it is neither."""
     not_a_list = not isinstance(text, Iterable) or isinstance(text, bytes | bytearray | Mapping | Set)

@@ -6,7 +6,8 @@ import itertools
 import json
 import math
 import time
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,6 @@ from safetensors.torch import save_file
 from tqdm import tqdm
 
 from labclip.files import check_folder, whole_file
-from labclip.modes import one_thread
 from labclip.training.batches import Batches
 from labclip.training.objective import (
     Batch,
@@ -38,6 +38,21 @@ _MAX_SIGMOID_LOG_SCALE = math.log(118.0)  # SigLIP's own end at 112 (So400m) to 
 _CALIBRATED_ON = 8  # batches
 _SMALL = 2**24  # batch times dim times dim, up to which a second thread gains less than it risks
 _SPREAD = 0.05  # standard deviation of the right factor of a low rank at the start
+
+
+@contextmanager
+def one_thread(wanted: bool = True) -> Iterator[None]:
+    """One thread for torch, where that is wanted.
+
+    Threads wait for each other after every product. Where another process has their processor, that wait is a hundred
+    times as long as a small product takes.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1 if wanted else threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @dataclass
