@@ -1,15 +1,9 @@
 import json
 import re
-from io import BytesIO
-from pathlib import Path
 
-import numpy as np
 import planted
 import pytest
-import torch
-from PIL import Image
 from planted import QUICK
-from torch.nn import functional as F
 
 import labclip
 from labclip.io.folder import matrix_sha256
@@ -32,7 +26,8 @@ def test_a_result_is_one_line_and_its_text_says_what_was_gained_and_paid(result)
     text = str(result)
     assert text.startswith("Fit on planted (world)\n===")
     lead = r"This model tells a caption from its negative in \d+% of held-out pairs, where a coin gets 50\. With the "
-    lead += r"matrix [\d.]+%\. It costs (nothing|at most [\d.]+%) in search \(R@1\) there\. Worth using\. Of 60 held"
+    lead += r"matrix [\d.]+%\. It costs (nothing|at most [\d.]+%) in search \(R@1\) there\. Of 60 held-out captions, "
+    lead += r"\d+ became right and \d+ wrong \(p [<=] [\d.]+\) at strength [\d.]+: worth using\."
     assert re.search(lead, " ".join(text.split()))
     told = [result.results["validation"][side]["binding"] for side in ("base", "labclip")]
     figures = [figure for figure, _ in result.page().key]
@@ -41,7 +36,6 @@ def test_a_result_is_one_line_and_its_text_says_what_was_gained_and_paid(result)
     for row in ("validation +binding +0.[0-9]{3} +[01].[0-9]{3}", "retain base +R@1 text to image", "LABCLIP"):
         assert re.search(row, text)
     assert all(sentence.split()[0] in text for sentence in result.advice)
-    assert " ".join(text.split()).count(f"{result.change.words}.") == 1
     assert f"Held-out data, at strength {result.alignment.strength:g}; a tie counts as wrong." in text
     assert "Held out: 60 captions of 60 images, none of them negatives of the fit" in text
     assert "batch size 64, " in " ".join(text.split())
@@ -134,31 +128,6 @@ def test_a_page_has_its_figures(result, tmp_path, monkeypatch):
         assert f">{heading}</h2>" in html
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert not any(section.figures for section in result.page(plots=True).sections)
-
-
-@pytest.mark.parametrize("there", [True, False])
-def test_a_page_shows_a_held_out_caption_and_its_image_where_that_is_found(tmp_path, monkeypatch, model, there):
-    monkeypatch.chdir(tmp_path)
-    labclip.scenes.sample(60, seed=3).save("photos")
-    features = labclip.embed(model, "photos/captions.csv", "features", progress=False)
-    if not there:  # what stands at that path now need not be what was embedded
-        with Path("photos/captions.csv").open("a") as file:
-            file.write("0.png,one more,\n")
-    result = labclip.fit(features, epochs=3, progress=False)
-    rows = [json.loads(line) for line in Path("features/captions.jsonl").read_text().splitlines()]
-    (row,) = [at for at, one in enumerate(rows) if (one["caption"], *one["negatives"]) == result.example.captions]
-    shown = torch.tensor(features.images[row])
-    texts = model.encode_text([*result.example.captions], aligned=False).detach()
-    aligned = result.alignment(texts, normalize=True)
-    assert result.example.cosines["base"] == pytest.approx((F.normalize(texts, dim=-1) @ shown).tolist(), abs=1e-5)
-    assert result.example.cosines["LABCLIP"] == pytest.approx((aligned @ shown).tolist(), abs=1e-5)
-    assert re.match(r"The first of \d( of 6)? items", result.example.chosen)
-    section = result.page(plots=True).sections[0]
-    assert (section.heading, len(section.figures)) == ("One example", int(there))
-    if there:
-        with Image.open(BytesIO(section.figures[0].data)) as small, Image.open(f"photos/{row}.png") as whole:
-            assert np.abs(np.asarray(small, float) - np.asarray(whole.convert("RGB"), float)).mean() < 8
-    assert ("Weights", f"SHA-256 {features.manifest['weights_sha256']}") in result.page().facts
 
 
 def test_a_plot_has_both_sides(result, tmp_path):

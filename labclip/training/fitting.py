@@ -20,7 +20,6 @@ from labclip.features.features import Features
 from labclip.training.batches import Batches
 from labclip.training.change import Change
 from labclip.training.combinations import Split
-from labclip.training.example import example_of
 from labclip.training.frontier import ENOUGH, KEEP, HeldOut, Point, frontier, select
 from labclip.training.objective import Objective, Ranks, Weights, name_of
 from labclip.training.recipes import Settings, for_data, settings_of
@@ -119,7 +118,6 @@ def fit(
     )  # fmt: skip
     _check(data, settings, recipe, features.base)
     parts = split(data, features, validation, settings, seed)
-    held_features = validation if isinstance(validation, Features) else features
     data, held = parts.fit, parts.held
     settings = for_data(settings, dim=data.dim, captions=len(data.captions))
     batches = Batches(data, settings, seed, ranks, where)
@@ -148,7 +146,7 @@ def fit(
     record = {"recipe": recipe, "objective": name, "seed": seed, "keep": keep}
     sets = {"validation": own} | {f"retain {name}": part for name, part in retained.items()}
     few = {name: len(part.images) for name, part in sets.items() if part and len(part.images) < ENOUGH}
-    return _result(fits, batches, own, (features, held_features), record, parts, few)
+    return _result(fits, batches, own, features, record, parts, few)
 
 
 def _opened(given: T | str | Path) -> T | Features:
@@ -176,11 +174,10 @@ def unit_scale(matrix: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
 
 
 def _result(
-    fits: list[_Fitted], batches: Batches, own: HeldOut | None, of: tuple[Features, Features], record: dict[str, Any],
+    fits: list[_Fitted], batches: Batches, own: HeldOut | None, features: Features, record: dict[str, Any],
     parts: FitSplit, few: dict[str, int],
 ) -> FitResult:  # fmt: skip
-    """`of` are the features of the fit, and those of what is held out; `few` the images of sets that are small."""
-    features, held_features = of
+    """`few` has the images of sets that are small."""
     data, settings = batches.data, batches.settings
     fitted, strength = fits[0], 1.0
     if settings.select_strength and fits[0].points:
@@ -216,7 +213,6 @@ def _result(
     )  # fmt: skip
     return FitResult(
         alignment, fitted.history, fitted.points, sentences, worthwhile, change,
-        example=example_of(own, held_features, alignment) if own and own.n_with_negative else None,
         weights_sha256=features.origin.weights_sha256 or "",
         date=date.today().isoformat(),
     )  # fmt: skip

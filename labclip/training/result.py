@@ -15,7 +15,6 @@ from labclip.io.folder import matrix_sha256
 from labclip.packages import EVAL, require
 from labclip.report import Page, Reported, Section, Table, drawn
 from labclip.report.drawing import BLUE, GREEN, INK, ORANGE, PINK, SKY, SOFT, empty, legend_below, literal
-from labclip.report.example import ShownItem
 from labclip.report.values import Value, matrix_in_words, measured_by, percent
 from labclip.training.change import ALPHA, Change
 from labclip.training.frontier import ENOUGH, HeldOut, Point, at_strength, kept, most_divergence, select
@@ -42,7 +41,6 @@ class FitResult(Reported):
         worthwhile: Whether the matrix binds better than its base by more than chance explains, at no measurable cost;
             True where that was not measured.
         change: How many held-out captions became right and wrong, and the paired test of it; None without negatives.
-        example: A held-out caption and a negative, for a page; None where the features do not know their captions.
         weights_sha256: Of the base's weights; "" where they are not known.
         date: On which it was fitted, for example "2026-03-01".
     """
@@ -53,7 +51,6 @@ class FitResult(Reported):
     advice: list[str]
     worthwhile: bool
     change: Change | None = None
-    example: ShownItem | None = None
     weights_sha256: str = ""
     date: str = ""
 
@@ -113,9 +110,8 @@ class FitResult(Reported):
         """The whole report as values; the figure is left out where matplotlib is missing or nothing was held out."""
         of = f" on {self.alignment.base}" if self.alignment.base else ""
         lead, key = self._lead()
-        sections = [self.example.section()] if plots and self.example is not None else []
         plots = plots and importlib.util.find_spec("matplotlib") is not None
-        sections += [self._trade(plots), self._strengths()] if self.frontier else []
+        sections = [self._trade(plots), self._strengths()] if self.frontier else []
         if self.advice:
             sections.append(Section("Advice", self.advice))
         known = self.alignment.metadata
@@ -174,8 +170,7 @@ class FitResult(Reported):
             f"This model tells a caption from its negative in {before} of held-out pairs, where a coin gets 50.",
             f"With the matrix {after}.",
             f"It costs {'nothing' if lost == '0%' else f'at most {lost}'} in search (R@1) there.",
-            "Worth using." if self.worthwhile else "Not worth using.",
-            *([f"{self.change.words}."] if self.change else []),
+            f"{self.alignment.metadata['verdict']}.",
         ]
         return " ".join(told), [
             (before, "of held-out pairs with a negative, without the matrix"),
@@ -301,8 +296,11 @@ def advice(
         )
     elif change is not None and not change.is_gain:
         worse = change.became_wrong > change.became_right and change.p < ALPHA
-        why = "so it binds worse. Keep" if worse else "which chance may explain. Fit on more captions, or keep"
-        told.append(f"{change.words}, {why} the base.")
+        told.append(
+            "It binds worse than the base. Keep the base."
+            if worse
+            else "Chance may explain the gain. Fit on more captions, or keep the base."
+        )
     before = at_strength(points, 0).binding
     if before is not None and before >= _BINDS:
         told.append(f"The base already binds {before:.3f} of the held-out pairs. There is little to repair.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import islice
@@ -14,7 +15,6 @@ import torch
 from labclip.features.features import Features
 from labclip.training.combinations import Split
 from labclip.training.duplicates import first_same
-from labclip.training.example import row_of
 from labclip.training.recipes import Settings
 from labclip.training.rows import Data, Rows, read_data
 
@@ -185,9 +185,12 @@ def _some(told: Iterable[str], count: int) -> str:
 
 
 def _name(features: Features, kind: str, row: int) -> str:
-    """An image's name or a caption in brackets, where the folder has it."""
-    known = row_of(features, kind, row)
-    return "" if known is None else f" ({known[kind]})"
+    """The name of an "image" or the text of a "caption" in brackets, where the folder has it."""
+    path = features.folder and features.folder / f"{kind}s.jsonl"
+    if not path or not path.is_file():
+        return ""
+    with path.open(encoding="utf-8") as lines:
+        return f" ({json.loads(next(islice(lines, row, None)))[kind]})"
 
 
 def _negatives(data: Data) -> torch.Tensor:
