@@ -50,8 +50,8 @@ def measured(matrix, strengths, n, draw):
     """R@1, what is lost and its error, each [draws, strengths]."""
     rows = []
     for _ in range(DRAWS[n]):
-        points = frontier(None, matrix, strengths, retain={"set": held_out(n, draw)})
-        rows.append([(sum(point.retain["set"]), *point.lost["retain set"]) for point in points])
+        points = frontier({"set": held_out(n, draw)}, matrix, strengths)
+        rows.append([(sum(point.recalls["set"]), *point.lost["set"]) for point in points])
     return torch.tensor(rows, dtype=torch.float64).unbind(dim=-1)
 
 

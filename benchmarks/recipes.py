@@ -129,7 +129,7 @@ def former(setting, seed):
             seed=seed, progress=False,
         )  # fmt: skip
         matrices[penalty] = result.alignment.fitted
-        elsewhere = frontier(pairs, result.alignment.fitted)
+        elsewhere = frontier({"validation": pairs}, result.alignment.fitted)
         base = sum(elsewhere[0].recalls["validation"])
         for point, other in zip(result.frontier, elsewhere, strict=True):
             lost = max(1 - sum(other.recalls["validation"]) / base, 0.0)
@@ -173,7 +173,7 @@ def measured(setting, matrix, strength):
     for name, features in setting.tests.items():
         part = HeldOut.of(read_data(features))
         if part.n_with_negative:
-            row[f"binding, {name}"] = frontier(part, matrix, [strength])[0].binding
+            row[f"binding, {name}"] = frontier({"validation": part}, matrix, [strength])[0].binding
         if name == "seen":
             row["R@1 t2i, seen"], row["R@1 i2t, seen"] = recalls(part, 1, alignment)
         elif name != "unseen pairs":

@@ -112,6 +112,6 @@ def synthetic(held: HeldOut, *, pairs: int = 500, r1: float = 0.9, seed: int = 0
             for centre, length, own in zip(centres, spread, noise, strict=True)
         )
         found = HeldOut(images, texts, torch.arange(pairs))
-        recall = sum(frontier(found, torch.eye(dim), [0.0])[0].recalls["validation"]) / 2
+        recall = sum(frontier({"validation": found}, torch.eye(dim), [0.0])[0].recalls["validation"]) / 2
         low, high = (share, high) if recall < r1 else (low, share)
     return found

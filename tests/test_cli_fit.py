@@ -57,8 +57,7 @@ def test_retained_sets_have_names(folder, tmp_path):
     features = folder / "features"
     out, named = tmp_path / "a", ("--retain", f"other={features}")
     done = run("fit", features, out, *QUICK, "--retain", features, *named, "--anyway", "--json")
-    assert set(json.loads(done.stdout)["results"]["retain"]) == {"features", "other"}
-    assert set(json.loads(done.stdout)["results"]) == {"validation", "retain"}
+    assert set(json.loads(done.stdout)["results"]) == {"validation", "retain features", "retain other"}
     for wrong, message in (
         (("--retain", features, "--retain", f"features={features}"), "is named as another is"),
         (("--retain", f"={features}"), "lacks a name or a folder. Write --retain NAME=FEATURES"),

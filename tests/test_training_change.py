@@ -96,7 +96,7 @@ def test_the_order_of_captions_does_not_matter():
 
 
 def test_advice_says_what_the_paired_test_found():
-    points = [Point(0.0, 0.0, 0.6, 0.5, 0.5), Point(1.0, 1.0, 0.7, 0.5, 0.5)]
+    points = [Point(0.0, 0.0, 0.6), Point(1.0, 1.0, 0.7)]
     own = held_out([1])
 
     def said(captions, right, wrong, strength=1.0, **named):

@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 
 from labclip import Alignment
-from labclip.training.frontier import GALLERY, HeldOut, Point, frontier, kept, select
+from labclip.training import frontier as module
+from labclip.training.frontier import GALLERY, HeldOut, Point, kept, select
 from labclip.training.rows import read_data
 
 
@@ -16,6 +17,10 @@ def held(n=9, captions=2, k=2, dim=6, seed=0):
     index = torch.arange(n).repeat_interleave(captions)
     present = torch.rand(n * captions, k, generator=generator) < 0.8
     return HeldOut(unit(n, dim), unit(n * captions, dim), index, unit(n * captions, k, dim), present)
+
+
+def frontier(held, matrix, strengths):
+    return module.frontier({"validation": held}, matrix, strengths)
 
 
 def slow(part, matrix, strength):
@@ -47,8 +52,7 @@ def test_a_point_is_what_slow_loops_count(seed, strength):
     point = frontier(part, matrix, [strength])[0]
     binding, t2i, i2t = slow(part, matrix, strength)
     assert point.binding == pytest.approx(binding)
-    assert point.t2i_r1 == pytest.approx(t2i)
-    assert point.i2t_r1 == pytest.approx(i2t)
+    assert point.recalls["validation"] == pytest.approx((t2i, i2t))
     assert point.distance == pytest.approx(strength * float((matrix - torch.eye(6)).norm()))
 
 
@@ -65,8 +69,7 @@ def test_ties_are_wrong_and_absent_negatives_do_not_count():
     twice = HeldOut(images[[0, 0, 1]], texts[[0, 0, 1]], torch.arange(3))
     point = frontier(twice, torch.eye(3), [0])[0]
     assert point.binding is None
-    assert point.t2i_r1 == pytest.approx(1 / 3)
-    assert point.i2t_r1 == pytest.approx(1 / 3)
+    assert point.recalls["validation"] == pytest.approx((1 / 3, 1 / 3))
 
 
 def test_a_gallery_takes_whole_images_with_all_their_captions():
@@ -85,7 +88,10 @@ def test_a_gallery_takes_whole_images_with_all_their_captions():
 def points(*rows):
     """Points of strength, binding and R@1, whose divergence is a tenth of the strength."""
     lost = [{"validation": (1 - r / rows[0][2], 0.001)} for _, _, r in rows]
-    return [Point(s, s * 2.0, b, r, r, {}, b, less, s / 10) for (s, b, r), less in zip(rows, lost, strict=True)]
+    return [
+        Point(s, s * 2.0, b, {"validation": (r, r)}, b, less, s / 10)
+        for (s, b, r), less in zip(rows, lost, strict=True)
+    ]
 
 
 def test_the_most_binding_point_that_keeps_retrieval_is_selected():
@@ -187,7 +193,7 @@ def test_lost_recall_is_that_of_slow_loops_and_its_error_that_of_many_draws():
 @pytest.mark.parametrize("binding", [0.5, None])
 def test_what_every_set_loses_by_the_estimate_is_within_what_keep_allows(binding):
     none = {"validation": (0.0, 0.0), "retain other": (0.0, 0.0)}
-    base = Point(0, 0, binding, 0.8, 0.8, {"other": (0.9, 0.9)}, binding, none, 0.0)
+    base = Point(0, 0, binding, {"validation": (0.8, 0.8), "retain other": (0.9, 0.9)}, binding, none, 0.0)
     better = replace(base, strength=1, distance=2, binding=binding and 0.9, smoothed_binding=binding and 0.9)
     assert select([base, better]).strength == 1
     for name in none:  # an error, however large, excuses nothing
@@ -196,7 +202,7 @@ def test_what_every_set_loses_by_the_estimate_is_within_what_keep_allows(binding
 
 
 def test_without_binding_the_strongest_kept_point_up_to_1_is_selected():
-    table = [Point(s, s, None, 0.8, 0.8, {}, None, {"validation": (0.02 * s, 0.0)}, 0.1 * s) for s in (0, 0.5, 1, 1.25)]
+    table = [Point(s, s, None, {}, None, {"validation": (0.02 * s, 0.0)}, 0.1 * s) for s in (0, 0.5, 1, 1.25)]
     assert select(table).strength == 0.5
     assert select(table, keep=0.9).strength == 1
     other = [replace(point, divergence=0.05 * point.strength) for point in table]
@@ -205,10 +211,10 @@ def test_without_binding_the_strongest_kept_point_up_to_1_is_selected():
 
 def test_a_point_that_another_dominates_in_what_is_shown_is_not_selected():
     def point(strength, binding, smoothed, recall, divergence):
-        return Point(strength, strength, binding, recall, recall, {}, smoothed, {"validation": (0.0, 0.0)}, divergence)
+        return Point(strength, strength, binding, {"validation": (recall, recall)}, smoothed, {}, divergence)
 
     base, lower = point(0, 0.567, 0.56, 0.60, 0.0), point(0.3, 0.700, 0.62, 0.60, 0.05)
     upper = point(0.55, 0.667, 0.66, 0.58, 0.1)
     assert select([base, lower, upper]) is lower
-    assert select([base, lower, replace(upper, binding=0.7, t2i_r1=0.6, i2t_r1=0.61)]).strength == 0.55
+    assert select([base, lower, replace(upper, binding=0.7, recalls={"validation": (0.6, 0.61)})]).strength == 0.55
     assert select([base, replace(lower, divergence=0.3), upper]) is upper  # one that is not kept is no choice

@@ -43,19 +43,17 @@ def test_a_result_is_one_line_and_its_text_says_what_was_gained_and_paid(result)
     assert "| validation | binding |" in result.to_markdown()
 
 
-def test_names_of_retained_sets_stand_by_themselves(result):
+def test_json_has_every_set_by_its_name(result):
     found = json.loads(json.dumps(result.to_json()))
-    assert set(found["results"]) == {"validation", "retain"}
-    assert set(found["results"]["retain"]) == {"validation", "base"}
+    sets = {"validation", "retain validation", "retain base"}
+    assert set(found["results"]) == set(found["frontier"][3]["recalls"]) == set(found["frontier"][3]["lost"]) == sets
     assert found["results"]["validation"]["base"]["binding"] == result.frontier[0].binding
-    assert found["results"]["retain"]["base"]["labclip"].keys() == {"t2i_r1", "i2t_r1"}
+    assert found["results"]["retain base"]["labclip"].keys() == {"t2i_r1", "i2t_r1"}
     assert found["strength"] == result.alignment.strength
     assert found["settings"]["epochs"] == 10
     assert len(found["frontier"]) == 26
     assert found["change"]["captions"] == 60
     assert found["change"]["p"] < 0.05
-    assert set(found["frontier"][3]["retain"]) == {"validation", "base"}
-    assert found["frontier"][3]["t2i_r1"] == result.frontier[3].t2i_r1
     assert [record["epoch"] for record in found["history"]] == list(range(1, 11))
 
 
@@ -66,15 +64,15 @@ def test_a_result_of_which_nothing_is_known_says_so(tmp_path):
     assert "Nothing was held out" in str(result)
     assert "Held out: nothing" in str(result)
     assert result.to_json()["change"] is None
-    assert result.to_json()["results"] == {"retain": {}}
+    assert result.to_json()["results"] == {}
     with pytest.raises(ValueError, match=r"Nothing was held out, so there is no frontier to draw. Pass validation"):
         result.plot(tmp_path / "fit.png")
 
 
 def point(strength, binding, recall, flickr):
     lost = {"validation": (1 - recall / 0.4, 0.004), "retain flickr": (1 - flickr / 0.2, 0.004)}
-    recalls = recall, recall, {"flickr": (flickr, flickr)}
-    return Point(strength, strength, binding, *recalls, binding, lost, strength / 10)
+    recalls = {"validation": (recall, recall), "retain flickr": (flickr, flickr)}
+    return Point(strength, strength, binding, recalls, binding, lost, strength / 10)
 
 
 def test_strengths_that_bind_more_are_told():
@@ -89,7 +87,7 @@ def test_strengths_that_bind_more_are_told():
     assert stronger(points, 1.0, 0.99) == others[1:]
     assert stronger(points, 1.25, 0.7) == []
     assert share_kept(points[1], points[0]) == 1.0
-    assert stronger([Point(0.0, 0.0, None, 0.5, 0.5), Point(1.0, 1.0, None, 0.6, 0.6)], 1.0, 0.99) == []
+    assert stronger([Point(0.0, 0.0, None), Point(1.0, 1.0, None)], 1.0, 0.99) == []
 
 
 def test_the_figures_that_select_are_shown(result):

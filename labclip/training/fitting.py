@@ -121,10 +121,10 @@ def fit(
     data, held = parts.fit, parts.held
     settings = for_data(settings, dim=data.dim, captions=len(data.captions))
     batches = Batches(data, settings, seed, ranks, where)
-    own = HeldOut.of(held, seed=seed) if held else None
-    retained = {key: HeldOut.of(read_data(one, title), seed=seed) for key, (title, one) in others.items()}
+    sets = {"validation": HeldOut.of(held, seed=seed)} if held else {}
+    sets |= {f"retain {key}": HeldOut.of(read_data(one, title), seed=seed) for key, (title, one) in others.items()}
     _hold_on(data, where)
-    identity = _identity(data, [part for part in (own, *retained.values()) if part], settings, name, seed)
+    identity = _identity(data, [*sets.values()], settings, name, seed)
     if not ranks.agree(int(identity[:15], 16), where):
         raise ValueError("The ranks were given other data or settings than each other. Pass all of them the same.")
     numbers = range(1, len(settings.candidates) + 1)
@@ -141,12 +141,10 @@ def fit(
             if settings.rescale:
                 some = data.captions[:: max(1, len(data.captions) // _SCALED_ON)]
                 matrix = unit_scale(matrix, data.texts.take(some).cpu())
-            points = frontier(own, matrix, retain=retained) if own or retained else []
+            points = frontier(sets, matrix) if sets else []
             fits.append(_Fitted(matrix, float(state.parameters["log_scale"]), weights, points, state.history))
     record = {"recipe": recipe, "objective": name, "seed": seed, "keep": keep}
-    sets = {"validation": own} | {f"retain {name}": part for name, part in retained.items()}
-    few = {name: len(part.images) for name, part in sets.items() if part and len(part.images) < ENOUGH}
-    return _result(fits, batches, own, features, record, parts, few)
+    return _result(fits, batches, sets, features, record, parts)
 
 
 def _opened(given: T | str | Path) -> T | Features:
@@ -174,16 +172,17 @@ def unit_scale(matrix: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
 
 
 def _result(
-    fits: list[_Fitted], batches: Batches, own: HeldOut | None, features: Features, record: dict[str, Any],
-    parts: FitSplit, few: dict[str, int],
+    fits: list[_Fitted], batches: Batches, sets: Mapping[str, HeldOut], features: Features, record: dict[str, Any],
+    parts: FitSplit,
 ) -> FitResult:  # fmt: skip
-    """`few` has the images of sets that are small."""
-    data, settings = batches.data, batches.settings
-    fitted, strength = fits[0], 1.0
+    """The candidate and the strength that the held-out `sets` select, with its record and advice."""
+    data, settings, own = batches.data, batches.settings, sets.get("validation")
+    fitted, strength, few = fits[0], 1.0, {}
     if settings.select_strength and fits[0].points:
         best = select([point for one in fits for point in one.points], record["keep"])
         fitted = next(one for one in fits if any(point is best for point in one.points))
         strength = best.strength
+        few = {name: len(held.images) for name, held in sets.items() if len(held.images) < ENOUGH}
     metadata: dict[str, Any] = {
         **record,
         "settings": asdict(settings),
@@ -196,7 +195,6 @@ def _result(
     if fitted.points:
         metadata["results"] = measured(fitted.points, strength)
     change = Change.of(own, fitted.matrix, strength) if own and own.n_with_negative else None
-    few = few if settings.select_strength else {}
     sentences, worthwhile = advice(fitted.points, strength, own, change, leaked=parts.leaked, few=few)
     metadata |= {"worthwhile": worthwhile, "verdict": verdict(change, strength, worthwhile=worthwhile)}
     metadata["change"] = asdict(change) if change else None

@@ -74,13 +74,12 @@ class Point:
         strength: 0 is the base.
         distance: Of the blend from the identity, ||strength (A - I)||_F.
         binding: Share of pairs of caption and negative whose caption has the higher cosine; None without negatives.
-        t2i_r1: Share of captions whose image has the highest cosine; None where nothing was held out.
-        i2t_r1: Share of images for which one of their captions has the highest cosine; None likewise.
-        retain: (t2i_r1, i2t_r1) on each set of `retain`, by its name.
+        recalls: By set, "validation" or "retain NAME": the share of captions whose image has the highest cosine, and
+            the share of images for which one of their captions has (R@1 text to image, image to text).
         smoothed_binding: Kernel-smoothed accuracy of binding, a normal kernel of Silverman's width on each margin: raw
             accuracy jumps from caption to caption and saturates at 1.
-        lost: Share of the base's R@1 that is lost on each set, named as in `recalls`, and its standard error over
-            images: of both directions together, kernel-smoothed. Below 0 is gained.
+        lost: Share of the base's R@1 that is lost on each set, and its standard error over images: of both directions
+            together, kernel-smoothed. Below 0 is gained.
         divergence: How far the aligned softmax moves among wrong images and captions, in nats: the KL divergence from
             the base's softmax among them, times the base's probability of any of them; the mean over both directions,
             in galleries of 200 images. It foretells what retrieval loses on data that nobody measured.
@@ -89,18 +88,10 @@ class Point:
     strength: float
     distance: float
     binding: float | None
-    t2i_r1: float | None
-    i2t_r1: float | None
-    retain: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    recalls: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     smoothed_binding: float | None = None
     lost: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     divergence: float | None = None
-
-    @property
-    def recalls(self) -> dict[str, tuple[float, float]]:
-        """(t2i_r1, i2t_r1) on every set: "validation", where anything was held out, and "retain NAME"."""
-        own = self.t2i_r1 is not None and self.i2t_r1 is not None and {"validation": (self.t2i_r1, self.i2t_r1)}
-        return (own or {}) | {f"retain {name}": both for name, both in self.retain.items()}
 
     @property
     def most_lost(self) -> tuple[float, float]:
@@ -108,35 +99,20 @@ class Point:
         return max(self.lost.values(), default=(0.0, 0.0))
 
 
-def frontier(
-    own: HeldOut | None, matrix: torch.Tensor, strengths: Sequence[float] = STRENGTHS, *,
-    retain: Mapping[str, HeldOut] | None = None,
-) -> list[Point]:  # fmt: skip
-    """Measure a matrix [dim, dim] on held-out data and other domains at several strengths."""
+def frontier(sets: Mapping[str, HeldOut], matrix: torch.Tensor, strengths: Sequence[float] = STRENGTHS) -> list[Point]:
+    """Measure a matrix [dim, dim] at several strengths on "validation", the held-out data, and on other sets."""
+    own = sets.get("validation")
     binding = _Binding(own, matrix) if own and own.n_with_negative else None
-    sets = {"validation": _Retrieval(own, matrix)} if own else {}
-    sets |= {f"retain {name}": _Retrieval(held, matrix) for name, held in (retain or {}).items()}
     divergence = _Divergence(own, matrix) if own else None
+    retrieval = {name: _Retrieval(held, matrix) for name, held in sets.items()}
     distance = float((matrix - torch.eye(len(matrix))).norm())
     points = []
     for strength in strengths:
         accuracy, smoothed = binding.at(strength) if binding else (None, None)
-        found = {name: part.at(strength) for name, part in sets.items()}
-        recalls = {name: both for name, (both, _) in found.items()}
-        t2i_r1, i2t_r1 = recalls.pop("validation") if own else (None, None)
-        points.append(
-            Point(
-                strength=strength,
-                distance=strength * distance,
-                binding=accuracy,
-                t2i_r1=t2i_r1,
-                i2t_r1=i2t_r1,
-                retain={name.removeprefix("retain "): both for name, both in recalls.items()},
-                smoothed_binding=smoothed,
-                lost={name: lost for name, (_, lost) in found.items()},
-                divergence=divergence.at(strength) if divergence else None,
-            )
-        )
+        found = {name: part.at(strength) for name, part in retrieval.items()}
+        recalls, lost = ({name: pair[side] for name, pair in found.items()} for side in (0, 1))
+        away = divergence.at(strength) if divergence else None
+        points.append(Point(strength, strength * distance, accuracy, recalls, smoothed, lost, away))
     return points
 
 

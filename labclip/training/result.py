@@ -60,14 +60,12 @@ class FitResult(Reported):
 
     @property
     def results(self) -> dict[str, Any]:
-        """The base beside the matrix at its strength, by metric.
+        """By set, "validation" or "retain NAME", the base beside the matrix at its strength, by metric.
 
         Example:
-            {"validation": {"base": {"binding": 0.62, ...}, "labclip": {...}}, "retain": {"flickr": {...}}}
+            {"validation": {"base": {"binding": 0.62, ...}, "labclip": {...}}, "retain flickr": {...}}
         """
-        sets = measured(self.frontier, self.alignment.strength)
-        own = {"validation": sets.pop("validation")} if "validation" in sets else {}
-        return own | {"retain": {name.removeprefix("retain "): both for name, both in sets.items()}}
+        return measured(self.frontier, self.alignment.strength)
 
     def plot(self, path: str | Path | None = None) -> Any:
         """Draw binding against retrieval over strength, and the epochs. Needs the extra `eval`.
@@ -127,17 +125,14 @@ class FitResult(Reported):
         return Page(f"Fit{of}", lead, sections, facts, key)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values. Names of `retain` stand below "retain" alone."""
+        """Plain JSON values."""
         return {
             **self.alignment.metadata,
             "base": str(self.alignment.base) if self.alignment.base else None,
             "strength": self.alignment.strength,
             "advice": self.advice,
             "results": self.results,
-            "frontier": [
-                asdict(point) | {"retain": {name: _by_metric(both) for name, both in point.retain.items()}}
-                for point in self.frontier
-            ],
+            "frontier": [asdict(point) for point in self.frontier],
             "history": self.history,
             "weights_sha256": self.weights_sha256,
             "date": self.date,
@@ -181,7 +176,7 @@ class FitResult(Reported):
     def _trade(self, plots: bool) -> Section:
         """What was gained and paid, and what is kept of R@1."""
         rows: list[Sequence[Value]] = []
-        for name, both in measured(self.frontier, self.alignment.strength).items():
+        for name, both in self.results.items():
             for metric, before in both["base"].items():
                 after = both["labclip"][metric]
                 share = f"{after / before:.1%}" if metric != "binding" and before else None
@@ -200,8 +195,8 @@ class FitResult(Reported):
         """What other strengths do: the figures that select one, and what a smaller `keep` would select."""
         within = kept(self.frontier, self._keep)
         rows = [
-            (f"{p.strength:g}", p.binding, p.t2i_r1, p.i2t_r1, p.smoothed_binding, _lost(p), p.divergence,
-             "yes" if p in within else "no")
+            (f"{p.strength:g}", p.binding, *p.recalls.get("validation", (None, None)), p.smoothed_binding, _lost(p),
+             p.divergence, "yes" if p in within else "no")
             for p in self.frontier if p.strength == self.alignment.strength or p.strength % _EVERY == 0
         ]  # fmt: skip
         caption = (
@@ -251,18 +246,14 @@ def share_kept(point: Point, base: Point) -> float:
 
 
 def measured(points: Sequence[Point], strength: float) -> dict[str, Any]:
-    """By set, "validation" or "retain NAME", the base beside the matrix at a strength, by metric."""
+    """By set the base beside the matrix at a strength, by metric."""
     found: dict[str, Any] = {}
     for side, at in (("base", 0), ("labclip", strength)) if points else ():
         point = at_strength(points, at)
         for name, both in point.recalls.items():
             binding = {"binding": point.binding} if name == "validation" and point.binding is not None else {}
-            found.setdefault(name, {})[side] = binding | _by_metric(both)
+            found.setdefault(name, {})[side] = binding | dict(zip(("t2i_r1", "i2t_r1"), both, strict=True))
     return found
-
-
-def _by_metric(both: tuple[float, float]) -> dict[str, float | None]:
-    return dict(zip(("t2i_r1", "i2t_r1"), both, strict=True))
 
 
 def advice(
