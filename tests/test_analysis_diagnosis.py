@@ -10,7 +10,6 @@ import pytest
 import torch
 from PIL import Image
 
-import labclip
 from labclip import LABCLIP, Alignment, analysis
 from labclip.analysis import repair, verdict
 from labclip.analysis.diagnosis import diagnose_features
@@ -147,7 +146,6 @@ def test_the_rules(image, text, cosine, combinations, code):
 
 def test_a_probe_below_the_bag_of_words_baseline_is_told_so():
     found = verdict.judge({"image": side(0.2, 0.18, 0.22, half=0.19), "text": GOOD}, LOW, 99)
-    assert found.code == "image"
     assert found.reasons[1].endswith("not even the attributes that are there can be read.")
 
 
@@ -210,14 +208,6 @@ def test_markdown_and_latex_hold_every_table_and_repr_one_line(lost_in_alignment
     assert repr(found) == "<Diagnosis of 'embeddings' on 900 scenes: alignment>"
 
 
-def test_names_of_models_never_share_a_level_with_fixed_keys(lost_in_alignment):
-    values = lost_in_alignment.to_json()
-    for one in (values["binding"], values["unseen_pairs"], *values["retrieval"].values()):
-        assert set(one) == {"models", "differences"}
-        assert set(one["models"]) == {"base", "fitted"}
-        assert set(one["differences"]) == {"fitted"}
-
-
 def test_hostile_names_stay_text(tmp_path):
     scenes = planted_scenes.contents(
         repeat=2, attributes=(HOSTILE, "red", "$blue$"), objects=("cube", "ball\n<b>", "cone")
@@ -237,22 +227,6 @@ def test_few_combinations_are_said_to_tell_nothing():
     assert found.verdict.code == "unclear"
     assert "There are 3 different combinations" in found.verdict.reasons[-1]
     assert any("No matrix was fitted: fewer than 20" in note for note in found.notes)
-
-
-@pytest.mark.slow
-def test_the_embedded_model_on_few_scenes_by_its_name():
-    model = LABCLIP.from_pretrained("scenes")
-    found = analysis.diagnose(model, scenes=120, fit=False, progress=False)
-    assert found.model == "scenes (embedded)"
-    assert found.repair.models == ["base", "own"]
-    base, own = found.repair.binding.estimates
-    assert base.value < 0.75
-    assert own.value > 0.85
-    plain = LABCLIP(model.clip, Alignment.identity(256), tokenizer=model.tokenizer)
-    again = analysis.diagnose(plain, scenes=120, fit=False, progress=False)
-    assert again.repair.models == ["base"]
-    assert again.repair.binding.estimates[0] == base
-    assert again.probes["image"].accuracy == found.probes["image"].accuracy
 
 
 def test_threads_are_given_back():
@@ -315,13 +289,9 @@ def test_scenes_without_a_swapped_caption_are_counted():
     assert any("5 of 60 scenes have no swapped caption" in note for note in found.notes)
 
 
-def test_the_package_loads_on_first_use():
-    assert labclip.analysis.diagnose is analysis.diagnose
-    assert set(analysis.__all__) <= set(dir(analysis))
-
-
 @pytest.mark.slow
 def test_the_embedded_model_is_diagnosed_as_it_was_made():
-    found = analysis.diagnose(LABCLIP.from_pretrained("scenes"), progress=False)
+    found = analysis.diagnose("scenes", progress=False)
+    assert (found.model, found.repair.models) == ("scenes (embedded)", ["base", "own", "fitted"])
     assert found.verdict.code == "alignment"
     assert found.repair.binding.estimates[2].value > found.repair.binding.estimates[0].value + 0.1

@@ -11,7 +11,6 @@ from packed import pack, picture
 from PIL import Image
 
 from labclip import LABCLIP, Alignment, scenes
-from labclip.data import read_items
 from labclip.features import embed
 
 
@@ -81,20 +80,6 @@ def test_embedding_from_parquet(tmp_path):
         model(), captions=tmp_path / "p.parquet", images=tmp_path / "photos", out=tmp_path / "paths", progress=False
     )
     assert np.abs(paths.images - of_images([0])).max() < UNIT
-
-
-def test_parquet_without_pyarrow_names_the_extra(tmp_path, monkeypatch):
-    from click.testing import CliRunner
-
-    from labclip import cli
-
-    monkeypatch.setitem(__import__("sys").modules, "pyarrow.parquet", None)
-    path = written(tmp_path / "c.parquet", "x")
-    with pytest.raises(ImportError, match=r'Type: pip install "labclip\[data\]"'):
-        list(read_items(path))
-    result = CliRunner().invoke(cli.main, ["embed", "--model", "scenes", "--captions", str(path), str(tmp_path / "o")])
-    assert result.exit_code == 2
-    assert result.stderr.splitlines()[-1] == 'Error: Parquet files need pyarrow. Type: pip install "labclip[data]"'
 
 
 def test_paths_may_lie_anywhere_and_name_pictures_once(tmp_path):
