@@ -89,8 +89,8 @@ def test_probes_of_many_objects_and_of_objects_there_twice():
     alone = sum(names.count(name) == 1 for names in ([o for _, o in scene] for scene in scenes) for name in names)
     assert read.accuracy.n == alone
     assert read.left_out == len(labels.scene) - alone
-    first = analysis.probe(code, labels, folds=2, ask="place")
-    assert set(first.by_object) == {str(place) for place in range(1, 11)}
+    first = analysis.probe(code, labels, folds=2, ask="position")
+    assert set(first.by_object) == {str(number) for number in range(1, 11)}
     assert first.left_out == 0
 
 

@@ -34,7 +34,7 @@ from labclip.report.values import percent
 from labclip.training.trainer import one_thread
 
 SCENES = 5000
-"""Embedded scenes drawn where no data is given: shares are known to .014, and two cores take about a minute."""
+"""Embedded scenes drawn where no data is given: fractions are known to .014, and two cores take about a minute."""
 
 _WITH = {"own": "with the model's own matrix", "fitted": "with a matrix fitted on other combinations"}
 
@@ -168,8 +168,8 @@ def _example(labelled: LabelledScenes, features: SceneFeatures, found: Diagnosis
     """A scene to show, with the matrix that the report is about: of those fitted here the one not fitted on it."""
     rows, repaired = np.flatnonzero(features.has_swapped), found.repair
     names = ["base", *([found.after] if found.after else [])]
-    place, chosen = choose([repaired.correct[name][rows] for name in names])
-    row = int(rows[place])
+    number, chosen = choose([repaired.correct[name][rows] for name in names])
+    row = int(rows[number])
     texts = {"base": torch.stack([features.captions[row], features.swapped[row]])}
     matrix = own if own is not None else repaired.fitted[repaired.fold[row]] if repaired.fitted else None
     if matrix is not None:
@@ -184,7 +184,7 @@ def _probed(rows: torch.Tensor, data: SceneFeatures, folds: int, seed: int) -> P
     if state(probed) == "kept":
         return probed
     try:
-        return replace(probed, half=probe(rows, data.labels, folds=folds, seed=seed, share=0.5).accuracy.value)
+        return replace(probed, half=probe(rows, data.labels, folds=folds, seed=seed, fraction=0.5).accuracy.value)
     except ValueError:  # half of so little has nothing to ask
         return probed
 

@@ -21,7 +21,7 @@ class Probed:
     Attributes:
         accuracy: Fraction of objects whose attribute is read right; its `chance` is 1 / number of attributes.
         bag_chance: Accuracy of the bag-of-words baseline, which knows a scene's attributes but not whose they are.
-        by_object: The same for each object name (or place of mention, "1" the first).
+        by_object: The same for each object name (or position of mention, "1" the first).
         left_out: Objects not asked about: their name is in the scene twice, or never had two attributes.
         folds: In cross-validation.
         learnt: Scenes that an object's probe was trained on, the median over objects and folds.
@@ -45,7 +45,7 @@ class Probed:
 
 
 def probe(
-    features: Any, labels: SceneLabels, *, ask: str = "object", folds: int = 3, seed: int = 0, share: float = 1.0
+    features: Any, labels: SceneLabels, *, ask: str = "object", folds: int = 3, seed: int = 0, fraction: float = 1.0
 ) -> Probed:
     """Read each object's attribute from the embedding of its whole scene, cross-validated by combination.
 
@@ -56,10 +56,10 @@ def probe(
         features: Embeddings of one side, [n, dim], any scale.
         labels: Of the n scenes.
         ask: "object": what attribute has the cube? Objects whose name is in their scene twice are left out, for the
-            question would have two answers. "place": what attribute has the first mentioned object, the second ...?
+            question would have two answers. "position": what attribute has the first mentioned object, the second ...?
         folds: Of the cross-validation.
         seed: Of the split.
-        share: Fraction of the combinations outside the fold that is learnt from; below 1 gives a learning curve.
+        fraction: Fraction of the combinations outside the fold that is learnt from; below 1 gives a learning curve.
 
     Returns:
         Accuracy with a 95% interval whose units are combinations; a tie between attributes is wrong.
@@ -79,19 +79,19 @@ def probe(
         1.0
     """
     rows = torch.from_numpy(features_of(features, "Features", rows=labels.n))
-    if ask not in ("object", "place"):
-        raise ValueError(f"ask is {ask!r}. Pass 'object' or 'place'.")
-    if not 0 < share <= 1:
-        raise ValueError(f"share is {share!r}. Pass a number above 0 and at most 1.")
+    if ask not in ("object", "position"):
+        raise ValueError(f"ask is {ask!r}. Pass 'object' or 'position'.")
+    if not 0 < fraction <= 1:
+        raise ValueError(f"fraction is {fraction!r}. Pass a number above 0 and at most 1.")
     fold = folds_of(labels, folds, seed)
-    learnt = np.random.default_rng([seed, 0x5A4E]).random(labels.combinations)[labels.combination] <= share
+    learnt = np.random.default_rng([seed, 0x5A4E]).random(labels.combinations)[labels.combination] <= fraction
     answers = torch.from_numpy(labels.attribute)
-    question = labels.object if ask == "object" else labels.place
-    names = labels.objects if ask == "object" else [str(place + 1) for place in range(int(question.max()) + 1)]
+    question = labels.object if ask == "object" else labels.position
+    names = labels.objects if ask == "object" else [str(position + 1) for position in range(int(question.max()) + 1)]
     correct, asked = np.zeros((2, len(question)), dtype=np.bool_)
     sizes = []
     cell = labels.scene * len(names) + question
-    alone = np.bincount(cell)[cell] == 1  # by place all are
+    alone = np.bincount(cell)[cell] == 1  # by position all are
     for asking in range(len(names)):
         objects = np.flatnonzero((question == asking) & alone)
         scenes = labels.scene[objects]

@@ -156,7 +156,7 @@ def _retrieval(
 ) -> list[Compared]:
     """R@1 by captions and by tags, fold by fold, in galleries in which no two scenes hold the same words."""
     n = sum(map(len, galleries))
-    found = []
+    compared = []
     for kind, texts in (("captions", data.captions), ("tags", data.tags)):
         hits = []  # a model each, bool [2, n]: text to image, image to text
         for by_fold in maps:
@@ -167,8 +167,8 @@ def _retrieval(
             hits.append((torch.cat(ranks, dim=1) == 0).numpy())
         for side, direction in enumerate(("t2i", "i2t")):
             groups = {f"{kind}_{direction}_r1": everything(n)}
-            found += compare([Scores(one[side], np.arange(n), groups, None) for one in hits])
-    return found
+            compared += compare([Scores(one[side], np.arange(n), groups, None) for one in hits])
+    return compared
 
 
 def _unseen_pairs(data: SceneFeatures, seed: int, notes: list[str]) -> Compared | None:
@@ -189,6 +189,6 @@ def _unseen_pairs(data: SceneFeatures, seed: int, notes: list[str]) -> Compared 
     if fewest < LEAST:
         notes.append(f"Unseen pairs were not tried: holding some out leaves {fewest} combinations on one side.")
         return None
-    one = np.zeros(labels.n, dtype=np.int64)
-    correct = [_correct(data, one, [alignment]) for alignment in (None, fit_on(data, keep, seed=seed))]
+    single = np.zeros(labels.n, dtype=np.int64)  # one fold
+    correct = [_correct(data, single, [alignment]) for alignment in (None, fit_on(data, keep, seed=seed))]
     return _binding(data, held, correct)

@@ -112,10 +112,10 @@ class Diagnosis(Reported):
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values: every figure with its interval."""
         models, unseen, pairs = self.repair.models, self.repair.unseen_pairs, self.confused.items()
-        found = {
+        values = {
             one.name: plain(getattr(self, one.name)) for one in fields(self) if one.name not in ("repair", "example")
         }
-        return found | {
+        return values | {
             "binding": _compared(self.repair.binding, models),
             "unseen_pairs": None if unseen is None else _compared(unseen, ("base", "fitted")),
             "retrieval": {one.metric: _compared(one, models) for one in self.repair.retrieval},
@@ -152,31 +152,31 @@ def _compared(one: Compared, models: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _page(found: Diagnosis, sections: Sequence[Section], appendix: Sequence[Section] = ()) -> Page:
+def _page(diagnosis: Diagnosis, sections: Sequence[Section], appendix: Sequence[Section] = ()) -> Page:
     facts = [
-        ("Model", found.model),
-        ("Measured on", f"{found.data}: {found.scenes:,} scenes, {found.combinations:,} combinations"),
-        ("Seed", str(found.seed)),
-        ("Time", f"{found.seconds:.0f} s"),
-        *measured_by(found.weights_sha256, found.versions, found.date),
+        ("Model", diagnosis.model),
+        ("Measured on", f"{diagnosis.data}: {diagnosis.scenes:,} scenes, {diagnosis.combinations:,} combinations"),
+        ("Seed", str(diagnosis.seed)),
+        ("Time", f"{diagnosis.seconds:.0f} s"),
+        *measured_by(diagnosis.weights_sha256, diagnosis.versions, diagnosis.date),
     ]
-    lead, key = _lead(found)
-    return Page(f"Where binding is lost: {found.model}", lead, sections, facts, key, appendix)
+    lead, key = _lead(diagnosis)
+    return Page(f"Where binding is lost: {diagnosis.model}", lead, sections, facts, key, appendix)
 
 
-def _lead(found: Diagnosis) -> tuple[str, list[tuple[str, str]]]:
+def _lead(diagnosis: Diagnosis) -> tuple[str, list[tuple[str, str]]]:
     """What was found in a sentence for everybody, and three figures."""
-    base, *others = found.repair.binding.estimates
-    lead = f"This model {summary.attributes(base)}. {found.verdict.headline}"
+    base, *others = diagnosis.repair.binding.estimates
+    lead = f"This model {summary.attributes(base)}. {diagnosis.verdict.headline}"
     key = [(f"{percent(base.value)}%", "of scenes right, without a matrix")]
     if not others:
         probes = [(f"{percent(one.accuracy.value)}%", f"readable from {SIDES[side]} alone")
-                  for side, one in found.probes.items()]  # fmt: skip
+                  for side, one in diagnosis.probes.items()]  # fmt: skip
         return lead, [*key, *probes]
-    costs = {summary.worded(one.metric): one.differences[0] for one in found.repair.retrieval}
-    words = f"with {_MATRIX[found.after]}"
+    costs = {summary.worded(one.metric): one.differences[0] for one in diagnosis.repair.retrieval}
+    words = f"with {_MATRIX[diagnosis.after]}"
     key += [(f"{percent(others[0].value)}%", words), summary.key_cost(costs)]
-    return f"{lead} {gains_and_costs(words, found.repair, 1)}", key
+    return f"{lead} {gains_and_costs(words, diagnosis.repair, 1)}", key
 
 
 def gains_and_costs(words: str, repaired: Repair, model: int) -> str:
@@ -186,33 +186,33 @@ def gains_and_costs(words: str, repaired: Repair, model: int) -> str:
     return f"{summary.gained(f'{words[0].upper()}{words[1:]}', ours, moved)} {summary.paid(costs)}"
 
 
-def _verdict(found: Diagnosis, figure: _Draw) -> Section:
-    cosine = dict(zip(found.repair.models, found.repair.binding.estimates, strict=True))
-    told = [(f"linear probe on {SIDES[side]}", one.accuracy, one.bag_chance) for side, one in found.probes.items()]
+def _verdict(diagnosis: Diagnosis, figure: _Draw) -> Section:
+    cosine = dict(zip(diagnosis.repair.models, diagnosis.repair.binding.estimates, strict=True))
+    told = [(f"linear probe on {SIDES[side]}", one.accuracy, one.bag_chance) for side, one in diagnosis.probes.items()]
     told += [(f"cosine, {MODELS[name]}", estimate, 0.5) for name, estimate in cosine.items()]
     alt = ", ".join(f"{name} {one.value:.3f}" for name, one, _ in told)
-    if found.repair.unseen_pairs is not None:
-        pairs = zip(("base", "fitted matrix"), found.repair.unseen_pairs.estimates, strict=True)
+    if diagnosis.repair.unseen_pairs is not None:
+        pairs = zip(("base", "fitted matrix"), diagnosis.repair.unseen_pairs.estimates, strict=True)
         told += [(f"cosine on unseen pairs, {name}", estimate, 0.5) for name, estimate in pairs]
     rows: list[list[Value]] = [[name, one.value, one.low, one.high, bag, one.n] for name, one, bag in told]
     columns = ["", "accuracy", "from", "to", "bag-of-words baseline", "n"]
     return Section(
         "The verdict",
-        figures=figure(lambda: plots.binding(found.probes, cosine), f"Bars of accuracy: {alt}."),
+        figures=figure(lambda: plots.binding(diagnosis.probes, cosine), f"Bars of accuracy: {alt}."),
         tables=[Table("Binding, with 95% intervals", columns, rows, minor=(4, 5))],
     )
 
 
-def _reasons(found: Diagnosis, figure: _Draw | None = None) -> Section:
+def _reasons(diagnosis: Diagnosis, figure: _Draw | None = None) -> Section:
     rules = (
         "A tie is wrong everywhere. The units of intervals are combinations; a difference counts where its paired "
         "interval excludes zero. The rules of the verdict are in labclip's documentation, on the page Diagnose."
     )
-    return Section("Why", notes=[*found.verdict.reasons, *found.verdict.repair, *found.notes, rules])
+    return Section("Why", notes=[*diagnosis.verdict.reasons, *diagnosis.verdict.repair, *diagnosis.notes, rules])
 
 
-def _costs(found: Diagnosis, figure: _Draw) -> Section | None:
-    models, retrieval = found.repair.models, found.repair.retrieval
+def _costs(diagnosis: Diagnosis, figure: _Draw) -> Section | None:
+    models, retrieval = diagnosis.repair.models, diagnosis.repair.retrieval
     if len(models) == 1:
         return None
     tables = []
@@ -223,18 +223,20 @@ def _costs(found: Diagnosis, figure: _Draw) -> Section | None:
             values = one.estimates[0].value, one.estimates[number].value
             rows.append([summary.worded(one.metric), *values, judged(moved.value, moved.measurable)])
         tables.append(Table(f"Recall, {MODELS[name]}", ["", "base", "matrix", "difference"], rows))
-    sizes = " to ".join(f"{size:,}" for size in sorted({min(found.repair.galleries), max(found.repair.galleries)}))
+    sizes = " to ".join(
+        f"{size:,}" for size in sorted({min(diagnosis.repair.galleries), max(diagnosis.repair.galleries)})
+    )
     text = (
-        f"Retrieval in {len(found.repair.galleries)} galleries of {sizes} scenes, no two of the same words, each with "
-        f"the matrix that was not fitted on it. Tags name objects and attributes without saying which goes with which; "
-        f"they are not in the fit. A difference in brackets is not measurable."
+        f"Retrieval in {len(diagnosis.repair.galleries)} galleries of {sizes} scenes, no two of the same words, each "
+        f"with the matrix that was not fitted on it. Tags name objects and attributes without saying which goes with "
+        f"which; they are not in the fit. A difference in brackets is not measurable."
     )
     drawing = figure(lambda: plots.retrieval(retrieval, models), "Recall at 1 of each model; see the table.")
     return Section("What it costs", [text], drawing, tables)
 
 
-def _probes(found: Diagnosis, figure: _Draw) -> Section:
-    image = found.probes["image"]
+def _probes(diagnosis: Diagnosis, figure: _Draw) -> Section:
+    image = diagnosis.probes["image"]
     text = (
         f"For each object a logistic regression reads its attribute from the embedding of the whole scene, images and "
         f"captions apart, in {image.folds} folds: a combination is in one of them, whichever attribute goes with which "
@@ -242,14 +244,14 @@ def _probes(found: Diagnosis, figure: _Draw) -> Section:
         f"whose they are, has {image.bag_chance:.3f}."
     )
     alt = "Accuracy of the probe of each object from images and from captions, with intervals."
-    return Section("What each side knows", [text], figure(lambda: plots.by_object(found.probes), alt))
+    return Section("What each side knows", [text], figure(lambda: plots.by_object(diagnosis.probes), alt))
 
 
-def _confusions(found: Diagnosis, figure: _Draw) -> Section | None:
-    if not found.confused:
+def _confusions(diagnosis: Diagnosis, figure: _Draw) -> Section | None:
+    if not diagnosis.confused:
         return None
     drawings, tables = [], []
-    for by, pairs in found.confused.items():
+    for by, pairs in diagnosis.confused.items():
         alt = f"A square of the accuracy of binding for each pair of {by}s."
         drawings += figure(lambda pairs=pairs, by=by: plots.confusion(pairs, by), alt)  # type: ignore[misc]
         worst = list(pairs.items())[:_SHOWN]
@@ -263,19 +265,21 @@ def _confusions(found: Diagnosis, figure: _Draw) -> Section | None:
     return Section("What is confused", [text], drawings, tables)
 
 
-def _space(found: Diagnosis, figure: _Draw) -> Section:
+def _space(diagnosis: Diagnosis, figure: _Draw) -> Section:
     """What the matrix does to the space: captions and their permutations, modality gap, spectrum."""
-    tables, drawings, one = [], [], found.spectrum
-    if found.permutations:
+    tables, drawings, one = [], [], diagnosis.spectrum
+    if diagnosis.permutations:
         rows: list[list[Value]] = [
             [PERMUTED[kind], *(part[when].quantiles[0.5] if when in part else None for when in ("before", "after"))]
-            for kind, part in found.permutations.items()
+            for kind, part in diagnosis.permutations.items()
         ]
         tables.append(Table("Cosine of a caption with its permutation, median", ["", "before", "after"], rows))
-        drawings += figure(lambda: plots.permutations(found.permutations), "Histograms of the cosines; see the table.")
-    if found.gap:
+        drawings += figure(
+            lambda: plots.permutations(diagnosis.permutations), "Histograms of the cosines; see the table."
+        )
+    if diagnosis.gap:
         columns = ["", "distance of the means", "linear separability"]
-        rows = [[when, gap.distance, gap.separability] for when, gap in found.gap.items()]
+        rows = [[when, gap.distance, gap.separability] for when, gap in diagnosis.gap.items()]
         tables.append(Table("Modality gap, images against captions", columns, rows))
     if one is not None:
         values = {words: getattr(one, name) for name, words in _SPECTRUM.items()}
@@ -284,7 +288,7 @@ def _space(found: Diagnosis, figure: _Draw) -> Section:
             Table("The matrix", ["", "value"], [[words, large.get(words, value)] for words, value in values.items()])
         )
         drawings += figure(lambda: plots.spectrum(one), "Singular values, falling.")
-    text = f"Before and after {_AFTER[found.after]}. A bag of words would have all cosines of permutations at 1."
+    text = f"Before and after {_AFTER[diagnosis.after]}. A bag of words would have all cosines of permutations at 1."
     return Section("Appendix: the space", [text], drawings, tables)
 
 

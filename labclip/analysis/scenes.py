@@ -34,7 +34,7 @@ class SceneLabels:
         attributes: Their names, sorted.
         objects: Names of objects, sorted.
         scene: Scene of each object, int64 [objects of all scenes], ascending.
-        place: Its place among the objects of its scene, from 0.
+        position: Its position among the objects of its scene, from 0.
         attribute: Index into `attributes`.
         object: Index of its name into `objects`.
         combination: For each scene a number shared by all scenes of the same attributes and the same objects, whichever
@@ -45,7 +45,7 @@ class SceneLabels:
     attributes: tuple[str, ...]
     objects: tuple[str, ...]
     scene: Index
-    place: Index
+    position: Index
     attribute: Index
     object: Index
     combination: Index
@@ -103,13 +103,13 @@ def labels_of(scenes: Sequence[Sequence[tuple[str, str]]]) -> SceneLabels:
                 f"with at least two {what}s."
             )
     rows = [
-        (scene, place, attributes.index(attribute), objects.index(name))
+        (scene, position, attributes.index(attribute), objects.index(name))
         for scene, row in enumerate(scenes)
-        for place, (attribute, name) in enumerate(row)
+        for position, (attribute, name) in enumerate(row)
     ]
-    scene, place, attribute, name = np.array(rows, dtype=np.int64).T
+    scene, position, attribute, name = np.array(rows, dtype=np.int64).T
     together = numbered([combination(row) for row in scenes])
-    return SceneLabels(len(scenes), attributes, objects, scene, place, attribute, name, together)
+    return SceneLabels(len(scenes), attributes, objects, scene, position, attribute, name, together)
 
 
 def folds_of(labels: SceneLabels, folds: int, seed: int = 0) -> Index:
@@ -268,6 +268,6 @@ def shuffled_words(captions: Sequence[str], seed: int = 0) -> list[str | None]:
     for caption in captions:
         words = drawn = caption.split()
         while drawn == words and len(set(words)) > 1:
-            drawn = [words[place] for place in rng.permutation(len(words))]
+            drawn = [words[index] for index in rng.permutation(len(words))]
         shuffled.append(None if drawn == words else " ".join(drawn))
     return shuffled

@@ -63,13 +63,13 @@ def permutation_similarity(captions: Any, permuted: Any, matrix: Any = None) -> 
     """
     own = features_of(captions, "Captions")
     other = features_of(permuted, "Permuted captions", rows=len(own), dim=own.shape[1])
-    found = {}
+    measured = {}
     for when, (one, two) in _before_and_after(matrix, own, other):
         cosines = np.clip((one * two).sum(axis=1), -1, 1)  # rounding takes that of equal rows past 1, where no bin is
         counts, edges = np.histogram(cosines, bins=np.linspace(-1, 1, _BINS + 1))
         quantiles = dict(zip(QUANTILES, np.quantile(cosines, QUANTILES).tolist(), strict=True))
-        found[when] = Distribution(len(cosines), quantiles, edges, counts / len(cosines))
-    return found
+        measured[when] = Distribution(len(cosines), quantiles, edges, counts / len(cosines))
+    return measured
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def modality_gap(images: Any, captions: Any, matrix: Any = None, *, seed: int = 
     if n < 2 * _FOLDS:
         raise ValueError(f"There are {n} images, too few to tell from captions. Pass {2 * _FOLDS} or more.")
     fold = np.random.default_rng([seed, 0x6A9]).permutation(n) % _FOLDS
-    found = {}
+    measured = {}
     for when, (moved,) in _before_and_after(matrix, texts):
         correct = 0
         for number in range(_FOLDS):
@@ -130,8 +130,8 @@ def modality_gap(images: Any, captions: Any, matrix: Any = None, *, seed: int = 
             sides = [torch.arange(2).repeat_interleave(len(part) // 2) for part in parts]
             correct += int(metrics.linear_probe(parts[0], sides[0], parts[1], sides[1]).sum())
         distance = metrics.modality_gap(torch.from_numpy(image_rows), torch.from_numpy(moved))
-        found[when] = Gap(distance, correct / (2 * n), n)
-    return found
+        measured[when] = Gap(distance, correct / (2 * n), n)
+    return measured
 
 
 @dataclass(frozen=True)

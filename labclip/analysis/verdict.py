@@ -10,9 +10,9 @@ from labclip.evaluation.scores import Estimate
 from labclip.evaluation.summary import KNOWN
 
 KEPT = 0.5
-"""Share of the binding, beyond the bag-of-words baseline, that a side must let a linear probe read. Half way between
+"""Fraction of the binding, beyond the bag-of-words baseline, that a side must let a linear probe read. Half way between
 that baseline and always right: CLIP's own sides lie far above (.92 and 1.00 on CLEVR, arXiv:2502.03566), bags of words
-at 0, so that nothing hangs on the exact place."""
+at 0, so that nothing hangs on the exact threshold."""
 
 BINDS = KNOWN
 """Accuracy of cosine on swapped captions from which on there is little to repair: less than a fifth of the errors at
@@ -25,8 +25,8 @@ RISING = 0.03
 """Accuracy that a probe gains from twice the scenes, from which on a low reading may be the probe's lack of data."""
 
 LEARNT = 1.0
-"""Scenes that an object's probe must have learnt from, as a share of the embedding's dim, before a low reading counts
-as a loss: with fewer a linear map fits anything and reads little, whatever the embedding holds."""
+"""Scenes that an object's probe must have learnt from, as a fraction of the embedding's dim, before a low reading
+counts as a loss: with fewer a linear map fits anything and reads little, whatever the embedding holds."""
 
 SIDES = {"image": "images", "text": "captions"}
 
