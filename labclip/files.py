@@ -95,12 +95,12 @@ def check_feature_folder(folder: Path) -> None:
         raise ValueError(f"{folder} is not a feature folder: it has no {MANIFEST}. labclip.embed makes one.")
 
 
-def hash_of(path: Path, *, start: int = 0, stop: int | None = None, into: Any = None) -> Any:
-    """A hash object, SHA-256 unless one is passed, that has taken in a file's bytes from `start` to `stop`."""
-    found, chunk = hashlib.sha256() if into is None else into, 1 << 20
+def hash_of(path: Path, *, start: int = 0, into: Any = None) -> Any:
+    """A hash object, SHA-256 unless one is passed, that has taken in a file's bytes from `start` on."""
+    found = hashlib.sha256() if into is None else into
     with path.open("rb") as file:
         file.seek(start)
-        while data := file.read(chunk if stop is None else min(chunk, max(stop - file.tell(), 0))):
+        while data := file.read(1 << 20):
             found.update(data)
     return found
 
@@ -144,6 +144,8 @@ def whole_file(path: Path) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix=_PART, dir=target.parent) as folder:
             part = Path(folder, target.name)
             yield part
+            with part.open("r+b") as file:
+                os.fsync(file.fileno())
             os.replace(part, target)
 
 

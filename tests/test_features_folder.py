@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sqlite3
 from pathlib import Path
 
 import models
@@ -15,8 +14,7 @@ from PIL import Image
 
 import labclip
 from labclip import LABCLIP, Base, cli
-from labclip.features import Features, embed, folder, writing
-from labclip.features.journal import Journal
+from labclip.features import Features, embed, folder
 
 N = 6
 DIM = 4
@@ -161,36 +159,23 @@ def reordered(manifest):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (put(counts=[1, 2]), r"counts is \[1, 2\], not an object of images, captions"),
-        (put(base="ViT-B-32"), "base is 'ViT-B-32', not an object of model, pretrained, quick_gelu, embed_dim or null"),
-        (put(dim="256"), "dim is '256', not a whole number"),
-        (put(dim=True), "dim is True, not a whole number"),
-        (put(clean=1), "clean is 1, not true or false or null"),
-        (put(fingerprint=["a"] * 256), "fingerprint is .* not a list, each a whole number or a number or null"),
-        (put(fingerprint=[1.0]), "the fingerprint has 1 numbers, but dim is 256"),
-        (put(weights_sha256=3), "weights_sha256 is 3, not a text or null"),
-        (put(skipped=[{}]), r"skipped is \[{}\], not a list, each an object of where, image, reason, captions"),
-        (put(files={"image_features.npy": 3}), "lists the files image_features.npy, not those"),
-        (put(files={}), "lists the files , not those"),
-        (lambda manifest: manifest["files"].update({"image_index.npy": 3}), "files has 3 of image_index.npy, not its"),
-        (put(inputs=[["captions.csv"]]), "inputs is .* not a list, each an object of name, bytes, sha256"),
-        (put(versions=None), "versions is None, not an object"),
-        (put(note="mine"), "it has note beside its keys"),
-        (lambda manifest: manifest.pop("skipped"), "it lacks skipped"),
-        (lambda manifest: manifest["counts"].pop("images"), "counts is .* not an object of images, captions"),
-        (put(format_version=-1), "has format version -1, not a whole number from 1. Make the folder again"),
-        (put(format_version=0), "has format version 0"),
-        (put(format_version="2"), "has format version '2'"),
-        (put(format_version=1), "it has files, manifest_sha256 beside its keys"),
-        (reordered, "lists the files .* not those of such a folder in order"),
-        (put(manifest_sha256=None), "manifest_sha256 is None, not a text"),
+        (put(counts=[1, 2]), r"is not sound \(TypeError"),
+        (put(dim="256"), "but manifest.json says"),
+        (put(base={"model": "M"}), r"is not sound \(TypeError"),
+        (lambda manifest: manifest.pop("fingerprint"), r"is not sound \(KeyError"),
+        (put(files={}), "Pass embeddings"),
+        (lambda manifest: manifest["files"].update({"image_index.npy": 3}), r"is not sound \(TypeError"),
+        (put(format_version=1), "is not the manifest of features in format version 2. Make the folder again"),
+        (put(format_version="2"), "is not the manifest of features in format version 2"),
+        (put(format_version=3), r"has format version 3, and labclip .* reads 2\. Type: pip install --upgrade"),
+        (put(manifest_sha256=None), "its manifest_sha256 is another"),
     ],
 )
 def test_an_unsound_manifest_is_one_clear_error(data, change, message):
+    """Also where somebody has made its hash right again."""
     edit(data / "features" / "manifest.json", change)
-    with pytest.raises(ValueError, match=message) as caught:
+    with pytest.raises(ValueError, match=message):
         Features.load(data / "features")
-    assert str(data / "features" / "manifest.json") in str(caught.value)
 
 
 @pytest.mark.parametrize("change", [base, reordered, put(precision="float16")])
@@ -203,23 +188,6 @@ def test_an_edited_manifest_is_refused(data, change):
         Features.load(data / "features")
 
 
-def test_a_folder_of_0_1_still_opens(data):
-    def old(manifest):
-        manifest["format_version"] = 1
-        manifest["probe"] = manifest.pop("fingerprint")
-        del manifest["files"], manifest["manifest_sha256"]
-
-    path = data / "features" / "manifest.json"
-    manifest = json.loads(path.read_text())
-    old(manifest)
-    path.write_text(json.dumps(manifest))
-    features = Features.load(data / "features")
-    assert len(features) == 2 * N
-    assert features.fingerprint.shape == (256,)
-    with pytest.raises(ValueError, match=r"written by labclip 0\.1, which recorded no hashes"):
-        Features.load(data / "features", verify=True)
-
-
 # ---- An unfinished run.
 
 
@@ -229,71 +197,6 @@ def broken_off(model, data, out="some"):
     with pytest.raises(ValueError, match=r"4\.png \(captions\.csv \w+ \d+\) can't be read"):
         run(model, data, out)
     return data / out
-
-
-def correct(data, wrong, right):
-    path = data / "captions.csv"
-    path.write_text(path.read_text().replace(wrong, right))
-
-
-def test_a_corrected_path_keeps_what_is_done(model, data, monkeypatch):
-    broken_off(model, data)
-    correct(data, "4.png", "four.png")
-    run(model, data, "whole")
-    encoded, own = [], LABCLIP.encode_image
-    monkeypatch.setattr(
-        LABCLIP, "encode_image", lambda self, x, *a, **k: encoded.append(len(x)) or own(self, x, *a, **k)
-    )
-    run(model, data, "some")
-    assert sum(encoded) == 2
-    assert contents(data / "some") == contents(data / "whole")
-
-
-def test_a_corrected_row_among_those_done_is_embedded_again(model, data, monkeypatch):
-    broken_off(model, data)
-    (data / "four.png").rename(data / "4.png")
-    (data / "3.png").rename(data / "three.png")
-    correct(data, "3.png", "three.png")
-    run(model, data, "whole")
-    encoded, own = [], LABCLIP.encode_image
-    monkeypatch.setattr(
-        LABCLIP, "encode_image", lambda self, x, *a, **k: encoded.append(len(x)) or own(self, x, *a, **k)
-    )
-    run(model, data, "some")
-    assert sum(encoded) == 4  # whole batches of two
-    assert contents(data / "some") == contents(data / "whole")
-
-
-@pytest.mark.parametrize("late", [False, True])
-def test_other_captions_of_the_same_images_cost_no_image(model, data, monkeypatch, late):
-    """Also where the run stopped among its captions, or when all but the manifest was there."""
-    stop = "labclip.features.embedding.write_manifest" if late else "labclip.features.writing._write_block"
-    with monkeypatch.context() as patch:
-        patch.setattr(stop, lambda *arguments: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            run(model, data, "some")
-    path = data / "captions.csv"
-    path.write_text("\n".join(line.rpartition(",")[0] + "," for line in path.read_text().splitlines()[1:]))
-    path.write_text("image,caption,negative\n" + path.read_text() + "\n")
-    run(model, data, "whole")
-    with monkeypatch.context() as patch:
-        patch.setattr(LABCLIP, "encode_image", None)
-        run(model, data, "some")
-    assert contents(data / "some") == contents(data / "whole")
-    assert "negative_features.npy" not in contents(data / "some")
-
-
-def test_what_was_left_out_stays_left_out_when_rows_behind_it_change(model, data, monkeypatch):
-    (data / "1.png").write_bytes(b"no image")
-    with monkeypatch.context() as patch:
-        patch.setattr(writing, "_write_block", lambda *arguments: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            run(model, data, "some", on_error="skip")
-    (data / "5.png").rename(data / "five.png")
-    correct(data, "5.png", "five.png")
-    run(model, data, "whole", on_error="skip")
-    run(model, data, "some", on_error="skip")
-    assert contents(data / "some") == contents(data / "whole")
 
 
 def test_a_moved_folder_of_images_goes_on(model, data):
@@ -314,72 +217,6 @@ def test_one_name_in_two_folders_is_two_images(model, data):
     features = embed(model, [data / "captions.csv", other / "captions.csv"], data / "both", progress=False)
     assert len(features.images) == N + 1
     assert features.image_index[-1] == N
-
-
-@pytest.mark.parametrize("name", ["image_features.npy", "images.jsonl"])
-def test_a_byte_flipped_before_a_resume_is_refused(model, data, name):
-    place = broken_off(model, data)
-    (data / "four.png").rename(data / "4.png")
-    flip(place / (name + ".part"), -1)
-    with pytest.raises(ValueError, match=rf"{name}\.part was changed since it was written\. Pass force=True to start"):
-        run(model, data, "some")
-
-
-@pytest.mark.parametrize("late", [False, True])
-def test_a_byte_of_an_image_flipped_among_the_captions_is_refused(model, data, monkeypatch, late):
-    stop = "labclip.features.embedding.write_manifest" if late else "labclip.features.writing._write_block"
-    with monkeypatch.context() as patch:
-        patch.setattr(stop, lambda *arguments: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            run(model, data, "some")
-    flip(data / "some" / ("image_features.npy" if late else "image_features.npy.part"), 500)
-    with pytest.raises(ValueError, match=r"image_features\.npy(\.part)? was changed since it was written"):
-        run(model, data, "some")
-
-
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "UPDATE state SET value = '[1' WHERE name = 'next_image'",
-        "UPDATE state SET value = '\"two\"' WHERE name = 'next_image'",
-        "UPDATE state SET value = '{}' WHERE name = 'sealed'",
-        "UPDATE state SET value = 'no JSON' WHERE name = 'seal'",
-        "DELETE FROM state WHERE name = 'facts'",
-        "UPDATE images SET row = 1 - row WHERE id < 3",
-        "UPDATE images SET row = NULL WHERE id = 1",
-        "UPDATE images SET problem = 'broken' WHERE id = 6",
-        "UPDATE images SET start = 'here'",
-        "UPDATE images SET name = NULL WHERE id = 1",
-        "UPDATE texts SET caption = 'a lie' WHERE id = 3",
-        "UPDATE texts SET negatives = '{'",
-        "DELETE FROM texts WHERE id = 2",
-        "DROP TABLE texts",
-        "ALTER TABLE images ADD COLUMN mine",
-        "CREATE TABLE mine (x)",
-    ],
-)
-def test_an_edited_journal_is_one_clear_error(model, data, statement):
-    place = broken_off(model, data)
-    (data / "four.png").rename(data / "4.png")
-    file = sqlite3.connect(place / "unfinished.sqlite")
-    file.execute(statement)
-    file.commit()
-    file.close()
-    with pytest.raises(ValueError, match=r"unfinished\.sqlite is damaged .*Pass force=True to start from scratch"):
-        run(model, data, "some")
-    assert len(run(model, data, "some", force=True)) == 2 * N
-
-
-def test_a_foreign_journal_is_one_clear_error(model, data):
-    (data / "some").mkdir()
-    file = sqlite3.connect(data / "some" / "unfinished.sqlite")
-    file.execute("CREATE TABLE state (name TEXT PRIMARY KEY, value TEXT)")
-    file.commit()
-    file.close()
-    with pytest.raises(ValueError, match="its tables are those of another program or version"):
-        run(model, data, "some")
-    with pytest.raises(ValueError, match="is damaged"):
-        Journal(data / "some")
 
 
 # ---- Arrays.

@@ -94,17 +94,6 @@ def test_paths_may_lie_anywhere_and_name_pictures_once(tmp_path):
     assert [one["image"] for one in features.manifest["skipped"]] == ["https://nowhere/a.png"]
 
 
-def test_the_plan_is_gone_when_the_folder_is_finished(tmp_path):
-    (tmp_path / "a.png").write_bytes(picture(0))
-    path = written(tmp_path / "c.csv", "image,caption\na.png,x\n")
-    embed(model(), captions=path, out=tmp_path / "out", progress=False)
-    assert not list((tmp_path / "out").glob("unfinished*"))
-    (tmp_path / "new").mkdir()
-    (tmp_path / "new" / "unfinished.sqlite").write_bytes(b"no database, but long enough to look like one" * 99)
-    with pytest.raises(ValueError, match="is damaged"):
-        embed(model(), captions=path, out=tmp_path / "new", progress=False)
-
-
 def test_images_are_read_by_url(model, tmp_path):
     """As a bucket's are: through fsspec, here in memory; another process would find nothing there."""
     fsspec = pytest.importorskip("fsspec")

@@ -16,7 +16,7 @@ from PIL import Image
 import labclip
 from labclip import LABCLIP, Alignment, cli
 from labclip.data import Columns, read_items
-from labclip.features import Features, embed, writing
+from labclip.features import Features, embed
 
 N = 8
 
@@ -157,54 +157,6 @@ def test_a_missing_file_is_one_clear_message(model, data, scenes):
     (data / "photos" / "nine.png").rename(data / "photos" / "9.png")
     assert run(model, data).has_negative_image.sum() == 5
     assert contents(data / "features") == contents(run(model, data, "whole").folder)
-
-
-@pytest.mark.parametrize("late", [False, True])
-def test_a_corrected_table_keeps_what_is_done(model, data, scenes, monkeypatch, late):
-    """Where an image that negatives alone describe gets a caption, what comes behind it is encoded again."""
-    stop = "labclip.features.embedding.write_manifest" if late else "labclip.features.writing._write_block"
-    with monkeypatch.context() as patch:
-        patch.setattr(stop, lambda *arguments: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            run(model, data, "some")
-    path = data / "captions.csv"
-    path.write_text(path.read_text() + f"9.png,{scenes.captions[9]},,\n")
-    assert len(run(model, data, "whole").images) == N + 1
-    with monkeypatch.context() as patch:
-        encoded = counting(patch)
-        run(model, data, "some")
-    assert 0 < sum(encoded) < N + 2
-    assert contents(data / "some") == contents(data / "whole")
-
-
-@pytest.mark.skipif(torch.__version__ < "2.6", reason="this torch rounds by the size of the batch")
-def test_a_table_corrected_to_name_no_image(model, data, monkeypatch):
-    with monkeypatch.context() as patch:
-        patch.setattr(writing, "_write_block", lambda *arguments: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            run(model, data, "some")
-    head, *rows = (data / "captions.csv").read_text().splitlines()
-    (data / "captions.csv").write_text("\n".join([head, *(row[: row.rindex(",") + 1] for row in rows)]) + "\n")
-    run(model, data, "whole")
-    with monkeypatch.context() as patch:
-        patch.setattr(LABCLIP, "encode_image", None)
-        run(model, data, "some")
-    assert contents(data / "some") == contents(data / "whole")
-    assert "negative_image_features.npy" not in contents(data / "some")
-
-
-@pytest.mark.parametrize("name", ["shown.npy", "image_features.npy"])
-def test_a_byte_flipped_before_the_captions_is_refused(model, data, monkeypatch, name):
-    with monkeypatch.context() as patch:
-        patch.setattr(writing, "_write_block", lambda *arguments: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            run(model, data)
-    part = data / "features" / (name + ".part")
-    whole = bytearray(part.read_bytes())
-    whole[-1] ^= 1
-    part.write_bytes(whole)
-    with pytest.raises(ValueError, match=rf"{name}\.part was changed since it was written"):
-        run(model, data)
 
 
 def read(path, **columns):

@@ -16,7 +16,7 @@ from PIL import Image
 
 import labclip
 from labclip import LABCLIP, cli
-from labclip.features import Features, embed, journal, over_ray, writing
+from labclip.features import Features, embed, embedding, over_ray, plan
 
 N = 40
 
@@ -30,8 +30,8 @@ def model():
 def data(tmp_path, monkeypatch):
     """Images with two captions each, in tasks of four images and blocks of seven captions."""
     monkeypatch.setattr(over_ray, "_BATCHES", 2)
-    monkeypatch.setattr(writing, "BLOCK", 7)
-    monkeypatch.setattr(writing, "COMMIT_SECONDS", 0.0)
+    monkeypatch.setattr(embedding, "BLOCK", 7)
+    monkeypatch.setattr(embedding, "COMMIT_SECONDS", 0.0)
     scenes = labclip.scenes.sample(N, seed=3)
     lines = ["image,caption,negative"]
     for number, image in enumerate(scenes.images):
@@ -93,14 +93,14 @@ def test_a_worker_that_is_killed_starts_again(cluster, model, data, monkeypatch)
         workers[:] = function(self)
         return workers
 
-    def keep(self, done, function=journal.Journal.keep):
+    def keep(self, done, function=plan.Plan.keep):
         if not killed:
             killed.append(ray.get(workers[1].__ray_call__.remote(lambda self: os.getpid())))
             os.kill(killed[0], signal.SIGKILL)
         function(self, done)
 
     monkeypatch.setattr(over_ray.RayEncoder, "_workers", started)
-    monkeypatch.setattr(journal.Journal, "keep", keep)
+    monkeypatch.setattr(plan.Plan, "keep", keep)
     run(model, data, "ray", engine="ray")
     assert killed
     assert contents(data / "ray") == contents(data / "local")
@@ -142,18 +142,17 @@ import torch
 torch.set_num_threads(1)
 from labclip import LABCLIP
 from labclip.features import embed, over_ray, writing
-from labclip.features.journal import Journal
 over_ray._BATCHES, writing.BLOCK, writing.COMMIT_SECONDS = 2, 7, 0.0
 data, due = sys.argv[1], int(sys.argv[2])
 
-def commit(self, function=Journal.commit, **state):
+def commit(self, function=Plan.commit):
     global due
     due -= 1
     if not due:
         os.kill(os.getpid(), signal.SIGKILL)
-    function(self, **state)
+    function(self)
 
-Journal.commit = commit
+Plan.commit = commit
 embed(LABCLIP.from_pretrained("scenes"), data + "/captions.csv", data + "/ray", batch_size=2, progress=False,
       engine="ray")
 """

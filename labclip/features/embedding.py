@@ -2,38 +2,59 @@
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import json
 import logging
 import platform
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from labclip.data import Columns, Item, find_inputs, read_items
-from labclip.encode.encoder import Encoder
+from labclip.encode.encoder import Embeddings, Encoded, Encoder, batched
 from labclip.encode.fingerprint import describe_inputs, difference, identity_of
 from labclip.features.features import Features
 from labclip.features.folder import (
-    CONTENT,
+    CAPTIONS,
+    HAS_NEGATIVE,
+    HAS_NEGATIVE_IMAGE,
+    IMAGE_NAMES,
     IMAGES,
+    INDEX,
+    NEGATIVE_IMAGES,
+    NEGATIVE_ONLY_IMAGES,
+    NEGATIVES,
     PART,
+    TEXTS,
+    Files,
     array_shapes,
-    clear,
+    publish,
     read_manifest,
-    write_manifest,
 )
-from labclip.features.journal import Journal
 from labclip.features.over_ray import RayEncoder
-from labclip.features.writing import on_bad, write_images, write_texts
+from labclip.features.plan import Plan, Text
 from labclip.files import MANIFEST, UNFINISHED, check_folder, make_folder, path_of
 from labclip.model import LABCLIP
 from labclip.packages import versions_of
+from labclip.towers.text import Cut
 
 ENGINES: dict[str, type[Encoder]] = {"local": Encoder, "ray": RayEncoder}
 """Who encodes, by name; the first is the default."""
 
+BLOCK = 1024
+"""Captions, each with its negatives, that are encoded together; those with a common prefix share the work."""
+
+COMMIT_SECONDS = 5.0
+"""How much work a kill may cost."""
+
+_OTHER = "Pass another folder, or force=True to start from scratch."
 _logger = logging.getLogger(__name__)
 
 
@@ -59,9 +80,8 @@ def embed(
     r"""Embed images and their captions into a folder that `labclip.fit` reads.
 
     Each image is encoded once however many captions it has. Text features are the base's own: no alignment is applied.
-    Killed at any moment and run again, it goes on, and the folder has the same bytes as after an unbroken run. Where
-    the file of captions was corrected in between, the images before the first changed one stay done. Memory is bounded
-    by batches, not by the data. A negative that says what its caption or another caption of its image says
+    Killed at any moment and run again, it goes on, and the folder has the same bytes as after an unbroken run. Memory
+    is bounded by batches, not by the data. A negative that says what its caption or another caption of its image says
     (but for case, punctuation and "a" or "an") is no negative: it counts as missing.
 
     Args:
@@ -100,8 +120,8 @@ def embed(
     Raises:
         FileNotFoundError: If a file of captions or the folder of images does not exist.
         ValueError: If an item is bad and `on_error` is "raise", if nothing is left, if an embedding is not finite, if
-            `clean` has to be said, or if the folder has features of something else, or other
-            files; the message names the item.
+            `clean` has to be said, if the folder has features of something else, or other files, or if another process
+            is writing there; the message names the item.
         MissingPackageError: If Parquet is to be read without pyarrow, or `engine` is "ray" without Ray.
 
     Example:
@@ -140,56 +160,54 @@ def embed(
     made_from = {**identity_of(model), "inputs": describe_inputs(inputs), "columns": named, "clean": clean}
     made_from = json.loads(json.dumps(made_from))  # as it is read again
     folder = Path(out)
-    make_folder(folder)
-    if force:
-        clear(folder, (MANIFEST, *CONTENT))
-    other = "Pass another folder, or force=True to start from scratch."
-    if (folder / MANIFEST).exists():
-        manifest = read_manifest(folder)
-        if differs := difference(manifest, made_from):
-            raise ValueError(f"{folder} has features already, but {differs}. {other}")
-        _refuse_skipped(manifest["skipped"], on_error)
-        clear(folder, ())
-        return Features.load(folder)
-    if (foreign := [name for name in CONTENT if (folder / name).exists()]) and not (folder / UNFINISHED).exists():
-        raise ValueError(f"{folder / foreign[0]} is there, but no {MANIFEST}: not a feature folder. {other}")
-    if not force and not (folder / UNFINISHED).exists():
+    if not force:
+        if finished := _finished(folder, made_from, on_error):
+            return finished
         _refuse_foreign(folder)
     encoder = ENGINES[engine](model, batch_size=batch_size, workers=workers, progress=progress)
-    roots = [path.parent if images is None else path_of(images) for path in inputs]
-    # Where the files lie is no part of what is made, but the plan has their paths.
-    facts = {**made_from, "where": [str(path.absolute()) for path in (*inputs, *roots)]}
-    with Journal(folder) as journal:
-        planned = journal.get("facts", facts)
-        if differs := difference({**planned, "inputs": made_from["inputs"]}, made_from):
-            raise ValueError(f"{folder} has an unfinished run, but {differs}. {other}")
-        if not journal.planned or difference(planned, facts):
+    make_folder(folder)
+    with Plan(folder, force=force) as plan:
+        if finished := _finished(folder, made_from, on_error):  # by another process, since it was looked for
+            return finished
+        # Where the files lie is no part of what is made, but the plan has their paths.
+        roots = [path.parent if images is None else path_of(images) for path in inputs]
+        facts = {**made_from, "where": [str(path.absolute()) for path in (*inputs, *roots)]}
+        planned = plan.progress.get("facts")
+        if planned and (differs := difference(planned, made_from)):
+            raise ValueError(f"{folder} has an unfinished run, but {differs}. {_OTHER}")
+        if planned != facts:
             with tqdm(desc="reading", unit=" rows", disable=not progress) as bar:
                 rows = read_items(inputs, columns=columns, images=images, clean=clean, seen=bar.update)
-                journal.plan(_checked(rows, on_error), facts, dim=made_from["dim"], batch_size=batch_size)
-        journal.parts.open(journal.sealed)
-        _refuse_skipped(list(journal.skipped()), on_error)
-        if not journal.count("texts"):
-            raise ValueError(f"{', '.join(map(str, inputs))} has no caption that could be embedded.")
-        count = journal.count("images") + journal.count("texts") * (1 + journal.get("negatives_per_caption", 0))
-        written = sum(path.stat().st_size for path in folder.iterdir() if path.suffix == PART)
-        check_folder(folder, needs=4 * made_from["dim"] * count - written)
-        _logger.info("%s: %d images and %d captions to embed", folder, journal.count("images"), journal.count("texts"))
-        write_images(journal, encoder, skip=on_error == "skip")
-        write_texts(journal, encoder)
-        _finish(journal, made_from)
-    clear(folder, ())
+                plan.read(_checked(rows, on_error), facts)
+        _refuse_skipped(list(plan.skipped()), on_error)
+        if "manifest" not in plan.progress:
+            _write(plan, encoder, made_from, skip=on_error == "skip")
+        publish(folder, plan.progress["manifest"])
+    return Features.load(folder)
+
+
+def _finished(folder: Path, made_from: Mapping[str, Any], on_error: str) -> Features | None:
+    """The features of a folder that is finished; ValueError if they are of something else."""
+    if not (folder / MANIFEST).exists():
+        return None
+    manifest = read_manifest(folder)
+    if differs := difference(manifest, made_from):
+        raise ValueError(f"{folder} has features already, but {differs}. {_OTHER}")
+    _refuse_skipped(manifest["skipped"], on_error)
+    if (folder / UNFINISHED).exists():  # a kill came before it was removed
+        with suppress(ValueError), Plan(folder):
+            pass
     return Features.load(folder)
 
 
 def _refuse_foreign(folder: Path) -> None:
     """Refuse a folder that holds something else, such as photos; hidden files are no content."""
-    known = {MANIFEST, UNFINISHED, f"{UNFINISHED}-journal", *CONTENT}
-    found = sorted(path.name for path in folder.iterdir() if path.name.removesuffix(PART) not in known)
-    if strange := [name for name in found if not name.startswith(".")]:
-        more = f" and {len(strange) - 1} more" if len(strange) > 1 else ""
+    if not folder.is_dir() or (folder / UNFINISHED).exists():
+        return
+    if found := sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")):
+        more = f" and {len(found) - 1} more" if len(found) > 1 else ""
         raise ValueError(
-            f"{folder} is no feature folder: it holds {strange[0]}{more}. Pass another folder, or "
+            f"{folder} is no feature folder: it holds {found[0]}{more}, and no {MANIFEST}. Pass another folder, or "
             f"force=True to write beside what is there."
         )
 
@@ -198,39 +216,208 @@ def _tuple(names: str | Sequence[str] | None) -> tuple[str, ...] | None:
     return None if names is None else (names,) if isinstance(names, str) else tuple(names)
 
 
+def _on_bad(what: str) -> str:
+    """What to do about a row or an image that can't be used."""
+    return f'{what}. Repair it and run again, which goes on from here, or pass on_error="skip" to leave it out.'
+
+
 def _refuse_skipped(skipped: Sequence[dict[str, Any]], on_error: str) -> None:
     """What an earlier run skipped is an error for one that shall raise."""
     if skipped and on_error == "raise":
-        first = skipped[0]
-        where = f"{first['where']} {first['reason']}"
-        raise ValueError(on_bad(f'{where}; an earlier run with on_error="skip" left it out'))
+        where = f"{skipped[0]['where']} {skipped[0]['reason']}"
+        raise ValueError(_on_bad(f'{where}; an earlier run with on_error="skip" left it out'))
 
 
 def _checked(rows: Iterator[Item], on_error: str) -> Iterator[Item]:
     for row in rows:
         if row.problem and on_error == "raise":
-            raise ValueError(on_bad(f"{row.place}{f' ({row.name})' if row.name else ''} {row.problem}"))
+            raise ValueError(_on_bad(f"{row.place}{f' ({row.name})' if row.name else ''} {row.problem}"))
         yield row
 
 
-def _finish(journal: Journal, made_from: dict[str, Any]) -> None:
-    """Name the arrays, then write the manifest, with which the folder counts as finished."""
-    state = {
-        "captions": "text_rows",
-        "negatives_per_caption": "negatives_per_caption",
-        "captions_with_negative": "with_negative",
-        "true_negatives": "true_negatives",
-    }
-    counts = {"images": journal.get("rows", {})[IMAGES], **{name: journal.get(key, 0) for name, key in state.items()}}
-    counts["texts_cut"] = journal.get("cut", {})["count"]
-    files = journal.parts.finish(journal.sealed, array_shapes(counts, made_from["dim"]))
-    packages = versions_of("torch", "open_clip_torch", "numpy", "pillow")
-    manifest = {
-        **made_from,
-        "images_sha256": journal.get("digest", ""),
-        "counts": counts,
-        "skipped": list(journal.skipped()),
-        "files": files,
-        "versions": {"python": platform.python_version(), **packages},
-    }
-    write_manifest(journal.folder, manifest)
+def _write(plan: Plan, encoder: Encoder, made_from: Mapping[str, Any], *, skip: bool) -> None:
+    """Encode what is left, and keep the manifest in the progress."""
+    folder, dim = plan.folder, made_from["dim"]
+    images, texts = plan.count("images"), plan.count("texts")
+    if not texts:
+        inputs = ", ".join(one["name"] for one in made_from["inputs"])
+        raise ValueError(f"{inputs} has no caption that could be embedded.")
+    written = sum(path.stat().st_size for path in folder.iterdir() if path.suffix == PART)
+    rows = images + texts * (1 + plan.progress["negatives_per_caption"])
+    check_folder(folder, needs=4 * dim * rows - written)
+    _logger.info("%s: %d images and %d captions to embed", folder, images, texts)
+    with closing(Files(folder, plan.progress.get("sizes"))) as files:
+        write_images(plan, files, encoder, skip=skip)
+        write_texts(plan, files, encoder)
+        progress = plan.progress
+        counts = {
+            "images": progress["rows"][IMAGES],
+            "captions": progress["text_rows"],
+            "negatives_per_caption": progress["negatives_per_caption"],
+            "captions_with_negative": progress["with_negative"],
+            "true_negatives": progress["true_negatives"],
+            "texts_cut": progress["cut"]["count"],
+        }
+        packages = versions_of("torch", "open_clip_torch", "numpy", "pillow")
+        plan.progress["manifest"] = {
+            **made_from,
+            "images_sha256": progress["digest"],
+            "counts": counts,
+            "skipped": list(plan.skipped()),
+            "files": files.finish(array_shapes(counts, dim)),
+            "versions": {"python": platform.python_version(), **packages},
+        }
+    plan.commit()
+
+
+class _Clock:
+    """Keeps the progress of a run every few seconds, when its files are on the disk."""
+
+    def __init__(self, plan: Plan, files: Files) -> None:
+        self._plan, self._files = plan, files
+        self._kept, self._is_new = time.monotonic(), False
+
+    def note(self, **progress: Any) -> None:
+        """What is done now counts, with what the files hold now."""
+        self._plan.progress |= {**progress, "sizes": self._files.sizes()}
+        self._is_new = True
+        if time.monotonic() - self._kept >= COMMIT_SECONDS:
+            self.keep()
+
+    def keep(self) -> None:
+        """Keep what counts."""
+        if self._is_new:
+            self._files.flush()
+            self._plan.commit()
+            self._kept, self._is_new = time.monotonic(), False
+
+
+def write_images(plan: Plan, files: Files, encoder: Encoder, *, skip: bool) -> None:
+    """Encode what is left of the images of a plan.
+
+    One that can't be used is left out where `skip` says so; else it is an error, after what came before is kept.
+    """
+    total, clock = plan.count("images"), _Clock(plan, files)
+    plan.progress = {"images": 0, "rows": {IMAGES: 0, NEGATIVE_ONLY_IMAGES: 0}, "digest": "", **plan.progress}
+    done = plan.progress["images"]
+    try:
+        with closing(encoder.images(plan.images(done), total=total, done=done)) as stream:
+            for batch in batched(stream, encoder.batch_size):
+                broken = next((one for one in batch if one.row is None), None)
+                if broken is not None and not skip:
+                    raise ValueError(_on_bad(f"{broken.source} {broken.problem}"))
+                clock.note(**_write_batch(plan, files, batch))
+    finally:
+        clock.keep()  # what came before an error counts
+    if not plan.progress["rows"][IMAGES]:
+        first = next(plan.skipped())
+        raise ValueError(
+            f"None of the {total:,} images can be used; {first['where']}: {first['image']} {first['reason']}."
+        )
+
+
+def _write_batch(plan: Plan, files: Files, batch: Sequence[Encoded]) -> dict[str, Any]:
+    """Features and names to their files, the rows and what is wrong to the plan; the progress after it."""
+    before, digest, rows = plan.progress["images"], plan.progress["digest"], dict(plan.progress["rows"])
+    kept: dict[str, list[Any]] = {IMAGES: [], NEGATIVE_ONLY_IMAGES: []}
+    names: list[str] = []
+    done: list[tuple[int | None, str | None, int]] = []
+    for number, one in enumerate(batch, start=before + 1):
+        if one.row is None:
+            done.append((None, one.problem, number))
+            continue
+        file = IMAGES if number <= plan.progress["captioned"] else NEGATIVE_ONLY_IMAGES
+        digest = hashlib.sha256(digest.encode() + one.digest).hexdigest()
+        done.append((rows[file], None, number))
+        rows[file] += 1
+        kept[file].append(one.row)
+        names += [json.dumps({"image": one.source.name}, ensure_ascii=False) + "\n"] if file == IMAGES else []
+    for file, found in kept.items():
+        if found:
+            files.append(file, np.stack(found))
+    if names:
+        files.append(IMAGE_NAMES, "".join(names).encode())
+    plan.keep(done)
+    return {"images": before + len(batch), "rows": rows, "digest": digest}
+
+
+def write_texts(plan: Plan, files: Files, encoder: Encoder) -> None:
+    """Encode what is left of the captions of the images kept, and their negatives: each distinct text once a block."""
+    total, clock = plan.count("texts"), _Clock(plan, files)
+    plan.progress = {"texts": 0, "text_rows": 0, "with_negative": 0, "true_negatives": 0, "cut": {}, **plan.progress}
+    encoder.cut = Cut(**plan.progress["cut"])
+    with encoder.bar("captions", total, plan.progress["texts"]) as bar:
+        for (last, block, row_of), features in encoder.blocks(_blocks(plan, plan.progress["texts"], total)):
+            counts = _write_block(plan, files, features, block, row_of)
+            bar.update(last - plan.progress["texts"])
+            clock.note(texts=last, cut=vars(encoder.cut), **counts)
+    clock.keep()
+    encoder.cut.warn("captions and negatives", stacklevel=4)
+
+
+_Block = tuple[int, list[Text], dict[str, int]]
+"""The id of the last of some captions, these, and the row of each distinct text among their features."""
+
+
+def _blocks(plan: Plan, after: int, total: int) -> Iterator[tuple[_Block, dict[str, str]]]:
+    """Blocks of captions from behind an id on, with the distinct texts of each and where they occur first."""
+    for start in range(after, total, BLOCK):
+        last = min(start + BLOCK, total)
+        if block := plan.texts(start, last):
+            places: dict[str, str] = {}
+            for text in block:
+                for one in (text.caption, *itertools.compress(text.negatives, text.is_negative)):
+                    places.setdefault(one, text.place)
+            yield (last, block, {one: row for row, one in enumerate(places)}), places
+
+
+def _write_block(
+    plan: Plan, files: Files, features: Embeddings, block: Sequence[Text], row_of: Mapping[str, int]
+) -> dict[str, int]:
+    """Everything of some captions to its file; the counts after it."""
+    counts = {name: plan.progress[name] for name in ("text_rows", "with_negative", "true_negatives")}
+    most, shown = plan.progress["negatives_per_caption"], plan.progress["negative_images"]
+    own = np.array([row_of[text.caption] for text in block])
+    files.append(TEXTS, features[own])
+    files.append(INDEX, np.array([text.image_row for text in block], dtype="<i8"))
+    files.append(CAPTIONS, "".join(_line(text, shown) for text in block).encode())
+    if most:
+        negatives = np.repeat(own[:, None], most, axis=1)  # where there is none, the caption itself stands
+        for row, text in enumerate(block):
+            for column, (one, is_negative) in enumerate(zip(text.negatives, text.is_negative, strict=True)):
+                if is_negative:
+                    negatives[row, column] = row_of[one]
+            counts["true_negatives"] += text.is_negative.count(False)
+        real = negatives != own[:, None]
+        files.append(NEGATIVES, features[negatives])
+        files.append(HAS_NEGATIVE, real)
+        counts["with_negative"] += int(real.any(axis=1).sum())
+        if shown:
+            _write_negative_images(files, block, real, features.shape[1])
+    counts["text_rows"] += len(block)
+    return counts
+
+
+def _line(text: Text, shown: bool) -> str:
+    """A caption's line in `captions.jsonl`."""
+    line: dict[str, Any] = {"caption": text.caption, "negatives": text.negatives}
+    if shown:
+        line["negative_images"] = [one and one.name for one in text.images]
+    return json.dumps(line, ensure_ascii=False) + "\n"
+
+
+def _write_negative_images(files: Files, block: Sequence[Text], real: NDArray[np.bool_], dim: int) -> None:
+    """The images of the negatives that are `real`, [n, k]; where one has none, the caption's own stands."""
+    has, only = np.zeros_like(real), np.zeros_like(real)
+    rows = np.repeat([[text.image_row] for text in block], real.shape[1], axis=1)
+    for number, text in enumerate(block):
+        for column, image in enumerate(text.images):
+            if image and real[number, column] and image[1:] != (IMAGES, text.image_row):
+                has[number, column] = True
+                only[number, column], rows[number, column] = image.file == NEGATIVE_ONLY_IMAGES, image.row
+    found = np.empty((*real.shape, dim), dtype="<f4")
+    for file, which in ((IMAGES, ~only), (NEGATIVE_ONLY_IMAGES, only)):
+        if which.any():
+            found[which] = files.rows(file, rows[which], dim)
+    files.append(NEGATIVE_IMAGES, found)
+    files.append(HAS_NEGATIVE_IMAGE, has)

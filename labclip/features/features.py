@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,12 +22,12 @@ from labclip.features.folder import (
     CONTENT,
     FIELDS,
     IMAGE_NAMES,
+    PART,
+    Files,
     array_shapes,
-    clear,
+    publish,
     read_folder,
-    write_manifest,
 )  # fmt: skip
-from labclip.features.parts import Parts
 from labclip.files import MANIFEST, UNFINISHED, make_folder
 from labclip.metrics import UNIT
 from labclip.packages import versions_of
@@ -156,9 +157,10 @@ class Features:
             raise ValueError(f"{folder} holds features already, {there[0]}. Pass another folder.")
         make_folder(folder)
         try:
-            write_manifest(folder, _manifest(self, folder))
+            publish(folder, _manifest(self, folder))
         except BaseException:
-            clear(folder, CONTENT)
+            for name in CONTENT:
+                (folder / (name + PART)).unlink(missing_ok=True)
             raise
         return self.load(folder)
 
@@ -337,8 +339,7 @@ def _manifest(features: Features, folder: Path) -> dict[str, Any]:
         "texts_cut": known.get("texts_cut", 0),
     }
     shapes = array_shapes(counts, features.dim)
-    parts = Parts(folder)
-    try:
+    with closing(Files(folder)) as parts:
         for name, file in FIELDS.items():
             if getattr(features, name) is not None:
                 for block in _blocks(features, name):
@@ -349,9 +350,7 @@ def _manifest(features: Features, folder: Path) -> dict[str, Any]:
                     with (features.folder / name).open("rb") as lines:
                         while data := lines.read(1 << 20):
                             parts.append(name, data)
-        files = parts.finish(parts.seal(), shapes)
-    finally:
-        parts.close()
+        files = parts.finish(shapes)
     fingerprint = features.fingerprint
     return {
         "base": None if features.base is None else vars(features.base),

@@ -1,22 +1,20 @@
-"""The feature folder: what is in it, and how it is read. One reader decides whether a manifest is sound."""
+"""The feature folder: what is in it, how it is written, and how it is read."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-import reprlib
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from labclip._version import __version__
 from labclip.encode.fingerprint import base_in
-from labclip.files import MANIFEST, UNFINISHED, check_feature_folder, hash_of, read_json_object
+from labclip.files import MANIFEST, check_feature_folder, hash_of, read_json_object, whole_file
 
 PART = ".part"
 FORMAT_VERSION = 2
@@ -24,7 +22,7 @@ IMAGES, TEXTS = "image_features.npy", "text_features.npy"
 NEGATIVES, HAS_NEGATIVE = "negative_features.npy", "has_negative.npy"
 NEGATIVE_IMAGES, HAS_NEGATIVE_IMAGE = "negative_image_features.npy", "has_negative_image.npy"
 INDEX = "image_index.npy"
-SHOWN = "shown.npy"
+NEGATIVE_ONLY_IMAGES = "shown.npy"
 """Of an unfinished run: the embeddings of images that negatives describe and no caption does."""
 
 IMAGE_NAMES, CAPTIONS = "images.jsonl", "captions.jsonl"
@@ -39,6 +37,7 @@ CONTENT = (*FIELDS.values(), IMAGE_NAMES, CAPTIONS)
 
 # NumPy's header, padded to one length whatever the shape, so that it can be written when the shape is known.
 HEADER = 128
+_AGAIN = "Make the folder again: labclip.embed(..., force=True)."
 _SAMPLE = 64  # rows of each array that every load looks at
 _SMALL = 4 << 20  # files up to so many bytes are looked at whole
 
@@ -46,122 +45,39 @@ _SMALL = 4 << 20  # files up to so many bytes are looked at whole
 def read_folder(folder: Path, *, verify: bool) -> dict[str, Any]:
     """The fields of `Features` from a folder; see `Features.load`."""
     manifest = read_manifest(folder)
-    if verify and not manifest["files"]:
-        raise ValueError(f"{folder} was written by labclip 0.1, which recorded no hashes. Embed again to have them.")
-    listed = manifest["files"] or _needed(manifest)
-    shapes = array_shapes(manifest["counts"], manifest["dim"])
-    arrays = {name: _mapped(folder / name, *shapes[name]) for name in shapes if name in listed}
-    for name, record in manifest["files"].items():
-        _check_file(folder / name, record, arrays.get(name), verify)
-    fingerprint = manifest["fingerprint"]
-    return {
-        **{field: arrays.get(name) for field, name in FIELDS.items()},
-        "base": base_in(manifest),
-        "fingerprint": None if fingerprint is None else np.asarray(fingerprint, dtype=np.float32),
-        "folder": folder,
-        "manifest": manifest,
-    }
+    try:
+        shapes = array_shapes(manifest["counts"], manifest["dim"])
+        arrays = {name: _mapped(folder / name, *shapes[name]) for name in shapes if name in manifest["files"]}
+        for name, record in manifest["files"].items():
+            _check_file(folder / name, record, arrays.get(name), verify)
+        fingerprint = manifest["fingerprint"]
+        return {
+            **{field: arrays.get(name) for field, name in FIELDS.items()},
+            "base": base_in(manifest),
+            "fingerprint": None if fingerprint is None else np.asarray(fingerprint, dtype=np.float32),
+            "folder": folder,
+            "manifest": manifest,
+        }
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{folder / MANIFEST} is not sound ({type(error).__name__}: {error}). {_AGAIN}") from error
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The record of a finished folder, checked; of format version 1 with `files` empty."""
+    """The record of a finished folder, checked against its own hash."""
     check_feature_folder(folder)
     path = folder / MANIFEST
-    manifest = read_json_object(path, remedy=_again())
-    if "format_version" not in manifest:
-        raise ValueError(f"{path} is not the manifest of features: it has no format_version. {_again()}")
-    version = manifest["format_version"]
-    if type(version) is not int or version < 1:
-        raise ValueError(f"{path} has format version {version!r}, not a whole number from 1. {_again()}")
-    if version > FORMAT_VERSION:
+    manifest = read_json_object(path, remedy=_AGAIN)
+    version = manifest.get("format_version")
+    if type(version) is int and version > FORMAT_VERSION:
         raise ValueError(
-            f"{path} has format version {version}, and labclip {__version__} reads 1 to {FORMAT_VERSION}. "
+            f"{path} has format version {version}, and labclip {__version__} reads {FORMAT_VERSION}. "
             f"Type: pip install --upgrade labclip"
         )
-    if version == 1 and "probe" in manifest:  # its name up to 0.1
-        manifest["fingerprint"] = manifest.pop("probe")
-    if problem := _problem(manifest, version):
-        raise ValueError(f"{path} {problem}. {_again()}")
-    return {"files": {}, **manifest}
-
-
-def _problem(manifest: dict[str, Any], version: int) -> str | None:
-    """What is wrong with a manifest, as a sentence goes on after its name."""
-    kinds = {key: kind for key, kind in _KINDS.items() if version > 1 or key not in ("files", "manifest_sha256")}
-    if extra := [key for key in manifest if key not in kinds]:
-        return f"is not the manifest of features: it has {', '.join(extra)} beside its keys"
-    if lacking := [key for key in kinds if key not in manifest]:
-        return f"is not the manifest of features: it lacks {', '.join(lacking)}"
-    for key, kind in kinds.items():
-        if not _is(manifest[key], kind):
-            return f"is not sound: {key} is {reprlib.repr(manifest[key])}, not {_words(kind)}"
-    fingerprint, dim = manifest["fingerprint"], manifest["dim"]
-    if fingerprint is not None and len(fingerprint) != dim:
-        return f"is not sound: the fingerprint has {len(fingerprint)} numbers, but dim is {dim}"
-    if version == 1:
-        return None
+    if version != FORMAT_VERSION or "manifest_sha256" not in manifest:
+        raise ValueError(f"{path} is not the manifest of features in format version {FORMAT_VERSION}. {_AGAIN}")
     if sealed(manifest) != manifest:
-        return "was changed after it was written: its manifest_sha256 is another"
-    files = manifest["files"]
-    if list(files) != [name for name in CONTENT if name in files] or not set(_needed(manifest)) <= set(files):
-        return f"lists the files {', '.join(files)}, not those of such a folder in order"
-    for name, record in files.items():
-        if not _is(record, _ARRAY if name.endswith(".npy") else _FILE):
-            return f"is not sound: files has {reprlib.repr(record)} of {name}, not its bytes and SHA-256"
-    return None
-
-
-def _needed(manifest: Mapping[str, Any]) -> list[str]:
-    """The arrays that every folder of such counts has."""
-    return [IMAGES, TEXTS, INDEX] + ([NEGATIVES, HAS_NEGATIVE] if manifest["counts"]["negatives_per_caption"] else [])
-
-
-# What each key holds, as `_is` takes it. Lengths and hashes need no look: no array or file has what is not theirs.
-_FILE: dict[str, Any] = {"bytes": int, "sha256": str}
-_ARRAY = {**_FILE, "sample_sha256": str}
-COUNTS = ("images", "captions", "negatives_per_caption", "captions_with_negative", "true_negatives", "texts_cut")
-_KINDS: dict[str, Any] = {
-    "library_name": str,
-    "format_version": int,
-    "base": ({"model": str, "pretrained": str, "quick_gelu": bool, "embed_dim": int}, None),
-    "dim": int,
-    "weights_sha256": (str, None),
-    "precision": (str, None),
-    "fingerprint": ([(int, float)], None),
-    "preprocess": (dict, None),
-    "inputs": [{"name": str, **_FILE}],
-    "columns": (dict, None),
-    "clean": (bool, None),
-    "images_sha256": (str, None),
-    "counts": dict.fromkeys(COUNTS, int),
-    "skipped": [{"where": str, "image": (str, None), "reason": str, "captions": int}],
-    "files": dict,
-    "versions": dict,
-    "manifest_sha256": str,
-}
-
-
-def _is(value: Any, kind: Any) -> bool:
-    """Whether a JSON value is of a type, null, a list of one kind, an object of some keys, or any of several kinds."""
-    if isinstance(kind, tuple):
-        return any(_is(value, one) for one in kind)
-    if isinstance(kind, list):
-        return isinstance(value, list) and all(_is(one, kind[0]) for one in value)
-    if isinstance(kind, dict):
-        return isinstance(value, dict) and value.keys() == kind.keys() and all(_is(value[k], kind[k]) for k in kind)
-    return value is None if kind is None else type(value) is kind
-
-
-def _words(kind: Any) -> str:
-    """A kind in words."""
-    if isinstance(kind, tuple):
-        return " or ".join(map(_words, kind))
-    if isinstance(kind, list):
-        return f"a list, each {_words(kind[0])}"
-    if isinstance(kind, dict):
-        return f"an object of {', '.join(kind)}"
-    said = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", dict: "an object"}
-    return said.get(kind, "null")
+        raise ValueError(f"{path} was changed after it was written: its manifest_sha256 is another. {_AGAIN}")
+    return manifest
 
 
 def sealed(manifest: Mapping[str, Any]) -> dict[str, Any]:
@@ -171,27 +87,89 @@ def sealed(manifest: Mapping[str, Any]) -> dict[str, Any]:
     return {**rest, "manifest_sha256": hashlib.sha256(text).hexdigest()}
 
 
-def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Write the manifest: whole, or not at all. With it the folder counts as finished."""
-    part = folder / (MANIFEST + PART)
-    head = {"library_name": "labclip", "format_version": FORMAT_VERSION}
-    with part.open("w", encoding="utf-8", newline="\n") as file:
-        file.write(json.dumps(sealed({**head, **manifest}), indent=1, ensure_ascii=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, folder / MANIFEST)
+class Files:
+    """The files of a feature folder while they grow, each with `.part` behind its name.
+
+    Args:
+        folder: The folder.
+        sizes: The bytes of each that an earlier run has kept; what is behind them is cut off.
+
+    Raises:
+        ValueError: If a file is shorter than that.
+    """
+
+    def __init__(self, folder: Path, sizes: Mapping[str, int] | None = None) -> None:
+        self._folder = folder
+        self._open: dict[str, BinaryIO] = {}
+        for name, size in (sizes or {}).items():
+            path = self._part(name)
+            if not path.exists() or path.stat().st_size < size:
+                raise ValueError(f"{path} is shorter than it was. Pass force=True to start from scratch.")
+            self._open[name] = _opened(path, size)
+
+    def _part(self, name: str) -> Path:
+        return self._folder / (name + PART)
+
+    def append(self, name: str, data: bytes | NDArray[Any]) -> None:
+        """Write behind the end of a file."""
+        if name not in self._open:
+            self._open[name] = _opened(self._part(name), HEADER if name.endswith(".npy") else 0)
+        self._open[name].write(data if isinstance(data, bytes) else np.ascontiguousarray(data).data.cast("B"))
+
+    def sizes(self) -> dict[str, int]:
+        """The bytes of each file."""
+        return {name: file.tell() for name, file in self._open.items()}
+
+    def flush(self) -> None:
+        """Wait until all is on the disk."""
+        for file in self._open.values():
+            file.flush()
+            os.fsync(file.fileno())
+
+    def rows(self, name: str, rows: NDArray[Any], dim: int) -> NDArray[np.float32]:
+        """Rows of embeddings that are on the disk, float32 [..., dim]."""
+        return np.memmap(self._part(name), "<f4", "r", offset=HEADER).reshape(-1, dim)[rows]
+
+    def finish(self, shapes: Mapping[str, tuple[tuple[int, ...], str]]) -> dict[str, Any]:
+        """Write the header of each array; the files as the manifest records them."""
+        for name in shapes.keys() & self._open.keys():
+            self._open[name].seek(0)
+            self._open[name].write(header(*shapes[name]))
+        self.flush()
+        records: dict[str, Any] = {}
+        for name in (name for name in CONTENT if name in self._open):
+            path = self._part(name)
+            records[name] = {"bytes": path.stat().st_size, "sha256": content_sha256(path)}
+            if name in shapes:
+                records[name]["sample_sha256"] = sample_sha256(np.load(path, mmap_mode="r"))
+        return records
+
+    def close(self) -> None:
+        """Close the files."""
+        for file in self._open.values():
+            file.close()
 
 
-def _again() -> str:
-    return "Make the folder again: labclip.embed(..., force=True)."
+def _opened(path: Path, size: int) -> BinaryIO:
+    """A file to be written behind its first bytes; what is behind them now is cut off."""
+    file = path.open("r+b" if path.exists() else "w+b")
+    file.truncate(size)
+    file.seek(size)
+    return file
 
 
-def clear(folder: Path, names: Iterable[str]) -> None:
-    """Remove an unfinished or finished run, the named files first."""
-    for name in (*names, SHOWN, UNFINISHED, UNFINISHED + "-journal"):
-        for path in (folder / name, folder / (name + PART)):
-            with suppress(FileNotFoundError):
-                path.unlink()
+def publish(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Give every file of a manifest its name, then write the manifest, with which the folder counts as finished.
+
+    What a kill left undone is done when called again.
+    """
+    for name in manifest["files"]:
+        if (part := folder / (name + PART)).exists():
+            os.replace(part, folder / name)
+    with whole_file(folder / MANIFEST) as path:
+        head = {"library_name": "labclip", "format_version": FORMAT_VERSION}
+        text = json.dumps(sealed({**head, **manifest}), indent=1, ensure_ascii=False) + "\n"
+        path.write_text(text, encoding="utf-8", newline="\n")
 
 
 def array_shapes(counts: Mapping[str, int], dim: int) -> dict[str, tuple[tuple[int, ...], str]]:
@@ -215,9 +193,9 @@ def header(shape: tuple[int, ...], dtype: str) -> bytes:
     return b"\x93NUMPY\x01\x00" + len(body).to_bytes(2, "little") + body
 
 
-def content_sha256(path: Path, stop: int | None = None) -> Any:
-    """SHA-256 of a file's bytes up to `stop`, of an array's behind its header: a hash object, to go on with."""
-    return hash_of(path, start=HEADER if ".npy" in path.suffixes else 0, stop=stop)
+def content_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, of an array's behind its header, in hexadecimal digits."""
+    return str(hash_of(path, start=HEADER if ".npy" in path.suffixes else 0).hexdigest())
 
 
 def sample_sha256(array: NDArray[Any]) -> str:
@@ -233,11 +211,11 @@ def _mapped(path: Path, shape: tuple[int, ...], dtype: str) -> Any:
             raise ValueError("it is no file")
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # NumPy evaluates the header, and a damaged one raises a dozen types
-        raise ValueError(f"{path} is missing or cut off ({error}). {_again()}") from error
+        raise ValueError(f"{path} is missing or cut off ({error}). {_AGAIN}") from error
     if array.shape != shape or array.dtype != np.dtype(dtype):
         raise ValueError(
             f"{path} holds {array.dtype} {list(array.shape)}, but {MANIFEST} says {np.dtype(dtype)} {list(shape)}. "
-            f"{_again()}"
+            f"{_AGAIN}"
         )
     return array
 
@@ -247,9 +225,9 @@ def _check_file(path: Path, record: Mapping[str, Any], array: Any, verify: bool)
     size = path.stat().st_size if path.is_file() else -1
     if size != record["bytes"]:
         found = "is missing" if size < 0 else f"has {size:,} bytes"
-        raise ValueError(f"{path} {found}, but {MANIFEST} says {record['bytes']:,} bytes. {_again()}")
+        raise ValueError(f"{path} {found}, but {MANIFEST} says {record['bytes']:,} bytes. {_AGAIN}")
     changed = array is not None and sample_sha256(array) != record["sample_sha256"]
     if not changed and (verify or size <= _SMALL):
-        changed = content_sha256(path).hexdigest() != record["sha256"]
+        changed = content_sha256(path) != record["sha256"]
     if changed:
-        raise ValueError(f"{path} was changed after it was written: {MANIFEST} has another SHA-256 of it. {_again()}")
+        raise ValueError(f"{path} was changed after it was written: {MANIFEST} has another SHA-256 of it. {_AGAIN}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -56,8 +55,6 @@ class Work:
                 sha256.update(data)
                 size += len(data)
             rows.check()
-            file.flush()
-            os.fsync(file.fileno())
         return {
             "name": shard.name,
             "rows": None if shard.copied else rows.count,
