@@ -8,7 +8,6 @@ import pickle
 import stat
 import struct
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -92,9 +91,7 @@ def test_a_bare_matrix_comes_back_without_inventions(tmp_path):
 
 VIEWS = {
     "transposed": MATRIX.T,
-    "transposed array": MATRIX.numpy().T,
     "strided": torch.arange(36.0).reshape(6, 6)[::2, 1::2],
-    "fortran array": np.asfortranarray(MATRIX.numpy()),
     "reversed array": MATRIX.numpy()[::-1, ::-1],
     "big-endian array": MATRIX.numpy().astype(">f4"),
     "wants gradients": MATRIX.clone().requires_grad_(),
@@ -172,51 +169,7 @@ def test_keys_that_have_a_default_may_be_missing(tmp_path):
     assert (alignment.strength, alignment.metadata) == (1.0, {})
 
 
-# Tampering
-
-
-@pytest.mark.parametrize("gone", [CONFIG, WEIGHTS])
-def test_a_missing_file_is_named(tmp_path, gone):
-    (saved(tmp_path) / gone).unlink()
-    with pytest.raises(FileNotFoundError, match=f"not an alignment folder: {gone} missing.*labclip convert"):
-        load(tmp_path)
-
-
-def test_missing_folders_are_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"There is no folder .*nowhere.*save_pretrained"):
-        load(tmp_path / "nowhere")
-    with pytest.raises(FileNotFoundError, match=f"{CONFIG} and {WEIGHTS} missing"):
-        load(tmp_path)
-    with pytest.raises(FileNotFoundError, match="There is no folder"):
-        load(saved(tmp_path) / CONFIG)
-
-
-def test_every_truncation_is_noticed(tmp_path):
-    whole = (saved(tmp_path) / WEIGHTS).read_bytes()
-    for length in range(len(whole)):
-        (tmp_path / WEIGHTS).write_bytes(whole[:length])
-        with pytest.raises(ValueError, match=r"is not a whole safetensors file"):
-            load(tmp_path)
-    (tmp_path / WEIGHTS).write_bytes(whole + b"\0")
-    with pytest.raises(ValueError, match="is not a whole safetensors file"):
-        load(tmp_path)
-
-
-def test_no_flipped_byte_changes_the_matrix(tmp_path):
-    whole = (saved(tmp_path, Alignment(MATRIX)) / WEIGHTS).read_bytes()
-    refused = []
-    for place in range(len(whole)):
-        flipped = bytearray(whole)
-        flipped[place] ^= 1
-        (tmp_path / WEIGHTS).write_bytes(flipped)
-        try:
-            matrix = load(tmp_path).matrix
-        except ValueError as error:
-            refused.append(str(error))
-        else:
-            assert torch.equal(matrix, MATRIX)  # the byte was part of the file's free-form metadata
-    assert len(refused) > len(whole) - 40
-    assert all(str(tmp_path) in message for message in refused)
+# Tampering: test_mutations.py changes bytes, test_hostile.py takes files away
 
 
 def test_a_flipped_bit_of_the_matrix_is_told_by_its_hash(tmp_path):
@@ -263,34 +216,21 @@ def test_a_folder_that_cannot_be_made_says_what_to_pass(tmp_path, monkeypatch, k
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    ("tensors", "message"),
-    [
-        ({"weight": MATRIX}, r"has the tensors \['weight'\], not 'matrix'.*labclip convert FILE.pt FOLDER"),
-        ({"linear.weight": MATRIX, "t": torch.tensor(1.0)}, r"has the tensors \['linear.weight', 't'\]"),
-        ({"matrix": MATRIX, "bias": torch.zeros(3)}, r"has the tensors \['bias', 'matrix'\]"),
-        ({"logit_scale": torch.tensor(1.0)}, r"has the tensors \['logit_scale'\]"),
-        ({"matrix": torch.eye(4)}, r"'matrix' has shape \[4, 4\], but config.json has dim 3, so \[3, 3\]"),
-        ({"matrix": torch.ones(9)}, r"'matrix' has shape \[9\]"),
-        ({"matrix": torch.ones(3, 4)}, r"'matrix' has shape \[3, 4\]"),
-        ({"matrix": torch.empty(0, 0)}, r"'matrix' has shape \[0, 0\]"),
-        ({"matrix": MATRIX.half()}, r"'matrix' is F16, not float32"),
-        ({"matrix": MATRIX.double()}, r"'matrix' is F64, not float32"),
-        ({"matrix": MATRIX.bfloat16()}, r"'matrix' is BF16, not float32"),
-        ({"matrix": MATRIX.int()}, r"'matrix' is I32, not float32"),
-        ({"matrix": MATRIX > 0}, r"'matrix' is BOOL, not float32"),
-        ({"matrix": torch.full((3, 3), math.nan)}, "sound alignment: The matrix has 9 values that are NaN"),
-        ({"matrix": torch.full((3, 3), -math.inf)}, "sound alignment: The matrix has 9 values that are NaN"),
-        ({"matrix": MATRIX, "logit_scale": torch.tensor([4.25])}, r"'logit_scale' has shape \[1\].*so \[\]"),
-        ({"matrix": MATRIX, "logit_scale": torch.tensor(4)}, r"'logit_scale' is I64, not float32"),
-        ({"matrix": MATRIX, "logit_scale": torch.tensor(math.nan)}, "logit_scale is nan, not a finite"),
-        ({"matrix": MATRIX, "logit_scale": torch.tensor(71.24)}, r"logit_scale is 71.24.*math.log"),
-        ({"matrix": MATRIX, "fingerprint": torch.eye(4)[0]}, r"'fingerprint' has shape \[4\].*so \[3\]"),
-        ({"matrix": MATRIX, "fingerprint": torch.eye(3)[0].half()}, r"'fingerprint' is F16, not float32"),
-        ({"matrix": MATRIX, "fingerprint": torch.ones(3)}, "fingerprint has length 1.73205, not 1"),
-        ({"matrix": MATRIX, "fingerprint": torch.full((3,), math.nan)}, "fingerprint has length nan, not 1"),
-    ],
-)  # fmt: skip
+TENSORS = [
+    ({"weight": MATRIX}, r"has the tensors \['weight'\], not 'matrix'.*labclip convert FILE.pt FOLDER"),
+    ({"matrix": MATRIX, "bias": torch.zeros(3)}, r"has the tensors \['bias', 'matrix'\]"),
+    ({"matrix": torch.eye(4)}, r"'matrix' has shape \[4, 4\], but config.json has dim 3, so \[3, 3\]"),
+    ({"matrix": MATRIX.bfloat16()}, r"'matrix' is BF16, not float32"),
+    ({"matrix": torch.full((3, 3), -math.inf)}, "sound alignment: The matrix has 9 values that are NaN"),
+    ({"matrix": MATRIX, "logit_scale": torch.tensor([4.25])}, r"'logit_scale' has shape \[1\].*so \[\]"),
+    ({"matrix": MATRIX, "logit_scale": torch.tensor(math.nan)}, "logit_scale is nan, not a finite"),
+    ({"matrix": MATRIX, "logit_scale": torch.tensor(71.24)}, r"logit_scale is 71.24.*math.log"),
+    ({"matrix": MATRIX, "fingerprint": torch.eye(3)[0].half()}, r"'fingerprint' is F16, not float32"),
+    ({"matrix": MATRIX, "fingerprint": torch.ones(3)}, "fingerprint has length 1.73205, not 1"),
+]
+
+
+@pytest.mark.parametrize(("tensors", "message"), TENSORS)
 def test_other_tensors_are_refused(tmp_path, tensors, message):
     put(saved(tmp_path), **tensors)
     with pytest.raises(ValueError, match=message) as caught:
@@ -303,9 +243,7 @@ class Bomb:
         return os.system, ("false",)
 
 
-@pytest.mark.parametrize(
-    "content", [pickle.dumps(Bomb()), b"", b"\xff" * 64, b"{}", struct.pack("<Q", 1 << 62) + b"{}"]
-)
+@pytest.mark.parametrize("content", [pickle.dumps(Bomb()), b"", struct.pack("<Q", 1 << 62) + b"{}"])
 def test_what_is_no_safetensors_file_is_never_run(tmp_path, content, monkeypatch):
     monkeypatch.setattr(os, "system", lambda command: pytest.fail("the pickle ran"))
     (saved(tmp_path) / WEIGHTS).write_bytes(content)
@@ -313,77 +251,37 @@ def test_what_is_no_safetensors_file_is_never_run(tmp_path, content, monkeypatch
         load(tmp_path)
 
 
-def test_a_torch_checkpoint_under_another_name_is_refused(tmp_path):
-    torch.save({"matrix": MATRIX}, saved(tmp_path) / WEIGHTS)
-    with pytest.raises(ValueError, match="is not a whole safetensors file"):
-        load(tmp_path)
+CONFIGS = [
+    (b"{", "is not JSON"),
+    (b"[" * 100_000, "is not JSON"),
+    (b"[]", "holds a list, not an object"),
+    (b'{"architectures": ["CLIPModel"]}', "not the config of an alignment: it has no format_version"),
+    (b" " * (MAX_CONFIG_BYTES + 1), r"has 4,000,001 bytes, where at most 4,000,000"),
+    ({"format_version": FORMAT_VERSION + 1}, "has format version 2, and labclip .* up to 1.*pip install"),
+    ({"format_version": True}, "format_version is True, not a whole number"),
+    ({"dim": ..., "base": ...}, "lacks base, dim"),
+    ({"dim": 4}, "contradicts itself: dim is 4, base.embed_dim 3"),
+    ({"dim": 3.0}, "dim is 3.0, not a whole number from 1"),
+    ({"dim": 10**9}, "dim is 1000000000, not a whole number from 1 to 16384"),
+    ({"matrix_sha256": 7}, "matrix_sha256 is 7, not a hexadecimal string"),
+    ({"metadata": []}, "metadata is not a JSON object"),
+    ({"strength": True}, "strength is True, not a number"),
+    ({"strength": math.inf}, "strength is inf, not a finite number"),
+    ({"strength": 1e39}, "the matrix has infinite values"),
+    ({"fingerprint_caption": "a photo of a dog"}, "caption is 'a photo of a dog', but labclip compares with"),
+    ({"base": {"model": "x"}}, "base is .*, not an object with the keys model, pretrained"),
+    ({"base": vars(BASE) | {"more": 1}}, "base is .*, not an object with the keys"),
+    ({"base": vars(BASE) | {"quick_gelu": 1}}, "base.quick_gelu is 1, not of type bool"),
+]
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (b"", "is not JSON"),
-        (b"{", "is not JSON"),
-        (b"\xff\xfe{}", "is not JSON"),
-        (b"[" * 100_000, "is not JSON"),
-        (b'{"format_version": ' + b"9" * 5_000 + b"}", "is not JSON"),
-        (b"[]", "holds a list, not an object"),
-        (b"null", "holds a NoneType, not an object"),
-        (b'"text"', "holds a str, not an object"),
-        (b'{"architectures": ["CLIPModel"]}', "not the config of an alignment: it has no format_version"),
-        (b" " * (MAX_CONFIG_BYTES + 1), r"has 4,000,001 bytes, where at most 4,000,000"),
-    ],
-)
-def test_other_configs_are_refused(tmp_path, text, message):
-    (saved(tmp_path) / CONFIG).write_bytes(text)
-    with pytest.raises(ValueError, match=message):
-        load(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"format_version": FORMAT_VERSION + 1}, "has format version 2, and labclip .* up to 1.*pip install"),
-        ({"format_version": True}, "format_version is True, not a whole number"),
-        ({"format_version": 0}, "format_version is 0, not a whole number"),
-        ({"format_version": 1.0}, "format_version is 1.0, not a whole number"),
-        ({"format_version": "1"}, "format_version is '1', not a whole number"),
-        ({"format_version": ...}, "has no format_version"),
-        ({"dim": ..., "base": ...}, "lacks base, dim"),
-        ({"matrix_sha256": ...}, "lacks matrix_sha256"),
-        ({"dim": 4}, "contradicts itself: dim is 4, base.embed_dim 3"),
-        ({"dim": 4, "base": None}, r"'matrix' has shape \[3, 3\], but config.json has dim 4"),
-        ({"dim": True}, "dim is True, not a whole number from 1"),
-        ({"dim": 3.0}, "dim is 3.0, not a whole number from 1"),
-        ({"dim": "3"}, "dim is '3', not a whole number"),
-        ({"dim": 0}, "dim is 0, not a whole number from 1"),
-        ({"dim": 10**9}, "dim is 1000000000, not a whole number from 1 to 16384"),
-        ({"dim": None}, "dim is None, not a whole number"),
-        ({"matrix_sha256": 7}, "matrix_sha256 is 7, not a hexadecimal string"),
-        ({"matrix_sha256": "short"}, "expected short"),
-        ({"metadata": []}, "metadata is not a JSON object"),
-        ({"metadata": None}, "metadata is not a JSON object"),
-        ({"strength": "1"}, "strength is '1', not a number"),
-        ({"strength": True}, "strength is True, not a number"),
-        ({"strength": None}, "strength is None, not a number"),
-        ({"strength": math.nan}, "strength is nan, not a finite number"),
-        ({"strength": math.inf}, "strength is inf, not a finite number"),
-        ({"strength": 10**400}, "strength is 1.*0, not a number"),
-        ({"strength": 1e39}, "the matrix has infinite values"),
-        ({"fingerprint_caption": "a photo of a dog"}, "caption is 'a photo of a dog', but labclip compares with"),
-        ({"base": "ViT-B-32"}, "base is 'ViT-B-32', not an object with the keys model, pretrained"),
-        ({"base": []}, "base is .*, not an object"),
-        ({"base": {"model": "x"}}, "base is .*, not an object with the keys"),
-        ({"base": vars(BASE) | {"more": 1}}, "base is .*, not an object with the keys"),
-        ({"base": vars(BASE) | {"model": None}}, "base.model is None, not of type str"),
-        ({"base": vars(BASE) | {"pretrained": 1}}, "base.pretrained is 1, not of type str"),
-        ({"base": vars(BASE) | {"quick_gelu": 1}}, "base.quick_gelu is 1, not of type bool"),
-        ({"base": vars(BASE) | {"embed_dim": True}}, "base.embed_dim is True, not of type int"),
-        ({"base": vars(BASE) | {"embed_dim": 512}}, "contradicts itself: dim is 3, base.embed_dim 512"),
-    ],
-)  # fmt: skip
-def test_configs_that_lie_are_refused(tmp_path, changes, message):
-    rewrite(saved(tmp_path), **changes)
+@pytest.mark.parametrize(("changes", "message"), CONFIGS)
+def test_other_configs_are_refused(tmp_path, changes, message):
+    saved(tmp_path)
+    if isinstance(changes, bytes):
+        (tmp_path / CONFIG).write_bytes(changes)
+    else:
+        rewrite(tmp_path, **changes)
     with pytest.raises(ValueError, match=message) as caught:
         load(tmp_path)
     assert str(tmp_path) in str(caught.value)
@@ -400,11 +298,6 @@ def test_saving_over_an_alignment_replaces_it_and_leaves_other_files(tmp_path):
     assert (alignment.dim, alignment.fingerprint, alignment.base, alignment.metadata) == (2, None, None, {})
     assert set(contents(tmp_path)) == FILES | {"notes.txt"}
     assert (tmp_path / "notes.txt").read_text() == "mine"
-
-
-def test_saving_makes_folders_and_takes_strings(tmp_path):
-    full().save_pretrained(str(tmp_path / "a" / "b"))
-    assert load(str(tmp_path / "a" / "b")).dim == DIM
 
 
 def test_saving_where_a_file_is(tmp_path):
@@ -434,35 +327,24 @@ def test_saving_over_links_leaves_what_they_point_to(tmp_path):
     assert contents(blobs) == before
 
 
-CIRCLE: dict = {}
-CIRCLE["self"] = CIRCLE
+METADATA_THAT_FAILS = [
+    ({"data": torch.eye(2)}, "not plain JSON.*Tensor"),
+    ({"data": math.nan}, "not plain JSON"),
+    ({("a", "b"): 1}, "not plain JSON.*keys must be str"),
+    ({"data": "\ud800"}, "not plain JSON.*surrogates"),
+    ({"data": "x" * MAX_CONFIG_BYTES}, r"metadata makes 4,000,\d+ bytes; config.json has at most 4,000,000"),
+    ({"results": {"aro": 0.9}}, "'results'.*not of the form"),
+]
 
 
-@pytest.mark.parametrize(
-    ("metadata", "message"),
-    [
-        ({"data": {1, 2}}, "not plain JSON.*set"),
-        ({"data": torch.eye(2)}, "not plain JSON.*Tensor"),
-        ({"data": np.float32(1)}, "not plain JSON.*float32"),
-        ({"data": b"bytes"}, "not plain JSON.*bytes"),
-        ({"data": math.nan}, "not plain JSON"),
-        ({("a", "b"): 1}, "not plain JSON.*keys must be str"),
-        ({"data": "\ud800"}, "not plain JSON.*surrogates"),
-        ({"data": CIRCLE}, "not plain JSON.*[Cc]ircular"),
-        ({"data": "x" * MAX_CONFIG_BYTES}, r"metadata makes 4,000,\d+ bytes; config.json has at most 4,000,000"),
-        ({"results": {"aro": 0.9}}, "'results'.*not of the form"),
-    ],
-)  # fmt: skip
-@pytest.mark.parametrize("there", [False, True])
-def test_metadata_that_cannot_be_saved_leaves_everything_as_it_was(tmp_path, metadata, message, there):
-    folder = tmp_path / "a" / "b"
-    before = contents(saved(folder)) if there else None
-    with pytest.raises(ValueError, match=message):
-        full(metadata=metadata).save_pretrained(folder)
-    if there:
-        assert contents(folder) == before
-    else:
-        assert list(tmp_path.iterdir()) == []
+@pytest.mark.parametrize(("metadata", "message"), METADATA_THAT_FAILS)
+def test_metadata_that_cannot_be_saved_leaves_everything_as_it_was(tmp_path, metadata, message):
+    before = contents(saved(tmp_path / "there"))
+    for folder in (tmp_path / "there", tmp_path / "a" / "b"):
+        with pytest.raises(ValueError, match=message):
+            full(metadata=metadata).save_pretrained(folder)
+    assert contents(tmp_path / "there") == before
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
 
 
 def full_disk(*args, **kwargs):
@@ -493,30 +375,6 @@ def test_a_failure_at_any_move_leaves_everything_as_it_was(tmp_path, monkeypatch
     with pytest.raises(OSError, match="No space left"):
         saved(folder, Alignment(torch.eye(2)))
     assert (contents(folder) if there else list(tmp_path.iterdir())) == (before if there else [])
-
-
-def test_an_interrupted_save_leaves_everything_as_it_was(tmp_path, monkeypatch):
-    before = contents(saved(tmp_path))
-
-    def interrupt(*args, **kwargs):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(storage, "save_file", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        saved(tmp_path, Alignment(torch.eye(2)))
-    assert contents(tmp_path) == before
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_read_only_folder_is_an_error_of_the_system(tmp_path):
-    before = contents(saved(tmp_path))
-    tmp_path.chmod(0o500)
-    try:
-        with pytest.raises(PermissionError):
-            saved(tmp_path, Alignment(torch.eye(2)))
-    finally:
-        tmp_path.chmod(0o700)
-    assert contents(tmp_path) == before
 
 
 def test_a_folder_with_the_older_names_of_the_fingerprint_opens(tmp_path):

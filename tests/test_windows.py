@@ -3,7 +3,6 @@
 import csv
 import io
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path, PureWindowsPath
@@ -12,7 +11,6 @@ import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from huggingface_hub import file_download
 
 import labclip
 from labclip import LABCLIP, Alignment, Features, cli, scenes
@@ -59,21 +57,6 @@ def open_files_stay(monkeypatch):
         monkeypatch.setattr(os, name, refuse_held(name))
 
 
-@OWN_FUNCTIONS
-def test_the_simulation_refuses_what_windows_refuses(open_files_stay, tmp_path):
-    path = tmp_path / "file.npy"
-    np.save(path, np.zeros(3))
-    mapped = np.load(path, mmap_mode="r")
-    with pytest.raises(PermissionError):
-        path.unlink()
-    del mapped
-    with path.open("rb"), pytest.raises(PermissionError):
-        path.replace(tmp_path / "other.npy")
-    with path.open("rb"), pytest.raises(PermissionError):
-        shutil.rmtree(tmp_path)
-    path.unlink()
-
-
 def test_what_was_loaded_from_a_folder_is_saved_into_it_again(open_files_stay, tmp_path):
     LABCLIP.from_pretrained("scenes").save_pretrained(tmp_path / "model")
     model = LABCLIP.from_pretrained(tmp_path / "model")
@@ -87,17 +70,9 @@ def test_what_was_loaded_from_a_folder_is_saved_into_it_again(open_files_stay, t
 def test_features_are_made_again_once_nobody_has_them_open(open_files_stay, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     scenes.sample(3, seed=0).save("scenes")
-    command = (
-        "embed",
-        "-q",
-        "--model",
-        "scenes",
-        "--captions",
-        "scenes/captions.csv",
-        "--images",
-        "scenes",
-        "features",
-    )
+    command = [
+        *["embed", "-q", "--model", "scenes", "--captions", "scenes/captions.csv", "--images", "scenes", "features"]
+    ]
     run(*command)
     features = Features.load("features")
     message = run(*command, "--force", code=2).stderr
@@ -131,22 +106,13 @@ def test_a_file_that_is_open_elsewhere_stays_whole(open_files_stay, tmp_path):
     assert os.listdir(tmp_path) == ["report.csv"]
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        *("/etc/passwd", "\\secret.png", "D:secret.png", "D:\\a.png", "\\\\server\\share\\a.png"),
-        *("..\\a.png", "a/../../b.png", ".", ""),
-    ],
-)
+OUT = ["/etc/passwd", "\\secret.png", "D:secret.png", "\\\\server\\share\\a.png", "..\\a.png", "a/../../b.png", ".", ""]
+INSIDE = ["a.png", "train\\a.png", "train/a.png", "C:a.png", "C:\\images\\a.png", "c:/IMAGES/a.png"]
+
+
+@pytest.mark.parametrize("name", OUT + INSIDE)
 def test_a_name_in_a_table_does_not_lead_out_of_the_folder(name):
-    assert leads_out(PureWindowsPath("C:/images"), name)
-
-
-@pytest.mark.parametrize(
-    "name", ["a.png", "train\\a.png", "train/a.png", "C:a.png", "C:\\images\\a.png", "c:/IMAGES/a.png"]
-)
-def test_names_of_windows_inside_the_folder_are_taken(name):
-    assert not leads_out(PureWindowsPath("C:/images"), name)
+    assert leads_out(PureWindowsPath("C:/images"), name) == (name in OUT)
 
 
 def test_a_relative_folder_takes_absolute_names_in_it(tmp_path, monkeypatch):
@@ -156,16 +122,6 @@ def test_a_relative_folder_takes_absolute_names_in_it(tmp_path, monkeypatch):
     assert files.path_of(str(tmp_path / "images" / "a.png"), "row 1") == tmp_path / "images" / "a.png"
     with pytest.raises(ValueError, match="leads out of images"):
         files.path_of(str(tmp_path / "a.png"), "row 1")
-
-
-def test_a_folder_that_is_called_dev_is_no_device(tmp_path, monkeypatch):
-    # On Windows C:\dev is a usual place for work.
-    monkeypatch.setattr(Path, "absolute", lambda self: PureWindowsPath("C:/dev/work") / self.name)
-    monkeypatch.setattr("labclip.files.check_file", lambda path: None)
-    with whole_file(tmp_path / "out.csv") as part:
-        assert part != tmp_path / "out.csv"
-        part.write_text("whole")
-    assert (tmp_path / "out.csv").read_text() == "whole"
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "cp437"])
@@ -184,8 +140,7 @@ def test_help_is_plain_for_every_console():
 
 def test_a_command_runs_where_files_are_written_in_a_code_page(tmp_path):
     (tmp_path / "c.csv").write_text("caption\n物 red cube and a blue sphere → so\n", encoding="utf-8")
-    environment = {
-        **os.environ,
+    environment = os.environ | {
         "PYTHONIOENCODING": "cp1252",
         "PYTHONUTF8": "0",
         "PYTHONPATH": os.pathsep.join(sys.path),
@@ -194,13 +149,7 @@ def test_a_command_runs_where_files_are_written_in_a_code_page(tmp_path):
         sys.executable,
         "-m",
         "labclip",
-        "negatives",
-        "c.csv",
-        "out.csv",
-        "--method",
-        "swap",
-        "--attributes",
-        "a.txt",
+        *["negatives", "c.csv", "out.csv", "--method", "swap", "--attributes", "a.txt"],
     ]
     (tmp_path / "a.txt").write_text("red\nblue\n", encoding="utf-8")
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True)
@@ -245,15 +194,3 @@ def test_rows_far_down_are_sampled_where_integers_have_32_bits(monkeypatch):
     sample_sha256(Rows())
     assert asked == sorted(asked)
     assert (asked[0], asked[-1]) == (0, 49_999_999)
-
-
-def test_a_cache_without_links_is_fetched_once_and_serves_offline(hub, tmp_path, monkeypatch):
-    monkeypatch.setattr(file_download, "are_symlinks_supported", lambda cache_dir=None: False)
-    Alignment.from_pretrained("scenes").save_pretrained(tmp_path / "alignment")
-    hub.add_folder("org/name", tmp_path / "alignment")
-    first = Alignment.from_pretrained("org/name")
-    assert not [path for path in hub.cache.rglob("*") if path.is_symlink()]
-    asked = len(hub.requests)
-    again = Alignment.from_pretrained("org/name", local_files_only=True)
-    assert len(hub.requests) == asked
-    assert np.array_equal(first.matrix, again.matrix)
