@@ -9,8 +9,7 @@ import labclip
 from labclip.io.folder import matrix_sha256
 from labclip.report.values import percent
 from labclip.training import FitResult
-from labclip.training.frontier import Point, kept
-from labclip.training.result import share_kept, stronger
+from labclip.training.frontier import kept
 
 
 @pytest.fixture(scope="module")
@@ -67,27 +66,6 @@ def test_a_result_of_which_nothing_is_known_says_so(tmp_path):
     assert result.to_json()["results"] == {}
     with pytest.raises(ValueError, match=r"Nothing was held out, so there is no frontier to draw. Pass validation"):
         result.plot(tmp_path / "fit.png")
-
-
-def point(strength, binding, recall, flickr):
-    lost = {"validation": (1 - recall / 0.4, 0.004), "retain flickr": (1 - flickr / 0.2, 0.004)}
-    recalls = {"validation": (recall, recall), "retain flickr": (flickr, flickr)}
-    return Point(strength, strength, binding, recalls, binding, lost, strength / 10)
-
-
-def test_strengths_that_bind_more_are_told():
-    points = [
-        point(0.0, 0.5, 0.4, 0.2), point(0.5, 0.6, 0.44, 0.2), point(1.0, 0.7, 0.398, 0.1984),
-        point(1.25, 0.8, 0.4, 0.16),
-    ]  # fmt: skip
-    fewer = "At keep 0.99: strength 1, binding 0.500 -> 0.700, R@1 at least 99.2% of the base's (smoothed: 0.8% ± 0.4% "
-    most = "Most binding: strength 1.25, binding 0.500 -> 0.800, R@1 at least 80.0% of the base's (smoothed: 20.0% ± "
-    others = [f"{fewer}lost, divergence 0.10).", f"{most}0.4% lost, divergence 0.12)."]
-    assert stronger(points, 0.5, 0.999) == others
-    assert stronger(points, 1.0, 0.99) == others[1:]
-    assert stronger(points, 1.25, 0.7) == []
-    assert share_kept(points[1], points[0]) == 1.0
-    assert stronger([Point(0.0, 0.0, None), Point(1.0, 1.0, None)], 1.0, 0.99) == []
 
 
 def test_the_figures_that_select_are_shown(result):

@@ -25,17 +25,16 @@ def test_held_out_images_that_are_those_of_the_fit_are_refused(tmp_path):
     with pytest.raises(
         ValueError,
         match=r"^200 of the 200 validation images are among those of the fit: "
-        r"validation image 0 is image 0 of the fit, validation image 1 is image 1 of the fit, "
-        r"validation image 2 is image 2 of the fit, and 197 more. Pass "
+        r"image 0 is image 0 of the fit. Pass "
         r"`validation` of other images, or leave `validation` out",
     ):
         labclip.fit(fitted, validation=fitted, **QUICK)
     subset = rows(data, slice(150, 190))
-    with pytest.raises(ValueError, match=r"^40 of the 40 .*validation image 0 is image 150 of the fit"):
+    with pytest.raises(ValueError, match=r"^40 of the 40 .*: image 0 is image 150 of the fit"):
         labclip.fit(fitted, validation=subset, recipe="paper", **QUICK)
     images, *others = planted.world(50, seed=1)
     images[7] = data[0][33].half() * 3  # a copy in half precision, of another length
-    with pytest.raises(ValueError, match=r"^1 of the 50 .* fit: validation image 7 is image 33 of the fit. Pass"):
+    with pytest.raises(ValueError, match=r"^1 of the 50 .* fit: image 7 is image 33 of the fit. Pass"):
         labclip.fit(fitted, validation=planted.features(images, *others), **QUICK)
 
 
@@ -69,14 +68,13 @@ def test_held_out_captions_that_are_negatives_of_the_fit_are_refused(tmp_path):
     with pytest.raises(
         ValueError,
         match=r"^10 of the 20 held-out captions are among the negatives of the fit, which learns that they are wrong: "
-        r"held-out caption 0 is a negative of caption 40, held-out caption 1 is a negative of caption 41, held-out "
-        r"caption 2 is a negative of caption 42, and 7 more. Leave them out; or leave `validation` out, .* or split by "
+        r"caption 0 is a negative of caption 40. Leave them out; or leave `validation` out, .* or split by "
         r"combination: labclip.training.split_combinations.$",
     ):
         labclip.fit(fitted, validation=held, **QUICK)
     lines = [json.dumps({"caption": f"a caption {number}"}) for number in range(200)]
     (tmp_path / "captions.jsonl").write_text("\n".join(lines))
-    with pytest.raises(ValueError, match=r"is a negative of caption 41 \(a caption 41\), held"):
+    with pytest.raises(ValueError, match=r"is a negative of caption 40 \(a caption 40\)\. Leave"):
         labclip.fit(replace(fitted, folder=tmp_path), validation=held, **QUICK)
     absent = torch.ones(200, dtype=torch.bool)
     absent[40:50] = False
@@ -177,7 +175,7 @@ def test_a_split_by_rows_is_taken_as_validation():
         with pytest.raises(ValueError, match=message):
             labclip.fit(planted.features(images[:100], texts, negatives, index), validation=wrong, **QUICK)
     swapped = planted.features(images, texts, texts.roll(100, 0))
-    with pytest.raises(ValueError, match=r"^39 of the 39 held-out captions .*caption 101 is a negative of caption 1,"):
+    with pytest.raises(ValueError, match=r"^39 of the 39 held-out .*: caption 101 is a negative of caption 1\."):
         labclip.fit(swapped, validation=rows, **QUICK)
 
 

@@ -10,6 +10,13 @@ from labclip.checks import checked_number, checked_whole
 from labclip.messages import nearest
 from labclip.training.objective import Weights
 
+_LIMITS = {
+    "learning_rate": (1e-12, 1e3),
+    "logit_scale": (1e-3, 1e4),
+    "negative_weight": (1e-6, 1e6),
+    "distill": (0, 1e6),
+    "identity_penalty": (0, 1e6),
+}
 _STEPS = 1000
 _BATCH = 64, 256  # the least and the most, where the recipe leaves it open
 
@@ -92,18 +99,11 @@ def settings_of(
         if name in given:
             given[name] = checked_whole(name, given[name], least=least)
     settings = replace(RECIPES[recipe], **given)
-    positive = given | {"negative_weight": negative_weight}
-    for name, most, usual in (
-        ("learning_rate", 1e3, "1e-3"),
-        ("logit_scale", 1e4, "50"),
-        ("negative_weight", 1e6, "12"),
-    ):
-        value = positive.get(name)
-        if value is not None and not 0 < checked_number(name, value) <= most:
-            raise ValueError(f"{name} is {value!r}. Pass a positive number of at most {most:g}, for example {usual}.")
-    for name, weight in (("distill", distill), ("identity_penalty", identity_penalty)):
-        if weight is not None and not 0 <= checked_number(name, weight) <= 1e6:
-            raise ValueError(f"{name} is {weight!r}. Pass 0 or a positive number of at most 1e6.")
+    weighed = {"negative_weight": negative_weight, "distill": distill, "identity_penalty": identity_penalty}
+    for name, (lowest, highest) in _LIMITS.items():
+        value = (given | weighed).get(name)
+        if value is not None and not lowest <= checked_number(name, value) <= highest:
+            raise ValueError(f"{name} is {value!r}. Pass a number from {lowest:g} to {highest:g}.")
     asked = {"negatives": negative_weight, "distill": distill, "identity": identity_penalty}
     weights = {name: float(value) for name, value in asked.items() if value is not None}
     changed = dict.fromkeys(replace(one, **weights) for one in settings.candidates)  # each once

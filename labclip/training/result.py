@@ -17,13 +17,12 @@ from labclip.report import Page, Reported, Section, Table, drawn
 from labclip.report.drawing import BLUE, GREEN, INK, ORANGE, PINK, SKY, SOFT, empty, legend_below, literal
 from labclip.report.values import Value, matrix_in_words, measured_by, percent
 from labclip.training.change import ALPHA, Change
-from labclip.training.frontier import ENOUGH, HeldOut, Point, at_strength, kept, most_divergence, select
+from labclip.training.frontier import ENOUGH, HeldOut, Point, at_strength, kept, most_divergence
 
 _EVERY = 0.25  # strengths in the table
 _SHOWN = {"binding": "binding", "t2i_r1": "R@1 text to image", "i2t_r1": "R@1 image to text"}
 _FEW = 200  # below this many held-out captions a gain is known to some 7 percent at best
 _BINDS = 0.95
-_KEEPS = 0.99, 0.97, 0.9  # what smaller ones would select is told
 _COLOURS = (BLUE, ORANGE, PINK, SKY)
 _RECORDED = ("recipe", "keep", "objective", "seed")
 _SETTINGS = ("epochs", "batch_size", "learning_rate", "rank")
@@ -143,10 +142,6 @@ class FitResult(Reported):
         """The base and the strength that is used."""
         return at_strength(self.frontier, 0), at_strength(self.frontier, self.alignment.strength)
 
-    @property
-    def _keep(self) -> float:
-        return float(self.alignment.metadata["keep"])
-
     def _gain(self) -> str:
         strength = f"strength {self.alignment.strength:g}"
         if not self.frontier or self.frontier[0].binding is None:
@@ -192,8 +187,9 @@ class FitResult(Reported):
         return Section("What it gains and costs", (), figures, [Table(caption, heads, rows, (0, 1), 1)])
 
     def _strengths(self) -> Section:
-        """What other strengths do: the figures that select one, and what a smaller `keep` would select."""
-        within = kept(self.frontier, self._keep)
+        """What other strengths do: the figures that select one."""
+        keep = float(self.alignment.metadata["keep"])
+        within = kept(self.frontier, keep)
         rows = [
             (f"{p.strength:g}", p.binding, *p.recalls.get("validation", (None, None)), p.smoothed_binding, _lost(p),
              p.divergence, "yes" if p in within else "no")
@@ -201,31 +197,11 @@ class FitResult(Reported):
         ]  # fmt: skip
         caption = (
             f"Held-out data. The last four columns select: of the strengths that are kept (at most "
-            f"{percent(1 - self._keep)}% of R@1 lost, smoothed, on the set that loses most; divergence at most "
-            f"{most_divergence(self._keep):.2f}, or any where R@1 rises) one that binds most, smoothed."
+            f"{percent(1 - keep)}% of R@1 lost, smoothed, on the set that loses most; divergence at most "
+            f"{most_divergence(keep):.2f}, or any where R@1 rises) one that binds most, smoothed."
         )
         heads = ("strength", *_SHOWN.values(), "smoothed binding", "R@1 lost", "divergence", "kept")
-        notes = stronger(self.frontier, self.alignment.strength, self._keep)
-        return Section("Other strengths", tables=[Table(caption, heads, rows)], notes=notes)
-
-
-def stronger(points: Sequence[Point], strength: float, keep: float) -> list[str]:
-    """The strengths of one matrix that bind more than the one that is used, and keep less of R@1, a sentence each."""
-    base, used = at_strength(points, 0), at_strength(points, strength)
-    if base.binding is None:
-        return []
-    told: dict[float, str] = {}
-    fewer = [(f"At keep {one:g}", select(points, one)) for one in _KEEPS if one < keep]
-    most = max(points, key=lambda point: (point.binding or 0.0, -point.strength))
-    for words, point in [*fewer, ("Most binding", most)]:
-        if (point.binding or 0.0) > (used.binding or 0.0):
-            told.setdefault(
-                point.strength,
-                f"{words}: strength {point.strength:g}, binding {base.binding:.3f} -> {point.binding:.3f}, R@1 at "
-                f"least {share_kept(point, base):.1%} of the base's (smoothed: {_lost(point)} lost, divergence "
-                f"{point.divergence or 0.0:.2f}).",
-            )
-    return [*told.values()]
+        return Section("Other strengths", tables=[Table(caption, heads, rows)])
 
 
 def _lost(point: Point) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import islice
 from typing import Any, NamedTuple
@@ -18,7 +18,6 @@ from labclip.training.duplicates import first_same
 from labclip.training.recipes import Settings
 from labclip.training.rows import Data, Rows, read_data
 
-_SHOWN = 3  # images or captions named in a message
 _GROUP = 0.1  # of what is held out, the most that images with captions in common may be
 
 
@@ -148,14 +147,11 @@ def _check_apart(data: Data, held: Data, features: Features, validation: Feature
     twice = (first < len(ours)).nonzero().flatten()
     if not len(twice):
         return
-    told = (
-        f"validation image {one}{_name(validation, 'image', one)} is image {other}"
-        f"{_name(features, 'image', other)} of the fit"
-        for one, other in zip(theirs[twice].tolist(), ours[first[twice]].tolist(), strict=True)
-    )
+    one, other = int(theirs[twice[0]]), int(ours[first[twice[0]]])
     raise ValueError(
-        f"{len(twice)} of the {len(theirs)} validation images are among those of the fit: {_some(told, len(twice))}. "
-        f"Pass `validation` of other images, or leave `validation` out to hold some of the fit's images out."
+        f"{len(twice)} of the {len(theirs)} validation images are among those of the fit: image {one}"
+        f"{_name(validation, 'image', one)} is image {other}{_name(features, 'image', other)} of the fit. Pass "
+        f"`validation` of other images, or leave `validation` out to hold some of the fit's images out."
     )
 
 
@@ -166,22 +162,14 @@ def _check_captions(data: Data, held: Data, features: Features, validation: Feat
     leaked = (right < len(wrong)).nonzero().flatten()
     if not len(leaked):
         return
-    told = (
-        f"held-out caption {one}{_name(validation, 'caption', one)} is a negative of caption {other}"
-        f"{_name(features, 'caption', other)}"
-        for one, other in zip(held.captions[leaked].tolist(), negatives[right[leaked], 0].tolist(), strict=True)
-    )
+    one, other = int(held.captions[leaked[0]]), int(negatives[right[leaked[0]], 0])
     raise ValueError(
         f"{len(leaked)} of the {len(held.captions)} held-out captions are among the negatives of the fit, which learns "
-        f"that they are wrong: {_some(told, len(leaked))}. Leave them out; or leave "
-        f"`validation` out, to hold out some of the fit's images that share no caption with "
-        f"the rest; or split by combination: "
+        f"that they are wrong: caption {one}{_name(validation, 'caption', one)} is a negative of caption {other}"
+        f"{_name(features, 'caption', other)}. Leave them out; or leave `validation` out, to hold out some of the "
+        f"fit's images that share no caption with the rest; or split by combination: "
         f"labclip.training.split_combinations."
     )
-
-
-def _some(told: Iterable[str], count: int) -> str:
-    return ", ".join([*islice(told, _SHOWN), *([f"and {count - _SHOWN} more"] if count > _SHOWN else [])])
 
 
 def _name(features: Features, kind: str, row: int) -> str:
