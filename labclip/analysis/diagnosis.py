@@ -16,7 +16,6 @@ from tqdm import tqdm
 
 from labclip.alignment import Alignment
 from labclip.analysis.confusion import confusions
-from labclip.analysis.plots import MODELS
 from labclip.analysis.probes import Probed, probe
 from labclip.analysis.repair import Repair, repair
 from labclip.analysis.report import Diagnosis, gains_and_costs
@@ -26,10 +25,8 @@ from labclip.analysis.verdict import Verdict, judge, state
 from labclip.checks import checked_whole, described
 from labclip.data.scene_files import LabelledScenes, labelled_scenes, read_labelled_scenes
 from labclip.evaluation import summary
-from labclip.evaluation.scores import Estimate
 from labclip.model import LABCLIP
 from labclip.packages import versions_of
-from labclip.report.example import ShownItem, choose
 from labclip.report.values import percent
 from labclip.training.trainer import one_thread
 
@@ -104,7 +101,7 @@ def diagnose(
     own = None if model.alignment.is_identity else Alignment(model.alignment.matrix.detach().cpu())
     base = str(model.alignment.base or "a base without a name")
     found = diagnose_features(features, own, base=base, seed=seed, fit=fit, folds=folds, progress=progress)
-    return replace(found, seconds=time.perf_counter() - began, example=_example(data, features, found, own))
+    return replace(found, seconds=time.perf_counter() - began)
 
 
 def diagnose_features(
@@ -131,6 +128,7 @@ def diagnose_features(
         elif repaired.fitted:
             after, matrix, keep = "fitted", repaired.fitted[0], fold == 0
         moved = _moved(data, keep, matrix, seed)
+    two = (data.labels.counts == 2) & data.has_swapped
     return Diagnosis(
         model=base,
         data=data.name,
@@ -141,7 +139,11 @@ def diagnose_features(
         repair=repaired,
         after=after,
         **moved,
-        confused=_confused(data, repaired),
+        confused={
+            by: confusions(repaired.correct["base"], data.labels, by=by, keep=two)
+            for by in ("attribute", "object")
+            if two.any()
+        },
         seed=seed,
         seconds=time.perf_counter() - began,
         notes=[*data.notes, *_notes(data, probes, after), *repaired.notes],
@@ -162,20 +164,6 @@ def _steps(total: int, progress: bool) -> Iterator[Callable[[str], object]]:
 
         yield begin
         bar.update(total - bar.n)
-
-
-def _example(labelled: LabelledScenes, features: SceneFeatures, found: Diagnosis, own: Alignment | None) -> ShownItem:
-    """A scene to show, with the matrix that the report is about: of those fitted here the one not fitted on it."""
-    rows, repaired = np.flatnonzero(features.has_swapped), found.repair
-    names = ["base", *([found.after] if found.after else [])]
-    number, chosen = choose([repaired.correct[name][rows] for name in names])
-    row = int(rows[number])
-    texts = {"base": torch.stack([features.captions[row], features.swapped[row]])}
-    matrix = own if own is not None else repaired.fitted[repaired.fold[row]] if repaired.fitted else None
-    if matrix is not None:
-        texts[MODELS[found.after]] = matrix(texts["base"], normalize=True)
-    captions = labelled.captions[row], str(labelled.swapped[row])
-    return ShownItem.of(labelled.images[row], captions, features.images[row], texts, chosen)
 
 
 def _probed(rows: torch.Tensor, data: SceneFeatures, folds: int, seed: int) -> Probed:
@@ -214,13 +202,6 @@ def _moved(data: SceneFeatures, keep: Mask, matrix: Alignment | None, seed: int)
         "permutations": permutations,
         "spectrum": None if matrix is None else spectrum(matrix, captions),
     }
-
-
-def _confused(data: SceneFeatures, repaired: Repair) -> dict[str, dict[tuple[str, str], Estimate]]:
-    """The pairs that the base confuses, by "attribute" and "object"; empty where no scene of two objects tells."""
-    two = (data.labels.counts == 2) & data.has_swapped
-    kinds = ("attribute", "object") if two.any() else ()
-    return {by: confusions(repaired.correct["base"], data.labels, by=by, keep=two) for by in kinds}
 
 
 def _notes(data: SceneFeatures, probes: Mapping[str, Probed], after: str) -> list[str]:

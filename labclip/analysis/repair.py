@@ -41,7 +41,6 @@ class Repair:
         unseen_pairs: Binding of base and fitted matrix on scenes with an attribute-object pair that no caption and no
             negative of the fit named; None where nothing was fitted or too little is left.
         correct: For each model whether each scene's own caption won, bool [n]; wrong where there is no other caption.
-        fold: The fold of each scene, int64 [n].
         fitted: The matrix of each fold; empty where nothing was fitted.
         notes: What was left out, and why.
     """
@@ -52,7 +51,6 @@ class Repair:
     galleries: Sequence[int]
     unseen_pairs: Compared | None
     correct: Mapping[str, Mask]
-    fold: Index
     fitted: Sequence[Alignment]
     notes: Sequence[str] = ()
 
@@ -90,7 +88,7 @@ def repair(
         unseen_pairs = _unseen_pairs(data, seed, notes)
     binding = _binding(data, data.has_swapped, list(correct.values()))
     sizes = list(map(len, galleries))
-    return Repair(list(maps), binding, retrieval, sizes, unseen_pairs, correct, fold, fitted, notes)
+    return Repair(list(maps), binding, retrieval, sizes, unseen_pairs, correct, fitted, notes)
 
 
 def _missing(data: SceneFeatures) -> str:

@@ -19,7 +19,6 @@ from labclip.analysis.verdict import SIDES, Verdict
 from labclip.evaluation import summary
 from labclip.evaluation.scores import Compared, Estimate
 from labclip.report import Figure, Page, Reported, Section, Table, drawn, judged, terminal
-from labclip.report.example import ShownItem
 from labclip.report.values import Value, measured_by, percent
 
 _SHOWN = 5  # most confused pairs in a table
@@ -62,7 +61,6 @@ class Diagnosis(Reported):
         weights_sha256: Of the base's weights; "" where they are not known.
         versions: Of the packages that decide a number.
         date: On which it was measured, for example "2026-03-01".
-        example: A scene with its image, for a page; None of embeddings.
     """
 
     model: str
@@ -83,7 +81,6 @@ class Diagnosis(Reported):
     weights_sha256: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
     date: str = ""
-    example: ShownItem | None = None
 
     def __repr__(self) -> str:
         return f"<Diagnosis of {self.model!r} on {self.scenes:,} scenes: {self.verdict.code}>"
@@ -102,19 +99,16 @@ class Diagnosis(Reported):
         def figure(draw: Callable[[], Any], alt: str) -> list[Figure]:
             return [drawn(draw(), alt)] if plots else []
 
-        first = [self.example.section()] if plots and self.example is not None else []
         sections, appendix = (
             [section for part in parts for section in [part(self, figure)] if section is not None]
             for parts in (_SECTIONS, _APPENDIX)
         )
-        return _page(self, [*first, *sections], appendix)
+        return _page(self, sections, appendix)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values: every figure with its interval."""
         models, unseen, pairs = self.repair.models, self.repair.unseen_pairs, self.confused.items()
-        values = {
-            one.name: plain(getattr(self, one.name)) for one in fields(self) if one.name not in ("repair", "example")
-        }
+        values = {one.name: plain(getattr(self, one.name)) for one in fields(self) if one.name != "repair"}
         return values | {
             "binding": _compared(self.repair.binding, models),
             "unseen_pairs": None if unseen is None else _compared(unseen, ("base", "fitted")),

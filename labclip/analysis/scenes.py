@@ -227,16 +227,21 @@ def embed_scenes(
             f"of two or more objects with different attributes."
         )
     shuffled, has_shuffled = _or_own(shuffled_words(captions, seed), captions)
-    parts = [captions, swapped, shuffled, [tags_of(objects) for objects in labelled.objects]]
+    # Objects, then attributes, each in the order of the alphabet: "cube sphere blue red".
+    tags = [
+        " ".join(word for side in (1, 0) for word in sorted(one[side] for one in objects))
+        for objects in labelled.objects
+    ]
+    parts = [captions, swapped, shuffled, tags]
     texts = {text: row for row, text in enumerate(dict.fromkeys(text for part in parts for text in part))}
     folder = default_cache() if cache is True else Path(cache) if cache else None
     with Cache(folder, model) as known:
         images, features = encode(model, labelled.images, list(texts), cache=known, progress=progress)
-    own, swaps, shuffles, tags = (features[[texts[text] for text in part]] for part in parts)
+    own, swaps, shuffles, unbound = (features[[texts[text] for text in part]] for part in parts)
     first = int(has_swapped.argmax())
     notes = [f"Captions are such as {captions[first]!r} against {swapped[first]!r}.", *labelled.notes]
     return SceneFeatures(
-        labels, images, own, swaps, has_swapped, shuffles, has_shuffled, tags, labelled.name, notes,
+        labels, images, own, swaps, has_swapped, shuffles, has_shuffled, unbound, labelled.name, notes,
         known.identity["weights_sha256"],
     )  # fmt: skip
 
@@ -245,11 +250,6 @@ def _or_own(texts: Sequence[str | None], own: Sequence[str]) -> tuple[list[str],
     """Each text, or the caption itself where there is none; and whether there is another one, bool [n]."""
     filled = [text or one for text, one in zip(texts, own, strict=True)]
     return filled, np.array(filled) != np.array(own)
-
-
-def tags_of(objects: Sequence[tuple[str, str]]) -> str:
-    """The words of a scene without its binding: objects, then attributes, as in "cube sphere blue red"."""
-    return " ".join([*sorted(name for _, name in objects), *sorted(attribute for attribute, _ in objects)])
 
 
 def shuffled_words(captions: Sequence[str], seed: int = 0) -> list[str | None]:
