@@ -18,7 +18,7 @@ UNIT = 1e-5
 """A row is of unit length if its length differs from 1 by no more: ten times what float32 rounds a length of 1,024
 numbers by. Every other row is normalised where unit length is promised: float16 storage is off by up to 5e-4."""
 
-STRENGTH = 1.0
+PROBE_C = 1.0
 """C of the linear probe, the inverse strength of its regularisation: scikit-learn's default. The embedded model's 5,000
 scenes read .908, .928 and .924 with .1, 1 and 10 from images, .951, .952 and .951 from captions."""
 
@@ -144,9 +144,22 @@ def ranks(images: Tensor, texts: Tensor, image_index: Tensor, *, by_index: bool 
         that are at least as near as the best of its own, int64 [n], all of them where it has none. Nearer by less than
         `TIE` is a tie, and a tie counts against the right one.
     """
+    return ranks_and_margins(images, texts, image_index, by_index=by_index)[:2]
+
+
+def ranks_and_margins(
+    images: Tensor, texts: Tensor, image_index: Tensor, *, by_index: bool = False
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What `ranks` gives, and by how much the right one is nearer than the nearest wrong one.
+
+    Returns:
+        The two ranks; then the margin of each text, float32 [m], and of each image by the best of its own texts,
+        float32 [n]; infinite where there is no wrong one.
+    """
     own, best = _right(images, texts, image_index)
     by_text = torch.zeros(len(texts), dtype=torch.int32)
     by_image = torch.zeros(len(images), dtype=torch.int32)
+    nearest_image, nearest_text = torch.full_like(own, -torch.inf), torch.full_like(best, -torch.inf)
     row, column = torch.arange(len(texts)), torch.arange(len(images))
     tied = own >= best[image_index] - TIE
     first = torch.full_like(column, len(row)).scatter_reduce_(0, image_index[tied], row[tied], "amin")
@@ -155,27 +168,14 @@ def ranks(images: Tensor, texts: Tensor, image_index: Tensor, *, by_index: bool 
         by_text[part] += (cosine >= own[part, None] + edge).sum(dim=1, dtype=torch.int32)
         edge = _edge(row[part, None] > first[None, block]) if by_index else -TIE
         by_image[block] += (cosine >= best[block] + edge).sum(dim=0, dtype=torch.int32)
-    return by_text.long(), by_image.long()
+        nearest_image[part] = torch.maximum(nearest_image[part], cosine.amax(dim=1))
+        nearest_text[block] = torch.maximum(nearest_text[block], cosine.amax(dim=0))
+    return by_text.long(), by_image.long(), own - nearest_image, best - nearest_text
 
 
 def _edge(later: Tensor) -> Tensor:
     """How much nearer than the right one counts: what stands behind it in a tie does not."""
     return torch.where(later, TIE, -TIE)
-
-
-def rank_margins(images: Tensor, texts: Tensor, image_index: Tensor) -> tuple[Tensor, Tensor]:
-    """By how much the right one is nearer than the nearest wrong one, in another pass; arguments as of `ranks`.
-
-    Returns:
-        For each text, float32 [m], and for each image by the best of its own texts, float32 [n]; infinite where there
-        is no wrong one.
-    """
-    own, best = _right(images, texts, image_index)
-    nearest_image, nearest_text = torch.full_like(own, -torch.inf), torch.full_like(best, -torch.inf)
-    for part, block, cosine in _wrong(images, texts, image_index):
-        nearest_image[part] = torch.maximum(nearest_image[part], cosine.amax(dim=1))
-        nearest_text[block] = torch.maximum(nearest_text[block], cosine.amax(dim=0))
-    return own - nearest_image, best - nearest_text
 
 
 def _right(images: Tensor, texts: Tensor, image_index: Tensor) -> tuple[Tensor, Tensor]:
@@ -200,8 +200,8 @@ def _parts(n: int, rows: int = 8192) -> list[slice]:
     return [slice(start, start + rows) for start in range(0, n, rows)]
 
 
-def class_ranks(images: Tensor, classes: Tensor, label: Tensor, *, by_index: bool = False) -> Tensor:
-    """How many wrong classes are at least as near to each image as its own.
+def class_ranks(images: Tensor, classes: Tensor, label: Tensor, *, by_index: bool = False) -> tuple[Tensor, Tensor]:
+    """How many wrong classes are at least as near to each image as its own, and by how much its own is nearer.
 
     Args:
         images: Unit-length, float32 [n, dim].
@@ -210,24 +210,17 @@ def class_ranks(images: Tensor, classes: Tensor, label: Tensor, *, by_index: boo
         by_index: Whether the first of a tie is nearest, as in published code, to compare with its figures.
 
     Returns:
-        int64 [n]; accuracy@k is the fraction below k. Nearer by less than `TIE` is a tie, and counts against the own.
+        Ranks, int64 [n]: accuracy@k is the fraction below k. Nearer by less than `TIE` is a tie, and counts against the
+        own. Then the cosine of the own class minus that of the nearest wrong one, float32 [n].
     """
-    found = []
+    found, margins = [], []
     for part in _parts(len(images)):
-        cosine, own = images[part] @ classes.T, label[part, None]
-        edge = _edge(torch.arange(len(classes)) > own) if by_index else -TIE
-        found.append((cosine >= cosine.gather(1, own) + edge).sum(dim=1) - 1)
-    return torch.cat(found)
-
-
-def class_margins(images: Tensor, classes: Tensor, label: Tensor) -> Tensor:
-    """The cosine of the own class minus that of the nearest wrong one, float32 [n]; arguments as of `class_ranks`."""
-    found = []
-    for part in _parts(len(images)):
-        cosine = images[part] @ classes.T
-        own = cosine.gather(1, label[part, None])[:, 0]
-        found.append(own - cosine.scatter_(1, label[part, None], -torch.inf).amax(dim=1))
-    return torch.cat(found)
+        cosine, mine = images[part] @ classes.T, label[part, None]
+        edge = _edge(torch.arange(len(classes)) > mine) if by_index else -TIE
+        own = cosine.gather(1, mine)
+        found.append((cosine >= own + edge).sum(dim=1) - 1)
+        margins.append(own[:, 0] - cosine.scatter_(1, mine, -torch.inf).amax(dim=1))
+    return torch.cat(found), torch.cat(margins)
 
 
 def class_features(texts: Tensor, prompts: Tensor) -> Tensor:
@@ -300,7 +293,7 @@ def linear_probe(train: Tensor, train_label: Tensor, test: Tensor, test_label: T
     """Whether a linear probe, trained on some embeddings, reads the class of each of the others.
 
     Multinomial logistic regression with a bias, on features standardised by those it is trained on. L-BFGS minimises
-    the sum of the cross-entropies plus the squared weights over 2 `STRENGTH`, as scikit-learn defines C.
+    the sum of the cross-entropies plus the squared weights over 2 `PROBE_C`, as scikit-learn defines C.
 
     Args:
         train: Embeddings to train on, float32 [n, dim], any scale.
@@ -314,7 +307,7 @@ def linear_probe(train: Tensor, train_label: Tensor, test: Tensor, test_label: T
     """
     classes, target = torch.unique(train_label, return_inverse=True)
     mean, std = train.mean(dim=0), train.std(dim=0, correction=0) + 1e-6
-    x, ridge = (train - mean) / std, 1 / (2 * STRENGTH * len(train))
+    x, ridge = (train - mean) / std, 1 / (2 * PROBE_C * len(train))
     weight = torch.zeros(len(classes), x.shape[1], requires_grad=True)
     bias = torch.zeros(len(classes), requires_grad=True)
     # Stopped at 1e-4 it reads the embedded model's scenes within .001 of 1e-7, in a third of the time.

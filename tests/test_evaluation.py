@@ -14,7 +14,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 import labclip
-from labclip import LABCLIP, Alignment, metrics, scenes
+from labclip import LABCLIP, Alignment, scenes
 from labclip.encode.cache import Cache, encode
 from labclip.evaluation import BENCHMARKS, Benchmark, Items, Report, Retrieval, evaluate, summary
 from labclip.features import embed
@@ -525,19 +525,6 @@ def test_items_keep_no_pixels(model):
     result = evaluate(model, MINE, options={"n": 30}, cache=None, progress=False)["mine"]
     assert len(pickle.dumps(result.items)) < 30 * 64 * 64 * 3 / 4
     assert pickle.loads(pickle.dumps(result.items))[3] == result.items[3]
-
-
-def test_margins_are_made_once_items_are_looked_at(model, monkeypatch):
-    """A second pass over all cosines, which only a report item by item needs."""
-    asked = []
-    own = metrics.rank_margins
-    monkeypatch.setattr(metrics, "rank_margins", lambda *embedded: asked.append(1) or own(*embedded))
-    result = evaluate(model, MINE, options={"n": 25}, cache=None, progress=False)["mine"]
-    assert not asked
-    assert len(list(result.items)) == len(result.items)
-    assert len(asked) == len(result.metric("t2i_r1").estimates)  # once a model, for both directions
-    assert len(list(result.items)) == len(result.items)
-    assert len(asked) == len(result.metric("t2i_r1").estimates)
 
 
 def test_a_search_is_an_item_with_its_query_and_its_margin(model):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from labclip import Alignment, metrics
 from labclip.evaluation.evaluate import score
-from labclip.evaluation.scores import Scores, compare, everything
+from labclip.evaluation.scores import ScoredItems, compare, everything
 from labclip.evaluation.tasks import Choice, Classification, Pairs, Retrieval, Task, TwoPositives
 
 few = settings(max_examples=60, deadline=None)
@@ -100,7 +100,7 @@ def test_margins_are_those_of_a_loop(seed, count, captions, block):
     index = torch.from_numpy(np.random.default_rng(seed).integers(0, count, captions))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(metrics, "_BLOCK", block)
-        text_margin, image_margin = metrics.rank_margins(images, texts, index)
+        *_, text_margin, image_margin = metrics.ranks_and_margins(images, texts, index)
     for text, own in enumerate(index.tolist()):
         others = [dot(images[image], texts[text]) for image in range(count) if image != own]
         wanted = dot(images[own], texts[text]) - max(others, default=-math.inf)
@@ -112,7 +112,7 @@ def test_margins_are_those_of_a_loop(seed, count, captions, block):
             wanted = max(mine) - max(others, default=-math.inf)
             assert float(image_margin[image]) == pytest.approx(wanted, abs=1e-5)
     label = index[torch.arange(count) % captions] % captions
-    margin = metrics.class_margins(images, texts, label)
+    _, margin = metrics.class_ranks(images, texts, label)
     for image in range(count):
         others = [dot(images[image], texts[one]) for one in range(captions) if one != label[image]]
         wanted = dot(images[image], texts[label[image]]) - max(others, default=-math.inf)
@@ -135,7 +135,7 @@ def test_ranks_over_several_blocks_of_images():
 def test_class_ranks_are_those_of_a_loop(seed, n, count):
     images, classes = drawn(seed, n, count)
     label = torch.from_numpy(np.random.default_rng(seed).integers(0, count, n))
-    found = metrics.class_ranks(images, classes, label)
+    found, _ = metrics.class_ranks(images, classes, label)
     for row in range(n):
         own = dot(images[row], classes[label[row]])
         others = [dot(images[row], classes[c]) for c in range(count) if c != label[row]]
@@ -146,8 +146,8 @@ def test_equal_classes_are_ranked_by_index_by_counting():
     """Whichever of nine equal best classes is the own one: those before it count, and no other."""
     images, classes = torch.eye(4)[:1].expand(9, 4), torch.eye(4)[[1, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 3]]
     label = torch.tensor([1, 2, 3, 5, 6, 7, 8, 9, 10])
-    assert metrics.class_ranks(images, classes, label, by_index=True).tolist() == list(range(9))
-    assert metrics.class_ranks(images, classes, label).tolist() == [8] * 9
+    assert metrics.class_ranks(images, classes, label, by_index=True)[0].tolist() == list(range(9))
+    assert metrics.class_ranks(images, classes, label)[0].tolist() == [8] * 9
     question = Classification(np.arange(9), label.numpy(), np.arange(12)[:, None])
     found = {name: one.by_index().mean() for one in question.score(images, classes) for name in one.metrics}
     assert (found["acc1"], found["acc5"]) == (1 / 9, 5 / 9)
@@ -209,7 +209,7 @@ def test_unit_length_keeps_directions():
 def test_means_are_those_of_a_loop(seed, n):
     rng = np.random.default_rng(seed)
     correct, group = rng.random(n) < 0.5, rng.integers(-1, 4, n)
-    scores = Scores(correct, np.arange(n), {"macro": group, "micro": everything(n)})
+    scores = ScoredItems(correct, np.arange(n), {"macro": group, "micro": everything(n)})
     means = [np.mean([c for c, g in zip(correct, group, strict=True) if g == k]) for k in sorted({*group} - {-1})]
     if means:
         assert scores.value("macro") == pytest.approx(np.mean(means))
@@ -284,7 +284,7 @@ def test_intervals_hold_the_value_and_shrink_with_items():
     rng = np.random.default_rng(0)
     widths = []
     for n in (50, 5000):
-        scores = Scores(rng.random(n) < 0.7, np.arange(n), {"accuracy": everything(n)}, 0.5)
+        scores = ScoredItems(rng.random(n) < 0.7, np.arange(n), {"accuracy": everything(n)}, 0.5)
         (one,) = compare([scores])
         estimate = one.estimates[0]
         assert estimate.low <= estimate.value <= estimate.high
@@ -296,8 +296,9 @@ def test_intervals_hold_the_value_and_shrink_with_items():
 
 def test_items_of_one_image_are_drawn_together():
     correct = np.arange(400) % 2 == 0
-    alone = compare([Scores(correct, np.arange(400), {"a": everything(400)})])[0].estimates[0]
-    grouped = compare([Scores(correct.repeat(10), np.arange(400).repeat(10), {"a": everything(4000)})])[0].estimates[0]
+    alone = compare([ScoredItems(correct, np.arange(400), {"a": everything(400)})])[0].estimates[0]
+    ten = ScoredItems(correct.repeat(10), np.arange(400).repeat(10), {"a": everything(4000)})
+    grouped = compare([ten])[0].estimates[0]
     assert grouped.high - grouped.low == pytest.approx(alone.high - alone.low, rel=0.15)
 
 
@@ -306,7 +307,7 @@ def test_a_difference_is_paired():
     base = rng.random(400) < 0.5
     better = base.copy()
     better[:30] = True
-    both = [Scores(right, np.arange(400), {"a": everything(400)}) for right in (base, better)]
+    both = [ScoredItems(right, np.arange(400), {"a": everything(400)}) for right in (base, better)]
     (one,) = compare(both)
     difference = one.differences[0]
     moved = int((base != better).sum())
@@ -322,12 +323,12 @@ def test_a_difference_on_fewer_than_six_images_is_none(moved):
     base = np.zeros(1000, dtype=bool)
     other = base.copy()
     other[:moved] = True
-    (one,) = compare([Scores(right, np.arange(1000), {"a": everything(1000)}) for right in (base, other)])
+    (one,) = compare([ScoredItems(right, np.arange(1000), {"a": everything(1000)}) for right in (base, other)])
     assert one.differences[0].measurable == (moved >= 6)
 
 
 def test_one_item_and_a_metric_without_items():
-    (one,) = compare([Scores(np.array([True]), np.array([7]), {"a": everything(1), "none": np.array([-1])})])
+    (one,) = compare([ScoredItems(np.array([True]), np.array([7]), {"a": everything(1), "none": np.array([-1])})])
     assert (one.metric, one.estimates[0].value, one.estimates[0].n) == ("a", 1.0, 1)
     assert one.estimates[0].low == pytest.approx(0.025, abs=1e-5)  # exact: right once of once
 
@@ -335,7 +336,7 @@ def test_one_item_and_a_metric_without_items():
 def test_a_macro_interval_is_near_that_of_a_slow_bootstrap():
     rng = np.random.default_rng(3)
     correct, group, unit_of = rng.random(600) < 0.6, rng.integers(0, 3, 600), rng.integers(0, 250, 600)
-    (one,) = compare([Scores(correct, unit_of, {"macro": group})])
+    (one,) = compare([ScoredItems(correct, unit_of, {"macro": group})])
     members = [np.flatnonzero(unit_of == u) for u in np.unique(unit_of)]
     slow = []
     for _ in range(1000):
@@ -357,7 +358,7 @@ def test_an_interval_holds_the_truth_as_often_as_it_says(p, units, each, least):
     rng, held = np.random.default_rng(0), 0
     for _ in range(400):
         correct, unit_of = clustered(rng, p, units, each) if each > 1 else (rng.random(units) < p, np.arange(units))
-        estimate = compare([Scores(correct, unit_of, {"m": everything(len(correct))})])[0].estimates[0]
+        estimate = compare([ScoredItems(correct, unit_of, {"m": everything(len(correct))})])[0].estimates[0]
         held += estimate.low <= p <= estimate.high
     # Of 400 draws at 95% fewer than 93% hold it once in fifty.
     assert held / 400 >= least - 0.02
@@ -368,8 +369,10 @@ def test_the_interval_of_a_difference_holds_the_truth(won, lost):
     rng, held = np.random.default_rng(0), 0
     for _ in range(400):
         kind = rng.choice(4, 100, p=[won, lost, 0.6 * (1 - won - lost), 0.4 * (1 - won - lost)])
-        models = [Scores(np.isin(kind, right), np.arange(100), {"m": everything(100)}) for right in ((1, 2), (0, 2))]
-        difference = compare(models)[0].differences[0]
+        base, other = (
+            ScoredItems(np.isin(kind, of), np.arange(100), {"m": everything(100)}) for of in ((1, 2), (0, 2))
+        )
+        difference = compare([base, other])[0].differences[0]
         held += difference.low <= won - lost <= difference.high
     assert held / 400 >= 0.92
 
@@ -377,7 +380,7 @@ def test_the_interval_of_a_difference_holds_the_truth(won, lost):
 def test_an_interval_of_independent_items_is_the_exact_one():
     """Clopper and Pearson's of 99 and 50 of 100, as tables have them."""
     for right, low, high in ((99, 0.9455, 0.99975), (50, 0.3983, 0.6017)):
-        scores = Scores(np.arange(100) < right, np.arange(100), {"m": everything(100)})
+        scores = ScoredItems(np.arange(100) < right, np.arange(100), {"m": everything(100)})
         estimate = compare([scores])[0].estimates[0]
         assert (estimate.low, estimate.high) == pytest.approx((low, high), abs=5e-5)
 
@@ -393,7 +396,7 @@ def test_pairs_with_a_common_image_are_one_unit():
 
 
 def test_one_unit_tells_nothing():
-    scores = Scores(np.arange(40) < 30, np.zeros(40, dtype=np.int64), {"m": everything(40)})
+    scores = ScoredItems(np.arange(40) < 30, np.zeros(40, dtype=np.int64), {"m": everything(40)})
     estimate = compare([scores])[0].estimates[0]
     assert estimate.low < 0.05
     assert estimate.high > 0.99
@@ -436,7 +439,7 @@ def test_an_image_of_which_nothing_is_said_is_found_but_finds_nothing():
 def test_all_right_or_all_wrong_leave_the_exact_interval_of_as_many_images(right):
     """Clopper and Pearson: of 10 out of 10 the lower end is 0.025 ** (1 / 10); items of one image are one."""
     correct = np.full(20, right)
-    ten = compare([Scores(correct, np.repeat(np.arange(10), 2), {"m": everything(20)})])[0].estimates[0]
+    ten = compare([ScoredItems(correct, np.repeat(np.arange(10), 2), {"m": everything(20)})])[0].estimates[0]
     far = 0.025 ** (1 / 10)
     assert (ten.low, ten.high) == (pytest.approx((far, 1) if right else (0, 1 - far), abs=1e-5))
 

@@ -14,7 +14,7 @@ import pytest
 
 from labclip.cli import main as command
 from labclip.evaluation import BENCHMARKS, Benchmark, Report, Result, summary
-from labclip.evaluation.scores import Compared, Difference, Estimate, Scores, compare, everything
+from labclip.evaluation.scores import Compared, Difference, Estimate, ScoredItems, compare, everything
 from labclip.io.published import PUBLISHED, REPORTED
 from labclip.report import render, values
 
@@ -139,8 +139,8 @@ def test_the_terminal_shows_every_number_in_its_column():
 
 
 def test_numbers_are_those_of_the_items():
-    base = Scores(np.array([1, 0, 0, 0] * 5, bool), np.arange(20), {"binding": everything(20)}, 0.5)
-    ours = Scores(np.array([1, 1, 1, 0] * 5, bool), np.arange(20), {"binding": everything(20)}, 0.5)
+    base = ScoredItems(np.array([1, 0, 0, 0] * 5, bool), np.arange(20), {"binding": everything(20)}, 0.5)
+    ours = ScoredItems(np.array([1, 1, 1, 0] * 5, bool), np.arange(20), {"binding": everything(20)}, 0.5)
     # 5 of 20 right and 15 of 20 right; ten items differ, all one way.
     shown = str(report(result(*compare([base, ours]))))
     assert re.search(

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from labclip.analysis.scenes import SceneLabels
-from labclip.evaluation.scores import Estimate, Scores, compare
+from labclip.evaluation.scores import Estimate, ScoredItems, compare
 
 
 def confusions(
@@ -53,7 +53,7 @@ def confusions(
     distinct, which = np.unique(pairs[differ], axis=0, return_inverse=True)
     of = {str(number): np.where(which.reshape(-1) == number, 0, -1) for number in range(len(distinct))}
     items = scenes[differ]
-    measured = [one.estimates[0] for one in compare([Scores(right[items], items, of, 0.5)])]
+    measured = [one.estimates[0] for one in compare([ScoredItems(right[items], items, of, 0.5)])]
     pairs_of = [(names[one], names[other]) for one, other in distinct.tolist()]
     worst = sorted(zip(pairs_of, measured, strict=True), key=lambda pair: (pair[1].value, -pair[1].n, pair[0]))
     return dict(worst)

@@ -11,7 +11,7 @@ import torch
 
 from labclip import metrics
 from labclip.analysis.scenes import SceneLabels, features_of, folds_of
-from labclip.evaluation.scores import Estimate, Scores, compare
+from labclip.evaluation.scores import Estimate, ScoredItems, compare
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def probe(
         )
     of = {"": np.zeros(int(asked.sum()), dtype=np.int64)}
     of |= {name: np.where(question[asked] == number, 0, -1) for number, name in enumerate(names)}
-    scores = Scores(correct[asked], labels.combination[labels.scene[asked]], of, 1 / len(labels.attributes))
+    scores = ScoredItems(correct[asked], labels.combination[labels.scene[asked]], of, 1 / len(labels.attributes))
     whole, *parts = compare([scores])
     return Probed(
         accuracy=whole.estimates[0],

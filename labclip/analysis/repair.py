@@ -13,7 +13,7 @@ from torch import Tensor
 from labclip import metrics
 from labclip.alignment import Alignment
 from labclip.analysis.scenes import Index, Mask, SceneFeatures
-from labclip.evaluation.scores import Compared, Scores, compare, everything
+from labclip.evaluation.scores import Compared, ScoredItems, compare, everything
 from labclip.features import Features
 from labclip.training import fit, same_images, split_combinations
 
@@ -146,7 +146,7 @@ def _correct(data: SceneFeatures, fold: Index, by_fold: Sequence[Alignment | Non
 def _binding(data: SceneFeatures, keep: Mask, correct: Sequence[Mask]) -> Compared:
     """Binding of models on the scenes kept, with combinations as units."""
     groups, unit = {"binding": everything(int(keep.sum()))}, data.labels.combination[keep]
-    return compare([Scores(one[keep], unit, groups, 0.5) for one in correct])[0]
+    return compare([ScoredItems(one[keep], unit, groups, 0.5) for one in correct])[0]
 
 
 def _retrieval(
@@ -165,7 +165,7 @@ def _retrieval(
             hits.append((torch.cat(ranks, dim=1) == 0).numpy())
         for side, direction in enumerate(("t2i", "i2t")):
             groups = {f"{kind}_{direction}_r1": everything(n)}
-            compared += compare([Scores(one[side], np.arange(n), groups, None) for one in hits])
+            compared += compare([ScoredItems(one[side], np.arange(n), groups, None) for one in hits])
     return compared
 
 

@@ -9,7 +9,7 @@ from labclip.evaluation.benchmarks import BENCHMARKS
 from labclip.evaluation.evaluate import evaluate
 from labclip.evaluation.items import Items
 from labclip.evaluation.report import Report, Result
-from labclip.evaluation.scores import Scores
+from labclip.evaluation.scores import ScoredItems
 from labclip.evaluation.sources import Benchmark, Sources
 from labclip.evaluation.tasks import Choice, Classification, Pairs, Question, Retrieval, Task, TwoPositives
 
@@ -25,7 +25,7 @@ __all__ = [
     "Report",
     "Result",
     "Retrieval",
-    "Scores",
+    "ScoredItems",
     "Sources",
     "Task",
     "TwoPositives",

@@ -8,11 +8,9 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import Any, TextIO, overload
+from typing import TextIO, overload
 
-import numpy as np
-
-from labclip.evaluation.scores import Scores
+from labclip.evaluation.scores import ScoredItems
 from labclip.evaluation.tasks import Task
 
 
@@ -27,8 +25,9 @@ class Answer:
         captions: Its captions, the right one first. Of a search for a caption that one.
         right: For each model ("base", then the alignments) whether it was right.
         margin: For each model the cosine of the right answer minus that of the best wrong one; at most 0 is wrong, and
-            in retrieval, classification and between two images up to 1e-6 is a tie, which is wrong too. Of the base no
-            cosines where its captions keep their own length (`Task.own_length`).
+            in retrieval, classification and between two images up to 1e-6 is a tie, which is wrong too; nan where the
+            question gives none. The base's are no cosines where its captions keep their own length
+            (`Task.own_length`).
     """
 
     place: str
@@ -39,26 +38,25 @@ class Answer:
     margin: Mapping[str, float]
 
 
-class Answers(Sequence[Answer]):
+class AnsweredItems(Sequence[Answer]):
     """All items of a benchmark; arrays inside, an `Answer` where one is asked for.
 
     Of `scores` there is one for each set of items and each model.
     """
 
-    def __init__(self, task: Task, models: Sequence[str], scores: Sequence[Sequence[Scores]]) -> None:
+    def __init__(self, task: Task, models: Sequence[str], scores: Sequence[Sequence[ScoredItems]]) -> None:
         # Names alone: the task holds images, whose pixels must not live as long as a report does.
         self._image_name, self._caption = task.names()
         self._models = models
-        self._scores: list[Sequence[Scores]] = [
-            [replace(one, by_index=None) for one in several] for several in scores if several[0].asked is not None
-        ]
-        self._ends = list(accumulate(len(one[0].correct) for one in self._scores))
+        listed = [by_model for by_model in scores if by_model[0].asked is not None]
+        self._scores = [[replace(items, by_index=None) for items in by_model] for by_model in listed]
+        self._ends = list(accumulate(len(by_model[0].correct) for by_model in self._scores))
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
 
     def __repr__(self) -> str:
-        return f"Answers({len(self):,} items, models {', '.join(self._models)})"
+        return f"AnsweredItems({len(self):,} items, models {', '.join(self._models)})"
 
     @overload
     def __getitem__(self, index: int) -> Answer: ...
@@ -71,36 +69,28 @@ class Answers(Sequence[Answer]):
         if not 0 <= row < len(self):
             raise IndexError(f"Item {index} of {len(self):,}.")
         part = bisect_right(self._ends, row)
-        return self._answer(self._measured(part), row - (self._ends[part - 1] if part else 0))
+        return self._answer(self._scores[part], row - (self._ends[part - 1] if part else 0))
 
-    def _measured(self, part: int) -> Sequence[Scores]:
-        """The scores of a set of items with their margins, made now; the embeddings behind these are let go."""
-        if not all(isinstance(one.margin, np.ndarray) for one in self._scores[part]):
-            self._scores[part] = [replace(one, margin=one.margins()) for one in self._scores[part]]
-        return self._scores[part]
-
-    def __getstate__(self) -> dict[str, Any]:
-        for part in range(len(self._scores)):
-            self._measured(part)
-        return vars(self)
-
-    def _answer(self, scores: Sequence[Scores], row: int) -> Answer:
-        asked = scores[0].asked
+    def _answer(self, scores: Sequence[ScoredItems], row: int) -> Answer:
+        asked, by_model = scores[0].asked, dict(zip(self._models, scores, strict=True))
         assert asked is not None  # others were left out
         return Answer(
             place=asked.places[row] if asked.places else "",
             metrics=tuple(metric for metric, group in scores[0].metrics.items() if group[row] >= 0),
-            images=tuple(self._image_name(int(one)) for one in asked.images[row] if one >= 0),
-            captions=tuple(self._caption(int(one)) for one in asked.captions[row] if one >= 0),
-            right={model: bool(one.correct[row]) for model, one in zip(self._models, scores, strict=True)},
-            margin={model: float(one.margins()[row]) for model, one in zip(self._models, scores, strict=True)},
+            images=tuple(self._image_name(int(image)) for image in asked.images[row] if image >= 0),
+            captions=tuple(self._caption(int(caption)) for caption in asked.captions[row] if caption >= 0),
+            right={model: bool(items.correct[row]) for model, items in by_model.items()},
+            margin={
+                model: math.nan if items.margin is None else float(items.margin[row])
+                for model, items in by_model.items()
+            },
         )
 
 
 def write_csv(answers: Mapping[str, Sequence[Answer]], models: Sequence[str], file: TextIO) -> None:
     """Write each benchmark's items: benchmark, metrics, place, images, captions, each model's answer and margin."""
     width = {
-        what: max((len(getattr(one, what)) for found in answers.values() for one in found), default=0)
+        what: max((len(getattr(answer, what)) for items in answers.values() for answer in items), default=0)
         for what in ("images", "captions")
     }
     numbers = {what: ["", *(f"_{number}" for number in range(2, count + 1))][:count] for what, count in width.items()}
@@ -108,11 +98,11 @@ def write_csv(answers: Mapping[str, Sequence[Answer]], models: Sequence[str], fi
     judged = [f"{model} {what}" for model in models for what in ("right", "margin")]
     writer = csv.writer(file)
     writer.writerow(["benchmark", "metrics", "place", *named, *judged])
-    for benchmark, found in answers.items():
-        for one in found:
-            texts = [text for what in width for text in [*getattr(one, what), *[""] * width[what]][: width[what]]]
-            cells = [cell for model in models for cell in (int(one.right[model]), _margin(one.margin[model]))]
-            writer.writerow([benchmark, " ".join(one.metrics), one.place, *texts, *cells])
+    for benchmark, items in answers.items():
+        for answer in items:
+            texts = [text for what in width for text in [*getattr(answer, what), *[""] * width[what]][: width[what]]]
+            cells = [cell for model in models for cell in (int(answer.right[model]), _margin(answer.margin[model]))]
+            writer.writerow([benchmark, " ".join(answer.metrics), answer.place, *texts, *cells])
 
 
 def _margin(value: float) -> str:

@@ -15,11 +15,11 @@ from torch import Tensor
 from labclip.alignment import Alignment
 from labclip.checks import checked_number
 from labclip.encode.cache import BLOCK, Cache, default_cache, encode, key_of
-from labclip.evaluation.answers import Answers
+from labclip.evaluation.answers import AnsweredItems
 from labclip.evaluation.benchmarks import BENCHMARKS
 from labclip.evaluation.example import example_of
 from labclip.evaluation.report import Report, Result
-from labclip.evaluation.scores import Scores, compare, ties_by_index
+from labclip.evaluation.scores import ScoredItems, compare, ties_by_index
 from labclip.evaluation.sources import Benchmark, Sources
 from labclip.evaluation.tasks import Retrieval, Stored, Task
 from labclip.features.features import Features
@@ -149,7 +149,7 @@ def evaluate(
                     len(texts_of),
                     data="" if data_of.get(name) is None else str(data_of[name]),
                     options=dict(options_of.get(name) or {}),
-                    items=Answers(task, models, scores),
+                    items=AnsweredItems(task, models, scores),
                     example=example_of(task, images_of, texts_of, compared),
                 )
             )
@@ -164,7 +164,7 @@ def evaluate(
         )
 
 
-def score(task: Task, images: Tensor, texts: Tensor, alignments: Sequence[Alignment]) -> list[tuple[Scores, ...]]:
+def score(task: Task, images: Tensor, texts: Tensor, alignments: Sequence[Alignment]) -> list[tuple[ScoredItems, ...]]:
     """Answer a task's questions with the base and each alignment.
 
     Features are [images, dim] and [captions, dim], of any scale, those of captions the base's own. For each set of
@@ -192,7 +192,7 @@ def _lengths(model: LABCLIP, captions: Sequence[str], cache: Cache) -> Tensor:
     return torch.from_numpy(np.stack([lengths[keys[caption]] for caption in captions]))
 
 
-def _by_cosine(task: Task, images: Tensor, texts: Tensor, scores: Sequence[Sequence[Scores]]) -> list[str]:
+def _by_cosine(task: Task, images: Tensor, texts: Tensor, scores: Sequence[Sequence[ScoredItems]]) -> list[str]:
     """What the base would get if its captions had length 1 too, where they have not."""
     if not task.own_length:
         return []

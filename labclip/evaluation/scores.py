@@ -38,7 +38,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Scores:
+class ScoredItems:
     """Items of one kind, each right or wrong, and the metrics that average them.
 
     Attributes:
@@ -47,8 +47,7 @@ class Scores:
         metrics: For each metric the group of every item, int64 [n], -1 where the item is not in it. The metric's value
             is the mean over groups of the mean in each: one group is a micro mean, several are a macro mean.
         chance: Expected value without knowledge, or None where there is no simple one.
-        margin: Cosine of the right answer minus that of the best wrong one, float32 [n], or a function that gives it
-            once somebody looks at the items; or None.
+        margin: Cosine of the right answer minus that of the best wrong one, float32 [n], or None.
         asked: What each item asks, for a report item by item; with None these items are not listed there.
         side: "retrieval" or "classification" where the question is of that kind; "" is what the benchmark measures. Of
             `BREAKDOWN` and `BY_INDEX` no metric stands for the benchmark.
@@ -60,7 +59,7 @@ class Scores:
     unit: NDArray[np.int64]
     metrics: Mapping[str, Groups]
     chance: float | None = None
-    margin: NDArray[np.float32] | Callable[[], NDArray[np.float32]] | None = None
+    margin: NDArray[np.float32] | None = None
     asked: Asked | None = None
     side: str = ""
     by_index: NDArray[np.bool_] | Callable[[], NDArray[np.bool_]] | None = None
@@ -75,21 +74,15 @@ class Scores:
         right = np.bincount(group[inside], weights=self.correct[inside])
         return float((right[items > 0] / items[items > 0]).mean())
 
-    def margins(self) -> NDArray[np.float32]:
-        """The margins, made where they were not yet; nan where there are none."""
-        if self.margin is None:
-            return np.full(len(self.correct), np.nan, dtype=np.float32)
-        return self.margin() if callable(self.margin) else self.margin
-
     def count(self, metric: str) -> int:
         """Items in a metric."""
         return int((self.metrics[metric] >= 0).sum())
 
 
-def ties_by_index(models: Sequence[Scores]) -> list[Scores]:
+def ties_by_index(models: Sequence[ScoredItems]) -> list[ScoredItems]:
     """The same items with ties as published code has them; empty where that is as here."""
     return [
-        Scores(
+        ScoredItems(
             one.by_index() if callable(one.by_index) else one.by_index,
             one.unit,
             {f"{metric}_index": group for metric, group in one.metrics.items()},
@@ -172,7 +165,7 @@ class Compared:
         metric: Its name.
         estimates: One a model.
         differences: Of each model but the first, to the first.
-        side: As of `Scores`.
+        side: As of `ScoredItems`.
     """
 
     metric: str
@@ -181,7 +174,7 @@ class Compared:
     side: str = ""
 
 
-def compare(models: Sequence[Scores]) -> list[Compared]:
+def compare(models: Sequence[ScoredItems]) -> list[Compared]:
     """Estimate every metric of one set of items for several models, the base first.
 
     The interval of a metric is Clopper and Pearson's, exact for independent items; that of a paired difference is

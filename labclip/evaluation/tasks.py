@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -15,11 +15,8 @@ from torch import Tensor
 from labclip import metrics
 from labclip.alignment import Alignment
 from labclip.data.images import ImageSource
-from labclip.evaluation.scores import BREAKDOWN, Asked, Groups, Scores, connected, everything
+from labclip.evaluation.scores import BREAKDOWN, Asked, Groups, ScoredItems, connected, everything
 from labclip.metrics import unit_length
-
-if TYPE_CHECKING:
-    from labclip.model import LABCLIP
 
 Rows = NDArray[np.int64]
 
@@ -30,7 +27,7 @@ NONE = -1
 class Question(Protocol):
     """Something that images and captions answer, item by item. A question type of one's own has this one method."""
 
-    def score(self, images: Tensor, texts: Tensor) -> list[Scores]:
+    def score(self, images: Tensor, texts: Tensor) -> list[ScoredItems]:
         """Answer every item.
 
         Args:
@@ -47,7 +44,7 @@ class Choice:
         image: Each item's image, int64 [n], rows of `Task.images`.
         options: Each item's captions, the right one first, int64 [n, k], rows of `Task.captions`; -1 stands for no
             option.
-        metrics: For each metric the group of every item (see `Scores`).
+        metrics: For each metric the group of every item (see `ScoredItems`).
         unit: What items that are not independent share, int64 [n]; by default their image.
         together: For each further metric a set of each item, int64 [n], -1 where it is in none: a set is right if all
             its items are.
@@ -66,17 +63,17 @@ class Choice:
     breakdown: Mapping[str, Groups] = field(default_factory=dict)
     right_first: bool = False
 
-    def score(self, images: Tensor, texts: Tensor) -> list[Scores]:
-        """One `Scores` of the items, one of the breakdown, and one for each metric of sets."""
+    def score(self, images: Tensor, texts: Tensor) -> list[ScoredItems]:
+        """One `ScoredItems` of the items, one of the breakdown, and one for each metric of sets."""
         rows = map(torch.from_numpy, (self.image, self.options))
         margin = metrics.choice_margins(images, texts, *rows).numpy()
         right, by_index = margin > 0, margin >= 0 if self.right_first else None
         unit = first_equal(images)[self.image] if self.unit is None else self.unit
         chance = float((1 / (self.options >= 0).sum(axis=1)).mean())
         asked = Asked(self.image[:, None], self.options, self.places)
-        found = [Scores(right, unit, self.metrics, chance, margin, asked, by_index=by_index)]
+        found = [ScoredItems(right, unit, self.metrics, chance, margin, asked, by_index=by_index)]
         if self.breakdown:
-            found.append(Scores(right, unit, self.breakdown, chance, side=BREAKDOWN, by_index=by_index))
+            found.append(ScoredItems(right, unit, self.breakdown, chance, side=BREAKDOWN, by_index=by_index))
         for metric, sets in self.together.items():
             members = sets >= 0
             names, item = np.unique(sets[members], return_inverse=True)
@@ -85,7 +82,7 @@ class Choice:
             # Two sets with an image in common are one unit.
             of = np.empty(len(names), dtype=np.int64)
             of[item] = connected(np.stack([item, unit[members] + len(names)], axis=1))
-            found.append(Scores(_whole(right[members], item), of, everyone, by_index=ties))
+            found.append(ScoredItems(_whole(right[members], item), of, everyone, by_index=ties))
         return found
 
 
@@ -120,42 +117,36 @@ class Retrieval:
     prefix: str = ""
     at: tuple[int, ...] = (1, 5, 10)
 
-    def score(self, images: Tensor, texts: Tensor) -> list[Scores]:
+    def score(self, images: Tensor, texts: Tensor) -> list[ScoredItems]:
         """`t2i_r1`, `i2t_r1` and so on."""
         embedded = _taken(images, self.images), _taken(texts, self.texts), torch.from_numpy(self.image_index)
-        ranks = [rank.numpy() for rank in metrics.ranks(*embedded)]
+        found = [one.numpy() for one in metrics.ranks_and_margins(*embedded)]
         by_index = cache(lambda: [rank.numpy() for rank in metrics.ranks(*embedded, by_index=True)])
-        margins = cache(lambda: [margin.numpy() for margin in metrics.rank_margins(*embedded)])
         own = np.bincount(self.image_index, minlength=len(self.images))
         # An image without a caption can be found, but no search starts from it.
-        searches = np.arange(len(self.texts)), np.flatnonzero(own)
-        asked = (
-            Asked(self.images[self.image_index][:, None], self.texts[:, None]),
-            Asked(self.images[searches[1]][:, None], np.empty((len(searches[1]), 0), dtype=np.int64)),
-        )
+        images_with = np.flatnonzero(own)
+        every, one = np.arange(len(self.texts)), np.ones(len(self.texts), dtype=np.int64)
+        none = np.empty((len(images_with), 0), dtype=np.int64)
         sides = (
-            ("t2i", self.image_index, np.ones(len(self.texts), dtype=np.int64), len(self.images)),
-            ("i2t", searches[1], own[searches[1]], len(self.texts)),
+            ("t2i", every, self.image_index, one, len(self.images), self.texts[:, None]),
+            ("i2t", images_with, images_with, own[images_with], len(self.texts), none),
         )
 
-        def margin(at: int) -> NDArray[np.float32]:
-            return margins()[at][searches[at]]
-
-        def first(at: int, k: int) -> NDArray[np.bool_]:
-            return by_index()[at][searches[at]] < k
+        def first(side: int, searches: Rows, k: int) -> NDArray[np.bool_]:
+            return by_index()[side][searches] < k
 
         return [
-            Scores(
-                ranks[at][searches[at]] < k,
-                unit,
-                {f"{self.prefix}{side}_r{k}": everything(len(unit))},
+            ScoredItems(
+                found[side][searches] < k,
+                image,
+                {f"{self.prefix}{direction}_r{k}": everything(len(searches))},
                 _chance(right, among, k),
-                partial(margin, at) if k == 1 else None,
-                asked[at] if k == 1 else None,
+                found[2 + side][searches] if k == 1 else None,
+                Asked(self.images[image][:, None], captions) if k == 1 else None,
                 "retrieval",
-                partial(first, at, k),
+                partial(first, side, searches, k),
             )
-            for at, (side, unit, right, among) in enumerate(sides)
+            for side, (direction, searches, image, right, among, captions) in enumerate(sides)
             for k in self.at
         ]
 
@@ -188,7 +179,7 @@ class Pairs:
     places: Sequence[str] = ()
     breakdown: Mapping[str, Groups] = field(default_factory=dict)
 
-    def score(self, images: Tensor, texts: Tensor) -> list[Scores]:
+    def score(self, images: Tensor, texts: Tensor) -> list[ScoredItems]:
         """`text`, `image` and `group`, and these of the breakdown."""
         rows = [torch.from_numpy(one) for one in (self.images, self.texts)]
         found = zip(metrics.pairs(images, texts, *rows), metrics.pair_margins(images, texts, *rows), strict=True)
@@ -200,9 +191,9 @@ class Pairs:
         scores, parts = [], []
         for name, (right, margin), chance in zip(("text", "image", "group"), found, (1 / 4, 1 / 4, 1 / 6), strict=True):
             correct = right.numpy()
-            scores.append(Scores(correct, unit, {name: everything(n)}, chance, margin.numpy(), asked))
+            scores.append(ScoredItems(correct, unit, {name: everything(n)}, chance, margin.numpy(), asked))
             groups = {f"{group}_{name}": of for group, of in self.breakdown.items()}
-            parts.append(Scores(correct, unit, groups, chance, side=BREAKDOWN))
+            parts.append(ScoredItems(correct, unit, groups, chance, side=BREAKDOWN))
         return scores + (parts if self.breakdown else [])
 
 
@@ -222,7 +213,7 @@ class TwoPositives:
     metrics: Mapping[str, Groups]
     places: Sequence[str] = ()
 
-    def score(self, images: Tensor, texts: Tensor) -> list[Scores]:
+    def score(self, images: Tensor, texts: Tensor) -> list[ScoredItems]:
         """`itt` and `tot`.
 
         `itt`: both positives beat the negative for the image. `tot`: the positives are nearer to each other than
@@ -234,7 +225,7 @@ class TwoPositives:
         tot = (first * second).sum(-1) - torch.maximum((first * negative).sum(-1), (second * negative).sum(-1))
         asked = Asked(self.image[:, None], self.texts, self.places)
         return [
-            Scores(
+            ScoredItems(
                 margin.numpy() > 0,
                 self.image,
                 {f"{name}_{kind}" if name else kind: group for name, group in self.metrics.items()},
@@ -261,21 +252,20 @@ class Classification:
     prompts: Rows
     prefix: str = ""
 
-    def score(self, images: Tensor, texts: Tensor) -> list[Scores]:
+    def score(self, images: Tensor, texts: Tensor) -> list[ScoredItems]:
         """`acc1`, `mean_per_class` (the macro mean of it), and `acc5` where there are more than five classes."""
         rows, label, prompts = map(torch.from_numpy, (self.image, self.label, self.prompts))
         embedded = images[rows], metrics.class_features(texts, prompts), label
-        rank = metrics.class_ranks(*embedded).numpy()
-        by_index = cache(lambda: metrics.class_ranks(*embedded, by_index=True).numpy())
-        n, count = len(self.image), len(self.prompts)
+        rank, margin = (one.numpy() for one in metrics.class_ranks(*embedded))
+        by_index = cache(lambda: metrics.class_ranks(*embedded, by_index=True)[0].numpy())
+        n, count, side = len(self.image), len(self.prompts), "classification"
         first = {f"{self.prefix}acc1": everything(n), f"{self.prefix}mean_per_class": self.label}
         asked = Asked(self.image[:, None], self.prompts[self.label, :1])
-        margin = lambda: metrics.class_margins(*embedded).numpy()  # noqa: E731
-        side = "classification"
-        scores = [Scores(rank < 1, self.image, first, 1 / count, margin, asked, side, lambda: by_index() < 1)]
+        scores = [ScoredItems(rank < 1, self.image, first, 1 / count, margin, asked, side, lambda: by_index() < 1)]
         if count > 5:
             five = {f"{self.prefix}acc5": everything(n)}
-            scores.append(Scores(rank < 5, self.image, five, 5 / count, side=side, by_index=lambda: by_index() < 5))
+            later = lambda: by_index() < 5  # noqa: E731
+            scores.append(ScoredItems(rank < 5, self.image, five, 5 / count, side=side, by_index=later))
         return scores
 
 
@@ -329,7 +319,7 @@ class Embedded:
     texts: Any
     image_names: Callable[[int], str]
     text_names: Callable[[int], str]
-    check: Callable[[LABCLIP], object]
+    check: Callable[[Any], object]
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from labclip.data.scene_files import (
     swap,
 )
 from labclip.evaluation.items import Items, gallery
-from labclip.evaluation.scores import Asked, Scores, everything
+from labclip.evaluation.scores import Asked, ScoredItems, everything
 from labclip.evaluation.sources import Sources
 from labclip.evaluation.tasks import Rows, Task
 
@@ -247,14 +247,14 @@ class Search:
     label: Rows
     captions: Rows
 
-    def score(self, images: Tensor, texts: Tensor) -> list[Scores]:
+    def score(self, images: Tensor, texts: Tensor) -> list[ScoredItems]:
         """`i2t_r1`, `i2t_r5`, `i2t_r10`."""
         label = torch.from_numpy(self.label)
         found = images[torch.from_numpy(self.image)], texts[torch.from_numpy(self.captions)], label
-        rank, margin = metrics.class_ranks(*found).numpy(), metrics.class_margins(*found).numpy()
+        rank, margin = (one.numpy() for one in metrics.class_ranks(*found))
         asked = Asked(self.image[:, None], self.captions[self.label][:, None])
         return [
-            Scores(
+            ScoredItems(
                 rank < k,
                 self.image,
                 {f"i2t_r{k}": everything(len(rank))},
