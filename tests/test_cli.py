@@ -75,7 +75,7 @@ def test_info_shows_the_published_figures_of_the_record_and_only_of_their_matrix
     assert facts["matrix_sha256"].startswith("8cc53c13")
     assert not facts["losses"]
     text = run("info", "ViT-B-32").stdout
-    figures = [one for one in REPORTED if one.matrix == ("ViT-B-32", "coco")]
+    figures = [one for one in REPORTED if one.matrix == ["ViT-B-32", "coco"]]
     assert len(figures) == len(facts["gains"]) > 0
     for one in figures:
         assert re.search(rf"{re.escape(one.words)} +{one.values['base']:.2f} +{one.values['labclip']:.2f}\n", text)

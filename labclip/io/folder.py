@@ -7,9 +7,8 @@ import json
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,8 @@ FORMAT_VERSION = 1
 MAX_CONFIG_BYTES = 4_000_000
 MAX_DIM = 16_384
 _REQUIRED = {"format_version", "dim", "base", "matrix_sha256"}
-_KNOWN = _REQUIRED | {"library_name", "other_sha256", "strength", "fingerprint_caption", "metadata", "versions"}
+_OPTIONAL = {"library_name", "other_sha256", "strength", "fingerprint_caption", "metadata", "versions"}
+_AGAIN = "Fetch or save the folder again."
 
 
 def matrix_sha256(matrix: torch.Tensor) -> str:
@@ -128,7 +128,14 @@ def load(folder: str | Path) -> Alignment:
     check_alignment_folder(folder)
     config = read_config(folder / CONFIG)
     tensors = _read_tensors(folder / WEIGHTS, config["dim"])
-    _check_hashes(folder, tensors, config)
+    expected = {"matrix": config["matrix_sha256"]} | config.get("other_sha256", {})
+    for name in tensors.keys() | expected.keys() if "other_sha256" in config else ["matrix"]:
+        found = matrix_sha256(tensors[name]) if name in tensors else "none"
+        if found != expected.get(name):
+            raise ValueError(
+                f"{folder / WEIGHTS} is not the {name} that {CONFIG} describes: its SHA-256 is {found[:16]}..., "
+                f"expected {expected.get(name, 'none')[:16]}.... {_AGAIN}"
+            )
     scale = tensors.get("logit_scale")
     try:
         return Alignment(
@@ -143,47 +150,57 @@ def load(folder: str | Path) -> Alignment:
         raise ValueError(f"{folder} does not hold a sound alignment: {error}") from error
 
 
-def _check_hashes(folder: Path, tensors: Mapping[str, torch.Tensor], config: Mapping[str, Any]) -> None:
-    """Hold the tensors against the config: the matrix always, the others where it knows them."""
-    path, again = folder / WEIGHTS, "Fetch or save the folder again."
-    expected = {"matrix": config["matrix_sha256"]} | config.get("other_sha256", {})
-    if "other_sha256" in config and set(tensors) != set(expected):
-        raise ValueError(
-            f"{path} has the tensors {sorted(tensors)}, but {CONFIG} describes {sorted(expected)}. {again}"
-        )
-    for name, digest in expected.items():
-        if (found := matrix_sha256(tensors[name])) != digest:
-            raise ValueError(
-                f"{path} is not the {name} that {CONFIG} describes: its SHA-256 is {found[:16]}..., "
-                f"expected {digest[:16]}.... {again}"
-            )
-
-
 def read_config(path: Path) -> dict[str, Any]:
     """A checked `config.json` of the format, its base as a `Base`; ValueError if anything is not what it should be."""
-    config = read_json_object(path, remedy="Fetch or save the folder again.", max_bytes=MAX_CONFIG_BYTES)
+    config = read_json_object(path, remedy=_AGAIN, max_bytes=MAX_CONFIG_BYTES)
     if "format_version" not in config:
         raise ValueError(
             f"{path} is not the config of an alignment: it has no format_version.{_of_transformers(config)}"
         )
     version = config["format_version"]
-    if not _is_int(version) or version < 1:
-        raise ValueError(f"{path}: format_version is {version!r}, not a whole number from 1.")
-    if version > FORMAT_VERSION:
+    if _is_int(version) and version > FORMAT_VERSION:
         raise ValueError(
             f"{path} has format version {version}, and labclip {__version__} reads up to {FORMAT_VERSION}. "
             f"Type: pip install --upgrade labclip"
         )
     if lacking := _REQUIRED - set(config):
-        raise ValueError(f"{path} lacks {', '.join(sorted(lacking))}. Fetch or save the folder again.")
-    if unknown := set(config) - _KNOWN:
+        raise ValueError(f"{path} lacks {', '.join(sorted(lacking))}. {_AGAIN}")
+    if unknown := set(config) - _REQUIRED - _OPTIONAL:
         warnings.warn(
             f"{path} has keys that labclip {__version__} does not know: {', '.join(sorted(unknown))}. They are "
             f"ignored; pip install --upgrade labclip may know them.",
             stacklevel=2,
         )
-    _check_types(path, config)
-    return config | {"base": _base(path, config)}
+    for key, (is_sound, words) in _VALUES.items():
+        if key in config and not is_sound(config[key]):
+            raise ValueError(f"{path}: {key} is {config[key]!r:.120}, not {words}.")
+    if (base := config["base"]) is None:
+        return config
+    try:
+        return config | {"base": Base(**base)}
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: base is {base!r:.200}, not a record of a model ({error}).") from error
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+# What must be so because nothing later refuses it: `Alignment` does strength and dim of the base.
+_VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "format_version": (lambda version: _is_int(version) and version >= 1, "a whole number from 1"),
+    "dim": (lambda dim: _is_int(dim) and 1 <= dim <= MAX_DIM, f"a whole number from 1 to {MAX_DIM}"),
+    "base": (lambda base: isinstance(base, dict | None), "an object"),
+    "matrix_sha256": (lambda digest: isinstance(digest, str), "a hexadecimal string"),
+    "other_sha256": (
+        lambda digests: isinstance(digests, dict) and all(isinstance(digest, str) for digest in digests.values()),
+        "an object of hexadecimal strings",
+    ),
+    "metadata": (lambda metadata: isinstance(metadata, dict), "an object"),
+    "fingerprint_caption": (
+        lambda caption: caption in (None, FINGERPRINT_CAPTION), f"{FINGERPRINT_CAPTION!r}, with which labclip compares"
+    ),
+}  # fmt: skip
 
 
 def _of_transformers(config: Mapping[str, Any]) -> str:
@@ -199,63 +216,23 @@ def _of_transformers(config: Mapping[str, Any]) -> str:
     )
 
 
-def _check_types(path: Path, config: Mapping[str, Any]) -> None:
-    """Look at the types that nothing later refuses: `Alignment` does the strength's."""
-    dim = config["dim"]
-    if not _is_int(dim) or not 1 <= dim <= MAX_DIM:
-        raise ValueError(f"{path}: dim is {dim!r}, not a whole number from 1 to {MAX_DIM}.")
-    if not isinstance(config["matrix_sha256"], str):
-        raise ValueError(f"{path}: matrix_sha256 is {config['matrix_sha256']!r}, not a hexadecimal string.")
-    others = config.get("other_sha256", {})
-    if not isinstance(others, dict) or not all(isinstance(digest, str) for digest in others.values()):
-        raise ValueError(f"{path}: other_sha256 is {others!r:.120}, not an object of hexadecimal strings.")
-    if not isinstance(config.get("metadata", {}), dict):
-        raise ValueError(f"{path}: metadata is not a JSON object.")
-    if config.get("fingerprint_caption") not in (None, FINGERPRINT_CAPTION):
-        raise ValueError(
-            f"{path}: fingerprint_caption is {config['fingerprint_caption']!r}, but labclip compares with "
-            f"{FINGERPRINT_CAPTION!r}."
-        )
-
-
-def _base(path: Path, config: Mapping[str, Any]) -> Base | None:
-    base, names = config["base"], [field.name for field in fields(Base)]
-    if base is None:
-        return None
-    if not isinstance(base, dict) or set(base) != set(names):
-        raise ValueError(f"{path}: base is {base!r}, not an object with the keys {', '.join(names)}.")
-    if base["embed_dim"] != config["dim"] and _is_int(base["embed_dim"]):
-        raise ValueError(f"{path} contradicts itself: dim is {config['dim']}, base.embed_dim {base['embed_dim']}.")
-    try:
-        return Base(**base)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-
-
-def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
 def _read_tensors(path: Path, dim: int) -> dict[str, torch.Tensor]:
     shapes = {"matrix": [dim, dim], "logit_scale": [], "fingerprint": [dim]}
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
-            found = list(file.keys())
-            if "matrix" not in found or not set(found) <= set(shapes):
+            names = set(file.keys())
+            if "matrix" not in names or not names <= set(shapes):
                 raise ValueError(
-                    f"{path} has the tensors {sorted(found)}, not 'matrix' and at most 'logit_scale', 'fingerprint'. "
+                    f"{path} has the tensors {sorted(names)}, not 'matrix' and at most 'logit_scale', 'fingerprint'. "
                     f"A torch checkpoint becomes an alignment with: labclip convert FILE.pt FOLDER"
                 )
-            for name in [one for one in shapes if one in found]:
-                piece = file.get_slice(name)
-                shape, dtype = piece.get_shape(), piece.get_dtype()
-                if shape != shapes[name]:
+            for name in names:
+                kind = (piece := file.get_slice(name)).get_shape(), piece.get_dtype()
+                if kind != (shapes[name], "F32"):
                     raise ValueError(
-                        f"{path}: '{name}' has shape {shape}, but {CONFIG} has dim {dim}, so {shapes[name]}."
+                        f"{path}: '{name}' is {kind[1]} {kind[0]}, but {CONFIG} has dim {dim}, so F32 {shapes[name]}."
                     )
-                if dtype != "F32":
-                    raise ValueError(f"{path}: '{name}' is {dtype}, not float32 (F32).")
             # Cloned: the file is mapped, and a matrix must not change when somebody overwrites it.
-            return {name: file.get_tensor(name).clone() for name in found}
+            return {name: file.get_tensor(name).clone() for name in names}
     except SafetensorError as error:
-        raise ValueError(f"{path} is not a whole safetensors file ({error}). Fetch or save it again.") from error
+        raise ValueError(f"{path} is not a whole safetensors file ({error}). {_AGAIN}") from error

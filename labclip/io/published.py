@@ -5,9 +5,11 @@ None of those figures was measured by labclip. Imports no torch: `labclip list` 
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from labclip.base import Base
@@ -41,71 +43,13 @@ class PublishedFigure:
     values: Mapping[str, float]
     words: str
     command: str
-    matrix: tuple[str, str] | None = None
+    matrix: list[str] | None = None
     measured_as: str = ""
 
 
-_B32 = ("ViT-B-32", "coco")
-_SUGARCREPE = "labclip evaluate sugarcrepe --model ViT-B-32 --data sugar-crepe/data --images coco/val2017"
-_ARO = "--model ViT-B-32 --data aro --images aro/images"
+_TABLE = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
 
-REPORTED: tuple[PublishedFigure, ...] = (
-    PublishedFigure(
-        "clevr", "binding", "ViT-L/14", {"base": 0.58, "labclip": 0.95, "fine-tuned": 1.00},
-        "which colour belongs to which object (CLEVR)",
-        "labclip evaluate clevr --model ViT-L-14 --alignment FOLDER --data clevr",
-    ),
-    PublishedFigure(
-        "pug-spar", "binding", "ViT-L/14", {"base": 0.53, "labclip": 0.97, "fine-tuned": 1.00},
-        "which texture belongs to which animal (PUG:SPAR)",
-        "labclip evaluate pug-spar --model ViT-L-14 --alignment FOLDER --data PUG_SPAR",
-    ),
-    PublishedFigure(
-        "pug-spare", "binding", "ViT-L/14", {"base": 0.50, "labclip": 0.94, "fine-tuned": 1.00},
-        "which texture belongs to which animal (PUG:SPARE)",
-        "labclip evaluate pug-spare --model ViT-L-14 --alignment FOLDER --data PUG_SPARE",
-    ),
-    PublishedFigure(
-        "vg-a", "accuracy", "ViT-B/32", {"base": 0.63, "labclip": 0.69, "NegCLIP": 0.71},
-        "which attribute belongs to which object (VG-Attribution)",
-        f"labclip evaluate vg-a {_ARO}", _B32, "macro",
-    ),
-    PublishedFigure(
-        "vg-r", "accuracy", "ViT-B/32", {"base": 0.63, "labclip": 0.82, "NegCLIP": 0.81},
-        "which object does what to which (VG-Relation)",
-        f"labclip evaluate vg-r {_ARO}", _B32, "macro",
-    ),
-    PublishedFigure(
-        "sugarcrepe", "replace", "ViT-B/32", {"base": 0.80, "labclip": 0.82, "NegCLIP": 0.85},
-        "one word replaced (SugarCrepe)",
-        _SUGARCREPE, _B32,
-    ),
-    PublishedFigure(
-        "sugarcrepe", "swap", "ViT-B/32", {"base": 0.62, "labclip": 0.74, "NegCLIP": 0.75},
-        "two words swapped (SugarCrepe)",
-        _SUGARCREPE, _B32,
-    ),
-    PublishedFigure(
-        "coco", "t2i_r1", "ViT-B/32", {"base": 0.30, "labclip": 0.41, "NegCLIP": 0.41},
-        "image search by captions, R@1 (COCO)",
-        "labclip evaluate coco --model ViT-B-32 --data coco_karpathy_test.json --images coco --option captions=5", _B32,
-    ),
-    PublishedFigure(
-        "negation", "accuracy", "", {"base": 0.393, "labclip": 0.345},
-        "which caption, some of them negated (NegBench COCO-MCQ)",
-        "labclip evaluate negation --model ViT-B-32 --data negbench --images coco/val2017",
-    ),
-    PublishedFigure(
-        "probes", "from the image", "", {"base": 0.96, "chance": 0.12},
-        "linear probe on images (CLEVR)",
-        "labclip diagnose --model ViT-L-14 --data clevr"
-    ),
-    PublishedFigure(
-        "probes", "from the text", "", {"base": 1.00, "chance": 0.12},
-        "linear probe on captions (CLEVR)",
-        "labclip diagnose --model ViT-L-14 --data clevr"
-    ),
-)  # fmt: skip
+REPORTED = tuple(PublishedFigure(**row) for row in _TABLE["reported"])
 """CLEVR and PUG are of matrices fitted on those very data, of which none was published."""
 
 _NEGATION = next(one.values for one in REPORTED if one.benchmark == "negation")
@@ -158,7 +102,7 @@ class Published:
         """Published figures of this very matrix: {benchmark: {"base": {metric: value}, "labclip": {metric: value}}}."""
         found: dict[str, dict[str, dict[str, float]]] = {}
         for one in REPORTED:
-            if one.matrix == (self.name, self.alignment):
+            if one.matrix == [self.name, self.alignment]:
                 for side, values in found.setdefault(one.benchmark, {"base": {}, "labclip": {}}).items():
                     values[one.metric] = one.values[side]
         return found
@@ -177,42 +121,7 @@ class Published:
         return f"{self.name} ({self.alignment})"
 
 
-def _published(
-    name: str, alignment: str, dim: int, scale: float, size: int, file_sha256: str, matrix_sha256: str,
-    recipe: str = "hard-negative batches of 1024, Adam, lr 1e-3, 10 epochs",
-) -> Published:  # fmt: skip
-    data = f"{alignment.upper()} captions, with negatives whose nouns and adjectives are permuted"
-    file = f"labclip_{alignment}_neg_{name.removeprefix('ViT-').replace('-', '')}.pt"
-    hub = f"labclip/labclip-{name.lower()}-{alignment}"
-    return Published(
-        name, alignment, f"{name}-quickgelu", dim, scale, file, size, file_sha256, matrix_sha256, hub, data,
-        f"paper: {recipe}",
-    )  # fmt: skip
-
-
-PUBLISHED: tuple[Published, ...] = (
-    _published(
-        "ViT-B-32", "coco", 512, 4.2660932540893555, 1_050_290,
-        "833133433207f0851017ca5121d7f769c539c9ed1a6340da7e8d948fa8beaaaa",
-        "8cc53c13784f4c53580b0b0de6fd5a4464a9d8a93f708e3a8cec5c3449bd6c35",
-    ),
-    _published(
-        "ViT-B-16", "coco", 512, 4.287960529327393, 1_050_290,
-        "f8f46942bcc92424016864f0be1b9c348cfc700438197aeb43971ce328fc2b74",
-        "646f4c714cdf77fdbfa6c0dd4c0f03284344bd351f9946f3c051ceb34b1d8e48",
-    ),
-    _published(
-        "ViT-L-14", "coco", 768, 4.320479393005371, 2_361_010,
-        "9c88dc13b55933b44b9f22b672dd4874f8d7881b000385e11c03934680a0f99a",
-        "3e3493cc6830db0044560b1672b171b5e7efd9b30f4afd4a0826f779c03e79ed",
-    ),
-    _published(
-        "ViT-B-32", "cc3m", 512, 3.4044077396392822, 1_050_308,
-        "f4902c1400e28349f9527a24c774c3d0590badc7143bdbef197b53cce5f517d0",
-        "8b32053bcd237c183b499e993dc793f0628c8d8a6b3f0d592a1df5edd20f1d7a",
-        "hard-negative batches; the settings are not recorded",
-    ),
-)  # fmt: skip
+PUBLISHED = tuple(Published(**row) for row in _TABLE["matrices"])
 
 
 def list_pretrained() -> list[str]:
