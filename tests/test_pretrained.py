@@ -281,7 +281,7 @@ def test_a_base_alone_opens_with_the_identity(folder):
         assert_close(model.encode_text(models.tokens()), models.make("clip").encode_text(models.tokens()))
     with pytest.raises(ValueError, match=r"holds a base but no alignment. Pass alignment="):
         labclip.create_model_and_transforms(f"local-dir:{folder}")
-    with pytest.raises(FileNotFoundError, match="is not an alignment folder"):
+    with pytest.raises(ValueError, match="is a base, not an alignment"):
         Alignment.from_pretrained(folder)
 
 

@@ -43,6 +43,15 @@ class Source:
             return self.entry is not None
         return is_alignment_folder(self.folder) or not self.has_base
 
+    def alignment(self, access: Access) -> Alignment | None:
+        """Its alignment, from the cache or fetched; None for a base alone."""
+        from labclip.io.folder import load  # torch, which the command line's first look at a name does without
+        from labclip.io.hub import published_folder
+
+        if self.entry is not None:
+            return load(published_folder(self.entry, access))
+        return load(self.folder) if self.folder is not None and self.has_alignment else None
+
 
 def resolve(name_or_path: str | Path, access: Access | None) -> Source:
     """Resolve a name once: a known name, then an existing path, then "MODEL:TAG", then a Hub repository.
@@ -112,17 +121,10 @@ def _folders_here() -> list[str]:
 
 def load_alignment(name_or_path: str | Path, access: Access) -> Alignment:
     """`Alignment.from_pretrained`."""
-    from labclip.io.folder import load  # torch, which the command line's first look at a name does without
-    from labclip.io.hub import published_folder
-
     source = resolve(name_or_path, access)
-    if source.folder is not None:
-        return load(source.folder)
-    if source.entry is None:
-        raise ValueError(
-            f"{source.name} is a base, not an alignment. Known alignments: {', '.join(list_pretrained())}."
-        )
-    return load(published_folder(source.entry, access))
+    if (alignment := source.alignment(access)) is None:
+        raise ValueError(f"{source.name} is a base, not an alignment. Known alignments: {_known()}.")
+    return alignment
 
 
 def name_of(given: Any) -> str | None:

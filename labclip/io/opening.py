@@ -43,7 +43,7 @@ def load_model(
     check_device(device)
     source = resolve(name_or_path, access)
     try:
-        chosen = _alignment_for(source, alignment, strength, access)
+        chosen = _chosen(source, alignment, access, strength)
     except FileNotFoundError as error:
         if source.base is not None and base is None and access.off:
             try:
@@ -66,54 +66,48 @@ def open_alignment(name: Alignment | str | Path, model: LABCLIP) -> Alignment:
     fingerprint tells.
     """
     base = model.alignment.base
-    alignment = _asked(name, Source(str(base or "this model"), base=base), DEFAULT)
+    alignment = _chosen(Source(str(base or "this model"), base=base), name, DEFAULT)
     if base is not None:
         check_same_base(alignment, base)
     check_base(model.clip, alignment, model.tokenizer)
     return alignment
 
 
-def _alignment_for(
-    source: Source, asked: Alignment | str | Path | None, strength: float | None, access: Access
+def _chosen(
+    source: Source, asked: Alignment | str | Path | None, access: Access, strength: float | None = None
 ) -> Alignment:
-    """The alignment that a user asked for, else the one of the name, at a strength."""
-    chosen = _own(source, access) if asked is None else _asked(asked, source, access)
+    """The alignment that a user asked for, else the one of the name, else the identity; at a strength."""
+    if asked is None:
+        chosen = source.alignment(access) or _identity_for(source)
+    elif isinstance(asked, Alignment):
+        chosen = asked
+    elif not isinstance(asked, str | Path):
+        raise ValueError(
+            f"alignment is a {type(asked).__name__}. Pass a name, a folder, a repository, or a matrix as "
+            f"labclip.Alignment(matrix)."
+        )
+    elif asked in {entry.alignment for entry in published.PUBLISHED}:
+        entries = [] if source.base is None else entries_for(source.base)
+        if (entry := next((entry for entry in entries if entry.alignment == asked), None)) is None:
+            raise ValueError(
+                f"No matrix {asked!r} is published for {source.name}. Known names: {', '.join(list_pretrained())}."
+            )
+        chosen = load(published_folder(entry, access))
+    else:  # the revision belongs to the model's repository, not to the alignment's
+        chosen = load_alignment(asked, replace(access, revision=None))
     return chosen if strength is None else chosen.at(strength)
 
 
-def _own(source: Source, access: Access) -> Alignment:
-    """The alignment of a name: its matrix, or the identity for "MODEL:TAG" and for a base alone."""
-    if source.entry is not None:
-        return load(published_folder(source.entry, access))
+def _identity_for(source: Source) -> Alignment:
+    """The alignment of "MODEL:TAG" and of a folder with a base alone."""
     if source.folder is None:
         assert source.base is not None
         return with_record(Alignment.identity(source.base.embed_dim), base=source.base)
-    if source.has_alignment:
-        return load(source.folder)
     dim = read_openclip_config(source.folder)["model_cfg"].get("embed_dim")
-    if not isinstance(dim, int) or isinstance(dim, bool) or dim < 1:
-        raise ValueError(f"{source.folder}: model_cfg.embed_dim is {dim!r}, not a whole number from 1.")
-    return Alignment.identity(dim)
-
-
-def _asked(alignment: Alignment | str | Path, source: Source, access: Access) -> Alignment:
-    """The alignment that a user asked for, by every way of writing one, for what `source` leads to."""
-    if isinstance(alignment, Alignment):
-        return alignment
-    if not isinstance(alignment, str | Path):
-        raise ValueError(
-            f"alignment is a {type(alignment).__name__}. Pass a name, a folder, a repository, or a matrix as "
-            f"labclip.Alignment(matrix)."
-        )
-    if alignment in {entry.alignment for entry in published.PUBLISHED}:
-        for entry in [] if source.base is None else entries_for(source.base):
-            if entry.alignment == alignment:
-                return load(published_folder(entry, access))
-        raise ValueError(
-            f"No matrix {alignment!r} is published for {source.name}. Known names: {', '.join(list_pretrained())}."
-        )
-    # The revision belongs to the model's repository, not to the alignment's.
-    return load_alignment(alignment, replace(access, revision=None))
+    try:
+        return Alignment.identity(dim)
+    except ValueError as error:
+        raise ValueError(f"{source.folder}: model_cfg.embed_dim: {error}") from error
 
 
 def _load_base(
@@ -137,7 +131,8 @@ def _load_base(
 
 def _recorded_base(source: Source, access: Access) -> Base:
     """The base of a name, or that which its alignment records."""
-    if (base := source.base or _own(source, access).base) is None:
+    own = None if source.base else source.alignment(access)
+    if (base := own.base if own else source.base) is None:
         raise ValueError(
             f"{source.name} holds an alignment that does not say what base it was fitted on. Pass base=, an OpenCLIP "
             f"model that you loaded."
@@ -205,7 +200,7 @@ def create_model_and_transforms(
         source = _of_openclip(str(model_name), pretrained, openclip.get("force_quick_gelu", False), alignment is None)
     if alignment is None and not source.has_alignment:
         raise ValueError(f"{source.name} holds a base but no alignment. {_FIT_ONE}.")
-    chosen = _alignment_for(source, alignment, strength, access)
+    chosen = _chosen(source, alignment, access, strength)
     model, preprocess_train = _load_base(source, chosen, access, precision=precision, device=device, **openclip)
     return model, preprocess_train, model.preprocess
 
