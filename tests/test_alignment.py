@@ -180,11 +180,6 @@ def test_a_matrix_without_values_is_refused():
         Alignment(torch.eye(DIM, device="meta"))
 
 
-def test_strided_tensors():
-    x = torch.randn(DIM, 6)[:, ::2].T
-    torch.testing.assert_close(Alignment(skewed())(x), x.contiguous() @ skewed().T)
-
-
 def test_the_input_is_not_written_to():
     x = torch.randn(3, DIM)
     aligned = Alignment.identity(DIM)(x)
@@ -217,28 +212,18 @@ def test_gradients_reach_the_input_and_a_matrix_that_asks_for_them():
 # A value
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, ">f4"])
 def test_the_matrix_is_a_float32_copy_of_its_own(dtype):
-    source = skewed().to(dtype)
-    for view in (source, source.T):
-        alignment, shown = Alignment(view), view.float().clone()
+    array = skewed().numpy().astype(dtype)
+    sources = (
+        [array, array.T] if dtype == ">f4" else [array, array.T, torch.from_numpy(array), torch.from_numpy(array).T]
+    )
+    for source in sources:
+        alignment, shown = Alignment(source), np.asarray(source, dtype=np.float32).copy()
         assert alignment.matrix.dtype == torch.float32
         assert alignment.matrix.is_contiguous()
-        source.mul_(2)
-        assert torch.equal(alignment.matrix, shown)
-
-
-def test_the_matrix_is_a_copy_of_an_array_too():
-    array = skewed().numpy()
-    alignment = Alignment(array)
-    array[:] = 0
-    assert torch.equal(alignment.matrix, skewed())
-
-
-@pytest.mark.parametrize("dtype", [np.float16, np.float64, ">f4"])
-def test_matrices_of_other_float_types(dtype):
-    array = skewed().numpy().astype(dtype)
-    assert np.array_equal(Alignment(array).matrix.numpy(), array.astype(np.float32))
+        source *= 2
+        assert np.array_equal(alignment.matrix.numpy(), shown)
 
 
 def test_probe_and_metadata_are_copies():
@@ -303,25 +288,14 @@ def test_the_logit_scale_may_come_straight_from_a_model(scale):
     ("bad", "message"),
     [
         (torch.randn(3, 4), r"has shape \[3, 4\], not \[dim, dim\]"),
-        (torch.randn(4), r"has shape \[4\], not"),
-        (torch.randn(1, 4, 4), r"has shape \[1, 4, 4\], not"),
         (torch.tensor(1.0), r"has shape \[\], not"),
         (torch.empty(0, 0), r"has shape \[0, 0\], not"),
-        (np.empty((0, 4), np.float32), r"has shape \[0, 4\], not"),
         (torch.full((2, 2), math.nan), "has 4 values that are NaN or infinite"),
-        (torch.tensor([[1.0, 0.0], [math.inf, 1.0]]), "has 1 values that are NaN or infinite"),
         (np.full((2, 2), 1e300), "has 4 values that are NaN or infinite"),
-        (torch.full((2, 2), 1e300, dtype=torch.float64), "has 4 values that are NaN or infinite"),
         (torch.eye(2, dtype=torch.long), "is torch.int64, not floating point"),
-        (torch.eye(2) > 0, "is torch.bool, not floating point"),
-        (torch.eye(2).to(torch.complex64), "is torch.complex64, not floating point"),
         (np.eye(2, dtype=np.int32), "is int32, not floating point"),
-        (np.eye(2) > 0, "is bool, not floating point"),
-        (np.eye(2) * 1j, "is complex128, not floating point"),
         (np.array([["a", "b"], ["c", "d"]]), "is <U1, not floating point"),
-        (np.array([[None, None], [None, None]]), "is object, not floating point"),
         ([[1.0, 0.0], [0.0, 1.0]], r"is a list. Pass a \[dim, dim\] tensor or NumPy array"),
-        ("ViT-B-32", "is a str. Pass"),
         (None, "is a NoneType. Pass"),
     ],
 )
@@ -335,14 +309,10 @@ def test_bad_matrices(bad, message):
     [
         ({"logit_scale": 71.24}, r"logit_scale is 71.24, but it is the logarithm.*Pass math.log\(71.24\)"),
         ({"logit_scale": math.nan}, "logit_scale is nan, not a finite number"),
-        ({"logit_scale": -math.inf}, "logit_scale is -inf, not a finite number"),
         ({"logit_scale": "4.6"}, "logit_scale is '4.6', not a number"),
         ({"logit_scale": torch.ones(2)}, "logit_scale is tensor.*not a number"),
-        ({"logit_scale": True}, "logit_scale is True, not a number"),
         ({"strength": math.nan}, "strength is nan, not a finite number"),
-        ({"strength": math.inf}, "strength is inf, not a finite number"),
         ({"strength": None}, "strength is None, not a number"),
-        ({"strength": 1j}, "strength is 1j, not a number"),
         ({"strength": 10**400}, "strength is 1000.*000, not a number"),
         ({"strength": 1e39}, r"At strength 1e\+39 the matrix has infinite values"),
         (
@@ -351,12 +321,9 @@ def test_bad_matrices(bad, message):
         ),
         ({"base": "ViT-B-32"}, "base is a str. Pass labclip.Base"),
         ({"metadata": "mit"}, "metadata is a str. Pass a dict"),
-        ({"metadata": [("a", 1)]}, "metadata is a list. Pass a dict"),
         ({"fingerprint": torch.ones(DIM)}, r"fingerprint has length 2.82843, not 1\. Pass a normalised"),
-        ({"fingerprint": torch.zeros(DIM)}, "fingerprint has length 0, not 1"),
         ({"fingerprint": torch.full((DIM,), math.nan)}, "fingerprint has length nan, not 1"),
         ({"fingerprint": PROBE[None]}, r"fingerprint has shape \[1, 8\], not \[8\]"),
-        ({"fingerprint": torch.eye(4)[0]}, r"fingerprint has shape \[4\], not \[8\]"),
         ({"fingerprint": PROBE.tolist()}, "fingerprint is a list. Pass"),
     ],
 )
@@ -365,34 +332,20 @@ def test_bad_options(option, message):
         Alignment(skewed(), **option)
 
 
-@pytest.mark.parametrize("strength", [math.nan, math.inf, "1", None])
-def test_bad_strengths_of_at(strength):
-    with pytest.raises(ValueError, match="strength is"):
-        full().at(strength)
-
-
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
         (torch.randn(3, 4), r"shape \[3, 4\] but the alignment has dim 8, fitted on ViT-B-32-quickgelu \(openai\)"),
         (np.ones((3, 4), np.float32), r"shape \[3, 4\] but the alignment has dim 8.*list_pretrained"),
         (torch.randn(DIM, 3), r"shape \[8, 3\] but"),
-        (torch.tensor(1.0), r"shape \[\] but"),
         (np.array(1.0), r"shape \[\] but"),
-        (torch.empty(0), r"shape \[0\] but"),
         (torch.ones(3, DIM, dtype=torch.long), r"are torch.int64, not floating point.*model.encode_text\(tokens\)"),
-        (torch.ones(3, DIM) > 0, "are torch.bool, not floating point"),
-        (torch.ones(3, DIM).to(torch.complex64), "are torch.complex64, not floating point"),
-        (np.ones((3, DIM), int), "are int64, not floating point"),
-        (np.ones((3, DIM), complex), "are complex128, not floating point"),
         (np.ones((3, DIM), object), "are object, not floating point"),
         ("a red cube", r"are a str, not a tensor, NumPy array or list.*model.encode_text\(captions\)"),
         (["a red cube"], r"are a list of <U10, not of floats.*model.encode_text\(captions\)"),
         ([[1] * DIM], "are a list of int64, not of floats"),
         ([[1.0] * DIM, [1.0]], "are a list of rows of different lengths"),
         ([[1.0] * 4], r"shape \[1, 4\] but the alignment has dim 8"),
-        ((1.0,) * DIM, "are a tuple, not a tensor"),
-        (np.float32(1.0), "are a float32, not a tensor"),
         (None, "are a NoneType, not a tensor"),
     ],
 )
@@ -408,9 +361,6 @@ def test_a_list_comes_back_as_a_list(shape, normalize):
     found = full()(features.tolist(), normalize)
     assert isinstance(found, list)
     torch.testing.assert_close(torch.tensor(found), full()(features, normalize))
-
-
-def test_a_list_of_no_rows():
     assert full()([]) == []
 
 
@@ -439,8 +389,4 @@ def test_a_strength_out_of_the_usual_is_a_warning(strength):
     with pytest.warns(UserWarning, match=f"strength is {strength}. Usual is 0, the base, to 1") as told:
         assert full().at(strength).strength == strength
     assert told[0].filename == __file__
-
-
-@pytest.mark.parametrize("strength", [0, 0.5, 1.25, 1.5])
-def test_a_usual_strength_is_none(strength):
-    assert full().at(strength).strength == strength
+    assert full().at(1.5).strength == 1.5  # without a word
