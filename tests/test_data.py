@@ -19,7 +19,7 @@ def read(path, **columns):
     good, bad = [], []
     for item in read_items(path, columns=Columns(**columns), clean=False):
         if item.problem:
-            bad.append((item.place.removeprefix(f"{path.name} "), item.name, item.problem))
+            bad.append((item.location.removeprefix(f"{path.name} "), item.name, item.problem))
         pairs = zip(item.captions, item.negatives, strict=True)
         good += [(item.name, caption, list(texts)) for caption, texts in pairs]
     return good, bad

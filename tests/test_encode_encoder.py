@@ -19,7 +19,7 @@ from labclip.encode.encoder import Encoder
 def test_images_come_in_order_with_what_is_wrong(model, tmp_path):
     drawn = scenes.sample(5, seed=1)
     sources = [ImageSource(f"scene {row}", data=image) for row, image in enumerate(drawn.images)]
-    sources.insert(2, ImageSource("broken", data=b"no image", place="row 3"))
+    sources.insert(2, ImageSource("broken", data=b"no image", location="row 3"))
     sources.insert(3, ImageSource("gone.png", tmp_path / "gone.png"))
     found = list(Encoder(model, batch_size=2, workers=2, progress=False).images(iter(sources)))
     assert [one.source for one in found] == sources

@@ -322,7 +322,7 @@ def test_read_gives_what_was_written(tmp_path):
     # With the images known to be the same, rows 4 and 5 are true of one another's.
     items = list(read(tmp_path / "out.csv"))
     assert [len(said(item)[1]) for item in items] == [1, 0, 0, 0]
-    assert [item.place for item in items] == [f"out.csv line {line}" for line in (2, 3, 5, 8)]
+    assert [item.location for item in items] == [f"out.csv line {line}" for line in (2, 3, 5, 8)]
 
 
 def test_read_takes_negclips_lists(tmp_path):

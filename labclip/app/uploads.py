@@ -140,12 +140,12 @@ def check_table(table: Path, images: Path) -> None:
                 f"{table.name} has more than {ROWS:,} rows. Leave some out; labclip fit on the command line takes any."
             )
         if item.problem:
-            problem = problem or f"{item.place} {item.problem}"
+            problem = problem or f"{item.location} {item.problem}"
             continue
         name = item.name
-        _check_inside(name, item.place)
+        _check_inside(name, item.location)
         if not (images / name).is_file():
-            missing = missing or f"{item.place} names the image {name!r}, which is not among the uploaded ones"
+            missing = missing or f"{item.location} names the image {name!r}, which is not among the uploaded ones"
             continue
         usable += 1
         negatives += any(item.negatives)

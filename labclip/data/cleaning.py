@@ -116,7 +116,7 @@ class TrueCaptions:
         if image is None:
             return False
         if not self._sorted:
-            np.frombuffer(self._digests, dtype=np.uint64).sort()  # in place: no second copy
+            np.frombuffer(self._digests, dtype=np.uint64).sort()  # in location: no second copy
             self._sorted = True
         wanted = digest(f"{image}\0{text}")
         index = bisect_left(self._digests, wanted)

@@ -29,7 +29,7 @@ _SEPARATORS = {";": "';'", "\t": "tabs", "|": "'|'", ",": "','"}
 
 
 class RowError(ValueError):
-    """What is wrong with a row, as a sentence goes on after its place."""
+    """What is wrong with a row, as a sentence goes on after its location."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The entries of a JSON file or a table, each with the place where it stands, and their fields checked."""
+"""The entries of a JSON file or a table, each with its location, and their fields checked."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from labclip.data.rows import READERS
 from labclip.files import read_json
 
 
-def fields(entry: Any, names: Sequence[str], place: str) -> list[Any]:
+def fields(entry: Any, names: Sequence[str], location: str) -> list[Any]:
     """Values of a JSON object, in the order of `names`; ValueError where it is none, or lacks some of them."""
     if not isinstance(entry, dict):
-        raise ValueError(f"{place} is a {type(entry).__name__}, not an object with {', '.join(names)}.")
+        raise ValueError(f"{location} is a {type(entry).__name__}, not an object with {', '.join(names)}.")
     lacking = [name for name in names if name not in entry]
     if lacking:
-        raise ValueError(f"{place} has no {', '.join(lacking)}; it has {', '.join(map(str, entry)) or 'nothing'}.")
+        raise ValueError(f"{location} has no {', '.join(lacking)}; it has {', '.join(map(str, entry)) or 'nothing'}.")
     return [entry[name] for name in names]
 
 

@@ -40,7 +40,7 @@ def formats() -> list[str]:
 
 @dataclass(eq=False, slots=True)
 class ImageSource:
-    """Where the bytes of one image are: a file of its own, a place in a tar, a row of a Parquet file, or memory.
+    """Where the bytes of one image are: a file of its own, bytes in a tar, a row of a Parquet file, or memory.
 
     Attributes:
         name: For people: its path as the table has it, or its name in the archive.
@@ -50,7 +50,7 @@ class ImageSource:
         size: In a tar its bytes; of no meaning elsewhere.
         column: In a Parquet file its column; None for other files.
         data: The bytes of an image file, or pixels, uint8 [height, width, 3]; None where they are to be read.
-        place: The row that names it, for messages, for example "captions.csv line 7".
+        location: The row that names it, for messages, for example "captions.csv line 7".
         box: Crop to this before preprocessing: left, top, width, height, in pixels. None is the whole image.
     """
 
@@ -61,7 +61,7 @@ class ImageSource:
     size: int | None = None
     column: str | None = None
     data: bytes | NDArray[np.uint8] | None = None
-    place: str = ""
+    location: str = ""
     box: Box | None = None
 
     def __post_init__(self) -> None:
@@ -73,7 +73,7 @@ class ImageSource:
             self.key = where.encode("utf-8", "surrogatepass")
 
     def __str__(self) -> str:
-        return f"{self.name} ({self.place})" if self.place else self.name
+        return f"{self.name} ({self.location})" if self.location else self.name
 
     def read(self) -> bytes:
         """The bytes that decide the image: those of its file, or its pixels'.
@@ -178,14 +178,11 @@ class ParquetImages:
 def _parquet_cells(path: Path, column: str, row: int) -> Generator[tuple[int, bytes], None, None]:
     """The images of a column, each with its row, from the group of rows that `row` is in."""
     with open_parquet(path) as file:
-        number = 0
-        groups: list[int] = []
-        for group in range(file.num_row_groups):
-            rows = file.metadata.row_group(group).num_rows
-            if groups or number + rows > row:
-                groups.append(group)
-            else:
-                number += rows
+        sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+        ends = np.cumsum(sizes)
+        first = int(np.searchsorted(ends, row, side="right"))
+        number = int(ends[first]) - sizes[first]
+        groups = list(range(first, len(sizes)))
         for batch in file.iter_batches(batch_size=32, row_groups=groups, columns=[column]):
             for value in batch.column(0):
                 cell = value.as_py()
@@ -242,20 +239,20 @@ class Captions:
     captions: list[str] = field(default_factory=list)
     _row: dict[str, int] = field(default_factory=dict)
 
-    def row(self, caption: Any, place: str) -> int:
-        """The row of a caption; `place` is where it stands, for the message if it is no text, or empty."""
-        self.check(caption, place)
+    def row(self, caption: Any, location: str) -> int:
+        """The row of a caption; `location` is file and position, for the message if it is no text, or empty."""
+        self.check(caption, location)
         if caption not in self._row:
             self._row[caption] = len(self.captions)
             self.captions.append(caption)
         return self._row[caption]
 
     @staticmethod
-    def check(caption: Any, place: str) -> None:
+    def check(caption: Any, location: str) -> None:
         """Raise ValueError for a caption that is no text, or empty."""
         if not isinstance(caption, str) or not caption.strip():
-            raise ValueError(f"{place}: the caption is {caption!r}. Every caption must be a text that is not empty.")
+            raise ValueError(f"{location}: the caption is {caption!r}. Every caption must be a text that is not empty.")
         try:
             caption.encode()
         except UnicodeEncodeError:
-            raise ValueError(f"{place}: the caption {caption[:40]!r} is not valid Unicode. Correct it.") from None
+            raise ValueError(f"{location}: the caption {caption[:40]!r} is not valid Unicode. Correct it.") from None

@@ -34,16 +34,16 @@ class Item:
         image: Where the image is, or what identifies it; None where nothing does.
         captions: Captions of the image, none of them empty; none at all where there is a problem.
         negatives: For each caption its negatives, distinct, often none.
-        place: File and position, "captions.csv line 7".
+        location: File and position, "captions.csv line 7".
         negative_images: For each negative the image that it describes, or None; empty where no column of them is read.
-        problem: Why the row, or one of its captions, can't be used, as a sentence goes on after the place: "has an
+        problem: Why the row, or one of its captions, can't be used, as a sentence goes on after the location: "has an
             empty caption". "" where it can.
     """
 
     image: ImageSource | None
     captions: tuple[str, ...]
     negatives: tuple[tuple[str, ...], ...]
-    place: str
+    location: str
     negative_images: tuple[tuple[ImageSource | None, ...], ...] = ()
     problem: str = ""
 
@@ -58,9 +58,9 @@ class Item:
         return self.problem.startswith(EMPTY)
 
     def checked(self) -> Item:
-        """The item itself; ValueError with the place where there is a problem."""
+        """The item itself; ValueError with its location where there is a problem."""
         if self.problem:
-            raise ValueError(f"{self.place} {self.problem}.")
+            raise ValueError(f"{self.location} {self.problem}.")
         return self
 
 
@@ -80,9 +80,9 @@ def read_items(
     ...     path = Path(folder) / "captions.csv"
     ...     _ = path.write_text("image,caption,negative\n1.jpg,a dog on a bed,a bed on a dog\n2.jpg,,\n")
     ...     good, bad = read_items(path)
-    >>> good.image.name, good.captions, good.negatives, good.place
+    >>> good.image.name, good.captions, good.negatives, good.location
     ('1.jpg', ('a dog on a bed',), (('a bed on a dog',),), 'captions.csv line 2')
-    >>> bad.place, bad.name, bad.problem
+    >>> bad.location, bad.name, bad.problem
     ('captions.csv line 3', '2.jpg', 'has an empty caption')
 
     Args:
@@ -183,37 +183,37 @@ class Table:
 
     def items(self, number: int, where: str, cells: dict[str, Any] | str) -> Iterator[Item]:
         """What is wrong with a row's captions, and an item with those that are sound."""
-        place, image = f"{self.path.name} {where}", None
+        location, image = f"{self.path.name} {where}", None
         try:
             if isinstance(cells, str):
                 raise RowError(cells)
-            image = self._image(number, place, cells)
+            image = self._image(number, location, cells)
             cell = self.columns.captions_in(cells)
             several = listed(cell)
             captions = [cell] if several is None else several
             negatives = self.columns.negatives_in(
                 cells,
                 None if several is None else len(several),
-                lambda name, cell: self._source(name, cell, number, place),
+                lambda name, cell: self._source(name, cell, number, location),
             )
             if not captions:
                 raise RowError("has an empty list of captions")
         except RowError as error:
-            yield Item(image, (), (), place, problem=str(error))
+            yield Item(image, (), (), location, problem=str(error))
             return
         sound: list[tuple[str, dict[str, ImageSource | None]]] = []
         for caption, mine in zip(captions, negatives, strict=True):
             try:
-                sound.append(self._worded(caption, mine, place))
+                sound.append(self._worded(caption, mine, location))
             except RowError as error:
-                yield Item(image, (), (), place, problem=str(error))
+                yield Item(image, (), (), location, problem=str(error))
         if sound:
             texts, of_texts = zip(*sound, strict=True)
             shown = tuple(tuple(mine.values()) for mine in of_texts) if self.columns.negative_images else ()
-            yield Item(image, texts, tuple(map(tuple, of_texts)), place, shown)
+            yield Item(image, texts, tuple(map(tuple, of_texts)), location, shown)
 
     def _worded(
-        self, caption: Any, negatives: Sequence[tuple[Any, ImageSource | None]], place: str
+        self, caption: Any, negatives: Sequence[tuple[Any, ImageSource | None]], location: str
     ) -> tuple[str, dict[str, ImageSource | None]]:
         """A caption and its negatives, each text once with the first image that it has.
 
@@ -225,7 +225,7 @@ class Table:
         for text, _ in negatives:
             _check_text(text, "a negative")
         if self.clean is None:
-            _refuse_mixed(caption, negatives, place)
+            _refuse_mixed(caption, negatives, location)
         if self.clean:
             raw, caption = caption, clean_text(caption, WORDS)
             if not caption.strip():
@@ -237,30 +237,30 @@ class Table:
             distinct[text] = distinct.get(text) or image
         return caption, distinct
 
-    def _image(self, number: int, place: str, cells: dict[str, Any]) -> ImageSource | None:
+    def _image(self, number: int, location: str, cells: dict[str, Any]) -> ImageSource | None:
         """Where a row's image is; None where it names none and need not."""
         if in_archive(cells):
             held: ImageSource = cells["image"]
             return held
-        image = self._source(*self.columns.image_in(cells, required=self.require_image), number, place)
+        image = self._source(*self.columns.image_in(cells, required=self.require_image), number, location)
         if image is None and self.require_image:
             raise RowError("names no image")
         return image
 
-    def _source(self, column: str, cell: Any, number: int, place: str) -> ImageSource | None:
+    def _source(self, column: str, cell: Any, number: int, location: str) -> ImageSource | None:
         """Where the image of a cell is; None of an empty one."""
         name: Any = cell
         if isinstance(cell, dict) and set(cell) <= {"bytes", "path"}:  # as Hugging Face datasets keep images
             name, cell = cell.get("path"), cell.get("bytes") or cell.get("path")
         if isinstance(cell, bytes):
             name = name if isinstance(name, str) else f"row {number + 1}"
-            return ImageSource(name, self.path, start=number, column=column, data=cell, place=place)
+            return ImageSource(name, self.path, start=number, column=column, data=cell, location=location)
         if is_empty(cell):
             return None
         if not isinstance(cell, str):
             raise RowError(f"has an image that is a {type(cell).__name__}, not a path")
         _check_text(cell, "a path")
-        return ImageSource(cell, self._root / cell if self.require_image else None, place=place)
+        return ImageSource(cell, self._root / cell if self.require_image else None, location=location)
 
 
 def _check_text(text: Any, what: str) -> None:
@@ -273,13 +273,13 @@ def _check_text(text: Any, what: str) -> None:
         raise RowError(f"holds {text[:40]!r}, which is not valid Unicode") from None
 
 
-def _refuse_mixed(caption: str, negatives: Sequence[tuple[str, Any]], place: str) -> None:
+def _refuse_mixed(caption: str, negatives: Sequence[tuple[str, Any]], location: str) -> None:
     if not negatives or (cleaned := clean_text(caption, WORDS)) == caption:
         return
     for negative, _ in negatives:
         if clean_text(negative, WORDS) == negative and is_shuffle(cleaned, negative):
             raise ValueError(
-                f"{place}: the caption {caption!r} is not cleaned, but its negative {negative!r} is (lower case, no "
+                f"{location}: the caption {caption!r} is not cleaned, but its negative {negative!r} is (lower case, no "
                 f"full stop, {WORDS} words), so a fit would learn that difference instead of the order of words. Pass "
                 "clean=True to clean both, or clean=False to keep them so; or write the file with "
                 "labclip negatives --clean."

@@ -85,40 +85,40 @@ class DataFiles:
             raise FileNotFoundError(f"{self.folder} has no {' and no '.join(names)}. {self.hint}")
         return found
 
-    def path_of(self, name: Any, place: str) -> Path:
+    def path_of(self, name: Any, location: str) -> Path:
         """The path of an image; arguments and errors as of `image`."""
         if not isinstance(name, str) or not name.strip() or "\0" in name:
-            raise ValueError(f"{place}: the image's name is {name!r}. Every item must name its image.")
+            raise ValueError(f"{location}: the image's name is {name!r}. Every item must name its image.")
         folder = self.images or self.folder
         if leads_out(folder.absolute(), name):
             raise ValueError(
-                f"{place}: the image's name {name!r} leads out of {folder}. "
+                f"{location}: the image's name {name!r} leads out of {folder}. "
                 f"Pass images=DIR with the folder that all images are in."
             )
         return folder / name
 
-    def image(self, name: Any, place: str, *, box: Box | None = None) -> int | None:
+    def image(self, name: Any, location: str, *, box: Box | None = None) -> int | None:
         """The row of an image, or None where its file is missing.
 
         Args:
             name: Path relative to the folder of images, or an absolute one in it.
-            place: File and position, for the message.
+            location: File and position, for the message.
             box: Crop to this: left, top, width, height, in pixels.
 
         Raises:
             ValueError: If the name is no path inside the folder.
         """
-        return self.found.file(self.path_of(name, place), box)
+        return self.found.file(self.path_of(name, location), box)
 
     def image_in_memory(self, source: bytes | NDArray[np.uint8], name: str) -> int:
         """The row of an image that is a file's bytes, or pixels, uint8 [height, width, 3]."""
         return self.found.held(source, name)
 
-    def image_in_cell(self, cell: Any, place: str, layout: ImageLayout) -> int | None:
+    def image_in_cell(self, cell: Any, location: str, layout: ImageLayout) -> int | None:
         """The row of an image that a cell names, or holds as bytes, as Hugging Face data sets do."""
         if isinstance(cell, dict) and set(cell) <= {"bytes", "path"}:
             cell = cell.get("bytes") or cell.get("path")
-        return self.image_in_memory(cell, place) if isinstance(cell, bytes) else layout.image(cell, place)
+        return self.image_in_memory(cell, location) if isinstance(cell, bytes) else layout.image(cell, location)
 
     def settle(self) -> None:
         """Report missing images, once everything is read.
@@ -157,15 +157,15 @@ class ImageLayout:
         self.files, self._ways = files, ways
         self._way: str | None = None
 
-    def image(self, name: Any, place: str, *, box: Box | None = None) -> int | None:
+    def image(self, name: Any, location: str, *, box: Box | None = None) -> int | None:
         """The row of an image; arguments and errors as of `DataFiles.image`."""
-        self.files.path_of(name, place)
+        self.files.path_of(name, location)
         words = {"path": name, "name": base_name(name), "rest": name.partition("/")[2] or name}
         if self._way is None:
             exists = self.files.found.exists
-            tried = (way for way in self._ways if exists(self.files.path_of(way.format(**words), place)))
+            tried = (way for way in self._ways if exists(self.files.path_of(way.format(**words), location)))
             self._way = next(tried, None)
-        return self.files.image((self._way or self._ways[0]).format(**words), place, box=box)
+        return self.files.image((self._way or self._ways[0]).format(**words), location, box=box)
 
 
 def leads_out(folder: PurePath, name: str) -> bool:

@@ -188,7 +188,7 @@ def _sample(
     image = next((by_extension[extension] for extension in _IN_TAR if extension in by_extension), None)
     if image is None:
         return f"has no image, only {', '.join(sorted(by_extension))}"
-    place = f"{path.name} sample {key}"
+    location = f"{path.name} sample {key}"
     cells: dict[str, Any] = {}
     for extension in ("json", "txt", "cls"):
         if (member := by_extension.get(extension)) is None:
@@ -204,7 +204,7 @@ def _sample(
                 return "has a .json that is not an object"
         except (ValueError, RecursionError) as error:
             return f"has a caption that can't be read: {error}"
-    cells["image"] = ImageSource(image.name, path, start=image.offset_data, size=image.size, place=place)
+    cells["image"] = ImageSource(image.name, path, start=image.offset_data, size=image.size, location=location)
     return cells
 
 

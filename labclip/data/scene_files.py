@@ -30,7 +30,7 @@ class SceneEntry(NamedTuple):
 
     image: str
     objects: tuple[Object, ...]
-    place: str
+    location: str
 
 
 class SceneFile(NamedTuple):
@@ -80,7 +80,7 @@ def labelled_scenes(n: int, *, seed: int = 0, split: str = "seen", n_objects: in
     name = f"split {split}, seed {seed}, {n_objects} objects"
     return LabelledScenes(
         images=[ImageSource(f"scene {number} ({name})", data=image) for number, image in enumerate(scenes.images)],
-        # A scene's shapes differ, so that each one's place in the sentence tells the order.
+        # A scene's shapes differ, so that the sentence tells their order.
         objects=[
             tuple(sorted(objects, key=lambda one: caption.split().index(one[1])))
             for objects, caption in zip(scenes.objects, scenes.captions, strict=True)
@@ -136,7 +136,7 @@ def find_scene_file(files: DataFiles, kinds: Sequence[str], *, objects: int = 0)
 def locate_images(files: DataFiles, file: SceneFile, entries: Iterable[SceneEntry]) -> list[tuple[int, SceneEntry]]:
     """Those of some entries whose images are there, each with its image's row."""
     layout = ImageLayout(files, *file.ways)
-    rows = [(layout.image(entry.image, entry.place), entry) for entry in entries]
+    rows = [(layout.image(entry.image, entry.location), entry) for entry in entries]
     return [(row, entry) for row, entry in rows if row is not None]
 
 
@@ -192,10 +192,10 @@ def _clevr_pairs(path: Path) -> SceneFile:
     """The authors' form, an image a line."""
     entries = []
     for line, cells in separated_lines(path, ","):
-        place = f"{path.name} line {line}"
+        location = f"{path.name} line {line}"
         if len(cells) < 3 or len(cells) % 2 == 0:
-            raise ValueError(f"{place} has {len(cells)} cells, not a file and pairs of shape and colour.")
-        entries.append(SceneEntry(cells[0], _objects(zip(cells[2::2], cells[1::2], strict=True), place), place))
+            raise ValueError(f"{location} has {len(cells)} cells, not a file and pairs of shape and colour.")
+        entries.append(SceneEntry(cells[0], _objects(zip(cells[2::2], cells[1::2], strict=True), location), location))
     folders = sorted({f"images_{len(entry.objects)}obj/{{path}}" for entry in entries})
     return SceneFile("clevr", entries, (*folders, "{path}", "images/{path}"))
 
@@ -205,9 +205,9 @@ def _clevr_table(path: Path, header: Sequence[str]) -> SceneFile:
     count = next(n for n in itertools.count(1) if f"object{n + 1}_color" not in header)
     names = [(f"object{n}_color", f"object{n}_shape") for n in range(1, count + 1)]
     entries = []
-    for place, cells in table_rows(path):
-        image, *values = fields(cells, ("filename", *itertools.chain(*names)), place)
-        entries.append(SceneEntry(image, _objects(zip(values[::2], values[1::2], strict=True), place), place))
+    for location, cells in table_rows(path):
+        image, *values = fields(cells, ("filename", *itertools.chain(*names)), location)
+        entries.append(SceneEntry(image, _objects(zip(values[::2], values[1::2], strict=True), location), location))
     return SceneFile("clevr", entries, ("{path}", "images/{path}"))
 
 
@@ -218,12 +218,12 @@ def _clevr_scenes(path: Path) -> SceneFile:
         raise ValueError(f"{path}: 'scenes' is a {type(scenes).__name__}, not a list.")
     entries, splits = [], set()
     for number, scene in enumerate(scenes):
-        place = f"{path.name} scene {number}"
-        image, objects = fields(scene, ("image_filename", "objects"), place)
+        location = f"{path.name} scene {number}"
+        image, objects = fields(scene, ("image_filename", "objects"), location)
         if not isinstance(objects, list) or not objects:
-            raise ValueError(f"{place}: 'objects' is not a list of objects.")
-        words = (fields(one, ("color", "shape"), place) for one in objects)
-        entries.append(SceneEntry(image, _objects(words, place), place))
+            raise ValueError(f"{location}: 'objects' is not a list of objects.")
+        words = (fields(one, ("color", "shape"), location) for one in objects)
+        entries.append(SceneEntry(image, _objects(words, location), location))
         splits.add(str(scene.get("split", "")))
     ways = [f"images/{split}/{{path}}" for split in sorted(splits) if split.isalnum()]
     return SceneFile("clevr", entries, (*ways, "{path}", "images/{path}"))
@@ -233,15 +233,15 @@ def _pug(path: Path) -> SceneFile:
     """PUG:SPAR, in which objects may lack a texture or be absent, or PUG:SPARE, in which none does."""
     names = ("character_texture", "character_name", "character2_texture", "character2_name", "filename", "world_name")
     entries, left_out, spare = [], 0, True
-    for place, cells in table_rows(path):
-        *values, image, world = fields(cells, names, place)
+    for location, cells in table_rows(path):
+        *values, image, world = fields(cells, names, location)
         textures, animals = values[::2], values[1::2]
         spare &= {"Default", "Grass", "Stone"}.isdisjoint(textures) and "blank" not in animals
         if "blank" in animals or animals[0] == animals[1] or "Default" in textures:
             left_out += 1
             continue
-        objects = _objects(zip(textures, animals, strict=True), place)
-        entries.append((SceneEntry(image, objects, place), world))
+        objects = _objects(zip(textures, animals, strict=True), location)
+        entries.append((SceneEntry(image, objects, location), world))
     notes = [f"{left_out:,} images with one animal, two of a kind, or no texture are left out."] if left_out else []
     if not spare:
         return SceneFile("pug-spar", [entry for entry, _ in entries], ("{path}", "images/{path}"), notes)
@@ -249,11 +249,11 @@ def _pug(path: Path) -> SceneFile:
     return SceneFile("pug-spare", in_worlds, ("{path}", "{name}", "images/{name}"), notes)
 
 
-def _objects(pairs: Iterable[Sequence[Any]], place: str) -> tuple[Object, ...]:
+def _objects(pairs: Iterable[Sequence[Any]], location: str) -> tuple[Object, ...]:
     """Attributes and names, checked to be words."""
     words = [word for pair in pairs for word in pair]
     for word in words:
         if not isinstance(word, str) or not word.strip():
-            raise ValueError(f"{place}: {word!r} is neither an attribute nor an object.")
+            raise ValueError(f"{location}: {word!r} is neither an attribute nor an object.")
     words = [word.strip() for word in words]
     return tuple(zip(words[::2], words[1::2], strict=True))

@@ -231,7 +231,7 @@ def _refuse_skipped(skipped: Sequence[dict[str, Any]], on_error: str) -> None:
 def _checked(rows: Iterator[Item], on_error: str) -> Iterator[Item]:
     for row in rows:
         if row.problem and on_error == "raise":
-            raise ValueError(_on_bad(f"{row.place}{f' ({row.name})' if row.name else ''} {row.problem}"))
+            raise ValueError(_on_bad(f"{row.location}{f' ({row.name})' if row.name else ''} {row.problem}"))
         yield row
 
 

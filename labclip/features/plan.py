@@ -178,7 +178,7 @@ class Plan:
     def _take(self, row: Item) -> int:
         """Take in a row; the most negatives that one of its captions has."""
         if row.problem:
-            self._db.execute("INSERT INTO skipped VALUES (?, ?, ?)", (row.place, row.name or None, row.problem))
+            self._db.execute("INSERT INTO skipped VALUES (?, ?, ?)", (row.location, row.name or None, row.problem))
             return 0
         assert row.image is not None
         self._insert("images", row.image)
@@ -189,14 +189,14 @@ class Plan:
             texts = (json.dumps(many) if any(many) else None for many in (negatives, named))
             self._db.execute(
                 "INSERT INTO texts (image, caption, negatives, negative_images, place, said) VALUES (?, ?, ?, ?, ?, ?)",
-                (image, caption, *texts, row.place, _said(caption)),
+                (image, caption, *texts, row.location, _said(caption)),
             )
         return max(map(len, row.negatives))
 
     def _insert(self, table: str, one: ImageSource) -> str:
         """Take in an image where it is not there yet; its key as text."""
         assert one.file is not None
-        source = json.dumps([one.name, str(one.file.absolute()), one.start, one.size, one.column, one.place])
+        source = json.dumps([one.name, str(one.file.absolute()), one.start, one.size, one.column, one.location])
         self._db.execute(f"INSERT OR IGNORE INTO {table} (key, source) VALUES (?, ?)", (one.key, source))
         return one.key.hex()
 
@@ -206,7 +206,7 @@ class Plan:
         while rows := self._db.execute(query, (after, _CHUNK)).fetchall():
             for key, source in rows:
                 name, file, start, size, column, place = json.loads(source)
-                yield ImageSource(name, path_of(file), key, start, size, column, place=place)
+                yield ImageSource(name, path_of(file), key, start, size, column, location=place)
             after += len(rows)
 
     def keep(self, done: Iterable[tuple[int | None, str | None, int]]) -> None:

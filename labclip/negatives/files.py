@@ -188,7 +188,7 @@ def _first_pass(path: Path, columns: Columns, words: int | None, *, single: bool
         found = read_items(path, columns=columns, require_image=False, clean=False, seen=seen)
         for item in filter(None, map(_sound, found)):
             if single and len(item.captions) > 1:
-                raise ValueError(f"{item.place} has {len(item.captions)} captions. Write a row for each.")
+                raise ValueError(f"{item.location} has {len(item.captions)} captions. Write a row for each.")
             for caption in item.captions:
                 true_captions.add(item.image and item.image.key, caption, words)
     if not count:

@@ -87,7 +87,7 @@ def _rows(path: Path, split: str, columns: Columns) -> Iterator[tuple[str, tuple
     # The original form has all splits in one file; there an image's folder is its `filepath`, never its split.
     columns = replace(columns, split=(split,) if "split" in column_names(path) else None)
     for item in read_items(path, columns=columns, clean=False):
-        yield item.checked().name, item.captions, item.place
+        yield item.checked().name, item.captions, item.location
 
 
 def _lines(path: Path) -> Iterator[tuple[str, tuple[str, ...], str]]:

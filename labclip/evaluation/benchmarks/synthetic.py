@@ -139,11 +139,11 @@ def _items(
     items, found, without = Items(sources), [], 0
     for row, entry in locate_images(sources, file, entries):
         own, swapped = say(entry.objects), swap(entry.objects)
-        found.append((row, sources.captions.row(own, entry.place), entry))
+        found.append((row, sources.captions.row(own, entry.location), entry))
         if swapped is None:
             without += 1
         else:
-            items.add(row, (own, say(swapped)), entry.place)
+            items.add(row, (own, say(swapped)), entry.location)
     if without:
         sources.notes.append(
             f"{without:,} of {len(found):,} images have no swapped caption with another meaning, as where two "

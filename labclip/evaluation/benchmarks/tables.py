@@ -89,10 +89,12 @@ def _rows(
         assert named is not None
         empty = False
         held = named.data
-        image = layout.image(named.name, item.place) if held is None else sources.image_in_memory(held, item.place)
+        image = (
+            layout.image(named.name, item.location) if held is None else sources.image_in_memory(held, item.location)
+        )
         for caption, negatives in zip(item.captions, item.negatives, strict=True):
             own, *wrong = (cleaned(text, WORDS) if clean else text for text in (caption, *negatives))
-            yield image, own, wrong, item.place
+            yield image, own, wrong, item.location
     if empty:
         raise ValueError(f"{path} has no row.")
 
