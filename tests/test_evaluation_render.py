@@ -57,17 +57,6 @@ def several():
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("metric", "measures", "side"),
-    [
-        ("binding", "binding", "binding"), ("t2i_r1", "binding", "retrieval"), ("acc1", "binding", "classification"),
-        ("macro", "retrieval", "retrieval"),
-    ],
-)  # fmt: skip
-def test_a_metric_is_on_the_side_of_its_question_or_benchmark(metric, measures, side):
-    assert summary.side(benchmark(measures=measures), compared(metric)) == side
-
-
 def test_all_benchmarks_measure_a_known_side():
     assert {one.measures for one in BENCHMARKS.values()} <= set(summary.SIDES)
 
@@ -119,11 +108,10 @@ def test_a_side_that_was_not_measured_is_named_with_its_command(metrics, missing
 
 
 def test_what_measures_a_side_is_a_benchmark_of_it():
-    for side, typed in summary.COMMANDS.items():
+    for side, (_, typed) in summary.SIDES.items():
         _, name, *arguments = shlex.split(typed)
         (asked,) = command.get_command(None, name).make_context(name, arguments, parent=TOP).params["benchmarks"]
         assert BENCHMARKS[asked].measures == side
-    assert list(summary.COMMANDS) == list(summary.SIDES)
 
 
 def test_the_terminal_shows_every_number_in_its_column():
@@ -236,13 +224,6 @@ def test_a_hostile_alignment_note_or_title_stays_text(tmp_path):
     assert html.count("&lt;script&gt;alert(&#39;$x_$&#39;)&lt;/script&gt;") > 6
     assert "<script" not in found.to_markdown()
     assert "$x" not in found.to_latex().replace(r"\$x", "")
-
-
-def test_too_few_items_are_told_from_no_difference():
-    few = Difference(0.5, 0.2, 0.8, False)
-    shown = str(report(result(compared("binding", few), compared("t2i_r1", NONE))))
-    assert "- Too few items differ to tell, though the interval excludes zero (fewer than 6): binding." in shown
-    assert "Too few" not in str(report(both_sides(NONE)))
 
 
 def test_chance_of_many_differences_is_told():

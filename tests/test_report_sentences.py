@@ -73,7 +73,7 @@ def test_the_sentence_tells_binding_or_swap_before_the_first_headline_metric():
     sugarcrepe = [shown(0.5, name, of="sugarcrepe", headline=("add", "swap")) for name in ("add", "swap", "swap_att")]
     aro = [shown(0.5, name, of="vg-r", headline=("macro", "micro")) for name in ("micro", "macro", "to the left of")]
     coco = [shown(0.5, "t2i_r1", of="coco", side="retrieval", measures="retrieval")]
-    found = [summary.first(chosen).compared.metric for chosen in (sugarcrepe, aro, coco, coco + aro)]
+    found = [summary.lead_metric(chosen).compared.metric for chosen in (sugarcrepe, aro, coco, coco + aro)]
     assert found == ["swap", "macro", "t2i_r1", "macro"]
 
 
@@ -85,7 +85,7 @@ def test_the_sentence_tells_binding_or_swap_before_the_first_headline_metric():
     ],
 )  # fmt: skip
 def test_what_a_matrix_makes_of_it_has_its_sign(moved, said):
-    assert summary.gained("With the matrix", estimate(0.985), moved) == said
+    assert summary.gain_sentence("With the matrix", estimate(0.985), moved) == said
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_what_a_matrix_makes_of_it_has_its_sign(moved, said):
     ],
 )  # fmt: skip
 def test_what_it_costs_is_the_largest_measurable_loss(others, said, key):
-    assert summary.paid(others) == said
+    assert summary.cost_sentence(others) == said
     assert summary.key_cost(others) == key
 
 

@@ -184,7 +184,7 @@ def _verdict(data: SceneFeatures, probes: Mapping[str, Probed], repaired: Repair
         base, ours = pairs.estimates
         where = f"On the {base.n:,} scenes with an attribute-object pair that the fit never named"
         known = f"the base gets {percent(base.value)}%"
-        told.append(f"{where}, {known}. {summary.gained('With the matrix', ours, pairs.differences[0])}")
+        told.append(f"{where}, {known}. {summary.gain_sentence('With the matrix', ours, pairs.differences[0])}")
     return replace(judge(probes, repaired.binding.estimates[0], count), repair=told)
 
 

@@ -177,7 +177,7 @@ def gains_and_costs(words: str, repaired: Repair, model: int) -> str:
     """What a matrix, in words and by its number among the models, makes of binding, and what it costs."""
     costs = {summary.worded(one.metric): one.differences[model - 1] for one in repaired.retrieval}
     ours, moved = repaired.binding.estimates[model], repaired.binding.differences[model - 1]
-    return f"{summary.gained(f'{words[0].upper()}{words[1:]}', ours, moved)} {summary.paid(costs)}"
+    return f"{summary.gain_sentence(f'{words[0].upper()}{words[1:]}', ours, moved)} {summary.cost_sentence(costs)}"
 
 
 def _verdict(diagnosis: Diagnosis, figure: _Draw) -> Section:

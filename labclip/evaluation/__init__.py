@@ -8,7 +8,8 @@ from labclip.evaluation.answers import Answer
 from labclip.evaluation.benchmarks import BENCHMARKS
 from labclip.evaluation.evaluate import evaluate
 from labclip.evaluation.items import Items
-from labclip.evaluation.report import Report, Result
+from labclip.evaluation.report import Report
+from labclip.evaluation.results import Result
 from labclip.evaluation.scores import ScoredItems
 from labclip.evaluation.sources import Benchmark, Sources
 from labclip.evaluation.tasks import Choice, Classification, Pairs, Question, Retrieval, Task, TwoPositives

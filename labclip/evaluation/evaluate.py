@@ -18,7 +18,8 @@ from labclip.encode.cache import BLOCK, Cache, default_cache, encode, key_of
 from labclip.evaluation.answers import AnsweredItems
 from labclip.evaluation.benchmarks import BENCHMARKS
 from labclip.evaluation.example import example_of
-from labclip.evaluation.report import Report, Result
+from labclip.evaluation.report import Report
+from labclip.evaluation.results import Result
 from labclip.evaluation.scores import ScoredItems, compare, ties_by_index
 from labclip.evaluation.sources import Benchmark, Sources
 from labclip.evaluation.tasks import Retrieval, Stored, Task

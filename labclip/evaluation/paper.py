@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
-from labclip.evaluation.scores import DIFFERING, Compared
+from labclip.evaluation.results import Measured
+from labclip.evaluation.scores import CONTROL, DIFFERING, Compared
 from labclip.evaluation.summary import RECALL, worded
 from labclip.report.markup import PREAMBLE, tex, tex_row
-
-if TYPE_CHECKING:
-    from labclip.evaluation.report import Report
 
 _NARROW = 8  # columns of numbers that one column of a two-column page holds
 _MARK = r"\rlap{$^{\dagger}$}"
@@ -20,7 +17,7 @@ _Column = tuple[str, str]  # benchmark and metric
 _Found = Mapping[_Column, Compared]
 
 
-def latex_of_models(reports: Sequence[Report], *, percent: bool = False) -> str:
+def latex_of_models(reports: Sequence[Measured], *, percent: bool = False) -> str:
     """Reports of several bases on the same items as one LaTeX table with booktabs; see `Report.to_latex`.
 
     Columns are the metrics that stand for a benchmark (`Benchmark.headline`), of one that names none all. What was not
@@ -28,11 +25,11 @@ def latex_of_models(reports: Sequence[Report], *, percent: bool = False) -> str:
     """
     groups, found = _columns(reports)
     columns = [(name, metric) for name, (_, metrics) in groups.items() for metric in metrics]
-    titles, rules, place = [""], [], 2
+    titles, rules, start = [""], [], 2
     for title, metrics in groups.values():
         titles.append(rf"\multicolumn{{{len(metrics)}}}{{c}}{{{tex(title)}}}")
-        rules.append(rf"\cmidrule(lr){{{place}-{place + len(metrics) - 1}}}")
-        place += len(metrics)
+        rules.append(rf"\cmidrule(lr){{{start}-{start + len(metrics) - 1}}}")
+        start += len(metrics)
     unit = "In percent" if percent else "Fractions of 1"
     caption = (
         f"{unit}; a tie is wrong. $^{{\\dagger}}$: measurably different from the base (the 95\\% interval of the "
@@ -52,7 +49,7 @@ def latex_of_models(reports: Sequence[Report], *, percent: bool = False) -> str:
     return "\n".join([PREAMBLE, "", *lines, r"\bottomrule", r"\end{tabular}", rf"\end{{{kind}}}"]) + "\n"
 
 
-def _columns(reports: Sequence[Report]) -> tuple[dict[str, tuple[str, list[str]]], list[_Found]]:
+def _columns(reports: Sequence[Measured]) -> tuple[dict[str, tuple[str, list[str]]], list[_Found]]:
     """Of each benchmark title and metrics, in the order of the reports; and what each report found of them."""
     groups: dict[str, tuple[str, list[str]]] = {}
     found: list[_Found] = []
@@ -63,7 +60,7 @@ def _columns(reports: Sequence[Report]) -> tuple[dict[str, tuple[str, list[str]]
             name = result.benchmark.name
             _, metrics = groups.setdefault(name, (result.benchmark.title, []))
             for one in result.compared:
-                if result.benchmark.headline and one.metric not in result.benchmark.headline:
+                if one.side == CONTROL or (result.benchmark.headline and one.metric not in result.benchmark.headline):
                     continue
                 if one.metric not in metrics:
                     metrics.append(one.metric)

@@ -19,6 +19,9 @@ DIFFERING = 6
 BREAKDOWN, BY_INDEX = "breakdown", "ties by index"
 """Sides of metrics that stand in tables of their own."""
 
+CONTROL = "control"
+"""The side of a metric that says what another one owes to the caption alone; it stands behind that one."""
+
 Groups = NDArray[np.int64]
 
 

@@ -1,34 +1,26 @@
-"""Gains beside costs in short: which side of the trade a metric is on, headline metrics, a sentence for each model."""
+"""The one generator of sentences about metrics: what is gained, what it costs, and how each metric is called."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
 
-from labclip.evaluation.scores import Compared, Difference, Estimate
+from labclip.evaluation.results import Measured, Result
+from labclip.evaluation.scores import CONTROL, Compared, Difference, Estimate
 from labclip.evaluation.sources import Benchmark
 from labclip.report.values import percent, signed
 
-if TYPE_CHECKING:
-    from labclip.evaluation.report import Report, Result
-
-SIDES: dict[str, str] = {
-    "binding": "binding",
-    "retrieval": "retrieval",
-    "classification": "zero-shot classification",
+SIDES: dict[str, tuple[str, str]] = {
+    "binding": ("binding", "labclip evaluate sugarcrepe --model MODEL --data PATH --images DIR"),
+    "retrieval": ("retrieval", "labclip evaluate coco --model MODEL --data PATH --images DIR"),
+    "classification": ("zero-shot classification", "labclip evaluate zero-shot --model MODEL --data PATH"),
 }
-"""What a `Benchmark.measures` is called; the first is what a matrix is for, the others what it may cost."""
+"""What a `Benchmark.measures` is called, and what measures it, by a benchmark that everybody can get.
+
+The first is what a matrix is for, the others what it may cost."""
 
 UNMEASURABLE = "no measurable difference"
-COMMANDS: dict[str, str] = {
-    "binding": "labclip evaluate sugarcrepe --model MODEL --data PATH --images DIR",
-    "retrieval": "labclip evaluate coco --model MODEL --data PATH --images DIR",
-    "classification": "labclip evaluate zero-shot --model MODEL --data PATH",
-}
-"""What measures a side, by a benchmark that everybody can get."""
-
 
 RECALL = re.compile(r"(?:(.+)_)?(t2i|i2t)_r(\d+)")
 """The name of a metric of retrieval: what is searched with, if it is no caption, the direction, and k."""
@@ -42,6 +34,7 @@ _WORDS = {
     "att": "attribute", "obj": "object", "rel": "relation", "no": "without", "heldout": "unseen pairs",
     "seen": "seen pairs", "three": "three objects",
     "itt": "image to text", "tot": "text only", "macro": "mean over kinds", "micro": "all items",
+    "blind": "by the mean image", "grounded": "above the mean image",
 }  # fmt: skip
 
 
@@ -52,23 +45,24 @@ def worded(metric: str) -> str:
         >>> [worded(name) for name in ("t2i_r1", "tags_i2t_r5", "one_object_acc1", "swap_att")]
         ['image search by captions (R@1)', 'tag search by image (R@5)', 'one object: top-1 accuracy', 'swap attribute']
     """
-    if found := RECALL.fullmatch(metric):
-        (kind, _, rest), way, k = (found[1] or "captions").partition("_"), found[2], found[3]
+    if match := RECALL.fullmatch(metric):
+        (kind, _, rest), way, k = (match[1] or "captions").partition("_"), match[2], match[3]
         search = f"image search by {kind}" if way == "t2i" else f"{kind.removesuffix('s')} search by image"
         return f"{search}{f', {worded(rest)}' if rest else ''} (R@{k})"
-    if found := re.fullmatch(r"(?:(.+)_)?(?:acc(\d+)|mean_per_class)", metric):
-        of, k = found.groups("")
+    if match := re.fullmatch(r"(?:(.+)_)?(?:acc(\d+)|mean_per_class)", metric):
+        of, k = match.groups("")
         return (f"{worded(of)}: " if of else "") + (f"top-{k} accuracy" if k else "mean accuracy of the classes")
     return " ".join(_WORDS.get(part, part) for part in metric.split("_"))
 
 
 @dataclass(frozen=True)
 class Shown:
-    """One metric of one benchmark, with where it stands."""
+    """One metric of one benchmark, with the side it is on and its controls."""
 
     benchmark: Benchmark
     compared: Compared
     side: str
+    controls: Sequence[Compared] = field(default=())
 
     def name(self, several: bool) -> str:
         """It in words, where metrics of several benchmarks are told and where of one."""
@@ -76,23 +70,27 @@ class Shown:
         return f"{self.benchmark.title}, {words}" if several else words
 
 
-def side(benchmark: Benchmark, compared: Compared) -> str:
-    """What the question says, else what the benchmark measures: a key of `SIDES`, or that of a table of its own."""
-    return compared.side or benchmark.measures
-
-
 def metrics(result: Result) -> list[Shown]:
-    """All metrics of one benchmark, binding first."""
-    return _by_side(Shown(result.benchmark, one, side(result.benchmark, one)) for one in result.compared)
+    """All metrics of one benchmark, binding first; on the side of their question, else on that of the benchmark."""
+    controls: dict[str, list[Compared]] = {}
+    for one in result.compared:
+        if one.side == CONTROL:
+            controls.setdefault(one.metric.rpartition("_")[0], []).append(one)
+    return _by_side(
+        Shown(result.benchmark, one, one.side or result.benchmark.measures, controls.get(one.metric, ()))
+        for one in result.compared
+        if one.side != CONTROL
+    )
 
 
-def headline(report: Report) -> list[Shown]:
+def headline(report: Measured) -> list[Shown]:
     """The metrics that stand for each benchmark, binding first; of a side with none of them all its metrics."""
     chosen = []
     for result in report.results:
         every = metrics(result)
-        told = {one.side for one in every if one.compared.metric in result.benchmark.headline or one.side not in SIDES}
-        chosen += [one for one in every if one.compared.metric in result.benchmark.headline or one.side not in told]
+        stands = {id(one): one.compared.metric in result.benchmark.headline for one in every}
+        sides = {one.side for one in every if stands[id(one)] or one.side not in SIDES}
+        chosen += [one for one in every if stands[id(one)] or one.side not in sides]
     return _by_side(chosen)
 
 
@@ -101,7 +99,7 @@ def _by_side(shown: Iterable[Shown]) -> list[Shown]:
     return sorted(shown, key=lambda one: order.index(one.side) if one.side in SIDES else len(order))
 
 
-def first(chosen: Sequence[Shown]) -> Shown:
+def lead_metric(chosen: Sequence[Shown]) -> Shown:
     """The metric that the first sentence tells: of binding, "binding" or "swap" before the first headline metric."""
     mine = [one for one in chosen if one.side == "binding"] or chosen
     mine = [one for one in mine if one.benchmark.name == mine[0].benchmark.name]
@@ -134,16 +132,16 @@ def guessing(base: Estimate) -> str:
     return f" where {'a coin' if base.chance == 0.5 else 'guessing'} gets {percent(base.chance)}"
 
 
-def gained(name: str, ours: Estimate, moved: Difference) -> str:
-    """What a matrix makes of it, a sentence: "With the matrix 99.5%."."""
+def gain_sentence(name: str, ours: Estimate, moved: Difference) -> str:
+    """What a matrix makes of it: "With the matrix 99.5%."."""
     told = f"{name} {percent(ours.value)}%"
     if not moved.measurable:
-        return f"{told}, no measurable difference."
+        return f"{told}, {UNMEASURABLE}."
     return f"{told}." if moved.value > 0 else f"{told}, which is worse."
 
 
-def paid(others: Mapping[str, Difference]) -> str:
-    """What it costs in the other figures, by their names, a sentence: the largest measurable loss, never a mean."""
+def cost_sentence(others: Mapping[str, Difference]) -> str:
+    """What it costs in the other figures, by their names: the largest measurable loss, never a mean."""
     losses = _losses(others)
     if not others:
         return "What it costs was not measured."
@@ -154,7 +152,7 @@ def paid(others: Mapping[str, Difference]) -> str:
 
 
 def key_cost(others: Mapping[str, Difference]) -> tuple[str, str]:
-    """What `paid` says, as a figure in large type and its words."""
+    """What `cost_sentence` says, as a figure in large type and its words."""
     losses = _losses(others)
     if not others:
         return "?", "what it costs was not measured"
@@ -166,8 +164,8 @@ def key_cost(others: Mapping[str, Difference]) -> tuple[str, str]:
 
 def _losses(others: Mapping[str, Difference]) -> dict[str, float]:
     """The measurable ones, the largest first."""
-    found = {name: -one.value for name, one in others.items() if one.measurable and one.value < 0}
-    return dict(sorted(found.items(), key=lambda item: -item[1]))
+    losses = {name: -moved.value for name, moved in others.items() if moved.measurable and moved.value < 0}
+    return dict(sorted(losses.items(), key=lambda item: -item[1]))
 
 
 def _largest(losses: Mapping[str, float]) -> str:
@@ -178,38 +176,37 @@ def _points(losses: Mapping[str, float]) -> str:
     return _count(percent(next(iter(losses.values()))), "point")
 
 
-def _count(count: int | str, one: str) -> str:
-    return f"{count} {one if str(count) == '1' else one + 's'}"
+def _count(count: int | str, noun: str) -> str:
+    return f"{count} {noun if str(count) == '1' else noun + 's'}"
 
 
 def reading(chosen: Sequence[Shown], model: int, *, several: bool = False) -> str:
     """What one model gained and lost, side by side.
 
     A side of one metric is told by its difference. Of several, those that differ measurably are counted, better and
-    worse, and the largest of either is named: a loss is never averaged away. `model` is the place among those that are
+    worse, and the largest of either is named: a loss is never averaged away. `model` is the index among those that are
     not the base.
     """
     parts = []
-    for key, words in SIDES.items():
-        differences = {one.name(several): one.compared.differences[model] for one in chosen if one.side == key}
-        if differences:
-            parts.append(f"{words} {_told(differences)}")
+    for side, (words, _) in SIDES.items():
+        if differences := {one.name(several): one.compared.differences[model] for one in chosen if one.side == side}:
+            parts.append(f"{words} {_counted(differences)}")
     return "; ".join(parts)
 
 
-def unmeasured(report: Report) -> list[str]:
+def unmeasured(report: Measured) -> list[str]:
     """For each side that nothing was measured of: that it was not, and what to type."""
     measured = {one.side for result in report.results for one in metrics(result)}
     own = {result.benchmark.name for result in report.results} <= {"csv", "features"}
-    commands = COMMANDS | ({"binding": "labclip negatives IN OUT"} if own else {})
     return [
-        f"{words[0].upper()}{words[1:]} was not measured. Type: `{commands[key]}`"
-        for key, words in SIDES.items()
-        if key not in measured
+        f"{words[0].upper()}{words[1:]} was not measured. Type: "
+        f"`{'labclip negatives IN OUT' if own and side == 'binding' else command}`"
+        for side, (words, command) in SIDES.items()
+        if side not in measured
     ]
 
 
-def told(difference: Difference) -> str:
+def format_difference(difference: Difference) -> str:
     """A difference with its interval, or that there is none to be told."""
     return f"{signed(difference.value)} {interval(difference)}" if difference.measurable else UNMEASURABLE
 
@@ -219,9 +216,9 @@ def interval(difference: Difference) -> str:
     return f"[{signed(difference.low)}, {signed(difference.high)}]"
 
 
-def _told(differences: Mapping[str, Difference]) -> str:
+def _counted(differences: Mapping[str, Difference]) -> str:
     if len(differences) == 1:
-        return told(next(iter(differences.values())))
+        return format_difference(next(iter(differences.values())))
     moved = {name: one for name, one in differences.items() if one.measurable}
     if not moved:
         return f"{UNMEASURABLE} in any of {len(differences)} metrics"
@@ -231,5 +228,5 @@ def _told(differences: Mapping[str, Difference]) -> str:
         if group:
             name = max(group, key=lambda name: group[name])
             counts.append(f"{word} in {len(group)}")
-            most.append(f"{told(moved[name])} ({name})")
+            most.append(f"{format_difference(moved[name])} ({name})")
     return f"{' and '.join(counts)} of {len(differences)} metrics, at most {' and '.join(most)}"
