@@ -31,7 +31,7 @@ def data(tmp_path, monkeypatch):
     """Images with two captions each, in tasks of four images and blocks of seven captions."""
     monkeypatch.setattr(over_ray, "_BATCHES", 2)
     monkeypatch.setattr(embedding, "BLOCK", 7)
-    monkeypatch.setattr(embedding, "COMMIT_SECONDS", 0.0)
+    monkeypatch.setattr(plan, "COMMIT_SECONDS", 0.0)
     scenes = labclip.scenes.sample(N, seed=3)
     lines = ["image,caption,negative"]
     for number, image in enumerate(scenes.images):
@@ -93,11 +93,11 @@ def test_a_worker_that_is_killed_starts_again(cluster, model, data, monkeypatch)
         workers[:] = function(self)
         return workers
 
-    def keep(self, done, function=plan.Plan.keep):
+    def keep(self, files, function=plan.Plan.keep):
         if not killed:
             killed.append(ray.get(workers[1].__ray_call__.remote(lambda self: os.getpid())))
             os.kill(killed[0], signal.SIGKILL)
-        function(self, done)
+        function(self, files)
 
     monkeypatch.setattr(over_ray.RayEncoder, "_workers", started)
     monkeypatch.setattr(plan.Plan, "keep", keep)

@@ -7,7 +7,6 @@ import itertools
 import json
 import logging
 import platform
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
@@ -23,6 +22,7 @@ from labclip.encode.fingerprint import describe_inputs, difference, identity_of
 from labclip.features.features import Features
 from labclip.features.folder import (
     CAPTIONS,
+    COUNTS,
     HAS_NEGATIVE,
     HAS_NEGATIVE_IMAGE,
     IMAGE_NAMES,
@@ -50,9 +50,6 @@ ENGINES: dict[str, type[Encoder]] = {"local": Encoder, "ray": RayEncoder}
 
 BLOCK = 1024
 """Captions, each with its negatives, that are encoded together; those with a common prefix share the work."""
-
-COMMIT_SECONDS = 5.0
-"""How much work a kill may cost."""
 
 _OTHER = "Pass another folder, or force=True to start from scratch."
 _logger = logging.getLogger(__name__)
@@ -246,50 +243,23 @@ def _write(plan: Plan, encoder: Encoder, made_from: Mapping[str, Any], *, skip: 
     rows = images + texts * (1 + plan.progress["negatives_per_caption"])
     check_folder(folder, needs=4 * dim * rows - written)
     _logger.info("%s: %d images and %d captions to embed", folder, images, texts)
-    with closing(Files(folder, plan.progress.get("sizes"))) as files:
+    with closing(Files(folder, plan.progress["sizes"])) as files:
         write_images(plan, files, encoder, skip=skip)
         write_texts(plan, files, encoder)
-        progress = plan.progress
-        counts = {
-            "images": progress["rows"][IMAGES],
-            "captions": progress["text_rows"],
-            "negatives_per_caption": progress["negatives_per_caption"],
-            "captions_with_negative": progress["with_negative"],
-            "true_negatives": progress["true_negatives"],
-            "texts_cut": progress["cut"]["count"],
-        }
-        packages = versions_of("torch", "open_clip_torch", "numpy", "pillow")
+        counts = {name: plan.progress[name] for name in COUNTS[1:-1]}
+        counts = {"images": plan.image_count(), **counts, "texts_cut": plan.progress["cut"]["count"]}
         plan.progress["manifest"] = {
             **made_from,
-            "images_sha256": progress["digest"],
+            "images_sha256": plan.progress["digest"],
             "counts": counts,
             "skipped": list(plan.skipped()),
             "files": files.finish(array_shapes(counts, dim)),
-            "versions": {"python": platform.python_version(), **packages},
+            "versions": {
+                "python": platform.python_version(),
+                **versions_of("torch", "open_clip_torch", "numpy", "pillow"),
+            },
         }
     plan.commit()
-
-
-class _Clock:
-    """Keeps the progress of a run every few seconds, when its files are on the disk."""
-
-    def __init__(self, plan: Plan, files: Files) -> None:
-        self._plan, self._files = plan, files
-        self._kept, self._is_new = time.monotonic(), False
-
-    def note(self, **progress: Any) -> None:
-        """What is done now counts, with what the files hold now."""
-        self._plan.progress |= {**progress, "sizes": self._files.sizes()}
-        self._is_new = True
-        if time.monotonic() - self._kept >= COMMIT_SECONDS:
-            self.keep()
-
-    def keep(self) -> None:
-        """Keep what counts."""
-        if self._is_new:
-            self._files.flush()
-            self._plan.commit()
-            self._kept, self._is_new = time.monotonic(), False
 
 
 def write_images(plan: Plan, files: Files, encoder: Encoder, *, skip: bool) -> None:
@@ -297,61 +267,49 @@ def write_images(plan: Plan, files: Files, encoder: Encoder, *, skip: bool) -> N
 
     One that can't be used is left out where `skip` says so; else it is an error, after what came before is kept.
     """
-    total, clock = plan.count("images"), _Clock(plan, files)
-    plan.progress = {"images": 0, "rows": {IMAGES: 0, NEGATIVE_ONLY_IMAGES: 0}, "digest": "", **plan.progress}
-    done = plan.progress["images"]
+    total, done = plan.count("images"), plan.progress["images"]
     try:
         with closing(encoder.images(plan.images(done), total=total, done=done)) as stream:
             for batch in batched(stream, encoder.batch_size):
                 broken = next((one for one in batch if one.row is None), None)
                 if broken is not None and not skip:
                     raise ValueError(_on_bad(f"{broken.source} {broken.problem}"))
-                clock.note(**_write_batch(plan, files, batch))
+                _write_batch(plan, files, batch)
     finally:
-        clock.keep()  # what came before an error counts
-    if not plan.progress["rows"][IMAGES]:
+        plan.keep(files)  # what came before an error counts
+    if not plan.image_count():
         first = next(plan.skipped())
         raise ValueError(
             f"None of the {total:,} images can be used; {first['where']}: {first['image']} {first['reason']}."
         )
 
 
-def _write_batch(plan: Plan, files: Files, batch: Sequence[Encoded]) -> dict[str, Any]:
-    """Features and names to their files, the rows and what is wrong to the plan; the progress after it."""
-    before, digest, rows = plan.progress["images"], plan.progress["digest"], dict(plan.progress["rows"])
-    kept: dict[str, list[Any]] = {IMAGES: [], NEGATIVE_ONLY_IMAGES: []}
-    names: list[str] = []
-    done: list[tuple[int | None, str | None, int]] = []
-    for number, one in enumerate(batch, start=before + 1):
+def _write_batch(plan: Plan, files: Files, batch: Sequence[Encoded]) -> None:
+    """Features and names of some images to their files; what is wrong to the plan."""
+    done, digest = plan.progress["images"], plan.progress["digest"]
+    for image, one in enumerate(batch, start=done + 1):
         if one.row is None:
-            done.append((None, one.problem, number))
+            plan.skip(image, one.problem)
             continue
-        file = IMAGES if number <= plan.progress["captioned"] else NEGATIVE_ONLY_IMAGES
         digest = hashlib.sha256(digest.encode() + one.digest).hexdigest()
-        done.append((rows[file], None, number))
-        rows[file] += 1
-        kept[file].append(one.row)
-        names += [json.dumps({"image": one.source.name}, ensure_ascii=False) + "\n"] if file == IMAGES else []
-    for file, found in kept.items():
-        if found:
-            files.append(file, np.stack(found))
-    if names:
-        files.append(IMAGE_NAMES, "".join(names).encode())
-    plan.keep(done)
-    return {"images": before + len(batch), "rows": rows, "digest": digest}
+        if image <= plan.progress["captioned"]:
+            files.append(IMAGES, one.row)
+            files.append(IMAGE_NAMES, _line({"image": one.source.name}))
+        else:
+            files.append(NEGATIVE_ONLY_IMAGES, one.row)
+    plan.note(files, images=done + len(batch), digest=digest)
 
 
 def write_texts(plan: Plan, files: Files, encoder: Encoder) -> None:
     """Encode what is left of the captions of the images kept, and their negatives: each distinct text once a block."""
-    total, clock = plan.count("texts"), _Clock(plan, files)
-    plan.progress = {"texts": 0, "text_rows": 0, "with_negative": 0, "true_negatives": 0, "cut": {}, **plan.progress}
+    total, done = plan.count("texts"), plan.progress["texts"]
     encoder.cut = Cut(**plan.progress["cut"])
-    with encoder.bar("captions", total, plan.progress["texts"]) as bar:
-        for (last, block, row_of), features in encoder.blocks(_blocks(plan, plan.progress["texts"], total)):
-            counts = _write_block(plan, files, features, block, row_of)
+    with encoder.bar("captions", total, done) as bar:
+        for (last, block, row_of), features in encoder.blocks(_blocks(plan, done, total)):
             bar.update(last - plan.progress["texts"])
-            clock.note(texts=last, cut=vars(encoder.cut), **counts)
-    clock.keep()
+            counts = _write_block(plan, files, features, block, row_of)
+            plan.note(files, texts=last, cut=vars(encoder.cut), **counts)
+    plan.keep(files)
     encoder.cut.warn("captions and negatives", stacklevel=4)
 
 
@@ -361,9 +319,10 @@ _Block = tuple[int, list[Text], dict[str, int]]
 
 def _blocks(plan: Plan, after: int, total: int) -> Iterator[tuple[_Block, dict[str, str]]]:
     """Blocks of captions from behind an id on, with the distinct texts of each and where they occur first."""
+    left_out = plan.left_out()
     for start in range(after, total, BLOCK):
         last = min(start + BLOCK, total)
-        if block := plan.texts(start, last):
+        if block := plan.texts(start, last, left_out):
             places: dict[str, str] = {}
             for text in block:
                 for one in (text.caption, *itertools.compress(text.negatives, text.is_negative)):
@@ -375,12 +334,14 @@ def _write_block(
     plan: Plan, files: Files, features: Embeddings, block: Sequence[Text], row_of: Mapping[str, int]
 ) -> dict[str, int]:
     """Everything of some captions to its file; the counts after it."""
-    counts = {name: plan.progress[name] for name in ("text_rows", "with_negative", "true_negatives")}
+    counts = {name: plan.progress[name] for name in ("captions", "captions_with_negative", "true_negatives")}
     most, shown = plan.progress["negatives_per_caption"], plan.progress["negative_images"]
     own = np.array([row_of[text.caption] for text in block])
     files.append(TEXTS, features[own])
     files.append(INDEX, np.array([text.image_row for text in block], dtype="<i8"))
-    files.append(CAPTIONS, "".join(_line(text, shown) for text in block).encode())
+    for text in block:
+        names = {"negative_images": [one and one[0] for one in text.images]} if shown else {}
+        files.append(CAPTIONS, _line({"caption": text.caption, "negatives": text.negatives, **names}))
     if most:
         negatives = np.repeat(own[:, None], most, axis=1)  # where there is none, the caption itself stands
         for row, text in enumerate(block):
@@ -391,33 +352,28 @@ def _write_block(
         real = negatives != own[:, None]
         files.append(NEGATIVES, features[negatives])
         files.append(HAS_NEGATIVE, real)
-        counts["with_negative"] += int(real.any(axis=1).sum())
+        counts["captions_with_negative"] += int(real.any(axis=1).sum())
         if shown:
-            _write_negative_images(files, block, real, features.shape[1])
-    counts["text_rows"] += len(block)
+            _write_negative_images(plan, files, block, real, features.shape[1])
+    counts["captions"] += len(block)
     return counts
 
 
-def _line(text: Text, shown: bool) -> str:
-    """A caption's line in `captions.jsonl`."""
-    line: dict[str, Any] = {"caption": text.caption, "negatives": text.negatives}
-    if shown:
-        line["negative_images"] = [one and one.name for one in text.images]
-    return json.dumps(line, ensure_ascii=False) + "\n"
+def _line(values: Mapping[str, Any]) -> bytes:
+    return (json.dumps(values, ensure_ascii=False) + "\n").encode()
 
 
-def _write_negative_images(files: Files, block: Sequence[Text], real: NDArray[np.bool_], dim: int) -> None:
+def _write_negative_images(plan: Plan, files: Files, block: Sequence[Text], real: NDArray[np.bool_], dim: int) -> None:
     """The images of the negatives that are `real`, [n, k]; where one has none, the caption's own stands."""
-    has, only = np.zeros_like(real), np.zeros_like(real)
     rows = np.repeat([[text.image_row] for text in block], real.shape[1], axis=1)
+    own = rows[:, 0].copy()
     for number, text in enumerate(block):
         for column, image in enumerate(text.images):
-            if image and real[number, column] and image[1:] != (IMAGES, text.image_row):
-                has[number, column] = True
-                only[number, column], rows[number, column] = image.file == NEGATIVE_ONLY_IMAGES, image.row
-    found = np.empty((*real.shape, dim), dtype="<f4")
-    for file, which in ((IMAGES, ~only), (NEGATIVE_ONLY_IMAGES, only)):
+            if image and real[number, column]:
+                rows[number, column] = image[1]
+    found, count = np.empty((*real.shape, dim), dtype="<f4"), plan.image_count()
+    for file, which, first in ((IMAGES, rows < count, 0), (NEGATIVE_ONLY_IMAGES, rows >= count, count)):
         if which.any():
-            found[which] = files.rows(file, rows[which], dim)
+            found[which] = files.rows(file, rows[which] - first, dim)
     files.append(NEGATIVE_IMAGES, found)
-    files.append(HAS_NEGATIVE_IMAGE, has)
+    files.append(HAS_NEGATIVE_IMAGE, rows != own[:, None])

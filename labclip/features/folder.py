@@ -172,6 +172,10 @@ def publish(folder: Path, manifest: Mapping[str, Any]) -> None:
         path.write_text(text, encoding="utf-8", newline="\n")
 
 
+COUNTS = ("images", "captions", "negatives_per_caption", "captions_with_negative", "true_negatives", "texts_cut")
+"""The counts of a manifest, in its order."""
+
+
 def array_shapes(counts: Mapping[str, int], dim: int) -> dict[str, tuple[tuple[int, ...], str]]:
     """Shape and dtype of each array that a folder may have."""
     images, texts, most = (counts[name] for name in ("images", "captions", "negatives_per_caption"))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from bisect import bisect
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,25 +15,20 @@ from typing import Any, NamedTuple
 from labclip.data.cleaning import comparable
 from labclip.data.images import ImageSource
 from labclip.data.items import Item
-from labclip.features.folder import CONTENT, IMAGES, NEGATIVE_ONLY_IMAGES, PART
+from labclip.features.folder import CONTENT, NEGATIVE_ONLY_IMAGES, PART, Files
 from labclip.files import MANIFEST, UNFINISHED, path_of
+
+COMMIT_SECONDS = 5.0
+"""How much work a kill may cost."""
 
 _CHUNK = 1024
 _VERSION = 3  # of the tables
 _TABLES = {
-    "images": "(id INTEGER PRIMARY KEY, key BLOB UNIQUE, source TEXT, row INTEGER, problem TEXT)",
+    "images": "(id INTEGER PRIMARY KEY, key BLOB UNIQUE, source TEXT, problem TEXT)",
     "texts": "(id INTEGER PRIMARY KEY, image INTEGER, caption TEXT, negatives TEXT, negative_images TEXT, place TEXT, "
     "said BLOB)",
     "skipped": "(place TEXT, image TEXT, reason TEXT)",
 }
-
-
-class NegativeImage(NamedTuple):
-    """An image that a negative describes, and where its embedding is: the file that grows, and the row."""
-
-    name: str
-    file: str
-    row: int
 
 
 class Text(NamedTuple):
@@ -40,7 +37,7 @@ class Text(NamedTuple):
     caption: str
     negatives: list[str]
     is_negative: list[bool]  # of each whether no caption of the same image says the same
-    images: list[NegativeImage | None]  # of each the image that it describes
+    images: list[tuple[str, int] | None]  # of each the image that it describes: name and row
     place: str
     image_row: int
 
@@ -77,6 +74,7 @@ class Plan:
             for (table,) in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
                 self._db.execute(f'DROP TABLE "{table}"')
         self.progress: dict[str, Any] = {}
+        self._kept = time.monotonic()
         try:
             if self._db.execute("SELECT 1 FROM sqlite_master").fetchone():
                 if self._db.execute("PRAGMA user_version").fetchone() != (_VERSION,):
@@ -151,6 +149,7 @@ class Plan:
         self._db.execute("BEGIN")
         if again:
             self._db.execute("ALTER TABLE images RENAME TO before")
+            self._db.execute("DROP INDEX problems")
             self._db.execute("DROP TABLE texts")
             self._db.execute("DROP TABLE skipped")
         else:
@@ -166,13 +165,14 @@ class Plan:
         self._db.execute("INSERT OR IGNORE INTO images (key, source) SELECT key, source FROM shown ORDER BY id")
         self._db.execute("DROP TABLE shown")
         self._db.execute("CREATE INDEX texts_of ON texts (image, said)")
+        self._db.execute("CREATE INDEX problems ON images (problem) WHERE problem IS NOT NULL")
         if again:
-            done = "SELECT row, problem FROM before WHERE before.id = images.id"
-            self._db.execute(f"UPDATE images SET (row, problem) = ({done})")
+            self._db.execute("UPDATE images SET problem = (SELECT problem FROM before WHERE before.id = images.id)")
             self._db.execute("DROP TABLE before")
-        self.progress |= {
-            "facts": facts, "captioned": captioned, "negatives_per_caption": most, "negative_images": any_shown
-        }  # fmt: skip
+        start = {"images": 0, "digest": "", "texts": 0, "captions": 0, "captions_with_negative": 0, "true_negatives": 0,
+                 "cut": {}, "sizes": {}}  # fmt: skip
+        self.progress = {**start, **self.progress, "facts": facts, "captioned": captioned, "negative_images": any_shown,
+                         "negatives_per_caption": most}  # fmt: skip
         self.commit()
 
     def _take(self, row: Item) -> int:
@@ -209,35 +209,45 @@ class Plan:
                 yield ImageSource(name, path_of(file), key, start, size, column, location=place)
             after += len(rows)
 
-    def keep(self, done: Iterable[tuple[int | None, str | None, int]]) -> None:
-        """Note what came of images: row among the features, why it is left out; id."""
+    def skip(self, image: int, problem: str) -> None:
+        """Leave an image out, by its id, from 1."""
         if not self._db.in_transaction:
             self._db.execute("BEGIN")
-        self._db.executemany("UPDATE images SET row = ?, problem = ? WHERE id = ?", done)
+        self._db.execute("UPDATE images SET problem = ? WHERE id = ?", (problem, image))
 
-    def texts(self, after: int, last: int) -> list[Text]:
-        """Captions of images that were kept, ids after < id <= last."""
-        rows = self._db.execute(
-            "SELECT t.image, t.caption, t.negatives, t.negative_images, t.place, i.row FROM texts t "
-            "JOIN images i ON i.id = t.image WHERE t.id > ? AND t.id <= ? AND i.row IS NOT NULL ORDER BY t.id",
+    def image_count(self) -> int:
+        """How many images that captions describe are not left out."""
+        captioned = int(self.progress["captioned"])
+        return captioned - bisect(self.left_out(), captioned)
+
+    def left_out(self) -> list[int]:
+        """The ids of images that are left out, in order."""
+        return [image for (image,) in self._db.execute("SELECT id FROM images WHERE problem IS NOT NULL ORDER BY id")]
+
+    def texts(self, after: int, last: int, left_out: Sequence[int]) -> list[Text]:
+        """Captions of images that are not left out, ids after < id <= last.
+
+        The rows of images are those of a file with the images that captions describe and, behind these, the others.
+        """
+        found = self._db.execute(
+            "SELECT t.image, t.caption, t.negatives, t.negative_images, t.place FROM texts t JOIN images i "
+            "ON i.id = t.image WHERE t.id > ? AND t.id <= ? AND i.problem IS NULL ORDER BY t.id",
             (after, last),
         ).fetchall()
         texts = []
-        for image, caption, listed, named, place, image_row in rows:
+        for image, caption, listed, named, place in found:
             negatives = json.loads(listed or "[]")
             is_negative = [not self._true_of(image, negative) for negative in negatives]
             keys = json.loads(named) if named else [None] * len(negatives)
-            images = [one and self._shown(one) for one in keys]
-            texts.append(Text(caption, negatives, is_negative, images, place, image_row))
+            images = [one and self._shown(one, left_out) for one in keys]
+            texts.append(Text(caption, negatives, is_negative, images, place, _row(image, left_out)))
         return texts
 
-    def _shown(self, key: str) -> NegativeImage | None:
-        """An image that a negative describes; None where it was left out."""
-        query = "SELECT id, source, row FROM images WHERE key = ? AND row IS NOT NULL"
-        if (found := self._db.execute(query, (bytes.fromhex(key),)).fetchone()) is None:
-            return None
-        file = IMAGES if found[0] <= self.progress["captioned"] else NEGATIVE_ONLY_IMAGES
-        return NegativeImage(json.loads(found[1])[0], file, found[2])
+    def _shown(self, key: str, left_out: Sequence[int]) -> tuple[str, int] | None:
+        """Name and row of an image that a negative describes; None where it is left out."""
+        query = "SELECT id, source FROM images WHERE key = ? AND problem IS NULL"
+        found = self._db.execute(query, (bytes.fromhex(key),)).fetchone()
+        return found and (json.loads(found[1])[0], _row(found[0], left_out))
 
     def _true_of(self, image: int, text: str) -> bool:
         """Whether a caption of the image says the same."""
@@ -260,13 +270,30 @@ class Plan:
             name, *_, place = json.loads(source)
             yield {"where": place, "image": name, "reason": problem, "captions": captions}
 
+    def note(self, files: Files, **progress: Any) -> None:
+        """What is done now counts, with what the files hold now. Every few seconds it is kept."""
+        self.progress |= {**progress, "sizes": files.sizes()}
+        if time.monotonic() - self._kept >= COMMIT_SECONDS:
+            self.keep(files)
+
+    def keep(self, files: Files) -> None:
+        """Keep what counts: after a kill, the run goes on from here."""
+        files.flush()
+        self.commit()
+        self._kept = time.monotonic()
+
     def commit(self) -> None:
-        """Keep the progress: after a kill, the run goes on from here."""
+        """Write the progress."""
         if not self._db.in_transaction:
             self._db.execute("BEGIN")
         self._db.execute("DELETE FROM progress")
         self._db.execute("INSERT INTO progress VALUES (?)", (json.dumps(self.progress),))
         self._db.execute("COMMIT")
+
+
+def _row(image: int, left_out: Sequence[int]) -> int:
+    """The row of an image, of which those that are left out have none."""
+    return image - 1 - bisect(left_out, image)
 
 
 def _said(text: str) -> bytes:
