@@ -129,7 +129,7 @@ def test_an_embedding_that_is_not_finite_is_told_as_there(cluster, model, data, 
     next(getattr(damaged.clip, side).parameters()).data.fill_(float("nan"))
     said = []
     for engine in ("local", "ray"):
-        with pytest.raises(ValueError, match=r"is not finite.* try precision='fp32'") as raised:
+        with pytest.raises(ValueError, match=r"is not finite.* try precision=\"fp32\"") as raised:
             run(damaged, data, engine, engine=engine)
         said.append(str(raised.value))
     assert said[0] == said[1]
@@ -141,18 +141,18 @@ warnings.simplefilter("ignore")
 import torch
 torch.set_num_threads(1)
 from labclip import LABCLIP
-from labclip.features import embed, over_ray, writing
-over_ray._BATCHES, writing.BLOCK, writing.COMMIT_SECONDS = 2, 7, 0.0
+from labclip.features import embed, embedding, over_ray, plan
+over_ray._BATCHES, embedding.BLOCK, plan.COMMIT_SECONDS = 2, 7, 0.0
 data, due = sys.argv[1], int(sys.argv[2])
 
-def commit(self, function=Plan.commit):
+def commit(self, function=plan.Plan.commit):
     global due
     due -= 1
     if not due:
         os.kill(os.getpid(), signal.SIGKILL)
     function(self)
 
-Plan.commit = commit
+plan.Plan.commit = commit
 embed(LABCLIP.from_pretrained("scenes"), data + "/captions.csv", data + "/ray", batch_size=2, progress=False,
       engine="ray")
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -111,13 +112,17 @@ def parquet(source: BinaryIO, change: Change, column: str | None) -> Iterator[An
                 raise ValueError(f"has several columns {name!r}. Rename all but one")
             if name not in vectors:
                 raise ValueError(f"has {name!r} as {schema.field(index).type}, not as lists of floats")
-            sink = _Sink()
-            with reader.ParquetWriter(sink, schema, compression=_compression(file.metadata)) as writer:
+            written = io.BytesIO()  # since the last time that it was emptied: pyarrow itself counts bytes
+            with reader.ParquetWriter(
+                pa.PythonFile(written), schema, compression=_compression(file.metadata)
+            ) as writer:
                 for group in range(file.num_row_groups):
                     for table in _aligned_group(pa, file, group, index, change):
                         writer.write_table(table)
-                        yield from sink.taken()
-            yield from sink.taken()
+                        yield written.getvalue()
+                        written.seek(0)
+                        written.truncate()
+            yield written.getvalue()
     except pa.ArrowException as error:
         raise ValueError(f"is not a whole Parquet file ({first_line(error)})") from error
 
@@ -195,30 +200,6 @@ def _compression(metadata: Any) -> dict[str, str] | str:
     group = metadata.row_group(0)
     columns = [group.column(number) for number in range(group.num_columns)]
     return {one.path_in_schema: one.compression.replace("UNCOMPRESSED", "NONE") for one in columns}
-
-
-class _Sink:
-    """What pyarrow writes, to be taken from time to time."""
-
-    closed = False
-
-    def __init__(self) -> None:
-        self._written: list[bytes] = []
-
-    def write(self, data: Any) -> int:
-        """Append bytes."""
-        self._written.append(bytes(data))
-        return len(self._written[-1])
-
-    def taken(self) -> list[bytes]:
-        """What was written since the last time."""
-        found, self._written = self._written, []
-        return found
-
-    def flush(self) -> None:
-        """Nothing is held back."""
-
-    close = flush
 
 
 def _aligned_group(pa: Any, file: Any, group: int, index: int, change: Change) -> Iterator[Any]:
