@@ -116,9 +116,14 @@ def texts(folder):
 
 
 def test_a_negative_that_is_true_of_its_image_counts_as_missing(model, data):
-    rows = [["1.png", "A red cube.", "a red cube"], ["1.png", "a blue cube", "a red cube ."],
-            ["1.png", "a cube", ""],
-            ["2.png", "a green cube", "a red cube"], ["2.png", "an owl", "A cube"], ["2.png", "a cube", ""]]  # fmt: skip
+    rows = [
+        ["1.png", "A red cube.", "a red cube"],
+        ["1.png", "a blue cube", "a red cube ."],
+        ["1.png", "a cube", ""],
+        ["2.png", "a green cube", "a red cube"],
+        ["2.png", "an owl", "A cube"],
+        ["2.png", "a cube", ""],
+    ]
     write(data, rows)
     features = run(model, data)
     assert features.has_negative.ravel().tolist() == [False, False, False, True, False, False]
