@@ -101,7 +101,7 @@ def _missing(data, images):
     try:
         BENCHMARKS["sugarcrepe"].read(sources)
     except FileNotFoundError:
-        return sources.found.missing
+        return sources.missing
     return []
 
 

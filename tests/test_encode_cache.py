@@ -17,7 +17,8 @@ from torch.nn import functional as F
 
 from labclip import LABCLIP, Alignment, scenes
 from labclip.data import images
-from labclip.data.images import Captions, Images, ImageSource
+from labclip.data.images import ImageSource
+from labclip.data.located import DataFiles
 from labclip.encode.cache import Cache, default_cache, encode
 
 
@@ -184,13 +185,13 @@ def test_training_mode_is_left_as_it_was(model):
 
 def test_collected_images_and_captions_are_kept_once(tmp_path):
     (tmp_path / "a.png").touch()
-    images, captions = Images(), Captions()
-    assert [images.file(tmp_path / name) for name in ("a.png", "b.png", "a.png", "b.png")] == [0, None, 0, None]
-    assert images.file(tmp_path / "a.png", (0, 0, 1, 1)) == 1
-    assert [path.name for path in images.missing] == ["b.png"]
-    assert [captions.row(text, "here") for text in ("x", "y", "x")] == [0, 1, 0]
+    files = DataFiles(tmp_path)
+    assert [files.file(tmp_path / name) for name in ("a.png", "b.png", "a.png", "b.png")] == [0, None, 0, None]
+    assert files.file(tmp_path / "a.png", (0, 0, 1, 1)) == 1
+    assert [path.name for path in files.missing] == ["b.png"]
+    assert [files.caption(text, "here") for text in ("x", "y", "x")] == [0, 1, 0]
     with pytest.raises(ValueError, match=r"here: the caption is '  '"):
-        captions.row("  ", "here")
+        files.caption("  ", "here")
 
 
 def test_captions_of_the_same_tokens_have_the_same_bits_in_any_pass_and_any_run(model, tmp_path, monkeypatch):

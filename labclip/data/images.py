@@ -9,10 +9,10 @@ import os
 import re
 import stat
 from collections.abc import Generator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -189,70 +189,3 @@ def _parquet_cells(path: Path, column: str, row: int) -> Generator[tuple[int, by
                 data = cell.get("bytes") if isinstance(cell, dict) else cell
                 yield number, data if isinstance(data, bytes) else b""
                 number += 1
-
-
-@dataclass
-class Images:
-    """Collects distinct images; files that are not there are collected, so that one error names them all."""
-
-    sources: list[ImageSource] = field(default_factory=list)
-    missing: list[Path] = field(default_factory=list)
-    _row: dict[bytes, int | None] = field(default_factory=dict)
-    _names: dict[Path, frozenset[str]] = field(default_factory=dict)
-
-    def file(self, path: Path, box: Box | None = None) -> int | None:
-        """The row of a file's image, or None where there is no such file."""
-        source = ImageSource(str(path), path, box=box)
-        if source.key not in self._row and not self.exists(path):
-            self._row[source.key] = None
-            self.missing.append(path)
-        return self.add(source)
-
-    def held(self, data: bytes | NDArray[np.uint8], name: str) -> int:
-        """The row of an image in memory; its content tells it from others."""
-        row = self.add(ImageSource(name, data=data))
-        assert row is not None
-        return row
-
-    def add(self, source: ImageSource) -> int | None:
-        """The row of an image; None of a file that was found missing."""
-        if source.key not in self._row:
-            self._row[source.key] = len(self.sources)
-            self.sources.append(source)
-        return self._row[source.key]
-
-    def exists(self, path: Path) -> bool:
-        """Whether there is such a file; whatever it is called, this is no error."""
-        # A folder is listed once: a look at each of a hundred thousand files takes minutes on a file server.
-        if path.parent not in self._names:
-            try:
-                self._names[path.parent] = frozenset(os.listdir(path.parent))
-            except (OSError, ValueError):
-                self._names[path.parent] = frozenset()
-        return path.name in self._names[path.parent]
-
-
-@dataclass
-class Captions:
-    """Collects distinct captions."""
-
-    captions: list[str] = field(default_factory=list)
-    _row: dict[str, int] = field(default_factory=dict)
-
-    def row(self, caption: Any, location: str) -> int:
-        """The row of a caption; `location` is file and position, for the message if it is no text, or empty."""
-        self.check(caption, location)
-        if caption not in self._row:
-            self._row[caption] = len(self.captions)
-            self.captions.append(caption)
-        return self._row[caption]
-
-    @staticmethod
-    def check(caption: Any, location: str) -> None:
-        """Raise ValueError for a caption that is no text, or empty."""
-        if not isinstance(caption, str) or not caption.strip():
-            raise ValueError(f"{location}: the caption is {caption!r}. Every caption must be a text that is not empty.")
-        try:
-            caption.encode()
-        except UnicodeEncodeError:
-            raise ValueError(f"{location}: the caption {caption[:40]!r} is not valid Unicode. Correct it.") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePath, PurePosixPath
@@ -10,12 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from labclip.data.images import Box, Captions, Images
+from labclip.data.images import Box, ImageSource
 
 
 @dataclass
 class DataFiles:
-    """Where the files of a data set are, and the distinct images and captions that were found in them.
+    """Where the files of a data set are, and what was found in them: distinct images and captions, missing images.
 
     Args:
         data: File or folder of the questions; None for a data set that needs none.
@@ -32,11 +33,15 @@ class DataFiles:
     images: Path | None = None
     on_missing: str = "raise"
     hint: str = ""
-    found: Images = field(default_factory=Images)
-    captions: Captions = field(default_factory=Captions)
+    image_sources: list[ImageSource] = field(default_factory=list)
+    captions: list[str] = field(default_factory=list)
+    missing: list[Path] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self._image_rows: dict[bytes, int | None] = {}
+        self._caption_rows: dict[str, int] = {}
+        self._names: dict[Path, frozenset[str]] = {}
         for path in (self.data, self.images):
             if path is not None and not path.exists():
                 raise FileNotFoundError(f"There is no {path}. {self.hint}")
@@ -108,11 +113,21 @@ class DataFiles:
         Raises:
             ValueError: If the name is no path inside the folder.
         """
-        return self.found.file(self.path_of(name, location), box)
+        return self.file(self.path_of(name, location), box)
 
-    def image_in_memory(self, source: bytes | NDArray[np.uint8], name: str) -> int:
-        """The row of an image that is a file's bytes, or pixels, uint8 [height, width, 3]."""
-        return self.found.held(source, name)
+    def file(self, path: Path, box: Box | None = None) -> int | None:
+        """The row of a file's image, or None where there is no such file."""
+        source = ImageSource(str(path), path, box=box)
+        if source.key not in self._image_rows and not self.exists(path):
+            self._image_rows[source.key] = None
+            self.missing.append(path)
+        return self.add(source)
+
+    def image_in_memory(self, data: bytes | NDArray[np.uint8], name: str) -> int:
+        """The row of an image that is a file's bytes, or pixels, uint8 [height, width, 3]; by its content."""
+        row = self.add(ImageSource(name, data=data))
+        assert row is not None
+        return row
 
     def image_in_cell(self, cell: Any, location: str, layout: ImageLayout) -> int | None:
         """The row of an image that a cell names, or holds as bytes, as Hugging Face data sets do."""
@@ -120,28 +135,46 @@ class DataFiles:
             cell = cell.get("bytes") or cell.get("path")
         return self.image_in_memory(cell, location) if isinstance(cell, bytes) else layout.image(cell, location)
 
+    def add(self, source: ImageSource) -> int | None:
+        """The row of an image; None of a file that was found missing."""
+        if source.key not in self._image_rows:
+            self._image_rows[source.key] = len(self.image_sources)
+            self.image_sources.append(source)
+        return self._image_rows[source.key]
+
+    def exists(self, path: Path) -> bool:
+        """Whether there is such a file; whatever it is called, this is no error."""
+        # A folder is listed once: a look at each of a hundred thousand files takes minutes on a file server.
+        if path.parent not in self._names:
+            try:
+                self._names[path.parent] = frozenset(os.listdir(path.parent))
+            except (OSError, ValueError):
+                self._names[path.parent] = frozenset()
+        return path.name in self._names[path.parent]
+
+    def caption(self, caption: Any, location: str) -> int:
+        """The row of a caption; errors as of `check_caption`."""
+        check_caption(caption, location)
+        if caption not in self._caption_rows:
+            self._caption_rows[caption] = len(self.captions)
+            self.captions.append(caption)
+        return self._caption_rows[caption]
+
     def settle(self) -> None:
         """Report missing images, once everything is read.
 
         Raises:
             FileNotFoundError: If there are some and `on_missing` is "raise", or none was found.
         """
-        missing, count = self.found.missing, len(self.found.sources)
+        missing, count = self.missing, len(self.image_sources)
         if not missing:
             return
         examples = ", ".join(map(str, missing[:3]))
-        said = f"{len(missing):,} of {len(missing) + count:,} images are missing, for example {examples}"
-        if not count and self.on_missing == "skip":
-            raise FileNotFoundError(
-                f"All {len(missing):,} images are missing, for example {missing[0]}: nothing is left to measure. "
-                f"Pass images=DIR with the folder that they are in. {self.hint}"
-            )
-        if self.on_missing == "raise":
-            raise FileNotFoundError(
-                f'{said}. Pass images=DIR with the folder that they are in, or on_missing="skip" to leave their items '
-                f"out. {self.hint}"
-            )
-        self.notes.insert(0, f"{said}; their items are left out.")
+        told = f"{len(missing):,} of {len(missing) + count:,} images are missing, for example {examples}"
+        if self.on_missing == "raise" or not count:
+            skip = ', or on_missing="skip" to leave their items out' if count else ""
+            raise FileNotFoundError(f"{told}. Pass images=DIR with the folder that they are in{skip}. {self.hint}")
+        self.notes.insert(0, f"{told}; their items are left out.")
 
 
 class ImageLayout:
@@ -162,10 +195,20 @@ class ImageLayout:
         self.files.path_of(name, location)
         words = {"path": name, "name": base_name(name), "rest": name.partition("/")[2] or name}
         if self._way is None:
-            exists = self.files.found.exists
+            exists = self.files.exists
             tried = (way for way in self._ways if exists(self.files.path_of(way.format(**words), location)))
             self._way = next(tried, None)
         return self.files.image((self._way or self._ways[0]).format(**words), location, box=box)
+
+
+def check_caption(caption: Any, location: str) -> None:
+    """Raise ValueError for a caption that is no text, or empty; `location` is file and position, for the message."""
+    if not isinstance(caption, str) or not caption.strip():
+        raise ValueError(f"{location}: the caption is {caption!r}. Every caption must be a text that is not empty.")
+    try:
+        caption.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{location}: the caption {caption[:40]!r} is not valid Unicode. Correct it.") from None
 
 
 def leads_out(folder: PurePath, name: str) -> bool:

@@ -108,7 +108,7 @@ def read_labelled_scenes(
     if not found:
         raise ValueError(f"{path} has no image left.")
     return LabelledScenes(
-        images=[files.found.sources[row] for row, _ in found],
+        images=[files.image_sources[row] for row, _ in found],
         objects=[entry.objects for _, entry in found],
         captions=[caption(entry.objects) for _, entry in found],
         swapped=[swapped_caption(entry.objects) for _, entry in found],

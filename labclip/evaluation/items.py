@@ -49,7 +49,7 @@ class Items:
         """
         if row is None:
             return
-        options = [self.sources.captions.row(caption, place) for caption in captions]
+        options = [self.sources.caption(caption, place) for caption in captions]
         self.sources.repeated += not set(options[:true]).isdisjoint(options[true:])
         self.image.append(row)
         self.options.append(options)

@@ -91,11 +91,11 @@ class Sources(DataFiles):
             ValueError: If there is no item.
         """
         self.settle()
-        if not self.found.sources or not questions:
+        if not self.image_sources or not questions:
             lacks = "has no item"
-            if self.found.sources:
+            if self.image_sources:
                 lacks = "asks nothing: no item has a negative, and retrieval needs at least two images"
             raise ValueError(f"{self.data or 'The benchmark'} {lacks}. {self.hint}")
         if self.repeated:
             self.notes.append(f"{self.repeated:,} items have the right caption among the wrong ones: a tie, so wrong.")
-        return Task(self.found.sources, self.captions.captions, questions, self.notes)
+        return Task(self.image_sources, self.captions, questions, self.notes)

@@ -105,7 +105,7 @@ def retrieval(sources: Sources, found: list[Captioned]) -> Task:
     if not found:
         return sources.task()
     images = [one.row for one in found]
-    texts = [(sources.captions.row(text, one.place), at) for at, one in enumerate(found) for text in one.captions]
+    texts = [(sources.caption(text, one.place), at) for at, one in enumerate(found) for text in one.captions]
     rows, places = zip(*texts, strict=True)
     repeated = len(set(zip(rows, places, strict=True))) - len(set(rows))
     if repeated:

@@ -10,6 +10,7 @@ from functools import partial
 
 from labclip.data.cleaning import clean, comparable, words_of
 from labclip.data.entries import one_of
+from labclip.data.located import check_caption
 from labclip.evaluation.benchmarks.karpathy import Captioned, coco, flickr30k
 from labclip.evaluation.items import Items
 from labclip.evaluation.sources import Sources
@@ -57,7 +58,7 @@ def _order(sources: Sources, captioned: Callable[[], list[Captioned]], protocol:
     items, equal, without = Items(sources), Counter[str](), 0
     for one in images:
         for raw in one.captions:
-            sources.captions.check(raw, one.place)
+            check_caption(raw, one.place)
             own, shuffled = shuffles_of(raw, tag, seed, draws=1 if paper else _DRAWS)
             equal.update(name for name, text in zip(SHUFFLES, shuffled, strict=True) if text is None)
             others = [text for text in dict.fromkeys(shuffled) if text is not None]

@@ -13,7 +13,7 @@ import numpy as np
 
 from labclip.data.entries import fields, json_items, one_of, table_rows
 from labclip.data.images import ImageSource
-from labclip.data.located import ImageLayout, base_name
+from labclip.data.located import ImageLayout, base_name, check_caption
 from labclip.data.parquet import parquet_columns
 from labclip.evaluation.items import gallery
 from labclip.evaluation.sources import Sources
@@ -169,7 +169,7 @@ def _statements(sources: Sources) -> Iterator[tuple[str, Cells]]:
         number, pattern, statement = fields(cells, ("Question ID", "Type", "Statement"), place)
         if not str(number).isdecimal() or int(number) in waiting:
             raise ValueError(f"{place}: Question ID is {number!r}, not a number that no other row has.")
-        sources.captions.check(statement, place)
+        check_caption(statement, place)
         kind = re.sub(r"\W+", "_", str(pattern).lower()).strip("_")
         waiting[int(number)] = place, f"{pattern}/{int(number)}.jpg", PROMPT + statement, kind
     for number, (place, image, caption, kind) in waiting.items():
@@ -192,14 +192,14 @@ def _task(sources: Sources, rows: Rows, form: Form, *, retrieval: bool = False) 
         *shown, first, second = fields(cells, (*form.images, *form.captions), place)
         fields(cells, form.tags, place)
         for caption in (first, second):
-            sources.captions.check(caption, place)
+            check_caption(caption, place)
         found = [_image(sources, cell, f"{place} image {n}", layout) for n, cell in enumerate(shown)]
         if None in found:
             continue
         for kind in form.kinds(cells):
             kinds.setdefault(kind, []).append(len(places))
         images.append([row for row in found if row is not None])
-        texts.append([sources.captions.row(caption, place) for caption in (first, second)])
+        texts.append([sources.caption(caption, place) for caption in (first, second)])
         places.append(place)
         sources.repeated += texts[-1][0] == texts[-1][1]
     if not places:
@@ -214,9 +214,9 @@ def _task(sources: Sources, rows: Rows, form: Form, *, retrieval: bool = False) 
 def _image(sources: Sources, cell: Any, place: str, layout: ImageLayout) -> int | None:
     """The row of an image; EqBen's frames of YouCook2 are arrays of pixels, which are read here."""
     if isinstance(cell, ImageSource):
-        return sources.found.add(cell)
+        return sources.add(cell)
     row = sources.image_in_cell(cell, place, layout)
-    source = None if row is None else sources.found.sources[row]
+    source = None if row is None else sources.image_sources[row]
     if source is not None and source.data is None and source.file is not None and source.file.suffix == ".npy":
         source.data = _pixels(source.file)
     return row

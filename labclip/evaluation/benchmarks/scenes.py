@@ -51,7 +51,7 @@ def _retrieval(sources: Sources, n: int, seed: int) -> list[Retrieval]:
         row = sources.image_in_memory(scenes.images[number], name)
         words = tuple(sorted(word for one in objects for word in one))
         for pairs, texts in zip(said, (scenes.captions, scenes.tags), strict=True):
-            pairs.append((row, sources.captions.row(texts[number], name), words))
+            pairs.append((row, sources.caption(texts[number], name), words))
     return [*gallery(sources, said[0]), *gallery(sources, said[1], "tags_")]
 
 
@@ -61,7 +61,7 @@ def _one_object(sources: Sources, n: int, seed: int) -> Classification:
     prompts = [f"{'an' if colour[0] in 'aeiou' else 'a'} {colour} {shape}" for colour, shape in classes]
     rows = [_row(sources, image) for image in scenes.images]
     labels = [classes[objects[0]] for objects in scenes.objects]
-    texts = [[sources.captions.row(prompt, "a single object")] for prompt in prompts]
+    texts = [[sources.caption(prompt, "a single object")] for prompt in prompts]
     return Classification(np.array(rows), np.array(labels), np.array(texts), "one_object_")
 
 

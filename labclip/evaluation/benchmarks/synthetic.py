@@ -114,7 +114,7 @@ def _as_the_paper(sources: Sources, file: SceneFile, split: str, seed: int) -> T
     items, found = _items(sources, file, chosen, say, split)
     if not found:
         return sources.task()
-    every = list(dict.fromkeys(sources.captions.row(say(scene), file.kind) for scene in _scenes(two, file.kind)))
+    every = list(dict.fromkeys(sources.caption(say(scene), file.kind) for scene in _scenes(two, file.kind)))
     sources.notes.append(
         f"As the paper's code: captions in {'both orders' if ordered else 'one order'}, recall among {len(every):,}."
     )
@@ -139,7 +139,7 @@ def _items(
     items, found, without = Items(sources), [], 0
     for row, entry in locate_images(sources, file, entries):
         own, swapped = say(entry.objects), swap(entry.objects)
-        found.append((row, sources.captions.row(own, entry.location), entry))
+        found.append((row, sources.caption(own, entry.location), entry))
         if swapped is None:
             without += 1
         else:

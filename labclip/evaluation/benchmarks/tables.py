@@ -8,7 +8,7 @@ from pathlib import Path
 from labclip.data import Columns, read_items
 from labclip.data.cleaning import TrueCaptions, comparable
 from labclip.data.items import WORDS
-from labclip.data.located import ImageLayout
+from labclip.data.located import ImageLayout, check_caption
 from labclip.evaluation.benchmarks.karpathy import coco
 from labclip.evaluation.items import Items
 from labclip.evaluation.sources import Sources
@@ -53,7 +53,7 @@ def read_coco(sources: Sources, *, split: str = "test", seed: int = 0, clean: bo
         return _task(sources, _rows(sources, sources.data, layout, _Options(), clean=clean))
     found = [(one, text) for one in coco(sources, split, CAPTIONS) for text in one.captions]
     for one, text in found:
-        sources.captions.check(text, one.place)
+        check_caption(text, one.place)
     made = shuffle([text for _, text in found], seed=seed, image_index=[one.row for one, _ in found])
     sources.notes.append(f"Negatives were made with seed {seed}: nouns and adjectives shuffled, 40 words.")
     rows = (

@@ -87,7 +87,7 @@ def read(sources: Sources, *, split: str = "test", classes: str = "", templates:
     prompts = _prompts(templates or found.templates, names, sources, dataset)
     width = max(map(len, prompts))
     rows = [
-        [*(sources.captions.row(one, f"class {name!r}") for one in several), *[NONE] * (width - len(several))]
+        [*(sources.caption(one, f"class {name!r}") for one in several), *[NONE] * (width - len(several))]
         for name, several in zip(names, prompts, strict=True)
     ]
     sources.notes.append(f"{len(names):,} classes, {width:,} prompt{'s' if width > 1 else ''} each.")
@@ -107,7 +107,7 @@ def _folders(sources: Sources, folder: Path) -> _Found:
         if not shown:
             empty.append(path.name)
         for one in shown:
-            row = sources.found.file(one)
+            row = sources.file(one)
             assert row is not None
             image.append(row)
             label.append(number)
@@ -138,7 +138,7 @@ def _samples(sources: Sources, shards: Sequence[Path]) -> _Found:
             value = cells.get("cls")
             if not isinstance(value, str) or not value.strip().isdecimal():
                 raise ValueError(f"{shard.name} {where}: its class, a number in .cls, is {value!r}.")
-            found = sources.found.add(cells["image"])
+            found = sources.add(cells["image"])
             assert found is not None
             image.append(found)
             label.append(int(value))
