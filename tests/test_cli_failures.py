@@ -1,9 +1,7 @@
 """What goes wrong is one line and an exit code, nothing is lost by it, and nothing of others reaches the terminal."""
 
-import json
 import os
 import shlex
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -20,9 +18,8 @@ from PIL import Image
 from safetensors import SafetensorError
 
 import labclip
-from labclip import LABCLIP, Alignment, cli, scenes
-from labclip.cli.files import write_files, write_or_keep
-from labclip.files import whole_file
+from labclip import Alignment, cli, scenes
+from labclip.cli.files import write_or_keep
 from labclip.messages import printable
 
 
@@ -88,20 +85,6 @@ def test_interrupted_is_130_and_says_how_to_go_on(monkeypatch, tmp_path):
         "\nInterrupted. What was embedded is kept, and the same command goes on from there. Type again: "
         f"labclip embed --model scenes --captions {captions} {shlex.quote(str(out))}\n"
     )
-
-
-@pytest.mark.slow
-def test_a_real_interrupt_in_the_work(tmp_path):
-    scenes.sample(3000, seed=1).save(tmp_path)
-    command = [sys.executable, "-m", "labclip", "embed", "--model", "scenes", "--captions", tmp_path / "captions.csv"]
-    with subprocess.Popen([*command, tmp_path / "out"], stderr=subprocess.PIPE, text=True) as process:
-        while "images" not in (read := process.stderr.readline(200)):
-            assert read
-        process.send_signal(signal.SIGINT)
-        said = process.stderr.read()
-        assert process.wait() == 130
-    assert "Traceback" not in said
-    assert "Interrupted. What was embedded is kept" in said
 
 
 def shell(command):
@@ -178,26 +161,10 @@ def test_quiet_shows_results_alone_and_verbose_says_more(tmp_path):
     assert run("list").stderr == ""
 
 
-@pytest.fixture
-def checkpoint(tmp_path):
-    torch.save({"linear.weight": models.matrix(), "t": torch.tensor(3.0)}, tmp_path / "matrix.pt")
-    return tmp_path / "matrix.pt"
-
-
-def test_convert_overwrites_only_by_force(checkpoint, tmp_path):
-    run("convert", checkpoint, tmp_path / "out")
-    before = (tmp_path / "out" / "config.json").read_bytes()
-    (tmp_path / "out" / "README.md").write_text("mine")
-    assert "is not empty. Pass --force to overwrite it" in fails("convert", checkpoint, tmp_path / "out")
-    assert (tmp_path / "out" / "README.md").read_text() == "mine"
-    run("convert", checkpoint, tmp_path / "out", "--force")
-    assert (tmp_path / "out" / "config.json").read_bytes() == before
-
-
-def test_an_out_that_cannot_hold_it_is_told_before_the_work(monkeypatch, tmp_path, checkpoint):
+def test_an_out_that_cannot_hold_it_is_told_before_the_work(monkeypatch, tmp_path):
     (tmp_path / "file").write_text("mine")
     under = tmp_path / "file" / "sub"
-    for arguments in (("convert", checkpoint, under), ("fold", "--model", "scenes", under),
+    for arguments in (("fold", "--model", "scenes", under),
                       ("demo", "-q", "--out", under),
                       ("embed", "--model", "nothing", "--captions", "none.csv", under),
                       ("fit", "no-features", under)):  # fmt: skip
@@ -232,41 +199,6 @@ def test_where_writing_fails_at_the_end_the_result_is_kept(tmp_path, error):
 
     with pytest.raises(type(error)):
         write_or_keep(tmp_path / "out", never)
-
-
-def test_fold_keeps_a_model_that_could_not_be_written(monkeypatch, tmp_path):
-    from labclip.io import folding
-
-    write = folding.fold_opened
-
-    def full(*arguments, folder, **options):
-        if folder == tmp_path / "out":
-            raise SafetensorError("I/O error: No space left on device (os error 28)")
-        return write(*arguments, folder=folder, **options)
-
-    monkeypatch.setattr(folding, "fold_opened", full)
-    said = fails("fold", "--model", "scenes", tmp_path / "out")
-    kept = said.partition("The result is kept in ")[2].partition(";")[0]
-    assert (Path(kept) / "open_clip_config.json").is_file()
-    assert "The disk is full" in said
-
-
-def test_files_are_written_whole_or_not_at_all(tmp_path):
-    (tmp_path / "a.md").write_text("before")
-    (tmp_path / "link.md").symlink_to(tmp_path / "a.md")
-
-    def half(path):
-        path.write_text("half")
-        raise OSError(28, "No space left on device")
-
-    assert "a.md can't be written (No space left on device)" in write_files((tmp_path / "a.md", half))[0]
-    assert (tmp_path / "a.md").read_text() == "before"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.md", "link.md"]
-    assert write_files((tmp_path / "link.md", lambda path: path.write_text("after")), (None, half)) == []
-    assert (tmp_path / "a.md").read_text() == "after"
-    assert (tmp_path / "link.md").is_symlink()
-    with whole_file(Path("/dev/null")) as path:
-        assert path == Path("/dev/null")
 
 
 class Quick:
@@ -326,36 +258,6 @@ def test_every_file_of_a_command_is_written_whole_or_not_at_all(tmp_path, monkey
     assert all(f"{name} can't be" in said for name in written)
     assert [Path(name).read_text() for name in written] == ["before"] * len(written)
     assert [one for one in sorted(tmp_path.iterdir()) if one.name != "matrix"] == before
-
-
-def test_what_contradicts_itself_is_refused(tmp_path):
-    quick = ("evaluate", "scenes", "--model", "scenes", "--option", "n=20")
-    one, two = tmp_path / "a.html", tmp_path / "b.html"
-    assert "--cache a and --no-cache contradict each other" in fails(*quick, "--cache", "a", "--no-cache")
-    assert "a.html is another file of this command" in fails(*quick, "--markdown", one, "--items", one)
-    assert "a.html is another file of this command" in fails("fit", "f", two, "--plot", one, "--html", one)
-    assert "b.html is another file of this command" in fails("fit", "f", two, "--html", two)
-    assert "n is 1000000000000. Pass a whole number from 2 to 100,000." in fails(
-        *quick[:4], "--option", "n=1000000000000"
-    )
-    assert not list(tmp_path.iterdir())
-
-
-def test_names_as_openclip_writes_them(hub, tmp_path):
-    run("fold", "--model", "scenes", tmp_path / "folded")
-    assert "is an input of this command" in fails(
-        "fold", "--model", f"local-dir:{tmp_path / 'folded'}", tmp_path / "folded", "--force", "--alignment", "scenes"
-    )
-    with pytest.warns(UserWarning, match="holds a folded model"):
-        assert LABCLIP.from_pretrained(f"local-dir:{tmp_path / 'folded'}").alignment.is_identity
-    with pytest.raises(FileNotFoundError, match="There is no folder scenes"):
-        LABCLIP.from_pretrained("local-dir:scenes")
-    Alignment(models.matrix()).save_pretrained(tmp_path / "alignment")
-    run("push", tmp_path / "alignment", "org/pushed")
-    assert json.loads(run("info", "hf-hub:org/pushed", "--json").stdout)["dim"] == models.DIM
-    assert run("info", "org/pushed").stdout.startswith(
-        "org/pushed: a matrix on the text embeddings of a base that is not "
-    )
 
 
 EARLY = {

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
+from labclip.cli import options
 from labclip.cli.files import check_names
-from labclip.cli.group import alignment_option, device_option, main, note, open_model, show
+from labclip.cli.group import main, note, open_model, show
 from labclip.packages import EMBEDDED, require
 
 _APP = 'pip install "labclip[app]"'
@@ -15,17 +16,14 @@ _HERE = ("127.0.0.1", "localhost", "::1")
 
 
 @main.command(example="labclip app --model scenes", interrupted="Nothing was kept.")
-@click.option(
-    "--model", default=EMBEDDED, show_default=True, metavar="M",
-    help="A name of `labclip list`, a folder, a Hub repository org/name, or an OpenCLIP MODEL:TAG.",
-)  # fmt: skip
-@alignment_option
-@click.option("--port", type=click.IntRange(1, 65_535), default=7860, show_default=True, help="Of the page.")
-@click.option(
-    "--host", default=_HERE[0], show_default=True, help="Address to listen on; the default lets nobody else in."
+@options.text("--model", "M", options.MODEL, default=EMBEDDED, show_default=True)
+@options.alignment
+@options.number("--port", click.IntRange(1, 65_535), "Of the page.", default=7860)
+@options.text(
+    "--host", "TEXT", "Address to listen on; the default lets nobody else in.", default=_HERE[0], show_default=True
 )
-@click.option("--share", is_flag=True, help="Also open a public address, through a server of gradio's.")
-@device_option
+@options.flag("--share", "Also open a public address, through a server of gradio's.")
+@options.device
 def app(model: str, alignment: str | None, port: int, host: str, share: bool, device: str | None) -> None:
     """Serve a page that shows what a model binds.
 

@@ -6,16 +6,17 @@ from pathlib import Path
 
 import click
 
+from labclip.cli import options
 from labclip.cli.files import ALIGNMENT_FILES, check_empty
 from labclip.cli.group import main, note, show
 from labclip.files import check_alignment_folder
 
 
 @main.command(example="labclip convert matrix.pt my-alignment --base ViT-B-32-quickgelu:openai")
-@click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.argument("out", type=click.Path(path_type=Path))
-@click.option("--base", metavar="MODEL:TAG", help="OpenCLIP base, if the matrix is not a published one.")
-@click.option("--force", is_flag=True, help="Overwrite OUT.")
+@click.argument("checkpoint", type=options.FILE)
+@click.argument("out", type=options.FILE)
+@options.text("--base", "MODEL:TAG", "OpenCLIP base, if the matrix is not a published one.")
+@options.force
 def convert(checkpoint: Path, out: Path, base: str | None, force: bool) -> None:
     """Convert a published torch checkpoint.
 
@@ -36,11 +37,11 @@ def convert(checkpoint: Path, out: Path, base: str | None, force: bool) -> None:
 
 
 @main.command(example="labclip push my-alignment ORG/NAME --private", interrupted="The Hub keeps what arrived.")
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=options.FILE)
 @click.argument("repo_id", metavar="ORG/NAME")
 @click.option("--message", default="Upload with labclip", show_default=True, help="The commit's subject.")
 @click.option("--private/--public", default=None, help="For a new repository. [default: the organisation's]")
-@click.option("--create-pr", is_flag=True, help="Open a pull request instead of committing.")
+@options.flag("--create-pr", "Open a pull request instead of committing.")
 def push(folder: Path, repo_id: str, message: str, private: bool | None, create_pr: bool) -> None:
     """Upload an alignment FOLDER to the Hugging Face Hub."""
     check_alignment_folder(folder)

@@ -6,14 +6,15 @@ from pathlib import Path
 
 import click
 
+from labclip.cli import options
 from labclip.cli.files import check_outputs, refuse, write_files
-from labclip.cli.group import as_json_option, main, note, progress, show, show_json
+from labclip.cli.group import main, note, progress, show_either
 
 
 @main.command(example="labclip demo --out figures")
-@click.option("--out", default=Path(), type=click.Path(path_type=Path), help="Folder of the figure. [default: .]")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the scenes.")
-@as_json_option
+@click.option("--out", default=Path(), type=options.FILE, help="Folder of the figure. [default: .]")
+@options.number("--seed", options.SEED, "Seed of the scenes.", default=0)
+@options.as_json
 def demo(out: Path, seed: int, as_json: bool) -> None:
     """Show the finding and its repair, offline, in a minute.
 
@@ -29,8 +30,5 @@ def demo(out: Path, seed: int, as_json: bool) -> None:
     check_outputs([path])
     shown = run(seed=seed, progress=progress())
     failed = write_files((path, lambda part: draw(shown, part)))
-    if as_json:
-        show_json(shown.results)
-    else:
-        show(str(shown) if failed else f"{shown}\n\nFigure: {path}")
+    show_either(as_json, shown.results, str(shown) if failed else f"{shown}\n\nFigure: {path}")
     refuse(failed)

@@ -3,57 +3,39 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
+from labclip.cli import options
 from labclip.cli.files import check_names, check_outputs, check_page, refuse, write_files
-from labclip.cli.group import (
-    alignment_option,
-    as_json_option,
-    device_option,
-    exif_option,
-    main,
-    model_option,
-    note,
-    open_model,
-    progress,
-    show,
-    show_json,
-    strength_option,
-)
+from labclip.cli.group import main, note, open_model, progress, show_either
 
 
 @main.command(
     example="labclip diagnose --model ViT-B-32 --out report.html",
     interrupted="Embeddings of PATH that were encoded are kept in the cache.",
 )
-@model_option
-@click.option(
-    "--data",
-    type=click.Path(path_type=Path),
-    metavar="PATH",
-    help="Labelled images: the files of CLEVR, CLEVR2D or PUG. [default: scenes drawn here, nothing is downloaded]",
-)
-@click.option(
-    "--images", type=click.Path(path_type=Path), metavar="DIR", help="Folder of the images. [default: that of PATH]"
-)
-@alignment_option
-@strength_option
-@click.option("--folds", type=click.IntRange(2, 100), default=3, show_default=True, help="Of the cross-validation.")
-@click.option(
-    "--scenes", type=click.IntRange(1, 1_000_000), default=5000, show_default=True, help="Drawn where no PATH is given."
-)
+@options.model
+@options.path(
+    "--data", "PATH", "Labelled images: the files of CLEVR, CLEVR2D or PUG. [default: scenes drawn here, nothing is "
+    "downloaded]",
+)  # fmt: skip
+@options.path("--images", "DIR", "Folder of the images. [default: that of PATH]")
+@options.alignment
+@options.strength
+@options.number("--folds", click.IntRange(2, 100), "Of the cross-validation.", default=3)
+@options.number("--scenes", click.IntRange(1, 1_000_000), "Drawn where no PATH is given.", default=5000)
 @click.option("--fit/--no-fit", default=True, help="Whether to fit matrices, to show how much one could restore.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of scenes, splits and fits.")
-@device_option
-@exif_option
-@click.option("--no-cache", is_flag=True, help="Do not cache embeddings of PATH.")
-@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write the whole report as one HTML page.")
-@as_json_option
+@options.number("--seed", options.SEED, "Of scenes, splits and fits.", default=0)
+@options.device
+@options.ignore_exif
+@options.flag("--no-cache", "Do not cache embeddings of PATH.")
+@options.path("--out", "FILE", "Write the whole report as one HTML page.")
+@options.as_json
 def diagnose(
-    model: str, data: Path | None, images: Path | None, alignment: str | None, strength: float | None, folds: int,
-    scenes: int, fit: bool, seed: int, device: str | None, ignore_exif: bool, no_cache: bool,
-    out: Path | None, as_json: bool,
+    model: str, data: Path | None, images: Path | None, alignment: str | None, strength: float | None,
+    device: str | None, ignore_exif: bool, no_cache: bool, out: Path | None, as_json: bool, **settings: Any,
 ) -> None:  # fmt: skip
     """Find where a model loses binding and what could repair it.
 
@@ -78,15 +60,9 @@ def diagnose(
         opened.alignment = open_alignment(alignment, opened)
     if strength is not None:
         opened.alignment = opened.alignment.at(strength)
-    found = find(
-        opened, labelled, images=images, scenes=scenes, fit=fit, folds=folds,
-        cache=not no_cache, seed=seed, progress=progress(),
-    )  # fmt: skip
+    found = find(opened, labelled, images=images, cache=not no_cache, progress=progress(), **settings)
     failed = write_files((out, found.write_html))
-    if as_json:
-        show_json(found.to_json())
-    else:
-        show(str(found))
+    show_either(as_json, found.to_json(), str(found))
     refuse(failed)
     if out is not None:
         note(f"Report: {out}")

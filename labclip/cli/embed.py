@@ -7,21 +7,9 @@ from typing import Any
 
 import click
 
+from labclip.cli import options
 from labclip.cli.files import check_names
-from labclip.cli.group import (
-    as_json_option,
-    device_option,
-    engine_option,
-    exif_option,
-    main,
-    model_option,
-    note,
-    open_model,
-    precision_option,
-    progress,
-    show,
-    show_json,
-)
+from labclip.cli.group import main, note, open_model, progress, show, show_json
 
 
 def _verify(context: click.Context, _: click.Parameter, asked: bool) -> None:
@@ -39,73 +27,56 @@ def _verify(context: click.Context, _: click.Parameter, asked: bool) -> None:
     example="labclip embed --model ViT-B-32 --captions captions.csv --images photos features",
     interrupted="What was embedded is kept, and the same command goes on from there.",
 )
-@click.argument("out", type=click.Path(path_type=Path), is_eager=True)
-@model_option
-@click.option(
-    "--captions",
-    required=True,
-    multiple=True,
-    metavar="FILE",
-    help="csv, tsv, jsonl, json, parquet, WebDataset tar, a pattern or a folder of these; may be given again.",
-)
-@click.option(
+@click.argument("out", type=options.FILE, is_eager=True)
+@options.model
+@options.text(
+    "*--captions", "FILE", "csv, tsv, jsonl, json, parquet, WebDataset tar, a pattern or a folder of these; may be "
+    "given again.", required=True,
+)  # fmt: skip
+@options.text(
     "--images",
-    metavar="DIR",
-    help="Folder, or URL such as s3://bucket/photos, that image paths are relative to. [default: the folder of FILE]",
+    "DIR",
+    "Folder, or URL such as s3://bucket/photos, that image paths are relative to. [default: the folder of FILE]",
 )
-@click.option(
-    "--column", metavar="NAME", help="Column of the captions. [default: caption, title, captions, sentences or text]"
+@options.text("--column", "NAME", "Column of the captions. [default: caption, title, captions, sentences or text]")
+@options.text(
+    "--image-column", "NAME", "Column of the images. [default: image, filename, filepath, image_path or file_name]"
 )
-@click.option(
-    "--image-column",
-    metavar="NAME",
-    help="Column of the images. [default: image, filename, filepath, image_path or file_name]",
+@options.text(
+    "*--negative-column negative_columns", "NAME", "Column of hard negatives; may be given again. [default: all of "
+    "negative, negative_2, ..., negatives, neg_caption and negative_caption that are there]",
+)  # fmt: skip
+@options.text(
+    "*--negative-images",
+    "COLUMN",
+    "Column of images that the negatives describe; may be given again, for the next column of negatives.",
 )
+@options.text("*--split", "NAME", "Use only rows with this value in the column `split`.")
 @click.option(
-    "--negative-column",
-    "negative_columns",
-    multiple=True,
-    metavar="NAME",
-    help="Column of hard negatives; may be given again. [default: all of negative, negative_2, ..., negatives, "
-    "neg_caption and negative_caption that are there]",
-)
-@click.option(
-    "--negative-images",
-    multiple=True,
-    metavar="COLUMN",
-    help="Column of images that the negatives describe; may be given again, for the next column of negatives.",
-)
-@click.option("--split", multiple=True, metavar="NAME", help="Use only rows with this value in the column `split`.")
-@click.option(
-    "--clean/--as-is",
-    default=None,
-    help="Clean captions and negatives alike (lower case, most punctuation gone, 40 words), or take them as they are. "
-    "[default: as they are, but stop where cleaned, shuffled negatives stand beside raw captions]",
-)
-@click.option(
+    "--clean/--as-is", default=None, help="Clean captions and negatives alike (lower case, most punctuation gone, 40 "
+    "words), or take them as they are. [default: as they are, but stop where cleaned, shuffled negatives stand beside "
+    "raw captions]",
+)  # fmt: skip
+@options.choice(
     "--on-error",
-    type=click.Choice(["raise", "skip"]),
+    ["raise", "skip"],
+    "On a missing or broken image or an empty caption: stop, or leave it out and list it.",
     default="raise",
-    show_default=True,
-    help="On a missing or broken image or an empty caption: stop, or leave it out and list it.",
 )
-@click.option("--batch-size", type=click.IntRange(1, 65_536), default=64, show_default=True, help="Images in one pass.")
-@click.option(
-    "--workers", type=click.IntRange(1, 256), help="Decoding threads. [default: one per processor, at most 16]"
-)
-@engine_option("encodes")
-@exif_option
-@device_option
-@precision_option
-@click.option("--force", is_flag=True, help="Start from scratch where OUT has other features.")
-@click.option(
+@options.number("--batch-size", options.COUNT, "Images in one pass.", default=64)
+@options.number("--workers", click.IntRange(1, 256), "Decoding threads. [default: one per processor, at most 16]")
+@options.engine("encodes")
+@options.ignore_exif
+@options.device
+@options.precision
+@options.flag("--force", "Start from scratch where OUT has other features.")
+@options.flag(
     "--verify",
-    is_flag=True,
+    "Check every byte of the finished folder OUT, and do nothing else.",
     expose_value=False,
     callback=_verify,
-    help="Check every byte of the finished folder OUT, and do nothing else.",
 )
-@as_json_option
+@options.as_json
 def embed(
     out: Path, model: str, captions: tuple[str, ...], device: str | None, precision: str, ignore_exif: bool,
     as_json: bool, **settings: Any,

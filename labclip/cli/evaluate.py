@@ -7,23 +7,9 @@ from typing import Any
 
 import click
 
+from labclip.cli import options
 from labclip.cli.files import check_names, check_outputs, check_page, refuse, write_files
-from labclip.cli.group import (
-    STRENGTH,
-    as_json_option,
-    chosen_device,
-    device_option,
-    exif_option,
-    main,
-    models_option,
-    open_model,
-    precision_option,
-    progress,
-    show,
-    show_json,
-)
-
-_FILE = click.Path(path_type=Path)
+from labclip.cli.group import chosen_device, main, open_model, progress, show_either
 
 
 @main.command(
@@ -31,60 +17,41 @@ _FILE = click.Path(path_type=Path)
     interrupted="Embeddings that were encoded are kept in the cache.",
 )
 @click.argument("benchmarks", metavar="BENCHMARK...", nargs=-1)
-@models_option
-@click.option(
-    "--alignment",
-    multiple=True,
-    metavar="A",
-    help="A name, folder or repository; may be given again. [default: the model's own]",
+@options.models
+@options.text("*--alignment", "A", "A name, folder or repository; may be given again. [default: the model's own]")
+@click.option("--strength", type=options.STRENGTH, multiple=True, help="Evaluate at this strength; may be given again.")
+@options.text("*--data", "PATH", "File or folder. For several benchmarks: NAME=PATH, once for each.")
+@options.text("*--images", "DIR", "Folder of images, or NAME=DIR. [default: that of --data]")
+@options.text(
+    "*--option chosen", "KEY=VALUE", "Option of the benchmark, see `--list`. For one of several: NAME:KEY=VALUE."
 )
-@click.option("--strength", type=STRENGTH, multiple=True, help="Evaluate at this strength; may be given again.")
-@click.option(
-    "--data", multiple=True, metavar="PATH", help="File or folder. For several benchmarks: NAME=PATH, once for each."
-)
-@click.option("--images", multiple=True, metavar="DIR", help="Folder of images, or NAME=DIR. [default: that of --data]")
-@click.option(
-    "--option",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Option of the benchmark, see `--list`. For one of several: NAME:KEY=VALUE.",
-)
-@click.option("--on-missing", type=click.Choice(["raise", "skip"]), default="raise", show_default=True)
-@click.option(
-    "--cache",
-    type=_FILE,
-    metavar="DIR",
-    help="Folder of cached embeddings. [default: LABCLIP_CACHE, else ~/.cache/labclip]",
-)
-@click.option("--no-cache", is_flag=True, help="Do not cache embeddings.")
-@click.option("--batch-size", type=click.IntRange(1, 65_536), default=64, show_default=True, help="Images in one pass.")
-@click.option("--workers", type=click.IntRange(1, 256), help="Threads that read images. [default: one a processor]")
-@exif_option
-@device_option
-@precision_option
-@click.option(
-    "--ties",
-    type=click.Choice(["wrong", "index"]),
-    default="wrong",
-    show_default=True,
-    help="index adds, in a table of its own, what published code gives that takes the first of equal answers.",
-)
-@click.option("--markdown", type=_FILE, metavar="FILE", help="Write the tables as Markdown.")
-@click.option("--latex", type=_FILE, metavar="FILE", help="Write the tables as LaTeX.")
-@click.option(
-    "--rows",
-    type=click.Choice(["metrics", "models"]),
-    help="Of the LaTeX: every table, or one table of models for a paper. [default: models, if there are several]",
-)
-@click.option("--percent", is_flag=True, help="Percent in the table of models.")
-@click.option("--out", type=_FILE, metavar="FILE.html", help="Write a self-contained page.")
-@click.option("--items", type=_FILE, metavar="FILE.csv", help="Write every item and its answers.")
-@click.option("--force", is_flag=True, help="Overwrite files of these names.")
-@click.option("--list", "listed", is_flag=True, help="List the benchmarks, the files each needs and where to get them.")
-@as_json_option
+@options.choice("--on-missing", ["raise", "skip"], default="raise")
+@options.path("--cache", "DIR", "Folder of cached embeddings. [default: LABCLIP_CACHE, else ~/.cache/labclip]")
+@options.flag("--no-cache", "Do not cache embeddings.")
+@options.number("--batch-size", options.COUNT, "Images in one pass.", default=64)
+@options.number("--workers", click.IntRange(1, 256), "Threads that read images. [default: one a processor]")
+@options.ignore_exif
+@options.device
+@options.precision
+@options.choice(
+    "--ties", ["wrong", "index"], "index adds, in a table of its own, what published code gives that takes the first "
+    "of equal answers.", default="wrong",
+)  # fmt: skip
+@options.path("--markdown", "FILE", "Write the tables as Markdown.")
+@options.path("--latex", "FILE", "Write the tables as LaTeX.")
+@options.choice(
+    "--rows", ["metrics", "models"], "Of the LaTeX: every table, or one table of models for a paper. [default: models, "
+    "if there are several]",
+)  # fmt: skip
+@options.flag("--percent", "Percent in the table of models.")
+@options.path("--out", "FILE.html", "Write a self-contained page.")
+@options.path("--items", "FILE.csv", "Write every item and its answers.")
+@options.flag("--force", "Overwrite files of these names.")
+@options.flag("--list listed", "List the benchmarks, the files each needs and where to get them.")
+@options.as_json
 def evaluate(
     benchmarks: tuple[str, ...], models: list[str], data: tuple[str, ...], images: tuple[str, ...],
-    option: tuple[str, ...], markdown: Path | None, latex: Path | None, rows: str | None, percent: bool,
+    chosen: tuple[str, ...], markdown: Path | None, latex: Path | None, rows: str | None, percent: bool,
     out: Path | None, items: Path | None, force: bool, listed: bool, as_json: bool, cache: Path | None, no_cache: bool,
     device: str | None, precision: str, ignore_exif: bool, alignment: tuple[str, ...], strength: tuple[float, ...],
     **settings: Any,
@@ -96,18 +63,12 @@ def evaluate(
     if listed:
         from labclip.evaluation.benchmarks import BENCHMARKS
 
-        if as_json:
-            show_json(_facts(BENCHMARKS))
-        else:
-            show(_listing(BENCHMARKS))
+        facts = [{key: getattr(one, key) for key in _FACTS} for one in BENCHMARKS.values()]
+        show_either(as_json, facts, "\n".join(map(_listed, facts)))
         return
-    if not benchmarks:
-        raise ValueError(
-            "Type: labclip evaluate BENCHMARK --model M --data PATH. `labclip evaluate --list` names them."
-        )
-    if not models:
-        given = [*benchmarks, "--model M", *(f"--data {one}" for one in data)]
-        raise ValueError(f"Missing option --model M. Type: labclip evaluate {' '.join(given)}")
+    if not benchmarks or not models:
+        lacks = "option '--model'" if benchmarks else "argument 'BENCHMARK', of those that --list names"
+        raise click.UsageError(f"Missing {lacks}. Type: labclip evaluate BENCHMARK --model M --data PATH.")
     if (rows == "models" or percent) and latex is None:
         raise ValueError("--rows models and --percent are of the LaTeX. Pass --latex FILE too.")
     rows = rows or ("models" if len(models) > 1 else "metrics")
@@ -115,7 +76,7 @@ def evaluate(
         raise ValueError("Several models in one table, and --percent, need --rows models. Pass it too.")
     if len(models) > 1 and (out or items):
         raise ValueError(f"{out or items} is of one model, but there are {len(models)}. Pass one --model for it.")
-    asked = _asked(benchmarks, data, images, option)
+    asked = _asked(benchmarks, data, images, chosen)
     inputs = [Path(one) for one in (*asked["data"].values(), *asked["images"].values())]
     check_outputs([markdown, latex, items, out], force=force, others=inputs)
     if cache is not None and no_cache:
@@ -140,10 +101,8 @@ def evaluate(
         (items, report.write_items),
         (out, report.write_html),
     )
-    if as_json:
-        show_json({"reports": [one.to_json() for one in every]} if others else report.to_json())
-    else:
-        show("\n\n\n".join(map(str, every)))
+    value = {"reports": [one.to_json() for one in every]} if others else report.to_json()
+    show_either(as_json, value, "\n\n\n".join(map(str, every)))
     refuse(failed)
 
 
@@ -185,20 +144,11 @@ def _by_name(benchmarks: tuple[str, ...], given: tuple[str, ...], flag: str, *, 
     return found if rest is None else dict.fromkeys(benchmarks, rest) | found
 
 
-def _facts(benchmarks: Any) -> list[dict[str, Any]]:
-    told = ("name", "title", "measures", "wants", "source", "licence", "paper", "options")
-    return [{key: getattr(one, key) for key in told} for one in benchmarks.values()]
+_FACTS = ("name", "title", "measures", "wants", "source", "licence", "paper", "options")
 
 
-def _listing(benchmarks: Any) -> str:
-    lines = []
-    for one in benchmarks.values():
-        options = ", ".join(f"{name}={default}" for name, default in one.options.items())
-        lines += [
-            f"{one.name}: {one.title} ({one.paper}), {one.measures}",
-            f"    wants    {one.wants}",
-            f"    from     {one.source}",
-            f"    licence  {one.licence}",
-            *([f"    options  {options}"] if options else []),
-        ]
-    return "\n".join(lines)
+def _listed(facts: dict[str, Any]) -> str:
+    taken = ", ".join(f"{name}={default}" for name, default in facts["options"].items())
+    rows = {"wants": facts["wants"], "from": facts["source"], "licence": facts["licence"], "options": taken}
+    lines = [f"    {name:8} {value}" for name, value in rows.items() if value]
+    return "\n".join(["{name}: {title} ({paper}), {measures}".format(**facts), *lines])

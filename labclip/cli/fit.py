@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from labclip.cli import options
 from labclip.cli.files import (
     ALIGNMENT_FILES,
     check_empty,
@@ -17,7 +18,7 @@ from labclip.cli.files import (
     write_files,
     write_or_keep,
 )
-from labclip.cli.group import as_json_option, main, note, progress, show, show_json
+from labclip.cli.group import main, note, progress, show, show_either
 from labclip.cli.negatives import listed
 from labclip.files import check_feature_folder
 
@@ -26,63 +27,49 @@ if TYPE_CHECKING:
     from labclip.training import Split
 
 _SHARE = 0.05  # of the combinations: a caption with two attributes and two objects has four of them
-_PATH = click.Path(path_type=Path)
 
 
 @main.command(
     example="labclip fit features my-alignment --html report.html",
     interrupted="With --checkpoint DIR the same command goes on where it stopped, without it from scratch.",
 )
-@click.argument("features", type=_PATH)
-@click.argument("out", type=_PATH)
-@click.option("--validation", type=_PATH, metavar="FEATURES", help="Held-out feature folder, of other images.")
-@click.option(
-    "--split", type=click.Choice(["images", "combinations"]), default="images", show_default=True,
-    help="What is held out where there is no --validation: a tenth of the images, or combinations of attribute and "
-    "object, kept out of captions and negatives.",
+@click.argument("features", type=options.FILE)
+@click.argument("out", type=options.FILE)
+@options.path("--validation", "FEATURES", "Held-out feature folder, of other images.")
+@options.choice(
+    "--split", ["images", "combinations"], "What is held out where there is no --validation: a tenth of the images, or "
+    "combinations of attribute and object, kept out of captions and negatives.", default="images",
 )  # fmt: skip
-@click.option(
-    "--attributes",
-    metavar="WORDS",
-    help="For --split combinations: words separated by commas, or a file, one per line.",
-)
-@click.option("--objects", metavar="WORDS", help="For --split combinations, likewise.")
-@click.option(
-    "--retain", multiple=True, metavar="[NAME=]FEATURES",
-    help="Feature folder of another domain whose retrieval must not suffer; may be given again. "
-    "[default name: the folder's]",
+@options.text("--attributes", "WORDS", "For --split combinations: words separated by commas, or a file, one per line.")
+@options.text("--objects", "WORDS", "For --split combinations, likewise.")
+@options.text(
+    "*--retain", "[NAME=]FEATURES", "Feature folder of another domain whose retrieval must not suffer; may be given "
+    "again. [default name: the folder's]",
 )  # fmt: skip
-@click.option(
-    "--keep", type=float, default=0.99, show_default=True,
-    help="Share of the base's R@1 to keep, by the held-out estimate; less binds more.",
-)  # fmt: skip
-@click.option(
-    "--recipe", default="labclip", show_default=True, help="labclip, or a published one: paper, paper-sb, ..."
+@options.number(
+    "--keep", float, "Share of the base's R@1 to keep, by the held-out estimate; less binds more.", default=0.99
 )
-@click.option("--epochs", type=int, help="Passes over the captions. [default: the recipe's]")
-@click.option("--batch-size", type=int, help="Captions per step. [default: the recipe's]")
-@click.option("--learning-rate", type=float, help="Adam's learning rate. [default: the recipe's]")
-@click.option(
-    "--negative-weight", type=float, help="What a hard negative counts beside another caption. [default: selected]"
+@options.text(
+    "--recipe", "TEXT", "labclip, or a published one: paper, paper-sb, ...", default="labclip", show_default=True
 )
-@click.option("--distill", type=float, help="Weight of distillation from the base. [default: selected]")
-@click.option("--identity-penalty", type=float, help="Times ||A - I||^2. [default: selected]")
-@click.option("--logit-scale", type=float, help="Times the cosines in the loss. [default: the recipe's]")
-@click.option("--rank", type=int, help="Rank of A - I. [default: a quarter of the dim]")
-@click.option("--hard-negatives", type=int, help="Negatives per caption and step. [default: 1]")
-@click.option(
-    "--objective", type=click.Choice(["softmax", "sigmoid"]), help="CLIP's loss or SigLIP's. [default: as the base]"
-)
-@click.option(
-    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of split, order and negatives."
-)
-@click.option("--device", metavar="D", help="cpu, cuda, mps. [default: cpu]")
-@click.option("--checkpoint", type=_PATH, metavar="DIR", help="Folder of checkpoints, to continue an interrupted fit.")
-@click.option("--plot", type=_PATH, metavar="FILE", help="Figure of gains and costs.")
-@click.option("--html", type=_PATH, metavar="FILE", help="Write the whole report as one HTML page.")
-@click.option("--force", is_flag=True, help="Overwrite OUT.")
-@click.option("--anyway", is_flag=True, help="Write the matrix even if the fit does not help.")
-@as_json_option
+@options.number("--epochs", int, "Passes over the captions. [default: the recipe's]")
+@options.number("--batch-size", int, "Captions per step. [default: the recipe's]")
+@options.number("--learning-rate", float, "Adam's learning rate. [default: the recipe's]")
+@options.number("--negative-weight", float, "What a hard negative counts beside another caption. [default: selected]")
+@options.number("--distill", float, "Weight of distillation from the base. [default: selected]")
+@options.number("--identity-penalty", float, "Times ||A - I||^2. [default: selected]")
+@options.number("--logit-scale", float, "Times the cosines in the loss. [default: the recipe's]")
+@options.number("--rank", int, "Rank of A - I. [default: a quarter of the dim]")
+@options.number("--hard-negatives", int, "Negatives per caption and step. [default: 1]")
+@options.choice("--objective", ["softmax", "sigmoid"], "CLIP's loss or SigLIP's. [default: as the base]")
+@options.number("--seed", options.SEED, "Seed of split, order and negatives.", default=0)
+@options.text("--device", "D", "cpu, cuda, mps. [default: cpu]")
+@options.path("--checkpoint", "DIR", "Folder of checkpoints, to continue an interrupted fit.")
+@options.path("--plot", "FILE", "Figure of gains and costs.")
+@options.path("--html", "FILE", "Write the whole report as one HTML page.")
+@options.force
+@options.flag("--anyway", "Write the matrix even if the fit does not help.")
+@options.as_json
 def fit(
     features: Path, out: Path, validation: Path | None, split: str, attributes: str | None, objects: str | None,
     retain: tuple[str, ...], plot: Path | None, html: Path | None, force: bool, anyway: bool, as_json: bool,
@@ -121,10 +108,7 @@ def fit(
     failed = write_or_keep(out, result.alignment.save_pretrained) if written else []
     there = str(out) if written and not failed else None
     failed += write_files((plot, result.plot), (html, result.write_html))
-    if as_json:
-        show_json({"written": there, **result.to_json()})
-    else:
-        show(str(result))
+    show_either(as_json, {"written": there, **result.to_json()}, str(result))
     refuse(failed)
     if not written:
         note("No matrix was written. Pass --anyway to write it nevertheless.")

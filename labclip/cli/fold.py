@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
+from labclip.cli import options
 from labclip.cli.files import FOLDED_FILES, check_empty, check_names, refuse, write_or_keep
-from labclip.cli.group import alignment_option, main, model_option, show, strength_option
+from labclip.cli.group import main, show
 from labclip.files import check_folder
 
 _OPENED_BY = {
@@ -28,12 +29,12 @@ _FILES = {
 
 
 @main.command(example="labclip fold --model ViT-B-32 folded")
-@click.argument("out", type=click.Path(path_type=Path))
-@model_option
-@alignment_option
-@strength_option
-@click.option("--to", type=click.Choice(list(_OPENED_BY)), help="Who is to open OUT. [default: the model's library]")
-@click.option("--force", is_flag=True, help="Overwrite OUT.")
+@click.argument("out", type=options.FILE)
+@options.model
+@options.alignment
+@options.strength
+@options.choice("--to", list(_OPENED_BY), "Who is to open OUT. [default: the model's library]")
+@options.force
 def fold(out: Path, model: str, alignment: str | None, strength: float | None, to: str | None, force: bool) -> None:
     """Merge a matrix into its model, as a plain checkpoint.
 

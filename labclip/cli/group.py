@@ -1,4 +1,4 @@
-"""The group of commands, which turns whatever fails into one line and exit code 2; options and output that many share.
+"""The group of commands, which turns whatever fails into one line and exit code 2; output and models that many share.
 
 Exit codes: 0 done, 1 the fit was not worth it, 2 something is wrong, 130 interrupted.
 """
@@ -14,7 +14,6 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -178,6 +177,14 @@ def show_json(value: Any) -> None:
     click.echo(json.dumps(value))
 
 
+def show_either(as_json: bool, value: Any, text: str) -> None:
+    """Print a result on stdout, as JSON or as text."""
+    if as_json:
+        show_json(value)
+    else:
+        show(text)
+
+
 def note(text: str) -> None:
     """Print on stderr what is no result, unless --quiet."""
     _say(click.get_current_context(silent=True), text)
@@ -197,15 +204,6 @@ def progress() -> bool:
     return not _asked(_QUIET)
 
 
-def _path_of(_: click.Context, __: click.Parameter, name: str | None) -> str | None:
-    """OpenCLIP's local-dir:PATH as a path, which commands compare with OUT."""
-    return os.path.join(".", name.removeprefix("local-dir:")) if name and name.startswith("local-dir:") else name
-
-
-def _paths_of(context: click.Context, parameter: click.Parameter, names: tuple[str, ...]) -> list[str]:
-    return [_path_of(context, parameter, name) or name for name in names]
-
-
 @click.group(
     cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
@@ -215,42 +213,6 @@ def _paths_of(context: click.Context, parameter: click.Parameter, names: tuple[s
 @click.version_option(__version__, "-V", "--version", prog_name="labclip")
 def main() -> None:
     """CLIP that knows which colour belongs to which object: one small matrix on the text side."""
-
-
-as_json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
-_MODEL = "A name of `labclip list`, a folder, a Hub repository org/name, or an OpenCLIP MODEL:TAG."
-model_option = click.option("--model", required=True, metavar="M", callback=_path_of, help=_MODEL)
-models_option = click.option(
-    "--model", "models", multiple=True, metavar="M", callback=_paths_of, help=f"{_MODEL} May be given again."
-)
-device_option = click.option(
-    "--device", metavar="D", help="cpu, cuda, cuda:1 or mps. [default: cuda if available, else cpu]"
-)
-precision_option = click.option(
-    "--precision", default=PRECISIONS[0], show_default=True, help=f"{', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}."
-)
-exif_option = click.option(
-    "--ignore-exif", is_flag=True, help="Read images as they are stored, as OpenCLIP does, not turned by their EXIF."
-)
-
-
-def engine_option(does: str) -> Callable[[Any], Any]:
-    """Which process does the work of a command."""
-    return click.option(
-        "--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True,
-        help=f"Who {does}: this process, or the Ray cluster of RAY_ADDRESS.",
-    )  # fmt: skip
-
-
-alignment_option = click.option(
-    "--alignment", metavar="A", help="Another alignment: a name, a folder, or a Hub repository."
-)
-STRENGTH = click.FloatRange(-10, 10)
-strength_option = click.option(
-    "--strength",
-    type=STRENGTH,
-    help="0 is exactly the base, 1 the matrix as fitted. [default: what the alignment records]",
-)
 
 
 def open_model(

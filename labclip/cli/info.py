@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import re
 import shlex
-import textwrap
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from labclip.cli import options
 from labclip.cli.files import check_names
-from labclip.cli.group import as_json_option, main, show, show_json
+from labclip.cli.group import main, show_either
 from labclip.packages import EMBEDDED
 
 if TYPE_CHECKING:
     from labclip.io.published import Published
+    from labclip.report import Table
 
 
 @main.command("list", example="labclip list")
-@as_json_option
+@options.as_json
 def list_command(as_json: bool) -> None:
     """List the matrices known by name."""
     from labclip.io.published import find_entry, list_pretrained
@@ -30,19 +31,15 @@ def list_command(as_json: bool) -> None:
             base = f"{entry.model} ({entry.pretrained})"
             rows.append((name, entry.alignment, base, entry.embed_dim, "Hugging Face Hub, or the authors' repository"))
     columns = ("name", "alignment", "base", "dim", "source")
-    if as_json:
-        show_json([dict(zip(columns, row, strict=True)) for row in rows])
-        return
-    table = [columns, *[tuple(map(str, row)) for row in rows]]
-    widths = [max(len(row[column]) for row in table) for column in range(len(columns))]
-    for row in table:
-        show("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    widths = [max(len(str(row[column])) for row in (columns, *rows)) for column in range(len(columns))]
+    padded = (map(str.ljust, map(str, row), widths) for row in (columns, *rows))
+    listed = [dict(zip(columns, row, strict=True)) for row in rows]
+    show_either(as_json, listed, "\n".join("  ".join(cells).rstrip() for cells in padded))
 
 
 _SAME = 0.005
 """A difference that two decimals do not show: neither a gain nor a cost."""
-_SHOWN = 5
-_WIDTH, _LABEL = 100, 11
+_SHOWN = 5  # rows of a table
 _CLASSES = "zero-shot classification"
 _SIDES = {"binding": "sugarcrepe", "retrieval": "coco", _CLASSES: "zero-shot"}
 """What a matrix may gain or cost, and a benchmark of it that everybody can get."""
@@ -60,7 +57,7 @@ _AVOID = (
 
 @main.command(example="labclip info ViT-B-32")
 @click.argument("name")
-@as_json_option
+@options.as_json
 def info(name: str, as_json: bool) -> None:
     """Say what a matrix gains and costs, and when to use it.
 
@@ -73,10 +70,7 @@ def info(name: str, as_json: bool) -> None:
     # What was looked up or computed comes before what the record says.
     facts = {**metadata, "name": name, **known}
     facts |= _weighed(facts)
-    if as_json:
-        show_json(facts)
-    else:
-        show("\n".join(_lines(facts)))
+    show_either(as_json, facts, "" if as_json else _text(facts))
 
 
 def _published_facts(entry: Published) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -155,62 +149,55 @@ def _side(metric: str) -> str:
     return "" if metric == "modality_gap" else "binding"
 
 
-def _lines(facts: Mapping[str, Any]) -> list[str]:
+def _text(facts: Mapping[str, Any]) -> str:
     """One screen for somebody who has not seen the matrix before."""
-    base = facts["base"] or "a base that is not recorded"
-    size = f"{facts['dim']} x {facts['dim']}"
-    lines = [
-        f"{facts['name']}: a matrix on the text embeddings of {base}, {size}, used at strength {facts['strength']:g}",
-        "",
-        *_labelled("Fitted on", _fitted_on(facts)),
-    ]
+    from labclip.report import Page, Section, terminal
+
+    sections = []
+    held_out = "On images held out of the fit, by which the strength was selected: a little flattering."
+    notes = {
+        "results": [held_out] if "validation" in (facts.get("results") or {}) else [],
+        "reported": [str(facts["reported_source"])] if facts.get("reported_source") else [],
+    }
     for key, source in _FROM.items():
         for label, side in (("Gains", "gains"), ("Costs", "losses")):
             if rows := [row for row in facts[side] if row["from"] == key]:
-                lines += ["", *_table(f"{label}, {source}", rows, facts["name"])]
-            elif facts.get(key):
-                lines += ["", f"{label}, {source}: none in the figures recorded"] if key == "results" else []
-    if "validation" in (facts.get("results") or {}):
-        lines += _labelled(
-            "", "On images held out of the fit, by which the strength was selected: a little flattering."
-        )
-    if facts.get("verdict"):
-        lines += ["", *_labelled("Verdict", f"{facts['verdict']}.")]
-    if facts.get("reported"):
-        lines += _labelled("", str(facts.get("reported_source", "")))
-    if not (facts.get("results") or facts.get("reported")):
-        lines += ["", *_labelled("Gains", "No figure of this matrix is recorded.")]
-    if costs := facts.get("costs"):
-        told = " ".join(map(str, costs)) if isinstance(costs, list) else costs
-        lines += ["", *_labelled("Costs", f"Reported of the method, not of this matrix: {told}")]
-    if facts["not_measured"]:
-        lacking = (
-            f"labclip did not measure {', '.join(facts['not_measured'])}. This does, and names the files it needs:"
-        )
-        lines += ["", *_labelled("Measure it", lacking), f"{'':{_LABEL}}{facts['measure']}"]
-    lines += ["", *_labelled("Use it for", facts["use"]), *_labelled("Not for", facts["avoid"])]
-    lines += ["", f"{'Load it':{_LABEL}}{facts['load']}"]
-    for label, key in (("Source", "source"), ("Base", "base_weights"), ("Licence", "license")):
-        lines += _labelled(label, str(facts[key])) if facts.get(key) else []
-    return lines
+                more = f"{len(rows) - _SHOWN} more: labclip info {shlex.quote(facts['name'])} --json"
+                said = [more] * (len(rows) > _SHOWN) + notes[key]
+                sections.append(Section(f"{label}, {source}", tables=[_table(rows[:_SHOWN])], notes=said))
+            elif facts.get(key) and key == "results":
+                sections.append(Section(f"{label}, {source}", ["None in the figures recorded."]))
+    fitted = [str(facts.get("data") or "not recorded")]
+    fitted += [f"{key} {facts[key]}" for key in ("recipe", "seed") if facts.get(key) is not None]
+    costs, lacking = facts.get("costs"), ", ".join(facts["not_measured"])
+    told = {
+        "Fitted on": "; ".join(fitted),
+        "Verdict": facts.get("verdict"),
+        "Gains": "" if facts.get("results") or facts.get("reported") else "No figure of this matrix is recorded.",
+        "Costs reported of the method": " ".join(map(str, costs)) if isinstance(costs, list) else costs,
+        "Not measured by labclip": lacking,
+        "Use it for": facts["use"],
+        "Not for": facts["avoid"],
+        "Source": facts.get("source"),
+        "Base": facts.get("base_weights"),
+        "Licence": facts.get("license"),
+    }
+    base, dim = facts["base"] or "a base that is not recorded", facts["dim"]
+    lead = f"A matrix on the text embeddings of {base}, {dim} x {dim}, used at strength {facts['strength']:g}."
+    page = Page(facts["name"], lead, sections, [(label, str(text)) for label, text in told.items() if text])
+    typed = [f"Measure it: {facts['measure']}"] * bool(lacking) + [f"Load it: {facts['load']}"]
+    return "\n".join([terminal(page), "", *typed])  # which no line break may cut
 
 
-def _fitted_on(facts: Mapping[str, Any]) -> str:
-    """The data and the recipe that a record names."""
-    parts = [str(facts.get("data") or "not recorded")]
-    parts += [f"{key} {facts[key]}" for key in ("recipe", "seed") if facts.get(key) is not None]
-    return "; ".join(parts)
+def _table(rows: list[dict[str, Any]]) -> Table:
+    """Base beside LABCLIP, with as many decimals as are known."""
+    from labclip.report import Table
 
-
-def _table(title: str, rows: list[dict[str, Any]], name: str) -> list[str]:
-    """Base beside LABCLIP, the first rows."""
-    lines = [f"{title:{_WIDTH - 18}}     base  LABCLIP"]
-    for row in rows[:_SHOWN]:
-        decimals = 3 if row["from"] == "results" else 2  # as published
-        cells = "".join(f"{row[side]:9.{decimals}f}" for side in ("base", "labclip"))
-        lines.append(f"  {_words(row):{_WIDTH - 20}}{cells}")
-    more = len(rows) - _SHOWN
-    return [*lines, f"  and {more} more: labclip info {shlex.quote(name)} --json"] if more > 0 else lines
+    cells = [
+        [_words(row), *(f"{row[side]:.{3 if row['from'] == 'results' else 2}f}" for side in ("base", "labclip"))]
+        for row in rows
+    ]
+    return Table("Fractions of 1", ("", "base", "LABCLIP"), cells)
 
 
 def _words(row: Mapping[str, Any]) -> str:
@@ -224,11 +211,3 @@ def _words(row: Mapping[str, Any]) -> str:
     from labclip.evaluation.summary import worded  # loads torch, which the published ones do without
 
     return f"{worded(metric)} ({'held out' if benchmark == 'validation' else benchmark})"
-
-
-def _labelled(label: str, text: str) -> list[str]:
-    """A paragraph beside its label."""
-    return textwrap.wrap(
-        " ".join(text.split()), _WIDTH, initial_indent=f"{label:{_LABEL}}", subsequent_indent=" " * _LABEL,
-        break_on_hyphens=False, break_long_words=False,
-    )  # fmt: skip

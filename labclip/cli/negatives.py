@@ -8,39 +8,32 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from labclip.cli.group import as_json_option, main, progress, show, show_json
+from labclip.cli import options
+from labclip.cli.group import main, progress, show_either
 
 if TYPE_CHECKING:
     from labclip.negatives import Method
 
 
 @main.command(example="labclip negatives captions.csv with-negatives.csv --method shuffle --clean")
-@click.argument("source", metavar="IN", type=click.Path(path_type=Path))
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("source", metavar="IN", type=options.FILE)
+@click.argument("out", type=options.FILE)
 @click.option("--method", type=click.Choice(["swap", "shuffle"]), required=True, help="How to make them.")
-@click.option(
-    "--attributes",
-    metavar="WORDS",
-    help="For swap: words or phrases separated by commas, opposites as left/right; or a file, one per line.",
-)
-@click.option("--k", type=int, default=1, show_default=True, help="Negatives per caption.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the choice.")
-@click.option(
-    "--column", metavar="NAME", help="Column of the captions. [default: caption, title, captions, sentences or text]"
-)
-@click.option(
-    "--image-column",
-    metavar="NAME",
-    help="Column that says which captions share an image. [default: image, filename, ... if there is one]",
-)
-@click.option("--tagger", metavar="NAME", help="For shuffle: hanta or spacy. [default: hanta]")
-@click.option(
-    "--clean",
-    is_flag=True,
-    help="Also clean the captions, so that negatives do not differ by their lack of a full stop.",
-)
-@click.option("--force", is_flag=True, help="Overwrite OUT, which may be IN itself.")
-@as_json_option
+@options.text(
+    "--attributes", "WORDS", "For swap: words or phrases separated by commas, opposites as left/right; or a file, one "
+    "per line.",
+)  # fmt: skip
+@options.number("--k", int, "Negatives per caption.", default=1)
+@options.number("--seed", options.SEED, "Seed of the choice.", default=0)
+@options.text("--column", "NAME", "Column of the captions. [default: caption, title, captions, sentences or text]")
+@options.text(
+    "--image-column", "NAME", "Column that says which captions share an image. [default: image, filename, ... if there "
+    "is one]",
+)  # fmt: skip
+@options.text("--tagger", "NAME", "For shuffle: hanta or spacy. [default: hanta]")
+@options.flag("--clean", "Also clean the captions, so that negatives do not differ by their lack of a full stop.")
+@options.flag("--force", "Overwrite OUT, which may be IN itself.")
+@options.as_json
 def negatives(
     source: Path, out: Path, method: str, attributes: str | None, tagger: str | None, as_json: bool, **settings: Any
 ) -> None:
@@ -55,12 +48,10 @@ def negatives(
     from labclip.negatives import add
 
     counts = add(source, out, _method(method, attributes, tagger), progress=progress(), **settings)
-    if as_json:
-        show_json({"out": str(out), **asdict(counts)})
-        return
     without = counts.captions - counts.with_negative
     same = f"; {counts.same_meaning} that mean the same left out" if counts.same_meaning else ""
-    show(f"{out}: {counts.negatives} negatives for {counts.with_negative} captions, none for {without}{same}")
+    said = f"{out}: {counts.negatives} negatives for {counts.with_negative} captions, none for {without}{same}"
+    show_either(as_json, {"out": str(out), **asdict(counts)}, said)
 
 
 def _method(name: str, attributes: str | None, tagger: str | None) -> Method:
@@ -88,8 +79,5 @@ def listed(given: str) -> list[str | tuple[str, str]]:
         raise ValueError(f"--attributes is {given!r}, but there is no such file. Separate words with commas.")
     else:
         words = given.split(",")
-    found: list[str | tuple[str, str]] = []
-    for word in filter(None, map(str.strip, words)):
-        one, slash, other = word.partition("/")
-        found.append((one, other) if slash else word)
-    return found
+    pairs = ((word, *word.partition("/")) for word in map(str.strip, words) if word)
+    return [(one, other) if slash else word for word, one, slash, other in pairs]
