@@ -8,7 +8,6 @@ import numpy as np
 import planted_scenes
 import pytest
 import torch
-from PIL import Image
 
 from labclip import LABCLIP, Alignment, analysis
 from labclip.analysis import repair, verdict
@@ -258,22 +257,6 @@ def test_bad_input_is_told_clearly():
         analysis.diagnose(model, [])
     with pytest.raises(FileNotFoundError, match=r"nothing\.csv"):
         analysis.diagnose(model, "nothing.csv")
-
-
-def test_a_file_is_diagnosed_from_python_as_on_the_command_line(tmp_path):
-    drawn = labelled_scenes(40, seed=5)
-    (tmp_path / "images").mkdir()
-    lines = ["filename,object1_color,object1_shape,object2_color,object2_shape"]
-    for row, (image, contents) in enumerate(zip(drawn.images, drawn.objects, strict=True)):
-        Image.fromarray(image.data).save(tmp_path / "images" / f"{row}.png")
-        lines.append(",".join([f"{row}.png", *(word for pair in contents for word in pair)]))
-    (tmp_path / "labels.csv").write_text("\n".join(lines))
-    options = {"images": tmp_path / "images", "fit": False, "folds": 2, "progress": False}
-    kept = analysis.diagnose("scenes", tmp_path / "labels.csv", cache=tmp_path / "cache", **options)
-    assert kept.repair.models == ["base", "own"]
-    assert [one.suffix for one in (tmp_path / "cache").iterdir()] == [".sqlite"]
-    bare = analysis.diagnose("scenes", str(tmp_path / "labels.csv"), cache=None, **options)
-    assert kept.to_json() | {"seconds": 0} == bare.to_json() | {"seconds": 0}
 
 
 def test_scenes_without_a_swapped_caption_are_counted():

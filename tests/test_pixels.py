@@ -57,7 +57,7 @@ def test_a_tiff_of_twelve_bits_says_so():
     assert np.asarray(eight_bits(Image.open(io.BytesIO(data)))).tolist() == [[255, 128]]
 
 
-def test_eight_bits_are_left_alone_and_what_does_not_say_its_white_is_refused():
+def test_eight_bits_are_left_alone_and_what_does_not_say_its_white_is_refused(model):
     for mode in ("RGB", "L", "1", "P", "CMYK", "RGBA"):
         image = Image.new(mode, (3, 2))
         assert eight_bits(image) is image
@@ -66,6 +66,8 @@ def test_eight_bits_are_left_alone_and_what_does_not_say_its_white_is_refused():
         for image in (Image.fromarray(GREY.astype(dtype)), saved(GREY.astype(dtype), "TIFF")):
             with pytest.raises(ValueError, match=rf"has the mode {mode}, .*255 / WHITE.*, or as 16-bit PNG"):
                 eight_bits(image)
+            with pytest.raises(ValueError, match="An image has the mode"):
+                model.encode_image(image)
 
 
 @pytest.fixture
@@ -121,19 +123,6 @@ def test_as_stored_is_exactly_openclip_and_shares_no_cache(model, turned, tmp_pa
     with Cache(tmp_path / "cache", model) as other:
         assert other.path.name != upright_name
     assert as_stored(own) is not None
-
-
-def test_deep_images_are_embedded_as_shallow_ones_are(model, tmp_path):
-    pixels = np.asarray(Image.fromarray(scenes.sample(1, seed=4).images[0]).convert("L"))
-    Image.fromarray(pixels).save(tmp_path / "8.tif")
-    Image.fromarray(pixels.astype(np.uint16) * 257).save(tmp_path / "16.tif")
-    Image.fromarray(pixels.astype(np.uint16) * 257).save(tmp_path / "16.png")
-    names = ("8.tif", "16.tif", "16.png")
-    found, _ = encode(model, [ImageSource(name, tmp_path / name) for name in names], ["a"], progress=False)
-    assert torch.allclose(found, found[:1].expand(3, -1), atol=1e-4)
-    assert torch.allclose(model.encode_image([Image.open(tmp_path / name) for name in names], True), found, atol=1e-4)
-    with pytest.raises(ValueError, match="An image has the mode F, which does not say"):
-        model.encode_image(Image.fromarray(pixels.astype(np.float32)))
 
 
 @pytest.mark.parametrize(

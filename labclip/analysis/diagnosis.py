@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -117,7 +116,12 @@ def diagnose_features(
     """`diagnose` on embeddings, wherever they come from: `own` is the model's own matrix, `base` the model in words."""
     began = time.perf_counter()
     fold = folds_of(data.labels, folds, seed)
-    with one_thread(), _steps(3 + (folds + 1 if fit else 0), progress) as begin:
+    with one_thread(), tqdm(desc="diagnosis", unit=" steps", disable=not progress) as bar:
+
+        def begin(step: str) -> None:
+            bar.set_postfix_str(step, refresh=False)
+            bar.update()
+
         begin("linear probes")
         probes = {side: _probed(rows, data, folds, seed) for side, rows in data.sides.items()}
         repaired = repair(data, fold, own, fitting=fit, seed=seed, begin=begin)
@@ -151,19 +155,6 @@ def diagnose_features(
         versions=versions_of("torch", "open_clip_torch", "numpy"),
         date=date.today().isoformat(),
     )
-
-
-@contextmanager
-def _steps(total: int, progress: bool) -> Iterator[Callable[[str], object]]:
-    """A bar of the steps on stderr; told each step as it begins."""
-    with tqdm(total=total, desc="diagnosis", unit=" steps", disable=not progress) as bar:
-
-        def begin(step: str) -> None:
-            bar.set_postfix_str(step, refresh=False)
-            bar.update()
-
-        yield begin
-        bar.update(total - bar.n)
 
 
 def _probed(rows: torch.Tensor, data: SceneFeatures, folds: int, seed: int) -> Probed:
