@@ -75,7 +75,7 @@ def _read_tensors(checkpoint: bytes, name: str) -> tuple[torch.Tensor, torch.Ten
             problem = f"holds {wrong!r} as something else than a float32 tensor"
         elif state["t"].numel() != 1:
             problem = f"holds 't' of shape {list(state['t'].shape)}, not one number"
-        elif not _is_square(shape := state["linear.weight"].shape):
+        elif len(shape := state["linear.weight"].shape) != 2 or not 1 <= shape[0] == shape[1] <= MAX_DIM:
             problem = f"holds 'linear.weight' of shape {list(shape)}, not [dim, dim]"
     if problem:
         raise ValueError(
@@ -93,7 +93,3 @@ def _is_plain(value: object) -> bool:
         and (value.dtype, value.layout) == (torch.float32, torch.strided)
         and value.numel() * 4 <= value.untyped_storage().nbytes()
     )
-
-
-def _is_square(shape: torch.Size) -> bool:
-    return len(shape) == 2 and shape[0] == shape[1] and 1 <= shape[0] <= MAX_DIM

@@ -119,7 +119,11 @@ def fold_opened(
             if to != "same" or folder is not None:
                 raise ValueError(f"A {type(model).__name__} is folded into its own class. Leave out to and folder.")
             folded = _merged(inside, alignment, model.tokenizer, source, force=force)
-            return _with_inside(model, inside, folded)
+            if isinstance(model, nn.Module):
+                return copy.deepcopy(model, {id(inside): folded})
+            model = copy.copy(model)
+            model.model = folded
+            return model
         if to_onnx.of_onnx(model) and to in ("same", "onnx"):
             appended = to_onnx.append(model, alignment, source, guard=partial(_guarded, force=force))
             if folder is not None:
@@ -181,7 +185,9 @@ def _merged(
         _guarded(lambda: check_fits(clip, alignment, tokenizer), force)
     before = sample_features(folded) if of_transformers(folded) else None
     _map_projection(owner, name, alignment.matrix.detach().cpu().double())
-    _fold_logit_scale(folded, alignment)
+    if alignment.logit_scale is not None and isinstance(getattr(folded, "logit_scale", None), torch.Tensor):
+        fitted = torch.tensor(alignment.logit_scale, dtype=torch.float64)
+        _map(folded.logit_scale, lambda own: torch.lerp(own, fitted, alignment.strength))
     if before is not None:
         check_merged(folded, before, alignment)
     set_mark(folded, new_mark(alignment, matrix_sha256(alignment.fitted), source, mark_of(clip)))
@@ -206,15 +212,6 @@ def _clip_inside(model: Any) -> Any | None:
         return next((module for module in model.modules() if module is not model and of_transformers(module)), None)
     inside = getattr(model, "model", None)
     return inside if of_transformers(inside) and hasattr(model, "tokenizer") else None
-
-
-def _with_inside(model: Any, inside: nn.Module, folded: nn.Module) -> Any:
-    """A copy of a pipeline or SentenceTransformer with another model inside; all else is shared, or copied with it."""
-    if isinstance(model, nn.Module):
-        return copy.deepcopy(model, {id(inside): folded})
-    model = copy.copy(model)
-    model.model = folded
-    return model
 
 
 def _map_projection(owner: Any, name: str, matrix: torch.Tensor) -> None:
@@ -247,10 +244,3 @@ def _map(parameter: torch.Tensor, function: Callable[[torch.Tensor], torch.Tenso
     """Replace a parameter's values by a function of them in float64: on the CPU, since not every device has it."""
     with torch.no_grad():
         parameter.copy_(function(parameter.detach().cpu().double()).to(parameter.dtype))
-
-
-def _fold_logit_scale(model: Any, alignment: Alignment) -> None:
-    if alignment.logit_scale is None or not isinstance(getattr(model, "logit_scale", None), torch.Tensor):
-        return
-    fitted = torch.tensor(alignment.logit_scale, dtype=torch.float64)
-    _map(model.logit_scale, lambda own: torch.lerp(own, fitted, alignment.strength))

@@ -100,23 +100,24 @@ def resolve(name_or_path: str | Path, access: Access | None) -> Source:
         return Source(name, base=named_base(model, tag) if access else None)
     if "/" in name:
         return _fetched(name, name, access)
+    here = [config.parent.name for config in (*Path().glob(f"*/{CONFIG}"), *Path().glob(f"*/{OPENCLIP_CONFIG}"))]
     raise ValueError(
         f"{name!r:.120} is not a known name, a folder, MODEL:TAG or a Hub repository 'org/name'."
-        f"{nearest(name, [*list_pretrained(), *_folders_here()])} Known names: {_known()}."
+        f"{nearest(name, [*list_pretrained(), *here])} Known names: {_known()}."
     )
 
 
 def _fetched(name: str, repo_id: str, access: Access | None) -> Source:
     if access is None:
         return Source(name)
+    from labclip.io.folder import load
     from labclip.io.hub import snapshot
 
-    return Source(name, folder=snapshot(repo_id, access, verify=_check_alignment))
+    def verify(folder: Path) -> None:
+        if Source(name, folder=folder).has_alignment:
+            load(folder)
 
-
-def _folders_here() -> list[str]:
-    """The folders of the working directory that hold an alignment or a model."""
-    return [config.parent.name for config in (*Path().glob("*/config.json"), *Path().glob(f"*/{OPENCLIP_CONFIG}"))]
+    return Source(name, folder=snapshot(repo_id, access, verify=verify))
 
 
 def load_alignment(name_or_path: str | Path, access: Access) -> Alignment:
@@ -148,14 +149,6 @@ def form_of(name: str | Path) -> str | None:
         return None
 
 
-def _check_alignment(folder: Path) -> None:
-    """Refuse a repository whose alignment is not sound; one that holds a base alone passes."""
-    from labclip.io.folder import load
-
-    if Source("", folder=folder).has_alignment:
-        load(folder)
-
-
 def _instead_of(file: Path) -> str:
     """What to type where a file was passed for a folder."""
     if file.suffix in (".pt", ".pth", ".bin"):
@@ -180,7 +173,8 @@ def named_base(model_name: str, pretrained: str, *, force_quick_gelu: bool = Fal
     name = model_name.replace("/", "-")
     config = open_clip.get_model_config(name)
     if config is None:
-        raise unknown_model(model_name)
+        near = nearest(name, open_clip.list_models())
+        raise ValueError(f"OpenCLIP knows no model {model_name!r}.{near}")
     quick_gelu = force_quick_gelu or bool(config.get("quick_gelu", False))
     tag_config = open_clip.get_pretrained_cfg(name, pretrained)
     if not tag_config and not Path(pretrained).is_file():
@@ -195,10 +189,3 @@ def named_base(model_name: str, pretrained: str, *, force_quick_gelu: bool = Fal
             )
         quick_gelu = needed
     return Base(name, pretrained, quick_gelu=quick_gelu, embed_dim=config["embed_dim"])
-
-
-def unknown_model(name: str) -> ValueError:
-    """The error of a name that OpenCLIP has not, with the nearest that it has."""
-    import open_clip
-
-    return ValueError(f"OpenCLIP knows no model {name!r}.{nearest(name.replace('/', '-'), open_clip.list_models())}")

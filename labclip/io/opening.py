@@ -15,9 +15,9 @@ from labclip.alignment import Alignment, with_record
 from labclip.base import Base
 from labclip.checks import check_device
 from labclip.io import published
+from labclip.io.bases import check_same_base, load_folder, load_named, weights_of, wrap_loaded
 from labclip.io.folder import load
 from labclip.io.hub import DEFAULT, Access, published_folder
-from labclip.io.loading import check_same_base, load_folder, load_named, weights_of, wrap_loaded
 from labclip.io.names import Source, load_alignment, named_base, resolve
 from labclip.io.published import entries_for, list_pretrained
 from labclip.model import LABCLIP
