@@ -115,16 +115,6 @@ def test_saving_over_an_older_model_replaces_it(tmp_path):
     assert set(contents(tmp_path)) == FILES | {"notes.txt"}
 
 
-def test_a_model_over_its_own_folder(tmp_path):
-    wrap().save_pretrained(tmp_path)
-    model = LABCLIP.from_pretrained(tmp_path)
-    model.alignment = model.alignment.at(0.25)
-    model.save_pretrained(tmp_path)
-    again = LABCLIP.from_pretrained(tmp_path)
-    assert again.alignment.strength == 0.25
-    assert_same_model(again, model)
-
-
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_is_kept_in_the_file_and_the_matrix_is_not_halved(tmp_path, dtype):
     model = wrap(clip=models.make("clip").to(dtype))
@@ -185,23 +175,6 @@ def test_the_folder_knows_its_base_by_the_fingerprint(tmp_path):
         LABCLIP.from_pretrained(tmp_path / "a")
 
 
-def test_without_a_tokenizer_there_is_no_fingerprint(tmp_path):
-    wrap().save_pretrained(tmp_path)
-    assert load(tmp_path).fingerprint is None
-
-
-def test_a_recorded_base_is_kept(tmp_path):
-    base = Base("tiny", "own", quick_gelu=False, embed_dim=models.DIM)
-    model = wrap(
-        base=base, tokenizer=models.tokenizer(), fingerprint=fingerprint_of(models.make("clip"), models.tokenizer())
-    )
-    model.save_pretrained(tmp_path)
-    again = LABCLIP.from_pretrained(tmp_path)
-    assert again.alignment.base == base
-    assert again.alignment.fingerprint is not None
-    assert_same_model(again, model)
-
-
 def test_a_base_given_by_hand_is_not_vouched_for(tmp_path):
     base = Base("tiny", "own", quick_gelu=False, embed_dim=models.DIM)
     model = wrap(base=base, tokenizer=models.tokenizer(), metadata={"seed": 3})
@@ -224,13 +197,21 @@ def test_a_base_given_by_hand_is_not_vouched_for(tmp_path):
     assert load(tmp_path / "c").fingerprint is not None
 
 
-def test_the_base_of_a_folder_vouches_for_another_matrix_too(tmp_path):
+def test_the_base_of_a_folder_vouches_for_every_matrix_in_it(tmp_path):
     base = Base("tiny", "own", quick_gelu=False, embed_dim=models.DIM)
     fingerprint = fingerprint_of(models.make("clip"), models.tokenizer())
-    wrap(base=base, tokenizer=models.tokenizer(), fingerprint=fingerprint).save_pretrained(tmp_path / "a")
-    other = LABCLIP.from_pretrained(tmp_path / "a", alignment=Alignment(models.matrix(1), base=base))
-    other.save_pretrained(tmp_path / "b")
-    assert torch.equal(load(tmp_path / "b").fingerprint, fingerprint)
+    model = wrap(base=base, tokenizer=models.tokenizer(), fingerprint=fingerprint)
+    model.save_pretrained(tmp_path / "a")
+    assert_same_model(LABCLIP.from_pretrained(tmp_path / "a"), model)
+    for name, matrix in (("b", models.matrix(1)), ("a", models.matrix(2))):
+        other = LABCLIP.from_pretrained(tmp_path / "a", alignment=Alignment(matrix, base=base, strength=0.25))
+        other.save_pretrained(tmp_path / name)
+        found = load(tmp_path / name)
+        assert torch.equal(found.fingerprint, fingerprint)
+        assert torch.equal(found.fitted, matrix)
+        assert (found.base, found.strength) == (base, 0.25)
+    wrap().save_pretrained(tmp_path / "c")
+    assert load(tmp_path / "c").fingerprint is None  # without a tokenizer
 
 
 def test_a_base_that_was_trained_on_is_no_longer_vouched_for(tmp_path):
@@ -366,14 +347,6 @@ def test_a_configuration_of_another_model_is_refused(tmp_path, config):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("save", [LABCLIP.save_pretrained, save_folded])
-def test_saving_where_a_file_is(tmp_path, save):
-    (tmp_path / "file").write_text("mine")
-    with pytest.raises(ValueError, match=r"file is a file\. Pass the path of a folder"):
-        save(wrap(), tmp_path / "file")
-    assert contents(tmp_path) == {"file": b"mine"}
-
-
 def test_a_folded_model_is_not_put_beside_an_alignment(tmp_path):
     model = wrap()
     model.save_pretrained(tmp_path)
@@ -389,15 +362,21 @@ def full_disk(*args, **kwargs):
 
 @pytest.mark.parametrize("there", [False, True])
 @pytest.mark.parametrize("save", [LABCLIP.save_pretrained, save_folded])
-def test_a_full_disk_leaves_everything_as_it_was(tmp_path, monkeypatch, save, there):
+def test_a_save_that_fails_leaves_everything_as_it_was(tmp_path, monkeypatch, save, there):
     folder = tmp_path / "a" / "b"
     if there:
         save(wrap(), folder)
     before = contents(folder) if there else None
+    with pytest.raises(ValueError, match="metadata is not plain JSON"):
+        wrap("siglip", metadata={"data": {1, 2}}).save_pretrained(folder)
     monkeypatch.setattr(saving, "save_file", full_disk)
     with pytest.raises(OSError, match="No space left"):
         save(wrap("siglip"), folder)
     assert (contents(folder) if there else list(tmp_path.iterdir())) == (before if there else [])
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ValueError, match=r"file is a file\. Pass the path of a folder"):
+        save(wrap(), tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 @pytest.mark.parametrize("nth", [1, 4, 9])
@@ -407,12 +386,4 @@ def test_base_and_alignment_are_replaced_together_or_not_at_all(tmp_path, monkey
     monkeypatch.setattr(os, "replace", lambda *paths: full_disk() if next(calls) == nth else replace(*paths))
     with pytest.raises(OSError, match="No space left"):
         wrap("siglip").save_pretrained(tmp_path)
-    assert contents(tmp_path) == before
-
-
-def test_metadata_that_cannot_be_saved_leaves_the_base_alone_too(tmp_path):
-    wrap().save_pretrained(tmp_path)
-    before = contents(tmp_path)
-    with pytest.raises(ValueError, match="metadata is not plain JSON"):
-        wrap("siglip", metadata={"data": {1, 2}}).save_pretrained(tmp_path)
     assert contents(tmp_path) == before
