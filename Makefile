@@ -17,7 +17,7 @@ test: $(VENV)/.dev  ## the tests, under three minutes
 	$(BIN)/python -m pytest -n auto
 
 slow: $(VENV)/.dev  ## the longer tests, on weights of the real size
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow -n auto
 
 lowest: $(LOWEST)/.dev  ## the tests of the Hub and of transformers with clients before 1.0 and transformers 4
 	$(LOWEST)/bin/python -m pytest -n auto $(patsubst %,tests/test_%.py,hub pretrained published card folding folding_forms saving)
@@ -33,7 +33,7 @@ libraries: $(OTHERS)/.dev  ## base and matrix on one index, in the libraries tha
 browser: $(PAGE)/.dev  ## the page of `labclip app` in chromium, which it looks for in CHROMIUM or /usr/bin/chromium
 	$(PAGE)/bin/python -m pytest -m browser tests/test_app_browser.py
 
-check: format lint types test docs  ## what a change must pass
+check: format lint types docs test  ## what a change must pass
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format --check .
@@ -44,10 +44,9 @@ lint: $(VENV)/.dev
 types: $(VENV)/.dev
 	$(BIN)/mypy
 
-docs: $(VENV)/.docs  ## the generated parts are fresh, the site builds without a warning, links and snippets are right
+docs: $(VENV)/.docs  ## the generated parts are fresh, the site builds without a warning; tests/test_docs.py runs snippets
 	$(BIN)/python docs/reference.py --check
 	$(BIN)/python -m sphinx -q -j auto -W --keep-going -n docs docs/_build/html
-	$(BIN)/python -m pytest tests/test_docs.py
 
 bench: $(VENV)/.dev  ## the ratios that README and docs promise
 	$(BIN)/python benchmarks/ratios.py --json benchmarks/ratios.json
@@ -93,30 +92,29 @@ $(VENV)/.docs: $(VENV)/.dev pyproject.toml
 	$(BIN)/python -m pip install --quiet --group docs
 	@touch $@
 
-# Both in one step, so that pip finds versions that go together.
-$(LOWEST)/.dev: pyproject.toml
-	$(PYTHON) -m venv $(LOWEST)
-	$(LOWEST)/bin/python -m pip install --quiet --upgrade pip
-	$(LOWEST)/bin/python -m pip install --quiet --editable . --group test "huggingface_hub==0.34.0" "transformers==4.57.*"
-	@touch $@
+# An environment on top of $(VENV): what is installed in it comes first, the rest is not installed again.
+define on_top
+	$(BIN)/python -m venv --without-pip $(1)
+	$(BIN)/python -c "import site; print(f'import site; site.addsitedir({site.getsitepackages()[0]!r})')" \
+		> $$($(1)/bin/python -c "import site; print(site.getsitepackages()[0])")/below.pth
+	$(BIN)/python -m pip --python $(1)/bin/python install --quiet $(2)
+	@touch $(1)/.dev
+endef
+
+$(LOWEST)/.dev: $(VENV)/.dev
+	$(call on_top,$(LOWEST),"huggingface_hub==0.34.0" "transformers==4.57.*")
+
+$(OTHERS)/.dev: $(VENV)/.dev
+	$(call on_top,$(OTHERS),--group libraries)
+
+$(PAGE)/.dev: $(VENV)/.dev
+	$(call on_top,$(PAGE),--group browser)
 
 # pip has no such choice.
 $(FLOORS)/.dev: pyproject.toml
 	$(PYTHON) -m venv $(FLOORS)
 	$(FLOORS)/bin/python -m pip install --quiet uv
 	$(FLOORS)/bin/uv pip install --quiet --python $(FLOORS)/bin/python --resolution lowest-direct --editable . --requirements pyproject.toml --group test
-	@touch $@
-
-$(OTHERS)/.dev: pyproject.toml
-	$(PYTHON) -m venv $(OTHERS)
-	$(OTHERS)/bin/python -m pip install --quiet --upgrade pip
-	$(OTHERS)/bin/python -m pip install --quiet --editable . --group libraries
-	@touch $@
-
-$(PAGE)/.dev: pyproject.toml
-	$(PYTHON) -m venv $(PAGE)
-	$(PAGE)/bin/python -m pip install --quiet --upgrade pip
-	$(PAGE)/bin/python -m pip install --quiet --editable . --group browser
 	@touch $@
 
 clean:
