@@ -124,7 +124,7 @@ def fold_opened(
             model = copy.copy(model)
             model.model = folded
             return model
-        if to_onnx.of_onnx(model) and to in ("same", "onnx"):
+        if type(model).__name__ == "ModelProto" and to in ("same", "onnx"):
             appended = to_onnx.append(model, alignment, source, guard=partial(_guarded, force=force))
             if folder is not None:
                 to_onnx.write(appended, folder)

@@ -148,15 +148,21 @@ def sample_features(model: Any) -> torch.Tensor:
 
 def check_merged(folded: Any, before: torch.Tensor, alignment: Alignment) -> None:
     """Refuse with ValueError a folded model of transformers whose sample features are not those before, aligned."""
-    exact = before @ alignment.matrix.detach().cpu().double().T
-    allowed = 1e-4 if next(folded.parameters()).dtype in (torch.float32, torch.float64) else 5e-2
-    error = float((sample_features(folded) - exact).abs().max() / exact.abs().max())
-    if not error <= allowed:
-        raise ValueError(
-            f"Merged into this {type(folded).__name__}, the matrix gives other text features (relative error "
-            f"{error:.2g}): its text projection is not its last step. Apply the alignment to its features instead: "
-            f"alignment(text_features)."
-        )
+    check_features(
+        sample_features(folded), before @ alignment.matrix.detach().cpu().double().T,
+        f"Merged into this {type(folded).__name__}, the matrix gives other text features: its text projection is not "
+        f"its last step", "Apply the alignment to its features instead: alignment(text_features).",
+        dtype=next(folded.parameters()).dtype,
+    )  # fmt: skip
+
+
+def check_features(
+    found: torch.Tensor, exact: torch.Tensor, said: str, remedy: str, *, dtype: torch.dtype = torch.float32
+) -> None:
+    """Refuse with ValueError features that are others than rounding in a dtype makes of the exact ones."""
+    error = float((found - exact).abs().max() / exact.abs().max())
+    if not error <= (1e-4 if dtype in (torch.float32, torch.float64) else 5e-2):
+        raise ValueError(f"{said} (relative error {error:.2g}). {remedy}")
 
 
 def dim_of(owner: Any, projection: Any) -> int | None:

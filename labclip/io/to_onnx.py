@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,17 +17,14 @@ from labclip.alignment import Alignment
 from labclip.base import FINGERPRINT_CAPTION, FOLDED
 from labclip.io.folded import mark_of, new_mark
 from labclip.io.folder import matrix_sha256, replacing
+from labclip.io.text_sides import check_features
 from labclip.packages import require
 from labclip.towers.openclip import check_activation, check_fingerprint, check_unfolded, default_tokenizer
 
 FILE = "text.onnx"
 _INSTALL = 'pip install "labclip[onnx]"'
+_OTHER = "onnxruntime gives other text features", "Fold into another form."
 _MAX_BYTES = 2**31 - 2**20  # of one file of protocol buffers
-
-
-def of_onnx(model: Any) -> bool:
-    """Whether it is an `onnx.ModelProto`."""
-    return type(model).__name__ == "ModelProto"
 
 
 def load(path: str | Path) -> Any:
@@ -65,8 +61,6 @@ def export(clip: Any) -> Any:
     """
     for module in ("onnx", "onnxscript", "onnxruntime"):
         require(module, f"An export to ONNX needs {module}", _INSTALL)
-    if "dynamic_shapes" not in inspect.signature(torch.onnx.export).parameters:
-        raise ValueError(f"torch {torch.__version__} can't export it. Type: pip install --upgrade torch")
     tower = _TextTower(clip.cpu().float().eval().requires_grad_(False))
     if sum(value.numel() * 4 for name, value in clip.named_parameters() if not name.startswith("visual.")) > _MAX_BYTES:
         raise ValueError("The text tower has more than 2 GB, which one ONNX file can't hold. Fold into another form.")
@@ -81,7 +75,7 @@ def export(clip: Any) -> Any:
         )  # fmt: skip
     model = program.model_proto
     _set_mark(model, mark_of(clip))
-    _check_same(_run(model, tokens[:1].numpy()), tower(tokens[:1]).numpy())
+    check_features(torch.from_numpy(_run(model, tokens[:1].numpy())), tower(tokens[:1]), *_OTHER)
     return model
 
 
@@ -134,8 +128,9 @@ def append(model: Any, alignment: Alignment, source: Mapping[str, Any], *, guard
     if unit:
         graph.node.append(onnx.helper.make_node("LpNormalization", [product], [output], axis=-1, p=2))
     _set_mark(folded, new_mark(alignment, matrix_sha256(alignment.fitted), source, mark_of(model)))
-    exact = before @ matrix.T.numpy()
-    _check_same(_run(folded, tokens, output), exact / np.linalg.norm(exact, axis=-1, keepdims=True) if unit else exact)
+    exact = torch.from_numpy(before) @ matrix.T
+    exact = nn.functional.normalize(exact, dim=-1) if unit else exact
+    check_features(torch.from_numpy(_run(folded, tokens, output)), exact, *_OTHER)
     return folded
 
 
@@ -192,12 +187,6 @@ def _run(model: Any, tokens: np.ndarray[Any, Any], output: str | None = None) ->
     feed = {name: value.astype(dtypes[takes[name].type]) for name, value in feed.items()}
     (found,) = session.run([output or session.get_outputs()[0].name], feed)
     return np.asarray(found)
-
-
-def _check_same(found: np.ndarray[Any, Any], exact: np.ndarray[Any, Any]) -> None:
-    error = float(np.abs(found - exact).max() / np.abs(exact).max())
-    if not error <= 1e-4:
-        raise ValueError(f"onnxruntime gives other text features (relative error {error:.2g}). Fold into another form.")
 
 
 def _set_mark(model: Any, mark: dict[str, Any] | None) -> None:
