@@ -95,14 +95,14 @@ def check_feature_folder(folder: Path) -> None:
         raise ValueError(f"{folder} is not a feature folder: it has no {MANIFEST}. labclip.embed makes one.")
 
 
-def hash_of(path: Path, *, start: int = 0, into: Any = None) -> Any:
-    """A hash object, SHA-256 unless one is passed, that has taken in a file's bytes from `start` on."""
-    found = hashlib.sha256() if into is None else into
+def sha256_of(path: Path, *, start: int = 0) -> str:
+    """SHA-256 of a file's bytes from `start` on, in hexadecimal digits."""
+    found = hashlib.sha256()
     with path.open("rb") as file:
         file.seek(start)
         while data := file.read(1 << 20):
             found.update(data)
-    return found
+    return found.hexdigest()
 
 
 def check_file(path: Path) -> None:
@@ -213,17 +213,10 @@ def read_json(path: str | Path, *, remedy: str = "", max_bytes: int | None = Non
         raise ValueError(f"{path} has {size:,} bytes, where at most {max_bytes:,} are expected.{end}")
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        where = f"line {error.lineno}, column {error.colno}: {error.msg}"
-        raise ValueError(f"{path} is not JSON: {where}.{end}") from error
     except RecursionError as error:
-        raise ValueError(f"{path} is not JSON that can be read: it is nested too deeply.{end}") from error
-    except MemoryError as error:
-        raise ValueError(f"{path} has {path.stat().st_size:,} bytes, too many for the memory.{end}") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not JSON: byte {error.start} is not UTF-8 text.{end}") from error
-    except ValueError as error:  # a number of thousands of digits
-        raise ValueError(f"{path} is not JSON that can be read: {error}.{end}") from error
+        raise ValueError(f"{path} is not JSON: it is nested too deeply.{end}") from error
+    except (ValueError, MemoryError) as error:  # also of bytes that are no text, and numbers of thousands of digits
+        raise ValueError(f"{path} is not JSON: {error or 'it is too large for the memory'}.{end}") from error
 
 
 def read_json_object(path: str | Path, *, remedy: str = "", max_bytes: int | None = None) -> dict[str, Any]:

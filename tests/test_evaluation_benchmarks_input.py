@@ -161,9 +161,9 @@ def test_an_empty_subset_is_an_error(tmp_path, empty):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b'{"a": 1,\n "b": }', r"x\.json is not JSON: line 2, column 7"),
-        (b"", "is not JSON: line 1, column 1"),
-        (b'"\xff"', "is not JSON: byte 1 is not UTF-8"),
+        (b'{"a": 1,\n "b": }', r"x\.json is not JSON: Expecting value: line 2 column 7"),
+        (b"", "is not JSON: Expecting value: line 1 column 1"),
+        (b'"\xff"', "is not JSON: .*position 1"),
         (b"[" * 100_000, "nested too deeply"),
     ],
 )

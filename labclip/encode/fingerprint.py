@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from labclip.base import FINGERPRINT_COSINE, Base
-from labclip.files import hash_of
+from labclip.files import sha256_of
 from labclip.model import LABCLIP
 from labclip.towers.images import image_dtype
 from labclip.towers.openclip import embed_dim, fingerprint_of
@@ -72,7 +72,7 @@ def describe_inputs(inputs: Sequence[Path]) -> list[dict[str, Any]]:
     described = []
     for path in inputs:
         name = path.name if path.is_absolute() else path.as_posix()
-        described.append({"name": name, "bytes": path.stat().st_size, "sha256": hash_of(path).hexdigest()})
+        described.append({"name": name, "bytes": path.stat().st_size, "sha256": sha256_of(path)})
     return described
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from labclip._version import __version__
 from labclip.encode.fingerprint import base_in
-from labclip.files import MANIFEST, check_feature_folder, hash_of, read_json_object, whole_file
+from labclip.files import MANIFEST, check_feature_folder, read_json_object, sha256_of, whole_file
 
 PART = ".part"
 FORMAT_VERSION = 2
@@ -199,7 +199,7 @@ def header(shape: tuple[int, ...], dtype: str) -> bytes:
 
 def content_sha256(path: Path) -> str:
     """SHA-256 of a file's bytes, of an array's behind its header, in hexadecimal digits."""
-    return str(hash_of(path, start=HEADER if ".npy" in path.suffixes else 0).hexdigest())
+    return sha256_of(path, start=HEADER if ".npy" in path.suffixes else 0)
 
 
 def sample_sha256(array: NDArray[Any]) -> str:
