@@ -45,7 +45,7 @@ class ImageSource:
     Attributes:
         name: For people: its path as the table has it, or its name in the archive.
         file: Its own file, or the tar or Parquet file that it is in; None of an image in memory, or only named.
-        key: Equal for one image. By default a hash of what `data` holds, else the path and the position in it.
+        key: Equal for one image. By default 16 bytes, a hash of what `data` holds, else of the path and position in it.
         start: In a tar its first byte, in a Parquet file its row from 0; None for a file of its own.
         size: In a tar its bytes; of no meaning elsewhere.
         column: In a Parquet file its column; None for other files.
@@ -65,12 +65,10 @@ class ImageSource:
     box: Box | None = None
 
     def __post_init__(self) -> None:
-        if not self.key and self.data is not None:
-            digest = hashlib.blake2b(repr(self.box).encode() + self.read(), digest_size=16).digest()
-            self.key = b"data " + digest
-        elif not self.key:
-            where = f"{self.box} {self.start} {self.column} {self.file or self.name}"
-            self.key = where.encode("utf-8", "surrogatepass")
+        if not self.key:
+            where = f"{self.start} {self.column} {self.file or self.name}".encode("utf-8", "surrogatepass")
+            held = b"file\0" + where if self.data is None else b"data\0" + self.read()
+            self.key = hashlib.blake2b(repr(self.box).encode() + held, digest_size=16).digest()
 
     def __str__(self) -> str:
         return f"{self.name} ({self.location})" if self.location else self.name
