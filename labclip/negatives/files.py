@@ -151,7 +151,8 @@ def add(
             item = next(filter(None, map(_sound, table.items(0, where, cells))), None)
             text, image = (item.captions[0], item.image and item.image.key) if item else ("", None)
             found.append(choose(method, text, image, true_captions, k=k, seed=seed, counts=counts))
-            cleaned.append(clean_caption(text, max_words(method)) if item else text)
+            assert isinstance(cells, dict)  # else it was refused
+            cleaned.append(clean_caption(text, max_words(method)) if item else cells.get(caption))
         counts.update(with_negative=sum(map(bool, found)), negatives=sum(map(len, found)))
         bar.update(len(rows))
         made = {name: [one[n] if n < len(one) else None for one in found] for n, name in enumerate(names)}
