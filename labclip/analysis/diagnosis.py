@@ -123,7 +123,8 @@ def diagnose_features(
             bar.update()
 
         begin("linear probes")
-        probes = {side: _probed(rows, data, folds, seed) for side, rows in data.sides.items()}
+        sides = {"image": data.images, "text": data.captions}
+        probes = {side: _probed(rows, data, folds, seed) for side, rows in sides.items()}
         repaired = repair(data, fold, own, fitting=fit, seed=seed, begin=begin)
         begin("gap, permutations, spectrum")
         after, matrix, keep = "", own, np.ones(data.labels.n, dtype=np.bool_)

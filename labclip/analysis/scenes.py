@@ -60,11 +60,6 @@ class SceneLabels:
         """Objects in each scene, int64 [n]."""
         return np.bincount(self.scene, minlength=self.n)
 
-    @property
-    def pair(self) -> Index:
-        """Number of each object's attribute-object pair, below `len(attributes) * len(objects)`."""
-        return self.attribute * len(self.objects) + self.object
-
     def bag_chance(self) -> Matrix:
         """For each object, the accuracy of the bag-of-words baseline, which knows the attributes but not whose.
 
@@ -190,11 +185,6 @@ class SceneFeatures:
     name: str = "embeddings"
     notes: Sequence[str] = ()
     weights_sha256: str = ""
-
-    @property
-    def sides(self) -> dict[str, Tensor]:
-        """Embeddings of the images and of the captions."""
-        return {"image": self.images, "text": self.captions}
 
     def rows(self, keep: Mask) -> tuple[Tensor, Tensor, Tensor]:
         """Images, captions and swapped captions of some scenes: what a fit takes."""
