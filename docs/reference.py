@@ -181,6 +181,15 @@ def divergence():
     return table(heads, rows)
 
 
+def grounded():
+    """The tables of `benchmarks/grounded.py`, from the file it writes."""
+    rows = []
+    for world, recipes in read("benchmarks/grounded.json")["tables"].items():
+        for name, found in recipes.items():
+            rows.append([f"`{world}`", name, *("" if one is None else f"{one:.3f}" for one in found.values())])
+    return table(("photos", "recipe", *found), rows)
+
+
 def allowance():
     """The table of `benchmarks/allowance.py`, from the file it writes."""
     rows = read("benchmarks/allowance.json")
@@ -389,6 +398,7 @@ PARTS = {
     "recipes": recipes,
     "divergence": divergence,
     "allowance": allowance,
+    "grounded": grounded,
     "fitting": lambda: ratios("fit.json"),
     "finetuned": finetuned,
     "shuffling": shuffling,

@@ -30,18 +30,19 @@ def slow(part, matrix, strength):
     cosine = (part.images.double() @ texts.double().T).tolist()
     rows, columns = range(len(part.images)), range(len(texts))
     own = part.image_index.tolist()
-    bound = []
+    bound, blind, grounded, mean = [], [], [], part.images.mean(dim=0)
     for column in columns:
         for negative, present in zip(part.negatives[column], part.has_negative[column], strict=True):
             if present:
-                wrong = part.images[own[column]] @ F.normalize(align(negative[None]), dim=-1)[0]
-                bound.append(cosine[own[column]][column] > float(wrong))
+                image, apart = part.images[own[column]], texts[column] - F.normalize(align(negative[None]), dim=-1)[0]
+                for found, shown in ((bound, image), (blind, mean), (grounded, image - mean)):
+                    found.append(float(shown @ apart) > 0)
     t2i = [all(cosine[own[c]][c] > cosine[r][c] for r in rows if r != own[c]) for c in columns]
     i2t = [
         max(cosine[r][c] for c in columns if own[c] == r) > max(cosine[r][c] for c in columns if own[c] != r)
         for r in rows
     ]
-    return tuple(sum(part) / len(part) for part in (bound, t2i, i2t))
+    return tuple(sum(part) / len(part) for part in (bound, blind, grounded, t2i, i2t))
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -50,8 +51,8 @@ def test_a_point_is_what_slow_loops_count(seed, strength):
     part = held(seed=seed)
     matrix = torch.eye(6) + 0.4 * torch.randn(6, 6, generator=torch.Generator().manual_seed(seed))
     point = frontier(part, matrix, [strength])[0]
-    binding, t2i, i2t = slow(part, matrix, strength)
-    assert point.binding == pytest.approx(binding)
+    *bindings, t2i, i2t = slow(part, matrix, strength)
+    assert [point.binding, point.blind, point.grounded] == pytest.approx(bindings)
     assert point.recalls["validation"] == pytest.approx((t2i, i2t))
     assert point.distance == pytest.approx(strength * float((matrix - torch.eye(6)).norm()))
 

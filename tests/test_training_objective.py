@@ -117,6 +117,43 @@ def test_a_weighted_negative_counts_as_so_many(bias):
         torch.testing.assert_close(ours, theirs)
 
 
+@pytest.mark.parametrize("objective", ["softmax", "sigmoid", "custom"])
+@pytest.mark.parametrize(("m", "absent"), [(1, []), (2, [1, 11])])
+def test_what_the_mean_image_prefers_is_taken_off_and_kept(objective, m, absent):
+    n, weights = 6, Weights(negatives=3.0, grounded=True, margin=0.4)
+    images, texts, matrix = draw(n, 5, m)
+    mean = 0.3 * draw(1, 5, 0, seed=2)[0][0]
+    log_scale, bias = (torch.tensor(value, dtype=torch.float64, requires_grad=True) for value in (2.0, -3.0))
+    unit = F.normalize(texts @ matrix.T, dim=-1)
+    prefers, base = (((side[:n] @ mean).repeat(m) - side[n:] @ mean) for side in (unit, texts))
+    away = torch.zeros(n * (1 + m), dtype=torch.bool)
+    away[[n + row for row in absent]] = True
+    logits = log_scale.exp() * (images @ unit.T + torch.cat([torch.zeros(n, dtype=torch.float64), prefers]))
+    target = torch.arange(n)
+    if objective == "sigmoid":
+        sign = torch.full_like(logits, -1.0)
+        sign[target, target] = 1.0
+        terms = -F.logsigmoid(sign * (logits + bias)) * torch.tensor([1.0] * n + [3.0] * n * m)
+        loss = (terms * ~away).sum() / n
+    else:
+        logits = (logits + torch.tensor([0.0] * n + [math.log(3.0)] * n * m)).masked_fill(away, -math.inf)
+        loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits[:, :n].T, target)) / 2
+    loss.backward(retain_graph=True)
+    of_scale = log_scale.grad.clone()
+    kept = 0.4 * (DISTILLED_SCALE * (prefers - base))[~away[n:]].square().mean()
+    kept.backward(inputs=[matrix])  # it does not move the temperature
+    batch = Batch(images, texts, absent=away if absent else None, mean=mean)
+    arguments = batch, matrix.detach(), log_scale.detach()
+    if objective == "sigmoid":
+        ours = sigmoid_gradient(*arguments, bias.detach(), Ranks(), weights)
+    elif objective == "custom":
+        ours = custom_gradient(own_softmax, *arguments, weights)
+    else:
+        ours = softmax_gradient(*arguments, Ranks(), weights)
+    for got, wanted in ((ours.loss, (loss + kept).detach()), (ours.matrix, matrix.grad), (ours.log_scale, of_scale)):
+        torch.testing.assert_close(got, wanted, rtol=1e-6, atol=1e-8)
+
+
 def test_negatives_with_images_are_weighted_both_ways():
     batch, matrix, log_scale, _, _ = with_images(8, 6, 2.5, "softmax", ())
     weight = torch.tensor(math.log(5.0), dtype=torch.float64)

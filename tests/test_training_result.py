@@ -25,8 +25,9 @@ def test_a_result_is_one_line_and_its_text_says_what_was_gained_and_paid(result)
     text = str(result)
     assert text.startswith("Fit on planted (world)\n===")
     lead = r"This model tells a caption from its negative in \d+% of held-out pairs, where a coin gets 50\. With the "
-    lead += r"matrix [\d.]+%\. It costs (nothing|at most [\d.]+%) in search \(R@1\) there\. Of 60 held-out captions, "
-    lead += r"\d+ became right and \d+ wrong \(p [<=] [\d.]+\) at strength [\d.]+: worth using\."
+    lead += r"matrix [\d.]+%\. Of \+0\.\d+ gained, \+0\.\d+ needs the image\. It costs (nothing|at most [\d.]+%) in "
+    lead += r"search \(R@1\) there\. Of 60 held-out captions, \d+ became right and \d+ wrong \(p [<=] [\d.]+\) at "
+    lead += r"strength [\d.]+: worth using\."
     assert re.search(lead, " ".join(text.split()))
     told = [result.results["validation"][side]["binding"] for side in ("base", "labclip")]
     figures = [figure for figure, _ in result.page().key]
@@ -48,6 +49,9 @@ def test_json_has_every_set_by_its_name(result):
     assert set(found["results"]) == set(found["frontier"][3]["recalls"]) == set(found["frontier"][3]["lost"]) == sets
     assert found["results"]["validation"]["base"]["binding"] == result.frontier[0].binding
     assert found["results"]["retain base"]["labclip"].keys() == {"t2i_r1", "i2t_r1"}
+    figures = {"binding": "binding", "binding_blind": "blind", "binding_grounded": "grounded"}
+    shown = found["results"]["validation"]["base"]
+    assert [shown[name] for name in figures] == [getattr(result.frontier[0], name) for name in figures.values()]
     assert found["strength"] == result.alignment.strength
     assert found["settings"]["epochs"] == 10
     assert len(found["frontier"]) == 26
@@ -76,11 +80,11 @@ def test_the_figures_that_select_are_shown(result):
         and p not in kept(result.frontier, 0.99)
     ]  # fmt: skip
     for row, used in ((row, next(p for p in result.frontier if f"{p.strength:g}" == row["strength"])) for row in rows):
-        assert (row["smoothed binding"], row["divergence"]) == (used.smoothed_binding, used.divergence)
+        assert (row["smoothed"], row["divergence"]) == (used.smoothed_binding, used.divergence)
         lost, error = max(used.lost.values())
         assert row["R@1 lost"] == f"{lost:.1%} ± {error:.1%}"
     told = " ".join(str(result).split())
-    assert "at most 1% of R@1 lost, smoothed, on the set that loses most; divergence at most 0.20" in told
+    assert "at most 1% of R@1 lost, smoothed, on the set that loses most; divergence at most 0.20, or" in told
 
 
 def test_what_is_kept_is_a_share_of_the_base(result):

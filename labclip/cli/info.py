@@ -97,6 +97,8 @@ def _figures(facts: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         for benchmark, (base, ours) in checked_results(facts.get(key), key).items():
             for metric, before in base.items():
                 after = ours.get(metric)
+                if metric.endswith("_blind"):  # a control, neither a gain nor a cost
+                    continue
                 if isinstance(before, int | float) and isinstance(after, int | float):
                     gain = before - after if metric == "modality_gap" else after - before
                     yield {

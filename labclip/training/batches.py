@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -12,6 +12,8 @@ import torch
 from labclip.training.objective import Batch, Ranks
 from labclip.training.recipes import Settings
 from labclip.training.rows import Data, Rows
+
+_AVERAGED = 20_000  # images, more or less
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,14 @@ class Batches:
         """Batches an epoch."""
         return len(self.data.captions) // self.size
 
+    @cached_property
+    def mean(self) -> torch.Tensor | None:
+        """The mean of the images, of some where there are very many; None where no loss needs it."""
+        if not any(weights.grounded for weights in self.settings.candidates):
+            return None
+        images = self.data.images_used
+        return self.data.images.take(images[:: max(1, len(images) // _AVERAGED)]).mean(dim=0)
+
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of an epoch, from step `start` on."""
         generator = torch.Generator().manual_seed(_mixed(self.seed, epoch))
@@ -86,7 +96,8 @@ class Batches:
             if self.data.negative_images is not None:
                 unpaired = _columns(negatives, captions, which, self.data.negative_images)
         skipped = self._same_image(index, mine, len(images), len(texts))
-        return Batch(torch.cat(images), torch.cat(texts), skipped, absent, len(images), unpaired).to(self.device)
+        batch = Batch(torch.cat(images), torch.cat(texts), skipped, absent, len(images), unpaired, self.mean)
+        return batch.to(self.device)
 
     def _same_image(self, index: torch.Tensor, mine: slice, blocks: int, texts: int) -> torch.Tensor | None:
         """Places of the other captions of each image, of negatives with images as well, in this rank's logits."""

@@ -76,8 +76,10 @@ class Point:
         binding: Share of pairs of caption and negative whose caption has the higher cosine; None without negatives.
         recalls: By set, "validation" or "retain NAME": the share of captions whose image has the highest cosine, and
             the share of images for which one of their captions has (R@1 text to image, image to text).
-        smoothed_binding: Kernel-smoothed accuracy of binding, a normal kernel of Silverman's width on each margin: raw
-            accuracy jumps from caption to caption and saturates at 1.
+        blind: The same share with the mean of the held-out images in the place of every image: what text alone tells.
+        grounded: The share of pairs whose image prefers the caption by more than that mean does.
+        smoothed_binding: Kernel-smoothed `grounded`, a normal kernel of Silverman's width on each margin: raw accuracy
+            jumps from caption to caption and saturates at 1.
         lost: Share of the base's R@1 that is lost on each set, and its standard error over images: of both directions
             together, kernel-smoothed. Below 0 is gained.
         divergence: How far the aligned softmax moves among wrong images and captions, in nats: the KL divergence from
@@ -92,6 +94,8 @@ class Point:
     smoothed_binding: float | None = None
     lost: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     divergence: float | None = None
+    blind: float | None = None
+    grounded: float | None = None
 
     @property
     def most_lost(self) -> tuple[float, float]:
@@ -108,11 +112,11 @@ def frontier(sets: Mapping[str, HeldOut], matrix: torch.Tensor, strengths: Seque
     distance = float((matrix - torch.eye(len(matrix))).norm())
     points = []
     for strength in strengths:
-        accuracy, smoothed = binding.at(strength) if binding else (None, None)
+        accuracy, blind, grounded, smoothed = binding.at(strength) if binding else (None,) * 4
         found = {name: part.at(strength) for name, part in retrieval.items()}
         recalls, lost = ({name: pair[side] for name, pair in found.items()} for side in (0, 1))
         away = divergence.at(strength) if divergence else None
-        points.append(Point(strength, strength * distance, accuracy, recalls, smoothed, lost, away))
+        points.append(Point(strength, strength * distance, accuracy, recalls, smoothed, lost, away, blind, grounded))
     return points
 
 
@@ -139,8 +143,9 @@ def kept(points: Sequence[Point], keep: float = KEEP) -> list[Point]:
 def select(points: Sequence[Point], keep: float = KEEP) -> Point:
     """Of the kept points that bind nearly as well as the best of them, the one that diverges least from the base.
 
-    A point is left out where another kept one is better in the accuracy of binding, in some R@1 or in divergence, and
-    worse in none of them. Where binding was not measured, it is the strongest kept point up to strength 1.
+    Binding is grounded here. A point is left out where another kept one is better in binding, grounded or not, in some
+    R@1 or in divergence, and worse in none of them. Where binding was not measured, it is the strongest kept point up
+    to strength 1.
 
     Args:
         points: Of several matrices with one base, which is among them at strength 0.
@@ -149,7 +154,9 @@ def select(points: Sequence[Point], keep: float = KEEP) -> Point:
     found, base = kept(points, keep), at_strength(points, 0).smoothed_binding
     if base is None:
         return max((one for one in found if one.strength <= 1), key=lambda one: (one.strength, -(one.divergence or 0)))
-    figures = [(-(p.divergence or 0), p.binding or 0, *itertools.chain(*p.recalls.values())) for p in found]
+    figures = [
+        (-(p.divergence or 0), p.binding or 0, p.grounded or 0, *itertools.chain(*p.recalls.values())) for p in found
+    ]
     found = [point for point, own in zip(found, figures, strict=True) if not any(_dominates(o, own) for o in figures)]
     best = max(point.smoothed_binding or 0.0 for point in found)
     near = [point for point in found if (point.smoothed_binding or 0.0) >= best - CLOSE * (best - base)]
@@ -185,19 +192,20 @@ class _Binding:
         assert held.negatives is not None
         self._present = held.has_negative
         self._sides: list[tuple[_Blend, torch.Tensor, torch.Tensor]] = []
-        images = held.images[held.image_index][:, None]
+        # Each caption's image, and the mean image: [2, m, 1, dim].
+        images = torch.stack([held.images[held.image_index], held.images.mean(dim=0).expand_as(held.texts)])[:, :, None]
         for texts in (held.texts[:, None], held.negatives):
             blend = _Blend(texts, matrix)
             self._sides.append((blend, (images * blend.texts).sum(-1), (images * blend.aligned).sum(-1)))
 
-    def at(self, strength: float) -> tuple[float, float]:
-        """Accuracy, and the kernel-smoothed one."""
+    def at(self, strength: float) -> tuple[float, float, float, float]:
+        """Accuracy, blind, grounded, and grounded kernel-smoothed."""
         right, wrong = (
             ((1 - strength) * plain + strength * aligned) / blend.length(strength)
             for blend, plain, aligned in self._sides
         )
-        margin = (right - wrong)[self._present]
-        return _positive(margin), float(_smoothed(margin).mean())
+        margin, blind = (right - wrong)[:, self._present]
+        return _positive(margin), _positive(blind), _positive(margin - blind), float(_smoothed(margin - blind).mean())
 
 
 def _positive(margin: torch.Tensor) -> float:

@@ -48,11 +48,17 @@ class Weights:
         distill: Of distillation from the base: the mean KL divergence from the base's softmax of `DISTILLED_SCALE`
             times the cosines of the batch's images and captions to the aligned one, over rows and over columns, halved.
         identity: Of ||A - I||_F^2.
+        grounded: Whether a caption is told from its own negative by what its image adds to the mean image: what the
+            mean image prefers, text alone tells. Negatives with images of their own have that built in.
+        margin: Of keeping what the mean image prefers as the base has it: the mean square of the change of
+            `DISTILLED_SCALE` times its cosine with a caption less that with the negative; where `grounded`.
     """
 
     negatives: float = 1.0
     distill: float = 0.0
     identity: float = 0.0
+    grounded: bool = False
+    margin: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -120,6 +126,7 @@ class Batch:
         absent: Texts that are not there, bool [(1 + m) * N], or None: the negatives of captions that have none.
         blocks: Of images: 1, or 1 + m.
         unpaired: Texts without an image of their own, bool [blocks * N], or None: no row of `images` counts for them.
+        mean: The mean of the fit's images, [dim], not brought to unit length; None where no loss needs it.
     """
 
     images: torch.Tensor
@@ -128,6 +135,7 @@ class Batch:
     absent: torch.Tensor | None = None
     blocks: int = 1
     unpaired: torch.Tensor | None = None
+    mean: torch.Tensor | None = None
 
     @property
     def captions(self) -> int:
@@ -165,6 +173,8 @@ class _Step:
         missing: Rows of images that are not there, bool, or None.
         wide: Columns that may have an image of their own; negatives that have none come after them.
         count: Pairs over all ranks.
+        prefers: The mean image's cosine with the caption of each negative less that with the negative, [m * N], not
+            of unit length; None where the loss does not see it.
     """
 
     def __init__(
@@ -184,6 +194,14 @@ class _Step:
             self.missing = batch.unpaired[self.columns]
             self.rows, self.columns = self.rows[~self.missing], self.columns[~self.missing]
             self.count = float((~batch.unpaired).sum())
+        seen = weights.grounded and batch.mean is not None and batch.blocks == 1 and len(self.every) > total
+        self.prefers = self._prefers(self.every) if seen else None
+
+    def _prefers(self, texts: torch.Tensor) -> torch.Tensor:
+        """What the mean image prefers among all ranks' texts, captions first."""
+        assert self.batch.mean is not None
+        cosines = texts @ self.batch.mean
+        return cosines[: self.wide].repeat(len(texts) // self.wide - 1) - cosines[self.wide :]
 
     def logits(self, bias: torch.Tensor | None = None) -> torch.Tensor:
         """[images, (1 + m) * N], where what does not count is -inf."""
@@ -192,6 +210,8 @@ class _Step:
         if bias is None:
             for hard in self.hard(logits):
                 hard += math.log(self.weights.negatives)
+        if self.prefers is not None:
+            logits[:, self.wide :] += self.prefers * self.scale
         if self.batch.skipped is not None:
             logits.view(-1)[self.batch.skipped] = -math.inf
         if self.batch.absent is not None:
@@ -246,16 +266,35 @@ class _Step:
             n, total = distilled.pull.shape
             weights[:n, :total].add_(distilled.pull * (DISTILLED_SCALE / self.scale / share))
             loss = loss + distilled.loss
-        pull = self.ranks.total(weights.T @ (self.batch.images * (self.scale * share)))  # d loss / d u of every text
-        pull = self.ranks.own_columns(pull, self.batch.captions)
+        pull = weights.T @ (self.batch.images * (self.scale * share))  # d loss / d u of every text
+        held = torch.zeros_like(self.scale)  # of d loss / d t, which the temperature is not given
+        if self.prefers is not None and self.batch.mean is not None:
+            towards, kept, held = self._kept_preference()
+            towards += weights[:, self.wide :].sum(dim=0) * (self.scale * share)  # d loss / d `prefers`
+            pull[self.wide :].addr_(towards, self.batch.mean, alpha=-1)
+            pull[: self.wide].addr_(towards.view(-1, self.wide).sum(dim=0), self.batch.mean)
+            loss = loss + kept
+        pull = self.ranks.own_columns(self.ranks.total(pull), self.batch.captions)
         along = (pull * self.unit).sum(dim=-1, keepdim=True)  # sums to d loss / d t, bias aside
         pull.addcmul_(along, self.unit, value=-1).div_(self.length)  # d loss / d y: the part across u
         return Gradient(
             loss=self.ranks.total(loss.clone()),
             matrix=self.ranks.total(pull.T @ self.batch.texts),
-            log_scale=self.ranks.total(along.sum() - (0.0 if distilled is None else distilled.along)),
+            log_scale=self.ranks.total(along.sum() - held - (0.0 if distilled is None else distilled.along)),
             bias=self.ranks.total(towards_bias),
         )
+
+    def _kept_preference(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """What keeping what the mean image prefers adds: d loss / d `prefers`, the loss, its part of d loss / d t."""
+        assert self.prefers is not None
+        base = self._prefers(self.ranks.gather_columns(self.batch.texts, self.batch.captions))
+        moved = DISTILLED_SCALE * (self.prefers - base)
+        if self.batch.absent is not None:
+            moved.masked_fill_(self.batch.absent[self.wide :], 0.0)
+        there = len(moved) if self.batch.absent is None else int((~self.batch.absent[self.wide :]).sum())
+        share = self.weights.margin / max(there, 1) / self.ranks.count  # every rank has all of them
+        towards = 2 * share * DISTILLED_SCALE * moved
+        return towards, share * moved.square().sum(), (towards * self.prefers).sum()
 
 
 def softmax_gradient(

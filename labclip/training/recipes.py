@@ -52,8 +52,9 @@ class Settings:
     logit_scale: float | None = 50.0
     hard_negatives: int = 1
     candidates: tuple[Weights, ...] = (
-        Weights(negatives=12.0, distill=1.0),  # binds most where the base's softmax is right but for binding
-        Weights(identity=3e-4),  # where it is wrong, and distillation hinders
+        # Binds most where the base's softmax is right but for binding.
+        Weights(negatives=12.0, distill=1.0, grounded=True, margin=0.2),
+        Weights(identity=3e-4, grounded=True, margin=0.2),  # where it is wrong, and distillation hinders
     )
     rank: int | None = None
     rank_share: float | None = 0.25
@@ -105,7 +106,7 @@ def settings_of(
         if value is not None and not lowest <= checked_number(name, value) <= highest:
             raise ValueError(f"{name} is {value!r}. Pass a number from {lowest:g} to {highest:g}.")
     asked = {"negatives": negative_weight, "distill": distill, "identity": identity_penalty}
-    weights = {name: float(value) for name, value in asked.items() if value is not None}
+    weights: Any = {name: float(value) for name, value in asked.items() if value is not None}
     changed = dict.fromkeys(replace(one, **weights) for one in settings.candidates)  # each once
     return replace(settings, candidates=tuple(changed))
 
