@@ -173,8 +173,9 @@ class _Step:
         missing: Rows of images that are not there, bool, or None.
         wide: Columns that may have an image of their own; negatives that have none come after them.
         count: Pairs over all ranks.
-        prefers: The mean image's cosine with the caption of each negative less that with the negative, [m * N], not
-            of unit length; None where the loss does not see it.
+        alone: Which negatives are there and have no image of their own, bool [m * N].
+        prefers: The mean image times the caption of each of these less the mean image times the negative, [m * N]; None
+            where the loss does not take it off.
     """
 
     def __init__(
@@ -194,14 +195,19 @@ class _Step:
             self.missing = batch.unpaired[self.columns]
             self.rows, self.columns = self.rows[~self.missing], self.columns[~self.missing]
             self.count = float((~batch.unpaired).sum())
-        seen = weights.grounded and batch.mean is not None and batch.blocks == 1 and len(self.every) > total
-        self.prefers = self._prefers(self.every) if seen else None
+        self.total, self.prefers = total, None
+        self.alone = torch.ones(len(self.every) - total, dtype=torch.bool, device=self.every.device)
+        if batch.absent is not None:
+            self.alone &= ~batch.absent[total:]
+        if batch.blocks > 1:
+            self.alone &= batch.unpaired is not None and batch.unpaired[total:]
+        if weights.grounded and batch.mean is not None and bool(self.alone.any()):
+            self.prefers = self._prefers(self.every, batch.mean)
 
-    def _prefers(self, texts: torch.Tensor) -> torch.Tensor:
-        """What the mean image prefers among all ranks' texts, captions first."""
-        assert self.batch.mean is not None
-        cosines = texts @ self.batch.mean
-        return cosines[: self.wide].repeat(len(texts) // self.wide - 1) - cosines[self.wide :]
+    def _prefers(self, texts: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
+        """What the mean image prefers among all ranks' texts, captions first; 0 where a negative has an image."""
+        cosines = texts @ mean
+        return (cosines[: self.total].repeat(len(texts) // self.total - 1) - cosines[self.total :]) * self.alone
 
     def logits(self, bias: torch.Tensor | None = None) -> torch.Tensor:
         """[images, (1 + m) * N], where what does not count is -inf."""
@@ -211,7 +217,7 @@ class _Step:
             for hard in self.hard(logits):
                 hard += math.log(self.weights.negatives)
         if self.prefers is not None:
-            logits[:, self.wide :] += self.prefers * self.scale
+            logits[:, self.total :] += self.prefers * self.scale
         if self.batch.skipped is not None:
             logits.view(-1)[self.batch.skipped] = -math.inf
         if self.batch.absent is not None:
@@ -269,10 +275,11 @@ class _Step:
         pull = weights.T @ (self.batch.images * (self.scale * share))  # d loss / d u of every text
         held = torch.zeros_like(self.scale)  # of d loss / d t, which the temperature is not given
         if self.prefers is not None and self.batch.mean is not None:
-            towards, kept, held = self._kept_preference()
-            towards += weights[:, self.wide :].sum(dim=0) * (self.scale * share)  # d loss / d `prefers`
-            pull[self.wide :].addr_(towards, self.batch.mean, alpha=-1)
-            pull[: self.wide].addr_(towards.view(-1, self.wide).sum(dim=0), self.batch.mean)
+            towards, kept, held = self._kept_preference(self.batch.mean)
+            towards += weights[:, self.total :].sum(dim=0) * (self.scale * share)  # d loss / d `prefers`
+            towards *= self.alone
+            pull[self.total :].addr_(towards, self.batch.mean, alpha=-1)
+            pull[: self.total].addr_(towards.view(-1, self.total).sum(dim=0), self.batch.mean)
             loss = loss + kept
         pull = self.ranks.own_columns(self.ranks.total(pull), self.batch.captions)
         along = (pull * self.unit).sum(dim=-1, keepdim=True)  # sums to d loss / d t, bias aside
@@ -284,15 +291,12 @@ class _Step:
             bias=self.ranks.total(towards_bias),
         )
 
-    def _kept_preference(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def _kept_preference(self, mean: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """What keeping what the mean image prefers adds: d loss / d `prefers`, the loss, its part of d loss / d t."""
         assert self.prefers is not None
-        base = self._prefers(self.ranks.gather_columns(self.batch.texts, self.batch.captions))
+        base = self._prefers(self.ranks.gather_columns(self.batch.texts, self.batch.captions), mean)
         moved = DISTILLED_SCALE * (self.prefers - base)
-        if self.batch.absent is not None:
-            moved.masked_fill_(self.batch.absent[self.wide :], 0.0)
-        there = len(moved) if self.batch.absent is None else int((~self.batch.absent[self.wide :]).sum())
-        share = self.weights.margin / max(there, 1) / self.ranks.count  # every rank has all of them
+        share = self.weights.margin / self.alone.sum().to(self.scale) / self.ranks.count  # every rank has all of them
         towards = 2 * share * DISTILLED_SCALE * moved
         return towards, share * moved.square().sum(), (towards * self.prefers).sum()
 
