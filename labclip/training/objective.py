@@ -29,7 +29,8 @@ class Objective(Protocol):
             logits: Cosines times exp(t), float32 [rows, texts]. A row is an image; texts are the n captions of the
                 batch, then a negative of each, m times: column j n + i is negative j of caption i. Without images of
                 negatives there are n rows, row i the image of caption i. To those of negatives log(negative_weight) is
-                added. An entry that does not count is -inf: an absent negative, another caption of the same image.
+                added, and by recipe "labclip" what the mean image prefers, which leaves what the image adds to it. An
+                entry that does not count is -inf: an absent negative, another caption of the same image.
                 Gradients are taken of the logits alone.
             columns: Each row's own text, int64 [rows]; 0 to n - 1 without images of negatives.
 
