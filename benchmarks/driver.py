@@ -1,9 +1,9 @@
-"""What `labclip embed` itself can take, whoever encodes: rows planned, written and checked in a second of processor.
+"""What `labclip embed` itself can take, whoever encodes: rows planned, written and hashed in a second of processor.
 
     python benchmarks/driver.py [--rows 100000] [--json benchmarks/driver.json]
 
-The encoder of this benchmark gives one vector for all images and captions, so what is left is the journal and the
-files. Counted is processor time, so that others on the machine do not change it.
+The encoder of this benchmark gives one vector for all images and captions, so what is left is the plan and the files.
+Counted is processor time, so that others on the machine do not change it.
 """
 
 import argparse
@@ -17,8 +17,9 @@ import numpy as np
 from labclip import LABCLIP
 from labclip.data import find_inputs, read_items
 from labclip.encode.encoder import Encoded, Encoder
-from labclip.features.journal import Journal
-from labclip.features.writing import write_images, write_texts
+from labclip.features.embedding import write_images, write_texts
+from labclip.features.folder import Files, array_shapes
+from labclip.features.plan import Plan
 
 DIM = 512
 
@@ -55,18 +56,16 @@ def main():
             found.append({"what": what, "rows": options.rows, "seconds": time.process_time() - start})
             print(f"{what:10} {options.rows / found[-1]['seconds']:10,.0f} rows/s", flush=True)
 
-        with Journal(folder / "features") as journal:
+        with Plan(folder / "features") as plan:
             rows = read_items(find_inputs(folder / "captions.csv"))
-            measure("planned", lambda: journal.plan(rows, {}, dim=DIM, batch_size=64))
-            measure("images", lambda: write_images(journal, encoder, skip=False))
-            measure("captions", lambda: write_texts(journal, encoder))
-        size = (folder / "features" / "unfinished.sqlite").stat().st_size
-
-        def again():
-            with Journal(folder / "features") as journal:
-                journal.parts.open(journal.sealed)
-
-        measure("checked", again)
+            measure("planned", lambda: plan.read(rows, {}))
+            files = Files(folder / "features")
+            measure("images", lambda: write_images(plan, files, encoder, skip=False))
+            measure("captions", lambda: write_texts(plan, files, encoder))
+            size = plan.path.stat().st_size
+            counts = {"images": options.rows, "captions": options.rows, "negatives_per_caption": 0}
+            measure("checked", lambda: files.finish(array_shapes(counts, DIM)))
+            files.close()
     found.append({"what": "plan", "rows": options.rows, "bytes": size})
     if options.json:
         options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

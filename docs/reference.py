@@ -260,7 +260,7 @@ def embedded():
         *((f"{count} such workers", f"{work / count:.1f} hours") for count in (16, 64)),
         ("the process that writes, beside them", f"{hours['images'] + hours['captions']:.1f} hours of one core"),
         ("workers that it keeps busy with images", f"{rate / 1_000:.0f} such"),
-        ("the checks of a restart when all but the end is done", f"{hours['checked']:.1f} hours"),
+        ("the hashes of the files at the end", f"{hours['checked']:.1f} hours"),
     ]
     return table(("what", "takes"), rows)
 
