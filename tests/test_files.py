@@ -15,7 +15,7 @@ def test_values_come_as_they_are(tmp_path):
 @pytest.mark.parametrize(
     ("content", "match"),
     [
-        (b'{"a": 1,\n "b" 2}', r"is not JSON: Expecting ':' delimiter: line 2 column 6 \(char 15\). Fetch it again.$"),
+        (b'{"a": 1,\n "b" 2}', r"is not JSON: Expecting ':' delimiter: line 2 column 6 \(char 14\). Fetch it again.$"),
         (b"", "is not JSON: Expecting value: line 1 column 1"),
         (b'"\xff"', "is not JSON: .*position 1"),
         (b"[" * 100_000, "nested too deeply"),
