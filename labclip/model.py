@@ -330,15 +330,7 @@ class LABCLIP(nn.Module):
         Returns:
             As the wrapped class: a tuple (image_features, text_features, scale, bias if there is one) or a dict.
         """
-        output = self.clip(*self._inputs(image, text), **kwargs)
-        if not self._changes_output:
-            return output
-        if isinstance(output, dict):
-            return self._aligned_dict(output, normalize=True)
-        image_features, text_features, _, *bias = output
-        if text_features is not None:
-            text_features = self._align(text_features, normalize=True)
-        return (image_features, text_features, self.logit_scale.exp(), *bias)
+        return self._aligned(self.clip(*self._inputs(image, text), **kwargs), normalize=True)
 
     def forward_intermediates(
         self, image: Images | None = None, text: Texts | None = None, *, normalize: bool = True, **kwargs: Any
@@ -351,9 +343,7 @@ class LABCLIP(nn.Module):
         the wrapped class's dict.
         """
         output = self.clip.forward_intermediates(*self._inputs(image, text), normalize=normalize, **kwargs)
-        if not self._changes_output:
-            return output
-        return self._aligned_dict(output, normalize=normalize)
+        return self._aligned(output, normalize)
 
     def fold(self) -> nn.Module:
         """A copy of the wrapped model with the matrix merged into its text projection: no overhead, plain OpenCLIP."""
@@ -520,7 +510,13 @@ class LABCLIP(nn.Module):
         logits = self.logit_scale.exp() * image_features @ text_features.T
         return logits if self.clip.logit_bias is None else logits + self.clip.logit_bias
 
-    def _aligned_dict(self, output: dict[str, Any], *, normalize: bool) -> dict[str, Any]:
+    def _aligned(self, output: Any, normalize: bool) -> Any:
+        if not self._changes_output:
+            return output
+        if not isinstance(output, dict):
+            image_features, text_features, _, *bias = output
+            text_features = None if text_features is None else self._align(text_features, normalize)
+            return (image_features, text_features, self.logit_scale.exp(), *bias)
         if output.get("text_features") is not None:
             output["text_features"] = self._align(output["text_features"], normalize)
         if "logit_scale" in output:

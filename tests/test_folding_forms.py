@@ -57,7 +57,10 @@ def test_what_transformers_cannot_hold_is_refused(kind):
 
 def test_another_vocabulary_is_refused_by_both():
     clip = open_clip.CLIP(models.DIM, OPENAI["vit"][0], OPENAI_TEXT | {"vocab_size": 50000}, quick_gelu=True).eval()
-    for to, message in (("transformers", "over CLIP's vocabulary"), ("openai", "vocabulary are others than OpenAI's")):
+    for to, message in (
+        ("transformers", "over CLIP's vocabulary"),
+        ("openai", "a causal text tower over CLIP.s vocabulary"),
+    ):
         with pytest.raises(ValueError, match=message):
             fold(clip, skewed(), to=to)
 
@@ -201,24 +204,24 @@ def test_a_state_dict_for_openais_clip(kind, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("make", "reason"),
+    "make",
     [
-        (lambda: models.make("quickgelu"), r"its attention heads are 1[26] wide, not 64"),
-        (lambda: of_openais_architecture("vit", quick_gelu=False), "it runs GELU, not QuickGELU"),
-        (lambda: models.make("siglip"), "its towers, projections or vocabulary are others than OpenAI's"),
-        (lambda: models.make("coca"), "its towers, projections or vocabulary are others than OpenAI's"),
+        lambda: models.make("quickgelu"),
+        lambda: of_openais_architecture("vit", quick_gelu=False),
+        lambda: models.make("siglip"),
+        lambda: models.make("coca"),
     ],
     ids=["heads", "gelu", "siglip", "coca"],
 )
-def test_what_openais_clip_cannot_hold_is_refused(make, reason):
-    with pytest.raises(ValueError, match=rf"OpenAI's clip can't hold this \w+: {reason}\. Fold it into another form"):
+def test_what_openais_clip_cannot_hold_is_refused(make):
+    with pytest.raises(ValueError, match=r"OpenAI's clip can't hold this \w+: it has attention heads 64 wide.*Fold it"):
         fold(make(), skewed(), to="openai")
 
 
 def test_another_image_transform_is_refused_for_openais_clip():
     clip = of_openais_architecture("vit")
     clip.visual.preprocess_cfg = {"mean": (0.5, 0.5, 0.5)}
-    with pytest.raises(ValueError, match=r"its image transform has mean \(0.5, 0.5, 0.5\), not \(0.48"):
+    with pytest.raises(ValueError, match=r"its image transform has mean \(0.48.*, not \(0.5, 0.5, 0.5\)"):
         fold(clip, skewed(), to="openai")
 
 
@@ -432,7 +435,7 @@ def test_the_command_writes_every_form(tmp_path):
         assert (tmp_path / to / file).is_file()
     said = run(tmp_path / "no", "--model", "scenes", "--to", "openai")
     assert said.exit_code == 2
-    assert "Error: OpenAI's clip can't hold this CLIP: its attention heads are 32 wide, not 64" in said.stderr
+    assert "Error: OpenAI's clip can't hold this CLIP: it has attention heads 64 wide" in said.stderr
     assert not (tmp_path / "no").exists()
 
 

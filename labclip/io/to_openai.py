@@ -16,7 +16,13 @@ from labclip.io.folder import replacing
 from labclip.io.text_sides import of_openclip
 
 WEIGHTS = "model.pt"
-_HEAD_WIDTH = 64
+_HOLDS = (
+    "it has attention heads 64 wide, MLPs 4 times as wide as their input, QuickGELU, a causal text tower over CLIP's "
+    "vocabulary and projections without a bias"
+)
+_TRANSFORM = {
+    "mean": OPENAI_DATASET_MEAN, "std": OPENAI_DATASET_STD, "interpolation": "bicubic", "resize_mode": "shortest",
+}  # fmt: skip
 
 
 def state_of(clip: Any) -> OrderedDict[str, torch.Tensor]:
@@ -27,20 +33,22 @@ def state_of(clip: Any) -> OrderedDict[str, torch.Tensor]:
     """
     weights = clip.state_dict()
     if of_openclip(clip):
-        if (config := plain_config(clip)) is None:
-            raise ValueError(_refused(clip, "its towers, projections or vocabulary are others than OpenAI's"))
-        text, vision = config["text_cfg"], config["vision_cfg"]
-        widths = {text["width"] // text["heads"], vision["head_width"]}
-        if widths != {_HEAD_WIDTH}:
-            raise ValueError(_refused(clip, f"its attention heads are {max(widths - {_HEAD_WIDTH})} wide, not 64"))
-        if not config["quick_gelu"]:
-            raise ValueError(_refused(clip, "it runs GELU, not QuickGELU"))
-        if {text["mlp_ratio"], vision.get("mlp_ratio", 4.0)} != {4.0} or "pool_type" in text:
-            raise ValueError(_refused(clip, "its MLPs are not 4 times as wide, or it pools by another token"))
-        if reason := _other_transform(getattr(clip.visual, "preprocess_cfg", None) or {}):
-            raise ValueError(_refused(clip, reason))
+        if not _is_openais(plain_config(clip)):
+            raise ValueError(_refused(clip, _HOLDS))
+        transform = getattr(clip.visual, "preprocess_cfg", None) or {}
+        for key, value in _TRANSFORM.items():
+            if (found := transform.get(key, value)) != value and tuple(found) != value:
+                raise ValueError(_refused(clip, f"its image transform has {key} {value!r}, not {found!r}"))
         weights = openai_weights(clip)
     return OrderedDict((key, value.detach().cpu().contiguous().clone()) for key, value in weights.items())
+
+
+def _is_openais(config: dict[str, Any] | None) -> bool:
+    if config is None or "pool_type" in (text := config["text_cfg"]) or not config["quick_gelu"]:
+        return False
+    vision = config["vision_cfg"]
+    heads = {text["width"] // text["heads"], vision["head_width"]}
+    return heads == {64} and {text["mlp_ratio"], vision.get("mlp_ratio", 4.0)} == {4.0}
 
 
 def write(state: OrderedDict[str, torch.Tensor], folder: str | Path) -> None:
@@ -64,20 +72,5 @@ def write(state: OrderedDict[str, torch.Tensor], folder: str | Path) -> None:
         torch.jit.save(script, str(scratch / WEIGHTS))
 
 
-def _other_transform(config: dict[str, Any]) -> str | None:
-    """Why an image transform is not the one that OpenAI's `clip` makes, or None."""
-    expected = {
-        "mean": OPENAI_DATASET_MEAN, "std": OPENAI_DATASET_STD, "interpolation": "bicubic", "resize_mode": "shortest",
-    }  # fmt: skip
-    for key, value in expected.items():
-        found = config.get(key, value)
-        if (tuple(found) if isinstance(found, list | tuple) else found) != value:
-            return f"its image transform has {key} {found!r}, not {value!r}"
-    return None
-
-
 def _refused(clip: Any, reason: str) -> str:
-    return (
-        f"OpenAI's clip can't hold this {type(clip).__name__}: {reason}. Fold it into another form: openclip, or "
-        f"transformers."
-    )
+    return f"OpenAI's clip can't hold this {type(clip).__name__}: {reason}. Fold it into openclip or transformers."
