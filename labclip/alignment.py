@@ -6,6 +6,7 @@ import copy
 import math
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -54,9 +55,7 @@ def is_identity(matrix: torch.Tensor) -> torch.Tensor:
     return (matrix.diagonal() == 1).all() & (matrix.count_nonzero() == len(matrix))
 
 
-_PARTS = ("fitted", "matrix", "base", "logit_scale", "strength", "metadata", "fingerprint")
-
-
+@dataclass(frozen=True, init=False, eq=False, repr=False)
 class Alignment:
     """A matrix that maps a CLIP's text embeddings onto the image embeddings they describe.
 
@@ -82,8 +81,6 @@ class Alignment:
         tensor([[ 0.5000, -0.5000],
                 [ 0.5000,  0.5000]])
     """
-
-    __slots__ = _PARTS
 
     fitted: torch.Tensor
     matrix: torch.Tensor
@@ -129,18 +126,15 @@ class Alignment:
                     f"logit_scale is {logit_scale:g}, but it is the logarithm of the temperature, as OpenCLIP's "
                     f"model.logit_scale. Pass math.log({logit_scale:g})."
                 )
-        fingerprint = None if fingerprint is None else checked_fingerprint(fingerprint, dim)
-        metadata = copy.deepcopy(dict(metadata or {}))
-        _set(self, fitted, _blend(fitted, strength), base, logit_scale, strength, metadata, fingerprint)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        raise AttributeError(f"Alignment is immutable: make a new one instead of setting {name!r}.")
-
-    def __delattr__(self, name: str) -> None:
-        raise AttributeError(f"Alignment is immutable: make a new one instead of deleting {name!r}.")
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, tuple(getattr(self, name) for name in _PARTS)
+        vars(self).update(
+            fitted=fitted,
+            matrix=_blend(fitted, strength),
+            base=base,
+            logit_scale=logit_scale,
+            strength=strength,
+            metadata=copy.deepcopy(dict(metadata or {})),
+            fingerprint=None if fingerprint is None else checked_fingerprint(fingerprint, dim),
+        )
 
     @classmethod
     def identity(cls, dim: int) -> Alignment:
@@ -325,21 +319,11 @@ def with_record(alignment: Alignment, **changes: Any) -> Alignment:
     return Alignment(alignment.fitted, **(kept | changes))
 
 
-def _set(alignment: Alignment, *values: Any) -> None:
-    for name, value in zip(_PARTS, values, strict=True):
-        object.__setattr__(alignment, name, value)
-
-
-def _rebuild(*values: Any) -> Alignment:
-    """Put an alignment together without recomputing: `matrix` may be a model's own Parameter and must stay that."""
-    alignment = Alignment.__new__(Alignment)
-    _set(alignment, *values)
-    return alignment
-
-
 def bound_to(alignment: Alignment, matrix: torch.Tensor) -> Alignment:
     """The same alignment holding `matrix`, a model's live Parameter with the same values, instead of its own."""
-    return _rebuild(*(matrix if name == "matrix" else getattr(alignment, name) for name in _PARTS))
+    bound = copy.copy(alignment)
+    vars(bound)["matrix"] = matrix
+    return bound
 
 
 def applying(
