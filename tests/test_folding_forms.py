@@ -55,16 +55,6 @@ def test_what_transformers_cannot_hold_is_refused(kind):
         fold(models.make(kind), skewed(), to="transformers")
 
 
-def test_another_vocabulary_is_refused_by_both():
-    clip = open_clip.CLIP(models.DIM, OPENAI["vit"][0], OPENAI_TEXT | {"vocab_size": 50000}, quick_gelu=True).eval()
-    for to, message in (
-        ("transformers", "over CLIP's vocabulary"),
-        ("openai", "a causal text tower over CLIP.s vocabulary"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            fold(clip, skewed(), to=to)
-
-
 @pytest.fixture
 def hf_folder(tmp_path):
     pytest.importorskip("transformers")
@@ -225,14 +215,33 @@ def test_another_image_transform_is_refused_for_openais_clip():
         fold(clip, skewed(), to="openai")
 
 
-def test_an_unknown_form_is_refused():
-    with pytest.raises(ValueError, match=r"to is 'tensorflow'. Pass one of same, openclip, transformers, openai, onnx"):
-        fold(models.make("clip"), skewed(), to="tensorflow")
-
-
-def test_what_is_no_model_is_refused():
-    with pytest.raises(ValueError, match="A dict is not a model"):
-        fold({}, skewed())
+@pytest.mark.parametrize(
+    ("model", "to", "message"),
+    [
+        (
+            models.make("clip"),
+            "tensorflow",
+            "to is 'tensorflow'. Pass one of same, openclip, transformers, openai, onnx",
+        ),
+        ({}, "same", "A dict is not a model"),
+        (
+            open_clip.CLIP(models.DIM, OPENAI["vit"][0], OPENAI_TEXT | {"vocab_size": 9}),
+            "transformers",
+            "can't hold this",
+        ),
+        (
+            open_clip.CLIP(models.DIM, OPENAI["vit"][0], OPENAI_TEXT | {"vocab_size": 9}),
+            "openai",
+            "can't hold this CLIP",
+        ),
+    ],
+    ids=["form", "model", "vocabulary", "vocabulary of OpenAI's"],
+)
+def test_what_has_no_form_is_refused(model, to, message):
+    if to == "transformers":
+        pytest.importorskip("transformers")
+    with pytest.raises(ValueError, match=message):
+        fold(model, skewed(), to=to)
 
 
 # ONNX text towers
@@ -302,6 +311,7 @@ def test_a_matrix_is_put_behind_a_tower_in_onnx(onnx, tmp_path, unit):
     result = run(out, "--model", tmp_path / "tower.onnx", "--alignment", tmp_path / "matrix")
     assert result.exit_code == 0, result.stderr
     assert f'onnxruntime.InferenceSession("{out}/text.onnx")' in result.stdout
+    assert fold(tower(onnx, outputs=("pooled", "text_embeds")), skewed()).graph.node[-1].output == ["text_embeds"]
     folded, inputs = onnx.load(out / "text.onnx"), {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
     onnx.checker.check_model(folded)
     before, got = (run_onnx(one, **inputs) for one in (model, folded))
@@ -387,11 +397,6 @@ def test_what_is_no_text_tower_in_onnx_is_refused(onnx, options, message):
         fold(tower(onnx, **options), skewed())
 
 
-def test_of_two_outputs_the_embedding_is_taken(onnx):
-    folded = fold(tower(onnx, outputs=("pooled", "text_embeds")), skewed())
-    assert folded.graph.node[-1].output == ["text_embeds"]
-
-
 def test_a_file_that_is_not_onnx_is_refused(onnx, tmp_path):
     (tmp_path / "text.onnx").write_bytes(b"garbage")
     with pytest.raises(ValueError, match=r"text.onnx is not an ONNX file"):
@@ -437,11 +442,3 @@ def test_the_command_writes_every_form(tmp_path):
     assert said.exit_code == 2
     assert "Error: OpenAI's clip can't hold this CLIP: it has attention heads 64 wide" in said.stderr
     assert not (tmp_path / "no").exists()
-
-
-def test_the_command_does_not_fold_twice(tmp_path):
-    labclip.fold("scenes", folder=(folded_folder := tmp_path / "folded"))
-    result = run(tmp_path / "out", "--model", folded_folder, "--alignment", "scenes")
-    assert result.exit_code == 2
-    assert "has a matrix merged into it already" in result.stderr
-    assert "force" not in result.stderr

@@ -516,14 +516,15 @@ def test_names_that_openclip_has_too_can_stand_in_its_place(monkeypatch):
 
 
 @pytest.mark.parametrize("write", [str, Path, "local-dir:{}".format])
-@pytest.mark.parametrize("alone", [True, False], ids=["an alignment alone", "with its base"])
+@pytest.mark.parametrize("alone", [True, False, "scenes"], ids=["an alignment alone", "with its base", "of scenes"])
 def test_folders_open_by_the_same_entry(world, folder, tmp_path, alone, write):
     if alone:
         folder = tmp_path / "alone"
-        Alignment(models.matrix(), base=BASE).save_pretrained(folder)
+        own = Alignment.from_pretrained("scenes") if alone == "scenes" else Alignment(models.matrix(), base=BASE)
+        own.save_pretrained(folder)
     model, _, _ = labclip.create_model_and_transforms(write(folder))
     tokens = labclip.get_tokenizer(write(folder))(models.CAPTIONS)
-    assert torch.equal(tokens, models.tokens())
+    assert torch.equal(tokens, model.tokenizer(models.CAPTIONS))
     assert torch.equal(model.encode_text(tokens), LABCLIP.from_pretrained(folder).encode_text(tokens))
 
 

@@ -42,11 +42,6 @@ def load_named(
 ) -> tuple[LABCLIP, Any]:
     """Load an OpenCLIP architecture with the weights of a tag, or of a file, and wrap it; also preprocess_train."""
     check_same_base(alignment, wanted)
-    if wanted.model not in open_clip.list_models():
-        raise ValueError(
-            f"This OpenCLIP has no architecture {wanted.model!r}, the base of the alignment. "
-            f"Load it yourself and pass base=, or register it: open_clip.add_model_config(FILE)."
-        )
     tag_config = open_clip.get_pretrained_cfg(wanted.model, wanted.pretrained)
     for key, argument in _TRANSFORM_KEYS.items():
         if key in tag_config:

@@ -114,29 +114,23 @@ def _load_base(
     source: Source, chosen: Alignment, access: Access, *, precision: str, device: Any, **openclip: Any
 ) -> tuple[LABCLIP, Any]:
     """Load the base that a source means, and wrap it with an alignment."""
-    if source.folder is not None and source.has_base:
-        return load_folder(source.folder, chosen, precision=precision, device=device, **openclip)
-    wanted = _recorded_base(source, access)
-    if wanted.model == EMBEDDED:
-        return load_folder(embedded_folder(), chosen, precision=precision, device=device, **openclip)
-    # A record read from a file must not make OpenCLIP open paths or repositories.
-    known = wanted.model in open_clip.list_models() and open_clip.get_pretrained_cfg(wanted.model, wanted.pretrained)
-    if source.base is None and not known:
-        raise ValueError(
-            f"{source.name} was fitted on {wanted}, whose weights OpenCLIP does not know by name. "
-            f"Pass base=, an OpenCLIP model that you loaded."
-        )
-    return load_named(wanted, chosen, access, precision=precision, device=device, **openclip)
+    folder = source.folder if source.has_base else None
+    if folder is None and (wanted := _recorded_base(source, access)).model != EMBEDDED:
+        return load_named(wanted, chosen, access, precision=precision, device=device, **openclip)
+    return load_folder(folder or embedded_folder(), chosen, precision=precision, device=device, **openclip)
 
 
 def _recorded_base(source: Source, access: Access) -> Base:
-    """The base of a name, or that which its alignment records."""
-    own = None if source.base else source.alignment(access)
-    if (base := own.base if own else source.base) is None:
-        raise ValueError(
-            f"{source.name} holds an alignment that does not say what base it was fitted on. Pass base=, an OpenCLIP "
-            f"model that you loaded."
-        )
+    """The base of a name, or that which its alignment records, where OpenCLIP or labclip has that by name."""
+    if source.base is not None:
+        return source.base
+    own, remedy = source.alignment(access), "Pass base=, an OpenCLIP model that you loaded."
+    if own is None or (base := own.base) is None:
+        raise ValueError(f"{source.name} holds an alignment that does not say what base it was fitted on. {remedy}")
+    # A record read from a file must not make OpenCLIP open paths or repositories.
+    known = base.model in open_clip.list_models() and open_clip.get_pretrained_cfg(base.model, base.pretrained)
+    if not known and base.model != EMBEDDED:
+        raise ValueError(f"{source.name} was fitted on {base}, whose weights OpenCLIP does not know by name. {remedy}")
     return base
 
 
@@ -246,4 +240,4 @@ def get_tokenizer(model_name: str | Path, **kwargs: Any) -> Any:
     if source.has_base:
         assert source.folder is not None
         return folder_tokenizer(source.folder, **kwargs)
-    return tokenizer_of(_recorded_base(source, DEFAULT).model, **kwargs)
+    return get_tokenizer(_recorded_base(source, DEFAULT).model, **kwargs)
