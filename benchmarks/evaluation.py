@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from labclip import LABCLIP, metrics, scenes
 from labclip.encode.cache import encode
-from labclip.evaluation import BENCHMARKS, Choice, Sources, Texts
+from labclip.evaluation import BENCHMARKS, Choice, Sources
 from labclip.evaluation.scores import compare, everything
 
 ITEMS, IMAGES = 7511, 1560  # SugarCrepe's
@@ -87,7 +87,7 @@ def sugarcrepe(folder):
         start = time.perf_counter()
         task = BENCHMARKS["sugarcrepe"].read(Sources(data, images))
         features = encode(model, task.images, task.captions, progress=False)
-        scores = task.questions[0].score(features[0], Texts(features[1], features[1]))[0]
+        scores = task.questions[0].score(*features)[0]
         ours = time.perf_counter() - start
         theirs, right = official(model, task, LOOP_ITEMS)
         different = int((right != scores.correct[:LOOP_ITEMS]).sum())
@@ -123,9 +123,9 @@ def metrics_alone():
                       rows(count, 1), rows(2 * items, 2)))  # fmt: skip
     start = time.perf_counter()
     for choice, images, texts in asked:
-        base = choice.score(images, Texts(texts, texts))
-        aligned = choice.score(images, Texts(texts.roll(1, 0), texts))
-        compare([base[0], aligned[0]])
+        base, aligned = choice.score(images, texts), choice.score(images, texts.roll(1, 0))
+        for both in zip(base, aligned, strict=True):
+            compare(both)
     seconds = time.perf_counter() - start
     return seconds, seconds, None
 

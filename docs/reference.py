@@ -311,7 +311,7 @@ def _decimals(value):
 
 def _measured(report, one):
     """Base and LABCLIP where a kept report has the very figure, else None."""
-    entry = next((entry for entry in PUBLISHED if (entry.name, entry.alignment) == one.matrix), None)
+    entry = next((entry for entry in PUBLISHED if [entry.name, entry.alignment] == one.matrix), None)
     matrices = [alignment["matrix_sha256"] for alignment in report.alignments]
     asked = [result.benchmark.name for result in report.results]
     if entry is None or matrices != [entry.matrix_sha256] or one.benchmark not in asked:

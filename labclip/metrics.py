@@ -72,16 +72,52 @@ def choice_margins(images: Tensor, texts: Tensor, image: Tensor, options: Tensor
     Returns:
         float32 [n]; infinite where there is no other option.
     """
-    margins = torch.full((len(image),), torch.inf)
+    return controlled_margins(images, texts, image, options, None)[0]
+
+
+def controlled_margins(
+    images: Tensor, texts: Tensor, image: Tensor, options: Tensor, total: Tensor | None
+) -> list[Tensor]:
+    """What `choice_margins` gives, and the same without and beyond what the caption alone gives.
+
+    Args:
+        images: Unit-length, float32 [images, dim].
+        texts: Unit-length, float32 [captions, dim].
+        image: Each item's image, int64 [n].
+        options: Each item's captions, the right one first, int64 [n, k]; -1 stands for no option.
+        total: The sum of all images, float32 [dim]; None leaves the two controls out.
+
+    Returns:
+        The margin; then *blind*, with the mean of all other images in the place of the image, and *grounded*, with the
+        image less that mean; none of them normalised again. float32 [n] each; infinite where there is no other option.
+    """
+    found = torch.full((1 if total is None else 3, len(image)), torch.inf)
     for part in _parts(len(image), 4096):
-        shown = images[image[part]]
+        shown, text = images[image[part]], texts[options[part, 0]]
         # Not a matrix product: equal captions must come out equal.
-        own = (shown * texts[options[part, 0]]).sum(-1)
+        own = (shown * text).sum(-1)
+        own_total = None if total is None else (total * text).sum(-1)  # of all images together
         for column in range(1, options.shape[1]):
             other = options[part, column]
-            margin = own - (shown * texts[other.clamp_min(0)]).sum(-1)
-            margins[part] = torch.minimum(margins[part], margin.masked_fill_(other < 0, torch.inf))
-    return margins
+            text = texts[other.clamp_min(0)]
+            margin = own - (shown * text).sum(-1)
+            margins = margin[None]
+            if total is not None and own_total is not None:
+                ahead = own_total - (total * text).sum(-1)
+                margins = torch.stack([margin, ahead - margin, len(images) * margin - ahead])
+            found[:, part] = torch.minimum(found[:, part], margins.masked_fill_(other < 0, torch.inf))
+    found[1:] /= len(images) - 1
+    return list(found)
+
+
+def total_of(images: Tensor) -> Tensor | None:
+    """The sum of images, float32 [dim], summed in float64; None of fewer than two."""
+    if len(images) < 2:
+        return None
+    total = torch.zeros(images[:1].shape[1], dtype=torch.float64)
+    for part in _parts(len(images)):
+        total += images[part].sum(dim=0, dtype=torch.float64)
+    return total.float()
 
 
 def preferred(images: Tensor, right: Tensor, wrong: Tensor) -> Tensor:

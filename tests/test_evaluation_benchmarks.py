@@ -626,7 +626,7 @@ def test_negbenchs_absolute_paths_are_names_in_a_folder_that_is_named(tmp_path):
     # The right caption stands third and is the first one again: a tie, which the authors' code, that puts the right
     # one first, has right.
     tied = features(task, lambda name, caption: float(caption in "ae"))
-    (scores,) = task.questions[0].score(*tied)
+    (scores, *_) = task.questions[0].score(*tied)
     assert (scores.correct.tolist(), scores.by_index.tolist()) == ([False, True], [True, True])
     assert "1 items have the right caption among the wrong ones: a tie, so wrong." in task.notes
     assert counts(read("negation-voc", tmp_path, tmp_path / "images")) == {"accuracy": 1, "hybrid": 1}

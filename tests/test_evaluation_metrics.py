@@ -240,7 +240,7 @@ def test_by_hand():
         {"micro": everything(4), "macro": np.array([0, 0, 1, 1]), "alone": np.array([-1, -1, 0, 0])},
         together={"sets": np.array([0, 0, 1, 1])},
     )
-    (scores, sets) = choice.score(images, texts)
+    (scores, _, _, sets) = choice.score(images, texts)
     assert scores.correct.tolist() == [True, False, True, True]
     assert {name: scores.value(name) for name in scores.metrics} == {"micro": 0.75, "macro": 0.75, "alone": 1.0}
     assert scores.chance == pytest.approx((1 / 2 + 1 / 2 + 1 / 2 + 1 / 3) / 4)
@@ -264,7 +264,7 @@ def test_by_hand():
     assert classes.value("mean_per_class") == pytest.approx(2 / 3)
     # Two captions c and e of image 2, d the wrong one: 0.8 and 1.0 beat 0.6. Among captions, c.e = 0.8 must beat
     # c.d = 0.48 + 0.48 = 0.96: it does not.
-    (itt, tot) = TwoPositives(np.array([2]), np.array([[2, 4, 3]]), {"": everything(1)}).score(images, texts)
+    (itt, *_, tot) = TwoPositives(np.array([2]), np.array([[2, 4, 3]]), {"": everything(1)}).score(images, texts)
     assert (itt.value("itt"), tot.value("tot")) == (1.0, 0.0)
     # Images 0 and 1 with a and b: a 0.8 > b 0.6 on image 0, b 0.8 > a 0.6 on image 1; and so by image.
     assert [one.value(name) for one in Pairs(np.array([[0, 1]]), np.array([[0, 1]])).score(images, texts)
@@ -276,7 +276,7 @@ def test_two_positives_are_asked_with_the_aligned_captions_as_a_folded_model_giv
     base = torch.tensor([[0.9, 0.3, 0.3], [-0.9, 0.3, 0.3], [0.9, 0.3, -0.3]])
     question = TwoPositives(np.array([0]), np.array([[0, 1, 2]]), {"": everything(1)})
     task = Task((), (), [question])
-    (_, tot) = score(task, torch.eye(3), base, [Alignment(torch.diag(torch.tensor([0.0, 1.0, 1.0])))])
+    (*_, tot) = score(task, torch.eye(3), base, [Alignment(torch.diag(torch.tensor([0.0, 1.0, 1.0])))])
     assert [one.value("tot") for one in tot] == [0.0, 1.0]
 
 
@@ -511,7 +511,33 @@ def test_copies_of_an_image_are_one_unit():
     images, pair = torch.eye(3)[[0, 1, 0, 2]], np.array([[0, 1], [2, 3]])
     (text, *_) = Pairs(pair, np.zeros_like(pair)).score(images, torch.eye(3))
     assert len(set(text.unit)) == 1
-    (choice,) = Choice(np.array([0, 2, 3]), np.zeros((3, 2), dtype=np.int64), {"m": everything(3)}).score(
+    (choice, *_) = Choice(np.array([0, 2, 3]), np.zeros((3, 2), dtype=np.int64), {"m": everything(3)}).score(
         images, images
     )
     assert choice.unit.tolist() == [0, 0, 3]
+
+
+def test_items_that_are_right_in_part_have_normal_intervals():
+    rng, held, paired = np.random.default_rng(0), 0, 0
+    for _ in range(300):
+        base, other = rng.beta(2, 1, 150), rng.beta(3, 1, 150)
+        scores = [ScoredItems(one, np.arange(150), {"search_map": everything(150)}) for one in (base, other)]
+        (found,) = compare(scores)
+        held += found.estimates[0].low <= 2 / 3 <= found.estimates[0].high
+        paired += found.differences[0].low <= 3 / 4 - 2 / 3 <= found.differences[0].high
+    assert held / 300 > 0.92
+    assert paired / 300 > 0.92
+
+
+def test_controls_by_hand():
+    """Two axes and their middle as images; the caption of axis 0 against that of axis 1, and the other way round."""
+    images = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
+    options = np.array([[0, 1], [1, 0], [0, 0]])
+    right, blind, grounded = Choice(np.arange(3), options, {"m": everything(3)}).score(images, torch.eye(2))
+    # Others of image 0: one on each axis, their mean likes both alike, a tie. Of image 1: both on axis 0, its mean
+    # prefers the wrong caption. Image 2 has its own caption as the wrong one: a tie in all three.
+    assert right.correct.tolist() == [True, True, False]
+    assert blind.correct.tolist() == [False, False, False]
+    assert grounded.correct.tolist() == [True, True, False]
+    assert [*blind.metrics, *grounded.metrics] == ["m_blind", "m_grounded"]
+    assert len(Choice(np.zeros(1, int), options[:1], {"m": everything(1)}).score(images[:1], torch.eye(2))) == 1

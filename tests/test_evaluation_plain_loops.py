@@ -9,7 +9,7 @@ import itertools
 import json
 import random
 import zlib
-from functools import partial
+from functools import cache, partial
 from math import sqrt
 from pathlib import Path
 
@@ -19,11 +19,11 @@ import torch
 
 from labclip import Alignment, Features
 from labclip.data.scene_files import labelled_scenes
-from labclip.evaluation import BENCHMARKS, Sources
+from labclip.evaluation import BENCHMARKS, Choice, Sources, TwoPositives
 from labclip.evaluation.benchmarks.aro import SYMMETRIC
 from labclip.evaluation.benchmarks.order import shuffles_of, tag_words
 from labclip.evaluation.evaluate import score
-from labclip.evaluation.scores import ties_by_index
+from labclip.evaluation.scores import CONTROL, ties_by_index
 from labclip.negatives.taggers import get_tagger
 from labclip.scenes import COLOURS, SHAPES, sample
 
@@ -37,6 +37,11 @@ def length(caption):
     return random.Random(f"length {caption}").choice((1, 2))
 
 
+@cache
+def drawn(what):
+    return random.Random(what).choices((-1, 1), k=DIM)
+
+
 class World:
     """What a model makes of images and captions; `turn` is the place and the sign that each axis of a caption gets."""
 
@@ -45,10 +50,10 @@ class World:
         self.is_base = not turn
 
     def image(self, name):
-        return random.Random(f"image {name}").choices((-1, 1), k=DIM)
+        return drawn(f"image {name}")
 
     def text(self, caption):
-        plain = random.Random(f"text {caption}").choices((-1, 1), k=DIM)
+        plain = drawn(f"text {caption}")
         return [sign * plain[place] for place, sign in self.turn] if self.turn else plain
 
     def sees(self, image, caption):
@@ -57,12 +62,34 @@ class World:
     def reads(self, one, other):
         return sum(a * b for a, b in zip(self.text(one), self.text(other), strict=True))
 
+    def own_length(self):
+        return OwnLength() if self.is_base else self
+
 
 class OwnLength(World):
     """The base whose captions keep their length."""
 
     def sees(self, image, caption):
         return length(caption) * super().sees(image, caption)
+
+
+class Controlled:
+    """Another world with the mean of its other images in the place of each, or what each has more than that mean."""
+
+    def __init__(self, world, images, control):
+        self.world, self.images, self.control, self.totals = world, images, control, {}
+
+    def __getattr__(self, name):
+        return getattr(self.world, name)
+
+    def sees(self, image, caption):
+        if caption not in self.totals:
+            self.totals[caption] = sum(self.world.sees(one, caption) for one in self.images)
+        total, own = self.totals[caption], self.world.sees(image, caption)
+        return total - own if self.control == "blind" else len(self.images) * own - total  # times the same number
+
+    def own_length(self):
+        return Controlled(self.world.own_length(), self.images, self.control)
 
 
 def mean(values):
@@ -674,8 +701,8 @@ def synthetic(kind):
             return " and ".join(" ".join(one) for one in (sorted(scene) if sort else scene))
 
         def expected(world):
-            if kind == "clevr" and protocol == "paper" and world.is_base:
-                world = OwnLength()
+            if kind == "clevr" and protocol == "paper":
+                world = world.own_length()
             found = [(f"{n}.png", scene) for n, scene in enumerate(scenes) if f"{n}.png" in images]
             hits, first = [], []
             for image, scene in found:
@@ -835,8 +862,24 @@ def test_a_benchmark_is_its_plain_loop(tmp_path, name, seed):
         read = torch.tensor(rows, dtype=torch.float32)
     else:
         seen, read = task.embedded.images, task.embedded.texts
+        keys = [f"image {number}" for number in range(len(seen))]
     scores = score(task, seen, read, [Alignment(matrix)])
     every = [*scores, *filter(None, map(ties_by_index, scores))]
     for model, world in enumerate((World(), World(turn))):
         found = {metric: one[model].value(metric) for one in every for metric in one[model].metrics}
+        controls = {metric: found.pop(metric) for one in every if one[0].side == CONTROL for metric in one[0].metrics}
         assert found == pytest.approx(expected(world), abs=1e-12)
+        for control in ("blind", "grounded"):
+            values = expected(Controlled(world, keys, control))
+            wanted = {f"{metric}_{control}": values[metric] for metric in _controlled(task.questions)}
+            assert {name: controls.pop(name) for name in wanted} == pytest.approx(wanted, abs=1e-12)
+        assert not controls
+
+
+def _controlled(questions):
+    """The metrics that let one image choose among captions."""
+    for question in questions:
+        if isinstance(question, Choice):
+            yield from question.metrics
+        elif isinstance(question, TwoPositives):
+            yield from (f"{name}_itt" for name in question.metrics)

@@ -14,7 +14,7 @@ import pytest
 
 from labclip.cli import main as command
 from labclip.evaluation import BENCHMARKS, Benchmark, Report, Result, summary
-from labclip.evaluation.scores import Compared, Difference, Estimate, ScoredItems, compare, everything
+from labclip.evaluation.scores import Compared, Difference, Estimate, ScoredItems, behind_metrics, compare, everything
 from labclip.io.published import PUBLISHED, REPORTED
 from labclip.report import render, values
 
@@ -269,7 +269,7 @@ def test_published_figures_are_fractions_each_with_a_command_that_is_there():
         if name == "evaluate":
             given = command.get_command(None, name).make_context(name, arguments, parent=TOP).params
             assert given["benchmarks"] == (one.benchmark,)
-        assert one.matrix is None or one.matrix in {(entry.name, entry.alignment) for entry in PUBLISHED}
+        assert one.matrix is None or one.matrix in [[entry.name, entry.alignment] for entry in PUBLISHED]
     assert PUBLISHED[0].reported["sugarcrepe"] == {
         "base": {"replace": 0.80, "swap": 0.62}, "labclip": {"replace": 0.82, "swap": 0.74},
     }  # fmt: skip
@@ -354,3 +354,20 @@ def test_what_is_for_a_paper_compiles(rows, tmp_path):
     assert done.returncode == 0, done.stdout[-2000:]
     assert rows == "metrics" or "Overfull" not in done.stdout
     assert "Output written on paper.pdf (" in done.stdout.replace("\n", " ")
+
+
+def test_controls_stand_behind_their_metric_and_say_what_needs_the_image():
+    control = lambda name, moved: replace(compared(name, moved), side="control")  # noqa: E731
+    metrics = behind_metrics([
+        compared("swap", BETTER), compared("add", WORSE), compared("t2i_r1", NONE),
+        control("swap_blind", BETTER), control("add_blind", NONE), control("swap_grounded", NONE),
+    ])  # fmt: skip
+    found = report(result(*metrics, of=benchmark(headline=("swap",))))
+    page = found.page(plots=True)
+    (table, _) = page.sections[1].tables
+    assert [row[0].value for row in table.rows] == ["swap", "swap_blind", "swap_grounded", "add", "add_blind"]
+    assert "With the matrix 88%. Of +0.38 gained, +0.00 needs the image." in page.lead
+    assert "better in 1 and worse in 1 of 2 metrics" in page.sections[1].paragraphs[0]
+    assert "NAME_blind" in dict(page.facts)["How to read"]
+    assert found.to_json()["benchmarks"]["sugarcrepe"]["sides"]["swap_blind"] == "control"
+    assert "blind" not in found.to_latex(rows="models")

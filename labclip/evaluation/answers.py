@@ -79,7 +79,7 @@ class AnsweredItems(Sequence[Answer]):
             metrics=tuple(metric for metric, group in scores[0].metrics.items() if group[row] >= 0),
             images=tuple(self._image_name(int(image)) for image in asked.images[row] if image >= 0),
             captions=tuple(self._caption(int(caption)) for caption in asked.captions[row] if caption >= 0),
-            right={model: bool(items.correct[row]) for model, items in by_model.items()},
+            right={model: bool(items.correct[row] == 1) for model, items in by_model.items()},
             margin={
                 model: math.nan if items.margin is None else float(items.margin[row])
                 for model, items in by_model.items()

@@ -20,7 +20,7 @@ from labclip.evaluation.benchmarks import BENCHMARKS
 from labclip.evaluation.example import example_of
 from labclip.evaluation.report import Report
 from labclip.evaluation.results import Result
-from labclip.evaluation.scores import ScoredItems, compare, ties_by_index
+from labclip.evaluation.scores import CONTROL, ScoredItems, behind_metrics, compare, ties_by_index
 from labclip.evaluation.sources import Benchmark, Sources
 from labclip.evaluation.tasks import Retrieval, Stored, Task
 from labclip.features.features import Features
@@ -135,12 +135,12 @@ def evaluate(
             if task.own_length:
                 texts_of = texts_of * _lengths(opened, task.captions, known)
             scores = score(task, images_of, texts_of, list(compared.values()))
-            _check_headline(asked[name], [metric for one in scores for metric in one[0].metrics])
+            _check_headline(asked[name], [name for one in scores if one[0].side != CONTROL for name in one[0].metrics])
             published = filter(None, map(ties_by_index, scores)) if ties == "index" else ()
             results.append(
                 Result(
                     asked[name],
-                    [one for many in (*scores, *published) for one in compare(many)],
+                    behind_metrics([one for many in (*scores, *published) for one in compare(many)]),
                     [
                         *task.notes,
                         *_by_cosine(task, images_of, texts_of, scores),
@@ -201,6 +201,7 @@ def _by_cosine(task: Task, images: Tensor, texts: Tensor, scores: Sequence[Seque
         f"{metric} {by_cosine.value(metric):.3f} (here {one[0].value(metric):.3f})"
         for (by_cosine,), one in zip(score(replace(task, own_length=False), images, texts, []), scores, strict=True)
         for metric in by_cosine.metrics
+        if by_cosine.side != CONTROL
     ]
     return [
         f"The base's captions keep their own length, as in the paper's code, so that a longer one wins more often; an "

@@ -8,7 +8,7 @@ from typing import Any
 
 from labclip.evaluation import summary
 from labclip.evaluation.results import Measured, Result
-from labclip.evaluation.scores import DIFFERING, Compared, Difference
+from labclip.evaluation.scores import CONTROL, DIFFERING, Compared, Difference
 from labclip.report import Figure, drawn
 from labclip.report.drawing import COLOURS, SOFT, empty, legend_below, literal
 from labclip.report.values import Cell, Page, Section, Table, Value, judged, matrix_in_words, measured_by, percent
@@ -18,6 +18,10 @@ _HOW_DIFFERENT = (
     " Differences are paired, on the same items; one is measurable where its interval excludes zero and the models "
     f"differ on items of at least {DIFFERING} images. One that is not may still be as large as the far end of its "
     "interval."
+)
+_HOW_BLIND = (
+    " NAME_blind has the mean of the other images in the place of each image: what the captions alone give away. "
+    "NAME_grounded has the image less that mean: what the image adds."
 )
 _MANY = 20
 
@@ -60,6 +64,11 @@ def _lead(report: Measured, chosen: Sequence[summary.Shown], several: bool) -> t
     matrix = "the matrix" if len(values) == 1 else report.models[1 + best]
     of = "" if len(values) == 1 else f" (the best of {len(values)})"
     gain = summary.gain_sentence(f"With {matrix}{of}", compared.estimates[1 + best], compared.differences[best])
+    gain += "".join(
+        f" {summary.need_sentence(compared.differences[best], control.differences[best])}"
+        for control in lead.controls
+        if control.metric.endswith("_grounded") and compared.differences[best].measurable
+    )
     key = [
         (f"{percent(compared.estimates[0].value)}%", f"without the matrix: {name}"),
         (f"{percent(values[best])}%", f"with {matrix}{of}"),
@@ -146,12 +155,14 @@ def _facts(report: Measured) -> list[tuple[str, str]]:
         for result in report.results
         if result.data
     ]
+    controlled = any(compared.side == CONTROL for result in report.results for compared in result.compared)
+    how = _HOW + (_HOW_BLIND if controlled else "")
     return [
         *files,
         ("Base", report.base),
         *matrices,
         *measured_by(report.weights_sha256, report.versions, report.date),
-        ("How to read", _HOW + (_HOW_DIFFERENT if differences else "") + (many if differences >= _MANY else "")),
+        ("How to read", how + (_HOW_DIFFERENT if differences else "") + (many if differences >= _MANY else "")),
     ]
 
 

@@ -45,7 +45,7 @@ class ScoredItems:
     """Items of one kind, each right or wrong, and the metrics that average them.
 
     Attributes:
-        correct: Whether each item was right, bool [n]. A tie is wrong.
+        correct: Whether each item was right, bool [n], where a tie is wrong; or how right, float [n] from 0 to 1.
         unit: What each item belongs to, int64 [n]: items of one unit share an image, and so are not independent.
         metrics: For each metric the group of every item, int64 [n], -1 where the item is not in it. The metric's value
             is the mean over groups of the mean in each: one group is a micro mean, several are a macro mean.
@@ -58,7 +58,7 @@ class ScoredItems:
             function that gives it. None where published code has ties wrong too.
     """
 
-    correct: NDArray[np.bool_]
+    correct: NDArray[np.bool_ | np.floating[Any]]
     unit: NDArray[np.int64]
     metrics: Mapping[str, Groups]
     chance: float | None = None
@@ -181,8 +181,9 @@ def compare(models: Sequence[ScoredItems]) -> list[Compared]:
     """Estimate every metric of one set of items for several models, the base first.
 
     The interval of a metric is Clopper and Pearson's, exact for independent items; that of a paired difference is
-    Bonett and Price's. Where items share units, or a macro mean weighs them unequally, both are of the number of
-    independent items with the variance that the units show, as Korn and Graubard have it.
+    Bonett and Price's; those of items that are right in part are the normal ones. Where items share units, or a macro
+    mean weighs them unequally, both are of the number of independent items with the variance that the units show, as
+    Korn and Graubard have it.
 
     Source: Korn and Graubard, Survey Methodology 24 (1998), 193-201; Bonett and Price, Journal of Educational and
     Behavioral Statistics 37 (2012), 479-488.
@@ -194,7 +195,7 @@ def compare(models: Sequence[ScoredItems]) -> list[Compared]:
         sample = _Sample(group, models[0].unit)
         right = [scores.correct[sample.inside] for scores in models]
         estimates = [
-            Estimate(scores.value(metric), *_proportion(sample, hits), len(hits), scores.chance)
+            Estimate(scores.value(metric), *_interval(sample, hits), len(hits), scores.chance)
             for scores, hits in zip(models, right, strict=True)
         ]
         differences = [
@@ -203,6 +204,17 @@ def compare(models: Sequence[ScoredItems]) -> list[Compared]:
         ]
         compared.append(Compared(metric, estimates, differences, models[0].side))
     return compared
+
+
+def behind_metrics(compared: Sequence[Compared]) -> list[Compared]:
+    """The same, each control directly behind its metric."""
+    controls = [one for one in compared if one.side == CONTROL]
+    return [
+        both
+        for one in compared
+        if one.side != CONTROL
+        for both in (one, *(control for control in controls if control.metric.rpartition("_")[0] == one.metric))
+    ]
 
 
 class _Sample:
@@ -241,10 +253,18 @@ def _student(freedom: int) -> float:
     return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
 
 
-def _proportion(sample: _Sample, right: NDArray[np.bool_]) -> tuple[float, float]:
-    """Clopper and Pearson's interval."""
+def _interval(sample: _Sample, right: NDArray[Any]) -> tuple[float, float]:
+    """Clopper and Pearson's; of items that are right in part the normal one."""
     n, value = sample.independent(right), sample.mean(right)
-    return _least(value * n, n), 1 - _least((1 - value) * n, n)
+    if right.dtype == np.bool_ or len(np.unique(right)) == 1:
+        return _least(value * n, n), 1 - _least((1 - value) * n, n)
+    wide = _normal(sample, right, n)
+    return max(0.0, value - wide), min(1.0, value + wide)
+
+
+def _normal(sample: _Sample, values: NDArray[Any], n: float) -> float:
+    """Half of the normal interval of a mean of `n` independent items."""
+    return _NORMAL * math.sqrt(max(0.0, sample.mean(values**2) - sample.mean(values) ** 2) / n)
 
 
 def _least(k: float, n: float) -> float:
@@ -261,12 +281,14 @@ def _least(k: float, n: float) -> float:
     return float(1 / (1 + math.exp(-np.interp((1 - LEVEL) / 2 * mass.sum(), below, odds))))
 
 
-def _difference(sample: _Sample, right: NDArray[np.bool_], base: NDArray[np.bool_], value: float) -> Difference:
+def _difference(sample: _Sample, right: NDArray[Any], base: NDArray[Any], value: float) -> Difference:
     """Bonett and Price's interval: Wald's with one more item that was won, and one more that was lost."""
-    moved = right.astype(int) - base
+    moved = right.astype(float) - base
     n = sample.independent(moved)
     won, lost = ((n * sample.mean(moved == way) + 1) / (n + 2) for way in (1, -1))
-    wide = _NORMAL * math.sqrt((won + lost - (won - lost) ** 2) / (n + 2))
-    low, high = max(-1.0, won - lost - wide), min(1.0, won - lost + wide)
+    middle, wide = won - lost, _NORMAL * math.sqrt((won + lost - (won - lost) ** 2) / (n + 2))
+    if right.dtype != np.bool_ and moved.any():
+        middle, wide = value, _normal(sample, moved, n)
+    low, high = max(-1.0, middle - wide), min(1.0, middle + wide)
     differing = len(np.unique(sample.unit[moved != 0]))
     return Difference(value, low, high, bool(differing >= DIFFERING and (low > 0 or high < 0)))

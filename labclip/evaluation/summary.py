@@ -140,6 +140,11 @@ def gain_sentence(name: str, ours: Estimate, moved: Difference) -> str:
     return f"{told}." if moved.value > 0 else f"{told}, which is worse."
 
 
+def need_sentence(moved: Difference, grounded: Difference) -> str:
+    """How much of a gain the margin above the mean image gains too: the rest can be had without looking."""
+    return f"Of {moved.value:+.2f} gained, {grounded.value:+.2f} needs the image." if moved.value > 0 else ""
+
+
 def cost_sentence(others: Mapping[str, Difference]) -> str:
     """What it costs in the other figures, by their names: the largest measurable loss, never a mean."""
     losses = _losses(others)

@@ -15,7 +15,7 @@ from torch import Tensor
 from labclip import metrics
 from labclip.alignment import Alignment
 from labclip.data.images import ImageSource
-from labclip.evaluation.scores import BREAKDOWN, Asked, Groups, ScoredItems, connected, everything
+from labclip.evaluation.scores import BREAKDOWN, CONTROL, Asked, Groups, ScoredItems, connected, everything
 from labclip.metrics import unit_length
 
 Rows = NDArray[np.int64]
@@ -64,14 +64,16 @@ class Choice:
     right_first: bool = False
 
     def score(self, images: Tensor, texts: Tensor) -> list[ScoredItems]:
-        """One `ScoredItems` of the items, one of the breakdown, and one for each metric of sets."""
-        rows = map(torch.from_numpy, (self.image, self.options))
-        margin = metrics.choice_margins(images, texts, *rows).numpy()
+        """One `ScoredItems` of the items, two of their controls, one of the breakdown, and one a metric of sets."""
+        image, options = map(torch.from_numpy, (self.image, self.options))
+        margins = metrics.controlled_margins(images, texts, image, options, metrics.total_of(images))
+        margin, *controls = (one.numpy() for one in margins)
         right, by_index = margin > 0, margin >= 0 if self.right_first else None
         unit = first_equal(images)[self.image] if self.unit is None else self.unit
         chance = float((1 / (self.options >= 0).sum(axis=1)).mean())
         asked = Asked(self.image[:, None], self.options, self.places)
         found = [ScoredItems(right, unit, self.metrics, chance, margin, asked, by_index=by_index)]
+        found += controlled(found[0], controls)
         if self.breakdown:
             found.append(ScoredItems(right, unit, self.breakdown, chance, side=BREAKDOWN, by_index=by_index))
         for metric, sets in self.together.items():
@@ -92,6 +94,23 @@ def first_equal(images: Tensor) -> Rows:
         return np.arange(len(images))
     first: dict[int, int] = {}
     return np.array([first.setdefault(hash(row.tobytes()), at) for at, row in enumerate(images.numpy())])
+
+
+def controlled(items: ScoredItems, margins: Sequence[NDArray[np.float32]]) -> list[ScoredItems]:
+    """The controls of items that ask an image for its caption, by their margins; none where there is no margin.
+
+    `NAME_blind` has the mean of the task's other images in the place of the image, `NAME_grounded` the image less it.
+    """
+    return [
+        ScoredItems(
+            margin > 0,
+            items.unit,
+            {f"{name}_{control}": group for name, group in items.metrics.items()},
+            items.chance,
+            side=CONTROL,
+        )
+        for control, margin in zip(("blind", "grounded")[: len(margins)], margins, strict=True)
+    ]
 
 
 def _whole(right: NDArray[np.bool_], item: Rows) -> NDArray[np.bool_]:
@@ -220,20 +239,23 @@ class TwoPositives:
         either is to the negative.
         """
         image, rows = torch.from_numpy(self.image), torch.from_numpy(self.texts)
-        itt = torch.minimum(*(metrics.choice_margins(images, texts, image, rows[:, [one, 2]]) for one in (0, 1)))
+        total = metrics.total_of(images)
+        both = (metrics.controlled_margins(images, texts, image, rows[:, [one, 2]], total) for one in (0, 1))
+        itt, *controls = (torch.minimum(*margins).numpy() for margins in zip(*both, strict=True))
         first, second, negative = (texts[rows[:, column]] for column in range(3))
         tot = (first * second).sum(-1) - torch.maximum((first * negative).sum(-1), (second * negative).sum(-1))
         asked = Asked(self.image[:, None], self.texts, self.places)
-        return [
+        by_image, by_text = (
             ScoredItems(
-                margin.numpy() > 0,
+                margin > 0,
                 self.image,
                 {f"{name}_{kind}" if name else kind: group for name, group in self.metrics.items()},
-                margin=margin.numpy(),
+                margin=margin,
                 asked=asked,
             )
-            for kind, margin in (("itt", itt), ("tot", tot))
-        ]
+            for kind, margin in (("itt", itt), ("tot", tot.numpy()))
+        )
+        return [by_image, *controlled(by_image, controls), by_text]
 
 
 @dataclass(frozen=True)
