@@ -163,7 +163,7 @@ class FitResult(Reported):
         told = [
             f"This model tells a caption from its negative in {before} of held-out pairs, where a coin gets 50.",
             f"With the matrix {after}.",
-            f"Of {gained[0]:+.3f} gained, {gained[1]:+.3f} needs the image.",
+            f"Of {gained[0]:+.3f} gained, {'all' if gained[1] >= gained[0] else f'{gained[1]:+.3f}'} needs the image.",
             f"It costs {'nothing' if lost == '0%' else f'at most {lost}'} in search (R@1) there.",
             f"{self.alignment.metadata['verdict']}.",
         ]
