@@ -121,22 +121,6 @@ def test_a_damaged_row_of_the_cache_is_encoded_again(model, tmp_path):
     assert_close(whole[1], again[1])
 
 
-@pytest.mark.parametrize("table", ["rows", "same"])
-def test_rows_of_the_cache_that_changed_places_are_encoded_again(model, tmp_path, table):
-    asked = images_of(scenes.sample(3, seed=5)), ["a red cube", "A RED CUBE", "a blue cone"]
-    with Cache(tmp_path, model) as cache:
-        whole = encode(model, *asked, cache=cache, progress=False)
-    with sqlite3.connect(cache.path) as file:
-        found = file.execute(f"SELECT key, value, bound FROM {table} ORDER BY key").fetchall()
-        for (key, *_), (_, value, bound) in zip(found, found[1:] + found[:1], strict=True):
-            file.execute(f"UPDATE {table} SET value = ?, bound = ? WHERE key = ?", (value, bound, key))
-    file.close()
-    with Cache(tmp_path, model) as cache:
-        again = encode(model, *asked, cache=cache, progress=False)
-    assert_close(whole[0], again[0])
-    assert_close(whole[1], again[1])
-
-
 def test_a_damaged_cache_says_what_to_delete(model, tmp_path):
     with Cache(tmp_path, model) as cache:
         pass

@@ -344,6 +344,8 @@ def test_a_target_that_is_there_is_refused_or_made_again():
     assert not Path("out/text_emb/text_emb_3.npy").exists()
 
 
+@pytest.mark.parametrize(("source", "target"), [("in.npy", "out.npy"), ("in", "out")])
+@pytest.mark.parametrize("strength", [1.0, 0.5])
 def test_where_the_result_was_removed_its_manifest_is_in_nobodys_way(source, target, strength):
     clip_retrieval()
     np.save("in.npy", drawn())
@@ -434,13 +436,9 @@ def test_the_command(monkeypatch):
     np.save("in.npy", drawn())
     monkeypatch.setitem(sys.modules, "ray", None)
     arguments = ["transform", "in.npy", "out.npy", "--alignment", "A", "--strength", "0.5"]
-    for option, said in (
-        (["--inverse"], "--inverse is not possible: the published matrices are nearly singular"),
-        (["--engine", "ray"], "Engine 'ray' needs Ray. Type: pip install \"labclip[ray]\""),
-    ):
-        result = CliRunner().invoke(cli.main, arguments + option)
-        assert result.exit_code == 2
-        assert said in result.stderr
+    result = CliRunner().invoke(cli.main, [*arguments, "--engine", "ray"])
+    assert result.exit_code == 2
+    assert "Engine 'ray' needs Ray. Type: pip install \"labclip[ray]\"" in result.stderr
     result = CliRunner().invoke(cli.main, arguments)
     assert result.stdout == "out.npy: 10 embeddings, aligned by A at strength 0.5\n"
     result = CliRunner().invoke(cli.main, [*arguments, "--force", "--json"])

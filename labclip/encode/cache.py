@@ -23,12 +23,13 @@ from labclip.base import FINGERPRINT_CAPTION
 from labclip.data.images import ImageSource, ParquetImages, file_order, reason
 from labclip.encode.encoder import Encoder, batched
 from labclip.encode.fingerprint import identity_of, tokenizer_and_preprocess
+from labclip.metrics import UNIT
 from labclip.model import LABCLIP
 from labclip.towers.text import Cut, Tokenizer, counting_cut, tokenize
 
 _logger = logging.getLogger(__name__)
 
-FORMAT = 4
+FORMAT = 5
 """Raised whenever equal keys would mean other embeddings."""
 
 BLOCK = 2048
@@ -192,7 +193,7 @@ class Cache:
             self._file.execute("PRAGMA journal_mode = WAL")
             self._file.execute("PRAGMA synchronous = NORMAL")  # a commit is then a write, and no wait for the disk
             for table in ("rows", "same"):
-                columns = "key BLOB PRIMARY KEY, value BLOB, bound BLOB"
+                columns = "key BLOB PRIMARY KEY, value BLOB"
                 self._file.execute(f"CREATE TABLE IF NOT EXISTS {table} ({columns}) WITHOUT ROWID")
         except sqlite3.DatabaseError as error:
             raise self._unusable(error) from error
@@ -204,22 +205,20 @@ class Cache:
         self._file.close()
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, NDArray[np.float32]]:
-        """What is there of some keys: key -> float32 [dim]. A row that is damaged, or not its key's, is not there."""
+        """What is there of some keys: key -> float32 [dim]. A row that is not of unit length is damaged: not there."""
         try:
             row_of = {**dict(zip(keys, keys, strict=True)), **dict(self._select("same", keys))}
             rows = dict(self._select("rows", list({*keys, *row_of.values()})))
         except sqlite3.DatabaseError as error:
             raise self._unusable(error) from error
-        found = {key: rows.get(key, rows.get(row_of[key])) for key in keys}
-        return {key: np.frombuffer(row, dtype="<f4") for key, row in found.items() if row is not None}
+        found = {key: np.frombuffer(rows.get(key) or rows.get(row_of[key], b""), dtype="<f4") for key in keys}
+        return {key: row for key, row in found.items() if abs(float(row @ row) - 1) < 3 * UNIT}
 
     def _select(self, table: str, keys: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
         for start in range(0, len(keys), _ASKED):
             part = keys[start : start + _ASKED]
-            query = f"SELECT key, value, bound FROM {table} WHERE key IN ({','.join('?' * len(part))})"
-            for key, value, bound in self._file.execute(query, part):
-                if isinstance(value, bytes) and bound == _bound(key, value):
-                    yield key, value
+            query = f"SELECT key, value FROM {table} WHERE key IN ({','.join('?' * len(part))})"
+            yield from self._file.execute(query, part)
 
     def put(self, rows: Iterable[tuple[bytes, NDArray[np.float32]]], same: Iterable[tuple[bytes, bytes]] = ()) -> None:
         """Keep embeddings, float32 [dim] of unit length, by key; and keys, each with that of a row that is its too."""
@@ -230,8 +229,7 @@ class Cache:
             # Another process waits for as long as this is open: never while the model works.
             with self._file:
                 for table, pairs in lines.items():
-                    bound = [(key, value, _bound(key, value)) for key, value in pairs]
-                    self._file.executemany(f"INSERT OR REPLACE INTO {table} VALUES (?, ?, ?)", bound)
+                    self._file.executemany(f"INSERT OR REPLACE INTO {table} VALUES (?, ?)", pairs)
         except sqlite3.OperationalError as error:
             # What was encoded counts more than that it is kept.
             self._kept = False
@@ -248,11 +246,6 @@ class Cache:
 
 def _writable() -> str:
     return "Pass cache=DIR with a folder that you may write, or cache=None"
-
-
-def _bound(key: bytes, value: bytes) -> bytes:
-    """Binds a value to its key, so that rows that have changed places are noticed."""
-    return hashlib.blake2b(key + value, digest_size=16).digest()
 
 
 def _name(identity: dict[str, Any], model: LABCLIP) -> str:
