@@ -41,7 +41,10 @@ def eight_bits(image: Image.Image) -> Image.Image:
 
 def upright(image: Image.Image) -> Image.Image:
     """An image in 8 bits, turned as its EXIF says, as viewers show it; the same object where nothing is to be done."""
-    image = eight_bits(image)
+    try:
+        image = eight_bits(image)
+    except ValueError as error:
+        raise ValueError(f"The image {error}.") from error
     try:
         turned = image.getexif().get(ExifTags.Base.Orientation) in range(2, 9)
         return ImageOps.exif_transpose(image) if turned else image  # which is copied otherwise
