@@ -129,24 +129,6 @@ def of_pairs(items):
     return {metric: sum(hits) / len(hits) for metric, hits in right.items()}
 
 
-def of_files(task):
-    """What `cosine` gives where the image's name is a path, or a row of a shard."""
-    names = {one.name: one.name.partition("test-0000")[2].replace("-of-00005.parquet", "") for one in task.images}
-    return lambda name, caption: cosine(names[name] or name, caption)
-
-
-@pytest.mark.parametrize("name", MAKERS)
-def test_pairs_are_those_of_a_plain_loop(tmp_path, name):
-    items = MAKERS[name](tmp_path, 24)
-    task = read(name, tmp_path)
-    found = values(task, of_files(task))
-    expected = of_pairs(items)
-    assert found == expected
-    assert all(0 < expected[score] < 1 for score in ("text", "image", "group"))
-    assert all(value == 0 for value in values(task, lambda *_: 0.5).values())  # all tie
-    assert task.notes == []
-
-
 def test_bivlcs_images_stay_in_their_file_until_they_are_encoded(tmp_path):
     bivlc(tmp_path, 6)
     task = read("bivlc", tmp_path)
@@ -154,17 +136,6 @@ def test_bivlcs_images_stay_in_their_file_until_they_are_encoded(tmp_path):
     made = [(tmp_path / "made" / f"{number}_{side}.png").read_bytes() for number in range(6) for side in (0, 1)]
     assert [one.read() for one in task.images] == made
     assert read("bivlc", tmp_path / "data" / "test-00001-of-00002.parquet").captions == ["caption 5", "negative 5"]
-
-
-def test_bivlc_is_evaluated_from_its_file(tmp_path, model):
-    bivlc(tmp_path, 6)
-    found = evaluate(model, "bivlc", data=tmp_path, cache=None, progress=False)["bivlc"]
-    assert found.items[4].images == (
-        "test-00000-of-00002.parquet row 5 image", "test-00000-of-00002.parquet row 5 negative_image",
-    )  # fmt: skip
-    for metric in ("text", "image", "group"):
-        among = [one.right["base"] for one in found.items if metric in one.metrics]
-        assert found.metric(metric).estimates[0].value == sum(among) / len(among)
 
 
 def test_an_image_that_bivlcs_file_lacks_is_named(tmp_path, model):
@@ -281,22 +252,6 @@ def valse(folder, n, **changed):
     return counted
 
 
-def test_valse_is_pairwise_accuracy_of_confirmed_items(tmp_path):
-    counted = valse(tmp_path, 8)
-    task = read("valse", tmp_path / "data", tmp_path / "images")
-    expected, every = {}, []
-    for name, entries in counted.items():
-        hits = [cosine(one["image_file"], one["caption"]) > cosine(one["image_file"], one["foil"]) for one in entries]
-        expected[name.replace("-", "_")] = sum(hits) / len(hits)
-        every += hits
-    expected |= {"macro": sum(expected.values()) / 11, "micro": sum(every) / len(every)}
-    found = values(task, cosine)
-    assert found == pytest.approx(expected)
-    assert counts(task)["micro"] == 44
-    assert values(task, lambda *_: 0.5)["macro"] == 0  # all tie
-    assert task.notes == ["44 items that fewer than 2 of 3 annotators confirmed are left out."]
-
-
 def test_valse_finds_the_images_of_each_source(tmp_path):
     valse(tmp_path, 3)
     folders = {
@@ -359,28 +314,6 @@ def checklist(folder, n, row=None):
         made[name] = entries
     dump(folder / "data" / "Object" / "Size" / "swig_size" / "swig_place" / "swig_place_large.json", [])
     return made
-
-
-@pytest.mark.parametrize("limit", [5, 0])
-def test_vl_checklist_takes_the_first_texts_and_the_first_items(tmp_path, limit):
-    made = checklist(tmp_path, 7)
-    of_file = {}
-    for name, entries in made.items():
-        hits = [
-            cosine(path, texts["POS"][0]) > cosine(path, texts["NEG"][0]) for path, texts in entries[: limit or None]
-        ]
-        of_file[name] = sum(hits) / len(hits)
-    task = read("vl-checklist", tmp_path / "data", tmp_path / "images", limit=limit)
-    expected = {}
-    for metric in ("object", "attribute", "relation", *(metric for _, metric in CHECKLIST.values())):
-        inside = [
-            accuracy for name, accuracy in of_file.items()
-            if CHECKLIST[name][1] == metric or name.lower().startswith(f"{metric}/")
-        ]  # fmt: skip
-        expected[metric] = sum(inside) / len(inside)
-    assert values(task, cosine) == pytest.approx(expected)
-    assert counts(task)["attribute_action_vaw"] == (limit or 8)
-    assert values(task, lambda *_: 0.5)["object"] == 0  # all tie
 
 
 def test_vl_checklist_counts_images_that_are_there(tmp_path):

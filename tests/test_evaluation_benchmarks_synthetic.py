@@ -7,7 +7,6 @@ from collections import Counter
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pytest
 from evaluated import counts, features, image_file, read, values
 from hypothesis import given
@@ -23,8 +22,6 @@ from labclip.data.scene_files import (
     swapped_caption,
 )
 from labclip.evaluation.benchmarks.synthetic import Search, _clevr_split, _pug_split, split_of
-from labclip.scenes import COLOURS as COLOURS_OF_SCENES
-from labclip.scenes import SHAPES as SHAPES_OF_SCENES
 
 COLOURS, SHAPES = ("red", "blue", "green"), ("cube", "ball", "cone")
 things = st.lists(st.tuples(st.sampled_from(COLOURS), st.sampled_from(SHAPES)), min_size=1, max_size=5).map(tuple)
@@ -347,27 +344,6 @@ def test_labelled_scenes_name_their_objects_in_the_captions_order(count):
         assert all(colour in words for colour, _ in objects)
         assert (swapped is None) == (count == 1)
     assert len({one.name for one in labelled.images}) == 60
-
-
-def test_scenes_measure_gains_and_costs():
-    task = read("scenes", None, n=80)
-    found = counts(task)
-    assert (found["binding"], found["binding_heldout"], found["one_object_acc1"]) == (80, 80, 80)
-    assert found["t2i_r1"] == found["tags_t2i_r1"] > 60
-    classification = task.questions[-1]
-    assert classification.prompts.shape == (120, 1)
-    right = {task.images[image].name: task.captions[classification.prompts[label, 0]]
-             for image, label in zip(classification.image, classification.label, strict=True)}  # fmt: skip
-    scenes = labelled_scenes(80, split="all", n_objects=1)
-    for one, objects in zip(scenes.images, scenes.objects, strict=True):
-        assert right[one.name].split()[1:] == list(objects[0])
-    sentences, tags = task.questions[2:4]
-    assert np.array_equal(sentences.images, tags.images)
-    for sentence, tag in zip(sentences.texts, tags.texts, strict=True):
-        things = {*COLOURS_OF_SCENES, *SHAPES_OF_SCENES}
-        assert things & {*task.captions[sentence].split()} == things & {*task.captions[tag].split()}
-    with pytest.raises(ValueError, match="n is 1"):
-        read("scenes", None, n=1)
 
 
 def test_scenes_are_the_same_for_the_same_seed():

@@ -17,26 +17,6 @@ def table(path, text, *images):
     return path
 
 
-def test_own_csv_with_several_negatives(tmp_path):
-    path = table(tmp_path / "mine.csv", (
-        "image,caption,negative,negative_2\n"
-        "a.jpg,a dog on a bed,a bed on a dog,a cat on a bed\n"
-        "b.jpg,a red cup,,\n"
-        "a.jpg,two dogs,two cats,\n"
-    ), "a.jpg", "b.jpg")  # fmt: skip
-    task = read("csv", path)
-    # The first caption beats one negative of two, the third its only one.
-    found = values(
-        task, lambda name, text: {"a dog on a bed": 0.5, "a cat on a bed": 0.5, "two dogs": 0.2}.get(text, 0.0)
-    )
-    assert found["binding"] == 1 / 2
-    assert found["pairwise"] == 2 / 3
-    assert {name: counts(task)[name] for name in ("binding", "pairwise", "t2i_r1", "i2t_r1")} == {
-        "binding": 2, "pairwise": 3, "t2i_r1": 3, "i2t_r1": 2,
-    }  # fmt: skip
-    assert task.notes == ["1 of 3 captions have no negative."]
-
-
 @pytest.mark.parametrize("ending", ["tsv", "jsonl", "json", "parquet"])
 def test_own_table_in_other_formats(tmp_path, ending):
     rows = [{"filepath": f"{name}.jpg", "title": f"a {name}", "neg_caption": [f"no {name}"]} for name in ("dog", "cat")]
