@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import pytest
 from matplotlib.figure import Figure as Drawing
 
-from labclip.report import Cell, Figure, Page, Section, Table, drawn, judged, markdown, render, write
+from labclip.report import Cell, Figure, Page, Reported, Section, Table, drawn, judged, markdown, render
 from labclip.report.values import percent, shown
 
 HOSTILE = (
@@ -191,10 +191,15 @@ def test_figures_lie_inside_and_are_the_same_every_time():
         assert f'src="data:{kind};base64,' in render(Page("t", "l", [Section("s", figures=[line(form)])]))
 
 
+class Shown(Reported):
+    def __init__(self, page):
+        self.page = lambda plots: page
+
+
 def test_a_file_is_written_whole(tmp_path, monkeypatch):
     path = tmp_path / "report.html"
     page = Page("a title", "naïve lead", ())
-    assert write(page, path) == path
+    assert Shown(page).write_html(path) == path
     assert path.read_bytes().decode() == render(page)
     assert path.stat().st_mode & 0o777 == 0o644
 
@@ -203,7 +208,7 @@ def test_a_file_is_written_whole(tmp_path, monkeypatch):
 
     monkeypatch.setattr("labclip.files.os.replace", fails)
     with pytest.raises(OSError, match=r"report.html can't be written \(No space left on device\)"):
-        write(Page("another", "lead", ()), path)
+        Shown(Page("another", "lead", ())).write_html(path)
     assert path.read_bytes().decode() == render(page)
     assert [one.name for one in tmp_path.iterdir()] == ["report.html"]
 
@@ -211,9 +216,9 @@ def test_a_file_is_written_whole(tmp_path, monkeypatch):
 def test_a_wrong_path_says_what_to_type(tmp_path):
     page = Page("t", "l", ())
     with pytest.raises(FileNotFoundError, match=r"no folder .*nowhere. Make it: mkdir -p .*nowhere"):
-        write(page, tmp_path / "nowhere" / "report.html")
+        Shown(page).write_html(tmp_path / "nowhere" / "report.html")
     with pytest.raises(ValueError, match=r"is a folder. Pass the path of a file in it"):
-        write(page, tmp_path)
+        Shown(page).write_html(tmp_path)
 
 
 def test_a_missing_package_says_what_to_type(monkeypatch):

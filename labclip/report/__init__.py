@@ -4,7 +4,7 @@ What a report says lives with whoever measured it; here is only how it looks. HT
 """
 
 from labclip.report.drawing import drawn
-from labclip.report.html import render, write
+from labclip.report.html import render
 from labclip.report.markup import latex, markdown, markdown_table
 from labclip.report.reported import Reported
 from labclip.report.terminal import terminal
@@ -25,5 +25,4 @@ __all__ = [
     "render",
     "signed",
     "terminal",
-    "write",
 ]

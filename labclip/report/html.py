@@ -6,7 +6,6 @@ import base64
 from pathlib import Path
 
 from labclip._version import __version__
-from labclip.files import whole_file
 from labclip.messages import printable
 from labclip.packages import EVAL, require
 from labclip.report.values import MARKS, Cell, Page, pieces, shown
@@ -40,11 +39,3 @@ def render(page: Page) -> str:
     template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
     html: str = template.render(page=page, marks=MARKS, version=__version__)
     return html + "\n"
-
-
-def write(page: Page, path: str | Path) -> Path:
-    """Render a page into a file, whole or not at all, and give its path; needs jinja2."""
-    path = Path(path)
-    with whole_file(path) as part:
-        part.write_bytes(render(page).encode())
-    return path

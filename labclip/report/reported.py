@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from labclip.report.html import write
+from labclip.files import whole_file
+from labclip.report.html import render
 from labclip.report.markup import latex, markdown
 from labclip.report.terminal import terminal
 from labclip.report.values import Page
@@ -44,4 +45,7 @@ class Reported:
             FileNotFoundError: If the folder does not exist.
             MissingPackageError: If jinja2 or matplotlib is missing.
         """
-        return write(self.page(plots=True), path)
+        path = Path(path)
+        with whole_file(path) as part:
+            part.write_bytes(render(self.page(plots=True)).encode())
+        return path

@@ -107,9 +107,9 @@ def sample(n: int, *, seed: int = 0, split: str = "seen", n_objects: int = 2) ->
 
 def draw_scenes(n: int, *, seed: int = 0, split: str = "seen", n_objects: int = 2) -> tuple[Layout, NDArray[np.int64]]:
     """As `sample`, without captions and images: the layout, and the colours after a swap, [n, n_objects]."""
-    _check_whole("n", n, "scenes.sample(16)", least=1)
-    _check_whole("seed", seed, "scenes.sample(16, seed=0)", least=0)
-    _check_whole("n_objects", n_objects, "scenes.sample(16, n_objects=2)", least=1, most=_MOST)
+    _check_whole("n", n, least=1)
+    _check_whole("seed", seed, least=0)
+    _check_whole("n_objects", n_objects, least=1, most=_MOST)
     if split not in SPLITS:
         known = ", ".join(f'"{name}"' for name in SPLITS)
         raise ValueError(f'split is {split!r}, not one of {known}. Try scenes.sample(16, split="heldout").')
@@ -127,11 +127,12 @@ def draw_scenes(n: int, *, seed: int = 0, split: str = "seen", n_objects: int = 
     return draw_layout(rng, colours, shapes), swapped
 
 
-def _check_whole(name: str, value: int, example: str, *, least: int, most: float = np.inf) -> None:
+def _check_whole(name: str, value: int, *, least: int, most: float = np.inf) -> None:
     whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
     if not whole or not least <= value <= most:
-        limit = "" if most == np.inf else f" to {most}"
-        raise ValueError(f"{name} is {value!r}. Pass a whole number from {least}{limit}, for example {example}.")
+        raise ValueError(
+            f"{name} is {value!r}. Pass a whole number from {least}{'' if most == np.inf else f' to {most}'}."
+        )
 
 
 def swap(rng: np.random.Generator, colours: NDArray[np.int64]) -> NDArray[np.int64]:
