@@ -240,7 +240,7 @@ def test_bad_input_is_told_clearly():
     scenes = labelled_scenes(12, seed=1)
     with pytest.raises(ValueError, match=r"The model is a CLIP\. Wrap it: LABCLIP\(model, Alignment"):
         analysis.diagnose(model.clip)
-    with pytest.raises(ValueError, match=r"nothing holds no image"):
+    with pytest.raises(ValueError, match=r"There are no scenes"):
         analysis.diagnose(model, LabelledScenes([], [], [], [], "nothing"))
     with pytest.raises(ValueError, match=r"No caption of .* can have two attributes swapped"):
         analysis.diagnose(model, replace(scenes, swapped=[None] * 12), progress=False)

@@ -81,8 +81,6 @@ def probe(
     rows = torch.from_numpy(features_of(features, "Features", rows=labels.n))
     if ask not in ("object", "position"):
         raise ValueError(f"ask is {ask!r}. Pass 'object' or 'position'.")
-    if not 0 < fraction <= 1:
-        raise ValueError(f"fraction is {fraction!r}. Pass a number above 0 and at most 1.")
     fold = folds_of(labels, folds, seed)
     learnt = np.random.default_rng([seed, 0x5A4E]).random(labels.combinations)[labels.combination] <= fraction
     answers = torch.from_numpy(labels.attribute)

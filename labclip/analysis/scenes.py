@@ -206,8 +206,6 @@ def embed_scenes(
         ValueError: If there is no image, a single attribute or object, no caption whose attributes can be swapped, or
             an image can't be read.
     """
-    if not len(labelled):
-        raise ValueError(f"{labelled.name} holds no image. Pass labelled images, or none for scenes drawn here.")
     labels = labels_of(labelled.objects)
     captions = list(labelled.captions)
     swapped, has_swapped = _or_own(labelled.swapped, captions)

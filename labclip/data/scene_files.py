@@ -70,9 +70,6 @@ class LabelledScenes:
     name: str
     notes: Sequence[str] = ()
 
-    def __len__(self) -> int:
-        return len(self.captions)
-
 
 def labelled_scenes(n: int, *, seed: int = 0, split: str = "seen", n_objects: int = 2) -> LabelledScenes:
     """Random scenes of the embedded world; arguments and errors as of `labclip.scenes.sample`."""
