@@ -16,8 +16,6 @@ from urllib.parse import unquote, urlsplit
 import pytest
 import pytest_socket
 
-TIMEOUT = 0.3  # Seconds until a client gives up a silent server; of any other it waits as long as it does by default.
-
 
 class StandInHub:
     """The server.
@@ -27,16 +25,15 @@ class StandInHub:
         raw: {path below the server's root: bytes}.
         faults: {part of "METHOD path": fault}. A fault is a status (401, 404, 500...), "gated", "half" (half the body,
             then the connection closes), "wrong" (other bytes of the same length), "html" (a page, as a captive portal
-            answers), "silent" (no answer at all).
+            answers).
         requests: "METHOD path" of everything asked, in order.
         pushed: The header of every commit, in order: summary, and so on.
         tokens: Every bearer token that was sent.
     """
 
     def __init__(self):
-        self.repos, self.raw, self.faults = {}, {}, _Faults()
+        self.repos, self.raw, self.faults = {}, {}, {}
         self.requests, self.pushed, self.tokens = [], [], []
-        self.closing, self.off = threading.Event(), False
         self._commits = {}
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.hub = self
@@ -48,7 +45,6 @@ class StandInHub:
         return self
 
     def __exit__(self, *exception):
-        self.closing.set()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -78,35 +74,6 @@ class StandInHub:
     def asked(self, part):
         """How many requests had `part` in "METHOD path"."""
         return sum(part in request for request in self.requests)
-
-    def stop_answering(self):
-        """Refuse connections from now on, and close those that are open, as a server that is switched off."""
-        self.off = True
-        self._server.shutdown()
-        self._server.server_close()
-
-    def environment(self, home):
-        """The environment in which a process of its own talks to this server and caches below `home`."""
-        return {
-            "HF_ENDPOINT": self.url,
-            "HF_HOME": str(home),
-            "HF_HUB_DISABLE_TELEMETRY": "1",
-            "HF_HUB_DISABLE_XET": "1",
-            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-            "LABCLIP_AUTHORS_ENDPOINT": self.url,
-        }
-
-
-class _Faults(dict):
-    """Faults by part of a request. Only a silent server makes clients impatient: a slow answer is a busy machine's."""
-
-    def __init__(self):
-        self.on_silence = lambda: None
-
-    def __setitem__(self, part, fault):
-        if fault == "silent":
-            self.on_silence()
-        super().__setitem__(part, fault)
 
 
 def etag(data):
@@ -142,9 +109,6 @@ class _Handler(BaseHTTPRequestHandler):
 
     def answer(self, method):
         hub = self.server.hub
-        if hub.off:
-            self.close_connection = True
-            return
         path = unquote(urlsplit(self.path).path)
         request = f"{method} {path}"
         hub.requests.append(request)
@@ -152,10 +116,7 @@ class _Handler(BaseHTTPRequestHandler):
             hub.tokens.append(token.removeprefix("Bearer "))
         self.body = self.read_body()
         self.fault = next((fault for part, fault in hub.faults.items() if part in request), None)
-        if self.fault == "silent":
-            hub.closing.wait(30)
-            self.close_connection = True
-        elif self.fault == "gated":
+        if self.fault == "gated":
             self.send(403, {"error": "gated"}, {"X-Error-Code": "GatedRepo"})
         elif self.fault == "html":
             self.send(200, b"<html><body>Welcome to the hotel</body></html>", {"Content-Type": "text/html"})
@@ -307,11 +268,6 @@ def hub(tmp_path, monkeypatch, hub_client):
         template = "HUGGINGFACE_CO_URL_TEMPLATE"
         monkeypatch.setattr(file_download, template, settings[template], raising=False)
 
-        def hurry():
-            for name in ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"):
-                monkeypatch.setattr(constants, name, TIMEOUT)
-
-        server.faults.on_silence = hurry
         for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
             monkeypatch.delenv(name, raising=False)
         monkeypatch.setenv("LABCLIP_AUTHORS_ENDPOINT", server.url)
