@@ -196,7 +196,7 @@ def test_clevr_of_the_follow_up(tmp_path):
     assert labelled.swapped == ["gray cube and purple cylinder", None]
     assert labelled.objects == [(("purple", "cube"), ("gray", "cylinder")), (("red", "cube"), ("red", "cone"))]
     assert labelled.name.startswith("clevr")
-    assert len(labelled) == 2
+    assert len(labelled.captions) == 2
     assert counts(read("clevr", tmp_path, split="all"))["binding"] == 1
 
 
@@ -214,7 +214,7 @@ def test_clevrs_own_scenes(tmp_path):
     task = read("clevr", tmp_path, protocol="labclip", split="all")
     assert "blue cube and red cone and red cone" in task.captions
     assert counts(task)["binding"] == 1
-    assert len(read_labelled_scenes(tmp_path)) == 2
+    assert len(read_labelled_scenes(tmp_path).captions) == 2
     with pytest.raises(ValueError, match="No image has 2 objects but 1, 3"):
         read("clevr", tmp_path, objects=2)
 
