@@ -566,15 +566,11 @@ def test_memory_is_bounded_by_batches(model, data, monkeypatch):
     assert 8 <= most[0] <= 3 * 8 + 2
 
 
-def test_workers_do_not_slow_the_model_down(model, data):
-    torch.set_num_threads(2)
-    try:
-        run(model, data, workers=2)
-        assert torch.get_num_threads() == 2
-        with ThreadPoolExecutor(1) as pool:
-            assert pool.submit(torch.get_num_threads).result() == 2
-    finally:
-        torch.set_num_threads(1)
+def test_workers_do_not_slow_the_model_down(model, data, two_threads):
+    run(model, data, workers=2)
+    assert torch.get_num_threads() == 2
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(torch.get_num_threads).result() == 2
 
 
 def test_wrong_arguments_say_what_is_right(model, data):

@@ -142,7 +142,7 @@ def test_damaged_checkpoints_and_files_in_the_way(tmp_path):
 
 
 @pytest.mark.parametrize(("small", "threads"), [(trainer._SMALL, 1), (0, 2)])
-def test_small_products_have_one_thread_and_the_caller_keeps_theirs(monkeypatch, small, threads):
+def test_small_products_have_one_thread_and_the_caller_keeps_theirs(monkeypatch, small, threads, two_threads):
     monkeypatch.setattr(trainer, "_SMALL", small)
     seen = set()
 
@@ -150,15 +150,11 @@ def test_small_products_have_one_thread_and_the_caller_keeps_theirs(monkeypatch,
         seen.add(torch.get_num_threads())
         return torch.nn.functional.cross_entropy(logits, columns)
 
-    torch.set_num_threads(2)
-    try:
-        labclip.fit(planted.drawn(200), objective=objective, **SETTINGS | {"epochs": 1})
-        assert torch.get_num_threads() == 2
-        with pytest.raises(ValueError, match="returns int"):
-            labclip.fit(planted.drawn(200), objective=lambda logits, columns: 3, **SETTINGS)
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(1)
+    labclip.fit(planted.drawn(200), objective=objective, **SETTINGS | {"epochs": 1})
+    assert torch.get_num_threads() == 2
+    with pytest.raises(ValueError, match="returns int"):
+        labclip.fit(planted.drawn(200), objective=lambda logits, columns: 3, **SETTINGS)
+    assert torch.get_num_threads() == 2
     assert seen == {threads}
 
 
