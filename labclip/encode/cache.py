@@ -25,7 +25,7 @@ from labclip.encode.encoder import Encoder, batched
 from labclip.encode.fingerprint import identity_of, tokenizer_and_preprocess
 from labclip.metrics import UNIT
 from labclip.model import LABCLIP
-from labclip.towers.text import Cut, Tokenizer, counting_cut, tokenize
+from labclip.towers.text import Tokenizer, TruncationCount, counting_truncation, tokenize
 
 _logger = logging.getLogger(__name__)
 
@@ -155,8 +155,8 @@ def _encode_captions(encoder: Encoder, cache: Cache, captions: Sequence[str]) ->
 
 def _tokens_of(tokenizer: Tokenizer, captions: list[str]) -> list[bytes]:
     """A key of each caption's tokens. One warning counts those that are cut at the context length."""
-    cut, keys = Cut(), []
-    with counting_cut(cut):
+    cut, keys = TruncationCount(), []
+    with counting_truncation(cut):
         for block in batched(captions, BLOCK):
             keys += [key_of(b"tokens", row.tobytes()) for row in tokenize(tokenizer, block).numpy()]
     cut.warn(stacklevel=4)

@@ -23,7 +23,7 @@ from labclip.data.images import ImageSource, ParquetImages, reason
 from labclip.encode.fingerprint import tokenizer_and_preprocess
 from labclip.model import LABCLIP
 from labclip.towers.images import image_dtype
-from labclip.towers.text import Cut, counting_cut, evaluating
+from labclip.towers.text import TruncationCount, counting_truncation, evaluating
 
 Embeddings = NDArray[np.float32]
 T = TypeVar("T")
@@ -87,7 +87,7 @@ class Encoder:
         self.batch_size = batch_size
         available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self.workers = workers or min(available, 16)
-        self.cut = Cut()
+        self.cut = TruncationCount()
         self._hidden = not progress
 
     def bar(self, what: str, total: int | None, done: int = 0) -> Any:
@@ -141,7 +141,7 @@ class Encoder:
         Raises:
             ValueError: If an embedding is not finite; the caption is named.
         """
-        with evaluating(self.model), counting_cut(self.cut):
+        with evaluating(self.model), counting_truncation(self.cut):
             features = self.model.encode_text(list(captions), normalize=False, aligned=False)
         return _checked(
             F.normalize(features.float(), dim=-1),

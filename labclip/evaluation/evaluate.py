@@ -30,7 +30,7 @@ from labclip.messages import nearest
 from labclip.metrics import unit_length
 from labclip.model import LABCLIP
 from labclip.packages import versions_of
-from labclip.towers.text import Cut, counting_cut, evaluating
+from labclip.towers.text import TruncationCount, counting_truncation, evaluating
 
 Data = str | Path | Features
 Option = str | int | float | bool
@@ -184,7 +184,7 @@ def _lengths(model: LABCLIP, captions: Sequence[str], cache: Cache) -> Tensor:
     keys = {caption: key_of(b"length", caption.encode("utf-8", "surrogatepass")) for caption in captions}
     lengths = cache.get(list(keys.values()))
     if todo := [caption for caption, key in keys.items() if key not in lengths]:
-        with torch.no_grad(), evaluating(model), counting_cut(Cut()):
+        with torch.no_grad(), evaluating(model), counting_truncation(TruncationCount()):
             features = model.encode_text(todo, normalize=False, aligned=False)
         found = features.float().norm(dim=-1, keepdim=True).cpu().numpy()
         fresh = {keys[caption]: length for caption, length in zip(todo, found, strict=True)}

@@ -43,7 +43,7 @@ from labclip.features.plan import Plan, Text
 from labclip.files import MANIFEST, UNFINISHED, check_folder, make_folder, path_of
 from labclip.model import LABCLIP
 from labclip.packages import versions_of
-from labclip.towers.text import Cut
+from labclip.towers.text import TruncationCount
 
 ENGINES: dict[str, type[Encoder]] = {"local": Encoder, "ray": RayEncoder}
 """Who encodes, by name; the first is the default."""
@@ -303,7 +303,7 @@ def _write_batch(plan: Plan, files: Files, batch: Sequence[Encoded]) -> None:
 def write_texts(plan: Plan, files: Files, encoder: Encoder) -> None:
     """Encode what is left of the captions of the images kept, and their negatives: each distinct text once a block."""
     total, done = plan.count("texts"), plan.progress["texts"]
-    encoder.cut = Cut(**plan.progress["cut"])
+    encoder.cut = TruncationCount(**plan.progress["cut"])
     with encoder.bar("captions", total, done) as bar:
         for (last, block, row_of), features in encoder.blocks(_blocks(plan, done, total)):
             bar.update(last - plan.progress["texts"])

@@ -13,7 +13,7 @@ from labclip.data.images import ImageSource
 from labclip.encode.encoder import Embeddings, Encoded, Encoder, batched
 from labclip.model import LABCLIP
 from labclip.packages import connected_ray
-from labclip.towers.text import Cut
+from labclip.towers.text import TruncationCount
 
 T = TypeVar("T")
 _BATCHES = 8  # of images in one task: within it a worker decodes ahead of the model
@@ -50,7 +50,7 @@ class RayEncoder(Encoder):
         for key, (features, cut, error) in self._in_order("texts", tasks):
             if error is not None:
                 raise error
-            self.cut = Cut(self.cut.count + cut.count, self.cut.total + cut.total, cut.context,
+            self.cut = TruncationCount(self.cut.count + cut.count, self.cut.total + cut.total, cut.context,
                            self.cut.example or cut.example)  # fmt: skip
             yield key, features
 
@@ -138,9 +138,9 @@ class _Worker:
 
     def texts(
         self, shared: Sequence[Any], captions: Sequence[str], places: Sequence[str]
-    ) -> tuple[Embeddings | None, Cut, Exception | None]:
+    ) -> tuple[Embeddings | None, TruncationCount, Exception | None]:
         encoder = self._encoder(shared[0])
-        encoder.cut = Cut()
+        encoder.cut = TruncationCount()
         try:
             return encoder.texts(captions, places), encoder.cut, None
         except ValueError as error:

@@ -27,7 +27,7 @@ _LONG = 100_000  # characters of a caption that are tokenized; the rest is behin
 
 
 @dataclass
-class Cut:
+class TruncationCount:
     """Captions that were cut at the context length, counted over several calls, with the first of them."""
 
     count: int = 0
@@ -45,11 +45,11 @@ class Cut:
             )
 
 
-_COUNTED: ContextVar[Cut | None] = ContextVar("_COUNTED", default=None)
+_COUNTED: ContextVar[TruncationCount | None] = ContextVar("_COUNTED", default=None)
 
 
 @contextmanager
-def counting_cut(cut: Cut) -> Iterator[None]:
+def counting_truncation(cut: TruncationCount) -> Iterator[None]:
     """Count captions that are cut instead of warning of them."""
     token = _COUNTED.set(cut)
     try:
@@ -88,7 +88,7 @@ def as_captions(text: str | Iterable[str]) -> list[str]:
 
 
 def tokenize(tokenizer: Tokenizer, captions: list[str]) -> torch.Tensor:
-    """Token ids, int64 [n, context_length], warning once about captions cut there; `counting_cut` counts them instead.
+    """Token ids, int64 [n, context_length], warning once about captions cut there; `counting_truncation` counts them instead.
 
     OpenCLIP's tokenizers cut silently, and what is cut can be the very attribute that mattered.
     """
@@ -98,7 +98,7 @@ def tokenize(tokenizer: Tokenizer, captions: list[str]) -> torch.Tensor:
     # Two equal last tokens are padding; only a row filled to the end can have been cut and is counted out in full.
     full = (tokens[:, -1] != tokens[:, -2]).nonzero().flatten().tolist()
     found = [captions[row] for row in full if _token_count(tokenizer, captions[row][:_LONG]) > tokens.shape[1]]
-    cut = _COUNTED.get() or Cut()
+    cut = _COUNTED.get() or TruncationCount()
     cut.count, cut.total, cut.context = cut.count + len(found), cut.total + len(captions), tokens.shape[1]
     cut.example = cut.example or next(iter(found), "")
     if cut is not _COUNTED.get():
