@@ -88,7 +88,7 @@ def as_captions(text: str | Iterable[str]) -> list[str]:
 
 
 def tokenize(tokenizer: Tokenizer, captions: list[str]) -> torch.Tensor:
-    """Token ids, int64 [n, context_length], warning once about captions cut there; `counting_truncation` counts them instead.
+    """Token ids, int64 [n, context_length]; warns once of captions cut there, unless `counting_truncation` counts them.
 
     OpenCLIP's tokenizers cut silently, and what is cut can be the very attribute that mattered.
     """
