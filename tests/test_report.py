@@ -116,14 +116,6 @@ def test_rows_without_measurable_difference_are_folded(grouped, rows, kept):
     assert (said in html) == (quiet > 0)
 
 
-def test_folded_rows_are_printed_and_photographs_keep_their_colours_in_the_dark():
-    style = re.search(r"<style>(.*?)</style>", render(full("words")), re.DOTALL)[1]
-    printed = style.partition("@media print")[2]
-    assert "details::details-content { content-visibility: visible;" in printed
-    assert "break-inside: avoid" in printed
-    assert 'img[src^="data:image/svg"] { filter: invert(1)' in style
-
-
 def test_a_page_says_in_words_what_text_names():
     table = Table("c", ["metric", "n"], [[Cell("t2i_r1", words="image search"), 5]], minor=(1,))
     html = render(Page("t", "l", [Section("s", tables=[table])]))

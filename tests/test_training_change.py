@@ -1,5 +1,6 @@
 import itertools
 import math
+from dataclasses import replace
 
 import planted
 import pytest
@@ -41,35 +42,29 @@ def test_the_sign_test_counts_all_outcomes_of_a_coin(ups, downs):
         assert sign_test(ups, downs) == sum(abs(2 * h - n) >= abs(ups - downs) for h in coins) / len(coins)
 
 
-def test_a_clear_gain_on_fifty_is_told_from_chance():
+@pytest.mark.parametrize(
+    ("signs", "image_index", "counts", "p"),
+    [
+        ([-1] * 14 + [1] * 2 + [0] * 34, None, (50, 14, 2), sign_test(14, 2)),
+        ([-1] * 2 + [1] * 14 + [0] * 34, None, (50, 2, 14), sign_test(14, 2)),
+        ([0] * 1000, None, (1000, 0, 0), 1.0),  # ties are wrong on both sides
+        ([-1] * 10, None, (10, 10, 0), 2 / 2**10),
+        ([-1] * 10, [0] * 5 + [1] * 5, (10, 10, 0), 0.5),  # captions of one image count as one
+        ([-1, 1, -1, 1], [0, 0, 1, 1], (4, 2, 2), 1.0),
+        ([-1] * 30 + [1] * 10, [0] * 30 + [*range(1, 11)], (40, 30, 10), 1.0),  # one image against ten
+    ],
+)
+def test_captions_are_counted_and_images_tested(signs, image_index, counts, p):
+    change = Change.of(held_out(signs, image_index), TURN, 1.0)
+    assert (change.captions, change.became_right, change.became_wrong) == counts
+    assert change.p == p
+    assert change.is_gain == (counts[1] > counts[2] and p < 0.05)
+
+
+def test_a_change_has_words_and_an_error():
     change = Change.of(held_out([-1] * 14 + [1] * 2 + [0] * 34), TURN, 1.0)
-    assert (change.captions, change.became_right, change.became_wrong) == (50, 14, 2)
     assert change.words == "Of 50 held-out captions, 14 became right and 2 wrong (p = 0.004)"
-    assert change.is_gain
     assert change.error == pytest.approx(math.sqrt((16 / 50 - 0.24**2) / 50))
-    worse = Change.of(held_out([-1] * 2 + [1] * 14 + [0] * 34), TURN, 1.0)
-    assert worse.p == change.p
-    assert not worse.is_gain
-
-
-def test_ties_are_wrong_on_both_sides_and_change_nothing():
-    ties = Change.of(held_out([0] * 1000), TURN, 1.0)
-    assert (ties.became_right, ties.became_wrong, ties.p, ties.is_gain) == (0, 0, 1.0, False)
-    few = Change.of(held_out([0] * 1000 + [-1] * 5), TURN, 1.0)
-    assert few.p == 2 / 2**5
-
-
-def test_captions_of_one_image_count_as_one():
-    alone = Change.of(held_out([-1] * 10), TURN, 1.0)
-    together = Change.of(held_out([-1] * 10, image_index=[0] * 5 + [1] * 5), TURN, 1.0)
-    assert alone.p == 2 / 2**10
-    assert together.became_right == 10
-    assert together.p == 0.5
-    even = Change.of(held_out([-1, 1, -1, 1], image_index=[0, 0, 1, 1]), TURN, 1.0)
-    assert even.p == 1.0
-    one_image = Change.of(held_out([-1] * 30 + [1] * 10, image_index=[0] * 30 + [*range(1, 11)]), TURN, 1.0)
-    assert one_image.became_right > one_image.became_wrong  # all of one image; ten images became worse
-    assert one_image.p == 1.0
 
 
 def test_a_caption_has_to_beat_each_of_its_negatives_that_are_there():
@@ -96,7 +91,7 @@ def test_the_order_of_captions_does_not_matter():
 
 
 def test_advice_says_what_the_paired_test_found():
-    points = [Point(0.0, 0.0, 0.6), Point(1.0, 1.0, 0.7)]
+    points = [Point(0.0, 0.0, 0.6, grounded=0.6), Point(1.0, 1.0, 0.7, grounded=0.7)]
     own = held_out([1])
 
     def said(captions, right, wrong, strength=1.0, **named):
@@ -130,7 +125,9 @@ def test_advice_says_what_the_paired_test_found():
         ["The held-out data has no negatives, so binding was not measured. Evaluate the matrix.",
          "No strength keeps what retrieval needs: keep the base as it is, or pass, for example, keep=0.97.",], False,
     )  # fmt: skip
-    assert "12 of the held-out captions are also negatives" in said(1000, 140, 20, leaked=12)[0][0]
+    points[1] = replace(points[1], grounded=0.61)
+    assert said(1000, 140, 20) == (["Of +0.100 gained, +0.010 needs the image: text alone tells the rest."], True)
+    assert "12 of the held-out captions are also negatives" in said(1000, 140, 20, leaked=12)[0][1]
 
 
 def test_a_fit_of_chance_is_not_worth_it():

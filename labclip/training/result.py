@@ -159,11 +159,11 @@ class FitResult(Reported):
         base, used = self._both
         before, after = (f"{percent(point.binding or 0.0)}%" for point in (base, used))
         lost = f"{percent(max(0.0, 1 - share_kept(used, base)))}%"
-        gained = [(a or 0.0) - (b or 0.0) for a, b in ((used.binding, base.binding), (used.grounded, base.grounded))]
+        gain, grounded = gains(base, used)
         told = [
             f"This model tells a caption from its negative in {before} of held-out pairs, where a coin gets 50.",
             f"With the matrix {after}.",
-            f"Of {gained[0]:+.3f} gained, {'all' if gained[1] >= gained[0] else f'{gained[1]:+.3f}'} needs the image.",
+            f"Of {gain:+.3f} gained, {'all' if grounded >= gain else f'{grounded:+.3f}'} needs the image.",
             f"It costs {'nothing' if lost == '0%' else f'at most {lost}'} in search (R@1) there.",
             f"{self.alignment.metadata['verdict']}.",
         ]
@@ -227,6 +227,13 @@ def share_kept(point: Point, base: Point) -> float:
     return min(shares, default=1.0)
 
 
+def gains(base: Point, used: Point) -> tuple[float, float]:
+    """What a point binds more than the base, and how much of that is grounded."""
+    pairs = (used.binding, base.binding), (used.grounded, base.grounded)
+    gain, grounded = ((ours or 0.0) - (theirs or 0.0) for ours, theirs in pairs)
+    return gain, grounded
+
+
 def measured(points: Sequence[Point], strength: float) -> dict[str, Any]:
     """By set the base beside the matrix at a strength, by metric."""
     found: dict[str, Any] = {}
@@ -276,9 +283,12 @@ def advice(
             if worse
             else "Chance may explain the gain. Fit on more captions, or keep the base."
         )
-    before = at_strength(points, 0).binding
-    if before is not None and before >= _BINDS:
-        told.append(f"The base already binds {before:.3f} of the held-out pairs. There is little to repair.")
+    base, used = at_strength(points, 0), at_strength(points, strength)
+    if (base.binding or 0.0) >= _BINDS:
+        told.append(f"The base already binds {base.binding:.3f} of the held-out pairs. There is little to repair.")
+    gain, grounded = gains(base, used)
+    if gain > 0 and grounded < gain / 2:
+        told.append(f"Of {gain:+.3f} gained, {grounded:+.3f} needs the image: text alone tells the rest.")
     if leaked and change is not None:
         told.append(
             f"{leaked:,} of the held-out captions are also negatives of the fit, for captions repeat too often to hold "
