@@ -7,7 +7,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from inspect import signature
-from typing import Literal, overload
+from typing import Any
 
 from labclip.data.cleaning import TrueCaptions, clean, comparable, comparable_forms, digest, meaning
 
@@ -31,21 +31,9 @@ LONGEST = 4_000
 _MOST = 1_000  # negatives a caption; each is a column
 
 
-@overload
-def generate(
-    captions: Iterable[str], method: Method, *, k: Literal[1] = 1, seed: int = 0, image_index: ImageIndex = None
-) -> list[str | None]: ...
-
-
-@overload
-def generate(
-    captions: Iterable[str], method: Method, *, k: int, seed: int = 0, image_index: ImageIndex = None
-) -> list[str | None] | list[list[str]]: ...
-
-
 def generate(
     captions: Iterable[str], method: Method, *, k: int = 1, seed: int = 0, image_index: ImageIndex = None
-) -> list[str | None] | list[list[str]]:
+) -> list[Any]:
     """Make hard negatives of captions by a method of one's own.
 
     >>> def mirror(caption, rng):

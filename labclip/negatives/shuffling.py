@@ -7,7 +7,7 @@ import math
 import random
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import Literal, overload
+from typing import Any
 
 from labclip.data.cleaning import WORD, clean
 from labclip.negatives.choosing import LONGEST, ImageIndex, generate
@@ -60,26 +60,9 @@ class Shuffler:
             yield "".join(itertools.chain.from_iterable(zip(gaps, [*words, ""], strict=True)))
 
 
-@overload
-def shuffle(
-    captions: Iterable[str],
-    *,
-    k: Literal[1] = 1,
-    seed: int = 0,
-    tagger: AnyTagger = None,
-    image_index: ImageIndex = None,
-) -> list[str | None]: ...
-
-
-@overload
-def shuffle(
-    captions: Iterable[str], *, k: int, seed: int = 0, tagger: AnyTagger = None, image_index: ImageIndex = None
-) -> list[str | None] | list[list[str]]: ...
-
-
 def shuffle(
     captions: Iterable[str], *, k: int = 1, seed: int = 0, tagger: AnyTagger = None, image_index: ImageIndex = None
-) -> list[str | None] | list[list[str]]:
+) -> list[Any]:
     """Make the paper's hard negatives: nouns swapped with nouns, adjectives with adjectives.
 
     The caption is cleaned as ARO does (`clean`, 40 words), its parts of speech are tagged, and its nouns are permuted

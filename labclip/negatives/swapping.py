@@ -6,7 +6,7 @@ import itertools
 import random
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Literal, NamedTuple, overload
+from typing import Any, NamedTuple
 
 from labclip.negatives.choosing import LONGEST, ImageIndex, generate
 
@@ -78,21 +78,9 @@ class Swapper:
         return (_rewrite(caption, change) for change in changes)
 
 
-@overload
-def swap(
-    captions: Iterable[str], attributes: Attributes, *, k: Literal[1] = 1, seed: int = 0, image_index: ImageIndex = None
-) -> list[str | None]: ...
-
-
-@overload
-def swap(
-    captions: Iterable[str], attributes: Attributes, *, k: int, seed: int = 0, image_index: ImageIndex = None
-) -> list[str | None] | list[list[str]]: ...
-
-
 def swap(
     captions: Iterable[str], attributes: Attributes, *, k: int = 1, seed: int = 0, image_index: ImageIndex = None
-) -> list[str | None] | list[list[str]]:
+) -> list[Any]:
     """Make exact hard negatives: swap two of the listed attributes that a caption names.
 
     Attributes are found as whole words in any case, longer phrases first; what takes a word's place takes its capital
