@@ -219,58 +219,6 @@ def test_means_are_those_of_a_loop(seed, n):
     assert scores.count("macro") == (group >= 0).sum()
 
 
-def test_by_hand():
-    """Three images on the axes of space and five captions, every number worked out below.
-
-    caption   . image 0   . image 1   . image 2
-    a         0.8           0.6           0.0
-    b         0.6           0.8           0.0
-    c         0.0           0.6           0.8
-    d         0.0           0.8           0.6
-    e         0.0           0.0           1.0
-    """
-    images = torch.eye(3)
-    texts = torch.tensor([[0.8, 0.6, 0.0], [0.6, 0.8, 0.0], [0.0, 0.6, 0.8], [0.0, 0.8, 0.6], [0.0, 0.0, 1.0]])
-    # Image 0: a (0.8) over b (0.6), right. Image 1: b (0.8) and d (0.8) tie, wrong. Image 2: c (0.8) over d
-    # (0.6), right; then e (1.0) over c (0.8), right. micro 3/4; macro of {0, 1} and {2, 2}: (1/2 + 2/2) / 2 = 3/4;
-    # alone {2, 2}: 2/2.
-    choice = Choice(
-        np.array([0, 1, 2, 2]),
-        np.array([[0, 1, -1], [1, 3, -1], [2, 3, -1], [4, 2, 3]]),
-        {"micro": everything(4), "macro": np.array([0, 0, 1, 1]), "alone": np.array([-1, -1, 0, 0])},
-        together={"sets": np.array([0, 0, 1, 1])},
-    )
-    (scores, _, _, sets) = choice.score(images, texts)
-    assert scores.correct.tolist() == [True, False, True, True]
-    assert {name: scores.value(name) for name in scores.metrics} == {"micro": 0.75, "macro": 0.75, "alone": 1.0}
-    assert scores.chance == pytest.approx((1 / 2 + 1 / 2 + 1 / 2 + 1 / 3) / 4)
-    assert sets.value("sets") == 0.5  # the first set has a wrong item, the second none
-    # Retrieval, a of image 0, b and d of image 1, c of image 2.
-    # Text to image: a 0.8 > 0.6, found; b 0.8 > 0.6, found; d 0.8 > 0.6, found; c 0.8 > 0.6, found: 4/4.
-    # Image to text: image 0: a 0.8, others 0.6, 0, 0: found. Image 1: best of its own 0.8, others 0.6, 0.6: found.
-    # Image 2: c 0.8, others 0, 0, 0.6: found. With e said of image 0: e's own cosine is 0, below 0 and 1, and even
-    # with the 0 of image 1: not found at 1, found at 3; image 2's best 0.8 is below e's 1.0: not found at 1.
-    asked = Retrieval(np.array([0, 1, 2]), np.array([0, 1, 3, 2, 4]), np.array([0, 1, 1, 2, 0]), at=(1, 2, 3))
-    found = {name: one.value(name) for one in asked.score(images, texts) for name in one.metrics}
-    assert found == pytest.approx({
-        "t2i_r1": 4 / 5, "t2i_r2": 4 / 5, "t2i_r3": 1.0,
-        "i2t_r1": 2 / 3, "i2t_r2": 1.0, "i2t_r3": 1.0,
-    })  # fmt: skip
-    # Classes a and e: image 0 has 0.8 and 0.0, right; image 1 of class a has 0.6 and 0.0, right; image 2, said to
-    # be of class a, has 0.0 and 1.0, wrong: 2/3; of class a 2/3, of class e nothing.
-    shown = Classification(np.arange(3), np.array([0, 0, 0]), np.array([[0], [4]]))
-    (classes,) = shown.score(images, texts)
-    assert classes.value("acc1") == pytest.approx(2 / 3)
-    assert classes.value("mean_per_class") == pytest.approx(2 / 3)
-    # Two captions c and e of image 2, d the wrong one: 0.8 and 1.0 beat 0.6. Among captions, c.e = 0.8 must beat
-    # c.d = 0.48 + 0.48 = 0.96: it does not.
-    (itt, *_, tot) = TwoPositives(np.array([2]), np.array([[2, 4, 3]]), {"": everything(1)}).score(images, texts)
-    assert (itt.value("itt"), tot.value("tot")) == (1.0, 0.0)
-    # Images 0 and 1 with a and b: a 0.8 > b 0.6 on image 0, b 0.8 > a 0.6 on image 1; and so by image.
-    assert [one.value(name) for one in Pairs(np.array([[0, 1]]), np.array([[0, 1]])).score(images, texts)
-            for name in one.metrics] == [1.0, 1.0, 1.0]  # fmt: skip
-
-
 def test_two_positives_are_asked_with_the_aligned_captions_as_a_folded_model_gives_them():
     """The base holds the positives apart, the matrix takes the first axis away, on which they differ."""
     base = torch.tensor([[0.9, 0.3, 0.3], [-0.9, 0.3, 0.3], [0.9, 0.3, -0.3]])

@@ -180,17 +180,22 @@ def score(task: Task, images: Tensor, texts: Tensor, alignments: Sequence[Alignm
 
 
 def _lengths(model: LABCLIP, captions: Sequence[str], cache: Cache) -> Tensor:
-    """How long the base's own embeddings of captions are, [n, 1]; kept beside the embeddings, which have length 1."""
+    """How long the base's own embeddings of captions are, [n, 1].
+
+    A cache keeps rows of length 1: of a length l it is the direction of (l, 1).
+    """
     keys = {caption: key_of(b"length", caption.encode("utf-8", "surrogatepass")) for caption in captions}
-    lengths = cache.get(list(keys.values()))
-    if todo := [caption for caption, key in keys.items() if key not in lengths]:
+    known = cache.get(list(keys.values()))
+    if todo := [caption for caption, key in keys.items() if key not in known]:
         with torch.no_grad(), evaluating(model), counting_truncation(TruncationCount()):
             features = model.encode_text(todo, normalize=False, aligned=False)
-        found = features.float().norm(dim=-1, keepdim=True).cpu().numpy()
-        fresh = {keys[caption]: length for caption, length in zip(todo, found, strict=True)}
+        lengths = features.float().norm(dim=-1, keepdim=True).cpu()
+        rows = unit_length(torch.cat([lengths, torch.ones_like(lengths)], dim=1), "Lengths").numpy()
+        fresh = {keys[caption]: row for caption, row in zip(todo, rows, strict=True)}
         cache.put(fresh.items())
-        lengths |= fresh
-    return torch.from_numpy(np.stack([lengths[keys[caption]] for caption in captions]))
+        known |= fresh
+    kept = torch.from_numpy(np.stack([known[keys[caption]] for caption in captions]))
+    return kept[:, :1] / kept[:, 1:]
 
 
 def _by_cosine(task: Task, images: Tensor, texts: Tensor, scores: Sequence[Sequence[ScoredItems]]) -> list[str]:
