@@ -1,0 +1,72 @@
+"""Search with what people type: a query that several images of a gallery answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from labclip.evaluation.scores import Groups, Scores
+from labclip.metrics import TIE
+
+TOP = 5
+_BLOCK = 4_000_000  # cosines at a time
+
+
+@dataclass(frozen=True)
+class Search:
+    """Queries, each with all images that answer it, and those that hold its words bound to other objects.
+
+    Attributes:
+        images: The gallery, int64 [n], rows of `Task.images`.
+        queries: int64 [m], rows of `Task.captions`; each has an image that answers it.
+        right: Whether an image answers a query, bool [m, n].
+        confused: Whether an image has the words of a query on different objects, bool [m, n]; none that is right.
+        groups: By what stands behind the metrics' names, the group of every query: {"": all} is one mean of all.
+    """
+
+    images: NDArray[np.int64]
+    queries: NDArray[np.int64]
+    right: NDArray[np.bool_]
+    confused: NDArray[np.bool_]
+    groups: Mapping[str, Groups]
+
+    def score(self, images: Tensor, texts: Tensor) -> list[Scores]:
+        """`search_map`, the mean average precision; of the top five what is right and what is confused.
+
+        `search_p5` is the fraction of the top five that is right, `search_confused5` the fraction that is confused.
+        Nearer by less than `metrics.TIE` is a tie, and counts against the query: wrong images come first.
+        """
+        gallery, count = images[torch.from_numpy(self.images)], len(self.queries)
+        found = {name: np.empty(count, dtype=np.float64) for name in ("map", f"p{TOP}", f"confused{TOP}")}
+        rows = max(1, _BLOCK // max(len(gallery), 1))
+        for start in range(0, count, rows):
+            block = slice(start, start + rows)
+            cosines = (texts[torch.from_numpy(self.queries[block])] @ gallery.T).numpy()
+            for query, cosine in enumerate(cosines, start):
+                values = _of_query(cosine, self.right[query], self.confused[query])
+                for name, value in zip(found, values, strict=True):
+                    found[name][query] = value
+        return [
+            Scores(values, np.arange(count), {f"search_{name}{ending}": group for ending, group in self.groups.items()})
+            for name, values in found.items()
+        ]
+
+
+def _of_query(
+    cosine: NDArray[np.float32], right: NDArray[np.bool_], confused: NDArray[np.bool_]
+) -> tuple[float, float, float]:
+    """Average precision, and of the top five what is right and what is confused; cosines of one query, [n]."""
+    own, wrong = np.sort(cosine[right])[::-1], np.sort(cosine[~right])
+    ahead = len(wrong) - np.searchsorted(wrong, own - TIE)  # wrong images at least as near as each right one
+    place = np.arange(1, len(own) + 1) + ahead
+    fifth = np.sort(cosine)[::-1][:TOP][-1]  # of a tie at the last place any image may be shown
+    return (
+        float((np.arange(1, len(own) + 1) / place).mean()),
+        float((place <= TOP).sum() / TOP),
+        min(int((cosine[confused] >= fifth - TIE).sum()), TOP) / TOP,
+    )
