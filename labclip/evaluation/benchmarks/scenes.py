@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 
 from labclip.checks import checked_whole
 from labclip.data.images import ImageSource
-from labclip.data.scene_files import labelled_scenes
+from labclip.data.scene_files import LabelledScenes, labelled_scenes
 from labclip.evaluation.items import Items, gallery
+from labclip.evaluation.search import Search
 from labclip.evaluation.sources import Sources
-from labclip.evaluation.tasks import Choice, Classification, Retrieval, Task
-from labclip.scenes import COLOURS, SHAPES, sample
+from labclip.evaluation.tasks import NONE, Choice, Classification, Question, Retrieval, Task
+from labclip.scenes import COLOURS, SHAPES, Scenes, sample
+from labclip.scenes.captions import noun_phrase
+from labclip.scenes.vocabulary import HELD_OUT, VALIDATION
 
 
 def read(sources: Sources, *, n: int = 1000, seed: int = 0) -> Task:
-    """`binding` on pairs that a fit may see, `binding_heldout` on unseen pairs; retrieval; single objects.
+    """`binding` of sentences, accuracy of their parts, search with parts, retrieval; single objects.
+
+    `part_swap` prefers "a red cube" over the same with the other object's colour, `part_foil` over a colour that no
+    object has. `half_truth` prefers it over "a red cube and a blue ball" where the ball is not blue, `whole_truth`
+    prefers that sentence to the part where it is. `search_map`, `search_p5` and `search_confused5` search for each
+    colour-shape pair; confused are scenes with colour and shape on different objects. Those of pairs that no fit sees
+    end in `_heldout`.
 
     Retrieval is by sentences and by tags, among scenes no two of which have the same colours and the same shapes: tags,
     which do not say what goes with which (`tags_t2i_r1` ...), have one right image too. `one_object_acc1` names one
@@ -28,37 +38,70 @@ def read(sources: Sources, *, n: int = 1000, seed: int = 0) -> Task:
         seed: Of everything drawn.
     """
     checked_whole("n", n, least=2, most=100_000)
-    binding = [
-        *_binding(sources, n, seed, "seen", "binding"),
-        *_binding(sources, n, seed, "heldout", "binding_heldout"),
-    ]
-    return sources.task(*binding, *_retrieval(sources, n, seed), _one_object(sources, n, seed))
+    questions: list[Question] = []
+    for split, ending in (("seen", ""), ("heldout", "_heldout")):
+        scenes = labelled_scenes(n, seed=seed, split=split)
+        rows = [_row(sources, image) for image in scenes.images]
+        items = Items(sources)
+        for row, image, *captions in zip(rows, scenes.images, scenes.captions, scenes.swapped, strict=True):
+            items.add(row, captions, image.name)
+        questions += items.question(f"binding{ending}")
+        questions += _parts(sources, scenes, rows, seed, ending)
+    gallery_of = sample(n, seed=seed, split="all")
+    names = [f"scene {number} of split all, seed {seed}" for number in range(n)]
+    rows = [sources.image_in_memory(image, name) for image, name in zip(gallery_of.images, names, strict=True)]
+    questions += [_search(sources, gallery_of.objects, rows), *_retrieval(sources, gallery_of, rows, names)]
+    return sources.task(*questions, _one_object(sources, n, seed))
 
 
-def _binding(sources: Sources, n: int, seed: int, split: str, metric: str) -> list[Choice]:
-    items = Items(sources)
-    scenes = labelled_scenes(n, seed=seed, split=split)
-    for image, *captions in zip(scenes.images, scenes.captions, scenes.swapped, strict=True):
-        items.add(_row(sources, image), captions, image.name)
-    return items.question(metric)
+def _parts(sources: Sources, scenes: LabelledScenes, rows: list[int], seed: int, ending: str) -> list[Choice]:
+    """Each object alone against what is wrong; of unseen pairs only their own objects."""
+    rng = np.random.default_rng([seed, 0xF011])
+    kinds = {name: Items(sources) for name in ("part_swap", "part_foil", "half_truth", "whole_truth")}
+    for row, image, objects in zip(rows, scenes.images, scenes.objects, strict=True):
+        absent = [colour for colour in COLOURS if colour not in {colour for colour, _ in objects}]
+        for (colour, shape), (other_colour, other_shape) in (objects, objects[::-1]):
+            foil = absent[rng.integers(len(absent))]
+            part = noun_phrase(colour, shape)
+            half, whole = (f"{part} and {noun_phrase(one, other_shape)}" for one in (foil, other_colour))
+            if ending and not HELD_OUT[COLOURS.index(colour), SHAPES.index(shape)]:
+                continue
+            kinds["part_swap"].add(row, [part, noun_phrase(other_colour, shape)], image.name)
+            kinds["part_foil"].add(row, [part, noun_phrase(foil, shape)], image.name)
+            kinds["half_truth"].add(row, [part, half], image.name)
+            kinds["whole_truth"].add(row, [whole, part], image.name)
+    return [question for name, items in kinds.items() for question in items.question(f"{name}{ending}")]
 
 
-def _retrieval(sources: Sources, n: int, seed: int) -> list[Retrieval]:
-    scenes = sample(n, seed=seed, split="all")
+def _search(sources: Sources, scenes: Sequence[tuple[tuple[str, str], ...]], rows: list[int]) -> Search:
+    """A query for each colour-shape pair that a scene shows."""
+    shown = [set(objects) for objects in scenes]
+    words = [({colour for colour, _ in objects}, {shape for _, shape in objects}) for objects in scenes]
+    pairs = [pair for pair in itertools.product(COLOURS, SHAPES) if any(pair in one for one in shown)]
+    right = np.array([[pair in one for one in shown] for pair in pairs])
+    named = np.array([[pair[0] in colours and pair[1] in shapes for colours, shapes in words] for pair in pairs])
+    unseen, never = (
+        np.array([table[COLOURS.index(colour), SHAPES.index(shape)] for colour, shape in pairs])
+        for table in (HELD_OUT, HELD_OUT | VALIDATION)
+    )
+    queries = [sources.caption(noun_phrase(*pair), "a query") for pair in pairs]
+    groups = {"": np.where(never, NONE, 0), "_heldout": np.where(unseen, 0, NONE)}
+    return Search(np.array(rows), np.array(queries), right, named & ~right, groups)
+
+
+def _retrieval(sources: Sources, scenes: Scenes, rows: list[int], names: list[str]) -> list[Retrieval]:
     said: list[list[tuple[int, int, tuple[str, ...]]]] = [[], []]
     for number, objects in enumerate(scenes.objects):
-        name = f"scene {number} of split all, seed {seed}"
-        row = sources.image_in_memory(scenes.images[number], name)
         words = tuple(sorted(word for one in objects for word in one))
         for pairs, texts in zip(said, (scenes.captions, scenes.tags), strict=True):
-            pairs.append((row, sources.caption(texts[number], name), words))
+            pairs.append((rows[number], sources.caption(texts[number], names[number]), words))
     return [*gallery(sources, said[0]), *gallery(sources, said[1], "tags_")]
 
 
 def _one_object(sources: Sources, n: int, seed: int) -> Classification:
     scenes = labelled_scenes(n, seed=seed, split="all", n_objects=1)
     classes = {one: number for number, one in enumerate(itertools.product(COLOURS, SHAPES))}
-    prompts = [f"{'an' if colour[0] in 'aeiou' else 'a'} {colour} {shape}" for colour, shape in classes]
+    prompts = [noun_phrase(colour, shape) for colour, shape in classes]
     rows = [_row(sources, image) for image in scenes.images]
     labels = [classes[objects[0]] for objects in scenes.objects]
     texts = [[sources.caption(prompt, "a single object")] for prompt in prompts]
