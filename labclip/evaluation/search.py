@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from labclip.evaluation.scores import Groups, Scores
+from labclip.evaluation.scores import Groups, ScoredItems
 from labclip.metrics import TIE
 
 TOP = 5
@@ -35,7 +35,7 @@ class Search:
     confused: NDArray[np.bool_]
     groups: Mapping[str, Groups]
 
-    def score(self, images: Tensor, texts: Tensor) -> list[Scores]:
+    def score(self, images: Tensor, texts: Tensor) -> list[ScoredItems]:
         """`search_map`, the mean average precision; of the top five what is right and what is confused.
 
         `search_p5` is the fraction of the top five that is right, `search_confused5` the fraction that is confused.
@@ -52,7 +52,9 @@ class Search:
                 for name, value in zip(found, values, strict=True):
                     found[name][query] = value
         return [
-            Scores(values, np.arange(count), {f"search_{name}{ending}": group for ending, group in self.groups.items()})
+            ScoredItems(
+                values, np.arange(count), {f"search_{name}{ending}": group for ending, group in self.groups.items()}
+            )
             for name, values in found.items()
         ]
 
