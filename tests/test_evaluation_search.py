@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from labclip.evaluation.scores import compare
 from labclip.evaluation.search import Search
 
 
@@ -63,3 +64,13 @@ def test_groups_stand_behind_the_names():
     found = values(asked, images, images)
     assert found["search_map"] == found["search_map_heldout"] == 1.0
     assert (found["search_confused5"], found["search_confused5_heldout"]) == (0.2, 0.0)
+
+
+def test_less_confused_is_better():
+    asked = question([[1, 0, 0, 0, 0, 0, 0]] * 12, [[0, 1, 0, 0, 0, 0, 0]] * 12)
+    near = torch.tensor([[0.9, 0.8, 0.1, 0.2, 0.3, 0.4, 0.5]])
+    far = near - torch.tensor([[0, 1.0, 0, 0, 0, 0, 0]])
+    models = [asked.score(cosine.T, torch.ones(12, 1))[2] for cosine in (near, far)]
+    (moved,) = compare(models)[0].differences
+    assert moved.value == pytest.approx(-0.2)
+    assert moved.gain == pytest.approx(0.2)

@@ -11,6 +11,7 @@ from labclip.evaluation.items import Items
 from labclip.evaluation.report import Report
 from labclip.evaluation.results import Result
 from labclip.evaluation.scores import ScoredItems
+from labclip.evaluation.search import Search
 from labclip.evaluation.sources import Benchmark, Sources
 from labclip.evaluation.tasks import Choice, Classification, Pairs, Question, Retrieval, Task, TwoPositives
 
@@ -27,6 +28,7 @@ __all__ = [
     "Result",
     "Retrieval",
     "ScoredItems",
+    "Search",
     "Sources",
     "Task",
     "TwoPositives",

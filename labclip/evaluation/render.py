@@ -11,7 +11,18 @@ from labclip.evaluation.results import Measured, Result
 from labclip.evaluation.scores import CONTROL, DIFFERING, Compared, Difference
 from labclip.report import Figure, drawn
 from labclip.report.drawing import COLOURS, SOFT, empty, legend_below, literal
-from labclip.report.values import Cell, Page, Section, Table, Value, judged, matrix_in_words, measured_by, percent
+from labclip.report.values import (
+    Cell,
+    Page,
+    Section,
+    Table,
+    Value,
+    judged,
+    matrix_in_words,
+    measured_by,
+    percent,
+    signed,
+)
 
 _HOW = "Fractions of 1; a tie is wrong. Intervals are 95%; items that share an image count as one where they agree."
 _HOW_DIFFERENT = (
@@ -138,9 +149,9 @@ def _rows(report: Measured, title: list[Value], compared: Compared, *, short: bo
 
 def _change(moved: Difference, *, short: bool) -> list[Value]:
     if short:
-        return [judged(moved.value, moved.measurable, summary.format_difference(moved))]
-    words = "" if moved.measurable else summary.UNMEASURABLE
-    return [judged(moved.value, moved.measurable, words), summary.interval(moved)]
+        return [judged(moved.gain, moved.measurable, summary.format_difference(moved))]
+    words = signed(moved.value) if moved.measurable else summary.UNMEASURABLE
+    return [judged(moved.gain, moved.measurable, words), summary.interval(moved)]
 
 
 def _facts(report: Measured) -> list[tuple[str, str]]:

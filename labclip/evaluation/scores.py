@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import NormalDist
 from typing import Any
 
@@ -56,6 +56,7 @@ class ScoredItems:
             `BREAKDOWN` and `BY_INDEX` no metric stands for the benchmark.
         by_index: Which items are right where the first of equal answers is taken, as `argmax` does, bool [n], or a
             function that gives it. None where published code has ties wrong too.
+        lower_is_better: Whether the items are what should not be.
     """
 
     correct: NDArray[np.bool_ | np.floating[Any]]
@@ -66,6 +67,7 @@ class ScoredItems:
     asked: Asked | None = None
     side: str = ""
     by_index: NDArray[np.bool_] | Callable[[], NDArray[np.bool_]] | None = None
+    lower_is_better: bool = False
 
     def value(self, metric: str) -> float:
         """One metric as a fraction of 1; nan where no item is in it."""
@@ -152,12 +154,19 @@ class Difference:
         low: Lower end of the 95% interval of paired items.
         high: Upper end.
         measurable: Whether the interval excludes zero and the models differ on at least `DIFFERING` units.
+        lower_is_better: As of `ScoredItems`.
     """
 
     value: float
     low: float
     high: float
     measurable: bool
+    lower_is_better: bool = False
+
+    @property
+    def gain(self) -> float:
+        """The difference, above 0 where it is for the better."""
+        return -self.value if self.lower_is_better else self.value
 
 
 @dataclass(frozen=True)
@@ -199,7 +208,10 @@ def compare(models: Sequence[ScoredItems]) -> list[Compared]:
             for scores, hits in zip(models, right, strict=True)
         ]
         differences = [
-            _difference(sample, hits, right[0], estimate.value - estimates[0].value)
+            replace(
+                _difference(sample, hits, right[0], estimate.value - estimates[0].value),
+                lower_is_better=models[0].lower_is_better,
+            )
             for hits, estimate in zip(right[1:], estimates[1:], strict=True)
         ]
         compared.append(Compared(metric, estimates, differences, models[0].side))

@@ -53,7 +53,10 @@ class Search:
                     found[name][query] = value
         return [
             ScoredItems(
-                values, np.arange(count), {f"search_{name}{ending}": group for ending, group in self.groups.items()}
+                values,
+                np.arange(count),
+                {f"search_{name}{ending}": group for ending, group in self.groups.items()},
+                lower_is_better=name.startswith("confused"),
             )
             for name, values in found.items()
         ]

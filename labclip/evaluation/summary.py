@@ -35,6 +35,7 @@ _WORDS = {
     "seen": "seen pairs", "three": "three objects",
     "itt": "image to text", "tot": "text only", "macro": "mean over kinds", "micro": "all items",
     "blind": "by the mean image", "grounded": "above the mean image",
+    "map": "mean average precision", "p5": "precision of the top 5", "confused5": "confused among the top 5",
 }  # fmt: skip
 
 
@@ -137,7 +138,7 @@ def gain_sentence(name: str, ours: Estimate, moved: Difference) -> str:
     told = f"{name} {percent(ours.value)}%"
     if not moved.measurable:
         return f"{told}, {UNMEASURABLE}."
-    return f"{told}." if moved.value > 0 else f"{told}, which is worse."
+    return f"{told}." if moved.gain > 0 else f"{told}, which is worse."
 
 
 def need_sentence(moved: Difference, grounded: Difference) -> str:
@@ -169,7 +170,7 @@ def key_cost(others: Mapping[str, Difference]) -> tuple[str, str]:
 
 def _losses(others: Mapping[str, Difference]) -> dict[str, float]:
     """The measurable ones, the largest first."""
-    losses = {name: -moved.value for name, moved in others.items() if moved.measurable and moved.value < 0}
+    losses = {name: -moved.gain for name, moved in others.items() if moved.measurable and moved.gain < 0}
     return dict(sorted(losses.items(), key=lambda item: -item[1]))
 
 
@@ -229,7 +230,7 @@ def _counted(differences: Mapping[str, Difference]) -> str:
         return f"{UNMEASURABLE} in any of {len(differences)} metrics"
     counts, most = [], []
     for word, sign in (("better", 1), ("worse", -1)):
-        group = {name: one.value * sign for name, one in moved.items() if one.value * sign > 0}
+        group = {name: one.gain * sign for name, one in moved.items() if one.gain * sign > 0}
         if group:
             name = max(group, key=lambda name: group[name])
             counts.append(f"{word} in {len(group)}")
