@@ -326,12 +326,11 @@ def test_a_record_read_from_a_file_opens_no_path_and_no_repository(hub, tmp_path
 
 def test_weights_of_another_architecture_are_refused(folder):
     save_file(models.make("resnet").state_dict(), folder / OPENCLIP_WEIGHTS)
-    lacks, has = r"it lacks 'visual\.\S+' and \d+ more", r"it has, and the model has not, 'visual\.\S+' and \d+ more"
-    with pytest.raises(ValueError, match=rf"does not hold the weights of this model \({lacks}; {has}"):
+    with pytest.raises(ValueError, match=r"not hold the weights of this model \(.*Missing key.* \"visual.*\[...\]"):
         LABCLIP.from_pretrained(folder)
     state = models.make("clip").state_dict()
     save_file(state | {"text_projection": torch.zeros(3, 5)}, folder / OPENCLIP_WEIGHTS)
-    with pytest.raises(ValueError, match=r"\('text_projection' is \[3, 5\] in it, \[24, 16\] in the model\)"):
+    with pytest.raises(ValueError, match=r"size mismatch for text_projection: .*\[3, 5\].*\[24, 16\]"):
         LABCLIP.from_pretrained(folder)
     save_file(state | {"text_projection": torch.zeros(24, 16, dtype=torch.int32)}, folder / OPENCLIP_WEIGHTS)
     with pytest.raises(ValueError, match=r"\('text_projection' is I32, where the model has torch.float32\)"):
@@ -349,9 +348,10 @@ def test_weights_are_compared_as_openclip_converts_them(tmp_path):
     state["text_projection"] = torch.zeros(3, 5)
     state["visual.other"] = state.pop("visual.proj")
     torch.save(state, tmp_path / "weights.bin")
-    lacks, has = "it lacks 'visual.proj'", "it has, and the model has not, 'visual.other'"
-    with pytest.raises(ValueError, match=rf"\({lacks}; {has}; 'text.text_projection' is \[3, 5\] in it, \[24, 16\]"):
+    said = '"visual.proj".*"visual.other".*mismatch for text.text_projection'
+    with pytest.raises(ValueError, match=said) as caught:
         load_weights(clip, tmp_path / "weights.bin")
+    assert "\n" not in str(caught.value)
 
 
 class Runs:

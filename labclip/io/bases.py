@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import pickle
+import textwrap
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -166,14 +167,14 @@ def load_weights(clip: nn.Module, path: Path) -> None:
     """Fill every weight of a model from a file, holding no second copy of them where the file allows it."""
     try:
         if path.suffix != ".safetensors" or not _fill_from_safetensors(clip, path):
-            load_checkpoint(_Matching(clip, path), str(path), weights_only=True)
+            load_checkpoint(clip, str(path), weights_only=True)
     except pickle.UnpicklingError:
         # The message of torch advises weights_only=False, which would run the file's code: it is not passed on.
         raise _not_the_weights(path, "it is not a pickle of tensors only, and none of its code was run") from None
     except (AttributeError, IndexError, StopIteration, TypeError) as error:
         raise _not_the_weights(path, "it holds no tensors by name") from error
-    except (SafetensorError, RuntimeError, KeyError, EOFError) as error:
-        raise _not_the_weights(path, first_line(error)) from error
+    except (SafetensorError, RuntimeError, KeyError, EOFError) as error:  # torch names keys and shapes on many lines
+        raise _not_the_weights(path, textwrap.shorten(str(error), 300) or type(error).__name__) from error
 
 
 def _fill_from_safetensors(clip: nn.Module, path: Path) -> bool:
@@ -192,38 +193,10 @@ def _fill_from_safetensors(clip: nn.Module, path: Path) -> bool:
     return True
 
 
-class _Matching:
-    """A model for OpenCLIP's loader: what that makes of a file's tensors must match the model's one to one."""
-
-    def __init__(self, clip: nn.Module, path: Path) -> None:
-        self._clip, self._path = clip, path
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._clip, name)
-
-    def load_state_dict(self, found: Mapping[str, torch.Tensor], strict: bool = True) -> None:
-        wanted = self._clip.state_dict()
-        parts = []
-        if lacks := [key for key in wanted if key not in found]:
-            parts.append(f"it lacks {_first_of(lacks)}")
-        if more := [key for key in found if key not in wanted]:
-            parts.append(f"it has, and the model has not, {_first_of(more)}")
-        if unlike := [key for key in wanted if key in found and found[key].shape != wanted[key].shape]:
-            there, here = (list(one[unlike[0]].shape) for one in (found, wanted))
-            parts.append(f"{unlike[0]!r} is {there} in it, {here} in the model")
-        if parts:
-            raise _not_the_weights(self._path, "; ".join(parts))
-        self._clip.load_state_dict(found)
-
-
 def _not_the_weights(path: Path, reason: str) -> ValueError:
     return ValueError(
         f"{path} does not hold the weights of this model ({reason}). Fetch it again, or name the model it is for."
     )
-
-
-def _first_of(keys: Sequence[str]) -> str:
-    return f"{keys[0]!r} and {len(keys) - 1} more" if len(keys) > 1 else repr(keys[0])
 
 
 class _SkipInitialisation(TorchFunctionMode):
