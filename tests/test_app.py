@@ -20,7 +20,7 @@ from labclip import LABCLIP, Alignment, scenes
 from labclip.app import answers as answers_module
 from labclip.app import jobs, markup, search, uploads
 from labclip.app.answers import Answers
-from labclip.app.compare import Scores, Sides, captions_in, swapped, with_swapped
+from labclip.app.compare import ModelPair, Scores, captions_in, swapped, with_swapped
 from labclip.app.jobs import Workplace
 from labclip.app.uploads import Upload
 from labclip.cli import main
@@ -30,15 +30,15 @@ RIGHT, WRONG = "a red heart with a white ring", "a white heart with a red ring"
 
 
 @pytest.fixture(scope="module")
-def sides():
-    return Sides(LABCLIP.from_pretrained("scenes"))
+def pair():
+    return ModelPair(LABCLIP.from_pretrained("scenes"))
 
 
 @pytest.fixture
-def answers(sides, tmp_path):
+def answers(pair, tmp_path):
     there = tmp_path / "sessions"
     there.mkdir()
-    yield (made := Answers(sides, there, ["--model", "scenes"]))
+    yield (made := Answers(pair, there, ["--model", "scenes"]))
     made.close()
     assert not list(there.iterdir())
 
@@ -67,10 +67,10 @@ def zipped(**files):
 # Compare
 
 
-def test_scores_are_the_models_own(sides):
-    model, scene = sides.encoder.model, scenes.sample(1, seed=8)
-    image, (texts, cut) = sides.image(ImageSource("scene", data=scene.images[0])), sides.texts([RIGHT, WRONG])
-    base, ours = sides.scores(image, texts, model.alignment.strength)
+def test_scores_are_the_models_own(pair):
+    model, scene = pair.encoder.model, scenes.sample(1, seed=8)
+    image, (texts, cut) = pair.image(ImageSource("scene", data=scene.images[0])), pair.texts([RIGHT, WRONG])
+    base, ours = pair.scores(image, texts, model.alignment.strength)
     shown = model.encode_image(Image.fromarray(scene.images[0]))
     expected = model.similarity(shown, model.encode_text([RIGHT, WRONG]))[0]
     assert ours.cosines == pytest.approx(expected.tolist(), abs=UNIT)
@@ -80,9 +80,9 @@ def test_scores_are_the_models_own(sides):
     assert cut == ""
 
 
-def test_strength_0_is_the_base(sides):
-    image, (texts, _) = torch.nn.functional.normalize(torch.ones(256), dim=0), sides.texts([RIGHT, WRONG])
-    base, ours = sides.scores(image, texts, 0.0)
+def test_strength_0_is_the_base(pair):
+    image, (texts, _) = torch.nn.functional.normalize(torch.ones(256), dim=0), pair.texts([RIGHT, WRONG])
+    base, ours = pair.scores(image, texts, 0.0)
     assert ours.cosines == pytest.approx(base.cosines, abs=UNIT)
     assert ours.shares == pytest.approx(base.shares, abs=UNIT * 100)
 
@@ -94,8 +94,8 @@ def test_a_tie_is_a_tie():
     assert "Both choose none: 2 captions tie." in markup.bars(["a", "b", "a"], scores, scores)
 
 
-def test_a_caption_that_is_cut_is_told(sides):
-    assert "1 caption is longer than the 16 tokens" in sides.texts(["a red cube " * 20])[1]
+def test_a_caption_that_is_cut_is_told(pair):
+    assert "1 caption is longer than the 16 tokens" in pair.texts(["a red cube " * 20])[1]
 
 
 @pytest.mark.parametrize(
@@ -142,42 +142,42 @@ def test_what_people_write_is_plain_text():
 # Search
 
 
-def test_the_scenes_are_pairs_with_their_colours_swapped(sides):
-    gallery = search.scene_gallery(sides, 6)
+def test_the_scenes_are_pairs_with_their_colours_swapped(pair):
+    gallery = search.scene_gallery(pair, 6)
     assert len(gallery.names) == len(gallery.shown) == len(gallery.rows) == 6
     for right, wrong in zip(gallery.names[::2], gallery.names[1::2], strict=True):
         assert right != wrong
         assert sorted(right.split()) == sorted(wrong.split()) or {"a", "an"} & {*right.split()}
     drawn = scenes.sample(3, seed=2024, split="all")
-    alone = sides.image(ImageSource("scene", data=drawn.images[1]))
+    alone = pair.image(ImageSource("scene", data=drawn.images[1]))
     assert torch.allclose(gallery.rows[2], alone, atol=UNIT)
 
 
-def test_search_says_what_changed(sides):
+def test_search_says_what_changed(pair):
     rows = torch.nn.functional.normalize(torch.randn(30, 256, generator=torch.Generator().manual_seed(0)), dim=1)
     gallery = search.Gallery([f"<{n}>" for n in range(30)], ["data:,"] * 30, rows, [])
     text = rows[7:8]
-    base, ours = search.search(sides, gallery, text, 1.0, top=5)
+    base, ours = search.search(pair, gallery, text, 1.0, top=5)
     assert base[0].place == 7
-    assert [hit.place for hit in ours] == torch.topk(rows @ sides.align(text, 1.0)[0], 5).indices.tolist()
+    assert [hit.place for hit in ours] == torch.topk(rows @ pair.align(text, 1.0)[0], 5).indices.tolist()
     there = {hit.place: rank for rank, hit in enumerate(base, 1)}
     assert [hit.other for hit in ours] == [there.get(hit.place) for hit in ours]
     shown = markup.results(gallery, base, ours)
     assert shown.count("l-changed") == sum(hit.other is None for hit in (*base, *ours)) > 0
     assert "&lt;7&gt;" in shown
-    same, also = search.search(sides, gallery, text, 0.0)
+    same, also = search.search(pair, gallery, text, 0.0)
     assert [hit.place for hit in same] == [hit.place for hit in also]
     assert "0 are not among the base&#x27;s and 0 have another rank" in markup.results(gallery, same, also)
 
 
-def test_images_that_are_none_are_left_out_and_told(sides, tmp_path):
+def test_images_that_are_none_are_left_out_and_told(pair, tmp_path):
     scene = png(scenes.sample(1).images[0])
     files = [uploaded(tmp_path, "two.zip", zipped(a_png=scene, b_png=b"?", c=b"")), uploaded(tmp_path, "d.png", scene)]
-    gallery = search.index(sides, uploads.images_in(files))
+    gallery = search.index(pair, uploads.images_in(files))
     assert gallery.names == ["a.png", "d.png"]
     assert [one.split(" (")[0] for one in gallery.left_out] == ["b.png is not a whole image"]
     with pytest.raises(ValueError, match=r"None of the images can be used: b.png"):
-        search.index(sides, [("b.png", b"?")])
+        search.index(pair, [("b.png", b"?")])
 
 
 # Uploads
@@ -324,19 +324,20 @@ def test_the_curve_is_read_from_the_checkpoints(tmp_path):
 
 
 def test_sessions_do_not_see_each_other(answers, tmp_path, monkeypatch):
-    monkeypatch.setattr(answers, "_scenes", search.scene_gallery(answers.sides, 4))
+    monkeypatch.setattr(answers, "_scenes", search.scene_gallery(answers.pair, 4))
     one, other = answers.session("one"), answers.session("other")
     assert answers.session("one") is one
     photo = uploaded(tmp_path, "mine.png", png(scenes.sample(1).images[0]))
-    assert 'alt="mine.png"' in answers.photo(one, photo)
+    assert 'alt="mine.png"' in answers.photo(one, [photo], RIGHT, 1.0)[0]
     with pytest.raises(ValueError, match="There is no image"):
         answers.compared(other, RIGHT, 1.0)
-    assert "Images of yours that are searched: 1." in answers.indexed(one, [photo], lambda count: None)
+    assert "Images of yours that are searched: 1." in answers.indexed(one, [photo])
     assert "mine.png" in answers.searched(one, RIGHT)
     assert "mine.png" not in answers.searched(other, RIGHT)
     answers.photos(one, [photo])
     assert (
-        answers.table(one, uploaded(tmp_path, "../words.csv", b"image")) == '<p class="l-note">Captions: words.csv.</p>'
+        answers.table(one, [uploaded(tmp_path, "../words.csv", b"image")])
+        == '<p class="l-note">Captions: words.csv.</p>'
     )
     folder = one.place.folder
     assert sorted(path.name for path in folder.rglob("*") if path.is_file()) == ["mine.png", "words.csv"]
@@ -359,23 +360,23 @@ def test_the_quietest_session_is_dropped(answers, monkeypatch):
 
 def test_captions_are_encoded_once(answers, monkeypatch):
     session = answers.session("one")
-    answers.scene(session, 8)
+    answers.first(session, 0.5)
     first = answers.compared(session, RIGHT, 0.5)
-    monkeypatch.setattr(answers.sides, "texts", None)
+    monkeypatch.setattr(answers.pair, "texts", None)
     assert answers.compared(session, f" {RIGHT}\n", 1.0) != first
     monkeypatch.undo()
 
 
 def test_a_fit_wants_both_files(answers):
     with pytest.raises(ValueError, match="Upload a file of captions"):
-        next(answers.fit(answers.session("one"), 500, own=True, clean=False))
+        next(answers.fit(answers.session("one"), 1, 500, False))
     with pytest.raises(ValueError, match=r"words.pkl is of no kind"):
-        answers.table(answers.session("one"), Upload("words.pkl", Path("none")))
+        answers.table(answers.session("one"), [Upload("words.pkl", Path("none"))])
 
 
 def test_a_model_without_a_matrix_is_told(model):
     model.alignment = Alignment.identity(256)
-    assert Sides(model).alignment.is_identity
+    assert ModelPair(model).alignment.is_identity
     assert "no matrix" in markup.heading("mine", without_matrix=True)
 
 

@@ -13,7 +13,7 @@ from labclip.data.images import ImageSource
 from labclip.encode.encoder import Encoder
 from labclip.metrics import TIE
 from labclip.model import LABCLIP
-from labclip.negatives import Swapper
+from labclip.negatives import FAMILIES, RELATIONS, Swapper
 from labclip.scenes import COLOURS
 
 CAPTIONS = 32
@@ -21,17 +21,15 @@ CAPTIONS = 32
 CHARACTERS = 1000
 """Of a caption: several times what any context holds."""
 
-_KINDS: tuple[tuple[str | tuple[str, str], ...], ...] = (
-    (*COLOURS, "grey", "silver", "golden", "violet", "beige", "turquoise", "blonde"),
-    ("big", "large", "huge", "small", "little", "tiny", "tall", "short"),
-    ("wooden", "metal", "plastic", "glass", "leather", "paper", "rubber", "stone"),
-    ("old", "young", "new", "open", "closed", "full", "empty", "wet", "dry"),
-    (("left", "right"), ("above", "below"), ("in front of", "behind"), ("over", "under"), ("inside", "outside")),
-)  # words of a kind alone are swapped with one another: a colour and a size swapped make no sentence
-_SWAPPERS = tuple(map(Swapper, _KINDS))
+_FAMILY_WORDS = {name: [word for group in groups for word in group] for name, groups in FAMILIES.items()}
+# Words of a kind alone are swapped with one another: a colour and a size swapped make no sentence.
+_SWAPPERS = [
+    *(Swapper([*COLOURS, *words] if name == "colours" else words) for name, words in _FAMILY_WORDS.items()),
+    Swapper([*RELATIONS.items(), ("over", "under"), ("inside", "outside")]),
+]
 
 
-class Sides:
+class ModelPair:
     """A model beside its base.
 
     Args:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
 import socket
 import tempfile
@@ -18,12 +17,11 @@ from starlette.middleware import Middleware
 
 from labclip.app import markup
 from labclip.app.answers import DRAWN, SESSIONS, STRONGEST, Answers, Session
-from labclip.app.compare import Sides, with_swapped
+from labclip.app.compare import ModelPair
 from labclip.app.search import SCENES
 from labclip.app.uploads import ALL_BYTES, TABLES, Upload
 from labclip.model import LABCLIP
 
-_FIRST = 8  # seed of the scene that everybody sees first, that of README.md
 _LEFT = (60, 300)  # seconds: every so often uploads that nothing read are removed when they are so old
 _POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
@@ -32,7 +30,6 @@ _POLICY = (
 )
 _SCENES, _OWN = "Rendered scenes", "My captions and images"
 _PRIVATE = {"api_visibility": "private"}
-_JOB = {"concurrency_id": "job", "concurrency_limit": 1, "show_progress": "minimal", **_PRIVATE}  # one at a time
 
 
 class _Guard:
@@ -56,7 +53,7 @@ class _Guard:
 def build(answers: Answers, name: str) -> Any:
     """The page as `gradio.Blocks`."""
     with gr.Blocks(title="labclip", analytics_enabled=False, delete_cache=_LEFT) as page:
-        gr.HTML(markup.heading(name, without_matrix=answers.sides.alignment.is_identity))
+        gr.HTML(markup.heading(name, without_matrix=answers.pair.alignment.is_identity))
         with gr.Tabs():
             with gr.Tab("Compare"):
                 _compare(page, answers)
@@ -89,45 +86,14 @@ def _compare(page: Any, answers: Answers) -> None:
                 0, STRONGEST, answers.strength, step=0.01, label="Strength: 0 is the base, 1 the matrix as fitted"
             )
             found = gr.HTML(elem_id="compared")
-    image.preprocess = _uploads
-
-    def compared(captions: str, strength: float, request: gr.Request) -> str:
-        return _told(lambda: answers.compared(answers.session(request.session_hash), captions, strength))
-
-    def draw(seed: int, strength: float, request: gr.Request) -> tuple[str, str, str]:
-        drawn, text = answers.scene(answers.session(request.session_hash), seed)
-        return drawn, text, compared(text, strength, request)
-
-    def first(strength: float, request: gr.Request) -> tuple[str, str, str]:
-        return draw(_FIRST, strength, request)
-
-    def other(strength: float, request: gr.Request) -> tuple[str, str, str]:
-        return draw(random.randrange(1_000_000), strength, request)
-
-    def take(files: list[Upload], captions: str, strength: float, request: gr.Request) -> tuple[Any, None, str]:
-        session = _spend(answers, files, request)
-        try:
-            return answers.photo(session, files[0]), None, compared(captions, strength, request)
-        except (ValueError, OSError) as error:
-            return gr.skip(), None, markup.error(str(error))
-
-    def swapped(captions: str, strength: float, request: gr.Request) -> tuple[Any, str]:
-        try:
-            text = with_swapped(captions)
-        except ValueError as error:
-            return gr.skip(), markup.error(str(error))
-        return text, compared(text, strength, request)
-
     drawing = {"outputs": [shown, captions, found], **_PRIVATE}
-    page.load(first, strength, **drawing)
-    another.click(other, strength, **drawing)
-    image.upload(take, [image, captions, strength], [shown, image, found], **_PRIVATE).then(
-        _forget(answers), **_PRIVATE
-    )
-    swap.click(swapped, [captions, strength], [captions, found], **_PRIVATE)
+    page.load(_ask(answers, answers.first), strength, **drawing)
+    another.click(_ask(answers, answers.another), strength, **drawing)
+    _take(answers, image, answers.photo, [captions, strength], [shown, found])
+    swap.click(_ask(answers, answers.swapped, [gr.skip()]), [captions, strength], [captions, found], **_PRIVATE)
     live = {"trigger_mode": "always_last", "show_progress": "hidden", **_PRIVATE}
-    captions.change(compared, [captions, strength], found, **live)
-    strength.input(compared, [captions, strength], found, **live)
+    captions.change(_ask(answers, answers.compared), [captions, strength], found, **live)
+    strength.input(_ask(answers, answers.compared), [captions, strength], found, **live)
 
 
 def _search(tab: Any, answers: Answers) -> None:
@@ -141,29 +107,13 @@ def _search(tab: Any, answers: Answers) -> None:
         files = gr.File(label="Images, or a zip of them", file_count="multiple", height=170, elem_id="images")
         folder = gr.File(label="A folder of images", file_count="directory", height=170, elem_id="folder")
         back = gr.Button(f"Back to the {SCENES} scenes")
-        status = gr.HTML(markup.note(f"{SCENES} rendered scenes are searched."), elem_id="indexed")
-
-    def search(query: str, request: gr.Request) -> str:
-        return _told(lambda: answers.searched(answers.session(request.session_hash), query))
-
-    def take(files: list[Upload], request: gr.Request, progress: Any = gr.Progress()) -> tuple[None, str]:  # noqa: B008
-        session = _spend(answers, files, request)
-        return None, _told(
-            lambda: answers.indexed(session, files, lambda count: progress((count, None), unit="images"))
-        )
-
-    def scenes(request: gr.Request) -> str:
-        answers.session(request.session_hash).gallery = None
-        return markup.note(f"{SCENES} rendered scenes are searched.")
-
+        status = gr.HTML(markup.note(answers.of_scenes), elem_id="indexed")
+    search = {"fn": _ask(answers, answers.searched), "inputs": query, "outputs": found, **_PRIVATE}
     for asked in (tab.select, go.click, query.submit):
-        asked(search, query, found, **_PRIVATE)
+        asked(**search)
     for one in (files, folder):
-        one.preprocess = _uploads
-        one.upload(take, one, [one, status], **_PRIVATE).then(search, query, found, **_PRIVATE).then(
-            _forget(answers), **_PRIVATE
-        )
-    back.click(scenes, outputs=status, **_PRIVATE).then(search, query, found, **_PRIVATE)
+        _take(answers, one, answers.indexed, [], [status]).then(**search)
+    back.click(_ask(answers, answers.back), outputs=status, **_PRIVATE).then(**search)
 
 
 def _diagnose(answers: Answers) -> None:
@@ -173,14 +123,7 @@ def _diagnose(answers: Answers) -> None:
         "and measured on the others. 5,000 scenes take about a minute on two free cores."
     )
     count = gr.Slider(500, DRAWN, 2000, step=500, label="Scenes")
-    run, cancel = _buttons("Diagnose")
-    found = gr.HTML(elem_id="diagnosis")
-
-    def diagnose(count: int, request: gr.Request) -> Iterator[str]:
-        yield from _going(lambda: answers.diagnosis(answers.session(request.session_hash), int(count)))
-
-    run.click(diagnose, count, found, **_JOB)
-    cancel.click(_cancel(answers), queue=False, **_PRIVATE)
+    _job(answers, "Diagnose", answers.diagnosis, [count], "diagnosis")
 
 
 def _fit(answers: Answers) -> None:
@@ -188,7 +131,7 @@ def _fit(answers: Answers) -> None:
         "Fit a matrix for this base on captions with hard negatives. A tenth of the images is held out; if the fit is "
         "not worth it, the page says why and there is no matrix."
     )
-    source = gr.Radio([_SCENES, _OWN], value=_SCENES, label="Fit on")
+    source = gr.Radio([_SCENES, _OWN], value=_SCENES, label="Fit on", type="index")
     count = gr.Slider(500, DRAWN, 2000, step=500, label="Scenes")
     with gr.Column(visible=False) as own:
         table = gr.File(label=f"Captions with negatives ({', '.join(TABLES)})", height=170, elem_id="table")
@@ -196,82 +139,70 @@ def _fit(answers: Answers) -> None:
         folder = gr.File(label="Their images as a folder", file_count="directory", height=170)
         clean = gr.Checkbox(label="Clean captions and negatives alike (for shuffled negatives)")
         named, counted = gr.HTML(elem_id="named"), gr.HTML(elem_id="counted")
-    run, cancel = _buttons("Fit")
-    found = gr.HTML(elem_id="fitted")
+    _job(answers, "Fit", answers.fit, [source, count, clean], "fitted")
 
-    def choose(source: str) -> tuple[Any, Any]:
-        return gr.update(visible=source == _SCENES), gr.update(visible=source == _OWN)
-
-    def take_table(files: list[Upload], request: gr.Request) -> tuple[None, str]:
-        session = _spend(answers, files, request)
-        return None, _told(lambda: answers.table(session, files[0]))
-
-    def take_images(files: list[Upload], request: gr.Request) -> tuple[None, str]:
-        session = _spend(answers, files, request)
-        return None, _told(lambda: answers.photos(session, files))
-
-    def fit(source: str, count: int, clean: bool, request: gr.Request) -> Iterator[str]:
-        session = answers.session(request.session_hash)
-        yield from _going(lambda: answers.fit(session, int(count), own=source == _OWN, clean=clean))
+    def choose(own: int) -> tuple[Any, Any]:
+        return gr.update(visible=not own), gr.update(visible=bool(own))
 
     source.change(choose, source, [count, own], **_PRIVATE)
-    for one, taking, told in (
-        (table, take_table, named),
-        (images, take_images, counted),
-        (folder, take_images, counted),
-    ):
-        one.preprocess = _uploads
-        one.upload(taking, one, [one, told], **_PRIVATE).then(_forget(answers), **_PRIVATE)
-    run.click(fit, [source, count, clean], found, **_JOB)
-    cancel.click(_cancel(answers), queue=False, **_PRIVATE)
+    _take(answers, table, answers.table, [], [named])
+    for one in (images, folder):
+        _take(answers, one, answers.photos, [], [counted])
 
 
-def _buttons(name: str) -> tuple[Any, Any]:
+def _ask(answers: Answers, method: Callable[..., Any], others: Sequence[Any] = ()) -> Callable[..., Any]:
+    """A method for the visitor who asks; what is wrong is told in its last output, and `others` are the ones before."""
+
+    def ask(request: gr.Request, *given: Any) -> Any:
+        try:
+            return method(answers.session(request.session_hash), *given)
+        except (ValueError, OSError) as error:
+            told = markup.error(str(error))
+            return (*others, told) if others else told
+
+    return ask
+
+
+def _take(answers: Answers, control: Any, method: Callable[..., Any], inputs: list[Any], outputs: list[Any]) -> Any:
+    """Give a method what is uploaded, which empties the control; then remove the files."""
+    control.preprocess = _uploads
+
+    def forget(request: gr.Request) -> None:  # later, as the browser may still be fetching an image it has just sent
+        answers.session(request.session_hash).forget()
+
+    def take(session: Session, files: list[Upload], *given: Any) -> Any:
+        session.spent += [one.path for one in files]
+        found = method(session, files, *given)
+        return (None, *([found] if len(outputs) == 1 else found))
+
+    others = None, *[gr.skip()] * (len(outputs) - 1)
+    asked = control.upload(_ask(answers, take, others), [control, *inputs], [control, *outputs], **_PRIVATE)
+    return asked.then(forget, **_PRIVATE)
+
+
+def _job(answers: Answers, name: str, method: Callable[..., Iterator[str]], inputs: list[Any], place: str) -> None:
+    """Two buttons, and what long work tells as it goes; one of all visitors at a time."""
     with gr.Row():
-        return gr.Button(name, variant="primary", min_width=120), gr.Button("Cancel", min_width=120)
+        run, cancel = gr.Button(name, variant="primary", min_width=120), gr.Button("Cancel", min_width=120)
+    found = gr.HTML(elem_id=place)
+
+    def work(request: gr.Request, *given: Any) -> Iterator[str]:
+        try:
+            yield from method(answers.session(request.session_hash), *given)
+        except (ValueError, OSError) as error:
+            yield markup.error(str(error))
+
+    def stop(request: gr.Request) -> None:
+        answers.session(request.session_hash).place.cancel()
+
+    run.click(work, inputs, found, concurrency_id="job", concurrency_limit=1, show_progress="minimal", **_PRIVATE)
+    cancel.click(stop, queue=False, **_PRIVATE)
 
 
 def _uploads(payload: Any) -> list[Upload]:
     """What a control was given, where gradio has put it; gradio's own way decodes images and leaves empty files."""
     files = payload.root if hasattr(payload, "root") else [payload]
     return [Upload(one.orig_name or Path(one.path).name, Path(one.path)) for one in files if one and one.path]
-
-
-def _spend(answers: Answers, files: Sequence[Upload], request: Any) -> Session:
-    session = answers.session(request.session_hash)
-    session.spent += [one.path for one in files]
-    return session
-
-
-def _forget(answers: Answers) -> Callable[..., None]:
-    """Afterwards, as the browser may still be fetching an image that it has just sent."""
-
-    def forget(request: gr.Request) -> None:
-        answers.session(request.session_hash).forget()
-
-    return forget
-
-
-def _cancel(answers: Answers) -> Callable[..., None]:
-    def cancel(request: gr.Request) -> None:
-        answers.session(request.session_hash).place.cancel()
-
-    return cancel
-
-
-def _told(work: Callable[[], str]) -> str:
-    """An answer, or labclip's own words on what is wrong."""
-    try:
-        return work()
-    except (ValueError, OSError) as error:
-        return markup.error(str(error))
-
-
-def _going(work: Callable[[], Iterator[str]]) -> Iterator[str]:
-    try:
-        yield from work()
-    except (ValueError, OSError) as error:
-        yield markup.error(str(error))
 
 
 @contextmanager
@@ -298,7 +229,7 @@ def served(
         # Uploads stand apart: gradio gives whatever is in its folder to whoever knows the path.
         os.environ["GRADIO_TEMP_DIR"] = str(Path(root, "uploads"))
         Path(root, "sessions").mkdir()
-        answers = Answers(Sides(model), Path(root, "sessions"), typed, alignment)
+        answers = Answers(ModelPair(model), Path(root, "sessions"), typed, alignment)
         page = build(answers, name)
         try:
             _, local, public = page.queue().launch(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from labclip import scenes
-from labclip.app.compare import Sides
+from labclip.app.compare import ModelPair
 from labclip.app.uploads import image
 from labclip.data.images import ImageSource
 from labclip.towers.pixels import upright
@@ -56,15 +56,12 @@ class Hit:
     other: int | None
 
 
-def index(
-    sides: Sides, images: Iterable[tuple[str, bytes]], seen: Callable[[int], object] = lambda count: None
-) -> Gallery:
+def index(pair: ModelPair, images: Iterable[tuple[str, bytes]]) -> Gallery:
     """Embed images with the base, a few in memory at a time; what is no image is left out and told.
 
     Args:
-        sides: The model.
+        pair: The model.
         images: Names and bytes.
-        seen: Is told how many are done, after each.
 
     Raises:
         ValueError: If none is left; else whatever `images` raises.
@@ -79,33 +76,34 @@ def index(
                 left_out.append(str(error))
 
     found: list[tuple[str, str, np.ndarray]] = []
-    for number, one in enumerate(sides.encoder.images(sources()), 1):
+    for one in pair.encoder.images(sources()):
         if one.row is None:
             left_out.append(f"{one.source.name} {one.problem}.")
         else:
             found.append((one.source.name, thumbnail(one.source), one.row))
-        seen(number)
     if not found:
         raise ValueError(f"None of the images can be used: {left_out[0]}")
     names, shown, rows = map(list, zip(*found, strict=True))
     return Gallery(names, shown, torch.from_numpy(np.stack(rows)), left_out)
 
 
-def scene_gallery(sides: Sides, count: int = SCENES) -> Gallery:
+def scene_gallery(pair: ModelPair, count: int = SCENES) -> Gallery:
     """Scenes that no training used, each followed by the same with its colours swapped, named by their captions."""
     drawn = scenes.sample(count // 2, seed=_SEED, split="all")
     other = replace(drawn.layout, colours=drawn.layout.colours[:, ::-1])
     pixels = np.stack([drawn.images, scenes.render(other)], axis=1).reshape(-1, *drawn.images.shape[1:])
     names = [name or "" for pair in zip(drawn.captions, drawn.swapped_captions, strict=True) for name in pair]
-    rows = [one.row for one in sides.encoder.images(ImageSource("scene", data=one) for one in pixels)]
+    rows = [one.row for one in pair.encoder.images(ImageSource("scene", data=one) for one in pixels)]
     large = zip(drawn.render(_SIDE), scenes.render(other, _SIDE), strict=True)
     shown = [uri(Image.fromarray(one)) for pair in large for one in pair]
     return Gallery(names, shown, torch.from_numpy(np.stack([row for row in rows if row is not None])), [])
 
 
-def search(sides: Sides, gallery: Gallery, text: Tensor, strength: float, top: int = 10) -> tuple[list[Hit], list[Hit]]:
+def search(
+    pair: ModelPair, gallery: Gallery, text: Tensor, strength: float, top: int = 10
+) -> tuple[list[Hit], list[Hit]]:
     """The images nearest to a caption [1, dim] by the base and by LABCLIP: a product with the index, nothing more."""
-    cosines = [gallery.rows @ rows[0] for rows in (text, sides.align(text, strength))]
+    cosines = [gallery.rows @ rows[0] for rows in (text, pair.align(text, strength))]
     ranked = [torch.topk(one, min(top, len(one))) for one in cosines]
     places = [one.indices.tolist() for one in ranked]
     hits = []
