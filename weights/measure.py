@@ -90,7 +90,7 @@ def gallery_rows(layout: Layout, drawn: int = DRAWN) -> NDArray[np.int64]:
 def single_object(images: Tensor, prompts: Tensor, layout: Layout) -> float:
     """Zero-shot accuracy on images of one object, [n, dim], among `prompts` as `single_prompts` orders them."""
     truth = torch.from_numpy(layout.colours[:, 0] * len(SHAPES) + layout.shapes[:, 0])
-    return _mean(metrics.class_ranks(images, prompts, truth) < 1)
+    return _mean(metrics.class_ranks(images, prompts, truth)[0] < 1)
 
 
 def single_prompts() -> list[str]:
