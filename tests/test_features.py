@@ -288,6 +288,20 @@ def test_what_raised_goes_on_when_repaired_and_when_skipped(model, data, scenes)
         run(model, data, "skipped")
 
 
+def test_an_image_left_out_in_a_batch_that_was_broken_off_is_looked_at_again(model, data, monkeypatch):
+    path = data / "photos" / "1.png"
+    whole = path.read_bytes()
+    run(model, data, "whole")
+    path.write_bytes(b"no image")
+    with monkeypatch.context() as patch:
+        patch.setattr(Plan, "note", lambda *arguments, **progress: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run(model, data, on_error="skip")
+    path.write_bytes(whole)
+    run(model, data, on_error="skip")
+    assert contents(data / "features") == contents(data / "whole")
+
+
 def test_a_machine_in_trouble_is_no_reason_to_leave_images_out(model, data, monkeypatch):
     read = ImageSource.read
 

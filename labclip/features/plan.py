@@ -80,6 +80,10 @@ class Plan:
                 if self._db.execute("PRAGMA user_version").fetchone() != (_VERSION,):
                     raise ValueError("it is of another version")
                 self.progress = json.loads(self._db.execute("SELECT value FROM progress").fetchone()[0])
+                # A batch that was broken off does not count.
+                self._db.execute(
+                    "UPDATE images SET problem = NULL WHERE problem IS NOT NULL AND id > ?", (self.progress["images"],)
+                )
         except (sqlite3.DatabaseError, ValueError) as error:
             self._db.close()
             raise self._damaged(error) from error
