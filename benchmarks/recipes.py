@@ -19,6 +19,7 @@ import json
 import math
 import statistics
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -34,6 +35,7 @@ from labclip.encode.encoder import Encoder
 from labclip.features import Features
 from labclip.training import recipes
 from labclip.training.frontier import HeldOut, at_strength, frontier
+from labclip.training.objective import Weights
 from labclip.training.rows import read_data
 
 PENALTIES = 1e-3, 3e-4, 1e-4
@@ -124,10 +126,10 @@ def former(setting, seed):
     for penalty in PENALTIES:
         batch = min(max(2 ** round(math.log2(len(data.captions) / 16)), 64), 512)
         epochs = max(5, math.ceil(2000 / max(1, len(data.captions) * 9 // 10 // batch)))
+        recipes.RECIPES["labclip 0.1"] = replace(recipes.RECIPES["labclip"], candidates=(Weights(identity=penalty),))
         result = labclip.fit(
-            setting.fit, negative_weight=1, distill=0, identity_penalty=penalty, batch_size=batch, epochs=epochs,
-            seed=seed, progress=False,
-        )  # fmt: skip
+            setting.fit, recipe="labclip 0.1", batch_size=batch, epochs=epochs, seed=seed, progress=False
+        )
         matrices[penalty] = result.alignment.fitted
         elsewhere = frontier({"validation": pairs}, result.alignment.fitted)
         base = sum(elsewhere[0].recalls["validation"])
