@@ -1,6 +1,6 @@
 """All that reads or writes models: names, OpenCLIP bases, the alignment folder, the Hub.
 
-`names` says what a name means, by way of `published` and `hub`; `folder` reads an alignment, `loading` and `bases` a
+`names` says what a name means, by way of `published` and `hub`; `folder` reads an alignment, `bases` a
 base; `opening` puts them together. `saving` and `folding`, with a module for each form, write models.
 """
 
