@@ -81,7 +81,7 @@ def test_items_are_a_csv_file_with_every_models_answer(ten, tmp_path):
         written = list(csv.DictReader(file))
     assert [(row["caption"], row["caption_2"]) for row in binding] == [(r["caption"], r["negative"]) for r in written]
     assert [row["image"] for row in binding] == [str(ten / row["image"]) for row in written]
-    assert binding[3]["place"] == "own.csv line 5"
+    assert binding[3]["location"] == "own.csv line 5"
     for model in ("base", "labclip"):
         for metric in ("binding", "t2i_r1", "i2t_r1"):
             among = [row for row in rows if row["metrics"] == metric]

@@ -467,7 +467,7 @@ def test_every_item_says_what_it_is_and_who_was_right(sugarcrepe, model):
     assert len(choices) == 14
     first = choices[1]
     written = json.loads((sugarcrepe / "add_att.json").read_text())["3"]
-    assert first.place == "add_att.json item 3"
+    assert first.location == "add_att.json item 3"
     assert first.images == (str(sugarcrepe / written["filename"]),)
     assert first.captions == (written["caption"], written["negative_caption"])
     assert first.metrics == ("add_att", "add", "macro", "micro")
@@ -537,7 +537,7 @@ def test_items_of_every_question_type_add_up(model, tmp_path):
                 assert right == pytest.approx(result.metric(metric).estimates[place].value)
                 if benchmark != "zero-shot":
                     assert all(one.right[name] == (one.margin[name] > 0) for one in among)
-    assert report["winoground"].items[0].place == "examples.jsonl line 1"
+    assert report["winoground"].items[0].location == "examples.jsonl line 1"
     assert len(report["winoground"].items[0].images) == 2
 
 

@@ -19,7 +19,7 @@ class Answer:
     """One item and how each model did on it.
 
     Attributes:
-        place: File name and position of the item; "" where its question keeps none, as in retrieval and classification.
+        location: File name and position of the item; "" where its question keeps none, as retrieval and classification.
         metrics: The metrics that it counts in, for example ("swap_att", "swap", "macro", "micro"), or ("t2i_r1",).
         images: Names of its images. Of a search for a caption the right one; of a search for an image that one.
         captions: Its captions, the right one first. Of a search for a caption that one.
@@ -30,7 +30,7 @@ class Answer:
             (`Task.own_length`).
     """
 
-    place: str
+    location: str
     metrics: tuple[str, ...]
     images: tuple[str, ...]
     captions: tuple[str, ...]
@@ -75,7 +75,7 @@ class AnsweredItems(Sequence[Answer]):
         asked, by_model = scores[0].asked, dict(zip(self._models, scores, strict=True))
         assert asked is not None  # others were left out
         return Answer(
-            place=asked.places[row] if asked.places else "",
+            location=asked.locations[row] if asked.locations else "",
             metrics=tuple(metric for metric, group in scores[0].metrics.items() if group[row] >= 0),
             images=tuple(self._image_name(int(image)) for image in asked.images[row] if image >= 0),
             captions=tuple(self._caption(int(caption)) for caption in asked.captions[row] if caption >= 0),
@@ -88,7 +88,7 @@ class AnsweredItems(Sequence[Answer]):
 
 
 def write_csv(answers: Mapping[str, Sequence[Answer]], models: Sequence[str], file: TextIO) -> None:
-    """Write each benchmark's items: benchmark, metrics, place, images, captions, each model's answer and margin."""
+    """Write each benchmark's items: benchmark, metrics, location, images, captions, each model's answer and margin."""
     width = {
         what: max((len(getattr(answer, what)) for items in answers.values() for answer in items), default=0)
         for what in ("images", "captions")
@@ -97,12 +97,12 @@ def write_csv(answers: Mapping[str, Sequence[Answer]], models: Sequence[str], fi
     named = [what.removesuffix("s") + number for what in width for number in numbers[what]]
     judged = [f"{model} {what}" for model in models for what in ("right", "margin")]
     writer = csv.writer(file)
-    writer.writerow(["benchmark", "metrics", "place", *named, *judged])
+    writer.writerow(["benchmark", "metrics", "location", *named, *judged])
     for benchmark, items in answers.items():
         for answer in items:
             texts = [text for what in width for text in [*getattr(answer, what), *[""] * width[what]][: width[what]]]
             cells = [cell for model in models for cell in (int(answer.right[model]), _margin(answer.margin[model]))]
-            writer.writerow([benchmark, " ".join(answer.metrics), answer.place, *texts, *cells])
+            writer.writerow([benchmark, " ".join(answer.metrics), answer.location, *texts, *cells])
 
 
 def _margin(value: float) -> str:

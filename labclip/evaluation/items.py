@@ -22,17 +22,19 @@ class Items:
         sources: Where images and captions are kept.
         image: Image of each item.
         options: Captions of each item.
-        places: File and position of each item.
+        locations: File and position of each item.
         groups: What else is known of each item, by name: for means over groups.
     """
 
     sources: Sources
     image: list[int] = field(default_factory=list)
     options: list[list[int]] = field(default_factory=list)
-    places: list[str] = field(default_factory=list)
+    locations: list[str] = field(default_factory=list)
     groups: dict[str, list[Hashable]] = field(default_factory=dict)
 
-    def add(self, row: int | None, captions: Sequence[Any], place: str, *, true: int = 1, **groups: Hashable) -> None:
+    def add(
+        self, row: int | None, captions: Sequence[Any], location: str, *, true: int = 1, **groups: Hashable
+    ) -> None:
         """Append an item; one whose image is missing is left out.
 
         Where a wrong caption is the true one, the item is a tie, which is wrong; the task's notes count such items.
@@ -40,7 +42,7 @@ class Items:
         Args:
             row: The image's, as `Sources.image` gives it: None where the file is missing.
             captions: The true one, then the wrong ones.
-            place: File and position, for messages and for the report.
+            location: File and position, for messages and for the report.
             true: How many of the captions, from the first on, are true.
             groups: What else is known of it.
 
@@ -49,11 +51,11 @@ class Items:
         """
         if row is None:
             return
-        options = [self.sources.caption(caption, place) for caption in captions]
+        options = [self.sources.caption(caption, location) for caption in captions]
         self.sources.repeated += not set(options[:true]).isdisjoint(options[true:])
         self.image.append(row)
         self.options.append(options)
-        self.places.append(place)
+        self.locations.append(location)
         for name, group in groups.items():
             self.groups.setdefault(name, []).append(group)
 
@@ -86,17 +88,17 @@ class Items:
         groups = {metrics: everything(len(self))} if isinstance(metrics, str) else metrics
         width = max(map(len, self.options))
         options = np.array([[*row, *[NONE] * (width - len(row))] for row in self.options], dtype=np.int64)
-        return [Choice(np.array(self.image, dtype=np.int64), options, groups, places=self.places, **further)]
+        return [Choice(np.array(self.image, dtype=np.int64), options, groups, locations=self.locations, **further)]
 
     def pairs(self) -> Items:
         """An item for each wrong caption alone."""
         found = [
-            (image, [true, one], place)
-            for image, (true, *wrong), place in zip(self.image, self.options, self.places, strict=True)
+            (image, [true, one], location)
+            for image, (true, *wrong), location in zip(self.image, self.options, self.locations, strict=True)
             for one in wrong
         ]
-        image, options, places = map(list, zip(*found, strict=True)) if found else ([], [], [])
-        return Items(self.sources, image, options, places)
+        image, options, locations = map(list, zip(*found, strict=True)) if found else ([], [], [])
+        return Items(self.sources, image, options, locations)
 
     def gallery(self, prefix: str = "") -> list[Retrieval]:
         """Retrieval over the images with their true captions."""
@@ -132,5 +134,5 @@ def gallery(sources: Sources, pairs: Sequence[tuple[int, int, Hashable]], prefix
         sources.notes.append(f"{what}: {len(kept):,} of {len(said):,} images, one for each distinct caption.")
     if len(kept) < 2:
         return []
-    texts, places = zip(*((caption, place) for place, image in enumerate(kept) for caption in said[image]), strict=True)
-    return [Retrieval(np.array(kept), np.array(texts), np.array(places), prefix)]
+    texts, index = zip(*((caption, at) for at, image in enumerate(kept) for caption in said[image]), strict=True)
+    return [Retrieval(np.array(kept), np.array(texts), np.array(index), prefix)]

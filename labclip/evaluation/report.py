@@ -73,23 +73,23 @@ class Report(Measured, Reported):
             write_csv({result.benchmark.name: result.items for result in self.results}, self.models, file)
 
     @classmethod
-    def from_json(cls, value: Any, place: str = "The report") -> Report:
+    def from_json(cls, value: Any, location: str = "The report") -> Report:
         """A report from what `to_json` made of it: plain JSON values, or the path of a file of them.
 
-        `place` says where they stand, for messages.
+        `location` says where they stand, for messages.
 
         Raises:
             ValueError: If something is missing, or a benchmark is none of `BENCHMARKS`.
         """
         if isinstance(value, str | Path):
             return cls.from_json(read_json(Path(value)), str(value))
-        benchmarks, measured = fields(value, ("benchmarks", "measured"), place)
+        benchmarks, measured = fields(value, ("benchmarks", "measured"), location)
         names = ("base", "weights_sha256", "models", "alignments", "versions")
-        facts = dict(zip(names, fields(measured, names, f"{place}, measured"), strict=True))
+        facts = dict(zip(names, fields(measured, names, f"{location}, measured"), strict=True))
         if unknown := [name for name in benchmarks if name not in BENCHMARKS]:
-            raise ValueError(f"{place} is of {', '.join(unknown)}. Benchmarks: {', '.join(BENCHMARKS)}.")
+            raise ValueError(f"{location} is of {', '.join(unknown)}. Benchmarks: {', '.join(BENCHMARKS)}.")
         results = [
-            Result.from_json(result, BENCHMARKS[name], facts["models"], f"{place}, {name}")
+            Result.from_json(result, BENCHMARKS[name], facts["models"], f"{location}, {name}")
             for name, result in benchmarks.items()
         ]
         return cls(**facts, results=results, date=measured.get("date", ""))

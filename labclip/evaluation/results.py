@@ -76,13 +76,13 @@ class Result:
         }
 
     @classmethod
-    def from_json(cls, value: Any, benchmark: Benchmark, models: Sequence[str], place: str) -> Result:
+    def from_json(cls, value: Any, benchmark: Benchmark, models: Sequence[str], location: str) -> Result:
         """A result from what `to_json` made of it; errors as of `Report.from_json`."""
         names = ("models", "intervals", "differences", "sides", "n", "chance", "images", "captions", "notes", "data",
                  "options")  # fmt: skip
-        values, intervals, differences, sides, n, chance, *rest = fields(value, names, place)
-        values, intervals = (fields(by_model, models, place) for by_model in (values, intervals))
-        moved = fields(differences, models[1:], place)
+        values, intervals, differences, sides, n, chance, *rest = fields(value, names, location)
+        values, intervals = (fields(by_model, models, location) for by_model in (values, intervals))
+        moved = fields(differences, models[1:], location)
         compared = []
         for metric in n:
             ends = [of_model[metric] for of_model in intervals]

@@ -32,12 +32,12 @@ class Asked:
     Attributes:
         images: The images of each item, int64 [n, j]; -1 stands for none.
         captions: The captions of each item, the right one first, int64 [n, k]; -1 stands for none.
-        places: File and position of each item; empty where that is not known.
+        locations: File and position of each item; empty where that is not known.
     """
 
     images: NDArray[np.int64]
     captions: NDArray[np.int64]
-    places: Sequence[str] = ()
+    locations: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ class Choice:
         unit: What items that are not independent share, int64 [n]; by default their image.
         together: For each further metric a set of each item, int64 [n], -1 where it is in none: a set is right if all
             its items are.
-        places: File and position of each item.
+        locations: File and position of each item.
         breakdown: Further metrics, in a table of their own.
         right_first: Whether published code takes the first of equal captions and has the right one first, so that it
             has ties right.
@@ -59,7 +59,7 @@ class Choice:
     metrics: Mapping[str, Groups]
     unit: Rows | None = None
     together: Mapping[str, Rows] = field(default_factory=dict)
-    places: Sequence[str] = ()
+    locations: Sequence[str] = ()
     breakdown: Mapping[str, Groups] = field(default_factory=dict)
     right_first: bool = False
 
@@ -71,7 +71,7 @@ class Choice:
         right, by_index = margin > 0, margin >= 0 if self.right_first else None
         unit = first_equal(images)[self.image] if self.unit is None else self.unit
         chance = float((1 / (self.options >= 0).sum(axis=1)).mean())
-        asked = Asked(self.image[:, None], self.options, self.places)
+        asked = Asked(self.image[:, None], self.options, self.locations)
         found = [ScoredItems(right, unit, self.metrics, chance, margin, asked, by_index=by_index)]
         found += controlled(found[0], controls)
         if self.breakdown:
@@ -125,7 +125,7 @@ class Retrieval:
     Attributes:
         images: The gallery's images, int64 [n].
         texts: The captions, int64 [m].
-        image_index: For each caption the place of its image in `images`, int64 [m].
+        image_index: For each caption the index of its image in `images`, int64 [m].
         prefix: Before the metrics' names.
         at: The k of recall@k.
     """
@@ -177,8 +177,8 @@ def _taken(features: Tensor, rows: Rows) -> Tensor:
 
 def _chance(right: Rows, among: int, k: int) -> float:
     """Mean probability that one of each item's `right` answers is among the first k of `among` in random order."""
-    place = np.arange(min(k, among))
-    return float((1 - np.prod(np.maximum(among - right[:, None] - place, 0) / (among - place), axis=1)).mean())
+    drawn = np.arange(min(k, among))
+    return float((1 - np.prod(np.maximum(among - right[:, None] - drawn, 0) / (among - drawn), axis=1)).mean())
 
 
 @dataclass(frozen=True)
@@ -188,14 +188,14 @@ class Pairs:
     Attributes:
         images: int64 [n, 2].
         texts: int64 [n, 2].
-        places: File and position of each item.
+        locations: File and position of each item.
         breakdown: Groups of items that have a table of their own: the group of every item, by what its metrics begin
             with.
     """
 
     images: Rows
     texts: Rows
-    places: Sequence[str] = ()
+    locations: Sequence[str] = ()
     breakdown: Mapping[str, Groups] = field(default_factory=dict)
 
     def score(self, images: Tensor, texts: Tensor) -> list[ScoredItems]:
@@ -204,7 +204,7 @@ class Pairs:
         found = zip(metrics.pairs(images, texts, *rows), metrics.pair_margins(images, texts, *rows), strict=True)
         n, asked, unit = (
             len(self.images),
-            Asked(self.images, self.texts, self.places),
+            Asked(self.images, self.texts, self.locations),
             connected(first_equal(images)[self.images]),
         )
         scores, parts = [], []
@@ -224,13 +224,13 @@ class TwoPositives:
         image: int64 [n].
         texts: First caption, second caption, negative, int64 [n, 3].
         metrics: Groups of every item; `itt` and `tot` are put behind the names, or stand alone for the name "".
-        places: File and position of each item.
+        locations: File and position of each item.
     """
 
     image: Rows
     texts: Rows
     metrics: Mapping[str, Groups]
-    places: Sequence[str] = ()
+    locations: Sequence[str] = ()
 
     def score(self, images: Tensor, texts: Tensor) -> list[ScoredItems]:
         """`itt` and `tot`.
@@ -244,7 +244,7 @@ class TwoPositives:
         itt, *controls = (torch.minimum(*margins).numpy() for margins in zip(*both, strict=True))
         first, second, negative = (texts[rows[:, column]] for column in range(3))
         tot = (first * second).sum(-1) - torch.maximum((first * negative).sum(-1), (second * negative).sum(-1))
-        asked = Asked(self.image[:, None], self.texts, self.places)
+        asked = Asked(self.image[:, None], self.texts, self.locations)
         by_image, by_text = (
             ScoredItems(
                 margin > 0,

@@ -64,7 +64,7 @@ def generate(
         true_captions.add(image, caption, max_words(method))
     counts: Counter[str] = Counter()
     found = [
-        choose(method, caption, image, true_captions, k=k, seed=seed, place=f"caption {number}", counts=counts)
+        choose(method, caption, image, true_captions, k=k, seed=seed, location=f"caption {number}", counts=counts)
         for number, (image, caption) in enumerate(zip(images, captions, strict=True))
     ]
     if counts:
@@ -94,7 +94,7 @@ def choose(
     *,
     k: int,
     seed: int,
-    place: str = "",
+    location: str = "",
     counts: Counter[str] | None = None,
 ) -> list[str]:
     """Up to `k` distinct negatives of one caption; `counts` gets those refused as `same_meaning`.
@@ -108,8 +108,8 @@ def choose(
     made = method(caption, random.Random(digest(f"{seed}\0{caption}")))
     if not isinstance(made, Iterable):
         raise ValueError(
-            f"The method returned {type(made).__name__} for {place or 'the caption'} {caption!r}; return texts: yield "
-            f"each, or return a list of them."
+            f"The method returned {type(made).__name__} for {location or 'the caption'} {caption!r}; return texts: "
+            f"yield each, or return a list of them."
         )
     for candidate in [made] if isinstance(made, str) else made:
         if not isinstance(candidate, str):

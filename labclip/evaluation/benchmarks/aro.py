@@ -69,23 +69,23 @@ def _items(sources: Sources, name: str, kind: str) -> Items:
     items = Items(sources)
     layout = ImageLayout(sources, "{path}", "images/{path}")
     wanted = ("image_path", "bbox_x", "bbox_y", "bbox_w", "bbox_h", "true_caption", "false_caption", kind)
-    for place, item in json_items(*sources.files(name)):
-        file, x, y, w, h, true, false, group = fields(item, wanted, place)
-        row = layout.image(file, place, box=_box((x, y, w, h), place))
-        items.add(row, (true, false), place, file=file, kind=_kind(group, kind, place))
+    for location, item in json_items(*sources.files(name)):
+        file, x, y, w, h, true, false, group = fields(item, wanted, location)
+        row = layout.image(file, location, box=_box((x, y, w, h), location))
+        items.add(row, (true, false), location, file=file, kind=_kind(group, kind, location))
     return items
 
 
-def _box(values: tuple[Any, ...], place: str) -> Box:
+def _box(values: tuple[Any, ...], location: str) -> Box:
     numbers = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v)]
     if len(numbers) != 4 or min(numbers[2:]) <= 0:
-        raise ValueError(f"{place}: the box x, y, width, height is {values}, not four numbers of some size.")
+        raise ValueError(f"{location}: the box x, y, width, height is {values}, not four numbers of some size.")
     left, top, width, height = numbers
     return left, top, width, height
 
 
-def _kind(group: Any, name: str, place: str) -> str:
+def _kind(group: Any, name: str, location: str) -> str:
     words = group if name == "attributes" else [group]
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words) or not words:
-        raise ValueError(f"{place}: {name} is {group!r}, not text.")
+        raise ValueError(f"{location}: {name} is {group!r}, not text.")
     return "_".join(words)

@@ -36,8 +36,8 @@ def read(sources: Sources) -> Task:
         some = np.asarray(has.any(axis=1))
         options = np.concatenate([captions[:, None], negatives], axis=1)[some]
         folder = "" if found.folder is None else f"{found.folder.name} "
-        places = [f"{folder}caption {row}" for row in captions[some]]
-        questions.append(Choice(index[some], options, {"binding": everything(int(some.sum()))}, places=places))
+        locations = [f"{folder}caption {row}" for row in captions[some]]
+        questions.append(Choice(index[some], options, {"binding": everything(int(some.sum()))}, locations=locations))
     # An image without a caption, where one was left out, still is in the gallery.
     questions.append(Retrieval(np.arange(len(found.images)), captions, index))
     left_out = found.manifest.get("skipped", ())

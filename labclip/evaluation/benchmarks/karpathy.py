@@ -28,7 +28,7 @@ class Captioned(NamedTuple):
 
     row: int
     captions: list[str]
-    place: str
+    location: str
 
 
 def read_coco(sources: Sources, *, split: str = "test", captions: int = 0) -> Task:
@@ -75,15 +75,15 @@ def captioned(
     checked_whole("captions", captions, least=0)
     path = sources.either(*names)
     found: dict[int, Captioned] = {}
-    for name, texts, place in _lines(path) if path.suffix.lower() == ".txt" else _rows(path, split, columns):
-        if (row := layout.image(name, place)) is not None:
+    for name, texts, location in _lines(path) if path.suffix.lower() == ".txt" else _rows(path, split, columns):
+        if (row := layout.image(name, location)) is not None:
             # An image that has several entries is one of the gallery: beside itself it could not be found.
-            found.setdefault(row, Captioned(row, [], place)).captions.extend(texts)
+            found.setdefault(row, Captioned(row, [], location)).captions.extend(texts)
     return [one._replace(captions=one.captions[: captions or None]) for one in found.values()]
 
 
 def _rows(path: Path, split: str, columns: Columns) -> Iterator[tuple[str, tuple[str, ...], str]]:
-    """Each row's image, captions and place."""
+    """Each row's image, captions and location."""
     # The original form has all splits in one file; there an image's folder is its `filepath`, never its split.
     columns = replace(columns, split=(split,) if "split" in column_names(path) else None)
     for item in read_items(path, columns=columns, clean=False):
@@ -105,12 +105,12 @@ def retrieval(sources: Sources, found: list[Captioned]) -> Task:
     if not found:
         return sources.task()
     images = [one.row for one in found]
-    texts = [(sources.caption(text, one.place), at) for at, one in enumerate(found) for text in one.captions]
-    rows, places = zip(*texts, strict=True)
-    repeated = len(set(zip(rows, places, strict=True))) - len(set(rows))
+    texts = [(sources.caption(text, one.location), at) for at, one in enumerate(found) for text in one.captions]
+    rows, index = zip(*texts, strict=True)
+    repeated = len(set(zip(rows, index, strict=True))) - len(set(rows))
     if repeated:
         sources.notes.append(
             f"{repeated:,} captions also belong to an earlier image: a tie, which counts as wrong, so that recall is "
             "lower than where the first is taken."
         )
-    return sources.task(Retrieval(np.array(images), np.array(rows), np.array(places)))
+    return sources.task(Retrieval(np.array(images), np.array(rows), np.array(index)))

@@ -47,34 +47,34 @@ def read_retrieval(sources: Sources) -> Task:
 class _Layout(ImageLayout):
     """Absolute paths of the authors' machine are names only, where the user says which folder the images are in."""
 
-    def image(self, name: Any, place: str, *, box: Box | None = None) -> int | None:
+    def image(self, name: Any, location: str, *, box: Box | None = None) -> int | None:
         root = self.files.images
         if root is not None and isinstance(name, str) and PurePath(name).is_absolute():
             name = name if root.absolute() in PurePath(name).parents else PurePath(name).name
-        return super().image(name, place, box=box)
+        return super().image(name, location, box=box)
 
 
 def _choices(sources: Sources, file: str, layout: ImageLayout) -> Task:
     items = Items(sources)
-    for place, cells in table_rows(sources.files(file)[0]):
-        image, answer = fields(cells, ("image_path", "correct_answer"), place)
+    for location, cells in table_rows(sources.files(file)[0]):
+        image, answer = fields(cells, ("image_path", "correct_answer"), location)
         names = itertools.takewhile(cells.__contains__, (f"caption_{number}" for number in itertools.count()))
         captions = [cells[name] for name in names]
         if len(captions) < 2:
-            raise ValueError(f"{place} has no columns caption_0, caption_1 and so on.")
-        right = _answer(answer, len(captions), place)
+            raise ValueError(f"{location} has no columns caption_0, caption_1 and so on.")
+        right = _answer(answer, len(captions), location)
         options = [captions[right], *captions[:right], *captions[right + 1 :]]
         template = re.sub(r"\W+", "_", str(cells.get("correct_answer_template") or "").lower()).strip("_") or None
         if template == "accuracy":
-            raise ValueError(f"{place}: correct_answer_template is 'accuracy', which is the mean over all kinds.")
-        items.add(layout.image(image, place), options, place, kind=template)
+            raise ValueError(f"{location}: correct_answer_template is 'accuracy', which is the mean over all kinds.")
+        items.add(layout.image(image, location), options, location, kind=template)
     metrics = {"accuracy": everything(len(items))} | items.breakdown("kind")
     # Whatever its index in the table, the authors' code puts the right caption first, so that `argmax` has ties right.
     return sources.task(*items.question(metrics, right_first=True))
 
 
-def _answer(value: Any, options: int, place: str) -> int:
+def _answer(value: Any, options: int, location: str) -> int:
     text = str(value).removesuffix(".0")
     if isinstance(value, bool) or not text.isdecimal() or int(text) >= options:
-        raise ValueError(f"{place}: correct_answer is {value!r}, not a number from 0 to {options - 1}.")
+        raise ValueError(f"{location}: correct_answer is {value!r}, not a number from 0 to {options - 1}.")
     return int(text)

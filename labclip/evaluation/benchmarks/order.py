@@ -58,13 +58,13 @@ def _order(sources: Sources, captioned: Callable[[], list[Captioned]], protocol:
     items, equal, without = Items(sources), Counter[str](), 0
     for one in images:
         for raw in one.captions:
-            check_caption(raw, one.place)
+            check_caption(raw, one.location)
             own, shuffled = shuffles_of(raw, tag, seed, draws=1 if paper else _DRAWS)
             equal.update(name for name, text in zip(SHUFFLES, shuffled, strict=True) if text is None)
             others = [text for text in dict.fromkeys(shuffled) if text is not None]
             without += not others
             if others or paper:
-                items.add(one.row, (own, *others), one.place)
+                items.add(one.row, (own, *others), one.location)
     if said := ", ".join(f"{count:,} of {name}" for name, count in equal.items()):
         then = "count as right, as in ARO's code" if paper else "are left out"
         sources.notes.append(f"Shuffles equal to their caption {then}: {said}.")
@@ -126,13 +126,13 @@ def shuffles_of(
 
 
 def _among(*kinds: Callable[[str], bool]) -> Shuffle:
-    """Words of each kind change places among themselves."""
+    """Words of each kind are permuted among themselves."""
 
     def shuffle(words: list[str], tags: Sequence[str], rng: random.Random) -> list[str]:
         for kind in kinds:
-            places = [place for place, tag in enumerate(tags) if kind(tag)]
-            for place, word in zip(places, rng.sample([words[place] for place in places], len(places)), strict=True):
-                words[place] = word
+            slots = [slot for slot, tag in enumerate(tags) if kind(tag)]
+            for slot, word in zip(slots, rng.sample([words[slot] for slot in slots], len(slots)), strict=True):
+                words[slot] = word
         return words
 
     return shuffle

@@ -111,7 +111,7 @@ def read_eqben(sources: Sources) -> Task:
     )  # fmt: skip
     rows = _table(sources.either("eqben_subset_10percent_final.json", "all_select.json"), form)
     # Action Genome's captions are lists in some files, of which the authors take the first.
-    plain = ((place, {name: _first(cell) for name, cell in cells.items()}) for place, cells in rows)
+    plain = ((location, {name: _first(cell) for name, cell in cells.items()}) for location, cells in rows)
     return _task(sources, plain, form)
 
 
@@ -149,36 +149,39 @@ def _table(path: Path, form: Form) -> Iterator[tuple[str, Cells]]:
     if lacking := [name for name in form.images if columns and name not in columns]:
         raise ValueError(f"{path} has no column {', '.join(lacking)}.")
     wanted = {*form.images, *form.captions, *form.tags} - {*held}
-    for row, (place, cells) in enumerate(table_rows(path, wanted.__contains__)):
-        yield place, cells | {name: ImageSource(f"{place} {name}", path, start=row, column=name) for name in held}
+    for row, (location, cells) in enumerate(table_rows(path, wanted.__contains__)):
+        yield location, cells | {name: ImageSource(f"{location} {name}", path, start=row, column=name) for name in held}
 
 
 def _links(path: Path) -> Iterator[tuple[str, Cells]]:
     """Cola's items; its links end in the names that the images have in Visual Genome."""
-    for place, item in json_items(path):
+    for location, item in json_items(path):
         if not isinstance(item, list) or len(item) != 4:
-            raise ValueError(f"{place} is {item!r}, not [link to image 1, caption 1, link to image 2, caption 2].")
+            raise ValueError(f"{location} is {item!r}, not [link to image 1, caption 1, link to image 2, caption 2].")
         names = [base_name(link) if isinstance(link, str) else link for link in item[::2]]
-        yield place, dict(zip(("image_0", "image_1", "caption_0", "caption_1"), (*names, *item[1::2]), strict=True))
+        yield location, dict(zip(("image_0", "image_1", "caption_0", "caption_1"), (*names, *item[1::2]), strict=True))
 
 
 def _statements(sources: Sources) -> Iterator[tuple[str, Cells]]:
     """MMVP's pairs: an odd number and the next one."""
     waiting: dict[int, tuple[str, str, str, str]] = {}
-    for place, cells in table_rows(sources.files("Questions.csv")[0]):
-        number, pattern, statement = fields(cells, ("Question ID", "Type", "Statement"), place)
+    for location, cells in table_rows(sources.files("Questions.csv")[0]):
+        number, pattern, statement = fields(cells, ("Question ID", "Type", "Statement"), location)
         if not str(number).isdecimal() or int(number) in waiting:
-            raise ValueError(f"{place}: Question ID is {number!r}, not a number that no other row has.")
-        check_caption(statement, place)
+            raise ValueError(f"{location}: Question ID is {number!r}, not a number that no other row has.")
+        check_caption(statement, location)
         kind = re.sub(r"\W+", "_", str(pattern).lower()).strip("_")
-        waiting[int(number)] = place, f"{pattern}/{int(number)}.jpg", PROMPT + statement, kind
-    for number, (place, image, caption, kind) in waiting.items():
+        waiting[int(number)] = location, f"{pattern}/{int(number)}.jpg", PROMPT + statement, kind
+    for number, (location, image, caption, kind) in waiting.items():
         partner = number + 1 if number % 2 else number - 1
         if partner not in waiting:
-            raise ValueError(f"{place}: question {number} has no partner, question {partner}.")
+            raise ValueError(f"{location}: question {number} has no partner, question {partner}.")
         if number % 2:
             _, second, other, _ = waiting[partner]
-            yield place, {"image_0": image, "image_1": second, "caption_0": caption, "caption_1": other, "kind": kind}
+            yield (
+                location,
+                {"image_0": image, "image_1": second, "caption_0": caption, "caption_1": other, "kind": kind},
+            )
 
 
 def _task(sources: Sources, rows: Rows, form: Form, *, retrieval: bool = False) -> Task:
@@ -186,36 +189,36 @@ def _task(sources: Sources, rows: Rows, form: Form, *, retrieval: bool = False) 
     layout = ImageLayout(sources, *form.ways)
     images: list[list[int]] = []
     texts: list[list[int]] = []
-    places: list[str] = []
+    locations: list[str] = []
     kinds: dict[str, list[int]] = {}
-    for place, cells in rows:
-        *shown, first, second = fields(cells, (*form.images, *form.captions), place)
-        fields(cells, form.tags, place)
+    for location, cells in rows:
+        *shown, first, second = fields(cells, (*form.images, *form.captions), location)
+        fields(cells, form.tags, location)
         for caption in (first, second):
-            check_caption(caption, place)
-        found = [_image(sources, cell, f"{place} image {n}", layout) for n, cell in enumerate(shown)]
+            check_caption(caption, location)
+        found = [_image(sources, cell, f"{location} image {n}", layout) for n, cell in enumerate(shown)]
         if None in found:
             continue
         for kind in form.kinds(cells):
-            kinds.setdefault(kind, []).append(len(places))
+            kinds.setdefault(kind, []).append(len(locations))
         images.append([row for row in found if row is not None])
-        texts.append([sources.caption(caption, place) for caption in (first, second)])
-        places.append(place)
+        texts.append([sources.caption(caption, location) for caption in (first, second)])
+        locations.append(location)
         sources.repeated += texts[-1][0] == texts[-1][1]
-    if not places:
+    if not locations:
         return sources.task()
-    everyone = np.arange(len(places))
+    everyone = np.arange(len(locations))
     breakdown = {kind: np.where(np.isin(everyone, kinds[kind]), 0, NONE) for kind in sorted(kinds)}
     true = [(image, text, text) for both in zip(images, texts, strict=True) for image, text in zip(*both, strict=True)]
-    pairs = Pairs(np.array(images), np.array(texts), places, breakdown)
+    pairs = Pairs(np.array(images), np.array(texts), locations, breakdown)
     return sources.task(pairs, *(gallery(sources, true) if retrieval else ()))
 
 
-def _image(sources: Sources, cell: Any, place: str, layout: ImageLayout) -> int | None:
+def _image(sources: Sources, cell: Any, location: str, layout: ImageLayout) -> int | None:
     """The row of an image; EqBen's frames of YouCook2 are arrays of pixels, which are read here."""
     if isinstance(cell, ImageSource):
         return sources.add(cell)
-    row = sources.image_in_cell(cell, place, layout)
+    row = sources.image_in_cell(cell, location, layout)
     source = None if row is None else sources.image_sources[row]
     if source is not None and source.data is None and source.file is not None and source.file.suffix == ".npy":
         source.data = _pixels(source.file)

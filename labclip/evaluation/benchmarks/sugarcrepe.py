@@ -19,9 +19,9 @@ def read(sources: Sources) -> Task:
     """Every subset, unweighted means of add, replace, swap and all seven (`macro`), and `micro` over items."""
     items = Items(sources)
     for number, path in enumerate(sources.files(*(f"{name}.json" for name in SUBSETS))):
-        for place, item in json_items(path):
-            filename, *captions = fields(item, ("filename", "caption", "negative_caption"), place)
-            items.add(sources.image(filename, place), captions, place, subset=number)
+        for location, item in json_items(path):
+            filename, *captions = fields(item, ("filename", "caption", "negative_caption"), location)
+            items.add(sources.image(filename, location), captions, location, subset=number)
     return sources.task(*items.question(subset_metrics(items, SUBSETS, ("add", "replace", "swap"))), *items.gallery())
 
 

@@ -28,12 +28,12 @@ def read(sources: Sources) -> Task:
         longer = [f"{name}.json" for name in SUBSETS.values()]
         names = longer if any((sources.folder / name).is_file() for name in longer) else names
     for number, path in enumerate(sources.files(*names)):
-        for place, item in json_items(path):
-            filename, *captions = fields(item, ("filename", "caption", "caption2", "negative_caption"), place)
-            items.add(sources.image(filename, place), captions, place, true=2, subset=number)
+        for location, item in json_items(path):
+            filename, *captions = fields(item, ("filename", "caption", "caption2", "negative_caption"), location)
+            items.add(sources.image(filename, location), captions, location, true=2, subset=number)
     if not items:
         return sources.task()
     metrics = subset_metrics(items, tuple(SUBSETS), ("replace", "swap"))
     true = [(row, text, text) for row, texts in zip(items.image, items.options, strict=True) for text in texts[:2]]
-    question = TwoPositives(np.array(items.image), np.array(items.options), metrics, items.places)
+    question = TwoPositives(np.array(items.image), np.array(items.options), metrics, items.locations)
     return sources.task(question, *gallery(sources, true))

@@ -123,8 +123,8 @@ def _as_the_paper(sources: Sources, file: SceneFile, split: str, seed: int) -> T
             "The paper's code draws the order of a caption again in each run, and has ties right: its figures may be "
             "higher or lower."
         )
-    place = {row: number for number, row in enumerate(every)}
-    label = np.array([place[text] for _, text, _ in found])
+    index_of = {row: index for index, row in enumerate(every)}
+    label = np.array([index_of[text] for _, text, _ in found])
     search = Search(np.array([row for row, _, _ in found]), label, np.array(every))
     task = sources.task(*items.question("binding", right_first=file.kind == "clevr"), search)
     return replace(task, own_length=file.kind == "clevr")

@@ -53,11 +53,11 @@ def read_coco(sources: Sources, *, split: str = "test", seed: int = 0, clean: bo
         return _task(sources, _rows(sources, sources.data, layout, _Options(), clean=clean))
     found = [(one, text) for one in coco(sources, split, CAPTIONS) for text in one.captions]
     for one, text in found:
-        check_caption(text, one.place)
+        check_caption(text, one.location)
     made = shuffle([text for _, text in found], seed=seed, image_index=[one.row for one, _ in found])
     sources.notes.append(f"Negatives were made with seed {seed}: nouns and adjectives shuffled, 40 words.")
     rows = (
-        (one.row, cleaned(text, WORDS), [negative] if negative else [], one.place)
+        (one.row, cleaned(text, WORDS), [negative] if negative else [], one.location)
         for (one, text), negative in zip(found, made, strict=True)
     )
     return _task(sources, rows)
@@ -80,7 +80,7 @@ class _Options(Columns):
 def _rows(
     sources: Sources, path: Path, layout: ImageLayout, columns: Columns, *, clean: bool = False
 ) -> Iterator[_Row]:
-    """The captions of a table; a flaw is an error with its place."""
+    """The captions of a table; a flaw is an error with its location."""
     if path.suffix.lower() == ".tar":
         raise ValueError(f"{path} is a tar. Pass a table: csv, tsv, jsonl, json or Parquet.")
     empty = True
@@ -104,10 +104,10 @@ def _untrue(sources: Sources, rows: Iterable[_Row]) -> Iterator[_Row]:
     rows, known, left_out = list(rows), TrueCaptions(), 0
     for image, caption, _, _ in rows:
         known.add(image, caption)
-    for image, caption, negatives, place in rows:
+    for image, caption, negatives, location in rows:
         kept = [negative for negative in negatives if not known.hold(image, comparable(negative))]
         left_out += len(negatives) - len(kept)
-        yield image, caption, kept, place
+        yield image, caption, kept, location
     if left_out:
         sources.notes.append(f"{left_out:,} negatives that are true of their image are left out.")
 
@@ -116,11 +116,11 @@ def _task(sources: Sources, rows: Iterable[_Row]) -> Task:
     """Binding where there are negatives, retrieval where there are several images; rows without a negative too."""
     every, bound = Items(sources), Items(sources)
     without = 0
-    for image, caption, negatives, place in rows:
-        every.add(image, (caption,), place)
+    for image, caption, negatives, location in rows:
+        every.add(image, (caption,), location)
         without += image is not None and not negatives
         if negatives:
-            bound.add(image, (caption, *negatives), place)
+            bound.add(image, (caption, *negatives), location)
     if without:
         sources.notes.append(f"{without:,} of {len(every):,} captions have no negative.")
     pairs = bound.pairs()

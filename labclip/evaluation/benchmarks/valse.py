@@ -33,16 +33,16 @@ def read(sources: Sources) -> Task:
     items, unconfirmed = Items(sources), 0
     layouts = {start: ImageLayout(sources, f"{folder}/{{path}}", "{path}") for start, folder in _FOLDERS.items()}
     for number, path in enumerate(sources.files(*(f"{name}.json" for name in FILES))):
-        for place, item in json_items(path):
-            file, caption, foil, votes = fields(item, ("image_file", "caption", "foil", "mturk"), place)
-            (count,) = fields(votes, ("caption",), f"{place} mturk")
+        for location, item in json_items(path):
+            file, caption, foil, votes = fields(item, ("image_file", "caption", "foil", "mturk"), location)
+            (count,) = fields(votes, ("caption",), f"{location} mturk")
             if not isinstance(count, int):
-                raise ValueError(f"{place}: mturk has {count!r} for the caption, not a number of annotators.")
+                raise ValueError(f"{location}: mturk has {count!r} for the caption, not a number of annotators.")
             if count < LEAST:
                 unconfirmed += 1
                 continue
             start = next(start for start in _FOLDERS if str(file).startswith(start))
-            items.add(layouts[start].image(file, place), (caption, foil), place, subset=number)
+            items.add(layouts[start].image(file, location), (caption, foil), location, subset=number)
     if unconfirmed:
         sources.notes.append(f"{unconfirmed:,} items that fewer than {LEAST} of 3 annotators confirmed are left out.")
     return sources.task(*items.question(subset_metrics(items, SUBSETS)))

@@ -40,14 +40,14 @@ def read(sources: Sources, *, limit: int = 1000) -> Task:
         # VAW's images are Visual Genome's.
         layout = ImageLayout(sources, f"{'vg' if source == 'vaw' else source}/{{path}}", "{path}")
         before = len(items)
-        for place, item in json_items(paths[name]):
-            place = f"{name.rpartition('/')[0]}/{place}"
+        for location, item in json_items(paths[name]):
+            location = f"{name.rpartition('/')[0]}/{location}"
             if not isinstance(item, list) or len(item) != 2:
-                raise ValueError(f'{place} is {item!r}, not [image, {{"POS": texts, "NEG": texts}}].')
-            texts = fields(item[1], ("POS", "NEG"), place)
+                raise ValueError(f'{location} is {item!r}, not [image, {{"POS": texts, "NEG": texts}}].')
+            texts = fields(item[1], ("POS", "NEG"), location)
             if wrong := [one for one in texts if not isinstance(one, list) or not one]:
-                raise ValueError(f"{place}: POS or NEG is {wrong[0]!r}, not a list of texts.")
-            items.add(layout.image(item[0], place), [one[0] for one in texts], place, file=number)
+                raise ValueError(f"{location}: POS or NEG is {wrong[0]!r}, not a list of texts.")
+            items.add(layout.image(item[0], location), [one[0] for one in texts], location, file=number)
             if limit and len(items) - before == limit:
                 break
     file = items.numbers("file")

@@ -15,7 +15,7 @@ from labclip.evaluation.sources import Sources
 from labclip.evaluation.tasks import NONE, Choice, Question, Rows, Task
 
 CONTROLLED = {"a": "controlled_images_dataset.json", "b": "controlled_clevr_dataset.json"}
-"""Four captions an image; each pair of objects in four places."""
+"""Four captions an image; each pair of objects in four locations."""
 
 LISTS = {
     "coco_one": "coco_qa_one_obj.json",
@@ -67,16 +67,16 @@ def _controlled(sources: Sources, path: Path, name: str, breakdown: bool) -> lis
     folder = "controlled_images" if name == "a" else "controlled_clevr"
     # The files say "data/...", the authors' own folder.
     layout = ImageLayout(sources, "{path}", "{rest}", "{name}", f"{folder}/{{name}}")
-    for place, item in json_items(path):
-        file, captions = fields(item, ("image_path", "caption_options"), place)
+    for location, item in json_items(path):
+        file, captions = fields(item, ("image_path", "caption_options"), location)
         if not isinstance(captions, list) or len(captions) < 2:
-            raise ValueError(f"{place}: caption_options is {captions!r}, not a list of captions, the right one first.")
-        row = layout.image(file, place)
+            raise ValueError(f"{location}: caption_options is {captions!r}, not captions of which the first is right.")
+        row = layout.image(file, location)
         shown = _SHOWN.fullmatch(base_name(file))
         if shown is None:
-            raise ValueError(f"{place}: the image's name {file!r} does not say what is where, as in mug_on_plate.jpeg.")
+            raise ValueError(f"{location}: the image's name {file!r} does not say what is where, as mug_on_plate.jpeg.")
         objects = shown["one"], shown["other"]
-        items.add(row, captions, place, set=objects, pair=(*objects, _AXIS[shown["where"]]), where=shown["where"])
+        items.add(row, captions, location, set=objects, pair=(*objects, _AXIS[shown["where"]]), where=shown["where"])
     if not items:
         return []
     sets = {f"{name}_pairs": _whole(items.groups["pair"], 2), f"{name}_sets": _whole(items.groups["set"], 4)}
@@ -102,14 +102,14 @@ def _list(sources: Sources, path: Path, name: str, breakdown: bool) -> list[Ques
     items = Items(sources)
     coco = name.startswith("coco")
     layout = ImageLayout(sources, "val2017/{path}" if coco else "vg_images/{path}", "{path}")
-    for place, item in json_items(path):
+    for location, item in json_items(path):
         if not isinstance(item, list) or len(item) != 3:
-            raise ValueError(f"{place} is {item!r}, not [number of the image, right caption, wrong caption].")
+            raise ValueError(f"{location} is {item!r}, not [number of the image, right caption, wrong caption].")
         number, *captions = item
         if isinstance(number, bool) or not isinstance(number, int | str) or not str(number).isdecimal():
-            raise ValueError(f"{place}: the image's number is {number!r}, not a whole number.")
-        row = layout.image(f"{int(number):012}.jpg" if coco else f"{int(number)}.jpg", place)
-        items.add(row, captions, place, where=_preposition(captions[0], name))
+            raise ValueError(f"{location}: the image's number is {number!r}, not a whole number.")
+        row = layout.image(f"{int(number):012}.jpg" if coco else f"{int(number)}.jpg", location)
+        items.add(row, captions, location, where=_preposition(captions[0], name))
     return [*_question(items, name, breakdown)]
 
 

@@ -198,7 +198,7 @@ def _names(file: str, classes: Sequence[str], sources: Sources, dataset: str) ->
         raise ValueError(
             f"{path} has {count} names for {len(classes)} classes. Write one a line, in the folders' order."
         )
-    other = [place for place, (name, folder) in enumerate(zip(names, classes, strict=True)) if name != folder]
+    other = [index for index, (name, folder) in enumerate(zip(names, classes, strict=True)) if name != folder]
     if other and set(map(str, names)) == set(classes):
         raise ValueError(
             f"{path} has the names of the folders in another order: line {other[0] + 1} would rename a class to "
