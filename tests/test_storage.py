@@ -192,9 +192,7 @@ def test_the_other_tensors_have_hashes_too(tmp_path, name):
     with pytest.raises(ValueError, match=f"is not the {name} that {CONFIG} describes: its SHA-256 is"):
         load(tmp_path)
     save_file({"matrix": MATRIX}, tmp_path / WEIGHTS)
-    with pytest.raises(
-        ValueError, match=r"has the tensors \['matrix'\], but config.json describes \['fingerprint', 'logit_scale'"
-    ):
+    with pytest.raises(ValueError, match=r"is not the fingerprint that config.json describes: its SHA-256 is none"):
         load(tmp_path)
     rewrite(tmp_path, other_sha256=...)  # as somebody else's writer may leave it out
     assert torch.equal(load(tmp_path).fitted, MATRIX)
@@ -219,13 +217,13 @@ def test_a_folder_that_cannot_be_made_says_what_to_pass(tmp_path, monkeypatch, k
 TENSORS = [
     ({"weight": MATRIX}, r"has the tensors \['weight'\], not 'matrix'.*labclip convert FILE.pt FOLDER"),
     ({"matrix": MATRIX, "bias": torch.zeros(3)}, r"has the tensors \['bias', 'matrix'\]"),
-    ({"matrix": torch.eye(4)}, r"'matrix' has shape \[4, 4\], but config.json has dim 3, so \[3, 3\]"),
-    ({"matrix": MATRIX.bfloat16()}, r"'matrix' is BF16, not float32"),
+    ({"matrix": torch.eye(4)}, r"'matrix' is F32 \[4, 4\], but config.json has dim 3, so F32 \[3, 3\]"),
+    ({"matrix": MATRIX.bfloat16()}, r"'matrix' is BF16 \[3, 3\], but config.json has dim 3, so F32"),
     ({"matrix": torch.full((3, 3), -math.inf)}, "sound alignment: The matrix has 9 values that are NaN"),
-    ({"matrix": MATRIX, "logit_scale": torch.tensor([4.25])}, r"'logit_scale' has shape \[1\].*so \[\]"),
+    ({"matrix": MATRIX, "logit_scale": torch.tensor([4.25])}, r"'logit_scale' is F32 \[1\].*so F32 \[\]"),
     ({"matrix": MATRIX, "logit_scale": torch.tensor(math.nan)}, "logit_scale is nan, not a finite"),
     ({"matrix": MATRIX, "logit_scale": torch.tensor(71.24)}, r"logit_scale is 71.24.*math.log"),
-    ({"matrix": MATRIX, "fingerprint": torch.eye(3)[0].half()}, r"'fingerprint' is F16, not float32"),
+    ({"matrix": MATRIX, "fingerprint": torch.eye(3)[0].half()}, r"'fingerprint' is F16 \[3\].*so F32 \[3\]"),
     ({"matrix": MATRIX, "fingerprint": torch.ones(3)}, "fingerprint has length 1.73205, not 1"),
 ]
 
@@ -247,7 +245,7 @@ class Bomb:
 def test_what_is_no_safetensors_file_is_never_run(tmp_path, content, monkeypatch):
     monkeypatch.setattr(os, "system", lambda command: pytest.fail("the pickle ran"))
     (saved(tmp_path) / WEIGHTS).write_bytes(content)
-    with pytest.raises(ValueError, match=f"{WEIGHTS} is not a whole safetensors file.*save it again"):
+    with pytest.raises(ValueError, match=f"{WEIGHTS} is not a whole safetensors file.*save the folder again"):
         load(tmp_path)
 
 
@@ -260,17 +258,20 @@ CONFIGS = [
     ({"format_version": FORMAT_VERSION + 1}, "has format version 2, and labclip .* up to 1.*pip install"),
     ({"format_version": True}, "format_version is True, not a whole number"),
     ({"dim": ..., "base": ...}, "lacks base, dim"),
-    ({"dim": 4}, "contradicts itself: dim is 4, base.embed_dim 3"),
+    ({"dim": 4}, r"is F32 \[3\], but config.json has dim 4"),
     ({"dim": 3.0}, "dim is 3.0, not a whole number from 1"),
     ({"dim": 10**9}, "dim is 1000000000, not a whole number from 1 to 16384"),
     ({"matrix_sha256": 7}, "matrix_sha256 is 7, not a hexadecimal string"),
-    ({"metadata": []}, "metadata is not a JSON object"),
+    ({"metadata": []}, r"metadata is \[\], not an object"),
     ({"strength": True}, "strength is True, not a number"),
     ({"strength": math.inf}, "strength is inf, not a finite number"),
     ({"strength": 1e39}, "the matrix has infinite values"),
-    ({"fingerprint_caption": "a photo of a dog"}, "caption is 'a photo of a dog', but labclip compares with"),
-    ({"base": {"model": "x"}}, "base is .*, not an object with the keys model, pretrained"),
-    ({"base": vars(BASE) | {"more": 1}}, "base is .*, not an object with the keys"),
+    (
+        {"fingerprint_caption": "a photo of a dog"},
+        "caption is 'a photo of a dog', not 'a photo of a cat next to a dog', with which",
+    ),
+    ({"base": {"model": "x"}}, "base is .*, not a record of a model"),
+    ({"base": vars(BASE) | {"more": 1}}, "base is .*, not a record of a model"),
     ({"base": vars(BASE) | {"quick_gelu": 1}}, "base.quick_gelu is 1, not of type bool"),
 ]
 
@@ -375,23 +376,3 @@ def test_a_failure_at_any_move_leaves_everything_as_it_was(tmp_path, monkeypatch
     with pytest.raises(OSError, match="No space left"):
         saved(folder, Alignment(torch.eye(2)))
     assert (contents(folder) if there else list(tmp_path.iterdir())) == (before if there else [])
-
-
-def test_a_folder_with_the_older_names_of_the_fingerprint_opens(tmp_path):
-    saved(tmp_path)
-    alignment = load(tmp_path)
-    tensors = {
-        name: tensor.clone() for name, tensor in load_file(tmp_path / WEIGHTS).items()
-    }  # else of the mapped file
-    save_file({name.replace("fingerprint", "probe"): tensor for name, tensor in tensors.items()}, tmp_path / WEIGHTS)
-    text = (tmp_path / CONFIG).read_text()
-    (tmp_path / CONFIG).write_text(text.replace("fingerprint", "probe"))
-    again = load(tmp_path)
-    assert torch.equal(again.fingerprint, alignment.fingerprint)
-    again.save_pretrained(tmp_path / "again")
-    assert "probe" not in (tmp_path / "again" / CONFIG).read_text()
-    assert set(load_file(tmp_path / "again" / WEIGHTS)) == {"matrix", "logit_scale", "fingerprint"}
-    tensors["probe"] = -tensors.pop("fingerprint")
-    save_file(tensors, tmp_path / WEIGHTS)
-    with pytest.raises(ValueError, match="is not the fingerprint that"):
-        load(tmp_path)
