@@ -271,6 +271,8 @@ EARLY = {
     "embed --model scenez --captions plain.csv out": "Did you mean 'scenes'?",
     "evaluate scenes --model ./nothing": "There is no folder ./nothing",
     "evaluate scenes --model scenes --items plain.csv": "plain.csv exists already",
+    "evaluate csv --model scenes --data none.csv": "There is no none.csv. labclip evaluate --list says what csv needs",
+    "transform none.npy out.npy --alignment al": "There is no none.npy",
     "diagnose --model scenes --data nothing": "There is no nothing",
     "fold --model scenes --alignment ./nothing out": "There is no folder ./nothing",
     "fold --model scenes feat": "holds manifest.json, so this command did not write it",

@@ -84,6 +84,12 @@ def evaluate(
     if out is not None:
         check_page(out)
     check_names(*models, *alignment)
+    from labclip.data.located import DataFiles
+
+    for name in benchmarks:
+        given = (asked[key].get(name) for key in ("data", "images"))
+        file, folder = (None if path is None else Path(path).expanduser() for path in given)
+        DataFiles(file, folder, hint=f"labclip evaluate --list says what {name} needs, and where people get it.")
     from labclip.evaluation.evaluate import evaluate as measure
 
     report, *others = every = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -31,6 +32,8 @@ def transform(source: str, out: str, alignment: str, as_json: bool, **settings: 
     same kind. An interrupted run continues when started again. Image embeddings stay as they are.
     """
     check_names(alignment)
+    if "://" not in source and not Path(source).expanduser().exists():
+        raise FileNotFoundError(f"There is no {source}. Pass a file or folder of stored text embeddings.")
     from labclip.stored import transform as transform_stored
 
     found = transform_stored(source, out, alignment, progress=progress(), **settings)
