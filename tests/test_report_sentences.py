@@ -12,10 +12,9 @@ from labclip import Alignment
 from labclip.analysis import report as diagnosis
 from labclip.data.images import ImageSource
 from labclip.evaluation import Choice, Task, summary
-from labclip.evaluation.example import example_of
+from labclip.evaluation.example import choose, example_of, thumbnail
 from labclip.evaluation.scores import Compared, Difference, Estimate
 from labclip.evaluation.sources import Benchmark
-from labclip.report.example import choose, thumbnail
 
 BETTER, WORSE = Difference(0.38, 0.35, 0.41, True), Difference(-0.1, -0.12, -0.08, True)
 NONE = Difference(0.004, -0.011, 0.02, False)
@@ -176,17 +175,15 @@ def test_an_example_shows_the_item_that_the_matrix_repairs(tmp_path):
     images, texts = torch.eye(2), torch.tensor([[0.8, 0.6], [0.6, 0.8], [0.0, 1.0]])
     found = example_of(task, images, texts, {"labclip": swap})
     # The second image prefers "other" and most of all "third"; after the swap it prefers "one".
-    assert found.captions == ("one", "third")
-    assert found.cosines["base"] == pytest.approx([0.6, 1.0])
-    assert found.cosines["labclip"] == pytest.approx([0.8, 0.0])
-    section = found.section()
-    assert section.tables[0].rows[-1] == ["prefers", "the wrong one", "the right one"]
-    assert section.figures[0].media_type == "image/jpeg"
+    right, wrong, prefers = found.tables[0].rows
+    assert right == ["right: one", pytest.approx(0.6), pytest.approx(0.8)]
+    assert wrong == ["wrong: third", pytest.approx(1.0), pytest.approx(0.0)]
+    assert prefers == ["prefers", "the wrong one", "the right one"]
+    assert found.figures[0].media_type == "image/jpeg"
     for path in paths:
         path.unlink()
     without = example_of(task, images, texts, {"labclip": swap})
-    assert (without.image, without.cosines) == (None, found.cosines)
-    assert without.section().figures == []
+    assert (without.figures, without.tables) == ([], found.tables)
 
 
 def test_an_item_with_its_caption_as_the_only_wrong_one_shows_nothing(tmp_path):

@@ -46,7 +46,7 @@ def page(report: Measured, *, plots: bool = False) -> Page:
     lead, key = _lead(report, chosen, several)
     sections = []
     if plots:
-        sections += [result.example.section() for result in report.results if result.example is not None][:1]
+        sections += [result.example for result in report.results if result.example is not None][:1]
     if plots and len(report.models) > 1:
         sections.append(Section("Gains beside costs", figures=[_figure(report, chosen)]))
     if several:

@@ -10,7 +10,7 @@ from labclip.data.entries import fields
 from labclip.evaluation.answers import Answer
 from labclip.evaluation.scores import Compared, Difference, Estimate
 from labclip.evaluation.sources import Benchmark
-from labclip.report.example import ShownItem
+from labclip.report.values import Section
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Result:
     data: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
     items: Sequence[Answer] = field(default=(), repr=False, compare=False)
-    example: ShownItem | None = field(default=None, repr=False, compare=False)
+    example: Section | None = field(default=None, repr=False, compare=False)
 
     def metric(self, name: str) -> Compared:
         """One metric by name.
