@@ -288,7 +288,9 @@ def _plain(error: Any, repo_id: str, access: Access, files: Sequence[str], remed
             f"{repo_id} is not in the cache {access.cache} and the network is off (HF_HUB_OFFLINE or "
             f"local_files_only). With a network, type: {command} --cache-dir {access.cache}"
         )
-    remedy = remedy or f"Try again later, or where there is a network type: hf download {repo_id}"
+    # From scratch, as clients before 1.4 go on with what a portal answered.
+    command = " ".join(["hf download", repo_id, *files[:1], "--force-download"])
+    remedy = remedy or f"Try again later, or where there is a network type: {command}"
     while isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ is not None:
         error = error.__cause__
     status = getattr(getattr(error, "response", None), "status_code", None)
