@@ -26,6 +26,7 @@ from labclip.evaluation.evaluate import score
 from labclip.evaluation.scores import CONTROL, ties_by_index
 from labclip.negatives.taggers import get_tagger
 from labclip.scenes import COLOURS, SHAPES, sample
+from labclip.scenes.vocabulary import HELD_OUT, VALIDATION
 
 DIM = 16
 WORDS = ("dog", "cat", "red", "old", "runs", "sits")
@@ -736,6 +737,53 @@ def synthetic(kind):
     return build
 
 
+def noun(colour, shape):
+    return f"{'an' if colour[0] in 'aeiou' else 'a'} {colour} {shape}"
+
+
+def is_in(table, pair):
+    return bool(table[COLOURS.index(pair[0]), SHAPES.index(pair[1])])
+
+
+def parts_of_scenes(world, scenes, seed, ending):
+    draw, hits = np.random.default_rng([seed, 0xF011]), {}
+    for image, two in zip(scenes.images, scenes.objects, strict=True):
+        sees = partial(world.sees, pixels(image.data))
+        absent = [colour for colour in COLOURS if colour not in dict(two)]
+        for (colour, shape), (other_colour, other_shape) in (two, two[::-1]):
+            foil, part = absent[draw.integers(len(absent))], noun(colour, shape)
+            if ending and not is_in(HELD_OUT, (colour, shape)):
+                continue
+            half, whole = (f"{part} and {noun(one, other_shape)}" for one in (foil, other_colour))
+            for name, true, wrong in (
+                ("part_swap", part, noun(other_colour, shape)), ("part_foil", part, noun(foil, shape)),
+                ("half_truth", part, half), ("whole_truth", whole, part),
+            ):  # fmt: skip
+                hits.setdefault(f"{name}{ending}", []).append(sees(true) > sees(wrong))
+    return {name: mean(values) for name, values in hits.items()}
+
+
+def search_of_scenes(world, names, scenes):
+    values = {}
+    for pair in itertools.product(COLOURS, SHAPES):
+        words = [{*itertools.chain(*two)} for two in scenes]
+        seen = [(world.sees(name, noun(*pair)), pair in two, set(pair) <= both)
+                for name, two, both in zip(names, scenes, words, strict=True)]  # fmt: skip
+        # Wrong images come first among equals.
+        order = [true for _, true, _ in sorted(seen, key=lambda one: (-one[0], one[1]))]
+        ranks = [at + 1 for at, true in enumerate(order) if true]
+        fifth = sorted((one[0] for one in seen), reverse=True)[4]
+        confused = sum(one[0] >= fifth and one[2] and not one[1] for one in seen)
+        if ranks:
+            ending = "_heldout" if is_in(HELD_OUT, pair) else "" if not is_in(VALIDATION, pair) else None
+            for name, value in (
+                ("map", mean((at + 1) / rank for at, rank in enumerate(ranks))),
+                ("p5", sum(rank <= 5 for rank in ranks) / 5), ("confused5", min(confused, 5) / 5),
+            ):  # fmt: skip
+                values.setdefault(f"search_{name}{ending}", []).append(value)
+    return {name: mean(several) for name, several in values.items() if not name.endswith("None")}
+
+
 def scenes(folder, rng):
     n, seed = 25, rng.randrange(100)
 
@@ -745,14 +793,16 @@ def scenes(folder, rng):
             drawn = labelled_scenes(n, seed=seed, split=split)
             words = zip(drawn.images, drawn.captions, drawn.swapped, strict=True)
             found[metric] = mean(right(world, pixels(image.data), own, [swapped]) for image, own, swapped in words)
+            found |= parts_of_scenes(world, drawn, seed, metric.removeprefix("binding"))
         whole = sample(n, seed=seed, split="all")
         names = list(map(pixels, whole.images))
         bags = [tuple(sorted(word for one in objects for word in one)) for objects in whole.objects]
         for prefix, texts in (("", whole.captions), ("tags_", whole.tags)):
             found |= gallery(world, zip(names, texts, bags, strict=True), prefix)
+        found |= search_of_scenes(world, names, whole.objects)
         ones = labelled_scenes(n, seed=seed, split="all", n_objects=1)
         classes = list(itertools.product(COLOURS, SHAPES))
-        prompts = [f"{'an' if colour[0] in 'aeiou' else 'a'} {colour} {shape}" for colour, shape in classes]
+        prompts = [noun(colour, shape) for colour, shape in classes]
         for rule in ("", "_index"):
             ahead = []
             for image, objects in zip(ones.images, ones.objects, strict=True):

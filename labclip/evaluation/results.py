@@ -52,14 +52,13 @@ class Result:
 
     def to_json(self, models: Sequence[str]) -> dict[str, Any]:
         """Plain JSON values, by model and metric."""
-        estimates = {model: {one.metric: one.estimates[at] for one in self.compared} for at, model in enumerate(models)}
         return {
             "models": {
-                model: {name: one.value for name, one in by_name.items()} for model, by_name in estimates.items()
+                model: {one.metric: one.estimates[at].value for one in self.compared} for at, model in enumerate(models)
             },
             "intervals": {
-                model: {name: [one.low, one.high] for name, one in by_name.items()}
-                for model, by_name in estimates.items()
+                model: {one.metric: [one.estimates[at].low, one.estimates[at].high] for one in self.compared}
+                for at, model in enumerate(models)
             },
             "differences": {
                 model: {one.metric: asdict(one.differences[at]) for one in self.compared}
