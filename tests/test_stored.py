@@ -536,6 +536,7 @@ def test_over_ray_the_files_are_the_same(monkeypatch):
     broken = Path("in/text_emb/text_emb_1.npy")
     data = broken.read_bytes()
     broken.write_bytes(data[:150])
+    handler = signal.getsignal(signal.SIGTERM)  # which Ray takes
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     try:
         with pytest.raises(ValueError, match=r"text_emb_1.npy is cut off.* The other 11 of 12 files are done"):
@@ -544,6 +545,7 @@ def test_over_ray_the_files_are_the_same(monkeypatch):
         transform("in", "out", "A", engine="ray")
     finally:
         ray.shutdown()
+        signal.signal(signal.SIGTERM, handler)
     assert contents("out") == contents("whole")
 
 
