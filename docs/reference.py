@@ -36,7 +36,7 @@ SHOWN = (
     "single_object",
     "modality_gap",
 )
-SCORED = ("binding", "binding_heldout", "t2i_r1", "i2t_r1", "tags_t2i_r1", "tags_i2t_r1", "one_object_acc1")
+SCORED = ("binding", "binding_heldout", "part_swap", "half_truth", "t2i_r1", "tags_t2i_r1", "one_object_acc1")
 
 
 def read(path):
