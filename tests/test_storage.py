@@ -258,7 +258,7 @@ CONFIGS = [
     ({"format_version": FORMAT_VERSION + 1}, "has format version 2, and labclip .* up to 1.*pip install"),
     ({"format_version": True}, "format_version is True, not a whole number"),
     ({"dim": ..., "base": ...}, "lacks base, dim"),
-    ({"dim": 4}, r"is F32 \[3(, 3)?\], but config.json has dim 4"),
+    ({"dim": 4}, r"is F32 \[3\], but config.json has dim 4"),
     ({"dim": 3.0}, "dim is 3.0, not a whole number from 1"),
     ({"dim": 10**9}, "dim is 1000000000, not a whole number from 1 to 16384"),
     ({"matrix_sha256": 7}, "matrix_sha256 is 7, not a hexadecimal string"),

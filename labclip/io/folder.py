@@ -129,7 +129,7 @@ def load(folder: str | Path) -> Alignment:
     config = read_config(folder / CONFIG)
     tensors = _read_tensors(folder / WEIGHTS, config["dim"])
     expected = {"matrix": config["matrix_sha256"]} | config.get("other_sha256", {})
-    for name in tensors.keys() | expected.keys() if "other_sha256" in config else ["matrix"]:
+    for name in sorted(tensors.keys() | expected.keys()) if "other_sha256" in config else ["matrix"]:
         found = matrix_sha256(tensors[name]) if name in tensors else "none"
         if found != expected.get(name):
             raise ValueError(
@@ -220,10 +220,10 @@ def _read_tensors(path: Path, dim: int) -> dict[str, torch.Tensor]:
     shapes = {"matrix": [dim, dim], "logit_scale": [], "fingerprint": [dim]}
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
-            names = set(file.keys())
-            if "matrix" not in names or not names <= set(shapes):
+            names = sorted(file.keys())
+            if "matrix" not in names or not shapes.keys() >= set(names):
                 raise ValueError(
-                    f"{path} has the tensors {sorted(names)}, not 'matrix' and at most 'logit_scale', 'fingerprint'. "
+                    f"{path} has the tensors {names}, not 'matrix' and at most 'logit_scale', 'fingerprint'. "
                     f"A torch checkpoint becomes an alignment with: labclip convert FILE.pt FOLDER"
                 )
             for name in names:
