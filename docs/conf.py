@@ -26,7 +26,7 @@ autodoc_preserve_defaults = True
 napoleon_custom_sections = ["Source"]
 napoleon_use_ivar = True
 nitpicky = True
-INNER = "Asked|Data|Embedded|HeldOutPairs|ImageSource|LabelledScenes|Layout|Origin|Page|Section"
+INNER = "Array|Asked|Data|Embedded|HeldOutPairs|ImageSource|LabelledScenes|Layout|Origin|Page|Section"
 nitpick_ignore_regex = [
     ("py:.*", "(?!labclip).*"),  # other packages: the site is built offline
     ("py:class", rf".*\.({INNER})"),  # in signatures, but not part of the interface
