@@ -78,6 +78,26 @@ def check_alignment_folder(folder: Path) -> None:
         )
 
 
+def check_checkpoint(path: Path) -> None:
+    """Refuse a path that is no file of a torch checkpoint: ValueError, or FileNotFoundError where there is nothing."""
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder, not a torch checkpoint. Pass the .pt file in it.")
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {path}. Pass the path of a torch checkpoint, for example matrix.pt.")
+
+
+def check_embeds_into(folder: Path) -> None:
+    """Refuse with ValueError a folder for features that holds something else, such as photos; hidden files are none."""
+    if not folder.is_dir() or any((folder / name).exists() for name in (MANIFEST, UNFINISHED)):
+        return
+    if found := sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")):
+        more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+        raise ValueError(
+            f"{folder} is no feature folder: it holds {found[0]}{more}, and no {MANIFEST}. Pass another folder, or "
+            f"force=True to write beside what is there."
+        )
+
+
 def check_feature_folder(folder: Path) -> None:
     """Refuse a path that is no finished folder of features.
 

@@ -279,6 +279,8 @@ EARLY = {
     "transform texts.npy out.npy --alignment ./nothing": "There is no folder ./nothing",
     "negatives plain.csv out.csv --method swap --attributes red,blue --column captoin": "has no column 'captoin'",
     "convert matrix.pt al": "al is not empty",
+    "convert none.pt out": "There is no file none.pt",
+    "embed --model scenes --captions plain.csv al": "al is no feature folder: it holds",
     "info ./nothing": "There is no folder ./nothing",
     "push nothing org/name": "There is no folder nothing",
 }

@@ -9,7 +9,7 @@ import click
 from labclip.cli import options
 from labclip.cli.files import ALIGNMENT_FILES, check_empty
 from labclip.cli.group import main, note, show
-from labclip.files import check_alignment_folder
+from labclip.files import check_alignment_folder, check_checkpoint
 
 
 @main.command(example="labclip convert matrix.pt my-alignment --base ViT-B-32-quickgelu:openai")
@@ -26,6 +26,7 @@ def convert(checkpoint: Path, out: Path, base: str | None, force: bool) -> None:
     if base is not None and not tag:
         raise ValueError(f"--base is {base!r}. Type a model and a tag, for example ViT-B-32-quickgelu:openai.")
     check_empty(out, force, writes=ALIGNMENT_FILES, inputs=[checkpoint])
+    check_checkpoint(checkpoint)
     from labclip.io.converting import convert_checkpoint
     from labclip.io.names import named_base
 

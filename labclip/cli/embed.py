@@ -89,9 +89,11 @@ def embed(
     from labclip.data.columns import Columns
     from labclip.data.items import read_items
     from labclip.data.rows import find_inputs
-    from labclip.files import check_folder
+    from labclip.files import check_embeds_into, check_folder
 
     check_folder(out)
+    if not settings["force"]:
+        check_embeds_into(out)
     # Before a model is fetched, and torch imported.
     given = {name: value for name, value in settings.items() if value != ()}  # what was not given has no value
     check_names(model)

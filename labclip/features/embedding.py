@@ -40,7 +40,7 @@ from labclip.features.folder import (
 )
 from labclip.features.over_ray import RayEncoder
 from labclip.features.plan import Plan, Text
-from labclip.files import MANIFEST, UNFINISHED, check_folder, make_folder, path_of
+from labclip.files import MANIFEST, UNFINISHED, check_embeds_into, check_folder, make_folder, path_of
 from labclip.model import LABCLIP
 from labclip.packages import versions_of
 from labclip.towers.text import TruncationCount
@@ -160,7 +160,7 @@ def embed(
     if not force:
         if finished := _finished(folder, made_from, on_error):
             return finished
-        _refuse_foreign(folder)
+        check_embeds_into(folder)
     encoder = ENGINES[engine](model, batch_size=batch_size, workers=workers, progress=progress)
     make_folder(folder)
     with Plan(folder, force=force) as plan:
@@ -195,18 +195,6 @@ def _finished(folder: Path, made_from: Mapping[str, Any], on_error: str) -> Feat
         with suppress(ValueError), Plan(folder):
             pass
     return Features.load(folder)
-
-
-def _refuse_foreign(folder: Path) -> None:
-    """Refuse a folder that holds something else, such as photos; hidden files are no content."""
-    if not folder.is_dir() or (folder / UNFINISHED).exists():
-        return
-    if found := sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")):
-        more = f" and {len(found) - 1} more" if len(found) > 1 else ""
-        raise ValueError(
-            f"{folder} is no feature folder: it holds {found[0]}{more}, and no {MANIFEST}. Pass another folder, or "
-            f"force=True to write beside what is there."
-        )
 
 
 def _tuple(names: str | Sequence[str] | None) -> tuple[str, ...] | None:
