@@ -21,7 +21,7 @@ from labclip.data.scene_files import (
     read_scene_file,
     swapped_caption,
 )
-from labclip.evaluation.benchmarks.synthetic import Search, _clevr_split, _pug_split, split_of
+from labclip.evaluation.benchmarks.synthetic import AmongAllCaptions, _clevr_split, _pug_split, split_of
 
 COLOURS, SHAPES = ("red", "blue", "green"), ("cube", "ball", "cone")
 things = st.lists(st.tuples(st.sampled_from(COLOURS), st.sampled_from(SHAPES)), min_size=1, max_size=5).map(tuple)
@@ -119,7 +119,7 @@ def test_clevr_as_the_papers_code_has_it(tmp_path):
     said = [[task.captions[row] for row in options] for options in choice.options]
     own, swapped = "blue sphere and red cube", "blue cube and red sphere"
     assert said == [[own, swapped], [own, swapped], [swapped, own]]
-    assert isinstance(search, Search)
+    assert isinstance(search, AmongAllCaptions)
     # Whatever colours and shapes the file lacks: 3 pairs of shapes, 8 colours for each.
     assert len({task.captions[row] for row in search.captions}) == len(search.captions) == 192
     assert "cyan cylinder and cyan sphere" in {task.captions[row] for row in search.captions}

@@ -125,7 +125,7 @@ def _as_the_paper(sources: Sources, file: SceneFile, split: str, seed: int) -> T
         )
     index_of = {row: index for index, row in enumerate(every)}
     label = np.array([index_of[text] for _, text, _ in found])
-    search = Search(np.array([row for row, _, _ in found]), label, np.array(every))
+    search = AmongAllCaptions(np.array([row for row, _, _ in found]), label, np.array(every))
     task = sources.task(*items.question("binding", right_first=file.kind == "clevr"), search)
     return replace(task, own_length=file.kind == "clevr")
 
@@ -234,7 +234,7 @@ def _labels(entries: Sequence[SceneEntry], names: Sequence[str], ordered: bool) 
 
 
 @dataclass(frozen=True)
-class Search:
+class AmongAllCaptions:
     """Which of all captions is an image's.
 
     Attributes:
