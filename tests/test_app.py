@@ -117,6 +117,7 @@ def test_captions_are_bounded(text, message):
         (RIGHT, WRONG),
         ("A big dog and a small cat.", "A small dog and a big cat."),
         ("a cup left of a plate", "a cup right of a plate"),
+        ("an open door and a closed window", "a closed door and an open window"),
         ("a dog on a sofa", None),
     ],
 )

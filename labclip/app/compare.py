@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,10 +22,16 @@ CAPTIONS = 32
 CHARACTERS = 1000
 """Of a caption: several times what any context holds."""
 
-_FAMILY_WORDS = {name: [word for group in groups for word in group] for name, groups in FAMILIES.items()}
+# What people say of objects beside the families that exclude each other.
+_MORE = {
+    "colours": (*COLOURS, "blonde"),
+    "sizes": ("tall", "short"),
+    "materials": ("paper", "rubber"),
+    "ages": ("new", "open", "closed", "full", "empty", "wet", "dry"),
+}
 # Words of a kind alone are swapped with one another: a colour and a size swapped make no sentence.
 _SWAPPERS = [
-    *(Swapper([*COLOURS, *words] if name == "colours" else words) for name, words in _FAMILY_WORDS.items()),
+    *(Swapper([*itertools.chain(*groups), *_MORE.get(name, ())]) for name, groups in FAMILIES.items()),
     Swapper([*RELATIONS.items(), ("over", "under"), ("inside", "outside")]),
 ]
 
