@@ -102,7 +102,7 @@ def test_sugarcrepe_pps_own_files(tmp_path):
     assert "2 items have the right caption among the wrong ones: a tie, so wrong." in task.notes
     rows = np.flatnonzero([one[2] in one[:2] for one in task.questions[0].texts])
     images, texts = torch.randn(2, len(task.captions), 16, generator=torch.Generator().manual_seed(0))
-    itt, tot = task.questions[0].score(unit(images[: len(task.images)]), unit(texts))
+    itt, *_, tot = task.questions[0].score(unit(images[: len(task.images)]), unit(texts))
     assert len(rows) == 2
     assert not itt.correct[rows].any()
     assert not tot.correct[rows].any()
