@@ -167,12 +167,23 @@ def given(index, folders, side):
             (model.preprocess(Image.fromarray(image)), some) for image, some in zip(index.pixels, captions, strict=True)
         ]
 
+    def task():
+        import datasets
+        import mteb
+
+        found, drawn = mteb.get_task("SugarCrepe"), scenes.sample(N, seed=SEED)
+        pairs = {"caption": drawn.captions, "negative_caption": drawn.swapped_captions}
+        pixels = [Image.fromarray(image) for image in drawn.images]
+        found.dataset = datasets.DatasetDict({"test": datasets.Dataset.from_dict({"images": pixels, **pairs})})
+        found.data_loaded = True  # MTEB would fetch SugarCrepe's own
+        return found
+
     return {
         "images": lambda: index.images,
         "captions": lambda: index.captions,
         "texts": lambda: model.encode_text(index.captions, normalize=True).numpy(),
         "pixels": lambda: list(torch.from_numpy(index.pixels[:N]).permute(0, 3, 1, 2)),
-        "pairs": pairs, "client": client, "table": table, "connection": connection,
+        "model": lambda: model, "task": task, "pairs": pairs, "client": client, "table": table, "connection": connection,
         "architecture": architecture,
     }  # fmt: skip
 

@@ -12,6 +12,8 @@ first for each, R@1 itself, or another score by name. Its arguments are what a r
     table: LanceDB's, which stores `images` and was made with the base.
     connection: psycopg's, to a server with pgvector.
     architecture: OpenCLIP's name of the base's architecture.
+    model: A model with its matrix, as `LABCLIP.from_pretrained` gives it.
+    task: One of MTEB's tasks, as `mteb.get_task` gives it.
 """
 
 import inspect
@@ -282,6 +284,40 @@ def torchmetrics(captions, pixels):
     folder = "folded-hf"
     score = CLIPScore(lambda: (CLIPModel.from_pretrained(folder), CLIPProcessor.from_pretrained(folder)))
     return {"CLIPScore": score(pixels, captions).item()}
+
+
+@library("MTEB", "mteb", installed=True)
+def mteb(model, task):
+    """MTEB and MIEB take a model as an object of a few methods. In `SugarCrepe`, `Winoground` and the ARO tasks a tie
+    counts as right, since the right caption comes first; `labclip.evaluate` has it wrong. A `SentenceTransformer` of
+    the folded folder is taken for text only, unless it is wrapped with both modalities in its meta. Switch the cache
+    off, or name each strength differently: MTEB keeps results by the model's name.
+    """
+    import mteb
+    import torch
+    from mteb.models.model_meta import ModelMeta
+
+    class Encoder:
+        mteb_model_meta = ModelMeta.create_empty({"name": "me/labclip", "modalities": ["text", "image"]})
+
+        def encode(self, inputs, **_):
+            with torch.no_grad():
+                parts = [
+                    model.encode_text(batch["text"], normalize=True)
+                    if "text" in batch
+                    else model.encode_image(batch["image"], normalize=True)
+                    for batch in inputs
+                ]
+            return torch.cat(parts).numpy()
+
+        def similarity(self, first, second):
+            return torch.as_tensor(first) @ torch.as_tensor(second).T
+
+        def similarity_pairwise(self, first, second):
+            return (torch.as_tensor(first) * torch.as_tensor(second)).sum(dim=-1)
+
+    result = mteb.evaluate(Encoder(), task, cache=None)
+    return {"text_acc": result.task_results[0].scores["test"][0]["text_acc"]}
 
 
 @library("ONNX Runtime", "onnxruntime", installed=True)
