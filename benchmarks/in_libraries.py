@@ -183,7 +183,8 @@ def given(index, folders, side):
         "captions": lambda: index.captions,
         "texts": lambda: model.encode_text(index.captions, normalize=True).numpy(),
         "pixels": lambda: list(torch.from_numpy(index.pixels[:N]).permute(0, 3, 1, 2)),
-        "model": lambda: model, "task": task, "pairs": pairs, "client": client, "table": table, "connection": connection,
+        "model": lambda: model, "task": task,
+        "pairs": pairs, "client": client, "table": table, "connection": connection,
         "architecture": architecture,
     }  # fmt: skip
 

@@ -288,7 +288,8 @@ def torchmetrics(captions, pixels):
 
 @library("MTEB", "mteb", installed=True)
 def mteb(model, task):
-    """MTEB and MIEB take a model as an object of a few methods. In `SugarCrepe`, `Winoground` and the ARO tasks a tie
+    """MTEB and MIEB take a model as an object of a few methods; here `model = LABCLIP.from_pretrained("ViT-B-32")` and
+    `task = mteb.get_task("SugarCrepe")`. In `SugarCrepe`, `Winoground` and the ARO tasks a tie
     counts as right, since the right caption comes first; `labclip.evaluate` has it wrong. A `SentenceTransformer` of
     the folded folder is taken for text only, unless it is wrapped with both modalities in its meta. Switch the cache
     off, or name each strength differently: MTEB keeps results by the model's name.
