@@ -144,9 +144,7 @@ def _statements(rows: Rows) -> Iterator[tuple[str, dict[str, str]]]:
         })  # fmt: skip
     for half, item in items.items():
         if len(item) < 6:
-            raise ValueError(
-                f"{item['location']}: of questions {2 * half + 1} and {2 * half + 2} only one is there."
-            )
+            raise ValueError(f"{item['location']}: of questions {2 * half + 1} and {2 * half + 2} only one is there.")
         yield item["location"], item
 
 
