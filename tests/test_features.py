@@ -318,7 +318,7 @@ def test_a_machine_in_trouble_is_no_reason_to_leave_images_out(model, data, monk
 
 
 def test_bad_rows_are_named(model, data):
-    write(data, [["1.png", "a red cube", ""], ["2.png", " ", ""], ["", "a cube", ""], ["3.png", "a", "b", "c"]])
+    write(data, [["1.png", "a red cube", ""], ["2.png", " ", ""], ["", "a cube", ""]])
     with pytest.raises(ValueError, match=r"captions\.csv line 3 \(2\.png\) has an empty caption\. Repair it"):
         run(model, data)
     assert not (data / "features").exists()
@@ -327,7 +327,6 @@ def test_bad_rows_are_named(model, data):
     assert reasons == [
         ("captions.csv line 3", "has an empty c"),
         ("captions.csv line 4", "names no image"),
-        ("captions.csv line 5", "has more cells"),
     ]
     assert len(features.images) == len(features.texts) == 1
     write(data, [["nowhere.png", "a red cube", ""]])

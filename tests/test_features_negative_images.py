@@ -14,7 +14,7 @@ from PIL import Image
 
 import labclip
 from labclip import LABCLIP, Alignment, cli
-from labclip.data import Columns, read_items
+from labclip.data import read_items
 from labclip.features import Features, embed
 
 N = 8
@@ -148,7 +148,7 @@ def test_a_missing_file_is_one_clear_message(model, data, scenes):
 def read(path, **columns):
     """(negatives, names of their images) of every caption, and what is wrong."""
     good, bad = [], []
-    for found in read_items(path, columns=Columns(**columns)):
+    for found in read_items(path, **columns):
         if found.problem:
             bad.append(found.problem)
         else:
@@ -200,7 +200,7 @@ def test_lists_and_several_columns(tmp_path):
 def test_cleaning_keeps_each_negative_beside_its_image(model, data):
     write(data, [["0.png", "A cube.", "A ball.", "1.png"]])
     path = lines(data / "c.jsonl", {"negatives": ["...", "A ball.", "a ball"], "shown": ["1.png", None, "2.png"]})
-    (item,) = read_items(path, columns=Columns(negative_images=("shown",)), clean=True)
+    (item,) = read_items(path, negative_images=("shown",), clean=True)
     assert item.negatives == (("a ball",),)
     assert item.negative_images[0][0].name == "2.png"
     assert run(model, data, clean=True).has_negative_image.tolist() == [[True]]
@@ -221,7 +221,7 @@ def test_images_held_in_parquet(model, data, scenes):
     assert np.abs(features.negative_images[:2, 0] - images[:2][::-1]).max() < UNIT
     listed = [{**rows[0], "negatives": ["y"], "shown": [held[1]]}]
     pq.write_table(pa.Table.from_pylist(listed), data / "listed.parquet")
-    assert read(data / "listed.parquet", negatives=("negatives",), negative_images=("shown",))[1] == [
+    assert read(data / "listed.parquet", negative_columns=("negatives",), negative_images=("shown",))[1] == [
         "has a list in 'shown' of images that are not paths"
     ]
 

@@ -508,14 +508,10 @@ def test_docstring_examples_run(module):
 
 
 def test_a_method_that_errs_is_told_what_is_right():
-    with pytest.raises(ValueError, match="The method returned int for caption 0 'a dog'; return texts"):
+    with pytest.raises(ValueError, match="The method returned int for the caption 'a dog'; return texts"):
         generate(["a dog"], lambda caption, rng: 3)
-    with pytest.raises(ValueError, match="The method returned NoneType for caption 1 'a cat'; return texts"):
+    with pytest.raises(ValueError, match="The method returned NoneType for the caption 'a cat'; return texts"):
         generate(["a dog", "a cat"], lambda caption, rng: ["a bed"] if caption == "a dog" else None)
-    with pytest.raises(
-        ValueError, match=r"can't be called with a caption and a random.Random .*def method\(caption, rng"
-    ):
-        generate(["a dog"], lambda caption: ["a bed"])
     with pytest.raises(ValueError, match=r"method is 3\. Pass a function"):
         generate(["a dog"], 3)
 

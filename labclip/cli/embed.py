@@ -86,7 +86,6 @@ def embed(
     Writes the feature folder OUT. An interrupted run continues when started again. Each image is encoded once, however
     many captions it has.
     """
-    from labclip.data.columns import Columns
     from labclip.data.items import read_items
     from labclip.data.rows import find_inputs
     from labclip.files import check_embeds_into, check_folder
@@ -97,12 +96,8 @@ def embed(
     # Before a model is fetched, and torch imported.
     given = {name: value for name, value in settings.items() if value != ()}  # what was not given has no value
     check_names(model)
-    columns = Columns(
-        settings["column"], settings["image_column"], given.get("negative_columns"),
-        negative_images=given.get("negative_images"),
-    )  # fmt: skip
-    first = {"columns": columns, "images": settings["images"], "clean": settings["clean"]}
-    next(read_items(find_inputs(captions)[:1], **first), None)
+    names = ("column", "image_column", "negative_columns", "negative_images", "images", "clean")
+    next(read_items(find_inputs(captions)[:1], **{name: given[name] for name in names if name in given}), None)
     from labclip.features import embed as embed_folder
 
     opened = open_model(model, device, precision, ignore_exif=ignore_exif)

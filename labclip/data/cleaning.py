@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import re
 import string
-from array import array
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Hashable
 from hashlib import blake2b
 from unicodedata import normalize
-
-import numpy as np
 
 _TO_SPACE = re.compile(r'[.!"()*#:;~]')
 # Relations that say the same the other way round.
@@ -88,7 +84,7 @@ def is_shuffle(caption: str, text: str) -> bool:
 
 
 class TrueCaptions:
-    """Which captions are true of which image, none of no image; eight bytes each, so that many millions fit.
+    """Which captions are true of which image, none of no image; a number each, so that many millions fit.
 
     The one rule of which negatives are none: those that say the same as a caption of the image, whichever row it is in.
     Captions say the same where `comparable` is equal. Add all captions, then ask.
@@ -100,27 +96,16 @@ class TrueCaptions:
     """
 
     def __init__(self) -> None:
-        self._digests = array("Q")
-        self._sorted = True
+        self._known: set[int] = set()
 
     def add(self, image: Hashable | None, caption: str, max_words: int | None = None) -> None:
         """Record a true caption, and how it begins where negatives keep `max_words` of it."""
-        if image is None:
-            return
-        for text in comparable_forms(caption, max_words):
-            self._digests.append(digest(f"{image}\0{text}"))
-        self._sorted = False
+        if image is not None:
+            self._known.update(hash((image, text)) for text in comparable_forms(caption, max_words))
 
     def hold(self, image: Hashable | None, text: str) -> bool:
         """Whether a caption whose `comparable` form is `text` is true of `image`."""
-        if image is None:
-            return False
-        if not self._sorted:
-            np.frombuffer(self._digests, dtype=np.uint64).sort()  # in location: no second copy
-            self._sorted = True
-        wanted = digest(f"{image}\0{text}")
-        index = bisect_left(self._digests, wanted)
-        return index < len(self._digests) and self._digests[index] == wanted
+        return hash((image, text)) in self._known
 
 
 def comparable_forms(caption: str, max_words: int | None) -> set[str]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from labclip.data.rows import READERS
+from labclip.data.rows import Row, Wanted, read_rows
 from labclip.files import read_json
 
 
@@ -23,28 +23,18 @@ def fields(entry: Any, names: Sequence[str], location: str) -> list[Any]:
 def json_items(path: Path) -> Iterator[tuple[str, Any]]:
     """The items of a JSON file that is a list, or an object whose values they are, each with file and position."""
     value = read_json(path)
-    if not isinstance(value, dict | list):
-        raise ValueError(f"{path} holds a {type(value).__name__}, not a list of items.")
-    if not value:
+    if not isinstance(value, dict | list) or not value:
         raise ValueError(f"{path} has no item.")
     pairs = value.items() if isinstance(value, dict) else enumerate(value)
     return ((f"{path.name} item {key}", item) for key, item in pairs)
 
 
-def table_rows(path: Path, wanted: Callable[[str], bool] = lambda _: True) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The rows of a csv, tsv, jsonl, json or Parquet file, each with file and position.
-
-    `wanted` says whether a column is needed: Parquet reads no others.
-    """
-    readers = {ending: reader for ending, reader in READERS.items() if ending != ".tar"}
-    if (ending := path.suffix.lower()) not in readers:
-        raise ValueError(f"{path} ends in {path.suffix!r}. Known here are {', '.join(readers)}.")
+def table_rows(path: Path, wanted: Wanted = lambda _: True) -> Iterator[Row]:
+    """The rows of a csv, tsv, jsonl, json or Parquet file, each with file and position; ValueError if there is none."""
     empty = True
-    for where, cells in readers[ending](path, wanted):
-        if isinstance(cells, str):
-            raise ValueError(f"{path.name} {where} {cells}.")
+    for row in read_rows(path, wanted):
         empty = False
-        yield f"{path.name} {where}", cells
+        yield row
     if empty:
         raise ValueError(f"{path} has no row.")
 

@@ -9,20 +9,18 @@ import csv
 import glob
 import itertools
 import json
-import os
 import tarfile
-from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, AnyStr
+from typing import Any
 
 from labclip.data.images import ImageSource
 from labclip.data.parquet import open_parquet, parquet_columns
-from labclip.data.streaming import stream_json
+from labclip.files import read_json
 
-Row = tuple[str, dict[str, Any] | str]
-"""Where a row of a table or a sample of an archive is, for people ("line 7", "row 7", "sample 000012"), and its cells,
-or what is wrong with it as a sentence goes on after that. The cell "image" of a sample is an `ImageSource`."""
+Cells = dict[str, Any]
+Row = tuple[str, Cells]
+"""Where a row is, for people ("captions.csv line 7", "0.tar sample 000012"), and its cells by column."""
 
 Wanted = Callable[[str], bool]
 """Whether a column is of use; Parquet reads no others."""
@@ -30,106 +28,92 @@ Wanted = Callable[[str], bool]
 BATCH = 256
 """Rows of a Parquet file in memory at a time."""
 
-LIMIT = 16 * 2**20
-"""Characters of a cell of a csv file or a line of text, bytes of a line of a jsonl file or of a text in an archive."""
-
+_CELL = 2**24  # characters of a cell of a csv file; the csv module's own limit is 131,072
 _IN_TAR = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm")
-_BLOCK = 512  # bytes of a tar
-
-
-def _row(where: str, cells: Any) -> Row:
-    return where, cells if isinstance(cells, dict) else f"is a {type(cells).__name__}, not an object with columns"
+_END_OF_TAR = bytes(512)
 
 
 def separated_rows(path: Path, delimiter: str) -> Iterator[Row]:
     """Rows of a csv or tsv file with a header, UTF-8. Strict: an open quote would take in the rows behind it."""
     lines = separated_lines(path, delimiter)
-    _, header = next(lines, (0, []))
+    _, header = next(lines, ("", []))
     if (repeated := next((name for name in header if header.count(name) > 1), None)) is not None:
         raise ValueError(f"{path} has several columns {repeated!r}. Rename all but one.")
-    for line, cells in lines:
-        if len(cells) == len(header):
-            yield f"line {line}", dict(zip(header, cells, strict=True))
-        else:
+    for location, cells in lines:
+        if len(cells) != len(header):
             amount = "more" if len(cells) > len(header) else "fewer"
-            counts = f"has {amount} cells than the header: {len(cells)} for {len(header)} columns"
-            yield f"line {line}", f"{counts}; quote cells that hold the separator"
+            raise ValueError(
+                f"{location} has {amount} cells than the header: {len(cells)} for {len(header)} columns; quote cells "
+                f"that hold the separator."
+            )
+        yield location, dict(zip(header, cells, strict=True))
 
 
-def separated_lines(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """The cells of a csv or tsv file and the number of the line that they begin in; blank lines are skipped."""
-    csv.field_size_limit(LIMIT)
+def separated_lines(path: Path, delimiter: str) -> Iterator[tuple[str, list[str]]]:
+    """The cells of a csv or tsv file and the line that they begin in; blank lines are skipped."""
+    csv.field_size_limit(_CELL)
+    reader = csv.reader(_lines(path), delimiter=delimiter, strict=True)
     line = 1
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.reader((text for _, text in _lines(file, path)), delimiter=delimiter, strict=True)
-        try:
-            for cells in reader:
-                begin, line = line, reader.line_num + 1
-                if cells:
-                    yield begin, cells
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} near line {line} is not sound: {error}.") from error
+    try:
+        for cells in reader:
+            begin, line = line, reader.line_num + 1
+            if cells:
+                yield f"{path.name} line {begin}", cells
+    except csv.Error as error:
+        raise ValueError(f"{path} near line {line} is not sound: {error}.") from error
 
 
-def _lines(file: IO[AnyStr], path: Path) -> Iterator[tuple[int, AnyStr]]:
-    """The lines of a file with their numbers, none of which fills the memory."""
-    for number in itertools.count(1):
-        line = file.readline(LIMIT + 1)
-        if not line:
-            return
-        if len(line) > LIMIT:
-            raise ValueError(f"{path} near line {number} is not sound: a line is longer than the limit ({LIMIT:,}).")
-        yield number, line
+def _lines(path: Path) -> Iterator[str]:
+    """The lines of a text file, with the ends that they have."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            yield from file
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text: {error}.") from error
+
+
+def text_rows(path: Path) -> Iterator[Row]:
+    """Lines of a text file, each a caption."""
+    for number, line in enumerate(_lines(path), 1):
+        yield f"{path.name} line {number}", {"caption": line.rstrip("\r\n")}
 
 
 def jsonl_rows(path: Path) -> Iterator[Row]:
     """Rows of a file with one JSON object a line; empty lines are skipped."""
-    with path.open("rb") as file:
-        for line, text in _lines(file, path):
-            if text.strip():
-                try:
-                    yield _row(f"line {line}", json.loads(text.removeprefix(BOM_UTF8).decode()))
-                except (ValueError, RecursionError) as error:
-                    yield f"line {line}", f"is not JSON: {error}"
+    for number, line in enumerate(_lines(path), 1):
+        if line.strip():
+            yield _row(f"{path.name} line {number}", line)
 
 
-def text_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Lines of a text file, each a caption."""
-    with path.open(encoding="utf-8-sig") as file:
-        try:
-            for number, line in _lines(file, path):
-                yield f"line {number}", {"caption": line.removesuffix("\n")}
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{path} is not UTF-8 text: {error}.") from error
+def _row(location: str, text: str | bytes) -> Row:
+    try:
+        cells = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{location} is not JSON: {error}.") from error
+    return location, _columns(location, cells)
+
+
+def _columns(location: str, cells: Any) -> Cells:
+    if not isinstance(cells, dict):
+        raise ValueError(f"{location} is a {type(cells).__name__}, not an object with columns.")
+    return cells
 
 
 def json_rows(path: Path) -> Iterator[Row]:
     """Rows of a JSON file: a list of objects, an object of objects, COCO captions, or Karpathy's `dataset_*.json`."""
-    names: dict[Any, Any] = {}
-    number = 0
-    for key, element in stream_json(path):
-        cells: Any = element
-        if key == ("images",):
-            if isinstance(element, dict) and "file_name" in element and "sentences" not in element:
-                names[element.get("id")] = element["file_name"]
-                continue
-        elif key == ("annotations",):
-            names = names or _file_names(path)
-            if isinstance(element, dict):
-                cells = {**element, "image": names.get(element.get("image_id"))}
-        elif key is not None and (isinstance(key, tuple) or key in ("info", "licenses") or type(element) is not dict):
-            continue
-        number += 1
-        yield _row(f"row {number}", cells)
-
-
-def _file_names(path: Path) -> dict[Any, Any]:
-    """COCO's file names by id, for a file whose annotations stand before its images."""
-    return {
-        element.get("id"): element.get("file_name")
-        for key, element in stream_json(path)
-        if key == ("images",) and isinstance(element, dict)
-    }
+    value = read_json(path)
+    if isinstance(value, dict):
+        images, captions = value.get("images"), value.get("annotations")
+        if isinstance(images, list) and isinstance(captions, list):
+            names = {one.get("id"): one.get("file_name") for one in images if isinstance(one, dict)}
+            value = [{**one, "image": names.get(one.get("image_id"))} for one in captions if isinstance(one, dict)]
+        else:
+            value = images if isinstance(images, list) else list(value.values())
+    if not isinstance(value, list):
+        raise ValueError(f"{path} holds a {type(value).__name__}, not a list of rows.")
+    for number, cells in enumerate(value, 1):
+        location = f"{path.name} row {number}"
+        yield location, _columns(location, cells)
 
 
 def parquet_rows(path: Path, wanted: Wanted) -> Iterator[Row]:
@@ -139,11 +123,13 @@ def parquet_rows(path: Path, wanted: Wanted) -> Iterator[Row]:
         columns = [name for name in file.schema_arrow.names if wanted(name)]
         for batch in file.iter_batches(batch_size=BATCH, columns=columns):
             for cells in batch.to_pylist():
-                yield f"row {next(number)}", cells
+                yield f"{path.name} row {next(number)}", cells
 
 
 def tar_rows(path: Path) -> Iterator[Row]:
-    """A row a sample of a plain tar: the cells of its json, its text as "txt", its class as "cls", its "image".
+    """A row a sample of a plain tar: the cells of its json, its text as "caption", its class as "cls", its "image".
+
+    The image is an `ImageSource`, None where the sample has none.
 
     Raises:
         ValueError: If it is no whole tar: cut off, compressed, or with something else inside.
@@ -151,10 +137,8 @@ def tar_rows(path: Path) -> Iterator[Row]:
     try:
         with tarfile.open(path, mode="r:") as tar:
             for key, members in itertools.groupby(_members(tar, path), key=lambda member: member[0]):
-                yield (
-                    f"sample {key}",
-                    _sample(tar, path, key, [(extension, member) for _, extension, member in members]),
-                )
+                location = f"{path.name} sample {key}"
+                yield location, _sample(tar, path, location, [one[1:] for one in members])
     except tarfile.TarError as error:
         raise ValueError(
             f"{path} is not a whole, uncompressed tar ({error}). Fetch it again, or decompress it first."
@@ -175,36 +159,27 @@ def _members(tar: tarfile.TarFile, path: Path) -> Iterator[tuple[str, str, tarfi
     # tarfile takes garbage, or the end of a file that was cut between two members, for the end of the archive.
     with path.open("rb") as file:
         file.seek(end)
-        if file.read(_BLOCK) != bytes(_BLOCK):
+        if file.read(len(_END_OF_TAR)) != _END_OF_TAR:
             raise ValueError(f"{path} is cut off or damaged at byte {end:,}: it has no end mark there. Fetch it again.")
 
 
-def _sample(
-    tar: tarfile.TarFile, path: Path, key: str, members: Sequence[tuple[str, tarfile.TarInfo]]
-) -> dict[str, Any] | str:
-    by_extension = dict(members)
-    if len(by_extension) < len(members):
-        return "has two files of one extension"
-    image = next((by_extension[extension] for extension in _IN_TAR if extension in by_extension), None)
-    if image is None:
-        return f"has no image, only {', '.join(sorted(by_extension))}"
-    location = f"{path.name} sample {key}"
-    cells: dict[str, Any] = {}
-    for extension in ("json", "txt", "cls"):
-        if (member := by_extension.get(extension)) is None:
-            continue
-        if member.size > LIMIT:
-            return f"has a .{extension} of more than {LIMIT:,} bytes"
-        tar.fileobj.seek(member.offset_data)
-        data = tar.fileobj.read(member.size)
-        try:
-            if extension != "json":
-                cells[extension] = data.decode("utf-8-sig").strip("\n")
-            elif not isinstance(cells := json.loads(data), dict):
-                return "has a .json that is not an object"
-        except (ValueError, RecursionError) as error:
-            return f"has a caption that can't be read: {error}"
-    cells["image"] = ImageSource(image.name, path, start=image.offset_data, size=image.size, location=location)
+def _sample(tar: Any, path: Path, location: str, members: Sequence[tuple[str, tarfile.TarInfo]]) -> Cells:
+    found = dict(members)
+    if len(found) < len(members):
+        raise ValueError(f"{location} has two files of one extension. Write the tar again.")
+    texts = {
+        extension: tar.extractfile(found[extension]).read()
+        for extension in ("json", "txt", "cls")
+        if extension in found
+    }
+    cells: Cells = _row(location, texts["json"])[1] if "json" in texts else {"caption": None}
+    for extension, column in (("txt", "caption"), ("cls", "cls")):
+        if extension in texts:
+            cells[column] = texts[extension].decode("utf-8-sig").strip("\n")
+    image = next((found[extension] for extension in _IN_TAR if extension in found), None)
+    cells["image"] = image and ImageSource(
+        image.name, path, start=image.offset_data, size=image.size, location=location
+    )
     return cells
 
 
@@ -220,22 +195,18 @@ READERS: dict[str, Callable[[Path, Wanted], Iterator[Row]]] = {
 }
 
 
-def reader_of(path: Path) -> Callable[[Path, Wanted], Iterator[Row]]:
-    """What reads a file of captions, by its ending; ValueError if that is not known."""
+def read_rows(path: Path, wanted: Wanted = lambda _: True) -> Iterator[Row]:
+    """The rows of a file, by its ending; ValueError, at once, if that is not known."""
     if (ending := path.suffix.lower()) not in READERS:
         raise ValueError(f"{path} is of no kind that is read: {', '.join(READERS)}. Rename or convert it.")
-    return READERS[ending]
+    return READERS[ending](path, wanted)
 
 
 def column_names(path: Path) -> list[str]:
-    """The columns of a Parquet file; of another those of its first row. ValueError where that can't be read."""
+    """The columns of a Parquet file; of another those of its first row."""
     if path.suffix.lower() == ".parquet":
         return list(parquet_columns(path))
-    for where, cells in reader_of(path)(path, lambda _: True):
-        if isinstance(cells, str):
-            raise ValueError(f"{path.name} {where} {cells}.")
-        return list(cells)
-    raise ValueError(f"{path} holds no captions.")
+    return next((list(cells) for _, cells in read_rows(path)), [])
 
 
 def find_inputs(captions: str | Path | Sequence[str | Path]) -> list[Path]:
@@ -248,10 +219,10 @@ def find_inputs(captions: str | Path | Sequence[str | Path]) -> list[Path]:
         FileNotFoundError: If there is no such file.
         ValueError: If the kind of a file is not known, it is empty, or one is named twice.
     """
-    several = [captions] if isinstance(captions, str | Path) else list(captions)
+    several = [captions] if isinstance(captions, str | Path) else captions
     found = [path for one in several for path in _matching(Path(one).expanduser())]
     for path in found:
-        reader_of(path)
+        read_rows(path)
         if not path.stat().st_size:
             raise ValueError(f"{path} is empty. Pass a file with captions in it.")
     if not found or len(set(found)) < len(found):
@@ -265,12 +236,8 @@ def _matching(path: Path) -> list[Path]:
     if path.is_dir():
         shards = [sorted(path.glob(pattern)) for pattern in ("*.tar", "*.parquet")]
         if sum(map(bool, shards)) != 1:
-            tables = sorted(one for one in path.iterdir() if one.suffix in {".csv", ".tsv", ".jsonl", ".json"})
-            named = f", for example {tables[0]}" if tables else ""
-            raise ValueError(f"{path} is a folder with no tars or Parquet files, or with both. Name the files{named}.")
-        return next(filter(None, shards))
-    if os.path.lexists(path):
-        raise ValueError(f"{path} is a pipe, a device or a link that leads nowhere. Pass a file.")
+            raise ValueError(f"{path} is a folder with no tars or Parquet files, or with both. Name the files.")
+        return shards[0] or shards[1]
     if matches := sorted(Path(name) for name in glob.glob(str(path), recursive=True)):
         return [match for match in matches if match.is_file()]
     raise FileNotFoundError(f"There is no file {path}. Pass captions as {', '.join(READERS)}.")

@@ -188,8 +188,7 @@ def read_scene_file(path: Path) -> SceneFile:
 def _clevr_pairs(path: Path) -> SceneFile:
     """The authors' form, an image a line."""
     entries = []
-    for line, cells in separated_lines(path, ","):
-        location = f"{path.name} line {line}"
+    for location, cells in separated_lines(path, ","):
         if len(cells) < 3 or len(cells) % 2 == 0:
             raise ValueError(f"{location} has {len(cells)} cells, not a file and pairs of shape and colour.")
         entries.append(SceneEntry(cells[0], _objects(zip(cells[2::2], cells[1::2], strict=True), location), location))

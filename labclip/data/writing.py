@@ -5,112 +5,113 @@ from __future__ import annotations
 import csv
 import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from labclip.data.parquet import open_parquet
-from labclip.data.rows import BATCH, Row, Wanted, reader_of
+from labclip.data.rows import Row, read_rows
 from labclip.packages import PARQUET, require
 
 WRITABLE = (".tsv", ".csv", ".jsonl", ".parquet")
 
-Fill = Callable[[Sequence[Row]], Mapping[str, Sequence[str | None]]]
-"""From rows that follow one another to columns for them; of a Parquet file the rows have only the `wanted` cells."""
+New = Mapping[str, Sequence[Any]]
+"""Columns by name, each with a value a row of the table: texts, None, or lists of texts."""
 
-_encode = json.JSONEncoder(ensure_ascii=False).encode
 _ROW_GROUP = 65_536  # rows, as most Parquet writers choose
-_ROW_GROUP_BYTES = 128 << 20  # where rows hold images
-_JSONL = "Write OUT as .jsonl, whose rows may differ."
+_encode = json.JSONEncoder(ensure_ascii=False, default=str).encode
 
 
-def copy_table(path: Path, out: Path, columns: Sequence[str], wanted: Wanted, fill: Fill) -> None:
-    """Create `out`, of an ending in `WRITABLE`, with the rows of a table and the columns that `fill` makes.
-
-    Args:
-        path: The table.
-        out: The file to create.
-        columns: All columns of `out`.
-        wanted: Which columns `fill` looks at.
-        fill: Makes columns; one that the rows have too is replaced.
+def write_with_columns(path: Path, out: Path, new: New) -> None:
+    """Create `out`, of an ending in `WRITABLE`, with the rows of a table and columns added or replaced.
 
     Raises:
         ValueError: If rows differ in their columns or types, which only jsonl can hold.
     """
     if out.suffix.lower() == ".parquet":
-        _write_parquet(path, out, columns, wanted, fill)
+        _write_parquet(path, out, new)
         return
-    with out.open("x", newline="", encoding="utf-8") as file:
-        table = None
-        if out.suffix.lower() != ".jsonl":
-            table = csv.DictWriter(
-                file, columns, delimiter="\t" if out.suffix.lower() == ".tsv" else ",", lineterminator="\n"
+    with out.open("w", newline="", encoding="utf-8") as file:
+        rows = _rows(path, new)
+        if out.suffix.lower() == ".jsonl":
+            file.writelines(_encode(cells) + "\n" for _, cells in rows)
+            return
+        first = next(rows)
+        delimiter = "\t" if out.suffix.lower() == ".tsv" else ","
+        table = csv.DictWriter(file, list(first[1]), delimiter=delimiter, lineterminator="\n")
+        table.writeheader()
+        for location, cells in itertools.chain([first], rows):
+            _check(location, cells, first[1])
+            table.writerow(
+                {name: _encode(cell) if isinstance(cell, list | dict) else cell for name, cell in cells.items()}
             )
-            table.writeheader()
-        for rows, arrow in _batches(path, wanted):
-            made = fill(rows)
-            whole = rows if arrow is None else zip((where for where, _ in rows), arrow.to_pylist(), strict=True)
-            for number, (where, cells) in enumerate(whole):
-                assert isinstance(cells, dict)
-                cells = {**cells, **{name: column[number] for name, column in made.items()}}
-                if table is None:
-                    file.write(_encode(cells) + "\n")
-                else:
-                    _check(where, cells, columns)
-                    table.writerow({name: _cell(value) for name, value in cells.items()})
 
 
-def _batches(path: Path, wanted: Wanted) -> Iterator[tuple[Sequence[Row], Any]]:
-    """Rows that follow one another; of a Parquet file with the record batch that they come from, with every column."""
-    if path.suffix.lower() != ".parquet":
-        rows = reader_of(path)(path, wanted)
-        while batch := list(itertools.islice(rows, BATCH)):
-            yield batch, None
-        return
-    number = itertools.count(1)
-    with open_parquet(path) as file:
-        names = list(filter(wanted, file.schema_arrow.names))
-        for arrow in file.iter_batches(BATCH):
-            yield [(f"row {next(number)}", cells) for cells in arrow.select(names).to_pylist()], arrow
+def _rows(path: Path, new: New) -> Iterator[Row]:
+    """The rows of a table, new columns among their cells."""
+    added: set[str] | None = None
+    for number, (location, cells) in enumerate(read_rows(path)):
+        added = new.keys() - cells.keys() if added is None else added
+        if clash := added & cells.keys():
+            raise ValueError(f"{location} has a column {min(clash)!r} already. Rename it, or start without it.")
+        yield location, cells | {name: column[number] for name, column in new.items()}
 
 
-def _cell(value: Any) -> Any:
-    return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, list | dict) else value
+def _check(location: str, cells: Mapping[str, Any], first: Mapping[str, Any]) -> None:
+    if strange := cells.keys() - first.keys():
+        raise ValueError(
+            f"{location} has a column {min(strange)!r} that the first row lacks. Write OUT as .jsonl, whose rows may "
+            f"differ."
+        )
 
 
-def _check(where: str, cells: Any, columns: Sequence[str]) -> None:
-    if strange := cells.keys() - set(columns):
-        raise ValueError(f"{where.capitalize()} has a column {min(strange)!r} that the first row lacks. {_JSONL}")
-
-
-def _write_parquet(path: Path, out: Path, columns: Sequence[str], wanted: Wanted, fill: Fill) -> None:
+def _write_parquet(path: Path, out: Path, new: New) -> None:
     """Columns that come from a Parquet file keep their exact types."""
-    parquet, pa = require("pyarrow.parquet", *PARQUET), require("pyarrow", *PARQUET)
-    schema = writer = None
-    pending: list[Any] = []
-    with out.open("xb") as file:
-        for rows, arrow in itertools.chain(_batches(path, wanted), [((), None)]):
-            if rows:
-                made = fill(rows)
-                if arrow is None:
-                    for where, cells in rows:
-                        _check(where, cells, columns)
-                    try:
-                        arrow = pa.RecordBatch.from_pylist([cells for _, cells in rows], schema)
-                    except pa.ArrowException as error:
-                        raise ValueError(f"From {rows[0][0]} on, rows have other types: {error}. {_JSONL}") from error
-                    schema = arrow.schema
-                for name, values in made.items():
-                    index = arrow.schema.get_field_index(name)
-                    kept = arrow.schema.field(index) if index >= 0 else pa.field(name, pa.string())
-                    column = pa.array(values, kept.type)
-                    arrow = arrow.set_column(index, kept, column) if index >= 0 else arrow.append_column(kept, column)
-                pending.append(arrow)
-            full = sum(map(len, pending)) >= _ROW_GROUP or sum(one.nbytes for one in pending) >= _ROW_GROUP_BYTES
-            if pending and (full or not rows):
-                table = pa.Table.from_batches(pending)
-                writer = writer or parquet.ParquetWriter(file, table.schema)
-                writer.write_table(table, row_group_size=_ROW_GROUP)
-                pending.clear()
-        if writer:
-            writer.close()
+    parquet = require("pyarrow.parquet", *PARQUET)
+    writer = None
+    for table in _tables(path, new):
+        writer = writer or parquet.ParquetWriter(out, table.schema)
+        writer.write_table(table)
+    if writer:
+        writer.close()
+
+
+def _tables(path: Path, new: New) -> Iterator[Any]:
+    """A table with the new columns, a group of rows at a time."""
+    pa = require("pyarrow", *PARQUET)
+    if path.suffix.lower() == ".parquet":
+        with open_parquet(path) as file:
+            start = 0
+            for group in range(file.num_row_groups):
+                table = file.read_row_group(group)
+                stop = start + table.num_rows
+                for name, column in new.items():
+                    index = table.schema.get_field_index(name)
+                    kind = table.schema.types[index] if index >= 0 else _kind(pa, column)
+                    values = pa.array(column[start:stop], kind)
+                    table = table.set_column(index, name, values) if index >= 0 else table.append_column(name, values)
+                yield table
+                start = stop
+        return
+    rows, schema = _rows(path, new), None
+    while batch := list(itertools.islice(rows, _ROW_GROUP)):
+        first = batch[0][1] if schema is None else dict.fromkeys(schema.names)
+        for location, cells in batch:
+            _check(location, cells, first)
+        try:
+            table = pa.Table.from_pylist([cells for _, cells in batch], schema)
+        except pa.ArrowException as error:
+            raise ValueError(
+                f"From {batch[0][0]} on, rows have other types: {error}. Write OUT as .jsonl, whose rows may differ."
+            ) from error
+        if schema is None:
+            for name, column in new.items():
+                index = table.schema.get_field_index(name)
+                table = table.set_column(index, name, table[name].cast(_kind(pa, column)))
+            schema = table.schema
+        yield table
+
+
+def _kind(pa: Any, column: Sequence[Any]) -> Any:
+    """The type of a new column: text, or lists of texts."""
+    return pa.list_(pa.string()) if column and isinstance(column[0], list) else pa.string()

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from labclip.data import Columns, Item, find_inputs, read_items
+from labclip.data import Item, find_inputs, read_items
 from labclip.encode.encoder import Embeddings, Encoded, Encoder, batched
 from labclip.encode.fingerprint import describe_inputs, difference, identity_of
 from labclip.features.features import Features
@@ -152,8 +152,9 @@ def embed(
     inputs = find_inputs(captions)
     if images is not None and not path_of(images).is_dir():
         raise FileNotFoundError(f"There is no folder of images {images}.")
-    columns = Columns(column, image_column, _tuple(negative_columns), _tuple(split), _tuple(negative_images))
-    named = {name: value for name, value in vars(columns).items() if name != "negative_images" or value}
+    negatives, shown, splits = _tuple(negative_columns), _tuple(negative_images) or (), _tuple(split)
+    named = {"caption": column, "image": image_column, "negatives": negatives, "split": splits}
+    named |= {"negative_images": shown} if shown else {}
     made_from = {**identity_of(model), "inputs": describe_inputs(inputs), "columns": named, "clean": clean}
     made_from = json.loads(json.dumps(made_from))  # as it is read again
     folder = Path(out)
@@ -174,7 +175,10 @@ def embed(
             raise ValueError(f"{folder} has an unfinished run, but {differs}. {_OTHER}")
         if planned != facts:
             with tqdm(desc="reading", unit=" rows", disable=not progress) as bar:
-                rows = read_items(inputs, columns=columns, images=images, clean=clean, seen=bar.update)
+                rows = read_items(
+                    inputs, images=images, column=column, image_column=image_column, negative_columns=negatives,
+                    negative_images=shown, split=splits, clean=clean, seen=bar.update,
+                )  # fmt: skip
                 plan.read(_checked(rows, on_error), facts)
         _refuse_skipped(list(plan.skipped()), on_error)
         if "manifest" not in plan.progress:

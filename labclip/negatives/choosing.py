@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import random
-from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from inspect import signature
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import Any
+
+from tqdm import tqdm
 
 from labclip.data.cleaning import TrueCaptions, clean, comparable, comparable_forms, digest, meaning
 
@@ -54,22 +54,67 @@ def generate(
         as many as exist.
 
     Raises:
-        ValueError: If captions or candidates are not strings, `k` is not 1 to 1,000, the method takes
-            other arguments or returns no texts, or `image_index` has another length.
+        ValueError: If captions or candidates are not strings, `k` is not 1 to 1,000, the method returns no texts, or
+            `image_index` has another length.
     """
     check_method(method, k)
     captions, images = captions_of_images(captions, image_index)
-    true_captions = TrueCaptions()
-    for image, caption in zip(images, captions, strict=True):
-        true_captions.add(image, caption, max_words(method))
-    counts: Counter[str] = Counter()
-    found = [
-        choose(method, caption, image, true_captions, k=k, seed=seed, location=f"caption {number}", counts=counts)
-        for number, (image, caption) in enumerate(zip(images, captions, strict=True))
-    ]
-    if counts:
-        _logger.info("left out %d negatives that mean the same as their caption", counts["same_meaning"])
+    found, same_meaning = negatives_of(captions, method, images, k=k, seed=seed)
+    if same_meaning:
+        _logger.info("left out %d negatives that mean the same as their caption", same_meaning)
     return [one[0] if one else None for one in found] if k == 1 else found
+
+
+def negatives_of(
+    captions: Sequence[str],
+    method: Method,
+    images: Sequence[Hashable | None],
+    *,
+    k: int,
+    seed: int,
+    progress: bool = False,
+) -> tuple[list[list[str]], int]:
+    """Up to `k` negatives of each caption, and how many candidates were left out as they mean the same.
+
+    A caption's negatives depend on `seed`, the caption and what is true of its image, on no other caption before or
+    after; the first of many is the one that `k=1` gives.
+    """
+    words, true_captions, same_meaning = getattr(method, "max_words", None), TrueCaptions(), 0
+    for image, caption in zip(images, captions, strict=True):
+        true_captions.add(image, caption, words)
+    found = []
+    for caption, image in zip(tqdm(captions, unit=" captions", disable=not progress), images, strict=True):
+        chosen: list[str] = []
+        seen, said = comparable_forms(caption, words), meaning(clean(caption, words))
+        refused = 0
+        for candidate in _candidates(method, caption, seed):
+            key = comparable(candidate)
+            if not key or key in seen or true_captions.hold(image, key):
+                refused += 1
+            elif meaning(candidate) == said:
+                refused += 1
+                same_meaning += 1
+            else:
+                seen.add(key)
+                chosen.append(candidate)
+                refused = 0
+            if len(chosen) == k or refused == _PATIENCE:
+                break
+        found.append(chosen)
+    return found, same_meaning
+
+
+def _candidates(method: Method, caption: str, seed: int) -> Iterator[str]:
+    made = method(caption, random.Random(digest(f"{seed}\0{caption}")))
+    if not isinstance(made, Iterable):
+        raise ValueError(
+            f"The method returned {type(made).__name__} for the caption {caption!r}; return texts: yield each, or "
+            f"return a list of them."
+        )
+    for candidate in [made] if isinstance(made, str) else made:
+        if not isinstance(candidate, str):
+            raise ValueError(f"The method made {candidate!r} of the caption {caption!r}. A candidate is a text.")
+        yield candidate
 
 
 def captions_of_images(captions: Iterable[str], image_index: ImageIndex) -> tuple[list[str], list[Hashable | None]]:
@@ -86,68 +131,9 @@ def captions_of_images(captions: Iterable[str], image_index: ImageIndex) -> tupl
     return captions, images
 
 
-def choose(
-    method: Method,
-    caption: str,
-    image: Hashable | None,
-    true_captions: TrueCaptions,
-    *,
-    k: int,
-    seed: int,
-    location: str = "",
-    counts: Counter[str] | None = None,
-) -> list[str]:
-    """Up to `k` distinct negatives of one caption; `counts` gets those refused as `same_meaning`.
-
-    They depend on `seed`, `caption` and what is true of `image`, on no other caption before or after: a stream and a
-    list give the same, and the first of many is the one that `k=1` gives.
-    """
-    chosen: list[str] = []
-    seen, said = comparable_forms(caption, max_words(method)), meaning(clean(caption, max_words(method)))
-    refused = 0
-    made = method(caption, random.Random(digest(f"{seed}\0{caption}")))
-    if not isinstance(made, Iterable):
-        raise ValueError(
-            f"The method returned {type(made).__name__} for {location or 'the caption'} {caption!r}; return texts: "
-            f"yield each, or return a list of them."
-        )
-    for candidate in [made] if isinstance(made, str) else made:
-        if not isinstance(candidate, str):
-            raise ValueError(f"The method made {candidate!r} of the caption {caption!r}. A candidate is a text.")
-        key = comparable(candidate)
-        if not key or key in seen or true_captions.hold(image, key):
-            refused += 1
-        elif meaning(candidate) == said:
-            refused += 1
-            if counts is not None:
-                counts["same_meaning"] += 1
-        else:
-            seen.add(key)
-            chosen.append(candidate)
-            refused = 0
-        if len(chosen) == k or refused == _PATIENCE:
-            break
-    return chosen
-
-
 def check_method(method: Method, k: int) -> None:
-    """Refuse what can't be called with a caption and a `random.Random`, and no or too many negatives a caption."""
+    """Refuse what is no function, and no or too many negatives a caption."""
     if not 1 <= k <= _MOST:
         raise ValueError(f"k is {k}, but it is the number of negatives a caption gets. Pass 1 to {_MOST:,}.")
     if not callable(method):
         raise ValueError(f"method is {method!r}. Pass a function of a caption and a random.Random.")
-    try:
-        signature(method).bind("", None)
-    except TypeError as error:
-        raise ValueError(
-            f"The method can't be called with a caption and a random.Random ({error}). Define it as "
-            f"def method(caption, rng)."
-        ) from error
-    except ValueError:
-        pass  # a builtin without a signature
-
-
-def max_words(method: Method) -> int | None:
-    """Words of a caption that a method's negatives keep, or None for all."""
-    found: int | None = getattr(method, "max_words", None)
-    return found

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-from tqdm import tqdm
+from typing import Any
 
 from labclip.data.cleaning import TrueCaptions, comparable
 from labclip.data.cleaning import clean as clean_caption
-from labclip.data.columns import CAPTIONS, Columns
-from labclip.data.items import WORDS, Item, Table, read_items
-from labclip.data.rows import READERS, Row, column_names, find_inputs
-from labclip.data.writing import WRITABLE, copy_table
+from labclip.data.items import CAPTIONS, Item, read_items
+from labclip.data.rows import column_names, find_inputs
+from labclip.data.writing import WRITABLE, write_with_columns
 from labclip.files import check_file, whole_file
-from labclip.messages import printable
-from labclip.negatives.choosing import Method, check_method, choose, max_words
-
-_TABLES = [ending for ending in READERS if ending != ".tar"]
+from labclip.negatives.choosing import Method, check_method, negatives_of
 
 _logger = logging.getLogger(__name__)
 
@@ -62,7 +56,7 @@ def read(
         column: The captions' column. [default: caption, title, captions, sentences or text]
         negative_column: The negatives' column, one text a cell or a list of them. [default: all of negative,
             negative_2 ..., negatives, neg_caption, negative_caption that there are]
-        image_column: The column that says which image is described. [default: as `labclip.data.Columns` has it]
+        image_column: The column that says which image is described. [default: as `read_items` has it]
         clean: Whether to clean captions and negatives alike as ARO does, to 40 words. Shuffled negatives are cleaned;
             beside an uncleaned caption, a fit can learn to tell the two by their full stop.
 
@@ -74,17 +68,18 @@ def read(
         MissingPackageError: If it is Parquet and pyarrow is not installed.
         ValueError: If it is empty, malformed or of another format, or has no such column; with the line.
     """
-    path = Path(path)
-    columns = Columns(column, image_column, None if negative_column is None else (negative_column,))
-    _, true_captions = _first_pass(path, columns, WORDS if clean else None)
-    return _read(path, columns, true_captions, clean)
+    columns: dict[str, Any] = {"column": column, "image_column": image_column, "require_image": False}
+    columns |= {"negative_columns": negative_column and [negative_column], "clean": clean}
+    true_captions = TrueCaptions()
+    for item in _sound(read_items(path, **columns)):
+        for caption in item.captions:
+            true_captions.add(item.image and item.image.key, caption)
+    return _read(Path(path), columns, true_captions)
 
 
-def _read(path: Path, columns: Columns, true_captions: TrueCaptions, clean: bool) -> Iterator[Item]:
+def _read(path: Path, columns: dict[str, Any], true_captions: TrueCaptions) -> Iterator[Item]:
     dropped = 0
-    for item in map(_sound, read_items(path, columns=columns, require_image=False, clean=clean)):
-        if item is None:
-            continue
+    for item in _sound(read_items(path, **columns)):
         kept, own = [], set(map(comparable, item.captions))
         for negatives in item.negatives:
             wrong: dict[str, str] = {}
@@ -97,6 +92,11 @@ def _read(path: Path, columns: Columns, true_captions: TrueCaptions, clean: bool
         yield replace(item, negatives=tuple(kept))
     if dropped:
         _logger.info("%s: left out %d negatives that repeat or are true of their image", path, dropped)
+
+
+def _sound(items: Iterable[Item]) -> Iterator[Item]:
+    """The items, without rows that have no caption; anything else that is wrong is an error."""
+    return (item.checked() for item in items if not item.empty)
 
 
 def add(
@@ -114,8 +114,7 @@ def add(
 ) -> Counts:
     """Write a file's rows and columns with the columns `negative`, `negative_2` ... `negative_k` added.
 
-    Rows are streamed; in memory stay a batch of them and eight bytes a caption that has an image. `out` appears whole
-    or not at all.
+    Captions and negatives are held in memory, other columns are not. `out` appears whole or not at all.
 
     Args:
         path: A csv, tsv, jsonl, json, Parquet or txt file with one caption a row.
@@ -135,86 +134,50 @@ def add(
     """
     path, out = Path(path), Path(out)
     check_method(method, k)
-    columns, known = _columns(path, column, image_column)
-    caption = str(columns.caption)
-    _check_target(path, out, force=force)
     names = ["negative", *(f"negative_{number}" for number in range(2, k + 1))]
-    _refuse(names, known, path.name)
-    count, true_captions = _first_pass(path, columns, max_words(method), single=True)
-    table = Table(path, columns, require_image=False)
-    counts: Counter[str] = Counter()
-
-    def fill(rows: Sequence[Row]) -> Mapping[str, Sequence[str | None]]:
-        found, cleaned = [], []
-        for where, cells in rows:
-            _refuse(names, cells, f"{path.name} {where}")
-            item = next(filter(None, map(_sound, table.items(0, where, cells))), None)
-            text, image = (item.captions[0], item.image and item.image.key) if item else ("", None)
-            found.append(choose(method, text, image, true_captions, k=k, seed=seed, counts=counts))
-            assert isinstance(cells, dict)  # else it was refused
-            cleaned.append(clean_caption(text, max_words(method)) if item else cells.get(caption))
-        counts.update(with_negative=sum(map(bool, found)), negatives=sum(map(len, found)))
-        bar.update(len(rows))
-        made = {name: [one[n] if n < len(one) else None for one in found] for n, name in enumerate(names)}
-        return made | ({caption: cleaned} if clean else {})
-
-    with whole_file(out) as part, tqdm(total=count, unit=" captions", disable=not progress) as bar:
-        copy_table(path, part, [*known, *names], table.wanted(), fill)
-    return Counts(count, **counts)
+    caption, captions, images = _captions(path, out, names, column, image_column, force=force)
+    found, same_meaning = negatives_of(captions, method, images, k=k, seed=seed, progress=progress)
+    new = {name: [one[n] if n < len(one) else None for one in found] for n, name in enumerate(names)}
+    if clean:
+        words = getattr(method, "max_words", None)
+        new |= {caption: [clean_caption(text, words) if text else None for text in captions]}
+    with whole_file(out) as part:
+        write_with_columns(path, part, new)
+    return Counts(len(captions), sum(map(bool, found)), sum(map(len, found)), same_meaning)
 
 
-def _columns(path: Path, column: str | None, image_column: str | None) -> tuple[Columns, list[str]]:
-    """Which columns are read of a file that is to be copied, those it has, and the captions' among them."""
-    inputs = find_inputs(path)
-    ending = path.suffix.lower()
-    if inputs != [path] or ending == ".tar":
-        raise ValueError(f"{path} is not a table. Negatives are added to one file of {', '.join(_TABLES)}.")
-    known = column_names(path)
-    columns = Columns(column, image_column, ())
-    columns.check(known, str(path))
-    caption = column or next(name for name in CAPTIONS if name in known)
-    return replace(columns, caption=caption), known
+def _captions(
+    path: Path, out: Path, names: list[str], column: str | None, image_column: str | None, *, force: bool
+) -> tuple[str, list[str], list[bytes | None]]:
+    """The captions' column, the caption of each row, "" where it has none, and what identifies its image.
 
-
-def _first_pass(path: Path, columns: Columns, words: int | None, *, single: bool = False) -> tuple[int, TrueCaptions]:
-    """Count the rows and gather what is true of each image, so that a flaw is found before anything is written."""
-    true_captions, count = TrueCaptions(), 0
-
-    def seen() -> None:
-        nonlocal count
-        count += 1
-        bar.update()
-
-    with tqdm(unit=" captions", desc=printable(f"Reading {path.name}"), delay=5, leave=False) as bar:
-        found = read_items(path, columns=columns, require_image=False, clean=False, seen=seen)
-        for item in filter(None, map(_sound, found)):
-            if single and len(item.captions) > 1:
-                raise ValueError(f"{item.location} has {len(item.captions)} captions. Write a row for each.")
-            for caption in item.captions:
-                true_captions.add(item.image and item.image.key, caption, words)
-    if not count:
-        raise ValueError(f"{path} holds no captions.")
-    return count, true_captions
-
-
-def _sound(found: Item) -> Item | None:
-    """The item, or None where a row has no caption; anything else that is wrong is an error."""
-    return None if found.empty else found.checked()
-
-
-def _check_target(path: Path, out: Path, *, force: bool) -> None:
-    """Refuse an `out` that can't be written, or where a file would be lost."""
+    An `out` that can't be written, or columns that are there already, are errors.
+    """
+    if find_inputs(path) != [path] or path.suffix.lower() == ".tar":
+        raise ValueError(
+            f"{path} is not a table. Negatives are added to one csv, tsv, jsonl, json, Parquet or txt file."
+        )
     if out.suffix.lower() not in WRITABLE:
         raise ValueError(f"{out} ends in {out.suffix!r}. Negatives are written as {', '.join(WRITABLE)}.")
     check_file(out)
-    if out.exists() and not out.is_file():
-        raise ValueError(f"{out} is a pipe or a device. Name a file.")
     if out.exists() and not force:
         which = "is the input itself" if out.samefile(path) else "exists already"
         raise ValueError(f"{out} {which}. Name another file, or pass force=True to overwrite it.")
-
-
-def _refuse(names: list[str], known: Iterable[str], where: str) -> None:
-    """Raise where a file or row already has a column that is to be added."""
+    known = column_names(path)
     if clash := [name for name in names if name in known]:
-        raise ValueError(f"{where} has a column {clash[0]!r} already. Rename it, or start without it.")
+        raise ValueError(f"{path.name} has a column {clash[0]!r} already. Rename it, or start without it.")
+    column = column or next((name for name in CAPTIONS if name in known), None)
+    captions: list[str] = []
+    images: list[bytes | None] = []
+    last = ""
+    for item in read_items(
+        path, column=column, image_column=image_column, negative_columns=(), require_image=False, clean=False
+    ):
+        if item.location == last or (not item.empty and len(item.checked().captions) > 1):
+            raise ValueError(f"{item.location} has several captions. Write a row for each.")
+        captions.append("" if item.empty else item.captions[0])
+        images.append(item.image.key if item.image else None)
+        last = item.location
+    if not captions:
+        raise ValueError(f"{path} holds no captions.")
+    return str(column), captions, images

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from labclip.data import Columns, read_items
+from labclip.data import read_items
 from labclip.data.cleaning import TrueCaptions, comparable
 from labclip.data.items import WORDS
 from labclip.data.located import ImageLayout, check_caption
-from labclip.evaluation.benchmarks.retrieval import captioned
+from labclip.evaluation.benchmarks.karpathy import coco
 from labclip.evaluation.items import Items
 from labclip.evaluation.sources import Sources
 from labclip.evaluation.tasks import Task
@@ -31,21 +31,22 @@ def read_own(sources: Sources, *, column: str = "", image_column: str = "", nega
     if sources.data is None or not sources.data.is_file():
         lacks = "csv needs a file" if sources.data is None else f"{sources.data} is not a file"
         raise FileNotFoundError(f"{lacks}. Pass data=FILE. {sources.hint}")
-    negatives = tuple(name.strip() for name in negative_column.split(",")) if negative_column else None
-    columns = _Options(column or None, image_column or None, negatives)
-    return _task(sources, _untrue(sources, _rows(sources, sources.data, ImageLayout(sources, "{path}"), columns)))
+    negatives = [name.strip() for name in negative_column.split(",")] if negative_column else None
+    columns: dict[str, Any] = {
+        "column": column or None,
+        "image_column": image_column or None,
+        "negative_columns": negatives,
+    }
+    return _task(sources, _untrue(sources, _rows(sources, sources.data, ImageLayout(sources, "{path}"), **columns)))
 
 
-def read_coco(
-    form: dict[str, Any], sources: Sources, *, split: str = "test", seed: int = 0, clean: bool = True
-) -> Task:
+def read_coco(sources: Sources, *, split: str = "test", seed: int = 0, clean: bool = True) -> Task:
     """`binding`: a caption beats all its hard negatives; `pairwise`: each of them, where some have several.
 
     Negatives come from a table such as NegCLIP's, or are made of Karpathy's captions: nouns swapped with nouns and
     adjectives with adjectives, one negative a caption.
 
     Args:
-        form: Of Karpathy's captions, as `retrieval` has it.
         sources: The files.
         split: "test", "val" or "restval" of Karpathy's captions.
         seed: Of the shuffle.
@@ -54,8 +55,8 @@ def read_coco(
     """
     if sources.data is not None and sources.data.is_file() and sources.data.suffix.lower() != ".json":
         layout = ImageLayout(sources, "{path}", "{rest}", "{name}", "coco/{path}")
-        return _task(sources, _rows(sources, sources.data, layout, _Options(), clean=clean))
-    found = [(one, text) for one in captioned(form, sources, split, CAPTIONS) for text in one.captions]
+        return _task(sources, _rows(sources, sources.data, layout, clean=clean))
+    found = [(one, text) for one in coco(sources, split, CAPTIONS) for text in one.captions]
     for one, text in found:
         check_caption(text, one.location)
     made = shuffle([text for _, text in found], seed=seed, image_index=[one.row for one, _ in found])
@@ -74,21 +75,12 @@ _Row = tuple[int | None, str, Sequence[str], str]
 """The image's row, a caption, its negatives, and file and position."""
 
 
-class _Options(Columns):
-    """Columns that a user names by a benchmark's options."""
-
-    def option(self, name: str) -> str:
-        return f'options={{"{name}": NAME}}'
-
-
-def _rows(
-    sources: Sources, path: Path, layout: ImageLayout, columns: Columns, *, clean: bool = False
-) -> Iterator[_Row]:
+def _rows(sources: Sources, path: Path, layout: ImageLayout, *, clean: bool = False, **columns: Any) -> Iterator[_Row]:
     """The captions of a table; a flaw is an error with its location."""
     if path.suffix.lower() == ".tar":
         raise ValueError(f"{path} is a tar. Pass a table: csv, tsv, jsonl, json or Parquet.")
     empty = True
-    for item in read_items(path, columns=columns, clean=False):
+    for item in read_items(path, clean=False, **columns):
         named = item.checked().image
         assert named is not None
         empty = False

@@ -132,12 +132,12 @@ def _samples(sources: Sources, shards: Sequence[Path]) -> _Found:
     """Images of tars with the number of their class in `.cls`; names and prompts lie beside them or a folder above."""
     image, label = [], []
     for shard in shards:
-        for where, cells in tar_rows(shard):
-            if isinstance(cells, str):
-                raise ValueError(f"{shard.name} {where} {cells}.")
+        for location, cells in tar_rows(shard):
             value = cells.get("cls")
             if not isinstance(value, str) or not value.strip().isdecimal():
-                raise ValueError(f"{shard.name} {where}: its class, a number in .cls, is {value!r}.")
+                raise ValueError(f"{location}: its class, a number in .cls, is {value!r}.")
+            if cells["image"] is None:
+                raise ValueError(f"{location} has no image.")
             found = sources.add(cells["image"])
             assert found is not None
             image.append(found)
