@@ -97,17 +97,10 @@ def test_another_alignment_takes_the_place_of_the_models_own(folder, tmp_path):
 
 
 def test_bad_input_is_one_line(tmp_path, folder):
-    assert "There is no folder" in fails("--model", tmp_path / "nothing")
-    assert "Did you mean 'ViT-B-32'" in fails("--model", "ViT-B-33")
     assert "images is the folder of the images of " in fails("--model", "scenes", "--images", tmp_path)
-    (tmp_path / "page.html").mkdir()
-    assert "is a folder. Pass the path of a file" in fails("--model", "scenes", "--out", tmp_path / "page.html")
     assert "End its name with .html" in fails("--model", "scenes", "--out", tmp_path / "page.txt")
-    assert "There is no folder" in fails("--model", "scenes", "--out", tmp_path / "none" / "report.html")
     assert "dim 16" in fails("--model", "scenes", "--alignment", folder)
-    assert "too few for 90 folds" in run("--model", "scenes", "--scenes", 20, "--folds", 90, code=2).stderr
-    (tmp_path / "labels.csv").write_text("nonsense\n")
-    assert "is not a known format" in fails("--model", "scenes", "--data", tmp_path / "labels.csv")
+    assert "can't be dealt into" in run("--model", "scenes", "--scenes", 20, "--folds", 90, code=2).stderr
     assert "nothing.csv" in fails("--model", "scenes", "--data", tmp_path / "nothing.csv")
 
 

@@ -129,20 +129,20 @@ def test_an_image_that_bivlcs_file_lacks_is_named(tmp_path, model):
         (
             "cola",
             {"row": ["a.jpg", "a cup"]},
-            r"benchmark\.json item 2 is \['a\.jpg', 'a cup'\], not \[link to image 1",
+            r"benchmark\.json item 2 has no 2: \['a\.jpg', 'a cup'\] is too short",
         ),
         ("cola", {"row": [3, "a cup", "b.jpg", "a jug"]}, r"item 2 image 0: the image's name is 3"),
-        ("eqben", {"caption1": 7}, r"all_select\.json row 3: the caption is 7"),
-        ("eqben", {"image0": "../up.png"}, r"row 3 image 0: the image's name '\.\./up\.png' leads out of"),
+        ("eqben", {"caption1": 7}, r"all_select\.json item 2: the caption is 7"),
+        ("eqben", {"image0": "../up.png"}, r"item 2 image 0: the image's name '\.\./up\.png' leads out of"),
         ("mmvp-vlm", {"row": "5b,Orientation,a dog"}, r"Questions\.csv line 6: Question ID is '5b'"),
-        ("mmvp-vlm", {"row": "4,Orientation,a dog"}, r"line 6: Question ID is '4', not a number that no other row has"),
+        ("mmvp-vlm", {"row": "4,Orientation,a dog"}, r"line 7: of questions 5 and 6 only one is there"),
         (
             "mmvp-vlm",
             {"row": "50,Orientation,a dog"},
-            r"question 50 has no partner, question 49",
+            r"line 6: of questions 49 and 50 only one is there",
         ),
         ("mmvp-vlm", {"row": "5,Orientation,"}, r"line 6: the caption is ''"),
-        ("naturalbench", {"caption_0": ""}, r"metadata\.json row 3: the caption is ''"),
+        ("naturalbench", {"caption_0": ""}, r"metadata\.json item 2: the caption is ''"),
     ],
 )
 def test_a_malformed_row_of_pairs_is_named(tmp_path, name, changed, said):
@@ -159,7 +159,7 @@ def test_a_column_or_file_that_is_not_there(tmp_path):
         read("bivlc", tmp_path)
     rows = [{"image": b"", "caption": "a", "negative_caption": "b", "type": "add"}]
     parquet.write_table(arrow.Table.from_pylist(rows), tmp_path / "test-0.parquet")
-    with pytest.raises(ValueError, match=r"test-0\.parquet has no column negative_image"):
+    with pytest.raises(ValueError, match=r"test-0\.parquet row 1 has no negative_image"):
         read("bivlc", tmp_path)
     with pytest.raises(FileNotFoundError, match=r"has no Attribute/vg/color\.json and no other file\. Get it there"):
         read("vl-checklist", tmp_path)
@@ -239,9 +239,9 @@ def test_valse_finds_the_images_of_each_source(tmp_path):
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"mturk": 3}, r"relations\.json item relations_2 mturk is a int, not an object with caption"),
-        ({"mturk": {"foil": 1}}, r"relations_2 mturk has no caption; it has foil"),
-        ({"mturk": {"caption": "3"}}, r"relations_2: mturk has '3' for the caption, not a number"),
+        ({"mturk": 3}, r"relations\.json item relations_2 is a int, not an object with caption"),
+        ({"mturk": {"foil": 1}}, r"relations_2 has no caption; it has foil"),
+        ({"mturk": {"caption": "3"}}, r"relations_2: mturk\.caption is '3', not a number"),
         ({"foil": None}, r"relations_2: the caption is None"),
         ({"image_file": None}, r"relations_2: the image's name is None"),
     ],
@@ -294,9 +294,9 @@ def test_vl_checklist_counts_images_that_are_there(tmp_path):
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        (["a.jpg"], r"Relation/vg/spatial\.json item 1 is \['a\.jpg'\], not \[image, "),
+        (["a.jpg"], r"Relation/vg/spatial\.json item 1 has no 1\.POS\.0: \['a\.jpg'\] is too short"),
         (["a.jpg", {"POS": ["a"]}], r"Relation/vg/spatial\.json item 1 has no NEG; it has POS"),
-        (["a.jpg", {"POS": ["a"], "NEG": []}], r"spatial\.json item 1: POS or NEG is \[\], not a list of texts"),
+        (["a.jpg", {"POS": ["a"], "NEG": []}], r"spatial\.json item 1 has no 1\.NEG\.0: \[\] is too short"),
         (["6_1.jpg", {"POS": [3], "NEG": ["a"]}], r"spatial\.json item 1: the caption is 3"),
     ],
 )

@@ -113,9 +113,10 @@ def test_what_it_costs_is_the_largest_measurable_loss(others, said, key):
 def diagnosed(headline, binding, costs=(), after=""):
     """What the first sentence of a diagnosis looks at."""
     retrieval = [Compared(f"{kind}_t2i_r1", [], costs) for kind in ("captions", "tags") if costs]
+    repair = SimpleNamespace(binding=binding, retrieval=retrieval, models=["base", after])
     probe = SimpleNamespace(accuracy=estimate(0.75))
     return SimpleNamespace(
-        verdict=SimpleNamespace(headline=headline), repair=SimpleNamespace(binding=binding, retrieval=retrieval),
+        verdict=SimpleNamespace(headline=headline), repair=repair,
         after=after, probes={"image": probe, "text": probe},
     )  # fmt: skip
 
@@ -130,12 +131,12 @@ def test_a_diagnosis_says_what_was_found_and_where():
 @pytest.mark.parametrize(
     ("after", "moved", "costs", "said"),
     [
-        ("own", BETTER, (WORSE, NONE), "With its own matrix 96%. It costs 10 points in image search by captions, and "
-                                       "no more than that in 1 other."),
-        ("fitted", NONE, (BETTER,), "With a matrix fitted here 96%, no measurable difference. It costs nothing "
-                                    "measurable in 2 other figures."),
-        ("fitted", WORSE, (NONE,), "With a matrix fitted here 96%, which is worse. It costs nothing measurable in 2 "
-                                   "other figures."),
+        ("own", BETTER, (WORSE, NONE), "With the model's own matrix 96%. It costs 10 points in image search by "
+                                       "captions, and no more than that in 1 other."),
+        ("fitted", NONE, (BETTER,), "With a matrix fitted on other combinations 96%, no measurable difference. It "
+                                    "costs nothing measurable in 2 other figures."),
+        ("fitted", WORSE, (NONE,), "With a matrix fitted on other combinations 96%, which is worse. It costs nothing "
+                                   "measurable in 2 other figures."),
     ],
 )  # fmt: skip
 def test_a_diagnosis_says_what_the_matrix_does(after, moved, costs, said):

@@ -10,12 +10,12 @@ from PIL import Image
 
 import labclip
 from labclip import LABCLIP, Alignment, scenes
-from labclip.evaluation.benchmarks.sugarcrepe import SUBSETS
 from labclip.io.published import REPORTED
 
 pytest.importorskip("HanTa")
 SCRIPT = Path(__file__).parents[1] / "weights" / "coco.py"
 TRAIN, TEST = 80, 20
+SUBSETS = ("add_att", "add_obj", "replace_att", "replace_obj", "replace_rel", "swap_att", "swap_obj")
 
 
 @pytest.fixture(scope="module")

@@ -3,9 +3,8 @@
 Benchmarks live in `labclip.evaluation`, fitting in `labclip.training`.
 """
 
-from labclip.analysis.confusion import confusions
 from labclip.analysis.diagnosis import diagnose
-from labclip.analysis.probes import probe
+from labclip.analysis.probes import confusions, probe
 from labclip.analysis.report import Diagnosis
 from labclip.analysis.scenes import SceneLabels, folds_of, labels_of, shuffled_words
 from labclip.analysis.space import modality_gap, permutation_similarity, spectrum

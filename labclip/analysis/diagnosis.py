@@ -14,25 +14,20 @@ import torch
 from tqdm import tqdm
 
 from labclip.alignment import Alignment
-from labclip.analysis.confusion import confusions
-from labclip.analysis.probes import Probed, probe
-from labclip.analysis.repair import Repair, repair
-from labclip.analysis.report import Diagnosis, gains_and_costs
+from labclip.analysis.probes import Probed, confusions, probe
+from labclip.analysis.repair import repair
+from labclip.analysis.report import Diagnosis, repair_sentences
 from labclip.analysis.scenes import Mask, SceneFeatures, embed_scenes, folds_of
 from labclip.analysis.space import modality_gap, permutation_similarity, spectrum
-from labclip.analysis.verdict import Verdict, judge, state
-from labclip.checks import checked_whole, described
+from labclip.analysis.verdict import judge, state
+from labclip.checks import checked_whole
 from labclip.data.scene_files import LabelledScenes, labelled_scenes, read_labelled_scenes
-from labclip.evaluation import summary
 from labclip.model import LABCLIP
 from labclip.packages import versions_of
-from labclip.report.values import percent
 from labclip.training.trainer import one_thread
 
 SCENES = 5000
 """Embedded scenes drawn where no data is given: fractions are known to .014, and two cores take about a minute."""
-
-_WITH = {"own": "with the model's own matrix", "fitted": "with a matrix fitted on other combinations"}
 
 
 def diagnose(
@@ -84,17 +79,13 @@ def diagnose(
             f"The model is a {type(model).__name__}. Wrap it: LABCLIP(model, Alignment.identity(dim), tokenizer=...), "
             f"or load it by name with LABCLIP.from_pretrained."
         )
-    if data is None:
-        cache = None
-    if isinstance(data, str | Path):
-        data = read_labelled_scenes(Path(data).expanduser(), None if images is None else Path(images).expanduser())
-    elif images is not None:
+    if images is not None and not isinstance(data, str | Path):
         raise ValueError("images is the folder of the images of data=PATH. Pass that too, or leave both out.")
-    elif data is None:
-        data = labelled_scenes(scenes, seed=seed, split="all")
+    if data is None:
+        data, cache = labelled_scenes(scenes, seed=seed, split="all"), None
     elif not isinstance(data, LabelledScenes):
-        raise ValueError(f"data is {described(data)}. Pass the path of CLEVR's or PUG's files, or labelled images.")
-    if isinstance(model, str | Path):
+        data = read_labelled_scenes(Path(data).expanduser(), None if images is None else Path(images).expanduser())
+    if not isinstance(model, LABCLIP):
         model = LABCLIP.from_pretrained(model)
     features = embed_scenes(model, data, seed=seed, cache=cache, progress=progress)
     own = None if model.alignment.is_identity else Alignment(model.alignment.matrix.detach().cpu())
@@ -115,7 +106,7 @@ def diagnose_features(
 ) -> Diagnosis:
     """`diagnose` on embeddings, wherever they come from: `own` is the model's own matrix, `base` the model in words."""
     began = time.perf_counter()
-    fold = folds_of(data.labels, folds, seed)
+    labels, fold = data.labels, folds_of(data.labels, folds, seed)
     with one_thread(), tqdm(desc="diagnosis", unit=" steps", disable=not progress) as bar:
 
         def begin(step: str) -> None:
@@ -127,25 +118,26 @@ def diagnose_features(
         probes = {side: _probed(rows, data, folds, seed) for side, rows in sides.items()}
         repaired = repair(data, fold, own, fitting=fit, seed=seed, begin=begin)
         begin("gap, permutations, spectrum")
-        after, matrix, keep = "", own, np.ones(data.labels.n, dtype=np.bool_)
+        after, matrix, keep = "", own, np.ones(labels.n, dtype=np.bool_)
         if own is not None:
             after = "own"
         elif repaired.fitted:
             after, matrix, keep = "fitted", repaired.fitted[0], fold == 0
         moved = _moved(data, keep, matrix, seed)
-    two = (data.labels.counts == 2) & data.has_swapped
+    two = (labels.counts == 2) & data.has_swapped
+    combinations = len(np.unique(labels.combination[data.has_swapped]))
     return Diagnosis(
         model=base,
         data=data.name,
-        scenes=data.labels.n,
-        combinations=data.labels.combinations,
-        verdict=_verdict(data, probes, repaired),
+        scenes=labels.n,
+        combinations=labels.combinations,
+        verdict=judge(probes, repaired.binding.estimates[0], combinations, repair_sentences(repaired)),
         probes=probes,
         repair=repaired,
         after=after,
         **moved,
         confused={
-            by: confusions(repaired.correct["base"], data.labels, by=by, keep=two)
+            by: confusions(repaired.correct["base"], labels, by=by, keep=two)
             for by in ("attribute", "object")
             if two.any()
         },
@@ -167,17 +159,6 @@ def _probed(rows: torch.Tensor, data: SceneFeatures, folds: int, seed: int) -> P
         return replace(probed, half=probe(rows, data.labels, folds=folds, seed=seed, fraction=0.5).accuracy.value)
     except ValueError:  # half of so little has nothing to ask
         return probed
-
-
-def _verdict(data: SceneFeatures, probes: Mapping[str, Probed], repaired: Repair) -> Verdict:
-    count = len(np.unique(data.labels.combination[data.has_swapped]))
-    told = [gains_and_costs(_WITH[name], repaired, number) for number, name in list(enumerate(repaired.models))[1:]]
-    if (pairs := repaired.unseen_pairs) is not None:
-        base, ours = pairs.estimates
-        where = f"On the {base.n:,} scenes with an attribute-object pair that the fit never named"
-        known = f"the base gets {percent(base.value)}%"
-        told.append(f"{where}, {known}. {summary.gain_sentence('With the matrix', ours, pairs.differences[0])}")
-    return replace(judge(probes, repaired.binding.estimates[0], count), repair=told)
 
 
 def _moved(data: SceneFeatures, keep: Mask, matrix: Alignment | None, seed: int) -> dict[str, Any]:

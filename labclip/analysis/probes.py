@@ -1,4 +1,4 @@
-"""Linear probes: which attribute each object has, read from one side's embedding of the whole scene."""
+"""What is read and what is confused: linear probes of one side's embeddings, and cosine by pair of words."""
 
 from __future__ import annotations
 
@@ -78,24 +78,22 @@ def probe(
         >>> probe(code, labels).accuracy.value
         1.0
     """
-    rows = torch.from_numpy(features_of(features, "Features", rows=labels.n))
+    rows, answers = features_of(features, "Features", labels.n), torch.from_numpy(labels.attribute)
     if ask not in ("object", "position"):
         raise ValueError(f"ask is {ask!r}. Pass 'object' or 'position'.")
-    fold = folds_of(labels, folds, seed)
+    fold = folds_of(labels, folds, seed)[labels.scene]
     learnt = np.random.default_rng([seed, 0x5A4E]).random(labels.combinations)[labels.combination] <= fraction
-    answers = torch.from_numpy(labels.attribute)
     question = labels.object if ask == "object" else labels.position
-    names = labels.objects if ask == "object" else [str(position + 1) for position in range(int(question.max()) + 1)]
-    correct, asked = np.zeros((2, len(question)), dtype=np.bool_)
-    sizes = []
+    names = labels.objects if ask == "object" else [str(number + 1) for number in range(int(question.max()) + 1)]
     cell = labels.scene * len(names) + question
     alone = np.bincount(cell)[cell] == 1  # by position all are
-    for asking in range(len(names)):
-        objects = np.flatnonzero((question == asking) & alone)
-        scenes = labels.scene[objects]
+    correct, asked = np.zeros((2, len(question)), dtype=np.bool_)
+    sizes = []
+    for name in range(len(names)):
+        mine = alone & (question == name)
         for number in range(folds):
-            inside = fold[scenes] == number
-            train, test = objects[~inside & learnt[scenes]], objects[inside]
+            train = np.flatnonzero(mine & (fold != number) & learnt[labels.scene])
+            test = np.flatnonzero(mine & (fold == number))
             if len(test) and len(np.unique(labels.attribute[train])) > 1:
                 asked[test] = True
                 sizes.append(len(train))
@@ -107,9 +105,9 @@ def probe(
             f"No probe can be trained on {labels.n} scenes: in every fold, each object has fewer than two attributes. "
             f"Pass more scenes, or fewer folds than {folds}."
         )
-    of = {"": np.zeros(int(asked.sum()), dtype=np.int64)}
-    of |= {name: np.where(question[asked] == number, 0, -1) for number, name in enumerate(names)}
-    scores = ScoredItems(correct[asked], labels.combination[labels.scene[asked]], of, 1 / len(labels.attributes))
+    groups = {"": np.zeros(int(asked.sum()), dtype=np.int64)}
+    groups |= {name: np.where(question[asked] == number, 0, -1) for number, name in enumerate(names)}
+    scores = ScoredItems(correct[asked], labels.combination[labels.scene[asked]], groups, 1 / len(labels.attributes))
     whole, *parts = compare([scores])
     return Probed(
         accuracy=whole.estimates[0],
@@ -120,3 +118,54 @@ def probe(
         learnt=int(np.median(sizes)),
         dim=rows.shape[1],
     )
+
+
+def confusions(
+    correct: Any, labels: SceneLabels, *, by: str = "attribute", keep: Any = None
+) -> dict[tuple[str, str], Estimate]:
+    """Accuracy of binding by pair, the most confused first.
+
+    Of many pairs one in twenty lies outside its interval by chance: do not conclude from one alone.
+
+    Args:
+        correct: For each scene whether its own caption beat the one with the attributes swapped, bool [n].
+        labels: Of the n scenes. Scenes of other than two objects are left out: which two were swapped is not known.
+        by: "attribute" or "object".
+        keep: Scenes to look at, bool [n]; by default all.
+
+    Returns:
+        For each two that occur together the fraction of scenes whose own caption won (chance .5, a tie is wrong), with
+        its 95% interval; the lowest first, of equals the one of more scenes.
+
+    Raises:
+        ValueError: If lengths differ, or no scene has two objects that differ in what is asked `by`.
+
+    Example:
+        >>> from labclip.analysis import labels_of
+        >>> labels = labels_of([(("red", "cube"), ("blue", "ball"))] * 4)
+        >>> found = confusions([True, True, True, False], labels)
+        >>> [(pair, one.value, one.n) for pair, one in found.items()]
+        [(('blue', 'red'), 0.75, 4)]
+    """
+    right = np.asarray(correct)
+    if right.dtype != np.bool_ or right.shape != (labels.n,) or by not in ("attribute", "object"):
+        raise ValueError(
+            f"correct is {right.dtype} {list(right.shape)} and by is {by!r}. Pass bool [{labels.n}], a value a scene, "
+            f"and by='attribute' or by='object'."
+        )
+    two = ((labels.counts == 2) & (True if keep is None else keep))[labels.scene]
+    index, names = (labels.attribute, labels.attributes) if by == "attribute" else (labels.object, labels.objects)
+    pairs, scenes = np.sort(index[two].reshape(-1, 2), axis=1), labels.scene[two][::2]
+    differ = pairs[:, 0] != pairs[:, 1]
+    if not differ.any():
+        raise ValueError(f"No scene has two objects of different {by}s, so none can be confused. Pass such scenes.")
+    pairs, scenes = pairs[differ], scenes[differ]
+    groups = {
+        f"{one} {other}": np.where((pairs == (one, other)).all(axis=1), 0, -1)
+        for one, other in np.unique(pairs, axis=0).tolist()
+    }
+    found = {}
+    for measured in compare([ScoredItems(right[scenes], scenes, groups, 0.5)]):
+        one, other = map(int, measured.metric.split())
+        found[names[one], names[other]] = measured.estimates[0]
+    return dict(sorted(found.items(), key=lambda item: (item[1].value, -item[1].n, item[0])))

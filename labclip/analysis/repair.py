@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -68,27 +68,33 @@ def repair(
 
     A combination is never in two folds, int64 [n]; `begin` is told each step.
     """
-    folds, missing = int(fold.max()) + 1, _missing(data)
-    notes = [f"No matrix was fitted: {missing}."] if fitting and missing else []
-    fitted: list[Alignment] = []
-    for number in range(folds if fitting and not missing else 0):
-        begin(f"fitting a matrix, fold {number + 1}")
-        fitted.append(fit_on(data, fold != number, seed=seed))
-    maps: dict[str, Sequence[Alignment | None]] = {"base": [None] * folds}  # the matrix of each fold; None is the base
-    maps |= {"own": [own] * folds} if own is not None else {}
-    maps |= {"fitted": fitted} if fitted else {}
-    correct = {name: _correct(data, fold, by_fold) for name, by_fold in maps.items()}
-    begin("retrieval")
-    _, first = np.unique(data.labels.combination, return_index=True)
-    galleries = [torch.from_numpy(first[fold[first] == number]) for number in range(folds)]
-    retrieval = _retrieval(data, galleries, list(maps.values()))
+    folds, notes, fitted = int(fold.max()) + 1, [], []
+    if fitting and (missing := _missing(data)):
+        notes.append(f"No matrix was fitted: {missing}.")
+    elif fitting:
+        for number in range(folds):
+            begin(f"fitting a matrix, fold {number + 1}")
+            fitted.append(fit_on(data, fold != number, seed=seed))
+    models = {"base": data}
+    models |= {"own": _aligned(data, [own] * folds, fold)} if own is not None else {}
+    models |= {"fitted": _aligned(data, fitted, fold)} if fitted else {}
     unseen_pairs = None
     if fitted:
         begin("fitting a matrix, unseen pairs")
         unseen_pairs = _unseen_pairs(data, seed, notes)
-    binding = _binding(data, data.has_swapped, list(correct.values()))
-    sizes = list(map(len, galleries))
-    return Repair(list(maps), binding, retrieval, sizes, unseen_pairs, correct, fitted, notes)
+    begin("retrieval")
+    _, first = np.unique(data.labels.combination, return_index=True)
+    galleries = [torch.from_numpy(first[fold[first] == number]) for number in range(folds)]
+    return Repair(
+        models=list(models),
+        binding=_binding(list(models.values()), data.has_swapped),
+        retrieval=_retrieval(list(models.values()), galleries),
+        galleries=list(map(len, galleries)),
+        unseen_pairs=unseen_pairs,
+        correct={name: _correct(moved) for name, moved in models.items()},
+        fitted=fitted,
+        notes=notes,
+    )
 
 
 def _missing(data: SceneFeatures) -> str:
@@ -123,49 +129,44 @@ def fit_on(data: SceneFeatures, keep: Mask, *, seed: int = 0) -> Alignment:
 
 
 def _features(data: SceneFeatures, keep: Mask) -> Features:
-    """What a fit takes of some scenes."""
     images, captions, swapped = data.rows(keep)
     return Features.from_arrays(images=images, texts=captions, negatives=swapped)
 
 
-def _moved(texts: Tensor, alignment: Alignment | None) -> Tensor:
-    """Text embeddings as a model has them: the base's own, or after a matrix."""
-    return texts if alignment is None else alignment(texts, normalize=True)
+def _aligned(data: SceneFeatures, matrices: Sequence[Alignment], fold: Index) -> SceneFeatures:
+    """The scenes as a model sees them whose matrix is that of each scene's fold."""
+    captions, swapped, tags = data.captions.clone(), data.swapped.clone(), data.tags.clone()
+    for number, alignment in enumerate(matrices):
+        rows = torch.from_numpy(np.flatnonzero(fold == number))
+        for texts in (captions, swapped, tags):
+            texts[rows] = alignment(texts[rows], normalize=True)
+    return replace(data, captions=captions, swapped=swapped, tags=tags)
 
 
-def _correct(data: SceneFeatures, fold: Index, by_fold: Sequence[Alignment | None]) -> Mask:
+def _correct(data: SceneFeatures) -> Mask:
     """Whether each scene's own caption beats the swapped one, bool [n]; strictly, so that a tie is wrong."""
-    correct = np.zeros(data.labels.n, dtype=np.bool_)
-    for number, alignment in enumerate(by_fold):
-        images, captions, swapped = data.rows(fold == number)
-        right = metrics.preferred(images, _moved(captions, alignment), _moved(swapped, alignment))
-        correct[fold == number] = right.numpy()
-    return correct & data.has_swapped
+    return metrics.preferred(data.images, data.captions, data.swapped).numpy() & data.has_swapped
 
 
-def _binding(data: SceneFeatures, keep: Mask, correct: Sequence[Mask]) -> Compared:
-    """Binding of models on the scenes kept, with combinations as units."""
-    groups, unit = {"binding": everything(int(keep.sum()))}, data.labels.combination[keep]
-    return compare([ScoredItems(one[keep], unit, groups, 0.5) for one in correct])[0]
+def _binding(models: Sequence[SceneFeatures], keep: Mask) -> Compared:
+    """Binding on the scenes kept, with combinations as units."""
+    groups, unit = {"binding": everything(int(keep.sum()))}, models[0].labels.combination[keep]
+    return compare([ScoredItems(_correct(data)[keep], unit, groups, 0.5) for data in models])[0]
 
 
-def _retrieval(
-    data: SceneFeatures, galleries: Sequence[Tensor], maps: Sequence[Sequence[Alignment | None]]
-) -> list[Compared]:
+def _retrieval(models: Sequence[SceneFeatures], galleries: Sequence[Tensor]) -> list[Compared]:
     """R@1 by captions and by tags, fold by fold, in galleries in which no two scenes hold the same words."""
     n = sum(map(len, galleries))
     compared = []
-    for kind, texts in (("captions", data.captions), ("tags", data.tags)):
-        hits = []  # a model each, bool [2, n]: text to image, image to text
-        for by_fold in maps:
-            ranks = [
-                torch.stack(metrics.ranks(data.images[rows], _moved(texts[rows], alignment), torch.arange(len(rows))))
-                for rows, alignment in zip(galleries, by_fold, strict=True)
-            ]
-            hits.append((torch.cat(ranks, dim=1) == 0).numpy())
+    for kind in ("captions", "tags"):
+        found = []  # a model each: the ranks of text-to-image and of image-to-text retrieval, int64 [2, n]
+        for data in models:
+            texts: Tensor = getattr(data, kind)
+            ranks = [metrics.ranks(data.images[rows], texts[rows], torch.arange(len(rows))) for rows in galleries]
+            found.append(torch.cat([torch.stack(both) for both in ranks], dim=1).numpy())
         for side, direction in enumerate(("t2i", "i2t")):
             groups = {f"{kind}_{direction}_r1": everything(n)}
-            compared += compare([ScoredItems(one[side], np.arange(n), groups, None) for one in hits])
+            compared += compare([ScoredItems(one[side] == 0, np.arange(n), groups, None) for one in found])
     return compared
 
 
@@ -173,7 +174,9 @@ def _unseen_pairs(data: SceneFeatures, seed: int, notes: list[str]) -> Compared 
     """Binding on scenes with a pair that the fit never named, neither in a caption nor in a negative."""
     labels = data.labels
     named: list[set[tuple[int, int]]] = [set() for _ in range(labels.n)]
-    for scene, attribute, name in np.stack([labels.scene, labels.attribute, labels.object], axis=1).tolist():
+    for scene, attribute, name in zip(
+        labels.scene.tolist(), labels.attribute.tolist(), labels.object.tolist(), strict=True
+    ):
         named[scene].add((attribute, name))
     # Any swap within a scene makes some of these; which one does not matter if all are kept away.
     crossed = [{(a, o) for a, _ in pairs for _, o in pairs} for pairs in named]
@@ -187,6 +190,5 @@ def _unseen_pairs(data: SceneFeatures, seed: int, notes: list[str]) -> Compared 
     if fewest < LEAST:
         notes.append(f"Unseen pairs were not tried: holding some out leaves {fewest} combinations on one side.")
         return None
-    single = np.zeros(labels.n, dtype=np.int64)  # one fold
-    correct = [_correct(data, single, [alignment]) for alignment in (None, fit_on(data, keep, seed=seed))]
-    return _binding(data, held, correct)
+    one_fold = np.zeros(labels.n, dtype=np.int64)
+    return _binding([data, _aligned(data, [fit_on(data, keep, seed=seed)], one_fold)], held)

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
 import numpy as np
 
 from labclip._version import __version__
-from labclip.analysis import plots
-from labclip.analysis.plots import MODELS, PERMUTED
+from labclip.analysis import plots as drawing
 from labclip.analysis.probes import Probed
 from labclip.analysis.repair import Repair
 from labclip.analysis.space import Distribution, Gap, Spectrum
-from labclip.analysis.verdict import SIDES, Verdict
+from labclip.analysis.verdict import MODELS, SIDES, Verdict
 from labclip.evaluation import summary
 from labclip.evaluation.scores import Compared, Estimate
-from labclip.report import Figure, Page, Reported, Section, Table, drawn, judged, terminal
+from labclip.report import Page, Reported, Section, Table, drawn, judged, terminal
 from labclip.report.values import Value, measured_by, percent
 
 _SHOWN = 5  # most confused pairs in a table
-_MATRIX = {"own": "its own matrix", "fitted": "a matrix fitted here"}
-_AFTER = {"own": "the model's own matrix", "fitted": "a matrix fitted here, on scenes not in its fit", "": "nothing"}
 _SPECTRUM = {
     "distance": "distance from the identity",
     "scaled_distance": "the same at the best scale",
@@ -87,7 +84,7 @@ class Diagnosis(Reported):
 
     def __str__(self) -> str:
         """The verdict and a short table."""
-        return terminal(_page(self, [_verdict(self, lambda draw, alt: []), _reasons(self)]))
+        return terminal(_page(self, [_verdict(self, False), _reasons(self)]))
 
     def page(self, *, plots: bool = False) -> Page:
         """The whole report as values.
@@ -95,15 +92,11 @@ class Diagnosis(Reported):
         Args:
             plots: Whether to draw the figures, which needs matplotlib.
         """
-
-        def figure(draw: Callable[[], Any], alt: str) -> list[Figure]:
-            return [drawn(draw(), alt)] if plots else []
-
-        sections, appendix = (
-            [section for part in parts for section in [part(self, figure)] if section is not None]
-            for parts in (_SECTIONS, _APPENDIX)
-        )
-        return _page(self, sections, appendix)
+        sections = [_verdict(self, plots), _reasons(self)]
+        sections += [_costs(self.repair)] if len(self.repair.models) > 1 else []
+        sections += [_probes(self, plots)]
+        sections += [_confusions(self, plots)] if self.confused else []
+        return _page(self, sections, [_space(self, plots)])
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values: every figure with its interval."""
@@ -134,16 +127,32 @@ def plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-_Draw = Callable[[Callable[[], Any], str], list[Figure]]
-"""Takes what draws a figure, and what it shows in words; gives the figure, or none where none is asked for."""
-
-
 def _compared(one: Compared, models: Sequence[str]) -> dict[str, Any]:
     """Names of models never stand beside fixed keys."""
     return {
         "models": {name: plain(estimate) for name, estimate in zip(models, one.estimates, strict=True)},
         "differences": {name: plain(moved) for name, moved in zip(models[1:], one.differences, strict=True)},
     }
+
+
+def repair_sentences(repaired: Repair) -> list[str]:
+    """What each matrix repairs and costs; empty where there is none."""
+    told = [gain_and_cost(repaired, number) for number in range(1, len(repaired.models))]
+    if (pairs := repaired.unseen_pairs) is not None:
+        base, ours = pairs.estimates
+        told.append(
+            f"On the {base.n:,} scenes with an attribute-object pair that the fit never named, the base gets "
+            f"{percent(base.value)}%. {summary.gain_sentence('With the matrix', ours, pairs.differences[0])}"
+        )
+    return told
+
+
+def gain_and_cost(repaired: Repair, model: int) -> str:
+    """What a matrix, by its number among the models, makes of binding, and what it costs."""
+    costs = {summary.worded(one.metric): one.differences[model - 1] for one in repaired.retrieval}
+    ours, moved = repaired.binding.estimates[model], repaired.binding.differences[model - 1]
+    name = f"With {MODELS[repaired.models[model]]}"
+    return f"{summary.gain_sentence(name, ours, moved)} {summary.cost_sentence(costs)}"
 
 
 def _page(diagnosis: Diagnosis, sections: Sequence[Section], appendix: Sequence[Section] = ()) -> Page:
@@ -168,23 +177,15 @@ def _lead(diagnosis: Diagnosis) -> tuple[str, list[tuple[str, str]]]:
                   for side, one in diagnosis.probes.items()]  # fmt: skip
         return lead, [*key, *probes]
     costs = {summary.worded(one.metric): one.differences[0] for one in diagnosis.repair.retrieval}
-    words = f"with {_MATRIX[diagnosis.after]}"
-    key += [(f"{percent(others[0].value)}%", words), summary.key_cost(costs)]
-    return f"{lead} {gains_and_costs(words, diagnosis.repair, 1)}", key
+    key += [(f"{percent(others[0].value)}%", f"with {MODELS[diagnosis.repair.models[1]]}"), summary.key_cost(costs)]
+    return f"{lead} {gain_and_cost(diagnosis.repair, 1)}", key
 
 
-def gains_and_costs(words: str, repaired: Repair, model: int) -> str:
-    """What a matrix, in words and by its number among the models, makes of binding, and what it costs."""
-    costs = {summary.worded(one.metric): one.differences[model - 1] for one in repaired.retrieval}
-    ours, moved = repaired.binding.estimates[model], repaired.binding.differences[model - 1]
-    return f"{summary.gain_sentence(f'{words[0].upper()}{words[1:]}', ours, moved)} {summary.cost_sentence(costs)}"
-
-
-def _verdict(diagnosis: Diagnosis, figure: _Draw) -> Section:
+def _verdict(diagnosis: Diagnosis, plots: bool) -> Section:
     cosine = dict(zip(diagnosis.repair.models, diagnosis.repair.binding.estimates, strict=True))
     told = [(f"linear probe on {SIDES[side]}", one.accuracy, one.bag_chance) for side, one in diagnosis.probes.items()]
     told += [(f"cosine, {MODELS[name]}", estimate, 0.5) for name, estimate in cosine.items()]
-    alt = ", ".join(f"{name} {one.value:.3f}" for name, one, _ in told)
+    alt = f"Bars of accuracy: {', '.join(f'{name} {one.value:.3f}' for name, one, _ in told)}."
     if diagnosis.repair.unseen_pairs is not None:
         pairs = zip(("base", "fitted matrix"), diagnosis.repair.unseen_pairs.estimates, strict=True)
         told += [(f"cosine on unseen pairs, {name}", estimate, 0.5) for name, estimate in pairs]
@@ -192,12 +193,12 @@ def _verdict(diagnosis: Diagnosis, figure: _Draw) -> Section:
     columns = ["", "accuracy", "from", "to", "bag-of-words baseline", "n"]
     return Section(
         "The verdict",
-        figures=figure(lambda: plots.binding(diagnosis.probes, cosine), f"Bars of accuracy: {alt}."),
+        figures=[drawn(drawing.binding(diagnosis.probes, cosine), alt)] if plots else [],
         tables=[Table("Binding, with 95% intervals", columns, rows, minor=(4, 5))],
     )
 
 
-def _reasons(diagnosis: Diagnosis, figure: _Draw | None = None) -> Section:
+def _reasons(diagnosis: Diagnosis) -> Section:
     rules = (
         "A tie is wrong everywhere. The units of intervals are combinations; a difference counts where its paired "
         "interval excludes zero. The rules of the verdict are in labclip's documentation, on the page Diagnose."
@@ -205,31 +206,24 @@ def _reasons(diagnosis: Diagnosis, figure: _Draw | None = None) -> Section:
     return Section("Why", notes=[*diagnosis.verdict.reasons, *diagnosis.verdict.repair, *diagnosis.notes, rules])
 
 
-def _costs(diagnosis: Diagnosis, figure: _Draw) -> Section | None:
-    models, retrieval = diagnosis.repair.models, diagnosis.repair.retrieval
-    if len(models) == 1:
-        return None
+def _costs(repaired: Repair) -> Section:
     tables = []
-    for number, name in enumerate(models[1:], 1):
+    for number, name in enumerate(repaired.models[1:]):
         rows: list[list[Value]] = []
-        for one in retrieval:
-            moved = one.differences[number - 1]
-            values = one.estimates[0].value, one.estimates[number].value
-            rows.append([summary.worded(one.metric), *values, judged(moved.value, moved.measurable)])
-        tables.append(Table(f"Recall, {MODELS[name]}", ["", "base", "matrix", "difference"], rows))
-    sizes = " to ".join(
-        f"{size:,}" for size in sorted({min(diagnosis.repair.galleries), max(diagnosis.repair.galleries)})
-    )
+        for one in repaired.retrieval:
+            base, ours, moved = one.estimates[0], one.estimates[number + 1], one.differences[number]
+            rows.append([summary.worded(one.metric), base.value, ours.value, judged(moved.value, moved.measurable)])
+        tables.append(Table(f"Recall with {MODELS[name]}", ["", "base", "matrix", "difference"], rows))
+    smallest, largest = min(repaired.galleries), max(repaired.galleries)
     text = (
-        f"Retrieval in {len(diagnosis.repair.galleries)} galleries of {sizes} scenes, no two of the same words, each "
-        f"with the matrix that was not fitted on it. Tags name objects and attributes without saying which goes with "
-        f"which; they are not in the fit. A difference in brackets is not measurable."
+        f"Retrieval in {len(repaired.galleries)} galleries of {smallest:,} to {largest:,} scenes, no two of the same "
+        f"words, each with the matrix that was not fitted on it. Tags name objects and attributes without saying which "
+        f"goes with which; they are not in the fit. A difference in brackets is not measurable."
     )
-    drawing = figure(lambda: plots.retrieval(retrieval, models), "Recall at 1 of each model; see the table.")
-    return Section("What it costs", [text], drawing, tables)
+    return Section("What it costs", [text], tables=tables)
 
 
-def _probes(diagnosis: Diagnosis, figure: _Draw) -> Section:
+def _probes(diagnosis: Diagnosis, plots: bool) -> Section:
     image = diagnosis.probes["image"]
     text = (
         f"For each object a logistic regression reads its attribute from the embedding of the whole scene, images and "
@@ -238,16 +232,15 @@ def _probes(diagnosis: Diagnosis, figure: _Draw) -> Section:
         f"whose they are, has {image.bag_chance:.3f}."
     )
     alt = "Accuracy of the probe of each object from images and from captions, with intervals."
-    return Section("What each side knows", [text], figure(lambda: plots.by_object(diagnosis.probes), alt))
+    return Section("What each side knows", [text], [drawn(drawing.by_object(diagnosis.probes), alt)] if plots else [])
 
 
-def _confusions(diagnosis: Diagnosis, figure: _Draw) -> Section | None:
-    if not diagnosis.confused:
-        return None
-    drawings, tables = [], []
+def _confusions(diagnosis: Diagnosis, plots: bool) -> Section:
+    figures, tables = [], []
     for by, pairs in diagnosis.confused.items():
-        alt = f"A square of the accuracy of binding for each pair of {by}s."
-        drawings += figure(lambda pairs=pairs, by=by: plots.confusion(pairs, by), alt)  # type: ignore[misc]
+        if plots:
+            alt = f"A square of the accuracy of binding for each pair of {by}s."
+            figures.append(drawn(drawing.confusion(pairs, by), alt))
         worst = list(pairs.items())[:_SHOWN]
         rows: list[list[Value]] = [[" and ".join(pair), one.value, one.low, one.high, one.n] for pair, one in worst]
         title = f"The most confused {by}s, of {len(pairs)} pairs"
@@ -256,36 +249,32 @@ def _confusions(diagnosis: Diagnosis, figure: _Draw) -> Section | None:
         "Cosine of the base, own caption against the swapped one, by what is in the scene. Of many pairs one in twenty "
         "lies outside its interval by chance."
     )
-    return Section("What is confused", [text], drawings, tables)
+    return Section("What is confused", [text], figures, tables)
 
 
-def _space(diagnosis: Diagnosis, figure: _Draw) -> Section:
+def _space(diagnosis: Diagnosis, plots: bool) -> Section:
     """What the matrix does to the space: captions and their permutations, modality gap, spectrum."""
-    tables, drawings, one = [], [], diagnosis.spectrum
+    tables, figures, measured = [], [], diagnosis.spectrum
     if diagnosis.permutations:
         rows: list[list[Value]] = [
-            [PERMUTED[kind], *(part[when].quantiles[0.5] if when in part else None for when in ("before", "after"))]
+            [
+                drawing.PERMUTED[kind],
+                *(part[when].quantiles[0.5] if when in part else None for when in ("before", "after")),
+            ]
             for kind, part in diagnosis.permutations.items()
         ]
         tables.append(Table("Cosine of a caption with its permutation, median", ["", "before", "after"], rows))
-        drawings += figure(
-            lambda: plots.permutations(diagnosis.permutations), "Histograms of the cosines; see the table."
-        )
+        if plots:
+            alt = "Histograms of the cosines; see the table."
+            figures.append(drawn(drawing.permutations(diagnosis.permutations), alt))
     if diagnosis.gap:
         columns = ["", "distance of the means", "linear separability"]
         rows = [[when, gap.distance, gap.separability] for when, gap in diagnosis.gap.items()]
         tables.append(Table("Modality gap, images against captions", columns, rows))
-    if one is not None:
-        values = {words: getattr(one, name) for name, words in _SPECTRUM.items()}
+    if measured is not None:
+        values = {words: getattr(measured, name) for name, words in _SPECTRUM.items()}
         large = {words: f"{value:.1e}" for words, value in values.items() if value is not None and value >= 1e6}
-        tables.append(
-            Table("The matrix", ["", "value"], [[words, large.get(words, value)] for words, value in values.items()])
-        )
-        drawings += figure(lambda: plots.spectrum(one), "Singular values, falling.")
-    text = f"Before and after {_AFTER[diagnosis.after]}. A bag of words would have all cosines of permutations at 1."
-    return Section("Appendix: the space", [text], drawings, tables)
-
-
-_Parts = Sequence[Callable[[Diagnosis, _Draw], Section | None]]
-_SECTIONS: _Parts = (_verdict, _reasons, _costs, _probes, _confusions)
-_APPENDIX: _Parts = (_space,)
+        tables.append(Table("The matrix", ["", "value"], [[words, value] for words, value in (values | large).items()]))
+    matrix = MODELS.get(diagnosis.after, "nothing")
+    text = f"Before and after {matrix}. A bag of words would have all cosines of permutations at 1."
+    return Section("Appendix: the space", [text], figures, tables)

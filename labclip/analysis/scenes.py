@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from labclip.checks import described
 from labclip.data.scene_files import LabelledScenes, combination
 from labclip.encode.cache import Cache, default_cache, encode
 from labclip.evaluation.items import numbered
@@ -21,8 +20,6 @@ from labclip.model import LABCLIP
 
 Index = NDArray[np.int64]
 Mask = NDArray[np.bool_]
-Rows = NDArray[np.float32]
-Matrix = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +57,7 @@ class SceneLabels:
         """Objects in each scene, int64 [n]."""
         return np.bincount(self.scene, minlength=self.n)
 
-    def bag_chance(self) -> Matrix:
+    def bag_chance(self) -> NDArray[np.float64]:
         """For each object, the accuracy of the bag-of-words baseline, which knows the attributes but not whose.
 
         That is the fraction of the scene's objects that have this object's attribute: 1 / n where all differ.
@@ -85,25 +82,19 @@ def labels_of(scenes: Sequence[Sequence[tuple[str, str]]]) -> SceneLabels:
         >>> labels.combination  # the second scene is the first one with attributes swapped
         array([0, 0])
     """
-    if not len(scenes):
-        raise ValueError("There are no scenes. Pass at least some, each a tuple of (attribute, object).")
-    for number, row in enumerate(scenes):
-        if not row or any(isinstance(one, str) or len(one) != 2 for one in row):
-            raise ValueError(f"Scene {number} holds {row!r}. Pass (attribute, object) of at least one object.")
-    attributes, objects = (tuple(sorted({one[side] for row in scenes for one in row})) for side in (0, 1))
+    if not len(scenes) or not all(map(len, scenes)):
+        raise ValueError("There are no scenes, or one is empty. Pass for each a tuple of (attribute, object).")
+    attributes, objects = (tuple(sorted({pair[side] for scene in scenes for pair in scene})) for side in (0, 1))
     for what, known in (("attribute", attributes), ("object", objects)):
         if len(known) < 2:
-            raise ValueError(
-                f"All scenes hold the same {what}, {known[0]!r}, so there is nothing to distinguish. Pass scenes "
-                f"with at least two {what}s."
-            )
+            raise ValueError(f"All scenes hold the same {what}, {known[0]!r}. Pass scenes with at least two {what}s.")
     rows = [
         (scene, position, attributes.index(attribute), objects.index(name))
-        for scene, row in enumerate(scenes)
-        for position, (attribute, name) in enumerate(row)
+        for scene, pairs in enumerate(scenes)
+        for position, (attribute, name) in enumerate(pairs)
     ]
     scene, position, attribute, name = np.array(rows, dtype=np.int64).T
-    together = numbered([combination(row) for row in scenes])
+    together = numbered([combination(pairs) for pairs in scenes])
     return SceneLabels(len(scenes), attributes, objects, scene, position, attribute, name, together)
 
 
@@ -123,12 +114,10 @@ def folds_of(labels: SceneLabels, folds: int, seed: int = 0) -> Index:
 
     Source: arXiv:2502.03566, which splits by unordered combination.
     """
-    if folds < 2:
-        raise ValueError(f"folds is {folds!r}. Pass a whole number from 2, for example folds=3.")
-    if labels.combinations < folds:
+    if not 2 <= folds <= labels.combinations:
         raise ValueError(
-            f"There are {labels.combinations} different combinations of attributes and objects, too few for {folds} "
-            f"folds that share none. Pass scenes with more combinations, or fewer folds."
+            f"There are {labels.combinations} different combinations of attributes and objects, which can't be dealt "
+            f"into folds={folds!r}. Pass 2 folds or more, and scenes of at least as many combinations."
         )
     order = np.random.default_rng([seed, 0xF01D]).permutation(labels.combinations)
     fold = np.empty(labels.combinations, dtype=np.int64)
@@ -136,24 +125,17 @@ def folds_of(labels: SceneLabels, folds: int, seed: int = 0) -> Index:
     return fold[labels.combination]
 
 
-def features_of(features: Any, what: str, *, rows: int | None = None, dim: int | None = None) -> Rows:
+def features_of(features: Any, what: str, rows: int | None = None) -> Tensor:
     """Embeddings, a float tensor or array [n, dim] of any scale, as unit-length float32 [n, dim] on the CPU.
 
     Raises:
-        ValueError: If they are no such matrix, are not finite, or have not `rows` rows or not dim `dim`.
+        ValueError: If they are no such matrix, are not finite, or have not one row for each of `rows` scenes.
     """
-    if isinstance(features, np.ndarray):
-        features = torch.from_numpy(np.ascontiguousarray(features))
-    if not isinstance(features, Tensor):
-        raise ValueError(f"{what} are {described(features)}. Pass embeddings, a float tensor or array [n, dim].")
-    if not features.numel():
-        raise ValueError(f"{what} are empty, {list(features.shape)}. Pass at least one row.")
-    unit = unit_length(features.detach().cpu(), what)
+    tensor = features if isinstance(features, Tensor) else torch.from_numpy(np.ascontiguousarray(features))
+    unit = unit_length(tensor.detach().cpu(), what)
     if rows is not None and len(unit) != rows:
         raise ValueError(f"{what} have {len(unit)} rows, but there are {rows} scenes. Pass one row a scene.")
-    if dim is not None and unit.shape[1] != dim:
-        raise ValueError(f"{what} have dim {unit.shape[1]}, not {dim}. Embed images and captions with one model.")
-    return unit.numpy()
+    return unit
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,7 +169,7 @@ class SceneFeatures:
     weights_sha256: str = ""
 
     def rows(self, keep: Mask) -> tuple[Tensor, Tensor, Tensor]:
-        """Images, captions and swapped captions of some scenes: what a fit takes."""
+        """Images, captions and swapped captions of some scenes."""
         rows = torch.from_numpy(np.flatnonzero(keep))
         return self.images[rows], self.captions[rows], self.swapped[rows]
 
@@ -200,24 +182,22 @@ def embed_scenes(
     cache: str | Path | bool | None = None,
     progress: bool = True,
 ) -> SceneFeatures:
-    """Encode labelled images and all that is said about them by the base, each caption once; `cache` as in `diagnose`.
-
-    Raises:
-        ValueError: If there is no image, a single attribute or object, no caption whose attributes can be swapped, or
-            an image can't be read.
-    """
+    """Encode labelled images and their captions by the base, each caption once; arguments as of `diagnose`."""
     labels = labels_of(labelled.objects)
     captions = list(labelled.captions)
-    swapped, has_swapped = _or_own(labelled.swapped, captions)
+    swapped, shuffled = (
+        [text or own for text, own in zip(texts, captions, strict=True)]
+        for texts in (labelled.swapped, shuffled_words(captions, seed))
+    )
+    has_swapped, has_shuffled = (np.array(texts) != np.array(captions) for texts in (swapped, shuffled))
     if not has_swapped.any():
         raise ValueError(
             f"No caption of {labelled.name} can have two attributes swapped, so binding can't be measured. Pass scenes "
             f"of two or more objects with different attributes."
         )
-    shuffled, has_shuffled = _or_own(shuffled_words(captions, seed), captions)
     # Objects, then attributes, each in the order of the alphabet: "cube sphere blue red".
     tags = [
-        " ".join(word for side in (1, 0) for word in sorted(one[side] for one in objects))
+        " ".join([*sorted(name for _, name in objects), *sorted(attribute for attribute, _ in objects)])
         for objects in labelled.objects
     ]
     parts = [captions, swapped, shuffled, tags]
@@ -232,12 +212,6 @@ def embed_scenes(
         labels, images, own, swaps, has_swapped, shuffles, has_shuffled, unbound, labelled.name, notes,
         known.identity["weights_sha256"],
     )  # fmt: skip
-
-
-def _or_own(texts: Sequence[str | None], own: Sequence[str]) -> tuple[list[str], Mask]:
-    """Each text, or the caption itself where there is none; and whether there is another one, bool [n]."""
-    filled = [text or one for text, one in zip(texts, own, strict=True)]
-    return filled, np.array(filled) != np.array(own)
 
 
 def shuffled_words(captions: Sequence[str], seed: int = 0) -> list[str | None]:

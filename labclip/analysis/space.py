@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
+from torch import Tensor
 
 from labclip import metrics
 from labclip.alignment import Alignment
-from labclip.analysis.scenes import Matrix, Rows, features_of
+from labclip.analysis.scenes import features_of
 from labclip.checks import checked_matrix
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -33,8 +35,8 @@ class Distribution:
 
     n: int
     quantiles: Mapping[float, float]
-    edges: Matrix
-    histogram: Matrix
+    edges: NDArray[np.float64]
+    histogram: NDArray[np.float64]
 
 
 def permutation_similarity(captions: Any, permuted: Any, matrix: Any = None) -> dict[str, Distribution]:
@@ -51,7 +53,8 @@ def permutation_similarity(captions: Any, permuted: Any, matrix: Any = None) -> 
         "before", and "after" where there is a matrix.
 
     Raises:
-        ValueError: If the features or the matrix do not fit together.
+        ValueError: If the features do not fit together, or the matrix is not square and finite.
+        RuntimeError: If the embeddings and the matrix have different dims.
 
     Source: arXiv:2502.03566, the figure of caption and permutation similarity.
 
@@ -62,10 +65,10 @@ def permutation_similarity(captions: Any, permuted: Any, matrix: Any = None) -> 
         1.0
     """
     own = features_of(captions, "Captions")
-    other = features_of(permuted, "Permuted captions", rows=len(own), dim=own.shape[1])
+    other = features_of(permuted, "Permuted captions", len(own))
     measured = {}
-    for when, (one, two) in _before_and_after(matrix, own, other):
-        cosines = np.clip((one * two).sum(axis=1), -1, 1)  # rounding takes that of equal rows past 1, where no bin is
+    for when, one, two in _before_and_after(matrix, own, other):
+        cosines = (one * two).sum(dim=1).clamp(-1, 1).numpy()  # rounding takes equal rows past 1, where no bin is
         counts, edges = np.histogram(cosines, bins=np.linspace(-1, 1, _BINS + 1))
         quantiles = dict(zip(QUANTILES, np.quantile(cosines, QUANTILES).tolist(), strict=True))
         measured[when] = Distribution(len(cosines), quantiles, edges, counts / len(cosines))
@@ -103,7 +106,8 @@ def modality_gap(images: Any, captions: Any, matrix: Any = None, *, seed: int = 
         "before", and "after" where there is a matrix.
 
     Raises:
-        ValueError: If the features or the matrix do not fit together, or there are too few of them.
+        ValueError: If the features do not fit together, or there are too few of them.
+        RuntimeError: If the embeddings and the matrix have different dims.
 
     Source: distance: arXiv:2203.02053; separability: arXiv:2502.03566 and its reviews, which ask whether a matrix
     widens the gap.
@@ -115,22 +119,19 @@ def modality_gap(images: Any, captions: Any, matrix: Any = None, *, seed: int = 
         >>> gap.distance, gap.separability <= 0.5  # a tie is wrong
         (0.0, True)
     """
-    image_rows = features_of(images, "Image features")
-    n = len(image_rows)
-    texts = features_of(captions, "Text features", rows=n, dim=image_rows.shape[1])
+    seen = features_of(images, "Image features")
+    texts, n = features_of(captions, "Text features", len(seen)), len(seen)
     if n < 2 * _FOLDS:
         raise ValueError(f"There are {n} images, too few to tell from captions. Pass {2 * _FOLDS} or more.")
-    fold = np.random.default_rng([seed, 0x6A9]).permutation(n) % _FOLDS
+    fold = torch.from_numpy(np.random.default_rng([seed, 0x6A9]).permutation(n) % _FOLDS)
     measured = {}
-    for when, (moved,) in _before_and_after(matrix, texts):
+    for when, moved in _before_and_after(matrix, texts):
         correct = 0
         for number in range(_FOLDS):
-            parts = [torch.from_numpy(np.concatenate([image_rows[rows], moved[rows]]))
-                     for rows in (fold != number, fold == number)]  # fmt: skip
-            sides = [torch.arange(2).repeat_interleave(len(part) // 2) for part in parts]
-            correct += int(metrics.linear_probe(parts[0], sides[0], parts[1], sides[1]).sum())
-        distance = metrics.modality_gap(torch.from_numpy(image_rows), torch.from_numpy(moved))
-        measured[when] = Gap(distance, correct / (2 * n), n)
+            train, test = (torch.cat([seen[rows], moved[rows]]) for rows in (fold != number, fold == number))
+            of_train, of_test = (torch.arange(2).repeat_interleave(len(part) // 2) for part in (train, test))
+            correct += int(metrics.linear_probe(train, of_train, test, of_test).sum())
+        measured[when] = Gap(metrics.modality_gap(seen, moved), correct / (2 * n), n)
     return measured
 
 
@@ -152,7 +153,7 @@ class Spectrum:
         text_angle: Mean angle in degrees between text embeddings before and after A, where texts were given.
     """
 
-    singular_values: Matrix
+    singular_values: NDArray[np.float64]
     distance: float
     scaled_distance: float
     symmetric: float
@@ -181,11 +182,11 @@ def spectrum(matrix: Any, texts: Any = None) -> Spectrum:
         >>> round(found.rotation), found.distance, round(found.change_rank, 6)
         (90, 2.0, 2.0)
     """
-    a = _matrix_of(matrix)
+    a = _matrix_of(matrix).numpy()
     left, values, right = np.linalg.svd(a)
     square, change, angle = float((a**2).sum()), a - np.eye(len(a)), None
     if texts is not None:
-        rows = features_of(texts, "Text features", dim=len(a)).astype(np.float64)
+        rows = features_of(texts, "Text features").double().numpy()
         moved = rows @ a.T
         cosine = (rows * moved).sum(axis=1) / (np.linalg.norm(rows, axis=1) * np.linalg.norm(moved, axis=1))
         angle = float(_degrees(cosine).mean())
@@ -209,23 +210,18 @@ def _degrees(cosine: Any) -> Any:
 
 
 def _effective_rank(values: NDArray[Any]) -> float:
-    """How many singular values carry a matrix: exp of the entropy of their fractions; 0 where all are 0."""
     fraction = values[values > 0] / max(values.sum(), np.finfo(float).tiny)
     return float(np.exp(-(fraction * np.log(fraction)).sum())) if len(fraction) else 0.0
 
 
-def _matrix_of(matrix: Any, dim: int | None = None) -> Matrix:
-    """An `Alignment`, as it is applied, or a plain matrix, as float64 [dim, dim]."""
-    square = checked_matrix(matrix.matrix if isinstance(matrix, Alignment) else matrix).detach().cpu()
-    if dim is not None and len(square) != dim:
-        raise ValueError(f"The matrix is {len(square)} x {len(square)}, but the features have dim {dim}.")
-    return square.double().numpy()
+def _matrix_of(matrix: Any) -> Tensor:
+    """An `Alignment`, as it is applied, or a plain matrix, as float64 [dim, dim] on the CPU."""
+    return checked_matrix(matrix.matrix if isinstance(matrix, Alignment) else matrix).detach().cpu().double()
 
 
-def _before_and_after(matrix: Any, *texts: Rows) -> Iterator[tuple[str, Sequence[Rows]]]:
-    """Unit-length text embeddings, float32 [n, dim] each, and the same after the matrix where there is one."""
-    yield "before", texts
+def _before_and_after(matrix: Any, *texts: Tensor) -> Iterator[tuple[Any, ...]]:
+    """Unit-length text embeddings behind "before", and behind "after" what the matrix makes of them if there is one."""
+    yield "before", *texts
     if matrix is not None:
-        square = _matrix_of(matrix, texts[0].shape[1])
-        products = [rows @ square.T for rows in texts]
-        yield "after", [(rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32) for rows in products]
+        square = _matrix_of(matrix)
+        yield "after", *(F.normalize(rows.double() @ square.T, dim=1).float() for rows in texts)

@@ -29,6 +29,7 @@ LEARNT = 1.0
 counts as a loss: with fewer a linear map fits anything and reads little, whatever the embedding holds."""
 
 SIDES = {"image": "images", "text": "captions"}
+MODELS = {"base": "base", "own": "the model's own matrix", "fitted": "a matrix fitted on other combinations"}
 
 _HEADLINES = {
     "nothing": "Cosine binds already: there is little to repair.",
@@ -62,37 +63,34 @@ class Verdict:
 
 
 def state(probed: Probed) -> str:
-    """Kept, lost or unclear: the whole interval on one side of `KEPT`, and, to be lost, learnt from enough."""
+    """Kept, lost or unclear: the whole interval on one side of `KEPT`, and, to be lost, no doubt about the probe."""
     if probed.kept(probed.accuracy.low) >= KEPT:
         return "kept"
-    spans = probed.kept(probed.accuracy.high) >= KEPT
-    return "unclear" if spans or _short(probed) or _rising(probed) else "lost"
+    return "unclear" if _doubt(probed) else "lost"
 
 
-def _short(probed: Probed) -> bool:
-    """Whether it learnt from too few scenes for a low reading to mean anything."""
-    return probed.learnt < LEARNT * probed.dim
-
-
-def _rising(probed: Probed) -> bool:
-    """Whether more scenes would let the probe read more of the binding, or the words at all.
+def _doubt(probed: Probed) -> str:
+    """Why a low reading may be the probe's fault and not the embedding's; empty if there is no reason to think so.
 
     A probe that nears the bag-of-words baseline, and stays there, has learnt the words and no binding.
     """
-    if probed.half is None:
-        return False
+    if probed.learnt < LEARNT * probed.dim:
+        return f"learnt from {probed.learnt:,} scenes an object, fewer than an embedding has dimensions, {probed.dim:,}"
     ours, bag = probed.accuracy, probed.bag_chance
-    beyond_words, short_of_words = ours.low - bag >= RISING, ours.value < bag - RISING
-    return ours.value - probed.half >= RISING and (beyond_words or short_of_words)
+    near_words = ours.low - bag < RISING and ours.value >= bag - RISING
+    if probed.half is not None and ours.value - probed.half >= RISING and not near_words:
+        return "would read more from more scenes"
+    return "has an interval that spans the threshold" if probed.kept(ours.high) >= KEPT else ""
 
 
-def judge(probes: Mapping[str, Probed], cosine: Estimate, combinations: int) -> Verdict:
+def judge(probes: Mapping[str, Probed], cosine: Estimate, combinations: int, repair: Sequence[str] = ()) -> Verdict:
     """Say where binding is lost, by the rules in `docs/analysis.md`.
 
     Args:
         probes: Of the "image" and of the "text" embeddings.
         cosine: Own caption against the swapped one, by the base's cosine.
         combinations: Different combinations among the scenes that cosine was measured on.
+        repair: What a matrix repairs and costs, for the verdict to say.
     """
     reasons = [
         f"Cosine prefers an image's own caption to the one with two attributes swapped in {_interval(cosine)} of "
@@ -112,10 +110,13 @@ def judge(probes: Mapping[str, Probed], cosine: Estimate, combinations: int) -> 
         code = "nothing"
     elif states == ("kept", "kept") and cosine.high < BINDS:
         code = "alignment"
+    elif states in lost:
+        code = lost[states]
     else:
-        code = lost.get(states, "unclear")
-        reasons += _doubts(probes, cosine) if code == "unclear" else []
-    return Verdict(code, _HEADLINES[code], reasons)
+        code = "unclear"
+        spans = "" if "unclear" in states else f"Cosine's interval spans {BINDS}, from which on it counts as binding. "
+        reasons.append(f"{spans}Pass more labelled scenes.")
+    return Verdict(code, _HEADLINES[code], reasons, repair)
 
 
 def _interval(estimate: Estimate) -> str:
@@ -127,26 +128,9 @@ def _reading(what: str, probed: Probed) -> str:
     read = {
         "kept": "binding can be read",
         "lost": "not even the attributes that are there can be read" if below else "binding can't be read",
-        "unclear": "more scenes may let it read more" if _rising(probed) or _short(probed)
-        else "its interval spans the threshold",
-    }  # fmt: skip
+        "unclear": f"the probe {_doubt(probed)}",
+    }
     return (
         f"A linear probe reads an object's attribute from {what} alone with accuracy {_interval(probed.accuracy)} "
         f"(chance {probed.accuracy.chance:.3f}, bag-of-words baseline {probed.bag_chance:.3f}): {read[state(probed)]}."
     )
-
-
-def _doubts(probes: Mapping[str, Probed], cosine: Estimate) -> list[str]:
-    doubts = []
-    for side, probed in probes.items():
-        if state(probed) == "unclear":
-            why = "would read more from more scenes" if _rising(probed) else "has an interval that spans the threshold"
-            if _short(probed):
-                few = f"learnt from {probed.learnt:,} scenes an object, fewer than an embedding has dimensions"
-                why = f"{few}, {probed.dim:,}"
-            doubts.append(f"The probe of {SIDES[side]} {why}. Pass more labelled scenes.")
-    if not doubts and cosine.low < BINDS <= cosine.high:
-        doubts.append(
-            f"Cosine's interval spans {BINDS}, from which on it counts as binding. Pass more labelled scenes."
-        )
-    return doubts or ["One side lost binding, and the other's interval spans the threshold."]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
@@ -10,12 +11,21 @@ from labclip.files import read_json
 
 
 def _benchmarks() -> dict[str, Benchmark]:
-    """Those of benchmarks.json; `reader` is "module.function" in this package."""
+    """Those of benchmarks.json.
+
+    `reader` is "module.function" in this package. One that reads several benchmarks takes the `form` of each, where the
+    files have what; a form that is a name is that benchmark's, and `metrics` says what is measured.
+    """
+    entries = {entry["name"]: entry for entry in read_json(Path(__file__).with_name("benchmarks.json"))}
+    forms = {name: entry.pop("form", None) for name, entry in entries.items()}
     found = {}
-    for entry in read_json(Path(__file__).with_name("benchmarks.json")):
+    for name, entry in entries.items():
         module, _, function = entry.pop("reader").partition(".")
         read = getattr(import_module(f"{__name__}.{module}"), function)
-        found[entry["name"]] = Benchmark(**entry | {"read": read, "headline": tuple(entry["headline"])})
+        if form := forms[name]:
+            read = partial(read, forms[form] if isinstance(form, str) else form)
+            read.__doc__ = entry.pop("metrics")
+        found[name] = Benchmark(**entry | {"read": read, "headline": tuple(entry["headline"])})
     return found
 
 

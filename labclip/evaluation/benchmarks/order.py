@@ -7,11 +7,12 @@ import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 from labclip.data.cleaning import clean, comparable, words_of
 from labclip.data.entries import one_of
 from labclip.data.located import check_caption
-from labclip.evaluation.benchmarks.karpathy import Captioned, coco, flickr30k
+from labclip.evaluation.benchmarks.retrieval import captioned
 from labclip.evaluation.items import Items
 from labclip.evaluation.sources import Sources
 from labclip.evaluation.tasks import Task
@@ -26,34 +27,30 @@ _DRAWS = 20  # of one shuffle, before it is given up as one that can only say th
 Shuffle = Callable[[list[str], Sequence[str], random.Random], list[str]]
 
 
-def read_coco(
-    sources: Sources, *, protocol: str = "paper", split: str = "test", seed: int = 0, tagger: str = ""
+def read(
+    form: dict[str, Any],
+    sources: Sources,
+    *,
+    protocol: str = "paper",
+    split: str = "test",
+    seed: int = 0,
+    tagger: str = "",
 ) -> Task:
     """`accuracy`: the caption beats its four shuffles.
 
     Args:
+        form: Of the captions, as `retrieval` has it.
         sources: The files.
         protocol: "paper": one draw of each shuffle, as in ARO's code (dataset_zoo/perturbations.py and
             dataset_zoo/aro_datasets.py); one that equals its caption is never preferred to it. "labclip": such a
             shuffle is drawn again.
-        split: "test", "val" or "restval".
+        split: Of the captions.
         seed: Of the shuffles; the originals have none.
         tagger: "hanta" or "spacy"; "" takes spaCy with protocol=paper, as ARO's code, and HanTa with protocol=labclip.
     """
-    return _order(sources, partial(coco, sources, split), protocol, seed, tagger)
-
-
-def read_flickr30k(
-    sources: Sources, *, protocol: str = "paper", split: str = "test", seed: int = 0, tagger: str = ""
-) -> Task:
-    """`accuracy`: the caption beats its four shuffles; options as of `coco-order`, splits "test" and "val"."""
-    return _order(sources, partial(flickr30k, sources, split), protocol, seed, tagger)
-
-
-def _order(sources: Sources, captioned: Callable[[], list[Captioned]], protocol: str, seed: int, tagger: str) -> Task:
     paper = one_of("protocol", protocol, ("paper", "labclip")) == "paper"
     tagger = tagger or ("spacy" if paper else "hanta")
-    images = captioned()
+    images = captioned(form, sources, split)
     tag = _tag(tagger, paper)
     items, equal, without = Items(sources), Counter[str](), 0
     for one in images:

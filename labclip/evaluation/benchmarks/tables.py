@@ -10,7 +10,7 @@ from labclip.data import read_items
 from labclip.data.cleaning import TrueCaptions, comparable
 from labclip.data.items import WORDS
 from labclip.data.located import ImageLayout, check_caption
-from labclip.evaluation.benchmarks.karpathy import coco
+from labclip.evaluation.benchmarks.retrieval import captioned
 from labclip.evaluation.items import Items
 from labclip.evaluation.sources import Sources
 from labclip.evaluation.tasks import Task
@@ -40,13 +40,16 @@ def read_own(sources: Sources, *, column: str = "", image_column: str = "", nega
     return _task(sources, _untrue(sources, _rows(sources, sources.data, ImageLayout(sources, "{path}"), **columns)))
 
 
-def read_coco(sources: Sources, *, split: str = "test", seed: int = 0, clean: bool = True) -> Task:
+def read_coco(
+    form: dict[str, Any], sources: Sources, *, split: str = "test", seed: int = 0, clean: bool = True
+) -> Task:
     """`binding`: a caption beats all its hard negatives; `pairwise`: each of them, where some have several.
 
     Negatives come from a table such as NegCLIP's, or are made of Karpathy's captions: nouns swapped with nouns and
     adjectives with adjectives, one negative a caption.
 
     Args:
+        form: Of Karpathy's captions, as `retrieval` has it.
         sources: The files.
         split: "test", "val" or "restval" of Karpathy's captions.
         seed: Of the shuffle.
@@ -56,7 +59,7 @@ def read_coco(sources: Sources, *, split: str = "test", seed: int = 0, clean: bo
     if sources.data is not None and sources.data.is_file() and sources.data.suffix.lower() != ".json":
         layout = ImageLayout(sources, "{path}", "{rest}", "{name}", "coco/{path}")
         return _task(sources, _rows(sources, sources.data, layout, clean=clean))
-    found = [(one, text) for one in coco(sources, split, CAPTIONS) for text in one.captions]
+    found = [(one, text) for one in captioned(form, sources, split, CAPTIONS) for text in one.captions]
     for one, text in found:
         check_caption(text, one.location)
     made = shuffle([text for _, text in found], seed=seed, image_index=[one.row for one, _ in found])
