@@ -8,7 +8,6 @@ from PIL import Image
 
 from labclip.data.images import ImageSource
 from labclip.evaluation.benchmarks import BENCHMARKS
-from labclip.evaluation.scores import CONTROL
 from labclip.evaluation.sources import Sources
 
 
@@ -54,11 +53,11 @@ def values(task, cosine):
     """Every metric of a task, for such features."""
     images, texts = features(task, cosine)
     found = [scores for question in task.questions for scores in question.score(images, texts)]
-    return {metric: scores.value(metric) for scores in found if scores.side != CONTROL for metric in scores.metrics}
+    return {metric: scores.value(metric) for scores in found for metric in scores.metrics}
 
 
 def counts(task):
     """Items of every metric."""
     images, texts = features(task, lambda image, caption: 0.0)
     found = [scores for question in task.questions for scores in question.score(images, texts)]
-    return {metric: scores.count(metric) for scores in found if scores.side != CONTROL for metric in scores.metrics}
+    return {metric: scores.count(metric) for scores in found for metric in scores.metrics}

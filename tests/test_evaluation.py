@@ -192,7 +192,7 @@ def test_an_alignment_of_another_base_is_refused():
     [
         (("sugarcrap", {}), r"no benchmark 'sugarcrap'. Did you mean 'sugarcrepe'"),
         (([], {}), "No benchmark was named"),
-        ((Alignment.identity(4), {}), "benchmarks has a value of type Alignment. Pass names or Bench"),
+        ((Alignment.identity(4), {}), r"no benchmark Alignment\(dim=4\)"),
         ((["vg-a", "vg-r", "vg-a"], {}), "The benchmark vg-a is named twice"),
         ((["scenes"], {"options": {"m": 3}}), "scenes has no option 'm'. It has n, seed"),
         (("scenes", {"options": {"scenes": {"n": "many"}}}), "option n is 'many'. Type a number"),
@@ -406,7 +406,7 @@ def test_ties_by_index_stand_in_a_table_of_their_own(model):
     found = {one.metric: one.estimates[0].value for one in report["mine"].compared}
     assert (found["i2t_r1"], found["i2t_r1_index"]) == (0.0, 0.5)
     assert not [one for one in report["scenes"].compared if one.metric == "binding_index"]  # its ties are wrong anyway
-    assert not [one for one in summary.headline(report) if one.compared.metric.endswith("_index")]
+    assert not [one for one in summary.headline(report.results) if one.compared.metric.endswith("_index")]
     text = str(report)
     assert "Ties by index" in text
     assert "What it may cost: ties" not in text
@@ -439,9 +439,8 @@ def test_alignments_have_the_names_that_they_are_given(model):
     assert evaluate(model, "scenes", alignments={"mine": "scenes"}, **asked).models == ("base", "mine")
     report = evaluate(model, "scenes", alignments={"mine": "scenes"}, strengths=[0.5], **asked)
     assert report.models == ("base", "mine@0.5")
-    for name, said in (("base", r"alignment base has the name .* Pass another name\."), ("", "has the name ''")):
-        with pytest.raises(ValueError, match=said):
-            evaluate(model, "scenes", alignments={name: model.alignment}, **asked)
+    with pytest.raises(ValueError, match=r"alignment base has the name .* Pass another name\."):
+        evaluate(model, "scenes", alignments={"base": model.alignment}, **asked)
 
 
 def test_a_report_is_what_a_model_card_shows(model):

@@ -9,9 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labclip import Alignment, metrics
-from labclip.evaluation.evaluate import score
 from labclip.evaluation.scores import ScoredItems, compare, everything
-from labclip.evaluation.tasks import Choice, Classification, Pairs, Retrieval, Task, TwoPositives
+from labclip.evaluation.tasks import Choice, Classification, Pairs, Retrieval, Task, TwoPositives, score
 
 few = settings(max_examples=60, deadline=None)
 
@@ -149,7 +148,7 @@ def test_equal_classes_are_ranked_by_index_by_counting():
     assert metrics.class_ranks(images, classes, label, by_index=True)[0].tolist() == list(range(9))
     assert metrics.class_ranks(images, classes, label)[0].tolist() == [8] * 9
     question = Classification(np.arange(9), label.numpy(), np.arange(12)[:, None])
-    found = {name: one.by_index().mean() for one in question.score(images, classes) for name in one.metrics}
+    found = {name: one.value(name) for one in question.score(images, classes, by_index=True) for name in one.metrics}
     assert (found["acc1"], found["acc5"]) == (1 / 9, 5 / 9)
 
 
@@ -481,11 +480,14 @@ def test_controls_by_hand():
     """Two axes and their middle as images; the caption of axis 0 against that of axis 1, and the other way round."""
     images = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
     options = np.array([[0, 1], [1, 0], [0, 0]])
-    right, blind, grounded = Choice(np.arange(3), options, {"m": everything(3)}).score(images, torch.eye(2))
+    (items,) = Choice(np.arange(3), options, {"m": everything(3)}).score(images, torch.eye(2))
     # Others of image 0: one on each axis, their mean likes both alike, a tie. Of image 1: both on axis 0, its mean
     # prefers the wrong caption. Image 2 has its own caption as the wrong one: a tie in all three.
-    assert right.correct.tolist() == [True, True, False]
-    assert blind.correct.tolist() == [False, False, False]
-    assert grounded.correct.tolist() == [True, True, False]
-    assert [*blind.metrics, *grounded.metrics] == ["m_blind", "m_grounded"]
-    assert len(Choice(np.zeros(1, int), options[:1], {"m": everything(1)}).score(images[:1], torch.eye(2))) == 1
+    assert items.correct.tolist() == [True, True, False]
+    assert items.controls["blind"].tolist() == [False, False, False]
+    assert items.controls["grounded"].tolist() == [True, True, False]
+    assert [(one.metric, one.side) for one in compare([items])] == [
+        ("m", ""), ("m_blind", "control"), ("m_grounded", "control")
+    ]  # fmt: skip
+    (alone,) = Choice(np.zeros(1, int), options[:1], {"m": everything(1)}).score(images[:1], torch.eye(2))
+    assert not alone.controls

@@ -9,6 +9,7 @@ import itertools
 import json
 import random
 import zlib
+from dataclasses import replace
 from functools import cache, partial
 from math import sqrt
 from pathlib import Path
@@ -21,8 +22,7 @@ from labclip import Alignment, Features
 from labclip.data.scene_files import labelled_scenes
 from labclip.evaluation import BENCHMARKS, Choice, Sources, TwoPositives
 from labclip.evaluation.benchmarks.order import shuffles_of, tag_words
-from labclip.evaluation.evaluate import score
-from labclip.evaluation.scores import CONTROL, ties_by_index
+from labclip.evaluation.tasks import score
 from labclip.negatives.taggers import get_tagger
 from labclip.scenes import COLOURS, SHAPES, sample
 from labclip.scenes.vocabulary import HELD_OUT, VALIDATION
@@ -911,12 +911,15 @@ def test_a_benchmark_is_its_plain_loop(tmp_path, name, seed):
     else:
         seen, read = task.embedded.images, task.embedded.texts
         keys = [f"image {number}" for number in range(len(seen))]
-    scores = score(task, seen, read, [Alignment(matrix)])
-    every = [*scores, *filter(None, map(ties_by_index, scores))]
+    every = score(task, seen, read, [Alignment(matrix)], ties="index")
     for model, world in enumerate((World(), World(turn))):
         scored = [(metric, one[model]) for one in every for metric in one[model].metrics]
         found = {metric: items.value(metric) for metric, items in scored if items.count(metric)}
-        controls = {metric: found.pop(metric) for one in every if one[0].side == CONTROL for metric in one[0].metrics}
+        controls = {
+            f"{metric}_{name}": replace(items, correct=right).value(metric)
+            for metric, items in scored
+            for name, right in items.controls.items()
+        }
         assert found == pytest.approx(expected(world), abs=1e-12)
         for control in ("blind", "grounded"):
             values = expected(Controlled(world, keys, control))

@@ -14,7 +14,7 @@ import pytest
 
 from labclip.cli import main as command
 from labclip.evaluation import BENCHMARKS, Benchmark, Report, Result, summary
-from labclip.evaluation.scores import Compared, Difference, Estimate, ScoredItems, behind_metrics, compare, everything
+from labclip.evaluation.scores import Compared, Difference, Estimate, ScoredItems, compare, everything
 from labclip.io.published import PUBLISHED, REPORTED
 from labclip.report import render, values
 
@@ -78,7 +78,8 @@ def test_all_benchmarks_measure_a_known_side():
 )
 def test_a_reading_follows_its_rules(differences, said):
     shown = [
-        summary.Shown(benchmark(), compared(f"m{number}", one), "binding") for number, one in enumerate(differences)
+        summary.Shown(benchmark(), compared(f"m{number}", one), "binding", f"m{number}")
+        for number, one in enumerate(differences)
     ]
     assert summary.reading(shown, 0) == said
 
@@ -248,16 +249,10 @@ def test_a_kept_report_is_the_same_when_read_again(models, tmp_path):
 def test_what_is_no_kept_report_is_refused(tmp_path):
     path = tmp_path / "report.json"
     path.write_text('{"base": "x"}')
-    with pytest.raises(ValueError, match=r"report.json has no benchmarks, measured; it has base"):
+    with pytest.raises(ValueError, match=r"report.json is no report that `to_json` made: KeyError\('measured'\)"):
         Report.from_json(path)
     value = report(result(compared("binding", BETTER), of=benchmark("nonsense"))).to_json()
-    with pytest.raises(ValueError, match=r"The report is of nonsense. Benchmarks: scenes, "):
-        Report.from_json(value)
-    value["benchmarks"] = {"scenes": {"models": {}}}
-    with pytest.raises(ValueError, match="The report, scenes has no intervals, differences, sides, n"):
-        Report.from_json(value)
-    del value["measured"]["models"]
-    with pytest.raises(ValueError, match="The report, measured has no models; it has base"):
+    with pytest.raises(ValueError, match=r"The value is no report that `to_json` made: KeyError\('nonsense'\)"):
         Report.from_json(value)
 
 
@@ -358,10 +353,10 @@ def test_what_is_for_a_paper_compiles(rows, tmp_path):
 
 def test_controls_stand_behind_their_metric_and_say_what_needs_the_image():
     control = lambda name, moved: replace(compared(name, moved), side="control")  # noqa: E731
-    metrics = behind_metrics([
-        compared("swap", BETTER), compared("add", WORSE), compared("t2i_r1", NONE),
-        control("swap_blind", BETTER), control("add_blind", NONE), control("swap_grounded", NONE),
-    ])  # fmt: skip
+    metrics = [
+        compared("swap", BETTER), control("swap_blind", BETTER), control("swap_grounded", NONE),
+        compared("add", WORSE), control("add_blind", NONE), compared("t2i_r1", NONE),
+    ]  # fmt: skip
     found = report(result(*metrics, of=benchmark(headline=("swap",))))
     page = found.page(plots=True)
     (table, _) = page.sections[1].tables

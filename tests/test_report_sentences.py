@@ -26,7 +26,7 @@ def estimate(value, low=None, high=None, chance=0.5):
 
 def shown(value, metric="binding", *, of="scenes", measures="binding", headline=(), side="binding", **interval):
     benchmark = Benchmark(of, of.upper(), measures, lambda sources: None, headline=headline)
-    return summary.Shown(benchmark, Compared(metric, [estimate(value, **interval)]), side)
+    return summary.Shown(benchmark, Compared(metric, [estimate(value, **interval)]), side, metric)
 
 
 @pytest.mark.parametrize(

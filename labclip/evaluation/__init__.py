@@ -4,12 +4,11 @@ A benchmark of one's own is a `Benchmark` whose reader fills `Items`; docs/bench
 `labclip.training`, what the paper's figures show in `labclip.analysis`.
 """
 
-from labclip.evaluation.answers import Answer
 from labclip.evaluation.benchmarks import BENCHMARKS
 from labclip.evaluation.evaluate import evaluate
 from labclip.evaluation.items import Items
 from labclip.evaluation.report import Report
-from labclip.evaluation.results import Result
+from labclip.evaluation.results import Answer, Result
 from labclip.evaluation.scores import ScoredItems
 from labclip.evaluation.search import Search
 from labclip.evaluation.sources import Benchmark, Sources

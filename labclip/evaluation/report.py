@@ -1,24 +1,51 @@
-"""`Report`: what an evaluation found, and every form in which it is shown."""
+"""`Report`: what an evaluation found, as a page of tables and one figure, gains and costs beside each other."""
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from labclip.data.entries import fields
-from labclip.evaluation import render
-from labclip.evaluation.answers import write_csv
+from labclip.evaluation import summary
 from labclip.evaluation.benchmarks import BENCHMARKS
-from labclip.evaluation.paper import latex_of_models
-from labclip.evaluation.results import Measured, Result
+from labclip.evaluation.results import Result, write_csv
+from labclip.evaluation.scores import CONTROL, DIFFERING, Compared, Difference
+from labclip.evaluation.summary import SIDES, Shown
 from labclip.files import read_json, whole_file
-from labclip.report import Reported
-from labclip.report.values import Page
+from labclip.report import PREAMBLE, Figure, Reported, drawn, tex, tex_row
+from labclip.report.drawing import COLOURS, SOFT, empty, legend_below, literal
+from labclip.report.values import (
+    Cell,
+    Page,
+    Section,
+    Table,
+    Value,
+    judged,
+    matrix_in_words,
+    measured_by,
+    percent,
+    signed,
+)
+
+_HOW = "Fractions of 1; a tie is wrong. Intervals are 95%; items that share an image count as one where they agree."
+_HOW_BLIND = (
+    " NAME_blind has the mean of the other images in the place of each image: what the captions alone give away. "
+    "NAME_grounded has the image less that mean: what the image adds."
+)
+_HOW_DIFFERENT = (
+    " Differences are paired, on the same items; one is measurable where its interval excludes zero and the models "
+    f"differ on items of at least {DIFFERING} images. One that is not may still be as large as the far end of its "
+    "interval."
+)
+_MANY = 20
+_ROW, _BETWEEN, _MARGINS = 0.36, 0.5, 0.8  # inches
+_NARROW = 8  # columns of numbers that one column of a two-column page holds
 
 
 @dataclass(frozen=True, repr=False)
-class Report(Measured, Reported):
+class Report(Reported):
     """One or many benchmarks of a base and its alignments.
 
     `report["sugarcrepe"]` is one benchmark's `Result`; `report["sugarcrepe"].items` tells item by item.
@@ -35,9 +62,151 @@ class Report(Measured, Reported):
         date: On which it was measured, for example "2026-03-01"; "" in one that was kept without.
     """
 
+    base: str
+    weights_sha256: str
+    models: Sequence[str]
+    alignments: Sequence[dict[str, Any]]
+    results: Sequence[Result]
+    versions: dict[str, str]
+    date: str = ""
+
+    def __getitem__(self, benchmark: str) -> Result:
+        found = {result.benchmark.name: result for result in self.results}
+        if benchmark not in found:
+            raise KeyError(f"The report has no benchmark {benchmark!r}; it has {', '.join(found)}.")
+        return found[benchmark]
+
+    def __repr__(self) -> str:
+        names = ", ".join(result.benchmark.name for result in self.results)
+        return f"Report({names}; {self.base}: {', '.join(self.models)})"
+
     def page(self, *, plots: bool = False) -> Page:
         """The report as values: where there are several benchmarks a short table first, then each by itself."""
-        return render.page(self, plots=plots)
+        several = len(self.results) > 1
+        chosen = summary.headline(self.results) if several else summary.metrics(self.results[0])
+        lead, key = self._lead([one for one in chosen if one.side in SIDES])
+        sections = [one.example for one in self.results if one.example is not None][:1] if plots else []
+        if plots and len(self.models) > 1:
+            sections.append(Section("Gains beside costs", figures=[self._figure(chosen)]))
+        if several:
+            tables = self._tables(chosen, short=True)
+            sections.append(Section("In short", self._readings(chosen), tables=tables))
+        for result in self.results:
+            every, paper = summary.metrics(result), result.benchmark.paper
+            size = f"{result.images:,} images, {result.captions:,} captions."
+            notes = [*result.notes, f"{size} Defined in {paper}." if paper else size]
+            tables = self._tables(every, short=False)
+            sections.append(Section(result.benchmark.title, self._readings(every), tables=tables, notes=notes))
+        if lacking := summary.unmeasured(self.results):
+            sections.append(Section("Not measured", notes=lacking))
+        title = "What an alignment gains and costs" if len(self.models) > 1 else "What the base does"
+        return Page(f"{title}: {self.base}", lead, sections, self._facts(), key)
+
+    def _lead(self, chosen: Sequence[Shown]) -> tuple[str, list[tuple[str, str]]]:
+        """What was found in a sentence for everybody, and three figures; of several alignments by the best one."""
+        lead = summary.lead_metric(chosen)
+        base, *aligned = lead.compared.estimates
+        if not aligned:
+            words = "Only the base was measured. Pass `alignments=A` to see what a matrix gains and what it costs."
+            others = [one for one in chosen if one is not lead and one.stands]
+            key = [(f"{percent(one.compared.estimates[0].value)}%", one.name) for one in [lead, *others][:3]]
+            return f"{summary.opening(lead)} {words}", key
+        best = max(range(len(aligned)), key=lambda at: aligned[at].value)
+        matrix = "the matrix" if len(aligned) == 1 else self.models[1 + best]
+        of = "" if len(aligned) == 1 else f" (the best of {len(aligned)})"
+        grounded = [one.differences[best] for one in lead.controls if one.metric.endswith("_grounded")]
+        moved = lead.compared.differences[best]
+        gain = summary.gain_sentence(f"With {matrix}{of}", aligned[best], moved, grounded)
+        costs = {one.name: one.compared.differences[best] for one in chosen if one is not lead}
+        key = [
+            (f"{percent(base.value)}%", f"without the matrix: {lead.name}"),
+            (f"{percent(aligned[best].value)}%", f"with {matrix}{of}"),
+            summary.key_cost(costs),
+        ]
+        return f"{summary.opening(lead)} {gain} {summary.cost_sentence(costs)}", key
+
+    def _readings(self, chosen: Sequence[Shown]) -> list[str]:
+        """What each model but the base gains and loses."""
+        return [f"{model}: {summary.reading(chosen, at)}." for at, model in enumerate(self.models[1:])]
+
+    def _tables(self, chosen: Sequence[Shown], *, short: bool) -> list[Table]:
+        """One a side, controls behind their metric; a short one names the benchmark, and leaves intervals out."""
+        several = len(self.models) > 2
+        heads = [*(["benchmark"] if short else []), "metric", "n", "chance"]
+        values = ["model", "value"] if several else list(self.models)
+        values += ["95% interval"] if len(self.models) == 1 else ["difference", "95% interval"][: 1 if short else 2]
+        words = [*range(len(heads) - 2), *([len(heads)] if several else [])]
+        how: dict[str, Any] = {"words": words, "grouped": len(heads) if several else 0}
+        tables = []
+        for side in dict.fromkeys(one.side for one in chosen):
+            caption = SIDES[side][0] if side in SIDES else side
+            if len(self.models) > 1 and side in SIDES:
+                caption = f"What it is for: {caption}" if side == "binding" else f"What it may cost: {caption}"
+            rows = [
+                [*([one.benchmark.title] if short else []), *row]
+                for one in chosen
+                if one.side == side
+                for compared in (one.compared, *one.controls)
+                for row in self._rows(compared, short=short)
+            ]
+            caption = caption[0].upper() + caption[1:]
+            tables.append(Table(caption, heads + values, rows, minor=[len(heads) - 2, len(heads) - 1], **how))
+        return tables
+
+    def _rows(self, compared: Compared, *, short: bool) -> list[list[Value]]:
+        """One metric: one row, or where there are several alignments one a model."""
+        base, *others = compared.estimates
+        head: list[Value] = [Cell(compared.metric, words=summary.worded(compared.metric)), base.n, base.chance]
+        changes = [_change(one, short=short) for one in compared.differences]
+        if not others:
+            return [[*head, base.value, f"[{base.low:.3f}, {base.high:.3f}]"]]
+        if len(others) == 1:
+            return [[*head, base.value, others[0].value, *changes[0]]]
+        changes.insert(0, [None] * len(changes[0]))
+        every = zip(self.models, compared.estimates, changes, strict=True)
+        return [[*head, model, estimate.value, *change] for model, estimate, change in every]
+
+    def _facts(self) -> list[tuple[str, str]]:
+        files = [
+            (one.benchmark.title, ", ".join([one.data, *(f"{key}={value}" for key, value in one.options.items())]))
+            for one in self.results
+            if one.data
+        ]
+        matrices = []
+        for one in self.alignments:
+            unknown = "" if one.get("recorded", True) else "; it does not say which base it was fitted on"
+            matrices.append((str(one["name"]), matrix_in_words(one["matrix_sha256"], one["strength"]) + unknown))
+        compared = [one for result in self.results for one in result.compared]
+        differences, how = sum(len(one.differences) for one in compared), _HOW
+        how += _HOW_BLIND if any(one.side == CONTROL for one in compared) else ""
+        how += _HOW_DIFFERENT if differences else ""
+        if differences >= _MANY:
+            how += f" Of {differences} differences about one in twenty would look measurable by chance alone."
+        measured = measured_by(self.weights_sha256, self.versions, self.date)
+        return [*files, ("Base", self.base), *matrices, *measured, ("How to read", how)]
+
+    def _figure(self, chosen: Sequence[Shown]) -> Figure:
+        """Metrics with one dot a model beside the base, hollow where the difference is not measurable.
+
+        Of those that no model moves measurably the headline alone.
+        """
+        chosen = [one for one in chosen if one.stands or any(moved.measurable for moved in one.compared.differences)
+                 ] or chosen  # fmt: skip
+        by_side = {side: [one for one in chosen if one.side == side] for side in SIDES}
+        groups = {side: group for side, group in by_side.items() if group}
+        models = self.models[1:]
+        rows = [len(group) * max(1.0, 0.6 * len(models)) for group in groups.values()]
+        height = _ROW * sum(rows) + _BETWEEN * len(rows) + _MARGINS
+        figure, _ = empty(5.6, height, rows=len(groups), sharex=True, height_ratios=rows)
+        for axes, (side, group) in zip(figure.axes, groups.items(), strict=True):
+            _panel(axes, group, models)
+            axes.set_title(SIDES[side][0], loc="left", fontsize=10)
+        figure.axes[-1].set_xlabel("difference to the base; hollow: not measurable", fontsize=9)
+        if len(models) > 1:
+            legend_below(figure, figure.axes[0])
+        words = "; ".join(f"{model}: {summary.reading(chosen, at)}" for at, model in enumerate(models))
+        caption = "Differences to the base with 95% intervals, all on one scale."
+        return drawn(figure, f"Differences to the base by metric. {words}.", caption)
 
     def to_latex(self, *others: Report, rows: str = "metrics", percent: bool = False) -> str:
         """The report's tables as LaTeX with booktabs, or one table for a paper.
@@ -55,7 +224,7 @@ class Report(Measured, Reported):
         if rows not in ("metrics", "models"):
             raise ValueError(f'rows is {rows!r}. Pass "metrics" or "models".')
         if rows == "models":
-            return latex_of_models([self, *others], percent=percent)
+            return _latex_of_models([self, *others], percent=percent)
         if others or percent:
             raise ValueError('Several bases in one table, and `percent`, need rows="models". Pass it too.')
         return super().to_latex()
@@ -72,24 +241,125 @@ class Report(Measured, Reported):
         ):
             write_csv({result.benchmark.name: result.items for result in self.results}, self.models, file)
 
-    @classmethod
-    def from_json(cls, value: Any, location: str = "The report") -> Report:
-        """A report from what `to_json` made of it: plain JSON values, or the path of a file of them.
+    def to_json(self) -> dict[str, Any]:
+        """`{"benchmarks": {name: {"models": {model: {metric: value}}, "n": ..., ...}}, "measured": {...}}`."""
+        facts = {**vars(self), "models": list(self.models), "alignments": list(self.alignments)}
+        del facts["results"]
+        return {
+            "benchmarks": {result.benchmark.name: result.to_json(self.models) for result in self.results},
+            "measured": facts,
+        }
 
-        `location` says where they stand, for messages.
+    @classmethod
+    def from_json(cls, value: Any) -> Report:
+        """A report from what `to_json` made of it: plain JSON values, or the path of a file of them.
 
         Raises:
             ValueError: If something is missing, or a benchmark is none of `BENCHMARKS`.
         """
-        if isinstance(value, str | Path):
-            return cls.from_json(read_json(Path(value)), str(value))
-        benchmarks, measured = fields(value, ("benchmarks", "measured"), location)
-        names = ("base", "weights_sha256", "models", "alignments", "versions")
-        facts = dict(zip(names, fields(measured, names, f"{location}, measured"), strict=True))
-        if unknown := [name for name in benchmarks if name not in BENCHMARKS]:
-            raise ValueError(f"{location} is of {', '.join(unknown)}. Benchmarks: {', '.join(BENCHMARKS)}.")
-        results = [
-            Result.from_json(result, BENCHMARKS[name], facts["models"], f"{location}, {name}")
-            for name, result in benchmarks.items()
-        ]
-        return cls(**facts, results=results, date=measured.get("date", ""))
+        location = f"{value}" if isinstance(value, str | Path) else "The value"
+        value = read_json(value) if isinstance(value, str | Path) else value
+        try:
+            models = value["measured"]["models"]
+            results = [Result.from_json(one, BENCHMARKS[name], models) for name, one in value["benchmarks"].items()]
+            return cls(**value["measured"], results=results)
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ValueError(f"{location} is no report that `to_json` made: {error!r}.") from error
+
+
+def _change(moved: Difference, *, short: bool) -> list[Value]:
+    if short:
+        return [judged(moved.gain, moved.measurable, summary.format_difference(moved))]
+    words = signed(moved.value) if moved.measurable else summary.UNMEASURABLE
+    return [judged(moved.gain, moved.measurable, words), summary.interval(moved)]
+
+
+def _panel(axes: Any, group: Sequence[Shown], models: Sequence[str]) -> None:
+    step = 0.7 / len(models)
+    for at, model in enumerate(models):
+        colour, shift = COLOURS[at % len(COLOURS)], (at - (len(models) - 1) / 2) * step
+        for row, shown in enumerate(group):
+            moved = shown.compared.differences[at]
+            axes.plot([moved.low, moved.high], [row + shift] * 2, color=colour, linewidth=1.5)
+            face = colour if moved.measurable else "white"
+            label = {"label": literal(model)} if row == 0 else {}
+            axes.plot([moved.value], [row + shift], "o", color=colour, markerfacecolor=face, markersize=6, **label)
+    axes.axvline(0, color=SOFT, linewidth=0.8)
+    axes.set_yticks(range(len(group)), ["\n".join(textwrap.wrap(literal(one.name), 26)) for one in group])
+    axes.set_ylim(len(group) - 0.5, -0.5)
+
+
+def _latex_of_models(reports: Sequence[Report], *, percent: bool) -> str:
+    """Reports of several bases on the same items as one LaTeX table with booktabs; see `Report.to_latex`.
+
+    Columns are the metrics that stand for a benchmark (`Benchmark.headline`), of one that names none all. What was not
+    measured of a base is a dash.
+    """
+    titles, columns = _columns(reports)
+
+    def number(value: float | None, mark: str = "") -> str:
+        return "--" if value is None else (f"{100 * value:.1f}" if percent else f"{value:.3f}") + mark
+
+    spans, rules, start = [""], [], 2
+    for benchmark, title in titles.items():
+        size = sum(name == benchmark for name, _ in columns)
+        spans.append(rf"\multicolumn{{{size}}}{{c}}{{{tex(title)}}}")
+        rules.append(rf"\cmidrule(lr){{{start}-{start + size - 1}}}")
+        start += size
+    caption = (
+        f"{'In percent' if percent else 'Fractions of 1'}; a tie is wrong. $^{{\\dagger}}$: measurably different from "
+        f"the base (the 95\\% interval of the paired difference excludes zero, and the models differ on at least "
+        f"{DIFFERING} units)."
+    )
+    kind = "table*" if len(columns) > _NARROW else "table"
+    lines = [PREAMBLE, "", rf"\begin{{{kind}}}", r"\centering", rf"\caption{{{caption}}}", r"\footnotesize"]
+    lines += [r"\setlength{\tabcolsep}{5pt}", rf"\begin{{tabular}}{{@{{}}l{'r' * len(columns)}@{{}}}}", r"\toprule"]
+    lines += [tex_row(spans), " ".join(rules), tex_row(["", *(_heading(metric) for _, metric in columns)])]
+    for base, report in enumerate(reports):
+        lines.append(r"\midrule")
+        for at, model in enumerate(report.models):
+            cells = [rf"\quad {tex(model)}" if at else tex(report.base)]
+            for measured in columns.values():
+                if (one := measured.get(base)) is None:
+                    cells.append(number(None))
+                else:
+                    marked = at > 0 and one.differences[at - 1].measurable
+                    cells.append(number(one.estimates[at].value, r"\rlap{$^{\dagger}$}" if marked else ""))
+            lines.append(tex_row(cells))
+    chances = [next(iter(measured.values())).estimates[0].chance for measured in columns.values()]
+    lines += [r"\midrule", tex_row(["chance", *map(number, chances)]), r"\bottomrule"]
+    return "\n".join([*lines, r"\end{tabular}", rf"\end{{{kind}}}"]) + "\n"
+
+
+def _columns(reports: Sequence[Report]) -> tuple[dict[str, str], dict[tuple[str, str], dict[int, Compared]]]:
+    """Each benchmark's title; and for each column, a benchmark and a metric, what each report has, by its index."""
+    titles: dict[str, str] = {}
+    columns: dict[tuple[str, str], dict[int, Compared]] = {}
+    for at, report in enumerate(reports):
+        for result in report.results:
+            name, headline = result.benchmark.name, result.benchmark.headline
+            titles[name] = result.benchmark.title
+            for one in result.compared:
+                if one.side == CONTROL or (headline and one.metric not in headline):
+                    continue
+                measured = columns.setdefault((name, one.metric), {})
+                measured[at] = one
+                first, n = next(iter(measured.values())).estimates[0].n, one.estimates[0].n
+                if first != n:
+                    raise ValueError(
+                        f"{name} {one.metric} was measured on {first:,} items of one base and on {n:,} of "
+                        f"{report.base}. Measure all bases on the same files with the same options."
+                    )
+    order = list(titles)
+    return titles, dict(sorted(columns.items(), key=lambda column: order.index(column[0][0])))
+
+
+def _heading(metric: str) -> str:
+    """A metric as short as papers have it, in lines: "tags_t2i_r1" is "tags T2I" above "R@1"."""
+    words = summary.worded(metric)
+    if found := summary.RECALL.fullmatch(metric):
+        of, way, k = found.groups("")
+        words = f"{of} {way.upper()} R@{k}"
+    lines = textwrap.wrap(words, 10, break_long_words=False)
+    stack = r"\\".join(map(tex, lines))
+    return rf"\shortstack[r]{{{stack}}}" if len(lines) > 1 else tex(words)

@@ -1,16 +1,110 @@
-"""What an evaluation found, as values and as JSON; nothing of how it is shown."""
+"""What an evaluation found, as values: every metric, and what each model answered to every item."""
 
 from __future__ import annotations
 
+import csv
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, TextIO, overload
 
-from labclip.data.entries import fields
-from labclip.evaluation.answers import Answer
-from labclip.evaluation.scores import Compared, Difference, Estimate
+import numpy as np
+
+from labclip.evaluation.scores import Compared, Difference, Estimate, ScoredItems
 from labclip.evaluation.sources import Benchmark
+from labclip.evaluation.tasks import Task
 from labclip.report.values import Section
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One item and how each model did on it.
+
+    Attributes:
+        location: File name and position of the item; "" where its question keeps none, as retrieval and classification.
+        metrics: The metrics that it counts in, for example ("swap_att", "swap", "macro", "micro"), or ("t2i_r1",).
+        images: Names of its images. Of a search for a caption the right one; of a search for an image that one.
+        captions: Its captions, the right one first. Of a search for a caption that one.
+        right: For each model ("base", then the alignments) whether it was right.
+        margin: For each model the cosine of the right answer minus that of the best wrong one; at most 0 is wrong, and
+            in retrieval, classification and between two images up to 1e-6 is a tie, which is wrong too; nan where the
+            question gives none. The base's are no cosines where its captions keep their own length
+            (`Task.own_length`).
+    """
+
+    location: str
+    metrics: tuple[str, ...]
+    images: tuple[str, ...]
+    captions: tuple[str, ...]
+    right: Mapping[str, bool]
+    margin: Mapping[str, float]
+
+
+class AnsweredItems(Sequence[Answer]):
+    """All items of a benchmark; arrays inside, an `Answer` where one is asked for.
+
+    `scores` has one for each set of items and each model.
+    """
+
+    def __init__(self, task: Task, models: Sequence[str], scores: Sequence[Sequence[ScoredItems]]) -> None:
+        # Names alone: the task holds images, whose pixels must not live as long as a report does.
+        self._image_name, self._caption = task.names()
+        self._models = models
+        self._scores = [by_model for by_model in scores if by_model[0].asked is not None]
+        self._ends = np.cumsum([0, *(len(by_model[0].correct) for by_model in self._scores)])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __repr__(self) -> str:
+        return f"AnsweredItems({len(self):,} items, models {', '.join(self._models)})"
+
+    @overload
+    def __getitem__(self, index: int) -> Answer: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Answer]: ...
+    def __getitem__(self, index: int | slice) -> Answer | list[Answer]:
+        if isinstance(index, slice):
+            return [self[at] for at in range(len(self))[index]]
+        at = range(len(self))[index]
+        part = int(np.searchsorted(self._ends, at, side="right")) - 1
+        scores, row = self._scores[part], at - self._ends[part]
+        asked, by_model = scores[0].asked, dict(zip(self._models, scores, strict=True))
+        assert asked is not None  # others were left out
+        return Answer(
+            location=asked.locations[row] if asked.locations else "",
+            metrics=tuple(metric for metric, group in scores[0].metrics.items() if group[row] >= 0),
+            images=tuple(self._image_name(int(image)) for image in asked.images[row] if image >= 0),
+            captions=tuple(self._caption(int(caption)) for caption in asked.captions[row] if caption >= 0),
+            right={model: bool(one.correct[row] == 1) for model, one in by_model.items()},
+            margin={
+                model: math.nan if one.margin is None else float(one.margin[row]) for model, one in by_model.items()
+            },
+        )
+
+
+def write_csv(answers: Mapping[str, Sequence[Answer]], models: Sequence[str], file: TextIO) -> None:
+    """Write each benchmark's items: benchmark, metrics, location, images, captions, each model's answer and margin."""
+    every = [(benchmark, one) for benchmark, items in answers.items() for one in items]
+    images = max((len(one.images) for _, one in every), default=0)
+    captions = max((len(one.captions) for _, one in every), default=0)
+    heads = [*_padded(["image"], images, "image_{}"), *_padded(["caption"], captions, "caption_{}")]
+    judged = [f"{model} {what}" for model in models for what in ("right", "margin")]
+    writer = csv.writer(file)
+    writer.writerow(["benchmark", "metrics", "location", *heads, *judged])
+    for benchmark, one in every:
+        texts = [*_padded(one.images, images), *_padded(one.captions, captions)]
+        cells = [cell for model in models for cell in (int(one.right[model]), _digits(one.margin[model]))]
+        writer.writerow([benchmark, " ".join(one.metrics), one.location, *texts, *cells])
+
+
+def _padded(texts: Sequence[str], width: int, rest: str = "") -> list[str]:
+    return [*texts, *(rest.format(number) for number in range(len(texts) + 1, width + 1))][:width]
+
+
+def _digits(margin: float) -> str:
+    """A margin with all the digits that a float32 has; "" where there was no wrong answer to compare with."""
+    return f"{margin:.9g}" if math.isfinite(margin) else ""
 
 
 @dataclass(frozen=True)
@@ -52,18 +146,14 @@ class Result:
 
     def to_json(self, models: Sequence[str]) -> dict[str, Any]:
         """Plain JSON values, by model and metric."""
-        return {
-            "models": {
-                model: {one.metric: one.estimates[at].value for one in self.compared} for at, model in enumerate(models)
-            },
-            "intervals": {
-                model: {one.metric: [one.estimates[at].low, one.estimates[at].high] for one in self.compared}
-                for at, model in enumerate(models)
-            },
-            "differences": {
-                model: {one.metric: asdict(one.differences[at]) for one in self.compared}
-                for at, model in enumerate(models[1:])
-            },
+        values: dict[str, Any] = {"models": {}, "intervals": {}, "differences": {}}
+        for at, model in enumerate(models):
+            estimates = {one.metric: one.estimates[at] for one in self.compared}
+            values["models"][model] = {metric: one.value for metric, one in estimates.items()}
+            values["intervals"][model] = {metric: [one.low, one.high] for metric, one in estimates.items()}
+            if at:
+                values["differences"][model] = {one.metric: asdict(one.differences[at - 1]) for one in self.compared}
+        return values | {
             "sides": {one.metric: one.side for one in self.compared},
             "n": {one.metric: one.estimates[0].n for one in self.compared},
             "chance": {one.metric: one.estimates[0].chance for one in self.compared},
@@ -75,53 +165,15 @@ class Result:
         }
 
     @classmethod
-    def from_json(cls, value: Any, benchmark: Benchmark, models: Sequence[str], location: str) -> Result:
-        """A result from what `to_json` made of it; errors as of `Report.from_json`."""
-        names = ("models", "intervals", "differences", "sides", "n", "chance", "images", "captions", "notes", "data",
-                 "options")  # fmt: skip
-        values, intervals, differences, sides, n, chance, *rest = fields(value, names, location)
-        values, intervals = (fields(by_model, models, location) for by_model in (values, intervals))
-        moved = fields(differences, models[1:], location)
+    def from_json(cls, value: Any, benchmark: Benchmark, models: Sequence[str]) -> Result:
+        """A result from what `to_json` made of it; KeyError if something is missing."""
         compared = []
-        for metric in n:
-            ends = [of_model[metric] for of_model in intervals]
-            estimates = [
-                Estimate(of_model[metric], low, high, n[metric], chance[metric])
-                for of_model, (low, high) in zip(values, ends, strict=True)
-            ]
-            moves = [Difference(**of_model[metric]) for of_model in moved]
-            compared.append(Compared(metric, estimates, moves, sides[metric]))
-        images, captions, notes, data, options = rest
-        return cls(benchmark, compared, notes, images, captions, data, options)
-
-
-@dataclass(frozen=True, repr=False)
-class Measured:
-    """The values of a `Report`, which says what each is."""
-
-    base: str
-    weights_sha256: str
-    models: Sequence[str]
-    alignments: Sequence[dict[str, Any]]
-    results: Sequence[Result]
-    versions: dict[str, str]
-    date: str = ""
-
-    def __getitem__(self, benchmark: str) -> Result:
-        found = {result.benchmark.name: result for result in self.results}
-        if benchmark not in found:
-            raise KeyError(f"The report has no benchmark {benchmark!r}; it has {', '.join(found)}.")
-        return found[benchmark]
-
-    def __repr__(self) -> str:
-        names = ", ".join(result.benchmark.name for result in self.results)
-        return f"Report({names}; {self.base}: {', '.join(self.models)})"
-
-    def to_json(self) -> dict[str, Any]:
-        """`{"benchmarks": {name: {"models": {model: {metric: value}}, "n": ..., ...}}, "measured": {...}}`."""
-        facts = {**vars(self), "models": list(self.models), "alignments": list(self.alignments)}
-        del facts["results"]
-        return {
-            "benchmarks": {result.benchmark.name: result.to_json(self.models) for result in self.results},
-            "measured": facts,
-        }
+        for metric, n in value["n"].items():
+            estimates = []
+            for model in models:
+                low, high = value["intervals"][model][metric]
+                estimates.append(Estimate(value["models"][model][metric], low, high, n, value["chance"][metric]))
+            moved = [Difference(**value["differences"][model][metric]) for model in models[1:]]
+            compared.append(Compared(metric, estimates, moved, value["sides"][metric]))
+        rest = (value[name] for name in ("notes", "images", "captions", "data", "options"))
+        return cls(benchmark, compared, *rest)

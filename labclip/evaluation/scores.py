@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from statistics import NormalDist
 from typing import Any
 
@@ -16,18 +16,17 @@ _NORMAL = NormalDist().inv_cdf((1 + LEVEL) / 2)
 DIFFERING = 6
 """Units on which two models must differ before a difference counts: with fewer a sign test stays above 5%."""
 
-BREAKDOWN, BY_INDEX = "breakdown", "ties by index"
-"""Sides of metrics that stand in tables of their own."""
-
-CONTROL = "control"
-"""The side of a metric that says what another one owes to the caption alone; it stands behind that one."""
+BREAKDOWN, BY_INDEX, CONTROL = "breakdown", "ties by index", "control"
+"""Sides of metrics that never stand for a benchmark: the first two have a table of their own, a control stands behind
+the metric that it is of."""
 
 Groups = NDArray[np.int64]
+Right = NDArray[np.bool_ | np.floating[Any]]
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What n items ask, as rows of a task's images and captions; text is made of it only where it is looked at.
+    """What n items ask, as rows of a task's images and captions.
 
     Attributes:
         images: The images of each item, int64 [n, j]; -1 stands for none.
@@ -52,51 +51,38 @@ class ScoredItems:
         chance: Expected value without knowledge, or None where there is no simple one.
         margin: Cosine of the right answer minus that of the best wrong one, float32 [n], or None.
         asked: What each item asks, for a report item by item; with None these items are not listed there.
-        side: "retrieval" or "classification" where the question is of that kind; "" is what the benchmark measures. Of
-            `BREAKDOWN` and `BY_INDEX` no metric stands for the benchmark.
-        by_index: Which items are right where the first of equal answers is taken, as `argmax` does, bool [n], or a
-            function that gives it. None where published code has ties wrong too.
+        side: "retrieval" or "classification" where the question is of that kind, or `BREAKDOWN` or `BY_INDEX`; "" is
+            what the benchmark measures.
+        controls: Which items would be right by less than image and caption, bool [n] each: "blind" and "grounded" give
+            every metric its companions `NAME_blind` and `NAME_grounded`.
         lower_is_better: Whether the items are what should not be.
     """
 
-    correct: NDArray[np.bool_ | np.floating[Any]]
+    correct: Right
     unit: NDArray[np.int64]
     metrics: Mapping[str, Groups]
     chance: float | None = None
     margin: NDArray[np.float32] | None = None
     asked: Asked | None = None
     side: str = ""
-    by_index: NDArray[np.bool_] | Callable[[], NDArray[np.bool_]] | None = None
+    controls: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
     lower_is_better: bool = False
 
     def value(self, metric: str) -> float:
         """One metric as a fraction of 1; nan where no item is in it."""
-        group = self.metrics[metric]
-        inside = group >= 0
-        if not inside.any():
-            return float("nan")
-        items = np.bincount(group[inside])
-        right = np.bincount(group[inside], weights=self.correct[inside])
-        return float((right[items > 0] / items[items > 0]).mean())
+        return _mean_of_groups(self.correct, self.metrics[metric])
 
     def count(self, metric: str) -> int:
         """Items in a metric."""
         return int((self.metrics[metric] >= 0).sum())
 
 
-def ties_by_index(models: Sequence[ScoredItems]) -> list[ScoredItems]:
-    """The same items with ties as published code has them; empty where that is as here."""
-    return [
-        ScoredItems(
-            one.by_index() if callable(one.by_index) else one.by_index,
-            one.unit,
-            {f"{metric}_index": group for metric, group in one.metrics.items()},
-            one.chance,
-            side=BY_INDEX,
-        )
-        for one in models
-        if one.by_index is not None
-    ]
+def _mean_of_groups(correct: Right, group: Groups) -> float:
+    inside = group >= 0
+    if not inside.any():
+        return math.nan
+    items, right = np.bincount(group[inside]), np.bincount(group[inside], weights=correct[inside])
+    return float((right[items > 0] / items[items > 0]).mean())
 
 
 def everything(n: int) -> Groups:
@@ -177,7 +163,7 @@ class Compared:
         metric: Its name.
         estimates: One a model.
         differences: Of each model but the first, to the first.
-        side: As of `ScoredItems`.
+        side: As of `ScoredItems`, or `CONTROL`.
     """
 
     metric: str
@@ -187,7 +173,7 @@ class Compared:
 
 
 def compare(models: Sequence[ScoredItems]) -> list[Compared]:
-    """Estimate every metric of one set of items for several models, the base first.
+    """Estimate every metric of one set of items for several models, the base first; each control behind its metric.
 
     The interval of a metric is Clopper and Pearson's, exact for independent items; that of a paired difference is
     Bonett and Price's; those of items that are right in part are the normal ones. Where items share units, or a macro
@@ -197,36 +183,26 @@ def compare(models: Sequence[ScoredItems]) -> list[Compared]:
     Source: Korn and Graubard, Survey Methodology 24 (1998), 193-201; Bonett and Price, Journal of Educational and
     Behavioral Statistics 37 (2012), 479-488.
     """
-    compared = []
-    for metric, group in models[0].metrics.items():
+    first, compared = models[0], []
+    for metric, group in first.metrics.items():
         if not (group >= 0).any():
             continue
-        sample = _Sample(group, models[0].unit)
-        right = [scores.correct[sample.inside] for scores in models]
-        estimates = [
-            Estimate(scores.value(metric), *_interval(sample, hits), len(hits), scores.chance)
-            for scores, hits in zip(models, right, strict=True)
-        ]
-        differences = [
-            replace(
-                _difference(sample, hits, right[0], estimate.value - estimates[0].value),
-                lower_is_better=models[0].lower_is_better,
-            )
-            for hits, estimate in zip(right[1:], estimates[1:], strict=True)
-        ]
-        compared.append(Compared(metric, estimates, differences, models[0].side))
+        sample = _Sample(group, first.unit)
+        asked = [(metric, first.side, [one.correct for one in models])]
+        asked += [(f"{metric}_{name}", CONTROL, [one.controls[name] for one in models]) for name in first.controls]
+        for name, side, correct in asked:
+            values = [_mean_of_groups(one, group) for one in correct]
+            base, *others = right = [one[sample.inside] for one in correct]
+            estimates = [
+                Estimate(value, *sample.interval(hits), len(hits), first.chance)
+                for value, hits in zip(values, right, strict=True)
+            ]
+            differences = [
+                Difference(value - values[0], *sample.difference(hits, base, value - values[0]), first.lower_is_better)
+                for value, hits in zip(values[1:], others, strict=True)
+            ]
+            compared.append(Compared(name, estimates, differences, side))
     return compared
-
-
-def behind_metrics(compared: Sequence[Compared]) -> list[Compared]:
-    """The same, each control directly behind its metric."""
-    controls = [one for one in compared if one.side == CONTROL]
-    return [
-        both
-        for one in compared
-        if one.side != CONTROL
-        for both in (one, *(control for control in controls if control.metric.rpartition("_")[0] == one.metric))
-    ]
 
 
 class _Sample:
@@ -258,25 +234,35 @@ class _Sample:
         found = min(variance / shown, most) if shown > 0 else most
         return float(found * (_student(len(values) - 1) / _student(self.units - 1)) ** 2)
 
+    def interval(self, right: NDArray[Any]) -> tuple[float, float]:
+        """Clopper and Pearson's; the normal one of items that are right in part."""
+        n, value = self.independent(right), self.mean(right)
+        if right.dtype == np.bool_ or len(np.unique(right)) == 1:
+            return _least(value * n, n), 1 - _least((1 - value) * n, n)
+        wide = self._normal(right, n)
+        return max(0.0, value - wide), min(1.0, value + wide)
+
+    def difference(self, right: NDArray[Any], base: NDArray[Any], value: float) -> tuple[float, float, bool]:
+        """Bonett and Price's interval, Wald's with one more item won and one more lost; and whether it counts."""
+        moved = right.astype(float) - base
+        n = self.independent(moved)
+        won, lost = ((n * self.mean(moved == way) + 1) / (n + 2) for way in (1, -1))
+        middle, wide = won - lost, _NORMAL * math.sqrt((won + lost - (won - lost) ** 2) / (n + 2))
+        if right.dtype != np.bool_ and moved.any():
+            middle, wide = value, self._normal(moved, n)
+        low, high = max(-1.0, middle - wide), min(1.0, middle + wide)
+        differing = len(np.unique(self.unit[moved != 0]))
+        return low, high, bool(differing >= DIFFERING and (low > 0 or high < 0))
+
+    def _normal(self, values: NDArray[Any], n: float) -> float:
+        """Half of the normal interval of a mean of `n` independent items."""
+        return _NORMAL * math.sqrt(max(0.0, self.mean(values**2) - self.mean(values) ** 2) / n)
+
 
 def _student(freedom: int) -> float:
     """Student's 97.5% quantile, to 1% from three degrees of freedom on (Abramowitz and Stegun 26.7.5)."""
     z = _NORMAL
     return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
-
-
-def _interval(sample: _Sample, right: NDArray[Any]) -> tuple[float, float]:
-    """Clopper and Pearson's; of items that are right in part the normal one."""
-    n, value = sample.independent(right), sample.mean(right)
-    if right.dtype == np.bool_ or len(np.unique(right)) == 1:
-        return _least(value * n, n), 1 - _least((1 - value) * n, n)
-    wide = _normal(sample, right, n)
-    return max(0.0, value - wide), min(1.0, value + wide)
-
-
-def _normal(sample: _Sample, values: NDArray[Any], n: float) -> float:
-    """Half of the normal interval of a mean of `n` independent items."""
-    return _NORMAL * math.sqrt(max(0.0, sample.mean(values**2) - sample.mean(values) ** 2) / n)
 
 
 def _least(k: float, n: float) -> float:
@@ -291,16 +277,3 @@ def _least(k: float, n: float) -> float:
     mass = np.exp(density - density.max())
     below = np.cumsum(mass) - mass / 2
     return float(1 / (1 + math.exp(-np.interp((1 - LEVEL) / 2 * mass.sum(), below, odds))))
-
-
-def _difference(sample: _Sample, right: NDArray[Any], base: NDArray[Any], value: float) -> Difference:
-    """Bonett and Price's interval: Wald's with one more item that was won, and one more that was lost."""
-    moved = right.astype(float) - base
-    n = sample.independent(moved)
-    won, lost = ((n * sample.mean(moved == way) + 1) / (n + 2) for way in (1, -1))
-    middle, wide = won - lost, _NORMAL * math.sqrt((won + lost - (won - lost) ** 2) / (n + 2))
-    if right.dtype != np.bool_ and moved.any():
-        middle, wide = value, _normal(sample, moved, n)
-    low, high = max(-1.0, middle - wide), min(1.0, middle + wide)
-    differing = len(np.unique(sample.unit[moved != 0]))
-    return Difference(value, low, high, bool(differing >= DIFFERING and (low > 0 or high < 0)))

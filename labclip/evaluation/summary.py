@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from labclip.evaluation.results import Measured, Result
+from labclip.evaluation.results import Result
 from labclip.evaluation.scores import CONTROL, Compared, Difference, Estimate
 from labclip.evaluation.sources import Benchmark
 from labclip.report.values import percent, signed
@@ -58,40 +58,42 @@ def worded(metric: str) -> str:
 
 @dataclass(frozen=True)
 class Shown:
-    """One metric of one benchmark, with the side it is on and its controls."""
+    """One metric of one benchmark, the side it is on, its name in a sentence, and its controls."""
 
     benchmark: Benchmark
     compared: Compared
     side: str
-    controls: Sequence[Compared] = field(default=())
+    name: str
+    controls: list[Compared] = field(default_factory=list)
 
-    def name(self, several: bool) -> str:
-        """It in words, where metrics of several benchmarks are told and where of one."""
-        words = worded(self.compared.metric)
-        return f"{self.benchmark.title}, {words}" if several else words
+    @property
+    def stands(self) -> bool:
+        """Whether it stands for its benchmark."""
+        return self.compared.metric in self.benchmark.headline
 
 
-def metrics(result: Result) -> list[Shown]:
-    """All metrics of one benchmark, binding first; on the side of their question, else on that of the benchmark."""
-    controls: dict[str, list[Compared]] = {}
+def metrics(result: Result, *, titled: bool = False) -> list[Shown]:
+    """All metrics of one benchmark, binding first; on the side of their question, else on that of the benchmark.
+
+    `titled` puts the benchmark's title before their names, where those of several are told.
+    """
+    benchmark, shown = result.benchmark, list[Shown]()
     for one in result.compared:
         if one.side == CONTROL:
-            controls.setdefault(one.metric.rpartition("_")[0], []).append(one)
-    return _by_side(
-        Shown(result.benchmark, one, one.side or result.benchmark.measures, controls.get(one.metric, ()))
-        for one in result.compared
-        if one.side != CONTROL
-    )
+            shown[-1].controls.append(one)  # it stands behind its metric
+        else:
+            name = f"{benchmark.title}, {worded(one.metric)}" if titled else worded(one.metric)
+            shown.append(Shown(benchmark, one, one.side or benchmark.measures, name))
+    return _by_side(shown)
 
 
-def headline(report: Measured) -> list[Shown]:
+def headline(results: Sequence[Result]) -> list[Shown]:
     """The metrics that stand for each benchmark, binding first; of a side with none of them all its metrics."""
     chosen = []
-    for result in report.results:
-        every = metrics(result)
-        stands = {id(one): one.compared.metric in result.benchmark.headline for one in every}
-        sides = {one.side for one in every if stands[id(one)] or one.side not in SIDES}
-        chosen += [one for one in every if stands[id(one)] or one.side not in sides]
+    for result in results:
+        every = metrics(result, titled=True)
+        sides = {one.side for one in every if one.stands or one.side not in SIDES}
+        chosen += [one for one in every if one.stands or one.side not in sides]
     return _by_side(chosen)
 
 
@@ -112,38 +114,34 @@ def opening(shown: Shown) -> str:
     """What the base does, as a sentence for everybody."""
     base, title, words = shown.compared.estimates[0], shown.benchmark.title, worded(shown.compared.metric)
     if shown.side != "binding":
-        return f"This model gets {percent(base.value)}% in {words}{guessing(base)} ({title})."
+        return f"This model gets {percent(base.value)}% in {words}{_guessing(base)} ({title})."
     of = title if shown.compared.metric == "binding" else f"{title}, {words}"
     if shown.benchmark.name in _ATTRIBUTES:
         return f"This model {attributes(base)} ({of})."
     known = "tells right captions from wrong ones" if base.low >= KNOWN else "confuses right and wrong captions"
-    return f"This model {known}: {percent(base.value)}% right{guessing(base)} ({of})."
+    return f"This model {known}: {percent(base.value)}% right{_guessing(base)} ({of})."
 
 
 def attributes(base: Estimate) -> str:
     """How well a model tells which attribute belongs to which object, for a sentence."""
     verb = "tells" if base.low >= KNOWN else "confuses"
-    return f"{verb} which attribute belongs to which object: {percent(base.value)}% right{guessing(base)}"
+    return f"{verb} which attribute belongs to which object: {percent(base.value)}% right{_guessing(base)}"
 
 
-def guessing(base: Estimate) -> str:
-    """What chance alone gets, for a sentence."""
+def _guessing(base: Estimate) -> str:
     if base.chance is None:
         return ""
     return f" where {'a coin' if base.chance == 0.5 else 'guessing'} gets {percent(base.chance)}"
 
 
-def gain_sentence(name: str, ours: Estimate, moved: Difference) -> str:
-    """What a matrix makes of it: "With the matrix 99.5%."."""
+def gain_sentence(name: str, ours: Estimate, moved: Difference, grounded: Sequence[Difference] = ()) -> str:
+    """What a matrix makes of it: "With the matrix 99.5%."; and how much the margin above the mean image gains too."""
     told = f"{name} {percent(ours.value)}%"
     if not moved.measurable:
         return f"{told}, {UNMEASURABLE}."
-    return f"{told}." if moved.gain > 0 else f"{told}, which is worse."
-
-
-def need_sentence(moved: Difference, grounded: Difference) -> str:
-    """How much of a gain the margin above the mean image gains too: the rest can be had without looking."""
-    return f"Of {moved.value:+.2f} gained, {grounded.value:+.2f} needs the image." if moved.value > 0 else ""
+    if moved.gain < 0:
+        return f"{told}, which is worse."
+    return f"{told}." + "".join(f" Of {moved.value:+.2f} gained, {one.value:+.2f} needs the image." for one in grounded)
 
 
 def cost_sentence(others: Mapping[str, Difference]) -> str:
@@ -154,7 +152,8 @@ def cost_sentence(others: Mapping[str, Difference]) -> str:
     if not losses:
         return f"It costs nothing measurable in {_count(len(others), 'other figure')}."
     more = f", and no more than that in {_count(len(losses) - 1, 'other')}" if len(losses) > 1 else ""
-    return f"It costs {_points(losses)} in {_largest(losses)}{more}."
+    (name, points), *_ = losses
+    return f"It costs {points} in {name}{more}."
 
 
 def key_cost(others: Mapping[str, Difference]) -> tuple[str, str]:
@@ -164,46 +163,52 @@ def key_cost(others: Mapping[str, Difference]) -> tuple[str, str]:
         return "?", "what it costs was not measured"
     if not losses:
         return f"0 of {len(others)}", "other figures are measurably worse"
-    which = "the one loss" if len(losses) == 1 else f"the largest of {len(losses)} losses"
-    return f"-{_points(losses)}", f"{which}: {_largest(losses)}"
+    (name, points), *more = losses
+    return f"-{points}", f"the largest of {len(losses)} losses: {name}" if more else f"the one loss: {name}"
 
 
-def _losses(others: Mapping[str, Difference]) -> dict[str, float]:
-    """The measurable ones, the largest first."""
-    losses = {name: -moved.gain for name, moved in others.items() if moved.measurable and moved.gain < 0}
-    return dict(sorted(losses.items(), key=lambda item: -item[1]))
-
-
-def _largest(losses: Mapping[str, float]) -> str:
-    return next(iter(losses)).removesuffix(" (R@1)")
-
-
-def _points(losses: Mapping[str, float]) -> str:
-    return _count(percent(next(iter(losses.values()))), "point")
+def _losses(others: Mapping[str, Difference]) -> list[tuple[str, str]]:
+    """Name and points of each measurable loss, the largest first."""
+    losses = [(-moved.gain, name) for name, moved in others.items() if moved.measurable and moved.gain < 0]
+    losses.sort(key=lambda loss: -loss[0])
+    return [(name.removesuffix(" (R@1)"), _count(percent(loss), "point")) for loss, name in losses]
 
 
 def _count(count: int | str, noun: str) -> str:
     return f"{count} {noun if str(count) == '1' else noun + 's'}"
 
 
-def reading(chosen: Sequence[Shown], model: int, *, several: bool = False) -> str:
+def reading(chosen: Sequence[Shown], model: int) -> str:
     """What one model gained and lost, side by side.
 
     A side of one metric is told by its difference. Of several, those that differ measurably are counted, better and
     worse, and the largest of either is named: a loss is never averaged away. `model` is the index among those that are
     not the base.
     """
-    parts = []
-    for side, (words, _) in SIDES.items():
-        if differences := {one.name(several): one.compared.differences[model] for one in chosen if one.side == side}:
-            parts.append(f"{words} {_counted(differences)}")
-    return "; ".join(parts)
+    by_side = {side: [(one.name, one.compared.differences[model]) for one in chosen if one.side == side]
+               for side in SIDES}  # fmt: skip
+    return "; ".join(f"{SIDES[side][0]} {_counted(moved)}" for side, moved in by_side.items() if moved)
 
 
-def unmeasured(report: Measured) -> list[str]:
+def _counted(differences: Sequence[tuple[str, Difference]]) -> str:
+    if len(differences) == 1:
+        return format_difference(differences[0][1])
+    moved = [(name, one) for name, one in differences if one.measurable]
+    if not moved:
+        return f"{UNMEASURABLE} in any of {len(differences)} metrics"
+    counts, most = [], []
+    for word, sign in (("better", 1), ("worse", -1)):
+        if group := [(one.gain * sign, name, one) for name, one in moved if one.gain * sign > 0]:
+            _, name, largest = max(group, key=lambda one: one[0])
+            counts.append(f"{word} in {len(group)}")
+            most.append(f"{format_difference(largest)} ({name})")
+    return f"{' and '.join(counts)} of {len(differences)} metrics, at most {' and '.join(most)}"
+
+
+def unmeasured(results: Sequence[Result]) -> list[str]:
     """For each side that nothing was measured of: that it was not, and what to type."""
-    measured = {one.side for result in report.results for one in metrics(result)}
-    own = {result.benchmark.name for result in report.results} <= {"csv", "features"}
+    measured = {one.side for result in results for one in metrics(result)}
+    own = {result.benchmark.name for result in results} <= {"csv", "features"}
     return [
         f"{words[0].upper()}{words[1:]} was not measured. Type: "
         f"`{'labclip negatives IN OUT' if own and side == 'binding' else command}`"
@@ -220,19 +225,3 @@ def format_difference(difference: Difference) -> str:
 def interval(difference: Difference) -> str:
     """The 95% interval of a difference."""
     return f"[{signed(difference.low)}, {signed(difference.high)}]"
-
-
-def _counted(differences: Mapping[str, Difference]) -> str:
-    if len(differences) == 1:
-        return format_difference(next(iter(differences.values())))
-    moved = {name: one for name, one in differences.items() if one.measurable}
-    if not moved:
-        return f"{UNMEASURABLE} in any of {len(differences)} metrics"
-    counts, most = [], []
-    for word, sign in (("better", 1), ("worse", -1)):
-        group = {name: one.gain * sign for name, one in moved.items() if one.gain * sign > 0}
-        if group:
-            name = max(group, key=lambda name: group[name])
-            counts.append(f"{word} in {len(group)}")
-            most.append(f"{format_difference(moved[name])} ({name})")
-    return f"{' and '.join(counts)} of {len(differences)} metrics, at most {' and '.join(most)}"

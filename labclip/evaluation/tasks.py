@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache, partial
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -15,7 +14,7 @@ from torch import Tensor
 from labclip import metrics
 from labclip.alignment import Alignment
 from labclip.data.images import ImageSource
-from labclip.evaluation.scores import BREAKDOWN, CONTROL, Asked, Groups, ScoredItems, connected, everything
+from labclip.evaluation.scores import BREAKDOWN, BY_INDEX, Asked, Groups, ScoredItems, connected, everything
 from labclip.metrics import unit_length
 
 Rows = NDArray[np.int64]
@@ -63,29 +62,27 @@ class Choice:
     breakdown: Mapping[str, Groups] = field(default_factory=dict)
     right_first: bool = False
 
-    def score(self, images: Tensor, texts: Tensor) -> list[ScoredItems]:
-        """One `ScoredItems` of the items, two of their controls, one of the breakdown, and one a metric of sets."""
+    def score(self, images: Tensor, texts: Tensor, *, by_index: bool = False) -> list[ScoredItems]:
+        """One `ScoredItems` of the items, one of the breakdown, and one a metric of sets."""
         image, options = map(torch.from_numpy, (self.image, self.options))
         margins = metrics.controlled_margins(images, texts, image, options, metrics.total_of(images))
         margin, *controls = (one.numpy() for one in margins)
-        right, by_index = margin > 0, margin >= 0 if self.right_first else None
+        right = margin >= 0 if by_index else margin > 0
         unit = first_equal(images)[self.image] if self.unit is None else self.unit
         chance = float((1 / (self.options >= 0).sum(axis=1)).mean())
         asked = Asked(self.image[:, None], self.options, self.locations)
-        found = [ScoredItems(right, unit, self.metrics, chance, margin, asked, by_index=by_index)]
-        found += controlled(found[0], controls)
+        scores = [ScoredItems(right, unit, self.metrics, chance, margin, asked, controls=_controls(controls))]
         if self.breakdown:
-            found.append(ScoredItems(right, unit, self.breakdown, chance, side=BREAKDOWN, by_index=by_index))
+            scores.append(ScoredItems(right, unit, self.breakdown, chance, side=BREAKDOWN))
         for metric, sets in self.together.items():
             members = sets >= 0
             names, item = np.unique(sets[members], return_inverse=True)
-            ties = None if by_index is None else _whole(by_index[members], item)
-            everyone = {metric: everything(len(names))}
+            whole = np.bincount(item, weights=~right[members]) == 0
             # Two sets with an image in common are one unit.
             of = np.empty(len(names), dtype=np.int64)
             of[item] = connected(np.stack([item, unit[members] + len(names)], axis=1))
-            found.append(ScoredItems(_whole(right[members], item), of, everyone, by_index=ties))
-        return found
+            scores.append(ScoredItems(whole, of, {metric: everything(len(names))}))
+        return scores
 
 
 def first_equal(images: Tensor) -> Rows:
@@ -96,26 +93,9 @@ def first_equal(images: Tensor) -> Rows:
     return np.array([first.setdefault(hash(row.tobytes()), at) for at, row in enumerate(images.numpy())])
 
 
-def controlled(items: ScoredItems, margins: Sequence[NDArray[np.float32]]) -> list[ScoredItems]:
-    """The controls of items that ask an image for its caption, by their margins; none where there is no margin.
-
-    `NAME_blind` has the mean of the task's other images in the place of the image, `NAME_grounded` the image less it.
-    """
-    return [
-        ScoredItems(
-            margin > 0,
-            items.unit,
-            {f"{name}_{control}": group for name, group in items.metrics.items()},
-            items.chance,
-            side=CONTROL,
-        )
-        for control, margin in zip(("blind", "grounded")[: len(margins)], margins, strict=True)
-    ]
-
-
-def _whole(right: NDArray[np.bool_], item: Rows) -> NDArray[np.bool_]:
-    """Whether all members of each set are right."""
-    return np.asarray(np.bincount(item, weights=~right) == 0)
+def _controls(margins: Sequence[NDArray[np.float32]]) -> dict[str, NDArray[np.bool_]]:
+    """What is right with the mean of the other images as the image, and with the image less it; {} of one image."""
+    return {name: margin > 0 for name, margin in zip(("blind", "grounded"), margins, strict=False)}
 
 
 @dataclass(frozen=True)
@@ -136,43 +116,38 @@ class Retrieval:
     prefix: str = ""
     at: tuple[int, ...] = (1, 5, 10)
 
-    def score(self, images: Tensor, texts: Tensor) -> list[ScoredItems]:
+    def score(self, images: Tensor, texts: Tensor, *, by_index: bool = False) -> list[ScoredItems]:
         """`t2i_r1`, `i2t_r1` and so on."""
         embedded = _taken(images, self.images), _taken(texts, self.texts), torch.from_numpy(self.image_index)
-        found = [one.numpy() for one in metrics.ranks_and_margins(*embedded)]
-        by_index = cache(lambda: [rank.numpy() for rank in metrics.ranks(*embedded, by_index=True)])
+        found = metrics.ranks_and_margins(*embedded, by_index=by_index)
+        text_rank, image_rank, text_margin, image_margin = (one.numpy() for one in found)
         own = np.bincount(self.image_index, minlength=len(self.images))
         # An image without a caption can be found, but no search starts from it.
-        images_with = np.flatnonzero(own)
-        every, one = np.arange(len(self.texts)), np.ones(len(self.texts), dtype=np.int64)
-        none = np.empty((len(images_with), 0), dtype=np.int64)
-        sides = (
-            ("t2i", every, self.image_index, one, len(self.images), self.texts[:, None]),
-            ("i2t", images_with, images_with, own[images_with], len(self.texts), none),
-        )
-
-        def first(side: int, searches: Rows, k: int) -> NDArray[np.bool_]:
-            return by_index()[side][searches] < k
-
+        said = np.flatnonzero(own)
+        n, m = len(self.images), len(self.texts)
+        by_text = "t2i", text_rank, text_margin, self.image_index, self.texts[:, None], np.ones(m, dtype=np.int64), n
+        no_caption = np.empty((len(said), 0), dtype=np.int64)
+        by_image = "i2t", image_rank[said], image_margin[said], said, no_caption, own[said], m
         return [
             ScoredItems(
-                found[side][searches] < k,
+                rank < k,
                 image,
-                {f"{self.prefix}{direction}_r{k}": everything(len(searches))},
+                {f"{self.prefix}{direction}_r{k}": everything(len(rank))},
                 _chance(right, among, k),
-                found[2 + side][searches] if k == 1 else None,
+                margin if k == 1 else None,
                 Asked(self.images[image][:, None], captions) if k == 1 else None,
                 "retrieval",
-                partial(first, side, searches, k),
             )
-            for side, (direction, searches, image, right, among, captions) in enumerate(sides)
+            for direction, rank, margin, image, captions, right, among in (by_text, by_image)
             for k in self.at
         ]
 
 
 def _taken(features: Tensor, rows: Rows) -> Tensor:
-    """Some rows; of stored ones where they are."""
-    return cast(Tensor, features.at(rows)) if isinstance(features, Stored) else features[torch.from_numpy(rows)]
+    """Some rows; stored ones stay where they are."""
+    if isinstance(features, Stored):
+        return cast(Tensor, Stored(features.parts, features.alignment, features.rows[rows]))
+    return features[torch.from_numpy(rows)]
 
 
 def _chance(right: Rows, among: int, k: int) -> float:
@@ -202,17 +177,13 @@ class Pairs:
         """`text`, `image` and `group`, and these of the breakdown."""
         rows = [torch.from_numpy(one) for one in (self.images, self.texts)]
         found = zip(metrics.pairs(images, texts, *rows), metrics.pair_margins(images, texts, *rows), strict=True)
-        n, asked, unit = (
-            len(self.images),
-            Asked(self.images, self.texts, self.locations),
-            connected(first_equal(images)[self.images]),
-        )
+        asked, unit = Asked(self.images, self.texts, self.locations), connected(first_equal(images)[self.images])
         scores, parts = [], []
-        for name, (right, margin), chance in zip(("text", "image", "group"), found, (1 / 4, 1 / 4, 1 / 6), strict=True):
-            correct = right.numpy()
-            scores.append(ScoredItems(correct, unit, {name: everything(n)}, chance, margin.numpy(), asked))
+        for name, chance, (right, margin) in zip(("text", "image", "group"), (1 / 4, 1 / 4, 1 / 6), found, strict=True):
+            whole = {name: everything(len(unit))}
+            scores.append(ScoredItems(right.numpy(), unit, whole, chance, margin.numpy(), asked))
             groups = {f"{group}_{name}": of for group, of in self.breakdown.items()}
-            parts.append(ScoredItems(correct, unit, groups, chance, side=BREAKDOWN))
+            parts.append(ScoredItems(right.numpy(), unit, groups, chance, side=BREAKDOWN))
         return scores + (parts if self.breakdown else [])
 
 
@@ -245,17 +216,12 @@ class TwoPositives:
         first, second, negative = (texts[rows[:, column]] for column in range(3))
         tot = (first * second).sum(-1) - torch.maximum((first * negative).sum(-1), (second * negative).sum(-1))
         asked = Asked(self.image[:, None], self.texts, self.locations)
-        by_image, by_text = (
-            ScoredItems(
-                margin > 0,
-                self.image,
-                {f"{name}_{kind}" if name else kind: group for name, group in self.metrics.items()},
-                margin=margin,
-                asked=asked,
-            )
-            for kind, margin in (("itt", itt), ("tot", tot.numpy()))
-        )
-        return [by_image, *controlled(by_image, controls), by_text]
+
+        def scored(kind: str, margin: NDArray[np.float32], **further: Any) -> ScoredItems:
+            named = {f"{name}_{kind}" if name else kind: group for name, group in self.metrics.items()}
+            return ScoredItems(margin > 0, self.image, named, margin=margin, asked=asked, **further)
+
+        return [scored("itt", itt, controls=_controls(controls)), scored("tot", tot.numpy())]
 
 
 @dataclass(frozen=True)
@@ -274,20 +240,18 @@ class Classification:
     prompts: Rows
     prefix: str = ""
 
-    def score(self, images: Tensor, texts: Tensor) -> list[ScoredItems]:
+    def score(self, images: Tensor, texts: Tensor, *, by_index: bool = False) -> list[ScoredItems]:
         """`acc1`, `mean_per_class` (the macro mean of it), and `acc5` where there are more than five classes."""
         rows, label, prompts = map(torch.from_numpy, (self.image, self.label, self.prompts))
-        embedded = images[rows], metrics.class_features(texts, prompts), label
-        rank, margin = (one.numpy() for one in metrics.class_ranks(*embedded))
-        by_index = cache(lambda: metrics.class_ranks(*embedded, by_index=True)[0].numpy())
-        n, count, side = len(self.image), len(self.prompts), "classification"
-        first = {f"{self.prefix}acc1": everything(n), f"{self.prefix}mean_per_class": self.label}
+        classes = metrics.class_features(texts, prompts)
+        found = metrics.class_ranks(images[rows], classes, label, by_index=by_index)
+        rank, margin = (one.numpy() for one in found)
+        whole, count, side = everything(len(rank)), len(classes), "classification"
+        first = {f"{self.prefix}acc1": whole, f"{self.prefix}mean_per_class": self.label}
         asked = Asked(self.image[:, None], self.prompts[self.label, :1])
-        scores = [ScoredItems(rank < 1, self.image, first, 1 / count, margin, asked, side, lambda: by_index() < 1)]
+        scores = [ScoredItems(rank < 1, self.image, first, 1 / count, margin, asked, side)]
         if count > 5:
-            five = {f"{self.prefix}acc5": everything(n)}
-            later = lambda: by_index() < 5  # noqa: E731
-            scores.append(ScoredItems(rank < 5, self.image, five, 5 / count, side=side, by_index=later))
+            scores.append(ScoredItems(rank < 5, self.image, {f"{self.prefix}acc5": whole}, 5 / count, side=side))
         return scores
 
 
@@ -323,14 +287,6 @@ class Stored:
             start += len(part)
         found = unit_length(found, "Stored features")
         return found if self.alignment is None else unit_length(self.alignment(found), "Aligned text features")
-
-    def at(self, rows: Rows) -> Stored:
-        """Some of the rows."""
-        return Stored(self.parts, self.alignment, self.rows[rows])
-
-    def by(self, alignment: Alignment | None) -> Stored:
-        """The same rows, as they are aligned."""
-        return Stored(self.parts, alignment, self.rows)
 
 
 @dataclass(frozen=True)
@@ -374,9 +330,33 @@ class Task:
     def read_by(self, texts: Tensor, alignments: Sequence[Alignment]) -> Iterator[Tensor]:
         """The captions, [captions, dim], as the base and each alignment read them; `texts` are the base's own."""
         if isinstance(texts, Stored):
-            yield from (cast(Tensor, texts.by(alignment)) for alignment in (None, *alignments))
+            yield from (cast(Tensor, Stored(texts.parts, one, texts.rows)) for one in (None, *alignments))
             return
         base = unit_length(texts, "Text features")
         yield texts.float() if self.own_length else base
         for alignment in alignments:
             yield unit_length(alignment(base), "Aligned text features")
+
+
+def score(
+    task: Task, images: Tensor, texts: Tensor, alignments: Sequence[Alignment], *, ties: str = "wrong"
+) -> list[tuple[ScoredItems, ...]]:
+    """Answer a task's questions with the base and each alignment.
+
+    Features are [images, dim] and [captions, dim], of any scale, those of captions the base's own. For each set of
+    items there are the scores of the base, then of each alignment. `ties` is as in `evaluate`.
+    """
+    images = images if isinstance(images, Stored) else unit_length(images, "Image features")
+
+    def answers(features: Tensor) -> Iterator[ScoredItems]:
+        for question in task.questions:
+            yield from question.score(images, features)
+        for question in task.questions if ties == "index" else ():
+            if isinstance(question, Retrieval | Classification) or (
+                isinstance(question, Choice) and question.right_first
+            ):
+                for one in question.score(images, features, by_index=True):
+                    named = {f"{name}_index": group for name, group in one.metrics.items()}
+                    yield ScoredItems(one.correct, one.unit, named, one.chance, side=BY_INDEX)
+
+    return list(zip(*map(list, map(answers, task.read_by(texts, alignments))), strict=True))

@@ -5,12 +5,13 @@ What a report says lives with whoever measured it; here is only how it looks. HT
 
 from labclip.report.drawing import drawn
 from labclip.report.html import render
-from labclip.report.markup import latex, markdown, markdown_table
+from labclip.report.markup import PREAMBLE, latex, markdown, markdown_table, tex, tex_row
 from labclip.report.reported import Reported
 from labclip.report.terminal import terminal
 from labclip.report.values import Cell, Figure, Page, Section, Table, judged, signed
 
 __all__ = [
+    "PREAMBLE",
     "Cell",
     "Figure",
     "Page",
@@ -25,4 +26,6 @@ __all__ = [
     "render",
     "signed",
     "terminal",
+    "tex",
+    "tex_row",
 ]
