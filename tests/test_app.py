@@ -389,7 +389,7 @@ def test_the_command_tells_its_commands_the_same_model(monkeypatch, tmp_path):
     Path("scenes").mkdir()  # the embedded model's name wins
     LABCLIP.from_pretrained("scenes").alignment.save_pretrained("mine")
     served = []
-    page = SimpleNamespace(serve=lambda *given, **named: served.append((given[1:], named)))
+    page = SimpleNamespace(LOCAL=(), serve=lambda *given, **named: served.append((given[1:], named)))
     monkeypatch.setitem(sys.modules, "gradio", SimpleNamespace())
     monkeypatch.setitem(sys.modules, "labclip.app.page", page)
     shown = CliRunner().invoke(main, ["app", "--alignment", "mine", "--port", "1", "--host", "0.0.0.0"])

@@ -15,7 +15,7 @@ from close import assert_close
 from commands import fails, run
 
 from labclip import LABCLIP, Alignment, Base, cli
-from labclip.cli.wording import with_options
+from labclip.cli.options import with_options
 from labclip.io.published import REPORTED
 
 

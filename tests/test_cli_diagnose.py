@@ -98,7 +98,7 @@ def test_another_alignment_takes_the_place_of_the_models_own(folder, tmp_path):
 
 def test_bad_input_is_one_line(tmp_path, folder):
     assert "images is the folder of the images of " in fails("--model", "scenes", "--images", tmp_path)
-    assert "End its name with .html" in fails("--model", "scenes", "--out", tmp_path / "page.txt")
+    assert "There is no folder" in fails("--model", "scenes", "--out", tmp_path / "none" / "report.html")
     assert "dim 16" in fails("--model", "scenes", "--alignment", folder)
     assert "can't be dealt into" in run("--model", "scenes", "--scenes", 20, "--folds", 90, code=2).stderr
     assert "nothing.csv" in fails("--model", "scenes", "--data", tmp_path / "nothing.csv")

@@ -121,17 +121,14 @@ BAD = {
     "scene --model scenes": "Did you mean 'scenes'?",
     "csv --model scenes": "Pass --data FILE",
     "coco --model scenes": "No data was given. Pass --data PATH.",
-    "csv scenes --model scenes --data x.csv": "Type --data NAME=PATH",
     "scenes --model scenes --option n": "--option is 'n'. Type KEY=VALUE",
     "scenes --model scenes --option size=3": "has no option 'size'. It has n, seed",
-    "csv --model scenes --data a.csv --data b.csv": "--data of csv is given twice",
+    "csv --model scenes --data a.csv --data b.csv": "--data is given twice",
     "scenes scenes --model scenes": "The benchmark scenes is named twice",
-    "scenes QUICK --option n=20": "--option n of scenes is 100 and 20",
-    "scenes QUICK --cache a --no-cache": "--cache a and --no-cache contradict each other",
-    "scenes QUICK --markdown a.html --items a.html": "a.html is another file of this command",
+    "scenes QUICK --markdown a.html --items a.html": "a.html is an input or another output",
     "scenes QUICK --latex .": ". is a folder. Pass the path of a file",
-    "scenes QUICK --percent": "--rows models and --percent are of the LaTeX. Pass --latex FILE too.",
-    "scenes QUICK --percent --latex t": "Several models in one table, and --percent, need --rows",
+    "scenes QUICK --percent": "--rows and --percent go with --latex FILE. Pass it too.",
+    "scenes QUICK --percent --latex t --rows metrics": "Several models in one table, and --percent, need --rows",
     "scenes QUICK --model scenes --items i.csv": "i.csv is of one model, but there are 2. Pass one --model",
 }
 
@@ -155,7 +152,7 @@ def test_no_file_is_overwritten_unless_asked(ten, tmp_path, flag):
     (kept := tmp_path / "kept.html").write_text("mine")
     assert "kept.html exists already. Pass --force" in run(*asked, kept, code=2).stderr
     said = run(*asked, ten / ".." / ten.name / "own.csv", "--force", code=2).stderr
-    assert "own.csv is another file of this command. Pass a path of its own." in said
+    assert "own.csv is an input or another output of this command" in said
     assert kept.read_text() == "mine"
     run(*asked, kept, "--force")
     assert kept.read_text() != "mine"

@@ -2,7 +2,6 @@
 
 import os
 import shlex
-import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -15,11 +14,9 @@ import sound
 import torch
 from commands import fails, run
 from PIL import Image
-from safetensors import SafetensorError
 
 import labclip
 from labclip import Alignment, cli, scenes
-from labclip.cli.files import write_or_keep
 from labclip.messages import printable
 
 
@@ -39,24 +36,14 @@ def raising(monkeypatch):
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (OSError(28, "No space left on device", "/a/b"), "/a/b can't be used (No space left on device). The disk is"),
-        (OSError(28, "No space left on device"), "(No space left on device). The disk is full. Free some space"),
-        (PermissionError(13, "Permission denied", "/a"), "/a can't be used (Permission denied). Pass a path"),
-        (FileNotFoundError(2, "No such file or directory", "/a"), "/a can't be used (No such file or directory)."),
-        (OSError(5, "Input/output error", "/a"), "/a can't be used (Input/output error). Look whether"),
-        (SafetensorError("I/O error: No space left on device (os error 28)"), "The disk is full. Free some space"),
-        (SafetensorError("header too large"), "A safetensors file can't be read or written (header too large)."),
-        (sqlite3.OperationalError("database or disk is full"), "The disk is full. Free some space"),
-        (sqlite3.DatabaseError("malformed"), "A file of SQLite can't be used (malformed)."),
-        (MemoryError(), "There is not enough memory. Pass a smaller --batch-size"),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "There is not enough memory"),
-        (torch.OutOfMemoryError("CUDA out of memory."), "The GPU has not enough memory"),
-        (OverflowError("int too large to convert to float"), "A number is too large (int too large to convert"),
-        (ZeroDivisionError("division by zero"), "ZeroDivisionError: division by zero. This is an error in labclip or"),
-        (KeyError("x"), "KeyError: 'x'. This is an error in labclip or below it. The same command with --debug"),
+        (OSError(28, "No space left on device", "/a/b"), "/a/b can't be used (No space left on device). Check the path"),
+        (OSError(5, "Input/output error"), "Reading or writing failed (Input/output error)."),
+        (MemoryError(), "There is not enough memory (of the processor). Pass a smaller --batch-size"),
+        (torch.OutOfMemoryError("CUDA out of memory."), "There is not enough memory (CUDA out of memory.). Pass a"),
+        (KeyError("x"), "KeyError: 'x'. The same command with --debug shows where it comes from."),
         (ValueError("two\nlines"), "Error: two lines"),
     ],
-)  # fmt: skip
+)
 def test_whatever_is_raised_is_one_line(raising, error, said):
     raising(error)
     message = fails("demo", "-q")
@@ -95,15 +82,11 @@ def shell(command):
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
 def test_a_stdout_that_takes_nothing_is_an_error():
-    for command, said in (
-        ("labclip list >&-", "Standard output is closed"),
-        ("labclip list > /dev/full", "(No space left on device). The disk is full."),
-        ("set -o pipefail; labclip list | exec 0<&- true", "(Broken pipe). What was reading has ended."),
-    ):
-        done = shell(command)
-        assert done.returncode == 2, command
-        assert said in done.stderr
-        assert done.stderr.count("\n") == 1
+    done = shell("labclip list > /dev/full")
+    assert done.returncode != 0
+    assert "Reading or writing failed (No space left on device)" in done.stderr
+    done = shell("set -o pipefail; labclip list | exec 0<&- true")
+    assert (done.returncode, done.stderr) == (1, "")
 
 
 NASTY = "\x1b]0;title\x07\x1b[31mred\u202eblue\r"
@@ -179,91 +162,31 @@ def test_an_out_that_cannot_hold_it_is_told_before_the_work(monkeypatch, tmp_pat
     assert "1,000 are free" in said
 
 
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device", "/out"), SafetensorError("I/O error")])
-def test_where_writing_fails_at_the_end_the_result_is_kept(tmp_path, error):
-    tried = []
-
-    def write(folder):
-        tried.append(folder)
-        if len(tried) == 1:
-            raise error
-        Alignment(models.matrix()).save_pretrained(folder)
-
-    (said,) = write_or_keep(tmp_path / "out", write)
-    kept = tried[1]
-    assert said.endswith(f"The result is kept in {kept}; to move it type: mv {kept} {tmp_path / 'out'}")
-    assert torch.equal(Alignment.from_pretrained(kept).matrix, models.matrix())
-
-    def never(folder):
-        raise error
-
-    with pytest.raises(type(error)):
-        write_or_keep(tmp_path / "out", never)
-
-
-class Quick:
-    """Stands for the result of a command that takes a minute."""
-
-    results = None
-
-    def write_html(self, path):
-        path.write_text("whole")
-
-    def to_json(self):
-        return {}
-
-
-@pytest.mark.parametrize(
-    ("command", "written"),
-    [
-        (
-            "evaluate scenes --model scenes --option n=20 --no-cache --markdown a.md --latex a.tex --items a.csv "
-            "--out a.html --force",
-            ("a.md", "a.tex", "a.csv", "a.html"),
-        ),
-        ("diagnose --model scenes --out a.html", ("a.html",)),
-        ("fit features matrix --epochs 1 --html a.html --plot a.png --anyway", ("a.html", "a.png")),
-        ("negatives in.csv a.csv --method shuffle --force", ("a.csv",)),
-        ("demo --out .", ("labclip-demo.png",)),
-    ],
-    ids=lambda value: value.partition(" ")[0] if isinstance(value, str) else "",
-)
-def test_every_file_of_a_command_is_written_whole_or_not_at_all(tmp_path, monkeypatch, command, written):
+def test_a_file_that_can_not_be_written_loses_neither_the_result_nor_what_was_there(tmp_path, monkeypatch):
     """The disk is full once a file is complete: what was there before is there still, and nothing beside it."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("labclip.analysis.diagnose", lambda *_, **__: Quick())
-    monkeypatch.setattr("labclip.demo.run", lambda **_: Quick())
-    monkeypatch.setattr("labclip.demo.draw", lambda shown, path: path.write_text("whole"))
-    Path("in.csv").write_text("image,caption\n1.png,a red dog and a blue cat\n")
-    if "features" in command:
-        planted.drawn(60).save("features")
-    for name in written:
-        Path(name).write_text("before")
-    before = sorted(tmp_path.iterdir())
-    replaced = []
-
+    planted.drawn(60).save("features")
+    Path("a.html").write_text("before")
     replace = os.replace
 
     def full(part, target):
-        if target.name not in written:  # of the matrix
+        if target.name != "a.html":
             return replace(part, target)
-        replaced.append(target.name)
-        assert part.stat().st_size
         raise OSError(28, "No space left on device", str(target))
 
-    with monkeypatch.context() as patched:
-        patched.setattr("labclip.files.os.replace", full)
-        said = run(*command.split(), code=2).stderr
-    assert set(replaced) == set(written)
-    assert all(f"{name} can't be" in said for name in written)
-    assert [Path(name).read_text() for name in written] == ["before"] * len(written)
-    assert [one for one in sorted(tmp_path.iterdir()) if one.name != "matrix"] == before
+    monkeypatch.setattr("labclip.files.os.replace", full)
+    done = run("fit", "features", "matrix", "--epochs", 1, "--html", "a.html", "--anyway", code=2)
+    assert "held-out captions" in done.stdout
+    assert "a.html can't be written (No space left on device)" in done.stderr
+    assert Path("a.html").read_text() == "before"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.html", "features", "matrix"]
+    assert Alignment.from_pretrained("./matrix").dim == 24
 
 
 EARLY = {
     "fit nothing out": "There is no folder nothing. Make one with labclip embed.",
     "fit feat al": "al is not empty. Pass --force to overwrite it",
-    "fit feat feat": "feat is an input of this command. Pass another folder",
+    "fit feat feat": "feat is an input or another output",
     "fit feat .": "so this command did not write it. Pass another folder.",
     "fit feat out --validation al": "al is not a feature folder",
     "embed --model scenes --captions none.csv out": "There is no file none.csv",
@@ -271,11 +194,11 @@ EARLY = {
     "embed --model scenez --captions plain.csv out": "Did you mean 'scenes'?",
     "evaluate scenes --model ./nothing": "There is no folder ./nothing",
     "evaluate scenes --model scenes --items plain.csv": "plain.csv exists already",
-    "evaluate csv --model scenes --data none.csv": "There is no none.csv. labclip evaluate --list says what csv needs",
+    "evaluate csv --model scenes --data none.csv": "There is no none.csv. labclip evaluate --list says what",
     "transform none.npy out.npy --alignment al": "There is no none.npy",
     "diagnose --model scenes --data nothing": "There is no nothing",
     "fold --model scenes --alignment ./nothing out": "There is no folder ./nothing",
-    "fold --model scenes feat": "holds manifest.json, so this command did not write it",
+    "fold --model scenes feat": "feat holds no open_clip_config.json, so this command did not write it",
     "transform texts.npy out.npy --alignment ./nothing": "There is no folder ./nothing",
     "negatives plain.csv out.csv --method swap --attributes red,blue --column captoin": "has no column 'captoin'",
     "convert matrix.pt al": "al is not empty",

@@ -209,7 +209,7 @@ INPUTS = {
     "transform stored texts.npy --alignment al --force": "is a file",
     "fit feat ok/../feat --force": "is an input",
     "fit feat al --retain other=al --force": "is an input",
-    "fit feat copy --force": "holds manifest.json, so this command did not write it",
+    "fit feat copy --force": "so this command did not write it",
     "fit feat ok --force": "this command did not write it",
     "fit feat out --validation feat": "Pass --validation of other images",
     "fit feat out --retain feat --retain feat": "is named as another is",
@@ -219,8 +219,7 @@ INPUTS = {
     "embed --model scenes --captions plain.csv plain.csv": "is a file",
     "embed --model scenes --captions plain.csv ok": "is no feature folder",
     "embed --model scenes --captions plain.csv feat": "has features already",
-    "evaluate csv --model scenes --data plain.csv --items plain.csv --force": "another",
-    "evaluate scenes --model scenes --out x.csv": "is not named .html",
+    "evaluate csv --model scenes --data plain.csv --items plain.csv --force": "is an input",
     "evaluate scenes --model scenes --latex nowhere/x": "mkdir -p",
 }
 

@@ -76,7 +76,7 @@ def test_features_are_made_again_once_nobody_has_them_open(open_files_stay, tmp_
     run(*command)
     features = Features.load("features")
     message = run(*command, "--force", code=2).stderr
-    assert "can't be used (used by another process). Pass a path that you may read and write, or close" in message
+    assert "can't be used (used by another process). Check the path" in message
     del features
     run(*command, "--force")
     assert len(Features.load("features").texts) == 3

@@ -22,6 +22,9 @@ from labclip.app.search import SCENES
 from labclip.app.uploads import ALL_BYTES, TABLES, Upload
 from labclip.model import LABCLIP
 
+LOCAL = ("127.0.0.1", "localhost", "::1")
+"""Addresses that only this machine can connect to."""
+
 _LEFT = (60, 300)  # seconds: every so often uploads that nothing read are removed when they are so old
 _POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "

@@ -11,44 +11,35 @@ from labclip.cli.files import check_names
 from labclip.cli.group import main, note, open_model, show
 from labclip.packages import EMBEDDED, require
 
-_APP = 'pip install "labclip[app]"'
-_HERE = ("127.0.0.1", "localhost", "::1")
 
-
-@main.command(example="labclip app --model scenes", interrupted="Nothing was kept.")
+@main.command(example="labclip app --model scenes")
 @options.text("--model", "M", options.MODEL, default=EMBEDDED, show_default=True)
 @options.alignment
-@options.number("--port", click.IntRange(1, 65_535), "Of the page.", default=7860)
-@options.text(
-    "--host", "TEXT", "Address to listen on; the default lets nobody else in.", default=_HERE[0], show_default=True
-)
+@options.number("--port", click.IntRange(1, 65_535), "Port of the page.", default=7860)
+@options.text("--host", "TEXT", "Address to listen on; by default only this machine can connect.", default="127.0.0.1")
 @options.flag("--share", "Also open a public address, through a server of gradio's.")
 @options.device
 def app(model: str, alignment: str | None, port: int, host: str, share: bool, device: str | None) -> None:
-    """Serve a page that shows what a model binds.
+    """Serve a page to compare, search, diagnose and fit.
 
-    Compare captions, search images, diagnose, fit. Works offline; what is uploaded is kept nowhere.
+    Works offline; what is uploaded is not kept.
     """
-    require("gradio", "The page needs gradio", _APP)
+    require("gradio", "The page needs gradio", 'pip install "labclip[app]"')
     check_names(model, alignment)
-    from labclip.app.page import serve
+    note("Loading the model ...")
+    from labclip.app.page import LOCAL, serve
     from labclip.io.opening import open_alignment
 
     opened = open_model(model, device)
-    typed, other = ["--model", _absolute(model)], []
-    if device is not None:
-        typed += ["--device", device]
     if alignment is not None:
         opened.alignment = open_alignment(alignment, opened)
-        other = ["--alignment", _absolute(alignment)]
-    if host not in _HERE or share:
+    if host not in LOCAL or share:
         note("Warning: whoever reaches this page may use it, as it asks for no password. See docs/app.md.")
-    named = " with ".join(Path(name).name if Path(name).is_absolute() else name for name in (typed[1], *other[1:]))
-
-    def say(address: str) -> None:
-        show(f"{address}  Ctrl-C ends it.")
-
-    serve(opened, typed, other, name=named, host=host, port=port, share=share, say=say)
+    typed = ["--model", _absolute(model), *(["--device", device] if device else [])]
+    other = ["--alignment", _absolute(alignment)] if alignment else []
+    name = " with ".join(Path(one).name if Path(one).exists() else one for one in (model, alignment) if one)
+    serve(opened, typed, other, name=name, host=host, port=port, share=share,
+          say=lambda address: show(f"{address}  Ctrl-C ends it."))  # fmt: skip
 
 
 def _absolute(name: str) -> str:

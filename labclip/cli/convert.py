@@ -40,7 +40,7 @@ def convert(checkpoint: Path, out: Path, base: str | None, force: bool) -> None:
 @main.command(example="labclip push my-alignment ORG/NAME --private", interrupted="The Hub keeps what arrived.")
 @click.argument("folder", type=options.FILE)
 @click.argument("repo_id", metavar="ORG/NAME")
-@click.option("--message", default="Upload with labclip", show_default=True, help="The commit's subject.")
+@click.option("--message", default="Upload with labclip", show_default=True, help="Subject of the commit.")
 @click.option("--private/--public", default=None, help="For a new repository. [default: the organisation's]")
 @options.flag("--create-pr", "Open a pull request instead of committing.")
 def push(folder: Path, repo_id: str, message: str, private: bool | None, create_pr: bool) -> None:

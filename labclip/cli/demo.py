@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from labclip.cli import options
-from labclip.cli.files import check_outputs, refuse, write_files
-from labclip.cli.group import main, note, progress, show_either
+from labclip.cli.files import write
+from labclip.cli.group import main, note, progress, show, show_either
 
 
 @main.command(example="labclip demo --out figures")
@@ -16,7 +16,7 @@ from labclip.cli.group import main, note, progress, show_either
 @options.number("--seed", options.SEED, "Seed of the scenes.", default=0)
 @options.as_json
 def demo(out: Path, seed: int, as_json: bool) -> None:
-    """Show the finding and its repair, offline, in a minute.
+    """Reproduce the failure and the fix, offline, in a minute.
 
     Renders scenes that no training used, measures the embedded base and LABCLIP on them, scores a few captions and
     their swapped versions with both, and writes a figure.
@@ -27,8 +27,7 @@ def demo(out: Path, seed: int, as_json: bool) -> None:
 
     make_folder(out)  # before the work, so that a wrong one costs nothing
     path = out / "labclip-demo.png"
-    check_outputs([path])
-    shown = run(seed=seed, progress=progress())
-    failed = write_files((path, lambda part: draw(shown, part)))
-    show_either(as_json, shown.results, str(shown) if failed else f"{shown}\n\nFigure: {path}")
-    refuse(failed)
+    result = run(seed=seed, progress=progress())
+    show_either(as_json, result.results, str(result))
+    write(path, lambda part: draw(result, part))
+    (note if as_json else show)(f"\nFigure: {path}")

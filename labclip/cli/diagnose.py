@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from labclip.cli import options
-from labclip.cli.files import check_names, check_outputs, check_page, refuse, write_files
+from labclip.cli.files import check_drawing, check_names, check_outputs, write
 from labclip.cli.group import main, note, open_model, progress, show_either
 
 
@@ -17,20 +17,17 @@ from labclip.cli.group import main, note, open_model, progress, show_either
     interrupted="Embeddings of PATH that were encoded are kept in the cache.",
 )
 @options.model
-@options.path(
-    "--data", "PATH", "Labelled images: the files of CLEVR, CLEVR2D or PUG. [default: scenes drawn here, nothing is "
-    "downloaded]",
-)  # fmt: skip
+@options.path("--data", "PATH", "Labelled images: the files of CLEVR, CLEVR2D or PUG. [default: scenes drawn here]")
 @options.path("--images", "DIR", "Folder of the images. [default: that of PATH]")
 @options.alignment
 @options.strength
-@options.number("--folds", click.IntRange(2, 100), "Of the cross-validation.", default=3)
-@options.number("--scenes", click.IntRange(1, 1_000_000), "Drawn where no PATH is given.", default=5000)
+@options.number("--folds", click.IntRange(2, 100), "Folds of the cross-validation.", default=3)
+@options.number("--scenes", click.IntRange(1, 1_000_000), "Scenes drawn where no PATH is given.", default=5000)
 @click.option("--fit/--no-fit", default=True, help="Whether to fit matrices, to show how much one could restore.")
-@options.number("--seed", options.SEED, "Of scenes, splits and fits.", default=0)
+@options.number("--seed", options.SEED, "Seed of scenes, splits and fits.", default=0)
 @options.device
 @options.ignore_exif
-@options.flag("--no-cache", "Do not cache embeddings of PATH.")
+@options.no_cache
 @options.path("--out", "FILE", "Write the whole report as one HTML page.")
 @options.as_json
 def diagnose(
@@ -42,9 +39,8 @@ def diagnose(
     Linear probes ask the embeddings of images and of captions apart, cosine asks them together. Matrices are fitted on
     some combinations and measured on the others, gains and costs. About a minute on two cores.
     """
-    check_outputs([out], others=[one for one in (data, images) if one is not None])
-    if out is not None:
-        check_page(out)
+    check_outputs(out, inputs=filter(None, [data, images]))
+    check_drawing(out)
     check_names(model, alignment)
     from labclip.data.scene_files import read_labelled_scenes
 
@@ -61,8 +57,7 @@ def diagnose(
     if strength is not None:
         opened.alignment = opened.alignment.at(strength)
     found = find(opened, labelled, images=images, cache=not no_cache, progress=progress(), **settings)
-    failed = write_files((out, found.write_html))
     show_either(as_json, found.to_json(), str(found))
-    refuse(failed)
+    write(out, found.write_html)
     if out is not None:
         note(f"Report: {out}")

@@ -9,7 +9,7 @@ import click
 
 from labclip.cli import options
 from labclip.cli.files import check_names
-from labclip.cli.group import main, note, open_model, progress, show, show_json
+from labclip.cli.group import main, note, open_model, progress, show, show_either
 
 
 def _verify(context: click.Context, _: click.Parameter, asked: bool) -> None:
@@ -33,12 +33,8 @@ def _verify(context: click.Context, _: click.Parameter, asked: bool) -> None:
     "*--captions", "FILE", "csv, tsv, jsonl, json, parquet, WebDataset tar, a pattern or a folder of these; may be "
     "given again.", required=True,
 )  # fmt: skip
-@options.text(
-    "--images",
-    "DIR",
-    "Folder, or URL such as s3://bucket/photos, that image paths are relative to. [default: the folder of FILE]",
-)
-@options.text("--column", "NAME", "Column of the captions. [default: caption, title, captions, sentences or text]")
+@options.text("--images", "DIR", "Folder or URL that image paths are relative to. [default: the folder of FILE]")
+@options.column
 @options.text(
     "--image-column", "NAME", "Column of the images. [default: image, filename, filepath, image_path or file_name]"
 )
@@ -47,35 +43,24 @@ def _verify(context: click.Context, _: click.Parameter, asked: bool) -> None:
     "negative, negative_2, ..., negatives, neg_caption and negative_caption that are there]",
 )  # fmt: skip
 @options.text(
-    "*--negative-images",
-    "COLUMN",
-    "Column of images that the negatives describe; may be given again, for the next column of negatives.",
-)
+    "*--negative-images", "COLUMN", "Column of images that the negatives describe; may be given again, for the next "
+    "column of negatives.",
+)  # fmt: skip
 @options.text("*--split", "NAME", "Use only rows with this value in the column `split`.")
 @click.option(
     "--clean/--as-is", default=None, help="Clean captions and negatives alike (lower case, most punctuation gone, 40 "
     "words), or take them as they are. [default: as they are, but stop where cleaned, shuffled negatives stand beside "
     "raw captions]",
 )  # fmt: skip
-@options.choice(
-    "--on-error",
-    ["raise", "skip"],
-    "On a missing or broken image or an empty caption: stop, or leave it out and list it.",
-    default="raise",
-)
-@options.number("--batch-size", options.COUNT, "Images in one pass.", default=64)
-@options.number("--workers", click.IntRange(1, 256), "Decoding threads. [default: one per processor, at most 16]")
-@options.engine("encodes")
+@options.choice("--on-error", ["raise", "skip"], "Stop at a row that can't be used, or leave it out.", default="raise")
+@options.batch_size
+@options.workers
+@options.engine
 @options.ignore_exif
 @options.device
 @options.precision
 @options.flag("--force", "Start from scratch where OUT has other features.")
-@options.flag(
-    "--verify",
-    "Check every byte of the finished folder OUT, and do nothing else.",
-    expose_value=False,
-    callback=_verify,
-)
+@options.flag("--verify", "Check every byte of the finished folder OUT, no more.", expose_value=False, callback=_verify)
 @options.as_json
 def embed(
     out: Path, model: str, captions: tuple[str, ...], device: str | None, precision: str, ignore_exif: bool,
@@ -103,9 +88,6 @@ def embed(
     opened = open_model(model, device, precision, ignore_exif=ignore_exif)
     features = embed_folder(opened, captions, out, progress=progress(), **given)
     counts, skipped = features.manifest["counts"], features.manifest["skipped"]
-    if as_json:
-        show_json({"folder": str(out), "base": features.manifest["base"], **counts, "skipped": skipped})
-        return
     for item in skipped[:5]:
         name = f" ({item['image']})" if item["image"] else ""
         note(f"Left out: {item['where']}{name} {item['reason']}")
@@ -113,10 +95,9 @@ def embed(
         note(f"Left out: {len(skipped) - 5} more, all listed in {out / 'manifest.json'}")
     if true := counts.get("true_negatives"):
         note(f"Not counted: {true:,} negatives that say what a caption of the same image says")
-    has = features.has_negative_image
-    shown = f"{int(has.any(axis=1).sum()):,} with an image of a negative, " if has is not None else ""
-    show(
+    said = (
         f"{out}: {counts['images']:,} images, {counts['captions']:,} captions, "
-        f"{counts['captions_with_negative']:,} of them with negatives, {shown}{len(skipped):,} items left out; "
+        f"{counts['captions_with_negative']:,} of them with negatives, {len(skipped):,} items left out; "
         f"of {features.base or 'a base without a name'}"
     )
+    show_either(as_json, {"folder": str(out), "base": features.manifest["base"], **counts, "skipped": skipped}, said)

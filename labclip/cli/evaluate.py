@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from labclip.cli import options
-from labclip.cli.files import check_names, check_outputs, check_page, refuse, write_files
+from labclip.cli.files import check_drawing, check_names, check_outputs, write
 from labclip.cli.group import chosen_device, main, open_model, progress, show_either
 
 
@@ -25,24 +25,19 @@ from labclip.cli.group import chosen_device, main, open_model, progress, show_ei
 @options.text(
     "*--option chosen", "KEY=VALUE", "Option of the benchmark, see `--list`. For one of several: NAME:KEY=VALUE."
 )
-@options.choice("--on-missing", ["raise", "skip"], default="raise")
+@options.choice("--on-missing", ["raise", "skip"], "Stop at a missing image, or leave it out.", default="raise")
 @options.path("--cache", "DIR", "Folder of cached embeddings. [default: LABCLIP_CACHE, else ~/.cache/labclip]")
-@options.flag("--no-cache", "Do not cache embeddings.")
-@options.number("--batch-size", options.COUNT, "Images in one pass.", default=64)
-@options.number("--workers", click.IntRange(1, 256), "Threads that read images. [default: one a processor]")
+@options.no_cache
+@options.batch_size
+@options.workers
 @options.ignore_exif
 @options.device
 @options.precision
-@options.choice(
-    "--ties", ["wrong", "index"], "index adds, in a table of its own, what published code gives that takes the first "
-    "of equal answers.", default="wrong",
-)  # fmt: skip
+@options.choice("--ties", ["wrong", "index"], "index adds what code gives that takes the first of equal answers.",
+                default="wrong")  # fmt: skip
 @options.path("--markdown", "FILE", "Write the tables as Markdown.")
 @options.path("--latex", "FILE", "Write the tables as LaTeX.")
-@options.choice(
-    "--rows", ["metrics", "models"], "Of the LaTeX: every table, or one table of models for a paper. [default: models, "
-    "if there are several]",
-)  # fmt: skip
+@options.choice("--rows", ["metrics", "models"], "In LaTeX: every table, or one of models. [default: by the models]")
 @options.flag("--percent", "Percent in the table of models.")
 @options.path("--out", "FILE.html", "Write a self-contained page.")
 @options.path("--items", "FILE.csv", "Write every item and its answers.")
@@ -69,85 +64,66 @@ def evaluate(
     if not benchmarks or not models:
         lacks = "option '--model'" if benchmarks else "argument 'BENCHMARK', of those that --list names"
         raise click.UsageError(f"Missing {lacks}. Type: labclip evaluate BENCHMARK --model M --data PATH.")
-    if (rows == "models" or percent) and latex is None:
-        raise ValueError("--rows models and --percent are of the LaTeX. Pass --latex FILE too.")
-    rows = rows or ("models" if len(models) > 1 else "metrics")
-    if rows == "metrics" and (percent or len(models) > 1):
+    if latex is None and (rows or percent):
+        raise ValueError("--rows and --percent go with --latex FILE. Pass it too.")
+    rows = rows or ("models" if len(models) > 1 or percent else "metrics")
+    if rows == "metrics" and (len(models) > 1 or percent):
         raise ValueError("Several models in one table, and --percent, need --rows models. Pass it too.")
     if len(models) > 1 and (out or items):
         raise ValueError(f"{out or items} is of one model, but there are {len(models)}. Pass one --model for it.")
-    asked = _asked(benchmarks, data, images, chosen)
-    inputs = [Path(one) for one in (*asked["data"].values(), *asked["images"].values())]
-    check_outputs([markdown, latex, items, out], force=force, others=inputs)
-    if cache is not None and no_cache:
-        raise ValueError(f"--cache {cache} and --no-cache contradict each other. Pass one of them.")
-    if out is not None:
-        check_page(out)
+    files, folders = _by_name(benchmarks, data, "--data"), _by_name(benchmarks, images, "--images")
+    inputs = [*files.values(), *folders.values()]
+    check_outputs(markdown, latex, items, out, force=force, inputs=inputs)
+    check_drawing(out)
     check_names(*models, *alignment)
-    from labclip.data.located import DataFiles
-
-    for name in benchmarks:
-        given = (asked[key].get(name) for key in ("data", "images"))
-        file, folder = (None if path is None else Path(path).expanduser() for path in given)
-        DataFiles(file, folder, hint=f"labclip evaluate --list says what {name} needs, and where people get it.")
+    for path in inputs:
+        if "://" not in path and not Path(path).expanduser().exists():
+            raise FileNotFoundError(f"There is no {path}. labclip evaluate --list says what a benchmark needs.")
     from labclip.evaluation.evaluate import evaluate as measure
 
     report, *others = every = [
         measure(
             open_model(model, device, precision, ignore_exif=True) if ignore_exif else model,
-            benchmarks, **asked, alignments=alignment, strengths=strength,
-            device=chosen_device(device), precision=precision, cache=False if no_cache else cache or True,
-            progress=progress(), **settings,
+            benchmarks, data=files, images=folders, options=_options(benchmarks, chosen), alignments=alignment,
+            strengths=strength, device=chosen_device(device), precision=precision,
+            cache=False if no_cache else cache or True, progress=progress(), **settings,
         )
         for model in models
     ]  # fmt: skip
-    failed = write_files(
-        (markdown, lambda path: path.write_text("\n".join(one.to_markdown() for one in every), encoding="utf-8")),
-        (latex, lambda path: path.write_text(report.to_latex(*others, rows=rows, percent=percent), encoding="utf-8")),
-        (items, report.write_items),
-        (out, report.write_html),
-    )
     value = {"reports": [one.to_json() for one in every]} if others else report.to_json()
     show_either(as_json, value, "\n\n\n".join(map(str, every)))
-    refuse(failed)
+    pages = "\n".join(one.to_markdown() for one in every)
+    write(markdown, lambda path: path.write_text(pages, encoding="utf-8"))
+    write(latex, lambda path: path.write_text(report.to_latex(*others, rows=rows, percent=percent), encoding="utf-8"))
+    write(items, report.write_items)
+    write(out, report.write_html)
 
 
-def _asked(
-    benchmarks: tuple[str, ...], data: tuple[str, ...], images: tuple[str, ...], options: tuple[str, ...]
-) -> dict[str, Any]:
-    """Each benchmark's files and options, from what may be written once or for each: PATH or NAME=PATH."""
-    chosen: dict[str, dict[str, str]] = {name: {} for name in benchmarks}
-    for one in options:
-        target, _, rest = one.partition(":") if one.partition(":")[0] in chosen else ("", "", one)
-        key, equals, value = rest.partition("=")
-        if not equals or not key:
-            raise ValueError(f"--option is {one!r}. Type KEY=VALUE, or NAME:KEY=VALUE for one of several benchmarks.")
-        for name in [target] if target else benchmarks:
-            if chosen[name].setdefault(key, value) != value:
-                raise ValueError(f"--option {key} of {name} is {chosen[name][key]} and {value}. Pass it once.")
-    return {
-        "data": _by_name(benchmarks, data, "--data"),
-        "images": _by_name(benchmarks, images, "--images", shared=True),
-        "options": chosen,
-    }
-
-
-def _by_name(benchmarks: tuple[str, ...], given: tuple[str, ...], flag: str, *, shared: bool = False) -> dict[str, str]:
-    """The path of each benchmark; where it may be shared, one without a name is of all that have none of their own."""
+def _by_name(benchmarks: tuple[str, ...], given: tuple[str, ...], option: str) -> dict[str, str]:
+    """The path of each benchmark, from NAME=PATH, or a PATH of all that have none of their own."""
     found: dict[str, str] = {}
-    for one in given:
-        name, equals, path = one.partition("=")
-        if not (equals and name in benchmarks):
-            if len(benchmarks) > 1 and not shared:
-                raise ValueError(f"{flag} {one}: which benchmark is it of? Type {flag} NAME=PATH, for example "
-                                 f"{flag} {benchmarks[0]}={one}.")  # fmt: skip
-            name, path = "" if len(benchmarks) > 1 else benchmarks[0], one
-        if name in found:
-            of = name or "all benchmarks"
-            raise ValueError(f"{flag} of {of} is given twice, {found[name]} and {path}. Pass it once.")
-        found[name] = path
+    for text in given:
+        name, equals, path = text.partition("=")
+        if not equals or name not in benchmarks:
+            name, path = "", text
+        if found.setdefault(name, path) != path:
+            raise ValueError(f"{option} is given twice, {found[name]} and {path}. Type {option} NAME=PATH for each.")
     rest = found.pop("", None)
     return found if rest is None else dict.fromkeys(benchmarks, rest) | found
+
+
+def _options(benchmarks: tuple[str, ...], given: tuple[str, ...]) -> dict[str, dict[str, str]]:
+    """Options of each benchmark, from KEY=VALUE for all of them or NAME:KEY=VALUE for one."""
+    found: dict[str, dict[str, str]] = {name: {} for name in benchmarks}
+    for text in given:
+        target, colon, rest = text.partition(":")
+        names, pair = ([target], rest) if colon and target in found else (benchmarks, text)
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise ValueError(f"--option is {text!r}. Type KEY=VALUE, or NAME:KEY=VALUE for one of several benchmarks.")
+        for name in names:
+            found[name][key] = value
+    return found
 
 
 _FACTS = ("name", "title", "measures", "wants", "source", "licence", "paper", "options")

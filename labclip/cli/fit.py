@@ -9,24 +9,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from labclip.cli import options
-from labclip.cli.files import (
-    ALIGNMENT_FILES,
-    check_empty,
-    check_outputs,
-    check_page,
-    refuse,
-    write_files,
-    write_or_keep,
-)
+from labclip.cli.files import ALIGNMENT_FILES, check_drawing, check_empty, check_outputs, write
 from labclip.cli.group import main, note, progress, show, show_either
-from labclip.cli.negatives import listed
 from labclip.files import check_feature_folder
 
 if TYPE_CHECKING:
-    from labclip.features import Features
     from labclip.training import Split
 
-_SHARE = 0.05  # of the combinations: a caption with two attributes and two objects has four of them
+_HELD_OUT = 0.05  # of the combinations: a caption with two attributes and two objects has four of them
 
 
 @main.command(
@@ -46,9 +36,7 @@ _SHARE = 0.05  # of the combinations: a caption with two attributes and two obje
     "*--retain", "[NAME=]FEATURES", "Feature folder of another domain whose retrieval must not suffer; may be given "
     "again. [default name: the folder's]",
 )  # fmt: skip
-@options.number(
-    "--keep", float, "Share of the base's R@1 to keep, by the held-out estimate; less binds more.", default=0.99
-)
+@options.number("--keep", float, "Fraction of the base's R@1 to keep; with less, binding improves more.", default=0.99)
 @options.text(
     "--recipe", "TEXT", "labclip, or a published one: paper, paper-sb, ...", default="labclip", show_default=True
 )
@@ -82,34 +70,26 @@ def fit(
     others = _named(retain)
     inputs = [features, *([validation] if validation else []), *others.values()]
     check_empty(out, force, writes=ALIGNMENT_FILES, inputs=inputs)
-    check_outputs([plot, html], others=[*inputs, out])
+    check_outputs(plot, html, inputs=[*inputs, out])
+    check_drawing(plot or html)
     for folder in inputs:
         check_feature_folder(folder)
     if split == "images" and (attributes or objects):
         raise ValueError("--attributes and --objects go with --split combinations.")
     if split == "combinations" and validation is not None:
         raise ValueError("--split and --validation both say what is held out. Pass one of them.")
-    if plot is not None:
-        _check_plot(plot, settings["recipe"], held_out=validation is not None or split == "combinations")
-    if html is not None:
-        check_page(html)
-    from labclip.features import Features
+    held_out: Path | Split | None = validation
+    if split == "combinations":
+        held_out = _combinations(features, attributes, objects, settings["seed"])
     from labclip.training import fit as fit_matrix
 
-    own = Features.load(features)
-    held_out: Features | Split | None = None if validation is None else Features.load(validation)
-    if split == "combinations":
-        held_out = _combinations(own, attributes, objects, settings["seed"])
-    result = fit_matrix(
-        own, validation=held_out,
-        retain={name: Features.load(folder) for name, folder in others.items()}, progress=progress(), **settings,
-    )  # fmt: skip
+    result = fit_matrix(features, validation=held_out, retain=others, progress=progress(), **settings)
     written = result.worthwhile or anyway
-    failed = write_or_keep(out, result.alignment.save_pretrained) if written else []
-    there = str(out) if written and not failed else None
-    failed += write_files((plot, result.plot), (html, result.write_html))
-    show_either(as_json, {"written": there, **result.to_json()}, str(result))
-    refuse(failed)
+    if written:
+        result.alignment.save_pretrained(out)
+    show_either(as_json, {"written": str(out) if written else None, **result.to_json()}, str(result))
+    write(plot, result.plot)
+    write(html, result.write_html)
     if not written:
         note("No matrix was written. Pass --anyway to write it nevertheless.")
         raise SystemExit(1)
@@ -130,46 +110,17 @@ def _named(retain: tuple[str, ...]) -> dict[str, Path]:
     return found
 
 
-def _combinations(features: Features, attributes: str | None, objects: str | None, seed: int) -> Split:
+def _combinations(features: Path, attributes: str | None, objects: str | None, seed: int) -> Split:
     """The rows of captions some of whose combinations are held out, and those to fit on."""
+    if attributes is None or objects is None:
+        raise ValueError("--split combinations needs --attributes and --objects, for example red,blue and cube,ball.")
     from labclip.training import find_combinations, split_combinations
 
-    if attributes is None or objects is None:
-        raise ValueError(
-            "--split combinations needs --attributes and --objects, for example red,green,blue and cube,ball, or files."
-        )
-    assert features.folder is not None
-    path = features.folder / "captions.jsonl"
-    if not path.is_file():
-        raise ValueError(
-            f"{features.folder} holds no captions.jsonl, so the combinations its captions name are not known. Embed "
-            f"them with labclip embed."
-        )
-    with path.open(encoding="utf-8") as lines:
+    lists = options.words("--attributes", attributes), options.words("--objects", objects)
+    with (features / "captions.jsonl").open(encoding="utf-8") as lines:
         rows = [json.loads(line) for line in lines]
-    words = _words("--attributes", attributes), _words("--objects", objects)
-    named = find_combinations((row["caption"] for row in rows), *words)
-    wrong = find_combinations((" | ".join(filter(None, row["negatives"])) for row in rows), *words)
+    named = find_combinations((row["caption"] for row in rows), *lists)
+    wrong = find_combinations((" | ".join(filter(None, row["negatives"])) for row in rows), *lists)
     if not any(named):
         raise ValueError(f"No caption names one of --attributes {attributes} and one of --objects {objects}.")
-    return split_combinations(named, wrong, share=_SHARE, seed=seed)
-
-
-def _words(option: str, given: str) -> list[str]:
-    """Words without opposites."""
-    words = listed(given)
-    if pairs := ["/".join(word) for word in words if not isinstance(word, str)]:
-        raise ValueError(f"{option} has {pairs[0]}, but combinations are not of relations. Pass single words.")
-    return [word for word in words if isinstance(word, str)]
-
-
-def _check_plot(plot: Path, recipe: str, *, held_out: bool) -> None:
-    """Refuse a figure that can't be drawn before the fit, not after it."""
-    from labclip.packages import EVAL, require
-
-    backend = require("matplotlib.backend_bases", "Plots need matplotlib", EVAL)
-    endings = sorted(backend.FigureCanvasBase.get_supported_filetypes())
-    if plot.suffix.removeprefix(".") not in endings:
-        raise ValueError(f"--plot is {plot}. End it with one of {', '.join(endings)}.")
-    if recipe.startswith("paper") and not held_out:
-        raise ValueError(f"Recipe {recipe!r} holds nothing out, so there is nothing to draw. Pass --validation.")
+    return split_combinations(named, wrong, share=_HELD_OUT, seed=seed)

@@ -7,25 +7,17 @@ from pathlib import Path
 import click
 
 from labclip.cli import options
-from labclip.cli.files import FOLDED_FILES, check_empty, check_names, refuse, write_or_keep
+from labclip.cli.files import check_empty, check_names
 from labclip.cli.group import main, show
-from labclip.files import check_folder
+from labclip.files import CONFIG, OPENCLIP_CONFIG, OPENCLIP_WEIGHTS, WEIGHTS, check_folder
 
-_OPENED_BY = {
-    "openclip": 'open_clip.create_model_and_transforms("local-dir:{}")',
-    "transformers": 'transformers.AutoModel.from_pretrained("{}")',
-    "openai": 'clip.load("{}/model.pt")',
-    "onnx": 'onnxruntime.InferenceSession("{}/text.onnx")',
+_FORMS = {
+    "openclip": ('open_clip.create_model_and_transforms("local-dir:{}")', (OPENCLIP_CONFIG, OPENCLIP_WEIGHTS)),
+    "transformers": ('transformers.AutoModel.from_pretrained("{}")', (CONFIG, WEIGHTS)),
+    "openai": ('clip.load("{}/model.pt")', ("model.pt",)),
+    "onnx": ('onnxruntime.InferenceSession("{}/text.onnx")', ("text.onnx",)),
 }
-_FILES = {
-    "openclip": FOLDED_FILES,
-    "transformers": (
-        "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt",
-        "special_tokens_map.json", "preprocessor_config.json", "processor_config.json",
-    ),
-    "openai": ("model.pt",),
-    "onnx": ("text.onnx",),
-}  # fmt: skip
+"""For each form what opens it, and files by which it is recognised."""
 
 
 @main.command(example="labclip fold --model ViT-B-32 folded")
@@ -33,7 +25,7 @@ _FILES = {
 @options.model
 @options.alignment
 @options.strength
-@options.choice("--to", list(_OPENED_BY), "Who is to open OUT. [default: the model's library]")
+@options.choice("--to", list(_FORMS), "Who is to open OUT. [default: the model's library]")
 @options.force
 def fold(out: Path, model: str, alignment: str | None, strength: float | None, to: str | None, force: bool) -> None:
     """Merge a matrix into its model, as a plain checkpoint.
@@ -44,8 +36,8 @@ def fold(out: Path, model: str, alignment: str | None, strength: float | None, t
     from labclip.io.names import form_of, name_of
 
     others = form_of(model)
-    to = to or others or "openclip"
-    check_empty(out, force, writes=_FILES[to], inputs=filter(None, [model, alignment]))
+    opens, files = _FORMS[to or others or "openclip"]
+    check_empty(out, force, writes=files, inputs=filter(None, [model, alignment]))
     check_names(alignment if others else model, alignment)
     from labclip.io.folding import fold_opened, open_both
 
@@ -57,5 +49,5 @@ def fold(out: Path, model: str, alignment: str | None, strength: float | None, t
     source = {"model": name_of(model), "alignment": name_of(alignment)}
     if hasattr(opened, "state_dict"):
         check_folder(out, needs=sum(value.nbytes for value in opened.state_dict().values()))
-    refuse(write_or_keep(out, lambda folder: fold_opened(opened, chosen, source, to=to, folder=folder)))
-    show(f"{out}: {_OPENED_BY[to].format(out)}")
+    fold_opened(opened, chosen, source, to=to or others or "openclip", folder=out)
+    show(f"{out}: {opens.format(out)}")

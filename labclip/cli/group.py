@@ -1,4 +1,4 @@
-"""The group of commands, which turns whatever fails into one line and exit code 2; output and models that many share.
+"""The group of commands: output that they share, and whatever fails in one line.
 
 Exit codes: 0 done, 1 the fit was not worth it, 2 something is wrong, 130 interrupted.
 """
@@ -9,19 +9,18 @@ import io
 import json
 import logging
 import os
+import re
 import shlex
 import sys
 import time
 import traceback
 import warnings
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from labclip._version import __version__
-from labclip.cli.errors import in_one_line
-from labclip.cli.wording import with_options
+from labclip.cli.options import with_options
 from labclip.io import PRECISIONS
 from labclip.messages import NOTE, printable
 
@@ -29,7 +28,19 @@ if TYPE_CHECKING:
     from labclip.model import LABCLIP
 
 _QUIET, _VERBOSE, _DEBUG, _NAME = "labclip.quiet", "labclip.verbose", "labclip.debug", "labclip.name"  # in `meta`
-_MOST = 2000  # characters of a message
+
+
+def in_one_line(error: BaseException) -> str:
+    """What is wrong and what to do: messages of labclip as they are, those of the system and other packages told."""
+    text = re.sub(r"\[Errno \d+\] ", "", " ".join(str(error).split()))
+    if isinstance(error, OSError) and error.strerror is not None:
+        what = f"{error.filename} can't be used" if error.filename else "Reading or writing failed"
+        return f"{what} ({error.strerror}). Check the path, that you may use it, and that its disk has space."
+    if isinstance(error, ValueError | OSError) and text:
+        return text
+    if isinstance(error, MemoryError) or "memory" in text.lower():
+        return f"There is not enough memory ({text or 'of the processor'}). Pass a smaller --batch-size, or less data."
+    return f"{type(error).__name__}: {text}. The same command with --debug shows where it comes from."
 
 
 class _Failed(click.ClickException):
@@ -37,7 +48,7 @@ class _Failed(click.ClickException):
 
     def format_message(self) -> str:
         text = printable(self.message)  # which may quote a file's only line
-        return text if len(text) <= _MOST else f"{text[: _MOST // 2]} ... {text[-_MOST // 2 :]}"
+        return text if len(text) <= 2000 else f"{text[:1000]} ... {text[-1000:]}"
 
 
 def _switch(key: str, *names: str, help: str) -> click.Option:
@@ -74,9 +85,7 @@ class _Command(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if empty := [one for one in args if not one or (one.startswith("--") and one.endswith("="))]:
-            raise click.UsageError(
-                f"The argument {empty[0]!r} has no value, as where a variable of the shell is not set. Pass one."
-            )
+            raise click.UsageError(f"The argument {empty[0]!r} has no value. Is a variable of the shell not set?")
         ctx.meta[_NAME] = self.name
         return super().parse_args(ctx, args)
 
@@ -93,39 +102,24 @@ class _Commands(click.Group):
         ctx.obj = shlex.join(["labclip", *args])
         return super().parse_args(ctx, args)
 
-    def main(self, *args: Any, **kwargs: Any) -> Any:
-        standalone_mode = kwargs.get("standalone_mode", True)
-        try:
-            code = super().main(*args, **kwargs | {"standalone_mode": False})
-        except click.ClickException as error:
-            if not standalone_mode:
-                raise
-            error.show()
-            raise SystemExit(error.exit_code) from None
-        except click.Abort:  # interrupted before the command began, or after its end
-            raise SystemExit(130) from None
-        return sys.exit(code) if standalone_mode else code
-
     def invoke(self, ctx: click.Context) -> Any:
         started, log, handler = time.monotonic(), logging.getLogger("labclip"), _Notes()
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # in a code page of Windows most is missing
+        log.addHandler(handler)
+        log.setLevel(log.level or NOTE)
+        log.propagate = False  # OpenCLIP gives the root logger a handler of its own
         try:
             with warnings.catch_warnings():
                 # Threads that decode images have no context of their own.
                 warnings.showwarning = lambda message, *_, **__: _say(ctx, f"Warning: {message}")
-                log.addHandler(handler)
-                log.setLevel(log.level or NOTE)
-                log.propagate = False  # OpenCLIP gives the root logger a handler of its own
-                if sys.stdout is None:
-                    raise _Failed("Standard output is closed, so no result can be shown. Leave out >&-.")
-                if isinstance(sys.stdout, io.TextIOWrapper):
-                    sys.stdout.reconfigure(errors="backslashreplace")  # in a code page of Windows most is missing
                 found = super().invoke(ctx)
-                log.info("%s took %.1f s", ctx.invoked_subcommand, time.monotonic() - started)
-                return found
+            log.info("%s took %.1f s", ctx.invoked_subcommand, time.monotonic() - started)
+            return found
         except click.UsageError as error:
             where = " ".join(filter(None, ["labclip", ctx.invoked_subcommand]))
             raise _Failed(f"{error.format_message()} See: {where} --help") from error
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
+        except (click.ClickException, click.exceptions.Exit, BrokenPipeError):  # click ends them
             raise
         except KeyboardInterrupt:
             _show_traceback()
@@ -135,7 +129,6 @@ class _Commands(click.Group):
             raise SystemExit(130) from None
         except Exception as error:
             _show_traceback()
-            _give_up_stdout()
             raise _Failed(with_options(in_one_line(error), ctx.invoked_subcommand, self.commands)) from error
         finally:
             log.removeHandler(handler)
@@ -158,29 +151,15 @@ def _show_traceback() -> None:
         click.echo(printable(traceback.format_exc()), err=True, nl=False)
 
 
-def _give_up_stdout() -> None:
-    """Let what can't be written to stdout go, else Python complains of it once more when it ends."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        with suppress(OSError, ValueError):  # no file behind it
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 def show(text: str) -> None:
     """Print a result on stdout."""
     click.echo(printable(_worded(click.get_current_context(silent=True), text)))
 
 
-def show_json(value: Any) -> None:
-    """Print a result on stdout, one JSON object."""
-    click.echo(json.dumps(value))
-
-
 def show_either(as_json: bool, value: Any, text: str) -> None:
-    """Print a result on stdout, as JSON or as text."""
+    """Print a result on stdout, as one JSON object or as text."""
     if as_json:
-        show_json(value)
+        click.echo(json.dumps(value))
     else:
         show(text)
 

@@ -15,11 +15,9 @@ from labclip.packages import EMBEDDED
 
 _SAME = 0.005
 """A difference that two decimals do not show: neither a gain nor a cost."""
-_FROM = {"results": "measured by labclip", "reported": "published, not measured by labclip"}
-"""Keys of the metadata with figures, and who they are from."""
 _USE = (
     "Captions that say which attribute belongs to which object, in search, ranking, filtering or tagging. Only text "
-    "embeddings change: an index of images stays valid."
+    "embeddings change: your image index stays valid."
 )
 _AVOID = (
     'Negation ("no", "without"), which it does not help, and captions of a single object, which have nothing to bind. '
@@ -33,16 +31,16 @@ def list_command(as_json: bool) -> None:
     """List the matrices known by name."""
     from labclip.io.published import find_entry, list_pretrained
 
-    rows = [(EMBEDDED, "scenes", "embedded, 12 colours x 10 shapes", 256, "in this package")]
+    columns = ("name", "alignment", "base", "dim", "source")
+    rows: list[tuple[Any, ...]] = [(EMBEDDED, "scenes", "embedded, 12 colours x 10 shapes", 256, "in this package")]
     for name in list_pretrained():
         if entry := find_entry(name):
             base = f"{entry.model} ({entry.pretrained})"
             rows.append((name, entry.alignment, base, entry.embed_dim, "Hugging Face Hub, or the authors' repository"))
-    columns = ("name", "alignment", "base", "dim", "source")
-    widths = [max(len(str(row[column])) for row in (columns, *rows)) for column in range(len(columns))]
-    padded = (map(str.ljust, map(str, row), widths) for row in (columns, *rows))
-    listed = [dict(zip(columns, row, strict=True)) for row in rows]
-    show_either(as_json, listed, "\n".join("  ".join(cells).rstrip() for cells in padded))
+    cells = [[str(cell) for cell in row] for row in (columns, *rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in cells)
+    show_either(as_json, [dict(zip(columns, row, strict=True)) for row in rows], "\n".join(lines))
 
 
 @main.command(example="labclip info ViT-B-32")
@@ -54,9 +52,8 @@ def info(name: str, as_json: bool) -> None:
     NAME is a name of `labclip list`, a folder, or a Hub repository org/name. The figures are those recorded with the
     matrix, fractions of 1; nothing is measured now.
     """
-    # What was looked up or computed comes before what the record says.
     facts = _facts(name)
-    figures = list(_figures(facts))
+    figures = [*_figures(facts, "results"), *_figures(facts, "reported")]
     model = f"--model {shlex.quote(name)}" if facts["base"] else f"--model MODEL --alignment {shlex.quote(name)}"
     loaded = f"Alignment.from_pretrained({name!r})"
     facts |= {
@@ -71,7 +68,7 @@ def info(name: str, as_json: bool) -> None:
 
 
 def _facts(name: str) -> dict[str, Any]:
-    """What is known of a matrix, and its metadata."""
+    """The metadata of a matrix, under what was looked up or computed of it."""
     from labclip.io.published import find_entry
 
     if entry := find_entry(name):
@@ -89,22 +86,21 @@ def _facts(name: str) -> dict[str, Any]:
     return {**metadata, "name": name, "base": base or None, "dim": dim, "strength": strength, **more}
 
 
-def _figures(facts: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Every figure that is a number for base and LABCLIP, and how much better LABCLIP's is."""
+def _figures(facts: Mapping[str, Any], key: str) -> Iterator[dict[str, Any]]:
+    """Every number of base and LABCLIP under a key of the metadata, and how much better LABCLIP's is."""
     from labclip.io.card import checked_results
 
-    for key in _FROM:
-        for benchmark, (base, ours) in checked_results(facts.get(key), key).items():
-            for metric, before in base.items():
-                after = ours.get(metric)
-                if metric.endswith("_blind"):  # a control, neither a gain nor a cost
-                    continue
-                if isinstance(before, int | float) and isinstance(after, int | float):
-                    gain = before - after if metric == "modality_gap" else after - before
-                    yield {
-                        "benchmark": benchmark, "metric": metric, "base": before, "labclip": after, "gain": gain,
-                        "from": key,
-                    }  # fmt: skip
+    for benchmark, (base, ours) in checked_results(facts.get(key), key).items():
+        for metric, before in base.items():
+            after = ours.get(metric)
+            if metric.endswith("_blind"):  # a control, neither a gain nor a cost
+                continue
+            if isinstance(before, int | float) and isinstance(after, int | float):
+                gain = before - after if metric == "modality_gap" else after - before
+                yield {
+                    "benchmark": benchmark, "metric": metric, "base": before, "labclip": after, "gain": gain,
+                    "from": key,
+                }  # fmt: skip
 
 
 def _text(facts: Mapping[str, Any], figures: list[dict[str, Any]]) -> str:
@@ -112,19 +108,22 @@ def _text(facts: Mapping[str, Any], figures: list[dict[str, Any]]) -> str:
     from labclip.report import Page, Section, Table, terminal
 
     sections = []
-    notes = {"reported": facts.get("reported_source"), "results": ""}
-    if any(row["benchmark"] == "validation" for row in figures):
-        notes["results"] = "validation: held out of the fit, but the strength was selected by it: a little flattering."
-    for key, source in _FROM.items():
-        digits = 3 if key == "results" else 2  # as published
+    columns = ("benchmark", "metric", "base", "LABCLIP", "better by")
+    for key, title, digits in (
+        ("results", "Figures measured by labclip", 3),
+        ("reported", "Figures published, not measured by labclip", 2),
+    ):
         rows = [
-            [row["benchmark"], _words(row), *(f"{row[side]:.{digits}f}" for side in ("base", "labclip")),
+            [row["benchmark"], _words(row), f"{row['base']:.{digits}f}", f"{row['labclip']:.{digits}f}",
              f"{row['gain']:+.{digits}f}"]
             for row in figures if row["from"] == key
         ]  # fmt: skip
-        table = Table("Fractions of 1", ("benchmark", "metric", "base", "LABCLIP", "better by"), rows, words=(0, 1))
+        notes = [str(facts["reported_source"])] if key == "reported" and "reported_source" in facts else []
+        if any(row[0] == "validation" for row in rows):
+            notes.append("validation: held out of the fit, but the strength was selected by it: a little flattering.")
         if rows:
-            sections.append(Section(f"Figures {source}", tables=[table], notes=[str(notes[key])] * bool(notes[key])))
+            table = Table("Fractions of 1", columns, rows, words=(0, 1))
+            sections.append(Section(title, tables=[table], notes=notes))
     fitted = [str(facts.get("data") or "not recorded")]
     fitted += [f"{key} {facts[key]}" for key in ("recipe", "seed") if facts.get(key) is not None]
     costs = facts.get("costs")

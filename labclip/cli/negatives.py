@@ -18,18 +18,12 @@ if TYPE_CHECKING:
 @main.command(example="labclip negatives captions.csv with-negatives.csv --method shuffle --clean")
 @click.argument("source", metavar="IN", type=options.FILE)
 @click.argument("out", type=options.FILE)
-@click.option("--method", type=click.Choice(["swap", "shuffle"]), required=True, help="How to make them.")
-@options.text(
-    "--attributes", "WORDS", "For swap: words or phrases separated by commas, opposites as left/right; or a file, one "
-    "per line.",
-)  # fmt: skip
+@options.choice("--method", ["swap", "shuffle"], "How to make them.", required=True)
+@options.text("--attributes", "WORDS", "For swap: words with commas between, opposites as left/right; or a file.")
 @options.number("--k", int, "Negatives per caption.", default=1)
 @options.number("--seed", options.SEED, "Seed of the choice.", default=0)
-@options.text("--column", "NAME", "Column of the captions. [default: caption, title, captions, sentences or text]")
-@options.text(
-    "--image-column", "NAME", "Column that says which captions share an image. [default: image, filename, ... if there "
-    "is one]",
-)  # fmt: skip
+@options.column
+@options.text("--image-column", "NAME", "Column that says which captions share an image. [default: as of embed]")
 @options.text("--tagger", "NAME", "For shuffle: hanta or spacy. [default: hanta]")
 @options.flag("--clean", "Also clean the captions, so that negatives do not differ by their lack of a full stop.")
 @options.flag("--force", "Overwrite OUT, which may be IN itself.")
@@ -57,27 +51,11 @@ def negatives(
 def _method(name: str, attributes: str | None, tagger: str | None) -> Method:
     from labclip.negatives import Shuffler, Swapper
 
+    if (attributes if name == "shuffle" else tagger) is not None:
+        raise ValueError("--attributes goes with --method swap, and --tagger goes with --method shuffle.")
     if name == "shuffle":
-        if attributes is not None:
-            raise ValueError("--attributes goes with --method swap; shuffle finds its words itself.")
         return Shuffler(tagger)
-    if tagger is not None:
-        raise ValueError("--tagger goes with --method shuffle; swap looks for --attributes.")
     if attributes is None:
         raise ValueError("--method swap needs --attributes, for example red,green,blue,left/right or a file.")
-    return Swapper(listed(attributes))
-
-
-def listed(given: str) -> list[str | tuple[str, str]]:
-    """Words with commas between, or a file's lines; with a slash between, a word and its opposite."""
-    path = Path(given)
-    if path.is_file():
-        from labclip.data.rows import text_rows
-
-        words = [cells["caption"] for _, cells in text_rows(path)]
-    elif "," not in given and (path.suffix or "/" not in given):
-        raise ValueError(f"--attributes is {given!r}, but there is no such file. Separate words with commas.")
-    else:
-        words = given.split(",")
-    pairs = ((word, *word.partition("/")) for word in map(str.strip, words) if word)
-    return [(one, other) if slash else word for word, one, slash, other in pairs]
+    pairs = ((word, *word.partition("/")) for word in options.words("--attributes", attributes))
+    return Swapper([(one, other) if slash else word for word, one, slash, other in pairs])

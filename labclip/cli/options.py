@@ -1,9 +1,9 @@
-"""Short ways to declare an option, and the options that several commands have."""
+"""Short ways to declare an option, the options that several commands have, and their names in messages."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,23 +37,15 @@ def number(name: str, kind: Any, help: str, default: float | None = None) -> Opt
     return click.option(name, type=kind, default=default, show_default=default is not None, help=help)
 
 
-def choice(name: str, values: Sequence[str], help: str = "", default: str | None = None) -> Option:
+def choice(name: str, values: Sequence[str], help: str, default: str | None = None, **more: Any) -> Option:
     """An option with one of some values."""
-    return click.option(
-        name, type=click.Choice(values), default=default, show_default=default is not None, help=help or None
-    )
-
-
-def _path_of(_: click.Context, __: click.Parameter, name: Any) -> Any:
-    """OpenCLIP's local-dir:PATH as a path, which commands compare with OUT."""
-    if isinstance(name, tuple):
-        return [_path_of(_, __, one) for one in name]
-    return os.path.join(".", name.removeprefix("local-dir:")) if name and name.startswith("local-dir:") else name
+    kind = click.Choice(values)
+    return click.option(name, type=kind, default=default, show_default=default is not None, help=help, **more)
 
 
 MODEL = "A name of `labclip list`, a folder, a Hub repository org/name, or an OpenCLIP MODEL:TAG."
-model = text("--model", "M", MODEL, required=True, callback=_path_of)
-models = text("*--model models", "M", f"{MODEL} May be given again.", callback=_path_of)
+model = text("--model", "M", MODEL, required=True)
+models = text("*--model models", "M", f"{MODEL} May be given again.")
 alignment = text("--alignment", "A", "Another alignment: a name, a folder, or a Hub repository.")
 STRENGTH = click.FloatRange(-10, 10)
 strength = number(
@@ -64,12 +56,84 @@ precision = text(
     "--precision", "TEXT", f"{', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}.",
     default=PRECISIONS[0], show_default=True,
 )  # fmt: skip
+workers = number("--workers", click.IntRange(1, 256), "Decoding threads. [default: one per processor, at most 16]")
+batch_size = number("--batch-size", COUNT, "Images in one pass.", default=64)
+column = text("--column", "NAME", "Column of the captions. [default: caption, title, captions, sentences or text]")
 ignore_exif = flag("--ignore-exif", "Read images as they are stored, as OpenCLIP does, not turned by their EXIF.")
+no_cache = flag("--no-cache", "Do not cache embeddings.")
+engine = choice("--engine", ["local", "ray"], "This process, or the Ray cluster of RAY_ADDRESS.", default="local")
 force = flag("--force", "Overwrite OUT.")
 as_json = flag("--json as_json", "Print one JSON object instead.")
 
 
-def engine(does: str) -> Option:
-    """Which process does the work of a command."""
-    help = f"Who {does}: this process, or the Ray cluster of RAY_ADDRESS."
-    return choice("--engine", ["local", "ray"], help, default="local")
+def words(option: str, given: str) -> list[str]:
+    """Words with commas between, or the lines of a file."""
+    if Path(given).is_file():
+        found = Path(given).read_text(encoding="utf-8-sig").splitlines()
+    elif "," in given or ("/" in given and not Path(given).suffix):
+        found = given.split(",")
+    else:
+        raise ValueError(f"{option} is {given!r}, but there is no such file. Separate words with commas.")
+    return [word for word in map(str.strip, found) if word]
+
+
+# What a message of the package tells to type: in Python a parameter, on the command line an option.
+_VALUE = r"(?P<name>[a-z_]+)=(?P<value>'[^']*'|\"[^\"]*\"|[\w.]*\w)(?![\w/])"
+_ADVISED = re.compile(rf"(?i)(?P<before>\b(?:pass|or|try|with|of|out|in|set|need|example),?\s+){_VALUE}")
+_NAMED = re.compile(r"`(?P<name>[a-z_]+)`|^(?P<first>[a-z_]+)(?= is | ')")
+_CHOSEN = re.compile(r"options=\{[\"'](\w+)[\"']: [\"']?(\w+)[\"']?\}")
+_CALLED = re.compile(r"\blabclip\.(?P<command>[a-z]+)\b(?:\((?P<arguments>[^()]*)\))?(?!\.\w)")
+_PHRASES = {
+    "base=, an OpenCLIP model that you loaded": "--model with its base, and this as --alignment",
+    ", or pass token=...": "",
+    "pass cache_dir=FOLDER, or ": "",
+    "the same call": "the same command",
+    "labclip.training.split_combinations": "--split combinations",
+    "alignment.save_pretrained": "labclip fit",
+}
+
+
+def with_options(text: str, name: str | None, commands: Mapping[str, click.Command]) -> str:
+    """A message with the options of the command of a name in the place of Python's parameters.
+
+    >>> with_options("Pass force=True to overwrite it.", "fit", main.commands)
+    'Pass --force to overwrite it.'
+    """
+    options = _options(commands.get(name or ""))
+
+    def called(call: re.Match[str]) -> str:
+        if (command := call["command"]) not in commands:
+            return call[0]
+        given = re.finditer(_VALUE, call["arguments"] or "")
+        return " ".join(["labclip", command, *(_typed(_options(commands[command]), one) for one in given)])
+
+    for python, typed in _PHRASES.items():
+        text = text.replace(python, typed)
+    text = _CHOSEN.sub(r"--option \1=\2", _CALLED.sub(called, text))
+    text = _NAMED.sub(lambda one: options.get(one["name"] or one["first"], {}).get("", one[0]), text)
+    return _ADVISED.sub(lambda one: one["before"] + _typed(options, one), text)
+
+
+def _options(command: click.Command | None) -> dict[str, dict[str, str]]:
+    """For each parameter's name in Python what is typed for its values; "" is for any other value."""
+    found: dict[str, dict[str, str]] = {}
+    for option in command.params if command else ():
+        if isinstance(option, click.Option):
+            long = option.opts[-1]
+            name = long.lstrip("-").replace("-", "_")
+            typed = {"": long}
+            if option.is_flag:
+                typed |= {"True": long, "False": "".join(option.secondary_opts)}
+            for known in (name, f"{name}s"):  # what may be given again has a plural in Python
+                found.setdefault(known, {}).update(typed)
+            if name.startswith("no_"):
+                found.setdefault(name.removeprefix("no_"), {})["None"] = long
+    return found
+
+
+def _typed(options: Mapping[str, Mapping[str, str]], given: re.Match[str]) -> str:
+    """`name=value` as it is typed; as it is where the command has no such option."""
+    option, value = options.get(given["name"], {}), given["value"].strip("'\"")
+    if option.get(value):
+        return option[value]
+    return f"{option['']} {value}" if "" in option else f"{given['name']}={given['value']}"
