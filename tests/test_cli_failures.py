@@ -36,7 +36,10 @@ def raising(monkeypatch):
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (OSError(28, "No space left on device", "/a/b"), "/a/b can't be used (No space left on device). Check the path"),
+        (
+            OSError(28, "No space left on device", "/a/b"),
+            "/a/b can't be used (No space left on device). Check the path",
+        ),
         (OSError(5, "Input/output error"), "Reading or writing failed (Input/output error)."),
         (MemoryError(), "There is not enough memory (of the processor). Pass a smaller --batch-size"),
         (torch.OutOfMemoryError("CUDA out of memory."), "There is not enough memory (CUDA out of memory.). Pass a"),

@@ -97,7 +97,10 @@ def test_a_split_that_can_not_be_made_is_refused(folder, tmp_path):
         (*SPLIT, "--attributes", "furry,bald", *shapes): "No caption names one of --attributes furry,bald and",
     }.items():
         assert message in run("fit", folder / "features", tmp_path / "a", *arguments, code=2).stderr
-    assert "captions.jsonl can't be used (No such file" in run("fit", unnamed, tmp_path / "a", *SPLIT, *WORDS, code=2).stderr
+    assert (
+        "captions.jsonl can't be used (No such file"
+        in run("fit", unnamed, tmp_path / "a", *SPLIT, *WORDS, code=2).stderr
+    )
     assert not (tmp_path / "a").exists()
 
 
