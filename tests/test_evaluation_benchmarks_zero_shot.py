@@ -156,7 +156,7 @@ def test_a_webdataset_of_clip_benchmark(tmp_path):
         assert task.images[0].read() == (tmp_path / "0.png").read_bytes()
     assert read("zero-shot", root, templates="cifar").questions[0].prompts.shape == (2, 18)
     (root / "classnames.txt").write_text("cat\n")
-    with pytest.raises(ValueError, match=r"3 images of classes up to 1, but .*classnames\.txt has 1 names"):
+    with pytest.raises(ValueError, match=r"has classes up to 1, but .*classnames\.txt has 1 names"):
         read("zero-shot", root)
     with pytest.raises(ValueError, match=r"0\.tar sample s0000001: its class, a number in \.cls, is 'cat'"):
         read("zero-shot", webdataset(tmp_path / "bad", [b"1", b"cat"]))
@@ -172,14 +172,6 @@ def test_names_of_classes_that_are_no_text_are_refused(tmp_path, content, said):
     (tmp_path / "in" / "x.json").write_text(content)
     with pytest.raises(ValueError, match=said):
         read("zero-shot", tmp_path / "in", classes="x.json")
-
-
-def test_a_file_of_names_that_is_no_text_is_named(tmp_path):
-    folders(tmp_path / "in", a=1, b=1)
-    (tmp_path / "in" / "x.txt").write_bytes(b"ant\n\xff\n")
-    for option in ("classes", "templates"):
-        with pytest.raises(ValueError, match=r"x\.txt is not UTF-8 text: byte 4"):
-            read("zero-shot", tmp_path / "in", **{option: "x.txt"})
 
 
 def test_a_folder_without_classes(tmp_path):
@@ -242,16 +234,6 @@ def test_cifar_that_is_not_as_published_is_not_opened(tmp_path, monkeypatch, cap
     with pytest.raises(ValueError, match=r"cifar-10-batches-py is not CIFAR as it was published .*Fetch it again"):
         read("zero-shot", tmp_path)
     assert "this ran" not in capsys.readouterr().out
-
-
-def test_cifars_binary_version_is_named(tmp_path):
-    (tmp_path / "cifar-10-batches-bin").mkdir()
-    (tmp_path / "cifar-10-batches-bin" / "test_batch.bin").touch()
-    for folder in (tmp_path, tmp_path / "cifar-10-batches-bin"):
-        with pytest.raises(
-            ValueError, match=r"test_batch\.bin is of CIFAR's binary version\. Fetch the Python version"
-        ):
-            read("zero-shot", folder)
 
 
 class Hostile:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -24,7 +23,8 @@ MAX_WORDS = 30
 
 _DRAWS = 20  # of one shuffle, before it is given up as one that can only say the same
 
-Shuffle = Callable[[list[str], Sequence[str], random.Random], list[str]]
+Tagged = tuple[list[str], Sequence[str]]
+"""The words of a caption and their tags."""
 
 
 def read(
@@ -51,7 +51,7 @@ def read(
     paper = one_of("protocol", protocol, ("paper", "labclip")) == "paper"
     tagger = tagger or ("spacy" if paper else "hanta")
     images = captioned(form, sources, split)
-    tag = _tag(tagger, paper)
+    tag = _spacy() if paper and tagger == "spacy" else partial(tag_words, get_tagger(tagger))
     items, equal, without = Items(sources), Counter[str](), 0
     for one in images:
         for raw in one.captions:
@@ -67,22 +67,15 @@ def read(
         sources.notes.append(f"Shuffles equal to their caption {then}: {said}.")
     if without:
         sources.notes.append(f"{without:,} captions with no other order {'are right' if paper else 'are left out'}.")
-    sources.notes.append(
-        f"Shuffled with seed {seed}, parts of speech by {tagger}. "
-        + ("As ARO's code, but for the seed." if paper and tagger == "spacy" else
-           "Not as ARO's code, which takes spaCy's parts of speech and draws no shuffle again.")
-    )  # fmt: skip
+    as_aro = "Not as ARO's code, which takes spaCy's parts of speech and draws no shuffle again."
+    if paper and tagger == "spacy":
+        as_aro = "As ARO's code, but for the seed."
+    sources.notes.append(f"Shuffled with seed {seed}, parts of speech by {tagger}. {as_aro}")
     return sources.task(*items.question("accuracy", right_first=True), *items.gallery())
 
 
-Tagged = tuple[list[str], Sequence[str]]
-"""The words of a caption and their tags."""
-
-
-def _tag(tagger: str, paper: bool) -> Callable[[str], Tagged]:
-    """From a caption to its words and their tags."""
-    if not (paper and tagger == "spacy"):
-        return partial(tag_words, get_tagger(tagger))
+def _spacy() -> Callable[[str], Tagged]:
+    """From a caption to spaCy's words and tags."""
     try:
         model = spacy_model()
     except MissingPackageError as error:
@@ -109,12 +102,11 @@ def shuffles_of(
     Words are shuffled as the caption has them; then both are cleaned and cut. The seed and the caption itself decide
     the draws; None where none of them said anything else.
     """
-    own, plain = clean(caption, MAX_WORDS), words_of(caption)
-    tagged = tag(caption)
+    own, tagged = clean(caption, MAX_WORDS), tag(caption)
     found: list[str | None] = []
-    for name, (shuffle, by_tag) in SHUFFLES.items():
+    for name, shuffle in SHUFFLES.items():
         rng = random.Random(f"{seed} {name} {caption}")
-        words, tags = tagged if by_tag else (plain, ())
+        words, tags = (words_of(caption), ()) if name.endswith("trigrams") else tagged
         drawn = (clean(" ".join(shuffle(list(words), tags, rng)), MAX_WORDS) for _ in range(draws))
         # A single draw may say the same in other words; drawn again is what says the same at all.
         same = (lambda text: text == own) if draws == 1 else (lambda text: comparable(text) == comparable(own))
@@ -122,38 +114,40 @@ def shuffles_of(
     return own, found
 
 
-def _among(*kinds: Callable[[str], bool]) -> Shuffle:
-    """Words of each kind are permuted among themselves."""
+def _within(words: list[str], slots: Sequence[int], rng: random.Random) -> None:
+    """Permute the words in some slots among themselves."""
+    for slot, word in zip(slots, rng.sample([words[slot] for slot in slots], len(slots)), strict=True):
+        words[slot] = word
 
-    def shuffle(words: list[str], tags: Sequence[str], rng: random.Random) -> list[str]:
-        for kind in kinds:
-            slots = [slot for slot, tag in enumerate(tags) if kind(tag)]
-            for slot, word in zip(slots, rng.sample([words[slot] for slot in slots], len(slots)), strict=True):
-                words[slot] = word
-        return words
 
-    return shuffle
+def _nouns_and_adjectives(words: list[str], tags: Sequence[str], rng: random.Random) -> list[str]:
+    for kind in (is_noun, is_adjective):
+        _within(words, [slot for slot, tag in enumerate(tags) if kind(tag)], rng)
+    return words
+
+
+def _all_but_these(words: list[str], tags: Sequence[str], rng: random.Random) -> list[str]:
+    _within(words, [slot for slot, tag in enumerate(tags) if not is_noun(tag) and not is_adjective(tag)], rng)
+    return words
 
 
 def _within_trigrams(words: list[str], tags: Sequence[str], rng: random.Random) -> list[str]:
     """The words of each three that follow one another."""
-    return list(itertools.chain.from_iterable(rng.sample(three, len(three)) for three in _trigrams(words)))
+    for start in range(0, len(words), 3):
+        _within(words, range(len(words))[start : start + 3], rng)
+    return words
 
 
-def _trigrams_whole(words: list[str], tags: Sequence[str], rng: random.Random) -> list[str]:
+def _trigrams(words: list[str], tags: Sequence[str], rng: random.Random) -> list[str]:
     """Threes of words, each kept as it is."""
-    threes = _trigrams(words)
-    return list(itertools.chain.from_iterable(rng.sample(threes, len(threes))))
+    threes = [words[start : start + 3] for start in range(0, len(words), 3)]
+    return [word for three in rng.sample(threes, len(threes)) for word in three]
 
 
-def _trigrams(words: list[str]) -> list[list[str]]:
-    return [words[start : start + 3] for start in range(0, len(words), 3)]
-
-
-SHUFFLES: dict[str, tuple[Shuffle, bool]] = {
-    "shuffle_nouns_and_adj": (_among(is_noun, is_adjective), True),
-    "shuffle_allbut_nouns_and_adj": (_among(lambda tag: not is_noun(tag) and not is_adjective(tag)), True),
-    "shuffle_within_trigrams": (_within_trigrams, False),
-    "shuffle_trigrams": (_trigrams_whole, False),
+SHUFFLES: dict[str, Callable[[list[str], Sequence[str], random.Random], list[str]]] = {
+    "shuffle_nouns_and_adj": _nouns_and_adjectives,
+    "shuffle_allbut_nouns_and_adj": _all_but_these,
+    "shuffle_within_trigrams": _within_trigrams,
+    "shuffle_trigrams": _trigrams,
 }
-"""By the names that ARO gives them, and whether they need tags."""
+"""By the names that ARO gives them."""

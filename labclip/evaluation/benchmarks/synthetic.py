@@ -33,8 +33,6 @@ from labclip.evaluation.scores import Asked, ScoredItems, everything
 from labclip.evaluation.sources import Sources
 from labclip.evaluation.tasks import Rows, Task
 
-PROTOCOLS = ("paper", "labclip")
-SPLITS = ("all", "train", "val", "test")
 SEED = 42
 """Of the paper's splits."""
 
@@ -46,46 +44,44 @@ CLEVR_SHAPES = frozenset(("cube", "cylinder", "sphere"))
 Scene = tuple[Object, ...]
 
 
+def read(
+    form: dict[str, str], sources: Sources, *, protocol: str = "paper", split: str = "test", seed: int = SEED
+) -> Task:
+    """`binding`: the caption beats the one of the swapped scene; `i2t_r1` among the captions of all scenes.
+
+    In the paper, as in Meta's code, textures of PUG:SPAR stand in one order, so that the animals change places: "Blue
+    Bear and Red Cat" against "Blue Cat and Red Bear". With `protocol=labclip` the textures do. In PUG:SPARE every order
+    of two animals is a caption of its own; in the paper's splits an image stands twice where both orders were drawn,
+    and "val" has some that are in "test".
+
+    Args:
+        form: The `kind` of data, as `SceneFile` calls it.
+        sources: The files.
+        protocol: "paper": scenes of two different objects, each told in one order whatever the file's, the swapped one
+            too, and an image asked for its caption among those of all such scenes; the base's captions of CLEVR keep
+            the length that it gives them. "labclip": any number of objects, in the file's order, retrieval both ways
+            among one image per distinct scene, and cosines alone.
+        split: "all", or "train", "val", "test" by combination, 80, 10 and 10 percent: a combination and its swaps are
+            on one side. The paper's figures are of "test".
+        seed: Of the split.
+    """
+    return _read(form["kind"], sources, protocol, split, seed)
+
+
 def read_clevr(
     sources: Sources, *, protocol: str = "paper", split: str = "test", seed: int = SEED, objects: int = 0
 ) -> Task:
     """`binding`: the caption beats the one with two colours swapped; `i2t_r1` among the captions of all scenes.
 
-    Args:
-        sources: The files.
-        protocol: "paper": scenes of two different objects, each told in one order whatever the file's, the swapped one
-            too, and an image asked for its caption among those of all such scenes; the base's captions keep the length
-            that it gives them. "labclip": any number of objects, in the file's order, retrieval both ways among one
-            image per distinct scene, and cosines alone.
-        split: "all", or "train", "val", "test" by combination, 80, 10 and 10 percent: a combination and its swaps are
-            on one side. The paper's figures are of "test".
-        seed: Of the split.
-        objects: Only images with as many objects; 0 takes 2 of the numbered files, and all of any other.
+    Options are those of `read`, and `objects`: only images with as many; 0 takes 2 of the numbered files, and all of
+    any other.
     """
-    return _read(sources, "clevr", protocol, split, seed, objects)
+    return _read("clevr", sources, protocol, split, seed, objects)
 
 
-def read_spar(sources: Sources, *, protocol: str = "paper", split: str = "test", seed: int = SEED) -> Task:
-    """`binding`: the caption beats the one of the swapped scene; `i2t_r1` among the captions of all; as `clevr`.
-
-    In the paper, as in Meta's code, textures stand in one order, so that the animals change places: "Blue Bear and Red
-    Cat" against "Blue Cat and Red Bear". With `protocol=labclip` the textures do.
-    """
-    return _read(sources, "pug-spar", protocol, split, seed)
-
-
-def read_spare(sources: Sources, *, protocol: str = "paper", split: str = "test", seed: int = SEED) -> Task:
-    """`binding`: the caption beats the one with the textures swapped; `i2t_r1` among the captions of all; as `clevr`.
-
-    Every order of two animals is a caption of its own here. In the paper's splits an image stands twice where both
-    orders were drawn, and "val" has some that are in "test".
-    """
-    return _read(sources, "pug-spare", protocol, split, seed)
-
-
-def _read(sources: Sources, kind: str, protocol: str, split: str, seed: int, objects: int = 0) -> Task:
-    one_of("protocol", protocol, PROTOCOLS)
-    one_of("split", split, SPLITS)
+def _read(kind: str, sources: Sources, protocol: str, split: str, seed: int, objects: int = 0) -> Task:
+    one_of("protocol", protocol, ("paper", "labclip"))
+    one_of("split", split, ("all", "train", "val", "test"))
     file = find_scene_file(sources, (kind,), objects=objects)
     return (_as_the_paper if protocol == "paper" else _as_labclip)(sources, file, split, seed)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,21 +28,16 @@ CIFAR_TEMPLATES = [
 ]  # fmt: skip
 """OpenAI's prompts of CIFAR-10 and CIFAR-100. Source: data/prompts.md of github.com/openai/CLIP."""
 
-TEMPLATES_FILE = "zeroshot_classification_templates.txt"
-
 _CIFAR = {"cifar-10-batches-py": "CIFAR10", "cifar-100-python": "CIFAR100"}
-_BINARY = ("test_batch.bin", "test.bin", "cifar-10-batches-bin/test_batch.bin", "cifar-100-binary/test.bin")
-
-_NAMED = 50  # data sets in a message
 _IMAGES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"))
 
 
-class _Found(NamedTuple):
-    """Images with their classes: rows, labels, how the data calls the classes, and prompts that it comes with."""
+class _Labelled(NamedTuple):
+    """Rows of images and their labels, what the data calls the classes, and the file of prompts that it comes with."""
 
-    image: list[int]
-    label: list[int]
-    classes: list[str]
+    images: Sequence[int]
+    labels: Sequence[int]
+    classes: Sequence[str]
     templates: str = ""
 
 
@@ -62,22 +57,20 @@ def read(sources: Sources, *, split: str = "test", classes: str = "", templates:
     """
     one_of("split", split, ("test", "train"))
     folder = sources.images or sources.folder
-    shards = _shards(sources, split)
-    cifar = None if shards else _cifar_in(folder)
-    if cifar is None and not shards and split != "test":
+    shards, cifar = _shards(sources.data, split), _cifar_in(folder)
+    if shards:
+        found = _samples(sources, shards)
+    elif cifar is not None:
+        found = _cifar(sources, *cifar, split)
+    elif split == "test":
+        found = _folders(sources, folder)
+    else:
         raise ValueError(
             f"{folder} is no CIFAR and no WebDataset; which alone have splits. Pass data=FOLDER with that of the split."
         )
-    if cifar is not None:
-        found = _cifar(sources, *cifar, split)
-    else:
-        found = _samples(sources, shards) if shards else _folders(sources, folder)
-    names = _names(classes, found.classes, sources, dataset) if classes else found.classes
-    if not classes and not shards:
-        names = [name.replace("_", " ") for name in names]
-    odd = [name for name in names if not isinstance(name, str) or not name.strip()]
-    if odd:
-        raise ValueError(f"{classes}: the name of a class is {odd[0]!r}. Every name must be a text that is not empty.")
+    names = found.classes if shards else [name.replace("_", " ") for name in found.classes]
+    if classes:
+        names = _names(classes, found.classes, sources, dataset)
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
         sources.notes.append(
@@ -91,46 +84,43 @@ def read(sources: Sources, *, split: str = "test", classes: str = "", templates:
         for name, several in zip(names, prompts, strict=True)
     ]
     sources.notes.append(f"{len(names):,} classes, {width:,} prompt{'s' if width > 1 else ''} each.")
-    return sources.task(Classification(np.array(found.image), np.array(found.label), np.array(rows)))
+    return sources.task(Classification(np.array(found.images), np.array(found.labels), np.array(rows)))
 
 
-def _folders(sources: Sources, folder: Path) -> _Found:
+def _folders(sources: Sources, folder: Path) -> _Labelled:
     """One folder a class, in the order of their names; what is not an image is passed over."""
-    if (sources.images is None and sources.data != folder) or not folder.is_dir():
-        raise FileNotFoundError(f"{sources.images or sources.data} is not a folder. {sources.hint}")
+    if sources.images is None and sources.data != folder:
+        raise FileNotFoundError(f"{sources.data} is not a folder. {sources.hint}")
     folders = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     if all(path.name.isdecimal() for path in folders):  # ImageNetV2's, whose 10 is not behind 1
         folders.sort(key=lambda path: int(path.name))
-    image, label, empty = [], [], []
-    for number, path in enumerate(folders):
-        shown = sorted(one for one in path.iterdir() if one.suffix.lower() in _IMAGES)
-        if not shown:
-            empty.append(path.name)
-        for one in shown:
-            row = sources.file(one)
-            assert row is not None
-            image.append(row)
-            label.append(number)
-    if len(folders) < 2 or not image:
-        raise ValueError(f"{folder} has {len(folders)} folders with {len(image)} images, not one folder a class.")
-    if empty:
+    shown = [sorted(path for path in one.iterdir() if path.suffix.lower() in _IMAGES) for one in folders]
+    if len(folders) < 2 or not any(shown):
+        count = sum(map(len, shown))
+        raise ValueError(f"{folder} has {len(folders)} folders with {count} images, not one folder a class.")
+    if empty := [path.name for path, images in zip(folders, shown, strict=True) if not images]:
         example = f"for example {empty[0]}; their classes stay options."
         sources.notes.append(f"{len(empty):,} folders have no image, {example}")
-    return _Found(image, label, [path.name for path in folders])
+    labelled = [(sources.file(path), label) for label, images in enumerate(shown) for path in images]
+    return _labelled(labelled, [path.name for path in folders])
 
 
-def _shards(sources: Sources, split: str) -> list[Path]:
+def _labelled(rows: Iterable[tuple[int | None, int]], classes: Sequence[str], templates: str = "") -> _Labelled:
+    images, labels = zip(*((image, label) for image, label in rows if image is not None), strict=True)
+    return _Labelled(images, labels, classes, templates)
+
+
+def _shards(data: Path | None, split: str) -> list[Path]:
     """The tars of a WebDataset: the one that `data` is, or those in the folder of the split."""
-    data = sources.data
     if data is None or not data.is_dir():
-        return [data] if data is not None and data.is_file() and data.suffix.lower() == ".tar" else []
+        return [data] if data is not None and data.suffix.lower() == ".tar" else []
     whole = not any(path.is_dir() for path in data.iterdir())  # else a tar beside folders of classes, as it was fetched
     return sorted((data / split).glob("*.tar")) or sorted(data.glob("*.tar") if whole else ())
 
 
-def _samples(sources: Sources, shards: Sequence[Path]) -> _Found:
+def _samples(sources: Sources, shards: Sequence[Path]) -> _Labelled:
     """Images of tars with the number of their class in `.cls`; names and prompts lie beside them or a folder above."""
-    image, label = [], []
+    found: list[tuple[int | None, int]] = []
     for shard in shards:
         for location, cells in tar_rows(shard):
             value = cells.get("cls")
@@ -138,36 +128,26 @@ def _samples(sources: Sources, shards: Sequence[Path]) -> _Found:
                 raise ValueError(f"{location}: its class, a number in .cls, is {value!r}.")
             if cells["image"] is None:
                 raise ValueError(f"{location} has no image.")
-            found = sources.add(cells["image"])
-            assert found is not None
-            image.append(found)
-            label.append(int(value))
-    if not image:
+            found.append((sources.add(cells["image"]), int(value)))
+    if not found:
         raise ValueError(f"{shards[0]} has no image. Fetch it again.")
-    beside = [path for at in (shards[0].parent, shards[0].parent.parent) for path in at.glob("*.txt")]
-    files = {path.name: path for path in reversed(beside)}
-    listed = files.get("classnames.txt")
-    names = _listed(str(listed), sources)[1] if listed else [str(number) for number in range(max(label) + 1)]
-    if max(label) >= len(names):
+    files = {path.name: path for at in (shards[0].parent.parent, shards[0].parent) for path in at.glob("*.txt")}
+    most, listed = max(label for _, label in found), files.get("classnames.txt")
+    names = _lines(listed) if listed else [str(number) for number in range(most + 1)]
+    if most >= len(names):
         raise ValueError(
-            f"{shards[0]} has {len(image)} images of classes up to {max(label)}, but {listed} has "
-            f"{len(names)} names, from class 0 on. Fetch both again."
+            f"{shards[0]} has classes up to {most}, but {listed} has {len(names)} names. Fetch both again."
         )
-    return _Found(image, label, names, str(files.get(TEMPLATES_FILE, "")))
+    return _labelled(found, names, str(files.get("zeroshot_classification_templates.txt", "")))
 
 
 def _cifar_in(folder: Path) -> tuple[Path, str] | None:
-    """The folder that holds a CIFAR's own folder, and the name of that one; or None."""
-    for name in _CIFAR:
-        for parent in (folder, folder.parent):
-            if (parent / name).is_dir() and folder in (parent, parent / name):
-                return parent, name
-    if binary := next((name for name in _BINARY if (folder / name).is_file()), None):
-        raise ValueError(f"{folder / binary} is of CIFAR's binary version. Fetch the Python version, which is read.")
-    return None
+    """The folder that holds a CIFAR's own folder, and the name of that one, where `folder` is either."""
+    known = ((parent, name) for name in _CIFAR for parent in (folder, folder.parent))
+    return next((one for one in known if folder in (one[0], one[0] / one[1]) and (one[0] / one[1]).is_dir()), None)
 
 
-def _cifar(sources: Sources, folder: Path, name: str, split: str) -> _Found:
+def _cifar(sources: Sources, folder: Path, name: str, split: str) -> _Labelled:
     from torchvision import datasets  # type: ignore[import-untyped]
 
     try:
@@ -175,87 +155,72 @@ def _cifar(sources: Sources, folder: Path, name: str, split: str) -> _Found:
         found = getattr(datasets, _CIFAR[name])(folder, train=split == "train", download=False)
     except RuntimeError as error:
         raise ValueError(f"{folder / name} is not CIFAR as it was published ({error}). Fetch it again.") from error
-    image = [
-        sources.image_in_memory(np.ascontiguousarray(pixels), f"{name} {split} {number}")
-        for number, pixels in enumerate(found.data)
-    ]
-    return _Found(image, list(found.targets), list(found.classes))
+    pixels = map(np.ascontiguousarray, found.data)
+    rows = [sources.image_in_memory(one, f"{name} {split} {number}") for number, one in enumerate(pixels)]
+    return _Labelled(rows, found.targets, found.classes)
 
 
 def _names(file: str, classes: Sequence[str], sources: Sources, dataset: str) -> list[str]:
-    builtin: tuple[Path, Any] = Path(file), list(open_clip.IMAGENET_CLASSNAMES)
-    path, names = builtin if file == "imagenet" else _listed(file, sources)
-    names = _of_dataset(path, names, dataset)
-    if path.suffix.lower() != ".json" and all("\t" in line for line in names):
+    names = list(open_clip.IMAGENET_CLASSNAMES) if file == "imagenet" else _listed(file, sources, dataset)
+    if isinstance(names, list) and all(isinstance(line, str) and "\t" in line for line in names):
         names = dict(line.split("\t", 1) for line in names)
     if isinstance(names, dict):
-        lacking = [name for name in classes if name not in names]
-        if lacking:
-            raise ValueError(f"{path} lacks {len(lacking)} of {len(classes)} classes, for example {lacking[0]!r}.")
-        return [names[name] for name in classes]
-    if not isinstance(names, list) or len(names) != len(classes):
-        count = len(names) if isinstance(names, list) else "no"
+        if lacking := [name for name in classes if name not in names]:
+            raise ValueError(f"{file} lacks {len(lacking)} of {len(classes)} classes, for example {lacking[0]!r}.")
+        names = [names[name] for name in classes]
+    elif len(names) != len(classes):
         raise ValueError(
-            f"{path} has {count} names for {len(classes)} classes. Write one a line, in the folders' order."
+            f"{file} has {len(names)} names for {len(classes)} classes. Write one a line, in the folders' order."
         )
-    other = [index for index, (name, folder) in enumerate(zip(names, classes, strict=True)) if name != folder]
-    if other and set(map(str, names)) == set(classes):
-        raise ValueError(
-            f"{path} has the names of the folders in another order: line {other[0] + 1} would rename a class to "
-            f"another. Sort it, or write folder<TAB>name lines, which need no order."
-        )
-    if other:
+    elif other := [index for index, (name, folder) in enumerate(zip(names, classes, strict=True)) if name != folder]:
+        if {*map(str, names)} == {*classes}:
+            raise ValueError(
+                f"{file} has the names of the folders in another order: line {other[0] + 1} would rename a class to "
+                f"another. Sort it, or write folder<TAB>name lines, which need no order."
+            )
         example = f"{classes[other[0]]}: {names[other[0]]}"
-        sources.notes.append(f"Names of {path.name} by the order of folders, for example {example}.")
-    return names
+        sources.notes.append(f"Names of {Path(file).name} by the order of folders, for example {example}.")
+    if odd := [name for name in names if not isinstance(name, str) or not name.strip()]:
+        raise ValueError(f"{file}: the name of a class is {odd[0]!r}. Every name must be a text that is not empty.")
+    return list(names)
 
 
 def _prompts(file: str, names: Sequence[str], sources: Sources, dataset: str) -> list[list[str]]:
     """The prompts of each class."""
-    if file in ("", "cifar", "imagenet"):
-        imagenet = [template("{}") for template in open_clip.OPENAI_IMAGENET_TEMPLATES]
-        lines = {"": [TEMPLATE], "cifar": CIFAR_TEMPLATES, "imagenet": imagenet}[file]
-        return [[line.replace("{}", name) for line in lines] for name in names]
-    path, value = _listed(file, sources)
-    if not (isinstance(value, dict) and value.keys() >= set(names)):
-        value = _of_dataset(path, value, dataset)
-    if isinstance(value, dict):
-        lacking = [name for name in names if not _texts(value.get(name))]
-        if lacking:
-            raise ValueError(f"{path} has no list of prompts of {len(lacking)} classes, for example {lacking[0]!r}.")
-        return [value[name] for name in names]
-    lines = value if isinstance(value, list) else []
+    known = {"": [TEMPLATE], "cifar": CIFAR_TEMPLATES}
+    if file == "imagenet":
+        known[file] = [template("{}") for template in open_clip.OPENAI_IMAGENET_TEMPLATES]
+    lines = known.get(file) or _listed(file, sources, dataset, names)
+    if isinstance(lines, dict):
+        if lacking := [name for name in names if not isinstance(lines.get(name), list) or not lines[name]]:
+            raise ValueError(f"{file} has no list of prompts of {len(lacking)} classes, for example {lacking[0]!r}.")
+        return [lines[name] for name in names]
     wrong = [line for line in lines if not isinstance(line, str) or not ("{}" in line or "{c}" in line)]
     if not lines or wrong:
-        raise ValueError(f"{path}: {wrong[0] if wrong else 'no line'!r} has no {{}} where the class's name goes.")
+        raise ValueError(f"{file}: {wrong[0] if wrong else 'no line'!r} has no {{}} where the class's name goes.")
     return [[line.strip().replace("{c}", "{}").replace("{}", name) for line in lines] for name in names]
 
 
-def _texts(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(one, str) for one in value)
+def _listed(file: str, sources: Sources, dataset: str, names: Iterable[str] = ()) -> Any:
+    """What a file lists, as it is named or in the folder of data: its lines, or a JSON list or object.
 
-
-def _of_dataset(path: Path, value: Any, dataset: str) -> Any:
-    """Of CLIP_benchmark's JSON the part of one data set."""
-    if not isinstance(value, dict) or not value or any(isinstance(part, str) for part in value.values()):
-        return value
-    if not dataset and len(value) == 1:
-        return next(iter(value.values()))
-    if dataset not in value:
-        some = ", ".join(list(value)[:_NAMED])
-        raise ValueError(f'{path} has {len(value)} data sets. Pass options={{"dataset": NAME}}, one of {some}.')
-    return value[dataset]
-
-
-def _listed(file: str, sources: Sources) -> tuple[Path, Any]:
-    """A file as it is named, or as data, and its JSON value, or its lines that are not blank."""
+    Of an object of data sets the part of one; an object with all of `names` is of no data sets.
+    """
     path = next((path for path in (Path(file).expanduser(), sources.folder / file) if path.is_file()), None)
     if path is None:
         raise FileNotFoundError(f"There is no file {file}, here or in {sources.folder}.")
-    if path.suffix.lower() == ".json":
-        return path, read_json(path)
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text: byte {error.start}.") from error
-    return path, [line.strip() for line in lines if line.strip()]
+    value = read_json(path) if path.suffix.lower() == ".json" else _lines(path)
+    classes = isinstance(value, dict) and bool(names) and value.keys() >= {*names}
+    if isinstance(value, dict) and not classes and not any(isinstance(part, str) for part in value.values()):
+        if dataset not in value and (dataset or len(value) != 1):
+            raise ValueError(
+                f'{path} has {len(value)} data sets. Pass options={{"dataset": NAME}}, one of {", ".join(value)}.'
+            )
+        value = value[dataset] if dataset else next(iter(value.values()))
+    if not isinstance(value, dict | list):
+        raise ValueError(f"{path} holds a {type(value).__name__}, not a list.")
+    return value
+
+
+def _lines(path: Path) -> list[str]:
+    return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
