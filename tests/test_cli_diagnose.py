@@ -105,5 +105,5 @@ def test_bad_input_is_one_line(tmp_path, folder):
 
 
 def test_a_missing_package_is_told_before_the_work(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "jinja2", None)
+    monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
     assert 'pip install "labclip[eval]"' in fails("--model", "scenes", "--out", "report.html")

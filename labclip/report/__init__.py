@@ -1,13 +1,13 @@
 """One report of paragraphs, tables and figures, from plain values: a self-contained HTML page, or text.
 
-What a report says lives with whoever measured it; here is only how it looks. HTML needs `pip install "labclip[eval]"`.
+What a report says lives with whoever measured it; here is only how it looks. Figures need matplotlib, as in
+`pip install "labclip[eval]"`.
 """
 
 from labclip.report.drawing import drawn
 from labclip.report.html import render
-from labclip.report.markup import PREAMBLE, latex, markdown, markdown_table, tex, tex_row
 from labclip.report.reported import Reported
-from labclip.report.terminal import terminal
+from labclip.report.text import PREAMBLE, latex, markdown, markdown_table, terminal, tex, tex_row
 from labclip.report.values import Cell, Figure, Page, Section, Table, judged, signed
 
 __all__ = [

@@ -7,16 +7,13 @@ from pathlib import Path
 
 from labclip._version import __version__
 from labclip.messages import printable
-from labclip.packages import EVAL, require
 from labclip.report.values import MARKS, Cell, Page, pieces, shown
-
-_TEMPLATE = Path(__file__).with_name("page.html")
 
 
 def render(page: Page) -> str:
     """The page as one HTML document.
 
-    Every string of it is escaped, whatever it holds; figures lie inside as data. Needs jinja2.
+    Every string of it is escaped, whatever it holds; figures lie inside as data.
 
     Example:
         >>> from labclip.report import Page, Section, render
@@ -24,7 +21,8 @@ def render(page: Page) -> str:
         >>> "&lt;b&gt;bold&lt;/b&gt; stays text" in html
         True
     """
-    jinja2 = require("jinja2", "HTML pages need jinja2", EVAL)
+    import jinja2  # torch brings it; loading it takes long
+
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined,
         finalize=lambda value: printable(value) if type(value) is str else value,
@@ -36,6 +34,6 @@ def render(page: Page) -> str:
         mark=lambda value: value.mark if isinstance(value, Cell) else "",
         words=lambda value: value.words if isinstance(value, Cell) else "",
     )
-    template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
+    template = environment.from_string(Path(__file__).with_name("page.html").read_text(encoding="utf-8"))
     html: str = template.render(page=page, marks=MARKS, version=__version__)
     return html + "\n"

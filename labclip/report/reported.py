@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
 from labclip.files import whole_file
 from labclip.report.html import render
-from labclip.report.markup import latex, markdown
-from labclip.report.terminal import terminal
+from labclip.report.text import latex, markdown, terminal
 from labclip.report.values import Page
 
 
-class Reported:
+class Reported(ABC):
     """A result that can be shown. A subclass writes `page`, `to_json` and a `__repr__` of one line."""
 
+    @abstractmethod
     def page(self, *, plots: bool = False) -> Page:
-        """The whole report as values.
+        """The whole report as values; `plots` also draws the figures, which needs matplotlib."""
 
-        Args:
-            plots: Whether to draw the figures, which needs matplotlib.
-        """
-        raise NotImplementedError
-
+    @abstractmethod
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, as `--json` prints them."""
-        raise NotImplementedError
 
     def __str__(self) -> str:
         return terminal(self.page())
@@ -43,9 +39,8 @@ class Reported:
 
         Raises:
             FileNotFoundError: If the folder does not exist.
-            MissingPackageError: If jinja2 or matplotlib is missing.
+            MissingPackageError: If matplotlib is missing.
         """
-        path = Path(path)
-        with whole_file(path) as part:
+        with whole_file(Path(path)) as part:
             part.write_bytes(render(self.page(plots=True)).encode())
-        return path
+        return Path(path)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from typing import Literal
 
 from labclip.messages import printable
@@ -41,9 +43,9 @@ class Table:
         caption: Says what the rows are.
         columns: Headings.
         rows: As many cells each as there are columns.
-        words: Places of the columns that hold words; the others are numbers and stand right.
+        words: Indices of the columns that hold words; the others are numbers and stand right.
         grouped: How many of the first columns say what some rows have in common: in text they are told once.
-        minor: Places of the columns that a narrow screen leaves out.
+        minor: Indices of the columns that a narrow screen leaves out.
     """
 
     caption: str
@@ -56,31 +58,29 @@ class Table:
     def __post_init__(self) -> None:
         assert all(len(row) == len(self.columns) for row in self.rows), self.caption
 
-    def told_before(self, row: int) -> int:
-        """How many of a row's first cells the row above has told: all that are grouped, or none."""
-        shared = row > 0 and list(self.rows[row - 1][: self.grouped]) == list(self.rows[row][: self.grouped])
-        return self.grouped if shared else 0
+    @property
+    def groups(self) -> list[list[Sequence[Value]]]:
+        """The rows, those together that have the first `grouped` cells in common."""
+        if not self.grouped:
+            return [[row] for row in self.rows]
+        return [list(rows) for _, rows in groupby(self.rows, key=lambda row: list(row[: self.grouped]))]
 
     @property
     def told_once(self) -> list[list[Value]]:
         """The rows as text shows them: without what the row above has told."""
-        told = [self.told_before(number) for number in range(len(self.rows))]
-        return [[None] * count + list(row[count:]) for count, row in zip(told, self.rows, strict=True)]
+        none = [None] * self.grouped
+        return [
+            [*none, *row[self.grouped :]] if at else list(row) for rows in self.groups for at, row in enumerate(rows)
+        ]
 
     @property
     def parts(self) -> tuple[Table, Table]:
-        """What a page shows, and what it folds away: rows, grouped ones together, whose differences all are "none"."""
-        groups: list[list[Sequence[Value]]] = []
-        for number, row in enumerate(self.rows):
-            if self.told_before(number):
-                groups[-1].append(row)
-            else:
-                groups.append([row])
-        marks = [{cell.mark for row in rows for cell in row if isinstance(cell, Cell) and cell.mark} for rows in groups]
-        shown, folded = (
-            [row for rows, found in zip(groups, marks, strict=True) for row in rows if (found == {"none"}) == quiet]
-            for quiet in (False, True)
-        )
+        """What a page shows, and what it folds away: groups of rows whose differences all are "none"."""
+        shown: list[Sequence[Value]] = []
+        folded: list[Sequence[Value]] = []
+        for rows in self.groups:
+            marks = {cell.mark for row in rows for cell in row if isinstance(cell, Cell) and cell.mark}
+            (folded if marks == {"none"} else shown).extend(rows)
         return replace(self, rows=shown), replace(self, rows=folded)
 
 
@@ -100,9 +100,10 @@ class Figure:
 
     @property
     def media_type(self) -> str:
-        """Of the bytes."""
-        kinds = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg"}
-        return next((kind for begin, kind in kinds.items() if self.data.startswith(begin)), "image/svg+xml")
+        """What kind of file the bytes are."""
+        if self.data.startswith(b"\x89PNG"):
+            return "image/png"
+        return "image/jpeg" if self.data.startswith(b"\xff\xd8\xff") else "image/svg+xml"
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ class Section:
     """A heading and what stands below it, in this order.
 
     Attributes:
-        heading: Of the section.
+        heading: Its title.
         paragraphs: Plain text; what stands between backticks is set as code.
         figures: Images.
         tables: Tables.
@@ -160,7 +161,7 @@ def shown(value: Value) -> str:
 
 
 def percent(value: float) -> str:
-    """A share as percent for a sentence, without the sign: 0.985 is "98.5", 0.58 "58"; only all is 100, only none 0."""
+    """A fraction as percent, without the sign: 0.985 is "98.5", 0.58 "58"; only all is 100, only none 0."""
     rounded = round(100 * value, 1)
     if rounded == 100 and value < 1:
         return "99.9"
@@ -197,7 +198,5 @@ def line(text: str) -> str:
 
 def pieces(text: str) -> list[tuple[str, bool]]:
     """Text and code in turn, whether it is code beside; a backtick without a second one is itself."""
-    parts = text.split("`")
-    if len(parts) % 2 == 0:
-        parts[-2:] = ["`".join(parts[-2:])]
+    parts = re.split("`([^`]*)`", text)
     return [(part, number % 2 == 1) for number, part in enumerate(parts) if part]

@@ -1,0 +1,153 @@
+"""A page as text for a terminal, as Markdown for GitHub, and its tables as LaTeX for a paper. Figures are left out."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Iterable, Sequence
+from itertools import zip_longest
+
+from labclip.report.values import Page, Section, Table, line, pieces, shown
+
+PREAMBLE = r"% In the preamble: \usepackage{booktabs} and \usepackage[T1]{fontenc}"
+
+_GAP = "  "
+_NARROWEST, _HEADING = 8, 14  # characters of a column of words, and of a number's heading
+_MARKDOWN = str.maketrans({
+    "\\": "\\\\", "`": "\\`", "*": "\\*", "<": "&lt;", ">": "&gt;", "&": "&amp;", "|": "\\|", "~": "\\~",
+    "$": "\\$",  # a formula
+})  # fmt: skip
+_LATEX = str.maketrans({
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    '"': r"\textquotedbl{}", "`": r"\textasciigrave{}",
+})  # fmt: skip
+
+
+def terminal(page: Page, *, width: int = 100) -> str:
+    """The page as lines of at most `width` characters; figures are left out.
+
+    Columns of words are wrapped where a table is too wide, columns of numbers never are.
+    """
+    parts = [_underlined(page.title, "=", width), _wrapped(page.lead, width)]
+    for section in (*page.sections, *page.appendix):
+        parts += [_underlined(section.heading, "-", width), *(_wrapped(text, width) for text in section.paragraphs)]
+        parts += [_columns(table, section.tables, width) for table in section.tables]
+        parts.append("\n".join(_wrapped(note, width, "- ") for note in section.notes))
+    parts.append("\n".join(_wrapped(f"{name}: {value}", width) for name, value in page.facts))
+    return "\n\n".join(part for part in parts if part)
+
+
+def _underlined(text: str, rule: str, width: int) -> str:
+    lines = textwrap.wrap(line(text), width) or [""]
+    return "\n".join([*lines, rule * max(map(len, lines))])
+
+
+def _wrapped(text: str, width: int, bullet: str = "") -> str:
+    """A paragraph without its backticks."""
+    plain, hanging = line("".join(piece for piece, _ in pieces(text))), " " * len(bullet)
+    return textwrap.fill(plain, width, initial_indent=bullet, subsequent_indent=hanging, break_on_hyphens=False)
+
+
+def _columns(table: Table, beside: Sequence[Table], width: int) -> str:
+    """A table, as wide as the others beside it that have the same columns."""
+    rows = [row for other in beside if list(other.columns) == list(table.columns) for row in other.rows]
+    widths = []
+    for at, head in enumerate(table.columns):
+        least = len(line(head)) if at in table.words else min(len(line(head)), _HEADING)
+        widths.append(max([least, *(len(line(shown(row[at]))) for row in rows)]))
+    over = sum(widths) + len(_GAP) * (len(widths) - 1) - width
+    for _ in range(over if table.words else 0):
+        widest = max(table.words, key=lambda at: widths[at])
+        widths[widest] = max(widths[widest] - 1, min(widths[widest], _NARROWEST))
+    lines = [_wrapped(table.caption, width)]
+    for row in (table.columns, *table.told_once):
+        cells = [textwrap.wrap(line(shown(cell)), size, break_on_hyphens=False)
+                 for cell, size in zip(row, widths, strict=True)]  # fmt: skip
+        for parts in zip_longest(*cells, fillvalue=""):
+            sized = enumerate(zip(parts, widths, strict=True))
+            padded = [part.ljust(size) if at in table.words else part.rjust(size) for at, (part, size) in sized]
+            lines.append(_GAP.join(padded).rstrip())
+    return "\n".join(lines)
+
+
+def markdown(page: Page, *, level: int = 1) -> str:
+    """The page as GitHub Markdown, its title of a level: 2 for a page inside another. Its strings stay text."""
+    parts = [f"{'#' * level} {_text(page.title)}", _paragraph(page.lead)]
+    for section in (*page.sections, *page.appendix):
+        parts += [f"{'#' * (level + 1)} {_text(section.heading)}", *map(_paragraph, section.paragraphs)]
+        parts += [markdown_table(table) for table in section.tables]
+        parts.append("\n".join(f"- {_paragraph(note)}" for note in section.notes))
+    if page.facts:
+        parts.append(f"{'#' * (level + 1)} How it was measured")
+        parts.append("\n".join(f"- {_text(name)}: {_text(value)}" for name, value in page.facts))
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def markdown_table(table: Table) -> str:
+    """One table with its caption above it."""
+    rule = ["---" if at in table.words else "---:" for at in range(len(table.columns))]
+    head, *rows = ([_text(shown(cell)) for cell in row] for row in (table.columns, *table.told_once))
+    lines = [f"| {' | '.join(cells)} |" for cells in (head, rule, *rows)]
+    return "\n".join(([f"**{_text(table.caption)}**", ""] if table.caption else []) + lines)
+
+
+def _text(text: str) -> str:
+    return _text_escaped(line(text))
+
+
+def _text_escaped(text: str) -> str:
+    found = re.sub(r"\](?=[\[(])", r"]\\", text.translate(_MARKDOWN))  # a link
+    return re.sub(r"(?<!\w)_|_(?!\w)", r"\_", found)
+
+
+def _paragraph(text: str) -> str:
+    """What would begin a heading or a list at the start of a line is escaped."""
+    found = "".join(f"`{piece}`" if is_code else _text_escaped(piece) for piece, is_code in pieces(line(text)))
+    return re.sub(r"^(\d*)([#+=.)-])", r"\1\\\2", found)
+
+
+def latex(page: Page) -> str:
+    r"""The page's tables as LaTeX with booktabs: one `table` a section; heading and first paragraph are its caption."""
+    sections = [_latex_section(one) for one in (*page.sections, *page.appendix) if one.tables]
+    return "\n\n".join([PREAMBLE, *sections]) + "\n"
+
+
+def _latex_section(section: Section) -> str:
+    caption = " ".join([f"{tex(section.heading)}.", *map(_tex_paragraph, section.paragraphs[:1])])
+    lines = [r"\begin{table}", r"\centering", rf"\caption{{{caption}}}"]
+    lines += [r"\footnotesize", r"\setlength{\tabcolsep}{3pt}"]
+    columns: list[str] = []
+    for table in section.tables:
+        if list(table.columns) != columns:
+            lines += [r"\bottomrule", r"\end{tabular}", r"\par\medskip"] if columns else []
+            columns = list(table.columns)
+            sides = "".join("l" if at in table.words else "r" for at in range(len(columns)))
+            lines += [rf"\begin{{tabular}}{{@{{}}{sides}@{{}}}}", r"\toprule", tex_row(map(tex, columns))]
+        lines.append(r"\midrule")
+        if table.caption:
+            lines.append(rf"\multicolumn{{{len(columns)}}}{{l}}{{\emph{{{tex(table.caption)}}}}} \\")
+        lines += [tex_row(tex(shown(cell)) for cell in row) for row in table.told_once]
+    lines += [r"\bottomrule", r"\end{tabular}"]
+    lines += [rf"\par {_tex_paragraph(text)}" for text in (*section.paragraphs[1:], *section.notes)]
+    return "\n".join([*lines, r"\end{table}"])
+
+
+def tex_row(cells: Iterable[str]) -> str:
+    """A row of cells that are escaped already."""
+    # After the end of a row LaTeX takes a star or a bracket for an argument.
+    return re.sub(r"^[\[*]", r"{\g<0>}", " & ".join(cells)) + r" \\"
+
+
+def tex(text: str) -> str:
+    """A text on one line, escaped for LaTeX."""
+    return _tex_escaped(line(text))
+
+
+def _tex_escaped(text: str) -> str:
+    return re.sub(r"(?<![\w-])-(?=\d)", "$-$", text.translate(_LATEX))
+
+
+def _tex_paragraph(text: str) -> str:
+    parts = ((_tex_escaped(piece), is_code) for piece, is_code in pieces(line(text)))
+    return "".join(rf"\texttt{{{piece}}}" if is_code else piece for piece, is_code in parts)
