@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from labclip.base import Base
-from labclip.checks import checked_fingerprint, checked_matrix, checked_number, is_floating
+from labclip.base import FINGERPRINT_CAPTION, Base
+from labclip.checks import checked_number, checked_whole, described
 
 Array = TypeVar("Array", torch.Tensor, NDArray[np.floating[Any]], list[Any])
 
@@ -24,7 +24,6 @@ MAX_LOGIT_SCALE = math.log(1000.0)
 """CLIP clamps its scale at 100 and SigLIP ends near 118; above 1000 somebody passed exp(t) for t."""
 
 _USUAL_STRENGTH = 1.5  # at most
-_FOR_CAPTIONS = "For captions, use model.encode_text(captions), which aligns them."
 
 
 def align(text_features: torch.Tensor, matrix: torch.Tensor, *, normalize: bool = False) -> torch.Tensor:
@@ -110,21 +109,16 @@ class Alignment:
         fitted = checked_matrix(matrix)
         strength = checked_number("strength", strength)
         dim = fitted.shape[0]
-        if not isinstance(base, Base | None):
-            raise ValueError(f"base is a {type(base).__name__}. Pass labclip.Base(model, pretrained, ...) or None.")
-        if not isinstance(metadata, Mapping | None):
-            raise ValueError(f"metadata is a {type(metadata).__name__}. Pass a dict of plain JSON values.")
-        if base is not None and base.embed_dim != dim:
+        if base is not None and getattr(base, "embed_dim", None) != dim:
             raise ValueError(
-                f"The matrix is {dim} x {dim} but its base {base} embeds in {base.embed_dim}. "
-                f"Pass the base it was fitted on, or a matrix of that size."
+                f"The matrix is {dim} x {dim} but base is {base!r}. Pass the labclip.Base it was fitted on."
             )
         if logit_scale is not None:
             logit_scale = checked_number("logit_scale", logit_scale)
             if logit_scale > MAX_LOGIT_SCALE:
                 raise ValueError(
-                    f"logit_scale is {logit_scale:g}, but it is the logarithm of the temperature, as OpenCLIP's "
-                    f"model.logit_scale. Pass math.log({logit_scale:g})."
+                    f"logit_scale is {logit_scale:g}, but it is a logarithm, as OpenCLIP's model.logit_scale. "
+                    f"Pass math.log({logit_scale:g})."
                 )
         vars(self).update(
             fitted=fitted,
@@ -133,7 +127,7 @@ class Alignment:
             logit_scale=logit_scale,
             strength=strength,
             metadata=copy.deepcopy(dict(metadata or {})),
-            fingerprint=None if fingerprint is None else checked_fingerprint(fingerprint, dim),
+            fingerprint=None if fingerprint is None else _checked_fingerprint(fingerprint, dim),
         )
 
     @classmethod
@@ -149,9 +143,7 @@ class Alignment:
                     [0., 1., 0.],
                     [0., 0., 1.]])
         """
-        if isinstance(dim, bool) or not isinstance(dim, int) or dim < 1:
-            raise ValueError(f"dim is {dim!r}, not a whole number from 1. Try Alignment.identity(512).")
-        return cls(torch.eye(dim))
+        return cls(torch.eye(checked_whole("dim", dim, least=1)))
 
     @property
     def dim(self) -> int:
@@ -187,16 +179,11 @@ class Alignment:
             [3.0, 4.0]
         """
         if isinstance(text_features, list):
-            return self(_array_of(text_features), normalize).tolist() if text_features else []
-        if not isinstance(text_features, torch.Tensor | np.ndarray):
+            return self(np.array(text_features), normalize).tolist() if text_features else []
+        if not isinstance(text_features, torch.Tensor | np.ndarray) or not is_floating(text_features):
             raise ValueError(
-                f"Text features are a {type(text_features).__name__}, not a tensor, NumPy array or list of floats. "
-                f"{_FOR_CAPTIONS}"
-            )
-        if not is_floating(text_features):
-            raise ValueError(
-                f"Text features are {text_features.dtype}, not floating point. "
-                f"Pass embeddings, or tokens to model.encode_text(tokens)."
+                f"Text features are {described(text_features)}. Pass embeddings, floats [..., {self.dim}]; for "
+                f"captions and tokens call model.encode_text, which aligns them."
             )
         if isinstance(text_features, np.ndarray):
             # The copy keeps torch from aliasing a read-only or foreign-endian array (memory-mapped files are both).
@@ -204,12 +191,10 @@ class Alignment:
             with torch.no_grad():
                 return self(tensor, normalize).numpy().astype(text_features.dtype, copy=False)
         if text_features.ndim == 0 or text_features.shape[-1] != self.dim:
-            shape = list(text_features.shape)
             fitted_on = f", fitted on {self.base}" if self.base else ""
             raise ValueError(
-                f"Text features have shape {shape} but the alignment has dim {self.dim}{fitted_on}. "
-                f"Pass [..., {self.dim}] embeddings of that base, or load the alignment that fits yours: "
-                f"labclip.list_pretrained() names them."
+                f"Text features have shape {list(text_features.shape)}, but the alignment has dim "
+                f"{self.dim}{fitted_on}. Load the one that fits your base: labclip.list_pretrained() names them."
             )
         return align(text_features, self.matrix.to(text_features.device), normalize=normalize)
 
@@ -357,15 +342,42 @@ def checked_alignment(alignment: Any) -> Alignment:
     return alignment
 
 
-def _array_of(rows: list[Any]) -> NDArray[Any]:
-    """A list of floats, or of lists of them, as an array."""
-    try:
-        array = np.array(rows)
-    except ValueError as error:  # rows of different lengths
-        raise ValueError(f"Text features are a list of rows of different lengths. {_FOR_CAPTIONS}") from error
-    if not np.issubdtype(array.dtype, np.floating):
-        raise ValueError(f"Text features are a list of {array.dtype}, not of floats. {_FOR_CAPTIONS}")
-    return array
+def is_floating(array: torch.Tensor | NDArray[Any]) -> bool:
+    """Whether an array's values are floating-point numbers."""
+    return array.is_floating_point() if isinstance(array, torch.Tensor) else np.issubdtype(array.dtype, np.floating)
+
+
+def checked_matrix(matrix: torch.Tensor | NDArray[Any]) -> torch.Tensor:
+    """A copy of a matrix as float32 [dim, dim], contiguous, finite."""
+    if (
+        not isinstance(matrix, torch.Tensor | np.ndarray)
+        or not is_floating(matrix)
+        or getattr(matrix, "is_meta", False)
+    ):
+        raise ValueError(
+            f"The matrix is {described(matrix)}. Pass a [dim, dim] tensor or array of floats, with values."
+        )
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not len(matrix):
+        raise ValueError(f"The matrix has shape {list(matrix.shape)}, not [dim, dim]. Pass a square matrix.")
+    if isinstance(matrix, np.ndarray):
+        with np.errstate(over="ignore"):  # what overflows is refused below
+            matrix = torch.from_numpy(matrix.astype(np.float32))
+    wanted_grad = matrix.requires_grad
+    matrix = matrix.detach().to(torch.float32, copy=True).contiguous()
+    if not torch.isfinite(matrix).all():
+        raise ValueError("The matrix has values that are NaN or infinite. The fit diverged: lower its step.")
+    return matrix.requires_grad_(wanted_grad)
+
+
+def _checked_fingerprint(fingerprint: torch.Tensor, dim: int) -> torch.Tensor:
+    """A copy of a unit-length embedding as float32 [dim] on the CPU."""
+    fingerprint = torch.as_tensor(fingerprint).detach().to("cpu", torch.float32, copy=True).contiguous()
+    if fingerprint.shape != (dim,) or not abs(float(fingerprint.norm()) - 1.0) < 1e-2:
+        raise ValueError(
+            f"The fingerprint has shape {list(fingerprint.shape)} and length {float(fingerprint.norm()):g}. Pass the "
+            f"base's unit-length text embedding of {FINGERPRINT_CAPTION!r}, [{dim}]."
+        )
+    return fingerprint
 
 
 def _blend(fitted: torch.Tensor, strength: float) -> torch.Tensor:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import inspect
-import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL.Image import Image
@@ -173,11 +171,6 @@ class LABCLIP(nn.Module):
     @property
     def alignment(self) -> Alignment:
         """The matrix in use with its record; values that were changed in place carry no stale record."""
-        if self.matrix.is_meta:
-            raise ValueError(
-                "This LABCLIP is on the meta device, where its matrix has no values. Load them: "
-                "model.load_state_dict(state, assign=True)."
-            )
         record, scale = self._alignment, _plain(self.aligned_logit_scale)
         recorded = record.matrix.to(self.matrix.device)
         if scale != self._recorded_scale or not torch.equal(self.matrix.detach(), recorded):
@@ -290,22 +283,7 @@ class LABCLIP(nn.Module):
 
         Returns:
             Cosines, float32 [n_images, n_texts], also under autocast.
-
-        Raises:
-            ValueError: If either is not two-dimensional with the last axis `dim`.
         """
-        dim = len(self.matrix)
-        for name, features in (("image_features", image_features), ("text_features", text_features)):
-            if not isinstance(features, torch.Tensor):
-                raise ValueError(
-                    f"{name} are a {type(features).__name__}. Pass a tensor: "
-                    f"{'torch.from_numpy(array)' if isinstance(features, np.ndarray) else 'torch.tensor(rows)'}."
-                )
-            if features.ndim != 2 or features.shape[1] != dim or not features.is_floating_point():
-                raise ValueError(
-                    f"{name} are {features.dtype} {list(features.shape)}, not floating point [n, {dim}]. "
-                    f"Pass what encode_image and encode_text return."
-                )
         with torch.autocast(image_features.device.type, enabled=False):
             return F.normalize(image_features.float(), dim=-1) @ F.normalize(text_features.float(), dim=-1).T
 
@@ -315,8 +293,6 @@ class LABCLIP(nn.Module):
         Returns:
             Logits by image, [n_images, n_texts], and their transpose.
         """
-        if not hasattr(self.clip, "get_logits"):
-            raise AttributeError(f"{type(self.clip).__name__} has no get_logits. Use similarity or forward.")
         if not self._changes_output and isinstance(text, torch.Tensor):
             return self.clip.get_logits(self._images(image), text)
         logits = self._logits(self.encode_image(image, normalize=True), self.encode_text(text, normalize=True))
@@ -387,18 +363,6 @@ class LABCLIP(nn.Module):
         """What `torch.jit.script(model)` scripts: the wrapper looks at its input, a folded model does not."""
         return self.fold()
 
-    @property
-    def qconfig(self) -> Any:
-        """What torch's quantisation sets on every module, to refuse it there: no error of OpenCLIP's would say why."""
-        raise AttributeError("A LABCLIP has no qconfig.")
-
-    @qconfig.setter
-    def qconfig(self, value: Any) -> None:
-        raise ValueError(
-            "A LABCLIP can't be quantised: OpenCLIP reads the weights of layers that int8 replaces. Fold it, then "
-            'quantise labclip.fold(model, to="transformers"), or a part of model.fold() as docs/fold.md says.'
-        )
-
     def __getattr__(self, name: str) -> Any:
         try:
             return super().__getattr__(name)
@@ -415,45 +379,32 @@ class LABCLIP(nn.Module):
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> LABCLIP:
         """Move with the model, but never to another dtype: half a matrix blurs the margins it was fitted for."""
-        exact = {name: tensor.detach() for name, tensor in self._own_tensors()}
+        matrix, scale = self.matrix.detach(), self.aligned_logit_scale
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        for name, after in self._own_tensors():
-            if after.dtype != exact[name].dtype:
-                after.data = exact[name].to(after.device)
-                after.grad = None if after.grad is None else after.grad.to(after.dtype)
-        if not self.matrix.is_meta:
-            self._alignment = bound_to(self._alignment, self._alignment.matrix.to(self.matrix.device))
+        self.matrix.data = matrix.to(self.matrix.device)
+        if self.matrix.grad is not None:
+            self.matrix.grad = self.matrix.grad.float()
+        self.aligned_logit_scale = None if scale is None else scale.to(self.matrix.device)
+        self._alignment = bound_to(self._alignment, self._alignment.matrix.to(self.matrix.device))
         return self
-
-    def _own_tensors(self) -> list[tuple[str, torch.Tensor]]:
-        """Everything that is not the wrapped model's: the matrix or what it is computed from, and the temperature."""
-        tensors = itertools.chain(self.named_parameters(), self.named_buffers())
-        return [(name, tensor) for name, tensor in tensors if not name.startswith("clip.")]
 
     def _install(self, alignment: Alignment) -> None:
         """Take over an alignment: its matrix into the Parameter, its record beside it."""
-        if "matrix" not in self._parameters:
-            raise ValueError(
-                "The matrix of this LABCLIP is computed from other parameters, which an assigned alignment can't set. "
-                'Remove that first: torch.nn.utils.parametrize.remove_parametrizations(model, "matrix").'
-            )
         device, blended = self.matrix.device, None
         self.matrix.data = alignment.matrix.detach().to(device, copy=True)
         self.matrix.requires_grad_(alignment.matrix.requires_grad)
         if alignment.logit_scale is not None and alignment.strength != 0.0:
             own = self.clip.logit_scale.detach().float()
-            blended = torch.full(own.shape, alignment.logit_scale, device="cpu")
+            blended = torch.full_like(own, alignment.logit_scale, device=device)
             if alignment.strength != 1.0:
-                blended = torch.lerp(own, blended.to(own.device), alignment.strength)
-        self.aligned_logit_scale = None if blended is None else blended.to(device)
+                blended = torch.lerp(own.to(device), blended, alignment.strength)
+        self.aligned_logit_scale = blended
         self._recorded_scale = _plain(blended)
-        recorded = "cpu" if device.type == "meta" else device
-        self._alignment = bound_to(alignment, alignment.matrix.detach().to(recorded, copy=True))
+        self._alignment = bound_to(alignment, alignment.matrix.detach().to(device, copy=True))
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
-        strength = (self._alignment if self.matrix.is_meta else self.alignment).strength
-        destination[prefix + "strength"] = torch.tensor(strength, dtype=torch.float64, device="cpu")
+        destination[prefix + "strength"] = torch.tensor(self.alignment.strength, dtype=torch.float64, device="cpu")
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
         brought = prefix + "matrix" in state_dict
@@ -463,7 +414,7 @@ class LABCLIP(nn.Module):
             self.aligned_logit_scale = None if scale is None else torch.zeros_like(scale, device=self.matrix.device)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
         self.matrix.data = self.matrix.data.float()
-        if brought and not self.matrix.is_meta:
+        if brought:
             own = state_dict.get(prefix + "clip.logit_scale", self.clip.logit_scale)  # which is loaded after this
             self._recorded_scale = _plain(self.aligned_logit_scale)
             self._alignment = applying(
@@ -477,12 +428,6 @@ class LABCLIP(nn.Module):
         Looked at each time: torch does not count the writes of fused optimisers, nor those into `.data`. None where
         values can't be looked at, as while torch compiles.
         """
-        if "matrix" in vars(self):  # torch.nn.utils.weight_norm and prune
-            raise ValueError(
-                "The matrix of this LABCLIP is no Parameter any more, and encode_text does not run the hook that may "
-                "compute it. Type model.matrix = torch.nn.Parameter(model.matrix), or use "
-                "torch.nn.utils.parametrizations, whose matrix is computed wherever it is read."
-            )
         if self.matrix.requires_grad:
             return True
         if not is_readable(self.matrix):
@@ -544,5 +489,5 @@ class LABCLIP(nn.Module):
 
 
 def _plain(scale: torch.Tensor | None) -> float | None:
-    """A log-temperature as a number, None on the meta device; OpenCLIP's is a scalar or has one element."""
-    return None if scale is None or scale.is_meta else float(scale.detach().flatten()[0])
+    """A log-temperature as a number; OpenCLIP's is a scalar or has one element."""
+    return None if scale is None else float(scale.detach().flatten()[0])

@@ -71,15 +71,6 @@ def test_the_direction_does_not_depend_on_the_scale(matrix, x, scale):
 
 
 @FEW
-@given(matrices, features, floats, floats)
-def test_it_is_linear(matrix, x, a, b):
-    alignment, y = Alignment(matrix), np.flip(x, axis=-1)
-    together = alignment(np.float32(a) * x + np.float32(b) * y)
-    apart = np.float32(a) * alignment(x) + np.float32(b) * alignment(y)
-    close(together, apart, 3 * 64 * (abs(a) + abs(b)) * np.abs(x).max(initial=0))
-
-
-@FEW
 @given(matrices)
 def test_the_ends_of_the_strength_are_exact(matrix):
     alignment = Alignment(matrix)
@@ -173,18 +164,6 @@ def test_read_only_memory_maps(tmp_path, dtype):
     aligned = Alignment.identity(DIM)(mapped)
     aligned[:] = 0  # a plain array of its own, not a window on the file
     assert np.array_equal(np.load(tmp_path / "text.npy"), x)
-
-
-def test_a_matrix_without_values_is_refused():
-    with pytest.raises(ValueError, match="on the meta device, so it has no values"):
-        Alignment(torch.eye(DIM, device="meta"))
-
-
-def test_the_input_is_not_written_to():
-    x = torch.randn(3, DIM)
-    aligned = Alignment.identity(DIM)(x)
-    aligned.zero_()
-    assert x.abs().min() > 0
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -288,15 +267,11 @@ def test_the_logit_scale_may_come_straight_from_a_model(scale):
     ("bad", "message"),
     [
         (torch.randn(3, 4), r"has shape \[3, 4\], not \[dim, dim\]"),
-        (torch.tensor(1.0), r"has shape \[\], not"),
         (torch.empty(0, 0), r"has shape \[0, 0\], not"),
-        (torch.full((2, 2), math.nan), "has 4 values that are NaN or infinite"),
-        (np.full((2, 2), 1e300), "has 4 values that are NaN or infinite"),
-        (torch.eye(2, dtype=torch.long), "is torch.int64, not floating point"),
-        (np.eye(2, dtype=np.int32), "is int32, not floating point"),
-        (np.array([["a", "b"], ["c", "d"]]), "is <U1, not floating point"),
-        ([[1.0, 0.0], [0.0, 1.0]], r"is a list. Pass a \[dim, dim\] tensor or NumPy array"),
-        (None, "is a NoneType. Pass"),
+        (torch.full((2, 2), math.nan), "has values that are NaN or infinite"),
+        (np.full((2, 2), 1e300), "has values that are NaN or infinite"),
+        (np.eye(2, dtype=np.int32), r"is a ndarray of int32 \[2, 2\]. Pass a \[dim, dim\] tensor or array of floats"),
+        ([[1.0, 0.0], [0.0, 1.0]], "is a list of a list of a float. Pass"),
     ],
 )
 def test_bad_matrices(bad, message):
@@ -307,24 +282,16 @@ def test_bad_matrices(bad, message):
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ({"logit_scale": 71.24}, r"logit_scale is 71.24, but it is the logarithm.*Pass math.log\(71.24\)"),
-        ({"logit_scale": math.nan}, "logit_scale is nan, not a finite number"),
-        ({"logit_scale": "4.6"}, "logit_scale is '4.6', not a number"),
-        ({"logit_scale": torch.ones(2)}, "logit_scale is tensor.*not a number"),
-        ({"strength": math.nan}, "strength is nan, not a finite number"),
-        ({"strength": None}, "strength is None, not a number"),
-        ({"strength": 10**400}, "strength is 1000.*000, not a number"),
+        ({"logit_scale": 71.24}, r"logit_scale is 71.24, but it is a logarithm.*Pass math.log\(71.24\)"),
+        ({"logit_scale": "4.6"}, "logit_scale is '4.6'. Pass a finite number"),
+        ({"logit_scale": torch.ones(2)}, "logit_scale is tensor"),
+        ({"strength": math.nan}, "strength is nan. Pass a finite number"),
+        ({"strength": 10**400}, "strength is 1000.*000"),
         ({"strength": 1e39}, r"At strength 1e\+39 the matrix has infinite values"),
-        (
-            {"base": Base("tiny", "own", quick_gelu=False, embed_dim=512)},
-            r"8 x 8 but its base tiny \(own\) embeds in 512",
-        ),
-        ({"base": "ViT-B-32"}, "base is a str. Pass labclip.Base"),
-        ({"metadata": "mit"}, "metadata is a str. Pass a dict"),
-        ({"fingerprint": torch.ones(DIM)}, r"fingerprint has length 2.82843, not 1\. Pass a normalised"),
-        ({"fingerprint": torch.full((DIM,), math.nan)}, "fingerprint has length nan, not 1"),
-        ({"fingerprint": PROBE[None]}, r"fingerprint has shape \[1, 8\], not \[8\]"),
-        ({"fingerprint": PROBE.tolist()}, "fingerprint is a list. Pass"),
+        ({"base": Base("tiny", "own", quick_gelu=False, embed_dim=512)}, "8 x 8 but base is Base.*embed_dim=512"),
+        ({"base": "ViT-B-32"}, "base is 'ViT-B-32'. Pass the labclip.Base"),
+        ({"fingerprint": torch.ones(DIM)}, "length 2.82843. Pass the base's unit-length text embedding"),
+        ({"fingerprint": PROBE[None]}, r"fingerprint has shape \[1, 8\]"),
     ],
 )
 def test_bad_options(option, message):
@@ -335,18 +302,12 @@ def test_bad_options(option, message):
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        (torch.randn(3, 4), r"shape \[3, 4\] but the alignment has dim 8, fitted on ViT-B-32-quickgelu \(openai\)"),
-        (np.ones((3, 4), np.float32), r"shape \[3, 4\] but the alignment has dim 8.*list_pretrained"),
-        (torch.randn(DIM, 3), r"shape \[8, 3\] but"),
-        (np.array(1.0), r"shape \[\] but"),
-        (torch.ones(3, DIM, dtype=torch.long), r"are torch.int64, not floating point.*model.encode_text\(tokens\)"),
-        (np.ones((3, DIM), object), "are object, not floating point"),
-        ("a red cube", r"are a str, not a tensor, NumPy array or list.*model.encode_text\(captions\)"),
-        (["a red cube"], r"are a list of <U10, not of floats.*model.encode_text\(captions\)"),
-        ([[1] * DIM], "are a list of int64, not of floats"),
-        ([[1.0] * DIM, [1.0]], "are a list of rows of different lengths"),
-        ([[1.0] * 4], r"shape \[1, 4\] but the alignment has dim 8"),
-        (None, "are a NoneType, not a tensor"),
+        (torch.randn(3, 4), r"shape \[3, 4\], but the alignment has dim 8, fitted on ViT-B-32-quickgelu \(openai\)"),
+        (np.array(1.0), r"shape \[\], but"),
+        (torch.ones(3, DIM, dtype=torch.long), r"a Tensor of torch.int64 \[3, 8\].*call model.encode_text"),
+        ("a red cube", "are a str. Pass embeddings.*call model.encode_text"),
+        (["a red cube"], "a ndarray of <U10.*call model.encode_text"),
+        ([[1.0] * DIM, [1.0]], "inhomogeneous shape"),
     ],
 )
 def test_bad_features(bad, message):
@@ -354,7 +315,7 @@ def test_bad_features(bad, message):
         full()(bad)
 
 
-@pytest.mark.parametrize("shape", [(DIM,), (3, DIM), (2, 3, DIM)])
+@pytest.mark.parametrize("shape", [(DIM,), (2, 3, DIM)])
 @pytest.mark.parametrize("normalize", [False, True])
 def test_a_list_comes_back_as_a_list(shape, normalize):
     features = torch.randn(shape)
@@ -364,27 +325,20 @@ def test_a_list_comes_back_as_a_list(shape, normalize):
     assert full()([]) == []
 
 
-@pytest.mark.parametrize("dim", [0, -1, 2.5, True, "2"])
-def test_identity_of_no_dim_is_an_error(dim):
-    with pytest.raises(ValueError, match=rf"dim is {dim!r}, not a whole number from 1"):
-        Alignment.identity(dim)
-
-
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("make", "said"),
     [
-        ({"quick_gelu": "yes"}, "quick_gelu is 'yes', not of type bool"),
-        ({"embed_dim": 2.0}, r"embed_dim is 2\.0, not of type int"),
-        ({"embed_dim": True}, "embed_dim is True, not of type int"),
-        ({"pretrained": None}, "pretrained is None, not of type str"),
+        (lambda: Alignment.identity(0), "dim is 0. Pass a whole number of at least 1"),
+        (lambda: Base("a", "b", quick_gelu="yes", embed_dim=2), "quick_gelu is 'yes', not of type bool"),
+        (lambda: Base("a", None, quick_gelu=False, embed_dim=2), "pretrained is None, not of type str"),
     ],
 )
-def test_a_base_of_wrong_types_is_an_error(change, said):
+def test_an_identity_of_no_dim_and_a_base_of_wrong_types(make, said):
     with pytest.raises(ValueError, match=said):
-        Base(**{"model": "a", "pretrained": "b", "quick_gelu": False, "embed_dim": 2} | change)
+        make()
 
 
-@pytest.mark.parametrize("strength", [-1, -0.01, 1.51, 5])
+@pytest.mark.parametrize("strength", [-0.01, 5])
 def test_a_strength_out_of_the_usual_is_a_warning(strength):
     with pytest.warns(UserWarning, match=f"strength is {strength}. Usual is 0, the base, to 1") as told:
         assert full().at(strength).strength == strength

@@ -213,7 +213,7 @@ def test_what_is_no_checkpoint_is_refused_with_the_reason(kind, tmp_path):
         ({"linear__weight": torch.zeros(3, 4)}, r"\[3, 4\], not \[dim, dim\]"),
         ({"linear__weight": torch.zeros(4)}, r"\[4\], not \[dim, dim\]"),
         ({"linear__weight": torch.zeros(0, 0)}, r"\[0, 0\], not \[dim, dim\]"),
-        ({"linear__weight": torch.full((4, 4), float("nan"))}, "16 values that are NaN"),
+        ({"linear__weight": torch.full((4, 4), float("nan"))}, "values that are NaN"),
         ({"linear__weight": weights().half()}, "'linear.weight' as something else than a float32 tensor"),
         ({"linear__weight": torch.ones(1, 1).expand(4096, 4096)}, "something else than a float32 tensor"),
         ({"t": torch.ones(2)}, r"\[2\], not one number"),

@@ -107,16 +107,6 @@ def test_the_same_scene_at_another_size():
     assert np.array_equal(scenes.render(some.layout[3:5], 32), some.render(32)[3:5])
 
 
-def test_every_sentence_binds_and_no_tag_does():
-    some = scenes.sample(300, seed=9, split="all")
-    orders = {"kept": 0, "crossed": 0}
-    for text, ((c, s), (d, t)) in zip(some.tags, some.objects, strict=True):
-        assert {c, s, d, t} <= set(text.split())
-        orders["kept" if (text.index(c) < text.index(d)) == (text.index(s) < text.index(t)) else "crossed"] += 1
-    assert min(orders.values()) > 100
-    assert len(set(some.captions) & set(some.swapped_captions)) < 3
-
-
 def test_two_wordings_of_a_scene_use_different_templates():
     templates = captions.draw_templates(np.random.default_rng(0), 500, 2)
     assert (templates[:, 0] != templates[:, 1]).all()
@@ -157,15 +147,16 @@ def test_left_and_right_are_said_truly(n_objects):
     assert told > 50
 
 
-def test_tags_of_three_objects_name_them_and_bind_nothing():
-    some = scenes.sample(600, seed=9, n_objects=3)
+@pytest.mark.parametrize(("n_objects", "orders"), [(2, 2), (3, 6)])
+def test_tags_name_all_objects_and_bind_nothing(n_objects, orders):
+    some = scenes.sample(600, seed=9, n_objects=n_objects)
     same = 0
     for text, objects in zip(some.tags, some.objects, strict=True):
         colours, shapes = ([word for word in text.split() if word in known] for known in (COLOURS, SHAPES))
         assert sorted(colours) == sorted(c for c, _ in objects)
         assert sorted(shapes) == sorted(s for _, s in objects)
         same += set(zip(colours, shapes, strict=True)) == set(objects)
-    assert 60 < same < 140  # one order in six
+    assert 0.6 < same * orders / 600 < 1.4  # the order of chance
 
 
 @pytest.mark.parametrize("n_objects", [1, 2, 3, 5])
@@ -183,12 +174,10 @@ def test_the_embedded_model_knows_each_word_and_reads_each_caption_whole(n_objec
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"n": 0}, ["n is 0", "from 1"]),
-        ({"n": 2.5}, ["n is 2.5"]),
-        ({"n": True}, ["n is True"]),
-        ({"n": 2, "seed": -1}, ["seed is -1", "from 0"]),
-        ({"n": 2, "split": "train"}, ["split is 'train'", '"seen", "heldout"', 'split="heldout"']),
-        ({"n": 2, "n_objects": 9}, ["n_objects is 9", "1 to 5"]),
+        ({"n": 0}, ["n is 0", "at least 1"]),
+        ({"n": 2, "seed": -1}, ["seed is -1"]),
+        ({"n": 2, "split": "train"}, ["split is 'train'", "'seen', 'heldout'", 'split="heldout"']),
+        ({"n": 2, "n_objects": 9}, ["n_objects is 9", "from 1 to 5"]),
     ],
 )
 def test_a_bad_argument_is_answered_with_what_to_type(arguments, words):
@@ -196,11 +185,6 @@ def test_a_bad_argument_is_answered_with_what_to_type(arguments, words):
         scenes.sample(**arguments)
     for word in words:
         assert word in str(caught.value)
-
-
-def test_an_image_too_small_to_show_anything_is_refused():
-    with pytest.raises(ValueError, match=r"render\(256\)"):
-        scenes.sample(1).render(2)
 
 
 def test_saved_scenes_are_a_table_that_embed_reads(tmp_path):

@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from labclip import metrics
-from labclip.alignment import Alignment
+from labclip.alignment import Alignment, checked_matrix
 from labclip.analysis.scenes import features_of
-from labclip.checks import checked_matrix
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _BINS = 100

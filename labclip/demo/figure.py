@@ -20,6 +20,7 @@ _PAPER, _CARD_FILL, _LINE = "#f6f4ef", "#ffffff", "#e4e0d6"
 _INK, _SOFT_INK = "#1f2430", "#6b7080"
 _BASE, _ALIGNED, _TRACK = "#9aa1b1", "#1f7a5c", "#ece8df"
 _WRONG = "#c8442f"
+_MODELS = ("base", "CLIP", _BASE), ("labclip", "LABCLIP", _ALIGNED)
 # In the order of `COLOURS`; yellow and white are darker than on the objects, to be read on white.
 _INKS = (
     *("#d0262f", "#dd7400", "#b28700", "#22883f", "#008b8b", "#1f4fd0"),
@@ -37,37 +38,28 @@ class _Canvas:
 
     def text(
         self, x: float, y: float, text: str, size: int, fill: str = _INK, *, bold: float = 0, anchor: str = "ls"
-    ) -> float:
-        """Write on a baseline; returns the width."""
-        font = ImageFont.load_default(size=size * _SCALE)
-        at = (x * _SCALE, y * _SCALE)
-        # The built-in font has one weight; a stroke of its own colour makes it heavier.
+    ) -> None:
+        """Write on a baseline; the built-in font has one weight, which a stroke of its own colour makes heavier."""
+        font, at = ImageFont.load_default(size=size * _SCALE), (x * _SCALE, y * _SCALE)
         self._draw.text(at, text, fill=fill, font=font, anchor=anchor, stroke_width=bold, stroke_fill=fill)
-        return float(font.getlength(text)) / _SCALE
-
-    def width(self, text: str, size: int) -> float:
-        """How wide a text comes out."""
-        return float(ImageFont.load_default(size=size * _SCALE).getlength(text)) / _SCALE
 
     def bar(self, x: float, y: float, width: float, height: float, fill: str, *, line: str | None = None) -> None:
         """A box with round ends or corners."""
-        box = [v * _SCALE for v in (x, y, x + width, y + height)]
         radius = min(height / 2, width / 2, 14) * _SCALE
+        box = [v * _SCALE for v in (x, y, x + width, y + height)]
         self._draw.rounded_rectangle(box, radius, fill=fill, outline=line, width=_SCALE)
 
     def mark(self, x: float, y: float, right: bool, size: float = 7) -> None:
         """A check or a cross, centred."""
-        fill = _ALIGNED if right else _WRONG
-        strokes = (
-            [[(-1, 0.1), (-0.3, 0.8), (1, -0.8)]] if right else [[(-0.8, -0.8), (0.8, 0.8)], [(-0.8, 0.8), (0.8, -0.8)]]
-        )
-        for stroke in strokes:
+        check, cross = [[(-1, 0.1), (-0.3, 0.8), (1, -0.8)]], [[(-0.8, -0.8), (0.8, 0.8)], [(-0.8, 0.8), (0.8, -0.8)]]
+        for stroke in check if right else cross:
             points = [((x + dx * size) * _SCALE, (y + dy * size) * _SCALE) for dx, dy in stroke]
-            self._draw.line(points, fill=fill, width=3 * _SCALE, joint="curve")
+            self._draw.line(points, fill=_ALIGNED if right else _WRONG, width=3 * _SCALE, joint="curve")
 
-    def tick(self, x: float, y: float, height: float, fill: str) -> None:
+    def tick(self, x: float, y: float, height: float) -> None:
         """A thin upright line."""
-        self._draw.line([(x * _SCALE, y * _SCALE), (x * _SCALE, (y + height) * _SCALE)], fill=fill, width=_SCALE)
+        line = [(x * _SCALE, y * _SCALE), (x * _SCALE, (y + height) * _SCALE)]
+        self._draw.line(line, fill=_SOFT_INK, width=_SCALE)
 
     def paste(self, image: Image.Image, x: float, y: float, size: int) -> None:
         """A square image with round corners."""
@@ -75,6 +67,10 @@ class _Canvas:
         mask = Image.new("L", image.size, 0)
         ImageDraw.Draw(mask).rounded_rectangle([0, 0, *(v - 1 for v in image.size)], 12 * _SCALE, fill=255)
         self.image.paste(image, (round(x * _SCALE), round(y * _SCALE)), mask)
+
+
+def _width(text: str, size: int) -> float:
+    return float(ImageFont.load_default(size=size * _SCALE).getlength(text)) / _SCALE
 
 
 def draw(demo: Demo, path: Path) -> Path:
@@ -110,17 +106,15 @@ def _card(canvas: _Canvas, x: float, y: float, example: Example) -> None:
     side = 168
     canvas.paste(Image.fromarray(example.image), x + 16, y + 16, side)
     left, width, top = x + side + 34, _CARD - side - 50, y + 30
-    for name, cosines, probability, fill in (
-        ("CLIP", example.base, example.base_probability, _BASE),
-        ("LABCLIP", example.labclip, example.labclip_probability, _ALIGNED),
-    ):
-        right = cosines[0] > cosines[1]
+    for model, name, fill in _MODELS:
+        (own, swapped), probability = example.cosines[model], example.probabilities[model]
+        right = own > swapped
         canvas.text(left, top + 14, name, 18, bold=0.8)
         canvas.mark(left + width - 10, top + 8, right)
         canvas.text(left + width - 28, top + 14, _percent(probability), 18, anchor="rs")
         canvas.bar(left, top + 26, width, 14, _TRACK)
         canvas.bar(left, top + 26, max(14, width * probability), 14, fill if right else _WRONG)
-        canvas.tick(left + width / 2, top + 22, 22, _SOFT_INK)
+        canvas.tick(left + width / 2, top + 22, 22)
         top += 78
     _caption(canvas, x + 42, y + 224, example.captions[0], right=True)
     _caption(canvas, x + 42, y + 262, example.captions[1], right=False)
@@ -130,11 +124,12 @@ def _caption(canvas: _Canvas, x: float, y: float, caption: str, *, right: bool) 
     """A caption with its colours in colour, and a mark for whether it is true of the scene."""
     canvas.mark(x - 14, y - 6, right, 6)
     words, size = caption.split(), 18
-    while sum(canvas.width(word, size) + size * 0.3 for word in words) > _CARD - 64:
+    while sum(_width(word, size) + size * 0.3 for word in words) > _CARD - 64:
         size -= 1
     for word in words:
         fill = _WORDS.get(word, _INK if right else _SOFT_INK)
-        x += canvas.text(x, y, word, size, fill, bold=1.0 if word in _WORDS else 0) + size * 0.3
+        canvas.text(x, y, word, size, fill, bold=1.0 if word in _WORDS else 0)
+        x += _width(word, size) + size * 0.3
 
 
 def _percent(probability: float) -> str:
@@ -158,16 +153,17 @@ def _strip(canvas: _Canvas, y: float, demo: Demo) -> None:
         x = _MARGIN + i * (width + _GAP)
         canvas.text(x, y + 18, label, 19, bold=0.8)
         canvas.text(x, y + 40, of, 15, _SOFT_INK)
-        models = [(found["base"][key], _BASE, ""), (found["labclip"][key], _ALIGNED, "")] if key else []
-        for j, bar in enumerate(models or [(found["probes"][side], _INK, side) for side in ("image", "text")]):
+        probes = [(found["probes"][side], _INK, side) for side in ("image", "text")]
+        models = [(found[model][key], fill, "") for model, _, fill in _MODELS] if key else probes
+        for j, bar in enumerate(models):
             _bar(canvas, x, y + 56 + j * 36, width, *bar)
         if key.startswith("binding"):
-            canvas.tick(x + (width - 56) / 2, y + 52, 66, _SOFT_INK)
+            canvas.tick(x + (width - 56) / 2, y + 52, 66)
     bars = "Bars on the cards: the probability a model gives the right one of two captions; the line is chance."
     first = f"The first scenes of the draw, seed {found['seed']}, not chosen; {found['n']:,} new scenes per metric."
     canvas.text(_MARGIN, y + 168, bars, 16, _SOFT_INK)
     canvas.text(_MARGIN, y + 192, first, 16, _SOFT_INK)
-    for x, fill, name in ((_WIDTH - _MARGIN - 190, _BASE, "CLIP"), (_WIDTH - _MARGIN - 100, _ALIGNED, "LABCLIP")):
+    for x, (_, name, fill) in zip((_WIDTH - _MARGIN - 190, _WIDTH - _MARGIN - 100), _MODELS, strict=True):
         canvas.bar(x, y + 180, 14, 14, fill)
         canvas.text(x + 22, y + 193, name, 18)
 

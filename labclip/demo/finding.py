@@ -5,15 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 
 from labclip.analysis.probes import probe
-from labclip.analysis.scenes import labels_of
+from labclip.analysis.scenes import embed_scenes
 from labclip.data.scene_files import labelled_scenes
-from labclip.encode.encoder import Encoder
 from labclip.evaluation.evaluate import evaluate
 from labclip.evaluation.items import Items
 from labclip.evaluation.sources import Benchmark, Sources
@@ -27,6 +25,7 @@ _KINDS: dict[str, dict[str, Any]] = {
     "heldout": {"split": "heldout"},
     "three": {"split": "seen", "n_objects": 3},
 }
+_REMARKS = {"seen": "", "heldout": "(unseen pair)", "three": "(three objects)"}
 _PROBE_SCENES = 4000  # to train the probes on
 ROWS = {
     "binding": "right against swapped caption, seen pairs",
@@ -40,26 +39,22 @@ ROWS = {
 
 @dataclass(frozen=True)
 class Example:
-    """One scene as both models see it.
+    """One scene as both models see it, "base" and "labclip".
 
     Attributes:
         image: uint8 [256, 256, 3].
         captions: The right caption, and the one with the colours swapped.
         kind: "seen": two objects, their colour-shape pairs were in the fit; "heldout": at least one was not; "three":
             three objects.
-        base: Cosines of the base with the two captions.
-        labclip: Those of LABCLIP.
-        base_probability: What the base gives the right one of the two, by a softmax at its own temperature.
-        labclip_probability: The same of LABCLIP.
+        cosines: Of each model with the two captions.
+        probabilities: What each model gives the right one of the two, by a softmax at its own temperature.
     """
 
-    image: NDArray[np.uint8]
+    image: NDArray[Any]
     captions: tuple[str, str]
     kind: str
-    base: tuple[float, float]
-    labclip: tuple[float, float]
-    base_probability: float
-    labclip_probability: float
+    cosines: dict[str, tuple[float, float]]
+    probabilities: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -75,8 +70,37 @@ class Demo:
     examples: list[Example]
 
     def __str__(self) -> str:
-        shown = self.examples[: 2 * _EXAMPLES + 1]  # one of three objects, to stay short
-        return "\n".join([*_table(self.results), "", *_examples_table(shown)])
+        found, probes, shown = self.results, self.results["probes"], self.examples[: 2 * _EXAMPLES + 1]
+        n, seed = found["n"], found["seed"]
+        width = max(len(caption) for example in shown for caption in example.captions) + 11
+        return "\n".join([
+            f"{n:,} new scenes per metric, seed {seed}. No training used them, nor any scene of three.",
+            "",
+            f"{'accuracy':46}{'CLIP':>8}{'LABCLIP':>10}{'chance':>9}",
+            *(
+                f"{label:46}{found['base'][key]:8.3f}{found['labclip'][key]:10.3f}{found['chance'][key]:9.3f}"
+                for key, label in ROWS.items()
+            ),
+            "",
+            "Linear probes read the colour of each shape from one embedding alone, in unseen combinations:",
+            f"    image {probes['image']:.3f}, caption {probes['text']:.3f}, chance {probes['chance']:.3f}.",
+            "    Both encoders know which colour belongs to which shape. CLIP's cosine between them loses it;",
+            "    one matrix on the text embedding restores it.",
+            "",
+            f"{'Cosine of the image with each caption, first scenes':{width}}{'CLIP':>8}{'LABCLIP':>15}",
+            *(line for example in shown for line in _lines(example, width)),
+        ])  # fmt: skip
+
+
+def _lines(example: Example, width: int) -> list[str]:
+    """Two captions, each with the cosines of both models."""
+    lines = [
+        f"{kind:>9}  {text}".ljust(width) for kind, text in zip(("right", "swapped"), example.captions, strict=True)
+    ]
+    for right, swapped in example.cosines.values():
+        lines[0] += f"{right:8.3f}{' ok' if right > swapped else ' WRONG':7}"
+        lines[1] += f"{swapped:8.3f}{'':7}"
+    return [f"{lines[0]}{_REMARKS[example.kind]}".rstrip(), lines[1].rstrip()]
 
 
 def run(*, n: int = 1000, seed: int = 0, model: LABCLIP | None = None, progress: bool = False) -> Demo:
@@ -97,27 +121,23 @@ def run(*, n: int = 1000, seed: int = 0, model: LABCLIP | None = None, progress:
         ValueError: If there are too few scenes to measure anything.
     """
     model = LABCLIP.from_pretrained("scenes") if model is None else model
+    three = Benchmark("three", "Embedded scenes of three objects", "binding", _three)
     options = {name: {"n": n, "seed": seed} for name in ("scenes", "three")}
-    report = evaluate(model, ["scenes", _THREE], options=options, cache=None, progress=progress)
-    metrics = {one.metric: one for found in report.results for one in found.compared}
-    estimates = {key: metrics[key].estimates for key in ROWS}
-    found = {
-        side: {key: round(both[place].value, 4) for key, both in estimates.items()}
-        for place, side in enumerate(("base", "labclip"))
+    report = evaluate(model, ["scenes", three], options=options, cache=None, progress=progress)
+    estimates = {one.metric: one.estimates for found in report.results for one in found.compared}
+    labelled = embed_scenes(model, labelled_scenes(_PROBE_SCENES, seed=seed + 500_000), progress=progress)
+    sides = {"image": labelled.images, "text": labelled.captions}
+    probes = {side: probe(rows, labelled.labels, seed=seed).accuracy for side, rows in sides.items()}
+    results = {
+        "base": {key: round(estimates[key][0].value, 4) for key in ROWS},
+        "labclip": {key: round(estimates[key][1].value, 4) for key in ROWS},
+        "chance": {key: round(estimates[key][0].chance or 0.0, 4) for key in ROWS},
+        "probes": {side: round(one.value, 4) for side, one in probes.items()}
+        | {"chance": round(probes["image"].chance or 0.0, 4)},
+        "n": n,
+        "seed": seed,
     }
-    found["chance"] = {key: round(both[0].chance or 0.0, 4) for key, both in estimates.items()}
-    labelled = labelled_scenes(_PROBE_SCENES, seed=seed + 500_000)
-    encoder = Encoder(model, progress=progress)
-    sides = {
-        "image": np.array([one.row for one in encoder.images(labelled.images)]),
-        "text": encoder.texts(labelled.captions),
-    }
-    labels = labels_of(labelled.objects)
-    probes = {side: probe(rows, labels, seed=seed).accuracy for side, rows in sides.items()}
-    found["probes"] = {side: round(one.value, 4) for side, one in probes.items()}
-    found["probes"]["chance"] = round(probes["image"].chance or 0.0, 4)
-    examples = [example for kind in _KINDS for example in _examples(model, kind, seed, n)]
-    return Demo({**found, "n": n, "seed": seed}, examples)
+    return Demo(results, [example for kind in _KINDS for example in _examples(model, kind, seed, n)])
 
 
 def _three(sources: Sources, *, n: int = 1000, seed: int = 0) -> Task:
@@ -129,60 +149,18 @@ def _three(sources: Sources, *, n: int = 1000, seed: int = 0) -> Task:
     return sources.task(*items.question("binding_three"))
 
 
-_THREE = Benchmark("three", "Embedded scenes of three objects", "binding", _three)
-
-
 def _examples(model: LABCLIP, kind: str, seed: int, n: int) -> list[Example]:
     """The first scenes of a kind, of `n` that are drawn."""
-    scenes, found = sample(n, seed=seed, **_KINDS[kind]), []
-    scales = [scale.detach().float().exp() for scale in (model.clip.logit_scale, model.logit_scale)]
-    large = scenes.layout[:_EXAMPLES]
-    for number, drawn in enumerate(render(large, 256)):
+    scenes = sample(n, seed=seed, **_KINDS[kind])
+    examples = []
+    for number, image in enumerate(render(scenes.layout[:_EXAMPLES], 256)):
         words = scenes.captions[number], scenes.swapped_captions[number] or ""
         with torch.inference_mode():
-            image = model.encode_image(Image.fromarray(scenes.images[number]), normalize=True)[0].float()
+            seen = model.encode_image(Image.fromarray(scenes.images[number]), normalize=True)[0].float()
             captions = model.encode_text(list(words), normalize=True, aligned=False).float()
-            cosines = captions @ image, model.alignment(captions, normalize=True) @ image
-        base, aligned = (tuple(one.tolist()) for one in cosines)
-        probabilities = [
-            torch.softmax(one * scale, dim=0)[0].item() for one, scale in zip(cosines, scales, strict=True)
-        ]
-        found.append(Example(drawn, words, kind, base, aligned, *probabilities))
-    return found
-
-
-def _table(found: dict[str, Any]) -> list[str]:
-    """The metrics of base and LABCLIP, and the probes, in lines."""
-    probes, sides = found["probes"], ("base", "labclip", "chance")
-    return [
-        f"{found['n']:,} new scenes per metric, seed {found['seed']}. No training used them, nor any scene of three.",
-        "",
-        f"{'accuracy':46}{'CLIP':>8}{'LABCLIP':>10}{'chance':>9}",
-        *(
-            f"{label:46}"
-            + "".join(f"{found[side][key]:{width}.3f}" for side, width in zip(sides, (8, 10, 9), strict=True))
-            for key, label in ROWS.items()
-        ),
-        "",
-        "Linear probes read the colour of each shape from one embedding alone, in unseen combinations:",
-        f"    image {probes['image']:.3f}, caption {probes['text']:.3f}, chance {probes['chance']:.3f}.",
-        "    Both encoders know which colour belongs to which shape. CLIP's cosine between them loses it;",
-        "    one matrix on the text embedding restores it.",
-    ]
-
-
-_REMARKS = {"seen": "", "heldout": "(unseen pair)", "three": "(three objects)"}
-
-
-def _examples_table(examples: list[Example]) -> list[str]:
-    """The examples in lines: two captions each with the cosines of both models."""
-    width = max(len(caption) for example in examples for caption in example.captions) + 11
-    lines = [f"{'Cosine of the image with each caption, first scenes':{width}}{'CLIP':>8}{'LABCLIP':>15}"]
-    for example in examples:
-        for i, kind in enumerate(("right", "swapped")):
-            line = f"{kind:>9}  {example.captions[i]}".ljust(width)
-            for cosines in (example.base, example.labclip):
-                verdict = "" if i else " ok" if cosines[0] > cosines[1] else " WRONG"
-                line += f"{cosines[i]:8.3f}{verdict:7}"
-            lines.append(line.rstrip() if i else f"{line}{_REMARKS[example.kind]}".rstrip())
-    return lines
+            cosines = {"base": captions @ seen, "labclip": model.alignment(captions, normalize=True) @ seen}
+            scales = {"base": model.clip.logit_scale.exp(), "labclip": model.logit_scale.exp()}
+            probabilities = {name: (cosines[name] * scales[name]).softmax(dim=0)[0].item() for name in cosines}
+        pairs = {name: (both[0].item(), both[1].item()) for name, both in cosines.items()}
+        examples.append(Example(image, words, kind, pairs, probabilities))
+    return examples

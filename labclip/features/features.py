@@ -14,8 +14,9 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from labclip.alignment import is_floating
 from labclip.base import Base
-from labclip.checks import described, is_floating
+from labclip.checks import described
 from labclip.encode.fingerprint import Origin, origin_of
 from labclip.features.folder import (
     CAPTIONS,

@@ -12,57 +12,48 @@ from numpy.typing import NDArray
 
 from labclip.scenes.vocabulary import COLOURS, SHAPES
 
-# Of each object: in words ("a red cube"), its colour, its shape, the article of the shape.
-_FIELDS = ("acse", "bdtf", "ghui")
-# By the number of objects: templates that name them in any order, from the left, and from the right. Every word is one
-# that the embedded model learnt, and none is longer than 14 words, which with start and end are its 16 tokens. Four
-# objects and more have no room for articles: see `_list`.
-_TEMPLATES: dict[int, tuple[tuple[str, ...], ...]] = {
-    1: (("{a}", "the {s} is {c}", "{e} {s} in {c}"), (), ()),
-    2: (
-        (
-            "{a} next to {b}",
-            "{a} and {b}",
-            "{a} beside {b}",
-            "{a} with {b}",
-            "the {s} is {c} and the {t} is {d}",
-            "{e} {s} in {c} beside {f} {t} in {d}",
-        ),
-        ("{a} left of {b}", "on the left {a} and on the right {b}"),
-        ("{a} to the right of {b}",),
-    ),
-    3: (
-        (
-            "{a} next to {b} and {g}",
-            "{a} and {b} and {g}",
-            "{a} beside {b} and {g}",
-            "{a} with {b} and {g}",
-            "the {s} is {c} and the {t} is {d} and the {u} is {h}",
-            "{e} {s} in {c} beside {f} {t} in {d} and {i} {u} in {h}",
-        ),
-        ("{a} left of {b} and {g}",),
-        ("{a} to the right of {b} and {g}",),
-    ),
-}
+
+def _fields(objects: int) -> list[list[str]]:
+    """Fields of templates, one an object: in words ("a red cube"), its colour, its shape, its shape with an article."""
+    words, colours, shapes, articles = ([f"{{{field}{number}}}" for number in range(objects)] for field in "wcsa")
+    return [words, colours, shapes, [f"{a} {s}" for a, s in zip(articles, shapes, strict=True)]]
+
+
+def _sentences(objects: int) -> tuple[tuple[str, ...], ...]:
+    """Templates that name one to three objects in any order, from the left, and from the right.
+
+    Every word is one that the embedded model learnt, and none is longer than 14 words, which with start and end are its
+    16 tokens. Four objects and more have no room for articles: see `_list`.
+    """
+    words, colours, shapes, articled = _fields(objects)
+    first, others = words[0], " and ".join(words[1:])
+    is_said = [f"the {shape} is {colour}" for shape, colour in zip(shapes, colours, strict=True)]
+    in_said = [f"{shape} in {colour}" for shape, colour in zip(articled, colours, strict=True)]
+    if objects == 1:
+        return (first, *is_said, *in_said), (), ()
+    any_order = [f"{first} {word} {others}" for word in ("next to", "and", "beside", "with")]
+    any_order += [" and ".join(is_said), f"{in_said[0]} beside {' and '.join(in_said[1:])}"]
+    left_first = [f"{first} left of {others}"]
+    left_first += [f"on the left {first} and on the right {others}"] if objects == 2 else []
+    return tuple(any_order), tuple(left_first), (f"{first} to the right of {others}",)
+
+
+def _tags(objects: int) -> tuple[str, ...]:
+    _, colours, shapes, articled = _fields(objects)
+    all_colours = " and ".join(colours)
+    return (
+        f"{' and '.join(shapes)} in {all_colours}",
+        " ".join([*colours, *shapes]),
+        " ".join([*shapes, *colours]),
+        f"{' and '.join(articled)} in {all_colours}",
+        f"{all_colours} with {' and '.join(shapes)}",
+        " and ".join([*(f"the {shape}" for shape in shapes), all_colours]),
+    )
+
+
+_TEMPLATES = {objects: _sentences(objects) for objects in (1, 2, 3)}
 SENTENCES = {objects: sum(parts, ()) for objects, parts in _TEMPLATES.items()}
-TAGS = {
-    2: (
-        "{s} and {t} in {c} and {d}",
-        "{c} {d} {s} {t}",
-        "{s} {t} {c} {d}",
-        "{e} {s} and {f} {t} in {c} and {d}",
-        "{c} and {d} with {s} and {t}",
-        "the {s} and the {t} and {c} and {d}",
-    ),
-    3: (
-        "{s} and {t} and {u} in {c} and {d} and {h}",
-        "{c} {d} {h} {s} {t} {u}",
-        "{s} {t} {u} {c} {d} {h}",
-        "{e} {s} and {f} {t} and {i} {u} in {c} and {d} and {h}",
-        "{c} and {d} and {h} with {s} and {t} and {u}",
-        "the {s} and the {t} and the {u} and {c} and {d} and {h}",
-    ),
-}
+TAGS = {objects: _tags(objects) for objects in (2, 3)}
 
 
 def noun_phrase(colour: str, shape: str) -> str:
@@ -77,9 +68,10 @@ def _article(word: str) -> str:
 def _fill(template: str, colours: Sequence[int], shapes: Sequence[int]) -> str:
     """Fill in a template for one to three objects; colours and shapes each in the order of mention."""
     words: dict[str, str] = {}
-    for fields, c, s in zip(_FIELDS, colours, shapes, strict=False):
+    for number, (c, s) in enumerate(zip(colours, shapes, strict=True)):
         colour, shape = COLOURS[c], SHAPES[s]
-        words |= zip(fields, (noun_phrase(colour, shape), colour, shape, _article(shape)), strict=True)
+        words[f"w{number}"], words[f"a{number}"] = noun_phrase(colour, shape), _article(shape)
+        words[f"c{number}"], words[f"s{number}"] = colour, shape
     return template.format(**words)
 
 

@@ -108,43 +108,80 @@ def render(layout: Layout, size: int = 64) -> NDArray[np.uint8]:
     return images
 
 
-@dataclass(frozen=True)
 class _Patch:
-    """A square around one object in each of m scenes."""
+    """A square around each of the m objects of one shape; [m, h, h] where nothing else is said."""
 
-    at: tuple[NDArray[np.int64], ...]  # scenes [m, 1, 1], rows [m, h, 1], columns [m, 1, h] of the padded canvas
-    x: Array  # [m, h, h], from the object's centre to the right, in radii
-    y: Array  # [m, h, h], upwards
-    radius: Array  # [m, 1, 1], pixels
-    turn: Array  # [m, 1, 1]
-    flip: Array  # [m, 1, 1], -1 where mirrored
-    light: Array  # [m, 3]
-    albedo: Array  # [m, 3]
+    def __init__(self, layout: Layout, shape: int, size: int, half: int) -> None:
+        at = scenes, _ = np.nonzero(layout.shapes == shape)
+        centres = layout.centres[at] * size  # pixels
+        corner = np.floor(centres).astype(np.int64) - half
+        columns, rows = (corner[:, axis, None] + np.arange(2 * half) for axis in (0, 1))  # [m, h]
+        self.at = scenes[:, None, None], rows[:, :, None] + half, columns[:, None, :] + half  # of the padded canvas
+        self.radius = (layout.radii[at] * size)[:, None, None]  # pixels, [m, 1, 1]
+        x = (columns[:, None, :] + np.float32(0.5) - centres[:, 0, None, None]).astype(np.float32) / self.radius
+        y = (centres[:, 1, None, None] - rows[:, :, None] - np.float32(0.5)).astype(np.float32) / self.radius
+        self.x, self.y = np.broadcast_arrays(x, y)  # from the object's centre to the right and upwards, in radii
+        self.turn = layout.turns[at][:, None, None]
+        self.flip = np.where(layout.mirrored[at], np.float32(-1), np.float32(1))[:, None, None]
+        self.light = [layout.lights[scenes, axis, None, None] for axis in range(3)]  # three [m, 1, 1]
+        self.albedo = np.minimum(_PALETTE[layout.colours[at]] * layout.tints[at], 1)[:, None, None]
+        self._distance, self._surface = DISTANCES[shape], NORMALS[shape]
+        # Solids stand nearly upright: a cube turned in the image's plane would look like falling.
+        tilt = self.turn if self._surface is None else self.turn * np.float32(0.2)
+        self._cos, self._sin = np.cos(tilt), np.sin(tilt)
 
-    def distance(self, shape: int, x: Array, y: Array) -> Array:
-        """Signed distance in radii, at points given in the image's directions."""
-        c, s = np.cos(self.tilt(shape)), np.sin(self.tilt(shape))
-        return DISTANCES[shape]((x * c + y * s) * self.flip, y * c - x * s, self.turn)
+    def _own(self, x: Array, y: Array) -> tuple[Array, Array]:
+        """Points given in the image's directions, in the object's."""
+        return (x * self._cos + y * self._sin) * self.flip, y * self._cos - x * self._sin
 
-    def tilt(self, shape: int) -> Array:
-        """Solids stand nearly upright: a cube turned in the image's plane would look like falling."""
-        return self.turn if NORMALS[shape] is None else self.turn * np.float32(0.2)
+    def shade(self) -> Array:
+        """How much of the ground's light is left around the object."""
+        lx, ly, _ = self.light
+        away = self._distance(*self._own(self.x + lx * _SHADOW, self.y + ly * _SHADOW), self.turn)
+        t = np.clip((_SOFT - away) / (2 * _SOFT), 0, 1)  # 1 well inside, exactly 0 from `_SOFT` outside on
+        return 1 - np.float32(0.46) * np.asarray(t * t * (3 - 2 * t))
+
+    def surface(self) -> tuple[Array, Array]:
+        """Coverage, and shaded colour [m, h, h, 3], of the object."""
+        distance = self._distance(*self._own(self.x, self.y), self.turn)
+        coverage = np.clip(0.5 - distance * self.radius, 0, 1)
+        nx, ny, nz = self._normals(distance)
+        lx, ly, lz = self.light
+        diffuse = np.maximum(nx * lx + ny * ly + nz * lz, 0)
+        bx, by, bz = lx, ly, lz + 1  # the direction halfway between the light and the viewer
+        halfway = np.maximum((nx * bx + ny * by + nz * bz) / np.sqrt(bx * bx + by * by + bz * bz), 0)
+        gloss = halfway**2
+        for _ in range(4):  # ** 32, several times faster than a general power
+            gloss = gloss * gloss
+        edge = 1 - nz
+        light = 0.47 + 0.10 * ny + 0.64 * diffuse
+        white = (0.50 * gloss + 0.14 * edge * edge * edge)[..., None]
+        return coverage, light[..., None] * self.albedo * (1 - 0.35 * white) + white
+
+    def _normals(self, distance: Array) -> Normal:
+        """Unit normals in the image's directions."""
+        if self._surface is not None:
+            nx, ny, nz = self._surface(*self._own(self.x, self.y), self.turn)
+            nx = nx * self.flip
+            return nx * self._cos - ny * self._sin, nx * self._sin + ny * self._cos, nz
+        # A plate with a quarter-round edge, slightly domed so that its face catches the light unevenly.
+        rise_y, rise_x = np.gradient(distance, axis=(1, 2))
+        rise_x, rise_y = rise_x * self.radius, -rise_y * self.radius
+        steep = np.clip(1 + distance * np.float32(1 / 0.20), 0, 1)
+        nx, ny = steep * rise_x + np.float32(0.14) * self.x, steep * rise_y + np.float32(0.14) * self.y
+        return nx, ny, np.sqrt(1 - np.minimum(nx * nx + ny * ny, np.float32(0.97)))
 
 
 def _render_chunk(layout: Layout, size: int) -> NDArray[np.uint8]:
-    n = len(layout)
     half = int(np.ceil(_REACH * float(layout.radii.max()) * size)) + 1
-    canvas = np.zeros((n, size + 2 * half, size + 2 * half, 3), dtype=np.float32)
+    canvas = np.zeros((len(layout), size + 2 * half, size + 2 * half, 3), dtype=np.float32)
     inner = slice(half, half + size)
     canvas[:, inner, inner] = _ground(layout, size)
-    patches = [
-        (shape, _patch(layout, *np.nonzero(layout.shapes == shape), size=size, half=half))
-        for shape in np.unique(layout.shapes).tolist()
-    ]
-    for shape, patch in patches:  # all shadows before all objects: a shadow never falls on an object
-        canvas[patch.at] *= _shade(shape, patch)[..., None]
-    for shape, patch in patches:
-        coverage, colour = _surface(shape, patch)
+    patches = [_Patch(layout, shape, size, half) for shape in np.unique(layout.shapes).tolist()]
+    for patch in patches:  # all shadows before all objects: a shadow never falls on an object
+        canvas[patch.at] *= patch.shade()[..., None]
+    for patch in patches:
+        coverage, colour = patch.surface()
         below = canvas[patch.at]
         canvas[patch.at] = below + coverage[..., None] * (colour - below)
     visible = canvas[:, inner, inner]
@@ -158,76 +195,3 @@ def _ground(layout: Layout, size: int) -> Array:
     lit = 1 + 0.05 * (layout.lights[:, 0, None, None] * x + layout.lights[:, 1, None, None] * y)
     shade = lit - 0.075 * (x * x + y * y) / 2
     return np.asarray(shade[..., None] * layout.grounds[:, None, None, :], dtype=np.float32)
-
-
-def _patch(layout: Layout, scenes: NDArray[np.int64], objects: NDArray[np.int64], *, size: int, half: int) -> _Patch:
-    at = scenes, objects
-    centres = layout.centres[at] * size  # pixels
-    corner = np.floor(centres).astype(np.int64) - half
-    steps = np.arange(2 * half)
-    columns, rows = corner[:, 0, None] + steps, corner[:, 1, None] + steps  # [m, h]
-    radius = (layout.radii[at] * size)[:, None, None]
-    x = (columns[:, None, :] + np.float32(0.5) - centres[:, 0, None, None]).astype(np.float32) / radius
-    y = (centres[:, 1, None, None] - rows[:, :, None] - np.float32(0.5)).astype(np.float32) / radius
-    x, y = np.broadcast_arrays(x, y)
-    return _Patch(
-        at=(scenes[:, None, None], rows[:, :, None] + half, columns[:, None, :] + half),
-        x=x,
-        y=y,
-        radius=radius,
-        turn=layout.turns[at][:, None, None],
-        flip=np.where(layout.mirrored[at], np.float32(-1), np.float32(1))[:, None, None],
-        light=layout.lights[scenes],
-        albedo=np.minimum(_PALETTE[layout.colours[at]] * layout.tints[at], 1),
-    )
-
-
-def _fade(distance: Array, width: float) -> Array:
-    """1 well inside, exactly 0 from `width` outside on, smooth between."""
-    t = np.clip((width - distance) / (2 * width), 0, 1)
-    return np.asarray(t * t * (3 - 2 * t))
-
-
-def _shade(shape: int, patch: _Patch) -> Array:
-    """How much of the ground's light is left around an object: [m, h, h]."""
-    lx, ly = patch.light[:, 0, None, None], patch.light[:, 1, None, None]
-    cast = _fade(patch.distance(shape, patch.x + lx * _SHADOW, patch.y + ly * _SHADOW), _SOFT)
-    return 1 - np.float32(0.46) * cast
-
-
-def _surface(shape: int, patch: _Patch) -> tuple[Array, Array]:
-    """Coverage [m, h, h] and shaded colour [m, h, h, 3] of an object."""
-    distance = patch.distance(shape, patch.x, patch.y)
-    coverage = np.clip(0.5 - distance * patch.radius, 0, 1)
-    nx, ny, nz = _normals(shape, patch, distance)
-    lx, ly, lz = (patch.light[:, i, None, None] for i in range(3))
-    facing = nx * lx + ny * ly + nz * lz
-    diffuse = np.maximum(facing, 0)
-    bx, by, bz = lx, ly, lz + 1  # the direction halfway between the light and the viewer
-    halfway = np.maximum((nx * bx + ny * by + nz * bz) / np.sqrt(bx * bx + by * by + bz * bz), 0)
-    gloss = halfway**2
-    for _ in range(4):  # ** 32, several times faster than a general power
-        gloss = gloss * gloss
-    edge = 1 - nz
-    light = 0.47 + 0.10 * ny + 0.64 * diffuse
-    white = 0.50 * gloss + 0.14 * edge * edge * edge
-    colour = light[..., None] * patch.albedo[:, None, None, :] * (1 - 0.35 * white[..., None]) + white[..., None]
-    return coverage, colour
-
-
-def _normals(shape: int, patch: _Patch, distance: Array) -> Normal:
-    """Unit normals in the image's directions, each [m, h, h]."""
-    surface = NORMALS[shape]
-    if surface is not None:
-        tilt = patch.tilt(shape)
-        c, s = np.cos(tilt), np.sin(tilt)
-        nx, ny, nz = surface((patch.x * c + patch.y * s) * patch.flip, patch.y * c - patch.x * s, patch.turn)
-        nx = nx * patch.flip
-        return nx * c - ny * s, nx * s + ny * c, nz
-    # A plate with a quarter-round edge, slightly domed so that its face catches the light unevenly.
-    rise_y, rise_x = np.gradient(distance, axis=(1, 2))
-    rise_x, rise_y = rise_x * patch.radius, -rise_y * patch.radius
-    steep = np.clip(1 + distance * np.float32(1 / 0.20), 0, 1)
-    nx, ny = steep * rise_x + np.float32(0.14) * patch.x, steep * rise_y + np.float32(0.14) * patch.y
-    flat = np.minimum(nx * nx + ny * ny, np.float32(0.97))
-    return nx, ny, np.sqrt(1 - flat)

@@ -54,13 +54,11 @@ def _unit(x: Array, y: Array, z: Array) -> Normal:
 _SPHERE = 0.93
 
 
-def sphere(x: Array, y: Array, turn: Array) -> Array:
-    """Signed distance to a sphere."""
+def _sphere(x: Array, y: Array, turn: Array) -> Array:
     return np.hypot(x, y) - _SPHERE
 
 
-def sphere_normal(x: Array, y: Array, turn: Array) -> Normal:
-    """Unit normals of the sphere's visible surface."""
+def _sphere_normal(x: Array, y: Array, turn: Array) -> Normal:
     x, y = x / _SPHERE, y / _SPHERE
     return _unit(x, y, np.sqrt(np.maximum(1 - x * x - y * y, 1e-4)))
 
@@ -68,13 +66,11 @@ def sphere_normal(x: Array, y: Array, turn: Array) -> Normal:
 _RING, _TUBE = 0.66, 0.29
 
 
-def ring(x: Array, y: Array, turn: Array) -> Array:
-    """Signed distance to a ring seen from above."""
+def _ring(x: Array, y: Array, turn: Array) -> Array:
     return np.abs(np.hypot(x, y) - _RING) - _TUBE
 
 
-def ring_normal(x: Array, y: Array, turn: Array) -> Normal:
-    """Unit normals of the ring's visible surface."""
+def _ring_normal(x: Array, y: Array, turn: Array) -> Normal:
     radius = np.maximum(np.hypot(x, y), 1e-3)
     across = (radius - _RING) / _TUBE
     return _unit(across * x / radius, across * y / radius, np.sqrt(np.maximum(1 - across * across, 1e-4)))
@@ -90,8 +86,7 @@ def _cube_axes(turn: Array) -> list[tuple[Array, Array, Array]]:
     return [(c, -s * _SIN, s * _COS), (-s, -c * _SIN, c * _COS), (0 * one, _COS * one, _SIN * one)]
 
 
-def cube(x: Array, y: Array, turn: Array) -> Array:
-    """Signed distance to the outline of a cube turned about its upright axis."""
+def _cube(x: Array, y: Array, turn: Array) -> Array:
     axes = _cube_axes(turn)
     distance = np.full_like(x, -np.inf)
     for ax, ay, _ in axes:  # the outline is a hexagon with one pair of sides along each projected edge
@@ -102,8 +97,7 @@ def cube(x: Array, y: Array, turn: Array) -> Array:
     return distance
 
 
-def cube_normal(x: Array, y: Array, turn: Array) -> Normal:
-    """Unit normals of the cube's visible surface."""
+def _cube_normal(x: Array, y: Array, turn: Array) -> Normal:
     axes = _cube_axes(turn)
     depths = [(_CUBE - ax * x - ay * y) / az for ax, ay, az in axes]
     nearest = np.minimum(np.minimum(depths[0], depths[1]), depths[2])
@@ -116,14 +110,12 @@ def cube_normal(x: Array, y: Array, turn: Array) -> Normal:
 _CYLINDER, _CYLINDER_HALF = 0.70, 0.66
 
 
-def cylinder(x: Array, y: Array, turn: Array) -> Array:
-    """Signed distance to the outline of an upright cylinder."""
+def _cylinder(x: Array, y: Array, turn: Array) -> Array:
     past_rim = np.maximum(np.abs(y) - _CYLINDER_HALF * _COS, 0)
     return _ellipse(x, past_rim, _CYLINDER, _CYLINDER * _SIN)
 
 
-def cylinder_normal(x: Array, y: Array, turn: Array) -> Normal:
-    """Unit normals of the cylinder's visible surface."""
+def _cylinder_normal(x: Array, y: Array, turn: Array) -> Normal:
     across = np.clip(x / _CYLINDER, -1, 1)
     front = np.sqrt(np.maximum(1 - across * across, 1e-4))
     edge = _ellipse(x, y - _CYLINDER_HALF * _COS, _CYLINDER, _CYLINDER * _SIN)
@@ -135,8 +127,7 @@ def cylinder_normal(x: Array, y: Array, turn: Array) -> Normal:
 _CONE, _APEX, _BASE = 0.84, 0.98, -0.50
 
 
-def cone(x: Array, y: Array, turn: Array) -> Array:
-    """Signed distance to the outline of an upright cone."""
+def _cone(x: Array, y: Array, turn: Array) -> Array:
     base = _ellipse(x, y - _BASE, _CONE, _CONE * _SIN)
     # The sides touch the base where a line from the apex is tangent to it.
     reach = (_APEX - _BASE) / _SIN
@@ -148,8 +139,7 @@ def cone(x: Array, y: Array, turn: Array) -> Array:
     return np.minimum(base, np.where(inside, -side, side)) - 0.02
 
 
-def cone_normal(x: Array, y: Array, turn: Array) -> Normal:
-    """Unit normals of the cone's visible surface."""
+def _cone_normal(x: Array, y: Array, turn: Array) -> Normal:
     # Each pixel lies on a line from the apex to the rim's point at this angle, on the side toward the viewer.
     slope = x / np.maximum(_APEX - y, 1e-3)
     rim = np.hypot(_CONE, slope * _CONE * _SIN)
@@ -161,8 +151,7 @@ def cone_normal(x: Array, y: Array, turn: Array) -> Normal:
     return _unit(out, up * _COS - front * _SIN, up * _SIN + front * _COS)
 
 
-def star(x: Array, y: Array, turn: Array) -> Array:
-    """Signed distance to a star with five tips."""
+def _star(x: Array, y: Array, turn: Array) -> Array:
     sector = 2 * math.pi / 5
     radius = np.hypot(x, y)
     angle = np.arctan2(x, y)
@@ -175,8 +164,7 @@ def star(x: Array, y: Array, turn: Array) -> Array:
     return np.where(inside, -side, side) - 0.07
 
 
-def heart(x: Array, y: Array, turn: Array) -> Array:
-    """Signed distance to a heart."""
+def _heart(x: Array, y: Array, turn: Array) -> Array:
     # A square standing on its corner with a disc on each upper side.
     half = 0.53
     x, y = np.abs(x), y + 0.14
@@ -185,8 +173,7 @@ def heart(x: Array, y: Array, turn: Array) -> Array:
     return np.asarray(np.minimum(square, disc) - 0.05)
 
 
-def cross(x: Array, y: Array, turn: Array) -> Array:
-    """Signed distance to a cross with equal arms."""
+def _cross(x: Array, y: Array, turn: Array) -> Array:
     x, y = np.abs(x), np.abs(y)
     return _box(np.maximum(x, y), np.minimum(x, y), 0.88, 0.26) - 0.07
 
@@ -196,8 +183,7 @@ _TIP_X = (_MOON**2 - _BITE**2 + _BITE_X**2) / (2 * _BITE_X)
 _TIP_Y = math.sqrt(_MOON**2 - _TIP_X**2)
 
 
-def moon(x: Array, y: Array, turn: Array) -> Array:
-    """Signed distance to a crescent."""
+def _moon(x: Array, y: Array, turn: Array) -> Array:
     x, y = x + 0.12, np.abs(y)
     bite = np.hypot(x - _BITE_X, y) - _BITE
     crescent = np.maximum(np.hypot(x, y) - _MOON, -bite)
@@ -206,8 +192,7 @@ def moon(x: Array, y: Array, turn: Array) -> Array:
     return np.where(beyond, np.hypot(x - _TIP_X, y - _TIP_Y), crescent) - 0.03
 
 
-def arrow(x: Array, y: Array, turn: Array) -> Array:
-    """Signed distance to an arrow pointing right."""
+def _arrow(x: Array, y: Array, turn: Array) -> Array:
     shaft = _box(x + 0.36, y, 0.54, 0.23)
     y = np.abs(y)
     tip, base, half = 0.90, -0.02, 0.76
@@ -216,11 +201,10 @@ def arrow(x: Array, y: Array, turn: Array) -> Array:
     return np.minimum(shaft, np.where(inside, -outline, outline)) - 0.07
 
 
-Distance = Callable[[Array, Array, Array], Array]
-Surface = Callable[[Array, Array, Array], Normal]
-
 # In the order of `SHAPES`: five solids, five plates.
-DISTANCES: tuple[Distance, ...] = (sphere, cube, cone, cylinder, ring, star, heart, cross, moon, arrow)
-NORMALS: tuple[Surface | None, ...] = (
-    *(sphere_normal, cube_normal, cone_normal, cylinder_normal, ring_normal), *[None] * 5,
+DISTANCES: tuple[Callable[[Array, Array, Array], Array], ...] = (
+    *(_sphere, _cube, _cone, _cylinder, _ring), *(_star, _heart, _cross, _moon, _arrow),
+)  # fmt: skip
+NORMALS: tuple[Callable[[Array, Array, Array], Normal] | None, ...] = (
+    *(_sphere_normal, _cube_normal, _cone_normal, _cylinder_normal, _ring_normal), *[None] * 5,
 )  # fmt: skip

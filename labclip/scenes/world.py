@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from labclip.checks import checked_whole
 from labclip.scenes import captions as _captions
 from labclip.scenes.renderer import Layout, draw_layout, render
 from labclip.scenes.vocabulary import COLOURS, SHAPES, SPLITS, allowed
@@ -107,32 +108,21 @@ def sample(n: int, *, seed: int = 0, split: str = "seen", n_objects: int = 2) ->
 
 def draw_scenes(n: int, *, seed: int = 0, split: str = "seen", n_objects: int = 2) -> tuple[Layout, NDArray[np.int64]]:
     """As `sample`, without captions and images: the layout, and the colours after a swap, [n, n_objects]."""
-    _check_whole("n", n, least=1)
-    _check_whole("seed", seed, least=0)
-    _check_whole("n_objects", n_objects, least=1, most=_MOST)
+    checked_whole("n", n, least=1)
+    checked_whole("seed", seed)
+    checked_whole("n_objects", n_objects, least=1, most=_MOST)
     if split not in SPLITS:
-        known = ", ".join(f'"{name}"' for name in SPLITS)
-        raise ValueError(f'split is {split!r}, not one of {known}. Try scenes.sample(16, split="heldout").')
+        raise ValueError(f'split is {split!r}, not one of {SPLITS}. Try scenes.sample(16, split="heldout").')
     rng = np.random.default_rng([seed, 0x5CE7E])
     parts: list[tuple[NDArray[np.int64], ...]] = []
-    found = 0
-    while found < n:
+    while sum(len(colours) for colours, _, _ in parts) < n:
         colours = np.argsort(rng.random((2 * n, len(COLOURS))), axis=1)[:, :n_objects]
         shapes = np.argsort(rng.random((2 * n, len(SHAPES))), axis=1)[:, :n_objects]
         swapped = swap(rng, colours)
         keep = allowed(split, colours, shapes, swapped)
         parts.append((colours[keep], shapes[keep], swapped[keep]))
-        found += int(keep.sum())
     colours, shapes, swapped = (np.concatenate(arrays)[:n] for arrays in zip(*parts, strict=True))
     return draw_layout(rng, colours, shapes), swapped
-
-
-def _check_whole(name: str, value: int, *, least: int, most: float = np.inf) -> None:
-    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if not whole or not least <= value <= most:
-        raise ValueError(
-            f"{name} is {value!r}. Pass a whole number from {least}{'' if most == np.inf else f' to {most}'}."
-        )
 
 
 def swap(rng: np.random.Generator, colours: NDArray[np.int64]) -> NDArray[np.int64]:

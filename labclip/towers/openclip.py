@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -72,7 +71,7 @@ def check_base(clip: nn.Module, alignment: Alignment, tokenizer: Tokenizer | Non
         )
     check_unfolded(clip, getattr(clip, FOLDED, None), alignment)
     check_activation(alignment, uses_quick_gelu(clip))
-    if alignment.fingerprint is not None and tokenizer is not None and not next(clip.parameters()).is_meta:
+    if alignment.fingerprint is not None and tokenizer is not None:
         check_fingerprint(alignment, fingerprint_of(clip, tokenizer))
 
 
@@ -118,15 +117,6 @@ def read_openclip_config(folder: Path) -> dict[str, Any]:
     config = read_json_object(path, remedy="Fetch or save the folder again.")
     if not isinstance(config.get("model_cfg"), dict):
         raise ValueError(f"{path} has no model_cfg, so it is not the config of an OpenCLIP model.")
-    preprocess = config.get("preprocess_cfg", {})
-    if not isinstance(preprocess, dict):
-        raise ValueError(f"{path}: preprocess_cfg is {preprocess!r}, not an object.")
-    for key, counts in (("size", (1, 2)), ("mean", (3,)), ("std", (3,))):
-        values = preprocess.get(key, [1] * counts[-1])
-        values = values if isinstance(values, list) else [values]
-        numbers = all(isinstance(value, int | float) and math.isfinite(value) for value in values)
-        if not numbers or len(values) not in counts:
-            raise ValueError(f"{path}: preprocess_cfg.{key} is {preprocess[key]!r}, not {counts[-1]} numbers.")
     return config
 
 

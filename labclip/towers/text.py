@@ -23,8 +23,6 @@ Tokenizer = Callable[[Sequence[str]], torch.Tensor]
 _CHUNK_CPU = 2_048
 _CHUNK_ACCELERATOR = 65_536
 
-_LONG = 100_000  # characters of a caption that are tokenized; the rest is behind every context
-
 
 @dataclass
 class TruncationCount:
@@ -92,12 +90,10 @@ def tokenize(tokenizer: Tokenizer, captions: list[str]) -> torch.Tensor:
 
     OpenCLIP's tokenizers cut silently, and what is cut can be the very attribute that mattered.
     """
-    tokens = tokenizer([caption[:_LONG] for caption in captions])
-    if any(tokens[row, -1] == tokens[row, -2] for row, caption in enumerate(captions) if len(caption) > _LONG):
-        tokens = tokenizer(captions)  # one begins with little but spaces
+    tokens = tokenizer(captions)
     # Two equal last tokens are padding; only a row filled to the end can have been cut and is counted out in full.
     full = (tokens[:, -1] != tokens[:, -2]).nonzero().flatten().tolist()
-    found = [captions[row] for row in full if _token_count(tokenizer, captions[row][:_LONG]) > tokens.shape[1]]
+    found = [captions[row] for row in full if _token_count(tokenizer, captions[row]) > tokens.shape[1]]
     cut = _COUNTED.get() or TruncationCount()
     cut.count, cut.total, cut.context = cut.count + len(found), cut.total + len(captions), tokens.shape[1]
     cut.example = cut.example or next(iter(found), "")
