@@ -120,7 +120,7 @@ SETTINGS = {
 
 def former(setting, seed):
     """The default of labclip 0.1, but for its early stop: a path of penalties, chosen with synthetic pairs."""
-    data = read_data(setting.fit, hashes=True)
+    data = read_data(setting.fit)
     own = HeldOut.of(held_part(data, setting, seed), seed=seed)
     pairs, points, matrices = synthetic(own, seed=seed), [], {}
     for penalty in PENALTIES:
@@ -147,7 +147,7 @@ def held_part(data, setting, seed):
     """The tenth of the images that a fit holds out."""
     from labclip.training.splits import split
 
-    return split(data, setting.fit, None, recipes.RECIPES["labclip"], seed).held
+    return split(data, None, recipes.RECIPES["labclip"].validation_share, seed).held
 
 
 def fitted(setting, name, seed):

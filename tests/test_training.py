@@ -1,4 +1,3 @@
-import copy
 import json
 import math
 from dataclasses import asdict, replace
@@ -73,15 +72,14 @@ def test_paper_is_the_published_procedure(recipe):
 
 
 def test_the_published_settings():
-    paper, clevr, pug = (RECIPES[name] for name in ("paper", "paper-clevr", "paper-pug"))
-    assert (paper.batch_size, paper.learning_rate, paper.epochs) == (1024, 1e-3, 10)
-    assert (clevr.batch_size, clevr.learning_rate, clevr.epochs) == (128, 1e-2, 50)
-    assert (pug.batch_size, pug.learning_rate, pug.epochs) == (512, 1e-2, 50)
-    for name, settings in RECIPES.items():
-        if name.startswith("paper"):
-            assert settings.candidates == (Weights(negatives=1.0, distill=0.0, identity=0.0),)
-            assert not any((settings.cosine, settings.rescale, settings.mask_same_image))
-            assert settings.hard_negatives == (0 if name.endswith("-sb") else 1)
+    settings = {name: (one.batch_size, one.learning_rate, one.epochs) for name, one in RECIPES.items()}
+    assert settings["paper"] == settings["paper-sb"] == (1024, 1e-3, 10)
+    assert settings["paper-clevr"] == settings["paper-clevr-sb"] == (128, 1e-2, 50)
+    assert settings["paper-pug"] == settings["paper-pug-sb"] == (512, 1e-2, 50)
+    for name in settings.keys() - {"labclip"}:
+        assert RECIPES[name].candidates == (Weights(negatives=1.0, distill=0.0, identity=0.0),)
+        assert not RECIPES[name].cosine
+        assert RECIPES[name].hard_negatives == (not name.endswith("-sb"))
 
 
 def test_same_seed_same_matrix_and_another_seed_another():
@@ -136,7 +134,7 @@ def test_negatives_equal_to_their_caption_are_left_out(monkeypatch):
     assert one.history[0]["loss"] == pytest.approx(standard.history[0]["loss"], abs=0.02)
     hnb = fit(images[:64], texts[:64], almost, recipe="paper")
     assert hnb.history[0]["loss"] > standard.history[0]["loss"] + 0.1
-    with pytest.raises(ValueError, match="No caption has a negative that differs from it"):
+    with pytest.raises(ValueError, match="no caption has a negative that differs from it"):
         fit(images, texts, texts)
 
 
@@ -158,17 +156,6 @@ def test_without_held_out_negatives_the_strongest_matrix_that_keeps_retrieval_is
         assert at_strength(result.frontier, strengths[-1]).most_lost[0] <= 1 - keep
         assert result.worthwhile == (strengths[-1] > 0)
     assert strengths[0] == 1.0 > strengths[1] >= strengths[2]
-
-
-def test_advice_counts_captions_that_have_a_negative():
-    data = []
-    for seed in (0, 1):
-        images, texts, negatives = planted.world(600, seed=seed)
-        rare = texts.clone()
-        rare[::60] = negatives[::60]
-        data.append((images, texts, rare))
-    result = fit(*data[0], validation=planted.features(*data[1]))
-    assert "Only 10 captions with a negative were held out" in result.advice[0]
 
 
 def test_published_recipes_draw_among_all_negatives_even_the_caption_itself():
@@ -208,15 +195,6 @@ def test_images_of_negatives_are_used_where_they_are():
     torch.testing.assert_close(one.alignment.fitted, two.alignment.fitted, rtol=1e-3, atol=1e-4)
 
 
-def test_other_captions_of_an_image_are_not_its_wrong_ones():
-    images, texts, negatives = planted.world(64)
-    twice = torch.arange(64).repeat(2)
-    data = (images, texts[twice], negatives[twice], twice)
-    masked = fit(*data, validation=planted.drawn(64, seed=1), batch_size=128)
-    plain = fit(*data, recipe="paper", batch_size=128)
-    assert masked.history[0]["loss"] < plain.history[0]["loss"]
-
-
 def test_rank():
     result = labclip.fit(planted.drawn(200), rank=3, **QUICK)
     change = result.alignment.fitted / result.alignment.fitted.diagonal().median()
@@ -234,17 +212,6 @@ def test_siglip_gets_its_objective():
     assert max(point.binding for point in result.frontier) > 0.8
 
 
-def test_retained_domains_enter_the_frontier():
-    other = F.normalize(torch.randn(100, planted.DIM, generator=torch.Generator().manual_seed(3)), dim=-1)
-    noisy = F.normalize(other + 0.05 * torch.randn(other.shape, generator=torch.Generator().manual_seed(4)), dim=-1)
-    retain = {"flickr": planted.features(other, noisy), "own": planted.features(noisy, other)}
-    result = labclip.fit(planted.drawn(300), retain=retain, **QUICK)
-    selected = at_strength(result.frontier, result.alignment.strength)
-    for name in ("retain flickr", "retain own"):
-        assert selected.recalls[name][0] >= 0.99 * result.frontier[0].recalls[name][0]
-    assert set(result.alignment.metadata["results"]) == {"validation", "retain flickr", "retain own"}
-
-
 def test_the_alignment_is_saved_with_its_record(tmp_path):
     result = labclip.fit(planted.drawn(200), **QUICK)
     result.alignment.save_pretrained(tmp_path / "a")
@@ -260,62 +227,37 @@ def test_the_alignment_is_saved_with_its_record(tmp_path):
     json.dumps(again.metadata)
 
 
-def test_advice_says_when_a_fit_was_not_worth_it():
-    images, texts, negatives = planted.world(200)
-    few = fit(images[:40], texts[:40], negatives[:40])
-    assert any("Only 4 captions with a negative were held out" in sentence for sentence in few.advice)
-    binds = fit(images, images, negatives)
-    assert any("already binds" in sentence for sentence in binds.advice)
-    assert not binds.worthwhile
-    nothing = fit(images, texts, F.normalize(texts + 2e-3, dim=-1))
-    assert not nothing.worthwhile
-
-
 BAD_DATA = [
     ({"texts": torch.full((200, 24), float("nan"))}, "features.texts: row 0 is not finite"),
     ({"images": torch.zeros(200, 24)}, "features.images: row 0 is all zeros"),
-    ({"negatives": None, "has_negative": None}, "learns from hard negatives, and the features have none"),
+    ({"negatives": None, "has_negative": None}, "learns from hard negatives, and no caption has"),
     ({"base": labclip.Base("ViT-B-32", "openai", True, 512)}, "dim 24 but ViT-B-32"),
 ]
 BAD_OPTIONS = [
     ({"recipe": "papper"}, "no recipe 'papper'. Did you mean 'paper'"),
     ({"epochs": 0}, "epochs is 0"),
-    ({"batch_size": 1}, "batch_size is 1"),
-    ({"learning_rate": 0.0}, "learning_rate is 0.0"),
-    ({"logit_scale": -1}, r"logit_scale is -1. Pass a number from 0.001 to 10000"),
-    ({"identity_penalty": -1.0}, "identity_penalty is -1.0"),
-    ({"distill": -1.0}, "distill is -1.0"),
-    ({"negative_weight": 0}, "negative_weight is 0. Pass a number from 1e-06"),
+    ({"learning_rate": 1e38}, "learning_rate is 1e.38. Pass a number from 1e-12 to 1000"),
     ({"negative_weight": float("nan")}, "negative_weight is nan"),
-    ({"keep": 0}, "keep is 0. Pass a fraction of 1"),
     ({"keep": 1.01}, "keep is 1.01. Pass a fraction of 1"),
     ({"rank": 25}, "rank is 25, more than"),
     ({"objective": "triplet"}, "objective is 'triplet'"),
     ({"validation": 3}, "validation is a int. Pass labclip.Features"),
-    ({"validation": (torch.ones(3, 24),)}, "validation is a tuple. Pass labclip.Features"),
     ({"retain": [torch.ones(3, 24)]}, "retain is not a dict of features by name"),
-    ({"retain": {"": None}}, "retain is not a dict of features by name"),
     ({"retain": {"flickr": torch.ones(3, 24)}}, r"retain\['flickr'\] is a Tensor. Pass labclip.Features"),
     ({"learning_rate": 1e3, "recipe": "paper"}, "diverged"),
-    ({"learning_rate": 1e38}, "learning_rate is 1e.38. Pass a number from 1e-12 to 1000"),
-    ({"distill": 1e38}, r"distill is 1e.38. Pass a number from 0 to 1e.06"),
     ({"hard_negatives": 50}, "hard_negatives is 50, but a caption has 1 of them at most"),
     ({"seed": -1}, "seed is -1. Pass a whole number"),
-    ({"seed": "a"}, "seed is 'a'"),
     ({"device": "gpu"}, "device 'gpu' can't be used"),
 ]
 
 
-@pytest.mark.parametrize(("change", "message"), BAD_DATA, ids=[message[:30] for _, message in BAD_DATA])
-def test_bad_features_are_one_clear_error(change, message):
+@pytest.mark.parametrize(
+    ("data", "options", "message"),
+    [(data, {}, message) for data, message in BAD_DATA] + [({}, options, message) for options, message in BAD_OPTIONS],
+)
+def test_bad_features_and_options_are_one_clear_error(data, options, message):
     with pytest.raises(ValueError, match=message):
-        labclip.fit(replace(planted.drawn(200), **change), **QUICK)
-
-
-@pytest.mark.parametrize(("change", "message"), BAD_OPTIONS, ids=[message[:30] for _, message in BAD_OPTIONS])
-def test_bad_options_are_one_clear_error(change, message):
-    with pytest.raises(ValueError, match=message):
-        labclip.fit(planted.drawn(200), **QUICK | change)
+        labclip.fit(replace(planted.drawn(200), **data), **QUICK | options)
 
 
 def test_absent_negatives_are_those_the_features_say():
@@ -336,18 +278,11 @@ def test_absent_negatives_are_those_the_features_say():
     assert every.frontier[0].binding < 0.6 * fit(images, texts, few).frontier[0].binding
 
 
-def test_inputs_are_left_as_they_were():
-    data = planted.world(100)
-    before = copy.deepcopy(data)
-    fit(*data)
-    assert all(torch.equal(one, two) for one, two in zip(data, before, strict=True))
-
-
 @pytest.mark.parametrize("stored", [torch.Tensor.half, lambda rows: rows * 1.0009])
 def test_rows_that_are_nearly_of_unit_length_are_normalised(stored):
     images, texts, _ = planted.world(50)
     data = read_data(planted.features(stored(images), stored(texts)))
-    for rows in data.arrays:
+    for rows in (data.images, data.texts):
         taken = rows.take(torch.arange(len(rows)))
         assert taken.dtype == torch.float32
         assert (taken.norm(dim=-1) - 1).abs().max() < 1e-6

@@ -1,5 +1,6 @@
 import itertools
 import math
+import re
 from dataclasses import replace
 
 import planted
@@ -12,6 +13,11 @@ from labclip.training.change import Change, sign_test
 from labclip.training.frontier import HeldOut, Point
 from labclip.training.result import advice
 
+RECALLS = {"validation": (0.5, 0.5)}
+POINTS = [
+    Point(0.0, 0.0, 0.6, RECALLS, grounded=0.6),
+    Point(1.0, 1.0, 0.7, RECALLS, grounded=0.7),
+]
 TURN = torch.tensor([[0.0, 1.0], [1.0, 0.0]])  # swaps the two axes, so that right becomes wrong
 
 
@@ -90,52 +96,52 @@ def test_the_order_of_captions_does_not_matter():
     assert found.pop().became_right > 0
 
 
-def test_advice_says_what_the_paired_test_found():
-    points = [Point(0.0, 0.0, 0.6, grounded=0.6), Point(1.0, 1.0, 0.7, grounded=0.7)]
-    own = held_out([1])
+@pytest.mark.parametrize(
+    ("change", "strength", "known", "worth", "sentences"),
+    [
+        ((1000, 140, 20), 1.0, {}, True, []),
+        (
+            (50, 14, 2),
+            1.0,
+            {},
+            True,
+            ["Only 50 captions with a negative were held out: what they gain is known to .*0.14"],
+        ),
+        ((1000, 14, 9), 1.0, {}, False, ["Chance may explain the gain"]),
+        ((1000, 14, 140), 1.0, {}, False, ["It binds worse than the base"]),
+        ((1000, 0, 0), 0.0, {}, False, ["No strength binds better and keeps what retrieval needs"]),
+        ((1000, 140, 20), 1.0, {"few": {"retain a": 120}}, True, [r"measured on few images \(120 of retain a\)"]),
+        ((1000, 140, 20), 1.0, {"leaked": 12}, True, ["^12 of the held-out captions are also negatives of the fit"]),
+        (None, 1.0, {}, True, ["has no negatives, so binding was not measured"]),
+        (None, 0.0, {}, False, ["binding was not measured", "No strength keeps what retrieval needs"]),
+    ],
+)
+def test_advice_says_what_the_paired_test_found(change, strength, known, worth, sentences):
+    found = change and Change(*change, sign_test(*change[1:]))
+    told, worthwhile = advice(POINTS, strength, found, **{"few": {}, "leaked": 0} | known)
+    assert worthwhile == worth
+    assert len(told) == len(sentences)
+    for sentence, pattern in zip(told, sentences, strict=True):
+        assert re.search(pattern, sentence)
 
-    def said(captions, right, wrong, strength=1.0, **named):
-        return advice(points, strength, own, Change(captions, right, wrong, sign_test(right, wrong)), **named)
 
-    sentences, worth = said(50, 14, 2)
-    assert worth
-    assert sentences == [
-        "Only 50 captions with a negative were held out: what they gain is known to about 0.14. Fit on more data, or "
-        "pass validation=FEATURES."
+def test_advice_says_what_is_blind_and_what_was_not_needed():
+    change, known = Change(1000, 140, 20, 0.001), {"few": {}, "leaked": 0}
+    blind, bound = replace(POINTS[1], grounded=0.61), replace(POINTS[0], binding=0.96, grounded=0.96)
+    assert advice([POINTS[0], blind], 1.0, change, **known)[0] == [
+        "Of +0.100 gained, +0.010 needs the image: text alone tells the rest."
     ]
-    assert said(1000, 140, 20) == ([], True)
-    sentences, worth = said(1000, 14, 9)
-    assert not worth
-    assert sentences == ["Chance may explain the gain. Fit on more captions, or keep the base."]
-    sentences, worth = said(50, 2, 14)
-    assert not worth
-    assert sentences[1] == "It binds worse than the base. Keep the base."
-    sentences, worth = said(1000, 0, 0, strength=0.0)
-    assert not worth
-    assert sentences == [
-        "No strength binds better and keeps what retrieval needs: keep the base as it is, or pass, for example, "
-        "keep=0.97."
-    ]
-    few = {"validation": 50, "retain flickr": 120}
-    assert said(1000, 140, 20, few=few)[0] == [
-        "R@1 was measured on few images (50 of validation, 120 of retain flickr), so the loss of R@1 may well be "
-        "greater than keep allows. Hold out 200 or more of each."
-    ]
-    assert advice(points[:1], 0.0, own, None) == (
-        ["The held-out data has no negatives, so binding was not measured. Evaluate the matrix.",
-         "No strength keeps what retrieval needs: keep the base as it is, or pass, for example, keep=0.97.",], False,
+    assert "already binds 0.960" in advice([bound, POINTS[1]], 1.0, change, **known)[0][0]
+    assert advice([], 1.0, None, **known) == (
+        ["Nothing was held out, so nothing is known of what this matrix gains and costs. Evaluate it."], True,
     )  # fmt: skip
-    points[1] = replace(points[1], grounded=0.61)
-    assert said(1000, 140, 20) == (["Of +0.100 gained, +0.010 needs the image: text alone tells the rest."], True)
-    assert "12 of the held-out captions are also negatives" in said(1000, 140, 20, leaked=12)[0][1]
 
 
 def test_a_fit_of_chance_is_not_worth_it():
     draw = torch.Generator().manual_seed(0)
     shared = torch.randn(500, 24, generator=draw)
     images, texts, negatives = (shared + 0.7 * torch.randn(500, 24, generator=draw) for _ in range(3))
-    features = labclip.Features.from_arrays(images=images, texts=texts, negatives=negatives)
-    result = labclip.fit(features, epochs=10, progress=False)
+    result = labclip.fit(planted.features(images, texts, negatives), epochs=10, progress=False)
     assert not result.worthwhile
     assert result.change.captions == 50
     assert any("Chance may explain" in one or "keep the base" in one for one in result.advice)

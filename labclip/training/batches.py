@@ -4,25 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 
 import numpy as np
 import torch
 
 from labclip.training.objective import Batch, Ranks
 from labclip.training.recipes import Settings
-from labclip.training.rows import Data, Rows
+from labclip.training.rows import Data
 
 _AVERAGED = 20_000  # images, more or less
 
 
 @dataclass(frozen=True)
 class Batches:
-    """Draws the batches of each epoch, this rank's rows of them.
+    """Draws the batches of each epoch, this rank's part of them.
 
     Attributes:
         data: What to draw from.
-        settings: Of the fit.
+        settings: Of the fit, those that depend on the data filled in.
         seed: Of order and negatives.
         ranks: The other ranks; each takes its slice of every batch.
         device: Where batches go.
@@ -35,19 +35,19 @@ class Batches:
     device: torch.device
 
     def __post_init__(self) -> None:
-        assert self.settings.batch_size is not None
-        count, captions = self.ranks.count, len(self.data.captions)
-        if self.settings.batch_size % count:
+        if self.settings.batch_size % self.ranks.count:
             raise ValueError(
-                f"batch_size is {self.settings.batch_size}, which {count} ranks can't share evenly. Pass a multiple."
+                f"batch_size is {self.settings.batch_size}, which {self.ranks.count} ranks can't share evenly. Pass a "
+                f"multiple."
             )
         if self.size < 2:
-            raise ValueError(f"There are {captions} captions for {count} ranks: too few for one batch.")
+            raise ValueError(
+                f"There are {len(self.data.captions)} captions for {self.ranks.count} ranks: too few for one batch."
+            )
 
     @property
     def size(self) -> int:
         """Captions of a batch over all ranks."""
-        assert self.settings.batch_size is not None
         whole = min(self.settings.batch_size, len(self.data.captions))
         return whole - whole % self.ranks.count  # batch_size divides; a set smaller than a batch may not
 
@@ -70,53 +70,51 @@ class Batches:
         order = self.data.captions[torch.randperm(len(self.data.captions), generator=generator)]
         count = min(self.settings.hard_negatives, self.data.k)
         which = torch.arange(count).expand(len(order), count)
-        if self.data.negatives is not None and self.data.k > count > 0:
+        if self.data.k > count > 0:
             draw = torch.rand(len(order), self.data.k, generator=generator)
             if self.settings.mask_absent:
-                draw.masked_fill_(~self.data.negatives.present[order], 2.0)  # those that are there come first
+                draw.masked_fill_(~self.data.has_negative[order], 2.0)  # those that are there come first
             which = draw.argsort(dim=1)[:, :count]
-        return map(partial(self._make, order, which), range(start, self.steps))
+        for step in range(start, self.steps):
+            rows = slice(step * self.size, (step + 1) * self.size)
+            captions, place = order[rows].sort()  # rows in the order of the file
+            yield self._batch(captions, which[rows][place]).to(self.device)
 
-    def _make(self, order: torch.Tensor, which: torch.Tensor, step: int) -> Batch:
-        whole = slice(step * self.size, (step + 1) * self.size)
-        captions, place = order[whole].sort()  # rows in the order of the file
-        which = which[whole][place]
-        n = self.size // self.ranks.count
-        mine = slice(self.ranks.own * n, (self.ranks.own + 1) * n)
-        index = self.data.image_index[captions]
-        own = captions[mine]
-        pairs = [(own, which[mine, column]) for column in range(which.shape[1])]
-        images, texts = [self.data.images.take(index[mine])], [self.data.texts.take(own)]
-        texts += [self.data.negative(*pair) for pair in pairs]
-        if self.data.negative_images is not None:
-            images += [self.data.negative_image(*pair) for pair in pairs]
-        absent = unpaired = None
-        if (negatives := self.data.negatives) is not None and pairs:
-            absent = _columns(negatives, captions, which) if self.settings.mask_absent else None
-            if self.data.negative_images is not None:
-                unpaired = _columns(negatives, captions, which, self.data.negative_images)
-        skipped = self._same_image(index, mine, len(images), len(texts))
-        batch = Batch(torch.cat(images), torch.cat(texts), skipped, absent, len(images), unpaired, self.mean)
-        return batch.to(self.device)
+    def _batch(self, captions: torch.Tensor, which: torch.Tensor) -> Batch:
+        """The batch of some captions [N] and which of their negatives [N, m]."""
+        data, n = self.data, self.size // self.ranks.count
+        blocks = 1 + which.shape[1]
 
-    def _same_image(self, index: torch.Tensor, mine: slice, blocks: int, texts: int) -> torch.Tensor | None:
-        """Places of the other captions of each image, of negatives with images as well, in this rank's logits."""
+        def columns(of_captions: torch.Tensor, of_negatives: torch.Tensor) -> torch.Tensor:
+            """One for each text: the captions, then the first negative of each, then the second."""
+            return torch.cat([of_captions, of_negatives[captions].gather(1, which).T.flatten()])
+
+        every = torch.ones(len(captions), dtype=torch.bool)
+        paired, present = columns(every, data.has_negative_image), columns(every, data.has_negative)
+        images = columns(data.image_index[captions], data.negative_image_rows)
+        texts = columns(captions, data.negative_rows)
+        own = (torch.arange(blocks)[:, None] * self.size + torch.arange(n) + self.ranks.own * n).flatten()
+        rows = own[paired[own]]
+        return Batch(
+            images=data.images.take(images[rows]),
+            texts=data.texts.take(texts[own]),
+            rows=rows,
+            own=own,
+            captions=self.size,
+            skipped=self._same_image(data.image_index[captions], rows, blocks),
+            absent=None if present.all() or not self.settings.mask_absent else ~present,
+            paired=paired,
+            mean=self.mean,
+        )
+
+    def _same_image(self, index: torch.Tensor, rows: torch.Tensor, blocks: int) -> torch.Tensor | None:
+        """Flat places in [rows, texts] of other captions of a row's image, and of negatives of those likewise."""
         if not self.settings.mask_same_image or len(torch.unique(index)) == len(index):
             return None
-        same = index[mine, None] == index[None, :]
-        same[torch.arange(len(same)), torch.arange(len(same)) + mine.start] = False
-        row, column = same.nonzero(as_tuple=True)
-        place, block = row * len(index) * texts + column, len(same) * len(index) * texts + len(index)
-        return torch.cat([place + number * block for number in range(blocks)])
-
-
-def _columns(
-    negatives: Rows, captions: torch.Tensor, which: torch.Tensor, images: Rows | None = None
-) -> torch.Tensor | None:
-    """Which texts are not there, captions first, bool [(1 + m) * n], or have no image; None if none is missing."""
-    there = negatives.present if images is None else negatives.present & images.present
-    missing = ~there[captions].gather(1, which)
-    return torch.cat([torch.zeros(len(which), dtype=torch.bool), missing.T.flatten()]) if bool(missing.any()) else None
+        group = (index + torch.arange(blocks)[:, None] * (int(index.max()) + 1)).flatten()
+        same = group[rows, None] == group
+        same[torch.arange(len(rows)), rows] = False
+        return same.flatten().nonzero().flatten()
 
 
 def _mixed(seed: int, epoch: int) -> int:

@@ -6,9 +6,8 @@ import math
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 
-from labclip.training.frontier import HeldOut
+from labclip.training.frontier import HeldOut, Margins
 
 
 @dataclass(frozen=True)
@@ -36,13 +35,14 @@ class Change:
     @classmethod
     def of(cls, held: HeldOut, matrix: torch.Tensor, strength: float) -> Change:
         """Compare a matrix [dim, dim] at a strength with the base, on held-out captions, some with negatives."""
-        assert held.has_negative is not None
-        asked = held.has_negative.any(dim=1)
-        eye = torch.eye(len(matrix), device=matrix.device)
-        before, after = (right(held, torch.lerp(eye, matrix, at))[asked].int() for at in (0.0, strength))
-        change = (after - before).cpu()
+        margins = Margins(held, matrix)
+        asked = margins.present.any(dim=1)
+        before, after = (
+            margins.at(at)[0].masked_fill(~margins.present, 1.0).gt(0).all(dim=1)[asked].int() for at in (0.0, strength)
+        )
+        change = after - before
         images = torch.zeros(len(held.images), dtype=torch.int32)
-        images.index_add_(0, held.image_index[asked].cpu(), change)
+        images.index_add_(0, held.image_index[asked], change)
         ups, downs = int((images > 0).sum()), int((images < 0).sum())
         better, worse = int((change > 0).sum()), int((change < 0).sum())
         agree = (ups - downs) * (better - worse) > 0
@@ -82,12 +82,3 @@ def sign_test(ups: int, downs: int) -> float:
     """
     tail = sum(math.comb(ups + downs, count) for count in range(min(ups, downs) + 1))
     return min(1.0, 2 * tail / 2 ** (ups + downs))
-
-
-def right(held: HeldOut, blend: torch.Tensor) -> torch.Tensor:
-    """Whether each caption's cosine with its image is higher than that of each of its negatives, bool [n]."""
-    assert held.negatives is not None
-    assert held.has_negative is not None
-    texts = torch.cat([held.texts[:, None], held.negatives], dim=1)
-    cosines = (held.images[held.image_index][:, None] * F.normalize(texts @ blend.T, dim=-1)).sum(dim=-1)
-    return cosines[:, 0] > cosines[:, 1:].masked_fill(~held.has_negative, -math.inf).amax(dim=1)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import date
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple
 
 import torch
+from tqdm import tqdm
 
 from labclip._version import __version__
 from labclip.alignment import MAX_LOGIT_SCALE, Alignment
@@ -25,10 +26,9 @@ from labclip.training.objective import Objective, Ranks, Weights, name_of
 from labclip.training.recipes import Settings, for_data, settings_of
 from labclip.training.result import FitResult, advice, measured, verdict
 from labclip.training.rows import Data, read_data
-from labclip.training.splits import FitSplit, check_features, split
-from labclip.training.trainer import State, calibrated, check_checkpoint, progress_bar, train
+from labclip.training.splits import FitSplit, split
+from labclip.training.trainer import State, calibrated, train
 
-T = TypeVar("T")
 _SCALED_ON = 20_000  # captions, more or less
 
 
@@ -102,64 +102,69 @@ def fit(
     )  # fmt: skip
     if not 0 < checked_number("keep", keep) <= 1:
         raise ValueError(f"keep is {keep!r}. Pass a fraction of 1, for example 0.99.")
-    if not isinstance(retain, Mapping | None) or not all(isinstance(name, str) and name for name in retain or ()):
+    if not isinstance(retain, Mapping | None):
         raise ValueError('retain is not a dict of features by name. Pass for example retain={"flickr": features}.')
-    features, validation = _opened(features), _opened(validation)
-    others = {name: (f"retain[{name!r}]", _opened(one)) for name, one in (retain or {}).items()}
-    held_out = {} if validation is None or isinstance(validation, Split) else {"validation": validation}
-    check_features({"features": features, **held_out, **dict(others.values())})
-    seed, where, ranks = checked_whole("seed", seed), _device(device), Ranks.here()
-    name, custom = _objective(objective, features.base, ranks)
-    if name == "sigmoid" and logit_scale is None:  # a recipe's is of the softmax; SigLIP learns its own with a bias
+    features = _opened("features", features)
+    if validation is not None and not isinstance(validation, Split):
+        validation = _opened("validation", validation, features)
+    others = {name: _opened(f"retain[{name!r}]", one, features) for name, one in (retain or {}).items()}
+    check_device(device)
+    seed, ranks, where = checked_whole("seed", seed), Ranks.here(), torch.device(device or "cpu")
+    loss = _objective(objective, features.base, ranks)
+    if loss == "sigmoid" and logit_scale is None:  # a recipe's is of the softmax; SigLIP learns its own with a bias
         settings = replace(settings, logit_scale=None)
-    data = read_data(
-        features, digest=checkpoint is not None or ranks.count > 1,
-        hashes=validation is not None or settings.validation_share > 0,
-    )  # fmt: skip
+    data = read_data(features)
     _check(data, settings, recipe, features.base)
-    parts = split(data, features, validation, settings, seed)
-    data, held = parts.fit, parts.held
-    settings = for_data(settings, dim=data.dim, captions=len(data.captions))
-    batches = Batches(data, settings, seed, ranks, where)
-    sets = {"validation": HeldOut.of(held, seed=seed)} if held else {}
-    sets |= {f"retain {key}": HeldOut.of(read_data(one, title), seed=seed) for key, (title, one) in others.items()}
+    parts = split(data, validation, settings.validation_share, seed)
+    settings = for_data(settings, dim=data.images.dim, captions=len(parts.fit.captions))
+    batches = Batches(parts.fit, settings, seed, ranks, where)
+    sets = {"validation": HeldOut.of(parts.held, seed=seed)} if parts.held else {}
+    for name, other in others.items():
+        sets[f"retain {name}"] = HeldOut.of(read_data(other, f"retain[{name!r}]"), seed=seed)
+    identity = ""
+    if checkpoint is not None or ranks.count > 1:
+        identity = _identity(batches, [*sets.values()], name_of(loss))
+        if not ranks.agree(int(identity[:15], 16), where):
+            raise ValueError("The ranks were given other data or settings than each other. Pass all of them the same.")
     _hold_on(data, where)
-    identity = _identity(data, [*sets.values()], settings, name, seed)
-    if not ranks.agree(int(identity[:15], 16), where):
-        raise ValueError("The ranks were given other data or settings than each other. Pass all of them the same.")
-    numbers = range(1, len(settings.candidates) + 1)
-    folders = [None if checkpoint is None else Path(checkpoint, f"candidate-{number}") for number in numbers]
-    for folder in folders:
-        if folder:
-            check_checkpoint(folder, identity)  # before hours are spent on the first of them
     fits = []
-    with progress_bar(batches, len(folders), shown=progress) as bar:
-        for weights, folder in zip(settings.candidates, folders, strict=True):
-            state = State.new(data.dim, settings, sigmoid=name == "sigmoid", seed=seed, device=where)
-            train(state, batches, custom, weights, fingerprint=identity, checkpoint=folder, bar=bar)
+    steps = len(settings.candidates) * settings.epochs * batches.steps
+    with tqdm(total=steps, unit="batch", desc="fit", disable=not progress or ranks.own > 0) as bar:
+        for number, weights in enumerate(settings.candidates, 1):
+            folder = None if checkpoint is None else Path(checkpoint, f"candidate-{number}")
+            state = train(batches, loss, weights, fingerprint=identity, checkpoint=folder, bar=bar)
             matrix = state.matrix.detach().cpu().float()
             if settings.rescale:
-                some = data.captions[:: max(1, len(data.captions) // _SCALED_ON)]
+                some = parts.fit.captions[:: max(1, len(parts.fit.captions) // _SCALED_ON)]
                 matrix = unit_scale(matrix, data.texts.take(some).cpu())
-            points = frontier(sets, matrix) if sets else []
-            fits.append(_Fitted(matrix, float(state.parameters["log_scale"]), weights, points, state.history))
-    record = {"recipe": recipe, "objective": name, "seed": seed, "keep": keep}
+            fits.append(_Fitted(matrix, state, weights, frontier(sets, matrix) if sets else []))
+    record = {"recipe": recipe, "objective": name_of(loss), "seed": seed, "keep": keep}
     return _result(fits, batches, sets, features, record, parts)
-
-
-def _opened(given: T | str | Path) -> T | Features:
-    """The features of a folder where a path is given; anything else as it is."""
-    return Features.load(given) if isinstance(given, str | Path) else given
 
 
 class _Fitted(NamedTuple):
     """One candidate."""
 
     matrix: torch.Tensor
-    log_scale: float
+    state: State
     weights: Weights
     points: list[Point]
-    history: list[dict[str, Any]]
+
+
+def _opened(name: str, given: Features | str | Path, own: Features | None = None) -> Features:
+    """Features, or those of a folder; of another model than `own` they are an error."""
+    features = Features.load(given) if isinstance(given, str | Path) else given
+    if not isinstance(features, Features):
+        raise ValueError(
+            f"{name} is a {type(features).__name__}. Pass labclip.Features: of a folder labclip.Features.load(FOLDER), "
+            f"of arrays labclip.Features.from_arrays(images=..., texts=..., negatives=...)."
+        )
+    if own is not None and (differs := features.origin.differs(own.origin)):
+        raise ValueError(
+            f"{name} was embedded by {features.origin}, but features by {own.origin}: {differs}. Embed both with one "
+            f"model."
+        )
+    return features
 
 
 def unit_scale(matrix: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
@@ -172,13 +177,13 @@ def unit_scale(matrix: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
 
 
 def _result(
-    fits: list[_Fitted], batches: Batches, sets: Mapping[str, HeldOut], features: Features, record: dict[str, Any],
+    fits: Sequence[_Fitted], batches: Batches, sets: Mapping[str, HeldOut], features: Features, record: dict[str, Any],
     parts: FitSplit,
 ) -> FitResult:  # fmt: skip
     """The candidate and the strength that the held-out `sets` select, with its record and advice."""
     data, settings, own = batches.data, batches.settings, sets.get("validation")
     fitted, strength, few = fits[0], 1.0, {}
-    if settings.select_strength and fits[0].points:
+    if settings.select_strength and sets:
         best = select([point for one in fits for point in one.points], record["keep"])
         fitted = next(one for one in fits if any(point is best for point in one.points))
         strength = best.strength
@@ -195,92 +200,80 @@ def _result(
     if fitted.points:
         metadata["results"] = measured(fitted.points, strength)
     change = Change.of(own, fitted.matrix, strength) if own and own.n_with_negative else None
-    sentences, worthwhile = advice(fitted.points, strength, own, change, leaked=parts.leaked, few=few)
+    sentences, worthwhile = advice(fitted.points, strength, change, few, parts.leaked)
     metadata |= {"worthwhile": worthwhile, "verdict": verdict(change, strength, worthwhile=worthwhile)}
     metadata["change"] = asdict(change) if change else None
     # SigLIP's temperature means nothing without its bias, which an alignment has not, and that of a user's objective is
     # its own: the base keeps its temperature.
     log_scale = None
     if record["objective"] == "softmax":
-        log_scale = fitted.log_scale if settings.logit_scale is None else calibrated(batches, fitted.matrix)
-    if log_scale is not None and log_scale > MAX_LOGIT_SCALE:
-        log_scale = None
+        learned = float(fitted.state.parameters["log_scale"])
+        log_scale = learned if settings.logit_scale is None else calibrated(batches, fitted.matrix)
+        log_scale = log_scale if log_scale <= MAX_LOGIT_SCALE else None
     alignment = Alignment(
         fitted.matrix, base=features.base, logit_scale=log_scale, strength=strength, metadata=metadata,
         fingerprint=features.fingerprint,
     )  # fmt: skip
     return FitResult(
-        alignment, fitted.history, fitted.points, sentences, worthwhile, change,
-        weights_sha256=features.origin.weights_sha256 or "",
-        date=date.today().isoformat(),
+        alignment, fitted.state.history, fitted.points, sentences, worthwhile, change,
+        weights_sha256=features.origin.weights_sha256 or "", date=date.today().isoformat(),
     )  # fmt: skip
 
 
-def _objective(objective: str | Objective | None, base: Base | None, ranks: Ranks) -> tuple[str, Objective | None]:
-    """The objective's name, and the function where it is a user's."""
+def _objective(objective: str | Objective | None, base: Base | None, ranks: Ranks) -> str | Objective:
+    """The objective's name, or a user's function."""
     if objective is None:
         import open_clip
 
         config = (open_clip.get_model_config(base.model) if base else None) or {}
-        return "sigmoid" if "init_logit_bias" in config else "softmax", None
-    if callable(objective):
-        if ranks.count > 1:
-            raise ValueError(
-                f"objective is a function, which sees the logits of one process, and {ranks.count} fit together. Run "
-                f"it in one process, or pass 'softmax' or 'sigmoid'."
-            )
-        return name_of(objective), objective
-    if objective not in ("softmax", "sigmoid"):
+        return "sigmoid" if "init_logit_bias" in config else "softmax"
+    if callable(objective) and ranks.count > 1:
+        raise ValueError(
+            f"objective is a function, which sees the logits of one process, and {ranks.count} fit together. Run it in "
+            f"one process, or pass 'softmax' or 'sigmoid'."
+        )
+    if not callable(objective) and objective not in ("softmax", "sigmoid"):
         raise ValueError(
             f"objective is {objective!r}. Pass 'softmax' for CLIP, 'sigmoid' for SigLIP, or a function of logits and "
             f"columns, as labclip.training.Objective says."
         )
-    return objective, None
-
-
-def _device(device: str | torch.device | None) -> torch.device:
-    """A device that is there, with its number: another thread's current one may be another."""
-    check_device(device)
-    where = torch.device(device or "cpu")
-    return torch.device("cuda", torch.cuda.current_device()) if where.type == "cuda" and where.index is None else where
+    return objective
 
 
 def _check(data: Data, settings: Settings, recipe: str, base: Base | None) -> None:
-    if settings.hard_negatives > max(data.k, 1):
+    if settings.hard_negatives and not bool(data.has_negative.any()):
         raise ValueError(
-            f"hard_negatives is {settings.hard_negatives}, but a caption has {data.k} "
-            f"of them at most. Pass no more than that, or make more of them with "
-            f"labclip.negatives(k={settings.hard_negatives})."
+            f"Recipe {recipe!r} learns from hard negatives, and no caption has a negative that differs from it. Make "
+            f'some with labclip.negatives and embed them, or pass recipe="paper-sb".'
         )
-    make = "Make some with labclip.negatives"
-    if settings.hard_negatives and data.negatives is None:
+    if settings.hard_negatives > data.k:
         raise ValueError(
-            f"Recipe {recipe!r} learns from hard negatives, and the features have none. {make} and embed them, or pass "
-            f'recipe="paper-sb".'
+            f"hard_negatives is {settings.hard_negatives}, but a caption has {data.k} of them at most. Pass no more "
+            f"than that, or make more of them with labclip.negatives(k={settings.hard_negatives})."
         )
-    if settings.hard_negatives and settings.mask_absent and data.negatives and not bool(data.negatives.present.any()):
-        raise ValueError(f"No caption has a negative that differs from it. {make}.")
-    if base is not None and base.embed_dim != data.dim:
-        raise ValueError(f"The embeddings have dim {data.dim} but {base} embeds in {base.embed_dim}. Pass their base.")
+    if base is not None and base.embed_dim != data.images.dim:
+        raise ValueError(
+            f"The embeddings have dim {data.images.dim} but {base} embeds in {base.embed_dim}. Pass their base."
+        )
 
 
 def _hold_on(data: Data, device: torch.device) -> None:
     """Keep everything on a GPU where it takes at most half of the memory that is free."""
     if device.type != "cuda":
         return
-    size = 4 * sum(torch.Size(rows.shape).numel() for rows in data.arrays)
+    size = 4 * data.images.dim * (len(data.images) + len(data.texts))
     if size <= torch.cuda.mem_get_info(device)[0] // 2:
-        for rows in data.arrays:
-            rows.move(device)
+        data.images.move(device)
+        data.texts.move(device)
 
 
-def _identity(data: Data, sets: list[HeldOut], settings: Settings, objective: str, seed: int) -> str:
+def _identity(batches: Batches, sets: Sequence[HeldOut], objective: str) -> str:
     """What a checkpoint belongs to: the settings, and every number of the data."""
-    digest = hashlib.sha256(json.dumps([asdict(settings), objective, seed, len(sets)], sort_keys=True).encode())
-    for rows in data.arrays:
-        digest.update(rows.digest.encode())
-    parts = [data.image_index, data.captions, *(rows.present for rows in data.arrays)]
-    parts += [part for held in sets for part in vars(held).values()]
-    for part in parts:
-        digest.update(b"-" if part is None else part.cpu().numpy().tobytes())
+    data, settings = batches.data, asdict(batches.settings)
+    digest = hashlib.sha256(json.dumps([settings, objective, batches.seed, len(sets)], sort_keys=True).encode())
+    for rows in (data.images, data.texts):
+        digest.update(rows.digest())
+    parts = [data.image_index, data.captions, data.has_negative, data.has_negative_image]
+    for part in (*parts, *(part for held in sets for part in vars(held).values())):
+        digest.update(b"-" if part is None else part.numpy().tobytes())
     return digest.hexdigest()

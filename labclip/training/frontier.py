@@ -36,7 +36,6 @@ class HeldOut:
         image_index: The image of each caption, int64 [m].
         negatives: Unit-length, [m, k, dim], or None.
         has_negative: Which of them there are, bool [m, k]; None if `negatives` is.
-        captions: Rows of the captions in the features, int64 [m].
     """
 
     images: torch.Tensor
@@ -44,7 +43,6 @@ class HeldOut:
     image_index: torch.Tensor
     negatives: torch.Tensor | None = None
     has_negative: torch.Tensor | None = None
-    captions: torch.Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
 
     @property
     def n_with_negative(self) -> int:
@@ -53,17 +51,18 @@ class HeldOut:
 
     @classmethod
     def of(cls, data: Data, *, seed: int = 0) -> HeldOut:
-        """Some images of a part of the data, drawn at random, with all their captions: up to `GALLERY` and twice it."""
+        """Some images of a side of the data, drawn at random, with all their captions: up to `GALLERY` and twice it."""
         kept, captions_each = torch.unique(data.image_index[data.captions], return_counts=True)
         order = torch.randperm(len(kept), generator=torch.Generator().manual_seed(seed))
         fit = int((captions_each[order].cumsum(0) <= 2 * GALLERY).sum())
         kept = kept[order[: max(2, min(fit, GALLERY))]].sort().values
         captions = data.captions[torch.isin(data.image_index[data.captions], kept)]
         index = torch.searchsorted(kept, data.image_index[captions])
-        held = cls(data.images.take(kept), data.texts.take(captions), index, captions=captions)
-        if (wrong := data.negatives) is None:
+        held = cls(data.images.take(kept), data.texts.take(captions), index)
+        if not data.k:
             return held
-        return replace(held, negatives=wrong.take(captions), has_negative=wrong.present[captions])
+        negatives = data.texts.take(data.negative_rows[captions].flatten()).view(len(captions), data.k, -1)
+        return replace(held, negatives=negatives, has_negative=data.has_negative[captions])
 
 
 @dataclass(frozen=True)
@@ -106,17 +105,23 @@ class Point:
 def frontier(sets: Mapping[str, HeldOut], matrix: torch.Tensor, strengths: Sequence[float] = STRENGTHS) -> list[Point]:
     """Measure a matrix [dim, dim] at several strengths on "validation", the held-out data, and on other sets."""
     own = sets.get("validation")
-    binding = _Binding(own, matrix) if own and own.n_with_negative else None
-    divergence = _Divergence(own, matrix) if own else None
-    retrieval = {name: _Retrieval(held, matrix) for name, held in sets.items()}
+    margins = Margins(own, matrix) if own and own.n_with_negative else None
+    galleries = {name: _Gallery(held, matrix) for name, held in sets.items()}
     distance = float((matrix - torch.eye(len(matrix))).norm())
     points = []
     for strength in strengths:
-        accuracy, blind, grounded, smoothed = binding.at(strength) if binding else (None,) * 4
-        found = {name: part.at(strength) for name, part in retrieval.items()}
+        cosines = {name: gallery.cosines(strength) for name, gallery in galleries.items()}
+        found = {name: gallery.retrieval(cosines[name]) for name, gallery in galleries.items()}
         recalls, lost = ({name: pair[side] for name, pair in found.items()} for side in (0, 1))
-        away = divergence.at(strength) if divergence else None
-        points.append(Point(strength, strength * distance, accuracy, recalls, smoothed, lost, away, blind, grounded))
+        away = galleries["validation"].divergence(cosines["validation"]) if own else None
+        point = Point(strength, strength * distance, None, recalls, lost=lost, divergence=away)
+        if margins is not None:
+            margin, blind = margins.at(strength)[:, margins.present]
+            point = replace(
+                point, binding=_positive(margin), blind=_positive(blind), grounded=_positive(margin - blind),
+                smoothed_binding=float(_smoothed(margin - blind).mean()),
+            )  # fmt: skip
+        points.append(point)
     return points
 
 
@@ -187,25 +192,27 @@ class _Blend:
         return (rest**2 * own + 2 * rest * strength * across + strength**2 * aligned).clamp_min(1e-24).sqrt()
 
 
-class _Binding:
+class Margins:
+    """By how much cosines prefer each caption to each of its negatives.
+
+    Attributes:
+        present: Which negatives there are, bool [m, k].
+    """
+
     def __init__(self, held: HeldOut, matrix: torch.Tensor) -> None:
         assert held.negatives is not None
-        self._present = held.has_negative
-        self._sides: list[tuple[_Blend, torch.Tensor, torch.Tensor]] = []
-        # Each caption's image, and the mean image: [2, m, 1, dim].
+        assert held.has_negative is not None
+        self.present = held.has_negative
+        self._blend = _Blend(torch.cat([held.texts[:, None], held.negatives], dim=1), matrix)
         images = torch.stack([held.images[held.image_index], held.images.mean(dim=0).expand_as(held.texts)])[:, :, None]
-        for texts in (held.texts[:, None], held.negatives):
-            blend = _Blend(texts, matrix)
-            self._sides.append((blend, (images * blend.texts).sum(-1), (images * blend.aligned).sum(-1)))
+        self._plain, self._aligned = (
+            (images * texts).sum(dim=-1) for texts in (self._blend.texts, self._blend.aligned)
+        )  # [2, m, 1 + k]
 
-    def at(self, strength: float) -> tuple[float, float, float, float]:
-        """Accuracy, blind, grounded, and grounded kernel-smoothed."""
-        right, wrong = (
-            ((1 - strength) * plain + strength * aligned) / blend.length(strength)
-            for blend, plain, aligned in self._sides
-        )
-        margin, blind = (right - wrong)[:, self._present]
-        return _positive(margin), _positive(blind), _positive(margin - blind), float(_smoothed(margin - blind).mean())
+    def at(self, strength: float) -> torch.Tensor:
+        """With the caption's image, and with the mean of all in its place, [2, m, k]; of no meaning if not present."""
+        cosines = ((1 - strength) * self._plain + strength * self._aligned) / self._blend.length(strength)
+        return cosines[..., :1] - cosines[..., 1:]
 
 
 def _positive(margin: torch.Tensor) -> float:
@@ -219,66 +226,50 @@ def _smoothed(margin: torch.Tensor) -> torch.Tensor:
     return torch.special.ndtr(margin / width.clamp_min(1e-12))
 
 
-class _Cosines:
-    """Cosines of blended texts with images, from products made once."""
+class _Gallery:
+    """Cosines of blended texts with images, from products made once, and what is read from them."""
 
-    def __init__(self, images: torch.Tensor, texts: torch.Tensor, index: torch.Tensor, matrix: torch.Tensor) -> None:
-        self._blend = _Blend(texts, matrix)
-        self._plain, self._aligned = images @ texts.T, images @ self._blend.aligned.T  # [n, m]
-        self.index, self.columns = index, torch.arange(len(index))
-        self.own = torch.zeros_like(self._plain, dtype=torch.bool)
-        self.own[index, self.columns] = True
+    def __init__(self, held: HeldOut, matrix: torch.Tensor) -> None:
+        self._blend = _Blend(held.texts, matrix)
+        self._plain, self._aligned = held.images @ held.texts.T, held.images @ self._blend.aligned.T  # [n, m]
+        self._index, self._columns = held.image_index, torch.arange(len(held.texts))
+        self._own = torch.zeros_like(self._plain, dtype=torch.bool)
+        self._own[self._index, self._columns] = True
+        self._base = self.cosines(0.0)
+        self._base_recall = self._by_image(*self._margins(self._base))
 
-    def at(self, strength: float) -> torch.Tensor:
+    def cosines(self, strength: float) -> torch.Tensor:
+        """[n, m]."""
         return torch.lerp(self._plain, self._aligned, strength) / self._blend.length(strength)
 
-
-class _Retrieval:
-    def __init__(self, held: HeldOut, matrix: torch.Tensor) -> None:
-        self._cosines = _Cosines(held.images, held.texts, held.image_index, matrix)
-        self._base = self._by_image(*self._margins(0.0))
-
-    def at(self, strength: float) -> tuple[tuple[float, float], tuple[float, float]]:
+    def retrieval(self, cosines: torch.Tensor) -> tuple[tuple[float, float], tuple[float, float]]:
         """R@1 of text to image and of image to text; the share of smoothed R@1 lost, and its standard error."""
-        t2i, i2t = self._margins(strength)
-        change = self._base - self._by_image(t2i, i2t)
-        whole, error = self._base.sum(), len(change) ** 0.5 * change.std(correction=0)
+        t2i, i2t = self._margins(cosines)
+        change = self._base_recall - self._by_image(t2i, i2t)
+        whole, error = self._base_recall.sum(), len(change) ** 0.5 * change.std(correction=0)
         return (_positive(t2i), _positive(i2t)), (float(change.sum() / whole), float(error / whole))
 
-    def _margins(self, strength: float) -> tuple[torch.Tensor, torch.Tensor]:
+    def _margins(self, cosines: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """By how much the right one is nearer than the nearest wrong one: for each text, for each image."""
-        cosine, cosines = self._cosines.at(strength), self._cosines
-        own, others = cosine[cosines.index, cosines.columns], cosine.masked_fill(cosines.own, -2.0)
-        best_own = cosine.masked_fill(~cosines.own, -2.0).amax(dim=1)
+        own, others = cosines[self._index, self._columns], cosines.masked_fill(self._own, -2.0)
+        best_own = cosines.masked_fill(~self._own, -2.0).amax(dim=1)
         return own - others.amax(dim=0), best_own - others.amax(dim=1)
 
     def _by_image(self, t2i: torch.Tensor, i2t: torch.Tensor) -> torch.Tensor:
         """What each image with its captions adds to the sum of both smoothed recalls."""
         images = _smoothed(i2t) / len(i2t)
-        return images.index_add(0, self._cosines.index, _smoothed(t2i) / len(t2i))
+        return images.index_add(0, self._index, _smoothed(t2i) / len(t2i))
 
-
-class _Divergence:
-    def __init__(self, held: HeldOut, matrix: torch.Tensor) -> None:
-        self._parts = []
-        whole = max(len(held.images) // _DISTRACTORS, 1)
-        for images in torch.arange(len(held.images))[: whole * _DISTRACTORS].chunk(whole):
-            texts = torch.isin(held.image_index, images).nonzero().flatten()
-            index = held.image_index[texts] - images[0]
-            cosines = _Cosines(held.images[images], held.texts[texts], index, matrix)
-            self._parts.append((cosines, self._wrong(cosines, 0.0)))
-
-    def at(self, strength: float) -> float:
-        found = []
-        for cosines, base in self._parts:
-            for (before, weight), (after, _) in zip(base, self._wrong(cosines, strength), strict=True):
-                found.append((weight * (before - after)).sum(dim=1).mean())
+    def divergence(self, cosines: torch.Tensor) -> float:
+        """What `Point` says, in nats."""
+        found, whole = [], max(len(cosines) // _DISTRACTORS, 1)
+        for images in torch.arange(len(cosines))[: whole * _DISTRACTORS].chunk(whole):
+            part = images[:, None], torch.isin(self._index, images).nonzero().flatten()
+            own, before, after = self._own[part], DISTILLED_SCALE * self._base[part], DISTILLED_SCALE * cosines[part]
+            for right, old, new in ((own.T, before.T, after.T), (own, before, after)):
+                weight = old.softmax(dim=1).masked_fill(right, 0.0)
+                moved = old.masked_fill(right, -1e9).log_softmax(dim=1) - new.masked_fill(right, -1e9).log_softmax(
+                    dim=1
+                )
+                found.append((weight * moved).sum(dim=1).mean())
         return float(torch.stack(found).mean())
-
-    def _wrong(self, cosines: _Cosines, strength: float) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """For each text the log-softmax over its wrong images, and the softmax over all; the same for each image."""
-        logits = DISTILLED_SCALE * cosines.at(strength)
-        return [
-            (z.masked_fill(own, -1e9).log_softmax(dim=1), z.softmax(dim=1).masked_fill(own, 0.0))
-            for z, own in ((logits.T, cosines.own.T), (logits, cosines.own))
-        ]

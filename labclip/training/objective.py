@@ -8,12 +8,12 @@ z = exp(t) v u^T the logits.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 
 DISTILLED_SCALE = 50.0
 """Times the cosines in the softmax that is kept near the base's, whatever the temperature of the loss."""
@@ -96,52 +96,47 @@ class Ranks:
             dist.all_reduce(value, op=dist.ReduceOp.MAX)
         return value
 
+    def gather(self, own: torch.Tensor, places: torch.Tensor, count: int) -> torch.Tensor:
+        """The rows [count, ...] of all ranks, of which this rank has those at some places."""
+        if self.count == 1:
+            return own
+        every = own.new_zeros(count, *own.shape[1:])
+        every[places] = own
+        return self.total(every)
+
     def agree(self, value: int, device: torch.device) -> bool:
         """Whether all ranks have the same whole number."""
         pair = torch.tensor([value, -value], device=device)
         return self.count == 1 or bool(self.maximum(pair).sum() == 0)
 
-    def gather_columns(self, texts: torch.Tensor, n: int) -> torch.Tensor:
-        """The texts of all ranks, all captions first: [(1 + m) * n, dim] to [(1 + m) * n * count, dim]."""
-        if self.count == 1:
-            return texts
-        parts = [torch.empty_like(texts) for _ in range(self.count)]
-        dist.all_gather(parts, texts)
-        return torch.cat([part.view(-1, n, texts.shape[1]) for part in parts], dim=1).flatten(0, 1)
-
-    def own_columns(self, texts: torch.Tensor, n: int) -> torch.Tensor:
-        """The rows of this rank, as they went into `gather_columns`."""
-        if self.count == 1:
-            return texts
-        return texts.view(-1, self.count, n, texts.shape[1])[:, self.own].flatten(0, 1)
-
 
 @dataclass(frozen=True)
 class Batch:
-    """One step's unit-length embeddings, the rows of this rank.
+    """One step's unit-length embeddings, this rank's part of them.
+
+    The texts of all ranks are N captions, then a negative of each, m times. A text is known by its place among them.
 
     Attributes:
-        images: [n, dim]; or, where negatives have images too, those of all texts, [(1 + m) * n, dim].
-        texts: Captions, then their negatives, [(1 + m) * n, dim]: first all captions, then the first negative of each.
-        skipped: Flat places in [images, (1 + m) * N] of pairs that do not count, or None; N captions over all ranks.
+        images: Of this rank's captions, n of them, then of those of its negatives that have one, [rows, dim].
+        texts: This rank's captions, then their negatives, [(1 + m) * n, dim].
+        rows: The text of each image, int64 [rows].
+        own: The place of each of `texts`, int64 [(1 + m) * n].
+        captions: N.
+        paired: Which texts have an image, bool [(1 + m) * N].
+        skipped: Flat places in [rows, (1 + m) * N] of pairs that do not count, or None.
         absent: Texts that are not there, bool [(1 + m) * N], or None: the negatives of captions that have none.
-        blocks: Of images: 1, or 1 + m.
-        unpaired: Texts without an image of their own, bool [blocks * N], or None: no row of `images` counts for them.
         mean: The mean of the fit's images, [dim], not brought to unit length; None where no loss needs it.
     """
 
     images: torch.Tensor
     texts: torch.Tensor
+    rows: torch.Tensor
+    own: torch.Tensor
+    captions: int
+    paired: torch.Tensor
     skipped: torch.Tensor | None = None
     absent: torch.Tensor | None = None
-    blocks: int = 1
-    unpaired: torch.Tensor | None = None
     mean: torch.Tensor | None = None
-
-    @property
-    def captions(self) -> int:
-        """Of this rank."""
-        return len(self.images) // self.blocks
 
     def to(self, device: torch.device) -> Batch:
         """The batch on a device."""
@@ -150,99 +145,86 @@ class Batch:
 
 
 class Gradient(NamedTuple):
-    """Of one step, summed over ranks: the loss is a mean over the captions, the others are its derivatives."""
+    """Of one step, summed over ranks: the loss is a mean over the images, the others are its derivatives."""
 
     loss: torch.Tensor
     matrix: torch.Tensor  # d loss / d A, [dim, dim]
     log_scale: torch.Tensor  # d loss / d t
-    bias: torch.Tensor  # 0 for the softmax objective
-
-
-class _Distilled(NamedTuple):
-    """Of this rank's captions and images, d the cosines times `DISTILLED_SCALE`."""
-
-    pull: torch.Tensor  # d loss / d d, [n, N]
-    loss: torch.Tensor
-    along: torch.Tensor  # its part of d loss / d t, which the temperature is not given
+    bias: torch.Tensor  # 0 but for the sigmoid objective
 
 
 class _Step:
     """The logits of a batch, and the way back from their gradient to the parameters.
 
     Attributes:
-        rows, columns: Which rows of images have which columns of texts as their own.
-        missing: Rows of images that are not there, bool, or None.
-        wide: Columns that may have an image of their own; negatives that have none come after them.
-        count: Pairs over all ranks.
+        every: Aligned texts of all ranks, unit-length [(1 + m) * N, dim].
         alone: Which negatives are there and have no image of their own, bool [m * N].
         prefers: The mean image times the caption of each of these less the mean image times the negative, [m * N]; None
             where the loss does not take it off.
+        hard: Which texts are hard negatives of an image, bool [1 or 1 + m, (1 + m) * N]: of a caption's image, of that
+            of a first negative, of a second. Negatives are of captions' images, and both ways.
+        wide: Texts up to the last that may have an image.
+        count: Images over all ranks.
     """
 
     def __init__(
         self, batch: Batch, matrix: torch.Tensor, log_scale: torch.Tensor, ranks: Ranks, weights: Weights
     ) -> None:
+        self.batch, self.ranks, self.weights, self.scale = batch, ranks, weights, log_scale.exp()
         aligned = batch.texts @ matrix.T
         self.length = aligned.norm(dim=-1, keepdim=True).clamp_min_(1e-12)
         self.unit = aligned.div_(self.length)
-        self.every = ranks.gather_columns(self.unit, batch.captions)  # [(1 + m) * N, dim]
-        self.batch, self.ranks, self.weights, self.scale = batch, ranks, weights, log_scale.exp()
-        n, total = batch.captions, batch.captions * ranks.count
-        self.rows = torch.arange(len(batch.images), device=batch.images.device)
-        self.columns = self.rows // n * total + n * ranks.own + self.rows % n
-        self.wide, self.missing = batch.blocks * total, None
-        self.count = float(self.wide)
-        if batch.unpaired is not None:
-            self.missing = batch.unpaired[self.columns]
-            self.rows, self.columns = self.rows[~self.missing], self.columns[~self.missing]
-            self.count = float((~batch.unpaired).sum())
-        self.total, self.prefers = total, None
-        self.alone = torch.ones(len(self.every) - total, dtype=torch.bool, device=self.every.device)
+        self.every = ranks.gather(self.unit, batch.own, len(batch.paired))
+        total = batch.captions
+        self.count = int(batch.paired.sum())
+        self.wide = total if self.count == total else len(batch.paired)
+        block = torch.arange(len(batch.paired), device=batch.paired.device) // total
+        self.hard = block[: self.wide : total, None] != block
+        self.alone = ~batch.paired[total:]
         if batch.absent is not None:
             self.alone &= ~batch.absent[total:]
-        if batch.blocks > 1:
-            self.alone &= batch.unpaired is not None and batch.unpaired[total:]
+        self.prefers = None
         if weights.grounded and batch.mean is not None and bool(self.alone.any()):
             self.prefers = self._prefers(self.every, batch.mean)
 
     def _prefers(self, texts: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
-        """What the mean image prefers among all ranks' texts, captions first; 0 where a negative has an image."""
-        cosines = texts @ mean
-        return (cosines[: self.total].repeat(len(texts) // self.total - 1) - cosines[self.total :]) * self.alone
+        """What the mean image prefers among all ranks' texts; 0 where a negative has an image."""
+        captions, negatives = (texts @ mean).tensor_split([self.batch.captions])
+        return (captions.repeat(len(negatives) // len(captions)) - negatives) * self.alone
 
-    def logits(self, bias: torch.Tensor | None = None) -> torch.Tensor:
-        """[images, (1 + m) * N], where what does not count is -inf."""
+    def by_row(self, of_blocks: torch.Tensor) -> torch.Tensor:
+        """What stands by the block of an image's text, as it is for each image: [rows, texts], or [1, texts]."""
+        return of_blocks if len(of_blocks) == 1 else of_blocks[self.batch.rows // self.batch.captions]
+
+    def logits(self, bias: torch.Tensor | None) -> torch.Tensor:
+        """[rows, (1 + m) * N], where what does not count is -inf; with a bias a negative's weight is not in them."""
         logits = (self.batch.images * self.scale) @ self.every.T
-        logits = logits if bias is None else logits + bias
-        if bias is None:
-            for hard in self.hard(logits):
-                hard += math.log(self.weights.negatives)
+        if bias is not None:
+            logits += bias
+        elif self.weights.negatives != 1:
+            logits += self.by_row(self.hard * math.log(self.weights.negatives))
         if self.prefers is not None:
-            logits[:, self.total :] += self.prefers * self.scale
+            logits[:, self.batch.captions :] += self.prefers * self.scale
         if self.batch.skipped is not None:
             logits.view(-1)[self.batch.skipped] = -math.inf
         if self.batch.absent is not None:
             logits.masked_fill_(self.batch.absent, -math.inf)
         return logits
 
-    def hard(self, pairs: torch.Tensor) -> Iterator[torch.Tensor]:
-        """The columns [images, (1 + m) * N] to weigh: a negative is hard for its caption's image, and both ways."""
-        if self.weights.negatives == 1:
-            return
-        total = self.batch.captions * self.ranks.count
-        for block, others in enumerate(pairs.view(self.batch.blocks, self.batch.captions, -1, total)):
-            yield others[:, :block]
-            yield others[:, block + 1 :]
+    def distilled(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None:
+        """What distillation adds, from `logits` as they were made; None where it has no weight.
 
-    def distilled(self, logits: torch.Tensor) -> _Distilled | None:
-        """What distillation adds, from `logits` as they were made; None where it has no weight."""
+        With d, `DISTILLED_SCALE` times the cosines of this rank's images and all captions: d loss / d d [n, N], the
+        loss, and their product with d, which is no part of d loss / d t.
+        """
         if not self.weights.distill:
             return None
-        n, ranks = self.batch.captions, self.ranks
-        total = n * ranks.count
+        batch, total = self.batch, self.batch.captions
+        n = total // self.ranks.count
         after = logits[:n, :total] * (DISTILLED_SCALE / self.scale)
-        before = (self.batch.images[:n] * DISTILLED_SCALE) @ ranks.gather_columns(self.batch.texts[:n], n).T
-        skipped = None if self.batch.skipped is None else after == -math.inf
+        captions = self.ranks.gather(batch.texts[:n], batch.own[:n], total)
+        before = (batch.images[:n] * DISTILLED_SCALE) @ captions.T
+        skipped = None if batch.skipped is None else after == -math.inf
         if skipped is not None:
             before.masked_fill_(skipped, -math.inf)
         (base, base_norm), (aligned, norm) = self._softmaxes(before), self._softmaxes(after)
@@ -252,7 +234,7 @@ class _Step:
         share = self.weights.distill / (2 * total)
         loss = share * ((base * before.sub_(after)).sum() + norm - base_norm)
         pull = aligned.sub_(base).mul_(share)  # d loss / d after
-        return _Distilled(pull, loss, (pull * after).sum())
+        return pull, loss, (pull * after).sum()
 
     def _softmaxes(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The softmax over rows plus that over columns, and the sum of the logarithms of this rank's normalisers."""
@@ -264,47 +246,57 @@ class _Step:
         return found.mul_(row.reciprocal()[:, None] + column.reciprocal()), norm
 
     def back(
-        self, weights: torch.Tensor, share: float, loss: torch.Tensor, distilled: _Distilled | None, *,
-        bias: bool = False,
-    ) -> Gradient:  # fmt: skip
-        """From d loss / d z, `share` times `weights` [images, texts], to the parameters."""
-        towards_bias = weights.sum() * share if bias else torch.zeros_like(self.scale)  # distillation has none
-        if distilled is not None:
-            n, total = distilled.pull.shape
-            weights[:n, :total].add_(distilled.pull * (DISTILLED_SCALE / self.scale / share))
-            loss = loss + distilled.loss
-        pull = weights.T @ (self.batch.images * (self.scale * share))  # d loss / d u of every text
+        self, loss: torch.Tensor, pulls: torch.Tensor, share: float, distilled: tuple[torch.Tensor, ...] | None
+    ) -> Gradient:
+        """From d loss / d z, `share` times `pulls` [rows, texts], to the parameters."""
+        bias = pulls.sum() * share  # distillation has none
         held = torch.zeros_like(self.scale)  # of d loss / d t, which the temperature is not given
+        if distilled is not None:
+            pull, added, held = distilled
+            pulls[: len(pull), : pull.shape[1]].add_(pull * (DISTILLED_SCALE / self.scale / share))
+            loss = loss + added
+        pull = pulls.T @ (self.batch.images * (self.scale * share))  # d loss / d u of every text
         if self.prefers is not None and self.batch.mean is not None:
-            towards, kept, held = self._kept_preference(self.batch.mean)
-            towards += weights[:, self.total :].sum(dim=0) * (self.scale * share)  # d loss / d `prefers`
+            total = self.batch.captions
+            towards, added = self._kept_preference(self.prefers, self.batch.mean)
+            loss, held = loss + added, held + (towards * self.prefers).sum()
+            towards += pulls[:, total:].sum(dim=0) * (self.scale * share)  # d loss / d `prefers`
             towards *= self.alone
-            pull[self.total :].addr_(towards, self.batch.mean, alpha=-1)
-            pull[: self.total].addr_(towards.view(-1, self.total).sum(dim=0), self.batch.mean)
-            loss = loss + kept
-        pull = self.ranks.own_columns(self.ranks.total(pull), self.batch.captions)
+            pull[total:].addr_(towards, self.batch.mean, alpha=-1)
+            pull[:total].addr_(towards.view(-1, total).sum(dim=0), self.batch.mean)
+        pull = self.ranks.total(pull)
+        pull = pull if self.ranks.count == 1 else pull[self.batch.own]
         along = (pull * self.unit).sum(dim=-1, keepdim=True)  # sums to d loss / d t, bias aside
         pull.addcmul_(along, self.unit, value=-1).div_(self.length)  # d loss / d y: the part across u
         return Gradient(
             loss=self.ranks.total(loss.clone()),
             matrix=self.ranks.total(pull.T @ self.batch.texts),
-            log_scale=self.ranks.total(along.sum() - held - (0.0 if distilled is None else distilled.along)),
-            bias=self.ranks.total(towards_bias),
+            log_scale=self.ranks.total(along.sum() - held),
+            bias=self.ranks.total(bias),
         )
 
-    def _kept_preference(self, mean: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """What keeping what the mean image prefers adds: d loss / d `prefers`, the loss, its part of d loss / d t."""
-        assert self.prefers is not None
-        base = self._prefers(self.ranks.gather_columns(self.batch.texts, self.batch.captions), mean)
-        moved = DISTILLED_SCALE * (self.prefers - base)
+    def _kept_preference(self, prefers: torch.Tensor, mean: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """What keeping what the mean image prefers adds: d loss / d `prefers`, and the loss."""
+        base = self._prefers(self.ranks.gather(self.batch.texts, self.batch.own, len(self.every)), mean)
+        moved = DISTILLED_SCALE * (prefers - base)
         share = self.weights.margin / self.alone.sum().to(self.scale) / self.ranks.count  # every rank has all of them
-        towards = 2 * share * DISTILLED_SCALE * moved
-        return towards, share * moved.square().sum(), (towards * self.prefers).sum()
+        return 2 * share * DISTILLED_SCALE * moved, share * moved.square().sum()
 
 
-def softmax_gradient(
-    batch: Batch, matrix: torch.Tensor, log_scale: torch.Tensor, ranks: Ranks, weights: Weights = Weights()
-) -> Gradient:
+def gradient(
+    objective: str | Objective, batch: Batch, matrix: torch.Tensor, log_scale: torch.Tensor,
+    bias: torch.Tensor | None = None, *, ranks: Ranks = Ranks(), weights: Weights = Weights(),
+) -> Gradient:  # fmt: skip
+    """The gradient of a batch: of "softmax"; of "sigmoid", which has a bias; or of a user's loss, in one process."""
+    step = _Step(batch, matrix, log_scale, ranks, weights)
+    logits = step.logits(bias)
+    distilled = step.distilled(logits)
+    if callable(objective):
+        return step.back(*_own(objective, logits, batch.rows), distilled)
+    return step.back(*(_softmax if objective == "softmax" else _sigmoid)(step, logits), distilled)
+
+
+def _softmax(step: _Step, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, float]:
     """CLIP's contrastive loss with hard negatives as further wrong captions of each image.
 
     Image to text is a cross entropy over captions and negatives, text to image one over images for the captions alone;
@@ -312,52 +304,33 @@ def softmax_gradient(
 
     Source: arXiv:2502.03566 (HNB; SB where the batch has no negatives).
     """
-    step = _Step(batch, matrix, log_scale, ranks, weights)
-    rows, columns, wide = step.rows, step.columns, step.wide
-    logits = step.logits()
-    distilled = step.distilled(logits)
+    columns, wide, ranks = step.batch.rows, step.wide, step.ranks
+    rows, unpaired = torch.arange(len(logits), device=logits.device), ~step.batch.paired[: step.wide]
     right = logits[rows, columns]
     top = ranks.maximum(logits.max())
     pulls = logits.sub_(top).exp_()  # in place: a pass over the logits costs as much as a small product
-    if step.missing is not None:
-        pulls[step.missing] = 0.0
     row = pulls.sum(dim=1)
-    column = ranks.total(pulls[:, :wide].sum(dim=0))
-    if step.missing is not None:
-        row[step.missing], column[batch.unpaired] = math.inf, math.inf  # whose reciprocals are 0
+    column = ranks.total(pulls[:, :wide].sum(dim=0)).masked_fill_(unpaired, math.inf)  # whose reciprocal is 0
     if bool(ranks.maximum(((row.min() < 1e-30) | (column.min() < 1e-30)).float())):
-        loss, pulls = _far_apart(step)
+        # Where exp underflows against one maximum, each row and column gets its own.
+        logits = step.logits(None)
+        captions = logits[:, :wide].masked_fill(unpaired, -math.inf)
+        tops = ranks.maximum(captions.amax(dim=0)).clamp_min(-1e30)
+        by_column = (captions - tops).exp()
+        column = ranks.total(by_column.sum(dim=0)).masked_fill_(unpaired, math.inf)
+        loss = (logits.logsumexp(dim=1) + column[columns].log() + tops[columns] - 2 * right).sum() / 2
+        pulls = logits.softmax(dim=1)
+        pulls[:, :wide] += by_column / column
     else:
-        loss = (row[rows].log() + column[columns].log() + 2 * (top - right)).sum() / 2
+        loss = (row.log() + column[columns].log() + 2 * (top - right)).sum() / 2
         row, column = row.reciprocal_(), column.reciprocal_()
         pulls[:, :wide].mul_(row[:, None] + column)
         pulls[:, wide:].mul_(row[:, None])
     pulls[rows, columns] -= 2.0
-    return step.back(pulls, 0.5 / step.count, loss / step.count, distilled)
+    return loss / step.count, pulls, 0.5 / step.count
 
 
-def _far_apart(step: _Step) -> tuple[torch.Tensor, torch.Tensor]:
-    """The same loss and sum of both softmaxes, where exp underflows against one common maximum."""
-    rows, columns, logits = step.rows, step.columns, step.logits()
-    by_row = logits.softmax(dim=1)
-    captions = logits[:, : step.wide]
-    if step.missing is not None:
-        by_row[step.missing], captions[step.missing] = 0.0, -math.inf
-    top = step.ranks.maximum(captions.amax(dim=0)).clamp_min(-1e30)
-    by_column = (captions - top).exp()
-    column = step.ranks.total(by_column.sum(dim=0))
-    if step.missing is not None:
-        column[step.batch.unpaired] = math.inf
-    right = logits[rows, columns]
-    loss = (logits[rows].logsumexp(dim=1) + column[columns].log() + top[columns] - 2 * right).sum() / 2
-    by_row[:, : step.wide] += by_column / column
-    return loss, by_row
-
-
-def sigmoid_gradient(
-    batch: Batch, matrix: torch.Tensor, log_scale: torch.Tensor, bias: torch.Tensor, ranks: Ranks,
-    weights: Weights = Weights(),
-) -> Gradient:  # fmt: skip
+def _sigmoid(step: _Step, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, float]:
     """SigLIP's loss: each pair of image and text is right or wrong by itself; hard negatives are further wrong texts.
 
     It is a sum over texts and a mean over images; a hard negative counts as often as its weight says. The bias is added
@@ -365,50 +338,29 @@ def sigmoid_gradient(
 
     Source: arXiv:2303.15343 (SigLIP), with the negatives of arXiv:2502.03566.
     """
-    step = _Step(batch, matrix, log_scale, ranks, weights)
-    logits = step.logits(bias)
-    distilled = step.distilled(logits)
-    if step.missing is not None:
-        logits[step.missing] = -math.inf
-    right = logits[step.rows, step.columns]
-    terms = torch.nn.functional.softplus(logits)
-    pulls = logits.sigmoid_()
-    for part in (*step.hard(terms), *step.hard(pulls)):
-        part *= weights.negatives
-    loss = (terms.sum() - right.sum()) / step.count
-    pulls[step.rows, step.columns] -= 1.0
-    return step.back(pulls, 1 / step.count, loss, distilled, bias=True)
+    rows, columns = torch.arange(len(logits), device=logits.device), step.batch.rows
+    right = logits[rows, columns]
+    weights = step.by_row(torch.where(step.hard, step.weights.negatives, 1.0))
+    terms, pulls = F.softplus(logits) * weights, logits.sigmoid_() * weights
+    pulls[rows, columns] -= 1.0
+    return (terms.sum() - right.sum()) / step.count, pulls, 1 / step.count
 
 
-def name_of(objective: Objective) -> str:
-    """What a user's objective is called."""
-    return str(getattr(objective, "__qualname__", type(objective).__qualname__))
-
-
-def custom_gradient(
-    objective: Objective, batch: Batch, matrix: torch.Tensor, log_scale: torch.Tensor, weights: Weights = Weights()
-) -> Gradient:
-    """A user's loss: autograd down to the logits, then by hand. In one process only."""
-    step = _Step(batch, matrix, log_scale, Ranks(), weights)
-    logits = step.logits()
-    distilled = step.distilled(logits)
+def _own(objective: Objective, logits: torch.Tensor, columns: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, float]:
+    """A user's loss: autograd down to the logits."""
     with torch.inference_mode(False), torch.enable_grad():
-        seen = logits[step.rows].requires_grad_()
-        loss = objective(seen, step.columns.clone())
-        if not isinstance(loss, torch.Tensor) or loss.shape != ():
-            found = f"shape {list(loss.shape)}" if isinstance(loss, torch.Tensor) else type(loss).__name__
-            raise ValueError(f"The objective returns {found}. Return a scalar tensor computed from the logits.")
-        (pull,) = torch.autograd.grad(loss, seen, allow_unused=True) if loss.requires_grad else (None,)
-        if pull is None:
+        seen = logits.clone().requires_grad_()
+        loss = objective(seen, columns.clone())
+        shown = f"{list(loss.shape)}" if isinstance(loss, torch.Tensor) else type(loss).__name__
+        if not isinstance(loss, torch.Tensor) or loss.shape != () or not loss.requires_grad:
             raise ValueError(
-                "The loss that the objective returns does not depend on the logits. Compute it from them by operations "
-                "that torch differentiates."
+                f"The objective returns {shown}. Return a scalar tensor, computed from the logits by operations that "
+                f"torch differentiates."
             )
-        if not bool(torch.isfinite(loss)) and not bool(logits.isnan().any()):  # else the fit has diverged
-            raise ValueError(
-                f"The objective {name_of(objective)} returns {float(loss.detach()):g}. Return a finite loss; "
-                f"logits that do not count are -inf."
-            )
-    pulls = torch.zeros_like(logits)
-    pulls[step.rows] = pull.masked_fill(seen.detach() == -math.inf, 0.0)
-    return step.back(pulls, 1.0, loss.detach(), distilled)
+        (pull,) = torch.autograd.grad(loss, seen)
+    return loss.detach(), pull.masked_fill(logits == -math.inf, 0.0), 1.0
+
+
+def name_of(objective: str | Objective) -> str:
+    """What an objective is called."""
+    return objective if isinstance(objective, str) else getattr(objective, "__qualname__", type(objective).__qualname__)

@@ -17,8 +17,9 @@ _LIMITS = {
     "distill": (0, 1e6),
     "identity_penalty": (0, 1e6),
 }
+_LEAST = {"epochs": 1, "batch_size": 2, "hard_negatives": 0, "rank": 1}
+_WEIGHTS = {"negative_weight": "negatives", "distill": "distill", "identity_penalty": "identity"}
 _STEPS = 1000
-_BATCH = 64, 256  # the least and the most, where the recipe leaves it open
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,8 @@ class Settings:
     """How a matrix is fitted.
 
     Attributes:
-        epochs: Passes over the captions; None is as many as make some 1,000 steps, from 5 to 200.
-        batch_size: Captions a step, over all ranks; None is a power of two near a sixteenth of the captions, from 64 to
+        epochs: Passes over the captions; 0 is as many as make some 1,000 steps, from 5 to 200.
+        batch_size: Captions a step, over all ranks; 0 is a power of two near a sixteenth of the captions, from 64 to
             256. A last, smaller batch of an epoch is left out, as every epoch draws another order.
         learning_rate: Of Adam, at the start.
         cosine: Whether the step falls along a cosine to a hundredth, instead of staying constant.
@@ -45,8 +46,8 @@ class Settings:
         validation_share: Share of the images held out where no validation is given.
     """
 
-    epochs: int | None = None
-    batch_size: int | None = None
+    epochs: int = 0
+    batch_size: int = 0
     learning_rate: float = 1e-2
     cosine: bool = True
     logit_scale: float | None = 50.0
@@ -86,40 +87,34 @@ RECIPES = {
 `-pug` are its synthetic settings, `-sb` its standard batches without negatives. Source: arXiv:2502.03566."""
 
 
-def settings_of(
-    recipe: str, *, negative_weight: float | None = None, distill: float | None = None,
-    identity_penalty: float | None = None, **changes: Any,
-) -> Settings:  # fmt: skip
+def settings_of(recipe: str, **changes: Any) -> Settings:
     """The settings of a recipe with some of them changed, a weight in all candidates; None changes nothing."""
     if recipe not in RECIPES:
         raise ValueError(
             f"There is no recipe {recipe!r}.{nearest(str(recipe), RECIPES)} The recipes: {', '.join(RECIPES)}."
         )
-    given = {key: value for key, value in changes.items() if value is not None}
-    for name, least in (("epochs", 1), ("batch_size", 2), ("hard_negatives", 0), ("rank", 1)):
-        if name in given:
-            given[name] = checked_whole(name, given[name], least=least)
+    given = {name: value for name, value in changes.items() if value is not None}
+    for name, value in given.items():
+        if name in _LEAST:
+            given[name] = checked_whole(name, value, least=_LEAST[name])
+        else:
+            lowest, highest = _LIMITS[name]
+            given[name] = checked_number(name, value)
+            if not lowest <= given[name] <= highest:
+                raise ValueError(f"{name} is {value!r}. Pass a number from {lowest:g} to {highest:g}.")
+    weights = {field: given.pop(name) for name, field in _WEIGHTS.items() if name in given}
     settings = replace(RECIPES[recipe], **given)
-    weighed = {"negative_weight": negative_weight, "distill": distill, "identity_penalty": identity_penalty}
-    for name, (lowest, highest) in _LIMITS.items():
-        value = (given | weighed).get(name)
-        if value is not None and not lowest <= checked_number(name, value) <= highest:
-            raise ValueError(f"{name} is {value!r}. Pass a number from {lowest:g} to {highest:g}.")
-    asked = {"negatives": negative_weight, "distill": distill, "identity": identity_penalty}
-    weights: Any = {name: float(value) for name, value in asked.items() if value is not None}
-    changed = dict.fromkeys(replace(one, **weights) for one in settings.candidates)  # each once
-    return replace(settings, candidates=tuple(changed))
+    candidates = dict.fromkeys(replace(one, **weights) for one in settings.candidates)  # each once
+    return replace(settings, candidates=tuple(candidates))
 
 
 def for_data(settings: Settings, *, dim: int, captions: int) -> Settings:
     """The settings with what depends on the data filled in."""
-    rank, batch_size, epochs = settings.rank, settings.batch_size, settings.epochs
+    rank = settings.rank
     if rank is None and settings.rank_share is not None:
         rank = max(1, round(dim * settings.rank_share))
     if rank is not None and rank > dim:
         raise ValueError(f"rank is {rank}, more than the embeddings' dim {dim}.")
-    if batch_size is None:
-        batch_size = min(max(2 ** round(math.log2(max(captions, 1) / 16)), _BATCH[0]), _BATCH[1])
-    if epochs is None:
-        epochs = min(max(math.ceil(_STEPS / max(1, captions // batch_size)), 5), 200)
+    batch_size = settings.batch_size or min(max(2 ** round(math.log2(max(captions, 1) / 16)), 64), 256)
+    epochs = settings.epochs or min(max(math.ceil(_STEPS / max(1, captions // batch_size)), 5), 200)
     return replace(settings, rank=rank, epochs=epochs, batch_size=batch_size)

@@ -17,11 +17,13 @@ from labclip.report import Page, Reported, Section, Table, drawn
 from labclip.report.drawing import BLUE, GREEN, INK, ORANGE, PINK, SKY, SOFT, empty, legend_below, literal
 from labclip.report.values import Value, matrix_in_words, measured_by, percent
 from labclip.training.change import ALPHA, Change
-from labclip.training.frontier import ENOUGH, HeldOut, Point, at_strength, kept, most_divergence
+from labclip.training.frontier import ENOUGH, Point, at_strength, kept, most_divergence
 
 _EVERY = 0.25  # strengths in the table
-_BINDING = {"binding": "binding", "binding_blind": "the same, blind", "binding_grounded": "the same, grounded"}
-_RECALL = {"t2i_r1": "R@1 text to image", "i2t_r1": "R@1 image to text"}
+_METRICS = {
+    "binding": "binding", "binding_blind": "the same, blind", "binding_grounded": "the same, grounded",
+    "t2i_r1": "R@1 text to image", "i2t_r1": "R@1 image to text",
+}  # fmt: skip
 _FEW = 200  # below this many held-out captions a gain is known to some 7 percent at best
 _BINDS = 0.95
 _COLOURS = (BLUE, ORANGE, PINK, SKY)
@@ -96,13 +98,14 @@ class FitResult(Reported):
     def _draw_frontier(self, axes: Any) -> None:
         strengths = [point.strength for point in self.frontier]
         if self.frontier[0].binding is not None:
-            axes.plot(strengths, [p.binding for p in self.frontier], color=GREEN, linewidth=2.5, label="binding")
-            grounded = [p.grounded for p in self.frontier]
-            axes.plot(strengths, grounded, color=GREEN, linewidth=2.5, linestyle="--", label="binding, grounded")
+            for style, name, key in (("-", "binding", "binding"), ("--", "binding, grounded", "grounded")):
+                bound = [getattr(point, key) for point in self.frontier]
+                axes.plot(strengths, bound, color=GREEN, linewidth=2.5, linestyle=style, label=name)
         for colour, name in zip(itertools.cycle(_COLOURS), self.frontier[0].recalls, strict=False):
             recalls = zip(*(point.recalls[name] for point in self.frontier), strict=True)
-            for style, way, curve in zip("-:", _RECALL.values(), recalls, strict=True):
-                axes.plot(strengths, curve, color=colour, linestyle=style, label=literal(f"{way}, {name}", 40))
+            for style, metric, curve in zip("-:", ("t2i_r1", "i2t_r1"), recalls, strict=True):
+                label = literal(f"{_METRICS[metric]}, {name}", 40)
+                axes.plot(strengths, curve, color=colour, linestyle=style, label=label)
         axes.axvline(self.alignment.strength, color=SOFT, linestyle="--", linewidth=1, label="strength selected")
         axes.set(xlabel="strength: 0 the base, 1 as fitted", ylabel="accuracy on held-out data")
 
@@ -140,26 +143,20 @@ class FitResult(Reported):
             "date": self.date,
         }
 
-    @property
-    def _both(self) -> tuple[Point, Point]:
-        """The base and the strength that is used."""
-        return at_strength(self.frontier, 0), at_strength(self.frontier, self.alignment.strength)
-
     def _gain(self) -> str:
-        strength = f"strength {self.alignment.strength:g}"
-        if not self.frontier or self.frontier[0].binding is None:
+        strength, found = f"strength {self.alignment.strength:g}", self.results.get("validation", {})
+        if "binding" not in found.get("base", {}):
             return f"{strength}, binding not measured"
-        base, used = self._both
-        return f"{strength}, binding {base.binding:.3f} -> {used.binding:.3f}"
+        return f"{strength}, binding {found['base']['binding']:.3f} -> {found['labclip']['binding']:.3f}"
 
     def _lead(self) -> tuple[str, list[tuple[str, str]]]:
         """What was found in sentences for everybody, and the figures that a page begins with."""
         if not self.frontier or self.frontier[0].binding is None:
             return f"Not measured: {self._gain()}.", []
-        base, used = self._both
+        base, used = at_strength(self.frontier, 0), at_strength(self.frontier, self.alignment.strength)
         before, after = (f"{percent(point.binding or 0.0)}%" for point in (base, used))
-        lost = f"{percent(max(0.0, 1 - share_kept(used, base)))}%"
-        gain, grounded = gains(base, used)
+        lost = f"{percent(max(0.0, 1 - _share_kept(used, base)))}%"
+        gain, grounded = _gains(base, used)
         told = [
             f"This model tells a caption from its negative in {before} of held-out pairs, where a coin gets 50.",
             f"With the matrix {after}.",
@@ -179,8 +176,8 @@ class FitResult(Reported):
         for name, both in self.results.items():
             for metric, before in both["base"].items():
                 after = both["labclip"][metric]
-                share = f"{after / before:.1%}" if metric in _RECALL and before else None
-                rows.append((name, (_BINDING | _RECALL)[metric], before, after, share))
+                share = f"{after / before:.1%}" if metric.endswith("_r1") and before else None
+                rows.append((name, _METRICS[metric], before, after, share))
         heads = ("data", "metric", "base", "LABCLIP", "kept")
         caption = f"Held-out data, at strength {self.alignment.strength:g}; a tie counts as wrong."
         figures = []
@@ -197,7 +194,7 @@ class FitResult(Reported):
         within = kept(self.frontier, keep)
         rows = [
             (f"{p.strength:g}", p.binding, p.grounded, *p.recalls.get("validation", (None, None)), p.smoothed_binding,
-             _lost(p), p.divergence, "yes" if p in within else "no")
+             f"{p.most_lost[0] + 0.0:.1%} ± {p.most_lost[1]:.1%}", p.divergence, "yes" if p in within else "no")
             for p in self.frontier if p.strength == self.alignment.strength or p.strength % _EVERY == 0
         ]  # fmt: skip
         caption = (
@@ -210,24 +207,13 @@ class FitResult(Reported):
         return Section("Other strengths", tables=[Table(caption, heads, rows)])
 
 
-def _lost(point: Point) -> str:
-    """What a point loses of R@1 on the set that loses most, smoothed, with its standard error."""
-    lost, error = point.most_lost
-    return f"{lost + 0.0:.1%} ± {error:.1%}"
-
-
-def share_kept(point: Point, base: Point) -> float:
+def _share_kept(point: Point, base: Point) -> float:
     """The least share of the base's R@1 that a point keeps, over all sets, both ways."""
-    shares = [
-        ours / theirs
-        for name, both in point.recalls.items()
-        for ours, theirs in zip(both, base.recalls[name], strict=True)
-        if theirs
-    ]
-    return min(shares, default=1.0)
+    pairs = [pair for name in base.recalls for pair in zip(point.recalls[name], base.recalls[name], strict=True)]
+    return min((ours / theirs for ours, theirs in pairs if theirs), default=1.0)
 
 
-def gains(base: Point, used: Point) -> tuple[float, float]:
+def _gains(base: Point, used: Point) -> tuple[float, float]:
     """What a point binds more than the base, and how much of that is grounded."""
     pairs = (used.binding, base.binding), (used.grounded, base.grounded)
     gain, grounded = ((ours or 0.0) - (theirs or 0.0) for ours, theirs in pairs)
@@ -239,23 +225,21 @@ def measured(points: Sequence[Point], strength: float) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for side, at in (("base", 0), ("labclip", strength)) if points else ():
         point = at_strength(points, at)
-        for name, both in point.recalls.items():
-            values: dict[str, float | None] = dict(zip(_RECALL, both, strict=True))
-            if name == "validation" and point.binding is not None:
-                values = dict(zip(_BINDING, (point.binding, point.blind, point.grounded), strict=True)) | values
-            found.setdefault(name, {})[side] = values
+        for name, recalls in point.recalls.items():
+            bound = name == "validation" and point.binding is not None
+            values = (point.binding, point.blind, point.grounded, *recalls) if bound else recalls
+            found.setdefault(name, {})[side] = dict(zip([*_METRICS][-len(values) :], values, strict=True))
     return found
 
 
 def advice(
-    points: Sequence[Point], strength: float, own: HeldOut | None, change: Change | None, *, leaked: int = 0,
-    few: Mapping[str, int] | None = None,
-) -> tuple[list[str], bool]:  # fmt: skip
+    points: Sequence[Point], strength: float, change: Change | None, few: Mapping[str, int], leaked: int
+) -> tuple[list[str], bool]:
     """What speaks against using a matrix at a strength, a sentence each, and whether it is worth using.
 
-    `leaked` held-out captions are negatives of the fit; `few` has the images of the sets that are small for `keep`.
+    `few` has the images of the sets that are small for `keep`; `leaked` held-out captions are negatives of the fit.
     """
-    if own is None:
+    if not points or "validation" not in points[0].recalls:
         return ["Nothing was held out, so nothing is known of what this matrix gains and costs. Evaluate it."], True
     told = []
     if change is None:
@@ -266,10 +250,10 @@ def advice(
             f"{2 * change.error:.2f}. Fit on more data, or pass validation=FEATURES."
         )
     if few:
-        sets = ", ".join(f"{images} of {name}" for name, images in few.items())
+        small = ", ".join(f"{images} of {name}" for name, images in few.items())
         told.append(
-            f"R@1 was measured on few images ({sets}), so the loss of R@1 may well be greater than "
-            f"keep allows. Hold out {ENOUGH} or more of each."
+            f"R@1 was measured on few images ({small}), so the loss of R@1 may well be greater than keep "
+            f"allows. Hold out {ENOUGH} or more of each."
         )
     if strength == 0:
         binds = "" if change is None else "binds better and "
@@ -286,7 +270,7 @@ def advice(
     base, used = at_strength(points, 0), at_strength(points, strength)
     if (base.binding or 0.0) >= _BINDS:
         told.append(f"The base already binds {base.binding:.3f} of the held-out pairs. There is little to repair.")
-    gain, grounded = gains(base, used)
+    gain, grounded = _gains(base, used)
     if gain > 0 and grounded < gain / 2:
         told.append(f"Of {gain:+.3f} gained, {grounded:+.3f} needs the image: text alone tells the rest.")
     if leaked and change is not None:

@@ -2,165 +2,166 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 
 from labclip.features.features import Features
 from labclip.metrics import UNIT
-from labclip.training.duplicates import hashes_of
+from labclip.training.duplicates import first_same, hashes_of
 
-_BLOCK_BYTES = 64 << 20
+_BLOCK = 32_768  # rows at a time
 _TINY = 1e-12  # shorter rows can't be brought to unit length
 
 
 class Rows:
-    """Embeddings, [n, dim] or [n, k, dim] of any scale, read as unit-length float32 when they are taken.
+    """Embeddings, [n, dim], read as unit-length float32 when they are taken.
 
-    Attributes:
-        name: How messages call them.
-        present: Which rows stand for something, bool [n] or [n, k].
-        digest: Tells these embeddings from others; empty unless `check` was asked for it.
-        hashes: Of each row, by which equal ones are found, int64 [n or n * k, 3]; empty unless `check` was asked for
-            them.
+    They are of one array or of several, one below the other, so that a row number tells a row of any of them.
+
+    Args:
+        name: How messages call the array.
+        values: [n, dim], or [n, k, dim] whose rows are [n * k, dim]; any scale.
+        there: Which rows count, bool [n * k]; by default all.
+
+    Raises:
+        ValueError: If a row that counts is not finite or all zeros.
     """
 
-    def __init__(self, name: str, values: Any, present: NDArray[np.bool_] | None = None) -> None:
-        self.name = name
-        self.shape = tuple(int(size) for size in values.shape)
-        self.present = torch.from_numpy(np.ones(self.shape[:-1], dtype=bool) if present is None else np.array(present))
-        self.digest = ""
-        self.hashes = torch.empty(0, 3, dtype=torch.int64)
-        self._values: Any = values.detach() if isinstance(values, torch.Tensor) else values
-        self._device = torch.device("cpu")
-        self._scale = False
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def check(self, *, digest: bool = False, hashes: bool = False) -> None:
-        """Read everything once, block by block; a present row that is not finite or all zeros is an error."""
-        block = max(1, _BLOCK_BYTES // (int(np.prod(self.shape[1:])) * 4))
-        found, scale, parts = hashlib.blake2b(repr(self.shape).encode(), digest_size=16), False, [self.hashes]
-        for index in torch.split(torch.arange(len(self)), block):
-            rows = self.take(index)
-            length = torch.where(self.present[index], rows.norm(dim=-1), 1.0)
+    def __init__(self, name: str, values: Any, there: torch.Tensor | None = None) -> None:
+        values = values.detach() if isinstance(values, torch.Tensor) else values
+        self._arrays = [values.reshape(-1, values.shape[-1]) if values.ndim == 3 else values]
+        self._unit, self._device = [True], torch.device("cpu")
+        longest = 0.0
+        for index in self._blocks():
+            length = self.take(index).norm(dim=-1)
+            if there is not None:
+                length = length.where(there[index], 1.0)
             for bad, why in ((~torch.isfinite(length), "is not finite"), (length < _TINY, "is all zeros")):
                 if bool(bad.any()):
-                    row = int(index[bad.nonzero()[0, 0]])
-                    raise ValueError(f"{self.name}: row {row} {why}. Embed it again, or leave it out.")
-            scale |= bool(((length - 1).abs() > UNIT).any())
-            if digest:
-                found.update(rows.contiguous().view(-1).view(torch.uint8).numpy().data)
-            if hashes:
-                parts.append(hashes_of(rows.flatten(0, -2)))
-        self.digest = found.hexdigest() if digest else ""
-        self.hashes, self._scale = torch.cat(parts), scale
+                    row = int(index[bad][0]) * len(values) // len(self)
+                    raise ValueError(f"{name}: row {row} {why}. Embed it again, or leave it out.")
+            longest = max(longest, float((length - 1).abs().max()))
+        self._unit = [longest <= UNIT]
+
+    def __add__(self, below: Rows) -> Rows:
+        rows = copy.copy(self)
+        vars(rows).pop("same", None)
+        rows._arrays, rows._unit = self._arrays + below._arrays, self._unit + below._unit
+        return rows
+
+    def __len__(self) -> int:
+        return sum(map(len, self._arrays))
+
+    def _blocks(self) -> tuple[torch.Tensor, ...]:
+        return torch.split(torch.arange(len(self)), _BLOCK)
+
+    @property
+    def dim(self) -> int:
+        """Length of an embedding."""
+        return int(self._arrays[0].shape[-1])
+
+    @cached_property
+    def same(self) -> torch.Tensor:
+        """A number for each row, the same for rows that are the same, int64 [n]: that of the first of them."""
+        return first_same(torch.cat([hashes_of(self.take(index)) for index in self._blocks()]), self.take)
+
+    def digest(self) -> bytes:
+        """Tells these rows from others."""
+        digest = hashlib.blake2b(str(len(self)).encode())
+        for index in self._blocks():
+            digest.update(self.take(index).contiguous().numpy().data)
+        return digest.digest()
 
     def take(self, index: torch.Tensor) -> torch.Tensor:
-        """Rows, unit-length once `check` has seen all of them, float32 [len(index), ...], on the device they are on.
-
-        Args:
-            index: Row numbers, int64, or pairs of row and k, [n, 2], for embeddings of three axes.
-        """
-        where = index.unbind(1) if index.ndim == 2 else (index,)
-        if isinstance(self._values, torch.Tensor):
-            rows = self._values[tuple(part.to(self._values.device) for part in where)].to(self._device, torch.float32)
-        else:
-            rows = torch.from_numpy(np.asarray(self._values[tuple(part.numpy() for part in where)], dtype=np.float32))
-        return F.normalize(rows, dim=-1) if self._scale else rows
+        """The rows of these numbers, int64 [m]: unit-length float32 [m, dim], on the device they are held on."""
+        found = torch.empty(len(index), self.dim, device=self._device)
+        start = 0
+        for array, unit in zip(self._arrays, self._unit, strict=True):
+            inside = (index >= start) & (index < start + len(array))
+            part = index[inside] - start
+            if isinstance(array, torch.Tensor):
+                rows = array[part.to(array.device)].to(self._device, torch.float32)
+            else:
+                rows = torch.from_numpy(np.asarray(array[part.numpy()], dtype=np.float32))
+            rows = rows if unit else F.normalize(rows, dim=-1)
+            if len(part) == len(index):
+                return rows
+            found[inside.to(self._device)] = rows
+            start += len(array)
+        return found
 
     def move(self, device: torch.device) -> None:
         """Hold all rows on a device from now on."""
-        values = self._values
-        values = values if isinstance(values, torch.Tensor) else torch.from_numpy(np.array(values, dtype=np.float32))
-        self._values, self._device = values.to(device, torch.float32), device
+        tensors = (
+            torch.as_tensor(array if isinstance(array, torch.Tensor) else np.array(array)) for array in self._arrays
+        )
+        self._arrays, self._device = [tensor.to(device, torch.float32) for tensor in tensors], device
 
 
 @dataclass(frozen=True)
 class Data:
-    """Features whose parts were found to belong together, and the captions of one side of a split.
+    """Features that were checked, and the captions of one side of a split.
 
     Attributes:
-        images: [n_images, dim].
-        texts: [n_texts, dim].
+        images: Embeddings of the images, then an image of each negative, k a caption, where there are any.
+        texts: Embeddings of the captions, n_texts of them, then k negatives of each.
         image_index: The image of each caption, int64 [n_texts].
-        captions: The captions this part holds, int64; others of the arrays belong to another part.
-        negatives: [n_texts, k, dim], or None.
-        negative_images: An image of each negative, the shape of `negatives`, or None.
+        has_negative: Which negatives there are, bool [n_texts, k]; k is 0 where there are none.
+        has_negative_image: Which of those have an image of their own, bool [n_texts, k].
+        captions: The captions of this side, int64; others belong to another side.
     """
 
     images: Rows
     texts: Rows
     image_index: torch.Tensor
+    has_negative: torch.Tensor
+    has_negative_image: torch.Tensor
     captions: torch.Tensor
-    negatives: Rows | None = None
-    negative_images: Rows | None = None
-
-    @property
-    def dim(self) -> int:
-        """Length of an embedding."""
-        return self.images.shape[-1]
 
     @property
     def k(self) -> int:
         """Negatives a caption has."""
-        return 0 if self.negatives is None else self.negatives.shape[1]
+        return self.has_negative.shape[1]
 
     @property
     def images_used(self) -> torch.Tensor:
-        """The images of this part's captions, int64, in order."""
+        """The images of this side's captions, int64, in order."""
         return torch.unique(self.image_index[self.captions])
 
-    @property
-    def arrays(self) -> list[Rows]:
-        """The arrays there are."""
-        every = (self.images, self.texts, self.negatives, self.negative_images)
-        return [rows for rows in every if rows is not None]
+    @cached_property
+    def negative_rows(self) -> torch.Tensor:
+        """The row in `texts` of each negative, int64 [n_texts, k]; the caption's own where there is none."""
+        own = torch.arange(len(self.image_index))
+        return _below(own, self.has_negative, len(own))
 
-    def negative(self, captions: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
-        """Negative `which` [n] of each caption [n], unit-length [n, dim]; the caption itself where there is none."""
-        return _taken(self.negatives, captions, which, self.texts, captions)
-
-    def negative_image(self, captions: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
-        """The image of such a negative, unit-length [n, dim]; the caption's own where there is none."""
-        return _taken(self.negative_images, captions, which, self.images, self.image_index[captions])
+    @cached_property
+    def negative_image_rows(self) -> torch.Tensor:
+        """The row in `images` of each negative's image, int64 [n_texts, k]; the caption's own where there is none."""
+        return _below(self.image_index, self.has_negative_image, len(self.images) - self.has_negative.numel())
 
 
-def _taken(
-    rows: Rows | None, captions: torch.Tensor, which: torch.Tensor, others: Rows, own: torch.Tensor
-) -> torch.Tensor:
-    """Rows of captions and k; `others` at `own` where they are not present."""
-    assert rows is not None
-    found = rows.take(torch.stack([captions, which], dim=1))
-    absent = (~rows.present[captions, which]).nonzero().flatten()
-    if len(absent):
-        found[absent.to(found.device)] = others.take(own[absent])
-    return found
+def _below(own: torch.Tensor, there: torch.Tensor, start: int) -> torch.Tensor:
+    """Row numbers from `start` on, [n, k], where something is there, else those of [n]."""
+    return torch.where(there, start + torch.arange(there.numel()).view(there.shape), own[:, None])
 
 
-def read_data(features: Features, name: str = "features", *, digest: bool = False, hashes: bool = False) -> Data:
-    """Read all embeddings once, and refuse rows that are not finite or all zeros.
-
-    Args:
-        features: Embeddings of any scale.
-        name: What messages call them.
-        digest: Whether to set the digests of the arrays.
-        hashes: Whether to hash all rows, to find equal ones.
-    """
+def read_data(features: Features, name: str = "features") -> Data:
+    """Read all embeddings once, and refuse rows that are not finite or all zeros; `name` is what messages call them."""
     images, texts = Rows(f"{name}.images", features.images), Rows(f"{name}.texts", features.texts)
-    negatives = others = None
+    has_negative = has_image = torch.zeros(len(texts), 0, dtype=torch.bool)
     if features.negatives is not None:
-        negatives = Rows(f"{name}.negatives", features.negatives, features.has_negative)
+        has_negative = torch.from_numpy(np.array(features.has_negative))
+        has_image = torch.zeros_like(has_negative)
+        texts += Rows(f"{name}.negatives", features.negatives, has_negative.flatten())
     if features.negative_images is not None:
-        others = Rows(f"{name}.negative_images", features.negative_images, features.has_negative_image)
+        has_image = has_negative & torch.from_numpy(np.array(features.has_negative_image))
+        images += Rows(f"{name}.negative_images", features.negative_images, has_image.flatten())
     index = torch.from_numpy(np.array(features.image_index))
-    data = Data(images, texts, index, torch.arange(len(texts)), negatives, others)
-    for rows in data.arrays:
-        rows.check(digest=digest, hashes=hashes)
-    return data
+    return Data(images, texts, index, has_negative, has_image, torch.arange(len(index)))

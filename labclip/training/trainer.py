@@ -7,7 +7,7 @@ import json
 import math
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,17 +17,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from tqdm import tqdm
 
-from labclip.files import check_folder, whole_file
+from labclip.files import make_folder, whole_file
 from labclip.training.batches import Batches
-from labclip.training.objective import (
-    Batch,
-    Gradient,
-    Objective,
-    Weights,
-    custom_gradient,
-    sigmoid_gradient,
-    softmax_gradient,
-)
+from labclip.training.objective import Gradient, Objective, Weights, gradient
 from labclip.training.recipes import Settings
 
 CHECKPOINT = "fit.safetensors"
@@ -102,144 +94,105 @@ class State:
         left, right = self.parameters["left"], self.parameters["right"]
         return torch.addmm(torch.eye(len(left), device=left.device), left, right)
 
+    def save(self, folder: Path, fingerprint: str) -> None:
+        """Replace the folder's checkpoint: at any moment it is the old one or the new one, whole."""
+        tensors = {f"parameter.{name}": value for name, value in self.parameters.items()}
+        for number, moments in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"adam.{number}.{name}": value for name, value in moments.items()}
+        record = {name: getattr(self, name) for name in ("epoch", "step", "loss", "history")}
+        plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+        with whole_file(folder / CHECKPOINT) as part:
+            save_file(plain, part, metadata={"state": json.dumps({"fingerprint": fingerprint, **record})})
 
-def write_checkpoint(folder: Path, state: State, fingerprint: str) -> None:
-    """Replace the folder's checkpoint: at any moment it is the old one or the new one, whole."""
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = {f"parameter.{name}": value for name, value in state.parameters.items()}
-    for number, moments in state.optimizer.state_dict()["state"].items():
-        tensors |= {f"adam.{number}.{name}": value for name, value in moments.items()}
-    record = {name: getattr(state, name) for name in ("epoch", "step", "loss", "history")}
-    plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    with whole_file(folder / CHECKPOINT) as part:
-        save_file(plain, part, metadata={"state": json.dumps({"fingerprint": fingerprint, **record})})
-
-
-def check_checkpoint(folder: Path, fingerprint: str) -> tuple[dict[str, Any], dict[str, torch.Tensor]] | None:
-    """What a folder's checkpoint holds; None where there is none. One of another fit or a damaged one is an error."""
-    path = folder / CHECKPOINT
-    check_folder(folder)
-    if not path.exists():
-        return None
-    try:
-        with safe_open(path, framework="pt") as file:
-            record = json.loads(file.metadata()["state"])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged ({error}). Remove it to start from scratch.") from error
-    if record.pop("fingerprint") != fingerprint:
-        raise ValueError(
-            f"{path} belongs to a fit of other data or settings. Pass another folder as checkpoint, or remove it."
-        )
-    return record, tensors
-
-
-def few_threads(batches: Batches) -> AbstractContextManager[None]:
-    """One thread for torch while the products of a step are small."""
-    return one_thread(batches.device.type == "cpu" and batches.size * batches.data.dim**2 <= _SMALL)
-
-
-def _resume(state: State, folder: Path, fingerprint: str) -> None:
-    """Bring a state to where the folder's checkpoint was; leave it where there is none."""
-    found = check_checkpoint(folder, fingerprint)
-    if found is None:
-        return
-    record, tensors = found
-    with torch.no_grad():
-        for name, value in state.parameters.items():
-            value.copy_(tensors[f"parameter.{name}"])
-    adam = state.optimizer.state_dict()
-    for key, value in tensors.items():
-        if key.startswith("adam."):
-            _, number, name = key.split(".")
-            adam["state"].setdefault(int(number), {})[name] = value
-    state.optimizer.load_state_dict(adam)
-    vars(state).update(record)
-
-
-def progress_bar(batches: Batches, fits: int, *, shown: bool) -> tqdm[Any]:
-    """One bar on stderr for all fits of a call, which says how much time is left."""
-    assert batches.settings.epochs is not None
-    total = fits * batches.settings.epochs * batches.steps
-    return tqdm(total=total, unit="batch", desc="fit", disable=not shown or batches.ranks.own > 0)
+    def resume(self, folder: Path, fingerprint: str) -> None:
+        """Go to where the folder's checkpoint is, if there is one; one of another fit or a damaged one is an error."""
+        make_folder(folder)
+        path = folder / CHECKPOINT
+        if not path.exists():
+            return
+        adam = self.optimizer.state_dict()
+        try:
+            with safe_open(path, framework="pt") as file, torch.no_grad():
+                record = json.loads(file.metadata()["state"])
+                if record.pop("fingerprint") != fingerprint:
+                    raise ValueError("it is of other data or settings")
+                for name, value in self.parameters.items():
+                    value.copy_(file.get_tensor(f"parameter.{name}"))
+                for key in (key for key in file.keys() if key.startswith("adam.")):  # noqa: SIM118
+                    _, number, name = key.split(".")
+                    adam["state"].setdefault(int(number), {})[name] = file.get_tensor(key)
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{path} can't be resumed: {error}. Pass another folder as checkpoint, or remove it."
+            ) from error
+        self.optimizer.load_state_dict(adam)
+        vars(self).update(record)
 
 
 def train(
-    state: State, batches: Batches, objective: Objective | None, weights: Weights, *, checkpoint: Path | None,
-    fingerprint: str, bar: tqdm[Any],
-) -> None:  # fmt: skip
-    """Run the epochs that are left, changing the state in place.
-
-    Without a user's objective it is the softmax, or the sigmoid where the state has a bias. `fingerprint` is of data
-    and settings: a checkpoint of others is refused.
-    """
-    settings = batches.settings
-    assert settings.epochs is not None
+    batches: Batches, objective: str | Objective, weights: Weights, *, checkpoint: Path | None, fingerprint: str,
+    bar: tqdm[Any],
+) -> State:  # fmt: skip
+    """Fit a matrix; `fingerprint` is of data and settings: a checkpoint of others is refused."""
+    settings, ranks, dim, device = batches.settings, batches.ranks, batches.data.images.dim, batches.device
+    state = State.new(dim, settings, sigmoid=objective == "sigmoid", seed=batches.seed, device=device)
     if checkpoint is not None:
-        _resume(state, checkpoint, fingerprint)
-        if not batches.ranks.agree(state.epoch * batches.steps + state.step, batches.device):
+        state.resume(checkpoint, fingerprint)
+        if not ranks.agree(state.epoch * batches.steps + state.step, device):
             raise ValueError(
                 f"The ranks find different checkpoints in {checkpoint}. Pass a folder that all of them share."
             )
-    folder = checkpoint if batches.ranks.own == 0 else None
-    saved = time.monotonic()
-    total = settings.epochs * batches.steps
+    folder = checkpoint if ranks.own == 0 else None
+    saved, eye = time.monotonic(), torch.eye(dim, device=device)
     bar.update(state.epoch * batches.steps + state.step)
-    eye = torch.eye(batches.data.dim, device=batches.device)
     while state.epoch < settings.epochs:
-        with few_threads(batches):
+        with one_thread(_is_small(batches)):
             for batch in batches.epoch(state.epoch, state.step):
-                matrix = state.matrix
-                gradient = _gradient(state, batch, batches, matrix, objective, weights)
-                done = state.epoch * batches.steps + state.step
-                _update(state, gradient, settings, weights.identity * 2 * (matrix - eye), done / total)
-                state.loss += float(gradient.loss)
+                matrix, log_scale, bias = state.matrix, state.parameters["log_scale"], state.parameters.get("bias")
+                found = gradient(objective, batch, matrix, log_scale, bias, ranks=ranks, weights=weights)
+                progress = (state.epoch * batches.steps + state.step) / (settings.epochs * batches.steps)
+                _update(state, found, settings, weights.identity * 2 * (matrix - eye), progress)
+                state.loss += float(found.loss)
                 state.step += 1
                 bar.update()
                 if folder and time.monotonic() - saved > _CHECKPOINT_SECONDS:
-                    write_checkpoint(folder, state, fingerprint)
+                    state.save(folder, fingerprint)
                     saved = time.monotonic()
         _finish_epoch(state, batches)
         bar.set_postfix({"loss": f"{state.history[-1]['loss']:.3f}"}, refresh=False)
         if folder:
-            write_checkpoint(folder, state, fingerprint)
+            state.save(folder, fingerprint)
             saved = time.monotonic()
+    return state
 
 
 def calibrated(batches: Batches, matrix: torch.Tensor) -> float:
     """The log-temperature at which a matrix's loss is least, on some batches of the fit."""
     matrix, low, high = matrix.to(batches.device), 0.0, _MAX_LOG_SCALE
-    with few_threads(batches):
+    with one_thread(_is_small(batches)):
         some = list(itertools.islice(batches.epoch(0), _CALIBRATED_ON))
         for _ in range(16):
             middle = torch.tensor((low + high) / 2, device=batches.device)
-            slope = sum(float(softmax_gradient(batch, matrix, middle, batches.ranks).log_scale) for batch in some)
+            slope = sum(float(gradient("softmax", one, matrix, middle, ranks=batches.ranks).log_scale) for one in some)
             low, high = (low, float(middle)) if slope > 0 else (float(middle), high)
     return (low + high) / 2
 
 
-def _gradient(
-    state: State, batch: Batch, batches: Batches, matrix: torch.Tensor, objective: Objective | None, weights: Weights
-) -> Gradient:
-    log_scale = state.parameters["log_scale"]
-    if objective is not None:
-        return custom_gradient(objective, batch, matrix, log_scale, weights)
-    if (bias := state.parameters.get("bias")) is not None:
-        return sigmoid_gradient(batch, matrix, log_scale, bias, batches.ranks, weights)
-    return softmax_gradient(batch, matrix, log_scale, batches.ranks, weights)
+def _is_small(batches: Batches) -> bool:
+    return batches.device.type == "cpu" and batches.size * batches.data.images.dim**2 <= _SMALL
 
 
-def _update(state: State, gradient: Gradient, settings: Settings, penalty: torch.Tensor, progress: float) -> None:
+def _update(state: State, found: Gradient, settings: Settings, penalty: torch.Tensor, progress: float) -> None:
     """One step of Adam, after the penalty's gradient [dim, dim] is added."""
-    parameters, pull = state.parameters, gradient.matrix + penalty
+    parameters, pull = state.parameters, found.matrix + penalty
     if "matrix" in parameters:
         parameters["matrix"].grad = pull
     else:
         parameters["left"].grad = pull @ parameters["right"].T
         parameters["right"].grad = parameters["left"].T @ pull
-    parameters["log_scale"].grad = gradient.log_scale.reshape(())
+    parameters["log_scale"].grad = found.log_scale.reshape(())
     if "bias" in parameters:
-        parameters["bias"].grad = gradient.bias.reshape(())
+        parameters["bias"].grad = found.bias.reshape(())
     if settings.cosine:
         rate = settings.learning_rate * (0.01 + 0.99 * (1 + math.cos(math.pi * progress)) / 2)
         state.optimizer.param_groups[0]["lr"] = rate
