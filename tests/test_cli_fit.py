@@ -131,7 +131,7 @@ def test_bad_input_is_one_line(folder, tmp_path):
         "--keep 2": "--keep is 2.0. Pass a fraction of 1",
         "--distill -1": "--distill is -1.0",
         "--negative-weight 0": "--negative-weight is 0.0. Pass a number from",
-        f"--validation {folder / 'features'}": "400 of the 400 validation images are among those of the fit: image 0 is",
+        f"--validation {folder / 'features'}": "400 of the 400 validation images are among those of the fit: image 0",
     }.items():
         assert message in fails("fit", folder / "features", tmp_path / "a", "-q", *options.split())
     assert not (tmp_path / "a").exists()
