@@ -86,12 +86,6 @@ def test_captions_of_clevr_keep_their_own_length_in_the_base_alone(model, tmp_pa
     assert "no cosines" in paper.example.paragraphs[0]
     assert not any("own length" in text for text in (*ours.notes, *ours.example.paragraphs))
 
-    calls = []
-    encode_text = model.encode_text
-    model.encode_text = lambda *given, **how: calls.append(given) or encode_text(*given, **how)
-    again = evaluate(model, "clevr", data=tmp_path, options={"split": "all"}, progress=False)["clevr"]
-    assert (again.compared, calls) == (paper.compared, [])  # the lengths of captions are kept too
-
 
 def test_what_stands_where_there_is_no_negative_counts_for_nothing(model):
     rng = np.random.default_rng(0)
@@ -317,7 +311,7 @@ def test_an_alignment_called_base_is_refused(model, tmp_path, monkeypatch):
 
 
 def test_a_strength_that_is_asked_for_twice_is_told_before_the_work(model):
-    with pytest.raises(ValueError, match=r"strength 0\.5 is asked for twice"):
+    with pytest.raises(ValueError, match="A strength is asked for twice"):
         evaluate(model, "scenes", options={"n": 20}, cache=None, progress=False, strengths=[0.5, 0.5])
 
 
@@ -424,11 +418,11 @@ def test_a_benchmark_that_makes_no_sense_is_told_in_one_line(model):
         Benchmark("mine", "Mine", "bindng", swapped_colours)
     wrong = Benchmark("mine", "Mine", "binding", swapped_colours, headline=("right", "rigth"))
     with pytest.raises(
-        ValueError, match=r"headline of mine names 'rigth', but its metrics are right, t2i_r1, .*i2t_r10"
+        ValueError, match=r"headline of mine names 'rigth'; its metrics are right, .*i2t_r10"
     ):
         evaluate(model, wrong, options={"n": 12}, cache=None, progress=False)
     nothing = Benchmark("mine", "Mine", "binding", lambda sources: None)
-    with pytest.raises(ValueError, match=r"The reader of mine gives None, not a Task\. End it with: return sources"):
+    with pytest.raises(ValueError, match=r"The reader of mine gives no Task\. End it with: return sources"):
         evaluate(model, nothing, cache=None, progress=False)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -13,20 +15,18 @@ import torch
 from torch import Tensor
 
 from labclip.alignment import Alignment
-from labclip.checks import checked_number
-from labclip.encode.cache import BLOCK, Cache, default_cache, encode, key_of
+from labclip.encode.cache import BLOCK, Cache, default_cache, encode
 from labclip.evaluation.benchmarks import BENCHMARKS
 from labclip.evaluation.example import example_of
 from labclip.evaluation.report import Report
 from labclip.evaluation.results import AnsweredItems, Result
-from labclip.evaluation.scores import CONTROL, ScoredItems, compare
+from labclip.evaluation.scores import ScoredItems, compare
 from labclip.evaluation.sources import Benchmark, Sources
 from labclip.evaluation.tasks import Retrieval, Task, score
 from labclip.features.features import Features
 from labclip.io.folder import matrix_sha256
 from labclip.io.opening import open_alignment
 from labclip.messages import nearest
-from labclip.metrics import unit_length
 from labclip.model import LABCLIP
 from labclip.packages import versions_of
 from labclip.towers.text import TruncationCount, counting_truncation, evaluating
@@ -98,12 +98,9 @@ def evaluate(
         >>> [item.captions[0] for item in report["scenes"].items[:300] if not item.right["labclip"]]
         ['a purple star beside a yellow cross']
     """
-    if on_missing not in ("raise", "skip"):
-        raise ValueError(f'on_missing is {on_missing!r}. Pass "raise" or "skip".')
-    if batch_size < 1 or (workers is not None and workers < 1):
-        raise ValueError(f"batch_size is {batch_size}, workers {workers}; each is at least 1.")
-    if ties not in ("wrong", "index"):
-        raise ValueError(f'ties is {ties!r}. Pass "wrong" or "index".')
+    for name, value, known in (("on_missing", on_missing, ("raise", "skip")), ("ties", ties, ("wrong", "index"))):
+        if value not in known:
+            raise ValueError(f'{name} is {value!r}. Pass "{known[0]}" or "{known[1]}".')
     asked = _asked(benchmarks)
     data_of = _by_benchmark("data", data, asked)
     images_in = _by_benchmark("images", images, asked)
@@ -120,51 +117,46 @@ def evaluate(
     compared = _alignments(opened, alignments, strengths)
     models = ("base", *compared)
     results = []
-    with Cache(default_cache() if cache is True else Path(cache) if cache else None, opened) as known:
+    with Cache(default_cache() if cache is True else Path(cache) if cache else None, opened) as known_rows:
+        how: dict[str, Any] = {"cache": known_rows, "batch_size": batch_size, "workers": workers, "progress": progress}
         for name, task in tasks.items():
             if task.embedded is None:
-                reading: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "progress": progress}
-                image_features, text_features = encode(opened, task.images, task.captions, cache=known, **reading)
+                image_rows, text_rows = encode(opened, task.images, task.captions, **how)
             else:
-                image_features, text_features = task.embedded.images, task.embedded.texts
+                image_rows, text_rows = task.embedded.images, task.embedded.texts
             if task.own_length:
-                text_features = text_features * _lengths(opened, task.captions, known)
-            scores = score(task, image_features, text_features, list(compared.values()), ties=ties)
+                text_rows = text_rows * _lengths(opened, task.captions)
+            scores = score(task, image_rows, text_rows, list(compared.values()), ties=ties)
             measured = [one for by_model in scores for one in compare(by_model)]
-            _check_headline(asked[name], [one.metric for one in measured if one.side != CONTROL])
-            notes = [*task.notes, *_equal_embeddings(task, image_features, text_features)]
+            _check_headline(asked[name], [one.metric for one in measured])
+            notes = [*task.notes, *_equal_embeddings(task, image_rows, text_rows)]
             if task.own_length:
-                notes.append(_by_cosine(task, image_features, text_features, scores))
+                notes.append(_by_cosine(task, image_rows, text_rows, scores))
             results.append(
                 Result(
                     asked[name],
                     measured,
                     notes,
-                    len(image_features),
-                    len(text_features),
+                    len(image_rows),
+                    len(text_rows),
                     data="" if data_of.get(name) is None else str(data_of[name]),
                     options=dict(options_of.get(name) or {}),
                     items=AnsweredItems(task, models, scores),
-                    example=example_of(task, image_features, text_features, compared),
+                    example=example_of(task, image_rows, text_rows, compared),
                 )
             )
-        return Report(
-            base=str(opened.alignment.base or "a base without a name"),
-            weights_sha256=known.identity["weights_sha256"],
-            models=models,
-            alignments=[
-                {
-                    "name": name,
-                    "strength": one.strength,
-                    "matrix_sha256": matrix_sha256(one.fitted),
-                    "recorded": one.base is not None or one.fingerprint is not None,
-                }
-                for name, one in compared.items()
-            ],
-            results=results,
-            versions=versions_of("torch", "open_clip_torch", "numpy", "pillow"),
-            date=date.today().isoformat(),
-        )
+    facts = [
+        {
+            "name": name,
+            "strength": one.strength,
+            "matrix_sha256": matrix_sha256(one.fitted),
+            "recorded": one.base is not None or one.fingerprint is not None,
+        }
+        for name, one in compared.items()
+    ]
+    base, weights = str(opened.alignment.base or "a base without a name"), known_rows.identity["weights_sha256"]
+    versions = versions_of("torch", "open_clip_torch", "numpy", "pillow")
+    return Report(base, weights, models, facts, results, versions, date.today().isoformat())
 
 
 def _asked(benchmarks: str | Benchmark | Sequence[str | Benchmark]) -> dict[str, Benchmark]:
@@ -186,19 +178,18 @@ def _asked(benchmarks: str | Benchmark | Sequence[str | Benchmark]) -> dict[str,
 
 def _by_benchmark(what: str, given: Any, asked: Mapping[str, Benchmark]) -> dict[str, Any]:
     """What was given for one benchmark, or for several by their names."""
+    if given is None:
+        return {}
     by_name = isinstance(given, Mapping)
     if by_name and what == "options":  # an option's value is none
         by_name = all(isinstance(value, Mapping) for value in given.values())
-    if given is None:
-        return {}
-    if not by_name:
-        if len(asked) > 1 and what != "images":
-            example = {next(iter(asked)): given}
-            raise ValueError(f"{what} is {given!r}, of which of {', '.join(asked)}? Pass {what}={example!r}.")
-        return dict.fromkeys(asked, given)
-    if unknown := [name for name in given if name not in asked]:
+    if not by_name and len(asked) > 1 and what != "images":
+        example = {next(iter(asked)): given}
+        raise ValueError(f"{what} is {given!r}, of which of {', '.join(asked)}? Pass {what}={example!r}.")
+    found = dict(given) if by_name else dict.fromkeys(asked, given)
+    if unknown := [name for name in found if name not in asked]:
         raise ValueError(f"{what} names {unknown[0]!r}, but the benchmarks are {', '.join(asked)}.")
-    return dict(given)
+    return found
 
 
 def _read(benchmark: Benchmark, data: Any, images: Any, options: Options, on_missing: str) -> Task:
@@ -213,75 +204,61 @@ def _read(benchmark: Benchmark, data: Any, images: Any, options: Options, on_mis
     converted = {name: _converted(name, value, known[name]) for name, value in options.items()}
     task: object = benchmark.read(Sources(file, folder, on_missing, hint, features=features), **converted)
     if not isinstance(task, Task):
-        given = "None" if task is None else f"a {type(task).__name__}"
-        raise ValueError(
-            f"The reader of {benchmark.name} gives {given}, not a Task. End it with: return sources.task(...)"
-        )
+        raise ValueError(f"The reader of {benchmark.name} gives no Task. End it with: return sources.task(...)")
     return task
 
 
-def _converted(name: str, value: Option, default: Any) -> Option:
-    """A string as the type of an option's default."""
-    if not isinstance(value, str) or isinstance(default, str) or default is None:
+def _converted(name: str, value: Option, default: Any) -> Any:
+    """A string as the type of an option's default, a number or a truth value."""
+    if not isinstance(value, str) or not isinstance(default, int | float):
         return value
-    words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+    with suppress(ValueError):
+        number = json.loads(value.lower())
+        if type(number) is type(default):
+            return number
     wanted = "true or false" if isinstance(default, bool) else f"a number, for example {default}"
-    try:
-        return words[value.lower()] if isinstance(default, bool) else type(default)(value)
-    except (KeyError, ValueError):
-        raise ValueError(f"The option {name} is {value!r}. Type {wanted}.") from None
+    raise ValueError(f"The option {name} is {value!r}. Type {wanted}.")
 
 
 def _alignments(model: LABCLIP, alignments: Alignments | None, strengths: Sequence[float]) -> dict[str, Alignment]:
     """Name -> alignment at a strength, in the order asked for; "labclip" where there is but one, without a name."""
     own_names = isinstance(alignments, Mapping)
-    if isinstance(alignments, Mapping):
-        given = list(alignments.items())
-    else:
+    if not isinstance(alignments, Mapping):
         several = [alignments] if isinstance(alignments, Alignment | str | Path) else list(alignments or ())
-        given = [
-            (f"alignment {at}" if isinstance(one, Alignment) else str(one), one) for at, one in enumerate(several, 1)
-        ]
-    names = [name for name, _ in given]
-    if twice := [name for at, name in enumerate(names) if name in names[:at]]:
-        raise ValueError(f"The alignment {twice[0]} is named twice. Name it once.")
-    if "base" in names and (own_names or len(names) > 1):
-        remedy = "Pass another name" if own_names else "Type ./base"
-        raise ValueError(f"The alignment base has the name that the report gives the base. {remedy}.")
-    named = {name: open_alignment(one, model) for name, one in given}
+        labels = [f"alignment {at}" if isinstance(one, Alignment) else str(one) for at, one in enumerate(several, 1)]
+        if twice := [label for at, label in enumerate(labels) if label in labels[:at]]:
+            raise ValueError(f"The alignment {twice[0]} is named twice. Name it once.")
+        alignments = dict(zip(labels, several, strict=True))
+    named = {name: open_alignment(one, model) for name, one in alignments.items()}
     if not named and not model.alignment.at(1.0).is_identity:
         named["labclip"] = model.alignment
-    if strengths and not named:
-        raise ValueError("Strengths were passed but no alignment. Pass alignments=A, or a model that has one.")
     if len(named) == 1 and not own_names:
         named = {"labclip": next(iter(named.values()))}
+    if "base" in named:
+        remedy = "Pass another name" if own_names else "Type ./base"
+        raise ValueError(f"The alignment base has the name that the report gives the base. {remedy}.")
     if not strengths:
         return named
-    checked = [checked_number("strength", one) for one in strengths]
-    labels = [f"{one:g}" for one in checked]
-    if twice := [label for at, label in enumerate(labels) if label in labels[:at]]:
-        raise ValueError(f"The strength {twice[0]} is asked for twice. Pass each once, to six digits.")
-    every = {f"{name}@{strength:g}": one.at(strength) for name, one in named.items() for strength in checked}
-    return {"labclip": next(iter(every.values()))} if len(every) == 1 and not own_names else every
+    if not named:
+        raise ValueError("Strengths were passed but no alignment. Pass alignments=A, or a model that has one.")
+    every = [(f"{name}@{at.strength:g}", at) for name, one in named.items() for at in map(one.at, strengths)]
+    if len(dict(every)) < len(every):
+        raise ValueError(f"A strength is asked for twice: {', '.join(name for name, _ in every)}. Pass each once.")
+    return {"labclip": every[0][1]} if len(every) == 1 and not own_names else dict(every)
 
 
-def _lengths(model: LABCLIP, captions: Sequence[str], cache: Cache) -> Tensor:
-    """How long the base's own embeddings of captions are, [n, 1].
+def _check_headline(benchmark: Benchmark, metrics: Sequence[str]) -> None:
+    """Refuse a headline metric that there is none of; which metrics ours have depends on the files."""
+    lacking = [name for name in benchmark.headline if name not in metrics]
+    if lacking and benchmark is not BENCHMARKS.get(benchmark.name):
+        raise ValueError(f"headline of {benchmark.name} names {lacking[0]!r}; its metrics are {', '.join(metrics)}.")
 
-    A cache keeps rows of length 1: of a length l it is the direction of (l, 1).
-    """
-    keys = {caption: key_of(b"length", caption.encode("utf-8", "surrogatepass")) for caption in captions}
-    known = cache.get(list(keys.values()))
-    if todo := [caption for caption, key in keys.items() if key not in known]:
-        with torch.no_grad(), evaluating(model), counting_truncation(TruncationCount()):
-            features = model.encode_text(todo, normalize=False, aligned=False)
-        lengths = features.float().norm(dim=-1, keepdim=True).cpu()
-        rows = unit_length(torch.cat([lengths, torch.ones_like(lengths)], dim=1), "Lengths").numpy()
-        fresh = {keys[caption]: row for caption, row in zip(todo, rows, strict=True)}
-        cache.put(fresh.items())
-        known |= fresh
-    kept = torch.from_numpy(np.stack([known[keys[caption]] for caption in captions]))
-    return kept[:, :1] / kept[:, 1:]
+
+def _lengths(model: LABCLIP, captions: Sequence[str]) -> Tensor:
+    """How long the base's own embeddings of captions are, [n, 1]."""
+    with torch.no_grad(), evaluating(model), counting_truncation(TruncationCount()):
+        features = model.encode_text(list(captions), normalize=False, aligned=False)
+    return features.float().norm(dim=-1, keepdim=True).cpu()
 
 
 def _by_cosine(task: Task, images: Tensor, texts: Tensor, scores: Sequence[Sequence[ScoredItems]]) -> str:
@@ -302,7 +279,7 @@ def _equal_embeddings(task: Task, images: Tensor, texts: Tensor) -> list[str]:
     """Notes where captions, or images of a gallery, are one to the model though the benchmark tells them apart."""
     notes = []
     galleries = [question.images for question in task.questions if isinstance(question, Retrieval)]
-    gallery = np.unique(np.concatenate(galleries)) if galleries else np.empty(0, dtype=np.int64)
+    gallery = np.unique(np.concatenate([np.empty(0, dtype=np.int64), *galleries]))
     for features, rows, what, why in (
         (images, gallery, "images of the gallery", "the same file under another name"),
         (texts, np.arange(len(texts)), "captions", "cut at the model's context, or the same words to it"),
@@ -314,13 +291,3 @@ def _equal_embeddings(task: Task, images: Tensor, texts: Tensor) -> list[str]:
                 f"two such is a tie, which is wrong."
             )
     return notes
-
-
-def _check_headline(benchmark: Benchmark, metrics: Sequence[str]) -> None:
-    """Refuse a headline metric that there is none of; which metrics ours have depends on the files."""
-    lacking = [name for name in benchmark.headline if name not in metrics]
-    if lacking and benchmark is not BENCHMARKS.get(benchmark.name):
-        raise ValueError(
-            f"headline of {benchmark.name} names {', '.join(map(repr, lacking))}, but its metrics are "
-            f"{', '.join(metrics)}. Name some of these."
-        )

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from labclip.alignment import Alignment
 from labclip.data.images import ImageSource
-from labclip.evaluation.tasks import NONE, Choice, Pairs, Task, TwoPositives
+from labclip.evaluation.tasks import Choice, Pairs, Rows, Task, TwoPositives
 from labclip.metrics import choice_margins, unit_length
 from labclip.report.values import Figure, Section, Table, Value
 
@@ -33,32 +33,30 @@ def example_of(task: Task, images: Tensor, texts: Tensor, alignments: Mapping[st
         return None
     image, options = map(torch.from_numpy, asked)
     images = unit_length(images, "Image features")
-    several = dict(list(alignments.items())[:_SHOWN])
-    models = dict(zip(("base", *several), task.read_by(texts, list(several.values())), strict=True))
-    margins = [choice_margins(images, features, image, options).numpy() for features in models.values()]
-    row, chosen = choose([margin > 0 for margin in margins])
+    several = list(alignments.items())[:_SHOWN]
+    models = dict(zip(["base", *dict(several)], task.read_by(texts, [one for _, one in several]), strict=True))
+    row, chosen = choose([(choice_margins(images, one, image, options) > 0).numpy() for one in models.values()])
     chosen += " The base's captions keep their own length, so that its figures are no cosines." * task.own_length
-    right, *others = (int(option) for option in options[row])
-    others = [option for option in others if option not in (NONE, right)]
+    shown, right = images[image[row]], int(options[row, 0])
+    others = [other for other in options[row].tolist() if other not in (-1, right)]
     if not others:
         return None
-    shown, source = images[image[row]], task.images[int(image[row])]
-    wrong = max(others, key=lambda option: float(shown @ models["base"][option]))
-    cosines = {name: (features[[right, wrong]] @ shown).tolist() for name, features in models.items()}
+    wrong = max(others, key=lambda other: float(shown @ models["base"][other]))
+    cosines = [(features[[right, wrong]] @ shown).tolist() for features in models.values()]
     rows: list[list[Value]] = [
-        [f"{word}: {task.captions[caption]}", *(both[at] for both in cosines.values())]
-        for at, (word, caption) in enumerate((("right", right), ("wrong", wrong)))
+        [f"right: {task.captions[right]}", *(one for one, _ in cosines)],
+        [f"wrong: {task.captions[wrong]}", *(other for _, other in cosines)],
+        ["prefers", *(f"the {'right' if one > other else 'wrong'} one" for one, other in cosines)],
     ]
-    rows.append(["prefers", *(f"the {'right' if one > other else 'wrong'} one" for one, other in cosines.values())])
     figures = []
     with suppress(OSError, ValueError):  # its embedding was kept, the file was not
         alt = f"The image that the caption {task.captions[right]!r} is right for."
-        figures = [Figure(thumbnail(source), alt)]
-    table = Table("Cosine of the image with each caption; a tie is wrong.", ["caption", *cosines], rows)
+        figures = [Figure(thumbnail(task.images[int(image[row])]), alt)]
+    table = Table("Cosine of the image with each caption; a tie is wrong.", ["caption", *models], rows)
     return Section("One example", [chosen], figures, [table])
 
 
-def _choices(question: object) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+def _choices(question: object) -> tuple[Rows, Rows] | None:
     """The image of each item, int64 [n], and its captions, the right one first, int64 [n, k]; -1 stands for none."""
     if isinstance(question, Choice):
         return question.image, question.options
@@ -77,18 +75,20 @@ def choose(right: Sequence[NDArray[np.bool_]]) -> tuple[int, str]:
         >>> choose([np.array([True, False, False]), np.array([True, False, True])])
         (2, 'The first of 1 of 3 items that the base gets wrong and the matrix right. The other way round: 0.')
     """
-    base, matrices = right[0], list(right[1:])
-    n, wrong = len(base), np.flatnonzero(~base)
+    base, *matrices = right
+    n, wrong, every = len(base), np.flatnonzero(~base), "every matrix" if len(right) > 2 else "the matrix"
     if not len(wrong):
         return 0, f"The first of {n:,} items; the base gets all of them right."
-    who = "every matrix" if len(matrices) > 1 else "the matrix"
-    repaired = np.flatnonzero(~base & np.logical_and.reduce(matrices)) if matrices else wrong[:0]
-    if len(repaired):
-        lost = int((base & ~np.logical_or.reduce(matrices)).sum())
-        words = f"items that the base gets wrong and {who} right. The other way round: {lost:,}."
-        return int(repaired[0]), f"The first of {len(repaired):,} of {n:,} {words}"
-    none = f"; none of them is right with {who}" if matrices else ""
-    return int(wrong[0]), f"The first of {len(wrong):,} of {n:,} items that the base gets wrong{none}."
+    first = "items that the base gets wrong"
+    if not matrices:
+        return int(wrong[0]), f"The first of {len(wrong):,} of {n:,} {first}."
+    repaired = np.flatnonzero(~base & np.all(matrices, axis=0))
+    if not len(repaired):
+        return int(wrong[0]), f"The first of {len(wrong):,} of {n:,} {first}; none of them is right with {every}."
+    lost = int((base & ~np.any(matrices, axis=0)).sum())
+    return int(repaired[0]), (
+        f"The first of {len(repaired):,} of {n:,} {first} and {every} right. The other way round: {lost:,}."
+    )
 
 
 def thumbnail(source: ImageSource) -> bytes:
