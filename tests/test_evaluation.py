@@ -417,9 +417,7 @@ def test_a_benchmark_that_makes_no_sense_is_told_in_one_line(model):
     ):
         Benchmark("mine", "Mine", "bindng", swapped_colours)
     wrong = Benchmark("mine", "Mine", "binding", swapped_colours, headline=("right", "rigth"))
-    with pytest.raises(
-        ValueError, match=r"headline of mine names 'rigth'; its metrics are right, .*i2t_r10"
-    ):
+    with pytest.raises(ValueError, match=r"headline of mine names 'rigth'; its metrics are right, .*i2t_r10"):
         evaluate(model, wrong, options={"n": 12}, cache=None, progress=False)
     nothing = Benchmark("mine", "Mine", "binding", lambda sources: None)
     with pytest.raises(ValueError, match=r"The reader of mine gives no Task\. End it with: return sources"):
