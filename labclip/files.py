@@ -50,8 +50,8 @@ def file_system(path: str | Path) -> tuple[Any, str]:
 
 def path_of(path: str | Path) -> Any:
     """A path, or of a URL such as s3://bucket/photos what reads like one; errors as of `file_system`."""
-    if "://" not in str(path):
-        return Path(path)
+    if "://" not in str(path) or str(path).startswith("file://"):
+        return Path(str(path).removeprefix("file://"))
     remote = require("upath", f"To read {path}, labclip needs universal-pathlib", "pip install universal-pathlib")
     file_system(path)
     return remote.UPath(path)
@@ -226,7 +226,7 @@ def read_json(path: str | Path, *, remedy: str = "", max_bytes: int | None = Non
     `remedy` is the last sentence of every message; a file of more than `max_bytes` is refused. ValueError names the
     file, the line and the column.
     """
-    path, end = Path(path), f" {remedy}" if remedy else ""
+    path, end = path_of(path), f" {remedy}" if remedy else ""
     if path.exists() and not path.is_file():  # reading a pipe might never end
         raise ValueError(f"{path} is a folder, a pipe or a device, not a file.{end}")
     if max_bytes is not None and (size := path.stat().st_size) > max_bytes:

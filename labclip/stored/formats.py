@@ -24,19 +24,12 @@ BLOCK_BYTES = 4 << 20
 _GROUP_BYTES = 8 << 20  # of a row group; larger ones are split, since a writer takes several times their size
 _COPIED = 1 << 20
 _SAFETENSORS = {"F16": "<f2", "F32": "<f4", "F64": "<f8"}
-_FLOATS = {*_SAFETENSORS, "BF16"}
 _MAX_HEADER = 100 << 20  # as safetensors itself has it
-
 
 OF_IMAGES = re.compile(r"(negative_)?(img|images?)([_-]?(?:emb|feat)|$)", re.IGNORECASE)
 """Names of files, folders and columns of image embeddings: clip-retrieval's, labclip's own, and others alike."""
 
 LEFT_ALONE = "The matrix goes on text embeddings alone; image embeddings, and an index of them, stay as they are"
-
-
-def rows_in(dim: int) -> int:
-    """How many rows of a length make a block."""
-    return max(1, BLOCK_BYTES // (4 * max(dim, 1)))
 
 
 def copied(source: BinaryIO, change: Change, column: str | None) -> Iterator[Any]:
@@ -50,78 +43,54 @@ def npy(source: BinaryIO, change: Change, column: str | None) -> Iterator[Any]:
     read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     try:
         shape, by_columns, dtype = read[np.lib.format.read_magic(source)](source)
-    except OSError:
-        raise
-    except Exception as error:  # NumPy evaluates the header, and a hostile one raises a dozen types
-        raise ValueError(f"is not a whole NumPy file ({' '.join(str(error).splitlines()[:1])})") from error
+    except (ValueError, KeyError) as error:
+        raise ValueError(f"is not a whole NumPy file ({first_line(error)})") from error
     if column is not None:
         raise ValueError(f"holds one array, and no {column!r}. Leave out `column`")
-    rows, dim = _checked(shape, dtype)
     if by_columns:
         raise ValueError("holds its array column by column. Save numpy.ascontiguousarray(array)")
-    size = source.tell()
-    source.seek(0)
-    yield source.read(size)
-    yield from _changed(source, rows, dim, dtype, change)
-    if source.read(1):
-        raise ValueError(f"has bytes behind its {rows:,} rows of {dim}")
+    yield from _with_array(source, source.tell(), shape, dtype, change)
 
 
 def safetensors(source: BinaryIO, change: Change, column: str | None) -> Iterator[Any]:
     """A safetensors file with one tensor aligned: the only [rows, dim] one, or the one that `column` names."""
-    length = source.read(8)
-    size = int.from_bytes(length, "little")
-    text = source.read(size) if size <= _MAX_HEADER else b""
+    size = int.from_bytes(source.read(8), "little")
     try:
-        header = json.loads(text)
-        header.pop("__metadata__", None)
-        tensors = {name: (one["dtype"], one["shape"], *one["data_offsets"]) for name, one in header.items()}
-        for _, shape, start, stop in tensors.values():
-            if not all(map(_is_count, (*shape, start, stop))):
-                raise TypeError("a shape or an offset is no whole number")
-        matrices = [name for name, (kind, shape, *_) in tensors.items() if len(shape) == 2 and kind in _FLOATS]
-    except (ValueError, RecursionError, AttributeError, KeyError, TypeError) as error:
+        header = json.loads(source.read(size) if size <= _MAX_HEADER else b"")
+        tensors = {name: tensor for name, tensor in header.items() if name != "__metadata__"}
+        matrices = [name for name, tensor in tensors.items() if len(tensor["shape"]) == 2 and "F" in tensor["dtype"]]
+    except (ValueError, AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"is not a whole safetensors file ({type(error).__name__}: {error})") from error
     name = _chosen(column, matrices, list(tensors), "tensor")
-    kind, shape, start, stop = tensors[name]
+    kind = tensors[name]["dtype"]
     if kind not in _SAFETENSORS:
         raise ValueError(f"holds {name!r} as {kind}, not F16, F32 or F64. Store it as one of these")
-    rows, dim = _checked(shape, np.dtype(_SAFETENSORS[kind]))
-    if stop - start != rows * dim * np.dtype(_SAFETENSORS[kind]).itemsize:
-        raise ValueError(f"is not a whole safetensors file: {name!r} has {stop - start:,} bytes")
-    yield length + text
-    yield from _part(source, start)
-    yield from _changed(source, rows, dim, np.dtype(_SAFETENSORS[kind]), change)
-    yield from _part(source, max(end for *_, end in tensors.values()) - stop)
-    if source.read(1):
-        raise ValueError("has bytes behind its tensors")
+    start = 8 + size + tensors[name]["data_offsets"][0]
+    yield from _with_array(source, start, tensors[name]["shape"], np.dtype(_SAFETENSORS[kind]), change)
 
 
 def parquet(source: BinaryIO, change: Change, column: str | None) -> Iterator[Any]:
     """A Parquet file with one column aligned: the only one of lists of floats, or the one that `column` names."""
     pa = require("pyarrow", *PARQUET)
     reader = require("pyarrow.parquet", *PARQUET)
-    require("pyarrow.compute", *PARQUET)
     try:
         with reader.ParquetFile(source, buffer_size=_COPIED, pre_buffer=False) as file:
             schema = file.schema_arrow
             vectors = [field.name for field in schema if _is_vector(pa, field.type)]
             name = _chosen(column, vectors, schema.names, "column")
-            index = schema.get_field_index(name)
-            if index < 0:
-                raise ValueError(f"has several columns {name!r}. Rename all but one")
-            if name not in vectors:
-                raise ValueError(f"has {name!r} as {schema.field(index).type}, not as lists of floats")
-            written = io.BytesIO()  # since the last time that it was emptied: pyarrow itself counts bytes
-            with reader.ParquetWriter(
-                pa.PythonFile(written), schema, compression=_compression(file.metadata)
-            ) as writer:
-                for group in range(file.num_row_groups):
-                    for table in _aligned_group(pa, file, group, index, change):
-                        writer.write_table(table)
-                        yield written.getvalue()
-                        written.seek(0)
-                        written.truncate()
+            if vectors.count(name) != 1:
+                kinds = ", ".join(str(field.type) for field in schema if field.name == name)
+                raise ValueError(f"has {name!r} as {kinds}, not as one column of lists of floats")
+            index = schema.names.index(name)
+            written = io.BytesIO()  # emptied after each group: pyarrow itself counts bytes
+            sink = pa.PythonFile(written)
+            with reader.ParquetWriter(sink, schema, compression=_compression(file.metadata)) as writer:
+                for batch in _batches(file):
+                    aligned = _aligned_lists(pa, batch.column(index), change)
+                    writer.write_batch(batch.set_column(index, schema.field(index), aligned))
+                    yield written.getvalue()
+                    written.seek(0)
+                    written.truncate()
             yield written.getvalue()
     except pa.ArrowException as error:
         raise ValueError(f"is not a whole Parquet file ({first_line(error)})") from error
@@ -138,40 +107,30 @@ What is wrong with the source is a ValueError that goes on after its name.
 """
 
 
-def _is_count(value: Any) -> bool:
-    return type(value) is int and value >= 0
-
-
-def _checked(shape: Any, dtype: np.dtype[Any]) -> tuple[int, int]:
-    """Rows and dim of an array of embeddings."""
-    if len(shape) != 2 or not all(map(_is_count, shape)):
+def _with_array(
+    source: BinaryIO, start: int, shape: tuple[int, ...], dtype: np.dtype[Any], change: Change
+) -> Iterator[Any]:
+    """A file with the array [rows, dim] changed that lies in it row by row from byte `start` on."""
+    if len(shape) != 2:
         raise ValueError(f"holds an array {list(shape)}, not embeddings [rows, dim]")
     if dtype.kind != "f" or dtype.itemsize > 8:
         raise ValueError(f"holds {dtype}, not float16, float32 or float64")
-    return shape[0], shape[1]
-
-
-def _changed(source: BinaryIO, rows: int, dim: int, dtype: np.dtype[Any], change: Change) -> Iterator[Any]:
-    """The rows of an array that lies in a file row by row, changed; each block takes the memory of the one before."""
-    memory, block = np.empty((min(rows_in(dim), rows), dim), dtype), rows_in(dim)
-    for start in range(0, rows, block):
-        found = memory[: rows - start]
-        flat = found.reshape(-1).view(np.uint8)
-        done = 0
-        while done < len(flat):
-            if not (count := source.readinto(flat[done:])):  # type: ignore[attr-defined]
-                raise ValueError(f"is cut off: row {start + done // found.strides[0]:,} of {rows:,} is not whole")
-            done += count
-        yield np.ascontiguousarray(change(found)).reshape(-1).view(np.uint8).data
-
-
-def _part(source: BinaryIO, size: int) -> Iterator[bytes]:
-    """The next bytes of a file."""
-    while size > 0:
-        if not (data := source.read(min(size, _COPIED))):
-            raise ValueError(f"is cut off: {size:,} bytes are missing")
+    source.seek(0)
+    while start:
+        data = source.read(min(start, _COPIED))
+        if not data:
+            raise ValueError("is cut off")
         yield data
-        size -= len(data)
+        start -= len(data)
+    count, dim = shape
+    block = max(1, BLOCK_BYTES // (4 * max(dim, 1)))
+    for row in range(0, count, block):
+        rows = np.empty((min(block, count - row), dim), dtype)
+        size = source.readinto(rows.reshape(-1).view(np.uint8))  # type: ignore[attr-defined]
+        if size < rows.nbytes:
+            raise ValueError(f"is cut off: row {row + size // rows.strides[0]:,} of {count:,} is not whole")
+        yield change(rows).reshape(-1).view(np.uint8).data
+    yield from copied(source, change, None)
 
 
 def _chosen(asked: str | None, usable: list[str], there: list[str], what: str) -> str:
@@ -202,42 +161,28 @@ def _compression(metadata: Any) -> dict[str, str] | str:
     return {one.path_in_schema: one.compression.replace("UNCOMPRESSED", "NONE") for one in columns}
 
 
-def _aligned_group(pa: Any, file: Any, group: int, index: int, change: Change) -> Iterator[Any]:
-    """A row group as one table or, where it is large, as several."""
-    pending: list[Any] = []
-    kind = file.schema_arrow.field(index).type
-    rows = rows_in(kind.list_size) if pa.types.is_fixed_size_list(kind) else 2048
-    for batch in file.iter_batches(rows, row_groups=[group]):
-        aligned = _aligned_list(pa, batch.column(index), change)
-        pending.append(batch.set_column(index, batch.schema.field(index), aligned))
-        if sum(one.nbytes for one in pending) >= _GROUP_BYTES:
-            yield pa.Table.from_batches(pending)
-            pending = []
-    if pending:
-        yield pa.Table.from_batches(pending)
+def _batches(file: Any) -> Iterator[Any]:
+    """The row groups of a Parquet file, a large one in parts."""
+    for number in range(file.num_row_groups):
+        group = file.metadata.row_group(number)
+        rows = max(1, group.num_rows * _GROUP_BYTES // max(group.total_byte_size, 1))
+        yield from file.iter_batches(min(rows, group.num_rows), row_groups=[number])
 
 
-def _aligned_list(pa: Any, lists: Any, change: Change) -> Any:
+def _aligned_lists(pa: Any, lists: Any, change: Change) -> Any:
     """A column of lists of floats, aligned; where there is no list, there is none afterwards."""
-    kind, there = lists.type, lists.is_valid().to_numpy(zero_copy_only=False)
-    flat = lists.flatten()  # without those that are null
-    count = int(there.sum())
-    dim = len(flat) // max(count, 1)
-    lengths = np.asarray(pa.compute.list_value_length(lists).fill_null(dim))
-    if flat.null_count:
-        raise ValueError(f"has embeddings in which numbers are missing, {flat.null_count:,} of them")
-    if not (lengths == dim).all():
-        raise ValueError(f"has embeddings of different lengths, {lengths.min()} to {lengths.max()} numbers")
-    numbers = flat.to_numpy(zero_copy_only=False)
-    rows = np.zeros((len(lists), dim), numbers.dtype)
-    rows[there] = numbers.reshape(count, dim)
-    aligned = change(rows)
-    mask = None if count == len(lists) else pa.array(~there)
-    if pa.types.is_fixed_size_list(kind):
-        return pa.FixedSizeListArray.from_arrays(pa.array(aligned.reshape(-1), kind.value_type), type=kind, mask=mask)
-    large = pa.types.is_large_list(kind)
-    # Where there is no list there are no numbers: older pyarrow writes none that are masked.
-    offsets = np.concatenate([[0], there.cumsum() * dim]).astype(np.int64 if large else np.int32)
-    numbers = (aligned if mask is None else aligned[there]).reshape(-1)
-    made = pa.LargeListArray if large else pa.ListArray
-    return made.from_arrays(pa.array(offsets), pa.array(numbers, kind.value_type), type=kind, mask=mask)
+    found = lists.drop_null()
+    lengths = found.value_lengths().unique().to_pylist()
+    if len(lengths) > 1:
+        raise ValueError(f"has embeddings of different lengths, {min(lengths)} to {max(lengths)} numbers")
+    numbers = found.flatten()
+    if numbers.null_count:
+        raise ValueError(f"has embeddings in which numbers are missing, {numbers.null_count:,} of them")
+    if not len(numbers):
+        return lists
+    aligned = change(np.array(numbers).reshape(len(found), -1))
+    made = pa.FixedSizeListArray.from_arrays(pa.array(aligned.reshape(-1), lists.type.value_type), aligned.shape[1])
+    if lists.null_count:
+        there = lists.is_valid().to_numpy(zero_copy_only=False)
+        made = made.take(pa.array(there.cumsum() - 1, mask=~there))
+    return made.cast(lists.type)

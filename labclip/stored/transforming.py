@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import json
-import os
+import pickle
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from pathlib import Path, PurePosixPath
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
 from typing import Any
 
+import torch
 from tqdm import tqdm
 
-from labclip.alignment import Alignment
-from labclip.files import check_file, remove_parts
+from labclip.alignment import Alignment, align
+from labclip.files import check_file, path_of, read_json_object, remove_parts, whole_file
 from labclip.io.folder import matrix_sha256
 from labclip.io.names import name_of
 from labclip.packages import connected_ray, versions_of
-from labclip.stored.aligning import Work, whole_at
-from labclip.stored.places import Place, Shard, aligned_by, find_shards, place_of, read_record
+from labclip.stored.finding import AnyPath, Shard, find_shards, manifest_path
+from labclip.stored.formats import FORMATS, Rows, copied
 
 FORMAT_VERSION = 1
 _COMPARED = ("source", "matrix_sha256", "strength", "normalize", "column")
+_OTHER = "Pass another path, or force=True to start from scratch."
 _SHOWN = 3  # files that a message names
 
 
@@ -39,8 +43,8 @@ def transform(
     """Align stored text embeddings of a base: every row times the matrix, nothing else changed.
 
     Files are read and written in blocks, so memory does not grow with them. Each is whole under its name or not there.
-    Killed at any moment, the same call goes on with the files that are not done, and ends with the same bytes; files
-    that are done and whole are not aligned again. A manifest beside the result says what it was made of and by; with
+    Killed at any moment, the same call goes on with the files that are not done, and ends with the same bytes; where
+    all are done it only returns the manifest. This stands beside the result and says what it was made of and by; with
     it, a second transform of the result is refused.
 
     Args:
@@ -60,7 +64,7 @@ def transform(
 
     Returns:
         The manifest: `source`, `alignment`, `matrix_sha256`, `strength`, `base`, `normalize`, `column`, `dim`, and of
-        each of the `shards` `name`, `rows`, `bytes` and `sha256`. Rows keep their dtype; the product is float32.
+        each of the `shards` `name`, `rows` and `bytes`. Rows keep their dtype; the product is float32.
 
     Raises:
         FileNotFoundError: If the source or the alignment does not exist.
@@ -69,7 +73,7 @@ def transform(
             if files can't be read, are of another dim, have rows that are not finite, or would have: these are named,
             and the others done.
         OSError: If the target can't be written.
-        MissingPackageError: If Parquet is to be read without pyarrow.
+        MissingPackageError: If Parquet is to be read without pyarrow, or a URL without universal-pathlib.
 
     Example:
         >>> import labclip, numpy as np
@@ -84,13 +88,12 @@ def transform(
     chosen = chosen if strength is None else chosen.at(strength)
     if chosen.matrix.is_meta:
         raise ValueError("The alignment is on the device 'meta', where it has no values. Load its matrix first.")
-    read, written = place_of(source), place_of(target)
-    shards, is_folder = find_shards(read, written, chosen.base)
-    _check_apart(read, written, shards)
-    for path, found in aligned_by(read, shards):
-        by = _described(found)
-        raise ValueError(f"{read.shown} is aligned already, by {by}, as {path} says. Pass the embeddings of the base.")
-    facts = {
+    read, written = path_of(source), path_of(target)
+    shards, is_folder = find_shards(read, written, chosen.base), read.is_dir()
+    _check_not_aligned(read, shards)
+    if written.resolve() == read.resolve():
+        raise ValueError(f"{target} is the input itself. Pass another path to write to.")
+    manifest = {
         "library_name": "labclip",
         "format_version": FORMAT_VERSION,
         "source": read.name,
@@ -102,46 +105,46 @@ def transform(
         "column": column,
         "dim": chosen.dim,
     }
-    record = _Record(written, is_folder, facts, shards)
-    left = record.begin(force=force)
-    work = Work(chosen.matrix.detach().cpu(), chosen.base, normalize, column)
-    bad: list[tuple[Shard, str]] = []
+    manifest_file = manifest_path(written, is_folder=is_folder)
+    done = _done_before(written, is_folder, manifest, shards, force=force)
+    left = [shard for shard in shards if shard.name not in done]
+
+    def record() -> None:
+        manifest["shards"] = [done[shard.name] for shard in shards if shard.name in done]
+        if len(done) == len(shards):
+            manifest["versions"] = versions_of("torch", "numpy")
+        with _whole(manifest_file) as part:
+            part.write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
+
+    bad: list[tuple[Shard, ValueError]] = []
+    record()
     try:
+        work = partial(_aligned_file, matrix=chosen.matrix.detach().cpu(), normalize=normalize, column=column)
         with tqdm(desc="aligning", unit="B", unit_scale=True, disable=not progress) as bar:
             for number, (shard, outcome) in enumerate(ENGINES[engine](work, left, bar.update), start=1):
-                if isinstance(outcome, str):
+                if isinstance(outcome, OSError):
+                    raise outcome
+                if isinstance(outcome, ValueError):
                     bad.append((shard, outcome))
                 else:
-                    record.keep(shard, outcome)
+                    done[shard.name] = outcome
+                    record()
                 bar.set_postfix_str(f"{number:,} of {len(left):,} files")
     finally:
-        record.end()
-    _refuse_bad(bad, len(shards), read)
-    return record.manifest
-
-
-def _check_apart(source: Place, target: Place, shards: Sequence[Shard]) -> None:
-    """Refuse with ValueError a target that is the source, or one of its files."""
-    real = os.path.realpath if source.is_local and target.is_local else str
-    inputs = {real(shard.source.root) for shard in shards} | {real(source.root)}
-    if any(real(path) in inputs for path in (target.root, *(shard.target.root for shard in shards))):
-        raise ValueError(f"{target.shown} is the input itself. Pass another path to write to.")
-
-
-def _refuse_bad(bad: Sequence[tuple[Shard, str]], count: int, source: Place) -> None:
-    """Refuse with ValueError shards that can't be aligned, of `count`, when the others are done."""
-    if not bad:
-        return
-    said = [f"{source.shown if count == 1 else shard.name} {problem}." for shard, problem in bad[:_SHOWN]]
-    if len(bad) > _SHOWN:
-        said.append(f"And {len(bad) - _SHOWN:,} more.")
-    if len(bad) < count:
-        said.append(f"The other {count - len(bad):,} of {count:,} files are done: repair these and {_again()}.")
-    raise ValueError(" ".join(said))
-
-
-def _again() -> str:
-    return "type the same call again"
+        if not done:
+            manifest_file.unlink()
+            with suppress(OSError):  # it holds something else
+                if is_folder:
+                    written.rmdir()
+    if bad:
+        said = [f"{read if len(shards) == 1 else shard.name} {problem}." for shard, problem in bad[:_SHOWN]]
+        said += [f"And {len(bad) - _SHOWN:,} more."] * (len(bad) > _SHOWN)
+        if done:
+            said.append(
+                f"The other {len(done):,} of {len(shards):,} files are done: repair these and type the same call again."
+            )
+        raise ValueError(" ".join(said))
+    return manifest
 
 
 def _described(manifest: Mapping[str, Any]) -> str:
@@ -150,149 +153,146 @@ def _described(manifest: Mapping[str, Any]) -> str:
     return f"{by} at strength {manifest.get('strength')}"
 
 
-class _Record:
-    """The manifest of a target: what is made of what, and which files are done, written after each of them.
+def _check_not_aligned(source: AnyPath, shards: Sequence[Shard]) -> None:
+    """Refuse with ValueError a source beside which, or above which, a manifest says that it is aligned already."""
+    paths = [manifest_path(folder, is_folder=True) for folder in (source, source.parent, source.parent.parent)]
+    for path in paths + [manifest_path(shard.source, is_folder=False) for shard in shards]:
+        if path.is_file():
+            by = _described(read_json_object(path))
+            raise ValueError(f"{source} is aligned already, by {by}, as {path} says. Pass the embeddings of the base.")
 
-    There is no lock: a run that finds the manifest of another there ends. When all files are done, it has `versions`,
-    and no longer the `source_version` of each file, by which one that was written again is noticed.
+
+def _done_before(
+    target: AnyPath, is_folder: bool, manifest: Mapping[str, Any], shards: Sequence[Shard], *, force: bool
+) -> dict[str, Any]:
+    """The records of the files that an earlier call with the same manifest has done; what it left of others goes.
+
+    Raises:
+        ValueError: If the target is there and was not made by the same call, unless with `force`.
     """
-
-    def __init__(self, target: Place, is_folder: bool, facts: dict[str, Any], shards: Sequence[Shard]) -> None:
-        self._target, self._is_folder, self._shards, self._facts = target, is_folder, shards, facts
-        self._path = target.record(is_folder=is_folder)
-        self._done: dict[str, dict[str, Any]] = {}
-
-    @property
-    def manifest(self) -> dict[str, Any]:
-        """What it says."""
-        done = [self._done[shard.name] for shard in self._shards if shard.name in self._done]
-        if len(done) < len(self._shards):
-            return {**self._facts, "shards": done}
-        done = [{key: value for key, value in one.items() if key != "source_version"} for one in done]
-        return {**self._facts, "shards": done, "versions": versions_of("torch", "numpy")}
-
-    def begin(self, *, force: bool) -> list[Shard]:
-        """Check what is there, and remove what is not to stay; the files that are left to be done.
-
-        Raises:
-            ValueError: If the target is there and was not made by the same call, unless with `force`.
-        """
-        target, fs = self._target, self._target.fs
-        found = recorded = read_record(fs, self._path) or {}
-        paths = {one["name"]: self._path_of(one["name"]) for one in found.get("shards", ())}
-        if paths and not any(map(fs.isfile, paths.values())):  # somebody removed what it tells of
-            found = {}
-        there = fs.ls(target.root, detail=False) if self._is_folder and not recorded and fs.isdir(target.root) else ()
-        if any(not PurePosixPath(path).name.startswith(".") for path in there):
-            raise ValueError(f"{target.shown} is not empty, and this command did not write it. Pass another folder.")
-        self._check(found, force=force)
-        done = {one["name"]: one for one in found.get("shards", ()) if not force}
-        self._done = {one.name: done[one.name] for one in self._shards if _is_done(one, done.get(one.name))}
-        for name in paths.keys() - self._done.keys() if self._is_folder else ():
-            if fs.isfile(paths[name]):
-                fs.rm_file(paths[name])
-        left = [one for one in self._shards if one.name not in self._done]
-        if target.is_local:
-            files = [Path(self._path), *(Path(one.target.root) for one in left)]
-            for folder in {file.parent for file in files}:
-                remove_parts(folder, {file.name for file in files})
-        self._write()
-        return left
-
-    def _check(self, found: Mapping[str, Any], *, force: bool) -> None:
-        """Refuse with ValueError a target that is there and is not of this call."""
-        target, fs = self._target, self._target.fs
-        other = "Pass another path, or force=True to start from scratch."
-        if self._is_folder and fs.isfile(target.root):
-            raise ValueError(f"{target.shown} is a file, but the input is a folder. Pass the path of a folder.")
-        if not self._is_folder and target.is_local:
-            check_file(Path(target.root))
-        if force:
-            return
-        if differs := self._differs(found):
-            raise ValueError(f"{target.shown} is aligned by {_described(found)}: {differs}. {other}")
-        if "versions" in found and all(fs.isfile(self._path_of(one["name"])) for one in found["shards"]):
-            raise ValueError(f"{target.shown} is finished, aligned by {_described(found)}. {other}")
-        if not found and not self._is_folder and fs.exists(target.root):
-            raise ValueError(f"{target.shown} exists already. {other}")
-
-    def _differs(self, found: Mapping[str, Any]) -> str | None:
-        """In words the first thing in which a manifest is of another call."""
-        key = next((key for key in _COMPARED if found and found.get(key) != self._facts[key]), None)
-        return key and f"its {key} is {found.get(key)!r}, not {self._facts[key]!r}"
-
-    def _path_of(self, name: str) -> str:
-        return f"{self._target.root}/{name}" if self._is_folder else self._target.root
-
-    def keep(self, shard: Shard, done: dict[str, Any]) -> None:
-        """Count a file as done."""
-        if self._differs(read_record(self._target.fs, self._path) or {}):
-            raise ValueError(f"{self._target.shown} is being written by another run. Wait for that one to end.")
-        self._done[shard.name] = done
-        self._write()
-
-    def _write(self) -> None:
-        data = json.dumps(self.manifest, indent=1, ensure_ascii=False) + "\n"
-        with whole_at(Place(self._target.fs, self._path, self._target.shown)) as part:
-            part.write_text(data, encoding="utf-8", newline="\n")
-
-    def end(self) -> None:
-        """Leave nothing where nothing is done."""
-        with suppress(OSError):
-            if not self._done:
-                self._target.fs.rm_file(self._path)
-                if self._is_folder and self._target.is_local:
-                    self._target.fs.rmdir(self._target.root)  # where it is empty
+    path = manifest_path(target, is_folder=is_folder)
+    found = read_json_object(path) if path.is_file() else {}
+    records = {record["name"]: record for record in found.get("shards", ())}
+    files = {name: target / name if is_folder else target for name in records}
+    if is_folder and target.is_file():
+        raise ValueError(f"{target} is a file, but the input is a folder. Pass the path of a folder.")
+    if is_folder and not found and target.is_dir() and any(not path.name.startswith(".") for path in target.iterdir()):
+        raise ValueError(f"{target} is not empty, and this command did not write it. Pass another folder.")
+    if not is_folder and isinstance(target, Path):
+        check_file(target)
+    if force or (files and not any(file.is_file() for file in files.values())):  # somebody removed the result
+        found, records = {}, {}
+    elif not found and not is_folder and target.exists():
+        raise ValueError(f"{target} exists already. {_OTHER}")
+    for key in _COMPARED if found else ():
+        if found.get(key) != manifest[key]:
+            raise ValueError(
+                f"{target} is aligned by {_described(found)}: its {key} is {found.get(key)!r}, not {manifest[key]!r}. "
+                f"{_OTHER}"
+            )
+    done = {shard.name: records[shard.name] for shard in shards if _is_done(shard, records.get(shard.name))}
+    for name in files.keys() - done.keys() if is_folder else ():
+        files[name].unlink(missing_ok=True)
+    if isinstance(target, Path):
+        parts = [path, *(shard.target for shard in shards)]
+        for folder in {part.parent for part in parts}:
+            remove_parts(folder, {part.name for part in parts})
+    return done
 
 
 def _is_done(shard: Shard, record: Mapping[str, Any] | None) -> bool:
     """Whether a shard was written of the file that is there now, and still is."""
-    if record is None or record.get("source_version") != shard.source.version:
+    if record is None or record["source_version"] != shard.version or not shard.target.is_file():
         return False
-    return shard.target.fs.isfile(shard.target.root) and shard.target.fs.size(shard.target.root) == record["bytes"]
+    return bool(shard.target.stat().st_size == record["bytes"])
 
 
-Outcome = tuple[Shard, dict[str, Any] | str]
-"""A shard with its record, or with what is wrong with it."""
+@contextmanager
+def _whole(target: AnyPath) -> Iterator[Path]:
+    """A path to write to: the target has the file when the block ends, whole or not at all."""
+    if isinstance(target, Path):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(target) as part:
+            yield part
+    else:
+        with tempfile.TemporaryDirectory(prefix="labclip-") as folder:
+            yield Path(folder, "part")
+            target.fs.put_file(f"{folder}/part", target.path)
 
-Engine = Callable[[Work, Sequence[Shard], Callable[[int], Any]], Iterable[Outcome]]
-"""What aligns shards; the last argument is told of bytes that are done. OSError if a target can't be written."""
 
+def _aligned_file(
+    shard: Shard, seen: Callable[[int], Any], *, matrix: torch.Tensor, normalize: bool, column: str | None
+) -> dict[str, Any] | Exception:
+    """Align a file: its record, or a ValueError that goes on after its name, or an OSError of the target.
 
-def in_turn(work: Work, shards: Sequence[Shard], seen: Callable[[int], Any]) -> Iterator[Outcome]:
-    """Align shards one after the other in this process, whose threads each product uses."""
-    for shard in shards:
+    `seen` is told of the bytes of each block.
+    """
+    count, version = 0, shard.version
+
+    def change(rows: Rows) -> Rows:
+        nonlocal count
+        if rows.shape[1] != len(matrix):
+            raise ValueError(
+                f"holds embeddings of {rows.shape[1]} numbers, but the alignment has dim {len(matrix)}. Pass the one "
+                f"of their base"
+            )
+        native = torch.from_numpy(rows.astype(rows.dtype.newbyteorder("="), copy=False))
+        aligned = align(native, matrix, normalize=normalize)
+        if not torch.stack(aligned.aminmax()).isfinite().all():
+            row = count + int((~aligned.isfinite().all(dim=1)).nonzero()[0])
+            raise ValueError(
+                f"has in row {row:,}, from 0, numbers that are not finite, or that aligned are too large for "
+                f"{rows.dtype}. Leave it out, or store float32"
+            )
+        count += len(rows)
+        seen(rows.nbytes)
+        return aligned.numpy().astype(rows.dtype, copy=False)
+
+    def contents() -> Iterator[Any]:
+        """What fails while the source is read is a ValueError, so that the other files are done."""
         try:
-            yield shard, work(shard, seen)
-        except ValueError as error:
-            yield shard, str(error)
+            with shard.source.open("rb") as file:
+                yield from (copied if shard.copied else FORMATS[shard.source.suffix.lower()])(file, change, column)
+        except OSError as error:
+            raise ValueError(f"can't be read ({error.strerror or error})") from error
+
+    try:
+        with torch.inference_mode(), _whole(shard.target) as part, part.open("wb") as file:
+            file.writelines(contents())
+            size = file.tell()
+    except (ValueError, OSError) as error:
+        return error
+    return {
+        "name": shard.name,
+        "rows": None if shard.copied else count,
+        "bytes": size,
+        "source_version": version,
+    }
 
 
-def over_ray(work: Work, shards: Sequence[Shard], seen: Callable[[int], Any]) -> Iterator[Outcome]:
-    """Align shards with Ray Data, a task for each, on the cluster of RAY_ADDRESS or else on this machine."""
+Work = Callable[[Shard, Callable[[int], Any]], dict[str, Any] | Exception]
+Outcomes = Iterable[tuple[Shard, dict[str, Any] | Exception]]
+
+
+def _in_turn(work: Work, shards: Sequence[Shard], seen: Callable[[int], Any]) -> Outcomes:
+    """Align files one after the other in this process, whose threads each product uses."""
+    return ((shard, work(shard, seen)) for shard in shards)
+
+
+def _over_ray(work: Work, shards: Sequence[Shard], seen: Callable[[int], Any]) -> Outcomes:
+    """Align files with Ray Data, a task for each, on the cluster of RAY_ADDRESS or else on this machine."""
     connected_ray()
     from ray import data
 
     data.DataContext.get_current().enable_progress_bars = False
 
-    def align(row: dict[str, Any]) -> dict[str, Any]:  # Ray would rename errors
-        found: dict[str, Any] = {"record": None, "problem": None, "unwritable": None}
-        try:
-            found["record"] = json.dumps(work(shards[row["item"]], lambda _: None))
-        except OSError as error:
-            found["unwritable"] = str(error)
-        except ValueError as error:
-            found["problem"] = str(error)
-        return {"item": row["item"], **found}
+    def align_one(row: dict[str, Any]) -> dict[str, Any]:  # Ray would rename an error that is raised
+        return {"item": row["item"], "outcome": pickle.dumps(work(shards[row["item"]], lambda _: None))}
 
     rows = [{"item": number} for number in range(len(shards))]
-    for row in data.from_items(rows, override_num_blocks=len(rows)).map(align).iter_rows() if rows else ():
-        if row["unwritable"]:
-            raise OSError(row["unwritable"])
-        found = json.loads(row["record"] or "{}")
-        seen(found.get("bytes", 0))
-        yield shards[row["item"]], row["problem"] or found
+    for row in data.from_items(rows, override_num_blocks=len(rows)).map(align_one).iter_rows() if rows else ():
+        yield shards[row["item"]], pickle.loads(row["outcome"])
 
 
-ENGINES: dict[str, Engine] = {"local": in_turn, "ray": over_ray}
+ENGINES = {"local": _in_turn, "ray": _over_ray}
 """Engines by their names; the first is the default."""
