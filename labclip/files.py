@@ -226,13 +226,13 @@ def read_json(path: str | Path, *, remedy: str = "", max_bytes: int | None = Non
     `remedy` is the last sentence of every message; a file of more than `max_bytes` is refused. ValueError names the
     file, the line and the column.
     """
-    path, end = path_of(path), f" {remedy}" if remedy else ""
-    if path.exists() and not path.is_file():  # reading a pipe might never end
+    file, end = path_of(path), f" {remedy}" if remedy else ""
+    if file.exists() and not file.is_file():  # reading a pipe might never end
         raise ValueError(f"{path} is a folder, a pipe or a device, not a file.{end}")
-    if max_bytes is not None and (size := path.stat().st_size) > max_bytes:
+    if max_bytes is not None and (size := file.stat().st_size) > max_bytes:
         raise ValueError(f"{path} has {size:,} bytes, where at most {max_bytes:,} are expected.{end}")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(file.read_text(encoding="utf-8"))
     except RecursionError as error:
         raise ValueError(f"{path} is not JSON: it is nested too deeply.{end}") from error
     except (ValueError, MemoryError) as error:  # also of bytes that are no text, and numbers of thousands of digits

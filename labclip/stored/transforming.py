@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -86,12 +87,10 @@ def transform(
         raise ValueError(f"engine is {engine!r}. Pass {' or '.join(map(repr, ENGINES))}.")
     chosen = alignment if isinstance(alignment, Alignment) else Alignment.from_pretrained(alignment)
     chosen = chosen if strength is None else chosen.at(strength)
-    if chosen.matrix.is_meta:
-        raise ValueError("The alignment is on the device 'meta', where it has no values. Load its matrix first.")
     read, written = path_of(source), path_of(target)
     shards, is_folder = find_shards(read, written, chosen.base), read.is_dir()
     _check_not_aligned(read, shards)
-    if written.resolve() == read.resolve():
+    if os.path.realpath(str(written)) == os.path.realpath(str(read)):
         raise ValueError(f"{target} is the input itself. Pass another path to write to.")
     manifest = {
         "library_name": "labclip",
