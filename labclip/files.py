@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Container, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -69,19 +69,15 @@ def is_alignment_folder(folder: Path) -> bool:
 
 def check_alignment_folder(folder: Path) -> None:
     """Refuse with FileNotFoundError a path that is no folder with the files of an alignment."""
-    if not folder.is_dir():
-        raise FileNotFoundError(f"There is no folder {folder}. Pass an alignment folder that labclip made.")
-    if missing := [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]:
+    if not is_alignment_folder(folder):
         raise FileNotFoundError(
-            f"{folder} is not an alignment folder: {' and '.join(missing)} missing. Make one with "
+            f"There is no folder {folder} that holds an alignment, {CONFIG} and {WEIGHTS}. Make one with "
             f"alignment.save_pretrained, or convert a checkpoint: labclip convert FILE.pt FOLDER."
         )
 
 
 def check_checkpoint(path: Path) -> None:
-    """Refuse a path that is no file of a torch checkpoint: ValueError, or FileNotFoundError where there is nothing."""
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder, not a torch checkpoint. Pass the .pt file in it.")
+    """Refuse with FileNotFoundError a path that is no file."""
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}. Pass the path of a torch checkpoint, for example matrix.pt.")
 
@@ -90,10 +86,9 @@ def check_embeds_into(folder: Path) -> None:
     """Refuse with ValueError a folder for features that holds something else, such as photos; hidden files are none."""
     if not folder.is_dir() or any((folder / name).exists() for name in (MANIFEST, UNFINISHED)):
         return
-    if found := sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")):
-        more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+    if held := sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")):
         raise ValueError(
-            f"{folder} is no feature folder: it holds {found[0]}{more}, and no {MANIFEST}. Pass another folder, or "
+            f"{folder} is no feature folder: it holds {held[0]}, and no {MANIFEST}. Pass another folder, or "
             f"force=True to write beside what is there."
         )
 
@@ -102,27 +97,24 @@ def check_feature_folder(folder: Path) -> None:
     """Refuse a path that is no finished folder of features.
 
     Raises:
-        FileNotFoundError: If it does not exist.
-        ValueError: If it is a file, holds something else, or is not finished.
+        FileNotFoundError: If it is none.
+        ValueError: If it is not finished.
     """
-    if folder.is_file():
-        raise ValueError(f"{folder} is a file. Pass the feature folder that labclip.embed made.")
-    if not folder.is_dir():
-        raise FileNotFoundError(f"There is no folder {folder}. Make one with labclip.embed.")
-    if not (folder / MANIFEST).is_file():
-        if (folder / UNFINISHED).exists():
-            raise ValueError(f"{folder} is not finished. Run the same labclip.embed again: it goes on from there.")
-        raise ValueError(f"{folder} is not a feature folder: it has no {MANIFEST}. labclip.embed makes one.")
+    if (folder / MANIFEST).is_file():
+        return
+    if (folder / UNFINISHED).exists():
+        raise ValueError(f"{folder} is not finished. Run the same labclip.embed again: it goes on from there.")
+    raise FileNotFoundError(f"There is no folder {folder} of features: no {MANIFEST} in it. labclip.embed makes one.")
 
 
 def sha256_of(path: Path, *, start: int = 0) -> str:
     """SHA-256 of a file's bytes from `start` on, in hexadecimal digits."""
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     with path.open("rb") as file:
         file.seek(start)
         while data := file.read(1 << 20):
-            found.update(data)
-    return found.hexdigest()
+            digest.update(data)
+    return digest.hexdigest()
 
 
 def check_file(path: Path) -> None:
@@ -130,12 +122,9 @@ def check_file(path: Path) -> None:
 
     Raises:
         FileNotFoundError: If its folder does not exist.
-        OSError: If no file can have that path.
         ValueError: If it is a folder, or may not be written.
     """
     folder = path.absolute().parent
-    with suppress(FileNotFoundError, NotADirectoryError):
-        path.stat()  # links in a circle, a name that is too long
     if path.is_dir():
         raise ValueError(f"{path} is a folder. Pass the path of a file in it.")
     if not folder.is_dir():
@@ -148,25 +137,24 @@ def check_file(path: Path) -> None:
 def whole_file(path: Path) -> Iterator[Path]:
     """A path to write to; the file takes the place of `path` when the block ends, whole or not at all.
 
-    What is no plain file, such as /dev/stdout, is written as it is.
-
-    Raises:
-        FileNotFoundError: If its folder does not exist.
-        ValueError: If it is a folder, or may not be written.
-        OSError: If it can't be written; what was there is then still whole.
+    What is no plain file, such as /dev/stdout, is written as it is. Errors as of `check_file`, and OSError.
     """
     check_file(path)
-    with _named(path, "Pass a path that you may write."):
-        if (not path.is_file() and path.exists()) or path.absolute().as_posix().startswith(("/dev/", "/proc/")):
-            yield path
-            return
-        target = Path(os.path.realpath(path))  # a link stays one
+    if (not path.is_file() and path.exists()) or path.absolute().as_posix().startswith(("/dev/", "/proc/")):
+        yield path
+        return
+    target = Path(os.path.realpath(path))  # a link stays one
+    try:
         with tempfile.TemporaryDirectory(prefix=_PART, dir=target.parent) as folder:
             part = Path(folder, target.name)
             yield part
             with part.open("r+b") as file:
                 os.fsync(file.fileno())
             os.replace(part, target)
+    except OSError as error:
+        if error.errno is None or (error.filename is not None and _PART not in str(error.filename)):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error  # a full disk names no file
 
 
 def remove_parts(folder: Path, names: Container[str]) -> None:
@@ -186,62 +174,35 @@ def check_folder(folder: Path, *, needs: int = 0) -> None:
         ValueError: If it is a file, or too little is free.
         OSError: If it can't be written.
     """
-    with _named(folder, "Pass a folder in which you may write."):
-        if os.path.lexists(folder) and not folder.is_dir():
-            what = "a file" if folder.exists() else "a link that leads nowhere"
-            raise ValueError(f"{folder} is {what}. Pass the path of a folder.")
-        there = next(one for one in (folder, *folder.absolute().parents) if one.exists())
-        with tempfile.TemporaryFile(dir=there):
-            free = shutil.disk_usage(there).free
+    there = next(one for one in (folder, *folder.absolute().parents) if one.exists())
+    if not there.is_dir():
+        raise ValueError(f"{there} is a file. Pass the path of a folder.")
+    with tempfile.TemporaryFile(dir=there):
+        free = shutil.disk_usage(there).free
     if free < needs:
-        raise ValueError(
-            f"{folder} can't hold the {needs:,} bytes that are to be written: {free:,} are free. Free some space, or "
-            f"pass another folder."
-        )
+        raise ValueError(f"{folder} is to hold {needs:,} bytes, but {free:,} are free. Pass another folder.")
 
 
 def make_folder(folder: Path) -> None:
     """Make a folder that files can be written in; errors as of `check_folder`."""
     check_folder(folder)
-    with _named(folder, "Pass a folder in which you may write."):
-        folder.mkdir(parents=True, exist_ok=True)
-
-
-@contextmanager
-def _named(path: Path, remedy: str) -> Iterator[None]:
-    """Make the system's errors name the path and what to do, of their kind and number, by which the cache knows its."""
-    try:
-        yield
-    except OSError as error:
-        if error.strerror is None:  # it is in our words already
-            raise
-        raised = type(error)(f"{path} can't be written ({error.strerror}). {remedy}")
-        raised.errno = error.errno
-        raise raised from error
+    folder.mkdir(parents=True, exist_ok=True)
 
 
 def read_json(path: str | Path, *, remedy: str = "", max_bytes: int | None = None) -> Any:
-    """The value of a JSON file, UTF-8.
-
-    `remedy` is the last sentence of every message; a file of more than `max_bytes` is refused. ValueError names the
-    file, the line and the column.
-    """
-    file, end = path_of(path), f" {remedy}" if remedy else ""
-    if file.exists() and not file.is_file():  # reading a pipe might never end
-        raise ValueError(f"{path} is a folder, a pipe or a device, not a file.{end}")
+    """The value of a JSON file, UTF-8; ValueError names the file, the line and the column, and ends with `remedy`."""
+    file = path_of(path)
     if max_bytes is not None and (size := file.stat().st_size) > max_bytes:
-        raise ValueError(f"{path} has {size:,} bytes, where at most {max_bytes:,} are expected.{end}")
+        raise ValueError(f"{path} has {size:,} bytes, where at most {max_bytes:,} are expected. {remedy}".rstrip())
     try:
         return json.loads(file.read_text(encoding="utf-8"))
-    except RecursionError as error:
-        raise ValueError(f"{path} is not JSON: it is nested too deeply.{end}") from error
-    except (ValueError, MemoryError) as error:  # also of bytes that are no text, and numbers of thousands of digits
-        raise ValueError(f"{path} is not JSON: {error or 'it is too large for the memory'}.{end}") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not JSON: {error}. {remedy}".rstrip()) from error
 
 
 def read_json_object(path: str | Path, *, remedy: str = "", max_bytes: int | None = None) -> dict[str, Any]:
     """The object of a JSON file: `read_json`, and ValueError if the value is not an object."""
     value = read_json(path, remedy=remedy, max_bytes=max_bytes)
     if not isinstance(value, dict):
-        raise ValueError(f"{path} holds a {type(value).__name__}, not an object.{f' {remedy}' if remedy else ''}")
+        raise ValueError(f"{path} holds a {type(value).__name__}, not an object. {remedy}".rstrip())
     return value
