@@ -311,27 +311,6 @@ def bound_to(alignment: Alignment, matrix: torch.Tensor) -> Alignment:
     return bound
 
 
-def applying(
-    matrix: torch.Tensor, strength: float, scale: float | None, own_scale: float, record: Alignment
-) -> Alignment:
-    """The alignment that applies `matrix` and `scale` at a strength: fitted = I + (matrix - I) / strength.
-
-    Args:
-        matrix: What is applied, [dim, dim].
-        strength: Where between the identity and the fitted matrix that is.
-        scale: The log-temperature that is applied, or None.
-        own_scale: The base's own, between which and the fitted one `scale` lies.
-        record: An alignment of the same base; itself at that strength, where it applies that matrix then.
-    """
-    known = with_record(record, strength=strength)
-    if not torch.equal(known.matrix, matrix.detach().to(known.matrix.device)):
-        eye = torch.eye(len(matrix), device=matrix.device)
-        fitted = matrix if strength in (0.0, 1.0) else eye + (matrix.detach() - eye) / strength
-        known = Alignment(fitted, base=record.base, strength=strength, fingerprint=record.fingerprint)
-    fitted_scale = scale if scale is None or strength == 1.0 else own_scale + (scale - own_scale) / strength
-    return bound_to(with_record(known, logit_scale=fitted_scale), matrix.detach().clone())
-
-
 def checked_alignment(alignment: Any) -> Alignment:
     """The alignment; ValueError if it is anything else."""
     if not isinstance(alignment, Alignment):

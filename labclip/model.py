@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from PIL.Image import Image
 from torch import nn
 
-from labclip.alignment import Alignment, align, applying, bound_to, checked_alignment, is_identity
+from labclip.alignment import Alignment, align, bound_to, checked_alignment, is_identity
 from labclip.checks import described
 from labclip.query import compose
 from labclip.towers.images import as_batch
@@ -402,24 +402,12 @@ class LABCLIP(nn.Module):
         self._recorded_scale = _plain(blended)
         self._alignment = bound_to(alignment, alignment.matrix.detach().to(device, copy=True))
 
-    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
-        super()._save_to_state_dict(destination, prefix, keep_vars)
-        destination[prefix + "strength"] = torch.tensor(self.alignment.strength, dtype=torch.float64, device="cpu")
-
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
-        brought = prefix + "matrix" in state_dict
-        strength = state_dict.pop(prefix + "strength", 1.0)
-        if brought:  # a state with a fitted temperature brings it, one without takes it away
+        if prefix + "matrix" in state_dict:  # a state with a fitted temperature brings it, one without takes it away
             scale = state_dict.get(prefix + "aligned_logit_scale")
             self.aligned_logit_scale = None if scale is None else torch.zeros_like(scale, device=self.matrix.device)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
         self.matrix.data = self.matrix.data.float()
-        if brought:
-            own = state_dict.get(prefix + "clip.logit_scale", self.clip.logit_scale)  # which is loaded after this
-            self._recorded_scale = _plain(self.aligned_logit_scale)
-            self._alignment = applying(
-                self.matrix, float(strength), self._recorded_scale, _plain(own) or 0.0, self._alignment
-            )
 
     @property
     def _aligns(self) -> bool | None:

@@ -59,12 +59,8 @@ def test_causal_towers_get_what_they_need_and_give_the_same_numbers(kind, given,
         assert_close(got, whole(model, tokens))
         assert sum(trimmed) == len(captions)
         trimmed.clear()
-
-
-@pytest.mark.parametrize("kind", CAUSAL)
-def test_unnormalised_stays_unnormalised(kind):
-    model, full = wrap(kind), wrap(kind, trim=False)
-    assert_close(model.encode_text(models.tokens()), full.encode_text(models.tokens()))
+    plain = model.clip.encode_text(models.tokens(), normalize=False)
+    assert_close(model.encode_text(models.tokens()), plain @ models.matrix().T)  # unnormalised stays so
 
 
 @pytest.mark.parametrize("kind", OTHERS)
@@ -114,45 +110,20 @@ def test_trim_false_is_the_full_context(how, trimmed):
     assert trimmed
 
 
-def rows_of_tokens():
-    """Token ids whose ends are out of the ordinary, by what is."""
-    usual = models.tokens()
-    rows = {"usual": usual, "int32": usual.int(), "one row": usual[:1]}
-    rows["padding of 7"] = torch.where(usual == 0, 7, usual)
-    rows["padding by the end"] = torch.where(usual == 0, END, usual)
-    rows["no end"] = torch.where(usual == END, 5, usual)
-    rows["nothing but one token"] = torch.full_like(usual, 3)
-    rows["end first"] = torch.cat([torch.full((4, 1), END), usual[:, 1:]], dim=1)
-    rows["end last"] = torch.randint(1, 300, usual.shape, generator=torch.Generator().manual_seed(0))
-    rows["end last"][:, -1] = END
-    rows["several ends"] = rows["end last"].clone()
-    rows["several ends"][:, 9::3] = END
-    rows["not in memory's order"] = usual.T.contiguous().T
-    return rows
-
-
-@pytest.mark.parametrize("case", list(rows_of_tokens()))
 @pytest.mark.parametrize("kind", ["clip", "eos", "another end"])
-def test_the_end_is_where_openclip_pools(kind, case, trimmed):
-    tokens = rows_of_tokens()[case]
+def test_any_tokens_at_all_give_the_same_by_prefix(kind, trimmed):
     model = wrap("eos" if kind == "another end" else kind)
-    if kind == "another end":  # not the highest id, so that the first of the highest is not the end
-        model.clip.text.eos_id = 320
-        tokens = torch.where(tokens == END, 320, torch.where(tokens == 320, 49406, tokens)).to(tokens.dtype)
-    assert_close(model.encode_text(tokens, normalize=True), whole(model, tokens))
-    assert sum(trimmed) == len(tokens)
-
-
-@pytest.mark.parametrize("kind", ["clip", "eos"])
-def test_any_tokens_at_all_give_the_same_by_prefix(kind):
-    model = wrap(kind)
     for seed in range(20):
         draw = torch.Generator().manual_seed(seed)
-        tokens = torch.randint(1, 4, (12, models.CONTEXT), generator=draw)
-        ends = torch.randint(1, models.CONTEXT, (12,), generator=draw)
+        tokens = torch.randint(1, 4, (12, models.CONTEXT), generator=draw)  # also behind the end
+        ends = torch.randint(0, models.CONTEXT, (2, 12), generator=draw)
         tokens[torch.arange(12), ends] = END
         tokens[5] = torch.randint(1, 4, (models.CONTEXT,), generator=draw)  # no end at all
+        if kind == "another end":  # not the highest id, so that the first of the highest is not the end
+            model.clip.text.eos_id = 3
+        tokens = tokens.int() if seed % 2 else tokens.T.contiguous().T
         assert_close(model.encode_text(tokens, True), whole(model, tokens))
+    assert sum(trimmed) == 20 * 12
 
 
 @pytest.mark.parametrize(
@@ -239,15 +210,6 @@ def test_each_distinct_prefix_goes_through_the_layers_once(given):
     assert rows == [20, 7]
 
 
-def test_one_long_caption_does_not_pad_the_short_ones():
-    from labclip.towers.prefixes import sort_by_prefix
-    from labclip.towers.text import _chunks
-
-    lengths = torch.tensor([9] * 100 + [77])
-    order = sort_by_prefix(torch.zeros(101, 77, dtype=torch.long), lengths)
-    assert [len(chunk) for chunk in _chunks(order, lengths, 2048)] == [100, 1]
-
-
 @pytest.mark.parametrize("given", ["strings", "tokens"])
 def test_many_captions_keep_their_order(given, trimmed):
     model = wrap("clip")
@@ -288,15 +250,6 @@ def test_a_subclass_is_met(trimmed):
     model = LABCLIP(clip.eval(), Alignment(models.matrix()), tokenizer=models.tokenizer())
     assert met(model, trimmed)
     assert_close(model.encode_text(models.tokens()), -wrap("clip").encode_text(models.tokens()))
-
-
-def test_hooks_of_the_tower_are_met(trimmed):
-    model, seen = wrap("custom"), []
-    model.clip.text.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
-    model.encode_text(models.CAPTIONS)
-    model.encode_text(models.tokens())
-    assert sum(seen) == 2 * len(models.CAPTIONS)
-    assert not trimmed
 
 
 @pytest.mark.parametrize("part", list(_parts(models.make("clip"))))
@@ -455,15 +408,10 @@ class _Table:
     ("text", "said"),
     [
         (_Table(), "text is a _Table.*one column of them"),
-        (np.array([["a cat"]]), r"text is a ndarray of <U5 \[1, 1\].*one column of them"),
-        (None, "text is a NoneType. Pass a caption, a list of captions"),
         (b"a red cube", "text is a bytes. Pass a caption, a list of captions"),
         ({"a red cube": 1}, "text is a dict. Pass a caption, a list of captions"),
-        ([[1, 2]], "Caption 0 is a list"),
         (["a cat", None], "Caption 1 is a NoneType, not a str"),
-        (np.array([1, 2]), "Caption 0 is a"),
         (torch.zeros(2, models.CONTEXT), r"text is a Tensor of torch.* \[.*Pass token ids, whole numbers \[n, context"),
-        (torch.zeros(models.CONTEXT, dtype=torch.int64), r"text is a Tensor of torch.* \[.*Pass token ids"),
         (" ".join(["cat"] * 40), r"made 42 tokens.*takes 16"),
     ],
 )
