@@ -140,11 +140,12 @@ def whole_file(path: Path) -> Iterator[Path]:
     What is no plain file, such as /dev/stdout, is written as it is. Errors as of `check_file`, and OSError.
     """
     check_file(path)
-    if (not path.is_file() and path.exists()) or path.absolute().as_posix().startswith(("/dev/", "/proc/")):
-        yield path
-        return
+    special = (not path.is_file() and path.exists()) or path.absolute().as_posix().startswith(("/dev/", "/proc/"))
     target = Path(os.path.realpath(path))  # a link stays one
     try:
+        if special:
+            yield path
+            return
         with tempfile.TemporaryDirectory(prefix=_PART, dir=target.parent) as folder:
             part = Path(folder, target.name)
             yield part

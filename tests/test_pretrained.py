@@ -149,7 +149,7 @@ NO_NAMES = {
     "matrix.pt": (ValueError, r"is a file.*labclip convert"),
     "my-alignment/config.json": (ValueError, r"is a file.*Pass the folder it lies in: my-alignment$"),
     "notes.txt": (ValueError, r"is a file.*Pass a folder that labclip made"),
-    "empty": (FileNotFoundError, "is not an alignment folder: config.json and model.safetensors missing"),
+    "empty": (FileNotFoundError, "holds an alignment, config.json and model.safetensors"),
     "x" * 5000: (ValueError, "is not a known name"),
     "./" + "x" * 5000: (FileNotFoundError, "There is no folder"),
     None: (ValueError, "^The name is a NoneType. Pass a str or Path"),

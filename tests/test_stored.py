@@ -375,7 +375,7 @@ def test_a_full_disk_is_one_message_and_nothing_half(ending):
     command = [sys.executable, "-c", code, "transform", f"in.{ending}", f"out.{ending}", "--alignment", "A"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 2, done.stderr
-    assert f"out.{ending} can't be written (File too large)" in done.stderr
+    assert f"out.{ending} can't be used (File too large)" in done.stderr
     assert "Traceback" not in done.stderr
     assert {path.name for path in Path().iterdir()} == {"A", "in.npy"} | {f"in.{ending}"}
 

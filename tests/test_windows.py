@@ -15,7 +15,6 @@ from click.testing import CliRunner
 import labclip
 from labclip import LABCLIP, Alignment, Features, cli, scenes
 from labclip.data.located import DataFiles, leads_out
-from labclip.features.folder import sample_sha256
 from labclip.files import whole_file
 
 
@@ -99,7 +98,7 @@ def test_a_finished_transform_leaves_nothing_of_the_run(open_files_stay, tmp_pat
 def test_a_file_that_is_open_elsewhere_stays_whole(open_files_stay, tmp_path):
     path = tmp_path / "report.csv"
     path.write_text("old")
-    said = pytest.raises(PermissionError, match=r"report.csv can't be written \(used by another process\)")
+    said = pytest.raises(PermissionError, match=r"used by another process: .*report\.csv")
     with path.open(), said, whole_file(path) as part:
         part.write_text("new")
     assert path.read_text() == "old"
@@ -175,22 +174,3 @@ def test_folders_have_the_same_bytes_on_every_system(tmp_path, monkeypatch):
     texts = [path for path in (tmp_path / "model").iterdir() if path.suffix in (".json", ".md")]
     for path in (*texts, tmp_path / "features" / "manifest.json"):
         assert b"\r" not in path.read_bytes(), path.name
-
-
-def test_rows_far_down_are_sampled_where_integers_have_32_bits(monkeypatch):
-    # As NumPy before 2.0 has them on Windows.
-    real = np.arange
-    monkeypatch.setattr(np, "arange", lambda *bounds, dtype=np.int32, **more: real(*bounds, dtype=dtype, **more))
-    asked = []
-
-    class Rows:
-        def __len__(self):
-            return 50_000_000
-
-        def __getitem__(self, rows):
-            asked.extend(rows.tolist())
-            return np.zeros(len(rows))
-
-    sample_sha256(Rows())
-    assert asked == sorted(asked)
-    assert (asked[0], asked[-1]) == (0, 49_999_999)
