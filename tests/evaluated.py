@@ -1,14 +1,19 @@
 """Small benchmarks on disk, and answers to them from cosines that a test writes down."""
 
+import json
 import math
 import zlib
+from pathlib import Path
 
+import numpy as np
+import pytest
 import torch
 from PIL import Image
 
 from labclip.data.images import ImageSource
 from labclip.evaluation.benchmarks import BENCHMARKS
 from labclip.evaluation.sources import Sources
+from labclip.evaluation.tasks import Pairs, Retrieval
 
 
 def image_file(path, size=(8, 8)):
@@ -16,6 +21,24 @@ def image_file(path, size=(8, 8)):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, zlib.crc32(str(path.name).encode()) & 0xFFFFFF).save(path)
     return path
+
+
+def lay(folder, files):
+    """Writes files by their paths: an image for None, text, an array, rows as Parquet or jsonl, else JSON."""
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if content is None:
+            image_file(path)
+        elif isinstance(content, str):
+            path.write_text(content)
+        elif isinstance(content, np.ndarray):
+            np.save(path, content)
+        elif path.suffix == ".parquet":
+            arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+            parquet.write_table(arrow.Table.from_pylist(content), path)
+        else:
+            path.write_text("\n".join(map(json.dumps, content)) if path.suffix == ".jsonl" else json.dumps(content))
 
 
 def images_of(drawn):
@@ -47,6 +70,22 @@ def features(task, cosine):
     wanted = wanted / (2 * math.sqrt(n))
     texts = torch.cat([wanted, (1 - wanted.square().sum(dim=1, keepdim=True)).sqrt()], dim=1)
     return torch.eye(n, n + 1), texts
+
+
+def asked(task):
+    """What the first question asks, item by item: file names of its images, and captions."""
+    question = task.questions[0]
+    if isinstance(question, Retrieval):
+        images = question.images[:, None]
+        texts = [question.texts[question.image_index == at] for at in range(len(images))]
+    elif isinstance(question, Pairs):
+        images, texts = question.images, question.texts
+    else:
+        images, texts = question.image[:, None], getattr(question, "options", getattr(question, "texts", None))
+    return [
+        ([Path(task.images[row].name).name for row in rows], [task.captions[row] for row in said if row >= 0])
+        for rows, said in zip(images, texts, strict=True)
+    ]
 
 
 def values(task, cosine):

@@ -2,13 +2,12 @@
 
 import hashlib
 import itertools
-import json
 from collections import Counter
 from functools import partial
 from pathlib import Path
 
 import pytest
-from evaluated import counts, features, image_file, read, values
+from evaluated import asked, counts, features, lay, read, values
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -30,26 +29,12 @@ things = st.lists(st.tuples(st.sampled_from(COLOURS), st.sampled_from(SHAPES)), 
 @given(things)
 def test_a_swap_says_something_else_or_is_none(scene):
     swapped = swapped_caption(scene)
-    same = len({colour for colour, _ in scene}) == 1 or len({shape for _, shape in scene}) == 1
-    if swapped is None:
-        pairs = [(a, b) for a in scene for b in scene if a[0] != b[0] and a[1] != b[1]]
-        assert not pairs
-    else:
-        assert not same
+    pairs = [(a, b) for a in scene for b in scene if a[0] != b[0] and a[1] != b[1]]
+    assert (swapped is None) == (not pairs)
+    if swapped is not None:
         assert sorted(swapped.split(" and ")) != sorted(caption(scene).split(" and "))
         assert Counter(swapped.split()) == Counter(caption(scene).split())
         assert [one.split()[1] for one in swapped.split(" and ")] == [shape for _, shape in scene]
-
-
-def test_two_objects_are_swapped_as_the_paper_has_it():
-    scene = (("red", "cube"), ("blue", "ball"))
-    assert caption(scene) == "red cube and blue ball"
-    assert swapped_caption(scene) == "blue cube and red ball"
-    assert swapped_caption((("red", "cube"), ("red", "ball"))) is None
-    assert swapped_caption((("red", "cube"), ("blue", "cube"))) is None  # in another order it says the same
-    assert (
-        swapped_caption((("red", "cube"), ("red", "ball"), ("blue", "cone"))) == "blue cube and red ball and red cone"
-    )
 
 
 @given(st.lists(things, min_size=1, max_size=40), st.integers(0, 99))
@@ -65,42 +50,38 @@ def test_splits_are_80_10_10_of_the_combinations_and_seeded():
     animals = [(str(one), str(other)) for one in range(20) for other in range(one)]
     pairs = [("red", "blue"), ("blue", "green"), ("red", "green")]
     known = [combination(tuple(zip(colours, two, strict=True))) for colours in pairs for two in animals]
-    shares = Counter(split_of(known, 0))
-    assert {name: shares[name] / len(known) for name in shares} == pytest.approx(
+    fractions = Counter(split_of(known, 0))
+    assert {name: fractions[name] / len(known) for name in fractions} == pytest.approx(
         {"train": 0.8, "val": 0.1, "test": 0.1}
     )
     assert split_of(known, 0) == split_of(known[::-1], 0)[::-1]  # whatever the order of the rows
     assert split_of(known, 0) != split_of(known, 1)
 
 
+LINES = ("0.png,cube,red,sphere,blue", "1.png,sphere,blue,cube,red", "2.png,cube,red,sphere,red",
+         "3.png,cube,blue,sphere,red", "4.png,cube,red,cube,blue")  # fmt: skip
+
+
 def authors(folder, lines, objects=2):
     """The authors' form, with its images."""
-    folder.mkdir(exist_ok=True)
-    (folder / f"output_{objects}obj.csv").write_text("\n".join(lines) + "\n")
-    for line in lines:
-        image_file(folder / f"images_{objects}obj" / line.split(",")[0])
+    images = {f"images_{objects}obj/{line.split(',')[0]}": None for line in lines}
+    lay(folder, {f"output_{objects}obj.csv": "\n".join(lines), **images})
 
 
 def test_clevr_of_the_authors(tmp_path):
-    lines = ["0.png,cube,red,sphere,blue", "1.png,sphere,blue,cube,red", "2.png,cube,red,sphere,red",
-             "3.png,cube,blue,sphere,red", "4.png,cube,red,cube,blue"]  # fmt: skip
-    authors(tmp_path, lines)
+    authors(tmp_path, LINES)
     authors(tmp_path, ["9.png,cube,red,sphere,blue,cone,green"], objects=3)
     task = read("clevr", tmp_path, protocol="labclip", split="all")
-    (choice, gallery) = task.questions
-    said = [[task.captions[row] for row in options] for options in choice.options]
-    assert said == [
-        ["red cube and blue sphere", "blue cube and red sphere"],
-        ["blue sphere and red cube", "red sphere and blue cube"],
-        ["blue cube and red sphere", "red cube and blue sphere"],
+    assert asked(task) == [
+        (["0.png"], ["red cube and blue sphere", "blue cube and red sphere"]),
+        (["1.png"], ["blue sphere and red cube", "red sphere and blue cube"]),
+        (["3.png"], ["blue cube and red sphere", "red cube and blue sphere"]),
     ]
     assert any("2 of 5 images have no swapped caption" in note for note in task.notes)
     assert any(note.startswith("Not as the paper's code") for note in task.notes)
     # Images 0 and 1 show the same: one of them is the answer to a search.
-    assert len(gallery.images) == 4
+    assert len(task.questions[1].images) == 4
     assert any("Retrieval: 4 of 5 images" in note for note in task.notes)
-    found = values(task, lambda name, text: float(name.endswith(("0.png", "1.png")) and "red cube" in text))
-    assert found["binding"] == pytest.approx(2 / 3)  # of image 3 both captions tie
     three = {"objects": 3, "split": "all"}
     assert read("clevr", tmp_path, protocol="labclip", **three).captions[0] == "red cube and blue sphere and green cone"
     with pytest.raises(ValueError, match=r"1 of 1 images do not show two different objects.*protocol.: .labclip"):
@@ -111,14 +92,11 @@ def test_clevr_of_the_authors(tmp_path):
 
 def test_clevr_as_the_papers_code_has_it(tmp_path):
     """Captions in one order, ties right by index, and an image asked among the captions of all scenes."""
-    lines = ["0.png,cube,red,sphere,blue", "1.png,sphere,blue,cube,red", "2.png,cube,red,sphere,red",
-             "3.png,cube,blue,sphere,red", "4.png,cube,red,cube,blue"]  # fmt: skip
-    authors(tmp_path, lines)
+    authors(tmp_path, LINES)
     task = read("clevr", tmp_path, split="all")
     (choice, search) = task.questions
-    said = [[task.captions[row] for row in options] for options in choice.options]
     own, swapped = "blue sphere and red cube", "blue cube and red sphere"
-    assert said == [[own, swapped], [own, swapped], [swapped, own]]
+    assert [said for _, said in asked(task)] == [[own, swapped], [own, swapped], [swapped, own]]
     assert isinstance(search, AmongAllCaptions)
     # Whatever colours and shapes the file lacks: 3 pairs of shapes, 8 colours for each.
     assert len({task.captions[row] for row in search.captions}) == len(search.captions) == 192
@@ -129,7 +107,7 @@ def test_clevr_as_the_papers_code_has_it(tmp_path):
     shown = lambda name, text: float(name.endswith(("0.png", "1.png", "2.png")) and text == own)  # noqa: E731
     found = values(task, shown)
     assert found["binding"] == pytest.approx(2 / 3)  # of image 3 both captions tie
-    assert choice.score(*features(task, shown))[0].by_index.tolist() == [True] * 3
+    assert choice.score(*features(task, shown), by_index=True)[0].correct.all()
     assert (found["i2t_r1"], counts(task)["i2t_r1"]) == (2 / 4, 4)
     assert any(note.startswith("1 of 5 images do not show two different objects") for note in task.notes)
     assert any("1 of 4 images have no swapped caption" in note for note in task.notes)
@@ -185,50 +163,46 @@ def test_splits_are_those_of_the_papers_code():
 
 
 FOLLOW_UP = "filename,object1_color,object1_shape,object2_color,object2_shape,object1_color_idx\n"
+SPAR = "filename,world_name,character_name,character2_name,character1_pos,character_texture,character2_texture\n"
+SPARE = "filename,world_name,character_name,character2_name,character_texture,character2_texture,character_pos,x\n"
+OBJECTS = [{"color": colour, "shape": shape} for colour, shape in (("red", "cube"), ("blue", "cone"), ("red", "cone"))]
+SCENES = [{"image_filename": "0.png", "split": "val", "objects": OBJECTS},
+          {"image_filename": "1.png", "split": "val", "objects": OBJECTS[:1]}]  # fmt: skip
+CROW = (["Red Crow and Blue Fox"], ["Blue Crow and Red Fox"])
+LABELS = {
+    "clevr's follow-up": (
+        {"labels.csv": f"{FOLLOW_UP}0.png,purple,cube,gray,cylinder,5\n1.png,red,cube,red,cone,6\n",
+         "0.png": None, "1.png": None},
+        "clevr", (["purple cube and gray cylinder", "red cube and red cone"], ["gray cube and purple cylinder", None]),
+    ),
+    "clevr's own": (
+        {"scenes/CLEVR_val_scenes.json": {"info": {}, "scenes": SCENES}, "images/val/0.png": None,
+         "images/val/1.png": None},
+        "clevr", (["red cube and blue cone and red cone", "red cube"], ["blue cube and red cone and red cone", None]),
+    ),
+    "pug-spare": ({"PUG_SPARE.csv": f"{SPARE}0.png,D,Crow,Fox,Red,Blue,,\n", "D/0.png": None}, "pug-spare", CROW),
+    "pug-spare's follow-up": (
+        {"labels.csv": f"{SPARE}0.png,D,Crow,Fox,Red,Blue,,\n", "0.png": None}, "pug-spare", CROW,
+    ),
+}  # fmt: skip
 
 
-def test_clevr_of_the_follow_up(tmp_path):
-    (tmp_path / "labels.csv").write_text(f"{FOLLOW_UP}0.png,purple,cube,gray,cylinder,5\n1.png,red,cube,red,cone,6\n")
-    for number in (0, 1):
-        image_file(tmp_path / f"{number}.png")
+@pytest.mark.parametrize("form", LABELS)
+def test_labels_are_read(tmp_path, form):
+    files, kind, said = LABELS[form]
+    lay(tmp_path, files)
     labelled = read_labelled_scenes(tmp_path)
-    assert labelled.captions == ["purple cube and gray cylinder", "red cube and red cone"]
-    assert labelled.swapped == ["gray cube and purple cylinder", None]
-    assert labelled.objects == [(("purple", "cube"), ("gray", "cylinder")), (("red", "cube"), ("red", "cone"))]
-    assert labelled.name.startswith("clevr")
-    assert len(labelled.captions) == 2
-    assert counts(read("clevr", tmp_path, split="all"))["binding"] == 1
-
-
-def scene(name, *pairs, split="val"):
-    objects = [{"color": colour, "shape": shape, "size": "large", "material": "metal"} for colour, shape in pairs]
-    return {"image_filename": name, "split": split, "objects": objects}
-
-
-def test_clevrs_own_scenes(tmp_path):
-    scenes = [scene("0.png", ("red", "cube"), ("blue", "cone"), ("red", "cone")), scene("1.png", ("red", "cube"))]
-    (tmp_path / "scenes").mkdir()
-    (tmp_path / "scenes" / "CLEVR_val_scenes.json").write_text(json.dumps({"info": {}, "scenes": scenes}))
-    for number in (0, 1):
-        image_file(tmp_path / "images" / "val" / f"{number}.png")
-    task = read("clevr", tmp_path, protocol="labclip", split="all")
-    assert "blue cube and red cone and red cone" in task.captions
-    assert counts(task)["binding"] == 1
-    assert len(read_labelled_scenes(tmp_path).captions) == 2
-    with pytest.raises(ValueError, match="No image has 2 objects but 1, 3"):
-        read("clevr", tmp_path, objects=2)
-
-
-SPAR = "filename,world_name,character_name,character2_name,character1_pos,character_texture,character2_texture"
+    assert labelled.name.startswith(kind)
+    assert (labelled.captions, labelled.swapped) == said
+    assert [caption(objects) for objects in labelled.objects] == labelled.captions
+    assert counts(read(kind, tmp_path, protocol="labclip", split="all"))["binding"] == 1
 
 
 def test_pug_spar_leaves_out_what_binds_nothing(tmp_path):
     lines = ["0.png,Desert,Bear,Cat,left,Blue,Red", "1.png,Desert,Bear,blank,left,Blue,Default",
              "2.png,Desert,Bear,Bear,left,Grass,Stone", "3.png,Desert,Bear,Cat,left,Default,Default",
              "4.png,Arena,Bear,Cat,left,Blue,Red", "5.png,Arena,Cat,Bear,bottom,Grass,Stone"]  # fmt: skip
-    (tmp_path / "labels.csv").write_text("\n".join([SPAR, *lines]))
-    for number in range(6):
-        image_file(tmp_path / f"{number}.png")
+    lay(tmp_path, {"labels.csv": SPAR + "\n".join(lines), **{f"{number}.png": None for number in range(6)}})
     task = read("pug-spar", tmp_path, protocol="labclip", split="all")
     assert task.captions == ["Blue Bear and Red Cat", "Red Bear and Blue Cat",
                              "Grass Cat and Stone Bear", "Stone Cat and Grass Bear"]  # fmt: skip
@@ -237,34 +211,21 @@ def test_pug_spar_leaves_out_what_binds_nothing(tmp_path):
     # The paper's negative has the animals in the other order, not the textures.
     task = read("pug-spar", tmp_path, split="all")
     (choice, search) = task.questions
-    assert [[task.captions[row] for row in options] for options in choice.options] == [
+    assert [said for _, said in asked(task)] == [
         ["Blue Bear and Red Cat", "Blue Cat and Red Bear"], ["Blue Bear and Red Cat", "Blue Cat and Red Bear"],
         ["Grass Cat and Stone Bear", "Grass Bear and Stone Cat"],
     ]  # fmt: skip
-    assert sorted(task.captions[row] for row in search.captions) == [
-        "Blue Bear and Red Cat", "Blue Cat and Red Bear", "Grass Bear and Stone Cat", "Grass Cat and Stone Bear"
-    ]  # fmt: skip
+    assert {task.captions[row] for row in search.captions} == {*itertools.chain(*(said for _, said in asked(task)))}
     assert not choice.right_first  # its code has ties wrong
-    with pytest.raises(ValueError, match="holds pug-spar, not pug-spare"):
-        read("pug-spare", tmp_path)
-    with pytest.raises(ValueError, match="holds pug-spar, not clevr"):
-        read("clevr", tmp_path)
+    for other in ("pug-spare", "clevr"):
+        with pytest.raises(ValueError, match=f"holds pug-spar, not {other}"):
+            read(other, tmp_path)
 
 
-SPARE = "filename,world_name,character_name,character2_name,character_texture,character2_texture,character_pos,x"
-
-
-@pytest.mark.parametrize(("file", "where"), [("PUG_SPARE.csv", "Desert/0.png"), ("labels.csv", "0.png")])
-def test_pug_spare_in_both_releases(tmp_path, file, where):
-    (tmp_path / file).write_text(f"{SPARE}\n0.png,Desert,Crow,Fox,Red,Blue,,\n")
-    image_file(tmp_path / where)
-    labelled = read_labelled_scenes(tmp_path)
-    assert labelled.name.startswith("pug-spare")
-    assert (labelled.captions, labelled.swapped) == (["Red Crow and Blue Fox"], ["Blue Crow and Red Fox"])
+def test_every_order_of_two_animals_of_spare_is_a_caption(tmp_path):
+    lay(tmp_path, LABELS["pug-spare"][0])
     task = read("pug-spare", tmp_path, split="all")
-    assert counts(task)["binding"] == 1
-    (_, search) = task.questions
-    assert {task.captions[row] for row in search.captions} == {
+    assert {task.captions[row] for row in task.questions[1].captions} == {
         "Red Crow and Blue Fox", "Blue Crow and Red Fox", "Red Fox and Blue Crow", "Blue Fox and Red Crow"
     }  # fmt: skip
 
@@ -279,12 +240,8 @@ def test_worlds_of_one_combination_are_on_one_side(tmp_path):
             for s in textures for t in textures if s != t
         )
     ]  # fmt: skip
-    (tmp_path / "PUG_SPARE.csv").write_text("\n".join([SPARE, *lines]))
-    for line in lines:
-        name, world = line.split(",")[:2]
-        path = tmp_path / world / name
-        path.parent.mkdir(exist_ok=True)
-        path.touch()
+    images = {"/".join(line.split(",")[1::-1]): "" for line in lines}
+    lay(tmp_path, {"PUG_SPARE.csv": SPARE + "\n".join(lines), **images})
     words = [tuple(sorted(line.split(",")[2:4]) + sorted(line.split(",")[4:6])) for line in lines]
     tasks = {side: read("pug-spare", tmp_path, protocol="labclip", split=side) for side in ("train", "val", "test")}
     said = {side: {words[int(Path(one.name).stem)] for one in task.images} for side, task in tasks.items()}
@@ -324,11 +281,11 @@ def test_labels_that_are_not_sound(tmp_path, name, text, said):
         read_scene_file(tmp_path / name)
 
 
-def test_missing_images_of_labels(tmp_path):
+def test_labelled_scenes_and_images_that_are_missing(tmp_path):
     authors(tmp_path, [f"{number}.png,cube,red,ball,blue" for number in range(5)])
     for number in (1, 2, 3, 4):
         (tmp_path / "images_2obj" / f"{number}.png").unlink()
-    with pytest.raises(FileNotFoundError, match=r"4 of 5 images are missing, for example .*1\.png, .*2\.png, .*3\.png"):
+    with pytest.raises(FileNotFoundError, match=r"4 of 5 images are missing, for example .*1\.png"):
         read_labelled_scenes(tmp_path)
     labelled = read_labelled_scenes(tmp_path, on_missing="skip")
     assert len(labelled.images) == len(labelled.objects) == len(labelled.swapped) == 1
