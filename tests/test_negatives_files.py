@@ -217,12 +217,12 @@ def test_a_failure_half_way_leaves_nothing(tmp_path):
         ("in.csv", b"caption,,\nx,y,z\n", "has several columns ''"),
         ("in.csv", b"caption,b\nx,y\nz\n", "in.csv line 3 has fewer cells than the header: 1 for 2 columns"),
         ("in.jsonl", b'{"caption": "x"}\n{"caption": \n', "in.jsonl line 2 is not JSON"),
-        ("in.jsonl", b'{"caption": "x"}\n{"title": "x"}\n', "in.jsonl line 2 has no caption; it has title."),
-        ("in.jsonl", b'{"caption": 3}\n', "in.jsonl line 1 has a caption that is a int, not a text."),
+        ("in.jsonl", b'{"caption": "x"}\n{"title": "x"}\n', "in.jsonl line 2 has no column 'caption'; it has 'title'."),
+        ("in.jsonl", b'{"caption": 3}\n', "in.jsonl line 1 has a caption or negative that is a int, not a text."),
         ("in.jsonl", b"[" * 100_000, "in.jsonl line 1 is not JSON"),
         ("in.json", b"[]", "in.json holds no captions."),
         ("in.tar", b"x", "in.tar is not a table"),
-        ("in.json", b'[{"caption": ["x", "y"]}]', "in.json row 1 has several captions. Write a row for each."),
+        ("in.json", b'[{"caption": ["x", "y"]}]', "in.json row 1 has 2 captions. Write a row for each."),
     ],
 )
 def test_bad_input_is_one_line(tmp_path, name, content, message):

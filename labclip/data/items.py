@@ -37,8 +37,6 @@ IDENTIFIERS = ("image_id", "url")
 
 _NUMBERED = re.compile(r"negative(?:_(\d+))?")
 _NEGATIVES = ("negatives", "neg_caption", "negative_caption")  # ours, NegCLIP's, SugarCrepe's
-_LISTS = ("negatives", "neg_caption")
-_SEPARATORS = {";": "';'", "\t": "tabs", "|": "'|'", ",": "','"}
 _EMPTY = "has an empty caption"
 _logger = logging.getLogger(__name__)
 
@@ -53,8 +51,8 @@ class Item:
         negatives: For each caption its negatives, distinct, often none.
         location: File and position, "captions.csv line 7".
         negative_images: For each negative the image that it describes, or None; empty where no column of them is read.
-        problem: Why the row, or one of its captions, can't be used, as a sentence goes on after the location: "has an
-            empty caption". "" where it can.
+        problem: Why the row can't be used, as a sentence goes on after the location: "has an empty caption". "" where
+            it can.
     """
 
     image: ImageSource | None
@@ -71,7 +69,7 @@ class Item:
 
     @property
     def empty(self) -> bool:
-        """Whether nothing is wrong but that the caption is empty."""
+        """Whether nothing is wrong but that the row has no caption."""
         return self.problem.startswith(_EMPTY)
 
     def checked(self) -> Item:
@@ -92,7 +90,6 @@ def read_items(
     split: Collection[str] | None = None,
     require_image: bool = True,
     clean: bool | None = None,
-    seen: Callable[[], object] = lambda: None,
 ) -> Iterator[Item]:
     r"""Every row of files of captions, in order, as it is read.
 
@@ -115,18 +112,16 @@ def read_items(
         image_column: The images'; None takes the first of `IMAGES` that a row has. Where `filename` and `filepath` are
             both there, as in Karpathy's files, the image is `filepath/filename`.
         negative_columns: The negatives'; None takes all that are there of `negative`, `negative_2`, ..., `negatives`,
-            `neg_caption`, `negative_caption`.
+            `neg_caption`, `negative_caption`. A cell is a text or a list of them.
         negative_images: Those of images that the negatives describe, the first for the first column of negatives, and
             so on.
         split: Rows to take, by their column `split`; None takes all.
         require_image: Whether a row without an image is bad. If not, the columns `IDENTIFIERS` count as well.
         clean: True cleans captions and negatives alike, to 40 words, False takes them as they are. None does too, but
             is an error where a caption that is not clean has a negative that `negatives.shuffle` has cleaned.
-        seen: Called once a row, for progress.
 
     Yields:
-        An item a row; where captions of a row are bad, an item with the problem for each, and one with the others if
-        there are.
+        An item a row.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -141,22 +136,22 @@ def read_items(
             path.parent if images is None else path_of(images),
             (column,) if column else CAPTIONS,
             (image_column,) if image_column else IMAGES if require_image else (*IMAGES, *IDENTIFIERS),
-            None if negative_columns is None else tuple(negative_columns),
-            tuple(negative_images),
+            negative_columns,
+            negative_images,
+            ("split",) if split else (),
             require_image,
             clean,
         )
         taken = ""
-        for number, (location, cells) in enumerate(read_rows(path, table.wanted(split))):
+        for number, (location, cells) in enumerate(read_rows(path, table.wanted())):
             if number == 0:
-                table.check(list(cells), split)
-            if split is not None and cells.get("split") not in split:
+                table.check(cells)
+            if split and cells.get("split") not in split:
                 other_splits.add(str(cells.get("split")))
                 continue
             taken, count = taken or table.taken(cells), count + 1
-            seen()
-            yield from table.items(number, location, cells)
-        if taken and taken != told:  # of many shards only the first
+            yield table.item(number, location, cells)
+        if taken not in ("", told):  # of many shards only the first
             _logger.log(NOTE, "%s: %s", path.name, taken)
             told = taken
     if split and not count:
@@ -168,91 +163,74 @@ class _RowError(ValueError):
     """What is wrong with a row, as a sentence goes on after its location."""
 
 
+_Negative = tuple[Any, ImageSource | None]
+"""A cell, and the image that it describes."""
+
+
 @dataclass(frozen=True)
 class _Table:
-    """One file of captions: which of its columns count, and what its rows say."""
+    """Which columns of a file count, and what its rows say."""
 
     path: Path
     root: Any  # the folder that paths of images are relative to
-    captions: tuple[str, ...]
-    images: tuple[str, ...]
-    negatives: tuple[str, ...] | None
-    negative_images: tuple[str, ...]
+    captions: Sequence[str]
+    images: Sequence[str]
+    negatives: Sequence[str] | None
+    negative_images: Sequence[str]
+    split: Sequence[str]
     require_image: bool
     clean: bool | None
 
-    def wanted(self, split: Collection[str] | None) -> Callable[[str], bool]:
+    def wanted(self) -> Callable[[str], bool]:
         """Whether a column is of use; an error if it is a Parquet file that lacks one."""
-        named = {*self.captions, *self.images, *self.negative_images, *(["split"] if split else [])}
+        named = {*self.captions, *self.images, *self.negative_images, *self.split}
         if self.path.suffix.lower() == ".parquet":
-            texts = parquet_columns(self.path)
-            self.check(list(texts), split)
+            columns = parquet_columns(self.path)
+            self.check(columns)
             if not self.require_image and len(self.images) > 1:  # what only identifies an image is a text or a number
-                named -= {name for name in IMAGES if not texts.get(name)}
+                named -= {name for name in IMAGES if not columns.get(name)}
         return lambda name: name in named or name in self._negatives((name,))
 
-    def check(self, names: Sequence[str], split: Collection[str] | None) -> None:
+    def check(self, columns: Collection[str]) -> None:
         """Refuse a file that lacks a column."""
-        needed = [(self.captions, "column")]
+        needed = [(self.captions, " Pass column=NAME, or column names in the first line.")]
         if self.require_image or len(self.images) == 1:
-            needed.append((self.images, "image_column"))
-        needed += [((name,), "") for name in (*(self.negatives or ()), *self.negative_images)]
-        for several, option in [*needed, *([(("split",), "")] if split else [])]:
-            if not set(several) & set(names):
-                there = ", ".join(repr(name) for name in names if name) or "none"
-                hint = f" Pass {option}=NAME, or column names in the first line." if option else ""
-                if len(names) == 1 and self.path.suffix.lower() in (".csv", ".tsv"):
-                    usual = "tabs" if self.path.suffix.lower() == ".tsv" else "commas"
-                    marks = (mark for sign, mark in _SEPARATORS.items() if sign in names[0])
-                    hint = next(
-                        (f" Its columns seem to be separated by {mark}: write it with {usual}." for mark in marks), hint
-                    )
-                either = " or ".join(filter(None, (", ".join(map(repr, several[:-1])), repr(several[-1]))))
-                raise ValueError(f"{self.path} has no column {either}; it has {there}.{hint}")
+            needed.append((self.images, " Pass image_column=NAME, or column names in the first line."))
+        needed += [((name,), "") for name in (*(self.negatives or ()), *self.negative_images, *self.split)]
+        for several, hint in needed:
+            if not set(several) & set(columns):
+                raise ValueError(f"{self.path} {_lacks(several, columns)}.{hint}")
 
     def taken(self, cells: Cells) -> str:
         """In words the columns that are read of a row."""
         columns = {
-            "captions": [self._caption(cells)],
-            "images": [name for name in [self._image_cell(cells)[0]] if name],
+            "captions": [name for name in self.captions if name in cells][:1],
+            "images": list(filter(None, [self._image_cell(cells)[0]])),
             "negatives": self._negatives(tuple(cells)),
         }
         return ", ".join(f"{what} from {' and '.join(map(repr, names))}" for what, names in columns.items() if names)
 
-    def _caption(self, cells: Cells) -> str:
-        return next((name for name in self.captions if name in cells), self.captions[0])
-
-    def _negatives(self, names: tuple[str, ...]) -> Sequence[str]:
-        return _usual_negatives(names) if self.negatives is None else self.negatives
-
-    def items(self, number: int, location: str, cells: Cells) -> Iterator[Item]:
-        """What is wrong with a row's captions, and an item with those that are sound."""
+    def item(self, number: int, location: str, cells: Cells) -> Item:
+        """What a row says, or what is wrong with it; `number` counts a Parquet file's rows from 0."""
         image = None
         try:
             image = self._source(*self._image_cell(cells), number, location)
             if image is None and self.require_image:
-                raise _RowError("names no image" if {*self.images} & {*cells} else _lacks(self.images[0], cells))
-            name = self._caption(cells)
-            if name not in cells:
-                raise _RowError(_lacks(name, cells))
+                raise _RowError("names no image" if {*self.images} & {*cells} else _lacks(self.images, cells))
+            name = next((name for name in self.captions if name in cells), None)
+            if name is None:
+                raise _RowError(_lacks(self.captions, cells))
             several = _listed(cells[name])
             captions = [cells[name]] if several is None else several
-            if not captions:
-                raise _RowError("has an empty list of captions")
+            if not captions or (len(captions) > 1 and any(map(_is_empty, captions))):
+                raise _RowError("has an empty list of captions, or an empty one in it")
             negatives = self._negatives_of(cells, None if several is None else len(several), number, location)
+            worded = [self._worded(*one, location) for one in zip(captions, negatives, strict=True)]
         except _RowError as error:
-            yield Item(image, (), (), location, problem=str(error))
-            return
-        sound: list[tuple[str, dict[str, ImageSource | None]]] = []
-        for caption, mine in zip(captions, negatives, strict=True):
-            try:
-                sound.append(self._worded(caption, mine, location))
-            except _RowError as error:
-                yield Item(image, (), (), location, problem=str(error))
-        if sound:
-            texts, of_texts = zip(*sound, strict=True)
-            shown = tuple(tuple(mine.values()) for mine in of_texts) if self.negative_images else ()
-            yield Item(image, texts, tuple(map(tuple, of_texts)), location, shown)
+            return Item(image, (), (), location, problem=str(error))
+        texts, of_texts = zip(*worded, strict=True)
+        shown = tuple(tuple(mine.values()) for mine in of_texts) if self.negative_images else ()
+        return Item(image, texts, tuple(map(tuple, of_texts)), location, shown)
 
     def _image_cell(self, cells: Cells) -> tuple[str, Any]:
         """The column and the cell of the image, the first that is not empty; of `filename` and `filepath` one path."""
@@ -278,14 +256,12 @@ class _Table:
             raise _RowError(f"has an image that is a {type(cell).__name__}, not a path")
         return ImageSource(cell, self.root / cell if self.require_image else None, location=location)
 
-    def _negatives_of(
-        self, cells: Cells, captions: int | None, number: int, location: str
-    ) -> list[list[tuple[Any, ImageSource | None]]]:
-        """For each caption its negatives, each with the image that it describes, None where there is none.
+    def _negatives(self, names: tuple[str, ...]) -> Sequence[str]:
+        return _usual_negatives(names) if self.negatives is None else self.negatives
 
-        `captions` is how many a list has, None for one caption that is not a list.
-        """
-        negatives: list[list[tuple[Any, ImageSource | None]]] = [[] for _ in range(captions or 1)]
+    def _negatives_of(self, cells: Cells, captions: int | None, number: int, location: str) -> list[list[_Negative]]:
+        """The negatives of each of the captions that a list has; None is one caption that is not a list."""
+        negatives: list[list[_Negative]] = [[] for _ in range(captions or 1)]
         for column, images in zip_longest(self._negatives(tuple(cells)), self.negative_images):
             if column is None and not _is_empty(cells.get(images)):
                 raise _RowError(f"names an image in {images!r}, but lacks the column of negatives that it belongs to")
@@ -298,14 +274,12 @@ class _Table:
                     raise _RowError(f"{count}; name an image for each negative, or none")
                 elif isinstance(cells[images], list) and not all(isinstance(cell, str | None) for cell in its):
                     raise _RowError(f"has a list in {images!r} of images that are not paths")
-                pairs = zip(several, its, strict=True)
-                mine += [
-                    (text, self._source(images, cell, number, location)) for text, cell in pairs if not _is_empty(text)
-                ]
+                for text, cell in zip(several, its, strict=True):
+                    mine.append((text, self._source(images, cell, number, location)))
         return negatives
 
     def _worded(
-        self, caption: Any, negatives: Sequence[tuple[Any, ImageSource | None]], location: str
+        self, caption: Any, negatives: list[_Negative], location: str
     ) -> tuple[str, dict[str, ImageSource | None]]:
         """A caption and its negatives, each text once with the first image that it has.
 
@@ -313,18 +287,17 @@ class _Table:
         """
         if isinstance(caption, dict) and "raw" in caption:  # one of Karpathy's sentences
             caption = caption["raw"]
+        raw, negatives = caption, [(text, image) for text, image in negatives if not _is_empty(text)]
         if _is_empty(caption):
             raise _RowError(_EMPTY)
-        _check_text(caption, "a caption")
-        for text, _ in negatives:
-            _check_text(text, "a negative")
+        for text in (caption, *(text for text, _ in negatives)):
+            _check_text(text)
         if self.clean:
-            raw, caption = caption, clean_text(caption, WORDS)
+            caption, negatives = clean_text(raw, WORDS), [(clean_text(text, WORDS), image) for text, image in negatives]
             if not caption.strip():
                 raise _RowError(f"{_EMPTY}: cleaning leaves nothing of {raw!r}")
-            negatives = [(clean_text(text, WORDS), image) for text, image in negatives]
         elif self.clean is None and negatives:
-            _refuse_mixed(caption, negatives, location)
+            _refuse_mixed(caption, [text for text, _ in negatives], location)
         distinct: dict[str, ImageSource | None] = {}
         for text, image in negatives:
             if text.strip():
@@ -332,11 +305,16 @@ class _Table:
         return caption, distinct
 
 
+def _lacks(names: Sequence[str], columns: Collection[str]) -> str:
+    either = " or ".join(filter(None, (", ".join(map(repr, names[:-1])), repr(names[-1]))))
+    return f"has no column {either}; it has {', '.join(repr(name) for name in columns if name) or 'none'}"
+
+
 def _by_caption(cells: Cells, column: str | None, captions: int | None) -> list[list[Any]]:
     """What a column has for each of the captions that a list has; None is one caption that is not a list."""
-    value = cells.get(column or "") if column else None
+    value = None if column is None else cells.get(column)
     values = _listed(value)
-    if values is None and column in _LISTS and isinstance(value, str) and value.startswith("["):
+    if values is None and column in _NEGATIVES[:2] and isinstance(value, str) and value.startswith("["):
         raise _RowError(f"has a {column} that is neither a text nor a list of texts")
     if captions is None:
         return [[value] if values is None else values]
@@ -367,29 +345,26 @@ def _listed(cell: Any) -> list[Any] | None:
     return None
 
 
-def _lacks(name: str, cells: Cells) -> str:
-    return f"has no {name}; it has {', '.join(filter(None, cells)) or 'nothing'}"
-
-
 def _is_empty(cell: Any) -> bool:
     """Whether a cell is missing, or a text of nothing but space."""
     return cell is None or (isinstance(cell, str) and not cell.strip())
 
 
-def _check_text(text: Any, what: str) -> None:
+def _check_text(text: Any) -> None:
     """Refuse what no model can read."""
     if not isinstance(text, str):
-        raise _RowError(f"has {what} that is a {type(text).__name__}, not a text")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise _RowError(f"holds {text[:40]!r}, which is not valid Unicode") from None
+        raise _RowError(f"has a caption or negative that is a {type(text).__name__}, not a text")
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise _RowError(f"holds {text[:40]!r}, which is not valid Unicode") from None
 
 
-def _refuse_mixed(caption: str, negatives: Sequence[tuple[str, Any]], location: str) -> None:
+def _refuse_mixed(caption: str, negatives: Sequence[str], location: str) -> None:
     if (cleaned := clean_text(caption, WORDS)) == caption:
         return
-    for negative, _ in negatives:
+    for negative in negatives:
         if clean_text(negative, WORDS) == negative and is_shuffle(cleaned, negative):
             raise ValueError(
                 f"{location}: the caption {caption!r} is not cleaned, but its negative {negative!r} is (lower case, no "

@@ -7,7 +7,7 @@ import itertools
 import json
 import logging
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -174,12 +174,11 @@ def embed(
         if planned and (differs := difference(planned, made_from)):
             raise ValueError(f"{folder} has an unfinished run, but {differs}. {_OTHER}")
         if planned != facts:
-            with tqdm(desc="reading", unit=" rows", disable=not progress) as bar:
-                rows = read_items(
-                    inputs, images=images, column=column, image_column=image_column, negative_columns=negatives,
-                    negative_images=shown, split=splits, clean=clean, seen=bar.update,
-                )  # fmt: skip
-                plan.read(_checked(rows, on_error), facts)
+            rows = read_items(
+                inputs, images=images, column=column, image_column=image_column, negative_columns=negatives,
+                negative_images=shown, split=splits, clean=clean,
+            )  # fmt: skip
+            plan.read(_checked(tqdm(rows, "reading", unit=" rows", disable=not progress), on_error), facts)
         _refuse_skipped(list(plan.skipped()), on_error)
         if "manifest" not in plan.progress:
             _write(plan, encoder, made_from, skip=on_error == "skip")
@@ -217,7 +216,7 @@ def _refuse_skipped(skipped: Sequence[dict[str, Any]], on_error: str) -> None:
         raise ValueError(_on_bad(f'{where}; an earlier run with on_error="skip" left it out'))
 
 
-def _checked(rows: Iterator[Item], on_error: str) -> Iterator[Item]:
+def _checked(rows: Iterable[Item], on_error: str) -> Iterator[Item]:
     for row in rows:
         if row.problem and on_error == "raise":
             raise ValueError(_on_bad(f"{row.location}{f' ({row.name})' if row.name else ''} {row.problem}"))

@@ -169,15 +169,13 @@ def _captions(
     column = column or next((name for name in CAPTIONS if name in known), None)
     captions: list[str] = []
     images: list[bytes | None] = []
-    last = ""
     for item in read_items(
         path, column=column, image_column=image_column, negative_columns=(), require_image=False, clean=False
     ):
-        if item.location == last or (not item.empty and len(item.checked().captions) > 1):
-            raise ValueError(f"{item.location} has several captions. Write a row for each.")
+        if not item.empty and len(item.checked().captions) > 1:
+            raise ValueError(f"{item.location} has {len(item.captions)} captions. Write a row for each.")
         captions.append("" if item.empty else item.captions[0])
         images.append(item.image.key if item.image else None)
-        last = item.location
     if not captions:
         raise ValueError(f"{path} holds no captions.")
     return str(column), captions, images
