@@ -24,7 +24,7 @@ def test_images_come_in_order_with_what_is_wrong(model, tmp_path):
     found = list(Encoder(model, batch_size=2, workers=2, progress=False).images(iter(sources)))
     assert [one.source for one in found] == sources
     assert [one.problem for one in found if one.row is None] == [
-        "is not a whole image (cannot identify image file)",
+        "is not a whole image of a format that is read; convert HEIC, SVG or PDF to PNG (cannot identify image file)",
         "can't be read (No such file or directory)",
     ]
     with torch.no_grad():

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import io
-import os
-import re
-import stat
 from collections.abc import Generator
 from dataclasses import dataclass
 from functools import cache
@@ -15,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from labclip.data.parquet import open_parquet
 from labclip.towers.pixels import BROKEN, eight_bits
@@ -23,12 +19,7 @@ from labclip.towers.pixels import BROKEN, eight_bits
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_MOST = 1 << 30  # bytes of an image's file
-
 Box = tuple[float, float, float, float]
-
-# Formats that Pillow does not read by itself, by a mark and where it stands.
-_NOT_READ = {"HEIC": (rb"ftyp(hei|hev|mif1|msf1)", 4, 12), "SVG": (rb"<svg", 0, 1024), "PDF": (rb"%PDF-", 0, 8)}
 
 
 @cache
@@ -74,11 +65,11 @@ class ImageSource:
         return f"{self.name} ({self.location})" if self.location else self.name
 
     def read(self) -> bytes:
-        """The bytes that decide the image: those of its file, or its pixels'.
+        """The bytes that decide the image: those of its file, or its shape and pixels.
 
         Raises:
             OSError: If they can't be read.
-            ValueError: If the image is only named, with neither a file nor data, or its file is none or too large.
+            ValueError: If the image is only named, with neither a file nor data.
         """
         if isinstance(self.data, bytes):
             return self.data
@@ -90,11 +81,6 @@ class ImageSource:
             with ParquetImages() as tables:
                 return tables.read(self)
         if self.start is None:
-            about = self.file.stat()
-            if not stat.S_ISREG(about.st_mode) and not stat.S_ISDIR(about.st_mode):  # reading it might never end
-                raise ValueError("it is a pipe or a device, not a file")
-            if about.st_size > _MOST:
-                raise ValueError(f"it has {about.st_size:,} bytes, and no image has more than {_MOST:,}")
             return self.file.read_bytes()
         with self.file.open("rb") as file:
             file.seek(self.start)
@@ -114,10 +100,9 @@ class ImageSource:
                 opened = Image.open(io.BytesIO(data), formats=formats())
                 opened.load()
             except BROKEN as error:
-                for name, (mark, start, stop) in _NOT_READ.items():
-                    if re.search(mark, data[start:stop]):
-                        raise ValueError(f"is {name}, which is not read; convert it to PNG") from error
-                raise ValueError(reason("is not a whole image", error)) from error
+                unknown = " of a format that is read; convert HEIC, SVG or PDF to PNG"
+                what = f"is not a whole image{unknown if isinstance(error, UnidentifiedImageError) else ''}"
+                raise ValueError(reason(what, error)) from error
             image = eight_bits(opened)
         return image if self.box is None else _crop(image, self.box)
 
@@ -135,9 +120,9 @@ def _crop(image: Image.Image, box: Box) -> Image.Image:
 
 def reason(what: str, error: BaseException) -> str:
     """What is wrong with one file, in the words of what was raised; equal from run to run."""
-    said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    if isinstance(error, FileNotFoundError):
-        said = os.strerror(errno.ENOENT)
+    said = getattr(error, "strerror", None) or str(error)
+    if isinstance(error, FileNotFoundError):  # a remote file system's says the path alone
+        said = "No such file or directory"
     # Pillow names the buffer by its address, which would differ from run to run.
     return f"{what} ({said.split(' <_io.BytesIO')[0] or type(error).__name__})"
 
@@ -166,9 +151,9 @@ class ParquetImages:
         assert source.column is not None
         assert source.start is not None
         key = source.file, source.column
-        if key in self._open and self._open[key][0] > source.start:
-            self._open.pop(key)[1].close()
-        _, cells = self._open[key] if key in self._open else (0, _parquet_cells(*key, source.start))
+        row, cells = self._open.pop(key, (0, None))
+        if cells is None or row > source.start:
+            cells = _parquet_cells(*key, source.start)
         self._open[key] = source.start + 1, cells
         return next(data for row, data in cells if row == source.start)
 
