@@ -51,8 +51,8 @@ def unit_length(features: Tensor, what: str) -> Tensor:
     return features if bool(((length - 1).abs() <= UNIT).all()) else features / length
 
 
-def choices(images: Tensor, texts: Tensor, image: Tensor, options: Tensor) -> Tensor:
-    """Whether the right caption has a higher cosine with its image than every other option.
+def choice_margins(images: Tensor, texts: Tensor, image: Tensor, options: Tensor) -> Tensor:
+    """The cosine of the right caption minus that of the best wrong one: above 0 the item is right.
 
     Args:
         images: Unit-length, float32 [images, dim].
@@ -61,16 +61,7 @@ def choices(images: Tensor, texts: Tensor, image: Tensor, options: Tensor) -> Te
         options: Each item's captions, the right one first, int64 [n, k]; -1 stands for no option.
 
     Returns:
-        bool [n]; strictly higher, so that a tie is wrong.
-    """
-    return choice_margins(images, texts, image, options) > 0
-
-
-def choice_margins(images: Tensor, texts: Tensor, image: Tensor, options: Tensor) -> Tensor:
-    """The cosine of the right caption minus that of the best wrong one; arguments as of `choices`.
-
-    Returns:
-        float32 [n]; infinite where there is no other option.
+        float32 [n]; 0 for a tie, infinite where there is no other option.
     """
     return controlled_margins(images, texts, image, options, None)[0]
 
@@ -81,10 +72,10 @@ def controlled_margins(
     """What `choice_margins` gives, and the same without and beyond what the caption alone gives.
 
     Args:
-        images: Unit-length, float32 [images, dim].
-        texts: Unit-length, float32 [captions, dim].
-        image: Each item's image, int64 [n].
-        options: Each item's captions, the right one first, int64 [n, k]; -1 stands for no option.
+        images: As of `choice_margins`, like the three that follow.
+        texts: Captions.
+        image: Each item's image.
+        options: Each item's captions.
         total: The sum of all images, float32 [dim]; None leaves the two controls out.
 
     Returns:
@@ -131,8 +122,7 @@ def preferred(images: Tensor, right: Tensor, wrong: Tensor) -> Tensor:
     Returns:
         bool [n]; strictly higher, so that a tie is wrong.
     """
-    rows = torch.arange(len(images))
-    return choices(images, torch.cat([right, wrong]), rows, torch.stack([rows, rows + len(rows)], dim=1))
+    return (images * right).sum(-1) > (images * wrong).sum(-1)
 
 
 def pairs(images: Tensor, texts: Tensor, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -56,41 +56,10 @@ def _hf_text():
     return HFTextEncoder("tiny", DIM, config=config, pooler_type="mean_pooler", proj_type="linear")
 
 
-def _with_hf_text():
-    model = open_clip.CustomTextCLIP(DIM, VISION, TEXT)
-    model.text = _hf_text()
-    return model
-
-
-def _with_eos_pooling():
-    if "eos_id" not in open_clip.CLIPTextCfg.__dataclass_fields__:
-        pytest.skip("this OpenCLIP has no end-of-text pooling")
-    return open_clip.CustomTextCLIP(DIM, VISION, TEXT | {"pool_type": "eos", "eos_id": 49407})
-
-
 SIGLIP_TEXT = TEXT | {"no_causal_mask": True, "proj_bias": True, "pool_type": "last"}
 COCA_TEXT = TEXT | {"width": DIM, "embed_cls": True, "output_tokens": True}
 COCA_VISION = VISION | {"attentional_pool": True, "attn_pooler_heads": 2, "output_tokens": True}
 MULTIMODAL = {"context_length": CONTEXT, "vocab_size": 49408, "width": DIM, "heads": 2, "layers": 1}
-
-KINDS = {
-    "clip": lambda: open_clip.CLIP(DIM, VISION, TEXT),
-    "quickgelu": lambda: open_clip.CLIP(DIM, VISION, TEXT, quick_gelu=True),
-    "resnet": lambda: open_clip.CLIP(DIM, RESNET, TEXT),
-    "dict": lambda: open_clip.CLIP(DIM, VISION, TEXT, output_dict=True),
-    "linear": lambda: open_clip.CLIP(DIM, VISION, TEXT | {"proj_bias": True}),
-    "main": lambda: MainLayoutCLIP(DIM, VISION, TEXT),
-    "custom": lambda: open_clip.CustomTextCLIP(DIM, VISION, TEXT),
-    "eos": _with_eos_pooling,
-    "siglip": lambda: open_clip.CustomTextCLIP(DIM, VISION, SIGLIP_TEXT, init_logit_bias=-10.0),
-    "unprojected": lambda: open_clip.CustomTextCLIP(
-        DIM, VISION, TEXT | {"width": DIM, "proj_type": "none", "no_causal_mask": True}, init_logit_bias=-10.0
-    ),
-    "nonscalar": lambda: open_clip.CLIP(DIM, VISION, TEXT, init_logit_bias=-1.0, nonscalar_logit_scale=True),
-    "coca": lambda: open_clip.CoCa(DIM, MULTIMODAL, COCA_TEXT, COCA_VISION),
-    "hf": _with_hf_text,
-}
-
 _CONFIG = {"embed_dim": DIM, "vision_cfg": VISION, "text_cfg": TEXT}
 CONFIGS = {
     "clip": _CONFIG,
@@ -112,11 +81,25 @@ CONFIGS = {
 }  # fmt: skip
 """OpenCLIP's `model_cfg` of each kind that it builds itself."""
 
+KINDS = (*CONFIGS, "main", "hf")
+
+
+def _build(kind):
+    if kind == "eos" and "eos_id" not in open_clip.CLIPTextCfg.__dataclass_fields__:
+        pytest.skip("this OpenCLIP has no end-of-text pooling")
+    config = dict(CONFIGS.get(kind, _CONFIG))
+    custom = config.pop("custom_text", kind == "hf")
+    clip = MainLayoutCLIP if kind == "main" else open_clip.CustomTextCLIP if custom else open_clip.CLIP
+    model = (open_clip.CoCa if kind == "coca" else clip)(**config, **({"output_dict": True} if kind == "dict" else {}))
+    if kind == "hf":
+        model.text = _hf_text()
+    return model
+
 
 @functools.cache
 def _made(kind):
     torch.manual_seed(1)
-    model = KINDS[kind]()
+    model = _build(kind)
     if kind == "coca":
         torch.nn.init.normal_(model.text_decoder.text_projection, std=0.02)  # which OpenCLIP leaves uninitialised
     with torch.no_grad():

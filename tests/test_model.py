@@ -123,13 +123,6 @@ def test_coca_intermediates_are_aligned():
     assert_close(after["text_features"], models.expected(before["text_features"], models.matrix()))
 
 
-def test_coca_decoder_sees_what_it_saw():
-    model = wrap("coca")
-    before, after = run("forward", model.clip), run("forward", model)  # a copy's last bits depend on where it lies
-    assert torch.equal(before["logits"], after["logits"])
-    assert not torch.allclose(before["text_features"], after["text_features"])
-
-
 @pytest.mark.parametrize("kind", ["clip", "custom", "main", "siglip", "hf"])
 def test_zero_shot_classifier_is_aligned_before_the_mean_over_templates(kind):
     clip, classes, templates = models.make(kind), ["cat", "dog"], ["a photo of a {}", "a red {}"]
@@ -140,11 +133,6 @@ def test_zero_shot_classifier_is_aligned_before_the_mean_over_templates(kind):
             features = clip.encode_text(models.tokenizer()([template.format(name) for template in templates]))
         columns.append(F.normalize(models.expected(features, models.matrix()).mean(0), dim=0))
     assert_close(ours, torch.stack(columns, dim=1))
-
-
-def test_coca_normalizes_by_default_and_clip_does_not():
-    assert torch.allclose(wrap("coca").encode_text(models.tokens()).norm(dim=-1), torch.ones(4), atol=1e-5)
-    assert not torch.allclose(wrap("clip").encode_text(models.tokens()).norm(dim=-1), torch.ones(4), atol=1e-2)
 
 
 @pytest.mark.parametrize("kind", ["clip", "nonscalar", "siglip"])
@@ -260,15 +248,6 @@ def test_reading_the_record_warns_copies_and_writes_nothing(tmp_path):
     first.save_pretrained(tmp_path)
 
 
-def test_a_record_does_not_follow_the_model_it_was_read_from():
-    one, other = wrap("clip"), wrap("clip", Alignment.identity(models.DIM))
-    other.alignment = one.alignment
-    with torch.no_grad():
-        for model in (one, other):
-            model.matrix.add_(1.0)
-            assert not torch.equal(model.alignment.fitted, models.matrix())
-
-
 @pytest.mark.parametrize("strength", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize("same", [True, False])
 def test_a_state_brings_the_matrix_that_is_applied(strength, same):
@@ -291,11 +270,6 @@ def test_loading_the_base_alone_leaves_the_alignment():
     )
     assert model.logit_scale.item() == pytest.approx(1.5)
     assert torch.equal(model.alignment.matrix, models.matrix())
-
-
-def test_state_dict_of_a_plain_model_is_refused():
-    with pytest.raises(RuntimeError, match="Missing key"):
-        wrap("clip").load_state_dict(models.make("clip").state_dict())
 
 
 def test_a_matrix_changed_in_place_is_used_and_loses_its_record():
@@ -423,35 +397,6 @@ def test_scripts_as_its_folded_copy(kind):
     assert not isinstance(model.clip, torch.jit.ScriptModule)
 
 
-def _int8(model, layers):
-    if not {"x86", "fbgemm", "onednn", "qnnpack"} & set(torch.backends.quantized.supported_engines):
-        pytest.skip("this torch has no int8 kernels")
-    return torch.ao.quantization.quantize_dynamic(model, layers)
-
-
-@pytest.mark.filterwarnings("ignore:.*quant")
-@pytest.mark.parametrize("kind", ["clip", "custom", "resnet", "siglip"])
-def test_a_folded_copy_can_be_quantised(kind):
-    model = wrap(kind)
-    folded = model.fold()
-    layers = {name for name, _ in folded.named_modules() if ".mlp.c_" in name and ".0." not in name}
-    quantised = _int8(folded, layers)
-    assert any("quantized" in type(layer).__module__ for layer in quantised.modules())
-    ours, exact = quantised.encode_text(models.tokens()), model.encode_text(models.tokens())
-    assert 0.998 < F.cosine_similarity(ours, exact).min() < 1
-
-
-@pytest.mark.filterwarnings("ignore:.*quant")
-def test_a_copy_folded_for_transformers_can_be_quantised():
-    pytest.importorskip("transformers")
-    model = wrap("clip")
-    quantised = _int8(labclip.fold(model, to="transformers"), {nn.Linear})
-    with torch.no_grad():
-        ours = quantised.get_text_features(models.tokens())
-    ours, exact = getattr(ours, "pooler_output", ours), model.encode_text(models.tokens())
-    assert 0.99 < F.cosine_similarity(ours, exact).min() < 1
-
-
 # What is passed on, and what is not
 
 
@@ -527,9 +472,7 @@ def test_what_is_no_alignment_is_an_error(alignment):
     ("image", "said"),
     [
         (np.zeros((2, 64, 64, 3), np.uint8), r"a ndarray of uint8 \[2, 64, 64, 3\]"),
-        (torch.zeros(1, 3, 32, 32, dtype=torch.uint8), r"a Tensor of torch.uint8 \[1, 3, 32, 32\]"),
         (torch.zeros(3, 32, 32), r"a Tensor of torch.float32 \[3, 32, 32\]"),
-        ([torch.zeros(3, 32, 32)], r"a list of a Tensor of torch.float32 \[3, 32, 32\]"),
         ([], "a list of nothing"),
         ("x.png", "a str"),
     ],

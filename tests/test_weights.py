@@ -14,7 +14,7 @@ from huggingface_hub import ModelCard
 from PIL import Image
 
 import labclip
-from labclip import LABCLIP, Alignment
+from labclip import LABCLIP
 from labclip.io.published import PUBLISHED, find_entry
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
@@ -53,14 +53,6 @@ def test_sentences_have_a_negative_with_an_image_and_tags_have_none(script):
     assert torch.equal(features.texts[12:], scenes.tags)
 
 
-def test_scenes_without_their_like_have_different_words(script):
-    described = script("described")
-    layout, _ = described.draw_scenes(3000, seed=2, split="validation")
-    rows = described.distinct(layout)
-    words = {(*sorted(layout.colours[row]), *sorted(layout.shapes[row])) for row in range(3000)}
-    assert len(rows) == len(words) == len({(*sorted(layout.colours[r]), *sorted(layout.shapes[r])) for r in rows})
-
-
 def test_what_ships_was_made_by_the_recipe_that_the_script_has(script):
     fitting = script("make").FITTING
     config = json.loads((WEIGHTS / "scenes" / "config.json").read_text())
@@ -83,17 +75,6 @@ def test_the_base_that_ships_is_near_chance_and_its_probes_are_not():
     assert shipped["labclip"]["binding_seen"] >= 0.98
 
 
-def test_a_dry_run_says_what_would_be_uploaded_and_asks_nobody(script, hub, capsys):
-    script("push").main(["--dry-run"])
-    said = capsys.readouterr().out.splitlines()
-    files = {path.name for path in (WEIGHTS / "scenes").iterdir()}
-    assert {line.split(":")[0] for line in said} == {
-        *(f"labclip/labclip-scenes/{name}" for name in files),
-        *(f"{entry.hub_repo}/README.md" for entry in PUBLISHED),
-    }
-    assert hub.requests == []
-
-
 def test_what_is_uploaded_is_the_embedded_model_and_cards_alone(script, hub):
     script("push").main([])
     scenes = hub.repos.pop("labclip/labclip-scenes")
@@ -107,14 +88,6 @@ def test_what_is_uploaded_is_the_embedded_model_and_cards_alone(script, hub):
         (name,) = re.findall(r'from_pretrained\("(.*)"\)', card)
         assert find_entry(name) is entry
         assert ("## Published figures" in card) == bool(entry.reported)
-
-
-def test_a_card_on_the_hub_does_not_hide_the_matrix_that_the_authors_have(script, hub, caplog):
-    script("push").main([])
-    entry = PUBLISHED[0]
-    with pytest.raises(ConnectionError, match=r"The authors .* answered 404"):
-        Alignment.from_pretrained(entry.name)
-    assert hub.asked(entry.file) == 1
 
 
 def test_the_measures_of_the_card_are_those_of_plain_loops(script):

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-import labclip
 from labclip import LABCLIP, Alignment, Features, cli, scenes
 from labclip.data.located import DataFiles, leads_out
 from labclip.files import whole_file
@@ -79,20 +78,6 @@ def test_features_are_made_again_once_nobody_has_them_open(open_files_stay, tmp_
     del features
     run(*command, "--force")
     assert len(Features.load("features").texts) == 3
-
-
-@pytest.mark.parametrize("name", ["text_emb", "texts.npy"])
-def test_a_finished_transform_leaves_nothing_of_the_run(open_files_stay, tmp_path, name):
-    rows = np.random.default_rng(0).standard_normal((6, 256)).astype(np.float32)
-    source = tmp_path / "in" / name
-    file = source if source.suffix else source / "0.npy"
-    file.parent.mkdir(parents=True)
-    np.save(file, rows)
-    (tmp_path / "out").mkdir()
-    for _ in range(2):
-        labclip.transform(source, tmp_path / "out" / name, "scenes", force=True, progress=False)
-        left = [path.name for path in (tmp_path / "out").rglob("*unfinished*")]
-        assert left == []
 
 
 def test_a_file_that_is_open_elsewhere_stays_whole(open_files_stay, tmp_path):
