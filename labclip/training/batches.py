@@ -101,20 +101,43 @@ class Batches:
             rows=rows,
             own=own,
             captions=self.size,
-            skipped=self._same_image(data.image_index[captions], rows, blocks),
+            skipped=self._true(images[rows], texts, rows) if self.settings.mask_true else None,
             absent=None if present.all() or not self.settings.mask_absent else ~present,
             paired=paired,
             mean=self.mean,
         )
 
-    def _same_image(self, index: torch.Tensor, rows: torch.Tensor, blocks: int) -> torch.Tensor | None:
-        """Flat places in [rows, texts] of other captions of a row's image, and of negatives of those likewise."""
-        if not self.settings.mask_same_image or len(torch.unique(index)) == len(index):
-            return None
-        group = (index + torch.arange(blocks)[:, None] * (int(index.max()) + 1)).flatten()
-        same = group[rows, None] == group
-        same[torch.arange(len(rows)), rows] = False
-        return same.flatten().nonzero().flatten()
+    @cached_property
+    def _truths(self) -> torch.Tensor:
+        """Each image with each text that is true of it, as image * len(texts) + text by their `Rows.same`, sorted."""
+        data, captions = self.data, self.data.captions
+        shown = data.has_negative_image[captions]
+        images = torch.cat([data.image_index[captions], data.negative_image_rows[captions][shown]])
+        texts = torch.cat([captions, data.negative_rows[captions][shown]])
+        return torch.unique(data.images.same[images] * len(data.texts) + data.texts.same[texts])
+
+    def _true(self, images: torch.Tensor, texts: torch.Tensor, own: torch.Tensor) -> torch.Tensor | None:
+        """Flat places in [images, texts] of texts that are true of an image and not its `own`, the column of each.
+
+        Those are other captions of the image, and the same text as caption or negative of another: few short texts,
+        such as parts and tags, are each true of many images. Only texts of an image are looked up: that costs little.
+        """
+        image, text, count = self.data.images.same[images], self.data.texts.same[texts], len(self.data.texts)
+        bounds = torch.searchsorted(self._truths, torch.stack([image, image + 1]) * count)
+        row, place = _members(*bounds)
+        true = self._truths[place] % count
+        text, order = text.sort()
+        which, place = _members(torch.searchsorted(text, true), torch.searchsorted(text, true, right=True))
+        row, column = row[which], order[place]
+        found = (row * len(texts) + column)[column != own[row]]
+        return found if len(found) else None
+
+
+def _members(start: torch.Tensor, stop: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """All whole numbers of some ranges: the range of each, and the number."""
+    length = stop - start
+    which = torch.repeat_interleave(length)
+    return which, torch.arange(len(which)) + (start - length.cumsum(0) + length)[which]
 
 
 def _mixed(seed: int, epoch: int) -> int:

@@ -30,7 +30,7 @@ class Objective(Protocol):
                 batch, then a negative of each, m times: column j n + i is negative j of caption i. Without images of
                 negatives there are n rows, row i the image of caption i. To those of negatives log(negative_weight) is
                 added, and by recipe "labclip" what the mean image prefers, which leaves what the image adds to it. An
-                entry that does not count is -inf: an absent negative, another caption of the same image.
+                entry that does not count is -inf: an absent negative, a text that is true of the image but not its own.
                 Gradients are taken of the logits alone.
             columns: Each row's own text, int64 [rows]; 0 to n - 1 without images of negatives.
 

@@ -38,7 +38,8 @@ class Settings:
         candidates: Weights of the parts of the loss. Of several, each is fitted, and validation selects one.
         rank: Rank of A - I; None is a full matrix.
         rank_share: The rank as a share of the dim, where `rank` does not say it; low rank costs other domains less.
-        mask_same_image: Whether other captions of an image are kept from counting as its negatives.
+        mask_true: Whether a text that is true of an image does not count as its negative: another caption of it, or the
+            same text as another image's caption or as a negative.
         mask_absent: Whether absent negatives are left out of the loss, instead of standing as the caption itself.
         rescale: Whether the matrix is scaled so that unit-length text keeps unit length on average. A cosine does not
             see the scale, but strength and ||A - I|| do.
@@ -59,7 +60,7 @@ class Settings:
     )
     rank: int | None = None
     rank_share: float | None = 0.25
-    mask_same_image: bool = True
+    mask_true: bool = True
     mask_absent: bool = True
     rescale: bool = True
     select_strength: bool = True
@@ -68,7 +69,7 @@ class Settings:
 
 _PAPER = Settings(
     epochs=10, batch_size=1024, learning_rate=1e-3, cosine=False, logit_scale=None, candidates=(Weights(),),
-    rank_share=None, mask_same_image=False, mask_absent=False, rescale=False, select_strength=False,
+    rank_share=None, mask_true=False, mask_absent=False, rescale=False, select_strength=False,
     validation_share=0.0,
 )  # fmt: skip
 _CLEVR = replace(_PAPER, epochs=50, batch_size=128, learning_rate=1e-2)
