@@ -30,11 +30,8 @@ def test_a_wide_table_wraps_its_words_and_never_its_numbers():
     long = Table("Long", ["metric", "model", "value"], [["m" * 70, "a path/with a name " * 3, 0.25]], words=(0, 1))
     lines = terminal(page(long, words="very " * 50, notes=["note " * 40])).splitlines()
     assert max(map(len, lines)) <= 100
-    assert sum(line.count("m" * 8) for line in lines) > 1
     assert sum("0.250" in line for line in lines) == 1
-    assert (
-        "".join(re.findall("m+", "".join(line.split("  ")[0] for line in lines if line.startswith("mmm")))) == "m" * 70
-    )
+    assert "".join(line.split("  ")[0] for line in lines if line.startswith("mmm")) == "m" * 70
 
 
 def test_tables_of_one_section_stand_below_one_another():
@@ -61,67 +58,53 @@ def test_grouped_cells_are_told_once():
 
 
 def test_markdown_has_the_columns_it_says():
-    assert markdown(page(TABLE, notes=["a note"])) == (
-        "# A title\n\nThe lead, `code`.\n\n## A section\n\nwords\n\n**Gains**\n\n"
+    assert markdown(page(TABLE, notes=["a note"]), level=3) == (
+        "### A title\n\nThe lead, `code`.\n\n#### A section\n\nwords\n\n**Gains**\n\n"
         "| metric | n | chance | difference |\n| --- | ---: | ---: | ---: |\n"
         "| binding | 12,345 | 0.500 | +0.380 |\n| t2i_r1 | 7 |  | no measurable difference |\n\n- a note\n"
     )
-    assert markdown(page(), level=3).startswith("### A title\n\nThe lead, `code`.\n\n#### A section")
 
 
 @pytest.mark.parametrize(
     ("text", "escaped"),
     [
-        ("$x_1$", r"\$x_1\$"),
-        ("a|b", "a\\|b"),
-        ("<script>", "&lt;script&gt;"),
-        ("[x](javascript:alert(1))", "[x]\\(javascript:alert(1))"),
-        ("![x](http://y)", "![x]\\(http://y)"),
-        ("*a* _b_ c_d `e", "\\*a\\* \\_b\\_ c_d \\`e"),
-        ("two\nlines\r| x", "two lines \\| x"),
-        ("a\\|b", "a\\\\\\|b"),
+        ("$x_1$", r"\$x_1\$"), ("a|b", "a\\|b"), ("<script>", "&lt;script&gt;"), ("a\\|b", "a\\\\\\|b"),
+        ("![x](javascript:alert(1))", "![x]\\(javascript:alert(1))"), ("&amp;", "&amp;amp;"),
+        ("*a* _b_ c_d `e", "\\*a\\* \\_b\\_ c_d \\`e"), ("two\nlines\r| x", "two lines \\| x"),
         ("+0.380 [+0.350, +0.410]", "+0.380 [+0.350, +0.410]"),
-        ("&amp;", "&amp;amp;"),
     ],
-)
+)  # fmt: skip
 def test_markdown_stays_text(text, escaped):
     assert markdown_table(Table("", ["c"], [[text]])).splitlines()[-1] == f"| {escaped} |"
 
 
 @pytest.mark.parametrize(
     ("text", "escaped"),
-    [("# no heading", "\\# no heading"), ("- no list", "\\- no list"), ("1. no list", "1\\. no list"), ("1.5", "1\\.5"),
+    [("# no heading", "\\# no heading"), ("- no list", "\\- no list"), ("1. no list", "1\\. no list"),
      ("> no quotation", "&gt; no quotation"), ("=====", "\\====="), ("a `b|c` d", "a `b|c` d")],
 )  # fmt: skip
 def test_a_paragraph_begins_nothing(text, escaped):
     assert f"\n\n{escaped}\n" in markdown(page(words=text))
 
 
-def test_latex_is_one_table_a_section():
+def test_latex_is_one_table_a_section_with_a_tabular_for_each_set_of_columns():
     costs = Table("Costs", TABLE.columns, [["x_y", 1, 0.1, "-0.020 [-0.030, -0.010]"]])
-    shown = latex(page(TABLE, costs, words="A reading of 100%, `a_b`.", notes=["a note"]))
-    assert shown.count(r"\begin{table}") == shown.count(r"\begin{tabular}") == shown.count(r"\end{table}") == 1
-    assert r"\caption{A section. A reading of 100\%, \texttt{a\_b}.}" in shown
-    assert r"\begin{tabular}{@{}lrrr@{}}" in shown
-    assert shown.count(r"\midrule") == 2
-    assert r"\multicolumn{4}{l}{\emph{Costs}} \\" in shown
-    assert r"x\_y & 1 & 0.100 & $-$0.020 [$-$0.030, $-$0.010] \\" in shown
-    assert r"\par a note" in shown
-    for line in re.findall(r"^.*&.*\\\\$", shown, re.MULTILINE):
-        assert len(re.findall(r"(?<!\\)&", line)) == 3
-
-
-def test_latex_has_the_first_paragraph_in_the_caption_and_the_others_below():
-    section = Section("A section", ["First.", "Second."], tables=[TABLE], notes=["a note"])
-    shown = latex(Page("A title", "The lead.", [section]))
-    assert r"\caption{A section. First.}" in shown
-    assert shown.index(r"\end{tabular}") < shown.index(r"\par Second.") < shown.index(r"\par a note")
-
-
-def test_latex_begins_a_new_tabular_where_columns_differ():
-    shown = latex(page(TABLE, Table("Other", ["a"], [["b"]])))
-    assert shown.count(r"\begin{tabular}") == shown.count(r"\end{tabular}") == shown.count(r"\bottomrule") == 2
-    assert "A section" not in latex(page())
+    other = Table("Other", ["a", "a heading of some words"], [["b", 1]])
+    section = Section(
+        "A section", ["A reading of 100%, `a_b`.", "Second."], tables=[TABLE, costs, other], notes=["a note"]
+    )
+    shown = latex(Page("A title", "The lead.", [section, Section("Without a table")]))
+    assert [shown.count(words) for words in (r"\begin{table}", r"\end{table}", r"\caption")] == [1, 1, 1]
+    assert [shown.count(words) for words in (r"\begin{tabular}", r"\end{tabular}", r"\bottomrule")] == [2, 2, 2]
+    for part in (
+        r"\caption{A section. A reading of 100\%, \texttt{a\_b}.}",
+        r"\begin{tabular}{@{}lrrr@{}}",
+        r"\multicolumn{4}{l}{\emph{Costs}} \\",
+        r"x\_y & 1 & 0.100 & $-$0.020 [$-$0.030, $-$0.010] \\",
+        r"a & \shortstack[r]{a heading of\\some words} \\",
+    ):
+        assert part in shown
+    assert shown.rindex(r"\end{tabular}") < shown.index(r"\par Second.") < shown.index(r"\par a note")
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from labclip.evaluation.results import Result, write_csv
 from labclip.evaluation.scores import CONTROL, DIFFERING, Compared, Difference
 from labclip.evaluation.summary import SIDES, Shown
 from labclip.files import read_json, whole_file
-from labclip.report import PREAMBLE, Figure, Reported, drawn, tex, tex_row
+from labclip.report import Figure, Reported, drawn, latex
 from labclip.report.drawing import COLOURS, SOFT, empty, legend_below, literal
 from labclip.report.values import (
     Cell,
@@ -41,7 +41,6 @@ _HOW_DIFFERENT = (
 )
 _MANY = 20
 _ROW, _BETWEEN, _MARGINS = 0.36, 0.5, 0.8  # inches
-_NARROW = 8  # columns of numbers that one column of a two-column page holds
 
 
 @dataclass(frozen=True, repr=False)
@@ -224,7 +223,7 @@ class Report(Reported):
         if rows not in ("metrics", "models"):
             raise ValueError(f'rows is {rows!r}. Pass "metrics" or "models".')
         if rows == "models":
-            return _latex_of_models([self, *others], percent=percent)
+            return latex(Page("", "", [_models_in_rows([self, *others], percent=percent)]))
         if others or percent:
             raise ValueError('Several bases in one table, and `percent`, need rows="models". Pass it too.')
         return super().to_latex()
@@ -289,77 +288,52 @@ def _panel(axes: Any, group: Sequence[Shown], models: Sequence[str]) -> None:
     axes.set_ylim(len(group) - 0.5, -0.5)
 
 
-def _latex_of_models(reports: Sequence[Report], *, percent: bool) -> str:
-    """Reports of several bases on the same items as one LaTeX table with booktabs; see `Report.to_latex`.
-
-    Columns are the metrics that stand for a benchmark (`Benchmark.headline`), of one that names none all. What was not
-    measured of a base is a dash.
-    """
-    titles, columns = _columns(reports)
-
-    def number(value: float | None, mark: str = "") -> str:
-        return "--" if value is None else (f"{100 * value:.1f}" if percent else f"{value:.3f}") + mark
-
-    spans, rules, start = [""], [], 2
-    for benchmark, title in titles.items():
-        size = sum(name == benchmark for name, _ in columns)
-        spans.append(rf"\multicolumn{{{size}}}{{c}}{{{tex(title)}}}")
-        rules.append(rf"\cmidrule(lr){{{start}-{start + size - 1}}}")
-        start += size
-    caption = (
-        f"{'In percent' if percent else 'Fractions of 1'}; a tie is wrong. $^{{\\dagger}}$: measurably different from "
-        f"the base (the 95\\% interval of the paired difference excludes zero, and the models differ on at least "
-        f"{DIFFERING} units)."
-    )
-    kind = "table*" if len(columns) > _NARROW else "table"
-    lines = [PREAMBLE, "", rf"\begin{{{kind}}}", r"\centering", rf"\caption{{{caption}}}", r"\footnotesize"]
-    lines += [r"\setlength{\tabcolsep}{5pt}", rf"\begin{{tabular}}{{@{{}}l{'r' * len(columns)}@{{}}}}", r"\toprule"]
-    lines += [tex_row(spans), " ".join(rules), tex_row(["", *(_heading(metric) for _, metric in columns)])]
-    for base, report in enumerate(reports):
-        lines.append(r"\midrule")
-        for at, model in enumerate(report.models):
-            cells = [rf"\quad {tex(model)}" if at else tex(report.base)]
-            for measured in columns.values():
-                if (one := measured.get(base)) is None:
-                    cells.append(number(None))
-                else:
-                    marked = at > 0 and one.differences[at - 1].measurable
-                    cells.append(number(one.estimates[at].value, r"\rlap{$^{\dagger}$}" if marked else ""))
-            lines.append(tex_row(cells))
-    chances = [next(iter(measured.values())).estimates[0].chance for measured in columns.values()]
-    lines += [r"\midrule", tex_row(["chance", *map(number, chances)]), r"\bottomrule"]
-    return "\n".join([*lines, r"\end{tabular}", rf"\end{{{kind}}}"]) + "\n"
-
-
-def _columns(reports: Sequence[Report]) -> tuple[dict[str, str], dict[tuple[str, str], dict[int, Compared]]]:
-    """Each benchmark's title; and for each column, a benchmark and a metric, what each report has, by its index."""
-    titles: dict[str, str] = {}
+def _models_in_rows(reports: Sequence[Report], *, percent: bool) -> Section:
+    """A table for a paper, one part a base; see `Report.to_latex`. What was not measured of a base is a dash."""
     columns: dict[tuple[str, str], dict[int, Compared]] = {}
-    for at, report in enumerate(reports):
+    for index, report in enumerate(reports):
         for result in report.results:
-            name, headline = result.benchmark.name, result.benchmark.headline
-            titles[name] = result.benchmark.title
+            standing = result.benchmark.headline or [one.metric for one in result.compared if one.side != CONTROL]
             for one in result.compared:
-                if one.side == CONTROL or (headline and one.metric not in headline):
+                if one.metric not in standing:
                     continue
-                measured = columns.setdefault((name, one.metric), {})
-                measured[at] = one
+                measured = columns.setdefault((result.benchmark.title, one.metric), {})
+                measured[index] = one
                 first, n = next(iter(measured.values())).estimates[0].n, one.estimates[0].n
                 if first != n:
                     raise ValueError(
-                        f"{name} {one.metric} was measured on {first:,} items of one base and on {n:,} of "
-                        f"{report.base}. Measure all bases on the same files with the same options."
+                        f"{result.benchmark.name} {one.metric} was measured on {first:,} items of one base and on "
+                        f"{n:,} of {report.base}. Measure all bases on the same files with the same options."
                     )
-    order = list(titles)
-    return titles, dict(sorted(columns.items(), key=lambda column: order.index(column[0][0])))
+
+    def number(value: float | None) -> str:
+        return "--" if value is None else f"{100 * value:.1f}" if percent else f"{value:.3f}"
+
+    def cell(one: Compared | None, at: int) -> str:
+        if one is None:
+            return number(None)
+        return number(one.estimates[at].value) + "†" * (at > 0 and one.differences[at - 1].measurable)
+
+    titles = list(dict.fromkeys(title for title, _ in columns))
+    heads = [f"{title} {_short(metric)}" if len(titles) > 1 else _short(metric) for title, metric in columns]
+    tables = []
+    for index, report in enumerate(reports):
+        names = [report.base, *report.models[1:]]
+        rows = [[name, *(cell(one.get(index), at) for one in columns.values())] for at, name in enumerate(names)]
+        tables.append(Table("", ["", *heads], rows))
+    chances = (next(iter(measured.values())).estimates[0].chance for measured in columns.values())
+    tables.append(Table("", ["", *heads], [["chance", *map(number, chances)]]))
+    words = (
+        f"{'In percent' if percent else 'Fractions of 1'}; a tie is wrong. A dagger: measurably different from the "
+        f"base (the 95% interval of the paired difference excludes zero, and the models differ on at least {DIFFERING} "
+        f"units)."
+    )
+    return Section(", ".join(titles), [words], tables=tables)
 
 
-def _heading(metric: str) -> str:
-    """A metric as short as papers have it, in lines: "tags_t2i_r1" is "tags T2I" above "R@1"."""
-    words = summary.worded(metric)
+def _short(metric: str) -> str:
+    """A metric as short as papers have it: "tags_t2i_r1" is "tags T2I R@1"."""
     if found := summary.RECALL.fullmatch(metric):
         of, way, k = found.groups("")
-        words = f"{of} {way.upper()} R@{k}"
-    lines = textwrap.wrap(words, 10, break_long_words=False)
-    stack = r"\\".join(map(tex, lines))
-    return rf"\shortstack[r]{{{stack}}}" if len(lines) > 1 else tex(words)
+        return f"{of} {way.upper()} R@{k}".lstrip()
+    return summary.worded(metric)

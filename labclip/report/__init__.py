@@ -7,11 +7,10 @@ What a report says lives with whoever measured it; here is only how it looks. Fi
 from labclip.report.drawing import drawn
 from labclip.report.html import render
 from labclip.report.reported import Reported
-from labclip.report.text import PREAMBLE, latex, markdown, markdown_table, terminal, tex, tex_row
+from labclip.report.text import latex, markdown, markdown_table, terminal
 from labclip.report.values import Cell, Figure, Page, Section, Table, judged, signed
 
 __all__ = [
-    "PREAMBLE",
     "Cell",
     "Figure",
     "Page",
@@ -26,6 +25,4 @@ __all__ = [
     "render",
     "signed",
     "terminal",
-    "tex",
-    "tex_row",
 ]

@@ -9,7 +9,7 @@ from itertools import zip_longest
 
 from labclip.report.values import Page, Section, Table, line, pieces, shown
 
-PREAMBLE = r"% In the preamble: \usepackage{booktabs} and \usepackage[T1]{fontenc}"
+_PREAMBLE = r"% In the preamble: \usepackage{booktabs} and \usepackage[T1]{fontenc}"
 
 _GAP = "  "
 _NARROWEST, _HEADING = 8, 14  # characters of a column of words, and of a number's heading
@@ -20,7 +20,7 @@ _MARKDOWN = str.maketrans({
 _LATEX = str.maketrans({
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    '"': r"\textquotedbl{}", "`": r"\textasciigrave{}",
+    '"': r"\textquotedbl{}", "`": r"\textasciigrave{}", "†": r"\rlap{$^{\dagger}$}",
 })  # fmt: skip
 
 
@@ -110,11 +110,11 @@ def _paragraph(text: str) -> str:
 def latex(page: Page) -> str:
     r"""The page's tables as LaTeX with booktabs: one `table` a section; heading and first paragraph are its caption."""
     sections = [_latex_section(one) for one in (*page.sections, *page.appendix) if one.tables]
-    return "\n\n".join([PREAMBLE, *sections]) + "\n"
+    return "\n\n".join([_PREAMBLE, *sections]) + "\n"
 
 
 def _latex_section(section: Section) -> str:
-    caption = " ".join([f"{tex(section.heading)}.", *map(_tex_paragraph, section.paragraphs[:1])])
+    caption = " ".join([f"{_tex(section.heading)}.", *map(_tex_paragraph, section.paragraphs[:1])])
     lines = [r"\begin{table}", r"\centering", rf"\caption{{{caption}}}"]
     lines += [r"\footnotesize", r"\setlength{\tabcolsep}{3pt}"]
     columns: list[str] = []
@@ -123,24 +123,29 @@ def _latex_section(section: Section) -> str:
             lines += [r"\bottomrule", r"\end{tabular}", r"\par\medskip"] if columns else []
             columns = list(table.columns)
             sides = "".join("l" if at in table.words else "r" for at in range(len(columns)))
-            lines += [rf"\begin{{tabular}}{{@{{}}{sides}@{{}}}}", r"\toprule", tex_row(map(tex, columns))]
+            lines += [rf"\begin{{tabular}}{{@{{}}{sides}@{{}}}}", r"\toprule", _row(map(_head, columns))]
         lines.append(r"\midrule")
         if table.caption:
-            lines.append(rf"\multicolumn{{{len(columns)}}}{{l}}{{\emph{{{tex(table.caption)}}}}} \\")
-        lines += [tex_row(tex(shown(cell)) for cell in row) for row in table.told_once]
+            lines.append(rf"\multicolumn{{{len(columns)}}}{{l}}{{\emph{{{_tex(table.caption)}}}}} \\")
+        lines += [_row(_tex(shown(cell)) for cell in row) for row in table.told_once]
     lines += [r"\bottomrule", r"\end{tabular}"]
     lines += [rf"\par {_tex_paragraph(text)}" for text in (*section.paragraphs[1:], *section.notes)]
     return "\n".join([*lines, r"\end{table}"])
 
 
-def tex_row(cells: Iterable[str]) -> str:
+def _row(cells: Iterable[str]) -> str:
     """A row of cells that are escaped already."""
     # After the end of a row LaTeX takes a star or a bracket for an argument.
     return re.sub(r"^[\[*]", r"{\g<0>}", " & ".join(cells)) + r" \\"
 
 
-def tex(text: str) -> str:
-    """A text on one line, escaped for LaTeX."""
+def _head(text: str) -> str:
+    """A heading, in lines where it is long."""
+    stack = r"\\".join(map(_tex, textwrap.wrap(text, _HEADING, break_long_words=False, break_on_hyphens=False)))
+    return rf"\shortstack[r]{{{stack}}}" if r"\\" in stack else stack
+
+
+def _tex(text: str) -> str:
     return _tex_escaped(line(text))
 
 
