@@ -1,9 +1,7 @@
 """The Hub over real HTTP, on loopback, with the real client: what comes, what is refused, and the cache after it."""
 
 import dataclasses
-import errno
 import hashlib
-import os
 from pathlib import Path
 
 import models
@@ -39,10 +37,6 @@ def matrix(seed=0):
 
 def contents(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
-def refuse(folder):
-    raise ValueError(f"{folder}/config.json is not what it should be.")
 
 
 def alignment_folder(folder, **changes):
@@ -101,7 +95,7 @@ def test_the_cache_is_the_clients_own(hub):
 @pytest.mark.parametrize(
     "repo_id",
     ["name", "../name", "org/..", "a/b/c", "/etc/passwd", "org\\name", "org/na me", "", "org/", "org/name.",
-     "org--x/name", "org/name\n", "https://huggingface.co/org/name", "-org/name", "örg/name", None],
+     "org--x/name", "https://huggingface.co/org/name", "-org/name", "örg/name"],
 )  # fmt: skip
 def test_what_is_no_repository_is_refused_before_anything_is_asked(hub, repo_id):
     for call in (labhub.snapshot, lambda name: labhub.push_folder(ROOT, name), Alignment.identity(2).push_to_hub):
@@ -115,12 +109,10 @@ FAULTS = [
     ("/api/models", 404, FileNotFoundError, "org/name is not on the Hub.*Check the name"),
     ("/api/models", 401, PermissionError, r"refuses org/name \(401\).*hf auth login, or pass token="),
     ("/api/models", "gated", PermissionError, r"gated one is asked for at http://127.0.0.1:\d+/org/name"),
-    ("/api/models", 500, ConnectionError, r"answered 500 for org/name.*type: hf download org/name"),
-    ("/api/models", "html", ConnectionError, "org/name can't be fetched from http://127.0.0.1:"),
-    ("/api/models", "half", ConnectionError, "org/name can't be fetched from http://127.0.0.1:"),
-    ("/resolve", 401, PermissionError, "hf auth login"),
-    ("/resolve", 500, ConnectionError, "answered 500 for org/name"),
-    ("GET /org/name/resolve", "html", ConnectionError, "org/name can't be fetched from http://127.0.0.1:"),
+    ("/api/models", "html", ConnectionError, r"org/name failed at the Hub \(http://127.0.0.1:"),
+    ("/api/models", "half", ConnectionError, "org/name failed at the Hub"),
+    ("/resolve", 500, ConnectionError, r"org/name failed at the Hub .*: it answered 500. Try again"),
+    ("GET /org/name/resolve", "html", ConnectionError, "org/name failed at the Hub"),
 ]
 
 
@@ -160,72 +152,69 @@ def test_a_revision_a_token_and_a_hub_that_are_not_there(hub, nobody):
     with pytest.raises(PermissionError, match=r"refuses org/name \(no token is stored\).* type: hf auth login"):
         labhub.snapshot("org/name", Access(token=True))
     nobody()
-    with pytest.raises(ConnectionError, match=r"org/name can't be fetched from .*refused.*hf download org/name"):
+    with pytest.raises(ConnectionError, match=r"org/name failed at the Hub .*refused"):
         labhub.snapshot("org/name")
 
 
-def test_what_is_not_sound_is_fetched_again_and_not_kept(hub):
+def test_what_is_not_sound_is_removed_and_fetched_again_by_the_next_call(hub):
     hub.repos["org/name"] = FILES
     folder = labhub.snapshot("org/name")
     (folder / "config.json").resolve().write_bytes(b"tampered")
 
     def verify(folder):
         if (folder / "config.json").read_bytes() != FILES["config.json"]:
-            refuse(folder)
+            raise ValueError(f"{folder}/config.json is not what it should be.")
 
-    with pytest.raises(ValueError, match=r"The Hub's org/name is not sound: org/name/config.json.*It was not loaded"):
-        labhub.snapshot("org/name", Access(local_files_only=True), verify=verify)
-    assert contents(labhub.snapshot("org/name", verify=verify)) == FILES
-    with pytest.raises(ValueError, match="is not sound"):
-        labhub.snapshot("org/name", verify=refuse)
+    for access in (Access(local_files_only=True), Access()):
+        with pytest.raises(ValueError, match=r"The Hub's org/name is not sound, and was not loaded: org/name/config"):
+            labhub.snapshot("org/name", access, verify=verify)
     with pytest.raises(FileNotFoundError, match="is not in the cache"):
         labhub.snapshot("org/name", Access(local_files_only=True))
+    assert contents(labhub.snapshot("org/name", verify=verify)) == FILES
 
 
-@pytest.mark.parametrize("how", ["argument", "variable", "constant"])
+TAGGED = Base("ViT-B-32", "openai", quick_gelu=True, embed_dim=512)
+REPOSITORY = "timm/vit_base_patch32_clip_224.openai"
+
+
+@pytest.mark.parametrize("how", ["argument", "constant"])
 def test_offline_a_warm_cache_works_and_a_cold_one_says_what_to_fetch(hub, monkeypatch, entry, entry_file, how):
     hub.repos["org/name"] = FILES
-    hub.repos["timm/x"] = {"open_clip_pytorch_model.bin": b"x"}
+    hub.repos[REPOSITORY] = {"open_clip_pytorch_model.bin": b"x"}
     hub.add_published(entry, entry_file)
-    names = ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"]
-    folder, weights = labhub.snapshot("org/name"), labhub.base_weights("timm/x", names)
+    folder, weights = labhub.snapshot("org/name"), labhub.weights_of(TAGGED)
     matrix_folder = labhub.published_folder(entry)
     hub.requests.clear()
     options = {"local_files_only": True} if how == "argument" else {}
-    if how == "variable":
-        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    elif how == "constant":
+    if how == "constant":
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert labhub.snapshot("org/name", Access(**options)) == folder
-    assert labhub.base_weights("timm/x", names, Access(**options)) == weights
+    assert labhub.weights_of(TAGGED, Access(**options)) == weights
     assert labhub.published_folder(entry, Access(**options)) == matrix_folder
 
     cold = {"cache_dir": hub.home.parent / "cold", **options}
     with pytest.raises(FileNotFoundError, match=r"not in the cache .*cold.*type: hf download org/other --revision v1"):
         labhub.snapshot("org/other", Access(revision="v1", **cold))
-    with pytest.raises(FileNotFoundError, match=r"type: hf download timm/x open_clip_model.safetensors --cache-dir"):
-        labhub.base_weights("timm/x", names, Access(**cold))
+    with pytest.raises(FileNotFoundError, match=rf"type: hf download {REPOSITORY} open_clip_model.safetensors --cache"):
+        labhub.weights_of(TAGGED, Access(**cold))
     with pytest.raises(FileNotFoundError, match=rf"ViT-B-32 \(coco\) is not in the cache.*curl -LO http.*{entry.file}"):
         labhub.published_folder(entry, Access(**cold))
-    with pytest.raises(ValueError, match="force_download=True needs the network"):
-        labhub.snapshot("org/name", Access(force_download=True, **options))
     if how != "argument":
-        with pytest.raises(ConnectionError, match=r"network is off.*Type: HF_HUB_OFFLINE=0 labclip push"):
+        with pytest.raises(ConnectionError, match="offline"):
             labhub.push_folder(matrix_folder, "org/name")
     assert hub.requests == []
 
 
-def test_base_weights_are_the_first_file_there_is(hub):
+def test_weights_of_a_tag_are_the_first_file_there_is(hub, tmp_path):
     names = ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"]
-    hub.repos["timm/clip.openai"] = dict.fromkeys(names, b"x")
-    hub.repos["timm/old"] = {names[1]: b"x", "README.md": b""}
-    assert labhub.base_weights("timm/clip.openai", names).name == names[0]
+    hub.repos[REPOSITORY] = dict.fromkeys(names, b"x")
+    assert labhub.weights_of(TAGGED).name == names[0]
     assert hub.asked("pytorch_model") == 0
-    assert labhub.base_weights("timm/old", names).name == names[1]
-    with pytest.raises(FileNotFoundError, match=r"timm/old on the Hub lacks c.safetensors or d.bin"):
-        labhub.base_weights("timm/old", ["c.safetensors", "d.bin"])
-    with pytest.raises(FileNotFoundError, match="timm/y is not on the Hub"):
-        labhub.base_weights("timm/y", names)
+    hub.repos[REPOSITORY] = {names[1]: b"x", "README.md": b""}
+    assert labhub.weights_of(TAGGED, Access(cache_dir=tmp_path / "a")).name == names[1]
+    hub.repos[REPOSITORY] = {"README.md": b""}
+    with pytest.raises(FileNotFoundError, match=f"{names[0]} of {REPOSITORY} is not on the Hub"):
+        labhub.weights_of(TAGGED, Access(cache_dir=tmp_path / "b"))
 
 
 # Published matrices
@@ -238,7 +227,7 @@ def test_a_published_matrix_comes_from_the_hub_else_from_the_authors_once(hub, e
     alignment = load(folder)
     assert torch.equal(alignment.fitted, matrix())
     assert (alignment.base, alignment.logit_scale, alignment.metadata) == (BASE, 2.5, entry.metadata)
-    assert os.listdir(folder.parent) == [folder.name]
+    assert list(folder.parent.iterdir()) == [folder]
     assert len(hub.tokens) == hub.asked("/api/models")  # the authors never see the token
     hub.add_folder(entry.hub_repo, alignment_folder(tmp_path / "a"))
     hub.requests.clear()
@@ -274,20 +263,14 @@ def test_a_matrix_that_lies_is_never_loaded(hub, entry, entry_file, tmp_path, ch
     ("fault", "kind", "match"),
     [
         (404, ConnectionError, "it answered 404"),
-        ("half", ValueError, r"what arrived, [\d,]+ of [\d,]+ bytes, has the SHA-256"),
-        ("wrong", ValueError, "has the SHA-256"),
-        ("endless", ValueError, "has the SHA-256"),
-        ("file:///etc", ValueError, "must begin with https://"),
+        ("half", ValueError, r"what arrived, [\d,]+ bytes, has not the SHA-256"),
+        ("wrong", ValueError, "has not the SHA-256"),
+        ("endless", ValueError, "has not the SHA-256"),
     ],
 )
-def test_authors_that_fail_are_one_error_that_names_both_sources(
-    hub, entry, entry_file, monkeypatch, fault, kind, match
-):
+def test_authors_that_fail_are_one_error_that_names_both_sources(hub, entry, entry_file, fault, kind, match):
     hub.add_published(entry, entry_file + bytes(5_000_000) if fault == "endless" else entry_file)
-    if fault == "file:///etc":
-        monkeypatch.setenv("LABCLIP_AUTHORS_ENDPOINT", fault)
-    else:
-        hub.faults[entry.file] = fault
+    hub.faults[entry.file] = fault
     with pytest.raises(kind, match=match) as failure:
         labhub.published_folder(entry)
     message = str(failure.value)
@@ -297,26 +280,11 @@ def test_authors_that_fail_are_one_error_that_names_both_sources(
     assert not list(hub.home.rglob("model.safetensors"))
 
 
-@pytest.mark.parametrize("trouble", ["a file", "full", "locked"])
-def test_a_cache_that_cannot_be_used(hub, entry, entry_file, tmp_path, monkeypatch, trouble):
-    hub.repos["org/name"] = FILES
+def test_a_cache_that_cannot_be_used_is_an_error_that_says_so(hub, entry, entry_file, tmp_path):
     hub.add_published(entry, entry_file)
-    cache = tmp_path / "cache"
-    if trouble == "a file":
-        cache.write_text("mine")
-    else:
-        number = errno.ENOSPC if trouble == "full" else errno.EACCES
-
-        def refused(*arguments, **options):
-            raise OSError(number, os.strerror(number))
-
-        monkeypatch.setattr(labhub, "snapshot_download", refused)
-    for call in (
-        lambda access: labhub.snapshot("org/name", access),
-        lambda access: labhub.published_folder(entry, access),
-    ):
-        with pytest.raises(labhub.CacheError, match=r"can't be used .*pass cache_dir=FOLDER, or set HF_HOME=FOLDER"):
-            call(Access(cache_dir=cache))
+    (tmp_path / "cache").write_text("mine")
+    with pytest.raises(OSError, match=str(tmp_path / "cache")):
+        labhub.published_folder(entry, Access(cache_dir=tmp_path / "cache"))
 
 
 # Pushing
@@ -343,8 +311,7 @@ def test_what_is_pushed_comes_back(hub):
     ("where", "fault", "kind", "match"),
     [
         ("/api/", 403, PermissionError, r"refuses org/name \(403\).*hf auth login"),
-        ("/commit/", 500, ConnectionError, r"answered 500 for org/name.*Try again: labclip push .*folder org/name"),
-        ("/api/", "html", ConnectionError, "org/name can't be"),
+        ("/commit/", 500, ConnectionError, r"org/name failed at the Hub .*: it answered 500"),
     ],
 )
 def test_a_push_that_fails_says_why(hub, tmp_path, where, fault, kind, match):

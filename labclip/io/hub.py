@@ -6,16 +6,14 @@ folders in a small cache of labclip's. The hash of a published matrix decides at
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import http.client
 import logging
 import os
-import re
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
@@ -23,8 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import HfApi, constants, errors, hf_hub_download, scan_cache_dir, snapshot_download
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from labclip._version import __version__
+from labclip.base import Base
+from labclip.checks import first_line
+from labclip.files import WEIGHT_FILES
 from labclip.io.converting import alignment_of
 from labclip.io.folder import load, matrix_sha256
 from labclip.io.published import Published
@@ -33,14 +35,7 @@ logger = logging.getLogger(__name__)
 
 # Weights that hold only numbers, configs, the card and what tokenizers are made of; never a pickle or a script.
 _WANTED = ("model.safetensors", "open_clip_model.safetensors", "README.md", "[!.]*.json", "[!.]*.txt", "[!.]*.model")
-_REPO_ID = re.compile(r"[A-Za-z0-9_][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}", re.ASCII)
 _WHO: dict[str, Any] = {"library_name": "labclip", "library_version": __version__}
-# Errors of using the cache; the network's have none of these numbers.
-_TROUBLE = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.ENOTDIR, errno.EEXIST}
-
-
-class CacheError(OSError):
-    """The cache is full, read-only or no folder: no source could help."""
 
 
 @dataclass(frozen=True)
@@ -55,14 +50,8 @@ class Access:
 
     @property
     def off(self) -> bool:
-        """Whether the network must not be used; ValueError if a download is forced at the same time."""
-        # The client reads the variable on import only; here setting it later counts too.
-        variable = os.environ.get("HF_HUB_OFFLINE", "").upper() in constants.ENV_VARS_TRUE_VALUES
-        off = self.local_files_only or constants.HF_HUB_OFFLINE or variable
-        if off and self.force_download:
-            which = "local_files_only=True" if self.local_files_only else "HF_HUB_OFFLINE=1"
-            raise ValueError(f"force_download=True needs the network, which {which} forbids. Leave one of them out.")
-        return off
+        """Whether the network must not be used."""
+        return self.local_files_only or constants.HF_HUB_OFFLINE
 
     @property
     def cache(self) -> Path:
@@ -72,8 +61,7 @@ class Access:
     @property
     def published(self) -> Path:
         """Where alignment folders are kept that were made of the authors' checkpoints."""
-        root = Path(self.cache_dir or constants.HF_ASSETS_CACHE).expanduser().absolute()
-        return root / "labclip" / "published"
+        return Path(self.cache_dir or constants.HF_ASSETS_CACHE).expanduser().absolute() / "labclip" / "published"
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -89,7 +77,11 @@ DEFAULT = Access()
 
 def check_repo_id(repo_id: str) -> None:
     """Refuse with ValueError what is not "org/name", before it becomes part of a path or address."""
-    sound = isinstance(repo_id, str) and _REPO_ID.fullmatch(repo_id) and not re.search(r"\.\.|--|[.-](/|$)", repo_id)
+    try:
+        validate_repo_id(repo_id)
+        sound = "/" in repo_id
+    except errors.HFValidationError:
+        sound = False
     if not sound:
         raise ValueError(
             f"{repo_id!r:.120} is not a Hub repository. One looks like 'org/name', of letters, digits, '-', '_', '.'. "
@@ -100,41 +92,46 @@ def check_repo_id(repo_id: str) -> None:
 def snapshot(repo_id: str, access: Access = DEFAULT, *, verify: Callable[[Path], object] = lambda folder: None) -> Path:
     """Fetch what labclip reads of a Hub repository into the client's cache, or find it there.
 
-    `verify` raises ValueError or FileNotFoundError for a folder that is not sound. That is fetched again; where it
-    still is not, it is removed from the cache.
+    `verify` raises ValueError or FileNotFoundError for a folder that is not sound. That is removed from the cache, so
+    that the next call fetches it again.
 
     Raises:
         ValueError: If `repo_id` is none, or what came is not sound.
         FileNotFoundError: If the repository or revision does not exist, or is not cached and the network is off.
         PermissionError: If the Hub refuses it.
-        OSError: If it can't be fetched (`ConnectionError`), or the cache can't be used (`CacheError`).
+        ConnectionError: If it can't be fetched.
     """
     check_repo_id(repo_id)
-    tries = [access] if access.off else [access, replace(access, force_download=True)]
-    for attempt in tries:
-        with _explained(repo_id, attempt):
-            fetched = snapshot_download(
-                repo_id, allow_patterns=list(_WANTED), ignore_patterns="*/*", **attempt.arguments
-            )
-        folder = Path(fetched)
-        try:
-            verify(folder)
-            return folder
-        except (ValueError, FileNotFoundError) as error:
-            problem = error
-    if not access.off:
-        scan_cache_dir(access.cache).delete_revisions(folder.name).execute()
-    kind = ValueError if isinstance(problem, ValueError) else FileNotFoundError
-    what = str(problem).replace(str(folder), repo_id)
-    raise kind(f"The Hub's {repo_id} is not sound: {what} It was not loaded.") from problem
+    with _explained(repo_id, access):
+        fetched = snapshot_download(repo_id, allow_patterns=list(_WANTED), ignore_patterns="*/*", **access.arguments)
+    folder = Path(fetched)
+    try:
+        verify(folder)
+    except (ValueError, FileNotFoundError) as error:
+        if not access.off:
+            scan_cache_dir(access.cache).delete_revisions(folder.name).execute()
+        what = str(error).replace(str(folder), repo_id)
+        raise ValueError(f"The Hub's {repo_id} is not sound, and was not loaded: {what}") from error
+    return folder
 
 
-def base_weights(repo_id: str, filenames: Sequence[str], access: Access = DEFAULT) -> Path:
-    """Fetch the weights of an OpenCLIP tag: the first of `filenames` that the repository has. Raises as `snapshot`."""
-    with _explained(repo_id, access, filenames):
-        for name in filenames:
+def weights_of(base: Base, access: Access = DEFAULT) -> Path:
+    """The file with the weights of a tag, from the cache or fetched; of no tag, the file that is named.
+
+    Raises as `snapshot`.
+    """
+    import open_clip  # which an alignment alone does without
+
+    config = open_clip.get_pretrained_cfg(base.model, base.pretrained)
+    if not config:
+        return Path(base.pretrained)
+    repository, _, file = config["hf_hub"].rpartition("/")
+    names = [file] if file else WEIGHT_FILES
+    access = replace(access, revision=None)
+    with _explained(repository, access, names[0]):
+        for name in names:
             try:
-                return Path(hf_hub_download(repo_id, name, **access.arguments))
+                return Path(hf_hub_download(repository, name, **access.arguments))
             except errors.EntryNotFoundError as error:
                 missing = error
         raise missing
@@ -148,7 +145,12 @@ def published_folder(entry: Published, access: Access = DEFAULT) -> Path:
     """
 
     def verify(folder: Path) -> None:
-        _check_published(entry, folder)
+        found = load(folder)
+        is_ = (matrix_sha256(found.fitted), found.base, found.logit_scale, found.strength)
+        if is_ != (entry.matrix_sha256, entry.base, entry.logit_scale, 1.0):
+            raise ValueError(
+                f"{folder} does not hold the published {entry}: its hash, base, scale or strength differs."
+            )
 
     access = replace(access, revision=None)
     kept = access.published / f"{entry.name}-{entry.alignment}-{entry.matrix_sha256[:12]}"
@@ -166,54 +168,31 @@ def published_folder(entry: Published, access: Access = DEFAULT) -> Path:
         )
     try:
         return snapshot(entry.hub_repo, access, verify=verify)
-    except CacheError:
-        raise
     except (OSError, ValueError) as error:
         on_hub = error
     try:
-        checkpoint = _checkpoint(entry)
+        alignment_of(_checkpoint(entry), entry.file).save_pretrained(kept)
     except (OSError, ValueError, http.client.HTTPException) as error:
         kind = ValueError if isinstance(error, ValueError) else ConnectionError
         raise kind(
             f"The matrix {entry} could not be fetched. {_first_sentence(on_hub)}. The authors ({entry.url}): "
             f"{_first_sentence(error)}. Check the network and try again, or fetch that file otherwise, {otherwise}"
         ) from error
-    with _explained(entry.hub_repo, access):
-        alignment_of(checkpoint, entry.file).save_pretrained(kept)
-    verify(kept)
     return kept
 
 
 def _checkpoint(entry: Published) -> bytes:
     """The bytes of the authors' checkpoint, held against its hash."""
-    if not entry.url.startswith(("https://", "http://")):
-        raise ValueError(f"{entry.url} is not a web address; LABCLIP_AUTHORS_ENDPOINT must begin with https://")
     request = urllib.request.Request(entry.url, headers={"User-Agent": f"labclip/{__version__}"})
     try:
         with urllib.request.urlopen(request, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT) as response:
             data: bytes = response.read(entry.size + 1)  # one more shows a longer file without fetching all of it
     except urllib.error.HTTPError as error:
-        with error:
+        with error:  # which holds the connection
             raise ConnectionError(f"it answered {error.code}") from error
-    if (found := hashlib.sha256(data).hexdigest()) != entry.file_sha256:
-        raise ValueError(
-            f"what arrived, {len(data):,} of {entry.size:,} bytes, has the SHA-256 {found[:16]}..., not "
-            f"{entry.file_sha256[:16]}..."
-        )
+    if hashlib.sha256(data).hexdigest() != entry.file_sha256:
+        raise ValueError(f"what arrived, {len(data):,} bytes, has not the SHA-256 {entry.file_sha256[:16]}...")
     return data
-
-
-def _check_published(entry: Published, folder: Path) -> None:
-    """Hold an alignment folder against what is published: the matrix by its hash, and what goes with it."""
-    alignment = load(folder)
-    for name, is_, should_be in (
-        ("matrix", matrix_sha256(alignment.fitted), entry.matrix_sha256),
-        ("base", alignment.base, entry.base),
-        ("logit_scale", alignment.logit_scale, entry.logit_scale),
-        ("strength", alignment.strength, 1.0),
-    ):
-        if is_ != should_be:
-            raise ValueError(f"{folder} gives {entry} the {name} {is_}, not {should_be}.")
 
 
 def push(saved: Any, repo_id: str, **options: Any) -> str:
@@ -244,15 +223,10 @@ def push_folder(
     wanted = [name for name in names if any(fnmatch(name, pattern) for pattern in _WANTED)]
     if not wanted:
         raise FileNotFoundError(f"{folder} holds nothing that labclip reads. Pass a folder that save_pretrained made.")
-    if DEFAULT.off:
-        raise ConnectionError(
-            f"The network is off (HF_HUB_OFFLINE), so nothing was uploaded. "
-            f"Type: HF_HUB_OFFLINE=0 labclip push {folder} {repo_id}"
-        )
     if left := [name for name in names if name not in wanted]:
         logger.warning("Not uploaded, since labclip does not read it: %s", ", ".join(left))
     api = HfApi(token=token, **_WHO)
-    with _explained(repo_id, remedy=f"Try again: labclip push {folder} {repo_id}"):
+    with _explained(repo_id):
         api.create_repo(repo_id, private=private, exist_ok=True)
         commit = api.upload_folder(
             repo_id=repo_id, folder_path=folder, commit_message=commit_message, create_pr=create_pr,
@@ -262,42 +236,31 @@ def push_folder(
 
 
 @contextmanager
-def _explained(
-    repo_id: str, access: Access = DEFAULT, files: Sequence[str] = (), *, remedy: str = ""
-) -> Iterator[None]:
+def _explained(repo_id: str, access: Access | None = None, file: str = "") -> Iterator[None]:
     """Turn the client's errors into FileNotFoundError, PermissionError and ConnectionError that say what to do."""
-    # The base of the HTTP library behind the client: requests before 1.0, then httpx, whose name has changed.
-    http: Any = errors.HTTPError  # type: ignore[attr-defined]
-    library = next(base for base in reversed(http.__mro__) if base.__module__ == http.__module__)
     try:
         yield
-    except (library, OSError, ValueError, KeyError, errors.EntryNotFoundError) as error:
-        raise _plain(error, repo_id, access, files, remedy) from error
+    except Exception as error:  # of the client, and of the HTTP library below it, which changes with its release
+        raise _plain(error, repo_id, access, file) from error
 
 
-def _plain(error: Any, repo_id: str, access: Access, files: Sequence[str], remedy: str) -> OSError:
-    if getattr(error, "errno", None) in _TROUBLE:
-        return CacheError(
-            f"The cache {access.cache} can't be used ({error.strerror}). Free some space there, or name another: "
-            f"pass cache_dir=FOLDER, or set HF_HOME=FOLDER."
+def _plain(error: BaseException, repo_id: str, access: Access | None, file: str) -> OSError:
+    hub = constants.ENDPOINT
+    if access is not None and access.off:
+        command = " ".join(
+            filter(None, ["hf download", repo_id, file, access.revision and f"--revision {access.revision}"])
         )
-    hub, revision = constants.ENDPOINT, access.revision
-    if access.local_files_only or access.off:
-        command = " ".join(["hf download", repo_id, *files[:1], *(["--revision", revision] if revision else [])])
         return FileNotFoundError(
             f"{repo_id} is not in the cache {access.cache} and the network is off (HF_HUB_OFFLINE or "
             f"local_files_only). With a network, type: {command} --cache-dir {access.cache}"
         )
-    # From scratch, as clients before 1.4 go on with what a portal answered.
-    command = " ".join(["hf download", repo_id, *files[:1], "--force-download"])
-    remedy = remedy or f"Try again later, or where there is a network type: {command}"
     while isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ is not None:
         error = error.__cause__
     status = getattr(getattr(error, "response", None), "status_code", None)
-    if isinstance(error, errors.RevisionNotFoundError):
-        return FileNotFoundError(f"{repo_id} has no revision {revision!r}. Leave revision out, or see {hub}/{repo_id}.")
-    if isinstance(error, errors.EntryNotFoundError) and status == 404:
-        return FileNotFoundError(f"{repo_id} on the Hub lacks {' or '.join(files)}. Check the name.")
+    if access is not None and isinstance(error, errors.RevisionNotFoundError):
+        return FileNotFoundError(
+            f"{repo_id} has no revision {access.revision!r}. Leave revision out, or see {hub}/{repo_id}."
+        )
     if status in (401, 403) or isinstance(error, errors.LocalTokenNotFoundError):
         return PermissionError(
             f"The Hub refuses {repo_id} ({status or 'no token is stored'}): it does not exist, is private or gated, or "
@@ -306,12 +269,11 @@ def _plain(error: Any, repo_id: str, access: Access, files: Sequence[str], remed
         )
     if status == 404:
         return FileNotFoundError(
-            f"{repo_id} is not on the Hub ({hub}). Check the name; a private one needs: hf auth login. "
-            f"For a folder on this machine, pass './{repo_id}'."
+            f"{' of '.join(filter(None, [file, repo_id]))} is not on the Hub ({hub}). Check the name; a private one "
+            f"needs: hf auth login. For a folder on this machine, pass './{repo_id}'."
         )
-    if status is not None:
-        return ConnectionError(f"The Hub ({hub}) answered {status} for {repo_id}. {remedy}")
-    return ConnectionError(f"{repo_id} can't be fetched from {hub}: {_first_sentence(error)}. {remedy}")
+    said = f"it answered {status}" if status else first_line(error)
+    return ConnectionError(f"{repo_id} failed at the Hub ({hub}): {said}. Try again later.")
 
 
 def _first_sentence(error: BaseException) -> str:

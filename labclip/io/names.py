@@ -64,12 +64,8 @@ def resolve(name_or_path: str | Path, access: Access | None) -> Source:
         ValueError: If it is none of the four; the message has the nearest known name.
         OSError: If the Hub can't be reached.
     """
-    if not isinstance(name_or_path, str | Path):
-        raise ValueError(
-            f"The name is a {type(name_or_path).__name__}. Pass a str or Path: a known name ({_known()}), a folder, "
-            f"MODEL:TAG, or a Hub repository 'org/name'."
-        )
     name = str(name_or_path)
+    known = ", ".join(list_pretrained())
     if isinstance(name_or_path, str):
         schema, _, rest = name.partition(":")  # as OpenCLIP has them
         if schema == "local-dir":
@@ -80,30 +76,24 @@ def resolve(name_or_path: str | Path, access: Access | None) -> Source:
             return Source(name, folder=embedded_folder())
         if entry := find_entry(name):
             return Source(name, entry=entry, base=entry.base)
-    if not name.strip():
-        raise ValueError(f"The name is empty. Known names: {_known()}.")
     path = Path(name).expanduser()
-    if os.path.isdir(path):  # pathlib's raises for a name that is too long
+    if name.strip() and os.path.isdir(path):  # pathlib's raises for a name that is too long
         return Source(name, folder=path)
     if os.path.isfile(path):
         raise ValueError(f"{name} is a file, not an alignment folder. {_instead_of(path)}")
     if isinstance(name_or_path, Path) or name.startswith((".", "~", "/")) or path.is_absolute():
         raise FileNotFoundError(
-            f"There is no folder {name}. Pass a folder that labclip made, or a known name: {_known()}."
+            f"There is no folder {name}. Pass a folder that labclip made, or a known name: {known}."
         )
-    if os.path.lexists(path):
-        raise ValueError(f"{name} is a pipe, a device or a link that leads nowhere. Pass a folder that labclip made.")
-    if "://" in name:
-        raise ValueError(f"{name} is a URL. Pass a Hub repository as org/name, or fetch it and pass the folder.")
     model, colon, tag = name.partition(":")
-    if colon and "/" not in model:
+    if colon and "/" not in model and "://" not in name:
         return Source(name, base=named_base(model, tag) if access else None)
     if "/" in name:
         return _fetched(name, name, access)
     here = [config.parent.name for config in (*Path().glob(f"*/{CONFIG}"), *Path().glob(f"*/{OPENCLIP_CONFIG}"))]
     raise ValueError(
         f"{name!r:.120} is not a known name, a folder, MODEL:TAG or a Hub repository 'org/name'."
-        f"{nearest(name, [*list_pretrained(), *here])} Known names: {_known()}."
+        f"{nearest(name, [*list_pretrained(), *here])} Known names: {known}."
     )
 
 
@@ -124,7 +114,9 @@ def load_alignment(name_or_path: str | Path, access: Access) -> Alignment:
     """`Alignment.from_pretrained`."""
     source = resolve(name_or_path, access)
     if (alignment := source.alignment(access)) is None:
-        raise ValueError(f"{source.name} is a base, not an alignment. Known alignments: {_known()}.")
+        raise ValueError(
+            f"{source.name} is a base, not an alignment. Known alignments: {', '.join(list_pretrained())}."
+        )
     return alignment
 
 
@@ -158,10 +150,6 @@ def _instead_of(file: Path) -> str:
     return "Pass a folder that labclip made."
 
 
-def _known() -> str:
-    return ", ".join(list_pretrained())
-
-
 def named_base(model_name: str, pretrained: str, *, force_quick_gelu: bool = False) -> Base:
     """What a user means by an OpenCLIP name and tag, with the activation that the tag's weights were trained with.
 
@@ -173,8 +161,7 @@ def named_base(model_name: str, pretrained: str, *, force_quick_gelu: bool = Fal
     name = model_name.replace("/", "-")
     config = open_clip.get_model_config(name)
     if config is None:
-        near = nearest(name, open_clip.list_models())
-        raise ValueError(f"OpenCLIP knows no model {model_name!r}.{near}")
+        raise ValueError(f"OpenCLIP knows no model {model_name!r}.{nearest(name, open_clip.list_models())}")
     quick_gelu = force_quick_gelu or bool(config.get("quick_gelu", False))
     tag_config = open_clip.get_pretrained_cfg(name, pretrained)
     if not tag_config and not Path(pretrained).is_file():

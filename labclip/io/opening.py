@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,20 +13,31 @@ import torch
 from torch import nn
 
 from labclip.alignment import Alignment, with_record
-from labclip.base import Base
+from labclip.base import FOLDED, Base, described_mark
 from labclip.checks import check_device
+from labclip.files import is_alignment_folder, weights_in
 from labclip.io import published
-from labclip.io.bases import check_same_base, load_folder, load_named, weights_of, wrap_loaded
+from labclip.io.architecture import config_of
+from labclip.io.bases import build
 from labclip.io.folder import load
-from labclip.io.hub import DEFAULT, Access, published_folder
+from labclip.io.hub import DEFAULT, Access, published_folder, weights_of
 from labclip.io.names import Source, load_alignment, named_base, resolve
 from labclip.io.published import entries_for, list_pretrained
 from labclip.model import LABCLIP
 from labclip.packages import EMBEDDED, embedded_folder
-from labclip.towers.openclip import check_base, folder_tokenizer, read_openclip_config, tokenizer_of
+from labclip.towers.openclip import (
+    check_base,
+    fingerprint_of,
+    folder_tokenizer,
+    read_openclip_config,
+    text_tower,
+    tokenizer_of,
+)
+from labclip.towers.text import Tokenizer
 
 _logger = logging.getLogger(__name__)
 
+_TRANSFORM = {"mean", "std", "interpolation", "resize_mode"}  # what a tag's configuration says of preprocessing
 _FIT_ONE = "Pass alignment= (a folder, a repository 'org/name', or an Alignment), or fit one on your own captions"
 
 
@@ -42,17 +54,16 @@ def load_model(
     """`LABCLIP.from_pretrained`."""
     check_device(device)
     source = resolve(name_or_path, access)
-    try:
-        chosen = _chosen(source, alignment, access, strength)
-    except FileNotFoundError as error:
-        if source.base is not None and base is None and access.off:
-            try:
-                weights_of(source.base, access)
-            except FileNotFoundError as also:
-                raise FileNotFoundError(f"{error} Its base is missing as well: {also}") from error
-        raise
+    chosen = _chosen(source, alignment, access, strength)
     if base is not None:
-        return wrap_loaded(base, chosen, device)
+        recorded = chosen.base
+        if recorded and recorded.model in open_clip.list_models() and config_of(base, recorded.model) is None:
+            raise ValueError(
+                f"The alignment was fitted on {recorded}, but the weights of this {type(base).__name__} are not those "
+                f"of a {recorded.model}. Pass that base, or load the alignment that fits yours."
+            )
+        model = LABCLIP(base, chosen)
+        return model if device is None else model.to(device)
     model = _load_base(source, chosen, access, precision=precision, device=device)[0]
     _logger.info("%s: %s on %s, %s", name_or_path, model.alignment, model.matrix.device, precision)
     return model
@@ -103,21 +114,81 @@ def _identity_for(source: Source) -> Alignment:
     if source.folder is None:
         assert source.base is not None
         return with_record(Alignment.identity(source.base.embed_dim), base=source.base)
-    dim = read_openclip_config(source.folder)["model_cfg"].get("embed_dim")
-    try:
-        return Alignment.identity(dim)
-    except ValueError as error:
-        raise ValueError(f"{source.folder}: model_cfg.embed_dim: {error}") from error
+    return Alignment.identity(read_openclip_config(source.folder)["model_cfg"].get("embed_dim"))
 
 
 def _load_base(
-    source: Source, chosen: Alignment, access: Access, *, precision: str, device: Any, **openclip: Any
+    source: Source, alignment: Alignment, access: Access, *, precision: str, device: Any, **openclip: Any
 ) -> tuple[LABCLIP, Any]:
-    """Load the base that a source means, and wrap it with an alignment."""
+    """Load the base that a source means, and wrap it with an alignment; also preprocess_train."""
     folder = source.folder if source.has_base else None
     if folder is None and (wanted := _recorded_base(source, access)).model != EMBEDDED:
-        return load_named(wanted, chosen, access, precision=precision, device=device, **openclip)
-    return load_folder(folder or embedded_folder(), chosen, precision=precision, device=device, **openclip)
+        return _load_named(wanted, alignment, access, precision=precision, device=device, **openclip)
+    return _load_folder(folder or embedded_folder(), alignment, precision=precision, device=device, **openclip)
+
+
+def _load_named(wanted: Base, alignment: Alignment, access: Access, **openclip: Any) -> tuple[LABCLIP, Any]:
+    """An OpenCLIP architecture with the weights of a tag, or of a file."""
+    check_same_base(alignment, wanted)
+    tag_config = open_clip.get_pretrained_cfg(wanted.model, wanted.pretrained)
+    changed = openclip.keys() - {"precision", "device", "force_quick_gelu", "output_dict", "aug_cfg", "weights_only"}
+    for key in _TRANSFORM & tag_config.keys():
+        openclip.setdefault(f"image_{key}", tag_config[key])
+    if wanted.quick_gelu:
+        openclip["force_quick_gelu"] = True
+    clip, train, val = build(wanted.model, weights_of(wanted, access), **openclip)
+    model_cfg = open_clip.get_model_config(wanted.model) | ({"quick_gelu": True} if wanted.quick_gelu else {})
+    tokenizer = tokenizer_of(wanted.model, model_cfg)
+    if tag_config and alignment.base is not None and alignment.fingerprint is None:
+        # The tag's own weights: from here on others are recognised as others.
+        alignment = with_record(alignment, fingerprint=fingerprint_of(clip, tokenizer))
+    model = LABCLIP(clip, alignment, preprocess=val, tokenizer=tokenizer)
+    if not changed - {f"image_{key}" for key in _TRANSFORM}:
+        model.openclip_config = {"model_cfg": model_cfg, "preprocess_cfg": dict(clip.visual.preprocess_cfg)}
+    return model, train
+
+
+def _load_folder(folder: Path, alignment: Alignment, **openclip: Any) -> tuple[LABCLIP, Any]:
+    """The OpenCLIP model of a folder."""
+    if is_alignment_folder(folder) and (own := load(folder)).base is not None:
+        check_same_base(alignment, own.base)
+        if alignment.base is not None and alignment.fingerprint is None:
+            alignment = with_record(alignment, fingerprint=own.fingerprint)
+    config, weights = read_openclip_config(folder), weights_in(folder)
+    assert weights is not None
+    clip, train, val = build(f"local-dir:{folder}", weights, **openclip)
+    tokenizer: Tokenizer | None = folder_tokenizer(folder)
+    vocabulary = getattr(text_tower(clip), "vocab_size", None)
+    if isinstance(tokenizer, open_clip.SimpleTokenizer) and vocabulary not in (None, tokenizer.vocab_size):
+        tokenizer = None  # the ordinary one would give wrong tokens to a model with another vocabulary
+    mark = config.get(FOLDED)
+    if mark is not None:
+        setattr(clip, FOLDED, mark)
+    model = LABCLIP(clip, alignment, preprocess=val, tokenizer=tokenizer)
+    if mark is not None:
+        warnings.warn(
+            f"{folder} holds a folded model ({described_mark(mark)}). It opens with the identity: its text features "
+            f"are aligned already, aligned=False and strength change nothing. For the base, load "
+            f"{mark.get('model') or 'the model that it was folded from'}.",
+            stacklevel=5,
+        )
+    model.openclip_config = config
+    return model, train
+
+
+def check_same_base(alignment: Alignment, wanted: Base) -> None:
+    """Refuse with ValueError an alignment recorded for another architecture, tag or activation."""
+    base = alignment.base
+    if base is None or base.matches(wanted):
+        return
+    # A weights file may hold those of any tag; the fingerprint decides.
+    if Path(wanted.pretrained).is_file() and base.matches(replace(wanted, pretrained=base.pretrained)):
+        return
+    activation = {True: "QuickGELU", False: "GELU"}
+    raise ValueError(
+        f"The alignment was fitted on {base} with {activation[base.quick_gelu]}, but the base is {wanted} with "
+        f"{activation[wanted.quick_gelu]}. Load the base it was fitted on, or fit a matrix for this one."
+    )
 
 
 def _recorded_base(source: Source, access: Access) -> Base:
@@ -170,25 +241,19 @@ def create_model_and_transforms(
     Example:
         >>> model, _, preprocess = create_model_and_transforms("scenes")
     """
-    if not openclip.pop("load_weights", True):
-        raise ValueError("load_weights=False gives random weights, which no matrix fits. Leave it out.")
-    if jit:
+    if jit or not openclip.pop("load_weights", True):
         raise ValueError(
-            "jit=True is not supported. Pass jit=False, then torch.jit.script(model), which scripts it folded."
+            "jit=True and load_weights=False, whose random weights no matrix fits, are not supported. Leave them out; "
+            "torch.jit.script(model) scripts the model folded."
         )
     check_device(device)
     access = Access(cache_dir=cache_dir)
     if not _is_architecture(model_name) and not pretrained:
         source = resolve(model_name, access)
-    elif isinstance(model_name, Path) or model_name.partition(":")[0] in ("local-dir", "hf-hub", EMBEDDED):
+    elif not pretrained or str(model_name).partition(":")[0] in ("local-dir", "hf-hub", EMBEDDED):
         raise ValueError(
-            f"{model_name} has weights of its own, so pretrained={pretrained!r} would be ignored. Leave it out, or "
-            f'pass an architecture, for example "ViT-B-32".'
-        )
-    elif not pretrained:
-        raise ValueError(
-            f"pretrained is {pretrained!r}, so {model_name} would have random weights, which no matrix fits. "
-            f'Pass a tag, for example pretrained="openai".'
+            f"{model_name} with pretrained={pretrained!r}: an architecture needs the tag of its weights, as in "
+            f'"ViT-B-32", pretrained="openai", as no matrix fits random ones; what has weights of its own needs none.'
         )
     else:
         source = _of_openclip(str(model_name), pretrained, openclip.get("force_quick_gelu", False), alignment is None)
