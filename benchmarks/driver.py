@@ -18,7 +18,7 @@ from labclip import LABCLIP
 from labclip.data import find_inputs, read_items
 from labclip.encode.encoder import Encoded, Encoder
 from labclip.features.embedding import write_images, write_texts
-from labclip.features.folder import Files, array_shapes
+from labclip.features.folder import Files
 from labclip.features.plan import Plan
 
 DIM = 512
@@ -33,7 +33,7 @@ class Instant(Encoder):
         for source in sources:
             yield Encoded(source, self.row, bytes(32))
 
-    def texts(self, captions, places=()):
+    def texts(self, captions, locations=()):
         return np.broadcast_to(self.row, (len(captions), DIM))
 
 
@@ -64,7 +64,7 @@ def main():
             measure("captions", lambda: write_texts(plan, files, encoder))
             size = plan.path.stat().st_size
             counts = {"images": options.rows, "captions": options.rows, "negatives_per_caption": 0}
-            measure("checked", lambda: files.finish(array_shapes(counts, DIM)))
+            measure("checked", lambda: files.finish({"dim": DIM, "counts": counts}, {}))
             files.close()
     found.append({"what": "plan", "rows": options.rows, "bytes": size})
     if options.json:

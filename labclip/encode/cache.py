@@ -8,24 +8,22 @@ import logging
 import os
 import sqlite3
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from labclip.base import FINGERPRINT_CAPTION
 from labclip.data.images import ImageSource, ParquetImages, file_order, reason
-from labclip.encode.encoder import Encoder, batched
+from labclip.encode.encoder import Embeddings, Encoder, batched
 from labclip.encode.fingerprint import identity_of, tokenizer_and_preprocess
 from labclip.metrics import UNIT
 from labclip.model import LABCLIP
-from labclip.towers.text import Tokenizer, TruncationCount, counting_truncation, tokenize
+from labclip.towers.text import TruncationCount, counting_truncation, tokenize
 
 _logger = logging.getLogger(__name__)
 
@@ -64,7 +62,7 @@ def encode(
     workers: int | None = None,
     progress: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """Embed distinct images and captions with a base, each content once, and none that the cache knows.
+    """Embed images and captions with a base, each content once, and none that the cache knows.
 
     Returns:
         Images, float32 [len(images), dim], and the base's own captions, float32 [len(captions), dim], both of unit
@@ -81,86 +79,75 @@ def encode(
 
 def _encode_images(encoder: Encoder, cache: Cache, images: Sequence[ImageSource]) -> Tensor:
     """float32 [n, dim], in the order of `images`."""
-    contents, problems = _contents(images, encoder.workers)
-    keys = [_image_key(one, content) for one, content in zip(images, contents, strict=True)]
-    known = cache.get(list(dict.fromkeys(key for key, content in zip(keys, contents, strict=True) if content)))
-    todo = {key: one for key, content, one in zip(keys, contents, images, strict=True) if content and key not in known}
-    todo = dict(sorted(todo.items(), key=lambda pair: file_order(pair[1])))
+    contents = _contents(images, encoder.workers)
+    problems = list(dict.fromkeys(content for content in contents if isinstance(content, str)))
+    source_of = {
+        _image_key(one, content): one
+        for one, content in sorted(zip(images, contents, strict=True), key=lambda pair: file_order(pair[0]))
+        if isinstance(content, bytes)
+    }
+    known = cache.get(list(source_of))
+    todo = {key: one for key, one in source_of.items() if key not in known}
     with closing(encoder.images(todo.values(), total=len(todo))) as stream:
         for batch in batched(zip(todo, stream, strict=True), encoder.batch_size):
-            fresh = {}
-            for key, one in batch:
-                if one.row is None:
-                    problems.append(f"{one.source} {one.problem}")
-                elif key != _image_key(one.source, one.digest):
-                    problems.append(f"{one.source} changed while it was read")
-                else:
-                    fresh[key] = one.row
-            cache.put(fresh.items())
+            fresh = {key: one.row for key, one in batch if one.row is not None}
+            # By the bytes that were encoded: the file may have changed since its key was made.
+            cache.put((_image_key(one.source, one.digest), one.row) for _, one in batch if one.row is not None)
+            problems += [f"{one.source} {one.problem}" for _, one in batch if one.problem]
             known |= fresh
     if problems:
         raise ValueError(
             f"{len(problems):,} of {len(images):,} images can't be used, for example {'; '.join(problems[:3])}. Repair "
             f'them, or take them away and pass on_missing="skip"; the others are encoded and kept.'
         )
+    keys = (_image_key(one, content) for one, content in zip(images, contents, strict=True))
     return torch.from_numpy(np.stack([known[key] for key in keys]))
 
 
-def _contents(images: Sequence[ImageSource], workers: int) -> tuple[list[bytes], list[str]]:
-    """SHA-256 of each image's bytes, empty where they can't be read, and why. A file is read once for all its crops."""
-
-    def digest(source: ImageSource, read: Callable[[ImageSource], bytes] = ImageSource.read) -> bytes | str:
-        try:
-            return hashlib.sha256(read(source)).digest()
-        except (OSError, ValueError) as error:
-            return f"{source} " + reason("can't be read", error)
+def _contents(images: Sequence[ImageSource], workers: int) -> list[bytes | str]:
+    """SHA-256 of each image's bytes, or why they can't be read. A file is read once for all its crops."""
 
     def place(source: ImageSource) -> object:
         return source.key if source.file is None else (source.file, source.start, source.column)
 
+    def digest(source: ImageSource) -> bytes | str:
+        try:
+            return hashlib.sha256(source.read() if source.column is None else tables.read(source)).digest()
+        except (OSError, ValueError) as error:
+            return f"{source} " + reason("can't be read", error)
+
     distinct = sorted({place(one): one for one in images}.values(), key=file_order)
-    in_tables = [one for one in distinct if one.column is not None]
-    others = distinct[: len(distinct) - len(in_tables)]
     with ThreadPoolExecutor(workers) as pool, ParquetImages() as tables:
-        found = dict(zip(map(place, others), pool.map(digest, others), strict=True))
-        found |= {place(one): digest(one, tables.read) for one in in_tables}
-    contents = [content if isinstance(content := found[place(one)], bytes) else b"" for one in images]
-    return contents, [problem for problem in found.values() if isinstance(problem, str)]
+        found = pool.map(digest, (one for one in distinct if one.column is None))
+        in_tables = (digest(one) for one in distinct if one.column is not None)  # in order, so by one thread
+        content = dict(zip(map(place, distinct), (*found, *in_tables), strict=True))
+    return [content[place(one)] for one in images]
 
 
-def _image_key(source: ImageSource, content: bytes) -> bytes:
+def _image_key(source: ImageSource, content: bytes | str) -> bytes:
+    assert isinstance(content, bytes)
     return key_of(b"image", content, repr(source.box).encode())
 
 
 def _encode_captions(encoder: Encoder, cache: Cache, captions: Sequence[str]) -> Tensor:
     """float32 [n, dim], in the order of `captions`."""
-    keys = {caption: key_of(b"text", caption.encode("utf-8", "surrogatepass")) for caption in captions}
-    known = cache.get(list(keys.values()))
-    todo = sorted(caption for caption, key in keys.items() if key not in known)
-    # Captions of the same tokens get the same bits: in passes of their own, rounding would decide between them.
-    tokens = dict(zip(todo, _tokens_of(encoder.tokenizer, todo), strict=True))
-    read = cache.get(list(dict.fromkeys(tokens.values())))
-    first = {key: caption for caption, key in reversed(tokens.items()) if key not in read}
-    distinct = sorted(first.values())
-    cache.put((), ((keys[caption], key) for caption, key in tokens.items() if key in read))
-    with encoder.bar("captions", len(distinct)) as bar:
-        for block in batched(distinct, BLOCK):
-            fresh = dict(zip((tokens[caption] for caption in block), encoder.texts(block), strict=True))
-            cache.put(fresh.items(), ((keys[caption], key) for caption, key in tokens.items() if key in fresh))
-            read |= fresh
-            bar.update(len(block))
-    known |= {keys[caption]: read[key] for caption, key in tokens.items()}
-    return torch.from_numpy(np.stack([known[keys[caption]] for caption in captions]))
-
-
-def _tokens_of(tokenizer: Tokenizer, captions: list[str]) -> list[bytes]:
-    """A key of each caption's tokens. One warning counts those that are cut at the context length."""
+    # By their tokens: in passes of their own, rounding would decide between captions that read alike.
     cut, keys = TruncationCount(), []
     with counting_truncation(cut):
         for block in batched(captions, BLOCK):
-            keys += [key_of(b"tokens", row.tobytes()) for row in tokenize(tokenizer, block).numpy()]
-    cut.warn(stacklevel=4)
-    return keys
+            keys += [key_of(b"tokens", row.tobytes()) for row in tokenize(encoder.tokenizer, block).numpy()]
+    cut.warn(stacklevel=3)
+    first = {key: caption for caption, key in sorted(zip(captions, keys, strict=True), reverse=True)}
+    known = cache.get(list(first))
+    todo = sorted((caption, key) for key, caption in first.items() if key not in known)
+    with encoder.bar("captions", len(todo)) as bar:
+        for part in batched(todo, BLOCK):
+            rows = encoder.texts([caption for caption, _ in part])
+            fresh = dict(zip((key for _, key in part), rows, strict=True))
+            cache.put(fresh.items())
+            known |= fresh
+            bar.update(len(part))
+    return torch.from_numpy(np.stack([known[key] for key in keys]))
 
 
 class Cache:
@@ -175,28 +162,21 @@ class Cache:
         model: The base.
 
     Raises:
-        ValueError: If the file is damaged or can't be opened, or the folder is a file or can't be made.
+        ValueError: If the file is damaged or can't be opened, or the folder can't be made.
     """
 
     def __init__(self, folder: Path | None, model: LABCLIP) -> None:
         self.identity = identity_of(model)
         self.path = None if folder is None else folder / f"{_name(self.identity, model)}.sqlite"
-        if folder is not None:
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise ValueError(f"The cache {folder} can't be made ({error.strerror}). {_writable()}.") from error
         self._kept = True
         _logger.info("cache of embeddings: %s", self.path or "none")
-        try:
-            self._file = sqlite3.connect(":memory:" if self.path is None else self.path, timeout=60)
+        with self._named():
+            if folder is not None:
+                folder.mkdir(parents=True, exist_ok=True)
+            self._file = sqlite3.connect(self.path or ":memory:", timeout=60)
             self._file.execute("PRAGMA journal_mode = WAL")
             self._file.execute("PRAGMA synchronous = NORMAL")  # a commit is then a write, and no wait for the disk
-            for table in ("rows", "same"):
-                columns = "key BLOB PRIMARY KEY, value BLOB"
-                self._file.execute(f"CREATE TABLE IF NOT EXISTS {table} ({columns}) WITHOUT ROWID")
-        except sqlite3.DatabaseError as error:
-            raise self._unusable(error) from error
+            self._file.execute("CREATE TABLE IF NOT EXISTS rows (key BLOB PRIMARY KEY, value BLOB) WITHOUT ROWID")
 
     def __enter__(self) -> Cache:
         return self
@@ -204,51 +184,40 @@ class Cache:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def get(self, keys: Sequence[bytes]) -> dict[bytes, NDArray[np.float32]]:
+    def get(self, keys: Sequence[bytes]) -> dict[bytes, Embeddings]:
         """What is there of some keys: key -> float32 [dim]. A row that is not of unit length is damaged: not there."""
-        try:
-            row_of = {**dict(zip(keys, keys, strict=True)), **dict(self._select("same", keys))}
-            rows = dict(self._select("rows", list({*keys, *row_of.values()})))
-        except sqlite3.DatabaseError as error:
-            raise self._unusable(error) from error
-        found = {key: np.frombuffer(rows.get(key) or rows.get(row_of[key], b""), dtype="<f4") for key in keys}
+        found: dict[bytes, Embeddings] = {}
+        with self._named():
+            for part in batched(keys, _ASKED):
+                query = f"SELECT key, value FROM rows WHERE key IN ({','.join('?' * len(part))})"
+                found |= {key: np.frombuffer(value, dtype="<f4") for key, value in self._file.execute(query, part)}
         return {key: row for key, row in found.items() if abs(float(row @ row) - 1) < 3 * UNIT}
 
-    def _select(self, table: str, keys: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
-        for start in range(0, len(keys), _ASKED):
-            part = keys[start : start + _ASKED]
-            query = f"SELECT key, value FROM {table} WHERE key IN ({','.join('?' * len(part))})"
-            yield from self._file.execute(query, part)
-
-    def put(self, rows: Iterable[tuple[bytes, NDArray[np.float32]]], same: Iterable[tuple[bytes, bytes]] = ()) -> None:
-        """Keep embeddings, float32 [dim] of unit length, by key; and keys, each with that of a row that is its too."""
+    def put(self, rows: Iterable[tuple[bytes, Embeddings]]) -> None:
+        """Keep embeddings, float32 [dim] of unit length, by key."""
         if not self._kept:
             return
-        lines = {"rows": [(key, row.astype("<f4").tobytes()) for key, row in rows], "same": list(same)}
+        lines = [(key, row.astype("<f4").tobytes()) for key, row in rows]
         try:
             # Another process waits for as long as this is open: never while the model works.
-            with self._file:
-                for table, pairs in lines.items():
-                    self._file.executemany(f"INSERT OR REPLACE INTO {table} VALUES (?, ?)", pairs)
-        except sqlite3.OperationalError as error:
-            # What was encoded counts more than that it is kept.
+            with self._named(), self._file:
+                self._file.executemany("INSERT OR REPLACE INTO rows VALUES (?, ?)", lines)
+        except ValueError as error:  # what was encoded counts more than that it is kept
             self._kept = False
-            warnings.warn(f"The cache {self.path} can't be written ({error}); what follows is not kept.", stacklevel=2)
-        except sqlite3.DatabaseError as error:
-            raise self._unusable(error) from error
+            warnings.warn(f"{error} What follows is not kept.", stacklevel=2)
 
-    def _unusable(self, error: sqlite3.DatabaseError) -> ValueError:
-        # An OperationalError is of the machine: a folder that may not be written, a full disk, a lock.
-        of_machine = isinstance(error, sqlite3.OperationalError)
-        remedy = _writable() if of_machine else "Delete that file, or pass cache=None"
-        return ValueError(f"The cache {self.path} can't be used ({error}). {remedy}.")
-
-
-def _writable() -> str:
-    return "Pass cache=DIR with a folder that you may write, or cache=None"
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, sqlite3.DatabaseError) as error:
+            raise ValueError(
+                f"The cache {self.path} can't be used ({error}). Pass cache=DIR with a folder that you may write, or "
+                f"cache=None; delete that file if it is damaged."
+            ) from error
 
 
-def _name(identity: dict[str, Any], model: LABCLIP) -> str:
+def _name(identity: dict[str, object], model: LABCLIP) -> str:
     # The fingerprint's embedding differs in its last bits from machine to machine; its tokens do not.
     facts = {key: value for key, value in identity.items() if key not in ("base", "fingerprint")}
     tokens = tokenizer_and_preprocess(model)[0]([FINGERPRINT_CAPTION]).tolist()

@@ -66,7 +66,7 @@ class Encoder:
         cut: Counts captions cut at the context length; `cut.warn()` says so. Nothing else does.
 
     Raises:
-        ValueError: If the model has no preprocess or no tokenizer.
+        ValueError: If the model has no preprocess or no tokenizer, or a number is below 1.
 
     Example:
         >>> import labclip
@@ -82,6 +82,8 @@ class Encoder:
     def __init__(
         self, model: LABCLIP, *, batch_size: int = 64, workers: int | None = None, progress: bool = True
     ) -> None:
+        if batch_size < 1 or (workers is not None and workers < 1):
+            raise ValueError(f"batch_size is {batch_size} and workers {workers}; each is at least 1.")
         self.tokenizer, self._preprocess = tokenizer_and_preprocess(model)
         self.model = model
         self.batch_size = batch_size
@@ -112,28 +114,22 @@ class Encoder:
             OSError: If reading fails for a reason that is not the image's, as with too many open files.
             ValueError: If an embedding is not finite; the image is named.
         """
-        waiting: tuple[list[_Decoded], torch.Tensor | None] = [], None
-        with (
-            evaluating(self.model),
-            decoding(self.workers) as pool,
-            ParquetImages() as tables,
-            self.bar("images", total, done) as bar,
-        ):
-            # The features of a batch are copied while the next one is encoded, so an empty one follows the last.
-            for batch in chain(batched(self._decoded(sources, pool, tables), self.batch_size), [[]]):
-                # An accelerator works on this batch while the features of the one before are copied.
+        before: tuple[list[_Decoded], torch.Tensor | None] = [], None
+        with evaluating(self.model), _decoding(self.workers) as pool, self.bar("images", total, done) as bar:
+            # The features of a batch are copied while an accelerator works on the next one; an empty one is the last.
+            for batch in chain(batched(self._decoded(sources, pool), self.batch_size), [[]]):
                 features = self._run([pixels for _, pixels in batch if pixels is not None])
-                yield from _encoded(*waiting)
-                bar.update(len(waiting[0]))
-                waiting = batch, features
+                yield from _filled(*before)
+                bar.update(len(before[0]))
+                before = batch, features
 
     @torch.no_grad()
-    def texts(self, captions: Sequence[str], places: Sequence[str] = ()) -> Embeddings:
+    def texts(self, captions: Sequence[str], locations: Sequence[str] = ()) -> Embeddings:
         """Embed captions at the length they need; those with a common prefix share the work.
 
         Args:
             captions: Any number of texts; all of them are in memory at once.
-            places: Where each was read, for the message.
+            locations: Where each was read, for the message.
 
         Returns:
             The base's own text embeddings, unit-length float32 [len(captions), dim], little-endian.
@@ -145,30 +141,25 @@ class Encoder:
             features = self.model.encode_text(list(captions), normalize=False, aligned=False)
         return _checked(
             F.normalize(features.float(), dim=-1),
-            lambda row: f"{captions[row]!r} ({places[row]})" if places else repr(captions[row]),
+            lambda row: f"{captions[row]!r} ({locations[row]})" if locations else repr(captions[row]),
         )
 
     def blocks(self, blocks: Iterable[tuple[T, Mapping[str, str]]]) -> Iterator[tuple[T, Embeddings]]:
-        """`texts` of many blocks in turn.
+        """`texts` of many blocks in turn, each of them captions with their locations and what is given back beside."""
+        for key, captions in blocks:
+            yield key, self.texts(list(captions), list(captions.values()))
 
-        Args:
-            blocks: Each with what is to be given back beside its embeddings, and its captions with their places.
-        """
-        for key, places in blocks:
-            yield key, self.texts(list(places), list(places.values()))
-
-    def _decoded(
-        self, sources: Iterable[ImageSource], pool: ThreadPoolExecutor, tables: ParquetImages
-    ) -> Iterator[_Decoded]:
+    def _decoded(self, sources: Iterable[ImageSource], pool: ThreadPoolExecutor) -> Iterator[_Decoded]:
         waiting: deque[Future[_Decoded]] = deque()
-        for source in sources:
-            # A Parquet file is read in order, so here and not by whichever thread comes first.
-            data = tables.read(source) if source.column is not None and source.data is None else None
-            waiting.append(pool.submit(self._decode, source, data))
-            if len(waiting) >= 2 * self.batch_size + self.workers:
+        with ParquetImages() as tables:
+            for source in sources:
+                # A Parquet file is read in order, so here and not by whichever thread comes first.
+                data = tables.read(source) if source.column is not None and source.data is None else None
+                waiting.append(pool.submit(self._decode, source, data))
+                if len(waiting) >= 2 * self.batch_size + self.workers:
+                    yield waiting.popleft().result()
+            while waiting:
                 yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
 
     def _decode(self, source: ImageSource, data: bytes | None) -> _Decoded:
         found = Encoded(source)
@@ -205,12 +196,13 @@ class Encoder:
         return F.normalize(self.model.encode_image(batch, normalize=False).float(), dim=-1)
 
 
-def _encoded(batch: Sequence[_Decoded], features: torch.Tensor | None) -> Iterator[Encoded]:
-    good = [found for found, pixels in batch if pixels is not None]
+def _filled(batch: Sequence[_Decoded], features: torch.Tensor | None) -> Iterator[Encoded]:
+    """What was decoded, with the features of what has pixels."""
     if features is not None:
+        good = [found for found, pixels in batch if pixels is not None]
         for found, row in zip(good, _checked(features, lambda row: str(good[row].source)), strict=True):
             found.row = row
-    return iter([found for found, _ in batch])
+    return (found for found, _ in batch)
 
 
 def _checked(features: torch.Tensor, name: Callable[[int], str]) -> Embeddings:
@@ -235,7 +227,7 @@ def batched(stream: Iterable[T], size: int) -> Iterator[list[T]]:
 
 
 @contextmanager
-def decoding(workers: int) -> Iterator[ThreadPoolExecutor]:
+def _decoding(workers: int) -> Iterator[ThreadPoolExecutor]:
     """Threads that read and decode; what is not begun when they are left is not done."""
     threads = torch.get_num_threads()
     # One thread each inside torch, as DataLoader does it: else every worker starts a team as large as the machine.

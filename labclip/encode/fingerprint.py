@@ -1,20 +1,18 @@
-"""What embeddings were made from: the base by name, hash of its weights and fingerprint, the inputs by their hash."""
+"""What tells a base apart from others: its name, the hash of its weights, the fingerprint of its text tower."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from labclip.base import FINGERPRINT_COSINE, Base
-from labclip.files import sha256_of
 from labclip.model import LABCLIP
 from labclip.towers.images import image_dtype
 from labclip.towers.openclip import embed_dim, fingerprint_of
@@ -31,6 +29,11 @@ def weights_sha256(clip: nn.Module) -> str:
     return digest.hexdigest()
 
 
+def precision_of(model: LABCLIP) -> str:
+    """The dtype that the image tower computes in, for example "float32"."""
+    return str(image_dtype(model.clip.visual)).removeprefix("torch.")
+
+
 def tokenizer_and_preprocess(model: LABCLIP) -> tuple[Tokenizer, Callable[[Any], torch.Tensor]]:
     """What a model needs to encode captions and images; ValueError if it has none."""
     if model.tokenizer is None or model.preprocess is None:
@@ -45,7 +48,7 @@ def identity_of(model: LABCLIP) -> dict[str, Any]:
     Raises:
         ValueError: If the model has no tokenizer or no preprocess.
     """
-    tokenizer, _ = tokenizer_and_preprocess(model)
+    tokenizer, preprocess = tokenizer_and_preprocess(model)
     base = model.alignment.base
     config = getattr(model.clip.visual, "preprocess_cfg", None)
     return {
@@ -57,46 +60,9 @@ def identity_of(model: LABCLIP) -> dict[str, Any]:
         "preprocess": {
             "config": json.loads(json.dumps(dict(config))) if isinstance(config, Mapping) else None,
             # A function's address differs from run to run.
-            "transform": re.sub(r" at 0x[0-9a-fA-F]+", "", repr(model.preprocess)),
+            "transform": re.sub(r" at 0x[0-9a-fA-F]+", "", repr(preprocess)),
         },
     }
-
-
-def precision_of(model: LABCLIP) -> str:
-    """The dtype that the image tower computes in, for example "float32"."""
-    return str(image_dtype(model.clip.visual)).removeprefix("torch.")
-
-
-def describe_inputs(inputs: Sequence[Path]) -> list[dict[str, Any]]:
-    """Name, size and SHA-256 of each file; a name is as given, where that was relative, and never says where it lay."""
-    described = []
-    for path in inputs:
-        name = path.name if path.is_absolute() else path.as_posix()
-        described.append({"name": name, "bytes": path.stat().st_size, "sha256": sha256_of(path)})
-    return described
-
-
-def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
-    """In words the first thing in which two runs differ, or None.
-
-    Names of inputs do not count, nor do the fingerprint's last digits, nor keys that only `old` has.
-    """
-    for key, value in new.items():
-        recorded = old.get(key)
-        if key == "inputs":
-            if [one["sha256"] for one in recorded or ()] != [one["sha256"] for one in value]:
-                return "the captions file has changed since this run started"
-        elif key == "base":
-            if (base := base_in(old)) is not None and not base.matches(base_in(new)):
-                return f"its base is {base}, not {base_in(new)}"
-        elif key != "fingerprint" and recorded != value:
-            return f"its {key} is {recorded!r}, not {value!r}"
-    return None
-
-
-def base_in(manifest: Mapping[str, Any]) -> Base | None:
-    """The base that a manifest records."""
-    return None if manifest["base"] is None else Base(**manifest["base"])
 
 
 @dataclass(frozen=True)
@@ -104,7 +70,7 @@ class Origin:
     """The model that embeddings are of, as far as it is known; None is not known and contradicts nothing.
 
     Attributes:
-        dim: Length of an embedding.
+        dim: The embedding dimension.
         base: The OpenCLIP model.
         weights_sha256: As `weights_sha256` gives it.
         precision: As `precision_of` gives it.
@@ -117,6 +83,20 @@ class Origin:
     precision: str | None = None
     fingerprint: Any = None
 
+    @classmethod
+    def of(cls, model: LABCLIP | Base, *, weights: bool = True) -> Origin:
+        """What is known of a model, or of the record of one; `weights` is whether to hash them, a second per GB."""
+        if isinstance(model, Base):
+            return cls(model.embed_dim, model)
+        if not isinstance(model, LABCLIP):
+            raise ValueError(
+                f"base is a {type(model).__name__}. Pass a model or a Base: LABCLIP.from_pretrained(NAME), or "
+                f"labclip.Base(model, pretrained, ...)."
+            )
+        fingerprint = None if model.tokenizer is None else fingerprint_of(model.clip, model.tokenizer)
+        sha256 = weights_sha256(model.clip) if weights else None
+        return cls(embed_dim(model.clip), model.alignment.base, sha256, precision_of(model), fingerprint)
+
     def differs(self, other: Origin) -> str | None:
         """Why this and another are not one model, or None.
 
@@ -127,11 +107,11 @@ class Origin:
             return f"dim {self.dim} is not {other.dim}"
         if self.base is not None and not self.base.matches(other.base):
             return "another base"
-        hashes = {self.weights_sha256, other.weights_sha256}
-        if len(hashes) == 1 and None not in hashes:
+        hashed = self.weights_sha256 is not None and other.weights_sha256 is not None
+        if hashed and self.weights_sha256 == other.weights_sha256:
             return None
         unknown = self.fingerprint is None or other.fingerprint is None
-        if None not in hashes and (unknown or self.precision == other.precision):
+        if hashed and (unknown or self.precision == other.precision):
             return "other weights"
         if unknown:
             return None
@@ -144,21 +124,3 @@ class Origin:
     def __str__(self) -> str:
         weights = f" with weights {self.weights_sha256[:12]}..." if self.weights_sha256 else ""
         return f"{self.base or 'a base without a name'}{weights}"
-
-
-def origin_of(model: LABCLIP | Base, *, weights: bool = True) -> Origin:
-    """What is known of a model, or of the record of one; `weights` is whether to hash them, a second per GB.
-
-    Raises:
-        ValueError: If it is neither.
-    """
-    if isinstance(model, Base):
-        return Origin(model.embed_dim, model)
-    if not isinstance(model, LABCLIP):
-        raise ValueError(
-            f"base is a {type(model).__name__}. Pass a model or a Base: LABCLIP.from_pretrained(NAME), or "
-            f"labclip.Base(model, pretrained, ...)."
-        )
-    fingerprint = None if model.tokenizer is None else fingerprint_of(model.clip, model.tokenizer)
-    sha256 = weights_sha256(model.clip) if weights else None
-    return Origin(embed_dim(model.clip), model.alignment.base, sha256, precision_of(model), fingerprint)

@@ -8,39 +8,43 @@ import json
 import logging
 import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from labclip.data import Item, find_inputs, read_items
-from labclip.encode.encoder import Embeddings, Encoded, Encoder, batched
-from labclip.encode.fingerprint import describe_inputs, difference, identity_of
+from labclip.encode.encoder import Embeddings, Encoder, batched
+from labclip.encode.fingerprint import identity_of
 from labclip.features.features import Features
 from labclip.features.folder import (
     CAPTIONS,
-    COUNTS,
     HAS_NEGATIVE,
     HAS_NEGATIVE_IMAGE,
+    HEADER,
     IMAGE_NAMES,
     IMAGES,
     INDEX,
     NEGATIVE_IMAGES,
-    NEGATIVE_ONLY_IMAGES,
     NEGATIVES,
-    PART,
     TEXTS,
     Files,
-    array_shapes,
-    publish,
+    base_in,
     read_manifest,
 )
 from labclip.features.over_ray import RayEncoder
 from labclip.features.plan import Plan, Text
-from labclip.files import MANIFEST, UNFINISHED, check_embeds_into, check_folder, make_folder, path_of
+from labclip.files import (
+    MANIFEST,
+    UNFINISHED,
+    check_embeds_into,
+    check_folder,
+    make_folder,
+    path_of,
+    sha256_of,
+)
 from labclip.model import LABCLIP
 from labclip.packages import versions_of
 from labclip.towers.text import TruncationCount
@@ -51,7 +55,6 @@ ENGINES: dict[str, type[Encoder]] = {"local": Encoder, "ray": RayEncoder}
 BLOCK = 1024
 """Captions, each with its negatives, that are encoded together; those with a common prefix share the work."""
 
-_OTHER = "Pass another folder, or force=True to start from scratch."
 _logger = logging.getLogger(__name__)
 
 
@@ -141,62 +144,43 @@ def embed(
             f"model is a {type(model).__name__}. Pass LABCLIP.from_pretrained(NAME), or "
             f"LABCLIP(clip, Alignment.identity(dim)) for a base with no matrix yet."
         )
-    if clean is not None and not isinstance(clean, bool):
-        raise ValueError(f"clean is {clean!r}. Pass True, False or None.")
-    if batch_size < 1 or (workers is not None and workers < 1):
-        raise ValueError(f"batch_size is {batch_size} and workers {workers}; each is at least 1.")
     if on_error not in ("raise", "skip"):
         raise ValueError(f'on_error is {on_error!r}. Pass "raise" or "skip".')
     if engine not in ENGINES:
         raise ValueError(f"engine is {engine!r}. Pass {' or '.join(map(repr, ENGINES))}.")
-    inputs = find_inputs(captions)
+    inputs, skip, folder = find_inputs(captions), on_error == "skip", Path(out)
     if images is not None and not path_of(images).is_dir():
         raise FileNotFoundError(f"There is no folder of images {images}.")
     negatives, shown, splits = _tuple(negative_columns), _tuple(negative_images) or (), _tuple(split)
-    named = {"caption": column, "image": image_column, "negatives": negatives, "split": splits}
-    named |= {"negative_images": shown} if shown else {}
-    made_from = {**identity_of(model), "inputs": describe_inputs(inputs), "columns": named, "clean": clean}
+    columns = {"caption": column, "image": image_column, "negatives": negatives, "split": splits}
+    columns |= {"negative_images": shown} if shown else {}
+    made_from = {**identity_of(model), "inputs": _described(inputs), "columns": columns, "clean": clean}
     made_from = json.loads(json.dumps(made_from))  # as it is read again
-    folder = Path(out)
     if not force:
-        if finished := _finished(folder, made_from, on_error):
+        if not (folder / UNFINISHED).exists() and (finished := _finished(folder, made_from, skip=skip)):
             return finished
         check_embeds_into(folder)
     encoder = ENGINES[engine](model, batch_size=batch_size, workers=workers, progress=progress)
     make_folder(folder)
-    with Plan(folder, force=force) as plan:
-        if finished := _finished(folder, made_from, on_error):  # by another process, since it was looked for
+    with Plan(folder) as plan:
+        if force:
+            plan.progress.clear()
+        elif finished := _finished(folder, made_from, skip=skip):  # by another process, since it was looked for
             return finished
         # Where the files lie is no part of what is made, but the plan has their paths.
         roots = [path.parent if images is None else path_of(images) for path in inputs]
-        facts = {**made_from, "where": [str(path.absolute()) for path in (*inputs, *roots)]}
-        planned = plan.progress.get("facts")
-        if planned and (differs := difference(planned, made_from)):
-            raise ValueError(f"{folder} has an unfinished run, but {differs}. {_OTHER}")
-        if planned != facts:
-            rows = read_items(
+        where = [str(path.absolute()) for path in (*inputs, *roots)]
+        if plan.progress:
+            _check_same(f"{folder} has an unfinished run", plan.progress["made_from"], made_from)
+        if plan.progress.get("where") != where:
+            items = read_items(
                 inputs, images=images, column=column, image_column=image_column, negative_columns=negatives,
                 negative_images=shown, split=splits, clean=clean,
             )  # fmt: skip
-            plan.read(_checked(tqdm(rows, "reading", unit=" rows", disable=not progress), on_error), facts)
-        _refuse_skipped(list(plan.skipped()), on_error)
-        if "manifest" not in plan.progress:
-            _write(plan, encoder, made_from, skip=on_error == "skip")
-        publish(folder, plan.progress["manifest"])
-    return Features.load(folder)
-
-
-def _finished(folder: Path, made_from: Mapping[str, Any], on_error: str) -> Features | None:
-    """The features of a folder that is finished; ValueError if they are of something else."""
-    if not (folder / MANIFEST).exists():
-        return None
-    manifest = read_manifest(folder)
-    if differs := difference(manifest, made_from):
-        raise ValueError(f"{folder} has features already, but {differs}. {_OTHER}")
-    _refuse_skipped(manifest["skipped"], on_error)
-    if (folder / UNFINISHED).exists():  # a kill came before it was removed
-        with suppress(ValueError), Plan(folder):
-            pass
+            shown_items = tqdm(items, "reading", unit=" rows", disable=not progress)
+            plan.read(_checked(shown_items, skip=skip), {"made_from": made_from, "where": where})
+        _check_skipped(plan.skipped(), skip=skip)
+        _write(plan, encoder, skip=skip)
     return Features.load(folder)
 
 
@@ -204,53 +188,95 @@ def _tuple(names: str | Sequence[str] | None) -> tuple[str, ...] | None:
     return None if names is None else (names,) if isinstance(names, str) else tuple(names)
 
 
+def _described(inputs: Sequence[Path]) -> list[dict[str, Any]]:
+    """Name, size and SHA-256 of each file; a name is as given, where that was relative, and never says where it lay."""
+    return [
+        {
+            "name": path.name if path.is_absolute() else path.as_posix(),
+            "bytes": path.stat().st_size,
+            "sha256": sha256_of(path),
+        }
+        for path in inputs
+    ]
+
+
+def _finished(folder: Path, made_from: Mapping[str, Any], *, skip: bool) -> Features | None:
+    """The features of a folder that is finished; ValueError if they are of something else."""
+    if not (folder / MANIFEST).exists():
+        return None
+    manifest = read_manifest(folder)
+    _check_same(f"{folder} has features already", manifest, made_from)
+    _check_skipped(manifest["skipped"], skip=skip)
+    return Features.load(folder)
+
+
+def _check_same(has: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """Refuse to go on with what was made from something else, whatever the inputs are called."""
+    differs = ""
+    for key, value in new.items():
+        if key == "inputs":
+            if [one["sha256"] for one in old[key]] != [one["sha256"] for one in value]:
+                differs = differs or "the captions file has changed since this run started"
+        elif key == "base":
+            base, other = base_in(old), base_in(new)
+            if base is not None and not base.matches(other):
+                differs = differs or f"its base is {base}, not {other}"
+        elif key != "fingerprint" and old[key] != value:
+            differs = differs or f"its {key} is {old[key]!r}, not {value!r}"
+    if differs:
+        raise ValueError(f"{has}, but {differs}. Pass another folder, or force=True to start from scratch.")
+
+
 def _on_bad(what: str) -> str:
     """What to do about a row or an image that can't be used."""
     return f'{what}. Repair it and run again, which goes on from here, or pass on_error="skip" to leave it out.'
 
 
-def _refuse_skipped(skipped: Sequence[dict[str, Any]], on_error: str) -> None:
-    """What an earlier run skipped is an error for one that shall raise."""
-    if skipped and on_error == "raise":
+def _check_skipped(skipped: Sequence[Mapping[str, Any]], *, skip: bool) -> None:
+    """What an earlier run left out is an error for one that shall raise."""
+    if skipped and not skip:
         where = f"{skipped[0]['where']} {skipped[0]['reason']}"
         raise ValueError(_on_bad(f'{where}; an earlier run with on_error="skip" left it out'))
 
 
-def _checked(rows: Iterable[Item], on_error: str) -> Iterator[Item]:
-    for row in rows:
-        if row.problem and on_error == "raise":
-            raise ValueError(_on_bad(f"{row.location}{f' ({row.name})' if row.name else ''} {row.problem}"))
-        yield row
+def _checked(items: Iterable[Item], *, skip: bool) -> Iterator[Item]:
+    for item in items:
+        if item.problem and not skip:
+            raise ValueError(_on_bad(f"{item.location}{f' ({item.name})' if item.name else ''} {item.problem}"))
+        yield item
 
 
-def _write(plan: Plan, encoder: Encoder, made_from: Mapping[str, Any], *, skip: bool) -> None:
-    """Encode what is left, and keep the manifest in the progress."""
-    folder, dim = plan.folder, made_from["dim"]
-    images, texts = plan.count("images"), plan.count("texts")
+def _write(plan: Plan, encoder: Encoder, *, skip: bool) -> None:
+    """Encode what is left, and write the manifest."""
+    progress, folder = plan.progress, plan.folder
+    made_from, images, texts = progress["made_from"], plan.count("images"), plan.count("texts")
     if not texts:
         inputs = ", ".join(one["name"] for one in made_from["inputs"])
         raise ValueError(f"{inputs} has no caption that could be embedded.")
-    written = sum(path.stat().st_size for path in folder.iterdir() if path.suffix == PART)
-    rows = images + texts * (1 + plan.progress["negatives_per_caption"])
-    check_folder(folder, needs=4 * dim * rows - written)
+    row, rows = 4 * made_from["dim"], images + texts * (1 + progress["negatives_per_caption"])
+    check_folder(folder, needs=row * rows - sum(progress["sizes"].values()))
     _logger.info("%s: %d images and %d captions to embed", folder, images, texts)
-    with closing(Files(folder, plan.progress["sizes"])) as files:
+    with closing(Files(folder, progress["sizes"])) as files:
         write_images(plan, files, encoder, skip=skip)
         write_texts(plan, files, encoder)
-        counts = {name: plan.progress[name] for name in COUNTS[1:-1]}
-        counts = {"images": plan.image_count(), **counts, "texts_cut": plan.progress["cut"]["count"]}
-        plan.progress["manifest"] = {
+        # Behind the images that captions describe are those that only negatives do.
+        files.cut(IMAGES, HEADER + row * _image_count(plan))
+        counted = ("captions", "negatives_per_caption", "captions_with_negative", "true_negatives")
+        counts = {"images": _image_count(plan), **{name: progress[name] for name in counted}}
+        record = {
             **made_from,
-            "images_sha256": plan.progress["digest"],
-            "counts": counts,
-            "skipped": list(plan.skipped()),
-            "files": files.finish(array_shapes(counts, dim)),
-            "versions": {
-                "python": platform.python_version(),
-                **versions_of("torch", "open_clip_torch", "numpy", "pillow"),
-            },
+            "images_sha256": progress["digest"],
+            "counts": {**counts, "texts_cut": progress["cut"]["count"]},
+            "skipped": plan.skipped(),
         }
-    plan.commit()
+        versions = versions_of("torch", "open_clip_torch", "numpy", "pillow")
+        files.finish(record, {"python": platform.python_version(), **versions})
+
+
+def _image_count(plan: Plan) -> int:
+    """How many images that captions describe are not left out."""
+    captioned: int = plan.progress["captioned"]
+    return captioned - sum(image <= captioned for image in plan.left_out())
 
 
 def write_images(plan: Plan, files: Files, encoder: Encoder, *, skip: bool) -> None:
@@ -258,37 +284,30 @@ def write_images(plan: Plan, files: Files, encoder: Encoder, *, skip: bool) -> N
 
     One that can't be used is left out where `skip` says so; else it is an error, after what came before is kept.
     """
-    total, done = plan.count("images"), plan.progress["images"]
+    total, done, digest = plan.count("images"), plan.progress["images"], plan.progress["digest"]
     try:
         with closing(encoder.images(plan.images(done), total=total, done=done)) as stream:
             for batch in batched(stream, encoder.batch_size):
-                broken = next((one for one in batch if one.row is None), None)
-                if broken is not None and not skip:
-                    raise ValueError(_on_bad(f"{broken.source} {broken.problem}"))
-                _write_batch(plan, files, batch)
+                left_out = []
+                for image, one in enumerate(batch, start=done + 1):
+                    if one.row is None:
+                        if not skip:
+                            raise ValueError(_on_bad(f"{one.source} {one.problem}"))
+                        left_out.append((image, one.problem))
+                        continue
+                    digest = hashlib.sha256(digest.encode() + one.digest).hexdigest()
+                    files.append(IMAGES, one.row)
+                    if image <= plan.progress["captioned"]:
+                        files.append(IMAGE_NAMES, _line({"image": one.source.name}))
+                done += len(batch)
+                plan.note(files, {"images": done, "digest": digest}, left_out)
     finally:
         plan.keep(files)  # what came before an error counts
-    if not plan.image_count():
-        first = next(plan.skipped())
+    if not _image_count(plan):
+        first = plan.skipped()[0]
         raise ValueError(
             f"None of the {total:,} images can be used; {first['where']}: {first['image']} {first['reason']}."
         )
-
-
-def _write_batch(plan: Plan, files: Files, batch: Sequence[Encoded]) -> None:
-    """Features and names of some images to their files; what is wrong to the plan."""
-    done, digest = plan.progress["images"], plan.progress["digest"]
-    for image, one in enumerate(batch, start=done + 1):
-        if one.row is None:
-            plan.skip(image, one.problem)
-            continue
-        digest = hashlib.sha256(digest.encode() + one.digest).hexdigest()
-        if image <= plan.progress["captioned"]:
-            files.append(IMAGES, one.row)
-            files.append(IMAGE_NAMES, _line({"image": one.source.name}))
-        else:
-            files.append(NEGATIVE_ONLY_IMAGES, one.row)
-    plan.note(files, images=done + len(batch), digest=digest)
 
 
 def write_texts(plan: Plan, files: Files, encoder: Encoder) -> None:
@@ -299,7 +318,7 @@ def write_texts(plan: Plan, files: Files, encoder: Encoder) -> None:
         for (last, block, row_of), features in encoder.blocks(_blocks(plan, done, total)):
             bar.update(last - plan.progress["texts"])
             counts = _write_block(plan, files, features, block, row_of)
-            plan.note(files, texts=last, cut=vars(encoder.cut), **counts)
+            plan.note(files, {**counts, "texts": last, "cut": vars(encoder.cut)})
     plan.keep(files)
     encoder.cut.warn("captions and negatives", stacklevel=4)
 
@@ -314,11 +333,11 @@ def _blocks(plan: Plan, after: int, total: int) -> Iterator[tuple[_Block, dict[s
     for start in range(after, total, BLOCK):
         last = min(start + BLOCK, total)
         if block := plan.texts(start, last, left_out):
-            places: dict[str, str] = {}
+            locations: dict[str, str] = {}
             for text in block:
                 for one in (text.caption, *itertools.compress(text.negatives, text.is_negative)):
-                    places.setdefault(one, text.place)
-            yield (last, block, {one: row for row, one in enumerate(places)}), places
+                    locations.setdefault(one, text.location)
+            yield (last, block, {one: row for row, one in enumerate(locations)}), locations
 
 
 def _write_block(
@@ -326,45 +345,33 @@ def _write_block(
 ) -> dict[str, int]:
     """Everything of some captions to its file; the counts after it."""
     counts = {name: plan.progress[name] for name in ("captions", "captions_with_negative", "true_negatives")}
-    most, shown = plan.progress["negatives_per_caption"], plan.progress["negative_images"]
-    own = np.array([row_of[text.caption] for text in block])
+    most, has_images = plan.progress["negatives_per_caption"], plan.progress["negative_images"]
+    own, own_image = np.array([(row_of[text.caption], text.image) for text in block]).T
     files.append(TEXTS, features[own])
-    files.append(INDEX, np.array([text.image_row for text in block], dtype="<i8"))
-    for text in block:
-        names = {"negative_images": [one and one[0] for one in text.images]} if shown else {}
+    files.append(INDEX, own_image.astype("<i8"))
+    # Where there is no negative, the caption itself stands, and its image.
+    negatives, images = np.repeat(own[:, None], most, axis=1), np.repeat(own_image[:, None], most, axis=1)
+    for row, text in enumerate(block):
+        for column, (negative, is_negative) in enumerate(zip(text.negatives, text.is_negative, strict=True)):
+            if is_negative:
+                negatives[row, column] = row_of[negative]
+                if image := text.negative_images[column]:
+                    images[row, column] = image[1]
+        names = {"negative_images": [one and one[0] for one in text.negative_images]} if has_images else {}
         files.append(CAPTIONS, _line({"caption": text.caption, "negatives": text.negatives, **names}))
+        counts["true_negatives"] += text.is_negative.count(False)
     if most:
-        negatives = np.repeat(own[:, None], most, axis=1)  # where there is none, the caption itself stands
-        for row, text in enumerate(block):
-            for column, (one, is_negative) in enumerate(zip(text.negatives, text.is_negative, strict=True)):
-                if is_negative:
-                    negatives[row, column] = row_of[one]
-            counts["true_negatives"] += text.is_negative.count(False)
-        real = negatives != own[:, None]
+        has = negatives != own[:, None]
         files.append(NEGATIVES, features[negatives])
-        files.append(HAS_NEGATIVE, real)
-        counts["captions_with_negative"] += int(real.any(axis=1).sum())
-        if shown:
-            _write_negative_images(plan, files, block, real, features.shape[1])
+        files.append(HAS_NEGATIVE, has)
+        counts["captions_with_negative"] += int(has.any(axis=1).sum())
+    if most and has_images:
+        encoded = np.memmap(plan.folder / IMAGES, "<f4", "r", offset=HEADER).reshape(-1, features.shape[1])
+        files.append(NEGATIVE_IMAGES, encoded[images])
+        files.append(HAS_NEGATIVE_IMAGE, images != own_image[:, None])
     counts["captions"] += len(block)
     return counts
 
 
 def _line(values: Mapping[str, Any]) -> bytes:
     return (json.dumps(values, ensure_ascii=False) + "\n").encode()
-
-
-def _write_negative_images(plan: Plan, files: Files, block: Sequence[Text], real: NDArray[np.bool_], dim: int) -> None:
-    """The images of the negatives that are `real`, [n, k]; where one has none, the caption's own stands."""
-    rows = np.repeat([[text.image_row] for text in block], real.shape[1], axis=1)
-    own = rows[:, 0].copy()
-    for number, text in enumerate(block):
-        for column, image in enumerate(text.images):
-            if image and real[number, column]:
-                rows[number, column] = image[1]
-    found, count = np.empty((*real.shape, dim), dtype="<f4"), plan.image_count()
-    for file, which, first in ((IMAGES, rows < count, 0), (NEGATIVE_ONLY_IMAGES, rows >= count, count)):
-        if which.any():
-            found[which] = files.rows(file, rows[which] - first, dim)
-    files.append(NEGATIVE_IMAGES, found)
-    files.append(HAS_NEGATIVE_IMAGE, rows != own[:, None])

@@ -17,18 +17,8 @@ from numpy.typing import NDArray
 from labclip.alignment import is_floating
 from labclip.base import Base
 from labclip.checks import described
-from labclip.encode.fingerprint import Origin, origin_of
-from labclip.features.folder import (
-    CAPTIONS,
-    CONTENT,
-    FIELDS,
-    IMAGE_NAMES,
-    PART,
-    Files,
-    array_shapes,
-    publish,
-    read_folder,
-)  # fmt: skip
+from labclip.encode.fingerprint import Origin
+from labclip.features.folder import CAPTIONS, CONTENT, FIELDS, IMAGE_NAMES, Files, read_folder, remove_files
 from labclip.files import MANIFEST, UNFINISHED, make_folder
 from labclip.metrics import UNIT
 from labclip.packages import versions_of
@@ -80,7 +70,7 @@ class Features:
         """Check that the parts belong together, whoever made them, and fill in the index and flags that are None.
 
         Raises:
-            ValueError: As `from_arrays`, but for what is not finite.
+            ValueError: As `from_arrays`.
         """
         count, dim = _shape("images", self.images, 2)
         texts, _ = _shape("texts", self.texts, 2, dim=dim)
@@ -93,16 +83,11 @@ class Features:
                     raise ValueError(f"has_{name} is there, but no {name}s. Pass {name}s=, or leave it out.")
                 continue
             shape = _shape(f"{name}s", values, 3, dim=dim)
-            if shape[0] != texts:
+            wanted = (texts, shape[1] if self.negatives is values else 0 if self.negatives is None else self.k, dim)
+            if shape != wanted:
                 raise ValueError(
-                    f"{name}s has {shape[0]} rows for {texts} texts. Pass one row a text; where a text has none, its "
-                    f"own row."
-                )
-            if self.negatives is None or shape != tuple(self.negatives.shape):
-                beside = "no negatives" if self.negatives is None else f"negatives of {list(self.negatives.shape)}"
-                raise ValueError(
-                    f"{name}s has shape {list(shape)} for {beside}. Pass one image a negative; where a negative has "
-                    f"none, the row of the caption's own image."
+                    f"{name}s has shape {list(shape)}, not {list(wanted)}. Pass the same number for each of the texts, "
+                    f"and an image for each negative; where there is none, the text's own row or image."
                 )
             there = _differs(own, rows, values) if flags is None else _flags(f"has_{name}", flags, shape[:2])
             object.__setattr__(self, f"has_{name}", there)
@@ -141,30 +126,6 @@ class Features:
             features.check_model(base)
         return features
 
-    def save(self, folder: str | Path) -> Features:
-        """Write a feature folder, from which `load` gives the same: rows of unit length, float32.
-
-        Args:
-            folder: Made if it does not exist; it must hold no features yet.
-
-        Returns:
-            The features, memory-mapped from there.
-
-        Raises:
-            ValueError: If the folder holds features or is a file, or a row is not finite or all zeros.
-        """
-        folder = Path(folder)
-        if there := [name for name in (MANIFEST, UNFINISHED, *CONTENT) if (folder / name).exists()]:
-            raise ValueError(f"{folder} holds features already, {there[0]}. Pass another folder.")
-        make_folder(folder)
-        try:
-            publish(folder, _manifest(self, folder))
-        except BaseException:
-            for name in CONTENT:
-                (folder / (name + PART)).unlink(missing_ok=True)
-            raise
-        return self.load(folder)
-
     @classmethod
     def from_arrays(
         cls, *, images: Any, texts: Any, negatives: Any = None, image_index: Any = None, has_negative: Any = None,
@@ -185,20 +146,84 @@ class Features:
             fingerprint: The base's text embedding that tells bases apart, [dim].
 
         Raises:
-            ValueError: If something is not floating point or, in memory, not finite; if shapes do not belong together,
-                or an index is no row. Memory maps are not read here: `fit` and `save` refuse what is not finite there.
+            ValueError: If something is not floating point, if shapes do not belong together, or an index is no row.
+                What is not finite is refused where all rows are read: by `fit`, `evaluate` and `save`.
         """
         negatives, negative_images = (
             rows[:, None] if getattr(rows, "ndim", 0) == 2 else rows for rows in (negatives, negative_images)
         )
-        found = cls(
+        return cls(
             images, texts, image_index, negatives, has_negative, negative_images, base=base, fingerprint=fingerprint
         )
-        _check_finite("images", images)
-        _check_finite("texts", texts)
-        _check_finite("negatives", negatives, found.has_negative)
-        _check_finite("negative_images", negative_images, found.has_negative_image)
-        return found
+
+    def save(self, folder: str | Path) -> Features:
+        """Write a feature folder, from which `load` gives the same: rows of unit length, float32.
+
+        Args:
+            folder: Made if it does not exist; it must hold no features yet.
+
+        Returns:
+            The features, memory-mapped from there.
+
+        Raises:
+            ValueError: If the folder holds features or is a file, or a row is not finite or all zeros.
+        """
+        folder = Path(folder)
+        if there := [name for name in (MANIFEST, UNFINISHED, *CONTENT) if (folder / name).exists()]:
+            raise ValueError(f"{folder} holds features already, {there[0]}. Pass another folder.")
+        make_folder(folder)
+        has, known = self.has_negative, self.manifest.get("counts", {})
+        counts = {
+            "images": len(self.images),
+            "captions": len(self),
+            "negatives_per_caption": self.k,
+            "captions_with_negative": 0 if has is None else int(has.any(axis=1).sum()),
+            "true_negatives": known.get("true_negatives", 0),
+            "texts_cut": known.get("texts_cut", 0),
+        }
+        fingerprint = None if self.fingerprint is None else block_of(self.fingerprint, slice(None)).tolist()
+        record = {
+            "base": None if self.base is None else vars(self.base),
+            "dim": self.dim,
+            "fingerprint": fingerprint,
+            **{key: self.manifest.get(key, value) for key, value in _UNKNOWN.items()},
+            "counts": counts,
+        }
+        try:
+            with closing(Files(folder)) as files:
+                for name, file in FIELDS.items():
+                    for block in self._blocks(name):
+                        files.append(file, block)
+                if self.folder is not None and all(counts[key] == known[key] for key in ("images", "captions")):
+                    for name in (IMAGE_NAMES, CAPTIONS):
+                        if (self.folder / name).is_file():
+                            with (self.folder / name).open("rb") as lines:
+                                for line in lines:
+                                    files.append(name, line)
+                files.finish(record, versions_of("torch", "numpy"))
+        except BaseException:
+            remove_files(folder)
+            raise
+        return self.load(folder)
+
+    def _blocks(self, name: str) -> Iterator[NDArray[Any]]:
+        """An array as it is to be written: rows of unit length, the caption's own where there is none."""
+        values = getattr(self, name)
+        for start in range(0, 0 if values is None else len(values), _BLOCK):
+            part = slice(start, start + _BLOCK)
+            if not is_floating(values):
+                yield values[part].astype("|b1" if values.dtype == bool else "<i8", copy=False)
+                continue
+            rows = block_of(values, part).cpu().numpy()
+            if name in ("negatives", "negative_images"):
+                own = self.texts if name == "negatives" else self.images
+                mine = block_of(own, part if name == "negatives" else self.image_index[part]).cpu().numpy()
+                rows = np.where(getattr(self, f"has_{name[:-1]}")[part][..., None], rows, mine[:, None])
+            lengths = np.linalg.norm(rows, axis=-1, keepdims=True)
+            if len(bad := np.argwhere(~(np.isfinite(lengths) & (lengths > 0)))):
+                what = "all zeros" if lengths[tuple(bad[0])] == 0 else "not finite"
+                raise ValueError(f"{name}: row {start + int(bad[0][0])} is {what}. Embed it again, or leave it out.")
+            yield np.where(np.abs(lengths - 1) > UNIT, rows / lengths, rows).astype("<f4", copy=False)
 
     @property
     def origin(self) -> Origin:
@@ -212,7 +237,7 @@ class Features:
         Raises:
             ValueError: If it is another one, as far as that is known, or is no model.
         """
-        given = origin_of(model, weights=self.origin.weights_sha256 is not None)
+        given = Origin.of(model, weights=self.origin.weights_sha256 is not None)
         if differs := self.origin.differs(given):
             where = "" if self.folder is None else f" of {self.folder}"
             raise ValueError(
@@ -226,13 +251,19 @@ class Features:
 
     @property
     def dim(self) -> int:
-        """Length of an embedding."""
+        """The embedding dimension."""
         return int(self.images.shape[-1])
 
+    @property
+    def k(self) -> int:
+        """Negatives a caption has at most."""
+        return 0 if self.negatives is None else int(self.negatives.shape[1])
+
     def __repr__(self) -> str:
-        k = 0 if self.negatives is None else self.negatives.shape[1]
         of = f", base={str(self.base)!r}" if self.base is not None else ""
-        return f"Features({len(self.images):,} images, {len(self):,} texts, {k} negatives each, dim={self.dim}{of})"
+        return (
+            f"Features({len(self.images):,} images, {len(self):,} texts, {self.k} negatives each, dim={self.dim}{of})"
+        )
 
 
 def _shape(name: str, values: Any, ndim: int, *, dim: int | None = None) -> tuple[int, ...]:
@@ -245,28 +276,6 @@ def _shape(name: str, values: Any, ndim: int, *, dim: int | None = None) -> tupl
     if dim not in (None, shape[-1]):
         raise ValueError(f"images has dim {dim} but {name} has dim {shape[-1]}. Embed both with one model.")
     return shape
-
-
-def _check_finite(name: str, values: Any, there: NDArray[np.bool_] | None = None) -> None:
-    """Refuse NaN and infinity in rows that count, of what is in memory."""
-    if values is None or _is_mapped(values):
-        return
-    for start in range(0, len(values), _BLOCK):
-        part = slice(start, start + _BLOCK)
-        good = block_of(values, part).isfinite().all(dim=-1).cpu().numpy()
-        bad = ~good if there is None else ~good & there[part]
-        if bad.any():
-            row = start + int(np.argwhere(bad)[0][0])
-            raise ValueError(f"{name}: row {row} is not finite. Embed it again, or leave it out.")
-
-
-def _is_mapped(values: Any) -> bool:
-    """Whether an array is a view of a memory map."""
-    while values is not None:
-        if isinstance(values, np.memmap | mmap.mmap):
-            return True
-        values = getattr(values, "base", None) if isinstance(values, np.ndarray) else None
-    return False
 
 
 def _array(values: Any) -> NDArray[Any]:
@@ -289,10 +298,7 @@ def _index(values: Any, images: int, texts: int) -> NDArray[np.int64]:
         if images != texts:
             raise ValueError(f"There are {images} images and {texts} texts. Pass image_index, whose caption each is.")
         return np.arange(texts)
-    try:
-        index = _array(values)
-    except ValueError:  # lists of several lengths
-        index = np.array(None)
+    index = _array(values)
     if not np.issubdtype(index.dtype, np.integer) or index.shape != (texts,):
         raise ValueError(
             f"image_index is {index.dtype} {list(index.shape)}. Pass {texts} whole numbers, the image's row for each "
@@ -326,65 +332,3 @@ def block_of(values: Any, rows: slice | NDArray[np.int64]) -> torch.Tensor:
     if mapped is not None and values.mode != "c" and hasattr(mapped, "madvise"):
         mapped.madvise(mmap.MADV_DONTNEED)  # else what was read counts as the process's memory
     return block
-
-
-def _manifest(features: Features, folder: Path) -> dict[str, Any]:
-    """Write the arrays, and what is known of each row; the record of them."""
-    has, known = features.has_negative, features.manifest.get("counts", {})
-    counts = {
-        "images": len(features.images),
-        "captions": len(features),
-        "negatives_per_caption": 0 if features.negatives is None else int(features.negatives.shape[1]),
-        "captions_with_negative": 0 if has is None else int(_array(has).any(axis=1).sum()),
-        "true_negatives": known.get("true_negatives", 0),
-        "texts_cut": known.get("texts_cut", 0),
-    }
-    shapes = array_shapes(counts, features.dim)
-    with closing(Files(folder)) as parts:
-        for name, file in FIELDS.items():
-            if getattr(features, name) is not None:
-                for block in _blocks(features, name):
-                    parts.append(file, block.astype(shapes[file][1], copy=False))
-        if features.folder is not None and all(counts[key] == known[key] for key in ("images", "captions")):
-            for name in (IMAGE_NAMES, CAPTIONS):
-                if (features.folder / name).is_file():
-                    with (features.folder / name).open("rb") as lines:
-                        while data := lines.read(1 << 20):
-                            parts.append(name, data)
-        files = parts.finish(shapes)
-    fingerprint = features.fingerprint
-    return {
-        "base": None if features.base is None else vars(features.base),
-        "dim": features.dim,
-        "fingerprint": None if fingerprint is None else block_of(fingerprint, slice(None)).tolist(),
-        **{key: features.manifest.get(key, value) for key, value in _UNKNOWN.items()},
-        "counts": counts,
-        "files": files,
-        "versions": versions_of("torch", "numpy"),
-    }
-
-
-def _blocks(features: Features, name: str) -> Iterator[NDArray[Any]]:
-    """An array as it is to be written: embeddings of unit length, with the caption's own row where there is none."""
-    values, index = getattr(features, name), _array(features.image_index)
-    for start in range(0, len(values), _BLOCK):
-        part = slice(start, start + _BLOCK)
-        if name in ("image_index", "has_negative", "has_negative_image"):
-            yield _array(values[part])
-            continue
-        rows = block_of(values, part).cpu().numpy()
-        if name == "negatives":
-            own = block_of(features.texts, part).cpu().numpy()
-            rows = np.where(_array(features.has_negative[part])[..., None], rows, own[:, None])
-        elif name == "negative_images":
-            own = block_of(features.images, index[part]).cpu().numpy()
-            rows = np.where(_array(features.has_negative_image[part])[..., None], rows, own[:, None])
-        yield _unit(name, rows, start)
-
-
-def _unit(name: str, rows: NDArray[np.float32], start: int) -> NDArray[np.float32]:
-    lengths = np.linalg.norm(rows, axis=-1, keepdims=True)
-    if len(bad := np.argwhere(~(np.isfinite(lengths) & (lengths > 0)))):
-        what = "not finite" if not np.isfinite(lengths[tuple(bad[0])]) else "all zeros"
-        raise ValueError(f"{name}: row {start + int(bad[0][0])} is {what}. Embed it again, or leave it out.")
-    return np.where(np.abs(lengths - 1) > UNIT, rows / lengths, rows)

@@ -13,18 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labclip._version import __version__
-from labclip.encode.fingerprint import base_in
+from labclip.base import Base
 from labclip.files import MANIFEST, check_feature_folder, read_json_object, sha256_of, whole_file
 
-PART = ".part"
 FORMAT_VERSION = 2
 IMAGES, TEXTS = "image_features.npy", "text_features.npy"
 NEGATIVES, HAS_NEGATIVE = "negative_features.npy", "has_negative.npy"
 NEGATIVE_IMAGES, HAS_NEGATIVE_IMAGE = "negative_image_features.npy", "has_negative_image.npy"
 INDEX = "image_index.npy"
-NEGATIVE_ONLY_IMAGES = "shown.npy"
-"""Of an unfinished run: the embeddings of images that negatives describe and no caption does."""
-
 IMAGE_NAMES, CAPTIONS = "images.jsonl", "captions.jsonl"
 FIELDS = {
     "images": IMAGES, "texts": TEXTS, "image_index": INDEX, "negatives": NEGATIVES, "has_negative": HAS_NEGATIVE,
@@ -42,24 +38,96 @@ _SAMPLE = 64  # rows of each array that every load looks at
 _SMALL = 4 << 20  # files up to so many bytes are looked at whole
 
 
+class Files:
+    """The files of a feature folder while they grow. Without its manifest the folder counts as unfinished.
+
+    Args:
+        folder: The folder.
+        sizes: The bytes of each file that an earlier run has kept; what is behind them is cut off.
+    """
+
+    def __init__(self, folder: Path, sizes: Mapping[str, int] | None = None) -> None:
+        self._folder = folder
+        self._open: dict[str, BinaryIO] = {}
+        for name, size in (sizes or {}).items():
+            self._open[name] = (folder / name).open("r+b")
+            self.cut(name, size)
+
+    def append(self, name: str, data: bytes | NDArray[Any]) -> None:
+        """Write behind the end of a file."""
+        if name not in self._open:
+            self._open[name] = (self._folder / name).open("w+b")
+            self.cut(name, HEADER if name in FIELDS.values() else 0)
+        self._open[name].write(data if isinstance(data, bytes) else np.ascontiguousarray(data).data.cast("B"))
+
+    def cut(self, name: str, size: int) -> None:
+        """Make a file end after some bytes."""
+        self._open[name].truncate(size)
+        self._open[name].seek(size)
+
+    def sizes(self) -> dict[str, int]:
+        """The bytes of each file."""
+        return {name: file.tell() for name, file in self._open.items()}
+
+    def flush(self) -> None:
+        """Wait until all is on the disk."""
+        for file in self._open.values():
+            file.flush()
+            os.fsync(file.fileno())
+
+    def finish(self, record: Mapping[str, Any], versions: Mapping[str, str]) -> None:
+        """Write the header of each array, then the manifest, with which the folder counts as finished.
+
+        Args:
+            record: What the manifest says of the features; `dim` and `counts` decide the shapes.
+            versions: Of the packages that made them.
+        """
+        shapes = _shapes(record["counts"], record["dim"])
+        files: dict[str, Any] = {}
+        for name in (name for name in CONTENT if name in self._open):
+            file, path = self._open[name], self._folder / name
+            if name in shapes:
+                file.seek(0)
+                file.write(_header(*shapes[name]))
+            file.flush()
+            os.fsync(file.fileno())
+            files[name] = {"bytes": path.stat().st_size, "sha256": _content_sha256(path)}
+            if name in shapes:
+                files[name]["sample_sha256"] = sample_sha256(np.load(path, mmap_mode="r"))
+        head = {"library_name": "labclip", "format_version": FORMAT_VERSION}
+        text = json.dumps(
+            sealed({**head, **record, "files": files, "versions": versions}), indent=1, ensure_ascii=False
+        )
+        with whole_file(self._folder / MANIFEST) as path:
+            path.write_text(text + "\n", encoding="utf-8", newline="\n")
+
+    def close(self) -> None:
+        """Close the files."""
+        for file in self._open.values():
+            file.close()
+
+
+def remove_files(folder: Path) -> None:
+    """Remove the files of a feature folder, its manifest first; others stay."""
+    for name in (MANIFEST, *CONTENT):
+        (folder / name).unlink(missing_ok=True)
+
+
 def read_folder(folder: Path, *, verify: bool) -> dict[str, Any]:
     """The fields of `Features` from a folder; see `Features.load`."""
     manifest = read_manifest(folder)
-    try:
-        shapes = array_shapes(manifest["counts"], manifest["dim"])
-        arrays = {name: _mapped(folder / name, *shapes[name]) for name in shapes if name in manifest["files"]}
-        for name, record in manifest["files"].items():
-            _check_file(folder / name, record, arrays.get(name), verify)
-        fingerprint = manifest["fingerprint"]
-        return {
-            **{field: arrays.get(name) for field, name in FIELDS.items()},
-            "base": base_in(manifest),
-            "fingerprint": None if fingerprint is None else np.asarray(fingerprint, dtype=np.float32),
-            "folder": folder,
-            "manifest": manifest,
-        }
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{folder / MANIFEST} is not sound ({type(error).__name__}: {error}). {_AGAIN}") from error
+    shapes, files = _shapes(manifest["counts"], manifest["dim"]), manifest["files"]
+    arrays = {name: _mapped(folder / name, *shapes[name]) for name in shapes if name in files}
+    for name, record in files.items():
+        _check_file(folder / name, record, arrays.get(name), verify)
+    fingerprint = manifest["fingerprint"]
+    return {
+        **{field: arrays.get(name) for field, name in FIELDS.items()},
+        "base": base_in(manifest),
+        "fingerprint": None if fingerprint is None else np.asarray(fingerprint, dtype=np.float32),
+        "folder": folder,
+        "manifest": manifest,
+    }
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -80,6 +148,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
+def base_in(manifest: Mapping[str, Any]) -> Base | None:
+    """The base that a manifest records."""
+    return None if manifest["base"] is None else Base(**manifest["base"])
+
+
 def sealed(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """A manifest with the SHA-256 of all its other values, in their order."""
     rest = {key: value for key, value in manifest.items() if key != "manifest_sha256"}
@@ -87,96 +160,19 @@ def sealed(manifest: Mapping[str, Any]) -> dict[str, Any]:
     return {**rest, "manifest_sha256": hashlib.sha256(text).hexdigest()}
 
 
-class Files:
-    """The files of a feature folder while they grow, each with `.part` behind its name.
-
-    Args:
-        folder: The folder.
-        sizes: The bytes of each that an earlier run has kept; what is behind them is cut off.
-
-    Raises:
-        ValueError: If a file is shorter than that.
-    """
-
-    def __init__(self, folder: Path, sizes: Mapping[str, int] | None = None) -> None:
-        self._folder = folder
-        self._open: dict[str, BinaryIO] = {}
-        for name, size in (sizes or {}).items():
-            path = self._part(name)
-            if not path.exists() or path.stat().st_size < size:
-                raise ValueError(f"{path} is shorter than it was. Pass force=True to start from scratch.")
-            self._open[name] = _opened(path, size)
-
-    def _part(self, name: str) -> Path:
-        return self._folder / (name + PART)
-
-    def append(self, name: str, data: bytes | NDArray[Any]) -> None:
-        """Write behind the end of a file."""
-        if name not in self._open:
-            self._open[name] = _opened(self._part(name), HEADER if name.endswith(".npy") else 0)
-        self._open[name].write(data if isinstance(data, bytes) else np.ascontiguousarray(data).data.cast("B"))
-
-    def sizes(self) -> dict[str, int]:
-        """The bytes of each file."""
-        return {name: file.tell() for name, file in self._open.items()}
-
-    def flush(self) -> None:
-        """Wait until all is on the disk."""
-        for file in self._open.values():
-            file.flush()
-            os.fsync(file.fileno())
-
-    def rows(self, name: str, rows: NDArray[Any], dim: int) -> NDArray[np.float32]:
-        """Rows of embeddings that are on the disk, float32 [..., dim]."""
-        return np.memmap(self._part(name), "<f4", "r", offset=HEADER).reshape(-1, dim)[rows]
-
-    def finish(self, shapes: Mapping[str, tuple[tuple[int, ...], str]]) -> dict[str, Any]:
-        """Write the header of each array; the files as the manifest records them."""
-        for name in shapes.keys() & self._open.keys():
-            self._open[name].seek(0)
-            self._open[name].write(header(*shapes[name]))
-        self.flush()
-        records: dict[str, Any] = {}
-        for name in (name for name in CONTENT if name in self._open):
-            path = self._part(name)
-            records[name] = {"bytes": path.stat().st_size, "sha256": content_sha256(path)}
-            if name in shapes:
-                records[name]["sample_sha256"] = sample_sha256(np.load(path, mmap_mode="r"))
-        return records
-
-    def close(self) -> None:
-        """Close the files."""
-        for file in self._open.values():
-            file.close()
+def sample_sha256(array: NDArray[Any]) -> str:
+    """SHA-256 of some rows, from the first to the last, evenly spaced."""
+    count = min(_SAMPLE, len(array))
+    rows = np.arange(count, dtype=np.int64) * (len(array) - 1) // max(count - 1, 1)
+    return hashlib.sha256(np.ascontiguousarray(array[rows]).data).hexdigest()
 
 
-def _opened(path: Path, size: int) -> BinaryIO:
-    """A file to be written behind its first bytes; what is behind them now is cut off."""
-    file = path.open("r+b" if path.exists() else "w+b")
-    file.truncate(size)
-    file.seek(size)
-    return file
+def _content_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, of an array's behind its header, in hexadecimal digits."""
+    return sha256_of(path, start=HEADER if path.suffix == ".npy" else 0)
 
 
-def publish(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Give every file of a manifest its name, then write the manifest, with which the folder counts as finished.
-
-    What a kill left undone is done when called again.
-    """
-    for name in manifest["files"]:
-        if (part := folder / (name + PART)).exists():
-            os.replace(part, folder / name)
-    with whole_file(folder / MANIFEST) as path:
-        head = {"library_name": "labclip", "format_version": FORMAT_VERSION}
-        text = json.dumps(sealed({**head, **manifest}), indent=1, ensure_ascii=False) + "\n"
-        path.write_text(text, encoding="utf-8", newline="\n")
-
-
-COUNTS = ("images", "captions", "negatives_per_caption", "captions_with_negative", "true_negatives", "texts_cut")
-"""The counts of a manifest, in its order."""
-
-
-def array_shapes(counts: Mapping[str, int], dim: int) -> dict[str, tuple[tuple[int, ...], str]]:
+def _shapes(counts: Mapping[str, int], dim: int) -> dict[str, tuple[tuple[int, ...], str]]:
     """Shape and dtype of each array that a folder may have."""
     images, texts, most = (counts[name] for name in ("images", "captions", "negatives_per_caption"))
     return {
@@ -190,30 +186,16 @@ def array_shapes(counts: Mapping[str, int], dim: int) -> dict[str, tuple[tuple[i
     }
 
 
-def header(shape: tuple[int, ...], dtype: str) -> bytes:
+def _header(shape: tuple[int, ...], dtype: str) -> bytes:
     """NumPy's header, of `HEADER` bytes."""
     text = repr({"descr": dtype, "fortran_order": False, "shape": shape})
     body = text.encode().ljust(HEADER - 11) + b"\n"
     return b"\x93NUMPY\x01\x00" + len(body).to_bytes(2, "little") + body
 
 
-def content_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, of an array's behind its header, in hexadecimal digits."""
-    return sha256_of(path, start=HEADER if ".npy" in path.suffixes else 0)
-
-
-def sample_sha256(array: NDArray[Any]) -> str:
-    """SHA-256 of some rows, from the first to the last, evenly spaced."""
-    count = min(_SAMPLE, len(array))
-    rows = np.arange(count, dtype=np.int64) * (len(array) - 1) // max(count - 1, 1)
-    return hashlib.sha256(np.ascontiguousarray(array[rows]).data).hexdigest()
-
-
-def _mapped(path: Path, shape: tuple[int, ...], dtype: str) -> Any:
+def _mapped(path: Path, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
     try:
-        if path.exists() and not path.is_file():  # reading a pipe might never end
-            raise ValueError("it is no file")
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # NumPy evaluates the header, and a damaged one raises a dozen types
         raise ValueError(f"{path} is missing or cut off ({error}). {_AGAIN}") from error
     if array.shape != shape or array.dtype != np.dtype(dtype):
@@ -224,7 +206,7 @@ def _mapped(path: Path, shape: tuple[int, ...], dtype: str) -> Any:
     return array
 
 
-def _check_file(path: Path, record: Mapping[str, Any], array: Any, verify: bool) -> None:
+def _check_file(path: Path, record: Mapping[str, Any], array: NDArray[Any] | None, verify: bool) -> None:
     """Size and some rows always; everything where it is little, or asked for."""
     size = path.stat().st_size if path.is_file() else -1
     if size != record["bytes"]:
@@ -232,6 +214,6 @@ def _check_file(path: Path, record: Mapping[str, Any], array: Any, verify: bool)
         raise ValueError(f"{path} {found}, but {MANIFEST} says {record['bytes']:,} bytes. {_AGAIN}")
     changed = array is not None and sample_sha256(array) != record["sample_sha256"]
     if not changed and (verify or size <= _SMALL):
-        changed = content_sha256(path) != record["sha256"]
+        changed = _content_sha256(path) != record["sha256"]
     if changed:
         raise ValueError(f"{path} was changed after it was written: {MANIFEST} has another SHA-256 of it. {_AGAIN}")

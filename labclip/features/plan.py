@@ -1,4 +1,4 @@
-"""What a run has to do and how far it is: one file in the feature folder, locked while the run lasts."""
+"""What a run has to do and how far it is: an SQLite file in the feature folder, locked while the run lasts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import sqlite3
 import time
 from bisect import bisect
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,187 +15,157 @@ from typing import Any, NamedTuple
 from labclip.data.cleaning import comparable
 from labclip.data.images import ImageSource
 from labclip.data.items import Item
-from labclip.features.folder import CONTENT, NEGATIVE_ONLY_IMAGES, PART, Files
+from labclip.features.folder import Files, remove_files
 from labclip.files import MANIFEST, UNFINISHED, path_of
 
 COMMIT_SECONDS = 5.0
 """How much work a kill may cost."""
 
 _CHUNK = 1024
-_VERSION = 3  # of the tables
 _TABLES = {
-    "images": "(id INTEGER PRIMARY KEY, key BLOB UNIQUE, source TEXT, problem TEXT)",
-    "texts": "(id INTEGER PRIMARY KEY, image INTEGER, caption TEXT, negatives TEXT, negative_images TEXT, place TEXT, "
-    "said BLOB)",
-    "skipped": "(place TEXT, image TEXT, reason TEXT)",
+    "images": "(id INTEGER PRIMARY KEY, key BLOB UNIQUE, source TEXT)",
+    "texts": "(id INTEGER PRIMARY KEY, image INTEGER, said BLOB, row TEXT)",
+    "bad_rows": "(location TEXT, image TEXT, reason TEXT)",
+    "left_out": "(image INTEGER PRIMARY KEY, reason TEXT)",
+    "progress": "(id INTEGER PRIMARY KEY, value TEXT)",
 }
+_READ = ("images", "texts", "bad_rows")  # what is made by reading the files of captions
+_START = {
+    "images": 0, "digest": "", "texts": 0, "captions": 0, "captions_with_negative": 0, "true_negatives": 0, "cut": {},
+    "sizes": {},
+}  # fmt: skip
 
 
 class Text(NamedTuple):
-    """A caption to be encoded, and the row of its image among the features."""
+    """A caption to be encoded.
+
+    Attributes:
+        caption: Its text.
+        negatives: Its negatives.
+        is_negative: Of each whether no caption of the same image says the same.
+        negative_images: Of each the image that it describes, name and row, or None.
+        image: The row of its own image.
+        location: Where it was read.
+    """
 
     caption: str
     negatives: list[str]
-    is_negative: list[bool]  # of each whether no caption of the same image says the same
-    images: list[tuple[str, int] | None]  # of each the image that it describes: name and row
-    place: str
-    image_row: int
+    is_negative: list[bool]
+    negative_images: list[tuple[str, int] | None]
+    image: int
+    location: str
 
 
 class Plan:
-    """The images and captions of a run, in order, and the progress of the run; a context manager.
+    """The distinct images and the captions of a run, in order, and its progress; a context manager.
 
-    The lock on the file is taken before anything in the folder is touched. The kernel frees it after a kill.
+    The lock is taken before anything in the folder is touched. The kernel frees it after a kill.
 
     Args:
         folder: The feature folder.
-        force: Whether to remove what is there of a feature folder.
 
     Attributes:
-        progress: How far the run is, plain JSON values; empty before the tables are read. `commit` keeps it.
+        progress: How far the run is, plain JSON values; where it is empty, `read` starts from scratch.
 
     Raises:
-        ValueError: If another process is writing, or the file is of another program or version.
+        ValueError: If another process is writing, or the file can't be used.
     """
 
-    def __init__(self, folder: Path, *, force: bool = False) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder, self.path = folder, folder / UNFINISHED
-        try:
-            self._db = self._locked()
-        except sqlite3.OperationalError as error:
-            raise ValueError(f"{folder} is being written by another process ({error}). Wait for it to end.") from error
-        except sqlite3.DatabaseError as error:
-            if not force:
-                raise self._damaged(error) from error
-            self.path.unlink()
-            self._db = self._locked()
-        if force:
-            self.clear(MANIFEST, *CONTENT)
-            for (table,) in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
-                self._db.execute(f'DROP TABLE "{table}"')
         self.progress: dict[str, Any] = {}
         self._kept = time.monotonic()
         try:
-            if self._db.execute("SELECT 1 FROM sqlite_master").fetchone():
-                if self._db.execute("PRAGMA user_version").fetchone() != (_VERSION,):
-                    raise ValueError("it is of another version")
-                self.progress = json.loads(self._db.execute("SELECT value FROM progress").fetchone()[0])
-                # A batch that was broken off does not count.
-                self._db.execute(
-                    "UPDATE images SET problem = NULL WHERE problem IS NOT NULL AND id > ?", (self.progress["images"],)
-                )
-        except (sqlite3.DatabaseError, ValueError) as error:
-            self._db.close()
-            raise self._damaged(error) from error
+            self._db = self._locked()
+            for table, columns in _TABLES.items():
+                self._db.execute(f"CREATE TABLE IF NOT EXISTS {table} {columns}")
+            for (value,) in self._db.execute("SELECT value FROM progress"):
+                self.progress = json.loads(value)
+                # What a batch that was broken off left out does not count.
+                self._db.execute("DELETE FROM left_out WHERE image > ?", (self.progress["images"],))
+        except sqlite3.Error as error:
+            raise self._unusable(error) from error
 
     def _locked(self) -> sqlite3.Connection:
         """The file, opened by this process alone."""
         while True:
             self.path.touch()
             before = self.path.stat().st_ino
-            file = sqlite3.connect(self.path.absolute(), timeout=0.5, isolation_level=None)
-            try:
-                file.execute("PRAGMA locking_mode = EXCLUSIVE")
-                file.execute("PRAGMA cache_size = -65536")
-                file.execute("BEGIN EXCLUSIVE")
-                file.execute("COMMIT")
-                # A run that ends removes the file that another one waits for.
+            db = sqlite3.connect(self.path, timeout=0.5, isolation_level=None)
+            db.execute("PRAGMA locking_mode = EXCLUSIVE")
+            db.execute("PRAGMA cache_size = -65536")
+            db.execute("BEGIN EXCLUSIVE")
+            db.execute("COMMIT")
+            # A run that ends removes the file that another one waits for: a lock on it keeps nobody out.
+            with suppress(FileNotFoundError):
                 if self.path.stat().st_ino == before:
-                    return file
-            except FileNotFoundError:
-                pass
-            except sqlite3.DatabaseError:
-                file.close()
-                raise
-            file.close()
+                    return db
+            db.close()
 
-    def _damaged(self, error: Exception) -> ValueError:
-        return ValueError(f"{self.path} is damaged ({error}). Pass force=True to start from scratch.")
+    def _unusable(self, error: sqlite3.Error) -> ValueError:
+        if "locked" in str(error):
+            return ValueError(f"{self.folder} is being written by another process. Wait for it to end.")
+        return ValueError(
+            f"{self.path} can't be used ({error}). See that its disk has space, and type the same again, which goes on "
+            f"from here; or delete the file and pass force=True to start from scratch."
+        )
 
     def __enter__(self) -> Plan:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if not self.progress or (self.folder / MANIFEST).exists():  # nothing is begun, or all is done
-            self.remove()
+            try:
+                self.path.unlink()
+            except PermissionError:  # Windows removes no open file
+                self._db.close()
+                self.path.unlink()
+            self.path.with_name(f"{UNFINISHED}-journal").unlink(missing_ok=True)
+            with suppress(OSError):
+                self.folder.rmdir()  # where it is empty
         self._db.close()
-        if isinstance(error, sqlite3.DatabaseError):
-            raise ValueError(
-                f"{self.path} can't be read or written ({error}). See that its disk has space, and run the same "
-                f"again: it goes on where it stopped."
-            ) from error
+        if isinstance(error, sqlite3.Error):
+            raise self._unusable(error) from error
 
-    def remove(self) -> None:
-        """Remove the file, and the folder where that is then empty."""
-        self.clear()
-        names = [UNFINISHED + "-journal", UNFINISHED]
-        try:
-            for name in names:
-                (self.folder / name).unlink(missing_ok=True)
-        except PermissionError:  # Windows removes no open file
-            self._db.close()
-            for name in names:
-                (self.folder / name).unlink(missing_ok=True)
-        with suppress(OSError):
-            self.folder.rmdir()
+    def read(self, items: Iterable[Item], facts: dict[str, Any]) -> None:
+        """Take in all items, or none if anything fails; `facts` are what they depend on, and go into the progress.
 
-    def clear(self, *names: str) -> None:
-        """Remove files of the folder, and what is unfinished of its arrays."""
-        for name in (*names, *(name + PART for name in (*CONTENT, NEGATIVE_ONLY_IMAGES))):
-            (self.folder / name).unlink(missing_ok=True)
-
-    def read(self, rows: Iterable[Item], facts: Mapping[str, Any]) -> None:
-        """Take in all rows of the tables, or none if anything fails; `facts` are what they and the features depend on.
-
-        Where this was done before, and the images have moved since, what came of them stays.
+        Where the same items were read before, and their images have moved since, the progress stays.
         """
-        again, most = bool(self.progress), 0
-        self._db.execute("BEGIN")
-        if again:
-            self._db.execute("ALTER TABLE images RENAME TO before")
-            self._db.execute("DROP INDEX problems")
-            self._db.execute("DROP TABLE texts")
-            self._db.execute("DROP TABLE skipped")
-        else:
-            self.clear(*CONTENT)
-            self._db.execute("CREATE TABLE progress (value TEXT)")
-        self._db.execute(f"PRAGMA user_version = {_VERSION}")
-        for table, columns in _TABLES.items():
-            self._db.execute(f"CREATE TABLE {table} {columns}")
-        self._db.execute("CREATE TEMP TABLE shown (id INTEGER PRIMARY KEY, key BLOB UNIQUE, source TEXT)")
-        for row in rows:
-            most = max(most, self._take(row))
-        captioned, any_shown = self.count("images"), self.count("shown") > 0
-        self._db.execute("INSERT OR IGNORE INTO images (key, source) SELECT key, source FROM shown ORDER BY id")
-        self._db.execute("DROP TABLE shown")
-        self._db.execute("CREATE INDEX texts_of ON texts (image, said)")
-        self._db.execute("CREATE INDEX problems ON images (problem) WHERE problem IS NOT NULL")
-        if again:
-            self._db.execute("UPDATE images SET problem = (SELECT problem FROM before WHERE before.id = images.id)")
-            self._db.execute("DROP TABLE before")
-        start = {"images": 0, "digest": "", "texts": 0, "captions": 0, "captions_with_negative": 0, "true_negatives": 0,
-                 "cut": {}, "sizes": {}}  # fmt: skip
-        self.progress = {**start, **self.progress, "facts": facts, "captioned": captioned, "negative_images": any_shown,
-                         "negatives_per_caption": most}  # fmt: skip
-        self.commit()
+        most, fresh = 0, not self.progress
+        with self._db:
+            self._db.execute("BEGIN")
+            for table in _TABLES if fresh else _READ:
+                self._db.execute(f"DROP TABLE {table}")
+                self._db.execute(f"CREATE TABLE {table} {_TABLES[table]}")
+            self._db.execute(f"CREATE TEMP TABLE shown {_TABLES['images']}")
+            for item in items:
+                most = max(most, self._take(item))
+            captioned, shown = self.count("images"), self.count("shown")
+            # Behind those with captions stand the images that only negatives describe.
+            self._db.execute("INSERT OR IGNORE INTO images (key, source) SELECT key, source FROM shown ORDER BY id")
+            self._db.execute("DROP TABLE shown")
+            self._db.execute("CREATE INDEX texts_of ON texts (image, said)")
+            about = {"captioned": captioned, "negatives_per_caption": most, "negative_images": shown > 0}
+            self.progress = {**_START, **self.progress, **facts, **about}
+            self._write()
+        if fresh:
+            remove_files(self.folder)
 
-    def _take(self, row: Item) -> int:
-        """Take in a row; the most negatives that one of its captions has."""
-        if row.problem:
-            self._db.execute("INSERT INTO skipped VALUES (?, ?, ?)", (row.location, row.name or None, row.problem))
+    def _take(self, item: Item) -> int:
+        """Take in an item; the most negatives that one of its captions has."""
+        if item.problem:
+            self._db.execute("INSERT INTO bad_rows VALUES (?, ?, ?)", (item.location, item.name or None, item.problem))
             return 0
-        assert row.image is not None
-        self._insert("images", row.image)
-        (image,) = self._db.execute("SELECT id FROM images WHERE key = ?", (row.image.key,)).fetchone()
-        shown = row.negative_images or ((),) * len(row.captions)
-        for caption, negatives, images in zip(row.captions, row.negatives, shown, strict=True):
-            named = [one and self._insert("shown", one) for one in images]
-            texts = (json.dumps(many) if any(many) else None for many in (negatives, named))
-            self._db.execute(
-                "INSERT INTO texts (image, caption, negatives, negative_images, place, said) VALUES (?, ?, ?, ?, ?, ?)",
-                (image, caption, *texts, row.location, _said(caption)),
-            )
-        return max(map(len, row.negatives))
+        assert item.image is not None
+        self._insert("images", item.image)
+        (image,) = self._db.execute("SELECT id FROM images WHERE key = ?", (item.image.key,)).fetchone()
+        described = item.negative_images or ((),) * len(item.captions)
+        for caption, negatives, images in zip(item.captions, item.negatives, described, strict=True):
+            keys = [one and self._insert("shown", one) for one in images] or [None] * len(negatives)
+            row = json.dumps([caption, negatives, keys, item.location])
+            self._db.execute("INSERT INTO texts (image, said, row) VALUES (?, ?, ?)", (image, _said(caption), row))
+        return max(map(len, item.negatives))
 
     def _insert(self, table: str, one: ImageSource) -> str:
         """Take in an image where it is not there yet; its key as text."""
@@ -204,78 +174,76 @@ class Plan:
         self._db.execute(f"INSERT OR IGNORE INTO {table} (key, source) VALUES (?, ?)", (one.key, source))
         return one.key.hex()
 
-    def images(self, after: int) -> Iterator[ImageSource]:
-        """Images from behind an id on, in order; their ids are without gaps."""
-        query = "SELECT key, source FROM images WHERE id > ? ORDER BY id LIMIT ?"
-        while rows := self._db.execute(query, (after, _CHUNK)).fetchall():
-            for key, source in rows:
-                name, file, start, size, column, place = json.loads(source)
-                yield ImageSource(name, path_of(file), key, start, size, column, location=place)
-            after += len(rows)
-
-    def skip(self, image: int, problem: str) -> None:
-        """Leave an image out, by its id, from 1."""
-        if not self._db.in_transaction:
-            self._db.execute("BEGIN")
-        self._db.execute("UPDATE images SET problem = ? WHERE id = ?", (problem, image))
-
-    def image_count(self) -> int:
-        """How many images that captions describe are not left out."""
-        captioned = int(self.progress["captioned"])
-        return captioned - bisect(self.left_out(), captioned)
-
-    def left_out(self) -> list[int]:
-        """The ids of images that are left out, in order."""
-        return [image for (image,) in self._db.execute("SELECT id FROM images WHERE problem IS NOT NULL ORDER BY id")]
-
-    def texts(self, after: int, last: int, left_out: Sequence[int]) -> list[Text]:
-        """Captions of images that are not left out, ids after < id <= last.
-
-        The rows of images are those of a file with the images that captions describe and, behind these, the others.
-        """
-        found = self._db.execute(
-            "SELECT t.image, t.caption, t.negatives, t.negative_images, t.place FROM texts t JOIN images i "
-            "ON i.id = t.image WHERE t.id > ? AND t.id <= ? AND i.problem IS NULL ORDER BY t.id",
-            (after, last),
-        ).fetchall()
-        texts = []
-        for image, caption, listed, named, place in found:
-            negatives = json.loads(listed or "[]")
-            is_negative = [not self._true_of(image, negative) for negative in negatives]
-            keys = json.loads(named) if named else [None] * len(negatives)
-            images = [one and self._shown(one, left_out) for one in keys]
-            texts.append(Text(caption, negatives, is_negative, images, place, _row(image, left_out)))
-        return texts
-
-    def _shown(self, key: str, left_out: Sequence[int]) -> tuple[str, int] | None:
-        """Name and row of an image that a negative describes; None where it is left out."""
-        query = "SELECT id, source FROM images WHERE key = ? AND problem IS NULL"
-        found = self._db.execute(query, (bytes.fromhex(key),)).fetchone()
-        return found and (json.loads(found[1])[0], _row(found[0], left_out))
-
-    def _true_of(self, image: int, text: str) -> bool:
-        """Whether a caption of the image says the same."""
-        query = "SELECT 1 FROM texts WHERE image = ? AND said = ? LIMIT 1"
-        return self._db.execute(query, (image, _said(text))).fetchone() is not None
-
     def count(self, table: str) -> int:
         """How many images or texts there are."""
         return int(self._db.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0])
 
-    def skipped(self) -> Iterator[dict[str, Any]]:
-        """What was left out, and why: rows of the tables, then images with their captions."""
-        for place, image, reason in self._db.execute("SELECT place, image, reason FROM skipped ORDER BY rowid"):
-            yield {"where": place, "image": image, "reason": reason, "captions": 1}
-        query = (
-            "SELECT source, problem, (SELECT COUNT(*) FROM texts WHERE image = images.id) FROM images "
-            "WHERE problem IS NOT NULL ORDER BY id"
-        )
-        for source, problem, captions in self._db.execute(query):
-            name, *_, place = json.loads(source)
-            yield {"where": place, "image": name, "reason": problem, "captions": captions}
+    def images(self, after: int) -> Iterator[ImageSource]:
+        """Images from behind an id on, in order; their ids are 1, 2, 3, ..."""
+        query = "SELECT key, source FROM images WHERE id > ? ORDER BY id LIMIT ?"
+        while rows := self._db.execute(query, (after, _CHUNK)).fetchall():
+            for key, source in rows:
+                name, file, start, size, column, location = json.loads(source)
+                yield ImageSource(name, path_of(file), key, start, size, column, location=location)
+            after += len(rows)
 
-    def note(self, files: Files, **progress: Any) -> None:
-        """What is done now counts, with what the files hold now. Every few seconds it is kept."""
+    def left_out(self) -> list[int]:
+        """The ids of images that are left out, in order."""
+        return [image for (image,) in self._db.execute("SELECT image FROM left_out ORDER BY image")]
+
+    def texts(self, after: int, last: int, left_out: list[int]) -> list[Text]:
+        """Captions of images that are not left out, ids after < id <= last."""
+
+        def row_of(image: int) -> int | None:
+            row = bisect(left_out, image)
+            return None if row and left_out[row - 1] == image else image - 1 - row
+
+        texts = []
+        query = "SELECT image, row FROM texts WHERE id > ? AND id <= ? ORDER BY id"
+        for image, row in self._db.execute(query, (after, last)).fetchall():
+            if (own := row_of(image)) is None:
+                continue
+            caption, negatives, keys, location = json.loads(row)
+            is_negative = [not self._is_true(image, negative) for negative in negatives]
+            images: list[tuple[str, int] | None] = []
+            for key in keys:
+                shown = key and self._db.execute(
+                    "SELECT id, source FROM images WHERE key = ?", (bytes.fromhex(key),)
+                ).fetchone()  # fmt: skip
+                where = shown and row_of(shown[0])
+                images.append(None if where is None else (json.loads(shown[1])[0], where))
+            texts.append(Text(caption, negatives, is_negative, images, own, location))
+        return texts
+
+    def _is_true(self, image: int, text: str) -> bool:
+        """Whether a caption of the image says the same."""
+        query = "SELECT 1 FROM texts WHERE image = ? AND said = ? LIMIT 1"
+        return self._db.execute(query, (image, _said(text))).fetchone() is not None
+
+    def skipped(self) -> list[dict[str, Any]]:
+        """What was left out, and why: rows of the tables, then images with their captions."""
+        query = "SELECT location, image, reason FROM bad_rows ORDER BY rowid"
+        found = [
+            {"where": location, "image": image, "reason": reason, "captions": 1}
+            for location, image, reason in self._db.execute(query)
+        ]
+        query = (
+            "SELECT source, reason, (SELECT COUNT(*) FROM texts WHERE image = images.id) FROM left_out "
+            "JOIN images ON images.id = left_out.image ORDER BY images.id"
+        )
+        for source, reason, captions in self._db.execute(query):
+            name, *_, location = json.loads(source)
+            found.append({"where": location, "image": name, "reason": reason, "captions": captions})
+        return found
+
+    def note(self, files: Files, progress: Mapping[str, Any], left_out: Iterable[tuple[int, str]] = ()) -> None:
+        """What is done now counts, with what the files hold now; `left_out` are ids of images and why.
+
+        Every few seconds it is kept.
+        """
+        if not self._db.in_transaction:
+            self._db.execute("BEGIN")
+        self._db.executemany("INSERT OR REPLACE INTO left_out VALUES (?, ?)", left_out)
         self.progress |= {**progress, "sizes": files.sizes()}
         if time.monotonic() - self._kept >= COMMIT_SECONDS:
             self.keep(files)
@@ -283,21 +251,12 @@ class Plan:
     def keep(self, files: Files) -> None:
         """Keep what counts: after a kill, the run goes on from here."""
         files.flush()
-        self.commit()
+        with self._db:
+            self._write()
         self._kept = time.monotonic()
 
-    def commit(self) -> None:
-        """Write the progress."""
-        if not self._db.in_transaction:
-            self._db.execute("BEGIN")
-        self._db.execute("DELETE FROM progress")
-        self._db.execute("INSERT INTO progress VALUES (?)", (json.dumps(self.progress),))
-        self._db.execute("COMMIT")
-
-
-def _row(image: int, left_out: Sequence[int]) -> int:
-    """The row of an image, of which those that are left out have none."""
-    return image - 1 - bisect(left_out, image)
+    def _write(self) -> None:
+        self._db.execute("INSERT OR REPLACE INTO progress VALUES (1, ?)", (json.dumps(self.progress),))
 
 
 def _said(text: str) -> bytes:
