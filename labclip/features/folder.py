@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from labclip._version import __version__
 from labclip.base import Base
-from labclip.files import MANIFEST, check_feature_folder, read_json_object, sha256_of, whole_file
+from labclip.files import MANIFEST, check_feature_folder, read_json_object, remove_parts, sha256_of, whole_file
 
 FORMAT_VERSION = 2
 IMAGES, TEXTS = "image_features.npy", "text_features.npy"
@@ -98,6 +98,7 @@ class Files:
         text = json.dumps(
             sealed({**head, **record, "files": files, "versions": versions}), indent=1, ensure_ascii=False
         )
+        remove_parts(self._folder, {MANIFEST})  # of a run that was killed here
         with whole_file(self._folder / MANIFEST) as path:
             path.write_text(text + "\n", encoding="utf-8", newline="\n")
 
