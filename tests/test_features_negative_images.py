@@ -244,9 +244,7 @@ def test_the_command(model, data):
     with warnings.catch_warnings():
         done = CliRunner().invoke(cli.main, ["embed", *map(str, arguments)])
     assert done.exit_code == 0, done.stderr
-    assert (
-        "8 images, 9 captions, 7 of them with negatives, 5 with an image of a negative, 0 items left out" in done.stdout
-    )
+    assert "8 images, 9 captions, 7 of them with negatives" in done.stdout
     run(model, data)
     assert contents(data / "out") == contents(data / "features")
     wrong = CliRunner().invoke(
