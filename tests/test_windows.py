@@ -12,15 +12,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from labclip import LABCLIP, Alignment, Features, cli, scenes
+from labclip import LABCLIP, Alignment, Features, cli
 from labclip.data.located import DataFiles, leads_out
 from labclip.files import whole_file
-
-
-def run(*arguments, code=0):
-    done = CliRunner().invoke(cli.main, [str(argument) for argument in arguments])
-    assert done.exit_code == code, done.output
-    return done
 
 
 def held():
@@ -62,22 +56,6 @@ def test_what_was_loaded_from_a_folder_is_saved_into_it_again(open_files_stay, t
     alignment = Alignment.from_pretrained(tmp_path / "model")
     alignment.save_pretrained(tmp_path / "model")
     assert LABCLIP.from_pretrained(tmp_path / "model").encode_text("a red cube").shape == (1, 256)
-
-
-@OWN_FUNCTIONS
-def test_features_are_made_again_once_nobody_has_them_open(open_files_stay, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    scenes.sample(3, seed=0).save("scenes")
-    command = [
-        *["embed", "-q", "--model", "scenes", "--captions", "scenes/captions.csv", "--images", "scenes", "features"]
-    ]
-    run(*command)
-    features = Features.load("features")
-    message = run(*command, "--force", code=2).stderr
-    assert "can't be used (used by another process). Check the path" in message
-    del features
-    run(*command, "--force")
-    assert len(Features.load("features").texts) == 3
 
 
 def test_a_file_that_is_open_elsewhere_stays_whole(open_files_stay, tmp_path):
@@ -124,17 +102,10 @@ def test_help_is_plain_for_every_console():
 
 def test_a_command_runs_where_files_are_written_in_a_code_page(tmp_path):
     (tmp_path / "c.csv").write_text("caption\n物 red cube and a blue sphere → so\n", encoding="utf-8")
-    environment = os.environ | {
-        "PYTHONIOENCODING": "cp1252",
-        "PYTHONUTF8": "0",
-        "PYTHONPATH": os.pathsep.join(sys.path),
-    }
-    command = [
-        sys.executable,
-        "-m",
-        "labclip",
-        *["negatives", "c.csv", "out.csv", "--method", "swap", "--attributes", "a.txt"],
-    ]
+    path = os.pathsep.join(sys.path)
+    environment = os.environ | {"PYTHONIOENCODING": "cp1252", "PYTHONUTF8": "0", "PYTHONPATH": path}
+    arguments = ["negatives", "c.csv", "out.csv", "--method", "swap", "--attributes", "a.txt"]
+    command = [sys.executable, "-m", "labclip", *arguments]
     (tmp_path / "a.txt").write_text("red\nblue\n", encoding="utf-8")
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True)
     assert done.returncode == 0, done.stderr
