@@ -328,14 +328,8 @@ def is_floating(array: torch.Tensor | NDArray[Any]) -> bool:
 
 def checked_matrix(matrix: torch.Tensor | NDArray[Any]) -> torch.Tensor:
     """A copy of a matrix as float32 [dim, dim], contiguous, finite."""
-    if (
-        not isinstance(matrix, torch.Tensor | np.ndarray)
-        or not is_floating(matrix)
-        or getattr(matrix, "is_meta", False)
-    ):
-        raise ValueError(
-            f"The matrix is {described(matrix)}. Pass a [dim, dim] tensor or array of floats, with values."
-        )
+    if not isinstance(matrix, torch.Tensor | np.ndarray) or not is_floating(matrix):
+        raise ValueError(f"The matrix is {described(matrix)}. Pass a [dim, dim] tensor or array of floats.")
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not len(matrix):
         raise ValueError(f"The matrix has shape {list(matrix.shape)}, not [dim, dim]. Pass a square matrix.")
     if isinstance(matrix, np.ndarray):

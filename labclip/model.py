@@ -72,7 +72,6 @@ class LABCLIP(nn.Module):
         *,
         preprocess: Callable[[Image], torch.Tensor] | None = None,
         tokenizer: Tokenizer | None = None,
-        trim: bool = True,
     ) -> None:
         """Wrap a loaded model.
 
@@ -81,7 +80,6 @@ class LABCLIP(nn.Module):
             alignment: The matrix fitted on it.
             preprocess: Its image transform, for PIL images; by default made from the model's own configuration.
             tokenizer: Its tokenizer, for strings; by default the one of `alignment.base`, where that is known.
-            trim: Whether texts are encoded at the length they need, where that is sure to give the same numbers.
 
         Raises:
             ValueError: If the alignment was not fitted on this model: dim, activation or fingerprint differ.
@@ -96,7 +94,6 @@ class LABCLIP(nn.Module):
             )
         checked_alignment(alignment)
         self.clip = clip
-        self.trim = trim
         self.tokenizer = tokenizer or default_tokenizer(alignment.base)
         self.preprocess = preprocess or default_preprocess(clip)
         check_base(clip, alignment, self.tokenizer)
@@ -120,7 +117,6 @@ class LABCLIP(nn.Module):
         strength: float | None = None,
         device: str | torch.device | None = None,
         precision: str = "fp32",
-        trim: bool = True,
         revision: str | None = None,
         token: str | bool | None = None,
         cache_dir: str | Path | None = None,
@@ -139,7 +135,6 @@ class LABCLIP(nn.Module):
             strength: 0 is the base model exactly, 1 the matrix as fitted; None is what the alignment was saved with.
             device: Where to put the model; None is the CPU, or where `base` is.
             precision: OpenCLIP's precision of the base: "fp32", "fp16", "bf16", "pure_fp16", "pure_bf16".
-            trim: Whether texts are encoded at the length they need, where that is sure to give the same numbers.
             revision: Hub revision of `name_or_path`.
             token: Hub token; None takes the stored one.
             cache_dir: Where downloads are kept; None takes the Hub's own cache.
@@ -162,11 +157,9 @@ class LABCLIP(nn.Module):
         from labclip.io.opening import load_model
 
         access = Access(revision, token, cache_dir, force_download, local_files_only)
-        model = load_model(
+        return load_model(
             name_or_path, access, alignment=alignment, base=base, strength=strength, device=device, precision=precision
         )
-        model.trim = trim
-        return model
 
     @property
     def alignment(self) -> Alignment:

@@ -142,4 +142,6 @@ def expected(features, weight):
 
 def wrap(kind, alignment=None, *, trim=True, **options):
     """The tiny model of a kind, wrapped with a matrix far from the identity unless another alignment is given."""
-    return LABCLIP(make(kind), alignment or Alignment(matrix(), **options), tokenizer=tokenizer(), trim=trim)
+    model = LABCLIP(make(kind), alignment or Alignment(matrix(), **options), tokenizer=tokenizer())
+    model.trim = trim
+    return model

@@ -111,7 +111,7 @@ def estimate(value, low, high):
 
 
 def side(value, low, high, half=None, learnt=512):
-    return Probed(estimate(value, low, high), 0.5, {}, 0, 3, learnt, 512, half)
+    return Probed(estimate(value, low, high), 0.5, {}, 0, learnt, 512, half)
 
 
 GOOD, BAD = side(0.95, 0.93, 0.97), side(0.55, 0.5, 0.6, half=0.54)

@@ -31,7 +31,7 @@ def test_the_verdict_stands_on_stdout_and_the_page_in_the_file(tmp_path):
     assert re.search(r"With the model's own matrix [89]\d.*It costs", " ".join(result.stdout.split()))
     assert max(map(len, result.stdout.splitlines())) <= 100
     assert f"Report: {out}" in result.stderr
-    assert "diagnosis" in result.stderr
+    assert "captions" in result.stderr
     html = out.read_text(encoding="utf-8")
     assert "Where binding is lost" in html
     assert "<script" not in html

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from labclip.alignment import Alignment
 from labclip.analysis.probes import Probed, confusions, probe
@@ -107,17 +106,10 @@ def diagnose_features(
     """`diagnose` on embeddings, wherever they come from: `own` is the model's own matrix, `base` the model in words."""
     began = time.perf_counter()
     labels, fold = data.labels, folds_of(data.labels, folds, seed)
-    with one_thread(), tqdm(desc="diagnosis", unit=" steps", disable=not progress) as bar:
-
-        def begin(step: str) -> None:
-            bar.set_postfix_str(step, refresh=False)
-            bar.update()
-
-        begin("linear probes")
+    with one_thread():
         sides = {"image": data.images, "text": data.captions}
         probes = {side: _probed(rows, data, folds, seed) for side, rows in sides.items()}
-        repaired = repair(data, fold, own, fitting=fit, seed=seed, begin=begin)
-        begin("gap, permutations, spectrum")
+        repaired = repair(data, fold, own, fitting=fit, seed=seed, progress=progress)
         after, matrix, keep = "", own, np.ones(labels.n, dtype=np.bool_)
         if own is not None:
             after = "own"

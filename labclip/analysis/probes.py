@@ -23,7 +23,6 @@ class Probed:
         bag_chance: Accuracy of the bag-of-words baseline, which knows a scene's attributes but not whose they are.
         by_object: The same for each object name (or position of mention, "1" the first).
         left_out: Objects not asked about: their name is in the scene twice, or never had two attributes.
-        folds: In cross-validation.
         learnt: Scenes that an object's probe was trained on, the median over objects and folds.
         dim: Of the embeddings.
         half: Accuracy of the same probe trained on half of the combinations; None where that was not tried.
@@ -33,7 +32,6 @@ class Probed:
     bag_chance: float
     by_object: Mapping[str, Estimate]
     left_out: int
-    folds: int
     learnt: int
     dim: int
     half: float | None = None
@@ -114,7 +112,6 @@ def probe(
         bag_chance=float(labels.bag_chance()[asked].mean()),
         by_object={part.metric: part.estimates[0] for part in parts},
         left_out=int((~asked).sum()),
-        folds=folds,
         learnt=int(np.median(sizes)),
         dim=rows.shape[1],
     )

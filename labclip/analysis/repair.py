@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -62,27 +62,21 @@ def repair(
     *,
     fitting: bool = True,
     seed: int = 0,
-    begin: Callable[[str], object] = lambda step: None,
+    progress: bool = False,
 ) -> Repair:
     """Fit a matrix for each fold on the others, and compare it with the base and with the model's own.
 
-    A combination is never in two folds, int64 [n]; `begin` is told each step.
+    A combination is never in two folds, int64 [n].
     """
-    folds, notes, fitted = int(fold.max()) + 1, [], []
+    folds, notes = int(fold.max()) + 1, []
+    fitted: list[Alignment] = []
     if fitting and (missing := _missing(data)):
         notes.append(f"No matrix was fitted: {missing}.")
     elif fitting:
-        for number in range(folds):
-            begin(f"fitting a matrix, fold {number + 1}")
-            fitted.append(fit_on(data, fold != number, seed=seed))
+        fitted = [fit_on(data, fold != number, seed=seed, progress=progress) for number in range(folds)]
     models = {"base": data}
     models |= {"own": _aligned(data, [own] * folds, fold)} if own is not None else {}
     models |= {"fitted": _aligned(data, fitted, fold)} if fitted else {}
-    unseen_pairs = None
-    if fitted:
-        begin("fitting a matrix, unseen pairs")
-        unseen_pairs = _unseen_pairs(data, seed, notes)
-    begin("retrieval")
     _, first = np.unique(data.labels.combination, return_index=True)
     galleries = [torch.from_numpy(first[fold[first] == number]) for number in range(folds)]
     return Repair(
@@ -90,7 +84,7 @@ def repair(
         binding=_binding(list(models.values()), data.has_swapped),
         retrieval=_retrieval(list(models.values()), galleries),
         galleries=list(map(len, galleries)),
-        unseen_pairs=unseen_pairs,
+        unseen_pairs=_unseen_pairs(data, seed, notes, progress) if fitted else None,
         correct={name: _correct(moved) for name, moved in models.items()},
         fitted=fitted,
         notes=notes,
@@ -108,7 +102,7 @@ def _missing(data: SceneFeatures) -> str:
     return ""
 
 
-def fit_on(data: SceneFeatures, keep: Mask, *, seed: int = 0) -> Alignment:
+def fit_on(data: SceneFeatures, keep: Mask, *, seed: int = 0, progress: bool = False) -> Alignment:
     """The matrix of `labclip.fit` on the scenes kept, bool [n], that have a swapped caption."""
     keep = keep & data.has_swapped
     combinations = np.unique(data.labels.combination[keep])
@@ -123,7 +117,7 @@ def fit_on(data: SceneFeatures, keep: Mask, *, seed: int = 0) -> Alignment:
     epochs = min(200, max(5, math.ceil(STEPS / max(1, len(train) // 256))))
     validation = _features(data, held) if held.any() else None
     return fit(
-        train, validation=validation, epochs=epochs, seed=seed, progress=False,
+        train, validation=validation, epochs=epochs, seed=seed, progress=progress,
         negative_weight=1, distill=0, identity_penalty=PENALTY,
     ).alignment  # fmt: skip
 
@@ -170,7 +164,7 @@ def _retrieval(models: Sequence[SceneFeatures], galleries: Sequence[Tensor]) -> 
     return compared
 
 
-def _unseen_pairs(data: SceneFeatures, seed: int, notes: list[str]) -> Compared | None:
+def _unseen_pairs(data: SceneFeatures, seed: int, notes: list[str], progress: bool) -> Compared | None:
     """Binding on scenes with a pair that the fit never named, neither in a caption nor in a negative."""
     labels = data.labels
     named: list[set[tuple[int, int]]] = [set() for _ in range(labels.n)]
@@ -191,4 +185,4 @@ def _unseen_pairs(data: SceneFeatures, seed: int, notes: list[str]) -> Compared 
         notes.append(f"Unseen pairs were not tried: holding some out leaves {fewest} combinations on one side.")
         return None
     one_fold = np.zeros(labels.n, dtype=np.int64)
-    return _binding([data, _aligned(data, [fit_on(data, keep, seed=seed)], one_fold)], held)
+    return _binding([data, _aligned(data, [fit_on(data, keep, seed=seed, progress=progress)], one_fold)], held)

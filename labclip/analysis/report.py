@@ -217,8 +217,8 @@ def _costs(repaired: Repair) -> Section:
     smallest, largest = min(repaired.galleries), max(repaired.galleries)
     text = (
         f"Retrieval in {len(repaired.galleries)} galleries of {smallest:,} to {largest:,} scenes, no two of the same "
-        f"words, each with the matrix that was not fitted on it. Tags name objects and attributes without saying which "
-        f"goes with which; they are not in the fit. A difference in brackets is not measurable."
+        f"words, each with the matrix that was not fitted on it. Tags do not say which attribute goes with which "
+        f"object. A difference in brackets is not measurable."
     )
     return Section("What it costs", [text], tables=tables)
 
@@ -226,10 +226,9 @@ def _costs(repaired: Repair) -> Section:
 def _probes(diagnosis: Diagnosis, plots: bool) -> Section:
     image = diagnosis.probes["image"]
     text = (
-        f"For each object a logistic regression reads its attribute from the embedding of the whole scene, images and "
-        f"captions apart, in {image.folds} folds: a combination is in one of them, whichever attribute goes with which "
-        f"object. Chance is {image.accuracy.chance:.3f}; the bag-of-words baseline, which knows the attributes but not "
-        f"whose they are, has {image.bag_chance:.3f}."
+        f"A logistic regression for each object reads its attribute from the embedding of the whole scene, on "
+        f"combinations unseen in its training. Chance is {image.accuracy.chance:.3f}, the bag-of-words baseline "
+        f"{image.bag_chance:.3f}."
     )
     alt = "Accuracy of the probe of each object from images and from captions, with intervals."
     return Section("What each side knows", [text], [drawn(drawing.by_object(diagnosis.probes), alt)] if plots else [])
