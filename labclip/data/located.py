@@ -26,7 +26,6 @@ class DataFiles:
 
     Raises:
         FileNotFoundError: If there is no such file or folder.
-        ValueError: If `images` is not a folder.
     """
 
     data: Path | None
@@ -42,53 +41,37 @@ class DataFiles:
         self._image_rows: dict[bytes, int | None] = {}
         self._caption_rows: dict[str, int] = {}
         self._names: dict[Path, frozenset[str]] = {}
-        for path in (self.data, self.images):
-            if path is not None and not path.exists():
-                raise FileNotFoundError(f"There is no {path}. {self.hint}")
-            if path is not None and not path.is_file() and not path.is_dir():
-                raise ValueError(f"{path} is a pipe or a device, not a file. {self.hint}")
+        if self.data is not None and not self.data.exists():
+            raise FileNotFoundError(f"There is no {self.data}. {self.hint}")
         if self.images is not None and not self.images.is_dir():
-            raise ValueError(f"images is {self.images}, which is not a folder. {self.hint}")
+            raise FileNotFoundError(f"There is no folder of images {self.images}. {self.hint}")
 
     @cached_property
     def folder(self) -> Path:
-        """The folder of the questions.
-
-        Raises:
-            FileNotFoundError: If no data was given.
-        """
+        """The folder of the questions; FileNotFoundError if no data was given."""
         if self.data is None:
             raise FileNotFoundError(f"No data was given. Pass data=PATH. {self.hint}")
         return self.data if self.data.is_dir() else self.data.parent
 
     def files(self, *names: str) -> list[Path]:
-        """Files of the data folder, or the one file that `data` is.
-
-        Raises:
-            FileNotFoundError: If any is not there: all of them are named, and where to get them.
-        """
+        """Files of the data folder, or the one file that `data` is; FileNotFoundError names all that are missing."""
         if self.data is not None and self.data.is_file() and len(names) == 1:
             return [self.data]
         paths = [self.folder / name for name in names]
-        missing = [str(path) for path in paths if not path.is_file()]
-        if missing:
+        if missing := [str(path) for path in paths if not path.is_file()]:
             raise FileNotFoundError(
                 f"{len(missing)} of {len(paths)} files are missing: {', '.join(missing)}. {self.hint}"
             )
         return paths
 
     def either(self, *names: str) -> Path:
-        """The first of several files of the data folder that is there, or the one file that `data` is.
-
-        Raises:
-            FileNotFoundError: If none is there.
-        """
+        """The first of several files of the data folder that is there, or the one file that `data` is."""
         if self.data is not None and self.data.is_file():
             return self.data
-        found = next((path for name in names if (path := self.folder / name).is_file()), None)
-        if found is None:
-            raise FileNotFoundError(f"{self.folder} has no {' and no '.join(names)}. {self.hint}")
-        return found
+        for name in names:
+            if (path := self.folder / name).is_file():
+                return path
+        raise FileNotFoundError(f"{self.folder} has no {' and no '.join(names)}. {self.hint}")
 
     def path_of(self, name: Any, location: str) -> Path:
         """The path of an image; arguments and errors as of `image`."""
@@ -143,13 +126,10 @@ class DataFiles:
         return self._image_rows[source.key]
 
     def exists(self, path: Path) -> bool:
-        """Whether there is such a file; whatever it is called, this is no error."""
+        """Whether there is such a file."""
         # A folder is listed once: a look at each of a hundred thousand files takes minutes on a file server.
         if path.parent not in self._names:
-            try:
-                self._names[path.parent] = frozenset(os.listdir(path.parent))
-            except (OSError, ValueError):
-                self._names[path.parent] = frozenset()
+            self._names[path.parent] = frozenset(os.listdir(path.parent) if path.parent.is_dir() else ())
         return path.name in self._names[path.parent]
 
     def caption(self, caption: Any, location: str) -> int:
@@ -166,11 +146,11 @@ class DataFiles:
         Raises:
             FileNotFoundError: If there are some and `on_missing` is "raise", or none was found.
         """
-        missing, count = self.missing, len(self.image_sources)
-        if not missing:
+        if not self.missing:
             return
-        examples = ", ".join(map(str, missing[:3]))
-        told = f"{len(missing):,} of {len(missing) + count:,} images are missing, for example {examples}"
+        missing, count = len(self.missing), len(self.image_sources)
+        examples = ", ".join(map(str, self.missing[:3]))
+        told = f"{missing:,} of {missing + count:,} images are missing, for example {examples}"
         if self.on_missing == "raise" or not count:
             skip = ', or on_missing="skip" to leave their items out' if count else ""
             raise FileNotFoundError(f"{told}. Pass images=DIR with the folder that they are in{skip}. {self.hint}")
@@ -193,11 +173,10 @@ class ImageLayout:
     def image(self, name: Any, location: str, *, box: Box | None = None) -> int | None:
         """The row of an image; arguments and errors as of `DataFiles.image`."""
         self.files.path_of(name, location)
-        words = {"path": name, "name": base_name(name), "rest": name.partition("/")[2] or name}
+        words = {"path": name, "name": PurePosixPath(name).name, "rest": name.partition("/")[2] or name}
         if self._way is None:
-            exists = self.files.exists
-            tried = (way for way in self._ways if exists(self.files.path_of(way.format(**words), location)))
-            self._way = next(tried, None)
+            paths = ((way, self.files.path_of(way.format(**words), location)) for way in self._ways)
+            self._way = next((way for way, path in paths if self.files.exists(path)), None)
         return self.files.image((self._way or self._ways[0]).format(**words), location, box=box)
 
 
@@ -205,10 +184,11 @@ def check_caption(caption: Any, location: str) -> None:
     """Raise ValueError for a caption that is no text, or empty; `location` is file and position, for the message."""
     if not isinstance(caption, str) or not caption.strip():
         raise ValueError(f"{location}: the caption is {caption!r}. Every caption must be a text that is not empty.")
-    try:
-        caption.encode()
-    except UnicodeEncodeError:
-        raise ValueError(f"{location}: the caption {caption[:40]!r} is not valid Unicode. Correct it.") from None
+    if not caption.isascii():
+        try:
+            caption.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"{location}: the caption {caption[:40]!r} is not valid Unicode. Correct it.") from None
 
 
 def leads_out(folder: PurePath, name: str) -> bool:
@@ -217,8 +197,3 @@ def leads_out(folder: PurePath, name: str) -> bool:
     On Windows so do names with a root and no drive, with another drive, and of a server.
     """
     return ".." in type(folder)(name).parts or folder not in (folder / name).parents
-
-
-def base_name(path: str) -> str:
-    """The last part of a path in a file."""
-    return PurePosixPath(path).name

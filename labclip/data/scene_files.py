@@ -23,6 +23,7 @@ _USUAL = {
     "pug-spar": ("labels.csv",),
     "pug-spare": ("PUG_SPARE.csv", "labels.csv"),
 }
+_WAYS = ("{path}", "images/{path}")
 
 
 class SceneEntry(NamedTuple):
@@ -191,25 +192,25 @@ def _clevr_pairs(path: Path) -> SceneFile:
     for location, cells in separated_lines(path, ","):
         if len(cells) < 3 or len(cells) % 2 == 0:
             raise ValueError(f"{location} has {len(cells)} cells, not a file and pairs of shape and colour.")
-        entries.append(SceneEntry(cells[0], _objects(zip(cells[2::2], cells[1::2], strict=True), location), location))
+        entries.append(_entry(cells[0], cells[2::2], cells[1::2], location))
     folders = sorted({f"images_{len(entry.objects)}obj/{{path}}" for entry in entries})
-    return SceneFile("clevr", entries, (*folders, "{path}", "images/{path}"))
+    return SceneFile("clevr", entries, (*folders, *_WAYS))
 
 
 def _clevr_table(path: Path, header: Sequence[str]) -> SceneFile:
     """The form with one column an attribute."""
     count = next(n for n in itertools.count(1) if f"object{n + 1}_color" not in header)
-    names = [(f"object{n}_color", f"object{n}_shape") for n in range(1, count + 1)]
+    names = ("filename", *(f"object{n}_{what}" for n in range(1, count + 1) for what in ("color", "shape")))
     entries = []
     for location, cells in table_rows(path):
-        image, *values = fields(cells, ("filename", *itertools.chain(*names)), location)
-        entries.append(SceneEntry(image, _objects(zip(values[::2], values[1::2], strict=True), location), location))
-    return SceneFile("clevr", entries, ("{path}", "images/{path}"))
+        image, *words = fields(cells, names, location)
+        entries.append(_entry(image, words[::2], words[1::2], location))
+    return SceneFile("clevr", entries, _WAYS)
 
 
 def _clevr_scenes(path: Path) -> SceneFile:
     """CLEVR's own scenes; the order of objects is the file's."""
-    scenes = fields(read_json(path), ("scenes",), str(path))[0]
+    (scenes,) = fields(read_json(path), ("scenes",), str(path))
     if not isinstance(scenes, list):
         raise ValueError(f"{path}: 'scenes' is a {type(scenes).__name__}, not a list.")
     entries, splits = [], set()
@@ -218,11 +219,10 @@ def _clevr_scenes(path: Path) -> SceneFile:
         image, objects = fields(scene, ("image_filename", "objects"), location)
         if not isinstance(objects, list) or not objects:
             raise ValueError(f"{location}: 'objects' is not a list of objects.")
-        words = (fields(one, ("color", "shape"), location) for one in objects)
-        entries.append(SceneEntry(image, _objects(words, location), location))
+        colours, shapes = zip(*(fields(one, ("color", "shape"), location) for one in objects), strict=True)
+        entries.append(_entry(image, colours, shapes, location))
         splits.add(str(scene.get("split", "")))
-    ways = [f"images/{split}/{{path}}" for split in sorted(splits) if split.isalnum()]
-    return SceneFile("clevr", entries, (*ways, "{path}", "images/{path}"))
+    return SceneFile("clevr", entries, (*(f"images/{split}/{{path}}" for split in sorted(splits) if split), *_WAYS))
 
 
 def _pug(path: Path) -> SceneFile:
@@ -230,26 +230,24 @@ def _pug(path: Path) -> SceneFile:
     names = ("character_texture", "character_name", "character2_texture", "character2_name", "filename", "world_name")
     entries, left_out, spare = [], 0, True
     for location, cells in table_rows(path):
-        *values, image, world = fields(cells, names, location)
-        textures, animals = values[::2], values[1::2]
+        *words, image, world = fields(cells, names, location)
+        textures, animals = words[::2], words[1::2]
         spare &= {"Default", "Grass", "Stone"}.isdisjoint(textures) and "blank" not in animals
         if "blank" in animals or animals[0] == animals[1] or "Default" in textures:
             left_out += 1
-            continue
-        objects = _objects(zip(textures, animals, strict=True), location)
-        entries.append((SceneEntry(image, objects, location), world))
+        else:
+            entries.append((_entry(image, textures, animals, location), world))
     notes = [f"{left_out:,} images with one animal, two of a kind, or no texture are left out."] if left_out else []
     if not spare:
-        return SceneFile("pug-spar", [entry for entry, _ in entries], ("{path}", "images/{path}"), notes)
+        return SceneFile("pug-spar", [entry for entry, _ in entries], _WAYS, notes)
     in_worlds = [entry._replace(image=f"{world}/{entry.image}") for entry, world in entries]
     return SceneFile("pug-spare", in_worlds, ("{path}", "{name}", "images/{name}"), notes)
 
 
-def _objects(pairs: Iterable[Sequence[Any]], location: str) -> tuple[Object, ...]:
-    """Attributes and names, checked to be words."""
-    words = [word for pair in pairs for word in pair]
-    for word in words:
+def _entry(image: str, attributes: Sequence[Any], names: Sequence[Any], location: str) -> SceneEntry:
+    """An entry, its words checked."""
+    for word in (*attributes, *names):
         if not isinstance(word, str) or not word.strip():
             raise ValueError(f"{location}: {word!r} is neither an attribute nor an object.")
-    words = [word.strip() for word in words]
-    return tuple(zip(words[::2], words[1::2], strict=True))
+    objects = tuple((one.strip(), other.strip()) for one, other in zip(attributes, names, strict=True))
+    return SceneEntry(image, objects, location)
