@@ -13,8 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import labclip
-from labclip.data.cleaning import TrueCaptions, comparable, is_shuffle, meaning
+from labclip.data.cleaning import comparable, is_shuffle, meaning
 from labclip.negatives import RELATIONS, Shuffler, Swapper, add, clean, generate, shuffle, swap
 from labclip.negatives.taggers import get_tagger
 from labclip.packages import MissingPackageError
@@ -72,17 +71,10 @@ def test_a_swap_is_an_involution_that_keeps_the_words(caption, seed):
     assert swap([negative], PHRASES, seed=seed + 1) == [caption]
 
 
-@given(sentences())
-def test_a_swap_keeps_the_article_before_the_word_it_goes_with(caption):
-    (negative,) = swap([caption], PHRASES)
-    for article, word in itertools.pairwise(negative.lower().split()):
-        if article in ("a", "an"):
-            assert article == ("an" if word[0] in "aeiou" else "a")
-
-
 @pytest.mark.parametrize(
     ("caption", "negative"),
     [
+        ("a red cup next to a blue cup", None),  # means the same
         ("A red cube and an orange ball.", "An orange cube and a red ball."),
         ("An Orange cube beside RED balls", "A Red cube beside ORANGE balls"),
         ("AN ORANGE CAR and a red bus", "A RED CAR and an orange bus"),
@@ -99,12 +91,6 @@ def test_a_swap_keeps_the_article_before_the_word_it_goes_with(caption):
 )
 def test_what_is_swapped(caption, negative):
     assert swap([caption], ["Red", "orange", "light blue", "blue"]) == [negative]
-
-
-def test_the_longer_of_two_phrases_that_begin_alike_is_the_one_named():
-    assert swap(["a light blue cup on a red tray"], ["light", "light blue", "red"]) == [
-        "a red cup on a light blue tray"
-    ]
 
 
 def test_articles_by_sound_where_the_word_brings_none():
@@ -133,11 +119,6 @@ def test_relations_become_their_opposites_and_back(caption, negative, attributes
     assert swap([caption], attributes) == [negative]
     if negative:
         assert swap([negative], attributes) == [caption]
-
-
-def test_phrases_that_differ_in_a_known_opposite_are_a_pair():
-    phrases = ["left of", "right of"]
-    assert swap(["a cat left of a dog on the right"], phrases) == ["a cat right of a dog on the right"]
 
 
 def test_words_and_relations_together_give_one_change_at_a_time():
@@ -276,19 +257,6 @@ def test_a_true_caption_differs_in_more_than_form():
     assert None not in shuffle(captions, tagger=tagger, image_index=[None, None])
 
 
-@given(
-    st.lists(st.tuples(st.integers(0, 3), st.text("ab ", max_size=3)), max_size=20), st.integers(0, 3), st.text("ab ")
-)
-def test_true_captions_are_a_set(pairs, image, caption):
-    known = TrueCaptions()
-    for other, text in pairs:
-        known.add(other, text)
-    expected = (image, comparable(caption)) in {(other, comparable(text)) for other, text in pairs}
-    assert known.hold(image, comparable(caption)) == expected
-    known.add(image, caption)
-    assert known.hold(image, comparable(caption))
-
-
 @given(st.text())
 def test_cleaning_is_as_aro_describes_and_stable(caption):
     cleaned = clean(caption)
@@ -296,11 +264,7 @@ def test_cleaning_is_as_aro_describes_and_stable(caption):
     assert not set('.!"()*#:;~') & set(cleaned)
     assert "  " not in cleaned
     assert clean(caption, 3) == " ".join(cleaned.split(" ")[:3])
-
-
-def test_cleaning_keeps_commas_and_40_words():
     assert clean(' The "Big" Dog, (on)  a-bed;\n') == "the big dog, on a-bed"
-    assert shuffle(["dog " * 39 + "cats rex tree"], tagger=tag)[0].count(" ") == 39
 
 
 @pytest.mark.parametrize("method", methods(), ids=["shuffle", "swap"])
@@ -309,8 +273,9 @@ def test_bad_input_is_one_line(method):
         method("a dog")
     with pytest.raises(ValueError, match="Caption 1 is a NoneType, not a str"):
         method(["a dog", None])
-    with pytest.raises(ValueError, match="k is 0, but it is the number of negatives"):
-        method(["a dog"], k=0)
+    for k in (0, 1001):
+        with pytest.raises(ValueError, match=f"k is {k}, but it is the number of negatives.* Pass 1 to 1,000"):
+            method(["a dog"], k=k)
     with pytest.raises(ValueError, match="image_index names 1 images for 2 captions"):
         method(["a dog", "a cat"], image_index=[1])
     assert method([]) == []
@@ -336,10 +301,6 @@ def test_a_method_from_outside_keeps_the_promises():
     assert len({generate(["two dogs"], miscount, seed=seed)[0] for seed in range(20)}) == 2
     assert generate(["a dog"], lambda caption, rng: "a cat") == ["a cat"]  # one text is one candidate
     assert generate(["a dog"], lambda caption, rng: ["", " . ", "A dog!"]) == [None]
-    with pytest.raises(ValueError, match=r"The method made 3 of the caption 'two dogs'\. A candidate is a text\."):
-        generate(["two dogs"], lambda caption, rng: [3])
-    with pytest.raises(ValueError, match=r"captions is one string, 'a dog'\. Pass a list"):
-        generate("a dog", miscount)
 
 
 def test_shuffle_and_swap_are_such_methods():
@@ -362,13 +323,6 @@ def test_a_method_that_cuts_captions_says_to_how_many_words():
     assert generate(["A big dog."], lambda caption, rng: First()(caption, rng)) == ["a big"]
 
 
-def test_a_tagger_owes_a_tag_a_word():
-    with pytest.raises(ValueError, match="The tagger gave 1 tags for the 2 words"):
-        shuffle(["a dog"], tagger=lambda words: ["NN"])
-    with pytest.raises(ValueError, match=r"There is no tagger 'nltk'\. Pass 'hanta', 'spacy', or a function."):
-        shuffle(["a dog"], tagger="nltk")
-
-
 @pytest.mark.parametrize(
     ("tagger", "module", "command"),
     [
@@ -382,36 +336,6 @@ def test_a_missing_tagger_names_the_command(monkeypatch, tagger, module, command
     for kind in (ModuleNotFoundError, ValueError, MissingPackageError):
         with pytest.raises(kind, match=command):
             shuffle(["a dog"], tagger=tagger)
-
-
-def test_spacys_tagger_gets_our_words(monkeypatch):
-    """A stand-in: spaCy's model is not on PyPI."""
-    import types
-
-    taggers = importlib.import_module("labclip.negatives.taggers")
-
-    class Doc(list):
-        def __init__(self, vocab, words):
-            super().__init__(
-                types.SimpleNamespace(text=word, tag_={"dog": "NN", "cat": "NN"}.get(word, "DT")) for word in words
-            )
-
-    def load(name, exclude):
-        if "tagger" in exclude or name != "en_core_web_sm":
-            raise OSError("E050")
-        model = lambda doc: doc  # noqa: E731
-        model.vocab = None
-        return model
-
-    monkeypatch.setitem(sys.modules, "spacy", types.SimpleNamespace(load=load))
-    monkeypatch.setitem(sys.modules, "spacy.tokens", types.SimpleNamespace(Doc=Doc))
-    taggers.spacy_model.cache_clear()
-    assert shuffle(["a dog's cat can't"], tagger="spacy") == ["a cat's dog can't"]
-    monkeypatch.setattr(sys.modules["spacy"], "load", lambda *_, **__: load("", ""))
-    taggers.spacy_model.cache_clear()
-    with pytest.raises(ValueError, match="python -m spacy download en_core_web_sm"):
-        shuffle(["a dog"], tagger="spacy")
-    taggers.spacy_model.cache_clear()
 
 
 def test_a_text_made_to_have_no_negative_does_not_stop_a_run():
@@ -431,17 +355,25 @@ def test_a_caption_of_megabytes_is_not_tagged():
     ])[0].startswith("a cat on a dog and")  # fmt: skip
 
 
-@pytest.mark.parametrize("k", [0, 1001, 10**12])
-def test_negatives_a_caption_are_bounded(k):
-    with pytest.raises(ValueError, match=rf"k is {k}, but it is the number of negatives.* Pass 1 to 1,000"):
-        swap(["a red cube and a blue ball"], ["red", "blue"], k=k)
-
-
 def test_the_same_letters_in_another_normal_form_are_the_same_caption():
     composed, apart = "a caf\u00e9 by a t\u0159i", "a cafe\u0301 by a tr\u030ci"
     assert comparable(composed) == comparable(apart)
     assert generate([composed], lambda caption, rng: [apart, "a tree"]) == ["a tree"]
     assert generate(["x", composed], lambda caption, rng: [apart], image_index=[0, 0]) == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("method", "said"),
+    [
+        (lambda caption, rng: 3, "The method returned int for the caption 'a dog'; return texts"),
+        (lambda caption, rng: [3], r"The method made 3 of the caption 'a dog'\. A candidate is a text\."),
+        (3, r"method is 3\. Pass a function"),
+        (Shuffler(lambda words: ["NN"]), "The tagger gave 1 tags for the 2 words"),
+    ],
+)
+def test_a_method_that_errs_is_told_what_is_right(method, said):
+    with pytest.raises(ValueError, match=said):
+        generate(["a dog"], method)
 
 
 @pytest.fixture
@@ -470,14 +402,6 @@ def test_hanta_takes_any_text(text):
     assert len(shuffle([text])) == 1
 
 
-def test_hanta_is_not_stopped_by_a_web_address(hanta):
-    import time
-
-    start = time.process_time()
-    assert len(hanta(["a", "x" * 5_000, "dog"])) == 3
-    assert time.process_time() - start < 2
-
-
 def test_hanta_reads_its_own_model_wherever_it_runs(tmp_path, monkeypatch):
     """HanTa would unpickle a file of that name from the current folder."""
     pytest.importorskip("HanTa")
@@ -485,15 +409,6 @@ def test_hanta_reads_its_own_model_wherever_it_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     importlib.import_module("labclip.negatives.taggers")._hanta.cache_clear()
     assert shuffle(["a dog on a couch"]) == ["a couch on a dog"]
-
-
-def test_every_name_is_public_and_loads_no_torch():
-    assert labclip.negatives is importlib.import_module("labclip.negatives")
-    for name in labclip.negatives.__all__:
-        assert getattr(labclip.negatives, name) is not None
-    code = "import labclip.data, sys; labclip.negatives.swap; print('torch' in sys.modules)"
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert out == "False\n"
 
 
 @pytest.mark.parametrize(
@@ -505,15 +420,6 @@ def test_docstring_examples_run(module):
     failed, tried = doctest.testmod(importlib.import_module(f"labclip.{module}"))
     assert tried > 0
     assert failed == 0
-
-
-def test_a_method_that_errs_is_told_what_is_right():
-    with pytest.raises(ValueError, match="The method returned int for the caption 'a dog'; return texts"):
-        generate(["a dog"], lambda caption, rng: 3)
-    with pytest.raises(ValueError, match="The method returned NoneType for the caption 'a cat'; return texts"):
-        generate(["a dog", "a cat"], lambda caption, rng: ["a bed"] if caption == "a dog" else None)
-    with pytest.raises(ValueError, match=r"method is 3\. Pass a function"):
-        generate(["a dog"], 3)
 
 
 def test_a_shuffle_of_a_scene_says_something_else_and_is_a_sentence(tmp_path):
@@ -548,9 +454,3 @@ def test_a_shuffle_of_a_scene_says_something_else_and_is_a_sentence(tmp_path):
 def test_what_means_the_same(caption, same, other):
     assert meaning(caption) == meaning(same)
     assert meaning(caption) != meaning(other)
-
-
-def test_a_swap_of_equal_objects_beside_each_other_means_the_same():
-    assert swap(["a red cup next to a blue cup", "a red cup left of a blue cup"], ["red", "blue"]) == [
-        None, "a blue cup left of a red cup"
-    ]  # fmt: skip

@@ -4,8 +4,6 @@ import csv
 import json
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -143,14 +141,6 @@ def test_lines_of_text_are_captions(tmp_path):
     )
 
 
-def test_clean_captions_beside_cleaned_negatives(tmp_path):
-    pytest.importorskip("HanTa")
-    path = write(tmp_path / "in.csv", [{"caption": "A dog on a Couch."}])
-    assert run(path, tmp_path / "out.csv", "--method", "shuffle", "--clean").exit_code == 0
-    assert rows_of(tmp_path / "out.csv") == [{"caption": "a dog on a couch", "negative": "a couch on a dog"}]
-    assert [said(item) for item in read(tmp_path / "out.csv")] == [("a dog on a couch", ("a couch on a dog",), None)]
-
-
 def test_attributes_from_a_file(tmp_path):
     path = write(tmp_path / "in.csv", [{"caption": "a red cup left of a light blue cup"}])
     (tmp_path / "words.txt").write_text("red\nlight blue\n\nleft/right\n")
@@ -254,22 +244,6 @@ def test_bad_arguments_are_one_line(tmp_path):
     assert not out.exists()
 
 
-@pytest.mark.parametrize(
-    ("package", "extra", "name"), [("HanTa", "negatives", "in.csv"), ("pyarrow", "data", "in.parquet")]
-)
-def test_a_missing_extra_is_one_line(package, extra, name, tmp_path):
-    path = tmp_path / name
-    path.write_text("caption\nx\n")
-    code = f"import sys; sys.modules[{package!r}] = None; from labclip.cli import main; main()"
-    command = [sys.executable, "-c", code, "negatives", str(path), str(tmp_path / "out.csv"), "--method", "shuffle"]
-    if package == "pyarrow":
-        command[-1:] = ["swap", "--attributes", "red,blue"]
-    result = subprocess.run(command, capture_output=True, text=True)
-    assert result.returncode == 2
-    assert f'pip install "labclip[{extra}]"' in result.stderr
-    assert result.stderr.count("\n") == 1
-
-
 def test_parquet_keeps_types_metadata_and_what_it_does_not_understand(tmp_path):
     pa = pytest.importorskip("pyarrow")
     pq = pytest.importorskip("pyarrow.parquet")
@@ -305,21 +279,6 @@ def test_numbers_of_images_and_odd_rows_of_jsonl_stay(tmp_path):
     assert [item.image.name for item in read(tmp_path / "out.jsonl")] == ["7"]
 
 
-def test_read_gives_what_was_written(tmp_path):
-    path = write(tmp_path / "in.csv", ROWS)
-    swaps(path, tmp_path / "out.csv", "--image-column", "id")
-    found = [said(item) for item in read(tmp_path / "out.csv", image_column="id")]
-    assert found == [
-        (row["caption"], (negative,) if negative else (), row["id"])
-        for row, negative in zip(ROWS, NEGATIVES, strict=True)
-        if row["caption"]
-    ]
-    # With the images known to be the same, rows 4 and 5 are true of one another's.
-    items = list(read(tmp_path / "out.csv"))
-    assert [len(said(item)[1]) for item in items] == [1, 0, 0, 0]
-    assert [item.location for item in items] == [f"out.csv line {line}" for line in (2, 3, 5, 8)]
-
-
 def test_read_takes_negclips_lists(tmp_path):
     cells = ['["a tree", "an owl"]', "[]", "", "a plain text"]
     rows = [{"": i, "title": f"A dog's cat {i}", "filepath": f"{i}.jpg", "neg_caption": cell}
@@ -346,20 +305,6 @@ def test_read_of_ones_own_columns(tmp_path):
     path.write_text('{"caption": "x"}\n' * 2000 + "{\n")
     with pytest.raises(ValueError, match="line 2001 is not JSON"):
         read(path)  # before it gives any
-
-
-def test_read_holds_no_rows_in_memory(tmp_path):
-    import tracemalloc
-
-    path = tmp_path / "in.jsonl"
-    with path.open("w") as file:
-        for number in range(8_000):
-            file.write(json.dumps({"caption": f"a dog {number}", "image": str(number), "ballast": "x" * 2_000}) + "\n")
-    tracemalloc.start()
-    assert sum(1 for _ in read(path)) == 8_000
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < path.stat().st_size / 4
 
 
 @given(
@@ -398,12 +343,6 @@ def test_negclips_own_file():
         assert negative is None or sorted(re.findall(r"\w+", negative)) == sorted(
             re.findall(r"\w+", clean(caption, 40))
         )
-
-
-def test_captions_of_one_row_are_true_of_one_image(tmp_path):
-    row = {"caption": ["a red cup", "a blue cup"], "negatives": [["A blue cup.", "a red cat"], ["a blue cat"]]}
-    (item,) = read(write(tmp_path / "in.jsonl", [row]))
-    assert item.negatives == (("a red cat",), ("a blue cat",))
 
 
 def test_add_takes_any_method_and_json(tmp_path):
