@@ -28,7 +28,7 @@ import torch
 import labclip
 from labclip import LABCLIP, Alignment, Features, negatives
 from labclip.alignment import with_record
-from labclip.data import Columns, read_items
+from labclip.data import read_items
 from labclip.evaluation import Report
 from labclip.io.published import REPORTED, REPORTED_SOURCE
 from labclip.report import Page, Section, Table, markdown, terminal
@@ -50,7 +50,7 @@ def captions_of(coco: Path) -> dict[str, tuple[Path, tuple[str, ...] | None]]:
 def read_captions(coco: Path, path: Path, split: tuple[str, ...] | None, most: int | None) -> dict[str, list[str]]:
     """The captions of each image, by its path in the folder; empty ones, also once cleaned, are left out."""
     captions: dict[str, list[str]] = {}
-    for item in read_items(path, columns=Columns(negatives=(), split=split)):
+    for item in read_items(path, negative_columns=(), split=split):
         if not item.empty and item.checked().image is not None:
             captions.setdefault(item.name, []).extend(filter(negatives.clean, item.captions))
     there = {f"{one}/{name}" for one in IMAGES if (coco / one).is_dir() for name in os.listdir(coco / one)}
