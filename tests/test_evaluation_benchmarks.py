@@ -156,6 +156,12 @@ FORMATS = {
         {"dataset_flickr30k.json": {"images": [FLICKR]}, "flickr30k-images/5.jpg": None},
         [(["5.jpg"], ["a dog"])],
     ),
+    "parts of all captions of an image together": (
+        "parts",
+        {"m.json": [{"image": "dog.jpg", "captions": ["A red cup and a blue bed.", "A green red cup, a big bed."]},
+                    {"image": "cat.jpg", "captions": ["A dog."]}], **PETS},
+        [(["dog.jpg"], ["a red cup", "a blue cup"]), (["dog.jpg"], ["a blue bed", "a red bed"])],
+    ),
     **{
         f"an own table as {file}": ("csv", {file: content, **PETS}, OWN)
         for file, content in {"m.tsv": TSV, "m.jsonl": ROWS, "m.json": ROWS, "m.parquet": ROWS}.items()
@@ -180,7 +186,7 @@ def test_a_form_is_read(tmp_path, form):
     lay(tmp_path, {file: one.replace("{here}", str(tmp_path)) if isinstance(one, str) else one
                    for file, one in files.items()})  # fmt: skip
     root, options = [*more, *("", {})[len(more) :]]
-    data = tmp_path / next(iter(files)) if name in ("csv", "coco-negatives") else tmp_path
+    data = tmp_path / next(iter(files)) if name in ("csv", "coco-negatives", "parts") else tmp_path
     assert asked(read(name, data, tmp_path / root, **options)) == wanted
 
 
@@ -626,6 +632,7 @@ ERRORS = [
     (own(f"{HEAD}../up.jpg,a dog,a cat\n"), r"line 2: the image's name '\.\./up\.jpg' leads out of"),
     (own("pic,words\na.jpg,a dog\n"), "no column 'caption', .*; it has "),
     (("csv", {}, {}), "is not a file"),
+    (("parts", {"mine.csv": f"{HEAD}a.jpg,a dog,a cat\n", "a.jpg": None}, {}), "no caption has a part, a noun with a"),
 ]  # fmt: skip
 
 

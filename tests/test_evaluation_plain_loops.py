@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 
-from labclip import Alignment, Features
+from labclip import Alignment, Features, negatives
 from labclip.data.scene_files import labelled_scenes
 from labclip.evaluation import BENCHMARKS, Choice, Sources, TwoPositives
 from labclip.evaluation.benchmarks.order import shuffles_of, tag_words
@@ -763,25 +763,84 @@ def parts_of_scenes(world, scenes, seed, ending):
     return {name: mean(values) for name, values in hits.items()}
 
 
+def search_values(seen):
+    """Average precision, and right and confused of the top five, of one query's [(cosine, is right, is confused)]."""
+    # Wrong images come first among equals.
+    order = [true for _, true, _ in sorted(seen, key=lambda one: (-one[0], one[1]))]
+    ranks = [at + 1 for at, true in enumerate(order) if true]
+    fifth = sorted((one[0] for one in seen), reverse=True)[:5][-1]
+    confused = sum(one[0] >= fifth and one[2] for one in seen)
+    return {
+        "search_map": mean((at + 1) / rank for at, rank in enumerate(ranks)),
+        "search_p5": sum(rank <= 5 for rank in ranks) / 5,
+        "search_confused5": min(confused, 5) / 5,
+    }
+
+
 def search_of_scenes(world, names, scenes):
     values = {}
     for pair in itertools.product(COLOURS, SHAPES):
         words = [{*itertools.chain(*two)} for two in scenes]
-        seen = [(world.sees(name, noun(*pair)), pair in two, set(pair) <= both)
+        seen = [(world.sees(name, noun(*pair)), pair in two, set(pair) <= both and pair not in two)
                 for name, two, both in zip(names, scenes, words, strict=True)]  # fmt: skip
-        # Wrong images come first among equals.
-        order = [true for _, true, _ in sorted(seen, key=lambda one: (-one[0], one[1]))]
-        ranks = [at + 1 for at, true in enumerate(order) if true]
-        fifth = sorted((one[0] for one in seen), reverse=True)[4]
-        confused = sum(one[0] >= fifth and one[2] and not one[1] for one in seen)
-        if ranks:
+        if any(true for _, true, _ in seen):
             ending = "_heldout" if is_in(HELD_OUT, pair) else "" if not is_in(VALIDATION, pair) else None
-            for name, value in (
-                ("map", mean((at + 1) / rank for at, rank in enumerate(ranks))),
-                ("p5", sum(rank <= 5 for rank in ranks) / 5), ("confused5", min(confused, 5) / 5),
-            ):  # fmt: skip
-                values.setdefault(f"search_{name}{ending}", []).append(value)
+            for name, value in search_values(seen).items():
+                values.setdefault(f"{name}{ending}", []).append(value)
     return {name: mean(several) for name, several in values.items() if not name.endswith("None")}
+
+
+def parts_of_captions(folder, rng):
+    rows = []
+    for number in range(60):
+        one, other = (f"{rng.choice(('red', 'blue', 'old'))} {rng.choice(('dog', 'cup', 'shirt'))}" for _ in range(2))
+        rows.append((f"{number % 40}.jpg", f"A {one} and a {other} by the {rng.choice(('dog', 'shirt', 'bed'))}."))
+    with (folder / "mine.csv").open("w", newline="") as opened:
+        csv.writer(opened).writerows([("image", "caption"), *rows])
+    images = there(folder, {image for image, _ in rows}, rng)
+    rows = [row for row in rows if row[0] in images]
+    names, captions = map(list, zip(*rows, strict=True))
+    phrases, said, wrong = {}, {}, {}
+    for image, text, several in zip(names, captions, negatives.parts(captions, image_index=names, seed=3), strict=True):
+        said.setdefault(image, set()).update(text.lower().replace(".", "").split())
+        for part in several:  # "a red dog": two words behind the article
+            phrases.setdefault(image, {}).setdefault(tuple(part.text.split()[-2:]), part.text)
+            wrong.setdefault((image, part.text), {}).setdefault(part.kind, part.negative)
+    for image, several in phrases.items():
+        own = [text for name, text in rows if name == image]
+        for text in several.values():  # behind the image's own captions, alone: nothing to swap with
+            (part,) = negatives.parts([*own, *several.values(), text], image_index=[0] * (len(own) + len(several) + 1),
+                                      seed=3)[-1]  # fmt: skip
+            assert (part.kind, part.text) == ("foil", text)
+            assert part.negative.split()[-2] not in said[image]
+            wrong[image, text]["foil"] = part.negative
+
+    def expected(world):
+        hits, queries = {}, {}
+        for image, several in phrases.items():
+            every = list(several)
+            for at, phrase in enumerate(every):
+                sees, text = partial(world.sees, image), several[phrase]
+                queries.setdefault(phrase, []).append((image, text))
+                for kind, negative in wrong[image, text].items():
+                    hits.setdefault(f"part_{kind}", []).append(sees(text) > sees(negative))
+                others = [several[one] for one in every[at:] + every[:at] if one[1] != phrase[1]]
+                if others:
+                    half, whole = f"{text} and {wrong[image, others[0]]['foil']}", f"{text} and {others[0]}"
+                    hits.setdefault("half_truth", []).append(sees(text) > sees(half))
+                    hits.setdefault("whole_truth", []).append(sees(whole) > sees(text))
+        for phrase, having in queries.items():
+            if len(having) >= 3:
+                names, seen = {image for image, _ in having}, []
+                for image, words in said.items():
+                    bound = any(word == phrase[0] and name != phrase[1] for word, name in phrases.get(image, {}))
+                    confused = image not in names and {*phrase} <= words and bound
+                    seen.append((world.sees(image, having[0][1]), image in names, confused))
+                for name, value in search_values(seen).items():
+                    hits.setdefault(name, []).append(value)
+        return {name: mean(several) for name, several in hits.items()}
+
+    return {"data": folder / "mine.csv", "seed": 3}, expected
 
 
 def scenes(folder, rng):
@@ -874,6 +933,7 @@ CASES = {
     "zero-shot": zero_shot,
     "csv": table("mine.csv"),
     "features": features,
+    "parts": parts_of_captions,
     "bivlc": two_and_two(write_bivlc, ("REPLACE", "SWAP")),
     "cola": two_and_two(write_cola),
     "eqben": two_and_two(write_eqben, ("eqbenag", "eqbensd")),

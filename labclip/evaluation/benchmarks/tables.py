@@ -28,16 +28,8 @@ def read_own(sources: Sources, *, column: str = "", image_column: str = "", nega
         negative_column: The negatives', several with commas; "" takes `negative`, `negative_2` ..., `negatives`,
             `neg_caption` and `negative_caption`, where they are.
     """
-    if sources.data is None or not sources.data.is_file():
-        lacks = "csv needs a file" if sources.data is None else f"{sources.data} is not a file"
-        raise FileNotFoundError(f"{lacks}. Pass data=FILE. {sources.hint}")
     negatives = [name.strip() for name in negative_column.split(",")] if negative_column else None
-    columns: dict[str, Any] = {
-        "column": column or None,
-        "image_column": image_column or None,
-        "negative_columns": negatives,
-    }
-    return _task(sources, _untrue(sources, _rows(sources, sources.data, ImageLayout(sources, "{path}"), **columns)))
+    return _task(sources, _untrue(sources, own_rows(sources, column, image_column, negative_columns=negatives)))
 
 
 def read_coco(
@@ -74,11 +66,26 @@ def read_coco(
 CAPTIONS = 5
 """Captions of each of Karpathy's images: the first five, as in the LABCLIP paper."""
 
-_Row = tuple[int | None, str, Sequence[str], str]
+Row = tuple[int | None, str, Sequence[str], str]
 """The image's row, a caption, its negatives, and file and position."""
 
 
-def _rows(sources: Sources, path: Path, layout: ImageLayout, *, clean: bool = False, **columns: Any) -> Iterator[_Row]:
+def own_rows(
+    sources: Sources, column: str, image_column: str, *, negative_columns: Sequence[str] | None
+) -> Iterator[Row]:
+    """The captions of a user's own table; options as of `read_own`, and negatives as of `read_items`."""
+    if sources.data is None or not sources.data.is_file():
+        lacks = "No file was given" if sources.data is None else f"{sources.data} is not a file"
+        raise FileNotFoundError(f"{lacks}. Pass data=FILE. {sources.hint}")
+    columns: dict[str, Any] = {
+        "column": column or None,
+        "image_column": image_column or None,
+        "negative_columns": negative_columns,
+    }
+    yield from _rows(sources, sources.data, ImageLayout(sources, "{path}"), **columns)
+
+
+def _rows(sources: Sources, path: Path, layout: ImageLayout, *, clean: bool = False, **columns: Any) -> Iterator[Row]:
     """The captions of a table; a flaw is an error with its location."""
     if path.suffix.lower() == ".tar":
         raise ValueError(f"{path} is a tar. Pass a table: csv, tsv, jsonl, json or Parquet.")
@@ -98,7 +105,7 @@ def _rows(sources: Sources, path: Path, layout: ImageLayout, *, clean: bool = Fa
         raise ValueError(f"{path} has no row.")
 
 
-def _untrue(sources: Sources, rows: Iterable[_Row]) -> Iterator[_Row]:
+def _untrue(sources: Sources, rows: Iterable[Row]) -> Iterator[Row]:
     """Rows without the negatives that are true of their image, as `labclip embed` leaves them out."""
     rows, known, left_out = list(rows), TrueCaptions(), 0
     for image, caption, _, _ in rows:
@@ -111,7 +118,7 @@ def _untrue(sources: Sources, rows: Iterable[_Row]) -> Iterator[_Row]:
         sources.notes.append(f"{left_out:,} negatives that are true of their image are left out.")
 
 
-def _task(sources: Sources, rows: Iterable[_Row]) -> Task:
+def _task(sources: Sources, rows: Iterable[Row]) -> Task:
     """Binding where there are negatives, retrieval where there are several images; rows without a negative too."""
     every, bound = Items(sources), Items(sources)
     without = 0

@@ -1,0 +1,143 @@
+"""Search as people type it: the parts of a table's captions, such as "a red shirt", as queries."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import cycle, islice
+
+import numpy as np
+
+from labclip.data.cleaning import clean
+from labclip.evaluation.benchmarks.tables import own_rows
+from labclip.evaluation.items import Items
+from labclip.evaluation.scores import everything
+from labclip.evaluation.search import Search
+from labclip.evaluation.sources import Sources
+from labclip.evaluation.tasks import Question, Task
+from labclip.negatives import parts
+
+LEAST = 3
+"""Images that must have a phrase for it to be a query."""
+
+
+@dataclass
+class _Phrase:
+    """A part of an image's captions, the location of the first, and a wrong phrase of each kind, "swap" and "foil"."""
+
+    text: str
+    location: str
+    wrong: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        return _words(self.text)
+
+    @property
+    def modifier(self) -> str:
+        """The word that a wrong phrase does not have."""
+        others = _words(next(iter(self.wrong.values())))
+        return next(word for word, other in zip(self.words, others, strict=True) if word != other)
+
+
+_Phrases = dict[int, dict[tuple[str, ...], _Phrase]]
+"""Those of each image, by their words."""
+
+
+def _words(text: str) -> tuple[str, ...]:
+    """The words of a phrase, without its article."""
+    first, *rest = text.split()
+    return tuple(rest if first in ("a", "an") else (first, *rest))
+
+
+def read(sources: Sources, *, column: str = "", image_column: str = "", seed: int = 0, tagger: str = "hanta") -> Task:
+    """`part_swap`, `part_foil`: a part of a caption beats a wrong one; `half_truth`, `whole_truth`; and search.
+
+    A part is a noun with a colour, size, material, age or number. `part_swap` prefers it to the same noun with the
+    modifier of another noun of the caption, `part_foil` to one with a modifier that no caption of the image has.
+    `half_truth` prefers "a red hat" to "a red hat and a blue shirt" where nothing is blue, `whole_truth` prefers "a red
+    hat and a white shirt" to the part where the shirt is white. `search_map`, `search_p5` and `search_confused5` search
+    among all images for each phrase that three of them have: right are those with a caption that has it as a part,
+    confused are those whose captions have its words, but its modifier with another noun. What no caption says counts as
+    absent.
+
+    Args:
+        sources: The files: a table of images and captions as of `csv`; its negatives are not read.
+        column: The captions'; "" takes the usual names.
+        image_column: The images'; "" takes the usual names.
+        seed: Of which wrong modifier is taken where there are several.
+        tagger: "hanta" or "spacy", which find the parts.
+    """
+    found = own_rows(sources, column, image_column, negative_columns=())
+    rows = [(row, text, location) for row, text, _, location in found if row is not None]
+    phrases = _phrases(rows, seed, tagger)
+    if rows and not phrases:
+        lacks = "no caption has a part, a noun with a colour, size, material, age or number"
+        raise ValueError(f"{sources.data}: {lacks}. {sources.hint}")
+    said: dict[int, set[str]] = defaultdict(set)
+    for row, text, _ in rows:
+        said[row].update(clean(text).replace(",", " ").split())
+    return sources.task(*_choices(sources, phrases), *_search(sources, phrases, said))
+
+
+def _phrases(rows: Sequence[tuple[int, str, str]], seed: int, tagger: str) -> _Phrases:
+    captions, images = [text for _, text, _ in rows], [row for row, *_ in rows]
+    found: _Phrases = defaultdict(dict)
+    made = parts(captions, image_index=images, seed=seed, tagger=tagger)
+    for (row, _, location), several in zip(rows, made, strict=True):
+        for part in several:
+            phrase = found[row].setdefault(_words(part.text), _Phrase(part.text, location))
+            phrase.wrong.setdefault(part.kind, part.negative)
+    # As a caption of its own a phrase has no other noun to take a modifier from: its wrong one is a foil.
+    alone = [(row, phrase) for row, several in found.items() for phrase in several.values()]
+    captions += [phrase.text for _, phrase in alone]
+    images += [row for row, _ in alone]
+    foils = parts(captions, image_index=images, seed=seed, tagger=tagger)[len(rows) :]
+    for (_, phrase), several in zip(alone, foils, strict=True):
+        phrase.wrong |= {part.kind: part.negative for part in several if part.text == phrase.text}
+    return found
+
+
+def _choices(sources: Sources, phrases: _Phrases) -> list[Question]:
+    """Each phrase of an image against its wrong ones, and with the image's next phrase of another noun."""
+    kinds = {name: Items(sources) for name in ("part_swap", "part_foil", "half_truth", "whole_truth")}
+    for row, several in phrases.items():
+        for index, phrase in enumerate(several.values()):
+            for kind, wrong in phrase.wrong.items():
+                kinds[f"part_{kind}"].add(row, (phrase.text, wrong), phrase.location)
+            following = islice(cycle(several.values()), index + 1, index + len(several))
+            other = next((one for one in following if one.words[-1] != phrase.words[-1] and "foil" in one.wrong), None)
+            if other is not None:
+                half, whole = (f"{phrase.text} and {second}" for second in (other.wrong["foil"], other.text))
+                kinds["half_truth"].add(row, (phrase.text, half), phrase.location)
+                kinds["whole_truth"].add(row, (whole, phrase.text), phrase.location)
+    return [question for name, items in kinds.items() for question in items.question(name)]
+
+
+def _search(sources: Sources, phrases: _Phrases, said: Mapping[int, set[str]]) -> list[Question]:
+    """A query for each phrase that enough images have, among all images."""
+    gallery = list(said)
+    saying: dict[str, set[int]] = defaultdict(set)
+    having: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    bound: dict[str, list[tuple[int, str]]] = defaultdict(list)  # of each modifier the images and the nouns
+    texts: dict[tuple[str, ...], str] = {}
+    for index, row in enumerate(gallery):
+        for word in said[row]:
+            saying[word].add(index)
+        for words, phrase in phrases.get(row, {}).items():
+            having[words].append(index)
+            bound[phrase.modifier].append((index, words[-1]))
+            texts.setdefault(words, phrase.text)
+    queries = [words for words, images in having.items() if len(images) >= LEAST]
+    sources.notes.append(f"Search: {len(queries):,} phrases that at least {LEAST} of {len(gallery):,} images have.")
+    if not queries:
+        return []
+    right, confused = np.zeros((2, len(queries), len(gallery)), dtype=np.bool_)
+    for number, words in enumerate(queries):
+        right[number, having[words]] = True
+        modifier = phrases[gallery[having[words][0]]][words].modifier
+        elsewhere = {index for index, noun in bound[modifier] if noun != words[-1]}
+        confused[number, list(elsewhere.intersection(*(saying[word] for word in words)))] = True
+    rows = np.array([sources.caption(texts[words], "a query") for words in queries])
+    return [Search(np.array(gallery), rows, right, confused & ~right, {"": everything(len(queries))})]
