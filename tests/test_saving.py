@@ -377,13 +377,3 @@ def test_a_save_that_fails_leaves_everything_as_it_was(tmp_path, monkeypatch, sa
     with pytest.raises(ValueError, match=r"file is a file\. Pass the path of a folder"):
         save(wrap(), tmp_path / "file")
     assert (tmp_path / "file").read_text() == "mine"
-
-
-@pytest.mark.parametrize("nth", [1, 4, 9])
-def test_base_and_alignment_are_replaced_together_or_not_at_all(tmp_path, monkeypatch, nth):
-    wrap().save_pretrained(tmp_path)
-    before, replace, calls = contents(tmp_path), os.replace, iter(range(100))
-    monkeypatch.setattr(os, "replace", lambda *paths: full_disk() if next(calls) == nth else replace(*paths))
-    with pytest.raises(OSError, match="No space left"):
-        wrap("siglip").save_pretrained(tmp_path)
-    assert contents(tmp_path) == before

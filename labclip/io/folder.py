@@ -7,7 +7,7 @@ import json
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from labclip._version import __version__
 from labclip.alignment import Alignment
 from labclip.base import FINGERPRINT_CAPTION, FOLDED, Base, described_mark
+from labclip.checks import checked_whole
 from labclip.files import CARD, CONFIG, WEIGHTS, check_alignment_folder, make_folder, read_json_object
 from labclip.io.card import model_card
 from labclip.packages import versions_of
@@ -39,46 +40,27 @@ def matrix_sha256(matrix: torch.Tensor) -> str:
 
 @contextmanager
 def replacing(folder: str | Path) -> Iterator[Path]:
-    """A scratch folder whose files move into `folder` when the block ends: all of them, or none if anything fails.
+    """A scratch folder whose files move into `folder` when the block ends; none of them if the block fails.
 
-    The folder is made if it does not exist; other files there are left alone.
+    The folder is made if it does not exist; other files there are left alone. Hashes and the fingerprint tell files of
+    two saves apart.
     """
     folder = Path(folder)
     made = [path for path in (folder, *folder.parents) if not os.path.exists(path)]
     try:
         make_folder(folder)
-        with tempfile.TemporaryDirectory(prefix=".labclip-", dir=folder) as scratch:
-            new, old = Path(scratch) / "new", Path(scratch) / "old"
-            new.mkdir()
-            old.mkdir()
-            yield new
-            _swap(new, folder, old)
+        with tempfile.TemporaryDirectory(prefix=".labclip-", dir=folder) as name:
+            yield Path(name)
+            files = sorted(Path(name).iterdir())
+            if blocked := next((folder / file.name for file in files if (folder / file.name).is_dir()), None):
+                raise IsADirectoryError(f"{blocked} is a folder, where a file is to be written. Pass another folder.")
+            for file in files:
+                file.chmod(0o644)
+                os.replace(file, folder / file.name)
     except BaseException:
         for path in made:
             with suppress(OSError):
                 path.rmdir()
-        raise
-
-
-def _swap(new: Path, folder: Path, old: Path) -> None:
-    """Move every file of `new` into `folder` and what it replaces into `old`; all the way back if one fails."""
-    done: list[Path] = []
-    try:
-        for source in sorted(new.iterdir()):
-            target = folder / source.name
-            if target.is_dir() and not source.is_dir():
-                raise IsADirectoryError(f"{target} is a folder, where a file is to be written. Pass another folder.")
-            done.append(target)
-            if os.path.lexists(target):
-                os.replace(target, old / source.name)
-            source.chmod(0o644)
-            os.replace(source, target)
-    except BaseException:
-        for target in done:
-            if os.path.lexists(old / target.name):
-                os.replace(old / target.name, target)
-            elif not (new / target.name).exists():
-                target.unlink()
         raise
 
 
@@ -126,7 +108,7 @@ def load(folder: str | Path) -> Alignment:
     """
     folder = Path(folder)
     check_alignment_folder(folder)
-    config = read_config(folder / CONFIG)
+    config = _read_config(folder / CONFIG)
     tensors = _read_tensors(folder / WEIGHTS, config["dim"])
     expected = {"matrix": config["matrix_sha256"]} | config.get("other_sha256", {})
     for name in sorted(tensors.keys() | expected.keys()) if "other_sha256" in config else ["matrix"]:
@@ -134,73 +116,55 @@ def load(folder: str | Path) -> Alignment:
         if found != expected.get(name):
             raise ValueError(
                 f"{folder / WEIGHTS} is not the {name} that {CONFIG} describes: its SHA-256 is {found[:16]}..., "
-                f"expected {expected.get(name, 'none')[:16]}.... {_AGAIN}"
+                f"expected {str(expected.get(name, 'none'))[:16]}.... {_AGAIN}"
             )
     scale = tensors.get("logit_scale")
     try:
         return Alignment(
             tensors["matrix"],
-            base=config["base"],
+            base=None if config["base"] is None else Base(**config["base"]),
             logit_scale=None if scale is None else float(scale),
             strength=config.get("strength", 1.0),
             metadata=config.get("metadata", {}),
             fingerprint=tensors.get("fingerprint"),
         )
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise ValueError(f"{folder} does not hold a sound alignment: {error}") from error
 
 
-def read_config(path: Path) -> dict[str, Any]:
-    """A checked `config.json` of the format, its base as a `Base`; ValueError if anything is not what it should be."""
+def _read_config(path: Path) -> dict[str, Any]:
+    """The `config.json` of the format; ValueError for what nothing later refuses."""
     config = read_json_object(path, remedy=_AGAIN, max_bytes=MAX_CONFIG_BYTES)
     if "format_version" not in config:
         raise ValueError(
             f"{path} is not the config of an alignment: it has no format_version.{_of_transformers(config)}"
         )
-    version = config["format_version"]
-    if _is_int(version) and version > FORMAT_VERSION:
+    if lacking := _REQUIRED - set(config):
+        raise ValueError(f"{path} lacks {', '.join(sorted(lacking))}. {_AGAIN}")
+    try:
+        checked_whole("dim", config["dim"], least=1, most=MAX_DIM)
+        version = checked_whole("format_version", config["format_version"], least=1)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    if version > FORMAT_VERSION:
         raise ValueError(
             f"{path} has format version {version}, and labclip {__version__} reads up to {FORMAT_VERSION}. "
             f"Type: pip install --upgrade labclip"
         )
-    if lacking := _REQUIRED - set(config):
-        raise ValueError(f"{path} lacks {', '.join(sorted(lacking))}. {_AGAIN}")
     if unknown := set(config) - _REQUIRED - _OPTIONAL:
         warnings.warn(
             f"{path} has keys that labclip {__version__} does not know: {', '.join(sorted(unknown))}. They are "
             f"ignored; pip install --upgrade labclip may know them.",
             stacklevel=2,
         )
-    for key, (is_sound, words) in _VALUES.items():
-        if key in config and not is_sound(config[key]):
-            raise ValueError(f"{path}: {key} is {config[key]!r:.120}, not {words}.")
-    if (base := config["base"]) is None:
-        return config
-    try:
-        return config | {"base": Base(**base)}
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{path}: base is {base!r:.200}, not a record of a model ({error}).") from error
-
-
-def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-# What must be so because nothing later refuses it: `Alignment` does strength and dim of the base.
-_VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "format_version": (lambda version: _is_int(version) and version >= 1, "a whole number from 1"),
-    "dim": (lambda dim: _is_int(dim) and 1 <= dim <= MAX_DIM, f"a whole number from 1 to {MAX_DIM}"),
-    "base": (lambda base: isinstance(base, dict | None), "an object"),
-    "matrix_sha256": (lambda digest: isinstance(digest, str), "a hexadecimal string"),
-    "other_sha256": (
-        lambda digests: isinstance(digests, dict) and all(isinstance(digest, str) for digest in digests.values()),
-        "an object of hexadecimal strings",
-    ),
-    "metadata": (lambda metadata: isinstance(metadata, dict), "an object"),
-    "fingerprint_caption": (
-        lambda caption: caption in (None, FINGERPRINT_CAPTION), f"{FINGERPRINT_CAPTION!r}, with which labclip compares"
-    ),
-}  # fmt: skip
+    if not isinstance(config.get("other_sha256", {}), dict):
+        raise ValueError(f"{path}: other_sha256 is {config['other_sha256']!r:.120}, not an object.")
+    if config.get("fingerprint_caption") not in (None, FINGERPRINT_CAPTION):
+        raise ValueError(
+            f"{path}: fingerprint_caption is {config['fingerprint_caption']!r:.120}, not {FINGERPRINT_CAPTION!r}, with "
+            f"which labclip compares."
+        )
+    return config
 
 
 def _of_transformers(config: Mapping[str, Any]) -> str:
