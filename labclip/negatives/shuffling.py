@@ -80,12 +80,11 @@ def shuffle(
 
     Args:
         captions: Captions, in English for the taggers that come with a name.
-        k: Negatives a caption, distinct.
-        seed: With the caption itself decides its negatives, whatever stands before or after it.
+        k: As of `generate`.
+        seed: As of `generate`.
+        image_index: As of `generate`.
         tagger: "hanta" (also when None), "spacy", or a function from a caption's words to as many tags, in the C5,
             Penn or Universal set.
-        image_index: Which image each caption describes, one value a caption. A negative that is another true caption
-            of the same image is not made.
 
     Returns:
         One negative a caption, None where no different one exists. For `k` above 1 a list of them a caption: `k`, or
@@ -93,7 +92,7 @@ def shuffle(
 
     Raises:
         MissingPackageError: If the tagger is not installed; it is a ModuleNotFoundError and a ValueError.
-        ValueError: If captions are not strings, or numbers do not fit one another.
+        ValueError: As of `generate`.
 
     Source: arXiv:2502.03566 (LABCLIP), its COCO negatives, after ARO's noun and adjective shuffle (arXiv:2210.01936).
     """

@@ -36,12 +36,8 @@ class _Mention(NamedTuple):
     run: int  # mentions with only commas and "and" between share it
 
 
-class _Edit(NamedTuple):
-    """An attribute that takes a mention's place; `origin` is where it stood, if it stood in the caption."""
-
-    slot: _Mention
-    text: str
-    origin: _Mention | None
+_Edit = tuple[_Mention, str, _Mention | None]
+"""A mention, the attribute that takes its place, and where that stood, if it stood in the caption."""
 
 
 class Swapper:
@@ -62,18 +58,15 @@ class Swapper:
         """Every swap of two different attributes and reversal of a relation, each once; none of a text too long."""
         mentions = [] if len(caption) > LONGEST else list(_mentions(self._pattern, caption))
         swapped = [mention for mention in mentions if mention.key not in self._opposites]
-        changes = [
-            [_Edit(one, two.text, two), _Edit(two, one.text, one)]
+        changes: list[list[_Edit]] = [
+            [(one, two.text, two), (two, one.text, one)]
             for one, two in itertools.combinations(swapped, 2)
             if one.key != two.key and one.run != two.run
         ]
         # All mentions of a relation at once: "on the left ..., on the right ..." stays a sentence.
-        named = {
-            min(mention.key, self._opposites[mention.key]) for mention in mentions if mention.key in self._opposites
-        }
-        for key in sorted(named):
-            pair = (key, self._opposites[key])
-            changes.append([_Edit(one, self._opposites[one.key], None) for one in mentions if one.key in pair])
+        relations = [one for one in mentions if one.key in self._opposites]
+        for pair in sorted({tuple(sorted((one.key, self._opposites[one.key]))) for one in relations}):
+            changes.append([(one, self._opposites[one.key], None) for one in relations if one.key in pair])
         rng.shuffle(changes)
         return (_rewrite(caption, change) for change in changes)
 
@@ -100,18 +93,16 @@ def swap(
             mapping of pairs alone. Of plain words that are opposites in `RELATIONS`, "left" and "right" or "left of"
             and "right of", each stands for the other as if given as a pair. List only words of one kind: a colour and
             a shape swapped make no sentence.
-        k: Negatives a caption, distinct.
-        seed: With the caption itself decides which swap is made where several are possible.
-        image_index: Which image each caption describes, one value a caption. A negative that is another true caption
-            of the same image is not made.
+        k: As of `generate`.
+        seed: As of `generate`.
+        image_index: As of `generate`.
 
     Returns:
         One negative a caption, None where the caption names no two different attributes. For `k` above 1 a list of
         them a caption: `k`, or as many as exist.
 
     Raises:
-        ValueError: If captions are not strings, there are no two attributes, a word has two opposites, or numbers do
-            not fit one another.
+        ValueError: As of `generate`, and if there are no two attributes, or a word has two opposites.
 
     Source: arXiv:2502.03566 (LABCLIP), its negatives for CLEVR and PUG, where the two colours or textures are swapped.
     """
@@ -130,15 +121,9 @@ def _parse(attributes: Attributes) -> tuple[set[str], dict[str, str]]:
     """The words to swap, and each opposite's opposite."""
     if isinstance(attributes, str):
         raise ValueError(f"attributes is one string, {attributes!r}. Pass a list of words.")
-    words: set[str] = set()
-    pairs: list[tuple[str, str]] = []
-    for item in attributes.items() if isinstance(attributes, Mapping) else attributes:
-        if isinstance(item, str):
-            words.add(_key(item))
-        elif len(item) == 2 and all(isinstance(word, str) for word in item):
-            pairs.append((_key(item[0]), _key(item[1])))
-        else:
-            raise ValueError(f"Attribute {item!r} is neither a word nor a pair of opposites such as ('left', 'right').")
+    given = list(attributes.items() if isinstance(attributes, Mapping) else attributes)
+    words = {_key(item) for item in given if isinstance(item, str)}
+    pairs = [(_key(one), _key(other)) for one, other in (item for item in given if not isinstance(item, str))]
     if "" in words.union(*pairs):
         raise ValueError("An attribute is empty. Leave it out.")
     for (one, other), word in itertools.product(RELATIONS.items(), sorted(words)):
