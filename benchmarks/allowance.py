@@ -19,7 +19,9 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from labclip.training.frontier import KEEP, HeldOut, frontier
+from labclip.features import Features
+from labclip.training.frontier import KEEP, frontier
+from labclip.training.rows import read_data
 
 DRAWS = {50: 800, 100: 800, 200: 800, 500: 300, 1000: 100}
 RULES = {"lost - error": -1.0, "lost": 0.0, "lost + error / 2": 0.5, "lost + error": 1.0}
@@ -35,7 +37,7 @@ def held_out(n, draw):
 
     content = unit(CONTENT)
     images, texts = (F.normalize(torch.cat([content, 1.6 * unit(2 * REST)], dim=1), dim=-1) for _ in range(2))
-    return HeldOut(images, texts, torch.arange(n))
+    return read_data(Features.from_arrays(images=images, texts=texts))
 
 
 def matrices(draw):

@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 
 import labclip
 from labclip import Alignment
-from labclip.training.frontier import HeldOut, frontier
+from labclip.training.frontier import frontier, gallery
 from labclip.training.rows import read_data
 
 DEV = "", "-other", "-classes"
@@ -82,7 +82,7 @@ def main():
             print(f"{name}: left out, as its folder is not there")
             continue
         fit, dev, others = split(folder)
-        dev, others = HeldOut.of(read_data(dev)), [(HeldOut.of(read_data(part)), k) for part, k in others]
+        dev, others = gallery(read_data(dev)), [(gallery(read_data(part)), k) for part, k in others]
         tables[name] = {"base": row(Alignment.identity(fit.dim).at(0.0), dev, others)}
         for recipe, options in RECIPES.items():
             rows = [

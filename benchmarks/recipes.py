@@ -34,9 +34,10 @@ from labclip.data.images import ImageSource
 from labclip.encode.encoder import Encoder
 from labclip.features import Features
 from labclip.training import recipes
-from labclip.training.frontier import HeldOut, at_strength, frontier
+from labclip.training.frontier import at_strength, frontier, gallery
 from labclip.training.objective import Weights
 from labclip.training.rows import read_data
+from labclip.training.splits import SHARE, split
 
 PENALTIES = 1e-3, 3e-4, 1e-4
 SYNTHETIC = 0.025
@@ -121,7 +122,7 @@ SETTINGS = {
 def former(setting, seed):
     """The default of labclip 0.1, but for its early stop: a path of penalties, chosen with synthetic pairs."""
     data = read_data(setting.fit)
-    own = HeldOut.of(held_part(data, setting, seed), seed=seed)
+    own = gallery(split(data, None, SHARE, seed)[1], seed=seed)
     pairs, points, matrices = synthetic(own, seed=seed), [], {}
     for penalty in PENALTIES:
         batch = min(max(2 ** round(math.log2(len(data.captions) / 16)), 64), 512)
@@ -143,13 +144,6 @@ def former(setting, seed):
     return matrices[penalty], best.strength
 
 
-def held_part(data, setting, seed):
-    """The tenth of the images that a fit holds out."""
-    from labclip.training.splits import split
-
-    return split(data, None, recipes.RECIPES["labclip"].validation_share, seed).held
-
-
 def fitted(setting, name, seed):
     """A recipe's matrix and strength."""
     if name == "base":
@@ -164,8 +158,8 @@ def fitted(setting, name, seed):
 
 def recalls(part, k, alignment=None):
     """R@k, text to image and image to text."""
-    texts = part.texts if alignment is None else alignment(part.texts, normalize=True)
-    ranks = metrics.ranks(part.images, texts, part.image_index)
+    images, texts, index = part.tensors()
+    ranks = metrics.ranks(images, texts if alignment is None else alignment(texts, normalize=True), index)
     return [float((one < k).double().mean()) for one in ranks]
 
 
@@ -173,7 +167,7 @@ def measured(setting, matrix, strength):
     """The row of a matrix at a strength."""
     row, elsewhere, alignment = {}, [], Alignment(matrix, strength=strength)
     for name, features in setting.tests.items():
-        part = HeldOut.of(read_data(features))
+        part = gallery(read_data(features))
         if part.n_with_negative:
             row[f"binding, {name}"] = frontier({"validation": part}, matrix, [strength])[0].binding
         if name == "seen":

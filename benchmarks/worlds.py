@@ -17,7 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from labclip.training.frontier import HeldOut, frontier
+from labclip.features import Features
+from labclip.training.frontier import frontier
+from labclip.training.rows import Data, read_data
 
 
 @dataclass(frozen=True)
@@ -92,14 +94,14 @@ def planted(
     )
 
 
-def synthetic(held: HeldOut, *, pairs: int = 500, r1: float = 0.9, seed: int = 0) -> HeldOut:
+def synthetic(held: Data, *, pairs: int = 500, r1: float = 0.9, seed: int = 0) -> Data:
     """Random pairs around a set's centres that otherwise use every direction alike.
 
     Each pair shares a random direction and has noise of its own, so much that the base's R@1 is about `r1`.
     """
     draw = torch.Generator().manual_seed(seed)
-    dim = held.images.shape[1]
-    centres = torch.stack([side.mean(dim=0) for side in (held.images, held.texts)])
+    dim = held.images.dim
+    centres = torch.stack([side.mean(dim=0) for side in held.tensors()[:2]])
     along = torch.linalg.qr(centres.T).Q  # pairs lie around the centres, across them
     random = torch.randn(3, pairs, dim, generator=draw)
     shared, *noise = F.normalize(random - random @ along @ along.T, dim=-1)
@@ -111,7 +113,7 @@ def synthetic(held: HeldOut, *, pairs: int = 500, r1: float = 0.9, seed: int = 0
             F.normalize(centre + length * F.normalize(share**0.5 * shared + (1 - share) ** 0.5 * own, dim=-1), dim=-1)
             for centre, length, own in zip(centres, spread, noise, strict=True)
         )
-        found = HeldOut(images, texts, torch.arange(pairs))
+        found = read_data(Features.from_arrays(images=images, texts=texts))
         recall = sum(frontier({"validation": found}, torch.eye(dim), [0.0])[0].recalls["validation"]) / 2
         low, high = (share, high) if recall < r1 else (low, share)
     return found

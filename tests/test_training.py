@@ -78,7 +78,7 @@ def test_the_published_settings():
     assert settings["paper-pug"] == settings["paper-pug-sb"] == (512, 1e-2, 50)
     for name in settings.keys() - {"labclip"}:
         assert RECIPES[name].candidates == (Weights(negatives=1.0, distill=0.0, identity=0.0),)
-        assert not RECIPES[name].cosine
+        assert RECIPES[name].published
         assert RECIPES[name].hard_negatives == (not name.endswith("-sb"))
 
 

@@ -60,4 +60,4 @@ def test_a_text_that_is_true_of_an_image_is_none_of_its_negatives(seed, with_ima
 
 def test_nothing_is_masked_where_no_text_recurs_or_by_the_published_recipe():
     assert not any(found for _, found in masked(planted.drawn(96, k=2)))
-    assert not any(found for _, found in masked(drawn(0, with_images=False)[0], mask_true=False))
+    assert not any(found for _, found in masked(drawn(0, with_images=False)[0], published=True))

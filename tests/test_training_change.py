@@ -10,8 +10,9 @@ import torch.nn.functional as F
 
 import labclip
 from labclip.training.change import Change, sign_test
-from labclip.training.frontier import HeldOut, Point
+from labclip.training.frontier import Point
 from labclip.training.result import advice
+from labclip.training.rows import read_data
 
 RECALLS = {"validation": (0.5, 0.5)}
 POINTS = [
@@ -32,10 +33,8 @@ def held_out(signs, image_index=None, images=None):
     negatives = torch.stack([tie if sign == 0 else lean[1 if sign > 0 else 0] for sign in signs])
     index = torch.arange(len(signs)) if image_index is None else torch.tensor(image_index)
     count = int(index.max()) + 1
-    return HeldOut(
-        torch.tensor([[1.0, 0.0]]).expand(count, 2), texts, index, negatives[:, None],
-        torch.ones(len(signs), 1, dtype=torch.bool),
-    )  # fmt: skip
+    images, every = torch.tensor([[1.0, 0.0]]).expand(count, 2), torch.ones(len(signs), dtype=torch.bool)
+    return read_data(planted.features(images, texts, negatives, index, has_negative=every))
 
 
 @pytest.mark.parametrize(("ups", "downs"), [(0, 0), (1, 0), (3, 3), (14, 2), (2, 14), (30, 11)])
@@ -77,7 +76,7 @@ def test_a_caption_has_to_beat_each_of_its_negatives_that_are_there():
     image, near, far = torch.tensor([[1.0, 0.0]]), torch.tensor([0.8, 0.6]), torch.tensor([0.6, 0.8])
     texts, both = near[None], torch.stack([far, image[0]])[None]
     for there, changed in (([True, True], (0, 0)), ([True, False], (0, 1)), ([False, True], (1, 0))):
-        held = HeldOut(image, texts, torch.tensor([0]), both, torch.tensor([there]))
+        held = read_data(planted.features(image, texts, both, has_negative=torch.tensor([there])))
         change = Change.of(held, TURN, 1.0)
         assert (change.became_right, change.became_wrong) == changed
     assert Change.of(held, TURN, 1.0).captions == 1
@@ -90,8 +89,8 @@ def test_the_order_of_captions_does_not_matter():
     found = set()
     for _ in range(4):
         order, places = torch.randperm(200, generator=draw), torch.randperm(200, generator=draw)
-        held = HeldOut(images[places.argsort()], texts[order], places[index[order]], negatives[order], there[order])
-        found.add(Change.of(held, matrix, 0.7))
+        rows = images[places.argsort()], texts[order], negatives[order], places[index[order]]
+        found.add(Change.of(read_data(planted.features(*rows, has_negative=there[order])), matrix, 0.7))
     assert len(found) == 1
     assert found.pop().became_right > 0
 

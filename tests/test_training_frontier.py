@@ -7,8 +7,12 @@ import torch.nn.functional as F
 
 from labclip import Alignment
 from labclip.training import frontier as module
-from labclip.training.frontier import GALLERY, HeldOut, Point, kept, select
+from labclip.training.frontier import GALLERY, Point, gallery, kept, select
 from labclip.training.rows import read_data
+
+
+def side(images, texts, index=None, negatives=None, present=None):
+    return read_data(planted.features(images, texts, negatives, index, has_negative=present))
 
 
 def held(n=9, captions=2, k=2, dim=6, seed=0):
@@ -16,7 +20,7 @@ def held(n=9, captions=2, k=2, dim=6, seed=0):
     unit = lambda *shape: F.normalize(torch.randn(*shape, generator=generator), dim=-1)  # noqa: E731
     index = torch.arange(n).repeat_interleave(captions)
     present = torch.rand(n * captions, k, generator=generator) < 0.8
-    return HeldOut(unit(n, dim), unit(n * captions, dim), index, unit(n * captions, k, dim), present)
+    return side(unit(n, dim), unit(n * captions, dim), index, unit(n * captions, k, dim), present)
 
 
 def frontier(held, matrix, strengths):
@@ -26,15 +30,16 @@ def frontier(held, matrix, strengths):
 def slow(part, matrix, strength):
     """Binding, text to image and image to text with loops; the first of equals is not right."""
     align = Alignment(matrix).at(strength)
-    texts = F.normalize(align(part.texts), dim=-1)
-    cosine = (part.images.double() @ texts.double().T).tolist()
-    rows, columns = range(len(part.images)), range(len(texts))
-    own = part.image_index.tolist()
-    bound, blind, grounded, mean = [], [], [], part.images.mean(dim=0)
+    images, texts, index = part.tensors()
+    texts = F.normalize(align(texts), dim=-1)
+    cosine = (images.double() @ texts.double().T).tolist()
+    rows, columns, own = range(len(images)), range(len(texts)), index.tolist()
+    bound, blind, grounded, mean = [], [], [], images.mean(dim=0)
     for column in columns:
-        for negative, present in zip(part.negatives[column], part.has_negative[column], strict=True):
+        negatives = part.texts.take(part.negative_rows[column])
+        for negative, present in zip(negatives, part.has_negative[column], strict=True):
             if present:
-                image, apart = part.images[own[column]], texts[column] - F.normalize(align(negative[None]), dim=-1)[0]
+                image, apart = images[own[column]], texts[column] - F.normalize(align(negative[None]), dim=-1)[0]
                 for found, shown in ((bound, image), (blind, mean), (grounded, image - mean)):
                     found.append(float(shown @ apart) > 0)
     t2i = [all(cosine[own[c]][c] > cosine[r][c] for r in rows if r != own[c]) for c in columns]
@@ -58,17 +63,12 @@ def test_a_point_is_what_slow_loops_count(seed, strength):
 
 
 def test_ties_are_wrong_and_absent_negatives_do_not_count():
-    images = torch.eye(3)
-    texts = torch.eye(3)
-    negatives = torch.stack([texts[0], -texts[1], texts[2]])[:, None]
-    present = torch.tensor([False, True, False])[:, None]
-    point = frontier(HeldOut(images, texts, torch.arange(3), negatives, present), torch.eye(3), [0])[0]
-    assert point.binding == 1.0  # one of three counts
-    every = torch.ones(3, 1, dtype=torch.bool)
-    tied = frontier(HeldOut(images, texts, torch.arange(3), negatives, every), torch.eye(3), [0])[0]
-    assert tied.binding == pytest.approx(1 / 3)
-    twice = HeldOut(images[[0, 0, 1]], texts[[0, 0, 1]], torch.arange(3))
-    point = frontier(twice, torch.eye(3), [0])[0]
+    images = texts = torch.eye(3)
+    negatives = torch.stack([texts[0], -texts[1], texts[2]])
+    for present, binding in (([False, True, False], 1.0), ([True, True, True], 1 / 3)):
+        point = frontier(side(images, texts, None, negatives, torch.tensor(present)), torch.eye(3), [0])[0]
+        assert point.binding == pytest.approx(binding)
+    point = frontier(side(images[[0, 0, 1]], texts[[0, 0, 1]]), torch.eye(3), [0])[0]
     assert point.binding is None
     assert point.recalls["validation"] == pytest.approx((1 / 3, 1 / 3))
 
@@ -77,13 +77,13 @@ def test_a_gallery_takes_whole_images_with_all_their_captions():
     n = GALLERY + 50
     features = F.normalize(torch.randn(n, 4, generator=torch.Generator().manual_seed(0)), dim=-1)
     index = torch.arange(n).repeat_interleave(2).flip(0)
-    data = read_data(planted.features(features, features[index], None, index))
-    part = HeldOut.of(data, seed=3)
-    assert len(part.images) == GALLERY
-    assert len(part.texts) == 2 * GALLERY
-    torch.testing.assert_close(part.images[part.image_index], part.texts)
-    assert torch.equal(part.images, HeldOut.of(data, seed=3).images)
-    assert not torch.equal(part.images, HeldOut.of(data, seed=4).images)
+    data = side(features, features[index], index)
+    images, texts, of = gallery(data, seed=3).tensors()
+    assert len(images) == GALLERY
+    assert len(texts) == 2 * GALLERY
+    torch.testing.assert_close(images[of], texts)
+    assert torch.equal(images, gallery(data, seed=3).tensors()[0])
+    assert not torch.equal(images, gallery(data, seed=4).tensors()[0])
 
 
 def points(*rows):
@@ -123,15 +123,15 @@ def test_a_divergence_that_foretells_losses_elsewhere_is_not_kept():
 def test_divergence_is_what_slow_loops_count(strength):
     part = held(n=9, captions=2)
     matrix = torch.eye(6) + 0.2 * torch.randn(6, 6, generator=torch.Generator().manual_seed(0))
+    images, texts, index = part.tensors()
     before, after = (
-        50 * part.images.double() @ F.normalize(Alignment(matrix).at(at)(part.texts), dim=-1).double().T
-        for at in (0.0, strength)
+        50 * images.double() @ F.normalize(Alignment(matrix).at(at)(texts), dim=-1).double().T for at in (0.0, strength)
     )
     directions = []
-    for old, new, owner in ((before, after, None), (before.T, after.T, part.image_index)):
+    for old, new, owner in ((before, after, None), (before.T, after.T, index)):
         found = []
         for row in range(len(old)):
-            right = part.image_index == row if owner is None else torch.arange(9) == owner[row]
+            right = index == row if owner is None else torch.arange(9) == owner[row]
             p = old[row].softmax(0)[~right]
             found.append(float((p * (old[row][~right].log_softmax(0) - new[row][~right].log_softmax(0))).sum()))
         directions.append(sum(found) / len(found))
@@ -145,7 +145,7 @@ def test_divergence_is_of_galleries_of_one_size():
     images, matrix = unit(450), torch.eye(8) + 0.3 * torch.randn(8, 8, generator=generator)
     texts = F.normalize(images + 0.5 * unit(450), dim=-1)
     whole, *parts = (
-        frontier(HeldOut(images[rows], texts[rows], torch.arange(450)[rows] - rows.start), matrix, [1.0])[0].divergence
+        frontier(side(images[rows], texts[rows]), matrix, [1.0])[0].divergence
         for rows in (slice(0, 450), slice(0, 200), slice(200, 400))
     )
     assert whole == pytest.approx(sum(parts) / 2, rel=1e-5)
@@ -154,25 +154,24 @@ def test_divergence_is_of_galleries_of_one_size():
 def test_smoothed_binding_tells_points_apart_where_accuracy_does_not():
     images = F.normalize(torch.randn(300, 8, generator=torch.Generator().manual_seed(0)), dim=-1)
     noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(1))
-    every = torch.ones(300, 1, dtype=torch.bool)
     found = [
-        frontier(HeldOut(images, images, torch.arange(300), F.normalize(images - far * noise, dim=-1)[:, None], every),
-                 torch.eye(8), [0])[0]
+        frontier(side(images, images, None, F.normalize(images - far * noise, dim=-1)), torch.eye(8), [0])[0]
         for far in (0.1, 1.0)
-    ]  # fmt: skip
+    ]
     assert [point.binding for point in found] == [1.0, 1.0]
     assert 0.5 < found[0].smoothed_binding < found[1].smoothed_binding < 1
 
 
 def test_lost_recall_is_that_of_slow_loops_and_its_error_that_of_many_draws():
     part = held(n=60, captions=2, dim=6)
-    part = replace(part, texts=F.normalize(part.images[part.image_index] + 0.5 * part.texts, dim=-1))
+    images, texts, index = part.tensors()
+    texts = F.normalize(images[index] + 0.5 * texts, dim=-1)
+    part = side(images, texts, index)
     matrix = torch.eye(6) + 0.15 * torch.randn(6, 6, generator=torch.Generator().manual_seed(0))
 
     def margins(strength):
-        texts = F.normalize(Alignment(matrix).at(strength)(part.texts), dim=-1)
-        cosine = part.images @ texts.T
-        own = part.image_index[None, :] == torch.arange(60)[:, None]
+        cosine = images @ F.normalize(Alignment(matrix).at(strength)(texts), dim=-1).T
+        own = index[None, :] == torch.arange(60)[:, None]
         for table, right in ((cosine.T, own.T), (cosine, own)):
             rows = [row[mine].max() - row[~mine].max() for row, mine in zip(table, right, strict=True)]
             yield torch.stack(rows).double()

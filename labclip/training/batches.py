@@ -72,7 +72,7 @@ class Batches:
         which = torch.arange(count).expand(len(order), count)
         if self.data.k > count > 0:
             draw = torch.rand(len(order), self.data.k, generator=generator)
-            if self.settings.mask_absent:
+            if not self.settings.published:
                 draw.masked_fill_(~self.data.has_negative[order], 2.0)  # those that are there come first
             which = draw.argsort(dim=1)[:, :count]
         for step in range(start, self.steps):
@@ -101,8 +101,8 @@ class Batches:
             rows=rows,
             own=own,
             captions=self.size,
-            skipped=self._true(images[rows], texts, rows) if self.settings.mask_true else None,
-            absent=None if present.all() or not self.settings.mask_absent else ~present,
+            skipped=None if self.settings.published else self._true(images[rows], texts, rows),
+            absent=None if self.settings.published or present.all() else ~present,
             paired=paired,
             mean=self.mean,
         )

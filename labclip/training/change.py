@@ -7,7 +7,11 @@ from dataclasses import dataclass
 
 import torch
 
-from labclip.training.frontier import HeldOut, Margins
+from labclip.training.frontier import Margins
+from labclip.training.rows import Data
+
+ALPHA = 0.05
+"""A p-value from which on a change is told from chance."""
 
 
 @dataclass(frozen=True)
@@ -33,20 +37,18 @@ class Change:
     p: float
 
     @classmethod
-    def of(cls, held: HeldOut, matrix: torch.Tensor, strength: float) -> Change:
+    def of(cls, held: Data, matrix: torch.Tensor, strength: float) -> Change:
         """Compare a matrix [dim, dim] at a strength with the base, on held-out captions, some with negatives."""
-        margins = Margins(held, matrix)
-        asked = margins.present.any(dim=1)
+        margins, image = Margins(held, matrix), held.image_index[held.captions]
         before, after = (
-            margins.at(at)[0].masked_fill(~margins.present, 1.0).gt(0).all(dim=1)[asked].int() for at in (0.0, strength)
+            margins.at(at)[0].masked_fill(~margins.present, 1.0).gt(0).all(dim=1).int() for at in (0.0, strength)
         )
-        change = after - before
-        images = torch.zeros(len(held.images), dtype=torch.int32)
-        images.index_add_(0, held.image_index[asked], change)
+        change = after - before  # 0 where there is no negative
+        images = torch.zeros(len(held.images), dtype=torch.int32).index_add_(0, image, change)
         ups, downs = int((images > 0).sum()), int((images < 0).sum())
         better, worse = int((change > 0).sum()), int((change < 0).sum())
         agree = (ups - downs) * (better - worse) > 0
-        return cls(len(change), better, worse, sign_test(ups, downs) if agree else 1.0)
+        return cls(held.n_with_negative, better, worse, sign_test(ups, downs) if agree else 1.0)
 
     @property
     def is_gain(self) -> bool:
@@ -63,14 +65,8 @@ class Change:
     def words(self) -> str:
         """The counts and the test, without a full stop."""
         p = f"p = {self.p:.3f}" if self.p >= 0.0005 else "p < 0.001"
-        return (
-            f"Of {self.captions:,} held-out captions, {self.became_right:,} became right and {self.became_wrong:,} "
-            f"wrong ({p})"
-        )
-
-
-ALPHA = 0.05
-"""A p-value from which on a change is told from chance."""
+        became = f"{self.became_right:,} became right and {self.became_wrong:,} wrong"
+        return f"Of {self.captions:,} held-out captions, {became} ({p})"
 
 
 def sign_test(ups: int, downs: int) -> float:

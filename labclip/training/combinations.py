@@ -58,16 +58,12 @@ def split_combinations(
     """
     if len(captions) != len(negatives):
         raise ValueError(f"There are {len(captions)} captions and {len(negatives)} negatives. Pass one set a caption.")
-    known = sorted({one for side in (captions, negatives) for row in side for one in row}, key=repr)
+    known = sorted({one for row in (*captions, *negatives) for one in row}, key=repr)
     if not 0 < share < 1:
         raise ValueError(f"share is {share}. Pass a number between 0 and 1.")
     out = frozenset(random.Random(seed).sample(known, max(1, round(share * len(known)))) if known else ())
     heldout = [row for row, named in enumerate(captions) if not out.isdisjoint(named)]
-    fit = [
-        row
-        for row, (named, wrong) in enumerate(zip(captions, negatives, strict=True))
-        if out.isdisjoint(named) and out.isdisjoint(wrong)
-    ]
+    fit = [row for row, named in enumerate(captions) if out.isdisjoint(named) and out.isdisjoint(negatives[row])]
     if not fit or not heldout:
         raise ValueError(
             f"Holding out {len(out)} of {len(known)} combinations leaves {len(fit)} captions to fit on and "

@@ -54,22 +54,18 @@ def finetune(
 
     Source: arXiv:2502.03566, FT.
     """
-    if not len(images) == len(texts) == len(negatives):
+    if not len(images) == len(texts) == len(negatives) >= 2:
         raise ValueError(
-            f"There are {len(images)} images, {len(texts)} captions and {len(negatives)} negatives. Pass one of each."
+            f"There are {len(images)} images, {len(texts)} captions and {len(negatives)} negatives. Pass one of each, "
+            f"two or more."
         )
-    if epochs < 1 or batch_size < 2:
-        raise ValueError(f"epochs is {epochs} and batch_size {batch_size}. Pass at least 1 and 2.")
     if getattr(model.clip, "logit_bias", None) is not None:
         raise ValueError("The base is trained with a sigmoid loss (SigLIP); finetune has CLIP's alone.")
-    if len(images) < 2:
-        raise ValueError(f"There are {len(images)} images, too few for one batch.")
-    if not isinstance(images, torch.Tensor) or not images.is_floating_point() or images.ndim != 4:
+    if not images.is_floating_point() or model.tokenizer is None:
         raise ValueError(
-            "images are not preprocessed. Pass torch.stack([model.preprocess(image) for image in images])."
+            "Preprocessed images and a tokenizer are needed. Pass torch.stack([model.preprocess(image) for image in "
+            "images]), and LABCLIP(..., tokenizer=open_clip.get_tokenizer(NAME))."
         )
-    if model.tokenizer is None:
-        raise ValueError("The model has no tokenizer. Pass LABCLIP(..., tokenizer=open_clip.get_tokenizer(NAME)).")
     where = torch.device(device) if device else model.matrix.device
     clip: Any = copy.deepcopy(model.clip).to(where).train().requires_grad_()  # loaded models come frozen
     tokens = model.tokenizer(list(texts))
@@ -83,9 +79,8 @@ def finetune(
     generator = torch.Generator().manual_seed(seed)
     bar = tqdm(total=steps, desc="finetune", unit="batch", disable=not progress)
     for _ in range(epochs):
-        for rows in torch.split(torch.randperm(len(images), generator=generator), size):
-            if len(rows) < size:
-                break
+        order = torch.randperm(len(images), generator=generator)
+        for rows in torch.split(order[: len(images) // size * size], size):
             image = clip.encode_image(images[rows].to(where), normalize=True)
             text = clip.encode_text(torch.cat([tokens[rows], wrong[rows]]).to(where), normalize=True)
             logits = clip.logit_scale.exp() * image @ text.T

@@ -21,12 +21,12 @@ from labclip.features.features import Features
 from labclip.training.batches import Batches
 from labclip.training.change import Change
 from labclip.training.combinations import Split
-from labclip.training.frontier import ENOUGH, KEEP, HeldOut, Point, frontier, select
+from labclip.training.frontier import ENOUGH, KEEP, Point, frontier, gallery, select
 from labclip.training.objective import Objective, Ranks, Weights, name_of
 from labclip.training.recipes import Settings, for_data, settings_of
 from labclip.training.result import FitResult, advice, measured, verdict
 from labclip.training.rows import Data, read_data
-from labclip.training.splits import FitSplit, split
+from labclip.training.splits import SHARE, split
 from labclip.training.trainer import State, calibrated, train
 
 _SCALED_ON = 20_000  # captions, more or less
@@ -115,12 +115,12 @@ def fit(
         settings = replace(settings, logit_scale=None)
     data = read_data(features)
     _check(data, settings, recipe, features.base)
-    parts = split(data, validation, settings.validation_share, seed)
-    settings = for_data(settings, dim=data.images.dim, captions=len(parts.fit.captions))
-    batches = Batches(parts.fit, settings, seed, ranks, where)
-    sets = {"validation": HeldOut.of(parts.held, seed=seed)} if parts.held else {}
+    data, held, leaked = split(data, validation, 0.0 if settings.published else SHARE, seed)
+    settings = for_data(settings, dim=data.images.dim, captions=len(data.captions))
+    batches = Batches(data, settings, seed, ranks, where)
+    sets = {} if held is None else {"validation": gallery(held, seed=seed)}
     for name, other in others.items():
-        sets[f"retain {name}"] = HeldOut.of(read_data(other, f"retain[{name!r}]"), seed=seed)
+        sets[f"retain {name}"] = gallery(read_data(other, f"retain[{name!r}]"), seed=seed)
     identity = ""
     if checkpoint is not None or ranks.count > 1:
         identity = _identity(batches, [*sets.values()], name_of(loss))
@@ -134,12 +134,16 @@ def fit(
             folder = None if checkpoint is None else Path(checkpoint, f"candidate-{number}")
             state = train(batches, loss, weights, fingerprint=identity, checkpoint=folder, bar=bar)
             matrix = state.matrix.detach().cpu().float()
-            if settings.rescale:
-                some = parts.fit.captions[:: max(1, len(parts.fit.captions) // _SCALED_ON)]
+            if not settings.published:
+                some = data.captions[:: max(1, len(data.captions) // _SCALED_ON)]
                 matrix = unit_scale(matrix, data.texts.take(some).cpu())
             fits.append(_Fitted(matrix, state, weights, frontier(sets, matrix) if sets else []))
-    record = {"recipe": recipe, "objective": name_of(loss), "seed": seed, "keep": keep}
-    return _result(fits, batches, sets, features, record, parts)
+    held_out = "nothing"
+    if held is not None:
+        captions, images, wrong = len(held.captions), len(held.images_used), f"{leaked:,}" if leaked else "none"
+        held_out = f"{captions:,} captions of {images:,} images, {wrong} of them negatives of the fit"
+    record = {"recipe": recipe, "objective": name_of(loss), "seed": seed, "keep": keep, "held_out": held_out}
+    return _result(fits, batches, sets, features, record, leaked)
 
 
 class _Fitted(NamedTuple):
@@ -177,30 +181,29 @@ def unit_scale(matrix: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
 
 
 def _result(
-    fits: Sequence[_Fitted], batches: Batches, sets: Mapping[str, HeldOut], features: Features, record: dict[str, Any],
-    parts: FitSplit,
+    fits: Sequence[_Fitted], batches: Batches, sets: Mapping[str, Data], features: Features, record: dict[str, Any],
+    leaked: int,
 ) -> FitResult:  # fmt: skip
     """The candidate and the strength that the held-out `sets` select, with its record and advice."""
     data, settings, own = batches.data, batches.settings, sets.get("validation")
     fitted, strength, few = fits[0], 1.0, {}
-    if settings.select_strength and sets:
+    if sets and not settings.published:
         best = select([point for one in fits for point in one.points], record["keep"])
         fitted = next(one for one in fits if any(point is best for point in one.points))
         strength = best.strength
-        few = {name: len(held.images) for name, held in sets.items() if len(held.images) < ENOUGH}
+        few = {name: count for name, held in sets.items() if (count := len(held.images_used)) < ENOUGH}
     metadata: dict[str, Any] = {
         **record,
         "settings": asdict(settings),
         "loss_weights": asdict(fitted.weights),
         "data": f"{len(data.captions):,} captions of {len(data.images_used):,} images, "
         f"{data.k} negative{'s' if data.k > 1 else ''} each",
-        "held_out": parts.words,
         "versions": {"labclip": __version__, "torch": torch.__version__},
     }
     if fitted.points:
         metadata["results"] = measured(fitted.points, strength)
     change = Change.of(own, fitted.matrix, strength) if own and own.n_with_negative else None
-    sentences, worthwhile = advice(fitted.points, strength, change, few, parts.leaked)
+    sentences, worthwhile = advice(fitted.points, strength, change, few, leaked)
     metadata |= {"worthwhile": worthwhile, "verdict": verdict(change, strength, worthwhile=worthwhile)}
     metadata["change"] = asdict(change) if change else None
     # SigLIP's temperature means nothing without its bias, which an alignment has not, and that of a user's objective is
@@ -267,13 +270,12 @@ def _hold_on(data: Data, device: torch.device) -> None:
         data.texts.move(device)
 
 
-def _identity(batches: Batches, sets: Sequence[HeldOut], objective: str) -> str:
+def _identity(batches: Batches, sets: Sequence[Data], objective: str) -> str:
     """What a checkpoint belongs to: the settings, and every number of the data."""
-    data, settings = batches.data, asdict(batches.settings)
-    digest = hashlib.sha256(json.dumps([settings, objective, batches.seed, len(sets)], sort_keys=True).encode())
-    for rows in (data.images, data.texts):
-        digest.update(rows.digest())
-    parts = [data.image_index, data.captions, data.has_negative, data.has_negative_image]
-    for part in (*parts, *(part for held in sets for part in vars(held).values())):
-        digest.update(b"-" if part is None else part.numpy().tobytes())
+    settings = [asdict(batches.settings), objective, batches.seed, len(sets)]
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for data in (batches.data, *sets):
+        digest.update(data.images.digest() + data.texts.digest())
+        for part in (data.image_index, data.captions, data.has_negative, data.has_negative_image):
+            digest.update(part.numpy().tobytes())
     return digest.hexdigest()

@@ -26,43 +26,14 @@ ENOUGH = 200
 _DISTRACTORS = 200  # images of a gallery in which the divergence is measured: it grows with their number
 
 
-@dataclass(frozen=True)
-class HeldOut:
-    """Held-out embeddings, small enough to be measured again and again.
-
-    Attributes:
-        images: Unit-length, [n, dim].
-        texts: Unit-length, [m, dim].
-        image_index: The image of each caption, int64 [m].
-        negatives: Unit-length, [m, k, dim], or None.
-        has_negative: Which of them there are, bool [m, k]; None if `negatives` is.
-    """
-
-    images: torch.Tensor
-    texts: torch.Tensor
-    image_index: torch.Tensor
-    negatives: torch.Tensor | None = None
-    has_negative: torch.Tensor | None = None
-
-    @property
-    def n_with_negative(self) -> int:
-        """Captions that have a negative, so that binding is measured on them."""
-        return 0 if self.has_negative is None else int(self.has_negative.any(dim=1).sum())
-
-    @classmethod
-    def of(cls, data: Data, *, seed: int = 0) -> HeldOut:
-        """Some images of a side of the data, drawn at random, with all their captions: up to `GALLERY` and twice it."""
-        kept, captions_each = torch.unique(data.image_index[data.captions], return_counts=True)
-        order = torch.randperm(len(kept), generator=torch.Generator().manual_seed(seed))
-        fit = int((captions_each[order].cumsum(0) <= 2 * GALLERY).sum())
-        kept = kept[order[: max(2, min(fit, GALLERY))]].sort().values
-        captions = data.captions[torch.isin(data.image_index[data.captions], kept)]
-        index = torch.searchsorted(kept, data.image_index[captions])
-        held = cls(data.images.take(kept), data.texts.take(captions), index)
-        if not data.k:
-            return held
-        negatives = data.texts.take(data.negative_rows[captions].flatten()).view(len(captions), data.k, -1)
-        return replace(held, negatives=negatives, has_negative=data.has_negative[captions])
+def gallery(data: Data, *, seed: int = 0) -> Data:
+    """Some images of a side, drawn at random, with all their captions: up to `GALLERY` images and twice as many."""
+    index = data.image_index[data.captions]
+    images, captions_each = torch.unique(index, return_counts=True)
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
+    fit = int((captions_each[order].cumsum(0) <= 2 * GALLERY).sum())
+    kept = images[order[: max(2, min(fit, GALLERY))]]
+    return replace(data, captions=data.captions[torch.isin(index, kept)])
 
 
 @dataclass(frozen=True)
@@ -102,7 +73,7 @@ class Point:
         return max(self.lost.values(), default=(0.0, 0.0))
 
 
-def frontier(sets: Mapping[str, HeldOut], matrix: torch.Tensor, strengths: Sequence[float] = STRENGTHS) -> list[Point]:
+def frontier(sets: Mapping[str, Data], matrix: torch.Tensor, strengths: Sequence[float] = STRENGTHS) -> list[Point]:
     """Measure a matrix [dim, dim] at several strengths on "validation", the held-out data, and on other sets."""
     own = sets.get("validation")
     margins = Margins(own, matrix) if own and own.n_with_negative else None
@@ -199,12 +170,13 @@ class Margins:
         present: Which negatives there are, bool [m, k].
     """
 
-    def __init__(self, held: HeldOut, matrix: torch.Tensor) -> None:
-        assert held.negatives is not None
-        assert held.has_negative is not None
-        self.present = held.has_negative
-        self._blend = _Blend(torch.cat([held.texts[:, None], held.negatives], dim=1), matrix)
-        images = torch.stack([held.images[held.image_index], held.images.mean(dim=0).expand_as(held.texts)])[:, :, None]
+    def __init__(self, data: Data, matrix: torch.Tensor) -> None:
+        self.present = data.has_negative[data.captions]
+        rows = torch.cat([data.captions[:, None], data.negative_rows[data.captions]], dim=1)
+        self._blend = _Blend(data.texts.take(rows.flatten()).cpu().view(*rows.shape, -1), matrix)
+        images = data.images.take(data.image_index[data.captions]).cpu()
+        mean = data.images.take(data.images_used).cpu().mean(dim=0)
+        images = torch.stack([images, mean.expand_as(images)])[:, :, None]
         self._plain, self._aligned = (
             (images * texts).sum(dim=-1) for texts in (self._blend.texts, self._blend.aligned)
         )  # [2, m, 1 + k]
@@ -229,10 +201,10 @@ def _smoothed(margin: torch.Tensor) -> torch.Tensor:
 class _Gallery:
     """Cosines of blended texts with images, from products made once, and what is read from them."""
 
-    def __init__(self, held: HeldOut, matrix: torch.Tensor) -> None:
-        self._blend = _Blend(held.texts, matrix)
-        self._plain, self._aligned = held.images @ held.texts.T, held.images @ self._blend.aligned.T  # [n, m]
-        self._index, self._columns = held.image_index, torch.arange(len(held.texts))
+    def __init__(self, data: Data, matrix: torch.Tensor) -> None:
+        images, texts, self._index = data.tensors()
+        self._blend, self._columns = _Blend(texts, matrix), torch.arange(len(texts))
+        self._plain, self._aligned = images @ texts.T, images @ self._blend.aligned.T  # [n, m]
         self._own = torch.zeros_like(self._plain, dtype=torch.bool)
         self._own[self._index, self._columns] = True
         self._base = self.cosines(0.0)

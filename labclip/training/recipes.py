@@ -31,26 +31,21 @@ class Settings:
         batch_size: Captions a step, over all ranks; 0 is a power of two near a sixteenth of the captions, from 64 to
             256. A last, smaller batch of an epoch is left out, as every epoch draws another order.
         learning_rate: Of Adam, at the start.
-        cosine: Whether the step falls along a cosine to a hundredth, instead of staying constant.
         logit_scale: Times the cosines in the loss; None learns it, from 1. Held high, only captions that are nearly
             mistaken pull at the matrix, so the change stays small.
         hard_negatives: Negatives a caption a step, drawn again each epoch among those it has; 0 is a standard batch.
         candidates: Weights of the parts of the loss. Of several, each is fitted, and validation selects one.
-        rank: Rank of A - I; None is a full matrix.
-        rank_share: The rank as a share of the dim, where `rank` does not say it; low rank costs other domains less.
-        mask_true: Whether a text that is true of an image does not count as its negative: another caption of it, or the
-            same text as another image's caption or as a negative.
-        mask_absent: Whether absent negatives are left out of the loss, instead of standing as the caption itself.
-        rescale: Whether the matrix is scaled so that unit-length text keeps unit length on average. A cosine does not
-            see the scale, but strength and ||A - I|| do.
-        select_strength: Whether the strength is selected on the frontier, instead of 1.
-        validation_share: Share of the images held out where no validation is given.
+        rank: Rank of A - I; None is a quarter of the dim, as low rank costs other domains less.
+        published: Whether it is the published procedure to the letter. Then the step is constant, the matrix of full
+            rank, and its strength 1; an absent negative stands as the caption itself, every text of another row counts
+            as wrong; nothing is held out. Else the step falls along a cosine to a hundredth; a text counts only where
+            it is there and not true of the image; the strength is selected on a tenth of the images; and the matrix is
+            scaled so that unit-length text keeps unit length on average, as strength and ||A - I|| see the scale.
     """
 
     epochs: int = 0
     batch_size: int = 0
     learning_rate: float = 1e-2
-    cosine: bool = True
     logit_scale: float | None = 50.0
     hard_negatives: int = 1
     candidates: tuple[Weights, ...] = (
@@ -59,18 +54,11 @@ class Settings:
         Weights(identity=3e-4, grounded=True, margin=0.2),  # where it is wrong, and distillation hinders
     )
     rank: int | None = None
-    rank_share: float | None = 0.25
-    mask_true: bool = True
-    mask_absent: bool = True
-    rescale: bool = True
-    select_strength: bool = True
-    validation_share: float = 0.1
+    published: bool = False
 
 
 _PAPER = Settings(
-    epochs=10, batch_size=1024, learning_rate=1e-3, cosine=False, logit_scale=None, candidates=(Weights(),),
-    rank_share=None, mask_true=False, mask_absent=False, rescale=False, select_strength=False,
-    validation_share=0.0,
+    epochs=10, batch_size=1024, learning_rate=1e-3, logit_scale=None, candidates=(Weights(),), published=True
 )  # fmt: skip
 _CLEVR = replace(_PAPER, epochs=50, batch_size=128, learning_rate=1e-2)
 _PUG = replace(_PAPER, epochs=50, batch_size=512, learning_rate=1e-2)
@@ -112,8 +100,8 @@ def settings_of(recipe: str, **changes: Any) -> Settings:
 def for_data(settings: Settings, *, dim: int, captions: int) -> Settings:
     """The settings with what depends on the data filled in."""
     rank = settings.rank
-    if rank is None and settings.rank_share is not None:
-        rank = max(1, round(dim * settings.rank_share))
+    if rank is None and not settings.published:
+        rank = max(1, round(dim / 4))
     if rank is not None and rank > dim:
         raise ValueError(f"rank is {rank}, more than the embeddings' dim {dim}.")
     batch_size = settings.batch_size or min(max(2 ** round(math.log2(max(captions, 1) / 16)), 64), 256)

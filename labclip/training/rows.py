@@ -14,7 +14,7 @@ import torch.nn.functional as F
 
 from labclip.features.features import Features
 from labclip.metrics import UNIT
-from labclip.training.duplicates import first_same, hashes_of
+from labclip.training.duplicates import first_same
 
 _BLOCK = 32_768  # rows at a time
 _TINY = 1e-12  # shorter rows can't be brought to unit length
@@ -70,7 +70,7 @@ class Rows:
     @cached_property
     def same(self) -> torch.Tensor:
         """A number for each row, the same for rows that are the same, int64 [n]: that of the first of them."""
-        return first_same(torch.cat([hashes_of(self.take(index)) for index in self._blocks()]), self.take)
+        return first_same(self.take, len(self))
 
     def digest(self) -> bytes:
         """Tells these rows from others."""
@@ -134,6 +134,16 @@ class Data:
     def images_used(self) -> torch.Tensor:
         """The images of this side's captions, int64, in order."""
         return torch.unique(self.image_index[self.captions])
+
+    @property
+    def n_with_negative(self) -> int:
+        """This side's captions that have a negative, on which binding is measured."""
+        return int(self.has_negative[self.captions].any(dim=1).sum())
+
+    def tensors(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """This side in memory: its images [n, dim], its captions [m, dim], and the image of each, int64 [m]."""
+        index = torch.unique(self.image_index[self.captions], return_inverse=True)[1]
+        return self.images.take(self.images_used).cpu(), self.texts.take(self.captions).cpu(), index
 
     @cached_property
     def negative_rows(self) -> torch.Tensor:

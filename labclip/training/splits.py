@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import NamedTuple
 
 import torch
 
@@ -11,47 +10,30 @@ from labclip.features.features import Features
 from labclip.training.combinations import Split
 from labclip.training.rows import Data, Rows, read_data
 
+SHARE = 0.1
+"""Of the images, held out where no validation is given."""
 _GROUP = 0.1  # of what is held out, the most that images with captions in common may be
 
 
-class FitSplit(NamedTuple):
-    """What is fitted on, and what it is measured on.
-
-    Attributes:
-        fit: Captions to fit on.
-        held: Held-out captions, or None.
-        leaked: How many of those are negatives of the fit: 0, but where no draw could keep them apart.
-    """
-
-    fit: Data
-    held: Data | None = None
-    leaked: int = 0
-
-    @property
-    def words(self) -> str:
-        """What is held out."""
-        if self.held is None:
-            return "nothing"
-        captions, images = len(self.held.captions), len(self.held.images_used)
-        leaked = f"{self.leaked:,}" if self.leaked else "none"
-        return f"{captions:,} captions of {images:,} images, {leaked} of them negatives of the fit"
-
-
-def split(data: Data, validation: Features | Split | None, share: float, seed: int) -> FitSplit:
+def split(data: Data, validation: Features | Split | None, share: float, seed: int) -> tuple[Data, Data | None, int]:
     """What to fit on, and what to hold out: `validation`, or a seeded share of the images; no image is on both sides.
+
+    Returns:
+        The captions to fit on; those held out, if any; and how many of these are negatives of the fit, which is 0 but
+        where no draw could keep them apart.
 
     Raises:
         ValueError: If `validation` shares images with the fit, or has captions that are negatives of it.
     """
     if validation is None:
-        return _drawn(data, share, seed) if share else FitSplit(data)
+        return _drawn(data, share, seed) if share else (data, None, 0)
     if isinstance(validation, Split):
         fit, held = _by_rows(data, validation)
     else:
         fit, held = data, read_data(validation, "validation")
         _check_images(fit, held)
     _check_captions(fit, held)
-    return FitSplit(_without_images(fit, held), held)
+    return _without_images(fit, held), held, 0
 
 
 def _same(fit: Rows, held: Rows) -> tuple[torch.Tensor, torch.Tensor]:
@@ -122,7 +104,7 @@ def _by_rows(data: Data, rows: Split) -> tuple[Data, Data]:
     return replace(data, captions=fit), replace(data, captions=heldout)
 
 
-def _drawn(data: Data, share: float, seed: int) -> FitSplit:
+def _drawn(data: Data, share: float, seed: int) -> tuple[Data, Data, int]:
     """A seeded share of the images, with all images that have a caption of theirs among their negatives.
 
     Images are held out by groups that share captions, as long as those are small. Where they are not, as where a few
@@ -145,7 +127,7 @@ def _drawn(data: Data, share: float, seed: int) -> FitSplit:
         raise ValueError("All captions are of one image, so none can be held out. Pass validation=FEATURES.")
     text = data.texts.same
     leaked = torch.isin(text[held.captions], text[_negatives(fit)[1]])
-    return FitSplit(_without_images(fit, held), held, int(leaked.sum()))
+    return _without_images(fit, held), held, int(leaked.sum())
 
 
 def _groups(data: Data) -> torch.Tensor:

@@ -193,11 +193,11 @@ def _update(state: State, found: Gradient, settings: Settings, penalty: torch.Te
     parameters["log_scale"].grad = found.log_scale.reshape(())
     if "bias" in parameters:
         parameters["bias"].grad = found.bias.reshape(())
-    if settings.cosine:
+    if not settings.published:
         rate = settings.learning_rate * (0.01 + 0.99 * (1 + math.cos(math.pi * progress)) / 2)
         state.optimizer.param_groups[0]["lr"] = rate
     state.optimizer.step()
-    if settings.rescale and settings.logit_scale is None:
+    if settings.logit_scale is None and not settings.published:
         parameters["log_scale"].clamp_(max=_MAX_SIGMOID_LOG_SCALE if "bias" in parameters else _MAX_LOG_SCALE)
 
 
