@@ -374,7 +374,7 @@ def test_force_folds_all_the_same_and_warns():
     assert found[0].filename == __file__
     assert mark_of(other)["matrix_sha256"] == matrix_sha256(alignment.fitted)
     once = fold(clip, alignment)
-    with pytest.warns(UserWarning, match="Folded all the same: This CLIPModel has a matrix merged into it already"):
+    with pytest.warns(UserWarning, match="Folded all the same: This model has a matrix merged into it already"):
         twice = fold(once, alignment, force=True)
     assert mark_of(twice)["onto"] == mark_of(once)
     tokens = models.tokens()

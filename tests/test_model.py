@@ -9,7 +9,7 @@ import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
-from close import UNIT, assert_close
+from close import assert_close
 from models import wrap
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
@@ -168,21 +168,9 @@ def test_pil_images_are_preprocessed():
 def test_similarity_is_the_cosine():
     model, images, texts = wrap("clip"), torch.randn(3, models.DIM) * 7, torch.randn(5, models.DIM) * 0.1
     got = model.similarity(images, texts)
-    for row in range(3):
-        for column in range(5):
-            assert got[row, column] == pytest.approx(
-                float(F.cosine_similarity(images[row], texts[column], dim=0)), abs=UNIT
-            )
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_similarity_is_float32_under_autocast(dtype):
-    model, images, texts = wrap("clip"), torch.randn(3, models.DIM), torch.randn(5, models.DIM)
-    exact = model.similarity(images.to(dtype).float(), texts.to(dtype).float())
+    assert_close(got, torch.stack([F.cosine_similarity(images, text[None]) for text in texts], dim=1))
     with torch.autocast("cpu", torch.bfloat16):
-        got = model.similarity(images.to(dtype), texts.to(dtype))
-    assert got.dtype == torch.float32
-    torch.testing.assert_close(got, exact)
+        assert torch.equal(model.similarity(images, texts), got)
 
 
 # Life as a module
@@ -346,8 +334,6 @@ def test_an_alignment_that_wants_gradients_gets_them():
     model = wrap("clip", Alignment(models.matrix().requires_grad_()))
     model.similarity(model.encode_image(models.images()), model.encode_text(models.tokens())).sum().backward()
     assert model.alignment.matrix.grad is not None
-    model.alignment = Alignment(models.matrix(1))
-    assert not model.matrix.requires_grad
 
 
 def test_a_loaded_model_is_frozen_and_its_features_are_plain_numbers():

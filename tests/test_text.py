@@ -13,7 +13,6 @@ from torch import nn
 import labclip.towers.text
 from labclip import LABCLIP, Alignment
 
-ALL = list(models.KINDS)
 CAUSAL = ["clip", "quickgelu", "resnet", "dict", "linear", "custom", "nonscalar", "eos"]
 OTHERS = ["siglip", "unprojected", "coca", "hf"]
 END = 49407
@@ -80,12 +79,10 @@ def test_the_other_layout_of_openclip_is_trimmed_where_it_is_openclips_own(given
     assert bool(trimmed) == (models.MainLayoutCLIP is open_clip.CLIP)
 
 
-@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize("kind", CAUSAL)
 def test_nothing_is_cut_where_the_wrapped_models_bits_are_promised(kind, trimmed):
-    tokens = models.tokens()
-    for alignment in (Alignment.identity(models.DIM), Alignment(models.matrix()).at(0)):
-        model = wrap(kind, alignment)
-        assert torch.equal(model.encode_text(tokens, True), model.clip.encode_text(tokens, True))
+    tokens, base = models.tokens(), wrap(kind, Alignment(models.matrix()).at(0))
+    assert torch.equal(base.encode_text(tokens, True), base.clip.encode_text(tokens, True))
     model = wrap(kind)
     assert torch.equal(model.encode_text(tokens, True, aligned=False), model.clip.encode_text(tokens, True))
     assert not trimmed
@@ -143,14 +140,6 @@ def test_what_the_wrapped_model_makes_of_odd_tokens_is_passed_on(tokens):
             return type(error)
 
     assert outcome(model.encode_text) == outcome(model.clip.encode_text)
-
-
-def test_a_classifier_is_the_same_and_its_prompts_share_their_beginnings(trimmed):
-    classes, templates = ["cat", "dog", "red cube"], ["a photo of a {}.", "a photo of the {}.", "art of a {}."]
-    build = open_clip.build_zero_shot_classifier
-    ours, full = (build(wrap("clip", trim=trim), models.tokenizer(), classes, templates) for trim in (True, False))
-    assert_close(ours, full)
-    assert trimmed == [9]
 
 
 @pytest.mark.parametrize("training", [False, True])

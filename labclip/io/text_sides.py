@@ -14,14 +14,8 @@ from labclip.base import FINGERPRINT_CAPTION
 from labclip.checks import first_line
 from labclip.io.architecture import VOCABULARY
 from labclip.io.folded import mark_of
-from labclip.towers.openclip import (
-    check_activation,
-    check_base,
-    check_fingerprint,
-    check_unfolded,
-    default_tokenizer,
-    uses_quick_gelu,
-)
+from labclip.towers import openclip
+from labclip.towers.openclip import check_base, default_tokenizer, uses_quick_gelu
 from labclip.towers.text import evaluating
 
 # Where a module keeps its last linear map on the text side, by attribute path, first match wins.
@@ -81,10 +75,9 @@ def check_fits(model: Any, alignment: Alignment, tokenizer: Any) -> None:
     if of_openclip(model):
         check_base(model, alignment, tokenizer or default_tokenizer(alignment.base))
         return
-    check_unfolded(model, mark_of(model), alignment)
-    check_activation(alignment, _quick_gelu(model), "Load the weights that the alignment was fitted on")
-    if alignment.fingerprint is not None and (found := _caption_features(model, tokenizer, alignment)) is not None:
-        check_fingerprint(alignment, nn.functional.normalize(found[0].float(), dim=0).cpu())
+    features = None if alignment.fingerprint is None else _caption_features(model, tokenizer, alignment)
+    fingerprint = None if features is None else nn.functional.normalize(features[0].float(), dim=0).cpu()
+    openclip.check_fits(alignment, mark_of(model), _quick_gelu(model), fingerprint)
 
 
 def _quick_gelu(model: Any) -> bool | None:

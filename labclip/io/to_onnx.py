@@ -19,7 +19,7 @@ from labclip.io.folded import mark_of, new_mark
 from labclip.io.folder import matrix_sha256, replacing
 from labclip.io.text_sides import check_features
 from labclip.packages import require
-from labclip.towers.openclip import check_activation, check_fingerprint, check_unfolded, default_tokenizer
+from labclip.towers.openclip import check_fits, default_tokenizer
 
 FILE = "text.onnx"
 _INSTALL = 'pip install "labclip[onnx]"'
@@ -108,12 +108,8 @@ def append(model: Any, alignment: Alignment, source: Mapping[str, Any], *, guard
         )
 
     def check() -> None:
-        check_unfolded(model, mark_of(model), alignment)
-        check_activation(
-            alignment, quick_gelu, "Export the tower with the activation that its weights were trained with"
-        )
-        if tokenizer is not None:
-            check_fingerprint(alignment, nn.functional.normalize(torch.from_numpy(before[0]).float(), dim=0))
+        fingerprint = nn.functional.normalize(torch.from_numpy(before[0]).float(), dim=0)
+        check_fits(alignment, mark_of(model), quick_gelu, None if tokenizer is None else fingerprint)
 
     guard(check)
     graph, matrix = folded.graph, alignment.matrix.detach().cpu()

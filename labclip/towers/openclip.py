@@ -62,53 +62,54 @@ def fingerprint_of(clip: nn.Module, tokenizer: Tokenizer) -> torch.Tensor:
 
 
 def check_base(clip: nn.Module, alignment: Alignment, tokenizer: Tokenizer | None) -> None:
-    """Refuse with ValueError a model that an alignment was not fitted on, or into which a matrix was merged already."""
-    dim, base = embed_dim(clip), alignment.base
+    """`check_fits` of an OpenCLIP model; the fingerprint is compared where a tokenizer is known."""
+    dim = embed_dim(clip)
     if dim != alignment.dim:
         raise ValueError(
-            f"Alignment has dim {alignment.dim}{f' ({base})' if base else ''} but this {type(clip).__name__} embeds in "
+            f"Alignment has dim {alignment.dim}{_fitted_on(alignment)} but this {type(clip).__name__} embeds in "
             f"{dim}. Load one fitted for it: labclip.list_pretrained() names the known ones."
         )
-    check_unfolded(clip, getattr(clip, FOLDED, None), alignment)
-    check_activation(alignment, uses_quick_gelu(clip))
-    if alignment.fingerprint is not None and tokenizer is not None:
-        check_fingerprint(alignment, fingerprint_of(clip, tokenizer))
+    asked = alignment.fingerprint is not None and tokenizer is not None
+    fingerprint = fingerprint_of(clip, tokenizer) if asked and tokenizer else None
+    check_fits(alignment, getattr(clip, FOLDED, None), uses_quick_gelu(clip), fingerprint)
 
 
-def check_unfolded(model: Any, mark: Mapping[str, Any] | None, alignment: Alignment) -> None:
-    """Refuse with ValueError a model with the mark of a fold, unless the alignment changes nothing."""
-    if mark is not None and not alignment.is_identity:
-        named = f", {mark['model']}" if mark.get("model") else ""
-        raise ValueError(
-            f"This {type(model).__name__} has a matrix merged into it already ({described_mark(mark)}): another would "
-            f"be applied on top of it. Load the model that it was folded from{named}."
-        )
+def check_fits(
+    alignment: Alignment, mark: Mapping[str, Any] | None, quick_gelu: bool | None, fingerprint: torch.Tensor | None
+) -> None:
+    """Refuse with ValueError a model that an alignment was not fitted on, or into which a matrix was merged already.
 
-
-def check_activation(alignment: Alignment, quick_gelu: bool | None, remedy: str | None = None) -> None:
-    """Refuse with ValueError a model that runs another activation than the base; None is not known.
-
-    `remedy` is what to do where the model is not OpenCLIP's.
+    Args:
+        alignment: What is to be applied.
+        mark: The model's mark of a fold, or None.
+        quick_gelu: Whether the model runs QuickGELU; None is not known.
+        fingerprint: Its unit-length embedding of `FINGERPRINT_CAPTION`, [dim]; None is not known.
     """
-    base = alignment.base
+    base, names = alignment.base, {True: "QuickGELU", False: "GELU"}
+    if mark is not None and not alignment.is_identity:
+        folded_from = f", {mark['model']}" if mark.get("model") else ""
+        raise ValueError(
+            f"This model has a matrix merged into it already ({described_mark(mark)}): another would be applied on top "
+            f"of it. Load the model that it was folded from{folded_from}."
+        )
     if base is not None and quick_gelu is not None and quick_gelu != base.quick_gelu:
-        names = {True: "QuickGELU", False: "GELU"}
-        remedy = remedy or f"Create it with force_quick_gelu={base.quick_gelu}"
         raise ValueError(
             f"The alignment was fitted on {base}, which runs {names[base.quick_gelu]}, but this model runs "
-            f"{names[quick_gelu]}: its embeddings differ. {remedy}."
+            f"{names[quick_gelu]}: its embeddings differ. Create it with force_quick_gelu={base.quick_gelu}, or in a "
+            f"library other than OpenCLIP with that activation."
         )
-
-
-def check_fingerprint(alignment: Alignment, found: torch.Tensor) -> None:
-    """Refuse with ValueError a model whose unit-length embedding of `FINGERPRINT_CAPTION` is not the recorded one."""
-    if alignment.fingerprint is not None and not (cosine := float(found @ alignment.fingerprint)) >= FINGERPRINT_COSINE:
-        base = alignment.base
+    if alignment.fingerprint is None or fingerprint is None:
+        return
+    if not (cosine := float(fingerprint @ alignment.fingerprint)) >= FINGERPRINT_COSINE:
         raise ValueError(
-            f"This model is not the one the alignment was fitted on{f' ({base})' if base else ''}: its "
-            f"embedding of {FINGERPRINT_CAPTION!r} has cosine {cosine:.3f} with the recorded one, below "
-            f"{FINGERPRINT_COSINE}. Load the recorded base, or fit a matrix for this model."
+            f"This model is not the one the alignment was fitted on{_fitted_on(alignment)}: its embedding of "
+            f"{FINGERPRINT_CAPTION!r} has cosine {cosine:.3f} with the recorded one, below {FINGERPRINT_COSINE}. Load "
+            f"the recorded base, or fit a matrix for this model."
         )
+
+
+def _fitted_on(alignment: Alignment) -> str:
+    return f" ({alignment.base})" if alignment.base else ""
 
 
 def read_openclip_config(folder: Path) -> dict[str, Any]:
