@@ -87,10 +87,9 @@ CHANGED = r"was changed after it was written: manifest\.json has another SHA-256
     [
         *((name, reverse, CHANGED) for name in ("image_features.npy", "negative_features.npy", "image_index.npy")),
         ("text_features.npy", swap, CHANGED),
-        ("text_features.npy", cut, "is missing or cut off"),
-        ("text_features.npy", other_shape, r"float32 \[3, 256\], but .* \[12, 256\]"),
-        ("captions.jsonl", cut, r"has [\d,]+ bytes, but manifest\.json says [\d,]+ bytes"),
-        ("captions.jsonl", Path.unlink, r"is missing, but manifest\.json says"),
+        ("text_features.npy", other_shape, r"has 3200 bytes, but manifest\.json says 12416"),
+        ("captions.jsonl", cut, r"has \d+ bytes, but manifest\.json says \d+"),
+        ("captions.jsonl", Path.unlink, r"has no bytes, but manifest\.json says \d+"),
     ],
 )
 def test_changed_files_are_refused_whatever_their_size(features, monkeypatch, name, change, message):
@@ -121,8 +120,7 @@ def test_a_flipped_byte_is_found_in_small_files_and_when_asked(features, monkeyp
     ("changes", "message"),
     [
         ({"precision": "float16"}, "its manifest_sha256 is another"),
-        ({"format_version": 1}, "is not the manifest of features in format version 2. Make the folder again"),
-        ({"format_version": 3}, r"has format version 3, and labclip .* reads 2\. Type: pip install --upgrade"),
+        ({"format_version": 3}, r"has format version 3, and labclip .* reads 2\. .* type: pip install --upgrade"),
     ],
 )
 def test_an_edited_manifest_is_one_clear_error(features, changes, message):

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
-import logging
 import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -19,21 +17,7 @@ from labclip.data import Item, find_inputs, read_items
 from labclip.encode.encoder import Embeddings, Encoder, batched
 from labclip.encode.fingerprint import identity_of
 from labclip.features.features import Features
-from labclip.features.folder import (
-    CAPTIONS,
-    HAS_NEGATIVE,
-    HAS_NEGATIVE_IMAGE,
-    HEADER,
-    IMAGE_NAMES,
-    IMAGES,
-    INDEX,
-    NEGATIVE_IMAGES,
-    NEGATIVES,
-    TEXTS,
-    Files,
-    base_in,
-    read_manifest,
-)
+from labclip.features.folder import HEADER, Files, base_in, read_manifest
 from labclip.features.over_ray import RayEncoder
 from labclip.features.plan import Plan, Text
 from labclip.files import (
@@ -54,8 +38,6 @@ ENGINES: dict[str, type[Encoder]] = {"local": Encoder, "ray": RayEncoder}
 
 BLOCK = 1024
 """Captions, each with its negatives, that are encoded together; those with a common prefix share the work."""
-
-_logger = logging.getLogger(__name__)
 
 
 def embed(
@@ -212,19 +194,19 @@ def _finished(folder: Path, made_from: Mapping[str, Any], *, skip: bool) -> Feat
 
 def _check_same(has: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     """Refuse to go on with what was made from something else, whatever the inputs are called."""
-    differs = ""
-    for key, value in new.items():
-        if key == "inputs":
-            if [one["sha256"] for one in old[key]] != [one["sha256"] for one in value]:
-                differs = differs or "the captions file has changed since this run started"
-        elif key == "base":
-            base, other = base_in(old), base_in(new)
-            if base is not None and not base.matches(other):
-                differs = differs or f"its base is {base}, not {other}"
-        elif key != "fingerprint" and old[key] != value:
-            differs = differs or f"its {key} is {old[key]!r}, not {value!r}"
-    if differs:
-        raise ValueError(f"{has}, but {differs}. Pass another folder, or force=True to start from scratch.")
+    hashes, others = ([one["sha256"] for one in made_from["inputs"]] for made_from in (old, new))
+    base, other = base_in(old), base_in(new)
+    changed = [key for key in ("dim", "weights_sha256", "precision", "preprocess", "columns", "clean")
+               if old[key] != new[key]]  # fmt: skip
+    if hashes != others:
+        differs = "the captions file has changed since this run started"
+    elif base is not None and not base.matches(other):
+        differs = f"its base is {base}, not {other}"
+    elif changed:
+        differs = f"its {changed[0]} is {old[changed[0]]!r}, not {new[changed[0]]!r}"
+    else:
+        return
+    raise ValueError(f"{has}, but {differs}. Pass another folder, or force=True to start from scratch.")
 
 
 def _on_bad(what: str) -> str:
@@ -248,21 +230,21 @@ def _checked(items: Iterable[Item], *, skip: bool) -> Iterator[Item]:
 
 def _write(plan: Plan, encoder: Encoder, *, skip: bool) -> None:
     """Encode what is left, and write the manifest."""
-    progress, folder = plan.progress, plan.folder
-    made_from, images, texts = progress["made_from"], plan.count("images"), plan.count("texts")
-    if not texts:
-        inputs = ", ".join(one["name"] for one in made_from["inputs"])
-        raise ValueError(f"{inputs} has no caption that could be embedded.")
-    row, rows = 4 * made_from["dim"], images + texts * (1 + progress["negatives_per_caption"])
-    check_folder(folder, needs=row * rows - sum(progress["sizes"].values()))
-    _logger.info("%s: %d images and %d captions to embed", folder, images, texts)
-    with closing(Files(folder, progress["sizes"])) as files:
+    progress, made_from = plan.progress, plan.progress["made_from"]
+    rows = plan.count("images") + plan.count("texts") * (1 + progress["negatives_per_caption"])
+    check_folder(plan.folder, needs=4 * made_from["dim"] * rows - sum(progress["sizes"].values()))
+    with closing(Files(plan.folder, progress["sizes"])) as files:
         write_images(plan, files, encoder, skip=skip)
+        if not (images := _image_count(plan)):
+            names, why = ", ".join(one["name"] for one in made_from["inputs"]), ""
+            for first in plan.skipped()[:1]:
+                why = f"; {first['where']}: {first['image'] or 'it'} {first['reason']}"
+            raise ValueError(f"{names} has no caption with an image that can be used{why}.")
         write_texts(plan, files, encoder)
         # Behind the images that captions describe are those that only negatives do.
-        files.cut(IMAGES, HEADER + row * _image_count(plan))
+        files.cut("images", HEADER + 4 * made_from["dim"] * images)
         counted = ("captions", "negatives_per_caption", "captions_with_negative", "true_negatives")
-        counts = {"images": _image_count(plan), **{name: progress[name] for name in counted}}
+        counts = {"images": images, **{name: progress[name] for name in counted}}
         record = {
             **made_from,
             "images_sha256": progress["digest"],
@@ -288,26 +270,21 @@ def write_images(plan: Plan, files: Files, encoder: Encoder, *, skip: bool) -> N
     try:
         with closing(encoder.images(plan.images(done), total=total, done=done)) as stream:
             for batch in batched(stream, encoder.batch_size):
-                left_out = []
+                skipped = {}
                 for image, one in enumerate(batch, start=done + 1):
                     if one.row is None:
                         if not skip:
                             raise ValueError(_on_bad(f"{one.source} {one.problem}"))
-                        left_out.append((image, one.problem))
+                        skipped[image] = one.source, one.problem
                         continue
                     digest = hashlib.sha256(digest.encode() + one.digest).hexdigest()
-                    files.append(IMAGES, one.row)
+                    files.append("images", one.row)
                     if image <= plan.progress["captioned"]:
-                        files.append(IMAGE_NAMES, _line({"image": one.source.name}))
+                        files.append("images.jsonl", _line({"image": one.source.name}))
                 done += len(batch)
-                plan.note(files, {"images": done, "digest": digest}, left_out)
+                plan.note(files, {"images": done, "digest": digest}, skipped)
     finally:
         plan.keep(files)  # what came before an error counts
-    if not _image_count(plan):
-        first = plan.skipped()[0]
-        raise ValueError(
-            f"None of the {total:,} images can be used; {first['where']}: {first['image']} {first['reason']}."
-        )
 
 
 def write_texts(plan: Plan, files: Files, encoder: Encoder) -> None:
@@ -318,7 +295,7 @@ def write_texts(plan: Plan, files: Files, encoder: Encoder) -> None:
         for (last, block, row_of), features in encoder.blocks(_blocks(plan, done, total)):
             bar.update(last - plan.progress["texts"])
             counts = _write_block(plan, files, features, block, row_of)
-            plan.note(files, {**counts, "texts": last, "cut": vars(encoder.cut)})
+            plan.note(files, {**counts, "texts": last, "cut": vars(encoder.cut)}, {})
     plan.keep(files)
     encoder.cut.warn("captions and negatives", stacklevel=4)
 
@@ -335,7 +312,7 @@ def _blocks(plan: Plan, after: int, total: int) -> Iterator[tuple[_Block, dict[s
         if block := plan.texts(start, last, left_out):
             locations: dict[str, str] = {}
             for text in block:
-                for one in (text.caption, *itertools.compress(text.negatives, text.is_negative)):
+                for one in (text.caption, *(negative.text for negative in text.negatives if negative.is_negative)):
                     locations.setdefault(one, text.location)
             yield (last, block, {one: row for row, one in enumerate(locations)}), locations
 
@@ -347,28 +324,30 @@ def _write_block(
     counts = {name: plan.progress[name] for name in ("captions", "captions_with_negative", "true_negatives")}
     most, has_images = plan.progress["negatives_per_caption"], plan.progress["negative_images"]
     own, own_image = np.array([(row_of[text.caption], text.image) for text in block]).T
-    files.append(TEXTS, features[own])
-    files.append(INDEX, own_image.astype("<i8"))
+    files.append("texts", features[own])
+    files.append("image_index", own_image.astype("<i8"))
     # Where there is no negative, the caption itself stands, and its image.
     negatives, images = np.repeat(own[:, None], most, axis=1), np.repeat(own_image[:, None], most, axis=1)
     for row, text in enumerate(block):
-        for column, (negative, is_negative) in enumerate(zip(text.negatives, text.is_negative, strict=True)):
-            if is_negative:
-                negatives[row, column] = row_of[negative]
-                if image := text.negative_images[column]:
-                    images[row, column] = image[1]
-        names = {"negative_images": [one and one[0] for one in text.negative_images]} if has_images else {}
-        files.append(CAPTIONS, _line({"caption": text.caption, "negatives": text.negatives, **names}))
-        counts["true_negatives"] += text.is_negative.count(False)
+        for column, negative in enumerate(text.negatives):
+            if negative.is_negative:
+                negatives[row, column] = row_of[negative.text]
+                images[row, column] = negative.image[1] if negative.image else own_image[row]
+            else:
+                counts["true_negatives"] += 1
+        line: dict[str, Any] = {"caption": text.caption, "negatives": [negative.text for negative in text.negatives]}
+        if has_images:
+            line["negative_images"] = [negative.image and negative.image[0] for negative in text.negatives]
+        files.append("captions.jsonl", _line(line))
     if most:
         has = negatives != own[:, None]
-        files.append(NEGATIVES, features[negatives])
-        files.append(HAS_NEGATIVE, has)
+        files.append("negatives", features[negatives])
+        files.append("has_negative", has)
         counts["captions_with_negative"] += int(has.any(axis=1).sum())
     if most and has_images:
-        encoded = np.memmap(plan.folder / IMAGES, "<f4", "r", offset=HEADER).reshape(-1, features.shape[1])
-        files.append(NEGATIVE_IMAGES, encoded[images])
-        files.append(HAS_NEGATIVE_IMAGE, images != own_image[:, None])
+        encoded = np.memmap(files.path("images"), "<f4", "r", offset=HEADER).reshape(-1, features.shape[1])
+        files.append("negative_images", encoded[images])
+        files.append("has_negative_image", images != own_image[:, None])
     counts["captions"] += len(block)
     return counts
 

@@ -18,7 +18,7 @@ from labclip.alignment import is_floating
 from labclip.base import Base
 from labclip.checks import described
 from labclip.encode.fingerprint import Origin
-from labclip.features.folder import CAPTIONS, CONTENT, FIELDS, IMAGE_NAMES, Files, read_folder, remove_files
+from labclip.features.folder import CONTENT, FIELDS, LINES, Files, read_folder, remove_files
 from labclip.files import MANIFEST, UNFINISHED, make_folder
 from labclip.metrics import UNIT
 from labclip.packages import versions_of
@@ -191,15 +191,14 @@ class Features:
         }
         try:
             with closing(Files(folder)) as files:
-                for name, file in FIELDS.items():
+                for name in FIELDS:
                     for block in self._blocks(name):
-                        files.append(file, block)
+                        files.append(name, block)
                 if self.folder is not None and all(counts[key] == known[key] for key in ("images", "captions")):
-                    for name in (IMAGE_NAMES, CAPTIONS):
-                        if (self.folder / name).is_file():
-                            with (self.folder / name).open("rb") as lines:
-                                for line in lines:
-                                    files.append(name, line)
+                    for path in filter(Path.is_file, (self.folder / name for name in LINES)):
+                        with path.open("rb") as lines:
+                            for line in lines:
+                                files.append(path.name, line)
                 files.finish(record, versions_of("torch", "numpy"))
         except BaseException:
             remove_files(folder)

@@ -17,18 +17,15 @@ from labclip.base import Base
 from labclip.files import MANIFEST, check_feature_folder, read_json_object, remove_parts, sha256_of, whole_file
 
 FORMAT_VERSION = 2
-IMAGES, TEXTS = "image_features.npy", "text_features.npy"
-NEGATIVES, HAS_NEGATIVE = "negative_features.npy", "has_negative.npy"
-NEGATIVE_IMAGES, HAS_NEGATIVE_IMAGE = "negative_image_features.npy", "has_negative_image.npy"
-INDEX = "image_index.npy"
-IMAGE_NAMES, CAPTIONS = "images.jsonl", "captions.jsonl"
 FIELDS = {
-    "images": IMAGES, "texts": TEXTS, "image_index": INDEX, "negatives": NEGATIVES, "has_negative": HAS_NEGATIVE,
-    "negative_images": NEGATIVE_IMAGES, "has_negative_image": HAS_NEGATIVE_IMAGE,
+    "images": "image_features.npy", "texts": "text_features.npy", "image_index": "image_index.npy",
+    "negatives": "negative_features.npy", "has_negative": "has_negative.npy",
+    "negative_images": "negative_image_features.npy", "has_negative_image": "has_negative_image.npy",
 }  # fmt: skip
 """The file of each array of `Features`."""
 
-CONTENT = (*FIELDS.values(), IMAGE_NAMES, CAPTIONS)
+LINES = ("images.jsonl", "captions.jsonl")
+CONTENT = (*FIELDS.values(), *LINES)
 """The files beside the manifest, in its order."""
 
 # NumPy's header, padded to one length whatever the shape, so that it can be written when the shape is known.
@@ -39,10 +36,10 @@ _SMALL = 4 << 20  # files up to so many bytes are looked at whole
 
 
 class Files:
-    """The files of a feature folder while they grow. Without its manifest the folder counts as unfinished.
+    """The files of a feature folder while they grow: arrays by their field, lines of JSON by their file.
 
     Args:
-        folder: The folder.
+        folder: The folder. Without its manifest it counts as unfinished.
         sizes: The bytes of each file that an earlier run has kept; what is behind them is cut off.
     """
 
@@ -50,14 +47,18 @@ class Files:
         self._folder = folder
         self._open: dict[str, BinaryIO] = {}
         for name, size in (sizes or {}).items():
-            self._open[name] = (folder / name).open("r+b")
+            self._open[name] = self.path(name).open("r+b")
             self.cut(name, size)
+
+    def path(self, name: str) -> Path:
+        """The path of a file."""
+        return self._folder / FIELDS.get(name, name)
 
     def append(self, name: str, data: bytes | NDArray[Any]) -> None:
         """Write behind the end of a file."""
         if name not in self._open:
-            self._open[name] = (self._folder / name).open("w+b")
-            self.cut(name, HEADER if name in FIELDS.values() else 0)
+            self._open[name] = self.path(name).open("w+b")
+            self.cut(name, HEADER if name in FIELDS else 0)
         self._open[name].write(data if isinstance(data, bytes) else np.ascontiguousarray(data).data.cast("B"))
 
     def cut(self, name: str, size: int) -> None:
@@ -82,18 +83,17 @@ class Files:
             record: What the manifest says of the features; `dim` and `counts` decide the shapes.
             versions: Of the packages that made them.
         """
-        shapes = _shapes(record["counts"], record["dim"])
+        shapes = _shapes(record)
+        for name in shapes.keys() & self._open.keys():
+            self._open[name].seek(0)
+            self._open[name].write(_header(*shapes[name]))
+        self.flush()
         files: dict[str, Any] = {}
-        for name in (name for name in CONTENT if name in self._open):
-            file, path = self._open[name], self._folder / name
+        for name in (name for name in (*FIELDS, *LINES) if name in self._open):
+            path = self.path(name)
+            files[path.name] = {"bytes": path.stat().st_size, "sha256": _content_sha256(path)}
             if name in shapes:
-                file.seek(0)
-                file.write(_header(*shapes[name]))
-            file.flush()
-            os.fsync(file.fileno())
-            files[name] = {"bytes": path.stat().st_size, "sha256": _content_sha256(path)}
-            if name in shapes:
-                files[name]["sample_sha256"] = sample_sha256(np.load(path, mmap_mode="r"))
+                files[path.name]["sample_sha256"] = sample_sha256(_mapped(path, *shapes[name]))
         head = {"library_name": "labclip", "format_version": FORMAT_VERSION}
         text = json.dumps(
             sealed({**head, **record, "files": files, "versions": versions}), indent=1, ensure_ascii=False
@@ -117,13 +117,24 @@ def remove_files(folder: Path) -> None:
 def read_folder(folder: Path, *, verify: bool) -> dict[str, Any]:
     """The fields of `Features` from a folder; see `Features.load`."""
     manifest = read_manifest(folder)
-    shapes, files = _shapes(manifest["counts"], manifest["dim"]), manifest["files"]
-    arrays = {name: _mapped(folder / name, *shapes[name]) for name in shapes if name in files}
-    for name, record in files.items():
-        _check_file(folder / name, record, arrays.get(name), verify)
+    for name, record in manifest["files"].items():
+        size = (folder / name).stat().st_size if (folder / name).is_file() else "no"
+        if size != record["bytes"]:
+            raise ValueError(f"{folder / name} has {size} bytes, but {MANIFEST} says {record['bytes']}. {_AGAIN}")
+    there = {field: shape for field, shape in _shapes(manifest).items() if FIELDS[field] in manifest["files"]}
+    arrays = {field: _mapped(folder / FIELDS[field], *shape) for field, shape in there.items()}
+    samples = {FIELDS[field]: sample_sha256(array) for field, array in arrays.items()}
+    for name, record in manifest["files"].items():
+        changed = name in samples and samples[name] != record["sample_sha256"]
+        if not changed and (verify or record["bytes"] <= _SMALL):
+            changed = _content_sha256(folder / name) != record["sha256"]
+        if changed:
+            raise ValueError(
+                f"{folder / name} was changed after it was written: {MANIFEST} has another SHA-256 of it. {_AGAIN}"
+            )
     fingerprint = manifest["fingerprint"]
     return {
-        **{field: arrays.get(name) for field, name in FIELDS.items()},
+        **arrays,
         "base": base_in(manifest),
         "fingerprint": None if fingerprint is None else np.asarray(fingerprint, dtype=np.float32),
         "folder": folder,
@@ -136,14 +147,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     check_feature_folder(folder)
     path = folder / MANIFEST
     manifest = read_json_object(path, remedy=_AGAIN)
-    version = manifest.get("format_version")
-    if type(version) is int and version > FORMAT_VERSION:
+    if (version := manifest.get("format_version")) != FORMAT_VERSION:
         raise ValueError(
-            f"{path} has format version {version}, and labclip {__version__} reads {FORMAT_VERSION}. "
-            f"Type: pip install --upgrade labclip"
+            f"{path} has format version {version}, and labclip {__version__} reads {FORMAT_VERSION}. {_AGAIN} For a "
+            f"later version type: pip install --upgrade labclip"
         )
-    if version != FORMAT_VERSION or "manifest_sha256" not in manifest:
-        raise ValueError(f"{path} is not the manifest of features in format version {FORMAT_VERSION}. {_AGAIN}")
     if sealed(manifest) != manifest:
         raise ValueError(f"{path} was changed after it was written: its manifest_sha256 is another. {_AGAIN}")
     return manifest
@@ -173,17 +181,18 @@ def _content_sha256(path: Path) -> str:
     return sha256_of(path, start=HEADER if path.suffix == ".npy" else 0)
 
 
-def _shapes(counts: Mapping[str, int], dim: int) -> dict[str, tuple[tuple[int, ...], str]]:
-    """Shape and dtype of each array that a folder may have."""
-    images, texts, most = (counts[name] for name in ("images", "captions", "negatives_per_caption"))
+def _shapes(record: Mapping[str, Any]) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Shape and dtype of each array that the folder of a manifest may have."""
+    images, texts, most = (record["counts"][name] for name in ("images", "captions", "negatives_per_caption"))
+    dim = record["dim"]
     return {
-        IMAGES: ((images, dim), "<f4"),
-        TEXTS: ((texts, dim), "<f4"),
-        INDEX: ((texts,), "<i8"),
-        NEGATIVES: ((texts, most, dim), "<f4"),
-        HAS_NEGATIVE: ((texts, most), "|b1"),
-        NEGATIVE_IMAGES: ((texts, most, dim), "<f4"),
-        HAS_NEGATIVE_IMAGE: ((texts, most), "|b1"),
+        "images": ((images, dim), "<f4"),
+        "texts": ((texts, dim), "<f4"),
+        "image_index": ((texts,), "<i8"),
+        "negatives": ((texts, most, dim), "<f4"),
+        "has_negative": ((texts, most), "|b1"),
+        "negative_images": ((texts, most, dim), "<f4"),
+        "has_negative_image": ((texts, most), "|b1"),
     }
 
 
@@ -195,26 +204,5 @@ def _header(shape: tuple[int, ...], dtype: str) -> bytes:
 
 
 def _mapped(path: Path, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
-    try:
-        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except Exception as error:  # NumPy evaluates the header, and a damaged one raises a dozen types
-        raise ValueError(f"{path} is missing or cut off ({error}). {_AGAIN}") from error
-    if array.shape != shape or array.dtype != np.dtype(dtype):
-        raise ValueError(
-            f"{path} holds {array.dtype} {list(array.shape)}, but {MANIFEST} says {np.dtype(dtype)} {list(shape)}. "
-            f"{_AGAIN}"
-        )
-    return array
-
-
-def _check_file(path: Path, record: Mapping[str, Any], array: NDArray[Any] | None, verify: bool) -> None:
-    """Size and some rows always; everything where it is little, or asked for."""
-    size = path.stat().st_size if path.is_file() else -1
-    if size != record["bytes"]:
-        found = "is missing" if size < 0 else f"has {size:,} bytes"
-        raise ValueError(f"{path} {found}, but {MANIFEST} says {record['bytes']:,} bytes. {_AGAIN}")
-    changed = array is not None and sample_sha256(array) != record["sample_sha256"]
-    if not changed and (verify or size <= _SMALL):
-        changed = _content_sha256(path) != record["sha256"]
-    if changed:
-        raise ValueError(f"{path} was changed after it was written: {MANIFEST} has another SHA-256 of it. {_AGAIN}")
+    """An array as the manifest, not the header of its file, describes it."""
+    return np.memmap(path, dtype, "r", offset=HEADER, shape=shape)

@@ -6,7 +6,7 @@ import hashlib
 import json
 import sqlite3
 import time
-from bisect import bisect
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -25,33 +25,28 @@ _CHUNK = 1024
 _TABLES = {
     "images": "(id INTEGER PRIMARY KEY, key BLOB UNIQUE, source TEXT)",
     "texts": "(id INTEGER PRIMARY KEY, image INTEGER, said BLOB, row TEXT)",
-    "bad_rows": "(location TEXT, image TEXT, reason TEXT)",
-    "left_out": "(image INTEGER PRIMARY KEY, reason TEXT)",
+    "skipped": "(image INTEGER UNIQUE, location TEXT, name TEXT, reason TEXT)",  # no image: a bad row of a table
     "progress": "(id INTEGER PRIMARY KEY, value TEXT)",
 }
-_READ = ("images", "texts", "bad_rows")  # what is made by reading the files of captions
 _START = {
     "images": 0, "digest": "", "texts": 0, "captions": 0, "captions_with_negative": 0, "true_negatives": 0, "cut": {},
     "sizes": {},
 }  # fmt: skip
 
 
-class Text(NamedTuple):
-    """A caption to be encoded.
+class Negative(NamedTuple):
+    """A negative; whether no caption of the same image says the same; name and row of the image that it describes."""
 
-    Attributes:
-        caption: Its text.
-        negatives: Its negatives.
-        is_negative: Of each whether no caption of the same image says the same.
-        negative_images: Of each the image that it describes, name and row, or None.
-        image: The row of its own image.
-        location: Where it was read.
-    """
+    text: str
+    is_negative: bool
+    image: tuple[str, int] | None
+
+
+class Text(NamedTuple):
+    """A caption to be encoded, the row of its image, and where it was read."""
 
     caption: str
-    negatives: list[str]
-    is_negative: list[bool]
-    negative_images: list[tuple[str, int] | None]
+    negatives: list[Negative]
     image: int
     location: str
 
@@ -82,7 +77,7 @@ class Plan:
             for (value,) in self._db.execute("SELECT value FROM progress"):
                 self.progress = json.loads(value)
                 # What a batch that was broken off left out does not count.
-                self._db.execute("DELETE FROM left_out WHERE image > ?", (self.progress["images"],))
+                self._db.execute("DELETE FROM skipped WHERE image > ?", (self.progress["images"],))
         except sqlite3.Error as error:
             raise self._unusable(error) from error
 
@@ -127,7 +122,7 @@ class Plan:
         if isinstance(error, sqlite3.Error):
             raise self._unusable(error) from error
 
-    def read(self, items: Iterable[Item], facts: dict[str, Any]) -> None:
+    def read(self, items: Iterable[Item], facts: Mapping[str, Any]) -> None:
         """Take in all items, or none if anything fails; `facts` are what they depend on, and go into the progress.
 
         Where the same items were read before, and their images have moved since, the progress stays.
@@ -135,9 +130,10 @@ class Plan:
         most, fresh = 0, not self.progress
         with self._db:
             self._db.execute("BEGIN")
-            for table in _TABLES if fresh else _READ:
+            for table in _TABLES if fresh else ("images", "texts"):
                 self._db.execute(f"DROP TABLE {table}")
                 self._db.execute(f"CREATE TABLE {table} {_TABLES[table]}")
+            self._db.execute("DELETE FROM skipped WHERE image IS NULL")
             self._db.execute(f"CREATE TEMP TABLE shown {_TABLES['images']}")
             for item in items:
                 most = max(most, self._take(item))
@@ -155,15 +151,16 @@ class Plan:
     def _take(self, item: Item) -> int:
         """Take in an item; the most negatives that one of its captions has."""
         if item.problem:
-            self._db.execute("INSERT INTO bad_rows VALUES (?, ?, ?)", (item.location, item.name or None, item.problem))
+            bad = item.location, item.name or None, item.problem
+            self._db.execute("INSERT INTO skipped VALUES (NULL, ?, ?, ?)", bad)
             return 0
         assert item.image is not None
         self._insert("images", item.image)
         (image,) = self._db.execute("SELECT id FROM images WHERE key = ?", (item.image.key,)).fetchone()
-        described = item.negative_images or ((),) * len(item.captions)
+        described = item.negative_images or [[None] * len(negatives) for negatives in item.negatives]
         for caption, negatives, images in zip(item.captions, item.negatives, described, strict=True):
-            keys = [one and self._insert("shown", one) for one in images] or [None] * len(negatives)
-            row = json.dumps([caption, negatives, keys, item.location])
+            keys = [one and self._insert("shown", one) for one in images]
+            row = json.dumps([caption, list(zip(negatives, keys, strict=True)), item.location])
             self._db.execute("INSERT INTO texts (image, said, row) VALUES (?, ?, ?)", (image, _said(caption), row))
         return max(map(len, item.negatives))
 
@@ -189,30 +186,30 @@ class Plan:
 
     def left_out(self) -> list[int]:
         """The ids of images that are left out, in order."""
-        return [image for (image,) in self._db.execute("SELECT image FROM left_out ORDER BY image")]
+        query = "SELECT image FROM skipped WHERE image IS NOT NULL ORDER BY image"
+        return [image for (image,) in self._db.execute(query)]
 
     def texts(self, after: int, last: int, left_out: list[int]) -> list[Text]:
         """Captions of images that are not left out, ids after < id <= last."""
 
         def row_of(image: int) -> int | None:
-            row = bisect(left_out, image)
-            return None if row and left_out[row - 1] == image else image - 1 - row
+            before = bisect_left(left_out, image)
+            return None if left_out[before : before + 1] == [image] else image - 1 - before
+
+        def shown(key: str | None) -> tuple[str, int] | None:
+            if key is None:
+                return None
+            query = "SELECT id, source FROM images WHERE key = ?"
+            image, source = self._db.execute(query, (bytes.fromhex(key),)).fetchone()
+            return None if (row := row_of(image)) is None else (json.loads(source)[0], row)
 
         texts = []
         query = "SELECT image, row FROM texts WHERE id > ? AND id <= ? ORDER BY id"
         for image, row in self._db.execute(query, (after, last)).fetchall():
-            if (own := row_of(image)) is None:
-                continue
-            caption, negatives, keys, location = json.loads(row)
-            is_negative = [not self._is_true(image, negative) for negative in negatives]
-            images: list[tuple[str, int] | None] = []
-            for key in keys:
-                shown = key and self._db.execute(
-                    "SELECT id, source FROM images WHERE key = ?", (bytes.fromhex(key),)
-                ).fetchone()  # fmt: skip
-                where = shown and row_of(shown[0])
-                images.append(None if where is None else (json.loads(shown[1])[0], where))
-            texts.append(Text(caption, negatives, is_negative, images, own, location))
+            if (own := row_of(image)) is not None:
+                caption, listed, location = json.loads(row)
+                negatives = [Negative(text, not self._is_true(image, text), shown(key)) for text, key in listed]
+                texts.append(Text(caption, negatives, own, location))
         return texts
 
     def _is_true(self, image: int, text: str) -> bool:
@@ -222,28 +219,21 @@ class Plan:
 
     def skipped(self) -> list[dict[str, Any]]:
         """What was left out, and why: rows of the tables, then images with their captions."""
-        query = "SELECT location, image, reason FROM bad_rows ORDER BY rowid"
-        found = [
-            {"where": location, "image": image, "reason": reason, "captions": 1}
-            for location, image, reason in self._db.execute(query)
+        captions = "CASE WHEN image IS NULL THEN 1 ELSE (SELECT COUNT(*) FROM texts WHERE image = skipped.image) END"
+        query = f"SELECT location, name, reason, {captions} FROM skipped ORDER BY image, rowid"  # NULL is the smallest
+        return [
+            dict(zip(("where", "image", "reason", "captions"), row, strict=True)) for row in self._db.execute(query)
         ]
-        query = (
-            "SELECT source, reason, (SELECT COUNT(*) FROM texts WHERE image = images.id) FROM left_out "
-            "JOIN images ON images.id = left_out.image ORDER BY images.id"
-        )
-        for source, reason, captions in self._db.execute(query):
-            name, *_, location = json.loads(source)
-            found.append({"where": location, "image": name, "reason": reason, "captions": captions})
-        return found
 
-    def note(self, files: Files, progress: Mapping[str, Any], left_out: Iterable[tuple[int, str]] = ()) -> None:
-        """What is done now counts, with what the files hold now; `left_out` are ids of images and why.
+    def note(self, files: Files, progress: Mapping[str, Any], skipped: Mapping[int, tuple[ImageSource, str]]) -> None:
+        """What is done now counts, with what the files hold now; `skipped` are ids of images, and why.
 
         Every few seconds it is kept.
         """
         if not self._db.in_transaction:
             self._db.execute("BEGIN")
-        self._db.executemany("INSERT OR REPLACE INTO left_out VALUES (?, ?)", left_out)
+        rows = [(image, source.location, source.name, reason) for image, (source, reason) in skipped.items()]
+        self._db.executemany("INSERT OR REPLACE INTO skipped VALUES (?, ?, ?, ?)", rows)
         self.progress |= {**progress, "sizes": files.sizes()}
         if time.monotonic() - self._kept >= COMMIT_SECONDS:
             self.keep(files)
