@@ -227,51 +227,49 @@ def test_two_positives_are_asked_with_the_aligned_captions_as_a_folded_model_giv
     assert [one.value("tot") for one in tot] == [0.0, 1.0]
 
 
+def scored(correct, unit=None, group=None):
+    """Items of one metric, by default each of an image of its own and in one group."""
+    n = len(correct)
+    unit, group = (np.arange(n) if unit is None else unit), (everything(n) if group is None else group)
+    return ScoredItems(np.asarray(correct), np.asarray(unit), {"m": group}, 0.5)
+
+
+def estimate(*how):
+    return compare([scored(*how)])[0].estimates[0]
+
+
+def difference(base, other):
+    return compare([scored(base), scored(other)])[0].differences[0]
+
+
 def test_intervals_hold_the_value_and_shrink_with_items():
     rng = np.random.default_rng(0)
-    widths = []
-    for n in (50, 5000):
-        scores = ScoredItems(rng.random(n) < 0.7, np.arange(n), {"accuracy": everything(n)}, 0.5)
-        (one,) = compare([scores])
-        estimate = one.estimates[0]
-        assert estimate.low <= estimate.value <= estimate.high
-        widths.append(estimate.high - estimate.low)
+    few_items, many = (estimate(rng.random(n) < 0.7) for n in (50, 5000))
+    assert few_items.low <= few_items.value <= few_items.high
     # The standard error of a share p of n is sqrt(p (1 - p) / n); 95% are 3.92 of them.
-    assert widths[1] == pytest.approx(3.92 * math.sqrt(0.7 * 0.3 / 5000), rel=0.15)
-    assert widths[0] > 5 * widths[1]
+    assert many.high - many.low == pytest.approx(3.92 * math.sqrt(0.7 * 0.3 / 5000), rel=0.15)
+    assert few_items.high - few_items.low > 5 * (many.high - many.low)
 
 
 def test_items_of_one_image_are_drawn_together():
     correct = np.arange(400) % 2 == 0
-    alone = compare([ScoredItems(correct, np.arange(400), {"a": everything(400)})])[0].estimates[0]
-    ten = ScoredItems(correct.repeat(10), np.arange(400).repeat(10), {"a": everything(4000)})
-    grouped = compare([ten])[0].estimates[0]
+    alone, grouped = estimate(correct), estimate(correct.repeat(10), np.arange(400).repeat(10))
     assert grouped.high - grouped.low == pytest.approx(alone.high - alone.low, rel=0.15)
 
 
 def test_a_difference_is_paired():
-    rng = np.random.default_rng(0)
-    base = rng.random(400) < 0.5
-    better = base.copy()
-    better[:30] = True
-    both = [ScoredItems(right, np.arange(400), {"a": everything(400)}) for right in (base, better)]
-    (one,) = compare(both)
-    difference = one.differences[0]
-    moved = int((base != better).sum())
-    assert difference.value == pytest.approx(moved / 400)
-    assert difference.measurable
-    assert difference.low > 0
+    base = np.random.default_rng(0).random(400) < 0.5
+    better = base | (np.arange(400) < 30)
+    found = difference(base, better)
+    assert found.value == pytest.approx(int((base != better).sum()) / 400)
+    assert found.measurable
     # Unpaired, an interval of 400 items would be 0.1 wide and hold zero.
-    assert difference.high - difference.low < 0.06
+    assert 0 < found.high - found.low < 0.06
 
 
 @pytest.mark.parametrize("moved", [0, 1, 5, 6])
 def test_a_difference_on_fewer_than_six_images_is_none(moved):
-    base = np.zeros(1000, dtype=bool)
-    other = base.copy()
-    other[:moved] = True
-    (one,) = compare([ScoredItems(right, np.arange(1000), {"a": everything(1000)}) for right in (base, other)])
-    assert one.differences[0].measurable == (moved >= 6)
+    assert difference(np.zeros(1000, dtype=bool), np.arange(1000) < moved).measurable == (moved >= 6)
 
 
 def test_one_item_and_a_metric_without_items():
@@ -283,13 +281,13 @@ def test_one_item_and_a_metric_without_items():
 def test_a_macro_interval_is_near_that_of_a_slow_bootstrap():
     rng = np.random.default_rng(3)
     correct, group, unit_of = rng.random(600) < 0.6, rng.integers(0, 3, 600), rng.integers(0, 250, 600)
-    (one,) = compare([ScoredItems(correct, unit_of, {"macro": group})])
+    found = estimate(correct, unit_of, group)
     members = [np.flatnonzero(unit_of == u) for u in np.unique(unit_of)]
     slow = []
     for _ in range(1000):
         rows = np.concatenate([members[u] for u in rng.integers(0, len(members), len(members))])
         slow.append(np.mean([correct[rows][group[rows] == g].mean() for g in np.unique(group[rows])]))
-    assert [one.estimates[0].low, one.estimates[0].high] == pytest.approx(np.quantile(slow, [0.025, 0.975]), abs=0.01)
+    assert [found.low, found.high] == pytest.approx(np.quantile(slow, [0.025, 0.975]), abs=0.01)
 
 
 def clustered(rng, p, units, each):
@@ -304,9 +302,8 @@ def clustered(rng, p, units, each):
 def test_an_interval_holds_the_truth_as_often_as_it_says(p, units, each, least):
     rng, held = np.random.default_rng(0), 0
     for _ in range(400):
-        correct, unit_of = clustered(rng, p, units, each) if each > 1 else (rng.random(units) < p, np.arange(units))
-        estimate = compare([ScoredItems(correct, unit_of, {"m": everything(len(correct))})])[0].estimates[0]
-        held += estimate.low <= p <= estimate.high
+        found = estimate(*(clustered(rng, p, units, each) if each > 1 else (rng.random(units) < p,)))
+        held += found.low <= p <= found.high
     # Of 400 draws at 95% fewer than 93% hold it once in fifty.
     assert held / 400 >= least - 0.02
 
@@ -316,20 +313,32 @@ def test_the_interval_of_a_difference_holds_the_truth(won, lost):
     rng, held = np.random.default_rng(0), 0
     for _ in range(400):
         kind = rng.choice(4, 100, p=[won, lost, 0.6 * (1 - won - lost), 0.4 * (1 - won - lost)])
-        base, other = (
-            ScoredItems(np.isin(kind, of), np.arange(100), {"m": everything(100)}) for of in ((1, 2), (0, 2))
-        )
-        difference = compare([base, other])[0].differences[0]
-        held += difference.low <= won - lost <= difference.high
+        found = difference(np.isin(kind, (1, 2)), np.isin(kind, (0, 2)))
+        held += found.low <= won - lost <= found.high
     assert held / 400 >= 0.92
 
 
-def test_an_interval_of_independent_items_is_the_exact_one():
-    """Clopper and Pearson's of 99 and 50 of 100, as tables have them."""
-    for right, low, high in ((99, 0.9455, 0.99975), (50, 0.3983, 0.6017)):
-        scores = ScoredItems(np.arange(100) < right, np.arange(100), {"m": everything(100)})
-        estimate = compare([scores])[0].estimates[0]
-        assert (estimate.low, estimate.high) == pytest.approx((low, high), abs=5e-5)
+_TEN = 0.025 ** (1 / 10)
+
+
+@pytest.mark.parametrize(
+    ("right", "unit_of", "low", "high"),
+    [
+        (np.arange(100) < 99, None, 0.9455, 0.99975),  # Clopper and Pearson's, as tables have them
+        (np.arange(100) < 50, None, 0.3983, 0.6017),
+        (np.full(20, True), np.arange(20) // 2, _TEN, 1),  # items of one image are one: 10 out of 10
+        (np.full(20, False), np.arange(20) // 2, 0, 1 - _TEN),
+    ],
+)
+def test_an_interval_of_independent_items_is_the_exact_one(right, unit_of, low, high):
+    found = estimate(right, unit_of)
+    assert (found.low, found.high) == pytest.approx((low, high), abs=5e-5)
+
+
+def test_one_unit_tells_nothing():
+    found = estimate(np.arange(40) < 30, np.zeros(40, dtype=np.int64))
+    assert found.low < 0.05
+    assert found.high > 0.99
 
 
 def test_pairs_with_a_common_image_are_one_unit():
@@ -340,13 +349,6 @@ def test_pairs_with_a_common_image_are_one_unit():
     (text, *_) = Pairs(images, np.zeros_like(images)).score(torch.eye(72), torch.eye(72))
     assert len(set(text.unit[:8])) == len(set(text.unit[8:58])) == 1
     assert len(set(text.unit)) == 3
-
-
-def test_one_unit_tells_nothing():
-    scores = ScoredItems(np.arange(40) < 30, np.zeros(40, dtype=np.int64), {"m": everything(40)})
-    estimate = compare([scores])[0].estimates[0]
-    assert estimate.low < 0.05
-    assert estimate.high > 0.99
 
 
 def test_chance_of_retrieval_is_what_random_orders_give():
@@ -380,15 +382,6 @@ def test_an_image_of_which_nothing_is_said_is_found_but_finds_nothing():
     assert found["i2t_r1"] == (1.0, 1, 1.0)
     assert found["i2t_r10"] == (1.0, 1, 1.0)
     assert found["t2i_r1"] == (1.0, 1, 0.5)
-
-
-@pytest.mark.parametrize("right", [True, False])
-def test_all_right_or_all_wrong_leave_the_exact_interval_of_as_many_images(right):
-    """Clopper and Pearson: of 10 out of 10 the lower end is 0.025 ** (1 / 10); items of one image are one."""
-    correct = np.full(20, right)
-    ten = compare([ScoredItems(correct, np.repeat(np.arange(10), 2), {"m": everything(20)})])[0].estimates[0]
-    far = 0.025 ** (1 / 10)
-    assert (ten.low, ten.high) == (pytest.approx((far, 1) if right else (0, 1 - far), abs=1e-5))
 
 
 def test_the_linear_probe_against_gradient_descent():
@@ -468,8 +461,7 @@ def test_items_that_are_right_in_part_have_normal_intervals():
     rng, held, paired = np.random.default_rng(0), 0, 0
     for _ in range(300):
         base, other = rng.beta(2, 1, 150), rng.beta(3, 1, 150)
-        scores = [ScoredItems(one, np.arange(150), {"search_map": everything(150)}) for one in (base, other)]
-        (found,) = compare(scores)
+        (found,) = compare([scored(base), scored(other)])
         held += found.estimates[0].low <= 2 / 3 <= found.estimates[0].high
         paired += found.differences[0].low <= 3 / 4 - 2 / 3 <= found.differences[0].high
     assert held / 300 > 0.92
