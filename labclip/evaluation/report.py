@@ -212,21 +212,19 @@ class Report(Reported):
 
         Args:
             others: Reports of other bases on the same files, which the table for a paper has below one another.
-            rows: "metrics" is every table of the report; "models" is one table with the models in rows, the headline
-                metrics of the benchmarks in columns, and a dagger for a measurable difference.
+            rows: "metrics" is every table of the report; "models", which is also taken where there are others or
+                percent, is one table with the models in rows, the headline metrics of the benchmarks in columns, and a
+                dagger for a measurable difference.
             percent: Whether the table for a paper has percent with one decimal, not fractions with three.
 
         Raises:
-            ValueError: If `rows` is neither, or `others` or `percent` are passed without rows="models", or bases were
-                measured on different items.
+            ValueError: If `rows` is neither, or bases were measured on different items.
         """
         if rows not in ("metrics", "models"):
             raise ValueError(f'rows is {rows!r}. Pass "metrics" or "models".')
-        if rows == "models":
-            return latex(Page("", "", [_models_in_rows([self, *others], percent=percent)]))
-        if others or percent:
-            raise ValueError('Several bases in one table, and `percent`, need rows="models". Pass it too.')
-        return super().to_latex()
+        if rows == "metrics" and not others and not percent:
+            return super().to_latex()
+        return latex(Page("", "", [_models_in_rows([self, *others], percent=percent)]))
 
     def write_items(self, path: str | Path) -> None:
         """Write every item of every benchmark with each model's answer as a csv file, whole or not at all.

@@ -41,24 +41,20 @@ class Search:
         `search_p5` is the fraction of the top five that is right, `search_confused5` the fraction that is confused.
         Nearer by less than `metrics.TIE` is a tie, and counts against the query: wrong images come first.
         """
-        gallery, count = images[torch.from_numpy(self.images)], len(self.queries)
-        found = {name: np.empty(count, dtype=np.float64) for name in ("map", f"p{TOP}", f"confused{TOP}")}
-        rows = max(1, _BLOCK // max(len(gallery), 1))
-        for start in range(0, count, rows):
-            block = slice(start, start + rows)
-            cosines = (texts[torch.from_numpy(self.queries[block])] @ gallery.T).numpy()
-            for query, cosine in enumerate(cosines, start):
-                values = _of_query(cosine, self.right[query], self.confused[query])
-                for name, value in zip(found, values, strict=True):
-                    found[name][query] = value
+        gallery = images[torch.from_numpy(self.images)]
+        found: list[tuple[float, float, float]] = []
+        step = max(1, _BLOCK // len(gallery))
+        for start in range(0, len(self.queries), step):
+            for cosine in (texts[torch.from_numpy(self.queries[start : start + step])] @ gallery.T).numpy():
+                found.append(_of_query(cosine, self.right[len(found)], self.confused[len(found)]))
         return [
             ScoredItems(
-                values,
-                np.arange(count),
+                np.array(values),
+                np.arange(len(values)),
                 {f"search_{name}{ending}": group for ending, group in self.groups.items()},
                 lower_is_better=name.startswith("confused"),
             )
-            for name, values in found.items()
+            for name, values in zip(("map", f"p{TOP}", f"confused{TOP}"), zip(*found, strict=True), strict=True)
         ]
 
 
