@@ -310,57 +310,20 @@ def merged(entries, images):
     return [(image, caption) for image, captions in said.items() for caption in captions]
 
 
-def pairs_of_two(file, one, two, tagged):
-    def build(folder, rng):
-        rows = []
-        for number in range(30):
-            caption = say(rng)
-            row = {f"image_{one}": f"{number}a.png", f"image_{two}": f"{number}b.png", f"caption_{one}": caption,
-                   f"caption_{two}": other(rng, caption)}  # fmt: skip
-            if tagged:
-                kinds = rng.choice(("Object", "Relation", "Both")), rng.choice((1, 2)), rng.choice(("", "Series"))
-                row |= dict(zip(("collapsed_tag", "num_main_preds", "secondary_tag"), kinds, strict=True))
-            rows.append(row)
-        (folder / file).parent.mkdir(exist_ok=True)
-        (folder / file).write_text("\n".join(map(json.dumps, rows)) if file.endswith("l") else json.dumps(rows))
-        names = [row[f"image_{at}"] for row in rows for at in (one, two)]
-        images = there(folder / Path(file).parent / "images", names, rng)
-
-        def expected(world):
-            scored, said = [], []
-            for row in rows:
-                i, j, c, d = (row[f"{what}_{at}"] for what in ("image", "caption") for at in (one, two))
-                if {i, j} <= images:
-                    ic, id_, jc, jd = (world.sees(image, text) for image in (i, j) for text in (c, d))
-                    text, image = ic > id_ and jd > jc, ic > jc and jd > id_
-                    scored.append((row, {"text": text, "image": image, "group": text and image}))
-                    said += [(i, c), (j, d)]
-            found = {name: mean(hit[name] for _, hit in scored) for name in ("text", "image", "group")}
-            for tag in ("collapsed_tag", "num_main_preds", "secondary_tag") if tagged else ():
-                for value in {row[tag] for row, _ in scored if row[tag]}:
-                    for name in ("text", "image", "group"):
-                        found[f"{tag}_{value}_{name}"] = mean(hit[name] for row, hit in scored if row[tag] == value)
-            return found | gallery(world, said)
-
-        return {"breakdown": True} if tagged else {}, expected
-
-    return build
-
-
-def two_and_two(write, kinds=("",), prompt=""):
-    """Winoground's scores, of all and of each kind; `write` makes the files of (number, images, captions, kind)."""
+def two_and_two(write, kinds=(), *, prompt="", retrieval=False):
+    """Winoground's scores, of all and of each kind; `write` makes the files of (number, images, captions, kinds)."""
 
     def build(folder, rng):
         rows = []
         for number in range(1, 31):
             caption = say(rng)
-            images, kind = [f"{2 * number - 1}.jpg", f"{2 * number}.jpg"], rng.choice(kinds)
+            images, kind = [f"{2 * number - 1}.jpg", f"{2 * number}.jpg"], [rng.choice(one) for one in kinds]
             rows.append((number, images, [caption, other(rng, caption)], kind))
         names = write(folder, rows)
         images = there(folder, names.values(), rng) if names else None
 
         def expected(world):
-            scored = []
+            scored, said = [], []
             for number, (i, j), captions, kind in rows:
                 c, d = (prompt + caption for caption in captions)
                 if images is None:  # they are inside a table
@@ -368,21 +331,41 @@ def two_and_two(write, kinds=("",), prompt=""):
                 if images is None or {i, j} <= images:
                     text = world.sees(i, c) > world.sees(i, d) and world.sees(j, d) > world.sees(j, c)
                     image = world.sees(i, c) > world.sees(j, c) and world.sees(j, d) > world.sees(i, d)
-                    scored.append((kind, {"text": text, "image": image, "group": text and image}))
-            found = {name: mean(hit[name] for _, hit in scored) for name in ("text", "image", "group")}
-            for kind in {kind for kind, _ in scored if kind}:
+                    scored.append(({"", *kind}, {"text": text, "image": image, "group": text and image}))
+                    said += [(i, c), (j, d)]
+            found = {}
+            for kind in {one for several, _ in scored for one in several} - {None}:
                 for name in ("text", "image", "group"):
-                    found[f"{kind}_{name}"] = mean(hit[name] for one, hit in scored if one == kind)
-            return found
+                    hits = [hit[name] for several, hit in scored if kind in several]
+                    found[f"{kind}_{name}" if kind else name] = mean(hits)
+            return found | (gallery(world, said) if retrieval else {})
 
-        return {}, expected
+        return {"breakdown": True} if write is write_winoground else {}, expected
 
     return build
 
 
+TAGS = ("collapsed_tag", "num_main_preds", "secondary_tag")
+
+
+def write_winoground(folder, rows):
+    items = [{"image_0": i, "image_1": j, "caption_0": c, "caption_1": d}
+             | {tag: (kind or "").rpartition("_")[2] for tag, kind in zip(TAGS, kinds, strict=True)}
+             for _, (i, j), (c, d), kinds in rows]  # fmt: skip
+    (folder / "data").mkdir()
+    (folder / "data" / "examples.jsonl").write_text("\n".join(map(json.dumps, items)))
+    return {name: f"data/images/{name}" for _, names, _, _ in rows for name in names}
+
+
+def write_colorswap(folder, rows):
+    items = [{"image_1": i, "image_2": j, "caption_1": c, "caption_2": d} for _, (i, j), (c, d), _ in rows]
+    dump(folder / "test.json", items)
+    return {name: f"images/{name}" for _, names, _, _ in rows for name in names}
+
+
 def write_bivlc(folder, rows):
     cells = [{"image": {"bytes": b"x"}, "negative_image": {"bytes": b"y"}, "caption": c, "negative_caption": d,
-              "type": kind} for _, _, (c, d), kind in rows]  # fmt: skip
+              "type": kind} for _, _, (c, d), (kind,) in rows]  # fmt: skip
     arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     parquet.write_table(arrow.Table.from_pylist(cells), folder / "test-0.parquet")
     return {}
@@ -396,16 +379,16 @@ def write_cola(folder, rows):
 
 def write_eqben(folder, rows):
     items = [{"image0": f"{kind}/{i}", "image1": f"{kind}/{j}", "caption0": c, "caption1": [d]}
-             for _, (i, j), (c, d), kind in rows]  # fmt: skip
+             for _, (i, j), (c, d), (kind,) in rows]  # fmt: skip
     dump(folder / "all_select.json", items)
-    return {name: f"{kind}/{name}" for _, names, _, kind in rows for name in names}
+    return {name: f"{kind}/{name}" for _, names, _, (kind,) in rows for name in names}
 
 
 def write_mmvp(folder, rows):
-    lines = [(2 * number - 1 + at, kind, captions[at]) for number, _, captions, kind in rows for at in (0, 1)]
+    lines = [(2 * number - 1 + at, kind, captions[at]) for number, _, captions, (kind,) in rows for at in (0, 1)]
     with (folder / "Questions.csv").open("w", newline="") as opened:
         csv.writer(opened).writerows([("Question ID", "Type", "Statement"), *lines])
-    return {name: f"MLLM_VLM Images/{kind}/{name}" for _, names, _, kind in rows for name in names}
+    return {name: f"MLLM_VLM Images/{kind}/{name}" for _, names, _, (kind,) in rows for name in names}
 
 
 def write_naturalbench(folder, rows):
@@ -908,6 +891,7 @@ def features(folder, rng):
     return {"features": found}, expected
 
 
+WINOGROUND = [(TAGS[0], "Object", "Both"), (TAGS[1], 1, 2), (TAGS[2], "Series", "Symbolic")]
 RELATIONS = ("on", "behind", "near", "wearing")
 PAIRS = (*[["red", "old"]] * 3, *[["old", "red"]] * 2, ["big", "old"])  # of the last there are too few
 CASES = {
@@ -921,8 +905,12 @@ CASES = {
     "vg-r": visual_genome("visual_genome_relation.json", "relation_name", RELATIONS),
     "coco-order": order("coco_karpathy_test.json"),
     "flickr30k-order": order("flickr30k_test.json"),
-    "winoground": pairs_of_two("data/examples.jsonl", 0, 1, tagged=True),
-    "colorswap": pairs_of_two("test.json", 1, 2, tagged=False),
+    "winoground": two_and_two(
+        write_winoground,
+        [(f"{tag}_{one}", f"{tag}_{two}", None) for tag, one, two in WINOGROUND],
+        retrieval=True,
+    ),
+    "colorswap": two_and_two(write_colorswap, retrieval=True),
     "whatsup": whatsup,
     "negation": negation("COCO_val_mcq_llama3.1_rephrased.csv"),
     "negation-voc": negation("VOC2007_mcq_llama3.1_rephrased.csv"),
@@ -934,10 +922,10 @@ CASES = {
     "csv": table("mine.csv"),
     "features": features,
     "parts": parts_of_captions,
-    "bivlc": two_and_two(write_bivlc, ("REPLACE", "SWAP")),
+    "bivlc": two_and_two(write_bivlc, [("REPLACE", "SWAP")]),
     "cola": two_and_two(write_cola),
-    "eqben": two_and_two(write_eqben, ("eqbenag", "eqbensd")),
-    "mmvp-vlm": two_and_two(write_mmvp, ("quantity", "text"), "a photo of "),
+    "eqben": two_and_two(write_eqben, [("eqbenag", "eqbensd")]),
+    "mmvp-vlm": two_and_two(write_mmvp, [("quantity", "text")], prompt="a photo of "),
     "naturalbench": two_and_two(write_naturalbench),
     "valse": valse,
     "vl-checklist": vl_checklist,
