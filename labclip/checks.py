@@ -49,6 +49,8 @@ def check_device(device: Any) -> None:
     import torch
 
     try:
-        torch.empty(0, device=device)
+        (made,) = torch.nn.ParameterList([torch.empty(0, device=device)])  # which accelerate.init_empty_weights sees
     except (RuntimeError, AssertionError, TypeError) as error:
         raise ValueError(f"device {str(device)!r} can't be used ({first_line(error)}). Pass 'cpu'.") from error
+    if made.is_meta:
+        raise ValueError("On the meta device there are no weights to load. Load the model on another, or wrap one.")

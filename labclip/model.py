@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from PIL.Image import Image
 from torch import nn
 
-from labclip.alignment import Alignment, align, bound_to, checked_alignment, is_identity
+from labclip.alignment import Alignment, align, bound_to, checked_alignment, is_identity, with_record
 from labclip.checks import described
 from labclip.query import compose
 from labclip.towers.images import as_batch
@@ -164,6 +164,7 @@ class LABCLIP(nn.Module):
     @property
     def alignment(self) -> Alignment:
         """The matrix in use with its record; values that were changed in place carry no stale record."""
+        self._check_matrix()
         record, scale = self._alignment, _plain(self.aligned_logit_scale)
         recorded = record.matrix.to(self.matrix.device)
         if scale != self._recorded_scale or not torch.equal(self.matrix.detach(), recorded):
@@ -276,7 +277,15 @@ class LABCLIP(nn.Module):
 
         Returns:
             Cosines, float32 [n_images, n_texts], also under autocast.
+
+        Raises:
+            ValueError: If either is no tensor.
         """
+        if not (isinstance(image_features, torch.Tensor) and isinstance(text_features, torch.Tensor)):
+            raise ValueError(
+                f"similarity compares tensors of features, not a {type(image_features).__name__} with a "
+                f"{type(text_features).__name__}. Call encode_image and encode_text first, or torch.from_numpy(array)."
+            )
         with torch.autocast(image_features.device.type, enabled=False):
             return F.normalize(image_features.float(), dim=-1) @ F.normalize(text_features.float(), dim=-1).T
 
@@ -372,17 +381,20 @@ class LABCLIP(nn.Module):
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> LABCLIP:
         """Move with the model, but never to another dtype: half a matrix blurs the margins it was fitted for."""
+        self._check_matrix(values=False)
         matrix, scale = self.matrix.detach(), self.aligned_logit_scale
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self.matrix.data = matrix.to(self.matrix.device)
-        if self.matrix.grad is not None:
-            self.matrix.grad = self.matrix.grad.float()
-        self.aligned_logit_scale = None if scale is None else scale.to(self.matrix.device)
-        self._alignment = bound_to(self._alignment, self._alignment.matrix.to(self.matrix.device))
+        if self.matrix.dtype != torch.float32:
+            self.matrix.data = matrix.to(self.matrix.device)
+            self.matrix.grad = None if self.matrix.grad is None else self.matrix.grad.float()
+            self.aligned_logit_scale = None if scale is None else scale.to(self.matrix.device)
+        if not self.matrix.is_meta:
+            self._alignment = bound_to(self._alignment, self._alignment.matrix.to(self.matrix.device))
         return self
 
     def _install(self, alignment: Alignment) -> None:
         """Take over an alignment: its matrix into the Parameter, its record beside it."""
+        self._check_matrix(values=False)
         device, blended = self.matrix.device, None
         self.matrix.data = alignment.matrix.detach().to(device, copy=True)
         self.matrix.requires_grad_(alignment.matrix.requires_grad)
@@ -393,14 +405,52 @@ class LABCLIP(nn.Module):
                 blended = torch.lerp(own.to(device), blended, alignment.strength)
         self.aligned_logit_scale = blended
         self._recorded_scale = _plain(blended)
-        self._alignment = bound_to(alignment, alignment.matrix.detach().to(device, copy=True))
+        recorded = "cpu" if device.type == "meta" else device
+        self._alignment = bound_to(alignment, alignment.matrix.detach().to(recorded, copy=True))
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        strength = (self._alignment if self.matrix.is_meta else self.alignment).strength
+        destination[prefix + "strength"] = torch.tensor(strength, dtype=torch.float64, device="cpu")
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
-        if prefix + "matrix" in state_dict:  # a state with a fitted temperature brings it, one without takes it away
+        brought = prefix + "matrix" in state_dict
+        strength = float(state_dict.pop(prefix + "strength", 1.0))
+        if brought:  # a state with a fitted temperature brings it, one without takes it away
             scale = state_dict.get(prefix + "aligned_logit_scale")
             self.aligned_logit_scale = None if scale is None else torch.zeros_like(scale, device=self.matrix.device)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
         self.matrix.data = self.matrix.data.float()
+        if brought and not self.matrix.is_meta:
+            own = _plain(state_dict.get(prefix + "clip.logit_scale", self.clip.logit_scale))  # loaded after this
+            self._record(strength, own or 0.0)
+
+    def _record(self, strength: float, own_scale: float) -> None:
+        """Take over a loaded matrix and temperature as those of a strength: fitted = I + (matrix - I) / strength."""
+        matrix, scale = self.matrix.detach(), _plain(self.aligned_logit_scale)
+        self._recorded_scale = scale
+        known = with_record(self._alignment, strength=strength)
+        if not torch.equal(known.matrix.to(matrix.device), matrix):
+            eye = torch.eye(len(matrix), device=matrix.device)
+            fitted = matrix if strength in (0.0, 1.0) else eye + (matrix - eye) / strength
+            known = Alignment(fitted, base=known.base, strength=strength, fingerprint=known.fingerprint)
+        if scale is not None and strength != 1.0:
+            scale = own_scale + (scale - own_scale) / strength
+        self._alignment = bound_to(with_record(known, logit_scale=scale), matrix.clone())
+
+    def _check_matrix(self, *, values: bool = True) -> None:
+        """Refuse a matrix that something else computes, and one without values where these are needed."""
+        if "matrix" not in self._parameters:
+            raise ValueError(
+                "The matrix of this LABCLIP is computed from other parameters (parametrize, weight_norm, prune), so "
+                "it would be lost. Make it one again, torch.nn.utils.parametrize.remove_parametrizations(model, "
+                '"matrix"), remove_weight_norm or prune.remove, or fit with labclip.fit.'
+            )
+        if values and self.matrix.is_meta:
+            raise ValueError(
+                "This LABCLIP is on the meta device, where its matrix has no values. Load them: "
+                "model.load_state_dict(state, assign=True)."
+            )
 
     @property
     def _aligns(self) -> bool | None:
@@ -409,6 +459,7 @@ class LABCLIP(nn.Module):
         Looked at each time: torch does not count the writes of fused optimisers, nor those into `.data`. None where
         values can't be looked at, as while torch compiles.
         """
+        self._check_matrix(values=False)
         if self.matrix.requires_grad:
             return True
         if not is_readable(self.matrix):
@@ -470,5 +521,5 @@ class LABCLIP(nn.Module):
 
 
 def _plain(scale: torch.Tensor | None) -> float | None:
-    """A log-temperature as a number; OpenCLIP's is a scalar or has one element."""
-    return None if scale is None else float(scale.detach().flatten()[0])
+    """A log-temperature as a number, None on the meta device; OpenCLIP's is a scalar or has one element."""
+    return None if scale is None or scale.is_meta else float(scale.detach().flatten()[0])

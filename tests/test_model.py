@@ -14,6 +14,7 @@ from models import wrap
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from torch import nn
+from torch.nn.utils import prune
 
 import labclip
 from labclip import LABCLIP, Alignment, Base
@@ -173,6 +174,18 @@ def test_similarity_is_the_cosine():
         assert torch.equal(model.similarity(images, texts), got)
 
 
+@pytest.mark.parametrize(
+    ("images", "said"),
+    [
+        (Image.new("RGB", (8, 8)), "not a Image with a str. Call encode_image and encode_text first"),
+        (np.ones((2, models.DIM), np.float32), r"not a ndarray with a str.*or torch.from_numpy\(array\)"),
+    ],
+)
+def test_similarity_says_what_to_call_first(images, said):
+    with pytest.raises(ValueError, match=said):
+        wrap("clip").similarity(images, "a red cube")
+
+
 # Life as a module
 
 
@@ -236,19 +249,60 @@ def test_reading_the_record_warns_copies_and_writes_nothing(tmp_path):
     first.save_pretrained(tmp_path)
 
 
+def test_a_record_does_not_follow_the_model_it_was_read_from():
+    one, other = wrap("clip"), wrap("clip", Alignment.identity(models.DIM))
+    other.alignment = one.alignment
+    with torch.no_grad():
+        for model in (one, other):
+            model.matrix.add_(1.0)
+            assert not torch.equal(model.alignment.fitted, models.matrix())
+
+
 @pytest.mark.parametrize("strength", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize("same", [True, False])
-def test_a_state_brings_the_matrix_that_is_applied(strength, same):
+def test_a_state_brings_the_strength(strength, same):
     fitted = Alignment(models.matrix(), logit_scale=1.5, metadata={"recipe": "none"})
     source = wrap("clip", fitted.at(strength))
-    target = wrap("clip", fitted.at(strength) if same else Alignment(models.matrix(1)))
+    target = wrap("clip", fitted if same else Alignment.identity(models.DIM))
     target.load_state_dict(source.state_dict())
+    found = target.alignment
     assert torch.equal(target.matrix, source.matrix)
-    assert torch.equal(target.alignment.matrix, source.matrix)
     assert target.logit_scale.item() == source.logit_scale.item()
-    assert target.alignment.strength == (strength if same else 1)  # of a matrix unknown to it, the whole
-    assert target.alignment.metadata == (fitted.metadata if same else {})
-    assert wrap("clip", target.alignment).logit_scale.item() == pytest.approx(source.logit_scale.item())
+    assert found.strength == strength
+    assert found.metadata == (fitted.metadata if same else {})
+    if same or strength:  # at 0 another matrix is not in the state
+        torch.testing.assert_close(found.at(1).matrix, models.matrix())
+    if strength:
+        assert found.logit_scale == pytest.approx(1.5)
+    assert wrap("clip", found).logit_scale.item() == pytest.approx(source.logit_scale.item())
+
+
+@pytest.mark.parametrize("record", [{"strength": 0.3, "logit_scale": 1.5}, {}])
+def test_a_model_on_the_meta_device_gets_its_values_from_a_state(record):
+    source = wrap("clip", **record)
+    with torch.device("meta"):
+        clip = open_clip.CLIP(models.DIM, models.VISION, models.TEXT)
+    for target in (LABCLIP(clip, Alignment(models.matrix(), **record)), wrap("clip", **record).to("meta")):
+        assert target.matrix.is_meta
+        with pytest.raises(ValueError, match=r"on the meta device.*load_state_dict\(state, assign=True\)"):
+            target.fold()
+        target.load_state_dict(source.state_dict(), assign=True)
+        target.eval()
+        target.clip.attn_mask = source.clip.attn_mask  # which no state holds
+        assert torch.equal(target.encode_text(models.tokens()), source.encode_text(models.tokens()))
+        assert target.alignment.strength == source.alignment.strength
+
+
+def test_models_are_wrapped_without_weights_but_not_loaded():
+    accelerate = pytest.importorskip("accelerate")
+    for without in (lambda: torch.device("meta"), accelerate.init_empty_weights):
+        with without(), pytest.raises(ValueError, match=r"On the meta device .* no weights to load"):
+            LABCLIP.from_pretrained("scenes")
+    with accelerate.init_empty_weights():
+        model = LABCLIP(open_clip.CLIP(models.DIM, models.VISION, models.TEXT), Alignment(models.matrix()))
+    assert model.matrix.is_meta
+    model.load_state_dict(wrap("clip").state_dict(), assign=True)
+    assert torch.equal(model.eval().encode_text(models.tokens()), wrap("clip").encode_text(models.tokens()))
 
 
 def test_loading_the_base_alone_leaves_the_alignment():
@@ -316,6 +370,39 @@ def test_a_compiled_model_that_was_the_identity_uses_what_was_written():
         assert_close(compiled(tokens), model.encode_text(tokens))
     finally:
         torch.compiler.reset()
+
+
+class _Halved(nn.Module):
+    def forward(self, matrix):
+        return matrix / 2
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+@pytest.mark.parametrize(
+    "computed",
+    [
+        lambda model: nn.utils.parametrize.register_parametrization(model, "matrix", _Halved()),
+        lambda model: nn.utils.parametrizations.weight_norm(model, "matrix"),
+        lambda model: nn.utils.weight_norm(model, "matrix"),
+        lambda model: prune.l1_unstructured(model, "matrix", 0.5),
+    ],
+)
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda model: model.encode_text(models.tokens()),
+        lambda model: model(models.images(4), models.tokens()),
+        lambda model: model.alignment,
+        lambda model: setattr(model, "alignment", Alignment(models.matrix(1))),
+        lambda model: model.half(),
+        lambda model: model.fold(),
+    ],
+)
+def test_a_matrix_that_something_else_computes_is_refused(computed, use):
+    model = wrap("clip", Alignment.identity(models.DIM)).requires_grad_(False)
+    computed(model)
+    with pytest.raises(ValueError, match=r"computed from other parameters.*remove_parametrizations\(model, \"matrix"):
+        use(model)
 
 
 @pytest.mark.parametrize("start", [torch.eye(models.DIM), models.matrix()])

@@ -69,8 +69,8 @@ def check_base(clip: nn.Module, alignment: Alignment, tokenizer: Tokenizer | Non
             f"Alignment has dim {alignment.dim}{_fitted_on(alignment)} but this {type(clip).__name__} embeds in "
             f"{dim}. Load one fitted for it: labclip.list_pretrained() names the known ones."
         )
-    asked = alignment.fingerprint is not None and tokenizer is not None
-    fingerprint = fingerprint_of(clip, tokenizer) if asked and tokenizer else None
+    asked = alignment.fingerprint is not None and not next(clip.parameters()).is_meta
+    fingerprint = fingerprint_of(clip, tokenizer) if asked and tokenizer is not None else None
     check_fits(alignment, getattr(clip, FOLDED, None), uses_quick_gelu(clip), fingerprint)
 
 
