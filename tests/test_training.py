@@ -105,34 +105,28 @@ def test_arrays_maps_and_scale_make_no_difference(tmp_path):
 
 def test_the_temperature_is_the_one_the_loss_is_least_at():
     images, texts, negatives = planted.world(200)
-    held = planted.drawn(64, seed=1)
-    alignment = fit(images, texts, negatives, validation=held).alignment
+    alignment = fit(images, texts, negatives, validation=planted.drawn(64, seed=1)).alignment
     unit = F.normalize(torch.cat([texts, negatives]) @ alignment.fitted.T, dim=-1)
     losses = []
     for scale in (alignment.logit_scale - 0.2, alignment.logit_scale, alignment.logit_scale + 0.2):
-        parts = []
+        losses.append(0.0)
         for rows in torch.randperm(200, generator=torch.Generator().manual_seed(0)).split(50):
             logits = math.exp(scale) * images[rows] @ torch.cat([unit[rows], unit[200 + rows]]).T
             target = torch.arange(50)
-            parts.append(F.cross_entropy(logits, target) + F.cross_entropy(logits[:, :50].T, target))
-        losses.append(float(sum(parts)))
+            losses[-1] += float(F.cross_entropy(logits, target) + F.cross_entropy(logits[:, :50].T, target))
     assert alignment.logit_scale == pytest.approx(math.log(100), abs=1e-3) or losses[1] < min(losses[0], losses[2])
 
 
 def test_negatives_equal_to_their_caption_are_left_out(monkeypatch):
     monkeypatch.setitem(RECIPES, "labclip", replace(RECIPES["labclip"], logit_scale=None))  # the same loss as published
-    images, texts, negatives = planted.world(200)
-    none = negatives.clone()
-    none[::2] = texts[::2]
-    with_equal = fit(images, texts, none)
-    assert all(record["loss"] < 10 for record in with_equal.history)
+    images, texts, negatives = (part[:64] for part in planted.world(200))
     # With one left, the batch is a standard one but for a single column.
-    almost = texts[:64].clone()
+    almost = texts.clone()
     almost[0] = negatives[0]
-    standard = fit(images[:64], texts[:64], recipe="paper-sb")
-    one = fit(images[:64], texts[:64], almost, validation=planted.drawn(64, seed=1))
+    standard = fit(images, texts, recipe="paper-sb")
+    one = fit(images, texts, almost, validation=planted.drawn(64, seed=1))
     assert one.history[0]["loss"] == pytest.approx(standard.history[0]["loss"], abs=0.02)
-    hnb = fit(images[:64], texts[:64], almost, recipe="paper")
+    hnb = fit(images, texts, almost, recipe="paper")
     assert hnb.history[0]["loss"] > standard.history[0]["loss"] + 0.1
     with pytest.raises(ValueError, match="no caption has a negative that differs from it"):
         fit(images, texts, texts)
@@ -144,7 +138,6 @@ def test_without_held_out_negatives_the_strongest_matrix_that_keeps_retrieval_is
     assert result.alignment.strength == 1.0
     assert result.worthwhile
     assert "binding was not measured" in result.advice[0]
-    assert all("binding" not in record for record in result.history)
     # A domain that uses every dimension can only lose.
     draw = torch.Generator().manual_seed(3)
     pairs = [torch.randn(300, planted.DIM, generator=draw) for _ in range(2)]
@@ -169,29 +162,22 @@ def test_published_recipes_draw_among_all_negatives_even_the_caption_itself():
     assert ours.history[0]["loss"] == pytest.approx(only.history[0]["loss"], abs=1e-4)
 
 
-def swapped(n=300, seed=0):
-    """A planted world whose negatives have images: images, texts, negatives, images of the negatives."""
-    images, texts, _ = planted.world(2 * n, seed=seed)
-    return images[:n], texts[:n], texts[n:], images[n:]
-
-
-def both(images, texts, negatives, others):
-    """A quick fit with images of the negatives."""
-    return labclip.fit(planted.features(images, texts, negatives, negative_images=others), **QUICK)
-
-
 def test_images_of_negatives_are_used_where_they_are():
-    images, texts, negatives, others = swapped()
-    plain, with_images = fit(images, texts, negatives), both(images, texts, negatives, others)
+    images, texts, _ = planted.world(600)
+    images, others, texts, negatives = images[:300], images[300:], texts[:300], texts[300:]
+
+    def both(negatives, others):
+        return labclip.fit(planted.features(images, texts, negatives, negative_images=others), **QUICK)
+
+    plain, with_images = fit(images, texts, negatives), both(negatives, others)
     assert not torch.equal(plain.alignment.fitted, with_images.alignment.fitted)
     # The caption's own image stands for one that is missing.
-    missing = both(images, texts, negatives, images)
-    torch.testing.assert_close(missing.alignment.fitted, plain.alignment.fitted, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(both(negatives, images).alignment.fitted, plain.alignment.fitted, rtol=1e-3, atol=1e-4)
     # A negative that is missing takes its image with it.
     few, random = negatives.clone(), others.clone()
     few[::2] = texts[::2]
     random[::2] = torch.randn(150, planted.DIM, generator=torch.Generator().manual_seed(5))
-    one, two = (both(images, texts, few, side) for side in (others, random))
+    one, two = (both(few, side) for side in (others, random))
     torch.testing.assert_close(one.alignment.fitted, two.alignment.fitted, rtol=1e-3, atol=1e-4)
 
 

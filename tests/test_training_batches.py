@@ -34,8 +34,7 @@ def masked(features, ranks=None, **settings):
     settings = for_data(settings, dim=planted.DIM, captions=96)
     ranks = ranks or Ranks()
     for batch in Batches(read_data(features), settings, 0, ranks, torch.device("cpu")).epoch(1):
-        places = [] if batch.skipped is None else batch.skipped.tolist()
-        yield batch, {divmod(place, len(batch.paired)) for place in places}
+        yield batch, {divmod(place, len(batch.paired)) for place in batch.skipped.tolist()}
 
 
 @pytest.mark.parametrize("seed", [0, 1])

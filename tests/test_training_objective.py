@@ -27,14 +27,14 @@ def own_softmax(logits, columns):
 
 def batch_of(images, texts, n, paired=(), absent=(), skipped=(), mean=None):
     """A batch of n captions; `images` are theirs and of those texts that are `paired`, by number."""
-    rows = torch.tensor([*range(n), *paired])
-    flags = [torch.zeros(len(texts), dtype=torch.bool).index_fill(0, torch.tensor(part, dtype=torch.int64), True)
-             for part in (rows.tolist(), list(absent))]  # fmt: skip
-    places = torch.tensor([row * len(texts) + column for row, column in skipped], dtype=torch.int64)
-    return Batch(
-        images, texts, rows, torch.arange(len(texts)), n, flags[0], places if len(places) else None,
-        flags[1] if absent else None, mean,
-    )  # fmt: skip
+
+    def numbers(found):
+        return torch.tensor([*found], dtype=torch.int64)
+
+    rows, none = numbers([*range(n), *paired]), torch.zeros(len(texts), dtype=torch.bool)
+    with_image, missing = (none.index_fill(0, found, True) for found in (rows, numbers(absent)))
+    places = numbers(row * len(texts) + column for row, column in skipped)
+    return Batch(images, texts, rows, torch.arange(len(texts)), n, with_image, missing, places, mean)
 
 
 def by_autograd(batch, matrix, log_scale, bias, weights, objective):
@@ -43,11 +43,9 @@ def by_autograd(batch, matrix, log_scale, bias, weights, objective):
     unit = F.normalize(batch.texts @ matrix.T, dim=-1)
     logits, there = log_scale.exp() * batch.images @ unit.T, torch.ones(len(rows), len(unit), dtype=torch.bool)
     hard = (own // n)[:, None] != torch.arange(len(unit)) // n
-    if batch.skipped is not None:
-        there.view(-1)[batch.skipped] = False
-    absent = torch.zeros(len(unit), dtype=torch.bool) if batch.absent is None else batch.absent
-    there &= ~absent
-    alone = ~absent[n:] & ~batch.paired[n:]
+    there.view(-1)[batch.skipped] = False
+    there &= ~batch.absent
+    alone = ~batch.absent[n:] & ~batch.paired[n:]
     kept = torch.zeros((), dtype=torch.float64)
     if weights.grounded:
         prefers, base = ((x[:n] @ batch.mean).repeat(len(x) // n - 1) - x[n:] @ batch.mean for x in (unit, batch.texts))

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,26 +37,21 @@ torch.save((result.alignment.fitted, result.alignment.strength, result.history),
 def test_killed_at_any_moment_and_started_again_it_is_the_same_fit(tmp_path):
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
-    here = str(Path(__file__).parent)
 
     def start(name):
-        return subprocess.Popen(
-            [sys.executable, str(program), here, str(tmp_path / name), str(tmp_path / f"{name}.pt")]
-        )
+        paths = Path(__file__).parent, tmp_path / name, tmp_path / f"{name}.pt"
+        return subprocess.Popen([sys.executable, program, *paths])
 
-    whole = start("whole")
-    assert whole.wait(120) == 0
+    assert start("whole").wait(120) == 0
     kills = 0
     for wait in (0.05, 0.4, 0.9):
-        shown = tmp_path / "broken"
-        process = start("broken")
-        begin = time.monotonic()
-        while not any(shown.rglob(trainer.CHECKPOINT)) and process.poll() is None and time.monotonic() < begin + 60:
+        process, begin = start("broken"), time.monotonic()
+        while not any((tmp_path / "broken").rglob(trainer.CHECKPOINT)) and process.poll() is None:
+            assert time.monotonic() < begin + 60
             time.sleep(0.005)
         time.sleep(wait)
-        if process.poll() is None:
-            process.send_signal(signal.SIGKILL)
-            kills += 1
+        kills += process.poll() is None
+        process.send_signal(signal.SIGKILL)
         process.wait()
     assert kills
     assert start("broken").wait(120) == 0
@@ -71,27 +67,20 @@ def test_every_step_can_be_the_last(tmp_path, monkeypatch, objective, rank):
     data = planted.drawn(300, negative_images=planted.world(300)[0].roll(-1, 0))
     settings = SETTINGS | {"objective": objective, "rank": rank, "identity_penalty": 1e-4}
     expected = labclip.fit(data, **settings)
-    steps = iter(range(7, 1000, 5))
+    real, left, result = trainer.State.save, [0], None
 
-    class KilledError(Exception):
-        pass
-
-    real = trainer.State.save
-
-    def write(*args):
-        real(*args)
+    def save(*arguments):
+        real(*arguments)
         left[0] -= 1
-        if left[0] == 0:
-            raise KilledError
+        if not left[0]:
+            raise ZeroDivisionError
 
-    monkeypatch.setattr(trainer.State, "save", write)
-    for _ in range(100):
-        left = [next(steps)]
-        try:
+    monkeypatch.setattr(trainer.State, "save", save)
+    for steps in range(7, 500, 5):  # the next is killed that many steps later
+        left[0] = steps
+        with suppress(ZeroDivisionError):
             result = labclip.fit(data, **settings, checkpoint=tmp_path)
             break
-        except KilledError:
-            continue
     assert torch.equal(result.alignment.fitted, expected.alignment.fitted)
     assert result.history == expected.history
 

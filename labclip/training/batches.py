@@ -57,10 +57,8 @@ class Batches:
         return len(self.data.captions) // self.size
 
     @cached_property
-    def mean(self) -> torch.Tensor | None:
-        """The mean of the images, of some where there are very many; None where no loss needs it."""
-        if not any(weights.grounded for weights in self.settings.candidates):
-            return None
+    def mean(self) -> torch.Tensor:
+        """The mean of the images, of some where there are very many."""
         images = self.data.images_used
         return self.data.images.take(images[:: max(1, len(images) // _AVERAGED)]).mean(dim=0)
 
@@ -94,16 +92,16 @@ class Batches:
         images = columns(data.image_index[captions], data.negative_image_rows)
         texts = columns(captions, data.negative_rows)
         own = (torch.arange(blocks)[:, None] * self.size + torch.arange(n) + self.ranks.own * n).flatten()
-        rows = own[paired[own]]
+        rows, published = own[paired[own]], self.settings.published
         return Batch(
             images=data.images.take(images[rows]),
             texts=data.texts.take(texts[own]),
             rows=rows,
             own=own,
             captions=self.size,
-            skipped=None if self.settings.published else self._true(images[rows], texts, rows),
-            absent=None if self.settings.published or present.all() else ~present,
             paired=paired,
+            absent=torch.zeros_like(present) if published else ~present,
+            skipped=rows[:0] if published else self._true(images[rows], texts, rows),
             mean=self.mean,
         )
 
@@ -116,7 +114,7 @@ class Batches:
         texts = torch.cat([captions, data.negative_rows[captions][shown]])
         return torch.unique(data.images.same[images] * len(data.texts) + data.texts.same[texts])
 
-    def _true(self, images: torch.Tensor, texts: torch.Tensor, own: torch.Tensor) -> torch.Tensor | None:
+    def _true(self, images: torch.Tensor, texts: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
         """Flat places in [images, texts] of texts that are true of an image and not its `own`, the column of each.
 
         Those are other captions of the image, and the same text as caption or negative of another: few short texts,
@@ -129,8 +127,7 @@ class Batches:
         text, order = text.sort()
         which, place = _members(torch.searchsorted(text, true), torch.searchsorted(text, true, right=True))
         row, column = row[which], order[place]
-        found = (row * len(texts) + column)[column != own[row]]
-        return found if len(found) else None
+        return (row * len(texts) + column)[column != own[row]]
 
 
 def _members(start: torch.Tensor, stop: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

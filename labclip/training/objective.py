@@ -123,9 +123,9 @@ class Batch:
         own: The place of each of `texts`, int64 [(1 + m) * n].
         captions: N.
         paired: Which texts have an image, bool [(1 + m) * N].
-        skipped: Flat places in [rows, (1 + m) * N] of pairs that do not count, or None.
-        absent: Texts that are not there, bool [(1 + m) * N], or None: the negatives of captions that have none.
-        mean: The mean of the fit's images, [dim], not brought to unit length; None where no loss needs it.
+        absent: Which texts do not count, bool [(1 + m) * N]: the negatives of captions that have none.
+        skipped: Flat places in [rows, (1 + m) * N] of pairs that do not count.
+        mean: The mean of the fit's images, [dim], not brought to unit length.
     """
 
     images: torch.Tensor
@@ -134,9 +134,9 @@ class Batch:
     own: torch.Tensor
     captions: int
     paired: torch.Tensor
-    skipped: torch.Tensor | None = None
-    absent: torch.Tensor | None = None
-    mean: torch.Tensor | None = None
+    absent: torch.Tensor
+    skipped: torch.Tensor
+    mean: torch.Tensor
 
     def to(self, device: torch.device) -> Batch:
         """The batch on a device."""
@@ -180,16 +180,12 @@ class _Step:
         self.wide = total if self.count == total else len(batch.paired)
         block = torch.arange(len(batch.paired), device=batch.paired.device) // total
         self.hard = block[: self.wide : total, None] != block
-        self.alone = ~batch.paired[total:]
-        if batch.absent is not None:
-            self.alone &= ~batch.absent[total:]
-        self.prefers = None
-        if weights.grounded and batch.mean is not None and bool(self.alone.any()):
-            self.prefers = self._prefers(self.every, batch.mean)
+        self.alone = ~(batch.paired | batch.absent)[total:]
+        self.prefers = self._prefers(self.every) if weights.grounded and bool(self.alone.any()) else None
 
-    def _prefers(self, texts: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
+    def _prefers(self, texts: torch.Tensor) -> torch.Tensor:
         """What the mean image prefers among all ranks' texts; 0 where a negative has an image."""
-        captions, negatives = (texts @ mean).tensor_split([self.batch.captions])
+        captions, negatives = (texts @ self.batch.mean).tensor_split([self.batch.captions])
         return (captions.repeat(len(negatives) // len(captions)) - negatives) * self.alone
 
     def by_row(self, of_blocks: torch.Tensor) -> torch.Tensor:
@@ -205,9 +201,8 @@ class _Step:
             logits += self.by_row(self.hard * math.log(self.weights.negatives))
         if self.prefers is not None:
             logits[:, self.batch.captions :] += self.prefers * self.scale
-        if self.batch.skipped is not None:
-            logits.view(-1)[self.batch.skipped] = -math.inf
-        if self.batch.absent is not None:
+        logits.view(-1)[self.batch.skipped] = -math.inf
+        if bool(self.batch.absent.any()):
             logits.masked_fill_(self.batch.absent, -math.inf)
         return logits
 
@@ -224,7 +219,7 @@ class _Step:
         after = logits[:n, :total] * (DISTILLED_SCALE / self.scale)
         captions = self.ranks.gather(batch.texts[:n], batch.own[:n], total)
         before = (batch.images[:n] * DISTILLED_SCALE) @ captions.T
-        skipped = None if batch.skipped is None else after == -math.inf
+        skipped = after == -math.inf if len(batch.skipped) else None
         if skipped is not None:
             before.masked_fill_(skipped, -math.inf)
         (base, base_norm), (aligned, norm) = self._softmaxes(before), self._softmaxes(after)
@@ -256,9 +251,9 @@ class _Step:
             pulls[: len(pull), : pull.shape[1]].add_(pull * (DISTILLED_SCALE / self.scale / share))
             loss = loss + added
         pull = pulls.T @ (self.batch.images * (self.scale * share))  # d loss / d u of every text
-        if self.prefers is not None and self.batch.mean is not None:
+        if self.prefers is not None:
             total = self.batch.captions
-            towards, added = self._kept_preference(self.prefers, self.batch.mean)
+            towards, added = self._kept_preference(self.prefers)
             loss, held = loss + added, held + (towards * self.prefers).sum()
             towards += pulls[:, total:].sum(dim=0) * (self.scale * share)  # d loss / d `prefers`
             towards *= self.alone
@@ -275,9 +270,9 @@ class _Step:
             bias=self.ranks.total(bias),
         )
 
-    def _kept_preference(self, prefers: torch.Tensor, mean: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _kept_preference(self, prefers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """What keeping what the mean image prefers adds: d loss / d `prefers`, and the loss."""
-        base = self._prefers(self.ranks.gather(self.batch.texts, self.batch.own, len(self.every)), mean)
+        base = self._prefers(self.ranks.gather(self.batch.texts, self.batch.own, len(self.every)))
         moved = DISTILLED_SCALE * (prefers - base)
         share = self.weights.margin / self.alone.sum().to(self.scale) / self.ranks.count  # every rank has all of them
         return 2 * share * DISTILLED_SCALE * moved, share * moved.square().sum()
