@@ -94,7 +94,6 @@ class Diagnosis(Reported):
         """
         sections = [_verdict(self, plots), _reasons(self)]
         sections += [_costs(self.repair)] if len(self.repair.models) > 1 else []
-        sections += [_probes(self, plots)]
         sections += [_confusions(self, plots)] if self.confused else []
         return _page(self, sections, [_space(self, plots)])
 
@@ -191,11 +190,12 @@ def _verdict(diagnosis: Diagnosis, plots: bool) -> Section:
         told += [(f"cosine on unseen pairs, {name}", estimate, 0.5) for name, estimate in pairs]
     rows: list[list[Value]] = [[name, one.value, one.low, one.high, bag, one.n] for name, one, bag in told]
     columns = ["", "accuracy", "from", "to", "bag-of-words baseline", "n"]
-    return Section(
-        "The verdict",
-        figures=[drawn(drawing.binding(diagnosis.probes, cosine), alt)] if plots else [],
-        tables=[Table("Binding, with 95% intervals", columns, rows, minor=(4, 5))],
-    )
+    figures = []
+    if plots:
+        figures.append(drawn(drawing.binding(diagnosis.probes, cosine), alt))
+        each = "Accuracy of the probe of each object from images and from captions, with intervals."
+        figures.append(drawn(drawing.by_object(diagnosis.probes), each))
+    return Section("The verdict", (), figures, [Table("Binding, with 95% intervals", columns, rows, minor=(4, 5))])
 
 
 def _reasons(diagnosis: Diagnosis) -> Section:
@@ -221,17 +221,6 @@ def _costs(repaired: Repair) -> Section:
         f"object. A difference in brackets is not measurable."
     )
     return Section("What it costs", [text], tables=tables)
-
-
-def _probes(diagnosis: Diagnosis, plots: bool) -> Section:
-    image = diagnosis.probes["image"]
-    text = (
-        f"A logistic regression for each object reads its attribute from the embedding of the whole scene, on "
-        f"combinations unseen in its training. Chance is {image.accuracy.chance:.3f}, the bag-of-words baseline "
-        f"{image.bag_chance:.3f}."
-    )
-    alt = "Accuracy of the probe of each object from images and from captions, with intervals."
-    return Section("What each side knows", [text], [drawn(drawing.by_object(diagnosis.probes), alt)] if plots else [])
 
 
 def _confusions(diagnosis: Diagnosis, plots: bool) -> Section:
