@@ -176,7 +176,9 @@ def test_images_that_are_none_are_left_out_and_told(pair, tmp_path):
     files = [uploaded(tmp_path, "two.zip", zipped(a_png=scene, b_png=b"?", c=b"")), uploaded(tmp_path, "d.png", scene)]
     gallery = search.index(pair, uploads.images_in(files))
     assert gallery.names == ["a.png", "d.png"]
-    assert [one.split(" (")[0] for one in gallery.left_out] == ["b.png is not a whole image"]
+    assert [one.split(" (")[0] for one in gallery.left_out] == [
+        "b.png is not a whole image of a format that is read; convert HEIC, SVG or PDF to PNG"
+    ]
     with pytest.raises(ValueError, match=r"None of the images can be used: b.png"):
         search.index(pair, [("b.png", b"?")])
 
