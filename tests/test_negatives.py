@@ -414,7 +414,7 @@ def test_hanta_reads_its_own_model_wherever_it_runs(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "module",
     ["data.cleaning", "data.items", *(f"negatives.{name}" for name in
-     ("taggers", "swapping", "shuffling", "choosing", "files"))],
+     ("taggers", "swapping", "shuffling", "choosing", "files", "phrases"))],
 )  # fmt: skip
 def test_docstring_examples_run(module):
     failed, tried = doctest.testmod(importlib.import_module(f"labclip.{module}"))

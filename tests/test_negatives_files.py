@@ -215,7 +215,7 @@ def test_bad_arguments_are_one_line(tmp_path):
     assert "--method swap needs --attributes, for example" in fails(path, out, "--method", "swap")
     assert "there is no such file" in fails(path, out, "--method", "swap", "--attributes", "words.txt")
     assert "--attributes goes with --method swap" in fails(path, out, "--method", "shuffle", "--attributes", "a,b")
-    assert "--tagger goes with --method shuffle" in fails(path, out, *swapping, "--tagger", "hanta")
+    assert "--tagger goes with the methods shuffle and parts" in fails(path, out, *swapping, "--tagger", "hanta")
     assert not out.exists()
 
 

@@ -1,11 +1,14 @@
 """Parts of captions: what is taken out, which wrong one is made, and that it is never true of the image."""
 
 import csv
+import json
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from labclip.negatives import FAMILIES, Part, parts
+from labclip.cli import main
+from labclip.negatives import FAMILIES, Part, add_parts, keywords, parts
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "negclip" / "valid_neg_clip.tsv"
 COLOURS = {word for group in FAMILIES["colours"] for word in group}
@@ -97,3 +100,52 @@ def test_no_wrong_part_is_true_of_its_image_on_real_captions():
             assert part.negative != part.text
             count += 1
     assert count > 700
+
+
+PARTS = {
+    "parts": ["a red shirt", "blue jeans"],
+    "part_negatives": ["a blue shirt", "red jeans"],
+    "part_kinds": ["swap", "swap"],
+    "keywords": ["man", "red", "shirt", "blue", "jeans"],
+}
+
+
+NONE = {name: [] for name in PARTS}
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "parquet"])
+def test_a_file_gets_parts_and_keywords_as_lists(tmp_path, ending):
+    pytest.importorskip("HanTa")
+    rows = ["A man in a red shirt and blue jeans.", "A dog.", "", "blue jeans"]
+    (tmp_path / "in.csv").write_text("id,image,title\n" + "".join(f"{n},{n % 3}.jpg,{t}\n" for n, t in enumerate(rows)))
+    out = tmp_path / f"out.{ending}"
+    done = CliRunner().invoke(main, ["negatives", str(tmp_path / "in.csv"), str(out), "--method", "parts", "--json"])
+    counts = json.loads(done.stdout)
+    assert (counts["captions"], counts["with_negative"], counts["negatives"]) == (4, 2, 3)
+    if ending == "parquet":
+        made = pytest.importorskip("pyarrow.parquet").read_table(out).to_pylist()
+    elif ending == "jsonl":
+        made = [json.loads(line) for line in out.read_text().splitlines()]
+    else:
+        with out.open(newline="") as file:
+            made = list(csv.DictReader(file, delimiter="\t" if ending == "tsv" else ","))
+        made = [row | {name: json.loads(row[name]) for name in PARTS} for row in made]
+    assert made[0] == {"id": "0", "image": "0.jpg", "title": rows[0], **PARTS}
+    assert made[1] == {"id": "1", "image": "1.jpg", "title": "A dog.", **NONE, "keywords": ["dog"]}
+    assert made[2] == {"id": "2", "image": "2.jpg", "title": "", **NONE}
+    assert made[3]["part_kinds"] == ["foil"]
+    assert made[3]["part_negatives"][0] not in ("red jeans", "blue jeans")  # the first row is of the same image
+    assert [one["keywords"] for one in made] == keywords(rows)
+
+
+def test_options_of_other_methods_are_refused_with_parts(tmp_path):
+    (tmp_path / "in.csv").write_text("caption\na red shirt\n")
+    for option in (["--k", "2"], ["--clean"], ["--attributes", "red,blue"]):
+        done = CliRunner().invoke(
+            main, ["negatives", str(tmp_path / "in.csv"), str(tmp_path / "out.csv"), "--method", "parts", *option]
+        )
+        assert done.exit_code == 2
+        assert "go with the methods swap and shuffle" in done.stderr
+    (tmp_path / "in.csv").write_text("caption,keywords\na red shirt,x\n")
+    with pytest.raises(ValueError, match="has a column 'keywords' already"):
+        add_parts(tmp_path / "in.csv", tmp_path / "out.csv", tagger=lambda words: ["NN"] * len(words))

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 @main.command(example="labclip negatives captions.csv with-negatives.csv --method shuffle --clean")
 @click.argument("source", metavar="IN", type=options.FILE)
 @click.argument("out", type=options.FILE)
-@options.choice("--method", ["swap", "shuffle"], "How to make them.", required=True)
+@options.choice("--method", ["swap", "shuffle", "parts"], "How to make them.", required=True)
 @options.text("--attributes", "WORDS", "For swap: words with commas between, opposites as left/right; or a file.")
 @options.number("--k", int, "Negatives per caption.", default=1)
 @options.number("--seed", options.SEED, "Seed of the choice.", default=0)
 @options.column
 @options.text("--image-column", "NAME", "Column that says which captions share an image. [default: as of embed]")
-@options.text("--tagger", "NAME", "For shuffle: hanta or spacy. [default: hanta]")
+@options.text("--tagger", "NAME", "For shuffle and parts: hanta or spacy. [default: hanta]")
 @options.flag("--clean", "Also clean the captions, so that negatives do not differ by their lack of a full stop.")
 @options.flag("--force", "Overwrite OUT, which may be IN itself.")
 @options.as_json
@@ -37,10 +37,20 @@ def negatives(
     `negative_2` and so on. IN is a tsv, csv, jsonl, json, parquet or txt file, OUT a tsv, csv, jsonl or parquet file.
 
     swap exchanges two attributes that a caption names, or replaces a relation by its opposite. shuffle is the
-    paper's: the caption cleaned, its nouns permuted among themselves and its adjectives too.
+    paper's: the caption cleaned, its nouns permuted among themselves and its adjectives too. parts takes "a red shirt"
+    and the like out of captions, each with a wrong one, and keywords: the columns `parts`, `part_negatives`,
+    `part_kinds` and `keywords`, each a list.
     """
-    from labclip.negatives import add
+    from labclip.negatives import add, add_parts
 
+    if method == "parts":
+        if attributes is not None or settings.pop("k") != 1 or settings.pop("clean"):
+            raise ValueError("--attributes, --k and --clean go with the methods swap and shuffle.")
+        counts = add_parts(source, out, tagger=tagger, progress=progress(), **settings)
+        without = counts.captions - counts.with_negative
+        said = f"{out}: {counts.negatives} parts of {counts.with_negative} captions, none of {without}"
+        show_either(as_json, {"out": str(out), **asdict(counts)}, said)
+        return
     counts = add(source, out, _method(method, attributes, tagger), progress=progress(), **settings)
     without = counts.captions - counts.with_negative
     same = f"; {counts.same_meaning} that mean the same left out" if counts.same_meaning else ""
@@ -52,7 +62,7 @@ def _method(name: str, attributes: str | None, tagger: str | None) -> Method:
     from labclip.negatives import Shuffler, Swapper
 
     if (attributes if name == "shuffle" else tagger) is not None:
-        raise ValueError("--attributes goes with --method swap, and --tagger goes with --method shuffle.")
+        raise ValueError("--attributes goes with --method swap, and --tagger goes with the methods shuffle and parts.")
     if name == "shuffle":
         return Shuffler(tagger)
     if attributes is None:

@@ -5,10 +5,11 @@ Needs no torch. What a fit does with them lives in `labclip.training`.
 
 from labclip.data.cleaning import clean
 from labclip.negatives.choosing import Method, generate
-from labclip.negatives.files import Counts, add, read
-from labclip.negatives.phrases import FAMILIES, Part, parts
+from labclip.negatives.files import Counts, add, add_parts, read
+from labclip.negatives.phrases import Part, keywords, parts
 from labclip.negatives.shuffling import Shuffler, shuffle
 from labclip.negatives.swapping import RELATIONS, Swapper, swap
+from labclip.negatives.words import FAMILIES
 
 __all__ = [
     "FAMILIES",
@@ -19,8 +20,10 @@ __all__ = [
     "Shuffler",
     "Swapper",
     "add",
+    "add_parts",
     "clean",
     "generate",
+    "keywords",
     "parts",
     "read",
     "shuffle",

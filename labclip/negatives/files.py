@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from tqdm import tqdm
 
 from labclip.data.cleaning import TrueCaptions, comparable
 from labclip.data.cleaning import clean as clean_caption
@@ -15,6 +17,8 @@ from labclip.data.rows import column_names, find_inputs
 from labclip.data.writing import WRITABLE, write_with_columns
 from labclip.files import check_file, whole_file
 from labclip.negatives.choosing import Method, check_method, negatives_of
+from labclip.negatives.phrases import TaggedCaption, parts_of
+from labclip.negatives.taggers import AnyTagger, get_tagger
 
 _logger = logging.getLogger(__name__)
 
@@ -146,8 +150,57 @@ def add(
     return Counts(len(captions), sum(map(bool, found)), sum(map(len, found)), same_meaning)
 
 
+PARTS = ("parts", "part_negatives", "part_kinds", "keywords")
+"""The columns that `add_parts` adds."""
+
+
+def add_parts(
+    path: str | Path,
+    out: str | Path,
+    *,
+    seed: int = 0,
+    tagger: AnyTagger = None,
+    column: str | None = None,
+    image_column: str | None = None,
+    force: bool = False,
+    progress: bool = False,
+) -> Counts:
+    """Write a file's rows and columns with the parts and keywords of its captions added (`parts`, `keywords`).
+
+    The columns are `parts`, `part_negatives` and `part_kinds`, in each row lists of one length, and `keywords`. Lists
+    are JSON arrays in csv and tsv files. `out` appears whole or not at all.
+
+    Args:
+        path: A csv, tsv, jsonl, json, Parquet or txt file with one caption a row.
+        out: A .tsv, .csv, .jsonl or .parquet file.
+        seed: Of which modifier is taken where there are several.
+        tagger: As of `parts`.
+        column: The captions' column, as `read` finds it.
+        image_column: The images' column, as `read` finds it. What a caption of the same image says is no wrong part.
+        force: Whether to overwrite `out`, which may be `path` itself.
+        progress: Whether to show a bar on stderr.
+
+    Returns:
+        Counts in which each part is a negative.
+
+    Raises:
+        FileNotFoundError: As of `add`.
+        MissingPackageError: If the tagger is not installed.
+        ValueError: If the input is malformed, lacks the column, or has one of those that are added; if `out` exists.
+    """
+    path, out, tag = Path(path), Path(out), get_tagger(tagger)
+    _, captions, images = _captions(path, out, PARTS, column, image_column, force=force)
+    bar = tqdm(captions, unit=" captions", disable=not progress)
+    tagged = [TaggedCaption.of(caption, tag, always=True) for caption in bar]
+    parts = parts_of(tagged, images, seed)
+    lists = [[[part[at] for part in of_one] for of_one in parts] for at in range(3)]
+    with whole_file(out) as part:
+        write_with_columns(path, part, dict(zip(PARTS, (*lists, [one.keywords for one in tagged]), strict=True)))
+    return Counts(len(captions), sum(map(bool, parts)), sum(map(len, parts)))
+
+
 def _captions(
-    path: Path, out: Path, names: list[str], column: str | None, image_column: str | None, *, force: bool
+    path: Path, out: Path, names: Sequence[str], column: str | None, image_column: str | None, *, force: bool
 ) -> tuple[str, list[str], list[bytes | None]]:
     """The captions' column, the caption of each row, "" where it has none, and what identifies its image.
 

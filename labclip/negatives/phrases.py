@@ -1,33 +1,18 @@
-"""Parts of captions, as people type them into a search: noun phrases with a modifier, each with a wrong one."""
+"""What people type into a search, from captions: noun phrases with a modifier, each with a wrong one, and keywords."""
 
 from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from itertools import groupby
 from typing import Literal, NamedTuple
 
 from labclip.data.cleaning import WORD, clean, digest
 from labclip.negatives.choosing import LONGEST, ImageIndex, captions_of_images
 from labclip.negatives.swapping import indefinite_article
 from labclip.negatives.taggers import AnyTagger, Tagger, get_tagger, is_adjective, is_noun
-
-FAMILIES: Mapping[str, tuple[tuple[str, ...], ...]] = {
-    "colours": (
-        ("red", "maroon"), ("orange",), ("yellow", "gold", "golden"), ("green",), ("blue", "turquoise", "teal"),
-        ("purple", "violet", "lavender"), ("pink",), ("brown", "tan", "beige"), ("white", "cream"), ("black",),
-        ("gray", "grey", "silver"),
-    ),
-    "sizes": (("small", "little", "tiny"), ("big", "large", "huge", "giant", "enormous")),
-    "materials": (
-        ("wooden", "wood"), ("metal", "metallic", "steel", "iron"), ("plastic",), ("glass",), ("brick",),
-        ("stone", "rock"), ("leather",), ("concrete", "cement"),
-    ),
-    "ages": (("young", "younger"), ("old", "older", "elderly")),
-    "numbers": (("two",), ("three",), ("four",), ("five",), ("six",), ("seven",), ("eight",)),
-}  # fmt: skip
-"""Modifiers that exclude each other. The words of one group may be said of the same object: none is a foil for another,
-and the first of a group is the one that foils use. Numbers are in ascending order: three objects are also two."""
+from labclip.negatives.words import FAMILIES, is_object, is_quality
 
 _GROUPS = {
     word: (family, at) for family, groups in FAMILIES.items() for at, group in enumerate(groups) for word in group
@@ -105,15 +90,47 @@ def parts(
     Source: the kinds of wrong parts are those of arXiv:2602.23906 (half-truths), restricted to what a caption excludes.
     """
     tag = get_tagger(tagger)
-    captions, known = captions_of_images(captions, image_index)
-    images = [(number, None) if image is None else image for number, image in enumerate(known)]
-    said = [_Said.of(caption, tag) for caption in captions]
-    together: dict[Hashable, list[_Said]] = defaultdict(list)
-    for one, image in zip(said, images, strict=True):
+    captions, images = captions_of_images(captions, image_index)
+    return parts_of([TaggedCaption.of(caption, tag) for caption in captions], images, seed)
+
+
+def keywords(captions: Iterable[str], *, tagger: AnyTagger = None) -> list[list[str]]:
+    """Take the words out of captions that people type as tags: what is in the image, and how it is.
+
+    These are nouns, several in a row as one ("fire hydrant"), and adjectives, in lower case and each once; words of
+    position are none. They say what is there, not which goes with which, so they have no negative.
+
+    >>> def tagger(words):
+    ...     kinds = {"man": "NN", "shirt": "NN", "red": "JJ"}
+    ...     return [kinds.get(word, "X") for word in words]
+    >>> keywords(["A man in a red shirt."], tagger=tagger)
+    [['man', 'red', 'shirt']]
+
+    Args:
+        captions: Captions, in English.
+        tagger: As of `parts`.
+
+    Returns:
+        The keywords of each caption, in its order.
+
+    Raises:
+        MissingPackageError: As of `parts`.
+        ValueError: As of `parts`.
+    """
+    tag = get_tagger(tagger)
+    captions, _ = captions_of_images(captions, None)
+    return [TaggedCaption.of(caption, tag, always=True).keywords for caption in captions]
+
+
+def parts_of(captions: Sequence[TaggedCaption], images: Sequence[Hashable | None], seed: int) -> list[list[Part]]:
+    """The parts of captions, and of each its image, None where that is not known."""
+    own = [(number, None) if image is None else image for number, image in enumerate(images)]
+    together: dict[Hashable, list[TaggedCaption]] = defaultdict(list)
+    for one, image in zip(captions, own, strict=True):
         together[image].append(one)
     return [
-        list(_parts(one, together[image], random.Random(digest(f"{seed}\0{caption}"))))
-        for one, caption, image in zip(said, captions, images, strict=True)
+        list(_parts(one, together[image], random.Random(digest(f"{seed}\0{one.caption}"))))
+        for one, image in zip(captions, own, strict=True)
     ]
 
 
@@ -126,20 +143,23 @@ class _Phrase(NamedTuple):
     indefinite: bool  # "a very small cat"
 
 
-class _Said(NamedTuple):
-    """What a caption says."""
+class TaggedCaption(NamedTuple):
+    """The words of a caption, and what they are."""
 
+    caption: str
     words: list[str]
     nouns: frozenset[str]  # in the singular
     modifiers: list[tuple[int, tuple[str, int]]]  # position, and family with group
     phrases: list[_Phrase]
+    keywords: list[str]
 
     @classmethod
-    def of(cls, caption: str, tag: Tagger) -> _Said:
+    def of(cls, caption: str, tag: Tagger, *, always: bool = False) -> TaggedCaption:
+        """What is found in a caption; one without a modifier is tagged for its keywords, where they are wanted."""
         words = WORD.findall(clean(caption)) if len(caption) <= LONGEST else []
         modifiers = [(at, _GROUPS[word]) for at, word in enumerate(words) if word in _GROUPS]
-        if not modifiers:
-            return cls(words, frozenset(map(_singular, words)), [], [])
+        if not words or not (modifiers or always):
+            return cls(caption, words, frozenset(map(_singular, words)), [], [], [])
         tags = tag(words)
         nouns = [is_noun(one) for one in tags]
         phrases = []
@@ -158,7 +178,14 @@ class _Said(NamedTuple):
                 phrases.append(
                     _Phrase(at, end - 1, joined, before in _ARTICLES and _singular(words[end - 1]) == words[end - 1])
                 )
-        return cls(words, frozenset(map(_singular, words)), modifiers, phrases)
+        return cls(
+            caption,
+            words,
+            frozenset(map(_singular, words)),
+            modifiers,
+            phrases,
+            _keywords(words, tags) if always else [],
+        )
 
     def may_say(self, group: tuple[str, int], noun: str) -> bool:
         """Whether the caption may say a modifier, or one of its group, of a noun in the singular."""
@@ -172,12 +199,22 @@ class _Said(NamedTuple):
         return any(found == group and noun in described.get(at, {noun}) for at, found in self.modifiers)
 
 
+def _keywords(words: Sequence[str], tags: Sequence[str]) -> list[str]:
+    found: list[str] = []
+    for is_one, run in groupby(zip(words, tags, strict=True), lambda pair: is_object(*pair)):
+        if is_one:
+            found.append(" ".join(word for word, _ in run))
+        else:
+            found += [word for word, tag in run if is_quality(word, tag)]
+    return list(dict.fromkeys(found))
+
+
 def _modifies(word: str, tag: str) -> bool:
     return is_adjective(tag) or word in _GROUPS
 
 
-def _parts(own: _Said, together: list[_Said], rng: random.Random) -> Iterator[Part]:
-    named = {group for said in together for _, group in said.modifiers}
+def _parts(own: TaggedCaption, together: list[TaggedCaption], rng: random.Random) -> Iterator[Part]:
+    named = {group for one in together for _, group in one.modifiers}
     seen = set()
     for phrase in own.phrases:
         modifier, noun = own.words[phrase.modifier], _singular(own.words[phrase.noun])
@@ -193,7 +230,7 @@ def _parts(own: _Said, together: list[_Said], rng: random.Random) -> Iterator[Pa
             if not other.joined and _swappable(_GROUPS[own.words[other.modifier]], (family, at))
         ]
         swaps = [
-            word for word in dict.fromkeys(others) if not any(said.may_say(_GROUPS[word], noun) for said in together)
+            word for word in dict.fromkeys(others) if not any(one.may_say(_GROUPS[word], noun) for one in together)
         ]
         foils = [
             group[0]

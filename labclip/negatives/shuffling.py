@@ -11,19 +11,8 @@ from typing import Any
 
 from labclip.data.cleaning import WORD, clean
 from labclip.negatives.choosing import LONGEST, ImageIndex, generate
-from labclip.negatives.phrases import FAMILIES
-from labclip.negatives.taggers import AnyTagger, get_tagger, is_adjective, is_noun
-
-POSITIONS = frozenset(
-    (
-        "left", "right", "top", "bottom", "front", "back", "rear", "side", "sides", "middle", "center", "centre",
-        "corner", "edge", "end", "inside", "outside", "foreground", "background", "distance", "next", "close", "near",
-        "far", "other", "upper", "lower", "opposite",
-    )
-)  # fmt: skip
-"""Words of where something is, which a shuffle leaves in their place: "to the cup of a red right" says nothing."""
-
-COLOURS = frozenset(word for group in FAMILIES["colours"] for word in group)
+from labclip.negatives.taggers import AnyTagger, get_tagger
+from labclip.negatives.words import is_object, is_quality
 
 
 class Shuffler:
@@ -48,12 +37,8 @@ class Shuffler:
         tags = self._tagger(words)
         if len(tags) != len(words):
             raise ValueError(f"The tagger gave {len(tags)} tags for the {len(words)} words {words}. Return one a word.")
-        nouns, adjectives = [], []
-        for index, (word, tag) in enumerate(zip(words, tags, strict=True)):
-            if word in COLOURS or (is_adjective(tag) and word not in POSITIONS):
-                adjectives.append(index)
-            elif is_noun(tag) and word not in POSITIONS:
-                nouns.append(index)
+        nouns = [index for index, (word, tag) in enumerate(zip(words, tags, strict=True)) if is_object(word, tag)]
+        adjectives = [index for index, (word, tag) in enumerate(zip(words, tags, strict=True)) if is_quality(word, tag)]
         for moved in _arrangements([words[i] for i in nouns], [words[i] for i in adjectives], rng):
             for index, word in zip(nouns + adjectives, moved, strict=True):
                 words[index] = word
@@ -66,7 +51,7 @@ def shuffle(
     """Make the paper's hard negatives: nouns swapped with nouns, adjectives with adjectives.
 
     The caption is cleaned as ARO does (`clean`, 40 words), its parts of speech are tagged, and its nouns are permuted
-    among the noun slots, its adjectives and colours among the adjective slots; words of position (`POSITIONS`) stay.
+    among the noun slots, its adjectives and colours among the adjective slots; words of position stay.
     What means the same as the caption (`labclip.data.cleaning.meaning`) is left out. A negative therefore is in lower
     case and without a full stop: encode the *cleaned* caption beside it, else a fit can learn to tell the two by their
     full stop.
