@@ -11,7 +11,7 @@ from typing import Any
 from labclip.data.cleaning import clean, comparable, words_of
 from labclip.data.entries import one_of
 from labclip.data.located import check_caption
-from labclip.evaluation.benchmarks.retrieval import captioned
+from labclip.evaluation.benchmarks.captions import captioned
 from labclip.evaluation.items import Items
 from labclip.evaluation.sources import Sources
 from labclip.evaluation.tasks import Task
@@ -39,7 +39,7 @@ def read(
     """`accuracy`: the caption beats its four shuffles.
 
     Args:
-        form: Of the captions, as `retrieval` has it.
+        form: Of the captions, as `captions` has it.
         sources: The files.
         protocol: "paper": one draw of each shuffle, as in ARO's code (dataset_zoo/perturbations.py and
             dataset_zoo/aro_datasets.py); one that equals its caption is never preferred to it. "labclip": such a
@@ -50,18 +50,17 @@ def read(
     """
     paper = one_of("protocol", protocol, ("paper", "labclip")) == "paper"
     tagger = tagger or ("spacy" if paper else "hanta")
-    images = captioned(form, sources, split)
+    rows = captioned(form, sources, split)
     tag = _spacy() if paper and tagger == "spacy" else partial(tag_words, get_tagger(tagger))
     items, equal, without = Items(sources), Counter[str](), 0
-    for one in images:
-        for raw in one.captions:
-            check_caption(raw, one.location)
-            own, shuffled = shuffles_of(raw, tag, seed, draws=1 if paper else _DRAWS)
-            equal.update(name for name, text in zip(SHUFFLES, shuffled, strict=True) if text is None)
-            others = [text for text in dict.fromkeys(shuffled) if text is not None]
-            without += not others
-            if others or paper:
-                items.add(one.row, (own, *others), one.location)
+    for row, raw, _, location in rows:
+        check_caption(raw, location)
+        own, shuffled = shuffles_of(raw, tag, seed, draws=1 if paper else _DRAWS)
+        equal.update(name for name, text in zip(SHUFFLES, shuffled, strict=True) if text is None)
+        others = [text for text in dict.fromkeys(shuffled) if text is not None]
+        without += not others
+        if others or paper:
+            items.add(row, (own, *others), location)
     if said := ", ".join(f"{count:,} of {name}" for name, count in equal.items()):
         then = "count as right, as in ARO's code" if paper else "are left out"
         sources.notes.append(f"Shuffles equal to their caption {then}: {said}.")

@@ -10,7 +10,7 @@ from itertools import cycle, islice
 import numpy as np
 
 from labclip.data.cleaning import clean
-from labclip.evaluation.benchmarks.tables import own_rows
+from labclip.evaluation.benchmarks.captions import own_rows
 from labclip.evaluation.items import Items
 from labclip.evaluation.scores import everything
 from labclip.evaluation.search import Search
@@ -69,7 +69,7 @@ def read(sources: Sources, *, column: str = "", image_column: str = "", seed: in
         seed: Of which wrong modifier is taken where there are several.
         tagger: "hanta" or "spacy", which find the parts.
     """
-    found = own_rows(sources, column, image_column, negative_columns=())
+    found = own_rows(sources, column, image_column, ())
     rows = [(row, text, location) for row, text, _, location in found if row is not None]
     phrases = _phrases(rows, seed, tagger)
     if rows and not phrases:

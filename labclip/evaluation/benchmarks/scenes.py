@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from labclip.checks import checked_whole
-from labclip.data.images import ImageSource
 from labclip.data.scene_files import LabelledScenes, labelled_scenes
 from labclip.evaluation.items import Items, gallery
 from labclip.evaluation.search import Search
@@ -41,7 +40,7 @@ def read(sources: Sources, *, n: int = 1000, seed: int = 0) -> Task:
     questions: list[Question] = []
     for split, ending in (("seen", ""), ("heldout", "_heldout")):
         scenes = labelled_scenes(n, seed=seed, split=split)
-        rows = [_row(sources, image) for image in scenes.images]
+        rows = [sources.add(image) for image in scenes.images]
         items = Items(sources)
         for row, image, *captions in zip(rows, scenes.images, scenes.captions, scenes.swapped, strict=True):
             items.add(row, captions, image.name)
@@ -49,12 +48,12 @@ def read(sources: Sources, *, n: int = 1000, seed: int = 0) -> Task:
         questions += _parts(sources, scenes, rows, seed, ending)
     gallery_of = sample(n, seed=seed, split="all")
     names = [f"scene {number} of split all, seed {seed}" for number in range(n)]
-    rows = [sources.image_in_memory(image, name) for image, name in zip(gallery_of.images, names, strict=True)]
-    questions += [_search(sources, gallery_of.objects, rows), *_retrieval(sources, gallery_of, rows, names)]
+    shown = [sources.image_in_memory(image, name) for image, name in zip(gallery_of.images, names, strict=True)]
+    questions += [_search(sources, gallery_of.objects, shown), *_retrieval(sources, gallery_of, shown, names)]
     return sources.task(*questions, _one_object(sources, n, seed))
 
 
-def _parts(sources: Sources, scenes: LabelledScenes, rows: list[int], seed: int, ending: str) -> list[Choice]:
+def _parts(sources: Sources, scenes: LabelledScenes, rows: list[int | None], seed: int, ending: str) -> list[Choice]:
     """Each object alone against what is wrong; of unseen pairs only their own objects."""
     rng = np.random.default_rng([seed, 0xF011])
     kinds = {name: Items(sources) for name in ("part_swap", "part_foil", "half_truth", "whole_truth")}
@@ -102,12 +101,7 @@ def _one_object(sources: Sources, n: int, seed: int) -> Classification:
     scenes = labelled_scenes(n, seed=seed, split="all", n_objects=1)
     classes = {one: number for number, one in enumerate(itertools.product(COLOURS, SHAPES))}
     prompts = [noun_phrase(colour, shape) for colour, shape in classes]
-    rows = [_row(sources, image) for image in scenes.images]
+    rows = [sources.add(image) for image in scenes.images]
     labels = [classes[objects[0]] for objects in scenes.objects]
     texts = [[sources.caption(prompt, "a single object")] for prompt in prompts]
     return Classification(np.array(rows), np.array(labels), np.array(texts), "one_object_")
-
-
-def _row(sources: Sources, image: ImageSource) -> int:
-    assert isinstance(image.data, np.ndarray)
-    return sources.image_in_memory(image.data, image.name)

@@ -33,10 +33,9 @@ _IMAGES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", "
 
 
 class _Labelled(NamedTuple):
-    """Rows of images and their labels, what the data calls the classes, and the file of prompts that it comes with."""
+    """Rows of images with their labels, what the data calls the classes, and the file of prompts that it comes with."""
 
-    images: Sequence[int]
-    labels: Sequence[int]
+    rows: Sequence[tuple[int | None, int]]
     classes: Sequence[str]
     templates: str = ""
 
@@ -84,7 +83,8 @@ def read(sources: Sources, *, split: str = "test", classes: str = "", templates:
         for name, several in zip(names, prompts, strict=True)
     ]
     sources.notes.append(f"{len(names):,} classes, {width:,} prompt{'s' if width > 1 else ''} each.")
-    return sources.task(Classification(np.array(found.images), np.array(found.labels), np.array(rows)))
+    images, labels = np.array(found.rows, dtype=np.int64).T
+    return sources.task(Classification(images, labels, np.array(rows)))
 
 
 def _folders(sources: Sources, folder: Path) -> _Labelled:
@@ -102,12 +102,7 @@ def _folders(sources: Sources, folder: Path) -> _Labelled:
         example = f"for example {empty[0]}; their classes stay options."
         sources.notes.append(f"{len(empty):,} folders have no image, {example}")
     labelled = [(sources.file(path), label) for label, images in enumerate(shown) for path in images]
-    return _labelled(labelled, [path.name for path in folders])
-
-
-def _labelled(rows: Iterable[tuple[int | None, int]], classes: Sequence[str], templates: str = "") -> _Labelled:
-    images, labels = zip(*((image, label) for image, label in rows if image is not None), strict=True)
-    return _Labelled(images, labels, classes, templates)
+    return _Labelled(labelled, [path.name for path in folders])
 
 
 def _shards(data: Path | None, split: str) -> list[Path]:
@@ -138,7 +133,7 @@ def _samples(sources: Sources, shards: Sequence[Path]) -> _Labelled:
         raise ValueError(
             f"{shards[0]} has classes up to {most}, but {listed} has {len(names)} names. Fetch both again."
         )
-    return _labelled(found, names, str(files.get("zeroshot_classification_templates.txt", "")))
+    return _Labelled(found, names, str(files.get("zeroshot_classification_templates.txt", "")))
 
 
 def _cifar_in(folder: Path) -> tuple[Path, str] | None:
@@ -157,7 +152,7 @@ def _cifar(sources: Sources, folder: Path, name: str, split: str) -> _Labelled:
         raise ValueError(f"{folder / name} is not CIFAR as it was published ({error}). Fetch it again.") from error
     pixels = map(np.ascontiguousarray, found.data)
     rows = [sources.image_in_memory(one, f"{name} {split} {number}") for number, one in enumerate(pixels)]
-    return _Labelled(rows, found.targets, found.classes)
+    return _Labelled(list(zip(rows, found.targets, strict=True)), found.classes)
 
 
 def _names(file: str, classes: Sequence[str], sources: Sources, dataset: str) -> list[str]:

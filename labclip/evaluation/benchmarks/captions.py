@@ -1,0 +1,207 @@
+"""Images with their captions: COCO and Flickr30k as Karpathy and Li split them, NegCLIP's negatives, a user's table."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from labclip.checks import checked_whole
+from labclip.data import read_items
+from labclip.data.cleaning import TrueCaptions, clean, comparable
+from labclip.data.entries import one_of
+from labclip.data.items import WORDS
+from labclip.data.located import ImageLayout, check_caption
+from labclip.data.rows import column_names, text_rows
+from labclip.evaluation.benchmarks.fields import in_folder
+from labclip.evaluation.items import Items
+from labclip.evaluation.sources import Sources
+from labclip.evaluation.tasks import Retrieval, Task
+from labclip.negatives import shuffle
+
+CAPTIONS = 5
+"""Captions of each of Karpathy's images that have a negative made: the first five, as in the LABCLIP paper."""
+
+Row = tuple[int | None, str, Sequence[str], str]
+"""An image's row, a caption, its negatives, and file and position."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """Which files hold the captions.
+
+    Attributes:
+        files: Names of the file, the first that is there; `{split}` is the split.
+        ways: Where people have an image, as `ImageLayout` takes it.
+        splits: Those that there are.
+        column: The captions', where it has no usual name.
+    """
+
+    files: Sequence[str]
+    ways: Sequence[str]
+    splits: Sequence[str] = ("",)
+    column: str | None = None
+
+
+def read(form: dict[str, Any], sources: Sources) -> Task:
+    """Recall at 1, 5 and 10 in both directions among images and all their captions, as they are."""
+    return _retrieval(sources, captioned(form, sources))
+
+
+def read_split(form: dict[str, Any], sources: Sources, *, split: str = "test", captions: int = 0) -> Task:
+    """`read` of a split, with the first `captions` of each image: 5 in the LABCLIP paper, 0, all, in CLIP_benchmark."""
+    return _retrieval(sources, captioned(form, sources, split, captions))
+
+
+def read_negatives(
+    form: dict[str, Any], sources: Sources, *, split: str = "test", seed: int = 0, clean: bool = True
+) -> Task:
+    """`binding`: a caption beats all its hard negatives; `pairwise`: each of them, where some have several.
+
+    Negatives come from a table such as NegCLIP's, or are made of Karpathy's captions: nouns swapped with nouns and
+    adjectives with adjectives, one negative a caption.
+
+    Args:
+        form: Of Karpathy's captions.
+        sources: The files.
+        split: "test", "val" or "restval" of Karpathy's captions.
+        seed: Of the shuffle.
+        clean: Whether captions and negatives of a table are both cleaned, to 40 words: in NegCLIP's, a space before the
+            full stop tells a negative. Those that are made are always cleaned.
+    """
+    if sources.data is not None and sources.data.is_file() and sources.data.suffix.lower() != ".json":
+        rows: Iterable[Row] = _table(sources, ImageLayout(sources, "{path}", "{rest}", "{name}", "coco/{path}"))
+        return _binding(sources, map(_cleaned, rows) if clean else rows)
+    found = captioned(form, sources, split, CAPTIONS)
+    made = shuffle([text for _, text, *_ in found], seed=seed, image_index=[row for row, *_ in found])
+    sources.notes.append(f"Negatives were made with seed {seed}: nouns and adjectives shuffled, 40 words.")
+    with_negative = zip(found, made, strict=True)
+    return _binding(sources, (_cleaned((row, text, [wrong] if wrong else [], location))
+                              for (row, text, _, location), wrong in with_negative))  # fmt: skip
+
+
+def read_own(sources: Sources, *, column: str = "", image_column: str = "", negative_column: str = "") -> Task:
+    """`binding`: a caption beats all its negatives; `pairwise`: each of them, where some have several; and retrieval.
+
+    Args:
+        sources: The files.
+        column: The captions'; "" takes `caption`, `title`, `captions`, `sentences` or `text`.
+        image_column: The images'; "" takes `image`, `filename`, `filepath`, `image_path` or `file_name`.
+        negative_column: The negatives', several with commas; "" takes `negative`, `negative_2` ..., `negatives`,
+            `neg_caption` and `negative_caption`, where they are.
+    """
+    negatives = [name.strip() for name in negative_column.split(",")] if negative_column else None
+    rows, known, left_out = own_rows(sources, column, image_column, negatives), TrueCaptions(), 0
+    for row, caption, _, _ in rows:
+        known.add(row, caption)
+    kept: list[Row] = []
+    for row, caption, several, location in rows:
+        # As `labclip embed` leaves them out.
+        wrong = [negative for negative in several if not known.hold(row, comparable(negative))]
+        left_out += len(several) - len(wrong)
+        kept.append((row, caption, wrong, location))
+    if left_out:
+        sources.notes.append(f"{left_out:,} negatives that are true of their image are left out.")
+    return _binding(sources, kept)
+
+
+def own_rows(sources: Sources, column: str, image_column: str, negative_columns: Sequence[str] | None) -> list[Row]:
+    """The captions of a user's own table; options as of `read_own`, and negatives as of `read_items`."""
+    if sources.data is None or not sources.data.is_file():
+        lacks = "No file was given" if sources.data is None else f"{sources.data} is not a file"
+        raise FileNotFoundError(f"{lacks}. Pass data=FILE. {sources.hint}")
+    columns: dict[str, Any] = {"column": column or None, "image_column": image_column or None}
+    rows = list(_table(sources, ImageLayout(sources, "{path}"), negative_columns=negative_columns, **columns))
+    if not rows:
+        raise ValueError(f"{sources.data} has no row.")
+    return rows
+
+
+def captioned(form: dict[str, Any], sources: Sources, split: str = "", captions: int = 0) -> list[Row]:
+    """The captions of a split, those of one image together, the first `captions` of each; 0 is all."""
+    chosen = Form(**form)
+    one_of("split", split, chosen.splits)
+    checked_whole("captions", captions, least=0)
+    layout = ImageLayout(sources, *chosen.ways)
+    path = sources.either(*(name.format(split=split) for name in chosen.files))
+    entries = _lines(path) if path.suffix.lower() == ".txt" else _entries(path, split, chosen.column)
+    found: dict[int, list[Row]] = {}
+    for name, texts, location in entries:
+        if (row := layout.image(in_folder(sources, name), location)) is not None:
+            # An image that has several entries is one of the gallery: beside itself it could not be found.
+            found.setdefault(row, []).extend((row, text, (), location) for text in texts)
+    return [row for several in found.values() for row in several[: captions or None]]
+
+
+def _entries(path: Path, split: str, column: str | None) -> Iterator[tuple[str, Sequence[str], str]]:
+    """Each row's image, captions and location."""
+    # The original form has all splits in one file; there an image's folder is its `filepath`, never its split.
+    splits = (split,) if "split" in column_names(path) else None
+    for item in read_items(path, column=column, negative_columns=(), split=splits, clean=False):
+        yield item.checked().name, item.captions, item.location
+
+
+def _lines(path: Path) -> Iterator[tuple[str, Sequence[str], str]]:
+    """The same of CLIP_benchmark's text files: a header, then NAME.jpg,CAPTION with commas that are not quoted."""
+    for location, cells in itertools.islice(text_rows(path), 1, None):
+        name, ending, text = cells["caption"].partition(".jpg,")
+        if cells["caption"].strip():
+            if not ending:
+                raise ValueError(f"{location} is {cells['caption'][:80]!r}, not NAME.jpg,CAPTION.")
+            yield f"{name}.jpg", (text.strip(),), location
+
+
+def _table(sources: Sources, layout: ImageLayout, **columns: Any) -> Iterator[Row]:
+    """The captions of the table that `data` is; a flaw is an error with its location."""
+    assert sources.data is not None
+    if sources.data.suffix.lower() == ".tar":
+        raise ValueError(f"{sources.data} is a tar. Pass a table: csv, tsv, jsonl, json or Parquet.")
+    for item in read_items(sources.data, clean=False, **columns):
+        image = item.checked().image
+        assert image is not None
+        if image.data is None:
+            row = layout.image(image.name, item.location)
+        else:
+            row = sources.image_in_memory(image.data, item.location)
+        for caption, negatives in zip(item.captions, item.negatives, strict=True):
+            yield row, caption, negatives, item.location
+
+
+def _cleaned(row: Row) -> Row:
+    image, caption, negatives, location = row
+    check_caption(caption, location)
+    return image, clean(caption, WORDS), [clean(text, WORDS) for text in negatives], location
+
+
+def _retrieval(sources: Sources, found: Sequence[Row]) -> Task:
+    if not found:
+        return sources.task()
+    index_of = {row: index for index, row in enumerate(dict.fromkeys(row for row, *_ in found))}
+    texts = [(sources.caption(text, location), index_of[row]) for row, text, _, location in found]
+    rows, index = zip(*texts, strict=True)
+    if repeated := len(set(texts)) - len(set(rows)):
+        sources.notes.append(
+            f"{repeated:,} captions also belong to an earlier image: a tie, which counts as wrong, so that recall is "
+            "lower than where the first is taken."
+        )
+    return sources.task(Retrieval(np.array(list(index_of)), np.array(rows), np.array(index)))
+
+
+def _binding(sources: Sources, rows: Iterable[Row]) -> Task:
+    """Binding where there are negatives, retrieval where there are several images; rows without a negative too."""
+    every, bound = Items(sources), Items(sources)
+    without = 0
+    for image, caption, negatives, location in rows:
+        every.add(image, (caption,), location)
+        without += image is not None and not negatives
+        if negatives:
+            bound.add(image, (caption, *negatives), location)
+    if without:
+        sources.notes.append(f"{without:,} of {len(every):,} captions have no negative.")
+    pairs = bound.pairs()
+    pairwise = pairs.question("pairwise") if len(pairs) > len(bound) else []
+    return sources.task(*bound.question("binding"), *pairwise, *every.gallery())
