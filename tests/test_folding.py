@@ -16,9 +16,9 @@ from torch import nn
 import labclip
 from labclip import LABCLIP, Alignment, Base
 from labclip.alignment import with_record
-from labclip.io.folded import mark_of
 from labclip.io.folder import matrix_sha256
 from labclip.io.folding import fold
+from labclip.io.text_sides import mark_of
 
 KINDS = list(models.KINDS)
 UNPROJECTED = {"text.text_projection"}

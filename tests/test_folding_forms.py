@@ -18,8 +18,8 @@ from PIL import Image
 
 import labclip
 from labclip import LABCLIP, Alignment, Base, cli
-from labclip.io.folded import mark_of
 from labclip.io.folding import fold
+from labclip.io.text_sides import mark_of
 
 
 def run(*arguments):
@@ -427,7 +427,7 @@ def test_the_command_folds_a_folder_of_transformers(tmp_path):
     assert "is an input or another output" in run(tmp_path / "plain", *asked, "--force").stderr
     (out / "model.safetensors").unlink()
     assert "holds no model.safetensors, so this command did not write it" in run(out, *asked, "--force").stderr
-    assert "has no matrix to merge. Type --alignment" in run(tmp_path / "b", "--model", tmp_path / "plain").stderr
+    assert "has no matrix to merge. Pass --alignment NAME" in run(tmp_path / "b", "--model", tmp_path / "plain").stderr
 
 
 def test_the_command_writes_every_form(tmp_path):

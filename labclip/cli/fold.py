@@ -9,7 +9,7 @@ import click
 from labclip.cli import options
 from labclip.cli.files import check_empty, check_names
 from labclip.cli.group import main, show
-from labclip.files import CONFIG, OPENCLIP_CONFIG, OPENCLIP_WEIGHTS, WEIGHTS, check_folder
+from labclip.files import CONFIG, OPENCLIP_CONFIG, OPENCLIP_WEIGHTS, WEIGHTS
 
 _FORMS = {
     "openclip": ('open_clip.create_model_and_transforms("local-dir:{}")', (OPENCLIP_CONFIG, OPENCLIP_WEIGHTS)),
@@ -33,21 +33,13 @@ def fold(out: Path, model: str, alignment: str | None, strength: float | None, t
     OUT opens with OpenCLIP, transformers, OpenAI's clip, or onnxruntime (the text tower). M may also be a folder of
     transformers or an ONNX text tower.
     """
-    from labclip.io.names import form_of, name_of
+    from labclip.io.names import form_of
 
     others = form_of(model)
     opens, files = _FORMS[to or others or "openclip"]
     check_empty(out, force, writes=files, inputs=filter(None, [model, alignment]))
     check_names(alignment if others else model, alignment)
-    from labclip.io.folding import fold_opened, open_both
+    from labclip.io.folding import fold as fold_model
 
-    opened, chosen = open_both(model, alignment)
-    if alignment is None and (others or opened.alignment.at(1.0).is_identity):
-        raise ValueError(f"{model} has no matrix to merge. Type --alignment with a name, a folder or a repository.")
-    if strength is not None:
-        chosen = (opened.alignment if chosen is None else chosen).at(strength)
-    source = {"model": name_of(model), "alignment": name_of(alignment)}
-    if hasattr(opened, "state_dict"):
-        check_folder(out, needs=sum(value.nbytes for value in opened.state_dict().values()))
-    fold_opened(opened, chosen, source, to=to or others or "openclip", folder=out)
+    fold_model(model, alignment, strength=strength, to=to or others or "openclip", folder=out)
     show(f"{out}: {opens.format(out)}")

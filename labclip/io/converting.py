@@ -51,7 +51,7 @@ def alignment_of(checkpoint: bytes, name: str, *, base: Base | None = None) -> A
         base, metadata = _known(weight, base)
         return Alignment(weight, base=base, logit_scale=float(state["t"].detach()), metadata=metadata)
     except Exception as error:  # of zipfile, pickle and torch: a dozen types
-        reason = first_line(error)
+        reason = first_line(error).rstrip(".")
         if isinstance(error, pickle.UnpicklingError):
             # The message of torch advises weights_only=False, which would run the file's code: it is not passed on.
             reason = "it holds more than tensors, and none of its code was run"

@@ -18,22 +18,22 @@ from torch import nn
 
 from labclip.alignment import Alignment, checked_alignment
 from labclip.io import to_onnx, to_openai, to_transformers
-from labclip.io.folded import mark_of, new_mark, set_mark
-from labclip.io.folder import matrix_sha256
 from labclip.io.hub import DEFAULT
 from labclip.io.names import form_of, load_alignment, name_of
 from labclip.io.saving import config_for, write_folded
 from labclip.io.text_sides import (
     check_fits,
     check_merged,
-    dim_of,
+    mark_of,
+    new_mark,
     of_openclip,
     of_transformers,
     projection_of,
     sample_features,
+    set_mark,
 )
 from labclip.model import LABCLIP
-from labclip.towers.openclip import default_tokenizer
+from labclip.towers.openclip import default_tokenizer, embed_dim
 
 TARGETS = ("same", "openclip", "transformers", "openai", "onnx")
 
@@ -45,6 +45,7 @@ def fold(
     to: str = "same",
     folder: str | Path | None = None,
     config: str | Mapping[str, Any] | None = None,
+    strength: float | None = None,
     force: bool = False,
 ) -> Any:
     """Merge an alignment into a copy of a model: a plain model that gives the same numbers.
@@ -63,6 +64,7 @@ def fold(
         folder: Where to write it, as that library opens it, with tokenizer and image processor; None writes nothing.
         config: The architecture of an OpenCLIP model that you loaded, for its folder: as `LABCLIP.save_pretrained`
             takes it.
+        strength: 0 is the base exactly, 1 the matrix as fitted; None is what the alignment was saved with.
         force: Whether a model that the alignment was not fitted on, or that is folded already, is a warning only.
 
     Returns:
@@ -82,56 +84,62 @@ def fold(
     if to not in TARGETS:
         raise ValueError(f"to is {to!r}. Pass one of {', '.join(TARGETS)}.")
     source = {"model": name_of(model), "alignment": name_of(alignment)}
-    opened, chosen = open_both(model, alignment, force=force)
-    return fold_opened(opened, chosen, source, to=to, folder=folder, config=config, force=force)
-
-
-def open_both(model: Any, alignment: Any, *, force: bool = False) -> tuple[Any, Any]:
-    """What names mean: a model, and the alignment that it does not have itself."""
     if isinstance(model, str | Path):
-        if (form := form_of(model)) is not None:
-            model = to_transformers.load(model) if form == "transformers" else to_onnx.load(model)
-        else:
-            model = LABCLIP.from_pretrained(model, alignment=None if force else alignment)
-            alignment = alignment if force else None
-    return model, load_alignment(alignment, DEFAULT) if isinstance(alignment, str | Path) else alignment
+        model, alignment = _opened(model, alignment, force=force)
+    if isinstance(alignment, str | Path):
+        alignment = load_alignment(alignment, DEFAULT)
+    check = alignment is not None  # what a LABCLIP holds was checked when it was put in
+    if isinstance(model, LABCLIP) and alignment is None:
+        alignment = model.alignment
+    alignment = checked_alignment(alignment)
+    alignment = alignment if strength is None else alignment.at(strength)
+    if (inside := _clip_inside(model)) is not None:
+        if to != "same" or folder is not None:
+            raise ValueError(f"A {type(model).__name__} is folded into its own class. Leave out to and folder.")
+        folded = _merged(inside, alignment, model.tokenizer, source, force=force)
+        if isinstance(model, nn.Module):
+            return copy.deepcopy(model, {id(inside): folded})
+        model = copy.copy(model)
+        model.model = folded
+        return model
+    if type(model).__name__ == "ModelProto" and to in ("same", "onnx"):
+        appended = to_onnx.append(model, alignment, source, guard=partial(_guarded, force=force))
+        if folder is not None:
+            to_onnx.write(appended, folder)
+        return appended
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"A {type(model).__name__} is not a model. Pass one of OpenCLIP, OpenAI or transformers.")
+    return _fold_module(model, alignment, source, to=to, folder=folder, config=config, check=check, force=force)
 
 
-def fold_opened(
-    model: Any,
-    alignment: Alignment | None,
+def _opened(name: str | Path, alignment: Any, *, force: bool) -> tuple[Any, Any]:
+    """What a name means: a model, and the alignment that it does not have itself."""
+    form = form_of(name)
+    if form is None:
+        model = LABCLIP.from_pretrained(name, alignment=None if force else alignment)
+    if alignment is None and (form or model.alignment.at(1.0).is_identity):
+        raise ValueError(f"{name} has no matrix to merge. Pass alignment=NAME, or a folder or repository for NAME.")
+    if form is not None:
+        return (to_transformers if form == "transformers" else to_onnx).load(name), alignment
+    return model, alignment if force else None
+
+
+def _fold_module(
+    model: nn.Module,
+    alignment: Alignment,
     source: Mapping[str, str | None],
     *,
-    to: str = "same",
-    folder: str | Path | None = None,
-    config: str | Mapping[str, Any] | None = None,
-    force: bool = False,
+    to: str,
+    folder: str | Path | None,
+    config: str | Mapping[str, Any] | None,
+    check: bool,
+    force: bool,
 ) -> Any:
-    """`fold` of a model and an alignment that are loaded; `source` are the names that the mark records."""
+    """Fold a LABCLIP or a plain module, put it into the form of a library, and write it."""
+    clip: Any = model
+    tokenizer, known = None, None
     if isinstance(model, LABCLIP):
-        clip, tokenizer, base, known = model.clip, model.tokenizer, model.alignment.base, model.openclip_config
-        # What a LABCLIP holds was checked when it was put in.
-        check = alignment is not None
-        alignment = checked_alignment(model.alignment if alignment is None else alignment)
-    else:
-        alignment = checked_alignment(alignment)
-        if (inside := _clip_inside(model)) is not None:
-            if to != "same" or folder is not None:
-                raise ValueError(f"A {type(model).__name__} is folded into its own class. Leave out to and folder.")
-            folded = _merged(inside, alignment, model.tokenizer, source, force=force)
-            if isinstance(model, nn.Module):
-                return copy.deepcopy(model, {id(inside): folded})
-            model = copy.copy(model)
-            model.model = folded
-            return model
-        if type(model).__name__ == "ModelProto" and to in ("same", "onnx"):
-            appended = to_onnx.append(model, alignment, source, guard=partial(_guarded, force=force))
-            if folder is not None:
-                to_onnx.write(appended, folder)
-            return appended
-        if not isinstance(model, nn.Module):
-            raise ValueError(f"A {type(model).__name__} is not a model. Pass one of OpenCLIP, OpenAI or transformers.")
-        clip, tokenizer, base, known, check = model, None, alignment.base, None, True
+        clip, tokenizer, known = model.clip, model.tokenizer, model.openclip_config
     kind = "openclip" if of_openclip(clip) else "transformers" if of_transformers(clip) else "openai"
     if kind == "openai" and (held := next(filter(of_transformers, clip.modules()), None)) is not None:
         # Wrappers pass attributes on, so the projection is found, but not what the guard compares.
@@ -144,22 +152,19 @@ def fold_opened(
         raise ValueError(f"A {type(clip).__name__} can't be put into the form of {to}. Leave out `to`.")
     folded = _merged(clip, alignment, tokenizer, source, check=check, force=force)
     tokenizer = tokenizer or default_tokenizer(alignment.base)
-    if target == "transformers" and kind != target:
-        folded = to_transformers.convert(folded)
+    if target == "transformers":
+        folded = folded if kind == target else to_transformers.convert(folded)
+        write = partial(to_transformers.write, folded, clip, tokenizer)
     elif target == "onnx":
         folded = to_onnx.export(folded)
-    elif to == "openai":
-        folded = to_openai.state_of(folded)
-    if folder is None:
-        return folded
-    if target == "openclip":
-        write_folded(folded, config_for(clip, base, known, config), tokenizer, folder)
-    elif target == "transformers":
-        to_transformers.write(folded, clip, tokenizer, folder)
-    elif target == "onnx":
-        to_onnx.write(folded, folder)
-    else:
-        to_openai.write(folded if to == target else to_openai.state_of(folded), folder)
+        write = partial(to_onnx.write, folded)
+    elif target == "openai":
+        folded = to_openai.state_of(folded) if to == target else folded
+        write = partial(to_openai.write, folded)
+    elif folder is not None:
+        write = partial(write_folded, folded, config_for(clip, alignment.base, known, config), tokenizer)
+    if folder is not None:
+        write(folder)
     return folded
 
 
@@ -177,7 +182,11 @@ def _merged(
     if alignment.strength == 0.0 or (alignment.is_identity and alignment.logit_scale is None):
         return folded
     owner, name = projection_of(folded)
-    if (dim := dim_of(owner, getattr(owner, name))) is not None and dim != alignment.dim:
+    if isinstance(getattr(owner, name), nn.Sequential):
+        owner = getattr(owner, name)
+        name = str(len(owner) - 1)
+    dim = _dim_of(folded, getattr(owner, name))
+    if dim != alignment.dim:
         raise ValueError(
             f"Alignment has dim {alignment.dim} but the model's text projection gives {dim}. Load one for it."
         )
@@ -190,8 +199,19 @@ def _merged(
         _map(folded.logit_scale, lambda own: torch.lerp(own, fitted, alignment.strength))
     if before is not None:
         check_merged(folded, before, alignment)
-    set_mark(folded, new_mark(alignment, matrix_sha256(alignment.fitted), source, mark_of(clip)))
+    set_mark(folded, new_mark(alignment, source, mark_of(clip)))
     return folded
+
+
+def _dim_of(model: nn.Module, projection: Any) -> int:
+    """Length of the embeddings that a projection gives; ValueError if it is neither a linear map nor missing."""
+    if isinstance(projection, nn.Linear):
+        return projection.out_features
+    if isinstance(projection, torch.Tensor):
+        return int(projection.shape[1])
+    if not isinstance(projection, nn.Identity | None):
+        raise ValueError(f"Cannot fold into a text projection of type {type(projection).__name__}.")
+    return embed_dim(model)
 
 
 def _guarded(check: Callable[[], None], force: bool) -> None:
@@ -217,9 +237,6 @@ def _clip_inside(model: Any) -> Any | None:
 def _map_projection(owner: Any, name: str, matrix: torch.Tensor) -> None:
     """Apply a matrix, float64 [dim, dim] on the CPU, to what a text projection gives; add one where there is none."""
     projection = getattr(owner, name)
-    if isinstance(projection, nn.Sequential):
-        owner, name = projection, str(len(projection) - 1)
-        projection = projection[-1]
     if projection is None or isinstance(projection, nn.Identity):
         setattr(owner, name, _added(matrix, next(owner.parameters()), as_linear=name == "proj"))
     elif isinstance(projection, nn.Linear):

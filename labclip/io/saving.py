@@ -18,8 +18,8 @@ from labclip.alignment import Alignment, with_record
 from labclip.base import FINGERPRINT_CAPTION, FINGERPRINT_COSINE, FOLDED, Base
 from labclip.files import OPENCLIP_CONFIG, OPENCLIP_WEIGHTS, is_alignment_folder
 from labclip.io.architecture import config_of, matches
-from labclip.io.folded import mark_of
 from labclip.io.folder import replacing, write
+from labclip.io.text_sides import mark_of
 from labclip.model import LABCLIP
 from labclip.towers.openclip import fingerprint_of, text_tower, tokenizer_of
 

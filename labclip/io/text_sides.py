@@ -1,19 +1,22 @@
-"""The text side of a model of any library: its last linear map, its activation, its embedding of a caption."""
+"""The text side of a model of any library: its last linear map, its embedding of a caption, the mark of a fold."""
 
 from __future__ import annotations
 
 import inspect
+import json
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from open_clip import SimpleTokenizer
 from torch import nn
 
+from labclip._version import __version__
 from labclip.alignment import Alignment
-from labclip.base import FINGERPRINT_CAPTION
+from labclip.base import FINGERPRINT_CAPTION, FOLDED
 from labclip.checks import first_line
 from labclip.io.architecture import VOCABULARY
-from labclip.io.folded import mark_of
+from labclip.io.folder import matrix_sha256
 from labclip.towers import openclip
 from labclip.towers.openclip import check_base, default_tokenizer, uses_quick_gelu
 from labclip.towers.text import evaluating
@@ -25,6 +28,42 @@ _PLACES = (
     "text.proj",  # OpenCLIP with a Hugging Face text tower
     "text_model.head",  # transformers SiglipModel
 )
+_INSTEAD = "Apply the alignment to its features instead: alignment(text_features)."
+
+
+def mark_of(model: Any) -> dict[str, Any] | None:
+    """What was merged into a model, or None: an attribute of OpenCLIP's, in the config of transformers', in ONNX's."""
+    config = getattr(model, "config", None)
+    for holder in (model, config, getattr(config, "text_config", None)):
+        if isinstance(mark := getattr(holder, FOLDED, None), dict):
+            return mark
+    metadata = {entry.key: entry.value for entry in getattr(model, "metadata_props", ())}
+    return json.loads(metadata[FOLDED]) if FOLDED in metadata else None
+
+
+def set_mark(model: Any, mark: dict[str, Any] | None) -> None:
+    """Put a mark on a model, where it lasts: on transformers' text side, whose models open alone as well."""
+    if mark is None:
+        return
+    if hasattr(model, "metadata_props"):  # ONNX
+        kept = [one for one in model.metadata_props if one.key != FOLDED]
+        del model.metadata_props[:]
+        model.metadata_props.extend(kept)
+        model.metadata_props.add(key=FOLDED, value=json.dumps(mark))
+    else:
+        config = getattr(model, "config", model)
+        setattr(getattr(config, "text_config", config), FOLDED, mark)
+
+
+def new_mark(alignment: Alignment, source: Mapping[str, Any], onto: dict[str, Any] | None) -> dict[str, Any]:
+    """The record of a fold: matrix, strength, base, the names that were given, and an earlier fold that it lies on."""
+    return {
+        "matrix_sha256": matrix_sha256(alignment.fitted),
+        "strength": alignment.strength,
+        "base": None if alignment.base is None else vars(alignment.base),
+        **source,
+        "labclip_version": __version__,
+    } | ({} if onto is None else {"onto": onto})
 
 
 def projection_of(model: Any) -> tuple[Any, str]:
@@ -75,17 +114,13 @@ def check_fits(model: Any, alignment: Alignment, tokenizer: Any) -> None:
     if of_openclip(model):
         check_base(model, alignment, tokenizer or default_tokenizer(alignment.base))
         return
+    quick_gelu = uses_quick_gelu(model)
+    if of_transformers(model):
+        activation = getattr(getattr(model.config, "text_config", model.config), "hidden_act", None)
+        quick_gelu = activation == "quick_gelu" if isinstance(activation, str) else None
     features = None if alignment.fingerprint is None else _caption_features(model, tokenizer, alignment)
     fingerprint = None if features is None else nn.functional.normalize(features[0].float(), dim=0).cpu()
-    openclip.check_fits(alignment, mark_of(model), _quick_gelu(model), fingerprint)
-
-
-def _quick_gelu(model: Any) -> bool | None:
-    """Whether the text side runs QuickGELU, or None."""
-    if not of_transformers(model):
-        return uses_quick_gelu(model)
-    activation = getattr(getattr(model.config, "text_config", model.config), "hidden_act", None)
-    return activation == "quick_gelu" if isinstance(activation, str) else None
+    openclip.check_fits(alignment, mark_of(model), quick_gelu, fingerprint)
 
 
 def _caption_features(model: Any, tokenizer: Any, alignment: Alignment) -> torch.Tensor | None:
@@ -98,17 +133,16 @@ def _caption_features(model: Any, tokenizer: Any, alignment: Alignment) -> torch
         with torch.no_grad():
             return model.encode_text(tokenizer([FINGERPRINT_CAPTION]).to(device))
     config = getattr(model.config, "text_config", model.config)
-    tokenizer = tokenizer or beside(model, "AutoTokenizer")
-    if tokenizer is not None:
+    length = config.max_position_embeddings
+    if (tokenizer := tokenizer or beside(model, "AutoTokenizer")) is not None:
         # To the full context, as OpenCLIP does: SigLIP's padding reaches the embedding.
-        length = config.max_position_embeddings
         encoded = tokenizer(
             [FINGERPRINT_CAPTION], padding="max_length", truncation=True, max_length=length, return_tensors="pt"
         )
         return text_features(model, **encoded.to(device))
     if config.vocab_size != VOCABULARY or config.model_type != "clip_text_model":
         return None
-    tokens = SimpleTokenizer(context_length=config.max_position_embeddings)([FINGERPRINT_CAPTION])
+    tokens = SimpleTokenizer(context_length=length)([FINGERPRINT_CAPTION])
     return text_features(model, input_ids=tokens[:, : int(tokens.argmax()) + 1].to(device))
 
 
@@ -127,26 +161,26 @@ def beside(model: Any, kind: str) -> Any | None:
 def sample_features(model: Any) -> torch.Tensor:
     """The embedding of some token ids by a model of transformers, float64 [1, dim] on the CPU, or ValueError."""
     config = getattr(model.config, "text_config", model.config)
-    ids, last = [3, 5, 7, 9, 11], getattr(config, "eos_token_id", None)
-    ids = [number % config.vocab_size for number in [*ids, last if isinstance(last, int) else 13]]
+    last = getattr(config, "eos_token_id", None)
+    ids = [number % config.vocab_size for number in (3, 5, 7, 9, 11, last if isinstance(last, int) else 13)]
     tokens = torch.tensor([ids], device=next(model.parameters()).device)
     try:
         return text_features(model, input_ids=tokens).cpu().double()
     except (TypeError, AttributeError, IndexError, RuntimeError, ValueError) as error:  # whatever its own code raises
         raise ValueError(
             f"This {type(model).__name__} gives no text features of token ids ({first_line(error)}), so that a fold "
-            f"can't be checked. Apply the alignment to its features instead: alignment(text_features)."
+            f"can't be checked. {_INSTEAD}"
         ) from error
 
 
 def check_merged(folded: Any, before: torch.Tensor, alignment: Alignment) -> None:
     """Refuse with ValueError a folded model of transformers whose sample features are not those before, aligned."""
-    check_features(
-        sample_features(folded), before @ alignment.matrix.detach().cpu().double().T,
+    exact = before @ alignment.matrix.detach().cpu().double().T
+    said = (
         f"Merged into this {type(folded).__name__}, the matrix gives other text features: its text projection is not "
-        f"its last step", "Apply the alignment to its features instead: alignment(text_features).",
-        dtype=next(folded.parameters()).dtype,
-    )  # fmt: skip
+        f"its last step"
+    )
+    check_features(sample_features(folded), exact, said, _INSTEAD, dtype=next(folded.parameters()).dtype)
 
 
 def check_features(
@@ -156,21 +190,3 @@ def check_features(
     error = float((found - exact).abs().max() / exact.abs().max())
     if not error <= (1e-4 if dtype in (torch.float32, torch.float64) else 5e-2):
         raise ValueError(f"{said} (relative error {error:.2g}). {remedy}")
-
-
-def dim_of(owner: Any, projection: Any) -> int | None:
-    """Length of the embeddings that a projection gives; None where there is none and the tower does not say.
-
-    ValueError if it is neither a linear map, nor ends in one, nor is missing.
-    """
-    if isinstance(projection, nn.Sequential):
-        projection = projection[-1]
-    if isinstance(projection, nn.Linear):
-        return projection.out_features
-    if isinstance(projection, torch.Tensor):
-        return int(projection.shape[1])
-    if not isinstance(projection, nn.Identity | None):
-        raise ValueError(f"Cannot fold into a text projection of type {type(projection).__name__}.")
-    if isinstance(norm := getattr(owner, "ln_final", None), nn.LayerNorm):
-        return norm.normalized_shape[0]
-    return getattr(owner, "output_dim", None)

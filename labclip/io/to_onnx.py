@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -14,10 +13,9 @@ from open_clip import SimpleTokenizer
 from torch import nn
 
 from labclip.alignment import Alignment
-from labclip.base import FINGERPRINT_CAPTION, FOLDED
-from labclip.io.folded import mark_of, new_mark
-from labclip.io.folder import matrix_sha256, replacing
-from labclip.io.text_sides import check_features
+from labclip.base import FINGERPRINT_CAPTION
+from labclip.io.folder import replacing
+from labclip.io.text_sides import check_features, mark_of, new_mark, set_mark
 from labclip.packages import require
 from labclip.towers.openclip import check_fits, default_tokenizer
 
@@ -74,7 +72,7 @@ def export(clip: Any) -> Any:
             dynamic_shapes=({0: torch.export.Dim("batch")},),
         )  # fmt: skip
     model = program.model_proto
-    _set_mark(model, mark_of(clip))
+    set_mark(model, mark_of(clip))
     check_features(torch.from_numpy(_run(model, tokens[:1].numpy())), tower(tokens[:1]), *_OTHER)
     return model
 
@@ -123,7 +121,7 @@ def append(model: Any, alignment: Alignment, source: Mapping[str, Any], *, guard
     )
     if unit:
         graph.node.append(onnx.helper.make_node("LpNormalization", [product], [output], axis=-1, p=2))
-    _set_mark(folded, new_mark(alignment, matrix_sha256(alignment.fitted), source, mark_of(model)))
+    set_mark(folded, new_mark(alignment, source, mark_of(model)))
     exact = torch.from_numpy(before) @ matrix.T
     exact = nn.functional.normalize(exact, dim=-1) if unit else exact
     check_features(torch.from_numpy(_run(folded, tokens, output)), exact, *_OTHER)
@@ -183,11 +181,3 @@ def _run(model: Any, tokens: np.ndarray[Any, Any], output: str | None = None) ->
     feed = {name: value.astype(dtypes[takes[name].type]) for name, value in feed.items()}
     (found,) = session.run([output or session.get_outputs()[0].name], feed)
     return np.asarray(found)
-
-
-def _set_mark(model: Any, mark: dict[str, Any] | None) -> None:
-    kept = [one for one in model.metadata_props if one.key != FOLDED]
-    del model.metadata_props[:]
-    model.metadata_props.extend(kept)
-    if mark is not None:
-        model.metadata_props.add(key=FOLDED, value=json.dumps(mark))

@@ -18,9 +18,8 @@ from labclip.base import FINGERPRINT_CAPTION
 from labclip.checks import first_line
 from labclip.files import CONFIG
 from labclip.io.architecture import VOCABULARY, openai_weights, plain_config
-from labclip.io.folded import mark_of, set_mark
 from labclip.io.folder import replacing
-from labclip.io.text_sides import beside, check_features, of_openclip, text_features
+from labclip.io.text_sides import beside, check_features, mark_of, of_openclip, set_mark, text_features
 from labclip.packages import require
 
 # OpenAI's names of the parts of a block, and transformers'.
