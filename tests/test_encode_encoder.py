@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 from close import UNIT
+from folders import tiny
 from PIL import Image
 
-from labclip import LABCLIP, Alignment, scenes
+from labclip import scenes
 from labclip.data.images import ImageSource
 from labclip.encode import encoder
 from labclip.encode.encoder import Encoder
@@ -23,10 +24,9 @@ def test_images_come_in_order_with_what_is_wrong(model, tmp_path):
     sources.insert(3, ImageSource("gone.png", tmp_path / "gone.png"))
     found = list(Encoder(model, batch_size=2, workers=2, progress=False).images(iter(sources)))
     assert [one.source for one in found] == sources
-    assert [one.problem for one in found if one.row is None] == [
-        "is not a whole image of a format that is read; convert HEIC, SVG or PDF to PNG (cannot identify image file)",
-        "can't be read (No such file or directory)",
-    ]
+    broken, gone = (one.problem for one in found if one.row is None)
+    assert broken.startswith("is not a whole image of a format that is read")
+    assert gone == "can't be read (No such file or directory)"
     with torch.no_grad():
         own = model.encode_image([Image.fromarray(image) for image in drawn.images], normalize=True)
     assert np.abs(np.stack([one.row for one in found if one.row is not None]) - own.numpy()).max() < UNIT
@@ -34,11 +34,8 @@ def test_images_come_in_order_with_what_is_wrong(model, tmp_path):
     assert str(sources[2]) == "broken (row 3)"
 
 
-def test_captions_that_are_cut_are_counted_and_told_once(model):
-    tiny = LABCLIP(
-        models.make("clip"), Alignment.identity(models.DIM), tokenizer=models.tokenizer(), preprocess=model.preprocess
-    )
-    counted = Encoder(tiny, progress=False)
+def test_captions_that_are_cut_are_counted_and_told_once():
+    counted = Encoder(tiny(), progress=False)
     long = "a very long caption of a red cube that goes on and on and on and on and on"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -49,14 +46,13 @@ def test_captions_that_are_cut_are_counted_and_told_once(model):
     with pytest.warns(UserWarning, match="2 of 3 texts are longer than the 16 tokens of the context and were cut"):
         counted.cut.warn("texts")
     with pytest.warns(UserWarning, match="1 of 1 captions are longer"):
-        tiny.encode_text(long)
+        tiny().encode_text(long)
 
 
 def test_leaving_early_leaves_the_model_as_it_was(model):
     model.train()
-    stream = Encoder(model, progress=False).images(
-        ImageSource(f"{n}", data=np.zeros((9, 9, 3), "u1")) for n in range(9)
-    )
+    blank = (ImageSource(f"{n}", data=np.zeros((9, 9, 3), "u1")) for n in range(9))
+    stream = Encoder(model, progress=False).images(blank)
     next(stream)
     assert not model.clip.training
     stream.close()
@@ -68,12 +64,8 @@ def test_an_image_says_how_it_may_be_given(tmp_path):
         ImageSource("named").read()
     one, same = (ImageSource(name, data=b"bytes") for name in ("a", "b"))
     assert one.key == same.key
-    keys = {
-        ImageSource("a", tmp_path / "a", start=start, box=box).key
-        for start in (None, 3)
-        for box in (None, (0, 0, 1, 1))
-    }
-    assert len(keys) == 4
+    boxes, starts = (None, (0, 0, 1, 1)), (None, 3)
+    assert len({ImageSource("a", tmp_path / "a", start=start, box=box).key for start in starts for box in boxes}) == 4
 
 
 def test_rows_of_a_parquet_file_are_read_in_any_order(tmp_path):

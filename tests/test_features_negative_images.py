@@ -1,19 +1,19 @@
 """Images that negatives describe: from a column of the captions file to the feature folder, and into the fit."""
 
 import json
-import warnings
 
-import models
+import folders
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
 from close import UNIT
+from folders import contents, draw, tiny
 from packed import pack
 from PIL import Image
 
 import labclip
-from labclip import LABCLIP, Alignment, cli
+from labclip import LABCLIP, cli
 from labclip.data import read_items
 from labclip.features import Features, embed
 
@@ -33,9 +33,7 @@ def scenes():
 @pytest.fixture
 def data(tmp_path, scenes):
     """Eight images with captions, and three that only negatives describe."""
-    (tmp_path / "photos").mkdir()
-    for number, image in enumerate(scenes.images):
-        Image.fromarray(image).save(tmp_path / "photos" / f"{number}.png")
+    draw(tmp_path, scenes)
     # The negative of the first image is shown by one that comes later, of the third by its own, of the fourth by none.
     shown = ["7.png", "8.png", "2.png", "", "9.png", "9.png", "10.png", "0.png"]
     rows = [[f"{i}.png", scenes.captions[i], scenes.swapped_captions[i], shown[i]] for i in range(N)]
@@ -44,18 +42,11 @@ def data(tmp_path, scenes):
 
 
 def write(folder, rows):
-    text = "\n".join(",".join(row) for row in [["image", "caption", "negative", "shown"], *rows])
-    (folder / "captions.csv").write_text(text + "\n")
-    return folder
+    return folders.write(folder, rows, "image,caption,negative,shown")
 
 
 def run(model, data, out="features", **options):
-    options = {"batch_size": 3, "progress": False, "images": data / "photos", "negative_images": "shown"} | options
-    return embed(model, data / "captions.csv", data / out, **options)
-
-
-def contents(folder):
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+    return folders.run(model, data, out, **{"batch_size": 3, "negative_images": "shown"} | options)
 
 
 @torch.no_grad()
@@ -63,42 +54,30 @@ def images_of(model, scenes):
     return model.encode_image([Image.fromarray(image) for image in scenes.images], normalize=True).numpy()
 
 
-def counting(monkeypatch):
-    encoded, own = [], LABCLIP.encode_image
-    monkeypatch.setattr(
-        LABCLIP, "encode_image", lambda self, x, *a, **k: encoded.append(len(x)) or own(self, x, *a, **k)
-    )
-    return encoded
-
-
 def test_the_folder_has_the_images_of_the_negatives(model, data, scenes, monkeypatch):
-    encoded = counting(monkeypatch)
-    features = run(model, data)
+    encoded, own = [], LABCLIP.encode_image
+    with monkeypatch.context() as patch:
+        patch.setattr(LABCLIP, "encode_image", lambda *a, **k: encoded.append(len(a[1])) or own(*a, **k))
+        features = run(model, data)
     # Each once, though 9.png is named twice and 7.png and 0.png have captions; 10.png shows no negative.
     assert sum(encoded) == N + 2
-    monkeypatch.undo()
     images = images_of(model, scenes)
     assert features.images.shape == (N, 256)  # what no caption describes is no image of a gallery
     assert np.abs(features.images - images[:N]).max() < UNIT
     assert features.has_negative_image[:, 0].tolist() == [True, True, False, False, True, True, False, True, False]
     wanted = images[[7, 8, 2, 3, 9, 9, 6, 0, 1]]  # where there is none, the caption's own
     assert np.abs(features.negative_images[:, 0] - wanted).max() < UNIT
-    own = features.images[features.image_index]
     missing = ~features.has_negative_image[:, 0]
-    assert np.array_equal(features.negative_images[missing, 0], own[missing])
+    assert np.array_equal(features.negative_images[missing, 0], features.images[features.image_index][missing])
     assert isinstance(features.negative_images, np.memmap)
-    folder = data / "features"
-    assert [json.loads(line)["image"] for line in (folder / "images.jsonl").read_text().splitlines()] == [
-        f"{number}.png" for number in range(N)
-    ]
-    lines = [json.loads(line) for line in (folder / "captions.jsonl").read_text().splitlines()]
-    assert lines[4] == {
-        "caption": scenes.captions[4], "negatives": [scenes.swapped_captions[4]], "negative_images": ["9.png"]
-    }  # fmt: skip
+    names = [json.loads(line)["image"] for line in (data / "features" / "images.jsonl").read_text().splitlines()]
+    assert names == [f"{number}.png" for number in range(N)]
+    lines = [json.loads(line) for line in (data / "features" / "captions.jsonl").read_text().splitlines()]
+    assert (lines[4]["negatives"], lines[4]["negative_images"]) == ([scenes.swapped_captions[4]], ["9.png"])
     assert lines[3]["negative_images"] == [None]
     assert features.manifest["columns"]["negative_images"] == ["shown"]
-    assert sorted(path.name for path in folder.iterdir()) == sorted([*features.manifest["files"], "manifest.json"])
-    assert len(Features.load(folder, base=model, verify=True)) == N + 1
+    assert sorted(contents(data / "features")) == sorted([*features.manifest["files"], "manifest.json"])
+    assert len(Features.load(data / "features", base=model, verify=True)) == N + 1
 
 
 def test_without_the_option_nothing_changes(model, data):
@@ -113,9 +92,7 @@ def test_without_the_option_nothing_changes(model, data):
 
 def test_from_the_table_into_the_fit(model, tmp_path):
     scenes = labclip.scenes.sample(60, seed=5)
-    (tmp_path / "photos").mkdir()
-    for number, image in enumerate(scenes.images):
-        Image.fromarray(image).save(tmp_path / "photos" / f"{number}.png")
+    draw(tmp_path, scenes)
     write(tmp_path, [[f"{i}.png", scenes.captions[i], scenes.captions[i + 30], f"{i + 30}.png"] for i in range(30)])
     features = run(model, tmp_path)
     assert len(features.images) == 30
@@ -129,32 +106,31 @@ def test_from_the_table_into_the_fit(model, tmp_path):
     assert not torch.allclose(without, fitted, atol=1e-2)
 
 
-def test_a_missing_file_is_one_clear_message(model, data, scenes):
-    (data / "photos" / "9.png").rename(data / "photos" / "nine.png")
+def test_a_missing_file_is_one_clear_message(model, data):
+    image = data / "photos" / "9.png"
+    image.rename(data / "nine.png")
     with pytest.raises(ValueError, match=r"^9\.png \(captions\.csv line 6\) can't be read \(No such .*\)\. Repair it"):
         run(model, data)
     features = run(model, data, "skipped", on_error="skip")
     assert features.has_negative_image[:, 0].tolist() == [True, True, False, False, False, False, False, True, False]
     assert len(features.images) == N
-    assert features.manifest["skipped"] == [
-        {"where": "captions.csv line 6", "image": "9.png", "reason": "can't be read (No such file or directory)",
-         "captions": 0}
-    ]  # fmt: skip
-    (data / "photos" / "nine.png").rename(data / "photos" / "9.png")
-    assert run(model, data).has_negative_image.sum() == 5
+    reason = "can't be read (No such file or directory)"
+    skipped = {"where": "captions.csv line 6", "image": "9.png", "reason": reason, "captions": 0}
+    assert features.manifest["skipped"] == [skipped]
+    (data / "nine.png").rename(image)
+    run(model, data)
     assert contents(data / "features") == contents(run(model, data, "whole").folder)
 
 
 def read(path, **columns):
     """(negatives, names of their images) of every caption, and what is wrong."""
-    good, bad = [], []
-    for found in read_items(path, **columns):
-        if found.problem:
-            bad.append(found.problem)
-        else:
-            names = [[one and one.name for one in mine] for mine in found.negative_images]
-            good += zip(map(list, found.negatives), names, strict=True)
-    return good, bad
+    items = list(read_items(path, **columns))
+    good = [
+        (list(negatives), [image and image.name for image in images])
+        for item in items
+        for negatives, images in zip(item.negatives, item.negative_images, strict=True)
+    ]
+    return good, [item.problem for item in items if item.problem]
 
 
 def lines(path, *rows):
@@ -166,24 +142,18 @@ def test_lists_and_several_columns(tmp_path):
     path = lines(
         tmp_path / "c.jsonl",
         {"negatives": ["one", "", "two", "one"], "shown": ["1.png", "no.png", None, "2.png"]},
-        {"negatives": ["one", "two"], "shown": None},
         {"negatives": "one", "shown": "1.png"},
         {"caption": ["x", "y"], "negatives": [["one", "two"], None], "shown": [["1.png", "2.png"], None]},
         {"negatives": ["one", "two"], "shown": ["1.png"]},
         {"negatives": "one", "shown": 7},
     )
     good, bad = read(path, negative_images=("shown",))
-    assert good == [
-        (["one", "two"], ["1.png", None]),
-        (["one", "two"], [None, None]),
-        (["one"], ["1.png"]),
-        (["one", "two"], ["1.png", "2.png"]),
-        ([], []),
-    ]
-    assert bad == [
-        "has 2 in 'negatives' but 1 in 'shown'; name an image for each negative, or none",
+    assert good == [(["one", "two"], ["1.png", None]), (["one"], ["1.png"]), (["one", "two"], ["1.png", "2.png"]),
+                    ([], [])]  # fmt: skip
+    assert [what[:40] for what in bad] == [
+        "has 2 in 'negatives' but 1 in 'shown'; n",
         "has an image that is a int, not a path",
-    ]  # fmt: skip
+    ]
     two = lines(
         tmp_path / "two.jsonl",
         {"negative": "one", "negative_2": "two", "first": "", "second": "2.png"},
@@ -192,18 +162,12 @@ def test_lists_and_several_columns(tmp_path):
     good, bad = read(two, negative_images=("first", "second"))
     assert good == [(["one", "two"], [None, "2.png"])]
     assert bad == ["names an image in 'second', but lacks the column of negatives that it belongs to"]
-    with pytest.raises(ValueError, match=r"two\.jsonl has no column 'third'; it has"):
-        read(two, negative_images=("third",))
-    assert {item.negative_images for item in read_items(path)} == {()}  # where no column of them is asked for
-
-
-def test_cleaning_keeps_each_negative_beside_its_image(model, data):
-    write(data, [["0.png", "A cube.", "A ball.", "1.png"]])
-    path = lines(data / "c.jsonl", {"negatives": ["...", "A ball.", "a ball"], "shown": ["1.png", None, "2.png"]})
-    (item,) = read_items(path, negative_images=("shown",), clean=True)
+    (item,) = read_items(
+        lines(path, {"negatives": ["...", "A ball.", "a ball"], "shown": ["1.png", None, "2.png"]}),
+        negative_images=("shown",), clean=True,
+    )  # fmt: skip
     assert item.negatives == (("a ball",),)
     assert item.negative_images[0][0].name == "2.png"
-    assert run(model, data, clean=True).has_negative_image.tolist() == [[True]]
 
 
 def test_images_held_in_parquet(model, data, scenes):
@@ -216,39 +180,28 @@ def test_images_held_in_parquet(model, data, scenes):
     ]
     pq.write_table(pa.Table.from_pylist(rows), data / "c.parquet")
     features = embed(model, data / "c.parquet", data / "held", negative_images="shown", progress=False)
-    images = images_of(model, scenes)
     assert features.has_negative_image.ravel().tolist() == [True, True, False]
-    assert np.abs(features.negative_images[:2, 0] - images[:2][::-1]).max() < UNIT
-    listed = [{**rows[0], "negatives": ["y"], "shown": [held[1]]}]
-    pq.write_table(pa.Table.from_pylist(listed), data / "listed.parquet")
-    assert read(data / "listed.parquet", negative_columns=("negatives",), negative_images=("shown",))[1] == [
-        "has a list in 'shown' of images that are not paths"
-    ]
+    assert np.abs(features.negative_images[:2, 0] - images_of(model, scenes)[1::-1]).max() < UNIT
+    pq.write_table(pa.Table.from_pylist([{**rows[0], "shown": [held[1]]}]), data / "listed.parquet")
+    _, bad = read(data / "listed.parquet", negative_images=("shown",))
+    assert bad == ["has a list in 'shown' of images that are not paths"]
 
 
 def test_beside_images_in_a_tar(data):
     row = json.dumps({"caption": "x", "negative": "y", "shown": "photos/1.png"}).encode()
     pack(data / "c.tar", [("0.png", (data / "photos" / "0.png").read_bytes()), ("0.json", row)])
-    base = LABCLIP(
-        models.make("clip"), Alignment.identity(models.DIM), tokenizer=models.tokenizer(),
-        preprocess=lambda image: torch.from_numpy(np.array(image.resize((32, 32)))).permute(2, 0, 1) / 255,
-    )  # fmt: skip
-    features = embed(base, data / "c.tar", data / "packed", negative_images="shown", progress=False)
+    features = embed(tiny(), data / "c.tar", data / "packed", negative_images="shown", progress=False)
     assert features.has_negative_image.tolist() == [[True]]
     assert not np.allclose(features.negative_images[0, 0], features.images[0])
 
 
 def test_the_command(model, data):
-    arguments = ["--model", "scenes", "--captions", data / "captions.csv", "--images", data / "photos",
-                 "--negative-images", "shown", "--batch-size", 3, data / "out"]  # fmt: skip
-    with warnings.catch_warnings():
-        done = CliRunner().invoke(cli.main, ["embed", *map(str, arguments)])
+    arguments = ["embed", "--model", "scenes", "--captions", data / "captions.csv", "--images", data / "photos",
+                 "--batch-size", 3, "--negative-images"]  # fmt: skip
+    done = CliRunner().invoke(cli.main, [*map(str, arguments), "shown", str(data / "out")])
     assert done.exit_code == 0, done.stderr
-    assert "8 images, 9 captions, 7 of them with negatives" in done.stdout
     run(model, data)
     assert contents(data / "out") == contents(data / "features")
-    wrong = CliRunner().invoke(
-        cli.main, ["embed", *map(str, [*arguments[:-1], data / "no", "--negative-images", "none"])]
-    )
+    wrong = CliRunner().invoke(cli.main, [*map(str, arguments), "none", str(data / "no")])
     assert wrong.exit_code == 2
     assert "captions.csv has no column 'none'; it has 'image', 'caption', 'negative', 'shown'" in wrong.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -38,6 +39,8 @@ ENGINES: dict[str, type[Encoder]] = {"local": Encoder, "ray": RayEncoder}
 
 BLOCK = 1024
 """Captions, each with its negatives, that are encoded together; those with a common prefix share the work."""
+
+_logger = logging.getLogger(__name__)
 
 
 def embed(
@@ -231,8 +234,10 @@ def _checked(items: Iterable[Item], *, skip: bool) -> Iterator[Item]:
 def _write(plan: Plan, encoder: Encoder, *, skip: bool) -> None:
     """Encode what is left, and write the manifest."""
     progress, made_from = plan.progress, plan.progress["made_from"]
-    rows = plan.count("images") + plan.count("texts") * (1 + progress["negatives_per_caption"])
+    images, texts = plan.count("images"), plan.count("texts")
+    rows = images + texts * (1 + progress["negatives_per_caption"])
     check_folder(plan.folder, needs=4 * made_from["dim"] * rows - sum(progress["sizes"].values()))
+    _logger.info("%s: %d images and %d captions to embed", plan.folder, images, texts)
     with closing(Files(plan.folder, progress["sizes"])) as files:
         write_images(plan, files, encoder, skip=skip)
         if not (images := _image_count(plan)):
