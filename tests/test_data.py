@@ -231,6 +231,8 @@ def test_tars(tmp_path):
         ("d/1.PNG", picture(1)),
         ("d/2.txt", b"without a picture"),
         ("d/3.png", picture(3)),
+        ("5.png", picture(2)),
+        ("5.txt", b"caf\xe9"),
         ("n" * 120 + "/4.png", picture(4)),
         ("n" * 120 + "/4.txt", b"a long name"),
     ]
@@ -238,9 +240,10 @@ def test_tars(tmp_path):
         good, bad = read(pack(tmp_path / "s.tar", members, format=kind))
         assert good[:3] == [("d/0.png", "a red cube", []), ("d/1.PNG", "x", ["xx"]), ("d/1.PNG", "y", ["yy"])]
         assert good[3][1] == "a long name"
-        assert [place for place, _, _ in bad] == ["sample d/2", "sample d/3"]
+        assert [place for place, _, _ in bad] == ["sample d/2", "sample d/3", "sample 5"]
         assert bad[0][2] == "names no image"
         assert bad[1][2] == "has an empty caption"
+        assert "is not valid Unicode" in bad[2][2]
 
 
 def test_tars_that_end_early_are_errors(tmp_path):

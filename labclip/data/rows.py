@@ -129,10 +129,8 @@ def parquet_rows(path: Path, wanted: Wanted) -> Iterator[Row]:
 def tar_rows(path: Path) -> Iterator[Row]:
     """A row a sample of a plain tar: the cells of its json, its text as "caption", its class as "cls", its "image".
 
-    The image is an `ImageSource`, None where the sample has none.
-
-    Raises:
-        ValueError: If it is no whole tar: cut off, compressed, or with something else inside.
+    The image is an `ImageSource`, None where the sample has none. A tar that is cut off, damaged or compressed is an
+    error.
     """
     try:
         with tarfile.open(path, mode="r:") as tar:
@@ -145,37 +143,32 @@ def tar_rows(path: Path) -> Iterator[Row]:
         ) from error
 
 
-def _members(tar: tarfile.TarFile, path: Path) -> Iterator[tuple[str, str, tarfile.TarInfo]]:
+def _members(tar: Any, path: Path) -> Iterator[tuple[str, str, tarfile.TarInfo]]:
     """Key, extension and header of every plain file, in order."""
-    end = 0
-    # Without a member the offset is 0, where tarfile fails before Python 3.11.
-    while tar.offset and (member := tar.next()) is not None:
-        tar.members = []  # type: ignore[attr-defined]  # else it keeps every header it has seen
-        end = tar.offset
+    for member in iter(tar.next, None):
+        tar.members = []  # else it keeps every header it has seen
         folder, slash, name = member.name.rpartition("/")
         stem, dot, extension = name.partition(".")
         if member.isreg() and dot and stem:
             yield folder + slash + stem, extension.lower(), member
     # tarfile takes garbage, or the end of a file that was cut between two members, for the end of the archive.
-    with path.open("rb") as file:
-        file.seek(end)
-        if file.read(len(_END_OF_TAR)) != _END_OF_TAR:
-            raise ValueError(f"{path} is cut off or damaged at byte {end:,}: it has no end mark there. Fetch it again.")
+    tar.fileobj.seek(tar.offset)
+    if tar.fileobj.read(len(_END_OF_TAR)) != _END_OF_TAR:
+        raise ValueError(
+            f"{path} is cut off or damaged at byte {tar.offset:,}: it has no end mark there. Fetch it again."
+        )
 
 
 def _sample(tar: Any, path: Path, location: str, members: Sequence[tuple[str, tarfile.TarInfo]]) -> Cells:
     found = dict(members)
     if len(found) < len(members):
         raise ValueError(f"{location} has two files of one extension. Write the tar again.")
-    texts = {
-        extension: tar.extractfile(found[extension]).read()
-        for extension in ("json", "txt", "cls")
-        if extension in found
-    }
+    texts = {extension: tar.extractfile(found[extension]).read() for extension in found.keys() & {"json", "txt", "cls"}}
     cells: Cells = _row(location, texts["json"])[1] if "json" in texts else {"caption": None}
     for extension, column in (("txt", "caption"), ("cls", "cls")):
         if extension in texts:
-            cells[column] = texts[extension].decode("utf-8-sig").strip("\n")
+            # What is not UTF-8 becomes a text that no model can read, so that its row is told to be bad.
+            cells[column] = texts[extension].decode("utf-8-sig", "surrogateescape").strip("\n")
     image = next((found[extension] for extension in _IN_TAR if extension in found), None)
     cells["image"] = image and ImageSource(
         image.name, path, start=image.offset_data, size=image.size, location=location

@@ -35,18 +35,11 @@ class SceneEntry(NamedTuple):
 
 
 class SceneFile(NamedTuple):
-    """A file that says of each image what is in it.
+    """A file that says of each image what is in it."""
 
-    Attributes:
-        kind: "clevr", "pug-spar" or "pug-spare".
-        entries: One an image.
-        ways: Where people have an image, as `ImageLayout` takes it, the likeliest first.
-        notes: What was left out.
-    """
-
-    kind: str
+    kind: str  # "clevr", "pug-spar" or "pug-spare"
     entries: Sequence[SceneEntry]
-    ways: Sequence[str]
+    ways: Sequence[str]  # where people have an image, as `ImageLayout` takes it, the likeliest first
     notes: Sequence[str] = ()
 
 
@@ -92,12 +85,9 @@ def labelled_scenes(n: int, *, seed: int = 0, split: str = "seen", n_objects: in
 def read_labelled_scenes(
     path: str | Path, images: str | Path | None = None, *, on_missing: str = "raise"
 ) -> LabelledScenes:
-    """Read CLEVR, PUG:SPAR or PUG:SPARE in the forms people have them.
+    """Read CLEVR, PUG:SPAR or PUG:SPARE from a file as `read_scene_file` takes it, or a folder with one.
 
-    Args:
-        path: A file as `read_scene_file` takes it, or a folder with one under its usual name.
-        images: Folder that the names of images are relative to; None is the file's folder.
-        on_missing: "raise", or "skip" to leave out images that are not there.
+    `images` is the folder of the images, by default that of the file; `on_missing` as of `DataFiles`.
     """
     files = DataFiles(Path(path), None if images is None else Path(images), on_missing)
     file = find_scene_file(files, tuple(_USUAL))
