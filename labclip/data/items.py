@@ -150,7 +150,7 @@ def read_items(
                 other_splits.add(str(cells.get("split")))
                 continue
             taken, count = taken or table.taken(cells), count + 1
-            yield table.item(number, location, cells)
+            yield table.item(location, cells)
         if taken not in ("", told):  # of many shards only the first
             _logger.log(NOTE, "%s: %s", path.name, taken)
             told = taken
@@ -210,11 +210,11 @@ class _Table:
         }
         return ", ".join(f"{what} from {' and '.join(map(repr, names))}" for what, names in columns.items() if names)
 
-    def item(self, number: int, location: str, cells: Cells) -> Item:
-        """What a row says, or what is wrong with it; `number` counts a Parquet file's rows from 0."""
+    def item(self, location: str, cells: Cells) -> Item:
+        """What a row says, or what is wrong with it."""
         image = None
         try:
-            image = self._source(*self._image_cell(cells), number, location)
+            image = self._source(self._image_cell(cells)[1], location)
             if image is None and self.require_image:
                 raise _RowError("names no image" if {*self.images} & {*cells} else _lacks(self.images, cells))
             name = next((name for name in self.captions if name in cells), None)
@@ -224,7 +224,7 @@ class _Table:
             captions = [cells[name]] if several is None else several
             if not captions or (len(captions) > 1 and any(map(_is_empty, captions))):
                 raise _RowError("has an empty list of captions, or an empty one in it")
-            negatives = self._negatives_of(cells, None if several is None else len(several), number, location)
+            negatives = self._negatives_of(cells, None if several is None else len(several), location)
             worded = [self._worded(*one, location) for one in zip(captions, negatives, strict=True)]
         except _RowError as error:
             return Item(image, (), (), location, problem=str(error))
@@ -242,14 +242,10 @@ class _Table:
                 return name, str(cell) if isinstance(cell, int) and not self.require_image else cell
         return "", None
 
-    def _source(self, column: str, cell: Any, number: int, location: str) -> ImageSource | None:
+    def _source(self, cell: Any, location: str) -> ImageSource | None:
         """Where the image of a cell is; None of an empty one."""
-        name: Any = cell
-        if isinstance(cell, dict) and set(cell) <= {"bytes", "path"}:  # as Hugging Face datasets keep images
-            name, cell = cell.get("path"), cell.get("bytes") or cell.get("path")
-        if isinstance(cell, bytes):
-            name = name if isinstance(name, str) else f"row {number + 1}"
-            return ImageSource(name, self.path, start=number, column=column, data=cell, location=location)
+        if isinstance(cell, dict) and cell.keys() <= {"bytes", "path"}:  # as Hugging Face datasets keep images
+            cell = cell.get("path")
         if _is_empty(cell) or isinstance(cell, ImageSource):
             return cell or None
         if not isinstance(cell, str):
@@ -259,7 +255,7 @@ class _Table:
     def _negatives(self, names: tuple[str, ...]) -> Sequence[str]:
         return _usual_negatives(names) if self.negatives is None else self.negatives
 
-    def _negatives_of(self, cells: Cells, captions: int | None, number: int, location: str) -> list[list[_Negative]]:
+    def _negatives_of(self, cells: Cells, captions: int | None, location: str) -> list[list[_Negative]]:
         """The negatives of each of the captions that a list has; None is one caption that is not a list."""
         negatives: list[list[_Negative]] = [[] for _ in range(captions or 1)]
         for column, images in zip_longest(self._negatives(tuple(cells)), self.negative_images):
@@ -275,7 +271,7 @@ class _Table:
                 elif isinstance(cells[images], list) and not all(isinstance(cell, str | None) for cell in its):
                     raise _RowError(f"has a list in {images!r} of images that are not paths")
                 for text, cell in zip(several, its, strict=True):
-                    mine.append((text, self._source(images, cell, number, location)))
+                    mine.append((text, self._source(cell, location)))
         return negatives
 
     def _worded(

@@ -113,10 +113,10 @@ class DataFiles:
         return row
 
     def image_in_cell(self, cell: Any, location: str, layout: ImageLayout) -> int | None:
-        """The row of an image that a cell names, or holds as bytes, as Hugging Face data sets do."""
-        if isinstance(cell, dict) and set(cell) <= {"bytes", "path"}:
-            cell = cell.get("bytes") or cell.get("path")
-        return self.image_in_memory(cell, location) if isinstance(cell, bytes) else layout.image(cell, location)
+        """The row of an image that a cell of a table names, or is."""
+        if isinstance(cell, dict) and cell.keys() <= {"bytes", "path"}:  # as Hugging Face datasets keep images
+            cell = cell.get("path")
+        return self.add(cell) if isinstance(cell, ImageSource) else layout.image(cell, location)
 
     def add(self, source: ImageSource) -> int | None:
         """The row of an image; None of a file that was found missing."""

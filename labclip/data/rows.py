@@ -20,7 +20,9 @@ from labclip.files import read_json
 
 Cells = dict[str, Any]
 Row = tuple[str, Cells]
-"""Where a row is, for people ("captions.csv line 7", "0.tar sample 000012"), and its cells by column."""
+"""Where a row is, for people ("captions.csv line 7", "0.tar sample 000012"), and its cells by column.
+
+An image that the file itself holds, a tar or Parquet, is an `ImageSource`."""
 
 Wanted = Callable[[str], bool]
 """Whether a column is of use; Parquet reads no others."""
@@ -117,13 +119,21 @@ def json_rows(path: Path) -> Iterator[Row]:
 
 
 def parquet_rows(path: Path, wanted: Wanted) -> Iterator[Row]:
-    """Rows of a Parquet file, a few hundred in memory at a time."""
-    number = itertools.count(1)
+    """Rows of a Parquet file, a few hundred in memory at a time; an image that it holds is an `ImageSource`."""
+    number = itertools.count()
     with open_parquet(path) as file:
         columns = [name for name in file.schema_arrow.names if wanted(name)]
         for batch in file.iter_batches(batch_size=BATCH, columns=columns):
             for cells in batch.to_pylist():
-                yield f"{path.name} row {next(number)}", cells
+                row = next(number)
+                location = f"{path.name} row {row + 1}"
+                for column, cell in cells.items():
+                    # Hugging Face datasets keep an image as its bytes and its name.
+                    held = cell if isinstance(cell, dict) and cell.keys() <= {"bytes", "path"} else {"bytes": cell}
+                    if isinstance(data := held.get("bytes"), bytes):
+                        name = held.get("path") or f"row {row + 1}"
+                        cells[column] = ImageSource(name, path, start=row, column=column, data=data, location=location)
+                yield location, cells
 
 
 def tar_rows(path: Path) -> Iterator[Row]:

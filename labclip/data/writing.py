@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from labclip.data.images import ImageSource
 from labclip.data.parquet import open_parquet
 from labclip.data.rows import Row, read_rows
 from labclip.packages import PARQUET, require
@@ -54,6 +55,8 @@ def _rows(path: Path, new: New) -> Iterator[Row]:
         added = new.keys() - cells.keys() if added is None else added
         if clash := added & cells.keys():
             raise ValueError(f"{location} has a column {min(clash)!r} already. Rename it, or start without it.")
+        if held := [name for name, cell in cells.items() if isinstance(cell, ImageSource)]:
+            raise ValueError(f"{location} holds bytes in {held[0]!r}, as only Parquet can. Write OUT as .parquet.")
         yield location, cells | {name: column[number] for name, column in new.items()}
 
 
