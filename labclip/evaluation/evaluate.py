@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from labclip.alignment import Alignment
-from labclip.encode.cache import BLOCK, Cache, default_cache, encode
+from labclip.encode.cache import BLOCK, Cache, default_cache, encode, key_of
 from labclip.evaluation.benchmarks import BENCHMARKS
 from labclip.evaluation.example import example_of
 from labclip.evaluation.report import Report
@@ -125,7 +126,7 @@ def evaluate(
             else:
                 image_rows, text_rows = task.embedded.images, task.embedded.texts
             if task.own_length:
-                text_rows = text_rows * _lengths(opened, task.captions)
+                text_rows = text_rows * _lengths(opened, task.captions, known_rows)
             scores = score(task, image_rows, text_rows, list(compared.values()), ties=ties)
             measured = [one for by_model in scores for one in compare(by_model)]
             _check_headline(asked[name], [one.metric for one in measured])
@@ -254,11 +255,20 @@ def _check_headline(benchmark: Benchmark, metrics: Sequence[str]) -> None:
         raise ValueError(f"headline of {benchmark.name} names {lacking[0]!r}; its metrics are {', '.join(metrics)}.")
 
 
-def _lengths(model: LABCLIP, captions: Sequence[str]) -> Tensor:
-    """How long the base's own embeddings of captions are, [n, 1]."""
-    with torch.no_grad(), evaluating(model), counting_truncation(TruncationCount()):
-        features = model.encode_text(list(captions), normalize=False, aligned=False)
-    return features.float().norm(dim=-1, keepdim=True).cpu()
+def _lengths(model: LABCLIP, captions: Sequence[str], cache: Cache) -> Tensor:
+    """How long the base's own embeddings of captions are, [n, 1]; a cache keeps the direction of (length, 1)."""
+    keys = [key_of(b"length", caption.encode("utf-8", "surrogatepass")) for caption in captions]
+    known = cache.get(keys)
+    todo = {key: caption for key, caption in zip(keys, captions, strict=True) if key not in known}
+    if todo:
+        with torch.no_grad(), evaluating(model), counting_truncation(TruncationCount()):
+            features = model.encode_text(list(todo.values()), normalize=False, aligned=False)
+        lengths = features.float().norm(dim=-1, keepdim=True).cpu()
+        rows = F.normalize(torch.cat([lengths, torch.ones_like(lengths)], dim=1), dim=-1).numpy()
+        known |= (fresh := dict(zip(todo, rows, strict=True)))
+        cache.put(fresh.items())
+    kept = torch.from_numpy(np.stack([known[key] for key in keys]))
+    return kept[:, :1] / kept[:, 1:]
 
 
 def _by_cosine(task: Task, images: Tensor, texts: Tensor, scores: Sequence[Sequence[ScoredItems]]) -> str:
