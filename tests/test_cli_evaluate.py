@@ -30,21 +30,15 @@ run = partial(commands.run, "evaluate")
 
 
 def test_json_is_one_object_of_benchmarks_models_and_metrics():
-    found = json.loads(run("scenes", *QUICK, "--json").stdout)
+    found = json.loads(run("scenes", *QUICK, "--strength", 0, "--strength", 1, "--json").stdout)
     assert list(found) == ["benchmarks", "measured"]
     assert list(found["benchmarks"]) == ["scenes"]
     models = found["benchmarks"]["scenes"]["models"]
-    assert list(models) == found["measured"]["models"] == ["base", "labclip"]
-    assert models["labclip"]["binding"] > models["base"]["binding"] + 0.2
-    assert set(models["base"]) == set(models["labclip"]) >= {"binding", "t2i_r1", "i2t_r1"}
+    assert list(models) == found["measured"]["models"] == ["base", "labclip@0", "labclip@1"]
+    assert models["labclip@0"] == models["base"]
+    assert models["labclip@1"]["binding"] > models["base"]["binding"] + 0.2
+    assert set(models["base"]) >= {"binding", "t2i_r1", "i2t_r1"}
     assert labclip.evaluation.Report.from_json(found).to_json() == found
-
-
-def test_the_table_says_gains_costs_and_how_to_read_it():
-    said = run("scenes", *QUICK).stdout
-    assert "binding better" in said
-    assert "no measurable difference" in said
-    assert "a tie is wrong" in said
 
 
 def test_several_benchmarks_each_with_its_own_files(ten):
@@ -62,7 +56,7 @@ def test_ten_own_images_and_every_kind_of_output(ten, tmp_path):
              (("--markdown", "md"), ("--latex", "tex"), ("--out", "html"))}  # fmt: skip
     flags = [part for pair in files.items() for part in pair]
     said = run("csv", "--model", "scenes", "--data", ten / "own.csv", *flags).stdout
-    assert "10" in said
+    assert "a tie is wrong" in said
     assert "| binding |" in files["--markdown"].read_text()
     assert r"\begin{tabular}" in files["--latex"].read_text()
     page = files["--out"].read_text()
@@ -97,14 +91,6 @@ def test_the_cache_is_kept_unless_it_is_not_wanted(cache):
     own = cache.parent / "own"
     run("scenes", *QUICK, "--cache", own)
     assert own.is_dir()
-
-
-def test_strengths_have_a_column_each():
-    found = json.loads(run("scenes", *QUICK, "--strength", 0, "--strength", 1, "--json").stdout)["benchmarks"][
-        "scenes"
-    ]["models"]
-    assert found["labclip@0"] == found["base"]
-    assert found["labclip@1"]["binding"] > found["base"]["binding"]
 
 
 def test_the_list_names_every_benchmark_with_its_files_and_options():

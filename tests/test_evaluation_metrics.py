@@ -67,55 +67,29 @@ def test_the_same_caption_is_a_tie_whatever_the_block():
     assert torch.equal(by_image, slow)
 
 
-def ranks_by_loop(images, texts, image_index):
-    cosine = images.double() @ texts.double().T
-    by_text, by_image = [], []
-    for text, own in enumerate(image_index.tolist()):
-        others = [float(cosine[i, text]) for i in range(len(images)) if i != own]
-        by_text.append(sum(not above(float(cosine[own, text]), other) for other in others))
-    for image in range(len(images)):
-        mine = [float(cosine[image, t]) for t, own in enumerate(image_index.tolist()) if own == image]
-        others = [float(cosine[image, t]) for t, own in enumerate(image_index.tolist()) if own != image]
-        by_image.append(sum(not mine or not above(max(mine), other) for other in others))
-    return by_text, by_image
+def by_loop(own, others):
+    """The rank and the margin of the best of an item's own cosines among those of others."""
+    best = max(own, default=-2.0)
+    return sum(not above(best, other) for other in others), best - max(others, default=-math.inf)
 
 
 @few
 @given(st.integers(0, 10**6), st.integers(1, 9), st.integers(1, 14), st.integers(1, 20))
-def test_ranks_are_those_of_a_loop(seed, count, captions, block):
-    images, texts = drawn(seed, count, captions)
-    image_index = torch.from_numpy(np.random.default_rng(seed).integers(0, count, captions))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(metrics, "_BLOCK", block)  # products and looks of a few cosines: every edge is met
-        found = metrics.ranks(images, texts, image_index)
-    assert tuple(rank.tolist() for rank in found) == ranks_by_loop(images, texts, image_index)
-
-
-@few
-@given(st.integers(0, 10**6), st.integers(1, 7), st.integers(1, 9), st.integers(1, 20))
-def test_margins_are_those_of_a_loop(seed, count, captions, block):
-    """The right one minus the best wrong one; infinite where there is no wrong one."""
+def test_ranks_and_margins_are_those_of_a_loop(seed, count, captions, block):
+    """Of an image without a caption the rank is the number of captions, and there is no margin."""
     images, texts = drawn(seed, count, captions)
     index = torch.from_numpy(np.random.default_rng(seed).integers(0, count, captions))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(metrics, "_BLOCK", block)
-        *_, text_margin, image_margin = metrics.ranks_and_margins(images, texts, index)
-    for text, own in enumerate(index.tolist()):
-        others = [dot(images[image], texts[text]) for image in range(count) if image != own]
-        wanted = dot(images[own], texts[text]) - max(others, default=-math.inf)
-        assert float(text_margin[text]) == pytest.approx(wanted, abs=1e-5)
+        patch.setattr(metrics, "_BLOCK", block)  # products and looks of a few cosines: every edge is met
+        text_rank, image_rank, text_margin, image_margin = metrics.ranks_and_margins(images, texts, index)
+    cosine, mine = images.double() @ texts.double().T, index == torch.arange(count)[:, None]
+    for text in range(captions):
+        rank, margin = by_loop(cosine[mine[:, text], text].tolist(), cosine[~mine[:, text], text].tolist())
+        assert (int(text_rank[text]), float(text_margin[text])) == (rank, pytest.approx(margin, abs=1e-5))
     for image in range(count):
-        mine = [dot(images[image], texts[text]) for text in range(captions) if index[text] == image]
-        others = [dot(images[image], texts[text]) for text in range(captions) if index[text] != image]
-        if mine:
-            wanted = max(mine) - max(others, default=-math.inf)
-            assert float(image_margin[image]) == pytest.approx(wanted, abs=1e-5)
-    label = index[torch.arange(count) % captions] % captions
-    _, margin = metrics.class_ranks(images, texts, label)
-    for image in range(count):
-        others = [dot(images[image], texts[one]) for one in range(captions) if one != label[image]]
-        wanted = dot(images[image], texts[label[image]]) - max(others, default=-math.inf)
-        assert float(margin[image]) == pytest.approx(wanted, abs=1e-5)
+        rank, margin = by_loop(cosine[image, mine[image]].tolist(), cosine[image, ~mine[image]].tolist())
+        assert int(image_rank[image]) == rank
+        assert not mine[image].any() or float(image_margin[image]) == pytest.approx(margin, abs=1e-5)
 
 
 def test_ranks_over_several_blocks_of_images():
@@ -134,11 +108,11 @@ def test_ranks_over_several_blocks_of_images():
 def test_class_ranks_are_those_of_a_loop(seed, n, count):
     images, classes = drawn(seed, n, count)
     label = torch.from_numpy(np.random.default_rng(seed).integers(0, count, n))
-    found, _ = metrics.class_ranks(images, classes, label)
-    for row in range(n):
-        own = dot(images[row], classes[label[row]])
-        others = [dot(images[row], classes[c]) for c in range(count) if c != label[row]]
-        assert found[row] == sum(not above(own, other) for other in others)
+    ranks, margins = metrics.class_ranks(images, classes, label)
+    for row, own in enumerate(label.tolist()):
+        others = [dot(images[row], classes[one]) for one in range(count) if one != own]
+        rank, margin = by_loop([dot(images[row], classes[own])], others)
+        assert (int(ranks[row]), float(margins[row])) == (rank, pytest.approx(margin, abs=1e-5))
 
 
 def test_equal_classes_are_ranked_by_index_by_counting():
