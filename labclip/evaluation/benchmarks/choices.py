@@ -166,10 +166,8 @@ def read_groups(form: dict[str, Any], sources: Sources, *, breakdown: bool = Fal
     group = items.group("group")
     count = np.bincount(group)
     metrics = {"macro": np.where(count[group] >= chosen.least, group, NONE)}
-    if chosen.left_out:
-        metrics["macro_no_symmetric"] = np.where(
-            [name in chosen.left_out for name in items.groups["group"]], NONE, group
-        )
+    if symmetric := {*chosen.left_out}:
+        metrics["macro_no_symmetric"] = np.where([name in symmetric for name in items.groups["group"]], NONE, group)
     metrics["micro"] = everything(len(items))
     if chosen.least > 1:
         enough = f"{(count >= chosen.least).sum():,} of {len(count):,} pairs of attributes"

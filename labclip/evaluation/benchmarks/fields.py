@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import PurePath
 from typing import Any
 
@@ -15,6 +16,8 @@ def cell(entry: Any, path: str, location: str) -> Any:
     Raises:
         ValueError: If the entry has no such value.
     """
+    if isinstance(entry, dict) and path in entry:
+        return entry[path]
     for key in path.split("."):
         if isinstance(entry, list) and key.isdecimal():
             if int(key) >= len(entry):
@@ -28,6 +31,6 @@ def cell(entry: Any, path: str, location: str) -> Any:
 def in_folder(sources: Sources, name: Any) -> Any:
     """An image's name; of an absolute path on the authors' machine the file's name, if there is a folder of images."""
     folder = sources.images
-    if folder is None or not isinstance(name, str) or not PurePath(name).is_absolute():
+    if folder is None or not isinstance(name, str) or not os.path.isabs(name):
         return name
     return name if folder.absolute() in PurePath(name).parents else PurePath(name).name
