@@ -159,31 +159,29 @@ def test_a_list_of_negatives_is_read_everywhere(tmp_path, ending, column):
 
 
 @pytest.mark.parametrize(
-    ("row", "captions", "taken"),
+    ("ending", "row", "captions", "taken"),
     [
-        ({"file_name": "a.png", "text": "a red cube"}, 1, "captions from 'text', images from 'file_name'"),
-        ({"image": "a.png", "captions": ["a red cube", "a cube"]}, 2, "captions from 'captions', images from 'image'"),
-        ({"filename": "a.png", "sentences": ["a red cube"], "url": "x"}, 1, "captions from 'sentences', images"),
+        ("jsonl", {"file_name": "a.png", "text": "a red cube"}, 1, "captions from 'text', images from 'file_name'"),
+        ("parquet", {"file_name": "a.png", "text": "a red cube"}, 1, "captions from 'text', images from 'file_name'"),
+        ("parquet", {"image": "a.png", "captions": ["a red cube", "red"]}, 2, "captions from 'captions', images from"),
         (
-            {"image": "a.png", "sentences": [{"raw": "a red cube", "tokens": []}]},
+            "jsonl",
+            {"image": "a.png", "sentences": [{"raw": "a red cube"}]},
             1,
-            "captions from 'sentences', images",
+            "captions from 'sentences', images from",
         ),
-        ({"image": "a.png", "caption": ["a red cube", "b"], "text": "c"}, 2, "captions from 'caption', images"),
+        (
+            "jsonl",
+            {"image": "a.png", "caption": ["a red cube", "red"], "text": "c"},
+            2,
+            "captions from 'caption', images",
+        ),
     ],
 )
-@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
-def test_hugging_faces_columns_mean_the_same_to_every_command(tmp_path, row, captions, taken, ending):
+def test_hugging_faces_columns_mean_the_same_to_every_command(tmp_path, ending, row, captions, taken):
     for name, pixels in zip(("a.png", "b.png"), scenes.sample(2).images, strict=True):
         Image.fromarray(pixels).save(tmp_path / name)
-    other = json.loads(
-        json.dumps(row)
-        .replace("a.png", "b.png")
-        .replace("red", "blue")
-        .replace('"a cube"', '"a ball"')
-        .replace('"b"', '"d"')
-    )
-    rows = [row, other]
+    rows = [row, json.loads(json.dumps(row).replace("a.png", "b.png").replace("red", "blue"))]
     path = tmp_path / f"metadata.{ending}"
     if ending == "parquet":
         pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
@@ -198,9 +196,9 @@ def test_hugging_faces_columns_mean_the_same_to_every_command(tmp_path, row, cap
     done = commands.run("evaluate", "csv", "--model", "scenes", "--data", path, "--json")
     assert "t2i_r1" in json.loads(done.stdout)["benchmarks"]["csv"]["models"]["base"]
     assert done.stderr.count(f"metadata.{ending}: {taken}") == 1
-    if isinstance(row.get("text"), str) and captions == 1:
+    if captions == 1:
         done = commands.run("negatives", path, tmp_path / "o.csv", "--method", "swap", "--attributes", "red,blue")
-        assert done.stderr.count(f"metadata.{ending}: {taken}") == 1
+        assert done.stderr.count(f"metadata.{ending}: {taken.partition(',')[0]}") == 1
 
 
 def test_one_name_in_two_folders_is_two_images(tmp_path):
