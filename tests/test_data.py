@@ -77,7 +77,7 @@ PLACED = [  # what only one of Karpathy's columns says, or both
         ("c.json", json.dumps(KARPATHY), {"split": ("train", "restval")}, [("2.jpg", "c", [])], []),
         ("c.jsonl", lines(SEVERAL), {}, [("a.png", "one", ["no", "nor"]), ("a.png", "two", []),
          ("a.png", "three", ["never"])], []),
-        ("c.jsonl", lines({**SEVERAL, "caption": ["one", "", "three"]}, {**SEVERAL, "caption": []}), {}, [],
+        ("c.jsonl", lines({**SEVERAL, "caption": ["one", "", {"raw": " "}]}, {**SEVERAL, "caption": []}), {}, [],
          [(f"line {line}", "a.png", "has an empty list of captions, or an empty one in it") for line in (1, 3)]),
         ("c.jsonl", lines({**SEVERAL, "negative": ["no"]}), {}, [],
          [("line 1", "a.png", "has 3 captions, so 'negative' must be a list of as many, one for each")]),

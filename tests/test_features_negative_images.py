@@ -184,7 +184,7 @@ def test_images_held_in_parquet(model, data, scenes):
     assert np.abs(features.negative_images[:2, 0] - images_of(model, scenes)[1::-1]).max() < UNIT
     pq.write_table(pa.Table.from_pylist([{**rows[0], "shown": [held[1]]}]), data / "listed.parquet")
     _, bad = read(data / "listed.parquet", negative_images=("shown",))
-    assert bad == ["has a list in 'shown' of images that are not paths"]
+    assert bad == ["has an image that is a bytes, not a path"]
 
 
 def test_beside_images_in_a_tar(data):

@@ -221,7 +221,7 @@ class _Table:
             if name is None:
                 raise _RowError(_lacks(self.captions, cells))
             several = _listed(cells[name])
-            captions = [cells[name]] if several is None else several
+            captions = [_sentence(one) for one in ([cells[name]] if several is None else several)]
             if not captions or (len(captions) > 1 and any(map(_is_empty, captions))):
                 raise _RowError("has an empty list of captions, or an empty one in it")
             negatives = self._negatives_of(cells, None if several is None else len(several), location)
@@ -245,7 +245,7 @@ class _Table:
     def _source(self, cell: Any, location: str) -> ImageSource | None:
         """Where the image of a cell is; None of an empty one."""
         if isinstance(cell, dict) and cell.keys() <= {"bytes", "path"}:  # as Hugging Face datasets keep images
-            cell = cell.get("path")
+            cell = cell.get("bytes") or cell.get("path")
         if _is_empty(cell) or isinstance(cell, ImageSource):
             return cell or None
         if not isinstance(cell, str):
@@ -268,8 +268,6 @@ class _Table:
                 elif len(its) != len(several):
                     count = f"has {len(several)} in {column!r} but {len(its)} in {images!r}"
                     raise _RowError(f"{count}; name an image for each negative, or none")
-                elif isinstance(cells[images], list) and not all(isinstance(cell, str | None) for cell in its):
-                    raise _RowError(f"has a list in {images!r} of images that are not paths")
                 for text, cell in zip(several, its, strict=True):
                     mine.append((text, self._source(cell, location)))
         return negatives
@@ -281,8 +279,6 @@ class _Table:
 
         All are in one form, so that nothing but what they say tells caption and negative apart.
         """
-        if isinstance(caption, dict) and "raw" in caption:  # one of Karpathy's sentences
-            caption = caption["raw"]
         raw, negatives = caption, [(text, image) for text, image in negatives if not _is_empty(text)]
         if _is_empty(caption):
             raise _RowError(_EMPTY)
@@ -304,6 +300,11 @@ class _Table:
 def _lacks(names: Sequence[str], columns: Collection[str]) -> str:
     either = " or ".join(filter(None, (", ".join(map(repr, names[:-1])), repr(names[-1]))))
     return f"has no column {either}; it has {', '.join(repr(name) for name in columns if name) or 'none'}"
+
+
+def _sentence(cell: Any) -> Any:
+    """The text of one of Karpathy's sentences; any other cell as it is."""
+    return cell["raw"] if isinstance(cell, dict) and "raw" in cell else cell
 
 
 def _by_caption(cells: Cells, column: str | None, captions: int | None) -> list[list[Any]]:
