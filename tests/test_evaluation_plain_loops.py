@@ -449,6 +449,52 @@ def vl_checklist(folder, rng):
     return {"limit": limit}, expected
 
 
+def half_truths(folder, rng):
+    entries, limit = [], rng.choice((0, 5))
+    for number in range(30):
+        one, other, wrong = (say(rng) for _ in range(3))
+        foils = [{"negative": f"{kind} {wrong}", "change_type": f"{kind}_change"} for kind in ("entity", "object")]
+        foils += [{"negative": "a", "change_type": "attribute_change"}] * rng.randrange(2)  # says nothing
+        foils += [{"negative": f"Any {wrong}", "change_type": "attribute_change"}] * rng.randrange(3)
+        turned = {"subject": one, "relation_type": "under", "object": other, "change_type": "antonym"}
+        relation = {"subject": one, "relation_type": "On", "object": other, "negatives": [turned] * rng.randrange(2)}
+        entries.append({
+            "image_path": f"datasets/COCO/val2014/{number % 20}.jpg", "entities": [one, other],
+            "negative_entities": {other: foils} if rng.random() < 0.8 else {}, "relations": [relation],
+        })  # fmt: skip
+    dump(folder / "coco_val.json", entries)
+    images = there(folder, [f"val2014/{number}.jpg" for number in range(20)], rng)
+
+    def expected(world):
+        hits, counted = {}, {"entities": set(), "relations": set()}
+        for entry in entries:
+            image, (one, other) = Path(entry["image_path"]).name, entry["entities"]
+            known = {}
+            for foil in reversed(entry["negative_entities"].get(other, [])):
+                if foil["negative"] != "a" and not foil["change_type"].startswith("entity"):
+                    known[foil["change_type"].split("_")[0]] = foil["negative"].lower()
+            antonym = {"antonym": f"{one} under {other}"} if entry["relations"][0]["negatives"] else {}
+            related = {"swap": f"{other} on {one}"} | antonym
+            related |= {"object": f"{one} on {known['object']}"} if known else {}
+            if len(related) > 1 and "attribute" in known:
+                related["attribute"] = f"{one} on {known['attribute']}"
+            asked = {"entities": {kind: f"{one} and {foil}" for kind, foil in known.items()},
+                     "relations": related if len(related) > 1 else {}}  # fmt: skip
+            for what, foils in asked.items():
+                if image in images and foils and image not in counted[what] and len(counted[what]) < (limit or 99):
+                    counted[what].add(image)
+                    whole = f"{one} {'and' if what == 'entities' else 'on'} {other}"
+                    texts = [([f"whole_{what}"], whole, one)]
+                    texts += [([what, f"{what}_{kind}"], one, foil) for kind, foil in foils.items()]
+                    for names, true, false in texts:
+                        for name in names:
+                            hits.setdefault(name, []).append(right(world, image, true, [false]))
+                            hits.setdefault(f"{name}_index", []).append(right_by_index(world, image, [true, false], 0))
+        return {name: mean(several) for name, several in hits.items()}
+
+    return {"limit": limit}, expected
+
+
 def whatsup(folder, rng):
     places = {"a": ("left_of", "right_of", "on", "under"), "b": ("left_of", "right_of", "in-front_of", "behind")}
     files, names = {}, []
@@ -911,6 +957,7 @@ CASES = {
         retrieval=True,
     ),
     "colorswap": two_and_two(write_colorswap, retrieval=True),
+    "half-truths": half_truths,
     "whatsup": whatsup,
     "negation": negation("COCO_val_mcq_llama3.1_rephrased.csv"),
     "negation-voc": negation("VOC2007_mcq_llama3.1_rephrased.csv"),
