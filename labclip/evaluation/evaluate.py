@@ -65,11 +65,11 @@ def evaluate(
     Args:
         model: A loaded LABCLIP, or what `labclip evaluate --model` takes: a name, a folder, a repository, or MODEL:TAG.
         benchmarks: A name of `BENCHMARKS`, a `Benchmark` of your own, or a list of both.
-        data: File or folder of the benchmark, or `Features` for the benchmark "features"; of several benchmarks
+        data: File or folder of the benchmark, or `Features` for the benchmark "features"; for several benchmarks
             `{name: path}`.
-        images: Folder of its images, by default that of `data`; of several benchmarks one folder for all of them, or
+        images: Folder of its images, by default that of `data`; for several benchmarks one folder for all of them, or
             `{name: folder}`.
-        options: Of its reader, for example `{"split": "val"}`; strings are converted. Of several benchmarks
+        options: Its reader's options, for example `{"split": "val"}`; strings are converted. For several benchmarks
             `{name: options}`.
         alignments: To compare with the base: one, a list, or `{name: alignment}` with the names that the report gives
             them; by default the model's own, where it has one that is not the identity.

@@ -81,7 +81,7 @@ class Items:
 
         Args:
             metrics: The name of the one metric, the mean over all items; or for each metric the group of every item.
-            further: Of `Choice`.
+            further: Further arguments of `Choice`.
         """
         if not self.image:
             return []

@@ -11,7 +11,7 @@ from typing import Any
 from labclip.evaluation import summary
 from labclip.evaluation.benchmarks import BENCHMARKS
 from labclip.evaluation.results import Result, write_csv
-from labclip.evaluation.scores import CONTROL, DIFFERING, Compared, Difference
+from labclip.evaluation.scores import CONTROL, DIFFERING, Compared
 from labclip.evaluation.summary import SIDES, Shown
 from labclip.files import read_json, whole_file
 from labclip.report import Figure, Reported, drawn, latex
@@ -51,13 +51,13 @@ class Report(Reported):
 
     Attributes:
         base: The base in words, for example "ViT-B-32-quickgelu (openai)".
-        weights_sha256: Of the base's weights.
+        weights_sha256: SHA-256 of the base's weights.
         models: "base", then each alignment: "labclip" where there is one, else its name, with "@strength" where one
             alignment is asked about at several.
         alignments: For each model but the base, what the matrix is: name, strength, SHA-256, and whether it records its
             base.
         results: One a benchmark.
-        versions: Of the packages that decide a number.
+        versions: Versions of the packages that decide a number.
         date: On which it was measured, for example "2026-03-01"; "" in one that was kept without.
     """
 
@@ -88,14 +88,13 @@ class Report(Reported):
         if plots and len(self.models) > 1:
             sections.append(Section("Gains beside costs", figures=[self._figure(chosen)]))
         if several:
-            tables = self._tables(chosen, short=True)
-            sections.append(Section("In short", self._readings(chosen), tables=tables))
+            sections.append(Section("In short", self._readings(chosen), tables=self._tables(chosen)))
         for result in self.results:
             every, paper = summary.metrics(result), result.benchmark.paper
             size = f"{result.images:,} images, {result.captions:,} captions."
             notes = [*result.notes, f"{size} Defined in {paper}." if paper else size]
-            tables = self._tables(every, short=False)
-            sections.append(Section(result.benchmark.title, self._readings(every), tables=tables, notes=notes))
+            readings, tables = self._readings(every), self._tables(every)
+            sections.append(Section(result.benchmark.title, readings, tables=tables, notes=notes))
         if lacking := summary.unmeasured(self.results):
             sections.append(Section("Not measured", notes=lacking))
         title = "What an alignment gains and costs" if len(self.models) > 1 else "What the base does"
@@ -128,41 +127,43 @@ class Report(Reported):
         """What each model but the base gains and loses."""
         return [f"{model}: {summary.reading(chosen, at)}." for at, model in enumerate(self.models[1:])]
 
-    def _tables(self, chosen: Sequence[Shown], *, short: bool) -> list[Table]:
-        """One a side, controls behind their metric; a short one names the benchmark, and leaves intervals out."""
-        several = len(self.models) > 2
-        heads = [*(["benchmark"] if short else []), "metric", "n", "chance"]
-        values = ["model", "value"] if several else list(self.models)
-        values += ["95% interval"] if len(self.models) == 1 else ["difference", "95% interval"][: 1 if short else 2]
-        words = [*range(len(heads) - 2), *([len(heads)] if several else [])]
-        how: dict[str, Any] = {"words": words, "grouped": len(heads) if several else 0}
+    def _tables(self, chosen: Sequence[Shown]) -> list[Table]:
+        """One a side, controls behind their metric."""
+        alignments = len(self.models) - 1
+        columns = ["metric", "n", "chance"]
+        columns += ["model", "value"] if alignments > 1 else self.models
+        columns += ["difference", "95% interval"] if alignments else ["95% interval"]
+        how: dict[str, Any] = {"words": (0, 3), "grouped": 3} if alignments > 1 else {}
         tables = []
         for side in dict.fromkeys(one.side for one in chosen):
             caption = SIDES[side][0] if side in SIDES else side
-            if len(self.models) > 1 and side in SIDES:
+            if alignments and side in SIDES:
                 caption = f"What it is for: {caption}" if side == "binding" else f"What it may cost: {caption}"
             rows = [
-                [*([one.benchmark.title] if short else []), *row]
+                row
                 for one in chosen
                 if one.side == side
                 for compared in (one.compared, *one.controls)
-                for row in self._rows(compared, short=short)
+                for row in self._rows(compared, one.title)
             ]
-            caption = caption[0].upper() + caption[1:]
-            tables.append(Table(caption, heads + values, rows, minor=[len(heads) - 2, len(heads) - 1], **how))
+            tables.append(Table(caption[0].upper() + caption[1:], columns, rows, minor=(1, 2), **how))
         return tables
 
-    def _rows(self, compared: Compared, *, short: bool) -> list[list[Value]]:
+    def _rows(self, compared: Compared, title: str) -> list[list[Value]]:
         """One metric: one row, or where there are several alignments one a model."""
         base, *others = compared.estimates
-        head: list[Value] = [Cell(compared.metric, words=summary.worded(compared.metric)), base.n, base.chance]
-        changes = [_change(one, short=short) for one in compared.differences]
+        before = f"{title}, " if title else ""
+        metric = Cell(before + compared.metric, words=before + summary.worded(compared.metric))
+        head: list[Value] = [metric, base.n, base.chance]
+        changes: list[list[Value]] = []
+        for moved in compared.differences:
+            words = signed(moved.value) if moved.measurable else summary.UNMEASURABLE
+            changes.append([judged(moved.gain, moved.measurable, words), summary.interval(moved)])
         if not others:
             return [[*head, base.value, f"[{base.low:.3f}, {base.high:.3f}]"]]
         if len(others) == 1:
             return [[*head, base.value, others[0].value, *changes[0]]]
-        changes.insert(0, [None] * len(changes[0]))
-        every = zip(self.models, compared.estimates, changes, strict=True)
+        every = zip(self.models, compared.estimates, [[None, None], *changes], strict=True)
         return [[*head, model, estimate.value, *change] for model, estimate, change in every]
 
     def _facts(self) -> list[tuple[str, str]]:
@@ -262,13 +263,6 @@ class Report(Reported):
             return cls(**value["measured"], results=results)
         except (AttributeError, KeyError, TypeError) as error:
             raise ValueError(f"{location} is no report that `to_json` made: {error!r}.") from error
-
-
-def _change(moved: Difference, *, short: bool) -> list[Value]:
-    if short:
-        return [judged(moved.gain, moved.measurable, summary.format_difference(moved))]
-    words = signed(moved.value) if moved.measurable else summary.UNMEASURABLE
-    return [judged(moved.gain, moved.measurable, words), summary.interval(moved)]
 
 
 def _panel(axes: Any, group: Sequence[Shown], models: Sequence[str]) -> None:

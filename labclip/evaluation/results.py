@@ -23,8 +23,8 @@ class Answer:
     Attributes:
         location: File name and position of the item; "" where its question keeps none, as retrieval and classification.
         metrics: The metrics that it counts in, for example ("swap_att", "swap", "macro", "micro"), or ("t2i_r1",).
-        images: Names of its images. Of a search for a caption the right one; of a search for an image that one.
-        captions: Its captions, the right one first. Of a search for a caption that one.
+        images: Names of its images; a search has its right image, or the image that is searched with.
+        captions: Its captions, the right one first; a search has the caption that is searched with.
         right: For each model ("base", then the alignments) whether it was right.
         margin: For each model the cosine of the right answer minus that of the best wrong one; at most 0 is wrong, and
             in retrieval, classification and between two images up to 1e-6 is a tie, which is wrong too; nan where the

@@ -140,7 +140,7 @@ class Difference:
         low: Lower end of the 95% interval of paired items.
         high: Upper end.
         measurable: Whether the interval excludes zero and the models differ on at least `DIFFERING` units.
-        lower_is_better: As of `ScoredItems`.
+        lower_is_better: As in `ScoredItems`.
     """
 
     value: float
@@ -162,8 +162,8 @@ class Compared:
     Attributes:
         metric: Its name.
         estimates: One a model.
-        differences: Of each model but the first, to the first.
-        side: As of `ScoredItems`, or `CONTROL`.
+        differences: One for each model but the first, against the first.
+        side: As in `ScoredItems`, or `CONTROL`.
     """
 
     metric: str

@@ -58,13 +58,18 @@ def worded(metric: str) -> str:
 
 @dataclass(frozen=True)
 class Shown:
-    """One metric of one benchmark, the side it is on, its name in a sentence, and its controls."""
+    """One metric of one benchmark, the side it is on, its controls; and the title, where those of several are told."""
 
     benchmark: Benchmark
     compared: Compared
     side: str
-    name: str
+    title: str = ""
     controls: list[Compared] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """What a sentence calls it."""
+        return (f"{self.title}, " if self.title else "") + worded(self.compared.metric)
 
     @property
     def stands(self) -> bool:
@@ -73,17 +78,13 @@ class Shown:
 
 
 def metrics(result: Result, *, titled: bool = False) -> list[Shown]:
-    """All metrics of one benchmark, binding first; on the side of their question, else on that of the benchmark.
-
-    `titled` puts the benchmark's title before their names, where those of several are told.
-    """
+    """All metrics of one benchmark, binding first; on the side of their question, else on that of the benchmark."""
     benchmark, shown = result.benchmark, list[Shown]()
     for one in result.compared:
         if one.side == CONTROL:
             shown[-1].controls.append(one)  # it stands behind its metric
         else:
-            name = f"{benchmark.title}, {worded(one.metric)}" if titled else worded(one.metric)
-            shown.append(Shown(benchmark, one, one.side or benchmark.measures, name))
+            shown.append(Shown(benchmark, one, one.side or benchmark.measures, benchmark.title if titled else ""))
     return _by_side(shown)
 
 
@@ -181,8 +182,8 @@ def _count(count: int | str, noun: str) -> str:
 def reading(chosen: Sequence[Shown], model: int) -> str:
     """What one model gained and lost, side by side.
 
-    A side of one metric is told by its difference. Of several, those that differ measurably are counted, better and
-    worse, and the largest of either is named: a loss is never averaged away. `model` is the index among those that are
+    A side of one metric is told by its difference. Where there are several, those that differ measurably are counted,
+    better and worse, and the largest of either is named: a loss is never averaged away. `model` is the index among those that are
     not the base.
     """
     by_side = {side: [(one.name, one.compared.differences[model]) for one in chosen if one.side == side]

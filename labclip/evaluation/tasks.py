@@ -15,6 +15,7 @@ from labclip import metrics
 from labclip.alignment import Alignment
 from labclip.data.images import ImageSource
 from labclip.evaluation.scores import BREAKDOWN, BY_INDEX, Asked, Groups, ScoredItems, connected, everything
+from labclip.features.features import block_of
 from labclip.metrics import unit_length
 
 Rows = NDArray[np.int64]
@@ -30,8 +31,8 @@ class Question(Protocol):
         """Answer every item.
 
         Args:
-            images: Of the task's images, unit-length, float32 [images, dim].
-            texts: Of the task's captions, by the model that is asked, unit-length, float32 [captions, dim].
+            images: Embeddings of the task's images, unit-length, float32 [images, dim].
+            texts: Embeddings of the task's captions by the model that is asked, unit-length, float32 [captions, dim].
         """
 
 
@@ -255,11 +256,6 @@ class Classification:
         return scores
 
 
-def floats(rows: Any) -> Tensor:
-    """Rows of an array or tensor, float32 on the CPU."""
-    return (rows.detach() if isinstance(rows, Tensor) else torch.from_numpy(np.array(rows))).cpu().float()
-
-
 class Stored:
     """Rows of arrays that may be larger than memory; those asked for are float32 of unit length, aligned.
 
@@ -283,7 +279,7 @@ class Stored:
         found = torch.empty(len(rows), self.parts[0].shape[1])
         for part in self.parts:
             inside = (rows >= start) & (rows < start + len(part))
-            found[torch.from_numpy(inside)] = floats(part[rows[inside] - start])
+            found[torch.from_numpy(inside)] = block_of(part, rows[inside] - start).cpu()
             start += len(part)
         found = unit_length(found, "Stored features")
         return found if self.alignment is None else unit_length(self.alignment(found), "Aligned text features")

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from labclip.evaluation.scores import everything
 from labclip.evaluation.sources import Sources
-from labclip.evaluation.tasks import NONE, Choice, Embedded, Question, Retrieval, Stored, Task, floats
-from labclip.features.features import Features
+from labclip.evaluation.tasks import NONE, Choice, Embedded, Question, Retrieval, Stored, Task
+from labclip.features.features import Features, block_of
 
 _BLOCK = 8192  # rows that are looked at together
 
@@ -55,7 +55,7 @@ def _text_name(captions: int, rows: NDArray[np.int64], row: int) -> str:
 def _check(rows: Any, what: str, counts: NDArray[np.bool_] | None = None) -> None:
     """Refuse rows that count and can't be made unit-length."""
     lengths = np.concatenate([
-        floats(rows[start : start + _BLOCK]).norm(dim=-1).numpy() for start in range(0, len(rows), _BLOCK)
+        block_of(rows, slice(start, start + _BLOCK)).norm(dim=-1).cpu().numpy() for start in range(0, len(rows), _BLOCK)
     ])  # fmt: skip
     bad = np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)) & (True if counts is None else counts))
     if len(bad):
