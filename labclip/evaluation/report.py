@@ -163,7 +163,8 @@ class Report(Reported):
             return [[*head, base.value, f"[{base.low:.3f}, {base.high:.3f}]"]]
         if len(others) == 1:
             return [[*head, base.value, others[0].value, *changes[0]]]
-        every = zip(self.models, compared.estimates, [[None, None], *changes], strict=True)
+        changes.insert(0, [None, None])
+        every = zip(self.models, compared.estimates, changes, strict=True)
         return [[*head, model, estimate.value, *change] for model, estimate, change in every]
 
     def _facts(self) -> list[tuple[str, str]]:

@@ -183,8 +183,8 @@ def reading(chosen: Sequence[Shown], model: int) -> str:
     """What one model gained and lost, side by side.
 
     A side of one metric is told by its difference. Where there are several, those that differ measurably are counted,
-    better and worse, and the largest of either is named: a loss is never averaged away. `model` is the index among those that are
-    not the base.
+    better and worse, and the largest of either is named: a loss is never averaged away. `model`
+    is the index among those that are not the base.
     """
     by_side = {side: [(one.name, one.compared.differences[model]) for one in chosen if one.side == side]
                for side in SIDES}  # fmt: skip
