@@ -8,18 +8,20 @@ import socket
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import gradio as gr
+from starlette.datastructures import Headers
 from starlette.middleware import Middleware
+from starlette.responses import PlainTextResponse
 
-from labclip.app import markup
-from labclip.app.answers import DRAWN, SESSIONS, STRONGEST, Answers, Session
-from labclip.app.compare import ModelPair
-from labclip.app.search import SCENES
-from labclip.app.uploads import ALL_BYTES, TABLES, Upload
+from labclip.app.answers import DRAWN, STRONGEST, Answers, Session
+from labclip.app.markup import part
+from labclip.app.pair import SCENES, ModelPair
+from labclip.app.work import FILE_BYTES, TABLES, Upload
 from labclip.model import LABCLIP
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
@@ -29,17 +31,22 @@ _LEFT = (60, 300)  # seconds: every so often uploads that nothing read are remov
 _POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' data: blob:; worker-src 'self' blob:; "
-    "object-src 'none'; base-uri 'self'; form-action 'self'"
+    "object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'none'"
 )
 _SCENES, _OWN = "Rendered scenes", "My captions and images"
+_EXAMPLES = [["yellow ring, gray star", ""], ["white cross, blue heart", ""], ["red sphere", "purple"]]
 _PRIVATE = {"api_visibility": "private"}
 
 
 class _Guard:
-    """Forbids a browser every other host, and the server to fetch addresses, which gradio offers."""
+    """Refuses other websites, forbids a browser every other host, and the server to fetch addresses.
 
-    def __init__(self, app: Any) -> None:
-        self.app = app
+    A page elsewhere can send requests here, as another origin, or under its own name where that leads to this machine
+    (DNS rebinding).
+    """
+
+    def __init__(self, app: Any, only_local: bool) -> None:
+        self.app, self.only_local = app, only_local
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         async def guarded(message: Any) -> None:
@@ -48,15 +55,27 @@ class _Guard:
                                       (b"referrer-policy", b"no-referrer")]  # fmt: skip
             await send(message)
 
-        if "file=http" in scope.get("path", "").lower():
-            scope = {**scope, "path": "/not-found"}
-        await self.app(scope, receive, guarded if scope["type"] == "http" else send)
+        if scope["type"] not in ("http", "websocket"):  # the server's own start and end
+            await self.app(scope, receive, send)
+        elif self._is_foreign(Headers(scope=scope)):
+            await PlainTextResponse("Other websites are refused.", 403)(scope, receive, send)
+        elif "file=http" in (path := scope["path"].lower()) or path.endswith("/openapi.json"):
+            await PlainTextResponse("There is no such page.", 404)(scope, receive, send)
+        else:
+            await self.app(scope, receive, guarded)
+
+    def _is_foreign(self, headers: Headers) -> bool:
+        host, origin = headers.get("host", ""), headers.get("origin")
+        if self.only_local and urlsplit(f"//{host}").hostname not in LOCAL:
+            return True
+        # A proxy in front says whom the browser has asked.
+        return origin is not None and urlsplit(origin).netloc != headers.get("x-forwarded-host", host)
 
 
 def build(answers: Answers, name: str) -> Any:
     """The page as `gradio.Blocks`."""
     with gr.Blocks(title="labclip", analytics_enabled=False, delete_cache=_LEFT) as page:
-        gr.HTML(markup.heading(name, without_matrix=answers.pair.alignment.is_identity))
+        gr.HTML(part("heading", name, answers.pair.alignment.is_identity))
         with gr.Tabs():
             with gr.Tab("Compare"):
                 _compare(page, answers)
@@ -90,8 +109,8 @@ def _compare(page: Any, answers: Answers) -> None:
             )
             found = gr.HTML(elem_id="compared")
     drawing = {"outputs": [shown, captions, found], **_PRIVATE}
-    page.load(_ask(answers, answers.first), strength, **drawing)
-    another.click(_ask(answers, answers.another), strength, **drawing)
+    page.load(_ask(answers, answers.scene), strength, **drawing)
+    another.click(_ask(answers, answers.scene), strength, **drawing)
     _take(answers, image, answers.photo, [captions, strength], [shown, found])
     swap.click(_ask(answers, answers.swapped, [gr.skip()]), [captions, strength], [captions, found], **_PRIVATE)
     live = {"trigger_mode": "always_last", "show_progress": "hidden", **_PRIVATE}
@@ -102,20 +121,26 @@ def _compare(page: Any, answers: Answers) -> None:
 def _search(tab: Any, answers: Answers) -> None:
     with gr.Row(equal_height=True):
         query = gr.Textbox(
-            label="Caption to search for", value="a red cube next to a purple sphere", scale=4, elem_id="query"
+            _EXAMPLES[0][0], label="What must be there: parts, with commas between", scale=3, elem_id="query"
         )
+        without = gr.Textbox(label="What must not be there", scale=2, elem_id="without")
         go = gr.Button("Search", variant="primary", scale=1, min_width=120, elem_id="go")
+    gr.HTML(part("note", "Queries that the base gets wrong:"))
+    with gr.Row():
+        examples = [gr.Button(" without ".join(filter(None, example)), size="sm") for example in _EXAMPLES]
     found = gr.HTML(elem_id="found")
     with gr.Accordion("Search your own images", open=False):
         files = gr.File(label="Images, or a zip of them", file_count="multiple", height=170, elem_id="images")
         folder = gr.File(label="A folder of images", file_count="directory", height=170, elem_id="folder")
         back = gr.Button(f"Back to the {SCENES} scenes")
-        status = gr.HTML(markup.note(answers.of_scenes), elem_id="indexed")
-    search = {"fn": _ask(answers, answers.searched), "inputs": query, "outputs": found, **_PRIVATE}
-    for asked in (tab.select, go.click, query.submit):
+        status = gr.HTML(part("note", answers.of_scenes), elem_id="indexed")
+    search = {"fn": _ask(answers, answers.searched), "inputs": [query, without], "outputs": found, **_PRIVATE}
+    for asked in (tab.select, go.click, query.submit, without.submit):
         asked(**search)
-    for one in (files, folder):
-        _take(answers, one, answers.indexed, [], [status]).then(**search)
+    for example, button in zip(_EXAMPLES, examples, strict=True):
+        button.click(lambda chosen=example: chosen, outputs=[query, without], **_PRIVATE).then(**search)
+    for control in (files, folder):
+        _take(answers, control, answers.indexed, [], [status]).then(**search)
     back.click(_ask(answers, answers.back), outputs=status, **_PRIVATE).then(**search)
 
 
@@ -149,8 +174,8 @@ def _fit(answers: Answers) -> None:
 
     source.change(choose, source, [count, own], **_PRIVATE)
     _take(answers, table, answers.table, [], [named])
-    for one in (images, folder):
-        _take(answers, one, answers.photos, [], [counted])
+    for control in (images, folder):
+        _take(answers, control, answers.photos, [], [counted])
 
 
 def _ask(answers: Answers, method: Callable[..., Any], others: Sequence[Any] = ()) -> Callable[..., Any]:
@@ -160,7 +185,7 @@ def _ask(answers: Answers, method: Callable[..., Any], others: Sequence[Any] = (
         try:
             return method(answers.session(request.session_hash), *given)
         except (ValueError, OSError) as error:
-            told = markup.error(str(error))
+            told = part("error", str(error))
             return (*others, told) if others else told
 
     return ask
@@ -169,6 +194,7 @@ def _ask(answers: Answers, method: Callable[..., Any], others: Sequence[Any] = (
 def _take(answers: Answers, control: Any, method: Callable[..., Any], inputs: list[Any], outputs: list[Any]) -> Any:
     """Give a method what is uploaded, which empties the control; then remove the files."""
     control.preprocess = _uploads
+    control.async_move_resource_to_block_cache = _as_it_is
 
     def forget(request: gr.Request) -> None:  # later, as the browser may still be fetching an image it has just sent
         answers.session(request.session_hash).forget()
@@ -183,8 +209,22 @@ def _take(answers: Answers, control: Any, method: Callable[..., Any], inputs: li
     return asked.then(forget, **_PRIVATE)
 
 
+def _uploads(payload: Any) -> list[Upload]:
+    """What a control was given, where gradio has put it; gradio's own way decodes images and leaves empty files."""
+    files = payload.root if hasattr(payload, "root") else [payload]
+    return [Upload(one.orig_name or Path(one.path).name, Path(one.path)) for one in files if one and one.path]
+
+
+async def _as_it_is(path: str) -> str:
+    """An uploaded file stays where it is; an address that was sent as one is no file, and is never looked up."""
+    return path
+
+
 def _job(answers: Answers, name: str, method: Callable[..., Iterator[str]], inputs: list[Any], place: str) -> None:
-    """Two buttons, and what long work tells as it goes; one of all visitors at a time."""
+    """Two buttons, and what long work tells as it goes; one of all visitors at a time.
+
+    Gradio closes the iterator where its page is closed or Cancel is pressed, which ends the work.
+    """
     with gr.Row():
         run, cancel = gr.Button(name, variant="primary", min_width=120), gr.Button("Cancel", min_width=120)
     found = gr.HTML(elem_id=place)
@@ -193,87 +233,68 @@ def _job(answers: Answers, name: str, method: Callable[..., Iterator[str]], inpu
         try:
             yield from method(answers.session(request.session_hash), *given)
         except (ValueError, OSError) as error:
-            yield markup.error(str(error))
+            yield part("error", str(error))
 
-    def stop(request: gr.Request) -> None:
-        answers.session(request.session_hash).place.cancel()
-
-    run.click(work, inputs, found, concurrency_id="job", concurrency_limit=1, show_progress="minimal", **_PRIVATE)
-    cancel.click(stop, queue=False, **_PRIVATE)
-
-
-def _uploads(payload: Any) -> list[Upload]:
-    """What a control was given, where gradio has put it; gradio's own way decodes images and leaves empty files."""
-    files = payload.root if hasattr(payload, "root") else [payload]
-    return [Upload(one.orig_name or Path(one.path).name, Path(one.path)) for one in files if one and one.path]
+    running = run.click(
+        work, inputs, found, concurrency_id="job", concurrency_limit=1, show_progress="minimal", **_PRIVATE
+    )
+    cancel.click(
+        lambda: part("note", "Cancelled. Nothing was kept."), None, found, cancels=[running], queue=False, **_PRIVATE
+    )
 
 
-@contextmanager
-def served(
+def serve(
     model: LABCLIP, typed: Sequence[str], alignment: Sequence[str] = (), *, name: str, host: str, port: int,
-    share: bool = False,
-) -> Iterator[str]:  # fmt: skip
-    """The page while the block runs; its address. Afterwards nothing of any session is left.
+    say: Callable[[str], object], share: bool = False,
+) -> None:  # fmt: skip
+    """Serve the page until Ctrl-C or a termination. Afterwards nothing of any session is left.
 
     Args:
         model: What is compared with its base.
         typed: What a command is told to load its base, for example ["--model", "scenes"].
         alignment: What it is told of another matrix than the model's own, for example ["--alignment", "mine"].
         name: What the page calls it.
-        host: Address to listen on; any but this machine's own lets others in.
-        port: Of it.
+        host: Address to listen on; any but `LOCAL` lets other machines in.
+        port: Port to listen on.
+        say: Is told the address.
         share: Whether gradio opens a public address, through its own server.
-
-    Raises:
-        ValueError: If the port is taken, or the host is none of this machine.
     """
-    _check_free(host, port)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="labclip-app-", ignore_cleanup_errors=True) as root:
         # Uploads stand apart: gradio gives whatever is in its folder to whoever knows the path.
         os.environ["GRADIO_TEMP_DIR"] = str(Path(root, "uploads"))
         Path(root, "sessions").mkdir()
         answers = Answers(ModelPair(model), Path(root, "sessions"), typed, alignment)
         page = build(answers, name)
+        guard = Middleware(_Guard, only_local=host in LOCAL and not share)
         try:
             _, local, public = page.queue().launch(
                 server_name=host, server_port=port, share=share, prevent_thread_lock=True, quiet=True, inbrowser=False,
                 footer_links=[], run_history=False, ssr_mode=False, pwa=False, mcp_server=False, num_workers=0,
-                max_file_size=ALL_BYTES, allowed_paths=[], app_kwargs={"middleware": [Middleware(_Guard)]},
-                state_session_capacity=SESSIONS, theme=_theme(), css=markup.CSS, enable_monitoring=False,
+                max_file_size=FILE_BYTES, allowed_paths=[], app_kwargs={"middleware": [guard]}, theme=_theme(),
+                css_paths=Path(__file__).with_name("style.css"), enable_monitoring=False,
             )  # fmt: skip
-            yield public or local
+            say(public or local)
+            with suppress(KeyboardInterrupt):
+                threading.Event().wait()
         finally:
             answers.close()
             page.close(verbose=False)
 
 
-def serve(*args: Any, say: Callable[[str], object], **kwargs: Any) -> None:
-    """Serve until Ctrl-C or a termination; arguments as of `served`, `say` is told the address."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with served(*args, **kwargs) as address, suppress(KeyboardInterrupt):
-        say(address)
-        threading.Event().wait()
-
-
-def _check_free(host: str, port: int) -> None:
+def check_free(host: str, port: int) -> None:
+    """Refuse an address that can't be listened on, with ValueError."""
     try:
-        with socket.create_server((host, port)):
-            pass
+        socket.create_server((host, port)).close()
     except OSError as error:
         why = (error.strerror or str(error)).partition(" (")[0]
         raise ValueError(
-            f"The page can't listen on {host}:{port} ({why}). Pass another --port, for example --port "
-            f"{port + 1}, or another --host."
+            f"The page can't listen on {host}:{port} ({why}). Pass another --port, for example --port {port + 1}, or "
+            f"another --host."
         ) from error
 
 
 def _theme() -> Any:
     """Gradio's plain theme, with this machine's fonts; the usual one asks Google's server for its own."""
     fonts = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
-    theme = gr.themes.Default(primary_hue="emerald", font=fonts, font_mono=["ui-monospace", "Consolas", "monospace"])
-    green, darker = "#17694a", "#125239"
-    return theme.set(
-        button_primary_background_fill=green, button_primary_background_fill_dark=green,
-        button_primary_background_fill_hover=darker, button_primary_background_fill_hover_dark=darker,
-        button_primary_text_color="white", button_primary_text_color_dark="white",
-    )  # fmt: skip
+    return gr.themes.Default(primary_hue="emerald", font=fonts, font_mono=["ui-monospace", "Consolas", "monospace"])

@@ -27,8 +27,10 @@ def app(model: str, alignment: str | None, port: int, host: str, share: bool, de
     require("gradio", "The page needs gradio", 'pip install "labclip[app]"')
     check_names(model, alignment)
     note("Loading the model ...")
-    from labclip.app.page import LOCAL, serve
+    from labclip.app.page import LOCAL, check_free, serve
     from labclip.io.opening import open_alignment
+
+    check_free(host, port)
 
     opened = open_model(model, device)
     if alignment is not None:
