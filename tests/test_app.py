@@ -119,6 +119,7 @@ def test_swapped_captions_are_added_once():
 
 def test_what_people_write_is_plain_text():
     shown = markup.part("note", "<script>${alert(1)}</script>{{value}}\x1b[31m").removeprefix('<p class="l-note">')
+    assert "&#36;&#123;alert" in shown
     assert not set("<{$\x1b") & set(shown.removesuffix("</p>"))
 
 

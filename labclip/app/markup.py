@@ -21,7 +21,7 @@ def _plain(value: Any) -> Any:
     """Anybody's words inside HTML; also what the page's own templates would take for code is plain text."""
     if isinstance(value, Markup):
         return value
-    return Markup(escape(printable(str(value))).replace("{", "&#123;").replace("$", "&#36;"))
+    return Markup(str(escape(printable(str(value)))).replace("{", "&#123;").replace("$", "&#36;"))
 
 
 _templates = jinja2.Environment(
