@@ -85,19 +85,9 @@ FORMATS = {
     "winoground's jsonl": (
         "winoground", {"examples.jsonl": [WINOGROUND], "images/ex_0.png": None, "images/ex_1.png": None}, PAIR,
     ),
-    "winoground's folder of the Hub": (
-        "winoground",
-        {"data/examples.jsonl": [WINOGROUND], "data/images/ex_0.png": None, "data/images/ex_1.png": None}, PAIR,
-    ),
     "winoground's Parquet": (
         "winoground", {"data/test-0-of-1.parquet": [WINOGROUND | {"image_0": held("x"), "image_1": held("y")}]},
         [(["test-0-of-1.parquet row 1 image_0", "test-0-of-1.parquet row 1 image_1"], ["a b", "b a"])],
-    ),
-    "colorswap's second with the second": (
-        "colorswap",
-        {"test.json": [{"image_1": "1.png", "image_2": "2.png", "caption_1": "x y", "caption_2": "y x"}],
-         "1.png": None, "2.png": None},
-        [(["1.png", "2.png"], ["x y", "y x"])],
     ),
     "bivlc's shards": (
         "bivlc", {"data/test-0-of-2.parquet": [BIVLC], "data/test-1-of-2.parquet": [BIVLC | {"caption": "c"}]},
@@ -126,19 +116,9 @@ FORMATS = {
          "in/VOCdevkit/VOC2007/JPEGImages/a.jpg": None},
         [(["a.jpg"], ["a", "b", "e", "d"])], "in",
     ),
-    "coco, an entry an image": (
-        "coco", {"coco_karpathy_test.json": ENTRIES, **FOUR}, SAID,
-    ),
     "coco, with the folder of val2014": (
         "coco", {"coco_karpathy_test.json": ENTRIES, **FOUR}, SAID,
         "val2014",
-    ),
-    "coco, as COCO's annotations": (
-        "coco",
-        {"coco_test_karpathy.json": {
-            "images": [{"id": n, "file_name": f"{n}.jpg"} for n in range(2)],
-            "annotations": [{"image_id": n, "caption": f"{n} {m}"} for m in range(7) for n in range(2)]}, **FOUR},
-        SAID,
     ),
     "coco, the original": ("coco", {"dataset_coco.json": {"images": KARPATHY}, **FOUR}, SAID),
     "coco's restval lies in val2014": (
