@@ -174,21 +174,14 @@ def _like_article(word: str, article: str, noun: str) -> str:
     """An article in the case of another; the noun decides between "An" and "AN"."""
     if article[0].islower():
         return word
-    return word.upper() if _style(noun) == "upper" else word.capitalize()
-
-
-def _style(text: str) -> str:
-    if text.islower():
-        return "lower"
-    if text.isupper() and len(text) > 1:
-        return "upper"
-    return "capital" if text[:1].isupper() and text[1:] == text[1:].lower() else "mixed"
+    return word.upper() if noun.isupper() and len(noun) > 1 else word.capitalize()
 
 
 def _like(text: str, slot: str) -> str:
-    """A text in the case of another; as it is where either mixes cases ("iPhone") or has none."""
-    old, new = _style(text), _style(slot)
-    if old == new or "mixed" in (old, new):
+    """A text in the case of another; as it is where either mixes cases ("iPhone")."""
+    forms = (str.lower, str.capitalize, str.upper)
+    form = next((form for form in forms if form(slot) == slot), None)
+    if form is None or not any(form(text) == text for form in forms):
         return text
-    made = {"lower": text.lower(), "upper": text.upper(), "capital": text[0].upper() + text[1:].lower()}[new]
+    made = form(text)
     return made if made.lower() == text.lower() else text
