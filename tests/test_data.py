@@ -82,7 +82,7 @@ PLACED = [  # what only one of Karpathy's columns says, or both
         ("c.jsonl", lines({**SEVERAL, "negative": ["no"]}), {}, [],
          [("line 1", "a.png", "has 3 captions, so 'negative' must be a list of as many, one for each")]),
         ("c.jsonl", lines({"image": "a", "caption": "x"}, {"image": "b", "title": 3}), {}, [("a", "x", [])],
-         [("line 3", "b", "has a caption or negative that is a int, not a text")]),
+         [("line 3", "b", "has a int where a text should be")]),
         ("c.jsonl", '{"caption": "\\ud800", "image": "a"}', {}, [],
          [("line 1", "a", "holds '\\ud800', which is not valid Unicode")]),
     ],

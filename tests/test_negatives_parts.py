@@ -8,7 +8,8 @@ import pytest
 from click.testing import CliRunner
 
 from labclip.cli import main
-from labclip.negatives import FAMILIES, Part, add_parts, keywords, parts
+from labclip.data import read_items
+from labclip.negatives import FAMILIES, Part, add_parts, keywords, parts, read
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "negclip" / "valid_neg_clip.tsv"
 COLOURS = {word for group in FAMILIES["colours"] for word in group}
@@ -136,6 +137,20 @@ def test_a_file_gets_parts_and_keywords_as_lists(tmp_path, ending):
     assert made[3]["part_kinds"] == ["foil"]
     assert made[3]["part_negatives"][0] not in ("red jeans", "blue jeans")  # the first row is of the same image
     assert [one["keywords"] for one in made] == keywords(rows)
+    items = list(read(out))
+    assert items[0].parts == (Part("a red shirt", "a blue shirt", "swap"), Part("blue jeans", "red jeans", "swap"))
+    assert [list(item.keywords) for item in items] == [one["keywords"] for one in made if one["title"]]
+
+
+def test_parts_that_do_not_fit_one_another_make_a_bad_row(tmp_path):
+    path, row = tmp_path / "c.jsonl", {"image": "a.png", "caption": "a red shirt", **PARTS}
+    path.write_text(json.dumps({**row, "part_kinds": ["swap"]}) + "\n" + json.dumps({**row, "keywords": [3]}))
+    assert [item.problem for item in read_items(path)] == [
+        "has lists of different lengths in parts, part_negatives, part_kinds",
+        "has a int where a text should be",
+    ]
+    path.write_text('{"image": "a.png", "caption": "x", "keywords": [3], "parts": 2}')  # columns of somebody else's
+    assert [(item.parts, item.keywords, item.problem) for item in read_items(path)] == [((), (), "")]
 
 
 def test_options_of_other_methods_are_refused_with_parts(tmp_path):

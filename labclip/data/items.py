@@ -6,6 +6,7 @@ Here is the one order of the names of columns, for every command and function th
 from __future__ import annotations
 
 import ast
+import itertools
 import json
 import logging
 import re
@@ -13,9 +14,8 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import zip_longest
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from labclip.data.cleaning import clean as clean_text
 from labclip.data.cleaning import is_shuffle
@@ -35,10 +35,28 @@ IMAGES = ("image", "filename", "filepath", "image_path", "file_name")
 IDENTIFIERS = ("image_id", "url")
 """Columns that say which rows are of one image, but not where it is."""
 
+PARTS = ("parts", "part_negatives", "part_kinds", "keywords")
+"""The columns of parts and keywords, each cell a list."""
+
 _NUMBERED = re.compile(r"negative(?:_(\d+))?")
 _NEGATIVES = ("negatives", "neg_caption", "negative_caption")  # ours, NegCLIP's, SugarCrepe's
 _EMPTY = "has an empty caption"
 _logger = logging.getLogger(__name__)
+
+
+class Part(NamedTuple):
+    """A noun phrase of a caption, and the same with a modifier that is wrong for the image.
+
+    Attributes:
+        text: For example "a red shirt".
+        negative: For example "a blue shirt"; never true by any caption of the image.
+        kind: "swap" if the wrong modifier belongs to another noun of the caption, "foil" if no caption of the image
+            has it.
+    """
+
+    text: str
+    negative: str
+    kind: Literal["swap", "foil"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +69,8 @@ class Item:
         negatives: For each caption its negatives, distinct, often none.
         location: File and position, "captions.csv line 7".
         negative_images: For each negative the image that it describes, or None; empty where no column of them is read.
+        parts: Parts of the captions with a wrong one of each, as `labclip.negatives.add_parts` writes them.
+        keywords: Words of the captions, written beside them; they have no negative.
         problem: Why the row can't be used, as a sentence goes on after the location: "has an empty caption". "" where
             it can.
     """
@@ -60,6 +80,8 @@ class Item:
     negatives: tuple[tuple[str, ...], ...]
     location: str
     negative_images: tuple[tuple[ImageSource | None, ...], ...] = ()
+    parts: tuple[Part, ...] = ()
+    keywords: tuple[str, ...] = ()
     problem: str = ""
 
     @property
@@ -183,7 +205,7 @@ class _Table:
 
     def wanted(self) -> Callable[[str], bool]:
         """Whether a column is of use; an error if it is a Parquet file that lacks one."""
-        named = {*self.captions, *self.images, *self.negative_images, *self.split}
+        named = {*self.captions, *self.images, *self.negative_images, *self.split, *PARTS}
         if self.path.suffix.lower() == ".parquet":
             columns = parquet_columns(self.path)
             self.check(columns)
@@ -226,11 +248,12 @@ class _Table:
                 raise _RowError("has an empty list of captions, or an empty one in it")
             negatives = self._negatives_of(cells, None if several is None else len(several), location)
             worded = [self._worded(*one, location) for one in zip(captions, negatives, strict=True)]
+            parts, keywords = _parts(cells)
         except _RowError as error:
             return Item(image, (), (), location, problem=str(error))
         texts, of_texts = zip(*worded, strict=True)
         shown = tuple(tuple(mine.values()) for mine in of_texts) if self.negative_images else ()
-        return Item(image, texts, tuple(map(tuple, of_texts)), location, shown)
+        return Item(image, texts, tuple(map(tuple, of_texts)), location, shown, parts, keywords)
 
     def _image_cell(self, cells: Cells) -> tuple[str, Any]:
         """The column and the cell of the image, the first that is not empty; of `filename` and `filepath` one path."""
@@ -258,7 +281,7 @@ class _Table:
     def _negatives_of(self, cells: Cells, captions: int | None, location: str) -> list[list[_Negative]]:
         """The negatives of each of the captions that a list has; None is one caption that is not a list."""
         negatives: list[list[_Negative]] = [[] for _ in range(captions or 1)]
-        for column, images in zip_longest(self._negatives(tuple(cells)), self.negative_images):
+        for column, images in itertools.zip_longest(self._negatives(tuple(cells)), self.negative_images):
             if column is None and not _is_empty(cells.get(images)):
                 raise _RowError(f"names an image in {images!r}, but lacks the column of negatives that it belongs to")
             texts, shown = _by_caption(cells, column, captions), _by_caption(cells, images, captions)
@@ -300,6 +323,18 @@ class _Table:
 def _lacks(names: Sequence[str], columns: Collection[str]) -> str:
     either = " or ".join(filter(None, (", ".join(map(repr, names[:-1])), repr(names[-1]))))
     return f"has no column {either}; it has {', '.join(repr(name) for name in columns if name) or 'none'}"
+
+
+def _parts(cells: Cells) -> tuple[tuple[Part, ...], tuple[str, ...]]:
+    """The parts and the keywords of a row; none where it is of a file without them."""
+    if "part_kinds" not in cells:
+        return (), ()
+    *columns, keywords = (_listed(cells.get(name)) or [] for name in PARTS)
+    if len(set(map(len, columns))) > 1:
+        raise _RowError(f"has lists of different lengths in {', '.join(PARTS[:3])}")
+    for text in itertools.chain(*columns, keywords):
+        _check_text(text)
+    return tuple(map(Part, *columns)), tuple(keywords)
 
 
 def _sentence(cell: Any) -> Any:
@@ -350,7 +385,7 @@ def _is_empty(cell: Any) -> bool:
 def _check_text(text: Any) -> None:
     """Refuse what no model can read."""
     if not isinstance(text, str):
-        raise _RowError(f"has a caption or negative that is a {type(text).__name__}, not a text")
+        raise _RowError(f"has a {type(text).__name__} where a text should be")
     if not text.isascii():
         try:
             text.encode()

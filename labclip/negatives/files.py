@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from labclip.data.cleaning import TrueCaptions, comparable
 from labclip.data.cleaning import clean as clean_caption
-from labclip.data.items import CAPTIONS, Item, read_items
+from labclip.data.items import CAPTIONS, PARTS, Item, read_items
 from labclip.data.rows import column_names, find_inputs
 from labclip.data.writing import WRITABLE, write_with_columns
 from labclip.files import check_file, whole_file
@@ -148,10 +148,6 @@ def add(
     with whole_file(out) as part:
         write_with_columns(path, part, new)
     return Counts(len(captions), sum(map(bool, found)), sum(map(len, found)), same_meaning)
-
-
-PARTS = ("parts", "part_negatives", "part_kinds", "keywords")
-"""The columns that `add_parts` adds."""
 
 
 def add_parts(

@@ -6,9 +6,10 @@ import random
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from itertools import groupby
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from labclip.data.cleaning import WORD, clean, digest
+from labclip.data.items import Part
 from labclip.negatives.choosing import LONGEST, ImageIndex, captions_of_images
 from labclip.negatives.swapping import indefinite_article
 from labclip.negatives.taggers import AnyTagger, Tagger, get_tagger, is_adjective, is_noun
@@ -39,21 +40,6 @@ _FRUIT = frozenset(
     )
 )  # fmt: skip
 _SINGULAR = {"men": "man", "women": "woman", "people": "person", "children": "child", "mice": "mouse", "feet": "foot"}
-
-
-class Part(NamedTuple):
-    """A noun phrase of a caption, and the same with a modifier that is wrong for the image.
-
-    Attributes:
-        text: For example "a red shirt".
-        negative: For example "a blue shirt"; never true by any caption of the image.
-        kind: "swap" if the wrong modifier belongs to another noun of the caption, "foil" if no caption of the image
-            has it.
-    """
-
-    text: str
-    negative: str
-    kind: Literal["swap", "foil"]
 
 
 def parts(
