@@ -198,7 +198,8 @@ class _Step:
         if bias is not None:
             logits += bias
         elif self.weights.negatives != 1:
-            logits += self.by_row(self.hard * math.log(self.weights.negatives))
+            first = self.batch.captions if len(self.hard) == 1 else 0
+            logits[:, first:] += self.by_row(self.hard[:, first:] * math.log(self.weights.negatives))
         if self.prefers is not None:
             logits[:, self.batch.captions :] += self.prefers * self.scale
         logits.view(-1)[self.batch.skipped] = -math.inf

@@ -81,21 +81,20 @@ class Rows:
 
     def take(self, index: torch.Tensor) -> torch.Tensor:
         """The rows of these numbers, int64 [m]: unit-length float32 [m, dim], on the device they are held on."""
-        found = torch.empty(len(index), self.dim, device=self._device)
-        start = 0
+        found, places, start = [], [], 0
         for array, unit in zip(self._arrays, self._unit, strict=True):
-            inside = (index >= start) & (index < start + len(array))
-            part = index[inside] - start
+            places.append(((index >= start) & (index < start + len(array))).nonzero().flatten())
+            part = index[places[-1]] - start
             if isinstance(array, torch.Tensor):
                 rows = array[part.to(array.device)].to(self._device, torch.float32)
             else:
                 rows = torch.from_numpy(np.asarray(array[part.numpy()], dtype=np.float32))
-            rows = rows if unit else F.normalize(rows, dim=-1)
-            if len(part) == len(index):
-                return rows
-            found[inside.to(self._device)] = rows
+            found.append(rows if unit else F.normalize(rows, dim=-1))
             start += len(array)
-        return found
+        if len(found) == 1:
+            return found[0]
+        rows, order = torch.cat(found), torch.cat(places)
+        return rows if bool((order[1:] > order[:-1]).all()) else rows[order.argsort().to(rows.device)]
 
     def move(self, device: torch.device) -> None:
         """Hold all rows on a device from now on."""
