@@ -9,14 +9,14 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from close import UNIT, assert_close
+from close import UNIT
 from evaluated import images_of, rounding
 from PIL import Image
 from torch.nn import functional as F
 
 import labclip
 from labclip import LABCLIP, Alignment, scenes
-from labclip.encode.cache import Cache, encode
+from labclip.encode.cache import encode
 from labclip.evaluation import BENCHMARKS, Benchmark, Items, Retrieval, summary
 from labclip.features import embed
 from labclip.features.features import Features
@@ -272,20 +272,6 @@ def test_alignments_have_the_names_that_they_are_given(model, tmp_path, monkeypa
         assert asked(alignments=given, strengths=strengths).models == ("base", *names)
     with pytest.raises(ValueError, match=r"alignment base has the name that the report gives the base\. Type \./base"):
         asked(alignments=["base", "notes"])
-
-
-def test_a_full_disk_loses_no_result(model, tmp_path, monkeypatch):
-    asked = images_of(scenes.sample(60, seed=11)), scenes.sample(60, seed=11).captions
-    whole = encode(model, *asked, progress=False)
-    with Cache(tmp_path, model) as cache:
-        cache._file.execute("PRAGMA max_page_count = 12")
-        with pytest.warns(UserWarning, match=r"can't be written \(.*full.*\); what follows is not kept") as told:
-            found = encode(model, *asked, cache=cache, batch_size=8, progress=False)
-    assert len(told) == 1
-    assert_close(found[0], whole[0])
-    assert_close(found[1], whole[1])
-    with Cache(tmp_path, model) as cache:  # and what was kept is sound
-        assert_close(encode(model, *asked, cache=cache, progress=False)[0], whole[0])
 
 
 def test_a_matrix_that_names_no_base_is_told(model):
