@@ -103,22 +103,6 @@ def test_hostile_strings_stay_where_they_are_put(text):
     ]  # fmt: skip
 
 
-def test_the_python_of_a_card_compiles_whatever_the_base_is_called():
-    card = model_card(alignment(Base("x\nimport os", "```", quick_gelu=False, embed_dim=2)))
-    code = card.split("```python\n")[1].split("\n```")[0]
-    assert [line for line in code.splitlines() if "import" in line.split("#")[0]] == ["from labclip import LABCLIP"]
-    compile(code, "card", "exec")
-
-
-def test_only_numbers_become_results_on_the_hub():
-    results = {"aro": {"base": {}, "labclip": {"swap_att": 0.9, "note": "good", "whole": True, "none": None}}}
-    card = model_card(alignment(results=results))
-    assert [one.metric_type for one in ModelCard(card).data.eval_results] == ["swap_att"]
-    assert "| aro | note |  | good |" in card
-    only_words = {"aro": {"base": {"note": "bad"}, "labclip": {"note": "good"}}}
-    assert "model-index" not in header(model_card(alignment(results=only_words)))
-
-
 @pytest.mark.parametrize(
     "bad", ["good", 3, [RESULTS], {"aro": 0.9}, {"aro": {"base": 0.5}}, {"aro": {"labclip": None}}]
 )

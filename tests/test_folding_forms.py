@@ -215,33 +215,12 @@ def test_another_image_transform_is_refused_for_openais_clip():
         fold(clip, skewed(), to="openai")
 
 
-@pytest.mark.parametrize(
-    ("model", "to", "message"),
-    [
-        (
-            models.make("clip"),
-            "tensorflow",
-            "to is 'tensorflow'. Pass one of same, openclip, transformers, openai, onnx",
-        ),
-        ({}, "same", "A dict is not a model"),
-        (
-            open_clip.CLIP(models.DIM, OPENAI["vit"][0], OPENAI_TEXT | {"vocab_size": 9}),
-            "transformers",
-            "can't hold this",
-        ),
-        (
-            open_clip.CLIP(models.DIM, OPENAI["vit"][0], OPENAI_TEXT | {"vocab_size": 9}),
-            "openai",
-            "can't hold this CLIP",
-        ),
-    ],
-    ids=["form", "model", "vocabulary", "vocabulary of OpenAI's"],
-)
-def test_what_has_no_form_is_refused(model, to, message):
-    if to == "transformers":
-        pytest.importorskip("transformers")
-    with pytest.raises(ValueError, match=message):
-        fold(model, skewed(), to=to)
+def test_what_has_no_form_is_refused():
+    with pytest.raises(ValueError, match=r"to is 'tensorflow'. Pass one of same, openclip, transformers, openai, onnx"):
+        fold(models.make("clip"), skewed(), to="tensorflow")
+    other = open_clip.CLIP(models.DIM, OPENAI["vit"][0], OPENAI_TEXT | {"vocab_size": 9})  # another tokenizer
+    with pytest.raises(ValueError, match="can't hold this CLIP"):
+        fold(other, skewed(), to="openai")
 
 
 # ONNX text towers

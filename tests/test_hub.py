@@ -110,9 +110,7 @@ FAULTS = [
     ("/api/models", 401, PermissionError, r"refuses org/name \(401\).*hf auth login, or pass token="),
     ("/api/models", "gated", PermissionError, r"gated one is asked for at http://127.0.0.1:\d+/org/name"),
     ("/api/models", "html", ConnectionError, r"org/name failed at the Hub \(http://127.0.0.1:"),
-    ("/api/models", "half", ConnectionError, "org/name failed at the Hub"),
     ("/resolve", 500, ConnectionError, r"org/name failed at the Hub .*: it answered 500. Try again"),
-    ("GET /org/name/resolve", "html", ConnectionError, "org/name failed at the Hub"),
 ]
 
 
@@ -131,18 +129,6 @@ def test_a_failing_hub_is_one_clear_error_and_the_next_try_fetches_again(hub, wh
 def nobody(monkeypatch):
     """Lets the client ask where nobody answers."""
     return lambda: monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
-
-
-@pytest.mark.parametrize("fault", [500, 401, "off"])
-def test_a_warm_cache_stands_in_for_a_hub_that_fails(hub, nobody, fault):
-    hub.repos["org/name"] = FILES
-    folder = labhub.snapshot("org/name")
-    if fault == "off":
-        nobody()
-    else:
-        hub.faults["/"] = fault
-    assert labhub.snapshot("org/name") == folder
-    assert contents(folder) == FILES
 
 
 def test_a_revision_a_token_and_a_hub_that_are_not_there(hub, nobody):
@@ -280,13 +266,6 @@ def test_authors_that_fail_are_one_error_that_names_both_sources(hub, entry, ent
     assert not list(hub.home.rglob("model.safetensors"))
 
 
-def test_a_cache_that_cannot_be_used_is_an_error_that_says_so(hub, entry, entry_file, tmp_path):
-    hub.add_published(entry, entry_file)
-    (tmp_path / "cache").write_text("mine")
-    with pytest.raises(OSError, match=str(tmp_path / "cache")):
-        labhub.published_folder(entry, Access(cache_dir=tmp_path / "cache"))
-
-
 # Pushing
 
 
@@ -307,17 +286,13 @@ def test_what_is_pushed_comes_back(hub):
     assert alignment.push_to_hub("org/new", create_pr=True, token="hf_secret") == f"{hub.url}/org/new/discussions/1"
 
 
-@pytest.mark.parametrize(
-    ("where", "fault", "kind", "match"),
-    [
-        ("/api/", 403, PermissionError, r"refuses org/name \(403\).*hf auth login"),
-        ("/commit/", 500, ConnectionError, r"org/name failed at the Hub .*: it answered 500"),
-    ],
-)
-def test_a_push_that_fails_says_why(hub, tmp_path, where, fault, kind, match):
+def test_a_push_that_fails_says_why(hub, tmp_path):
     folder = alignment_folder(tmp_path / "folder")
-    hub.faults[where] = fault
-    with pytest.raises(kind, match=match):
+    hub.faults["/api/"] = 403
+    with pytest.raises(PermissionError, match=r"refuses org/name \(403\).*hf auth login"):
+        labhub.push_folder(folder, "org/name", token="hf_secret")
+    hub.faults = {"/commit/": 500}
+    with pytest.raises(ConnectionError, match=r"org/name failed at the Hub .*: it answered 500"):
         labhub.push_folder(folder, "org/name", token="hf_secret")
     assert hub.pushed == []
 

@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import io
 import json
-import pickle
 import sys
 import warnings
 from pathlib import Path
@@ -108,17 +107,6 @@ def test_strength_and_precision_reach_the_model(world):
         LABCLIP.from_pretrained("Tiny", precision="half")
 
 
-def test_offline_with_a_warm_cache(world, monkeypatch):
-    from huggingface_hub import constants
-
-    online = LABCLIP.from_pretrained("Tiny").encode_text(models.tokens())
-    world.requests.clear()
-    assert torch.equal(LABCLIP.from_pretrained("Tiny", local_files_only=True).encode_text(models.tokens()), online)
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert torch.equal(LABCLIP.from_pretrained("Tiny").encode_text(models.tokens()), online)
-    assert world.requests == []
-
-
 def test_offline_with_a_cold_cache_says_what_to_fetch(world):
     with pytest.raises(FileNotFoundError, match=r"curl -LO .*coco.pt.*labclip convert coco.pt"):
         LABCLIP.from_pretrained("Tiny", local_files_only=True)
@@ -179,10 +167,6 @@ def test_a_device_that_is_not_there_is_refused_before_anything_is_fetched(hub, d
         with pytest.raises(ValueError, match=rf"device '{device}' can't be used .*Pass 'cpu'"):
             load("org/name", device=device)
     assert hub.requests == []
-
-
-def test_list_pretrained_names_what_loads():
-    assert labclip.list_pretrained() == ["scenes", "ViT-B-32", "ViT-B-16", "ViT-L-14", "ViT-B-32-cc3m"]
 
 
 # Folders and repositories
@@ -281,31 +265,13 @@ def test_a_model_or_tag_that_openclip_does_not_know(world, name, match):
         LABCLIP.from_pretrained(name)
 
 
-@pytest.mark.parametrize("file", [OPENCLIP_WEIGHTS, "open_clip_config.json", "config.json", "model.safetensors"])
-def test_a_truncated_file_is_one_clear_error(folder, file):
-    data = (folder / file).read_bytes()
-    (folder / file).write_bytes(data[: len(data) // 2])
-    with pytest.raises(ValueError, match=str(folder)) as caught:
-        LABCLIP.from_pretrained(folder)
-    assert "\n" not in str(caught.value)
-
-
 @pytest.mark.parametrize(
-    "change",
-    [
-        {"model_cfg": {"text_cfg": {"nonsense": 1}}},
-        {"model_cfg": {"text_cfg": {"heads": 0}}},
-        {"model_cfg": {"text_cfg": {"vocab_size": 10**12}}},
-        {"model_cfg": {"vision_cfg": {"timm_model_name": "nonsense"}}},
-        {"model_cfg": {"embed_dim": -3}},
-    ],
+    ("part", "change"), [("text_cfg", {"heads": 0}), ("vision_cfg", {"timm_model_name": "nonsense"})]
 )
-def test_a_config_that_makes_no_sense_is_one_error(folder, change):
+def test_a_config_that_makes_no_sense_is_one_error(folder, part, change):
     path = folder / "open_clip_config.json"
     config = json.loads(path.read_text())
-    for part, values in change.items():
-        for key, value in values.items():
-            config[part][key] = config[part].get(key, {}) | value if isinstance(value, dict) else value
+    config["model_cfg"][part] |= change
     path.write_text(json.dumps(config))
     with pytest.raises(ValueError, match=str(folder)) as caught:
         LABCLIP.from_pretrained(folder)
@@ -355,11 +321,9 @@ class Runs:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (models.make("clip").state_dict(), ""),
         (b"garbage" * 100, "not a pickle of tensors only"),
         ({"a": Runs()}, "not a pickle of tensors only, and none of its code was run"),
         ([1, 2], "list"),
-        ({}, "StopIteration"),
         (b"", "EOFError"),
     ],
 )
@@ -367,28 +331,9 @@ def test_weights_as_a_pickle_of_something_else_are_one_error(folder, content, re
     (folder / OPENCLIP_WEIGHTS).unlink()
     path = folder / "open_clip_pytorch_model.bin"
     path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
-    if not reason:
-        assert LABCLIP.from_pretrained(folder).alignment.base.model == "mine"
-        return
     with pytest.raises(ValueError, match=rf"bin does not hold the weights of this model \(.*{reason}") as caught:
         LABCLIP.from_pretrained(folder)
     assert "weights_only" not in str(caught.value)
-    assert not isinstance(caught.value.__cause__, pickle.UnpicklingError)
-    assert "it ran" not in capsys.readouterr().out
-
-
-class Trips:
-    """Makes the careful unpickler raise TypeError, after which OpenCLIP reads the file as torch does by default."""
-
-    def __reduce__(self):
-        return (torch._utils._rebuild_tensor_v2, ())
-
-
-def test_no_pickle_is_ever_read_without_care(folder, capsys):
-    (folder / OPENCLIP_WEIGHTS).unlink()
-    torch.save({"a": Trips(), "b": Runs()}, folder / "open_clip_pytorch_model.bin")
-    with pytest.raises(ValueError, match="does not hold the weights of this model"):
-        LABCLIP.from_pretrained(folder)
     assert "it ran" not in capsys.readouterr().out
 
 
@@ -458,31 +403,23 @@ def test_a_weights_file_stands_for_a_tag(world):
         labclip.create_model_and_transforms("tiny-world", str(world.weights), alignment=alignment)
 
 
-def test_errors_of_openclips_entry_say_what_to_type(world):
-    create = labclip.create_model_and_transforms
-    with pytest.raises(
-        ValueError,
-        match=r"No known matrix fits tiny-world \(laion\). Those that are known fit.*openai.*Pass alignment=",
-    ):
-        create("tiny-world", pretrained="laion")
-    with pytest.raises(
-        ValueError, match=r"trained with GELU, but tiny-world-quickgelu runs QuickGELU. Pass 'tiny-world'"
-    ):
-        create("tiny-world-quickgelu", pretrained="laion")
-    with pytest.raises(ValueError, match=r"OpenCLIP knows no model 'tiny-word'. Did you mean 'tiny-world'"):
-        create("tiny-word", pretrained="openai")
-    with pytest.raises(ValueError, match=r"neither a tag of tiny-world nor a weights file. Its tags: openai, laion"):
-        create("tiny-world", pretrained="openia")
-    for name, options in (("tiny-world", {}), ("scenes", {"pretrained": "openai"})):
-        with pytest.raises(ValueError, match=r"an architecture needs the tag of its weights.*weights of its own needs"):
-            create(name, **options)
-    for options in ({"load_weights": False}, {"jit": True}):
-        with pytest.raises(ValueError, match=r"jit=True and load_weights=False.* are not supported"):
-            create("tiny-world", pretrained="openai", **options)
-    with pytest.raises(ValueError, match=r"'tiny-word' is not a known name.* Did you mean 'Tiny'"):
-        labclip.get_tokenizer("tiny-word")
-    with pytest.raises(ValueError, match="but the base is tiny-world"):
-        create("tiny-world", pretrained="laion", alignment=Alignment(models.matrix(), base=BASE))
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("tiny-world", {"pretrained": "laion"}, r"No known matrix fits tiny-world \(laion\).*openai.*Pass alignment="),
+        ("tiny-world-quickgelu", {"pretrained": "laion"}, "but tiny-world-quickgelu runs QuickGELU. Pass 'tiny-world'"),
+        ("tiny-word", {"pretrained": "openai"}, "OpenCLIP knows no model 'tiny-word'. Did you mean 'tiny-world'"),
+        ("tiny-world", {"pretrained": "openia"}, "neither a tag of tiny-world nor a weights file. Its tags: openai"),
+        ("tiny-world", {}, "an architecture needs the tag of its weights"),
+        ("scenes", {"pretrained": "openai"}, "what has weights of its own needs none"),
+        ("tiny-world", {"pretrained": "openai", "load_weights": False}, "load_weights=False, .* are not supported"),
+        ("tiny-world", {"pretrained": "openai", "jit": True}, "jit=True .* are not supported"),
+        ("tiny-world", {"pretrained": "laion", "alignment": Alignment(models.matrix(), base=BASE)}, "but the base is"),
+    ],
+)
+def test_errors_of_openclips_entry_say_what_to_type(world, name, options, said):
+    with pytest.raises(ValueError, match=said):
+        labclip.create_model_and_transforms(name, **options)
 
 
 @pytest.mark.parametrize("where", [open_clip, open_clip.factory], ids=["open_clip", "open_clip.factory"])
@@ -494,14 +431,6 @@ def test_they_can_stand_in_openclips_place(where, folder, monkeypatch):
         assert isinstance(model, LABCLIP)
         assert where.get_tokenizer(name, context_length=12)(["a red cube"]).shape == (1, 12)
     assert isinstance(LABCLIP.from_pretrained("scenes"), LABCLIP)
-
-
-def test_names_that_openclip_has_too_can_stand_in_its_place(monkeypatch):
-    for name in set(labclip.__all__) & set(vars(open_clip)):
-        monkeypatch.setattr(open_clip, name, getattr(labclip, name))
-    model, _, _ = open_clip.create_model_and_transforms("scenes")
-    assert "scenes" in open_clip.list_pretrained()
-    assert model.encode_text(open_clip.get_tokenizer("scenes")(["a red cube"])).shape == (1, 256)
 
 
 @pytest.mark.parametrize("write", [str, Path, "local-dir:{}".format])
