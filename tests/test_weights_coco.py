@@ -178,7 +178,7 @@ def test_it_goes_on_where_it_stopped(script, coco, monkeypatch):
 def karpathy(folder, drawn):
     images = [
         {"filepath": "val2014" if number % 2 else "train2014", "filename": f"COCO_val2014_{file(number)}",
-         "split": split, "sentences": [{"raw": text} for text in (drawn.captions[number], "", ".", drawn.tags[number])],
+         "split": split, "sentences": [{"raw": text} for text in (drawn.captions[number], ".", drawn.tags[number])],
         } for number, split in ((0, "train"), (1, "restval"), (2, "val"), (TRAIN, "test"))
     ]  # fmt: skip
     (folder / "coco" / "dataset_coco.json").write_text(json.dumps({"images": images, "dataset": "coco"}))
