@@ -18,28 +18,17 @@ from labclip.negatives.words import FAMILIES, is_object, is_quality
 _GROUPS = {
     word: (family, at) for family, groups in FAMILIES.items() for at, group in enumerate(groups) for word in group
 }
-_ADULTS = frozenset(
-    (
-        "man", "men", "woman", "women", "lady", "ladies", "guy", "guys",
-        "gentleman", "gentlemen", "person", "people", "persons", "couple", "couples",
-    )
-)  # fmt: skip
+_ADULTS = frozenset({"man", "woman", "lady", "guy", "gentleman", "person", "couple"})
 # A colour said of people is their skin's; an age said of other nouns has no opposite that people would type.
-_PEOPLE = _ADULTS | frozenset(
-    (
-        "boy", "boys", "girl", "girls", "child", "children", "kid", "kids", "baby", "babies", "toddler", "toddlers",
-    )
-)  # fmt: skip
+_PEOPLE = _ADULTS | {"boy", "girl", "child", "kid", "baby", "toddler"}
+_FRUIT = frozenset({"juice", "slice", "wedge", "peel", "tree", "half"})  # an orange one is a fruit
 _JOINING = frozenset({"and", "or", "&", "/", ",", "-"})
 _ADVERB = ("AV", "RB", "ADV")  # in C5, Penn and Universal tags
 _ARTICLES = frozenset({"a", "an", "another", "one"})
-# An orange one is a fruit.
-_FRUIT = frozenset(
-    (
-        "juice", "slice", "slices", "wedge", "wedges", "peel", "peels", "tree", "trees", "half", "halves",
-    )
-)  # fmt: skip
-_SINGULAR = {"men": "man", "women": "woman", "people": "person", "children": "child", "mice": "mouse", "feet": "foot"}
+_SINGULAR = {
+    "men": "man", "women": "woman", "gentlemen": "gentleman", "people": "person", "children": "child", "mice": "mouse",
+    "feet": "foot", "halves": "half",
+}  # fmt: skip
 
 
 def parts(
@@ -121,20 +110,21 @@ def parts_of(captions: Sequence[TaggedCaption], images: Sequence[Hashable | None
 
 
 class _Phrase(NamedTuple):
-    """A modifier and the noun that it belongs to, as positions in a caption's words."""
+    """A modifier with the noun that it belongs to."""
 
-    modifier: int
-    noun: int
+    at: int  # position of the modifier in the caption
+    modifier: str
+    group: tuple[str, int]  # its family, and its group there
+    rest: list[str]  # the words behind it, up to the noun
     joined: bool  # "black and white cat": the cat has another modifier of the family
     indefinite: bool  # "a very small cat"
 
 
 class TaggedCaption(NamedTuple):
-    """The words of a caption, and what they are."""
+    """What the words of a caption are."""
 
     caption: str
-    words: list[str]
-    nouns: frozenset[str]  # in the singular
+    words: frozenset[str]  # in the singular
     modifiers: list[tuple[int, tuple[str, int]]]  # position, and family with group
     phrases: list[_Phrase]
     keywords: list[str]
@@ -144,45 +134,40 @@ class TaggedCaption(NamedTuple):
         """What is found in a caption; one without a modifier is tagged for its keywords, where they are wanted."""
         words = WORD.findall(clean(caption)) if len(caption) <= LONGEST else []
         modifiers = [(at, _GROUPS[word]) for at, word in enumerate(words) if word in _GROUPS]
-        if not words or not (modifiers or always):
-            return cls(caption, words, frozenset(map(_singular, words)), [], [], [])
-        tags = tag(words)
-        nouns = [is_noun(one) for one in tags]
-        phrases = []
-        for at, (family, _) in modifiers:
-            end = at + 1
-            while end < len(words) and not nouns[end] and _modifies(words[end], tags[end]):
-                end += 1
-            while end < len(words) and nouns[end] and words[end][0].isalpha():
-                end += 1
-            if end > at + 1 and nouns[end - 1] and _sensible(words[at], family, words[end - 1]):
-                start = at
-                while start and (is_adjective(tags[start - 1]) or tags[start - 1].startswith(_ADVERB)):
-                    start -= 1
-                before = words[start - 1] if start else ""
-                joined = start > 1 and before in _JOINING and _modifies(words[start - 2], tags[start - 2])
-                phrases.append(
-                    _Phrase(at, end - 1, joined, before in _ARTICLES and _singular(words[end - 1]) == words[end - 1])
-                )
-        return cls(
-            caption,
-            words,
-            frozenset(map(_singular, words)),
-            modifiers,
-            phrases,
-            _keywords(words, tags) if always else [],
-        )
+        phrases, found = [], []
+        if words and (modifiers or always):
+            tags = tag(words)
+            phrases = [phrase for at, _ in modifiers if (phrase := _phrase(words, tags, at))]
+            found = _keywords(words, tags) if always else []
+        return cls(caption, frozenset(map(_singular, words)), modifiers, phrases, found)
 
     def may_say(self, group: tuple[str, int], noun: str) -> bool:
         """Whether the caption may say a modifier, or one of its group, of a noun in the singular."""
-        if noun not in self.nouns:
+        if noun not in self.words:
             return False
-        described = {  # the modifier of "a black train engine" may be said of the train too
-            phrase.modifier: set(map(_singular, self.words[phrase.modifier + 1 : phrase.noun + 1]))
-            for phrase in self.phrases
-            if not phrase.joined
-        }
+        # The modifier of "a black train engine" may be said of the train too.
+        described = {one.at: set(map(_singular, one.rest)) for one in self.phrases if not one.joined}
         return any(found == group and noun in described.get(at, {noun}) for at, found in self.modifiers)
+
+
+def _phrase(words: Sequence[str], tags: Sequence[str], at: int) -> _Phrase | None:
+    """The phrase that a modifier begins; None where no noun follows, or it would make no part."""
+    nouns = [is_noun(one) for one in tags]
+    end = at + 1
+    while end < len(words) and not nouns[end] and _modifies(words[end], tags[end]):
+        end += 1
+    while end < len(words) and nouns[end] and words[end][0].isalpha():
+        end += 1
+    noun, (family, _) = words[end - 1], _GROUPS[words[at]]
+    if end == at + 1 or not nouns[end - 1] or not _sensible(words[at], family, noun):
+        return None
+    start = at
+    while start and (is_adjective(tags[start - 1]) or tags[start - 1].startswith(_ADVERB)):
+        start -= 1
+    before = words[start - 1] if start else ""
+    joined = start > 1 and before in _JOINING and _modifies(words[start - 2], tags[start - 2])
+    indefinite = before in _ARTICLES and _singular(noun) == noun
+    return _Phrase(at, words[at], _GROUPS[words[at]], list(words[at + 1 : end]), joined, indefinite)
 
 
 def _keywords(words: Sequence[str], tags: Sequence[str]) -> list[str]:
@@ -203,21 +188,17 @@ def _parts(own: TaggedCaption, together: list[TaggedCaption], rng: random.Random
     named = {group for one in together for _, group in one.modifiers}
     seen = set()
     for phrase in own.phrases:
-        modifier, noun = own.words[phrase.modifier], _singular(own.words[phrase.noun])
-        family, at = _GROUPS[modifier]
-        rest = own.words[phrase.modifier + 1 : phrase.noun + 1]
-        if phrase.joined or any(_GROUPS.get(word, ("",))[0] == family for word in rest) or (modifier, *rest) in seen:
+        (family, _), rest, noun = phrase.group, phrase.rest, _singular(phrase.rest[-1])
+        again = (phrase.modifier, *rest) in seen
+        if phrase.joined or again or any(_GROUPS.get(word, ("",))[0] == family for word in rest):
             continue
-        seen.add((modifier, *rest))
-        least = max(number for name, number in named if name == family) if family == "numbers" else -1
-        others = [
-            own.words[other.modifier]
-            for other in own.phrases
-            if not other.joined and _swappable(_GROUPS[own.words[other.modifier]], (family, at))
-        ]
+        seen.add((phrase.modifier, *rest))
         swaps = [
-            word for word in dict.fromkeys(others) if not any(one.may_say(_GROUPS[word], noun) for one in together)
+            word
+            for word, group in dict.fromkeys((one.modifier, one.group) for one in own.phrases if not one.joined)
+            if _swappable(group, phrase.group) and not any(one.may_say(group, noun) for one in together)
         ]
+        least = max(number for name, number in named if name == family) if family == "numbers" else -1
         foils = [
             group[0]
             for number, group in enumerate(FAMILIES[family])
@@ -226,7 +207,7 @@ def _parts(own: TaggedCaption, together: list[TaggedCaption], rng: random.Random
         if wrong := swaps or foils:
             text, negative = (
                 " ".join([*([indefinite_article(word)] if phrase.indefinite else []), word, *rest])
-                for word in (modifier, rng.choice(wrong))
+                for word in (phrase.modifier, rng.choice(wrong))
             )
             yield Part(text, negative, "swap" if swaps else "foil")
 
@@ -238,13 +219,14 @@ def _swappable(other: tuple[str, int], own: tuple[str, int]) -> bool:
 
 def _sensible(modifier: str, family: str, noun: str) -> bool:
     """Whether a wrong modifier of the family makes a phrase that people would type."""
-    if noun == "pair" or (modifier == "orange" and noun in _FRUIT):
+    one = _singular(noun)
+    if noun == "pair" or (modifier == "orange" and one in _FRUIT):
         return False
     if family == "ages":
-        return noun in _ADULTS
+        return one in _ADULTS
     if family == "numbers":
-        return _singular(noun) != noun
-    return family not in ("colours", "materials") or noun not in _PEOPLE
+        return one != noun
+    return family not in ("colours", "materials") or one not in _PEOPLE
 
 
 def _singular(noun: str) -> str:
