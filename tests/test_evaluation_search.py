@@ -74,3 +74,14 @@ def test_less_confused_is_better():
     (moved,) = compare(models)[0].differences
     assert moved.value == pytest.approx(-0.2)
     assert moved.gain == pytest.approx(0.2)
+
+
+def test_queries_are_items():
+    """A query is right where all that answers it comes first; its margin is that of the best of it."""
+    asked = question([[1, 1, 0], [1, 0, 1]], [[0, 0, 1], [0, 1, 0]])
+    images, texts = torch.eye(3), torch.tensor([[0.9, 0.5, 0.1], [0.9, 0.5, 0.1]])
+    scored, *others = asked.score(images, texts)
+    assert (scored.correct == 1).tolist() == [True, False]
+    assert scored.margin == pytest.approx([0.8, 0.4])
+    assert scored.asked.captions.tolist() == [[0], [1]]
+    assert all(one.asked is None for one in others)

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from labclip.evaluation.scores import Groups, ScoredItems
+from labclip.evaluation.scores import Asked, Groups, ScoredItems
 from labclip.metrics import TIE
 
 TOP = 5
@@ -39,29 +39,34 @@ class Search:
         """`search_map`, the mean average precision; of the top five what is right and what is confused.
 
         `search_p5` is the fraction of the top five that is right, `search_confused5` the fraction that is confused.
-        Nearer by less than `metrics.TIE` is a tie, and counts against the query: wrong images come first.
+        Nearer by less than `metrics.TIE` is a tie, and counts against the query: wrong images come first. As an item a
+        query is right if all images that answer it come first; its margin is that of the first of them.
         """
         gallery = images[torch.from_numpy(self.images)]
-        found: list[tuple[float, float, float]] = []
+        found: list[tuple[float, float, float, float]] = []
         step = max(1, _BLOCK // len(gallery))
         for start in range(0, len(self.queries), step):
             for cosine in (texts[torch.from_numpy(self.queries[start : start + step])] @ gallery.T).numpy():
                 found.append(_of_query(cosine, self.right[len(found)], self.confused[len(found)]))
+        *columns, margin = (np.array(values) for values in zip(*found, strict=True))
+        asked = Asked(np.empty((len(found), 0), dtype=np.int64), self.queries[:, None])
         return [
             ScoredItems(
-                np.array(values),
+                values,
                 np.arange(len(values)),
                 {f"search_{name}{ending}": group for ending, group in self.groups.items()},
+                margin=margin.astype(np.float32) if name == "map" else None,
+                asked=asked if name == "map" else None,
                 lower_is_better=name.startswith("confused"),
             )
-            for name, values in zip(("map", f"p{TOP}", f"confused{TOP}"), zip(*found, strict=True), strict=True)
+            for name, values in zip(("map", f"p{TOP}", f"confused{TOP}"), columns, strict=True)
         ]
 
 
 def _of_query(
     cosine: NDArray[np.float32], right: NDArray[np.bool_], confused: NDArray[np.bool_]
-) -> tuple[float, float, float]:
-    """Average precision, and of the top five what is right and what is confused; cosines of one query, [n]."""
+) -> tuple[float, float, float, float]:
+    """Average precision, of the top five what is right and what is confused, and the margin; cosines [n] of a query."""
     own, wrong = np.sort(cosine[right])[::-1], np.sort(cosine[~right])
     ahead = len(wrong) - np.searchsorted(wrong, own - TIE)  # wrong images at least as near as each right one
     place = np.arange(1, len(own) + 1) + ahead
@@ -70,4 +75,5 @@ def _of_query(
         float((np.arange(1, len(own) + 1) / place).mean()),
         float((place <= TOP).sum() / TOP),
         min(int((cosine[confused] >= fifth - TIE).sum()), TOP) / TOP,
+        float(own[0] - wrong[-1]) if len(wrong) else np.nan,
     )
