@@ -141,9 +141,8 @@ def test_divergence_is_what_slow_loops_count(strength):
 
 def test_divergence_is_of_galleries_of_one_size():
     generator = torch.Generator().manual_seed(0)
-    unit = lambda n: F.normalize(torch.randn(n, 8, generator=generator), dim=-1)  # noqa: E731
-    images, matrix = unit(450), torch.eye(8) + 0.3 * torch.randn(8, 8, generator=generator)
-    texts = F.normalize(images + 0.5 * unit(450), dim=-1)
+    images, other = F.normalize(torch.randn(2, 450, 8, generator=generator), dim=-1)
+    matrix, texts = torch.eye(8) + 0.3 * torch.randn(8, 8, generator=generator), F.normalize(images + other / 2, dim=-1)
     whole, *parts = (
         frontier(side(images[rows], texts[rows]), matrix, [1.0])[0].divergence
         for rows in (slice(0, 450), slice(0, 200), slice(200, 400))

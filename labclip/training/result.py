@@ -19,14 +19,12 @@ from labclip.report.values import Value, matrix_in_words, measured_by, percent
 from labclip.training.change import ALPHA, Change
 from labclip.training.frontier import ENOUGH, Point, at_strength, kept, most_divergence
 
-_EVERY = 0.25  # strengths in the table
 _METRICS = {
     "binding": "binding", "binding_blind": "the same, blind", "binding_grounded": "the same, grounded",
     "t2i_r1": "R@1 text to image", "i2t_r1": "R@1 image to text",
 }  # fmt: skip
 _FEW = 200  # below this many held-out captions a gain is known to some 7 percent at best
 _BINDS = 0.95
-_COLOURS = (BLUE, ORANGE, PINK, SKY)
 _RECORDED = ("recipe", "keep", "objective", "seed")
 _SETTINGS = ("epochs", "batch_size", "learning_rate", "rank")
 
@@ -58,7 +56,17 @@ class FitResult(Reported):
 
     def __repr__(self) -> str:
         base = self.alignment.base or f"dim {self.alignment.dim}"
-        return f"FitResult({base}, {self._gain()}, worthwhile={self.worthwhile})"
+        binding = "binding not measured"
+        if self._bound:
+            binding = "binding {:.3f} -> {:.3f}".format(*(point.binding for point in self._bound))
+        return f"FitResult({base}, strength {self.alignment.strength:g}, {binding}, worthwhile={self.worthwhile})"
+
+    @property
+    def _bound(self) -> tuple[Point, Point] | None:
+        """The base and the strength that is used, where binding was measured."""
+        if not self.frontier or self.frontier[0].binding is None:
+            return None
+        return at_strength(self.frontier, 0), at_strength(self.frontier, self.alignment.strength)
 
     @property
     def results(self) -> dict[str, Any]:
@@ -101,7 +109,7 @@ class FitResult(Reported):
             for style, name, key in (("-", "binding", "binding"), ("--", "binding, grounded", "grounded")):
                 bound = [getattr(point, key) for point in self.frontier]
                 axes.plot(strengths, bound, color=GREEN, linewidth=2.5, linestyle=style, label=name)
-        for colour, name in zip(itertools.cycle(_COLOURS), self.frontier[0].recalls, strict=False):
+        for colour, name in zip(itertools.cycle((BLUE, ORANGE, PINK, SKY)), self.frontier[0].recalls, strict=False):
             recalls = zip(*(point.recalls[name] for point in self.frontier), strict=True)
             for style, metric, curve in zip("-:", ("t2i_r1", "i2t_r1"), recalls, strict=True):
                 label = literal(f"{_METRICS[metric]}, {name}", 40)
@@ -143,28 +151,22 @@ class FitResult(Reported):
             "date": self.date,
         }
 
-    def _gain(self) -> str:
-        strength, found = f"strength {self.alignment.strength:g}", self.results.get("validation", {})
-        if "binding" not in found.get("base", {}):
-            return f"{strength}, binding not measured"
-        return f"{strength}, binding {found['base']['binding']:.3f} -> {found['labclip']['binding']:.3f}"
-
     def _lead(self) -> tuple[str, list[tuple[str, str]]]:
         """What was found in sentences for everybody, and the figures that a page begins with."""
-        if not self.frontier or self.frontier[0].binding is None:
-            return f"Not measured: {self._gain()}.", []
-        base, used = at_strength(self.frontier, 0), at_strength(self.frontier, self.alignment.strength)
-        before, after = (f"{percent(point.binding or 0.0)}%" for point in (base, used))
+        if self._bound is None:
+            return f"Not measured: strength {self.alignment.strength:g}, binding not measured.", []
+        base, used = self._bound
+        before, after = (f"{percent(point.binding or 0.0)}%" for point in self._bound)
         lost = f"{percent(max(0.0, 1 - _share_kept(used, base)))}%"
         gain, grounded = _gains(base, used)
-        told = [
-            f"This model tells a caption from its negative in {before} of held-out pairs, where a coin gets 50.",
-            f"With the matrix {after}.",
-            f"Of {gain:+.3f} gained, {'all' if grounded >= gain else f'{grounded:+.3f}'} needs the image.",
-            f"It costs {'nothing' if lost == '0%' else f'at most {lost}'} in search (R@1) there.",
-            f"{self.alignment.metadata['verdict']}.",
-        ]
-        return " ".join(told), [
+        needs = "all" if grounded >= gain else f"{grounded:+.3f}"
+        lead = (
+            f"This model tells a caption from its negative in {before} of held-out pairs, where a coin gets 50. "
+            f"With the matrix {after}. Of {gain:+.3f} gained, {needs} needs the image. It costs "
+            f"{'nothing' if lost == '0%' else f'at most {lost}'} in search (R@1) there. "
+            f"{self.alignment.metadata['verdict']}."
+        )
+        return lead, [
             (before, "of held-out pairs with a negative, without the matrix"),
             (after, "with the matrix"),
             (lost, "of the base's search (R@1) there is lost, at most"),
@@ -195,7 +197,7 @@ class FitResult(Reported):
         rows = [
             (f"{p.strength:g}", p.binding, p.grounded, *p.recalls.get("validation", (None, None)), p.smoothed_binding,
              f"{p.most_lost[0] + 0.0:.1%} ± {p.most_lost[1]:.1%}", p.divergence, "yes" if p in within else "no")
-            for p in self.frontier if p.strength == self.alignment.strength or p.strength % _EVERY == 0
+            for p in self.frontier if p.strength == self.alignment.strength or p.strength % 0.25 == 0
         ]  # fmt: skip
         caption = (
             f"Held-out data; grounded is preferred by more than the mean image prefers it. The last four columns "
@@ -256,17 +258,14 @@ def advice(
             f"allows. Hold out {ENOUGH} or more of each."
         )
     if strength == 0:
-        binds = "" if change is None else "binds better and "
+        binds = "binds better and " if change else ""
         told.append(
             f"No strength {binds}keeps what retrieval needs: keep the base as it is, or pass, for example, keep=0.97."
         )
-    elif change is not None and not change.is_gain:
-        worse = change.became_wrong > change.became_right and change.p < ALPHA
-        told.append(
-            "It binds worse than the base. Keep the base."
-            if worse
-            else "Chance may explain the gain. Fit on more captions, or keep the base."
-        )
+    elif change and change.became_wrong > change.became_right and change.p < ALPHA:
+        told.append("It binds worse than the base. Keep the base.")
+    elif change and not change.is_gain:
+        told.append("Chance may explain the gain. Fit on more captions, or keep the base.")
     base, used = at_strength(points, 0), at_strength(points, strength)
     if (base.binding or 0.0) >= _BINDS:
         told.append(f"The base already binds {base.binding:.3f} of the held-out pairs. There is little to repair.")
