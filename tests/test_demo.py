@@ -1,5 +1,6 @@
 """The demo: its figures are those of `evaluate`, its report, its picture."""
 
+import itertools
 import json
 
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import Image
 import labclip
 from labclip import demo, scenes
 from labclip.demo import finding
+from labclip.scenes import captions, vocabulary
 
 
 @pytest.fixture(scope="session")
@@ -22,6 +24,7 @@ def test_figures_are_those_of_evaluate(run):
     assert set(results["base"]) == set(results["labclip"]) == set(results["chance"]) == set(finding.ROWS)
     assert set(results["probes"]) == {"image", "text", "chance"}
     report = labclip.evaluate("scenes", "scenes", options={"n": 64, "seed": 3}, cache=None, progress=False)
+    assert {name for name, value in results["chance"].items() if value is None} == {"search_map", "search_confused5"}
     for name in run.results["base"].keys() - {"binding_three"}:
         told = [run.results[side][name] for side in ("base", "labclip")]
         assert told == [round(one.value, 4) for one in report["scenes"].metric(name).estimates]
@@ -51,6 +54,31 @@ def test_examples_are_the_first_scenes_of_the_draw(run):
             assert (right > swapped) == (example.probabilities[model] > 0.5)
 
 
+def test_the_search_is_that_of_the_query_which_confuses_the_base_most(run):
+    model, drawn = labclip.LABCLIP.from_pretrained("scenes"), scenes.sample(64, seed=3, split="all")
+    images = model.encode_image([Image.fromarray(image) for image in drawn.images])
+    confused = {}
+    for colour, shape in itertools.product(scenes.COLOURS, scenes.SHAPES):
+        unseen = vocabulary.HELD_OUT | vocabulary.VALIDATION
+        if unseen[scenes.COLOURS.index(colour), scenes.SHAPES.index(shape)]:
+            continue
+        if not (shown := sum((colour, shape) in objects for objects in drawn.objects)):
+            continue
+        query = captions.noun_phrase(colour, shape)
+        for name, aligned in (("base", False), ("labclip", True)):
+            top = model.similarity(images, model.encode_text(query, aligned=aligned))[:, 0].topk(5).indices.tolist()
+            words = [{word for pair in drawn.objects[number] for word in pair} for number in top]
+            told = ["right" if (colour, shape) in drawn.objects[number] else "confused" if {colour, shape} <= word
+                    else "neither" for number, word in zip(top, words, strict=True)]  # fmt: skip
+            if name == "base":
+                confused[query] = told.count("confused")
+            if query == run.found.query:
+                assert run.found.shown == shown
+                assert run.found.answers[name] == told
+                assert np.array_equal(run.found.images[name], drawn.render(256)[top])
+    assert next(query for query, count in confused.items() if count == max(confused.values())) == run.found.query
+
+
 def test_the_report_says_it_all(run):
     text = str(run)
     for key, label in finding.ROWS.items():
@@ -60,12 +88,14 @@ def test_the_report_says_it_all(run):
     assert all(caption in text for example in run.examples[:7] for caption in example.captions)
     assert text.count("(three objects)") == 1
     assert text.count("(unseen pair)") == 3
+    assert f"{run.found.query!r}" in text
+    assert ", ".join(run.found.answers["labclip"]) in text
     assert max(map(len, text.splitlines())) <= 130
 
 
 def test_the_figure_is_written(run, tmp_path):
     path = demo.draw(run, tmp_path / "labclip-demo.png")
     with Image.open(path) as image:
-        assert image.size == (1560, 1454)
+        assert image.size == (1560, 1736)
         assert len(image.convert("RGB").getcolors(1 << 22)) > 1000
     assert path.stat().st_size < 1_500_000

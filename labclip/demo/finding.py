@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 
 from labclip.analysis.probes import probe
 from labclip.analysis.scenes import embed_scenes
+from labclip.data.images import ImageSource
 from labclip.data.scene_files import labelled_scenes
+from labclip.encode.cache import encode
 from labclip.evaluation.evaluate import evaluate
 from labclip.evaluation.items import Items
 from labclip.evaluation.sources import Benchmark, Sources
 from labclip.evaluation.tasks import Task
 from labclip.model import LABCLIP
-from labclip.scenes import render, sample
+from labclip.scenes import COLOURS, SHAPES, render, sample
+from labclip.scenes.captions import noun_phrase
+from labclip.scenes.vocabulary import HELD_OUT, VALIDATION
 
 _EXAMPLES = 3  # scenes of each kind in the figure
 _KINDS: dict[str, dict[str, Any]] = {
@@ -33,8 +39,11 @@ ROWS = {
     "binding_three": "right against swapped caption, three objects",
     "t2i_r1": "image search by sentence (R@1)",
     "tags_t2i_r1": "image search by tags (R@1; no binding)",
+    "search_map": "search with one object (mean average precision)",
+    "search_confused5": "  confused among its top five (lower is better)",
     "one_object_acc1": "zero-shot accuracy, one object of 120",
 }
+_TOP = 5
 
 
 @dataclass(frozen=True)
@@ -58,16 +67,37 @@ class Example:
 
 
 @dataclass(frozen=True)
+class Found:
+    """What both models, "base" and "labclip", find first with the query that confuses the base most.
+
+    Attributes:
+        query: An object in words, for example "a red cube": of the queries by which the base's top five hold most
+            confused scenes, the first.
+        shown: Scenes of the gallery that show it.
+        images: Of each model the top five, uint8 [5, 256, 256, 3].
+        answers: Of each model for each of them "right", "confused" (colour and shape on different objects) or
+            "neither".
+    """
+
+    query: str
+    shown: int
+    images: dict[str, NDArray[Any]]
+    answers: dict[str, list[str]]
+
+
+@dataclass(frozen=True)
 class Demo:
     """What a run found; `str` is a report of it.
 
     Attributes:
         results: Plain JSON, see `run`.
         examples: The first scenes of the draw: of seen pairs, with an unseen one, of three objects.
+        found: What a search finds.
     """
 
     results: dict[str, Any]
     examples: list[Example]
+    found: Found
 
     def __str__(self) -> str:
         found, probes, shown = self.results, self.results["probes"], self.examples[: 2 * _EXAMPLES + 1]
@@ -76,9 +106,10 @@ class Demo:
         return "\n".join([
             f"{n:,} new scenes per metric, seed {seed}. No training used them, nor any scene of three.",
             "",
-            f"{'accuracy':46}{'CLIP':>8}{'LABCLIP':>10}{'chance':>9}",
+            f"{'accuracy':47}{'CLIP':>7}{'LABCLIP':>10}{'chance':>9}",
             *(
-                f"{label:46}{found['base'][key]:8.3f}{found['labclip'][key]:10.3f}{found['chance'][key]:9.3f}"
+                f"{label:47}{found['base'][key]:7.3f}{found['labclip'][key]:10.3f}"
+                + ("" if found["chance"][key] is None else f"{found['chance'][key]:9.3f}")
                 for key, label in ROWS.items()
             ),
             "",
@@ -89,6 +120,11 @@ class Demo:
             "",
             f"{'Cosine of the image with each caption, first scenes':{width}}{'CLIP':>8}{'LABCLIP':>15}",
             *(line for example in shown for line in _lines(example, width)),
+            "",
+            f"Search for {self.found.query!r}, which confuses CLIP most and {self.found.shown} scenes show; top five:",
+            *(f"  {name:>7}  {', '.join(self.found.answers[model])}"
+              for model, name in (("base", "CLIP"), ("labclip", "LABCLIP"))),
+            "    Confused: the scene has that colour and that shape on different objects.",
         ])  # fmt: skip
 
 
@@ -131,13 +167,14 @@ def run(*, n: int = 1000, seed: int = 0, model: LABCLIP | None = None, progress:
     results = {
         "base": {key: round(estimates[key][0].value, 4) for key in ROWS},
         "labclip": {key: round(estimates[key][1].value, 4) for key in ROWS},
-        "chance": {key: round(estimates[key][0].chance or 0.0, 4) for key in ROWS},
+        "chance": {key: None if (chance := estimates[key][0].chance) is None else round(chance, 4) for key in ROWS},
         "probes": {side: round(one.value, 4) for side, one in probes.items()}
         | {"chance": round(probes["image"].chance or 0.0, 4)},
         "n": n,
         "seed": seed,
     }
-    return Demo(results, [example for kind in _KINDS for example in _examples(model, kind, seed, n)])
+    examples = [example for kind in _KINDS for example in _examples(model, kind, seed, n)]
+    return Demo(results, examples, _searched(model, seed, n, progress))
 
 
 def _three(sources: Sources, *, n: int = 1000, seed: int = 0) -> Task:
@@ -164,3 +201,34 @@ def _examples(model: LABCLIP, kind: str, seed: int, n: int) -> list[Example]:
         pairs = {name: (both[0].item(), both[1].item()) for name, both in cosines.items()}
         examples.append(Example(image, words, kind, pairs, probabilities))
     return examples
+
+
+def _searched(model: LABCLIP, seed: int, n: int, progress: bool) -> Found:
+    """The gallery of `labclip.evaluate("scenes", "scenes")`, asked for each seen pair that it shows."""
+    scenes, never = sample(n, seed=seed, split="all"), HELD_OUT | VALIDATION
+    shown = {pair for objects in scenes.objects for pair in objects}
+    every = itertools.product(enumerate(COLOURS), enumerate(SHAPES))
+    pairs = [(colour, shape) for (c, colour), (s, shape) in every if (colour, shape) in shown and not never[c, s]]
+    gallery = [ImageSource(f"scene {number}", data=image) for number, image in enumerate(scenes.images)]
+    images, texts = encode(model, gallery, [noun_phrase(*pair) for pair in pairs], progress=progress)
+    with torch.inference_mode():
+        queries = {"base": texts, "labclip": model.alignment(texts, normalize=True)}
+        top = {name: (rows @ images.T).topk(min(_TOP, n)).indices.numpy() for name, rows in queries.items()}
+    answers = {
+        name: [[_answer(pair, scenes.objects[image]) for image in row] for pair, row in zip(pairs, rows, strict=True)]
+        for name, rows in top.items()
+    }
+    worst = max(range(len(pairs)), key=lambda number: answers["base"][number].count("confused"))
+    return Found(
+        noun_phrase(*pairs[worst]),
+        sum(pairs[worst] in objects for objects in scenes.objects),
+        {name: render(scenes.layout[np.asarray(rows[worst])], 256) for name, rows in top.items()},
+        {name: by_query[worst] for name, by_query in answers.items()},
+    )
+
+
+def _answer(pair: tuple[str, str], objects: tuple[tuple[str, str], ...]) -> str:
+    colours, shapes = zip(*objects, strict=True)
+    if pair in objects:
+        return "right"
+    return "confused" if pair[0] in colours and pair[1] in shapes else "neither"
