@@ -315,14 +315,19 @@ def test_one_unit_tells_nothing():
     assert found.high > 0.99
 
 
-def test_pairs_with_a_common_image_are_one_unit():
-    """A hub image in eight pairs, and pairs that a chain of images joins."""
+def test_items_with_a_common_image_are_one_unit():
+    """A hub image in eight pairs, pairs that a chain of images joins, and copies of one image in several rows."""
     hub = [[0, number] for number in range(1, 9)]
     chain = [[9 + number, 10 + number] for number in range(50)]
     images = np.array([*hub, *chain, [70, 71]])
     (text, *_) = Pairs(images, np.zeros_like(images)).score(torch.eye(72), torch.eye(72))
     assert len(set(text.unit[:8])) == len(set(text.unit[8:58])) == 1
     assert len(set(text.unit)) == 3
+    copied, pair = torch.eye(3)[[0, 1, 0, 2]], np.array([[0, 1], [2, 3]])
+    (text, *_) = Pairs(pair, np.zeros_like(pair)).score(copied, torch.eye(3))
+    assert len(set(text.unit)) == 1
+    choice = Choice(np.array([0, 2, 3]), np.zeros((3, 2), dtype=np.int64), {"m": everything(3)})
+    assert choice.score(copied, copied)[0].unit.tolist() == [0, 0, 3]
 
 
 def test_chance_of_retrieval_is_what_random_orders_give():
@@ -418,17 +423,6 @@ def test_the_same_threshold_lets_as_many_false_matches_through():
 def test_a_threshold_that_the_scores_do_not_show_is_refused(base, aligned, message):
     with pytest.raises(ValueError, match=message):
         metrics.same_threshold(base, aligned, 0.5)
-
-
-def test_copies_of_an_image_are_one_unit():
-    """As where a table holds the same image in several rows: its items are not independent."""
-    images, pair = torch.eye(3)[[0, 1, 0, 2]], np.array([[0, 1], [2, 3]])
-    (text, *_) = Pairs(pair, np.zeros_like(pair)).score(images, torch.eye(3))
-    assert len(set(text.unit)) == 1
-    (choice, *_) = Choice(np.array([0, 2, 3]), np.zeros((3, 2), dtype=np.int64), {"m": everything(3)}).score(
-        images, images
-    )
-    assert choice.unit.tolist() == [0, 0, 3]
 
 
 def test_items_that_are_right_in_part_have_normal_intervals():

@@ -224,17 +224,6 @@ def test_a_base_alone_has_no_gains_and_no_costs():
     assert not [section for section in alone.page(plots=True).sections if section.figures]
 
 
-@pytest.mark.parametrize("count", [1, 4])
-def test_no_line_is_wider_than_asked(count):
-    models = ("base", *(f"./a/long path/to/an alignment of somebody@0.75 {number}" for number in range(count)))
-    long = benchmark("coco", title="A benchmark with a long title", headline=("metric_" * 8,))
-    every = [result(compared("metric_" * 8, *[NONE] * count), compared("tags_t2i_r10", *[BETTER] * count), of=one)
-             for one in (benchmark(), long)]  # fmt: skip
-    text = str(report(*every, models=models))
-    assert max(map(len, text.splitlines())) <= 100
-    assert text.count("no measurable difference") >= count
-
-
 def test_markdown_latex_and_page_have_the_same_cells():
     found = several()
     rows = [line for line in found.to_markdown(level=2).splitlines() if line.startswith("|")]
