@@ -1,5 +1,6 @@
 """The command, as a person types it: results on stdout, one line and exit code 2 on bad input, no torch for help."""
 
+import csv
 import json
 import re
 import subprocess
@@ -14,7 +15,7 @@ from click.testing import CliRunner
 from close import assert_close
 from commands import fails, run
 
-from labclip import LABCLIP, Alignment, Base, cli
+from labclip import LABCLIP, Alignment, Base, cli, scenes
 from labclip.cli.options import with_options
 from labclip.io.published import REPORTED
 
@@ -93,24 +94,8 @@ def info_of(folder, with_base=BASE, **metadata):
 
 
 def test_info_of_a_folder_says_what_is_recorded_and_what_to_type(tmp_path):
-    base = {
-        "binding": 0.5,
-        "t2i_r1": 0.4,
-        "i2t_r1": 0.4,
-        "modality_gap": 0.1,
-        "verdict": "none",
-        "n": 0,
-        "binding_blind": 0.5,
-    }
-    ours = {
-        "binding": 0.4,
-        "t2i_r1": 0.404,
-        "i2t_r1": 0.5,
-        "modality_gap": 0.2,
-        "verdict": "all",
-        "n": 0,
-        "binding_blind": 0.1,
-    }
+    base = {"binding": 0.5, "t2i_r1": 0.4, "i2t_r1": 0.4, "modality_gap": 0.1, "verdict": "none", "binding_blind": 0.5}
+    ours = {"binding": 0.4, "t2i_r1": 0.404, "i2t_r1": 0.5, "modality_gap": 0.2, "verdict": "all", "binding_blind": 0.1}
     text, facts = info_of(tmp_path, recipe="by hand", results={"validation": {"base": base, "labclip": ours}})
     assert "Fitted on: not recorded; recipe by hand\n" in text
     assert re.search(r"validation +binding +0.500    0.400 +-0.100\n", text)
@@ -119,27 +104,20 @@ def test_info_of_a_folder_says_what_is_recorded_and_what_to_type(tmp_path):
     assert [row["metric"] for row in facts["losses"]] == ["binding", "modality_gap"]
     assert facts["measure"] == f"labclip evaluate sugarcrepe coco zero-shot --model {tmp_path}"
     assert text.endswith(f"Measure it: {facts['measure']}\nLoad it: LABCLIP.from_pretrained('{tmp_path}')\n")
-    text, facts = info_of(tmp_path, None)
+    keys = ("name", "base", "dim", "matrix_sha256", "strength", "seed", "gains")  # what the metadata says is not shown
+    text, facts = info_of(tmp_path, None, **dict(zip(keys, range(1, 8), strict=True)))
     assert "No figure of this matrix is recorded." in text
-    assert f"--model MODEL --alignment {tmp_path}" in text
-    assert f"LABCLIP(clip, Alignment.from_pretrained('{tmp_path}'))" in text
-
-
-@pytest.mark.parametrize("results", ["3", '{"aro": 0.9}', '{"aro": {"base": 0.5}}', '{"aro": {"base": {"x": [1, 2]}}}'])
-@pytest.mark.parametrize("key", ["results", "reported"])
-def test_info_of_malformed_results_is_one_line(tmp_path, results, key):
-    Alignment(models.matrix(), metadata={key: {}}).save_pretrained(tmp_path)
-    config = tmp_path / "config.json"
-    config.write_text(config.read_text().replace(f'"{key}": {{}}', f'"{key}": {results}'))
-    assert f"metadata['{key}']" in fails("info", tmp_path)
-
-
-def test_info_shows_what_is_and_not_what_the_metadata_says_it_is(tmp_path):
-    keys = ("name", "base", "dim", "matrix_sha256", "strength", "seed", "gains", "costs")
-    text, facts = info_of(tmp_path, None, **dict(zip(keys, range(1, 9), strict=True)))
-    assert (facts["name"], facts["base"], facts["dim"], facts["strength"]) == (str(tmp_path), None, models.DIM, 1.0)
-    assert (facts["seed"], facts["gains"]) == (6, [])
     assert f"{models.DIM} x {models.DIM}, used at strength 1." in text
+    assert f"LABCLIP(clip, Alignment.from_pretrained('{tmp_path}'))" in text
+    assert (facts["name"], facts["base"], facts["seed"], facts["gains"]) == (str(tmp_path), None, 6, [])
+
+
+@pytest.mark.parametrize("results", ["3", '{"aro": {"base": 0.5}}', '{"aro": {"base": {"x": [1, 2]}}}'])
+def test_info_of_malformed_results_is_one_line(tmp_path, results):
+    Alignment(models.matrix(), metadata={"results": {}}).save_pretrained(tmp_path)
+    config = tmp_path / "config.json"
+    config.write_text(config.read_text().replace('"results": {}', f'"results": {results}'))
+    assert "metadata['results']" in fails("info", tmp_path)
 
 
 def test_convert_makes_a_folder_that_loads(checkpoint, tmp_path):
@@ -160,6 +138,23 @@ def test_fold_makes_a_plain_openclip_folder(folder, tmp_path):
     assert_close(plain.eval().encode_text(models.tokens(), normalize=True), expected)
     assert f"{out} is not empty. Pass --force" in fails("fold", "--model", folder, out)
     run("fold", "--model", folder, out, "--force")
+
+
+def test_a_sample_is_what_other_commands_read(tmp_path):
+    out = tmp_path / "data"
+    said = run("sample", out, "--n", 30, "--seed", 2).stdout.splitlines()
+    assert said[0] == f"{out / 'captions.csv'}: 30 images, each with a caption and a negative. Type next:"
+    expected = scenes.sample(30, seed=2)
+    rows = csv.DictReader((out / "captions.csv").read_text().splitlines())
+    assert [row["caption"] for row in rows] == expected.captions
+    assert f"{out} is not empty. Pass a folder that is" in fails("sample", out)
+    for line in said[1:]:
+        program, command, *arguments = (
+            line.replace("features", f"{tmp_path}/f").replace("my-al", f"{tmp_path}/a").split()
+        )
+        assert program == "labclip"
+        more = {"fit": ["--epochs", 1, "--anyway"], "evaluate": ["--no-cache"]}.get(command, [])
+        run(command, *arguments, *more)
 
 
 def test_push_uploads_what_can_be_loaded_again(hub, folder, tmp_path):

@@ -186,11 +186,11 @@ def test_a_file_that_can_not_be_written_loses_neither_the_result_nor_what_was_th
 
 
 EARLY = {
-    "fit nothing out": "There is no folder nothing. Make one with labclip embed.",
+    "fit nothing out": "There is no folder nothing",
     "fit feat al": "al is not empty. Pass --force to overwrite it",
     "fit feat feat": "feat is an input or another output",
     "fit feat .": "so this command did not write it. Pass another folder.",
-    "fit feat out --validation al": "al is not a feature folder",
+    "fit feat out --validation al": "There is no folder al of features",
     "embed --model scenes --captions none.csv out": "There is no file none.csv",
     "embed --model scenes --captions plain.csv out --column captoin": "has no column 'captoin'; it has 'caption'",
     "embed --model scenez --captions plain.csv out": "Did you mean 'scenes'?",
@@ -223,4 +223,4 @@ def test_what_is_wrong_with_arguments_is_said_before_torch_is_imported(tmp_path)
     )
     assert done.stdout.splitlines() == ["2"] * len(EARLY), done.stderr
     for command, said, expected in zip(EARLY, done.stderr.splitlines(), EARLY.values(), strict=True):
-        assert expected in said, command
+        assert expected in said, (command, said)

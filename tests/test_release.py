@@ -116,21 +116,3 @@ def test_extras_that_messages_and_pages_name_exist(project):
     files = [*(ROOT / "labclip").rglob("*.py"), *(ROOT / "docs").rglob("*.md"), ROOT / "README.md"]
     named = {name for path in files for name in re.findall(r"labclip\[(\w+)\]", path.read_text(encoding="utf-8"))}
     assert {"eval", "negatives", "data"} <= named <= set(project["optional-dependencies"])
-
-
-def test_forms_for_issues_have_what_github_asks_for():
-    forms = [path for path in (ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml") if path.stem != "config"]
-    assert {path.stem for path in forms} == {"bug", "feature"}
-    for path in forms:
-        form = yaml.safe_load(path.read_text())
-        assert {"name", "description", "body"} <= set(form)
-        assert len({field["id"] for field in form["body"]}) == len(form["body"])
-
-
-def test_hooks_run_what_make_check_runs():
-    (local,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
-    entries = {hook["id"]: hook["entry"].removeprefix(".venv/bin/") for hook in local["hooks"]}
-    assert local["repo"] == "local"
-    for program in ("ruff format", "ruff check", "mypy"):
-        assert any(entry.startswith(program) for entry in entries.values())
-        assert f"$(BIN)/{program}" in MAKEFILE
