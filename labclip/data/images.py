@@ -108,14 +108,10 @@ class ImageSource:
 
 
 def _crop(image: Image.Image, box: Box) -> Image.Image:
-    left, top, width, height = box
-    corners = max(left, 0), max(top, 0), min(left + width, image.width), min(top + height, image.height)
-    if corners[0] >= corners[2] or corners[1] >= corners[3]:
-        raise ValueError(f"has the box {box}, which lies outside its {image.width} x {image.height} pixels")
-    whole = round(left), round(top), round(left + width), round(top + height)
-    if whole[0] >= whole[2] or whole[1] >= whole[3]:
-        raise ValueError(f"has the box {box}, which is less than a pixel")
-    return image.crop(whole)
+    left, top, right, bottom = map(round, (box[0], box[1], box[0] + box[2], box[1] + box[3]))
+    if max(left, 0) >= min(right, image.width) or max(top, 0) >= min(bottom, image.height):
+        raise ValueError(f"has the box {box}, which has no pixel in its {image.width} x {image.height}")
+    return image.crop((left, top, right, bottom))
 
 
 def reason(what: str, error: BaseException) -> str:
