@@ -125,13 +125,6 @@ def test_a_crop_is_cut_before_preprocessing(model):
             encode(model, [ImageSource("p", data=large, box=box)], ["a"], progress=False)
 
 
-def test_training_mode_is_left_as_it_was(model):
-    model.train()
-    encode(model, images_of(scenes.sample(1)), ["a red cube"], progress=False)
-    assert model.training
-    assert model.clip.training
-
-
 def test_collected_images_and_captions_are_kept_once(tmp_path):
     (tmp_path / "a.png").touch()
     files = DataFiles(tmp_path)

@@ -50,7 +50,7 @@ def data(tmp_path, scenes):
 
 
 @torch.no_grad()
-def test_rows_are_the_models_own(model, data, scenes):
+def test_rows_are_the_models_own(model, data, scenes, monkeypatch):
     features = run(model, data)
     images = model.encode_image([Image.fromarray(image) for image in scenes.images], normalize=True)
     texts = model.encode_text([*scenes.captions, *scenes.tags], normalize=True, aligned=False)
@@ -62,6 +62,9 @@ def test_rows_are_the_models_own(model, data, scenes):
     assert features.has_negative.ravel().tolist() == [True] * N + [False] * N
     assert features.image_index.tolist() == [*range(N), *range(N)]
     assert features.base == model.alignment.base
+    with monkeypatch.context() as patch:
+        patch.setattr(LABCLIP, "encode_image", None)  # nothing is encoded again
+        assert len(run(model, data)) == 2 * N
     for array in (features.images, features.texts, features.negatives):
         assert isinstance(array, np.memmap)
         assert array.dtype == np.float32
@@ -210,7 +213,7 @@ def test_killed_again_and_again_it_gives_the_same_bytes(model, data, monkeypatch
     assert features.has_negative_image.sum() == N - 2  # without the broken image, and the negative that it would show
 
 
-def test_what_raised_goes_on_when_repaired_and_when_skipped(model, data):
+def test_what_raised_goes_on_when_repaired_and_when_skipped(model, data, monkeypatch):
     repaired = data / "photos" / "7.png"
     whole = repaired.read_bytes()
     run(model, data, "whole")
@@ -220,20 +223,18 @@ def test_what_raised_goes_on_when_repaired_and_when_skipped(model, data):
     with pytest.raises(ValueError, match=r"is not finished\. Run the same labclip\.embed again"):
         Features.load(data / "features")
     repaired.write_bytes(whole[: len(whole) // 2])
-    encoded, encode_image = [], model.encode_image
-    model.encode_image = lambda images, **options: encoded.append(len(images)) or encode_image(images, **options)
-    try:
+    encoded, own = [], LABCLIP.encode_image
+    with monkeypatch.context() as patch:
+        patch.setattr(LABCLIP, "encode_image", lambda *a, **k: encoded.append(len(a[1])) or own(*a, **k))
         with pytest.raises(ValueError, match=r"7\.png \(captions\.csv line 9\) is not a whole image"):
             run(model, data)
-        assert sum(encoded) == N - 5 - 1  # the batch of five before it was kept
-    finally:
-        del model.encode_image
+    assert sum(encoded) == N - 5 - 1  # the batch of five before it was kept
     skipped = run(model, data, "skipped", on_error="skip")
+    (entry,) = skipped.manifest["skipped"]
+    assert (entry["where"], entry["image"], entry["captions"]) == ("captions.csv line 9", "7.png", 2)
     repaired.write_bytes(whole)
     features = run(model, data)
     assert contents(data / "features") == contents(data / "whole")
-    entry = skipped.manifest["skipped"]
-    assert [(one["where"], one["image"], one["captions"]) for one in entry] == [("captions.csv line 9", "7.png", 2)]
     assert np.abs(skipped.images - np.delete(features.images, 7, axis=0)).max() < UNIT
     assert np.abs(skipped.texts - np.delete(features.texts, [7, N + 7], axis=0)).max() < UNIT
     assert skipped.image_index.tolist() == [*range(N - 1), *range(N - 1)]
@@ -308,12 +309,6 @@ def test_features_of_something_else_are_never_mixed(model, data, other, finished
     assert contents(data / "features") == before
     forced, alone = run(model, data, force=True, **options), run(model, data, "alone", **options)
     assert contents(forced.folder) == contents(alone.folder)
-
-
-def test_a_finished_folder_is_opened_again(model, data, monkeypatch):
-    run(model, data)
-    monkeypatch.setattr(LABCLIP, "encode_image", None)  # nothing is encoded again
-    assert len(run(model, data).images) == N
 
 
 @pytest.mark.parametrize("force", [False, True])
@@ -427,22 +422,18 @@ BASE = Base("ViT-B-32", "openai", quick_gelu=False, embed_dim=models.DIM)
 
 
 def test_features_of_another_base_are_refused(data):
-    model = tiny(base=BASE)
+    model, other, half = tiny(base=BASE), tiny(base=BASE), tiny(base=BASE)
     folder = run(model, data).folder
-    assert Features.load(folder, base=model).base == BASE
-    assert Features.load(folder, base=Base("ViT-B-32", "OpenAI", quick_gelu=False, embed_dim=models.DIM)).base == BASE
+    half.clip.bfloat16()
+    for same in (model, half, Base("ViT-B-32", "OpenAI", quick_gelu=False, embed_dim=models.DIM)):
+        assert Features.load(folder, base=same).base == BASE
     with pytest.raises(ValueError, match=r"by ViT-B-32 \(openai\) .* is ViT-B-16 \(openai\): another base"):
         Features.load(folder, base=Base("ViT-B-16", "openai", quick_gelu=False, embed_dim=models.DIM))
-    other = tiny(base=BASE)
     with torch.no_grad():
         other.clip.visual.proj[0, 0] += 1e-3
+        half.clip.text_projection.copy_(torch.randn(half.clip.text_projection.shape))
     with pytest.raises(ValueError, match=r"with weights \w{12}\.\.\., but the model is ViT-B-32.*: other weights"):
         Features.load(folder, base=other)
-    half = tiny(base=BASE)
-    half.clip.bfloat16()
-    assert Features.load(folder, base=half).base == BASE
-    with torch.no_grad():
-        half.clip.text_projection.copy_(torch.randn(half.clip.text_projection.shape))
     with pytest.raises(ValueError, match="other weights: the fingerprints have cosine"):
         Features.load(folder, base=half)
     with pytest.raises(ValueError, match=r"base is a str\. Pass a model or a Base"):

@@ -10,11 +10,10 @@ import torch
 from click.testing import CliRunner
 from close import UNIT
 from folders import contents, draw, run, tiny, write
-from PIL import Image
 
 import labclip
 from labclip import LABCLIP, Base, cli
-from labclip.features import Features, embed, folder
+from labclip.features import Features, folder
 
 N = 6
 DIM = 4
@@ -40,17 +39,6 @@ def finished(model, tmp_path_factory):
 def features(finished, tmp_path):
     """A copy of the folder."""
     return Path(shutil.copytree(finished / "features", tmp_path / "features"))
-
-
-def test_one_name_in_two_folders_is_two_images(model, finished, tmp_path):
-    Image.fromarray(labclip.scenes.sample(1, seed=99).images[0]).save(tmp_path / "0.png")
-    (tmp_path / "captions.csv").write_text("image,caption\n0.png,another scene\n")
-    shutil.copytree(finished / "photos", tmp_path / "other")
-    (tmp_path / "other" / "captions.csv").write_bytes((finished / "captions.csv").read_bytes())
-    tables = [tmp_path / "other" / "captions.csv", tmp_path / "captions.csv"]
-    features = embed(model, tables, tmp_path / "both", progress=False)
-    assert len(features.images) == N + 1
-    assert features.image_index[-1] == N
 
 
 def flip(path):

@@ -29,11 +29,6 @@ def weights_sha256(clip: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def precision_of(model: LABCLIP) -> str:
-    """The dtype that the image tower computes in, for example "float32"."""
-    return str(image_dtype(model.clip.visual)).removeprefix("torch.")
-
-
 def tokenizer_and_preprocess(model: LABCLIP) -> tuple[Tokenizer, Callable[[Any], torch.Tensor]]:
     """What a model needs to encode captions and images; ValueError if it has none."""
     if model.tokenizer is None or model.preprocess is None:
@@ -42,43 +37,20 @@ def tokenizer_and_preprocess(model: LABCLIP) -> tuple[Tokenizer, Callable[[Any],
     return model.tokenizer, model.preprocess
 
 
-def identity_of(model: LABCLIP) -> dict[str, Any]:
-    """What tells a base and its preprocessing apart from others, as plain JSON values.
-
-    Raises:
-        ValueError: If the model has no tokenizer or no preprocess.
-    """
-    tokenizer, preprocess = tokenizer_and_preprocess(model)
-    base = model.alignment.base
-    config = getattr(model.clip.visual, "preprocess_cfg", None)
-    return {
-        "base": None if base is None else vars(base),
-        "dim": embed_dim(model.clip),
-        "weights_sha256": weights_sha256(model.clip),
-        "precision": precision_of(model),
-        "fingerprint": [float(value) for value in fingerprint_of(model.clip, tokenizer)],
-        "preprocess": {
-            "config": json.loads(json.dumps(dict(config))) if isinstance(config, Mapping) else None,
-            # A function's address differs from run to run.
-            "transform": re.sub(r" at 0x[0-9a-fA-F]+", "", repr(preprocess)),
-        },
-    }
-
-
 @dataclass(frozen=True)
 class Origin:
     """The model that embeddings are of, as far as it is known; None is not known and contradicts nothing.
 
     Attributes:
-        dim: The embedding dimension.
         base: The OpenCLIP model.
+        dim: The embedding dimension.
         weights_sha256: As `weights_sha256` gives it.
-        precision: As `precision_of` gives it.
+        precision: The dtype that the image tower computes in, for example "float32".
         fingerprint: The base's own text embedding of `labclip.alignment.FINGERPRINT_CAPTION`, [dim], any scale.
     """
 
+    base: Base | None
     dim: int
-    base: Base | None = None
     weights_sha256: str | None = None
     precision: str | None = None
     fingerprint: Any = None
@@ -87,7 +59,7 @@ class Origin:
     def of(cls, model: LABCLIP | Base, *, weights: bool = True) -> Origin:
         """What is known of a model, or of the record of one; `weights` is whether to hash them, a second per GB."""
         if isinstance(model, Base):
-            return cls(model.embed_dim, model)
+            return cls(model, model.embed_dim)
         if not isinstance(model, LABCLIP):
             raise ValueError(
                 f"base is a {type(model).__name__}. Pass a model or a Base: LABCLIP.from_pretrained(NAME), or "
@@ -95,7 +67,8 @@ class Origin:
             )
         fingerprint = None if model.tokenizer is None else fingerprint_of(model.clip, model.tokenizer)
         sha256 = weights_sha256(model.clip) if weights else None
-        return cls(embed_dim(model.clip), model.alignment.base, sha256, precision_of(model), fingerprint)
+        precision = str(image_dtype(model.clip.visual)).removeprefix("torch.")
+        return cls(model.alignment.base, embed_dim(model.clip), sha256, precision, fingerprint)
 
     def differs(self, other: Origin) -> str | None:
         """Why this and another are not one model, or None.
@@ -124,3 +97,24 @@ class Origin:
     def __str__(self) -> str:
         weights = f" with weights {self.weights_sha256[:12]}..." if self.weights_sha256 else ""
         return f"{self.base or 'a base without a name'}{weights}"
+
+
+def identity_of(model: LABCLIP) -> dict[str, Any]:
+    """What tells a base and its preprocessing apart from others, as plain JSON values.
+
+    Raises:
+        ValueError: If the model has no tokenizer or no preprocess.
+    """
+    _, preprocess = tokenizer_and_preprocess(model)
+    origin = Origin.of(model)
+    config = getattr(model.clip.visual, "preprocess_cfg", None)
+    return {
+        **vars(origin),
+        "base": None if origin.base is None else vars(origin.base),
+        "fingerprint": origin.fingerprint.tolist(),
+        "preprocess": {
+            "config": json.loads(json.dumps(dict(config))) if isinstance(config, Mapping) else None,
+            # A function's address differs from run to run.
+            "transform": re.sub(r" at 0x[0-9a-fA-F]+", "", repr(preprocess)),
+        },
+    }

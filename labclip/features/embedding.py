@@ -74,27 +74,24 @@ def embed(
         captions: A csv, tsv, jsonl, json (a list of objects, COCO captions, Karpathy's) or Parquet file, a WebDataset
             tar, a pattern such as `shards/*.tar`, a folder of tars or of Parquet files, or several of these.
         out: The feature folder; made if it does not exist.
-        images: The folder that paths of images are relative to; by default the one that the file of captions is in. A
-            URL such as `s3://bucket/photos` needs `pip install universal-pathlib s3fs`.
-        column: The captions' column; by default `caption`, `title`, `captions`, `sentences` or `text`, or an archive's
-            `.txt`.
-        image_column: The images' column; by default `image`, `filename`, `filepath`, `image_path` or `file_name`.
+        images: The folder or URL (`s3://bucket/photos`) that paths of images are relative to; by default the folder of
+            the file of captions.
+        column: The captions' column; by default the first of the usual names that is there.
+        image_column: The images' column; by default likewise.
         negative_columns: Columns of hard negatives; by default all that are there of `negative`, `negative_2`, ...,
             `negatives`, `neg_caption`, `negative_caption`.
-        negative_images: The column of images that the negatives describe, a path each; of several, the first is for the
-            first column of negatives, and so on. A cell may be empty. An image that no caption describes is in
-            `Features.negative_images` only. By default none.
+        negative_images: The column of images that the negatives describe, a path each or none; of several, the first is
+            for the first column of negatives, and so on. An image that no caption describes is in
+            `Features.negative_images` only.
         split: Take only the rows whose column `split` has this value, or one of these.
         clean: True cleans captions and negatives alike (`labclip.negatives.clean`, 40 words), False takes them as they
             are. None does too, but refuses a caption that is not clean beside a negative that is its cleaned words in
             another order, as `negatives.shuffle` makes them: a fit would tell the two by their full stop.
         batch_size: Images in one pass of the model.
         workers: Threads that read and decode images; by default one a processor, at most 16.
-        on_error: What a missing or broken image or an empty caption, also one that cleaning empties, does: "raise"
-            stops with its name and keeps what is done, "skip" leaves it out, an image with its captions, and lists it
-            in the manifest.
-        engine: "local", or "ray" to share the work out over the Ray cluster of RAY_ADDRESS, or this machine's cores
-            where that is not set. All machines must see the images under these paths; this process alone writes.
+        on_error: What a missing or broken image or an empty caption does: "raise" stops with its name and keeps what is
+            done, "skip" leaves it out, an image with its captions, and lists it in the manifest.
+        engine: "local", or "ray" to share the work out over the Ray cluster of RAY_ADDRESS, or this machine's cores.
         force: Whether to start from scratch where the folder has other or unfinished features, and to write beside
             files of another kind.
         progress: Whether to show progress bars on stderr.
@@ -175,13 +172,10 @@ def _tuple(names: str | Sequence[str] | None) -> tuple[str, ...] | None:
 
 def _described(inputs: Sequence[Path]) -> list[dict[str, Any]]:
     """Name, size and SHA-256 of each file; a name is as given, where that was relative, and never says where it lay."""
+    names = (path.name if path.is_absolute() else path.as_posix() for path in inputs)
     return [
-        {
-            "name": path.name if path.is_absolute() else path.as_posix(),
-            "bytes": path.stat().st_size,
-            "sha256": sha256_of(path),
-        }
-        for path in inputs
+        {"name": name, "bytes": path.stat().st_size, "sha256": sha256_of(path)}
+        for name, path in zip(names, inputs, strict=True)
     ]
 
 

@@ -228,7 +228,7 @@ class Features:
     def origin(self) -> Origin:
         """The model they are of, as far as it is known."""
         weights, precision = self.manifest.get("weights_sha256"), self.manifest.get("precision")
-        return Origin(self.dim, self.base, weights, precision, self.fingerprint)
+        return Origin(self.base, self.dim, weights, precision, self.fingerprint)
 
     def check_model(self, model: LABCLIP | Base) -> None:
         """Refuse a model, or the record of one, that they are not of.

@@ -97,11 +97,6 @@ class RayEncoder(Encoder):
             )
         try:
             self._shared = self._ray.put(self.model.cpu())  # its GPU may have another number there
-        except TypeError as error:
-            raise ValueError(
-                f"The model can't be sent to Ray workers ({str(error).splitlines()[0]}). Its preprocess and its "
-                f"tokenizer have to be such that pickle takes them."
-            ) from error
         finally:
             self.model.to(device)
         needs = {"num_cpus": 1 if on_gpu else threads, "num_gpus": int(on_gpu)}

@@ -26,7 +26,7 @@ _TABLES = {
     "images": "(id INTEGER PRIMARY KEY, key BLOB UNIQUE, source TEXT)",
     "texts": "(id INTEGER PRIMARY KEY, image INTEGER, said BLOB, row TEXT)",
     "skipped": "(image INTEGER UNIQUE, location TEXT, name TEXT, reason TEXT)",  # no image: a bad row of a table
-    "progress": "(id INTEGER PRIMARY KEY, value TEXT)",
+    "state": "(id INTEGER PRIMARY KEY, value TEXT)",
 }
 _START = {
     "images": 0, "digest": "", "texts": 0, "captions": 0, "captions_with_negative": 0, "true_negatives": 0, "cut": {},
@@ -74,7 +74,7 @@ class Plan:
             self._db = self._locked()
             for table, columns in _TABLES.items():
                 self._db.execute(f"CREATE TABLE IF NOT EXISTS {table} {columns}")
-            for (value,) in self._db.execute("SELECT value FROM progress"):
+            for (value,) in self._db.execute("SELECT value FROM state"):
                 self.progress = json.loads(value)
                 # What a batch that was broken off left out does not count.
                 self._db.execute("DELETE FROM skipped WHERE image > ?", (self.progress["images"],))
@@ -246,7 +246,7 @@ class Plan:
         self._kept = time.monotonic()
 
     def _write(self) -> None:
-        self._db.execute("INSERT OR REPLACE INTO progress VALUES (1, ?)", (json.dumps(self.progress),))
+        self._db.execute("INSERT OR REPLACE INTO state VALUES (1, ?)", (json.dumps(self.progress),))
 
 
 def _said(text: str) -> bytes:
