@@ -24,14 +24,14 @@ def image_file(path, size=(8, 8)):
 
 
 def lay(folder, files):
-    """Writes files by their paths: an image for None, text, an array, rows as Parquet or jsonl, else JSON."""
+    """Writes files by their paths: an image for None, text or bytes, an array, rows as Parquet or jsonl, else JSON."""
     for name, content in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         if content is None:
             image_file(path)
-        elif isinstance(content, str):
-            path.write_text(content)
+        elif isinstance(content, str | bytes):
+            path.write_bytes(content.encode() if isinstance(content, str) else content)
         elif isinstance(content, np.ndarray):
             np.save(path, content)
         elif path.suffix == ".parquet":

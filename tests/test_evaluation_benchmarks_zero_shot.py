@@ -87,6 +87,7 @@ def test_names_and_prompts(tmp_path, classes, templates):
         ({"templates": "x.txt"}, "a photo\n", "'a photo' has no {} where"),
         ({"templates": "x.txt"}, "\n", "'no line' has no"),
         ({"templates": "x.json"}, {"mine": {"cat": ["a"]}}, "has no list of prompts of 2 classes, for example 'a'"),
+        ({"classes": "x.txt"}, b"ant\n\xff\n", r"x\.txt is not UTF-8 text"),
         ({"split": "train"}, None, "is no CIFAR and no WebDataset; which alone have splits"),
         ({"split": "val"}, None, "split is 'val'"),
     ],

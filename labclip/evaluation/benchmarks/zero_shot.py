@@ -11,7 +11,7 @@ import numpy as np
 import open_clip
 
 from labclip.data.entries import one_of
-from labclip.data.rows import tar_rows
+from labclip.data.rows import tar_rows, text_rows
 from labclip.evaluation.sources import Sources
 from labclip.evaluation.tasks import NONE, Classification, Task
 from labclip.files import read_json
@@ -218,4 +218,4 @@ def _listed(file: str, sources: Sources, dataset: str, names: Iterable[str] = ()
 
 
 def _lines(path: Path) -> list[str]:
-    return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    return [cells["caption"].strip() for _, cells in text_rows(path) if cells["caption"].strip()]
