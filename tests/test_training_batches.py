@@ -45,7 +45,7 @@ def test_a_text_that_is_true_of_an_image_is_none_of_its_negatives(seed, with_ima
     for batch, found in whole:
         image, text = ((rows @ known.T).argmax(dim=1).tolist() for rows, known in
                        ((batch.images, images), (batch.texts, texts)))  # fmt: skip
-        own = batch.rows.tolist()
+        own = batch.columns.tolist()
         assert found == {
             (row, column) for row in range(len(image)) for column in range(len(text))
             if column != own[row] and (image[row], text[column]) in true
@@ -53,8 +53,8 @@ def test_a_text_that_is_true_of_an_image_is_none_of_its_negatives(seed, with_ima
         assert len(found) > 20
     ranks = zip(*(masked(features, Ranks(own, 2)) for own in (0, 1)), strict=True)
     for (batch, found), parts in zip(whole, ranks, strict=True):
-        of_ranks = {(int(part.rows[row]), column) for part, pairs in parts for row, column in pairs}
-        assert of_ranks == {(int(batch.rows[row]), column) for row, column in found}
+        of_ranks = {(int(part.columns[row]), column) for part, pairs in parts for row, column in pairs}
+        assert of_ranks == {(int(batch.columns[row]), column) for row, column in found}
 
 
 def test_nothing_is_masked_where_no_text_recurs_or_by_the_published_recipe():

@@ -39,7 +39,7 @@ def batch_of(images, texts, n, paired=(), absent=(), skipped=(), mean=None):
 
 def by_autograd(batch, matrix, log_scale, bias, weights, objective):
     """The loss of a batch from plain masks, and its gradients, of one rank; the temperature is not distilled."""
-    n, rows, own = batch.captions, torch.arange(len(batch.images)), batch.rows
+    n, rows, own = batch.captions, torch.arange(len(batch.images)), batch.columns
     unit = F.normalize(batch.texts @ matrix.T, dim=-1)
     logits, there = log_scale.exp() * batch.images @ unit.T, torch.ones(len(rows), len(unit), dtype=torch.bool)
     hard = (own // n)[:, None] != torch.arange(len(unit)) // n

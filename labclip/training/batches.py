@@ -77,33 +77,33 @@ class Batches:
             which = draw.argsort(dim=1)[:, :count]
         for step in range(start, self.steps):
             rows = slice(step * self.size, (step + 1) * self.size)
-            captions, place = order[rows].sort()  # rows in the order of the file
-            yield self._batch(captions, which[rows][place]).to(self.device)
+            captions, by_file = order[rows].sort()  # in the order of the file
+            yield self._batch(captions, which[rows][by_file]).to(self.device)
 
     def _batch(self, captions: torch.Tensor, which: torch.Tensor) -> Batch:
         """The batch of some captions [N] and which of their negatives [N, m]."""
         data, n = self.data, self.size // self.ranks.count
         blocks = 1 + which.shape[1]
 
-        def columns(of_captions: torch.Tensor, of_negatives: torch.Tensor) -> torch.Tensor:
+        def side_by_side(of_captions: torch.Tensor, of_negatives: torch.Tensor) -> torch.Tensor:
             """One for each text: the captions, then the first negative of each, then the second."""
             return torch.cat([of_captions, of_negatives[captions].gather(1, which).T.flatten()])
 
         every = torch.ones(len(captions), dtype=torch.bool)
-        paired, present = columns(every, data.has_negative_image), columns(every, data.has_negative)
-        images = columns(data.image_index[captions], data.negative_image_rows)
-        texts = columns(captions, data.negative_rows)
+        paired, present = (side_by_side(every, flags) for flags in (data.has_negative_image, data.has_negative))
+        images = side_by_side(data.image_index[captions], data.negative_image_rows)
+        texts = side_by_side(captions, data.negative_rows)
         own = (torch.arange(blocks)[:, None] * self.size + torch.arange(n) + self.ranks.own * n).flatten()
-        rows, published = own[paired[own]], self.settings.published
+        columns, published = own[paired[own]], self.settings.published
         return Batch(
-            images=data.images.take(images[rows]),
+            images=data.images.take(images[columns]),
             texts=data.texts.take(texts[own]),
-            rows=rows,
+            columns=columns,
             own=own,
             captions=self.size,
             paired=paired,
             absent=torch.zeros_like(present) if published else ~present,
-            skipped=rows[:0] if published else self._true(images[rows], texts, rows),
+            skipped=columns[:0] if published else self._true(images[columns], texts, columns),
             mean=self.mean,
         )
 
@@ -117,18 +117,18 @@ class Batches:
         return torch.unique(data.images.same[images] * len(data.texts) + data.texts.same[texts])
 
     def _true(self, images: torch.Tensor, texts: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
-        """Flat places in [images, texts] of texts that are true of an image and not its `own`, the column of each.
+        """The entries of [images, texts] whose text is true of the image and not its `own`, the column of each.
 
         Those are other captions of the image, and the same text as caption or negative of another: few short texts,
         such as parts and tags, are each true of many images. Only texts of an image are looked up: that costs little.
         """
         image, text, count = self.data.images.same[images], self.data.texts.same[texts], len(self.data.texts)
         bounds = torch.searchsorted(self._truths, torch.stack([image, image + 1]) * count)
-        row, place = _members(*bounds)
-        true = self._truths[place] % count
+        row, truth = _members(*bounds)
+        true = self._truths[truth] % count
         text, order = text.sort()
-        which, place = _members(torch.searchsorted(text, true), torch.searchsorted(text, true, right=True))
-        row, column = row[which], order[place]
+        which, at = _members(torch.searchsorted(text, true), torch.searchsorted(text, true, right=True))
+        row, column = row[which], order[at]
         return (row * len(texts) + column)[column != own[row]]
 
 

@@ -111,10 +111,10 @@ def _phrases(name: str, given: Iterable[str]) -> list[list[str]]:
 
 def _found(words: Sequence[str], phrases: Sequence[list[str]]) -> set[str]:
     """The phrases among a caption's words."""
-    found, place = set(), 0
-    while place < len(words):
-        phrase = next((one for one in phrases if one == words[place : place + len(one)]), None)
+    found, start = set(), 0
+    while start < len(words):
+        phrase = next((one for one in phrases if one == words[start : start + len(one)]), None)
         if phrase:
             found.add(" ".join(phrase))
-        place += len(phrase) if phrase else 1
+        start += len(phrase) if phrase else 1
     return found

@@ -96,12 +96,12 @@ class Ranks:
             dist.all_reduce(value, op=dist.ReduceOp.MAX)
         return value
 
-    def gather(self, own: torch.Tensor, places: torch.Tensor, count: int) -> torch.Tensor:
-        """The rows [count, ...] of all ranks, of which this rank has those at some places."""
+    def gather(self, own: torch.Tensor, index: torch.Tensor, count: int) -> torch.Tensor:
+        """The rows [count, ...] of all ranks, of which this rank has those of some numbers."""
         if self.count == 1:
             return own
         every = own.new_zeros(count, *own.shape[1:])
-        every[places] = own
+        every[index] = own
         return self.total(every)
 
     def agree(self, value: int, device: torch.device) -> bool:
@@ -114,23 +114,23 @@ class Ranks:
 class Batch:
     """One step's unit-length embeddings, this rank's part of them.
 
-    The texts of all ranks are N captions, then a negative of each, m times. A text is known by its place among them.
+    The texts of all ranks are the columns of the logits: N captions, then a negative of each, m times.
 
     Attributes:
-        images: Of this rank's captions, n of them, then of those of its negatives that have one, [rows, dim].
+        images: The images of this rank's n captions, then those of its negatives that have one, [rows, dim].
         texts: This rank's captions, then their negatives, [(1 + m) * n, dim].
-        rows: The text of each image, int64 [rows].
-        own: The place of each of `texts`, int64 [(1 + m) * n].
+        columns: The column of each image's own text, int64 [rows].
+        own: The column of each of `texts`, int64 [(1 + m) * n].
         captions: N.
-        paired: Which texts have an image, bool [(1 + m) * N].
-        absent: Which texts do not count, bool [(1 + m) * N]: the negatives of captions that have none.
-        skipped: Flat places in [rows, (1 + m) * N] of pairs that do not count.
+        paired: Which columns have an image, bool [(1 + m) * N].
+        absent: Which columns do not count, bool [(1 + m) * N]: the negatives of captions that have none.
+        skipped: Entries of the logits that do not count, row * (1 + m) * N + column each, int64.
         mean: The mean of the fit's images, [dim], not brought to unit length.
     """
 
     images: torch.Tensor
     texts: torch.Tensor
-    rows: torch.Tensor
+    columns: torch.Tensor
     own: torch.Tensor
     captions: int
     paired: torch.Tensor
@@ -190,7 +190,7 @@ class _Step:
 
     def by_row(self, of_blocks: torch.Tensor) -> torch.Tensor:
         """What stands by the block of an image's text, as it is for each image: [rows, texts], or [1, texts]."""
-        return of_blocks if len(of_blocks) == 1 else of_blocks[self.batch.rows // self.batch.captions]
+        return of_blocks if len(of_blocks) == 1 else of_blocks[self.batch.columns // self.batch.captions]
 
     def logits(self, bias: torch.Tensor | None) -> torch.Tensor:
         """[rows, (1 + m) * N], where what does not count is -inf; with a bias a negative's weight is not in them."""
@@ -288,7 +288,7 @@ def gradient(
     logits = step.logits(bias)
     distilled = step.distilled(logits)
     if callable(objective):
-        return step.back(*_own(objective, logits, batch.rows), distilled)
+        return step.back(*_own(objective, logits, batch.columns), distilled)
     return step.back(*(_softmax if objective == "softmax" else _sigmoid)(step, logits), distilled)
 
 
@@ -300,7 +300,7 @@ def _softmax(step: _Step, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Ten
 
     Source: arXiv:2502.03566 (HNB; SB where the batch has no negatives).
     """
-    columns, wide, ranks = step.batch.rows, step.wide, step.ranks
+    columns, wide, ranks = step.batch.columns, step.wide, step.ranks
     rows, unpaired = torch.arange(len(logits), device=logits.device), ~step.batch.paired[: step.wide]
     right = logits[rows, columns]
     top = ranks.maximum(logits.max())
@@ -334,7 +334,7 @@ def _sigmoid(step: _Step, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Ten
 
     Source: arXiv:2303.15343 (SigLIP), with the negatives of arXiv:2502.03566.
     """
-    rows, columns = torch.arange(len(logits), device=logits.device), step.batch.rows
+    rows, columns = torch.arange(len(logits), device=logits.device), step.batch.columns
     right = logits[rows, columns]
     weights = step.by_row(torch.where(step.hard, step.weights.negatives, 1.0))
     terms, pulls = F.softplus(logits) * weights, logits.sigmoid_() * weights

@@ -81,10 +81,10 @@ class Rows:
 
     def take(self, index: torch.Tensor) -> torch.Tensor:
         """The rows of these numbers, int64 [m]: unit-length float32 [m, dim], on the device they are held on."""
-        found, places, start = [], [], 0
+        found, parts, start = [], [], 0
         for array, unit in zip(self._arrays, self._unit, strict=True):
-            places.append(((index >= start) & (index < start + len(array))).nonzero().flatten())
-            part = index[places[-1]] - start
+            parts.append(((index >= start) & (index < start + len(array))).nonzero().flatten())
+            part = index[parts[-1]] - start
             if isinstance(array, torch.Tensor):
                 rows = array[part.to(array.device)].to(self._device, torch.float32)
             else:
@@ -93,7 +93,7 @@ class Rows:
             start += len(array)
         if len(found) == 1:
             return found[0]
-        rows, order = torch.cat(found), torch.cat(places)
+        rows, order = torch.cat(found), torch.cat(parts)
         return rows if bool((order[1:] > order[:-1]).all()) else rows[order.argsort().to(rows.device)]
 
     def move(self, device: torch.device) -> None:

@@ -46,8 +46,8 @@ def _same(fit: Rows, held: Rows) -> tuple[torch.Tensor, torch.Tensor]:
 
 def _negatives(data: Data) -> tuple[torch.Tensor, torch.Tensor]:
     """The negatives there are of a side's captions: the caption of each, and its row in `texts`, int64 [n] each."""
-    place, which = data.has_negative[data.captions].nonzero(as_tuple=True)
-    return data.captions[place], data.negative_rows[data.captions[place], which]
+    row, which = data.has_negative[data.captions].nonzero(as_tuple=True)
+    return data.captions[row], data.negative_rows[data.captions[row], which]
 
 
 def _check_images(fit: Data, held: Data) -> None:
