@@ -47,16 +47,6 @@ def test_what_a_terminal_would_obey_is_shown():
     assert r"\x1b[31mred\x9b" in shown
 
 
-def test_grouped_cells_are_told_once():
-    rows = [["one", 3, "base", 0.1], ["one", 3, "mine", 0.2], ["two", 3, "base", 0.3]]
-    table = Table("", ["metric", "n", "model", "value"], rows, words=(0, 2), grouped=2)
-    assert terminal(page(table)).splitlines()[-3:] == [
-        "one     3  base   0.100", "           mine   0.200", "two     3  base   0.300",
-    ]  # fmt: skip
-    assert "| one | 3 | base | 0.100 |\n|  |  | mine | 0.200 |\n| two | 3 |" in markdown_table(table)
-    assert "one & 3 & base & 0.100 \\\\\n &  & mine & 0.200 \\\\" in latex(page(table))
-
-
 def test_markdown_has_the_columns_it_says():
     assert markdown(page(TABLE, notes=["a note"]), level=3) == (
         "### A title\n\nThe lead, `code`.\n\n#### A section\n\nwords\n\n**Gains**\n\n"

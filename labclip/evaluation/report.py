@@ -128,12 +128,11 @@ class Report(Reported):
         return [f"{model}: {summary.reading(chosen, at)}." for at, model in enumerate(self.models[1:])]
 
     def _tables(self, chosen: Sequence[Shown]) -> list[Table]:
-        """One a side, controls behind their metric."""
-        alignments = len(self.models) - 1
-        columns = ["metric", "n", "chance"]
-        columns += ["model", "value"] if alignments > 1 else self.models
-        columns += ["difference", "95% interval"] if alignments else ["95% interval"]
-        how: dict[str, Any] = {"words": (0, 3), "grouped": 3} if alignments > 1 else {}
+        """One a side, controls behind their metric; a row for each alignment."""
+        alignments = self.models[1:]
+        several = len(alignments) > 1
+        values = ["model", "value"] if several else list(alignments)
+        columns = ["metric", "n", "chance", "base", *values, *["difference"][: len(alignments)], "95% interval"]
         tables = []
         for side in dict.fromkeys(one.side for one in chosen):
             caption = SIDES[side][0] if side in SIDES else side
@@ -146,26 +145,23 @@ class Report(Reported):
                 for compared in (one.compared, *one.controls)
                 for row in self._rows(compared, one.title)
             ]
-            tables.append(Table(caption[0].upper() + caption[1:], columns, rows, minor=(1, 2), **how))
+            words = (0, 4) if several else (0,)
+            tables.append(Table(caption[0].upper() + caption[1:], columns, rows, words, minor=(1, 2)))
         return tables
 
     def _rows(self, compared: Compared, title: str) -> list[list[Value]]:
-        """One metric: one row, or where there are several alignments one a model."""
+        """One metric."""
         base, *others = compared.estimates
         before = f"{title}, " if title else ""
         metric = Cell(before + compared.metric, words=before + summary.worded(compared.metric))
-        head: list[Value] = [metric, base.n, base.chance]
-        changes: list[list[Value]] = []
-        for moved in compared.differences:
+        head: list[Value] = [metric, base.n, base.chance, base.value]
+        rows = [] if others else [[*head, f"[{base.low:.3f}, {base.high:.3f}]"]]
+        for model, estimate, moved in zip(self.models[1:], others, compared.differences, strict=True):
             words = signed(moved.value) if moved.measurable else summary.UNMEASURABLE
-            changes.append([judged(moved.gain, moved.measurable, words), summary.interval(moved)])
-        if not others:
-            return [[*head, base.value, f"[{base.low:.3f}, {base.high:.3f}]"]]
-        if len(others) == 1:
-            return [[*head, base.value, others[0].value, *changes[0]]]
-        changes.insert(0, [None, None])
-        every = zip(self.models, compared.estimates, changes, strict=True)
-        return [[*head, model, estimate.value, *change] for model, estimate, change in every]
+            name: list[Value] = [model] if len(others) > 1 else []
+            change = judged(moved.gain, moved.measurable, words), summary.interval(moved)
+            rows.append([*head, *name, estimate.value, *change])
+        return rows
 
     def _facts(self) -> list[tuple[str, str]]:
         files = [

@@ -61,7 +61,7 @@ def _columns(table: Table, beside: Sequence[Table], width: int) -> str:
         widest = max(table.words, key=lambda at: widths[at])
         widths[widest] = max(widths[widest] - 1, min(widths[widest], _NARROWEST))
     lines = [_wrapped(table.caption, width)]
-    for row in (table.columns, *table.told_once):
+    for row in (table.columns, *table.rows):
         cells = [textwrap.wrap(line(shown(cell)), size, break_on_hyphens=False)
                  for cell, size in zip(row, widths, strict=True)]  # fmt: skip
         for parts in zip_longest(*cells, fillvalue=""):
@@ -87,7 +87,7 @@ def markdown(page: Page, *, level: int = 1) -> str:
 def markdown_table(table: Table) -> str:
     """One table with its caption above it."""
     rule = ["---" if at in table.words else "---:" for at in range(len(table.columns))]
-    head, *rows = ([_text(shown(cell)) for cell in row] for row in (table.columns, *table.told_once))
+    head, *rows = ([_text(shown(cell)) for cell in row] for row in (table.columns, *table.rows))
     lines = [f"| {' | '.join(cells)} |" for cells in (head, rule, *rows)]
     return "\n".join(([f"**{_text(table.caption)}**", ""] if table.caption else []) + lines)
 
@@ -127,7 +127,7 @@ def _latex_section(section: Section) -> str:
         lines.append(r"\midrule")
         if table.caption:
             lines.append(rf"\multicolumn{{{len(columns)}}}{{l}}{{\emph{{{_tex(table.caption)}}}}} \\")
-        lines += [_row(_tex(shown(cell)) for cell in row) for row in table.told_once]
+        lines += [_row(_tex(shown(cell)) for cell in row) for row in table.rows]
     lines += [r"\bottomrule", r"\end{tabular}"]
     lines += [rf"\par {_tex_paragraph(text)}" for text in (*section.paragraphs[1:], *section.notes)]
     return "\n".join([*lines, r"\end{table}"])

@@ -6,7 +6,6 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import groupby
 from typing import Literal
 
 from labclip.messages import printable
@@ -44,7 +43,6 @@ class Table:
         columns: Headings.
         rows: As many cells each as there are columns.
         words: Indices of the columns that hold words; the others are numbers and stand right.
-        grouped: How many of the first columns say what some rows have in common: in text they are told once.
         minor: Indices of the columns that a narrow screen leaves out.
     """
 
@@ -52,35 +50,19 @@ class Table:
     columns: Sequence[str]
     rows: Sequence[Sequence[Value]]
     words: Sequence[int] = (0,)
-    grouped: int = 0
     minor: Sequence[int] = ()
 
     def __post_init__(self) -> None:
         assert all(len(row) == len(self.columns) for row in self.rows), self.caption
 
     @property
-    def groups(self) -> list[list[Sequence[Value]]]:
-        """The rows, those together that have the first `grouped` cells in common."""
-        if not self.grouped:
-            return [[row] for row in self.rows]
-        return [list(rows) for _, rows in groupby(self.rows, key=lambda row: list(row[: self.grouped]))]
-
-    @property
-    def told_once(self) -> list[list[Value]]:
-        """The rows as text shows them: without what the row above has told."""
-        none = [None] * self.grouped
-        return [
-            [*none, *row[self.grouped :]] if at else list(row) for rows in self.groups for at, row in enumerate(rows)
-        ]
-
-    @property
     def parts(self) -> tuple[Table, Table]:
-        """What a page shows, and what it folds away: groups of rows whose differences all are "none"."""
-        shown: list[Sequence[Value]] = []
-        folded: list[Sequence[Value]] = []
-        for rows in self.groups:
-            marks = {cell.mark for row in rows for cell in row if isinstance(cell, Cell) and cell.mark}
-            (folded if marks == {"none"} else shown).extend(rows)
+        """What a page shows, and what it folds away: rows whose differences all are "none"."""
+        marks = [{cell.mark for cell in row if isinstance(cell, Cell)} - {""} for row in self.rows]
+        shown, folded = (
+            [row for row, found in zip(self.rows, marks, strict=True) if (found == {"none"}) == quiet]
+            for quiet in (False, True)
+        )
         return replace(self, rows=shown), replace(self, rows=folded)
 
 

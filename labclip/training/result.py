@@ -188,7 +188,7 @@ class FitResult(Reported):
             self._draw_frontier(axes)
             legend_below(figure, axes, columns=2)
             figures = [drawn(figure, "Binding and R@1 over strength.")]
-        return Section("What it gains and costs", (), figures, [Table(caption, heads, rows, (0, 1), 1)])
+        return Section("What it gains and costs", (), figures, [Table(caption, heads, rows, (0, 1))])
 
     def _strengths(self) -> Section:
         """What other strengths do: the figures that select one."""
