@@ -72,11 +72,11 @@ def test_the_search_is_that_of_the_query_which_confuses_the_base_most(run):
                     else "neither" for number, word in zip(top, words, strict=True)]  # fmt: skip
             if name == "base":
                 confused[query] = told.count("confused")
-            if query == run.found.query:
-                assert run.found.shown == shown
-                assert run.found.answers[name] == told
-                assert np.array_equal(run.found.images[name], drawn.render(256)[top])
-    assert next(query for query, count in confused.items() if count == max(confused.values())) == run.found.query
+            if query == run.search.query:
+                assert run.search.shown == shown
+                assert run.search.answers[name] == told
+                assert np.array_equal(run.search.images[name], drawn.render(256)[top])
+    assert next(query for query, count in confused.items() if count == max(confused.values())) == run.search.query
 
 
 def test_the_report_says_it_all(run):
@@ -88,8 +88,8 @@ def test_the_report_says_it_all(run):
     assert all(caption in text for example in run.examples[:7] for caption in example.captions)
     assert text.count("(three objects)") == 1
     assert text.count("(unseen pair)") == 3
-    assert f"{run.found.query!r}" in text
-    assert ", ".join(run.found.answers["labclip"]) in text
+    assert f"{run.search.query!r}" in text
+    assert ", ".join(run.search.answers["labclip"]) in text
     assert max(map(len, text.splitlines())) <= 130
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _SCALE = 2  # drawn at twice the size and reduced, so that lines and corners are smooth
 _WIDTH, _MARGIN, _GAP = 1560, 48, 24  # pixels of the finished figure
-_CARD, _CARD_HEIGHT, _FOUND_HEIGHT = (_WIDTH - 2 * _MARGIN - 2 * _GAP) // 3, 292, 212
+_CARD, _CARD_HEIGHT, _SEARCH_HEIGHT = (_WIDTH - 2 * _MARGIN - 2 * _GAP) // 3, 292, 212
 
 _PAPER, _CARD_FILL, _LINE = "#f6f4ef", "#ffffff", "#e4e0d6"
 _INK, _SOFT_INK = "#1f2430", "#6b7080"
@@ -79,7 +79,7 @@ def draw(demo: Demo, path: Path) -> Path:
     """Write the figure of a run of the demo as a PNG file 1560 pixels wide; returns its path."""
     rows = [demo.examples[start : start + 3] for start in range(0, len(demo.examples), 3)]
     top, heading, foot = 132, 46, 236
-    height = top + len(rows) * (_CARD_HEIGHT + heading + _GAP) + heading + _FOUND_HEIGHT + _GAP + foot
+    height = top + len(rows) * (_CARD_HEIGHT + heading + _GAP) + heading + _SEARCH_HEIGHT + _GAP + foot
     canvas = _Canvas(_WIDTH, height)
     canvas.text(_MARGIN, 66, "Which caption is right?", 38, bold=1.5)
     subtitle = "Same words, colours swapped. CLIP's cosine can hardly tell; one matrix on its text embedding can."
@@ -92,14 +92,14 @@ def draw(demo: Demo, path: Path) -> Path:
             _card(canvas, _MARGIN + i * (_CARD + _GAP), y, example)
         y += _CARD_HEIGHT + _GAP
     question = (
-        f'Search: "{demo.found.query}", the query that confuses CLIP most; {demo.found.shown} of '
+        f'Search: "{demo.search.query}", the query that confuses CLIP most; {demo.search.shown} of '
         f"{demo.results['n']:,} scenes show it. Confused: that colour and that shape, on different objects"
     )
     canvas.text(_MARGIN, y + 26, question, 18, _SOFT_INK)
     for number, (model, name, _) in enumerate(_MODELS):
         x = _MARGIN + number * ((_WIDTH - 2 * _MARGIN + _GAP) / 2)
-        _found(canvas, x, y + heading, name, demo.found.images[model], demo.found.answers[model])
-    _strip(canvas, y + heading + _FOUND_HEIGHT + _GAP + 4, demo)
+        _search(canvas, x, y + heading, name, demo.search.images[model], demo.search.answers[model])
+    _strip(canvas, y + heading + _SEARCH_HEIGHT + _GAP + 4, demo)
     canvas.image.resize((_WIDTH, height), Image.Resampling.LANCZOS).save(path, optimize=True)
     return path
 
@@ -111,10 +111,10 @@ _HEADINGS = {
 }
 
 
-def _found(canvas: _Canvas, x: float, y: float, name: str, images: NDArray[Any], answers: Sequence[str]) -> None:
+def _search(canvas: _Canvas, x: float, y: float, name: str, images: NDArray[Any], answers: Sequence[str]) -> None:
     """The top five of a model, each with what it is: right, confused, or neither."""
     side, width = 124, (_WIDTH - 2 * _MARGIN - _GAP) / 2
-    canvas.bar(x, y, width, _FOUND_HEIGHT, _CARD_FILL, line=_LINE)
+    canvas.bar(x, y, width, _SEARCH_HEIGHT, _CARD_FILL, line=_LINE)
     canvas.text(x + 16, y + 32, name, 18, bold=0.8)
     for number, (image, answer) in enumerate(zip(images, answers, strict=True)):
         left = x + 16 + number * (side + 16)

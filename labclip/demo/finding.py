@@ -67,7 +67,7 @@ class Example:
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchExample:
     """What both models, "base" and "labclip", find first with the query that confuses the base most.
 
     Attributes:
@@ -92,12 +92,12 @@ class Demo:
     Attributes:
         results: Plain JSON, see `run`.
         examples: The first scenes of the draw: of seen pairs, with an unseen one, of three objects.
-        found: What a search finds.
+        search: What a search finds.
     """
 
     results: dict[str, Any]
     examples: list[Example]
-    found: Found
+    search: SearchExample
 
     def __str__(self) -> str:
         found, probes, shown = self.results, self.results["probes"], self.examples[: 2 * _EXAMPLES + 1]
@@ -121,8 +121,8 @@ class Demo:
             f"{'Cosine of the image with each caption, first scenes':{width}}{'CLIP':>8}{'LABCLIP':>15}",
             *(line for example in shown for line in _lines(example, width)),
             "",
-            f"Search for {self.found.query!r}, which confuses CLIP most and {self.found.shown} scenes show; top five:",
-            *(f"  {name:>7}  {', '.join(self.found.answers[model])}"
+            f"Search for {self.search.query!r}, which confuses CLIP most and {self.search.shown} scenes show; top five:",
+            *(f"  {name:>7}  {', '.join(self.search.answers[model])}"
               for model, name in (("base", "CLIP"), ("labclip", "LABCLIP"))),
             "    Confused: the scene has that colour and that shape on different objects.",
         ])  # fmt: skip
@@ -174,7 +174,7 @@ def run(*, n: int = 1000, seed: int = 0, model: LABCLIP | None = None, progress:
         "seed": seed,
     }
     examples = [example for kind in _KINDS for example in _examples(model, kind, seed, n)]
-    return Demo(results, examples, _searched(model, seed, n, progress))
+    return Demo(results, examples, _search(model, seed, n, progress))
 
 
 def _three(sources: Sources, *, n: int = 1000, seed: int = 0) -> Task:
@@ -203,7 +203,7 @@ def _examples(model: LABCLIP, kind: str, seed: int, n: int) -> list[Example]:
     return examples
 
 
-def _searched(model: LABCLIP, seed: int, n: int, progress: bool) -> Found:
+def _search(model: LABCLIP, seed: int, n: int, progress: bool) -> SearchExample:
     """The gallery of `labclip.evaluate("scenes", "scenes")`, asked for each seen pair that it shows."""
     scenes, never = sample(n, seed=seed, split="all"), HELD_OUT | VALIDATION
     shown = {pair for objects in scenes.objects for pair in objects}
@@ -219,7 +219,7 @@ def _searched(model: LABCLIP, seed: int, n: int, progress: bool) -> Found:
         for name, rows in top.items()
     }
     worst = max(range(len(pairs)), key=lambda number: answers["base"][number].count("confused"))
-    return Found(
+    return SearchExample(
         noun_phrase(*pairs[worst]),
         sum(pairs[worst] in objects for objects in scenes.objects),
         {name: render(scenes.layout[np.asarray(rows[worst])], 256) for name, rows in top.items()},
