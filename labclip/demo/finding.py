@@ -121,7 +121,7 @@ class Demo:
             f"{'Cosine of the image with each caption, first scenes':{width}}{'CLIP':>8}{'LABCLIP':>15}",
             *(line for example in shown for line in _lines(example, width)),
             "",
-            f"Search for {self.search.query!r}, which confuses CLIP most and {self.search.shown} scenes show; top five:",
+            f"Search for {self.search.query!r}, which confuses CLIP most ({self.search.shown} scenes show it):",
             *(f"  {name:>7}  {', '.join(self.search.answers[model])}"
               for model, name in (("base", "CLIP"), ("labclip", "LABCLIP"))),
             "    Confused: the scene has that colour and that shape on different objects.",
