@@ -227,7 +227,7 @@ REFUSED = [
     ("in.npy", array(lambda: np.asfortranarray(drawn())), {}, r"holds its array column by column"),
     ("in.npy", array(drawn), {"column": "v"}, r"holds one array, and no 'v'\. Leave out `column`"),
     ("in.npy", with_rows({17: np.nan, 30: np.inf}), {}, r"row 17, from 0, numbers that are not finite"),
-    ("in.npy", with_rows({4: LARGE * 65504}), {}, r"row 4, .* too large for float16. Leave it out, or store float32"),
+    ("in.npy", with_rows({4: LARGE * 65504}), {}, r"row 4, .* too large for float16. Leave it out; .* normalize=True"),
     ("in.npy", lambda path: path.write_bytes(npy()[:-1]), {}, "in.npy is cut off: row 9 of 10 is not whole"),
     ("in.npy", lambda path: path.write_bytes(npy()[:20]), {}, "in.npy is not a whole NumPy file"),
     ("in.safetensors", several, {}, TWO_TENSORS),

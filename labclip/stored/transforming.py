@@ -131,9 +131,9 @@ def transform(
                 bar.set_postfix_str(f"{number:,} of {len(left):,} files")
     finally:
         if not done:
-            manifest_file.unlink()
-            with suppress(OSError):  # it holds something else
-                if is_folder:
+            manifest_file.unlink(missing_ok=True)
+            if is_folder and isinstance(written, Path):
+                with suppress(OSError):  # it holds something else
                     written.rmdir()
     if bad:
         said = [f"{read if len(shards) == 1 else shard.name} {problem}." for shard, problem in bad[:_SHOWN]]
@@ -201,7 +201,7 @@ def _done_before(
 
 def _is_done(shard: Shard, record: Mapping[str, Any] | None) -> bool:
     """Whether a shard was written of the file that is there now, and still is."""
-    if record is None or record["source_version"] != shard.version or not shard.target.is_file():
+    if record is None or record.get("source_version") != shard.version or not shard.target.is_file():
         return False
     return bool(shard.target.stat().st_size == record["bytes"])
 
@@ -241,7 +241,7 @@ def _aligned_file(
             row = count + int((~aligned.isfinite().all(dim=1)).nonzero()[0])
             raise ValueError(
                 f"has in row {row:,}, from 0, numbers that are not finite, or that aligned are too large for "
-                f"{rows.dtype}. Leave it out, or store float32"
+                f"{rows.dtype}. Leave it out; what is too large fits with normalize=True, or as float32"
             )
         count += len(rows)
         seen(rows.nbytes)
