@@ -38,7 +38,6 @@ from labclip.towers.text import Tokenizer
 _logger = logging.getLogger(__name__)
 
 _TRANSFORM = {"mean", "std", "interpolation", "resize_mode"}  # what a tag's configuration says of preprocessing
-_FIT_ONE = "Pass alignment= (a folder, a repository 'org/name', or an Alignment), or fit one on your own captions"
 
 
 def load_model(
@@ -256,9 +255,14 @@ def create_model_and_transforms(
             f'"ViT-B-32", pretrained="openai", as no matrix fits random ones; what has weights of its own needs none.'
         )
     else:
-        source = _of_openclip(str(model_name), pretrained, openclip.get("force_quick_gelu", False), alignment is None)
+        base = named_base(str(model_name), pretrained, force_quick_gelu=openclip.get("force_quick_gelu", False))
+        source = Source(str(base), entry=next(iter(entries_for(base)), None), base=base)
     if alignment is None and not source.has_alignment:
-        raise ValueError(f"{source.name} holds a base but no alignment. {_FIT_ONE}.")
+        known = "; ".join(f'"{one.model}", pretrained="{one.pretrained}"' for one in published.PUBLISHED)
+        raise ValueError(
+            f"No known matrix fits {source.name}. Those that are known fit {known}. Pass alignment= (a folder, a "
+            f"repository 'org/name', or an Alignment), or fit one on your own captions."
+        )
     chosen = _chosen(source, alignment, access, strength)
     model, preprocess_train = _load_base(source, chosen, access, precision=precision, device=device, **openclip)
     return model, preprocess_train, model.preprocess
@@ -266,18 +270,6 @@ def create_model_and_transforms(
 
 def _is_architecture(name: str | Path) -> bool:
     return isinstance(name, str) and name.replace("/", "-") in open_clip.list_models()
-
-
-def _of_openclip(model_name: str, pretrained: str, force_quick_gelu: bool, needs_matrix: bool) -> Source:
-    """The base that OpenCLIP's name and tag mean, with the published matrix that fits it."""
-    wanted = named_base(model_name, pretrained, force_quick_gelu=force_quick_gelu)
-    entries = entries_for(wanted)
-    if needs_matrix and not entries:
-        fitting = "; ".join(
-            f'"{entry.model}", pretrained="{entry.pretrained}" ({entry.alignment})' for entry in published.PUBLISHED
-        )
-        raise ValueError(f"No known matrix fits {wanted}. Those that are known fit {fitting}. {_FIT_ONE}.")
-    return Source(str(wanted), entry=entries[0] if entries else None, base=wanted)
 
 
 def get_tokenizer(model_name: str | Path, **kwargs: Any) -> Any:
