@@ -275,6 +275,13 @@ def test_sessions_do_not_see_each_other(answers, tmp_path, monkeypatch):
     assert answers.session("one") is not one
 
 
+def test_one_session_too_many_ends_the_oldest(answers, monkeypatch):
+    monkeypatch.setattr("labclip.app.answers.SESSIONS", 2)
+    first, second = answers.session("1"), answers.session("2")
+    assert answers.session("3") is not first
+    assert (first.folder.exists(), answers.session("2") is second) == (False, True)
+
+
 def test_captions_are_encoded_once(answers, monkeypatch):
     session = answers.session("one")
     answers.scene(session, 0.5)

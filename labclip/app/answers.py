@@ -25,6 +25,8 @@ from labclip.data.images import ImageSource
 
 DRAWN = 10_000
 """Scenes of a diagnosis or a fit: what is sent may be more than the slider has."""
+SESSIONS = 200
+"""At once; one more ends the oldest."""
 STRONGEST = 1.5
 """Of the slider; `Alignment.at` warns above."""
 
@@ -84,6 +86,8 @@ class Answers:
         """The session of a key that only one browser knows, made where there is none."""
         with self._lock:
             if key not in self._sessions:
+                if len(self._sessions) >= SESSIONS:
+                    self._sessions.pop(next(iter(self._sessions))).close()
                 self._sessions[key] = Session(self.root)
             return self._sessions[key]
 
