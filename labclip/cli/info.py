@@ -20,8 +20,8 @@ _USE = (
     "embeddings change: your image index stays valid."
 )
 _AVOID = (
-    'Negation ("no", "without"), which it does not help, and captions of a single object, which have nothing to bind. '
-    "Attribute-object pairs unseen in the fit gain less. Zero-shot classification may get worse."
+    'Negation in a caption ("no", "without"): pass it as encode_query(parts, without=...). Captions of a single object '
+    "have nothing to bind. Attribute-object pairs unseen in the fit gain less. Zero-shot classification may get worse."
 )
 
 
