@@ -16,7 +16,7 @@ from labclip.evaluation.scores import everything
 from labclip.evaluation.search import Search
 from labclip.evaluation.sources import Sources
 from labclip.evaluation.tasks import Question, Task
-from labclip.negatives import parts
+from labclip.negatives import Part, parts
 
 LEAST = 3
 """Images that must have a phrase for it to be a query."""
@@ -82,18 +82,18 @@ def read(sources: Sources, *, column: str = "", image_column: str = "", seed: in
 
 
 def _phrases(rows: Sequence[tuple[int, str, str]], seed: int, tagger: str) -> _Phrases:
-    captions, images = [text for _, text, _ in rows], [row for row, *_ in rows]
+    def parts_of(said: Sequence[tuple[int, str]]) -> list[list[Part]]:
+        return parts([text for _, text in said], image_index=[row for row, _ in said], seed=seed, tagger=tagger)
+
     found: _Phrases = defaultdict(dict)
-    made = parts(captions, image_index=images, seed=seed, tagger=tagger)
-    for (row, _, location), several in zip(rows, made, strict=True):
+    for (row, _, location), several in zip(rows, parts_of([(row, text) for row, text, _ in rows]), strict=True):
         for part in several:
             phrase = found[row].setdefault(_words(part.text), _Phrase(part.text, location))
             phrase.wrong.setdefault(part.kind, part.negative)
     # As a caption of its own a phrase has no other noun to take a modifier from: its wrong one is a foil.
     alone = [(row, phrase) for row, several in found.items() for phrase in several.values()]
-    captions += [phrase.text for _, phrase in alone]
-    images += [row for row, _ in alone]
-    foils = parts(captions, image_index=images, seed=seed, tagger=tagger)[len(rows) :]
+    beside = [(row, text) for row, text, _ in rows if row in found]
+    foils = parts_of([*beside, *((row, phrase.text) for row, phrase in alone)])[len(beside) :]
     for (_, phrase), several in zip(alone, foils, strict=True):
         phrase.wrong |= {part.kind: part.negative for part in several if part.text == phrase.text}
     return found
