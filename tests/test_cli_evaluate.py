@@ -110,7 +110,6 @@ BAD = {
     "scenes --model scenes --option n": "--option is 'n'. Type KEY=VALUE",
     "scenes --model scenes --option size=3": "has no option 'size'. It has n, seed",
     "csv --model scenes --data a.csv --data b.csv": "--data is given twice",
-    "scenes scenes --model scenes": "The benchmark scenes is named twice",
     "scenes QUICK --markdown a.html --items a.html": "a.html is an input or another output",
     "scenes QUICK --latex .": ". is a folder. Pass the path of a file",
     "scenes QUICK --percent": "--rows and --percent go with --latex FILE. Pass it too.",

@@ -171,7 +171,6 @@ def test_a_base_without_a_matrix_is_measured_alone(model):
         ("sugarcrap", {}, r"no benchmark 'sugarcrap'. Did you mean 'sugarcrepe'"),
         ([], {}, "No benchmark was named"),
         (Alignment.identity(4), {}, r"no benchmark Alignment\(dim=4\)"),
-        (["vg-a", "vg-r", "vg-a"], {}, "The benchmark vg-a is named twice"),
         ("scenes", {"options": {"m": 3}}, "scenes has no option 'm'. It has n, seed"),
         ("scenes", {"options": {"scenes": {"n": "many"}}}, "option n is 'many'. Type a number"),
         ("scenes", {"ties": "first"}, r'ties is \'first\'\. Pass "wrong" or "index"'),
@@ -181,8 +180,6 @@ def test_a_base_without_a_matrix_is_measured_alone(model):
         (["vg-a", "vg-r"], {"data": {"vga": "aro"}}, "data names 'vga', but the benchmarks are vg-a, vg-r"),
         ("scenes", {"alignments": Alignment.identity(8)}, r"dim 8 .*embeds in 256"),
         ("scenes", {"alignments": {"base": "scenes"}}, r"alignment base has the name .* Pass another name\."),
-        ("scenes", {"alignments": ["scenes", "scenes"]}, "alignment scenes is named twice"),
-        ("scenes", {"strengths": [0.5, 0.5]}, "A strength is asked for twice"),
     ],
 )
 def test_bad_questions_are_reported_in_one_line(benchmarks, arguments, said):
@@ -267,6 +264,7 @@ def test_alignments_have_the_names_that_they_are_given(model, tmp_path, monkeypa
         ({"mine": model.alignment, "none": Alignment.identity(256)}, (), ("mine", "none")),
         ({"mine": "scenes"}, [0.5], ("mine@0.5",)),
         (["scenes", "notes"], [0.5, 1], ("scenes@0.5", "scenes@1", "notes@0.5", "notes@1")),
+        (["scenes", "notes", "scenes"], [0.5, 0.5], ("scenes@0.5", "notes@0.5")),
         ("notes", (), ("labclip",)),
     ):
         assert asked(alignments=given, strengths=strengths).models == ("base", *names)
@@ -358,6 +356,8 @@ def test_a_benchmark_that_makes_no_sense_is_told_in_one_line(model):
     wrong = Benchmark("mine", "Mine", "binding", swapped_colours, headline=("right", "rigth"))
     with pytest.raises(ValueError, match=r"headline of mine names 'rigth'; its metrics are right, .*i2t_r10"):
         evaluate(model, wrong, options={"n": 12})
+    with pytest.raises(ValueError, match=r"Two benchmarks are called mine"):
+        evaluate(model, [MINE, wrong])
     nothing = Benchmark("mine", "Mine", "binding", lambda sources: None)
     with pytest.raises(ValueError, match=r"The reader of mine gives no Task\. End it with: return sources"):
         evaluate(model, nothing)

@@ -169,9 +169,8 @@ def _asked(benchmarks: str | Benchmark | Sequence[str | Benchmark]) -> dict[str,
         benchmark = one if isinstance(one, Benchmark) else BENCHMARKS.get(str(one))
         if benchmark is None:
             raise ValueError(f"There is no benchmark {one!r}.{nearest(str(one), BENCHMARKS)} {known}")
-        if benchmark.name in asked:
-            raise ValueError(f"The benchmark {benchmark.name} is named twice. Name it once.")
-        asked[benchmark.name] = benchmark
+        if asked.setdefault(benchmark.name, benchmark) is not benchmark:
+            raise ValueError(f"Two benchmarks are called {benchmark.name}. Give each its own name.")
     if not asked:
         raise ValueError(f"No benchmark was named. {known}")
     return asked
@@ -227,8 +226,6 @@ def _alignments(model: LABCLIP, alignments: Alignments | None, strengths: Sequen
     if not isinstance(alignments, Mapping):
         several = [alignments] if isinstance(alignments, Alignment | str | Path) else list(alignments or ())
         labels = [f"alignment {at}" if isinstance(one, Alignment) else str(one) for at, one in enumerate(several, 1)]
-        if twice := [label for at, label in enumerate(labels) if label in labels[:at]]:
-            raise ValueError(f"The alignment {twice[0]} is named twice. Name it once.")
         alignments = dict(zip(labels, several, strict=True))
     named = {name: open_alignment(one, model) for name, one in alignments.items()}
     if not named and not model.alignment.at(1.0).is_identity:
@@ -242,10 +239,8 @@ def _alignments(model: LABCLIP, alignments: Alignments | None, strengths: Sequen
         return named
     if not named:
         raise ValueError("Strengths were passed but no alignment. Pass alignments=A, or a model that has one.")
-    every = [(f"{name}@{at.strength:g}", at) for name, one in named.items() for at in map(one.at, strengths)]
-    if len(dict(every)) < len(every):
-        raise ValueError(f"A strength is asked for twice: {', '.join(name for name, _ in every)}. Pass each once.")
-    return {"labclip": every[0][1]} if len(every) == 1 and not own_names else dict(every)
+    every = {f"{name}@{at.strength:g}": at for name, one in named.items() for at in map(one.at, strengths)}
+    return {"labclip": next(iter(every.values()))} if len(every) == 1 and not own_names else every
 
 
 def _check_headline(benchmark: Benchmark, metrics: Sequence[str]) -> None:
