@@ -11,18 +11,13 @@ import labclip
 PROGRAM = """
 import sys
 sys.path.insert(0, sys.argv[1])
-import planted, torch, torch.distributed as dist
-import labclip
+import torch, torch.distributed as dist
+import labclip, planted, test_training_ranks
 torch.set_num_threads(1)
 dist.init_process_group("gloo")
-data = planted.world(330, k=2)
-others = data[0][torch.stack([torch.arange(330).roll(-1 - j) for j in range(2)], dim=1)] if sys.argv[4] else None
-if sys.argv[4]:
-    others[::3] = data[0][::3, None]
-result = labclip.fit(planted.features(*data, negative_images=others), epochs=3, batch_size=64, learning_rate=1e-2,
-                     progress=False, objective=sys.argv[3], hard_negatives=2)
+result = test_training_ranks.fit(*sys.argv[3:])
 try:
-    labclip.fit(planted.features(*data), objective=lambda logits, columns: logits.sum())
+    labclip.fit(planted.drawn(330), objective=lambda logits, columns: logits.sum())
 except ValueError as error:
     assert "sees the logits of one process, and 2 fit together" in str(error)
 else:
@@ -33,31 +28,29 @@ dist.destroy_process_group()
 """
 
 
+def fit(objective, with_images):
+    """A fit on texts of which some recur, with images of some negatives or without."""
+    images, texts, negatives = planted.world(330, k=2)
+    texts[::7], negatives[::11, 0] = texts[0], texts[0]
+    others = images[torch.stack([torch.arange(330).roll(-1 - j) for j in range(2)], dim=1)]
+    others[::3] = images[::3, None]
+    data = planted.features(images, texts, negatives, negative_images=others if with_images else None)
+    return labclip.fit(
+        data, epochs=3, batch_size=64, learning_rate=1e-2, progress=False, objective=objective, hard_negatives=2
+    )
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("objective", "with_images"),
-    [
-        ("softmax", "yes"),
-        ("softmax", ""),
-        ("sigmoid", "yes"),
-    ],
-)
+@pytest.mark.parametrize(("objective", "with_images"), [("softmax", "yes"), ("softmax", ""), ("sigmoid", "yes")])
 def test_two_ranks_fit_the_matrix_of_one(tmp_path, objective, with_images):
     program, out = tmp_path / "program.py", tmp_path / "out.pt"
     program.write_text(PROGRAM)
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "--standalone"]
-    done = subprocess.run(
-        [*command, str(program), str(Path(__file__).parent), str(out), objective, with_images],
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+    command += [str(program), str(Path(__file__).parent), str(out), objective, with_images]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     matrix, history = torch.load(out, weights_only=True)
-    data, others = planted.world(330, k=2), None
-    if with_images:
-        others = data[0][torch.stack([torch.arange(330).roll(-1 - j) for j in range(2)], dim=1)]
-        others[::3] = data[0][::3, None]
-    alone = labclip.fit(planted.features(*data, negative_images=others), epochs=3, batch_size=64, learning_rate=1e-2,
-                        progress=False, objective=objective, hard_negatives=2)  # fmt: skip
+    alone = fit(objective, with_images)
     torch.testing.assert_close(matrix, alone.alignment.fitted, rtol=0, atol=1e-5)
     for ours, theirs in zip(history, alone.history, strict=True):
         assert ours["loss"] == pytest.approx(theirs["loss"], abs=1e-5)

@@ -8,7 +8,6 @@ from planted import QUICK
 import labclip
 from labclip.io.folder import matrix_sha256
 from labclip.report.values import percent
-from labclip.training import FitResult
 from labclip.training.frontier import kept
 
 
@@ -24,12 +23,12 @@ def test_a_result_is_one_line_and_its_text_says_what_was_gained_and_paid(result)
     assert re.fullmatch(shown, repr(result))
     text = str(result)
     assert text.startswith("Fit on planted (world)\n===")
-    lead = r"This model tells a caption from its negative in \d+% of held-out pairs, where a coin gets 50\. With the "
-    lead += (
-        r"matrix [\d.]+%\. Of \+0\.\d+ gained, (all|\+0\.\d+) needs the image\. It costs (nothing|at most [\d.]+%) in "
+    lead = (
+        r"This model tells a caption from its negative in \d+% of held-out pairs, where a coin gets 50\. With the "
+        r"matrix [\d.]+%\. Of \+0\.\d+ gained, (all|\+0\.\d+) needs the image\. It costs (nothing|at most [\d.]+%) "
+        r"in search \(R@1\) there\. Of 60 held-out captions, \d+ became right and \d+ wrong \(p [<=] [\d.]+\) at "
+        r"strength [\d.]+: worth using\."
     )
-    lead += r"search \(R@1\) there\. Of 60 held-out captions, \d+ became right and \d+ wrong \(p [<=] [\d.]+\) at "
-    lead += r"strength [\d.]+: worth using\."
     assert re.search(lead, " ".join(text.split()))
     told = [result.results["validation"][side]["binding"] for side in ("base", "labclip")]
     figures = [figure for figure, _ in result.page().key]
@@ -37,10 +36,7 @@ def test_a_result_is_one_line_and_its_text_says_what_was_gained_and_paid(result)
     assert figures[2].endswith("%")
     for row in ("validation +binding +0.[0-9]{3} +[01].[0-9]{3}", "retain base +R@1 text to image", "LABCLIP"):
         assert re.search(row, text)
-    assert all(sentence.split()[0] in text for sentence in result.advice)
-    assert f"Held-out data, at strength {result.alignment.strength:g}; a tie counts as wrong." in text
     assert "Held out: 60 captions of 60 images, none of them negatives of the fit" in text
-    assert "batch size 64, " in " ".join(text.split())
     assert max(map(len, text.splitlines())) <= 100
     assert "| validation | binding |" in result.to_markdown()
 
@@ -85,15 +81,11 @@ def test_the_figures_that_select_are_shown(result):
         assert (row["smoothed"], row["divergence"]) == (used.smoothed_binding, used.divergence)
         lost, error = max(used.lost.values())
         assert row["R@1 lost"] == f"{lost:.1%} ± {error:.1%}"
+    shown = {tuple(row[:2]): row[2:] for row in result.page().sections[0].tables[0].rows}
+    base, after, share = shown["retain base", "R@1 text to image"]
+    assert share == f"{after / base:.1%}"
     told = " ".join(str(result).split())
     assert "at most 1% of R@1 lost, smoothed, on the set that loses most; divergence at most 0.20, or" in told
-
-
-def test_what_is_kept_is_a_share_of_the_base(result):
-    rows = {tuple(row[:2]): row[2:] for row in result.page().sections[0].tables[0].rows}
-    base, after, share = rows["retain base", "R@1 text to image"]
-    assert share == f"{after / base:.1%}"
-    assert rows["validation", "binding"][2] is None
 
 
 def test_a_page_has_its_figures(result, tmp_path, monkeypatch):
@@ -108,13 +100,7 @@ def test_a_page_has_its_figures(result, tmp_path, monkeypatch):
     assert result.date in html
     for heading in ("What it gains and costs", "Other strengths", "How it was measured"):
         assert f">{heading}</h2>" in html
+    result.plot(tmp_path / "fit.png")
+    assert (tmp_path / "fit.png").stat().st_size > 10_000
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert not any(section.figures for section in result.page(plots=True).sections)
-
-
-def test_a_plot_has_both_sides(result, tmp_path):
-    pytest.importorskip("matplotlib")
-    figure = result.plot(tmp_path / "fit.png")
-    assert (tmp_path / "fit.png").stat().st_size > 10_000
-    assert "strength" in figure.axes[0].get_xlabel()
-    assert isinstance(result, FitResult)
