@@ -18,7 +18,7 @@ from labclip.data import Item, find_inputs, read_items
 from labclip.encode.encoder import Embeddings, Encoder, batched
 from labclip.encode.fingerprint import identity_of
 from labclip.features.features import Features
-from labclip.features.folder import HEADER, Files, base_in, read_manifest
+from labclip.features.folder import HEADER, Files, read_manifest
 from labclip.features.over_ray import RayEncoder
 from labclip.features.plan import Plan, Text
 from labclip.files import (
@@ -190,16 +190,10 @@ def _finished(folder: Path, made_from: Mapping[str, Any], *, skip: bool) -> Feat
 
 
 def _check_same(has: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    """Refuse to go on with what was made from something else, whatever the inputs are called."""
-    hashes, others = ([one["sha256"] for one in made_from["inputs"]] for made_from in (old, new))
-    base, other = base_in(old), base_in(new)
-    changed = [key for key in ("dim", "weights_sha256", "precision", "preprocess", "columns", "clean")
-               if old[key] != new[key]]  # fmt: skip
-    if hashes != others:
+    """Refuse to go on with what was made from something else; the names of its files and last digits do not count."""
+    if [one["sha256"] for one in old["inputs"]] != [one["sha256"] for one in new["inputs"]]:
         differs = "the captions file has changed since this run started"
-    elif base is not None and not base.matches(other):
-        differs = f"its base is {base}, not {other}"
-    elif changed:
+    elif changed := [key for key in new if key not in ("inputs", "fingerprint") and old[key] != new[key]]:
         differs = f"its {changed[0]} is {old[changed[0]]!r}, not {new[changed[0]]!r}"
     else:
         return

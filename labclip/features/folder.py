@@ -132,10 +132,10 @@ def read_folder(folder: Path, *, verify: bool) -> dict[str, Any]:
             raise ValueError(
                 f"{folder / name} was changed after it was written: {MANIFEST} has another SHA-256 of it. {_AGAIN}"
             )
-    fingerprint = manifest["fingerprint"]
+    base, fingerprint = manifest["base"], manifest["fingerprint"]
     return {
         **arrays,
-        "base": base_in(manifest),
+        "base": None if base is None else Base(**base),
         "fingerprint": None if fingerprint is None else np.asarray(fingerprint, dtype=np.float32),
         "folder": folder,
         "manifest": manifest,
@@ -155,11 +155,6 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if sealed(manifest) != manifest:
         raise ValueError(f"{path} was changed after it was written: its manifest_sha256 is another. {_AGAIN}")
     return manifest
-
-
-def base_in(manifest: Mapping[str, Any]) -> Base | None:
-    """The base that a manifest records."""
-    return None if manifest["base"] is None else Base(**manifest["base"])
 
 
 def sealed(manifest: Mapping[str, Any]) -> dict[str, Any]:
