@@ -133,7 +133,7 @@ def nobody(monkeypatch):
 
 def test_a_revision_a_token_and_a_hub_that_are_not_there(hub, nobody):
     hub.repos["org/name"] = FILES
-    with pytest.raises(FileNotFoundError, match=r"org/name has no revision 'v9'. Leave revision out"):
+    with pytest.raises(FileNotFoundError, match=r"org/name of revision v9 is not on the Hub"):
         labhub.snapshot("org/name", Access(revision="v9"))
     with pytest.raises(PermissionError, match=r"refuses org/name \(no token is stored\).* type: hf auth login"):
         labhub.snapshot("org/name", Access(token=True))

@@ -257,10 +257,7 @@ def _plain(error: BaseException, repo_id: str, access: Access | None, file: str)
     while isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ is not None:
         error = error.__cause__
     status = getattr(getattr(error, "response", None), "status_code", None)
-    if access is not None and isinstance(error, errors.RevisionNotFoundError):
-        return FileNotFoundError(
-            f"{repo_id} has no revision {access.revision!r}. Leave revision out, or see {hub}/{repo_id}."
-        )
+    revision = f"revision {access.revision}" if access is not None and access.revision else ""
     if status in (401, 403) or isinstance(error, errors.LocalTokenNotFoundError):
         return PermissionError(
             f"The Hub refuses {repo_id} ({status or 'no token is stored'}): it does not exist, is private or gated, or "
@@ -269,8 +266,8 @@ def _plain(error: BaseException, repo_id: str, access: Access | None, file: str)
         )
     if status == 404:
         return FileNotFoundError(
-            f"{' of '.join(filter(None, [file, repo_id]))} is not on the Hub ({hub}). Check the name; a private one "
-            f"needs: hf auth login. For a folder on this machine, pass './{repo_id}'."
+            f"{' of '.join(filter(None, [file, repo_id, revision]))} is not on the Hub ({hub}). Check the name; a private "
+            f"one needs: hf auth login. For a folder on this machine, pass './{repo_id}'."
         )
     said = f"it answered {status}" if status else first_line(error)
     return ConnectionError(f"{repo_id} failed at the Hub ({hub}): {said}. Try again later.")

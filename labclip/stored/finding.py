@@ -22,7 +22,7 @@ class Shard:
     """A file that is read, and where it is written.
 
     Attributes:
-        name: Its path in the folder; of a single file its name.
+        name: Its path in the folder, or the name of a single file.
         source: Where it is.
         target: Where it goes.
         copied: Whether it holds no embeddings.

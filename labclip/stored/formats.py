@@ -153,12 +153,12 @@ def _is_vector(pa: Any, kind: Any) -> bool:
 
 
 def _compression(metadata: Any) -> dict[str, str] | str:
-    """Of each column the codec that the file has it in."""
+    """The codec of each column."""
     if not metadata.num_row_groups:
         return "snappy"
     group = metadata.row_group(0)
     columns = [group.column(number) for number in range(group.num_columns)]
-    return {one.path_in_schema: one.compression.replace("UNCOMPRESSED", "NONE") for one in columns}
+    return {column.path_in_schema: column.compression.replace("UNCOMPRESSED", "NONE") for column in columns}
 
 
 def _batches(file: Any) -> Iterator[Any]:

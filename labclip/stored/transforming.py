@@ -137,7 +137,8 @@ def transform(
                     written.rmdir()
     if bad:
         said = [f"{read if len(shards) == 1 else shard.name} {problem}." for shard, problem in bad[:_SHOWN]]
-        said += [f"And {len(bad) - _SHOWN:,} more."] * (len(bad) > _SHOWN)
+        if len(bad) > _SHOWN:
+            said.append(f"And {len(bad) - _SHOWN:,} more.")
         if done:
             said.append(
                 f"The other {len(done):,} of {len(shards):,} files are done: repair these and type the same call again."
@@ -164,7 +165,7 @@ def _check_not_aligned(source: AnyPath, shards: Sequence[Shard]) -> None:
 def _done_before(
     target: AnyPath, is_folder: bool, manifest: Mapping[str, Any], shards: Sequence[Shard], *, force: bool
 ) -> dict[str, Any]:
-    """The records of the files that an earlier call with the same manifest has done; what it left of others goes.
+    """The records of the files that an earlier call with the same manifest has done; its other files are removed.
 
     Raises:
         ValueError: If the target is there and was not made by the same call, unless with `force`.
@@ -226,7 +227,7 @@ def _aligned_file(
 
     `seen` is told of the bytes of each block.
     """
-    count, version = 0, shard.version
+    count = 0
 
     def change(rows: Rows) -> Rows:
         nonlocal count
@@ -256,17 +257,14 @@ def _aligned_file(
             raise ValueError(f"can't be read ({error.strerror or error})") from error
 
     try:
+        version = shard.version
         with torch.inference_mode(), _whole(shard.target) as part, part.open("wb") as file:
             file.writelines(contents())
             size = file.tell()
     except (ValueError, OSError) as error:
         return error
-    return {
-        "name": shard.name,
-        "rows": None if shard.copied else count,
-        "bytes": size,
-        "source_version": version,
-    }
+    rows = None if shard.copied else count
+    return {"name": shard.name, "rows": rows, "bytes": size, "source_version": version}
 
 
 Work = Callable[[Shard, Callable[[int], Any]], dict[str, Any] | Exception]
