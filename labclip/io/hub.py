@@ -265,9 +265,10 @@ def _plain(error: BaseException, repo_id: str, access: Access | None, file: str)
             f"{hub}/{repo_id}."
         )
     if status == 404:
+        what = " of ".join(filter(None, [file, repo_id, revision]))
         return FileNotFoundError(
-            f"{' of '.join(filter(None, [file, repo_id, revision]))} is not on the Hub ({hub}). Check the name; a private "
-            f"one needs: hf auth login. For a folder on this machine, pass './{repo_id}'."
+            f"{what} is not on the Hub ({hub}). Check the name; a private one needs: hf auth login. For a folder on "
+            f"this machine, pass './{repo_id}'."
         )
     said = f"it answered {status}" if status else first_line(error)
     return ConnectionError(f"{repo_id} failed at the Hub ({hub}): {said}. Try again later.")
