@@ -222,6 +222,8 @@ def test_what_raised_goes_on_when_repaired_and_when_skipped(model, data, monkeyp
         run(model, data)
     with pytest.raises(ValueError, match=r"is not finished\. Run the same labclip\.embed again"):
         Features.load(data / "features")
+    with pytest.raises(ValueError, match="pickle"):  # NumPy finds no header
+        np.load(data / "features" / "image_features.npy")
     repaired.write_bytes(whole[: len(whole) // 2])
     encoded, own = [], LABCLIP.encode_image
     with monkeypatch.context() as patch:
