@@ -79,7 +79,7 @@ def check_repo_id(repo_id: str) -> None:
     """Refuse with ValueError what is not "org/name", before it becomes part of a path or address."""
     try:
         validate_repo_id(repo_id)
-        sound = "/" in repo_id
+        sound = "/" in repo_id and repo_id.isascii()
     except errors.HFValidationError:
         sound = False
     if not sound:
@@ -223,6 +223,8 @@ def push_folder(
     wanted = [name for name in names if any(fnmatch(name, pattern) for pattern in _WANTED)]
     if not wanted:
         raise FileNotFoundError(f"{folder} holds nothing that labclip reads. Pass a folder that save_pretrained made.")
+    if DEFAULT.off:
+        raise ConnectionError("The network is off (HF_HUB_OFFLINE), so nothing was uploaded.")
     if left := [name for name in names if name not in wanted]:
         logger.warning("Not uploaded, since labclip does not read it: %s", ", ".join(left))
     api = HfApi(token=token, **_WHO)
