@@ -75,6 +75,8 @@ def test_interrupted_is_130_and_says_how_to_go_on(monkeypatch, tmp_path):
         "\nInterrupted. What was embedded is kept, and the same command goes on from there. Type again: "
         f"labclip embed --model scenes --captions {captions} {shlex.quote(str(out))}\n"
     )
+    monkeypatch.setattr(cli.main, "make_context", interrupt)  # before the command began
+    assert run("list", code=130).stderr.strip() == ""
 
 
 def shell(command):

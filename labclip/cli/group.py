@@ -102,6 +102,16 @@ class _Commands(click.Group):
         ctx.obj = shlex.join(["labclip", *args])
         return super().parse_args(ctx, args)
 
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            code = super().main(*args, **kwargs | {"standalone_mode": False})
+        except click.ClickException as error:
+            error.show()
+            code = error.exit_code
+        except click.Abort:  # interrupted before the command began, or after its end
+            code = 130
+        sys.exit(code)
+
     def invoke(self, ctx: click.Context) -> Any:
         started, log, handler = time.monotonic(), logging.getLogger("labclip"), _Notes()
         if isinstance(sys.stdout, io.TextIOWrapper):
