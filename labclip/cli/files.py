@@ -52,6 +52,13 @@ def check_drawing(path: Path | None) -> None:
         require("matplotlib", f"{path} needs matplotlib", EVAL)
 
 
+def check_page(path: Path | None) -> None:
+    """Refuse a page with the name of something else, or as `check_drawing`."""
+    if path is not None and path.suffix.lower() not in (".html", ".htm"):
+        raise ValueError(f"The page {path} is not named .html. End its name with .html.")
+    check_drawing(path)
+
+
 def write(path: Path | None, writer: Callable[[Path], object]) -> None:
     """Write a file, whole or not at all, where one is asked for."""
     if path is not None:

@@ -18,7 +18,7 @@ _BLOCK = 8192  # rows that are looked at together
 
 def read(sources: Sources) -> Task:
     """`binding`: a caption beats all its negatives; retrieval among all images and captions."""
-    found = Features.load(sources.folder) if sources.features is None else sources.features
+    found = Features.load(sources.data or sources.folder) if sources.features is None else sources.features
     index = np.array(found.image_index, dtype=np.int64)
     rows = captions = np.arange(len(index))
     questions: list[Question] = []
