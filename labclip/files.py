@@ -57,6 +57,12 @@ def path_of(path: str | Path) -> Any:
     return remote.UPath(path)
 
 
+def check_plain(path: Any) -> None:
+    """Refuse with ValueError a pipe or a device: reading it might never end."""
+    if isinstance(path, Path) and path.exists() and not (path.is_file() or path.is_dir()):
+        raise ValueError(f"{path} is a pipe or a device, not a file. Pass a file.")
+
+
 def weights_in(folder: Path) -> Path | None:
     """The weights file of an OpenCLIP folder."""
     return next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
@@ -193,6 +199,7 @@ def make_folder(folder: Path) -> None:
 def read_json(path: str | Path, *, remedy: str = "", max_bytes: int | None = None) -> Any:
     """The value of a JSON file, UTF-8; ValueError names the file, the line and the column, and ends with `remedy`."""
     file = path_of(path)
+    check_plain(file)
     if max_bytes is not None and (size := file.stat().st_size) > max_bytes:
         raise ValueError(f"{path} has {size:,} bytes, where at most {max_bytes:,} are expected. {remedy}".rstrip())
     try:

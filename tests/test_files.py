@@ -10,6 +10,8 @@ def test_values_come_as_they_are(tmp_path):
     assert read_json(tmp_path / "a.json") == read_json_object(str(tmp_path / "a.json")) == {"é": [1, 2.5, None]}
     with pytest.raises(FileNotFoundError):
         read_json(tmp_path / "b.json")
+    with pytest.raises(ValueError, match="a pipe or a device"):
+        read_json("/dev/zero")
 
 
 @pytest.mark.parametrize(

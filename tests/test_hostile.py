@@ -102,11 +102,12 @@ FILES = {
 def test_no_file_is_too_odd(here, hub, name):
     arguments, ending = FILES[name]
     Path(f"bad-folder{ending}").mkdir()
+    os.mkfifo(f"bad-pipe{ending}")  # reading it would never end
     for content, data in CONTENTS.items():
         Path(f"bad-{content}{ending}").write_bytes(data)
     assert not [
         problem
-        for path in [*(f"bad-{one}{ending}" for one in [*CONTENTS, "folder", "missing"]), f"bad\x1b[31m{ending}"]
+        for path in [*(f"bad-{one}{ending}" for one in [*CONTENTS, "folder", "pipe", "missing"]), f"bad\x1b[31m{ending}"]
         for problem in problems(*(one.replace("FILE", path) for one in arguments), says="bad")
     ]
 
@@ -169,6 +170,8 @@ def test_no_image_is_too_odd(here):
         "zeroed": (png[:16] + bytes(8) + png[24:], "not a whole"), "missing": (None, "No such file"),
         "bomb": (image("PNG", "1", (20_000, 10_000)), "exceeds"),
     }  # fmt: skip
+    os.mkfifo("pipe")
+    images |= {"pipe": (None, "a pipe or a device"), "/dev/zero": (None, "a pipe or a device")}
     found = []
     for name, (content, said) in images.items():
         if content is not None:

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from labclip.data.parquet import open_parquet
+from labclip.files import check_plain
 from labclip.towers.pixels import BROKEN, eight_bits
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ class ImageSource:
             with ParquetImages() as tables:
                 return tables.read(self)
         if self.start is None:
+            check_plain(self.file)
             return self.file.read_bytes()
         with self.file.open("rb") as file:
             file.seek(self.start)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labclip.data.images import Box, ImageSource
+from labclip.files import check_plain
 
 
 @dataclass
@@ -43,6 +44,7 @@ class DataFiles:
         self._names: dict[Path, frozenset[str]] = {}
         if self.data is not None and not self.data.exists():
             raise FileNotFoundError(f"There is no {self.data}. {self.hint}")
+        check_plain(self.data)
         if self.images is not None and not self.images.is_dir():
             raise FileNotFoundError(f"There is no folder of images {self.images}. {self.hint}")
 

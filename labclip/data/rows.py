@@ -16,7 +16,7 @@ from typing import Any
 
 from labclip.data.images import ImageSource
 from labclip.data.parquet import open_parquet, parquet_columns
-from labclip.files import read_json
+from labclip.files import check_plain, read_json
 
 Cells = dict[str, Any]
 Row = tuple[str, Cells]
@@ -241,6 +241,7 @@ def _matching(path: Path) -> list[Path]:
         if sum(map(bool, shards)) != 1:
             raise ValueError(f"{path} is a folder with no tars or Parquet files, or with both. Name the files.")
         return shards[0] or shards[1]
-    if matches := sorted(Path(name) for name in glob.glob(str(path), recursive=True)):
-        return [match for match in matches if match.is_file()]
+    check_plain(path)
+    if matches := sorted(one for one in map(Path, glob.glob(str(path), recursive=True)) if one.is_file()):
+        return matches
     raise FileNotFoundError(f"There is no file {path}. Pass captions as {', '.join(READERS)}.")
