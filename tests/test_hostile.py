@@ -107,7 +107,10 @@ def test_no_file_is_too_odd(here, hub, name):
         Path(f"bad-{content}{ending}").write_bytes(data)
     assert not [
         problem
-        for path in [*(f"bad-{one}{ending}" for one in [*CONTENTS, "folder", "pipe", "missing"]), f"bad\x1b[31m{ending}"]
+        for path in [
+            *(f"bad-{one}{ending}" for one in [*CONTENTS, "folder", "pipe", "missing"]),
+            f"bad\x1b[31m{ending}",
+        ]
         for problem in problems(*(one.replace("FILE", path) for one in arguments), says="bad")
     ]
 
