@@ -95,9 +95,11 @@ def embed(
         note(f"Left out: {len(skipped) - 5} more, all listed in {out / 'manifest.json'}")
     if true := counts.get("true_negatives"):
         note(f"Not counted: {true:,} negatives that say what a caption of the same image says")
+    short = {"parts": "parts", "keywords": "lists of keywords"}
+    more = "".join(f"{counts[kind]:,} {name}, " for kind, name in short.items() if counts.get(kind))
     said = (
         f"{out}: {counts['images']:,} images, {counts['captions']:,} captions, "
-        f"{counts['captions_with_negative']:,} of them with negatives, {len(skipped):,} items left out; "
+        f"{counts['captions_with_negative']:,} of them with negatives, {more}{len(skipped):,} items left out; "
         f"of {features.base or 'a base without a name'}"
     )
     show_either(as_json, {"folder": str(out), "base": features.manifest["base"], **counts, "skipped": skipped}, said)

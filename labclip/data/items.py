@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from enum import IntEnum
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple
@@ -42,6 +43,14 @@ _NUMBERED = re.compile(r"negative(?:_(\d+))?")
 _NEGATIVES = ("negatives", "neg_caption", "negative_caption")  # ours, NegCLIP's, SugarCrepe's
 _EMPTY = "has an empty caption"
 _logger = logging.getLogger(__name__)
+
+
+class Kind(IntEnum):
+    """What a text of an image is."""
+
+    CAPTION = 0
+    PART = 1
+    KEYWORDS = 2  # of a caption, as one text: "man red shirt"
 
 
 class Part(NamedTuple):

@@ -15,10 +15,11 @@ import numpy as np
 from tqdm import tqdm
 
 from labclip.data import Item, find_inputs, read_items
+from labclip.data.items import Kind
 from labclip.encode.encoder import Embeddings, Encoder, batched
 from labclip.encode.fingerprint import identity_of
 from labclip.features.features import Features
-from labclip.features.folder import HEADER, Files, read_manifest
+from labclip.features.folder import COUNTED, HEADER, Files, read_manifest
 from labclip.features.over_ray import RayEncoder
 from labclip.features.plan import Plan, Text
 from labclip.files import (
@@ -68,6 +69,9 @@ def embed(
     Killed at any moment and run again, it goes on, and the folder has the same bytes as after an unbroken run. Memory
     is bounded by batches, not by the data. A negative that says what its caption or another caption of its image says
     (but for case, punctuation and "a" or "an") is no negative: it counts as missing.
+
+    Where the captions come with parts and keywords, as `labclip.negatives.add_parts` writes them, these are texts of
+    the image too, each once: `Features.kind` tells them from captions. The keywords of a row are one text.
 
     Args:
         model: The base, wrapped; its device and precision are used.
@@ -225,7 +229,7 @@ def _write(plan: Plan, encoder: Encoder, *, skip: bool) -> None:
     images, texts = plan.count("images"), plan.count("texts")
     rows = images + texts * (1 + progress["negatives_per_caption"])
     check_folder(plan.folder, needs=4 * made_from["dim"] * rows - sum(progress["sizes"].values()))
-    _logger.info("%s: %d images and %d captions to embed", plan.folder, images, texts)
+    _logger.info("%s: %d images and %d texts to embed", plan.folder, images, texts)
     with closing(Files(plan.folder, progress["sizes"])) as files:
         write_images(plan, files, encoder, skip=skip)
         if not (images := _image_count(plan)):
@@ -238,10 +242,11 @@ def _write(plan: Plan, encoder: Encoder, *, skip: bool) -> None:
         files.cut("images", HEADER + 4 * made_from["dim"] * images)
         counted = ("captions", "negatives_per_caption", "captions_with_negative", "true_negatives")
         counts = {"images": images, **{name: progress[name] for name in counted}}
+        more = {name: progress[name] for name in COUNTED[1:] if progress["kinds"]}
         record = {
             **made_from,
             "images_sha256": progress["digest"],
-            "counts": {**counts, "texts_cut": progress["cut"]["count"]},
+            "counts": {**counts, "texts_cut": progress["cut"]["count"], **more},
             "skipped": plan.skipped(),
         }
         versions = versions_of("torch", "open_clip_torch", "numpy", "pillow")
@@ -313,8 +318,8 @@ def _blocks(plan: Plan, after: int, total: int) -> Iterator[tuple[_Block, dict[s
 def _write_block(
     plan: Plan, files: Files, features: Embeddings, block: Sequence[Text], row_of: Mapping[str, int]
 ) -> dict[str, int]:
-    """Everything of some captions to its file; the counts after it."""
-    counts = {name: plan.progress[name] for name in ("captions", "captions_with_negative", "true_negatives")}
+    """Everything of some texts to its file; the counts after it."""
+    counts = {name: plan.progress[name] for name in (*COUNTED, "captions_with_negative", "true_negatives")}
     most, has_images = plan.progress["negatives_per_caption"], plan.progress["negative_images"]
     own, own_image = np.array([(row_of[text.caption], text.image) for text in block]).T
     files.append("texts", features[own])
@@ -331,17 +336,22 @@ def _write_block(
         line: dict[str, Any] = {"caption": text.caption, "negatives": [negative.text for negative in text.negatives]}
         if has_images:
             line["negative_images"] = [negative.image and negative.image[0] for negative in text.negatives]
+        if text.kind:
+            line["kind"] = text.kind.name.lower()
+        counts[COUNTED[text.kind]] += 1
         files.append("captions.jsonl", _line(line))
+    kind = np.array([text.kind for text in block], dtype="|i1")
+    if plan.progress["kinds"]:
+        files.append("kind", kind)
     if most:
         has = negatives != own[:, None]
         files.append("negatives", features[negatives])
         files.append("has_negative", has)
-        counts["captions_with_negative"] += int(has.any(axis=1).sum())
+        counts["captions_with_negative"] += int(has[kind == Kind.CAPTION].any(axis=1).sum())
     if most and has_images:
         encoded = np.memmap(files.path("images"), "<f4", "r", offset=HEADER).reshape(-1, features.shape[1])
         files.append("negative_images", encoded[images])
         files.append("has_negative_image", images != own_image[:, None])
-    counts["captions"] += len(block)
     return counts
 
 

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from labclip.alignment import is_floating
 from labclip.base import Base
 from labclip.checks import described
+from labclip.data.items import Kind
 from labclip.encode.fingerprint import Origin
-from labclip.features.folder import CONTENT, FIELDS, LINES, Files, read_folder, remove_files
+from labclip.features.folder import CONTENT, COUNTED, FIELDS, LINES, Files, read_folder, remove_files
 from labclip.files import MANIFEST, UNFINISHED, make_folder
 from labclip.metrics import UNIT
 from labclip.packages import versions_of
@@ -47,6 +48,8 @@ class Features:
         has_negative: Which negatives there are, bool [n_texts, k]; None if `negatives` is.
         negative_images: Image embeddings of what the negatives describe, [n_texts, k, dim], or None.
         has_negative_image: Which of them there are, bool [n_texts, k]; None if `negative_images` is.
+        kind: What each text is, int8 [n_texts]: 0 a caption, 1 a part of one ("a red shirt"), 2 keywords; None where
+            all are captions.
         base: The OpenCLIP model they are of, or None where its name is not known.
         fingerprint: The base's own unit-length text embedding of `labclip.alignment.FINGERPRINT_CAPTION`, [dim], which
             tells bases of one name apart; or None.
@@ -61,6 +64,7 @@ class Features:
     has_negative: Any = None
     negative_images: Any = None
     has_negative_image: Any = None
+    kind: Any = None
     base: Base | None = None
     fingerprint: Any = None
     folder: Path | None = None
@@ -91,6 +95,7 @@ class Features:
                 )
             there = _differs(own, rows, values) if flags is None else _flags(f"has_{name}", flags, shape[:2])
             object.__setattr__(self, f"has_{name}", there)
+        object.__setattr__(self, "kind", None if self.kind is None else _kinds(self.kind, texts))
 
     @classmethod
     def load(cls, folder: str | Path, *, base: LABCLIP | Base | None = None, verify: bool = False) -> Features:
@@ -129,7 +134,7 @@ class Features:
     @classmethod
     def from_arrays(
         cls, *, images: Any, texts: Any, negatives: Any = None, image_index: Any = None, has_negative: Any = None,
-        negative_images: Any = None, base: Base | None = None, fingerprint: Any = None,
+        negative_images: Any = None, kind: Any = None, base: Base | None = None, fingerprint: Any = None,
     ) -> Features:  # fmt: skip
         """Take embeddings that are already computed.
 
@@ -142,6 +147,7 @@ class Features:
                 caption's own as absent, which reads all of them once.
             negative_images: An image of each negative, the shape of `negatives`; one equal to the caption's own image
                 is absent.
+            kind: What each text is, whole numbers [n_texts]: 0 a caption, 1 a part, 2 keywords.
             base: The model they are of.
             fingerprint: The base's text embedding that tells bases apart, [dim].
 
@@ -153,8 +159,9 @@ class Features:
             rows[:, None] if getattr(rows, "ndim", 0) == 2 else rows for rows in (negatives, negative_images)
         )
         return cls(
-            images, texts, image_index, negatives, has_negative, negative_images, base=base, fingerprint=fingerprint
-        )
+            images, texts, image_index, negatives, has_negative, negative_images, kind=kind, base=base,
+            fingerprint=fingerprint,
+        )  # fmt: skip
 
     def save(self, folder: str | Path) -> Features:
         """Write a feature folder, from which `load` gives the same: rows of unit length, float32.
@@ -173,14 +180,17 @@ class Features:
             raise ValueError(f"{folder} holds features already, {there[0]}. Pass another folder.")
         make_folder(folder)
         has, known = self.has_negative, self.manifest.get("counts", {})
+        kinds = np.bincount(self.kinds, minlength=len(COUNTED)).tolist()
         counts = {
             "images": len(self.images),
-            "captions": len(self),
+            "captions": kinds[Kind.CAPTION],
             "negatives_per_caption": self.k,
-            "captions_with_negative": 0 if has is None else int(has.any(axis=1).sum()),
+            "captions_with_negative": 0 if has is None else int(has[self.kinds == Kind.CAPTION].any(axis=1).sum()),
             "true_negatives": known.get("true_negatives", 0),
             "texts_cut": known.get("texts_cut", 0),
         }
+        if self.kind is not None:
+            counts |= dict(zip(COUNTED, kinds, strict=True))
         fingerprint = None if self.fingerprint is None else block_of(self.fingerprint, slice(None)).tolist()
         record = {
             "base": None if self.base is None else vars(self.base),
@@ -194,7 +204,7 @@ class Features:
                 for name in FIELDS:
                     for block in self._blocks(name):
                         files.append(name, block)
-                if self.folder is not None and all(counts[key] == known[key] for key in ("images", "captions")):
+                if self.folder is not None and all(counts.get(key) == known.get(key) for key in ("images", *COUNTED)):
                     for path in filter(Path.is_file, (self.folder / name for name in LINES)):
                         with path.open("rb") as lines:
                             for line in lines:
@@ -211,7 +221,7 @@ class Features:
         for start in range(0, 0 if values is None else len(values), _BLOCK):
             part = slice(start, start + _BLOCK)
             if not is_floating(values):
-                yield values[part].astype("|b1" if values.dtype == bool else "<i8", copy=False)
+                yield values[part].astype(values.dtype if values.itemsize == 1 else "<i8", copy=False)
                 continue
             rows = block_of(values, part).cpu().numpy()
             if name in ("negatives", "negative_images"):
@@ -245,8 +255,13 @@ class Features:
             )
 
     def __len__(self) -> int:
-        """Captions."""
+        """Texts: captions, and their parts and keywords where there are some."""
         return len(self.texts)
+
+    @property
+    def kinds(self) -> NDArray[np.int8]:
+        """`kind`, filled in where all are captions."""
+        return np.zeros(len(self), dtype=np.int8) if self.kind is None else self.kind
 
     @property
     def dim(self) -> int:
@@ -289,6 +304,19 @@ def _flags(name: str, values: Any, shape: tuple[int, ...]) -> NDArray[np.bool_]:
             f"{name} is {flags.dtype} {list(flags.shape)}, not bool {list(shape)}. Pass True where there is one."
         )
     return flags
+
+
+def _kinds(values: Any, texts: int) -> NDArray[np.int8] | None:
+    """What each text is, checked; None where all are captions."""
+    kinds = _array(values)
+    if not np.issubdtype(kinds.dtype, np.integer) or kinds.shape != (texts,) or not set(np.unique(kinds)) <= {*Kind}:
+        raise ValueError(
+            f"kind is {kinds.dtype} {list(kinds.shape)}. Pass {texts} whole numbers, for each text 0 (a caption), 1 (a "
+            f"part) or 2 (keywords)."
+        )
+    if kinds.all():
+        raise ValueError("kind has no caption. Pass 0 for texts that describe their image, or leave `kind` out.")
+    return kinds.astype(np.int8, copy=False) if kinds.any() else None
 
 
 def _index(values: Any, images: int, texts: int) -> NDArray[np.int64]:

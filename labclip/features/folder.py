@@ -21,8 +21,12 @@ FIELDS = {
     "images": "image_features.npy", "texts": "text_features.npy", "image_index": "image_index.npy",
     "negatives": "negative_features.npy", "has_negative": "has_negative.npy",
     "negative_images": "negative_image_features.npy", "has_negative_image": "has_negative_image.npy",
+    "kind": "kind.npy",
 }  # fmt: skip
 """The file of each array of `Features`."""
+
+COUNTED = ("captions", "parts", "keywords")
+"""What texts of each `Kind` are called in the manifest's counts; the last two only where there are some."""
 
 LINES = ("images.jsonl", "captions.jsonl")
 CONTENT = (*FIELDS.values(), *LINES)
@@ -178,8 +182,12 @@ def _content_sha256(path: Path) -> str:
 
 def _shapes(record: Mapping[str, Any]) -> dict[str, tuple[tuple[int, ...], str]]:
     """Shape and dtype of each array that the folder of a manifest may have."""
-    images, texts, most = (record["counts"][name] for name in ("images", "captions", "negatives_per_caption"))
-    dim = record["dim"]
+    counts, dim = record["counts"], record["dim"]
+    images, most, texts = (
+        counts["images"],
+        counts["negatives_per_caption"],
+        sum(counts.get(name, 0) for name in COUNTED),
+    )
     return {
         "images": ((images, dim), "<f4"),
         "texts": ((texts, dim), "<f4"),
@@ -188,6 +196,7 @@ def _shapes(record: Mapping[str, Any]) -> dict[str, tuple[tuple[int, ...], str]]
         "has_negative": ((texts, most), "|b1"),
         "negative_images": ((texts, most, dim), "<f4"),
         "has_negative_image": ((texts, most), "|b1"),
+        "kind": ((texts,), "|i1"),
     }
 
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from labclip.data.cleaning import comparable
 from labclip.data.images import ImageSource
-from labclip.data.items import Item
+from labclip.data.items import Item, Kind
 from labclip.features.folder import Files, remove_files
 from labclip.files import MANIFEST, UNFINISHED, path_of
 
@@ -24,13 +24,13 @@ COMMIT_SECONDS = 5.0
 _CHUNK = 1024
 _TABLES = {
     "images": "(id INTEGER PRIMARY KEY, key BLOB UNIQUE, source TEXT)",
-    "texts": "(id INTEGER PRIMARY KEY, image INTEGER, said BLOB, row TEXT)",
+    "texts": "(id INTEGER PRIMARY KEY, image INTEGER, said BLOB, kind INTEGER, row TEXT)",
     "skipped": "(image INTEGER UNIQUE, location TEXT, name TEXT, reason TEXT)",  # no image: a bad row of a table
     "state": "(id INTEGER PRIMARY KEY, value TEXT)",
 }
 _START = {
     "images": 0, "digest": "", "texts": 0, "captions": 0, "captions_with_negative": 0, "true_negatives": 0, "cut": {},
-    "sizes": {},
+    "sizes": {}, "parts": 0, "keywords": 0,
 }  # fmt: skip
 
 
@@ -43,16 +43,19 @@ class Negative(NamedTuple):
 
 
 class Text(NamedTuple):
-    """A caption to be encoded, the row of its image, and where it was read."""
+    """A caption, part or keywords to be encoded, the row of its image, and where it was read."""
 
     caption: str
     negatives: list[Negative]
     image: int
     location: str
+    kind: Kind
 
 
 class Plan:
-    """The distinct images and the captions of a run, in order, and its progress; a context manager.
+    """The distinct images and the texts of a run, in order, and its progress; a context manager.
+
+    Captions come first, then the parts of all, then the keywords, each text of an image once.
 
     The lock is taken before anything in the folder is touched. The kernel frees it after a kill.
 
@@ -135,6 +138,7 @@ class Plan:
                 self._db.execute(f"CREATE TABLE {table} {_TABLES[table]}")
             self._db.execute("DELETE FROM skipped WHERE image IS NULL")
             self._db.execute(f"CREATE TEMP TABLE shown {_TABLES['images']}")
+            self._db.execute(f"CREATE TEMP TABLE short {_TABLES['texts'][:-1]}, UNIQUE (image, said))")
             for item in items:
                 most = max(most, self._take(item))
             captioned, shown = self.count("images"), self.count("shown")
@@ -142,7 +146,14 @@ class Plan:
             self._db.execute("INSERT OR IGNORE INTO images (key, source) SELECT key, source FROM shown ORDER BY id")
             self._db.execute("DROP TABLE shown")
             self._db.execute("CREATE INDEX texts_of ON texts (image, said)")
+            captions = self.count("texts")
+            self._db.execute(
+                "INSERT INTO texts (image, said, kind, row) SELECT image, said, kind, row FROM short WHERE NOT EXISTS "
+                "(SELECT 1 FROM texts WHERE image = short.image AND said = short.said) ORDER BY kind, id"
+            )
+            self._db.execute("DROP TABLE short")
             about = {"captioned": captioned, "negatives_per_caption": most, "negative_images": shown > 0}
+            about["kinds"] = self.count("texts") > captions
             self.progress = {**_START, **self.progress, **facts, **about}
             self._write()
         if fresh:
@@ -161,8 +172,15 @@ class Plan:
         for caption, negatives, images in zip(item.captions, item.negatives, described, strict=True):
             keys = [one and self._insert("shown", one) for one in images]
             row = json.dumps([caption, list(zip(negatives, keys, strict=True)), item.location])
-            self._db.execute("INSERT INTO texts (image, said, row) VALUES (?, ?, ?)", (image, _said(caption), row))
-        return max(map(len, item.negatives))
+            query = "INSERT INTO texts (image, said, kind, row) VALUES (?, ?, ?, ?)"
+            self._db.execute(query, (image, _said(caption), Kind.CAPTION, row))
+        short = [(Kind.PART, part.text, part.negative) for part in item.parts]
+        for kind, text, negative in [*short, (Kind.KEYWORDS, " ".join(item.keywords), "")]:
+            if text.strip():
+                row = json.dumps([text, [(negative, None)] if negative.strip() else [], item.location])
+                query = "INSERT OR IGNORE INTO short (image, said, kind, row) VALUES (?, ?, ?, ?)"
+                self._db.execute(query, (image, _said(text), kind, row))
+        return max(*map(len, item.negatives), any(part.negative.strip() for part in item.parts))
 
     def _insert(self, table: str, one: ImageSource) -> str:
         """Take in an image where it is not there yet; its key as text."""
@@ -190,7 +208,7 @@ class Plan:
         return [image for (image,) in self._db.execute(query)]
 
     def texts(self, after: int, last: int, left_out: list[int]) -> list[Text]:
-        """Captions of images that are not left out, ids after < id <= last."""
+        """Texts of images that are not left out, ids after < id <= last."""
 
         def row_of(image: int) -> int | None:
             before = bisect_left(left_out, image)
@@ -204,22 +222,23 @@ class Plan:
             return None if (row := row_of(image)) is None else (json.loads(source)[0], row)
 
         texts = []
-        query = "SELECT image, row FROM texts WHERE id > ? AND id <= ? ORDER BY id"
-        for image, row in self._db.execute(query, (after, last)).fetchall():
+        query = "SELECT image, kind, row FROM texts WHERE id > ? AND id <= ? ORDER BY id"
+        for image, kind, row in self._db.execute(query, (after, last)).fetchall():
             if (own := row_of(image)) is not None:
                 caption, listed, location = json.loads(row)
                 negatives = [Negative(text, not self._is_true(image, text), shown(key)) for text, key in listed]
-                texts.append(Text(caption, negatives, own, location))
+                texts.append(Text(caption, negatives, own, location, Kind(kind)))
         return texts
 
     def _is_true(self, image: int, text: str) -> bool:
-        """Whether a caption of the image says the same."""
+        """Whether a text of the image says the same."""
         query = "SELECT 1 FROM texts WHERE image = ? AND said = ? LIMIT 1"
         return self._db.execute(query, (image, _said(text))).fetchone() is not None
 
     def skipped(self) -> list[dict[str, Any]]:
         """What was left out, and why: rows of the tables, then images with their captions."""
-        captions = "CASE WHEN image IS NULL THEN 1 ELSE (SELECT COUNT(*) FROM texts WHERE image = skipped.image) END"
+        of_image = "SELECT COUNT(*) FROM texts WHERE image = skipped.image AND kind = 0"
+        captions = f"CASE WHEN image IS NULL THEN 1 ELSE ({of_image}) END"
         query = f"SELECT location, name, reason, {captions} FROM skipped ORDER BY image, rowid"  # NULL is the smallest
         return [
             dict(zip(("where", "image", "reason", "captions"), row, strict=True)) for row in self._db.execute(query)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from labclip.data.items import Kind
 from labclip.training.frontier import Margins
 from labclip.training.rows import Data
 
@@ -16,17 +17,18 @@ ALPHA = 0.05
 
 @dataclass(frozen=True)
 class Change:
-    """Base against matrix, caption by caption.
+    """Base against matrix, caption by caption, parts of captions among them.
 
     A caption is right if its cosine with its image is higher than that of each of its negatives; a tie is wrong.
 
     Attributes:
-        captions: Held-out captions that have a negative.
+        captions: Held-out captions and parts that have a negative.
         became_right: Those that the base has wrong and the matrix right.
         became_wrong: Those that the base has right and the matrix wrong.
         p: Two-sided p-value of McNemar's exact test. Captions of one image are not independent, so images are counted:
             those more of whose captions became right against those more of whose captions became wrong. With one
             caption an image that is the test itself. It is 1 where images and captions point to different sides.
+        counted: What was counted, "captions", "captions and parts" or "parts".
 
     Source: McNemar, Psychometrika 12, 1947; for clusters it is the exact sign test on them.
     """
@@ -35,6 +37,7 @@ class Change:
     became_right: int
     became_wrong: int
     p: float
+    counted: str = "captions"
 
     @classmethod
     def of(cls, held: Data, matrix: torch.Tensor, strength: float) -> Change:
@@ -48,7 +51,9 @@ class Change:
         ups, downs = int((images > 0).sum()), int((images < 0).sum())
         better, worse = int((change > 0).sum()), int((change < 0).sum())
         agree = (ups - downs) * (better - worse) > 0
-        return cls(held.n_with_negative, better, worse, sign_test(ups, downs) if agree else 1.0)
+        names = ((Kind.CAPTION, "captions"), (Kind.PART, "parts"))
+        counted = " and ".join(name for kind, name in names if held.only(kind).n_with_negative)
+        return cls(held.n_with_negative, better, worse, sign_test(ups, downs) if agree else 1.0, counted)
 
     @property
     def is_gain(self) -> bool:
@@ -66,7 +71,7 @@ class Change:
         """The counts and the test, without a full stop."""
         p = f"p = {self.p:.3f}" if self.p >= 0.0005 else "p < 0.001"
         became = f"{self.became_right:,} became right and {self.became_wrong:,} wrong"
-        return f"Of {self.captions:,} held-out captions, {became} ({p})"
+        return f"Of {self.captions:,} held-out {self.counted}, {became} ({p})"
 
 
 def sign_test(ups: int, downs: int) -> float:

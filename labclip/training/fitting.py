@@ -140,8 +140,7 @@ def fit(
             fits.append(_Fitted(matrix, state, weights, frontier(sets, matrix) if sets else []))
     held_out = "nothing"
     if held is not None:
-        captions, images, wrong = len(held.captions), len(held.images_used), f"{leaked:,}" if leaked else "none"
-        held_out = f"{captions:,} captions of {images:,} images, {wrong} of them negatives of the fit"
+        held_out = f"{held.words}, {f'{leaked:,}' if leaked else 'none'} of them negatives of the fit"
     record = {"recipe": recipe, "objective": name_of(loss), "seed": seed, "keep": keep, "held_out": held_out}
     return _result(fits, batches, sets, features, record, leaked)
 
@@ -196,8 +195,7 @@ def _result(
         **record,
         "settings": asdict(settings),
         "loss_weights": asdict(fitted.weights),
-        "data": f"{len(data.captions):,} captions of {len(data.images_used):,} images, "
-        f"{data.k} negative{'s' if data.k > 1 else ''} each",
+        "data": f"{data.words}, {data.k} negative{'s' if data.k > 1 else ''} each",
         "versions": {"labclip": __version__, "torch": torch.__version__},
     }
     if fitted.points:
@@ -276,6 +274,6 @@ def _identity(batches: Batches, sets: Sequence[Data], objective: str) -> str:
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for data in (batches.data, *sets):
         digest.update(data.images.digest() + data.texts.digest())
-        for part in (data.image_index, data.captions, data.has_negative, data.has_negative_image):
+        for part in (data.image_index, data.captions, data.has_negative, data.has_negative_image, data.kind):
             digest.update(part.numpy().tobytes())
     return digest.hexdigest()

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
+from labclip.data.items import Kind
 from labclip.training.objective import DISTILLED_SCALE
 from labclip.training.rows import Data
 
@@ -27,13 +28,13 @@ _DISTRACTORS = 200  # images of a gallery in which the divergence is measured: i
 
 
 def gallery(data: Data, *, seed: int = 0) -> Data:
-    """Some images of a side, drawn at random, with all their captions: up to `GALLERY` images and twice as many."""
-    index = data.image_index[data.captions]
+    """Some images of a side, drawn at random, with all their texts: up to `GALLERY`, and twice as many captions."""
+    index = data.image_index[data.only(Kind.CAPTION).captions]
     images, captions_each = torch.unique(index, return_counts=True)
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
     fit = int((captions_each[order].cumsum(0) <= 2 * GALLERY).sum())
     kept = images[order[: max(2, min(fit, GALLERY))]]
-    return replace(data, captions=data.captions[torch.isin(index, kept)])
+    return replace(data, captions=data.captions[torch.isin(data.image_index[data.captions], kept)])
 
 
 @dataclass(frozen=True)
@@ -49,12 +50,16 @@ class Point:
         blind: The same share with the mean of the held-out images in the place of every image: what text alone tells.
         grounded: The share of pairs whose image prefers the caption by more than that mean does.
         smoothed_binding: Kernel-smoothed `grounded`, a normal kernel of Silverman's width on each margin: raw accuracy
-            jumps from caption to caption and saturates at 1.
+            jumps from caption to caption and saturates at 1. The mean over captions and parts where both have
+            negatives.
         lost: Share of the base's R@1 that is lost on each set, and its standard error over images: of both directions
             together, kernel-smoothed. Below 0 is gained.
         divergence: How far the aligned softmax moves among wrong images and captions, in nats: the KL divergence from
             the base's softmax among them, times the base's probability of any of them; the mean over both directions,
             in galleries of 200 images. It foretells what retrieval loses on data that nobody measured.
+        parts: Of parts, the share that is preferred, blind and grounded, as above; None without them.
+        keywords: R@1 of keywords, text to image and image to text, among the held-out images; None without them. An
+            image that has the same ones too counts as wrong.
     """
 
     strength: float
@@ -66,6 +71,15 @@ class Point:
     divergence: float | None = None
     blind: float | None = None
     grounded: float | None = None
+    parts: tuple[float, float, float] | None = None
+    keywords: tuple[float, float] | None = None
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """Binding, blind and grounded, of captions, or of parts where no caption has a negative; else empty."""
+        if self.binding is None:
+            return self.parts or ()
+        return self.binding, self.blind or 0.0, self.grounded or 0.0
 
     @property
     def most_lost(self) -> tuple[float, float]:
@@ -76,8 +90,10 @@ class Point:
 def frontier(sets: Mapping[str, Data], matrix: torch.Tensor, strengths: Sequence[float] = STRENGTHS) -> list[Point]:
     """Measure a matrix [dim, dim] at several strengths on "validation", the held-out data, and on other sets."""
     own = sets.get("validation")
-    margins = Margins(own, matrix) if own and own.n_with_negative else None
-    galleries = {name: _Gallery(held, matrix) for name, held in sets.items()}
+    captions, parts, keywords = (own and own.only(kind) for kind in Kind)
+    margins = [Margins(held, matrix) if held and held.n_with_negative else None for held in (captions, parts)]
+    galleries = {name: _Gallery(held.only(Kind.CAPTION), matrix) for name, held in sets.items()}
+    tags = _Gallery(keywords, matrix) if keywords and len(keywords.captions) else None
     distance = float((matrix - torch.eye(len(matrix))).norm())
     points = []
     for strength in strengths:
@@ -85,14 +101,17 @@ def frontier(sets: Mapping[str, Data], matrix: torch.Tensor, strengths: Sequence
         found = {name: gallery.retrieval(cosines[name]) for name, gallery in galleries.items()}
         recalls, lost = ({name: pair[side] for name, pair in found.items()} for side in (0, 1))
         away = galleries["validation"].divergence(cosines["validation"]) if own else None
-        point = Point(strength, strength * distance, None, recalls, lost=lost, divergence=away)
-        if margins is not None:
-            margin, blind = margins.at(strength)[:, margins.present]
-            point = replace(
-                point, binding=_positive(margin), blind=_positive(blind), grounded=_positive(margin - blind),
-                smoothed_binding=float(_smoothed(margin - blind).mean()),
-            )  # fmt: skip
-        points.append(point)
+        shares = [_shares(one, strength) for one in margins]
+        smoothed = [one[3] for one in shares if one is not None]
+        binding, blind, grounded, _ = shares[0] or [None] * 4
+        points.append(
+            Point(
+                strength, strength * distance, binding, recalls, lost=lost, divergence=away, blind=blind,
+                grounded=grounded, smoothed_binding=sum(smoothed) / len(smoothed) if smoothed else None,
+                parts=shares[1][:3] if shares[1] else None,
+                keywords=tags.retrieval(tags.cosines(strength))[0] if tags else None,
+            )
+        )  # fmt: skip
     return points
 
 
@@ -131,7 +150,14 @@ def select(points: Sequence[Point], keep: float = KEEP) -> Point:
     if base is None:
         return max((one for one in found if one.strength <= 1), key=lambda one: (one.strength, -(one.divergence or 0)))
     figures = [
-        (-(p.divergence or 0), p.binding or 0, p.grounded or 0, *itertools.chain(*p.recalls.values())) for p in found
+        (
+            -(p.divergence or 0),
+            p.binding or 0,
+            p.grounded or 0,
+            *(p.parts or ())[::2],
+            *itertools.chain(*p.recalls.values()),
+        )
+        for p in found
     ]
     found = [point for point, own in zip(found, figures, strict=True) if not any(_dominates(o, own) for o in figures)]
     best = max(point.smoothed_binding or 0.0 for point in found)
@@ -185,6 +211,15 @@ class Margins:
         """With the caption's image, and with the mean of all in its place, [2, m, k]; of no meaning if not present."""
         cosines = ((1 - strength) * self._plain + strength * self._aligned) / self._blend.length(strength)
         return cosines[..., :1] - cosines[..., 1:]
+
+
+def _shares(margins: Margins | None, strength: float) -> tuple[float, float, float, float] | None:
+    """The shares that are preferred, blind and grounded, and the last of them smoothed."""
+    if margins is None:
+        return None
+    margin, blind = margins.at(strength)[:, margins.present]
+    grounded = margin - blind
+    return _positive(margin), _positive(blind), _positive(grounded), float(_smoothed(grounded).mean())
 
 
 def _positive(margin: torch.Tensor) -> float:

@@ -22,6 +22,9 @@ from labclip.training.frontier import ENOUGH, Point, at_strength, kept, most_div
 _METRICS = {
     "binding": "binding", "binding_blind": "the same, blind", "binding_grounded": "the same, grounded",
     "t2i_r1": "R@1 text to image", "i2t_r1": "R@1 image to text",
+    "part_binding": "binding of parts", "part_binding_blind": "parts, blind",
+    "part_binding_grounded": "parts, grounded",
+    "keywords_t2i_r1": "R@1 keywords to image", "keywords_i2t_r1": "R@1 image to keywords",
 }  # fmt: skip
 _FEW = 200  # below this many held-out captions a gain is known to some 7 percent at best
 _BINDS = 0.95
@@ -58,13 +61,13 @@ class FitResult(Reported):
         base = self.alignment.base or f"dim {self.alignment.dim}"
         binding = "binding not measured"
         if self._bound:
-            binding = "binding {:.3f} -> {:.3f}".format(*(point.binding for point in self._bound))
+            binding = "binding {:.3f} -> {:.3f}".format(*(point.shares[0] for point in self._bound))
         return f"FitResult({base}, strength {self.alignment.strength:g}, {binding}, worthwhile={self.worthwhile})"
 
     @property
     def _bound(self) -> tuple[Point, Point] | None:
         """The base and the strength that is used, where binding was measured."""
-        if not self.frontier or self.frontier[0].binding is None:
+        if not self.frontier or not self.frontier[0].shares:
             return None
         return at_strength(self.frontier, 0), at_strength(self.frontier, self.alignment.strength)
 
@@ -105,9 +108,9 @@ class FitResult(Reported):
 
     def _draw_frontier(self, axes: Any) -> None:
         strengths = [point.strength for point in self.frontier]
-        if self.frontier[0].binding is not None:
-            for style, name, key in (("-", "binding", "binding"), ("--", "binding, grounded", "grounded")):
-                bound = [getattr(point, key) for point in self.frontier]
+        if self.frontier[0].shares:
+            for style, name, at in (("-", "binding", 0), ("--", "binding, grounded", 2)):
+                bound = [point.shares[at] for point in self.frontier]
                 axes.plot(strengths, bound, color=GREEN, linewidth=2.5, linestyle=style, label=name)
         for colour, name in zip(itertools.cycle((BLUE, ORANGE, PINK, SKY)), self.frontier[0].recalls, strict=False):
             recalls = zip(*(point.recalls[name] for point in self.frontier), strict=True)
@@ -156,13 +159,16 @@ class FitResult(Reported):
         if self._bound is None:
             return f"Not measured: strength {self.alignment.strength:g}, binding not measured.", []
         base, used = self._bound
-        before, after = (f"{percent(point.binding or 0.0)}%" for point in self._bound)
+        before, after = (f"{percent(point.shares[0])}%" for point in self._bound)
         lost = f"{percent(max(0.0, 1 - _share_kept(used, base)))}%"
         gain, grounded = _gains(base, used)
         needs = "all" if grounded >= gain else f"{grounded:+.3f}"
+        what, parts = "a part" if base.binding is None else "a caption", ""
+        if base.binding is not None and base.parts and used.parts:
+            parts = f"For parts it is {percent(base.parts[0])}%, with the matrix {percent(used.parts[0])}%. "
         lead = (
-            f"This model tells a caption from its negative in {before} of held-out pairs, where a coin gets 50. "
-            f"With the matrix {after}. Of {gain:+.3f} gained, {needs} needs the image. It costs "
+            f"This model tells {what} from its negative in {before} of held-out pairs, where a coin gets 50. "
+            f"With the matrix {after}. {parts}Of {gain:+.3f} gained, {needs} needs the image. It costs "
             f"{'nothing' if lost == '0%' else f'at most {lost}'} in search (R@1) there. "
             f"{self.alignment.metadata['verdict']}."
         )
@@ -195,17 +201,30 @@ class FitResult(Reported):
         keep = float(self.alignment.metadata["keep"])
         within = kept(self.frontier, keep)
         rows = [
-            (f"{p.strength:g}", p.binding, p.grounded, *p.recalls.get("validation", (None, None)), p.smoothed_binding,
+            (f"{p.strength:g}", p.binding, p.grounded, *(p.parts or ())[::2],
+             *p.recalls.get("validation", (None, None)), p.smoothed_binding,
              f"{p.most_lost[0] + 0.0:.1%} ± {p.most_lost[1]:.1%}", p.divergence, "yes" if p in within else "no")
             for p in self.frontier if p.strength == self.alignment.strength or p.strength % 0.25 == 0
         ]  # fmt: skip
+        parts = ("parts", "parts grounded") if self.frontier[0].parts else ()
         caption = (
             f"Held-out data; grounded is preferred by more than the mean image prefers it. The last four columns "
             f"select: of the strengths that are kept (at most {percent(1 - keep)}% of R@1 lost, smoothed, on the set "
             f"that loses most; divergence at most {most_divergence(keep):.2f}, or any where R@1 rises) one that binds "
-            f"most, grounded and smoothed."
+            f"most, grounded and smoothed{'; smoothed is the mean over captions and parts' if parts else ''}."
         )
-        heads = "strength", "binding", "grounded", "t2i R@1", "i2t R@1", "smoothed", "R@1 lost", "divergence", "kept"
+        heads = (
+            "strength",
+            "binding",
+            "grounded",
+            *parts,
+            "t2i R@1",
+            "i2t R@1",
+            "smoothed",
+            "R@1 lost",
+            "divergence",
+            "kept",
+        )
         return Section("Other strengths", tables=[Table(caption, heads, rows)])
 
 
@@ -217,8 +236,9 @@ def _share_kept(point: Point, base: Point) -> float:
 
 def _gains(base: Point, used: Point) -> tuple[float, float]:
     """What a point binds more than the base, and how much of that is grounded."""
-    pairs = (used.binding, base.binding), (used.grounded, base.grounded)
-    gain, grounded = ((ours or 0.0) - (theirs or 0.0) for ours, theirs in pairs)
+    if not base.shares:
+        return 0.0, 0.0
+    gain, _, grounded = (ours - theirs for ours, theirs in zip(used.shares, base.shares, strict=True))
     return gain, grounded
 
 
@@ -228,9 +248,11 @@ def measured(points: Sequence[Point], strength: float) -> dict[str, Any]:
     for side, at in (("base", 0), ("labclip", strength)) if points else ():
         point = at_strength(points, at)
         for name, recalls in point.recalls.items():
-            bound = name == "validation" and point.binding is not None
-            values = (point.binding, point.blind, point.grounded, *recalls) if bound else recalls
-            found.setdefault(name, {})[side] = dict(zip([*_METRICS][-len(values) :], values, strict=True))
+            own = name == "validation"
+            bound = (point.binding, point.blind, point.grounded) if own else (None,) * 3
+            more = (*(point.parts or (None,) * 3), *(point.keywords or (None,) * 2)) if own else (None,) * 5
+            values = zip(_METRICS, (*bound, *recalls, *more), strict=True)
+            found.setdefault(name, {})[side] = {metric: value for metric, value in values if value is not None}
     return found
 
 
@@ -248,7 +270,7 @@ def advice(
         told.append("The held-out data has no negatives, so binding was not measured. Evaluate the matrix.")
     elif change.captions < _FEW:
         told.append(
-            f"Only {change.captions} captions with a negative were held out: what they gain is known to about "
+            f"Only {change.captions} {change.counted} with a negative were held out: what they gain is known to about "
             f"{2 * change.error:.2f}. Fit on more data, or pass validation=FEATURES."
         )
     if few:
@@ -267,11 +289,15 @@ def advice(
     elif change and not change.is_gain:
         told.append("Chance may explain the gain. Fit on more captions, or keep the base.")
     base, used = at_strength(points, 0), at_strength(points, strength)
-    if (base.binding or 0.0) >= _BINDS:
-        told.append(f"The base already binds {base.binding:.3f} of the held-out pairs. There is little to repair.")
+    if base.shares and base.shares[0] >= _BINDS:
+        told.append(f"The base already binds {base.shares[0]:.3f} of the held-out pairs. There is little to repair.")
     gain, grounded = _gains(base, used)
     if gain > 0 and grounded < gain / 2:
         told.append(f"Of {gain:+.3f} gained, {grounded:+.3f} needs the image: text alone tells the rest.")
+    if base.grounded and base.parts and used.grounded and used.parts:
+        for name, ours, theirs in (("captions", used.grounded, base.grounded), ("parts", used.parts[2], base.parts[2])):
+            if ours < theirs:
+                told.append(f"Grounded binding of {name} falls from {theirs:.3f} to {ours:.3f}.")
     if leaked and change is not None:
         told.append(
             f"{leaked:,} of the held-out captions are also negatives of the fit, for captions repeat too often to hold "

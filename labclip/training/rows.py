@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from labclip.data.items import Kind
 from labclip.features.features import Features
 from labclip.metrics import UNIT
 from labclip.training.duplicates import first_same
@@ -106,7 +107,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Data:
-    """Features that were checked, and the captions of one side of a split.
+    """Features that were checked, and the captions of one side of a split, parts and keywords among them.
 
     Attributes:
         images: Embeddings of the images, then an image of each negative, k a caption, where there are any.
@@ -115,6 +116,7 @@ class Data:
         has_negative: Which negatives there are, bool [n_texts, k]; k is 0 where there are none.
         has_negative_image: Which of those have an image of their own, bool [n_texts, k].
         captions: The captions of this side, int64; others belong to another side.
+        kind: The `Kind` of each text, int8 [n_texts].
     """
 
     images: Rows
@@ -123,6 +125,19 @@ class Data:
     has_negative: torch.Tensor
     has_negative_image: torch.Tensor
     captions: torch.Tensor
+    kind: torch.Tensor
+
+    def only(self, kind: Kind) -> Data:
+        """This side's texts of one kind."""
+        return replace(self, captions=self.captions[self.kind[self.captions] == kind])
+
+    @property
+    def words(self) -> str:
+        """In words what this side has: "900 captions, 400 parts, 300 lists of keywords of 300 images"."""
+        counts = torch.bincount(self.kind[self.captions], minlength=len(Kind)).tolist()
+        names = ("captions", "parts", "lists of keywords")
+        texts = ", ".join(f"{count:,} {name}" for count, name in zip(counts, names, strict=True) if count)
+        return f"{texts} of {len(self.images_used):,} images"
 
     @property
     def k(self) -> int:
@@ -173,4 +188,5 @@ def read_data(features: Features, name: str = "features") -> Data:
         has_image = has_negative & torch.from_numpy(np.array(features.has_negative_image))
         images += Rows(f"{name}.negative_images", features.negative_images, has_image.flatten())
     index = torch.from_numpy(np.array(features.image_index))
-    return Data(images, texts, index, has_negative, has_image, torch.arange(len(index)))
+    kind = torch.from_numpy(np.array(features.kinds))
+    return Data(images, texts, index, has_negative, has_image, torch.arange(len(index)), kind)

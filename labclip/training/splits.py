@@ -1,4 +1,8 @@
-"""What a fit is measured on: held-out data of other images, none of whose captions is a negative of the fit."""
+"""What a fit is measured on: held-out data of other images, none of whose captions is a negative of the fit.
+
+All texts of an image are on one side. Parts and keywords do not count as captions here: a short text is true of many
+images, so it recurs on both sides, as a negative too.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ from dataclasses import replace
 
 import torch
 
+from labclip.data.items import Kind
 from labclip.features.features import Features
 from labclip.training.combinations import Split
 from labclip.training.rows import Data, Rows, read_data
@@ -23,7 +28,7 @@ def split(data: Data, validation: Features | Split | None, share: float, seed: i
         where no draw could keep them apart.
 
     Raises:
-        ValueError: If `validation` shares images with the fit, or has captions that are negatives of it.
+        ValueError: If `validation` shares images with the fit, or has captions that are negatives of its captions.
     """
     if validation is None:
         return _drawn(data, share, seed) if share else (data, None, 0)
@@ -67,6 +72,7 @@ def _check_images(fit: Data, held: Data) -> None:
 def _check_captions(fit: Data, held: Data) -> None:
     """Refuse held-out captions that are among the negatives of the fit."""
     ours, theirs = _same(fit.texts, held.texts)
+    fit, held = fit.only(Kind.CAPTION), held.only(Kind.CAPTION)
     captions, negatives = _negatives(fit)
     leaked = held.captions[torch.isin(theirs[held.captions], ours[negatives])]
     if len(leaked):
@@ -125,13 +131,14 @@ def _drawn(data: Data, share: float, seed: int) -> tuple[Data, Data, int]:
     fit, held = (replace(data, captions=side.nonzero().flatten()) for side in (~inside, inside))
     if not len(fit.captions):
         raise ValueError("All captions are of one image, so none can be held out. Pass validation=FEATURES.")
-    text = data.texts.same
-    leaked = torch.isin(text[held.captions], text[_negatives(fit)[1]])
+    text, wrong = data.texts.same, _negatives(fit.only(Kind.CAPTION))[1]
+    leaked = torch.isin(text[held.only(Kind.CAPTION).captions], text[wrong])
     return _without_images(fit, held), held, int(leaked.sum())
 
 
 def _groups(data: Data) -> torch.Tensor:
     """A number for each image, the same for copies, and where a caption of one is a negative of the other."""
+    data = data.only(Kind.CAPTION)
     captions, negatives = _negatives(data)
     text = data.texts.same[torch.cat([data.captions, negatives])]
     same = data.images.same
