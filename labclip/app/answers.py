@@ -43,6 +43,8 @@ class Session:
         self.gallery: Gallery | None = None
         self.table: Path | None = None
         self.spent: list[Path] = []  # uploaded files that were read
+        self.idle = threading.Event()  # whether no long work of it runs
+        self.idle.set()
         self.folder = Path(tempfile.mkdtemp(prefix="session-", dir=root))
         self.images = self.folder / "images"
 

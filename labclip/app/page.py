@@ -45,8 +45,8 @@ class _Guard:
     (DNS rebinding).
     """
 
-    def __init__(self, app: Any, only_local: bool) -> None:
-        self.app, self.only_local = app, only_local
+    def __init__(self, app: Any, local: bool, public: bool) -> None:
+        self.app, self.local, self.public = app, local, public
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         async def guarded(message: Any) -> None:
@@ -66,7 +66,9 @@ class _Guard:
 
     def _is_foreign(self, headers: Headers) -> bool:
         host, origin = headers.get("host", ""), headers.get("origin")
-        if self.only_local and urlsplit(f"//{host}").hostname not in LOCAL:
+        if self.public:  # whoever has the address may ask anything, and a tunnel has names of its own
+            return False
+        if self.local and urlsplit(f"//{host}").hostname not in LOCAL:
             return True
         # A proxy in front says whom the browser has asked.
         return origin is not None and urlsplit(origin).netloc != headers.get("x-forwarded-host", host)
@@ -230,17 +232,24 @@ def _job(answers: Answers, name: str, method: Callable[..., Iterator[str]], inpu
     found = gr.HTML(elem_id=place)
 
     def work(request: gr.Request, *given: Any) -> Iterator[str]:
+        session = answers.session(request.session_hash)
+        session.idle.clear()
         try:
-            yield from method(answers.session(request.session_hash), *given)
+            yield from method(session, *given)
         except (ValueError, OSError) as error:
             yield part("error", str(error))
+        finally:
+            session.idle.set()
+
+    def stopped(request: gr.Request) -> str:  # what is begun before gradio has ended the work would be ended with it
+        answers.session(request.session_hash).idle.wait(30)
+        return part("note", "Cancelled. Nothing was kept.")
 
     running = run.click(
         work, inputs, found, concurrency_id="job", concurrency_limit=1, show_progress="minimal", **_PRIVATE
     )
-    cancel.click(
-        lambda: part("note", "Cancelled. Nothing was kept."), None, found, cancels=[running], queue=False, **_PRIVATE
-    )
+    cancelled = cancel.click(None, cancels=[running], queue=False, **_PRIVATE)
+    cancelled.then(stopped, None, found, queue=False, **_PRIVATE)
 
 
 def serve(
@@ -266,7 +275,7 @@ def serve(
         Path(root, "sessions").mkdir()
         answers = Answers(ModelPair(model), Path(root, "sessions"), typed, alignment)
         page = build(answers, name)
-        guard = Middleware(_Guard, only_local=host in LOCAL and not share)
+        guard = Middleware(_Guard, local=host in LOCAL, public=share)
         try:
             _, local, public = page.queue().launch(
                 server_name=host, server_port=port, share=share, prevent_thread_lock=True, quiet=True, inbrowser=False,
