@@ -1,17 +1,23 @@
 """Captions, parts and keywords of an image together: in the folder, in its arrays, and in a fit."""
 
 import json
+import re
+import sys
+from pathlib import Path
 
 import numpy as np
 import planted
 import pytest
 import torch
+from click.testing import CliRunner
 from close import UNIT
 from folders import contents, draw, run, write
 from PIL import Image
 
 import labclip
+from labclip.cli import main
 from labclip.features import Features, embedding
+from labclip.negatives import add_parts, taggers
 from labclip.scenes.captions import noun_phrase
 from labclip.training.frontier import frontier
 from labclip.training.rows import read_data
@@ -100,6 +106,38 @@ def test_embed_takes_each_text_of_an_image_once_and_says_its_kind(model, table, 
     monkeypatch.setattr(embedding, "_write_block", written)
     assert run(model, folder, "killed").kind.tolist() == features.kind.tolist()
     assert contents(folder / "killed").keys() == whole.keys()
+
+
+def test_parts_are_made_where_the_captions_have_none(model, tmp_path, monkeypatch):
+    pytest.importorskip("HanTa")
+    scenes = labclip.scenes.sample(N, seed=3)
+    draw(tmp_path, scenes)
+    rows = [[f"{number}.png", caption] for number, caption in enumerate(scenes.captions)]
+    write(tmp_path, rows, "image,caption")
+    add_parts(tmp_path / "captions.csv", tmp_path / "with.csv")
+    options = ["--model", "scenes", "--images", tmp_path / "photos", "--quiet"]
+
+    def embed(table, *more):
+        arguments = ["embed", *options, "--captions", tmp_path / table, tmp_path / Path(table).stem, *more]
+        return CliRunner().invoke(main, [*map(str, arguments)])
+
+    done = embed("with.csv")
+    assert done.exit_code == 0, done.stderr
+    done = embed("captions.csv", "--parts")
+    assert done.exit_code == 0, done.stderr
+    assert re.search(
+        r"6 images, 6 captions, 0 of them with negatives, \d+ parts, 6 lists of keywords, 0 items", done.stdout
+    )
+    made, read = (contents(tmp_path / name) for name in ("captions", "with"))
+    assert {**made, "manifest.json": b""} == {**read, "manifest.json": b""}
+    assert Features.load(tmp_path / "captions").kind.any()
+    again = embed("captions.csv")
+    assert "'parts': True" in again.stderr
+    monkeypatch.setitem(sys.modules, "HanTa.HanoverTagger", None)
+    taggers._hanta.cache_clear()
+    missing = embed("captions.csv", "--parts", "--force")
+    assert missing.exit_code == 2
+    assert 'found by HanTa. Type: pip install "labclip[negatives]"' in missing.stderr
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,7 @@ def _verify(context: click.Context, _: click.Parameter, asked: bool) -> None:
     "words), or take them as they are. [default: as they are, but stop where cleaned, shuffled negatives stand beside "
     "raw captions]",
 )  # fmt: skip
+@options.flag("--parts", 'Make parts of captions ("a red shirt") and keywords for the fit, where FILE has none.')
 @options.choice("--on-error", ["raise", "skip"], "Stop at a row that can't be used, or leave it out.", default="raise")
 @options.batch_size
 @options.workers

@@ -32,6 +32,8 @@ from labclip.files import (
     sha256_of,
 )
 from labclip.model import LABCLIP
+from labclip.negatives.files import with_parts
+from labclip.negatives.taggers import get_tagger
 from labclip.packages import versions_of
 from labclip.towers.text import TruncationCount
 
@@ -56,6 +58,7 @@ def embed(
     negative_images: str | Sequence[str] | None = None,
     split: str | Sequence[str] | None = None,
     clean: bool | None = None,
+    parts: bool = False,
     batch_size: int = 64,
     workers: int | None = None,
     on_error: str = "raise",
@@ -91,6 +94,8 @@ def embed(
         clean: True cleans captions and negatives alike (`labclip.negatives.clean`, 40 words), False takes them as they
             are. None does too, but refuses a caption that is not clean beside a negative that is its cleaned words in
             another order, as `negatives.shuffle` makes them: a fit would tell the two by their full stop.
+        parts: Whether to make parts and keywords of the captions of rows that have none (HanTa finds them). All
+            captions are then held in memory at once.
         batch_size: Images in one pass of the model.
         workers: Threads that read and decode images; by default one a processor, at most 16.
         on_error: What a missing or broken image or an empty caption does: "raise" stops with its name and keeps what is
@@ -108,7 +113,8 @@ def embed(
         ValueError: If an item is bad and `on_error` is "raise", if nothing is left, if an embedding is not finite, if
             `clean` has to be said, if the folder has features of something else, or other files, or if another process
             is writing there; the message names the item.
-        MissingPackageError: If Parquet is to be read without pyarrow, or `engine` is "ray" without Ray.
+        MissingPackageError: If Parquet is to be read without pyarrow, or `engine` is "ray" without Ray,
+            or `parts` is True without HanTa.
 
     Example:
         >>> from pathlib import Path
@@ -138,14 +144,17 @@ def embed(
     if images is not None and not path_of(images).is_dir():
         raise FileNotFoundError(f"There is no folder of images {images}.")
     negatives, shown, splits = _tuple(negative_columns), _tuple(negative_images) or (), _tuple(split)
-    columns = {"caption": column, "image": image_column, "negatives": negatives, "split": splits}
+    columns: dict[str, Any] = {"caption": column, "image": image_column, "negatives": negatives, "split": splits}
     columns |= {"negative_images": shown} if shown else {}
+    columns |= {"parts": True} if parts else {}
     made_from = {**identity_of(model), "inputs": _described(inputs), "columns": columns, "clean": clean}
     made_from = json.loads(json.dumps(made_from))  # as it is read again
     if not force:
         if not (folder / UNFINISHED).exists() and (finished := _finished(folder, made_from, skip=skip)):
             return finished
         check_embeds_into(folder)
+    if parts:
+        get_tagger(None)
     encoder = ENGINES[engine](model, batch_size=batch_size, workers=workers, progress=progress)
     make_folder(folder)
     with Plan(folder) as plan:
@@ -163,6 +172,7 @@ def embed(
                 inputs, images=images, column=column, image_column=image_column, negative_columns=negatives,
                 negative_images=shown, split=splits, clean=clean,
             )  # fmt: skip
+            items = with_parts(items) if parts else items
             shown_items = tqdm(items, "reading", unit=" rows", disable=not progress)
             plan.read(_checked(shown_items, skip=skip), {"made_from": made_from, "where": where})
         _check_skipped(plan.skipped(), skip=skip)

@@ -180,7 +180,7 @@ class Plan:
                 row = json.dumps([text, [(negative, None)] if negative.strip() else [], item.location])
                 query = "INSERT OR IGNORE INTO short (image, said, kind, row) VALUES (?, ?, ?, ?)"
                 self._db.execute(query, (image, _said(text), kind, row))
-        return max(*map(len, item.negatives), any(part.negative.strip() for part in item.parts))
+        return max(*map(len, item.negatives), int(any(part.negative.strip() for part in item.parts)))
 
     def _insert(self, table: str, one: ImageSource) -> str:
         """Take in an image where it is not there yet; its key as text."""

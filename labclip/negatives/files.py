@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +194,27 @@ def add_parts(
     with whole_file(out) as part:
         write_with_columns(path, part, dict(zip(PARTS, (*lists, [one.keywords for one in tagged]), strict=True)))
     return Counts(len(captions), sum(map(bool, parts)), sum(map(len, parts)))
+
+
+def with_parts(items: Iterable[Item], *, seed: int = 0, tagger: AnyTagger = None) -> Iterator[Item]:
+    """Items with the parts and keywords of their captions; those that have some keep them.
+
+    Args:
+        items: What `labclip.data.read_items` reads; all are held in memory, for what a caption of the same image says
+            is no wrong part.
+        seed: As of `add_parts`.
+        tagger: As of `add_parts`.
+    """
+    items, tag = list(items), get_tagger(tagger)
+    tagged = [TaggedCaption.of(caption, tag, always=True) for item in items for caption in item.captions]
+    images = [item.image and item.image.key for item in items for _ in item.captions]
+    found = zip(tagged, parts_of(tagged, images, seed), strict=True)
+    for item in items:
+        own = list(islice(found, len(item.captions)))
+        if not item.parts and not item.keywords:
+            words = dict.fromkeys(word for caption, _ in own for word in caption.keywords)
+            item = replace(item, parts=tuple(part for _, parts in own for part in parts), keywords=tuple(words))
+        yield item
 
 
 def _captions(

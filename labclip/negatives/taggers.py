@@ -59,7 +59,9 @@ def get_tagger(tagger: AnyTagger) -> Tagger:
 @cache
 def _hanta() -> Tagger:
     """HanTa's English model, from its own folder: it would unpickle a file of that name from the current one."""
-    module = require("HanTa.HanoverTagger", "Shuffling needs HanTa", 'pip install "labclip[negatives]"')
+    module = require(
+        "HanTa.HanoverTagger", "Nouns and adjectives are found by HanTa", 'pip install "labclip[negatives]"'
+    )
     model = module.HanoverTagger(str(Path(module.__file__).with_name("morphmodel_en.pgz")))
     # A pure function of the word, and captions use few words: the same tags, sooner.
     model.analyze_forward = lru_cache(1 << 16)(model.analyze_forward)
