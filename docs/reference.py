@@ -59,8 +59,8 @@ def help_text():
     """The help of the command and of each of its commands."""
     parts = []
     for name in ("", *command.list_commands(None)):
-        # What a terminal of 100 columns shows: two of them stay free.
-        shown = CliRunner().invoke(command, [*name.split(), "--help"], prog_name="labclip", terminal_width=98).stdout
+        # What a terminal of 80 columns shows: two of them stay free.
+        shown = CliRunner().invoke(command, [*name.split(), "--help"], prog_name="labclip", terminal_width=78).stdout
         parts.append(f"{f'## labclip {name}' if name else ''}\n\n```text\n{shown}```".lstrip())
     return "\n\n".join(parts)
 
@@ -129,11 +129,11 @@ def costs():
     for name, what in (
         ("binding_heldout_both", "binding, two unseen pairs"),
         ("binding_three", "binding, three objects; the fit had two"),
-        ("tags_three_t2i_r1", "image search by tags of three objects, R@1"),
+        ("tags_three_t2i_r1", "text-to-image R@1, tags of three objects"),
     ):
         rows.append((what, results["base"][name], results["labclip"][name], made))
     for recipe, what in (("published", "the paper's settings for CLEVR"), ("labclip", "labclip's default")):
-        for key, metric in (("binding, seen", "binding"), ("R@1 t2i, seen", "image search, R@1")):
+        for key, metric in (("binding, seen", "binding"), ("R@1 t2i, seen", "text-to-image R@1")):
             values = [photos[side][key]["mean"] for side in ("base", recipe)]
             rows.append((f"photos, {what}: {metric}", *values, "[recipes](recipe.md#measured)"))
         share = photos[recipe]["recall elsewhere, of the base's"]["mean"]
@@ -177,7 +177,7 @@ def divergence():
         for row in bins:
             sides = [f"{row[side][kind]:.3f}" for side in ("own", "elsewhere") for kind in ("mean", "worst")]
             rows.append([f"`{world}`", f"{row['above']:g}", str(row["points"]), *sides])
-    heads = ("world", "divergence above", "points", "own, mean", "own, worst", "elsewhere, mean", "elsewhere, worst")
+    heads = ("dataset", "divergence above", "points", "own, mean", "own, worst", "elsewhere, mean", "elsewhere, worst")
     return table(heads, rows)
 
 
@@ -277,7 +277,16 @@ def finetuned():
 
 def results():
     """The reports that `benchmarks/results.py` keeps, one below the other."""
-    return "\n".join(report.to_markdown(level=2) for report in _kept()).rstrip()
+    text = "\n".join(report.to_markdown(level=2) for report in _kept()).rstrip()
+    return re.sub(r"(?:^\|.*\n)+", _folded, text, flags=re.MULTILINE)
+
+
+def _folded(table):
+    """A Markdown table, the rows with 1.000 of both models named below it."""
+    lines = table[0].splitlines(keepends=True)
+    equal = [row for row in lines if "| 1.000 | 1.000 |" in row]
+    names = ", ".join(f"`{row.split(' | ')[0].strip('| ')}`" for row in equal)
+    return "".join(row for row in lines if row not in equal) + (f"\nBoth have 1.000 in {names}.\n" if equal else "")
 
 
 def published():

@@ -87,10 +87,10 @@ def test_generated_parts_are_fresh():
         assert page.read_text() == text, f"{page.name} is stale. Type: python docs/reference.py"
 
 
-def test_help_is_what_a_terminal_of_100_columns_shows():
+def test_help_is_what_a_terminal_of_80_columns_shows():
     shown = subprocess.run(
         [sys.executable, "-m", "labclip", "demo", "--help"], capture_output=True, text=True, check=True,
-        env=os.environ | {"COLUMNS": "100"},
+        env=os.environ | {"COLUMNS": "80"},
     ).stdout  # fmt: skip
     assert shown.partition("\n")[2] in (ROOT / "docs" / "command-line.md").read_text()
 
