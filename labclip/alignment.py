@@ -135,7 +135,7 @@ class Alignment:
         """The alignment that changes nothing.
 
         Args:
-            dim: Length of an embedding.
+            dim: The embedding dimension.
 
         Example:
             >>> Alignment.identity(3).matrix
@@ -147,7 +147,7 @@ class Alignment:
 
     @property
     def dim(self) -> int:
-        """Length of an embedding."""
+        """The embedding dimension."""
         return int(self.matrix.shape[0])
 
     @property

@@ -18,13 +18,13 @@ FOLDED = "labclip_folded"
 
 @dataclass(frozen=True)
 class Base:
-    """The OpenCLIP model a matrix was fitted on; its text embeddings are the only ones the matrix understands.
+    """The OpenCLIP model a matrix was fitted on; the matrix works only with its text embeddings.
 
     Attributes:
         model: OpenCLIP architecture name, for example "ViT-B-32-quickgelu".
         pretrained: OpenCLIP tag of its weights, for example "openai".
         quick_gelu: Whether the towers run QuickGELU.
-        embed_dim: Length of an embedding.
+        embed_dim: The embedding dimension.
     """
 
     model: str

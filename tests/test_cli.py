@@ -78,7 +78,10 @@ def test_info_of_a_published_matrix_is_one_screen_and_loads_no_torch():
 def test_info_of_the_embedded_matrix_shows_what_its_folder_records():
     text = run("info", "scenes").stdout
     results = Alignment.from_pretrained("scenes").metadata["results"]["scenes"]
-    told = {"binding_seen": "binding seen pairs", "tags_three_t2i_r1": "image search by tags, three objects (R@1)"}
+    told = {
+        "binding_seen": "binding seen pairs",
+        "tags_three_t2i_r1": "text-to-image retrieval, tags, three objects (R@1)",
+    }
     for metric, words in told.items():
         base, ours = (results[side][metric] for side in ("base", "labclip"))
         assert re.search(rf"scenes +{re.escape(words)} +{base:.3f} +{ours:.3f} +[+-]0", text)

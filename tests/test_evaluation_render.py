@@ -70,7 +70,7 @@ def in_one_line(text):
 @pytest.mark.parametrize(
     ("metric", "words"),
     [
-        ("t2i_r1", "image search by captions (R@1)"), ("tags_i2t_r10", "tag search by image (R@10)"),
+        ("t2i_r1", "text-to-image retrieval (R@1)"), ("tags_i2t_r10", "image-to-text retrieval, tags (R@10)"),
         ("acc1", "top-1 accuracy"), ("one_object_mean_per_class", "one object: mean accuracy of the classes"),
         ("binding_heldout", "binding unseen pairs"), ("macro_no_symmetric", "mean over kinds without symmetric"),
     ],
@@ -82,16 +82,16 @@ def test_a_metric_has_words(metric, words):
 @pytest.mark.parametrize(
     ("metric", "base", "facts", "said"),
     [
-        ("binding", 0.51, {"chance": 0.5}, "confuses which attribute belongs to which object: 51% right where a coin "
-                                           "gets 50 (SCENES)."),
-        ("binding", 0.95, {"chance": 0.5}, "tells which attribute belongs to which object: 95% right where a coin gets "
-                                           "50 (SCENES)."),
-        ("swap", 0.624, {"name": "sugarcrepe"}, "confuses right and wrong captions: 62.4% right where guessing gets 25 "
-                                                "(SUGARCREPE, swap)."),
-        ("micro", 0.97, {"name": "vg", "chance": None}, "tells right captions from wrong ones: 97% right (VG, all "
-                                                        "items)."),
+        ("binding", 0.51, {"chance": 0.5}, "confuses which attribute belongs to which object: 51% accuracy "
+                                           "(chance 50%) on SCENES."),
+        ("binding", 0.95, {"chance": 0.5}, "tells which attribute belongs to which object: 95% accuracy (chance "
+                                           "50%) on SCENES."),
+        ("swap", 0.624, {"name": "sugarcrepe"}, "confuses right and wrong captions: 62.4% accuracy (chance 25%) on "
+                                                "SUGARCREPE, swap."),
+        ("micro", 0.97, {"name": "vg", "chance": None}, "tells right captions from wrong ones: 97% accuracy on VG, "
+                                                        "all items."),
         ("t2i_r5", 0.304, {"name": "coco", "side": "retrieval", "chance": 0.001},
-         "gets 30.4% in image search by captions (R@5) where guessing gets 0.1 (COCO)."),
+         "gets 30.4% in text-to-image retrieval (R@5) (chance 0.1%) on COCO."),
     ],
 )  # fmt: skip
 def test_the_first_sentence_says_what_the_base_does(metric, base, facts, said):
@@ -122,8 +122,8 @@ def test_what_a_matrix_makes_of_it_has_its_sign(moved, said):
         ({}, "What it costs was not measured.", ("?", "what it costs was not measured")),
         ({"a": NONE, "b": BETTER}, "It costs nothing measurable in 2 other figures.",
          ("0 of 2", "other figures are measurably worse")),
-        ({"a": NONE, "tag search (R@1)": WORSE}, "It costs 2 points in tag search.",
-         ("-2 points", "the one loss: tag search")),
+        ({"a": NONE, "retrieval (R@1)": WORSE}, "It costs 2 points in retrieval.",
+         ("-2 points", "the one loss: retrieval")),
         ({"a": Difference(-0.01, -0.02, -0.001, True), "b": WORSE},
          "It costs 2 points in b, and no more than that in 1 other.", ("-2 points", "the largest of 2 losses: b")),
         ({"a": Difference(-0.9, -0.95, 0.1, False)}, "It costs nothing measurable in 1 other figure.",

@@ -24,7 +24,7 @@ def test_a_result_is_one_line_and_its_text_says_what_was_gained_and_paid(result)
     text = str(result)
     assert text.startswith("Fit on planted (world)\n===")
     lead = (
-        r"This model tells a caption from its negative in \d+% of held-out pairs, where a coin gets 50\. With the "
+        r"This model tells a caption from its negative in \d+% of held-out pairs \(chance 50%\)\. With the "
         r"matrix [\d.]+%\. Of \+0\.\d+ gained, (all|\+0\.\d+) needs the image\. It costs (nothing|at most [\d.]+%) "
         r"in search \(R@1\) there\. Of 60 held-out captions, \d+ became right and \d+ wrong \(p [<=] [\d.]+\) at "
         r"strength [\d.]+: worth using\."

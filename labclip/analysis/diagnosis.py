@@ -50,7 +50,7 @@ def diagnose(
         model: Any OpenCLIP model, wrapped with the identity or with its matrix; or a name, as
             `LABCLIP.from_pretrained` takes it.
         data: Labelled images: the path of CLEVR's, CLEVR2D's or PUG's files, or a value in memory; None draws scenes of
-            the embedded world.
+            the embedded model.
         images: Folder that a file's names of images are relative to; None is the file's own.
         scenes: How many to draw, where `data` is None.
         fit: Whether to fit matrices, to see how much one could repair.

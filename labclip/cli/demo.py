@@ -1,4 +1,4 @@
-"""The commands demo and sample: the finding and its repair on rendered scenes, and such scenes to try on."""
+"""The commands demo and sample: the failure and the fix on rendered scenes, and such scenes to try on."""
 
 from __future__ import annotations
 

@@ -36,10 +36,9 @@ def negatives(
     Rows and columns stay; a column `negative` is added, empty where no different caption exists, and for more than one
     `negative_2` and so on. IN is a tsv, csv, jsonl, json, parquet or txt file, OUT a tsv, csv, jsonl or parquet file.
 
-    swap exchanges two attributes that a caption names, or replaces a relation by its opposite. shuffle is the
-    paper's: the caption cleaned, its nouns permuted among themselves and its adjectives too. parts takes "a red shirt"
-    and the like out of captions, each with a wrong one, and keywords: the columns `parts`, `part_negatives`,
-    `part_kinds` and `keywords`, each a list.
+    swap: two attributes of a caption are swapped, or a relation is replaced by its opposite. shuffle, as in the paper:
+    the caption is cleaned, then its nouns are permuted, and its adjectives. parts: phrases such as "a red shirt", each
+    with a wrong one, and keywords, in the columns `parts`, `part_negatives`, `part_kinds` and `keywords`, each a list.
     """
     from labclip.negatives import add, add_parts
 

@@ -66,7 +66,7 @@ class LabelledScenes:
 
 
 def labelled_scenes(n: int, *, seed: int = 0, split: str = "seen", n_objects: int = 2) -> LabelledScenes:
-    """Random scenes of the embedded world; arguments and errors as of `labclip.scenes.sample`."""
+    """Random scenes of the embedded model; arguments and errors as of `labclip.scenes.sample`."""
     scenes = sample(n, seed=seed, split=split, n_objects=n_objects)
     name = f"split {split}, seed {seed}, {n_objects} objects"
     return LabelledScenes(

@@ -1,4 +1,4 @@
-"""The demo: the finding and its repair on the embedded model, in numbers, examples and a figure.
+"""The demo: the failure and the fix on the embedded model, in numbers, examples and a figure.
 
 Its figures are those of `labclip.evaluate("scenes", "scenes")` and of the probes of `labclip.analysis`.
 """

@@ -1,4 +1,4 @@
-"""The finding and its repair on the embedded model: base against LABCLIP on new scenes, in numbers and examples."""
+"""The failure and the fix on the embedded model: base against LABCLIP on new scenes, in numbers and examples."""
 
 from __future__ import annotations
 

@@ -43,13 +43,13 @@ def worded(metric: str) -> str:
     """A metric in words.
 
     Example:
-        >>> [worded(name) for name in ("t2i_r1", "tags_i2t_r5", "one_object_acc1", "swap_att")]
-        ['image search by captions (R@1)', 'tag search by image (R@5)', 'one object: top-1 accuracy', 'swap attribute']
+        >>> [worded(name) for name in ("t2i_r1", "tags_i2t_r5", "swap_att")]
+        ['text-to-image retrieval (R@1)', 'image-to-text retrieval, tags (R@5)', 'swap attribute']
     """
     if match := RECALL.fullmatch(metric):
-        (kind, _, rest), way, k = (match[1] or "captions").partition("_"), match[2], match[3]
-        search = f"image search by {kind}" if way == "t2i" else f"{kind.removesuffix('s')} search by image"
-        return f"{search}{f', {worded(rest)}' if rest else ''} (R@{k})"
+        (kind, _, rest), way, k = (match[1] or "").partition("_"), match[2], match[3]
+        words = [f"{'text-to-image' if way == 't2i' else 'image-to-text'} retrieval", kind, worded(rest)]
+        return f"{', '.join(filter(None, words))} (R@{k})"
     if match := re.fullmatch(r"(?:(.+)_)?(?:acc(\d+)|mean_per_class)", metric):
         of, k = match.groups("")
         return (f"{worded(of)}: " if of else "") + (f"top-{k} accuracy" if k else "mean accuracy of the classes")
@@ -115,24 +115,22 @@ def opening(shown: Shown) -> str:
     """What the base does, as a sentence for everybody."""
     base, title, words = shown.compared.estimates[0], shown.benchmark.title, worded(shown.compared.metric)
     if shown.side != "binding":
-        return f"This model gets {percent(base.value)}% in {words}{_guessing(base)} ({title})."
+        return f"This model gets {percent(base.value)}% in {words}{_guessing(base)} on {title}."
     of = title if shown.compared.metric == "binding" else f"{title}, {words}"
     if shown.benchmark.name in _ATTRIBUTES:
-        return f"This model {attributes(base)} ({of})."
+        return f"This model {attributes(base)} on {of}."
     known = "tells right captions from wrong ones" if base.low >= KNOWN else "confuses right and wrong captions"
-    return f"This model {known}: {percent(base.value)}% right{_guessing(base)} ({of})."
+    return f"This model {known}: {percent(base.value)}% accuracy{_guessing(base)} on {of}."
 
 
 def attributes(base: Estimate) -> str:
     """How well a model tells which attribute belongs to which object, for a sentence."""
     verb = "tells" if base.low >= KNOWN else "confuses"
-    return f"{verb} which attribute belongs to which object: {percent(base.value)}% right{_guessing(base)}"
+    return f"{verb} which attribute belongs to which object: {percent(base.value)}% accuracy{_guessing(base)}"
 
 
 def _guessing(base: Estimate) -> str:
-    if base.chance is None:
-        return ""
-    return f" where {'a coin' if base.chance == 0.5 else 'guessing'} gets {percent(base.chance)}"
+    return "" if base.chance is None else f" (chance {percent(base.chance)}%)"
 
 
 def gain_sentence(name: str, ours: Estimate, moved: Difference, grounded: Sequence[Difference] = ()) -> str:

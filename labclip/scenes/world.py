@@ -68,7 +68,7 @@ class Scenes:
 
 
 def sample(n: int, *, seed: int = 0, split: str = "seen", n_objects: int = 2) -> Scenes:
-    """Draw random scenes of the embedded world.
+    """Draw random scenes of the embedded model.
 
     Args:
         n: Number of scenes, at least 1.

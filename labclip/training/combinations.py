@@ -41,7 +41,7 @@ def split_combinations(
         captions: The combinations each caption names, for example [{("red", "cube"), ("blue", "sphere")}, ...];
             `find_combinations` finds them.
         negatives: Those its negatives name, all of them together.
-        share: Share of the combinations to hold out, drawn at random.
+        share: Fraction of the combinations to hold out, drawn at random.
         seed: Of the draw.
 
     Returns:

@@ -54,8 +54,8 @@ def fit(
             its negatives; or rows of `features`, from `labclip.training.split_combinations`. By default a seeded tenth
             of the images.
         retain: Features of other domains or their folders by name, whose retrieval must not suffer.
-        keep: Share of the base's R@1 that has to be kept on the held-out captions and on every set of `retain`, by the
-            held-out estimate. Less keeps less, and binds more.
+        keep: Fraction of the base's R@1 that has to be kept on the held-out captions and on every set of `retain`, by
+            the held-out estimate. A lower value allows stronger binding.
         recipe: "labclip", or one of the published settings: "paper", "paper-clevr", "paper-pug", each with "-sb" for
             batches without negatives.
         epochs: Passes over the captions. This and the following: the recipe's own where None.

@@ -18,9 +18,9 @@ GALLERY = 2000
 KEEP = 0.99
 """Of the base's R@1 that has to be kept, by default: less than 1%, no ordinary validation set can tell from nothing."""
 CLOSE = 0.015
-"""Share of the gain in binding that is not worth a greater divergence."""
+"""Fraction of the gain in binding that is not worth a greater divergence."""
 _CHANGED = 0.17, 3.0
-"""Divergence that costs nothing measurable, and how much more for each share of R@1 given up: docs/recipe.md says where
+"""Divergence that costs nothing measurable, and how much more for each unit of R@1 given up: docs/recipe.md says where
 this line is from."""
 ENOUGH = 200
 """Images from which on the strength selected loses, on average, no more than `keep` allows: benchmarks/allowance.py."""
@@ -39,21 +39,21 @@ def gallery(data: Data, *, seed: int = 0) -> Data:
 
 @dataclass(frozen=True)
 class Point:
-    """What one strength does on held-out data; shares of 1, a tie is wrong in all of them.
+    """What one strength does on held-out data; fractions of 1, a tie is wrong in all of them.
 
     Attributes:
         strength: 0 is the base.
         distance: Of the blend from the identity, ||strength (A - I)||_F.
-        binding: Share of pairs of caption and negative whose caption has the higher cosine; None without negatives.
-        recalls: By set, "validation" or "retain NAME": the share of captions whose image has the highest cosine, and
-            the share of images for which one of their captions has (R@1 text to image, image to text).
-        blind: The same share with the mean of the held-out images in the place of every image: what text alone tells.
-        grounded: The share of pairs whose image prefers the caption by more than that mean does.
+        binding: Fraction of pairs of caption and negative whose caption has the higher cosine; None without negatives.
+        recalls: By set, "validation" or "retain NAME": the fraction of captions whose image has the highest cosine,
+            and the fraction of images for which one of their captions has (R@1 text to image, image to text).
+        blind: The same with the mean of the held-out images in place of every image: what text alone tells.
+        grounded: The fraction of pairs whose image prefers the caption by more than that mean does.
         smoothed_binding: Kernel-smoothed `grounded`, a normal kernel of Silverman's width on each margin: raw accuracy
             jumps from caption to caption and saturates at 1. The mean over captions and parts where both have
             negatives.
-        lost: Share of the base's R@1 that is lost on each set, and its standard error over images: of both directions
-            together, kernel-smoothed. Below 0 is gained.
+        lost: Fraction of the base's R@1 that is lost on each set, and its standard error over images: of both
+            directions together, kernel-smoothed. Below 0 is gained.
         divergence: How far the aligned softmax moves among wrong images and captions, in nats: the KL divergence from
             the base's softmax among them, times the base's probability of any of them; the mean over both directions,
             in galleries of 200 images. It foretells what retrieval loses on data that nobody measured.
@@ -116,12 +116,12 @@ def frontier(sets: Mapping[str, Data], matrix: torch.Tensor, strengths: Sequence
 
 
 def most_divergence(keep: float) -> float:
-    """Up to which divergence this share of the base's R@1 is kept on data that nobody measured, in nats."""
+    """Up to which divergence this fraction of the base's R@1 is kept on data that nobody measured, in nats."""
     return _CHANGED[0] + _CHANGED[1] * (1 - keep)
 
 
 def kept(points: Sequence[Point], keep: float = KEEP) -> list[Point]:
-    """The points that keep this share of the base's R@1, by the held-out estimate; the base itself always is one.
+    """The points that keep this fraction of the base's R@1, by the held-out estimate; the base itself always is one.
 
     On every set no more than that is lost, and the divergence is within what keeps as much on data that nobody
     measured. Where R@1 rises by more than its standard error, the base's softmax is no measure of what is to be kept,
@@ -144,7 +144,7 @@ def select(points: Sequence[Point], keep: float = KEEP) -> Point:
 
     Args:
         points: Of several matrices with one base, which is among them at strength 0.
-        keep: Share of the base's R@1.
+        keep: Fraction of the base's R@1 to keep.
     """
     found, base = kept(points, keep), at_strength(points, 0).smoothed_binding
     if base is None:
@@ -250,7 +250,7 @@ class _Gallery:
         return torch.lerp(self._plain, self._aligned, strength) / self._blend.length(strength)
 
     def retrieval(self, cosines: torch.Tensor) -> tuple[tuple[float, float], tuple[float, float]]:
-        """R@1 of text to image and of image to text; the share of smoothed R@1 lost, and its standard error."""
+        """R@1 of text to image and of image to text; the fraction of smoothed R@1 lost, and its standard error."""
         t2i, i2t = self._margins(cosines)
         change = self._base_recall - self._by_image(t2i, i2t)
         whole, error = self._base_recall.sum(), len(change) ** 0.5 * change.std(correction=0)

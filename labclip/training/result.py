@@ -167,7 +167,7 @@ class FitResult(Reported):
         if base.binding is not None and base.parts and used.parts:
             parts = f"For parts it is {percent(base.parts[0])}%, with the matrix {percent(used.parts[0])}%. "
         lead = (
-            f"This model tells {what} from its negative in {before} of held-out pairs, where a coin gets 50. "
+            f"This model tells {what} from its negative in {before} of held-out pairs (chance 50%). "
             f"With the matrix {after}. {parts}Of {gain:+.3f} gained, {needs} needs the image. It costs "
             f"{'nothing' if lost == '0%' else f'at most {lost}'} in search (R@1) there. "
             f"{self.alignment.metadata['verdict']}."
@@ -229,13 +229,13 @@ class FitResult(Reported):
 
 
 def _share_kept(point: Point, base: Point) -> float:
-    """The least share of the base's R@1 that a point keeps, over all sets, both ways."""
+    """The smallest fraction of the base's R@1 that a point keeps, over all sets, both ways."""
     pairs = [pair for name in base.recalls for pair in zip(point.recalls[name], base.recalls[name], strict=True)]
     return min((ours / theirs for ours, theirs in pairs if theirs), default=1.0)
 
 
 def _gains(base: Point, used: Point) -> tuple[float, float]:
-    """What a point binds more than the base, and how much of that is grounded."""
+    """The gain in binding over the base, and how much of it is grounded."""
     if not base.shares:
         return 0.0, 0.0
     gain, _, grounded = (ours - theirs for ours, theirs in zip(used.shares, base.shares, strict=True))

@@ -65,7 +65,7 @@ class Rows:
 
     @property
     def dim(self) -> int:
-        """Length of an embedding."""
+        """The embedding dimension."""
         return int(self._arrays[0].shape[-1])
 
     @cached_property

@@ -21,7 +21,7 @@ _GROUP = 0.1  # of what is held out, the most that images with captions in commo
 
 
 def split(data: Data, validation: Features | Split | None, share: float, seed: int) -> tuple[Data, Data | None, int]:
-    """What to fit on, and what to hold out: `validation`, or a seeded share of the images; no image is on both sides.
+    """What to fit on, and what to hold out: `validation`, or a seeded part of the images; no image is on both sides.
 
     Returns:
         The captions to fit on; those held out, if any; and how many of these are negatives of the fit, which is 0 but
@@ -111,7 +111,7 @@ def _by_rows(data: Data, rows: Split) -> tuple[Data, Data]:
 
 
 def _drawn(data: Data, share: float, seed: int) -> tuple[Data, Data, int]:
-    """A seeded share of the images, with all images that have a caption of theirs among their negatives.
+    """A seeded part of the images, with all images that have a caption of theirs among their negatives.
 
     Images are held out by groups that share captions, as long as those are small. Where they are not, as where a few
     captions repeat again and again, images are drawn one by one, and captions leak.
