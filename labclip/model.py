@@ -279,13 +279,15 @@ class LABCLIP(nn.Module):
             Cosines, float32 [n_images, n_texts], also under autocast.
 
         Raises:
-            ValueError: If either is no tensor.
+            ValueError: If either is no floating-point tensor [n, dim].
         """
-        if not (isinstance(image_features, torch.Tensor) and isinstance(text_features, torch.Tensor)):
-            raise ValueError(
-                f"similarity compares tensors of features, not a {type(image_features).__name__} with a "
-                f"{type(text_features).__name__}. Call encode_image and encode_text first, or torch.from_numpy(array)."
-            )
+        for name, features in (("image_features", image_features), ("text_features", text_features)):
+            tensor = isinstance(features, torch.Tensor) and features.is_floating_point()
+            if not tensor or features.ndim != 2:  # token ids give cosines too
+                raise ValueError(
+                    f"{name} is {described(features)}. Pass floating-point tensors [n, dim], as encode_image and "
+                    f"encode_text give them, or torch.from_numpy(array)."
+                )
         with torch.autocast(image_features.device.type, enabled=False):
             return F.normalize(image_features.float(), dim=-1) @ F.normalize(text_features.float(), dim=-1).T
 

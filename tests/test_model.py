@@ -175,15 +175,15 @@ def test_similarity_is_the_cosine():
 
 
 @pytest.mark.parametrize(
-    ("images", "said"),
-    [
-        (Image.new("RGB", (8, 8)), "not a Image with a str. Call encode_image and encode_text first"),
-        (np.ones((2, models.DIM), np.float32), r"not a ndarray with a str.*or torch.from_numpy\(array\)"),
-    ],
+    "given",
+    ["a red cube", np.ones((2, models.DIM), np.float32), models.tokens(), torch.ones(models.DIM)],
+    ids=["caption", "array", "token ids", "one row"],
 )
-def test_similarity_says_what_to_call_first(images, said):
-    with pytest.raises(ValueError, match=said):
-        wrap("clip").similarity(images, "a red cube")
+def test_similarity_is_of_features(given):
+    rows = torch.ones(2, models.DIM)
+    for both in ((given, rows), (rows, given)):
+        with pytest.raises(ValueError, match=r"Pass floating-point tensors .* as encode_image and encode_text give"):
+            wrap("clip").similarity(*both)
 
 
 # Life as a module
