@@ -15,7 +15,7 @@ import torch
 from commands import fails, run
 from PIL import Image
 
-import labclip
+import labclip.demo  # whole: modules keep what they import, also what a test has patched
 from labclip import Alignment, cli, scenes
 from labclip.messages import printable
 
