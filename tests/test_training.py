@@ -229,6 +229,7 @@ BAD_OPTIONS = [
     ({"objective": "triplet"}, "objective is 'triplet'"),
     ({"validation": 3}, "validation is a int. Pass labclip.Features"),
     ({"retain": [torch.ones(3, 24)]}, "retain is not a dict of features by name"),
+    ({"retain": {"": planted.drawn(50)}}, "retain is not a dict of features by name"),
     ({"retain": {"flickr": torch.ones(3, 24)}}, r"retain\['flickr'\] is a Tensor. Pass labclip.Features"),
     ({"learning_rate": 1e3, "recipe": "paper"}, "diverged"),
     ({"hard_negatives": 50}, "hard_negatives is 50, but a caption has 1 of them at most"),

@@ -63,3 +63,6 @@ def test_bad_input(model):
     ):
         with pytest.raises(ValueError, match=message):
             labclip.training.finetune(model, given, captions, scenes.swapped_captions)
+    for wrong in ({"epochs": 0}, {"batch_size": 1}):
+        with pytest.raises(ValueError, match=rf"{next(iter(wrong))} is \d. Pass a whole number"):
+            labclip.training.finetune(model, images, scenes.captions, scenes.swapped_captions, **wrong)

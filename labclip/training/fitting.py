@@ -102,7 +102,7 @@ def fit(
     )  # fmt: skip
     if not 0 < checked_number("keep", keep) <= 1:
         raise ValueError(f"keep is {keep!r}. Pass a fraction of 1, for example 0.99.")
-    if not isinstance(retain, Mapping | None):
+    if not isinstance(retain, Mapping | None) or not all(isinstance(name, str) and name for name in retain or ()):
         raise ValueError('retain is not a dict of features by name. Pass for example retain={"flickr": features}.')
     features = _opened("features", features)
     if validation is not None and not isinstance(validation, Split):
