@@ -259,6 +259,7 @@ def test_authors_that_fail_are_one_error_that_names_both_sources(hub, entry, ent
     hub.faults[entry.file] = fault
     with pytest.raises(kind, match=match) as failure:
         labhub.published_folder(entry)
+    assert failure.value.__suppress_context__  # the message alone, no traceback of urllib above it
     message = str(failure.value)
     assert f"could not be fetched. {entry.hub_repo} is not on the Hub" in message
     assert f"The authors ({entry.url}): " in message

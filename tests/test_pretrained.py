@@ -110,8 +110,10 @@ def test_strength_and_precision_reach_the_model(world):
 def test_offline_with_a_cold_cache_says_what_to_fetch(world):
     with pytest.raises(FileNotFoundError, match=r"curl -LO .*coco.pt.*labclip convert coco.pt"):
         LABCLIP.from_pretrained("Tiny", local_files_only=True)
-    with pytest.raises(FileNotFoundError, match=r"hf download tiny/base.openai open_clip_model.safetensors"):
+    with pytest.raises(FileNotFoundError, match=r"hf download tiny/base.openai open_clip_model.safetensors") as raised:
         LABCLIP.from_pretrained("tiny-world:openai", local_files_only=True)
+    assert raised.value.__cause__ is None  # no traceback of the client's stands above it
+    assert raised.value.__suppress_context__
 
 
 def test_a_base_loaded_by_its_tag_is_told_apart_from_then_on(world, tmp_path):
@@ -125,7 +127,15 @@ def test_a_base_loaded_by_its_tag_is_told_apart_from_then_on(world, tmp_path):
         by_hand.save_pretrained(tmp_path / "b")  # OpenCLIP has the recorded architecture by name
 
 
+def test_a_strength_far_outside_warns_once():
+    with pytest.warns(UserWarning, match="strength is 5") as told:
+        LABCLIP.from_pretrained("scenes", strength=5).encode_text("a red cube")
+    assert len(told) == 1
+
+
 NO_NAMES = {
+    "openai/clip-vit-base-patch32": (ValueError, "OpenCLIP's: 'ViT-B-32-quickgelu:openai', or 'ViT-B-32', which"),
+    "openai/clip-vit-large-patch14-336": (ValueError, r"OpenCLIP's: 'ViT-L-14-336-quickgelu:openai'\. A model"),
     "ViT-B-33": (ValueError, "is not a known name, a folder, MODEL:TAG or a Hub repository.*Did you mean 'ViT-B-32'"),
     "my-aligment": (ValueError, "Did you mean 'my-alignment'"),
     "./missing": (FileNotFoundError, "There is no folder"),

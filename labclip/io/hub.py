@@ -177,7 +177,7 @@ def published_folder(entry: Published, access: Access = DEFAULT) -> Path:
         raise kind(
             f"The matrix {entry} could not be fetched. {_first_sentence(on_hub)}. The authors ({entry.url}): "
             f"{_first_sentence(error)}. Check the network and try again, or fetch that file otherwise, {otherwise}"
-        ) from error
+        ) from None  # the message has both reasons
     return kept
 
 
@@ -243,7 +243,8 @@ def _explained(repo_id: str, access: Access | None = None, file: str = "") -> It
     try:
         yield
     except Exception as error:  # of the client, and of the HTTP library below it, which changes with its release
-        raise _plain(error, repo_id, access, file) from error
+        off = access is not None and access.off
+        raise _plain(error, repo_id, access, file) from (None if off else error)
 
 
 def _plain(error: BaseException, repo_id: str, access: Access | None, file: str) -> OSError:

@@ -20,6 +20,13 @@ if TYPE_CHECKING:
     from labclip.alignment import Alignment
     from labclip.io.hub import Access
 
+_OPENAI = {  # repositories that hold a model of transformers alone
+    "openai/clip-vit-base-patch32": "ViT-B-32-quickgelu",
+    "openai/clip-vit-base-patch16": "ViT-B-16-quickgelu",
+    "openai/clip-vit-large-patch14": "ViT-L-14-quickgelu",
+    "openai/clip-vit-large-patch14-336": "ViT-L-14-336-quickgelu",
+}
+
 
 @dataclass(frozen=True)
 class Source:
@@ -98,6 +105,13 @@ def resolve(name_or_path: str | Path, access: Access | None) -> Source:
 
 
 def _fetched(name: str, repo_id: str, access: Access | None) -> Source:
+    if (openclip := _OPENAI.get(repo_id)) is not None:
+        entry = find_entry(openclip)
+        matrix = f", or {entry.name!r}, which loads a matrix with them" if entry else ""
+        raise ValueError(
+            f"{repo_id} is transformers' name of OpenAI's weights. Pass OpenCLIP's: '{openclip}:openai'{matrix}. A "
+            f"model that transformers loaded takes a matrix with labclip.fold(model, alignment)."
+        )
     if access is None:
         return Source(name)
     from labclip.io.folder import load
