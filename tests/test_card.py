@@ -9,12 +9,17 @@ import yaml
 from huggingface_hub import ModelCard
 
 from labclip import Alignment, Base
-from labclip.io.card import model_card, results_table
+from labclip.io.card import folded_card, model_card, results_table
 
 BASE = Base("ViT-B-32-quickgelu", "openai", quick_gelu=True, embed_dim=2)
 RESULTS = {
     "aro": {"base": {"swap_att": 0.6123, "n": 100}, "labclip": {"swap_att": 0.9, "n": 100}},
     "coco": {"base": {"t2i_r1": 0.3}, "labclip": {"t2i_r1": 0.31, "i2t_r1": 0.5}},
+}
+COSINES = {
+    "strength": 0.5,
+    "base": {"matched": [0.2, 0.3, 0.4], "unmatched": [0.0, 0.1, 0.2]},
+    "labclip": {"matched": [0.15, 0.25, 0.35], "unmatched": [-0.1, 0, 0.1]},
 }
 HOSTILE = ['a: b "c"', "x\n---\ny: z", "- [", "| | |", "{}: #", "\t%", "ü → 猫", "```", "null", "2024-01-01"]
 
@@ -31,17 +36,44 @@ def header(card):
 
 
 def test_the_header_has_the_form_the_hub_reads():
-    card = model_card(alignment(license="mit", base_model="timm/vit_base_patch32_clip_224.openai", results=RESULTS))
+    card = model_card(alignment(license="mit", results=RESULTS))
     found = header(card)
     assert found["library_name"] == "labclip"
     assert found["license"] == "mit"
-    assert found["base_model"] == "timm/vit_base_patch32_clip_224.openai"
+    assert found["base_model"] == "timm/vit_base_patch32_clip_224.openai"  # in OpenCLIP's table
+    assert found["base_model_relation"] == "adapter"
     assert {"clip", "open_clip", "labclip"} <= set(found["tags"])
     [entry] = found["model-index"]
     assert entry["name"] == "LABCLIP for ViT-B-32-quickgelu (openai)"
     assert {one["dataset"]["name"]: len(one["metrics"]) for one in entry["results"]} == {"aro": 2, "coco": 2}
     read = {(one.dataset_name, one.metric_type): one.metric_value for one in ModelCard(card).data.eval_results}
     assert read["coco", "i2t_r1"] == 0.5
+
+
+def test_what_is_saved_is_read_by_the_client(tmp_path):
+    alignment(results=RESULTS).save_pretrained(tmp_path)
+    data = ModelCard.load(tmp_path / "README.md").data
+    assert (data.base_model, data.base_model_relation) == ("timm/vit_base_patch32_clip_224.openai", "adapter")
+    assert {one.metric_value for one in data.eval_results} == {0.9, 100, 0.31, 0.5}
+
+
+@pytest.mark.parametrize(
+    ("base", "metadata", "named"),
+    [
+        (Base("ViTamin-S", "datacomp1b", quick_gelu=False, embed_dim=2), {}, "jienengchen/ViTamin-S"),
+        (BASE, {"base_model": "org/own"}, "org/own"),
+        (Base("scenes", "embedded", quick_gelu=False, embed_dim=2), {}, None),
+        (None, {}, None),
+    ],
+)
+def test_the_header_names_the_base_on_the_hub_where_it_is_known(base, metadata, named):
+    for text, relation in (
+        (model_card(alignment(base, **metadata)), "adapter"),
+        (folded_card(alignment(base, **metadata), "openclip"), "merge"),
+    ):
+        found = header(text)
+        assert found.get("base_model") == named
+        assert found.get("base_model_relation") == (relation if named else None)
 
 
 def test_the_table_has_both_sides():
@@ -54,6 +86,21 @@ def test_the_table_has_both_sides():
         "| coco | i2t_r1 |  | 0.500 |",
     ]
     assert results_table(RESULTS) in model_card(alignment(results=RESULTS))
+
+
+def test_cosines_of_pairs_are_shown_and_that_thresholds_are_converted():
+    card = model_card(alignment(cosines=COSINES))
+    assert (
+        "| pairs | model | 5% | 50% | 95% |\n|---|---|---|---|---|\n"
+        "| right | base | 0.200 | 0.300 | 0.400 |\n"
+        "| right | LABCLIP, strength 0.5 | 0.150 | 0.250 | 0.350 |\n"
+        "| wrong | base | 0.000 | 0.100 | 0.200 |\n"
+        "| wrong | LABCLIP, strength 0.5 | -0.100 | 0.000 | 0.100 |\n"
+    ) in card
+    assert "labclip.metrics.same_threshold" in card
+    for bad in (3, {}, COSINES | {"base": {"matched": [0.1]}}, COSINES | {"strength": "all"}):
+        with pytest.raises(ValueError, match=r"metadata\['cosines'\] is .*, not of the form"):
+            model_card(alignment(cosines=bad))
 
 
 @pytest.mark.parametrize("metadata", [{}, {"results": None}, {"results": {}}])

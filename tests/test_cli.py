@@ -99,7 +99,13 @@ def info_of(folder, with_base=BASE, **metadata):
 def test_info_of_a_folder_says_what_is_recorded_and_what_to_type(tmp_path):
     base = {"binding": 0.5, "t2i_r1": 0.4, "i2t_r1": 0.4, "modality_gap": 0.1, "verdict": "none", "binding_blind": 0.5}
     ours = {"binding": 0.4, "t2i_r1": 0.404, "i2t_r1": 0.5, "modality_gap": 0.2, "verdict": "all", "binding_blind": 0.1}
-    text, facts = info_of(tmp_path, recipe="by hand", results={"validation": {"base": base, "labclip": ours}})
+    pairs = {"matched": [0.1, 0.2, 0.3], "unmatched": [0.0, 0.1, 0.2]}
+    cosines = {"strength": 0.5, "base": pairs, "labclip": pairs}
+    results = {"validation": {"base": base, "labclip": ours}}
+    text, facts = info_of(tmp_path, recipe="by hand", results=results, cosines=cosines)
+    assert re.search(r"right +LABCLIP, strength 0.5 +0.100  0.200  0.300\n", text)
+    assert "same_threshold" in text
+    assert facts["cosines"] == cosines
     assert "Fitted on: not recorded; recipe by hand\n" in text
     assert re.search(r"validation +binding +0.500    0.400 +-0.100\n", text)
     assert "a little flattering" in text

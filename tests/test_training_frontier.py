@@ -86,6 +86,26 @@ def test_a_gallery_takes_whole_images_with_all_their_captions():
     assert not torch.equal(images, gallery(data, seed=4).tensors()[0])
 
 
+@pytest.mark.parametrize("strength", [0.4, 1.0])
+def test_cosines_of_pairs_are_those_of_slow_loops(strength):
+    part = held(n=9, captions=2)
+    matrix = torch.eye(6) + 0.4 * torch.randn(6, 6, generator=torch.Generator().manual_seed(0))
+    found = module.pair_cosines(part, matrix, strength)
+    assert found["strength"] == strength
+    images, texts, index = part.tensors()
+    for side_, at in (("base", 0.0), ("labclip", strength)):
+        cosine = F.cosine_similarity(images[:, None], Alignment(matrix).at(at)(texts)[None], dim=-1).tolist()
+        for kind in ("matched", "unmatched"):
+            values = sorted(cosine[r][c] for r in range(9) for c in range(18) if (index[c] == r) == (kind == "matched"))
+            low, median, high = found[side_][kind]
+            assert median == pytest.approx((values[(len(values) - 1) // 2] + values[len(values) // 2]) / 2, abs=1e-4)
+            for share, value in ((0.05, low), (0.95, high)):
+                below = share * (len(values) - 1)
+                least, rest = int(below), below % 1
+                between = values[least] * (1 - rest) + values[least + 1] * rest
+                assert value == pytest.approx(between, abs=1e-4)
+
+
 def points(*rows):
     """Points of strength, binding and R@1, whose divergence is a tenth of the strength."""
     lost = [{"validation": (1 - r / rows[0][2], 0.001)} for _, _, r in rows]

@@ -39,6 +39,11 @@ def test_a_result_is_one_line_and_its_text_says_what_was_gained_and_paid(result)
     assert "Held out: 60 captions of 60 images, none of them negatives of the fit" in text
     assert max(map(len, text.splitlines())) <= 100
     assert "| validation | binding |" in result.to_markdown()
+    cosines = result.alignment.metadata["cosines"]
+    low, median, high = cosines["labclip"]["matched"]
+    assert f"right  LABCLIP, strength {cosines['strength']:g}   {low:.3f}  {median:.3f}  {high:.3f}" in text
+    assert cosines["strength"] == result.alignment.strength
+    assert "same_threshold" in text
 
 
 def test_json_has_every_set_by_its_name(result):
@@ -66,6 +71,7 @@ def test_a_result_of_which_nothing_is_known_says_so(tmp_path):
     assert "Held out: nothing" in str(result)
     assert result.to_json()["change"] is None
     assert result.to_json()["results"] == {}
+    assert "cosines" not in result.to_json()
     with pytest.raises(ValueError, match=r"Nothing was held out, so there is no frontier to draw. Pass validation"):
         result.plot(tmp_path / "fit.png")
 

@@ -105,6 +105,7 @@ def _figures(facts: Mapping[str, Any], key: str) -> Iterator[dict[str, Any]]:
 
 def _text(facts: Mapping[str, Any], figures: list[dict[str, Any]]) -> str:
     """One screen for somebody who has not seen the matrix before."""
+    from labclip.io.card import CONVERT, COSINE_COLUMNS, COSINES, COSINES_OF, cosine_rows
     from labclip.report import Page, Section, Table, terminal
 
     sections = []
@@ -124,6 +125,8 @@ def _text(facts: Mapping[str, Any], figures: list[dict[str, Any]]) -> str:
         if rows:
             table = Table("Fractions of 1", columns, rows, words=(0, 1))
             sections.append(Section(title, tables=[table], notes=notes))
+    if rows := cosine_rows(facts):
+        sections.append(Section(COSINES, tables=[Table(COSINES_OF, COSINE_COLUMNS, rows, (0, 1))], notes=[CONVERT]))
     fitted = [str(facts.get("data") or "not recorded")]
     fitted += [f"{key} {facts[key]}" for key in ("recipe", "seed") if facts.get(key) is not None]
     costs = facts.get("costs")

@@ -4,12 +4,26 @@ from __future__ import annotations
 
 import math
 import reprlib
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
 if TYPE_CHECKING:  # `labclip info` reads cards without torch
     from labclip.alignment import Alignment
+    from labclip.base import Base
+
+COSINES = "Cosines of right and wrong pairs"
+COSINES_OF = "Held-out captions with their own image (right) and with the other images (wrong): quantiles"
+COSINE_COLUMNS = ("pairs", "model", "5%", "50%", "95%")
+CONVERT = "A threshold on cosines has to be converted for the matrix, as `labclip.metrics.same_threshold` does."
+
+
+_TAGS = ["clip", "open_clip", "labclip", "compositionality"]
+_SOURCE = (
+    'Method: "CLIP Behaves like a Bag-of-Words Model Cross-modally but not Uni-modally" '
+    "([arXiv:2502.03566](https://arxiv.org/abs/2502.03566))."
+)
 
 
 def model_card(alignment: Alignment, *, name: str | None = None, about: str = "") -> str:
@@ -18,7 +32,8 @@ def model_card(alignment: Alignment, *, name: str | None = None, about: str = ""
     The measured table comes from `alignment.metadata["results"]`: what `labclip evaluate --json` prints, or
     `{benchmark: {"base": {metric: value}, "labclip": {metric: value}}}`. Without it the card says that nothing was
     measured. Other keys of the metadata that the card shows: `recipe`, `data`, `seed`, `license`, `source`,
-    `base_weights`.
+    `base_weights`, and `cosines`, which a fit records. The header names the base's repository on the Hub: that of
+    OpenCLIP's table, or the metadata's `base_model`.
     `about` is Markdown to stand after the introduction.
     """
     base = _line(alignment.base or "")
@@ -39,11 +54,11 @@ def model_card(alignment: Alignment, *, name: str | None = None, about: str = ""
         "## Measured",
         results_table(alignment.metadata.get("results")),
         f"{_line(alignment.metadata['verdict'])}." if "verdict" in alignment.metadata else "",
+        _cosines(alignment.metadata),
         "## The matrix",
         _facts(alignment),
         "## Source",
-        'Method: "CLIP Behaves like a Bag-of-Words Model Cross-modally but not Uni-modally" '
-        "([arXiv:2502.03566](https://arxiv.org/abs/2502.03566)).",
+        _SOURCE,
     ]
     return "\n\n".join(filter(None, parts)) + "\n"
 
@@ -53,12 +68,12 @@ def results_table(results: Any) -> str:
     sides_of = checked_results(results)
     if not sides_of:
         return "Nothing was measured yet. `labclip evaluate` measures gains and costs."
-    rows = ["| benchmark | metric | base | LABCLIP |", "|---|---|---|---|"]
-    for benchmark, (base, aligned) in sides_of.items():
-        for metric in dict.fromkeys([*base, *aligned]):
-            cells = [benchmark, metric, base.get(metric), aligned.get(metric)]
-            rows.append(f"| {' | '.join(map(_cell, cells))} |")
-    return "\n".join(rows)
+    rows = [
+        [benchmark, metric, base.get(metric), aligned.get(metric)]
+        for benchmark, (base, aligned) in sides_of.items()
+        for metric in dict.fromkeys([*base, *aligned])
+    ]
+    return _table(["benchmark", "metric", "base", "LABCLIP"], rows)
 
 
 def checked_results(results: Any, key: str = "results") -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
@@ -76,6 +91,55 @@ def checked_results(results: Any, key: str = "results") -> dict[str, tuple[dict[
         ) from error
 
 
+def cosine_rows(metadata: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+    """The rows below `COSINE_COLUMNS` of the metadata's `cosines`; ValueError if they have another form."""
+    if (found := metadata.get("cosines")) is None:
+        return []
+    try:
+        models = {"base": "base", "labclip": f"LABCLIP, strength {found['strength']:g}"}
+        return [
+            (words, model, *map(float, (low, median, high)))
+            for kind, words in (("matched", "right"), ("unmatched", "wrong"))
+            for side, model in models.items()
+            for low, median, high in [found[side][kind]]
+        ]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"metadata['cosines'] is {reprlib.repr(found)}, not of the form {{'strength': number, 'base': "
+            f"{{'matched': [5%, 50%, 95%], 'unmatched': [...]}}, 'labclip': ...}}."
+        ) from error
+
+
+def hub_base(base: Base | None) -> str | None:
+    """The repository of a base's weights on the Hub, by OpenCLIP's table; None where that has none."""
+    if base is None:
+        return None
+    import open_clip  # which an alignment alone does without
+
+    return open_clip.get_pretrained_cfg(base.model, base.pretrained).get("hf_hub", "").rpartition("/")[0] or None
+
+
+def folded_card(alignment: Alignment, library: str) -> str:
+    """Write the card of a model that an alignment was merged into, in the form of a library, as `fold` calls it."""
+    base = alignment.metadata.get("base_model") or hub_base(alignment.base)
+    data = ModelCardData(
+        library_name={"openclip": "open_clip", "transformers": "transformers"}.get(library),
+        tags=_TAGS,
+        base_model=base,
+        base_model_relation="merge" if base else None,
+    )
+    name = _line(alignment.base or f"a CLIP of dim {alignment.dim}")
+    parts = [
+        f"---\n{data.to_yaml()}\n---",
+        f"# {name}, with LABCLIP merged in",
+        "A matrix is merged into this model's text projection: captions that name the same objects with their "
+        "attributes swapped become distinguishable. It runs without labclip. Image embeddings are those of the base.",
+        f"- Base: {name}\n- Strength of the matrix: {alignment.strength:g}",
+        _SOURCE,
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
 def _header(alignment: Alignment, title: str) -> str:
     kind, metadata = "zero-shot-image-classification", alignment.metadata
     results = [
@@ -86,16 +150,28 @@ def _header(alignment: Alignment, title: str) -> str:
         for metric, value in aligned.items()
         if isinstance(value, int | float) and not isinstance(value, bool)
     ]
+    base = metadata.get("base_model") or hub_base(alignment.base)
     data = ModelCardData(
         library_name="labclip",
         license=metadata.get("license"),
         pipeline_tag=kind,
-        tags=["clip", "open_clip", "labclip", "compositionality"],
-        base_model=metadata.get("base_model"),
+        tags=_TAGS,
+        base_model=base,
+        base_model_relation="adapter" if base else None,
         model_name=title if results else None,
         eval_results=results or None,
     )
     return f"---\n{data.to_yaml()}\n---"
+
+
+def _cosines(metadata: Mapping[str, Any]) -> str:
+    rows = cosine_rows(metadata)
+    return f"{COSINES_OF}.\n\n{_table(COSINE_COLUMNS, rows)}\n\n{CONVERT}" if rows else ""
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    head, *lines = (f"| {' | '.join(map(_cell, row))} |" for row in (columns, *rows))
+    return "\n".join([head, f"|{'---|' * len(columns)}", *lines])
 
 
 def _facts(alignment: Alignment) -> str:

@@ -21,7 +21,7 @@ from labclip.features.features import Features
 from labclip.training.batches import Batches
 from labclip.training.change import Change
 from labclip.training.combinations import Split
-from labclip.training.frontier import ENOUGH, KEEP, Point, frontier, gallery, select
+from labclip.training.frontier import ENOUGH, KEEP, Point, frontier, gallery, pair_cosines, select
 from labclip.training.objective import Objective, Ranks, Weights, name_of
 from labclip.training.recipes import Settings, for_data, settings_of
 from labclip.training.result import FitResult, advice, measured, verdict
@@ -200,6 +200,8 @@ def _result(
     }
     if fitted.points:
         metadata["results"] = measured(fitted.points, strength)
+    if own and len(own.images_used) > 1:
+        metadata["cosines"] = pair_cosines(own, fitted.matrix, strength)
     change = Change.of(own, fitted.matrix, strength) if own and own.n_with_negative else None
     sentences, worthwhile = advice(fitted.points, strength, change, few, leaked)
     metadata |= {"worthwhile": worthwhile, "verdict": verdict(change, strength, worthwhile=worthwhile)}

@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
+import numpy as np
 import torch
 
 from labclip.data.items import Kind
@@ -175,6 +177,28 @@ def at_strength(points: Sequence[Point], strength: float) -> Point:
     return next(point for point in points if point.strength == strength)
 
 
+def pair_cosines(held: Data, matrix: torch.Tensor, strength: float) -> dict[str, Any]:
+    """Quantiles (5, 50, 95%) of the cosines of captions with their own image and with all other images.
+
+    Args:
+        held: Held-out captions of two images or more, as `gallery` draws them.
+        matrix: [dim, dim].
+        strength: At which it is compared with the base.
+
+    Returns:
+        {"strength": strength, "base": {"matched": [...], "unmatched": [...]}, "labclip": {...}}, three cosines each,
+        ascending, rounded to four digits.
+    """
+    pairs = _Gallery(held, matrix)
+    kinds = {"matched": pairs.own.numpy(), "unmatched": ~pairs.own.numpy()}
+    found: dict[str, Any] = {"strength": strength}
+    for side, at in (("base", 0.0), ("labclip", strength)):
+        cosines = pairs.cosines(at).numpy()
+        quantiles = {kind: np.quantile(cosines[which], (0.05, 0.5, 0.95)) for kind, which in kinds.items()}
+        found[side] = {kind: [round(float(value), 4) + 0.0 for value in three] for kind, three in quantiles.items()}
+    return found
+
+
 class _Blend:
     """Unit-length blends of texts and their images under the matrix, from products made once."""
 
@@ -240,8 +264,8 @@ class _Gallery:
         images, texts, self._index = data.tensors()
         self._blend, self._columns = _Blend(texts, matrix), torch.arange(len(texts))
         self._plain, self._aligned = images @ texts.T, images @ self._blend.aligned.T  # [n, m]
-        self._own = torch.zeros_like(self._plain, dtype=torch.bool)
-        self._own[self._index, self._columns] = True
+        self.own = torch.zeros_like(self._plain, dtype=torch.bool)
+        self.own[self._index, self._columns] = True
         self._base = self.cosines(0.0)
         self._base_recall = self._by_image(*self._margins(self._base))
 
@@ -258,8 +282,8 @@ class _Gallery:
 
     def _margins(self, cosines: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """By how much the right one is nearer than the nearest wrong one: for each text, for each image."""
-        own, others = cosines[self._index, self._columns], cosines.masked_fill(self._own, -2.0)
-        best_own = cosines.masked_fill(~self._own, -2.0).amax(dim=1)
+        own, others = cosines[self._index, self._columns], cosines.masked_fill(self.own, -2.0)
+        best_own = cosines.masked_fill(~self.own, -2.0).amax(dim=1)
         return own - others.amax(dim=0), best_own - others.amax(dim=1)
 
     def _by_image(self, t2i: torch.Tensor, i2t: torch.Tensor) -> torch.Tensor:
@@ -272,7 +296,7 @@ class _Gallery:
         found, whole = [], max(len(cosines) // _DISTRACTORS, 1)
         for images in torch.arange(len(cosines))[: whole * _DISTRACTORS].chunk(whole):
             part = images[:, None], torch.isin(self._index, images).nonzero().flatten()
-            own, before, after = self._own[part], DISTILLED_SCALE * self._base[part], DISTILLED_SCALE * cosines[part]
+            own, before, after = self.own[part], DISTILLED_SCALE * self._base[part], DISTILLED_SCALE * cosines[part]
             for right, old, new in ((own.T, before.T, after.T), (own, before, after)):
                 weight = old.softmax(dim=1).masked_fill(right, 0.0)
                 moved = old.masked_fill(right, -1e9).log_softmax(dim=1) - new.masked_fill(right, -1e9).log_softmax(

@@ -11,6 +11,7 @@ from typing import Any
 
 from labclip.alignment import Alignment
 from labclip.files import whole_file
+from labclip.io.card import CONVERT, COSINE_COLUMNS, COSINES, COSINES_OF, cosine_rows
 from labclip.io.folder import matrix_sha256
 from labclip.packages import EVAL, require
 from labclip.report import Page, Reported, Section, Table, drawn
@@ -126,6 +127,8 @@ class FitResult(Reported):
         lead, key = self._lead()
         plots = plots and importlib.util.find_spec("matplotlib") is not None
         sections = [self._trade(plots), self._strengths()] if self.frontier else []
+        if rows := cosine_rows(self.alignment.metadata):
+            sections.append(Section(COSINES, tables=[Table(COSINES_OF, COSINE_COLUMNS, rows, (0, 1))], notes=[CONVERT]))
         if self.advice:
             sections.append(Section("Advice", self.advice))
         known = self.alignment.metadata
