@@ -10,6 +10,7 @@ import pytest
 import torch
 from close import UNIT, assert_close
 from foldable import as_transformers, family, fingerprint_of, skewed, text_features, text_features_of
+from huggingface_hub import ModelCard
 from torch import nn
 
 import labclip
@@ -378,6 +379,8 @@ def test_a_folded_folder_says_what_was_folded(folded_folder):
     alignment = Alignment.from_pretrained("scenes")
     config = json.loads((folded_folder / "open_clip_config.json").read_text())
     mark = config["labclip_folded"]
+    data = ModelCard.load(folded_folder / "README.md").data
+    assert (data.library_name, data.base_model) == ("open_clip", None)  # the embedded model is nowhere on the Hub
     assert mark["matrix_sha256"] == matrix_sha256(alignment.fitted)
     assert (mark["strength"], mark["model"], mark["alignment"]) == (alignment.strength, "scenes", None)
     assert mark["base"] == vars(alignment.base)

@@ -65,6 +65,7 @@ def hf_folder(tmp_path):
 def test_a_transformers_folder_opens_in_every_way(hf_folder):
     import transformers
 
+    assert "library_name: transformers" in (hf_folder / "README.md").read_text()
     wrapped = LABCLIP(models.make("clip"), skewed(logit_scale=1.5), tokenizer=models.tokenizer())
     expected = wrapped.encode_text(models.CAPTIONS, normalize=True).detach()
     processor = transformers.AutoProcessor.from_pretrained(hf_folder)

@@ -82,7 +82,10 @@ def test_what_is_uploaded_is_the_embedded_model_and_cards_alone(script, hub):
     assert {name: set(files) for name, files in hub.repos.items()} == {one.hub_repo: {"README.md"} for one in PUBLISHED}
     for entry in PUBLISHED:
         card = hub.repos[entry.hub_repo]["README.md"].decode()
-        assert ModelCard(card).data.library_name == "labclip"
+        data = ModelCard(card).data
+        assert (data.library_name, data.base_model_relation) == ("labclip", "adapter")
+        assert data.base_model.startswith("timm/vit_")
+        assert data.base_model.endswith(".openai")
         for fact in (entry.file, f"{entry.size:,} bytes", entry.file_sha256, entry.matrix_sha256, "no licence"):
             assert fact in card
         (name,) = re.findall(r'from_pretrained\("(.*)"\)', card)

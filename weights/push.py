@@ -15,7 +15,7 @@ from pathlib import Path
 from huggingface_hub import ModelCardData
 
 from labclip.files import CARD
-from labclip.io.card import results_table
+from labclip.io.card import hub_base, results_table
 from labclip.io.hub import push_folder
 from labclip.io.published import AUTHORS_COMMIT, AUTHORS_REPOSITORY, PUBLISHED, Published, list_pretrained
 
@@ -25,7 +25,12 @@ EMBEDDED_REPOSITORY = "labclip/labclip-scenes"
 
 def card(entry: Published, name: str) -> str:
     """The card of a published matrix, whose file is elsewhere."""
-    header = ModelCardData(library_name="labclip", tags=["clip", "open_clip", "labclip", "compositionality"])
+    header = ModelCardData(
+        library_name="labclip",
+        tags=["clip", "open_clip", "labclip", "compositionality"],
+        base_model=hub_base(entry.base),
+        base_model_relation="adapter",
+    )
     facts, reported = entry.metadata, ""
     if entry.reported:
         reported = f"\n## Published figures\n\n{facts['reported_source']}\n\n{results_table(entry.reported)}\n"

@@ -17,7 +17,10 @@ import torch
 from torch import nn
 
 from labclip.alignment import Alignment, checked_alignment
+from labclip.files import CARD
 from labclip.io import to_onnx, to_openai, to_transformers
+from labclip.io.card import folded_card
+from labclip.io.folder import replacing
 from labclip.io.hub import DEFAULT
 from labclip.io.names import form_of, load_alignment, name_of
 from labclip.io.saving import config_for, write_folded
@@ -106,6 +109,7 @@ def fold(
         appended = to_onnx.append(model, alignment, source, guard=partial(_guarded, force=force))
         if folder is not None:
             to_onnx.write(appended, folder)
+            _write_card(alignment, "onnx", folder)
         return appended
     if not isinstance(model, nn.Module):
         raise ValueError(f"A {type(model).__name__} is not a model. Pass one of OpenCLIP, OpenAI or transformers.")
@@ -165,7 +169,13 @@ def _fold_module(
         write = partial(write_folded, folded, config_for(clip, alignment.base, known, config), tokenizer)
     if folder is not None:
         write(folder)
+        _write_card(alignment, target, folder)
     return folded
+
+
+def _write_card(alignment: Alignment, target: str, folder: str | Path) -> None:
+    with replacing(folder) as scratch:
+        (scratch / CARD).write_text(folded_card(alignment, target), encoding="utf-8", newline="\n")
 
 
 def _merged(
