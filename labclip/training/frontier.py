@@ -181,7 +181,7 @@ def pair_cosines(held: Data, matrix: torch.Tensor, strength: float) -> dict[str,
     """Quantiles (5, 50, 95%) of the cosines of captions with their own image and with all other images.
 
     Args:
-        held: Held-out captions of two images or more, as `gallery` draws them.
+        held: Held-out data of two images or more, as `gallery` draws it; only its captions are used.
         matrix: [dim, dim].
         strength: At which it is compared with the base.
 
@@ -189,7 +189,7 @@ def pair_cosines(held: Data, matrix: torch.Tensor, strength: float) -> dict[str,
         {"strength": strength, "base": {"matched": [...], "unmatched": [...]}, "labclip": {...}}, three cosines each,
         ascending, rounded to four digits.
     """
-    pairs = _Gallery(held, matrix)
+    pairs = _Gallery(held.only(Kind.CAPTION), matrix)
     kinds = {"matched": pairs.own.numpy(), "unmatched": ~pairs.own.numpy()}
     found: dict[str, Any] = {"strength": strength}
     for side, at in (("base", 0.0), ("labclip", strength)):
