@@ -125,8 +125,8 @@ def _text(facts: Mapping[str, Any], figures: list[dict[str, Any]]) -> str:
         if rows:
             table = Table("Fractions of 1", columns, rows, words=(0, 1))
             sections.append(Section(title, tables=[table], notes=notes))
-    if rows := cosine_rows(facts):
-        sections.append(Section(COSINES, tables=[Table(COSINES_OF, COSINE_COLUMNS, rows, (0, 1))], notes=[CONVERT]))
+    if pairs := cosine_rows(facts):
+        sections.append(Section(COSINES, tables=[Table(COSINES_OF, COSINE_COLUMNS, pairs, (0, 1))], notes=[CONVERT]))
     fitted = [str(facts.get("data") or "not recorded")]
     fitted += [f"{key} {facts[key]}" for key in ("recipe", "seed") if facts.get(key) is not None]
     costs = facts.get("costs")
