@@ -110,7 +110,7 @@ class _Commands(click.Group):
             code = error.exit_code
         except click.Abort:  # interrupted before the command began, or after its end
             code = 130
-        sys.exit(code)
+        return sys.exit(code) if kwargs.get("standalone_mode", True) else code
 
     def invoke(self, ctx: click.Context) -> Any:
         started, log, handler = time.monotonic(), logging.getLogger("labclip"), _Notes()
