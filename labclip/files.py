@@ -49,7 +49,7 @@ def file_system(path: str | Path) -> tuple[Any, str]:
 
 
 def path_of(path: str | Path) -> Any:
-    """A path, or of a URL such as s3://bucket/photos what reads like one; errors as of `file_system`."""
+    """A path, or of a URL such as s3://bucket/photos what reads like one; errors as in `file_system`."""
     if "://" not in str(path) or str(path).startswith("file://"):
         return Path(str(path).removeprefix("file://"))
     remote = require("upath", f"To read {path}, labclip needs universal-pathlib", "pip install universal-pathlib")
@@ -143,7 +143,7 @@ def check_file(path: Path) -> None:
 def whole_file(path: Path) -> Iterator[Path]:
     """A path to write to; the file takes the place of `path` when the block ends, whole or not at all.
 
-    What is no plain file, such as /dev/stdout, is written as it is. Errors as of `check_file`, and OSError.
+    What is no plain file, such as /dev/stdout, is written as it is. Errors as in `check_file`, and OSError.
     """
     check_file(path)
     special = (not path.is_file() and path.exists()) or path.absolute().as_posix().startswith(("/dev/", "/proc/"))
@@ -191,7 +191,7 @@ def check_folder(folder: Path, *, needs: int = 0) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder that files can be written in; errors as of `check_folder`."""
+    """Make a folder that files can be written in; errors as in `check_folder`."""
     check_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
 

@@ -72,7 +72,7 @@ def controlled_margins(
     """What `choice_margins` gives, and the same without and beyond what the caption alone gives.
 
     Args:
-        images: As of `choice_margins`, like the three that follow.
+        images: As in `choice_margins`, like the three that follow.
         texts: Captions.
         image: Each item's image.
         options: Each item's captions.

@@ -246,7 +246,7 @@ class LABCLIP(nn.Module):
         Args:
             parts: What must be there: ["a red cube", "a blue ball"], or a list of such lists.
             without: What must not be there, in every query.
-            weight: Times the sum of the embeddings of `without`.
+            weight: Factor of the sum of the embeddings of `without`.
 
         Returns:
             Unit-length, [dim]; for a list of lists a row for each, [n, dim].

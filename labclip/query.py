@@ -21,8 +21,8 @@ def compose(parts: Array, without: Array | None = None, weight: float = 0.5) -> 
     Args:
         parts: Aligned text embeddings of what must be there, [..., k, dim], any scale: a floating-point tensor or NumPy
             array.
-        without: Those of what must not be there, [..., j, dim]; None is nothing.
-        weight: Times the sum of `without`.
+        without: Embeddings of what must not be there, [..., j, dim]; None is nothing.
+        weight: Factor of the sum of `without`.
 
     Returns:
         Unit-length, [..., dim], of the dtype and device of `parts`; computed in float32.

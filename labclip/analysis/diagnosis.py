@@ -54,10 +54,10 @@ def diagnose(
         images: Folder that a file's names of images are relative to; None is the file's own.
         scenes: How many to draw, where `data` is None.
         fit: Whether to fit matrices, to see how much one could repair.
-        folds: Of the cross-validation.
+        folds: Folds of the cross-validation.
         cache: Folder of embeddings of `data`, True for the user's own, None or False for none. Those of drawn scenes
             are not kept.
-        seed: Of scenes, splits, fits and intervals.
+        seed: Seed of scenes, splits, fits and intervals.
         progress: Whether to show bars on stderr.
 
     Raises:

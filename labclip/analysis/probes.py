@@ -24,7 +24,7 @@ class Probed:
         by_object: The same for each object name (or position of mention, "1" the first).
         left_out: Objects not asked about: their name is in the scene twice, or never had two attributes.
         learnt: Scenes that an object's probe was trained on, the median over objects and folds.
-        dim: Of the embeddings.
+        dim: Embedding dimension.
         half: Accuracy of the same probe trained on half of the combinations; None where that was not tried.
     """
 
@@ -52,11 +52,11 @@ def probe(
 
     Args:
         features: Embeddings of one side, [n, dim], any scale.
-        labels: Of the n scenes.
+        labels: Labels of the n scenes.
         ask: "object": what attribute has the cube? Objects whose name is in their scene twice are left out, for the
             question would have two answers. "position": what attribute has the first mentioned object, the second ...?
-        folds: Of the cross-validation.
-        seed: Of the split.
+        folds: Folds of the cross-validation.
+        seed: Seed of the split.
         fraction: Fraction of the combinations outside the fold that is learnt from; below 1 gives a learning curve.
 
     Returns:
@@ -126,7 +126,7 @@ def confusions(
 
     Args:
         correct: For each scene whether its own caption beat the one with the attributes swapped, bool [n].
-        labels: Of the n scenes. Scenes of other than two objects are left out: which two were swapped is not known.
+        labels: Labels of the n scenes. Scenes without two objects are left out: which were swapped is not known.
         by: "attribute" or "object".
         keep: Scenes to look at, bool [n]; by default all.
 

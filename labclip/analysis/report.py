@@ -49,10 +49,10 @@ class Diagnosis(Reported):
             "own", "fitted" (the first fold's, on scenes it was not fitted on) or "".
         gap: Modality gap "before", and "after" where there is a matrix; empty for too few scenes.
         permutations: For "swapped" and "shuffled" the similarity to the caption before and after.
-        spectrum: Of that matrix; None where there is none.
+        spectrum: Spectrum of that matrix; None without a matrix.
         confused: For "attribute" and "object" the base's accuracy by pair, worst first; empty where no scene of two
             objects tells.
-        seed: Of everything drawn.
+        seed: Seed of everything drawn.
         seconds: It took.
         notes: What was left out, and why.
         weights_sha256: Of the base's weights; "" where they are not known.

@@ -102,9 +102,9 @@ def folds_of(labels: SceneLabels, folds: int, seed: int = 0) -> Index:
     """Deal scenes into folds so that all scenes of a combination are in one fold.
 
     Args:
-        labels: Of the scenes.
+        labels: Labels of the scenes.
         folds: At least 2.
-        seed: Of the draw.
+        seed: Seed of the draw.
 
     Returns:
         The fold of each scene, int64 [n]; folds hold nearly as many combinations each.
@@ -182,7 +182,7 @@ def embed_scenes(
     cache: str | Path | bool | None = None,
     progress: bool = True,
 ) -> SceneFeatures:
-    """Encode labelled images and their captions by the base, each caption once; arguments as of `diagnose`."""
+    """Encode labelled images and their captions by the base, each caption once; arguments as in `diagnose`."""
     labels = labels_of(labelled.objects)
     captions = list(labelled.captions)
     swapped, shuffled = (
@@ -219,7 +219,7 @@ def shuffled_words(captions: Sequence[str], seed: int = 0) -> list[str | None]:
 
     Args:
         captions: Any text; words are what white space parts.
-        seed: Of the draws.
+        seed: Seed of the draws.
 
     Example:
         >>> shuffled_words(["a red cube", "cube"], seed=0)

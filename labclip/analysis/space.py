@@ -28,7 +28,7 @@ class Distribution:
     Attributes:
         n: Pairs.
         quantiles: For each of `QUANTILES` the cosine below which that fraction lies.
-        edges: Of the histogram, [bins + 1], from -1 to 1.
+        edges: Edges of the histogram, [bins + 1], from -1 to 1.
         histogram: Fraction of the pairs in each bin, [bins]; sums to 1.
     """
 
@@ -45,7 +45,7 @@ def permutation_similarity(captions: Any, permuted: Any, matrix: Any = None) -> 
 
     Args:
         captions: The base's own text embeddings, [n, dim], any scale.
-        permuted: Those of the same words in another order, [n, dim].
+        permuted: Embeddings of the same words in another order, [n, dim].
         matrix: An `Alignment` or [dim, dim]; None measures the base alone.
 
     Returns:
@@ -99,7 +99,7 @@ def modality_gap(images: Any, captions: Any, matrix: Any = None, *, seed: int = 
         images: Image embeddings, [n, dim], any scale.
         captions: The base's own text embeddings of the same scenes, [n, dim].
         matrix: An `Alignment` or [dim, dim]; None measures the base alone.
-        seed: Of the folds.
+        seed: Seed of the folds.
 
     Returns:
         "before", and "after" where there is a matrix.

@@ -87,7 +87,7 @@ def check_inside(name: str, where: str) -> None:
 
 
 def unpack(uploads: Sequence[Upload], folder: Path) -> int:
-    """Write uploaded images into a folder, by their names; how many there are. Errors as of `images_in`."""
+    """Write uploaded images into a folder, by their names; how many there are. Errors as in `images_in`."""
     names = set()
     for name, data in images_in(uploads):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -36,8 +36,8 @@ def diagnose(
 ) -> None:  # fmt: skip
     """Find where a model loses binding and what could repair it.
 
-    Linear probes ask the embeddings of images and of captions apart, cosine asks them together. Matrices are fitted on
-    some combinations and measured on the others, gains and costs. About a minute on two cores.
+    Linear probes read images and captions separately, the cosine compares them. Matrices are fitted on some
+    combinations, and their gains and costs are measured on the others. About a minute on two cores.
     """
     check_outputs(out, inputs=filter(None, [data, images]))
     check_page(out)

@@ -61,7 +61,7 @@ def _verify(context: click.Context, _: click.Parameter, asked: bool) -> None:
 @options.device
 @options.precision
 @options.flag("--force", "Start from scratch where OUT has other features.")
-@options.flag("--verify", "Check every byte of the finished folder OUT, no more.", expose_value=False, callback=_verify)
+@options.flag("--verify", "Only check every byte of the finished folder OUT.", expose_value=False, callback=_verify)
 @options.as_json
 def embed(
     out: Path, model: str, captions: tuple[str, ...], device: str | None, precision: str, ignore_exif: bool,

@@ -33,7 +33,7 @@ from labclip.cli.group import chosen_device, main, open_model, progress, show_ei
 @options.ignore_exif
 @options.device
 @options.precision
-@options.choice("--ties", ["wrong", "index"], "index adds what code gives that takes the first of equal answers.",
+@options.choice("--ties", ["wrong", "index"], "index adds the figures of code that takes the first of equal answers.",
                 default="wrong")  # fmt: skip
 @options.path("--markdown", "FILE", "Write the tables as Markdown.")
 @options.path("--latex", "FILE", "Write the tables as LaTeX.")
@@ -53,7 +53,7 @@ def evaluate(
 ) -> None:  # fmt: skip
     """Measure gains and costs of alignments on benchmarks.
 
-    A tie is wrong. Each image and caption is encoded once; a second run takes what the first one kept.
+    A tie is wrong. Each image and caption is encoded once; a second run uses the cache.
     """
     if listed:
         from labclip.evaluation.benchmarks import BENCHMARKS

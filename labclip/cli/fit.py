@@ -27,7 +27,7 @@ _HELD_OUT = 0.05  # of the combinations: a caption with two attributes and two o
 @click.argument("out", type=options.FILE)
 @options.path("--validation", "FEATURES", "Held-out feature folder, of other images.")
 @options.choice(
-    "--split", ["images", "combinations"], "What is held out where there is no --validation: a tenth of the images, or "
+    "--split", ["images", "combinations"], "What is held out without --validation: a tenth of the images, or "
     "combinations of attribute and object, kept out of captions and negatives.", default="images",
 )  # fmt: skip
 @options.text("--attributes", "WORDS", "For --split combinations: words separated by commas, or a file, one per line.")
@@ -43,10 +43,10 @@ _HELD_OUT = 0.05  # of the combinations: a caption with two attributes and two o
 @options.number("--epochs", int, "Passes over the captions. [default: the recipe's]")
 @options.number("--batch-size", int, "Captions per step. [default: the recipe's]")
 @options.number("--learning-rate", float, "Adam's learning rate. [default: the recipe's]")
-@options.number("--negative-weight", float, "What a hard negative counts beside another caption. [default: selected]")
+@options.number("--negative-weight", float, "Weight of a hard negative; another caption counts 1. [default: selected]")
 @options.number("--distill", float, "Weight of distillation from the base. [default: selected]")
-@options.number("--identity-penalty", float, "Times ||A - I||^2. [default: selected]")
-@options.number("--logit-scale", float, "Times the cosines in the loss. [default: the recipe's]")
+@options.number("--identity-penalty", float, "Weight of ||A - I||^2 in the loss. [default: selected]")
+@options.number("--logit-scale", float, "Factor of the cosines in the loss. [default: the recipe's]")
 @options.number("--rank", int, "Rank of A - I. [default: a quarter of the dim]")
 @options.number("--hard-negatives", int, "Negatives per caption and step. [default: 1]")
 @options.choice("--objective", ["softmax", "sigmoid"], "CLIP's loss or SigLIP's. [default: as the base]")

@@ -25,7 +25,7 @@ _FORMS = {
 @options.model
 @options.alignment
 @options.strength
-@options.choice("--to", list(_FORMS), "Who is to open OUT. [default: the model's library]")
+@options.choice("--to", list(_FORMS), "Library that will open OUT. [default: the model's library]")
 @options.force
 def fold(out: Path, model: str, alignment: str | None, strength: float | None, to: str | None, force: bool) -> None:
     """Merge a matrix into its model, as a plain checkpoint.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @options.number("--k", int, "Negatives per caption.", default=1)
 @options.number("--seed", options.SEED, "Seed of the choice.", default=0)
 @options.column
-@options.text("--image-column", "NAME", "Column that says which captions share an image. [default: as of embed]")
+@options.text("--image-column", "NAME", "Column that says which captions share an image. [default: as in embed]")
 @options.text("--tagger", "NAME", "For shuffle and parts: hanta or spacy. [default: hanta]")
 @options.flag("--clean", "Also clean the captions, so that negatives do not differ by their lack of a full stop.")
 @options.flag("--force", "Overwrite OUT, which may be IN itself.")

@@ -23,7 +23,7 @@ from labclip.cli.group import main, progress, show_either
 @options.text("--column", "NAME", "Column or tensor of the embeddings, where there are several.")
 @options.flag("--normalize", "Write rows of unit length.")
 @options.engine
-@options.flag("--force", "Start from scratch where OUT is there.")
+@options.flag("--force", "Start from scratch if OUT exists.")
 @options.as_json
 def transform(source: str, out: str, alignment: str, as_json: bool, **settings: Any) -> None:
     """Align stored text embeddings.

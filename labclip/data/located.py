@@ -76,7 +76,7 @@ class DataFiles:
         raise FileNotFoundError(f"{self.folder} has no {' and no '.join(names)}. {self.hint}")
 
     def path_of(self, name: Any, location: str) -> Path:
-        """The path of an image; arguments and errors as of `image`."""
+        """The path of an image; arguments and errors as in `image`."""
         if not isinstance(name, str) or not name.strip() or "\0" in name:
             raise ValueError(f"{location}: the image's name is {name!r}. Every item must name its image.")
         folder = self.images or self.folder
@@ -135,7 +135,7 @@ class DataFiles:
         return path.name in self._names[path.parent]
 
     def caption(self, caption: Any, location: str) -> int:
-        """The row of a caption; errors as of `check_caption`."""
+        """The row of a caption; errors as in `check_caption`."""
         check_caption(caption, location)
         if caption not in self._caption_rows:
             self._caption_rows[caption] = len(self.captions)
@@ -173,7 +173,7 @@ class ImageLayout:
         self._way: str | None = None
 
     def image(self, name: Any, location: str, *, box: Box | None = None) -> int | None:
-        """The row of an image; arguments and errors as of `DataFiles.image`."""
+        """The row of an image; arguments and errors as in `DataFiles.image`."""
         self.files.path_of(name, location)
         words = {"path": name, "name": PurePosixPath(name).name, "rest": name.partition("/")[2] or name}
         if self._way is None:

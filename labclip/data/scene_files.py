@@ -66,7 +66,7 @@ class LabelledScenes:
 
 
 def labelled_scenes(n: int, *, seed: int = 0, split: str = "seen", n_objects: int = 2) -> LabelledScenes:
-    """Random scenes of the embedded model; arguments and errors as of `labclip.scenes.sample`."""
+    """Random scenes of the embedded model; arguments and errors as in `labclip.scenes.sample`."""
     scenes = sample(n, seed=seed, split=split, n_objects=n_objects)
     name = f"split {split}, seed {seed}, {n_objects} objects"
     return LabelledScenes(
@@ -87,7 +87,7 @@ def read_labelled_scenes(
 ) -> LabelledScenes:
     """Read CLEVR, PUG:SPAR or PUG:SPARE from a file as `read_scene_file` takes it, or a folder with one.
 
-    `images` is the folder of the images, by default that of the file; `on_missing` as of `DataFiles`.
+    `images` is the folder of the images, by default that of the file; `on_missing` as in `DataFiles`.
     """
     files = DataFiles(Path(path), None if images is None else Path(images), on_missing)
     file = find_scene_file(files, tuple(_USUAL))

@@ -170,8 +170,8 @@ def add_parts(
     Args:
         path: A csv, tsv, jsonl, json, Parquet or txt file with one caption a row.
         out: A .tsv, .csv, .jsonl or .parquet file.
-        seed: Of which modifier is taken where there are several.
-        tagger: As of `parts`.
+        seed: Seed of which modifier is taken where there are several.
+        tagger: As in `parts`.
         column: The captions' column, as `read` finds it.
         image_column: The images' column, as `read` finds it. What a caption of the same image says is no wrong part.
         force: Whether to overwrite `out`, which may be `path` itself.
@@ -181,7 +181,7 @@ def add_parts(
         Counts in which each part is a negative.
 
     Raises:
-        FileNotFoundError: As of `add`.
+        FileNotFoundError: As in `add`.
         MissingPackageError: If the tagger is not installed.
         ValueError: If the input is malformed, lacks the column, or has one of those that are added; if `out` exists.
     """
@@ -202,8 +202,8 @@ def with_parts(items: Iterable[Item], *, seed: int = 0, tagger: AnyTagger = None
     Args:
         items: What `labclip.data.read_items` reads; all are held in memory, for what a caption of the same image says
             is no wrong part.
-        seed: As of `add_parts`.
-        tagger: As of `add_parts`.
+        seed: As in `add_parts`.
+        tagger: As in `add_parts`.
     """
     items, tag = list(items), get_tagger(tagger)
     tagged = [TaggedCaption.of(caption, tag, always=True) for item in items for caption in item.captions]

@@ -83,14 +83,14 @@ def keywords(captions: Iterable[str], *, tagger: AnyTagger = None) -> list[list[
 
     Args:
         captions: Captions, in English.
-        tagger: As of `parts`.
+        tagger: As in `parts`.
 
     Returns:
         The keywords of each caption, in its order.
 
     Raises:
-        MissingPackageError: As of `parts`.
-        ValueError: As of `parts`.
+        MissingPackageError: As in `parts`.
+        ValueError: As in `parts`.
     """
     tag = get_tagger(tagger)
     captions, _ = captions_of_images(captions, None)

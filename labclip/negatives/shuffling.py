@@ -65,9 +65,9 @@ def shuffle(
 
     Args:
         captions: Captions, in English for the taggers that come with a name.
-        k: As of `generate`.
-        seed: As of `generate`.
-        image_index: As of `generate`.
+        k: As in `generate`.
+        seed: As in `generate`.
+        image_index: As in `generate`.
         tagger: "hanta" (also when None), "spacy", or a function from a caption's words to as many tags, in the C5,
             Penn or Universal set.
 
@@ -77,7 +77,7 @@ def shuffle(
 
     Raises:
         MissingPackageError: If the tagger is not installed; it is a ModuleNotFoundError and a ValueError.
-        ValueError: As of `generate`.
+        ValueError: As in `generate`.
 
     Source: arXiv:2502.03566 (LABCLIP), its COCO negatives, after ARO's noun and adjective shuffle (arXiv:2210.01936).
     """

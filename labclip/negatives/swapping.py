@@ -93,16 +93,16 @@ def swap(
             mapping of pairs alone. Of plain words that are opposites in `RELATIONS`, "left" and "right" or "left of"
             and "right of", each stands for the other as if given as a pair. List only words of one kind: a colour and
             a shape swapped make no sentence.
-        k: As of `generate`.
-        seed: As of `generate`.
-        image_index: As of `generate`.
+        k: As in `generate`.
+        seed: As in `generate`.
+        image_index: As in `generate`.
 
     Returns:
         One negative a caption, None where the caption names no two different attributes. For `k` above 1 a list of
         them a caption: `k`, or as many as exist.
 
     Raises:
-        ValueError: As of `generate`, and if there are no two attributes, or a word has two opposites.
+        ValueError: As in `generate`, and if there are no two attributes, or a word has two opposites.
 
     Source: arXiv:2502.03566 (LABCLIP), its negatives for CLEVR and PUG, where the two colours or textures are swapped.
     """

@@ -23,7 +23,7 @@ class Batches:
     Attributes:
         data: What to draw from.
         settings: Of the fit, those that depend on the data filled in.
-        seed: Of order and negatives.
+        seed: Seed of order and negatives.
         ranks: The other ranks; each takes its slice of every batch.
         device: Where batches go.
     """

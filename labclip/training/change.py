@@ -23,8 +23,8 @@ class Change:
 
     Attributes:
         captions: Held-out captions and parts that have a negative.
-        became_right: Those that the base has wrong and the matrix right.
-        became_wrong: Those that the base has right and the matrix wrong.
+        became_right: Texts that the base has wrong and the matrix right.
+        became_wrong: Texts that the base has right and the matrix wrong.
         p: Two-sided p-value of McNemar's exact test. Captions of one image are not independent, so images are counted:
             those more of whose captions became right against those more of whose captions became wrong. With one
             caption an image that is the test itself. It is 1 where images and captions point to different sides.

@@ -17,7 +17,7 @@ class Split(NamedTuple):
     Attributes:
         fit: Rows none of whose combinations is held out.
         heldout: Rows whose caption has a combination that is.
-        combinations: Those held out.
+        combinations: The combinations held out.
     """
 
     fit: list[int]
@@ -40,9 +40,9 @@ def split_combinations(
     Args:
         captions: The combinations each caption names, for example [{("red", "cube"), ("blue", "sphere")}, ...];
             `find_combinations` finds them.
-        negatives: Those its negatives name, all of them together.
+        negatives: The combinations that all its negatives name, together.
         share: Fraction of the combinations to hold out, drawn at random.
-        seed: Of the draw.
+        seed: Seed of the draw.
 
     Returns:
         The rows of the two sides, which `labclip.fit(features, validation=...)` takes.

@@ -31,8 +31,8 @@ def finetune(
         negatives: A wrong caption of each; None where there is none.
         epochs: Passes over the images.
         batch_size: Images a step; a last, smaller batch is left out.
-        learning_rate: Of AdamW, falling along a cosine, without weight decay.
-        seed: Of the order.
+        learning_rate: AdamW's learning rate at the start, with a cosine schedule and no weight decay.
+        seed: Seed of the order.
         device: Where to train; the model's own by default.
         progress: Whether to show a bar on stderr.
 

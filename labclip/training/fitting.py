@@ -60,18 +60,18 @@ def fit(
             batches without negatives.
         epochs: Passes over the captions. This and the following: the recipe's own where None.
         batch_size: Captions a step, over all ranks.
-        learning_rate: Of Adam.
-        negative_weight: What a hard negative counts beside a caption of another image. This and the next two: in all
-            fits that are tried, where given.
+        learning_rate: Adam's learning rate.
+        negative_weight: Weight of a hard negative; a caption of another image counts 1. This and the next two, if
+            given, are used in all fits that are tried.
         distill: Weight of distillation from the base: the KL divergence from its softmax over images and captions.
-        identity_penalty: Times ||A - I||_F^2, added to the loss.
+        identity_penalty: Weight of ||A - I||_F^2 in the loss.
         hard_negatives: Negatives a caption a step.
         rank: Rank of A - I.
-        logit_scale: Times the cosines in the loss. A higher one binds unseen combinations better where there are
-            captions enough. "sigmoid" learns it where none is given.
+        logit_scale: Factor of the cosines in the loss. With many captions a higher one improves binding of unseen
+            combinations. "sigmoid" learns it if none is given.
         objective: "softmax" (CLIP), "sigmoid" (SigLIP), or a function of logits and columns, see
             `labclip.training.Objective`; by default as the base was trained, softmax where unknown.
-        seed: Of split, order, negatives and initial factors.
+        seed: Seed of split, order, negatives and initial factors.
         device: "cpu", "cuda", "mps"; by default the CPU.
         checkpoint: A folder; a fit that was killed and is called again goes on from there, to the same matrix.
         progress: Whether to show a bar on stderr.

@@ -45,7 +45,7 @@ class Point:
 
     Attributes:
         strength: 0 is the base.
-        distance: Of the blend from the identity, ||strength (A - I)||_F.
+        distance: Distance of the blend from the identity, ||strength (A - I)||_F.
         binding: Fraction of pairs of caption and negative whose caption has the higher cosine; None without negatives.
         recalls: By set, "validation" or "retain NAME": the fraction of captions whose image has the highest cosine,
             and the fraction of images for which one of their captions has (R@1 text to image, image to text).
@@ -59,7 +59,7 @@ class Point:
         divergence: How far the aligned softmax moves among wrong images and captions, in nats: the KL divergence from
             the base's softmax among them, times the base's probability of any of them; the mean over both directions,
             in galleries of 200 images. It foretells what retrieval loses on data that nobody measured.
-        parts: Of parts, the share that is preferred, blind and grounded, as above; None without them.
+        parts: Fractions of parts that are preferred, blind and grounded, as above; None without parts.
         keywords: R@1 of keywords, text to image and image to text, among the held-out images; None without them. An
             image that has the same ones too counts as wrong.
     """

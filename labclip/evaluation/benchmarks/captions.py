@@ -69,7 +69,7 @@ def read_negatives(
         form: Of Karpathy's captions.
         sources: The files.
         split: "test", "val" or "restval" of Karpathy's captions.
-        seed: Of the shuffle.
+        seed: Seed of the shuffle.
         clean: Whether captions and negatives of a table are both cleaned, to 40 words: in NegCLIP's, a space before the
             full stop tells a negative. Those that are made are always cleaned.
     """
@@ -110,7 +110,7 @@ def read_own(sources: Sources, *, column: str = "", image_column: str = "", nega
 
 
 def own_rows(sources: Sources, column: str, image_column: str, negative_columns: Sequence[str] | None) -> list[Row]:
-    """The captions of a user's own table; options as of `read_own`, and negatives as of `read_items`."""
+    """The captions of a user's own table; options as in `read_own`, and negatives as in `read_items`."""
     if sources.data is None or not sources.data.is_file():
         lacks = "No file was given" if sources.data is None else f"{sources.data} is not a file"
         raise FileNotFoundError(f"{lacks}. Pass data=FILE. {sources.hint}")

@@ -45,7 +45,7 @@ def read(
             dataset_zoo/aro_datasets.py); one that equals its caption is never preferred to it. "labclip": such a
             shuffle is drawn again.
         split: Of the captions.
-        seed: Of the shuffles; the originals have none.
+        seed: Seed of the shuffles; the originals have none.
         tagger: "hanta" or "spacy"; "" takes spaCy with protocol=paper, as ARO's code, and HanTa with protocol=labclip.
     """
     paper = one_of("protocol", protocol, ("paper", "labclip")) == "paper"

@@ -63,10 +63,10 @@ def read(sources: Sources, *, column: str = "", image_column: str = "", seed: in
     absent.
 
     Args:
-        sources: The files: a table of images and captions as of `csv`; its negatives are not read.
+        sources: The files: a table of images and captions as in `csv`; its negatives are not read.
         column: The captions'; "" takes the usual names.
         image_column: The images'; "" takes the usual names.
-        seed: Of which wrong modifier is taken where there are several.
+        seed: Seed of which wrong modifier is taken where there are several.
         tagger: "hanta" or "spacy", which find the parts.
     """
     found = own_rows(sources, column, image_column, ())

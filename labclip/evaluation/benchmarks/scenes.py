@@ -34,7 +34,7 @@ def read(sources: Sources, *, n: int = 1000, seed: int = 0) -> Task:
     Args:
         sources: Where images and captions are kept.
         n: Scenes for each metric.
-        seed: Of everything drawn.
+        seed: Seed of everything drawn.
     """
     checked_whole("n", n, least=2, most=100_000)
     questions: list[Question] = []

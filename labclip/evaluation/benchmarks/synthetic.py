@@ -63,7 +63,7 @@ def read(
             among one image per distinct scene, and cosines alone.
         split: "all", or "train", "val", "test" by combination, 80, 10 and 10 percent: a combination and its swaps are
             on one side. The paper's figures are of "test".
-        seed: Of the split.
+        seed: Seed of the split.
     """
     return _read(form["kind"], sources, protocol, split, seed)
 
