@@ -49,10 +49,10 @@ def fit(
     Args:
         features: Embeddings of images, captions and negatives: what `labclip.embed` returns, its folder's path, or
             `Features.from_arrays(images=..., texts=..., negatives=...)`. With `negative_images` an image has to be told
-            from its like as well as a caption.
+            from its like as well as a caption. Parts and keywords (`Features.kind`) are fitted together with captions.
         validation: Held-out features or their folder, of other images than the fit's and of captions that are none of
-            its negatives; or rows of `features`, from `labclip.training.split_combinations`. By default a seeded tenth
-            of the images.
+            its negatives (parts and keywords may be: a short text is true of many images); or rows of `features`, from
+            `labclip.training.split_combinations`. By default a seeded tenth of the images.
         retain: Features of other domains or their folders by name, whose retrieval must not suffer.
         keep: Fraction of the base's R@1 that has to be kept on the held-out captions and on every set of `retain`, by
             the held-out estimate. A lower value allows stronger binding.
