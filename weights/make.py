@@ -38,7 +38,8 @@ from torch import Tensor
 import labclip
 from labclip import LABCLIP, Alignment, Base, Features
 from labclip.base import FINGERPRINT_CAPTION
-from labclip.training.frontier import kept
+from labclip.training.frontier import gallery, kept, pair_cosines
+from labclip.training.rows import read_data
 
 log = logging.getLogger("make")
 SHIPPED_SEED = 0
@@ -123,6 +124,7 @@ def make_one(
         fingerprint=fingerprint,
         metadata=fitted.metadata
         | {
+            "cosines": pair_cosines(gallery(read_data(others["validation"])), fitted.fitted, fitted.strength),
             "license": "mit",
             "data": f"{len(learnt.layout):,} scenes of labclip.scenes, with {len(learnt.sentences)} sentences and "
             "tags each",
