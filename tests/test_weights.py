@@ -40,17 +40,25 @@ def test_a_swapped_scene_shows_the_colours_of_a_scene_the_other_way_round(script
     assert not np.array_equal(found, described.swapped_scenes(layout, seed=1))
 
 
-def test_sentences_have_a_negative_with_an_image_and_tags_have_none(script):
+def test_sentences_and_parts_have_a_negative_with_an_image_and_tags_have_none(script):
     described = script("described")
-    scenes = described.describe(6, seed=3, split="seen").embed(LABCLIP.from_pretrained("scenes"))
+    made = described.describe(6, seed=3, split="seen")
+    scenes = made.embed(LABCLIP.from_pretrained("scenes"))
     others = scenes.images.roll(1, dims=0)
     features = described.to_fit((scenes, others))
-    assert features.has_negative.tolist() == features.has_negative_image.tolist() == [[True]] * 12 + [[False]] * 6
-    assert features.image_index.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, *range(6)]
+    assert features.has_negative.tolist() == features.has_negative_image.tolist() == [[True]] * 24 + [[False]] * 6
+    assert features.image_index.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5] * 2 + [*range(6)]
     assert torch.equal(features.texts[3], scenes.captions[1, 1])
     assert torch.equal(features.negatives[3, 0], scenes.swapped[1, 1])
     assert torch.equal(features.negative_images[3, 0], others[1])
-    assert torch.equal(features.texts[12:], scenes.tags)
+    assert torch.equal(features.texts[12:24].view_as(scenes.parts), scenes.parts)
+    assert torch.equal(features.texts[24:], scenes.tags)
+    # A part with the other object's colour is that object's colour on this shape.
+    colours, shapes = made.layout.colours[0], made.layout.shapes[0]
+    phrases = labclip.scenes.captions.noun_phrase, labclip.scenes.COLOURS, labclip.scenes.SHAPES
+    wrong = phrases[0](phrases[1][colours[1]], phrases[2][shapes[0]])
+    embedded = LABCLIP.from_pretrained("scenes").encode_text(wrong, normalize=True, aligned=False)
+    assert_close(scenes.swapped_parts[0, 0], embedded[0])
 
 
 def test_what_ships_was_made_by_the_recipe_that_the_script_has(script):
@@ -60,7 +68,7 @@ def test_what_ships_was_made_by_the_recipe_that_the_script_has(script):
     assert {name: settings[name] for name in fitting.keys() & settings.keys()} == {
         name: fitting[name] for name in fitting.keys() & settings.keys()
     }
-    assert weights == {
+    assert {name: weights[name] for name in ("negatives", "distill", "identity")} == {
         "negatives": fitting["negative_weight"],
         "distill": fitting["distill"],
         "identity": fitting["identity_penalty"],
@@ -72,7 +80,9 @@ def test_the_base_that_ships_is_near_chance_and_its_probes_are_not():
     shipped = next(trial for trial in results["trials"] if trial["seed"] == results["shipped"])
     assert shipped["base"]["binding_fit"] <= 0.65
     assert min(shipped["probes"]["image"], shipped["probes"]["text"]) >= 0.95
-    assert shipped["labclip"]["binding_seen"] >= 0.98
+    assert shipped["labclip"]["binding_seen"] >= 0.96
+    assert shipped["scenes"]["labclip"]["search_map"] >= 0.82
+    assert shipped["scenes"]["labclip"]["search_confused5"] <= 0.07
 
 
 def test_what_is_uploaded_is_the_embedded_model_and_cards_alone(script, hub):

@@ -14,7 +14,7 @@ from torch import Tensor
 from labclip import LABCLIP, Features
 from labclip.scenes import captions
 from labclip.scenes.renderer import Layout
-from labclip.scenes.vocabulary import SHAPES
+from labclip.scenes.vocabulary import COLOURS, SHAPES
 from labclip.scenes.world import draw_scenes
 
 
@@ -26,12 +26,16 @@ class Embedded:
         images: [n, dim].
         captions: Sentences, [n, k, dim].
         swapped: The same sentences with the colours swapped, [n, k, dim].
+        parts: Each object alone, such as "a red cube", [n, objects, dim].
+        swapped_parts: The same with its colour after the swap, [n, objects, dim].
         tags: Captions that do not bind, [n, dim].
     """
 
     images: Tensor
     captions: Tensor
     swapped: Tensor
+    parts: Tensor
+    swapped_parts: Tensor
     tags: Tensor
 
     def __getitem__(self, rows: slice | Tensor | NDArray[np.int64]) -> Embedded:
@@ -56,6 +60,7 @@ class DescribedScenes:
         )
         place = {text: i for i, text in enumerate(texts)}
         table = measure.embed_texts(model, texts)
+        objects = measure.embed_texts(model, measure.single_prompts()).view(len(COLOURS), len(SHAPES), -1)
 
         def rows(part: list[str]) -> Tensor:
             return table[[place[text] for text in part]]
@@ -64,6 +69,8 @@ class DescribedScenes:
             images=measure.embed_images(model, self.images),
             captions=torch.stack([rows(part) for part in self.sentences], dim=1),
             swapped=torch.stack([rows(part) for part in self.swapped], dim=1),
+            parts=objects[self.layout.colours, self.layout.shapes],
+            swapped_parts=objects[self.swapped_colours, self.layout.shapes],
             tags=rows(self.tags),
         )
 
@@ -109,28 +116,35 @@ def distinct(layout: Layout) -> NDArray[np.int64]:
     return np.sort(np.unique(contents, axis=0, return_index=True)[1])
 
 
-def to_fit(*parts: tuple[Embedded, Tensor]) -> Features:
-    """What a matrix is fitted on, of scenes of any numbers of objects together: sentences, then tags.
+def to_fit(*scenes: tuple[Embedded, Tensor]) -> Features:
+    """What a matrix is fitted on, of scenes of any numbers of objects together: sentences, parts, tags.
 
-    A sentence has the swapped one as its negative, and an image of the swapped scene. Tags are right for both images,
-    so they have no negative.
+    A sentence and a part have the swapped one as their negative, and an image of the swapped scene. Tags are right for
+    both images, so they have no negative.
 
     Args:
-        parts: Scenes, and an image of each with the colours swapped, [n, dim].
+        scenes: Embeddings, and an image of each scene with the colours swapped, [n, dim].
     """
-    images, tags = (torch.cat([getattr(scenes, side) for scenes, _ in parts]) for side in ("images", "tags"))
-    sentences, swapped = (
-        torch.cat([getattr(scenes, side).flatten(0, 1) for scenes, _ in parts]) for side in ("captions", "swapped")
-    )
-    each = len(sentences) // len(images)
-    index = torch.arange(len(images))
-    others = torch.cat([swapped_images for _, swapped_images in parts]).repeat_interleave(each, dim=0)
+    texts, negatives, others, index, count = [], [], [], [], 0
+    for part, swapped_images in scenes:
+        tags = part.tags[:, None]
+        for right, wrong, images in (
+            (part.captions, part.swapped, swapped_images),
+            (part.parts, part.swapped_parts, swapped_images),
+            (tags, tags, part.images),
+        ):
+            each = right.shape[1]
+            texts.append(right.flatten(0, 1))
+            negatives.append(wrong.flatten(0, 1))  # a row equal to its caption's own is no negative
+            others.append(images.repeat_interleave(each, dim=0))
+            index.append(torch.arange(count, count + len(right)).repeat_interleave(each))
+        count += len(part.images)
     return Features.from_arrays(
-        images=images,
-        texts=torch.cat([sentences, tags]),
-        negatives=torch.cat([swapped, tags]),  # a row equal to its caption's own is no negative
-        negative_images=torch.cat([others, images]),
-        image_index=torch.cat([index.repeat_interleave(each), index]),
+        images=torch.cat([part.images for part, _ in scenes]),
+        texts=torch.cat(texts),
+        negatives=torch.cat(negatives),
+        negative_images=torch.cat(others),
+        image_index=torch.cat(index),
     )
 
 

@@ -12,6 +12,7 @@ from described import DescribedScenes, Embedded, describe
 from torch import Tensor
 from torch.nn import functional as F
 
+import labclip
 from labclip import LABCLIP, metrics
 from labclip.scenes.renderer import Layout, render
 from labclip.scenes.vocabulary import HELD_OUT
@@ -72,6 +73,8 @@ class TestScenes:
                 found[f"binding_{name}"] = measure.binding(
                     images, text(part.captions.flatten(0, 1)), text(part.swapped.flatten(0, 1))
                 )
+            query, wrong = (text(side).sum(dim=1) for side in (parts["three"].parts, parts["three"].swapped_parts))
+            found["query_three"] = measure.binding(parts["three"].images, *(F.normalize(one, dim=-1) for one in (query, wrong)))
             for name, (images, texts) in gallery.items():
                 found[f"{name}_t2i_r1"], found[f"{name}_i2t_r1"] = measure.recall_at_1(images, text(texts))
             found["single_object"] = measure.single_object(singles, text(prompts), self.singles)
@@ -79,7 +82,12 @@ class TestScenes:
             return {key: round(value, 4) for key, value in found.items()}
 
         eye, fitted = torch.eye(dim), model.alignment.fitted
+        evaluated = labclip.evaluate(model, "scenes", cache=None, progress=False)["scenes"].to_json(("base", "labclip"))
         return {
+            "scenes": {
+                side: {metric: round(value, 4) for metric, value in found.items()}
+                for side, found in evaluated["models"].items()
+            },
             "base": figures(eye),
             "labclip": figures(model.alignment.matrix),
             "fitted_on_both": figures(both),

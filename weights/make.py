@@ -46,14 +46,15 @@ SHIPPED_SEED = 0
 FIT_SCENES = 50_000
 WEAK_BASE = 0.65  # with a base that binds better there is no finding to show
 FITTING: dict[str, Any] = {
-    "rank": 32,
+    "rank": 128,
     "batch_size": 512,
     "learning_rate": 3e-2,
-    "epochs": 20,
+    "epochs": 5,
     "logit_scale": 100.0,
-    "negative_weight": 1.0,
-    "distill": 0.0,
+    "negative_weight": 12.0,
+    "distill": 1.0,
     "identity_penalty": 0.0,
+    "keep": 0.97,
 }
 """Arguments of `labclip.fit`; docs/embedded-model.md says what each earns."""
 
@@ -112,7 +113,7 @@ def make_one(
         features = replace(to_fit(*parts), base=named, fingerprint=fingerprint)
         result = labclip.fit(features, **others, **FITTING, seed=seed, progress=False)
         # `fit` takes the least strength near the best; this model is to show what a matrix repairs.
-        best = max(kept(result.frontier), key=lambda point: point.smoothed_binding or 0.0)
+        best = max(kept(result.frontier, FITTING["keep"]), key=lambda point: point.smoothed_binding or 0.0)
         return result.alignment.at(best.strength)
 
     fitted = fit(embedded)
@@ -126,8 +127,8 @@ def make_one(
         | {
             "cosines": pair_cosines(gallery(read_data(others["validation"])), fitted.fitted, fitted.strength),
             "license": "mit",
-            "data": f"{len(learnt.layout):,} scenes of labclip.scenes, with {len(learnt.sentences)} sentences and "
-            "tags each",
+            "data": f"{len(learnt.layout):,} scenes of labclip.scenes, with {len(learnt.sentences)} sentences, two "
+            "parts and tags each",
             "pretraining": asdict(pretraining),
         },
     )

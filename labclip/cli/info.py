@@ -15,6 +15,7 @@ from labclip.packages import EMBEDDED
 
 _SAME = 0.005
 """A difference that two decimals do not show: neither a gain nor a cost."""
+_LOWER_IS_BETTER = ("modality_gap", "search_confused5")
 _USE = (
     "Captions that say which attribute belongs to which object, in search, ranking, filtering or tagging. Only text "
     "embeddings change: your image index stays valid."
@@ -96,7 +97,7 @@ def _figures(facts: Mapping[str, Any], key: str) -> Iterator[dict[str, Any]]:
             if metric.endswith("_blind"):  # a control, neither a gain nor a cost
                 continue
             if isinstance(before, int | float) and isinstance(after, int | float):
-                gain = before - after if metric == "modality_gap" else after - before
+                gain = before - after if metric.startswith(_LOWER_IS_BETTER) else after - before
                 yield {
                     "benchmark": benchmark, "metric": metric, "base": before, "labclip": after, "gain": gain,
                     "from": key,
