@@ -132,7 +132,8 @@ def _tables(trials: list[dict[str, Any]], shipped: dict[str, Any]) -> str:
         sorted(({"0": shipped["base"]} | shipped["strengths"] | own).items(), key=lambda one: float(one[0]))
     )
     blended = [
-        [key, *(f"{found[key]:.3f}" for found in strengths.values())] for key in (*_BINDING, "binding_three", "query_three", *_COSTS)
+        [key, *(f"{found[key]:.3f}" for found in strengths.values())]
+        for key in (*_BINDING, "binding_three", "query_three", *_COSTS)
     ]
     matrices = {"base": "base", "LABCLIP": "labclip", "fitted on both": "fitted_on_both"}
     three = [

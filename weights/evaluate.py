@@ -74,7 +74,9 @@ class TestScenes:
                     images, text(part.captions.flatten(0, 1)), text(part.swapped.flatten(0, 1))
                 )
             query, wrong = (text(side).sum(dim=1) for side in (parts["three"].parts, parts["three"].swapped_parts))
-            found["query_three"] = measure.binding(parts["three"].images, *(F.normalize(one, dim=-1) for one in (query, wrong)))
+            found["query_three"] = measure.binding(
+                parts["three"].images, *(F.normalize(one, dim=-1) for one in (query, wrong))
+            )
             for name, (images, texts) in gallery.items():
                 found[f"{name}_t2i_r1"], found[f"{name}_i2t_r1"] = measure.recall_at_1(images, text(texts))
             found["single_object"] = measure.single_object(singles, text(prompts), self.singles)
