@@ -147,7 +147,7 @@ def test_a_probe_that_reads_little_is_told_why():
     weak = {
         "not even the attributes that are there can be read": side(0.2, 0.18, 0.22, half=0.19),
         "the probe would read more from more scenes": side(0.65, 0.6, 0.7, half=0.61),
-        "the probe learnt from 511 scenes an object": side(0.55, 0.5, 0.6, learnt=511),
+        "the probe learned from 511 scenes per object": side(0.55, 0.5, 0.6, learnt=511),
         "has an interval that spans the threshold": side(0.76, 0.74, 0.78),
     }
     for why, image in weak.items():

@@ -262,7 +262,7 @@ def test_sessions_do_not_see_each_other(answers, tmp_path, monkeypatch):
     assert 'alt="mine.png"' in answers.photo(one, [photo], RIGHT, 1.0)[0]
     with pytest.raises(ValueError, match="There is no image"):
         answers.compared(other, RIGHT, 1.0)
-    assert "Images of yours that are searched: 1." in answers.indexed(one, [photo])
+    assert "Your images that are searched: 1." in answers.indexed(one, [photo])
     assert "mine.png" in answers.searched(one, RIGHT, "")
     assert "mine.png" not in answers.searched(other, RIGHT, "")
     answers.photos(one, [photo])

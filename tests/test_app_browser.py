@@ -234,7 +234,7 @@ def test_every_tab_is_readable(visit, width, scheme):
 
 def test_compare(visit):
     someone = visit()
-    captions = someone.page.get_by_label("Captions, one a line")
+    captions = someone.page.get_by_label("Captions, one per line")
     captions.fill("a red heart with a white ring\na red heart with a white ring")
     someone.see("#compared", "Both choose none: 2 captions tie.")
     captions.fill("a red heart with a white ring")
@@ -267,7 +267,7 @@ def test_uploaded_images(visit, temporary):
 
 def test_keys_alone(visit):
     someone = visit()
-    someone.page.get_by_label("Captions, one a line").focus()
+    someone.page.get_by_label("Captions, one per line").focus()
     someone.page.keyboard.press("Tab")
     sync_api.expect(someone.page.get_by_role("button", name="Add the swapped captions")).to_be_focused()
     someone.page.get_by_role("tab", name="Compare").focus()
@@ -298,7 +298,7 @@ def test_search_in_one_s_own_images(visit, temporary):
         someone.see("#found", "LABCLIP's top 10")
         someone.page.get_by_text("Search your own images").click()
     one.upload("images", "mine.zip", zipped(photos | {"photos/broken.png": b"?", "notes.txt": b"hi"}))
-    one.see("#indexed", "Images of yours that are searched: 12.")
+    one.see("#indexed", "Your images that are searched: 12.")
     one.see("#indexed", "photos/broken.png is not a whole image")
     one.see("#found", "photos/")
     other.click("Search")

@@ -108,7 +108,7 @@ def test_info_of_a_folder_says_what_is_recorded_and_what_to_type(tmp_path):
     assert facts["cosines"] == cosines
     assert "Fitted on: not recorded; recipe by hand\n" in text
     assert re.search(r"validation +binding +0.500    0.400 +-0.100\n", text)
-    assert "a little flattering" in text
+    assert "a little too good" in text
     assert [row["metric"] for row in facts["gains"]] == ["i2t_r1"]
     assert [row["metric"] for row in facts["losses"]] == ["binding", "modality_gap"]
     assert facts["measure"] == f"labclip evaluate sugarcrepe coco zero-shot --model {tmp_path}"

@@ -32,7 +32,7 @@ SIDES = {"image": "images", "text": "captions"}
 MODELS = {"base": "base", "own": "the model's own matrix", "fitted": "a matrix fitted on other combinations"}
 
 _HEADLINES = {
-    "nothing": "Cosine binds already: there is little to repair.",
+    "nothing": "The cosine already prefers the right captions: there is little to repair.",
     "alignment": "Each encoder knows which attribute belongs to which object; only their alignment loses it. A matrix "
     "on the text can repair that.",
     "image": "Binding is lost in the image encoder: image embeddings do not say which attribute belongs to which "
@@ -75,7 +75,7 @@ def _doubt(probed: Probed) -> str:
     A probe that nears the bag-of-words baseline, and stays there, has learnt the words and no binding.
     """
     if probed.learnt < LEARNT * probed.dim:
-        return f"learnt from {probed.learnt:,} scenes an object, fewer than an embedding has dimensions, {probed.dim:,}"
+        return f"learned from {probed.learnt:,} scenes per object, fewer than the embedding dimension {probed.dim:,}"
     ours, bag = probed.accuracy, probed.bag_chance
     near_words = ours.low - bag < RISING and ours.value >= bag - RISING
     if probed.half is not None and ours.value - probed.half >= RISING and not near_words:

@@ -148,7 +148,7 @@ class Answers:
         session.gallery = self.pair.index(work.images_in(files))
         left = session.gallery.left_out
         more = f"{len(left) - 5:,} more were left out." if len(left) > 5 else ""
-        return part("note", f"Images of yours that are searched: {len(session.gallery.names):,}.", *left[:5], more)
+        return part("note", f"Your images that are searched: {len(session.gallery.names):,}.", *left[:5], more)
 
     def back(self, session: Session) -> str:
         """Search the scenes again."""
@@ -159,7 +159,7 @@ class Answers:
         """The top results of both sides for what must be there and what must not."""
         wanted, unwanted = parts_in(query), parts_in(without)
         if not wanted:
-            raise ValueError("There is no query. Type what must be there, a part a line or with commas between.")
+            raise ValueError("There is no query. Type what must be there, one part per line or with commas between.")
         texts, cut = self.pair.texts([*wanted, *unwanted])
         left_out = texts[len(wanted) :] if unwanted else None
         gallery = self.gallery(session)
@@ -204,5 +204,5 @@ class Answers:
             yield markup.step(step, time.monotonic() - began)
         told, note = json.loads((folder / "stdout").read_bytes()), ""
         if not told.get("written", True):
-            note = part("note", "It was not worth it, so there is no matrix.", *told["advice"])
+            note = part("note", "The fit was not worth it, so there is no matrix.", *told["advice"])
         yield note + markup.report(folder / work.REPORT, folder / work.ALIGNMENT)

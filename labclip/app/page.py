@@ -104,7 +104,7 @@ def _compare(page: Any, answers: Answers) -> None:
                 label="Your own image", sources=["upload", "clipboard"], height=170, buttons=[], elem_id="own"
             )
         with gr.Column(scale=3, min_width=300):
-            captions = gr.Textbox(label="Captions, one a line", lines=3, max_lines=8)
+            captions = gr.Textbox(label="Captions, one per line", lines=3, max_lines=8)
             swap = gr.Button("Add the swapped captions")
             strength = gr.Slider(
                 0, STRONGEST, answers.strength, step=0.01, label="Strength: 0 is the base, 1 the matrix as fitted"
@@ -149,8 +149,8 @@ def _search(tab: Any, answers: Answers) -> None:
 def _diagnose(answers: Answers) -> None:
     gr.Markdown(
         "Where does this model lose which attribute belongs to which object, and what does a matrix repair? Linear "
-        "probes read scenes and captions apart, cosine reads them together; matrices are fitted on some combinations "
-        "and measured on the others. 5,000 scenes take about a minute on two free cores."
+        "probes read scenes and captions separately, the cosine compares them. Matrices are fitted on some "
+        "combinations and measured on the others. 5,000 scenes take about a minute on two free cores."
     )
     count = gr.Slider(500, DRAWN, 2000, step=500, label="Scenes")
     _job(answers, "Diagnose", answers.diagnosis, [count], "diagnosis")

@@ -196,7 +196,7 @@ def captions_in(text: str) -> list[str]:
     """The captions of a text, one a line; ValueError if there is none, or there are too many."""
     found = [line.strip() for line in text.splitlines() if line.strip()]
     if not found:
-        raise ValueError("There is no caption. Type one a line.")
+        raise ValueError("There is no caption. Type one per line.")
     if len(found) > CAPTIONS:
         raise ValueError(f"There are {len(found):,} captions, and {CAPTIONS} are compared at once. Leave some out.")
     return found

@@ -122,7 +122,7 @@ def _text(facts: Mapping[str, Any], figures: list[dict[str, Any]]) -> str:
         ]  # fmt: skip
         notes = [str(facts["reported_source"])] if key == "reported" and "reported_source" in facts else []
         if any(row[0] == "validation" for row in rows):
-            notes.append("validation: held out of the fit, but the strength was selected by it: a little flattering.")
+            notes.append("validation: held out of the fit, but the strength was selected on it: a little too good.")
         if rows:
             table = Table("Fractions of 1", columns, rows, words=(0, 1))
             sections.append(Section(title, tables=[table], notes=notes))

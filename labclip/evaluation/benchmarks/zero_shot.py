@@ -165,7 +165,7 @@ def _names(file: str, classes: Sequence[str], sources: Sources, dataset: str) ->
         names = [names[name] for name in classes]
     elif len(names) != len(classes):
         raise ValueError(
-            f"{file} has {len(names)} names for {len(classes)} classes. Write one a line, in the folders' order."
+            f"{file} has {len(names)} names for {len(classes)} classes. Write one per line, in the folders' order."
         )
     elif other := [index for index, (name, folder) in enumerate(zip(names, classes, strict=True)) if name != folder]:
         if {*map(str, names)} == {*classes}:
