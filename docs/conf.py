@@ -24,6 +24,7 @@ autodoc_default_options = {"members": True}
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 napoleon_custom_sections = ["Source"]
+napoleon_numpy_docstring = False  # which would parse a second time
 napoleon_use_ivar = True
 nitpicky = True
 INNER = "Array|Asked|Data|Embedded|HeldOutPairs|ImageSource|LabelledScenes|Layout|Origin|Page|Section"
