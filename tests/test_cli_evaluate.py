@@ -112,7 +112,7 @@ BAD = {
     "csv --model scenes --data a.csv --data b.csv": "--data is given twice",
     "scenes QUICK --markdown a.html --items a.html": "a.html is an input or another output",
     "scenes QUICK --latex .": ". is a folder. Pass the path of a file",
-    "scenes QUICK --out x.csv": "The page x.csv is not named .html. End its name with .html.",
+    "scenes QUICK --out x.csv": "x.csv does not end in .html or .htm. Name it so.",
     f"features --model scenes --data {__file__}": f"There is no folder {__file__} of features",
     "features --model scenes --data /dev/null": "/dev/null is a pipe or a device, not a file.",
     "scenes QUICK --percent": "--rows and --percent go with --latex FILE. Pass it too.",

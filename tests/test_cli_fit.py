@@ -129,6 +129,7 @@ def test_bad_input_is_one_line(folder, tmp_path):
         "--device gpu": "device 'gpu' can't be used",
         "--rank 1000": "more than the embeddings' dim",
         "--keep 2": "--keep is 2.0. Pass a fraction of 1",
+        "--plot fit.doc": "fit.doc does not end in .png or",
         "--distill -1": "--distill is -1.0",
         "--negative-weight 0": "--negative-weight is 0.0. Pass a number from",
         f"--validation {folder / 'features'}": "400 of the 400 validation images are among those of the fit: image 0",

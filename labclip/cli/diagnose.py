@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from labclip.cli import options
-from labclip.cli.files import check_names, check_outputs, check_page, write
+from labclip.cli.files import PAGE, check_drawing, check_names, check_outputs, write
 from labclip.cli.group import main, note, open_model, progress, show_either
 
 
@@ -40,7 +40,7 @@ def diagnose(
     combinations, and their gains and costs are measured on the others. About a minute on two cores.
     """
     check_outputs(out, inputs=filter(None, [data, images]))
-    check_page(out)
+    check_drawing(out, *PAGE)
     check_names(model, alignment)
     from labclip.data.scene_files import read_labelled_scenes
 

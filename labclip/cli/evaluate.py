@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from labclip.cli import options
-from labclip.cli.files import check_names, check_outputs, check_page, write
+from labclip.cli.files import PAGE, check_drawing, check_names, check_outputs, write
 from labclip.cli.group import chosen_device, main, open_model, progress, show_either
 
 
@@ -74,7 +74,7 @@ def evaluate(
     files, folders = _by_name(benchmarks, data, "--data"), _by_name(benchmarks, images, "--images")
     inputs = [*files.values(), *folders.values()]
     check_outputs(markdown, latex, items, out, force=force, inputs=inputs)
-    check_page(out)
+    check_drawing(out, *PAGE)
     check_names(*models, *alignment)
     for path in inputs:
         if "://" not in path and not Path(path).expanduser().exists():

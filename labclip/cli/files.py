@@ -10,6 +10,7 @@ from labclip.files import CONFIG, WEIGHTS, check_file, check_folder, whole_file
 from labclip.packages import EVAL, require
 
 ALIGNMENT_FILES = (CONFIG, WEIGHTS)
+PAGE, FIGURE = (".html", ".htm"), (".png", ".pdf", ".svg", ".jpg", ".jpeg", ".eps", ".tif", ".tiff", ".webp")
 
 _LEAST = 1 << 20  # bytes; an alignment of dim 512 has 1.05 MB
 
@@ -46,17 +47,13 @@ def check_outputs(*paths: Path | None, force: bool = True, inputs: Iterable[str 
             raise ValueError(f"{path} exists already. Pass --force to overwrite it, or another path.")
 
 
-def check_drawing(path: Path | None) -> None:
-    """Refuse a report or a figure where what draws it is not installed."""
-    if path is not None:
-        require("matplotlib", f"{path} needs matplotlib", EVAL)
-
-
-def check_page(path: Path | None) -> None:
-    """Refuse a page with the name of something else, or as `check_drawing`."""
-    if path is not None and path.suffix.lower() not in (".html", ".htm"):
-        raise ValueError(f"The page {path} is not named .html. End its name with .html.")
-    check_drawing(path)
+def check_drawing(path: Path | None, *endings: str) -> None:
+    """Refuse a page or a figure of another ending, and any where what draws it is not installed."""
+    if path is None:
+        return
+    if path.suffix.lower() not in endings:
+        raise ValueError(f"{path} does not end in {' or '.join(endings)}. Name it so.")
+    require("matplotlib", f"{path} needs matplotlib", EVAL)
 
 
 def write(path: Path | None, writer: Callable[[Path], object]) -> None:

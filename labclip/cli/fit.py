@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from labclip.cli import options
-from labclip.cli.files import ALIGNMENT_FILES, check_drawing, check_empty, check_outputs, check_page, write
+from labclip.cli.files import ALIGNMENT_FILES, FIGURE, PAGE, check_drawing, check_empty, check_outputs, write
 from labclip.cli.group import main, note, progress, show, show_either
 from labclip.files import check_feature_folder
 
@@ -71,8 +71,8 @@ def fit(
     inputs = [features, *([validation] if validation else []), *others.values()]
     check_empty(out, force, writes=ALIGNMENT_FILES, inputs=inputs)
     check_outputs(plot, html, inputs=[*inputs, out])
-    check_drawing(plot)
-    check_page(html)
+    check_drawing(plot, *FIGURE)
+    check_drawing(html, *PAGE)
     for folder in inputs:
         check_feature_folder(folder)
     if split == "images" and (attributes or objects):
