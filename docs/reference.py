@@ -30,7 +30,7 @@ SCORED = (
     "search_confused5",
     "search_map_heldout",
     "part_swap",
-    "half_truth",
+    "half_truth_grounded",
     "whole_truth",
     "binding",
     "binding_heldout",
