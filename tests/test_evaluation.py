@@ -296,7 +296,7 @@ def test_a_benchmark_of_ones_own(model):
     assert MINE.options == {"split": "seen", "n": 30}
     assert report["mine"].options == {"n": "40", "split": "heldout"}
     assert (right.estimates[0].n, report["scenes"].metric("binding").estimates[0].n) == (40, 20)
-    assert right.estimates[1].value > 0.8 > right.estimates[0].value
+    assert right.estimates[1].value > 0.75 > right.estimates[0].value
     assert repr(report) == "Report(scenes, mine; scenes (embedded): base, labclip)"
     assert "t2i_r1" in str(evaluate(model, MINE))
     with pytest.raises(ValueError, match=r"mine has no option 'size'\. It has split, n"):

@@ -118,13 +118,13 @@ def _text(facts: Mapping[str, Any], figures: list[dict[str, Any]]) -> str:
         rows = [
             [row["benchmark"], _words(row), f"{row['base']:.{digits}f}", f"{row['labclip']:.{digits}f}",
              f"{row['gain']:+.{digits}f}"]
-            for row in figures if row["from"] == key
+            for row in figures if row["from"] == key and round(row["base"], digits) != round(row["labclip"], digits)
         ]  # fmt: skip
         notes = [str(facts["reported_source"])] if key == "reported" and "reported_source" in facts else []
         if any(row[0] == "validation" for row in rows):
             notes.append("validation: held out of the fit, but the strength was selected on it: a little too good.")
         if rows:
-            table = Table("Fractions of 1", columns, rows, words=(0, 1))
+            table = Table("Fractions of 1; --json has those that are alike too", columns, rows, words=(0, 1))
             sections.append(Section(title, tables=[table], notes=notes))
     if pairs := cosine_rows(facts):
         sections.append(Section(COSINES, tables=[Table(COSINES_OF, COSINE_COLUMNS, pairs, (0, 1))], notes=[CONVERT]))
