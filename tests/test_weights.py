@@ -16,6 +16,8 @@ from PIL import Image
 import labclip
 from labclip import LABCLIP
 from labclip.io.published import PUBLISHED, find_entry
+from labclip.scenes import COLOURS, SHAPES
+from labclip.scenes.captions import noun_phrase
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
 
@@ -53,10 +55,8 @@ def test_sentences_and_parts_have_a_negative_with_an_image_and_tags_have_none(sc
     assert torch.equal(features.negative_images[3, 0], others[1])
     assert torch.equal(features.texts[12:24].view_as(scenes.parts), scenes.parts)
     assert torch.equal(features.texts[24:], scenes.tags)
-    # A part with the other object's colour is that object's colour on this shape.
     colours, shapes = made.layout.colours[0], made.layout.shapes[0]
-    phrases = labclip.scenes.captions.noun_phrase, labclip.scenes.COLOURS, labclip.scenes.SHAPES
-    wrong = phrases[0](phrases[1][colours[1]], phrases[2][shapes[0]])
+    wrong = noun_phrase(COLOURS[colours[1]], SHAPES[shapes[0]])  # its colour is the other object's
     embedded = LABCLIP.from_pretrained("scenes").encode_text(wrong, normalize=True, aligned=False)
     assert_close(scenes.swapped_parts[0, 0], embedded[0])
 

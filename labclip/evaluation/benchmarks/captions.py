@@ -31,7 +31,7 @@ Row = tuple[int | None, str, Sequence[str], str]
 
 
 @dataclass(frozen=True)
-class Form:
+class CaptionsForm:
     """Which files hold the captions.
 
     Attributes:
@@ -123,7 +123,7 @@ def own_rows(sources: Sources, column: str, image_column: str, negative_columns:
 
 def captioned(form: dict[str, Any], sources: Sources, split: str = "", captions: int = 0) -> list[Row]:
     """The captions of a split, those of one image together, the first `captions` of each; 0 is all."""
-    chosen = Form(**form)
+    chosen = CaptionsForm(**form)
     one_of("split", split, chosen.splits)
     checked_whole("captions", captions, least=0)
     layout = ImageLayout(sources, *chosen.ways)

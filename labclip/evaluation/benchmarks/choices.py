@@ -24,7 +24,7 @@ CONFIRMED = 2
 
 
 @dataclass(frozen=True)
-class Form:
+class ChoicesForm:
     """Where an item has its image and its captions, and what its metrics are means over.
 
     Fields of an entry are as `cell` takes them.
@@ -66,7 +66,7 @@ class Form:
 class _Reader:
     """Adds the entries of files to `items`."""
 
-    def __init__(self, sources: Sources, form: Form) -> None:
+    def __init__(self, sources: Sources, form: ChoicesForm) -> None:
         self.items, self.sources, self.form = Items(sources), sources, form
         self.layouts = {start: ImageLayout(sources, *ways) for start, ways in form.ways.items()}
 
@@ -108,7 +108,7 @@ class _Reader:
 
 def read_subsets(form: dict[str, Any], sources: Sources) -> Task:
     """A metric a file, unweighted means of their kinds and of all (`macro`), and `micro` over items."""
-    chosen = Form(**form)
+    chosen = ChoicesForm(**form)
     reader, unconfirmed = _Reader(sources, chosen), 0
     for number, location, entry in reader.entries():
         if chosen.votes:
@@ -135,7 +135,7 @@ def read_subsets(form: dict[str, Any], sources: Sources) -> Task:
     return sources.task(*questions)
 
 
-def _subset_metrics(items: Items, form: Form) -> dict[str, Rows]:
+def _subset_metrics(items: Items, form: ChoicesForm) -> dict[str, Rows]:
     """The groups of each metric; notes say of which files no item is left, since means are over fewer then."""
     subsets = [PurePosixPath(names[0]).stem.replace("-", "_") for names in form.files]
     groups = items.numbers("subset")
@@ -152,7 +152,7 @@ def _subset_metrics(items: Items, form: Form) -> dict[str, Rows]:
 
 def read_groups(form: dict[str, Any], sources: Sources, *, breakdown: bool = False) -> Task:
     """`macro` over groups and `micro` over items; with `breakdown` each group that counts has a metric too."""
-    chosen = Form(**form)
+    chosen = ChoicesForm(**form)
     reader = _Reader(sources, chosen)
     for _, location, entry in reader.entries():
         group = cell(entry, chosen.group, location)
@@ -179,7 +179,7 @@ def read_groups(form: dict[str, Any], sources: Sources, *, breakdown: bool = Fal
 
 def read_kinds(form: dict[str, Any], sources: Sources) -> Task:
     """`accuracy` over all items, and over those of each kind."""
-    chosen = Form(**form)
+    chosen = ChoicesForm(**form)
     reader = _Reader(sources, chosen)
     for _, location, entry in reader.entries():
         kind = re.sub(r"\W+", "_", str(cell(entry, chosen.group, location)).lower()).strip("_")
@@ -207,7 +207,7 @@ def read_checklist(form: dict[str, Any], sources: Sources, *, limit: int = 1000)
         inside.setdefault(f"{aspect}_{kind}_{source}", []).append(number)
         # VAW's images are Visual Genome's.
         ways = {"": [f"{'vg' if source == 'vaw' else source}/{{path}}", "{path}"]}
-        reader = _Reader(sources, Form([[name]], ways=ways, **form))
+        reader = _Reader(sources, ChoicesForm([[name]], ways=ways, **form))
         reader.items, before = items, len(items)
         for location, entry in json_items(paths[name]):
             reader.add(entry, f"{name.rpartition('/')[0]}/{location}", file=number)
@@ -225,7 +225,7 @@ _AXIS = {"left_of": "x", "right_of": "x", "on": "y", "under": "y", "in-front_of"
 
 def read_whatsup(form: dict[str, Any], sources: Sources, *, subset: str = "all", breakdown: bool = False) -> Task:
     """A metric a part that is there; of the controlled ones also of pairs and sets of images, and retrieval."""
-    parts = {name: Form(**part) for name, part in form.items()}
+    parts = {name: ChoicesForm(**part) for name, part in form.items()}
     one_of("subset", subset, ("all", *parts))
     if subset == "all":
         found = sources.either(*(part.files[0][0] for part in parts.values()))
@@ -238,7 +238,7 @@ def read_whatsup(form: dict[str, Any], sources: Sources, *, subset: str = "all",
     return sources.task(*(one for name, part in parts.items() for one in _whatsup(sources, name, part, breakdown)))
 
 
-def _whatsup(sources: Sources, name: str, form: Form, breakdown: bool) -> list[Question]:
+def _whatsup(sources: Sources, name: str, form: ChoicesForm, breakdown: bool) -> list[Question]:
     reader, controlled = _Reader(sources, form), isinstance(form.captions, str)
     for _, location, entry in reader.entries():
         if not controlled:

@@ -28,7 +28,7 @@ PROMPT = "a photo of "
 
 
 @dataclass(frozen=True)
-class Form:
+class PairsForm:
     """Where an item has its images and its captions.
 
     Attributes:
@@ -51,29 +51,29 @@ class Form:
 
 def read(form: dict[str, Any], sources: Sources) -> Task:
     """The scores of Winoground."""
-    return _task(sources, Form(**form))
+    return _task(sources, PairsForm(**form))
 
 
 def read_tagged(form: dict[str, Any], sources: Sources, *, breakdown: bool = False) -> Task:
     """`read`; with `breakdown` each tag has the scores too."""
-    chosen = Form(**form)
+    chosen = PairsForm(**form)
     return _task(sources, chosen if breakdown else replace(chosen, kinds={}))
 
 
 def read_split(form: dict[str, Any], sources: Sources, *, split: str = "test") -> Task:
     """`read` of one split, "test" or "train"."""
     one_of("split", split, ("test", "train"))
-    chosen = Form(**form)
+    chosen = PairsForm(**form)
     return _task(sources, replace(chosen, files=[name.format(split=split) for name in chosen.files]))
 
 
 def read_statements(form: dict[str, Any], sources: Sources) -> Task:
     """`read` of MMVP-VLM, where an image and its caption are a row, and an odd row and the next one an item."""
-    chosen = Form(**form)
+    chosen = PairsForm(**form)
     return _task(sources, chosen, _statements(table_rows(sources.either(*chosen.files))))
 
 
-def _task(sources: Sources, form: Form, rows: Rows | None = None) -> Task:
+def _task(sources: Sources, form: PairsForm, rows: Rows | None = None) -> Task:
     """The items of a benchmark; one is left out if an image is missing, and wrong if its captions are equal."""
     layout = ImageLayout(sources, *form.ways)
     images: list[list[int]] = []
@@ -108,7 +108,7 @@ def _task(sources: Sources, form: Form, rows: Rows | None = None) -> Task:
     return sources.task(pairs, *(gallery(sources, true) if form.retrieval else ()))
 
 
-def _rows(sources: Sources, form: Form) -> Rows:
+def _rows(sources: Sources, form: PairsForm) -> Rows:
     """The entries of the file that `data` is, of a Parquet file's shards in the folder, or of the first file there."""
     first, dot, _ = form.files[0].rpartition(".parquet")
     shards = sorted(path for at in ("", "data/", "*/") for path in sources.folder.glob(f"{at}{first}-*.parquet") if dot)
@@ -117,7 +117,7 @@ def _rows(sources: Sources, form: Form) -> Rows:
     return itertools.chain(*(_table(path, form) for path in dict.fromkeys(shards)))
 
 
-def _table(path: Path, form: Form) -> Rows:
+def _table(path: Path, form: PairsForm) -> Rows:
     """The entries of one file; images inside a Parquet file stay there until they are encoded."""
     if path.suffix.lower() == ".json":
         yield from json_items(path)
