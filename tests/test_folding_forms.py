@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from close import UNIT, assert_close
 from foldable import as_transformers, family, fingerprint_of, skewed, text_features, text_features_of
 from PIL import Image
+from test_architecture import SILENT, tiny
 
 import labclip
 from labclip import LABCLIP, Alignment, Base, cli
@@ -51,8 +52,25 @@ def test_an_openclip_model_becomes_one_of_transformers(kind):
 @pytest.mark.parametrize("kind", ["resnet", "linear", "siglip", "unprojected", "nonscalar", "coca", "hf"])
 def test_what_transformers_cannot_hold_is_refused(kind):
     pytest.importorskip("transformers")
-    with pytest.raises(ValueError, match=r"CLIPModel can't hold this \w+: .* Fold it into another form: openclip"):
+    with pytest.raises(ValueError, match=r"CLIPModel can't hold this \w+ \(.* Fold it into another form: openclip"):
         fold(models.make(kind), skewed(), to="transformers")
+
+
+@pytest.mark.parametrize("change", SILENT)
+def test_what_no_weight_shows_is_taken_over_or_refused(change):
+    pytest.importorskip("transformers")
+    clip = tiny(**SILENT[change])
+    if change in ("pooling of the text", "no mask"):
+        with pytest.raises(ValueError, match="transformers gives other text features"):
+            fold(clip, Alignment.identity(models.DIM), to="transformers")
+        return
+    folded = fold(clip, Alignment.identity(models.DIM), to="transformers")
+    got = folded.get_image_features(pixel_values=models.images())
+    for ours, theirs in (
+        (text_features(folded, models.tokens()), clip.encode_text(models.tokens())),
+        (getattr(got, "pooler_output", got), clip.encode_image(models.images())),
+    ):
+        assert float((F.normalize(ours, dim=-1) - F.normalize(theirs, dim=-1)).detach().abs().max()) < UNIT
 
 
 @pytest.fixture
@@ -141,8 +159,7 @@ def test_a_folder_of_transformers_is_folded_by_name(tmp_path):
         LABCLIP.from_pretrained(tmp_path / "folded")
     with pytest.raises(ValueError, match="Load the model that it was folded from, plain"):
         labclip.fold(tmp_path / "folded", tmp_path / "matrix")
-    with pytest.raises(ValueError, match="holds an alignment, which would be overwritten"):
-        labclip.fold(tmp_path / "plain", tmp_path / "matrix", folder=tmp_path / "matrix")
+    labclip.fold(tmp_path / "plain", tmp_path / "matrix", folder=tmp_path / "folded")  # over the first
 
 
 def test_a_model_of_transformers_from_nowhere_is_saved_without_a_processor_and_says_so(tmp_path):
@@ -205,7 +222,9 @@ def test_a_state_dict_for_openais_clip(kind, tmp_path):
     ids=["heads", "gelu", "siglip", "coca"],
 )
 def test_what_openais_clip_cannot_hold_is_refused(make):
-    with pytest.raises(ValueError, match=r"OpenAI's clip can't hold this \w+: it has attention heads 64 wide.*Fold it"):
+    with pytest.raises(
+        ValueError, match=r"OpenAI's clip can't hold this \w+ .*: it has attention heads 64 wide.*Fold it"
+    ):
         fold(make(), skewed(), to="openai")
 
 
@@ -420,5 +439,5 @@ def test_the_command_writes_every_form(tmp_path):
         assert (tmp_path / to / file).is_file()
     said = run(tmp_path / "no", "--model", "scenes", "--to", "openai")
     assert said.exit_code == 2
-    assert "Error: OpenAI's clip can't hold this CLIP: it has attention heads 64 wide" in said.stderr
+    assert "Error: OpenAI's clip can't hold this CLIP (its image transform has mean" in said.stderr
     assert not (tmp_path / "no").exists()

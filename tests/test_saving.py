@@ -326,12 +326,13 @@ def test_a_configuration_of_another_model_is_refused(tmp_path, config):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folded_model_is_not_put_beside_an_alignment(tmp_path):
+@pytest.mark.parametrize("to", ["openclip", "transformers", "openai", "onnx"])
+def test_a_folded_model_is_not_put_over_an_alignment(tmp_path, to):
     model = wrap()
     model.save_pretrained(tmp_path)
     before = contents(tmp_path)
-    with pytest.raises(ValueError, match="holds an alignment, which would be applied once more"):
-        save_folded(model, tmp_path)
+    with pytest.raises(ValueError, match="holds an alignment, which would be overwritten or applied twice"):
+        labclip.fold(model, to=to, folder=tmp_path)
     assert contents(tmp_path) == before
 
 

@@ -1,7 +1,7 @@
 """The matrix merged into a model's own text projection: a plain model, the same numbers, no overhead.
 
-Works on OpenCLIP models, OpenAI's `clip` and transformers' models with a text projection. With the projection
-text = hidden @ P, aligned = text @ A.T = hidden @ (P @ A.T); a bias is mapped too.
+Works on OpenCLIP models, OpenAI's `clip`, transformers' models with a text projection, and text towers in ONNX. With
+the projection text = hidden @ P, aligned = text @ A.T = hidden @ (P @ A.T); a bias is mapped too.
 """
 
 from __future__ import annotations
@@ -9,36 +9,37 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from labclip._version import __version__
 from labclip.alignment import Alignment, checked_alignment
-from labclip.files import CARD
+from labclip.base import FINGERPRINT_CAPTION
+from labclip.files import CARD, is_alignment_folder
 from labclip.io import to_onnx, to_openai, to_transformers
 from labclip.io.card import folded_card
-from labclip.io.folder import replacing
+from labclip.io.folder import matrix_sha256, replacing
 from labclip.io.hub import DEFAULT
 from labclip.io.names import form_of, load_alignment, name_of
 from labclip.io.saving import config_for, write_folded
-from labclip.io.text_sides import (
-    check_fits,
-    check_merged,
-    mark_of,
-    new_mark,
-    of_openclip,
-    of_transformers,
-    projection_of,
-    sample_features,
-    set_mark,
-)
+from labclip.io.text_sides import check_features, mark_of, of_openclip, of_transformers, set_mark
 from labclip.model import LABCLIP
-from labclip.towers.openclip import default_tokenizer, embed_dim
+from labclip.towers.openclip import check_base, check_fits, default_tokenizer, embed_dim, uses_quick_gelu
 
 TARGETS = ("same", "openclip", "transformers", "openai", "onnx")
+_CONVERTERS = {
+    "transformers": to_transformers.convert, "openai": to_openai.state_of, "onnx": to_onnx.convert,
+}  # fmt: skip
+# Where a module keeps its last linear map on the text side, by attribute path, first match wins.
+_PLACES = (
+    "text_projection",  # OpenCLIP CLIP (Parameter [width, dim]), OpenAI clip, transformers CLIPModel (Linear)
+    "text.text_projection",  # OpenCLIP CustomTextCLIP and CoCa
+    "text.proj",  # OpenCLIP with a Hugging Face text tower
+    "text_model.head",  # transformers SiglipModel
+)
 
 
 def fold(
@@ -86,34 +87,79 @@ def fold(
     """
     if to not in TARGETS:
         raise ValueError(f"to is {to!r}. Pass one of {', '.join(TARGETS)}.")
+    if folder is not None and is_alignment_folder(Path(folder)) and form_of(Path(folder)) is None:
+        raise ValueError(f"{folder} holds an alignment, which would be overwritten or applied twice. Pass another.")
     source = {"model": name_of(model), "alignment": name_of(alignment)}
     if isinstance(model, str | Path):
         model, alignment = _opened(model, alignment, force=force)
     if isinstance(alignment, str | Path):
         alignment = load_alignment(alignment, DEFAULT)
-    check = alignment is not None  # what a LABCLIP holds was checked when it was put in
-    if isinstance(model, LABCLIP) and alignment is None:
-        alignment = model.alignment
-    alignment = checked_alignment(alignment)
-    alignment = alignment if strength is None else alignment.at(strength)
     if (inside := _clip_inside(model)) is not None:
         if to != "same" or folder is not None:
             raise ValueError(f"A {type(model).__name__} is folded into its own class. Leave out to and folder.")
-        folded = _merged(inside, alignment, model.tokenizer, source, force=force)
+        folded = fold(inside, alignment, strength=strength, force=force)
         if isinstance(model, nn.Module):
             return copy.deepcopy(model, {id(inside): folded})
         model = copy.copy(model)
         model.model = folded
         return model
-    if type(model).__name__ == "ModelProto" and to in ("same", "onnx"):
-        appended = to_onnx.append(model, alignment, source, guard=partial(_guarded, force=force))
-        if folder is not None:
-            to_onnx.write(appended, folder)
-            _write_card(alignment, "onnx", folder)
-        return appended
-    if not isinstance(model, nn.Module):
-        raise ValueError(f"A {type(model).__name__} is not a model. Pass one of OpenCLIP, OpenAI or transformers.")
-    return _fold_module(model, alignment, source, to=to, folder=folder, config=config, check=check, force=force)
+    clip, tokenizer, known = model, None, None
+    own = isinstance(model, LABCLIP) and alignment is None  # which was checked when it was put in
+    if isinstance(model, LABCLIP):
+        clip, tokenizer, known = model.clip, model.tokenizer, model.openclip_config
+        alignment = model.alignment if own else alignment
+    alignment = checked_alignment(alignment)
+    alignment = alignment if strength is None else alignment.at(strength)
+    kind = _kind_of(clip)
+    target = kind if to == "same" else to
+    if target != kind and kind != "openclip":
+        raise ValueError(f"A {type(clip).__name__} can't be put into the form of {to}. Leave out `to`.")
+    folded = _merged(clip, kind, alignment, source, tokenizer, check=not own, force=force)
+    if target != kind or to == "openai":
+        mark = mark_of(folded)
+        folded = _CONVERTERS[target](folded)
+        if mark is not None and target != "openai":
+            set_mark(folded, mark)
+    if folder is not None:
+        tokenizer = tokenizer or default_tokenizer(alignment.base)
+        with replacing(folder) as scratch:
+            if target == "openclip":
+                write_folded(folded, config_for(clip, alignment.base, known, config), tokenizer, scratch)
+            elif target == "transformers":
+                to_transformers.write(folded, clip, tokenizer, scratch)
+            else:
+                (to_openai if target == "openai" else to_onnx).write(folded, scratch)
+            (scratch / CARD).write_text(folded_card(alignment, target), encoding="utf-8", newline="\n")
+    return folded
+
+
+def _merged(
+    model: Any, kind: str, alignment: Alignment, source: Mapping[str, Any], tokenizer: Any, *, check: bool, force: bool
+) -> Any:
+    """A copy of a model with the matrix in its text projection, and the mark of it."""
+    folded = copy.deepcopy(model)
+    if alignment.strength == 0.0 or (alignment.is_identity and alignment.logit_scale is None):
+        return folded
+    projection = None if kind == "onnx" else _projection_of(folded, alignment.dim)
+    if check:
+        try:
+            _check_fits(model, kind, alignment, tokenizer)
+        except ValueError as error:
+            if not force:
+                raise
+            warnings.warn(f"Folded all the same: {error}", stacklevel=3)
+    if projection is None:
+        to_onnx.append(folded, alignment)
+    else:
+        _merge(folded, *projection, alignment)
+    before = mark_of(model)
+    mark = {
+        "matrix_sha256": matrix_sha256(alignment.fitted), "strength": alignment.strength,
+        "base": None if alignment.base is None else vars(alignment.base), **source,
+        "labclip_version": __version__, **({} if before is None else {"onto": before}),
+    }  # fmt: skip
+    set_mark(folded, mark)
+    return folded
 
 
 def _opened(name: str | Path, alignment: Any, *, force: bool) -> tuple[Any, Any]:
@@ -128,143 +174,132 @@ def _opened(name: str | Path, alignment: Any, *, force: bool) -> tuple[Any, Any]
     return model, alignment if force else None
 
 
-def _fold_module(
-    model: nn.Module,
-    alignment: Alignment,
-    source: Mapping[str, str | None],
-    *,
-    to: str,
-    folder: str | Path | None,
-    config: str | Mapping[str, Any] | None,
-    check: bool,
-    force: bool,
-) -> Any:
-    """Fold a LABCLIP or a plain module, put it into the form of a library, and write it."""
-    clip: Any = model
-    tokenizer, known = None, None
-    if isinstance(model, LABCLIP):
-        clip, tokenizer, known = model.clip, model.tokenizer, model.openclip_config
-    kind = "openclip" if of_openclip(clip) else "transformers" if of_transformers(clip) else "openai"
-    if kind == "openai" and (held := next(filter(of_transformers, clip.modules()), None)) is not None:
-        # Wrappers pass attributes on, so the projection is found, but not what the guard compares.
-        raise ValueError(
-            f"A {type(clip).__name__} is a wrapper around a {type(held).__name__}. Fold that before it is wrapped, or "
-            f"after peft's merge_and_unload()."
-        )
-    target = kind if to == "same" else to
-    if target != kind and kind != "openclip":
-        raise ValueError(f"A {type(clip).__name__} can't be put into the form of {to}. Leave out `to`.")
-    folded = _merged(clip, alignment, tokenizer, source, check=check, force=force)
-    tokenizer = tokenizer or default_tokenizer(alignment.base)
-    if target == "transformers":
-        folded = folded if kind == target else to_transformers.convert(folded)
-        write = partial(to_transformers.write, folded, clip, tokenizer)
-    elif target == "onnx":
-        folded = to_onnx.export(folded)
-        write = partial(to_onnx.write, folded)
-    elif target == "openai":
-        folded = to_openai.state_of(folded) if to == target else folded
-        write = partial(to_openai.write, folded)
-    elif folder is not None:
-        write = partial(write_folded, folded, config_for(clip, alignment.base, known, config), tokenizer)
-    if folder is not None:
-        write(folder)
-        _write_card(alignment, target, folder)
-    return folded
-
-
-def _write_card(alignment: Alignment, target: str, folder: str | Path) -> None:
-    with replacing(folder) as scratch:
-        (scratch / CARD).write_text(folded_card(alignment, target), encoding="utf-8", newline="\n")
-
-
-def _merged(
-    clip: nn.Module,
-    alignment: Alignment,
-    tokenizer: Any,
-    source: Mapping[str, str | None],
-    *,
-    check: bool = True,
-    force: bool = False,
-) -> Any:
-    """A copy of a model with the matrix in its text projection, and the mark of it."""
-    folded: Any = copy.deepcopy(clip)
-    if alignment.strength == 0.0 or (alignment.is_identity and alignment.logit_scale is None):
-        return folded
-    owner, name = projection_of(folded)
-    if isinstance(getattr(owner, name), nn.Sequential):
-        owner = getattr(owner, name)
-        name = str(len(owner) - 1)
-    dim = _dim_of(folded, getattr(owner, name))
-    if dim != alignment.dim:
-        raise ValueError(
-            f"Alignment has dim {alignment.dim} but the model's text projection gives {dim}. Load one for it."
-        )
-    if check:
-        _guarded(lambda: check_fits(clip, alignment, tokenizer), force)
-    before = sample_features(folded) if of_transformers(folded) else None
-    _map_projection(owner, name, alignment.matrix.detach().cpu().double())
-    if alignment.logit_scale is not None and isinstance(getattr(folded, "logit_scale", None), torch.Tensor):
-        fitted = torch.tensor(alignment.logit_scale, dtype=torch.float64)
-        _map(folded.logit_scale, lambda own: torch.lerp(own, fitted, alignment.strength))
-    if before is not None:
-        check_merged(folded, before, alignment)
-    set_mark(folded, new_mark(alignment, source, mark_of(clip)))
-    return folded
-
-
-def _dim_of(model: nn.Module, projection: Any) -> int:
-    """Length of the embeddings that a projection gives; ValueError if it is neither a linear map nor missing."""
-    if isinstance(projection, nn.Linear):
-        return projection.out_features
-    if isinstance(projection, torch.Tensor):
-        return int(projection.shape[1])
-    if not isinstance(projection, nn.Identity | None):
-        raise ValueError(f"Cannot fold into a text projection of type {type(projection).__name__}.")
-    return embed_dim(model)
-
-
-def _guarded(check: Callable[[], None], force: bool) -> None:
-    """Refuse with ValueError what a check refuses; with `force`, warn."""
-    try:
-        check()
-    except ValueError as error:
-        if not force:
-            raise
-        warnings.warn(f"Folded all the same: {error}", stacklevel=5)
-
-
 def _clip_inside(model: Any) -> Any | None:
     """The model of transformers inside a pipeline or a SentenceTransformer; None for anything else."""
     if isinstance(model, nn.Module):
-        if not hasattr(model, "tokenize"):
-            return None
-        return next((module for module in model.modules() if module is not model and of_transformers(module)), None)
+        return next(filter(of_transformers, model.modules()), None) if hasattr(model, "tokenize") else None
     inside = getattr(model, "model", None)
     return inside if of_transformers(inside) and hasattr(model, "tokenizer") else None
 
 
-def _map_projection(owner: Any, name: str, matrix: torch.Tensor) -> None:
-    """Apply a matrix, float64 [dim, dim] on the CPU, to what a text projection gives; add one where there is none."""
+def _kind_of(model: Any) -> str:
+    """The library of a model, as `to` calls it."""
+    if type(model).__name__ == "ModelProto":
+        return "onnx"
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"A {type(model).__name__} is not a model. Pass one of OpenCLIP, OpenAI or transformers.")
+    if of_openclip(model):
+        return "openclip"
+    if of_transformers(model):
+        return "transformers"
+    if (held := next(filter(of_transformers, model.modules()), None)) is not None:
+        # Wrappers pass attributes on, so the projection is found, but not what the guard compares.
+        raise ValueError(
+            f"A {type(model).__name__} is a wrapper around a {type(held).__name__}. Fold that before it is wrapped, or "
+            f"after peft's merge_and_unload()."
+        )
+    return "openai"
+
+
+@torch.no_grad()
+def _check_fits(model: Any, kind: str, alignment: Alignment, tokenizer: Any) -> None:
+    """Refuse with ValueError a model that the alignment was not fitted on, or into which a matrix was merged already.
+
+    The fingerprint is compared where the alignment has one and a tokenizer is known: the model's own, else that of the
+    recorded base, else CLIP's where a model of another library has CLIP's vocabulary.
+    """
+    tokenizer = tokenizer or default_tokenizer(alignment.base)
+    if kind == "openclip":
+        check_base(model, alignment, tokenizer)
+        return
+    asked, features = alignment.fingerprint is not None, None
+    if kind == "transformers":
+        quick_gelu = to_transformers.quick_gelu_of(model)
+        features = to_transformers.caption_features(model) if asked else None
+    elif kind == "onnx":
+        quick_gelu = to_onnx.quick_gelu_of(model)
+        features = to_onnx.caption_features(model, alignment) if asked else None
+        if quick_gelu is None and alignment.base is not None:
+            warnings.warn(
+                f"The ONNX file does not show whether it runs QuickGELU or GELU. The alignment was fitted on "
+                f"{alignment.base}, which runs {'QuickGELU' if alignment.base.quick_gelu else 'GELU'}: make sure of "
+                f"it.",
+                stacklevel=4,
+            )
+    else:
+        quick_gelu = uses_quick_gelu(model)
+        if asked and tokenizer is not None:
+            device = next(model.parameters()).device
+            features = model.encode_text(tokenizer([FINGERPRINT_CAPTION]).to(device))
+    fingerprint = None if features is None else nn.functional.normalize(features[0].float(), dim=0).cpu()
+    check_fits(alignment, mark_of(model), quick_gelu, fingerprint)
+
+
+def _projection_of(model: Any, dim: int) -> tuple[Any, str]:
+    """The module that holds the last linear map of the text side, and its name there.
+
+    ValueError if none is found, or it is no linear map or gives another dim.
+    """
+    text_alone = of_transformers(model) and model.config.model_type.endswith("text_model")
+    places = [*_PLACES, "head"] if text_alone else _PLACES
+    for place in places:
+        *path, name = place.split(".")
+        owner: Any = model
+        for step in path:
+            owner = getattr(owner, step, None)
+        if isinstance(owner, nn.Module) and hasattr(owner, name):
+            break
+    else:
+        raise ValueError(
+            f"Found no text projection in a {type(model).__name__} (looked for {', '.join(places)}). "
+            f"Wrap it instead: LABCLIP(model, alignment)."
+        )
+    projection = getattr(owner, name)
+    if isinstance(projection, nn.Sequential):
+        owner, name, projection = projection, str(len(projection) - 1), projection[-1]
+    if not isinstance(projection, torch.Tensor | nn.Linear | nn.Identity | None):
+        raise ValueError(f"Cannot fold into a text projection of type {type(projection).__name__}.")
+    own = projection.out_features if isinstance(projection, nn.Linear) else embed_dim(model)
+    if own != dim:
+        raise ValueError(f"Alignment has dim {dim} but the model's text projection gives {own}. Load one for it.")
+    return owner, name
+
+
+def _merge(model: Any, owner: Any, name: str, alignment: Alignment) -> None:
+    """Apply the matrix to what a text projection gives, in place, and the fitted logit scale by strength.
+
+    A model of transformers is run before and after: ValueError if its features are not the aligned ones.
+    """
+    matrix = alignment.matrix.detach().cpu().double()
+    before = to_transformers.sample_features(model) if of_transformers(model) else None
     projection = getattr(owner, name)
     if projection is None or isinstance(projection, nn.Identity):
-        setattr(owner, name, _added(matrix, next(owner.parameters()), as_linear=name == "proj"))
+        # Of the kind OpenCLIP itself makes there, so that its configuration fits.
+        reference = next(owner.parameters())
+        weight = matrix.to(reference.device, reference.dtype)
+        if name == "proj":
+            added: Any = nn.Linear(alignment.dim, alignment.dim, bias=False, device="meta")
+            added.weight = nn.Parameter(weight, requires_grad=reference.requires_grad)
+        else:
+            added = nn.Parameter(weight.T.contiguous(), requires_grad=reference.requires_grad)
+        setattr(owner, name, added)
     elif isinstance(projection, nn.Linear):
         _map(projection.weight, lambda weight: matrix @ weight)
         if projection.bias is not None:
             _map(projection.bias, lambda bias: matrix @ bias)
     else:
         _map(projection, lambda weight: weight @ matrix.T)
-
-
-def _added(matrix: torch.Tensor, reference: torch.Tensor, *, as_linear: bool) -> nn.Linear | nn.Parameter:
-    """A projection where there was none, of the kind OpenCLIP itself makes there, so that its configuration fits."""
-    weight = matrix.to(reference.device, reference.dtype)
-    if not as_linear:
-        return nn.Parameter(weight.T.contiguous(), requires_grad=reference.requires_grad)
-    linear = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
-    linear.weight = nn.Parameter(weight, requires_grad=reference.requires_grad)
-    return linear
+    if alignment.logit_scale is not None and isinstance(getattr(model, "logit_scale", None), torch.Tensor):
+        fitted = torch.tensor(alignment.logit_scale, dtype=torch.float64)
+        _map(model.logit_scale, lambda own: torch.lerp(own, fitted, alignment.strength))
+    if before is not None:
+        check_features(
+            to_transformers.sample_features(model), before @ matrix.T,
+            f"Merged into this {type(model).__name__}, the matrix gives other text features: its text projection is "
+            f"not its last step",
+            "Apply the alignment to its features instead: alignment(text_features).",
+            dtype=next(model.parameters()).dtype,
+        )  # fmt: skip
 
 
 def _map(parameter: torch.Tensor, function: Callable[[torch.Tensor], torch.Tensor]) -> None:

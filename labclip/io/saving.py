@@ -16,7 +16,7 @@ from torch import nn
 
 from labclip.alignment import Alignment, with_record
 from labclip.base import FINGERPRINT_CAPTION, FINGERPRINT_COSINE, FOLDED, Base
-from labclip.files import OPENCLIP_CONFIG, OPENCLIP_WEIGHTS, is_alignment_folder
+from labclip.files import OPENCLIP_CONFIG, OPENCLIP_WEIGHTS
 from labclip.io.architecture import config_of, matches
 from labclip.io.folder import replacing, write
 from labclip.io.text_sides import mark_of
@@ -67,13 +67,8 @@ def _as_verified(model: LABCLIP) -> Alignment:
     return with_record(alignment, fingerprint=None, metadata=metadata | {UNVERIFIED: note})
 
 
-def write_folded(folded: nn.Module, openclip: dict[str, Any], tokenizer: Any, folder: str | Path) -> None:
+def write_folded(folded: nn.Module, openclip: dict[str, Any], tokenizer: Any, folder: Path) -> None:
     """Write a folded model as an OpenCLIP folder; `openclip` is the configuration of its base."""
-    if is_alignment_folder(Path(folder)):
-        raise ValueError(
-            f"{folder} holds an alignment, which would be applied once more to the folded model beside it. "
-            f"Pass another folder."
-        )
     openclip = copy.deepcopy(openclip)
     text_cfg = openclip["model_cfg"]["text_cfg"]
     if "hf_model_name" in text_cfg:
@@ -81,8 +76,7 @@ def write_folded(folded: nn.Module, openclip: dict[str, Any], tokenizer: Any, fo
             text_cfg["hf_proj_type"] = "linear"  # one may have been added; OpenCLIP's default is two layers
     elif text_cfg.get("proj_type") == "none" and getattr(text_tower(folded), "text_projection", None) is not None:
         text_cfg |= {"proj_type": "linear", "proj_bias": False}
-    with replacing(folder) as scratch:
-        _write_openclip(folded, openclip, tokenizer, scratch)
+    _write_openclip(folded, openclip, tokenizer, folder)
 
 
 def config_for(

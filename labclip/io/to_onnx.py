@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +13,12 @@ from torch import nn
 
 from labclip.alignment import Alignment
 from labclip.base import FINGERPRINT_CAPTION
-from labclip.io.folder import replacing
-from labclip.io.text_sides import check_features, mark_of, new_mark, set_mark
+from labclip.io.text_sides import check_features, check_form
 from labclip.packages import require
-from labclip.towers.openclip import check_fits, default_tokenizer
+from labclip.towers.openclip import default_tokenizer
 
 FILE = "text.onnx"
 _INSTALL = 'pip install "labclip[onnx]"'
-_OTHER = "onnxruntime gives other text features", "Fold into another form."
 _MAX_BYTES = 2**31 - 2**20  # of one file of protocol buffers
 
 
@@ -34,11 +31,9 @@ def load(path: str | Path) -> Any:
         raise ValueError(f"{path} is not an ONNX file ({error}).") from error
 
 
-def write(model: Any, folder: str | Path) -> None:
+def write(model: Any, folder: Path) -> None:
     """Write `text.onnx`."""
-    onnx = require("onnx", "An ONNX file needs onnx", _INSTALL)
-    with replacing(folder) as scratch:
-        onnx.save(model, str(scratch / FILE))
+    require("onnx", "An ONNX file needs onnx", _INSTALL).save(model, str(folder / FILE))
 
 
 class _TextTower(nn.Module):
@@ -51,11 +46,10 @@ class _TextTower(nn.Module):
         return found
 
 
-def export(clip: Any) -> Any:
-    """The text tower of an OpenCLIP model, float32, with the mark of a fold.
+def convert(clip: Any) -> Any:
+    """The text tower of an OpenCLIP model, float32; ValueError if onnxruntime gives other features of some tokens.
 
-    Takes `input_ids`, int64 [batch, context_length], and gives `text_features`, [batch, dim], unnormalised. Run once by
-    onnxruntime: ValueError if its features differ.
+    Takes `input_ids`, int64 [batch, context_length], and gives `text_features`, [batch, dim], unnormalised.
     """
     for module in ("onnx", "onnxscript", "onnxruntime"):
         require(module, f"An export to ONNX needs {module}", _INSTALL)
@@ -72,63 +66,52 @@ def export(clip: Any) -> Any:
             dynamic_shapes=({0: torch.export.Dim("batch")},),
         )  # fmt: skip
     model = program.model_proto
-    set_mark(model, mark_of(clip))
-    check_features(torch.from_numpy(_run(model, tokens[:1].numpy())), tower(tokens[:1]), *_OTHER)
+    check_form(clip, "onnxruntime", lambda tokens: _run(model, tokens.numpy()))
     return model
 
 
-def append(model: Any, alignment: Alignment, source: Mapping[str, Any], *, guard: Any) -> Any:
-    """A copy of an ONNX text tower with the matrix behind its text embedding, one product; unit length stays that.
+def caption_features(model: Any, alignment: Alignment) -> torch.Tensor | None:
+    """The embedding of the fingerprint's caption, [1, dim]; None where the tokenizer of the base is not known."""
+    tokens = _caption(alignment)
+    return None if tokens is None else _run(model, tokens, embedding_of(model, alignment.dim))
 
-    Its activation is compared, with a warning where the graph does not show it; and the fingerprint, where the
-    alignment has one and its base's tokenizer is known. `guard` calls a check, and refuses or warns.
+
+def quick_gelu_of(model: Any) -> bool | None:
+    """Whether the tower runs QuickGELU, by its operators as exporters and onnxruntime's optimiser write them."""
+    kinds = {node.op_type for holder in (model.graph, *model.functions) for node in holder.node}
+    quick, plain = kinds & {"Sigmoid", "QuickGelu"}, kinds & {"Erf", "Gelu", "BiasGelu", "FastGelu", "Tanh"}
+    return bool(quick) if bool(quick) != bool(plain) else None
+
+
+def append(model: Any, alignment: Alignment) -> None:
+    """Put the matrix behind the text embedding of an ONNX tower, one product; unit length stays that.
 
     Raises:
-        ValueError: If no output is the text embedding, or it is more than a text tower; what `guard` refuses.
+        ValueError: If no output is the text embedding, or onnxruntime gives other features than the aligned ones.
     """
     onnx = require("onnx", "An ONNX file needs onnx", _INSTALL)
-    folded = onnx.ModelProto()
-    folded.CopyFrom(model)
-    if alignment.is_identity:
-        return folded
-    require("onnxruntime", "Folding into an ONNX file is checked with onnxruntime", _INSTALL)
-    output = _embedding_of(model, alignment.dim)
-    tokenizer = default_tokenizer(alignment.base) or (None if alignment.base else SimpleTokenizer())
-    tokens = np.array([[3, 5, 2, 4]]) if tokenizer is None else tokenizer([FINGERPRINT_CAPTION]).numpy()
+    output = embedding_of(model, alignment.dim)
+    tokens = _caption(alignment)
+    tokens = np.array([[3, 5, 2, 4]]) if tokens is None else tokens
     before = _run(model, tokens, output)
-
-    quick_gelu = _quick_gelu(model)
-    if quick_gelu is None and alignment.base is not None:
-        warnings.warn(
-            f"The ONNX file does not show whether it runs QuickGELU or GELU. The alignment was fitted on "
-            f"{alignment.base}, which runs {'QuickGELU' if alignment.base.quick_gelu else 'GELU'}: make sure of it.",
-            stacklevel=4,
-        )
-
-    def check() -> None:
-        fingerprint = nn.functional.normalize(torch.from_numpy(before[0]).float(), dim=0)
-        check_fits(alignment, mark_of(model), quick_gelu, None if tokenizer is None else fingerprint)
-
-    guard(check)
-    graph, matrix = folded.graph, alignment.matrix.detach().cpu()
+    unit = bool(abs(before.norm() - 1.0) < 1e-3)
+    graph, matrix = model.graph, alignment.matrix.detach().cpu()
     inner, product = f"{output}.base", f"{output}.aligned"
     for node in graph.node:
         node.output[:] = [inner if name == output else name for name in node.output]
     graph.initializer.append(onnx.numpy_helper.from_array(matrix.T.contiguous().numpy(), f"{output}.matrix"))
-    unit = bool(np.allclose(np.linalg.norm(before, axis=-1), 1.0, atol=1e-3))
     graph.node.append(
         onnx.helper.make_node("MatMul", [inner, f"{output}.matrix"], [product if unit else output], name=product)
     )
     if unit:
         graph.node.append(onnx.helper.make_node("LpNormalization", [product], [output], axis=-1, p=2))
-    set_mark(folded, new_mark(alignment, source, mark_of(model)))
-    exact = torch.from_numpy(before) @ matrix.T
+    exact = before @ matrix.T
     exact = nn.functional.normalize(exact, dim=-1) if unit else exact
-    check_features(torch.from_numpy(_run(folded, tokens, output)), exact, *_OTHER)
-    return folded
+    after = _run(model, tokens, output)
+    check_features(after, exact, "onnxruntime gives other text features", "Fold into another form.")
 
 
-def _embedding_of(model: Any, dim: int) -> str:
+def embedding_of(model: Any, dim: int) -> str:
     """The output that is the text embedding: float32 [batch, dim], which nothing else in the graph uses."""
     shapes = {one.name: one.type.tensor_type for one in model.graph.output}
     sizes = {name: [part.dim_value or None for part in kind.shape.dim] for name, kind in shapes.items()}
@@ -148,26 +131,16 @@ def _embedding_of(model: Any, dim: int) -> str:
     return str(name)
 
 
-def _quick_gelu(model: Any) -> bool | None:
-    """Whether an ONNX model runs QuickGELU, by its operators as exporters and onnxruntime's optimiser write them."""
-    kinds = {node.op_type for node in _nodes([*model.graph.node, *(node for f in model.functions for node in f.node)])}
-    quick, plain = kinds & {"Sigmoid", "QuickGelu"}, kinds & {"Erf", "Gelu", "BiasGelu", "FastGelu", "Tanh"}
-    return bool(quick) if bool(quick) != bool(plain) else None
+def _caption(alignment: Alignment) -> Any | None:
+    """The tokens of the fingerprint's caption, [1, context_length]: by CLIP's tokenizer where no base is recorded."""
+    tokenizer = default_tokenizer(alignment.base) if alignment.base else SimpleTokenizer()
+    return None if tokenizer is None else tokenizer([FINGERPRINT_CAPTION]).numpy()
 
 
-def _nodes(nodes: Iterable[Any]) -> Iterator[Any]:
-    """Nodes and those of the graphs inside them."""
-    for node in nodes:
-        yield node
-        for attribute in node.attribute:
-            yield from _nodes(attribute.g.node)
-
-
-def _run(model: Any, tokens: np.ndarray[Any, Any], output: str | None = None) -> np.ndarray[Any, Any]:
-    """Text embeddings by onnxruntime, [batch, dim], of a model that takes token ids and at most a mask of them."""
-    session = require("onnxruntime", "", _INSTALL).InferenceSession(
-        model.SerializeToString(), providers=["CPUExecutionProvider"]
-    )
+def _run(model: Any, tokens: Any, output: str | None = None) -> torch.Tensor:
+    """An output of a text tower, the first by default: it takes token ids and at most a mask of them."""
+    onnxruntime = require("onnxruntime", "A fold into ONNX is checked with onnxruntime", _INSTALL)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     takes = {one.name: one for one in session.get_inputs()}
     (ids, *others) = [name for name in takes if "mask" not in name] or [""]
     if others or not takes or not takes[ids].type.startswith("tensor(int"):
@@ -180,4 +153,4 @@ def _run(model: Any, tokens: np.ndarray[Any, Any], output: str | None = None) ->
     feed = {name: np.ones_like(tokens) if "mask" in name else tokens for name in takes}
     feed = {name: value.astype(dtypes[takes[name].type]) for name, value in feed.items()}
     (found,) = session.run([output or session.get_outputs()[0].name], feed)
-    return np.asarray(found)
+    return torch.from_numpy(np.asarray(found))

@@ -1,4 +1,4 @@
-"""A folded OpenCLIP model as transformers' `CLIPModel`; folders of transformers with tokenizer and image processor."""
+"""A folded OpenCLIP model as transformers' `CLIPModel`; models of transformers: opened, asked, written."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from torch import nn
 
 from labclip.base import FINGERPRINT_CAPTION
 from labclip.checks import first_line
-from labclip.files import CONFIG
-from labclip.io.architecture import VOCABULARY, openai_weights, plain_config
-from labclip.io.folder import replacing
-from labclip.io.text_sides import beside, check_features, mark_of, of_openclip, set_mark, text_features
+from labclip.io.text_sides import VOCABULARY, check_form, of_openclip
+from labclip.io.to_openai import openai_weights
 from labclip.packages import require
+from labclip.towers.openclip import text_tower
+from labclip.towers.text import evaluating
 
 # OpenAI's names of the parts of a block, and transformers'.
 _BLOCK = {
@@ -41,79 +41,131 @@ _OTHERS = {
     "visual.ln_post.bias": "vision_model.post_layernorm.bias",
     "logit_scale": "logit_scale",
 }
+_GELU = {"none": "gelu", "tanh": "gelu_pytorch_tanh"}
 _TRANSPOSED = {"text_projection": "text_projection.weight", "visual.proj": "visual_projection.weight"}
 _IN_BLOCK = re.compile(r"(visual\.)?transformer\.resblocks\.(\d+)\.(.+?)[._](weight|bias)")
-
-
-def transformers_module() -> Any:
-    """The package; MissingPackageError says what to type."""
-    return require("transformers", "A CLIPModel needs transformers", "pip install transformers")
 
 
 def load(folder: str | Path) -> Any:
     """The model of transformers in a folder, in evaluation mode and frozen; ValueError if it can't be opened."""
     try:
-        model = transformers_module().AutoModel.from_pretrained(str(Path(folder).expanduser()), local_files_only=True)
+        model = _transformers().AutoModel.from_pretrained(str(Path(folder).expanduser()), local_files_only=True)
     except (OSError, KeyError, RuntimeError) as error:
         raise ValueError(f"transformers can't open {folder} ({first_line(error)}).") from error
     return model.eval().requires_grad_(False)
 
 
-@torch.no_grad()
-def convert(clip: Any) -> Any:
-    """An OpenCLIP model as a `CLIPModel` in evaluation mode, with the mark of a fold.
+def text_features(model: Any, **inputs: torch.Tensor) -> torch.Tensor:
+    """Unnormalised text embeddings by a model of transformers, whose releases give a tensor or an object."""
+    with torch.no_grad(), evaluating(model):
+        output = model.get_text_features(**inputs) if hasattr(model, "get_text_features") else model(**inputs)
+    if isinstance(output, torch.Tensor):
+        return output
+    found = getattr(output, "text_embeds", None)
+    return output.pooler_output if found is None else found
 
-    Both are run on a caption and an image: ValueError if the architecture is another, or the features differ.
-    """
-    transformers = transformers_module()
-    config = plain_config(clip)
-    if config is None or not isinstance(config["vision_cfg"]["layers"], int):
+
+def sample_features(model: Any) -> torch.Tensor:
+    """The embedding of some token ids, float64 [1, dim] on the CPU; ValueError if the model gives none."""
+    config = getattr(model.config, "text_config", model.config)
+    last = getattr(config, "eos_token_id", None)
+    ids = [number % config.vocab_size for number in (3, 5, 7, 9, 11, last if isinstance(last, int) else 13)]
+    try:
+        return text_features(model, input_ids=torch.tensor([ids], device=model.device)).cpu().double()
+    except Exception as error:  # whatever its own code raises
         raise ValueError(
-            f"transformers' CLIPModel can't hold this {type(clip).__name__}: it has vision transformers with a class "
-            f"token, causal text transformers over CLIP's vocabulary and projections without a bias only. Fold it into "
-            f"another form: openclip."
+            f"This {type(model).__name__} gives no text features of token ids ({first_line(error)}), so that a fold "
+            f"can't be checked. Apply the alignment to its features instead: alignment(text_features)."
+        ) from error
+
+
+def caption_features(model: Any) -> torch.Tensor | None:
+    """The embedding of the fingerprint's caption, [1, dim]; None where the model's tokenizer is not known."""
+    config = getattr(model.config, "text_config", model.config)
+    length = config.max_position_embeddings
+    if (tokenizer := _beside(model, "AutoTokenizer")) is not None:
+        # To the full context, as OpenCLIP does: SigLIP's padding reaches the embedding.
+        encoded = tokenizer(
+            [FINGERPRINT_CAPTION], padding="max_length", truncation=True, max_length=length, return_tensors="pt"
         )
-    model = transformers.CLIPModel(_config(transformers, config))
-    model.load_state_dict(dict(_renamed(openai_weights(clip))))
-    reference = clip.visual.conv1.weight
-    model = model.to(reference.device, reference.dtype).eval().requires_grad_(False)
-    set_mark(model, mark_of(clip))
-    _check_same(model, clip, config)
+        return text_features(model, **encoded.to(model.device))
+    if config.vocab_size != VOCABULARY or config.model_type != "clip_text_model":
+        return None
+    tokens = SimpleTokenizer(context_length=length)([FINGERPRINT_CAPTION])
+    return text_features(model, input_ids=tokens[:, : int(tokens.argmax()) + 1].to(model.device))
+
+
+def quick_gelu_of(model: Any) -> bool | None:
+    """Whether the text side runs QuickGELU; None where the config does not say."""
+    activation = getattr(getattr(model.config, "text_config", model.config), "hidden_act", None)
+    return activation == "quick_gelu" if isinstance(activation, str) else None
+
+
+def convert(clip: Any) -> Any:
+    """An OpenCLIP model as a `CLIPModel` in evaluation mode; ValueError if that has no such architecture.
+
+    Both are run on some tokens and pixels, and the features compared.
+    """
+    transformers = _transformers()
+    try:
+        model = transformers.CLIPModel(_config(transformers, clip))
+        model.load_state_dict(dict(_renamed(openai_weights(clip))))
+        reference = clip.visual.conv1.weight
+        model = model.to(reference.device, reference.dtype).eval().requires_grad_(False)
+
+        def image(pixels: torch.Tensor) -> Any:
+            output = model.get_image_features(pixel_values=pixels)
+            return getattr(output, "pooler_output", output)
+
+        check_form(clip, "transformers", lambda tokens: text_features(model, input_ids=tokens), image)
+    except (AttributeError, KeyError, RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"transformers' CLIPModel can't hold this {type(clip).__name__} ({first_line(error).rstrip('.:')}): it has "
+            f"vision transformers with a class token, causal text transformers over CLIP's vocabulary and projections "
+            f"without a bias only. Fold it into another form: openclip."
+        ) from error
     return model
 
 
-def _config(transformers: Any, config: dict[str, Any]) -> Any:
-    text, vision, dim = config["text_cfg"], config["vision_cfg"], config["embed_dim"]
-    activation = "quick_gelu" if config["quick_gelu"] else "gelu"
-    end = VOCABULARY - 1
+def _transformers() -> Any:
+    return require("transformers", "A CLIPModel needs transformers", "pip install transformers")
 
-    def tower(part: dict[str, Any], heads: int) -> dict[str, Any]:
-        width = part["width"]
+
+def _config(transformers: Any, clip: Any) -> Any:
+    text: Any = text_tower(clip)
+    dim, end = text.text_projection.shape[1], VOCABULARY - 1
+
+    def tower(transformer: Any) -> dict[str, Any]:
+        block = transformer.resblocks[0]
+        gelu = block.mlp.gelu
+        quick = type(gelu).__name__ == "QuickGELU"
         return {
-            "hidden_size": width, "num_attention_heads": heads, "num_hidden_layers": part["layers"],
-            "intermediate_size": int(part["mlp_ratio"] * width), "hidden_act": activation, "projection_dim": dim,
+            "hidden_size": transformer.width, "num_attention_heads": block.attn.num_heads,
+            "num_hidden_layers": len(transformer.resblocks), "intermediate_size": block.mlp.c_fc.out_features,
+            "hidden_act": "quick_gelu" if quick else _GELU[gelu.approximate],
+            "projection_dim": dim, "layer_norm_eps": block.ln_1.eps,
         }  # fmt: skip
 
     return transformers.CLIPConfig(
-        text_config=tower(text, text["heads"]) | {
-            "vocab_size": VOCABULARY, "max_position_embeddings": text["context_length"],
+        text_config=tower(text.transformer) | {
+            "vocab_size": VOCABULARY, "max_position_embeddings": len(text.positional_embedding),
             "bos_token_id": end - 1, "eos_token_id": end, "pad_token_id": end,
         },
-        vision_config=tower(vision, vision["width"] // vision["head_width"]) | {
-            "image_size": vision["image_size"], "patch_size": vision["patch_size"],
+        vision_config=tower(clip.visual.transformer) | {
+            "image_size": clip.visual.image_size[0], "patch_size": clip.visual.patch_size[0],
         },
         projection_dim=dim,
     )  # fmt: skip
 
 
 def _renamed(weights: dict[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
-    """OpenAI's weights by the names of transformers, attention's three projections apart."""
+    """OpenAI's weights by the names of transformers, attention's three projections apart; KeyError for any other."""
     for key, value in weights.items():
-        if key in _OTHERS:
-            yield _OTHERS[key], value
-        elif key in _TRANSPOSED:
+        if key in _TRANSPOSED:
             yield _TRANSPOSED[key], value.T.contiguous()
-        elif match := _IN_BLOCK.fullmatch(key):
+        elif (match := _IN_BLOCK.fullmatch(key)) is None:
+            yield _OTHERS[key], value
+        else:
             visual, number, part, kind = match.groups()
             block = f"{'vision' if visual else 'text'}_model.encoder.layers.{number}"
             if part == "attn.in_proj":
@@ -123,51 +175,39 @@ def _renamed(weights: dict[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tens
                 yield f"{block}.{_BLOCK[part]}.{kind}", value
 
 
-def _check_same(model: Any, clip: Any, config: dict[str, Any]) -> None:
-    """Refuse with ValueError a conversion whose features differ, for releases whose layers mean something else."""
-    device, dtype = clip.visual.conv1.weight.device, clip.visual.conv1.weight.dtype
-    text = config["text_cfg"]
-    tokens = torch.zeros(1, text["context_length"], dtype=torch.int64, device=device)
-    tokens[0, : min(5, text["context_length"])] = torch.tensor([1, 5, 3, 2, VOCABULARY - 1])[-text["context_length"] :]
-    size = config["vision_cfg"]["image_size"]
-    image = torch.linspace(-1, 1, 3 * size * size, device=device, dtype=dtype).reshape(1, 3, size, size)
-    pixels = model.get_image_features(pixel_values=image)
-    pairs = {
-        "text": (text_features(model, input_ids=tokens), clip.encode_text(tokens, normalize=False)),
-        "image": (getattr(pixels, "pooler_output", pixels), clip.encode_image(image, normalize=False)),
-    }
-    for side, (ours, theirs) in pairs.items():
-        said = f"This release of transformers gives other {side} features for the converted weights"
-        check_features(ours, theirs, said, "Fold into openclip instead.", dtype=dtype)
-
-
-def write(model: Any, base: nn.Module, tokenizer: Any, folder: str | Path) -> None:
-    """Write a folder that `AutoModel`, `AutoProcessor` and a pipeline open.
+def write(model: Any, base: nn.Module, tokenizer: Any, folder: Path) -> None:
+    """Write the files that `AutoModel`, `AutoProcessor` and a pipeline open.
 
     `base` is what was folded: of OpenCLIP, the tokenizer and image processor are made of its own; of transformers,
     they are those that lie where it was loaded from.
     """
-    folder = Path(folder)
-    if (folder / CONFIG).is_file() and b'"format_version"' in (folder / CONFIG).read_bytes():
-        raise ValueError(f"{folder} holds an alignment, which would be overwritten. Pass another folder.")
-    with replacing(folder) as scratch:
-        model.save_pretrained(scratch)
-        if of_openclip(base):
-            _save_processor(base, tokenizer, scratch)
-        elif (processor := beside(model, "AutoProcessor")) is not None:
-            processor.save_pretrained(scratch)
-        else:
-            warnings.warn(
-                f"No tokenizer and image processor lie where this {type(model).__name__} was loaded from. Save yours: "
-                f'processor.save_pretrained("{folder}").',
-                stacklevel=5,
-            )
+    model.save_pretrained(folder)
+    if of_openclip(base):
+        _save_processor(base, tokenizer, folder)
+    elif (processor := _beside(model, "AutoProcessor")) is not None:
+        processor.save_pretrained(folder)
+    else:
+        warnings.warn(
+            f"No tokenizer and image processor lie where this {type(model).__name__} was loaded from. Save yours: "
+            f"processor.save_pretrained(FOLDER).",
+            stacklevel=3,
+        )
+
+
+def _beside(model: Any, kind: str) -> Any | None:
+    """The "AutoTokenizer" or "AutoProcessor" that lies where a model of transformers was loaded from; no download."""
+    if not (name := getattr(model, "name_or_path", "")):
+        return None
+    try:
+        return getattr(_transformers(), kind).from_pretrained(name, local_files_only=True)
+    except (OSError, ValueError, KeyError, ImportError):
+        return None
 
 
 def _save_processor(clip: Any, tokenizer: Any, folder: Path) -> None:
     """Write tokenizer and image processor of an OpenCLIP model in the forms of transformers."""
-    transformers = transformers_module()
-    context = len(getattr(clip, "text", clip).positional_embedding)
+    transformers = _transformers()
+    context: int = text_tower(clip).context_length  # type: ignore[assignment]
     tokenizer = SimpleTokenizer(context_length=context) if tokenizer is None else tokenizer
     if not isinstance(tokenizer, SimpleTokenizer):
         raise ValueError(
