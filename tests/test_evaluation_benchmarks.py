@@ -23,6 +23,7 @@ import labclip
 from labclip.data.cleaning import comparable
 from labclip.evaluation import evaluate
 from labclip.evaluation.benchmarks import BENCHMARKS
+from labclip.evaluation.benchmarks.half_truths import FIELDS
 from labclip.evaluation.benchmarks.order import MAX_WORDS, SHUFFLES, shuffles_of, tag_words
 from labclip.evaluation.tasks import score
 from labclip.negatives import clean
@@ -33,13 +34,6 @@ SUBSETS = ("add_att", "add_obj", "replace_att", "replace_obj", "replace_rel", "s
 AUTHORS = "/data/healthy-ml/scratch/kumail/coco/images/val2017"
 MCQ = "COCO_val_mcq_llama3.1_rephrased.csv"
 NEGATION = "image_path,caption_0,caption_1,caption_2,caption_3,correct_answer,correct_answer_template"
-
-
-def test_the_table_is_complete():
-    assert len(BENCHMARKS) >= 29
-    for name, one in BENCHMARKS.items():
-        assert name == one.name
-        assert all((one.title, one.wants, one.source, one.licence, one.paper, one.headline, one.read.__doc__))
 
 
 # The forms that files come in, beside those of the plain loops
@@ -304,11 +298,8 @@ def test_youcook2s_frames_are_blue_first(tmp_path):
     task = read("eqben", tmp_path)
     assert task.images[0].decode(task.images[0].read()).getpixel((5, 3)) == (200, 1, 2)
     assert counts(task)["y_group"] == 1
-    lay(tmp_path, {"y/1.npy": frame[0]})
-    with pytest.raises(ValueError, match=r"1\.npy is uint8 \(6, 3\), not pixels"):
-        read("eqben", tmp_path)
     (tmp_path / "y" / "1.npy").write_bytes(b"\x93NUMPY")
-    with pytest.raises(ValueError, match=r"1\.npy is not a whole NumPy array"):
+    with pytest.raises(ValueError, match=r"1\.npy holds no pixels, uint8 .*Fetch it again"):
         read("eqben", tmp_path)
 
 
@@ -461,96 +452,12 @@ def test_without_spacy_one_line_says_what_to_type(tmp_path, monkeypatch):
 
 # What is not sound
 
-BOX = {"bbox_x": 0, "bbox_y": 0, "bbox_w": 4, "bbox_h": 4}
-CAPTIONED = {"filename": "a.jpg", "caption": "one", "negative_caption": "two"}
-VG = {"image_path": "a.jpg", "true_caption": "x", "false_caption": "y", **BOX}
-KIND = {"image": "a.jpg", "caption": ["a red dog and a blue cat", "two"]}
-FILES = {
-    "sugarcrepe": [f"{name}.json" for name in SUBSETS],
-    "sugarcrepe-pp": [f"{name}.json" for name in SUBSETS[2:]],
-    "vg-r": ["visual_genome_relation.json"],
-    "vg-a": ["visual_genome_attribution.json"],
-    "coco": ["coco_karpathy_test.json"],
-    "coco-negatives": ["coco_karpathy_test.json"],
-    "flickr30k-order": ["flickr30k_test.json"],
-    "colorswap": ["test.json"],
-    "whatsup": ["controlled_images_dataset.json"],
-    "eqben": ["all_select.json"],
-    "naturalbench": ["metadata.json"],
-    "valse": [f"{name}.json" for name in VALSE],
-    "cola": ["COLA_multiobjects_matching_benchmark.json"],
-}
-ITEMS = {
-    "sugarcrepe": CAPTIONED,
-    "sugarcrepe-pp": {**CAPTIONED, "caption2": "three"},
-    "vg-r": {**VG, "relation_name": "on"},
-    "vg-a": {**VG, "attributes": ["red", "old"]},
-    "coco": KIND,
-    "coco-negatives": KIND,
-    "flickr30k-order": KIND,
-    "colorswap": {"image_1": "a.jpg", "image_2": "b.jpg", "caption_1": "x y", "caption_2": "y x"},
-    "whatsup": {"image_path": "mug_on_plate.jpeg", "caption_options": ["one", "two"]},
-    "eqben": {"image0": "a.jpg", "image1": "b.jpg", "caption0": "x y", "caption1": "y x"},
-    "naturalbench": {"image_0": "a.jpg", "image_1": "b.jpg", "caption_0": "x y", "caption_1": "y x"},
-    "valse": {"image_file": "a.jpg", "caption": "one", "foil": "two", "mturk": {"caption": 3}},
-    "cola": ["https://x/a.jpg", "a cup", "https://x/b.jpg", "a jug"],
-}
-anything = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
-    | st.sampled_from(["../../x", "/etc/passwd", "a\0b", "..", ".", "", " ", "a.jpg/..", "\ud800", "a" * 300]),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
-    max_leaves=5,
-)  # fmt: skip
 
-
-def write(folder, name, items):
-    images = dict.fromkeys(("a.jpg", "b.jpg", "mug_on_plate.jpeg"))
-    lay(folder, {**dict.fromkeys(FILES[name], json.dumps(items)), **images})
-
-
-@pytest.mark.parametrize("name", FILES)
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.data())
-def test_any_value_is_read_or_refused(tmp_path, name, data):
-    """Refused is a ValueError or a FileNotFoundError that says where; anything else is a crash."""
-    sound = ITEMS[name]
-    value = data.draw(anything)
-    if data.draw(st.booleans()):
-        items = value
-    else:
-        field = data.draw(st.sampled_from(sorted(sound) if isinstance(sound, dict) else range(len(sound))))
-        item = {**sound, field: value} if isinstance(sound, dict) else [*sound[:field], value, *sound[field + 1 :]]
-        items = data.draw(st.sampled_from([[sound, item], {"k": item}]))
-    write(tmp_path, name, items)
-    task, said = None, ""
-    try:
-        task = read(name, tmp_path)
-    except (ValueError, FileNotFoundError) as error:
-        said = str(error)
-    if task is None:
-        known = *FILES[name], "images are missing", "has no item", "no item has a negative"
-        assert any(part in said for part in known)
-    else:
-        assert task.questions
-        assert all(one.file.resolve().parent == tmp_path.resolve() for one in task.images)
-
-
-@pytest.mark.parametrize("name", FILES)
-def test_a_field_or_an_image_that_is_not_there_is_named(tmp_path, name):
-    sound = ITEMS[name]
-    for field in sound if isinstance(sound, dict) else ():
-        write(tmp_path, name, [sound, {key: value for key, value in sound.items() if key != field}])
-        with pytest.raises(ValueError, match=rf"{FILES[name][0]} (item 1|row 2) has no .*{field}"):
-            read(name, tmp_path)
-    write(tmp_path, name, [sound])
-    assert read(name, tmp_path).questions
-    (tmp_path / "none").mkdir()
-    with pytest.raises(FileNotFoundError, match="images are missing"):
-        read(name, tmp_path, tmp_path / "none", on_missing="skip")
-
-
-def changed(name, **fields):
-    return name, {"item": {**ITEMS[name], **fields}}, {}
+def sugarcrepe(**fields):
+    """All files, the second item of the first with some fields changed."""
+    sound = {"filename": "a.jpg", "caption": "one", "negative_caption": "two"}
+    files = {f"{name}.json": [sound] for name in SUBSETS} | {"add_att.json": [sound, sound | fields], "a.jpg": None}
+    return "sugarcrepe", files, {}
 
 
 def negation(row):
@@ -567,48 +474,38 @@ def mmvp(*rows):
 
 
 HEAD = "image,caption,negative\n"
-CHECKLIST = "Relation/vg/spatial.json"
+ONE_DOG = {"coco_karpathy_test.json": [{"image": "a.jpg", "caption": ["0"]}], "a.jpg": None}
 ERRORS = [
-    (changed("sugarcrepe", filename="../../x"), r"add_att\.json item 1: the image's name .* leads out of .*images=DIR"),
-    (changed("sugarcrepe", filename="/etc/passwd"), "leads out of"),
-    (changed("sugarcrepe", filename="."), "leads out of"),
-    (changed("sugarcrepe", filename="a\0.jpg"), "the image's name is .*Every item must name its image"),
-    (changed("sugarcrepe", filename=None), "the image's name is None"),
-    (changed("sugarcrepe", caption="\ud800"), "not valid Unicode"),
-    (changed("vg-r", bbox_w=0), r"visual_genome_relation\.json item 1: the box"),
-    (changed("vg-r", bbox_x="1"), "item 1: the box"),
-    (changed("vg-a", attributes=[]), "item 1: attributes is .*not text"),
-    (changed("whatsup", caption_options=["one"]), "not captions of which the first is right"),
-    (changed("whatsup", image_path="mug.jpeg"), "does not say what is where"),
-    (changed("valse", mturk=3), r"existence\.json item 1 is a int, not an object with caption"),
-    (changed("valse", mturk={"caption": "3"}), r"mturk\.caption is '3', not a number"),
-    (("cola", {"item": ["a.jpg", "a cup"]}, {}), r"item 1 has no 2: \['a\.jpg', 'a cup'\] is too short"),
+    (sugarcrepe(filename="../../x"), r"add_att\.json item 1: the image's name .* leads out of .*images=DIR"),
+    (sugarcrepe(filename="/etc/passwd"), "leads out of"),
+    (sugarcrepe(filename="a\0.jpg"), "the image's name is .*Every item must name its image"),
+    (sugarcrepe(caption="\ud800"), "not valid Unicode"),
+    (sugarcrepe(negative_caption=" "), r"add_att\.json item 1: the caption is ' '"),
+    (("sugarcrepe", {"add_att.json": [{"filename": "a.jpg"}], "a.jpg": None}, {}),
+     r"6 of 7 files are missing: .*add_obj\.json, .*swap_obj\.json\. Get it there"),
+    (("vg-r", {"visual_genome_relation.json": [{"image_path": "a.jpg"}], "a.jpg": None}, {}),
+     r"visual_genome_relation\.json item 0 has no relation_name; it has image_path"),
+    (("whatsup", {"controlled_images_dataset.json": [{"image_path": "mug.jpeg", "caption_options": ["a", "b"]}]}, {}),
+     "does not say what is where"),
+    (("whatsup", {}, {"subset": "c"}), r"subset is 'c'.*one of all, a, b, coco_one"),
     (("winoground", {"examples.jsonl": [WINOGROUND], "ex_0.png": None, "ex_1.png": None}, {"breakdown": True}),
      r"examples\.jsonl line 1 has no collapsed_tag"),
     (("colorswap", {}, {"split": "val"}), "split is 'val'"),
     (("bivlc", {}, {}), r"has no test\.parquet\. Get it there"),
     (("bivlc", {"test.parquet": [{"image": b"", "caption": "a", "negative_caption": "b", "type": ""}]}, {}),
      r"test\.parquet row 1 has no negative_image"),
-    (mmvp("5b,Orientation,a dog"), r"Questions\.csv line 2: Question ID is '5b'"),
-    (mmvp("1,Orientation,a dog", "2,Orientation,"), "line 3: the caption is ''"),
-    (mmvp("1,Orientation,a dog", "4,Orientation,a cat"), "line 2: of questions 1 and 2 only one is there"),
+    (mmvp("1,Orientation,a dog", "4,Orientation,a cat"), "line 2: questions 1 and 4 are not an odd one and the next"),
     (("vl-checklist", {}, {}), r"has no Attribute/vg/color\.json and no other file\. Get it there"),
-    (("vl-checklist", {CHECKLIST: [["a.jpg", {"POS": ["a"], "NEG": []}]]}, {}), f"{CHECKLIST} item 0 has no 1.NEG.0"),
-    (("whatsup", {}, {"subset": "c"}), r"subset is 'c'.*one of all, a, b, coco_one"),
     (negation("a.jpg,a,b,c,d,4,hybrid"), "line 2: correct_answer is '4', not a number from 0 to 3"),
-    (negation("a.jpg,a,b,c,d,yes,hybrid"), "correct_answer is 'yes'"),
     (negation("a.jpg,a,,c,d,0,hybrid"), "line 2: the caption is ''"),
     (negation(f"{AUTHORS}/a.jpg,a,b,c,d,0,hybrid"), r"leads out of .*Pass images=DIR"),
     (("coco", {"dataset_coco.json": {"images": KARPATHY[:1]}}, {"split": "train"}),
      r"split is 'train'.*options=..split.: VALUE} with one of test, val, restval"),
     (("coco", {"dataset_coco.json": {"images": KARPATHY[:1]}}, {"split": "val"}), "has no row of split 'val'"),
-    (("flickr30k", {"flickr30k_test_karpathy.txt": "image,caption\n5.png,A dog\n"}, {}),
-     r"karpathy\.txt line 2 is '5\.png,A dog', not NAME\.jpg,CAPTION"),
-    (("coco-negatives", {"coco_karpathy_test.json": [{"image": "a.jpg", "caption": ["0"]}], "a.jpg": None}, {}),
-     "no item has a negative, and retrieval needs at least two images"),
+    (("coco-negatives", ONE_DOG, {}), "no item has a negative, and retrieval needs at least two images"),
     (own(f"{HEAD}a.jpg,,a cat\n"), r"mine\.csv line 2 has an empty caption"),
     (own(f"{HEAD},a dog,a cat\n"), r"mine\.csv line 2 names no image"),
-    (own(HEAD), "has no row"),
+    (own(HEAD), r"mine\.csv has no item\. Get it there"),
     (own(f"{HEAD}../up.jpg,a dog,a cat\n"), r"line 2: the image's name '\.\./up\.jpg' leads out of"),
     (own("pic,words\na.jpg,a dog\n"), "no column 'caption', .*; it has "),
     (("csv", {}, {}), "is not a file"),
@@ -619,55 +516,37 @@ ERRORS = [
 @pytest.mark.parametrize(("case", "said"), ERRORS, ids=lambda one: one[0] if isinstance(one, tuple) else None)
 def test_what_is_not_sound_is_named(tmp_path, case, said):
     name, files, options = case
-    if "item" in files:
-        write(tmp_path, name, [ITEMS[name], files["item"]])
-    lay(tmp_path, {file: content for file, content in files.items() if file != "item"})
+    lay(tmp_path, files)
     path = tmp_path / "mine.csv"
     with pytest.raises((ValueError, FileNotFoundError), match=said):
         read(name, path if path.exists() else tmp_path, on_missing="skip", **options)
 
 
-def test_every_missing_file_is_named_with_where_to_get_it(tmp_path):
-    write(tmp_path, "sugarcrepe", {"0": CAPTIONED})
-    (tmp_path / "swap_obj.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"swap_obj\.json has no item"):
-        read("sugarcrepe", tmp_path)
-    for name in ("add_obj", "swap_att"):
-        (tmp_path / f"{name}.json").unlink()
-    with pytest.raises(
-        FileNotFoundError, match=r"2 of 7 files are missing: .*add_obj\.json, .*swap_att\.json\. Get it"
-    ):
-        read("sugarcrepe", tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"There is no .*nowhere\. Get it there"):
-        read("sugarcrepe", tmp_path / "nowhere")
-    with pytest.raises(FileNotFoundError, match=r"No data was given. Pass data=PATH. Get it there"):
-        read("sugarcrepe", None)
+@pytest.mark.parametrize(
+    ("name", "files"),
+    [
+        ("valse", {f"{name}.json": [{"mturk": 3}] for name in VALSE}),
+        ("cola", {"COLA_multiobjects_matching_benchmark.json": [["a.jpg", "a cup"]]}),
+        ("half-truths", {"coco_val.json": [dict.fromkeys(FIELDS, "a.jpg")], "a.jpg": None}),
+    ],
+)  # fmt: skip
+def test_an_entry_of_another_form_is_no_crash(tmp_path, name, files):
+    lay(tmp_path, files)
+    with pytest.raises(ValueError, match=r"(is not as .* was published: .*needs|not an object with)"):
+        evaluate("scenes", name, data=tmp_path, on_missing="skip")
 
 
-TABLES = {
-    "clevr": ("labels.csv", "filename,object1_color,object1_shape,object2_color,object2_shape"),
-    "pug-spar": (
-        "labels.csv",
-        "filename,world_name,character_name,character2_name,character_texture,character2_texture",
-    ),
-    "negation": (MCQ, NEGATION),
-    "csv": ("mine.csv", "image,caption,negative"),
-}
-cells = st.text(st.sampled_from("ab,\"'\n\r\t;[]{}\0é"), max_size=6) | st.sampled_from(
-    ["a.jpg", "0", "../x", "red", "blue"]
-)
+cells = st.text(st.sampled_from("ab,\"'\n\r\t;[]{}\0é"), max_size=6) | st.sampled_from(["a.jpg", "0", "../x", "red"])
 
 
-@pytest.mark.parametrize("name", TABLES)
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.lists(st.lists(cells, max_size=7).map(",".join), max_size=4), headed=st.booleans())
-def test_any_table_is_read_or_refused(tmp_path, name, rows, headed):
-    file, header = TABLES[name]
-    (tmp_path / file).write_text("\n".join([header, *rows] if headed else rows), newline="")
+def test_any_table_of_ones_own_is_read_or_refused(tmp_path, rows, headed):
+    (tmp_path / "mine.csv").write_text("\n".join([HEAD.strip(), *rows] if headed else rows), newline="")
     image_file(tmp_path / "a.jpg")
     task, said = None, ""
     try:
-        task = read(name, tmp_path / file)
+        task = read("csv", tmp_path / "mine.csv")
     except (ValueError, FileNotFoundError) as error:
         said = str(error)
     assert task.questions if task else said

@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from labclip.alignment import Alignment
-from labclip.encode.cache import BLOCK, Cache, default_cache, encode, key_of
+from labclip.encode.cache import BLOCK, Cache, default_cache, encode
 from labclip.evaluation.benchmarks import BENCHMARKS
 from labclip.evaluation.example import example_of
 from labclip.evaluation.report import Report
@@ -30,7 +29,7 @@ from labclip.io.opening import open_alignment
 from labclip.messages import nearest
 from labclip.model import LABCLIP
 from labclip.packages import versions_of
-from labclip.towers.text import TruncationCount, counting_truncation, evaluating
+from labclip.towers.text import evaluating
 
 Data = str | Path | Features
 Option = str | int | float | bool
@@ -126,7 +125,8 @@ def evaluate(
             else:
                 image_rows, text_rows = task.embedded.images, task.embedded.texts
             if task.own_length:
-                text_rows = text_rows * _lengths(opened, task.captions, known_rows)
+                with torch.no_grad(), evaluating(opened):
+                    text_rows = opened.encode_text(list(task.captions), normalize=False, aligned=False).float().cpu()
             scores = score(task, image_rows, text_rows, list(compared.values()), ties=ties)
             measured = [one for by_model in scores for one in compare(by_model)]
             _check_headline(asked[name], [one.metric for one in measured])
@@ -202,7 +202,13 @@ def _read(benchmark: Benchmark, data: Any, images: Any, options: Options, on_mis
     if unknown := [name for name in options if name not in known]:
         raise ValueError(f"{benchmark.name} has no option {unknown[0]!r}. It has {', '.join(known) or 'no options'}.")
     converted = {name: _converted(name, value, known[name]) for name, value in options.items()}
-    task: object = benchmark.read(Sources(file, folder, on_missing, hint, features=features), **converted)
+    sources = Sources(file, folder, on_missing, hint, features=features)
+    try:
+        task: object = benchmark.read(sources, **converted)
+    except (AttributeError, IndexError, KeyError, TypeError) as error:
+        if benchmark is not BENCHMARKS.get(benchmark.name):
+            raise
+        raise ValueError(f"{file} is not as {benchmark.title} was published: {error!r}. {hint}") from error
     if not isinstance(task, Task):
         raise ValueError(f"The reader of {benchmark.name} gives no Task. End it with: return sources.task(...)")
     return task
@@ -248,22 +254,6 @@ def _check_headline(benchmark: Benchmark, metrics: Sequence[str]) -> None:
     lacking = [name for name in benchmark.headline if name not in metrics]
     if lacking and benchmark is not BENCHMARKS.get(benchmark.name):
         raise ValueError(f"headline of {benchmark.name} names {lacking[0]!r}; its metrics are {', '.join(metrics)}.")
-
-
-def _lengths(model: LABCLIP, captions: Sequence[str], cache: Cache) -> Tensor:
-    """How long the base's own embeddings of captions are, [n, 1]; a cache keeps the direction of (length, 1)."""
-    keys = [key_of(b"length", caption.encode("utf-8", "surrogatepass")) for caption in captions]
-    known = cache.get(keys)
-    todo = {key: caption for key, caption in zip(keys, captions, strict=True) if key not in known}
-    if todo:
-        with torch.no_grad(), evaluating(model), counting_truncation(TruncationCount()):
-            features = model.encode_text(list(todo.values()), normalize=False, aligned=False)
-        lengths = features.float().norm(dim=-1, keepdim=True).cpu()
-        rows = F.normalize(torch.cat([lengths, torch.ones_like(lengths)], dim=1), dim=-1).numpy()
-        known |= (fresh := dict(zip(todo, rows, strict=True)))
-        cache.put(fresh.items())
-    kept = torch.from_numpy(np.stack([known[key] for key in keys]))
-    return kept[:, :1] / kept[:, 1:]
 
 
 def _by_cosine(task: Task, images: Tensor, texts: Tensor, scores: Sequence[Sequence[ScoredItems]]) -> str:

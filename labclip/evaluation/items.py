@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,35 +15,34 @@ from labclip.evaluation.tasks import NONE, Choice, Retrieval, Rows
 
 @dataclass
 class Items:
-    """Images with the captions to choose from, the true one first.
+    """Images with the captions to choose from, the true ones first.
 
     Attributes:
         sources: Where images and captions are kept.
-        image: Image of each item.
+        image: Image of each item, or of each its images.
         options: Captions of each item.
         locations: File and position of each item.
-        groups: What else is known of each item, by name: for means over groups.
+        groups: The metrics that each item counts in, with its group in each: a metric is the mean over groups of the
+            mean in each group.
     """
 
     sources: Sources
-    image: list[int] = field(default_factory=list)
+    image: list[Any] = field(default_factory=list)
     options: list[list[int]] = field(default_factory=list)
     locations: list[str] = field(default_factory=list)
-    groups: dict[str, list[Hashable]] = field(default_factory=dict)
+    groups: list[Mapping[str, Hashable]] = field(default_factory=list)
 
-    def add(
-        self, row: int | None, captions: Sequence[Any], location: str, *, true: int = 1, **groups: Hashable
-    ) -> None:
+    def add(self, row: Any, captions: Sequence[Any], location: str, *, true: int = 1, **groups: Hashable) -> None:
         """Append an item; one whose image is missing is left out.
 
         Where a wrong caption is the true one, the item is a tie, which is wrong; the task's notes count such items.
 
         Args:
-            row: The image's, as `Sources.image` gives it: None where the file is missing.
+            row: The image's, as `Sources.image` gives it: None where the file is missing; or a list of rows.
             captions: The true one, then the wrong ones.
             location: File and position, for messages and for the report.
             true: How many of the captions, from the first on, are true.
-            groups: What else is known of it.
+            groups: The item's group in each metric that it counts in, for example swap_att=0, macro="swap_att".
 
         Raises:
             ValueError: If a caption is no text.
@@ -56,25 +54,21 @@ class Items:
         self.image.append(row)
         self.options.append(options)
         self.locations.append(location)
-        for name, group in groups.items():
-            self.groups.setdefault(name, []).append(group)
+        self.groups.append(groups)
 
     def __len__(self) -> int:
         return len(self.image)
 
-    def group(self, name: str) -> Rows:
-        """Number of each item's group, int64 [n]; None is `NONE`."""
-        return numbered(self.groups.get(name, []))
+    def group(self, metric: str, least: int = 1) -> Rows:
+        """Number of each item's group in a metric, int64 [n]; `NONE` outside, and in groups of fewer items."""
+        group = numbered([one.get(metric) for one in self.groups])
+        size = np.bincount(group[group >= 0], minlength=1)
+        return np.where(size[group] >= least, group, NONE)
 
-    def numbers(self, name: str) -> Rows:
-        """A group whose values are numbers, int64 [n]."""
-        return np.array(self.groups.get(name, []), dtype=np.int64)
-
-    def breakdown(self, name: str, prefix: str = "", least: int = 1) -> dict[str, Rows]:
-        """A metric for each value of a group that has at least so many items, in alphabetical order."""
-        of = np.array(["" if one is None else str(one) for one in self.groups.get(name, [])])
-        kept = sorted(value for value, count in Counter(of.tolist()).items() if value and count >= least)
-        return {f"{prefix}{value}": np.where(of == value, 0, NONE) for value in kept}
+    def metrics(self, *first: str) -> dict[str, Rows]:
+        """The group of every item in every metric: first some in this order, then the others by name."""
+        names = {name for one in self.groups for name in one}
+        return {name: self.group(name) for name in (*(one for one in first if one in names), *sorted(names - {*first}))}
 
     def question(self, metrics: str | Mapping[str, Rows], **further: Any) -> list[Choice]:
         """The question which caption is true; none where there is no item.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -119,29 +119,39 @@ class Retrieval:
 
     def score(self, images: Tensor, texts: Tensor, *, by_index: bool = False) -> list[ScoredItems]:
         """`t2i_r1`, `i2t_r1` and so on."""
+        n, m = len(self.images), len(self.texts)
         embedded = _taken(images, self.images), _taken(texts, self.texts), torch.from_numpy(self.image_index)
-        found = metrics.ranks_and_margins(*embedded, by_index=by_index)
-        text_rank, image_rank, text_margin, image_margin = (one.numpy() for one in found)
-        own = np.bincount(self.image_index, minlength=len(self.images))
+        text_rank, image_rank, text_margin, image_margin = metrics.ranks_and_margins(*embedded, by_index=by_index)
+        own = np.bincount(self.image_index, minlength=n)
         # An image without a caption can be found, but no search starts from it.
         said = np.flatnonzero(own)
-        n, m = len(self.images), len(self.texts)
-        by_text = "t2i", text_rank, text_margin, self.image_index, self.texts[:, None], np.ones(m, dtype=np.int64), n
-        no_caption = np.empty((len(said), 0), dtype=np.int64)
-        by_image = "i2t", image_rank[said], image_margin[said], said, no_caption, own[said], m
+        by_text = Asked(self.images[self.image_index, None], self.texts[:, None])
+        by_image = Asked(self.images[said, None], np.empty((len(said), 0), dtype=np.int64))
+        of_text = {k: _chance(np.ones(m, dtype=np.int64), n, k) for k in self.at}
+        of_image = {k: _chance(own[said], m, k) for k in self.at}
         return [
-            ScoredItems(
-                rank < k,
-                image,
-                {f"{self.prefix}{direction}_r{k}": everything(len(rank))},
-                _chance(right, among, k),
-                margin if k == 1 else None,
-                Asked(self.images[image][:, None], captions) if k == 1 else None,
-                "retrieval",
-            )
-            for direction, rank, margin, image, captions, right, among in (by_text, by_image)
-            for k in self.at
+            *at_each((text_rank, text_margin), self.image_index, by_text, f"{self.prefix}t2i_r", of_text),
+            *at_each((image_rank[said], image_margin[said]), said, by_image, f"{self.prefix}i2t_r", of_image),
         ]
+
+
+def at_each(
+    found: Sequence[Tensor], unit: Rows, asked: Asked, name: str, chances: Mapping[int, float], side: str = "retrieval"
+) -> list[ScoredItems]:
+    """From ranks and margins whether what is right is among the first k, for each k with its chance."""
+    rank, margin = (one.numpy() for one in found)
+    return [
+        ScoredItems(
+            rank < k,
+            unit,
+            {f"{name}{k}": everything(len(rank))},
+            chance,
+            margin if k == 1 else None,
+            asked if k == 1 else None,
+            side,
+        )
+        for k, chance in chances.items()
+    ]
 
 
 def _taken(features: Tensor, rows: Rows) -> Tensor:
@@ -246,14 +256,11 @@ class Classification:
         rows, label, prompts = map(torch.from_numpy, (self.image, self.label, self.prompts))
         classes = metrics.class_features(texts, prompts)
         found = metrics.class_ranks(images[rows], classes, label, by_index=by_index)
-        rank, margin = (one.numpy() for one in found)
-        whole, count, side = everything(len(rank)), len(classes), "classification"
-        first = {f"{self.prefix}acc1": whole, f"{self.prefix}mean_per_class": self.label}
         asked = Asked(self.image[:, None], self.prompts[self.label, :1])
-        scores = [ScoredItems(rank < 1, self.image, first, 1 / count, margin, asked, side)]
-        if count > 5:
-            scores.append(ScoredItems(rank < 5, self.image, {f"{self.prefix}acc5": whole}, 5 / count, side=side))
-        return scores
+        chances = {k: k / len(classes) for k in (1, 5) if k == 1 or len(classes) > k}
+        first, *others = at_each(found, self.image, asked, f"{self.prefix}acc", chances, "classification")
+        groups = {**first.metrics, f"{self.prefix}mean_per_class": self.label}
+        return [replace(first, metrics=groups), *others]
 
 
 class Stored:
@@ -353,6 +360,6 @@ def score(
             ):
                 for one in question.score(images, features, by_index=True):
                     named = {f"{name}_index": group for name, group in one.metrics.items()}
-                    yield ScoredItems(one.correct, one.unit, named, one.chance, side=BY_INDEX)
+                    yield replace(one, metrics=named, side=BY_INDEX, margin=None, asked=None, controls={})
 
     return list(zip(*map(list, map(answers, task.read_by(texts, alignments))), strict=True))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +11,13 @@ import numpy as np
 
 from labclip.checks import checked_whole
 from labclip.data import read_items
-from labclip.data.cleaning import TrueCaptions, clean, comparable
+from labclip.data.cleaning import TrueCaptions, comparable
+from labclip.data.cleaning import clean as cleaned
 from labclip.data.entries import one_of
 from labclip.data.items import WORDS
-from labclip.data.located import ImageLayout, check_caption
+from labclip.data.located import ImageLayout
 from labclip.data.rows import column_names, text_rows
-from labclip.evaluation.benchmarks.fields import in_folder
+from labclip.evaluation.benchmarks.forms import Form, in_folder
 from labclip.evaluation.items import Items
 from labclip.evaluation.sources import Sources
 from labclip.evaluation.tasks import Retrieval, Task
@@ -30,23 +30,6 @@ Row = tuple[int | None, str, Sequence[str], str]
 """An image's row, a caption, its negatives, and file and position."""
 
 
-@dataclass(frozen=True)
-class CaptionsForm:
-    """Which files hold the captions.
-
-    Attributes:
-        files: Names of the file, the first that is there; `{split}` is the split.
-        ways: Where people have an image, as `ImageLayout` takes it.
-        splits: Those that there are.
-        column: The captions', where it has no usual name.
-    """
-
-    files: Sequence[str]
-    ways: Sequence[str]
-    splits: Sequence[str] = ("",)
-    column: str | None = None
-
-
 def read(form: dict[str, Any], sources: Sources) -> Task:
     """Recall at 1, 5 and 10 in both directions among images and all their captions, as they are."""
     return _retrieval(sources, captioned(form, sources))
@@ -54,7 +37,7 @@ def read(form: dict[str, Any], sources: Sources) -> Task:
 
 def read_split(form: dict[str, Any], sources: Sources, *, split: str = "test", captions: int = 0) -> Task:
     """`read` of a split, with the first `captions` of each image: 5 in the LABCLIP paper, 0, all, in CLIP_benchmark."""
-    return _retrieval(sources, captioned(form, sources, split, captions))
+    return _retrieval(sources, captioned(form, sources, split, checked_whole("captions", captions, least=0)))
 
 
 def read_negatives(
@@ -74,14 +57,13 @@ def read_negatives(
             full stop tells a negative. Those that are made are always cleaned.
     """
     if sources.data is not None and sources.data.is_file() and sources.data.suffix.lower() != ".json":
-        rows: Iterable[Row] = _table(sources, ImageLayout(sources, "{path}", "{rest}", "{name}", "coco/{path}"))
-        return _binding(sources, map(_cleaned, rows) if clean else rows)
-    found = captioned(form, sources, split, CAPTIONS)
-    made = shuffle([text for _, text, *_ in found], seed=seed, image_index=[row for row, *_ in found])
-    sources.notes.append(f"Negatives were made with seed {seed}: nouns and adjectives shuffled, 40 words.")
-    with_negative = zip(found, made, strict=True)
-    return _binding(sources, (_cleaned((row, text, [wrong] if wrong else [], location))
-                              for (row, text, _, location), wrong in with_negative))  # fmt: skip
+        layout = ImageLayout(sources, "{path}", "{rest}", "{name}", "coco/{path}")
+        return _binding(sources, list(_table(sources, layout, clean=clean)))
+    rows = captioned(form, sources, split, CAPTIONS)
+    made = shuffle([text for _, text, *_ in rows], seed=seed, image_index=[row for row, *_ in rows])
+    sources.notes.append(f"Negatives were made with seed {seed}: nouns and adjectives shuffled, {WORDS} words.")
+    return _binding(sources, [(row, cleaned(text, WORDS), [wrong] if wrong else [], location)
+                              for (row, text, _, location), wrong in zip(rows, made, strict=True)])  # fmt: skip
 
 
 def read_own(sources: Sources, *, column: str = "", image_column: str = "", negative_column: str = "") -> Task:
@@ -115,52 +97,15 @@ def own_rows(sources: Sources, column: str, image_column: str, negative_columns:
         lacks = "No file was given" if sources.data is None else f"{sources.data} is not a file"
         raise FileNotFoundError(f"{lacks}. Pass data=FILE. {sources.hint}")
     columns: dict[str, Any] = {"column": column or None, "image_column": image_column or None}
-    rows = list(_table(sources, ImageLayout(sources, "{path}"), negative_columns=negative_columns, **columns))
-    if not rows:
-        raise ValueError(f"{sources.data} has no row.")
-    return rows
+    return list(_table(sources, ImageLayout(sources, "{path}"), negative_columns=negative_columns, **columns))
 
 
-def captioned(form: dict[str, Any], sources: Sources, split: str = "", captions: int = 0) -> list[Row]:
-    """The captions of a split, those of one image together, the first `captions` of each; 0 is all."""
-    chosen = CaptionsForm(**form)
-    one_of("split", split, chosen.splits)
-    checked_whole("captions", captions, least=0)
-    layout = ImageLayout(sources, *chosen.ways)
-    path = sources.either(*(name.format(split=split) for name in chosen.files))
-    entries = _lines(path) if path.suffix.lower() == ".txt" else _entries(path, split, chosen.column)
-    found: dict[int, list[Row]] = {}
-    for name, texts, location in entries:
-        if (row := layout.image(in_folder(sources, name), location)) is not None:
-            # An image that has several entries is one of the gallery: beside itself it could not be found.
-            found.setdefault(row, []).extend((row, text, (), location) for text in texts)
-    return [row for several in found.values() for row in several[: captions or None]]
-
-
-def _entries(path: Path, split: str, column: str | None) -> Iterator[tuple[str, Sequence[str], str]]:
-    """Each row's image, captions and location."""
-    # The original form has all splits in one file; there an image's folder is its `filepath`, never its split.
-    splits = (split,) if "split" in column_names(path) else None
-    for item in read_items(path, column=column, negative_columns=(), split=splits, clean=False):
-        yield item.checked().name, item.captions, item.location
-
-
-def _lines(path: Path) -> Iterator[tuple[str, Sequence[str], str]]:
-    """The same of CLIP_benchmark's text files: a header, then NAME.jpg,CAPTION with commas that are not quoted."""
-    for location, cells in itertools.islice(text_rows(path), 1, None):
-        name, ending, text = cells["caption"].partition(".jpg,")
-        if cells["caption"].strip():
-            if not ending:
-                raise ValueError(f"{location} is {cells['caption'][:80]!r}, not NAME.jpg,CAPTION.")
-            yield f"{name}.jpg", (text.strip(),), location
-
-
-def _table(sources: Sources, layout: ImageLayout, **columns: Any) -> Iterator[Row]:
+def _table(sources: Sources, layout: ImageLayout, *, clean: bool = False, **columns: Any) -> Iterator[Row]:
     """The captions of the table that `data` is; a flaw is an error with its location."""
     assert sources.data is not None
     if sources.data.suffix.lower() == ".tar":
         raise ValueError(f"{sources.data} is a tar. Pass a table: csv, tsv, jsonl, json or Parquet.")
-    for item in read_items(sources.data, clean=False, **columns):
+    for item in read_items(sources.data, clean=clean, **columns):
         image = item.checked().image
         assert image is not None
         if image.data is None:
@@ -171,10 +116,34 @@ def _table(sources: Sources, layout: ImageLayout, **columns: Any) -> Iterator[Ro
             yield row, caption, negatives, item.location
 
 
-def _cleaned(row: Row) -> Row:
-    image, caption, negatives, location = row
-    check_caption(caption, location)
-    return image, clean(caption, WORDS), [clean(text, WORDS) for text in negatives], location
+def captioned(form: dict[str, Any], sources: Sources, split: str = "", captions: int = 0) -> list[Row]:
+    """The captions of a split, those of one image together, the first `captions` of each; 0 is all."""
+    chosen = Form(**form)
+    one_of("split", split, chosen.splits)
+    layout = ImageLayout(sources, *chosen.ways[""])
+    path = sources.either(*(name.format(split=split) for name in chosen.files[0]))
+    found: dict[int, list[Row]] = {}
+    for name, texts, location in _lines(path) if path.suffix.lower() == ".txt" else _entries(path, split):
+        if (row := layout.image(in_folder(sources, name), location)) is not None:
+            # An image that has several entries is one of the gallery: beside itself it could not be found.
+            found.setdefault(row, []).extend((row, text, (), location) for text in texts)
+    return [row for several in found.values() for row in several[: captions or None]]
+
+
+def _entries(path: Path, split: str) -> Iterator[tuple[str, Sequence[str], str]]:
+    """Each row's image, captions and location."""
+    # The original form has all splits in one file; there an image's folder is its `filepath`, never its split.
+    splits = (split,) if "split" in column_names(path) else None
+    for item in read_items(path, negative_columns=(), split=splits, clean=False):
+        yield item.checked().name, item.captions, item.location
+
+
+def _lines(path: Path) -> Iterator[tuple[str, Sequence[str], str]]:
+    """The same of CLIP_benchmark's text files: a header, then NAME.jpg,CAPTION with commas that are not quoted."""
+    for location, cells in itertools.islice(text_rows(path), 1, None):
+        name, _, text = cells["caption"].partition(".jpg,")
+        if cells["caption"].strip():
+            yield f"{name}.jpg", (text.strip(),), location
 
 
 def _retrieval(sources: Sources, found: Sequence[Row]) -> Task:
@@ -191,10 +160,9 @@ def _retrieval(sources: Sources, found: Sequence[Row]) -> Task:
     return sources.task(Retrieval(np.array(list(index_of)), np.array(rows), np.array(index)))
 
 
-def _binding(sources: Sources, rows: Iterable[Row]) -> Task:
+def _binding(sources: Sources, rows: Sequence[Row]) -> Task:
     """Binding where there are negatives, retrieval where there are several images; rows without a negative too."""
-    every, bound = Items(sources), Items(sources)
-    without = 0
+    every, bound, without = Items(sources), Items(sources), 0
     for image, caption, negatives, location in rows:
         every.add(image, (caption,), location)
         without += image is not None and not negatives

@@ -6,14 +6,12 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
 from labclip.data.entries import fields, json_items
 from labclip.data.located import ImageLayout
-from labclip.evaluation.benchmarks.fields import in_folder
+from labclip.evaluation.benchmarks.forms import in_folder
 from labclip.evaluation.items import Items
 from labclip.evaluation.sources import Sources
-from labclip.evaluation.tasks import NONE, Task
+from labclip.evaluation.tasks import Task
 
 Choices = Iterator[tuple[str, str, str]]
 """The kind of each choice, and the right and the wrong text."""
@@ -40,21 +38,15 @@ def read(sources: Sources, *, limit: int = 1000) -> Task:
     for location, entry in json_items(sources.either("coco_val.json", "coco_val_entities.json")):
         image, entities, wrong, relations = fields(entry, FIELDS, location)
         row = layout.image(in_folder(sources, image), location)
-        try:
-            found = {"entities": list(_of_entities(entities, wrong))}
-            found["relations"] = list(_of_relations(relations, entities, wrong))
-        except (AttributeError, KeyError, TypeError) as error:
-            raise ValueError(f"{location} does not have the form of the authors' pipeline: {error!r}.") from error
+        found = {"entities": _of_entities(entities, wrong), "relations": _of_relations(relations, entities, wrong)}
         for what, choices in found.items():
-            if row is None or not choices or row in counted[what] or len(counted[what]) == (limit or None):
+            if row is None or row in counted[what] or len(counted[what]) == (limit or None):
                 continue
-            counted[what].add(row)
             for kind, right, other in choices:
-                items.add(row, (right, other), location, kind=kind)
-    kinds = items.breakdown("kind")
-    of_all = np.array([str(kind).partition("_")[0] for kind in items.groups.get("kind", [])])
-    metrics = {what: np.where(of_all == what, 0, NONE) for what in counted} | kinds
-    return sources.task(*items.question(metrics, right_first=True))
+                counted[what].add(row)
+                mean = {what: 0} if kind.startswith(what) else {}
+                items.add(row, (right, other), location, **mean, **{kind: 0})
+    return sources.task(*items.question(items.metrics(*counted), right_first=True))
 
 
 def _of_entities(entities: list[str], wrong: dict[str, list[dict[str, str]]]) -> Choices:

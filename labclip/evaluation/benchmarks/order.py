@@ -10,7 +10,6 @@ from typing import Any
 
 from labclip.data.cleaning import clean, comparable, words_of
 from labclip.data.entries import one_of
-from labclip.data.located import check_caption
 from labclip.evaluation.benchmarks.captions import captioned
 from labclip.evaluation.items import Items
 from labclip.evaluation.sources import Sources
@@ -54,7 +53,6 @@ def read(
     tag = _spacy() if paper and tagger == "spacy" else partial(tag_words, get_tagger(tagger))
     items, equal, without = Items(sources), Counter[str](), 0
     for row, raw, _, location in rows:
-        check_caption(raw, location)
         own, shuffled = shuffles_of(raw, tag, seed, draws=1 if paper else _DRAWS)
         equal.update(name for name, text in zip(SHUFFLES, shuffled, strict=True) if text is None)
         others = [text for text in dict.fromkeys(shuffled) if text is not None]

@@ -18,20 +18,11 @@ from torch import Tensor
 
 from labclip import metrics
 from labclip.data.entries import one_of
-from labclip.data.scene_files import (
-    Object,
-    SceneEntry,
-    SceneFile,
-    caption,
-    combination,
-    find_scene_file,
-    locate_images,
-    swap,
-)
+from labclip.data.scene_files import Object, SceneEntry, caption, combination, find_scene_file, locate_images, swap
 from labclip.evaluation.items import Items, gallery
-from labclip.evaluation.scores import Asked, ScoredItems, everything
+from labclip.evaluation.scores import Asked, ScoredItems
 from labclip.evaluation.sources import Sources
-from labclip.evaluation.tasks import Rows, Task
+from labclip.evaluation.tasks import Rows, Task, at_each
 
 SEED = 42
 """Of the paper's splits."""
@@ -80,72 +71,68 @@ def read_clevr(
 
 
 def _read(kind: str, sources: Sources, protocol: str, split: str, seed: int, objects: int = 0) -> Task:
-    one_of("protocol", protocol, ("paper", "labclip"))
+    paper = one_of("protocol", protocol, ("paper", "labclip")) == "paper"
     one_of("split", split, ("all", "train", "val", "test"))
     file = find_scene_file(sources, (kind,), objects=objects)
-    return (_as_the_paper if protocol == "paper" else _as_labclip)(sources, file, split, seed)
-
-
-def _as_labclip(sources: Sources, file: SceneFile, split: str, seed: int) -> Task:
-    sides = split_of([combination(entry.objects) for entry in file.entries], seed)
-    entries = [one for one, side in zip(file.entries, sides, strict=True) if split in ("all", side)]
-    items, found = _items(sources, file, entries, caption, split)
-    # Scenes of the same objects are one answer to a search, in whichever order a caption names them.
-    true = [(row, text, tuple(sorted(entry.objects))) for row, text, entry in found]
-    sources.notes.append("Not as the paper's code: captions in the file's order, attributes swapped in place.")
-    return sources.task(*items.question("binding"), *gallery(sources, true))
-
-
-def _as_the_paper(sources: Sources, file: SceneFile, split: str, seed: int) -> Task:
-    two = [one for one in file.entries if len(one.objects) == 2 and one.objects[0][1] != one.objects[1][1]]
-    other = f"{len(file.entries) - len(two):,} of {len(file.entries):,} images do not show two different objects"
-    if not two:
-        raise ValueError(f'{other}, but the paper measures such. Pass options={{"protocol": "labclip"}} to take any.')
-    if len(two) < len(file.entries):
-        sources.notes.append(f"{other}: left out, as the paper's measures are of such.")
-    ordered = file.kind == "pug-spare"
-    say = caption if ordered else lambda scene: caption(sorted(scene))
-    split_up = _clevr_split if file.kind == "clevr" else partial(_pug_split, ordered=ordered)
-    chosen = two if split == "all" else split_up(two, split, seed)
-    items, found = _items(sources, file, chosen, say, split)
-    if not found:
-        return sources.task()
-    every = list(dict.fromkeys(sources.caption(say(scene), file.kind) for scene in _scenes(two, file.kind)))
-    sources.notes.append(
-        f"As the paper's code: captions in {'both orders' if ordered else 'one order'}, recall among {len(every):,}."
-    )
-    if file.kind == "clevr":
-        sources.notes.append(
-            "The paper's code draws the order of a caption again in each run, and has ties right: its figures may be "
-            "higher or lower."
-        )
-    index_of = {row: index for index, row in enumerate(every)}
-    label = np.array([index_of[text] for _, text, _ in found])
-    search = AmongAllCaptions(np.array([row for row, _, _ in found]), label, np.array(every))
-    task = sources.task(*items.question("binding", right_first=file.kind == "clevr"), search)
-    return replace(task, own_length=file.kind == "clevr")
-
-
-def _items(
-    sources: Sources, file: SceneFile, entries: Sequence[SceneEntry], say: Callable[[Scene], str], split: str
-) -> tuple[Items, list[tuple[int, int, SceneEntry]]]:
-    """The choice between each scene and its swap; and of every scene its image, its caption, and its entry."""
+    known = _two_different(sources, file.entries) if paper else file.entries
+    split_up = _SPLITS[kind] if paper else _split
+    entries = known if split == "all" else split_up(known, split, seed)
     if not entries:
         raise ValueError(f'{sources.data} has too few combinations for split {split}. Pass options={{"split": "all"}}.')
+    in_one_order = paper and kind != "pug-spare"
+
+    def say(scene: Scene) -> str:
+        return caption(sorted(scene) if in_one_order else scene)
+
     items, found, without = Items(sources), [], 0
     for row, entry in locate_images(sources, file, entries):
         own, swapped = say(entry.objects), swap(entry.objects)
-        found.append((row, sources.caption(own, entry.location), entry))
+        found.append((row, sources.caption(own, entry.location), entry.objects))
         if swapped is None:
             without += 1
         else:
             items.add(row, (own, say(swapped)), entry.location)
+    if not found:
+        return sources.task()
     if without:
         sources.notes.append(
             f"{without:,} of {len(found):,} images have no swapped caption with another meaning, as where two "
             f"attributes or two objects are equal."
         )
-    return items, found
+    if not paper:
+        sources.notes.append("Not as the paper's code: captions in the file's order, attributes swapped in place.")
+        # Scenes of the same objects are one answer to a search, in whichever order a caption names them.
+        true = [(row, text, tuple(sorted(scene))) for row, text, scene in found]
+        return sources.task(*items.question("binding"), *gallery(sources, true))
+    every = {sources.caption(say(scene), kind): None for scene in _scenes(known, kind)}
+    order = "one order" if in_one_order else "both orders"
+    sources.notes.append(f"As the paper's code: captions in {order}, recall among {len(every):,}.")
+    if kind == "clevr":
+        sources.notes.append(
+            "The paper's code draws the order of a caption again in each run, and has ties right: its figures may be "
+            "higher or lower."
+        )
+    rows, texts, _ = zip(*found, strict=True)
+    label_of = {text: label for label, text in enumerate(every)}
+    search = AmongAllCaptions(np.array(rows), np.array([label_of[text] for text in texts]), np.array(list(every)))
+    task = sources.task(*items.question("binding", right_first=kind == "clevr"), search)
+    return replace(task, own_length=kind == "clevr")
+
+
+def _two_different(sources: Sources, entries: Sequence[SceneEntry]) -> list[SceneEntry]:
+    """The scenes of two different objects, as the paper's are."""
+    two = [one for one in entries if len(one.objects) == 2 and one.objects[0][1] != one.objects[1][1]]
+    other = f"{len(entries) - len(two):,} of {len(entries):,} images do not show two different objects"
+    if not two:
+        raise ValueError(f'{other}, but the paper measures such. Pass options={{"protocol": "labclip"}} to take any.')
+    if len(two) < len(entries):
+        sources.notes.append(f"{other}: left out, as the paper's measures are of such.")
+    return two
+
+
+def _split(entries: Sequence[SceneEntry], split: str, seed: int) -> list[SceneEntry]:
+    sides = split_of([combination(entry.objects) for entry in entries], seed)
+    return [entry for entry, side in zip(entries, sides, strict=True) if side == split]
 
 
 def split_of(combinations: Sequence[Hashable], seed: int) -> list[str]:
@@ -229,6 +216,13 @@ def _labels(entries: Sequence[SceneEntry], names: Sequence[str], ordered: bool) 
             yield (one, name), (other, second)
 
 
+_SPLITS: dict[str, Callable[[Sequence[SceneEntry], str, int], list[SceneEntry]]] = {
+    "clevr": _clevr_split,
+    "pug-spar": partial(_pug_split, ordered=False),
+    "pug-spare": partial(_pug_split, ordered=True),
+}
+
+
 @dataclass(frozen=True)
 class AmongAllCaptions:
     """Which of all captions is an image's.
@@ -245,19 +239,8 @@ class AmongAllCaptions:
 
     def score(self, images: Tensor, texts: Tensor) -> list[ScoredItems]:
         """`i2t_r1`, `i2t_r5`, `i2t_r10`."""
-        label = torch.from_numpy(self.label)
-        found = images[torch.from_numpy(self.image)], texts[torch.from_numpy(self.captions)], label
-        rank, margin = (one.numpy() for one in metrics.class_ranks(*found))
+        rows, captions, label = map(torch.from_numpy, (self.image, self.captions, self.label))
         asked = Asked(self.image[:, None], self.captions[self.label][:, None])
-        return [
-            ScoredItems(
-                rank < k,
-                self.image,
-                {f"i2t_r{k}": everything(len(rank))},
-                min(1.0, k / len(self.captions)),
-                margin if k == 1 else None,
-                asked if k == 1 else None,
-                "retrieval",
-            )
-            for k in (1, 5, 10)
-        ]
+        found = metrics.class_ranks(images[rows], texts[captions], label)
+        chances = {k: min(1.0, k / len(self.captions)) for k in (1, 5, 10)}
+        return at_each(found, self.image, asked, "i2t_r", chances)

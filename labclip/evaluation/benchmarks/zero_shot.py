@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,7 +52,7 @@ def read(sources: Sources, *, split: str = "test", classes: str = "", templates:
         templates: A file of prompts with `{}` or `{c}` for the class, one a line, or JSON, a list, or CLIP_benchmark's
             object of data set: list, or of data set: {class: its prompts}. "imagenet" and "cifar" are OpenAI's. ""
             takes those that come with a WebDataset, else "a photo of a {}."
-        dataset: Which data set of a JSON file that has several.
+        dataset: Which data set of a JSON file of data sets.
     """
     one_of("split", split, ("test", "train"))
     folder = sources.images or sources.folder
@@ -67,24 +67,24 @@ def read(sources: Sources, *, split: str = "test", classes: str = "", templates:
         raise ValueError(
             f"{folder} is no CIFAR and no WebDataset; which alone have splits. Pass data=FOLDER with that of the split."
         )
+    if not found.rows:
+        return sources.task()
     names = found.classes if shards else [name.replace("_", " ") for name in found.classes]
     if classes:
         names = _names(classes, found.classes, sources, dataset)
-    repeated = [name for name, count in Counter(names).items() if count > 1]
-    if repeated:
+    if repeated := [name for name, count in Counter(names).items() if count > 1]:
         sources.notes.append(
             f"{len(repeated):,} names stand for several classes, for example {repeated[0]!r}: a tie, which is wrong. "
             f"Code that takes the first of them has higher figures."
         )
     prompts = _prompts(templates or found.templates, names, sources, dataset)
     width = max(map(len, prompts))
-    rows = [
-        [*(sources.caption(one, f"class {name!r}") for one in several), *[NONE] * (width - len(several))]
-        for name, several in zip(names, prompts, strict=True)
-    ]
+    rows = np.full((len(names), width), NONE)
+    for row, name, several in zip(rows, names, prompts, strict=True):
+        row[: len(several)] = [sources.caption(one, f"class {name!r}") for one in several]
     sources.notes.append(f"{len(names):,} classes, {width:,} prompt{'s' if width > 1 else ''} each.")
     images, labels = np.array(found.rows, dtype=np.int64).T
-    return sources.task(Classification(images, labels, np.array(rows)))
+    return sources.task(Classification(images, labels, rows))
 
 
 def _folders(sources: Sources, folder: Path) -> _Labelled:
@@ -115,24 +115,16 @@ def _shards(data: Path | None, split: str) -> list[Path]:
 
 def _samples(sources: Sources, shards: Sequence[Path]) -> _Labelled:
     """Images of tars with the number of their class in `.cls`; names and prompts lie beside them or a folder above."""
-    found: list[tuple[int | None, int]] = []
-    for shard in shards:
-        for location, cells in tar_rows(shard):
-            value = cells.get("cls")
-            if not isinstance(value, str) or not value.strip().isdecimal():
-                raise ValueError(f"{location}: its class, a number in .cls, is {value!r}.")
-            if cells["image"] is None:
-                raise ValueError(f"{location} has no image.")
-            found.append((sources.add(cells["image"]), int(value)))
-    if not found:
-        raise ValueError(f"{shards[0]} has no image. Fetch it again.")
+    found = []
+    for location, cells in (row for shard in shards for row in tar_rows(shard)):
+        if cells["image"] is None or not str(cells.get("cls")).strip().isdecimal():
+            raise ValueError(f"{location} must have an image, and the number of its class in .cls.")
+        found.append((sources.add(cells["image"]), int(cells["cls"])))
     files = {path.name: path for at in (shards[0].parent.parent, shards[0].parent) for path in at.glob("*.txt")}
-    most, listed = max(label for _, label in found), files.get("classnames.txt")
-    names = _lines(listed) if listed else [str(number) for number in range(most + 1)]
-    if most >= len(names):
-        raise ValueError(
-            f"{shards[0]} has classes up to {most}, but {listed} has {len(names)} names. Fetch both again."
-        )
+    listed, count = files.get("classnames.txt"), 1 + max((label for _, label in found), default=0)
+    names = _lines(listed) if listed else [str(number) for number in range(count)]
+    if count > len(names):
+        raise ValueError(f"{shards[0]} has {count} classes, but {listed} has {len(names)} names. Fetch both again.")
     return _Labelled(found, names, str(files.get("zeroshot_classification_templates.txt", "")))
 
 
@@ -157,26 +149,22 @@ def _cifar(sources: Sources, folder: Path, name: str, split: str) -> _Labelled:
 
 def _names(file: str, classes: Sequence[str], sources: Sources, dataset: str) -> list[str]:
     names = list(open_clip.IMAGENET_CLASSNAMES) if file == "imagenet" else _listed(file, sources, dataset)
-    if isinstance(names, list) and all(isinstance(line, str) and "\t" in line for line in names):
+    if isinstance(names, list) and all("\t" in line for line in names):
         names = dict(line.split("\t", 1) for line in names)
     if isinstance(names, dict):
-        if lacking := [name for name in classes if name not in names]:
-            raise ValueError(f"{file} lacks {len(lacking)} of {len(classes)} classes, for example {lacking[0]!r}.")
-        names = [names[name] for name in classes]
-    elif len(names) != len(classes):
+        return [_of_class(names, name, str, file) for name in classes]
+    if len(names) != len(classes):
         raise ValueError(
             f"{file} has {len(names)} names for {len(classes)} classes. Write one per line, in the folders' order."
         )
-    elif other := [index for index, (name, folder) in enumerate(zip(names, classes, strict=True)) if name != folder]:
-        if {*map(str, names)} == {*classes}:
+    if other := [index for index, (name, folder) in enumerate(zip(names, classes, strict=True)) if name != folder]:
+        if {*names} == {*classes}:
             raise ValueError(
                 f"{file} has the names of the folders in another order: line {other[0] + 1} would rename a class to "
                 f"another. Sort it, or write folder<TAB>name lines, which need no order."
             )
         example = f"{classes[other[0]]}: {names[other[0]]}"
         sources.notes.append(f"Names of {Path(file).name} by the order of folders, for example {example}.")
-    if odd := [name for name in names if not isinstance(name, str) or not name.strip()]:
-        raise ValueError(f"{file}: the name of a class is {odd[0]!r}. Every name must be a text that is not empty.")
     return list(names)
 
 
@@ -185,36 +173,35 @@ def _prompts(file: str, names: Sequence[str], sources: Sources, dataset: str) ->
     known = {"": [TEMPLATE], "cifar": CIFAR_TEMPLATES}
     if file == "imagenet":
         known[file] = [template("{}") for template in open_clip.OPENAI_IMAGENET_TEMPLATES]
-    lines = known.get(file) or _listed(file, sources, dataset, names)
+    lines = known.get(file) or _listed(file, sources, dataset)
     if isinstance(lines, dict):
-        if lacking := [name for name in names if not isinstance(lines.get(name), list) or not lines[name]]:
-            raise ValueError(f"{file} has no list of prompts of {len(lacking)} classes, for example {lacking[0]!r}.")
-        return [lines[name] for name in names]
-    wrong = [line for line in lines if not isinstance(line, str) or not ("{}" in line or "{c}" in line)]
-    if not lines or wrong:
-        raise ValueError(f"{file}: {wrong[0] if wrong else 'no line'!r} has no {{}} where the class's name goes.")
-    return [[line.strip().replace("{c}", "{}").replace("{}", name) for line in lines] for name in names]
+        return [_of_class(lines, name, list, file) for name in names]
+    lines = [line.strip().replace("{c}", "{}") for line in lines]
+    if not lines or (wrong := [line for line in lines if "{}" not in line]):
+        raise ValueError(f"{file}: {wrong[0] if lines else 'no line'!r} has no {{}} where the class's name goes.")
+    return [[line.replace("{}", name) for line in lines] for name in names]
 
 
-def _listed(file: str, sources: Sources, dataset: str, names: Iterable[str] = ()) -> Any:
-    """What a file lists, as it is named or in the folder of data: its lines, or a JSON list or object.
+def _of_class(value: dict[str, Any], name: str, kind: type, file: str) -> Any:
+    """What an object holds for a class."""
+    if not isinstance(value.get(name), kind) or not value[name]:
+        raise ValueError(
+            f"{file} has nothing for the class {name!r}, but {', '.join(list(value)[:5])} and so on. If these are data "
+            f'sets, pass options={{"dataset": NAME}}.'
+        )
+    return value[name]
 
-    Of an object of data sets the part of one; an object with all of `names` is of no data sets.
-    """
+
+def _listed(file: str, sources: Sources, dataset: str) -> Any:
+    """What a file lists, as it is named or in the folder of data: its lines, or JSON, of data sets that of one."""
     path = next((path for path in (Path(file).expanduser(), sources.folder / file) if path.is_file()), None)
     if path is None:
         raise FileNotFoundError(f"There is no file {file}, here or in {sources.folder}.")
     value = read_json(path) if path.suffix.lower() == ".json" else _lines(path)
-    classes = isinstance(value, dict) and bool(names) and value.keys() >= {*names}
-    if isinstance(value, dict) and not classes and not any(isinstance(part, str) for part in value.values()):
-        if dataset not in value and (dataset or len(value) != 1):
-            raise ValueError(
-                f'{path} has {len(value)} data sets. Pass options={{"dataset": NAME}}, one of {", ".join(value)}.'
-            )
-        value = value[dataset] if dataset else next(iter(value.values()))
-    if not isinstance(value, dict | list):
-        raise ValueError(f"{path} holds a {type(value).__name__}, not a list.")
-    return value
+    if not isinstance(value, dict):
+        return value
+    only = next(iter(value.values())) if len(value) == 1 else ""
+    return value.get(dataset, only if isinstance(only, dict | list) else value)
 
 
 def _lines(path: Path) -> list[str]:
