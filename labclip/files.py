@@ -73,21 +73,6 @@ def is_alignment_folder(folder: Path) -> bool:
     return all((folder / name).is_file() for name in (CONFIG, WEIGHTS))
 
 
-def check_alignment_folder(folder: Path) -> None:
-    """Refuse with FileNotFoundError a path that is no folder with the files of an alignment."""
-    if not is_alignment_folder(folder):
-        raise FileNotFoundError(
-            f"There is no folder {folder} that holds an alignment, {CONFIG} and {WEIGHTS}. Make one with "
-            f"alignment.save_pretrained, or convert a checkpoint: labclip convert FILE.pt FOLDER."
-        )
-
-
-def check_checkpoint(path: Path) -> None:
-    """Refuse with FileNotFoundError a path that is no file."""
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path}. Pass the path of a torch checkpoint, for example matrix.pt.")
-
-
 def check_embeds_into(folder: Path) -> None:
     """Refuse with ValueError a folder for features that holds something else, such as photos; hidden files are none."""
     if not folder.is_dir() or any((folder / name).exists() for name in (MANIFEST, UNFINISHED)):

@@ -104,7 +104,7 @@ def test_the_list_names_every_benchmark_with_its_files_and_options():
 BAD = {
     "": "Missing argument 'BENCHMARK', of those that --list names. Type: labclip evaluate BENCHMARK",
     "scenes": "Missing option '--model'. Type: labclip evaluate BENCHMARK --model M",
-    "scene --model scenes": "Did you mean 'scenes'?",
+    "scene --model scenes": "'scene' is not one of 'scenes', 'clevr'",
     "csv --model scenes": "Pass --data FILE",
     "coco --model scenes": "No data was given. Pass --data PATH.",
     "scenes --model scenes --option n": "--option is 'n'. Type KEY=VALUE",
@@ -116,7 +116,7 @@ BAD = {
     f"features --model scenes --data {__file__}": f"There is no folder {__file__} of features",
     "features --model scenes --data /dev/null": "/dev/null is a pipe or a device, not a file.",
     "scenes QUICK --percent": "--rows and --percent go with --latex FILE. Pass it too.",
-    "scenes QUICK --percent --latex t --rows metrics": "Several models in one table, and --percent, need --rows",
+    "scenes QUICK --no-cache --cache d": "--cache and --no-cache exclude each other. Pass one of them.",
     "scenes QUICK --model scenes --items i.csv": "i.csv is of one model, but there are 2. Pass one --model",
 }
 

@@ -1,4 +1,4 @@
-"""The commands demo and sample: the failure and the fix on rendered scenes, and such scenes to try on."""
+"""The commands demo, sample and app: the failure and the fix on rendered scenes, such scenes to try on, the page."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 import click
 
 from labclip.cli import options
-from labclip.cli.files import write
-from labclip.cli.group import main, note, progress, show, show_either
-from labclip.files import check_folder
+from labclip.cli.group import main, note, open_model, progress, show, show_either
+from labclip.files import check_folder, make_folder, whole_file
+from labclip.packages import EMBEDDED, require
 
 
 @main.command(example="labclip demo --out figures")
@@ -24,13 +24,13 @@ def demo(out: Path, seed: int, as_json: bool) -> None:
     """
     note("Loading the embedded model ...")
     from labclip.demo import draw, run
-    from labclip.files import make_folder
 
     make_folder(out)  # before the work, so that a wrong one costs nothing
     path = out / "labclip-demo.png"
     result = run(seed=seed, progress=progress())
     show_either(as_json, result.results, str(result))
-    write(path, lambda part: draw(result, part))
+    with whole_file(path) as part:
+        draw(result, part)
     (note if as_json else show)(f"\nFigure: {path}")
 
 
@@ -55,3 +55,37 @@ def sample(folder: Path, n: int, seed: int) -> None:
         f"  labclip fit features my-alignment\n"
         f"  labclip evaluate csv --model scenes --alignment my-alignment --data {table}"
     )
+
+
+@main.command(example="labclip app --model scenes")
+@options.text("--model", "M", options.MODEL, type=options.NAME, default=EMBEDDED, show_default=True)
+@options.alignment
+@options.number("--port", click.IntRange(1, 65_535), "Port of the page.", default=7860)
+@options.text("--host", "TEXT", "Address to listen on; by default only this machine can connect.", default="127.0.0.1")
+@options.flag("--share", "Also open a public address, through a server of gradio's.")
+@options.device
+def app(model: str, alignment: str | None, port: int, host: str, share: bool, device: str | None) -> None:
+    """Serve a page to compare, search, diagnose and fit.
+
+    Works offline; what is uploaded is not kept.
+    """
+    require("gradio", "The page needs gradio", 'pip install "labclip[app]"')
+    note("Loading the model ...")
+    from labclip.app.page import LOCAL, check_free, serve
+
+    check_free(host, port)
+    opened = open_model(model, device, alignment=alignment)
+    if host not in LOCAL or share:
+        note("Warning: whoever reaches this page may use it, as it asks for no password. See docs/app.md.")
+    typed = ["--model", _absolute(model), *(["--device", device] if device else [])]
+    other = ["--alignment", _absolute(alignment)] if alignment else []
+    name = " with ".join(Path(one).name if Path(one).exists() else one for one in (model, alignment) if one)
+    serve(opened, typed, other, name=name, host=host, port=port, share=share,
+          say=lambda address: show(f"{address}  Ctrl-C ends it."))  # fmt: skip
+
+
+def _absolute(name: str) -> str:
+    """A name as it is, which wins over a folder that is called so; a path as one that leads there from every folder."""
+    from labclip.io.published import is_known
+
+    return str(Path(name).absolute()) if not is_known(name) and Path(name).exists() else name

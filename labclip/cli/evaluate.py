@@ -1,4 +1,4 @@
-"""The command that measures a base and its alignments on benchmarks."""
+"""The commands evaluate and diagnose: gains and costs on benchmarks, and where a model loses binding."""
 
 from __future__ import annotations
 
@@ -8,17 +8,22 @@ from typing import Any
 import click
 
 from labclip.cli import options
-from labclip.cli.files import PAGE, check_drawing, check_names, check_outputs, write
-from labclip.cli.group import chosen_device, main, open_model, progress, show_either
+from labclip.cli.files import PAGE, check_drawing, check_outputs, write
+from labclip.cli.group import chosen_device, main, note, open_model, progress, show_either
+from labclip.files import read_json
+
+_NAMES = [one["name"] for one in read_json(Path(__file__).parents[1] / "evaluation" / "benchmarks" / "benchmarks.json")]
+_FACTS = ("name", "title", "measures", "wants", "source", "licence", "paper", "options")
 
 
 @main.command(
     example="labclip evaluate sugarcrepe --model ViT-B-32 --data sugar-crepe/data --images val2017",
     interrupted="Embeddings that were encoded are kept in the cache.",
 )
-@click.argument("benchmarks", metavar="BENCHMARK...", nargs=-1)
-@options.models
-@options.text("*--alignment", "A", "A name, folder or repository; may be given again. [default: the model's own]")
+@click.argument("benchmarks", metavar="BENCHMARK...", nargs=-1, type=click.Choice(_NAMES))
+@options.text("*--model models", "M", f"{options.MODEL} May be given again.", type=options.NAME)
+@options.text("*--alignment", "A", "A name, folder or repository; may be given again. [default: the model's own]",
+              type=options.NAME)  # fmt: skip
 @click.option("--strength", type=options.STRENGTH, multiple=True, help="Evaluate at this strength; may be given again.")
 @options.text("*--data", "PATH", "File or folder. For several benchmarks: NAME=PATH, once for each.")
 @options.text("*--images", "DIR", "Folder of images, or NAME=DIR. [default: that of --data]")
@@ -66,16 +71,14 @@ def evaluate(
         raise click.UsageError(f"Missing {lacks}. Type: labclip evaluate BENCHMARK --model M --data PATH.")
     if latex is None and (rows or percent):
         raise ValueError("--rows and --percent go with --latex FILE. Pass it too.")
-    rows = rows or ("models" if len(models) > 1 or percent else "metrics")
-    if rows == "metrics" and (len(models) > 1 or percent):
-        raise ValueError("Several models in one table, and --percent, need --rows models. Pass it too.")
     if len(models) > 1 and (out or items):
         raise ValueError(f"{out or items} is of one model, but there are {len(models)}. Pass one --model for it.")
+    if cache and no_cache:
+        raise ValueError("--cache and --no-cache exclude each other. Pass one of them.")
     files, folders = _by_name(benchmarks, data, "--data"), _by_name(benchmarks, images, "--images")
     inputs = [*files.values(), *folders.values()]
     check_outputs(markdown, latex, items, out, force=force, inputs=inputs)
     check_drawing(out, *PAGE)
-    check_names(*models, *alignment)
     for path in inputs:
         if "://" not in path and not Path(path).expanduser().exists():
             raise FileNotFoundError(f"There is no {path}. labclip evaluate --list says what a benchmark needs.")
@@ -92,11 +95,14 @@ def evaluate(
     ]  # fmt: skip
     value = {"reports": [one.to_json() for one in every]} if others else report.to_json()
     show_either(as_json, value, "\n\n\n".join(map(str, every)))
-    pages = "\n".join(one.to_markdown() for one in every)
-    write(markdown, lambda path: path.write_text(pages, encoding="utf-8"))
-    write(latex, lambda path: path.write_text(report.to_latex(*others, rows=rows, percent=percent), encoding="utf-8"))
-    write(items, report.write_items)
-    write(out, report.write_html)
+    if markdown:
+        write(markdown, "\n".join(one.to_markdown() for one in every))
+    if latex:
+        write(latex, report.to_latex(*others, rows=rows or "metrics", percent=percent))
+    if items:
+        report.write_items(items)
+    if out:
+        report.write_html(out)
 
 
 def _by_name(benchmarks: tuple[str, ...], given: tuple[str, ...], option: str) -> dict[str, str]:
@@ -126,11 +132,53 @@ def _options(benchmarks: tuple[str, ...], given: tuple[str, ...]) -> dict[str, d
     return found
 
 
-_FACTS = ("name", "title", "measures", "wants", "source", "licence", "paper", "options")
-
-
 def _listed(facts: dict[str, Any]) -> str:
     taken = ", ".join(f"{name}={default}" for name, default in facts["options"].items())
     rows = {"wants": facts["wants"], "from": facts["source"], "licence": facts["licence"], "options": taken}
     lines = [f"    {name:8} {value}" for name, value in rows.items() if value]
     return "\n".join(["{name}: {title} ({paper}), {measures}".format(**facts), *lines])
+
+
+@main.command(
+    example="labclip diagnose --model ViT-B-32 --out report.html",
+    interrupted="Embeddings of PATH that were encoded are kept in the cache.",
+)
+@options.model
+@options.path("--data", "PATH", "Labelled images: the files of CLEVR, CLEVR2D or PUG. [default: scenes drawn here]")
+@options.path("--images", "DIR", "Folder of the images. [default: that of PATH]")
+@options.alignment
+@options.strength
+@options.number("--folds", click.IntRange(2, 100), "Folds of the cross-validation.", default=3)
+@options.number("--scenes", click.IntRange(1, 1_000_000), "Scenes drawn where no PATH is given.", default=5000)
+@click.option("--fit/--no-fit", default=True, help="Whether to fit matrices, to show how much one could restore.")
+@options.number("--seed", options.SEED, "Seed of scenes, splits and fits.", default=0)
+@options.device
+@options.ignore_exif
+@options.no_cache
+@options.path("--out", "FILE", "Write the whole report as one HTML page.")
+@options.as_json
+def diagnose(
+    model: str, data: Path | None, images: Path | None, alignment: str | None, strength: float | None,
+    device: str | None, ignore_exif: bool, no_cache: bool, out: Path | None, as_json: bool, **settings: Any,
+) -> None:  # fmt: skip
+    """Find where a model loses binding and what could repair it.
+
+    Linear probes read images and captions separately, the cosine compares them. Matrices are fitted on some
+    combinations, and their gains and costs are measured on the others. About a minute on two cores.
+    """
+    check_outputs(out, inputs=filter(None, [data, images]))
+    check_drawing(out, *PAGE)
+    from labclip.data.scene_files import read_labelled_scenes
+
+    labelled = None
+    if data is not None:  # before the model, which may be a download
+        labelled = read_labelled_scenes(data.expanduser(), None if images is None else images.expanduser())
+        images = None
+    from labclip.analysis import diagnose as find
+
+    opened = open_model(model, device, ignore_exif=ignore_exif, alignment=alignment, strength=strength)
+    found = find(opened, labelled, images=images, cache=not no_cache, progress=progress(), **settings)
+    show_either(as_json, found.to_json(), str(found))
+    if out is not None:
+        found.write_html(out)
+        note(f"Report: {out}")

@@ -1,9 +1,9 @@
-"""What a command may write, looked at before the work; paths and names that it reads, before torch is imported."""
+"""Files and folders that commands write, looked at before the work and before torch is imported."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from labclip.files import CONFIG, WEIGHTS, check_file, check_folder, whole_file
@@ -15,13 +15,13 @@ PAGE, FIGURE = (".html", ".htm"), (".png", ".pdf", ".svg", ".jpg", ".jpeg", ".ep
 _LEAST = 1 << 20  # bytes; an alignment of dim 512 has 1.05 MB
 
 
-def check_names(*names: str | None) -> None:
-    """Refuse names of models and alignments that can't be any."""
-    from labclip.io.names import resolve
-
-    for name in names:
-        if name is not None:
-            resolve(name, None)
+def check_drawing(path: Path | None, *endings: str) -> None:
+    """Refuse a page or a figure of another ending, and any where what draws it is not installed."""
+    if path is None:
+        return
+    if path.suffix.lower() not in endings:
+        raise ValueError(f"{path} does not end in {' or '.join(endings)}. Name it so.")
+    require("matplotlib", f"{path} needs matplotlib", EVAL)
 
 
 def check_empty(out: Path, force: bool, *, writes: Sequence[str], inputs: Iterable[str | Path] = ()) -> None:
@@ -47,20 +47,10 @@ def check_outputs(*paths: Path | None, force: bool = True, inputs: Iterable[str 
             raise ValueError(f"{path} exists already. Pass --force to overwrite it, or another path.")
 
 
-def check_drawing(path: Path | None, *endings: str) -> None:
-    """Refuse a page or a figure of another ending, and any where what draws it is not installed."""
-    if path is None:
-        return
-    if path.suffix.lower() not in endings:
-        raise ValueError(f"{path} does not end in {' or '.join(endings)}. Name it so.")
-    require("matplotlib", f"{path} needs matplotlib", EVAL)
-
-
-def write(path: Path | None, writer: Callable[[Path], object]) -> None:
-    """Write a file, whole or not at all, where one is asked for."""
-    if path is not None:
-        with whole_file(path) as part:
-            writer(part)
+def write(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all."""
+    with whole_file(path) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 def _check_apart(out: Path, inputs: Iterable[str | Path]) -> None:

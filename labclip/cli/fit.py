@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from labclip.cli import options
-from labclip.cli.files import ALIGNMENT_FILES, FIGURE, PAGE, check_drawing, check_empty, check_outputs, write
+from labclip.cli.files import ALIGNMENT_FILES, FIGURE, PAGE, check_drawing, check_empty, check_outputs
 from labclip.cli.group import main, note, progress, show, show_either
 from labclip.files import check_feature_folder
 
@@ -89,8 +89,10 @@ def fit(
     if written:
         result.alignment.save_pretrained(out)
     show_either(as_json, {"written": str(out) if written else None, **result.to_json()}, str(result))
-    write(plot, result.plot)
-    write(html, result.write_html)
+    if plot:
+        result.plot(plot)
+    if html:
+        result.write_html(html)
     if not written:
         note("No matrix was written. Pass --anyway to write it nevertheless.")
         raise SystemExit(1)

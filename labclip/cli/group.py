@@ -1,4 +1,4 @@
-"""The group of commands: output that they share, and whatever fails in one line.
+"""The group of commands: options and output that they share, and whatever fails in one line.
 
 Exit codes: 0 done, 1 the fit was not worth it, 2 something is wrong, 130 interrupted.
 """
@@ -27,7 +27,8 @@ from labclip.messages import NOTE, printable
 if TYPE_CHECKING:
     from labclip.model import LABCLIP
 
-_QUIET, _VERBOSE, _DEBUG, _NAME = "labclip.quiet", "labclip.verbose", "labclip.debug", "labclip.name"  # in `meta`
+_LOG = logging.getLogger("labclip")
+"""Whose level is how much is said on stderr: nothing but errors, notes and warnings, also what is done, tracebacks."""
 
 
 def in_one_line(error: BaseException) -> str:
@@ -46,26 +47,21 @@ def in_one_line(error: BaseException) -> str:
 class _Failed(click.ClickException):
     exit_code = 2
 
-    def format_message(self) -> str:
-        text = printable(self.message)  # which may quote a file's only line
-        return text if len(text) <= 2000 else f"{text[:1000]} ... {text[-1000:]}"
 
-
-def _switch(key: str, *names: str, help: str) -> click.Option:
-    def keep(context: click.Context, _: click.Parameter, asked: bool) -> None:
-        context.meta[key] = context.meta.get(key, False) or asked
-        if asked and key == _VERBOSE:
-            logging.getLogger("labclip").setLevel(logging.INFO)
-        if asked and key == _QUIET:
-            os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # the client reads it when it is imported
-
-    return click.Option(names, is_flag=True, expose_value=False, callback=keep, help=help)
+def _set_level(_: click.Context, switch: click.Parameter, asked: bool) -> None:
+    if asked and _LOG.level != logging.DEBUG:
+        _LOG.setLevel({"quiet": logging.ERROR, "verbose": logging.INFO}.get(switch.name or "", logging.DEBUG))
+    if asked and switch.name == "quiet":
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # the client reads it when it is imported
 
 
 _SWITCHES = [
-    _switch(_QUIET, "-q", "--quiet", help="Show results and errors only: no progress, no notes."),
-    _switch(_VERBOSE, "-v", "--verbose", help="Also say on stderr what is done, and how long it took."),
-    _switch(_DEBUG, "--debug", help="Show where an error comes from."),
+    click.Option(names, is_flag=True, expose_value=False, callback=_set_level, help=help)
+    for names, help in (
+        (["-q", "--quiet"], "Show results and errors only: no progress, no notes."),
+        (["-v", "--verbose"], "Also say on stderr what is done, and how long it took."),
+        (["--debug"], "Show where an error comes from."),
+    )
 ]
 
 
@@ -86,7 +82,11 @@ class _Command(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if empty := [one for one in args if not one or (one.startswith("--") and one.endswith("="))]:
             raise click.UsageError(f"The argument {empty[0]!r} has no value. Is a variable of the shell not set?")
-        ctx.meta[_NAME] = self.name
+        _, _, given = self.make_parser(ctx).parse_args([*args])
+        for one in given:  # of several values click would take the last
+            single = isinstance(one, click.Option) and not one.multiple and (one.secondary_opts or not one.is_flag)
+            if single and given.count(one) > 1:
+                raise click.UsageError(f"{'/'.join([*one.opts, *one.secondary_opts])} is given twice. Type it once.")
         return super().parse_args(ctx, args)
 
 
@@ -100,70 +100,61 @@ class _Commands(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ctx.obj = shlex.join(["labclip", *args])
+        _LOG.setLevel(NOTE)
         return super().parse_args(ctx, args)
 
-    def main(self, *args: Any, **kwargs: Any) -> Any:
-        try:
-            code = super().main(*args, **kwargs | {"standalone_mode": False})
-        except click.ClickException as error:
-            error.show()
-            code = error.exit_code
-        except click.Abort:  # interrupted before the command began, or after its end
-            code = 130
-        return sys.exit(code) if kwargs.get("standalone_mode", True) else code
-
     def invoke(self, ctx: click.Context) -> Any:
-        started, log, handler = time.monotonic(), logging.getLogger("labclip"), _Notes()
+        started, handler = time.monotonic(), _Notes(ctx)
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that spin slow a busy machine down 20 times
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")  # in a code page of Windows most is missing
-        log.addHandler(handler)
-        log.setLevel(log.level or NOTE)
-        log.propagate = False  # OpenCLIP gives the root logger a handler of its own
+        _LOG.addHandler(handler)
+        _LOG.propagate = False  # OpenCLIP gives the root logger a handler of its own
         try:
             with warnings.catch_warnings():
-                # Threads that decode images have no context of their own.
-                warnings.showwarning = lambda message, *_, **__: _say(ctx, f"Warning: {message}")
+                warnings.showwarning = lambda message, *_, **__: _LOG.warning("Warning: %s", message)
                 found = super().invoke(ctx)
-            log.info("%s took %.1f s", ctx.invoked_subcommand, time.monotonic() - started)
+            _LOG.info("%s took %.1f s", ctx.invoked_subcommand, time.monotonic() - started)
             return found
         except click.UsageError as error:
             where = " ".join(filter(None, ["labclip", ctx.invoked_subcommand]))
-            raise _Failed(f"{error.format_message()} See: {where} --help") from error
+            raise _Failed(printable(f"{error.format_message()} See: {where} --help")) from error
         except (click.ClickException, click.exceptions.Exit, BrokenPipeError):  # click ends them
             raise
         except KeyboardInterrupt:
-            _show_traceback()
+            _LOG.debug(traceback.format_exc())
             command = self.commands.get(ctx.invoked_subcommand or "")
             kept = command.interrupted if isinstance(command, _Command) else ""
             click.echo(f"\nInterrupted. {kept} Type again: {printable(ctx.obj)}", err=True)
             raise SystemExit(130) from None
         except Exception as error:
-            _show_traceback()
-            raise _Failed(with_options(in_one_line(error), ctx.invoked_subcommand, self.commands)) from error
+            _LOG.debug(traceback.format_exc())
+            raise _Failed(_worded(ctx, in_one_line(error))) from error
         finally:
-            log.removeHandler(handler)
-            log.setLevel(logging.NOTSET)
-            log.propagate = True
+            _LOG.removeHandler(handler)
+            _LOG.propagate = True
+            _LOG.setLevel(logging.NOTSET)
 
 
 class _Notes(logging.Handler):
+    """Writes on stderr what is no result; threads have no context of their own, so that it keeps the group's."""
+
+    def __init__(self, context: click.Context) -> None:
+        super().__init__()
+        self.context = context
+
     def emit(self, record: logging.LogRecord) -> None:
-        note(record.getMessage())
+        click.echo(_worded(self.context, record.getMessage()), err=True)
 
 
-def _asked(key: str) -> bool:
-    context = click.get_current_context(silent=True)
-    return context is not None and bool(context.meta.get(key))
-
-
-def _show_traceback() -> None:
-    if _asked(_DEBUG):
-        click.echo(printable(traceback.format_exc()), err=True, nl=False)
+def _worded(context: click.Context, text: str) -> str:
+    """What may be printed of a text, with the options of the group's command for the parameters of Python."""
+    return printable(with_options(text, context.invoked_subcommand, main.commands))
 
 
 def show(text: str) -> None:
     """Print a result on stdout."""
-    click.echo(printable(_worded(click.get_current_context(silent=True), text)))
+    click.echo(_worded(click.get_current_context().find_root(), text))
 
 
 def show_either(as_json: bool, value: Any, text: str) -> None:
@@ -176,21 +167,12 @@ def show_either(as_json: bool, value: Any, text: str) -> None:
 
 def note(text: str) -> None:
     """Print on stderr what is no result, unless --quiet."""
-    _say(click.get_current_context(silent=True), text)
-
-
-def _say(context: click.Context | None, text: str) -> None:
-    if context is None or not context.meta.get(_QUIET):
-        click.echo(printable(_worded(context, text)), err=True)
-
-
-def _worded(context: click.Context | None, text: str) -> str:
-    return text if context is None else with_options(text, context.meta.get(_NAME), main.commands)
+    _LOG.log(NOTE, "%s", text)
 
 
 def progress() -> bool:
     """Whether progress is shown."""
-    return not _asked(_QUIET)
+    return _LOG.isEnabledFor(NOTE)
 
 
 @click.group(
@@ -205,13 +187,13 @@ def main() -> None:
 
 
 def open_model(
-    name: str, device: str | None = None, precision: str = PRECISIONS[0], *, ignore_exif: bool = False
+    name: str, device: str | None = None, precision: str = PRECISIONS[0], *, ignore_exif: bool = False, **options: Any
 ) -> LABCLIP:
-    """The model of a name on the device asked for."""
+    """The model of a name on the device asked for; `options` are those of `LABCLIP.from_pretrained`."""
     from labclip.model import LABCLIP
     from labclip.towers.images import as_stored
 
-    model = LABCLIP.from_pretrained(name, device=chosen_device(device), precision=precision)
+    model = LABCLIP.from_pretrained(name, device=chosen_device(device), precision=precision, **options)
     if ignore_exif and model.preprocess is not None:
         model.preprocess = as_stored(model.preprocess)
     return model

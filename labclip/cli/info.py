@@ -9,13 +9,11 @@ from typing import Any
 import click
 
 from labclip.cli import options
-from labclip.cli.files import check_names
 from labclip.cli.group import main, show_either
 from labclip.packages import EMBEDDED
 
 _SAME = 0.005
 """A difference that two decimals do not show: neither a gain nor a cost."""
-_LOWER_IS_BETTER = ("modality_gap", "search_confused5")
 _USE = (
     "Captions that say which attribute belongs to which object, in search, ranking, filtering or tagging. Only text "
     "embeddings change: your image index stays valid."
@@ -24,6 +22,7 @@ _AVOID = (
     'Negation in a caption ("no", "without"): pass it as encode_query(parts, without=...). Captions of a single object '
     "have nothing to bind. Attribute-object pairs unseen in the fit gain less. Zero-shot classification may get worse."
 )
+_SELECTED = "validation: held out of the fit, but the strength was selected on it: a little too good."
 
 
 @main.command("list", example="labclip list")
@@ -38,14 +37,12 @@ def list_command(as_json: bool) -> None:
         if entry := find_entry(name):
             base = f"{entry.model} ({entry.pretrained})"
             rows.append((name, entry.alignment, base, entry.embed_dim, "Hugging Face Hub, or the authors' repository"))
-    cells = [[str(cell) for cell in row] for row in (columns, *rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in cells)
-    show_either(as_json, [dict(zip(columns, row, strict=True)) for row in rows], "\n".join(lines))
+    lines = "\n".join("{:15}{:11}{:34}{:<5}{}".format(*row) for row in (columns, *rows))
+    show_either(as_json, [dict(zip(columns, row, strict=True)) for row in rows], lines)
 
 
 @main.command(example="labclip info ViT-B-32")
-@click.argument("name")
+@click.argument("name", type=options.NAME)
 @options.as_json
 def info(name: str, as_json: bool) -> None:
     """Say what a matrix gains and costs, and when to use it.
@@ -77,7 +74,6 @@ def _facts(name: str) -> dict[str, Any]:
         more = {"alignment": entry.alignment, "url": entry.url, "matrix_sha256": entry.matrix_sha256}
         metadata = entry.metadata
     else:
-        check_names(name)
         from labclip.alignment import Alignment
         from labclip.io.folder import matrix_sha256
 
@@ -90,6 +86,7 @@ def _facts(name: str) -> dict[str, Any]:
 def _figures(facts: Mapping[str, Any], key: str) -> Iterator[dict[str, Any]]:
     """Every number of base and LABCLIP under a key of the metadata, and how much better LABCLIP's is."""
     from labclip.io.card import checked_results
+    from labclip.report.values import LOWER_IS_BETTER
 
     for benchmark, (base, ours) in checked_results(facts.get(key), key).items():
         for metric, before in base.items():
@@ -97,11 +94,9 @@ def _figures(facts: Mapping[str, Any], key: str) -> Iterator[dict[str, Any]]:
             if metric.endswith("_blind"):  # a control, neither a gain nor a cost
                 continue
             if isinstance(before, int | float) and isinstance(after, int | float):
-                gain = before - after if metric.startswith(_LOWER_IS_BETTER) else after - before
-                yield {
-                    "benchmark": benchmark, "metric": metric, "base": before, "labclip": after, "gain": gain,
-                    "from": key,
-                }  # fmt: skip
+                gain = before - after if metric.startswith(LOWER_IS_BETTER) else after - before
+                row = {"benchmark": benchmark, "metric": metric, "base": before, "labclip": after, "gain": gain}
+                yield row | {"from": key}
 
 
 def _text(facts: Mapping[str, Any], figures: list[dict[str, Any]]) -> str:
@@ -111,21 +106,18 @@ def _text(facts: Mapping[str, Any], figures: list[dict[str, Any]]) -> str:
 
     sections = []
     columns = ("benchmark", "metric", "base", "LABCLIP", "better by")
-    for key, title, digits in (
-        ("results", "Figures measured by labclip", 3),
-        ("reported", "Figures published, not measured by labclip", 2),
+    for key, title, digits, note in (
+        ("results", "Figures measured by labclip", 3, _SELECTED if "validation" in facts.get("results", ()) else ""),
+        ("reported", "Figures published, not measured by labclip", 2, str(facts.get("reported_source", ""))),
     ):
         rows = [
-            [row["benchmark"], _words(row), f"{row['base']:.{digits}f}", f"{row['labclip']:.{digits}f}",
+            [row["benchmark"], _words(row), *(f"{row[side]:.{digits}f}" for side in ("base", "labclip")),
              f"{row['gain']:+.{digits}f}"]
             for row in figures if row["from"] == key and round(row["base"], digits) != round(row["labclip"], digits)
         ]  # fmt: skip
-        notes = [str(facts["reported_source"])] if key == "reported" and "reported_source" in facts else []
-        if any(row[0] == "validation" for row in rows):
-            notes.append("validation: held out of the fit, but the strength was selected on it: a little too good.")
         if rows:
             table = Table("Fractions of 1; --json has those that are alike too", columns, rows, words=(0, 1))
-            sections.append(Section(title, tables=[table], notes=notes))
+            sections.append(Section(title, tables=[table], notes=[note] if note else []))
     if pairs := cosine_rows(facts):
         sections.append(Section(COSINES, tables=[Table(COSINES_OF, COSINE_COLUMNS, pairs, (0, 1))], notes=[CONVERT]))
     fitted = [str(facts.get("data") or "not recorded")]

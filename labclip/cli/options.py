@@ -17,6 +17,23 @@ FILE = click.Path(path_type=Path)
 SEED, COUNT = click.IntRange(0), click.IntRange(1, 65_536)
 
 
+class _Name(click.ParamType):  # type: ignore[type-arg]
+    """The name of a model or alignment; one that can't be any is refused before torch is imported."""
+
+    name = "name"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from labclip.io.names import form_of, resolve
+        from labclip.io.published import PUBLISHED
+
+        if form_of(value) is None and value not in {entry.alignment for entry in PUBLISHED}:
+            resolve(value, None)
+        return value
+
+
+NAME = _Name()
+
+
 def text(names: str, metavar: str, help: str, **more: Any) -> Option:
     """An option with a text; several names stand with spaces between, "*" before them lets it be given again."""
     return click.option(*names.strip("*").split(), metavar=metavar, help=help, multiple=names[0] == "*", **more)
@@ -32,21 +49,19 @@ def flag(names: str, help: str, **more: Any) -> Option:
     return click.option(*names.split(), is_flag=True, help=help, **more)
 
 
-def number(name: str, kind: Any, help: str, default: float | None = None) -> Option:
+def number(name: str, kind: Any, help: str, default: Any = None, **more: Any) -> Option:
     """An option with a number."""
-    return click.option(name, type=kind, default=default, show_default=default is not None, help=help)
+    return click.option(name, type=kind, default=default, show_default=default is not None, help=help, **more)
 
 
 def choice(name: str, values: Sequence[str], help: str, default: str | None = None, **more: Any) -> Option:
     """An option with one of some values."""
-    kind = click.Choice(values)
-    return click.option(name, type=kind, default=default, show_default=default is not None, help=help, **more)
+    return number(name, click.Choice(values), help, default, **more)
 
 
 MODEL = "A name of `labclip list`, a folder, a Hub repository org/name, or an OpenCLIP MODEL:TAG."
-model = text("--model", "M", MODEL, required=True)
-models = text("*--model models", "M", f"{MODEL} May be given again.")
-alignment = text("--alignment", "A", "Another alignment: a name, a folder, or a Hub repository.")
+model = text("--model", "M", MODEL, type=NAME, required=True)
+alignment = text("--alignment", "A", "Another alignment: a name, a folder, or a Hub repository.", type=NAME)
 STRENGTH = click.FloatRange(-10, 10)
 strength = number(
     "--strength", STRENGTH, "0 is exactly the base, 1 the matrix as fitted. [default: what the alignment records]"
@@ -80,7 +95,7 @@ def words(option: str, given: str) -> list[str]:
 # What a message of the package tells to type: in Python a parameter, on the command line an option.
 _VALUE = r"(?P<name>[a-z_]+)=(?P<value>'[^']*'|\"[^\"]*\"|[\w.]*\w)(?![\w/])"
 _ADVISED = re.compile(rf"(?i)(?P<before>\b(?:pass|or|try|with|of|out|in|set|need|example),?\s+){_VALUE}")
-_NAMED = re.compile(r"`(?P<name>[a-z_]+)`|^(?P<first>[a-z_]+)(?= is | ')")
+_NAMED = re.compile(r"`([a-z_]+)`|^([a-z_]+)(?= is | ')")
 _CHOSEN = re.compile(r"options=\{[\"'](\w+)[\"']: [\"']?(\w+)[\"']?\}")
 _CALLED = re.compile(r"\blabclip\.(?P<command>[a-z]+)\b(?:\((?P<arguments>[^()]*)\))?(?!\.\w)")
 _PHRASES = {
@@ -107,33 +122,30 @@ def with_options(text: str, name: str | None, commands: Mapping[str, click.Comma
         given = re.finditer(_VALUE, call["arguments"] or "")
         return " ".join(["labclip", command, *(_typed(_options(commands[command]), one) for one in given)])
 
+    def named(parameter: re.Match[str]) -> str:
+        option = options.get(parameter[1] or parameter[2])
+        return option.opts[-1] if option else parameter[0]
+
     for python, typed in _PHRASES.items():
         text = text.replace(python, typed)
     text = _CHOSEN.sub(r"--option \1=\2", _CALLED.sub(called, text))
-    text = _NAMED.sub(lambda one: options.get(one["name"] or one["first"], {}).get("", one[0]), text)
-    return _ADVISED.sub(lambda one: one["before"] + _typed(options, one), text)
+    return _ADVISED.sub(lambda one: one["before"] + _typed(options, one), _NAMED.sub(named, text))
 
 
-def _options(command: click.Command | None) -> dict[str, dict[str, str]]:
-    """For each parameter's name in Python what is typed for its values; "" is for any other value."""
-    found: dict[str, dict[str, str]] = {}
-    for option in command.params if command else ():
-        if isinstance(option, click.Option):
-            long = option.opts[-1]
-            name = long.lstrip("-").replace("-", "_")
-            typed = {"": long}
-            if option.is_flag:
-                typed |= {"True": long, "False": "".join(option.secondary_opts)}
-            for known in (name, f"{name}s"):  # what may be given again has a plural in Python
-                found.setdefault(known, {}).update(typed)
-            if name.startswith("no_"):
-                found.setdefault(name.removeprefix("no_"), {})["None"] = long
-    return found
+def _options(command: click.Command | None) -> dict[str, click.Option]:
+    """The options of a command by their names in Python, where what may be given again has a plural."""
+    found = [option for option in (command.params if command else ()) if isinstance(option, click.Option)]
+    named = {option.opts[-1].lstrip("-").replace("-", "_"): option for option in found}
+    return {f"{name}s": option for name, option in named.items()} | named
 
 
-def _typed(options: Mapping[str, Mapping[str, str]], given: re.Match[str]) -> str:
+def _typed(options: Mapping[str, click.Option], given: re.Match[str]) -> str:
     """`name=value` as it is typed; as it is where the command has no such option."""
-    option, value = options.get(given["name"], {}), given["value"].strip("'\"")
-    if option.get(value):
-        return option[value]
-    return f"{option['']} {value}" if "" in option else f"{given['name']}={given['value']}"
+    name, value = given["name"], given["value"].strip("'\"")
+    if value == "None" and f"no_{name}" in options:
+        return options[f"no_{name}"].opts[-1]
+    if (option := options.get(name)) is None:
+        return f"{name}={given['value']}"
+    if value == "False" and option.secondary_opts:
+        return option.secondary_opts[-1]
+    return option.opts[-1] + ("" if option.is_flag else f" {value}")

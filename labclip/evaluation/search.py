@@ -12,6 +12,7 @@ from torch import Tensor
 
 from labclip.evaluation.scores import Asked, Groups, ScoredItems
 from labclip.metrics import TIE
+from labclip.report.values import LOWER_IS_BETTER
 
 TOP = 5
 _BLOCK = 4_000_000  # cosines at a time
@@ -57,7 +58,7 @@ class Search:
                 {f"search_{name}{ending}": group for ending, group in self.groups.items()},
                 margin=margin.astype(np.float32) if name == "map" else None,
                 asked=asked if name == "map" else None,
-                lower_is_better=name.startswith("confused"),
+                lower_is_better=f"search_{name}".startswith(LOWER_IS_BETTER),
             )
             for name, values in zip(("map", f"p{TOP}", f"confused{TOP}"), columns, strict=True)
         ]

@@ -13,7 +13,6 @@ import torch
 from labclip.alignment import Alignment
 from labclip.base import Base
 from labclip.checks import first_line
-from labclip.files import check_checkpoint
 from labclip.io.folder import matrix_sha256
 from labclip.io.published import find_matrix
 
@@ -31,7 +30,8 @@ def convert_checkpoint(path: str | Path, *, base: Base | None = None) -> Alignme
         ValueError: If it is anything but two plain float32 tensors, or `base` is not the one a published matrix has.
     """
     path = Path(path)
-    check_checkpoint(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {path}. Pass the path of a torch checkpoint, for example matrix.pt.")
     if (size := path.stat().st_size) > MAX_BYTES:
         raise ValueError(f"{path} has {size:,} bytes, where one matrix has at most {MAX_BYTES:,}.")
     return alignment_of(path.read_bytes(), str(path), base=base)

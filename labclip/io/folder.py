@@ -20,7 +20,7 @@ from labclip._version import __version__
 from labclip.alignment import Alignment
 from labclip.base import FINGERPRINT_CAPTION, FOLDED, Base, described_mark
 from labclip.checks import checked_whole
-from labclip.files import CARD, CONFIG, WEIGHTS, check_alignment_folder, make_folder, read_json_object
+from labclip.files import CARD, CONFIG, WEIGHTS, is_alignment_folder, make_folder, read_json_object
 from labclip.io.card import model_card
 from labclip.packages import versions_of
 
@@ -107,7 +107,11 @@ def load(folder: str | Path) -> Alignment:
         ValueError: If anything in them is not what it should be; the message names the file and the reason.
     """
     folder = Path(folder)
-    check_alignment_folder(folder)
+    if not is_alignment_folder(folder):
+        raise FileNotFoundError(
+            f"There is no folder {folder} that holds an alignment, {CONFIG} and {WEIGHTS}. Make one with "
+            f"alignment.save_pretrained, or convert a checkpoint: labclip convert FILE.pt FOLDER."
+        )
     config = _read_config(folder / CONFIG)
     tensors = _read_tensors(folder / WEIGHTS, config["dim"])
     expected = {"matrix": config["matrix_sha256"]} | config.get("other_sha256", {})

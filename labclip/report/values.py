@@ -10,6 +10,9 @@ from typing import Literal
 
 from labclip.messages import printable
 
+LOWER_IS_BETTER = ("modality_gap", "search_confused")
+"""How the names of metrics begin of which less is better."""
+
 Mark = Literal["", "good", "bad", "none"]
 MARKS: dict[str, str] = {"": "", "good": "better", "bad": "worse", "none": ""}
 """The word that a mark puts beside its cell, so that colour is never alone in saying it."""

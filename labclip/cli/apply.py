@@ -1,0 +1,117 @@
+"""The commands fold, transform, convert and push: what is done with a matrix that there is already."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from labclip.cli import options
+from labclip.cli.files import ALIGNMENT_FILES, check_empty
+from labclip.cli.group import main, note, progress, show, show_either
+from labclip.files import CONFIG, OPENCLIP_CONFIG, OPENCLIP_WEIGHTS, WEIGHTS
+
+_FORMS = {
+    "openclip": ('open_clip.create_model_and_transforms("local-dir:{}")', (OPENCLIP_CONFIG, OPENCLIP_WEIGHTS)),
+    "transformers": ('transformers.AutoModel.from_pretrained("{}")', (CONFIG, WEIGHTS)),
+    "openai": ('clip.load("{}/model.pt")', ("model.pt",)),
+    "onnx": ('onnxruntime.InferenceSession("{}/text.onnx")', ("text.onnx",)),
+}
+"""For each form what opens it, and files by which it is recognised."""
+
+
+@main.command(example="labclip fold --model ViT-B-32 folded")
+@click.argument("out", type=options.FILE)
+@options.model
+@options.alignment
+@options.strength
+@options.choice("--to", list(_FORMS), "Library that will open OUT. [default: the model's library]")
+@options.force
+def fold(out: Path, model: str, alignment: str | None, strength: float | None, to: str | None, force: bool) -> None:
+    """Merge a matrix into its model, as a plain checkpoint.
+
+    OUT opens with OpenCLIP, transformers, OpenAI's clip, or onnxruntime (the text tower). M may also be a folder of
+    transformers or an ONNX text tower.
+    """
+    from labclip.io.names import form_of
+
+    others = form_of(model)
+    opens, files = _FORMS[to or others or "openclip"]
+    check_empty(out, force, writes=files, inputs=filter(None, [model, alignment]))
+    from labclip.io.folding import fold as fold_model
+
+    fold_model(model, alignment, strength=strength, to=to or others or "openclip", folder=out)
+    show(f"{out}: {opens.format(out)}")
+
+
+@main.command(
+    example="labclip transform texts.npy aligned.npy --alignment ViT-B-32",
+    interrupted="Files that are done are kept, and are not aligned again.",
+)
+@click.argument("source", metavar="IN")
+@click.argument("out")
+@options.text(
+    "--alignment", "A", "A name of `labclip list`, a folder or a Hub repository.", type=options.NAME, required=True
+)
+@options.strength
+@options.text("--column", "NAME", "Column or tensor of the embeddings, where there are several.")
+@options.flag("--normalize", "Write rows of unit length.")
+@options.engine
+@options.flag("--force", "Start from scratch if OUT exists.")
+@options.as_json
+def transform(source: str, out: str, alignment: str, as_json: bool, **settings: Any) -> None:
+    """Align stored text embeddings.
+
+    IN is a .npy, .safetensors or .parquet file, a folder of these, or a folder of clip-retrieval. OUT is one of the
+    same kind. An interrupted run continues when started again. Image embeddings stay as they are.
+    """
+    if "://" not in source and not Path(source).expanduser().exists():
+        raise FileNotFoundError(f"There is no {source}. Pass a file or folder of stored text embeddings.")
+    from labclip.stored import transform as transform_stored
+
+    found = transform_stored(source, out, alignment, progress=progress(), **settings)
+    files = [shard for shard in found["shards"] if shard["rows"] is not None]
+    rows = sum(shard["rows"] for shard in files)
+    several = f" in {len(files):,} files" if len(files) > 1 else ""
+    said = f"{out}: {rows:,} embeddings{several}, aligned by {alignment} at strength {found['strength']:g}"
+    show_either(as_json, {"out": out, "rows": rows, "files": len(files), **found}, said)
+
+
+@main.command(example="labclip convert matrix.pt my-alignment --base ViT-B-32-quickgelu:openai")
+@click.argument("checkpoint", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("out", type=options.FILE)
+@options.text("--base", "MODEL:TAG", "OpenCLIP base, if the matrix is not a published one.")
+@options.force
+def convert(checkpoint: Path, out: Path, base: str | None, force: bool) -> None:
+    """Convert a published torch checkpoint.
+
+    Reads CHECKPOINT, runs no code in it, and writes the alignment folder OUT.
+    """
+    model, _, tag = (base or "").partition(":")
+    if base is not None and not tag:
+        raise ValueError(f"--base is {base!r}. Type a model and a tag, for example ViT-B-32-quickgelu:openai.")
+    check_empty(out, force, writes=ALIGNMENT_FILES, inputs=[checkpoint])
+    from labclip.io.converting import convert_checkpoint
+    from labclip.io.names import named_base
+
+    alignment = convert_checkpoint(checkpoint, base=None if base is None else named_base(model, tag))
+    alignment.save_pretrained(out)
+    if alignment.base is None:
+        note("Warning: the base is not recorded, so nothing can check it. Pass --base MODEL:TAG.")
+    show(f"{out}: {alignment}")
+
+
+@main.command(example="labclip push my-alignment ORG/NAME --private", interrupted="The Hub keeps what arrived.")
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("repo_id", metavar="ORG/NAME")
+@click.option("--message", default="Upload with labclip", show_default=True, help="Subject of the commit.")
+@click.option("--private/--public", default=None, help="For a new repository. [default: the organisation's]")
+@options.flag("--create-pr", "Open a pull request instead of committing.")
+def push(folder: Path, repo_id: str, message: str, private: bool | None, create_pr: bool) -> None:
+    """Upload an alignment FOLDER to the Hugging Face Hub."""
+    from labclip.io.folder import load
+    from labclip.io.hub import push_folder
+
+    load(folder)  # only what can be loaded again is uploaded
+    show(push_folder(folder, repo_id, commit_message=message, private=private, create_pr=create_pr))
