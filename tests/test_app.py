@@ -233,7 +233,9 @@ def test_a_command_that_fails_says_so_itself(tmp_path):
 
 @pytest.mark.parametrize("model", [["--model", "scenes"], ["--model", "ViT-B-32", "--device", "cpu"]])
 def test_the_commands_are_labclips_own(model):
-    asked = work.diagnosis(model, ["--alignment", "scenes"], 500) + work.fit(model, Path("a.csv"), Path("b"), clean=True)
+    asked = work.diagnosis(model, ["--alignment", "scenes"], 500) + work.fit(
+        model, Path("a.csv"), Path("b"), clean=True
+    )
     assert [words[0] for words in asked] == ["diagnose", "embed", "fit"]
     for name, *words in asked:
         parent = main.make_context("labclip", [name])
