@@ -94,16 +94,18 @@ class Batches:
         images = side_by_side(data.image_index[captions], data.negative_image_rows)
         texts = side_by_side(captions, data.negative_rows)
         own = (torch.arange(blocks)[:, None] * self.size + torch.arange(n) + self.ranks.own * n).flatten()
-        columns, published = own[paired[own]], self.settings.published
+        columns, alone, skipped = own[paired[own]], ~paired, None
+        if not self.settings.published:
+            alone &= present
+            skipped = self._skipped(images[columns], texts, columns, present)
         return Batch(
             images=data.images.take(images[columns]),
-            texts=data.texts.take(texts[own]),
+            texts=data.texts.take(texts),
             columns=columns,
-            own=own,
             captions=self.size,
             paired=paired,
-            absent=torch.zeros_like(present) if published else ~present,
-            skipped=columns[:0] if published else self._true(images[columns], texts, columns),
+            alone=alone[self.size :],
+            skipped=skipped,
             mean=self.mean,
         )
 
@@ -116,8 +118,10 @@ class Batches:
         texts = torch.cat([captions, data.negative_rows[captions][shown]])
         return torch.unique(data.images.same[images] * len(data.texts) + data.texts.same[texts])
 
-    def _true(self, images: torch.Tensor, texts: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
-        """The entries of [images, texts] whose text is true of the image and not its `own`, the column of each.
+    def _skipped(
+        self, images: torch.Tensor, texts: torch.Tensor, own: torch.Tensor, present: torch.Tensor
+    ) -> torch.Tensor | None:
+        """Which of [images, texts] do not count: absent negatives, texts that are true of the image but not its `own`.
 
         Those are other captions of the image, and the same text as caption or negative of another: few short texts,
         such as parts and tags, are each true of many images. Only texts of an image are looked up: that costs little.
@@ -129,7 +133,12 @@ class Batches:
         text, order = text.sort()
         which, at = _members(torch.searchsorted(text, true), torch.searchsorted(text, true, right=True))
         row, column = row[which], order[at]
-        return (row * len(texts) + column)[column != own[row]]
+        other = column != own[row]
+        if bool(present.all()) and not bool(other.any()):
+            return None
+        skipped = (~present).repeat(len(images), 1)
+        skipped[row[other], column[other]] = True
+        return skipped
 
 
 def _members(start: torch.Tensor, stop: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

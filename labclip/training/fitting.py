@@ -210,7 +210,7 @@ def _result(
     # its own: the base keeps its temperature.
     log_scale = None
     if record["objective"] == "softmax":
-        learned = float(fitted.state.parameters["log_scale"])
+        learned = fitted.state.parameters["log_scale"].item()
         log_scale = learned if settings.logit_scale is None else calibrated(batches, fitted.matrix)
         log_scale = log_scale if log_scale <= MAX_LOGIT_SCALE else None
     alignment = Alignment(

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from labclip.files import make_folder, whole_file
 from labclip.training.batches import Batches
-from labclip.training.objective import Gradient, Objective, Weights, gradient
+from labclip.training.objective import Objective, Ranks, Weights, loss_of
 from labclip.training.recipes import Settings
 
 CHECKPOINT = "fit.safetensors"
@@ -84,7 +84,7 @@ class State:
             parameters["bias"] = torch.tensor(-10.0)
         parameters = {name: value.to(device) for name, value in parameters.items()}
         free = [value for name, value in parameters.items() if held is None or name != "log_scale"]
-        return cls(parameters, torch.optim.Adam(free, lr=settings.learning_rate))
+        return cls(parameters, torch.optim.Adam([one.requires_grad_() for one in free], lr=settings.learning_rate))
 
     @property
     def matrix(self) -> torch.Tensor:
@@ -129,6 +129,8 @@ class State:
         vars(self).update(record)
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def train(
     batches: Batches, objective: str | Objective, weights: Weights, *, checkpoint: Path | None, fingerprint: str,
     bar: tqdm[Any],
@@ -149,10 +151,11 @@ def train(
         with one_thread(_is_small(batches)):
             for batch in batches.epoch(state.epoch, state.step):
                 matrix, log_scale, bias = state.matrix, state.parameters["log_scale"], state.parameters.get("bias")
-                found = gradient(objective, batch, matrix, log_scale, bias, ranks=ranks, weights=weights)
+                loss = loss_of(objective, batch, matrix, log_scale, bias, ranks=ranks, weights=weights)
+                penalty = weights.identity / ranks.count * (matrix - eye).square().sum()
                 progress = (state.epoch * batches.steps + state.step) / (settings.epochs * batches.steps)
-                _update(state, found, settings, weights.identity * 2 * (matrix - eye), progress)
-                state.loss += float(found.loss)
+                _update(state, loss + penalty, settings, ranks, progress)
+                state.loss += float(ranks.total(loss.detach()))
                 state.step += 1
                 bar.update()
                 if folder and time.monotonic() - saved > _CHECKPOINT_SECONDS:
@@ -166,15 +169,19 @@ def train(
     return state
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def calibrated(batches: Batches, matrix: torch.Tensor) -> float:
     """The log-temperature at which a matrix's loss is least, on some batches of the fit."""
     matrix, low, high = matrix.to(batches.device), 0.0, _MAX_LOG_SCALE
     with one_thread(_is_small(batches)):
         some = list(itertools.islice(batches.epoch(0), _CALIBRATED_ON))
         for _ in range(16):
-            middle = torch.tensor((low + high) / 2, device=batches.device)
-            slope = sum(float(gradient("softmax", one, matrix, middle, ranks=batches.ranks).log_scale) for one in some)
-            low, high = (low, float(middle)) if slope > 0 else (float(middle), high)
+            middle = (low + high) / 2
+            log_scale = torch.tensor(middle, device=batches.device, requires_grad=True)
+            losses = [loss_of("softmax", batch, matrix, log_scale, ranks=batches.ranks) for batch in some]
+            (slope,) = torch.autograd.grad(torch.stack(losses).sum(), log_scale)
+            low, high = (low, middle) if float(batches.ranks.total(slope)) > 0 else (middle, high)
     return (low + high) / 2
 
 
@@ -182,30 +189,26 @@ def _is_small(batches: Batches) -> bool:
     return batches.device.type == "cpu" and batches.size * batches.data.images.dim**2 <= _SMALL
 
 
-def _update(state: State, found: Gradient, settings: Settings, penalty: torch.Tensor, progress: float) -> None:
-    """One step of Adam, after the penalty's gradient [dim, dim] is added."""
-    parameters, pull = state.parameters, found.matrix + penalty
-    if "matrix" in parameters:
-        parameters["matrix"].grad = pull
-    else:
-        parameters["left"].grad = pull @ parameters["right"].T
-        parameters["right"].grad = parameters["left"].T @ pull
-    parameters["log_scale"].grad = found.log_scale.reshape(())
-    if "bias" in parameters:
-        parameters["bias"].grad = found.bias.reshape(())
+def _update(state: State, loss: torch.Tensor, settings: Settings, ranks: Ranks, progress: float) -> None:
+    """One step of Adam; `progress` is the fraction of the fit that is done."""
+    state.optimizer.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    for parameter in state.optimizer.param_groups[0]["params"]:
+        ranks.total(parameter.grad)
     if not settings.published:
         rate = settings.learning_rate * (0.01 + 0.99 * (1 + math.cos(math.pi * progress)) / 2)
         state.optimizer.param_groups[0]["lr"] = rate
     state.optimizer.step()
     if settings.logit_scale is None and not settings.published:
-        parameters["log_scale"].clamp_(max=_MAX_SIGMOID_LOG_SCALE if "bias" in parameters else _MAX_LOG_SCALE)
+        most = _MAX_SIGMOID_LOG_SCALE if "bias" in state.parameters else _MAX_LOG_SCALE
+        state.parameters["log_scale"].data.clamp_(max=most)
 
 
 def _finish_epoch(state: State, batches: Batches) -> None:
     """Record the epoch, unless it diverged."""
-    matrix = state.matrix.cpu()
+    matrix = state.matrix.detach().cpu()
     loss = state.loss / batches.steps
-    log_scale = float(state.parameters["log_scale"])
+    log_scale = state.parameters["log_scale"].item()
     if not math.isfinite(loss) or not bool(torch.isfinite(matrix).all()) or abs(log_scale) > _ABSURD:
         raise ValueError(
             f"The fit diverged in epoch {state.epoch + 1}: its loss is {loss:g}, its log-temperature {log_scale:g}. "
