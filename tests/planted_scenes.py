@@ -50,8 +50,7 @@ def embedded(scenes, *, image=True, text=True, shared=False, noise=0.05, seed=0,
     swapped = [((b, o), (a, p)) for (a, o), (b, p) in scenes]
     place = 0 if shared else 1
     everywhere = np.ones(len(scenes), dtype=bool)
-    captions = side(scenes, text, place)
-    return SceneFeatures(
-        labels, side(scenes, image, 0), captions, side(swapped, text, place), everywhere,
-        side(scenes, text, place), everywhere, side(scenes, False, place), name,
-    )  # fmt: skip
+    captions, images = side(scenes, text, place), side(scenes, image, 0)
+    texts = {"captions": captions, "swapped": side(swapped, text, place), "shuffled": side(scenes, text, place)}
+    texts["tags"] = side(scenes, False, place)
+    return SceneFeatures(labels, images, texts, {"swapped": everywhere, "shuffled": everywhere}, name)

@@ -54,7 +54,7 @@ def test_the_bag_of_words_baseline_is_one_in_the_number_of_objects():
 
 
 def test_a_probe_reads_binding_where_it_is_and_no_more_than_words_where_it_is_not(bound, bag):
-    read, words = (analysis.probe(data.captions, LABELS) for data in (bound, bag))
+    read, words = (analysis.probe(data.texts["captions"], LABELS) for data in (bound, bag))
     assert read.accuracy.value > 0.9
     assert read.accuracy.low > 0.85
     assert words.accuracy.high < 0.6
@@ -103,10 +103,11 @@ def test_a_tie_of_attributes_is_wrong():
 
 
 def test_permutation_similarity_against_a_loop(bound):
-    matrix = torch.randn(bound.captions.shape[1], bound.captions.shape[1], generator=torch.Generator().manual_seed(0))
-    found = analysis.permutation_similarity(3 * bound.captions, bound.swapped, Alignment(matrix))
+    captions, swapped = bound.texts["captions"], bound.texts["swapped"]
+    matrix = torch.randn(captions.shape[1], captions.shape[1], generator=torch.Generator().manual_seed(0))
+    found = analysis.permutation_similarity(3 * captions, swapped, Alignment(matrix))
     for when, a in (("before", torch.eye(len(matrix))), ("after", matrix)):
-        pairs = zip(bound.captions, bound.swapped, strict=True)
+        pairs = zip(captions, swapped, strict=True)
         slow = [F.cosine_similarity(a @ one, a @ other, dim=0).item() for one, other in pairs]
         for share, value in found[when].quantiles.items():
             assert value == pytest.approx(np.quantile(slow, share), abs=1e-5)

@@ -2,19 +2,22 @@
 
 import json
 import re
+import sys
 from dataclasses import replace
 
 import planted_scenes
 import pytest
 import torch
 
-from labclip import LABCLIP, Alignment, analysis
+from labclip import LABCLIP, Alignment, analysis, evaluate, scenes
 from labclip.analysis import repair, verdict
 from labclip.analysis.diagnosis import diagnose_features
 from labclip.analysis.probes import Probed
 from labclip.data.images import ImageSource
 from labclip.data.scene_files import LabelledScenes, labelled_scenes
 from labclip.evaluation.scores import Estimate
+from labclip.negatives import taggers
+from labclip.report.values import percent
 from labclip.training.trainer import one_thread
 
 HOSTILE = "<script>alert('$x')</script>"
@@ -156,7 +159,7 @@ def test_a_probe_that_reads_little_is_told_why():
 
 def test_a_text_encoder_that_is_a_bag_of_words_to_the_last_bit_leaves_nothing_to_fit():
     data = planted_scenes.embedded(SCENES, text=False, noise=0)
-    found = diagnose_features(replace(data, swapped=data.captions))
+    found = diagnose_features(replace(data, texts={**data.texts, "swapped": data.texts["captions"]}))
     assert found.verdict.code == "text"
     assert found.repair.binding.estimates[0].value == 0  # ties are wrong
     assert found.repair.models == ["base"]
@@ -254,6 +257,56 @@ def test_scenes_without_a_swapped_caption_are_counted():
     assert found.notes[0].startswith("Captions are such as ")
     assert found.notes[1] == "mine"
     assert any("5 of 60 scenes have no swapped caption" in note for note in found.notes)
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    return scenes.sample(90, seed=1).save(tmp_path_factory.mktemp("captions"))
+
+
+METRICS = ["part_swap", "part_foil", "half_truth", "whole_truth", "search_map", "search_p5", "search_confused5"]
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_parts_and_search_of_drawn_scenes_are_those_of_evaluate(own):
+    model = LABCLIP.from_pretrained("scenes", strength=1 if own else 0)
+    found = analysis.diagnose(model, scenes=90, folds=2, seed=3, fit=False, progress=False)
+    there = evaluate(model, "scenes", options={"n": 90, "seed": 3}, cache=None, progress=False)["scenes"]
+    (measured,) = found.evaluated.results
+    assert [one.metric for one in measured.compared if one.side != "control"] == METRICS
+    for one in measured.compared:
+        assert one == there.metric(one.metric)
+    values = json.loads(json.dumps(found.to_json()))["benchmarks"]["scenes"]["models"]
+    assert set(values) == {"base", "own"} if own else {"base"}
+    assert values["base"]["half_truth_grounded"] == there.metric("half_truth_grounded").estimates[0].value
+    confused = [f"{percent(one.value)}%" for one in there.metric("search_confused5").estimates]
+    (told,) = (one for one in found.verdict.reasons if one.startswith("In a search for a part"))
+    assert re.findall(r"[\d.]+%", told) == confused
+    assert re.search(rf"search_map +\d+ +{values['base']['search_map']:.3f}", str(found))
+
+
+def test_own_captions_have_parts_search_and_retrieval_and_no_verdict(table, tmp_path):
+    found = analysis.diagnose("scenes", table, cache=None, progress=False)
+    there = evaluate("scenes", ["parts", "csv"], data={"parts": table, "csv": table}, cache=None, progress=False)
+    for name in ("parts", "csv"):
+        assert found.evaluated[name].compared == there[name].compared
+    assert (found.verdict.code, found.probes, found.repair, found.scenes) == ("unclear", {}, None, 90)
+    assert "no probe can be trained" in found.verdict.reasons[0]
+    assert "In a search for a part" in found.verdict.reasons[1]
+    html = found.write_html(tmp_path / "report.html").read_text(encoding="utf-8")
+    for text in (str(found), html):
+        assert "Parts of own captions" in text
+        assert f"{there['parts'].metric('search_map').estimates[1].value:.3f}" in text
+    assert found.spectrum.distance > 0
+
+
+def test_without_a_tagger_captions_are_diagnosed_and_told_what_to_install(table, monkeypatch):
+    monkeypatch.setitem(sys.modules, "HanTa.HanoverTagger", None)
+    taggers._hanta.cache_clear()
+    found = analysis.diagnose("scenes", table, cache=None, progress=False)
+    assert [one.benchmark.name for one in found.evaluated.results] == ["csv"]
+    assert any("Parts and search were not measured" in one and 'install "labclip[' in one for one in found.notes)
+    assert found.evaluated["csv"].metric("t2i_r1").estimates[0].value > 0.5
 
 
 @pytest.mark.slow

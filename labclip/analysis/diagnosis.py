@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -14,19 +14,29 @@ import torch
 
 from labclip.alignment import Alignment
 from labclip.analysis.probes import Probed, confusions, probe
-from labclip.analysis.repair import repair
-from labclip.analysis.report import Diagnosis, repair_sentences
-from labclip.analysis.scenes import Mask, SceneFeatures, embed_scenes, folds_of
+from labclip.analysis.repair import preferred, repair
+from labclip.analysis.report import Diagnosis, repair_sentences, search_sentences
+from labclip.analysis.scenes import SceneFeatures, embed_scenes, folds_of
 from labclip.analysis.space import modality_gap, permutation_similarity, spectrum
-from labclip.analysis.verdict import judge, state
+from labclip.analysis.verdict import UNLABELLED, judge, state
 from labclip.checks import checked_whole
+from labclip.data.items import CAPTIONS
+from labclip.data.rows import separated_lines
 from labclip.data.scene_files import LabelledScenes, labelled_scenes, read_labelled_scenes
+from labclip.evaluation.evaluate import evaluate
+from labclip.evaluation.report import Report
+from labclip.files import read_json
 from labclip.model import LABCLIP
 from labclip.packages import versions_of
 from labclip.training.trainer import one_thread
 
 SCENES = 5000
 """Embedded scenes drawn where no data is given: fractions are known to .014, and two cores take about a minute."""
+
+EVALUATED = 1000
+"""Of these at most for parts and search: as many as `labclip.evaluate` draws, so that its figures are the same."""
+
+_PARTS = "part_swap", "part_foil", "half_truth", "whole_truth", "search_map", "search_p5", "search_confused5"
 
 
 def diagnose(
@@ -44,13 +54,14 @@ def diagnose(
     """Find out where a model loses which attribute belongs to which object.
 
     Probes and fits are cross-validated by unordered combination: a scene and the same with attributes swapped are never
-    in two folds.
+    in two folds. Drawn scenes are also asked for their parts and searched, as `labclip.evaluate` does. A table of
+    captions has no labels to probe: it gets `evaluate`'s benchmarks `parts` and `csv`.
 
     Args:
         model: Any OpenCLIP model, wrapped with the identity or with its matrix; or a name, as
             `LABCLIP.from_pretrained` takes it.
-        data: Labelled images: the path of CLEVR's, CLEVR2D's or PUG's files, or a value in memory; None draws scenes of
-            the embedded model.
+        data: Labelled images: the path of CLEVR's, CLEVR2D's or PUG's files, or a value in memory; or the path of a
+            table of images and captions; None draws scenes of the embedded model.
         images: Folder that a file's names of images are relative to; None is the file's own.
         scenes: How many to draw, where `data` is None.
         fit: Whether to fit matrices, to see how much one could repair.
@@ -80,17 +91,79 @@ def diagnose(
         )
     if images is not None and not isinstance(data, str | Path):
         raise ValueError("images is the folder of the images of data=PATH. Pass that too, or leave both out.")
-    if data is None:
-        data, cache = labelled_scenes(scenes, seed=seed, split="all"), None
-    elif not isinstance(data, LabelledScenes):
-        data = read_labelled_scenes(Path(data).expanduser(), None if images is None else Path(images).expanduser())
+    known = read_data(data, images)  # before the model, which may be a download
     if not isinstance(model, LABCLIP):
         model = LABCLIP.from_pretrained(model)
-    features = embed_scenes(model, data, seed=seed, cache=cache, progress=progress)
     own = None if model.alignment.is_identity else Alignment(model.alignment.matrix.detach().cpu())
     base = str(model.alignment.base or "a base without a name")
-    found = diagnose_features(features, own, base=base, seed=seed, fit=fit, folds=folds, progress=progress)
-    return replace(found, seconds=time.perf_counter() - began)
+    how: dict[str, Any] = {"cache": None if known is None else cache, "progress": progress}
+    evaluated, notes = None, list[str]()
+    if known is None:
+        evaluated = _scenes(model, {"n": min(scenes, EVALUATED), "seed": seed}, **how)
+        known = labelled_scenes(scenes, seed=seed, split="all")
+    elif isinstance(known, Path):
+        evaluated, notes = _captions(model, known, images, seed, **how)
+    if isinstance(known, LabelledScenes):
+        features = embed_scenes(model, known, seed=seed, **how)
+        found = diagnose_features(features, own, base=base, seed=seed, fit=fit, folds=folds, progress=progress)
+    else:
+        assert evaluated is not None
+        found = Diagnosis(
+            model=base, data=known.name, scenes=evaluated.results[0].images, combinations=0, verdict=UNLABELLED,
+            probes={}, repair=None, after="" if own is None else "own", gap={}, permutations={}, confused={}, seed=seed,
+            spectrum=None if own is None else spectrum(own), seconds=0, notes=notes,
+            weights_sha256=evaluated.weights_sha256, versions=evaluated.versions, date=evaluated.date,
+        )  # fmt: skip
+    reasons = [*found.verdict.reasons, *search_sentences(evaluated)]
+    verdict, seconds = replace(found.verdict, reasons=reasons), time.perf_counter() - began
+    return replace(found, verdict=verdict, evaluated=evaluated, seconds=seconds)
+
+
+def read_data(
+    data: LabelledScenes | str | Path | None, images: str | Path | None = None
+) -> LabelledScenes | Path | None:
+    """The labelled images of a file; of a table of captions its path, for `labclip.evaluate` to read."""
+    if data is None or isinstance(data, LabelledScenes):
+        return data
+    path = Path(data).expanduser()
+    if _is_captions(path):
+        return path
+    return read_labelled_scenes(path, None if images is None else Path(images).expanduser())
+
+
+def _is_captions(path: Path) -> bool:
+    """Whether a file is a table of captions, and not one of CLEVR or PUG."""
+    ending = path.suffix.lower()
+    if not path.is_file() or ending == ".json":
+        return path.is_file() and "scenes" not in read_json(path)
+    return ending != ".csv" or not set(CAPTIONS).isdisjoint(next(separated_lines(path, ","), ("", []))[1])
+
+
+def _models(model: LABCLIP) -> dict[str, Alignment]:
+    """What `evaluate` compares with the base, by the name that the diagnosis has for it."""
+    return {} if model.alignment.is_identity else {"own": model.alignment}
+
+
+def _scenes(model: LABCLIP, options: Mapping[str, int], **how: Any) -> Report:
+    """Parts and search of drawn scenes, from `labclip.evaluate`."""
+    report = evaluate(model, "scenes", options=options, alignments=_models(model), **how)
+    found = report["scenes"]
+    benchmark = replace(found.benchmark, title="Parts and search", headline=_PARTS)
+    kept = [one for one in found.compared if one.metric.startswith(_PARTS) and "heldout" not in one.metric]
+    return replace(report, results=[replace(found, benchmark=benchmark, compared=kept, notes=[])])
+
+
+def _captions(model: LABCLIP, data: Path, images: str | Path | None, seed: int, **how: Any) -> tuple[Report, list[str]]:
+    """Parts, search, retrieval and negatives of own captions; and why there are no parts, as without a tagger."""
+
+    def measured(benchmarks: Sequence[str]) -> Report:
+        files, options = dict.fromkeys(benchmarks, data), {one: {"seed": seed} for one in benchmarks if one == "parts"}
+        return evaluate(model, benchmarks, data=files, images=images, options=options, alignments=_models(model), **how)
+
+    try:
+        return measured(["parts", "csv"]), []
+    except ValueError as error:
+        return measured(["csv"]), [f"Parts and search were not measured: {error}"]
 
 
 def diagnose_features(
@@ -105,9 +178,9 @@ def diagnose_features(
 ) -> Diagnosis:
     """`diagnose` on embeddings, wherever they come from: `own` is the model's own matrix, `base` the model in words."""
     began = time.perf_counter()
-    labels, fold = data.labels, folds_of(data.labels, folds, seed)
+    labels, there, fold = data.labels, data.there["swapped"], folds_of(data.labels, folds, seed)
     with one_thread():
-        sides = {"image": data.images, "text": data.captions}
+        sides = {"image": data.images, "text": data.texts["captions"]}
         probes = {side: _probed(rows, data, folds, seed) for side, rows in sides.items()}
         repaired = repair(data, fold, own, fitting=fit, seed=seed, progress=progress)
         after, matrix, keep = "", own, np.ones(labels.n, dtype=np.bool_)
@@ -115,24 +188,31 @@ def diagnose_features(
             after = "own"
         elif repaired.fitted:
             after, matrix, keep = "fitted", repaired.fitted[0], fold == 0
-        moved = _moved(data, keep, matrix, seed)
-    two = (labels.counts == 2) & data.has_swapped
-    combinations = len(np.unique(labels.combination[data.has_swapped]))
+        rows = torch.from_numpy(np.flatnonzero(keep))
+        images, captions = data.images[rows], data.texts["captions"][rows]
+        gap = modality_gap(images, captions, matrix, seed=seed) if len(rows) >= 10 else {}
+        permutations = {}
+        for kind, has in data.there.items():
+            rows = torch.from_numpy(np.flatnonzero(keep & has))
+            if len(rows):
+                permuted = data.texts[kind][rows]
+                permutations[kind] = permutation_similarity(data.texts["captions"][rows], permuted, matrix)
+    two = (labels.counts == 2) & there
+    by = ("attribute", "object") if two.any() else ()
+    verdict = judge(probes, repaired.binding.estimates[0], len(np.unique(labels.combination[there])))
     return Diagnosis(
         model=base,
         data=data.name,
         scenes=labels.n,
         combinations=labels.combinations,
-        verdict=judge(probes, repaired.binding.estimates[0], combinations, repair_sentences(repaired)),
+        verdict=replace(verdict, repair=repair_sentences(repaired)),
         probes=probes,
         repair=repaired,
         after=after,
-        **moved,
-        confused={
-            by: confusions(repaired.correct["base"], labels, by=by, keep=two)
-            for by in ("attribute", "object")
-            if two.any()
-        },
+        gap=gap,
+        permutations=permutations,
+        spectrum=None if matrix is None else spectrum(matrix, captions),
+        confused={one: confusions(preferred(data), labels, by=one, keep=two) for one in by},
         seed=seed,
         seconds=time.perf_counter() - began,
         notes=[*data.notes, *_notes(data, probes, after), *repaired.notes],
@@ -153,25 +233,9 @@ def _probed(rows: torch.Tensor, data: SceneFeatures, folds: int, seed: int) -> P
         return probed
 
 
-def _moved(data: SceneFeatures, keep: Mask, matrix: Alignment | None, seed: int) -> dict[str, Any]:
-    """Fields of a `Diagnosis`: what a matrix does to the space, on the scenes kept."""
-    images, captions, _ = data.rows(keep)
-    permutations = {}
-    kinds = (("swapped", data.swapped, data.has_swapped), ("shuffled", data.shuffled, data.has_shuffled))
-    for name, texts, there in kinds:
-        rows = torch.from_numpy(np.flatnonzero(keep & there))
-        if len(rows):
-            permutations[name] = permutation_similarity(data.captions[rows], texts[rows], matrix)
-    return {
-        "gap": modality_gap(images, captions, matrix, seed=seed) if len(images) >= 10 else {},
-        "permutations": permutations,
-        "spectrum": None if matrix is None else spectrum(matrix, captions),
-    }
-
-
 def _notes(data: SceneFeatures, probes: Mapping[str, Probed], after: str) -> list[str]:
     labels, notes = data.labels, []
-    if missing := int((~data.has_swapped).sum()):
+    if missing := int((~data.there["swapped"]).sum()):
         notes.append(f"{missing:,} of {labels.n:,} scenes have no swapped caption; binding is measured on the others.")
     if left := probes["image"].left_out:
         notes.append(

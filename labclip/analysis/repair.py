@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -40,7 +40,6 @@ class Repair:
         galleries: Scenes in the gallery of each fold.
         unseen_pairs: Binding of base and fitted matrix on scenes with an attribute-object pair that no caption and no
             negative of the fit named; None where nothing was fitted or too little is left.
-        correct: For each model whether each scene's own caption won, bool [n]; wrong where there is no other caption.
         fitted: The matrix of each fold; empty where nothing was fitted.
         notes: What was left out, and why.
     """
@@ -50,7 +49,6 @@ class Repair:
     retrieval: Sequence[Compared]
     galleries: Sequence[int]
     unseen_pairs: Compared | None
-    correct: Mapping[str, Mask]
     fitted: Sequence[Alignment]
     notes: Sequence[str] = ()
 
@@ -68,50 +66,57 @@ def repair(
 
     A combination is never in two folds, int64 [n].
     """
-    folds, notes = int(fold.max()) + 1, []
-    fitted: list[Alignment] = []
-    if fitting and (missing := _missing(data)):
-        notes.append(f"No matrix was fitted: {missing}.")
+    numbers, notes, fitted = range(int(fold.max()) + 1), list[str](), list[Alignment]()
+    if fitting and (lacks := _lacks(data)):
+        notes.append(f"No matrix was fitted: {lacks}.")
     elif fitting:
-        fitted = [fit_on(data, fold != number, seed=seed, progress=progress) for number in range(folds)]
+        fitted = [fit_on(data, fold != number, seed=seed, progress=progress) for number in numbers]
     models = {"base": data}
-    models |= {"own": _aligned(data, [own] * folds, fold)} if own is not None else {}
-    models |= {"fitted": _aligned(data, fitted, fold)} if fitted else {}
+    if own is not None:
+        models["own"] = _aligned(data, [own for _ in numbers], fold)
+    if fitted:
+        models["fitted"] = _aligned(data, fitted, fold)
     _, first = np.unique(data.labels.combination, return_index=True)
-    galleries = [torch.from_numpy(first[fold[first] == number]) for number in range(folds)]
+    galleries = [torch.from_numpy(first[fold[first] == number]) for number in numbers]
     return Repair(
         models=list(models),
-        binding=_binding(list(models.values()), data.has_swapped),
+        binding=_binding(list(models.values()), data.there["swapped"]),
         retrieval=_retrieval(list(models.values()), galleries),
         galleries=list(map(len, galleries)),
         unseen_pairs=_unseen_pairs(data, seed, notes, progress) if fitted else None,
-        correct={name: _correct(moved) for name, moved in models.items()},
         fitted=fitted,
         notes=notes,
     )
 
 
-def _missing(data: SceneFeatures) -> str:
-    """What a fit lacks, in words; empty if nothing."""
-    if len(np.unique(data.labels.combination[data.has_swapped])) < LEAST:
+def preferred(data: SceneFeatures) -> Mask:
+    """Whether each scene's own caption beats the swapped one, bool [n]; a tie is wrong, and so is a scene without."""
+    own, swapped = data.texts["captions"], data.texts["swapped"]
+    return metrics.preferred(data.images, own, swapped).numpy() & data.there["swapped"]
+
+
+def _lacks(data: SceneFeatures) -> str:
+    """What is missing for a fit, in words; empty if nothing."""
+    there = data.there["swapped"]
+    if len(np.unique(data.labels.combination[there])) < LEAST:
         return f"fewer than {LEAST} combinations have a caption with attributes swapped"
     if len(np.unique(same_images(data.images))) < LEAST:
         return f"fewer than {LEAST} images differ"
-    if not bool(_features(data, data.has_swapped).has_negative.any()):
+    if not bool(_features(data, there).has_negative.any()):
         return "the text encoder gives every caption and its swapped one the same embedding, so nothing can be learnt"
     return ""
 
 
 def fit_on(data: SceneFeatures, keep: Mask, *, seed: int = 0, progress: bool = False) -> Alignment:
     """The matrix of `labclip.fit` on the scenes kept, bool [n], that have a swapped caption."""
-    keep = keep & data.has_swapped
+    keep = keep & data.there["swapped"]
     combinations = np.unique(data.labels.combination[keep])
     order = np.random.default_rng([seed, 0xF17]).permutation(combinations)
     inner = np.isin(data.labels.combination, order[: max(2, round(INNER * len(order)))])
     fitted, held = keep & ~inner, keep & inner
     # No combination is on both sides, but an encoder may not tell the images or the captions of two apart.
-    images, texts = (same_images(rows).numpy() for rows in (data.images, torch.cat([data.captions, data.swapped])))
-    captions, swapped = np.split(texts, 2)
+    images = same_images(data.images).numpy()
+    captions, swapped = same_images(torch.cat([data.texts["captions"], data.texts["swapped"]])).numpy().reshape(2, -1)
     held &= ~np.isin(images, images[fitted]) & ~np.isin(captions, swapped[fitted])
     train = _features(data, fitted)
     epochs = min(200, max(5, math.ceil(STEPS / max(1, len(train) // 256))))
@@ -123,29 +128,25 @@ def fit_on(data: SceneFeatures, keep: Mask, *, seed: int = 0, progress: bool = F
 
 
 def _features(data: SceneFeatures, keep: Mask) -> Features:
-    images, captions, swapped = data.rows(keep)
-    return Features.from_arrays(images=images, texts=captions, negatives=swapped)
+    rows = torch.from_numpy(np.flatnonzero(keep))
+    captions, swapped = data.texts["captions"][rows], data.texts["swapped"][rows]
+    return Features.from_arrays(images=data.images[rows], texts=captions, negatives=swapped)
 
 
 def _aligned(data: SceneFeatures, matrices: Sequence[Alignment], fold: Index) -> SceneFeatures:
     """The scenes as a model sees them whose matrix is that of each scene's fold."""
-    captions, swapped, tags = data.captions.clone(), data.swapped.clone(), data.tags.clone()
+    texts = {kind: features.clone() for kind, features in data.texts.items()}
     for number, alignment in enumerate(matrices):
         rows = torch.from_numpy(np.flatnonzero(fold == number))
-        for texts in (captions, swapped, tags):
-            texts[rows] = alignment(texts[rows], normalize=True)
-    return replace(data, captions=captions, swapped=swapped, tags=tags)
-
-
-def _correct(data: SceneFeatures) -> Mask:
-    """Whether each scene's own caption beats the swapped one, bool [n]; strictly, so that a tie is wrong."""
-    return metrics.preferred(data.images, data.captions, data.swapped).numpy() & data.has_swapped
+        for features in texts.values():
+            features[rows] = alignment(features[rows], normalize=True)
+    return replace(data, texts=texts)
 
 
 def _binding(models: Sequence[SceneFeatures], keep: Mask) -> Compared:
     """Binding on the scenes kept, with combinations as units."""
     groups, unit = {"binding": everything(int(keep.sum()))}, models[0].labels.combination[keep]
-    return compare([ScoredItems(_correct(data)[keep], unit, groups, 0.5) for data in models])[0]
+    return compare([ScoredItems(preferred(data)[keep], unit, groups, 0.5) for data in models])[0]
 
 
 def _retrieval(models: Sequence[SceneFeatures], galleries: Sequence[Tensor]) -> list[Compared]:
@@ -155,7 +156,7 @@ def _retrieval(models: Sequence[SceneFeatures], galleries: Sequence[Tensor]) -> 
     for kind in ("captions", "tags"):
         found = []  # a model each: the ranks of text-to-image and of image-to-text retrieval, int64 [2, n]
         for data in models:
-            texts: Tensor = getattr(data, kind)
+            texts = data.texts[kind]
             ranks = [metrics.ranks(data.images[rows], texts[rows], torch.arange(len(rows))) for rows in galleries]
             found.append(torch.cat([torch.stack(both) for both in ranks], dim=1).numpy())
         for side, direction in enumerate(("t2i", "i2t")):
@@ -168,10 +169,8 @@ def _unseen_pairs(data: SceneFeatures, seed: int, notes: list[str], progress: bo
     """Binding on scenes with a pair that the fit never named, neither in a caption nor in a negative."""
     labels = data.labels
     named: list[set[tuple[int, int]]] = [set() for _ in range(labels.n)]
-    for scene, attribute, name in zip(
-        labels.scene.tolist(), labels.attribute.tolist(), labels.object.tolist(), strict=True
-    ):
-        named[scene].add((attribute, name))
+    for scene, *pair in zip(*(one.tolist() for one in (labels.scene, labels.attribute, labels.object)), strict=True):
+        named[scene].add((pair[0], pair[1]))
     # Any swap within a scene makes some of these; which one does not matter if all are kept away.
     crossed = [{(a, o) for a, _ in pairs for _, o in pairs} for pairs in named]
     try:
@@ -179,7 +178,7 @@ def _unseen_pairs(data: SceneFeatures, seed: int, notes: list[str], progress: bo
     except ValueError as error:
         notes.append(f"Unseen pairs were not tried: {error}")
         return None
-    keep, held = (np.isin(np.arange(labels.n), rows) & data.has_swapped for rows in (split.fit, split.heldout))
+    keep, held = (np.isin(np.arange(labels.n), rows) & data.there["swapped"] for rows in (split.fit, split.heldout))
     fewest = min(len(np.unique(labels.combination[side])) for side in (keep, held))
     if fewest < LEAST:
         notes.append(f"Unseen pairs were not tried: holding some out leaves {fewest} combinations on one side.")

@@ -16,7 +16,8 @@ from labclip.analysis.repair import Repair
 from labclip.analysis.space import Distribution, Gap, Spectrum
 from labclip.analysis.verdict import MODELS, SIDES, Verdict
 from labclip.evaluation import summary
-from labclip.evaluation.scores import Compared, Estimate
+from labclip.evaluation.report import Report
+from labclip.evaluation.scores import Compared, Difference, Estimate
 from labclip.report import Page, Reported, Section, Table, drawn, judged, terminal
 from labclip.report.values import Value, measured_by, percent
 
@@ -31,6 +32,10 @@ _SPECTRUM = {
     "rotation": "rotation of a random direction, degrees",
     "text_angle": "rotation of a caption, degrees",
 }
+_RULES = (
+    "A tie is wrong everywhere. The units of intervals are combinations; a difference counts where its paired interval "
+    "excludes zero. The rules of the verdict are in labclip's documentation, on the page Diagnose."
+)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -43,8 +48,8 @@ class Diagnosis(Reported):
         scenes: How many.
         combinations: Different ones among them.
         verdict: Where binding is lost, in words.
-        probes: "image" and "text".
-        repair: Binding and retrieval of base, own and fitted matrix.
+        probes: "image" and "text"; empty for captions, of which no object is known.
+        repair: Binding and retrieval of base, own and fitted matrix; None for captions.
         after: Which matrix "after" is about in what follows, which explains the verdict and decides nothing in it:
             "own", "fitted" (the first fold's, on scenes it was not fitted on) or "".
         gap: Modality gap "before", and "after" where there is a matrix; empty for too few scenes.
@@ -54,6 +59,8 @@ class Diagnosis(Reported):
             objects tells.
         seed: Seed of everything drawn.
         seconds: It took.
+        evaluated: Parts and search, as `labclip.evaluate` measures them, of drawn scenes or captions, for "base" and
+            "own"; of captions also retrieval. None for labelled images.
         notes: What was left out, and why.
         weights_sha256: Of the base's weights; "" where they are not known.
         versions: Of the packages that decide a number.
@@ -66,7 +73,7 @@ class Diagnosis(Reported):
     combinations: int
     verdict: Verdict
     probes: Mapping[str, Probed]
-    repair: Repair
+    repair: Repair | None
     after: str
     gap: Mapping[str, Gap]
     permutations: Mapping[str, Mapping[str, Distribution]]
@@ -74,6 +81,7 @@ class Diagnosis(Reported):
     confused: Mapping[str, Mapping[tuple[str, str], Estimate]]
     seed: int
     seconds: float
+    evaluated: Report | None = None
     notes: Sequence[str] = ()
     weights_sha256: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -83,8 +91,8 @@ class Diagnosis(Reported):
         return f"<Diagnosis of {self.model!r} on {self.scenes:,} scenes: {self.verdict.code}>"
 
     def __str__(self) -> str:
-        """The verdict and a short table."""
-        return terminal(_page(self, [_verdict(self, False), _reasons(self)]))
+        """The verdict and its tables."""
+        return terminal(self._page(_verdict(self, False), []))
 
     def page(self, *, plots: bool = False) -> Page:
         """The whole report as values.
@@ -92,25 +100,43 @@ class Diagnosis(Reported):
         Args:
             plots: Whether to draw the figures, which needs matplotlib.
         """
-        sections = [_verdict(self, plots), _reasons(self)]
-        sections += [_costs(self.repair)] if len(self.repair.models) > 1 else []
+        sections = _verdict(self, plots)
+        if self.repair is not None and len(self.repair.models) > 1:
+            sections.append(_costs(self.repair))
         sections += [_confusions(self, plots)] if self.confused else []
-        return _page(self, sections, [_space(self, plots)])
+        return self._page(sections, [_space(self, plots)] if self.gap or self.spectrum else [])
+
+    def _page(self, sections: Sequence[Section], appendix: Sequence[Section]) -> Page:
+        measured = f"{self.data}: {self.scenes:,} {'scenes' if self.repair else 'images'}"
+        measured += f", {self.combinations:,} combinations" if self.repair else ""
+        facts = [
+            ("Model", self.model),
+            ("Measured on", measured),
+            ("Seed", str(self.seed)),
+            ("Time", f"{self.seconds:.0f} s"),
+            *measured_by(self.weights_sha256, self.versions, self.date),
+        ]
+        lead, key = _lead(self)
+        return Page(f"Where binding is lost: {self.model}", lead, sections, facts, key, appendix)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values: every figure with its interval."""
-        models, unseen, pairs = self.repair.models, self.repair.unseen_pairs, self.confused.items()
-        values = {one.name: plain(getattr(self, one.name)) for one in fields(self) if one.name != "repair"}
-        return values | {
-            "binding": _compared(self.repair.binding, models),
-            "unseen_pairs": None if unseen is None else _compared(unseen, ("base", "fitted")),
-            "retrieval": {one.metric: _compared(one, models) for one in self.repair.retrieval},
-            "galleries": list(self.repair.galleries),
-            "strengths": [alignment.strength for alignment in self.repair.fitted],
-            "confused": {by: [{"names": pair} | plain(one) for pair, one in part.items()] for by, part in pairs},
-            "seconds": round(self.seconds, 1),
-            "version": __version__,
-        }
+        """Plain JSON values: every figure with its interval; `benchmarks` as in `labclip.evaluate`."""
+        values = {one.name: plain(getattr(self, one.name)) for one in fields(self)
+                  if one.name not in ("repair", "evaluated")}  # fmt: skip
+        pairs = self.confused.items()
+        values["confused"] = {by: [{"names": pair} | plain(one) for pair, one in part.items()] for by, part in pairs}
+        values["seconds"] = round(self.seconds, 1)
+        if self.repair is not None:
+            models, unseen = self.repair.models, self.repair.unseen_pairs
+            values |= {
+                "binding": _compared(self.repair.binding, models),
+                "unseen_pairs": None if unseen is None else _compared(unseen, ("base", "fitted")),
+                "retrieval": {one.metric: _compared(one, models) for one in self.repair.retrieval},
+                "galleries": list(self.repair.galleries),
+                "strengths": [alignment.strength for alignment in self.repair.fitted],
+            }
+        benchmarks = {} if self.evaluated is None else self.evaluated.to_json()["benchmarks"]
+        return values | {"benchmarks": benchmarks, "version": __version__}
 
 
 def plain(value: Any) -> Any:
@@ -136,7 +162,7 @@ def _compared(one: Compared, models: Sequence[str]) -> dict[str, Any]:
 
 def repair_sentences(repaired: Repair) -> list[str]:
     """What each matrix repairs and costs; empty where there is none."""
-    told = [gain_and_cost(repaired, number) for number in range(1, len(repaired.models))]
+    told = [_gain_and_cost(repaired, number) for number in range(1, len(repaired.models))]
     if (pairs := repaired.unseen_pairs) is not None:
         base, ours = pairs.estimates
         told.append(
@@ -146,28 +172,36 @@ def repair_sentences(repaired: Repair) -> list[str]:
     return told
 
 
-def gain_and_cost(repaired: Repair, model: int) -> str:
+def search_sentences(evaluated: Report | None) -> list[str]:
+    """What a search finds, in one sentence or two; nothing where none was made."""
+    compared = [] if evaluated is None else evaluated.results[0].compared
+    for one in compared:
+        if one.metric == "search_confused5":
+            base, *others = one.estimates
+            confused = f"In a search for a part, {percent(base.value)}% of the top five have its words on other objects"
+            pairs = zip(others, one.differences, strict=True)
+            told = [summary.gain_sentence(f"With {MODELS['own']}", ours, moved) for ours, moved in pairs]
+            return [" ".join([f"{confused}.", *told])]
+    return []
+
+
+def _gain_and_cost(repaired: Repair, model: int) -> str:
     """What a matrix, by its number among the models, makes of binding, and what it costs."""
-    costs = {summary.worded(one.metric): one.differences[model - 1] for one in repaired.retrieval}
     ours, moved = repaired.binding.estimates[model], repaired.binding.differences[model - 1]
-    name = f"With {MODELS[repaired.models[model]]}"
-    return f"{summary.gain_sentence(name, ours, moved)} {summary.cost_sentence(costs)}"
+    gain = summary.gain_sentence(f"With {MODELS[repaired.models[model]]}", ours, moved)
+    return f"{gain} {summary.cost_sentence(_moved(repaired, model))}"
 
 
-def _page(diagnosis: Diagnosis, sections: Sequence[Section], appendix: Sequence[Section] = ()) -> Page:
-    facts = [
-        ("Model", diagnosis.model),
-        ("Measured on", f"{diagnosis.data}: {diagnosis.scenes:,} scenes, {diagnosis.combinations:,} combinations"),
-        ("Seed", str(diagnosis.seed)),
-        ("Time", f"{diagnosis.seconds:.0f} s"),
-        *measured_by(diagnosis.weights_sha256, diagnosis.versions, diagnosis.date),
-    ]
-    lead, key = _lead(diagnosis)
-    return Page(f"Where binding is lost: {diagnosis.model}", lead, sections, facts, key, appendix)
+def _moved(repaired: Repair, model: int) -> dict[str, Difference]:
+    return {summary.worded(one.metric): one.differences[model - 1] for one in repaired.retrieval}
 
 
 def _lead(diagnosis: Diagnosis) -> tuple[str, list[tuple[str, str]]]:
     """What was found in a sentence for everybody, and three figures."""
+    if diagnosis.repair is None:
+        assert diagnosis.evaluated is not None  # captions
+        page = diagnosis.evaluated.page()
+        return page.lead, list(page.key)
     base, *others = diagnosis.repair.binding.estimates
     lead = f"This model {summary.attributes(base)}. {diagnosis.verdict.headline}"
     key = [(f"{percent(base.value)}%", "of scenes right, without a matrix")]
@@ -175,35 +209,37 @@ def _lead(diagnosis: Diagnosis) -> tuple[str, list[tuple[str, str]]]:
         probes = [(f"{percent(one.accuracy.value)}%", f"readable from {SIDES[side]} alone")
                   for side, one in diagnosis.probes.items()]  # fmt: skip
         return lead, [*key, *probes]
-    costs = {summary.worded(one.metric): one.differences[0] for one in diagnosis.repair.retrieval}
-    key += [(f"{percent(others[0].value)}%", f"with {MODELS[diagnosis.repair.models[1]]}"), summary.key_cost(costs)]
-    return f"{lead} {gain_and_cost(diagnosis.repair, 1)}", key
+    matrix = f"with {MODELS[diagnosis.repair.models[1]]}"
+    key += [(f"{percent(others[0].value)}%", matrix), summary.key_cost(_moved(diagnosis.repair, 1))]
+    return f"{lead} {_gain_and_cost(diagnosis.repair, 1)}", key
 
 
-def _verdict(diagnosis: Diagnosis, plots: bool) -> Section:
-    cosine = dict(zip(diagnosis.repair.models, diagnosis.repair.binding.estimates, strict=True))
+def _verdict(diagnosis: Diagnosis, plots: bool) -> list[Section]:
+    """The figures of the verdict, those of parts and search, and what follows from them."""
+    sections = [] if diagnosis.repair is None else [_binding(diagnosis, diagnosis.repair, plots)]
+    if diagnosis.evaluated is not None:
+        titles = [one.benchmark.title for one in diagnosis.evaluated.results]
+        sections += [section for section in diagnosis.evaluated.page().sections if section.heading in titles]
+    notes = [*diagnosis.verdict.reasons, *diagnosis.verdict.repair, *diagnosis.notes]
+    return [*sections, Section("Why", notes=[*notes, _RULES] if diagnosis.repair else notes)]
+
+
+def _binding(diagnosis: Diagnosis, repaired: Repair, plots: bool) -> Section:
+    cosine = dict(zip(repaired.models, repaired.binding.estimates, strict=True))
     told = [(f"linear probe on {SIDES[side]}", one.accuracy, one.bag_chance) for side, one in diagnosis.probes.items()]
     told += [(f"cosine, {MODELS[name]}", estimate, 0.5) for name, estimate in cosine.items()]
-    alt = f"Bars of accuracy: {', '.join(f'{name} {one.value:.3f}' for name, one, _ in told)}."
-    if diagnosis.repair.unseen_pairs is not None:
-        pairs = zip(("base", "fitted matrix"), diagnosis.repair.unseen_pairs.estimates, strict=True)
+    figures = []
+    if plots:
+        alt = f"Bars of accuracy: {', '.join(f'{name} {one.value:.3f}' for name, one, _ in told)}."
+        each = "Accuracy of the probe of each object from images and from captions, with intervals."
+        figures = [drawn(drawing.binding(diagnosis.probes, cosine), alt)]
+        figures.append(drawn(drawing.by_object(diagnosis.probes), each))
+    if repaired.unseen_pairs is not None:
+        pairs = zip(("base", "fitted matrix"), repaired.unseen_pairs.estimates, strict=True)
         told += [(f"cosine on unseen pairs, {name}", estimate, 0.5) for name, estimate in pairs]
     rows: list[list[Value]] = [[name, one.value, one.low, one.high, bag, one.n] for name, one, bag in told]
     columns = ["", "accuracy", "from", "to", "bag-of-words baseline", "n"]
-    figures = []
-    if plots:
-        figures.append(drawn(drawing.binding(diagnosis.probes, cosine), alt))
-        each = "Accuracy of the probe of each object from images and from captions, with intervals."
-        figures.append(drawn(drawing.by_object(diagnosis.probes), each))
     return Section("The verdict", (), figures, [Table("Binding, with 95% intervals", columns, rows, minor=(4, 5))])
-
-
-def _reasons(diagnosis: Diagnosis) -> Section:
-    rules = (
-        "A tie is wrong everywhere. The units of intervals are combinations; a difference counts where its paired "
-        "interval excludes zero. The rules of the verdict are in labclip's documentation, on the page Diagnose."
-    )
-    return Section("Why", notes=[*diagnosis.verdict.reasons, *diagnosis.verdict.repair, *diagnosis.notes, rules])
 
 
 def _costs(repaired: Repair) -> Section:
@@ -244,13 +280,10 @@ def _space(diagnosis: Diagnosis, plots: bool) -> Section:
     """What the matrix does to the space: captions and their permutations, modality gap, spectrum."""
     tables, figures, measured = [], [], diagnosis.spectrum
     if diagnosis.permutations:
-        rows: list[list[Value]] = [
-            [
-                drawing.PERMUTED[kind],
-                *(part[when].quantiles[0.5] if when in part else None for when in ("before", "after")),
-            ]
-            for kind, part in diagnosis.permutations.items()
-        ]
+        rows: list[list[Value]] = []
+        for kind, part in diagnosis.permutations.items():
+            medians = (part[when].quantiles[0.5] if when in part else None for when in ("before", "after"))
+            rows.append([drawing.PERMUTED[kind], *medians])
         tables.append(Table("Cosine of a caption with its permutation, median", ["", "before", "after"], rows))
         if plots:
             alt = "Histograms of the cosines; see the table."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -126,13 +126,12 @@ def folds_of(labels: SceneLabels, folds: int, seed: int = 0) -> Index:
 
 
 def features_of(features: Any, what: str, rows: int | None = None) -> Tensor:
-    """Embeddings, a float tensor or array [n, dim] of any scale, as unit-length float32 [n, dim] on the CPU.
+    """Embeddings [n, dim] of any scale, a float tensor or array, as unit-length float32 on the CPU.
 
     Raises:
         ValueError: If they are no such matrix, are not finite, or have not one row for each of `rows` scenes.
     """
-    tensor = features if isinstance(features, Tensor) else torch.from_numpy(np.ascontiguousarray(features))
-    unit = unit_length(tensor.detach().cpu(), what)
+    unit = unit_length(torch.as_tensor(features).detach().cpu(), what)
     if rows is not None and len(unit) != rows:
         raise ValueError(f"{what} have {len(unit)} rows, but there are {rows} scenes. Pass one row a scene.")
     return unit
@@ -145,12 +144,9 @@ class SceneFeatures:
     Attributes:
         labels: What is in the scenes.
         images: Of the images.
-        captions: Of the captions.
-        swapped: Of the captions with two attributes swapped; the caption's own where there is none.
-        has_swapped: Whether there is one, bool [n].
-        shuffled: Of the captions' words in another order; the caption's own where there is none.
-        has_shuffled: Whether there is one, bool [n].
-        tags: Of captions that name objects and attributes without saying which goes with which.
+        texts: Of the "captions"; of these "swapped", with two attributes swapped, and "shuffled", with the words in
+            another order; and of "tags", which name objects and attributes without saying which goes with which.
+        there: Whether a scene has a "swapped" and a "shuffled" caption, bool [n]; without, its row is the caption's.
         name: The data in words.
         notes: What was left out, which captions were asked about.
         weights_sha256: Of the base's weights; "" where they are not known.
@@ -158,20 +154,11 @@ class SceneFeatures:
 
     labels: SceneLabels
     images: Tensor
-    captions: Tensor
-    swapped: Tensor
-    has_swapped: Mask
-    shuffled: Tensor
-    has_shuffled: Mask
-    tags: Tensor
+    texts: Mapping[str, Tensor]
+    there: Mapping[str, Mask]
     name: str = "embeddings"
     notes: Sequence[str] = ()
     weights_sha256: str = ""
-
-    def rows(self, keep: Mask) -> tuple[Tensor, Tensor, Tensor]:
-        """Images, captions and swapped captions of some scenes."""
-        rows = torch.from_numpy(np.flatnonzero(keep))
-        return self.images[rows], self.captions[rows], self.swapped[rows]
 
 
 def embed_scenes(
@@ -183,35 +170,32 @@ def embed_scenes(
     progress: bool = True,
 ) -> SceneFeatures:
     """Encode labelled images and their captions by the base, each caption once; arguments as in `diagnose`."""
-    labels = labels_of(labelled.objects)
-    captions = list(labelled.captions)
-    swapped, shuffled = (
-        [text or own for text, own in zip(texts, captions, strict=True)]
-        for texts in (labelled.swapped, shuffled_words(captions, seed))
-    )
-    has_swapped, has_shuffled = (np.array(texts) != np.array(captions) for texts in (swapped, shuffled))
-    if not has_swapped.any():
+    labels, captions = labels_of(labelled.objects), list(labelled.captions)
+    kinds: dict[str, Sequence[str | None]] = {
+        "captions": captions,
+        "swapped": labelled.swapped,
+        "shuffled": shuffled_words(captions, seed),
+        # Objects, then attributes, each in the order of the alphabet: "cube sphere blue red".
+        "tags": [
+            " ".join([*sorted(name for _, name in objects), *sorted(attribute for attribute, _ in objects)])
+            for objects in labelled.objects
+        ],
+    }
+    said = {kind: [text or own for text, own in zip(texts, captions, strict=True)] for kind, texts in kinds.items()}
+    there = {kind: np.array(said[kind]) != np.array(captions) for kind in ("swapped", "shuffled")}
+    if not there["swapped"].any():
         raise ValueError(
             f"No caption of {labelled.name} can have two attributes swapped, so binding can't be measured. Pass scenes "
             f"of two or more objects with different attributes."
         )
-    # Objects, then attributes, each in the order of the alphabet: "cube sphere blue red".
-    tags = [
-        " ".join([*sorted(name for _, name in objects), *sorted(attribute for attribute, _ in objects)])
-        for objects in labelled.objects
-    ]
-    parts = [captions, swapped, shuffled, tags]
-    texts = {text: row for row, text in enumerate(dict.fromkeys(text for part in parts for text in part))}
+    row = {text: number for number, text in enumerate(dict.fromkeys(text for texts in said.values() for text in texts))}
     folder = default_cache() if cache is True else Path(cache) if cache else None
     with Cache(folder, model) as known:
-        images, features = encode(model, labelled.images, list(texts), cache=known, progress=progress)
-    own, swaps, shuffles, unbound = (features[[texts[text] for text in part]] for part in parts)
-    first = int(has_swapped.argmax())
-    notes = [f"Captions are such as {captions[first]!r} against {swapped[first]!r}.", *labelled.notes]
-    return SceneFeatures(
-        labels, images, own, swaps, has_swapped, shuffles, has_shuffled, unbound, labelled.name, notes,
-        known.identity["weights_sha256"],
-    )  # fmt: skip
+        images, features = encode(model, labelled.images, list(row), cache=known, progress=progress)
+    first = int(there["swapped"].argmax())
+    notes = [f"Captions are such as {captions[first]!r} against {said['swapped'][first]!r}.", *labelled.notes]
+    texts = {kind: features[[row[text] for text in several]] for kind, several in said.items()}
+    return SceneFeatures(labels, images, texts, there, labelled.name, notes, known.identity["weights_sha256"])
 
 
 def shuffled_words(captions: Sequence[str], seed: int = 0) -> list[str | None]:

@@ -52,7 +52,7 @@ class Verdict:
     Attributes:
         code: "nothing", "alignment", "image", "text", "both" or "unclear".
         headline: It in a sentence or two.
-        reasons: The figures that led there, a sentence each.
+        reasons: The figures that led there, a sentence each; what a search finds decides nothing.
         repair: What a matrix repairs and costs, a sentence each; empty where none was tried.
     """
 
@@ -60,6 +60,17 @@ class Verdict:
     headline: str
     reasons: Sequence[str]
     repair: Sequence[str] = ()
+
+
+UNLABELLED = Verdict(
+    "unclear",
+    _HEADLINES["unclear"],
+    [
+        "Captions do not list the objects of an image with their attributes, so no probe can be trained on them. Pass "
+        "labelled scenes, of CLEVR or PUG, to find out where binding is lost."
+    ],
+)
+"""Of a table of captions."""
 
 
 def state(probed: Probed) -> str:
@@ -83,14 +94,13 @@ def _doubt(probed: Probed) -> str:
     return "has an interval that spans the threshold" if probed.kept(ours.high) >= KEPT else ""
 
 
-def judge(probes: Mapping[str, Probed], cosine: Estimate, combinations: int, repair: Sequence[str] = ()) -> Verdict:
+def judge(probes: Mapping[str, Probed], cosine: Estimate, combinations: int) -> Verdict:
     """Say where binding is lost, by the rules in `docs/analysis.md`.
 
     Args:
         probes: Of the "image" and of the "text" embeddings.
         cosine: Own caption against the swapped one, by the base's cosine.
         combinations: Different combinations among the scenes that cosine was measured on.
-        repair: What a matrix repairs and costs, for the verdict to say.
     """
     reasons = [
         f"Cosine prefers an image's own caption to the one with two attributes swapped in {_interval(cosine)} of "
@@ -116,7 +126,7 @@ def judge(probes: Mapping[str, Probed], cosine: Estimate, combinations: int, rep
         code = "unclear"
         spans = "" if "unclear" in states else f"Cosine's interval spans {BINDS}, from which on it counts as binding. "
         reasons.append(f"{spans}Pass more labelled scenes.")
-    return Verdict(code, _HEADLINES[code], reasons, repair)
+    return Verdict(code, _HEADLINES[code], reasons)
 
 
 def _interval(estimate: Estimate) -> str:

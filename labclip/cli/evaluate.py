@@ -144,7 +144,7 @@ def _listed(facts: dict[str, Any]) -> str:
     interrupted="Embeddings of PATH that were encoded are kept in the cache.",
 )
 @options.model
-@options.path("--data", "PATH", "Labelled images: the files of CLEVR, CLEVR2D or PUG. [default: scenes drawn here]")
+@options.path("--data", "PATH", "Labelled images, of CLEVR, CLEVR2D or PUG, or a table of captions. [default: scenes]")
 @options.path("--images", "DIR", "Folder of the images. [default: that of PATH]")
 @options.alignment
 @options.strength
@@ -164,20 +164,18 @@ def diagnose(
     """Find where a model loses binding and what could repair it.
 
     Linear probes read images and captions separately, the cosine compares them. Matrices are fitted on some
-    combinations, and their gains and costs are measured on the others. About a minute on two cores.
+    combinations, and their gains and costs are measured on the others. Scenes and captions are also searched for
+    their parts, such as "a red cube". About a minute on two cores.
     """
     check_outputs(out, inputs=filter(None, [data, images]))
     check_drawing(out, *PAGE)
-    from labclip.data.scene_files import read_labelled_scenes
+    from labclip.analysis.diagnosis import diagnose as find
+    from labclip.analysis.diagnosis import read_data
 
-    labelled = None
-    if data is not None:  # before the model, which may be a download
-        labelled = read_labelled_scenes(data.expanduser(), None if images is None else images.expanduser())
-        images = None
-    from labclip.analysis import diagnose as find
-
+    known = read_data(data, images)  # before the model, which may be a download
+    images = images if data is None or isinstance(known, Path) else None
     opened = open_model(model, device, ignore_exif=ignore_exif, alignment=alignment, strength=strength)
-    found = find(opened, labelled, images=images, cache=not no_cache, progress=progress(), **settings)
+    found = find(opened, known, images=images, cache=not no_cache, progress=progress(), **settings)
     show_either(as_json, found.to_json(), str(found))
     if out is not None:
         found.write_html(out)

@@ -162,7 +162,7 @@ def run(*, n: int = 1000, seed: int = 0, model: LABCLIP | None = None, progress:
     report = evaluate(model, ["scenes", three], options=options, cache=None, progress=progress)
     estimates = {one.metric: one.estimates for found in report.results for one in found.compared}
     labelled = embed_scenes(model, labelled_scenes(_PROBE_SCENES, seed=seed + 500_000), progress=progress)
-    sides = {"image": labelled.images, "text": labelled.captions}
+    sides = {"image": labelled.images, "text": labelled.texts["captions"]}
     probes = {side: probe(rows, labelled.labels, seed=seed).accuracy for side, rows in sides.items()}
     results = {
         "base": {key: round(estimates[key][0].value, 4) for key in ROWS},
