@@ -18,7 +18,6 @@ from safetensors.torch import save_file
 
 import labclip
 from labclip import Alignment, Base, cli
-from labclip.alignment import bound_to
 from labclip.features import Features
 from labclip.files import path_of
 from labclip.stored import formats
@@ -88,15 +87,10 @@ def test_the_manifest_says_what_was_made_of_what(here):
     assert manifest["matrix_sha256"] == json.loads(Path("A/config.json").read_text())["matrix_sha256"]
     np.testing.assert_allclose(np.load("out.npy"), MATRIX.at(0.5)(drawn()), atol=4e-3)
     assert str(here) not in json.dumps(manifest)
-
-
-def test_strength_0_is_the_base_and_no_rows_are_no_error():
-    np.save("in.npy", drawn())
+    transform("in.npy", "base.npy", strength=0.0)
+    assert np.array_equal(np.load("base.npy"), drawn())
     np.save("none.npy", drawn(0))
-    transform("in.npy", "out.npy", strength=0.0)
-    assert np.array_equal(np.load("out.npy"), drawn())
     assert transform("none.npy", "none-out.npy")["shards"][0]["rows"] == 0
-    assert np.load("none-out.npy").shape == (0, DIM)
 
 
 @pytest.mark.parametrize("column", [None, "text"])
@@ -173,7 +167,7 @@ BY_NAME = "holds image embeddings by its name"
         ("in/img_emb/img_emb_0.npy", BY_NAME),
         ("images", BY_NAME),
         ("image_features.npy", BY_NAME),
-        ("in/img_emb/0.npy", "holds image embeddings by its folder"),
+        ("in/img_emb/0.npy", BY_NAME),
         ("features/negative_image_features.npy", BY_NAME),
         ("features", r"features is a feature folder\. .*Pass features/text_features\.npy"),
         ("other/text_features.npy", r"holds embeddings of M \(x\), as its manifest\.json says, but .* fitted on tiny"),
@@ -260,12 +254,6 @@ def test_what_cannot_be_aligned_is_told_and_nothing_is_left(name, make, options,
     assert {path.name for path in Path().iterdir()} == {"A", name}
 
 
-def test_rows_too_large_for_float16_can_be_normalised():
-    with_rows({4: LARGE * 65504})("in.npy")
-    transform("in.npy", "out.npy", normalize=True)
-    np.testing.assert_allclose(np.linalg.norm(np.load("out.npy").astype(float), axis=1), 1, atol=2e-3)
-
-
 def test_what_is_aligned_already_is_refused():
     clip_retrieval()
     np.save("in.npy", drawn())
@@ -289,7 +277,6 @@ def test_a_target_that_is_there_is_refused_or_made_again():
         ("in.npy", "link.npy", ValueError, r"is the input itself\. Pass another path"),
         ("in", "in", ValueError, r"is the input itself"),
         ("in", "in/text_emb", ValueError, r"in/text_emb is not empty, and this command did not write it"),
-        ("in", "out.npy", ValueError, r"out\.npy is a file, but the input is a folder"),
         ("in", "photos", ValueError, "photos is not empty, and this command did not write it"),
         ("in.npy", "nowhere/out.npy", FileNotFoundError, r"There is no folder .*Make it: mkdir"),
         ("in.npy", "out.txt", ValueError, r"out.txt does not end in .npy"),
@@ -321,19 +308,6 @@ def test_where_the_result_was_removed_its_manifest_is_in_nobodys_way(source, tar
     assert Path(target).is_file() or len(embeddings("out")) == 8
 
 
-@pytest.mark.parametrize("device", ["meta", pytest.param("cuda", marks=pytest.mark.gpu)])
-def test_a_matrix_on_another_device_is_moved_or_refused(device):
-    np.save("in.npy", drawn())
-    moved = bound_to(MATRIX, MATRIX.matrix.to(device))
-    if device == "meta":
-        with pytest.raises(NotImplementedError, match="meta tensor; no data"):
-            transform("in.npy", "out.npy", moved)
-        assert not Path("out.npy").exists()
-        return
-    transform("in.npy", "out.npy", moved)
-    np.testing.assert_allclose(np.load("out.npy"), MATRIX(drawn()), atol=4e-3)
-
-
 def test_the_same_call_does_only_what_is_not_done():
     clip_retrieval()
     manifest = transform("in", "out", "A")
@@ -355,8 +329,8 @@ def test_a_shard_that_cannot_be_read_is_named_and_the_others_are_done():
     broken.write_bytes(data[:150])
     result = CliRunner().invoke(cli.main, ["transform", "in", "out", "--alignment", "A"])
     assert result.exit_code == 2
-    said = "text_emb/text_emb_1.npy is cut off: row 1 of 9 is not whole. The other 7 of 8 files are done: repair these "
-    assert said + "and type the same command again.\n" in result.stderr
+    said = "text_emb/text_emb_1.npy is cut off: row 1 of 9 is not whole. 7 of 8 files are done: repair the others and "
+    assert said + "type the same command again.\n" in result.stderr
     kept = embeddings("whole")
     kept.pop("text_emb/text_emb_1.npy")
     assert embeddings("out") == kept
@@ -365,25 +339,6 @@ def test_a_shard_that_cannot_be_read_is_named_and_the_others_are_done():
     broken.write_bytes(data)
     transform("in", "out", "A")
     assert embeddings("out") == embeddings("whole")
-
-
-@pytest.mark.parametrize("ending", ["npy", "parquet"])
-@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a limit on the size of files")
-def test_a_full_disk_is_one_message_and_nothing_half(ending):
-    if ending == "parquet":
-        parquet, pa = pytest.importorskip("pyarrow.parquet"), pytest.importorskip("pyarrow")
-        parquet.write_table(pa.table({"v": drawn(4000, np.float32).tolist()}), "in.parquet")
-    np.save("in.npy", drawn(4000))
-    code = (
-        "import resource, signal, sys; from labclip.cli import main; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000)); main(sys.argv[1:])"
-    )
-    command = [sys.executable, "-c", code, "transform", f"in.{ending}", f"out.{ending}", "--alignment", "A"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode == 2, done.stderr
-    assert f"out.{ending} can't be used (File too large)" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert {path.name for path in Path().iterdir()} == {"A", "in.npy"} | {f"in.{ending}"}
 
 
 def test_the_command(monkeypatch):
@@ -408,7 +363,7 @@ def test_paths_are_urls_of_fsspec_too():
     memory = path_of("memory://stored").fs
     memory.put("in/", "/stored/in/", recursive=True)
     memory.pipe_file("/stored/in/text_emb/text_emb_2.npy", b"")
-    with pytest.raises(ValueError, match=r"text_emb_2.npy is not a whole NumPy file .*The other 7 of 8 files are done"):
+    with pytest.raises(ValueError, match=r"text_emb_2.npy is not a whole NumPy file .* 7 of 8 files are done"):
         transform("memory://stored/in", "memory://stored/out")
     memory.put_file("in/text_emb/text_emb_2.npy", "/stored/in/text_emb/text_emb_2.npy")
     transform("memory://stored/in", "memory://stored/out")
@@ -492,7 +447,7 @@ def test_over_ray_the_files_are_the_same(monkeypatch):
     handler = signal.getsignal(signal.SIGTERM)  # which Ray takes
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     try:
-        with pytest.raises(ValueError, match=r"text_emb_1.npy is cut off.* The other 11 of 12 files are done"):
+        with pytest.raises(ValueError, match=r"text_emb_1.npy is cut off.* 11 of 12 files are done"):
             transform("in", "out", "A", engine="ray")
         broken.write_bytes(data)
         transform("in", "out", "A", engine="ray")

@@ -21,10 +21,9 @@ Change = Callable[[Rows], Rows]
 BLOCK_BYTES = 4 << 20
 """Bytes of float32 that are multiplied at a time: more would leave the cache, fewer stop threads more often."""
 
-_GROUP_BYTES = 8 << 20  # of a row group; larger ones are split, since a writer takes several times their size
+_GROUP_BYTES = 2 << 20  # of a row group; larger ones are split, since reading and writing take ten times their size
 _COPIED = 1 << 20
 _SAFETENSORS = {"F16": "<f2", "F32": "<f4", "F64": "<f8"}
-_MAX_HEADER = 100 << 20  # as safetensors itself has it
 
 OF_IMAGES = re.compile(r"(negative_)?(img|images?)([_-]?(?:emb|feat)|$)", re.IGNORECASE)
 """Names of files, folders and columns of image embeddings: clip-retrieval's, labclip's own, and others alike."""
@@ -56,10 +55,10 @@ def safetensors(source: BinaryIO, change: Change, column: str | None) -> Iterato
     """A safetensors file with one tensor aligned: the only [rows, dim] one, or the one that `column` names."""
     size = int.from_bytes(source.read(8), "little")
     try:
-        header = json.loads(source.read(size) if size <= _MAX_HEADER else b"")
+        header = json.loads(source.read(size))
         tensors = {name: tensor for name, tensor in header.items() if name != "__metadata__"}
         matrices = [name for name, tensor in tensors.items() if len(tensor["shape"]) == 2 and "F" in tensor["dtype"]]
-    except (ValueError, AttributeError, KeyError, TypeError) as error:
+    except (ValueError, AttributeError, KeyError, TypeError, OverflowError, MemoryError) as error:
         raise ValueError(f"is not a whole safetensors file ({type(error).__name__}: {error})") from error
     name = _chosen(column, matrices, list(tensors), "tensor")
     kind = tensors[name]["dtype"]
@@ -75,22 +74,28 @@ def parquet(source: BinaryIO, change: Change, column: str | None) -> Iterator[An
     reader = require("pyarrow.parquet", *PARQUET)
     try:
         with reader.ParquetFile(source, buffer_size=_COPIED, pre_buffer=False) as file:
-            schema = file.schema_arrow
+            schema, groups = file.schema_arrow, [file.metadata.row_group(n) for n in range(file.num_row_groups)]
             vectors = [field.name for field in schema if _is_vector(pa, field.type)]
             name = _chosen(column, vectors, schema.names, "column")
             if vectors.count(name) != 1:
                 kinds = ", ".join(str(field.type) for field in schema if field.name == name)
                 raise ValueError(f"has {name!r} as {kinds}, not as one column of lists of floats")
             index = schema.names.index(name)
+            columns = [groups[0].column(number) for number in range(groups[0].num_columns)] if groups else []
+            codecs = {one.path_in_schema: one.compression.replace("UNCOMPRESSED", "NONE") for one in columns}
+            # A dictionary of numbers that do not repeat takes time and memory for nothing.
+            repeating = [path for path in codecs if not path.startswith(f"{name}.")]
             written = io.BytesIO()  # emptied after each group: pyarrow itself counts bytes
             sink = pa.PythonFile(written)
-            with reader.ParquetWriter(sink, schema, compression=_compression(file.metadata)) as writer:
-                for batch in _batches(file):
-                    aligned = _aligned_lists(pa, batch.column(index), change)
-                    writer.write_batch(batch.set_column(index, schema.field(index), aligned))
-                    yield written.getvalue()
-                    written.seek(0)
-                    written.truncate()
+            with reader.ParquetWriter(sink, schema, compression=codecs, use_dictionary=repeating) as writer:
+                for number, group in enumerate(groups):
+                    rows = max(1, group.num_rows * _GROUP_BYTES // max(group.total_byte_size, 1))
+                    for batch in file.iter_batches(min(rows, group.num_rows), row_groups=[number], use_threads=False):
+                        aligned = _aligned_lists(pa, batch.column(index), change)
+                        writer.write_batch(batch.set_column(index, schema.field(index), aligned))
+                        yield written.getvalue()
+                        written.seek(0)
+                        written.truncate()
             yield written.getvalue()
     except pa.ArrowException as error:
         raise ValueError(f"is not a whole Parquet file ({first_line(error)})") from error
@@ -150,23 +155,6 @@ def _chosen(asked: str | None, usable: list[str], there: list[str], what: str) -
 def _is_vector(pa: Any, kind: Any) -> bool:
     lists = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
     return lists and pa.types.is_floating(kind.value_type)
-
-
-def _compression(metadata: Any) -> dict[str, str] | str:
-    """The codec of each column."""
-    if not metadata.num_row_groups:
-        return "snappy"
-    group = metadata.row_group(0)
-    columns = [group.column(number) for number in range(group.num_columns)]
-    return {column.path_in_schema: column.compression.replace("UNCOMPRESSED", "NONE") for column in columns}
-
-
-def _batches(file: Any) -> Iterator[Any]:
-    """The row groups of a Parquet file, a large one in parts."""
-    for number in range(file.num_row_groups):
-        group = file.metadata.row_group(number)
-        rows = max(1, group.num_rows * _GROUP_BYTES // max(group.total_byte_size, 1))
-        yield from file.iter_batches(min(rows, group.num_rows), row_groups=[number])
 
 
 def _aligned_lists(pa: Any, lists: Any, change: Change) -> Any:

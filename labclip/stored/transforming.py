@@ -10,23 +10,43 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from tqdm import tqdm
 
 from labclip.alignment import Alignment, align
-from labclip.files import check_file, path_of, read_json_object, remove_parts, whole_file
+from labclip.base import Base
+from labclip.files import MANIFEST, path_of, read_json_object, remove_parts, whole_file
 from labclip.io.folder import matrix_sha256
 from labclip.io.names import name_of
 from labclip.packages import connected_ray, versions_of
-from labclip.stored.finding import AnyPath, Shard, find_shards, manifest_path
-from labclip.stored.formats import FORMATS, Rows, copied
+from labclip.stored.formats import FORMATS, LEFT_ALONE, OF_IMAGES, Rows, copied
 
 FORMAT_VERSION = 1
 _COMPARED = ("source", "matrix_sha256", "strength", "normalize", "column")
 _OTHER = "Pass another path, or force=True to start from scratch."
-_SHOWN = 3  # files that a message names
+_TEXTS, _IMAGES, _METADATA = "text_emb", "img_emb", "metadata"  # the folders of clip-retrieval
+
+AnyPath = Any
+"""A `Path`, or a `UPath` of a URL."""
+
+
+class Shard(NamedTuple):
+    """A file: its name in the folder, where it is, where it goes, and whether it only is copied."""
+
+    name: str
+    source: AnyPath
+    target: AnyPath
+    copied: bool = False
+
+    @property
+    def version(self) -> str:
+        """What changes when the source is written again."""
+        if isinstance(self.source, Path):
+            stat = self.source.stat()
+            return f"{stat.st_size} {stat.st_mtime_ns}"
+        return str(self.source.fs.checksum(self.source.path))
 
 
 def transform(
@@ -88,8 +108,7 @@ def transform(
     chosen = alignment if isinstance(alignment, Alignment) else Alignment.from_pretrained(alignment)
     chosen = chosen if strength is None else chosen.at(strength)
     read, written = path_of(source), path_of(target)
-    shards, is_folder = find_shards(read, written, chosen.base), read.is_dir()
-    _check_not_aligned(read, shards)
+    shards, is_folder = _find_shards(read, written, chosen.base), read.is_dir()
     if os.path.realpath(str(written)) == os.path.realpath(str(read)):
         raise ValueError(f"{target} is the input itself. Pass another path to write to.")
     manifest = {
@@ -104,9 +123,8 @@ def transform(
         "column": column,
         "dim": chosen.dim,
     }
-    manifest_file = manifest_path(written, is_folder=is_folder)
-    done = _done_before(written, is_folder, manifest, shards, force=force)
-    left = [shard for shard in shards if shard.name not in done]
+    manifest_file = _manifest_of(written, is_folder=is_folder)
+    done = _done_before(written, manifest_file, manifest, shards, is_folder=is_folder, force=force)
 
     def record() -> None:
         manifest["shards"] = [done[shard.name] for shard in shards if shard.name in done]
@@ -115,36 +133,100 @@ def transform(
         with _whole(manifest_file) as part:
             part.write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
 
-    bad: list[tuple[Shard, ValueError]] = []
-    record()
+    problems: list[str] = []
+    if is_folder and isinstance(written, Path):
+        written.mkdir(parents=True, exist_ok=True)
+    record()  # before any file, so that after a kill it is known who wrote them
     try:
+        left = [shard for shard in shards if shard.name not in done]
         work = partial(_aligned_file, matrix=chosen.matrix.detach().cpu(), normalize=normalize, column=column)
         with tqdm(desc="aligning", unit="B", unit_scale=True, disable=not progress) as bar:
-            for number, (shard, outcome) in enumerate(ENGINES[engine](work, left, bar.update), start=1):
+            for shard, outcome in ENGINES[engine](work, left, bar.update):
                 if isinstance(outcome, OSError):
                     raise outcome
                 if isinstance(outcome, ValueError):
-                    bad.append((shard, outcome))
+                    problems.append(f"{shard.name if is_folder else read} {outcome}.")
                 else:
                     done[shard.name] = outcome
                     record()
-                bar.set_postfix_str(f"{number:,} of {len(left):,} files")
     finally:
         if not done:
             manifest_file.unlink(missing_ok=True)
             if is_folder and isinstance(written, Path):
                 with suppress(OSError):  # it holds something else
                     written.rmdir()
-    if bad:
-        said = [f"{read if len(shards) == 1 else shard.name} {problem}." for shard, problem in bad[:_SHOWN]]
-        if len(bad) > _SHOWN:
-            said.append(f"And {len(bad) - _SHOWN:,} more.")
-        if done:
-            said.append(
-                f"The other {len(done):,} of {len(shards):,} files are done: repair these and type the same call again."
-            )
-        raise ValueError(" ".join(said))
+    if problems and len(shards) > 1:
+        problems[1:] = [
+            f"{len(done):,} of {len(shards):,} files are done: repair the others and type the same call again."
+        ]
+    if problems:
+        raise ValueError(" ".join(problems))
     return manifest
+
+
+def _find_shards(source: AnyPath, target: AnyPath, base: Base | None) -> list[Shard]:
+    """The files of a source.
+
+    Raises:
+        FileNotFoundError: If it does not exist.
+        ValueError: If it holds no stored text embeddings, those of another base than the alignment's, or aligned ones.
+    """
+    recorded, found = _recorded_features(source.parent).get("base"), []
+    if source.is_dir():
+        if _recorded_features(source):
+            raise ValueError(f"{source} is a feature folder. {LEFT_ALONE}. Pass {source}/text_features.npy.")
+        texts = source / _TEXTS if any((source / name).is_dir() for name in (_TEXTS, _IMAGES)) else source
+        for path in _files_in(texts):
+            if path.suffix.lower() in FORMATS and not path.name.startswith(("_", ".")):
+                name = path.name if texts == source else f"{_TEXTS}/{path.name}"
+                found.append(Shard(name, path, target / name))
+        if not found:
+            raise ValueError(
+                f"{source} holds no stored embeddings: no file that ends in {', '.join(FORMATS)}, and no {_TEXTS} of "
+                f"clip-retrieval."
+            )
+    elif not source.is_file():
+        raise FileNotFoundError(f"There is no {source}. Pass a file or folder of stored text embeddings.")
+    elif source.suffix.lower() not in FORMATS:
+        raise ValueError(f"{source} ends in {source.suffix!r}. Stored embeddings are read from {', '.join(FORMATS)}.")
+    elif target.suffix.lower() != source.suffix.lower():
+        raise ValueError(f"{target} does not end in {source.suffix}. The format is kept: end its name so.")
+    elif recorded and base is not None and not Base(**recorded).matches(base):
+        raise ValueError(
+            f"{source} holds embeddings of {Base(**recorded)}, as its {MANIFEST} says, but the alignment was fitted on "
+            f"{base}. Pass the one of their base."
+        )
+    else:
+        found = [Shard(source.name, source, target)]
+    inside = OF_IMAGES.match(source.parent.name)
+    paths = [source, *(shard.source for shard in found), *([source.parent] if inside and inside[3] else [])]
+    if of_images := [path for path in paths if OF_IMAGES.match(path.name)]:
+        raise ValueError(f"{of_images[0]} holds image embeddings by its name. {LEFT_ALONE}. Pass the text embeddings.")
+    manifests = [_manifest_of(folder, is_folder=True) for folder in (source, source.parent, source.parent.parent)]
+    for path in [*manifests, *(_manifest_of(shard.source, is_folder=False) for shard in found)]:
+        if path.is_file():
+            by = _described(read_json_object(path))
+            raise ValueError(f"{source} is aligned already, by {by}, as {path} says. Pass the embeddings of the base.")
+    if source.is_dir() and texts != source:
+        names = {f"{_METADATA}/{path.name}": path for path in _files_in(source / _METADATA)}
+        found += [Shard(name, path, target / name, copied=True) for name, path in names.items()]
+    return found
+
+
+def _files_in(folder: AnyPath) -> list[AnyPath]:
+    return sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
+
+
+def _recorded_features(folder: AnyPath) -> dict[str, Any]:
+    """The manifest of a folder that `embed` made; empty of another."""
+    path = folder / MANIFEST
+    found = read_json_object(path) if path.is_file() else {}
+    return found if found.get("library_name") == "labclip" and "images_sha256" in found else {}
+
+
+def _manifest_of(path: AnyPath, *, is_folder: bool) -> AnyPath:
+    """The manifest of a result: in a folder, beside a file. Readers of folders skip names that begin with "_"."""
+    return path / "_labclip.json" if is_folder else path.with_name(f"_{path.name}.labclip.json")
 
 
 def _described(manifest: Mapping[str, Any]) -> str:
@@ -153,56 +235,47 @@ def _described(manifest: Mapping[str, Any]) -> str:
     return f"{by} at strength {manifest.get('strength')}"
 
 
-def _check_not_aligned(source: AnyPath, shards: Sequence[Shard]) -> None:
-    """Refuse with ValueError a source beside which, or above which, a manifest says that it is aligned already."""
-    paths = [manifest_path(folder, is_folder=True) for folder in (source, source.parent, source.parent.parent)]
-    for path in paths + [manifest_path(shard.source, is_folder=False) for shard in shards]:
-        if path.is_file():
-            by = _described(read_json_object(path))
-            raise ValueError(f"{source} is aligned already, by {by}, as {path} says. Pass the embeddings of the base.")
-
-
 def _done_before(
-    target: AnyPath, is_folder: bool, manifest: Mapping[str, Any], shards: Sequence[Shard], *, force: bool
+    target: AnyPath,
+    path: AnyPath,
+    manifest: Mapping[str, Any],
+    shards: Sequence[Shard],
+    *,
+    is_folder: bool,
+    force: bool,
 ) -> dict[str, Any]:
     """The records of the files that an earlier call with the same manifest has done; its other files are removed.
 
     Raises:
         ValueError: If the target is there and was not made by the same call, unless with `force`.
     """
-    path = manifest_path(target, is_folder=is_folder)
     found = read_json_object(path) if path.is_file() else {}
     records = {record["name"]: record for record in found.get("shards", ())}
     files = {name: target / name if is_folder else target for name in records}
-    if is_folder and target.is_file():
-        raise ValueError(f"{target} is a file, but the input is a folder. Pass the path of a folder.")
     if is_folder and not found and target.is_dir() and any(not path.name.startswith(".") for path in target.iterdir()):
         raise ValueError(f"{target} is not empty, and this command did not write it. Pass another folder.")
-    if not is_folder and isinstance(target, Path):
-        check_file(target)
-    if force or (files and not any(file.is_file() for file in files.values())):  # somebody removed the result
-        found, records = {}, {}
-    elif not found and not is_folder and target.exists():
+    if not is_folder and not found and not force and target.exists():
         raise ValueError(f"{target} exists already. {_OTHER}")
+    if force or (files and not any(file.is_file() for file in files.values())):  # somebody removed the result
+        found = {}
     for key in _COMPARED if found else ():
         if found.get(key) != manifest[key]:
             raise ValueError(
                 f"{target} is aligned by {_described(found)}: its {key} is {found.get(key)!r}, not {manifest[key]!r}. "
                 f"{_OTHER}"
             )
-    done = {shard.name: records[shard.name] for shard in shards if _is_done(shard, records.get(shard.name))}
+    done = {shard.name: records[shard.name] for shard in shards if found and _is_done(shard, records.get(shard.name))}
     for name in files.keys() - done.keys() if is_folder else ():
         files[name].unlink(missing_ok=True)
-    if isinstance(target, Path):
-        parts = [path, *(shard.target for shard in shards)]
-        for folder in {part.parent for part in parts}:
-            remove_parts(folder, {part.name for part in parts})
+    for part in (path, *(shard.target for shard in shards)):
+        if isinstance(part, Path):
+            remove_parts(part.parent, {part.name})
     return done
 
 
 def _is_done(shard: Shard, record: Mapping[str, Any] | None) -> bool:
     """Whether a shard was written of the file that is there now, and still is."""
-    if record is None or record.get("source_version") != shard.version or not shard.target.is_file():
+    if record is None or record["source_version"] != shard.version or not shard.target.is_file():
         return False
     return bool(shard.target.stat().st_size == record["bytes"])
 
@@ -211,7 +284,8 @@ def _is_done(shard: Shard, record: Mapping[str, Any] | None) -> bool:
 def _whole(target: AnyPath) -> Iterator[Path]:
     """A path to write to: the target has the file when the block ends, whole or not at all."""
     if isinstance(target, Path):
-        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.parent.name in (_TEXTS, _METADATA):
+            target.parent.mkdir(exist_ok=True)
         with whole_file(target) as part:
             yield part
     else:
