@@ -1,8 +1,8 @@
-"""What `labclip embed` itself can take, whoever encodes: rows planned, written and hashed in a second of processor.
+"""What `labclip embed` itself can take, whoever encodes: rows read, written and hashed in a second of processor.
 
     python benchmarks/driver.py [--rows 100000] [--json benchmarks/driver.json]
 
-The encoder of this benchmark gives one vector for all images and captions, so what is left is the plan and the files.
+The encoder of this benchmark gives one vector for all images and captions, so what is left is the table and the files.
 Counted is processor time, so that others on the machine do not change it.
 """
 
@@ -10,6 +10,7 @@ import argparse
 import json
 import tempfile
 import time
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,8 @@ from labclip import LABCLIP
 from labclip.data import find_inputs, read_items
 from labclip.encode.encoder import Encoded, Encoder
 from labclip.features.embedding import write_images, write_texts
-from labclip.features.folder import Files
-from labclip.features.plan import Plan
+from labclip.features.folder import Files, Progress
+from labclip.features.table import Table
 
 DIM = 512
 
@@ -52,21 +53,21 @@ def main():
 
         def measure(what, stage):
             start = time.process_time()
-            stage()
+            made = stage()
             found.append({"what": what, "rows": options.rows, "seconds": time.process_time() - start})
             print(f"{what:10} {options.rows / found[-1]['seconds']:10,.0f} rows/s", flush=True)
+            return made
 
-        with Plan(folder / "features") as plan:
-            rows = read_items(find_inputs(folder / "captions.csv"))
-            measure("planned", lambda: plan.read(rows, {}))
-            files = Files(folder / "features")
-            measure("images", lambda: write_images(plan, files, encoder, skip=False))
-            measure("captions", lambda: write_texts(plan, files, encoder))
-            size = plan.path.stat().st_size
+        with Progress(folder / "features") as state, closing(Files(folder / "features")) as files:
+            items = read_items(find_inputs(folder / "captions.csv"))
+            table = measure("planned", lambda: Table(items, skip=False))
+            state.values = {
+                "images": 0, "digest": "", "left_out": [], "skipped": [], "texts": 0, "counts": {}, "cut": {}
+            }  # fmt: skip
+            measure("images", lambda: write_images(table, state, files, encoder, skip=False))
+            measure("captions", lambda: write_texts(table, state, files, encoder))
             counts = {"images": options.rows, "captions": options.rows, "negatives_per_caption": 0}
             measure("checked", lambda: files.finish({"dim": DIM, "counts": counts}, {}))
-            files.close()
-    found.append({"what": "plan", "rows": options.rows, "bytes": size})
     if options.json:
         options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 

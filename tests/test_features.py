@@ -4,6 +4,7 @@ import copy
 import doctest
 import json
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -26,7 +27,7 @@ from labclip import LABCLIP, Alignment, Base, cli
 from labclip.data.images import ImageSource
 from labclip.encode.encoder import Encoder
 from labclip.features import Features, embed, embedding
-from labclip.features.plan import Plan
+from labclip.features.folder import Progress
 
 N = 12
 
@@ -146,12 +147,12 @@ warnings.simplefilter("ignore")
 import torch
 torch.set_num_threads(1)
 from labclip import LABCLIP
-from labclip.features import embed, embedding, plan
-from labclip.features.folder import Files
-from labclip.features.plan import Plan
-plan.COMMIT_SECONDS = 0.0
+from labclip.features import embed, embedding, folder
+from labclip.features.folder import Files, Progress
+from labclip.features.table import Table
+folder.KEEP_SECONDS = 0.0
 embedding.BLOCK = 7
-folder = sys.argv[1]
+data = sys.argv[1]
 model = LABCLIP.from_pretrained("scenes")
 
 def fatal(function):
@@ -159,25 +160,26 @@ def fatal(function):
     def wrapped(*args, **kwargs):
         global calls
         calls += 1
-        first = function.__name__ in ("keep", "finish", "replace", "__exit__")
-        if calls == due or (first and function.__name__ not in open(folder + "/report").read()):
+        first = function.__name__ in ("note", "keep", "finish", "replace", "__exit__")
+        if calls == due or (first and function.__name__ not in open(data + "/report").read()):
             os.write(report, function.__name__.encode() + b" ")
             os.kill(os.getpid(), signal.SIGKILL)
         return function(*args, **kwargs)
     return wrapped
 
 os.fsync, os.replace = fatal(os.fsync), fatal(os.replace)
-for kind, names in ((Files, ("append", "cut", "finish")), (Plan, ("read", "note", "keep", "__exit__"))):
+moments = {Files: ("__init__", "append", "cut", "finish"), Table: ("__init__",), Progress: ("note", "keep", "__exit__")}
+for kind, names in moments.items():
     for name in names:
         setattr(kind, name, fatal(getattr(kind, name)))
-report = os.open(folder + "/report", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+report = os.open(data + "/report", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
 for step in (1, 6):
     due = 1
     while True:
         calls = 0
         child = os.fork()
         if child == 0:
-            embed(model, captions=folder + "/captions.csv", images=folder + "/photos", out=f"{folder}/killed{step}",
+            embed(model, captions=data + "/captions.csv", images=data + "/photos", out=f"{data}/killed{step}",
                   batch_size=5, progress=False, on_error="skip", negative_images="shown")
             os._exit(0)
         status = os.waitpid(child, 0)[1]
@@ -205,7 +207,7 @@ def test_killed_again_and_again_it_gives_the_same_bytes(model, data, monkeypatch
     assert done.returncode == 0, done.stderr
     kills = (data / "report").read_text().split()
     assert len(kills) >= 20
-    assert set(kills) == {"append", "cut", "finish", "read", "note", "keep", "__exit__", "fsync", "replace"}
+    assert set(kills) == {"__init__", "append", "cut", "finish", "note", "keep", "__exit__", "fsync", "replace"}
     assert contents(data / "killed1") == contents(data / "unbroken")
     assert contents(data / "killed6") == contents(data / "unbroken")
     features = Features.load(data / "killed6")
@@ -250,7 +252,7 @@ def test_an_image_left_out_in_a_batch_that_was_broken_off_is_looked_at_again(mod
     run(model, data, "whole")
     path.write_bytes(b"no image")
     with monkeypatch.context() as patch:
-        patch.setattr(Plan, "keep", lambda plan, files: plan._db.commit() or 1 / 0)
+        patch.setattr(Progress, "note", lambda state, files, **values: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             run(model, data, on_error="skip")
     path.write_bytes(whole)
@@ -336,27 +338,19 @@ def test_two_processes_do_not_write_one_folder(model, data, monkeypatch, where, 
     assert contents(data / "features") == contents(data / "alone")
 
 
-def test_a_run_that_waits_for_the_lock_takes_no_file_that_is_gone(tmp_path, monkeypatch):
-    """The run before removes the file when it ends: a lock on what is gone keeps nobody out."""
-    ended, connect = [], sqlite3.connect
-
-    def opened(path, **options):
-        file = connect(path, **options)
-        if not ended:
-            file.execute("BEGIN EXCLUSIVE")
-            file.execute("COMMIT")
-            path.unlink()
-            ended.append(path)
-        return file
-
-    monkeypatch.setattr(sqlite3, "connect", opened)
-    (tmp_path / "features").mkdir()
-    with Plan(tmp_path / "features") as plan:
-        assert plan.path.exists()
-        with pytest.raises(ValueError, match="another process"):
-            Plan(tmp_path / "features")
-    assert ended
-    assert not (tmp_path / "features").exists()
+def test_a_lock_on_a_file_that_is_gone_keeps_nobody_out(tmp_path, monkeypatch):
+    """The run before removes the file when it ends, perhaps just after another one has opened it."""
+    connect = sqlite3.connect
+    with Progress(tmp_path), pytest.raises(ValueError, match="is being written by another process"):
+        Progress(tmp_path)
+    tmp_path.mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(sqlite3, "connect", lambda path, **options: (connect(path, **options), path.unlink())[0])
+        with pytest.raises(ValueError, match="is being written by another process"):
+            Progress(tmp_path)
+    with Progress(tmp_path):
+        pass
+    assert not tmp_path.exists()
 
 
 def test_files_of_somebody_else_are_never_taken_for_those_of_a_run(model, data):
@@ -492,14 +486,15 @@ def test_half_precision_is_stored_as_unit_length_float32(data):
     assert (features.images * exact.images).sum(axis=1).min() > 0.99
 
 
-def test_cut_captions_warn_once_for_all(data, monkeypatch):
+def test_cut_captions_and_too_few_of_them_warn_once(data, monkeypatch):
     monkeypatch.setattr(embedding, "BLOCK", 1)
     long = "a very long caption of a red cube that goes on and on and on and on and on"
     write(data, [["1.png", long + " one", ""], ["2.png", "a red cube", ""], ["3.png", long + " two", ""]])
     with pytest.warns(UserWarning) as caught:  # noqa: PT030
         features = run(tiny(), data)
-    said = "2 of 3 captions and negatives are longer than the 16 tokens of t"
-    assert [str(one.message)[:64] for one in caught] == [said]
+    cut, few = (str(one.message) for one in caught)
+    assert cut.startswith("2 of 3 captions and negatives are longer than the 16 tokens of the context")
+    assert re.search(r"has 0 captions with a negative and 3 images: with fewer than 1,000 and 500, .* embed more", few)
     assert features.manifest["counts"]["texts_cut"] == 2
 
 

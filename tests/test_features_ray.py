@@ -15,7 +15,7 @@ from folders import contents, draw, write
 
 import labclip
 from labclip import LABCLIP
-from labclip.features import Features, embedding, over_ray, plan
+from labclip.features import Features, embedding, folder, over_ray
 
 N = 40
 run = partial(folders.run, batch_size=2)
@@ -31,7 +31,7 @@ def data(tmp_path, monkeypatch):
     """Images with two captions each, in tasks of four images and blocks of seven captions."""
     monkeypatch.setattr(over_ray, "_BATCHES", 2)
     monkeypatch.setattr(embedding, "BLOCK", 7)
-    monkeypatch.setattr(plan, "COMMIT_SECONDS", 0.0)
+    monkeypatch.setattr(folder, "KEEP_SECONDS", 0.0)
     scenes = labclip.scenes.sample(N, seed=3)
     draw(tmp_path, scenes)
     rows = [[f"{number}.png", scenes.captions[number], scenes.swapped_captions[number]] for number in range(N)]
@@ -85,14 +85,14 @@ def test_a_worker_that_is_killed_starts_again(cluster, model, data, monkeypatch)
         workers[:] = function(self)
         return workers
 
-    def keep(self, files, function=plan.Plan.keep):
+    def keep(self, files=None, function=folder.Progress.keep):
         if not killed:
             killed.append(ray.get(workers[1].__ray_call__.remote(lambda self: os.getpid())))
             os.kill(killed[0], signal.SIGKILL)
         function(self, files)
 
     monkeypatch.setattr(over_ray.RayEncoder, "_workers", started)
-    monkeypatch.setattr(plan.Plan, "keep", keep)
+    monkeypatch.setattr(folder.Progress, "keep", keep)
     run(model, data, "ray", engine="ray")
     assert killed
     assert contents(data / "ray") == contents(data / "local")

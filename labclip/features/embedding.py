@@ -6,25 +6,28 @@ import hashlib
 import json
 import logging
 import platform
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
+from itertools import compress, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
-from labclip.data import Item, find_inputs, read_items
+from labclip.data import find_inputs, read_items
 from labclip.data.items import Kind
 from labclip.encode.encoder import Embeddings, Encoder, batched
 from labclip.encode.fingerprint import identity_of
 from labclip.features.features import Features
-from labclip.features.folder import COUNTED, HEADER, Files, read_manifest
+from labclip.features.folder import COUNTED, HEADER, Files, Progress, read_manifest
 from labclip.features.over_ray import RayEncoder
-from labclip.features.plan import Plan, Text
+from labclip.features.table import REPAIR, Table, Text
 from labclip.files import (
     MANIFEST,
-    UNFINISHED,
     check_embeds_into,
     check_folder,
     make_folder,
@@ -42,6 +45,9 @@ ENGINES: dict[str, type[Encoder]] = {"local": Encoder, "ray": RayEncoder}
 
 BLOCK = 1024
 """Captions, each with its negatives, that are encoded together; those with a common prefix share the work."""
+
+ENOUGH_CAPTIONS, ENOUGH_IMAGES = 1_000, 500
+"""Captions with a negative, and images, below which a fit can hardly be judged."""
 
 _logger = logging.getLogger(__name__)
 
@@ -150,34 +156,45 @@ def embed(
     made_from = {**identity_of(model), "inputs": _described(inputs), "columns": columns, "clean": clean}
     made_from = json.loads(json.dumps(made_from))  # as it is read again
     if not force:
-        if not (folder / UNFINISHED).exists() and (finished := _finished(folder, made_from, skip=skip)):
-            return finished
         check_embeds_into(folder)
-    if parts:
-        get_tagger(None)
-    encoder = ENGINES[engine](model, batch_size=batch_size, workers=workers, progress=progress)
     make_folder(folder)
-    with Plan(folder) as plan:
-        if force:
-            plan.progress.clear()
-        elif finished := _finished(folder, made_from, skip=skip):  # by another process, since it was looked for
-            return finished
-        # Where the files lie is no part of what is made, but the plan has their paths.
-        roots = [path.parent if images is None else path_of(images) for path in inputs]
-        where = [str(path.absolute()) for path in (*inputs, *roots)]
-        if plan.progress:
-            _check_same(f"{folder} has an unfinished run", plan.progress["made_from"], made_from)
-        if plan.progress.get("where") != where:
-            items = read_items(
-                inputs, images=images, column=column, image_column=image_column, negative_columns=negatives,
-                negative_images=shown, split=splits, clean=clean,
-            )  # fmt: skip
-            items = with_parts(items) if parts else items
-            shown_items = tqdm(items, "reading", unit=" rows", disable=not progress)
-            plan.read(_checked(shown_items, skip=skip), {"made_from": made_from, "where": where})
-        _check_skipped(plan.skipped(), skip=skip)
-        _write(plan, encoder, skip=skip)
-    return Features.load(folder)
+    with Progress(folder) as state:
+        finished = not force and (folder / MANIFEST).exists()
+        if old := {} if force else read_manifest(folder) if finished else state.values:
+            has = "features already" if finished else "an unfinished run"
+            _check_same(f"{folder} has {has}", old, made_from, skip=skip)
+        if finished:
+            return Features.load(folder)
+        if parts:
+            get_tagger(None)
+        encoder = ENGINES[engine](model, batch_size=batch_size, workers=workers, progress=progress)
+        items = read_items(
+            inputs, images=images, column=column, image_column=image_column, negative_columns=negatives,
+            negative_images=shown, split=splits, clean=clean,
+        )  # fmt: skip
+        items = with_parts(items) if parts else items
+        table = Table(tqdm(items, "reading", unit=" rows", disable=not progress), skip=skip)
+        if old and old["rows"] != table.sha256:
+            raise ValueError(
+                f"{folder} has an unfinished run, but the rows of {captions} are read differently now. Pass another "
+                f"folder, or force=True to start from scratch."
+            )
+        state.values = dict(old) or {
+            **made_from, "rows": table.sha256, "images": 0, "digest": "", "left_out": [], "skipped": table.skipped,
+            "texts": 0, "counts": {}, "cut": {}, "sizes": {},
+        }  # fmt: skip
+        state.keep()
+        _write(table, state, folder, encoder, record=made_from, skip=skip)
+    features = Features.load(folder)
+    counts = features.manifest["counts"]
+    if counts["captions_with_negative"] < ENOUGH_CAPTIONS or counts["images"] < ENOUGH_IMAGES:
+        warnings.warn(
+            f"{folder} has {counts['captions_with_negative']:,} captions with a negative and {counts['images']:,} "
+            f"images: with fewer than {ENOUGH_CAPTIONS:,} and {ENOUGH_IMAGES:,}, what a fit gains can hardly be told "
+            f"from chance, so embed more images with captions, and make negatives with labclip.negatives.",
+            stacklevel=2,
+        )
+    return features
 
 
 def _tuple(names: str | Sequence[str] | None) -> tuple[str, ...] | None:
@@ -193,172 +210,150 @@ def _described(inputs: Sequence[Path]) -> list[dict[str, Any]]:
     ]
 
 
-def _finished(folder: Path, made_from: Mapping[str, Any], *, skip: bool) -> Features | None:
-    """The features of a folder that is finished; ValueError if they are of something else."""
-    if not (folder / MANIFEST).exists():
-        return None
-    manifest = read_manifest(folder)
-    _check_same(f"{folder} has features already", manifest, made_from)
-    _check_skipped(manifest["skipped"], skip=skip)
-    return Features.load(folder)
-
-
-def _check_same(has: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+def _check_same(has: str, old: Mapping[str, Any], new: Mapping[str, Any], *, skip: bool) -> None:
     """Refuse to go on with what was made from something else; the names of its files and last digits do not count."""
     if [one["sha256"] for one in old["inputs"]] != [one["sha256"] for one in new["inputs"]]:
         differs = "the captions file has changed since this run started"
     elif changed := [key for key in new if key not in ("inputs", "fingerprint") and old[key] != new[key]]:
         differs = f"its {changed[0]} is {old[changed[0]]!r}, not {new[changed[0]]!r}"
+    elif old["skipped"] and not skip:
+        first = old["skipped"][0]
+        what = f'{first["where"]} {first["reason"]}; an earlier run with on_error="skip" left it out'
+        raise ValueError(f"{what}. {REPAIR}")
     else:
         return
     raise ValueError(f"{has}, but {differs}. Pass another folder, or force=True to start from scratch.")
 
 
-def _on_bad(what: str) -> str:
-    """What to do about a row or an image that can't be used."""
-    return f'{what}. Repair it and run again, which goes on from here, or pass on_error="skip" to leave it out.'
-
-
-def _check_skipped(skipped: Sequence[Mapping[str, Any]], *, skip: bool) -> None:
-    """What an earlier run left out is an error for one that shall raise."""
-    if skipped and not skip:
-        where = f"{skipped[0]['where']} {skipped[0]['reason']}"
-        raise ValueError(_on_bad(f'{where}; an earlier run with on_error="skip" left it out'))
-
-
-def _checked(items: Iterable[Item], *, skip: bool) -> Iterator[Item]:
-    for item in items:
-        if item.problem and not skip:
-            raise ValueError(_on_bad(f"{item.location}{f' ({item.name})' if item.name else ''} {item.problem}"))
-        yield item
-
-
-def _write(plan: Plan, encoder: Encoder, *, skip: bool) -> None:
+def _write(
+    table: Table, state: Progress, folder: Path, encoder: Encoder, *, record: Mapping[str, Any], skip: bool
+) -> None:
     """Encode what is left, and write the manifest."""
-    progress, made_from = plan.progress, plan.progress["made_from"]
-    images, texts = plan.count("images"), plan.count("texts")
-    rows = images + texts * (1 + progress["negatives_per_caption"])
-    check_folder(plan.folder, needs=4 * made_from["dim"] * rows - sum(progress["sizes"].values()))
-    _logger.info("%s: %d images and %d texts to embed", plan.folder, images, texts)
-    with closing(Files(plan.folder, progress["sizes"])) as files:
-        write_images(plan, files, encoder, skip=skip)
-        if not (images := _image_count(plan)):
-            names, why = ", ".join(one["name"] for one in made_from["inputs"]), ""
-            for first in plan.skipped()[:1]:
-                why = f"; {first['where']}: {first['image'] or 'it'} {first['reason']}"
+    values, k = state.values, table.negatives_per_caption
+    rows = len(table.images) + len(table.texts) * (1 + k)
+    check_folder(folder, needs=4 * record["dim"] * rows - sum(values["sizes"].values()))
+    _logger.info("%s: %d images and %d texts to embed", folder, len(table.images), len(table.texts))
+    with closing(Files(folder, values["sizes"])) as files:
+        write_images(table, state, files, encoder, skip=skip)
+        images = table.captioned - sum(number < table.captioned for number in values["left_out"])
+        if not images:
+            names = ", ".join(one["name"] for one in record["inputs"])
+            why = "".join(f"; {one['where']}: {one['image'] or 'it'} {one['reason']}" for one in values["skipped"][:1])
             raise ValueError(f"{names} has no caption with an image that can be used{why}.")
-        write_texts(plan, files, encoder)
+        write_texts(table, state, files, encoder)
         # Behind the images that captions describe are those that only negatives do.
-        files.cut("images", HEADER + 4 * made_from["dim"] * images)
-        counted = ("captions", "negatives_per_caption", "captions_with_negative", "true_negatives")
-        counts = {"images": images, **{name: progress[name] for name in counted}}
-        more = {name: progress[name] for name in COUNTED[1:] if progress["kinds"]}
-        record = {
-            **made_from,
-            "images_sha256": progress["digest"],
-            "counts": {**counts, "texts_cut": progress["cut"]["count"], **more},
-            "skipped": plan.skipped(),
-        }
-        versions = versions_of("torch", "open_clip_torch", "numpy", "pillow")
-        files.finish(record, {"python": platform.python_version(), **versions})
+        files.cut("images", HEADER + 4 * record["dim"] * images)
+        counted = Counter(values["counts"])
+        counts = {"images": images, "captions": counted["captions"], "negatives_per_caption": k}
+        counts |= {name: counted[name] for name in ("captions_with_negative", "true_negatives")}
+        counts["texts_cut"] = encoder.cut.count
+        counts |= {name: counted[name] for name in COUNTED[1:] if table.has_kinds}
+        made = {"images_sha256": values["digest"], "counts": counts, "skipped": values["skipped"]}
+        versions = {"python": platform.python_version(), **versions_of("torch", "open_clip_torch", "numpy", "pillow")}
+        files.finish({**record, **made}, versions)
 
 
-def _image_count(plan: Plan) -> int:
-    """How many images that captions describe are not left out."""
-    captioned: int = plan.progress["captioned"]
-    return captioned - sum(image <= captioned for image in plan.left_out())
-
-
-def write_images(plan: Plan, files: Files, encoder: Encoder, *, skip: bool) -> None:
-    """Encode what is left of the images of a plan.
+def write_images(table: Table, state: Progress, files: Files, encoder: Encoder, *, skip: bool) -> None:
+    """Encode what is left of the images.
 
     One that can't be used is left out where `skip` says so; else it is an error, after what came before is kept.
     """
-    total, done, digest = plan.count("images"), plan.progress["images"], plan.progress["digest"]
+    done, digest, left_out, skipped = (state.values[name] for name in ("images", "digest", "left_out", "skipped"))
     try:
-        with closing(encoder.images(plan.images(done), total=total, done=done)) as stream:
+        left = islice(table.images, done, None)
+        with closing(encoder.images(left, total=len(table.images), done=done)) as stream:
             for batch in batched(stream, encoder.batch_size):
-                skipped = {}
-                for image, one in enumerate(batch, start=done + 1):
-                    if one.row is None:
-                        if not skip:
-                            raise ValueError(_on_bad(f"{one.source} {one.problem}"))
-                        skipped[image] = one.source, one.problem
-                        continue
-                    digest = hashlib.sha256(digest.encode() + one.digest).hexdigest()
-                    files.append("images", one.row)
-                    if image <= plan.progress["captioned"]:
-                        files.append("images.jsonl", _line({"image": one.source.name}))
+                bad = [(number, one) for number, one in enumerate(batch, start=done) if one.row is None]
+                for number, one in enumerate(batch, start=done):
+                    if one.row is not None:
+                        digest = hashlib.sha256(digest.encode() + one.digest).hexdigest()
+                        files.append("images", one.row)
+                        if number < table.captioned:
+                            files.append("images.jsonl", _line({"image": one.source.name}))
+                    elif not skip:
+                        raise ValueError(f"{one.source} {one.problem}. {REPAIR}")
+                if bad:
+                    left_out = [*left_out, *(number for number, _ in bad)]
+                    skipped = [*skipped, *(table.skip(number, one.problem) for number, one in bad)]
                 done += len(batch)
-                plan.note(files, {"images": done, "digest": digest}, skipped)
+                state.note(files, images=done, digest=digest, left_out=left_out, skipped=skipped)
     finally:
-        plan.keep(files)  # what came before an error counts
+        state.keep(files)  # what came before an error counts
 
 
-def write_texts(plan: Plan, files: Files, encoder: Encoder) -> None:
-    """Encode what is left of the captions of the images kept, and their negatives: each distinct text once a block."""
-    total, done = plan.count("texts"), plan.progress["texts"]
-    encoder.cut = TruncationCount(**plan.progress["cut"])
-    with encoder.bar("captions", total, done) as bar:
-        for (last, block, row_of), features in encoder.blocks(_blocks(plan, done, total)):
-            bar.update(last - plan.progress["texts"])
-            counts = _write_block(plan, files, features, block, row_of)
-            plan.note(files, {**counts, "texts": last, "cut": vars(encoder.cut)}, {})
-    plan.keep(files)
+def write_texts(table: Table, state: Progress, files: Files, encoder: Encoder) -> None:
+    """Encode what is left of the texts of the images kept, and their negatives: each distinct text once a block."""
+    kept = np.ones(len(table.images), dtype=bool)
+    kept[state.values["left_out"]] = False
+    rows = np.where(kept, kept.cumsum() - 1, -1)
+    done = state.values["texts"]
+    encoder.cut = TruncationCount(**state.values["cut"])
+    with encoder.bar("captions", len(table.texts), done) as bar:
+        for block, features in encoder.blocks(_blocks(table, rows, done)):
+            counts = Counter(state.values["counts"]) + _write_block(table, files, rows, block, features)
+            bar.update(block.stop - state.values["texts"])
+            state.note(files, texts=block.stop, counts=counts, cut=vars(encoder.cut))
+    state.keep(files)
     encoder.cut.warn("captions and negatives", stacklevel=4)
 
 
-_Block = tuple[int, list[Text], dict[str, int]]
-"""The id of the last of some captions, these, and the row of each distinct text among their features."""
+class _Block(NamedTuple):
+    """Some texts, which of their negatives are wrong, the row of each distinct text, and the index of the next text."""
+
+    texts: list[Text]
+    wrong: list[list[bool]]
+    row_of: dict[str, int]
+    stop: int
 
 
-def _blocks(plan: Plan, after: int, total: int) -> Iterator[tuple[_Block, dict[str, str]]]:
-    """Blocks of captions from behind an id on, with the distinct texts of each and where they occur first."""
-    left_out = plan.left_out()
-    for start in range(after, total, BLOCK):
-        last = min(start + BLOCK, total)
-        if block := plan.texts(start, last, left_out):
-            locations: dict[str, str] = {}
-            for text in block:
-                for one in (text.caption, *(negative.text for negative in text.negatives if negative.is_negative)):
-                    locations.setdefault(one, text.location)
-            yield (last, block, {one: row for row, one in enumerate(locations)}), locations
+def _blocks(table: Table, rows: NDArray[np.int64], done: int) -> Iterator[tuple[_Block, dict[str, str]]]:
+    """Blocks of the texts behind those done, each with its distinct texts and where they occur first."""
+    for start in range(done, len(table.texts), BLOCK):
+        texts = [text for text in table.texts[start : start + BLOCK] if rows[text.image] >= 0]
+        wrong = [[table.is_wrong(text.image, negative) for negative in text.negatives] for text in texts]
+        locations: dict[str, str] = {}
+        for text, flags in zip(texts, wrong, strict=True):
+            for one in (text.text, *compress(text.negatives, flags)):
+                locations.setdefault(one, text.location)
+        if texts:
+            row_of = {one: row for row, one in enumerate(locations)}
+            yield _Block(texts, wrong, row_of, min(start + BLOCK, len(table.texts))), locations
 
 
 def _write_block(
-    plan: Plan, files: Files, features: Embeddings, block: Sequence[Text], row_of: Mapping[str, int]
-) -> dict[str, int]:
-    """Everything of some texts to its file; the counts after it."""
-    counts = {name: plan.progress[name] for name in (*COUNTED, "captions_with_negative", "true_negatives")}
-    most, has_images = plan.progress["negatives_per_caption"], plan.progress["negative_images"]
-    own, own_image = np.array([(row_of[text.caption], text.image) for text in block]).T
-    files.append("texts", features[own])
-    files.append("image_index", own_image.astype("<i8"))
+    table: Table, files: Files, rows: NDArray[np.int64], block: _Block, features: Embeddings
+) -> Counter[str]:
+    """Everything of some texts to its file; how many of what there are."""
+    counts: Counter[str] = Counter()
+    own = np.array([block.row_of[text.text] for text in block.texts])
+    own_image = rows[[text.image for text in block.texts]]
     # Where there is no negative, the caption itself stands, and its image.
-    negatives, images = np.repeat(own[:, None], most, axis=1), np.repeat(own_image[:, None], most, axis=1)
-    for row, text in enumerate(block):
-        for column, negative in enumerate(text.negatives):
-            if negative.is_negative:
-                negatives[row, column] = row_of[negative.text]
-                images[row, column] = negative.image[1] if negative.image else own_image[row]
-            else:
-                counts["true_negatives"] += 1
-        line: dict[str, Any] = {"caption": text.caption, "negatives": [negative.text for negative in text.negatives]}
-        if has_images:
-            line["negative_images"] = [negative.image and negative.image[0] for negative in text.negatives]
+    negatives, images = (np.repeat(one[:, None], table.negatives_per_caption, axis=1) for one in (own, own_image))
+    for row, (text, wrong) in enumerate(zip(block.texts, block.wrong, strict=True)):
+        shown = [None if key is None or rows[table.number[key]] < 0 else table.number[key] for key in text.shown]
+        for column in np.flatnonzero(wrong):
+            negatives[row, column] = block.row_of[text.negatives[column]]
+            if (number := shown[column]) is not None:
+                images[row, column] = rows[number]
+        line: dict[str, Any] = {"caption": text.text, "negatives": text.negatives}
+        if table.shows_negatives:
+            line["negative_images"] = [None if number is None else table.images[number].name for number in shown]
         if text.kind:
             line["kind"] = text.kind.name.lower()
-        counts[COUNTED[text.kind]] += 1
         files.append("captions.jsonl", _line(line))
-    kind = np.array([text.kind for text in block], dtype="|i1")
-    if plan.progress["kinds"]:
+        counts[COUNTED[text.kind]] += 1
+        counts["true_negatives"] += wrong.count(False)
+    kind = np.array([text.kind for text in block.texts], dtype="|i1")
+    has = negatives != own[:, None]
+    counts["captions_with_negative"] = int(has[kind == Kind.CAPTION].any(axis=1).sum())
+    files.append("texts", features[own])
+    files.append("image_index", own_image.astype("<i8"))
+    if table.has_kinds:
         files.append("kind", kind)
-    if most:
-        has = negatives != own[:, None]
+    if table.negatives_per_caption:
         files.append("negatives", features[negatives])
         files.append("has_negative", has)
-        counts["captions_with_negative"] += int(has[kind == Kind.CAPTION].any(axis=1).sum())
-    if most and has_images:
+    if table.negatives_per_caption and table.shows_negatives:
         encoded = np.memmap(files.path("images"), "<f4", "r", offset=HEADER).reshape(-1, features.shape[1])
         files.append("negative_images", encoded[images])
         files.append("has_negative_image", images != own_image[:, None])

@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,7 +17,15 @@ from numpy.typing import NDArray
 
 from labclip._version import __version__
 from labclip.base import Base
-from labclip.files import MANIFEST, check_feature_folder, read_json_object, remove_parts, sha256_of, whole_file
+from labclip.files import (
+    MANIFEST,
+    UNFINISHED,
+    check_feature_folder,
+    read_json_object,
+    remove_parts,
+    sha256_of,
+    whole_file,
+)
 
 FORMAT_VERSION = 2
 FIELDS = {
@@ -34,22 +45,102 @@ CONTENT = (*FIELDS.values(), *LINES)
 
 # NumPy's header, padded to one length whatever the shape, so that it can be written when the shape is known.
 HEADER = 128
+KEEP_SECONDS = 5.0
+"""How much work a kill may cost."""
+
 _AGAIN = "Make the folder again: labclip.embed(..., force=True)."
 _SAMPLE = 64  # rows of each array that every load looks at
 _SMALL = 4 << 20  # files up to so many bytes are looked at whole
+
+
+class Progress:
+    """How far a run is, in an SQLite file of the feature folder: whole after a kill at any moment, and a lock.
+
+    The lock is taken before anything else in the folder is touched; the system frees it after a kill.
+
+    Args:
+        folder: The feature folder.
+
+    Attributes:
+        values: Plain JSON values; empty where nothing is begun.
+
+    Raises:
+        ValueError: If another process is writing, or the file can't be used.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._path = folder, folder / UNFINISHED
+        self.values: dict[str, Any] = {}
+        self._kept = time.monotonic()
+        self._db = sqlite3.connect(self._path, timeout=0, isolation_level=None)
+        with self._named():
+            self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
+            self._db.execute("BEGIN EXCLUSIVE")
+            if not self._path.exists():  # a lock on what is gone keeps nobody out
+                raise sqlite3.OperationalError("gone")
+            self._db.execute("CREATE TABLE IF NOT EXISTS progress (id INTEGER PRIMARY KEY, value TEXT)")
+            for (value,) in self._db.execute("SELECT value FROM progress"):
+                self.values = json.loads(value)
+            self._db.execute("COMMIT")
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            self._db.close()
+            if "locked" in str(error) or not self._path.exists():  # removed at that moment by a run that ended
+                raise ValueError(f"{self._folder} is being written by another process. Wait for it to end.") from error
+            raise ValueError(
+                f"{self._path} can't be used ({error}). See that its disk has space, and type the same again; or "
+                f"delete the file and pass force=True to start from scratch."
+            ) from error
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if os.name == "nt":  # which removes no open file
+            self._db.close()
+        if not self.values or (self._folder / MANIFEST).exists():  # nothing is begun, or all is done
+            self._path.unlink()
+            self._path.with_name(f"{UNFINISHED}-journal").unlink(missing_ok=True)
+            with suppress(OSError):
+                self._folder.rmdir()  # where it is empty
+        self._db.close()
+
+    def note(self, files: Files, **values: Any) -> None:
+        """What is done now counts, with what the files hold now. Every few seconds it is kept."""
+        self.values |= {**values, "sizes": files.sizes()}
+        if time.monotonic() - self._kept >= KEEP_SECONDS:
+            self.keep(files)
+
+    def keep(self, files: Files | None = None) -> None:
+        """Keep what counts: after a kill, the run goes on from here."""
+        if files is not None:
+            files.flush()
+        with self._named():
+            self._db.execute("INSERT OR REPLACE INTO progress VALUES (1, ?)", (json.dumps(self.values),))
+        self._kept = time.monotonic()
 
 
 class Files:
     """The files of a feature folder while they grow: arrays by their field, lines of JSON by their file.
 
     Args:
-        folder: The folder. Without its manifest it counts as unfinished.
-        sizes: The bytes of each file that an earlier run has kept; what is behind them is cut off.
+        folder: The folder. Its manifest is removed: without one it counts as unfinished.
+        sizes: The bytes of each file that an earlier run has kept; what is behind them is cut off, and other files of
+            features are removed.
     """
 
     def __init__(self, folder: Path, sizes: Mapping[str, int] | None = None) -> None:
         self._folder = folder
         self._open: dict[str, BinaryIO] = {}
+        remove_parts(folder, {MANIFEST})  # of a run that was killed where it wrote it
+        (folder / MANIFEST).unlink(missing_ok=True)
+        for name in (*FIELDS, *LINES):
+            if name not in (sizes or {}):
+                self.path(name).unlink(missing_ok=True)
         for name, size in (sizes or {}).items():
             self._open[name] = self.path(name).open("r+b")
             self.cut(name, size)
@@ -102,7 +193,6 @@ class Files:
         text = json.dumps(
             sealed({**head, **record, "files": files, "versions": versions}), indent=1, ensure_ascii=False
         )
-        remove_parts(self._folder, {MANIFEST})  # of a run that was killed here
         with whole_file(self._folder / MANIFEST) as path:
             path.write_text(text + "\n", encoding="utf-8", newline="\n")
 
