@@ -8,9 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labclip import Alignment, metrics
+from labclip import metrics
 from labclip.evaluation.scores import ScoredItems, compare, everything
-from labclip.evaluation.tasks import Choice, Classification, Pairs, Retrieval, Task, TwoPositives, score
+from labclip.evaluation.search import Search
+from labclip.evaluation.tasks import Choice, Classification, Pairs, Retrieval
 
 few = settings(max_examples=60, deadline=None)
 
@@ -138,25 +139,6 @@ def test_two_copies_of_an_image_are_a_tie_whatever_the_rounding_of_their_batches
         assert not scores["group"].correct.any()
 
 
-def test_a_class_is_the_mean_of_its_prompts():
-    texts = unit(torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]]))
-    found = metrics.class_features(texts, torch.tensor([[0, 1], [2, 2]]))
-    assert torch.allclose(found, torch.tensor([[math.sqrt(0.5), math.sqrt(0.5)], [-1.0, 0.0]]))
-
-
-@few
-@given(st.integers(0, 10**6))
-def test_pairs_are_those_of_winogrounds_equations(seed):
-    images, texts = drawn(seed, 4, 4)
-    rows = torch.from_numpy(np.random.default_rng(seed).integers(0, 4, (8, 4)))
-    found = metrics.pairs(images, texts, rows[:, :2], rows[:, 2:])
-    for item, (i0, i1, c0, c1) in enumerate(rows.tolist()):
-        s = {(c, i): dot(images[i], texts[c]) for c in (c0, c1) for i in (i0, i1)}
-        text = above(s[c0, i0], s[c1, i0]) and above(s[c1, i1], s[c0, i1])
-        image = above(s[c0, i0], s[c0, i1]) and above(s[c1, i1], s[c1, i0])
-        assert [bool(right[item]) for right in found] == [text, image, text and image]
-
-
 @pytest.mark.parametrize(
     ("features", "said"),
     [
@@ -169,36 +151,6 @@ def test_pairs_are_those_of_winogrounds_equations(seed):
 def test_features_that_are_none_are_refused(features, said):
     with pytest.raises(ValueError, match=said):
         metrics.unit_length(features, "Captions")
-
-
-def test_unit_length_keeps_directions():
-    found = metrics.unit_length(torch.tensor([[3.0, 4.0], [0.0, -2.0]], dtype=torch.float16), "x")
-    assert found.dtype == torch.float32
-    assert torch.allclose(found, torch.tensor([[0.6, 0.8], [0.0, -1.0]]))
-
-
-@few
-@given(st.integers(0, 10**6), st.integers(1, 30))
-def test_means_are_those_of_a_loop(seed, n):
-    rng = np.random.default_rng(seed)
-    correct, group = rng.random(n) < 0.5, rng.integers(-1, 4, n)
-    scores = ScoredItems(correct, np.arange(n), {"macro": group, "micro": everything(n)})
-    means = [np.mean([c for c, g in zip(correct, group, strict=True) if g == k]) for k in sorted({*group} - {-1})]
-    if means:
-        assert scores.value("macro") == pytest.approx(np.mean(means))
-    else:
-        assert math.isnan(scores.value("macro"))
-    assert scores.value("micro") == pytest.approx(np.mean(correct))
-    assert scores.count("macro") == (group >= 0).sum()
-
-
-def test_two_positives_are_asked_with_the_aligned_captions_as_a_folded_model_gives_them():
-    """The base holds the positives apart, the matrix takes the first axis away, on which they differ."""
-    base = torch.tensor([[0.9, 0.3, 0.3], [-0.9, 0.3, 0.3], [0.9, 0.3, -0.3]])
-    question = TwoPositives(np.array([0]), np.array([[0, 1, 2]]), {"": everything(1)})
-    task = Task((), (), [question])
-    (*_, tot) = score(task, torch.eye(3), base, [Alignment(torch.diag(torch.tensor([0.0, 1.0, 1.0])))])
-    assert [one.value("tot") for one in tot] == [0.0, 1.0]
 
 
 def scored(correct, unit=None, group=None):
@@ -214,15 +166,6 @@ def estimate(*how):
 
 def difference(base, other):
     return compare([scored(base), scored(other)])[0].differences[0]
-
-
-def test_intervals_hold_the_value_and_shrink_with_items():
-    rng = np.random.default_rng(0)
-    few_items, many = (estimate(rng.random(n) < 0.7) for n in (50, 5000))
-    assert few_items.low <= few_items.value <= few_items.high
-    # The standard error of a share p of n is sqrt(p (1 - p) / n); 95% are 3.92 of them.
-    assert many.high - many.low == pytest.approx(3.92 * math.sqrt(0.7 * 0.3 / 5000), rel=0.15)
-    assert few_items.high - few_items.low > 5 * (many.high - many.low)
 
 
 def test_items_of_one_image_are_drawn_together():
@@ -309,12 +252,6 @@ def test_an_interval_of_independent_items_is_the_exact_one(right, unit_of, low, 
     assert (found.low, found.high) == pytest.approx((low, high), abs=5e-5)
 
 
-def test_one_unit_tells_nothing():
-    found = estimate(np.arange(40) < 30, np.zeros(40, dtype=np.int64))
-    assert found.low < 0.05
-    assert found.high > 0.99
-
-
 def test_items_with_a_common_image_are_one_unit():
     """A hub image in eight pairs, pairs that a chain of images joins, and copies of one image in several rows."""
     hub = [[0, number] for number in range(1, 9)]
@@ -348,19 +285,6 @@ def test_chance_of_retrieval_is_what_random_orders_give():
 def drawn_pair(count, captions):
     images, texts = drawn(0, count, captions)
     return unit(images), unit(texts)
-
-
-def test_an_image_of_which_nothing_is_said_is_found_but_finds_nothing():
-    """Two images and one caption: from the captionless one no search starts, whatever the k."""
-    images, texts = torch.eye(2), torch.eye(2)[:1]
-    found = {
-        name: (one.value(name), one.count(name), one.chance)
-        for one in Retrieval(np.arange(2), np.arange(1), np.array([0])).score(images, texts)
-        for name in one.metrics
-    }
-    assert found["i2t_r1"] == (1.0, 1, 1.0)
-    assert found["i2t_r10"] == (1.0, 1, 1.0)
-    assert found["t2i_r1"] == (1.0, 1, 0.5)
 
 
 def test_the_linear_probe_against_gradient_descent():
@@ -451,3 +375,27 @@ def test_controls_by_hand():
     ]  # fmt: skip
     (alone,) = Choice(np.zeros(1, int), options[:1], {"m": everything(1)}).score(images[:1], torch.eye(2))
     assert not alone.controls
+
+
+def search(right, confused):
+    """Queries among images; which are right and which confused, a row a query."""
+    right, confused = np.array(right, dtype=bool), np.array(confused, dtype=bool)
+    return Search(np.arange(right.shape[1]), np.arange(len(right)), right, confused, {"": everything(len(right))})
+
+
+def test_fewer_confused_images_are_a_gain():
+    asked = search([[1, 0, 0, 0, 0, 0, 0]] * 12, [[0, 1, 0, 0, 0, 0, 0]] * 12)
+    near = torch.tensor([[0.9, 0.8, 0.1, 0.2, 0.3, 0.4, 0.5]])
+    far = near - torch.tensor([[0, 1.0, 0, 0, 0, 0, 0]])
+    (moved,) = compare([asked.score(cosine.T, torch.ones(12, 1))[2] for cosine in (near, far)])[0].differences
+    assert (moved.value, moved.gain) == (pytest.approx(-0.2), pytest.approx(0.2))
+
+
+def test_queries_are_items():
+    """A query is right where all that answers it comes first; its margin is that of the best of it."""
+    asked = search([[1, 1, 0], [1, 0, 1]], [[0, 0, 1], [0, 1, 0]])
+    scored, *others = asked.score(torch.eye(3), torch.tensor([[0.9, 0.5, 0.1]] * 2))
+    assert (scored.correct == 1).tolist() == [True, False]
+    assert scored.margin == pytest.approx([0.8, 0.4])
+    assert scored.asked.captions.tolist() == [[0], [1]]
+    assert all(one.asked is None for one in others)

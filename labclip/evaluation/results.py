@@ -88,23 +88,17 @@ def write_csv(answers: Mapping[str, Sequence[Answer]], models: Sequence[str], fi
     every = [(benchmark, one) for benchmark, items in answers.items() for one in items]
     images = max((len(one.images) for _, one in every), default=0)
     captions = max((len(one.captions) for _, one in every), default=0)
-    heads = [*_padded(["image"], images, "image_{}"), *_padded(["caption"], captions, "caption_{}")]
+    heads = [what if number == 1 else f"{what}_{number}" for what, count in (("image", images), ("caption", captions))
+             for number in range(1, count + 1)]  # fmt: skip
     judged = [f"{model} {what}" for model in models for what in ("right", "margin")]
     writer = csv.writer(file)
     writer.writerow(["benchmark", "metrics", "location", *heads, *judged])
     for benchmark, one in every:
-        texts = [*_padded(one.images, images), *_padded(one.captions, captions)]
-        cells = [cell for model in models for cell in (int(one.right[model]), _digits(one.margin[model]))]
-        writer.writerow([benchmark, " ".join(one.metrics), one.location, *texts, *cells])
-
-
-def _padded(texts: Sequence[str], width: int, rest: str = "") -> list[str]:
-    return [*texts, *(rest.format(number) for number in range(len(texts) + 1, width + 1))][:width]
-
-
-def _digits(margin: float) -> str:
-    """A margin with all the digits that a float32 has; "" where there was no wrong answer to compare with."""
-    return f"{margin:.9g}" if math.isfinite(margin) else ""
+        shown = [*one.images, *[""] * (images - len(one.images)), *one.captions, *[""] * (captions - len(one.captions))]
+        # All digits that a float32 has; none where there was no wrong answer to compare with.
+        margins = {model: f"{margin:.9g}" if math.isfinite(margin) else "" for model, margin in one.margin.items()}
+        cells = [cell for model in models for cell in (int(one.right[model]), margins[model])]
+        writer.writerow([benchmark, " ".join(one.metrics), one.location, *shown, *cells])
 
 
 @dataclass(frozen=True)

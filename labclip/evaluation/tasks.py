@@ -288,7 +288,7 @@ class Stored:
             inside = (rows >= start) & (rows < start + len(part))
             found[torch.from_numpy(inside)] = block_of(part, rows[inside] - start).cpu()
             start += len(part)
-        found = unit_length(found, "Stored features")
+        found = unit_length(found, f"Stored features {rows.min(initial=0)} to {rows.max(initial=0)}")
         return found if self.alignment is None else unit_length(self.alignment(found), "Aligned text features")
 
 

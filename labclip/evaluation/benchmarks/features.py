@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +11,7 @@ from labclip.data.items import Kind
 from labclip.evaluation.scores import everything
 from labclip.evaluation.sources import Sources
 from labclip.evaluation.tasks import NONE, Choice, Embedded, Question, Retrieval, Stored, Task
-from labclip.features.features import Features, block_of
-
-_BLOCK = 8192  # rows that are looked at together
+from labclip.features.features import Features
 
 
 def read(sources: Sources) -> Task:
@@ -26,13 +23,10 @@ def read(sources: Sources) -> Task:
     numbers = np.arange(len(captions))
     questions: list[Question] = []
     texts = [found.texts]
-    _check(found.images, "Image features")
-    _check(found.texts, "Text features")
     if found.negatives is not None and found.has_negative is not None:
         has = np.array(found.has_negative) & is_caption[:, None]
         # Where there is no negative anything may stand, nan too.
         texts.append(found.negatives.reshape(-1, found.negatives.shape[-1]))
-        _check(texts[1], "Features of negatives", has.ravel())
         rows = np.concatenate([captions, len(index) + np.flatnonzero(has)])
         negatives = np.full(has.shape, NONE)
         negatives[has] = np.arange(len(captions), len(rows))
@@ -57,14 +51,3 @@ def read(sources: Sources) -> Task:
 
 def _text_name(captions: int, texts: int, rows: NDArray[np.int64], row: int) -> str:
     return f"caption {rows[row]}" if row < captions else f"negative {rows[row] - texts}"
-
-
-def _check(rows: Any, what: str, counts: NDArray[np.bool_] | None = None) -> None:
-    """Refuse rows that count and can't be made unit-length."""
-    lengths = np.concatenate([
-        block_of(rows, slice(start, start + _BLOCK)).norm(dim=-1).cpu().numpy() for start in range(0, len(rows), _BLOCK)
-    ])  # fmt: skip
-    bad = np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)) & (True if counts is None else counts))
-    if len(bad):
-        kind = "all zeros" if lengths[bad[0]] == 0 else "not finite"
-        raise ValueError(f"{what}: {len(bad)} of {len(rows)} rows are unusable; row {bad[0]} is {kind}.")

@@ -15,7 +15,7 @@ from labclip.evaluation.items import Items
 from labclip.evaluation.scores import everything
 from labclip.evaluation.search import Search
 from labclip.evaluation.sources import Sources
-from labclip.evaluation.tasks import Question, Task
+from labclip.evaluation.tasks import Choice, Task
 from labclip.negatives import Part, parts
 
 LEAST = 3
@@ -99,23 +99,23 @@ def _phrases(rows: Sequence[tuple[int, str, str]], seed: int, tagger: str) -> _P
     return found
 
 
-def _choices(sources: Sources, phrases: _Phrases) -> list[Question]:
+def _choices(sources: Sources, phrases: _Phrases) -> list[Choice]:
     """Each phrase of an image against its wrong ones, and with the image's next phrase of another noun."""
-    kinds = {name: Items(sources) for name in ("part_swap", "part_foil", "half_truth", "whole_truth")}
+    items = Items(sources)
     for row, several in phrases.items():
         for index, phrase in enumerate(several.values()):
             for kind, wrong in phrase.wrong.items():
-                kinds[f"part_{kind}"].add(row, (phrase.text, wrong), phrase.location)
+                items.add(row, (phrase.text, wrong), phrase.location, **{f"part_{kind}": 0})
             following = islice(cycle(several.values()), index + 1, index + len(several))
             other = next((one for one in following if one.words[-1] != phrase.words[-1] and "foil" in one.wrong), None)
             if other is not None:
                 half, whole = (f"{phrase.text} and {second}" for second in (other.wrong["foil"], other.text))
-                kinds["half_truth"].add(row, (phrase.text, half), phrase.location)
-                kinds["whole_truth"].add(row, (whole, phrase.text), phrase.location)
-    return [question for name, items in kinds.items() for question in items.question(name)]
+                items.add(row, (phrase.text, half), phrase.location, half_truth=0)
+                items.add(row, (whole, phrase.text), phrase.location, whole_truth=0)
+    return items.question(items.metrics("part_swap", "part_foil", "half_truth", "whole_truth"))
 
 
-def _search(sources: Sources, phrases: _Phrases, said: Mapping[int, set[str]]) -> list[Question]:
+def _search(sources: Sources, phrases: _Phrases, said: Mapping[int, set[str]]) -> list[Search]:
     """A query for each phrase that enough images have, among all images."""
     gallery = list(said)
     saying: dict[str, set[int]] = defaultdict(set)

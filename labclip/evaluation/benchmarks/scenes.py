@@ -55,21 +55,21 @@ def read(sources: Sources, *, n: int = 1000, seed: int = 0) -> Task:
 
 def _parts(sources: Sources, scenes: LabelledScenes, rows: list[int | None], seed: int, ending: str) -> list[Choice]:
     """Each object alone against what is wrong; of unseen pairs only their own objects."""
-    rng = np.random.default_rng([seed, 0xF011])
-    kinds = {name: Items(sources) for name in ("part_swap", "part_foil", "half_truth", "whole_truth")}
+    rng, items = np.random.default_rng([seed, 0xF011]), Items(sources)
+    names = [f"{name}{ending}" for name in ("part_swap", "part_foil", "half_truth", "whole_truth")]
     for row, image, objects in zip(rows, scenes.images, scenes.objects, strict=True):
         absent = [colour for colour in COLOURS if colour not in {colour for colour, _ in objects}]
         for (colour, shape), (other_colour, other_shape) in (objects, objects[::-1]):
-            foil = absent[rng.integers(len(absent))]
-            part = noun_phrase(colour, shape)
-            half, whole = (f"{part} and {noun_phrase(one, other_shape)}" for one in (foil, other_colour))
+            foil, part = absent[rng.integers(len(absent))], noun_phrase(colour, shape)
             if ending and not HELD_OUT[COLOURS.index(colour), SHAPES.index(shape)]:
                 continue
-            kinds["part_swap"].add(row, [part, noun_phrase(other_colour, shape)], image.name)
-            kinds["part_foil"].add(row, [part, noun_phrase(foil, shape)], image.name)
-            kinds["half_truth"].add(row, [part, half], image.name)
-            kinds["whole_truth"].add(row, [whole, part], image.name)
-    return [question for name, items in kinds.items() for question in items.question(f"{name}{ending}")]
+            half, whole = (f"{part} and {noun_phrase(one, other_shape)}" for one in (foil, other_colour))
+            wrong = noun_phrase(other_colour, shape), noun_phrase(foil, shape)
+            for name, texts in zip(
+                names, ((part, wrong[0]), (part, wrong[1]), (part, half), (whole, part)), strict=True
+            ):
+                items.add(row, texts, image.name, **{name: 0})
+    return items.question(items.metrics(*names))
 
 
 def _search(sources: Sources, scenes: Sequence[tuple[tuple[str, str], ...]], rows: list[int]) -> Search:
