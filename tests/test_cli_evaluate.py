@@ -7,7 +7,6 @@ import commands
 import pytest
 
 import labclip
-from labclip.io.bases import PRECISIONS
 
 QUICK = ("--model", "scenes", "--option", "n=100")
 
@@ -41,16 +40,6 @@ def test_json_is_one_object_of_benchmarks_models_and_metrics():
     assert labclip.evaluation.Report.from_json(found).to_json() == found
 
 
-def test_several_benchmarks_each_with_its_own_files(ten):
-    done = run(
-        "scenes", "csv", "--model", "scenes", "--data", f"csv={ten / 'own.csv'}", "--option", "scenes:n=100", "--json"
-    )
-    found = json.loads(done.stdout)["benchmarks"]
-    assert list(found) == ["scenes", "csv"]
-    assert found["csv"]["n"]["binding"] == 10
-    assert found["scenes"]["n"]["binding"] == 100
-
-
 def test_ten_own_images_and_every_kind_of_output(ten, tmp_path):
     files = {flag: tmp_path / f"report.{ending}" for flag, ending in
              (("--markdown", "md"), ("--latex", "tex"), ("--out", "html"))}  # fmt: skip
@@ -77,9 +66,8 @@ def test_items_are_a_csv_file_with_every_models_answer(ten, tmp_path):
     assert [row["image"] for row in binding] == [str(ten / row["image"]) for row in written]
     assert binding[3]["location"] == "own.csv line 5"
     for model in ("base", "labclip"):
-        for metric in ("binding", "t2i_r1", "i2t_r1"):
-            among = [row for row in rows if row["metrics"] == metric]
-            assert sum(int(row[f"{model} right"]) for row in among) / len(among) == pytest.approx(found[model][metric])
+        right = [int(row[f"{model} right"]) for row in binding]
+        assert sum(right) / len(right) == pytest.approx(found[model]["binding"])
         assert all((float(row[f"{model} margin"]) > 0) == (row[f"{model} right"] == "1") for row in binding)
 
 
@@ -88,9 +76,6 @@ def test_the_cache_is_kept_unless_it_is_not_wanted(cache):
     assert not cache.exists()
     run("scenes", *QUICK)
     assert [path.suffix for path in cache.iterdir()] == [".sqlite"]
-    own = cache.parent / "own"
-    run("scenes", *QUICK, "--cache", own)
-    assert own.is_dir()
 
 
 def test_the_list_names_every_benchmark_with_its_files_and_options():
@@ -102,19 +87,14 @@ def test_the_list_names_every_benchmark_with_its_files_and_options():
 
 
 BAD = {
-    "": "Missing argument 'BENCHMARK', of those that --list names. Type: labclip evaluate BENCHMARK",
     "scenes": "Missing option '--model'. Type: labclip evaluate BENCHMARK --model M",
     "scene --model scenes": "'scene' is not one of 'scenes', 'clevr'",
     "csv --model scenes": "Pass --data FILE",
-    "coco --model scenes": "No data was given. Pass --data PATH.",
     "scenes --model scenes --option n": "--option is 'n'. Type KEY=VALUE",
-    "scenes --model scenes --option size=3": "has no option 'size'. It has n, seed",
     "csv --model scenes --data a.csv --data b.csv": "--data is given twice",
     "scenes QUICK --markdown a.html --items a.html": "a.html is an input or another output",
-    "scenes QUICK --latex .": ". is a folder. Pass the path of a file",
     "scenes QUICK --out x.csv": "x.csv does not end in .html or .htm. Name it so.",
     f"features --model scenes --data {__file__}": f"There is no folder {__file__} of features",
-    "features --model scenes --data /dev/null": "/dev/null is a pipe or a device, not a file.",
     "scenes QUICK --percent": "--rows and --percent go with --latex FILE. Pass it too.",
     "scenes QUICK --no-cache --cache d": "--cache and --no-cache exclude each other. Pass one of them.",
     "scenes QUICK --model scenes --items i.csv": "i.csv is of one model, but there are 2. Pass one --model",
@@ -144,12 +124,6 @@ def test_no_file_is_overwritten_unless_asked(ten, tmp_path, flag):
     assert kept.read_text() == "mine"
     run(*asked, kept, "--force")
     assert kept.read_text() != "mine"
-
-
-def test_the_help_tells_every_precision_and_where_the_cache_is():
-    said = " ".join(run("--help").stdout.split())
-    assert f"{', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}." in said
-    assert "LABCLIP_CACHE" in said
 
 
 def test_several_models_are_one_table_for_a_paper(ten, tmp_path):

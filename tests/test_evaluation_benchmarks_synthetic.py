@@ -4,7 +4,6 @@ import hashlib
 import itertools
 from collections import Counter
 from functools import partial
-from pathlib import Path
 
 import pytest
 from evaluated import asked, counts, features, lay, read, values
@@ -48,12 +47,8 @@ def test_a_combination_and_its_swaps_are_on_one_side(scenes, seed):
 
 def test_splits_are_80_10_10_of_the_combinations_and_seeded():
     animals = [(str(one), str(other)) for one in range(20) for other in range(one)]
-    pairs = [("red", "blue"), ("blue", "green"), ("red", "green")]
-    known = [combination(tuple(zip(colours, two, strict=True))) for colours in pairs for two in animals]
-    fractions = Counter(split_of(known, 0))
-    assert {name: fractions[name] / len(known) for name in fractions} == pytest.approx(
-        {"train": 0.8, "val": 0.1, "test": 0.1}
-    )
+    known = [combination((("red", one), ("blue", other))) for one, other in animals]
+    assert Counter(split_of(known, 0)) == {"train": 152, "val": 19, "test": 19}
     assert split_of(known, 0) == split_of(known[::-1], 0)[::-1]  # whatever the order of the rows
     assert split_of(known, 0) != split_of(known, 1)
 
@@ -230,66 +225,21 @@ def test_every_order_of_two_animals_of_spare_is_a_caption(tmp_path):
     }  # fmt: skip
 
 
-def test_worlds_of_one_combination_are_on_one_side(tmp_path):
-    animals = ["Crow", "Fox", "Wolf", "Bear", "Cat"]
-    textures = ["Red", "Blue", "Cyan", "Gray"]
-    lines = [
-        f"{n}.png,{world},{a},{b},{s},{t},,"
-        for n, (world, a, b, s, t) in enumerate(
-            (w, a, b, s, t) for w in ("Desert", "Island") for a in animals for b in animals if a != b
-            for s in textures for t in textures if s != t
-        )
-    ]  # fmt: skip
-    images = {"/".join(line.split(",")[1::-1]): "" for line in lines}
-    lay(tmp_path, {"PUG_SPARE.csv": SPARE + "\n".join(lines), **images})
-    words = [tuple(sorted(line.split(",")[2:4]) + sorted(line.split(",")[4:6])) for line in lines]
-    tasks = {side: read("pug-spare", tmp_path, protocol="labclip", split=side) for side in ("train", "val", "test")}
-    said = {side: {words[int(Path(one.name).stem)] for one in task.images} for side, task in tasks.items()}
-    assert all(said.values())
-    assert sum(map(len, said.values())) == len(set.union(*said.values())) == 10 * 6
-    assert (len(said["val"]), len(said["test"])) == (6, 6)
-    with pytest.raises(ValueError, match=r"split is 'dev'.*one of all, train, val, test"):
-        read("pug-spare", tmp_path, split="dev")
-    # Of the paper's own validation split some are tested too, and some rows stand twice: kept as published.
-    tested, validated = (read("pug-spare", tmp_path, split=split) for split in ("test", "val"))
-    assert len(tested.questions[0].image) == 12 * 8
-    assert len(tested.images) <= 12 * 8
-    assert not {one.name for one in read("pug-spare", tmp_path, split="train").images} & {
-        one.name for one in (*tested.images, *validated.images)
-    }
-
-
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
         ("a.csv", "x,y\n1,2\n", r"begins with 'x,y', which is not a known format"),
-        ("a.csv", "", "begins with ''"),
         ("a.csv", "0.png,cube,red,ball,blue\n1.png,cube,red,ball\n", "line 2 has 4 cells"),
         ("a.csv", "0.png,cube,red,ball,\n", "line 1: '' is neither an attribute nor an object"),
         ("a.csv", f"{FOLLOW_UP}0.png,red,cube\n", "line 2 has fewer cells than the header: 3 for 6 columns"),
-        ("a.csv", 'f,"x\n', "near line 1 is not sound"),
         ("a.json", '{"scenes": [{"image_filename": "0.png"}]}', "scene 0 has no objects; it has image_filename"),
         ("a.json", '{"scenes": [{"image_filename": "0.png", "objects": []}]}', "'objects' is not a list of objects"),
-        ("a.json", '{"scenes": 3}', "'scenes' is a int"),
-        ("a.json", '{"scenes": [', "is not JSON: .*line 1 column"),
-        ("a.json", "[1]", "is a list, not an object with scenes"),
     ],
 )
 def test_labels_that_are_not_sound(tmp_path, name, text, said):
     (tmp_path / name).write_text(text)
     with pytest.raises(ValueError, match=said):
         read_scene_file(tmp_path / name)
-
-
-def test_labelled_scenes_and_images_that_are_missing(tmp_path):
-    authors(tmp_path, [f"{number}.png,cube,red,ball,blue" for number in range(5)])
-    for number in (1, 2, 3, 4):
-        (tmp_path / "images_2obj" / f"{number}.png").unlink()
-    with pytest.raises(FileNotFoundError, match=r"4 of 5 images are missing, for example .*1\.png"):
-        read_labelled_scenes(tmp_path)
-    labelled = read_labelled_scenes(tmp_path, on_missing="skip")
-    assert len(labelled.images) == len(labelled.objects) == len(labelled.swapped) == 1
-    assert "4 of 5 images are missing" in labelled.notes[0]
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5])

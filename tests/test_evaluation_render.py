@@ -108,12 +108,10 @@ def test_the_first_sentence_tells_binding_or_swap_before_the_first_headline_metr
     assert found == ["swap", "macro", "t2i_r1", "macro"]
 
 
-@pytest.mark.parametrize(
-    ("moved", "said"), [(BETTER, "."), (WORSE, ", which is worse."), (NONE, ", no measurable difference.")]
-)
-def test_what_a_matrix_makes_of_it_has_its_sign(moved, said):
-    found = summary.gain_sentence("With the matrix", Estimate(0.985, 0.9, 1, 100), moved)
-    assert found == f"With the matrix 98.5%{said}"
+def test_what_a_matrix_makes_of_it_has_its_sign():
+    for moved, said in ((BETTER, "."), (WORSE, ", which is worse."), (NONE, ", no measurable difference.")):
+        found = summary.gain_sentence("With the matrix", Estimate(0.985, 0.9, 1, 100), moved)
+        assert found == f"With the matrix 98.5%{said}"
 
 
 @pytest.mark.parametrize(
@@ -153,18 +151,10 @@ def test_a_reading_counts_gains_and_losses_and_names_the_largest(differences, sa
     assert summary.reading([shown(f"m{number}", one) for number, one in enumerate(differences)], 0) == said
 
 
-@pytest.mark.parametrize(
-    ("metrics", "missing"),
-    [
-        (("binding", "t2i_r1", "acc1"), ()),
-        (("binding",), ("Retrieval was not measured. Type: labclip evaluate coco --model MODEL --data PATH --images ",
-                        "Zero-shot classification was not measured. Type: labclip evaluate zero-shot ")),
-        (("t2i_r1", "acc1"), ("Binding was not measured. Type: labclip evaluate sugarcrepe ",)),
-    ],
-)  # fmt: skip
-def test_a_side_that_was_not_measured_is_named_with_its_command(metrics, missing):
-    text = in_one_line(report(result(*(compared(name, BETTER) for name in metrics))))
-    assert [words in text for words in missing] == [True] * text.count("was not measured. Type:")
+def test_a_side_that_was_not_measured_is_named_with_its_command():
+    text = in_one_line(report(result(compared("binding", BETTER), compared("t2i_r1", NONE))))
+    assert text.count("was not measured. Type:") == 1
+    assert "Zero-shot classification was not measured. Type: labclip evaluate zero-shot --model MODEL --data" in text
 
 
 def test_what_measures_a_side_is_a_benchmark_of_it():
@@ -173,18 +163,6 @@ def test_what_measures_a_side_is_a_benchmark_of_it():
         _, name, *arguments = shlex.split(typed)
         (asked,) = command.get_command(None, name).make_context(name, arguments, parent=TOP).params["benchmarks"]
         assert BENCHMARKS[asked].measures == side
-
-
-def test_the_terminal_shows_every_number_in_its_column():
-    rows = result(compared("binding", BETTER), compared("t2i_r1", NONE, base=0.3, chance=0.001))
-    lines = str(report(rows)).splitlines()
-    gains, costs = (lines.index(words) for words in ("What it is for: binding", "What it may cost: retrieval"))
-    assert lines[gains + 1 : gains + 3] == [
-        "metric       n  chance   base  labclip                difference      95% interval",
-        "binding  1,200   0.250  0.500    0.880                    +0.380  [+0.350, +0.410]",
-    ]
-    assert lines[costs + 2] == "t2i_r1   1,200   0.001  0.300    0.304  no measurable difference  [-0.011, +0.020]"
-    assert gains < costs
 
 
 def test_many_benchmarks_begin_with_a_short_table():
@@ -238,13 +216,6 @@ def test_markdown_latex_and_page_have_the_same_cells():
     assert html.count("data:image/svg+xml;base64,") == 1
     assert "Differences to the base by metric. labclip: binding better in 1 and worse in 1 of 2" in html
     assert html == render(several().page(plots=True))
-
-
-def test_metrics_of_one_name_are_counted_each_in_words_too():
-    """Two benchmarks whose metrics have one name are two metrics in the figure's words."""
-    both = report(*(result(compared("swap", BETTER), of=benchmark(one, headline=("swap",), title=one)) for one in "ab"))
-    (figure,) = both.page(plots=True).sections[0].figures
-    assert "binding better in 2 of 2 metrics, at most +0.380 [+0.350, +0.410] (a, swap)" in figure.alt
 
 
 def test_a_hostile_alignment_note_or_title_stays_text(tmp_path):
