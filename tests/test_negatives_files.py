@@ -175,7 +175,7 @@ def test_a_failure_half_way_leaves_nothing(tmp_path):
         ("in.csv", b"caption,negative\nx,y\n", "in.csv has a column 'negative' already."),
         ("in.jsonl", b"{}\n", "or 'text'; it has none."),
         ("in.jsonl", b'{"caption": "x"}\n{"title": "x"}\n', "in.jsonl line 2 has no column 'caption'; it has 'title'."),
-        ("in.json", b'[{"caption": ["x", "y"]}]', "in.json row 1 has 2 captions. Write a row for each."),
+        ("in.json", b'[{"caption": ["x", "y"]}]', "in.json item 0 has 2 captions. Write a row for each."),
         ("in.tar", b"x", "in.tar is not a table"),
     ],
 )

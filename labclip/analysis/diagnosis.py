@@ -136,7 +136,7 @@ def _is_captions(path: Path) -> bool:
     ending = path.suffix.lower()
     if not path.is_file() or ending == ".json":
         return path.is_file() and "scenes" not in read_json(path)
-    return ending != ".csv" or not set(CAPTIONS).isdisjoint(next(separated_lines(path, ","), ("", []))[1])
+    return ending != ".csv" or not set(CAPTIONS).isdisjoint(next(separated_lines(path), ("", []))[1])
 
 
 def _models(model: LABCLIP) -> dict[str, Alignment]:

@@ -160,27 +160,31 @@ def read_items(
         ValueError: If a file is malformed or lacks a column, if no row is of the splits asked for, or a fit could tell
             caption and negative by their full stop.
     """
+    if clean not in (None, True, False):
+        raise ValueError(f"clean is {clean!r}. Pass True, False or None.")
     inputs, told, other_splits, count = find_inputs(paths), "", set[str](), 0
     for path in inputs:
         table = _Table(
-            path,
             path.parent if images is None else path_of(images),
             (column,) if column else CAPTIONS,
             (image_column,) if image_column else IMAGES if require_image else (*IMAGES, *IDENTIFIERS),
             negative_columns,
             negative_images,
-            ("split",) if split else (),
             require_image,
             clean,
         )
+        needed = [*(negative_columns or ()), *negative_images, *(["split"] if split else [])]
         taken = ""
-        for number, (location, cells) in enumerate(read_rows(path, table.wanted())):
-            if number == 0:
-                table.check(cells)
+        for location, cells in read_rows(path, table.wanted(path, needed)):
+            if not isinstance(cells, dict):
+                raise ValueError(f"{location} is a {type(cells).__name__}, not an object with columns.")
+            if not taken:
+                table.check(path, cells, needed)
+                taken = table.taken(cells)
             if split and cells.get("split") not in split:
                 other_splits.add(str(cells.get("split")))
                 continue
-            taken, count = taken or table.taken(cells), count + 1
+            count += 1
             yield table.item(location, cells)
         if taken not in ("", told):  # of many shards only the first
             _logger.log(NOTE, "%s: %s", path.name, taken)
@@ -194,43 +198,36 @@ class _RowError(ValueError):
     """What is wrong with a row, as a sentence goes on after its location."""
 
 
-_Negative = tuple[Any, ImageSource | None]
-"""A cell, and the image that it describes."""
-
-
 @dataclass(frozen=True)
 class _Table:
     """Which columns of a file count, and what its rows say."""
 
-    path: Path
     root: Any  # the folder that paths of images are relative to
     captions: Sequence[str]
     images: Sequence[str]
     negatives: Sequence[str] | None
     negative_images: Sequence[str]
-    split: Sequence[str]
     require_image: bool
     clean: bool | None
 
-    def wanted(self) -> Callable[[str], bool]:
+    def wanted(self, path: Path, needed: Sequence[str]) -> Callable[[str], bool]:
         """Whether a column is of use; an error if it is a Parquet file that lacks one."""
-        named = {*self.captions, *self.images, *self.negative_images, *self.split, *PARTS}
-        if self.path.suffix.lower() == ".parquet":
-            columns = parquet_columns(self.path)
-            self.check(columns)
+        named = {*self.captions, *self.images, *needed, *PARTS}
+        if path.suffix.lower() == ".parquet":
+            columns = parquet_columns(path)
+            self.check(path, columns, needed)
             if not self.require_image and len(self.images) > 1:  # what only identifies an image is a text or a number
                 named -= {name for name in IMAGES if not columns.get(name)}
         return lambda name: name in named or name in self._negatives((name,))
 
-    def check(self, columns: Collection[str]) -> None:
+    def check(self, path: Path, columns: Collection[str], needed: Sequence[str]) -> None:
         """Refuse a file that lacks a column."""
-        needed = [(self.captions, " Pass column=NAME, or column names in the first line.")]
-        if self.require_image or len(self.images) == 1:
-            needed.append((self.images, " Pass image_column=NAME, or column names in the first line."))
-        needed += [((name,), "") for name in (*(self.negatives or ()), *self.negative_images, *self.split)]
-        for several, hint in needed:
-            if not set(several) & set(columns):
-                raise ValueError(f"{self.path} {_lacks(several, columns)}.{hint}")
+        images = [self.images] if self.require_image or len(self.images) == 1 else []
+        for names in (self.captions, *images, *([name] for name in needed)):
+            if not {*names} & {*columns}:
+                option = {self.captions: "column", self.images: "image_column"}.get(tuple(names))
+                hint = f" Pass {option}=NAME, or column names in the first line." if option else ""
+                raise ValueError(f"{path} {_lacks(names, columns)}.{hint}")
 
     def taken(self, cells: Cells) -> str:
         """In words the columns that are read of a row."""
@@ -252,17 +249,23 @@ class _Table:
             if name is None:
                 raise _RowError(_lacks(self.captions, cells))
             several = _listed(cells[name])
-            captions = [_sentence(one) for one in ([cells[name]] if several is None else several)]
+            # Of Karpathy's sentences the text.
+            captions = [
+                one["raw"] if isinstance(one, dict) and "raw" in one else one
+                for one in ([cells[name]] if several is None else several)
+            ]
             if not captions or (len(captions) > 1 and any(map(_is_empty, captions))):
                 raise _RowError("has an empty list of captions, or an empty one in it")
             negatives = self._negatives_of(cells, None if several is None else len(several), location)
-            worded = [self._worded(*one, location) for one in zip(captions, negatives, strict=True)]
+            texts = [self._worded(*one, location) for one in zip(captions, negatives, strict=True)]
             parts, keywords = _parts(cells)
         except _RowError as error:
             return Item(image, (), (), location, problem=str(error))
-        texts, of_texts = zip(*worded, strict=True)
-        shown = tuple(tuple(mine.values()) for mine in of_texts) if self.negative_images else ()
-        return Item(image, texts, tuple(map(tuple, of_texts)), location, shown, parts, keywords)
+        described = tuple(tuple(of_one.values()) for _, of_one in texts) if self.negative_images else ()
+        return Item(
+            image, tuple(text for text, _ in texts), tuple(tuple(of_one) for _, of_one in texts), location, described,
+            parts, keywords,
+        )  # fmt: skip
 
     def _image_cell(self, cells: Cells) -> tuple[str, Any]:
         """The column and the cell of the image, the first that is not empty; of `filename` and `filepath` one path."""
@@ -276,8 +279,6 @@ class _Table:
 
     def _source(self, cell: Any, location: str) -> ImageSource | None:
         """Where the image of a cell is; None of an empty one."""
-        if isinstance(cell, dict) and cell.keys() <= {"bytes", "path"}:  # as Hugging Face datasets keep images
-            cell = cell.get("bytes") or cell.get("path")
         if _is_empty(cell) or isinstance(cell, ImageSource):
             return cell or None
         if not isinstance(cell, str):
@@ -287,9 +288,14 @@ class _Table:
     def _negatives(self, names: tuple[str, ...]) -> Sequence[str]:
         return _usual_negatives(names) if self.negatives is None else self.negatives
 
-    def _negatives_of(self, cells: Cells, captions: int | None, location: str) -> list[list[_Negative]]:
-        """The negatives of each of the captions that a list has; None is one caption that is not a list."""
-        negatives: list[list[_Negative]] = [[] for _ in range(captions or 1)]
+    def _negatives_of(
+        self, cells: Cells, captions: int | None, location: str
+    ) -> list[list[tuple[Any, ImageSource | None]]]:
+        """The negatives, each with the image that it describes, of each of the captions that a list has.
+
+        None is one caption that is not a list.
+        """
+        negatives: list[list[tuple[Any, ImageSource | None]]] = [[] for _ in range(captions or 1)]
         for column, images in itertools.zip_longest(self._negatives(tuple(cells)), self.negative_images):
             if column is None and not _is_empty(cells.get(images)):
                 raise _RowError(f"names an image in {images!r}, but lacks the column of negatives that it belongs to")
@@ -300,33 +306,32 @@ class _Table:
                 elif len(its) != len(several):
                     count = f"has {len(several)} in {column!r} but {len(its)} in {images!r}"
                     raise _RowError(f"{count}; name an image for each negative, or none")
-                for text, cell in zip(several, its, strict=True):
-                    mine.append((text, self._source(cell, location)))
+                mine += [(text, self._source(cell, location)) for text, cell in zip(several, its, strict=True)]
         return negatives
 
     def _worded(
-        self, caption: Any, negatives: list[_Negative], location: str
+        self, caption: Any, negatives: list[tuple[Any, ImageSource | None]], location: str
     ) -> tuple[str, dict[str, ImageSource | None]]:
         """A caption and its negatives, each text once with the first image that it has.
 
         All are in one form, so that nothing but what they say tells caption and negative apart.
         """
-        raw, negatives = caption, [(text, image) for text, image in negatives if not _is_empty(text)]
         if _is_empty(caption):
             raise _RowError(_EMPTY)
-        for text in (caption, *(text for text, _ in negatives)):
-            _check_text(text)
-        if self.clean:
-            caption, negatives = clean_text(raw, WORDS), [(clean_text(text, WORDS), image) for text, image in negatives]
-            if not caption.strip():
-                raise _RowError(f"{_EMPTY}: cleaning leaves nothing of {raw!r}")
-        elif self.clean is None and negatives:
-            _refuse_mixed(caption, [text for text, _ in negatives], location)
         distinct: dict[str, ImageSource | None] = {}
         for text, image in negatives:
-            if text.strip():
+            if not _is_empty(text):
+                text = clean_text(_checked(text), WORDS) if self.clean else _checked(text)
                 distinct[text] = distinct.get(text) or image
-        return caption, distinct
+        distinct.pop("", None)
+        text = _checked(caption)
+        if self.clean:
+            text = clean_text(caption, WORDS)
+            if not text.strip():
+                raise _RowError(f"{_EMPTY}: cleaning leaves nothing of {caption!r}")
+        elif self.clean is None and distinct:
+            _refuse_mixed(caption, [*distinct], location)
+        return text, distinct
 
 
 def _lacks(names: Sequence[str], columns: Collection[str]) -> str:
@@ -342,13 +347,8 @@ def _parts(cells: Cells) -> tuple[tuple[Part, ...], tuple[str, ...]]:
     if len(set(map(len, columns))) > 1:
         raise _RowError(f"has lists of different lengths in {', '.join(PARTS[:3])}")
     for text in itertools.chain(*columns, keywords):
-        _check_text(text)
+        _checked(text)
     return tuple(map(Part, *columns)), tuple(keywords)
-
-
-def _sentence(cell: Any) -> Any:
-    """The text of one of Karpathy's sentences; any other cell as it is."""
-    return cell["raw"] if isinstance(cell, dict) and "raw" in cell else cell
 
 
 def _by_caption(cells: Cells, column: str | None, captions: int | None) -> list[list[Any]]:
@@ -391,8 +391,8 @@ def _is_empty(cell: Any) -> bool:
     return cell is None or (isinstance(cell, str) and not cell.strip())
 
 
-def _check_text(text: Any) -> None:
-    """Refuse what no model can read."""
+def _checked(text: Any) -> str:
+    """A text that a model can read."""
     if not isinstance(text, str):
         raise _RowError(f"has a {type(text).__name__} where a text should be")
     if not text.isascii():
@@ -400,6 +400,7 @@ def _check_text(text: Any) -> None:
             text.encode()
         except UnicodeEncodeError:
             raise _RowError(f"holds {text[:40]!r}, which is not valid Unicode") from None
+    return text
 
 
 def _refuse_mixed(caption: str, negatives: Sequence[str], location: str) -> None:

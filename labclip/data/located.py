@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePath, PurePosixPath
@@ -42,6 +43,7 @@ class DataFiles:
         self._image_rows: dict[bytes, int | None] = {}
         self._caption_rows: dict[str, int] = {}
         self._names: dict[Path, frozenset[str]] = {}
+        self._ways: dict[tuple[str, ...], str] = {}
         if self.data is not None and not self.data.exists():
             raise FileNotFoundError(f"There is no {self.data}. {self.hint}")
         check_plain(self.data)
@@ -87,18 +89,30 @@ class DataFiles:
             )
         return folder / name
 
-    def image(self, name: Any, location: str, *, box: Box | None = None) -> int | None:
+    def image(
+        self, name: Any, location: str, ways: Sequence[str] = ("{path}",), *, box: Box | None = None
+    ) -> int | None:
         """The row of an image, or None where its file is missing.
 
         Args:
             name: Path relative to the folder of images, or an absolute one in it.
             location: File and position, for the message.
+            ways: How people's folders have the images: from the name in the file to the path. `{path}` is the name
+                itself, `{name}` the name without its folders, `{rest}` without the first of them. The first way that
+                finds an image is taken for all that follow.
             box: Crop to this: left, top, width, height, in pixels.
 
         Raises:
             ValueError: If the name is no path inside the folder.
         """
-        return self.file(self.path_of(name, location), box)
+        self.path_of(name, location)
+        words = {"path": name, "name": PurePosixPath(name).name, "rest": name.partition("/")[2] or name}
+        if (way := self._ways.get(tuple(ways))) is None:
+            paths = ((way, self.path_of(way.format(**words), location)) for way in ways)
+            way = next((way for way, path in paths if self.exists(path)), None)
+            if way is not None:
+                self._ways[tuple(ways)] = way
+        return self.file(self.path_of((way or ways[0]).format(**words), location), box)
 
     def file(self, path: Path, box: Box | None = None) -> int | None:
         """The row of a file's image, or None where there is no such file."""
@@ -113,12 +127,6 @@ class DataFiles:
         row = self.add(ImageSource(name, data=data))
         assert row is not None
         return row
-
-    def image_in_cell(self, cell: Any, location: str, layout: ImageLayout) -> int | None:
-        """The row of an image that a cell of a table names, or is."""
-        if isinstance(cell, dict) and cell.keys() <= {"bytes", "path"}:  # as Hugging Face datasets keep images
-            cell = cell.get("path")
-        return self.add(cell) if isinstance(cell, ImageSource) else layout.image(cell, location)
 
     def add(self, source: ImageSource) -> int | None:
         """The row of an image; None of a file that was found missing."""
@@ -157,29 +165,6 @@ class DataFiles:
             skip = ', or on_missing="skip" to leave their items out' if count else ""
             raise FileNotFoundError(f"{told}. Pass images=DIR with the folder that they are in{skip}. {self.hint}")
         self.notes.insert(0, f"{told}; their items are left out.")
-
-
-class ImageLayout:
-    """How images lie in people's folders: the first way that finds an image is taken for all that follow.
-
-    Args:
-        files: Where the images are.
-        ways: From an image's name in the file to its path: `{path}` is the name itself, `{name}` the name without its
-            folders, `{rest}` without the first of them.
-    """
-
-    def __init__(self, files: DataFiles, *ways: str) -> None:
-        self.files, self._ways = files, ways
-        self._way: str | None = None
-
-    def image(self, name: Any, location: str, *, box: Box | None = None) -> int | None:
-        """The row of an image; arguments and errors as in `DataFiles.image`."""
-        self.files.path_of(name, location)
-        words = {"path": name, "name": PurePosixPath(name).name, "rest": name.partition("/")[2] or name}
-        if self._way is None:
-            paths = ((way, self.files.path_of(way.format(**words), location)) for way in self._ways)
-            self._way = next((way for way, path in paths if self.files.exists(path)), None)
-        return self.files.image((self._way or self._ways[0]).format(**words), location, box=box)
 
 
 def check_caption(caption: Any, location: str) -> None:

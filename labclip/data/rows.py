@@ -19,10 +19,10 @@ from labclip.data.parquet import open_parquet, parquet_columns
 from labclip.files import check_plain, read_json
 
 Cells = dict[str, Any]
-Row = tuple[str, Cells]
+Row = tuple[str, Any]
 """Where a row is, for people ("captions.csv line 7", "0.tar sample 000012"), and its cells by column.
 
-An image that the file itself holds, a tar or Parquet, is an `ImageSource`."""
+An image that the file itself holds, a tar or Parquet, is an `ImageSource`. JSON may hold other values than objects."""
 
 Wanted = Callable[[str], bool]
 """Whether a column is of use; Parquet reads no others."""
@@ -35,9 +35,9 @@ _IN_TAR = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm")
 _END_OF_TAR = bytes(512)
 
 
-def separated_rows(path: Path, delimiter: str) -> Iterator[Row]:
+def separated_rows(path: Path) -> Iterator[Row]:
     """Rows of a csv or tsv file with a header, UTF-8. Strict: an open quote would take in the rows behind it."""
-    lines = separated_lines(path, delimiter)
+    lines = separated_lines(path)
     _, header = next(lines, ("", []))
     if (repeated := next((name for name in header if header.count(name) > 1), None)) is not None:
         raise ValueError(f"{path} has several columns {repeated!r}. Rename all but one.")
@@ -51,10 +51,10 @@ def separated_rows(path: Path, delimiter: str) -> Iterator[Row]:
         yield location, dict(zip(header, cells, strict=True))
 
 
-def separated_lines(path: Path, delimiter: str) -> Iterator[tuple[str, list[str]]]:
+def separated_lines(path: Path) -> Iterator[tuple[str, list[str]]]:
     """The cells of a csv or tsv file and the line that they begin in; blank lines are skipped."""
     csv.field_size_limit(_CELL)
-    reader = csv.reader(_lines(path), delimiter=delimiter, strict=True)
+    reader = csv.reader(_lines(path), delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
     line = 1
     try:
         for cells in reader:
@@ -81,59 +81,55 @@ def text_rows(path: Path) -> Iterator[Row]:
 
 
 def jsonl_rows(path: Path) -> Iterator[Row]:
-    """Rows of a file with one JSON object a line; empty lines are skipped."""
+    """Rows of a file with one JSON value a line; empty lines are skipped."""
     for number, line in enumerate(_lines(path), 1):
         if line.strip():
-            yield _row(f"{path.name} line {number}", line)
+            location = f"{path.name} line {number}"
+            yield location, _parsed(location, line)
 
 
-def _row(location: str, text: str | bytes) -> Row:
+def _parsed(location: str, text: str | bytes) -> Any:
     try:
-        cells = json.loads(text)
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{location} is not JSON: {error}.") from error
-    return location, _columns(location, cells)
-
-
-def _columns(location: str, cells: Any) -> Cells:
-    if not isinstance(cells, dict):
-        raise ValueError(f"{location} is a {type(cells).__name__}, not an object with columns.")
-    return cells
 
 
 def json_rows(path: Path) -> Iterator[Row]:
-    """Rows of a JSON file: a list of objects, an object of objects, COCO captions, or Karpathy's `dataset_*.json`."""
+    """The items of a JSON file: a list, the values of an object, COCO captions, or Karpathy's `dataset_*.json`."""
     value = read_json(path)
     if isinstance(value, dict):
         images, captions = value.get("images"), value.get("annotations")
         if isinstance(images, list) and isinstance(captions, list):
             names = {one.get("id"): one.get("file_name") for one in images if isinstance(one, dict)}
             value = [{**one, "image": names.get(one.get("image_id"))} for one in captions if isinstance(one, dict)]
-        else:
-            value = images if isinstance(images, list) else list(value.values())
-    if not isinstance(value, list):
+        elif isinstance(images, list):
+            value = images
+    if not isinstance(value, list | dict):
         raise ValueError(f"{path} holds a {type(value).__name__}, not a list of rows.")
-    for number, cells in enumerate(value, 1):
-        location = f"{path.name} row {number}"
-        yield location, _columns(location, cells)
+    for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+        yield f"{path.name} item {key}", item
 
 
-def parquet_rows(path: Path, wanted: Wanted) -> Iterator[Row]:
+def parquet_rows(path: Path, wanted: Wanted = lambda _: True) -> Iterator[Row]:
     """Rows of a Parquet file, a few hundred in memory at a time; an image that it holds is an `ImageSource`."""
-    number = itertools.count()
+    count = 0
     with open_parquet(path) as file:
         columns = [name for name in file.schema_arrow.names if wanted(name)]
         for batch in file.iter_batches(batch_size=BATCH, columns=columns):
-            for cells in batch.to_pylist():
-                row = next(number)
+            for row, cells in enumerate(batch.to_pylist(), count):
                 location = f"{path.name} row {row + 1}"
                 for column, cell in cells.items():
                     # Hugging Face datasets keep an image as its bytes and its name.
                     held = cell if isinstance(cell, dict) and cell.keys() <= {"bytes", "path"} else {"bytes": cell}
-                    if isinstance(data := held.get("bytes"), bytes):
-                        name = held.get("path") or f"row {row + 1}"
+                    name, data = held.get("path"), held.get("bytes")
+                    if isinstance(data, bytes):
+                        name = name or f"row {row + 1}"
                         cells[column] = ImageSource(name, path, start=row, column=column, data=data, location=location)
+                    elif held is cell:
+                        cells[column] = name
                 yield location, cells
+            count += len(batch)
 
 
 def tar_rows(path: Path) -> Iterator[Row]:
@@ -174,7 +170,9 @@ def _sample(tar: Any, path: Path, location: str, members: Sequence[tuple[str, ta
     if len(found) < len(members):
         raise ValueError(f"{location} has two files of one extension. Write the tar again.")
     texts = {extension: tar.extractfile(found[extension]).read() for extension in found.keys() & {"json", "txt", "cls"}}
-    cells: Cells = _row(location, texts["json"])[1] if "json" in texts else {"caption": None}
+    cells: Any = _parsed(location, texts["json"]) if "json" in texts else {"caption": None}
+    if not isinstance(cells, dict):
+        raise ValueError(f"{location} is a {type(cells).__name__}, not an object with columns.")
     for extension, column in (("txt", "caption"), ("cls", "cls")):
         if extension in texts:
             # What is not UTF-8 becomes a text that no model can read, so that its row is told to be bad.
@@ -186,15 +184,15 @@ def _sample(tar: Any, path: Path, location: str, members: Sequence[tuple[str, ta
     return cells
 
 
-READERS: dict[str, Callable[[Path, Wanted], Iterator[Row]]] = {
-    ".csv": lambda path, _: separated_rows(path, ","),
-    ".tsv": lambda path, _: separated_rows(path, "\t"),
-    ".jsonl": lambda path, _: jsonl_rows(path),
-    ".ndjson": lambda path, _: jsonl_rows(path),
-    ".json": lambda path, _: json_rows(path),
+READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
+    ".csv": separated_rows,
+    ".tsv": separated_rows,
+    ".jsonl": jsonl_rows,
+    ".ndjson": jsonl_rows,
+    ".json": json_rows,
     ".parquet": parquet_rows,
-    ".txt": lambda path, _: text_rows(path),
-    ".tar": lambda path, _: tar_rows(path),
+    ".txt": text_rows,
+    ".tar": tar_rows,
 }
 
 
@@ -202,14 +200,24 @@ def read_rows(path: Path, wanted: Wanted = lambda _: True) -> Iterator[Row]:
     """The rows of a file, by its ending; ValueError, at once, if that is not known."""
     if (ending := path.suffix.lower()) not in READERS:
         raise ValueError(f"{path} is of no kind that is read: {', '.join(READERS)}. Rename or convert it.")
-    return READERS[ending](path, wanted)
+    return parquet_rows(path, wanted) if ending == ".parquet" else READERS[ending](path)
 
 
 def column_names(path: Path) -> list[str]:
     """The columns of a Parquet file; of another those of its first row."""
     if path.suffix.lower() == ".parquet":
         return list(parquet_columns(path))
-    return next((list(cells) for _, cells in read_rows(path)), [])
+    return next((list(cells) for _, cells in read_rows(path) if isinstance(cells, dict)), [])
+
+
+def fields(entry: Any, names: Sequence[str], location: str) -> list[Any]:
+    """Values of a row, in the order of `names`; ValueError where it is no object, or lacks some of them."""
+    if not isinstance(entry, dict):
+        raise ValueError(f"{location} is a {type(entry).__name__}, not an object with {', '.join(names)}.")
+    lacking = [name for name in names if name not in entry]
+    if lacking:
+        raise ValueError(f"{location} has no {', '.join(lacking)}; it has {', '.join(map(str, entry)) or 'nothing'}.")
+    return [entry[name] for name in names]
 
 
 def find_inputs(captions: str | Path | Sequence[str | Path]) -> list[Path]:

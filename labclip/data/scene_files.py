@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from labclip.data.entries import fields, table_rows
 from labclip.data.images import ImageSource
-from labclip.data.located import DataFiles, ImageLayout
-from labclip.data.rows import separated_lines
+from labclip.data.located import DataFiles
+from labclip.data.rows import fields, read_rows, separated_lines
 from labclip.files import read_json
 from labclip.scenes import sample
 
@@ -39,7 +38,7 @@ class SceneFile(NamedTuple):
 
     kind: str  # "clevr", "pug-spar" or "pug-spare"
     entries: Sequence[SceneEntry]
-    ways: Sequence[str]  # where people have an image, as `ImageLayout` takes it, the likeliest first
+    ways: Sequence[str]  # where people have an image, as `DataFiles.image` takes it, the likeliest first
     notes: Sequence[str] = ()
 
 
@@ -123,8 +122,7 @@ def find_scene_file(files: DataFiles, kinds: Sequence[str], *, objects: int = 0)
 
 def locate_images(files: DataFiles, file: SceneFile, entries: Iterable[SceneEntry]) -> list[tuple[int, SceneEntry]]:
     """Those of some entries whose images are there, each with its image's row."""
-    layout = ImageLayout(files, *file.ways)
-    rows = [(layout.image(entry.image, entry.location), entry) for entry in entries]
+    rows = [(files.image(entry.image, entry.location, file.ways), entry) for entry in entries]
     return [(row, entry) for row, entry in rows if row is not None]
 
 
@@ -163,7 +161,7 @@ def read_scene_file(path: Path) -> SceneFile:
     """
     if path.suffix.lower() == ".json":
         return _clevr_scenes(path)
-    first = next((cells for _, cells in separated_lines(path, ",")), [])
+    first = next((cells for _, cells in separated_lines(path)), [])
     if "object1_color" in first:
         return _clevr_table(path, first)
     if "character_name" in first:
@@ -179,7 +177,7 @@ def read_scene_file(path: Path) -> SceneFile:
 def _clevr_pairs(path: Path) -> SceneFile:
     """The authors' form, an image a line."""
     entries = []
-    for location, cells in separated_lines(path, ","):
+    for location, cells in separated_lines(path):
         if len(cells) < 3 or len(cells) % 2 == 0:
             raise ValueError(f"{location} has {len(cells)} cells, not a file and pairs of shape and colour.")
         entries.append(_entry(cells[0], cells[2::2], cells[1::2], location))
@@ -192,7 +190,7 @@ def _clevr_table(path: Path, header: Sequence[str]) -> SceneFile:
     count = next(n for n in itertools.count(1) if f"object{n + 1}_color" not in header)
     names = ("filename", *(f"object{n}_{what}" for n in range(1, count + 1) for what in ("color", "shape")))
     entries = []
-    for location, cells in table_rows(path):
+    for location, cells in read_rows(path):
         image, *words = fields(cells, names, location)
         entries.append(_entry(image, words[::2], words[1::2], location))
     return SceneFile("clevr", entries, _WAYS)
@@ -219,7 +217,7 @@ def _pug(path: Path) -> SceneFile:
     """PUG:SPAR, in which objects may lack a texture or be absent, or PUG:SPARE, in which none does."""
     names = ("character_texture", "character_name", "character2_texture", "character2_name", "filename", "world_name")
     entries, left_out, spare = [], 0, True
-    for location, cells in table_rows(path):
+    for location, cells in read_rows(path):
         *words, image, world = fields(cells, names, location)
         textures, animals = words[::2], words[1::2]
         spare &= {"Default", "Grass", "Stone"}.isdisjoint(textures) and "blank" not in animals

@@ -13,11 +13,9 @@ from labclip.checks import checked_whole
 from labclip.data import read_items
 from labclip.data.cleaning import TrueCaptions, comparable
 from labclip.data.cleaning import clean as cleaned
-from labclip.data.entries import one_of
 from labclip.data.items import WORDS
-from labclip.data.located import ImageLayout
 from labclip.data.rows import column_names, text_rows
-from labclip.evaluation.benchmarks.forms import Form, in_folder
+from labclip.evaluation.benchmarks.forms import Form, in_folder, one_of
 from labclip.evaluation.items import Items
 from labclip.evaluation.sources import Sources
 from labclip.evaluation.tasks import Retrieval, Task
@@ -57,8 +55,8 @@ def read_negatives(
             full stop tells a negative. Those that are made are always cleaned.
     """
     if sources.data is not None and sources.data.is_file() and sources.data.suffix.lower() != ".json":
-        layout = ImageLayout(sources, "{path}", "{rest}", "{name}", "coco/{path}")
-        return _binding(sources, list(_table(sources, layout, clean=clean)))
+        ways = ("{path}", "{rest}", "{name}", "coco/{path}")
+        return _binding(sources, list(_table(sources, ways, clean=clean)))
     rows = captioned(form, sources, split, CAPTIONS)
     made = shuffle([text for _, text, *_ in rows], seed=seed, image_index=[row for row, *_ in rows])
     sources.notes.append(f"Negatives were made with seed {seed}: nouns and adjectives shuffled, {WORDS} words.")
@@ -97,10 +95,12 @@ def own_rows(sources: Sources, column: str, image_column: str, negative_columns:
         lacks = "No file was given" if sources.data is None else f"{sources.data} is not a file"
         raise FileNotFoundError(f"{lacks}. Pass data=FILE. {sources.hint}")
     columns: dict[str, Any] = {"column": column or None, "image_column": image_column or None}
-    return list(_table(sources, ImageLayout(sources, "{path}"), negative_columns=negative_columns, **columns))
+    return list(_table(sources, negative_columns=negative_columns, **columns))
 
 
-def _table(sources: Sources, layout: ImageLayout, *, clean: bool = False, **columns: Any) -> Iterator[Row]:
+def _table(
+    sources: Sources, ways: Sequence[str] = ("{path}",), *, clean: bool = False, **columns: Any
+) -> Iterator[Row]:
     """The captions of the table that `data` is; a flaw is an error with its location."""
     assert sources.data is not None
     if sources.data.suffix.lower() == ".tar":
@@ -109,7 +109,7 @@ def _table(sources: Sources, layout: ImageLayout, *, clean: bool = False, **colu
         image = item.checked().image
         assert image is not None
         if image.data is None:
-            row = layout.image(image.name, item.location)
+            row = sources.image(image.name, item.location, ways)
         else:
             row = sources.image_in_memory(image.data, item.location)
         for caption, negatives in zip(item.captions, item.negatives, strict=True):
@@ -120,11 +120,10 @@ def captioned(form: dict[str, Any], sources: Sources, split: str = "", captions:
     """The captions of a split, those of one image together, the first `captions` of each; 0 is all."""
     chosen = Form(**form)
     one_of("split", split, chosen.splits)
-    layout = ImageLayout(sources, *chosen.ways[""])
     path = sources.either(*(name.format(split=split) for name in chosen.files[0]))
     found: dict[int, list[Row]] = {}
     for name, texts, location in _lines(path) if path.suffix.lower() == ".txt" else _entries(path, split):
-        if (row := layout.image(in_folder(sources, name), location)) is not None:
+        if (row := sources.image(in_folder(sources, name), location, chosen.ways[""])) is not None:
             # An image that has several entries is one of the gallery: beside itself it could not be found.
             found.setdefault(row, []).extend((row, text, (), location) for text in texts)
     return [row for several in found.values() for row in several[: captions or None]]

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from labclip.data.entries import fields, json_items, one_of, table_rows
-from labclip.evaluation.benchmarks.forms import Form, Reader, cell
+from labclip.data.rows import fields, read_rows
+from labclip.evaluation.benchmarks.forms import Form, Reader, cell, one_of
 from labclip.evaluation.items import Items, gallery
 from labclip.evaluation.scores import everything
 from labclip.evaluation.sources import Sources
@@ -110,7 +110,7 @@ def read_checklist(form: dict[str, Any], sources: Sources, *, limit: int = 1000)
         # VAW's images are Visual Genome's.
         ways = {"": [f"{'vg' if source == 'vaw' else source}/{{path}}", "{path}"]}
         reader, before = Reader(sources, Form(files=(), ways=ways, **form), items), len(items)
-        for location, entry in json_items(paths[name]):
+        for location, entry in read_rows(paths[name]):
             location = f"{name.rpartition('/')[0]}/{location}"
             reader.add(entry, location, **{aspect: name, f"{aspect}_{kind}_{source}": name})
             if limit and len(items) - before == limit:
@@ -189,7 +189,7 @@ def read_split(form: dict[str, Any], sources: Sources, *, split: str = "test") -
 def read_statements(form: dict[str, Any], sources: Sources) -> Task:
     """`read_pairs` of MMVP-VLM, where an image and its caption are a row, and an odd row and the next one an item."""
     chosen, names = Form(**form), ("Question ID", "Type", "Statement")
-    rows, entries = list(table_rows(sources.either(*chosen.files[0]))), []
+    rows, entries = list(read_rows(sources.either(*chosen.files[0]))), []
     for (location, one), (_, other) in zip(rows[::2], rows[1::2], strict=False):
         (number, kind, first), (following, _, second) = fields(one, names, location), fields(other, names, location)
         if int(number) % 2 == 0 or int(following) != int(number) + 1:

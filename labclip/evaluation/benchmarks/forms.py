@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from labclip.data.entries import fields, json_items, table_rows
 from labclip.data.images import ImageSource
-from labclip.data.located import ImageLayout
 from labclip.data.parquet import parquet_columns
+from labclip.data.rows import fields, read_rows
 from labclip.evaluation.items import Items
 from labclip.evaluation.sources import Sources
 
@@ -29,7 +28,7 @@ class Form:
             and of a Parquet file all its shards.
         images: The field of the image, or those of both images.
         captions: The fields of the captions, the true ones first, or the field of a list of captions.
-        ways: Where people have an image, as `ImageLayout` takes it, by how its name begins.
+        ways: Where people have an image, as `Sources.image` takes it, by how its name begins.
         splits: Those that there are.
         true: How many captions are true.
         answer: The field of the number of the true caption; "" where it is the first.
@@ -70,12 +69,11 @@ class Reader:
     def __init__(self, sources: Sources, form: Form, items: Items | None = None, *, split: str = "") -> None:
         self.sources, self.form, self.items = sources, form, Items(sources) if items is None else items
         self._files = [[name.format(split=split) for name in names] for names in form.files]
-        self._layouts = {start: ImageLayout(sources, *ways) for start, ways in form.ways.items()}
 
     def __iter__(self) -> Iterator[tuple[int, str, Any]]:
         """The number of the file, the location and the content of each entry."""
         for number, path in self._paths():
-            for location, entry in json_items(path) if path.suffix.lower() == ".json" else self._table(path):
+            for location, entry in self._rows(path):
                 yield number, location, entry
 
     def _paths(self) -> Iterator[tuple[int, Path]]:
@@ -91,13 +89,13 @@ class Reader:
         for path in dict.fromkeys(shards or [self.sources.either(*names)]):
             yield 0, path
 
-    def _table(self, path: Path) -> Iterator[tuple[str, Any]]:
-        """The rows of a table; images inside a Parquet file stay there until they are encoded."""
+    def _rows(self, path: Path) -> Iterator[tuple[str, Any]]:
+        """The rows of a file; images inside a Parquet file stay there until they are encoded."""
         columns = parquet_columns(path) if path.suffix.lower() == ".parquet" else {}
         held = [name for name in self.form.images if not columns.get(name, True)]
-        for row, (location, cells) in enumerate(table_rows(path, lambda name: name not in held)):
+        for row, (location, cells) in enumerate(read_rows(path, lambda name: name not in held)):
             inside = {name: ImageSource(f"{location} {name}", path, start=row, column=name) for name in held}
-            yield location, cells | inside
+            yield location, cells | inside if inside else cells
 
     def add(self, entry: Any, location: str, **groups: Hashable) -> None:
         """Append an item with the image, or both images, and the captions of an entry."""
@@ -123,11 +121,9 @@ class Reader:
     def _image(self, value: Any, location: str, box: Any) -> int | None:
         if isinstance(value, ImageSource):
             return self.sources.add(value)
-        if isinstance(value, dict):  # as Hugging Face datasets keep images
-            value = value.get("path")
         name = in_folder(self.sources, str(value) if isinstance(value, int) else value)
-        layout = next(layout for start, layout in self._layouts.items() if str(name).startswith(start))
-        row = layout.image(name, location, box=box)
+        ways = next(ways for start, ways in self.form.ways.items() if str(name).startswith(start))
+        row = self.sources.image(name, location, ways, box=box)
         source = None if row is None else self.sources.image_sources[row]
         if source is not None and source.data is None and source.file is not None and source.file.suffix == ".npy":
             source.data = _pixels(source.file)
@@ -155,3 +151,11 @@ def in_folder(sources: Sources, name: Any) -> Any:
     if folder is None or not isinstance(name, str) or not os.path.isabs(name):
         return name
     return name if folder.absolute() in PurePath(name).parents else PurePath(name).name
+
+
+def one_of(name: str, value: str, allowed: Sequence[str]) -> str:
+    """An option's value, checked to be one of those allowed."""
+    if value not in allowed:
+        some = ", ".join(allowed)
+        raise ValueError(f'{name} is {value!r}. Pass options={{"{name}": VALUE}} with one of {some}.')
+    return value

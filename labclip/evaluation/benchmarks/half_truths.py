@@ -6,8 +6,7 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
-from labclip.data.entries import fields, json_items
-from labclip.data.located import ImageLayout
+from labclip.data.rows import fields, read_rows
 from labclip.evaluation.benchmarks.forms import in_folder
 from labclip.evaluation.items import Items
 from labclip.evaluation.sources import Sources
@@ -33,11 +32,11 @@ def read(sources: Sources, *, limit: int = 1000) -> Task:
         limit: Images with entities, and images with relations: the authors' settings take 1,000. 0 takes all.
     """
     items = Items(sources)
-    layout = ImageLayout(sources, "{path}", "{rest}", "{name}", "val2014/{name}", "train2014/{name}", "images/{path}")
+    ways = ("{path}", "{rest}", "{name}", "val2014/{name}", "train2014/{name}", "images/{path}")
     counted: dict[str, set[int]] = {"entities": set(), "relations": set()}
-    for location, entry in json_items(sources.either("coco_val.json", "coco_val_entities.json")):
+    for location, entry in read_rows(sources.either("coco_val.json", "coco_val_entities.json")):
         image, entities, wrong, relations = fields(entry, FIELDS, location)
-        row = layout.image(in_folder(sources, image), location)
+        row = sources.image(in_folder(sources, image), location, ways)
         found = {"entities": _of_entities(entities, wrong), "relations": _of_relations(relations, entities, wrong)}
         for what, choices in found.items():
             if row is None or row in counted[what] or len(counted[what]) == (limit or None):

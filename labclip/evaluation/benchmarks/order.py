@@ -9,8 +9,8 @@ from functools import partial
 from typing import Any
 
 from labclip.data.cleaning import clean, comparable, words_of
-from labclip.data.entries import one_of
 from labclip.evaluation.benchmarks.captions import captioned
+from labclip.evaluation.benchmarks.forms import one_of
 from labclip.evaluation.items import Items
 from labclip.evaluation.sources import Sources
 from labclip.evaluation.tasks import Task

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from labclip import metrics
-from labclip.data.entries import one_of
 from labclip.data.scene_files import Object, SceneEntry, caption, combination, find_scene_file, locate_images, swap
+from labclip.evaluation.benchmarks.forms import one_of
 from labclip.evaluation.items import Items, gallery
 from labclip.evaluation.scores import Asked, ScoredItems
 from labclip.evaluation.sources import Sources

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import open_clip
 
-from labclip.data.entries import one_of
 from labclip.data.rows import tar_rows, text_rows
+from labclip.evaluation.benchmarks.forms import one_of
 from labclip.evaluation.sources import Sources
 from labclip.evaluation.tasks import NONE, Classification, Task
 from labclip.files import read_json
