@@ -13,7 +13,7 @@ from labclip.base import Base
 from labclip.io import hub as labhub
 from labclip.io import published
 from labclip.io.folder import load, matrix_sha256
-from labclip.io.hub import Access
+from labclip.io.hub import Access, published_alignment
 
 ROOT = Path(__file__).parents[1]
 BASE = Base("ViT-B-32-quickgelu", "openai", quick_gelu=True, embed_dim=16)
@@ -37,6 +37,10 @@ def matrix(seed=0):
 
 def contents(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def snapshot(repo_id, access=labhub.DEFAULT, read=lambda folder: folder):
+    return labhub.snapshot(repo_id, access, read=read)
 
 
 def alignment_folder(folder, **changes):
@@ -69,7 +73,7 @@ def entry_file(entry, tmp_path):
 
 def test_a_snapshot_holds_weights_configs_card_and_tokenizer_and_nothing_else(hub, tmp_path):
     hub.repos["org/name"] = FILES | UNWANTED
-    folder = labhub.snapshot("org/name", Access(cache_dir=tmp_path / "mine", token="hf_secret"))
+    folder = snapshot("org/name", Access(cache_dir=tmp_path / "mine", token="hf_secret"))
     assert contents(folder) == FILES
     assert folder.parent.parent == tmp_path / "mine" / "models--org--name"
     assert not hub.cache.exists()
@@ -84,12 +88,12 @@ def test_the_cache_is_the_clients_own(hub):
     theirs = snapshot_download("org/name")
     hub.requests.clear()
     for access in (Access(local_files_only=True), Access()):
-        assert str(labhub.snapshot("org/name", access)) == theirs
+        assert str(snapshot("org/name", access)) == theirs
     assert hub.asked("resolve") == 0
     hub.repos["org/name"]["README.md"] = b"# another card"
-    assert contents(labhub.snapshot("org/name")) == hub.repos["org/name"]
+    assert contents(snapshot("org/name")) == hub.repos["org/name"]
     assert hub.asked("GET /org/name/resolve") == 1  # the card
-    assert contents(labhub.snapshot("org/name", Access(revision=Path(theirs).name))) == FILES
+    assert contents(snapshot("org/name", Access(revision=Path(theirs).name))) == FILES
 
 
 @pytest.mark.parametrize(
@@ -98,7 +102,7 @@ def test_the_cache_is_the_clients_own(hub):
      "org--x/name", "https://huggingface.co/org/name", "-org/name", "örg/name"],
 )  # fmt: skip
 def test_what_is_no_repository_is_refused_before_anything_is_asked(hub, repo_id):
-    for call in (labhub.snapshot, lambda name: labhub.push_folder(ROOT, name), Alignment.identity(2).push_to_hub):
+    for call in (snapshot, lambda name: labhub.push_folder(ROOT, name), Alignment.identity(2).push_to_hub):
         with pytest.raises(ValueError, match=r"is not a Hub repository. One looks like 'org/name'"):
             call(repo_id)
     assert hub.requests == []
@@ -119,10 +123,10 @@ def test_a_failing_hub_is_one_clear_error_and_the_next_try_fetches_again(hub, wh
     hub.repos["org/name"] = FILES
     hub.faults[where] = fault
     with pytest.raises(kind, match=match) as failure:
-        labhub.snapshot("org/name")
+        snapshot("org/name")
     assert "\n" not in str(failure.value)
     hub.faults.clear()
-    assert contents(labhub.snapshot("org/name", Access(force_download=fault == "html"))) == FILES
+    assert contents(snapshot("org/name", Access(force_download=fault == "html"))) == FILES
 
 
 @pytest.fixture
@@ -134,29 +138,30 @@ def nobody(monkeypatch):
 def test_a_revision_a_token_and_a_hub_that_are_not_there(hub, nobody):
     hub.repos["org/name"] = FILES
     with pytest.raises(FileNotFoundError, match=r"org/name of revision v9 is not on the Hub"):
-        labhub.snapshot("org/name", Access(revision="v9"))
+        snapshot("org/name", Access(revision="v9"))
     with pytest.raises(PermissionError, match=r"refuses org/name \(no token is stored\).* type: hf auth login"):
-        labhub.snapshot("org/name", Access(token=True))
+        snapshot("org/name", Access(token=True))
     nobody()
     with pytest.raises(ConnectionError, match=r"org/name failed at the Hub .*refused"):
-        labhub.snapshot("org/name")
+        snapshot("org/name")
 
 
 def test_what_is_not_sound_is_removed_and_fetched_again_by_the_next_call(hub):
     hub.repos["org/name"] = FILES
-    folder = labhub.snapshot("org/name")
+    folder = snapshot("org/name")
     (folder / "config.json").resolve().write_bytes(b"tampered")
 
-    def verify(folder):
+    def read(folder):
         if (folder / "config.json").read_bytes() != FILES["config.json"]:
             raise ValueError(f"{folder}/config.json is not what it should be.")
+        return folder
 
     for access in (Access(local_files_only=True), Access()):
         with pytest.raises(ValueError, match=r"The Hub's org/name is not sound, and was not loaded: org/name/config"):
-            labhub.snapshot("org/name", access, verify=verify)
+            snapshot("org/name", access, read)
     with pytest.raises(FileNotFoundError, match="is not in the cache"):
-        labhub.snapshot("org/name", Access(local_files_only=True))
-    assert contents(labhub.snapshot("org/name", verify=verify)) == FILES
+        snapshot("org/name", Access(local_files_only=True))
+    assert contents(snapshot("org/name", read=read)) == FILES
 
 
 TAGGED = Base("ViT-B-32", "openai", quick_gelu=True, embed_dim=512)
@@ -168,26 +173,26 @@ def test_offline_a_warm_cache_works_and_a_cold_one_says_what_to_fetch(hub, monke
     hub.repos["org/name"] = FILES
     hub.repos[REPOSITORY] = {"open_clip_pytorch_model.bin": b"x"}
     hub.add_published(entry, entry_file)
-    folder, weights = labhub.snapshot("org/name"), labhub.weights_of(TAGGED)
-    matrix_folder = labhub.published_folder(entry)
+    folder, weights = snapshot("org/name"), labhub.weights_of(TAGGED)
+    published_alignment(entry)
     hub.requests.clear()
     options = {"local_files_only": True} if how == "argument" else {}
     if how == "constant":
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    assert labhub.snapshot("org/name", Access(**options)) == folder
+    assert snapshot("org/name", Access(**options)) == folder
     assert labhub.weights_of(TAGGED, Access(**options)) == weights
-    assert labhub.published_folder(entry, Access(**options)) == matrix_folder
+    assert torch.equal(published_alignment(entry, Access(**options)).fitted, matrix())
 
     cold = {"cache_dir": hub.home.parent / "cold", **options}
     with pytest.raises(FileNotFoundError, match=r"not in the cache .*cold.*type: hf download org/other --revision v1"):
-        labhub.snapshot("org/other", Access(revision="v1", **cold))
+        snapshot("org/other", Access(revision="v1", **cold))
     with pytest.raises(FileNotFoundError, match=rf"type: hf download {REPOSITORY} open_clip_model.safetensors --cache"):
         labhub.weights_of(TAGGED, Access(**cold))
     with pytest.raises(FileNotFoundError, match=rf"ViT-B-32 \(coco\) is not in the cache.*curl -LO http.*{entry.file}"):
-        labhub.published_folder(entry, Access(**cold))
+        published_alignment(entry, Access(**cold))
     if how != "argument":
         with pytest.raises(ConnectionError, match="The network is off"):
-            labhub.push_folder(matrix_folder, "org/name")
+            labhub.push_folder(folder, "org/name")
     assert hub.requests == []
 
 
@@ -209,18 +214,16 @@ def test_weights_of_a_tag_are_the_first_file_there_is(hub, tmp_path):
 def test_a_published_matrix_comes_from_the_hub_else_from_the_authors_once(hub, entry, entry_file, tmp_path):
     hub.add_published(entry, entry_file)
     access = Access(token="hf_secret", cache_dir=tmp_path / "mine")
-    folder = labhub.published_folder(entry, access)
-    alignment = load(folder)
+    alignment = published_alignment(entry, access)
     assert torch.equal(alignment.fitted, matrix())
     assert (alignment.base, alignment.logit_scale, alignment.metadata) == (BASE, 2.5, entry.metadata)
-    assert list(folder.parent.iterdir()) == [folder]
     assert len(hub.tokens) == hub.asked("/api/models")  # the authors never see the token
     hub.add_folder(entry.hub_repo, alignment_folder(tmp_path / "a"))
     hub.requests.clear()
-    assert labhub.published_folder(entry, access) == folder
+    assert torch.equal(published_alignment(entry, access).fitted, matrix())
     assert hub.requests == []
     for _ in range(2):
-        assert torch.equal(load(labhub.published_folder(entry)).fitted, matrix())
+        assert torch.equal(published_alignment(entry).fitted, matrix())
     assert hub.asked(entry.file) == 0
     assert hub.asked("/revision/main") == 1
 
@@ -237,12 +240,13 @@ def test_a_published_matrix_comes_from_the_hub_else_from_the_authors_once(hub, e
 def test_a_matrix_that_lies_is_never_loaded(hub, entry, entry_file, tmp_path, changes):
     hub.add_published(entry, entry_file)
     hub.add_folder(entry.hub_repo, alignment_folder(tmp_path / "a", **changes))
-    folder = labhub.published_folder(entry)  # the Hub's is passed over
-    assert torch.equal(load(folder).fitted, matrix())
+    assert torch.equal(published_alignment(entry).fitted, matrix())  # the Hub's is passed over
     assert not list(hub.cache.rglob("model.safetensors"))
-    alignment_folder(folder, **changes)  # and the kept one, made again
-    assert labhub.published_folder(entry) == folder
-    assert torch.equal(load(folder).fitted, matrix())
+    (kept,) = hub.assets.rglob("model.safetensors")
+    alignment_folder(kept.parent, **changes)  # and the kept one, made again
+    found = published_alignment(entry)
+    assert (found.base, found.logit_scale, found.strength) == (BASE, 2.5, 1.0)
+    assert torch.equal(found.fitted, matrix())
 
 
 @pytest.mark.parametrize(
@@ -258,7 +262,7 @@ def test_authors_that_fail_are_one_error_that_names_both_sources(hub, entry, ent
     hub.add_published(entry, entry_file + bytes(5_000_000) if fault == "endless" else entry_file)
     hub.faults[entry.file] = fault
     with pytest.raises(kind, match=match) as failure:
-        labhub.published_folder(entry)
+        published_alignment(entry)
     assert failure.value.__suppress_context__  # the message alone, no traceback of urllib above it
     message = str(failure.value)
     assert f"could not be fetched. {entry.hub_repo} is not on the Hub" in message
@@ -277,7 +281,7 @@ def test_what_is_pushed_comes_back(hub):
     assert sorted(hub.repos["org/new"]) == ["README.md", "config.json", "model.safetensors"]
     assert hub.pushed[0]["summary"] == "My matrix"
     assert set(hub.tokens) == {"hf_secret"}
-    again = load(labhub.snapshot("org/new", verify=load))
+    again = snapshot("org/new", read=load)
     assert torch.equal(again.matrix, alignment.matrix)
     assert again.metadata == {"seed": 1}
     model = LABCLIP(models.make("clip"), alignment)

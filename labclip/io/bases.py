@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
-import logging
 import pickle
 import textwrap
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import torch
-from open_clip.factory import create_model_and_transforms, load_checkpoint
-from safetensors import safe_open
+from open_clip.factory import create_model_and_transforms
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from labclip.checks import first_line
 from labclip.io import PRECISIONS
 from labclip.towers.images import as_shown
 
 
 def build(
-    name: str, weights: Path, *, precision: str = "fp32", device: str | torch.device | None = None, **openclip: Any
+    name: str,
+    weights: Path | None,
+    *,
+    precision: str = "fp32",
+    device: str | torch.device | None = None,
+    **openclip: Any,
 ) -> tuple[Any, Any, Any]:
     """Make an OpenCLIP model and load its weights, without initialising at random what is about to be overwritten.
 
     Args:
         name: What `open_clip.create_model_and_transforms` takes: an architecture, or "local-dir:PATH".
-        weights: The file to load, strictly: every weight must be in it.
+        weights: The file to load, strictly: every weight must be in it. None for a folder, which has its own.
         precision: One of OpenCLIP's precisions.
         device: Where to put the model; None is the CPU.
         openclip: Further arguments of `open_clip.create_model_and_transforms`.
@@ -39,47 +40,23 @@ def build(
     """
     if precision not in PRECISIONS:
         raise ValueError(f"precision is {precision!r}. Pass one of {', '.join(PRECISIONS)}.")
-    openclip = {"pretrained_text": False, "load_weights": False} | openclip
-    root = logging.getLogger()
-    root.addFilter(_is_no_warning_of_random_weights)
+    pretrained = None if weights is None else str(weights)
     try:
         with _SkipInitialisation():
-            clip, train, val = create_model_and_transforms(name, precision=precision, device="cpu", **openclip)
+            clip, train, val = create_model_and_transforms(
+                name, pretrained, precision=precision, device=device or "cpu", **(openclip | {"weights_only": True})
+            )
     except ImportError:
         raise
-    except Exception as error:  # constructors raise a dozen types for a configuration that makes no sense
-        raise ValueError(f"OpenCLIP can't build {name} ({type(error).__name__}: {first_line(error)}).") from error
-    finally:
-        root.removeFilter(_is_no_warning_of_random_weights)
-    load_weights(clip, weights)
-    return clip.to(device or "cpu").eval().requires_grad_(False), train, as_shown(val)
-
-
-def load_weights(clip: nn.Module, path: Path) -> None:
-    """Fill every weight of a model from a file, holding no second copy of them where the file allows it."""
-    try:
-        if path.suffix != ".safetensors" or not _fill_from_safetensors(clip, path):
-            load_checkpoint(clip, str(path), weights_only=True)
-    except Exception as error:  # of safetensors, torch and OpenCLIP: a dozen types
+    except Exception as error:  # of OpenCLIP, torch and safetensors: a dozen types
         reason = textwrap.shorten(str(error), 300) or type(error).__name__
         if isinstance(error, pickle.UnpicklingError):
             # The message of torch advises weights_only=False, which would run the file's code: it is not passed on.
-            reason = "it is not a pickle of tensors only, and none of its code was run"
+            reason = "the weights are not a pickle of tensors only, and none of its code was run"
         raise ValueError(
-            f"{path} does not hold the weights of this model ({reason}). Fetch it again, or name the model it is for."
+            f"OpenCLIP can't load {pretrained or name} ({reason}). Fetch it again, or name the model it is for."
         ) from None
-
-
-def _fill_from_safetensors(clip: nn.Module, path: Path) -> bool:
-    """Fill every weight of a model from a file whose tensors match it one to one; False, and nothing, from another."""
-    state = clip.state_dict()
-    with safe_open(path, framework="pt", device="cpu") as file:
-        shapes = {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118
-        if shapes != {key: list(value.shape) for key, value in state.items()}:
-            return False
-        with ThreadPoolExecutor() as pool:
-            list(pool.map(lambda key: state[key].copy_(file.get_tensor(key)), state))
-    return True
+    return clip.eval().requires_grad_(False), train, as_shown(val)
 
 
 class _SkipInitialisation(TorchFunctionMode):
@@ -97,8 +74,3 @@ class _SkipInitialisation(TorchFunctionMode):
         if func in self._skipped:
             return args[0] if args else kwargs["tensor"]
         return func(*args, **kwargs)
-
-
-def _is_no_warning_of_random_weights(record: logging.LogRecord) -> bool:
-    """Keeps OpenCLIP from logging that a model is random while its weights are about to be loaded."""
-    return (record.module, record.funcName, record.levelname) != ("factory", "create_model", "WARNING")

@@ -18,12 +18,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from huggingface_hub import HfApi, constants, errors, hf_hub_download, scan_cache_dir, snapshot_download
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from labclip._version import __version__
+from labclip.alignment import Alignment
 from labclip.base import Base
 from labclip.checks import first_line
 from labclip.files import WEIGHT_FILES
@@ -59,11 +60,6 @@ class Access:
         return Path(self.cache_dir or constants.HF_HUB_CACHE).expanduser().absolute()
 
     @property
-    def published(self) -> Path:
-        """Where alignment folders are kept that were made of the authors' checkpoints."""
-        return Path(self.cache_dir or constants.HF_ASSETS_CACHE).expanduser().absolute() / "labclip" / "published"
-
-    @property
     def arguments(self) -> dict[str, Any]:
         """As the client's functions take it."""
         return {
@@ -73,27 +69,26 @@ class Access:
 
 
 DEFAULT = Access()
+Read = TypeVar("Read")
 
 
 def check_repo_id(repo_id: str) -> None:
     """Refuse with ValueError what is not "org/name", before it becomes part of a path or address."""
-    try:
+    with suppress(errors.HFValidationError):
         validate_repo_id(repo_id)
-        sound = "/" in repo_id and repo_id.isascii()
-    except errors.HFValidationError:
-        sound = False
-    if not sound:
-        raise ValueError(
-            f"{repo_id!r:.120} is not a Hub repository. One looks like 'org/name', of letters, digits, '-', '_', '.'. "
-            f"For a folder on this machine, pass its path, for example './name'."
-        )
+        if "/" in repo_id and repo_id.isascii():
+            return
+    raise ValueError(
+        f"{repo_id!r:.120} is not a Hub repository. One looks like 'org/name', of letters, digits, '-', '_', '.'. "
+        f"For a folder on this machine, pass its path, for example './name'."
+    )
 
 
-def snapshot(repo_id: str, access: Access = DEFAULT, *, verify: Callable[[Path], object] = lambda folder: None) -> Path:
-    """Fetch what labclip reads of a Hub repository into the client's cache, or find it there.
+def snapshot(repo_id: str, access: Access = DEFAULT, *, read: Callable[[Path], Read]) -> Read:
+    """Fetch what labclip reads of a Hub repository into the client's cache, or find it there, and read it.
 
-    `verify` raises ValueError or FileNotFoundError for a folder that is not sound. That is removed from the cache, so
-    that the next call fetches it again.
+    Where `read` raises ValueError or FileNotFoundError, the folder is not sound. It is removed from the cache, so that
+    the next call fetches it again.
 
     Raises:
         ValueError: If `repo_id` is none, or what came is not sound.
@@ -103,16 +98,14 @@ def snapshot(repo_id: str, access: Access = DEFAULT, *, verify: Callable[[Path],
     """
     check_repo_id(repo_id)
     with _explained(repo_id, access):
-        fetched = snapshot_download(repo_id, allow_patterns=list(_WANTED), ignore_patterns="*/*", **access.arguments)
-    folder = Path(fetched)
+        folder = snapshot_download(repo_id, allow_patterns=list(_WANTED), ignore_patterns="*/*", **access.arguments)
     try:
-        verify(folder)
+        return read(Path(folder))
     except (ValueError, FileNotFoundError) as error:
         if not access.off:
-            scan_cache_dir(access.cache).delete_revisions(folder.name).execute()
-        what = str(error).replace(str(folder), repo_id)
+            scan_cache_dir(access.cache).delete_revisions(Path(folder).name).execute()
+        what = str(error).replace(folder, repo_id)
         raise ValueError(f"The Hub's {repo_id} is not sound, and was not loaded: {what}") from error
-    return folder
 
 
 def weights_of(base: Base, access: Access = DEFAULT) -> Path:
@@ -137,48 +130,47 @@ def weights_of(base: Base, access: Access = DEFAULT) -> Path:
         raise missing
 
 
-def published_folder(entry: Published, access: Access = DEFAULT) -> Path:
-    """The alignment folder of a published matrix: from the cache, else the Hub, else the authors' pinned commit.
+def published_alignment(entry: Published, access: Access = DEFAULT) -> Alignment:
+    """A published matrix: from the cache, else the Hub, else the authors' pinned commit.
 
     The authors' checkpoint is converted once, and their server never sees the token. Raises as `snapshot` does; the
     message names both sources.
     """
 
-    def verify(folder: Path) -> None:
+    def read(folder: Path) -> Alignment:
         found = load(folder)
         is_ = (matrix_sha256(found.fitted), found.base, found.logit_scale, found.strength)
         if is_ != (entry.matrix_sha256, entry.base, entry.logit_scale, 1.0):
-            raise ValueError(
-                f"{folder} does not hold the published {entry}: its hash, base, scale or strength differs."
-            )
+            raise ValueError(f"{folder} is not the published {entry}: its hash, base, scale or strength differs.")
+        return found
 
     access = replace(access, revision=None)
-    kept = access.published / f"{entry.name}-{entry.alignment}-{entry.matrix_sha256[:12]}"
+    cache = Path(access.cache_dir or constants.HF_ASSETS_CACHE).expanduser().absolute() / "labclip" / "published"
+    kept = cache / f"{entry.name}-{entry.alignment}-{entry.matrix_sha256[:12]}"
     if not access.force_download:
         with suppress(OSError, ValueError):
-            verify(kept)
-            return kept
+            return read(kept)
         with suppress(OSError, ValueError):
-            return snapshot(entry.hub_repo, replace(access, local_files_only=True), verify=verify)
+            return snapshot(entry.hub_repo, replace(access, local_files_only=True), read=read)
     otherwise = f"type: labclip convert {entry.file} FOLDER, and pass alignment=FOLDER."
     if access.off:
         raise FileNotFoundError(
-            f"The matrix {entry} is not in the cache {kept.parent} and the network is off (HF_HUB_OFFLINE or "
+            f"The matrix {entry} is not in the cache {cache} and the network is off (HF_HUB_OFFLINE or "
             f"local_files_only). With a network, type: curl -LO {entry.url} ; then here, {otherwise}"
         )
     try:
-        return snapshot(entry.hub_repo, access, verify=verify)
+        return snapshot(entry.hub_repo, access, read=read)
     except (OSError, ValueError) as error:
-        on_hub = error
+        on_hub = str(error).partition(". ")[0]
     try:
         alignment_of(_checkpoint(entry), entry.file).save_pretrained(kept)
+        return read(kept)
     except (OSError, ValueError, http.client.HTTPException) as error:
         kind = ValueError if isinstance(error, ValueError) else ConnectionError
         raise kind(
-            f"The matrix {entry} could not be fetched. {_first_sentence(on_hub)}. The authors ({entry.url}): "
-            f"{_first_sentence(error)}. Check the network and try again, or fetch that file otherwise, {otherwise}"
+            f"The matrix {entry} could not be fetched. {on_hub}. The authors ({entry.url}): {first_line(error)}. Check "
+            f"the network and try again, or fetch that file otherwise, {otherwise}"
         ) from None  # the message has both reasons
-    return kept
 
 
 def _checkpoint(entry: Published) -> bytes:
@@ -240,42 +232,31 @@ def push_folder(
 @contextmanager
 def _explained(repo_id: str, access: Access | None = None, file: str = "") -> Iterator[None]:
     """Turn the client's errors into FileNotFoundError, PermissionError and ConnectionError that say what to do."""
+    hub, revision = constants.ENDPOINT, access.revision if access is not None else None
     try:
         yield
     except Exception as error:  # of the client, and of the HTTP library below it, which changes with its release
-        off = access is not None and access.off
-        raise _plain(error, repo_id, access, file) from (None if off else error)
-
-
-def _plain(error: BaseException, repo_id: str, access: Access | None, file: str) -> OSError:
-    hub = constants.ENDPOINT
-    if access is not None and access.off:
-        command = " ".join(
-            filter(None, ["hf download", repo_id, file, access.revision and f"--revision {access.revision}"])
-        )
-        return FileNotFoundError(
-            f"{repo_id} is not in the cache {access.cache} and the network is off (HF_HUB_OFFLINE or "
-            f"local_files_only). With a network, type: {command} --cache-dir {access.cache}"
-        )
-    while isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ is not None:
-        error = error.__cause__
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    revision = f"revision {access.revision}" if access is not None and access.revision else ""
-    if status in (401, 403) or isinstance(error, errors.LocalTokenNotFoundError):
-        return PermissionError(
-            f"The Hub refuses {repo_id} ({status or 'no token is stored'}): it does not exist, is private or gated, or "
-            f"the token is wrong. Check the name; type: hf auth login, or pass token=...; a gated one is asked for at "
-            f"{hub}/{repo_id}."
-        )
-    if status == 404:
-        what = " of ".join(filter(None, [file, repo_id, revision]))
-        return FileNotFoundError(
-            f"{what} is not on the Hub ({hub}). Check the name; a private one needs: hf auth login. For a folder on "
-            f"this machine, pass './{repo_id}'."
-        )
-    said = f"it answered {status}" if status else first_line(error)
-    return ConnectionError(f"{repo_id} failed at the Hub ({hub}): {said}. Try again later.")
-
-
-def _first_sentence(error: BaseException) -> str:
-    return " ".join(str(error).split()).partition(". ")[0].rstrip(".") or type(error).__name__
+        if access is not None and access.off:
+            command = " ".join(filter(None, ["hf download", repo_id, file, revision and f"--revision {revision}"]))
+            raise FileNotFoundError(
+                f"{repo_id} is not in the cache {access.cache} and the network is off (HF_HUB_OFFLINE or "
+                f"local_files_only). With a network, type: {command} --cache-dir {access.cache}"
+            ) from None
+        cause: BaseException = error
+        while isinstance(cause, errors.LocalEntryNotFoundError) and cause.__cause__ is not None:
+            cause = cause.__cause__
+        status = getattr(getattr(cause, "response", None), "status_code", None)
+        if status in (401, 403) or isinstance(cause, errors.LocalTokenNotFoundError):
+            raise PermissionError(
+                f"The Hub refuses {repo_id} ({status or 'no token is stored'}): it does not exist, is private or "
+                f"gated, or the token is wrong. Check the name; type: hf auth login, or pass token=...; a gated one is "
+                f"asked for at {hub}/{repo_id}."
+            ) from error
+        if status == 404:
+            what = " of ".join(filter(None, [file, repo_id, revision and f"revision {revision}"]))
+            raise FileNotFoundError(
+                f"{what} is not on the Hub ({hub}). Check the name; a private one needs: hf auth login. For a folder "
+                f"on this machine, pass './{repo_id}'."
+            ) from error
+        said = f"it answered {status}" if status else first_line(cause)
+        raise ConnectionError(f"{repo_id} failed at the Hub ({hub}): {said}. Try again later.") from error

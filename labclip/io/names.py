@@ -30,34 +30,27 @@ _OPENAI = {  # repositories that hold a model of transformers alone
 
 @dataclass(frozen=True)
 class Source:
-    """Where a name, as the user typed it, leads: to a published matrix, a local folder, or the base of "MODEL:TAG"."""
+    """What a name means.
+
+    Attributes:
+        name: As the user typed it.
+        folder: The folder of an OpenCLIP model, or None.
+        base: The base by OpenCLIP's name and tag: that of "MODEL:TAG" or of the alignment; None where unknown.
+        own: The alignment of a folder, or None.
+        entry: A published matrix, which is fetched only when it is asked for, or None.
+    """
 
     name: str
-    entry: Published | None = None
-    base: Base | None = None
     folder: Path | None = None
-
-    @property
-    def has_base(self) -> bool:
-        """Whether the folder holds an OpenCLIP model."""
-        folder = self.folder
-        return folder is not None and (folder / OPENCLIP_CONFIG).is_file() and weights_in(folder) is not None
-
-    @property
-    def has_alignment(self) -> bool:
-        """Whether the name leads to an alignment; a folder with neither is tried as one, so that the error says so."""
-        if self.folder is None:
-            return self.entry is not None
-        return is_alignment_folder(self.folder) or not self.has_base
+    base: Base | None = None
+    own: Alignment | None = None
+    entry: Published | None = None
 
     def alignment(self, access: Access) -> Alignment | None:
         """Its alignment, from the cache or fetched; None for a base alone."""
-        from labclip.io.folder import load  # torch, which the command line's first look at a name does without
-        from labclip.io.hub import published_folder
+        from labclip.io.hub import published_alignment  # torch, which a first look at a name does without
 
-        if self.entry is not None:
-            return load(published_folder(self.entry, access))
-        return load(self.folder) if self.folder is not None and self.has_alignment else None
+        return self.own if self.entry is None else published_alignment(self.entry, access)
 
 
 def resolve(name_or_path: str | Path, access: Access | None) -> Source:
@@ -80,12 +73,12 @@ def resolve(name_or_path: str | Path, access: Access | None) -> Source:
         if schema == "hf-hub":
             return _fetched(name, rest, access)
         if name == EMBEDDED:
-            return Source(name, folder=embedded_folder())
+            return _held(name, embedded_folder(), access)
         if entry := find_entry(name):
             return Source(name, entry=entry, base=entry.base)
     path = Path(name).expanduser()
     if name.strip() and os.path.isdir(path):  # pathlib's raises for a name that is too long
-        return Source(name, folder=path)
+        return _held(name, path, access)
     if os.path.isfile(path):
         raise ValueError(f"{name} is a file, not an alignment folder. {_instead_of(path)}")
     if isinstance(name_or_path, Path) or name.startswith((".", "~", "/")) or path.is_absolute():
@@ -104,6 +97,17 @@ def resolve(name_or_path: str | Path, access: Access | None) -> Source:
     )
 
 
+def _held(name: str, folder: Path, access: Access | None) -> Source:
+    """What a folder holds: a base, an alignment, or both; one with neither is read as an alignment, which says so."""
+    if access is None:
+        return Source(name)
+    from labclip.io.folder import load
+
+    has_base = (folder / OPENCLIP_CONFIG).is_file() and weights_in(folder) is not None
+    own = None if has_base and not is_alignment_folder(folder) else load(folder)
+    return Source(name, folder if has_base else None, None if own is None else own.base, own)
+
+
 def _fetched(name: str, repo_id: str, access: Access | None) -> Source:
     if (openclip := _OPENAI.get(repo_id)) is not None:
         entry = find_entry(openclip)
@@ -114,14 +118,9 @@ def _fetched(name: str, repo_id: str, access: Access | None) -> Source:
         )
     if access is None:
         return Source(name)
-    from labclip.io.folder import load
     from labclip.io.hub import snapshot
 
-    def verify(folder: Path) -> None:
-        if Source(name, folder=folder).has_alignment:
-            load(folder)
-
-    return Source(name, folder=snapshot(repo_id, access, verify=verify))
+    return snapshot(repo_id, access, read=lambda folder: _held(name, folder, access))
 
 
 def load_alignment(name_or_path: str | Path, access: Access) -> Alignment:

@@ -15,16 +15,14 @@ from torch import nn
 from labclip.alignment import Alignment, with_record
 from labclip.base import FOLDED, Base, described_mark
 from labclip.checks import check_device
-from labclip.files import is_alignment_folder, weights_in
 from labclip.io import published
 from labclip.io.architecture import config_of
 from labclip.io.bases import build
-from labclip.io.folder import load
-from labclip.io.hub import DEFAULT, Access, published_folder, weights_of
+from labclip.io.hub import DEFAULT, Access, published_alignment, weights_of
 from labclip.io.names import Source, load_alignment, named_base, resolve
 from labclip.io.published import entries_for, list_pretrained
 from labclip.model import LABCLIP
-from labclip.packages import EMBEDDED, embedded_folder
+from labclip.packages import EMBEDDED
 from labclip.towers.openclip import (
     check_base,
     fingerprint_of,
@@ -38,6 +36,13 @@ from labclip.towers.text import Tokenizer
 _logger = logging.getLogger(__name__)
 
 _TRANSFORM = {"mean", "std", "interpolation", "resize_mode"}  # what a tag's configuration says of preprocessing
+# Arguments of OpenCLIP that leave the architecture as its name says.
+_UNCHANGING = {"precision", "device", "force_quick_gelu", "output_dict", "aug_cfg", "weights_only"} | {
+    f"image_{key}" for key in _TRANSFORM
+}
+
+_Opened = tuple[Any, Any, Any, Tokenizer | None, dict[str, Any] | None]
+"""Model, preprocess_train, preprocess_val, tokenizer, `open_clip_config.json`: None if arguments change the layers."""
 
 
 def load_model(
@@ -63,7 +68,7 @@ def load_model(
             )
         model = LABCLIP(base, chosen)
         return model if device is None else model.to(device)
-    model = _load_base(source, chosen, access, precision=precision, device=device)[0]
+    model = _load(source, chosen, access, precision=precision, device=device)[0]
     _logger.info("%s: %s on %s, %s", name_or_path, model.alignment, model.matrix.device, precision)
     return model
 
@@ -88,7 +93,12 @@ def _chosen(
 ) -> Alignment:
     """The alignment that a user asked for, else the one of the name, else the identity; at a strength."""
     if asked is None:
-        chosen = source.alignment(access) or _identity_for(source)
+        if (chosen := source.alignment(access)) is None:
+            if source.folder is not None:
+                chosen = Alignment.identity(read_openclip_config(source.folder)["model_cfg"].get("embed_dim"))
+            else:
+                assert source.base is not None
+                chosen = with_record(Alignment.identity(source.base.embed_dim), base=source.base)
     elif isinstance(asked, Alignment):
         chosen = asked
     elif not isinstance(asked, str | Path):
@@ -102,77 +112,67 @@ def _chosen(
             raise ValueError(
                 f"No matrix {asked!r} is published for {source.name}. Known names: {', '.join(list_pretrained())}."
             )
-        chosen = load(published_folder(entry, access))
+        chosen = published_alignment(entry, access)
     else:  # the revision belongs to the model's repository, not to the alignment's
         chosen = load_alignment(asked, replace(access, revision=None))
     return chosen if strength is None else chosen.at(strength)
 
 
-def _identity_for(source: Source) -> Alignment:
-    """The alignment of "MODEL:TAG" and of a folder with a base alone."""
-    if source.folder is None:
-        assert source.base is not None
-        return with_record(Alignment.identity(source.base.embed_dim), base=source.base)
-    return Alignment.identity(read_openclip_config(source.folder)["model_cfg"].get("embed_dim"))
-
-
-def _load_base(
-    source: Source, alignment: Alignment, access: Access, *, precision: str, device: Any, **openclip: Any
-) -> tuple[LABCLIP, Any]:
+def _load(source: Source, alignment: Alignment, access: Access, **openclip: Any) -> tuple[LABCLIP, Any]:
     """Load the base that a source means, and wrap it with an alignment; also preprocess_train."""
-    folder = source.folder if source.has_base else None
-    if folder is None and (wanted := _recorded_base(source, access)).model != EMBEDDED:
-        return _load_named(wanted, alignment, access, precision=precision, device=device, **openclip)
-    return _load_folder(folder or embedded_folder(), alignment, precision=precision, device=device, **openclip)
-
-
-def _load_named(wanted: Base, alignment: Alignment, access: Access, **openclip: Any) -> tuple[LABCLIP, Any]:
-    """An OpenCLIP architecture with the weights of a tag, or of a file."""
-    check_same_base(alignment, wanted)
-    tag_config = open_clip.get_pretrained_cfg(wanted.model, wanted.pretrained)
-    changed = openclip.keys() - {"precision", "device", "force_quick_gelu", "output_dict", "aug_cfg", "weights_only"}
-    for key in _TRANSFORM & tag_config.keys():
-        openclip.setdefault(f"image_{key}", tag_config[key])
-    if wanted.quick_gelu:
-        openclip["force_quick_gelu"] = True
-    clip, train, val = build(wanted.model, weights_of(wanted, access), **openclip)
-    model_cfg = open_clip.get_model_config(wanted.model) | ({"quick_gelu": True} if wanted.quick_gelu else {})
-    tokenizer = tokenizer_of(wanted.model, model_cfg)
-    if tag_config and alignment.base is not None and alignment.fingerprint is None:
-        # The tag's own weights: from here on others are recognised as others.
-        alignment = with_record(alignment, fingerprint=fingerprint_of(clip, tokenizer))
+    base = source.base if source.folder is not None else _named(source)
+    if source.folder is None and base is not None and base.model == EMBEDDED:
+        source = resolve(EMBEDDED, access)
+    if base is not None:
+        check_same_base(alignment, base)
+    if source.folder is not None:
+        opened = _of_folder(source.folder, **openclip)
+    else:
+        assert base is not None
+        opened = _of_name(base, access, **openclip)
+    clip, train, val, tokenizer, config = opened
+    if base is not None and alignment.base is not None and alignment.fingerprint is None:
+        # The weights are the tag's own, or those of the folder's own alignment: from here on others are told apart.
+        own = None if source.own is None else source.own.fingerprint
+        if source.folder is None and tokenizer is not None and not Path(base.pretrained).is_file():
+            own = fingerprint_of(clip, tokenizer)
+        alignment = with_record(alignment, fingerprint=own)
     model = LABCLIP(clip, alignment, preprocess=val, tokenizer=tokenizer)
-    if not changed - {f"image_{key}" for key in _TRANSFORM}:
-        model.openclip_config = {"model_cfg": model_cfg, "preprocess_cfg": dict(clip.visual.preprocess_cfg)}
+    model.openclip_config = config
+    if (mark := getattr(clip, FOLDED, None)) is not None:
+        warnings.warn(
+            f"{source.folder} holds a folded model ({described_mark(mark)}). It opens with the identity: its text "
+            f"features are aligned already, aligned=False and strength change nothing. For the base, load "
+            f"{mark.get('model') or 'the model that it was folded from'}.",
+            stacklevel=4,
+        )
     return model, train
 
 
-def _load_folder(folder: Path, alignment: Alignment, **openclip: Any) -> tuple[LABCLIP, Any]:
-    """The OpenCLIP model of a folder."""
-    if is_alignment_folder(folder) and (own := load(folder)).base is not None:
-        check_same_base(alignment, own.base)
-        if alignment.base is not None and alignment.fingerprint is None:
-            alignment = with_record(alignment, fingerprint=own.fingerprint)
-    config, weights = read_openclip_config(folder), weights_in(folder)
-    assert weights is not None
-    clip, train, val = build(f"local-dir:{folder}", weights, **openclip)
+def _of_name(base: Base, access: Access, **openclip: Any) -> _Opened:
+    """An OpenCLIP architecture with the weights of a tag, or of a file."""
+    changed = openclip.keys() - _UNCHANGING
+    for key, value in open_clip.get_pretrained_cfg(base.model, base.pretrained).items():
+        if key in _TRANSFORM:
+            openclip.setdefault(f"image_{key}", value)
+    openclip |= {"force_quick_gelu": True} if base.quick_gelu else {}
+    clip, train, val = build(base.model, weights_of(base, access), **openclip)
+    model_cfg = open_clip.get_model_config(base.model) | ({"quick_gelu": True} if base.quick_gelu else {})
+    config = None if changed else {"model_cfg": model_cfg, "preprocess_cfg": dict(clip.visual.preprocess_cfg)}
+    return clip, train, val, tokenizer_of(base.model, model_cfg), config
+
+
+def _of_folder(folder: Path, **openclip: Any) -> _Opened:
+    """The OpenCLIP model of a folder, with its mark if it is a folded one."""
+    config = read_openclip_config(folder)
+    clip, train, val = build(f"local-dir:{folder}", None, **openclip)
     tokenizer: Tokenizer | None = folder_tokenizer(folder)
     vocabulary = getattr(text_tower(clip), "vocab_size", None)
     if isinstance(tokenizer, open_clip.SimpleTokenizer) and vocabulary not in (None, tokenizer.vocab_size):
         tokenizer = None  # the ordinary one would give wrong tokens to a model with another vocabulary
-    mark = config.get(FOLDED)
-    if mark is not None:
-        setattr(clip, FOLDED, mark)
-    model = LABCLIP(clip, alignment, preprocess=val, tokenizer=tokenizer)
-    if mark is not None:
-        warnings.warn(
-            f"{folder} holds a folded model ({described_mark(mark)}). It opens with the identity: its text features "
-            f"are aligned already, aligned=False and strength change nothing. For the base, load "
-            f"{mark.get('model') or 'the model that it was folded from'}.",
-            stacklevel=5,
-        )
-    model.openclip_config = config
-    return model, train
+    if FOLDED in config:
+        setattr(clip, FOLDED, config[FOLDED])
+    return clip, train, val, tokenizer, config
 
 
 def check_same_base(alignment: Alignment, wanted: Base) -> None:
@@ -190,16 +190,14 @@ def check_same_base(alignment: Alignment, wanted: Base) -> None:
     )
 
 
-def _recorded_base(source: Source, access: Access) -> Base:
+def _named(source: Source) -> Base:
     """The base of a name, or that which its alignment records, where OpenCLIP or labclip has that by name."""
-    if source.base is not None:
-        return source.base
-    own, remedy = source.alignment(access), "Pass base=, an OpenCLIP model that you loaded."
-    if own is None or (base := own.base) is None:
+    base, remedy = source.base, "Pass base=, an OpenCLIP model that you loaded."
+    if base is None:
         raise ValueError(f"{source.name} holds an alignment that does not say what base it was fitted on. {remedy}")
     # A record read from a file must not make OpenCLIP open paths or repositories.
     known = base.model in open_clip.list_models() and open_clip.get_pretrained_cfg(base.model, base.pretrained)
-    if not known and base.model != EMBEDDED:
+    if source.own is not None and not known and base.model != EMBEDDED:
         raise ValueError(f"{source.name} was fitted on {base}, whose weights OpenCLIP does not know by name. {remedy}")
     return base
 
@@ -257,14 +255,14 @@ def create_model_and_transforms(
     else:
         base = named_base(str(model_name), pretrained, force_quick_gelu=openclip.get("force_quick_gelu", False))
         source = Source(str(base), entry=next(iter(entries_for(base)), None), base=base)
-    if alignment is None and not source.has_alignment:
+    if alignment is None and source.own is None and source.entry is None:
         known = "; ".join(f'"{one.model}", pretrained="{one.pretrained}"' for one in published.PUBLISHED)
         raise ValueError(
             f"No known matrix fits {source.name}. Those that are known fit {known}. Pass alignment= (a folder, a "
             f"repository 'org/name', or an Alignment), or fit one on your own captions."
         )
     chosen = _chosen(source, alignment, access, strength)
-    model, preprocess_train = _load_base(source, chosen, access, precision=precision, device=device, **openclip)
+    model, preprocess_train = _load(source, chosen, access, precision=precision, device=device, **openclip)
     return model, preprocess_train, model.preprocess
 
 
@@ -294,7 +292,6 @@ def get_tokenizer(model_name: str | Path, **kwargs: Any) -> Any:
     if _is_architecture(model_name):
         return tokenizer_of(str(model_name).replace("/", "-"), **kwargs)
     source = resolve(model_name, DEFAULT)
-    if source.has_base:
-        assert source.folder is not None
+    if source.folder is not None:
         return folder_tokenizer(source.folder, **kwargs)
-    return get_tokenizer(_recorded_base(source, DEFAULT).model, **kwargs)
+    return get_tokenizer(_named(source).model, **kwargs)
