@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from labclip.base import FINGERPRINT_CAPTION, Base
-from labclip.checks import checked_number, checked_whole, described
+from labclip.checks import checked_number, described
 
 Array = TypeVar("Array", torch.Tensor, NDArray[np.floating[Any]], list[Any])
 
@@ -143,7 +143,7 @@ class Alignment:
                     [0., 1., 0.],
                     [0., 0., 1.]])
         """
-        return cls(torch.eye(checked_whole("dim", dim, least=1)))
+        return cls(torch.eye(dim))
 
     @property
     def dim(self) -> int:
@@ -290,12 +290,8 @@ class Alignment:
         return push(self, repo_id, commit_message=commit_message, private=private, token=token, create_pr=create_pr)
 
     def __repr__(self) -> str:
-        parts = [f"dim={self.dim}"]
-        if self.base is not None:
-            parts.append(f"base={str(self.base)!r}")
-        if self.strength != 1.0:
-            parts.append(f"strength={self.strength:g}")
-        return f"Alignment({', '.join(parts)})"
+        base = f", base={str(self.base)!r}" if self.base else ""
+        return f"Alignment(dim={self.dim}{base}{'' if self.strength == 1.0 else f', strength={self.strength:g}'})"
 
 
 def with_record(alignment: Alignment, **changes: Any) -> Alignment:
@@ -356,9 +352,8 @@ def _checked_fingerprint(fingerprint: torch.Tensor, dim: int) -> torch.Tensor:
 def _blend(fitted: torch.Tensor, strength: float) -> torch.Tensor:
     if strength == 1.0:
         return fitted
-    matrix = torch.eye(fitted.shape[0], device=fitted.device)
-    if strength != 0.0:
-        matrix = matrix + strength * (fitted.detach() - matrix)
-        if not torch.isfinite(matrix).all():
-            raise ValueError(f"At strength {strength:g} the matrix has infinite values. Pass one between 0 and 1.")
+    identity = torch.eye(fitted.shape[0], device=fitted.device)
+    matrix = identity + strength * (fitted.detach() - identity)
+    if not torch.isfinite(matrix).all():
+        raise ValueError(f"At strength {strength:g} the matrix has infinite values. Pass one between 0 and 1.")
     return matrix.requires_grad_(fitted.requires_grad)  # a leaf, as the fitted one is: it can be copied and trained

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from labclip.packages import MissingPackageError, require
+from labclip.packages import require
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 """The files of an alignment folder."""
@@ -30,30 +30,21 @@ MANIFEST, UNFINISHED = "manifest.json", "unfinished.sqlite"
 _PART = ".labclip-"
 
 
-def file_system(path: str | Path) -> tuple[Any, str]:
-    """The file system of fsspec that a path or URL is on, and the path in it.
+def path_of(path: str | Path) -> Any:
+    """A path, or of a URL such as s3://bucket/photos what reads like one.
 
     Raises:
-        ValueError: If the URL's protocol is not known.
-        MissingPackageError: If its protocol needs a package that is not installed.
+        ValueError: If the URL's protocol is not known, or needs a package that is not installed.
     """
-    from fsspec.core import url_to_fs
-
-    try:
-        fs, root = url_to_fs(str(path))
-    except ImportError as error:
-        raise MissingPackageError(f"{path} can't be opened: {error}.") from error
-    except ValueError as error:
-        raise ValueError(f"{path} can't be opened ({error}). Pass a path, or a URL that fsspec knows.") from error
-    return fs, root
-
-
-def path_of(path: str | Path) -> Any:
-    """A path, or of a URL such as s3://bucket/photos what reads like one; errors as in `file_system`."""
     if "://" not in str(path) or str(path).startswith("file://"):
         return Path(str(path).removeprefix("file://"))
     remote = require("upath", f"To read {path}, labclip needs universal-pathlib", "pip install universal-pathlib")
-    file_system(path)
+    from fsspec.core import url_to_fs
+
+    try:
+        url_to_fs(str(path))
+    except (ImportError, ValueError) as error:
+        raise ValueError(f"{path} can't be opened ({error}). Pass a path, or a URL that fsspec knows.") from error
     return remote.UPath(path)
 
 

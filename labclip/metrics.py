@@ -51,7 +51,9 @@ def unit_length(features: Tensor, what: str) -> Tensor:
     return features if bool(((length - 1).abs() <= UNIT).all()) else features / length
 
 
-def choice_margins(images: Tensor, texts: Tensor, image: Tensor, options: Tensor) -> Tensor:
+def choice_margins(
+    images: Tensor, texts: Tensor, image: Tensor, options: Tensor, total: Tensor | None = None
+) -> list[Tensor]:
     """The cosine of the right caption minus that of the best wrong one: above 0 the item is right.
 
     Args:
@@ -59,28 +61,12 @@ def choice_margins(images: Tensor, texts: Tensor, image: Tensor, options: Tensor
         texts: Unit-length, float32 [captions, dim].
         image: Each item's image, int64 [n].
         options: Each item's captions, the right one first, int64 [n, k]; -1 stands for no option.
+        total: The sum of all images, float32 [dim], as `total_of` gives it, for the two controls.
 
     Returns:
-        float32 [n]; 0 for a tie, infinite where there is no other option.
-    """
-    return controlled_margins(images, texts, image, options, None)[0]
-
-
-def controlled_margins(
-    images: Tensor, texts: Tensor, image: Tensor, options: Tensor, total: Tensor | None
-) -> list[Tensor]:
-    """What `choice_margins` gives, and the same without and beyond what the caption alone gives.
-
-    Args:
-        images: As in `choice_margins`, like the three that follow.
-        texts: Captions.
-        image: Each item's image.
-        options: Each item's captions.
-        total: The sum of all images, float32 [dim]; None leaves the two controls out.
-
-    Returns:
-        The margin; then *blind*, with the mean of all other images in the place of the image, and *grounded*, with the
-        image less that mean; none of them normalised again. float32 [n] each; infinite where there is no other option.
+        The margin, 0 for a tie; with `total` also *blind*, with the mean of all other images in the place of the image,
+        and *grounded*, with the image less that mean; none of them normalised again. float32 [n] each; infinite where
+        there is no other option.
     """
     found = torch.full((1 if total is None else 3, len(image)), torch.inf)
     for part in _parts(len(image), 4096):

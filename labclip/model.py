@@ -12,12 +12,13 @@ import torch.nn.functional as F
 from PIL.Image import Image
 from torch import nn
 
-from labclip.alignment import Alignment, align, bound_to, checked_alignment, is_identity, with_record
+from labclip.alignment import Alignment, align, bound_to, checked_alignment, is_identity
 from labclip.checks import described
 from labclip.query import compose
 from labclip.towers.images import as_batch
 from labclip.towers.openclip import check_base, default_preprocess, default_tokenizer
-from labclip.towers.text import Tokenizer, as_captions, encode_captions, encode_trimmed, is_readable, tokenize
+from labclip.towers.prefixes import encode_trimmed
+from labclip.towers.text import Tokenizer, as_captions, encode_captions, is_readable, tokenize
 
 Images = torch.Tensor | Image | Sequence[Image]
 Texts = torch.Tensor | str | Iterable[str]
@@ -164,12 +165,10 @@ class LABCLIP(nn.Module):
     @property
     def alignment(self) -> Alignment:
         """The matrix in use with its record; values that were changed in place carry no stale record."""
-        self._check_matrix()
-        record, scale = self._alignment, _plain(self.aligned_logit_scale)
-        recorded = record.matrix.to(self.matrix.device)
-        if scale != self._recorded_scale or not torch.equal(self.matrix.detach(), recorded):
-            record = Alignment(self.matrix, base=record.base, logit_scale=scale, fingerprint=record.fingerprint)
-        return bound_to(record, self.matrix)
+        record, matrix, scale = self._alignment, self._own_matrix, _plain(self.aligned_logit_scale)
+        if scale != self._recorded_scale or not torch.equal(matrix, record.matrix.to(matrix.device)):
+            record = Alignment(matrix, base=record.base, logit_scale=scale, fingerprint=record.fingerprint)
+        return bound_to(record, matrix)
 
     @alignment.setter
     def alignment(self, alignment: Alignment) -> None:
@@ -227,8 +226,7 @@ class LABCLIP(nn.Module):
                 )
             features = encode_trimmed(self.clip, text, self.matrix.device) if aligned and self._trims(text) else None
         elif captions := as_captions(text):
-            tokenizer = self._need_tokenizer()
-            features = encode_captions(self.clip, tokenizer, captions, self.matrix.device, trim=self.trim)
+            features = encode_captions(self.clip, self._known_tokenizer, captions, self.matrix.device, trim=self.trim)
         else:
             features = self.matrix.new_zeros(0, len(self.matrix))
         if features is None:
@@ -281,11 +279,10 @@ class LABCLIP(nn.Module):
         Raises:
             ValueError: If either is no floating-point tensor [n, dim].
         """
-        for name, features in (("image_features", image_features), ("text_features", text_features)):
-            tensor = isinstance(features, torch.Tensor) and features.is_floating_point()
-            if not tensor or features.ndim != 2:  # token ids give cosines too
-                raise ValueError(
-                    f"{name} is {described(features)}. Pass floating-point tensors [n, dim], as encode_image and "
+        for features in (image_features, text_features):
+            if not isinstance(features, torch.Tensor) or not features.is_floating_point() or features.ndim != 2:
+                raise ValueError(  # token ids would give cosines too
+                    f"Features are {described(features)}. Pass floating-point tensors [n, dim], as encode_image and "
                     f"encode_text give them, or torch.from_numpy(array)."
                 )
         with torch.autocast(image_features.device.type, enabled=False):
@@ -383,76 +380,45 @@ class LABCLIP(nn.Module):
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> LABCLIP:
         """Move with the model, but never to another dtype: half a matrix blurs the margins it was fitted for."""
-        self._check_matrix(values=False)
-        matrix, scale = self.matrix.detach(), self.aligned_logit_scale
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        if self.matrix.dtype != torch.float32:
-            self.matrix.data = matrix.to(self.matrix.device)
-            self.matrix.grad = None if self.matrix.grad is None else self.matrix.grad.float()
-            self.aligned_logit_scale = None if scale is None else scale.to(self.matrix.device)
-        if not self.matrix.is_meta:
-            self._alignment = bound_to(self._alignment, self._alignment.matrix.to(self.matrix.device))
+
+        def moved(tensor: torch.Tensor) -> torch.Tensor:
+            found = fn(tensor)
+            return found if found.dtype == tensor.dtype else tensor.to(found.device)
+
+        for module in self.children() if recurse else ():
+            module._apply(fn)  # type: ignore[no-untyped-call]
+        super()._apply(moved, recurse=False)  # type: ignore[no-untyped-call]
         return self
 
     def _install(self, alignment: Alignment) -> None:
         """Take over an alignment: its matrix into the Parameter, its record beside it."""
-        self._check_matrix(values=False)
-        device, blended = self.matrix.device, None
-        self.matrix.data = alignment.matrix.detach().to(device, copy=True)
-        self.matrix.requires_grad_(alignment.matrix.requires_grad)
+        matrix, blended = self._own_matrix, None
+        matrix.data = alignment.matrix.detach().to(matrix.device, copy=True)
+        matrix.requires_grad_(alignment.matrix.requires_grad)
         if alignment.logit_scale is not None and alignment.strength != 0.0:
             own = self.clip.logit_scale.detach().float()
-            blended = torch.full_like(own, alignment.logit_scale, device=device)
-            if alignment.strength != 1.0:
-                blended = torch.lerp(own.to(device), blended, alignment.strength)
+            blended = torch.lerp(own, torch.full_like(own, alignment.logit_scale), alignment.strength)
         self.aligned_logit_scale = blended
         self._recorded_scale = _plain(blended)
-        recorded = "cpu" if device.type == "meta" else device
-        self._alignment = bound_to(alignment, alignment.matrix.detach().to(recorded, copy=True))
-
-    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
-        super()._save_to_state_dict(destination, prefix, keep_vars)
-        strength = (self._alignment if self.matrix.is_meta else self.alignment).strength
-        destination[prefix + "strength"] = torch.tensor(strength, dtype=torch.float64, device="cpu")
+        self._alignment = bound_to(alignment, alignment.matrix.detach().clone())
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
-        brought = prefix + "matrix" in state_dict
-        strength = float(state_dict.pop(prefix + "strength", 1.0))
-        if brought:  # a state with a fitted temperature brings it, one without takes it away
+        if prefix + "matrix" in state_dict:  # a state with a fitted temperature brings it, one without takes it away
             scale = state_dict.get(prefix + "aligned_logit_scale")
             self.aligned_logit_scale = None if scale is None else torch.zeros_like(scale, device=self.matrix.device)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
         self.matrix.data = self.matrix.data.float()
-        if brought and not self.matrix.is_meta:
-            own = _plain(state_dict.get(prefix + "clip.logit_scale", self.clip.logit_scale))  # loaded after this
-            self._record(strength, own or 0.0)
 
-    def _record(self, strength: float, own_scale: float) -> None:
-        """Take over a loaded matrix and temperature as those of a strength: fitted = I + (matrix - I) / strength."""
-        matrix, scale = self.matrix.detach(), _plain(self.aligned_logit_scale)
-        self._recorded_scale = scale
-        known = with_record(self._alignment, strength=strength)
-        if not torch.equal(known.matrix.to(matrix.device), matrix):
-            eye = torch.eye(len(matrix), device=matrix.device)
-            fitted = matrix if strength in (0.0, 1.0) else eye + (matrix - eye) / strength
-            known = Alignment(fitted, base=known.base, strength=strength, fingerprint=known.fingerprint)
-        if scale is not None and strength != 1.0:
-            scale = own_scale + (scale - own_scale) / strength
-        self._alignment = bound_to(with_record(known, logit_scale=scale), matrix.clone())
-
-    def _check_matrix(self, *, values: bool = True) -> None:
-        """Refuse a matrix that something else computes, and one without values where these are needed."""
+    @property
+    def _own_matrix(self) -> nn.Parameter:
+        """The matrix; ValueError where something else computes it, so that what is done to it would be lost."""
         if "matrix" not in self._parameters:
             raise ValueError(
-                "The matrix of this LABCLIP is computed from other parameters (parametrize, weight_norm, prune), so "
-                "it would be lost. Make it one again, torch.nn.utils.parametrize.remove_parametrizations(model, "
-                '"matrix"), remove_weight_norm or prune.remove, or fit with labclip.fit.'
+                "The matrix of this LABCLIP is computed from other parameters (parametrize, weight_norm, prune). Make "
+                'it one again, torch.nn.utils.parametrize.remove_parametrizations(model, "matrix"), '
+                "remove_weight_norm or prune.remove, or fit with labclip.fit."
             )
-        if values and self.matrix.is_meta:
-            raise ValueError(
-                "This LABCLIP is on the meta device, where its matrix has no values. Load them: "
-                "model.load_state_dict(state, assign=True)."
-            )
+        return self.matrix
 
     @property
     def _aligns(self) -> bool | None:
@@ -461,12 +427,14 @@ class LABCLIP(nn.Module):
         Looked at each time: torch does not count the writes of fused optimisers, nor those into `.data`. None where
         values can't be looked at, as while torch compiles.
         """
-        self._check_matrix(values=False)
-        if self.matrix.requires_grad:
+        matrix = self._own_matrix
+        if matrix.requires_grad:
             return True
-        if not is_readable(self.matrix):
+        if not is_readable(matrix):
             return None
-        return bool(self.matrix[0, 1:].any()) or not is_identity(self.matrix)
+        return bool(matrix[0, 1:].any()) or not is_identity(
+            matrix
+        )  # whose every value takes a tenth of a caption's time
 
     @property
     def _changes_output(self) -> bool:
@@ -507,10 +475,11 @@ class LABCLIP(nn.Module):
 
     def _inputs(self, image: Any, text: Any) -> tuple[Any, Any]:
         if text is not None and not isinstance(text, torch.Tensor):
-            text = tokenize(self._need_tokenizer(), as_captions(text)).to(self.matrix.device)
+            text = tokenize(self._known_tokenizer, as_captions(text)).to(self.matrix.device)
         return None if image is None else self._images(image), text
 
-    def _need_tokenizer(self) -> Tokenizer:
+    @property
+    def _known_tokenizer(self) -> Tokenizer:
         if self.tokenizer is None:
             raise ValueError(
                 "This LABCLIP has no tokenizer for strings. Pass LABCLIP(clip, alignment, "

@@ -70,15 +70,6 @@ def test_the_direction_does_not_depend_on_the_scale(matrix, x, scale):
 
 
 @FEW
-@given(matrices)
-def test_the_ends_of_the_strength_are_exact(matrix):
-    alignment = Alignment(matrix)
-    assert torch.equal(alignment.at(0).matrix, torch.eye(DIM))
-    assert torch.equal(alignment.at(1).matrix, torch.from_numpy(matrix))
-    assert alignment.at(0).is_identity
-
-
-@FEW
 @pytest.mark.filterwarnings("ignore:strength is:UserWarning")
 @given(matrices, strengths, strengths)
 def test_strength_blends_with_the_identity_from_the_fitted_matrix(matrix, first, second):
@@ -88,6 +79,8 @@ def test_strength_blends_with_the_identity_from_the_fitted_matrix(matrix, first,
     assert torch.equal(got.matrix, Alignment(matrix, strength=second).matrix)
     assert got.strength == second
     assert torch.equal(got.fitted, torch.from_numpy(matrix))
+    assert torch.equal(got.at(0).matrix, torch.eye(DIM))
+    assert torch.equal(got.at(1).matrix, torch.from_numpy(matrix))
 
 
 @FEW
@@ -119,34 +112,25 @@ def test_tensors_keep_dtype_and_shape(dtype, shape):
     assert torch.equal(aligned, (x.float() @ skewed().T).to(dtype))
 
 
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, ">f4", "<f2"])
-@pytest.mark.parametrize("shape", [(DIM,), (0, DIM), (3, DIM), (2, 3, DIM)])
-def test_arrays_keep_dtype_and_shape(dtype, shape):
-    x = np.random.default_rng(1).normal(size=shape).astype(dtype)
-    aligned = Alignment(skewed())(x)
-    assert isinstance(aligned, np.ndarray)
-    assert (aligned.dtype, aligned.shape) == (x.dtype, x.shape)
-    exact = x.astype(np.float32) @ skewed().numpy().T
-    tolerance = 1e-2 if aligned.dtype.itemsize == 2 else 1e-5
-    np.testing.assert_allclose(aligned.astype(np.float64), exact, atol=tolerance, rtol=tolerance)
-
-
 VIEWS = {
-    "reversed": lambda x, path: x[::-1, ::-1],
+    "reversed": lambda x, path: x[::-1, ..., ::-1],
     "strided": lambda x, path: np.repeat(x, 2, axis=1)[:, ::2],
     "fortran": lambda x, path: np.asfortranarray(x),
-    "broadcast": lambda x, path: np.broadcast_to(x[0], (5, DIM)),
+    "broadcast": lambda x, path: np.broadcast_to(x[:1], (5, *x.shape[1:])),
     "mapped": lambda x, path: (np.save(path, x), np.load(path, mmap_mode="r"))[1],
 }
 
 
-@pytest.mark.parametrize("dtype", ["<f4", ">f4", "<f2"])
+@pytest.mark.parametrize("dtype", ["<f4", ">f4", "<f2", "<f8"])
+@pytest.mark.parametrize("shape", [(3, DIM), (2, 3, DIM)])
 @pytest.mark.parametrize("view", VIEWS)
-def test_arrays_of_any_layout_are_read_and_not_written_to(view, dtype, tmp_path):
-    x = VIEWS[view](np.random.default_rng(1).normal(size=(3, DIM)).astype(dtype), tmp_path / "text.npy")
-    before = x.copy()
+def test_arrays_keep_dtype_and_shape_whatever_their_layout_and_are_not_written_to(view, shape, dtype, tmp_path):
+    x = VIEWS[view](np.random.default_rng(1).normal(size=shape).astype(dtype), tmp_path / "text.npy")
+    before, aligned = x.copy(), Alignment(skewed())(x)
+    assert isinstance(aligned, np.ndarray)
+    assert (aligned.dtype, aligned.shape) == (x.dtype, x.shape)
     exact = before.astype(np.float32) @ skewed().numpy().T
-    np.testing.assert_allclose(Alignment(skewed())(x), exact, atol=1e-2 if dtype == "<f2" else 1e-5)
+    np.testing.assert_allclose(aligned.astype("<f8"), exact, atol=1e-2 if dtype == "<f2" else 1e-5, rtol=1e-3)
     Alignment.identity(DIM)(x)[:] = 0  # a plain array of its own, not a window on the file
     assert np.array_equal(x, before)
 
@@ -176,13 +160,10 @@ def test_gradients_reach_the_input_and_a_matrix_that_asks_for_them():
 # A value
 
 
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, ">f4"])
+@pytest.mark.parametrize("dtype", [np.float16, np.float64, ">f4"])
 def test_the_matrix_is_a_float32_copy_of_its_own(dtype):
     array = skewed().numpy().astype(dtype)
-    sources = (
-        [array, array.T] if dtype == ">f4" else [array, array.T, torch.from_numpy(array), torch.from_numpy(array).T]
-    )
-    for source in sources:
+    for source in [array, array.T] + ([] if dtype == ">f4" else [torch.from_numpy(array), torch.from_numpy(array).T]):
         alignment, shown = Alignment(source), np.asarray(source, dtype=np.float32).copy()
         assert alignment.matrix.dtype == torch.float32
         assert alignment.matrix.is_contiguous()
@@ -190,22 +171,18 @@ def test_the_matrix_is_a_float32_copy_of_its_own(dtype):
         assert np.array_equal(alignment.matrix.numpy(), shown)
 
 
-def test_probe_and_metadata_are_copies():
+def test_fingerprint_and_metadata_are_copies():
     fingerprint, metadata = PROBE.clone(), {"a": [1]}
     alignment = Alignment(skewed(), fingerprint=fingerprint, metadata=metadata)
     fingerprint.zero_()
     metadata["a"].append(2)
     assert torch.equal(alignment.fingerprint, PROBE)
     assert alignment.metadata == {"a": [1]}
-    assert torch.equal(Alignment(skewed(), fingerprint=PROBE.double().numpy()).fingerprint, PROBE)
 
 
 def test_it_is_immutable():
-    alignment = full()
     with pytest.raises(AttributeError, match="cannot assign to field 'matrix'"):
-        alignment.matrix = None
-    with pytest.raises(AttributeError, match="cannot delete field 'base'"):
-        del alignment.base
+        full().matrix = None
 
 
 @pytest.mark.parametrize("wants_grad", [False, True])
@@ -302,17 +279,11 @@ def test_a_list_comes_back_as_a_list(shape, normalize):
     assert full()([]) == []
 
 
-@pytest.mark.parametrize(
-    ("make", "said"),
-    [
-        (lambda: Alignment.identity(0), "dim is 0. Pass a whole number of at least 1"),
-        (lambda: Base("a", "b", quick_gelu="yes", embed_dim=2), "quick_gelu is 'yes', not of type bool"),
-        (lambda: Base("a", None, quick_gelu=False, embed_dim=2), "pretrained is None, not of type str"),
-    ],
-)
-def test_an_identity_of_no_dim_and_a_base_of_wrong_types(make, said):
-    with pytest.raises(ValueError, match=said):
-        make()
+@pytest.mark.parametrize(("field", "value"), [("quick_gelu", "yes"), ("pretrained", None), ("embed_dim", 2.0)])
+def test_a_base_of_wrong_types(field, value):
+    sound = {"model": "a", "pretrained": "b", "quick_gelu": False, "embed_dim": 2}
+    with pytest.raises(ValueError, match=f"base.{field} is {value!r}, not of type"):
+        Base(**sound | {field: value})
 
 
 @pytest.mark.parametrize("strength", [-0.01, 5])

@@ -46,12 +46,12 @@ def test_choices_are_those_of_a_loop(seed, count, captions, n, k):
     image = torch.from_numpy(rng.integers(0, count, n))
     options = torch.from_numpy(rng.integers(-1, captions, (n, k)))
     options[:, 0] = options[:, 0].clamp_min(0)
-    found = metrics.choice_margins(images, texts, image, options) > 0
+    found = metrics.choice_margins(images, texts, image, options)[0] > 0
     for item in range(n):
         own = dot(images[image[item]], texts[options[item, 0]])
         others = [dot(images[image[item]], texts[o]) for o in options[item, 1:].tolist() if o >= 0]
         assert found[item] == all(above(own, other) for other in others)
-        margin = metrics.choice_margins(images, texts, image, options)[item]
+        margin = metrics.choice_margins(images, texts, image, options)[0][item]
         assert float(margin) == pytest.approx(own - max(others, default=-math.inf), abs=1e-5)
 
 
@@ -59,7 +59,7 @@ def test_the_same_caption_is_a_tie_whatever_the_block():
     images, texts = unit(torch.randn(300, 40)), unit(torch.randn(300, 40))
     rows = torch.arange(300)
     doubled = torch.cat([texts, texts])
-    assert not (metrics.choice_margins(images, doubled, rows, torch.stack([rows, rows + 300], dim=1)) > 0).any()
+    assert not (metrics.choice_margins(images, doubled, rows, torch.stack([rows, rows + 300], dim=1))[0] > 0).any()
     by_text, by_image = metrics.ranks(images, doubled, torch.cat([rows, (rows + 1) % 300]))
     assert (by_text >= 0).all()
     # Each image's own two captions are those of others too, and a tie with one of them counts against it.

@@ -35,7 +35,7 @@ def example_of(task: Task, images: Tensor, texts: Tensor, alignments: Mapping[st
     images = unit_length(images, "Image features")
     several = list(alignments.items())[:_SHOWN]
     models = dict(zip(["base", *dict(several)], task.read_by(texts, [one for _, one in several]), strict=True))
-    row, chosen = choose([(choice_margins(images, one, image, options) > 0).numpy() for one in models.values()])
+    row, chosen = choose([(choice_margins(images, one, image, options)[0] > 0).numpy() for one in models.values()])
     chosen += " The base's captions keep their own length, so that its figures are no cosines." * task.own_length
     shown, right = images[image[row]], int(options[row, 0])
     others = [other for other in options[row].tolist() if other not in (-1, right)]

@@ -66,7 +66,7 @@ class Choice:
     def score(self, images: Tensor, texts: Tensor, *, by_index: bool = False) -> list[ScoredItems]:
         """One `ScoredItems` of the items, one of the breakdown, and one a metric of sets."""
         image, options = map(torch.from_numpy, (self.image, self.options))
-        margins = metrics.controlled_margins(images, texts, image, options, metrics.total_of(images))
+        margins = metrics.choice_margins(images, texts, image, options, metrics.total_of(images))
         margin, *controls = (one.numpy() for one in margins)
         right = margin >= 0 if by_index else margin > 0
         unit = first_equal(images)[self.image] if self.unit is None else self.unit
@@ -222,7 +222,7 @@ class TwoPositives:
         """
         image, rows = torch.from_numpy(self.image), torch.from_numpy(self.texts)
         total = metrics.total_of(images)
-        both = (metrics.controlled_margins(images, texts, image, rows[:, [one, 2]], total) for one in (0, 1))
+        both = (metrics.choice_margins(images, texts, image, rows[:, [one, 2]], total) for one in (0, 1))
         itt, *controls = (torch.minimum(*margins).numpy() for margins in zip(*both, strict=True))
         first, second, negative = (texts[rows[:, column]] for column in range(3))
         tot = (first * second).sum(-1) - torch.maximum((first * negative).sum(-1), (second * negative).sum(-1))

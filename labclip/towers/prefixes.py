@@ -1,9 +1,9 @@
 """A causal text tower run once for each distinct prefix of a set of captions, with no padding.
 
-Under a causal mask a token's state depends on the tokens before it alone. Captions that begin alike share those states:
-a caption and its hard negatives, the prompts of a zero-shot classifier, any two that begin with "a man". So the rows
-are laid out as a tree of prefixes, whose nodes go through the linear layers once; attention alone looks at whole
-captions.
+Under a causal mask with end-of-text pooling a token's state depends on the tokens before it alone, and nothing behind
+the pooled one reaches it. Captions that begin alike share those states: a caption and its hard negatives, the prompts
+of a zero-shot classifier, any two that begin with "a man". So the rows are laid out as a tree of prefixes, whose nodes
+go through the linear layers once; attention alone looks at whole captions.
 """
 
 from __future__ import annotations
@@ -14,30 +14,90 @@ import numpy as np
 import open_clip
 import torch
 import torch.nn.functional as F
-from open_clip.transformer import ResidualAttentionBlock, Transformer
+from open_clip import CLIP, CustomTextCLIP
+from open_clip.transformer import ResidualAttentionBlock, TextTransformer, Transformer
 from torch import nn
 from torch.nn.modules import module as of_all_modules
 
 _HOOKS = ("forward", "forward_pre", "backward", "backward_pre")
 
 
-def runs_by_prefix(tower: Any) -> bool:
-    """Whether `encode_prefixes` does exactly what a tower does: OpenCLIP's own modules, nobody looking or patching."""
-    transformer = tower.transformer
-    blocks = transformer.resblocks if type(transformer) is Transformer else []
-    watched = [tower.token_embedding, tower.ln_final, *transformer.modules()]
+def encode_trimmed(clip: nn.Module, tokens: torch.Tensor, device: torch.device) -> torch.Tensor | None:
+    """The base's unnormalised text embeddings of token ids, each row at the length it needs.
+
+    The same numbers to rounding, several times faster than every row at the full context.
+
+    Args:
+        clip: The base.
+        tokens: Token ids, int64 or int32 [n, length].
+        device: Where the base is.
+
+    Returns:
+        Text embeddings, [n, dim], with the model's dtype. None where that is not sure to be exact.
+
+    Raises:
+        ValueError: If a row is longer than the model's context.
+    """
+    tower: Any = getattr(clip, "text", clip)
+    if not len(tokens) or not _is_exact(clip, tower):
+        return None
+    tokens = tokens.cpu()
+    if _pooling(tower) == "argmax":
+        lengths = tokens.argmax(dim=-1) + 1
+    else:
+        lengths = tokens.eq(getattr(tower, "text_eos_id", getattr(tower, "eos_id", 0))).int().argmax(dim=-1) + 1
+    if int(lengths.max()) > len(tower.positional_embedding):
+        raise ValueError(
+            f"The tokenizer made {int(lengths.max())} tokens of a caption, but the model takes "
+            f"{len(tower.positional_embedding)}. Use open_clip.get_tokenizer(NAME) with the model's own name."
+        )
+    order = _sort_by_prefix(tokens, lengths)
+    features = []
+    for rows in _chunks(order, lengths, positions_at_once(device)):
+        states = encode_prefixes(tower, tokens[rows, : int(lengths[rows].max())], lengths[rows], device)
+        projection = tower.text_projection
+        if projection is not None:
+            states = projection(states) if isinstance(projection, nn.Linear) else states @ projection
+        features.append(states)
+    return torch.cat(features)[order.argsort().to(device)]
+
+
+def positions_at_once(device: torch.device) -> int:
+    """Rows times positions of one pass. Beyond this a processor gains nothing, and padding costs more."""
+    return 2_048 if device.type == "cpu" else 65_536
+
+
+def _pooling(tower: Any) -> str | None:
+    return getattr(tower, "text_pool_type", getattr(tower, "pool_type", None))
+
+
+def _is_exact(clip: nn.Module, tower: Any) -> bool:
+    """Whether `encode_trimmed` does exactly what a model does: OpenCLIP's own causal text tower, and nobody looking.
+
+    What a subclass, a patch or a hook does sees whole rows.
+    """
+    if not isinstance(tower, CLIP | TextTransformer) or type(tower.transformer) is not Transformer:
+        return False
+    mask, transformer, blocks = tower.attn_mask, tower.transformer, tower.transformer.resblocks
+    watched = [tower.token_embedding, tower.ln_final, *transformer.modules(), *([] if tower is clip else [tower])]
     return (
-        len(blocks) > 0
+        _pooling(tower) in ("argmax", "eos")
+        and getattr(tower, "cls_emb", None) is None
+        and mask is not None
+        and torch.equal(mask, torch.full_like(mask, float("-inf")).triu_(1))
+        and len(blocks) > 0
         and not transformer.grad_checkpointing
-        and has_own(transformer, Transformer, "forward")
-        and all(has_own(block, ResidualAttentionBlock, "forward", "attention") for block in blocks)
+        and _has_own(clip, CLIP if isinstance(clip, CLIP) else CustomTextCLIP, "encode_text", "_encode_text")
+        and (tower is clip or _has_own(tower, TextTransformer, "forward", "_embeds"))
+        and _has_own(transformer, Transformer, "forward")
+        and all(_has_own(block, ResidualAttentionBlock, "forward", "attention") for block in blocks)
         and all(type(block) is ResidualAttentionBlock and _is_plain(block.attn) for block in blocks)
         and not any(getattr(of_all_modules, f"_global_{kind}_hooks") for kind in _HOOKS)
-        and not any(is_watched(module) or _is_random(module) for module in watched)
+        and not any(_is_watched(module) or _is_random(module) for module in watched)
     )
 
 
-def has_own(module: nn.Module, kind: type, *names: str) -> bool:
+def _has_own(module: nn.Module, kind: type, *names: str) -> bool:
     """Whether these methods of a module are the ones that its library wrote for a class, or neither has them."""
     for name in names:
         method = getattr(kind, name, None)
@@ -47,7 +107,7 @@ def has_own(module: nn.Module, kind: type, *names: str) -> bool:
     return True
 
 
-def is_watched(module: nn.Module) -> bool:
+def _is_watched(module: nn.Module) -> bool:
     """Whether somebody hooked into a module, or gave this one object a forward of its own."""
     return any(getattr(module, f"_{kind}_hooks") for kind in _HOOKS) or "forward" in vars(module)
 
@@ -59,7 +119,7 @@ def _is_random(module: nn.Module) -> bool:
 
 def _is_plain(attention: Any) -> bool:
     """Whether it is softmax attention over one projection of its input and nothing more."""
-    if not has_own(attention, type(attention), "forward"):
+    if not _has_own(attention, type(attention), "forward"):
         return False
     if type(attention) is nn.MultiheadAttention:
         same = attention._qkv_same_embed_dim and attention.bias_k is None
@@ -81,24 +141,35 @@ def _project_out(attention: Any, x: torch.Tensor) -> torch.Tensor:
     return attention.out_proj(x)
 
 
-def sort_by_prefix(tokens: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+def _sort_by_prefix(tokens: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
     """The order in which captions of like length that begin alike stand together, [n]."""
-    rows = np.column_stack([like(lengths).numpy(), tokens.numpy()])
+    rows = np.column_stack([_rounded_up(lengths).numpy(), tokens.numpy()])
     rows = np.ascontiguousarray(rows, dtype=">u4")  # big-endian bytes compare as the numbers do
     return torch.from_numpy(rows.view(f"V{rows.shape[1] * 4}").ravel().argsort(kind="stable"))
 
 
-def like(lengths: torch.Tensor) -> torch.Tensor:
-    """Lengths rounded up to steps of eight: within one, little of a chunk is padding."""
+def _rounded_up(lengths: torch.Tensor) -> torch.Tensor:
+    """Lengths in steps of eight: within one, little of a chunk is padding."""
     return (lengths + 7) // 8 * 8
+
+
+def _chunks(order: torch.Tensor, lengths: torch.Tensor, budget: int) -> list[torch.Tensor]:
+    """Cut rows, shorter ones first, into runs of at most `budget` positions each, padding counted."""
+    padded = _rounded_up(lengths[order]).tolist()
+    chunks, start = [], 0
+    for stop in range(1, len(padded) + 1):
+        if stop == len(padded) or (stop - start + 1) * padded[stop] > budget:
+            chunks.append(order[start:stop])
+            start = stop
+    return chunks
 
 
 def encode_prefixes(tower: Any, tokens: torch.Tensor, lengths: torch.Tensor, device: torch.device) -> torch.Tensor:
     """The pooled state of each caption after the tower's last layer norm.
 
     Args:
-        tower: A text tower with causal mask, of which `runs_by_prefix` holds.
-        tokens: Rows in the order of `sort_by_prefix`, int64 or int32 [n, length], on the CPU.
+        tower: A text tower of which `_is_exact` holds.
+        tokens: Rows in the order of `_sort_by_prefix`, int64 or int32 [n, length], on the CPU.
         lengths: How many tokens of each row count, the pooled one last, int64 [n].
         device: Where the tower is. The states are [n, width].
     """

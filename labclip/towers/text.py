@@ -1,4 +1,4 @@
-"""Captions and token ids to the base's text embeddings, each encoded at the length it needs."""
+"""Captions to token ids, and to the base's text embeddings."""
 
 from __future__ import annotations
 
@@ -10,18 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from open_clip import CLIP, CustomTextCLIP, SimpleTokenizer
-from open_clip.transformer import TextTransformer
+from open_clip import SimpleTokenizer
 from torch import nn
 
 from labclip.checks import described
-from labclip.towers.prefixes import encode_prefixes, has_own, is_watched, like, runs_by_prefix, sort_by_prefix
+from labclip.towers.prefixes import encode_trimmed, positions_at_once
 
 Tokenizer = Callable[[Sequence[str]], torch.Tensor]
-
-# Rows times positions of one chunk. Beyond this a processor gains nothing, and padding costs more.
-_CHUNK_CPU = 2_048
-_CHUNK_ACCELERATOR = 65_536
 
 
 @dataclass
@@ -126,95 +121,9 @@ def encode_captions(
     tokens = tokenize(tokenizer, captions)
     features = encode_trimmed(clip, tokens, device) if trim else None
     if features is None:
-        chunks = torch.split(tokens, max(1, _budget(device) // tokens.shape[1]))
+        chunks = torch.split(tokens, max(1, positions_at_once(device) // tokens.shape[1]))
         features = torch.cat([model.encode_text(chunk.to(device), normalize=False) for chunk in chunks])
     return features
-
-
-def encode_trimmed(clip: nn.Module, tokens: torch.Tensor, device: torch.device) -> torch.Tensor | None:
-    """The base's unnormalised text embeddings of token ids, each row at the length it needs.
-
-    Under a causal mask with end-of-text pooling nothing behind the pooled token can reach it, and captions that begin
-    alike share what they begin with: each distinct prefix is encoded once, with no padding. The same numbers to
-    rounding, several times faster than every row at the full context.
-
-    Args:
-        clip: The base.
-        tokens: Token ids, int64 or int32 [n, length].
-        device: Where the base is.
-
-    Returns:
-        Text embeddings, [n, dim], with the model's dtype. None where that is not sure to be exact.
-
-    Raises:
-        ValueError: If a row is longer than the model's context.
-    """
-    tower = causal_tower(clip)
-    if tower is None or not len(tokens):
-        return None
-    tokens = tokens.cpu()
-    lengths, positions = _pooled_position(tower, tokens) + 1, len(tower.positional_embedding)
-    if int(lengths.max()) > positions:
-        raise ValueError(
-            f"The tokenizer made {int(lengths.max())} tokens of a caption, but the model takes {positions}. "
-            f"Use open_clip.get_tokenizer(NAME) with the model's own name."
-        )
-    order = sort_by_prefix(tokens, lengths)
-    features = []
-    for rows in _chunks(order, lengths, _budget(device)):
-        chunk = tokens[rows, : int(lengths[rows].max())]
-        features.append(_project(tower, encode_prefixes(tower, chunk, lengths[rows], device)))
-    return torch.cat(features)[order.argsort().to(device)]
-
-
-def _budget(device: torch.device) -> int:
-    return _CHUNK_CPU if device.type == "cpu" else _CHUNK_ACCELERATOR
-
-
-def causal_tower(clip: nn.Module) -> Any | None:
-    """The text tower of a model in which padding cannot reach the embedding, or None where it can."""
-    tower: Any = getattr(clip, "text", clip)
-    if not isinstance(tower, CLIP | TextTransformer) or not _is_openclips_own(clip, tower):
-        return None
-    pool = getattr(tower, "text_pool_type", getattr(tower, "pool_type", None))
-    mask = tower.attn_mask
-    if pool not in ("argmax", "eos") or mask is None or getattr(tower, "cls_emb", None) is not None:
-        return None
-    causal = torch.full_like(mask, float("-inf")).triu_(1)
-    return tower if torch.equal(mask, causal) and runs_by_prefix(tower) else None
-
-
-def _is_openclips_own(clip: nn.Module, tower: nn.Module) -> bool:
-    """Whether text goes OpenCLIP's own way: what a subclass, a patch or a hook on the tower does sees whole rows."""
-    own = CLIP if isinstance(clip, CLIP) else CustomTextCLIP
-    if not has_own(clip, own, "encode_text", "_encode_text"):
-        return False
-    return tower is clip or (has_own(tower, TextTransformer, "forward", "_embeds") and not is_watched(tower))
-
-
-def _pooled_position(tower: Any, tokens: torch.Tensor) -> torch.Tensor:
-    if getattr(tower, "text_pool_type", getattr(tower, "pool_type", None)) == "argmax":
-        return tokens.argmax(dim=-1)
-    return tokens.eq(getattr(tower, "text_eos_id", getattr(tower, "eos_id", 0))).int().argmax(dim=-1)
-
-
-def _project(tower: Any, x: torch.Tensor) -> torch.Tensor:
-    if tower.text_projection is None:
-        return x
-    if isinstance(tower.text_projection, nn.Linear):
-        return tower.text_projection(x)
-    return x @ tower.text_projection
-
-
-def _chunks(order: torch.Tensor, lengths: torch.Tensor, budget: int) -> list[torch.Tensor]:
-    """Cut rows, shorter ones first, into runs of at most `budget` positions each, padding counted."""
-    padded = like(lengths[order]).tolist()
-    chunks, start = [], 0
-    for stop in range(1, len(padded) + 1):
-        if stop == len(padded) or (stop - start + 1) * padded[stop] > budget:
-            chunks.append(order[start:stop])
-            start = stop
-    return chunks
 
 
 def _token_count(tokenizer: Any, caption: str) -> int:
