@@ -2,6 +2,7 @@
 
 import os
 import re
+from pathlib import Path
 
 import labclip
 
@@ -38,6 +39,7 @@ maximum_signature_line_length = 80
 html_theme = "furo"
 html_title = "labclip"
 html_copy_source = False
+html_extra_path = sorted(path.name for path in Path(__file__).parent.glob("labclip-demo*.png"))  # named in HTML
 html_show_copyright = False
 
 

@@ -188,13 +188,13 @@ def embed_scenes(
             f"No caption of {labelled.name} can have two attributes swapped, so binding can't be measured. Pass scenes "
             f"of two or more objects with different attributes."
         )
-    row = {text: number for number, text in enumerate(dict.fromkeys(text for texts in said.values() for text in texts))}
+    every = [text for several in said.values() for text in several]
     folder = default_cache() if cache is True else Path(cache) if cache else None
     with Cache(folder, model) as known:
-        images, features = encode(model, labelled.images, list(row), cache=known, progress=progress)
+        images, features = encode(model, labelled.images, every, cache=known, progress=progress)
     first = int(there["swapped"].argmax())
     notes = [f"Captions are such as {captions[first]!r} against {said['swapped'][first]!r}.", *labelled.notes]
-    texts = {kind: features[[row[text] for text in several]] for kind, several in said.items()}
+    texts = dict(zip(said, features.reshape(len(said), labels.n, -1), strict=True))
     return SceneFeatures(labels, images, texts, there, labelled.name, notes, known.identity["weights_sha256"])
 
 

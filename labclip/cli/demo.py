@@ -15,8 +15,10 @@ from labclip.packages import EMBEDDED, require
 @main.command(example="labclip demo --out figures")
 @click.option("--out", default=Path(), type=options.FILE, help="Folder of the figure. [default: .]")
 @options.number("--seed", options.SEED, "Seed of the scenes.", default=0)
+@click.option("--dark", is_flag=True, help="Draw the figure light on dark.")
+@click.option("--narrow", is_flag=True, help="Draw the figure one card wide, for a phone.")
 @options.as_json
-def demo(out: Path, seed: int, as_json: bool) -> None:
+def demo(out: Path, seed: int, dark: bool, narrow: bool, as_json: bool) -> None:
     """Reproduce the failure and the fix, offline, in a minute.
 
     Renders scenes that no training used, measures the embedded base and LABCLIP on them, scores a few captions and
@@ -26,11 +28,11 @@ def demo(out: Path, seed: int, as_json: bool) -> None:
     from labclip.demo import draw, run
 
     make_folder(out)  # before the work, so that a wrong one costs nothing
-    path = out / "labclip-demo.png"
+    path = out / f"labclip-demo{'-narrow' * narrow}{'-dark' * dark}.png"
     result = run(seed=seed, progress=progress())
     show_either(as_json, result.results, str(result))
     with whole_file(path) as part:
-        draw(result, part)
+        draw(result, part, dark=dark, narrow=narrow)
     (note if as_json else show)(f"\nFigure: {path}")
 
 

@@ -14,151 +14,31 @@ from labclip.scenes.vocabulary import COLOURS
 if TYPE_CHECKING:
     from labclip.demo.finding import Demo, Example
 
-_SCALE = 2  # drawn at twice the size and reduced, so that lines and corners are smooth
-_WIDTH, _MARGIN, _GAP = 1560, 48, 24  # pixels of the finished figure
-_CARD, _CARD_HEIGHT, _SEARCH_HEIGHT = (_WIDTH - 2 * _MARGIN - 2 * _GAP) // 3, 292, 212
+_SCALE = 2  # drawn at twice the size; the wide form is reduced, so that lines and corners are smooth
+_GAP, _CARD, _CARD_HEIGHT, _HEADING = 24, 472, 292, 46  # pixels
+_TALLEST = 2800
 
-_PAPER, _CARD_FILL, _LINE = "#f6f4ef", "#ffffff", "#e4e0d6"
-_INK, _SOFT_INK = "#1f2430", "#6b7080"
-_BASE, _ALIGNED, _TRACK = "#9aa1b1", "#1f7a5c", "#ece8df"
-_WRONG = "#c8442f"
-_MODELS = ("base", "CLIP", _BASE), ("labclip", "LABCLIP", _ALIGNED)
-# In the order of `COLOURS`; yellow and white are darker than on the objects, to be read on white.
-_INKS = (
-    *("#d0262f", "#dd7400", "#b28700", "#22883f", "#008b8b", "#1f4fd0"),
-    *("#7d33bd", "#dc5c9d", "#74452a", "#9a9c9f", "#75787d", "#1f2430"),
-)
-_WORDS = dict(zip(COLOURS, _INKS, strict=True))
-
-
-class _Canvas:
-    """A drawing in finished pixels on a larger sheet."""
-
-    def __init__(self, width: int, height: int) -> None:
-        self.image = Image.new("RGB", (width * _SCALE, height * _SCALE), _PAPER)
-        self._draw = ImageDraw.Draw(self.image)
-
-    def text(
-        self, x: float, y: float, text: str, size: int, fill: str = _INK, *, bold: float = 0, anchor: str = "ls"
-    ) -> None:
-        """Write on a baseline; the built-in font has one weight, which a stroke of its own colour makes heavier."""
-        font, at = ImageFont.load_default(size=size * _SCALE), (x * _SCALE, y * _SCALE)
-        self._draw.text(at, text, fill=fill, font=font, anchor=anchor, stroke_width=bold, stroke_fill=fill)
-
-    def bar(self, x: float, y: float, width: float, height: float, fill: str, *, line: str | None = None) -> None:
-        """A box with round ends or corners."""
-        radius = min(height / 2, width / 2, 14) * _SCALE
-        box = [v * _SCALE for v in (x, y, x + width, y + height)]
-        self._draw.rounded_rectangle(box, radius, fill=fill, outline=line, width=_SCALE)
-
-    def mark(self, x: float, y: float, right: bool, size: float = 7) -> None:
-        """A check or a cross, centred."""
-        check, cross = [[(-1, 0.1), (-0.3, 0.8), (1, -0.8)]], [[(-0.8, -0.8), (0.8, 0.8)], [(-0.8, 0.8), (0.8, -0.8)]]
-        for stroke in check if right else cross:
-            points = [((x + dx * size) * _SCALE, (y + dy * size) * _SCALE) for dx, dy in stroke]
-            self._draw.line(points, fill=_ALIGNED if right else _WRONG, width=3 * _SCALE, joint="curve")
-
-    def tick(self, x: float, y: float, height: float) -> None:
-        """A thin upright line."""
-        line = [(x * _SCALE, y * _SCALE), (x * _SCALE, (y + height) * _SCALE)]
-        self._draw.line(line, fill=_SOFT_INK, width=_SCALE)
-
-    def paste(self, image: Image.Image, x: float, y: float, size: int) -> None:
-        """A square image with round corners."""
-        image = image.resize((size * _SCALE, size * _SCALE), Image.Resampling.LANCZOS)
-        mask = Image.new("L", image.size, 0)
-        ImageDraw.Draw(mask).rounded_rectangle([0, 0, *(v - 1 for v in image.size)], 12 * _SCALE, fill=255)
-        self.image.paste(image, (round(x * _SCALE), round(y * _SCALE)), mask)
-
-
-def _width(text: str, size: int) -> float:
-    return float(ImageFont.load_default(size=size * _SCALE).getlength(text)) / _SCALE
-
-
-def draw(demo: Demo, path: Path) -> Path:
-    """Write the figure of a run of the demo as a PNG file 1560 pixels wide; returns its path."""
-    rows = [demo.examples[start : start + 3] for start in range(0, len(demo.examples), 3)]
-    top, heading, foot = 132, 46, 236
-    height = top + len(rows) * (_CARD_HEIGHT + heading + _GAP) + heading + _SEARCH_HEIGHT + _GAP + foot
-    canvas = _Canvas(_WIDTH, height)
-    canvas.text(_MARGIN, 66, "Which caption is right?", 38, bold=1.5)
-    subtitle = "Same words, colours swapped. CLIP's cosine can hardly tell; one matrix on its text embedding can."
-    canvas.text(_MARGIN, 100, subtitle, 20, _SOFT_INK)
-    y = float(top)
-    for row in rows:
-        canvas.text(_MARGIN, y + 26, _HEADINGS[row[0].kind], 18, _SOFT_INK)
-        y += heading
-        for i, example in enumerate(row):
-            _card(canvas, _MARGIN + i * (_CARD + _GAP), y, example)
-        y += _CARD_HEIGHT + _GAP
-    question = (
-        f'Search: "{demo.search.query}", the query that confuses CLIP most; {demo.search.shown} of '
-        f"{demo.results['n']:,} scenes show it. Confused: that colour and that shape, on different objects"
-    )
-    canvas.text(_MARGIN, y + 26, question, 18, _SOFT_INK)
-    for number, (model, name, _) in enumerate(_MODELS):
-        x = _MARGIN + number * ((_WIDTH - 2 * _MARGIN + _GAP) / 2)
-        _search(canvas, x, y + heading, name, demo.search.images[model], demo.search.answers[model])
-    _strip(canvas, y + heading + _SEARCH_HEIGHT + _GAP + 4, demo)
-    canvas.image.resize((_WIDTH, height), Image.Resampling.LANCZOS).save(path, optimize=True)
-    return path
-
-
-_HEADINGS = {
-    "seen": "Every colour-shape pair was in the fit",
-    "heldout": "At least one colour-shape pair was not in the fit",
-    "three": "Three objects: all training showed two",
+_LIGHT = {
+    **{"paper": "#f6f4ef", "card": "#ffffff", "line": "#e4e0d6", "track": "#ece8df"},
+    **{"ink": "#1f2430", "soft": "#6b7080", "base": "#9aa1b1", "labclip": "#1f7a5c", "wrong": "#c8442f"},
+    # Yellow and white are darker than on the objects, to be read on white.
+    **{"red": "#d0262f", "orange": "#dd7400", "yellow": "#b28700", "green": "#22883f", "teal": "#008b8b"},
+    **{"blue": "#1f4fd0", "purple": "#7d33bd", "pink": "#dc5c9d", "brown": "#74452a", "white": "#9a9c9f"},
+    **{"gray": "#75787d", "black": "#1f2430"},
 }
-
-
-def _search(canvas: _Canvas, x: float, y: float, name: str, images: NDArray[Any], answers: Sequence[str]) -> None:
-    """The top five of a model, each with what it is: right, confused, or neither."""
-    side, width = 124, (_WIDTH - 2 * _MARGIN - _GAP) / 2
-    canvas.bar(x, y, width, _SEARCH_HEIGHT, _CARD_FILL, line=_LINE)
-    canvas.text(x + 16, y + 32, name, 18, bold=0.8)
-    for number, (image, answer) in enumerate(zip(images, answers, strict=True)):
-        left = x + 16 + number * (side + 16)
-        canvas.paste(Image.fromarray(image), left, y + 46, side)
-        if answer != "neither":
-            canvas.mark(left + 10, y + 188, answer == "right", 6)
-        canvas.text(left + 24, y + 194, answer, 16, _INK if answer == "right" else _SOFT_INK)
-
-
-def _card(canvas: _Canvas, x: float, y: float, example: Example) -> None:
-    canvas.bar(x, y, _CARD, _CARD_HEIGHT, _CARD_FILL, line=_LINE)
-    side = 168
-    canvas.paste(Image.fromarray(example.image), x + 16, y + 16, side)
-    left, width, top = x + side + 34, _CARD - side - 50, y + 30
-    for model, name, fill in _MODELS:
-        (own, swapped), probability = example.cosines[model], example.probabilities[model]
-        right = own > swapped
-        canvas.text(left, top + 14, name, 18, bold=0.8)
-        canvas.mark(left + width - 10, top + 8, right)
-        canvas.text(left + width - 28, top + 14, _percent(probability), 18, anchor="rs")
-        canvas.bar(left, top + 26, width, 14, _TRACK)
-        canvas.bar(left, top + 26, max(14, width * probability), 14, fill if right else _WRONG)
-        canvas.tick(left + width / 2, top + 22, 22)
-        top += 78
-    _caption(canvas, x + 42, y + 224, example.captions[0], right=True)
-    _caption(canvas, x + 42, y + 262, example.captions[1], right=False)
-
-
-def _caption(canvas: _Canvas, x: float, y: float, caption: str, *, right: bool) -> None:
-    """A caption with its colours in colour, and a mark for whether it is true of the scene."""
-    canvas.mark(x - 14, y - 6, right, 6)
-    words, size = caption.split(), 18
-    while sum(_width(word, size) + size * 0.3 for word in words) > _CARD - 64:
-        size -= 1
-    for word in words:
-        fill = _WORDS.get(word, _INK if right else _SOFT_INK)
-        canvas.text(x, y, word, size, fill, bold=1.0 if word in _WORDS else 0)
-        x += _width(word, size) + size * 0.3
-
-
-def _percent(probability: float) -> str:
-    return ">99%" if probability > 0.99 else "<1%" if probability < 0.01 else f"{probability:.0%}"
-
-
+_DARK = {
+    **{"paper": "#15181d", "card": "#1f242c", "line": "#363c46", "track": "#39404b"},
+    **{"ink": "#e8eaee", "soft": "#a3abb8", "base": "#8790a1", "labclip": "#3fb18a", "wrong": "#ee6c57"},
+    **{"red": "#ff6b6f", "orange": "#ff9d42", "yellow": "#f4cf3f", "green": "#56c976", "teal": "#35c4c4"},
+    **{"blue": "#82a4ff", "purple": "#c293ff", "pink": "#ff95c8", "brown": "#cf9a74", "white": "#ffffff"},
+    **{"gray": "#a9adb3", "black": "#c9ced6"},
+}
+_MODELS = {"base": "CLIP", "labclip": "LABCLIP"}
+_HEADINGS = {
+    "binding": "Every colour-shape pair was in the fit",
+    "binding_heldout": "At least one colour-shape pair was not in the fit",
+    "binding_three": "Three objects: all training showed two",
+}
 _LABELS = (
     ("binding", "binding, seen pairs", "right against swapped"),
     ("binding_heldout", "unseen pairs", "right against swapped"),
@@ -166,34 +46,204 @@ _LABELS = (
     ("t2i_r1", "image search", "by sentence, R@1"),
     ("tags_t2i_r1", "image search", "by tags, R@1"),
     ("one_object_acc1", "one object", "zero-shot, 120 classes"),
+    ("", "linear probes", "colour of each shape"),
 )
 
 
-def _strip(canvas: _Canvas, y: float, demo: Demo) -> None:
-    """Below the cards: a pair of bars for each metric, the probes, and what is what."""
-    found, width = demo.results, (_WIDTH - 2 * _MARGIN - len(_LABELS) * _GAP) / (len(_LABELS) + 1)
-    for i, (key, label, of) in enumerate((*_LABELS, ("", "linear probes", "colour of each shape"))):
-        x = _MARGIN + i * (width + _GAP)
-        canvas.text(x, y + 18, label, 19, bold=0.8)
-        canvas.text(x, y + 40, of, 15, _SOFT_INK)
-        probes = [(found["probes"][side], _INK, side) for side in ("image", "text")]
-        models = [(found[model][key], fill, "") for model, _, fill in _MODELS] if key else probes
-        for j, bar in enumerate(models):
-            _bar(canvas, x, y + 56 + j * 36, width, *bar)
-        if key.startswith("binding"):
-            canvas.tick(x + (width - 56) / 2, y + 52, 66)
+def draw(demo: Demo, path: Path, *, dark: bool = False, narrow: bool = False) -> Path:
+    """Write the figure of a run of the demo as a PNG file; returns its path.
+
+    Args:
+        demo: What `run` found.
+        path: Where to.
+        dark: Whether it is light on dark, for a page in dark mode.
+        narrow: Whether it is one card wide, for a phone, with the first scene of each kind alone: 1040 pixels, to be
+            shown at half of that; else 1560.
+    """
+    margin, columns = (24, 1) if narrow else (48, 3)
+    canvas = _Canvas(2 * margin + columns * _CARD + (columns - 1) * _GAP, _DARK if dark else _LIGHT)
+    full = canvas.width - 2 * margin
+    canvas.text(margin, 66, "Which caption is right?", 38, bold=1.5)
+    subtitle = "Same words, colours swapped. CLIP's cosine can hardly tell; one matrix on its text embedding can."
+    y = canvas.paragraph(margin, 100, subtitle, 20, full) + 6
+    for kind, heading in _HEADINGS.items():
+        canvas.text(margin, y + 26, heading, 18, "soft")
+        for column, example in enumerate([one for one in demo.examples if one.kind == kind][:columns]):
+            _card(canvas, margin + column * (_CARD + _GAP), y + _HEADING, example)
+        y += _HEADING + _CARD_HEIGHT + _GAP
+    search, found = demo.search, demo.results
+    question = (
+        f'Search: "{search.query}", the query that confuses CLIP most; {search.shown} of {found["n"]:,} scenes show '
+        f"it. Confused: that colour and that shape, on different objects"
+    )
+    y = canvas.paragraph(margin, y + 26, question, 18, full) - 6
+    side = min(2, columns)  # cards beside each other
+    width = (full - (side - 1) * _GAP) / side
+    for number, (model, name) in enumerate(_MODELS.items()):
+        x, below = margin + number % side * (width + _GAP), y + number // side * (_search_height(width) + _GAP)
+        _search(canvas, x, below, width, name, search.images[model], search.answers[model])
+    y = below + _search_height(width) + _GAP + 4
+    y = _metrics(canvas, margin, y, full, 2 if narrow else len(_LABELS), found)
+    drawn = "The first scene of each draw" if narrow else "The first scenes of the draw"
     bars = "Bars on the cards: the probability a model gives the right one of two captions; the line is chance."
-    first = f"The first scenes of the draw, seed {found['seed']}, not chosen; {found['n']:,} new scenes per metric."
-    canvas.text(_MARGIN, y + 168, bars, 16, _SOFT_INK)
-    canvas.text(_MARGIN, y + 192, first, 16, _SOFT_INK)
-    for x, (_, name, fill) in zip((_WIDTH - _MARGIN - 190, _WIDTH - _MARGIN - 100), _MODELS, strict=True):
-        canvas.bar(x, y + 180, 14, 14, fill)
-        canvas.text(x + 22, y + 193, name, 18)
+    first = f"{drawn}, seed {found['seed']}, not chosen; {found['n']:,} new scenes per metric."
+    for text in (bars, first):
+        y = canvas.paragraph(margin, y, text, 16, full)
+    x, y = (margin, y + 6) if narrow else (canvas.width - margin - 190, y - 24)
+    for number, (model, name) in enumerate(_MODELS.items()):
+        canvas.bar(x + 90 * number, y - 12, 14, 14, model)
+        canvas.text(x + 90 * number + 22, y + 1, name, 18)
+    canvas.save(path, y + margin - 4, reduced=not narrow)
+    return path
+
+
+class _Canvas:
+    """A drawing in finished pixels on a larger sheet; colours are names of a theme."""
+
+    def __init__(self, width: int, theme: dict[str, str]) -> None:
+        self.width, self._theme = width, theme
+        self._image = Image.new("RGB", (width * _SCALE, _TALLEST * _SCALE), theme["paper"])
+        self._draw = ImageDraw.Draw(self._image)
+
+    def text(
+        self, x: float, y: float, text: str, size: int, fill: str = "ink", *, bold: float = 0, anchor: str = "ls"
+    ) -> None:
+        """Write on a baseline; the built-in font has one weight, which a stroke of its own colour makes heavier."""
+        colour, at = self._theme[fill], (x * _SCALE, y * _SCALE)
+        self._draw.text(at, text, colour, _font(size), anchor, stroke_width=bold, stroke_fill=colour)
+
+    def paragraph(self, x: float, y: float, text: str, size: int, width: float) -> float:
+        """Soft text in lines of at most a width; returns the baseline of the line behind it."""
+        line = ""
+        for word in (*text.split(), ""):
+            if line and (not word or _width(f"{line} {word}", size) > width):
+                self.text(x, y, line, size, "soft")
+                line, y = word, y + round(1.5 * size)
+            else:
+                line = f"{line} {word}".strip()
+        return y
+
+    def bar(self, x: float, y: float, width: float, height: float, fill: str, *, line: str | None = None) -> None:
+        """A box with round ends or corners."""
+        radius = min(height / 2, width / 2, 14) * _SCALE
+        box = [v * _SCALE for v in (x, y, x + width, y + height)]
+        self._draw.rounded_rectangle(box, radius, self._theme[fill], self._theme[line] if line else None, _SCALE)
+
+    def mark(self, x: float, y: float, right: bool, size: float = 7) -> None:
+        """A check or a cross, centred."""
+        check, cross = [[(-1, 0.1), (-0.3, 0.8), (1, -0.8)]], [[(-0.8, -0.8), (0.8, 0.8)], [(-0.8, 0.8), (0.8, -0.8)]]
+        for stroke in check if right else cross:
+            points = [((x + dx * size) * _SCALE, (y + dy * size) * _SCALE) for dx, dy in stroke]
+            self._draw.line(points, self._theme["labclip" if right else "wrong"], 3 * _SCALE, joint="curve")
+
+    def tick(self, x: float, y: float, height: float) -> None:
+        """A thin upright line."""
+        self._draw.line([x * _SCALE, y * _SCALE, x * _SCALE, (y + height) * _SCALE], self._theme["soft"], _SCALE)
+
+    def paste(self, pixels: NDArray[Any], x: float, y: float, size: int) -> None:
+        """A square image with round corners."""
+        image = Image.fromarray(pixels).resize((size * _SCALE, size * _SCALE), Image.Resampling.LANCZOS)
+        mask = Image.new("L", image.size, 0)
+        ImageDraw.Draw(mask).rounded_rectangle([0, 0, *(v - 1 for v in image.size)], 12 * _SCALE, fill=255)
+        self._image.paste(image, (round(x * _SCALE), round(y * _SCALE)), mask)
+
+    def save(self, path: Path, height: float, *, reduced: bool) -> None:
+        """Write what is above a height as PNG."""
+        image = self._image.crop((0, 0, self.width * _SCALE, round(height) * _SCALE))
+        if reduced:
+            image = image.resize((self.width, round(height)), Image.Resampling.LANCZOS)
+        image.save(path, "PNG", optimize=True)
+
+
+def _font(size: int) -> Any:
+    return ImageFont.load_default(size=size * _SCALE)
+
+
+def _width(text: str, size: int) -> float:
+    return float(_font(size).getlength(text)) / _SCALE
+
+
+def _card(canvas: _Canvas, x: float, y: float, example: Example) -> None:
+    """A scene, the probability that each model gives its right caption, and both captions."""
+    canvas.bar(x, y, _CARD, _CARD_HEIGHT, "card", line="line")
+    side = 168
+    canvas.paste(example.image, x + 16, y + 16, side)
+    left, width, top = x + side + 34, _CARD - side - 50, y + 30
+    for model, name in _MODELS.items():
+        (own, swapped), probability = example.cosines[model], example.probabilities[model]
+        right = own > swapped
+        canvas.text(left, top + 14, name, 18, bold=0.8)
+        canvas.mark(left + width - 10, top + 8, right)
+        canvas.text(left + width - 28, top + 14, _percent(probability), 18, anchor="rs")
+        canvas.bar(left, top + 26, width, 14, "track")
+        canvas.bar(left, top + 26, max(14, width * probability), 14, model if right else "wrong")
+        canvas.tick(left + width / 2, top + 22, 22)
+        top += 78
+    for at, (caption, right) in enumerate(zip(example.captions, (True, False), strict=True)):
+        _caption(canvas, x + 42, y + 224 + 38 * at, caption, right)
+
+
+def _caption(canvas: _Canvas, x: float, y: float, caption: str, right: bool) -> None:
+    """A caption with its colours in colour, and a mark for whether it is true of the scene."""
+    canvas.mark(x - 14, y - 6, right, 6)
+    words, size = caption.split(), 18
+    while sum(_width(word, size) + size * 0.3 for word in words) > _CARD - 64:
+        size -= 1
+    for word in words:
+        coloured = word in COLOURS
+        fill = word if coloured else "ink" if right else "soft"
+        canvas.text(x, y, word, size, fill, bold=1.0 if coloured else 0)
+        x += _width(word, size) + size * 0.3
+
+
+def _percent(probability: float) -> str:
+    return ">99%" if probability > 0.99 else "<1%" if probability < 0.01 else f"{probability:.0%}"
+
+
+def _image_side(width: float) -> int:
+    """Of five images in a card of a width."""
+    return 124 if width > _CARD else 80
+
+
+def _search_height(width: float) -> int:
+    return _image_side(width) + 88
+
+
+def _search(
+    canvas: _Canvas, x: float, y: float, width: float, name: str, images: NDArray[Any], answers: Sequence[str]
+) -> None:
+    """The top five of a model, each with what it is: right, confused, or neither."""
+    canvas.bar(x, y, width, _search_height(width), "card", line="line")
+    canvas.text(x + 16, y + 32, name, 18, bold=0.8)
+    side = _image_side(width)
+    size, step = (16, side + 16) if width > _CARD else (13, side + 10)
+    for number, (image, answer) in enumerate(zip(images, answers, strict=True)):
+        left = x + 16 + number * step
+        canvas.paste(image, left, y + 46, side)
+        if answer != "neither":
+            canvas.mark(left + 0.6 * size, y + side + 64, answer == "right", 0.38 * size)
+        canvas.text(left + 1.5 * size, y + side + 70, answer, size, "ink" if answer == "right" else "soft")
+
+
+def _metrics(canvas: _Canvas, x: float, y: float, full: float, columns: int, found: dict[str, Any]) -> float:
+    """A pair of bars for each metric, and the probes; returns the baseline of the text below."""
+    width = (full - (columns - 1) * _GAP) / columns
+    for number, (key, label, of) in enumerate(_LABELS):
+        left, top = x + number % columns * (width + _GAP), y + number // columns * 152
+        canvas.text(left, top + 18, label, 19, bold=0.8)
+        canvas.text(left, top + 40, of, 15, "soft")
+        models = [(found[model][key], model, "") for model in _MODELS] if key else []
+        probes = [(found["probes"][side], "ink", side) for side in ("image", "text")]
+        for at, bar in enumerate(models or probes):
+            _bar(canvas, left, top + 56 + at * 36, width, *bar)
+        if key.startswith("binding"):
+            canvas.tick(left + (width - 56) / 2, top + 52, 66)
+    return top + 168
 
 
 def _bar(canvas: _Canvas, x: float, y: float, width: float, value: float, fill: str, label: str) -> None:
     full = width - 56
-    canvas.bar(x, y, full, 24, _TRACK)
+    canvas.bar(x, y, full, 24, "track")
     canvas.bar(x, y, max(14, full * value), 24, fill)
     canvas.text(x + width - 48, y + 19, f"{value:.2f}".removeprefix("0"), 19, bold=0.6)
-    canvas.text(x + 12, y + 18, label, 15, "#ffffff")
+    canvas.text(x + 12, y + 18, label, 15, "card")

@@ -2,37 +2,32 @@
 
 from __future__ import annotations
 
-import itertools
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from PIL import Image
+from torch import Tensor
 
 from labclip.analysis.probes import probe
-from labclip.analysis.scenes import embed_scenes
-from labclip.data.images import ImageSource
+from labclip.analysis.scenes import labels_of
 from labclip.data.scene_files import labelled_scenes
 from labclip.encode.cache import encode
-from labclip.evaluation.evaluate import evaluate
+from labclip.evaluation.benchmarks.scenes import read
 from labclip.evaluation.items import Items
-from labclip.evaluation.sources import Benchmark, Sources
-from labclip.evaluation.tasks import Task
+from labclip.evaluation.scores import compare
+from labclip.evaluation.search import TOP, Search
+from labclip.evaluation.sources import Sources
+from labclip.evaluation.tasks import Choice, Task, score
 from labclip.model import LABCLIP
-from labclip.scenes import COLOURS, SHAPES, render, sample
-from labclip.scenes.captions import noun_phrase
-from labclip.scenes.vocabulary import HELD_OUT, VALIDATION
+from labclip.report import Page, Section, Table, terminal
+from labclip.report.values import Value
+from labclip.scenes import render, sample
+from labclip.scenes.world import draw_scenes
 
-_EXAMPLES = 3  # scenes of each kind in the figure
-_KINDS: dict[str, dict[str, Any]] = {
-    "seen": {"split": "seen"},
-    "heldout": {"split": "heldout"},
-    "three": {"split": "seen", "n_objects": 3},
-}
-_REMARKS = {"seen": "", "heldout": "(unseen pair)", "three": "(three objects)"}
-_PROBE_SCENES = 4000  # to train the probes on
+EXAMPLES = 3  # scenes of each kind
+MODELS = {"base": "CLIP", "labclip": "LABCLIP"}
 ROWS = {
     "binding": "right against swapped caption, seen pairs",
     "binding_heldout": "right against swapped caption, unseen pairs",
@@ -40,10 +35,23 @@ ROWS = {
     "t2i_r1": "image search by sentence (R@1)",
     "tags_t2i_r1": "image search by tags (R@1; no binding)",
     "search_map": "search with one object (mean average precision)",
-    "search_confused5": "  confused among its top five (lower is better)",
+    "search_confused5": "confused among its top five (lower is better)",
     "one_object_acc1": "zero-shot accuracy, one object of 120",
 }
-_TOP = 5
+# Whether a scene with three objects or an unseen pair, by the metric that it is an item of.
+_KINDS: dict[str, dict[str, Any]] = {
+    "binding": {"split": "seen"},
+    "binding_heldout": {"split": "heldout"},
+    "binding_three": {"split": "seen", "n_objects": 3},
+}
+_REMARKS = {"binding": "", "binding_heldout": " (unseen pair)", "binding_three": " (three objects)"}
+_PROBE_SCENES = 4000  # to train the probes on
+_FINDING = (
+    "Both encoders know which colour belongs to which shape. CLIP's cosine between them loses it; one matrix on the "
+    "text embedding restores it."
+)
+
+_CONFUSED = "Confused: the scene has that colour and that shape on different objects."
 
 
 @dataclass(frozen=True)
@@ -53,8 +61,7 @@ class Example:
     Attributes:
         image: uint8 [256, 256, 3].
         captions: The right caption, and the one with the colours swapped.
-        kind: "seen": two objects, their colour-shape pairs were in the fit; "heldout": at least one was not; "three":
-            three objects.
+        kind: The metric that it is an item of: "binding", "binding_heldout" or "binding_three".
         cosines: Of each model with the two captions.
         probabilities: What each model gives the right one of the two, by a softmax at its own temperature.
     """
@@ -62,8 +69,8 @@ class Example:
     image: NDArray[Any]
     captions: tuple[str, str]
     kind: str
-    cosines: dict[str, tuple[float, float]]
-    probabilities: dict[str, float]
+    cosines: Mapping[str, tuple[float, float]]
+    probabilities: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -81,8 +88,8 @@ class SearchExample:
 
     query: str
     shown: int
-    images: dict[str, NDArray[Any]]
-    answers: dict[str, list[str]]
+    images: Mapping[str, NDArray[Any]]
+    answers: Mapping[str, list[str]]
 
 
 @dataclass(frozen=True)
@@ -100,43 +107,30 @@ class Demo:
     search: SearchExample
 
     def __str__(self) -> str:
-        found, probes, shown = self.results, self.results["probes"], self.examples[: 2 * _EXAMPLES + 1]
-        n, seed = found["n"], found["seed"]
-        width = max(len(caption) for example in shown for caption in example.captions) + 11
-        return "\n".join([
-            f"{n:,} new scenes per metric, seed {seed}. No training used them, nor any scene of three.",
-            "",
-            f"{'accuracy':47}{'CLIP':>7}{'LABCLIP':>10}{'chance':>9}",
-            *(
-                f"{label:47}{found['base'][key]:7.3f}{found['labclip'][key]:10.3f}"
-                + ("" if found["chance"][key] is None else f"{found['chance'][key]:9.3f}")
-                for key, label in ROWS.items()
-            ),
-            "",
-            "Linear probes read the colour of each shape from one embedding alone, in unseen combinations:",
-            f"    image {probes['image']:.3f}, caption {probes['text']:.3f}, chance {probes['chance']:.3f}.",
-            "    Both encoders know which colour belongs to which shape. CLIP's cosine between them loses it;",
-            "    one matrix on the text embedding restores it.",
-            "",
-            f"{'Cosine of the image with each caption, first scenes':{width}}{'CLIP':>8}{'LABCLIP':>15}",
-            *(line for example in shown for line in _lines(example, width)),
-            "",
-            f"Search for {self.search.query!r}, which confuses CLIP most ({self.search.shown} scenes show it):",
-            *(f"  {name:>7}  {', '.join(self.search.answers[model])}"
-              for model, name in (("base", "CLIP"), ("labclip", "LABCLIP"))),
-            "    Confused: the scene has that colour and that shape on different objects.",
-        ])  # fmt: skip
-
-
-def _lines(example: Example, width: int) -> list[str]:
-    """Two captions, each with the cosines of both models."""
-    lines = [
-        f"{kind:>9}  {text}".ljust(width) for kind, text in zip(("right", "swapped"), example.captions, strict=True)
-    ]
-    for right, swapped in example.cosines.values():
-        lines[0] += f"{right:8.3f}{' ok' if right > swapped else ' WRONG':7}"
-        lines[1] += f"{swapped:8.3f}{'':7}"
-    return [f"{lines[0]}{_REMARKS[example.kind]}".rstrip(), lines[1].rstrip()]
+        found, probes, search = self.results, self.results["probes"], self.search
+        measured: list[list[Value]] = [
+            [label, *(found[side][key] for side in (*MODELS, "chance"))] for key, label in ROWS.items()
+        ]
+        cosines: list[list[Value]] = []
+        for one in self.examples[: 2 * EXAMPLES + 1]:
+            told = [f"{right:.3f} {'ok' if right > swapped else 'WRONG'}" for right, swapped in one.cosines.values()]
+            cosines.append([f"right: {one.captions[0]}{_REMARKS[one.kind]}", *told])
+            cosines.append([f"swapped: {one.captions[1]}", *(swapped for _, swapped in one.cosines.values())])
+        probed = (
+            f"They read the colour of each shape from one embedding alone, in unseen combinations: image "
+            f"{probes['image']:.3f}, caption {probes['text']:.3f}, chance {probes['chance']:.3f}. {_FINDING}"
+        )
+        query = f"The query that confuses CLIP most; {search.shown} scenes show it. {_CONFUSED}"
+        answers = [[name, ", ".join(search.answers[model])] for model, name in MODELS.items()]
+        columns, size = ["", *MODELS.values()], f"{found['n']:,} new scenes per metric, seed {found['seed']}."
+        sections = [
+            Section("Accuracy", tables=[Table("", [*columns, "chance"], measured)]),
+            Section("Linear probes", [probed]),
+            Section("Cosine of the image with each caption, first scenes", tables=[Table("", columns, cosines)]),
+            Section(f"Search for {search.query!r}", [query], tables=[Table("", ["", "top five"], answers, (0, 1))]),
+        ]
+        lead = f"{size} No training used them, nor any scene of three."
+        return terminal(Page("Which caption is right?", lead, sections))
 
 
 def run(*, n: int = 1000, seed: int = 0, model: LABCLIP | None = None, progress: bool = False) -> Demo:
@@ -157,78 +151,68 @@ def run(*, n: int = 1000, seed: int = 0, model: LABCLIP | None = None, progress:
         ValueError: If there are too few scenes to measure anything.
     """
     model = LABCLIP.from_pretrained("scenes") if model is None else model
-    three = Benchmark("three", "Embedded scenes of three objects", "binding", _three)
-    options = {name: {"n": n, "seed": seed} for name in ("scenes", "three")}
-    report = evaluate(model, ["scenes", three], options=options, cache=None, progress=progress)
-    estimates = {one.metric: one.estimates for found in report.results for one in found.compared}
-    labelled = embed_scenes(model, labelled_scenes(_PROBE_SCENES, seed=seed + 500_000), progress=progress)
-    sides = {"image": labelled.images, "text": labelled.texts["captions"]}
-    probes = {side: probe(rows, labelled.labels, seed=seed).accuracy for side, rows in sides.items()}
-    results = {
-        "base": {key: round(estimates[key][0].value, 4) for key in ROWS},
-        "labclip": {key: round(estimates[key][1].value, 4) for key in ROWS},
-        "chance": {key: None if (chance := estimates[key][0].chance) is None else round(chance, 4) for key in ROWS},
-        "probes": {side: round(one.value, 4) for side, one in probes.items()}
-        | {"chance": round(probes["image"].chance or 0.0, 4)},
-        "n": n,
-        "seed": seed,
-    }
-    examples = [example for kind in _KINDS for example in _examples(model, kind, seed, n)]
-    return Demo(results, examples, _search(model, seed, n, progress))
+    sources = Sources(None)
+    three = _three(sources, n, seed)
+    task = read(sources, n=n, seed=seed)
+    task = replace(task, questions=[*task.questions, *three.question("binding_three")])
+    images, texts = encode(model, task.images, task.captions, progress=progress)
+    scores = score(task, images, texts, [model.alignment])
+    estimates = {one.metric: one.estimates for by_model in scores for one in compare(by_model)}
+    known = labelled_scenes(_PROBE_SCENES, seed=seed + 500_000)
+    sides = zip(("image", "text"), encode(model, known.images, known.captions, progress=progress), strict=True)
+    probes = {side: probe(rows, labels_of(known.objects), seed=seed).accuracy for side, rows in sides}
+    values = {name: {key: round(estimates[key][at].value, 4) for key in ROWS} for at, name in enumerate(MODELS)}
+    chance = {key: None if (one := estimates[key][0].chance) is None else round(one, 4) for key in ROWS}
+    read_out = {side: round(one.value, 4) for side, one in probes.items()}
+    read_out["chance"] = round(probes["image"].chance or 0.0, 4)
+    results = values | {"chance": chance, "probes": read_out, "n": n, "seed": seed}
+    by_model = dict(zip(MODELS, task.read_by(texts, [model.alignment]), strict=True))
+    return Demo(results, _examples(model, task, images, by_model, n, seed), _search(task, images, by_model, n, seed))
 
 
-def _three(sources: Sources, *, n: int = 1000, seed: int = 0) -> Task:
+def _three(sources: Sources, n: int, seed: int) -> Items:
     """`binding_three`: scenes of three objects, two of whose colours are swapped."""
-    scenes, items = sample(n, seed=seed, **_KINDS["three"]), Items(sources)
+    scenes, items = sample(n, seed=seed, **_KINDS["binding_three"]), Items(sources)
     for number, captions in enumerate(zip(scenes.captions, scenes.swapped_captions, strict=True)):
         name = f"scene {number} of three objects, seed {seed}"
-        items.add(sources.image_in_memory(scenes.images[number], name), [text or "" for text in captions], name)
-    return sources.task(*items.question("binding_three"))
+        items.add(sources.image_in_memory(scenes.images[number], name), captions, name)
+    return items
 
 
-def _examples(model: LABCLIP, kind: str, seed: int, n: int) -> list[Example]:
-    """The first scenes of a kind, of `n` that are drawn."""
-    scenes = sample(n, seed=seed, **_KINDS[kind])
+def _examples(
+    model: LABCLIP, task: Task, images: Tensor, texts: Mapping[str, Tensor], n: int, seed: int
+) -> list[Example]:
+    """The first items of each kind."""
+    scales = {"base": model.clip.logit_scale.exp().item(), "labclip": model.logit_scale.exp().item()}
+    asked = {name: one for one in task.questions if isinstance(one, Choice) for name in one.metrics}
     examples = []
-    for number, image in enumerate(render(scenes.layout[:_EXAMPLES], 256)):
-        words = scenes.captions[number], scenes.swapped_captions[number] or ""
-        with torch.inference_mode():
-            seen = model.encode_image(Image.fromarray(scenes.images[number]), normalize=True)[0].float()
-            captions = model.encode_text(list(words), normalize=True, aligned=False).float()
-            cosines = {"base": captions @ seen, "labclip": model.alignment(captions, normalize=True) @ seen}
-            scales = {"base": model.clip.logit_scale.exp(), "labclip": model.logit_scale.exp()}
-            probabilities = {name: (cosines[name] * scales[name]).softmax(dim=0)[0].item() for name in cosines}
-        pairs = {name: (both[0].item(), both[1].item()) for name, both in cosines.items()}
-        examples.append(Example(image, words, kind, pairs, probabilities))
+    for kind, scenes in _KINDS.items():
+        layout, _ = draw_scenes(n, seed=seed, **scenes)
+        for number, image in enumerate(render(layout[:EXAMPLES], 256)):
+            row, (right, swapped) = int(asked[kind].image[number]), asked[kind].options[number].tolist()
+            cosines = {name: features[[right, swapped]] @ images[row] for name, features in texts.items()}
+            shares = {name: float((cosines[name] * scales[name]).softmax(dim=0)[0]) for name in cosines}
+            pairs = {name: (float(own), float(other)) for name, (own, other) in cosines.items()}
+            examples.append(Example(image, (task.captions[right], task.captions[swapped]), kind, pairs, shares))
     return examples
 
 
-def _search(model: LABCLIP, seed: int, n: int, progress: bool) -> SearchExample:
-    """The gallery of `labclip.evaluate("scenes", "scenes")`, asked for each seen pair that it shows."""
-    scenes, never = sample(n, seed=seed, split="all"), HELD_OUT | VALIDATION
-    shown = {pair for objects in scenes.objects for pair in objects}
-    every = itertools.product(enumerate(COLOURS), enumerate(SHAPES))
-    pairs = [(colour, shape) for (c, colour), (s, shape) in every if (colour, shape) in shown and not never[c, s]]
-    gallery = [ImageSource(f"scene {number}", data=image) for number, image in enumerate(scenes.images)]
-    images, texts = encode(model, gallery, [noun_phrase(*pair) for pair in pairs], progress=progress)
-    with torch.inference_mode():
-        queries = {"base": texts, "labclip": model.alignment(texts, normalize=True)}
-        top = {name: (rows @ images.T).topk(min(_TOP, n)).indices.numpy() for name, rows in queries.items()}
-    answers = {
-        name: [[_answer(pair, scenes.objects[image]) for image in row] for pair, row in zip(pairs, rows, strict=True)]
-        for name, rows in top.items()
-    }
-    worst = max(range(len(pairs)), key=lambda number: answers["base"][number].count("confused"))
+def _search(task: Task, images: Tensor, texts: Mapping[str, Tensor], n: int, seed: int) -> SearchExample:
+    """The search of the task, asked for each pair of the fit."""
+    asked = next(one for one in task.questions if isinstance(one, Search))
+    gallery, seen = images[asked.images], np.flatnonzero(asked.groups[""] == 0)
+    top = {name: (features[asked.queries[seen]] @ gallery.T).topk(min(TOP, n)).indices.numpy()
+           for name, features in texts.items()}  # fmt: skip
+    worst = int(np.take_along_axis(asked.confused[seen], top["base"], axis=1).sum(axis=1).argmax())
+    query = seen[worst]
+    layout, _ = draw_scenes(n, seed=seed, split="all")
     return SearchExample(
-        noun_phrase(*pairs[worst]),
-        sum(pairs[worst] in objects for objects in scenes.objects),
-        {name: render(scenes.layout[np.asarray(rows[worst])], 256) for name, rows in top.items()},
-        {name: by_query[worst] for name, by_query in answers.items()},
-    )
-
-
-def _answer(pair: tuple[str, str], objects: tuple[tuple[str, str], ...]) -> str:
-    colours, shapes = zip(*objects, strict=True)
-    if pair in objects:
-        return "right"
-    return "confused" if pair[0] in colours and pair[1] in shapes else "neither"
+        task.captions[asked.queries[query]],
+        int(asked.right[query].sum()),
+        {name: render(layout[rows[worst]], 256) for name, rows in top.items()},
+        {
+            name: ["right" if asked.right[query, row] else "confused" if asked.confused[query, row] else "neither"
+                   for row in rows[worst]]
+            for name, rows in top.items()
+        },
+    )  # fmt: skip

@@ -60,7 +60,7 @@ def _columns(table: Table, beside: Sequence[Table], width: int) -> str:
     for _ in range(over if table.words else 0):
         widest = max(table.words, key=lambda at: widths[at])
         widths[widest] = max(widths[widest] - 1, min(widths[widest], _NARROWEST))
-    lines = [_wrapped(table.caption, width)]
+    lines = [_wrapped(table.caption, width)] if table.caption else []
     for row in (table.columns, *table.rows):
         cells = [textwrap.wrap(line(shown(cell)), size, break_on_hyphens=False)
                  for cell, size in zip(row, widths, strict=True)]  # fmt: skip
