@@ -1,11 +1,10 @@
-"""Files with columns added or replaced: csv, tsv, jsonl and Parquet, written as they are read, some rows at a time."""
+"""Files with columns added or replaced: csv, tsv, jsonl and Parquet."""
 
 from __future__ import annotations
 
 import csv
-import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ WRITABLE = (".tsv", ".csv", ".jsonl", ".parquet")
 New = Mapping[str, Sequence[Any]]
 """Columns by name, each with a value a row of the table: texts, None, or lists of texts."""
 
-_ROW_GROUP = 65_536  # rows, as most Parquet writers choose
 _encode = json.JSONEncoder(ensure_ascii=False, default=str).encode
 
 
@@ -37,12 +35,12 @@ def write_with_columns(path: Path, out: Path, new: New) -> None:
         if out.suffix.lower() == ".jsonl":
             file.writelines(_encode(cells) + "\n" for _, cells in rows)
             return
-        first = next(rows)
-        delimiter = "\t" if out.suffix.lower() == ".tsv" else ","
-        table = csv.DictWriter(file, list(first[1]), delimiter=delimiter, lineterminator="\n")
-        table.writeheader()
-        for location, cells in itertools.chain([first], rows):
-            _check(location, cells, first[1])
+        table = None
+        for cells in _alike(rows):
+            if table is None:
+                delimiter = "\t" if out.suffix.lower() == ".tsv" else ","
+                table = csv.DictWriter(file, list(cells), delimiter=delimiter, lineterminator="\n")
+                table.writeheader()
             table.writerow(
                 {name: _encode(cell) if isinstance(cell, list | dict) else cell for name, cell in cells.items()}
             )
@@ -60,61 +58,48 @@ def _rows(path: Path, new: New) -> Iterator[Row]:
         yield location, cells | {name: column[number] for name, column in new.items()}
 
 
-def _check(location: str, cells: Mapping[str, Any], first: Mapping[str, Any]) -> None:
-    if strange := cells.keys() - first.keys():
-        raise ValueError(
-            f"{location} has a column {min(strange)!r} that the first row lacks. Write OUT as .jsonl, whose rows may "
-            f"differ."
-        )
+def _alike(rows: Iterable[Row]) -> Iterator[dict[str, Any]]:
+    """The cells of rows, none with a column that the first lacks."""
+    first = None
+    for location, cells in rows:
+        first = cells if first is None else first
+        if strange := cells.keys() - first.keys():
+            raise ValueError(
+                f"{location} has a column {min(strange)!r} that the first row lacks. Write OUT as .jsonl, whose rows "
+                f"may differ."
+            )
+        yield cells
 
 
 def _write_parquet(path: Path, out: Path, new: New) -> None:
     """Columns that come from a Parquet file keep their exact types."""
-    parquet = require("pyarrow.parquet", *PARQUET)
-    writer = None
-    for table in _tables(path, new):
+    pa, parquet = require("pyarrow", *PARQUET), require("pyarrow.parquet", *PARQUET)
+    start, writer = 0, None
+    for table in _tables(pa, path, new):
+        stop = start + table.num_rows
+        for name, column in new.items():
+            index = table.schema.get_field_index(name)
+            kind = pa.list_(pa.string()) if isinstance(column[0], list) else pa.string()
+            values = pa.array(column[start:stop], table.schema.types[index] if index >= 0 else kind)
+            table = table.set_column(index, name, values) if index >= 0 else table.append_column(name, values)
         writer = writer or parquet.ParquetWriter(out, table.schema)
         writer.write_table(table)
+        start = stop
     if writer:
         writer.close()
 
 
-def _tables(path: Path, new: New) -> Iterator[Any]:
-    """A table with the new columns, a group of rows at a time."""
-    pa = require("pyarrow", *PARQUET)
+def _tables(pa: Any, path: Path, new: New) -> Iterator[Any]:
+    """The rows of a Parquet file, a group of them at a time; those of another file at once."""
     if path.suffix.lower() == ".parquet":
         with open_parquet(path) as file:
-            start = 0
-            for group in range(file.num_row_groups):
-                table = file.read_row_group(group)
-                stop = start + table.num_rows
-                for name, column in new.items():
-                    index = table.schema.get_field_index(name)
-                    kind = table.schema.types[index] if index >= 0 else _kind(pa, column)
-                    values = pa.array(column[start:stop], kind)
-                    table = table.set_column(index, name, values) if index >= 0 else table.append_column(name, values)
-                yield table
-                start = stop
+            yield from map(file.read_row_group, range(file.num_row_groups))
         return
-    rows, schema = _rows(path, new), None
-    while batch := list(itertools.islice(rows, _ROW_GROUP)):
-        first = batch[0][1] if schema is None else dict.fromkeys(schema.names)
-        for location, cells in batch:
-            _check(location, cells, first)
-        try:
-            table = pa.Table.from_pylist([cells for _, cells in batch], schema)
-        except pa.ArrowException as error:
-            raise ValueError(
-                f"From {batch[0][0]} on, rows have other types: {error}. Write OUT as .jsonl, whose rows may differ."
-            ) from error
-        if schema is None:
-            for name, column in new.items():
-                index = table.schema.get_field_index(name)
-                table = table.set_column(index, name, table[name].cast(_kind(pa, column)))
-            schema = table.schema
-        yield table
-
-
-def _kind(pa: Any, column: Sequence[Any]) -> Any:
-    """The type of a new column: text, or lists of texts."""
-    return pa.list_(pa.string()) if column and isinstance(column[0], list) else pa.string()
+    rows = list(_alike(_rows(path, new)))
+    try:
+        table = pa.Table.from_pylist(rows)
+    except pa.ArrowException as error:
+        raise ValueError(
+            f"{path}: rows have other types: {error}. Write OUT as .jsonl, whose rows may differ."
+        ) from error
+    yield table.drop_columns([name for name in new if pa.types.is_null(table.schema.field(name).type)])

@@ -10,7 +10,7 @@ from labclip.negatives.files import Counts, add, add_parts, read
 from labclip.negatives.phrases import keywords, parts
 from labclip.negatives.shuffling import Shuffler, shuffle
 from labclip.negatives.swapping import RELATIONS, Swapper, swap
-from labclip.negatives.words import FAMILIES
+from labclip.negatives.taggers import FAMILIES
 
 __all__ = [
     "FAMILIES",

@@ -9,6 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from labclip.checks import checked_whole
 from labclip.data.cleaning import TrueCaptions, clean, comparable, comparable_forms, digest, meaning
 
 Method = Callable[[str, random.Random], Iterable[str]]
@@ -54,10 +55,9 @@ def generate(
         as many as exist.
 
     Raises:
-        ValueError: If captions or candidates are not strings, `k` is not 1 to 1,000, the method returns no texts, or
-            `image_index` has another length.
+        ValueError: If captions or candidates are not strings, `k` is not 1 to 1,000, or `image_index` has another
+            length.
     """
-    check_method(method, k)
     captions, images = captions_of_images(captions, image_index)
     found, same_meaning = negatives_of(captions, method, images, k=k, seed=seed)
     if same_meaning:
@@ -79,19 +79,19 @@ def negatives_of(
     A caption's negatives depend on `seed`, the caption and what is true of its image, on no other caption before or
     after; the first of many is the one that `k=1` gives.
     """
+    checked_whole("k", k, least=1, most=_MOST)
     words, true_captions, same_meaning = getattr(method, "max_words", None), TrueCaptions(), 0
     for image, caption in zip(images, captions, strict=True):
         true_captions.add(image, caption, words)
     found = []
     for caption, image in zip(tqdm(captions, unit=" captions", disable=not progress), images, strict=True):
-        chosen: list[str] = []
-        seen, said = comparable_forms(caption, words), meaning(clean(caption, words))
-        refused = 0
+        chosen, refused = list[str](), 0
+        seen, own = comparable_forms(caption, words), meaning(clean(caption, words))
         for candidate in _candidates(method, caption, seed):
             key = comparable(candidate)
             if not key or key in seen or true_captions.hold(image, key):
                 refused += 1
-            elif meaning(candidate) == said:
+            elif meaning(candidate) == own:
                 refused += 1
                 same_meaning += 1
             else:
@@ -106,11 +106,6 @@ def negatives_of(
 
 def _candidates(method: Method, caption: str, seed: int) -> Iterator[str]:
     made = method(caption, random.Random(digest(f"{seed}\0{caption}")))
-    if not isinstance(made, Iterable):
-        raise ValueError(
-            f"The method returned {type(made).__name__} for the caption {caption!r}; return texts: yield each, or "
-            f"return a list of them."
-        )
     for candidate in [made] if isinstance(made, str) else made:
         if not isinstance(candidate, str):
             raise ValueError(f"The method made {candidate!r} of the caption {caption!r}. A candidate is a text.")
@@ -129,11 +124,3 @@ def captions_of_images(captions: Iterable[str], image_index: ImageIndex) -> tupl
     if len(images) != len(captions):
         raise ValueError(f"image_index names {len(images)} images for {len(captions)} captions. Pass one a caption.")
     return captions, images
-
-
-def check_method(method: Method, k: int) -> None:
-    """Refuse what is no function, and no or too many negatives a caption."""
-    if not 1 <= k <= _MOST:
-        raise ValueError(f"k is {k}, but it is the number of negatives a caption gets. Pass 1 to {_MOST:,}.")
-    if not callable(method):
-        raise ValueError(f"method is {method!r}. Pass a function of a caption and a random.Random.")

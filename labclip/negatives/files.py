@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
@@ -17,7 +16,7 @@ from labclip.data.items import CAPTIONS, PARTS, Item, read_items
 from labclip.data.rows import column_names, find_inputs
 from labclip.data.writing import WRITABLE, write_with_columns
 from labclip.files import check_file, whole_file
-from labclip.negatives.choosing import Method, check_method, negatives_of
+from labclip.negatives.choosing import Method, negatives_of
 from labclip.negatives.phrases import TaggedCaption, parts_of
 from labclip.negatives.taggers import AnyTagger, get_tagger
 
@@ -41,12 +40,11 @@ def read(
     negative_column: str | None = None,
     image_column: str | None = None,
     clean: bool = False,
-) -> Iterator[Item]:
+) -> list[Item]:
     """Read captions with their negatives: NegCLIP's TSV, what `labclip negatives` writes, or one's own.
 
-    The file is read twice, first for the captions of each image: a negative equal to its caption, or to
-    another true caption of the same image, is left out, and so is one that repeats. Equal is what differs only in
-    case, punctuation or "a" and "an".
+    A negative equal to its caption, or to another true caption of the same image, is left out, and so is one that
+    repeats. Equal is what differs only in case, punctuation or "a" and "an". All rows are held in memory.
 
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
@@ -66,42 +64,35 @@ def read(
             beside an uncleaned caption, a fit can learn to tell the two by their full stop.
 
     Returns:
-        An item a row, in the file's order, as the file is read; rows without a caption are left out.
+        An item a row, in the file's order; rows without a caption are left out.
 
     Raises:
         FileNotFoundError: If there is no such file.
         MissingPackageError: If it is Parquet and pyarrow is not installed.
         ValueError: If it is empty, malformed or of another format, or has no such column; with the line.
     """
-    columns: dict[str, Any] = {"column": column, "image_column": image_column, "require_image": False}
-    columns |= {"negative_columns": negative_column and [negative_column], "clean": clean}
-    true_captions = TrueCaptions()
-    for item in _sound(read_items(path, **columns)):
+    rows = read_items(
+        path, column=column, image_column=image_column, require_image=False, clean=clean,
+        negative_columns=[negative_column] if negative_column else None,
+    )  # fmt: skip
+    items, true_captions, dropped = [item.checked() for item in rows if not item.empty], TrueCaptions(), 0
+    for item in items:
         for caption in item.captions:
             true_captions.add(item.image and item.image.key, caption)
-    return _read(Path(path), columns, true_captions)
-
-
-def _read(path: Path, columns: dict[str, Any], true_captions: TrueCaptions) -> Iterator[Item]:
-    dropped = 0
-    for item in _sound(read_items(path, **columns)):
+    for index, item in enumerate(items):
         kept, own = [], set(map(comparable, item.captions))
         for negatives in item.negatives:
             wrong: dict[str, str] = {}
             for text in negatives:
-                said = comparable(text)
-                if said not in own and not true_captions.hold(item.image and item.image.key, said):
-                    wrong.setdefault(said, text)
+                key = comparable(text)
+                if key not in own and not true_captions.hold(item.image and item.image.key, key):
+                    wrong.setdefault(key, text)
             kept.append(tuple(wrong.values()))
             dropped += len(negatives) - len(wrong)
-        yield replace(item, negatives=tuple(kept))
+        items[index] = replace(item, negatives=tuple(kept))
     if dropped:
         _logger.info("%s: left out %d negatives that repeat or are true of their image", path, dropped)
-
-
-def _sound(items: Iterable[Item]) -> Iterator[Item]:
-    """The items, without rows that have no caption; anything else that is wrong is an error."""
-    return (item.checked() for item in items if not item.empty)
+    return items
 
 
 def add(
@@ -119,7 +110,8 @@ def add(
 ) -> Counts:
     """Write a file's rows and columns with the columns `negative`, `negative_2` ... `negative_k` added.
 
-    Captions and negatives are held in memory, other columns are not. `out` appears whole or not at all.
+    Captions and negatives are held in memory; all columns are where another file becomes Parquet. `out` appears whole
+    or not at all.
 
     Args:
         path: A csv, tsv, jsonl, json, Parquet or txt file with one caption a row.
@@ -138,7 +130,6 @@ def add(
         ValueError: If the input is malformed, lacks the column, or has one called `negative`; if `out` exists.
     """
     path, out = Path(path), Path(out)
-    check_method(method, k)
     names = ["negative", *(f"negative_{number}" for number in range(2, k + 1))]
     caption, captions, images = _captions(path, out, names, column, image_column, force=force)
     found, same_meaning = negatives_of(captions, method, images, k=k, seed=seed, progress=progress)

@@ -12,8 +12,16 @@ from labclip.data.cleaning import WORD, clean, digest
 from labclip.data.items import Part
 from labclip.negatives.choosing import LONGEST, ImageIndex, captions_of_images
 from labclip.negatives.swapping import indefinite_article
-from labclip.negatives.taggers import AnyTagger, Tagger, get_tagger, is_adjective, is_noun
-from labclip.negatives.words import FAMILIES, is_object, is_quality
+from labclip.negatives.taggers import (
+    FAMILIES,
+    AnyTagger,
+    Tagger,
+    get_tagger,
+    is_adjective,
+    is_noun,
+    is_object,
+    is_quality,
+)
 
 _GROUPS = {
     word: (family, at) for family, groups in FAMILIES.items() for at, group in enumerate(groups) for word in group

@@ -11,8 +11,7 @@ from typing import Any
 
 from labclip.data.cleaning import WORD, clean
 from labclip.negatives.choosing import LONGEST, ImageIndex, generate
-from labclip.negatives.taggers import AnyTagger, get_tagger
-from labclip.negatives.words import is_object, is_quality
+from labclip.negatives.taggers import AnyTagger, get_tagger, is_object, is_quality
 
 
 class Shuffler:

@@ -1,8 +1,8 @@
-"""Parts of speech: HanTa's, spaCy's, or one's own as a function from words to tags."""
+"""What the words of a caption are: lists of words, and parts of speech by HanTa, spaCy, or a function of the user's."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,34 @@ from labclip.packages import require
 
 Tagger = Callable[[list[str]], Sequence[str]]
 AnyTagger = str | Tagger | None
+
+FAMILIES: Mapping[str, tuple[tuple[str, ...], ...]] = {
+    "colours": (
+        ("red", "maroon"), ("orange",), ("yellow", "gold", "golden"), ("green",), ("blue", "turquoise", "teal"),
+        ("purple", "violet", "lavender"), ("pink",), ("brown", "tan", "beige"), ("white", "cream"), ("black",),
+        ("gray", "grey", "silver"),
+    ),
+    "sizes": (("small", "little", "tiny"), ("big", "large", "huge", "giant", "enormous")),
+    "materials": (
+        ("wooden", "wood"), ("metal", "metallic", "steel", "iron"), ("plastic",), ("glass",), ("brick",),
+        ("stone", "rock"), ("leather",), ("concrete", "cement"),
+    ),
+    "ages": (("young", "younger"), ("old", "older", "elderly")),
+    "numbers": (("two",), ("three",), ("four",), ("five",), ("six",), ("seven",), ("eight",)),
+}  # fmt: skip
+"""Modifiers that exclude each other. The words of one group may be said of the same object: none is a foil for another,
+and the first of a group is the one that foils use. Numbers are in ascending order: three objects are also two."""
+
+POSITIONS = frozenset(
+    (
+        "left", "right", "top", "bottom", "front", "back", "rear", "side", "sides", "middle", "center", "centre",
+        "corner", "edge", "end", "inside", "outside", "foreground", "background", "distance", "next", "close", "near",
+        "far", "other", "upper", "lower", "opposite",
+    )
+)  # fmt: skip
+"""Words of where something is, which a shuffle leaves in their place: "to the cup of a red right" says nothing."""
+
+COLOURS = frozenset(word for group in FAMILIES["colours"] for word in group)
 
 # BNC C5 (HanTa), Penn Treebank (spaCy, NLTK) and Universal Dependencies, by how their tags begin.
 _NOUN = ("NN", "NP", "NOUN", "PROPN")
@@ -36,6 +64,16 @@ def is_adjective(tag: str) -> bool:
     [True, True, True, True, True, False, False]
     """
     return tag.startswith(_ADJECTIVE)
+
+
+def is_object(word: str, tag: str) -> bool:
+    """Whether a word names what is in an image: a noun, but no word of position and no colour."""
+    return is_noun(tag) and word not in POSITIONS and word not in COLOURS
+
+
+def is_quality(word: str, tag: str) -> bool:
+    """Whether a word says how an object is: an adjective or a colour, but no word of position."""
+    return word in COLOURS or (is_adjective(tag) and word not in POSITIONS)
 
 
 def get_tagger(tagger: AnyTagger) -> Tagger:
