@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-import torch
 from evaluated import asked, counts, image_file, lay, read
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -25,8 +24,6 @@ from labclip.evaluation import evaluate
 from labclip.evaluation.benchmarks import BENCHMARKS
 from labclip.evaluation.benchmarks.half_truths import FIELDS
 from labclip.evaluation.benchmarks.order import MAX_WORDS, SHUFFLES, shuffles_of, tag_words
-from labclip.evaluation.tasks import score
-from labclip.negatives import clean
 from labclip.negatives.taggers import spacy_model
 
 REAL = Path(__file__).parents[2] / "shared" / "data"
@@ -45,7 +42,6 @@ def held(name):
 
 
 WINOGROUND = {"image_0": "ex_0", "image_1": "ex_1", "caption_0": "a b", "caption_1": "b a"}
-PAIR = [(["ex_0.png", "ex_1.png"], ["a b", "b a"])]
 BIVLC = {"image": held("a"), "caption": "a", "negative_caption": "b", "negative_image": held("b"), "type": "add"}
 KARPATHY = [
     {
@@ -63,7 +59,6 @@ ROWS = [{"filepath": f"{name}.jpg", "title": f"a {name}", "neg_caption": [f"no {
 OWN = [([f"{name}.jpg"], [f"a {name}", f"no {name}"]) for name in ("dog", "cat")]
 FLICKR = {"filename": "5.jpg", "split": "test", "sentences": [{"raw": "a dog"}]}
 PETS = {"dog.jpg": None, "cat.jpg": None}
-TSV = "filepath\ttitle\tneg_caption\ndog.jpg\ta dog\t['no dog']\ncat.jpg\ta cat\t['no cat']\n"
 NEGCLIP = """\ttitle\tfilepath\tneg_caption\tneg_image
 0\tA dog holding a cat.\tcoco/val2014/1.jpg\t['A cat holding a dog .', 'a dog holding a cat .']\t[1]
 1\tA cup.\tcoco/val2014/2.jpg\t[]\t[2]
@@ -76,9 +71,6 @@ CLEANED = [
 PLUS = {"filename": "a.jpg", "caption": "a", "caption2": "b", "negative_caption": "c"}
 LONG = ("replace_attribute", "replace_object", "replace_relation", "swap_attribute", "swap_object")
 FORMATS = {
-    "winoground's jsonl": (
-        "winoground", {"examples.jsonl": [WINOGROUND], "images/ex_0.png": None, "images/ex_1.png": None}, PAIR,
-    ),
     "winoground's Parquet": (
         "winoground", {"data/test-0-of-1.parquet": [WINOGROUND | {"image_0": held("x"), "image_1": held("y")}]},
         [(["test-0-of-1.parquet row 1 image_0", "test-0-of-1.parquet row 1 image_1"], ["a b", "b a"])],
@@ -136,10 +128,7 @@ FORMATS = {
                     {"image": "cat.jpg", "captions": ["A dog."]}], **PETS},
         [(["dog.jpg"], ["a red cup", "a blue cup"]), (["dog.jpg"], ["a blue bed", "a red bed"])],
     ),
-    **{
-        f"an own table as {file}": ("csv", {file: content, **PETS}, OWN)
-        for file, content in {"m.tsv": TSV, "m.jsonl": ROWS, "m.json": ROWS, "m.parquet": ROWS}.items()
-    },
+    "an own table": ("csv", {"m.jsonl": ROWS, **PETS}, OWN),
     "an own table's columns by name": (
         "csv", {"m.csv": "pic,words,wrong,worse\ndog.jpg,a dog,a cat,a cow\n", **PETS},
         [(["dog.jpg"], ["a dog", "a cat", "a cow"])], "",
@@ -178,8 +167,6 @@ def test_sugarcrepes_own_files(tmp_path):
         "swap_att": 666, "swap_obj": 245, "add": 2754, "replace": 3846, "swap": 911, "macro": 7511, "micro": 7511,
     }  # fmt: skip
     assert len(task.images) == len(names)
-    words = [[sorted(clean(task.captions[row]).split()) for row in pair] for pair in choice.options]
-    assert 500 < sum(own == other for own, other in words) < 650
     said = [set() for _ in gallery.images]
     for text, place in zip(gallery.texts, gallery.image_index, strict=True):
         said[place].add(text)
@@ -199,13 +186,6 @@ def test_sugarcrepe_pps_own_files(tmp_path):
         "replace_att": 788, "replace_obj": 1652, "replace_rel": 1406, "swap_att": 666, "swap_obj": 245, "micro": 4757,
     }  # fmt: skip
     assert "2 items have the right caption among the wrong ones: a tie, so wrong." in task.notes
-    rows = np.flatnonzero([one[2] in one[:2] for one in task.questions[0].texts])
-    images, texts = torch.randn(2, len(task.captions), 16, generator=torch.Generator().manual_seed(0))
-    scores = [one for (one,) in score(task, images[: len(task.images)], texts, []) if one.margin is not None]
-    itt, tot = (one for one in scores if any(name.startswith("micro_") for name in one.metrics))
-    assert len(rows) == 2
-    assert not itt.correct[rows].any()
-    assert not tot.correct[rows].any()
 
 
 VALSE = {
@@ -410,22 +390,17 @@ def test_coco_order_as_aros_code_has_it(tmp_path, spacy):
     """spaCy's words and tags, one draw of each shuffle, and an equal one in the caption's place is right."""
     captions = ["A red dog and an old cat.", "Dog.", "Cat and the dog's cat"]
     lay(tmp_path, {"coco_karpathy_test.json": [{"image": "1.jpg", "caption": captions}], "1.jpg": None})
-    drawn, equal = set(), 0
-    for seed in range(20):
-        task = read("coco-order", tmp_path, tagger="", seed=seed)
-        first, second, third = (said for _, said in asked(task))  # none is left out
-        drawn.add(tuple(first))
-        assert second == ["dog"]
-        equal += 10 - len(first) - len(third)
+    tasks = [read("coco-order", tmp_path, tagger="", seed=seed) for seed in range(20)]
+    drawn = [[said for _, said in asked(task)] for task in tasks]  # none is left out
+    assert {tuple(second) for _, second, _ in drawn} == {("dog",)}
     # Two nouns and two adjectives: a quarter of the draws moves none of them, and is not drawn again.
-    assert len(drawn) > 10
-    assert equal > 5
-    assert "1 captions with no other order are right." in task.notes
-    assert task.notes[0].startswith("Shuffles equal to their caption count as right, as in ARO's code: ")
-    assert task.notes[-1].endswith("parts of speech by spacy. As ARO's code, but for the seed.")
+    assert len({tuple(first) for first, _, _ in drawn}) > 10
+    assert sum(10 - len(first) - len(third) for first, _, third in drawn) > 5
+    assert "1 captions with no other order are right." in tasks[0].notes
+    assert tasks[0].notes[0].startswith("Shuffles equal to their caption count as right, as in ARO's code: ")
+    assert tasks[0].notes[-1].endswith("parts of speech by spacy. As ARO's code, but for the seed.")
     again = read("coco-order", tmp_path, tagger="hanta", protocol="labclip")
     assert len(again.questions[0].options) == 2
-    assert any("parts of speech by hanta. Not as ARO's code" in note for note in again.notes)
     assert "1 captions with no other order are left out." in again.notes
 
 

@@ -12,6 +12,13 @@ from labclip.evaluation.scores import everything
 from labclip.evaluation.sources import Sources
 from labclip.evaluation.tasks import NONE, Choice, Retrieval, Rows
 
+LENGTHS = (
+    "In half-truths the wrong text is the longer one, in whole truths the right one. Their _blind columns say what the "
+    "texts alone decide, so also what length does: a model that prefers short texts gains in half-truths and loses in "
+    "whole truths. Read them together."
+)
+"""A note of benchmarks that have both."""
+
 
 @dataclass
 class Items:

@@ -8,7 +8,7 @@ from typing import Any
 
 from labclip.data.rows import fields, read_rows
 from labclip.evaluation.benchmarks.forms import in_folder
-from labclip.evaluation.items import Items
+from labclip.evaluation.items import LENGTHS, Items
 from labclip.evaluation.sources import Sources
 from labclip.evaluation.tasks import Task
 
@@ -45,6 +45,7 @@ def read(sources: Sources, *, limit: int = 1000) -> Task:
                 counted[what].add(row)
                 mean = {what: 0} if kind.startswith(what) else {}
                 items.add(row, (right, other), location, **mean, **{kind: 0})
+    sources.notes.append(LENGTHS)
     return sources.task(*items.question(items.metrics(*counted), right_first=True))
 
 

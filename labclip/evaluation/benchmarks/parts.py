@@ -11,7 +11,7 @@ import numpy as np
 
 from labclip.data.cleaning import clean
 from labclip.evaluation.benchmarks.captions import own_rows
-from labclip.evaluation.items import Items
+from labclip.evaluation.items import LENGTHS, Items
 from labclip.evaluation.scores import everything
 from labclip.evaluation.search import Search
 from labclip.evaluation.sources import Sources
@@ -78,6 +78,7 @@ def read(sources: Sources, *, column: str = "", image_column: str = "", seed: in
     said: dict[int, set[str]] = defaultdict(set)
     for row, text, _ in rows:
         said[row].update(clean(text).replace(",", " ").split())
+    sources.notes.append(LENGTHS)
     return sources.task(*_choices(sources, phrases), *_search(sources, phrases, said))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from labclip.checks import checked_whole
 from labclip.data.scene_files import LabelledScenes, labelled_scenes
-from labclip.evaluation.items import Items, gallery
+from labclip.evaluation.items import LENGTHS, Items, gallery
 from labclip.evaluation.search import Search
 from labclip.evaluation.sources import Sources
 from labclip.evaluation.tasks import NONE, Choice, Classification, Question, Retrieval, Task
@@ -50,6 +50,7 @@ def read(sources: Sources, *, n: int = 1000, seed: int = 0) -> Task:
     names = [f"scene {number} of split all, seed {seed}" for number in range(n)]
     shown = [sources.image_in_memory(image, name) for image, name in zip(gallery_of.images, names, strict=True)]
     questions += [_search(sources, gallery_of.objects, shown), *_retrieval(sources, gallery_of, shown, names)]
+    sources.notes.append(LENGTHS)
     return sources.task(*questions, _one_object(sources, n, seed))
 
 
