@@ -14,7 +14,6 @@ from labclip.data.scene_files import (
     SceneEntry,
     caption,
     combination,
-    labelled_scenes,
     read_labelled_scenes,
     read_scene_file,
     swapped_caption,
@@ -240,17 +239,6 @@ def test_labels_that_are_not_sound(tmp_path, name, text, said):
     (tmp_path / name).write_text(text)
     with pytest.raises(ValueError, match=said):
         read_scene_file(tmp_path / name)
-
-
-@pytest.mark.parametrize("count", [1, 2, 3, 5])
-def test_labelled_scenes_name_their_objects_in_the_captions_order(count):
-    labelled = labelled_scenes(60, seed=1, n_objects=count)
-    for text, swapped, objects in zip(labelled.captions, labelled.swapped, labelled.objects, strict=True):
-        words = text.split()
-        assert [shape for _, shape in objects] == sorted((shape for _, shape in objects), key=words.index)
-        assert all(colour in words for colour, _ in objects)
-        assert (swapped is None) == (count == 1)
-    assert len({one.name for one in labelled.images}) == 60
 
 
 def test_scenes_are_the_same_for_the_same_seed():

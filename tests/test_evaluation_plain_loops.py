@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from evaluated import lay
 
 from labclip import Alignment, Features, negatives
 from labclip.data.scene_files import labelled_scenes
@@ -130,23 +131,24 @@ def right_by_index(world, image, options, place):
     return seen.index(max(seen)) == place
 
 
+def ahead(seen, best, first, mine, rule):
+    """How many of the others are nearer than the best of one's own, or as near; by index of these those before it."""
+    return sum(
+        one > best + 1e-6 or (abs(one - best) <= 1e-6 and (not rule or at < first))
+        for at, one in enumerate(seen)
+        if at not in mine
+    )
+
+
 def recall(world, shown, prefix="", texts=None):
     """Of [(image, its captions)]: all others that are nearer, or as near, count; by index only those before it."""
     texts = texts or [(caption, at) for at, (_, captions) in enumerate(shown) for caption in captions]
     found = {}
     for rule, k in itertools.product(("", "_index"), (1, 5, 10)):
-
-        def ahead(seen, best, first, mine, rule=rule):
-            return sum(
-                one > best or (one == best and (not rule or at < first))
-                for at, one in enumerate(seen)
-                if at not in mine
-            )
-
         hits = []
         for caption, own in texts:
             seen = [world.sees(image, caption) for image, _ in shown]
-            hits.append(ahead(seen, seen[own], own, {own}) < k)
+            hits.append(ahead(seen, seen[own], own, {own}, rule) < k)
         found[f"{prefix}t2i_r{k}{rule}"] = mean(hits)
         hits = []
         for at, (image, captions) in enumerate(shown):
@@ -154,7 +156,7 @@ def recall(world, shown, prefix="", texts=None):
             seen = [world.sees(image, caption) for caption, _ in texts]
             if captions:
                 best = max(seen[number] for number in mine)
-                hits.append(ahead(seen, best, min(n for n in mine if seen[n] == best), mine) < k)
+                hits.append(ahead(seen, best, min(n for n in mine if seen[n] == best), mine, rule) < k)
         found[f"{prefix}i2t_r{k}{rule}"] = mean(hits)
     return found
 
@@ -310,8 +312,8 @@ def merged(entries, images):
     return [(image, caption) for image, captions in said.items() for caption in captions]
 
 
-def two_and_two(write, kinds=(), *, prompt="", retrieval=False):
-    """Winoground's scores, of all and of each kind; `write` makes the files of (number, images, captions, kinds)."""
+def two_and_two(file, entry, where, kinds=(), *, prompt="", retrieval=False):
+    """Winoground's scores, of all and of each kind; `entry` is what the file says of an item."""
 
     def build(folder, rng):
         rows = []
@@ -319,8 +321,10 @@ def two_and_two(write, kinds=(), *, prompt="", retrieval=False):
             caption = say(rng)
             images, kind = [f"{2 * number - 1}.jpg", f"{2 * number}.jpg"], [rng.choice(one) for one in kinds]
             rows.append((number, images, [caption, other(rng, caption)], kind))
-        names = write(folder, rows)
-        images = there(folder, names.values(), rng) if names else None
+        content = [entry(*images, *captions, kind) for _, images, captions, kind in rows]
+        lay(folder, {file: "".join(["Question ID,Type,Statement\n", *content]) if entry is mmvp else content})
+        names = [where.format(name=name, kind=kind[0] if kind else "") for _, two, _, kind in rows for name in two]
+        images = there(folder, names, rng) if where else None
 
         def expected(world):
             scored, said = [], []
@@ -340,7 +344,7 @@ def two_and_two(write, kinds=(), *, prompt="", retrieval=False):
                     found[f"{kind}_{name}" if kind else name] = mean(hits)
             return found | (gallery(world, said) if retrieval else {})
 
-        return {"breakdown": True} if write is write_winoground else {}, expected
+        return {"breakdown": True} if entry is winoground else {}, expected
 
     return build
 
@@ -348,53 +352,34 @@ def two_and_two(write, kinds=(), *, prompt="", retrieval=False):
 TAGS = ("collapsed_tag", "num_main_preds", "secondary_tag")
 
 
-def write_winoground(folder, rows):
-    items = [{"image_0": i, "image_1": j, "caption_0": c, "caption_1": d}
-             | {tag: (kind or "").rpartition("_")[2] for tag, kind in zip(TAGS, kinds, strict=True)}
-             for _, (i, j), (c, d), kinds in rows]  # fmt: skip
-    (folder / "data").mkdir()
-    (folder / "data" / "examples.jsonl").write_text("\n".join(map(json.dumps, items)))
-    return {name: f"data/images/{name}" for _, names, _, _ in rows for name in names}
+def winoground(i, j, c, d, kinds):
+    tags = {tag: (kind or "").rpartition("_")[2] for tag, kind in zip(TAGS, kinds, strict=True)}
+    return {"image_0": i, "image_1": j, "caption_0": c, "caption_1": d} | tags
 
 
-def write_colorswap(folder, rows):
-    items = [{"image_1": i, "image_2": j, "caption_1": c, "caption_2": d} for _, (i, j), (c, d), _ in rows]
-    dump(folder / "test.json", items)
-    return {name: f"images/{name}" for _, names, _, _ in rows for name in names}
+def colorswap(i, j, c, d, kinds):
+    return {"image_1": i, "image_2": j, "caption_1": c, "caption_2": d}
 
 
-def write_bivlc(folder, rows):
-    cells = [{"image": {"bytes": b"x"}, "negative_image": {"bytes": b"y"}, "caption": c, "negative_caption": d,
-              "type": kind} for _, _, (c, d), (kind,) in rows]  # fmt: skip
-    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
-    parquet.write_table(arrow.Table.from_pylist(cells), folder / "test-0.parquet")
-    return {}
+def bivlc(i, j, c, d, kinds):
+    held = {"image": {"bytes": b"x"}, "negative_image": {"bytes": b"y"}}
+    return held | {"caption": c, "negative_caption": d, "type": kinds[0]}
 
 
-def write_cola(folder, rows):
-    items = [[f"https://x/{i}", c, f"https://x/{j}", d] for _, (i, j), (c, d), _ in rows]
-    dump(folder / "COLA_multiobjects_matching_benchmark.json", items)
-    return {name: f"images/{name}" for _, names, _, _ in rows for name in names}
+def cola(i, j, c, d, kinds):
+    return [f"https://x/{i}", c, f"https://x/{j}", d]
 
 
-def write_eqben(folder, rows):
-    items = [{"image0": f"{kind}/{i}", "image1": f"{kind}/{j}", "caption0": c, "caption1": [d]}
-             for _, (i, j), (c, d), (kind,) in rows]  # fmt: skip
-    dump(folder / "all_select.json", items)
-    return {name: f"{kind}/{name}" for _, names, _, (kind,) in rows for name in names}
+def eqben(i, j, c, d, kinds):
+    return {"image0": f"{kinds[0]}/{i}", "image1": f"{kinds[0]}/{j}", "caption0": c, "caption1": [d]}
 
 
-def write_mmvp(folder, rows):
-    lines = [(2 * number - 1 + at, kind, captions[at]) for number, _, captions, (kind,) in rows for at in (0, 1)]
-    with (folder / "Questions.csv").open("w", newline="") as opened:
-        csv.writer(opened).writerows([("Question ID", "Type", "Statement"), *lines])
-    return {name: f"MLLM_VLM Images/{kind}/{name}" for _, names, _, (kind,) in rows for name in names}
+def naturalbench(i, j, c, d, kinds):
+    return {"image_0": i, "image_1": j, "caption_0": c, "caption_1": d}
 
 
-def write_naturalbench(folder, rows):
-    items = [{"image_0": i, "image_1": j, "caption_0": c, "caption_1": d} for _, (i, j), (c, d), _ in rows]
-    dump(folder / "metadata.json", items)
-    return {name: f"images/{name}" for _, names, _, _ in rows for name in names}
+def mmvp(i, j, c, d, kinds):
+    return "".join(f"{image[:-4]},{kinds[0]},{caption}\n" for image, caption in ((i, c), (j, d)))
 
 
 VALSE = (
@@ -684,18 +669,12 @@ def zero_shot(folder, rng):
             classes.append([value / length for value in total])
         found = {}
         for rule in ("", "_index"):
-            ahead = []
+            ranks = []
             for image, label in shown:
                 seen = [sum(a * b for a, b in zip(world.image(image), one, strict=True)) / 4 for one in classes]
-                ahead.append(
-                    sum(
-                        one > seen[label] + 1e-6 or (abs(one - seen[label]) <= 1e-6 and (not rule or at < label))
-                        for at, one in enumerate(seen)
-                        if at != label
-                    )
-                )
-            found |= {f"acc{k}{rule}": mean(one < k for one in ahead) for k in (1, 5)}
-            found[f"mean_per_class{rule}"] = by_group([one < 1 for one in ahead], [label for _, label in shown])
+                ranks.append(ahead(seen, seen[label], label, {label}, rule))
+            found |= {f"acc{k}{rule}": mean(one < k for one in ranks) for k in (1, 5)}
+            found[f"mean_per_class{rule}"] = by_group([one < 1 for one in ranks], [label for _, label in shown])
         return found
 
     options = {"classes": str(folder / "names.txt"), "templates": str(folder / "prompts.txt")}
@@ -892,19 +871,12 @@ def scenes(folder, rng):
         classes = list(itertools.product(COLOURS, SHAPES))
         prompts = [noun(colour, shape) for colour, shape in classes]
         for rule in ("", "_index"):
-            ahead = []
-            for image, objects in zip(ones.images, ones.objects, strict=True):
+            labels, ranks = [classes.index(objects[0]) for objects in ones.objects], []
+            for image, own in zip(ones.images, labels, strict=True):
                 seen = [world.sees(pixels(image.data), prompt) for prompt in prompts]
-                own = classes.index(objects[0])
-                ahead.append(
-                    sum(
-                        one > seen[own] or (one == seen[own] and at != own and (not rule or at < own))
-                        for at, one in enumerate(seen)
-                    )
-                )
-            found |= {f"one_object_acc{k}{rule}": mean(one < k for one in ahead) for k in (1, 5)}
-            labels = [classes.index(objects[0]) for objects in ones.objects]
-            found[f"one_object_mean_per_class{rule}"] = by_group([one < 1 for one in ahead], labels)
+                ranks.append(ahead(seen, seen[own], own, {own}, rule))
+            found |= {f"one_object_acc{k}{rule}": mean(one < k for one in ranks) for k in (1, 5)}
+            found[f"one_object_mean_per_class{rule}"] = by_group([one < 1 for one in ranks], labels)
         return found
 
     return {"data": None, "n": n, "seed": seed}, expected
@@ -952,11 +924,13 @@ CASES = {
     "coco-order": order("coco_karpathy_test.json"),
     "flickr30k-order": order("flickr30k_test.json"),
     "winoground": two_and_two(
-        write_winoground,
+        "data/examples.jsonl",
+        winoground,
+        "data/images/{name}",
         [(f"{tag}_{one}", f"{tag}_{two}", None) for tag, one, two in WINOGROUND],
         retrieval=True,
     ),
-    "colorswap": two_and_two(write_colorswap, retrieval=True),
+    "colorswap": two_and_two("test.json", colorswap, "images/{name}", retrieval=True),
     "half-truths": half_truths,
     "whatsup": whatsup,
     "negation": negation("COCO_val_mcq_llama3.1_rephrased.csv"),
@@ -969,11 +943,13 @@ CASES = {
     "csv": table("mine.csv"),
     "features": features,
     "parts": parts_of_captions,
-    "bivlc": two_and_two(write_bivlc, [("REPLACE", "SWAP")]),
-    "cola": two_and_two(write_cola),
-    "eqben": two_and_two(write_eqben, [("eqbenag", "eqbensd")]),
-    "mmvp-vlm": two_and_two(write_mmvp, [("quantity", "text")], prompt="a photo of "),
-    "naturalbench": two_and_two(write_naturalbench),
+    "bivlc": two_and_two("test-0.parquet", bivlc, "", [("REPLACE", "SWAP")]),
+    "cola": two_and_two("COLA_multiobjects_matching_benchmark.json", cola, "images/{name}"),
+    "eqben": two_and_two("all_select.json", eqben, "{kind}/{name}", [("eqbenag", "eqbensd")]),
+    "mmvp-vlm": two_and_two(
+        "Questions.csv", mmvp, "MLLM_VLM Images/{kind}/{name}", [("quantity", "text")], prompt="a photo of "
+    ),
+    "naturalbench": two_and_two("metadata.json", naturalbench, "images/{name}"),
     "valse": valse,
     "vl-checklist": vl_checklist,
 }
