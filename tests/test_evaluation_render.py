@@ -367,7 +367,7 @@ def test_an_example_shows_the_item_that_the_matrix_repairs(tmp_path):
         ["wrong: third", pytest.approx(1.0), pytest.approx(0.0)],
         ["prefers", "the wrong one", "the right one"],
     ]
-    assert found.figures[0].media_type == "image/jpeg"
+    assert found.figures[0].kind == "jpeg"
     for path in paths:
         path.unlink()
     without = example_of(task, images, texts, {"labclip": swap})

@@ -51,7 +51,7 @@ def example_of(task: Task, images: Tensor, texts: Tensor, alignments: Mapping[st
     figures = []
     with suppress(OSError, ValueError):  # its embedding was kept, the file was not
         alt = f"The image that the caption {task.captions[right]!r} is right for."
-        figures = [Figure(thumbnail(task.images[int(image[row])]), alt)]
+        figures = [Figure(thumbnail(task.images[int(image[row])]), alt, kind="jpeg")]
     table = Table("Cosine of the image with each caption; a tie is wrong.", ["caption", *models], rows)
     return Section("One example", [chosen], figures, [table])
 

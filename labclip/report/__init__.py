@@ -5,24 +5,11 @@ What a report says lives with whoever measured it; here is only how it looks. Fi
 """
 
 from labclip.report.drawing import drawn
-from labclip.report.html import render
-from labclip.report.reported import Reported
+from labclip.report.reported import Reported, render
 from labclip.report.text import latex, markdown, markdown_table, terminal
 from labclip.report.values import Cell, Figure, Page, Section, Table, judged, signed
 
 __all__ = [
-    "Cell",
-    "Figure",
-    "Page",
-    "Reported",
-    "Section",
-    "Table",
-    "drawn",
-    "judged",
-    "latex",
-    "markdown",
-    "markdown_table",
-    "render",
-    "signed",
-    "terminal",
-]
+    "Cell", "Figure", "Page", "Reported", "Section", "Table",
+    "drawn", "judged", "latex", "markdown", "markdown_table", "render", "signed", "terminal",
+]  # fmt: skip

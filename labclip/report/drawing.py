@@ -6,7 +6,7 @@ Colours are Okabe and Ito's, which people of every kind of colour vision tell ap
 from __future__ import annotations
 
 from io import BytesIO
-from typing import Any, Literal
+from typing import Any
 
 from labclip.packages import EVAL, require
 from labclip.report.values import Figure, line
@@ -41,25 +41,16 @@ def legend_below(figure: Any, axes: Any, columns: int = 3) -> None:
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower left", ncols=columns, frameon=False, fontsize=9)
 
 
-def literal(text: str, most: int = 0) -> str:
-    """A name on one line, in which matplotlib finds no formula; cut to `most` characters, unless that is 0."""
+def literal(text: str, most: int = 1000) -> str:
+    """A name on one line of at most so many characters, in which matplotlib finds no formula."""
     plain = line(text)
-    plain = plain if not most or len(plain) <= most else plain[: most - 1] + "…"
+    plain = plain if len(plain) <= most else plain[: most - 1] + "…"
     return plain.replace("$", r"\$")
 
 
-def drawn(figure: Any, alt: str, caption: str = "", *, form: Literal["svg", "png"] = "svg") -> Figure:
-    """A matplotlib figure for a page; the same figure gives the same bytes.
-
-    Args:
-        figure: A `matplotlib.figure.Figure`.
-        alt: What it shows, in words.
-        caption: Stands below it.
-        form: "svg" is sharp in print; "png" is smaller where there are thousands of points.
-    """
-    matplotlib = require("matplotlib", "Plots need matplotlib", EVAL)
-    buffer = BytesIO()
-    metadata = {"Date": None} if form == "svg" else {"Software": None}
+def drawn(figure: Any, alt: str, caption: str = "") -> Figure:
+    """A `matplotlib.figure.Figure` for a page, with what it shows in words; the same figure gives the same bytes."""
+    matplotlib, buffer = require("matplotlib", "Plots need matplotlib", EVAL), BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "labclip", "svg.fonttype": "path"}):
-        figure.savefig(buffer, format=form, dpi=160, metadata=metadata)
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
     return Figure(buffer.getvalue(), alt, caption)

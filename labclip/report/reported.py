@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from labclip._version import __version__
 from labclip.files import whole_file
-from labclip.report.html import render
+from labclip.messages import printable
 from labclip.report.text import latex, markdown, terminal
-from labclip.report.values import Page
+from labclip.report.values import Cell, Page, Table, pieces, shown
 
 
 class Reported(ABC):
@@ -44,3 +47,42 @@ class Reported(ABC):
         with whole_file(Path(path)) as part:
             part.write_bytes(render(self.page(plots=True)).encode())
         return Path(path)
+
+
+def render(page: Page) -> str:
+    """The page as one HTML document that needs nothing beside itself: no script, no font, no address.
+
+    Every string of it is escaped, whatever it holds; figures lie inside as data.
+
+    Example:
+        >>> from labclip.report import Page, Section, render
+        >>> html = render(Page("A report", "It went well.", [Section("Names", ["<b>bold</b> stays text"])]))
+        >>> "&lt;b&gt;bold&lt;/b&gt; stays text" in html
+        True
+    """
+    import jinja2  # torch brings it; loading it takes long
+
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined,
+        finalize=lambda value: printable(value) if type(value) is str else value,
+    )  # fmt: skip
+    environment.filters.update(
+        pieces=pieces,
+        parts=_parts,
+        shown=shown,
+        base64=lambda data: base64.b64encode(data).decode(),
+        cell=lambda value: value if isinstance(value, Cell) else Cell(value),
+    )
+    template = environment.from_string(Path(__file__).with_name("page.html").read_text(encoding="utf-8"))
+    html: str = template.render(page=page, version=__version__)
+    return html + "\n"
+
+
+def _parts(table: Table) -> tuple[Table, Table]:
+    """What a page shows of a table, and what it folds away: rows whose differences are all not measurable."""
+    marks = [{cell.mark for cell in row if isinstance(cell, Cell)} - {""} for row in table.rows]
+    kept, folded = (
+        [row for row, found in zip(table.rows, marks, strict=True) if (found == {"none"}) == quiet]
+        for quiet in (False, True)
+    )
+    return replace(table, rows=kept), replace(table, rows=folded)

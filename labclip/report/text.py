@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import zip_longest
 
 from labclip.report.values import Page, Section, Table, line, pieces, shown
 
-_PREAMBLE = r"% In the preamble: \usepackage{booktabs} and \usepackage[T1]{fontenc}"
-
-_GAP = "  "
+_WIDTH, _GAP = 100, "  "
 _NARROWEST, _HEADING = 8, 14  # characters of a column of words, and of a number's heading
+_PREAMBLE = r"% In the preamble: \usepackage{booktabs} and \usepackage[T1]{fontenc}"
 _MARKDOWN = str.maketrans({
     "\\": "\\\\", "`": "\\`", "*": "\\*", "<": "&lt;", ">": "&gt;", "&": "&amp;", "|": "\\|", "~": "\\~",
     "$": "\\$",  # a formula
@@ -24,43 +23,48 @@ _LATEX = str.maketrans({
 })  # fmt: skip
 
 
-def terminal(page: Page, *, width: int = 100) -> str:
-    """The page as lines of at most `width` characters; figures are left out.
+def terminal(page: Page) -> str:
+    """The page as lines of at most 100 characters.
 
     Columns of words are wrapped where a table is too wide, columns of numbers never are.
     """
-    parts = [_underlined(page.title, "=", width), _wrapped(page.lead, width)]
+    parts = [_underlined(page.title, "="), _wrapped(page.lead)]
     for section in (*page.sections, *page.appendix):
-        parts += [_underlined(section.heading, "-", width), *(_wrapped(text, width) for text in section.paragraphs)]
-        parts += [_columns(table, section.tables, width) for table in section.tables]
-        parts.append("\n".join(_wrapped(note, width, "- ") for note in section.notes))
-    parts.append("\n".join(_wrapped(f"{name}: {value}", width) for name, value in page.facts))
-    return "\n\n".join(part for part in parts if part)
+        parts += [_underlined(section.heading, "-"), *map(_wrapped, section.paragraphs)]
+        parts += [_columns(table, section.tables) for table in section.tables]
+        parts.append("\n".join(_wrapped(note, "- ") for note in section.notes))
+    parts.append("\n".join(_wrapped(f"{name}: {value}") for name, value in page.facts))
+    return "\n\n".join(filter(None, parts))
 
 
-def _underlined(text: str, rule: str, width: int) -> str:
-    lines = textwrap.wrap(line(text), width) or [""]
+def _underlined(text: str, rule: str) -> str:
+    lines = textwrap.wrap(line(text), _WIDTH) or [""]
     return "\n".join([*lines, rule * max(map(len, lines))])
 
 
-def _wrapped(text: str, width: int, bullet: str = "") -> str:
+def _wrapped(text: str, bullet: str = "") -> str:
     """A paragraph without its backticks."""
-    plain, hanging = line("".join(piece for piece, _ in pieces(text))), " " * len(bullet)
-    return textwrap.fill(plain, width, initial_indent=bullet, subsequent_indent=hanging, break_on_hyphens=False)
+    plain, hanging = line(_spans(text, str, str)), " " * len(bullet)
+    return textwrap.fill(plain, _WIDTH, initial_indent=bullet, subsequent_indent=hanging, break_on_hyphens=False)
 
 
-def _columns(table: Table, beside: Sequence[Table], width: int) -> str:
+def _spans(text: str, plain: Callable[[str], str], code: Callable[[str], str]) -> str:
+    """A paragraph, its text and its code each shown in a way."""
+    return "".join(code(piece) if is_code else plain(piece) for piece, is_code in pieces(text))
+
+
+def _columns(table: Table, beside: Sequence[Table]) -> str:
     """A table, as wide as the others beside it that have the same columns."""
     rows = [row for other in beside if list(other.columns) == list(table.columns) for row in other.rows]
     widths = []
     for at, head in enumerate(table.columns):
         least = len(line(head)) if at in table.words else min(len(line(head)), _HEADING)
         widths.append(max([least, *(len(line(shown(row[at]))) for row in rows)]))
-    over = sum(widths) + len(_GAP) * (len(widths) - 1) - width
+    over = sum(widths) + len(_GAP) * (len(widths) - 1) - _WIDTH
     for _ in range(over if table.words else 0):
         widest = max(table.words, key=lambda at: widths[at])
         widths[widest] = max(widths[widest] - 1, min(widths[widest], _NARROWEST))
-    lines = [_wrapped(table.caption, width)] if table.caption else []
+    lines = [_wrapped(table.caption)] if table.caption else []
     for row in (table.columns, *table.rows):
         cells = [textwrap.wrap(line(shown(cell)), size, break_on_hyphens=False)
                  for cell, size in zip(row, widths, strict=True)]  # fmt: skip
@@ -74,14 +78,12 @@ def _columns(table: Table, beside: Sequence[Table], width: int) -> str:
 def markdown(page: Page, *, level: int = 1) -> str:
     """The page as GitHub Markdown, its title of a level: 2 for a page inside another. Its strings stay text."""
     parts = [f"{'#' * level} {_text(page.title)}", _paragraph(page.lead)]
-    for section in (*page.sections, *page.appendix):
+    facts = Section("How it was measured", notes=[f"{name}: {value}" for name, value in page.facts])
+    for section in (*page.sections, *page.appendix, *([facts] if page.facts else [])):
         parts += [f"{'#' * (level + 1)} {_text(section.heading)}", *map(_paragraph, section.paragraphs)]
-        parts += [markdown_table(table) for table in section.tables]
+        parts += map(markdown_table, section.tables)
         parts.append("\n".join(f"- {_paragraph(note)}" for note in section.notes))
-    if page.facts:
-        parts.append(f"{'#' * (level + 1)} How it was measured")
-        parts.append("\n".join(f"- {_text(name)}: {_text(value)}" for name, value in page.facts))
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def markdown_table(table: Table) -> str:
@@ -93,18 +95,17 @@ def markdown_table(table: Table) -> str:
 
 
 def _text(text: str) -> str:
-    return _text_escaped(line(text))
+    return _escaped(line(text))
 
 
-def _text_escaped(text: str) -> str:
+def _escaped(text: str) -> str:
     found = re.sub(r"\](?=[\[(])", r"]\\", text.translate(_MARKDOWN))  # a link
     return re.sub(r"(?<!\w)_|_(?!\w)", r"\_", found)
 
 
 def _paragraph(text: str) -> str:
     """What would begin a heading or a list at the start of a line is escaped."""
-    found = "".join(f"`{piece}`" if is_code else _text_escaped(piece) for piece, is_code in pieces(line(text)))
-    return re.sub(r"^(\d*)([#+=.)-])", r"\1\\\2", found)
+    return re.sub(r"^(\d*)([#+=.)-])", r"\1\\\2", _spans(line(text), _escaped, "`{}`".format))
 
 
 def latex(page: Page) -> str:
@@ -114,9 +115,14 @@ def latex(page: Page) -> str:
 
 
 def _latex_section(section: Section) -> str:
-    caption = " ".join([f"{_tex(section.heading)}.", *map(_tex_paragraph, section.paragraphs[:1])])
-    lines = [r"\begin{table}", r"\centering", rf"\caption{{{caption}}}"]
-    lines += [r"\footnotesize", r"\setlength{\tabcolsep}{3pt}"]
+    caption = _tex(" ".join([f"{section.heading}.", *section.paragraphs[:1]]))
+    lines = [
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{caption}}}",
+        r"\footnotesize",
+        r"\setlength{\tabcolsep}{3pt}",
+    ]
     columns: list[str] = []
     for table in section.tables:
         if list(table.columns) != columns:
@@ -129,7 +135,7 @@ def _latex_section(section: Section) -> str:
             lines.append(rf"\multicolumn{{{len(columns)}}}{{l}}{{\emph{{{_tex(table.caption)}}}}} \\")
         lines += [_row(_tex(shown(cell)) for cell in row) for row in table.rows]
     lines += [r"\bottomrule", r"\end{tabular}"]
-    lines += [rf"\par {_tex_paragraph(text)}" for text in (*section.paragraphs[1:], *section.notes)]
+    lines += [rf"\par {_tex(text)}" for text in (*section.paragraphs[1:], *section.notes)]
     return "\n".join([*lines, r"\end{table}"])
 
 
@@ -146,13 +152,7 @@ def _head(text: str) -> str:
 
 
 def _tex(text: str) -> str:
-    return _tex_escaped(line(text))
+    def plain(piece: str) -> str:
+        return re.sub(r"(?<![\w-])-(?=\d)", "$-$", piece.translate(_LATEX))
 
-
-def _tex_escaped(text: str) -> str:
-    return re.sub(r"(?<![\w-])-(?=\d)", "$-$", text.translate(_LATEX))
-
-
-def _tex_paragraph(text: str) -> str:
-    parts = ((_tex_escaped(piece), is_code) for piece, is_code in pieces(line(text)))
-    return "".join(rf"\texttt{{{piece}}}" if is_code else piece for piece, is_code in parts)
+    return _spans(line(text), plain, lambda piece: rf"\texttt{{{plain(piece)}}}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from labclip.messages import printable
@@ -14,23 +14,15 @@ LOWER_IS_BETTER = ("modality_gap", "search_confused")
 """How the names of metrics begin of which less is better."""
 
 Mark = Literal["", "good", "bad", "none"]
-MARKS: dict[str, str] = {"": "", "good": "better", "bad": "worse", "none": ""}
-"""The word that a mark puts beside its cell, so that colour is never alone in saying it."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A value with a judgement.
-
-    Attributes:
-        value: Text or number.
-        mark: "good" and "bad" colour it and say "better" or "worse"; "none" greys it, for no measurable difference.
-        words: What a page shows in its place; text shows the value, which is what Python and JSON call it.
-    """
+    """A value with a judgement."""
 
     value: str | float | None
-    mark: Mark = ""
-    words: str = ""
+    mark: Mark = ""  # "good" and "bad" colour it and say "better" or "worse"; "none" greys it: not measurable
+    words: str = ""  # what a page shows in its place; text shows the value, as Python and JSON call it
 
 
 Value = str | float | None | Cell
@@ -39,96 +31,46 @@ Value = str | float | None | Cell
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells; the first cell of a row is its heading.
+    """Rows with a cell for each column; the first cell of a row is its heading."""
 
-    Attributes:
-        caption: Says what the rows are.
-        columns: Headings.
-        rows: As many cells each as there are columns.
-        words: Indices of the columns that hold words; the others are numbers and stand right.
-        minor: Indices of the columns that a narrow screen leaves out.
-    """
-
-    caption: str
+    caption: str  # says what the rows are
     columns: Sequence[str]
     rows: Sequence[Sequence[Value]]
-    words: Sequence[int] = (0,)
-    minor: Sequence[int] = ()
-
-    def __post_init__(self) -> None:
-        assert all(len(row) == len(self.columns) for row in self.rows), self.caption
-
-    @property
-    def parts(self) -> tuple[Table, Table]:
-        """What a page shows, and what it folds away: rows whose differences all are "none"."""
-        marks = [{cell.mark for cell in row if isinstance(cell, Cell)} - {""} for row in self.rows]
-        shown, folded = (
-            [row for row, found in zip(self.rows, marks, strict=True) if (found == {"none"}) == quiet]
-            for quiet in (False, True)
-        )
-        return replace(self, rows=shown), replace(self, rows=folded)
+    words: Sequence[int] = (0,)  # columns that hold words; the others are numbers and stand right
+    minor: Sequence[int] = ()  # columns that a narrow screen leaves out
 
 
 @dataclass(frozen=True)
 class Figure:
-    """An image with its words.
-
-    Attributes:
-        data: A PNG, JPEG or SVG file's bytes; `drawn` makes them of a matplotlib figure.
-        alt: What it shows, in words, for those who can't see it.
-        caption: Stands below it.
-    """
+    """An image file's bytes; `drawn` makes them of a matplotlib figure."""
 
     data: bytes
-    alt: str
-    caption: str = ""
-
-    @property
-    def media_type(self) -> str:
-        """What kind of file the bytes are."""
-        if self.data.startswith(b"\x89PNG"):
-            return "image/png"
-        return "image/jpeg" if self.data.startswith(b"\xff\xd8\xff") else "image/svg+xml"
+    alt: str  # what it shows, for those who can't see it
+    caption: str = ""  # stands below it
+    kind: Literal["svg+xml", "jpeg"] = "svg+xml"  # "jpeg" is a photo, beside which text stands
 
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and what stands below it, in this order.
-
-    Attributes:
-        heading: Its title.
-        paragraphs: Plain text; what stands between backticks is set as code.
-        figures: Images.
-        tables: Tables.
-        notes: Small print, a list; backticks as in paragraphs.
-    """
+    """A heading and what stands below it, in this order; what stands between backticks is set as code."""
 
     heading: str
     paragraphs: Sequence[str] = ()
     figures: Sequence[Figure] = ()
     tables: Sequence[Table] = ()
-    notes: Sequence[str] = ()
+    notes: Sequence[str] = ()  # small print, a list
 
 
 @dataclass(frozen=True)
 class Page:
-    """A whole report.
-
-    Attributes:
-        title: Heading of the page and name of its window.
-        lead: What was found, in a sentence or a few: the first thing read; backticks as in paragraphs.
-        sections: The rest.
-        facts: What was measured and with what, (name, value) each.
-        key: Figures in large type below the lead of a page, (figure, what it is) each; the lead says them too.
-        appendix: What follows the facts in a page, and the sections in text.
-    """
+    """A whole report."""
 
     title: str
-    lead: str
-    sections: Sequence[Section] = field(default=())
-    facts: Sequence[tuple[str, str]] = field(default=())
-    key: Sequence[tuple[str, str]] = field(default=())
-    appendix: Sequence[Section] = field(default=())
+    lead: str  # what was found, in a sentence or a few: the first thing read; backticks as in paragraphs
+    sections: Sequence[Section] = ()
+    facts: Sequence[tuple[str, str]] = ()  # what was measured and with what, by name
+    key: Sequence[tuple[str, str]] = ()  # figures in large type, each with what it is; the lead says them too
+    appendix: Sequence[Section] = ()  # follows the facts in a page, and the sections in text
 
 
 def shown(value: Value) -> str:
@@ -139,10 +81,7 @@ def shown(value: Value) -> str:
         return value or ""
     if isinstance(value, int):
         return f"{value:,}"
-    if math.isnan(value):
-        return "not defined"
-    text = f"{value:.3f}"
-    return text.removeprefix("-") if float(text) == 0 else text
+    return "not defined" if math.isnan(value) else f"{round(value, 3) + 0.0:.3f}"
 
 
 def percent(value: float) -> str:
