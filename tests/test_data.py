@@ -97,17 +97,12 @@ def test_every_row_is_read_as_it_is_meant(tmp_path, name, text, columns, good, b
     [
         ("c.csv", b"a,b\n1,2\n", r"c\.csv has no column 'caption', .* or 'text'; it has 'a', 'b'. Pass column=NAME"),
         ("c.csv", b"caption,b\n1,2\n", r"no column 'image', 'filename', .*Pass image_column=NAME"),
-        ("c.csv", b"", r"c\.csv is empty\. Pass a file with captions"),
         ("c.csv", b"caption,caption\n1,2\n", "has several columns 'caption'"),
         ("c.csv", b'image,caption\na.png,"open\nb.png,swallowed\n', r"c\.csv near line \d is not sound"),
-        ("c.csv", b"image,caption\na.png,na\xefve\n", r"c\.csv is not UTF-8 text"),
         ("c.csv", b"image,caption\na\nb,c\n", "line 2 has fewer cells than the header: 1 for 2 columns"),
-        ("c.jsonl", b'{"caption": "x"}\n', r"it has 'caption'"),
         ("c.jsonl", b'{"caption": "x", "image": "y"}\n{\n', "line 2 is not JSON"),
         ("c.jsonl", b"3\n", "line 1 is a int, not an object with columns"),
-        ("c.json", b'[{"caption": "x", "image": "y"}', r"c\.json is not JSON"),
         ("c.json", b"3", r"c\.json holds a int, not a list of rows"),
-        ("c.txt", b"a", r"c\.txt has no column 'image', .*; it has 'caption'"),
         ("c.doc", b"a", r"c\.doc is of no kind that is read"),
         ("c.parquet", b"no parquet", r"c\.parquet is not a whole Parquet file"),
     ],
@@ -133,6 +128,8 @@ def test_inputs_that_are_none_are_told(tmp_path):
     (tmp_path / "c.csv").write_text("image,caption,split\na,b,train\n")
     with pytest.raises(ValueError, match="has no row of split 'test'; it has train"):
         read(tmp_path / "c.csv", split=("test",))
+    with pytest.raises(ValueError, match=r"clean is 'yes'\. Pass True, False or None"):
+        next(read_items(tmp_path / "c.csv", clean="yes"))
 
 
 @pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "json", "parquet", "tar"])
@@ -159,46 +156,27 @@ def test_a_list_of_negatives_is_read_everywhere(tmp_path, ending, column):
 
 
 @pytest.mark.parametrize(
-    ("ending", "row", "captions", "taken"),
+    ("row", "captions", "taken"),
     [
-        ("jsonl", {"file_name": "a.png", "text": "a red cube"}, 1, "captions from 'text', images from 'file_name'"),
-        ("parquet", {"file_name": "a.png", "text": "a red cube"}, 1, "captions from 'text', images from 'file_name'"),
-        ("parquet", {"image": "a.png", "captions": ["a red cube", "red"]}, 2, "captions from 'captions', images from"),
-        (
-            "jsonl",
-            {"image": "a.png", "sentences": [{"raw": "a red cube"}]},
-            1,
-            "captions from 'sentences', images from",
-        ),
-        (
-            "jsonl",
-            {"image": "a.png", "caption": ["a red cube", "red"], "text": "c"},
-            2,
-            "captions from 'caption', images",
-        ),
+        ({"file_name": "a.png", "text": "a red cube"}, ["a red cube"], "'text', images from 'file_name'"),
+        ({"image": "a.png", "sentences": [{"raw": "a cube"}]}, ["a cube"], "'sentences', images from 'image'"),
+        ({"image": "a.png", "captions": ["a cube", "red"], "text": "c"}, ["a cube", "red"], "'captions', images from"),
     ],
 )
-def test_hugging_faces_columns_mean_the_same_to_every_command(tmp_path, ending, row, captions, taken):
-    for name, pixels in zip(("a.png", "b.png"), scenes.sample(2).images, strict=True):
-        Image.fromarray(pixels).save(tmp_path / name)
-    rows = [row, json.loads(json.dumps(row).replace("a.png", "b.png").replace("red", "blue"))]
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+def test_the_usual_names_of_columns_are_taken_in_order_and_told(tmp_path, ending, row, captions, taken):
+    Image.fromarray(scenes.sample(1).images[0]).save(tmp_path / "a.png")
     path = tmp_path / f"metadata.{ending}"
     if ending == "parquet":
         pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
-        pq.write_table(pa.Table.from_pylist(rows), path)
+        pq.write_table(pa.Table.from_pylist([row]), path)
     else:
-        path.write_text("\n".join(map(json.dumps, rows)))
-    item, _ = negatives.read(path)
-    assert (item.image.name, item.captions[0], len(item.captions)) == ("a.png", "a red cube", captions)
+        path.write_text(json.dumps(row))
+    (item,) = negatives.read(path)
+    assert (item.image.name, list(item.captions)) == ("a.png", captions)
     done = commands.run("embed", "--model", "scenes", "--captions", path, tmp_path / "out", "--json")
-    assert json.loads(done.stdout)["captions"] == 2 * captions
-    assert done.stderr.count(f"metadata.{ending}: {taken}") == 1
-    done = commands.run("evaluate", "csv", "--model", "scenes", "--data", path, "--json")
-    assert "t2i_r1" in json.loads(done.stdout)["benchmarks"]["csv"]["models"]["base"]
-    assert done.stderr.count(f"metadata.{ending}: {taken}") == 1
-    if captions == 1:
-        done = commands.run("negatives", path, tmp_path / "o.csv", "--method", "swap", "--attributes", "red,blue")
-        assert done.stderr.count(f"metadata.{ending}: {taken.partition(',')[0]}") == 1
+    assert json.loads(done.stdout)["captions"] == len(captions)
+    assert done.stderr.count(f"metadata.{ending}: captions from {taken}") == 1
 
 
 def test_one_name_in_two_folders_is_two_images(tmp_path):

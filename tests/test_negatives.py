@@ -291,53 +291,25 @@ def test_a_method_from_outside_keeps_the_promises():
     assert generate(["a dog"], lambda caption, rng: ["", " . ", "A dog!"]) == [None]
 
 
-def test_a_method_that_cuts_captions_says_to_how_many_words():
-    class First:
-        """The words it keeps, in lower case: of a short caption the same again."""
-
-        max_words = 2
-
-        def __call__(self, caption, rng):
-            yield clean(caption, 2)
-            yield "another"
-
-    assert generate(["A dog.", "A big dog."], First()) == ["another", "another"]
-    assert generate(["A big dog."], lambda caption, rng: First()(caption, rng)) == ["a big"]
-
-
 def test_no_text_stops_a_run():
     """One made to have no negative, and one of megabytes, which is not tagged."""
     marks = " ".join("_" * length for length in range(1, 16))
     assert shuffle([marks], tagger=lambda words: ["NN"] * len(words)) == [None]
-
-    def tagger(words):
-        raise AssertionError("tagged")
-
-    assert shuffle(["x-y's" * 1_000_000, "red,blue" * 10_000], tagger=tagger) == [None, None]
+    assert shuffle(["x-y's" * 1_000_000], tagger=lambda words: 1 / 0) == [None]
     assert swap(["red blue " * 100_000], ["red", "blue"]) == [None]
-    # An article of many words is cut to forty, as ever.
-    assert shuffle(["a dog on a cat " + "and so on " * 10_000], tagger=lambda words: [
-        "NN" if word in ("dog", "cat") else "X" for word in words
-    ])[0].startswith("a cat on a dog and")  # fmt: skip
 
 
-def test_hanta_tags_and_shuffles_real_captions():
+def test_hanta_tags_and_shuffles_real_captions(tmp_path, monkeypatch):
     pytest.importorskip("HanTa")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "morphmodel_en.pgz").write_text("not a model")  # HanTa would unpickle such a file
+    importlib.import_module("labclip.negatives.taggers")._hanta.cache_clear()
     assert shuffle(["A dog sitting on the couch."]) == ["a couch sitting on the dog"]
     assert sorted(shuffle(["A red helmet is on a yellow toilet."], k=9)[0]) == [
         "a red toilet is on a yellow helmet",
         "a yellow helmet is on a red toilet",
         "a yellow toilet is on a red helmet",
     ]
-
-
-def test_hanta_reads_its_own_model_wherever_it_runs(tmp_path, monkeypatch):
-    """HanTa would unpickle a file of that name from the current folder."""
-    pytest.importorskip("HanTa")
-    (tmp_path / "morphmodel_en.pgz").write_text("not a model")
-    monkeypatch.chdir(tmp_path)
-    importlib.import_module("labclip.negatives.taggers")._hanta.cache_clear()
-    assert shuffle(["a dog on a couch"]) == ["a couch on a dog"]
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,6 @@
 import csv
 import json
 import os
-import re
-from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -12,9 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labclip.cli import main
-from labclip.negatives import clean, read, shuffle, swap
+from labclip.negatives import read, swap
 
-NEGCLIP = Path(__file__).parent.parent.parent / "shared" / "data" / "negclip" / "valid_neg_clip.tsv"
 COLOURS = ["red", "blue", "green"]
 ROWS = [
     {"id": "1", "image": "a.jpg", "caption": 'A red cube, "near" a blue ball.', "note": "x,y\tz"},
@@ -99,16 +96,17 @@ def test_captions_of_one_image_are_no_negatives_of_one_another(tmp_path):
     assert "" not in [row["negative"] for row in rows_of(tmp_path / "all.csv")]
 
 
-def test_more_negatives_are_more_columns_and_json_says_how_many(tmp_path):
-    path = write(tmp_path / "in.csv", [{"caption": "a red cup on a blue and a green tray"}, {"caption": "red"}])
-    result = swaps(path, tmp_path / "out.csv", "--k", 3, "--json")
+def test_more_negatives_are_more_columns_and_odd_rows_of_jsonl_stay(tmp_path):
+    row = {"caption": "a red cup on a blue and a green tray", "image_id": 7, "x": [1, {"y": None}]}
+    path = write(tmp_path / "in.jsonl", [row, {"caption": None, "z": 0.1}])
+    result = swaps(path, tmp_path / "out.jsonl", "--k", 3, "--json")
     counts = {"captions": 2, "with_negative": 1, "negatives": 2, "same_meaning": 0}
-    assert json.loads(result.stdout) == {"out": str(tmp_path / "out.csv"), **counts}
-    first, second = rows_of(tmp_path / "out.csv")
-    assert list(first) == ["caption", "negative", "negative_2", "negative_3"]
+    assert json.loads(result.stdout) == {"out": str(tmp_path / "out.jsonl"), **counts}
+    first, second = rows_of(tmp_path / "out.jsonl")
     trays = {"a blue cup on a red and a green tray", "a green cup on a blue and a red tray"}
-    assert {first["negative"], first["negative_2"]} == trays
-    assert first["negative_3"] == second["negative"] == ""
+    assert {first.pop("negative"), first.pop("negative_2")} == trays
+    assert (first, second["z"]) == ({**row, "negative_3": None}, 0.1)
+    assert [item.image.name for item in read(tmp_path / "out.jsonl")] == ["7"]
 
 
 def test_lines_of_text_are_captions(tmp_path):
@@ -212,17 +210,6 @@ def test_parquet_keeps_types_metadata_and_what_it_does_not_understand(tmp_path):
     assert pq.read_table(tmp_path / "same.parquet").equals(after)
 
 
-def test_numbers_of_images_and_odd_rows_of_jsonl_stay(tmp_path):
-    rows = [{"caption": "a red cup on a blue tray", "image_id": 7, "x": [1, {"y": None}]}, {"caption": None, "z": 0.1}]
-    path = write(tmp_path / "in.jsonl", rows)
-    assert swaps(path, tmp_path / "out.jsonl").exit_code == 0
-    assert rows_of(tmp_path / "out.jsonl") == [
-        {**rows[0], "negative": "a blue cup on a red tray"},
-        {**rows[1], "negative": None},
-    ]
-    assert [item.image.name for item in read(tmp_path / "out.jsonl")] == ["7"]
-
-
 def test_read_takes_negclips_lists(tmp_path):
     cells = ['["a tree", "an owl"]', "[]", "", "a plain text"]
     rows = [{"": i, "title": f"A dog's cat {i}", "filepath": f"{i}.jpg", "neg_caption": cell}
@@ -266,21 +253,3 @@ def test_any_text_survives(tmp_path_factory, rows, ending):
     assert not captions or [said(item)[0] for item in read(folder / f"out{ending}")] == captions
     expected = swap([row["caption"] for row in rows], COLOURS)
     assert [row["negative"] or None for row in rows_of(folder / f"out{ending}")] == expected
-
-
-@pytest.mark.skipif(not NEGCLIP.exists(), reason="NegCLIP's validation file is not here")
-def test_negclips_own_file():
-    found = list(read(NEGCLIP))
-    assert len(found) == 4839
-    assert said(found[3]) == (
-        "A toilet sitting in a bathroom next to a sink.",
-        ("A bathroom sitting in a toilet next to a sink .",),
-        "coco/val2014/COCO_val2014_000000360772.jpg",
-    )
-    assert sum(bool(said(item)[1]) for item in found) == 4836
-    pytest.importorskip("HanTa")
-    captions = [said(item)[0] for item in found[:500]]
-    for caption, negative in zip(captions, shuffle(captions), strict=True):
-        assert negative is None or sorted(re.findall(r"\w+", negative)) == sorted(
-            re.findall(r"\w+", clean(caption, 40))
-        )
