@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from labclip.io.architecture import config_of, matches
+from labclip.io.saving import config_of, matches
 
 
 def tiny(custom=False, vision=(), text=(), **options):

@@ -155,7 +155,7 @@ def test_a_folder_of_transformers_is_folded_by_name(tmp_path):
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= names
     mark = mark_of(folded)
     assert (mark["model"], mark["alignment"]) == ("plain", "matrix")
-    with pytest.raises(ValueError, match=r"that of a model of transformers, with a matrix merged into it .*AutoModel"):
+    with pytest.raises(ValueError, match=r"that of a model of transformers\. Open it there"):
         LABCLIP.from_pretrained(tmp_path / "folded")
     with pytest.raises(ValueError, match="Load the model that it was folded from, plain"):
         labclip.fold(tmp_path / "folded", tmp_path / "matrix")

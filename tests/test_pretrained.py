@@ -134,8 +134,7 @@ def test_a_strength_far_outside_warns_once():
 
 
 NO_NAMES = {
-    "openai/clip-vit-base-patch32": (ValueError, "OpenCLIP's: 'ViT-B-32-quickgelu:openai', or 'ViT-B-32', which"),
-    "openai/clip-vit-large-patch14-336": (ValueError, r"OpenCLIP's: 'ViT-L-14-336-quickgelu:openai'\. A model"),
+    "openai/clip-vit-base-patch32": (ValueError, "Pass OpenCLIP's, for example 'ViT-B-32', which loads a matrix"),
     "ViT-B-33": (ValueError, "is not a known name, a folder, MODEL:TAG or a Hub repository.*Did you mean 'ViT-B-32'"),
     "my-aligment": (ValueError, "Did you mean 'my-alignment'"),
     "./missing": (FileNotFoundError, "There is no folder"),

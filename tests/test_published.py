@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from labclip.io.published import PUBLISHED, find_matrix
+from labclip.io.published import PUBLISHED
 
 
 def test_the_four_published_matrices_are_there():
@@ -26,11 +26,6 @@ def test_bases_are_what_openclip_calls_the_openai_weights_with_quickgelu(entry):
     assert config["quick_gelu"] is entry.base.quick_gelu is True
     assert config["embed_dim"] == entry.base.embed_dim
     assert entry.base.pretrained in open_clip.list_pretrained_tags_by_model(entry.base.model)
-
-
-def test_find_matrix_knows_each_by_its_hash():
-    assert [find_matrix(entry.matrix_sha256) for entry in PUBLISHED] == list(PUBLISHED)
-    assert find_matrix("0" * 64) is None
 
 
 def test_the_address_is_pinned_and_a_mirror_is_read_when_asked(monkeypatch):

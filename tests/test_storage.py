@@ -19,7 +19,6 @@ from labclip.io.folder import (
     CONFIG,
     FINGERPRINT_CAPTION,
     FORMAT_VERSION,
-    MAX_CONFIG_BYTES,
     WEIGHTS,
     load,
     matrix_sha256,
@@ -177,11 +176,11 @@ def test_a_flipped_bit_of_the_matrix_is_told_by_its_hash(tmp_path):
     put_back[2, 2] = 9.0
     save_file(load_file(saved(tmp_path) / WEIGHTS) | {"matrix": put_back}, tmp_path / WEIGHTS)
     with pytest.raises(
-        ValueError, match=rf"not the matrix that {CONFIG} describes: its SHA-256 is {matrix_sha256(put_back)[:16]}"
+        ValueError, match=f"not what {CONFIG} describes. The SHA-256 of matrix is {matrix_sha256(put_back)}"
     ):
         load(tmp_path)
     rewrite(saved(tmp_path), matrix_sha256="0" * 64)
-    with pytest.raises(ValueError, match=r"expected 0000000000000000"):
+    with pytest.raises(ValueError, match=r"expected 0{64}"):
         load(tmp_path)
 
 
@@ -189,29 +188,29 @@ def test_a_flipped_bit_of_the_matrix_is_told_by_its_hash(tmp_path):
 def test_the_other_tensors_have_hashes_too(tmp_path, name):
     tensors = load_file(saved(tmp_path) / WEIGHTS)
     save_file(tensors | {name: -tensors[name]}, tmp_path / WEIGHTS)
-    with pytest.raises(ValueError, match=f"is not the {name} that {CONFIG} describes: its SHA-256 is"):
+    with pytest.raises(ValueError, match=f"is not what {CONFIG} describes. The SHA-256 of {name} is"):
         load(tmp_path)
     save_file({"matrix": MATRIX}, tmp_path / WEIGHTS)
-    with pytest.raises(ValueError, match=r"is not the fingerprint that config.json describes: its SHA-256 is none"):
+    with pytest.raises(ValueError, match=r"The SHA-256 of fingerprint is None, expected"):
         load(tmp_path)
     rewrite(tmp_path, other_sha256=...)  # as somebody else's writer may leave it out
     assert torch.equal(load(tmp_path).fitted, MATRIX)
-    rewrite(tmp_path, other_sha256=[7])
-    with pytest.raises(ValueError, match=r"other_sha256 is \[7\], not an object"):
-        load(tmp_path)
 
 
 TENSORS = [
-    ({"weight": MATRIX}, r"has the tensors \['weight'\], not 'matrix'.*labclip convert FILE.pt FOLDER"),
-    ({"matrix": MATRIX, "bias": torch.zeros(3)}, r"has the tensors \['bias', 'matrix'\]"),
-    ({"matrix": torch.eye(4)}, r"'matrix' is F32 \[4, 4\], but config.json has dim 3, so F32 \[3, 3\]"),
-    ({"matrix": MATRIX.bfloat16()}, r"'matrix' is BF16 \[3, 3\], but config.json has dim 3, so F32"),
+    ({"weight": MATRIX}, r"has a tensor 'weight', .*labclip convert FILE.pt FOLDER"),
+    ({"matrix": MATRIX, "bias": torch.zeros(3)}, r"has a tensor 'bias', torch.float32 \[3\]"),
+    (
+        {"matrix": torch.eye(4)},
+        r"'matrix', torch.float32 \[4, 4\], but by config.json it has a float32 'matrix' \[3, 3\]",
+    ),
+    ({"matrix": MATRIX.bfloat16()}, r"'matrix', torch.bfloat16 \[3, 3\], but"),
     ({"matrix": torch.full((3, 3), -math.inf)}, "sound alignment: The matrix has values that are NaN"),
-    ({"matrix": MATRIX, "logit_scale": torch.tensor([4.25])}, r"'logit_scale' is F32 \[1\].*so F32 \[\]"),
+    ({"matrix": MATRIX, "logit_scale": torch.tensor([4.25])}, r"'logit_scale', torch.float32 \[1\], but"),
     ({"matrix": MATRIX, "logit_scale": torch.tensor(math.nan)}, "logit_scale is "),
     ({"matrix": MATRIX, "logit_scale": torch.tensor(71.24)}, r"logit_scale is 71.24.*math.log"),
-    ({"matrix": MATRIX, "fingerprint": torch.eye(3)[0].half()}, r"'fingerprint' is F16 \[3\].*so F32 \[3\]"),
     ({"matrix": MATRIX, "fingerprint": torch.ones(3)}, "length 1.73205"),
+    ({}, "sound alignment: .*SHA-256 of fingerprint is None"),
 ]
 
 
@@ -238,26 +237,16 @@ def test_what_is_no_safetensors_file_is_never_run(tmp_path, content, monkeypatch
 
 CONFIGS = [
     (b"{", "is not JSON"),
-    (b"[" * 100_000, "is not JSON"),
     (b"[]", "holds a list, not an object"),
-    (b'{"architectures": ["CLIPModel"]}', "not the config of an alignment: it has no format_version"),
-    (b" " * (MAX_CONFIG_BYTES + 1), r"has 4,000,001 bytes, where at most 4,000,000"),
-    ({"format_version": FORMAT_VERSION + 1}, "has format version 2, and labclip .* up to 1.*pip install"),
-    ({"format_version": True}, "format_version is True. Pass a whole number"),
-    ({"dim": ..., "base": ...}, "lacks base, dim"),
-    ({"dim": 4}, r"is F32 \[3\], but config.json has dim 4"),
-    ({"dim": 3.0}, "dim is 3.0. Pass a whole number from 1"),
-    ({"dim": 10**9}, "dim is 1000000000. Pass a whole number from 1 to 16,384"),
-    ({"matrix_sha256": 7}, "is not the matrix that config.json describes"),
+    (b'{"model_type": "clip"}', "is that of a model of transformers. Open it there, and merge a matrix with"),
+    ({"dim": ...}, "is not the config of an alignment: it lacks dim"),
+    ({"format_version": FORMAT_VERSION + 1}, "has format version 2, and labclip .* reads 1.*pip install"),
+    ({"dim": 4}, r"\[3\], but by config.json it has a float32 'matrix' \[4, 4\]"),
+    ({"matrix_sha256": 7}, "The SHA-256 of matrix is .* expected 7"),
+    ({"other_sha256": [7]}, "sound alignment: "),
     ({"strength": True}, "strength is True"),
-    ({"strength": math.inf}, "strength is inf"),
     ({"strength": 1e39}, "the matrix has infinite values"),
-    (
-        {"fingerprint_caption": "a photo of a dog"},
-        "caption is 'a photo of a dog', not 'a photo of a cat next to a dog', with which",
-    ),
     ({"base": {"model": "x"}}, "sound alignment: .* missing 3 required"),
-    ({"base": vars(BASE) | {"more": 1}}, "sound alignment: .* unexpected keyword argument 'more'"),
     ({"base": vars(BASE) | {"quick_gelu": 1}}, "base.quick_gelu is 1, not of type bool"),
 ]
 
@@ -294,15 +283,6 @@ def test_saving_where_a_file_is(tmp_path):
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_saving_where_a_folder_has_a_files_name(tmp_path):
-    (tmp_path / WEIGHTS).mkdir()
-    (tmp_path / WEIGHTS / "mine").write_text("mine")
-    with pytest.raises(IsADirectoryError, match=f"{WEIGHTS} is a folder, where a file is to be written"):
-        full().save_pretrained(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == [WEIGHTS]
-    assert (tmp_path / WEIGHTS / "mine").read_text() == "mine"
-
-
 def test_saving_over_links_leaves_what_they_point_to(tmp_path):
     blobs, folder = saved(tmp_path / "blobs"), tmp_path / "snapshot"
     folder.mkdir()
@@ -319,7 +299,6 @@ METADATA_THAT_FAILS = [
     ({"data": math.nan}, "not plain JSON"),
     ({("a", "b"): 1}, "not plain JSON.*keys must be str"),
     ({"data": "\ud800"}, "not plain JSON.*surrogates"),
-    ({"data": "x" * MAX_CONFIG_BYTES}, r"metadata makes 4,000,\d+ bytes; config.json has at most 4,000,000"),
     ({"results": {"aro": 0.9}}, "'results'.*not of the form"),
 ]
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import EvalResult, ModelCardData
@@ -19,6 +20,7 @@ COSINE_COLUMNS = ("pairs", "model", "5%", "50%", "95%")
 CONVERT = "A threshold on cosines has to be converted for the matrix, as `labclip.metrics.same_threshold` does."
 
 
+_LIBRARIES = {"openclip": "open_clip", "transformers": "transformers"}
 _TAGS = ["clip", "open_clip", "labclip", "compositionality"]
 _SOURCE = (
     'Method: "CLIP Behaves like a Bag-of-Words Model Cross-modally but not Uni-modally" '
@@ -38,8 +40,17 @@ def model_card(alignment: Alignment, *, name: str | None = None, about: str = ""
     """
     base = _line(alignment.base or "")
     title = _line(name or f"LABCLIP for {base or f'a CLIP of dim {alignment.dim}'}")
+    measured, rows = _measured(alignment.metadata), cosine_rows(alignment.metadata)
     parts = [
-        _header(alignment, title),
+        _header(
+            alignment,
+            "adapter",
+            library_name="labclip",
+            license=alignment.metadata.get("license"),
+            pipeline_tag="zero-shot-image-classification",
+            model_name=title if measured else None,
+            eval_results=measured,
+        ),
         f"# {title}",
         f"One {alignment.dim} x {alignment.dim} matrix on the text embeddings{base and f' of {base}'}: captions that "
         f"name the same objects with their attributes swapped become distinguishable. Encoders and image embeddings "
@@ -54,7 +65,7 @@ def model_card(alignment: Alignment, *, name: str | None = None, about: str = ""
         "## Measured",
         results_table(alignment.metadata.get("results")),
         f"{_line(alignment.metadata['verdict'])}." if "verdict" in alignment.metadata else "",
-        _cosines(alignment.metadata),
+        f"{COSINES_OF}.\n\n{_table(COSINE_COLUMNS, rows)}\n\n{CONVERT}" if rows else "",
         "## The matrix",
         _facts(alignment),
         "## Source",
@@ -78,24 +89,18 @@ def results_table(results: Any) -> str:
 
 def checked_results(results: Any, key: str = "results") -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
     """Base's and aligned values by benchmark, `key` of the metadata; ValueError if they have another form."""
-    if results is None:
-        return {}
-    try:
-        if "benchmarks" in results:  # a whole report
+    with _of_the_form(key, results, "{benchmark: {'base': {metric: value}, 'labclip': {metric: value}}}"):
+        if "benchmarks" in (results := results or {}):  # a whole report
             results = {name: one["models"] for name, one in results["benchmarks"].items()}
         return {str(name): (dict(one.get("base", {})), dict(one.get("labclip", {}))) for name, one in results.items()}
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"metadata['{key}'] is {reprlib.repr(results)}, not of the form "
-            f"{{benchmark: {{'base': {{metric: value}}, 'labclip': {{metric: value}}}}}}."
-        ) from error
 
 
 def cosine_rows(metadata: Mapping[str, Any]) -> list[tuple[Any, ...]]:
     """The rows below `COSINE_COLUMNS` of the metadata's `cosines`; ValueError if they have another form."""
     if (found := metadata.get("cosines")) is None:
         return []
-    try:
+    form = "{'strength': number, 'base': {'matched': [5%, 50%, 95%], 'unmatched': [...]}, 'labclip': ...}"
+    with _of_the_form("cosines", found, form):
         models = {"base": "base", "labclip": f"LABCLIP, strength {found['strength']:g}"}
         return [
             (words, model, *map(float, (low, median, high)))
@@ -103,11 +108,14 @@ def cosine_rows(metadata: Mapping[str, Any]) -> list[tuple[Any, ...]]:
             for side, model in models.items()
             for low, median, high in [found[side][kind]]
         ]
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"metadata['cosines'] is {reprlib.repr(found)}, not of the form {{'strength': number, 'base': "
-            f"{{'matched': [5%, 50%, 95%], 'unmatched': [...]}}, 'labclip': ...}}."
-        ) from error
+
+
+@contextmanager
+def _of_the_form(key: str, value: Any, form: str) -> Iterator[None]:
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"metadata['{key}'] is {reprlib.repr(value)}, not of the form {form}.") from error
 
 
 def hub_base(base: Base | None) -> str | None:
@@ -121,16 +129,9 @@ def hub_base(base: Base | None) -> str | None:
 
 def folded_card(alignment: Alignment, library: str) -> str:
     """Write the card of a model that an alignment was merged into, in the form of a library, as `fold` calls it."""
-    base = alignment.metadata.get("base_model") or hub_base(alignment.base)
-    data = ModelCardData(
-        library_name={"openclip": "open_clip", "transformers": "transformers"}.get(library),
-        tags=_TAGS,
-        base_model=base,
-        base_model_relation="merge" if base else None,
-    )
     name = _line(alignment.base or f"a CLIP of dim {alignment.dim}")
     parts = [
-        f"---\n{data.to_yaml()}\n---",
+        _header(alignment, "merge", library_name=_LIBRARIES.get(library)),
         f"# {name}, with LABCLIP merged in",
         "A matrix is merged into this model's text projection: captions that name the same objects with their "
         "attributes swapped become distinguishable. It runs without labclip. Image embeddings are those of the base.",
@@ -140,8 +141,15 @@ def folded_card(alignment: Alignment, library: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _header(alignment: Alignment, title: str) -> str:
-    kind, metadata = "zero-shot-image-classification", alignment.metadata
+def _header(alignment: Alignment, relation: str, **more: Any) -> str:
+    base = alignment.metadata.get("base_model") or hub_base(alignment.base)
+    data = ModelCardData(tags=_TAGS, base_model=base, base_model_relation=relation if base else None, **more)
+    return f"---\n{data.to_yaml()}\n---"
+
+
+def _measured(metadata: Mapping[str, Any]) -> list[EvalResult] | None:
+    """The aligned values as the Hub reads them."""
+    kind = "zero-shot-image-classification"
     results = [
         EvalResult(
             task_type=kind, dataset_type=benchmark, dataset_name=benchmark, metric_type=metric, metric_value=value
@@ -150,23 +158,7 @@ def _header(alignment: Alignment, title: str) -> str:
         for metric, value in aligned.items()
         if isinstance(value, int | float) and not isinstance(value, bool)
     ]
-    base = metadata.get("base_model") or hub_base(alignment.base)
-    data = ModelCardData(
-        library_name="labclip",
-        license=metadata.get("license"),
-        pipeline_tag=kind,
-        tags=_TAGS,
-        base_model=base,
-        base_model_relation="adapter" if base else None,
-        model_name=title if results else None,
-        eval_results=results or None,
-    )
-    return f"---\n{data.to_yaml()}\n---"
-
-
-def _cosines(metadata: Mapping[str, Any]) -> str:
-    rows = cosine_rows(metadata)
-    return f"{COSINES_OF}.\n\n{_table(COSINE_COLUMNS, rows)}\n\n{CONVERT}" if rows else ""
+    return results or None
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

@@ -6,18 +6,14 @@ import io
 import pickle
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from labclip.alignment import Alignment
 from labclip.base import Base
 from labclip.checks import first_line
+from labclip.io import published
 from labclip.io.folder import matrix_sha256
-from labclip.io.published import find_matrix
-
-MAX_BYTES = 300_000_000
-"""Cap on a checkpoint: a float32 matrix of dim 8192 takes 268 MB."""
 
 
 def convert_checkpoint(path: str | Path, *, base: Base | None = None) -> Alignment:
@@ -32,8 +28,6 @@ def convert_checkpoint(path: str | Path, *, base: Base | None = None) -> Alignme
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}. Pass the path of a torch checkpoint, for example matrix.pt.")
-    if (size := path.stat().st_size) > MAX_BYTES:
-        raise ValueError(f"{path} has {size:,} bytes, where one matrix has at most {MAX_BYTES:,}.")
     return alignment_of(path.read_bytes(), str(path), base=base)
 
 
@@ -48,7 +42,12 @@ def alignment_of(checkpoint: bytes, name: str, *, base: Base | None = None) -> A
             kind = sorted(map(str, state))[:8] if isinstance(state, dict) else type(state).__name__
             raise ValueError(f"it holds {kind}, not 'linear.weight' and 't'")
         weight = state["linear.weight"].detach()
-        base, metadata = _known(weight, base)
+        metadata = {}
+        sha256 = matrix_sha256(weight)
+        if (known := next((entry for entry in published.PUBLISHED if entry.matrix_sha256 == sha256), None)) is not None:
+            if not known.base.matches(base):
+                raise ValueError(f"it holds the published matrix of {known.base}, not of {base}: leave base out")
+            base, metadata = known.base, known.metadata
         return Alignment(weight, base=base, logit_scale=float(state["t"].detach()), metadata=metadata)
     except Exception as error:  # of zipfile, pickle and torch: a dozen types
         reason = first_line(error).rstrip(".")
@@ -60,14 +59,3 @@ def alignment_of(checkpoint: bytes, name: str, *, base: Base | None = None) -> A
             f"with 'linear.weight' [dim, dim] and 't', both float32. An alignment folder needs no conversion: "
             f"Alignment.from_pretrained(FOLDER)."
         ) from None
-
-
-def _known(weight: torch.Tensor, base: Base | None) -> tuple[Base | None, dict[str, Any]]:
-    """The base and metadata of a published matrix; of any other the base that is given."""
-    if (known := find_matrix(matrix_sha256(weight))) is None:
-        return base, {}
-    if base is not None and not known.base.matches(base):
-        raise ValueError(
-            f"it holds the published matrix of {known.base}, not of {base}: leave base out, or pass that one"
-        )
-    return known.base, known.metadata

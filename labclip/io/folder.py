@@ -7,27 +7,24 @@ import json
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 
 from labclip._version import __version__
 from labclip.alignment import Alignment
-from labclip.base import FINGERPRINT_CAPTION, FOLDED, Base, described_mark
-from labclip.checks import checked_whole
-from labclip.files import CARD, CONFIG, WEIGHTS, is_alignment_folder, make_folder, read_json_object
+from labclip.base import FINGERPRINT_CAPTION, Base
+from labclip.files import CARD, CONFIG, WEIGHTS, check_folder, is_alignment_folder, read_json_object
 from labclip.io.card import model_card
 from labclip.packages import versions_of
 
 FORMAT_VERSION = 1
 
-MAX_CONFIG_BYTES = 4_000_000
-MAX_DIM = 16_384
 _REQUIRED = {"format_version", "dim", "base", "matrix_sha256"}
 _OPTIONAL = {"library_name", "other_sha256", "strength", "fingerprint_caption", "metadata", "versions"}
 _AGAIN = "Fetch or save the folder again."
@@ -46,22 +43,14 @@ def replacing(folder: str | Path) -> Iterator[Path]:
     two saves apart.
     """
     folder = Path(folder)
-    made = [path for path in (folder, *folder.parents) if not os.path.exists(path)]
-    try:
-        make_folder(folder)
-        with tempfile.TemporaryDirectory(prefix=".labclip-", dir=folder) as name:
-            yield Path(name)
-            files = sorted(Path(name).iterdir())
-            if blocked := next((folder / file.name for file in files if (folder / file.name).is_dir()), None):
-                raise IsADirectoryError(f"{blocked} is a folder, where a file is to be written. Pass another folder.")
-            for file in files:
-                file.chmod(0o644)
-                os.replace(file, folder / file.name)
-    except BaseException:
-        for path in made:
-            with suppress(OSError):
-                path.rmdir()
-        raise
+    check_folder(folder)
+    there = next(one for one in (folder, *folder.absolute().parents) if one.exists())
+    with tempfile.TemporaryDirectory(prefix=".labclip-", dir=there) as name:
+        yield Path(name)
+        folder.mkdir(parents=True, exist_ok=True)
+        for file in sorted(Path(name).iterdir()):
+            file.chmod(0o644)
+            os.replace(file, folder / file.name)
 
 
 def write(alignment: Alignment, folder: Path) -> None:
@@ -89,10 +78,6 @@ def write(alignment: Alignment, folder: Path) -> None:
         raise ValueError(
             f"The alignment's metadata is not plain JSON ({error}). Keep to str, numbers, lists, dicts."
         ) from error
-    if len(text) > MAX_CONFIG_BYTES:
-        raise ValueError(
-            f"The alignment's metadata makes {len(text):,} bytes; {CONFIG} has at most {MAX_CONFIG_BYTES:,}."
-        )
     (folder / CONFIG).write_bytes(text)
     (folder / CARD).write_text(model_card(alignment), encoding="utf-8", newline="\n")
     # Through torch: safetensors' NumPy writer stores a transposed array as wrong numbers without an error.
@@ -113,17 +98,29 @@ def load(folder: str | Path) -> Alignment:
             f"alignment.save_pretrained, or convert a checkpoint: labclip convert FILE.pt FOLDER."
         )
     config = _read_config(folder / CONFIG)
-    tensors = _read_tensors(folder / WEIGHTS, config["dim"])
-    expected = {"matrix": config["matrix_sha256"]} | config.get("other_sha256", {})
-    for name in sorted(tensors.keys() | expected.keys()) if "other_sha256" in config else ["matrix"]:
-        found = matrix_sha256(tensors[name]) if name in tensors else "none"
-        if found != expected.get(name):
-            raise ValueError(
-                f"{folder / WEIGHTS} is not the {name} that {CONFIG} describes: its SHA-256 is {found[:16]}..., "
-                f"expected {str(expected.get(name, 'none'))[:16]}.... {_AGAIN}"
-            )
-    scale = tensors.get("logit_scale")
     try:
+        tensors = load_file(folder / WEIGHTS)
+    except SafetensorError as error:
+        raise ValueError(f"{folder / WEIGHTS} is not a whole safetensors file ({error}). {_AGAIN}") from error
+    dim = config["dim"]
+    shapes = {"matrix": [dim, dim], "logit_scale": [], "fingerprint": [dim]}
+    for name, tensor in tensors.items():
+        if tensor.dtype != torch.float32 or list(tensor.shape) != shapes.get(name) or "matrix" not in tensors:
+            raise ValueError(
+                f"{folder / WEIGHTS} has a tensor '{name}', {tensor.dtype} {list(tensor.shape)}, but by {CONFIG} it "
+                f"has a float32 'matrix' [{dim}, {dim}], and at most 'logit_scale' [] and 'fingerprint' [{dim}]. A "
+                f"torch checkpoint becomes an alignment with: labclip convert FILE.pt FOLDER"
+            )
+    found = {name: matrix_sha256(tensor) for name, tensor in tensors.items()}
+    try:
+        others = config.get("other_sha256", {name: found[name] for name in found if name != "matrix"})
+        expected = {"matrix": config["matrix_sha256"], **others}
+        if different := [name for name in sorted({*found, *expected}) if found.get(name) != expected.get(name)]:
+            raise ValueError(
+                f"{WEIGHTS} is not what {CONFIG} describes. The SHA-256 of {different[0]} is "
+                f"{found.get(different[0])}, expected {expected.get(different[0])}. {_AGAIN}"
+            )
+        scale = tensors.get("logit_scale")
         return Alignment(
             tensors["matrix"],
             base=None if config["base"] is None else Base(**config["base"]),
@@ -132,75 +129,27 @@ def load(folder: str | Path) -> Alignment:
             metadata=config.get("metadata", {}),
             fingerprint=tensors.get("fingerprint"),
         )
-    except (TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{folder} does not hold a sound alignment: {error}") from error
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    """The `config.json` of the format; ValueError for what nothing later refuses."""
-    config = read_json_object(path, remedy=_AGAIN, max_bytes=MAX_CONFIG_BYTES)
-    if "format_version" not in config:
+    config = read_json_object(path, remedy=_AGAIN)
+    if "model_type" in config and "format_version" not in config:
         raise ValueError(
-            f"{path} is not the config of an alignment: it has no format_version.{_of_transformers(config)}"
+            f"{path} is that of a model of transformers. Open it there, and merge a matrix with labclip.fold."
         )
-    if lacking := _REQUIRED - set(config):
-        raise ValueError(f"{path} lacks {', '.join(sorted(lacking))}. {_AGAIN}")
-    try:
-        checked_whole("dim", config["dim"], least=1, most=MAX_DIM)
-        version = checked_whole("format_version", config["format_version"], least=1)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-    if version > FORMAT_VERSION:
+    if lacking := sorted(_REQUIRED - set(config)):
+        raise ValueError(f"{path} is not the config of an alignment: it lacks {lacking[0]}. {_AGAIN}")
+    if config["format_version"] != FORMAT_VERSION:
         raise ValueError(
-            f"{path} has format version {version}, and labclip {__version__} reads up to {FORMAT_VERSION}. "
+            f"{path} has format version {config['format_version']}, and labclip {__version__} reads {FORMAT_VERSION}. "
             f"Type: pip install --upgrade labclip"
         )
-    if unknown := set(config) - _REQUIRED - _OPTIONAL:
+    if unknown := sorted(set(config) - _REQUIRED - _OPTIONAL):
         warnings.warn(
-            f"{path} has keys that labclip {__version__} does not know: {', '.join(sorted(unknown))}. They are "
-            f"ignored; pip install --upgrade labclip may know them.",
+            f"{path} has keys that labclip {__version__} does not know: {', '.join(unknown)}. They are ignored; pip "
+            f"install --upgrade labclip may know them.",
             stacklevel=2,
         )
-    if not isinstance(config.get("other_sha256", {}), dict):
-        raise ValueError(f"{path}: other_sha256 is {config['other_sha256']!r:.120}, not an object.")
-    if config.get("fingerprint_caption") not in (None, FINGERPRINT_CAPTION):
-        raise ValueError(
-            f"{path}: fingerprint_caption is {config['fingerprint_caption']!r:.120}, not {FINGERPRINT_CAPTION!r}, with "
-            f"which labclip compares."
-        )
     return config
-
-
-def _of_transformers(config: Mapping[str, Any]) -> str:
-    """What to type where a config is one of transformers, and whether its model is folded already."""
-    if "model_type" not in config:
-        return ""
-    text = config.get("text_config", config)
-    if not isinstance(text, dict) or not isinstance(mark := text.get(FOLDED), dict):
-        return " It is that of a model of transformers. Open it there, and merge a matrix with labclip.fold."
-    return (
-        f" It is that of a model of transformers, with a matrix merged into it ({described_mark(mark)}). Open it with "
-        f"transformers.AutoModel.from_pretrained."
-    )
-
-
-def _read_tensors(path: Path, dim: int) -> dict[str, torch.Tensor]:
-    shapes = {"matrix": [dim, dim], "logit_scale": [], "fingerprint": [dim]}
-    try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            names = sorted(file.keys())
-            if "matrix" not in names or not shapes.keys() >= set(names):
-                raise ValueError(
-                    f"{path} has the tensors {names}, not 'matrix' and at most 'logit_scale', 'fingerprint'. "
-                    f"A torch checkpoint becomes an alignment with: labclip convert FILE.pt FOLDER"
-                )
-            for name in names:
-                kind = (piece := file.get_slice(name)).get_shape(), piece.get_dtype()
-                if kind != (shapes[name], "F32"):
-                    raise ValueError(
-                        f"{path}: '{name}' is {kind[1]} {kind[0]}, but {CONFIG} has dim {dim}, so F32 {shapes[name]}."
-                    )
-            # Cloned: the file is mapped, and a matrix must not change when somebody overwrites it.
-            return {name: file.get_tensor(name).clone() for name in names}
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a whole safetensors file ({error}). {_AGAIN}") from error

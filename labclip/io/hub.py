@@ -7,12 +7,9 @@ folders in a small cache of labclip's. The hash of a published matrix decides at
 from __future__ import annotations
 
 import hashlib
-import http.client
 import logging
 import os
 import tempfile
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -20,7 +17,15 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, TypeVar
 
-from huggingface_hub import HfApi, constants, errors, hf_hub_download, scan_cache_dir, snapshot_download
+from huggingface_hub import (
+    HfApi,
+    constants,
+    errors,
+    get_session,
+    hf_hub_download,
+    scan_cache_dir,
+    snapshot_download,
+)
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from labclip._version import __version__
@@ -163,28 +168,18 @@ def published_alignment(entry: Published, access: Access = DEFAULT) -> Alignment
     except (OSError, ValueError) as error:
         on_hub = str(error).partition(". ")[0]
     try:
-        alignment_of(_checkpoint(entry), entry.file).save_pretrained(kept)
+        response = get_session().get(entry.url, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT)
+        response.raise_for_status()
+        if hashlib.sha256(response.content).hexdigest() != entry.file_sha256:
+            raise ValueError(f"what arrived, {len(response.content):,} bytes, has another SHA-256 than the file")
+        alignment_of(response.content, entry.file).save_pretrained(kept)
         return read(kept)
-    except (OSError, ValueError, http.client.HTTPException) as error:
+    except Exception as error:  # also of the client's HTTP library
         kind = ValueError if isinstance(error, ValueError) else ConnectionError
         raise kind(
             f"The matrix {entry} could not be fetched. {on_hub}. The authors ({entry.url}): {first_line(error)}. Check "
             f"the network and try again, or fetch that file otherwise, {otherwise}"
         ) from None  # the message has both reasons
-
-
-def _checkpoint(entry: Published) -> bytes:
-    """The bytes of the authors' checkpoint, held against its hash."""
-    request = urllib.request.Request(entry.url, headers={"User-Agent": f"labclip/{__version__}"})
-    try:
-        with urllib.request.urlopen(request, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT) as response:
-            data: bytes = response.read(entry.size + 1)  # one more shows a longer file without fetching all of it
-    except urllib.error.HTTPError as error:
-        with error:  # which holds the connection
-            raise ConnectionError(f"it answered {error.code}") from error
-    if hashlib.sha256(data).hexdigest() != entry.file_sha256:
-        raise ValueError(f"what arrived, {len(data):,} bytes, has not the SHA-256 {entry.file_sha256[:16]}...")
-    return data
 
 
 def push(saved: Any, repo_id: str, **options: Any) -> str:
@@ -209,16 +204,12 @@ def push_folder(
     Only what `snapshot` fetches goes up: weights, configs, the card, tokenizer files. Whatever else lies there stays.
     """
     check_repo_id(repo_id)
-    if not Path(folder).is_dir():
-        raise FileNotFoundError(f"There is no folder {folder}. Pass one, as save_pretrained(FOLDER) makes.")
     names = sorted(os.listdir(folder))
     wanted = [name for name in names if any(fnmatch(name, pattern) for pattern in _WANTED)]
-    if not wanted:
-        raise FileNotFoundError(f"{folder} holds nothing that labclip reads. Pass a folder that save_pretrained made.")
-    if DEFAULT.off:
-        raise ConnectionError("The network is off (HF_HUB_OFFLINE), so nothing was uploaded.")
     if left := [name for name in names if name not in wanted]:
         logger.warning("Not uploaded, since labclip does not read it: %s", ", ".join(left))
+    if DEFAULT.off:
+        raise ConnectionError("The network is off (HF_HUB_OFFLINE), so nothing was uploaded.")
     api = HfApi(token=token, **_WHO)
     with _explained(repo_id):
         api.create_repo(repo_id, private=private, exist_ok=True)

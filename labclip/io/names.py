@@ -20,13 +20,6 @@ if TYPE_CHECKING:
     from labclip.alignment import Alignment
     from labclip.io.hub import Access
 
-_OPENAI = {  # repositories that hold a model of transformers alone
-    "openai/clip-vit-base-patch32": "ViT-B-32-quickgelu",
-    "openai/clip-vit-base-patch16": "ViT-B-16-quickgelu",
-    "openai/clip-vit-large-patch14": "ViT-L-14-quickgelu",
-    "openai/clip-vit-large-patch14-336": "ViT-L-14-336-quickgelu",
-}
-
 
 @dataclass(frozen=True)
 class Source:
@@ -109,12 +102,11 @@ def _held(name: str, folder: Path, access: Access | None) -> Source:
 
 
 def _fetched(name: str, repo_id: str, access: Access | None) -> Source:
-    if (openclip := _OPENAI.get(repo_id)) is not None:
-        entry = find_entry(openclip)
-        matrix = f", or {entry.name!r}, which loads a matrix with them" if entry else ""
+    if repo_id.startswith("openai/clip-vit-"):  # which hold a model of transformers alone
         raise ValueError(
-            f"{repo_id} is transformers' name of OpenAI's weights. Pass OpenCLIP's: '{openclip}:openai'{matrix}. A "
-            f"model that transformers loaded takes a matrix with labclip.fold(model, alignment)."
+            f"{repo_id} is transformers' name of OpenAI's weights. Pass OpenCLIP's, for example 'ViT-B-32', which "
+            f"loads a matrix with them, or 'ViT-L-14-336-quickgelu:openai'. A model that transformers loaded takes a "
+            f"matrix with labclip.fold(model, alignment)."
         )
     if access is None:
         return Source(name)

@@ -16,11 +16,11 @@ from labclip.alignment import Alignment, with_record
 from labclip.base import FOLDED, Base, described_mark
 from labclip.checks import check_device
 from labclip.io import published
-from labclip.io.architecture import config_of
 from labclip.io.bases import build
 from labclip.io.hub import DEFAULT, Access, published_alignment, weights_of
 from labclip.io.names import Source, load_alignment, named_base, resolve
-from labclip.io.published import entries_for, list_pretrained
+from labclip.io.published import Published, list_pretrained
+from labclip.io.saving import config_of
 from labclip.model import LABCLIP
 from labclip.packages import EMBEDDED
 from labclip.towers.openclip import (
@@ -107,8 +107,7 @@ def _chosen(
             f"labclip.Alignment(matrix)."
         )
     elif asked in {entry.alignment for entry in published.PUBLISHED}:
-        entries = [] if source.base is None else entries_for(source.base)
-        if (entry := next((entry for entry in entries if entry.alignment == asked), None)) is None:
+        if (entry := _published_for(source.base, asked)) is None:
             raise ValueError(
                 f"No matrix {asked!r} is published for {source.name}. Known names: {', '.join(list_pretrained())}."
             )
@@ -116,6 +115,12 @@ def _chosen(
     else:  # the revision belongs to the model's repository, not to the alignment's
         chosen = load_alignment(asked, replace(access, revision=None))
     return chosen if strength is None else chosen.at(strength)
+
+
+def _published_for(base: Base | None, alignment: str | None = None) -> Published | None:
+    """The matrix published for a base under a name, or the usual one."""
+    fitting = [entry for entry in published.PUBLISHED if base is not None and entry.base.matches(base)]
+    return next((entry for entry in fitting if alignment in (None, entry.alignment)), None)
 
 
 def _load(source: Source, alignment: Alignment, access: Access, **openclip: Any) -> tuple[LABCLIP, Any]:
@@ -254,7 +259,7 @@ def create_model_and_transforms(
         )
     else:
         base = named_base(str(model_name), pretrained, force_quick_gelu=openclip.get("force_quick_gelu", False))
-        source = Source(str(base), entry=next(iter(entries_for(base)), None), base=base)
+        source = Source(str(base), entry=_published_for(base), base=base)
     if alignment is None and source.own is None and source.entry is None:
         known = "; ".join(f'"{one.model}", pretrained="{one.pretrained}"' for one in published.PUBLISHED)
         raise ValueError(

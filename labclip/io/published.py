@@ -29,12 +29,16 @@ REPORTED_SOURCE = (
 
 @dataclass(frozen=True)
 class PublishedFigure:
-    """One published figure: `values` are fractions of 1 of "base", "labclip", and other methods by name.
+    """One published figure.
 
-    `benchmark` is as `labclip evaluate` takes it, or "probes" for the linear probes of `labclip diagnose`; `clip` is ""
-    where the notes do not say; `words` say what was asked; in `command` FOLDER is a matrix that one fits first, as none
-    was published; `matrix` is name and alignment of the published matrix that it is of; `measured_as` is what labclip
-    calls the metric.
+    Attributes:
+        benchmark: As `labclip evaluate` takes it, or "probes" for the linear probes of `labclip diagnose`.
+        metric: Its name in the notes; `measured_as` is what labclip calls it, where that is another.
+        clip: The CLIP, "" where the notes do not say.
+        values: Fractions of 1, of "base", "labclip", and other methods by name.
+        words: What was asked.
+        command: In which FOLDER is a matrix that one fits first, as none was published.
+        matrix: Name and alignment of the published matrix that it is of, or None.
     """
 
     benchmark: str
@@ -131,32 +135,16 @@ def list_pretrained() -> list[str]:
         >>> list_pretrained()
         ['scenes', 'ViT-B-32', 'ViT-B-16', 'ViT-L-14', 'ViT-B-32-cc3m']
     """
-    return [EMBEDDED, *(_name_of(entry) for entry in PUBLISHED)]
-
-
-def _name_of(entry: Published) -> str:
-    first = next(other for other in PUBLISHED if other.name == entry.name)
-    return entry.name if entry is first else f"{entry.name}-{entry.alignment}"
+    firsts = {entry.name: entry for entry in reversed(PUBLISHED)}
+    return [EMBEDDED, *(e.name if e is firsts[e.name] else f"{e.name}-{e.alignment}" for e in PUBLISHED)]
 
 
 def find_entry(name: str) -> Published | None:
     """The published matrix of a name: "ViT-B-32", "ViT-B-32-quickgelu" (its base's own name), "ViT-B-32-cc3m"."""
-    for entry in PUBLISHED:
-        if name in (_name_of(entry), entry.model, f"{entry.name}-{entry.alignment}"):
-            return entry
-    return None
+    names = ((entry, (entry.name, entry.model, f"{entry.name}-{entry.alignment}")) for entry in PUBLISHED)
+    return next((entry for entry, known in names if name in known), None)
 
 
 def is_known(name: object) -> bool:
     """Whether a name, as the user typed it, is in the table, and wins over a folder that is called so; no Path is."""
     return isinstance(name, str) and (name == EMBEDDED or find_entry(name) is not None)
-
-
-def entries_for(base: Base) -> list[Published]:
-    """The published matrices that were fitted on a base, the usual one first."""
-    return [entry for entry in PUBLISHED if entry.base.matches(base)]
-
-
-def find_matrix(sha256: str) -> Published | None:
-    """The published matrix that has this SHA-256, or None."""
-    return next((entry for entry in PUBLISHED if entry.matrix_sha256 == sha256), None)

@@ -22,28 +22,21 @@ from labclip.packages import require
 from labclip.towers.openclip import text_tower
 from labclip.towers.text import evaluating
 
-# OpenAI's names of the parts of a block, and transformers'.
-_BLOCK = {
-    "ln_1": "layer_norm1", "ln_2": "layer_norm2", "attn.out_proj": "self_attn.out_proj",
-    "mlp.c_fc": "mlp.fc1", "mlp.c_proj": "mlp.fc2",
+# OpenAI's names of weights and transformers', in their order: a part of a name is replaced.
+_NAMES = {
+    r"^visual\.transformer\.resblocks": "vision_model.encoder.layers",
+    r"^transformer\.resblocks": "text_model.encoder.layers",
+    r"\.ln_(\d)": r".layer_norm\1", r"\.attn\.": ".self_attn.", r"\.c_fc": ".fc1", r"\.c_proj": ".fc2",
+    r"^token_embedding": "text_model.embeddings.token_embedding",
+    r"^positional_embedding": "text_model.embeddings.position_embedding.weight",
+    r"^ln_final": "text_model.final_layer_norm",
+    r"^visual\.class_embedding": "vision_model.embeddings.class_embedding",
+    r"^visual\.positional_embedding": "vision_model.embeddings.position_embedding.weight",
+    r"^visual\.conv1": "vision_model.embeddings.patch_embedding",
+    r"^visual\.ln_pre": "vision_model.pre_layrnorm", r"^visual\.ln_post": "vision_model.post_layernorm",
+    r"^text_projection$": "text_projection.weight", r"^visual\.proj$": "visual_projection.weight",
 }  # fmt: skip
-_OTHERS = {
-    "token_embedding.weight": "text_model.embeddings.token_embedding.weight",
-    "positional_embedding": "text_model.embeddings.position_embedding.weight",
-    "ln_final.weight": "text_model.final_layer_norm.weight",
-    "ln_final.bias": "text_model.final_layer_norm.bias",
-    "visual.class_embedding": "vision_model.embeddings.class_embedding",
-    "visual.positional_embedding": "vision_model.embeddings.position_embedding.weight",
-    "visual.conv1.weight": "vision_model.embeddings.patch_embedding.weight",
-    "visual.ln_pre.weight": "vision_model.pre_layrnorm.weight",
-    "visual.ln_pre.bias": "vision_model.pre_layrnorm.bias",
-    "visual.ln_post.weight": "vision_model.post_layernorm.weight",
-    "visual.ln_post.bias": "vision_model.post_layernorm.bias",
-    "logit_scale": "logit_scale",
-}
 _GELU = {"none": "gelu", "tanh": "gelu_pytorch_tanh"}
-_TRANSPOSED = {"text_projection": "text_projection.weight", "visual.proj": "visual_projection.weight"}
-_IN_BLOCK = re.compile(r"(visual\.)?transformer\.resblocks\.(\d+)\.(.+?)[._](weight|bias)")
 
 
 def load(folder: str | Path) -> Any:
@@ -159,20 +152,16 @@ def _config(transformers: Any, clip: Any) -> Any:
 
 
 def _renamed(weights: dict[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
-    """OpenAI's weights by the names of transformers, attention's three projections apart; KeyError for any other."""
+    """OpenAI's weights by the names of transformers, attention's three projections apart; others stay as they are."""
     for key, value in weights.items():
-        if key in _TRANSPOSED:
-            yield _TRANSPOSED[key], value.T.contiguous()
-        elif (match := _IN_BLOCK.fullmatch(key)) is None:
-            yield _OTHERS[key], value
+        value = value.T if key in ("text_projection", "visual.proj") else value
+        for old, new in _NAMES.items():
+            key = re.sub(old, new, key)
+        if "in_proj_" in key:
+            for name, piece in zip("qkv", value.chunk(3), strict=True):
+                yield key.replace("in_proj_", f"{name}_proj."), piece
         else:
-            visual, number, part, kind = match.groups()
-            block = f"{'vision' if visual else 'text'}_model.encoder.layers.{number}"
-            if part == "attn.in_proj":
-                for name, piece in zip("qkv", value.chunk(3), strict=True):
-                    yield f"{block}.self_attn.{name}_proj.{kind}", piece.clone()
-            else:
-                yield f"{block}.{_BLOCK[part]}.{kind}", value
+            yield key, value
 
 
 def write(model: Any, base: nn.Module, tokenizer: Any, folder: Path) -> None:
