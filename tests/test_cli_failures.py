@@ -195,7 +195,7 @@ EARLY = {
     "evaluate nothing --model scenes": "'nothing' is not one of 'scenes'",
     "evaluate scenes --model ./nothing": "There is no folder ./nothing",
     "evaluate scenes --model scenes --items plain.csv": "plain.csv exists already",
-    "evaluate csv --model scenes --data none.csv": "There is no none.csv. labclip evaluate --list says what",
+    "evaluate csv --model scenes --data none.csv": "There is no none.csv. Pass a path that is there",
     "transform none.npy out.npy --alignment al": "There is no none.npy",
     "transform texts.npy out.npy --alignment ./nothing": "There is no folder ./nothing",
     "diagnose --model scenes --data nothing": "There is no nothing",

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from labclip.cli import options
-from labclip.cli.files import ALIGNMENT_FILES, check_empty
+from labclip.cli.files import ALIGNMENT_FILES, check_empty, check_inputs
 from labclip.cli.group import main, note, progress, show, show_either
 from labclip.files import CONFIG, OPENCLIP_CONFIG, OPENCLIP_WEIGHTS, WEIGHTS
 
@@ -66,8 +66,7 @@ def transform(source: str, out: str, alignment: str, as_json: bool, **settings: 
     IN is a .npy, .safetensors or .parquet file, a folder of these, or a folder of clip-retrieval. OUT is one of the
     same kind. An interrupted run continues when started again. Image embeddings stay as they are.
     """
-    if "://" not in source and not Path(source).expanduser().exists():
-        raise FileNotFoundError(f"There is no {source}. Pass a file or folder of stored text embeddings.")
+    check_inputs(source)
     from labclip.stored import transform as transform_stored
 
     found = transform_stored(source, out, alignment, progress=progress(), **settings)

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from labclip.cli import options
-from labclip.cli.files import PAGE, check_drawing, check_outputs, write
+from labclip.cli.files import PAGE, check_drawing, check_inputs, check_outputs, write
 from labclip.cli.group import chosen_device, main, note, open_model, progress, show_either
 from labclip.files import read_json
 
@@ -79,9 +79,7 @@ def evaluate(
     inputs = [*files.values(), *folders.values()]
     check_outputs(markdown, latex, items, out, force=force, inputs=inputs)
     check_drawing(out, *PAGE)
-    for path in inputs:
-        if "://" not in path and not Path(path).expanduser().exists():
-            raise FileNotFoundError(f"There is no {path}. labclip evaluate --list says what a benchmark needs.")
+    check_inputs(*inputs)
     from labclip.evaluation.evaluate import evaluate as measure
 
     report, *others = every = [
@@ -167,6 +165,7 @@ def diagnose(
     combinations, and their gains and costs are measured on the others. Scenes and captions are also searched for
     their parts, such as "a red cube". About a minute on two cores.
     """
+    check_inputs(data, images)
     check_outputs(out, inputs=filter(None, [data, images]))
     check_drawing(out, *PAGE)
     from labclip.analysis.diagnosis import diagnose as find

@@ -15,6 +15,13 @@ PAGE, FIGURE = (".html", ".htm"), (".png", ".pdf", ".svg", ".jpg", ".jpeg", ".ep
 _LEAST = 1 << 20  # bytes; an alignment of dim 512 has 1.05 MB
 
 
+def check_inputs(*paths: str | Path | None) -> None:
+    """Refuse files and folders that are not there; URLs are not looked up."""
+    for path in map(str, filter(None, paths)):
+        if "://" not in path and not Path(path).expanduser().exists():
+            raise FileNotFoundError(f"There is no {path}. Pass a path that is there.")
+
+
 def check_drawing(path: Path | None, *endings: str) -> None:
     """Refuse a page or a figure of another ending, and any where what draws it is not installed."""
     if path is None:
