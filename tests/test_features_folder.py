@@ -52,21 +52,6 @@ def reverse(path):
     np.save(path, np.load(path)[::-1])
 
 
-def swap(path):
-    other = path.with_name("negative_features.npy")
-    one, two = np.load(path), np.load(other)
-    np.save(path, two.reshape(one.shape))
-    np.save(other, one.reshape(two.shape))
-
-
-def cut(path):
-    path.write_bytes(path.read_bytes()[:-4])
-
-
-def other_shape(path):
-    np.save(path, np.zeros((3, 256), "f4"))
-
-
 CHANGED = r"was changed after it was written: manifest\.json has another SHA-256"
 
 
@@ -74,9 +59,7 @@ CHANGED = r"was changed after it was written: manifest\.json has another SHA-256
     ("name", "change", "message"),
     [
         *((name, reverse, CHANGED) for name in ("image_features.npy", "negative_features.npy", "image_index.npy")),
-        ("text_features.npy", swap, CHANGED),
-        ("text_features.npy", other_shape, r"has 3200 bytes, but manifest\.json says 12416"),
-        ("captions.jsonl", cut, r"has \d+ bytes, but manifest\.json says \d+"),
+        ("text_features.npy", lambda path: np.save(path, np.zeros((3, 256), "f4")), r"has 3200 bytes, but manifest"),
         ("captions.jsonl", Path.unlink, r"has no bytes, but manifest\.json says \d+"),
     ],
 )
@@ -87,7 +70,7 @@ def test_changed_files_are_refused_whatever_their_size(features, monkeypatch, na
         Features.load(features)
 
 
-@pytest.mark.parametrize("name", ["image_features.npy", "has_negative.npy", "images.jsonl"])
+@pytest.mark.parametrize("name", ["image_features.npy", "images.jsonl"])
 def test_a_flipped_byte_is_found_in_small_files_and_when_asked(features, monkeypatch, name):
     flip(features / name)
     with pytest.raises(ValueError, match=CHANGED):
@@ -184,9 +167,9 @@ def test_tensors_of_any_precision_and_memory_maps_are_taken(tmp_path, monkeypatc
     assert Features.from_arrays(**arrays()).has_negative.sum() == 9
 
 
-@pytest.mark.parametrize("name", ["images", "texts", "negatives"])
-@pytest.mark.parametrize(("value", "what"), [(np.nan, "not finite"), (-np.inf, "not finite"), (0.0, "all zeros")])
-def test_rows_without_a_direction_are_not_saved(tmp_path, name, value, what):
+@pytest.mark.parametrize(("name", "value", "what"), [("images", np.nan, "not finite"), ("texts", 0.0, "all zeros"),
+                                                     ("negatives", -np.inf, "not finite")])  # fmt: skip
+def test_rows_without_a_direction_are_not_saved_but_absent_negatives_may_have_none(tmp_path, name, value, what):
     given = arrays()
     given[name][2] = value
     features = Features.from_arrays(**given)
@@ -194,12 +177,9 @@ def test_rows_without_a_direction_are_not_saved(tmp_path, name, value, what):
     with pytest.raises(ValueError, match=f"{name}: row 2 is {what}"):
         features.save(tmp_path / "features")
     assert not list((tmp_path / "features").iterdir())
-
-
-def test_absent_negatives_may_be_of_any_kind(tmp_path):
     given = arrays()
     there = np.ones(given["negatives"].shape[:2], dtype=bool)
-    there[3, 1], given["negatives"][3, 1] = False, np.nan
+    there[3, 1], given["negatives"][3, 1] = False, value
     saved = Features.from_arrays(**given, has_negative=there).save(tmp_path / "features")
     assert np.array_equal(saved.negatives[3, 1], saved.texts[3])
 
@@ -242,6 +222,9 @@ def test_comparing_memory_maps_leaves_none_of_their_pages_in_memory(tmp_path):
         ({"negatives": None, "has_negative": [True] * 5}, "has_negative is there, but no negatives"),
         ({"negative_images": np.ones((5, 1, DIM))}, r"negative_images has shape \[5, 1, 4\], not \[5, 2, 4\]"),
         ({"negatives": None, "negative_images": np.ones((5, DIM))}, r"negative_images has shape .*, not \[5, 0, 4\]"),
+        ({"kind": [0, 1, 3, 0, 0]}, r"kind holds \[0, 1, 3\]\. Pass for each text 0 \(a caption\)"),
+        ({"kind": [1, 1, 2, 1, 1]}, r"kind holds \[1, 2\]\. Pass .* and 0 for one at least"),
+        ({"kind": [0, 1]}, r"kind is int64 \[2\]\. Pass 5 whole numbers"),
     ],
 )
 def test_arrays_that_do_not_belong_together_are_refused(changed, message):

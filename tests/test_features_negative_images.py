@@ -8,8 +8,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from close import UNIT
-from folders import contents, draw, tiny
-from packed import pack
+from folders import contents, draw
 from PIL import Image
 
 import labclip
@@ -187,21 +186,12 @@ def test_images_held_in_parquet(model, data, scenes):
     assert bad == ["has an image that is a bytes, not a path"]
 
 
-def test_beside_images_in_a_tar(data):
-    row = json.dumps({"caption": "x", "negative": "y", "shown": "photos/1.png"}).encode()
-    pack(data / "c.tar", [("0.png", (data / "photos" / "0.png").read_bytes()), ("0.json", row)])
-    features = embed(tiny(), data / "c.tar", data / "packed", negative_images="shown", progress=False)
-    assert features.has_negative_image.tolist() == [[True]]
-    assert not np.allclose(features.negative_images[0, 0], features.images[0])
-
-
 def test_the_command(model, data):
     arguments = ["embed", "--model", "scenes", "--captions", data / "captions.csv", "--images", data / "photos",
                  "--batch-size", 3, "--negative-images"]  # fmt: skip
     done = CliRunner().invoke(cli.main, [*map(str, arguments), "shown", str(data / "out")])
     assert done.exit_code == 0, done.stderr
-    run(model, data)
-    assert contents(data / "out") == contents(data / "features")
+    assert contents(data / "out") == contents(run(model, data).folder)
     wrong = CliRunner().invoke(cli.main, [*map(str, arguments), "none", str(data / "no")])
     assert wrong.exit_code == 2
     assert "captions.csv has no column 'none'; it has 'image', 'caption', 'negative', 'shown'" in wrong.stderr

@@ -85,7 +85,7 @@ def test_a_worker_that_is_killed_starts_again(cluster, model, data, monkeypatch)
         workers[:] = function(self)
         return workers
 
-    def keep(self, files=None, function=folder.Progress.keep):
+    def keep(self, files, function=folder.Progress.keep):
         if not killed:
             killed.append(ray.get(workers[1].__ray_call__.remote(lambda self: os.getpid())))
             os.kill(killed[0], signal.SIGKILL)

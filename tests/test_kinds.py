@@ -140,22 +140,6 @@ def test_parts_are_made_where_the_captions_have_none(model, tmp_path, monkeypatc
     assert 'found by HanTa. Type: pip install "labclip[negatives]"' in missing.stderr
 
 
-@pytest.mark.parametrize(
-    ("kind", "message"),
-    [
-        ([0, 1, 3], r"kind is int64 \[3\]\. Pass 3 whole numbers, for each text 0"),
-        ([0, 1], r"kind is int64 \[2\]\. Pass 3"),
-        ([0.0, 1.0, 2.0], r"kind is float64 \[3\]\. Pass 3"),
-        ([1, 1, 2], r"kind has no caption\. Pass 0 for"),
-    ],
-)
-def test_kinds_that_are_none_are_refused(kind, message):
-    rows = np.eye(3, dtype="f4")
-    assert Features.from_arrays(images=rows, texts=rows, kind=[0, 0, 0]).kind is None
-    with pytest.raises(ValueError, match=message):
-        Features.from_arrays(images=rows, texts=rows, kind=kind)
-
-
 def described(model, n, seed, split):
     """Scenes with a caption, two parts and the tags each; the tags have no negative."""
     scenes = labclip.scenes.sample(n, seed=seed, split=split)

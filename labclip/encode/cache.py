@@ -81,33 +81,30 @@ def _encode_images(encoder: Encoder, cache: Cache, images: Sequence[ImageSource]
     """float32 [n, dim], in the order of `images`."""
     contents = _contents(images, encoder.workers)
     problems = list(dict.fromkeys(content for content in contents if isinstance(content, str)))
+    keys = [_image_key(*one) for one in zip(images, contents, strict=True)]
     source_of = {
-        _image_key(one, content): one
-        for one, content in sorted(zip(images, contents, strict=True), key=lambda pair: file_order(pair[0]))
-        if isinstance(content, bytes)
+        key: one for key, one in sorted(zip(keys, images, strict=True), key=lambda pair: file_order(pair[1])) if key
     }
     known = cache.get(list(source_of))
     todo = {key: one for key, one in source_of.items() if key not in known}
     with closing(encoder.images(todo.values(), total=len(todo))) as stream:
         for batch in batched(zip(todo, stream, strict=True), encoder.batch_size):
-            fresh = {key: one.row for key, one in batch if one.row is not None}
+            known |= {key: one.row for key, one in batch if one.row is not None}
             # By the bytes that were encoded: the file may have changed since its key was made.
             cache.put((_image_key(one.source, one.digest), one.row) for _, one in batch if one.row is not None)
             problems += [f"{one.source} {one.problem}" for _, one in batch if one.problem]
-            known |= fresh
     if problems:
         raise ValueError(
             f"{len(problems):,} of {len(images):,} images can't be used, for example {'; '.join(problems[:3])}. Repair "
             f'them, or take them away and pass on_missing="skip"; the others are encoded and kept.'
         )
-    keys = (_image_key(one, content) for one, content in zip(images, contents, strict=True))
     return torch.from_numpy(np.stack([known[key] for key in keys]))
 
 
 def _contents(images: Sequence[ImageSource], workers: int) -> list[bytes | str]:
     """SHA-256 of each image's bytes, or why they can't be read. A file is read once for all its crops."""
 
-    def place(source: ImageSource) -> object:
+    def location(source: ImageSource) -> object:
         return source.key if source.file is None else (source.file, source.start, source.column)
 
     def digest(source: ImageSource) -> bytes | str:
@@ -116,17 +113,17 @@ def _contents(images: Sequence[ImageSource], workers: int) -> list[bytes | str]:
         except (OSError, ValueError) as error:
             return f"{source} " + reason("can't be read", error)
 
-    distinct = sorted({place(one): one for one in images}.values(), key=file_order)
+    distinct = sorted({location(one): one for one in images}.values(), key=file_order)
     with ThreadPoolExecutor(workers) as pool, ParquetImages() as tables:
         found = pool.map(digest, (one for one in distinct if one.column is None))
         in_tables = (digest(one) for one in distinct if one.column is not None)  # in order, so by one thread
-        content = dict(zip(map(place, distinct), (*found, *in_tables), strict=True))
-    return [content[place(one)] for one in images]
+        content = dict(zip(map(location, distinct), (*found, *in_tables), strict=True))
+    return [content[location(one)] for one in images]
 
 
 def _image_key(source: ImageSource, content: bytes | str) -> bytes:
-    assert isinstance(content, bytes)
-    return key_of(b"image", content, repr(source.box).encode())
+    """What the embedding of an image depends on; nothing of one that can't be read."""
+    return b"" if isinstance(content, str) else key_of(b"image", content, repr(source.box).encode())
 
 
 def _encode_captions(encoder: Encoder, cache: Cache, captions: Sequence[str]) -> Tensor:

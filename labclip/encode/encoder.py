@@ -42,15 +42,14 @@ class Encoded:
         row: Unit-length float32 [dim], little-endian; None where the image can't be used.
         digest: SHA-256 of the image's bytes; empty where they could not be read.
         problem: What is wrong; it follows the image's name in a sentence. Empty where nothing is.
+        pixels: What the model is given, until it has been.
     """
 
     source: ImageSource
     row: Embeddings | None = None
     digest: bytes = b""
     problem: str = ""
-
-
-_Decoded = tuple[Encoded, torch.Tensor | None]  # to be filled in from its pixels
+    pixels: torch.Tensor | None = None
 
 
 class Encoder:
@@ -114,11 +113,11 @@ class Encoder:
             OSError: If reading fails for a reason that is not the image's, as with too many open files.
             ValueError: If an embedding is not finite; the image is named.
         """
-        before: tuple[list[_Decoded], torch.Tensor | None] = [], None
+        before: tuple[list[Encoded], torch.Tensor | None] = [], None
         with evaluating(self.model), _decoding(self.workers) as pool, self.bar("images", total, done) as bar:
             # The features of a batch are copied while an accelerator works on the next one; an empty one is the last.
             for batch in chain(batched(self._decoded(sources, pool), self.batch_size), [[]]):
-                features = self._run([pixels for _, pixels in batch if pixels is not None])
+                features = self._run(batch)
                 yield from _filled(*before)
                 bar.update(len(before[0]))
                 before = batch, features
@@ -149,8 +148,8 @@ class Encoder:
         for key, captions in blocks:
             yield key, self.texts(list(captions), list(captions.values()))
 
-    def _decoded(self, sources: Iterable[ImageSource], pool: ThreadPoolExecutor) -> Iterator[_Decoded]:
-        waiting: deque[Future[_Decoded]] = deque()
+    def _decoded(self, sources: Iterable[ImageSource], pool: ThreadPoolExecutor) -> Iterator[Encoded]:
+        waiting: deque[Future[Encoded]] = deque()
         with ParquetImages() as tables:
             for source in sources:
                 # A Parquet file is read in order, so here and not by whichever thread comes first.
@@ -161,48 +160,44 @@ class Encoder:
             while waiting:
                 yield waiting.popleft().result()
 
-    def _decode(self, source: ImageSource, data: bytes | None) -> _Decoded:
-        found = Encoded(source)
+    def _decode(self, source: ImageSource, data: bytes | None) -> Encoded:
+        found, doing = Encoded(source), "read"
         try:
             data = source.read() if data is None else data
-        except (OSError, ValueError) as error:  # ValueError: a name with a NUL in it
-            missing = isinstance(error, FileNotFoundError)  # which has no number where it is of a bucket
-            if isinstance(error, OSError) and not missing and error.errno not in _UNREADABLE:
-                raise
-            found.problem = reason("can't be read", error)
-            return found, None
-        found.digest = hashlib.sha256(data).digest()
-        try:
+            found.digest = hashlib.sha256(data).digest()
+            doing = "decoded"
             image = source.decode(data)
-        except ValueError as error:
-            found.problem = str(error)
-            return found, None
-        try:
-            return found, self._preprocess(image)
-        except (OSError, ValueError) as error:
-            found.problem = reason("can't be preprocessed", error)
-            return found, None
+            doing = "preprocessed"
+            found.pixels = self._preprocess(image)
+        except (OSError, ValueError) as error:  # ValueError: a name with a NUL in it, among others
+            missing = isinstance(error, FileNotFoundError)  # which has no number where it is of a bucket
+            if doing == "read" and isinstance(error, OSError) and not missing and error.errno not in _UNREADABLE:
+                raise
+            found.problem = str(error) if doing == "decoded" else reason(f"can't be {doing}", error)
+        return found
 
     @torch.no_grad()
-    def _run(self, pixels: Sequence[torch.Tensor]) -> torch.Tensor | None:
-        """Unit-length embeddings, float32 [n, dim] on the model's device; None of no images."""
+    def _run(self, batch: Sequence[Encoded]) -> torch.Tensor | None:
+        """Unit-length embeddings of what has pixels, float32 [n, dim] on the model's device; None of no images."""
+        pixels = [one.pixels for one in batch if one.pixels is not None]
         if not pixels:
             return None
-        stacked = torch.stack(list(pixels))
-        device = self.model.matrix.device
+        stacked, device = torch.stack(pixels), self.model.matrix.device
+        for one in batch:
+            one.pixels = None
         if device.type == "cuda":
             stacked = stacked.pin_memory()
-        batch = stacked.to(device, image_dtype(self.model.clip.visual), non_blocking=True)
-        return F.normalize(self.model.encode_image(batch, normalize=False).float(), dim=-1)
+        given = stacked.to(device, image_dtype(self.model.clip.visual), non_blocking=True)
+        return F.normalize(self.model.encode_image(given, normalize=False).float(), dim=-1)
 
 
-def _filled(batch: Sequence[_Decoded], features: torch.Tensor | None) -> Iterator[Encoded]:
-    """What was decoded, with the features of what has pixels."""
+def _filled(batch: Sequence[Encoded], features: torch.Tensor | None) -> Sequence[Encoded]:
+    """What was decoded, with the features of what can be used."""
     if features is not None:
-        good = [found for found, pixels in batch if pixels is not None]
-        for found, row in zip(good, _checked(features, lambda row: str(good[row].source)), strict=True):
-            found.row = row
-    return (found for found, _ in batch)
+        good = [one for one in batch if not one.problem]
+        for one, row in zip(good, _checked(features, lambda row: str(good[row].source)), strict=True):
+            one.row = row
+    return batch
 
 
 def _checked(features: torch.Tensor, name: Callable[[int], str]) -> Embeddings:

@@ -56,15 +56,8 @@ class Origin:
     fingerprint: Any = None
 
     @classmethod
-    def of(cls, model: LABCLIP | Base, *, weights: bool = True) -> Origin:
-        """What is known of a model, or of the record of one; `weights` is whether to hash them, a second per GB."""
-        if isinstance(model, Base):
-            return cls(model, model.embed_dim)
-        if not isinstance(model, LABCLIP):
-            raise ValueError(
-                f"base is a {type(model).__name__}. Pass a model or a Base: LABCLIP.from_pretrained(NAME), or "
-                f"labclip.Base(model, pretrained, ...)."
-            )
+    def of(cls, model: LABCLIP, *, weights: bool = True) -> Origin:
+        """What is known of a model; `weights` is whether to hash them, a second per GB."""
         fingerprint = None if model.tokenizer is None else fingerprint_of(model.clip, model.tokenizer)
         sha256 = weights_sha256(model.clip) if weights else None
         precision = str(image_dtype(model.clip.visual)).removeprefix("torch.")
@@ -80,14 +73,11 @@ class Origin:
             return f"dim {self.dim} is not {other.dim}"
         if self.base is not None and not self.base.matches(other.base):
             return "another base"
-        hashed = self.weights_sha256 is not None and other.weights_sha256 is not None
-        if hashed and self.weights_sha256 == other.weights_sha256:
-            return None
-        unknown = self.fingerprint is None or other.fingerprint is None
-        if hashed and (unknown or self.precision == other.precision):
-            return "other weights"
-        if unknown:
-            return None
+        hashes = {self.weights_sha256, other.weights_sha256}
+        if None not in hashes and (len(hashes) == 1 or self.precision == other.precision):
+            return None if len(hashes) == 1 else "other weights"
+        if self.fingerprint is None or other.fingerprint is None:
+            return None if None in hashes else "other weights"
         ours, theirs = (torch.as_tensor(one.fingerprint, dtype=torch.float32).cpu() for one in (self, other))
         cosine = float(nn.functional.cosine_similarity(ours, theirs, dim=0))
         if cosine >= FINGERPRINT_COSINE:

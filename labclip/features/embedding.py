@@ -7,7 +7,6 @@ import json
 import logging
 import platform
 import warnings
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from itertools import compress, islice
@@ -19,11 +18,10 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from labclip.data import find_inputs, read_items
-from labclip.data.items import Kind
 from labclip.encode.encoder import Embeddings, Encoder, batched
 from labclip.encode.fingerprint import identity_of
 from labclip.features.features import Features
-from labclip.features.folder import COUNTED, HEADER, Files, Progress, read_manifest
+from labclip.features.folder import HEADER, Files, Progress, counts_of, read_manifest
 from labclip.features.over_ray import RayEncoder
 from labclip.features.table import REPAIR, Table, Text
 from labclip.files import (
@@ -75,9 +73,10 @@ def embed(
     r"""Embed images and their captions into a folder that `labclip.fit` reads.
 
     Each image is encoded once however many captions it has. Text features are the base's own: no alignment is applied.
-    Killed at any moment and run again, it goes on, and the folder has the same bytes as after an unbroken run. Memory
-    is bounded by batches, not by the data. A negative that says what its caption or another caption of its image says
-    (but for case, punctuation and "a" or "an") is no negative: it counts as missing.
+    Killed at any moment and run again, it goes on, and the folder has the same bytes as after an unbroken run. The
+    table is held in memory, about 1 kB for an image with a caption; images are not. A negative that says what its
+    caption or another caption of its image says (but for case, punctuation and "a" or "an") is no negative: it counts
+    as missing.
 
     Where the captions come with parts and keywords, as `labclip.negatives.add_parts` writes them, these are texts of
     the image too, each once: `Features.kind` tells them from captions. The keywords of a row are one text.
@@ -100,8 +99,7 @@ def embed(
         clean: True cleans captions and negatives alike (`labclip.negatives.clean`, 40 words), False takes them as they
             are. None does too, but refuses a caption that is not clean beside a negative that is its cleaned words in
             another order, as `negatives.shuffle` makes them: a fit would tell the two by their full stop.
-        parts: Whether to make parts and keywords of the captions of rows that have none (HanTa finds them). All
-            captions are then held in memory at once.
+        parts: Whether to make parts and keywords of the captions of rows that have none (HanTa finds them).
         batch_size: Images in one pass of the model.
         workers: Threads that read and decode images; by default one a processor, at most 16.
         on_error: What a missing or broken image or an empty caption does: "raise" stops with its name and keeps what is
@@ -112,7 +110,7 @@ def embed(
         progress: Whether to show progress bars on stderr.
 
     Returns:
-        The features, memory-mapped: unit-length float32 rows.
+        The features, memory-mapped: unit-length float32 rows. A warning says where they are too few to judge a fit by.
 
     Raises:
         FileNotFoundError: If a file of captions or the folder of images does not exist.
@@ -153,14 +151,19 @@ def embed(
     columns: dict[str, Any] = {"caption": column, "image": image_column, "negatives": negatives, "split": splits}
     columns |= {"negative_images": shown} if shown else {}
     columns |= {"parts": True} if parts else {}
-    made_from = {**identity_of(model), "inputs": _described(inputs), "columns": columns, "clean": clean}
+    names = [path.name if path.is_absolute() else path.as_posix() for path in inputs]  # and never where it lay
+    described = [
+        {"name": name, "bytes": path.stat().st_size, "sha256": sha256_of(path)}
+        for name, path in zip(names, inputs, strict=True)
+    ]
+    made_from = {**identity_of(model), "inputs": described, "columns": columns, "clean": clean}
     made_from = json.loads(json.dumps(made_from))  # as it is read again
     if not force:
         check_embeds_into(folder)
     make_folder(folder)
-    with Progress(folder) as state:
+    with Progress(folder, force=force) as state:
         finished = not force and (folder / MANIFEST).exists()
-        if old := {} if force else read_manifest(folder) if finished else state.values:
+        if old := read_manifest(folder) if finished else state.values:
             has = "features already" if finished else "an unfinished run"
             _check_same(f"{folder} has {has}", old, made_from, skip=skip)
         if finished:
@@ -174,16 +177,15 @@ def embed(
         )  # fmt: skip
         items = with_parts(items) if parts else items
         table = Table(tqdm(items, "reading", unit=" rows", disable=not progress), skip=skip)
-        if old and old["rows"] != table.sha256:
+        if state.values and state.values["rows"] != table.sha256:
             raise ValueError(
                 f"{folder} has an unfinished run, but the rows of {captions} are read differently now. Pass another "
                 f"folder, or force=True to start from scratch."
             )
-        state.values = dict(old) or {
+        state.values = state.values or {
             **made_from, "rows": table.sha256, "images": 0, "digest": "", "left_out": [], "skipped": table.skipped,
-            "texts": 0, "counts": {}, "cut": {}, "sizes": {},
+            "texts": 0, "cut": {}, "sizes": {},
         }  # fmt: skip
-        state.keep()
         _write(table, state, folder, encoder, record=made_from, skip=skip)
     features = Features.load(folder)
     counts = features.manifest["counts"]
@@ -199,15 +201,6 @@ def embed(
 
 def _tuple(names: str | Sequence[str] | None) -> tuple[str, ...] | None:
     return None if names is None else (names,) if isinstance(names, str) else tuple(names)
-
-
-def _described(inputs: Sequence[Path]) -> list[dict[str, Any]]:
-    """Name, size and SHA-256 of each file; a name is as given, where that was relative, and never says where it lay."""
-    names = (path.name if path.is_absolute() else path.as_posix() for path in inputs)
-    return [
-        {"name": name, "bytes": path.stat().st_size, "sha256": sha256_of(path)}
-        for name, path in zip(names, inputs, strict=True)
-    ]
 
 
 def _check_same(has: str, old: Mapping[str, Any], new: Mapping[str, Any], *, skip: bool) -> None:
@@ -243,11 +236,14 @@ def _write(
         write_texts(table, state, files, encoder)
         # Behind the images that captions describe are those that only negatives do.
         files.cut("images", HEADER + 4 * record["dim"] * images)
-        counted = Counter(values["counts"])
-        counts = {"images": images, "captions": counted["captions"], "negatives_per_caption": k}
-        counts |= {name: counted[name] for name in ("captions_with_negative", "true_negatives")}
-        counts["texts_cut"] = encoder.cut.count
-        counts |= {name: counted[name] for name in COUNTED[1:] if table.has_kinds}
+        left_out = set(values["left_out"])
+        texts = [text for text in table.texts if text.image not in left_out]
+        has = np.fromfile(files.path("has_negative"), bool, offset=HEADER).reshape(-1, k) if k else None
+        wrong = 0 if has is None else int(has.sum())
+        counts = counts_of(
+            images, np.array([text.kind for text in texts]), has, has_kinds=table.has_kinds,
+            true_negatives=sum(len(text.negatives) for text in texts) - wrong, texts_cut=encoder.cut.count,
+        )  # fmt: skip
         made = {"images_sha256": values["digest"], "counts": counts, "skipped": values["skipped"]}
         versions = {"python": platform.python_version(), **versions_of("torch", "open_clip_torch", "numpy", "pillow")}
         files.finish({**record, **made}, versions)
@@ -258,25 +254,25 @@ def write_images(table: Table, state: Progress, files: Files, encoder: Encoder, 
 
     One that can't be used is left out where `skip` says so; else it is an error, after what came before is kept.
     """
-    done, digest, left_out, skipped = (state.values[name] for name in ("images", "digest", "left_out", "skipped"))
+    done, digest = state.values["images"], state.values["digest"]
+    left_out, skipped = [*state.values["left_out"]], [*state.values["skipped"]]
     try:
         left = islice(table.images, done, None)
         with closing(encoder.images(left, total=len(table.images), done=done)) as stream:
             for batch in batched(stream, encoder.batch_size):
-                bad = [(number, one) for number, one in enumerate(batch, start=done) if one.row is None]
                 for number, one in enumerate(batch, start=done):
                     if one.row is not None:
                         digest = hashlib.sha256(digest.encode() + one.digest).hexdigest()
                         files.append("images", one.row)
                         if number < table.captioned:
                             files.append("images.jsonl", _line({"image": one.source.name}))
-                    elif not skip:
+                    elif skip:
+                        left_out.append(number)
+                        skipped.append(table.skip(number, one.problem))
+                    else:
                         raise ValueError(f"{one.source} {one.problem}. {REPAIR}")
-                if bad:
-                    left_out = [*left_out, *(number for number, _ in bad)]
-                    skipped = [*skipped, *(table.skip(number, one.problem) for number, one in bad)]
                 done += len(batch)
-                state.note(files, images=done, digest=digest, left_out=left_out, skipped=skipped)
+                state.note(files, images=done, digest=digest, left_out=[*left_out], skipped=[*skipped])
     finally:
         state.keep(files)  # what came before an error counts
 
@@ -290,9 +286,9 @@ def write_texts(table: Table, state: Progress, files: Files, encoder: Encoder) -
     encoder.cut = TruncationCount(**state.values["cut"])
     with encoder.bar("captions", len(table.texts), done) as bar:
         for block, features in encoder.blocks(_blocks(table, rows, done)):
-            counts = Counter(state.values["counts"]) + _write_block(table, files, rows, block, features)
+            _write_block(table, files, rows, block, features)
             bar.update(block.stop - state.values["texts"])
-            state.note(files, texts=block.stop, counts=counts, cut=vars(encoder.cut))
+            state.note(files, texts=block.stop, cut=vars(encoder.cut))
     state.keep(files)
     encoder.cut.warn("captions and negatives", stacklevel=4)
 
@@ -320,11 +316,8 @@ def _blocks(table: Table, rows: NDArray[np.int64], done: int) -> Iterator[tuple[
             yield _Block(texts, wrong, row_of, min(start + BLOCK, len(table.texts))), locations
 
 
-def _write_block(
-    table: Table, files: Files, rows: NDArray[np.int64], block: _Block, features: Embeddings
-) -> Counter[str]:
-    """Everything of some texts to its file; how many of what there are."""
-    counts: Counter[str] = Counter()
+def _write_block(table: Table, files: Files, rows: NDArray[np.int64], block: _Block, features: Embeddings) -> None:
+    """Everything of some texts to its file."""
     own = np.array([block.row_of[text.text] for text in block.texts])
     own_image = rows[[text.image for text in block.texts]]
     # Where there is no negative, the caption itself stands, and its image.
@@ -341,23 +334,17 @@ def _write_block(
         if text.kind:
             line["kind"] = text.kind.name.lower()
         files.append("captions.jsonl", _line(line))
-        counts[COUNTED[text.kind]] += 1
-        counts["true_negatives"] += wrong.count(False)
-    kind = np.array([text.kind for text in block.texts], dtype="|i1")
-    has = negatives != own[:, None]
-    counts["captions_with_negative"] = int(has[kind == Kind.CAPTION].any(axis=1).sum())
     files.append("texts", features[own])
     files.append("image_index", own_image.astype("<i8"))
     if table.has_kinds:
-        files.append("kind", kind)
+        files.append("kind", np.array([text.kind for text in block.texts], dtype="|i1"))
     if table.negatives_per_caption:
         files.append("negatives", features[negatives])
-        files.append("has_negative", has)
+        files.append("has_negative", negatives != own[:, None])
     if table.negatives_per_caption and table.shows_negatives:
         encoded = np.memmap(files.path("images"), "<f4", "r", offset=HEADER).reshape(-1, features.shape[1])
         files.append("negative_images", encoded[images])
         files.append("has_negative_image", images != own_image[:, None])
-    return counts
 
 
 def _line(values: Mapping[str, Any]) -> bytes:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,13 +19,11 @@ from labclip.base import Base
 from labclip.checks import described
 from labclip.data.items import Kind
 from labclip.encode.fingerprint import Origin
-from labclip.features.folder import CONTENT, COUNTED, FIELDS, LINES, Files, read_folder, remove_files
+from labclip.features.folder import CONTENT, COUNTED, FIELDS, LINES, Files, counts_of, read_folder, remove_files
 from labclip.files import MANIFEST, UNFINISHED, make_folder
 from labclip.metrics import UNIT
+from labclip.model import LABCLIP
 from labclip.packages import versions_of
-
-if TYPE_CHECKING:
-    from labclip.model import LABCLIP
 
 _BLOCK = 4096  # rows in memory at once
 _SAME = 1e-5  # unit-length rows nearer than this in every number are one row
@@ -78,7 +76,12 @@ class Features:
         """
         count, dim = _shape("images", self.images, 2)
         texts, _ = _shape("texts", self.texts, 2, dim=dim)
-        index = _index(self.image_index, count, texts)
+        if self.image_index is None and count != texts:
+            raise ValueError(f"There are {count} images and {texts} texts. Pass image_index, whose caption each is.")
+        index = np.arange(texts) if self.image_index is None else _whole("image_index", self.image_index, texts)
+        if len(outside := np.flatnonzero((index < 0) | (index >= count))):
+            first = int(outside[0])
+            raise ValueError(f"image_index[{first}] is {int(index[first])}, but images has rows 0 to {count - 1}.")
         object.__setattr__(self, "image_index", index)
         for name, own, rows in (("negative", self.texts, None), ("negative_image", self.images, index)):
             values, flags = getattr(self, f"{name}s"), getattr(self, f"has_{name}")
@@ -86,16 +89,23 @@ class Features:
                 if flags is not None:
                     raise ValueError(f"has_{name} is there, but no {name}s. Pass {name}s=, or leave it out.")
                 continue
-            shape = _shape(f"{name}s", values, 3, dim=dim)
-            wanted = (texts, shape[1] if self.negatives is values else 0 if self.negatives is None else self.k, dim)
-            if shape != wanted:
+            if (shape := _shape(f"{name}s", values, 3, dim=dim)) != (texts, self.k, dim):
                 raise ValueError(
-                    f"{name}s has shape {list(shape)}, not {list(wanted)}. Pass the same number for each of the texts, "
+                    f"{name}s has shape {list(shape)}, not {[texts, self.k, dim]}. Pass as many for each text, "
                     f"and an image for each negative; where there is none, the text's own row or image."
                 )
-            there = _differs(own, rows, values) if flags is None else _flags(f"has_{name}", flags, shape[:2])
+            there = _differs(own, rows, values) if flags is None else np.atleast_2d(_array(flags).T).T
+            if there.dtype != np.bool_ or there.shape != shape[:2]:
+                raise ValueError(f"has_{name} is {there.dtype} {list(there.shape)}, not bool {list(shape[:2])}.")
             object.__setattr__(self, f"has_{name}", there)
-        object.__setattr__(self, "kind", None if self.kind is None else _kinds(self.kind, texts))
+        if self.kind is not None:
+            kinds = _whole("kind", self.kind, texts)
+            if not set(np.unique(kinds)) <= {*Kind} or kinds.all():
+                raise ValueError(
+                    f"kind holds {np.unique(kinds).tolist()}. Pass for each text 0 (a caption), 1 (a part) or 2 "
+                    f"(keywords), and 0 for one at least."
+                )
+            object.__setattr__(self, "kind", kinds.astype(np.int8, copy=False) if kinds.any() else None)
 
     @classmethod
     def load(cls, folder: str | Path, *, base: LABCLIP | Base | None = None, verify: bool = False) -> Features:
@@ -136,10 +146,10 @@ class Features:
         cls, *, images: Any, texts: Any, negatives: Any = None, image_index: Any = None, has_negative: Any = None,
         negative_images: Any = None, kind: Any = None, base: Base | None = None, fingerprint: Any = None,
     ) -> Features:  # fmt: skip
-        """Take embeddings that are already computed.
+        """Take embeddings that are already computed: arrays, tensors or memory maps, floating point, any scale.
 
         Args:
-            images: [n_images, dim], floating point, any scale; an array, tensor or memory map.
+            images: [n_images, dim].
             texts: [n_texts, dim].
             negatives: [n_texts, dim] or [n_texts, k, dim], or None.
             image_index: The row of each caption's image, whole numbers [n_texts]; None where text i describes image i.
@@ -152,8 +162,8 @@ class Features:
             fingerprint: The base's text embedding that tells bases apart, [dim].
 
         Raises:
-            ValueError: If something is not floating point, if shapes do not belong together, or an index is no row.
-                What is not finite is refused where all rows are read: by `fit`, `evaluate` and `save`.
+            ValueError: If shapes do not belong together, or an index is no row. What is not finite is refused where
+                all rows are read: by `fit`, `evaluate` and `save`.
         """
         negatives, negative_images = (
             rows[:, None] if getattr(rows, "ndim", 0) == 2 else rows for rows in (negatives, negative_images)
@@ -179,18 +189,9 @@ class Features:
         if there := [name for name in (MANIFEST, UNFINISHED, *CONTENT) if (folder / name).exists()]:
             raise ValueError(f"{folder} holds features already, {there[0]}. Pass another folder.")
         make_folder(folder)
-        has, known = self.has_negative, self.manifest.get("counts", {})
-        kinds = np.bincount(self.kinds, minlength=len(COUNTED)).tolist()
-        counts = {
-            "images": len(self.images),
-            "captions": kinds[Kind.CAPTION],
-            "negatives_per_caption": self.k,
-            "captions_with_negative": 0 if has is None else int(has[self.kinds == Kind.CAPTION].any(axis=1).sum()),
-            "true_negatives": known.get("true_negatives", 0),
-            "texts_cut": known.get("texts_cut", 0),
-        }
-        if self.kind is not None:
-            counts |= dict(zip(COUNTED, kinds, strict=True))
+        known = self.manifest.get("counts", {})
+        more = {name: known.get(name, 0) for name in ("true_negatives", "texts_cut")}
+        counts = counts_of(len(self.images), self.kinds, self.has_negative, has_kinds=self.kind is not None, **more)
         fingerprint = None if self.fingerprint is None else block_of(self.fingerprint, slice(None)).tolist()
         record = {
             "base": None if self.base is None else vars(self.base),
@@ -246,7 +247,10 @@ class Features:
         Raises:
             ValueError: If it is another one, as far as that is known, or is no model.
         """
-        given = Origin.of(model, weights=self.origin.weights_sha256 is not None)
+        if not isinstance(model, LABCLIP | Base):
+            raise ValueError(f"base is a {type(model).__name__}. Pass a model or a Base, as model.alignment.base is.")
+        hashed = self.origin.weights_sha256 is not None
+        given = Origin(model, model.embed_dim) if isinstance(model, Base) else Origin.of(model, weights=hashed)
         if differs := self.origin.differs(given):
             where = "" if self.folder is None else f" of {self.folder}"
             raise ValueError(
@@ -296,45 +300,12 @@ def _array(values: Any) -> NDArray[Any]:
     return values.numpy(force=True) if isinstance(values, torch.Tensor) else np.asarray(values)
 
 
-def _flags(name: str, values: Any, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    flags = _array(values)
-    flags = flags[:, None] if flags.ndim == 1 else flags
-    if flags.dtype != np.bool_ or flags.shape != shape:
-        raise ValueError(
-            f"{name} is {flags.dtype} {list(flags.shape)}, not bool {list(shape)}. Pass True where there is one."
-        )
-    return flags
-
-
-def _kinds(values: Any, texts: int) -> NDArray[np.int8] | None:
-    """What each text is, checked; None where all are captions."""
-    kinds = _array(values)
-    if not np.issubdtype(kinds.dtype, np.integer) or kinds.shape != (texts,) or not set(np.unique(kinds)) <= {*Kind}:
-        raise ValueError(
-            f"kind is {kinds.dtype} {list(kinds.shape)}. Pass {texts} whole numbers, for each text 0 (a caption), 1 (a "
-            f"part) or 2 (keywords)."
-        )
-    if kinds.all():
-        raise ValueError("kind has no caption. Pass 0 for texts that describe their image, or leave `kind` out.")
-    return kinds.astype(np.int8, copy=False) if kinds.any() else None
-
-
-def _index(values: Any, images: int, texts: int) -> NDArray[np.int64]:
-    """The row of each caption's image, checked."""
-    if values is None:
-        if images != texts:
-            raise ValueError(f"There are {images} images and {texts} texts. Pass image_index, whose caption each is.")
-        return np.arange(texts)
-    index = _array(values)
-    if not np.issubdtype(index.dtype, np.integer) or index.shape != (texts,):
-        raise ValueError(
-            f"image_index is {index.dtype} {list(index.shape)}. Pass {texts} whole numbers, the image's row for each "
-            f"text."
-        )
-    if len(outside := np.flatnonzero((index < 0) | (index >= images))):
-        first = int(outside[0])
-        raise ValueError(f"image_index[{first}] is {int(index[first])}, but images has rows 0 to {images - 1}.")
-    return index.astype(np.int64, copy=False)
+def _whole(name: str, values: Any, count: int) -> NDArray[np.int64]:
+    """Whole numbers, one for each text, checked."""
+    array = _array(values)
+    if not np.issubdtype(array.dtype, np.integer) or array.shape != (count,):
+        raise ValueError(f"{name} is {array.dtype} {list(array.shape)}. Pass {count} whole numbers, one for each text.")
+    return array.astype(np.int64, copy=False)
 
 
 def _differs(own: Any, index: NDArray[np.int64] | None, others: Any) -> NDArray[np.bool_]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from labclip._version import __version__
 from labclip.base import Base
+from labclip.data.items import Kind
 from labclip.files import (
     MANIFEST,
     UNFINISHED,
@@ -60,6 +61,7 @@ class Progress:
 
     Args:
         folder: The feature folder.
+        force: Whether to forget an earlier run.
 
     Attributes:
         values: Plain JSON values; empty where nothing is begun.
@@ -68,7 +70,7 @@ class Progress:
         ValueError: If another process is writing, or the file can't be used.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, force: bool) -> None:
         self._folder, self._path = folder, folder / UNFINISHED
         self.values: dict[str, Any] = {}
         self._kept = time.monotonic()
@@ -79,6 +81,8 @@ class Progress:
             if not self._path.exists():  # a lock on what is gone keeps nobody out
                 raise sqlite3.OperationalError("gone")
             self._db.execute("CREATE TABLE IF NOT EXISTS progress (id INTEGER PRIMARY KEY, value TEXT)")
+            if force:
+                self._db.execute("DELETE FROM progress")
             for (value,) in self._db.execute("SELECT value FROM progress"):
                 self.values = json.loads(value)
             self._db.execute("COMMIT")
@@ -115,10 +119,9 @@ class Progress:
         if time.monotonic() - self._kept >= KEEP_SECONDS:
             self.keep(files)
 
-    def keep(self, files: Files | None = None) -> None:
+    def keep(self, files: Files) -> None:
         """Keep what counts: after a kill, the run goes on from here."""
-        if files is not None:
-            files.flush()
+        files.flush()
         with self._named():
             self._db.execute("INSERT OR REPLACE INTO progress VALUES (1, ?)", (json.dumps(self.values),))
         self._kept = time.monotonic()
@@ -270,22 +273,33 @@ def _content_sha256(path: Path) -> str:
     return sha256_of(path, start=HEADER if path.suffix == ".npy" else 0)
 
 
+def counts_of(
+    images: int, kinds: NDArray[np.int8], has_negative: NDArray[np.bool_] | None, *, has_kinds: bool,
+    true_negatives: int, texts_cut: int,
+) -> dict[str, int]:  # fmt: skip
+    """The manifest's counts."""
+    by_kind = dict(zip(COUNTED, np.bincount(kinds, minlength=len(COUNTED)).tolist(), strict=True))
+    has = np.zeros((len(kinds), 0), dtype=bool) if has_negative is None else has_negative
+    counts = {
+        "images": images, "captions": by_kind["captions"], "negatives_per_caption": has.shape[1],
+        "captions_with_negative": int(has[kinds == Kind.CAPTION].any(axis=1).sum()),
+        "true_negatives": true_negatives, "texts_cut": texts_cut,
+    }  # fmt: skip
+    return counts | (by_kind if has_kinds else {})
+
+
 def _shapes(record: Mapping[str, Any]) -> dict[str, tuple[tuple[int, ...], str]]:
     """Shape and dtype of each array that the folder of a manifest may have."""
     counts, dim = record["counts"], record["dim"]
-    images, most, texts = (
-        counts["images"],
-        counts["negatives_per_caption"],
-        sum(counts.get(name, 0) for name in COUNTED),
-    )
+    texts, k = sum(counts.get(name, 0) for name in COUNTED), counts["negatives_per_caption"]
     return {
-        "images": ((images, dim), "<f4"),
+        "images": ((counts["images"], dim), "<f4"),
         "texts": ((texts, dim), "<f4"),
         "image_index": ((texts,), "<i8"),
-        "negatives": ((texts, most, dim), "<f4"),
-        "has_negative": ((texts, most), "|b1"),
-        "negative_images": ((texts, most, dim), "<f4"),
-        "has_negative_image": ((texts, most), "|b1"),
+        "negatives": ((texts, k, dim), "<f4"),
+        "has_negative": ((texts, k), "|b1"),
+        "negative_images": ((texts, k, dim), "<f4"),
+        "has_negative_image": ((texts, k), "|b1"),
         "kind": ((texts,), "|i1"),
     }
 

@@ -37,19 +37,14 @@ class RayEncoder(Encoder):
         """See `Encoder.images`; all machines must see the files under these paths."""
         tasks = ((task, (task,)) for task in batched(sources, _BATCHES * self.batch_size))
         with self.bar("images", total, done) as bar:
-            for task, (found, error) in self._in_order("images", tasks):
-                # The sources are here already.
-                yield from (Encoded(source, *one) for source, one in zip(task, found, strict=False))
+            for task, found in self._in_order("images", tasks):
+                yield from (Encoded(source, *one) for source, one in zip(task, found, strict=True))  # these are here
                 bar.update(len(found))
-                if error is not None:
-                    raise error
 
     def blocks(self, blocks: Iterable[tuple[T, Mapping[str, str]]]) -> Iterator[tuple[T, Embeddings]]:
         """See `Encoder.blocks`."""
         tasks = ((key, (list(captions), list(captions.values()))) for key, captions in blocks)
-        for key, (features, cut, error) in self._in_order("texts", tasks):
-            if error is not None:
-                raise error
+        for key, (features, cut) in self._in_order("texts", tasks):
             cut.count, cut.total = self.cut.count + cut.count, self.cut.total + cut.total
             cut.example = self.cut.example or cut.example
             self.cut = cut
@@ -75,6 +70,8 @@ class RayEncoder(Encoder):
     def _result(self, task: T, result: Any) -> tuple[T, Any]:
         try:
             return task, self._ray.get(result)
+        except self._ray.exceptions.RayTaskError as error:
+            raise error.cause from None  # as it would be raised here
         except (self._ray.exceptions.RayActorError, self._ray.exceptions.OutOfMemoryError) as error:
             raise ValueError(
                 f"A Ray worker ended again and again ({str(error).splitlines()[0]}). What was embedded is kept. See "
@@ -105,26 +102,15 @@ class RayEncoder(Encoder):
 
 
 class _Worker:
-    """What a process of the cluster does. Errors are given back: those before them count, and Ray would rename them."""
+    """What a process of the cluster does."""
 
     def __init__(self, shared: Sequence[Any], device: str, threads: int, options: Mapping[str, Any]) -> None:
         torch.set_num_threads(threads)  # a sum that is split otherwise rounds otherwise
         self._encoder = Encoder(connected_ray().get(shared[0]).to(device), **options)
 
-    def images(self, sources: Sequence[ImageSource]) -> tuple[list[tuple[Any, bytes, str]], Exception | None]:
-        found: list[tuple[Any, bytes, str]] = []
-        try:
-            for one in self._encoder.images(sources):
-                found.append((one.row, one.digest, one.problem))
-        except (OSError, ValueError) as error:
-            return found, error
-        return found, None
+    def images(self, sources: Sequence[ImageSource]) -> list[tuple[Embeddings | None, bytes, str]]:
+        return [(one.row, one.digest, one.problem) for one in self._encoder.images(sources)]
 
-    def texts(
-        self, captions: Sequence[str], locations: Sequence[str]
-    ) -> tuple[Embeddings | None, TruncationCount, Exception | None]:
+    def texts(self, captions: Sequence[str], locations: Sequence[str]) -> tuple[Embeddings, TruncationCount]:
         self._encoder.cut = TruncationCount()
-        try:
-            return self._encoder.texts(captions, locations), self._encoder.cut, None
-        except ValueError as error:
-            return None, self._encoder.cut, error
+        return self._encoder.texts(captions, locations), self._encoder.cut
