@@ -42,7 +42,7 @@ def batch_of(images, texts, n, paired=(), absent=(), skipped=(), mean=None):
 def gradients(objective, batch, matrix, *others, weights=PLAIN):
     """The loss and its derivatives."""
     free = [value.detach().clone().requires_grad_() for value in (matrix, *others)]
-    loss = loss_of(objective, batch, *free, weights=weights)
+    loss = loss_of(objective, batch, batch.texts @ free[0].T, *free[1:], weights=weights)
     return loss.detach(), *torch.autograd.grad(loss, free)
 
 

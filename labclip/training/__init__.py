@@ -5,11 +5,11 @@
 """
 
 from labclip.training.combinations import Split, find_combinations, split_combinations
-from labclip.training.duplicates import same_images
 from labclip.training.finetuning import finetune
 from labclip.training.fitting import fit
 from labclip.training.objective import Objective
 from labclip.training.result import FitResult
+from labclip.training.rows import same_images
 
 __all__ = [
     "FitResult",

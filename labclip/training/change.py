@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from labclip.data.items import Kind
-from labclip.training.frontier import Margins
+from labclip.training.frontier import margins_at
 from labclip.training.rows import Data
 
 ALPHA = 0.05
@@ -42,10 +42,8 @@ class Change:
     @classmethod
     def of(cls, held: Data, matrix: torch.Tensor, strength: float) -> Change:
         """Compare a matrix [dim, dim] at a strength with the base, on held-out captions, some with negatives."""
-        margins, image = Margins(held, matrix), held.image_index[held.captions]
-        before, after = (
-            margins.at(at)[0].masked_fill(~margins.present, 1.0).gt(0).all(dim=1).int() for at in (0.0, strength)
-        )
+        margins, image = margins_at(held, matrix), held.image_index[held.captions]
+        before, after = (margins(at)[0].gt(0).all(dim=1).int() for at in (0.0, strength))
         change = after - before  # 0 where there is no negative
         images = torch.zeros(len(held.images), dtype=torch.int32).index_add_(0, image, change)
         ups, downs = int((images > 0).sum()), int((images < 0).sum())

@@ -133,7 +133,7 @@ def fit(
         for number, weights in enumerate(settings.candidates, 1):
             folder = None if checkpoint is None else Path(checkpoint, f"candidate-{number}")
             state = train(batches, loss, weights, fingerprint=identity, checkpoint=folder, bar=bar)
-            matrix = state.matrix.detach().cpu().float()
+            matrix = state.matrix.cpu()
             if not settings.published:
                 some = data.captions[:: max(1, len(data.captions) // _SCALED_ON)]
                 matrix = unit_scale(matrix, data.texts.take(some).cpu())

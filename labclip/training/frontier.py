@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -91,29 +91,33 @@ class Point:
 
 def frontier(sets: Mapping[str, Data], matrix: torch.Tensor, strengths: Sequence[float] = STRENGTHS) -> list[Point]:
     """Measure a matrix [dim, dim] at several strengths on "validation", the held-out data, and on other sets."""
+    galleries = {name: _Gallery(held.only(Kind.CAPTION), matrix) for name, held in sets.items()}
     own = sets.get("validation")
     captions, parts, keywords = (own and own.only(kind) for kind in Kind)
-    margins = [Margins(held, matrix) if held and held.n_with_negative else None for held in (captions, parts)]
-    galleries = {name: _Gallery(held.only(Kind.CAPTION), matrix) for name, held in sets.items()}
     tags = _Gallery(keywords, matrix) if keywords and len(keywords.captions) else None
+    margins = [margins_at(held, matrix) if held and held.n_with_negative else None for held in (captions, parts)]
     distance = float((matrix - torch.eye(len(matrix))).norm())
     points = []
     for strength in strengths:
-        cosines = {name: gallery.cosines(strength) for name, gallery in galleries.items()}
-        found = {name: gallery.retrieval(cosines[name]) for name, gallery in galleries.items()}
-        recalls, lost = ({name: pair[side] for name, pair in found.items()} for side in (0, 1))
-        away = galleries["validation"].divergence(cosines["validation"]) if own else None
-        shares = [_shares(one, strength) for one in margins]
-        smoothed = [one[3] for one in shares if one is not None]
-        binding, blind, grounded, _ = shares[0] or [None] * 4
+        found = {name: gallery.measured(strength) for name, gallery in galleries.items()}
+        binding, of_parts = (None if at is None else _shares(at(strength)) for at in margins)
+        smoothed = [shares[3] for shares in (binding, of_parts) if shares]
+        share, blind, grounded, _ = binding or (None,) * 4
         points.append(
             Point(
-                strength, strength * distance, binding, recalls, lost=lost, divergence=away, blind=blind,
-                grounded=grounded, smoothed_binding=sum(smoothed) / len(smoothed) if smoothed else None,
-                parts=shares[1][:3] if shares[1] else None,
-                keywords=tags.retrieval(tags.cosines(strength))[0] if tags else None,
+                strength=strength,
+                distance=strength * distance,
+                binding=share,
+                blind=blind,
+                grounded=grounded,
+                smoothed_binding=sum(smoothed) / len(smoothed) if smoothed else None,
+                recalls={name: recalls for name, (recalls, _, _) in found.items()},
+                lost={name: lost for name, (_, lost, _) in found.items()},
+                divergence=found["validation"][2] if own else None,
+                parts=of_parts and of_parts[:3],
+                keywords=tags.measured(strength)[0] if tags else None,
             )
-        )  # fmt: skip
+        )
     return points
 
 
@@ -190,58 +194,54 @@ def pair_cosines(held: Data, matrix: torch.Tensor, strength: float) -> dict[str,
         ascending, rounded to four digits.
     """
     pairs = _Gallery(held.only(Kind.CAPTION), matrix)
-    kinds = {"matched": pairs.own.numpy(), "unmatched": ~pairs.own.numpy()}
     found: dict[str, Any] = {"strength": strength}
     for side, at in (("base", 0.0), ("labclip", strength)):
-        cosines = pairs.cosines(at).numpy()
-        quantiles = {kind: np.quantile(cosines[which], (0.05, 0.5, 0.95)) for kind, which in kinds.items()}
+        cosines = pairs.cosines(at)
+        kinds = {"matched": cosines[pairs.own], "unmatched": cosines[~pairs.own]}
+        quantiles = {kind: np.quantile(values.numpy(), (0.05, 0.5, 0.95)) for kind, values in kinds.items()}
         found[side] = {kind: [round(float(value), 4) + 0.0 for value in three] for kind, three in quantiles.items()}
     return found
 
 
-class _Blend:
-    """Unit-length blends of texts and their images under the matrix, from products made once."""
+def _blended(
+    texts: torch.Tensor, matrix: torch.Tensor, products: Callable[[torch.Tensor], torch.Tensor]
+) -> Callable[[float], torch.Tensor]:
+    """A function of the strength: images' cosines with `texts` blended at it, from `products` that are made once."""
+    aligned = texts @ matrix.T
+    plain, full = products(texts), products(aligned)
+    own, across, far = texts.square().sum(-1), (texts * aligned).sum(-1), aligned.square().sum(-1)
 
-    def __init__(self, texts: torch.Tensor, matrix: torch.Tensor) -> None:
-        aligned = texts @ matrix.T
-        self._squares = texts.square().sum(-1), (texts * aligned).sum(-1), aligned.square().sum(-1)
-        self.texts, self.aligned = texts, aligned
-
-    def length(self, strength: float) -> torch.Tensor:
-        own, across, aligned = self._squares
+    def cosines(strength: float) -> torch.Tensor:
         rest = 1 - strength
-        return (rest**2 * own + 2 * rest * strength * across + strength**2 * aligned).clamp_min(1e-24).sqrt()
+        square = rest**2 * own + 2 * rest * strength * across + strength**2 * far
+        return torch.lerp(plain, full, strength) / square.clamp_min(1e-24).sqrt()
+
+    return cosines
 
 
-class Margins:
-    """By how much cosines prefer each caption to each of its negatives.
+def margins_at(data: Data, matrix: torch.Tensor) -> Callable[[float], torch.Tensor]:
+    """A function of the strength: by how much cosines prefer each caption to its negatives, [2, m, k].
 
-    Attributes:
-        present: Which negatives there are, bool [m, k].
+    The first is with the caption's image, the second with the mean of all; infinite where there is no negative.
     """
+    there = data.has_negative[data.captions]
+    rows = torch.cat([data.captions[:, None], data.negative_rows[data.captions]], dim=1)
+    texts = data.texts.take(rows.flatten()).cpu().view(*rows.shape, -1)
+    images = data.images.take(data.image_index[data.captions]).cpu()
+    mean = data.images.take(data.images_used).cpu().mean(dim=0)
+    shown = torch.stack([images, mean.expand_as(images)])[:, :, None]
+    cosines_at = _blended(texts, matrix, lambda texts: (shown * texts).sum(dim=-1))
 
-    def __init__(self, data: Data, matrix: torch.Tensor) -> None:
-        self.present = data.has_negative[data.captions]
-        rows = torch.cat([data.captions[:, None], data.negative_rows[data.captions]], dim=1)
-        self._blend = _Blend(data.texts.take(rows.flatten()).cpu().view(*rows.shape, -1), matrix)
-        images = data.images.take(data.image_index[data.captions]).cpu()
-        mean = data.images.take(data.images_used).cpu().mean(dim=0)
-        images = torch.stack([images, mean.expand_as(images)])[:, :, None]
-        self._plain, self._aligned = (
-            (images * texts).sum(dim=-1) for texts in (self._blend.texts, self._blend.aligned)
-        )  # [2, m, 1 + k]
+    def margins(strength: float) -> torch.Tensor:
+        cosines = cosines_at(strength)
+        return (cosines[..., :1] - cosines[..., 1:]).masked_fill(~there, torch.inf)
 
-    def at(self, strength: float) -> torch.Tensor:
-        """With the caption's image, and with the mean of all in its place, [2, m, k]; of no meaning if not present."""
-        cosines = ((1 - strength) * self._plain + strength * self._aligned) / self._blend.length(strength)
-        return cosines[..., :1] - cosines[..., 1:]
+    return margins
 
 
-def _shares(margins: Margins | None, strength: float) -> tuple[float, float, float, float] | None:
-    """The shares that are preferred, blind and grounded, and the last of them smoothed."""
-    if margins is None:
-        return None
-    margin, blind = margins.at(strength)[:, margins.present]
+def _shares(margins: torch.Tensor) -> tuple[float, float, float, float]:
+    """Of margins [2, m, k] the shares that are preferred, blind and grounded, and the last of them smoothed."""
+    margin, blind = margins[:, torch.isfinite(margins[0])]
     grounded = margin - blind
     return _positive(margin), _positive(blind), _positive(grounded), float(_smoothed(grounded).mean())
 
@@ -258,27 +258,24 @@ def _smoothed(margin: torch.Tensor) -> torch.Tensor:
 
 
 class _Gallery:
-    """Cosines of blended texts with images, from products made once, and what is read from them."""
+    """Images and texts, what retrieval finds among them at a strength, and how far the softmax moves."""
 
     def __init__(self, data: Data, matrix: torch.Tensor) -> None:
         images, texts, self._index = data.tensors()
-        self._blend, self._columns = _Blend(texts, matrix), torch.arange(len(texts))
-        self._plain, self._aligned = images @ texts.T, images @ self._blend.aligned.T  # [n, m]
-        self.own = torch.zeros_like(self._plain, dtype=torch.bool)
-        self.own[self._index, self._columns] = True
+        self._columns = torch.arange(len(texts))
+        self.cosines = _blended(texts, matrix, lambda texts: images @ texts.T)  # [n, m]
+        self.own = self._index == torch.arange(len(images))[:, None]
         self._base = self.cosines(0.0)
         self._base_recall = self._by_image(*self._margins(self._base))
 
-    def cosines(self, strength: float) -> torch.Tensor:
-        """[n, m]."""
-        return torch.lerp(self._plain, self._aligned, strength) / self._blend.length(strength)
-
-    def retrieval(self, cosines: torch.Tensor) -> tuple[tuple[float, float], tuple[float, float]]:
-        """R@1 of text to image and of image to text; the fraction of smoothed R@1 lost, and its standard error."""
+    def measured(self, strength: float) -> tuple[tuple[float, float], tuple[float, float], float]:
+        """R@1 of text to image and of image to text; `Point.lost`; `Point.divergence`."""
+        cosines = self.cosines(strength)
         t2i, i2t = self._margins(cosines)
         change = self._base_recall - self._by_image(t2i, i2t)
         whole, error = self._base_recall.sum(), len(change) ** 0.5 * change.std(correction=0)
-        return (_positive(t2i), _positive(i2t)), (float(change.sum() / whole), float(error / whole))
+        lost = float(change.sum() / whole), float(error / whole)
+        return (_positive(t2i), _positive(i2t)), lost, self._divergence(cosines)
 
     def _margins(self, cosines: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """By how much the right one is nearer than the nearest wrong one: for each text, for each image."""
@@ -291,16 +288,13 @@ class _Gallery:
         images = _smoothed(i2t) / len(i2t)
         return images.index_add(0, self._index, _smoothed(t2i) / len(t2i))
 
-    def divergence(self, cosines: torch.Tensor) -> float:
-        """What `Point` says, in nats."""
+    def _divergence(self, cosines: torch.Tensor) -> float:
         found, whole = [], max(len(cosines) // _DISTRACTORS, 1)
         for images in torch.arange(len(cosines))[: whole * _DISTRACTORS].chunk(whole):
             part = images[:, None], torch.isin(self._index, images).nonzero().flatten()
             own, before, after = self.own[part], DISTILLED_SCALE * self._base[part], DISTILLED_SCALE * cosines[part]
             for right, old, new in ((own.T, before.T, after.T), (own, before, after)):
                 weight = old.softmax(dim=1).masked_fill(right, 0.0)
-                moved = old.masked_fill(right, -1e9).log_softmax(dim=1) - new.masked_fill(right, -1e9).log_softmax(
-                    dim=1
-                )
-                found.append((weight * moved).sum(dim=1).mean())
+                wrong_old, wrong_new = (side.masked_fill(right, -1e9).log_softmax(dim=1) for side in (old, new))
+                found.append((weight * (wrong_old - wrong_new)).sum(dim=1).mean())
         return float(torch.stack(found).mean())

@@ -126,15 +126,15 @@ class Batch:
 
 
 def loss_of(
-    objective: str | Objective, batch: Batch, matrix: torch.Tensor, log_scale: torch.Tensor,
+    objective: str | Objective, batch: Batch, aligned: torch.Tensor, log_scale: torch.Tensor,
     bias: torch.Tensor | None = None, *, ranks: Ranks = Ranks(), weights: Weights = Weights(),
 ) -> torch.Tensor:  # fmt: skip
     """The loss of "softmax", of "sigmoid", which has a bias, or of a user's function, a mean over images.
 
-    With several ranks it is this rank's part of their sum, and so is its gradient.
+    `aligned` are the batch's texts times the matrix. With several ranks it is this rank's part of their sum, and so is
+    its gradient.
     """
     total, scale, images = batch.captions, log_scale.exp(), int(batch.paired.sum())
-    aligned = batch.texts @ matrix.T
     scaled = aligned * (scale / aligned.norm(dim=-1, keepdim=True).clamp_min(1e-12))
     logits = batch.images @ scaled.T
     block = torch.arange(len(scaled), device=scaled.device) // total

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -13,12 +14,15 @@ import torch
 import torch.nn.functional as F
 
 from labclip.data.items import Kind
-from labclip.features.features import Features
+from labclip.features.features import Features, block_of
 from labclip.metrics import UNIT
-from labclip.training.duplicates import first_same
 
 _BLOCK = 32_768  # rows at a time
 _TINY = 1e-12  # shorter rows can't be brought to unit length
+_HASHES, _DIRECTIONS = 3, 8  # hashes a row, random directions a hash
+_CELL = 0.02  # along a direction unit-length rows spread by 1; a copy in float16 moves by some 3e-4
+_SAME = 1e-3  # unit-length rows nearer than this, in length of their difference, are one
+_COMPARED = 4096  # rows at a time
 
 
 class Rows:
@@ -36,11 +40,10 @@ class Rows:
     """
 
     def __init__(self, name: str, values: Any, there: torch.Tensor | None = None) -> None:
-        values = values.detach() if isinstance(values, torch.Tensor) else values
         self._arrays = [values.reshape(-1, values.shape[-1]) if values.ndim == 3 else values]
         self._unit, self._device = [True], torch.device("cpu")
         longest = 0.0
-        for index in self._blocks():
+        for index in torch.split(torch.arange(len(self)), _BLOCK):
             length = self.take(index).norm(dim=-1)
             if there is not None:
                 length = length.where(there[index], 1.0)
@@ -60,9 +63,6 @@ class Rows:
     def __len__(self) -> int:
         return sum(map(len, self._arrays))
 
-    def _blocks(self) -> tuple[torch.Tensor, ...]:
-        return torch.split(torch.arange(len(self)), _BLOCK)
-
     @property
     def dim(self) -> int:
         """The embedding dimension."""
@@ -71,38 +71,29 @@ class Rows:
     @cached_property
     def same(self) -> torch.Tensor:
         """A number for each row, the same for rows that are the same, int64 [n]: that of the first of them."""
-        return first_same(self.take, len(self))
+        return _first_same(self.take, len(self))
 
     def digest(self) -> bytes:
         """Tells these rows from others."""
         digest = hashlib.blake2b(str(len(self)).encode())
-        for index in self._blocks():
+        for index in torch.split(torch.arange(len(self)), _BLOCK):
             digest.update(self.take(index).contiguous().numpy().data)
         return digest.digest()
 
     def take(self, index: torch.Tensor) -> torch.Tensor:
         """The rows of these numbers, int64 [m]: unit-length float32 [m, dim], on the device they are held on."""
-        found, parts, start = [], [], 0
+        taken, start = torch.empty(len(index), self.dim, device=self._device), 0
         for array, unit in zip(self._arrays, self._unit, strict=True):
-            parts.append(((index >= start) & (index < start + len(array))).nonzero().flatten())
-            part = index[parts[-1]] - start
-            if isinstance(array, torch.Tensor):
-                rows = array[part.to(array.device)].to(self._device, torch.float32)
-            else:
-                rows = torch.from_numpy(np.asarray(array[part.numpy()], dtype=np.float32))
-            found.append(rows if unit else F.normalize(rows, dim=-1))
+            inside = (index >= start) & (index < start + len(array))
+            rows = block_of(array, (index[inside] - start).numpy()).to(self._device)
+            taken[inside.to(self._device)] = rows if unit else F.normalize(rows, dim=-1)
             start += len(array)
-        if len(found) == 1:
-            return found[0]
-        rows, order = torch.cat(found), torch.cat(parts)
-        return rows if bool((order[1:] > order[:-1]).all()) else rows[order.argsort().to(rows.device)]
+        return taken
 
     def move(self, device: torch.device) -> None:
         """Hold all rows on a device from now on."""
-        tensors = (
-            torch.as_tensor(array if isinstance(array, torch.Tensor) else np.array(array)) for array in self._arrays
-        )
-        self._arrays, self._device = [tensor.to(device, torch.float32) for tensor in tensors], device
+        self._arrays = [block_of(array, slice(None)).to(device) for array in self._arrays]
+        self._device = device
 
 
 @dataclass(frozen=True)
@@ -190,3 +181,43 @@ def read_data(features: Features, name: str = "features") -> Data:
     index = torch.from_numpy(np.array(features.image_index))
     kind = torch.from_numpy(np.array(features.kinds))
     return Data(images, texts, index, has_negative, has_image, torch.arange(len(index)), kind)
+
+
+def same_images(images: torch.Tensor) -> torch.Tensor:
+    """For each image the first row that is the same one, by its embedding: int64 [n].
+
+    Args:
+        images: Embeddings, float32 [n, dim], any scale.
+    """
+    return _first_same(lambda rows: F.normalize(images[rows], dim=-1), len(images))
+
+
+def _first_same(take: Callable[[torch.Tensor], torch.Tensor], n: int) -> torch.Tensor:
+    """For each of n rows the first row that is the same, its own where there is none before it: int64 [n].
+
+    Rows are compared where they share a hash. A hash is of the row's places along random directions, rounded to cells:
+    a copy in float16 falls into another cell for one hash in ten, so for all three in one row of a thousand.
+
+    Args:
+        take: Unit-length rows of given numbers, float32 [m, dim]; all are asked for once, then those to compare.
+        n: How many there are.
+    """
+    draw = torch.Generator().manual_seed(0)
+    directions = torch.randn(take(torch.arange(1)).shape[1], _HASHES * _DIRECTIONS, generator=draw)
+    mixing = torch.randint(-(2**62), 2**62, (_HASHES * _DIRECTIONS,), generator=draw) | 1
+    first, hashes = torch.arange(n), []
+    for rows in torch.split(first, _COMPARED):
+        cells = (take(rows).cpu() @ directions / _CELL).floor().long()
+        hashes.append((cells * mixing).view(len(rows), _HASHES, _DIRECTIONS).sum(dim=-1))
+    for column in torch.cat(hashes).T:
+        order = column.argsort(stable=True)
+        begins = torch.ones(n, dtype=torch.bool)
+        begins[1:] = column[order][1:] != column[order][:-1]
+        heads = order[begins][begins.cumsum(0) - 1]
+        asked = ~begins & (first[order] != first[heads])  # an earlier hash may have told
+        for rows, head in zip(order[asked].split(_COMPARED), heads[asked].split(_COMPARED), strict=True):
+            same = ((take(rows) - take(head)).norm(dim=-1) < _SAME).cpu()
+            first[rows[same]] = torch.minimum(first[rows[same]], head[same])
+    while not torch.equal(first, first[first]):
+        first = first[first]
+    return first

@@ -90,9 +90,23 @@ class State:
     def matrix(self) -> torch.Tensor:
         """A, [dim, dim]."""
         if "matrix" in self.parameters:
-            return self.parameters["matrix"]
-        left, right = self.parameters["left"], self.parameters["right"]
+            return self.parameters["matrix"].detach()
+        left, right = self.parameters["left"].detach(), self.parameters["right"].detach()
         return torch.addmm(torch.eye(len(left), device=left.device), left, right)
+
+    def align(self, texts: torch.Tensor) -> torch.Tensor:
+        """Texts A^T; of low rank by its factors, which is half the work."""
+        if "matrix" in self.parameters:
+            return texts @ self.parameters["matrix"].T
+        return torch.addmm(texts, texts @ self.parameters["right"].T, self.parameters["left"].T)
+
+    def squared_distance(self) -> torch.Tensor:
+        """||A - I||_F^2."""
+        if "matrix" in self.parameters:
+            matrix = self.parameters["matrix"]
+            return (matrix - torch.eye(len(matrix), device=matrix.device)).square().sum()
+        left, right = self.parameters["left"], self.parameters["right"]
+        return ((left.T @ left) * (right @ right.T)).sum()
 
     def save(self, folder: Path, fingerprint: str) -> None:
         """Replace the folder's checkpoint: at any moment it is the old one or the new one, whole."""
@@ -145,14 +159,15 @@ def train(
                 f"The ranks find different checkpoints in {checkpoint}. Pass a folder that all of them share."
             )
     folder = checkpoint if ranks.own == 0 else None
-    saved, eye = time.monotonic(), torch.eye(dim, device=device)
+    saved = time.monotonic()
     bar.update(state.epoch * batches.steps + state.step)
     while state.epoch < settings.epochs:
         with one_thread(_is_small(batches)):
             for batch in batches.epoch(state.epoch, state.step):
-                matrix, log_scale, bias = state.matrix, state.parameters["log_scale"], state.parameters.get("bias")
-                loss = loss_of(objective, batch, matrix, log_scale, bias, ranks=ranks, weights=weights)
-                penalty = weights.identity / ranks.count * (matrix - eye).square().sum()
+                aligned, log_scale = state.align(batch.texts), state.parameters["log_scale"]
+                bias = state.parameters.get("bias")
+                loss = loss_of(objective, batch, aligned, log_scale, bias, ranks=ranks, weights=weights)
+                penalty = weights.identity / ranks.count * state.squared_distance() if weights.identity else 0
                 progress = (state.epoch * batches.steps + state.step) / (settings.epochs * batches.steps)
                 _update(state, loss + penalty, settings, ranks, progress)
                 state.loss += float(ranks.total(loss.detach()))
@@ -175,11 +190,11 @@ def calibrated(batches: Batches, matrix: torch.Tensor) -> float:
     """The log-temperature at which a matrix's loss is least, on some batches of the fit."""
     matrix, low, high = matrix.to(batches.device), 0.0, _MAX_LOG_SCALE
     with one_thread(_is_small(batches)):
-        some = list(itertools.islice(batches.epoch(0), _CALIBRATED_ON))
+        some = [(one, one.texts @ matrix.T) for one in itertools.islice(batches.epoch(0), _CALIBRATED_ON)]
         for _ in range(16):
             middle = (low + high) / 2
             log_scale = torch.tensor(middle, device=batches.device, requires_grad=True)
-            losses = [loss_of("softmax", batch, matrix, log_scale, ranks=batches.ranks) for batch in some]
+            losses = [loss_of("softmax", batch, aligned, log_scale, ranks=batches.ranks) for batch, aligned in some]
             (slope,) = torch.autograd.grad(torch.stack(losses).sum(), log_scale)
             low, high = (low, middle) if float(batches.ranks.total(slope)) > 0 else (middle, high)
     return (low + high) / 2
@@ -206,7 +221,7 @@ def _update(state: State, loss: torch.Tensor, settings: Settings, ranks: Ranks, 
 
 def _finish_epoch(state: State, batches: Batches) -> None:
     """Record the epoch, unless it diverged."""
-    matrix = state.matrix.detach().cpu()
+    matrix = state.matrix.cpu()
     loss = state.loss / batches.steps
     log_scale = state.parameters["log_scale"].item()
     if not math.isfinite(loss) or not bool(torch.isfinite(matrix).all()) or abs(log_scale) > _ABSURD:
