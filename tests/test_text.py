@@ -352,34 +352,3 @@ def test_columns_of_other_libraries_are_captions():
     for column in columns():
         assert torch.equal(model.encode_text(column), expected)
     assert model.encode_text([]).shape == (0, models.DIM)
-
-
-class _Table:
-    """As a data frame: its values are the names of its columns."""
-
-    shape = (4, 2)
-
-    def __iter__(self):
-        return iter(["caption", "image"])
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        (_Table(), "text is a _Table.*one column of them"),
-        (b"a red cube", "text is a bytes. Pass a caption, a list of captions"),
-        ({"a red cube": 1}, "text is a dict. Pass a caption, a list of captions"),
-        (["a cat", None], "Caption 1 is a NoneType, not a str"),
-        (torch.zeros(2, models.CONTEXT), r"text is a Tensor of torch.* \[.*Pass token ids, whole numbers \[n, context"),
-        (" ".join(["cat"] * 40), r"made 42 tokens.*takes 16"),
-    ],
-)
-def test_what_is_no_caption_is_an_error(text, said):
-    longer = open_clip.get_tokenizer("ViT-B-32")
-    with pytest.raises(ValueError, match=said):
-        LABCLIP(models.make("clip"), Alignment(models.matrix()), tokenizer=longer).encode_text(text)
-
-
-def test_strings_need_a_tokenizer():
-    with pytest.raises(ValueError, match=r"no tokenizer.*open_clip.get_tokenizer"):
-        LABCLIP(models.make("clip"), Alignment(models.matrix())).encode_text("a cat")

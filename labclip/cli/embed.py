@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from labclip.cli import options
 from labclip.cli.group import main, note, open_model, progress, show, show_either
 from labclip.files import check_embeds_into, check_folder
-
-if TYPE_CHECKING:
-    from labclip.negatives import Method
 
 
 @main.command(example="labclip negatives captions.csv with-negatives.csv --method shuffle --clean")
@@ -41,34 +38,27 @@ def negatives(
     the caption is cleaned, then its nouns are permuted, and its adjectives. parts: phrases such as "a red shirt", each
     with a wrong one, and keywords, in the columns `parts`, `part_negatives`, `part_kinds` and `keywords`, each a list.
     """
-    from labclip.negatives import add, add_parts
+    if (attributes is not None) != (method == "swap"):
+        need = "--method swap needs --attributes, for example red,green,blue,left/right or a file."
+        raise ValueError(need if method == "swap" else "--attributes goes with --method swap.")
+    if method == "swap" and tagger is not None:
+        raise ValueError("--tagger goes with the methods shuffle and parts.")
+    from labclip.negatives import Shuffler, Swapper, add, add_parts
 
     if method == "parts":
-        if attributes is not None or settings.pop("k") != 1 or settings.pop("clean"):
-            raise ValueError("--attributes, --k and --clean go with the methods swap and shuffle.")
+        if settings.pop("k") != 1 or settings.pop("clean"):
+            raise ValueError("--k and --clean go with the methods swap and shuffle.")
         counts = add_parts(source, out, tagger=tagger, progress=progress(), **settings)
-        without = counts.captions - counts.with_negative
-        said = f"{out}: {counts.negatives} parts of {counts.with_negative} captions, none of {without}"
-        show_either(as_json, {"out": str(out), **asdict(counts)}, said)
-        return
-    counts = add(source, out, _method(method, attributes, tagger), progress=progress(), **settings)
-    without = counts.captions - counts.with_negative
+    elif attributes is None:
+        counts = add(source, out, Shuffler(tagger), progress=progress(), **settings)
+    else:
+        pairs = (word.split("/") for word in options.words("--attributes", attributes))
+        swapper = Swapper([(pair[0], pair[1]) if len(pair) == 2 else "/".join(pair) for pair in pairs])
+        counts = add(source, out, swapper, progress=progress(), **settings)
+    made, without = "parts" if method == "parts" else "negatives", counts.captions - counts.with_negative
     same = f"; {counts.same_meaning} that mean the same left out" if counts.same_meaning else ""
-    said = f"{out}: {counts.negatives} negatives for {counts.with_negative} captions, none for {without}{same}"
+    said = f"{out}: {counts.negatives} {made} for {counts.with_negative} captions, none for {without}{same}"
     show_either(as_json, {"out": str(out), **asdict(counts)}, said)
-
-
-def _method(name: str, attributes: str | None, tagger: str | None) -> Method:
-    from labclip.negatives import Shuffler, Swapper
-
-    if (attributes if name == "shuffle" else tagger) is not None:
-        raise ValueError("--attributes goes with --method swap, and --tagger goes with the methods shuffle and parts.")
-    if name == "shuffle":
-        return Shuffler(tagger)
-    if attributes is None:
-        raise ValueError("--method swap needs --attributes, for example red,green,blue,left/right or a file.")
-    pairs = ((word, *word.partition("/")) for word in options.words("--attributes", attributes))
-    return Swapper([(one, other) if slash else word for word, one, slash, other in pairs])
 
 
 def _verify(context: click.Context, _: click.Parameter, asked: bool) -> None:
