@@ -248,24 +248,27 @@ class _Table:
             name = next((name for name in self.captions if name in cells), None)
             if name is None:
                 raise _RowError(_lacks(self.captions, cells))
-            several = _listed(cells[name])
-            # Of Karpathy's sentences the text.
-            captions = [
-                one["raw"] if isinstance(one, dict) and "raw" in one else one
-                for one in ([cells[name]] if several is None else several)
-            ]
-            if not captions or (len(captions) > 1 and any(map(_is_empty, captions))):
-                raise _RowError("has an empty list of captions, or an empty one in it")
-            negatives = self._negatives_of(cells, None if several is None else len(several), location)
-            texts = [self._worded(*one, location) for one in zip(captions, negatives, strict=True)]
+            listed = _listed(cells[name])
+            raw = [cells[name]] if listed is None else listed
+            raw = [one["raw"] if isinstance(one, dict) and "raw" in one else one for one in raw]  # Karpathy's sentences
+            if not raw or any(map(_is_empty, raw)):
+                raise _RowError(_EMPTY if len(raw) == 1 else "has an empty list of captions, or an empty one in it")
+            captions = tuple(map(self._text, raw))
+            if "" in captions:
+                raise _RowError(f"{_EMPTY}: cleaning leaves nothing of {raw[captions.index('')]!r}")
+            negatives = self._negatives_of(cells, None if listed is None else len(captions), location)
             parts, keywords = _parts(cells)
         except _RowError as error:
             return Item(image, (), (), location, problem=str(error))
-        described = tuple(tuple(of_one.values()) for _, of_one in texts) if self.negative_images else ()
-        return Item(
-            image, tuple(text for text, _ in texts), tuple(tuple(of_one) for _, of_one in texts), location, described,
-            parts, keywords,
-        )  # fmt: skip
+        if self.clean is None:
+            for caption, own in zip(captions, negatives, strict=True):
+                _refuse_mixed(caption, own, location)
+        described = tuple(tuple(own.values()) for own in negatives) if self.negative_images else ()
+        return Item(image, captions, tuple(map(tuple, negatives)), location, described, parts, keywords)
+
+    def _text(self, cell: Any) -> str:
+        """A caption or a negative, all in one form, so that nothing but what they say tells them apart."""
+        return clean_text(_checked(cell), WORDS) if self.clean else _checked(cell)
 
     def _image_cell(self, cells: Cells) -> tuple[str, Any]:
         """The column and the cell of the image, the first that is not empty; of `filename` and `filepath` one path."""
@@ -288,50 +291,26 @@ class _Table:
     def _negatives(self, names: tuple[str, ...]) -> Sequence[str]:
         return _usual_negatives(names) if self.negatives is None else self.negatives
 
-    def _negatives_of(
-        self, cells: Cells, captions: int | None, location: str
-    ) -> list[list[tuple[Any, ImageSource | None]]]:
-        """The negatives, each with the image that it describes, of each of the captions that a list has.
+    def _negatives_of(self, cells: Cells, captions: int | None, location: str) -> list[dict[str, ImageSource | None]]:
+        """For each caption of a list its negatives, each once, with the first image that it describes.
 
-        None is one caption that is not a list.
+        `captions` is how many the list has, None where there is one caption that is no list.
         """
-        negatives: list[list[tuple[Any, ImageSource | None]]] = [[] for _ in range(captions or 1)]
+        found: list[dict[str, ImageSource | None]] = [{} for _ in range(captions or 1)]
         for column, images in itertools.zip_longest(self._negatives(tuple(cells)), self.negative_images):
             if column is None and not _is_empty(cells.get(images)):
                 raise _RowError(f"names an image in {images!r}, but lacks the column of negatives that it belongs to")
-            texts, shown = _by_caption(cells, column, captions), _by_caption(cells, images, captions)
-            for mine, several, its in zip(negatives, texts, shown, strict=True):
-                if all(map(_is_empty, its)):
-                    its = [None] * len(several)
-                elif len(its) != len(several):
-                    count = f"has {len(several)} in {column!r} but {len(its)} in {images!r}"
+            texts, described = _by_caption(cells, column, captions), _by_caption(cells, images, captions)
+            for own, several, sources in zip(found, texts, described, strict=True):
+                if all(map(_is_empty, sources)):
+                    sources = [None] * len(several)
+                elif len(sources) != len(several):
+                    count = f"has {len(several)} in {column!r} but {len(sources)} in {images!r}"
                     raise _RowError(f"{count}; name an image for each negative, or none")
-                mine += [(text, self._source(cell, location)) for text, cell in zip(several, its, strict=True)]
-        return negatives
-
-    def _worded(
-        self, caption: Any, negatives: list[tuple[Any, ImageSource | None]], location: str
-    ) -> tuple[str, dict[str, ImageSource | None]]:
-        """A caption and its negatives, each text once with the first image that it has.
-
-        All are in one form, so that nothing but what they say tells caption and negative apart.
-        """
-        if _is_empty(caption):
-            raise _RowError(_EMPTY)
-        distinct: dict[str, ImageSource | None] = {}
-        for text, image in negatives:
-            if not _is_empty(text):
-                text = clean_text(_checked(text), WORDS) if self.clean else _checked(text)
-                distinct[text] = distinct.get(text) or image
-        distinct.pop("", None)
-        text = _checked(caption)
-        if self.clean:
-            text = clean_text(caption, WORDS)
-            if not text.strip():
-                raise _RowError(f"{_EMPTY}: cleaning leaves nothing of {caption!r}")
-        elif self.clean is None and distinct:
-            _refuse_mixed(caption, [*distinct], location)
-        return text, distinct
+                for cell, source in zip(several, sources, strict=True):
+                    if not _is_empty(cell) and (text := self._text(cell)):
+                        own[text] = own.get(text) or self._source(source, location)
+        return found
 
 
 def _lacks(names: Sequence[str], columns: Collection[str]) -> str:
@@ -403,8 +382,8 @@ def _checked(text: Any) -> str:
     return text
 
 
-def _refuse_mixed(caption: str, negatives: Sequence[str], location: str) -> None:
-    if (cleaned := clean_text(caption, WORDS)) == caption:
+def _refuse_mixed(caption: str, negatives: Collection[str], location: str) -> None:
+    if not negatives or (cleaned := clean_text(caption, WORDS)) == caption:
         return
     for negative in negatives:
         if clean_text(negative, WORDS) == negative and is_shuffle(cleaned, negative):
