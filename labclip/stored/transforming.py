@@ -108,7 +108,8 @@ def transform(
     chosen = alignment if isinstance(alignment, Alignment) else Alignment.from_pretrained(alignment)
     chosen = chosen if strength is None else chosen.at(strength)
     read, written = path_of(source), path_of(target)
-    shards, is_folder = _find_shards(read, written, chosen.base), read.is_dir()
+    shards, is_folder = _find_shards(read, written), read.is_dir()
+    _check_texts(read, shards, chosen.base)
     if os.path.realpath(str(written)) == os.path.realpath(str(read)):
         raise ValueError(f"{target} is the input itself. Pass another path to write to.")
     manifest = {
@@ -155,62 +156,59 @@ def transform(
             if is_folder and isinstance(written, Path):
                 with suppress(OSError):  # it holds something else
                     written.rmdir()
-    if problems and len(shards) > 1:
-        problems[1:] = [
-            f"{len(done):,} of {len(shards):,} files are done: repair the others and type the same call again."
-        ]
     if problems:
-        raise ValueError(" ".join(problems))
+        others = f" {len(done):,} of {len(shards):,} files are done: repair the others and type the same call again."
+        raise ValueError(problems[0] + (others if len(shards) > 1 else ""))
     return manifest
 
 
-def _find_shards(source: AnyPath, target: AnyPath, base: Base | None) -> list[Shard]:
-    """The files of a source.
-
-    Raises:
-        FileNotFoundError: If it does not exist.
-        ValueError: If it holds no stored text embeddings, those of another base than the alignment's, or aligned ones.
-    """
-    recorded, found = _recorded_features(source.parent).get("base"), []
-    if source.is_dir():
-        if _recorded_features(source):
-            raise ValueError(f"{source} is a feature folder. {LEFT_ALONE}. Pass {source}/text_features.npy.")
-        texts = source / _TEXTS if any((source / name).is_dir() for name in (_TEXTS, _IMAGES)) else source
-        for path in _files_in(texts):
-            if path.suffix.lower() in FORMATS and not path.name.startswith(("_", ".")):
-                name = path.name if texts == source else f"{_TEXTS}/{path.name}"
-                found.append(Shard(name, path, target / name))
-        if not found:
+def _find_shards(source: AnyPath, target: AnyPath) -> list[Shard]:
+    """The files of a source; FileNotFoundError or ValueError if there is none that is read."""
+    if source.is_file():
+        if source.suffix.lower() not in FORMATS:
             raise ValueError(
-                f"{source} holds no stored embeddings: no file that ends in {', '.join(FORMATS)}, and no {_TEXTS} of "
-                f"clip-retrieval."
+                f"{source} ends in {source.suffix!r}. Stored embeddings are read from {', '.join(FORMATS)}."
             )
-    elif not source.is_file():
+        if target.suffix.lower() != source.suffix.lower():
+            raise ValueError(f"{target} does not end in {source.suffix}. The format is kept: end its name so.")
+        return [Shard(source.name, source, target)]
+    if not source.is_dir():
         raise FileNotFoundError(f"There is no {source}. Pass a file or folder of stored text embeddings.")
-    elif source.suffix.lower() not in FORMATS:
-        raise ValueError(f"{source} ends in {source.suffix!r}. Stored embeddings are read from {', '.join(FORMATS)}.")
-    elif target.suffix.lower() != source.suffix.lower():
-        raise ValueError(f"{target} does not end in {source.suffix}. The format is kept: end its name so.")
-    elif recorded and base is not None and not Base(**recorded).matches(base):
+    if any((source / name).is_dir() for name in (_TEXTS, _IMAGES)):
+        names = [f"{_TEXTS}/{path.name}" for path in _files_in(source / _TEXTS)]
+        others = [f"{_METADATA}/{path.name}" for path in _files_in(source / _METADATA)]
+    else:
+        names, others = [path.name for path in _files_in(source)], []
+    shards = [Shard(name, source / name, target / name) for name in names]
+    shards = [one for one in shards if one.source.suffix.lower() in FORMATS and one.source.name[0] not in "_."]
+    if not shards:
+        raise ValueError(
+            f"{source} holds no stored embeddings: no file that ends in {', '.join(FORMATS)}, and no {_TEXTS} of "
+            f"clip-retrieval."
+        )
+    return shards + [Shard(name, source / name, target / name, copied=True) for name in others]
+
+
+def _check_texts(source: AnyPath, shards: Sequence[Shard], base: Base | None) -> None:
+    """Refuse with ValueError embeddings of images, of another base than the alignment's, and aligned ones."""
+    if source.is_dir() and _recorded_features(source):
+        raise ValueError(f"{source} is a feature folder. {LEFT_ALONE}. Pass {source}/text_features.npy.")
+    recorded = _recorded_features(source.parent).get("base")
+    if recorded and base is not None and not Base(**recorded).matches(base):
         raise ValueError(
             f"{source} holds embeddings of {Base(**recorded)}, as its {MANIFEST} says, but the alignment was fitted on "
             f"{base}. Pass the one of their base."
         )
-    else:
-        found = [Shard(source.name, source, target)]
+    files = [shard.source for shard in shards if not shard.copied]
     inside = OF_IMAGES.match(source.parent.name)
-    paths = [source, *(shard.source for shard in found), *([source.parent] if inside and inside[3] else [])]
-    if of_images := [path for path in paths if OF_IMAGES.match(path.name)]:
+    folders = [source.parent] if inside and inside[3] else []  # not a folder "images", which may hold anything
+    if of_images := [path for path in (source, *files, *folders) if OF_IMAGES.match(path.name)]:
         raise ValueError(f"{of_images[0]} holds image embeddings by its name. {LEFT_ALONE}. Pass the text embeddings.")
     manifests = [_manifest_of(folder, is_folder=True) for folder in (source, source.parent, source.parent.parent)]
-    for path in [*manifests, *(_manifest_of(shard.source, is_folder=False) for shard in found)]:
+    for path in [*manifests, *(_manifest_of(file, is_folder=False) for file in files)]:
         if path.is_file():
             by = _described(read_json_object(path))
             raise ValueError(f"{source} is aligned already, by {by}, as {path} says. Pass the embeddings of the base.")
-    if source.is_dir() and texts != source:
-        names = {f"{_METADATA}/{path.name}": path for path in _files_in(source / _METADATA)}
-        found += [Shard(name, path, target / name, copied=True) for name, path in names.items()]
-    return found
 
 
 def _files_in(folder: AnyPath) -> list[AnyPath]:
@@ -267,9 +265,10 @@ def _done_before(
     done = {shard.name: records[shard.name] for shard in shards if found and _is_done(shard, records.get(shard.name))}
     for name in files.keys() - done.keys() if is_folder else ():
         files[name].unlink(missing_ok=True)
-    for part in (path, *(shard.target for shard in shards)):
-        if isinstance(part, Path):
-            remove_parts(part.parent, {part.name})
+    if isinstance(target, Path):
+        parts = [path, *(shard.target for shard in shards)]
+        for folder in {part.parent for part in parts}:
+            remove_parts(folder, {part.name for part in parts})
     return done
 
 
