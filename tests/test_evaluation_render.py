@@ -158,7 +158,7 @@ def test_a_side_that_was_not_measured_is_named_with_its_command():
 def test_what_measures_a_side_is_a_benchmark_of_it():
     assert {one.measures for one in BENCHMARKS.values()} == set(summary.SIDES)
     for side, (_, typed) in summary.SIDES.items():
-        _, name, *arguments = shlex.split(typed)
+        _, name, *arguments = shlex.split(typed.replace("MODEL", "scenes"))
         (asked,) = command.get_command(None, name).make_context(name, arguments, parent=TOP).params["benchmarks"]
         assert BENCHMARKS[asked].measures == side
 
@@ -259,7 +259,7 @@ def test_what_is_no_kept_report_is_refused(tmp_path):
 def test_published_figures_are_fractions_each_with_a_command_that_is_there():
     for one in REPORTED:
         assert all(0 <= value <= 1 for value in one.values.values())
-        program, name, *arguments = shlex.split(one.command)
+        program, name, *arguments = shlex.split(one.command.replace("FOLDER", "scenes"))
         assert program == "labclip"
         if name == "evaluate":
             given = command.get_command(None, name).make_context(name, arguments, parent=TOP).params
