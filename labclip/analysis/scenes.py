@@ -14,7 +14,7 @@ from torch import Tensor
 
 from labclip.data.scene_files import LabelledScenes, combination
 from labclip.encode.cache import Cache, default_cache, encode
-from labclip.evaluation.items import numbered
+from labclip.evaluation.sources import numbered
 from labclip.metrics import unit_length
 from labclip.model import LABCLIP
 

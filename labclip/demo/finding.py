@@ -15,10 +15,9 @@ from labclip.analysis.scenes import labels_of
 from labclip.data.scene_files import labelled_scenes
 from labclip.encode.cache import encode
 from labclip.evaluation.benchmarks.scenes import read
-from labclip.evaluation.items import Items
 from labclip.evaluation.scores import compare
 from labclip.evaluation.search import TOP, Search
-from labclip.evaluation.sources import Sources
+from labclip.evaluation.sources import Items, Sources
 from labclip.evaluation.tasks import Choice, Task, score
 from labclip.model import LABCLIP
 from labclip.report import Page, Section, Table, terminal

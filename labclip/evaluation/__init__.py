@@ -6,12 +6,11 @@ A benchmark of one's own is a `Benchmark` whose reader fills `Items`; docs/bench
 
 from labclip.evaluation.benchmarks import BENCHMARKS
 from labclip.evaluation.evaluate import evaluate
-from labclip.evaluation.items import Items
 from labclip.evaluation.report import Report
 from labclip.evaluation.results import Answer, Result
 from labclip.evaluation.scores import ScoredItems
 from labclip.evaluation.search import Search
-from labclip.evaluation.sources import Benchmark, Sources
+from labclip.evaluation.sources import Benchmark, Items, Sources
 from labclip.evaluation.tasks import Choice, Classification, Pairs, Question, Retrieval, Task, TwoPositives
 
 __all__ = [

@@ -1,18 +1,28 @@
-"""`Benchmark` and `Sources`: what a benchmark is, and what its reader gets."""
+"""What a benchmark is, the `Sources` that its reader gets, and the `Items` that it fills."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from labclip.data.located import DataFiles
-from labclip.evaluation.tasks import Question, Task
+from labclip.evaluation.scores import everything
+from labclip.evaluation.tasks import NONE, Choice, Question, Retrieval, Rows, Task
 from labclip.features.features import Features
 
 MEASURES = ("binding", "retrieval", "classification")
 """What `Benchmark.measures` may be."""
+
+LENGTHS = (
+    "In half-truths the wrong text is the longer one, in whole truths the right one. Their _blind columns say what the "
+    "texts alone decide, so also what length does: a model that prefers short texts gains in half-truths and loses in "
+    "whole truths. Read them together."
+)
+"""A note of benchmarks that have both."""
 
 
 @dataclass(frozen=True)
@@ -99,3 +109,122 @@ class Sources(DataFiles):
         if self.repeated:
             self.notes.append(f"{self.repeated:,} items have the right caption among the wrong ones: a tie, so wrong.")
         return Task(self.image_sources, self.captions, questions, self.notes)
+
+
+@dataclass
+class Items:
+    """Images with the captions to choose from, the true ones first.
+
+    Attributes:
+        sources: Where images and captions are kept.
+        image: Image of each item, or of each its images.
+        options: Captions of each item.
+        locations: File and position of each item.
+        groups: The metrics that each item counts in, with its group in each: a metric is the mean over groups of the
+            mean in each group.
+    """
+
+    sources: Sources
+    image: list[Any] = field(default_factory=list)
+    options: list[list[int]] = field(default_factory=list)
+    locations: list[str] = field(default_factory=list)
+    groups: list[Mapping[str, Hashable]] = field(default_factory=list)
+
+    def add(self, row: Any, captions: Sequence[Any], location: str, *, true: int = 1, **groups: Hashable) -> None:
+        """Append an item; one whose image is missing is left out.
+
+        Where a wrong caption is the true one, the item is a tie, which is wrong; the task's notes count such items.
+
+        Args:
+            row: The image's, as `Sources.image` gives it: None where the file is missing; or a list of rows.
+            captions: The true one, then the wrong ones.
+            location: File and position, for messages and for the report.
+            true: How many of the captions, from the first on, are true.
+            groups: The item's group in each metric that it counts in, for example swap_att=0, macro="swap_att".
+
+        Raises:
+            ValueError: If a caption is no text.
+        """
+        if row is None:
+            return
+        options = [self.sources.caption(caption, location) for caption in captions]
+        self.sources.repeated += not set(options[:true]).isdisjoint(options[true:])
+        self.image.append(row)
+        self.options.append(options)
+        self.locations.append(location)
+        self.groups.append(groups)
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def group(self, metric: str, least: int = 1) -> Rows:
+        """Number of each item's group in a metric, int64 [n]; `NONE` outside, and in groups of fewer items."""
+        group = numbered([one.get(metric) for one in self.groups])
+        size = np.bincount(group[group >= 0], minlength=1)
+        return np.where(size[group] >= least, group, NONE)
+
+    def metrics(self, *first: str) -> dict[str, Rows]:
+        """The group of every item in every metric: first some in this order, then the others by name."""
+        names = {name for one in self.groups for name in one}
+        return {name: self.group(name) for name in (*(one for one in first if one in names), *sorted(names - {*first}))}
+
+    def question(self, metrics: str | Mapping[str, Rows], **further: Any) -> list[Choice]:
+        """The question which caption is true; none where there is no item.
+
+        Args:
+            metrics: The name of the one metric, the mean over all items; or for each metric the group of every item.
+            further: Further arguments of `Choice`.
+        """
+        if not self.image:
+            return []
+        groups = {metrics: everything(len(self))} if isinstance(metrics, str) else metrics
+        width = max(map(len, self.options))
+        options = np.array([[*row, *[NONE] * (width - len(row))] for row in self.options], dtype=np.int64)
+        return [Choice(np.array(self.image, dtype=np.int64), options, groups, locations=self.locations, **further)]
+
+    def pairs(self) -> Items:
+        """An item for each wrong caption alone."""
+        found = [
+            (image, [true, one], location)
+            for image, (true, *wrong), location in zip(self.image, self.options, self.locations, strict=True)
+            for one in wrong
+        ]
+        image, options, locations = map(list, zip(*found, strict=True)) if found else ([], [], [])
+        return Items(self.sources, image, options, locations)
+
+    def gallery(self, prefix: str = "") -> list[Retrieval]:
+        """Retrieval over the images with their true captions."""
+        pairs = zip(self.image, (options[0] for options in self.options), strict=True)
+        return gallery(self.sources, [(image, caption, caption) for image, caption in pairs], prefix)
+
+
+def numbered(groups: Sequence[Hashable]) -> Rows:
+    """A number for each distinct value, in the order of appearance; None is `NONE`."""
+    numbers: dict[Hashable, int] = {}
+    found = [NONE if group is None else numbers.setdefault(group, len(numbers)) for group in groups]
+    return np.array(found, dtype=np.int64)
+
+
+def gallery(sources: Sources, pairs: Sequence[tuple[int, int, Hashable]], prefix: str = "") -> list[Retrieval]:
+    """Retrieval in which every caption has one right image; none where there are fewer than two images.
+
+    The gallery keeps one image per distinct caption: else a search would have two right answers, of which one counts as
+    wrong. An image that shares any caption with one kept before is left out. A pair is an image, a caption true of it,
+    and what the caption says, which captions that say the same have in common.
+    """
+    said: dict[int, dict[int, Hashable]] = {}
+    for image, caption, meaning in pairs:
+        said.setdefault(image, {})[caption] = meaning
+    kept: list[int] = []
+    taken: set[Hashable] = set()
+    for image, captions in said.items():
+        if taken.isdisjoint(captions.values()):
+            taken.update(captions.values())
+            kept.append(image)
+    if len(kept) < len(said):
+        what = f"Retrieval ({prefix.rstrip('_')})" if prefix else "Retrieval"
+        sources.notes.append(f"{what}: {len(kept):,} of {len(said):,} images, one for each distinct caption.")
+    if len(kept) < 2:
+        return []
+    texts, index = zip(*((caption, at) for at, image in enumerate(kept) for caption in said[image]), strict=True)
+    return [Retrieval(np.array(kept), np.array(texts), np.array(index), prefix)]

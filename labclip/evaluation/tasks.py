@@ -140,18 +140,12 @@ def at_each(
 ) -> list[ScoredItems]:
     """From ranks and margins whether what is right is among the first k, for each k with its chance."""
     rank, margin = (one.numpy() for one in found)
-    return [
-        ScoredItems(
-            rank < k,
-            unit,
-            {f"{name}{k}": everything(len(rank))},
-            chance,
-            margin if k == 1 else None,
-            asked if k == 1 else None,
-            side,
-        )
+    scores = [
+        ScoredItems(rank < k, unit, {f"{name}{k}": everything(len(rank))}, chance, side=side)
         for k, chance in chances.items()
     ]
+    scores[0] = replace(scores[0], margin=margin, asked=asked)
+    return scores
 
 
 def _taken(features: Tensor, rows: Rows) -> Tensor:

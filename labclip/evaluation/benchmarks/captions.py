@@ -16,8 +16,7 @@ from labclip.data.cleaning import clean as cleaned
 from labclip.data.items import WORDS
 from labclip.data.rows import column_names, text_rows
 from labclip.evaluation.benchmarks.forms import Form, in_folder, one_of
-from labclip.evaluation.items import Items
-from labclip.evaluation.sources import Sources
+from labclip.evaluation.sources import Items, Sources
 from labclip.evaluation.tasks import Retrieval, Task
 from labclip.negatives import shuffle
 

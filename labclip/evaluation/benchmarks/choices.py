@@ -11,9 +11,8 @@ import numpy as np
 
 from labclip.data.rows import fields, read_rows
 from labclip.evaluation.benchmarks.forms import Form, Reader, cell, one_of
-from labclip.evaluation.items import Items, gallery
 from labclip.evaluation.scores import everything
-from labclip.evaluation.sources import Sources
+from labclip.evaluation.sources import Items, Sources, gallery
 from labclip.evaluation.tasks import NONE, Pairs, Question, Task, TwoPositives
 
 CONFIRMED = 2

@@ -13,8 +13,7 @@ import numpy as np
 from labclip.data.images import ImageSource
 from labclip.data.parquet import parquet_columns
 from labclip.data.rows import fields, read_rows
-from labclip.evaluation.items import Items
-from labclip.evaluation.sources import Sources
+from labclip.evaluation.sources import Items, Sources
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,7 @@ from typing import Any
 
 from labclip.data.rows import fields, read_rows
 from labclip.evaluation.benchmarks.forms import in_folder
-from labclip.evaluation.items import LENGTHS, Items
-from labclip.evaluation.sources import Sources
+from labclip.evaluation.sources import LENGTHS, Items, Sources
 from labclip.evaluation.tasks import Task
 
 Choices = Iterator[tuple[str, str, str]]

@@ -11,8 +11,7 @@ from typing import Any
 from labclip.data.cleaning import clean, comparable, words_of
 from labclip.evaluation.benchmarks.captions import captioned
 from labclip.evaluation.benchmarks.forms import one_of
-from labclip.evaluation.items import Items
-from labclip.evaluation.sources import Sources
+from labclip.evaluation.sources import Items, Sources
 from labclip.evaluation.tasks import Task
 from labclip.negatives.taggers import Tagger, get_tagger, is_adjective, is_noun, spacy_model
 from labclip.packages import MissingPackageError

@@ -11,10 +11,9 @@ import numpy as np
 
 from labclip.data.cleaning import clean
 from labclip.evaluation.benchmarks.captions import own_rows
-from labclip.evaluation.items import LENGTHS, Items
 from labclip.evaluation.scores import everything
 from labclip.evaluation.search import Search
-from labclip.evaluation.sources import Sources
+from labclip.evaluation.sources import LENGTHS, Items, Sources
 from labclip.evaluation.tasks import Choice, Task
 from labclip.negatives import Part, parts
 

@@ -19,9 +19,8 @@ from torch import Tensor
 from labclip import metrics
 from labclip.data.scene_files import Object, SceneEntry, caption, combination, find_scene_file, locate_images, swap
 from labclip.evaluation.benchmarks.forms import one_of
-from labclip.evaluation.items import Items, gallery
 from labclip.evaluation.scores import Asked, ScoredItems
-from labclip.evaluation.sources import Sources
+from labclip.evaluation.sources import Items, Sources, gallery
 from labclip.evaluation.tasks import Rows, Task, at_each
 
 SEED = 42
