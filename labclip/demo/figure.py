@@ -18,21 +18,18 @@ _SCALE = 2  # drawn at twice the size; the wide form is reduced, so that lines a
 _GAP, _CARD, _CARD_HEIGHT, _HEADING = 24, 472, 292, 46  # pixels
 _TALLEST = 2800
 
-_LIGHT = {
-    **{"paper": "#f6f4ef", "card": "#ffffff", "line": "#e4e0d6", "track": "#ece8df"},
-    **{"ink": "#1f2430", "soft": "#6b7080", "base": "#9aa1b1", "labclip": "#1f7a5c", "wrong": "#c8442f"},
+_NAMES = ("paper", "card", "line", "track", "ink", "soft", "base", "labclip", "wrong", *COLOURS)
+_LIGHT = (
+    *("#f6f4ef", "#ffffff", "#e4e0d6", "#ece8df", "#1f2430", "#6b7080", "#9aa1b1", "#1f7a5c", "#c8442f"),
     # Yellow and white are darker than on the objects, to be read on white.
-    **{"red": "#d0262f", "orange": "#dd7400", "yellow": "#b28700", "green": "#22883f", "teal": "#008b8b"},
-    **{"blue": "#1f4fd0", "purple": "#7d33bd", "pink": "#dc5c9d", "brown": "#74452a", "white": "#9a9c9f"},
-    **{"gray": "#75787d", "black": "#1f2430"},
-}
-_DARK = {
-    **{"paper": "#15181d", "card": "#1f242c", "line": "#363c46", "track": "#39404b"},
-    **{"ink": "#e8eaee", "soft": "#a3abb8", "base": "#8790a1", "labclip": "#3fb18a", "wrong": "#ee6c57"},
-    **{"red": "#ff6b6f", "orange": "#ff9d42", "yellow": "#f4cf3f", "green": "#56c976", "teal": "#35c4c4"},
-    **{"blue": "#82a4ff", "purple": "#c293ff", "pink": "#ff95c8", "brown": "#cf9a74", "white": "#ffffff"},
-    **{"gray": "#a9adb3", "black": "#c9ced6"},
-}
+    *("#d0262f", "#dd7400", "#b28700", "#22883f", "#008b8b", "#1f4fd0"),
+    *("#7d33bd", "#dc5c9d", "#74452a", "#9a9c9f", "#75787d", "#1f2430"),
+)
+_DARK = (
+    *("#15181d", "#1f242c", "#363c46", "#39404b", "#e8eaee", "#a3abb8", "#8790a1", "#3fb18a", "#ee6c57"),
+    *("#ff6b6f", "#ff9d42", "#f4cf3f", "#56c976", "#35c4c4", "#82a4ff"),
+    *("#c293ff", "#ff95c8", "#cf9a74", "#ffffff", "#a9adb3", "#c9ced6"),
+)
 _MODELS = {"base": "CLIP", "labclip": "LABCLIP"}
 _HEADINGS = {
     "binding": "Every colour-shape pair was in the fit",
@@ -100,9 +97,9 @@ def draw(demo: Demo, path: Path, *, dark: bool = False, narrow: bool = False) ->
 class _Canvas:
     """A drawing in finished pixels on a larger sheet; colours are names of a theme."""
 
-    def __init__(self, width: int, theme: dict[str, str]) -> None:
-        self.width, self._theme = width, theme
-        self._image = Image.new("RGB", (width * _SCALE, _TALLEST * _SCALE), theme["paper"])
+    def __init__(self, width: int, theme: Sequence[str]) -> None:
+        self.width, self._theme = width, dict(zip(_NAMES, theme, strict=True))
+        self._image = Image.new("RGB", (width * _SCALE, _TALLEST * _SCALE), self._theme["paper"])
         self._draw = ImageDraw.Draw(self._image)
 
     def text(

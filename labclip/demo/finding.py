@@ -55,54 +55,31 @@ _CONFUSED = "Confused: the scene has that colour and that shape on different obj
 
 @dataclass(frozen=True)
 class Example:
-    """One scene as both models see it, "base" and "labclip".
+    """One scene as both models see it, "base" and "labclip"."""
 
-    Attributes:
-        image: uint8 [256, 256, 3].
-        captions: The right caption, and the one with the colours swapped.
-        kind: The metric that it is an item of: "binding", "binding_heldout" or "binding_three".
-        cosines: Of each model with the two captions.
-        probabilities: What each model gives the right one of the two, by a softmax at its own temperature.
-    """
-
-    image: NDArray[Any]
-    captions: tuple[str, str]
-    kind: str
-    cosines: Mapping[str, tuple[float, float]]
-    probabilities: Mapping[str, float]
+    image: NDArray[Any]  # uint8 [256, 256, 3]
+    captions: tuple[str, str]  # the right one, and the one with the colours swapped
+    kind: str  # the metric that it is an item of: "binding", "binding_heldout" or "binding_three"
+    cosines: Mapping[str, tuple[float, float]]  # of each model with the two captions
+    probabilities: Mapping[str, float]  # of the right one of the two, by a softmax at the model's own temperature
 
 
 @dataclass(frozen=True)
 class SearchExample:
-    """What both models, "base" and "labclip", find first with the query that confuses the base most.
+    """What both models find first with the query by which the base's top five hold most confused scenes."""
 
-    Attributes:
-        query: An object in words, for example "a red cube": of the queries by which the base's top five hold most
-            confused scenes, the first.
-        shown: Scenes of the gallery that show it.
-        images: Of each model the top five, uint8 [5, 256, 256, 3].
-        answers: Of each model for each of them "right", "confused" (colour and shape on different objects) or
-            "neither".
-    """
-
-    query: str
-    shown: int
-    images: Mapping[str, NDArray[Any]]
-    answers: Mapping[str, list[str]]
+    query: str  # an object in words, for example "a red cube"
+    shown: int  # scenes of the gallery that show it
+    images: Mapping[str, NDArray[Any]]  # of each model the top five, uint8 [5, 256, 256, 3]
+    answers: Mapping[str, list[str]]  # for each "right", "confused" (colour and shape on different objects), "neither"
 
 
 @dataclass(frozen=True)
 class Demo:
-    """What a run found; `str` is a report of it.
+    """What a run found; `str` is a report of it."""
 
-    Attributes:
-        results: Plain JSON, see `run`.
-        examples: The first scenes of the draw: of seen pairs, with an unseen one, of three objects.
-        search: What a search finds.
-    """
-
-    results: dict[str, Any]
-    examples: list[Example]
+    results: dict[str, Any]  # plain JSON, see `run`
+    examples: list[Example]  # the first scenes of the draw: of seen pairs, with an unseen one, of three objects
     search: SearchExample
 
     def __str__(self) -> str:

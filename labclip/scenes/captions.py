@@ -1,6 +1,7 @@
 """Sentences that say which colour goes with which shape, and tags that do not.
 
-All functions take a batch of scenes as arrays of indices, objects ordered left to right.
+All functions take a batch of scenes as arrays of indices, objects ordered left to right. The fields of a template are
+an object in words ("a red cube"), its colour, its shape, and the article of its shape.
 """
 
 from __future__ import annotations
@@ -12,48 +13,50 @@ from numpy.typing import NDArray
 
 from labclip.scenes.vocabulary import COLOURS, SHAPES
 
-
-def _fields(objects: int) -> list[list[str]]:
-    """Fields of templates, one an object: in words ("a red cube"), its colour, its shape, its shape with an article."""
-    words, colours, shapes, articles = ([f"{{{field}{number}}}" for number in range(objects)] for field in "wcsa")
-    return [words, colours, shapes, [f"{a} {s}" for a, s in zip(articles, shapes, strict=True)]]
-
-
-def _sentences(objects: int) -> tuple[tuple[str, ...], ...]:
-    """Templates that name one to three objects in any order, from the left, and from the right.
-
-    Every word is one that the embedded model learnt, and none is longer than 14 words, which with start and end are its
-    16 tokens. Four objects and more have no room for articles: see `_list`.
-    """
-    words, colours, shapes, articled = _fields(objects)
-    first, others = words[0], " and ".join(words[1:])
-    is_said = [f"the {shape} is {colour}" for shape, colour in zip(shapes, colours, strict=True)]
-    in_said = [f"{shape} in {colour}" for shape, colour in zip(articled, colours, strict=True)]
-    if objects == 1:
-        return (first, *is_said, *in_said), (), ()
-    any_order = [f"{first} {word} {others}" for word in ("next to", "and", "beside", "with")]
-    any_order += [" and ".join(is_said), f"{in_said[0]} beside {' and '.join(in_said[1:])}"]
-    left_first = [f"{first} left of {others}"]
-    left_first += [f"on the left {first} and on the right {others}"] if objects == 2 else []
-    return tuple(any_order), tuple(left_first), (f"{first} to the right of {others}",)
-
-
-def _tags(objects: int) -> tuple[str, ...]:
-    _, colours, shapes, articled = _fields(objects)
-    all_colours = " and ".join(colours)
-    return (
-        f"{' and '.join(shapes)} in {all_colours}",
-        " ".join([*colours, *shapes]),
-        " ".join([*shapes, *colours]),
-        f"{' and '.join(articled)} in {all_colours}",
-        f"{all_colours} with {' and '.join(shapes)}",
-        " and ".join([*(f"the {shape}" for shape in shapes), all_colours]),
-    )
-
-
-_TEMPLATES = {objects: _sentences(objects) for objects in (1, 2, 3)}
-SENTENCES = {objects: sum(parts, ()) for objects, parts in _TEMPLATES.items()}
-TAGS = {objects: _tags(objects) for objects in (2, 3)}
+# Every word is one that the embedded model learnt, and none is longer than 14 words, which with start and end are its
+# 16 tokens. Four objects and more have no room for articles: see `_list`. The order counts: it is drawn from.
+SENTENCES: dict[int, tuple[str, ...]] = {
+    1: ("{w0}", "the {s0} is {c0}", "{a0} {s0} in {c0}"),
+    2: (
+        "{w0} next to {w1}",
+        "{w0} and {w1}",
+        "{w0} beside {w1}",
+        "{w0} with {w1}",
+        "the {s0} is {c0} and the {s1} is {c1}",
+        "{a0} {s0} in {c0} beside {a1} {s1} in {c1}",
+        "{w0} left of {w1}",
+        "on the left {w0} and on the right {w1}",
+        "{w0} to the right of {w1}",
+    ),
+    3: (
+        "{w0} next to {w1} and {w2}",
+        "{w0} and {w1} and {w2}",
+        "{w0} beside {w1} and {w2}",
+        "{w0} with {w1} and {w2}",
+        "the {s0} is {c0} and the {s1} is {c1} and the {s2} is {c2}",
+        "{a0} {s0} in {c0} beside {a1} {s1} in {c1} and {a2} {s2} in {c2}",
+        "{w0} left of {w1} and {w2}",
+        "{w0} to the right of {w1} and {w2}",
+    ),
+}
+TAGS: dict[int, tuple[str, ...]] = {
+    2: (
+        "{s0} and {s1} in {c0} and {c1}",
+        "{c0} {c1} {s0} {s1}",
+        "{s0} {s1} {c0} {c1}",
+        "{a0} {s0} and {a1} {s1} in {c0} and {c1}",
+        "{c0} and {c1} with {s0} and {s1}",
+        "the {s0} and the {s1} and {c0} and {c1}",
+    ),
+    3: (
+        "{s0} and {s1} and {s2} in {c0} and {c1} and {c2}",
+        "{c0} {c1} {c2} {s0} {s1} {s2}",
+        "{s0} {s1} {s2} {c0} {c1} {c2}",
+        "{a0} {s0} and {a1} {s1} and {a2} {s2} in {c0} and {c1} and {c2}",
+        "{c0} and {c1} and {c2} with {s0} and {s1} and {s2}",
+        "the {s0} and the {s1} and the {s2} and {c0} and {c1} and {c2}",
+    ),
+}
 
 
 def noun_phrase(colour: str, shape: str) -> str:
@@ -97,17 +100,15 @@ def sentences(
         templates: Only for up to three objects; more are a plain list.
     """
     n, objects = colours.shape
-    names = SENTENCES.get(objects, ())
-    chosen = np.asarray(rng.integers(len(names) or 1, size=n) if templates is None else templates)
+    known = SENTENCES.get(objects, ("",))
+    chosen = np.asarray(rng.integers(len(known), size=n) if templates is None else templates)
+    used = [known[number] for number in chosen]
     order = np.argsort(rng.random((n, objects)), axis=1)
-    if names:
-        any_order, left_first, _ = map(len, _TEMPLATES[objects])
-        order[chosen >= any_order] = np.arange(objects)
-        order[chosen >= any_order + left_first] = np.arange(objects)[::-1]
+    order[[" left " in template for template in used]] = np.arange(objects)
+    order[[" right of " in template for template in used]] = np.arange(objects)[::-1]
     c, s, x = (np.take_along_axis(values, order, axis=1).tolist() for values in (colours, shapes, swapped))
-    if not names:
+    if objects not in SENTENCES:
         return list(map(_list, c, s)), list(map(_list, x, s))
-    used = [names[i] for i in chosen.tolist()]
     return list(map(_fill, used, c, s)), list(map(_fill, used, x, s))
 
 
@@ -128,6 +129,5 @@ def tags(rng: np.random.Generator, colours: NDArray[np.int64], shapes: NDArray[n
     )
     if objects not in TAGS:
         return [" ".join([*(SHAPES[i] for i in a), *(COLOURS[i] for i in b)]) for a, b in zip(s, c, strict=True)]
-    names = TAGS[objects]
-    chosen = np.asarray(rng.integers(len(names), size=n))
-    return list(map(_fill, [names[i] for i in chosen.tolist()], c, s))
+    chosen = np.asarray(rng.integers(len(TAGS[objects]), size=n))
+    return list(map(_fill, [TAGS[objects][number] for number in chosen], c, s))
