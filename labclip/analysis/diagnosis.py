@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -36,6 +36,11 @@ SCENES = 5000
 EVALUATED = 1000
 """Of these at most for parts and search: as many as `labclip.evaluate` draws, so that its figures are the same."""
 
+_AFTER = {
+    "": "",
+    "own": "The model's own matrix may have been fitted on these combinations; the ones fitted here were not.",
+    "fitted": "Gap, permutations and spectrum after: the first fold's matrix, on scenes it was not fitted on.",
+}
 _PARTS = "part_swap", "part_foil", "half_truth", "whole_truth", "search_map", "search_p5", "search_confused5"
 
 
@@ -97,22 +102,22 @@ def diagnose(
     own = None if model.alignment.is_identity else Alignment(model.alignment.matrix.detach().cpu())
     base = str(model.alignment.base or "a base without a name")
     how: dict[str, Any] = {"cache": None if known is None else cache, "progress": progress}
+    models = {} if own is None else {"own": model.alignment}
     evaluated, notes = None, list[str]()
     if known is None:
-        evaluated = _scenes(model, {"n": min(scenes, EVALUATED), "seed": seed}, **how)
+        evaluated = _scenes(model, {"n": min(scenes, EVALUATED), "seed": seed}, alignments=models, **how)
         known = labelled_scenes(scenes, seed=seed, split="all")
     elif isinstance(known, Path):
-        evaluated, notes = _captions(model, known, images, seed, **how)
+        evaluated, notes = _captions(model, known, seed, images=images, alignments=models, **how)
     if isinstance(known, LabelledScenes):
         features = embed_scenes(model, known, seed=seed, **how)
         found = diagnose_features(features, own, base=base, seed=seed, fit=fit, folds=folds, progress=progress)
     else:
         assert evaluated is not None
         found = Diagnosis(
-            model=base, data=known.name, scenes=evaluated.results[0].images, combinations=0, verdict=UNLABELLED,
-            probes={}, repair=None, after="" if own is None else "own", gap={}, permutations={}, confused={}, seed=seed,
-            spectrum=None if own is None else spectrum(own), seconds=0, notes=notes,
-            weights_sha256=evaluated.weights_sha256, versions=evaluated.versions, date=evaluated.date,
+            base, known.name, evaluated.results[0].images, UNLABELLED, seed, evaluated.date, notes=notes,
+            spectrum=None if own is None else spectrum(own), weights_sha256=evaluated.weights_sha256,
+            versions=evaluated.versions,
         )  # fmt: skip
     reasons = [*found.verdict.reasons, *search_sentences(evaluated)]
     verdict, seconds = replace(found.verdict, reasons=reasons), time.perf_counter() - began
@@ -139,31 +144,22 @@ def _is_captions(path: Path) -> bool:
     return ending != ".csv" or not set(CAPTIONS).isdisjoint(next(separated_lines(path), ("", []))[1])
 
 
-def _models(model: LABCLIP) -> dict[str, Alignment]:
-    """What `evaluate` compares with the base, by the name that the diagnosis has for it."""
-    return {} if model.alignment.is_identity else {"own": model.alignment}
-
-
 def _scenes(model: LABCLIP, options: Mapping[str, int], **how: Any) -> Report:
     """Parts and search of drawn scenes, from `labclip.evaluate`."""
-    report = evaluate(model, "scenes", options=options, alignments=_models(model), **how)
+    report = evaluate(model, "scenes", options=options, **how)
     found = report["scenes"]
     benchmark = replace(found.benchmark, title="Parts and search", headline=_PARTS)
     kept = [one for one in found.compared if one.metric.startswith(_PARTS) and "heldout" not in one.metric]
     return replace(report, results=[replace(found, benchmark=benchmark, compared=kept, notes=[])])
 
 
-def _captions(model: LABCLIP, data: Path, images: str | Path | None, seed: int, **how: Any) -> tuple[Report, list[str]]:
+def _captions(model: LABCLIP, data: Path, seed: int, **how: Any) -> tuple[Report, list[str]]:
     """Parts, search, retrieval and negatives of own captions; and why there are no parts, as without a tagger."""
-
-    def measured(benchmarks: Sequence[str]) -> Report:
-        files, options = dict.fromkeys(benchmarks, data), {one: {"seed": seed} for one in benchmarks if one == "parts"}
-        return evaluate(model, benchmarks, data=files, images=images, options=options, alignments=_models(model), **how)
-
     try:
-        return measured(["parts", "csv"]), []
+        both = {"parts": data, "csv": data}
+        return evaluate(model, list(both), data=both, options={"parts": {"seed": seed}}, **how), []
     except ValueError as error:
-        return measured(["csv"]), [f"Parts and search were not measured: {error}"]
+        return evaluate(model, "csv", data=data, **how), [f"Parts and search were not measured: {error}"]
 
 
 def diagnose_features(
@@ -204,8 +200,10 @@ def diagnose_features(
         model=base,
         data=data.name,
         scenes=labels.n,
-        combinations=labels.combinations,
         verdict=replace(verdict, repair=repair_sentences(repaired)),
+        seed=seed,
+        date=date.today().isoformat(),
+        combinations=labels.combinations,
         probes=probes,
         repair=repaired,
         after=after,
@@ -213,12 +211,10 @@ def diagnose_features(
         permutations=permutations,
         spectrum=None if matrix is None else spectrum(matrix, captions),
         confused={one: confusions(preferred(data), labels, by=one, keep=two) for one in by},
-        seed=seed,
         seconds=time.perf_counter() - began,
-        notes=[*data.notes, *_notes(data, probes, after), *repaired.notes],
+        notes=[*data.notes, *_left_out(data, probes["image"]), *filter(None, [_AFTER[after]]), *repaired.notes],
         weights_sha256=data.weights_sha256,
         versions=versions_of("torch", "open_clip_torch", "numpy"),
-        date=date.today().isoformat(),
     )
 
 
@@ -233,19 +229,13 @@ def _probed(rows: torch.Tensor, data: SceneFeatures, folds: int, seed: int) -> P
         return probed
 
 
-def _notes(data: SceneFeatures, probes: Mapping[str, Probed], after: str) -> list[str]:
+def _left_out(data: SceneFeatures, probed: Probed) -> list[str]:
     labels, notes = data.labels, []
     if missing := int((~data.there["swapped"]).sum()):
         notes.append(f"{missing:,} of {labels.n:,} scenes have no swapped caption; binding is measured on the others.")
-    if left := probes["image"].left_out:
+    if probed.left_out:
         notes.append(
-            f"{left:,} of {len(labels.scene):,} objects were not asked about in the probes: their name is in the scene "
-            f"twice, or never had two attributes to learn."
+            f"{probed.left_out:,} of {len(labels.scene):,} objects were not asked about in the probes: their name is "
+            f"in the scene twice, or never had two attributes to learn."
         )
-    if after == "own":
-        notes.append(
-            "The model's own matrix may have been fitted on these combinations; the ones fitted here were not."
-        )
-    if after == "fitted":
-        notes.append("Gap, permutations and spectrum after: the first fold's matrix, on scenes it was not fitted on.")
     return notes

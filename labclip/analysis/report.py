@@ -45,9 +45,11 @@ class Diagnosis(Reported):
     Attributes:
         model: The base in words.
         data: What it was measured on.
-        scenes: How many.
-        combinations: Different ones among them.
+        scenes: How many; images, of captions.
         verdict: Where binding is lost, in words.
+        seed: Seed of everything drawn.
+        date: On which it was measured, for example "2026-03-01".
+        combinations: Different ones among the scenes.
         probes: "image" and "text"; empty for captions, of which no object is known.
         repair: Binding and retrieval of base, own and fitted matrix; None for captions.
         after: Which matrix "after" is about in what follows, which explains the verdict and decides nothing in it:
@@ -57,35 +59,33 @@ class Diagnosis(Reported):
         spectrum: Spectrum of that matrix; None without a matrix.
         confused: For "attribute" and "object" the base's accuracy by pair, worst first; empty where no scene of two
             objects tells.
-        seed: Seed of everything drawn.
-        seconds: It took.
         evaluated: Parts and search, as `labclip.evaluate` measures them, of drawn scenes or captions, for "base" and
             "own"; of captions also retrieval. None for labelled images.
+        seconds: It took.
         notes: What was left out, and why.
         weights_sha256: Of the base's weights; "" where they are not known.
         versions: Of the packages that decide a number.
-        date: On which it was measured, for example "2026-03-01".
     """
 
     model: str
     data: str
     scenes: int
-    combinations: int
     verdict: Verdict
-    probes: Mapping[str, Probed]
-    repair: Repair | None
-    after: str
-    gap: Mapping[str, Gap]
-    permutations: Mapping[str, Mapping[str, Distribution]]
-    spectrum: Spectrum | None
-    confused: Mapping[str, Mapping[tuple[str, str], Estimate]]
     seed: int
-    seconds: float
+    date: str
+    combinations: int = 0
+    probes: Mapping[str, Probed] = field(default_factory=dict)
+    repair: Repair | None = None
+    after: str = ""
+    gap: Mapping[str, Gap] = field(default_factory=dict)
+    permutations: Mapping[str, Mapping[str, Distribution]] = field(default_factory=dict)
+    spectrum: Spectrum | None = None
+    confused: Mapping[str, Mapping[tuple[str, str], Estimate]] = field(default_factory=dict)
     evaluated: Report | None = None
+    seconds: float = 0
     notes: Sequence[str] = ()
     weights_sha256: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
-    date: str = ""
 
     def __repr__(self) -> str:
         return f"<Diagnosis of {self.model!r} on {self.scenes:,} scenes: {self.verdict.code}>"
@@ -232,8 +232,9 @@ def _binding(diagnosis: Diagnosis, repaired: Repair, plots: bool) -> Section:
     if plots:
         alt = f"Bars of accuracy: {', '.join(f'{name} {one.value:.3f}' for name, one, _ in told)}."
         each = "Accuracy of the probe of each object from images and from captions, with intervals."
-        figures = [drawn(drawing.binding(diagnosis.probes, cosine), alt)]
-        figures.append(drawn(drawing.by_object(diagnosis.probes), each))
+        figures = [
+            drawn(drawing.binding(diagnosis.probes, cosine), alt), drawn(drawing.by_object(diagnosis.probes), each)
+        ]  # fmt: skip
     if repaired.unseen_pairs is not None:
         pairs = zip(("base", "fitted matrix"), repaired.unseen_pairs.estimates, strict=True)
         told += [(f"cosine on unseen pairs, {name}", estimate, 0.5) for name, estimate in pairs]
