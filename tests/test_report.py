@@ -1,4 +1,4 @@
-"""A page as HTML: whatever is put in stays text, nothing comes from elsewhere, the file is whole or absent."""
+"""A report as HTML, text, Markdown and LaTeX: whatever is put in stays text, and an HTML file is whole or absent."""
 
 import re
 import subprocess
@@ -8,13 +8,17 @@ from html.parser import HTMLParser
 import pytest
 from matplotlib.figure import Figure as Drawing
 
-from labclip.report import Cell, Figure, Page, Reported, Section, Table, drawn, judged, markdown, render
+from labclip.report import (
+    Cell, Figure, Page, Reported, Section, Table, drawn, judged, latex, markdown, markdown_table, render, terminal,
+)  # fmt: skip
 from labclip.report.values import percent, shown
 
 HOSTILE = (
     "<script>alert(1)</script>\"'><img src=x onerror=alert(1)> javascript:alert(1) {{ 7*7 }} {% raw %} </title></style>"
 )
 NONE = Cell("no measurable difference", "none")
+TABLE = Table("Gains", ["metric", "n", "chance", "difference"],
+              [["binding", 12345, 0.5, Cell("+0.380", "good")], ["t2i_r1", 7, None, NONE]])  # fmt: skip
 
 
 class Read(HTMLParser):
@@ -43,17 +47,15 @@ def full(words):
     return Page(words, words, [section] * 3, [(words, words)], [(words, words)], [section])
 
 
-def of(*tables, paragraphs=()):
-    return render(Page("t", "l", [Section("s", paragraphs, tables=tables)]))
+def page(*tables, words="words", notes=()):
+    return Page("A title", "The lead, `code`.", [Section("A section", [words], tables=tables, notes=notes)])
 
 
 def test_hostile_words_stay_text_and_nothing_comes_from_elsewhere():
     tame, wild = Read(render(full("tame"))), Read(html := render(full(HOSTILE)))
-    assert [tag for tag, _ in wild.tags] == [tag for tag, _ in tame.tags]
-    assert [sorted(attrs) for _, attrs in wild.tags] == [sorted(attrs) for _, attrs in tame.tags]
+    assert [(tag, sorted(attrs)) for tag, attrs in wild.tags] == [(tag, sorted(attrs)) for tag, attrs in tame.tags]
     assert {attrs["alt"] for attrs in wild.all("img")} == {HOSTILE}
-    places = sum(text.strip() == "tame" for text in tame.text)
-    assert places == sum(text.strip() == HOSTILE for text in wild.text) == 5 + 2 + 4 * 9
+    assert sum(text.strip() == HOSTILE for text in wild.text) == 5 + 2 + 4 * 9
     (policy,) = (attrs["content"] for attrs in wild.all("meta") if "http-equiv" in attrs)
     assert policy.startswith("default-src 'none'; img-src data:; style-src 'unsafe-inline'")
     links = [attrs[key] for _, attrs in wild.tags for key in ("src", "href", "srcset", "action") if key in attrs]
@@ -64,26 +66,19 @@ def test_hostile_words_stay_text_and_nothing_comes_from_elsewhere():
     assert "@import" not in style
 
 
-def test_characters_that_a_page_may_not_hold_are_shown():
-    html = render(Page("a\x00b\x1b[31mc\udcff\u2028d", "", ()))
-    assert "<h1>a\\x00b\\x1b[31mc\\udcff\u2028d</h1>" in html
-    assert html.encode()
-
-
-def test_it_is_read_aloud_in_order():
-    page = Read(render(full("words")))
-    assert page.all("html") == [{"lang": "en"}]
-    assert [tag for tag, _ in page.tags if re.fullmatch(r"h\d", tag)] == ["h1"] + ["h2"] * 5
-    assert [attrs["scope"] for attrs in page.all("th")] == ["col", "col", "col", "row"] * 4
-    identifiers = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
+def test_a_page_is_read_aloud_in_order():
+    read = Read(html := render(full("words")))
+    assert read.all("html") == [{"lang": "en"}]
+    assert [tag for tag, _ in read.tags if re.fullmatch(r"h\d", tag)] == ["h1"] + ["h2"] * 5
+    assert [attrs["scope"] for attrs in read.all("th")] == ["col", "col", "col", "row"] * 4
+    identifiers = [attrs["id"] for _, attrs in read.tags if "id" in attrs]
     assert len(set(identifiers)) == len(identifiers)
-    assert {attrs["aria-labelledby"] for attrs in page.all("section")} <= set(identifiers)
-
-
-def test_figures_stand_below_the_first_sentence_and_the_appendix_last():
+    assert {attrs["aria-labelledby"] for attrs in read.all("section")} <= set(identifiers)
     found = Page("t", "the lead", [Section("a section")], [("a fact", "1")], [("58%", "of them")], [Section("later")])
-    places = [render(found).index(words) for words in ("the lead", "58%", "a section", "a fact", "later")]
-    assert places == sorted(places)
+    html = render(found)
+    assert sorted(map(html.index, words := ("the lead", "58%", "a section", "a fact", "later"))) == [
+        html.index(one) for one in words
+    ]
     assert markdown(found).index("later") < markdown(found).index("a fact")
 
 
@@ -96,7 +91,7 @@ def test_figures_stand_below_the_first_sentence_and_the_appendix_last():
     ],
 )
 def test_rows_without_measurable_difference_are_folded(rows, kept):
-    html = of(Table("Costs", ["metric", "model", "difference"], rows, (0, 1)))
+    html = render(page(Table("Costs", ["metric", "model", "difference"], rows, (0, 1))))
     folded = [row[0] for row in rows if row[0] not in kept]
     open_part, _, folded_part = html.partition("<details>")
     for part, names in ((open_part, list(kept)), (folded_part, folded)):
@@ -106,11 +101,9 @@ def test_rows_without_measurable_difference_are_folded(rows, kept):
 
 
 def test_cells_say_in_words_what_text_names_and_what_their_colour_says():
-    table = Table("c", ["metric", "n", "a", "b", "c"], minor=(1,), rows=[
-        [Cell("t2i_r1", words="image search"), 5, Cell(0.5, "good"), Cell("-0.1", "bad"), NONE],
-        ["m", 2, Cell(2), None, None],
-    ])  # fmt: skip
-    html = of(table)
+    row = [Cell("t2i_r1", words="image search"), 5, Cell(0.5, "good"), Cell("-0.1", "bad"), NONE, Cell(2)]
+    table = Table("c", ["metric", "n", "a", "b", "c", "d"], [row], minor=(1,))
+    html = render(page(table))
     for cell in (
         '<th scope="row" class="words short" title="t2i_r1">image search</th>',
         '<td class="minor">5</td>',
@@ -120,15 +113,7 @@ def test_cells_say_in_words_what_text_names_and_what_their_colour_says():
         "<td>2</td>",
     ):
         assert cell in html
-    assert "| t2i_r1 | 5 |" in markdown(Page("t", "l", [Section("s", tables=[table])]))
-
-
-@pytest.mark.parametrize(
-    ("value", "said"),
-    [(0.58, "58"), (0.985, "98.5"), (0.9996, "99.9"), (1, "100"), (0.0001, "0.1"), (0, "0"), (0.1, "10")],
-)
-def test_a_fraction_in_a_sentence_is_never_rounded_to_all_or_nothing(value, said):
-    assert percent(value) == said
+    assert "| t2i_r1 | 5 |" in markdown_table(table)
 
 
 @pytest.mark.parametrize(
@@ -144,9 +129,11 @@ def test_numbers_are_written_one_way(value, text):
     assert shown(value) == text
 
 
-def test_a_difference_is_marked_by_its_sign_where_it_counts():
+def test_a_difference_is_marked_where_it_counts_and_no_fraction_is_rounded_to_all_or_nothing():
     marks = [judged(value, measurable).mark for value, measurable in ((0.1, True), (-0.1, True), (0.1, False))]
     assert marks == ["good", "bad", "none"]
+    values = (0.58, 0.985, 0.9996, 1, 0.0001, 0, 0.1)
+    assert list(map(percent, values)) == ["58", "98.5", "99.9", "100", "0.1", "0", "10"]
 
 
 @pytest.mark.parametrize(
@@ -155,10 +142,12 @@ def test_a_difference_is_marked_by_its_sign_where_it_counts():
         ("`<b>` and words", "<code>&lt;b&gt;</code> and words"),
         ("one ` alone", "one ` alone"),
         ("`a` and ` alone", "<code>a</code> and ` alone"),
+        ("a\x00b\x1b[31mc\udcff\u2028d", "a\\x00b\\x1b[31mc\\udcff\u2028d"),
     ],
 )
-def test_backticks_set_code(text, expected):
-    assert f"<p>{expected}</p>" in of(paragraphs=[text])
+def test_backticks_set_code_and_characters_that_a_page_may_not_hold_are_shown(text, expected):
+    assert f"<p>{expected}</p>" in (html := render(page(words=text)))
+    assert html.encode()
 
 
 def test_figures_lie_inside_and_are_the_same_every_time():
@@ -187,22 +176,113 @@ class Shown(Reported):
 
 
 def test_a_file_is_written_whole(tmp_path, monkeypatch):
-    path = tmp_path / "report.html"
-    page = Page("a title", "naïve lead", ())
-    assert Shown(page).write_html(path) == path
+    path, found = tmp_path / "report.html", Page("a title", "naïve lead")
+    assert Shown(found).write_html(path) == path
 
     def fails(source, target):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("labclip.files.os.replace", fails)
     with pytest.raises(OSError, match=r"No space left on device: .*report\.html"):
-        Shown(Page("another", "lead", ())).write_html(path)
-    assert path.read_bytes().decode() == render(page)
+        Shown(Page("another", "lead")).write_html(path)
+    assert path.read_bytes().decode() == render(found)
     assert [one.name for one in tmp_path.iterdir()] == ["report.html"]
     with pytest.raises(FileNotFoundError, match=r"no folder .*nowhere. Make it: mkdir -p .*nowhere"):
-        Shown(page).write_html(tmp_path / "nowhere" / "report.html")
+        Shown(found).write_html(tmp_path / "nowhere" / "report.html")
 
 
 def test_importing_it_loads_nothing_large():
     program = "import labclip.report, sys; print({'torch', 'jinja2', 'matplotlib', 'numpy'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "set()\n"
+
+
+def test_a_terminal_and_markdown_show_all_of_it_in_order():
+    found = Page("A title", "Type: `labclip fit`.", page(TABLE, notes=["a note"]).sections, [("Base", "B")])
+    assert terminal(found) == (
+        "A title\n=======\n\nType: labclip fit.\n\nA section\n---------\n\nwords\n\n"
+        "Gains\n"
+        "metric        n  chance                difference\n"
+        "binding  12,345   0.500                    +0.380\n"
+        "t2i_r1        7          no measurable difference\n\n"
+        "- a note\n\nBase: B"
+    )
+    assert markdown(found, level=3) == (
+        "### A title\n\nType: `labclip fit`.\n\n#### A section\n\nwords\n\n**Gains**\n\n"
+        "| metric | n | chance | difference |\n| --- | ---: | ---: | ---: |\n"
+        "| binding | 12,345 | 0.500 | +0.380 |\n| t2i_r1 | 7 |  | no measurable difference |\n\n- a note\n\n"
+        "#### How it was measured\n\n- Base: B\n"
+    )
+
+
+def test_a_wide_table_wraps_its_words_and_never_its_numbers():
+    long = Table("Long", ["metric", "model", "value"], [["m" * 70, "a path/with a name " * 3, 0.25]], words=(0, 1))
+    lines = terminal(page(long, words="very " * 50, notes=["note " * 40])).splitlines()
+    assert max(map(len, lines)) <= 100
+    assert sum("0.250" in line for line in lines) == 1
+    assert "".join(line.split("  ")[0] for line in lines if line.startswith("mmm")) == "m" * 70
+
+
+def test_tables_of_one_section_stand_below_one_another():
+    lines = terminal(page(TABLE, Table("Costs", TABLE.columns, [["x", 1, 0.1, "-0.020"]]))).splitlines()
+    assert len({line.index("chance") for line in lines if line.startswith("metric")}) == 1
+    assert {len(line) for line in lines if line.endswith(("0.380", "difference", "-0.020"))} == {49}
+
+
+def test_what_a_terminal_would_obey_is_shown():
+    found = terminal(page(Table("\x1b[2J", ["a"], [["\x1b]0;title\x07"]]), words="\x1b[31mred\x9b"))
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", found)
+    assert r"\x1b[31mred\x9b" in found
+
+
+@pytest.mark.parametrize(
+    ("text", "escaped"),
+    [
+        ("$x_1$", r"\$x_1\$"), ("a|b", "a\\|b"), ("<script>", "&lt;script&gt;"), ("a\\|b", "a\\\\\\|b"),
+        ("![x](javascript:alert(1))", "![x]\\(javascript:alert(1))"), ("&amp;", "&amp;amp;"),
+        ("*a* _b_ c_d `e", "\\*a\\* \\_b\\_ c_d \\`e"), ("two\nlines\r| x", "two lines \\| x"),
+        ("+0.380 [+0.350, +0.410]", "+0.380 [+0.350, +0.410]"),
+    ],
+)  # fmt: skip
+def test_markdown_stays_text(text, escaped):
+    assert markdown_table(Table("", ["c"], [[text]])).splitlines()[-1] == f"| {escaped} |"
+
+
+@pytest.mark.parametrize(
+    ("text", "escaped"),
+    [("# no heading", "\\# no heading"), ("- no list", "\\- no list"), ("1. no list", "1\\. no list"),
+     ("> no quotation", "&gt; no quotation"), ("=====", "\\====="), ("a `b|c` d", "a `b|c` d")],
+)  # fmt: skip
+def test_a_paragraph_begins_nothing(text, escaped):
+    assert f"\n\n{escaped}\n" in markdown(page(words=text))
+
+
+def test_latex_is_one_table_a_section_with_a_tabular_for_each_set_of_columns():
+    costs = Table("Costs", TABLE.columns, [["x_y", 1, 0.1, "-0.020 [-0.030, -0.010]"]])
+    other = Table("Other", ["a", "a heading of some words"], [["b", 1]])
+    words = ["A reading of 100%, `a_b`.", "Second."]
+    section = Section("A section", words, tables=[TABLE, costs, other], notes=["a note"])
+    found = latex(Page("A title", "The lead.", [section, Section("Without a table")]))
+    assert [found.count(words) for words in (r"\begin{table}", r"\end{table}", r"\caption")] == [1, 1, 1]
+    assert [found.count(words) for words in (r"\begin{tabular}", r"\end{tabular}", r"\bottomrule")] == [2, 2, 2]
+    for part in (
+        r"\caption{A section. A reading of 100\%, \texttt{a\_b}.}",
+        r"\begin{tabular}{@{}lrrr@{}}",
+        r"\multicolumn{4}{l}{\emph{Costs}} \\",
+        r"x\_y & 1 & 0.100 & $-$0.020 [$-$0.030, $-$0.010] \\",
+        r"a & \shortstack[r]{a heading of\\some words} \\",
+    ):
+        assert part in found
+    assert found.rindex(r"\end{tabular}") < found.index(r"\par Second.") < found.index(r"\par a note")
+
+
+@pytest.mark.parametrize(
+    ("text", "escaped"),
+    [
+        (r"\input{x} & 5% $a_b^c$ #1 ~",
+         r"\textbackslash{}input\{x\} \& 5\% \$a\_b\textasciicircum{}c\$ \#1 \textasciitilde{}"),
+        ("[5cm]", "{[}5cm]"), ("*", "{*}"), ("ViT-B-32", "ViT-B-32"),
+        ("<\"`>", r"\textless{}\textquotedbl{}\textasciigrave{}\textgreater{}"),
+    ],
+)  # fmt: skip
+def test_latex_stays_text(text, escaped):
+    assert f"\n{escaped} \\\\\n" in latex(page(Table("", ["c"], [[text]])))
