@@ -63,6 +63,12 @@ def test_a_loss_of_the_alignment_is_found_and_repaired_on_combinations_and_pairs
     assert found.repair.unseen_pairs.estimates[1].value > 0.75
     assert found.verdict.repair[0].startswith("With a matrix fitted on other combinations 9")
     assert (found.after, len(found.repair.fitted)) == ("fitted", 3)
+    # Retrieval has one scene a combination.
+    assert found.repair.galleries == [50, 50, 50]
+    assert {one.metric: one.estimates[0].n for one in found.repair.retrieval} == dict.fromkeys(
+        ("captions_t2i_r1", "captions_i2t_r1", "tags_t2i_r1", "tags_i2t_r1"), 150
+    )
+    assert found.repair.retrieval[0].estimates[0].value > 0.9
 
 
 def test_a_fit_never_sees_what_it_is_measured_on(monkeypatch):
@@ -85,16 +91,6 @@ def test_a_fit_never_sees_what_it_is_measured_on(monkeypatch):
     assert held
     assert done.unseen_pairs.estimates[1].n == sum(not set(scene) <= pairs for scene in SCENES)
     assert done.unseen_pairs.differences[0].value == 0  # an identity changes nothing
-
-
-def test_retrieval_has_one_scene_a_combination(lost_in_alignment):
-    found = lost_in_alignment.repair
-    assert found.galleries == [50, 50, 50]
-    assert [one.metric for one in found.retrieval] == [
-        "captions_t2i_r1", "captions_i2t_r1", "tags_t2i_r1", "tags_i2t_r1",
-    ]  # fmt: skip
-    assert all(one.estimates[0].n == 150 for one in found.retrieval)
-    assert found.retrieval[0].estimates[0].value > 0.9
 
 
 def test_the_models_own_matrix_is_measured_beside(lost_in_alignment):
@@ -171,10 +167,9 @@ def test_the_same_seed_gives_the_same_figures(lost_in_alignment):
     with one_thread():  # as in a diagnosis: more of them sum in another order
         again = repair.fit_on(data, analysis.folds_of(data.labels, 3) != 0)
     assert torch.equal(again.matrix, lost_in_alignment.repair.fitted[0].matrix)
-    first, second, other = (diagnose_features(data, fit=False, seed=seed).to_json() for seed in (1, 1, 2))
-    for one in (first, second, other):
-        assert one.pop("seconds") >= 0
-    assert first == second
+    few = planted_scenes.embedded(SCENES[:300])
+    first, second, other = (diagnose_features(few, fit=False, seed=seed).to_json() for seed in (1, 1, 2))
+    assert {**first, "seconds": 0} == {**second, "seconds": 0}
     assert first["probes"] != other["probes"]
 
 
@@ -202,23 +197,15 @@ def test_json_text_page_and_tables_say_the_same(lost_in_alignment, tmp_path):
     assert repr(found) == "<Diagnosis of 'embeddings' on 900 scenes: alignment>"
 
 
-def test_hostile_names_stay_text(tmp_path):
-    scenes = planted_scenes.contents(
-        repeat=2, attributes=(HOSTILE, "red", "$blue$"), objects=("cube", "ball\n<b>", "cone")
-    )
-    found = diagnose_features(planted_scenes.embedded(scenes, name=HOSTILE), fit=False, base=HOSTILE, folds=2)
+def test_hostile_names_stay_text_and_few_combinations_tell_nothing(tmp_path):
+    scenes = planted_scenes.contents(repeat=20, attributes=(HOSTILE, "$blue$", "red"), objects=("cube", "ball\n<b>"))
+    found = diagnose_features(planted_scenes.embedded(scenes, name=HOSTILE), base=HOSTILE, folds=3)
     html = found.write_html(tmp_path / "report.html").read_text(encoding="utf-8")
     assert "<script" not in html
     assert "&lt;script&gt;" in html
     assert "\n<b>" not in html
     assert json.loads(json.dumps(found.to_json()))["model"] == HOSTILE
-
-
-def test_few_combinations_are_said_to_tell_nothing():
-    scenes = planted_scenes.contents(repeat=20, attributes=("red", "blue", "green"), objects=("cube", "ball"))
-    found = diagnose_features(planted_scenes.embedded(scenes), folds=3)
-    assert found.combinations == 3
-    assert found.verdict.code == "unclear"
+    assert (found.combinations, found.verdict.code) == (3, "unclear")
     assert "There are 3 different combinations" in found.verdict.reasons[-1]
     assert any("No matrix was fitted: fewer than 20" in note for note in found.notes)
 
@@ -234,16 +221,11 @@ def test_few_combinations_are_said_to_tell_nothing():
         (lambda scenes: None, {"images": "photos"}, r"images is the folder of the images of data=PATH\. Pass"),
     ],
 )  # fmt: skip
-def test_data_that_can_not_be_diagnosed(data, options, said):
+def test_what_can_not_be_diagnosed(data, options, said):
     with pytest.raises(ValueError, match=said):
         analysis.diagnose("scenes", data(labelled_scenes(12, seed=1)), progress=False, **options)
-
-
-def test_what_is_no_model_and_a_file_that_is_not_there():
-    with pytest.raises(ValueError, match=r"The model is a CLIP\. Wrap it: LABCLIP\(model, Alignment"):
-        analysis.diagnose(LABCLIP.from_pretrained("scenes").clip)
-    with pytest.raises(FileNotFoundError, match=r"nothing\.csv"):
-        analysis.diagnose("scenes", "nothing.csv")
+    with pytest.raises(ValueError, match=r"The model is a object\. Wrap it: LABCLIP\(model, Alignment"):
+        analysis.diagnose(object())
 
 
 def test_scenes_without_a_swapped_caption_are_counted():

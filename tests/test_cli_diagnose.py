@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import sys
 from functools import partial
 
 import commands
@@ -14,13 +15,6 @@ from labclip import LABCLIP, Alignment, scenes
 from labclip.analysis import repair
 
 QUICK = ("--scenes", 90, "--folds", 2, "--no-fit")
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    monkeypatch.setattr(repair, "STEPS", 20)
-
-
 run, fails = (partial(one, "diagnose") for one in (commands.run, commands.fails))
 
 
@@ -29,6 +23,7 @@ def test_the_verdict_stands_on_stdout_and_the_page_in_the_file(tmp_path):
     result = run("--model", "scenes", *QUICK, "--out", out)
     assert "Where binding is lost: scenes (embedded)" in result.stdout
     assert re.search(r"With the model's own matrix [89]\d.*It costs", " ".join(result.stdout.split()))
+    assert "search_confused5" in result.stdout
     assert max(map(len, result.stdout.splitlines())) <= 100
     assert f"Report: {out}" in result.stderr
     assert "captions" in result.stderr
@@ -38,8 +33,7 @@ def test_the_verdict_stands_on_stdout_and_the_page_in_the_file(tmp_path):
 
 
 def test_json_is_one_object_and_a_strength_of_nothing_is_the_base():
-    result = run("--model", "scenes", *QUICK, "--json", "--strength", 0, "--seed", 3)
-    values = json.loads(result.stdout)
+    values = json.loads(run("--model", "scenes", *QUICK, "--json", "--strength", 0, "--seed", 3).stdout)
     assert (values["model"], values["scenes"], values["seed"]) == ("scenes (embedded)", 90, 3)
     assert (set(values["binding"]["models"]), values["binding"]["differences"]) == ({"base"}, {})
     assert values["spectrum"] is None
@@ -53,29 +47,20 @@ def folder(tmp_path):
     return tmp_path / "model"
 
 
-@pytest.fixture
-def labelled(tmp_path):
-    """CLEVR's form with images of the embedded world, and a name that tries to be markup."""
-    root = tmp_path / "data"
-    root.mkdir()
-    drawn = scenes.sample(80, seed=5)
-    with (root / "labels.csv").open("w", newline="") as file:
+def test_own_images_and_any_model_with_fits(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(repair, "STEPS", 20)
+    monkeypatch.setenv("LABCLIP_CACHE", str(tmp_path / "cache"))
+    data, drawn, out = tmp_path / "data", scenes.sample(80, seed=5), tmp_path / "report.html"
+    data.mkdir()
+    with (data / "labels.csv").open("w", newline="") as file:  # CLEVR's form, and a name that tries to be markup
         writer = csv.writer(file)
         writer.writerow(["filename", "object1_color", "object1_shape", "object2_color", "object2_shape"])
         for row, (image, objects) in enumerate(zip(drawn.images, drawn.objects, strict=True)):
-            Image.fromarray(image).save(root / f"{row}.png")
-            writer.writerow(
-                [f"{row}.png", *("<b>red</b>" if word == "red" else word for pair in objects for word in pair)]
-            )
-    return root
-
-
-def test_own_images_and_any_model_with_fits(folder, labelled, tmp_path, monkeypatch):
-    monkeypatch.setenv("LABCLIP_CACHE", str(tmp_path / "cache"))
-    out = tmp_path / "report.html"
-    result = run("--model", folder, "--data", labelled, "--folds", 2, "--json", "--out", out)
-    values = json.loads(result.stdout)
-    assert values["scenes"] == 80
+            Image.fromarray(image).save(data / f"{row}.png")
+            words = [word for pair in objects for word in pair]
+            writer.writerow([f"{row}.png", *("<b>red</b>" if word == "red" else word for word in words)])
+    values = json.loads(run("--model", folder, "--data", data, "--folds", 2, "--json", "--out", out).stdout)
+    assert (values["scenes"], values["benchmarks"]) == (80, {})
     assert set(values["binding"]) == {"models", "differences"}
     assert set(values["binding"]["models"]) == {"base", "own", "fitted"}
     assert values["verdict"]["code"] != "alignment"  # it was never trained
@@ -83,27 +68,25 @@ def test_own_images_and_any_model_with_fits(folder, labelled, tmp_path, monkeypa
     assert "&lt;b&gt;red&lt;/b&gt;" in html
     assert "<b>" not in html
     assert list((tmp_path / "cache").iterdir())
-    again = json.loads(run("--model", folder, "--data", labelled, "--folds", 2, "--json").stdout)
-    assert again["binding"] == values["binding"]
 
 
-def test_another_alignment_takes_the_place_of_the_models_own(folder, tmp_path):
+def test_own_captions_and_another_alignment(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("LABCLIP_CACHE", str(tmp_path / "cache"))
     Alignment(models.matrix(seed=4)).save_pretrained(tmp_path / "other")
-    own, other = (
-        json.loads(run("--model", folder, *QUICK, "--json", *more).stdout)["spectrum"]["distance"]
-        for more in ((), ("--alignment", tmp_path / "other"))
-    )
-    assert own != other
+    scenes.sample(30, seed=5).save(tmp_path / "photos").rename(tmp_path / "captions.csv")
+    given = ("--model", folder, "--data", tmp_path / "captions.csv", "--images", tmp_path / "photos", "--json")
+    own, other = (json.loads(run(*given, *more).stdout) for more in ((), ("--alignment", tmp_path / "other")))
+    assert own["spectrum"]["distance"] != other["spectrum"]["distance"]
+    for found in (own, other):
+        assert set(found["benchmarks"]) == {"parts", "csv"}
+        assert found["benchmarks"]["parts"]["n"]["part_foil_grounded"] > 30
 
 
-def test_bad_input_is_one_line(tmp_path, folder):
+def test_bad_input_is_one_line(tmp_path, folder, monkeypatch):
     assert "images is the folder of the images of " in fails("--model", "scenes", "--images", tmp_path)
     assert "There is no folder" in fails("--model", "scenes", "--out", tmp_path / "none" / "report.html")
     assert "dim 16" in fails("--model", "scenes", "--alignment", folder)
     assert "can't be dealt into" in run("--model", "scenes", "--scenes", 20, "--folds", 90, code=2).stderr
     assert "nothing.csv" in fails("--model", "scenes", "--data", tmp_path / "nothing.csv")
-
-
-def test_a_missing_package_is_told_before_the_work(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert 'pip install "labclip[eval]"' in fails("--model", "scenes", "--out", "report.html")

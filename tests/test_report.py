@@ -9,7 +9,19 @@ import pytest
 from matplotlib.figure import Figure as Drawing
 
 from labclip.report import (
-    Cell, Figure, Page, Reported, Section, Table, drawn, judged, latex, markdown, markdown_table, render, terminal,
+    Cell,
+    Figure,
+    Page,
+    Reported,
+    Section,
+    Table,
+    drawn,
+    judged,
+    latex,
+    markdown,
+    markdown_table,
+    render,
+    terminal,
 )  # fmt: skip
 from labclip.report.values import percent, shown
 
