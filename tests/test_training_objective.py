@@ -36,7 +36,16 @@ def batch_of(images, texts, n, paired=(), absent=(), skipped=(), mean=None):
     for row, column in skipped:
         left_out[row, column] = True
     left_out = left_out if left_out.any() else None
-    return Batch(images, texts, rows, n, with_image, (there & ~with_image)[n:], left_out, mean)
+    return Batch(
+        images,
+        texts,
+        rows,
+        n,
+        with_image,
+        ~there,
+        left_out,
+        images.new_zeros(images.shape[1]) if mean is None else mean,
+    )
 
 
 def gradients(objective, batch, matrix, *others, weights=PLAIN):
@@ -55,14 +64,15 @@ def slow_loss(batch, matrix, log_scale, bias, weights, objective):
     there = torch.ones_like(hard) if batch.skipped is None else ~batch.skipped
     kept = torch.zeros((), dtype=torch.float64)
     if weights.grounded:
-        prefers, base = ((x[:n] @ batch.mean).repeat(len(x) // n - 1) - x[n:] @ batch.mean for x in (unit, batch.texts))
-        logits = logits + log_scale.exp() * torch.cat([torch.zeros(n), prefers * batch.alone])
-        kept = weights.margin * (DISTILLED_SCALE * (prefers - base))[batch.alone].square().mean()
+        shown, alone = log_scale.exp() * unit @ batch.mean, ~batch.absent & ~batch.paired
+        logits = logits + torch.where(alone, shown[torch.arange(len(unit)) % n] - shown, 0.0)
+    if weights.margin:
+        moved = [
+            DISTILLED_SCALE * batch.mean @ (unit[t] - batch.texts[t]) for t in range(len(unit)) if not batch.absent[t]
+        ]
+        kept = weights.margin * sum((one - sum(moved) / len(moved)) ** 2 for one in moved) / len(moved)
     if weights.distill:
-        before, after = (
-            (DISTILLED_SCALE * batch.images[:n] @ x[:n].T).masked_fill(~there[:n, :n], -1e30)
-            for x in (batch.texts, unit)
-        )
+        before, after = (DISTILLED_SCALE * batch.images[:n] @ x[:n].T for x in (batch.texts, unit))
         kept = kept + weights.distill * sum(
             F.kl_div(after.log_softmax(axis), before.log_softmax(axis), log_target=True, reduction="sum")
             for axis in (0, 1)

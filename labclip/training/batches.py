@@ -59,7 +59,7 @@ class Batches:
     @cached_property
     def mean(self) -> torch.Tensor:
         """The mean of the images, of some where there are very many; 0 where no loss needs it."""
-        if not any(weights.grounded for weights in self.settings.candidates):
+        if not any(weights.grounded or weights.margin for weights in self.settings.candidates):
             return torch.zeros(self.data.images.dim)
         images = self.data.images_used
         return self.data.images.take(images[:: max(1, len(images) // _AVERAGED)]).mean(dim=0)
@@ -94,17 +94,18 @@ class Batches:
         images = side_by_side(data.image_index[captions], data.negative_image_rows)
         texts = side_by_side(captions, data.negative_rows)
         own = (torch.arange(blocks)[:, None] * self.size + torch.arange(n) + self.ranks.own * n).flatten()
-        columns, alone, skipped = own[paired[own]], ~paired, None
-        if not self.settings.published:
-            alone &= present
-            skipped = self._skipped(images[columns], texts, columns, present)
+        columns, absent, skipped = own[paired[own]], ~present, None
+        if self.settings.published:
+            absent = torch.zeros_like(present)
+        else:
+            skipped = self._skipped(images[columns], texts, columns, absent)
         return Batch(
             images=data.images.take(images[columns]),
             texts=data.texts.take(texts),
             columns=columns,
             captions=self.size,
             paired=paired,
-            alone=alone[self.size :],
+            absent=absent,
             skipped=skipped,
             mean=self.mean,
         )
@@ -119,7 +120,7 @@ class Batches:
         return torch.unique(data.images.same[images] * len(data.texts) + data.texts.same[texts])
 
     def _skipped(
-        self, images: torch.Tensor, texts: torch.Tensor, own: torch.Tensor, present: torch.Tensor
+        self, images: torch.Tensor, texts: torch.Tensor, own: torch.Tensor, absent: torch.Tensor
     ) -> torch.Tensor | None:
         """Which of [images, texts] do not count: absent negatives, texts that are true of the image but not its `own`.
 
@@ -134,9 +135,9 @@ class Batches:
         which, at = _members(torch.searchsorted(text, true), torch.searchsorted(text, true, right=True))
         row, column = row[which], order[at]
         other = column != own[row]
-        if bool(present.all()) and not bool(other.any()):
+        if not bool(absent.any()) and not bool(other.any()):
             return None
-        skipped = (~present).repeat(len(images), 1)
+        skipped = absent.repeat(len(images), 1)
         skipped[row[other], column[other]] = True
         return skipped
 

@@ -44,12 +44,13 @@ class Weights:
         negatives: Of a hard negative, beside 1 of another caption. w does what w negatives of a caption do, at the
             price of one: in a softmax its logit grows by log w, in a sigmoid loss its term counts w times.
         distill: Of distillation from the base: the mean KL divergence from the base's softmax of `DISTILLED_SCALE`
-            times the cosines of the batch's images and captions to the aligned one, over rows and over columns, halved.
+            times the cosines of all the batch's images and captions to the aligned one, over rows and over columns,
+            halved.
         identity: Of ||A - I||_F^2.
         grounded: Whether a caption is told from its own negative by what its image adds to the mean image: what the
             mean image prefers, text alone tells. Negatives with images of their own have that built in.
-        margin: Of keeping what the mean image prefers as the base has it: the mean square of the change of
-            `DISTILLED_SCALE` times its cosine with a caption less that with the negative; where `grounded`.
+        margin: Of keeping what the mean image prefers as the base has it: the variance over the batch's texts of the
+            change of `DISTILLED_SCALE` times its cosine with a text.
     """
 
     negatives: float = 1.0
@@ -105,7 +106,7 @@ class Batch:
         columns: The text of each image, int64 [rows].
         captions: N.
         paired: Which texts have an image, on any rank, bool [(1 + m) * N].
-        alone: Which negatives are there and have no image, bool [m * N].
+        absent: Which texts are negatives that a caption does not have, bool [(1 + m) * N].
         skipped: Which images and texts do not count together, bool [rows, (1 + m) * N]; None if all do.
         mean: The mean of the fit's images, [dim], not brought to unit length.
     """
@@ -115,7 +116,7 @@ class Batch:
     columns: torch.Tensor
     captions: int
     paired: torch.Tensor
-    alone: torch.Tensor
+    absent: torch.Tensor
     skipped: torch.Tensor | None
     mean: torch.Tensor
 
@@ -142,20 +143,20 @@ def loss_of(
     hard = block != of_image  # a caption's negatives, and of a negative with an image all captions, [1 or rows, texts]
     kept = torch.zeros_like(scale)
     if weights.distill:
-        kept = (
-            weights.distill
-            / (2 * total)
-            * _divergence(batch, logits[: total // ranks.count, :total] * (DISTILLED_SCALE / scale), ranks)
-        )
+        captions = logits[: total // ranks.count, :total] * (DISTILLED_SCALE / scale)
+        kept = weights.distill / (2 * total) * _divergence(batch, captions, ranks)
     if bias is not None:
         logits = logits + bias
     elif weights.negatives != 1:
         logits = logits + hard * math.log(weights.negatives)
-    if weights.grounded and bool(batch.alone.any()):
-        prefers, before = (_preferred(batch, rows) for rows in (scaled, batch.texts))
-        logits = logits + F.pad(prefers, (total, 0))
-        moved = (DISTILLED_SCALE * (prefers / scale - before)).square().sum() / batch.alone.sum()
-        kept = kept + weights.margin / ranks.count * moved
+    shown = scaled @ batch.mean  # logits of the mean image
+    alone = ~(batch.paired | batch.absent)[total:]
+    if weights.grounded and bool(alone.any()):
+        prefers = shown[:total].repeat(len(alone) // total) - shown[total:]
+        logits = logits + F.pad(prefers * alone, (total, 0))
+    if weights.margin:
+        moved = DISTILLED_SCALE * (shown / scale - batch.texts @ batch.mean)[~batch.absent]
+        kept = kept + weights.margin / ranks.count * moved.var(correction=0)
     if batch.skipped is not None:
         logits = logits.masked_fill(batch.skipped, -math.inf)
     if callable(objective):
@@ -169,19 +170,10 @@ def loss_of(
     return (terms.sum() - right) / images + kept
 
 
-def _preferred(batch: Batch, texts: torch.Tensor) -> torch.Tensor:
-    """By how much the mean image prefers each caption to its negative, [m * N]; 0 where a negative has an image."""
-    captions, negatives = (texts @ batch.mean).tensor_split([batch.captions])
-    return (captions.repeat(len(negatives) // len(captions)) - negatives) * batch.alone
-
-
 def _divergence(batch: Batch, after: torch.Tensor, ranks: Ranks) -> torch.Tensor:
     """The KL divergence from the base's softmax to the one of `after` [n, N], summed over rows and columns."""
     n, total = after.shape
     before = DISTILLED_SCALE * (batch.images[:n] @ batch.texts[:total].T)
-    if batch.skipped is not None:
-        skipped = batch.skipped[:n, :total]
-        before, after = before.masked_fill(skipped, -1e30), after.masked_fill(skipped, -1e30)
     base, norm = _softmaxes(before, slice(total), ranks)
     none = batch.columns[:0]
     norms = _CrossEntropies.apply(after, none, slice(total), ranks)  # type: ignore[no-untyped-call]
