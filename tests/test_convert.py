@@ -28,11 +28,11 @@ def checkpoint(path, **changes):
     return path
 
 
-def rewrite(path, change, compress=zipfile.ZIP_STORED):
+def rewrite(path, change):
     """Pass every member's name and bytes through `change`, which gives the members to write."""
     with zipfile.ZipFile(path) as archive:
         members = [(name, archive.read(name)) for name in archive.namelist()]
-    with zipfile.ZipFile(path, "w", compress) as archive:
+    with zipfile.ZipFile(path, "w") as archive:
         for name, data in change(members):
             archive.writestr(name, data)
     return path
@@ -119,24 +119,22 @@ def test_a_published_matrix_is_known_by_its_hash_and_refuses_another_base(tmp_pa
     assert convert_checkpoint(path, base=same).base == entry.base
 
 
-@pytest.mark.parametrize("protocol", [2, 4])
 @pytest.mark.parametrize("where", ["alone", "in the checkpoint", "beside the tensors"])
-def test_no_code_in_a_file_ever_runs(where, protocol, tmp_path, monkeypatch):
+def test_no_code_in_a_file_ever_runs(where, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
     target, path = tmp_path / "executed", tmp_path / "bomb.pt"
+    bomb = pickle.dumps(Bomb(target), 2)
     if where == "alone":
-        path.write_bytes(pickle.dumps(Bomb(target), protocol))
+        path.write_bytes(bomb)
     elif where == "in the checkpoint":
-        with_pickle(path, pickle.dumps(Bomb(target), protocol))
+        with_pickle(path, bomb)
     else:
-        state = {"linear.weight": weights(), "t": torch.tensor(1.0), "x": Bomb(target)}
-        torch.save(state, path, pickle_protocol=protocol)
+        torch.save({"linear.weight": weights(), "t": torch.tensor(1.0), "x": Bomb(target)}, path)
     with pytest.raises(ValueError, match="gives no alignment") as refused:
         convert_checkpoint(path)
     assert "weights_only=False" not in str(refused.value)
     assert not target.exists()
-    # The bomb is real: the ordinary unpickler sets it off.
-    pickle.loads(pickle.dumps(Bomb(target), protocol)).close()
+    pickle.loads(bomb).close()  # the bomb is real: the ordinary unpickler sets it off
     assert target.exists()
 
 
@@ -146,41 +144,28 @@ def flipped(path):
     path.write_bytes(bytes(data))
 
 
-NO_CHECKPOINTS = {
-    "truncated": (lambda path: path.write_bytes(path.read_bytes()[:-200]), "not a zip file"),
-    "flipped": (flipped, "its checksum is wrong"),
-    "a page": (lambda path: path.write_bytes(b"<html>Not found</html>"), "not a zip file"),
-    "no pickle": (lambda path: with_pickle(path, b"garbage"), "gives no alignment"),
-    "a list": (lambda path: with_pickle(path, pickle.dumps([1, 2], 2)), "it holds list"),
-}
-
-
-@pytest.mark.parametrize("kind", NO_CHECKPOINTS)
-def test_what_is_no_checkpoint_is_refused_with_the_reason(kind, tmp_path):
+@pytest.mark.parametrize(
+    ("spoil", "match"),
+    [
+        (lambda path: path.write_bytes(path.read_bytes()[:-200]), "not a zip file"),
+        (flipped, "its checksum is wrong"),
+        (lambda path: with_pickle(path, b"garbage"), "gives no alignment"),
+        (lambda path: with_pickle(path, pickle.dumps([1, 2], 2)), "it holds list"),
+        (lambda path: checkpoint(path, t=None), r"holds \['linear.weight'\]"),
+        (lambda path: checkpoint(path, linear__bias=torch.zeros(4)), "'linear.bias'"),
+        (lambda path: checkpoint(path, linear__weight=torch.zeros(3, 4)), r"\[3, 4\], not \[dim, dim\]"),
+        (lambda path: checkpoint(path, linear__weight=torch.full((4, 4), float("nan"))), "values that are NaN"),
+        (lambda path: checkpoint(path, t=torch.ones(2)), "gives no alignment"),
+        (lambda path: checkpoint(path, t=torch.tensor(71.24)), r"math.log\(71.24\)"),
+    ],
+)
+def test_what_is_no_checkpoint_is_refused_with_the_reason(spoil, match, tmp_path):
     path = checkpoint(tmp_path / "bad.pt")
-    spoil, match = NO_CHECKPOINTS[kind]
     spoil(path)
     with pytest.raises(ValueError, match=match) as failure:
         convert_checkpoint(path)
     assert str(path) in str(failure.value)
     assert "torch.save" in str(failure.value)
-
-
-@pytest.mark.parametrize(
-    ("changes", "match"),
-    [
-        ({"t": None}, r"holds \['linear.weight'\]"),
-        ({"linear__bias": torch.zeros(4)}, "'linear.bias'"),
-        ({"linear__weight": torch.zeros(3, 4)}, r"\[3, 4\], not \[dim, dim\]"),
-        ({"linear__weight": torch.full((4, 4), float("nan"))}, "values that are NaN"),
-        ({"t": torch.ones(2)}, "gives no alignment"),
-        ({"t": torch.tensor(71.24)}, r"math.log\(71.24\)"),
-    ],
-)
-def test_other_contents_are_refused_with_the_reason(changes, match, tmp_path):
-    with pytest.raises(ValueError, match=match) as failure:
-        convert_checkpoint(checkpoint(tmp_path / "bad.pt", **changes))
-    assert str(tmp_path / "bad.pt") in str(failure.value)
 
 
 def test_a_file_that_is_none_is_refused(tmp_path):

@@ -51,14 +51,45 @@ def test_folded_is_wrapped(kind, strength):
     assert not {id(value) for value in folded.parameters()} & {id(value) for value in clip.parameters()}
 
 
-@pytest.mark.parametrize("kind", ["linear", "siglip"])
-def test_a_bias_is_mapped_too(kind):
+def test_the_logit_scale_is_folded_by_strength():
+    for kind in ("clip", "nonscalar"):
+        clip = models.make(kind)
+        own = clip.logit_scale.item()
+        for strength in (0.0, 0.25, 1.5):
+            folded = fold(clip, skewed(logit_scale=1.5, strength=strength))
+            assert folded.logit_scale.item() == pytest.approx(own + strength * (1.5 - own))
+            assert folded.logit_scale.shape == clip.logit_scale.shape
+        assert torch.equal(fold(clip, skewed()).logit_scale, clip.logit_scale)  # none fitted: the base's own
+
+
+def biased(kind):
     clip = models.make(kind)
     projection = (clip if kind == "linear" else clip.text).text_projection
     nn.init.normal_(projection.bias, std=5.0, generator=torch.Generator().manual_seed(3))
-    assert_close(
-        fold(clip, skewed()).encode_text(models.tokens()), clip.encode_text(models.tokens()) @ models.matrix().T
-    )
+    return clip
+
+
+def with_mlp():
+    clip = models.make("hf")
+    clip.text.proj = nn.Sequential(nn.Linear(24, 20, bias=False), nn.GELU(), nn.Linear(20, models.DIM, bias=False))
+    return clip.requires_grad_(False)
+
+
+def without_projection():
+    clip = models.make("hf")
+    clip.text.proj, clip.text.output_dim = nn.Identity(), clip.text.config.hidden_size
+    return clip
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: biased("linear"), lambda: biased("siglip"), with_mlp, without_projection],
+    ids=["bias", "bias of a tower", "mlp", "none"],
+)  # fmt: skip
+def test_other_projections_are_mapped_in_their_last_step(make):
+    clip, tokens = make(), models.tokens()
+    before = clip.encode_text(tokens)
+    alignment = Alignment(models.matrix(dim=before.shape[1]))
+    assert_close(fold(clip, alignment).encode_text(tokens), alignment(before))
 
 
 @pytest.mark.parametrize(
@@ -81,17 +112,6 @@ def test_an_identity_folds_to_equal_weights_bit_for_bit(kind, alignment):
             assert torch.equal(value, after[name]), name
 
 
-@pytest.mark.parametrize(("strength", "share"), [(0.0, 0.0), (0.25, 0.25), (1.0, 1.0), (1.5, 1.5)])
-@pytest.mark.parametrize("kind", ["clip", "nonscalar"])
-def test_the_logit_scale_is_folded_by_strength(kind, strength, share):
-    clip = models.make(kind)
-    folded = fold(clip, skewed(logit_scale=1.5, strength=strength))
-    own = clip.logit_scale.item()
-    assert folded.logit_scale.item() == pytest.approx(own + share * (1.5 - own))
-    assert folded.logit_scale.shape == clip.logit_scale.shape
-    assert torch.equal(fold(clip, skewed()).logit_scale, clip.logit_scale)  # none fitted: the base's own
-
-
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("kind", ["clip", "siglip", "unprojected"])
 def test_parameters_keep_their_dtype_and_are_rounded_once(kind, dtype):
@@ -108,29 +128,6 @@ def test_parameters_keep_their_dtype_and_are_rounded_once(kind, dtype):
     else:
         exact = matrix.T
     assert torch.equal(owner if kind == "siglip" else owner.text_projection, exact.to(dtype))
-
-
-# Hugging Face towers inside OpenCLIP
-
-
-def test_an_mlp_projection_is_mapped_in_its_last_layer():
-    clip = models.make("hf")
-    clip.text.proj = nn.Sequential(
-        nn.Linear(24, 20, bias=False), nn.GELU(), nn.Linear(20, models.DIM, bias=False)
-    ).requires_grad_(False)
-    folded = fold(clip, skewed())
-    assert_close(folded.encode_text(models.tokens()), clip.encode_text(models.tokens()) @ models.matrix().T)
-    assert torch.equal(folded.text.proj[0].weight, clip.text.proj[0].weight)
-
-
-def test_an_identity_projection_is_replaced_by_a_linear_one():
-    clip = models.make("hf")
-    width = clip.text.config.hidden_size
-    clip.text.proj, clip.text.output_dim = nn.Identity(), width
-    alignment = Alignment(models.matrix(dim=width))
-    folded = fold(clip, alignment)
-    assert isinstance(folded.text.proj, nn.Linear)
-    assert_close(folded.encode_text(models.tokens()), alignment(clip.encode_text(models.tokens())))
 
 
 # Other libraries
@@ -157,12 +154,8 @@ def test_openai_clip():
     assert folded.logit_scale.item() == pytest.approx(4.2)
 
 
-FAMILIES = ["CLIP", "Siglip", "Siglip2", "MetaClip2", "AltCLIP", "ChineseCLIP"]
-
-
 def test_a_model_in_training_is_folded_and_stays_in_training():
     model = family("Siglip").train()
-    model.config.text_config.attention_dropout = 0.9
     for module in model.modules():
         if hasattr(module, "dropout"):
             module.dropout = 0.9
@@ -170,6 +163,9 @@ def test_a_model_in_training_is_folded_and_stays_in_training():
     before = [module.training for module in model.modules()]
     folded = fold(model, skewed())
     assert [module.training for module in model.modules()] == [module.training for module in folded.modules()] == before
+
+
+FAMILIES = ["CLIP", "Siglip", "Siglip2", "MetaClip2", "AltCLIP", "ChineseCLIP"]
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -263,17 +259,6 @@ def test_a_wrapper_around_a_model_of_transformers_is_refused():
         fold(model, skewed(fingerprint=-fingerprint_of("clip")))
 
 
-def test_a_labclip_folds_its_own_alignment_or_another():
-    model = LABCLIP(models.make("clip"), Alignment(models.matrix()))
-    tokens = models.tokens()
-    assert torch.equal(labclip.fold(model).encode_text(tokens), model.fold().encode_text(tokens))
-    other = Alignment(models.matrix(1))
-    assert torch.equal(labclip.fold(model, other).encode_text(tokens), fold(model.clip, other).encode_text(tokens))
-    base = Base("tiny", "own", quick_gelu=True, embed_dim=models.DIM)
-    with pytest.raises(ValueError, match="which runs QuickGELU, but this model runs GELU"):
-        labclip.fold(model, Alignment(models.matrix(), base=base))
-
-
 # What the guard refuses: a matrix on a model that it does not belong to, and a second one
 
 
@@ -304,14 +289,24 @@ def recorded_pair():
 PAIRS = {"openclip": openclip_pair, "transformers": transformers_pair, "recorded": recorded_pair}
 
 
-@pytest.mark.parametrize("kind", ["clip", "transformers"])
+@pytest.mark.parametrize("kind", ["clip", "transformers", "labclip"])
 def test_a_matrix_for_quickgelu_is_not_folded_into_gelu(kind):
-    clip = models.make("clip") if kind == "clip" else as_transformers()
     alignment = skewed(base=Base("tiny", "own", quick_gelu=True, embed_dim=models.DIM))
+
+    def make(which):
+        return as_transformers(which) if kind == "transformers" else models.make(which)
+
+    def given(which):
+        return LABCLIP(make(which), skewed()) if kind == "labclip" else make(which)
+
     with pytest.raises(ValueError, match="which runs QuickGELU, but this model runs GELU: its embeddings differ"):
-        fold(clip, alignment)
-    right = models.make("quickgelu") if kind == "clip" else as_transformers("quickgelu")
-    assert type(fold(right, alignment)) is type(right)
+        fold(given("clip"), alignment)
+    tokens, right = models.tokens(), given("quickgelu")
+    folded = fold(right, alignment)
+    assert type(folded) is type(make("quickgelu"))
+    if kind == "labclip":
+        assert_close(folded.encode_text(tokens), alignment(right.clip.encode_text(tokens)))
+        assert torch.equal(fold(right).encode_text(tokens), right.fold().encode_text(tokens))
 
 
 @pytest.mark.parametrize("pair", PAIRS)
@@ -342,14 +337,6 @@ def test_a_second_matrix_is_not_folded_into_a_folded_model(pair, fingerprint):
             LABCLIP(folded, Alignment.identity(alignment.dim)).alignment = alignment
 
 
-def test_without_a_mark_the_fingerprint_tells_a_folded_model():
-    clip, alignment = openclip_pair()
-    folded = copy.deepcopy(clip)
-    folded.load_state_dict(fold(clip, alignment).state_dict())
-    with pytest.raises(ValueError, match="This model is not the one the alignment was fitted on"):
-        fold(folded, alignment)
-
-
 def test_force_folds_all_the_same_and_warns():
     clip, alignment = transformers_pair()
     with pytest.warns(UserWarning, match="Folded all the same: This model is not the one") as found:
@@ -375,17 +362,6 @@ def folded_folder(tmp_path):
     return tmp_path / "folded"
 
 
-def test_a_folded_folder_says_what_was_folded(folded_folder):
-    alignment = Alignment.from_pretrained("scenes")
-    config = json.loads((folded_folder / "open_clip_config.json").read_text())
-    mark = config["labclip_folded"]
-    data = ModelCard.load(folded_folder / "README.md").data
-    assert (data.library_name, data.base_model) == ("open_clip", None)  # the embedded model is nowhere on the Hub
-    assert mark["matrix_sha256"] == matrix_sha256(alignment.fitted)
-    assert (mark["strength"], mark["model"], mark["alignment"]) == (alignment.strength, "scenes", None)
-    assert mark["base"] == vars(alignment.base)
-
-
 def test_a_folded_folder_opens_with_the_identity_and_says_so(folded_folder, tmp_path):
     with pytest.warns(UserWarning, match=r"holds a folded model \(.*It opens with the identity.*load scenes") as found:
         model = LABCLIP.from_pretrained(folded_folder)
@@ -400,12 +376,19 @@ def test_a_folded_folder_opens_with_the_identity_and_says_so(folded_folder, tmp_
         LABCLIP.from_pretrained(tmp_path / "again")
 
 
-def test_a_folded_folder_takes_no_second_matrix(folded_folder):
+def test_a_folded_folder_says_what_was_folded_and_takes_no_second_matrix(folded_folder):
+    alignment = Alignment.from_pretrained("scenes")
+    mark = json.loads((folded_folder / "open_clip_config.json").read_text())["labclip_folded"]
+    data = ModelCard.load(folded_folder / "README.md").data
+    assert (data.library_name, data.base_model) == ("open_clip", None)  # the embedded model is nowhere on the Hub
+    assert mark["matrix_sha256"] == matrix_sha256(alignment.fitted)
+    assert (mark["strength"], mark["model"], mark["alignment"]) == (alignment.strength, "scenes", None)
+    assert mark["base"] == vars(alignment.base)
     with pytest.raises(ValueError, match=r"has a matrix merged into it already \(SHA-256 .*folded from, scenes"):
         LABCLIP.from_pretrained(folded_folder, alignment="scenes")
     with pytest.raises(ValueError, match="has a matrix merged into it already"):
         labclip.fold(folded_folder, "scenes")
-    opened, _, _ = open_clip.create_model_and_transforms(f"local-dir:{folded_folder}")
+    opened, _, _ = open_clip.create_model_and_transforms(f"local-dir:{folded_folder}")  # without the mark
     with pytest.raises(ValueError, match="This model is not the one the alignment was fitted on"):
         labclip.fold(opened, "scenes")
 
