@@ -294,8 +294,6 @@ class LABCLIP(nn.Module):
         Returns:
             Logits by image, [n_images, n_texts], and their transpose.
         """
-        if not self._changes_output and isinstance(text, torch.Tensor):
-            return self.clip.get_logits(self._images(image), text)
         logits = self._logits(self.encode_image(image, normalize=True), self.encode_text(text, normalize=True))
         return logits, logits.T
 
@@ -436,10 +434,6 @@ class LABCLIP(nn.Module):
             matrix
         )  # whose every value takes a tenth of a caption's time
 
-    @property
-    def _changes_output(self) -> bool:
-        return self._aligns is not False or self.aligned_logit_scale is not None
-
     def _trims(self, tokens: torch.Tensor) -> bool:
         """Whether token ids may go another way than the wrapped model's, which gives its bits, and its error if any."""
         readable = is_readable(tokens) and tokens.dtype in (torch.int64, torch.int32)
@@ -458,8 +452,6 @@ class LABCLIP(nn.Module):
         return logits if self.clip.logit_bias is None else logits + self.clip.logit_bias
 
     def _aligned(self, output: Any, normalize: bool) -> Any:
-        if not self._changes_output:
-            return output
         if not isinstance(output, dict):
             image_features, text_features, _, *bias = output
             text_features = None if text_features is None else self._align(text_features, normalize)
