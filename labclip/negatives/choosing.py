@@ -29,7 +29,8 @@ _PATIENCE = 10_000
 LONGEST = 4_000
 """Characters of a caption of which negatives are made: far beyond what a CLIP reads, and quickly tagged."""
 
-_MOST = 1_000  # negatives a caption; each is a column
+MOST = 1_000
+"""Negatives a caption; each is a column."""
 
 
 def generate(
@@ -58,6 +59,7 @@ def generate(
         ValueError: If captions or candidates are not strings, `k` is not 1 to 1,000, or `image_index` has another
             length.
     """
+    checked_whole("k", k, least=1, most=MOST)
     captions, images = captions_of_images(captions, image_index)
     found, same_meaning = negatives_of(captions, method, images, k=k, seed=seed)
     if same_meaning:
@@ -79,7 +81,6 @@ def negatives_of(
     A caption's negatives depend on `seed`, the caption and what is true of its image, on no other caption before or
     after; the first of many is the one that `k=1` gives.
     """
-    checked_whole("k", k, least=1, most=_MOST)
     words, true_captions, same_meaning = getattr(method, "max_words", None), TrueCaptions(), 0
     for image, caption in zip(images, captions, strict=True):
         true_captions.add(image, caption, words)

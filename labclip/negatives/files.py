@@ -7,17 +7,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
-from tqdm import tqdm
-
+from labclip.checks import checked_whole
 from labclip.data.cleaning import TrueCaptions, comparable
 from labclip.data.cleaning import clean as clean_caption
 from labclip.data.items import CAPTIONS, PARTS, Item, read_items
 from labclip.data.rows import column_names, find_inputs
 from labclip.data.writing import WRITABLE, write_with_columns
 from labclip.files import check_file, whole_file
-from labclip.negatives.choosing import Method, negatives_of
-from labclip.negatives.phrases import TaggedCaption, parts_of
+from labclip.negatives.choosing import MOST, Method, negatives_of
+from labclip.negatives.phrases import parts_and_keywords
 from labclip.negatives.taggers import AnyTagger, get_tagger
 
 _logger = logging.getLogger(__name__)
@@ -130,6 +130,7 @@ def add(
         ValueError: If the input is malformed, lacks the column, or has one called `negative`; if `out` exists.
     """
     path, out = Path(path), Path(out)
+    checked_whole("k", k, least=1, most=MOST)
     names = ["negative", *(f"negative_{number}" for number in range(2, k + 1))]
     caption, captions, images = _captions(path, out, names, column, image_column, force=force)
     found, same_meaning = negatives_of(captions, method, images, k=k, seed=seed, progress=progress)
@@ -178,13 +179,14 @@ def add_parts(
     """
     path, out, tag = Path(path), Path(out), get_tagger(tagger)
     _, captions, images = _captions(path, out, PARTS, column, image_column, force=force)
-    bar = tqdm(captions, unit=" captions", disable=not progress)
-    tagged = [TaggedCaption.of(caption, tag, always=True) for caption in bar]
-    parts = parts_of(tagged, images, seed)
-    lists = [[[part[at] for part in of_one] for of_one in parts] for at in range(3)]
+    found = parts_and_keywords(captions, images, seed, tag, progress=progress)
+    new: dict[str, list[Any]] = {
+        name: [[part[at] for part in parts] for parts, _ in found] for at, name in enumerate(PARTS[:3])
+    }
+    new["keywords"] = [words for _, words in found]
     with whole_file(out) as part:
-        write_with_columns(path, part, dict(zip(PARTS, (*lists, [one.keywords for one in tagged]), strict=True)))
-    return Counts(len(captions), sum(map(bool, parts)), sum(map(len, parts)))
+        write_with_columns(path, part, new)
+    return Counts(len(captions), sum(bool(parts) for parts, _ in found), sum(len(parts) for parts, _ in found))
 
 
 def with_parts(items: Iterable[Item], *, seed: int = 0, tagger: AnyTagger = None) -> Iterator[Item]:
@@ -196,15 +198,15 @@ def with_parts(items: Iterable[Item], *, seed: int = 0, tagger: AnyTagger = None
         seed: As in `add_parts`.
         tagger: As in `add_parts`.
     """
-    items, tag = list(items), get_tagger(tagger)
-    tagged = [TaggedCaption.of(caption, tag, always=True) for item in items for caption in item.captions]
+    items = list(items)
+    captions = [caption for item in items for caption in item.captions]
     images = [item.image and item.image.key for item in items for _ in item.captions]
-    found = zip(tagged, parts_of(tagged, images, seed), strict=True)
+    found = iter(parts_and_keywords(captions, images, seed, get_tagger(tagger)))
     for item in items:
         own = list(islice(found, len(item.captions)))
         if not item.parts and not item.keywords:
-            words = dict.fromkeys(word for caption, _ in own for word in caption.keywords)
-            item = replace(item, parts=tuple(part for _, parts in own for part in parts), keywords=tuple(words))
+            words = dict.fromkeys(word for _, several in own for word in several)
+            item = replace(item, parts=tuple(part for parts, _ in own for part in parts), keywords=tuple(words))
         yield item
 
 

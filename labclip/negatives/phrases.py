@@ -8,6 +8,8 @@ from collections.abc import Hashable, Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
+from tqdm import tqdm
+
 from labclip.data.cleaning import WORD, clean, digest
 from labclip.data.items import Part
 from labclip.negatives.choosing import LONGEST, ImageIndex, captions_of_images
@@ -74,7 +76,7 @@ def parts(
     """
     tag = get_tagger(tagger)
     captions, images = captions_of_images(captions, image_index)
-    return parts_of([TaggedCaption.of(caption, tag) for caption in captions], images, seed)
+    return _parts_of([_Tagged.of(caption, tag) for caption in captions], images, seed)
 
 
 def keywords(captions: Iterable[str], *, tagger: AnyTagger = None) -> list[list[str]]:
@@ -102,13 +104,21 @@ def keywords(captions: Iterable[str], *, tagger: AnyTagger = None) -> list[list[
     """
     tag = get_tagger(tagger)
     captions, _ = captions_of_images(captions, None)
-    return [TaggedCaption.of(caption, tag, always=True).keywords for caption in captions]
+    return [_Tagged.of(caption, tag, always=True).keywords for caption in captions]
 
 
-def parts_of(captions: Sequence[TaggedCaption], images: Sequence[Hashable | None], seed: int) -> list[list[Part]]:
-    """The parts of captions, and of each its image, None where that is not known."""
+def parts_and_keywords(
+    captions: Sequence[str], images: Sequence[Hashable | None], seed: int, tag: Tagger, *, progress: bool = False
+) -> list[tuple[list[Part], list[str]]]:
+    """The parts and the keywords of captions, each tagged once, and of each its image, None where that is not known."""
+    bar = tqdm(captions, unit=" captions", disable=not progress)
+    tagged = [_Tagged.of(caption, tag, always=True) for caption in bar]
+    return list(zip(_parts_of(tagged, images, seed), [one.keywords for one in tagged], strict=True))
+
+
+def _parts_of(captions: Sequence[_Tagged], images: Sequence[Hashable | None], seed: int) -> list[list[Part]]:
     own = [(number, None) if image is None else image for number, image in enumerate(images)]
-    together: dict[Hashable, list[TaggedCaption]] = defaultdict(list)
+    together: dict[Hashable, list[_Tagged]] = defaultdict(list)
     for one, image in zip(captions, own, strict=True):
         together[image].append(one)
     return [
@@ -128,7 +138,7 @@ class _Phrase(NamedTuple):
     indefinite: bool  # "a very small cat"
 
 
-class TaggedCaption(NamedTuple):
+class _Tagged(NamedTuple):
     """What the words of a caption are."""
 
     caption: str
@@ -138,7 +148,7 @@ class TaggedCaption(NamedTuple):
     keywords: list[str]
 
     @classmethod
-    def of(cls, caption: str, tag: Tagger, *, always: bool = False) -> TaggedCaption:
+    def of(cls, caption: str, tag: Tagger, *, always: bool = False) -> _Tagged:
         """What is found in a caption; one without a modifier is tagged for its keywords, where they are wanted."""
         words = WORD.findall(clean(caption)) if len(caption) <= LONGEST else []
         modifiers = [(at, _GROUPS[word]) for at, word in enumerate(words) if word in _GROUPS]
@@ -192,37 +202,32 @@ def _modifies(word: str, tag: str) -> bool:
     return is_adjective(tag) or word in _GROUPS
 
 
-def _parts(own: TaggedCaption, together: list[TaggedCaption], rng: random.Random) -> Iterator[Part]:
+def _parts(own: _Tagged, together: list[_Tagged], rng: random.Random) -> Iterator[Part]:
     named = {group for one in together for _, group in one.modifiers}
     seen = set()
     for phrase in own.phrases:
-        (family, _), rest, noun = phrase.group, phrase.rest, _singular(phrase.rest[-1])
+        (family, number), rest, noun = phrase.group, phrase.rest, _singular(phrase.rest[-1])
         again = (phrase.modifier, *rest) in seen
         if phrase.joined or again or any(_GROUPS.get(word, ("",))[0] == family for word in rest):
             continue
         seen.add((phrase.modifier, *rest))
+        # Of the same family, and what excludes the own one: a smaller number does not.
+        others = dict.fromkeys((one.modifier, one.group) for one in own.phrases if not one.joined)
         swaps = [
             word
-            for word, group in dict.fromkeys((one.modifier, one.group) for one in own.phrases if not one.joined)
-            if _swappable(group, phrase.group) and not any(one.may_say(group, noun) for one in together)
+            for word, group in others
+            if group[0] == family
+            and (group[1] > number if family == "numbers" else group[1] != number)
+            and not any(one.may_say(group, noun) for one in together)
         ]
-        least = max(number for name, number in named if name == family) if family == "numbers" else -1
-        foils = [
-            group[0]
-            for number, group in enumerate(FAMILIES[family])
-            if number > least and (family, number) not in named
-        ]
+        least = max(at for name, at in named if name == family) if family == "numbers" else -1
+        foils = [group[0] for at, group in enumerate(FAMILIES[family]) if at > least and (family, at) not in named]
         if wrong := swaps or foils:
             text, negative = (
                 " ".join([*([indefinite_article(word)] if phrase.indefinite else []), word, *rest])
                 for word in (phrase.modifier, rng.choice(wrong))
             )
             yield Part(text, negative, "swap" if swaps else "foil")
-
-
-def _swappable(other: tuple[str, int], own: tuple[str, int]) -> bool:
-    """Whether a modifier is of the same family and excludes the own one; a smaller number does not."""
-    return other[0] == own[0] and (other[1] > own[1] if own[0] == "numbers" else other[1] != own[1])
 
 
 def _sensible(modifier: str, family: str, noun: str) -> bool:

@@ -153,7 +153,9 @@ def _rewrite(caption: str, change: list[_Edit]) -> str:
         if article:
             given = _ARTICLE.search(caption, 0, origin.start) if origin else None
             word = given[1].lower() if given else indefinite_article(text)
-            parts += [caption[done : article.start(1)], _like_article(word, article[1], slot.text)]
+            if article[1][0].isupper():  # the noun decides between "An" and "AN"
+                word = word.upper() if slot.text.isupper() and len(slot.text) > 1 else word.capitalize()
+            parts += [caption[done : article.start(1)], word]
             done = article.end(1)
         parts += [caption[done : slot.start], _like(text, slot.text)]
         done = slot.end
@@ -168,13 +170,6 @@ def indefinite_article(word: str) -> str:
     """
     vowel = word[0].lower() in "aeiou"
     return "an" if vowel != bool(_SOUNDS_OTHERWISE.match(word)) else "a"
-
-
-def _like_article(word: str, article: str, noun: str) -> str:
-    """An article in the case of another; the noun decides between "An" and "AN"."""
-    if article[0].islower():
-        return word
-    return word.upper() if noun.isupper() and len(noun) > 1 else word.capitalize()
 
 
 def _like(text: str, slot: str) -> str:
