@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import string
 from collections import Counter
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from hashlib import blake2b
 from unicodedata import normalize
 
@@ -83,29 +83,19 @@ def is_shuffle(caption: str, text: str) -> bool:
     return words != others and Counter(words) == Counter(others)
 
 
-class TrueCaptions:
-    """Which captions are true of which image, none of no image; a number each, so that many millions fit.
+def true_captions(
+    images: Iterable[Hashable | None], captions: Iterable[str], max_words: int | None = None
+) -> set[tuple[Hashable, str]]:
+    """Which texts are true of which image, in their `comparable` form: the captions, and how they begin.
 
     The one rule of which negatives are none: those that say the same as a caption of the image, whichever row it is in.
-    Captions say the same where `comparable` is equal. Add all captions, then ask.
+    An image that is not known, None, has none.
 
-    >>> known = TrueCaptions()
-    >>> known.add("1.jpg", "An owl.")
-    >>> known.hold("1.jpg", comparable("a owl")), known.hold("2.jpg", comparable("a owl"))
-    (True, False)
+    >>> ("1.jpg", comparable("a owl")) in true_captions(["1.jpg"], ["An owl."])
+    True
     """
-
-    def __init__(self) -> None:
-        self._known: set[int] = set()
-
-    def add(self, image: Hashable | None, caption: str, max_words: int | None = None) -> None:
-        """Record a true caption, and how it begins where negatives keep `max_words` of it."""
-        if image is not None:
-            self._known.update(hash((image, text)) for text in comparable_forms(caption, max_words))
-
-    def hold(self, image: Hashable | None, text: str) -> bool:
-        """Whether a caption whose `comparable` form is `text` is true of `image`."""
-        return hash((image, text)) in self._known
+    pairs = [(image, caption) for image, caption in zip(images, captions, strict=True) if image is not None]
+    return {(image, form) for image, caption in pairs for form in comparable_forms(caption, max_words)}
 
 
 def comparable_forms(caption: str, max_words: int | None) -> set[str]:

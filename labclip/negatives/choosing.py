@@ -10,7 +10,7 @@ from typing import Any
 from tqdm import tqdm
 
 from labclip.checks import checked_whole
-from labclip.data.cleaning import TrueCaptions, clean, comparable, comparable_forms, digest, meaning
+from labclip.data.cleaning import clean, comparable, comparable_forms, digest, meaning, true_captions
 
 Method = Callable[[str, random.Random], Iterable[str]]
 """A way to make negatives: from a caption and a `random.Random` to candidates, best lazily; or to one text.
@@ -81,16 +81,14 @@ def negatives_of(
     A caption's negatives depend on `seed`, the caption and what is true of its image, on no other caption before or
     after; the first of many is the one that `k=1` gives.
     """
-    words, true_captions, same_meaning = getattr(method, "max_words", None), TrueCaptions(), 0
-    for image, caption in zip(images, captions, strict=True):
-        true_captions.add(image, caption, words)
-    found = []
+    words, found, same_meaning = getattr(method, "max_words", None), [], 0
+    known = true_captions(images, captions, words)
     for caption, image in zip(tqdm(captions, unit=" captions", disable=not progress), images, strict=True):
         chosen, refused = list[str](), 0
         seen, own = comparable_forms(caption, words), meaning(clean(caption, words))
         for candidate in _candidates(method, caption, seed):
             key = comparable(candidate)
-            if not key or key in seen or true_captions.hold(image, key):
+            if not key or key in seen or (image, key) in known:
                 refused += 1
             elif meaning(candidate) == own:
                 refused += 1

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from labclip.checks import checked_whole
-from labclip.data.cleaning import TrueCaptions, comparable
 from labclip.data.cleaning import clean as clean_caption
+from labclip.data.cleaning import comparable, true_captions
 from labclip.data.items import CAPTIONS, PARTS, Item, read_items
 from labclip.data.rows import column_names, find_inputs
 from labclip.data.writing import WRITABLE, write_with_columns
@@ -75,17 +75,15 @@ def read(
         path, column=column, image_column=image_column, require_image=False, clean=clean,
         negative_columns=[negative_column] if negative_column else None,
     )  # fmt: skip
-    items, true_captions, dropped = [item.checked() for item in rows if not item.empty], TrueCaptions(), 0
-    for item in items:
-        for caption in item.captions:
-            true_captions.add(item.image and item.image.key, caption)
+    items, dropped = [item.checked() for item in rows if not item.empty], 0
+    known = true_captions(*_texts(items))
     for index, item in enumerate(items):
         kept, own = [], set(map(comparable, item.captions))
         for negatives in item.negatives:
             wrong: dict[str, str] = {}
             for text in negatives:
                 key = comparable(text)
-                if key not in own and not true_captions.hold(item.image and item.image.key, key):
+                if key not in own and (item.image and item.image.key, key) not in known:
                     wrong.setdefault(key, text)
             kept.append(tuple(wrong.values()))
             dropped += len(negatives) - len(wrong)
@@ -199,8 +197,7 @@ def with_parts(items: Iterable[Item], *, seed: int = 0, tagger: AnyTagger = None
         tagger: As in `add_parts`.
     """
     items = list(items)
-    captions = [caption for item in items for caption in item.captions]
-    images = [item.image and item.image.key for item in items for _ in item.captions]
+    images, captions = _texts(items)
     found = iter(parts_and_keywords(captions, images, seed, get_tagger(tagger)))
     for item in items:
         own = list(islice(found, len(item.captions)))
@@ -208,6 +205,12 @@ def with_parts(items: Iterable[Item], *, seed: int = 0, tagger: AnyTagger = None
             words = dict.fromkeys(word for _, several in own for word in several)
             item = replace(item, parts=tuple(part for parts, _ in own for part in parts), keywords=tuple(words))
         yield item
+
+
+def _texts(items: Sequence[Item]) -> tuple[list[bytes | None], list[str]]:
+    """What identifies the image of each caption, None where nothing does, and the captions."""
+    images = [item.image.key if item.image else None for item in items for _ in item.captions]
+    return images, [caption for item in items for caption in item.captions]
 
 
 def _captions(

@@ -11,8 +11,8 @@ import numpy as np
 
 from labclip.checks import checked_whole
 from labclip.data import read_items
-from labclip.data.cleaning import TrueCaptions, comparable
 from labclip.data.cleaning import clean as cleaned
+from labclip.data.cleaning import comparable, true_captions
 from labclip.data.items import WORDS
 from labclip.data.rows import column_names, text_rows
 from labclip.evaluation.benchmarks.forms import Form, in_folder, one_of
@@ -74,13 +74,12 @@ def read_own(sources: Sources, *, column: str = "", image_column: str = "", nega
             `neg_caption` and `negative_caption`, where they are.
     """
     negatives = [name.strip() for name in negative_column.split(",")] if negative_column else None
-    rows, known, left_out = own_rows(sources, column, image_column, negatives), TrueCaptions(), 0
-    for row, caption, _, _ in rows:
-        known.add(row, caption)
+    rows, left_out = own_rows(sources, column, image_column, negatives), 0
+    known = true_captions([row for row, *_ in rows], [caption for _, caption, *_ in rows])
     kept: list[Row] = []
     for row, caption, several, location in rows:
         # As `labclip embed` leaves them out.
-        wrong = [negative for negative in several if not known.hold(row, comparable(negative))]
+        wrong = [negative for negative in several if (row, comparable(negative)) not in known]
         left_out += len(several) - len(wrong)
         kept.append((row, caption, wrong, location))
     if left_out:
