@@ -228,7 +228,7 @@ def test_vg_items_are_crops_of_images_whose_crops_are_one_unit(tmp_path):
     assert set(task.questions[0].unit) == {0}
     assert task.notes == ["macro: 1 of 2 pairs of attributes have 25 items."]
     assert counts(task) == {"macro": 25, "micro": 49, "attributes_red_old": 25}
-    symmetric = {*BENCHMARKS["vg-r"].read.args[0]["left_out"]}
+    symmetric = {*BENCHMARKS["vg-r"].read.args[0].left_out}
     assert {"next to", "near", "with"} <= symmetric
     assert symmetric.isdisjoint({"on", "in", "behind", "eating"})
 

@@ -6,6 +6,7 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 
+from labclip.evaluation.benchmarks.forms import Form
 from labclip.evaluation.sources import Benchmark
 from labclip.files import read_json
 
@@ -14,16 +15,20 @@ def _benchmarks() -> dict[str, Benchmark]:
     """Those of benchmarks.json.
 
     `reader` is "module.function" in this package. One that reads several benchmarks takes the `form` of each, where the
-    files have what; a form that is a name is that benchmark's, and `metrics` says what is measured.
+    files have what, or the `forms` of its parts; a form that is a name is that benchmark's, and `metrics` says what is
+    measured.
     """
     entries = {entry["name"]: entry for entry in read_json(Path(__file__).with_name("benchmarks.json"))}
     forms = {name: entry.pop("form", None) for name, entry in entries.items()}
     found = {}
     for name, entry in entries.items():
         module, _, function = entry.pop("reader").partition(".")
-        read = getattr(import_module(f"{__name__}.{module}"), function)
-        if form := forms[name]:
-            read = partial(read, forms[form] if isinstance(form, str) else form)
+        read, form = getattr(import_module(f"{__name__}.{module}"), function), forms[name]
+        if form is not None:
+            read = partial(read, Form(**(forms[form] if isinstance(form, str) else form)))
+        elif parts := entry.pop("forms", None):
+            read = partial(read, {part: Form(**one) for part, one in parts.items()})
+        if "metrics" in entry:
             read.__doc__ = entry.pop("metrics")
         found[name] = Benchmark(**entry | {"read": read, "headline": tuple(entry["headline"])})
     return found

@@ -27,19 +27,17 @@ Row = tuple[int | None, str, Sequence[str], str]
 """An image's row, a caption, its negatives, and file and position."""
 
 
-def read(form: dict[str, Any], sources: Sources) -> Task:
+def read(form: Form, sources: Sources) -> Task:
     """Recall at 1, 5 and 10 in both directions among images and all their captions, as they are."""
     return _retrieval(sources, captioned(form, sources))
 
 
-def read_split(form: dict[str, Any], sources: Sources, *, split: str = "test", captions: int = 0) -> Task:
+def read_split(form: Form, sources: Sources, *, split: str = "test", captions: int = 0) -> Task:
     """`read` of a split, with the first `captions` of each image: 5 in the LABCLIP paper, 0, all, in CLIP_benchmark."""
     return _retrieval(sources, captioned(form, sources, split, checked_whole("captions", captions, least=0)))
 
 
-def read_negatives(
-    form: dict[str, Any], sources: Sources, *, split: str = "test", seed: int = 0, clean: bool = True
-) -> Task:
+def read_negatives(form: Form, sources: Sources, *, split: str = "test", seed: int = 0, clean: bool = True) -> Task:
     """`binding`: a caption beats all its hard negatives; `pairwise`: each of them, where some have several.
 
     Negatives come from a table such as NegCLIP's, or are made of Karpathy's captions: nouns swapped with nouns and
@@ -114,14 +112,13 @@ def _table(
             yield row, caption, negatives, item.location
 
 
-def captioned(form: dict[str, Any], sources: Sources, split: str = "", captions: int = 0) -> list[Row]:
+def captioned(form: Form, sources: Sources, split: str = "", captions: int = 0) -> list[Row]:
     """The captions of a split, those of one image together, the first `captions` of each; 0 is all."""
-    chosen = Form(**form)
-    one_of("split", split, chosen.splits)
-    path = sources.either(*(name.format(split=split) for name in chosen.files[0]))
+    one_of("split", split, form.splits)
+    path = sources.either(*(name.format(split=split) for name in form.files[0]))
     found: dict[int, list[Row]] = {}
     for name, texts, location in _lines(path) if path.suffix.lower() == ".txt" else _entries(path, split):
-        if (row := sources.image(in_folder(sources, name), location, chosen.ways[""])) is not None:
+        if (row := sources.image(in_folder(sources, name), location, form.ways[""])) is not None:
             # An image that has several entries is one of the gallery: beside itself it could not be found.
             found.setdefault(row, []).extend((row, text, (), location) for text in texts)
     return [row for several in found.values() for row in several[: captions or None]]

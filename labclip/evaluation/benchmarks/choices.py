@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Hashable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -22,17 +23,16 @@ PROMPT = "a photo of "
 """The authors of MMVP-VLM put it before every statement."""
 
 
-def read_subsets(form: dict[str, Any], sources: Sources) -> Task:
+def read_subsets(form: Form, sources: Sources) -> Task:
     """A metric a file, unweighted means of their kinds and of all (`macro`), and `micro` over items."""
-    chosen = Form(**form)
-    reader, unconfirmed = Reader(sources, chosen), 0
-    subsets = [PurePosixPath(names[0]).stem.replace("-", "_") for names in chosen.files]
+    reader, unconfirmed = Reader(sources, form), 0
+    subsets = [PurePosixPath(names[0]).stem.replace("-", "_") for names in form.files]
     for number, location, entry in reader:
-        if chosen.votes and cell(entry, chosen.votes, location) < CONFIRMED:
+        if form.votes and cell(entry, form.votes, location) < CONFIRMED:
             unconfirmed += 1
             continue
         subset = subsets[number]
-        kinds = {kind: subset for kind in chosen.kinds if subset.startswith(kind)}
+        kinds = {kind: subset for kind in form.kinds if subset.startswith(kind)}
         reader.add(entry, location, **{subset: 0} | kinds, macro=subset, micro=0)
     if unconfirmed:
         sources.notes.append(
@@ -40,49 +40,47 @@ def read_subsets(form: dict[str, Any], sources: Sources) -> Task:
         )
     if not (items := reader.items):
         return sources.task()
-    metrics = items.metrics(*subsets, *chosen.kinds)
+    metrics = items.metrics(*subsets, *form.kinds)
     if empty := [name for name in subsets if name not in metrics]:
         sources.notes.append(f"No item is left of {', '.join(empty)}: means over subsets are of the others alone.")
     questions: list[Question] = [*items.question(metrics)]
-    if chosen.true == 2:
+    if form.true == 2:
         questions = [TwoPositives(np.array(items.image), np.array(items.options), metrics, items.locations)]
-    if chosen.retrieval:
+    if form.retrieval:
         shown = zip(items.image, items.options, strict=True)
-        questions += gallery(sources, [(row, text, text) for row, texts in shown for text in texts[: chosen.true]])
+        questions += gallery(sources, [(row, text, text) for row, texts in shown for text in texts[: form.true]])
     return sources.task(*questions)
 
 
-def read_groups(form: dict[str, Any], sources: Sources, *, breakdown: bool = False) -> Task:
+def read_groups(form: Form, sources: Sources, *, breakdown: bool = False) -> Task:
     """`macro` over groups and `micro` over items; with `breakdown` each group that counts has a metric too."""
-    chosen = Form(**form)
-    reader = Reader(sources, chosen)
+    reader = Reader(sources, form)
     for _, location, entry in reader:
-        group = cell(entry, chosen.group, location)
+        group = cell(entry, form.group, location)
         group = group if isinstance(group, str) else "_".join(group)
         # Crops of one image are not independent.
-        reader.add(entry, location, macro=group, file=cell(entry, chosen.images[0], location))
+        reader.add(entry, location, macro=group, file=cell(entry, form.images[0], location))
     if not (items := reader.items):
         return sources.task()
     names = np.array([one["macro"] for one in items.groups])
-    every, macro = items.group("macro"), items.group("macro", chosen.least)
+    every, macro = items.group("macro"), items.group("macro", form.least)
     metrics = {"macro": macro}
-    if chosen.left_out:
-        metrics["macro_no_symmetric"] = np.where(np.isin(names, chosen.left_out), NONE, every)
+    if form.left_out:
+        metrics["macro_no_symmetric"] = np.where(np.isin(names, form.left_out), NONE, every)
     metrics["micro"] = everything(len(items))
-    if chosen.least > 1:
+    if form.least > 1:
         enough = f"{len({*macro} - {NONE}):,} of {len({*every}):,} pairs of attributes"
-        sources.notes.append(f"macro: {enough} have {chosen.least} items.")
-    prefix, counted = chosen.group.removesuffix("_name"), np.unique(names[macro >= 0])
+        sources.notes.append(f"macro: {enough} have {form.least} items.")
+    prefix, counted = form.group.removesuffix("_name"), np.unique(names[macro >= 0])
     parts = {f"{prefix}_{name}": np.where(names == name, 0, NONE) for name in counted} if breakdown else {}
     return sources.task(*items.question(metrics, unit=items.group("file"), breakdown=parts))
 
 
-def read_kinds(form: dict[str, Any], sources: Sources) -> Task:
+def read_kinds(form: Form, sources: Sources) -> Task:
     """`accuracy` over all items, and over those of each kind."""
-    chosen = Form(**form)
-    reader = Reader(sources, chosen)
+    reader = Reader(sources, form)
     for _, location, entry in reader:
-        kind = _words(cell(entry, chosen.group, location))
+        kind = _words(cell(entry, form.group, location))
         reader.add(entry, location, **{kind: 0} if kind else {}, accuracy=0)
     # Whatever its number in the table, the authors' code puts the right caption first, so that `argmax` has ties right.
     return sources.task(*reader.items.question(reader.items.metrics("accuracy"), right_first=True))
@@ -97,7 +95,7 @@ def _words(name: Any) -> str:
 _CHECKLIST = re.compile(r"(Object|Attribute|Relation)/(?:\w+/)?(vg|vaw|swig|hake)[/_](?!.*swig_place).*?([a-z]+)\.json")
 
 
-def read_checklist(form: dict[str, Any], sources: Sources, *, limit: int = 1000) -> Task:
+def read_checklist(form: Form, sources: Sources, *, limit: int = 1000) -> Task:
     """Unweighted means over files; of each file the first `limit` items whose images are there, all of them for 0."""
     paths = {path.relative_to(sources.folder).as_posix(): path for path in sorted(sources.folder.rglob("*.json"))}
     named = {name: match for name in paths if (match := _CHECKLIST.fullmatch(name))}
@@ -108,7 +106,7 @@ def read_checklist(form: dict[str, Any], sources: Sources, *, limit: int = 1000)
         aspect, source, kind = match[1].lower(), match[2], match[3]
         # VAW's images are Visual Genome's.
         ways = {"": [f"{'vg' if source == 'vaw' else source}/{{path}}", "{path}"]}
-        reader, before = Reader(sources, Form(files=(), ways=ways, **form), items), len(items)
+        reader, before = Reader(sources, replace(form, ways=ways), items), len(items)
         for location, entry in read_rows(paths[name]):
             location = f"{name.rpartition('/')[0]}/{location}"
             reader.add(entry, location, **{aspect: name, f"{aspect}_{kind}_{source}": name})
@@ -122,19 +120,17 @@ _SHOWN = re.compile(r"(?P<one>.+?)_(?P<where>left_of|right_of|on|under|in-front_
 _AXIS = {"left_of": "x", "right_of": "x", "on": "y", "under": "y", "in-front_of": "z", "behind": "z"}
 
 
-def read_whatsup(form: dict[str, Any], sources: Sources, *, subset: str = "all", breakdown: bool = False) -> Task:
+def read_whatsup(forms: dict[str, Form], sources: Sources, *, subset: str = "all", breakdown: bool = False) -> Task:
     """A metric a part that is there; of the controlled ones also of pairs and sets of images, and retrieval."""
-    parts = {name: Form(**part) for name, part in form.items()}
-    one_of("subset", subset, ("all", *parts))
+    one_of("subset", subset, ("all", *forms))
+    parts = [subset]
     if subset == "all":
-        found = sources.either(*(part.files[0][0] for part in parts.values()))
+        found = sources.either(*(form.files[0][0] for form in forms.values()))
         there = {found.name} if found == sources.data else {path.name for path in sources.folder.iterdir()}
-        parts = {name: part for name, part in parts.items() if part.files[0][0] in there}
+        parts = [name for name, form in forms.items() if form.files[0][0] in there]
         if not parts:
             raise ValueError(f'{found} has no usual name. Pass options={{"subset": VALUE}}. {sources.hint}')
-    else:
-        parts = {subset: parts[subset]}
-    return sources.task(*(one for name, part in parts.items() for one in _whatsup(sources, name, part, breakdown)))
+    return sources.task(*(one for part in parts for one in _whatsup(sources, part, forms[part], breakdown)))
 
 
 def _whatsup(sources: Sources, name: str, form: Form, breakdown: bool) -> Iterator[Question]:
@@ -167,35 +163,35 @@ def _whatsup(sources: Sources, name: str, form: Form, breakdown: bool) -> Iterat
         yield from items.gallery(f"{name}_")
 
 
-def read_pairs(form: dict[str, Any], sources: Sources) -> Task:
+def read_pairs(form: Form, sources: Sources) -> Task:
     """Winoground's scores: two images and two captions, which goes with which."""
-    reader = Reader(sources, Form(**form))
+    reader = Reader(sources, form)
     return _pairs(reader, reader)
 
 
-def read_tagged(form: dict[str, Any], sources: Sources, *, breakdown: bool = False) -> Task:
+def read_tagged(form: Form, sources: Sources, *, breakdown: bool = False) -> Task:
     """`read_pairs`; with `breakdown` each tag has the scores too."""
-    return read_pairs(form if breakdown else form | {"tags": {}}, sources)
+    return read_pairs(form if breakdown else replace(form, tags={}), sources)
 
 
-def read_split(form: dict[str, Any], sources: Sources, *, split: str = "test") -> Task:
+def read_split(form: Form, sources: Sources, *, split: str = "test") -> Task:
     """`read_pairs` of one split, "test" or "train"."""
     one_of("split", split, ("test", "train"))
-    reader = Reader(sources, Form(**form), split=split)
+    reader = Reader(sources, form, split=split)
     return _pairs(reader, reader)
 
 
-def read_statements(form: dict[str, Any], sources: Sources) -> Task:
+def read_statements(form: Form, sources: Sources) -> Task:
     """`read_pairs` of MMVP-VLM, where an image and its caption are a row, and an odd row and the next one an item."""
-    chosen, names = Form(**form), ("Question ID", "Type", "Statement")
-    rows, entries = list(read_rows(sources.either(*chosen.files[0]))), []
+    names = "Question ID", "Type", "Statement"
+    rows, entries = list(read_rows(sources.either(*form.files[0]))), []
     for (location, one), (_, other) in zip(rows[::2], rows[1::2], strict=False):
         (number, kind, first), (following, _, second) = fields(one, names, location), fields(other, names, location)
         if int(number) % 2 == 0 or int(following) != int(number) + 1:
             raise ValueError(f"{location}: questions {number} and {following} are not an odd one and the next.")
         item = {"image_0": f"{kind}/{number}.jpg", "image_1": f"{kind}/{following}.jpg", "kind": _words(kind)}
         entries.append((0, location, item | {"caption_0": PROMPT + first, "caption_1": PROMPT + second}))
-    return _pairs(Reader(sources, chosen), entries)
+    return _pairs(Reader(sources, form), entries)
 
 
 def _pairs(reader: Reader, entries: Iterable[tuple[int, str, Any]]) -> Task:

@@ -40,11 +40,12 @@ class Form:
         group: The field of what `macro` is the mean over, or of the kind of an item.
         least: Items that a group must have to count in `macro`.
         left_out: Groups that a second macro mean, `macro_no_symmetric`, leaves out.
+        kind: What a file of scenes holds, as `SceneFile` calls it.
         places: What the authors of What'sUp group by, by what the true caption holds; "" is any other, and with none
             it is the caption's last word.
     """
 
-    files: Sequence[Sequence[str]]
+    files: Sequence[Sequence[str]] = ()
     images: Sequence[str] = ("image_0", "image_1")
     captions: Sequence[str] | str = ("caption_0", "caption_1")
     ways: Mapping[str, Sequence[str]] = field(default_factory=lambda: {"": ["{path}", "images/{path}"]})
@@ -59,6 +60,7 @@ class Form:
     group: str = ""
     least: int = 1
     left_out: Sequence[str] = ()
+    kind: str = ""
     places: Mapping[str, str] = field(default_factory=dict)
 
 

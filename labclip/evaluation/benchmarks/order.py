@@ -6,11 +6,10 @@ import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 from labclip.data.cleaning import clean, comparable, words_of
 from labclip.evaluation.benchmarks.captions import captioned
-from labclip.evaluation.benchmarks.forms import one_of
+from labclip.evaluation.benchmarks.forms import Form, one_of
 from labclip.evaluation.sources import Items, Sources
 from labclip.evaluation.tasks import Task
 from labclip.negatives.taggers import Tagger, get_tagger, is_adjective, is_noun, spacy_model
@@ -26,7 +25,7 @@ Tagged = tuple[list[str], Sequence[str]]
 
 
 def read(
-    form: dict[str, Any],
+    form: Form,
     sources: Sources,
     *,
     protocol: str = "paper",

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from labclip import metrics
 from labclip.data.scene_files import Object, SceneEntry, caption, combination, find_scene_file, locate_images, swap
-from labclip.evaluation.benchmarks.forms import one_of
+from labclip.evaluation.benchmarks.forms import Form, one_of
 from labclip.evaluation.scores import Asked, ScoredItems
 from labclip.evaluation.sources import Items, Sources, gallery
 from labclip.evaluation.tasks import Rows, Task, at_each
@@ -34,9 +34,7 @@ CLEVR_SHAPES = frozenset(("cube", "cylinder", "sphere"))
 Scene = tuple[Object, ...]
 
 
-def read(
-    form: dict[str, str], sources: Sources, *, protocol: str = "paper", split: str = "test", seed: int = SEED
-) -> Task:
+def read(form: Form, sources: Sources, *, protocol: str = "paper", split: str = "test", seed: int = SEED) -> Task:
     """`binding`: the caption beats the one of the swapped scene; `i2t_r1` among the captions of all scenes.
 
     In the paper, as in Meta's code, textures of PUG:SPAR stand in one order, so that the animals change places: "Blue
@@ -45,7 +43,7 @@ def read(
     and "val" has some that are in "test".
 
     Args:
-        form: The `kind` of data, as `SceneFile` calls it.
+        form: The `kind` of data.
         sources: The files.
         protocol: "paper": scenes of two different objects, each told in one order whatever the file's, the swapped one
             too, and an image asked for its caption among those of all such scenes; the base's captions of CLEVR keep
@@ -55,7 +53,7 @@ def read(
             on one side. The paper's figures are of "test".
         seed: Seed of the split.
     """
-    return _read(form["kind"], sources, protocol, split, seed)
+    return _read(form.kind, sources, protocol, split, seed)
 
 
 def read_clevr(
