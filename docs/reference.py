@@ -342,19 +342,26 @@ def diagnosed():
     verdict = found["verdict"]
     sentences = "\n".join(f"- {sentence}" for sentence in (*verdict["reasons"], *verdict["repair"]))
     gap = [(when, *numbers(one, "distance", "separability")) for when, one in found["gap"].items()]
+    scenes = found["benchmarks"]["scenes"]["models"]
+    parts = []
+    for name in ("part_swap", "part_foil", "half_truth", "whole_truth", "search_map", "search_confused5"):
+        values = [(scenes[model], f"{name}{ending}") for ending in ("", *CONTROLS) for model in ("base", "own")]
+        parts.append((name, *(f"{one[key]:.3f}" if key in one else "" for one, key in values)))
     medians = [
         (PERMUTED[kind], *(numbers(part[when]["quantiles"], "0.5")[0] for when in ("before", "after")))
         for kind, part in found["permutations"].items()
     ]
-    parts = [
+    columns = [f"{model}{ending}" for ending in ("", *CONTROLS) for model in ("base", "own")]
+    shown = [
         f"**{verdict['headline']}**",
         sentences,
+        table(("parts and search", *(one.replace("_", ", ") for one in columns)), parts),
         table(("modality gap", "distance of the means", "linear separability"), gap),
         table(("caption against", "cosine before, median", "after"), medians),
         f"{found['scenes']:,} scenes of {found['combinations']:,} combinations, seed {found['seed']}, "
         f"labclip {found['version']}.",
     ]
-    return "\n\n".join(parts)
+    return "\n\n".join(shown)
 
 
 def libraries():
@@ -384,6 +391,7 @@ def _libraries():
     return runpy.run_path(str(DOCS / "libraries.py"))["LIBRARIES"]
 
 
+CONTROLS = ("_blind", "_grounded")
 PERMUTED = {"swapped": "attributes swapped", "shuffled": "words shuffled"}
 
 PARTS = {

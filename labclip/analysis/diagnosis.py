@@ -25,6 +25,7 @@ from labclip.data.rows import separated_lines
 from labclip.data.scene_files import LabelledScenes, labelled_scenes, read_labelled_scenes
 from labclip.evaluation.evaluate import evaluate
 from labclip.evaluation.report import Report
+from labclip.evaluation.sources import LENGTHS
 from labclip.files import read_json
 from labclip.model import LABCLIP
 from labclip.packages import versions_of
@@ -150,7 +151,7 @@ def _scenes(model: LABCLIP, options: Mapping[str, int], **how: Any) -> Report:
     found = report["scenes"]
     benchmark = replace(found.benchmark, title="Parts and search", headline=_PARTS)
     kept = [one for one in found.compared if one.metric.startswith(_PARTS) and "heldout" not in one.metric]
-    return replace(report, results=[replace(found, benchmark=benchmark, compared=kept, notes=[])])
+    return replace(report, results=[replace(found, benchmark=benchmark, compared=kept, notes=[LENGTHS])])
 
 
 def _captions(model: LABCLIP, data: Path, seed: int, **how: Any) -> tuple[Report, list[str]]:
