@@ -235,7 +235,7 @@ def test_an_image_is_held_out_with_all_its_texts_and_what_short_texts_share_is_n
     assert labclip.fit(first, validation=second, **planted.QUICK).frontier[0].parts is not None
     shared["captions"] = texts["captions"].roll(60, 0)
     first = together(images[:60], *({kind: side[:60] for kind, side in sides.items()} for sides in (texts, shared)))
-    with pytest.raises(ValueError, match="60 of the 60 held-out captions are among the negatives of the fit"):
+    with pytest.raises(ValueError, match="Held-out captions are among the negatives of the fit"):
         labclip.fit(first, validation=second, **planted.QUICK)
 
 

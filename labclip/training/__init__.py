@@ -1,15 +1,15 @@
 """Fitting a matrix: `fit`, its result, splits that do not leak, and full fine-tuning to compare with.
 
-`fitting` puts it together: `rows` read features, `splits` holds some out, `batches` draws, `objective` is the loss,
+`fitting` puts it together: `rows` reads features, `splits` holds some out, `batches` draws, `objective` is the loss,
 `trainer` the loop, `frontier` and `change` what it gains and costs. Embeddings come from `labclip.features`.
 """
 
-from labclip.training.combinations import Split, find_combinations, split_combinations
 from labclip.training.finetuning import finetune
 from labclip.training.fitting import fit
 from labclip.training.objective import Objective
 from labclip.training.result import FitResult
 from labclip.training.rows import same_images
+from labclip.training.splits import Split, find_combinations, split_combinations
 
 __all__ = [
     "FitResult",

@@ -20,13 +20,12 @@ from labclip.checks import check_device, checked_number, checked_whole
 from labclip.features.features import Features
 from labclip.training.batches import Batches
 from labclip.training.change import Change
-from labclip.training.combinations import Split
 from labclip.training.frontier import ENOUGH, KEEP, Point, frontier, gallery, pair_cosines, select
 from labclip.training.objective import Objective, Ranks, Weights, name_of
 from labclip.training.recipes import Settings, for_data, settings_of
 from labclip.training.result import FitResult, advice, measured, verdict
 from labclip.training.rows import Data, read_data
-from labclip.training.splits import SHARE, split
+from labclip.training.splits import SHARE, Split, split
 from labclip.training.trainer import State, calibrated, train
 
 _SCALED_ON = 20_000  # captions, more or less

@@ -6,18 +6,132 @@ images, so it recurs on both sides, as a negative too.
 
 from __future__ import annotations
 
+import itertools
+import random
+import re
+from collections.abc import Collection, Hashable, Iterable, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 
 from labclip.data.items import Kind
 from labclip.features.features import Features
-from labclip.training.combinations import Split
 from labclip.training.rows import Data, Rows, read_data
 
 SHARE = 0.1
 """Of the images, held out where no validation is given."""
 _GROUP = 0.1  # of what is held out, the most that images with captions in common may be
+_WORD = re.compile(r"\w+(?:[-'’]\w+)*")
+
+
+class Split(NamedTuple):
+    """Row numbers of the two sides; rows of neither are left out, for they would tell one side of the other.
+
+    Attributes:
+        fit: Rows none of whose combinations is held out.
+        heldout: Rows whose caption has a combination that is.
+        combinations: The combinations held out.
+    """
+
+    fit: list[int]
+    heldout: list[int]
+    combinations: frozenset[Hashable]
+
+
+def split_combinations(
+    captions: Sequence[Collection[Hashable]],
+    negatives: Sequence[Collection[Hashable]],
+    *,
+    share: float = 0.15,
+    seed: int = 0,
+) -> Split:
+    """Hold out some combinations, for example of colour and shape, so that binding on them means generalisation.
+
+    A combination left among the negatives of a fit is learnt as never right: that measures the leak. So a row is fitted
+    on only if neither its caption nor its negatives name a combination that is held out.
+
+    Args:
+        captions: The combinations each caption names, for example [{("red", "cube"), ("blue", "sphere")}, ...];
+            `find_combinations` finds them.
+        negatives: The combinations that all its negatives name, together.
+        share: Fraction of the combinations to hold out, drawn at random.
+        seed: Seed of the draw.
+
+    Returns:
+        The rows of the two sides, which `labclip.fit(features, validation=...)` takes.
+
+    Raises:
+        ValueError: If lengths differ, or nothing is left on one side.
+
+    Example:
+        >>> captions = [{"red cube", "blue ball"}, {"red ball", "blue cube"}, {"red cone", "blue star"}]
+        >>> negatives = [captions[1], captions[0], {"red star", "blue cone"}]
+        >>> split_combinations(captions, negatives, share=0.1, seed=0)
+        Split(fit=[2], heldout=[0], combinations=frozenset({'red cube'}))
+    """
+    if len(captions) != len(negatives):
+        raise ValueError(f"There are {len(captions)} captions and {len(negatives)} negatives. Pass one set a caption.")
+    known = sorted({one for row in (*captions, *negatives) for one in row}, key=repr)
+    if not 0 < share < 1:
+        raise ValueError(f"share is {share}. Pass a number between 0 and 1.")
+    out = frozenset(random.Random(seed).sample(known, max(1, round(share * len(known)))) if known else ())
+    heldout = [row for row, named in enumerate(captions) if not out.isdisjoint(named)]
+    fit = [row for row, named in enumerate(captions) if out.isdisjoint(named) and out.isdisjoint(negatives[row])]
+    if not fit or not heldout:
+        raise ValueError(
+            f"Holding out {len(out)} of {len(known)} combinations leaves {len(fit)} captions to fit on and "
+            f"{len(heldout)} held out. Pass another share, or more captions."
+        )
+    return Split(fit, heldout, out)
+
+
+def find_combinations(
+    captions: Iterable[str], attributes: Iterable[str], objects: Iterable[str]
+) -> list[set[tuple[str, str]]]:
+    """The combinations of attribute and object in each caption, for `split_combinations`.
+
+    Every attribute counts with every object of its caption, whichever it belongs to: a caption and the same with
+    attributes swapped have the same ones, and no grammar is guessed. Words are found whole, in any case.
+
+    Args:
+        captions: Captions of any form.
+        attributes: Words or phrases; of "light blue" and "blue" the longer is found.
+        objects: Likewise, each form that occurs: "cube" is not found in "cubes".
+
+    Returns:
+        A set for each caption, of (attribute, object).
+
+    Raises:
+        ValueError: If there are no attributes or no objects.
+
+    Example:
+        >>> found = find_combinations(["A red cube and a blue ball."], ["red", "blue"], ["cube", "ball"])
+        >>> sorted(found[0])
+        [('blue', 'ball'), ('blue', 'cube'), ('red', 'ball'), ('red', 'cube')]
+    """
+    first, second = _phrases("attributes", attributes), _phrases("objects", objects)
+    words = (_WORD.findall(caption.lower()) for caption in captions)
+    return [set(itertools.product(_found(one, first), _found(one, second))) for one in words]
+
+
+def _phrases(name: str, given: Iterable[str]) -> list[list[str]]:
+    """Phrases as lists of words, the longest first."""
+    found = sorted(filter(None, (_WORD.findall(one.lower()) for one in given)), key=len, reverse=True)
+    if not found:
+        raise ValueError(f"There are no {name}. Pass a list of words.")
+    return found
+
+
+def _found(words: Sequence[str], phrases: Sequence[list[str]]) -> set[str]:
+    """The phrases among a caption's words."""
+    found, start = set(), 0
+    while start < len(words):
+        phrase = next((one for one in phrases if one == words[start : start + len(one)]), None)
+        if phrase:
+            found.add(" ".join(phrase))
+        start += len(phrase) if phrase else 1
+    return found
 
 
 def split(data: Data, validation: Features | Split | None, share: float, seed: int) -> tuple[Data, Data | None, int]:
@@ -36,8 +150,22 @@ def split(data: Data, validation: Features | Split | None, share: float, seed: i
         fit, held = _by_rows(data, validation)
     else:
         fit, held = data, read_data(validation, "validation")
-        _check_images(fit, held)
-    _check_captions(fit, held)
+        ours, theirs = _same(fit.images, held.images)
+        twice = held.images_used[torch.isin(theirs[held.images_used], ours[fit.images_used])].tolist()
+        if twice:
+            image, other = twice[0], int(fit.images_used[ours[fit.images_used] == theirs[twice[0]]][0])
+            raise ValueError(
+                f"validation has images of the fit: its image {image} is image {other} of the fit. Pass `validation` "
+                f"of other images, or leave `validation` out to hold some of the fit's images out."
+            )
+    if leaked := _leaked(fit, held):
+        caption, other = leaked[0]
+        raise ValueError(
+            f"Held-out captions are among the negatives of the fit, which learns that they are wrong: caption "
+            f"{caption} is a negative of caption {other}. Leave them out; or leave `validation` out, to hold out some "
+            f"of the fit's images that share no caption with the rest; or split by combination: "
+            f"labclip.training.split_combinations."
+        )
     return _without_images(fit, held), held, 0
 
 
@@ -49,40 +177,20 @@ def _same(fit: Rows, held: Rows) -> tuple[torch.Tensor, torch.Tensor]:
     return ours, theirs
 
 
+def _leaked(fit: Data, held: Data) -> list[tuple[int, int]]:
+    """The held-out captions that are negatives of captions of the fit, each with one whose negative it is."""
+    ours, theirs = _same(fit.texts, held.texts)
+    captions, negatives = _negatives(fit.only(Kind.CAPTION))
+    of_text = dict(zip(ours[negatives].tolist(), captions.tolist(), strict=True))
+    held = held.only(Kind.CAPTION)
+    texts = zip(held.captions.tolist(), theirs[held.captions].tolist(), strict=True)
+    return [(caption, of_text[text]) for caption, text in texts if text in of_text]
+
+
 def _negatives(data: Data) -> tuple[torch.Tensor, torch.Tensor]:
     """The negatives there are of a side's captions: the caption of each, and its row in `texts`, int64 [n] each."""
     row, which = data.has_negative[data.captions].nonzero(as_tuple=True)
     return data.captions[row], data.negative_rows[data.captions[row], which]
-
-
-def _check_images(fit: Data, held: Data) -> None:
-    """Refuse held-out images that are among those of the fit."""
-    ours, theirs = _same(fit.images, held.images)
-    fitted, shown = fit.images_used, held.images_used
-    twice = shown[torch.isin(theirs[shown], ours[fitted])]
-    if len(twice):
-        other = fitted[ours[fitted] == theirs[twice[0]]][0]
-        raise ValueError(
-            f"{len(twice)} of the {len(shown)} validation images are among those of the fit: image {int(twice[0])} is "
-            f"image {int(other)} of the fit. Pass `validation` of other images, or leave `validation` out to hold some "
-            f"of the fit's images out."
-        )
-
-
-def _check_captions(fit: Data, held: Data) -> None:
-    """Refuse held-out captions that are among the negatives of the fit."""
-    ours, theirs = _same(fit.texts, held.texts)
-    fit, held = fit.only(Kind.CAPTION), held.only(Kind.CAPTION)
-    captions, negatives = _negatives(fit)
-    leaked = held.captions[torch.isin(theirs[held.captions], ours[negatives])]
-    if len(leaked):
-        other = captions[ours[negatives] == theirs[leaked[0]]][0]
-        raise ValueError(
-            f"{len(leaked)} of the {len(held.captions)} held-out captions are among the negatives of the fit, which "
-            f"learns that they are wrong: caption {int(leaked[0])} is a negative of caption {int(other)}. Leave them "
-            f"out; or leave `validation` out, to hold out some of the fit's images that share no caption with the "
-            f"rest; or split by combination: labclip.training.split_combinations."
-        )
 
 
 def _without_images(fit: Data, held: Data) -> Data:
@@ -107,6 +215,11 @@ def _by_rows(data: Data, rows: Split) -> tuple[Data, Data]:
     fit = fit[~torch.isin(same[fit], same[heldout])]
     if not len(fit):
         raise ValueError("Every image has a held-out caption, so nothing is left to fit on. Pass more images.")
+    if not bool((data.kind[heldout] == Kind.CAPTION).any()):
+        raise ValueError(
+            "validation is a split that holds out parts or keywords alone, and R@1 is measured on captions. Hold out "
+            "captions, all texts of their images with them."
+        )
     return replace(data, captions=fit), replace(data, captions=heldout)
 
 
@@ -131,9 +244,7 @@ def _drawn(data: Data, share: float, seed: int) -> tuple[Data, Data, int]:
     fit, held = (replace(data, captions=side.nonzero().flatten()) for side in (~inside, inside))
     if not len(fit.captions):
         raise ValueError("All captions are of one image, so none can be held out. Pass validation=FEATURES.")
-    text, wrong = data.texts.same, _negatives(fit.only(Kind.CAPTION))[1]
-    leaked = torch.isin(text[held.only(Kind.CAPTION).captions], text[wrong])
-    return _without_images(fit, held), held, int(leaked.sum())
+    return _without_images(fit, held), held, len(_leaked(fit, held))
 
 
 def _groups(data: Data) -> torch.Tensor:
