@@ -168,7 +168,8 @@ def ranks_and_margins(
         The two ranks; then the margin of each text, float32 [m], and of each image by the best of its own texts,
         float32 [n]; infinite where there is no wrong one.
     """
-    own, best = _right(images, texts, image_index)
+    own = torch.cat([(images[image_index[part]] * texts[part]).sum(-1) for part in _parts(len(texts))])
+    best = torch.full((len(images),), -2.0).scatter_reduce_(0, image_index, own, "amax")  # of its own texts, if any
     by_text = torch.zeros(len(texts), dtype=torch.int32)
     by_image = torch.zeros(len(images), dtype=torch.int32)
     nearest_image, nearest_text = torch.full_like(own, -torch.inf), torch.full_like(best, -torch.inf)
@@ -188,12 +189,6 @@ def ranks_and_margins(
 def _edge(later: Tensor) -> Tensor:
     """How much nearer than the right one counts: what stands behind it in a tie does not."""
     return torch.where(later, TIE, -TIE)
-
-
-def _right(images: Tensor, texts: Tensor, image_index: Tensor) -> tuple[Tensor, Tensor]:
-    """The cosine of each text with its image, and of each image with the nearest of its texts; -2 where it has none."""
-    own = torch.cat([(images[image_index[part]] * texts[part]).sum(-1) for part in _parts(len(texts))])
-    return own, torch.full((len(images),), -2.0).scatter_reduce_(0, image_index, own, "amax")
 
 
 def _wrong(images: Tensor, texts: Tensor, image_index: Tensor) -> Iterator[tuple[slice, slice, Tensor]]:
