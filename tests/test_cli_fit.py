@@ -49,9 +49,8 @@ def test_retained_sets_have_names(folder, tmp_path):
     done = run("fit", features, out, *QUICK, "--retain", features, *named, "--anyway", "--json")
     assert set(json.loads(done.stdout)["results"]) == {"validation", "retain features", "retain other"}
     for wrong, message in (
-        (("--retain", features, "--retain", f"features={features}"), "is named as another is"),
-        (("--retain", f"={features}"), "lacks a name or a folder. Write --retain NAME=FEATURES"),
-        (("--retain", "name="), "lacks a name or a folder"),
+        (("--retain", features, "--retain", f"features={features}"), "Each --retain needs a name of its own"),
+        (("--retain", f"={features}"), "Write --retain NAME=FEATURES"),
         (("--retain", tmp_path / "nothing"), "There is no folder"),
     ):
         assert message in run("fit", features, tmp_path / "b", *wrong, code=2).stderr

@@ -100,16 +100,13 @@ def fit(
 
 
 def _named(retain: tuple[str, ...]) -> dict[str, Path]:
-    """Folders by name; one that exists as it is written is no NAME=FEATURES."""
-    found: dict[str, Path] = {}
+    """Folders by name."""
+    found = {}
     for text in retain:
         name, equals, folder = text.partition("=")
-        if not equals or Path(text).exists():
-            name, folder = Path(text).absolute().name, text
-        if not name or not folder or name in found:
-            why = "is named as another is" if name in found else "lacks a name or a folder"
-            raise ValueError(f"--retain {text} {why}. Write --retain NAME=FEATURES, each with a name of its own.")
-        found[name] = Path(folder)
+        found[name if equals else Path(text).absolute().name] = Path(folder if equals else text)
+    if "" in found or len(found) < len(retain):
+        raise ValueError("Each --retain needs a name of its own. Write --retain NAME=FEATURES.")
     return found
 
 
