@@ -235,3 +235,13 @@ def test_tars_that_end_early_are_errors(tmp_path):
         tar.addfile(tarfile.TarInfo("0.png"))
     with pytest.raises(ValueError, match="is not a whole, uncompressed tar"):
         read(path)
+
+
+def test_an_image_in_parquet_is_read_where_it_lies_and_known_by_its_bytes(tmp_path):
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    images = [{"bytes": picture(number), "path": None} for number in (0, 1, 0)]
+    pq.write_table(pa.table({"image": images, "caption": ["x", "y", "z"]}), tmp_path / "c.parquet", row_group_size=2)
+    items = list(read_items(tmp_path / "c.parquet"))
+    assert [item.image.data for item in items] == [None] * 3  # a file of them may be larger than memory
+    assert [item.image.read() for item in items] == [picture(0), picture(1), picture(0)]
+    assert items[0].image.key == items[2].image.key != items[1].image.key

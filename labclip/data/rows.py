@@ -126,6 +126,7 @@ def parquet_rows(path: Path, wanted: Wanted = lambda _: True) -> Iterator[Row]:
                     if isinstance(data, bytes):
                         name = name or f"row {row + 1}"
                         cells[column] = ImageSource(name, path, start=row, column=column, data=data, location=location)
+                        cells[column].data = None  # its key is known: all of a file may not fit in memory
                     elif held is cell:
                         cells[column] = name
                 yield location, cells

@@ -104,10 +104,7 @@ def _table(
     for item in read_items(sources.data, clean=clean, **columns):
         image = item.checked().image
         assert image is not None
-        if image.data is None:
-            row = sources.image(image.name, item.location, ways)
-        else:
-            row = sources.image_in_memory(image.data, item.location)
+        row = sources.image(image.name, item.location, ways) if image.start is None else sources.add(image)
         for caption, negatives in zip(item.captions, item.negatives, strict=True):
             yield row, caption, negatives, item.location
 
