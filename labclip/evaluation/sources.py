@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -117,6 +118,7 @@ class Items:
 
     Attributes:
         sources: Where images and captions are kept.
+        true: How many of an item's captions, from the first on, are true.
         image: Image of each item, or of each its images.
         options: Captions of each item.
         locations: File and position of each item.
@@ -125,22 +127,23 @@ class Items:
     """
 
     sources: Sources
+    true: int = 1
     image: list[Any] = field(default_factory=list)
     options: list[list[int]] = field(default_factory=list)
     locations: list[str] = field(default_factory=list)
     groups: list[Mapping[str, Hashable]] = field(default_factory=list)
 
-    def add(self, row: Any, captions: Sequence[Any], location: str, *, true: int = 1, **groups: Hashable) -> None:
+    def add(self, row: Any, captions: Sequence[Any], location: str, **groups: Hashable) -> None:
         """Append an item; one whose image is missing is left out.
 
         Where a wrong caption is the true one, the item is a tie, which is wrong; the task's notes count such items.
 
         Args:
             row: The image's, as `Sources.image` gives it: None where the file is missing; or a list of rows.
-            captions: The true one, then the wrong ones.
+            captions: The true ones, then the wrong ones; of several images that of each.
             location: File and position, for messages and for the report.
-            true: How many of the captions, from the first on, are true.
-            groups: The item's group in each metric that it counts in, for example swap_att=0, macro="swap_att".
+            groups: The item's group in each metric that it counts in, for example swap_att=0, macro="swap_att"; and
+                `meaning`, which true captions that say the same have in common.
 
         Raises:
             ValueError: If a caption is no text.
@@ -148,7 +151,7 @@ class Items:
         if row is None:
             return
         options = [self.sources.caption(caption, location) for caption in captions]
-        self.sources.repeated += not set(options[:true]).isdisjoint(options[true:])
+        self.sources.repeated += not set(options[: self.true]).isdisjoint(options[self.true :])
         self.image.append(row)
         self.options.append(options)
         self.locations.append(location)
@@ -190,12 +193,32 @@ class Items:
             for one in wrong
         ]
         image, options, locations = map(list, zip(*found, strict=True)) if found else ([], [], [])
-        return Items(self.sources, image, options, locations)
+        return Items(self.sources, 1, image, options, locations)
 
     def gallery(self, prefix: str = "") -> list[Retrieval]:
-        """Retrieval over the images with their true captions."""
-        pairs = zip(self.image, (options[0] for options in self.options), strict=True)
-        return gallery(self.sources, [(image, caption, caption) for image, caption in pairs], prefix)
+        """Retrieval over the images with their true captions; none where there are fewer than two images.
+
+        The gallery keeps one image per distinct caption: else a search would have two right answers, of which one
+        counts as wrong. An image that shares the meaning of any caption with one kept before is left out.
+        """
+        said: dict[int, dict[int, Hashable]] = {}
+        for image, options, groups in zip(self.image, self.options, self.groups, strict=True):
+            several = isinstance(image, list)
+            for row, caption in zip(image, options, strict=True) if several else product([image], options[: self.true]):
+                said.setdefault(row, {})[caption] = groups.get("meaning", caption)
+        kept: list[int] = []
+        taken: set[Hashable] = set()
+        for row, captions in said.items():
+            if taken.isdisjoint(captions.values()):
+                taken.update(captions.values())
+                kept.append(row)
+        if len(kept) < len(said):
+            what = f"Retrieval ({prefix.rstrip('_')})" if prefix else "Retrieval"
+            self.sources.notes.append(f"{what}: {len(kept):,} of {len(said):,} images, one for each distinct caption.")
+        if len(kept) < 2:
+            return []
+        texts, index = zip(*((caption, at) for at, row in enumerate(kept) for caption in said[row]), strict=True)
+        return [Retrieval(np.array(kept), np.array(texts), np.array(index), prefix)]
 
 
 def numbered(groups: Sequence[Hashable]) -> Rows:
@@ -203,28 +226,3 @@ def numbered(groups: Sequence[Hashable]) -> Rows:
     numbers: dict[Hashable, int] = {}
     found = [NONE if group is None else numbers.setdefault(group, len(numbers)) for group in groups]
     return np.array(found, dtype=np.int64)
-
-
-def gallery(sources: Sources, pairs: Sequence[tuple[int, int, Hashable]], prefix: str = "") -> list[Retrieval]:
-    """Retrieval in which every caption has one right image; none where there are fewer than two images.
-
-    The gallery keeps one image per distinct caption: else a search would have two right answers, of which one counts as
-    wrong. An image that shares any caption with one kept before is left out. A pair is an image, a caption true of it,
-    and what the caption says, which captions that say the same have in common.
-    """
-    said: dict[int, dict[int, Hashable]] = {}
-    for image, caption, meaning in pairs:
-        said.setdefault(image, {})[caption] = meaning
-    kept: list[int] = []
-    taken: set[Hashable] = set()
-    for image, captions in said.items():
-        if taken.isdisjoint(captions.values()):
-            taken.update(captions.values())
-            kept.append(image)
-    if len(kept) < len(said):
-        what = f"Retrieval ({prefix.rstrip('_')})" if prefix else "Retrieval"
-        sources.notes.append(f"{what}: {len(kept):,} of {len(said):,} images, one for each distinct caption.")
-    if len(kept) < 2:
-        return []
-    texts, index = zip(*((caption, at) for at, image in enumerate(kept) for caption in said[image]), strict=True)
-    return [Retrieval(np.array(kept), np.array(texts), np.array(index), prefix)]

@@ -13,7 +13,7 @@ import numpy as np
 from labclip.data.rows import fields, read_rows
 from labclip.evaluation.benchmarks.forms import Form, Reader, cell, one_of
 from labclip.evaluation.scores import everything
-from labclip.evaluation.sources import Items, Sources, gallery
+from labclip.evaluation.sources import Items, Sources
 from labclip.evaluation.tasks import NONE, Pairs, Question, Task, TwoPositives
 
 CONFIRMED = 2
@@ -47,8 +47,7 @@ def read_subsets(form: Form, sources: Sources) -> Task:
     if form.true == 2:
         questions = [TwoPositives(np.array(items.image), np.array(items.options), metrics, items.locations)]
     if form.retrieval:
-        shown = zip(items.image, items.options, strict=True)
-        questions += gallery(sources, [(row, text, text) for row, texts in shown for text in texts[: form.true]])
+        questions += items.gallery()
     return sources.task(*questions)
 
 
@@ -106,7 +105,8 @@ def read_checklist(form: Form, sources: Sources, *, limit: int = 1000) -> Task:
         aspect, source, kind = match[1].lower(), match[2], match[3]
         # VAW's images are Visual Genome's.
         ways = {"": [f"{'vg' if source == 'vaw' else source}/{{path}}", "{path}"]}
-        reader, before = Reader(sources, replace(form, ways=ways), items), len(items)
+        reader, before = Reader(sources, replace(form, ways=ways)), len(items)
+        reader.items = items
         for location, entry in read_rows(paths[name]):
             location = f"{name.rpartition('/')[0]}/{location}"
             reader.add(entry, location, **{aspect: name, f"{aspect}_{kind}_{source}": name})
@@ -206,7 +206,5 @@ def _pairs(reader: Reader, entries: Iterable[tuple[int, str, Any]]) -> Task:
         reader.add(entry, location, **kinds)
     if not items:
         return reader.sources.task()
-    true = [(image, text, text) for item in zip(items.image, items.options, strict=True)
-            for image, text in zip(*item, strict=True)]  # fmt: skip
     pairs = Pairs(np.array(items.image), np.array(items.options), items.locations, items.metrics())
-    return reader.sources.task(pairs, *(gallery(reader.sources, true) if form.retrieval else ()))
+    return reader.sources.task(pairs, *(items.gallery() if form.retrieval else ()))

@@ -67,8 +67,8 @@ class Form:
 class Reader:
     """Reads the entries of a form's files; `add` makes an item of one."""
 
-    def __init__(self, sources: Sources, form: Form, items: Items | None = None, *, split: str = "") -> None:
-        self.sources, self.form, self.items = sources, form, Items(sources) if items is None else items
+    def __init__(self, sources: Sources, form: Form, *, split: str = "") -> None:
+        self.sources, self.form, self.items = sources, form, Items(sources, form.true)
         self._files = [[name.format(split=split) for name in names] for names in form.files]
 
     def __iter__(self) -> Iterator[tuple[int, str, Any]]:
@@ -103,7 +103,7 @@ class Reader:
         box = tuple(cell(entry, name, location) for name in self.form.box)
         rows = [self._image(cell(entry, name, location), location, box or None) for name in self.form.images]
         row = None if None in rows else rows if len(rows) > 1 else rows[0]
-        self.items.add(row, self.captions(entry, location), location, true=self.form.true, **groups)
+        self.items.add(row, self.captions(entry, location), location, **groups)
 
     def captions(self, entry: Any, location: str) -> list[Any]:
         """The captions of an entry, the true ones first."""

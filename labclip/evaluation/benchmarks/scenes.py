@@ -10,7 +10,7 @@ import numpy as np
 from labclip.checks import checked_whole
 from labclip.data.scene_files import LabelledScenes, labelled_scenes
 from labclip.evaluation.search import Search
-from labclip.evaluation.sources import LENGTHS, Items, Sources, gallery
+from labclip.evaluation.sources import LENGTHS, Items, Sources
 from labclip.evaluation.tasks import NONE, Choice, Classification, Question, Retrieval, Task
 from labclip.scenes import COLOURS, SHAPES, Scenes, sample
 from labclip.scenes.captions import noun_phrase
@@ -89,12 +89,12 @@ def _search(sources: Sources, scenes: Sequence[tuple[tuple[str, str], ...]], row
 
 
 def _retrieval(sources: Sources, scenes: Scenes, rows: list[int], names: list[str]) -> list[Retrieval]:
-    said: list[list[tuple[int, int, tuple[str, ...]]]] = [[], []]
-    for number, objects in enumerate(scenes.objects):
+    sentences, tags = Items(sources), Items(sources)
+    for number, (row, name, objects) in enumerate(zip(rows, names, scenes.objects, strict=True)):
         words = tuple(sorted(word for one in objects for word in one))
-        for pairs, texts in zip(said, (scenes.captions, scenes.tags), strict=True):
-            pairs.append((rows[number], sources.caption(texts[number], names[number]), words))
-    return [*gallery(sources, said[0]), *gallery(sources, said[1], "tags_")]
+        for items, texts in ((sentences, scenes.captions), (tags, scenes.tags)):
+            items.add(row, (texts[number],), name, meaning=words)
+    return [*sentences.gallery(), *tags.gallery("tags_")]
 
 
 def _one_object(sources: Sources, n: int, seed: int) -> Classification:

@@ -20,7 +20,7 @@ from labclip import metrics
 from labclip.data.scene_files import Object, SceneEntry, caption, combination, find_scene_file, locate_images, swap
 from labclip.evaluation.benchmarks.forms import Form, one_of
 from labclip.evaluation.scores import Asked, ScoredItems
-from labclip.evaluation.sources import Items, Sources, gallery
+from labclip.evaluation.sources import Items, Sources
 from labclip.evaluation.tasks import Rows, Task, at_each
 
 SEED = 42
@@ -81,26 +81,25 @@ def _read(kind: str, sources: Sources, protocol: str, split: str, seed: int, obj
     def say(scene: Scene) -> str:
         return caption(sorted(scene) if in_one_order else scene)
 
-    items, found, without = Items(sources), [], 0
+    items, shown, without = Items(sources), Items(sources), 0
     for row, entry in locate_images(sources, file, entries):
         own, swapped = say(entry.objects), swap(entry.objects)
-        found.append((row, sources.caption(own, entry.location), entry.objects))
+        # Scenes of the same objects are one answer to a search, in whichever order a caption names them.
+        shown.add(row, (own,), entry.location, meaning=tuple(sorted(entry.objects)))
         if swapped is None:
             without += 1
         else:
             items.add(row, (own, say(swapped)), entry.location)
-    if not found:
+    if not shown:
         return sources.task()
     if without:
         sources.notes.append(
-            f"{without:,} of {len(found):,} images have no swapped caption with another meaning, as where two "
+            f"{without:,} of {len(shown):,} images have no swapped caption with another meaning, as where two "
             f"attributes or two objects are equal."
         )
     if not paper:
         sources.notes.append("Not as the paper's code: captions in the file's order, attributes swapped in place.")
-        # Scenes of the same objects are one answer to a search, in whichever order a caption names them.
-        true = [(row, text, tuple(sorted(scene))) for row, text, scene in found]
-        return sources.task(*items.question("binding"), *gallery(sources, true))
+        return sources.task(*items.question("binding"), *shown.gallery())
     every = {sources.caption(say(scene), kind): None for scene in _scenes(known, kind)}
     order = "one order" if in_one_order else "both orders"
     sources.notes.append(f"As the paper's code: captions in {order}, recall among {len(every):,}.")
@@ -109,9 +108,9 @@ def _read(kind: str, sources: Sources, protocol: str, split: str, seed: int, obj
             "The paper's code draws the order of a caption again in each run, and has ties right: its figures may be "
             "higher or lower."
         )
-    rows, texts, _ = zip(*found, strict=True)
     label_of = {text: label for label, text in enumerate(every)}
-    search = AmongAllCaptions(np.array(rows), np.array([label_of[text] for text in texts]), np.array(list(every)))
+    label = np.array([label_of[text] for (text,) in shown.options])
+    search = AmongAllCaptions(np.array(shown.image), label, np.array(list(every)))
     task = sources.task(*items.question("binding", right_first=kind == "clevr"), search)
     return replace(task, own_length=kind == "clevr")
 
