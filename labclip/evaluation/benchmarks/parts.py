@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import cycle, islice
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,23 +21,14 @@ LEAST = 3
 """Images that must have a phrase for it to be a query."""
 
 
-@dataclass
-class _Phrase:
-    """A part of an image's captions, the location of the first, and a wrong phrase of each kind, "swap" and "foil"."""
+class _Phrase(NamedTuple):
+    """A part of an image's captions: its words, the one that is wrong in a wrong phrase, and those by their kind."""
 
     text: str
+    words: tuple[str, ...]
+    modifier: str
     location: str
-    wrong: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def words(self) -> tuple[str, ...]:
-        return _words(self.text)
-
-    @property
-    def modifier(self) -> str:
-        """The word that a wrong phrase does not have."""
-        others = _words(next(iter(self.wrong.values())))
-        return next(word for word, other in zip(self.words, others, strict=True) if word != other)
+    wrong: dict[str, str]
 
 
 _Phrases = dict[int, dict[tuple[str, ...], _Phrase]]
@@ -88,14 +79,16 @@ def _phrases(rows: Sequence[tuple[int, str, str]], seed: int, tagger: str) -> _P
     found: _Phrases = defaultdict(dict)
     for (row, _, location), several in zip(rows, parts_of([(row, text) for row, text, _ in rows]), strict=True):
         for part in several:
-            phrase = found[row].setdefault(_words(part.text), _Phrase(part.text, location))
+            words, others = _words(part.text), _words(part.negative)
+            modifier = next(word for word, other in zip(words, others, strict=True) if word != other)
+            phrase = found[row].setdefault(words, _Phrase(part.text, words, modifier, location, {}))
             phrase.wrong.setdefault(part.kind, part.negative)
     # As a caption of its own a phrase has no other noun to take a modifier from: its wrong one is a foil.
     alone = [(row, phrase) for row, several in found.items() for phrase in several.values()]
     beside = [(row, text) for row, text, _ in rows if row in found]
     foils = parts_of([*beside, *((row, phrase.text) for row, phrase in alone)])[len(beside) :]
     for (_, phrase), several in zip(alone, foils, strict=True):
-        phrase.wrong |= {part.kind: part.negative for part in several if part.text == phrase.text}
+        phrase.wrong.update({part.kind: part.negative for part in several if part.text == phrase.text})
     return found
 
 
@@ -121,14 +114,14 @@ def _search(sources: Sources, phrases: _Phrases, said: Mapping[int, set[str]]) -
     saying: dict[str, set[int]] = defaultdict(set)
     having: dict[tuple[str, ...], list[int]] = defaultdict(list)
     bound: dict[str, list[tuple[int, str]]] = defaultdict(list)  # of each modifier the images and the nouns
-    texts: dict[tuple[str, ...], str] = {}
+    first: dict[tuple[str, ...], _Phrase] = {}
     for index, row in enumerate(gallery):
         for word in said[row]:
             saying[word].add(index)
         for words, phrase in phrases.get(row, {}).items():
             having[words].append(index)
             bound[phrase.modifier].append((index, words[-1]))
-            texts.setdefault(words, phrase.text)
+            first.setdefault(words, phrase)
     queries = [words for words, images in having.items() if len(images) >= LEAST]
     sources.notes.append(f"Search: {len(queries):,} phrases that at least {LEAST} of {len(gallery):,} images have.")
     if not queries:
@@ -136,8 +129,7 @@ def _search(sources: Sources, phrases: _Phrases, said: Mapping[int, set[str]]) -
     right, confused = np.zeros((2, len(queries), len(gallery)), dtype=np.bool_)
     for number, words in enumerate(queries):
         right[number, having[words]] = True
-        modifier = phrases[gallery[having[words][0]]][words].modifier
-        elsewhere = {index for index, noun in bound[modifier] if noun != words[-1]}
+        elsewhere = {index for index, noun in bound[first[words].modifier] if noun != words[-1]}
         confused[number, list(elsewhere.intersection(*(saying[word] for word in words)))] = True
-    rows = np.array([sources.caption(texts[words], "a query") for words in queries])
+    rows = np.array([sources.caption(first[words].text, first[words].location) for words in queries])
     return [Search(np.array(gallery), rows, right, confused & ~right, {"": everything(len(queries))})]
