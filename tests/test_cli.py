@@ -140,6 +140,12 @@ def test_fold_makes_a_plain_openclip_folder(folder, tmp_path):
     assert "has no matrix to merge. Pass --alignment NAME" in fails("fold", "--model", folder, tmp_path / "other")
 
 
+def test_an_alignment_may_be_named_within_its_published_base():
+    arguments = ["--model", "ViT-B-32", "--alignment", "cc3m", "out"]
+    with cli.main.commands["fold"].make_context("fold", arguments) as context:
+        assert context.params["alignment"] == "cc3m"
+
+
 def test_a_sample_is_what_other_commands_read(tmp_path):
     out = tmp_path / "data"
     said = run("sample", out, "--n", 30, "--seed", 2).stdout.splitlines()

@@ -101,7 +101,6 @@ _CALLED = re.compile(r"\blabclip\.(?P<command>[a-z]+)\b(?:\((?P<arguments>[^()]*
 _PHRASES = {
     "base=, an OpenCLIP model that you loaded": "--model with its base, and this as --alignment",
     ", or pass token=...": "",
-    "pass cache_dir=FOLDER, or ": "",
     "the same call": "the same command",
     "labclip.training.split_combinations": "--split combinations",
     "alignment.save_pretrained": "labclip fit",
