@@ -172,21 +172,19 @@ def make_folder(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
 
 
-def read_json(path: str | Path, *, remedy: str = "", max_bytes: int | None = None) -> Any:
+def read_json(path: str | Path, *, remedy: str = "") -> Any:
     """The value of a JSON file, UTF-8; ValueError names the file, the line and the column, and ends with `remedy`."""
     file = path_of(path)
     check_plain(file)
-    if max_bytes is not None and (size := file.stat().st_size) > max_bytes:
-        raise ValueError(f"{path} has {size:,} bytes, where at most {max_bytes:,} are expected. {remedy}".rstrip())
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON: {error}. {remedy}".rstrip()) from error
 
 
-def read_json_object(path: str | Path, *, remedy: str = "", max_bytes: int | None = None) -> dict[str, Any]:
+def read_json_object(path: str | Path, *, remedy: str = "") -> dict[str, Any]:
     """The object of a JSON file: `read_json`, and ValueError if the value is not an object."""
-    value = read_json(path, remedy=remedy, max_bytes=max_bytes)
+    value = read_json(path, remedy=remedy)
     if not isinstance(value, dict):
         raise ValueError(f"{path} holds a {type(value).__name__}, not an object. {remedy}".rstrip())
     return value
