@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labclip.cli import main
-from labclip.negatives import read, swap
+from labclip.negatives import Shuffler, add, read, swap
 
 COLOURS = ["red", "blue", "green"]
 ROWS = [
@@ -107,6 +107,14 @@ def test_more_negatives_are_more_columns_and_odd_rows_of_jsonl_stay(tmp_path):
     assert {first.pop("negative"), first.pop("negative_2")} == trays
     assert (first, second["z"]) == ({**row, "negative_3": None}, 0.1)
     assert [item.image.name for item in read(tmp_path / "out.jsonl")] == ["7"]
+
+
+def test_shuffles_that_mean_the_same_are_counted_and_left_out(tmp_path):
+    (tmp_path / "in.txt").write_text("a dog and a cat\na dog on the left of a cat\n")
+    kinds = {"dog": "NN", "cat": "NN", "left": "NN"}
+    counts = add(tmp_path / "in.txt", tmp_path / "out.csv", Shuffler(lambda words: [kinds.get(w, "X") for w in words]))
+    assert (counts.with_negative, counts.same_meaning) == (1, 1)
+    assert rows_of(tmp_path / "out.csv")[1]["negative"] == "a cat on the left of a dog"  # words of position stay
 
 
 def test_lines_of_text_are_captions(tmp_path):

@@ -106,14 +106,13 @@ class ImageSource:
                 what = f"is not a whole image{unknown if isinstance(error, UnidentifiedImageError) else ''}"
                 raise ValueError(reason(what, error)) from error
             image = eight_bits(opened)
-        return image if self.box is None else _crop(image, self.box)
-
-
-def _crop(image: Image.Image, box: Box) -> Image.Image:
-    left, top, right, bottom = map(round, (box[0], box[1], box[0] + box[2], box[1] + box[3]))
-    if max(left, 0) >= min(right, image.width) or max(top, 0) >= min(bottom, image.height):
-        raise ValueError(f"has the box {box}, which has no pixel in its {image.width} x {image.height}")
-    return image.crop((left, top, right, bottom))
+        if self.box is None:
+            return image
+        left, top, width, height = self.box
+        box = round(left), round(top), round(left + width), round(top + height)
+        if max(box[0], 0) >= min(box[2], image.width) or max(box[1], 0) >= min(box[3], image.height):
+            raise ValueError(f"has the box {self.box}, which has no pixel in its {image.width} x {image.height}")
+        return image.crop(box)
 
 
 def reason(what: str, error: BaseException) -> str:
@@ -158,15 +157,14 @@ class ParquetImages:
 
 def _parquet_cells(path: Path, column: str, row: int) -> Generator[tuple[int, bytes], None, None]:
     """The images of a column, each with its row, from the group of rows that `row` is in."""
+    end = 0
     with open_parquet(path) as file:
-        sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
-        ends = np.cumsum(sizes)
-        first = int(np.searchsorted(ends, row, side="right"))
-        number = int(ends[first]) - sizes[first]
-        groups = list(range(first, len(sizes)))
-        for batch in file.iter_batches(batch_size=32, row_groups=groups, columns=[column]):
-            for value in batch.column(0):
-                cell = value.as_py()
-                data = cell.get("bytes") if isinstance(cell, dict) else cell
-                yield number, data if isinstance(data, bytes) else b""
-                number += 1
+        for group in range(file.num_row_groups):
+            number, end = end, end + file.metadata.row_group(group).num_rows
+            if row >= end:
+                continue
+            for batch in file.iter_batches(batch_size=32, row_groups=[group], columns=[column]):
+                for cell in batch.column(0).to_pylist():
+                    data = cell.get("bytes") if isinstance(cell, dict) else cell
+                    yield number, data if isinstance(data, bytes) else b""
+                    number += 1
