@@ -18,7 +18,7 @@ import numpy as np
 from labclip import LABCLIP
 from labclip.data import find_inputs, read_items
 from labclip.encode.encoder import Encoded, Encoder
-from labclip.features.embedding import write_images, write_texts
+from labclip.features.embedding import write_images, write_rest, write_texts
 from labclip.features.folder import Files, Progress
 from labclip.features.table import Table
 
@@ -65,8 +65,12 @@ def main():
                 "images": 0, "digest": "", "left_out": [], "skipped": [], "texts": 0, "counts": {}, "cut": {}
             }  # fmt: skip
             measure("images", lambda: write_images(table, state, files, encoder, skip=False))
-            measure("captions", lambda: write_texts(table, state, files, encoder))
-            counts = {"images": options.rows, "captions": options.rows, "negatives_per_caption": 0}
+
+            def texts():
+                write_texts(table, state, files, encoder)
+                return write_rest(table, files, [], images=options.rows, texts_cut=0)
+
+            counts = measure("captions", texts)
             measure("checked", lambda: files.finish({"dim": DIM, "counts": counts}, {}))
     if options.json:
         options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

@@ -17,6 +17,7 @@ from PIL import Image
 import labclip
 from labclip.cli import main
 from labclip.features import Features, embedding
+from labclip.features import folder as feature_folder
 from labclip.negatives import add_parts, taggers
 from labclip.scenes.captions import noun_phrase
 from labclip.training.frontier import frontier
@@ -92,18 +93,19 @@ def test_embed_takes_each_text_of_an_image_once_and_says_its_kind(model, table, 
     # A run that is killed among the parts goes on to the same bytes.
     monkeypatch.setattr(embedding, "BLOCK", 5)
     run(model, folder, "whole")
-    left, written = 4, embedding._write_block
+    monkeypatch.setattr(feature_folder, "KEEP_SECONDS", 0.0)
+    left, note = 6, feature_folder.Progress.note  # two batches of images, and the fourth block of texts
 
-    def killed(*arguments):
+    def killed(*arguments, **values):
         nonlocal left
         if not (left := left - 1):
             raise KeyboardInterrupt
-        return written(*arguments)
+        note(*arguments, **values)
 
-    monkeypatch.setattr(embedding, "_write_block", killed)
-    with pytest.raises(KeyboardInterrupt):
-        run(model, folder, "killed")
-    monkeypatch.setattr(embedding, "_write_block", written)
+    with monkeypatch.context() as patch:
+        patch.setattr(feature_folder.Progress, "note", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(model, folder, "killed")
     assert run(model, folder, "killed").kind.tolist() == features.kind.tolist()
     assert contents(folder / "killed") == contents(folder / "whole")
 

@@ -7,23 +7,22 @@ import json
 import logging
 import platform
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import closing
 from itertools import compress, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from labclip.data import find_inputs, read_items
-from labclip.encode.encoder import Embeddings, Encoder, batched
+from labclip.encode.encoder import Encoder, batched
 from labclip.encode.fingerprint import identity_of
 from labclip.features.features import Features
 from labclip.features.folder import HEADER, Files, Progress, counts_of, read_manifest
 from labclip.features.over_ray import RayEncoder
-from labclip.features.table import REPAIR, Table, Text
+from labclip.features.table import REPAIR, Table
 from labclip.files import (
     MANIFEST,
     check_embeds_into,
@@ -222,9 +221,9 @@ def _write(
     table: Table, state: Progress, folder: Path, encoder: Encoder, *, record: Mapping[str, Any], skip: bool
 ) -> None:
     """Encode what is left, and write the manifest."""
-    values, k = state.values, table.negatives_per_caption
-    rows = len(table.images) + len(table.texts) * (1 + k)
-    check_folder(folder, needs=4 * record["dim"] * rows - sum(values["sizes"].values()))
+    values, dim = state.values, record["dim"]
+    needs = 4 * dim * (len(table.images) + len(table.texts) + table.has_negative.size)
+    check_folder(folder, needs=needs - sum(values["sizes"].values()))
     _logger.info("%s: %d images and %d texts to embed", folder, len(table.images), len(table.texts))
     with closing(Files(folder, values["sizes"])) as files:
         write_images(table, state, files, encoder, skip=skip)
@@ -234,17 +233,13 @@ def _write(
             why = "".join(f"; {one['where']}: {one['image'] or 'it'} {one['reason']}" for one in values["skipped"][:1])
             raise ValueError(f"{names} has no caption with an image that can be used{why}.")
         write_texts(table, state, files, encoder)
-        # Behind the images that captions describe are those that only negatives do.
-        files.cut("images", HEADER + 4 * record["dim"] * images)
-        left_out = set(values["left_out"])
-        texts = [text for text in table.texts if text.image not in left_out]
-        has = np.fromfile(files.path("has_negative"), bool, offset=HEADER).reshape(-1, k) if k else None
-        wrong = 0 if has is None else int(has.sum())
-        counts = counts_of(
-            images, np.array([text.kind for text in texts]), has, has_kinds=table.has_kinds,
-            true_negatives=sum(len(text.negatives) for text in texts) - wrong, texts_cut=encoder.cut.count,
-        )  # fmt: skip
-        made = {"images_sha256": values["digest"], "counts": counts, "skipped": values["skipped"]}
+        if "counts" not in values:
+            counts = write_rest(table, files, values["left_out"], images=images, texts_cut=encoder.cut.count)
+            state.note(files, counts=counts)
+            state.keep(files)
+        # Behind the images that captions describe are those that only negatives do, which are not needed any more.
+        files.cut("images", HEADER + 4 * dim * images)
+        made = {"images_sha256": values["digest"], "counts": values["counts"], "skipped": values["skipped"]}
         versions = {"python": platform.python_version(), **versions_of("torch", "open_clip_torch", "numpy", "pillow")}
         files.finish({**record, **made}, versions)
 
@@ -264,8 +259,6 @@ def write_images(table: Table, state: Progress, files: Files, encoder: Encoder, 
                     if one.row is not None:
                         digest = hashlib.sha256(digest.encode() + one.digest).hexdigest()
                         files.append("images", one.row)
-                        if number < table.captioned:
-                            files.append("images.jsonl", _line({"image": one.source.name}))
                     elif skip:
                         left_out.append(number)
                         skipped.append(table.skip(number, one.problem))
@@ -279,14 +272,18 @@ def write_images(table: Table, state: Progress, files: Files, encoder: Encoder, 
 
 def write_texts(table: Table, state: Progress, files: Files, encoder: Encoder) -> None:
     """Encode what is left of the texts of the images kept, and their negatives: each distinct text once a block."""
-    kept = np.ones(len(table.images), dtype=bool)
-    kept[state.values["left_out"]] = False
-    rows = np.where(kept, kept.cumsum() - 1, -1)
-    done = state.values["texts"]
+    done, k = state.values["texts"], table.has_negative.shape[1]
     encoder.cut = TruncationCount(**state.values["cut"])
     with encoder.bar("captions", len(table.texts), done) as bar:
-        for block, features in encoder.blocks(_blocks(table, rows, done)):
-            _write_block(table, files, rows, block, features)
+        for block, features in encoder.blocks(_blocks(table, done, {*state.values["left_out"]})):
+            own = np.array([block.row_of[table.texts[index].text] for index in block.texts])
+            negatives = np.repeat(own[:, None], k, axis=1)  # where there is none, the text itself stands
+            for row, index in enumerate(block.texts):
+                for column in np.flatnonzero(table.has_negative[index]):
+                    negatives[row, column] = block.row_of[table.texts[index].negatives[column]]
+            files.append("texts", features[own])
+            if k:
+                files.append("negatives", features[negatives])
             bar.update(block.stop - state.values["texts"])
             state.note(files, texts=block.stop, cut=vars(encoder.cut))
     state.keep(files)
@@ -294,57 +291,61 @@ def write_texts(table: Table, state: Progress, files: Files, encoder: Encoder) -
 
 
 class _Block(NamedTuple):
-    """Some texts, which of their negatives are wrong, the row of each distinct text, and the index of the next text."""
+    """The indices of some texts, the index behind them, and the row of each distinct text among their features."""
 
-    texts: list[Text]
-    wrong: list[list[bool]]
-    row_of: dict[str, int]
+    texts: list[int]
     stop: int
+    row_of: dict[str, int]
 
 
-def _blocks(table: Table, rows: NDArray[np.int64], done: int) -> Iterator[tuple[_Block, dict[str, str]]]:
+def _blocks(table: Table, done: int, left_out: Container[int]) -> Iterator[tuple[_Block, dict[str, str]]]:
     """Blocks of the texts behind those done, each with its distinct texts and where they occur first."""
     for start in range(done, len(table.texts), BLOCK):
-        texts = [text for text in table.texts[start : start + BLOCK] if rows[text.image] >= 0]
-        wrong = [[table.is_wrong(text.image, negative) for negative in text.negatives] for text in texts]
+        stop = min(start + BLOCK, len(table.texts))
+        block = [index for index in range(start, stop) if table.texts[index].image not in left_out]
         locations: dict[str, str] = {}
-        for text, flags in zip(texts, wrong, strict=True):
-            for one in (text.text, *compress(text.negatives, flags)):
+        for index in block:
+            text = table.texts[index]
+            for one in (text.text, *compress(text.negatives, table.has_negative[index])):
                 locations.setdefault(one, text.location)
-        if texts:
-            row_of = {one: row for row, one in enumerate(locations)}
-            yield _Block(texts, wrong, row_of, min(start + BLOCK, len(table.texts))), locations
+        if block:
+            yield _Block(block, stop, {one: row for row, one in enumerate(locations)}), locations
 
 
-def _write_block(table: Table, files: Files, rows: NDArray[np.int64], block: _Block, features: Embeddings) -> None:
-    """Everything of some texts to its file."""
-    own = np.array([block.row_of[text.text] for text in block.texts])
-    own_image = rows[[text.image for text in block.texts]]
-    # Where there is no negative, the caption itself stands, and its image.
-    negatives, images = (np.repeat(one[:, None], table.negatives_per_caption, axis=1) for one in (own, own_image))
-    for row, (text, wrong) in enumerate(zip(block.texts, block.wrong, strict=True)):
-        shown = [None if key is None or rows[table.number[key]] < 0 else table.number[key] for key in text.shown]
-        for column in np.flatnonzero(wrong):
-            negatives[row, column] = block.row_of[text.negatives[column]]
-            if (number := shown[column]) is not None:
-                images[row, column] = rows[number]
+def write_rest(table: Table, files: Files, left_out: Sequence[int], *, images: int, texts_cut: int) -> dict[str, int]:
+    """What the table says of the rows: all files but those of embedded images and texts; the manifest's counts."""
+    kept = np.ones(len(table.images), dtype=bool)
+    kept[left_out] = False
+    rows = np.where(kept, kept.cumsum() - 1, -1)
+    image = np.array([text.image for text in table.texts])
+    texts, index, has = [*compress(table.texts, kept[image])], rows[image][kept[image]], table.has_negative[kept[image]]
+    kinds = np.array([text.kind for text in texts], dtype="|i1")
+    shown = np.repeat(index[:, None], has.shape[1], axis=1)  # where there is none, the caption's own
+    for row, text in enumerate(texts):
+        numbers = [None if key is None or not kept[table.number[key]] else table.number[key] for key in text.shown]
+        for column, number in enumerate(numbers):
+            if number is not None and has[row, column]:
+                shown[row, column] = rows[number]
         line: dict[str, Any] = {"caption": text.text, "negatives": text.negatives}
         if table.shows_negatives:
-            line["negative_images"] = [None if number is None else table.images[number].name for number in shown]
+            line["negative_images"] = [None if number is None else table.images[number].name for number in numbers]
         if text.kind:
             line["kind"] = text.kind.name.lower()
         files.append("captions.jsonl", _line(line))
-    files.append("texts", features[own])
-    files.append("image_index", own_image.astype("<i8"))
+    for source in compress(table.images[: table.captioned], kept):
+        files.append("images.jsonl", _line({"image": source.name}))
+    files.append("image_index", index.astype("<i8"))
     if table.has_kinds:
-        files.append("kind", np.array([text.kind for text in block.texts], dtype="|i1"))
-    if table.negatives_per_caption:
-        files.append("negatives", features[negatives])
-        files.append("has_negative", negatives != own[:, None])
-    if table.negatives_per_caption and table.shows_negatives:
-        encoded = np.memmap(files.path("images"), "<f4", "r", offset=HEADER).reshape(-1, features.shape[1])
-        files.append("negative_images", encoded[images])
-        files.append("has_negative_image", images != own_image[:, None])
+        files.append("kind", kinds)
+    if has.size:
+        files.append("has_negative", has)
+    if has.size and table.shows_negatives:
+        encoded = np.memmap(files.path("images"), "<f4", "r", offset=HEADER).reshape(int(kept.sum()), -1)
+        for start in range(0, len(texts), BLOCK):
+            files.append("negative_images", encoded[shown[start : start + BLOCK]])
+        files.append("has_negative_image", shown != index[:, None])
+    true = sum(len(text.negatives) for text in texts) - int(has.sum())
+    return counts_of(images, kinds, has, has_kinds=table.has_kinds, true_negatives=true, texts_cut=texts_cut)
 
 
 def _line(values: Mapping[str, Any]) -> bytes:

@@ -191,7 +191,8 @@ class Features:
         make_folder(folder)
         known = self.manifest.get("counts", {})
         more = {name: known.get(name, 0) for name in ("true_negatives", "texts_cut")}
-        counts = counts_of(len(self.images), self.kinds, self.has_negative, has_kinds=self.kind is not None, **more)
+        has = np.zeros((len(self), 0), dtype=bool) if self.has_negative is None else self.has_negative
+        counts = counts_of(len(self.images), self.kinds, has, has_kinds=self.kind is not None, **more)
         fingerprint = None if self.fingerprint is None else block_of(self.fingerprint, slice(None)).tolist()
         record = {
             "base": None if self.base is None else vars(self.base),

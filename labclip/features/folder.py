@@ -274,15 +274,14 @@ def _content_sha256(path: Path) -> str:
 
 
 def counts_of(
-    images: int, kinds: NDArray[np.int8], has_negative: NDArray[np.bool_] | None, *, has_kinds: bool,
+    images: int, kinds: NDArray[np.int8], has_negative: NDArray[np.bool_], *, has_kinds: bool,
     true_negatives: int, texts_cut: int,
 ) -> dict[str, int]:  # fmt: skip
     """The manifest's counts."""
     by_kind = dict(zip(COUNTED, np.bincount(kinds, minlength=len(COUNTED)).tolist(), strict=True))
-    has = np.zeros((len(kinds), 0), dtype=bool) if has_negative is None else has_negative
     counts = {
-        "images": images, "captions": by_kind["captions"], "negatives_per_caption": has.shape[1],
-        "captions_with_negative": int(has[kinds == Kind.CAPTION].any(axis=1).sum()),
+        "images": images, "captions": by_kind["captions"], "negatives_per_caption": has_negative.shape[1],
+        "captions_with_negative": int(has_negative[kinds == Kind.CAPTION].any(axis=1).sum()),
         "true_negatives": true_negatives, "texts_cut": texts_cut,
     }  # fmt: skip
     return counts | (by_kind if has_kinds else {})

@@ -6,6 +6,8 @@ import hashlib
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from labclip.data.cleaning import comparable, digest
 from labclip.data.images import ImageSource
 from labclip.data.items import Item, Kind
@@ -49,7 +51,7 @@ class Table:
         captions: How many captions each has.
         number: The number of an image by its key.
         texts: The texts.
-        negatives_per_caption: The most that one text has.
+        has_negative: Which negatives no text of the image says, bool [texts, k], for the k that one text has at most.
         shows_negatives: Whether an image of a negative is named.
         has_kinds: Whether there are parts or keywords.
         skipped: The rows that can't be used, as the manifest lists them.
@@ -62,8 +64,7 @@ class Table:
         self.number: dict[bytes, int] = {}
         self.texts: list[Text] = []
         self.skipped: list[dict[str, Any]] = []
-        self.negatives_per_caption = 0
-        self._said: set[int] = set()
+        k, said = 0, set[int]()
         shown: dict[bytes, ImageSource] = {}
         short: dict[int, Text] = {}
         for item in items:
@@ -78,7 +79,7 @@ class Table:
             for caption, negatives, described in zip(item.captions, item.negatives, negative_images, strict=True):
                 keys = tuple(None if one is None else one.key for one in described)
                 self.texts.append(Text(image, caption, negatives, keys, Kind.CAPTION, item.location))
-                self._said.add(_said(image, caption))
+                said.add(_said(image, caption))
                 for one in filter(None, described):
                     shown.setdefault(one.key, one)
             parts = [(Kind.PART, part.text, part.negative) for part in item.parts]
@@ -89,16 +90,18 @@ class Table:
                         _said(image, text), Text(image, text, wrong, (None,) * len(wrong), kind, item.location)
                     )
             has_wrong_part = int(any(part.negative.strip() for part in item.parts))
-            self.negatives_per_caption = max(self.negatives_per_caption, has_wrong_part, *map(len, item.negatives))
+            k = max(k, has_wrong_part, *map(len, item.negatives))
         self.captioned, self.shows_negatives = len(self.images), bool(shown)
         for one in shown.values():
             self._number_of(one)
-        more = [text for said, text in short.items() if said not in self._said]
+        more = [text for key, text in short.items() if key not in said]
         self.has_kinds = bool(more)
         self.texts += sorted(more, key=lambda text: text.kind)
-        self._said |= short.keys()
+        said |= short.keys()
         content = hashlib.sha256()
-        for image, text, negatives, keys, _, _ in self.texts:
+        self.has_negative = np.zeros((len(self.texts), k), dtype=np.bool_)
+        for row, (image, text, negatives, keys, _, _) in enumerate(self.texts):
+            self.has_negative[row, : len(negatives)] = [_said(image, negative) not in said for negative in negatives]
             content.update(repr((image, text, negatives, [key and self.number[key] for key in keys])).encode())
         self.sha256 = content.hexdigest()
 
@@ -109,10 +112,6 @@ class Table:
             self.images.append(image)
             self.captions.append(0)
         return number
-
-    def is_wrong(self, image: int, negative: str) -> bool:
-        """Whether no text of an image says the same as a negative."""
-        return _said(image, negative) not in self._said
 
     def skip(self, image: int, problem: str) -> dict[str, Any]:
         """What the manifest says of an image that is left out."""
