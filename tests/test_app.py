@@ -1,10 +1,14 @@
 """What the page of `labclip app` computes, without the page; the page itself is in test_app_browser."""
 
 import io
+import json
 import math
+import socket
+import subprocess
 import sys
 import time
 import zipfile
+from concurrent.futures import CancelledError
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,10 +19,10 @@ from close import UNIT
 from PIL import Image
 
 from labclip import LABCLIP, scenes
-from labclip.app import markup, work
-from labclip.app.answers import Answers
-from labclip.app.pair import Gallery, ModelPair, Scores, captions_in, parts_in, swapped, with_swapped
-from labclip.app.work import Upload, Worker
+from labclip.app import work
+from labclip.app.answers import EXAMPLES, Answers, duration, part, sample
+from labclip.app.pair import ModelPair, Scores, captions_in, judge, parts_in, with_swapped
+from labclip.app.work import Job, Upload
 from labclip.cli import main
 from labclip.data.images import ImageSource
 
@@ -66,7 +70,7 @@ def zipped(files):
 def test_scores_are_the_models_own(pair):
     model, scene = pair.model, scenes.sample(1, seed=8)
     image, (texts, cut) = pair.image(ImageSource("scene", data=scene.images[0])), pair.texts([RIGHT, WRONG])
-    base, ours = pair.scores(image, texts, model.alignment.strength)
+    base, ours = pair.scores(image, texts, model.alignment)
     shown = model.encode_image(Image.fromarray(scene.images[0]))
     expected = model.similarity(shown, model.encode_text([RIGHT, WRONG]))[0]
     assert ours.cosines == pytest.approx(expected.tolist(), abs=UNIT)
@@ -74,7 +78,7 @@ def test_scores_are_the_models_own(pair):
     expected = model.similarity(shown, model.encode_text([RIGHT, WRONG], aligned=False))[0]
     assert base.cosines == pytest.approx(expected.tolist(), abs=UNIT)
     assert cut == ""
-    nothing = pair.scores(image, texts, 0.0)[1]
+    nothing = pair.scores(image, texts, model.alignment.at(0))[1]
     assert nothing.cosines == pytest.approx(base.cosines, abs=UNIT)
     assert nothing.shares == pytest.approx(base.shares, abs=UNIT * 100)
 
@@ -83,7 +87,8 @@ def test_a_tie_is_a_tie():
     scores = Scores.of(torch.tensor([0.5, 0.1, 0.5 + 1e-7]), math.log(100))
     assert scores.best == [0, 2]
     assert Scores.of(torch.tensor([0.5, 0.1]), 0.0).best == [0]
-    assert "Both choose none: 2 captions tie." in markup.bars(["a", "b", "a"], scores, scores)
+    shown = part("compared", ["a", "b", "c"], scores, scores, {"a": True, "b": False}, "")
+    assert shown.count("2 captions tie") == shown.count("is wrong:") == 2
 
 
 def test_a_caption_that_is_cut_is_told(pair):
@@ -97,28 +102,46 @@ def test_captions_are_bounded(text, message):
 
 
 @pytest.mark.parametrize(
-    ("caption", "other"),
+    ("captions", "expected"),
     [
-        (RIGHT, WRONG),
-        ("A big dog and a small cat.", "A small dog and a big cat."),
-        ("a cup left of a plate", "a cup right of a plate"),
-        ("an open door and a closed window", "a closed door and an open window"),
-        ("a dog on a sofa", None),
+        (RIGHT, f"{RIGHT}\n{WRONG}"),
+        (f"{RIGHT}\n{WRONG}", f"{RIGHT}\n{WRONG}"),
+        ("A big dog and a small cat.\na dog", "A big dog and a small cat.\nA small dog and a big cat.\na dog"),
+        ("a cup left of a plate", "a cup left of a plate\na cup right of a plate"),
     ],
 )
-def test_swapped(caption, other):
-    assert swapped(caption) == other
+def test_swapped_captions_are_added_once(captions, expected):
+    assert with_swapped(captions) == expected
 
 
-def test_swapped_captions_are_added_once():
-    assert with_swapped(RIGHT) == f"{RIGHT}\n{WRONG}"
-    assert with_swapped(f"{RIGHT}\n{WRONG}") == f"{RIGHT}\n{WRONG}"
+def test_a_caption_without_anything_to_swap():
     with pytest.raises(ValueError, match="Type the other caption yourself"):
         with_swapped("a dog on a sofa")
 
 
+def test_the_examples_are_what_their_titles_say(answers):
+    session, found = answers.session("one"), {}
+    for title in EXAMPLES:
+        _, captions, shown = session.scene(0.9, title)
+        assert len(captions.splitlines()) == 2
+        found[title] = "<b>CLIP is right:" in shown, "<b>LABCLIP is right:" in shown
+    wrong_and_right = ["two colours", "two more", "three objects"]
+    assert found == dict.fromkeys(wrong_and_right, (False, True)) | {
+        "CLIP is right": (True, True), "left or right": (False, False), "without": (False, False)
+    }  # fmt: skip
+
+
+def test_a_caption_of_one_s_own_has_no_verdict(answers):
+    session = answers.session("one")
+    session.scene(0.5)
+    shown = session.compared("a cat\na dog", 0.5)
+    assert shown.count("says:") == 2
+    assert "is right" not in shown
+    assert "There is one caption." in session.compared("a cat", 0.5)
+
+
 def test_what_people_write_is_plain_text():
-    shown = markup.part("note", "<script>${alert(1)}</script>{{value}}\x1b[31m").removeprefix('<p class="l-note">')
+    shown = part("note", "<script>${alert(1)}</script>{{value}}\x1b[31m").removeprefix('<p class="l-note">')
     assert "&#36;&#123;alert" in shown
     assert not set("<{$\x1b") & set(shown.removesuffix("</p>"))
 
@@ -127,55 +150,69 @@ def test_what_people_write_is_plain_text():
 
 
 def test_the_scenes_are_pairs_with_their_colours_swapped(pair):
-    gallery = pair.index_scenes(6)
-    assert len(gallery.names) == len(gallery.shown) == len(gallery.rows) == 6
-    drawn = scenes.sample(3, seed=2024, split="all")
+    gallery = pair.scenes
+    assert len(gallery.names) == len(gallery.shown) == len(gallery.rows) == len(gallery.objects) == 500
+    drawn = scenes.sample(250, seed=2024, split="all")
     assert gallery.names == drawn.captions + drawn.swapped_captions
     alone = pair.image(ImageSource("scene", data=drawn.images[1]))
     assert torch.allclose(gallery.rows[1], alone, atol=UNIT)
+    (first, one), (second, other) = gallery.objects[1]
+    assert gallery.objects[251] == ((second, one), (first, other))
 
 
 def test_a_search_finds_what_the_models_query_is_nearest_to(pair):
-    gallery = pair.index_scenes(60)
+    gallery, alignment = pair.scenes, pair.model.alignment
     parts, without = ["red cube", "star"], ["purple"]
     texts, _ = pair.texts(parts + without)
-    base, ours = pair.search(gallery, texts[:2], texts[2:], pair.alignment.strength, top=5)
+    base, ours = pair.search(gallery, texts[:2], texts[2:], alignment, top=5)
     query = pair.model.encode_query(parts, without=without)
-    assert [hit.index for hit in ours] == torch.topk(gallery.rows @ query, 5).indices.tolist()
-    assert ours[0].cosine == pytest.approx(float(gallery.rows[ours[0].index] @ query), abs=UNIT)
+    assert [hit.image for hit in ours] == torch.topk(gallery.rows @ query, 5).indices.tolist()
+    assert ours[0].cosine == pytest.approx(float(gallery.rows[ours[0].image] @ query), abs=UNIT)
     plain = LABCLIP.from_pretrained("scenes", strength=0).encode_query(parts, without=without)
-    assert [hit.index for hit in base] == torch.topk(gallery.rows @ plain, 5).indices.tolist()
-    ranks = {hit.index: rank for rank, hit in enumerate(base, 1)}
-    assert [hit.other for hit in ours] == [ranks.get(hit.index) for hit in ours]
-    shown = markup.results(gallery, base, ours)
-    assert shown.count("l-changed") == sum(hit.other is None for hit in (*base, *ours))
-    same, also = pair.search(gallery, texts[:1], None, 0.0)
-    assert [hit.index for hit in same] == [hit.index for hit in also]
-    assert "0 are not among the base&#39;s and 0 have another rank" in markup.results(gallery, same, also)
+    assert [hit.image for hit in base] == torch.topk(gallery.rows @ plain, 5).indices.tolist()
+    assert [hit.new for hit in ours] == [hit.image not in {one.image for one in base} for hit in ours]
+    same, also = pair.search(gallery, texts[:1], None, alignment.at(0))
+    assert [hit.image for hit in same] == [hit.image for hit in also]
+
+
+@pytest.mark.parametrize(
+    ("parts", "without", "expected"),
+    [
+        (["a red cube", "blue ring"], [], True),
+        (["ring"], ["purple"], True),
+        (["blue cube"], [], False),
+        (["red cube"], ["ring"], False),
+        (["green cube"], [], None),
+        (["a red cube left of a blue ring"], [], None),
+        (["red thing"], [], None),
+    ],
+)
+def test_whether_a_scene_is_what_is_asked_for(parts, without, expected):
+    assert judge((("red", "cube"), ("blue", "ring")), parts, without) is expected
 
 
 def test_parts_stand_on_lines_or_between_commas():
     assert parts_in(" red cube,\n a star ,, ") == ["red cube", "a star"]
 
 
-def test_images_that_are_none_are_left_out_and_told(pair, tmp_path):
-    scene = png(scenes.sample(1).images[0])
-    files = {"a.png": scene, "b.png": b"?", "c": b"", ".d.png": b"", "__MACOSX/a.png": b""}
-    files = [uploaded(tmp_path, "two.zip", zipped(files)), uploaded(tmp_path, "d.png", scene)]
-    gallery = pair.index(work.images_in(files))
-    assert gallery.names == ["a.png", "d.png"]
-    assert [one.split(" (")[0] for one in gallery.left_out] == [
-        "b.png is not a whole image of a format that is read; convert HEIC, SVG or PDF to PNG"
-    ]
-    with pytest.raises(ValueError, match=r"None of the images can be used: b.png"):
-        pair.index([("b.png", b"?")])
-    shown = markup.results(
-        Gallery(["<7>"], ["data:,"], gallery.rows[:1], []), *pair.search(gallery, gallery.rows[:1], None, 1.0, 1)
-    )
-    assert "&lt;7&gt;" in shown
-
-
 # Uploads
+
+
+def test_what_is_no_image_is_passed_over_and_told(pair, tmp_path):
+    scene = png(scenes.sample(1).images[0])
+    files = {"a/0.png": scene, "b.png": b"?", "c": b"", "notes.txt": b"", ".d.png": b"", "__MACOSX/a.png": b""}
+    files = [uploaded(tmp_path, "two.zip", zipped(files)), uploaded(tmp_path, "d.png", scene)]
+    files += [uploaded(tmp_path, ".DS_Store", b"?"), uploaded(tmp_path, "half.png", scene[: len(scene) // 2])]
+    told = work.unpack(files, tmp_path / "images")
+    assert told == [
+        "Images: 3.",
+        "Files passed over, as they are no images: 5.",
+        "Images that can't be read: 1, for example b.png.",
+    ]
+    gallery = pair.index(tmp_path / "images")
+    assert gallery.names == ["a/0.png", "d.png"]
+    (left_out,) = gallery.left_out
+    assert left_out.startswith("half.png is not a whole image")
 
 
 @pytest.mark.parametrize(("limit", "value"), [("FILE_BYTES", 1_000_000), ("ALL_BYTES", 1_000_000), ("IMAGES", 1)])
@@ -183,7 +220,7 @@ def test_zips_are_bounded(tmp_path, monkeypatch, limit, value):
     bomb = uploaded(tmp_path, "bomb.zip", zipped({"a.png": bytes(600_000), "b.png": bytes(3_000_000)}))
     monkeypatch.setattr(work, limit, value)
     with pytest.raises(ValueError, match=r"more than [\d,]+ images or"):
-        list(work.images_in([bomb]))
+        work.unpack([bomb], tmp_path / "images")
 
 
 @pytest.mark.parametrize("name", ["../a.png", "/etc/a.png", "b/../../a.png", "C:\\a.png", "..\\a.png"])
@@ -193,87 +230,160 @@ def test_no_name_leads_out(name, tmp_path):
     for act in (
         lambda: work.unpack([uploaded(tmp_path, "photos.zip", zipped({name: b"1"}))], tmp_path / "images"),
         lambda: work.unpack([Upload(name, table)], tmp_path / "images"),
-        lambda: work.check_table(table, tmp_path),
+        lambda: work.read_table(table),
     ):
         with pytest.raises(ValueError, match="leads out"):
             act()
 
 
-def test_a_broken_zip_is_told(tmp_path):
+def test_uploads_that_are_refused(tmp_path):
     whole = zipped({"a.png": bytes(range(256)) * 40})
     for data in (b"no zip", whole[: len(whole) // 2], whole.replace(whole[60:70], bytes(10))):
         with pytest.raises(ValueError, match=r"photos.zip is not a whole zip"):
-            list(work.images_in([uploaded(tmp_path, "photos.zip", data)]))
-    with pytest.raises(ValueError, match=r"There is no image in empty.zip"):
-        list(work.images_in([uploaded(tmp_path, "empty.zip", zipped({"notes": b"hi"}))]))
+            work.unpack([uploaded(tmp_path, "photos.zip", data)], tmp_path / "images")
+    with pytest.raises(ValueError, match=r"There is no image that can be read in empty.zip"):
+        work.unpack([uploaded(tmp_path, "empty.zip", zipped({"notes": b"hi"}))], tmp_path / "images")
+    scene = png(scenes.sample(1).images[0])
+    twice = [uploaded(tmp_path, "0.png", scene), uploaded(tmp_path, "0.png", scene)]
+    with pytest.raises(ValueError, match=r"Two images are called 0.png. Upload them as a zip"):
+        work.unpack(twice, tmp_path / "images")
+
+
+def lines(*rows):
+    return "\n".join(("image,caption,negative", *rows)).encode()
+
+
+def test_a_file_of_captions_is_checked_when_it_comes(answers, tmp_path):
+    session = answers.session("one")
+
+    def ready(data, name="words.csv"):
+        return session.captions([uploaded(tmp_path, name, data)])
+
+    assert "words.csv: 2 captions, 1 of them with a negative." in ready(lines("0.png,a cat,a dog", "1.png,a dog,"))
+    shown = ready(lines("0.png,a cat,", "1.png,,"))
+    assert "1 captions, none of them with a negative." in shown
+    assert "Rows that are left out: 1. words.csv line 3 has an empty caption." in shown
+    assert "Captions are cleaned" in ready(lines("0.png,A red cat and a white dog.,a white cat and a red dog"))
+    for data, message in [
+        (b"image,words\n0.png,a cat", r"^words.csv has no column 'caption'.*The columns image, caption and negative"),
+        (lines("0.png,,"), "words.csv has no caption. words.csv line 2 has an empty"),
+    ]:
+        with pytest.raises(ValueError, match=message) as told:
+            ready(data)
+        assert "column=" not in str(told.value)
+        assert str(tmp_path) not in str(told.value)
+    with pytest.raises(ValueError, match=r"words.pkl is of no kind"):
+        ready(b"", "words.pkl")
+
+
+@pytest.mark.parametrize(
+    ("name", "there", "expected"),
+    [
+        ("0.png", ["images/0.png"], "images/0.png"),
+        ("photos/0.png", ["0.png"], "0.png"),
+        ("photos/0.png", ["all/photos/0.png", "other/0.png"], "all/photos/0.png"),
+        ("0.png", ["0.png", "images/0.png"], "0.png"),
+        ("a/0.png", ["b/0.png"], "None of the images that words.csv names is there, for example a/0.png"),
+        ("0.png", ["a/0.png", "b/0.png"], "0.png may be"),
+    ],
+)
+def test_images_are_found_by_the_names_of_the_table(name, there, expected, tmp_path):
+    for one in there:
+        (tmp_path / "images" / one).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "images" / one).write_text(one)
+    table = work.Table(Path("words.csv"), [name], 1, False, [])
+    if " " in expected:
+        with pytest.raises(ValueError, match=expected):
+            work.lay_out(table, tmp_path / "images", tmp_path / "named")
+    else:
+        assert work.lay_out(table, tmp_path / "images", tmp_path / "named") == ["Images of these captions: 1."]
+        assert (tmp_path / "named" / name).read_text() == expected
+
+
+def test_the_sample_is_what_the_page_reads(answers, tmp_path):
+    session = answers.session("one")
+    assert "500 captions, 500 of them with a negative" in session.captions(
+        [uploaded(tmp_path, "sample.csv", sample("sample.csv"))]
+    )
+    shown = session.photos([uploaded(tmp_path, "sample.zip", sample("sample.zip"))])
+    assert "Images of these captions: 500." in shown
+    assert "A fit takes about" in shown
+    assert work.in_page_words("Few rows. Hold out more, or pass validation=X.") == "Few rows. Hold out more."
 
 
 # Long work
 
 
-def test_a_command_is_told_as_it_goes_and_ended_where_nobody_waits(tmp_path):
-    worker = Worker()
-    steps = worker.run(tmp_path, ["diagnose", "--model", "scenes"])
-    assert next(steps).what == "labclip diagnose begins"
-    (process,) = worker._running
-    steps.close()
-    assert process.poll() is not None
-    steps = worker.run(tmp_path, ["diagnose", "--model", "scenes"])
-    next(steps)
-    worker.close()
-    with pytest.raises(ValueError, match="labclip diagnose ended with code -15"):
-        list(steps)
-    assert not worker._running
-
-
 def test_a_command_that_fails_says_so_itself(tmp_path):
+    words = ["negatives", "none.csv", "out.csv", "--method", "swap", "--attributes", "red,a"]
     with pytest.raises(ValueError, match=r"^There is no file none.csv"):
-        list(Worker().run(tmp_path, ["negatives", "none.csv", "out.csv", "--method", "swap", "--attributes", "red,a"]))
+        Job([words], str, 1).run(tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("model", [["--model", "scenes"], ["--model", "ViT-B-32", "--device", "cpu"]])
-def test_the_commands_are_labclips_own(model):
-    asked = work.diagnosis(model, ["--alignment", "scenes"], 500) + work.fit(
-        model, Path("a.csv"), Path("b"), clean=True
-    )
-    assert [words[0] for words in asked] == ["diagnose", "embed", "fit"]
+def test_jobs_run_one_at_a_time_and_are_cancelled_wherever_they_are(answers):
+    one, other = (answers.add(Job([["diagnose", "--model", "scenes"]], str, 1)) for _ in range(2))
+    assert [answers.before(one), answers.before(other)] == [0, 1]
+    other.cancel()
+    assert other.result.cancelled()
+    end = time.monotonic() + 60
+    while not one.title:
+        assert time.monotonic() < end
+    assert one.title == "Step 1 of 1, labclip diagnose"
+    one.cancel()
+    with pytest.raises(CancelledError):
+        one.result.result(60)
+    assert not list(answers.root.glob("work-*"))
+
+
+@pytest.mark.parametrize("own", [0, 1])
+def test_the_commands_are_labclips_own(answers, own, tmp_path):
+    answers.typed, answers.alignment = ["--model", "ViT-B-32", "--device", "cpu"], ["--alignment", "scenes"]
+    session = answers.session("one")
+    if own:
+        session.captions([uploaded(tmp_path, "words.csv", lines("0.png,a cat,a dog"))])
+        session.photos([uploaded(tmp_path, "0.png", png(scenes.sample(1).images[0]))])
+    asked = session.diagnosis(500).commands + session.fit(own, 500).commands
+    assert [words[0] for words in asked] == ["diagnose", *([] if own else ["sample"]), "embed", "fit"]
     for name, *words in asked:
         parent = main.make_context("labclip", [name])
-        assert main.commands[name].make_context(name, words, parent).params["as_json"]
+        assert main.commands[name].make_context(name, words, parent).params
 
 
 def test_progress_and_losses_are_read_from_the_bar():
-    losses = []
+    job = Job([], str, 200)
     for loss in ("2.0", "1.25"):
-        step = work._step("fit", f"fit:  12%|#2        | 55/448 [00:03<00:21, 18.1batch/s, loss={loss}]", losses)
-    assert step == ("fit: 55/448, 00:21 left", 12, [2.0, 1.25])
-    shown = markup.step(step, 3.0)
+        job.read("Fitting", f"fit:  12%|#2        | 55/448 [00:03<00:21, 18.1batch/s, loss={loss}]")
+    assert (job.title, job.percent, job.losses) == ("Fitting: fit 55/448, 00:21 left", 12, [2.0, 1.25])
+    shown = part("step", job, 0, f"3 s of {duration(job.seconds)}")
+    assert "3 s of about 3 min" in shown
     assert 'value="12"' in shown
     assert "Loss: 2.000 to 1.250" in shown
-    assert "svg" not in markup.step(work.Step("fit begins"), 3.0)
+    assert "Place 3 in the queue" in part("step", Job([], str, 1), 2, "")
 
 
 # Sessions
 
 
-def test_sessions_do_not_see_each_other(answers, tmp_path, monkeypatch):
-    monkeypatch.setattr(answers, "_scenes", answers.pair.index_scenes(4))
+def test_sessions_do_not_see_each_other(answers, tmp_path):
     one, other = answers.session("one"), answers.session("other")
     assert answers.session("one") is one
     photo = uploaded(tmp_path, "mine.png", png(scenes.sample(1).images[0]))
-    assert 'alt="mine.png"' in answers.photo(one, [photo], RIGHT, 1.0)[0]
+    assert 'alt="mine.png"' in one.photo([photo], RIGHT, 1.0)[0]
     with pytest.raises(ValueError, match="There is no image"):
-        answers.compared(other, RIGHT, 1.0)
-    assert "Your images that are searched: 1." in answers.indexed(one, [photo])
-    assert "mine.png" in answers.searched(one, RIGHT, "")
-    assert "mine.png" not in answers.searched(other, RIGHT, "")
-    answers.photos(one, [photo])
-    assert "Captions: words.csv." in answers.table(one, [uploaded(tmp_path, "../words.csv", b"image")])
-    assert sorted(path.name for path in one.folder.rglob("*") if path.is_file()) == ["mine.png", "words.csv"]
-    one.spent.append(photo.path)
+        other.compared(RIGHT, 1.0)
+    assert "Images: 1." in one.indexed([photo])
+    assert "mine.png" in one.searched(RIGHT, "")
+    assert "mine.png" not in other.searched(RIGHT, "")
+    one.photos([photo])
+    one.captions([uploaded(tmp_path, "../words.csv", lines("mine.png,a cat,a dog"))])
+    assert sorted(path.name for path in one.folder.rglob("*") if path.is_file()) == [
+        "mine.png",
+        "mine.png",
+        "words.csv",
+    ]
     answers.end("one")
     assert not one.folder.exists()
-    assert not photo.path.parent.exists()
     assert answers.session("one") is not one
 
 
@@ -284,41 +394,24 @@ def test_one_session_too_many_ends_the_oldest(answers, monkeypatch):
     assert (first.folder.exists(), answers.session("2") is second) == (False, True)
 
 
-def test_captions_are_encoded_once(answers, monkeypatch):
-    session = answers.session("one")
-    answers.scene(session, 0.5)
-    first = answers.compared(session, RIGHT, 0.5)
-    assert first.strip().startswith('<p role="status">There is one caption.')
-    monkeypatch.setattr(answers.pair, "texts", None)
-    assert answers.compared(session, f" {RIGHT}\n", 1.0) != first
-    monkeypatch.undo()
-
-
-def test_a_fit_says_what_it_lacks(answers, tmp_path):
-    session = answers.session("one")
+def test_a_fit_needs_both_files(answers):
     with pytest.raises(ValueError, match="Upload a file of captions"):
-        next(answers.fit(session, 1, 500, False))
-    with pytest.raises(ValueError, match=r"words.pkl is of no kind"):
-        answers.table(session, [Upload("words.pkl", Path("none"))])
-    answers.table(session, [uploaded(tmp_path, "words.csv", b"image,words\n0.png,a cat")])
-    answers.photos(session, [uploaded(tmp_path, "0.png", b"")])
-    with pytest.raises(ValueError, match=r"^words.csv has no column 'caption'"):
-        next(answers.fit(session, 1, 500, False))
+        answers.session("one").fit(1, 500)
 
 
-def test_work_that_is_left_leaves_nothing(answers):
-    steps = answers.diagnosis(answers.session("one"), 500)
-    assert "labclip diagnose begins" in next(steps)
-    assert len(list(answers.root.glob("work-*"))) == 1
-    began = time.monotonic()
-    steps.close()
-    assert not list(answers.root.glob("work-*"))
-    assert time.monotonic() - began < 10
+def test_a_fit_that_is_not_worth_it_says_why(answers, tmp_path):
+    (tmp_path / "stdout").write_text(json.dumps({"written": False, "advice": ["Too few, or pass keep=0.97."]}))
+    (tmp_path / "report.html").write_text("a report")
+    shown = answers.session("one").fit(0, 500).finish(tmp_path)
+    assert "there is no matrix" in shown
+    assert "Too few." in shown
+    assert "keep=" not in shown
+    assert answers.session("one").fitted is None
 
 
 def test_a_model_without_a_matrix_is_told():
-    assert "no matrix" in markup.part("heading", "mine", True)
-    assert "no matrix" not in markup.part("heading", "mine", False)
+    assert "no matrix" in part("heading", "mine", False, True, [])
+    assert "no matrix" not in part("heading", "mine", False, False, [])
 
 
 # The command
@@ -329,16 +422,14 @@ def test_the_command_tells_its_commands_the_same_model(monkeypatch, tmp_path):
     Path("scenes").mkdir()  # the embedded model's name wins
     LABCLIP.from_pretrained("scenes").alignment.save_pretrained("mine")
     served = []
-    page = SimpleNamespace(
-        LOCAL=(), check_free=lambda *_: None, serve=lambda *given, **named: served.append((given[1:], named))
-    )
+    page = SimpleNamespace(serve=lambda *given, **named: served.append((given[1:], named)))
     monkeypatch.setitem(sys.modules, "gradio", SimpleNamespace())
     monkeypatch.setitem(sys.modules, "labclip.app.page", page)
-    shown = CliRunner().invoke(main, ["app", "--alignment", "mine", "--port", "1", "--host", "0.0.0.0"])
+    shown = CliRunner().invoke(main, ["app", "--alignment", "mine", "--port", "7999", "--host", "0.0.0.0"])
     assert shown.exit_code == 0, shown.output
     (((typed, other), named),) = served
     assert (typed, other) == (["--model", "scenes"], ["--alignment", str(tmp_path / "mine")])
-    assert (named["name"], named["port"], named["share"]) == ("scenes with mine", 1, False)
+    assert (named["name"], named["port"], named["share"]) == ("scenes with mine", 7999, False)
     assert "asks for no password" in shown.stderr
 
 
@@ -346,4 +437,14 @@ def test_without_gradio_the_command_says_what_to_type(monkeypatch):
     monkeypatch.setitem(sys.modules, "gradio", None)
     shown = CliRunner().invoke(main, ["app"])
     assert shown.exit_code == 2
-    assert shown.stderr == 'Error: The page needs gradio. Type: pip install "labclip[app]"\n'
+    assert shown.stderr.endswith('Error: The page needs gradio. Type: pip install "labclip[app]"\n')
+
+
+def test_a_port_that_is_taken_is_told_before_anything_is_loaded():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        code = f"import sys, labclip.cli as c; c.main(['app', '--port', '{port}'], standalone_mode=False)"
+        shown = subprocess.run([sys.executable, "-X", "importtime", "-c", code], capture_output=True, text=True)
+    assert f"can't listen on 127.0.0.1:{port} (Address already in use). Pass another --port" in shown.stderr
+    assert "| torch" not in shown.stderr
+    assert "| gradio" not in shown.stderr

@@ -13,6 +13,7 @@ import time
 import urllib.error
 import urllib.request
 import zipfile
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -37,21 +38,30 @@ def temporary(tmp_path_factory):
     return tmp_path_factory.mktemp("temporary")
 
 
-@pytest.fixture(scope="module")
-def address(temporary):
+@contextmanager
+def serving(temporary):
+    """A server that starts in a folder above its uploads, and leaves nothing there."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
+    environment = {**os.environ, "TMPDIR": str(temporary), "PYTHONPATH": str(Path(__file__).parents[1])}
     command = [sys.executable, "-m", "labclip", "app", "--port", str(port)]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "TMPDIR": str(temporary)}, text=True
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=temporary.parent, env=environment, text=True
     ) as server:
+        assert server.stderr.readline().startswith("Starting the page on scenes")
         line = server.stdout.readline()
         assert line.startswith("http://127.0.0.1"), line + server.stderr.read()
-        yield line.split()[0]
+        yield line.split()[0], server
         server.send_signal(signal.SIGTERM)
-        server.wait(60)
+        assert "Traceback" not in server.communicate(timeout=60)[1]
     assert server.returncode == 0
     assert not list(temporary.glob("labclip-app-*"))
+
+
+@pytest.fixture(scope="module")
+def address(temporary):
+    with serving(temporary) as (address, _):
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +76,8 @@ class Visitor:
     """A browser of its own with the page open, which notes what goes wrong."""
 
     def __init__(self, chromium, address, width=1280, scheme="light"):
-        self.context = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        size = {"width": width, "height": 900 if width > 400 else 844}
+        self.context = chromium.new_context(viewport=size, color_scheme=scheme)
         self.page, self.told, self.asked = self.context.new_page(), [], []
         self.name = f"{width}-{scheme}"
         self.page.on("console", lambda one: self.told.append(f"{one.type}: {one.text}"))
@@ -74,7 +85,7 @@ class Visitor:
         self.page.on("request", lambda one: self.asked.append(one.url))
         self.address = address
         self.page.goto(address)
-        self.see("#compared", "The base chooses")
+        self.see("#compared", "CLIP is wrong: \u201ca white heart with a red ring\u201d")
 
     def see(self, place, words, timeout=60 * SECONDS):
         sync_api.expect(self.page.locator(place)).to_contain_text(words, timeout=timeout)
@@ -89,6 +100,19 @@ class Visitor:
         kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
         sent = {"name": name, "mimeType": kind, "buffer": data}
         self.page.locator(f"#{control} input[type=file]").set_input_files(sent)
+
+    def upload_folder(self, control, folder):
+        with self.page.expect_file_chooser() as chooser:
+            self.page.locator(f"#{control}").click()
+        chooser.value.set_files(folder)
+
+    def top(self, place):
+        """Where an element begins, in pixels from the top of the page."""
+        return self.page.locator(place).first.evaluate("one => one.getBoundingClientRect().top + scrollY")
+
+    def enabled(self, place, expected):
+        expect = sync_api.expect(self.page.locator(place))
+        (expect.to_be_enabled if expected else expect.to_be_disabled)(timeout=10 * SECONDS)
 
     def look(self, name):
         """Nothing that keeps people out, as axe knows it; a screenshot where one is asked for."""
@@ -146,14 +170,6 @@ def wait_until_empty(folder):
     while left := left_in(folder):
         assert time.monotonic() < end, left
         time.sleep(0.5)
-
-
-def test_a_port_that_is_taken(address):
-    port = address.rstrip("/").rpartition(":")[2]
-    command = [sys.executable, "-m", "labclip", "app", "--port", port]
-    shown = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert shown.returncode == 2
-    assert f"can't listen on 127.0.0.1:{port} (Address already in use). Pass another --port" in shown.stderr
 
 
 def ask(address, path="", data=None, **headers):
@@ -218,40 +234,73 @@ def test_an_image_that_is_an_address_is_not_looked_up(address, visit):
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (390, "light"), (390, "dark")])
 def test_every_tab_is_readable(visit, width, scheme):
     someone = visit(width, scheme)
+    assert someone.top("#compared [role=status]") + 110 < (844 if width == 390 else 900)
+    order = [someone.top(place) for place in ("#shown img", "#compared [role=status]", "textarea", "#example-0")]
+    assert order == sorted(order) or width == 1280
     someone.look("compare")
     someone.tab("Search")
-    someone.see("#found", "LABCLIP's top 10")
+    someone.see("#found", "LABCLIP's first image")
+    base, ours = (someone.top(f"#found section:nth-child({side}) img") for side in (1, 2))
+    assert base == ours  # side by side
     someone.page.get_by_text("Search your own images").click()
     someone.look("search")
     someone.tab("Diagnose")
     someone.look("diagnose")
     someone.tab("Fit")
+    someone.see("#expected", "A fit on 2,000 scenes takes about")
     someone.page.get_by_label("My captions and images").check()
     someone.look("fit")
     overflow = someone.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
     assert overflow <= 0
 
 
+def test_the_first_view(visit):
+    someone = visit()
+    someone.see("h1", "CLIP picks the wrong caption")
+    someone.see("#heading", "knows only rendered scenes")
+    assert someone.page.locator("#heading a").first.get_attribute("href") == "https://arxiv.org/abs/2502.03566"
+    verdicts = someone.page.locator("#compared [role=status] p")
+    red, green = (verdicts.nth(n).evaluate("one => getComputedStyle(one).color") for n in (0, 1))
+    assert (red, green) == ("rgb(179, 38, 30)", "rgb(23, 105, 74)")
+    someone.see("#compared", "LABCLIP is right: \u201ca red heart with a white ring\u201d")
+    for number, words in (("3", "CLIP is right"), ("5", "LABCLIP is wrong: \u201ca yellow heart without a brown star")):
+        someone.page.locator(f"#example-{number}").click()
+        someone.see("#compared", words)
+
+
 def test_compare(visit):
     someone = visit()
     captions = someone.page.get_by_label("Captions, one per line")
     captions.fill("a red heart with a white ring\na red heart with a white ring")
-    someone.see("#compared", "Both choose none: 2 captions tie.")
+    someone.see("#compared", "2 captions tie")
     captions.fill("a red heart with a white ring")
     someone.see("#compared", "There is one caption")
     someone.click("Add the swapped captions")
-    someone.see("#compared", "a white heart with a red ring")
-    someone.see("#compared", "LABCLIP chooses \u201ca red heart with a white ring\u201d")
-    someone.page.get_by_role("slider", name="Strength").fill("0")
-    someone.see("#compared", "Both choose \u201ca white heart with a red ring\u201d")
+    someone.see("#compared", "LABCLIP is right: \u201ca red heart with a white ring\u201d")
     captions.fill("")
     someone.see("#compared", "There is no caption")
     captions.fill("a cat\n" * 500)
     someone.see("#compared", "There are 500 captions")
     captions.fill("<b>${1+1}</b> {{value}}\na cat")
     someone.see("#compared", "<b>${1+1}</b> {{value}}")
-    someone.click("Another scene")
+    someone.click("A random scene")
     sync_api.expect(captions).not_to_have_value("<b>${1+1}</b> {{value}}\na cat")
+
+
+def test_the_slider_and_the_answer_agree(visit):
+    someone = visit()
+    number = someone.page.get_by_role("spinbutton", name="Strength")
+    at_rest = someone.page.locator("#compared").text_content()
+    someone.page.get_by_role("slider", name="Strength").fill("0")
+    someone.see("#compared", "LABCLIP is wrong")
+    someone.page.get_by_label("Reset to default value").locator("visible=true").click()
+    sync_api.expect(number).to_have_value("0.9")
+    sync_api.expect(someone.page.locator("#compared")).to_have_text(at_rest)
+    for typed, shown, words in (("-5", "0", "LABCLIP is wrong"), ("9", "1.5", "LABCLIP is right")):
+        number.fill(typed)
+        number.press("Tab")
+        sync_api.expect(number).to_have_value(shown)
+        someone.see("#compared", words)
 
 
 def test_uploaded_images(visit, temporary):
@@ -267,45 +316,63 @@ def test_uploaded_images(visit, temporary):
 
 def test_keys_alone(visit):
     someone = visit()
-    someone.page.get_by_label("Captions, one per line").focus()
-    someone.page.keyboard.press("Tab")
-    sync_api.expect(someone.page.get_by_role("button", name="Add the swapped captions")).to_be_focused()
-    someone.page.get_by_role("tab", name="Compare").focus()
-    someone.page.keyboard.press("Tab")
-    someone.page.keyboard.press("Enter")
-    someone.see("#found", "LABCLIP's top 10")
+    page = someone.page
+    page.get_by_label("Captions, one per line").focus()
+    page.keyboard.press("Tab")
+    sync_api.expect(page.get_by_role("button", name="Add the swapped captions")).to_be_focused()
+    for _ in range(3):  # the number, its reset, the slider
+        page.keyboard.press("Tab")
+    slider = page.get_by_role("slider", name="Strength")
+    sync_api.expect(slider).to_be_focused()
+    assert slider.evaluate("one => getComputedStyle(one).outlineStyle") == "solid"
+    page.get_by_role("tab", name="Compare").focus()
+    for key, name in (("ArrowRight", "Search"), ("End", "Fit"), ("ArrowRight", "Compare"), ("ArrowLeft", "Fit")):
+        page.keyboard.press(key)
+        tab = page.get_by_role("tab", name=name)
+        sync_api.expect(tab).to_be_focused()
+        sync_api.expect(tab).to_have_attribute("aria-selected", "true")
+        sync_api.expect(tab).to_have_attribute("tabindex", "0")
+    assert page.locator("[role=tab][tabindex='0']").count() == 1
 
 
 def test_search_by_parts(visit):
     someone = visit()
     someone.tab("Search")
-    ours = "#found .l-ours li >> nth=0"
-    someone.see(ours, "yellow ring")
+    someone.see("#found", "CLIP's first image is wrong: a gray ring beside a yellow star")
+    someone.see("#found", "LABCLIP's first image is right: a yellow ring beside a gray star")
     someone.page.get_by_role("button", name="red sphere without purple").click()
     sync_api.expect(someone.page.locator("#without textarea")).to_have_value("purple")
-    someone.see(ours, "red")
+    someone.see("#found section:nth-child(2) li >> nth=0", "1 right")
     someone.page.locator("#query textarea").fill("")
     someone.click("Search")
     someone.see("#found", "There is no query")
 
 
-def test_search_in_one_s_own_images(visit, temporary):
+def test_search_in_one_s_own_images(visit, temporary, tmp_path):
     one, other = visit(), visit()
     drawn = scenes.sample(12, seed=5)
     photos = {f"photos/{number}.png": png(image) for number, image in enumerate(drawn.images)}
     for someone in (one, other):
         someone.tab("Search")
-        someone.see("#found", "LABCLIP's top 10")
+        someone.see("#found", "LABCLIP's first image")
         someone.page.get_by_text("Search your own images").click()
     one.upload("images", "mine.zip", zipped(photos | {"photos/broken.png": b"?", "notes.txt": b"hi"}))
-    one.see("#indexed", "Your images that are searched: 12.")
-    one.see("#indexed", "photos/broken.png is not a whole image")
+    one.see("#indexed", "Images: 12.")
+    one.see("#indexed", "can't be read: 1, for example photos/broken.png")
+    one.see("#indexed", "passed over, as they are no images: 1")
+    one.see("#indexed", "knows rendered scenes only")
     one.see("#found", "photos/")
     other.click("Search")
     other.page.wait_for_timeout(1000)
     assert "photos/" not in other.page.locator("#found").inner_text()
     one.upload("images", "cut.zip", zipped(photos)[:3000])
     one.see("#indexed", "cut.zip is not a whole zip")
+    for name, data in {"a.png": photos["photos/1.png"], ".DS_Store": b"?", "notes.txt": b"hi"}.items():
+        (tmp_path / name).write_bytes(data)
+    one.upload_folder("folder", tmp_path)
+    one.see("#indexed", "Images: 1.")
+    one.see("#indexed", "passed over, as they are no images: 2")
+    sync_api.expect(one.page.locator("#found img")).to_have_count(2)
     one.click("Back to the 500 scenes")
     one.see("#indexed", "500 rendered scenes")
     wait_until_empty(temporary)
@@ -326,43 +393,61 @@ def test_diagnose(visit, temporary):
     wait_until_empty(temporary)
 
 
-def test_fit_on_scenes_and_cancel(visit, temporary):
-    someone = visit()
-    someone.tab("Fit")
-    someone.click("Fit")
-    someone.page.wait_for_selector("#fitted progress")
-    someone.click("Cancel")
-    someone.see("#fitted", "Cancelled. Nothing was kept.")
-    someone.click("Fit")
-    someone.page.wait_for_selector("#fitted svg", timeout=WAIT)
-    someone.look("fitting")
-    someone.page.wait_for_selector("#fitted iframe", timeout=WAIT)
-    with someone.page.expect_download() as saved:
-        someone.page.get_by_text("Save alignment.zip").click()
+def test_fit_on_scenes_and_use_the_matrix_here(visit, temporary):
+    one, other = visit(), visit()
+    one.tab("Fit")
+    one.page.locator("#run-fitted").click()
+    one.page.wait_for_selector("#fitted svg", timeout=WAIT)
+    one.see("#fitted", "s of about")
+    one.look("fitting")
+    one.page.wait_for_selector("#fitted iframe", timeout=WAIT)
+    one.see("#fitted", "labclip app --model scenes --alignment alignment")
+    with one.page.expect_download() as saved:
+        one.page.get_by_role("link", name="Save alignment.zip").click()
     with zipfile.ZipFile(saved.value.path()) as archive:
-        assert {"alignment/config.json", "alignment/model.safetensors", "alignment/README.md"} == set(
-            archive.namelist()
-        )
-        assert str(temporary) not in archive.read("alignment/config.json").decode()
-    someone.look("fitted")
+        names = {name for name in archive.namelist() if not name.endswith("/")}
+        assert names == {"alignment/config.json", "alignment/model.safetensors", "alignment/README.md"}
+        config = archive.read("alignment/config.json").decode()
+    assert str(temporary) not in config
+    one.look("fitted")
+    one.page.locator("#use-fitted").click()
+    one.see("#in-use", "use the matrix that you fitted")
+    slider = one.page.get_by_role("spinbutton", name="Strength")
+    sync_api.expect(slider).to_have_value(f"{json.loads(config)['strength']:g}")
+    sections = [someone.page.locator("#compared section:nth-child(2)") for someone in (one, other)]
+    assert sections[0].inner_text() != sections[1].inner_text()
+    one.tab("Search")
+    one.see("#found", "LABCLIP's first image")
+    one.look("in-use")
+    one.click("Back to the model's own matrix")
+    sync_api.expect(one.page.locator("#in-use")).to_be_hidden()
+    one.tab("Compare")
+    sync_api.expect(slider).to_have_value("0.9")
 
 
-def test_work_ends_with_its_page_and_the_next_begins(visit, temporary):
+def test_a_queue_and_cancel_wherever_it_is(visit, temporary):
     one, other = visit(), visit()
     for someone in (one, other):
         someone.tab("Fit")
-        someone.click("Fit")
+        someone.page.locator("#run-fitted").click()
+        someone.enabled("#run-fitted", False)
         someone.page.wait_for_timeout(SECONDS)
-    one.page.wait_for_selector("#fitted progress")
-    assert other.page.locator("#fitted progress").count() == 0
-    other.click("Cancel")  # while it waits
-    other.see("#fitted", "Cancelled")
-    other.click("Fit")
-    one.context.close()
-    other.page.wait_for_selector("#fitted progress", timeout=60 * SECONDS)
+    one.see("#fitted", "labclip sample")
+    other.see("#fitted", "Place 2 in the queue")
+    other.page.locator("#cancel-fitted").click()  # while it waits
+    other.see("#fitted", "Cancelled. Nothing was kept.")
+    other.enabled("#run-fitted", True)
+    other.page.locator("#run-fitted").click()
+    other.see("#fitted", "Place 2 in the queue")
+    one.page.locator("#cancel-fitted").click()  # while scenes are drawn
+    one.see("#fitted", "Cancelled. Nothing was kept.")
+    other.see("#fitted", "labclip sample")
+    one.page.locator("#run-fitted").click()
+    one.see("#fitted", "Place 2 in the queue")
+    other.context.close()  # while scenes are drawn
+    one.see("#fitted", "labclip sample")
     assert len(list(temporary.glob("labclip-app-*/sessions/work-*"))) == 1
-    other.click("Cancel")
-    other.see("#fitted", "Cancelled")
+    one.context.close()
     wait_until_empty(temporary)
 
 
@@ -370,24 +455,47 @@ def test_fit_on_one_s_own_captions(visit, temporary):
     someone = visit()
     someone.tab("Fit")
     someone.page.get_by_label("My captions and images").check()
-    someone.click("Fit")
+    someone.page.locator("#run-fitted").click()
     someone.see("#fitted", "Upload a file of captions")
-    drawn = scenes.sample(60, seed=1)
+    for name in ("sample.csv", "sample.zip"):
+        with someone.page.expect_download() as saved:
+            someone.page.get_by_text(name, exact=True).click()
+        someone.upload("table" if name == "sample.csv" else "photos", name, Path(saved.value.path()).read_bytes())
+        someone.page.wait_for_timeout(2 * SECONDS)
+    someone.see("#ready", "Images of these captions: 500.")
     someone.upload("table", "captions.csv", b"image,words\n1.png,a cat\n")
-    someone.see("#named", "Captions: captions.csv.")
-    photos = {f"{number}.png": png(one) for number, one in enumerate(drawn.images)}
-    someone.upload("photos", "images.zip", zipped(photos))
-    someone.see("#counted", "Images: 60.")
-    someone.click("Fit")
-    someone.see("#fitted", "captions.csv has no column 'caption'")
+    someone.see("#ready", "captions.csv has no column 'caption'")
+    someone.see("#ready", "The columns image, caption and negative are read")
+    drawn = scenes.sample(60, seed=1)
     table = io.StringIO()
-    csv.writer(table).writerows(
-        [["image", "caption", "negative"]]
-        + [[f"{n}.png", *texts] for n, texts in enumerate(zip(drawn.captions, drawn.swapped_captions, strict=True))]
-    )
+    rows = [[f"{n}.png", *texts] for n, texts in enumerate(zip(drawn.captions, drawn.swapped_captions, strict=True))]
+    csv.writer(table).writerows([["image", "caption", "negative"], *rows])
+    someone.upload("photos", "images.zip", zipped({f"images/{n}.png": png(one) for n, one in enumerate(drawn.images)}))
+    someone.see("#ready", "Images: 60.")
     someone.upload("table", "captions.csv", table.getvalue().encode())
-    someone.page.wait_for_timeout(1000)
-    someone.click("Fit")
+    someone.see("#ready", "Images of these captions: 60.")
+    someone.see("#ready", "A fit takes about")
+    someone.page.locator("#run-fitted").click()
     someone.page.wait_for_selector("#fitted iframe", timeout=WAIT)
+    assert "keep=" not in someone.page.locator("#fitted").inner_text()
     someone.context.close()
     wait_until_empty(temporary)
+
+
+def test_a_server_that_is_ended(chromium, tmp_path):
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    with serving(folder) as (address, server):
+        someone = Visitor(chromium, address)
+        someone.tab("Fit")
+        someone.page.locator("#run-fitted").click()
+        someone.see("#fitted", "labclip sample")
+        began = time.monotonic()
+        server.send_signal(signal.SIGTERM)
+        server.wait(60)
+        assert time.monotonic() - began < 10  # 14 s on an idle machine before, 1 s now
+        someone.see("#l-gone", "The server is gone")
+        assert (
+            someone.page.locator("[role=tabpanel] >> nth=0").evaluate("one => getComputedStyle(one).opacity") == "0.3"
+        )
+        someone.context.close()

@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
+import logging
 import os
 import signal
-import socket
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import CancelledError
 from contextlib import suppress
+from functools import partial
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import gradio as gr
+from PIL import Image
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.middleware import Middleware
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, Response
 
-from labclip.app.answers import DRAWN, STRONGEST, Answers, Session
-from labclip.app.markup import part
-from labclip.app.pair import SCENES, ModelPair
-from labclip.app.work import FILE_BYTES, TABLES, Upload
+from labclip import scenes
+from labclip.app.answers import DRAWN, EXAMPLES, Answers, Session, duration, part, sample
+from labclip.app.pair import SCENES, STRONGEST, ModelPair, uri
+from labclip.app.work import FILE_BYTES, TABLES, Job, Upload
+from labclip.io.published import AUTHORS_REPOSITORY
 from labclip.model import LABCLIP
-
-LOCAL = ("127.0.0.1", "localhost", "::1")
-"""Addresses that only this machine can connect to."""
 
 _LEFT = (60, 300)  # seconds: every so often uploads that nothing read are removed when they are so old
 _POLICY = (
@@ -33,9 +39,11 @@ _POLICY = (
     "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' data: blob:; worker-src 'self' blob:; "
     "object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'none'"
 )
-_SCENES, _OWN = "Rendered scenes", "My captions and images"
-_EXAMPLES = [["yellow ring, gray star", ""], ["white cross, blue heart", ""], ["red sphere", "purple"]]
+_LOCAL = ("127.0.0.1", "localhost", "::1")
+_QUERIES = [["yellow ring, gray star", ""], ["white cross, blue heart", ""], ["red sphere", "purple"]]
 _PRIVATE = {"api_visibility": "private"}
+_EVERY = 0.5  # seconds between two looks at long work
+_LATER = 10.0  # seconds until an upload is removed
 
 
 class _Guard:
@@ -61,6 +69,8 @@ class _Guard:
             await PlainTextResponse("Other websites are refused.", 403)(scope, receive, send)
         elif "file=http" in (path := scope["path"].lower()) or path.endswith("/openapi.json"):
             await PlainTextResponse("There is no such page.", 404)(scope, receive, send)
+        elif path in ("/sample.csv", "/sample.zip"):
+            await Response(await run_in_threadpool(sample, path[1:]))(scope, receive, guarded)
         else:
             await self.app(scope, receive, guarded)
 
@@ -68,7 +78,7 @@ class _Guard:
         host, origin = headers.get("host", ""), headers.get("origin")
         if self.public:  # whoever has the address may ask anything, and a tunnel has names of its own
             return False
-        if self.local and urlsplit(f"//{host}").hostname not in LOCAL:
+        if self.local and urlsplit(f"//{host}").hostname not in _LOCAL:
             return True
         # A proxy in front says whom the browser has asked.
         return origin is not None and urlsplit(origin).netloc != headers.get("x-forwarded-host", host)
@@ -77,16 +87,32 @@ class _Guard:
 def build(answers: Answers, name: str) -> Any:
     """The page as `gradio.Blocks`."""
     with gr.Blocks(title="labclip", analytics_enabled=False, delete_cache=_LEFT) as page:
-        gr.HTML(part("heading", name, answers.pair.alignment.is_identity))
-        with gr.Tabs():
-            with gr.Tab("Compare"):
-                _compare(page, answers)
-            with gr.Tab("Search") as tab:
+        links = [("Its authors' code", f"https://github.com/{AUTHORS_REPOSITORY}")]
+        links += [url.split(", ") for url in metadata.metadata("labclip").get_all("Project-URL") or ()]
+        same = answers.pair.alignment.is_identity
+        gr.HTML(part("heading", name, answers.embedded, same, links), elem_id="heading")
+        with gr.Row(visible=False, elem_id="in-use") as in_use:
+            gr.HTML(part("in_use"))
+            back = gr.Button("Back to the model's own matrix", size="sm")
+        with gr.Tabs(selected="compare") as tabs:
+            with gr.Tab("Compare", id="compare"):
+                captions, strength, compared = _compare(page, answers)
+            with gr.Tab("Search", id="search") as tab:
                 _search(tab, answers)
-            with gr.Tab("Diagnose"):
+            with gr.Tab("Diagnose", id="diagnose"):
                 _diagnose(answers)
-            with gr.Tab("Fit"):
-                _fit(answers)
+            with gr.Tab("Fit", id="fit") as tab:
+                use = _fit(tab, answers)
+
+        def take(session: Session, captions: str, fitted: bool) -> tuple[Any, ...]:
+            session.alignment = (session.fitted if fitted else None) or answers.pair.alignment
+            selected = gr.Tabs(selected="compare") if fitted else gr.skip()
+            strength = session.alignment.strength
+            return gr.Row(visible=fitted), selected, strength, session.compared(captions, strength)
+
+        for button, fitted in ((use, True), (back, False)):
+            taken = _ask(answers, partial(take, fitted=fitted), [gr.skip()] * 3)
+            button.click(taken, captions, [in_use, tabs, strength, compared], **_PRIVATE)
 
         def end(request: gr.Request) -> None:
             answers.end(request.session_hash)
@@ -95,89 +121,102 @@ def build(answers: Answers, name: str) -> Any:
     return page
 
 
-def _compare(page: Any, answers: Answers) -> None:
+def _compare(page: Any, answers: Answers) -> tuple[Any, Any, Any]:
     with gr.Row():
         with gr.Column(scale=2, min_width=260):
             shown = gr.HTML(elem_id="shown")
-            another = gr.Button("Another scene")
-            image = gr.Image(
-                label="Your own image", sources=["upload", "clipboard"], height=170, buttons=[], elem_id="own"
-            )
         with gr.Column(scale=3, min_width=300):
-            captions = gr.Textbox(label="Captions, one per line", lines=3, max_lines=8)
-            swap = gr.Button("Add the swapped captions")
-            strength = gr.Slider(
-                0, STRONGEST, answers.strength, step=0.01, label="Strength: 0 is the base, 1 the matrix as fitted"
-            )
             found = gr.HTML(elem_id="compared")
-    drawing = {"outputs": [shown, captions, found], **_PRIVATE}
-    page.load(_ask(answers, answers.scene), strength, **drawing)
-    another.click(_ask(answers, answers.scene), strength, **drawing)
-    _take(answers, image, answers.photo, [captions, strength], [shown, found])
-    swap.click(_ask(answers, answers.swapped, [gr.skip()]), [captions, strength], [captions, found], **_PRIVATE)
+    with gr.Row(elem_id="controls"):
+        with gr.Column(scale=3, min_width=300):
+            captions = gr.Textbox(label="Captions, one per line", lines=2, max_lines=8)
+            swap = gr.Button("Add the swapped captions", size="sm")
+            fitted, label = answers.pair.alignment.strength, "Strength: 0 is CLIP, 1 the matrix as fitted"
+            strength = gr.Slider(0, STRONGEST, fitted, step=0.01, label=label)
+        with gr.Column(scale=2, min_width=260):
+            with gr.Row(elem_id="examples"):
+                buttons = {
+                    title: gr.Button(title, elem_id=f"example-{number}", elem_classes="l-example", min_width=80)
+                    for number, title in enumerate(EXAMPLES)
+                }
+            another = gr.Button("A random scene", size="sm")
+            sources = ["upload", "clipboard"]
+            image = gr.Image(label="Your own image", sources=sources, height=150, buttons=[], elem_id="own")
+            gr.HTML(part("knows", answers.embedded))
+    strength.preprocess = lambda value: min(max(value or 0, 0), STRONGEST)  # what is typed may be anything
+    drawing = {"inputs": strength, "outputs": [shown, captions, found], **_PRIVATE}
+    for title, button in buttons.items():
+        button.click(_ask(answers, partial(Session.scene, example=title)), **drawing)
+    page.load(_ask(answers, partial(Session.scene, example=next(iter(EXAMPLES)))), **drawing)
+    another.click(_ask(answers, Session.scene), **drawing)
+    _take(answers, image, Session.photo, [captions, strength], [shown, found])
+    swap.click(_ask(answers, Session.swapped, [gr.skip()]), [captions, strength], [captions, found], **_PRIVATE)
     live = {"trigger_mode": "always_last", "show_progress": "hidden", **_PRIVATE}
-    captions.change(_ask(answers, answers.compared), [captions, strength], found, **live)
-    strength.input(_ask(answers, answers.compared), [captions, strength], found, **live)
+    for changed in (captions.change, strength.change):
+        changed(_ask(answers, Session.compared), [captions, strength], found, **live)
+    return captions, strength, found
 
 
 def _search(tab: Any, answers: Answers) -> None:
     with gr.Row(equal_height=True):
-        query = gr.Textbox(
-            _EXAMPLES[0][0], label="What must be there: parts, with commas between", scale=3, elem_id="query"
-        )
+        query = gr.Textbox(_QUERIES[0][0], label="What must be there, with commas", scale=3, elem_id="query")
         without = gr.Textbox(label="What must not be there", scale=2, elem_id="without")
         go = gr.Button("Search", variant="primary", scale=1, min_width=120, elem_id="go")
-    gr.HTML(part("note", "Queries that the base gets wrong:"))
-    with gr.Row():
-        examples = [gr.Button(" without ".join(filter(None, example)), size="sm") for example in _EXAMPLES]
+    with gr.Row(elem_id="queries"):
+        examples = [gr.Button(" without ".join(filter(None, one)), size="sm", min_width=100) for one in _QUERIES]
     found = gr.HTML(elem_id="found")
     with gr.Accordion("Search your own images", open=False):
-        files = gr.File(label="Images, or a zip of them", file_count="multiple", height=170, elem_id="images")
-        folder = gr.File(label="A folder of images", file_count="directory", height=170, elem_id="folder")
+        images, folder = _images("images", "folder")
         back = gr.Button(f"Back to the {SCENES} scenes")
-        status = gr.HTML(part("note", answers.of_scenes), elem_id="indexed")
-    search = {"fn": _ask(answers, answers.searched), "inputs": [query, without], "outputs": found, **_PRIVATE}
+        status = gr.HTML(part("scenes", answers.embedded), elem_id="indexed")
+    search = {"fn": _ask(answers, Session.searched), "inputs": [query, without], "outputs": found, **_PRIVATE}
     for asked in (tab.select, go.click, query.submit, without.submit):
         asked(**search)
-    for example, button in zip(_EXAMPLES, examples, strict=True):
+    for example, button in zip(_QUERIES, examples, strict=True):
         button.click(lambda chosen=example: chosen, outputs=[query, without], **_PRIVATE).then(**search)
-    for control in (files, folder):
-        _take(answers, control, answers.indexed, [], [status]).then(**search)
-    back.click(_ask(answers, answers.back), outputs=status, **_PRIVATE).then(**search)
+    for control in (images, folder):
+        _take(answers, control, Session.indexed, [], [status]).then(**search)
+    back.click(_ask(answers, Session.back), outputs=status, **_PRIVATE).then(**search)
+
+
+def _images(images: str, folder: str) -> tuple[Any, Any]:
+    """Two controls that take images, with the ids that are given."""
+    return (
+        gr.File(label="Images, or a zip of them", file_count="multiple", height=150, elem_id=images),
+        gr.UploadButton("Or a folder of images", file_count="directory", size="sm", elem_id=folder),
+    )
 
 
 def _diagnose(answers: Answers) -> None:
-    gr.Markdown(
-        "Where does this model lose which attribute belongs to which object, and what does a matrix repair? Linear "
-        "probes read scenes and captions separately, the cosine compares them. Matrices are fitted on some "
-        "combinations and measured on the others. 5,000 scenes take about a minute on two free cores."
-    )
+    gr.HTML(part("diagnose"))
     count = gr.Slider(500, DRAWN, 2000, step=500, label="Scenes")
-    _job(answers, "Diagnose", answers.diagnosis, [count], "diagnosis")
+    _job(answers, "Diagnose", Session.diagnosis, [count], "diagnosis")
 
 
-def _fit(answers: Answers) -> None:
-    gr.Markdown(
-        "Fit a matrix for this base on captions with hard negatives. A tenth of the images is held out; if the fit is "
-        "not worth it, the page says why and there is no matrix."
-    )
-    source = gr.Radio([_SCENES, _OWN], value=_SCENES, label="Fit on", type="index")
-    count = gr.Slider(500, DRAWN, 2000, step=500, label="Scenes")
+def _fit(tab: Any, answers: Answers) -> Any:
+    gr.HTML(part("fit"))
+    kinds = ["Rendered scenes", "My captions and images"]
+    source = gr.Radio(kinds, value=kinds[0], label="Fit on", type="index")
+    with gr.Column() as drawing:
+        count = gr.Slider(500, DRAWN, 2000, step=500, label="Scenes")
+        expected = gr.HTML(elem_id="expected")
     with gr.Column(visible=False) as own:
-        table = gr.File(label=f"Captions with negatives ({', '.join(TABLES)})", height=170, elem_id="table")
-        images = gr.File(label="Their images, or a zip of them", file_count="multiple", height=170, elem_id="photos")
-        folder = gr.File(label="Their images as a folder", file_count="directory", height=170)
-        clean = gr.Checkbox(label="Clean captions and negatives alike (for shuffled negatives)")
-        named, counted = gr.HTML(elem_id="named"), gr.HTML(elem_id="counted")
-    _job(answers, "Fit", answers.fit, [source, count, clean], "fitted")
+        gr.HTML(part("columns", ", ".join(TABLES)))
+        table = gr.File(label="Captions with negatives", height=150, elem_id="table")
+        images, folder = _images("photos", "photo-folder")
+        ready = gr.HTML(elem_id="ready")
+    use = _job(answers, "Fit", Session.fit, [source, count], "fitted")
 
-    def choose(own: int) -> tuple[Any, Any]:
-        return gr.update(visible=not own), gr.update(visible=bool(own))
+    def choose(chosen: int) -> tuple[Any, Any]:
+        return gr.update(visible=not chosen), gr.update(visible=bool(chosen))
 
-    source.change(choose, source, [count, own], **_PRIVATE)
-    _take(answers, table, answers.table, [], [named])
+    source.change(choose, source, [drawing, own], **_PRIVATE)
+    for asked in (tab.select, count.change):
+        asked(_ask(answers, Session.expected), count, expected, show_progress="hidden", **_PRIVATE)
+    _take(answers, table, Session.captions, [], [ready])
     for control in (images, folder):
-        _take(answers, control, answers.photos, [], [counted])
+        _take(answers, control, Session.photos, [], [ready])
+    return use
 
 
 def _ask(answers: Answers, method: Callable[..., Any], others: Sequence[Any] = ()) -> Callable[..., Any]:
@@ -198,17 +237,22 @@ def _take(answers: Answers, control: Any, method: Callable[..., Any], inputs: li
     control.preprocess = _uploads
     control.async_move_resource_to_block_cache = _as_it_is
 
-    def forget(request: gr.Request) -> None:  # later, as the browser may still be fetching an image it has just sent
-        answers.session(request.session_hash).forget()
+    def remove(files: list[Upload]) -> None:
+        for one in files:
+            with suppress(OSError):  # gradio has put each in a folder of its own
+                one.path.unlink()
+                one.path.parent.rmdir()
 
     def take(session: Session, files: list[Upload], *given: Any) -> Any:
-        session.spent += [one.path for one in files]
+        # Later, as the browser may still be fetching an image that it has just sent.
+        timer = threading.Timer(_LATER, remove, [files])
+        timer.daemon = True
+        timer.start()
         found = method(session, files, *given)
         return (None, *([found] if len(outputs) == 1 else found))
 
     others = None, *[gr.skip()] * (len(outputs) - 1)
-    asked = control.upload(_ask(answers, take, others), [control, *inputs], [control, *outputs], **_PRIVATE)
-    return asked.then(forget, **_PRIVATE)
+    return control.upload(_ask(answers, take, others), [control, *inputs], [control, *outputs], **_PRIVATE)
 
 
 def _uploads(payload: Any) -> list[Upload]:
@@ -222,88 +266,86 @@ async def _as_it_is(path: str) -> str:
     return path
 
 
-def _job(answers: Answers, name: str, method: Callable[..., Iterator[str]], inputs: list[Any], place: str) -> None:
-    """Two buttons, and what long work tells as it goes; one of all visitors at a time.
+def _job(answers: Answers, name: str, method: Callable[..., Job], inputs: list[Any], place: str) -> Any:
+    """Buttons, and what long work tells as it goes; gives the button that is shown where there is a matrix to use.
 
-    Gradio closes the iterator where its page is closed or Cancel is pressed, which ends the work.
+    The work is not gradio's: it waits and ends by itself, whatever becomes of the page.
     """
     with gr.Row():
-        run, cancel = gr.Button(name, variant="primary", min_width=120), gr.Button("Cancel", min_width=120)
+        run = gr.Button(name, variant="primary", min_width=120, elem_id=f"run-{place}")
+        cancel = gr.Button("Cancel", min_width=120, interactive=False, elem_id=f"cancel-{place}")
+        use = gr.Button("Use this matrix here", variant="primary", visible=False, elem_id=f"use-{place}")
     found = gr.HTML(elem_id=place)
 
-    def work(request: gr.Request, *given: Any) -> Iterator[str]:
-        session = answers.session(request.session_hash)
-        session.idle.clear()
+    def show(told: str, *, busy: bool, usable: bool = False) -> tuple[Any, ...]:
+        return gr.Button(interactive=not busy), gr.Button(interactive=busy), gr.Button(visible=usable), told
+
+    async def work(request: gr.Request, *given: Any) -> AsyncIterator[tuple[Any, ...]]:
+        session, began = answers.session(request.session_hash), time.monotonic()
+        yield show(part("note", "This begins."), busy=True)
         try:
-            yield from method(session, *given)
+            job = session.jobs[place] = answers.add(await asyncio.to_thread(method, session, *given))
+            while not job.result.done():
+                if before := answers.before(job):
+                    began = time.monotonic()
+                seconds = time.monotonic() - began
+                told = part("step", job, before, f"{seconds:.0f} s of {duration(job.seconds)}")
+                yield show(told, busy=True)
+                await asyncio.sleep(_EVERY)
+            told = job.result.result()
+        except CancelledError:
+            told = part("note", "Cancelled. Nothing was kept.")
         except (ValueError, OSError) as error:
-            yield part("error", str(error))
-        finally:
-            session.idle.set()
+            told = part("error", str(error))
+        yield show(told, busy=False, usable=session.fitted is not None and method is Session.fit)
 
-    def stopped(request: gr.Request) -> str:  # what is begun before gradio has ended the work would be ended with it
-        answers.session(request.session_hash).idle.wait(30)
-        return part("note", "Cancelled. Nothing was kept.")
+    def stop(request: gr.Request) -> None:
+        if (job := answers.session(request.session_hash).jobs.get(place)) is not None:
+            job.cancel()
 
-    running = run.click(
-        work, inputs, found, concurrency_id="job", concurrency_limit=1, show_progress="minimal", **_PRIVATE
-    )
-    cancelled = cancel.click(None, cancels=[running], queue=False, **_PRIVATE)
-    cancelled.then(stopped, None, found, queue=False, **_PRIVATE)
+    run.click(work, inputs, [run, cancel, use, found], concurrency_limit=None, show_progress="hidden", **_PRIVATE)
+    cancel.click(stop, queue=False, **_PRIVATE)
+    return use
 
 
 def serve(
     model: LABCLIP, typed: Sequence[str], alignment: Sequence[str] = (), *, name: str, host: str, port: int,
     say: Callable[[str], object], share: bool = False,
 ) -> None:  # fmt: skip
-    """Serve the page until Ctrl-C or a termination. Afterwards nothing of any session is left.
+    """Serve the page until Ctrl-C or a termination; afterwards nothing of any session is left.
 
-    Args:
-        model: What is compared with its base.
-        typed: What a command is told to load its base, for example ["--model", "scenes"].
-        alignment: What it is told of another matrix than the model's own, for example ["--alignment", "mine"].
-        name: What the page calls it.
-        host: Address to listen on; any but `LOCAL` lets other machines in.
-        port: Port to listen on.
-        say: Is told the address.
-        share: Whether gradio opens a public address, through its own server.
+    `typed` and `alignment` are as in `Answers`, `name` is what the page calls the model, and `say` is told the address.
+    `share` lets gradio open a public one, through its own server.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="labclip-app-", ignore_cleanup_errors=True) as root:
         # Uploads stand apart: gradio gives whatever is in its folder to whoever knows the path.
         os.environ["GRADIO_TEMP_DIR"] = str(Path(root, "uploads"))
         Path(root, "sessions").mkdir()
+        style, script = (Path(__file__).with_name(name).read_text() for name in ("style.css", "page.js"))
+        for number, (example, _) in enumerate(EXAMPLES.values()):
+            shown = Image.fromarray(scenes.sample(1, split="all", **example).render(128)[0])
+            style += f"#example-{number} {{ background-image: url({uri(shown)}) }}"
         answers = Answers(ModelPair(model), Path(root, "sessions"), typed, alignment)
         page = build(answers, name)
-        guard = Middleware(_Guard, local=host in LOCAL, public=share)
+        guard = Middleware(_Guard, local=host in _LOCAL, public=share)
+        # This machine's fonts: the usual theme asks Google's server for its own.
+        fonts = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
+        theme = gr.themes.Default(primary_hue="emerald", font=fonts, font_mono=["ui-monospace", "monospace"])
         try:
             _, local, public = page.queue().launch(
                 server_name=host, server_port=port, share=share, prevent_thread_lock=True, quiet=True, inbrowser=False,
                 footer_links=[], run_history=False, ssr_mode=False, pwa=False, mcp_server=False, num_workers=0,
-                max_file_size=FILE_BYTES, allowed_paths=[], app_kwargs={"middleware": [guard]}, theme=_theme(),
-                css_paths=Path(__file__).with_name("style.css"), enable_monitoring=False,
+                max_file_size=FILE_BYTES, allowed_paths=[str(Path(root, "uploads"))], enable_monitoring=False,
+                app_kwargs={"middleware": [guard]}, theme=theme, css=style, head=f"<script>{script}</script>",
             )  # fmt: skip
             say(public or local)
             with suppress(KeyboardInterrupt):
                 threading.Event().wait()
         finally:
             answers.close()
+            if page.server is not None:
+                logging.getLogger("uvicorn.error").disabled = True
+                page.server.force_exit = True  # it would wait for pages that are open
             page.close(verbose=False)
-
-
-def check_free(host: str, port: int) -> None:
-    """Refuse an address that can't be listened on, with ValueError."""
-    try:
-        socket.create_server((host, port)).close()
-    except OSError as error:
-        why = (error.strerror or str(error)).partition(" (")[0]
-        raise ValueError(
-            f"The page can't listen on {host}:{port} ({why}). Pass another --port, for example --port {port + 1}, or "
-            f"another --host."
-        ) from error
-
-
-def _theme() -> Any:
-    """Gradio's plain theme, with this machine's fonts; the usual one asks Google's server for its own."""
-    fonts = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
-    return gr.themes.Default(primary_hue="emerald", font=fonts, font_mono=["ui-monospace", "Consolas", "monospace"])
+            gc.freeze()  # Python would look at every object again before it ends, which takes seconds

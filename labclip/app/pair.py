@@ -7,9 +7,12 @@ import io
 import itertools
 import random
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from labclip import scenes
+from labclip.alignment import Alignment
 from labclip.data.images import ImageSource
 from labclip.encode.encoder import Encoder
 from labclip.metrics import TIE
@@ -30,37 +34,24 @@ CAPTIONS = 32
 """Captions that are compared at once; more bars nobody reads."""
 SCENES = 500
 """Rendered scenes that are searched where nobody has uploaded images."""
+STRONGEST = 1.5
+"""Of the slider of the strength; `Alignment.at` warns above."""
 
 _SEED = 2024  # no training used any below a million
 _SIDE = 160  # pixels of a thumbnail
-
-# What people say of objects beside the families that exclude each other.
-_MORE = {
-    "colours": (*scenes.COLOURS, "blonde"),
-    "sizes": ("tall", "short"),
-    "materials": ("paper", "rubber"),
-    "ages": ("new", "open", "closed", "full", "empty", "wet", "dry"),
-}
 # Words of a kind alone are swapped with one another: a colour and a size swapped make no sentence.
 _SWAPPERS = [
-    *(Swapper([*itertools.chain(*groups), *_MORE.get(name, ())]) for name, groups in FAMILIES.items()),
-    Swapper([*RELATIONS.items(), ("over", "under"), ("inside", "outside")]),
+    *(Swapper(list(itertools.chain(*groups))) for groups in FAMILIES.values()),
+    Swapper([*RELATIONS.items(), ("over", "under"), ("inside", "outside"), ("open", "closed"), ("full", "empty")]),
 ]
 
 
-@dataclass(frozen=True)
-class Scores:
-    """What one model says of an image and some captions.
-
-    Attributes:
-        cosines: One a caption.
-        shares: Their softmax at the model's temperature: the probability that each is the right one.
-        best: Indices of the captions with the highest cosine; several are a tie.
-    """
+class Scores(NamedTuple):
+    """What one model says of an image and some captions."""
 
     cosines: list[float]
-    shares: list[float]
-    best: list[int]
+    shares: list[float]  # their softmax at the model's temperature: the probability that each is the right one
+    best: list[int]  # captions with the highest cosine; several are a tie
 
     @classmethod
     def of(cls, cosines: Tensor, log_scale: float) -> Scores:
@@ -70,48 +61,39 @@ class Scores:
         return cls(cosines.tolist(), shares.tolist(), best.tolist())
 
 
-@dataclass(frozen=True)
-class Gallery:
-    """Indexed images.
+class Gallery(NamedTuple):
+    """Indexed images."""
 
-    Attributes:
-        names: File names, or captions of scenes.
-        shown: A thumbnail each, as a data URI.
-        rows: The base's embeddings, unit-length float32 [n, dim].
-        left_out: What could not be indexed and why, a sentence each.
-    """
-
-    names: list[str]
-    shown: list[str]
-    rows: Tensor
-    left_out: list[str]
+    names: list[str]  # of files; of scenes the captions
+    shown: list[str]  # thumbnails as data URIs
+    rows: Tensor  # the base's embeddings, unit-length float32 [n, dim]
+    left_out: Sequence[str] = ()  # what could not be indexed and why, a sentence each
+    objects: Sequence[Sequence[tuple[str, str]]] = ()  # (colour, shape) of what a scene shows; empty if not known
 
 
-@dataclass(frozen=True)
-class Hit:
-    """One of the top results of a side.
+class Hit(NamedTuple):
+    """One of the top results of a side."""
 
-    Attributes:
-        index: Of the image in the gallery.
-        cosine: With the query.
-        other: Its rank on the other side, from 1, or None where it is not among the top ones there.
-    """
-
-    index: int
-    cosine: float
-    other: int | None
+    image: int  # its index in the gallery
+    cosine: float  # with the query
+    new: bool  # whether it is not among the top results of the other side
 
 
 class ModelPair:
-    """A model beside its base; with the identity both sides are the same.
-
-    Raises:
-        ValueError: If the model has no preprocess or no tokenizer.
-    """
+    """A model beside its base; with the identity both sides are the same."""
 
     def __init__(self, model: LABCLIP) -> None:
-        self.model, self.alignment = model, model.alignment
+        self.model = model
+        self.alignment = model.alignment.at(min(max(model.alignment.strength, 0.0), STRONGEST))
         self.encoder = Encoder(model, progress=False)
+
+    @cached_property
+    def seconds(self) -> float:
+        """What it takes to encode an image, a caption and a negative on this machine."""
+        drawn, began = scenes.sample(32), time.monotonic()
+        self.texts([*drawn.captions, *drawn.tags])
+        list(self.encoder.images(ImageSource("scene", data=image) for image in drawn.images))
+        return (time.monotonic() - began) / len(drawn)
 
     def image(self, source: ImageSource) -> Tensor:
         """Embed one image: unit-length float32 [dim]; ValueError if it is no whole image."""
@@ -128,24 +110,18 @@ class ModelPair:
             rows = self.model.encode_text(list(captions), normalize=True, aligned=False).float().cpu()
         return rows, f"Texts longer than the {cut.context} tokens of the model: {cut.count}." if cut.count else ""
 
-    def aligned(self, texts: Tensor, strength: float) -> Tensor:
-        """Text embeddings [n, dim] at a strength, unit-length: a matrix product, nothing is encoded again."""
-        return self.alignment.at(strength)(texts, normalize=True)
+    def scores(self, image: Tensor, texts: Tensor, alignment: Alignment) -> tuple[Scores, Scores]:
+        """What the base and LABCLIP say of an image [dim] and captions [n, dim]; nothing is encoded again."""
+        scale, fitted = float(self.model.clip.logit_scale), alignment.logit_scale
+        ours = scale if fitted is None else scale + alignment.strength * (fitted - scale)
+        return Scores.of(texts @ image, scale), Scores.of(alignment(texts, normalize=True) @ image, ours)
 
-    def scores(self, image: Tensor, texts: Tensor, strength: float) -> tuple[Scores, Scores]:
-        """What the base and LABCLIP say of an image [dim] and captions [n, dim]."""
-        scale, fitted = float(self.model.clip.logit_scale), self.alignment.logit_scale
-        ours = scale if fitted is None else scale + strength * (fitted - scale)
-        return Scores.of(texts @ image, scale), Scores.of(self.aligned(texts, strength) @ image, ours)
-
-    def index(self, images: Iterable[tuple[str, bytes]]) -> Gallery:
-        """Embed images, names and bytes, with the base; what is no image is left out and told.
-
-        Raises:
-            ValueError: If none is left; else whatever `images` raises.
-        """
+    def index(self, folder: Path) -> Gallery:
+        """Embed the images of a folder, named as they lie there; ValueError if none can be used."""
         names, shown, rows, left_out = [], [], [], []
-        for found in self.encoder.images(ImageSource(name, data=data) for name, data in images):
+        paths = sorted(path for path in folder.rglob("*") if path.is_file())
+        sources = (ImageSource(path.relative_to(folder).as_posix(), data=path.read_bytes()) for path in paths)
+        for found in self.encoder.images(sources):
             if found.row is None:
                 left_out.append(f"{found.source.name} {found.problem}.")
             else:
@@ -156,40 +132,47 @@ class ModelPair:
             raise ValueError(f"None of the images can be used: {left_out[0]}")
         return Gallery(names, shown, torch.from_numpy(np.stack(rows)), left_out)
 
-    def index_scenes(self, count: int = SCENES) -> Gallery:
-        """Scenes that no training used, and the same with their colours swapped, named by their captions."""
-        drawn = scenes.sample(count // 2, seed=_SEED, split="all")
-        other = replace(drawn.layout, colours=drawn.layout.colours[:, ::-1])
-        names, shown, pixels = [], [], []
-        for side, captions in ((drawn.layout, drawn.captions), (other, drawn.swapped_captions)):
-            names += [str(caption) for caption in captions]
-            shown += [uri(Image.fromarray(image)) for image in scenes.render(side, _SIDE)]
-            pixels += [ImageSource("scene", data=image) for image in scenes.render(side)]
+    @cached_property
+    def scenes(self) -> Gallery:
+        """`SCENES` that no training used, half of them those with the colours swapped, named by their captions."""
+        drawn, shown, pixels = scenes.sample(SCENES // 2, seed=_SEED, split="all"), [], []
+        for layout in (drawn.layout, replace(drawn.layout, colours=drawn.layout.colours[:, ::-1])):
+            shown += [uri(Image.fromarray(image)) for image in scenes.render(layout, _SIDE)]
+            pixels += [ImageSource("scene", data=image) for image in scenes.render(layout)]
         rows = [found.row for found in self.encoder.images(pixels) if found.row is not None]
-        return Gallery(names, shown, torch.from_numpy(np.stack(rows)), [])
+        names = [*drawn.captions, *map(str, drawn.swapped_captions)]
+        swapped = [((two, shape), (one, other)) for (one, shape), (two, other) in drawn.objects]
+        return Gallery(names, shown, torch.from_numpy(np.stack(rows)), objects=[*drawn.objects, *swapped])
 
     def search(
-        self, gallery: Gallery, parts: Tensor, without: Tensor | None, strength: float, top: int = 10
+        self, gallery: Gallery, parts: Tensor, without: Tensor | None, alignment: Alignment, top: int = 10
     ) -> tuple[list[Hit], list[Hit]]:
         """The images nearest to a query by the base and by LABCLIP.
 
-        Args:
-            gallery: The images.
-            parts: The base's embeddings of what must be there, [k, dim]; a sentence is one part.
-            without: Those of what must not be there, [j, dim].
-            strength: Of the matrix.
-            top: Images a side.
+        `parts` [k, dim] are the base's embeddings of what must be there, `without` [j, dim] of what must not.
         """
-        left_out = None if without is None else self.aligned(without, strength)
-        queries = compose(parts, without), compose(self.aligned(parts, strength), left_out)
-        cosines = [gallery.rows @ query for query in queries]
+        aligned = alignment(parts), None if without is None else alignment(without)
+        cosines = [gallery.rows @ query for query in (compose(parts, without), compose(*aligned))]
         best = [torch.topk(row, min(top, len(row))).indices.tolist() for row in cosines]
-        ranks = [{index: rank for rank, index in enumerate(side, 1)} for side in best]
         base, ours = (
-            [Hit(index, float(cosines[side][index]), ranks[1 - side].get(index)) for index in best[side]]
-            for side in (0, 1)
+            [Hit(image, float(row[image]), image not in other) for image in side]
+            for row, side, other in zip(cosines, best, reversed(best), strict=True)
         )
         return base, ours
+
+
+def judge(objects: Sequence[tuple[str, str]], parts: Sequence[str], without: Sequence[str]) -> bool | None:
+    """Whether a scene is what a query asks for; False if it has the words of the query only, None if not even those.
+
+    None too where a part is more than a colour, a shape, or both, so that the truth is not known.
+    """
+    asked = [frozenset(part.lower().split()) - {"a", "an", "the"} for part in [*parts, *without]]
+    if any(len(words) > 2 or words - {*scenes.COLOURS, *scenes.SHAPES} for words in asked):
+        return None
+    there = [any(words <= set(one) for one in objects) for words in asked]
+    if all(there[: len(parts)]) and not any(there[len(parts) :]):
+        return True
+    return False if frozenset().union(*asked[: len(parts)]) <= set(itertools.chain(*objects)) else None
 
 
 def captions_in(text: str) -> list[str]:
@@ -207,30 +190,17 @@ def parts_in(text: str) -> list[str]:
     return [part.strip() for part in re.split(r"[\n,]", text) if part.strip()][:CAPTIONS]
 
 
-def swapped(caption: str) -> str | None:
-    """The caption with two words of a kind swapped, colours first, or a relation reversed; None where none is named.
-
-    >>> swapped("a red cube left of a blue sphere")
-    'a blue cube left of a red sphere'
-    """
-    made = (next(swap(caption, random.Random(0)), None) for swap in _SWAPPERS)
-    return next(filter(None, made), None)
-
-
 def with_swapped(text: str) -> str:
-    """Captions, one a line, each followed by its swapped one where that is not there.
-
-    Raises:
-        ValueError: If no caption names what could be swapped; else as `captions_in`.
-    """
+    """Captions, one a line, each followed by the one with two words of a kind swapped, or a relation reversed."""
     captions = captions_in(text)
-    pairs = [(caption, swapped(caption)) for caption in captions]
-    if not any(other for _, other in pairs):
+    made = (itertools.chain(*(swap(caption, random.Random(0)) for swap in _SWAPPERS)) for caption in captions)
+    swapped = [next(others, None) for others in made]
+    if not any(swapped):
         raise ValueError(
             f"No two colours, sizes or materials, and no relation such as left of, are in {captions[0]!r}. Type the "
             f"other caption yourself."
         )
-    return "\n".join(dict.fromkeys(line for pair in pairs for line in pair if line))
+    return "\n".join(dict.fromkeys(filter(None, itertools.chain(*zip(captions, swapped, strict=True)))))
 
 
 def thumbnail(source: ImageSource, side: int = _SIDE) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import click
@@ -71,19 +72,31 @@ def app(model: str, alignment: str | None, port: int, host: str, share: bool, de
 
     Works offline; what is uploaded is not kept.
     """
+    _check_free(host, port)
+    note(f"Starting the page on {model}; this takes a while ...")
     require("gradio", "The page needs gradio", 'pip install "labclip[app]"')
-    note("Loading the model ...")
-    from labclip.app.page import LOCAL, check_free, serve
+    from labclip.app.page import serve
 
-    check_free(host, port)
     opened = open_model(model, device, alignment=alignment)
-    if host not in LOCAL or share:
+    if host not in ("127.0.0.1", "localhost", "::1") or share:
         note("Warning: whoever reaches this page may use it, as it asks for no password. See docs/app.md.")
     typed = ["--model", _absolute(model), *(["--device", device] if device else [])]
     other = ["--alignment", _absolute(alignment)] if alignment else []
     name = " with ".join(Path(one).name if Path(one).exists() else one for one in (model, alignment) if one)
     serve(opened, typed, other, name=name, host=host, port=port, share=share,
           say=lambda address: show(f"{address}  Ctrl-C ends it."))  # fmt: skip
+
+
+def _check_free(host: str, port: int) -> None:
+    """Refuse an address that can't be listened on, with ValueError."""
+    try:
+        socket.create_server((host, port)).close()
+    except OSError as error:
+        why = (error.strerror or str(error)).partition(" (")[0]
+        raise ValueError(
+            f"The page can't listen on {host}:{port} ({why}). Pass another --port, for example --port {port + 1}, or "
+            f"another --host."
+        ) from error
 
 
 def _absolute(name: str) -> str:
